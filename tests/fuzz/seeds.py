@@ -122,7 +122,7 @@ COMMIT
 COMMIT
 """
 REQUESTS = {
-    "page": b"\1GET /?q=cart&show=trouble&page=2 HTTP/1.1\r\nHost: localhost:10249\r\n\r\n",
+    "page": b"\1GET /?q=cart+is:refused&sort=-in&page=2 HTTP/1.1\r\nHost: localhost:10249\r\n\r\n",
     "metrics": b"\1GET /metrics HTTP/1.1\r\nHost: [::1]\r\n"
     b"Accept: application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1\r\n"
     b"Accept-Encoding: gzip\r\n\r\n",

@@ -16,7 +16,8 @@ from .history import History
 from .port_state import Level, PortState
 from .view import ServicePortView
 
-# More cells than this are drawn smaller.
+# Up to so many cells are drawn large, and from so many on small.
+_LARGE = 150
 _DENSE = 1500
 # Each cell with a problem is a link; beyond this number they are runs as well.
 _LINKED = 1000
@@ -54,7 +55,8 @@ class Overview:
     areas: tuple[Area, ...]
     counts: tuple[tuple[str, Level, int], ...]
     """State, level, and number; the worst first."""
-    is_dense: bool
+    size: str
+    """``large``, ``medium`` or ``small``."""
 
 
 def make_overview(
@@ -79,7 +81,7 @@ def make_overview(
     return Overview(
         tuple(areas),
         tuple((word, level, number) for (level, word), number in ordered),
-        is_dense=len(ports) > _DENSE,
+        size="large" if len(ports) <= _LARGE else "medium" if len(ports) < _DENSE else "small",
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .history import Minute
 
@@ -34,10 +35,9 @@ def draw(minute: Minute) -> Sparkline:
     """Return the picture of a minute."""
     octets = [a + b for a, b in zip(minute.received_bytes, minute.sent_bytes, strict=True)]
     area, line = _outline(octets), _outline(minute.connections)
-    end = (len(octets) - 1) * _STEP
     return Sparkline(
-        area=f"M0 {HEIGHT}L{area}L{end} {HEIGHT}z" if area else "",
-        line=f"M{line}" if line else "",
+        area=f"{area}V{HEIGHT}H0z" if area else "",
+        line=line,
         saved=_marks(minute.saved),
         failed=_marks(minute.failed),
     )
@@ -48,14 +48,16 @@ def _marks(values: Iterable[float]) -> str:
 
 
 def _outline(values: Sequence[float]) -> str:
-    """Return the points of a curve, without those on a straight line between their neighbours."""
+    """Return a curve in relative steps, without points on a flat line between their neighbours."""
     highest = max(values)
     if not highest > 0:
         return ""
     heights = [round(_LOW - value / highest * (_LOW - _TOP)) for value in values]
     last = len(heights) - 1
-    return "L".join(
-        f"{n * _STEP} {height}"
+    kept = [
+        n
         for n, height in enumerate(heights)
         if n in (0, last) or not heights[n - 1] == height == heights[n + 1]
-    )
+    ]
+    steps = (f"{_STEP * (b - a)} {heights[b] - heights[a]}" for a, b in pairwise(kept))
+    return f"M0 {heights[0]}l" + " ".join(steps).replace(" -", "-")

@@ -51,7 +51,9 @@ def compare_views(before: StatusView, after: StatusView, now: float) -> Iterator
     for key in is_now.keys() - was.keys():
         yield Event(now, is_now[key].level, is_now[key].what)
     for key in was.keys() - is_now.keys():
-        yield Event(now, Level.OK, f"Resolved: {was[key].what}")
+        what = was[key].what
+        is_start = what.startswith("Starting: ")
+        yield Event(now, Level.OK, "Started" if is_start else f"Resolved: {what}")
     known = {worker.index: worker for worker in before.workers}
     for worker in after.workers:
         then = known.get(worker.index, worker)

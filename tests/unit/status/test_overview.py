@@ -45,7 +45,8 @@ def test_states_are_counted_the_worst_first():
 def test_a_large_cluster_is_dense_and_its_size_stays_small():
     ports = [make_port(f"web-{n:05}", endpoints=(), reason="none") for n in range(2000)]
     overview = overview_of(*ports)
-    assert overview.is_dense
+    assert overview.size == "small"
     (area,) = overview.areas
     assert [run.cells for run in area.runs] == ["▲" * 2000]
-    assert not overview_of(make_port("a")).is_dense
+    assert overview_of(make_port("a")).size == "large"
+    assert overview_of(*ports[:500]).size == "medium"

@@ -264,7 +264,7 @@ def test_events_are_shown_with_their_time_and_what_they_saved():
     page = build_page(Sample(make_view(), NOW, events=events), Selection())
     text = text_of(render_parts(page).html["events"])
     at = time.strftime("%H:%M:%S", time.localtime(NOW - 12))
-    assert f"{at} shop/web:http (IPv6) 10.244.0.3:80 refuses; 12 connections saved for 12 s" in text
+    assert f"{at} shop/web:http (IPv6) 10.244.0.3:80 refuses for 12 s 12 connections saved" in text
     assert "Resolved: all" in text
 
 

@@ -115,7 +115,7 @@ def test_a_row_has_the_rates_and_the_picture_of_the_last_minute():
     history.note((replace(port, traffic=more),), 101.0)
     row = row_of(port, history)
     assert row.rates.connections == 6
-    assert row.sparkline.line.endswith("118 2")
+    assert row.sparkline.line.endswith("l116 0 2-15")
 
 
 def test_times_are_shown_if_there_are_any():

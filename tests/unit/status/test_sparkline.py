@@ -11,12 +11,12 @@ def test_each_figure_is_scaled_to_its_maximum():
     picture = drawn(
         connections=[0, 1, 2, 0], received_bytes=[0, 0, 0, 4e9], sent_bytes=[0, 0, 0, 5]
     )
-    assert picture.line == "M0 17L2 10L4 2L6 17"
-    assert picture.area == f"M0 {HEIGHT}L0 17L4 17L6 2L6 {HEIGHT}z"
+    assert picture.line == "M0 17l2-7 2-8 2 15"
+    assert picture.area == f"M0 17l4 0 2-15V{HEIGHT}H0z"
 
 
 def test_points_on_a_flat_line_are_left_out():
-    assert drawn(60, connections=[1.0] * 60).line == "M0 2L118 2"
+    assert drawn(60, connections=[1.0] * 60).line == "M0 2l118 0"
 
 
 def test_nothing_is_drawn_of_nothing():

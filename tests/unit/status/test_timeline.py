@@ -30,6 +30,11 @@ def test_a_problem_begins_and_ends():
     assert events(away, CALM) == [Event(NOW, Level.OK, f"Resolved: {what}")]
 
 
+def test_the_end_of_the_start_is_an_event():
+    starting = replace(CALM, is_ready=False, source=replace(CALM.source, is_synced=False))
+    assert events(starting, CALM) == [Event(NOW, Level.OK, "Started")]
+
+
 def test_a_problem_whose_figures_change_is_the_same():
     assert events(replace(CALM, descriptors=19_000), replace(CALM, descriptors=19_999)) == []
 

@@ -1,0 +1,80 @@
+"""What the page says about a proxy whose endpoints fail, in a real browser."""
+
+import asyncio
+import re
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import expect
+
+from tests.unit.agent.backends import ask, backend, free_address
+from userspace_proxy import Options, Proxy
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+# One second for the sample, and what a busy machine takes.
+SOON_MS = 3000
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def proxy():
+    async with Proxy(options=Options(admin=("127.0.0.1", 0))) as proxy:
+        yield proxy
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(context, proxy):
+    page = await context.new_page()
+    await page.goto("http://{}:{}/".format(*proxy.admin_address))
+    await page.get_by_text("live", exact=True).wait_for()
+    yield page
+    await page.close()
+
+
+async def test_a_dead_endpoint_is_named_at_once_and_no_client_fails(proxy, page):
+    async with backend(b"one") as one, backend(b"two") as two:
+        web = await proxy.add_service("web", port=8080, endpoints=[one, two])
+        row = page.locator("tbody.port")
+        await row.get_by_text("served", exact=True).wait_for()
+        await web.set_endpoints([one, dead := free_address()])
+        answers = [await ask(web.address) for _ in range(8)]
+        why = f"{dead} refuses connections: nothing listens on port"
+        await expect(row.locator(".why")).to_contain_text(why, timeout=SOON_MS)
+        assert answers == [b"one"] * 8
+        saved = page.locator(".figures .saved dd")
+        await expect(saved).to_have_text("1", timeout=SOON_MS)
+        event = page.locator(".events li").filter(has_text=dead)
+        await expect(event).to_contain_text(why, timeout=SOON_MS)
+        await expect(event).to_contain_text("1 connection saved", timeout=SOON_MS)
+
+
+async def flow(address):
+    while True:
+        await ask(address)
+
+
+async def test_traffic_is_drawn_as_it_flows(proxy, page):
+    async with backend(b"one") as one:
+        web = await proxy.add_service("web", port=8080, endpoints=[one])
+        row = page.locator("tbody.port")
+        await row.get_by_text("served", exact=True).wait_for()
+        rate = row.locator("[data-label='conn/s']")
+        await expect(rate).to_have_text("0", timeout=SOON_MS)
+        flowing = asyncio.ensure_future(flow(web.address))
+        await expect(rate).not_to_have_text("0", timeout=SOON_MS)
+        await expect(row.locator("path.line")).to_have_attribute("d", re.compile("^M0 17l"))
+        flowing.cancel()
+
+
+async def test_a_service_without_endpoints_says_why_and_that_it_was_so(proxy, page):
+    async with backend(b"one") as one:
+        web = await proxy.add_service("web", port=8080, endpoints=[one])
+        await page.locator("tbody.port").get_by_text("served", exact=True).wait_for()
+        await web.set_endpoints([])
+        why = page.locator("tbody.port.attention .why")
+        await expect(why).to_contain_text("EndpointSlice", timeout=SOON_MS)
+        event = page.locator(".events li").filter(has_text="No endpoint is usable")
+        await expect(event).to_be_visible(timeout=SOON_MS)
+        await web.set_endpoints([one])
+        event = page.locator(".events li").filter(has_text="1 usable endpoint again")
+        await expect(event).to_be_visible(timeout=SOON_MS)
