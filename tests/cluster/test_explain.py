@@ -1,0 +1,128 @@
+"""``explain`` against a real API server, without a proxy: also as a plugin of kubectl."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .control_plane import ControlPlane
+from .credentials import NODE_PROXIER
+from .waiting import wait_for
+
+pytestmark = pytest.mark.cluster
+
+PLUGIN = "kubectl-userspace_proxy"
+NAMESPACE = "shop"
+PROGRAM = (sys.executable, "-m", "userspace_proxy")
+IMAGE = "registry.example/web:1"
+RESOURCES = "services,endpointslices.discovery.k8s.io,pods"
+
+
+@pytest.fixture(scope="module")
+def shop(control_plane: ControlPlane) -> ControlPlane:
+    """A control plane in which a user may only list things of the namespace shop."""
+    run = control_plane.kubectl
+    run("create", "namespace", NAMESPACE)
+    inside = ("-n", NAMESPACE)
+    run(*inside, "create", "role", "reader", "--verb=list", f"--resource={RESOURCES}")
+    run(*inside, "create", "rolebinding", "reader", "--role=reader", f"--user={NODE_PROXIER}")
+    question = (*inside, "auth", "can-i", "list", "pods")
+    wait_for("the role", lambda: run(*question, user=NODE_PROXIER, check=False).startswith("yes"))
+    return control_plane
+
+
+def apply(control_plane: ControlPlane, *objects: dict[str, object]) -> None:
+    items = {"apiVersion": "v1", "kind": "List", "items": objects}
+    control_plane.kubectl("-n", NAMESPACE, "apply", "-f", "-", input=json.dumps(items))
+
+
+def service(name: str, **labels: str) -> dict[str, object]:
+    spec = {"selector": labels, "ports": [{"port": 80, "targetPort": "http"}]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+
+
+def pod(name: str, **labels: str) -> dict[str, object]:
+    container = {"name": "web", "image": IMAGE, "ports": [{"name": "web", "containerPort": 80}]}
+    metadata = {"name": name, "labels": labels}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {"containers": [container]},
+    }
+
+
+def explain(control_plane: ControlPlane, *words: str) -> tuple[int, str]:
+    """Explain with the permissions of that user; return the exit status and the output."""
+    kubeconfig = f"--kubeconfig={control_plane.kubeconfig_for(NODE_PROXIER)}"
+    done = subprocess.run(
+        [*PROGRAM, "explain", *words, kubeconfig],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"NO_PROXY": "*"},
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_user_of_one_namespace_is_told_which_label_is_wrong(shop: ControlPlane) -> None:
+    apply(shop, service("cart", app="cart"), pod("cart-1", app="crt"))
+    status, text = explain(shop, "shop/cart")
+    assert status == 3
+    assert "Clients are refused: no EndpointSlice belongs to shop/cart." in text
+    assert text.splitlines()[-1].endswith(" --pods")
+    status, text = explain(shop, "shop/cart", "--pods")
+    assert status == 3
+    assert "No pod in shop has the labels app=cart; pod cart-1 has app=crt." in text
+
+
+def test_pods_that_are_not_ready_have_the_clusters_reason(shop: ControlPlane) -> None:
+    apply(shop, service("db", app="db"), pod("db-1", app="db"))
+    waiting = {"reason": "ImagePullBackOff", "message": "no such image"}
+    state = {"name": "web", "ready": False, "state": {"waiting": waiting}, "restartCount": 0}
+    patch = {"status": {"containerStatuses": [{**state, "image": IMAGE, "imageID": ""}]}}
+    words = ("patch", "pod", "db-1", "--subresource=status", "-p", json.dumps(patch))
+    shop.kubectl("-n", NAMESPACE, *words)
+    status, text = explain(shop, "shop/db", "--pods")
+    assert status == 3
+    assert "db-1: container web waits: ImagePullBackOff: no such image" in text
+
+
+def test_a_name_of_a_target_port_that_no_container_has(shop: ControlPlane) -> None:
+    apply(shop, service("api", app="api"), pod("api-1", app="api"))
+    patch = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
+    words = ("patch", "pod", "api-1", "--subresource=status", "-p", json.dumps(patch))
+    shop.kubectl("-n", NAMESPACE, *words)
+    _, text = explain(shop, "shop/api", "--pods")
+    assert 'targetPort "http" is no port of the pods\' containers; they have "web".' in text
+
+
+def test_a_namespace_without_permission_is_one_line(shop: ControlPlane) -> None:
+    status, text = explain(shop, "default/kubernetes")
+    assert (status, text.count("\n")) == (1, 1)
+    assert "refuses to list services: services is forbidden" in text
+
+
+def test_kubectl_runs_it_as_a_plugin_with_its_own_kubeconfig(
+    shop: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(shop, service("web", app="web"))
+    code = "import sys; from userspace_proxy.cli import main; sys.exit(main())"
+    program = tmp_path / PLUGIN
+    # As an installed script: its own name is the first argument.
+    program.write_text(
+        f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "
+        f"{shlex.quote(code.replace('import sys;', f'import sys; sys.argv[0] = {PLUGIN!r};'))} "
+        '"$@"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    said = shop.kubectl("userspace_proxy", "explain", "shop/web", check=False)
+    assert said.startswith(f"shop/web, from {shop.server}\n")
+    assert "no EndpointSlice belongs to shop/web." in said
