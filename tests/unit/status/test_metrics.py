@@ -136,3 +136,14 @@ def test_a_page_is_compressed_for_a_scraper_that_accepts_it():
     unpacked = gzip.decompress(packed.body)
     assert unpacked.splitlines()[:3] == plain.body.splitlines()[:3]
     assert len(packed.body) < len(unpacked) / 3
+
+
+def test_a_scrape_grows_only_with_the_service_ports_that_have_had_clients():
+    idle = {"active": 0, "connections": 0, "received_bytes": 0, "sent_bytes": 0}
+    used = [make_port(f"used-{n}") for n in range(500)]
+    few = len(render(make_view()).body)
+    assert (
+        len(render(make_view(*(make_port(f"s-{n}", **idle) for n in range(500)))).body) < few + 50
+    )
+    packed = render(make_view(*used), accept_encoding="gzip").body
+    assert len(packed) < 500 * 100 + few, "ten thousand take a megabyte at most"
