@@ -135,12 +135,7 @@ def cluster(
         yield cluster
 
 
-@pytest.mark.parametrize(
-    # Clients that a source range excludes aren't counted yet.
-    "case",
-    [case for case in CASES if case.code is not CauseCode.SOURCE_DENIED],
-    ids=lambda case: case.name,
-)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_cause_of_a_broken_service_is_named_everywhere_within_a_second(
     cluster: Cluster, case: Case
 ) -> None:

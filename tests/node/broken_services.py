@@ -167,12 +167,13 @@ CASES = (
     Case(
         "source-range",
         CauseCode.SOURCE_DENIED,
-        "outside 192.0.2.128/25",
+        "clients outside 192.0.2.128/25 are dropped",
         spec=_RANGES,
         ingress="203.0.113.10",
         pod=Pod(),
         dialled="203.0.113.10",
         client="laptop",
+        is_problem=False,
     ),
     Case(
         "external-ip",

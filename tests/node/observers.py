@@ -75,18 +75,19 @@ def in_explain(agent: Agent, expected: Expected) -> bool:
 
 def in_metric(agent: Agent, expected: Expected) -> bool:
     """Return whether a metric has the Service, or the node, with the code."""
-    wanted = {"reason": str(expected.code)}
+    label, wanted = "reason", {"namespace": NAMESPACE, "service": expected.service}
     match expected.shown, expected.is_problem:
         case Shown.NODE, _:
-            name = "node_problem"
+            name, wanted = "node_problem", {}
         case _, True:
             name = "service_port_problem"
-            wanted |= {"namespace": NAMESPACE, "service": expected.service}
-        case _:
+        case Shown.IGNORED, False:
             name = "service_ignored"
-            wanted |= {"namespace": NAMESPACE, "service": expected.service}
+        case _:
+            name, label = "packets_denied_total", "cause"
+    wanted[label] = str(expected.code)
     return any(
-        wanted.items() <= labels.items() and value == "1"
+        wanted.items() <= labels.items() and float(value) > 0
         for labels, value in _samples(agent.read("/metrics")[1], _PREFIX + name)
     )
 

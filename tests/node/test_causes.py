@@ -21,14 +21,7 @@ from tests.node.broken_services import (
     service_of,
     slices_of,
 )
-from tests.node.observers import (
-    FIREWALL,
-    Expected,
-    check,
-    expected_of,
-    in_json,
-    on_page,
-)
+from tests.node.observers import FIREWALL, Expected, check, expected_of
 from tests.node.testbed import Testbed
 from userspace_proxy.model import CauseCode
 
@@ -53,12 +46,7 @@ def write(testbed, case):
     testbed.agent.manifests.write_objects(objects, name=f"{case.name}.yaml")
 
 
-@pytest.mark.parametrize(
-    # Clients that a source range excludes are dropped as intended: see below.
-    "case",
-    [case for case in CASES if case.code is not CauseCode.SOURCE_DENIED],
-    ids=lambda case: case.name,
-)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_cause_of_a_broken_service_is_named_everywhere_within_a_second(testbed, case):
     if case.needs:
         write(testbed, BY_NAME[case.needs])
@@ -66,16 +54,6 @@ def test_the_cause_of_a_broken_service_is_named_everywhere_within_a_second(testb
     write(testbed, case)
     ask(testbed.agent, testbed[case.client], case)
     check(testbed.agent, expected_of(case, testbed.ip("pod")))
-
-
-def test_clients_outside_the_source_ranges_are_named_and_counted(testbed):
-    case = BY_NAME["source-range"]
-    write(testbed, case)
-    ask(testbed.agent, testbed[case.client], case)
-    expected = expected_of(case, testbed.ip("pod"))
-    wait_for("the cause in the JSON", lambda: in_json(testbed.agent, expected))
-    assert on_page(testbed.agent, expected)
-    assert "\nuserspace_proxy_packets_denied_total{" in testbed.agent.read("/metrics")[1]
 
 
 def test_a_firewall_that_drops_packets_to_services_is_named_everywhere(testbed):

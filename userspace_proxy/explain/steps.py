@@ -195,7 +195,8 @@ def _port(
         level, said = say_client(port, client)
         yield PathStep(level, "client", said)
     yield _endpoints(port, subject.now)
-    others = [cause for cause in port.causes if cause.sentence not in port.sentence]
+    shown = "" if port.level is Level.OK and not port.is_dropping else port.sentence
+    others = [cause for cause in port.causes if cause.sentence not in shown]
     for cause in others:
         yield PathStep(Level.OK, "note", _told(cause, subject.now), cause.hint)
     if probes is not None:

@@ -98,14 +98,6 @@ _COUNTED: tuple[_Series[ServicePortView | TotalsView], ...] = (
     ),
     _Series(
         counter,
-        "packets_denied",
-        "Packets dropped because their clients aren't admitted (source ranges, traffic policy "
-        "Local); a client that isn't answered sends its SYN several times",
-        lambda port: port.denied,
-        is_rare=True,
-    ),
-    _Series(
-        counter,
         "datagrams_dropped",
         "UDP datagrams lost at this proxy's sockets, mostly because a buffer was full",
         lambda port: port.dropped_datagrams,
@@ -136,6 +128,13 @@ _COUNTED: tuple[_Series[ServicePortView | TotalsView], ...] = (
 )
 """For the node with the prefix ``node_``, and for a Service port."""
 
+_DENIED: _Series[TotalsView] = _Series(
+    counter,
+    "packets_denied",
+    "Packets dropped because their clients aren't admitted (source ranges, traffic policy Local); "
+    "a client that isn't answered sends its SYN several times",
+    lambda totals: totals.denied,
+)
 _EJECTED: _Series[EndpointView] = _Series(
     gauge,
     "ejected",
@@ -156,7 +155,7 @@ def families_of(view: StatusView, detail: Detail) -> Iterator[Family]:
     """Return every metric of a view, one family at a time."""
     yield from node_families(view)
     yield from _families("node_", _TRAFFIC, {"": view.totals.traffic})
-    yield from _families("node_", _COUNTED, {"": view.totals})
+    yield from _families("node_", (*_COUNTED, _DENIED), {"": view.totals})
     known = view.totals.failures_by_cause
     failures = {"": {cause: known.get(cause, 0) for cause in _DIAL_CAUSES}}
     yield _by_cause("node_dial_failures", _FAILURES, failures)
@@ -200,7 +199,10 @@ def _by_labels(ports: Iterable[ServicePortView]) -> dict[str, ServicePortView]:
 
 def _has_had_clients(port: ServicePortView) -> bool:
     return bool(
-        port.traffic.connections or port.traffic.failures or any(s.value(port) for s in _COUNTED)
+        port.traffic.connections
+        or port.traffic.failures
+        or port.denied
+        or any(series.value(port) for series in _COUNTED)
     )
 
 
@@ -209,6 +211,8 @@ def _port_families(ports: Mapping[str, ServicePortView]) -> Iterator[Family]:
     yield from _families("", _COUNTED, ports)
     failures = {labels: port.failures_by_cause for labels, port in ports.items()}
     yield _by_cause("dial_failures", _FAILURES, failures)
+    denied = {at: {c.code: c.count for c in port.turned_away} for at, port in ports.items()}
+    yield _by_cause("packets_denied", _DENIED.help, denied)
     yield gauge(
         f"{PREFIX}usable_endpoints",
         "Endpoints that may serve from this node now; clients are refused or dropped at 0",

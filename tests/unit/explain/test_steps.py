@@ -15,7 +15,7 @@ from tests.unit.status.views import (
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.probe import ProbeResult
 from userspace_proxy.explain.steps import PathStep
-from userspace_proxy.policy.causes import dial_failed
+from userspace_proxy.policy.causes import dial_failed, source_denied
 from userspace_proxy.status.port_state import Level
 from userspace_proxy.status.view import FirewallView, LastStateView, SteeringView
 
@@ -273,6 +273,14 @@ def test_what_was_found_out_about_pods_comes_first():
     explanation = explain(make_subject(), pods=[step])
     assert explanation.parts[0].steps == (step,)
     assert explanation.sentence == "no pod has these labels"
+
+
+def test_clients_that_are_turned_away_are_a_note_of_a_service_that_is_served():
+    denied = source_denied(("198.51.100.0/24",), count=2)
+    explanation = explain(make_subject(make_port(turned_away=(denied,))))
+    (note,) = steps_of(explanation, "note")
+    assert (note.level, note.hint) == (Level.OK, denied.hint)
+    assert note.what == "clients outside 198.51.100.0/24 are dropped (2 times)"
 
 
 def test_saved_connections_and_policies_are_mentioned():

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.model import CauseCode
+from userspace_proxy.policy.causes import source_denied
 from userspace_proxy.status.families import families_of, state_label
 from userspace_proxy.status.view import Times, TotalsView, Traffic
 
@@ -92,6 +93,14 @@ def test_a_service_whose_address_is_taken_has_a_problem():
     where = {"namespace": "shop", "service": "cart", "port": "80", "reason": "address-taken"}
     assert value(view, "userspace_proxy_service_port_problem", **where) == 1
     assert "userspace_proxy_service_ignored" not in names(view, "service")
+
+
+def test_clients_that_are_turned_away_are_counted_by_cause():
+    denied = source_denied(("198.51.100.0/24",), count=3)
+    view = make_view(make_port(connections=0, denied=3, turned_away=(denied,)))
+    denied_total = "userspace_proxy_packets_denied_total"
+    assert value(view, denied_total, **WEB, cause="source-denied") == 3
+    assert value(view, "userspace_proxy_node_packets_denied_total") is not None
 
 
 def test_a_service_that_is_ignored_by_design_is_no_problem():
