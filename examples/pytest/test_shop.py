@@ -78,3 +78,10 @@ def test_one_backend_is_slow(service_proxy: ServiceProxy) -> None:
         fetch(web)
         times.append(time.monotonic() - began)
     assert max(times) >= 0.1 > min(times)
+
+
+def test_by_name(service_proxy: ServiceProxy) -> None:
+    """The program under test dials the name that the Service has in a cluster."""
+    service_proxy.service("web", port=80, namespace="shop")
+    with service_proxy.names("shop"), urlopen("http://web/", timeout=5) as answer:
+        assert answer.read() == b"web-1\n"

@@ -11,6 +11,7 @@ import pytest
 from userspace_proxy.agent.run import make_options, make_source, node_name, settle_memory
 from userspace_proxy.config import InheritedSocket, PortRange, Settings
 from userspace_proxy.errors import ConfigError
+from userspace_proxy.model import SocketAddress
 
 
 def test_the_nodes_name_is_the_setting_or_else_the_hosts():
@@ -27,6 +28,9 @@ def test_settings_reach_the_proxy():
             udp_idle_s=9.0,
             iptables_min_sync_period_s=0.5,
             healthz_bind_address=None,
+            dns_bind_address=SocketAddress("127.0.0.1", 5353),
+            dns_upstream=SocketAddress("192.0.2.53", 53),
+            cluster_domain="test",
         )
     )
     assert options.proxy_name == "canary"
@@ -35,6 +39,8 @@ def test_settings_reach_the_proxy():
     assert options.tuning.udp_idle_s == 9.0
     assert options.min_sync_period_s == 0.5
     assert options.health is None
+    assert (options.dns, options.dns_upstream) == (("127.0.0.1", 5353), ("192.0.2.53", 53))
+    assert options.cluster_domain == "test"
     assert options.admin == ("127.0.0.1", 10249)
     assert not options.allow_loopback_endpoints
 

@@ -5,10 +5,13 @@ import asyncio
 import dns.edns
 import dns.flags
 import dns.message
+import dns.name
 import dns.opcode
 import dns.rcode
 import dns.rrset
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.unit.model.samples import service, slice_of
 from userspace_proxy.cluster import Store
@@ -86,6 +89,31 @@ async def test_a_malformed_message_is_an_error_with_its_number():
     dns.message.make_query(NAME, "A")).to_wire()], ids=["short", "a-response"])  # fmt: skip
 async def test_what_is_not_a_query_is_not_answered(wire):
     assert await answer(wire) is None
+
+
+WIRE = dns.message.make_query(NAME, "A", use_edns=True, want_dnssec=True).to_wire()
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=64),
+        st.binary(max_size=64).map(lambda rest: WIRE[:12] + rest),
+        st.tuples(st.integers(0, len(WIRE) - 1), st.integers(0, 255)).map(
+            lambda at: WIRE[: at[0]] + bytes([at[1]]) + WIRE[at[0] + 1 :]
+        ),
+    )
+)
+def test_any_message_is_answered_or_not_without_an_error(wire):
+    found = asyncio.run(Responder(shop).respond(wire, is_udp=True))
+    assert found is None or found[:2] == wire[:2]
+
+
+@given(st.lists(st.binary(min_size=1, max_size=63), max_size=3))
+def test_any_label_may_be_asked_for(labels):
+    name = dns.name.Name([*labels, b"web", b"shop", b"svc", b"cluster", b"local", b""])
+    query = dns.message.make_query(name, "A")
+    found = asyncio.run(answer(query))
+    assert query.is_response(found)
 
 
 def many():
