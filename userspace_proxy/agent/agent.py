@@ -182,6 +182,8 @@ class Agent:
         last_state = self._last_state = LastState(sync, self._source, options)
         # First, because what follows imports half of the program.
         await last_state.serve()
+        if self._client_addresses is not None:
+            self._supervisor.start("client addresses", self._client_addresses.repair)
         await self._open_status(plane, sync)
         names = ProxyNames(sync, served_ports, steering.bind, options)
         self.dns_address = await serve_dns(names, options, self._supervisor, self._stack)
@@ -225,8 +227,6 @@ class Agent:
 
     def _watch_node(self, steering: Steering) -> None:
         """Follow what other programs change on a node whose kernel steers packets."""
-        if self._client_addresses is not None:
-            self._supervisor.start("client addresses", self._client_addresses.repair)
         untracked = None
         if isinstance(self._wanted_steering, str):
             status = (self.health_address, self.admin_address)
