@@ -22,6 +22,7 @@ from tests.cluster.waiting import wait_for
 from tests.node.agents import READY_S
 from tests.node.clients import DEADLINE_S
 from tests.node.processes import descriptors_of, readable_runtime
+from userspace_proxy.cli.demo_broken import BROKEN_SERVICES
 
 COMMAND = ("-m", "userspace_proxy", "demo")
 # "  round robin         /tmp/…/ask http … --count 6": a label, a gap, and what to do.
@@ -297,11 +298,21 @@ def test_a_broken_service_is_explained(demo):
     assert 'its endpoints have no port named "http"; they have "web"' in " ".join(said.split())
 
 
-def test_each_broken_service_is_shown(demo):
+def codes(demo):
+    """Return the codes of the causes of each broken Service."""
+    found = {}
+    for port in status_of(demo)["ports"]:
+        if port["namespace"] == "broken":
+            causes = {cause["code"] for cause in port["state"]["causes"]}
+            found[port["service"]] = found.get(port["service"], set()) | causes
+    return found
+
+
+def test_the_mistake_of_each_broken_service_is_found(demo):
     path = Path(demo.printed["Services to fix"].partition(":")[0])
     assert path.read_text().startswith("# Each of these Services has one mistake.")
-    problems = {problem["port"] for problem in status_of(demo)["problems"]}
-    assert {"broken/labels", "broken/not-ready", "broken/port-name:http"} <= problems
+    expected = {service.name: {service.code} for service in BROKEN_SERVICES}
+    wait_for("all mistakes", lambda: codes(demo) == expected, hint=lambda: str(codes(demo)))
 
 
 @pytest.mark.parametrize("label", ["shell in the pod", "shell on the node"])
