@@ -79,6 +79,12 @@ class BlockingProxy:
             self._thread.close()
             raise
 
+    def serve_toxiproxy(self, bind: tuple[str, int] = ("127.0.0.1", 8474)) -> tuple[str, int]:
+        """Serve toxiproxy's HTTP API until the proxy stops, and return its address."""
+        from .toxiproxy import serve_toxiproxy
+
+        return self._thread.call(serve_toxiproxy(self._proxy, bind))
+
     def close(self) -> None:
         """Stop the proxy and end its thread. Idempotent."""
         if self._thread.is_running:

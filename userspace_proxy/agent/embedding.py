@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import ListenError
@@ -199,7 +199,7 @@ class EmbeddedProxy(Agent):
             LookupError: The Service has no such endpoint.
         """
         for each in self._endpoints_of(service, endpoint):
-            self._fault_manager().add(
+            self.faults.add(
                 service,
                 each,
                 Protocol(self._services[service][0].ports[0].protocol),
@@ -238,7 +238,9 @@ class EmbeddedProxy(Agent):
             raise LookupError(f"{service} has no endpoint {wanted}")
         return [wanted]
 
-    def _fault_manager(self) -> EndpointFaults:
+    @property
+    def faults(self) -> EndpointFaults:
+        """The faults of its Services."""
         self._running()
         if self._faults is None:
             assert self._served_ports is not None, "it is running"
@@ -248,6 +250,11 @@ class EmbeddedProxy(Agent):
             self._faults = EndpointFaults(self._served_ports.detour)
             self._stack.callback(self._faults.close)
         return self._faults
+
+    def at_end(self, callback: Callable[[], Awaitable[object]]) -> None:
+        """Have a callback awaited when the proxy stops."""
+        self._running()
+        self._stack.push_async_callback(callback)
 
     def address_of(self, key: ServiceKey, port: str = "") -> SocketAddress | None:
         """Return the address that clients of a Service port dial; None if it isn't served.

@@ -85,6 +85,25 @@ class EndpointFaults:
         elif self._servers.pop(service, None) is not None:
             self._detour(service, {})
 
+    def set_toxics(
+        self,
+        service: ServiceKey,
+        endpoint: SocketAddress,
+        protocol: Protocol,
+        toxics: Sequence[NamedToxic],
+    ) -> None:
+        """Replace the toxics of an endpoint.
+
+        Even without one its connections lead through a server, so that later ones affect them.
+        """
+        self._server(service, endpoint, is_udp=protocol is Protocol.UDP).set_toxics(toxics)
+
+    def drop_connections(self, service: ServiceKey) -> None:
+        """Reset the open connections that lead through a server."""
+        for server in self._servers.get(service, {}).values():
+            if isinstance(server, FaultServer):
+                server.drop_connections()
+
     def of(self, service: ServiceKey) -> Mapping[SocketAddress, Sequence[str]]:
         """Return the faults of a Service in words, by endpoint."""
         servers = self._servers.get(service, {})

@@ -81,6 +81,10 @@ class FaultServer:
     def close(self) -> None:
         """Refuse clients, and reset the open connections. Idempotent."""
         self._close_listener()
+        self.drop_connections()
+
+    def drop_connections(self) -> None:
+        """Reset the open connections."""
         for task in self._tasks:
             task.cancel()
         for writer in self._writers:
