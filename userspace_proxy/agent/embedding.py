@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import zlib
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import ListenError
@@ -29,6 +28,7 @@ from .arguments import (
     read_key,
     read_port,
 )
+from .loopback import free_loopback
 from .names import NamesInNamespace, ProxyNames
 from .options import Options
 from .served_ports import ServedPort
@@ -36,11 +36,6 @@ from .served_ports import ServedPort
 if TYPE_CHECKING:
     from ..lookup.aiohttp_resolver import ServiceResolver
     from .faults import EndpointFaults
-
-# 127.64.0.0/10: loopback addresses that no program configures, so that every Service gets an
-# address of its own and keeps the port that was asked for.
-_FIRST = (127 << 24) | (64 << 16)
-_SIZE = 1 << 22
 
 
 class EmbeddedProxy(Agent):
@@ -387,18 +382,3 @@ class AddedService:
         """
         if self._proxy.has_put(self._service):
             await self._proxy.delete(self.key)
-
-
-def free_loopback(key: ServiceKey, taken: Collection[str], seed: str) -> str:
-    """Return an address of 127.64.0.0/10 for a Service, the same for the same arguments.
-
-    Raises:
-        ValueError: All of them are taken.
-    """
-    start = zlib.crc32(f"{seed}/{key}".encode())
-    for step in range(_SIZE):
-        number = _FIRST + (start + step) % _SIZE
-        ip = ".".join(str(number >> shift & 255) for shift in (24, 16, 8, 0))
-        if ip not in taken and not ip.endswith((".0", ".255")):
-            return ip
-    raise ValueError("all addresses of 127.64.0.0/10 are in use")

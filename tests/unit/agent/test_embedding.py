@@ -6,7 +6,6 @@ import socket
 import pytest
 
 from userspace_proxy import Options, Proxy
-from userspace_proxy.agent.embedding import free_loopback
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.errors import ListenError
 from userspace_proxy.model import ServiceKey
@@ -281,18 +280,6 @@ def test_a_silent_endpoint_is_left_after_the_connect_timeout(run):
 
 
 WEB = ServiceKey("shop", "web")
-
-
-def test_the_loopback_address_is_stable_and_avoids_taken_ones():
-    first = free_loopback(WEB, (), "a")
-    assert free_loopback(WEB, (), "a") == first
-    second = free_loopback(WEB, {first}, "a")
-    assert second != first
-    assert second.startswith("127.")
-
-
-def test_two_proxies_choose_different_addresses_for_services_of_one_name():
-    assert free_loopback(WEB, (), "a") != free_loopback(WEB, (), "b")
 
 
 def test_a_handle_says_where_its_service_is_and_how_many_endpoints_it_has(run):
