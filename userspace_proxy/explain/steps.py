@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ..model import Cause
 from ..status.port_state import Level
+from ..status.text import ejected_in_words
 from ..status.units import plural, seconds_in_words
 from .clients import say_client
 from .commands import next_command
@@ -195,8 +196,10 @@ def _port(
         level, said = say_client(port, client)
         yield PathStep(level, "client", said)
     yield _endpoints(port, subject.now)
-    shown = "" if port.level is Level.OK and not port.is_dropping else port.sentence
-    others = [cause for cause in port.causes if cause.sentence not in shown]
+    is_said = port.level is not Level.OK or port.is_dropping
+    shown = [e.cause.sentence for e in port.endpoints if e.cause is not None]
+    shown += [port.sentence] if is_said else []
+    others = [cause for cause in port.causes if not any(cause.sentence in one for one in shown)]
     for cause in others:
         yield PathStep(Level.OK, "note", _told(cause, subject.now), cause.hint)
     if probes is not None:
@@ -222,13 +225,16 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
 
 
 def _endpoint(endpoint: EndpointFacts, now: float) -> tuple[Level, str]:
-    where = f"{endpoint.address} on {endpoint.node}" if endpoint.node else endpoint.address
+    node = f" on {endpoint.node}" if endpoint.node else ""
+    where = f"{endpoint.address}{node}"
     if endpoint.cause is not None:
         served = f"; it served {plural(endpoint.connections, 'connection')} before"
-        told = _told(endpoint.cause, now)
-        return Level.TROUBLE, f"{where}: {told}{served if endpoint.connections else ''}"
+        before = served if endpoint.connections else ""
+        # Most causes begin with the address.
+        sentence = _told(endpoint.cause, now).removeprefix(f"{endpoint.address} ")
+        return Level.TROUBLE, f"{where}: {sentence}{before}"
     if endpoint.ejected_for_s is not None:
-        return Level.TROUBLE, f"{where}: ejected for {seconds_in_words(endpoint.ejected_for_s)}"
+        return Level.TROUBLE, f"{where}: {ejected_in_words(endpoint.ejected_for_s)}"
     if endpoint.is_usable:
         count = f", {plural(endpoint.connections, 'connection')}" if endpoint.connections else ""
         return Level.OK, f"{where}: {endpoint.state}{count}"

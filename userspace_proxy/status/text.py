@@ -246,7 +246,7 @@ def _details(port: ServicePortView, state: PortState, now: float) -> Iterator[st
 def _endpoint(view: EndpointView) -> str:
     state = view.verdict.reason
     if view.ejected_for_s is not None:
-        state = f"ejected for {seconds_in_words(max(0.0, view.ejected_for_s))}"
+        state = ejected_in_words(view.ejected_for_s)
     traffic = view.traffic
     parts = [state, view.verdict.node, f"{count_in_words(traffic.active)} open"]
     parts.append(f"{count_in_words(traffic.connections)} in all")
@@ -254,6 +254,13 @@ def _endpoint(view: EndpointView) -> str:
         parts.append(f"{count_in_words(traffic.failures)} failed")
     parts.append(bytes_in_words(traffic.received_bytes + traffic.sent_bytes))
     return f"{view.verdict.address}  {', '.join(filter(None, parts))}"
+
+
+def ejected_in_words(seconds: float) -> str:
+    """Return for how long an endpoint is ejected; once that is over, the next client dials it."""
+    if seconds <= 0:
+        return "ejected until a client dials it"
+    return f"ejected for {seconds_in_words(seconds)}"
 
 
 def _ignored_line(item: IgnoredService) -> _Entry:

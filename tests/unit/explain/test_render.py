@@ -19,7 +19,7 @@ def test_text_ends_with_one_sentence_and_the_next_command():
         "shop/web:http (IPv4)",
         "  ✓ address    10.96.7.118:80/TCP, ClusterIP: proxy port 20118",
         f"  ✕ endpoints  Clients fail: {REFUSES}",
-        f"               ✕ 10.244.1.8:80: {REFUSES} (2 times, last 3 s ago)",
+        f"               ✕ 10.244.1.8:80: {REFUSES.partition(' ')[2]} (2 times, last 3 s ago)",
         "               -> Compare targetPort with the port on which the container listens, and on "
         "which address",
         "",

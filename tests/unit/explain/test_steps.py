@@ -15,7 +15,7 @@ from tests.unit.status.views import (
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.probe import ProbeResult
 from userspace_proxy.explain.steps import PathStep
-from userspace_proxy.policy.causes import dial_failed, source_denied
+from userspace_proxy.policy.causes import dial_failed, not_followed, source_denied
 from userspace_proxy.status.port_state import Level
 from userspace_proxy.status.view import FirewallView, LastStateView, SteeringView
 
@@ -70,11 +70,23 @@ def test_an_endpoint_has_its_cause_how_often_and_when_and_what_it_served():
     assert step.details == (
         (
             Level.TROUBLE,
-            "10.244.1.8:80 on node-b: 10.244.1.8:80 refuses connections: nothing listens on port "
-            "80 there (2 times, last 3 s ago); it served 20 connections before",
+            "10.244.1.8:80 on node-b: refuses connections: nothing listens on port 80 there "
+            "(2 times, last 3 s ago); it served 20 connections before",
         ),
         (Level.OK, "10.244.1.7:80: ready"),
     )
+
+
+def test_causes_of_endpoints_are_not_repeated_as_notes():
+    dead = tuple(make_dead_endpoint(f"10.244.1.{n}:80") for n in (8, 9))
+    explanation = explain(make_subject(make_port(endpoints=dead)))
+    assert steps_of(explanation, "note") == []
+
+
+def test_other_causes_are_notes():
+    notes = (not_followed("this field has no effect"), not_followed("nor has this"))
+    explanation = explain(make_subject(make_port(notes=notes)))
+    assert [step.what for step in steps_of(explanation, "note")] == ["nor has this"]
 
 
 def test_endpoints_that_are_not_used_have_the_reason():

@@ -122,6 +122,7 @@ def test_wide_text_has_addresses_endpoints_and_policies():
         endpoints=(
             make_endpoint("10.244.1.7:80", node="node-a", active=3, connections=20),
             make_endpoint("10.244.1.8:80", node="node-b", ejected_for_s=12.4, failures=31),
+            make_endpoint("10.244.1.9:80", ejected_for_s=-0.2),
         ),
         affinity_timeout_s=10_800,
         admits=("192.0.2.0/24",),
@@ -130,6 +131,7 @@ def test_wide_text_has_addresses_endpoints_and_policies():
         "      address   10.96.7.26:80/TCP, ClusterIP: proxy port 20026",
         "      endpoint  10.244.1.7:80  ready, node-a, 3 open, 20 in all, 0 B",
         "      endpoint  10.244.1.8:80  ejected for 12 s, node-b, 0 open, 0 in all, 31 failed, 0 B",
+        "      endpoint  10.244.1.9:80  ejected until a client dials it, 0 open, 0 in all, 0 B",
         "      policy    admits 192.0.2.0/24; ClientIP affinity, 3 h",
     ]
 
