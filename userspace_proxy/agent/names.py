@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from ..cluster import Snapshot
 from ..errors import ConfigError
@@ -14,6 +15,14 @@ from .options import Options
 from .served_ports import ServedPort
 from .sync import SyncLoop
 from .tasks import Supervisor
+
+
+class _NamesOfSnapshot(NamedTuple):
+    """The names of one snapshot, which index it when they are first needed."""
+
+    snapshot: Snapshot
+    plain: ServiceNames
+    reached: ServiceNames
 
 
 class ProxyNames:
@@ -31,7 +40,7 @@ class ProxyNames:
         self._sync = sync
         self._served = served if bind is Bind.LOOPBACK else None
         self._domain = options.cluster_domain
-        self._last: tuple[Snapshot, ServiceNames] | None = None
+        self._last: _NamesOfSnapshot | None = None
 
     def reach(self, frontend: Frontend) -> SocketAddress:
         """Return the address at which a frontend answers."""
@@ -43,24 +52,28 @@ class ProxyNames:
 
     def current(self) -> ServiceNames | None:
         """Return the names of the newest Services; None before the first ones."""
-        snapshot = self._sync.latest
-        if snapshot is None:
-            return None
-        last = self._last
-        if last is None or last[0] is not snapshot:
-            last = self._last = snapshot, ServiceNames(snapshot, self._domain)
-        return last[1]
+        made = self._make()
+        return None if made is None else made.plain
+
+    def as_reached(self) -> ServiceNames | None:
+        """Return the same names, with the addresses and ports at which cluster IPs answer."""
+        made = self._make()
+        return None if made is None else made.reached
 
     def none(self) -> ServiceNames:
         """Return the names of no Services."""
         return ServiceNames(Snapshot({}), self._domain)
 
-    def as_reached(self) -> ServiceNames | None:
-        """Return the same names, with the addresses and ports at which cluster IPs answer."""
-        snapshot = self._sync.latest
-        if self._served is None or snapshot is None:
-            return self.current()
-        return ServiceNames(snapshot, self._domain, self.reach)
+    def _make(self) -> _NamesOfSnapshot | None:
+        snapshot, last = self._sync.latest, self._last
+        if snapshot is None:
+            return None
+        if last is None or last.snapshot is not snapshot:
+            plain = reached = ServiceNames(snapshot, self._domain)
+            if self._served is not None:
+                reached = ServiceNames(snapshot, self._domain, self.reach)
+            last = self._last = _NamesOfSnapshot(snapshot, plain, reached)
+        return last
 
     def search(self, namespace: str) -> NamesInNamespace:
         """Return the names as programs in a namespace look them up."""
