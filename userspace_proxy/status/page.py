@@ -22,7 +22,7 @@ from markupsafe import Markup
 from ..plan import IgnoredService
 from .history import SECONDS, Figures
 from .overview import SHAPES, Overview, make_overview
-from .port_state import Level, judge
+from .port_state import Level
 from .problems import Problem, summarise
 from .rows import Row, make_row
 from .sampling import Sample
@@ -123,8 +123,9 @@ def render_parts(page: Page) -> Parts:
 def build_page(sample: Sample, selection: Selection) -> Page:
     """Return what the page shows, without its markup."""
     view, now, history = sample.view, sample.now, sample.history
-    summary = summarise(view, now)
-    chosen = select(view, selection, history)
+    judge = sample.judge
+    summary = summarise(view, now, judge=judge)
+    chosen = select(view, selection, history, judge=judge)
     pages = max(1, -(-len(chosen.ports) // PORTS_A_PAGE))
     number = min(selection.page, pages)
     shown = chosen.ports[(number - 1) * PORTS_A_PAGE : number * PORTS_A_PAGE]

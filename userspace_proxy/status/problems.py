@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from ..model import CauseCode
 from .health import late_s
+from .judging import Judge
 from .port_state import Level, judge
 from .units import count_in_words, plural, seconds_in_words
 from .view import StatusView
@@ -56,7 +57,7 @@ class Summary:
     """Trouble first; within a level the node's first, then Service ports by name."""
 
 
-def summarise(view: StatusView, now: float) -> Summary:
+def summarise(view: StatusView, now: float, *, judge: Judge = judge) -> Summary:
     """Return the state of everything, and all problems."""
     node = [
         *_starting(view),

@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from .history import History
+from .judging import Judge, RememberingJudge
+from .port_state import judge
 from .timeline import Event
-from .view import StatusView
+from .view import ServicePortView, StatusView
 
 _T = TypeVar("_T")
 
@@ -37,6 +39,7 @@ class Sample:
     history: History = field(default_factory=History)
     events: Sequence[Event] = ()
     """The newest first."""
+    judge: Judge = judge
 
 
 class Sampler:
@@ -60,6 +63,7 @@ class Sampler:
         pause: Callable[[float], Awaitable[object]] = asyncio.sleep,  # noqa: TID251 - the period
     ) -> None:
         self._history = History()
+        self._judge = RememberingJudge()
         self._take = take
         self._events = events
         self._unix = unix
@@ -79,10 +83,10 @@ class Sampler:
         began = self._clock()
         view = await self._take()
         at = self._clock()
-        await self.work(lambda: self._history.note(view.ports, at))
+        await self.work(lambda: self._note(view.ports, at))
         self._due = began + max(PERIOD_S, (self._clock() - began) / _SHARE)
         self._count += 1
-        self._latest = Sample(view, self._unix(), self._history, self._events())
+        self._latest = Sample(view, self._unix(), self._history, self._events(), self._judge)
         return self._latest
 
     async def after(self, count: int) -> tuple[int, Sample]:
@@ -103,6 +107,10 @@ class Sampler:
                 await self.look()
             assert self._latest is not None
             return self._count, self._latest
+
+    def _note(self, ports: Sequence[ServicePortView], at: float) -> None:
+        self._history.note(ports, at)
+        self._judge.forget_others(ports)
 
     def close(self) -> None:
         """Take no more samples, and refer to nothing."""

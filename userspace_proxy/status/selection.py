@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from ..model import pack_ip
 from ..plan import IgnoredService, PortKey
 from .history import IDLE, History
+from .judging import Judge
 from .port_state import Level, PortState, judge
 from .search import MAX_LENGTH, Search
 from .view import HealthCheckView, ServicePortView, StatusView
@@ -109,7 +110,9 @@ class Chosen:
     """Those with a problem first, then by Service."""
 
 
-def select(view: StatusView, selection: Selection, history: History = IDLE) -> Chosen:
+def select(
+    view: StatusView, selection: Selection, history: History = IDLE, *, judge: Judge = judge
+) -> Chosen:
     """Return the part of a view that a request selects."""
     search = Search.parse(selection.q)
     ports = [

@@ -13,6 +13,8 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 // A search follows the last key after so many milliseconds.
 const TYPING_MS = 60;
 const RETRY_MS = 3000;
+// An update of many rows is done in parts of so many milliseconds.
+const SLICE_MS = 10;
 
 // -- what changed ------------------------------------------------------------
 
@@ -69,9 +71,17 @@ function arrange(ids, arrived) {
   }
 }
 
-function update({ title, level, html = {}, rows }) {
+// Lets the browser draw and handle keys in between.
+const pause = () => new Promise((resolve) => setTimeout(resolve));
+
+async function update({ title, level, html = {}, rows }) {
   const arrived = new Map();
+  let began = performance.now();
   for (const [id, markup] of Object.entries(html)) {
+    if (performance.now() - began > SLICE_MS) {
+      await pause();
+      began = performance.now();
+    }
     const old = byId(id);
     const wanted = parse(markup);
     if (old) morph(old, wanted);
@@ -86,6 +96,7 @@ function update({ title, level, html = {}, rows }) {
 
 let stream;
 let retry;
+let updated = Promise.resolve();
 
 function say(word) {
   live.hidden = false;
@@ -100,9 +111,10 @@ function follow() {
   stream?.close();
   if (document.hidden) return;
   stream = new EventSource(`stream${location.search}`);
-  stream.onmessage = ({ data }) => {
+  stream.onmessage = ({ data, target }) => {
     say("live");
-    update(JSON.parse(data));
+    // One after the other, and none of a selection that was left meanwhile.
+    updated = updated.then(() => target === stream && update(JSON.parse(data)));
   };
   stream.onerror = () => {
     say("reconnecting");
