@@ -13,12 +13,13 @@ import contextlib
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
 from ..cluster import Snapshot
 from ..errors import ConfigError, InputError
-from ..model import Endpoint, EndpointSlice, Protocol
+from ..model import Endpoint, EndpointSlice, Protocol, ServiceKey
+from ..model.similar import did_you_mean
 from ..names import CLUSTER_DOMAIN, NDOTS, search_list
 from ..sandbox import Pod, Sandbox
 from ..sources import load_manifests
@@ -37,13 +38,13 @@ def sandbox(given: Given) -> int:
 
     Args:
         given: ``manifests``: a file or folder; ``namespace``: the one in which short names are
-            looked up first; the command.
+            looked up first; ``own``: Services whose endpoints the command serves; the command.
 
     Returns:
         The exit status of the command, or 128 and the number of the signal that ended it.
 
     Raises:
-        ConfigError: The manifests or the command are missing.
+        ConfigError: The manifests or the command are missing, or a Service isn't in them.
         InputError: The manifests contain an error.
         SandboxError: Namespaces can't be created here, or the command can't be started.
     """
@@ -55,17 +56,20 @@ def sandbox(given: Given) -> int:
         )
     manifests = Path(path).resolve()
     snapshot = _read(manifests)
+    namespace = given.values.get("namespace", "default")
+    own = _own(given.values.get("own", ""), namespace, snapshot)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="userspace-proxy-")))
         page = stack.enter_context(page_socket(0))
         box = stack.enter_context(Sandbox(pod_cidr=POD_CIDR))
-        _add_endpoints(box, snapshot)
         client = box.add_pod("client")
+        _add_endpoints(box, snapshot, own, client)
         log = folder / "proxy.log"
-        dns = f"--dns-bind-address={box.node.ip}:53"
-        proxy = stack.enter_context(running_proxy(box, page, manifests, log, dns))
+        flags = [f"--dns-bind-address={box.node.ip}:53"]
+        # The command may be client and endpoint of one connection, at different addresses.
+        flags += ["--preserve-client-address=never"] if own else []
+        proxy = stack.enter_context(running_proxy(box, page, manifests, log, *flags))
         wait_until_ready(page.getsockname()[1], proxy, log, lambda: False)
-        namespace = given.values.get("namespace", "default")
         files = _write_files(folder, str(box.node.ip), namespace)
         return _run([*client.prefix_with_files(files), *given.rest])
 
@@ -77,13 +81,37 @@ def _read(manifests: Path) -> Snapshot:
     return snapshot
 
 
-def _add_endpoints(box: Sandbox, snapshot: Snapshot) -> None:
-    """Start a pod with backends for each address of a ready endpoint."""
+def _own(text: str, namespace: str, snapshot: Snapshot) -> frozenset[ServiceKey]:
+    """Return the Services in a list such as ``web,shop/db``."""
+    keys = set()
+    for word in filter(None, text.split(",")):
+        before, slash, name = word.strip().rpartition("/")
+        key = ServiceKey(before if slash else namespace, name)
+        if key not in snapshot.services:
+            raise ConfigError(
+                f"--own: the manifests contain no Service {key}",
+                hint=did_you_mean(str(key), map(str, snapshot.services)),
+            )
+        keys.add(key)
+    return frozenset(keys)
+
+
+def _add_endpoints(
+    box: Sandbox, snapshot: Snapshot, own: Container[ServiceKey], client: Pod
+) -> None:
+    """Start a pod with backends for each address of a ready endpoint.
+
+    Args:
+        own: The addresses of their endpoints are the client's.
+    """
+    owned = {e.ip for item in _slices(snapshot) if item.service in own for e in item.endpoints}
+    for ip in sorted(owned):
+        _give_address(box, client, ip)
     ports: dict[str, dict[str, set[int]]] = {}
     names: dict[str, str] = {}
     for item in _slices(snapshot):
         for endpoint in item.endpoints:
-            if not endpoint.ready:
+            if not endpoint.ready or endpoint.ip in owned:
                 continue
             names.setdefault(endpoint.ip, _name(item, endpoint))
             of_ip = ports.setdefault(endpoint.ip, {})

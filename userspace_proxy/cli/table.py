@@ -256,10 +256,16 @@ _ROWS = (
                 "NAME",
                 short="n",
             ),
+            CommandFlag(
+                "own",
+                "Services whose endpoints the command serves itself, at their ports",
+                "NAMESPACE/NAME,...",
+            ),
         ),
         examples=(
             "sandbox --manifests=services.yaml -- curl http://web.shop/",
             "sandbox --manifests=deploy/ -n shop -- pytest tests",
+            "sandbox --manifests=deploy/ --own=shop/web -- sh -c './web & pytest tests'",
         ),
         exits=((DONE, "the command's own exit status"), (FAILED, "it could not be started")),
         takes_program=True,

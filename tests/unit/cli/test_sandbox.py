@@ -95,6 +95,40 @@ class open_to_all:  # noqa: N801 - used like a function
         self._folder.cleanup()
 
 
+OWN = """
+import http.server, threading, urllib.request
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"mine")
+
+server = http.server.HTTPServer(("0.0.0.0", 8080), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+print(urllib.request.urlopen("http://web/").read().decode())
+"""
+
+
+def test_the_command_may_serve_endpoints_itself(manifests):
+    words = ["sandbox", f"--manifests={manifests}", "-n", "shop", "--own=web", "--"]
+    done = subprocess.run(
+        [sys.executable, "-m", "userspace_proxy", *words, sys.executable, "-c", OWN],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.stdout, done.returncode) == ("mine\n", 0), done.stderr
+
+
+def test_a_service_that_is_not_in_the_manifests_is_an_error(manifests, capsys):
+    words = ["sandbox", f"--manifests={manifests}", "--own=shop/wbe", "--", "true"]
+    assert main(words) == 2
+    assert capsys.readouterr().err == (
+        "error: --own: the manifests contain no Service shop/wbe (did you mean shop/web?)\n"
+    )
+
+
 def test_a_signal_that_ends_the_command_is_its_exit_status(manifests):
     words = ["sandbox", f"--manifests={manifests}", "--", "sh", "-c", "kill -KILL $$"]
     done = subprocess.run([sys.executable, "-m", "userspace_proxy", *words], timeout=100)
