@@ -117,7 +117,16 @@ PROXY = (
     (
         "embedding.py",
         "EmbeddedProxy",
-        ("add_service", "put", "delete", "add_fault", "remove_faults", "faults_of", "address_of"),
+        (
+            "add_service",
+            "put",
+            "delete",
+            "add_fault",
+            "remove_faults",
+            "faults_of",
+            "choose_next",
+            "address_of",
+        ),
     ),
     (
         "embedding.py",

@@ -211,6 +211,17 @@ class BlockingProxy:
         """Return the faults in force in words, by endpoint."""
         return self._thread.do(lambda: self._proxy.faults_of(service))
 
+    def choose_next(self, service: ServiceKey, endpoint: EndpointAddress) -> None:
+        """Have the next connection of a Service go to one of its endpoints; in force on return.
+
+        If the endpoint is ejected, it is the next connection after that. A client that affinity has
+        pinned stays with its endpoint.
+
+        Raises:
+            LookupError: The Service has no such endpoint.
+        """
+        self._thread.do(lambda: self._proxy.choose_next(service, endpoint))
+
     def address_of(self, key: ServiceKey, port: str = "") -> SocketAddress | None:
         """Return the address that clients of a Service port dial; None if it isn't served.
 

@@ -251,6 +251,20 @@ class EmbeddedProxy(Agent):
         self._running()
         self._stack.push_async_callback(callback)
 
+    def choose_next(self, service: ServiceKey, endpoint: EndpointAddress) -> None:
+        """Have the next connection of a Service go to one of its endpoints; in force on return.
+
+        If the endpoint is ejected, it is the next connection after that. A client that affinity has
+        pinned stays with its endpoint.
+
+        Raises:
+            LookupError: The Service has no such endpoint.
+        """
+        (wanted,) = self._endpoints_of(service, endpoint)
+        for served in self._ports_of(service):
+            if self._plane is not None:
+                self._plane.prefer(served.group, wanted)
+
     def address_of(self, key: ServiceKey, port: str = "") -> SocketAddress | None:
         """Return the address that clients of a Service port dial; None if it isn't served.
 

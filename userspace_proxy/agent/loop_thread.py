@@ -22,6 +22,12 @@ class LoopThread:
         self._thread.start()
 
     @property
+    def ident(self) -> int:
+        """The thread's identifier."""
+        assert self._thread.ident is not None, "it was started"
+        return self._thread.ident
+
+    @property
     def is_running(self) -> bool:
         """Whether it hasn't been closed."""
         return self._thread.is_alive()

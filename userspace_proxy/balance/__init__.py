@@ -4,6 +4,7 @@ from .affinity import Pin
 from .balancer import Balancer, Strategy
 from .least_connections import LeastConnections
 from .power_of_two import PowerOfTwoChoices
+from .preferred import Preferred
 from .round_robin import RoundRobin
 from .split import SplitBalancer
 
@@ -12,6 +13,7 @@ __all__ = [
     "LeastConnections",
     "Pin",
     "PowerOfTwoChoices",
+    "Preferred",
     "RoundRobin",
     "SplitBalancer",
     "Strategy",

@@ -12,6 +12,7 @@ from ..balance import (
     Balancer,
     LeastConnections,
     PowerOfTwoChoices,
+    Preferred,
     RoundRobin,
     SplitBalancer,
     Strategy,
@@ -92,6 +93,18 @@ class EndpointGroup(CounterTable):
         else:
             self.counters.denied += new
         return lost
+
+    def prefer(self, endpoint: SocketAddress) -> None:
+        """Have the next connection that may use an endpoint use it; affinity comes first."""
+        balancer = (
+            self.balancer.inner if isinstance(self.balancer, SplitBalancer) else self.balancer
+        )
+        then = balancer.strategy
+
+        def end() -> None:
+            balancer.strategy = then
+
+        balancer.strategy = Preferred(endpoint, then, end)
 
     def load_of(self, endpoint: SocketAddress) -> int:
         """Return how many connections an endpoint has, including those that are being dialled."""

@@ -115,7 +115,6 @@ class TcpConnection(TcpDial):
             self.owner.engine.client_dialer.connection_joined(self.address[0], endpoint)
         if self._tried:
             self.group.counters.saved += 1
-            self._tried = None
         self.up = up
         self.down = Direction(self, sock, self.client)
         self.reactor.replace_handler(sock, self._on_endpoint)
@@ -328,6 +327,7 @@ class TcpConnection(TcpDial):
                 "source": "client" if self.is_preserved else "node",
                 "received_bytes": up.bytes_moved if up else 0,
                 "sent_bytes": down.bytes_moved if down else 0,
+                "dials": len(self._tried or ()) + bool(self.endpoint),
                 "duration_s": round(self.reactor.clock() - self.started, 6),
             },
         )

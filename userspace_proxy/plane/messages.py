@@ -86,6 +86,13 @@ class Pins(_Message):
     pins: list[Pin]
 
 
+class Prefer(_Message):
+    """Have the next connection of a Service port use an endpoint; for embedding."""
+
+    group: int
+    endpoint: SocketAddress
+
+
 class CloseGroup(_Message):
     """Forget a Service port; open connections continue."""
 
@@ -278,6 +285,7 @@ ToWorker = (
     | Preserve
     | OpenGroup
     | ChangeGroup
+    | Prefer
     | CloseGroup
     | OpenListener
     | MoveListener

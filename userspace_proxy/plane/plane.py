@@ -38,6 +38,7 @@ from .messages import (
     Keep,
     ListenerClosed,
     Logged,
+    Prefer,
     Preserve,
     Returned,
     Status,
@@ -162,6 +163,10 @@ class Plane:
         elif (change := group.change(serving)) is not None:
             self._send_all(change)
         return self._listeners.follow(group, wanted)
+
+    def prefer(self, group: Group, endpoint: SocketAddress) -> None:
+        """Have the next connection of a group use an endpoint; for one worker only."""
+        self._send_all(Prefer(group.number, endpoint))
 
     def close_unwanted(self) -> list[Listener]:
         """Close the listeners that no group wants any more; returns them."""

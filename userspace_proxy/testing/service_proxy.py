@@ -44,7 +44,7 @@ class ServiceProxy(BlockingProxy):
     def start(self) -> None:
         """Start the thread, and the proxy in it."""
         super().start()
-        self._decisions.begin()
+        self._decisions.begin(self._thread.ident)
 
     def close(self) -> None:
         """Remove all Services, end their backends, the proxy and its thread. Idempotent.
@@ -190,6 +190,15 @@ class ProxiedService:
     def endpoints(self, endpoints: Iterable[EndpointAddress]) -> None:
         self._endpoints = [read_endpoint(endpoint) for endpoint in endpoints]
         self._put()
+
+    @property
+    def next_endpoint(self) -> None:
+        """Set it to a backend or an address, and the next connection goes there."""
+
+    @next_endpoint.setter
+    def next_endpoint(self, endpoint: Backend | EndpointAddress) -> None:
+        address = endpoint.address if isinstance(endpoint, Backend) else endpoint
+        self._proxy.choose_next(self.key, address)
 
     def fault(
         self, type_: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: int

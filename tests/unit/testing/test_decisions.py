@@ -1,6 +1,7 @@
 """The last connections of each Service."""
 
 import logging
+import threading
 
 from userspace_proxy.model import ServiceKey
 from userspace_proxy.testing.decisions import KEPT, LOGGER, Decision, Decisions
@@ -18,6 +19,7 @@ def log(service="default/web", endpoint="127.0.0.1:8080", outcome="complete"):
             "endpoint": endpoint,
             "received_bytes": 7,
             "sent_bytes": 9,
+            "dials": 1,
             "duration_s": 0.25,
         },
     )
@@ -25,7 +27,7 @@ def log(service="default/web", endpoint="127.0.0.1:8080", outcome="complete"):
 
 def test_connections_are_kept_by_service_and_only_the_last_ones():
     decisions = Decisions()
-    decisions.begin()
+    decisions.begin(threading.get_ident())
     for number in range(KEPT + 2):
         log(endpoint=f"127.0.0.1:{number}")
     log("default/other:http (IPv6)")
@@ -42,14 +44,36 @@ def test_the_logger_is_as_before_afterwards():
     logger = logging.getLogger(LOGGER)
     before = logger.level, logger.propagate, list(logger.handlers)
     decisions = Decisions()
-    decisions.begin()
+    decisions.begin(threading.get_ident())
     decisions.end()
     decisions.end()
     assert (logger.level, logger.propagate, logger.handlers) == before
 
 
 def test_a_decision_is_a_line():
-    decision = Decision("127.0.0.1:40000", "127.0.0.1:80", "complete", 0.25, 7, 9)
+    decision = Decision("127.0.0.1:40000", "127.0.0.1:80", "complete", 1, 0.25, 7, 9)
     assert str(decision) == "127.0.0.1:40000 → 127.0.0.1:80: complete, 7 B in, 9 B out, 0.250 s"
-    unanswered = Decision("127.0.0.1:40000", "", "unanswered", 0, 0, 0)
-    assert str(unanswered).startswith("127.0.0.1:40000 → no endpoint: unanswered")
+    unanswered = Decision("127.0.0.1:40000", "", "unanswered", 2, 0, 0, 0)
+    assert str(unanswered).startswith("127.0.0.1:40000 → no endpoint at dial 2: unanswered")
+
+
+def test_what_another_thread_logs_is_another_proxys():
+    decisions = Decisions()
+    decisions.begin(threading.get_ident())
+    thread = threading.Thread(target=log)
+    thread.start()
+    thread.join()
+    decisions.end()
+    assert decisions.of(WEB) == ()
+
+
+def test_the_logger_is_restored_after_the_last_of_several():
+    logger = logging.getLogger(LOGGER)
+    before = logger.level, logger.propagate
+    first, second = Decisions(), Decisions()
+    first.begin(1)
+    second.begin(2)
+    first.end()
+    assert (logger.level, logger.propagate) == (logging.INFO, False)
+    second.end()
+    assert (logger.level, logger.propagate) == before

@@ -162,4 +162,4 @@ def test_nothing_is_imported():
 def test_the_example_passes(pytester):
     example = Path(__file__).parents[3] / "examples/pytest/test_shop.py"
     pytester.makepyfile(test_shop=example.read_text())
-    pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=6)
+    pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=7)

@@ -85,6 +85,25 @@ def test_its_endpoints_may_be_set(proxy):
     assert refuses(web.address)
 
 
+def test_the_next_connection_goes_where_a_test_needs_it(proxy):
+    web = proxy.service("web", backends=3)
+    web.next_endpoint = web.backends[2]
+    assert [get(web) for _ in range(3)] == ["web-3", "web-1", "web-2"]
+    web.next_endpoint = web.backends[0].address
+    assert [get(web) for _ in range(2)] == ["web-1", "web-3"]
+    with pytest.raises(LookupError, match="has no endpoint"):
+        web.next_endpoint = "127.0.0.1:1"
+
+
+def test_decisions_count_dials(proxy):
+    web = proxy.service("web", backends=2)
+    web.backends[0].stop()
+    get(web)
+    web.eventually(lambda web: web.decisions)
+    assert [decision.dials for decision in web.decisions] == [2]
+    assert "web-2" in repr(web.stats)
+
+
 def test_eventually_waits_for_a_condition(proxy):
     web = proxy.service("web")
     threading.Timer(0.05, get, [web]).start()
@@ -174,7 +193,7 @@ def test_its_last_connections_are_known(proxy):
     web.eventually(lambda web: web.decisions)
     (decision,) = web.decisions
     assert decision.endpoint == str(web.backends[0].address)
-    assert (decision.outcome, decision.sent_bytes > 0) == ("complete", True)
+    assert (decision.outcome, decision.dials, decision.sent_bytes > 0) == ("complete", 1, True)
     assert str(decision).startswith(f"{decision.client} → {decision.endpoint}: complete, ")
 
 
