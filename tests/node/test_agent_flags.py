@@ -99,7 +99,9 @@ def test_node_ports_follow_the_nodes_addresses_live(testbed):
 def test_external_ips_are_off_until_they_are_allowed(testbed):
     with running(testbed):
         assert who(testbed, "pod", "203.0.113.9", 80) != "one"
-        assert any("--allow-external-ips" in note for note in shown(testbed, "web")["notes"])
+        (note,) = shown(testbed, "web")["notes"]
+        assert (note["code"], note["object"]) == ("external-ip-off", "203.0.113.9")
+        assert "--allow-external-ips" in note["hint"]
     with running(testbed, "--allow-external-ips=203.0.113.0/24"):
         assert who(testbed, "pod", "203.0.113.9", 80) == "one"
         assert shown(testbed, "web")["notes"] == []

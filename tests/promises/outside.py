@@ -59,8 +59,8 @@ class TestOutside:
         assert world.who("pod", OTHER.address) == "two"
         assert world.who("laptop", (world.ip("node-1"), 80)) == "refused"
         assert world.who("pod", GREEDY.address) == "one"
-        said = " ".join(note for port in world.shown("greedy") for note in port["notes"])
-        said += " ".join(world.why_ignored("greedy"))
+        notes = [note for port in world.shown("greedy") for note in port["notes"]]
+        said = " ".join([note["sentence"] for note in notes] + world.why_ignored("greedy"))
         assert "10.96.20.1" in said
         assert "192.0.2.1" in said
 

@@ -171,7 +171,7 @@ class World(abc.ABC):
     def why_ignored(self, name: str) -> list[str]:
         """Return why a Service, or ports of it, get no listener, as the page says."""
         ignored = self.agent.status()["ignored"]
-        return [i["reason"] for i in ignored if i["service"] == f"shop/{name}"]
+        return [i["cause"]["sentence"] for i in ignored if i["service"] == f"shop/{name}"]
 
     def hang_up(self) -> None:
         """Close what was dialled."""
