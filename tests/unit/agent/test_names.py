@@ -53,7 +53,7 @@ async def test_a_connection_by_name_reaches_the_service():
                 assert await first_byte(host, 8080) == b"one"
 
 
-async def test_a_port_below_1024_is_reached_without_privileges():
+async def test_a_service_that_answers_at_another_port_is_reached_at_its_own():
     async with backend(b"one") as one, Proxy() as proxy:
         with socket.create_server(("127.99.1.2", 80)):
             await proxy.add_service("web", port=80, endpoints=[one], cluster_ip="127.99.1.2")
