@@ -11,7 +11,9 @@ import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from tests.unit.status.views import NOW
+from userspace_proxy.status.port_state import Level
 from userspace_proxy.status.server import StatusServer
+from userspace_proxy.status.timeline import Event
 from userspace_proxy.status.view import StatusView
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -34,6 +36,15 @@ def _stays_on_loopback() -> None:
 
     That sends nothing, and could not, for this process has only loopback.
     """
+
+
+EVENTS = (
+    Event(NOW - 3, Level.OK, "10.244.0.3:8080 answers again, after 9 s", "shop/web:http", 12),
+    Event(NOW - 12, Level.TROUBLE, "10.244.0.3:8080 refuses connections", "shop/web:http", 12),
+    Event(NOW - 40, Level.TROUBLE, "10.244.0.9:80 does not answer", "shop/cart", 0, lasts=True),
+    Event(NOW - 90, Level.ATTENTION, "3 rules of nftables steering had been changed, and repaired"),
+    Event(NOW - 99, Level.OK, "Started"),
+)
 
 
 def require_chromium() -> str:
@@ -86,7 +97,7 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 async def screen(context: BrowserContext) -> AsyncIterator[Screen]:
     """A page of a running status server; fails if the page complained of anything."""
     shown: list[StatusView] = []
-    server = StatusServer(lambda: shown[-1], clock=lambda: NOW)
+    server = StatusServer(lambda: shown[-1], events=lambda: EVENTS, clock=lambda: NOW)
     host, port = await server.serve_admin(("127.0.0.1", 0))
     page = await context.new_page()
     screen = Screen(page, f"http://{host}:{port}", shown.append)

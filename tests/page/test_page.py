@@ -145,6 +145,16 @@ async def test_the_overview_has_a_cell_for_each_service_port(screen):
     assert await row_of(page, "shop/cart:http").is_visible()
 
 
+async def test_the_timeline_lists_events_and_what_was_saved(screen):
+    page = await screen.open(make_calm_view())
+    timeline = page.get_by_role("region", name="Timeline, the newest first")
+    events = [" ".join(text.split()) for text in await timeline.locator("li").all_inner_texts()]
+    assert events[0].endswith("answers again, after 9 s 12 connections saved")
+    assert events[2].endswith("shop/cart 10.244.0.9:80 does not answer for 40 s")
+    await timeline.get_by_role("link", name="shop/cart").click()
+    await page.wait_for_url("**/?q=shop/cart&refresh=off")
+
+
 async def test_health_check_node_ports_are_shown_with_their_response(screen):
     page = await screen.open(make_calm_view())
     table = page.get_by_role("region", name="Health check node ports")

@@ -103,6 +103,7 @@ def test_many_ignored_services_are_cut_and_counted():
             id="not-synced",
         ),
         pytest.param(make_view(make_port()), {"q": "x"}, "No Service port matches", id="search"),
+        pytest.param(make_calm_view(), {"q": "sctp"}, "see what is ignored below", id="ignored"),
         pytest.param(
             make_view(make_port(endpoints=(), reason="it has no endpoints")),
             {},
