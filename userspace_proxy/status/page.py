@@ -30,7 +30,14 @@ from .search import QUALIFIERS
 from .selection import Chosen, Selection, row_id, select
 from .sparkline import HEIGHT, WIDTH, Sparkline, draw
 from .timeline import Event
-from .units import bytes_in_words, count_in_words, plural, rate_in_words, seconds_in_words
+from .units import (
+    bytes_in_words,
+    count_in_short,
+    count_in_words,
+    plural,
+    rate_in_words,
+    seconds_in_words,
+)
 from .view import HealthCheckView, StatusView
 
 REFRESH_S = 5
@@ -184,6 +191,7 @@ def _environment() -> Environment:
         count=count_in_words,
         plural=plural,
         rate=rate_in_words,
+        short=count_in_short,
         seconds=seconds_in_words,
     )
     environment.globals.update(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .view import Times
 
+_SHORT_UNITS = "kMG"
 _BYTE_UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 
 
@@ -71,6 +72,21 @@ def rate_in_words(rate: float) -> str:
     if not math.isfinite(rate):
         return "unknown"
     return f"{rate:.1f}" if 0.05 <= rate < 9.95 else f"{rate:,.0f}"
+
+
+def count_in_short(count: float) -> str:
+    """Return a number in at most six characters: ``99,999``, ``123k``, ``4.7M``."""
+    if not math.isfinite(count):
+        return "unknown"
+    if count < 99_999.5:
+        return f"{count:,.0f}"
+    power = 1
+    # 999.5 would be rounded to 1000, which is 1.0 of the next unit.
+    while count / 1000**power >= 999.5 and power < len(_SHORT_UNITS):
+        power += 1
+    value = count / 1000**power
+    figure = f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
+    return figure + _SHORT_UNITS[power - 1]
 
 
 def plural(count: int, noun: str, nouns: str = "") -> str:

@@ -2,6 +2,7 @@ import pytest
 
 from userspace_proxy.status.units import (
     bytes_in_words,
+    count_in_short,
     count_in_words,
     plural,
     rate_in_words,
@@ -92,3 +93,20 @@ def test_an_impossible_rate():
 )
 def test_waits(times, expected):
     assert waits_in_words(times) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (0, "0"),
+        (99_999, "99,999"),
+        (100_000, "100k"),
+        (999_499, "999k"),
+        (999_500, "1.0M"),
+        (48_300_000, "48M"),
+        (5 * 10**12, "5,000G"),
+        (float("inf"), "unknown"),
+    ],
+)
+def test_short_counts(count, expected):
+    assert count_in_short(count) == expected
