@@ -51,7 +51,7 @@ def test_the_canonical_name_is_the_absolute_one():
 
 def test_flags_for_configured_addresses_do_not_exclude_loopback():
     with ProcessNames(ShopNames()):
-        found = addresses("v4", 80, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        found = addresses("v4", 80, socket.AF_INET, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
     assert found == [("127.64.0.11", 8000)]
 
 
