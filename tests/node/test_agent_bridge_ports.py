@@ -75,7 +75,7 @@ print(*seen)
     assert len(seen) == 2
     assert seen[1] in addresses(testbed.node)
     assert "tcp_timestamps" in testbed.agent.log()
-    assert "tcp_timestamps" in html.unescape(testbed.agent.read("/")[1])
+    assert "tcp_timestamps" in html.unescape(testbed.agent.read("/?q=cause:out-of-client-ports")[1])
 
 
 class PortUser:

@@ -213,7 +213,7 @@ def test_a_client_denied_an_endpoint_is_denied_it_through_the_service_too(world)
         (state,) = shown(world, "routed")["endpoints"]
         assert state["failures"] == failures + 1
         assert state["ejected_for_s"] is None
-        assert "endpoint answers this node, but not this client" in testbed.agent.log()
+        assert f"answers this node, but not {denied.host.ip}" in testbed.agent.log()
     finally:
         endpoint.host.run(["nft", "delete table ip denied"])
         drain(endpoint)

@@ -154,4 +154,4 @@ def test_a_process_that_takes_node_ports_while_no_proxy_runs_gets_no_client(tmp_
                 assert client.asks((node, 30053)) == "one: hello", name
                 assert client.tcp_refusal((node, 30090)) == "refused", name
             # One each of TCP or UDP; the thief has both of all three.
-            assert testbed.agent.log().count("another process took a node port") == 3
+            assert testbed.agent.log().count("another process took node port") == 3

@@ -141,7 +141,7 @@ class FewPortsRig(Rig):
     [
         Metric("local_shortages", OF_WEB),
         Problem("no source port was left"),
-        LogLine("cannot dial: out of local ports"),
+        LogLine("out of local ports, descriptors or memory"),
     ],
     rig=FewPortsRig,
     not_promised="more than one connection from a source port to an endpoint at a time: the kernel "
