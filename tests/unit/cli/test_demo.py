@@ -333,7 +333,7 @@ def test_the_pod_and_the_node_have_different_namespaces(demo):
 
 
 def test_the_log_can_be_followed(demo):
-    assert re.match(r"\d{4}-\S+Z INFO ", demo.first_line("the proxy's log"))
+    assert re.match(r"\d{4}-\S+Z (INFO|WARNING) ", demo.first_line("the proxy's log"))
 
 
 def test_ctrl_c_ends_the_demo_and_leaves_nothing(demo):
