@@ -95,7 +95,7 @@ CASES = (
     Case(
         "labels",
         CauseCode.SLICE_EMPTY,
-        "its EndpointSlice is empty: selector app=labels matches no pod that has an address",
+        "its EndpointSlice is empty: no pod with an address was found for selector app=labels",
         pod=Pod(labels={"app": "label"}),
     ),
     Case(

@@ -25,6 +25,8 @@ from ..model import (
 _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 _FORBIDDEN = frozenset({errno.EPERM, errno.EACCES})
 _NAMES_SHOWN = 5
+# Of a selector, which may have any number of labels.
+_TEXT_MAX = 100
 
 
 def dial_failed(
@@ -68,7 +70,8 @@ def resets(
         CauseCode.ENDPOINT_RESETS,
         f"{endpoint} accepts connections and ends them without answering",
         str(endpoint),
-        "Read the log of the pod: it may expect TLS or another protocol, or fail for each client",
+        "Read the log of the pod: it may expect TLS or another protocol, or fail for each client; "
+        "endpoints that only receive (syslog, graphite) do so, too",
         count,
         first_at,
         last_at,
@@ -120,11 +123,11 @@ def slice_empty(service: Service, count: int) -> Cause:
     which = "its EndpointSlice is" if count == 1 else f"its {count} EndpointSlices are"
     if service.selector:
         selector = selector_text(service)
-        sentence = f"{which} empty: selector {selector} matches no pod that has an address"
-        hint = f"kubectl get pods -n {service.key.namespace} -l {selector}"
+        sentence = f"{which} empty: no pod with an address was found for selector {_cut(selector)}"
+        hint = f"kubectl get pods -n {service.key.namespace} -l {_cut(selector)}"
     else:
         sentence = f"{which} empty"
-        hint = "It has no selector: whoever created the slice must add endpoints"
+        hint = "It has no selector: what created the slice must add endpoints"
     return Cause(CauseCode.SLICE_EMPTY, sentence, str(service.key), hint)
 
 
@@ -214,6 +217,10 @@ def not_ours(sentence: str) -> Cause:
 def address_taken(sentence: str, address: str) -> Cause:
     """Return that another Service has the address."""
     return Cause(CauseCode.ADDRESS_TAKEN, sentence, address, "Give one of them another address")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}…"
 
 
 def selector_text(service: Service) -> str:

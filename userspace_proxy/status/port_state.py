@@ -30,7 +30,7 @@ class Level(enum.StrEnum):
 
 
 # States of Service ports whose clients are served, though less well than they could be.
-_SERVED = ("partly answering", "out of client ports", "served")
+_SERVED = ("partly answering", "failed before", "out of client ports", "served")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,8 @@ class PortState:
     level: Level
     word: str
     """``served``, ``partly served``, ``not served``, ``refused``, ``dropped``,
-    ``not answering``, ``partly answering``, ``out of ports``, ``out of client ports``."""
+    ``not answering``, ``failed before``, ``partly answering``, ``out of ports``,
+    ``out of client ports``."""
     sentence: str
     causes: tuple[Cause, ...] = ()
     """All that is known to go wrong, or to have no effect; the first one decides the state."""
@@ -89,7 +90,7 @@ def _judge(port: ServicePortView) -> _Judgement:
         return Level.ATTENTION, "refused", f"Clients are refused: {cause}", ()
     failing = [e for e in usable if e.ejected_for_s is not None or e.cause is not None]
     if len(failing) == len(usable):
-        return Level.TROUBLE, "not answering", f"Clients fail: {_all_fail(failing)}", ()
+        return _not_answering(failing)
     if port.is_out_of_ports:
         cause = out_of_ports()
         return Level.TROUBLE, "out of ports", f"Clients are reset: {cause}", (cause,)
@@ -99,6 +100,24 @@ def _judge(port: ServicePortView) -> _Judgement:
         cause = out_of_client_ports()
         return Level.ATTENTION, "out of client ports", _capitalised(cause.sentence), (cause,)
     return _served(port, len(usable))
+
+
+def _not_answering(failing: Sequence[EndpointView]) -> _Judgement:
+    """Judge a Service port whose endpoints have all failed when a client last tried them."""
+    sentence = _all_fail(failing)
+    if all(endpoint.ejected_for_s == 0 for endpoint in failing):
+        # No client has tried since: they may have recovered, and the next one will show.
+        return Level.ATTENTION, "failed before", f"Clients failed before: {sentence}", ()
+    if all(_only_closes(endpoint) for endpoint in failing):
+        # Normal for some protocols, such as syslog over TCP.
+        return Level.ATTENTION, "not answering", f"Clients get no answer: {sentence}", ()
+    return Level.TROUBLE, "not answering", f"Clients fail: {sentence}", ()
+
+
+def _only_closes(endpoint: EndpointView) -> bool:
+    cause = endpoint.cause
+    is_end = cause is not None and cause.code is CauseCode.ENDPOINT_RESETS
+    return is_end and endpoint.ejected_for_s is None and not endpoint.traffic.resets
 
 
 def _not_listening(port: ServicePortView) -> _Judgement:

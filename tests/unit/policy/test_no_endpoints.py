@@ -56,6 +56,13 @@ def test_a_selector_is_named_in_the_hint_as_kubectl_takes_it():
     assert "app=web,tier=front" in why(of=service(selector=WEB)).hint
 
 
+def test_a_long_selector_is_cut_in_sentences():
+    selector = tuple((f"label-{n}", "x" * 60) for n in range(100))
+    cause = why(slice_of(), of=service(selector=selector))
+    assert len(str(cause)) < 300
+    assert str(cause).endswith("…")
+
+
 def test_it_has_slices_of_the_other_family_only():
     cause = why(slice_of(A), family=IPFamily.IPV6)
     assert cause.code is CauseCode.NO_SLICE
@@ -68,8 +75,8 @@ def test_it_has_slices_of_the_other_family_only():
         pytest.param(
             service(selector=WEB),
             [slice_of()],
-            "its EndpointSlice is empty: selector app=web,tier=front matches no pod that has an "
-            "address",
+            "its EndpointSlice is empty: no pod with an address was found for selector "
+            "app=web,tier=front",
             id="with-a-selector",
         ),
         pytest.param(service(), [slice_of()], "its EndpointSlice is empty", id="without"),

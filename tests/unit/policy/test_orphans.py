@@ -45,7 +45,29 @@ def test_other_slices_were_not_meant_for_it(slices):
     assert orphans(**slices).meant_for(WEB) is None
 
 
-def test_it_concerns_services_of_the_namespace_and_of_the_name():
-    some = orphans(shop__wbe=("shop", "web-x"), other__api=("other", "api-x"))
-    concerned = [ServiceKey("shop", "db"), ServiceKey("a", "api"), ServiceKey("a", "db")]
-    assert [some.concerns(key) for key in concerned] == [True, True, False]
+@pytest.mark.parametrize(
+    ("named", "is_similar"),
+    [
+        pytest.param("webshp", True, id="a-letter-missing"),
+        pytest.param("webshoop", True, id="a-letter-too-much"),
+        pytest.param("webshup", True, id="a-letter-wrong"),
+        pytest.param("wesbhop", True, id="two-letters-swapped"),
+        pytest.param("webs", False, id="two-letters-missing"),
+        pytest.param("shopweb", False, id="other-order"),
+    ],
+)
+def test_names_are_similar_if_one_letter_differs(named, is_similar):
+    some = orphans(**{f"shop__{named}": ("shop", "web-x")})
+    shop = ServiceKey("shop", "webshop")
+    assert some.concerns(shop) is is_similar
+    assert (some.meant_for(shop) is not None) is is_similar
+
+
+def test_names_of_a_letter_or_two_are_not_similar():
+    some = orphans(shop__a=("shop", "a-x"), shop__db=("shop", "db-x"))
+    assert not any(some.concerns(ServiceKey("shop", name)) for name in ("b", "dc", "d"))
+
+
+def test_it_concerns_services_of_that_name_anywhere():
+    some = orphans(other__api=("other", "api-x"))
+    assert [some.concerns(ServiceKey("a", name)) for name in ("api", "db")] == [True, False]

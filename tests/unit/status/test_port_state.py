@@ -20,7 +20,9 @@ SILENT = dial_failed(SocketAddress("10.244.1.9", 8080), 110, "Connection timed o
 RESETS = resets(SocketAddress("10.244.1.9", 8080), count=8)
 EJECTED = make_endpoint("10.244.1.8:8080", "ready", True, ejected_for_s=12.0, cause=REFUSES)
 ALSO_EJECTED = make_endpoint("10.244.1.9:8080", "ready", True, ejected_for_s=3.0, cause=SILENT)
-RESETTING = make_endpoint("10.244.1.9:8080", "ready", True, cause=RESETS)
+RESETTING = make_endpoint("10.244.1.9:8080", "ready", True, cause=RESETS, resets=8)
+CLOSING = make_endpoint("10.244.1.9:8080", "ready", True, cause=RESETS)
+DUE = make_endpoint("10.244.1.8:8080", "ready", True, ejected_for_s=0.0, cause=REFUSES)
 EJECTED_ELSEWHERE = make_endpoint("10.244.1.8:8080", "ready", True, ejected_for_s=12.0)
 NOT_READY = make_endpoint("10.244.1.9:8080", "not ready", False)
 ELSEWHERE = make_endpoint("10.244.2.9:8080", "not on this node", False)
@@ -141,6 +143,18 @@ HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
             {"endpoints": (RESETTING,)}, Level.TROUBLE, f"Clients fail: {RESETS}", id="resets"
         ),
         pytest.param(
+            {"endpoints": (CLOSING,)},
+            Level.ATTENTION,
+            f"Clients get no answer: {RESETS}",
+            id="closes-without-a-byte",
+        ),
+        pytest.param(
+            {"endpoints": (DUE, DUE)},
+            Level.ATTENTION,
+            f"Clients failed before: none of its 2 endpoints answers; {REFUSES}",
+            id="not-tried-since",
+        ),
+        pytest.param(
             {"endpoints": (READY,), "notes": ("annotation x: y is used",)},
             Level.ATTENTION,
             "Served by 1 endpoint; annotation x: y is used",
@@ -181,3 +195,8 @@ def test_all_causes_are_listed_once_and_the_deciding_one_first():
 def test_a_port_that_is_served_has_no_cause():
     state = judge(make_port(endpoints=(READY,)))
     assert (state.causes, state.code, state.way_out, state.is_problem) == ((), None, "", False)
+
+
+def test_an_alert_ends_when_no_client_has_tried_since_the_ejection():
+    words = [judge(make_port(endpoints=(e,))).is_problem for e in (EJECTED, DUE, CLOSING)]
+    assert words == [True, False, True]
