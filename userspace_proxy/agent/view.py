@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ..dataplane import ITERATION_BOUNDS_S, Durations, EndpointCounters
 from ..errors import ListenError
+from ..kernel.own_namespace import network_namespace
 from ..model import Cause, Frontend, FrontendKind, ServiceKey
 from ..plan import Plan, PortPlan
 from ..plane import Group, Plane, PlaneState, Totals, WorkerState
@@ -135,6 +136,7 @@ def view_proxy(
         is_ready=bool(sync and sync.is_synced and plane.is_running) and not is_draining,
         is_draining=is_draining,
         node_is_eligible=not (sync and sync.node_is_being_deleted),
+        network_namespace=network_namespace(),
     )
 
 

@@ -56,13 +56,17 @@ def explain(given: Given) -> int:
 
     service = service_name(given.arguments[0])
     client = _client(given.values.get("from", ""))
+    wants_dials = given.is_on("probe")
     found = _find(given, service)
+    is_elsewhere = _is_elsewhere(found.subject)
+    probes = _probe(found.subject) if wants_dials and not is_elsewhere else {}
     explanation = explaining.explain(
         found.subject,
         client=client,
-        probes=_probe(found.subject) if given.is_on("probe") else None,
+        probes=probes if wants_dials else None,
         pods=found.pods,
         asked=found.asked,
+        is_elsewhere=is_elsewhere,
     )
     if given.values.get("output") == "json":
         sys.stdout.write(explaining.render_json(explanation))
@@ -174,6 +178,14 @@ def _state_of(snapshot: Snapshot, service: str) -> ServiceState:
             return state
     names = [str(known) for known in snapshot.services]
     raise UserspaceProxyError(f"there is no Service {key}", hint=did_you_mean(key, names))
+
+
+def _is_elsewhere(subject: Subject) -> bool:
+    """Return whether dials from here would take another network than the proxy's."""
+    from ..kernel.own_namespace import network_namespace
+
+    theirs = subject.node.network_namespace if subject.node is not None else 0
+    return bool(theirs) and theirs != network_namespace()
 
 
 def _probe(subject: Subject) -> dict[str, ProbeResult]:

@@ -56,7 +56,7 @@ def next_command(
     Args:
         cause: What decides how it is served; None if all is well.
         asked: The flags that named the source of the facts.
-        probed: Endpoints were dialled.
+        probed: Endpoints were dialled, or can't be from here.
         has_pods: The pods were looked at.
     """
     again = shlex.join([PROGRAM, "explain", subject.service, *asked])

@@ -41,6 +41,15 @@ class PathStep:
     """Lines below it, each with a level."""
 
 
+_ELSEWHERE = PathStep(
+    Level.ATTENTION,
+    "dial",
+    "Nothing was dialled: the proxy is in another network namespace; run this on its node, in that "
+    "namespace",
+    "nsenter --net --target PID runs a command in the namespace of a process",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class PathPart:
     """The steps of one part of the path."""
@@ -71,14 +80,16 @@ def explain(
     probes: Probes | None = None,
     pods: Sequence[PathStep] | None = None,
     asked: Sequence[str] = (),
+    is_elsewhere: bool = False,
 ) -> Explanation:
     """Return the steps of connections to a Service.
 
     Args:
         client: The address of a client; empty: any.
-        probes: Results of dials; None: nothing was dialled.
+        probes: Results of dials; None: no dials were asked for.
         pods: What was found out about the pods of the Service; None: they weren't looked at.
         asked: The flags of the source, which the next command needs again.
+        is_elsewhere: The proxy is in another network than this program, which can't dial for it.
     """
     family = "IPv6" if ":" in client else "IPv4"
     ports = [port for port in subject.ports if not client or port.family == family]
@@ -91,6 +102,8 @@ def explain(
     if subject.node is not None:
         parts.append(PathPart("node", tuple(_node(subject.node))))
     parts += [PathPart(port.title, tuple(_port(port, subject, client, probes))) for port in ports]
+    if is_elsewhere and probes is not None:
+        parts.append(PathPart("", (_ELSEWHERE,)))
     steps = [step for part in parts for step in part.steps]
     level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
     worst = next((step for step in steps if step.level is level), None)
@@ -104,7 +117,7 @@ def explain(
             cause,
             subject,
             asked=asked,
-            probed=probes is not None,
+            probed=probes is not None or is_elsewhere,
             has_pods=pods is not None,
         ),
         parts=tuple(parts),

@@ -110,6 +110,8 @@ class ProxyFacts:
     """The age of the last state if that is what is served."""
     pending: str = ""
     """Why the newest plan isn't in force; empty if it is."""
+    network_namespace: int = 0
+    """The inode of its network namespace; 0 if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,4 +216,5 @@ def _node(status: Json) -> ProxyFacts:
         source_problems=tuple(source["problems"]),
         last_state_age_s=status["last_state"]["age_s"],
         pending=status["sync"]["problem"],
+        network_namespace=status.get("network_namespace", 0),
     )

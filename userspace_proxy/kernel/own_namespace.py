@@ -1,4 +1,4 @@
-"""Decides whether the current network namespace was created for this proxy.
+"""Names the current network namespace, and decides whether it was created for this proxy.
 
 A program that creates one for a proxy (demo, tests) passes its inode in the environment. The inode
 matches in that namespace only, so an inherited variable has no effect in a node's namespace.
@@ -20,6 +20,14 @@ def is_own_namespace() -> bool:
     """Return whether the current namespace is the one in the environment."""
     given = os.environ.get(_VARIABLE)
     return given is not None and given == _inode("/proc/self/ns/net")
+
+
+def network_namespace() -> int:
+    """Return the inode of the current network namespace; 0 if the kernel doesn't show it."""
+    try:
+        return int(_inode("/proc/self/ns/net"))
+    except OSError:
+        return 0
 
 
 def _inode(path: str) -> str:

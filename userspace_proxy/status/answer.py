@@ -352,3 +352,5 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Lines that were not written."""
     node_is_eligible: bool
     """False when the Node is being deleted."""
+    network_namespace: int
+    """The inode of the proxy's network namespace, as of its ``/proc/PID/ns/net``; 0 if unknown."""

@@ -154,6 +154,7 @@ def make_answer(
         worker_problems=view.worker_problems,
         dropped_log_lines=view.dropped_log_lines,
         node_is_eligible=view.node_is_eligible,
+        network_namespace=view.network_namespace,
     )
 
 

@@ -376,6 +376,8 @@ class StatusView:
     """Lines that were not written because stderr was not read, or could not be written."""
     node_is_eligible: bool = True
     """False when the Node is being deleted."""
+    network_namespace: int = 0
+    """The inode of the proxy's network namespace; 0 if unknown."""
 
     def only(self, service: str) -> StatusView:
         """Return the view with one Service, ``namespace/name``, or one port of it."""

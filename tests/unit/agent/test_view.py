@@ -13,6 +13,7 @@ from userspace_proxy.agent.view import view_health_checks, view_ports, view_prox
 from userspace_proxy.agent.wall_clock import WallClock
 from userspace_proxy.cluster import Store
 from userspace_proxy.dataplane import GroupCounters
+from userspace_proxy.kernel.own_namespace import network_namespace
 from userspace_proxy.model import Balance, CauseCode, IPFamily, ServicePort, ServiceType
 from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Plane, PlaneState, PortPool
@@ -71,7 +72,7 @@ async def test_a_served_port_names_its_frontends_endpoints_and_proxy_port(plane)
     assert (view.plan.cause, view.problem) == (None, "")
 
 
-def test_restarted_helpers_are_counted():
+def test_restarted_helpers_are_counted_and_the_network_is_named():
     class Restarted(FakeSteering):
         helper_restarts = 2
 
@@ -86,6 +87,7 @@ def test_restarted_helpers_are_counted():
         is_draining=False,
     )
     assert view.steering.helper_restarts == 2
+    assert view.network_namespace == network_namespace()
 
 
 async def test_counters_and_ejections_are_shown_with_their_endpoint(plane):

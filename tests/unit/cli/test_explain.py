@@ -14,6 +14,7 @@ from tests.unit.status.views import (
 )
 from userspace_proxy.cli import main
 from userspace_proxy.cli.explain import find_kubeconfig, is_plugin
+from userspace_proxy.kernel.own_namespace import network_namespace
 from userspace_proxy.testing.fake_api_server import FakeApiServer
 
 WEB = """\
@@ -82,6 +83,28 @@ def test_only_tcp_is_dialled_also_at_the_services_address(serve_view, capsys):
     assert " dial " not in capsys.readouterr().out
     assert main(["explain", "shop/web", "--probe", server]) == 3
     assert capsys.readouterr().out.count(" dial ") == 2
+
+
+def test_nothing_is_dialled_for_a_proxy_in_another_network(serve_view, capsys):
+    endpoint = make_endpoint(f"127.0.0.1:{free_port()}")
+    here = network_namespace()
+    for inode, dials, last in (
+        (here, ["1 of 1 used endpoint failed"], "kubectl"),
+        (here + 1, ["Nothing was dialled: the proxy is in another network"], "status"),
+    ):
+        view = make_view(make_port(endpoints=(endpoint,), frontends=()), network_namespace=inode)
+        assert main(["explain", "shop/web", "--probe", serve_view(view)]) == 3
+        out = capsys.readouterr().out
+        lines = [line.split("dial       ")[1] for line in out.splitlines() if " dial " in line]
+        assert [line[: len(said)] for line, said in zip(lines, dials, strict=True)] == dials
+        assert last in out.splitlines()[-1]
+
+
+def test_dials_are_not_the_next_command_for_a_proxy_in_another_network(serve_view, capsys):
+    view = make_view(make_port(), network_namespace=network_namespace() + 1)
+    assert main(["explain", "shop/web", serve_view(view)]) == 0
+    assert "dial" not in (out := capsys.readouterr().out)
+    assert "next: userspace-proxy status shop/web --server=" in out
 
 
 @pytest.mark.parametrize(

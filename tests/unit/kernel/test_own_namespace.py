@@ -1,8 +1,13 @@
 """A namespace is the proxy's own only if the environment contains its inode."""
 
 import os
+from pathlib import Path
 
-from userspace_proxy.kernel.own_namespace import is_own_namespace, own_namespace_environment
+from userspace_proxy.kernel.own_namespace import (
+    is_own_namespace,
+    network_namespace,
+    own_namespace_environment,
+)
 
 
 def test_without_the_variable_a_namespace_is_not_the_proxys_own(monkeypatch):
@@ -21,3 +26,7 @@ def test_the_inode_of_another_namespace_does_not_match(monkeypatch):
     for name in own_namespace_environment(os.getpid()):
         monkeypatch.setenv(name, "1")
     assert not is_own_namespace()
+
+
+def test_the_namespace_is_named_by_the_inode_of_its_file():
+    assert network_namespace() == Path("/proc/self/ns/net").stat().st_ino
