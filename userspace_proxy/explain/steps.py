@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..model import Cause
+from ..model import Cause, CauseCode
 from ..status.port_state import Level
 from ..status.text import ejected_in_words
 from ..status.units import plural, seconds_in_words
@@ -150,10 +150,15 @@ def _sentence(
     usable = sum(endpoint.is_usable for endpoint in ports[0].endpoints)
     if subject.node is None:
         return f"Clients would be served by {plural(usable, 'endpoint')}"
-    sentence = f"Clients are served by {plural(usable, 'endpoint')}"
+    parts = [f"Clients are served by {plural(usable, 'endpoint')}"]
     if not any(port.connections for port in ports):
-        return f"{sentence}; none has connected since the proxy started"
-    return sentence
+        parts.append("none has connected since the proxy started")
+    dropped = {port.turned_away[0]: port.is_dropping for port in ports if port.turned_away}
+    for cause, is_from_outside in dropped.items():
+        # The cause of a policy is why, that of a source range also who.
+        who = "clients from outside are dropped: " if is_from_outside else ""
+        parts.append(f"{who}{_told(cause, subject.now)}")
+    return "; ".join(parts)
 
 
 def _ignored(subject: Subject) -> Iterator[PathStep]:
@@ -230,7 +235,8 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     if port.level is not Level.OK:
         return PathStep(port.level, "endpoints", port.sentence, hint, tuple(details))
     if port.is_dropping:
-        return PathStep(Level.OK, "endpoints", port.sentence, hint, tuple(details))
+        figures = "".join(_figures(cause, now) for cause in port.turned_away)
+        return PathStep(Level.OK, "endpoints", f"{port.sentence}{figures}", hint, tuple(details))
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
     policy = f"; {port.policy}" if port.policy else ""
     what = f"{usable:,} of {total:,} used{policy}{saved}"
@@ -242,7 +248,9 @@ def _endpoint(endpoint: EndpointFacts, now: float) -> tuple[Level, str]:
     where = f"{endpoint.address}{node}"
     if endpoint.cause is not None:
         served = f"; it served {plural(endpoint.connections, 'connection')} before"
-        before = served if endpoint.connections else ""
+        # The connections that it ends are among those that it answered.
+        has_served = endpoint.connections and endpoint.cause.code != CauseCode.ENDPOINT_RESETS
+        before = served if has_served else ""
         # Most causes begin with the address.
         sentence = _told(endpoint.cause, now).removeprefix(f"{endpoint.address} ")
         return Level.TROUBLE, f"{where}: {sentence}{before}"
@@ -258,11 +266,15 @@ def _endpoint(endpoint: EndpointFacts, now: float) -> tuple[Level, str]:
 
 
 def _told(cause: CauseFacts, now: float) -> str:
+    return f"{cause.sentence}{_figures(cause, now)}"
+
+
+def _figures(cause: CauseFacts, now: float) -> str:
     if not cause.count:
-        return cause.sentence
+        return ""
     times = "once" if cause.count == 1 else f"{cause.count:,} times"
     last = f", last {seconds_in_words(max(0.0, now - cause.last_at))} ago" if cause.last_at else ""
-    return f"{cause.sentence} ({times}{last})"
+    return f" ({times}{last})"
 
 
 def _dial_address(address: str, result: ProbeResult) -> PathStep:

@@ -70,6 +70,8 @@ class PortFacts:
     level: Level
     sentence: str
     causes: tuple[CauseFacts, ...]
+    turned_away: tuple[CauseFacts, ...]
+    """Clients whose packets were dropped, by cause."""
     connections: int
     saved: int
 
@@ -166,6 +168,7 @@ def _port(port: Json) -> PortFacts:
         level=Level(state["level"]),
         sentence=state["sentence"],
         causes=tuple(_cause(cause) for cause in state["causes"]),
+        turned_away=tuple(_cause(cause) for cause in port.get("turned_away", ())),
         connections=port["connections"],
         saved=port.get("saved", 0),
     )

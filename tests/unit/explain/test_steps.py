@@ -1,9 +1,11 @@
 import errno
 import os
+from dataclasses import replace
 
 import pytest
 
 from tests.unit.status.views import (
+    NOW,
     make_address,
     make_endpoint,
     make_frontend,
@@ -15,7 +17,13 @@ from tests.unit.status.views import (
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.probe import ProbeResult
 from userspace_proxy.explain.steps import PathStep
-from userspace_proxy.policy.causes import dial_failed, not_followed, source_denied
+from userspace_proxy.policy.causes import (
+    dial_failed,
+    none_local,
+    not_followed,
+    resets,
+    source_denied,
+)
 from userspace_proxy.status.port_state import Level
 from userspace_proxy.status.view import FirewallView, LastStateView, SteeringView
 
@@ -75,6 +83,13 @@ def test_an_endpoint_has_its_cause_how_often_and_when_and_what_it_served():
         ),
         (Level.OK, "10.244.1.7:80: ready"),
     )
+
+
+def test_connections_that_an_endpoint_resets_are_not_called_served():
+    cause = resets(make_address("10.244.1.8:80"), count=3)
+    endpoint = replace(make_endpoint("10.244.1.8:80", connections=315), cause=cause)
+    (step,) = steps_of(explain(make_subject(make_port(endpoints=(endpoint,)))), "endpoints")
+    assert step.details[0][1].endswith("(3 times)")
 
 
 def test_causes_of_endpoints_are_not_repeated_as_notes():
@@ -293,6 +308,23 @@ def test_clients_that_are_turned_away_are_a_note_of_a_service_that_is_served():
     (note,) = steps_of(explanation, "note")
     assert (note.level, note.hint) == (Level.OK, denied.hint)
     assert note.what == "clients outside 198.51.100.0/24 are dropped (2 times)"
+
+
+def test_the_sentence_counts_clients_that_are_dropped():
+    denied = source_denied(("198.51.100.0/24",), count=2, last_at=NOW - 4)
+    assert explain(make_subject(make_port(turned_away=(denied,)))).sentence == (
+        "Clients are served by 2 endpoints; clients outside 198.51.100.0/24 are dropped "
+        "(2 times, last 4 s ago)"
+    )
+    inside, outside = make_two_sides()
+    elsewhere = replace(none_local({"node-b"}, 1, "externalTrafficPolicy"), count=3)
+    subject = make_subject(inside, replace(outside, turned_away=(elsewhere,)), service="shop/front")
+    explanation = explain(subject)
+    assert explanation.sentence == (
+        "Clients are served by 2 endpoints; clients from outside are dropped: its only endpoint is "
+        "on node node-b, and the traffic policy is Local (3 times)"
+    )
+    assert steps_of(explanation, "endpoints")[1].what.endswith(" (3 times)")
 
 
 def test_saved_connections_and_policies_are_mentioned():
