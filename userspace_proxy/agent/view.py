@@ -115,7 +115,6 @@ def view_proxy(
         source=_view_source(source),
         last_state=last_state.view() if last_state else LastStateView(),
         steering=_view_steering(steering, sync),
-        # While the proxy drains, the loop is stopped on purpose.
         sync=_view_sync(sync, is_stopped=is_draining),
         client_address=view_client_address(client_addresses),
         tracking=view_tracking(tracking),
@@ -180,6 +179,7 @@ def _view_steering(steering: Steering | None, sync: SyncLoop | None) -> Steering
 
 
 def _view_sync(sync: SyncLoop | None, *, is_stopped: bool) -> SyncView:
+    """Return the rounds; while the proxy drains, the loop is stopped on purpose."""
     if sync is None:
         return SyncView()
     counters = sync.counters
