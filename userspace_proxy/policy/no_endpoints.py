@@ -48,7 +48,6 @@ def _none_usable(verdicts: Collection[EndpointVerdict], scope: Scope) -> Cause:
         return none_local([v.node for v in verdicts], total, _POLICIES[scope])
     counts = sorted(Counter(verdict.reason for verdict in verdicts).items())
     # Where other nodes have endpoints, the policy decides that clients get none.
-    for code in (CauseCode.NOT_LOCAL, CauseCode.ENDPOINT_NOT_ALLOWED, CauseCode.NOT_READY):
-        if code in codes:
-            return none_usable(code, [(n, reason) for reason, n in counts], total)
-    return none_usable(CauseCode.NOT_READY, [(n, reason) for reason, n in counts], total)
+    first = (CauseCode.NOT_LOCAL, CauseCode.ENDPOINT_NOT_ALLOWED)
+    code = next((code for code in first if code in codes), CauseCode.NOT_READY)
+    return none_usable(code, [(n, reason) for reason, n in counts], total)

@@ -1,22 +1,44 @@
-"""The words of causes; those about endpoints that aren't usable are in test_no_endpoints."""
+"""The words of causes; test_no_endpoints and test_orphans decide which one applies."""
 
 import errno
 import os
 
 import pytest
 
-from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.model import (
+    CauseCode,
+    IPFamily,
+    ServicePort,
+    SliceKey,
+    SlicePort,
+    SocketAddress,
+)
 from userspace_proxy.policy.causes import (
+    address_taken,
     dial_failed,
     external_ip_off,
+    no_slice,
+    none_local,
+    none_ready,
+    none_usable,
+    not_followed,
     not_listening,
+    not_ours,
     out_of_client_ports,
     out_of_ports,
+    port_missing,
     resets,
+    slice_elsewhere,
+    slice_empty,
+    slice_orphaned,
     source_denied,
 )
 
+from ..model.samples import ALICE, CART, HTTP, service, slice_of
+
 POD = SocketAddress("10.244.0.3", 8080)
+WITHOUT_SELECTOR = service()
+SELECTING = service(selector=(("app", "web"), ("tier", "front")))
 
 
 @pytest.mark.parametrize(
@@ -83,6 +105,17 @@ def test_an_external_ip_that_is_not_served_names_the_flag():
     assert (cause.object, "--allow-external-ips" in cause.hint) == ("203.0.113.7", True)
 
 
+def test_reasons_that_a_service_itself_gives_keep_their_words():
+    taken = address_taken("10.96.0.7:80/TCP is already held by shop/web", "10.96.0.7:80/TCP")
+    causes = [not_followed("no effect", "annotation x"), not_ours("served by DNS alone"), taken]
+    assert [(cause.code, cause.sentence, cause.object) for cause in causes] == [
+        (CauseCode.NOT_FOLLOWED, "no effect", "annotation x"),
+        (CauseCode.NOT_OURS, "served by DNS alone", ""),
+        (CauseCode.ADDRESS_TAKEN, taken.sentence, "10.96.0.7:80/TCP"),
+    ]
+    assert taken.hint
+
+
 def test_causes_of_this_node_have_a_remedy():
     causes = [not_listening("in use", "stop it"), out_of_ports(), out_of_client_ports()]
     assert [cause.code for cause in causes] == [
@@ -110,3 +143,135 @@ def test_clients_that_are_not_admitted_are_outside_some_networks(networks, sente
     cause = source_denied(networks, count=3, first_at=1.0, last_at=2.0)
     assert (cause.code, cause.sentence) == (CauseCode.SOURCE_DENIED, sentence)
     assert (cause.count, cause.first_at, cause.last_at) == (3, 1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("cause", "sentence", "hint"),
+    [
+        pytest.param(
+            no_slice(WITHOUT_SELECTOR, IPFamily.IPV6, [slice_of(ALICE)]),
+            "no EndpointSlice of IPv6 belongs to shop/cart, only of IPv4",
+            "Its pods have no IPv6 address, or its slices were written for IPv4 alone",
+            id="other-family",
+        ),
+        pytest.param(
+            no_slice(SELECTING, IPFamily.IPV4, []),
+            "no EndpointSlice belongs to shop/cart",
+            "The EndpointSlice controller creates one from the selector app=web,tier=front; "
+            "manifests must contain one, or Endpoints, as selectors aren't evaluated there",
+            id="none",
+        ),
+        pytest.param(
+            no_slice(WITHOUT_SELECTOR, IPFamily.IPV4, []),
+            "no EndpointSlice belongs to shop/cart, and it has no selector",
+            "Create an EndpointSlice with the label kubernetes.io/service-name: cart",
+            id="none-without-a-selector",
+        ),
+        pytest.param(
+            slice_empty(SELECTING, 1),
+            "its EndpointSlice is empty: no pod with an address was found for selector "
+            "app=web,tier=front",
+            "kubectl get pods -n shop -l app=web,tier=front",
+            id="empty",
+        ),
+        pytest.param(
+            slice_empty(WITHOUT_SELECTOR, 2),
+            "its 2 EndpointSlices are empty",
+            "It has no selector: what created the slice must add endpoints",
+            id="empty-without-a-selector",
+        ),
+    ],
+)
+def test_a_service_without_endpoints_is_explained_by_its_slices(cause, sentence, hint):
+    assert (cause.sentence, cause.object, cause.hint) == (sentence, "shop/cart", hint)
+
+
+def test_a_slice_that_cannot_be_matched_is_the_object_of_its_cause():
+    elsewhere = slice_elsewhere(CART, SliceKey("web", "cart-1"))
+    assert elsewhere.sentence == (
+        "EndpointSlice web/cart-1 names this Service, from another namespace"
+    )
+    assert (elsewhere.object, elsewhere.hint) == (
+        "EndpointSlice web/cart-1",
+        "A slice belongs to Services of its own namespace: move it to shop",
+    )
+    orphaned = slice_orphaned(CART, SliceKey("shop", "cart-1"), "carts")
+    assert orphaned.sentence == (
+        'EndpointSlice shop/cart-1 names "carts", which does not exist (did you mean "cart"?)'
+    )
+    assert (orphaned.object, orphaned.hint) == (
+        "EndpointSlice shop/cart-1",
+        "Set its label kubernetes.io/service-name to cart",
+    )
+
+
+@pytest.mark.parametrize(
+    ("port", "targets", "sentence"),
+    [
+        pytest.param(
+            ServicePort("dns", 53, "UDP"),
+            [("dns", "TCP")],
+            'its endpoints have a port named "dns" only for TCP, not UDP',
+            id="another-protocol",
+        ),
+        pytest.param(
+            HTTP,
+            [("web", "TCP"), ("", "TCP")],
+            'its endpoints have no port named "http"; they have "web", an unnamed one',
+            id="other-names",
+        ),
+        pytest.param(
+            ServicePort("", 80, "TCP"),
+            [],
+            "its endpoints have no unnamed port, nor any other",
+            id="no-port",
+        ),
+    ],
+)
+def test_a_missing_port_is_compared_with_those_of_the_endpoints(port, targets, sentence):
+    ports = tuple(SlicePort(name, 8080, protocol) for name, protocol in targets)
+    cause = port_missing(port, [slice_of(ALICE, ports=ports)])
+    assert (cause.code, cause.sentence) == (CauseCode.PORT_NAME_MISSING, sentence)
+    assert cause.object == port.name
+
+
+@pytest.mark.parametrize(
+    ("cause", "sentence"),
+    [
+        pytest.param(none_ready(1), "its only endpoint is not ready", id="one-not-ready"),
+        pytest.param(none_ready(3), "none of its 3 endpoints is ready", id="none-ready"),
+        pytest.param(
+            none_local(["node-2"], 1, "internalTrafficPolicy"),
+            "its only endpoint is on node node-2, and the traffic policy is Local",
+            id="on-another-node",
+        ),
+        pytest.param(
+            none_local([""], 1, "internalTrafficPolicy"),
+            "its only endpoint is on another node, and the traffic policy is Local",
+            id="on-an-unnamed-node",
+        ),
+        pytest.param(
+            none_local(["node-2", "node-3"], 2, "internalTrafficPolicy"),
+            "its 2 endpoints are on other nodes, and the traffic policy is Local",
+            id="on-other-nodes",
+        ),
+        pytest.param(
+            none_usable(CauseCode.NOT_READY, [(1, "not ready")], 1),
+            "its only endpoint is not usable: not ready",
+            id="one-not-usable",
+        ),
+        pytest.param(
+            none_usable(CauseCode.NOT_LOCAL, [(1, "not on this node"), (2, "not ready")], 3),
+            "none of its 3 endpoints is usable: 1 not on this node, 2 not ready",
+            id="none-usable",
+        ),
+    ],
+)
+def test_endpoints_that_are_not_usable_are_counted(cause, sentence):
+    assert cause.sentence == sentence
+
+
+def test_the_hint_of_a_policy_names_its_field():
+    assert none_local(["node-2"], 1, "externalTrafficPolicy").hint == (
+        "externalTrafficPolicy: Cluster uses endpoints of all nodes"
+    )
