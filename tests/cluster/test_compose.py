@@ -188,8 +188,8 @@ def test_its_containers_serve_a_service_and_the_page(
         wait_for("the Service's node port", answers, hint=lambda: world.log("proxy"))
         # A published port keeps the name that the browser dialled.
         page = world.host.run(
-            ["curl", "-s", "--resolve", f"localhost:10249:{world.addresses['proxy']}",
-             "http://localhost:10249/"],
+            ["curl", "-s", "-H", "Accept: text/html", "--resolve",
+             f"localhost:10249:{world.addresses['proxy']}", "http://localhost:10249/"],
         ).stdout  # fmt: skip
         assert "<html" in page
         assert "web" in page
