@@ -5,7 +5,8 @@
     view, once a second ───────┘
 
 Rule 1: nothing here depends on the number of Services: only what changed is looked at.
-Rule 2: the number of events is bounded, and many changes of one round are one event.
+Rule 2: the numbers of events and of outages are bounded, and many changes of one round are one
+event.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
+from ..dataplane import Serving
 from ..model import SocketAddress
 from ..plan import Plan, PlanChanges, PortPlan
 from ..plane import Group, Plane
@@ -31,6 +33,10 @@ KEPT = 100
 # More changes of one kind in a round are one event.
 _EACH = 5
 _PERIOD_S = 1.0
+# More ejected endpoints aren't followed one by one: a look takes some milliseconds for so many.
+OUTAGES_MAX = 1_000
+# Workers are asked so often for the cause of an outage; one that has died since never reports it.
+_ASKED_MAX = 3
 
 
 @dataclass(slots=True, eq=False)
@@ -41,8 +47,14 @@ class _Outage:
     group: Group
     endpoint: SocketAddress
     saved_before: int
+    serving: Serving | None = None
+    """The last one that contained the endpoint."""
+    number: int = 0
+    """The error of its dials; 0 until that was reported."""
     what: str = ""
     """Why it fails; empty until that was reported."""
+    asked: int = 0
+    """How often workers were asked for the cause."""
     returned_at: float = 0.0
     saved: int | None = None
     """Connections saved until its end; None while it lasts."""
@@ -76,7 +88,9 @@ class Timeline:
         self._clock = clock
         self._events: deque[Event | _Outage] = deque(maxlen=KEPT)
         self._outages: dict[tuple[int, SocketAddress], _Outage] = {}
-        """Those that last."""
+        """Those that last, at most ``OUTAGES_MAX``."""
+        self._has_more = False
+        """Whether there were more, until half of them have ended."""
         self._last = view()
         plane.on_ejection = self._note_ejection
 
@@ -107,18 +121,46 @@ class Timeline:
         view = self._view()
         self._events.extend(compare_views(self._last, view, self._clock()))
         self._last = view
-        if any(not one.what or one.returned_at for one in self._outages.values()):
+        self._end_removed()
+        if self._must_ask():
             # Workers report by themselves every few seconds only.
             await self._plane.refresh()
         for key, outage in list(self._outages.items()):
             dials = outage.group.counters_of(outage.endpoint).dials
-            if dials.is_on:
+            if dials.is_on and dials.number != outage.number:
                 error = os.strerror(dials.number)
+                outage.number = dials.number
                 outage.what = dial_failed(outage.endpoint, dials.number, error).sentence
-            is_gone = outage.endpoint not in outage.group.serving.all_endpoints
-            if outage.returned_at or is_gone:
+            if outage.returned_at:
                 self._end(outage)
                 del self._outages[key]
+        self._has_more &= len(self._outages) > OUTAGES_MAX // 2
+
+    def _end_removed(self) -> None:
+        """End the outages of endpoints that have left their Service port, or with it."""
+        current: dict[int, Set[SocketAddress]] = {}
+        for key, outage in list(self._outages.items()):
+            serving = outage.group.serving
+            if serving is outage.serving:
+                continue
+            if outage.group.number not in current:
+                current[outage.group.number] = frozenset(serving.all_endpoints)
+            if outage.endpoint in current[outage.group.number]:
+                outage.serving = serving
+            else:
+                self._end(outage)
+                del self._outages[key]
+
+    def _must_ask(self) -> bool:
+        """Return whether workers may know more about an outage than they have reported."""
+        must_ask = False
+        for outage in self._outages.values():
+            if outage.returned_at:
+                must_ask = True
+            elif not outage.what and outage.asked < _ASKED_MAX:
+                outage.asked += 1
+                must_ask = True
+        return must_ask
 
     def _note_ejection(self, group: Group, endpoint: SocketAddress, is_ejected: bool) -> None:
         key = group.number, endpoint
@@ -128,6 +170,13 @@ class Timeline:
                 outage.returned_at = self._clock()
         elif outage is not None:
             outage.returned_at = 0.0
+        elif len(self._outages) >= OUTAGES_MAX:
+            if not self._has_more:
+                self._has_more = True
+                what = (
+                    f"More than {OUTAGES_MAX:,} endpoints are ejected; further ones aren't listed"
+                )
+                self._events.append(Event(self._clock(), Level.TROUBLE, what))
         else:
             outage = _Outage(self._clock(), group, endpoint, group.counters.saved)
             self._outages[key] = outage

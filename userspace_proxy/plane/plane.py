@@ -175,10 +175,11 @@ class Plane:
     def close_group(self, group: Group) -> list[Listener]:
         """Close a group's listeners, and forget it; returns them. Idempotent.
 
-        Open TCP connections continue, UDP flows end.
+        Open TCP connections continue, UDP flows end. The group has no endpoint afterwards.
         """
         closed = self._listeners.close_group(group)
         if self._groups.pop(group.number, None) is not None:
+            group.change(Serving())
             self._send_all(CloseGroup(group.number))
         return closed
 

@@ -1,11 +1,12 @@
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
 
 from tests.unit.status.views import make_view
 from userspace_proxy import Proxy
-from userspace_proxy.agent.timeline import KEPT, Timeline
+from userspace_proxy.agent.timeline import KEPT, OUTAGES_MAX, Timeline
 from userspace_proxy.cluster import Store
 from userspace_proxy.dataplane import Serving
 from userspace_proxy.model import SocketAddress
@@ -20,6 +21,7 @@ from userspace_proxy.status.view import SourceView
 from .backends import answers, backend, free_address
 from .samples import endpoints, service
 
+PODS = tuple(SocketAddress(f"10.0.{n // 250}.{n % 250}", 80) for n in range(10_000))
 POD = SocketAddress("192.0.2.1", 8080)
 NOW = 1_763_600_000.0
 
@@ -35,8 +37,8 @@ class Rig:
         self.view = make_view()
         self.timeline = Timeline(self.plane, lambda: self.view, lambda: self.now)
 
-    def eject(self):
-        self.plane.receive(0, Ejected(self.group.number, POD, is_silent=False))
+    def eject(self, pod=POD):
+        self.plane.receive(0, Ejected(self.group.number, pod, is_silent=False))
 
     def give_back(self):
         self.plane.receive(0, Returned(self.group.number, POD))
@@ -92,6 +94,70 @@ async def test_an_outage_ends_with_its_endpoint(rig):
     await rig.timeline.look()
     (event,) = rig.timeline.events()
     assert not event.lasts
+
+
+async def test_an_outage_ends_with_its_service_port(rig):
+    rig.eject()
+    rig.plane.close_group(rig.group)
+    await rig.timeline.look()
+    (event,) = rig.timeline.events()
+    assert not event.lasts
+
+
+class CountingPlane(Plane):
+    """Counts how often workers are asked."""
+
+    refreshes = 0
+
+    async def refresh(self):
+        self.refreshes += 1
+
+
+async def test_workers_are_asked_for_a_cause_a_few_times_only():
+    plane = CountingPlane(asyncio.get_running_loop())
+    group = plane.open_group("shop/web:http")
+    plane.serve(group, Serving(endpoints=(POD,)), {})
+    timeline = Timeline(plane, make_view)
+    plane.receive(0, Ejected(group.number, POD, is_silent=False))
+    for _ in range(20):
+        await timeline.look()
+    assert plane.refreshes == 3
+    plane.receive(0, Returned(group.number, POD))
+    await timeline.look()
+    assert plane.refreshes == 4
+    plane.close()
+
+
+async def test_a_look_at_thousands_of_ejected_endpoints_takes_milliseconds(rig):
+    rig.plane.serve(rig.group, Serving(endpoints=PODS), {})
+    for pod in PODS:
+        rig.eject(pod)
+    began = time.process_time()
+    await rig.timeline.look()
+    # It took six seconds when each outage made its own list of endpoints.
+    assert time.process_time() - began < 0.5
+    assert len(rig.timeline.events()) == KEPT
+
+
+async def test_outages_beyond_a_number_are_one_event(rig):
+    rig.plane.serve(rig.group, Serving(endpoints=PODS), {})
+    for pod in PODS[: OUTAGES_MAX + 50]:
+        rig.eject(pod)
+    whats = [event.what for event in rig.timeline.events()]
+    more = "More than 1,000 endpoints are ejected; further ones aren't listed"
+    assert (whats.count(more), len(rig.timeline._outages)) == (1, OUTAGES_MAX)
+
+
+async def test_outages_are_listed_again_when_others_have_ended(rig):
+    rig.plane.serve(rig.group, Serving(endpoints=PODS), {})
+    for pod in PODS[: OUTAGES_MAX + 1]:
+        rig.eject(pod)
+    rig.plane.serve(rig.group, Serving(endpoints=PODS[-1:]), {})
+    await rig.timeline.look()
+    rig.eject(PODS[-1])
+    assert [event.what for event in rig.timeline.events() if event.lasts] == [
+        f"{PODS[-1]} fails; ejected"
+    ]
 
 
 async def test_an_outage_has_its_cause():
