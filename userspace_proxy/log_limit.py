@@ -7,22 +7,29 @@ EVERY_S = 60.0
 
 
 class LogLimit:
-    """At most one line a minute about one condition; the first one is never held back."""
+    """At most so many lines a minute about one condition; the first ones are never held back."""
 
-    def __init__(self) -> None:
-        self._taken_at: float | None = None
+    __slots__ = "_began_at", "_lines", "left"
+
+    def __init__(self, lines: int = 1) -> None:
+        self._lines = lines
+        self._began_at: float | None = None
+        self.left = lines
+        """Lines that may still be written within this minute."""
 
     def take(self, now: float) -> bool:
-        """Return whether a line may be written; if so, the minute begins anew.
+        """Return whether a line may be written; the minute begins with its first line.
 
         Args:
             now: Monotonic seconds.
         """
-        if self._taken_at is not None and now - self._taken_at < EVERY_S:
+        if self._began_at is None or now - self._began_at >= EVERY_S:
+            self._began_at, self.left = now, self._lines
+        if not self.left:
             return False
-        self._taken_at = now
+        self.left -= 1
         return True
 
     def forget(self) -> None:
         """Let the next line through: the condition has ended, and a new one is news."""
-        self._taken_at = None
+        self._began_at = None

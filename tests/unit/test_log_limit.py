@@ -20,6 +20,12 @@ def test_a_minute_passes_between_two_lines():
     ]
 
 
+def test_several_lines_a_minute_and_the_last_one_is_known():
+    limit = LogLimit(2)
+    taken = [(limit.take(now), limit.left) for now in (100.0, 101.0, 102.0, 160.0)]
+    assert taken == [(True, 1), (True, 0), (False, 0), (True, 1)]
+
+
 def test_a_condition_that_begins_anew_is_written_at_once():
     limit = LogLimit()
     limit.take(100.0)

@@ -27,6 +27,9 @@ from .sockets import SHORTAGES, packets_lost
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
+# Per Service port and minute; the last one says that further ones are left out.
+_EJECTION_LINES = 11
+
 
 class EndpointGroup(CounterTable):
     """One balancer with its counters, for the listeners of one Service port.
@@ -59,6 +62,8 @@ class EndpointGroup(CounterTable):
         self._returned_at: dict[SocketAddress, float] = {}
         """When the last ejection of an endpoint ended."""
         self._shortage_log_limit = LogLimit()
+        self._ejection_log_limit = LogLimit(_EJECTION_LINES)
+        self._return_log_limit = LogLimit(_EJECTION_LINES)
         self._change_balancer(self.serving)
         self.detours = dict(self.serving.detours)
 
@@ -201,9 +206,19 @@ class EndpointGroup(CounterTable):
         if may_be_client_specific:
             return
         if self.balancer.failed(endpoint, now, is_silent=is_silent):
-            _log.warning("%(service)s: endpoint ejected: %(cause)s", extra=fields)
+            if self._ejection_log_limit.take(now):
+                self._log_ejection(fields, is_last=not self._ejection_log_limit.left)
             if self.on_ejected is not None:
                 self.on_ejected(endpoint, is_silent)
+
+    def _log_ejection(self, fields: Mapping[str, str], *, is_last: bool) -> None:
+        if not is_last:
+            _log.warning("%(service)s: endpoint ejected: %(cause)s", extra=fields)
+            return
+        _log.warning(
+            "%(service)s: more endpoints ejected, not logged one by one for up to a minute",
+            extra={"service": self.label},
+        )
 
     def left_client_address(self, endpoint: SocketAddress, client: str, now: float) -> None:
         """Count and log a dial from this node's address, as no port of the client's was free."""
@@ -232,11 +247,21 @@ class EndpointGroup(CounterTable):
         counters.dials.succeeded_at = now
         if self.balancer.answered(endpoint):
             self._returned_at[endpoint] = now
-            fields = {"service": self.label, "endpoint": str(endpoint)}
-            _log.info("%(service)s: endpoint is back: %(endpoint)s", extra=fields)
+            if self._return_log_limit.take(now):
+                self._log_return(endpoint, is_last=not self._return_log_limit.left)
             if self.on_returned is not None:
                 self.on_returned(endpoint)
         return counters
+
+    def _log_return(self, endpoint: SocketAddress, *, is_last: bool) -> None:
+        if not is_last:
+            fields = {"service": self.label, "endpoint": str(endpoint)}
+            _log.info("%(service)s: endpoint is back: %(endpoint)s", extra=fields)
+            return
+        _log.info(
+            "%(service)s: more endpoints are back, not logged one by one for up to a minute",
+            extra={"service": self.label},
+        )
 
     def returned(self, endpoint: SocketAddress, now: float) -> None:
         """End an ejection: the endpoint has answered another worker."""

@@ -76,6 +76,24 @@ def test_an_ejection_is_logged_when_it_begins_and_when_it_ends(group, caplog):
     assert caplog.records[0].endpoint == "10.0.0.1:80"
 
 
+def test_many_ejections_and_returns_of_a_minute_are_a_few_lines(caplog):
+    caplog.set_level(logging.INFO)
+    pods = [SocketAddress(f"10.0.0.{number}", 80) for number in range(1, 101)]
+    group = EndpointGroup("shop/web:http", Serving(pods))
+    for pod in pods:
+        group.dial_failed(pod, errno.ECONNREFUSED, 0.0)
+    for pod in pods:
+        group.answered(pod, 1.0)
+    lines = [record.getMessage() for record in caplog.records]
+    assert (sum(" ejected: " in line for line in lines), len(lines)) == (10, 22)
+    assert [line for line in lines if "more endpoints" in line] == [
+        "shop/web:http: more endpoints ejected, not logged one by one for up to a minute",
+        "shop/web:http: more endpoints are back, not logged one by one for up to a minute",
+    ]
+    group.dial_failed(pods[0], errno.ECONNREFUSED, 60.0)
+    assert "endpoint ejected: 10.0.0.1:80 refuses" in caplog.records[-1].getMessage()
+
+
 def test_the_silence_of_a_dial_before_an_endpoints_return_is_over(group):
     group.dial_failed(POD_A, errno.ETIMEDOUT, 0.0)
     assert not group.has_returned_since(POD_A, 0.0)
