@@ -4,7 +4,8 @@
                                 ├──▶ view ──▶ History ──▶ Sample
     streams ──▶ Sampler.after ──┘ once a second
 
-Rule 1: all streams share the samples: their number doesn't change what sampling costs.
+Rule 1: all streams share the samples, and requests those of a moment ago: the number of streams
+doesn't change what sampling costs, and requests don't change when streams get a sample.
 Rule 2: nothing is sampled while nothing watches; the first sample after that covers the time since.
 Rule 3: samples take a quarter of a processor at most, however many Services there are.
 """
@@ -27,6 +28,8 @@ _T = TypeVar("_T")
 
 PERIOD_S = 1.0
 _SHARE = 0.25
+# A request gets a sample that is younger than this: shorter than a reader notices.
+_RECENT_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,43 +73,57 @@ class Sampler:
         self._clock = clock
         self._pause = pause
         self._latest: Sample | None = None
+        self._taken_at = 0.0
         self._count = 0
+        self._shown = 0
+        """The number of the last sample for streams."""
         self._due = 0.0
         """The time of the next sample for streams."""
-        self._turn = asyncio.Lock()
+        # One sample is taken at a time, and those that wait share it.
+        self._taking = asyncio.Lock()
         # One page is rendered at a time: each holds the interpreter for a part of a
         # second, and a flood of requests must not start a flood of threads.
         self._working = asyncio.Lock()
 
     async def look(self) -> Sample:
-        """Take a sample now, and return it."""
-        began = self._clock()
-        view = await self._take()
-        at = self._clock()
-        await self.work(lambda: self._note(view.ports, at))
-        self._due = began + max(PERIOD_S, (self._clock() - began) / _SHARE)
-        self._count += 1
-        self._latest = Sample(view, self._unix(), self._history, self._events(), self._judge)
-        return self._latest
+        """Return a sample that was taken now, or less than a third of a second ago."""
+        async with self._taking:
+            if self._latest is None or self._clock() - self._taken_at >= _RECENT_S:
+                return await self._sample()
+            return self._latest
 
     async def after(self, count: int) -> tuple[int, Sample]:
         """Wait until the next sample is due; return its number and the sample.
 
         Args:
-            count: The number of the last sample that the caller has; 0 for none: then a sample
-                is taken now.
+            count: The number of the last sample that the caller has; 0 for none: then it gets one
+                at once, as a request does.
         """
         if not count:
             sample = await self.look()
             return self._count, sample
-        # One of the streams takes the sample, and the others wait for it.
-        async with self._turn:
-            while self._count <= count and (wait_s := self._due - self._clock()) > 0:
-                await self._pause(wait_s)
-            if self._count <= count:
-                await self.look()
+        while self._shown <= count and (wait_s := self._due - self._clock()) > 0:
+            await self._pause(wait_s)
+        async with self._taking:
+            # The first of the streams takes the sample, unless a request has taken it meanwhile.
+            if self._shown <= count:
+                await self._sample()
             assert self._latest is not None
             return self._count, self._latest
+
+    async def _sample(self) -> Sample:
+        """Take a sample; one that is due is for streams, too."""
+        began = self._clock()
+        view = await self._take()
+        at = self._clock()
+        await self.work(lambda: self._note(view.ports, at))
+        self._taken_at = self._clock()
+        self._count += 1
+        if began >= self._due:
+            self._due = began + max(PERIOD_S, (self._taken_at - began) / _SHARE)
+            self._shown = self._count
+        self._latest = Sample(view, self._unix(), self._history, self._events(), self._judge)
+        return self._latest
 
     def _note(self, ports: Sequence[ServicePortView], at: float) -> None:
         self._history.note(ports, at)

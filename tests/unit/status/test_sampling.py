@@ -27,11 +27,32 @@ class Proxy:
         self.now = max(self.now, before + seconds)
 
 
-async def test_a_request_gets_a_sample_of_its_own():
+async def test_requests_share_a_sample_for_a_moment():
+    proxy = Proxy(cost_s=0.25)
+    samples = await asyncio.gather(*(proxy.sampler.look() for _ in range(10)))
+    assert {sample.view.ports[0].traffic.connections for sample in samples} == {1}
+    proxy.now += 0.5
+    assert (await proxy.sampler.look()).view.ports[0].traffic.connections == 2
+
+
+async def test_requests_do_not_drive_the_streams():
     proxy = Proxy()
+    count, _ = await proxy.sampler.after(0)
+    proxy.now += 0.5
     await proxy.sampler.look()
+    count, _ = await proxy.sampler.after(count)
+    assert (count, proxy.now) == (3, 1001.0)
+    assert proxy.taken_at == [1000.0, 1000.5, 1001.0]
+
+
+async def test_streams_get_the_sample_of_a_request_that_comes_when_one_is_due():
+    proxy = Proxy()
+    count, _ = await proxy.sampler.after(0)
+    proxy.now += 1.5
     sample = await proxy.sampler.look()
-    assert sample.view.ports[0].traffic.connections == 2
+    assert await proxy.sampler.after(count) == (2, sample)
+    await proxy.sampler.after(2)
+    assert proxy.taken_at == [1000.0, 1001.5, 1002.5]
 
 
 async def test_a_stream_gets_one_at_once_and_then_one_a_second():
