@@ -4,7 +4,8 @@
 
 Rule 1: a word matches anything that a row is about: its name, an address, an endpoint, a node, its
 state, a cause or a note. A qualifier matches one of these.
-Rule 2: text is compared in any case, and a part of it is enough.
+Rule 2: text is compared in any case, and a part of it is enough; of a state, its beginning, so
+``is:served`` doesn't find what is not served.
 Rule 3: an unknown qualifier is a word, because names of Service ports contain colons.
 """
 
@@ -81,7 +82,9 @@ class Search:
     def _matches(self, texts: Callable[[str], Iterable[str]]) -> bool:
         for term in self.terms:
             keys = (term.key,) if term.key else QUALIFIERS
-            is_found = any(term.text in text.lower() for key in keys for text in texts(key))
+            matches = str.startswith if term.key == "is" else str.__contains__
+            found = (matches(text.lower(), term.text) for key in keys for text in texts(key))
+            is_found = any(found)
             if is_found is term.is_excluded:
                 return False
         return True

@@ -17,6 +17,7 @@ WEB = make_port(
     notes=(external_ip_off("203.0.113.7", "external IPs are off"),),
 )
 CART = make_port("cart", endpoints=(), reason="no EndpointSlice belongs to shop/cart")
+LATE = make_port("late", problem="the kernel refused it")
 DNS = make_port("dns", namespace="kube-system", protocol=Protocol.UDP)
 PORTS = {"web": WEB, "cart": CART, "dns": DNS}
 
@@ -65,6 +66,13 @@ def found(text):
 )
 def test_a_search_finds(text, expected):
     assert found(text) == expected
+
+
+@pytest.mark.parametrize("word", ["served", "serv", "not-served", "not"])
+def test_a_state_is_found_by_its_beginning(word):
+    is_late = word.startswith("not")
+    for port, is_found in ((LATE, is_late), (DNS, not is_late)):
+        assert Search.parse(f"is:{word}").matches_port(port, judge(port), is_busy=False) is is_found
 
 
 def test_ignored_services_are_found_by_name_state_and_cause():
