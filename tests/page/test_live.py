@@ -1,9 +1,13 @@
 """The page follows the node, keys and typing, in a real browser."""
 
+from contextlib import AsyncExitStack
+
+import aiohttp
 import pytest
 from playwright.async_api import expect
 
 from tests.unit.status.views import make_port, make_troubled_view, make_view
+from userspace_proxy.status.stream import MAX_STREAMS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -61,6 +65,18 @@ async def test_a_lost_connection_is_shown_and_comes_back(screen):
     await page.context.set_offline(False)
     await page.get_by_text("live", exact=True).wait_for()
     screen.errors.clear()
+
+
+async def test_too_many_pages_are_named_as_the_cause(screen):
+    async with AsyncExitStack() as others:
+        page = await open_live(screen, make_view(make_port("web")))
+        session = await others.enter_async_context(aiohttp.ClientSession())
+        for _ in range(MAX_STREAMS - 1):
+            await others.enter_async_context(session.get(f"{screen.url}/stream"))
+        refused = await page.context.new_page()
+        await refused.goto(f"{screen.url}/")
+        await refused.get_by_text("16 pages are open already; close one of them.").wait_for()
+    await refused.get_by_text("live", exact=True).wait_for()
 
 
 async def test_search_as_you_type(screen):

@@ -116,10 +116,26 @@ function follow() {
     // One after the other, and none of a selection that was left meanwhile.
     updated = updated.then(() => target === stream && update(JSON.parse(data)));
   };
-  stream.onerror = () => {
+  stream.onerror = async ({ target }) => {
     say("reconnecting");
-    if (stream.readyState === EventSource.CLOSED) retry = setTimeout(follow, RETRY_MS);
+    if (target.readyState !== EventSource.CLOSED) return;
+    retry = setTimeout(follow, RETRY_MS);
+    const why = await refusal(target.url);
+    if (why && target === stream) say(why);
   };
+}
+
+// Returns why the server refuses a stream, which an EventSource doesn't report; empty if it doesn't.
+async function refusal(url) {
+  const abort = new AbortController();
+  try {
+    const answer = await fetch(url, { signal: abort.signal });
+    return answer.status === 503 ? (await answer.text()).trim() : "";
+  } catch {
+    return "";
+  } finally {
+    abort.abort();
+  }
 }
 
 // Shows another selection; `address` is that of the page without scripts.
