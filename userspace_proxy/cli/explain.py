@@ -170,11 +170,15 @@ def _state_of(snapshot: Snapshot, service: str) -> ServiceState:
     """Return a Service and its slices.
 
     Raises:
-        UserspaceProxyError: There is none of that name.
+        UserspaceProxyError: There is none of that name, or it has no such port.
     """
-    key = service.partition(":")[0]
+    key, _, port = service.partition(":")
     for known, state in snapshot.services.items():
         if str(known) == key:
+            names = [known.name for known in state.service.ports]
+            if port and port not in names:
+                has = ", ".join(filter(None, names)) or "no port with a name"
+                raise UserspaceProxyError(f"{key} has no port {port}; it has {has}")
             return state
     names = [str(known) for known in snapshot.services]
     raise UserspaceProxyError(f"there is no Service {key}", hint=did_you_mean(key, names))

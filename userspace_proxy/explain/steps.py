@@ -3,7 +3,8 @@
     Service ─▶ node: source, rules, firewalls ─▶ each port: addresses, client, endpoints, dials
 
 Rule 1: causes are shown in their own words; this module orders them.
-Rule 2: the worst step decides the sentence; of equally bad ones the first on the path.
+Rule 2: the worst step decides the sentence; of equally bad ones the first on the path. What is
+wrong with the Service itself wins over problems of the node that may be about other objects.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .commands import next_command
 from .probe import ProbeResult
 from .subject import CauseFacts, EndpointFacts, PortFacts, ProxyFacts, Subject
 
+_NODE, _SOURCE = "node", "source"
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # A Service may have a thousand endpoints; those that don't serve are shown first.
 ENDPOINTS_SHOWN = 20
@@ -100,19 +102,18 @@ def explain(
         )
     parts = [PathPart("", tuple(whole))] if whole else []
     if subject.node is not None:
-        parts.append(PathPart("node", tuple(_node(subject.node))))
+        parts.append(PathPart(_NODE, tuple(_node(subject.node))))
     parts += [PathPart(port.title, tuple(_port(port, subject, client, probes))) for port in ports]
     if is_elsewhere and probes is not None:
         parts.append(PathPart("", (_ELSEWHERE,)))
     steps = [step for part in parts for step in part.steps]
     level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
-    worst = next((step for step in steps if step.level is level), None)
     cause = _first_cause(ports, subject, probes or {})
     return Explanation(
         service=subject.service,
         origin=subject.origin,
         level=level,
-        sentence=_sentence(level, worst, ports, subject),
+        sentence=_sentence(_worst(parts, is_served=bool(ports)), ports, subject),
         next=next_command(
             cause,
             subject,
@@ -140,13 +141,27 @@ def _first_cause(
     return subject.ignored[0].cause if subject.ignored else None
 
 
-def _sentence(
-    level: Level, worst: PathStep | None, ports: Sequence[PortFacts], subject: Subject
-) -> str:
-    if level is not Level.OK and worst is not None:
+def _worst(parts: Sequence[PathPart], *, is_served: bool) -> PathStep | None:
+    """Return the step that decides the sentence, or None if all is well.
+
+    Args:
+        is_served: The Service has ports here, whose clients depend on the node's rules.
+    """
+    steps = [(part.title, step) for part in parts for step in part.steps]
+    own = [step for title, step in steps if title != _NODE or (is_served and step.topic != _SOURCE)]
+    for candidates in (own, [step for _, step in steps]):
+        for level in (Level.TROUBLE, Level.ATTENTION):
+            for step in candidates:
+                if step.level is level:
+                    return step
+    return None
+
+
+def _sentence(worst: PathStep | None, ports: Sequence[PortFacts], subject: Subject) -> str:
+    if worst is not None:
         return worst.what
     if not ports:
-        return worst.what if worst is not None else f"{subject.service} has no ports"
+        return f"{subject.service} has no ports"
     usable = sum(endpoint.is_usable for endpoint in ports[0].endpoints)
     if subject.node is None:
         return f"Clients would be served by {plural(usable, 'endpoint')}"
@@ -174,11 +189,11 @@ def _node(node: ProxyFacts) -> Iterator[PathStep]:
     if node.last_state_age_s is not None:
         age = seconds_in_words(node.last_state_age_s)
         what = f"Services haven't been read yet from {node.source}: the last state is {age} old"
-        yield PathStep(Level.TROUBLE, "source", what)
+        yield PathStep(Level.TROUBLE, _SOURCE, what)
     for problem in node.source_problems:
-        yield PathStep(Level.TROUBLE, "source", problem)
+        yield PathStep(Level.TROUBLE, _SOURCE, problem)
     if not node.source_problems and node.last_state_age_s is None:
-        yield PathStep(Level.OK, "source", f"Services are current, from {node.source}")
+        yield PathStep(Level.OK, _SOURCE, f"Services are current, from {node.source}")
     if node.pending or node.steering_problem:
         problem = node.pending or node.steering_problem
         yield PathStep(Level.TROUBLE, "rules", f"The kernel isn't as planned: {problem}")

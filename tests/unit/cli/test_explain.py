@@ -111,6 +111,7 @@ def test_dials_are_not_the_next_command_for_a_proxy_in_another_network(serve_vie
     ("words", "status", "message"),
     [
         (["shop/wbe"], 1, "there is no Service shop/wbe (did you mean shop/web?)"),
+        (["shop/web:nope"], 1, "shop/web has no port nope; it has http"),
         (["shop/web", "--from=x"], 2, "--from: 'x' is not an IP address"),
         ([], 2, "explain needs NAMESPACE/NAME[:PORT] (usage: userspace-proxy explain "
          "NAMESPACE/NAME[:PORT] [flags])"),
@@ -190,6 +191,14 @@ async def test_a_missing_service_of_a_cluster_has_its_nearest_name(api, capsys):
     assert await run("wbe", f"--master={api.url}") == 1
     assert capsys.readouterr().err == (
         "error: there is no Service default/wbe (did you mean default/web?)\n"
+    )
+
+
+async def test_a_missing_port_of_a_cluster_is_refused(api, capsys):
+    api.put(service())
+    assert await run("web:nope", f"--master={api.url}") == 1
+    assert capsys.readouterr().err == (
+        "error: default/web has no port nope; it has no port with a name\n"
     )
 
 

@@ -25,7 +25,7 @@ from userspace_proxy.policy.causes import (
     source_denied,
 )
 from userspace_proxy.status.port_state import Level
-from userspace_proxy.status.view import FirewallView, LastStateView, SteeringView
+from userspace_proxy.status.view import FirewallView, LastStateView, SourceView, SteeringView
 
 from .subjects import make_dead_endpoint, make_subject
 
@@ -204,6 +204,40 @@ def test_a_service_that_is_ignored_has_the_reason():
     explanation = explain(make_subject(service="shop/db", ignored=ignored))
     assert explanation.sentence == "It is not served: it is headless"
     assert explanation.level is Level.ATTENTION
+
+
+FAILING = SourceView("manifests", "m", is_synced=True, problems=("m/other.yaml:1: not YAML",))
+
+
+def test_a_service_that_is_ignored_wins_over_all_problems_of_the_node():
+    ignored = (make_ignored("shop/db", "", "it is headless"),)
+    sync = make_troubled_view().sync
+    subject = make_subject(service="shop/db", ignored=ignored, source=FAILING, sync=sync)
+    explanation = explain(subject)
+    assert explanation.sentence == "It is not served: it is headless"
+    assert explanation.level is Level.TROUBLE
+
+
+@pytest.mark.parametrize(
+    ("changes", "node", "sentence"),
+    [
+        pytest.param(
+            {"endpoints": (), "reason": "no pod is ready"},
+            {"source": FAILING},
+            "Clients are refused: no pod is ready",
+            id="refused",
+        ),
+        pytest.param({}, {"source": FAILING}, "m/other.yaml:1: not YAML", id="served"),
+        pytest.param(
+            {"notes": ("this field has no effect",)},
+            {"steering": SteeringView("nftables", problem="table vanished")},
+            "The kernel isn't as planned: table vanished",
+            id="its-clients-need-the-rules",
+        ),
+    ],
+)
+def test_problems_of_the_source_may_be_about_other_objects(changes, node, sentence):
+    assert explain(make_subject(make_port(**changes), **node)).sentence == sentence
 
 
 def test_a_port_whose_address_is_taken_is_trouble():
