@@ -11,9 +11,10 @@ import json
 import sys
 from collections.abc import Callable
 
-from .admin import AdminAnswer, NotAnswered, find_admin
+from ..errors import UserspaceProxyError
+from .admin import AdminAnswer, find_admin
 from .command import DONE, NEEDS_ATTENTION, Given
-from .terminal import watch, write
+from .terminal import EVERY_S, wait, watch, write
 
 TEXT, JSON = "text/plain", "application/json"
 _OK = "ok"
@@ -37,8 +38,9 @@ def status(given: Given) -> int:
             return admin.get("/api/v1/status", accept=JSON, **query)
         return admin.get("/", accept=TEXT, **query)
 
+    is_watching = given.is_on("watch")
     answer = ask()
-    if given.is_on("watch"):
+    if is_watching:
         watch(lambda: show_now(ask), sys.stdout)
     if form == "json":
         sys.stdout.write(answer.body.decode())
@@ -48,7 +50,7 @@ def status(given: Given) -> int:
 
 
 def top(given: Given) -> int:
-    """Show rates every second until Ctrl-C.
+    """Show rates every second until Ctrl-C; once where the output is no terminal.
 
     Raises:
         UserspaceProxyError: No proxy answers at first; later ones are waited for.
@@ -62,7 +64,12 @@ def top(given: Given) -> int:
         return admin.get("/", accept=TEXT, **query)
 
     ask()
-    watch(lambda: show_now(ask), sys.stdout)
+    if sys.stdout.isatty():
+        watch(lambda: show_now(ask), sys.stdout)
+    else:
+        # The rates are those since the first answer.
+        wait(EVERY_S)
+        write(sys.stdout, ask().body.decode())
     return DONE
 
 
@@ -72,10 +79,13 @@ def service_name(text: str) -> str:
 
 
 def show_now(ask: Callable[[], AdminAnswer]) -> str:
-    """Return what is shown at the moment: while a proxy restarts, that none answers."""
+    """Return what is shown at the moment: while a proxy restarts, that none answers.
+
+    A Service that is deleted may return, too.
+    """
     try:
         return ask().body.decode()
-    except NotAnswered as exc:
+    except UserspaceProxyError as exc:
         return f"{exc}\n"
 
 

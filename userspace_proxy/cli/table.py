@@ -160,6 +160,9 @@ _ROWS = (
         "top",
         "show the rates of the busiest Service ports, every second until Ctrl-C",
         _top,
+        details=(
+            "Where its output isn't a terminal, it prints the rates of one second, and ends.",
+        ),
         flags=(
             CommandFlag("sort", "the column to sort by", "rate|in|out|open|saved|failed|name"),
             _SEARCH,

@@ -25,8 +25,7 @@ _HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 def wants_colours(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
     """Return whether text for a stream gets colours."""
-    is_dumb = environment.get("TERM") == "dumb"
-    return stream.isatty() and not environment.get("NO_COLOR") and not is_dumb
+    return stream.isatty() and not environment.get("NO_COLOR") and not _is_dumb(environment)
 
 
 def add_colours(text: str) -> str:
@@ -55,22 +54,28 @@ def write(stream: TextIO, text: str) -> None:
     stream.write(add_colours(text) if wants_colours(stream) else text)
 
 
+def wait(seconds: float) -> None:
+    """Wait; Ctrl-C ends it."""
+    select.select([], [], [], seconds)
+
+
 def watch(
     show: Callable[[], str],
     stream: TextIO,
     *,
-    wait: Callable[[float], object] = lambda seconds: select.select([], [], [], seconds),
+    wait: Callable[[float], object] = wait,
+    environment: Mapping[str, str] = os.environ,
 ) -> None:
     """Show a text every second until Ctrl-C, which raises KeyboardInterrupt.
 
-    A terminal shows as much as fits, and what it showed before when this ends. Elsewhere the texts
-    are written one after another.
+    A terminal shows as much as fits, and what it showed before when this ends. Elsewhere, and on a
+    terminal that can only print (``TERM=dumb``), the texts are written one after another.
 
     Args:
         show: Returns the text; it ends with a newline.
         wait: Waits for a number of seconds.
     """
-    is_terminal = stream.isatty()
+    is_terminal = stream.isatty() and not _is_dumb(environment)
     if is_terminal:
         stream.write(_ENTER)
     try:
@@ -83,6 +88,10 @@ def watch(
         if is_terminal:
             stream.write(_LEAVE)
             stream.flush()
+
+
+def _is_dumb(environment: Mapping[str, str]) -> bool:
+    return environment.get("TERM") == "dumb"
 
 
 def _screen(text: str, stream: TextIO) -> str:

@@ -15,6 +15,8 @@ from userspace_proxy.cli import main
 from userspace_proxy.cli.admin import AdminAddress
 from userspace_proxy.cli.status import show_now
 
+from .conftest import Terminal
+
 
 @pytest.mark.parametrize(
     ("view", "words", "status"),
@@ -81,14 +83,15 @@ def test_without_a_proxy_it_is_one_line_and_status_1(capsys):
 class Changing:
     """A view that changes; at the fourth request, Ctrl-C reaches the command as it does."""
 
-    def __init__(self):
+    def __init__(self, last=None):
         self.asked = 0
+        self.last = last or make_troubled_view()
 
     def __call__(self):
         self.asked += 1
         if self.asked == 4:
             _thread.interrupt_main()
-        return make_calm_view() if self.asked < 3 else make_troubled_view()
+        return make_calm_view() if self.asked < 3 else self.last
 
 
 def test_watching_shows_changes_until_ctrl_c(serve_view, capsys):
@@ -97,8 +100,16 @@ def test_watching_shows_changes_until_ctrl_c(serve_view, capsys):
     assert out.index("4 Service ports  plan") < out.index("10 Service ports, 6 need attention")
 
 
-def test_top_shows_rates_until_ctrl_c(serve_view, capsys):
-    assert main(["top", "--sort=name", serve_view(Changing())]) == 0
+def test_top_shows_rates_until_ctrl_c(serve_view, monkeypatch):
+    monkeypatch.setattr("sys.stdout", terminal := Terminal())
+    view = Changing()
+    assert main(["top", serve_view(view)]) == 0
+    assert view.asked >= 4
+    assert terminal.getvalue().count("SERVICE PORT") >= 2
+
+
+def test_without_a_terminal_top_prints_rates_once(serve_view, capsys):
+    assert main(["top", "--sort=name", serve_view(make_calm_view())]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == [
         "SERVICE", "PORT", "ENDPOINTS", "OPEN", "CONN/S", "IN/S", "OUT/S", "SAVED/S", "FAILED/S",
@@ -106,6 +117,7 @@ def test_top_shows_rates_until_ctrl_c(serve_view, capsys):
     assert [line.split()[1] for line in lines[2:5]] == [
         "kube-system/kube-dns:dns", "shop/shop-front:http", "shop/web:http",
     ]  # fmt: skip
+    assert lines[2].split()[5] != "-"
 
 
 @pytest.mark.parametrize("command", ["top", "status"])
@@ -119,6 +131,19 @@ def test_watching_goes_on_while_no_proxy_answers():
     admin = AdminAddress("127.0.0.1", free_port())
     shown = show_now(lambda: admin.get("/", accept="text/plain"))
     assert shown.startswith("no userspace-proxy answers")
+
+
+def test_watching_goes_on_when_its_service_is_deleted(serve_view, capsys):
+    view = Changing(last=make_view())
+    assert main(["status", "shop/web", "--watch", serve_view(view)]) == 0
+    out = capsys.readouterr().out
+    assert "there is no Service shop/web\n" in out
+
+
+def test_a_wrong_switch_is_refused_before_the_proxy_is_asked(capsys):
+    for command in (["status", "--watch=maybe"], ["explain", "shop/web", "--probe=maybe"]):
+        assert main([*command, f"--server=:{free_port()}"]) == 2
+        assert "'maybe'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

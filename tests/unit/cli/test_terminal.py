@@ -62,17 +62,18 @@ class Wait:
             raise KeyboardInterrupt
 
 
-def test_elsewhere_texts_follow_each_other():
-    stream, texts = io.StringIO(), iter(["one\n", "two\n"])
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["file", "dumb-terminal"])
+def test_elsewhere_texts_follow_each_other(stream):
+    texts = iter(["one\n", "two\n"])
     with pytest.raises(KeyboardInterrupt):
-        watch(lambda: next(texts), stream, wait=Wait(2))
+        watch(lambda: next(texts), stream, wait=Wait(2), environment={"TERM": "dumb"})
     assert stream.getvalue() == "one\ntwo\n"
 
 
 def test_a_terminal_shows_each_text_in_the_place_of_the_last_and_then_its_old_screen():
     stream, texts = Terminal(), iter(["one\ntwo\n", "three\n"])
     with pytest.raises(KeyboardInterrupt):
-        watch(lambda: next(texts), stream, wait=Wait(2))
+        watch(lambda: next(texts), stream, wait=Wait(2), environment={})
     sent = stream.getvalue()
     assert sent.startswith(
         "\x1b[?1049h\x1b[?25l\x1b[H\x1b[1mone\x1b[0m\x1b[K\ntwo\x1b[K\x1b[J\x1b[H"
