@@ -40,9 +40,11 @@ def check(given: Given) -> int:
 
 def render_text(findings: Sequence[Finding]) -> str:
     """Return one line per finding, and one with their counts."""
+    from ..status.text import printable
+
     counts = {mark: sum(f.mark == mark for f in findings) for mark in ("error", "warning", "ok")}
     words = ", ".join(f"{count} {mark}" for mark, count in counts.items())
-    return "\n".join([*map(str, findings), words])
+    return "\n".join([*(printable(str(finding)) for finding in findings), words])
 
 
 def render_json(findings: Sequence[Finding]) -> str:

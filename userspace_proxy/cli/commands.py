@@ -36,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         status = _dispatch(words)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except ConfigError as exc:
         _complain(exc)
         return WRONG_USAGE
@@ -47,9 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return DONE
     except BrokenPipeError:
-        # The reader of the output (``| head``) has closed it; Python must not write at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # The reader of the output (``| head``) has closed it.
+        _discard_output()
         return DONE
+    except OSError as exc:
+        if not _is_output_broken():
+            raise
+        _discard_output()
+        _complain(UserspaceProxyError(f"cannot write the output: {exc.strerror}"))
+        return FAILED
     return status
 
 
@@ -104,13 +109,30 @@ def _ignore_signals() -> None:
 def _open_standard_streams() -> None:
     """Open /dev/null where stdin, stdout or stderr is closed.
 
-    Otherwise the next socket would get that number, and the output.
+    Otherwise the next socket would get that number, and the output. What is printed to a closed
+    stdout fails with the kernel's words, as in other programs: it is open for reading only.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
+            os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+
+
+def _is_output_broken() -> bool:
+    """Return whether it is stdout that fails."""
+    try:
+        os.write(1, b"\n")
+    except OSError:
+        return True
+    return False
+
+
+def _discard_output() -> None:
+    """Have Python write what is left at its exit to /dev/null."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _tolerate_encodings() -> None:
@@ -128,4 +150,10 @@ def _write_similar(error: UnicodeError) -> tuple[str, int]:
 
 
 def _one_line(exc: UserspaceProxyError) -> str:
-    return " ".join(str(exc).split("\n"))
+    line = " ".join(str(exc).split("\n"))
+    if line.isprintable():
+        return line
+    # It may contain the name of a file, or what was typed.
+    from ..status.text import printable
+
+    return printable(line)

@@ -107,6 +107,7 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
     from ..explain import read_subject
     from ..explain.planned import plan_status
     from ..sources.manifests import load_manifests
+    from ..status.text import printable
 
     options = make_options(settings)
     snapshot, problems = load_manifests(
@@ -115,7 +116,7 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
         service_cidrs=settings.service_cluster_ip_range,
     )
     for problem in problems:
-        print(f"warning: {problem}", file=sys.stderr)
+        print(f"warning: {printable(str(problem))}", file=sys.stderr)
     _state_of(snapshot, service)
     status = plan_status(snapshot, options, now=time.time(), is_node=False)
     subject = read_subject(status, service, settings.manifests, is_live=False)

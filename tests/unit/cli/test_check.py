@@ -21,6 +21,11 @@ def test_each_finding_is_a_line_and_the_last_counts_them():
     )
 
 
+def test_control_characters_in_a_name_are_not_printed():
+    text = render_text([warning("manifests", "\x1b[2Ja\nok  b: not YAML")])
+    assert text.splitlines()[0] == "warning  manifests: \ufffd[2Ja\ufffdok  b: not YAML"
+
+
 def test_errors_make_the_status_one(tmp_path, capsys):
     path = tmp_path / "web.yaml"
     path.write_text(SERVICE)

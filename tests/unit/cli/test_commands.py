@@ -61,6 +61,7 @@ def test_wrong_usage_is_one_line_and_status_2(words, message, capsys):
                      id="expected-error"),
         pytest.param(ConfigError("wrong"), 2, "error: wrong\n", id="late-config-error"),
         pytest.param(SteeringError("two\nlines"), 1, "error: two lines\n", id="two-lines"),
+        pytest.param(SteeringError("\x1b[2Jx\udce9"), 1, "error: \ufffd[2Jx\ufffd\n", id="escapes"),
         pytest.param(KeyboardInterrupt(), 0, "", id="ctrl-c"),
     ],
 )  # fmt: skip
@@ -130,6 +131,28 @@ def test_a_reader_that_closes_the_pipe_is_no_error():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("redirection", "error"),
+    [
+        pytest.param(">&-", "Bad file descriptor", id="closed"),
+        pytest.param(">/dev/full", "No space left on device", id="full"),
+    ],
+)
+@pytest.mark.parametrize("word", ["--version", "man"], ids=["short", "long"])
+def test_an_output_that_cannot_be_written_is_one_line(redirection, error, word):
+    command = [sys.executable, "-m", "userspace_proxy.cli", word]
+    script = ["sh", "-c", f'exec "$@" {redirection}', "sh"]
+    done = subprocess.run([*script, *command], stderr=subprocess.PIPE, text=True, timeout=30)
+    line = f"error: cannot write the output: {error}\n"
+    assert (done.returncode, done.stderr) == (1, line)
+
+
+def test_an_error_of_the_system_elsewhere_is_a_bug(stand_ins, clean_logging):
+    stand_ins(OSError(9, "Bad file descriptor"))
+    with pytest.raises(OSError, match="Bad file"):
+        main([])
+
+
 def test_a_terminal_without_unicode_gets_similar_signs():
     code = (
         "import sys; from userspace_proxy.cli import main; status = main(['--version']); "
@@ -156,7 +179,7 @@ def test_closed_standard_streams_become_dev_null(tmp_path):
     command = [sys.executable, "-c", script, str(result)]
     closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
     subprocess.run([*closed, *command], check=True, timeout=20)
-    assert result.read_text() == "0 ['/dev/null', '/dev/null', '/dev/null']"
+    assert result.read_text() == "1 ['/dev/null', '/dev/null', '/dev/null']"
 
 
 IMPORTING = """

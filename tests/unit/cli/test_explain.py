@@ -130,6 +130,13 @@ def test_a_problem_of_another_file_is_a_warning(manifests, tmp_path, capsys):
     assert flag
 
 
+def test_control_characters_in_a_files_name_are_not_printed(manifests, tmp_path, capsys):
+    manifests()
+    (tmp_path / "\x1b[2J.yaml").write_text("{")
+    assert main(["explain", "shop/web", f"--manifests={tmp_path}"]) == 0
+    assert capsys.readouterr().err.startswith(f"warning: {tmp_path}/\ufffd[2J.yaml")
+
+
 def test_a_client_is_judged(serve_view, capsys):
     assert main(["explain", "shop/web", "--from=10.0.0.1", serve_view(make_calm_view())]) == 0
     assert "10.0.0.1 is admitted: every client is" in capsys.readouterr().out
