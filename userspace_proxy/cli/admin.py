@@ -53,6 +53,7 @@ class AdminAddress:
 
         Raises:
             NotAnswered: No proxy answers there.
+            ConfigError: It doesn't understand what is searched for.
             UserspaceProxyError: It refuses to answer, or is of another version.
         """
         wanted = urlencode({name: text for name, text in query.items() if text})
@@ -78,6 +79,8 @@ class AdminAddress:
             )
         if response.status == http.client.NOT_FOUND and query.get("service"):
             raise UserspaceProxyError(body.decode("utf-8", "replace").strip())
+        if response.status == http.client.BAD_REQUEST and query.get("q"):
+            raise ConfigError(f"--search: {body.decode('utf-8', 'replace').strip()}")
         if response.status != http.client.OK:
             said = body.decode("utf-8", "replace").strip()
             raise UserspaceProxyError(f"cannot read {path} at {self}: {response.status} {said}")

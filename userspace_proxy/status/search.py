@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..plan import IgnoredService
+from ..model import IPFamily, Protocol
+from ..model.similar import did_you_mean
+from ..plan import IgnoredService, Side
 from .port_state import Level, PortState
 from .view import HealthCheckView, ServicePortView
 
@@ -31,6 +33,12 @@ QUALIFIERS = {
     "cause": "why clients aren't served",
 }
 """Each with what it matches, in words."""
+_STATES = (
+    "served", "partly-served", "not-served", "refused", "dropped",
+    "not-answering", "partly-answering", "out-of-ports", "out-of-client-ports",
+    "problem", "busy", "idle", "ejected", "ignored",
+    *Level, *Side, *(str(one).lower() for one in (*Protocol, *IPFamily)),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,16 @@ class Search:
     def parse(cls, text: str) -> Search:
         """Read what a user has typed; every text is valid."""
         return cls(tuple(filter(None, map(_term, text[:MAX_LENGTH].lower().split()))))
+
+    @property
+    def unknown(self) -> str:
+        """The first state that doesn't exist, and the nearest one, in words; empty if all do."""
+        for term in self.terms:
+            if term.key == "is" and not any(state.startswith(term.text) for state in _STATES):
+                known = ", ".join(filter(None, _STATES))
+                hint = did_you_mean(term.text, _STATES, prefix="is:") or f"one of {known}"
+                return f"there is no state is:{term.text} ({hint})"
+        return ""
 
     def matches_port(self, port: ServicePortView, state: PortState, *, is_busy: bool) -> bool:
         """Return whether a Service port is found.

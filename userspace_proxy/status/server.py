@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib import resources
 
 from aiohttp import web
@@ -29,9 +29,18 @@ from .metrics import ProbeCounts, SyncMetrics, render_metrics
 from .middleware import Middleware, make_runner
 from .page import render_page
 from .sampling import Sampler
+from .search import Search
 from .selection import Selection
 from .stream import Streams
-from .text import LEVEL_HEADER, StatusText, prefers_text, render_text, render_top, say_missing
+from .text import (
+    LEVEL_HEADER,
+    StatusText,
+    prefers_text,
+    printable,
+    render_text,
+    render_top,
+    say_missing,
+)
 from .timeline import Event
 from .view import StatusView
 
@@ -164,7 +173,7 @@ class StatusServer:
 
     async def _text(self, request: web.Request) -> web.Response:
         query = {"sort": "-rate", **request.query} if "top" in request.query else request.query
-        sample, selection = await self._sampler.look(), Selection.parse(query)
+        sample, selection = await self._sampler.look(), _strictly_selected(query)
         service, history = query.get("service", ""), sample.history
         part = _part(sample.view, service)
 
@@ -203,7 +212,8 @@ class StatusServer:
         return web.Response(body=page.body, headers=page.headers)
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
-        view, now, selection = await self._fresh(), self._clock(), Selection.parse(request.query)
+        selection = _strictly_selected(request.query)
+        view, now = await self._fresh(), self._clock()
         service = request.query.get("service", "")
         view = _part(view, service)
         if "watch" in request.query and request.method == "GET":
@@ -241,6 +251,18 @@ def _part(view: StatusView, service: str) -> StatusView:
     if service and not part.ports and not part.ignored:
         raise web.HTTPNotFound(reason=say_missing(view, service))
     return part
+
+
+def _strictly_selected(query: Mapping[str, str]) -> Selection:
+    """Return the selection of a whole search; that of the page may be half typed.
+
+    Raises:
+        HTTPBadRequest: It searches for a state that doesn't exist.
+    """
+    selection = Selection.parse(query)
+    if unknown := Search.parse(selection.q).unknown:
+        raise web.HTTPBadRequest(reason=printable(unknown))
+    return selection
 
 
 def _is_closed() -> StatusView:

@@ -151,3 +151,11 @@ def test_a_search_selects_what_the_exit_status_is_about(form, serve_view):
     server = serve_view(make_troubled_view())
     assert main(["status", "-o", form, "-q", "is:served name:web", server]) == 0
     assert main(["status", "-o", form, "--search=is:refused", server]) == 3
+
+
+@pytest.mark.parametrize("command", ["status", "status -o json", "top"])
+def test_a_state_that_does_not_exist_is_wrong_usage(command, serve_view, capsys):
+    assert main([*command.split(), "-q", "is:refusd", serve_view(make_calm_view())]) == 2
+    assert capsys.readouterr().err == (
+        "error: --search: there is no state is:refusd (did you mean is:refused?)\n"
+    )

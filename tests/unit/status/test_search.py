@@ -5,7 +5,15 @@ from userspace_proxy.policy.causes import external_ip_off
 from userspace_proxy.status.port_state import judge
 from userspace_proxy.status.search import MAX_LENGTH, Search, Term
 
-from .views import make_endpoint, make_frontend, make_health_check, make_ignored, make_port
+from .views import (
+    make_endpoint,
+    make_frontend,
+    make_health_check,
+    make_ignored,
+    make_port,
+    make_troubled_view,
+    make_two_sides,
+)
 
 WEB = make_port(
     "web",
@@ -90,3 +98,24 @@ def test_health_checks_are_found_by_name():
 
 def test_long_searches_are_cut():
     assert Search.parse("a" * 5000) == Search((Term("", "a" * MAX_LENGTH),))
+
+
+def test_every_state_of_a_port_is_known():
+    sides = make_two_sides()
+    for port in (*make_troubled_view().ports, *sides, *PORTS.values(), LATE):
+        state = judge(port)
+        word = state.word.replace(" ", "-")
+        for text in (word, state.level, port.plan.protocol, f"{port.plan.key.family}"):
+            assert Search.parse(f"is:{text}").unknown == ""
+    assert Search.parse("is:busy is:idle is:ejected is:problem is:ignored is:ext is:").unknown == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [
+        ("web -is:servd", "there is no state is:servd (did you mean is:served?)"),
+        ("is:xyzzy", "there is no state is:xyzzy (one of served, partly-served, "),
+    ],
+)
+def test_a_state_that_does_not_exist_is_unknown(text, unknown):
+    assert Search.parse(text).unknown.startswith(unknown)

@@ -104,6 +104,18 @@ async def test_a_terminal_gets_the_status_as_text():
         assert "endpoint  10.244.1.193:8080" in wide
 
 
+async def test_a_state_that_does_not_exist_is_refused_except_on_the_page():
+    async with serving(make_troubled_view()) as client:
+        for path in ("/?q=is:refusd", "/api/v1/status?q=is:refusd"):
+            response, text = await client.ask(path, Accept="text/plain")
+            assert (response.status, text) == (
+                400,
+                "there is no state is:refusd (did you mean is:refused?)\n",
+            )
+        response, _ = await client.ask("/?q=is:refusd", Accept="text/html")
+        assert response.status == 200
+
+
 async def test_a_terminal_can_search_and_gets_rates():
     async with serving(make_troubled_view()) as client:
         _, text = await client.ask("/?q=is:refused", Accept="text/plain")
