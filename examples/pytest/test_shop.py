@@ -37,7 +37,7 @@ def test_a_backend_returns(service_proxy: ServiceProxy) -> None:
     """All backends are dead, and the client sees it; then one is back."""
     web = service_proxy.service("web", backends=1)
     web.backends[0].stop()
-    with pytest.raises(ConnectionResetError):
+    with pytest.raises(OSError, match="reset by peer"):
         fetch(web)
     web.backends[0].start()
     web.eventually(lambda web: fetch(web) == "web-1")

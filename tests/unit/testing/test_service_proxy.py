@@ -139,7 +139,7 @@ def test_all_backends_reset(proxy):
     web = proxy.service("web", backends=2)
     web.fault("reset_peer")
     for _ in range(2):
-        with pytest.raises(ConnectionResetError):
+        with pytest.raises(OSError, match="reset by peer"):
             get(web)
     web.heal()
     assert get(web) == "web-1"
