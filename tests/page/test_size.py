@@ -1,7 +1,5 @@
 """The page of 5,000 Services in a real browser: its size, updates and scrolling."""
 
-import json
-
 import pytest
 from playwright.async_api import expect
 
@@ -11,7 +9,14 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LARGEST_PAGE_BYTES = 200_000
 MOST_ELEMENTS = 4_000
-LONGEST_STALL_MS = 50
+# In one task of the browser: its time depends on them.
+MOST_CHANGES = 4_000
+
+COUNT_CHANGES = """
+mostChanges = 0;
+new MutationObserver((changes) => { mostChanges = Math.max(mostChanges, changes.length); })
+  .observe(document, {subtree: true, childList: true, characterData: true, attributes: true})
+"""
 
 
 def make_large_view(count, tick=0):
@@ -39,11 +44,10 @@ async def test_the_first_page_of_a_large_cluster_is_small(screen):
     assert await page.locator("*").count() < MOST_ELEMENTS
 
 
-async def test_updates_of_a_large_cluster_do_not_stall_the_browser(browser, screen):
+async def test_an_update_of_a_large_cluster_changes_a_small_part_of_the_page(screen):
     views = [make_large_view(5000, tick) for tick in range(5)]
-    page = await screen.open(make_view())
-    await browser.start_tracing(page=page, categories=["toplevel", "__metadata"])
-    await screen.open(views[0], "/?sort=-rate")
+    page = await screen.open(views[0], "/?sort=-rate")
+    await page.evaluate(COUNT_CHANGES)
     for view in views[1:]:
         screen.show(view)
         total = page.get_by_label("Traffic of this node")
@@ -53,24 +57,4 @@ async def test_updates_of_a_large_cluster_do_not_stall_the_browser(browser, scre
     await page.keyboard.press("/")
     await page.keyboard.type("team-07 web-00127", delay=30)
     await expect(page.locator("tbody.port")).to_have_count(1, timeout=10_000)
-    assert longest_task_ms(await browser.stop_tracing()) < LONGEST_STALL_MS
-
-
-def longest_task_ms(trace):
-    """Return the processor time of the longest task of a page.
-
-    Unlike the duration, it doesn't depend on what else this machine does.
-    """
-    events = json.loads(trace)["traceEvents"]
-    threads = {
-        (event["pid"], event["tid"])
-        for event in events
-        if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
-    }
-    took = [
-        event["tdur"] / 1000
-        for event in events
-        if (event["pid"], event["tid"]) in threads and "tdur" in event
-    ]
-    assert len(took) > 100
-    return max(took)
+    assert 0 < await page.evaluate("mostChanges") < MOST_CHANGES
