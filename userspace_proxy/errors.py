@@ -9,7 +9,8 @@
     ├── SteeringError          the kernel refused a rule or a route
     │   └── SteeringConflict   another program owns that name or address
     ├── LockHeld               another proxy runs on this node
-    └── SandboxError           namespaces cannot be created here
+    ├── SandboxError           namespaces cannot be created here
+    └── PlatformError          this operating system has no epoll
 
 Modules define narrower ones below these for their callers. Any other exception is a bug, and is
 logged with its traceback. Expected outcomes (no endpoint, a refused dial) are values.
@@ -89,3 +90,7 @@ class LockHeld(UserspaceProxyError):
 
 class SandboxError(UserspaceProxyError):
     """A network namespace cannot be created or entered here."""
+
+
+class PlatformError(UserspaceProxyError):
+    """A proxy cannot run on this operating system."""

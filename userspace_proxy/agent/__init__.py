@@ -8,6 +8,18 @@
 The only package that depends on all shells.
 """
 
+import select
+import sys
+
+from ..errors import PlatformError
+
+if not hasattr(select, "epoll"):
+    # Before the modules that need it: each of them would name one of many missing functions.
+    raise PlatformError(
+        f"userspace-proxy runs on Linux only: Python on {sys.platform} has no epoll",
+        hint="use a Linux container, a virtual machine or WSL",
+    )
+
 from .embedding import AddedService
 from .options import Options
 from .proxy import Proxy

@@ -12,9 +12,11 @@ proxy only when a test asks for it.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import pytest
+
+from ..errors import PlatformError
 
 if TYPE_CHECKING:
     from .service_proxy import ServiceProxy
@@ -31,6 +33,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="function",
         help="whether each test gets a proxy of its own (function), or all share one (session)",
     )
+    what = "fail instead of skipping a test where this machine lacks what a fixture needs"
+    group.addoption("--service-proxy-require", action="store_true", help=what)
+    parser.addini("service_proxy_require", what, type="bool", default=False)
+
+
+def skip(request: pytest.FixtureRequest, reason: str) -> NoReturn:
+    """Skip the test that requests a fixture, or fail it if skips are forbidden.
+
+    Args:
+        reason: What is missing, and the remedy.
+    """
+    is_required = request.config.getoption("--service-proxy-require")
+    if is_required or request.config.getini("service_proxy_require"):
+        pytest.fail(f"{request.fixturename}: {reason}", pytrace=False)
+    pytest.skip(f"{request.fixturename}: {reason}")
 
 
 def _scope(fixture_name: str, config: pytest.Config) -> Literal["function", "session"]:
@@ -42,7 +59,10 @@ def _scope(fixture_name: str, config: pytest.Config) -> Literal["function", "ses
 @pytest.fixture(scope=_scope)
 def service_proxy(request: pytest.FixtureRequest) -> Iterator[ServiceProxy]:
     """Start a proxy; ``service_proxy.service("web", port=80, backends=2)`` serves a Service."""
-    from .service_proxy import ServiceProxy
+    try:
+        from .service_proxy import ServiceProxy
+    except PlatformError as exc:
+        skip(request, str(exc))
 
     proxies = request.config.stash.setdefault(_PROXIES, [])
     with ServiceProxy() as proxy:

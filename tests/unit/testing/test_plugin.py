@@ -41,6 +41,45 @@ def test_a_dead_backend_costs_no_request(service_proxy):
     result.assert_outcomes(passed=1)
 
 
+WITHOUT_EPOLL = """
+import select
+
+for name in [name for name in vars(select) if "epoll" in name.lower()]:
+    delattr(select, name)
+"""
+
+
+@pytest.fixture
+def run_without_epoll(run, pytester):
+    """Run a test that needs a proxy where there is no epoll, as on macOS."""
+
+    def run_it(*arguments):
+        pytester.makeconftest(WITHOUT_EPOLL)
+        return run("def test_it(service_proxy): pass", *arguments)
+
+    return run_it
+
+
+def test_without_epoll_it_is_skipped_and_the_reason_is_stated(run_without_epoll):
+    result = run_without_epoll("-rs")
+    result.assert_outcomes(skipped=1)
+    reason = "SKIPPED*service_proxy: userspace-proxy runs on Linux only:*has no epoll (use a Linux*"
+    result.stdout.fnmatch_lines([reason])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["--service-proxy-require"], id="option"),
+        pytest.param(["-o", "service_proxy_require=true"], id="ini"),
+    ],
+)
+def test_a_skip_may_be_forbidden(run_without_epoll, arguments):
+    result = run_without_epoll(*arguments)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["service_proxy: userspace-proxy runs on Linux only:*"])
+
+
 SCOPE = """
 seen = []
 
