@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..model import Cause, CauseCode
 from ..status.port_state import Level
 from ..status.text import ejected_in_words
-from ..status.units import plural, seconds_in_words
+from ..status.units import plural, seconds_in_words, times_in_words
 from .clients import say_client
 from .commands import next_command
 from .probe import ProbeResult
@@ -250,7 +250,9 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     if port.level is not Level.OK:
         return PathStep(port.level, "endpoints", port.sentence, hint, tuple(details))
     if port.is_dropping:
-        figures = "".join(_figures(cause, now) for cause in port.turned_away)
+        figures = "".join(
+            times_in_words(cause.count, cause.last_at, now) for cause in port.turned_away
+        )
         return PathStep(Level.OK, "endpoints", f"{port.sentence}{figures}", hint, tuple(details))
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
     policy = f"; {port.policy}" if port.policy else ""
@@ -281,15 +283,7 @@ def _endpoint(endpoint: EndpointFacts, now: float) -> tuple[Level, str]:
 
 
 def _told(cause: CauseFacts, now: float) -> str:
-    return f"{cause.sentence}{_figures(cause, now)}"
-
-
-def _figures(cause: CauseFacts, now: float) -> str:
-    if not cause.count:
-        return ""
-    times = "once" if cause.count == 1 else f"{cause.count:,} times"
-    last = f", last {seconds_in_words(max(0.0, now - cause.last_at))} ago" if cause.last_at else ""
-    return f" ({times}{last})"
+    return f"{cause.sentence}{times_in_words(cause.count, cause.last_at, now)}"
 
 
 def _dial_address(address: str, result: ProbeResult) -> PathStep:

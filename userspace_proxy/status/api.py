@@ -24,6 +24,7 @@ from .answer import (
     TotalsAnswer,
     UnservedAnswer,
 )
+from .judging import RememberingJudge
 from .port_state import PortState
 from .problems import summarise
 from .selection import Selected, Selection, select
@@ -121,8 +122,9 @@ def make_answer(
     Args:
         port: Makes the part about one Service port.
     """
-    chosen = select(view, selection)
-    summary = summarise(view, now)
+    judge = RememberingJudge()
+    chosen = select(view, selection, judge=judge)
+    summary = summarise(view, now, judge=judge)
     return StatusAnswer(
         now=now,
         level=summary.level,

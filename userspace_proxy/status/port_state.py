@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ..model import Cause, CauseCode
 from ..policy.causes import not_listening, out_of_client_ports, out_of_ports
-from .units import plural
+from .units import capitalised, plural
 from .view import EndpointView, ServicePortView
 
 
@@ -98,7 +98,7 @@ def _judge(port: ServicePortView) -> _Judgement:
         return Level.ATTENTION, "partly answering", _some_fail(failing, len(usable)), ()
     if port.is_out_of_client_ports:
         cause = out_of_client_ports()
-        return Level.ATTENTION, "out of client ports", _capitalised(cause.sentence), (cause,)
+        return Level.ATTENTION, "out of client ports", capitalised(cause.sentence), (cause,)
     return _served(port, len(usable))
 
 
@@ -157,10 +157,4 @@ def _some_fail(failing: Sequence[EndpointView], usable: int) -> str:
     if len(failing) > 1:
         return f"{len(failing)} of {plural(usable, 'endpoint')} don't answer; {serve}"
     cause = failing[0].cause
-    return (
-        f"{_capitalised(str(cause))}; {serve}" if cause else f"1 endpoint doesn't answer; {serve}"
-    )
-
-
-def _capitalised(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return f"{capitalised(str(cause))}; {serve}" if cause else f"1 endpoint doesn't answer; {serve}"

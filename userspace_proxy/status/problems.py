@@ -19,7 +19,7 @@ from ..model import CauseCode
 from .health import late_s
 from .judging import Judge
 from .port_state import Level, judge
-from .units import count_in_words, plural, seconds_in_words
+from .units import capitalised, count_in_words, plural, seconds_in_words
 from .view import StatusView
 
 # From here on a busy node should get a higher limit before accepting has to pause.
@@ -59,21 +59,7 @@ class Summary:
 
 def summarise(view: StatusView, now: float, *, judge: Judge = judge) -> Summary:
     """Return the state of everything, and all problems."""
-    node = [
-        *_starting(view),
-        *_source(view),
-        *_last_state(view, now),
-        *_workers(view),
-        *_steering(view),
-        *_client_address(view),
-        *_tracking(view),
-        *_firewalls(view),
-        *_sync(view, now),
-        *_unserved(view),
-        *_conflicts(view),
-        *_health_checks(view),
-        *_node(view),
-    ]
+    node = problems_of_node(view, now)
     ports = [
         Problem(
             state.level,
@@ -88,7 +74,7 @@ def summarise(view: StatusView, now: float, *, judge: Judge = judge) -> Summary:
         if state.level is not Level.OK
     ]
     ports.sort(key=lambda problem: (problem.port, problem.family, problem.side))
-    problems = sorted([*node, *ports], key=lambda problem: problem.level is not Level.TROUBLE)
+    problems = _worst_first([*node, *ports])
     return Summary(
         level=problems[0].level if problems else Level.OK,
         verdict=_verdict(view, on_node=len(node), on_ports=len(ports)),
@@ -96,10 +82,34 @@ def summarise(view: StatusView, now: float, *, judge: Judge = judge) -> Summary:
     )
 
 
+def problems_of_node(view: StatusView, now: float) -> list[Problem]:
+    """Return the problems that concern no single Service port, the worst first."""
+    found = [
+        *_starting(view),
+        *_source(view),
+        *_last_state(view, now),
+        *_workers(view),
+        *_steering(view),
+        *_client_address(view),
+        *_tracking(view),
+        *_firewalls(view),
+        *_sync(view, now),
+        *_unserved(view),
+        *_conflicts(view),
+        *_health_checks(view),
+        *_node(view),
+    ]
+    return _worst_first(found)
+
+
 def codes_of_node(view: StatusView) -> frozenset[CauseCode]:
     """Return the causes that concern the whole node."""
     found = (*_source(view), *_last_state(view, view.last_state.served_at), *_firewalls(view))
     return frozenset(problem.code for problem in found if problem.code)
+
+
+def _worst_first(problems: list[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: problem.level is not Level.TROUBLE)
 
 
 def _verdict(view: StatusView, *, on_node: int, on_ports: int) -> str:
@@ -178,7 +188,7 @@ def _workers(view: StatusView) -> Iterator[Problem]:
     for line in view.worker_problems:
         yield Problem(
             Level.TROUBLE,
-            _capitalised(line),
+            capitalised(line),
             "Its open connections were reset; new ones are served by other workers, or wait",
         )
 
@@ -256,8 +266,8 @@ def _sync(view: StatusView, now: float) -> Iterator[Problem]:
 
 def _unserved(view: StatusView) -> Iterator[Problem]:
     for error in view.unserved:
-        way_out = f"{_capitalised(error.hint)}; it is retried every 5 s"
-        yield Problem(Level.TROUBLE, _capitalised(error.message), way_out)
+        way_out = f"{capitalised(error.hint)}; it is retried every 5 s"
+        yield Problem(Level.TROUBLE, capitalised(error.message), way_out)
 
 
 def _conflicts(view: StatusView) -> Iterator[Problem]:
@@ -293,10 +303,6 @@ def _node(view: StatusView) -> Iterator[Problem]:
             Level.ATTENTION,
             "This node is to be deleted: /healthz answers 503, so that load balancers avoid it",
         )
-
-
-def _capitalised(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _memory(view: StatusView) -> Problem:

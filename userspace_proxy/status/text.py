@@ -14,17 +14,24 @@ Rule 3: sentences are those of the page: this module only places them.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..model import Cause, CauseCode
+from ..model.similar import did_you_mean
 from ..plan import IgnoredService
 from .history import IDLE, History
 from .port_state import Level, PortState
-from .problems import summarise
+from .problems import problems_of_node
 from .selection import Selected, Selection, select
-from .units import bytes_in_words, count_in_words, plural, rate_in_words, seconds_in_words
+from .units import (
+    bytes_in_words,
+    count_in_words,
+    plural,
+    rate_in_words,
+    seconds_in_words,
+    times_in_words,
+)
 from .view import EndpointView, ServicePortView, StatusView
 
 LEVEL_HEADER = "X-Userspace-Proxy-Level"
@@ -149,9 +156,8 @@ def say_missing(view: StatusView, service: str) -> str:
     """Return that there is no such Service, and the nearest name."""
     names = {str(port.plan.key.name.service) for port in view.ports}
     names |= {str(item.service) for item in view.ignored}
-    near = difflib.get_close_matches(service, sorted(names), n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    return printable(f"there is no Service {service}{hint}")
+    hint = did_you_mean(service, sorted(names))
+    return printable(f"there is no Service {service}{f' ({hint})' if hint else ''}")
 
 
 def _header(
@@ -182,9 +188,9 @@ def _workers(view: StatusView) -> list[str]:
 
 
 def _node_lines(view: StatusView, now: float) -> Iterator[_Entry]:
-    for problem in summarise(view, now).problems:
+    for problem in problems_of_node(view, now):
         # A Service whose address is taken has a line of its own.
-        if not problem.port and problem.code is not CauseCode.ADDRESS_TAKEN:
+        if problem.code is not CauseCode.ADDRESS_TAKEN:
             way_out = f" ({problem.way_out})" if problem.way_out else ""
             yield _Entry(problem.level, ("node", f"{problem.what}{way_out}"))
 
@@ -211,7 +217,7 @@ def _usable(port: ServicePortView) -> str:
 def _words(one: Selected, now: float, history: History) -> str:
     port, state = one.port, one.state
     if state.level is not Level.OK or port.plan.is_dropping:
-        return state.sentence + _figures(state.causes[0], now) if state.causes else state.sentence
+        return state.sentence + (_times(state.causes[0], now) if state.causes else "")
     traffic = port.traffic
     open_ = f"{count_in_words(traffic.active)} open"
     if history.has_rates:
@@ -226,7 +232,7 @@ def _words(one: Selected, now: float, history: History) -> str:
 def _details(port: ServicePortView, state: PortState, now: float) -> Iterator[str]:
     """Yield the causes, addresses and endpoints of a Service port."""
     for cause in state.causes:
-        yield f"{cause.code}: {cause}{_figures(cause, now)}"
+        yield f"{cause.code}: {cause}{_times(cause, now)}"
         if cause.hint:
             yield f"  -> {cause.hint}"
     for view in port.frontends:
@@ -275,13 +281,8 @@ def _ignored_count(count: int) -> str:
     return f"  {IGNORED_MARK} {words} ignored by design: wide output lists them"
 
 
-def _figures(cause: Cause, now: float) -> str:
-    """Return how often and when something failed, in brackets; empty for a state."""
-    if not cause.count:
-        return ""
-    times = "once" if cause.count == 1 else f"{cause.count:,} times"
-    last = f", last {seconds_in_words(max(0.0, now - cause.last_at))} ago" if cause.last_at else ""
-    return f" ({times}{last})"
+def _times(cause: Cause, now: float) -> str:
+    return times_in_words(cause.count, cause.last_at, now)
 
 
 def _format(lines: Sequence[_Entry]) -> Iterator[str]:

@@ -94,6 +94,24 @@ def plural(count: int, noun: str, nouns: str = "") -> str:
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
+def times_in_words(count: int, last_at: float, now: float) -> str:
+    """Return `` (3 times, last 2 s ago)``; empty if the count is 0.
+
+    Args:
+        last_at: When it happened last; 0 if that isn't known.
+    """
+    if not count:
+        return ""
+    times = "once" if count == 1 else f"{count:,} times"
+    last = f", last {seconds_in_words(max(0.0, now - last_at))} ago" if last_at else ""
+    return f" ({times}{last})"
+
+
+def capitalised(text: str) -> str:
+    """Return a text with its first letter in upper case; the rest stays as it is."""
+    return text[:1].upper() + text[1:]
+
+
 def _two(first: int, first_unit: str, second: int, second_unit: str) -> str:
     text = f"{first} {first_unit}"
     return f"{text} {second} {second_unit}" if second else text

@@ -5,7 +5,7 @@ import pytest
 from userspace_proxy.errors import ListenError
 from userspace_proxy.policy.bridges import BridgeObstacle
 from userspace_proxy.status.port_state import Level, judge
-from userspace_proxy.status.problems import summarise
+from userspace_proxy.status.problems import problems_of_node, summarise
 from userspace_proxy.status.view import (
     ClientAddressView,
     LastStateView,
@@ -295,3 +295,11 @@ def test_a_shortage_of_memory_is_shown_for_a_moment_after_its_end():
     (problem,) = summarise(view, NOW).problems
     assert "80 % of the limit of 200 MiB is used, it was more a moment ago" in problem.what
     assert "MemoryMax=" in problem.way_out
+
+
+def test_problems_of_the_node_alone_are_the_worst_first_too():
+    found = problems_of_node(make_troubled_view(), NOW)
+    levels = [problem.level for problem in found]
+    assert not any(problem.port for problem in found)
+    assert levels == sorted(levels, key=lambda level: level is not Level.TROUBLE)
+    assert set(levels) == {Level.TROUBLE, Level.ATTENTION}

@@ -2,11 +2,13 @@ import pytest
 
 from userspace_proxy.status.units import (
     bytes_in_words,
+    capitalised,
     count_in_short,
     count_in_words,
     plural,
     rate_in_words,
     seconds_in_words,
+    times_in_words,
     waits_in_words,
 )
 from userspace_proxy.status.view import Times
@@ -81,7 +83,7 @@ def test_an_impossible_rate():
     ("times", "expected"),
     [
         pytest.param(Times(), "", id="none"),
-        pytest.param(Times((0.001, 0.01), (0, 0, 0)), "", id="nobody-has-waited"),
+        pytest.param(Times((0.001, 0.01), (0, 0, 0)), "", id="none-has-waited"),
         pytest.param(
             Times((0.001, 0.01), (98, 2, 0)), "≤ 1 ms (median), ≤ 10 ms (99 %)", id="both-bounds"
         ),
@@ -110,3 +112,22 @@ def test_waits(times, expected):
 )
 def test_short_counts(count, expected):
     assert count_in_short(count) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "last_at", "expected"),
+    [
+        pytest.param(0, 90.0, "", id="never"),
+        pytest.param(1, 0.0, " (once)", id="at-an-unknown-time"),
+        pytest.param(1, 98.0, " (once, last 2 s ago)", id="once"),
+        pytest.param(1200, 40.0, " (1,200 times, last 1 min ago)", id="often"),
+        pytest.param(2, 101.0, " (2 times, last 0 ms ago)", id="by-a-clock-that-is-ahead"),
+    ],
+)
+def test_times(count, last_at, expected):
+    assert times_in_words(count, last_at, 100.0) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", ""), ("a List", "A List"), ("é", "É")])
+def test_capitalised(text, expected):
+    assert capitalised(text) == expected
