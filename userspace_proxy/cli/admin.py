@@ -14,11 +14,10 @@ from ..config.settings import Settings
 from ..config.values import InheritedSocket
 from ..errors import ConfigError, UserspaceProxyError
 from ..model import SocketAddress
-from .command import Given
+from .command import PROGRAM, Given
 
 # The JSON of 10,000 Services takes about a second, longer on a busy node.
 _TIMEOUT_S = 20.0
-_PROGRAM = "userspace-proxy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +66,14 @@ class AdminAddress:
         except (OSError, http.client.HTTPException) as exc:
             cause = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
             raise NotAnswered(
-                f"no {_PROGRAM} answers at {self}: {cause}",
+                f"no {PROGRAM} answers at {self}: {cause}",
                 hint="start one, or name the address of its status page: --server=ADDRESS",
             ) from exc
         finally:
             connection.close()
-        if response.getheader("Server") != _PROGRAM:
+        if response.getheader("Server") != PROGRAM:
             raise NotAnswered(
-                f"no {_PROGRAM} answers at {self}: another program does",
+                f"no {PROGRAM} answers at {self}: another program does",
                 hint="kube-proxy uses the same port; name the proxy's own: --server=ADDRESS",
             )
         if response.status == http.client.NOT_FOUND and query.get("service"):

@@ -54,7 +54,7 @@ def next_command(
     """Return the command that shows more about a Service.
 
     Args:
-        cause: What decides how it is served; None if all is well.
+        cause: The cause that the command should be about; None without a problem.
         asked: The flags that named the source of the facts.
         probed: Endpoints were dialled, or can't be from here.
         has_pods: The pods were looked at.

@@ -128,7 +128,7 @@ def explain(
 def _first_cause(
     ports: Sequence[PortFacts], subject: Subject, probes: Probes
 ) -> Cause | CauseFacts | None:
-    """Return the cause that the next command should be about, or None if all is well."""
+    """Return the cause that the next command should be about, or None without a problem."""
     ill = [port for port in ports if port.level is not Level.OK]
     for port in sorted(ill, key=lambda port: _ORDER.index(port.level)):
         if port.causes:
@@ -142,7 +142,7 @@ def _first_cause(
 
 
 def _worst(parts: Sequence[PathPart], *, is_served: bool) -> PathStep | None:
-    """Return the step that decides the sentence, or None if all is well.
+    """Return the step that decides the sentence, or None without a problem.
 
     Args:
         is_served: The Service has ports here, whose clients depend on the node's rules.

@@ -94,7 +94,7 @@ class FaultServer:
         if self._listener.fileno() < 0:
             self._listener = _bound(self.address)
         if self._mode is Mode.REFUSE:
-            # Bound and not listening: the kernel refuses, and nobody else takes the port.
+            # Bound and not listening: the kernel refuses, and no other program can bind the port.
             return
         if self._mode is Mode.SILENT:
             self._listener.listen(0)
@@ -104,7 +104,7 @@ class FaultServer:
         self._loop.add_reader(self._listener.fileno(), self._accept)
 
     def _fill(self) -> None:
-        """Fill the queue of a listener that accepts nobody: further SYNs get no answer."""
+        """Fill the listener's queue, so that further SYNs get no answer."""
         for _ in range(2):
             filler = socket.socket()
             filler.setblocking(False)

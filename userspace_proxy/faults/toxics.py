@@ -6,12 +6,12 @@ microseconds.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from ..errors import ConfigError
+from ..model.similar import did_you_mean
 
 UPSTREAM, DOWNSTREAM = "upstream", "downstream"
 STREAMS = (UPSTREAM, DOWNSTREAM)
@@ -145,7 +145,7 @@ def read_toxic(
     toxic = types.get(type_)
     if toxic is None:
         raise ConfigError(f"there is no toxic {type_!r}", hint=_near(type_, types))
-    known = {field.name: field.default for field in fields(toxic)}
+    known = [field.name for field in fields(toxic)]
     for key, value in attributes.items():
         if key not in known:
             raise ConfigError(f"toxic {type_} has no {key!r}", hint=_near(key, known))
@@ -155,10 +155,8 @@ def read_toxic(
         raise ConfigError(f"toxic {type_}: stream {stream!r} is not upstream or downstream")
     if isinstance(toxicity, bool) or not 0 <= toxicity <= 1:
         raise ConfigError(f"toxic {type_}: toxicity {toxicity!r} is not a number from 0 to 1")
-    assert MISSING not in known.values(), "every attribute has a default"
     return NamedToxic(name or f"{type_}_{stream}", stream, toxic(**attributes), float(toxicity))
 
 
-def _near(word: str, known: Mapping[str, object]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+def _near(word: str, known: Collection[str]) -> str:
+    return did_you_mean(word, known) or f"known: {', '.join(known)}"

@@ -91,7 +91,7 @@ class StateAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     way_out: str
     """The first cause's hint, or empty."""
     code: CauseCode | None
-    """The first cause's; null if all is well."""
+    """The first cause's; null without a cause."""
 
 
 class PortAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -58,7 +58,7 @@ class PortState:
 
     @property
     def code(self) -> CauseCode | None:
-        """The first cause's; None if all is well."""
+        """The first cause's; None without a cause."""
         return self.causes[0].code if self.causes else None
 
 

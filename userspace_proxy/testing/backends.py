@@ -4,7 +4,7 @@
 ``[echo, http("hello")]``: ready-made ones
 ``[handler]``: a function of the test, which gets an HTTP request, or a reader and a writer
 ``[["redis-server", "--port={port}"]]``: a command
-``["127.0.0.1:8081"]``: an address that somebody else serves
+``["127.0.0.1:8081"]``: an address that another program serves
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import inspect
 import os
 import signal
 import socket
-import struct
 import subprocess
 import threading
 import time
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 from ..agent.arguments import EndpointAddress, read_endpoint
 from ..agent.loop_thread import LoopThread
 from ..errors import SandboxError
+from ..faults.stream import reset
 from ..model import SocketAddress
 from .http_serving import HttpAnswer, HttpHandler, HttpRequest, serve_http
 
@@ -36,7 +36,6 @@ _HOST = "127.0.0.1"
 _COMMAND_READY_S = 20.0
 _COMMAND_ENDS_S = 5.0
 _RETRY_S = 0.01
-_RESET = struct.pack("ii", 1, 0)
 
 
 def http(answer: HttpAnswer) -> HttpHandler:
@@ -61,7 +60,7 @@ class FaultControl(NamedTuple):
 class Backend:
     """One backend of a Service; :meth:`stop` and :meth:`start` make it die and return.
 
-    This class itself is a backend that somebody else serves.
+    This class itself is a backend that another program serves.
     """
 
     is_own = False
@@ -78,11 +77,11 @@ class Backend:
 
     def start(self) -> None:
         """Serve again, at the same address. Idempotent."""
-        raise TypeError(f"{self!r} is served by somebody else: it can't be started here")
+        raise TypeError(f"{self!r} is served by another program: it can't be started here")
 
     def stop(self) -> None:
         """Refuse connections from now on, and reset the open ones. Idempotent."""
-        raise TypeError(f"{self!r} is served by somebody else: it can't be stopped here")
+        raise TypeError(f"{self!r} is served by another program: it can't be stopped here")
 
     def fault(
         self, type_: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: int
@@ -147,10 +146,7 @@ class StreamBackend(Backend):
     def _reset(self, server: asyncio.Server) -> None:
         server.close()
         for writer in self._writers:
-            sock = writer.get_extra_info("socket")
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            writer.transport.abort()
+            reset(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)

@@ -1,4 +1,4 @@
-"""Views to show: a node where all is well, and one with every kind of trouble."""
+"""Views to show: a node without problems, and one with every kind of trouble."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def make_port(
 
 
 def make_view(*ports: ServicePortView, **changes: object) -> StatusView:
-    """Return a node where all is well."""
+    """Return a node without problems."""
     view = StatusView(
         version="0.1.0",
         node="node-a",

@@ -120,10 +120,10 @@ def test_a_command_that_does_not_serve_is_an_error(make, command, words):
         make(command)
 
 
-def test_it_may_be_an_address_that_somebody_else_serves(make):
+def test_it_may_be_an_address_that_another_program_serves(make):
     backend = make("192.0.2.1:80")
     assert backend.address == SocketAddress("192.0.2.1", 80)
-    with pytest.raises(TypeError, match="served by somebody else: it can't be stopped here"):
+    with pytest.raises(TypeError, match="served by another program: it can't be stopped here"):
         backend.stop()
     with pytest.raises(TypeError, match="it can't be started here"):
         backend.start()
