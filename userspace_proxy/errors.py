@@ -53,7 +53,7 @@ class UserspaceProxyError(Exception):
 
 
 class ConfigError(UserspaceProxyError):
-    """A flag, a field of a configuration file, or their combination is wrong."""
+    """A flag, a field of a configuration file, an annotation, or their combination is wrong."""
 
 
 class InputError(UserspaceProxyError):

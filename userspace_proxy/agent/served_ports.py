@@ -321,7 +321,6 @@ def _serving(plan: PortPlan, detours: Mapping[SocketAddress, SocketAddress]) -> 
         outside=plan.outside,
         inside=plan.inside,
         admits=plan.admits,
-        balance=plan.balance,
-        keeps_clients=plan.keeps_clients,
+        handling=plan.handling,
         detours=tuple(detours.items()),
     )

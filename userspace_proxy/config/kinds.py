@@ -12,13 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError
-from .values import (
-    PortRange,
-    format_duration,
-    parse_bool,
-    parse_duration,
-    parse_port_range,
-)
+from ..model.durations import format_duration, parse_duration
+from .values import PortRange, parse_bool, parse_port_range
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""Parses the text of settings: durations, addresses, CIDRs, port ranges.
+"""Parses the text of settings: addresses, CIDRs, port ranges.
 
-The forms are those of kube-proxy's flags, which are Go's: ``1m30s``, ``10.0.0.1:10256``,
-``[::]:10256``, ``17000-29999``, ``17000+999``. IP addresses and networks are returned as text in
-canonical form. Other texts raise ConfigError: ``'5x' is not a duration``.
+The forms are those of kube-proxy's flags: ``10.0.0.1:10256``, ``[::]:10256``, ``17000-29999``,
+``17000+999``. IP addresses and networks are returned as text in canonical form. Other texts raise
+ConfigError: ``'abc' is not a port``.
 """
 
 from __future__ import annotations
@@ -36,14 +36,7 @@ class InheritedSocket(NamedTuple):
 
 ListenAddress = SocketAddress | InheritedSocket
 
-# Go's units, in seconds. Source: Go's time.ParseDuration.
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
-# Go counts nanoseconds in 63 bits: 292 years.
-_LONGEST_S = 9223372036.0
-_AMOUNT = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
-_DURATION = re.compile(f"(?:{_AMOUNT})+", re.ASCII)
 _DIGITS = re.compile(r"\d{1,9}", re.ASCII)
-
 _TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
 _FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
 
@@ -55,46 +48,6 @@ def parse_bool(text: str) -> bool:
     if text in _FALSE:
         return False
     raise ConfigError(f"{text!r} is not true or false")
-
-
-def parse_duration(text: str) -> float:
-    """Return a duration in seconds, 0 or more; ``0`` needs no unit."""
-    text = text.strip().removeprefix("+")
-    if text.startswith("-") and _DURATION.fullmatch(text[1:]):
-        raise ConfigError(f"{text!r} is negative")
-    if text == "0":
-        return 0.0
-    if _DURATION.fullmatch(text):
-        amounts = re.findall(_AMOUNT, text, re.ASCII)
-        seconds = sum(float(amount) * _UNITS_S[unit] for amount, unit in amounts)
-        if seconds > _LONGEST_S:
-            raise ConfigError(f"{text[:20]!r} is too long")
-        # Rounded to nanoseconds, so that 1m0.1s is 60.1 and not 60.1000…01.
-        return round(seconds, 9)
-    if _DIGITS.fullmatch(text):
-        raise ConfigError(f"{text!r} has no unit", hint=f"write {text}s")
-    raise ConfigError(f"{text!r} is not a duration", hint="write 30s, 250ms or 1m30s")
-
-
-def format_duration(seconds: float) -> str:
-    """Write a duration as Go does: ``1h30m0s``, ``250ms``, ``0s``."""
-    if seconds == 0:
-        return "0s"
-    if seconds < 1:
-        for unit in ("ms", "µs"):
-            if seconds >= _UNITS_S[unit]:
-                return f"{_plain(seconds / _UNITS_S[unit])}{unit}"
-        return f"{_plain(seconds * 1e9)}ns"
-    minutes, rest = divmod(seconds, 60)
-    hours, minutes = divmod(int(minutes), 60)
-    written = f"{_plain(rest)}s"
-    if hours or minutes:
-        written = f"{minutes}m{written}"
-    return f"{hours}h{written}" if hours else written
-
-
-def _plain(number: float) -> str:
-    return f"{number:.9f}".rstrip("0").rstrip(".")
 
 
 def parse_address(text: str) -> str:

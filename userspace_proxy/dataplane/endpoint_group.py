@@ -149,12 +149,12 @@ class EndpointGroup(CounterTable):
         )
 
     def _change(self, balancer: Balancer, endpoints: Sequence[SocketAddress], old: Serving) -> None:
-        if self.serving.balance is not old.balance:
+        if self.serving.handling.balance is not old.handling.balance:
             balancer.strategy = self._make_strategy()
         balancer.update(endpoints, affinity_timeout_s=self.serving.affinity_timeout_s)
 
     def _make_strategy(self) -> Strategy:
-        balance = self.serving.balance
+        balance = self.serving.handling.balance
         self.tracks_load = balance is not Balance.ROUND_ROBIN
         if not self.tracks_load:
             # The ends of dials in progress aren't reported any more.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ..model import Balance, SocketAddress
+from ..model import DEFAULT_HANDLING, Handling, SocketAddress
 
 
 class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -20,10 +20,7 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
     """Networks of clients in the cluster."""
     admits: tuple[str, ...] | None = None
     """Networks to admit packets from; others are dropped. None: all; empty: none."""
-    balance: Balance = Balance.ROUND_ROBIN
-    keeps_clients: bool = True
-    """Endpoints may see client addresses where replies return through this node."""
-
+    handling: Handling = DEFAULT_HANDLING
     detours: tuple[tuple[SocketAddress, SocketAddress], ...] = ()
     """Endpoints that are dialled at another address, which passes connections on: for faults."""
 

@@ -99,7 +99,7 @@ class TcpListener:
             connection = TcpConnection(connections, self.group, client, address)
             # A client on this node that dials an address routed here has that address, too.
             is_self = address[0] == self._at.ip
-            connection.may_preserve = self.group.serving.keeps_clients and not is_self
+            connection.may_preserve = self.group.serving.handling.keeps_clients and not is_self
             connections.began(connection)
             if connections.shedding.admit(connection, reactor.now):
                 connection.dial()

@@ -207,7 +207,7 @@ class UdpListener:
         """Connect a socket for a flow; returns 0, or the errno of the failure."""
         now, client_dialer = self.engine.reactor.now, self.engine.client_dialer
         # A client on this node that dials an address routed here has that address, too.
-        may_preserve = self.group.serving.keeps_clients and flow.address[0] != self._ip
+        may_preserve = self.group.serving.handling.keeps_clients and flow.address[0] != self._ip
         try:
             sock, number = client_dialer.dial_for(
                 flow, _DATAGRAM, endpoint, now, may_preserve=may_preserve

@@ -10,12 +10,14 @@ only :func:`parse_ip` creates them.
 from .addresses import Frontend, FrontendKind, IPFamily, Protocol, SocketAddress, pack_ip, parse_ip
 from .causes import Cause, CauseCode
 from .endpoints import Endpoint, EndpointSlice, SlicePort
+from .handling import DEFAULT_HANDLING, Balance, Handling
 from .names import ServiceKey, ServicePortName, SliceKey
 from .networks import contains, intersect, of_family, own_network
 from .nodes import Node
-from .services import Balance, Service, ServicePort, ServiceType
+from .services import Service, ServicePort, ServiceType
 
 __all__ = [
+    "DEFAULT_HANDLING",
     "Balance",
     "Cause",
     "CauseCode",
@@ -23,6 +25,7 @@ __all__ = [
     "EndpointSlice",
     "Frontend",
     "FrontendKind",
+    "Handling",
     "IPFamily",
     "Node",
     "Protocol",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from .addresses import parse_ip
+from .annotations import read_handling
 from .names import ServiceKey
 from .reading import LABEL_HEADLESS, name_of, namespace_of, valid_addresses
-from .services import Balance, Service, ServicePort, ServiceType
-from .similar import did_you_mean
+from .services import Service, ServicePort, ServiceType
 from .source_ranges import read_source_ranges
 from .wire import FieldError, WireIngress, WireService, WireServicePort, WireServiceSpec
 
@@ -18,14 +16,6 @@ AFFINITY_TIMEOUT_S = 10800
 AFFINITY_TIMEOUT_MAX_S = 86400
 
 LABEL_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
-ANNOTATION_BALANCE = "userspace-proxy.io/balance"
-ANNOTATION_CLIENT_ADDRESS = "userspace-proxy.io/preserve-client-address"
-_ANNOTATIONS = (ANNOTATION_BALANCE, ANNOTATION_CLIENT_ADDRESS)
-_DOMAIN = "userspace-proxy.io/"
-# Its end may be misspelt, too.
-_PREFIX = "userspace-proxy"
-_UNKNOWN_NAMED_MAX = 5
-_SHOWN_MAX = 100
 
 
 def read_service(wire: WireService) -> Service:
@@ -43,8 +33,7 @@ def read_service(wire: WireService) -> Service:
         wire.status and wire.status.load_balancer and wire.status.load_balancer.ingress
     ) or ()
     ranges, range_notes = read_source_ranges(spec.load_balancer_source_ranges or (), annotations)
-    balance, balance_notes = _balance(annotations)
-    keeps_clients, client_notes = _keeps_clients(annotations)
+    handling, handling_notes = read_handling(annotations)
     return Service(
         key=ServiceKey(namespace_of(wire.metadata), name_of(wire.metadata)),
         ports=tuple(_service_port(port, i) for i, port in enumerate(spec.ports or ())),
@@ -59,9 +48,8 @@ def read_service(wire: WireService) -> Service:
         health_check_node_port=_health_check_node_port(spec),
         is_internal_local=spec.internal_traffic_policy == "Local",
         is_external_local=spec.external_traffic_policy == "Local",
-        balance=balance,
-        keeps_clients=keeps_clients,
-        notes=range_notes + balance_notes + client_notes + _unknown(annotations),
+        handling=handling,
+        notes=range_notes + handling_notes,
         proxy_name=labels.get(LABEL_PROXY_NAME),
         has_headless_label=LABEL_HEADLESS in labels,
         external_name=(spec.external_name or "").removesuffix(".")
@@ -107,43 +95,6 @@ def _health_check_node_port(spec: WireServiceSpec) -> int:
     if not 0 <= port <= 65535:
         raise FieldError("spec.healthCheckNodePort", f"{port} is not in 1–65535")
     return port
-
-
-def _balance(annotations: Mapping[str, str | None]) -> tuple[Balance, tuple[str, ...]]:
-    """Return the value of the annotation, and a note if it is unknown."""
-    text = annotations.get(ANNOTATION_BALANCE)
-    if not text:
-        return Balance.ROUND_ROBIN, ()
-    try:
-        return Balance(text), ()
-    except ValueError:
-        note = f"annotation {ANNOTATION_BALANCE}: {text!r} is not one of {', '.join(Balance)}"
-        return Balance.ROUND_ROBIN, (f"{note}: {Balance.ROUND_ROBIN} is used",)
-
-
-def _keeps_clients(annotations: Mapping[str, str | None]) -> tuple[bool, tuple[str, ...]]:
-    """Return whether clients' addresses may be preserved, and a note if that is unclear."""
-    text = annotations.get(ANNOTATION_CLIENT_ADDRESS) or "auto"
-    if text in ("auto", "never"):
-        return text == "auto", ()
-    note = f"annotation {ANNOTATION_CLIENT_ADDRESS}: {text!r} is not one of auto, never"
-    return True, (f"{note}: auto is used",)
-
-
-def _unknown(annotations: Mapping[str, str | None]) -> tuple[str, ...]:
-    """Return a note for each annotation that was probably meant for this proxy."""
-    notes: list[str] = []
-    names = [annotation.removeprefix(_DOMAIN) for annotation in _ANNOTATIONS]
-    known = f"known: {', '.join(_ANNOTATIONS)}"
-    for key in annotations:
-        if not key.startswith(_PREFIX) or key in _ANNOTATIONS:
-            continue
-        if len(notes) == _UNKNOWN_NAMED_MAX:
-            break
-        shown = key if key.isprintable() else repr(key)
-        hint = did_you_mean(key.rpartition("/")[2], names, prefix=_DOMAIN)
-        notes.append(f"annotation {shown[:_SHOWN_MAX]} is unknown ({hint or known})")
-    return tuple(notes)
 
 
 def _cluster_ips(texts: list[str]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from .handling import DEFAULT_HANDLING, Handling
 from .names import ServiceKey
 
 
@@ -15,14 +16,6 @@ class ServiceType(enum.StrEnum):
     NODE_PORT = "NodePort"
     LOAD_BALANCER = "LoadBalancer"
     EXTERNAL_NAME = "ExternalName"
-
-
-class Balance(enum.StrEnum):
-    """How the endpoint of a new connection is chosen."""
-
-    ROUND_ROBIN = "round-robin"
-    LEAST_CONNECTIONS = "least-connections"
-    POWER_OF_TWO_CHOICES = "power-of-two-choices"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +56,8 @@ class Service:
     """``internalTrafficPolicy: Local``."""
     is_external_local: bool = False
     """``externalTrafficPolicy: Local``."""
-    balance: Balance = Balance.ROUND_ROBIN
-    """The annotation ``userspace-proxy.io/balance``."""
-    keeps_clients: bool = True
-    """The annotation ``userspace-proxy.io/preserve-client-address``."""
+    handling: Handling = DEFAULT_HANDLING
+    """What its annotations ask for."""
     notes: tuple[str, ...] = ()
     """Fields and annotations that can't be followed, one sentence each."""
     proxy_name: str | None = None

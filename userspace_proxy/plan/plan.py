@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 from ..cluster import PersistentMap, differing_keys
 from ..model import (
-    Balance,
+    DEFAULT_HANDLING,
     Cause,
     Frontend,
     FrontendKind,
+    Handling,
     IPFamily,
     Protocol,
     ServiceKey,
@@ -74,9 +75,7 @@ class PortPlan:
     """Networks of clients in the cluster; empty where ``outside`` is None."""
     admits: tuple[str, ...] | None = None
     """Networks whose packets are admitted; all others are dropped. None admits all packets."""
-    balance: Balance = Balance.ROUND_ROBIN
-    keeps_clients: bool = True
-    """Endpoints may see client addresses."""
+    handling: Handling = DEFAULT_HANDLING
     scope: Scope = Scope.CLUSTER
     """The traffic policy behind ``usable`` and ``outside``."""
 

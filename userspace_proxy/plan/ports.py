@@ -49,8 +49,7 @@ def plan_port(
         outside=usable.outside,
         inside=inside,
         admits=_admits(claim.admits, inside, is_dropping=usable.is_dropping),
-        balance=state.service.balance,
-        keeps_clients=state.service.keeps_clients,
+        handling=state.service.handling,
         scope=claim.scope,
     )
 

@@ -149,7 +149,8 @@ class ServicePortView:
     @property
     def balance(self) -> str:
         """How endpoints are chosen; empty for round robin."""
-        return "" if self.plan.balance is Balance.ROUND_ROBIN else str(self.plan.balance)
+        balance = self.plan.handling.balance
+        return "" if balance is Balance.ROUND_ROBIN else str(balance)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.dataplane import Serving
-from userspace_proxy.model import Balance, Frontend, Protocol, SocketAddress
+from userspace_proxy.model import Balance, Frontend, Handling, Protocol, SocketAddress
 from userspace_proxy.plane import PortPool
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import REFUSE, Bind
@@ -224,19 +224,17 @@ async def test_after_closing_all_clients_are_refused(make):
 
 async def test_policies_of_the_plan_reach_the_data_plane(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    handling = Handling(balance=Balance.LEAST_CONNECTIONS, keeps_clients=False)
     more = {
-        "balance": Balance.LEAST_CONNECTIONS,
+        "handling": handling,
         "affinity_timeout_s": 60,
-        "keeps_clients": False,
     }
     pod = SocketAddress(POD, 8080)
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
     (served,) = served_ports
     assert served.group.serving == Serving((pod,))
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD, **more))
-    assert served.group.serving == Serving(
-        (pod,), 60, balance=Balance.LEAST_CONNECTIONS, keeps_clients=False
-    )
+    assert served.group.serving == Serving((pod,), 60, handling=handling)
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD, is_internal_local=True))
     assert served.group.serving == Serving((), admits=())
 

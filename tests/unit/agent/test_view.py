@@ -14,7 +14,7 @@ from userspace_proxy.agent.wall_clock import WallClock
 from userspace_proxy.cluster import Store
 from userspace_proxy.dataplane import GroupCounters
 from userspace_proxy.kernel.own_namespace import network_namespace
-from userspace_proxy.model import Balance, CauseCode, IPFamily, ServicePort, ServiceType
+from userspace_proxy.model import Balance, CauseCode, Handling, IPFamily, ServicePort, ServiceType
 from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Plane, PlaneState, PortPool
 from userspace_proxy.plane.messages import GroupReport
@@ -293,7 +293,7 @@ async def test_source_ranges_and_the_balance_are_shown(plane):
     snapshot = balanced(
         "node-a",
         load_balancer_source_ranges=("198.51.100.0/24",),
-        balance=Balance.LEAST_CONNECTIONS,
+        handling=Handling(balance=Balance.LEAST_CONNECTIONS),
     )
     both = {view.plan.key.side: view for view in views(plane, snapshot)}
     assert both["load balancer"].plan.admits == ("198.51.100.0/24",)

@@ -34,7 +34,7 @@ async def test_the_sample_services_are_read_without_a_problem(tmp_path):
     services = {key.name: state for key, state in snapshot.services.items()}
     assert services.keys() == {"web", "cart", "flaky", "api", "dns"}
     assert services["cart"].service.affinity_timeout_s == 600
-    assert services["api"].service.balance is Balance.LEAST_CONNECTIONS
+    assert services["api"].service.handling.balance is Balance.LEAST_CONNECTIONS
     assert services["dns"].service.ports[0].protocol == "UDP"
     assert [e.ip for s in services["flaky"].slices for e in s.endpoints] == [
         PODS["broken"],

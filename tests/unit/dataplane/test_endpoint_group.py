@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from userspace_proxy.dataplane import EndpointGroup, Serving
-from userspace_proxy.model import Balance, CauseCode, SocketAddress
+from userspace_proxy.model import Balance, CauseCode, Handling, SocketAddress
 
 POD_A, POD_B, POD_C = (SocketAddress(f"10.0.0.{number}", 80) for number in (1, 2, 3))
 ALICE, BOB = "203.0.113.1", "203.0.113.2"
@@ -165,7 +165,7 @@ def picks(group, count, client=ALICE, now=0.0):
 
 @pytest.mark.parametrize("balance", [Balance.LEAST_CONNECTIONS, Balance.POWER_OF_TWO_CHOICES])
 def test_strategies_by_load_see_connections_and_dials(balance):
-    group = EndpointGroup("shop/web", Serving([POD_A, POD_B], balance=balance))
+    group = EndpointGroup("shop/web", Serving([POD_A, POD_B], handling=Handling(balance=balance)))
     assert group.tracks_load
     group.counters_of(POD_A).active = 1
     group.dial_began(POD_B)
@@ -184,7 +184,9 @@ def test_a_dial_that_was_not_counted_may_end(group):
 
 def test_64_unanswered_dials_are_spread_evenly():
     pods = [POD_A, POD_B, POD_C, SocketAddress("10.0.0.4", 80)]
-    group = EndpointGroup("shop/web", Serving(pods, balance=Balance.LEAST_CONNECTIONS))
+    group = EndpointGroup(
+        "shop/web", Serving(pods, handling=Handling(balance=Balance.LEAST_CONNECTIONS))
+    )
     for _ in range(64):
         group.dial_began(group.balancer.pick(ALICE, 0.0))
     assert [group.load_of(pod) for pod in pods] == [16] * 4
@@ -195,7 +197,7 @@ def test_the_balance_may_change_and_pins_and_ejections_stay(group):
     (pinned,) = picks(group, 1, BOB)
     dead = POD_A if pinned != POD_A else POD_B
     group.dial_failed(dead, errno.ECONNREFUSED, 0.0)
-    lc = Serving([POD_A, POD_B, POD_C], 60.0, balance=Balance.LEAST_CONNECTIONS)
+    lc = Serving([POD_A, POD_B, POD_C], 60.0, handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     group.update(lc)
     assert group.tracks_load
     assert picks(group, 2, BOB) == [pinned] * 2
@@ -205,7 +207,7 @@ def test_the_balance_may_change_and_pins_and_ejections_stay(group):
 
 
 def test_dials_that_end_uncounted_are_no_load_for_ever(group):
-    by_load = Serving([POD_A, POD_B], balance=Balance.LEAST_CONNECTIONS)
+    by_load = Serving([POD_A, POD_B], handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     group.update(by_load)
     group.dial_began(POD_A)
     group.update(Serving([POD_A, POD_B]))
@@ -268,6 +270,10 @@ def test_an_endpoint_is_reported_as_removed_if_one_side_may_not_use_it(group):
 
 def test_by_load_both_sides_see_the_same_load(group):
     pods = [POD_A, POD_B]
-    group.update(Serving(pods, outside=pods, inside=CLUSTER, balance=Balance.LEAST_CONNECTIONS))
+    group.update(
+        Serving(
+            pods, outside=pods, inside=CLUSTER, handling=Handling(balance=Balance.LEAST_CONNECTIONS)
+        )
+    )
     group.dial_began(POD_A)
     assert [picks(group, 1, client)[0] for client in (POD_CLIENT, ALICE)] == [POD_B] * 2

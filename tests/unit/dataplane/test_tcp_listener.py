@@ -5,7 +5,7 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.tuning import BATCH
-from userspace_proxy.model import Balance
+from userspace_proxy.model import Balance, Handling
 
 from .peers import dial
 from .rig import no_descriptors
@@ -147,7 +147,9 @@ async def test_a_client_that_leaves_before_it_is_accepted_costs_nothing(rig):
 
 async def test_64_clients_at_once_are_spread_evenly_by_load_before_any_is_answered(rig):
     pods = [rig.endpoint() for _ in range(4)]
-    web = rig.service(*(pod.address for pod in pods), balance=Balance.LEAST_CONNECTIONS)
+    web = rig.service(
+        *(pod.address for pod in pods), handling=Handling(balance=Balance.LEAST_CONNECTIONS)
+    )
     await asyncio.gather(*(rig.client(web) for _ in range(64)))
     await until(lambda: web.group.totals().active == 64)
     assert [web.group.counters_of(pod.address).active for pod in pods] == [16] * 4
@@ -157,14 +159,14 @@ async def test_64_clients_at_once_are_spread_evenly_by_load_before_any_is_answer
 @pytest.mark.parametrize("dead", ["silent", "refusing"])
 async def test_a_dial_that_failed_is_no_load(build, dead):
     rig = build(Tuning(connect_timeout_s=0.02))
-    web = rig.service(getattr(rig, dead)(), balance=Balance.LEAST_CONNECTIONS)
+    web = rig.service(getattr(rig, dead)(), handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     assert await rig.resets_a_client(web)
     assert web.group._dialling == {}
 
 
 async def test_a_dial_that_is_given_up_is_no_load(rig):
     silent = rig.silent()
-    web = rig.service(silent, balance=Balance.LEAST_CONNECTIONS)
+    web = rig.service(silent, handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     await rig.client(web)
     await until(lambda: web.group.load_of(silent) == 1)
     assert await rig.plane.drain(0) == 1

@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from userspace_proxy import model
+from userspace_proxy.model.annotations import ANNOTATIONS
 from userspace_proxy.model.wire import (
     Metadata,
     WireEndpoints,
@@ -67,8 +68,8 @@ def documented() -> dict[str, dict[str, str]]:
 
 
 def named_values() -> set[str]:
-    """Return the labels, annotations and taints that the model knows by a constant."""
-    return {
+    """Return the labels, annotations and taints that the model knows."""
+    return {annotation.key for annotation in ANNOTATIONS} | {
         value
         for module in pkgutil.iter_modules(model.__path__, f"{model.__name__}.")
         for name, value in vars(importlib.import_module(module.name)).items()

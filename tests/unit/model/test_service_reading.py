@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.model import Balance, Service, ServicePort, ServiceType
+from userspace_proxy.model import Balance, Handling, Service, ServicePort, ServiceType
 from userspace_proxy.model.service_reading import read_service
 from userspace_proxy.model.wire import FieldError, WireService, convert
 
@@ -217,83 +217,15 @@ def test_a_health_check_node_port_counts_where_type_and_policy_ask_for_it(spec, 
     assert a_service(healthCheckNodePort=None, **spec).health_check_node_port == 0
 
 
-@pytest.mark.parametrize(
-    ("value", "balance"),
-    [
-        pytest.param(None, Balance.ROUND_ROBIN, id="null"),
-        pytest.param("", Balance.ROUND_ROBIN, id="empty"),
-        pytest.param("round-robin", Balance.ROUND_ROBIN, id="rr"),
-        pytest.param("least-connections", Balance.LEAST_CONNECTIONS, id="lc"),
-        pytest.param("power-of-two-choices", Balance.POWER_OF_TWO_CHOICES, id="p2c"),
-    ],
-)
-def test_balance_is_that_of_the_annotation(value, balance):
-    service = a_service(annotations={"userspace-proxy.io/balance": value})
-    assert (service.balance, service.notes) == (balance, ())
-
-
-def test_an_unknown_balance_is_round_robin_with_a_note():
-    service = a_service(annotations={"userspace-proxy.io/balance": "random"})
-    assert service.balance is Balance.ROUND_ROBIN
-    assert service.notes == (
-        "annotation userspace-proxy.io/balance: 'random' is not one of round-robin, "
-        "least-connections, power-of-two-choices: round-robin is used",
+def test_annotations_are_read_and_what_cannot_be_followed_is_noted():
+    service = a_service(
+        annotations={
+            "userspace-proxy.io/balance": "least-connections",
+            "userspace-proxy.io/preserve-client-address": "no",
+        }
     )
-
-
-KNOWN = "userspace-proxy.io/balance, userspace-proxy.io/preserve-client-address"
-
-
-@pytest.mark.parametrize(
-    ("key", "note"),
-    [
-        (
-            "userspace-proxy.io/balanc",
-            "userspace-proxy.io/balanc is unknown (did you mean userspace-proxy.io/balance?)",
-        ),
-        (
-            "userspace-proxy/balance",
-            "userspace-proxy/balance is unknown (did you mean userspace-proxy.io/balance?)",
-        ),
-        (
-            "userspace-proxy.io/xyzzy",
-            f"userspace-proxy.io/xyzzy is unknown (known: {KNOWN})",
-        ),
-        (
-            "userspace-proxy-xyzzy",
-            f"userspace-proxy-xyzzy is unknown (known: {KNOWN})",
-        ),
-        ("userspace-proxy\n", f"'userspace-proxy\\n' is unknown (known: {KNOWN})"),
-    ],
-)
-def test_an_annotation_that_was_probably_meant_for_this_proxy_is_a_note(key, note):
-    assert a_service(annotations={key: "x"}).notes == (f"annotation {note}",)
-
-
-def test_annotations_for_other_programs_are_no_notes():
-    assert a_service(annotations={"example.io/balance": "x", "balance": "y"}).notes == ()
-
-
-def test_of_very_many_unknown_annotations_some_are_noted():
-    annotations = {f"userspace-proxy.io/{n}": "x" for n in range(9)}
-    assert len(a_service(annotations=annotations).notes) == 5
-
-
-@pytest.mark.parametrize(
-    ("value", "is_kept"), [(None, True), ("", True), ("auto", True), ("never", False)]
-)
-def test_client_addresses_are_preserved_unless_the_annotation_is_never(value, is_kept):
-    service = a_service(annotations={"userspace-proxy.io/preserve-client-address": value})
-    assert (service.keeps_clients, service.notes) == (is_kept, ())
-
-
-def test_client_addresses_are_preserved_with_a_note_if_the_annotation_is_unknown():
-    service = a_service(annotations={"userspace-proxy.io/preserve-client-address": "no"})
-    assert service.keeps_clients
-    assert service.notes == (
-        "annotation userspace-proxy.io/preserve-client-address: 'no' is not one of auto, never: "
-        "auto is used",
-    )
+    assert service.handling == Handling(balance=Balance.LEAST_CONNECTIONS)
+    assert len(service.notes) == 1
 
 
 def test_external_addresses_are_read():

@@ -10,6 +10,7 @@ from userspace_proxy.model import (
     Balance,
     Frontend,
     FrontendKind,
+    Handling,
     IPFamily,
     Protocol,
     ServicePortName,
@@ -152,7 +153,7 @@ LOAD_BALANCED = Frontend(CART_IP, 80, Protocol.TCP, FrontendKind.LOAD_BALANCER)
                 id=name,
             )
             for name, fields in {
-                "balance": {"balance": Balance.LEAST_CONNECTIONS},
+                "balance": {"handling": Handling(balance=Balance.LEAST_CONNECTIONS)},
                 "source-ranges": {"admits": ("192.0.2.0/24",)},
                 "endpoints-of-the-outside": {"outside": (POD_A,)},
                 "who-is-inside": {"inside": ("192.0.2.0/24",)},

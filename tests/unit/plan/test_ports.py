@@ -9,6 +9,7 @@ from userspace_proxy.model import (
     CauseCode,
     Endpoint,
     Frontend,
+    Handling,
     Protocol,
     ServiceType,
     SocketAddress,
@@ -60,9 +61,11 @@ class TestOnePort:
         )
 
     def test_it_has_the_balance_and_the_notes_of_its_service(self):
-        given = service(balance=Balance.LEAST_CONNECTIONS, external_ips=("203.0.113.9",))
+        given = service(
+            handling=Handling(balance=Balance.LEAST_CONNECTIONS), external_ips=("203.0.113.9",)
+        )
         port = the_port(given, slice_of(POD_A.ip))
-        assert port.balance is Balance.LEAST_CONNECTIONS
+        assert port.handling.balance is Balance.LEAST_CONNECTIONS
         assert [str(note) for note in port.notes] == [
             "external IP 203.0.113.9 is not served: external IPs are off",
         ]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from userspace_proxy.dataplane import Serving
-from userspace_proxy.model import Balance, CauseCode, SocketAddress
+from userspace_proxy.model import Balance, CauseCode, Handling, SocketAddress
 from userspace_proxy.plane.group import EndpointChanges, Group, diff_endpoints
 from userspace_proxy.plane.messages import ChangeGroup, OpenGroup, StreakReport
 
@@ -53,9 +53,11 @@ def test_of_a_change_of_endpoints_workers_learn_what_is_new_and_no_more(
     "others",
     [
         pytest.param({"affinity_timeout_s": None}, id="no-affinity"),
-        pytest.param({"balance": Balance.LEAST_CONNECTIONS}, id="another-balance"),
+        pytest.param(
+            {"handling": Handling(balance=Balance.LEAST_CONNECTIONS)}, id="another-balance"
+        ),
         pytest.param({"outside": (POD_A,), "inside": ("10.0.0.0/8",)}, id="a-split"),
-        pytest.param({"admits": (), "keeps_clients": False}, id="several"),
+        pytest.param({"admits": (), "handling": Handling(keeps_clients=False)}, id="several"),
     ],
 )
 def test_of_another_change_workers_learn_all_but_the_endpoints(group, others):

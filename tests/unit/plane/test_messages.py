@@ -3,7 +3,7 @@ import pytest
 
 from userspace_proxy.dataplane import EndpointCounters, GroupCounters, Serving, StreakPart, Tuning
 from userspace_proxy.dataplane.durations import TIMES_BOUNDS_S
-from userspace_proxy.model import Balance, Protocol, SocketAddress
+from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
 from userspace_proxy.plane.messages import (
     ChangeGroup,
     Counted,
@@ -26,7 +26,12 @@ from userspace_proxy.plane.messages import (
 POD_A, POD_B = SocketAddress("10.0.0.1", 80), SocketAddress("fd00::2", 80)
 ALL = ToWorker | FromWorker
 encode = msgspec.json.encode
-SPLIT = Serving((POD_A,), outside=(), admits=("10.0.0.0/8",), balance=Balance.LEAST_CONNECTIONS)
+SPLIT = Serving(
+    (POD_A,),
+    outside=(),
+    admits=("10.0.0.0/8",),
+    handling=Handling(balance=Balance.LEAST_CONNECTIONS),
+)
 NO_FIGURES = GroupCounters().figures()
 
 
@@ -117,5 +122,5 @@ def test_the_form_is_plain_json():
     assert encode(Drain(1.5)) == b'["Drain",1.5]'
     assert encode(OpenGroup(3, "shop/web:http", SPLIT)) == (
         b'["OpenGroup",3,"shop/web:http",{"endpoints":[["10.0.0.1",80]],"outside":[],'
-        b'"admits":["10.0.0.0/8"],"balance":"least-connections"}]'
+        b'"admits":["10.0.0.0/8"],"handling":{"balance":"least-connections"}}]'
     )

@@ -7,7 +7,7 @@ import pytest
 
 from userspace_proxy.dataplane import Serving, Tuning
 from userspace_proxy.errors import ShortageError
-from userspace_proxy.model import Balance, Protocol, SocketAddress
+from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
 from userspace_proxy.plane import Plane
 from userspace_proxy.plane.messages import Status
 
@@ -174,17 +174,19 @@ async def test_where_only_those_outside_have_endpoints_those_inside_are_reset(ri
 async def test_by_every_balance_clients_are_served_also_when_it_changes(rig, balance):
     pods = pods_of(rig, TCP)
     addresses = [pod.address for pod in pods]
-    web = rig.service(*addresses, balance=balance)
+    web = rig.service(*addresses, handling=Handling(balance=balance))
     assert await place_of(rig, web, pods, ALICE) in (0, 1)
     for other in Balance:
-        rig.update(web, *addresses, balance=other)
+        rig.update(web, *addresses, handling=Handling(balance=other))
         await rig.plane.refresh()
         assert await place_of(rig, web, pods, ALICE) in (0, 1)
 
 
 async def test_connections_that_stay_are_spread_evenly_by_their_number(rig):
     pods = pods_of(rig, TCP)
-    web = rig.service(*(pod.address for pod in pods), balance=Balance.LEAST_CONNECTIONS)
+    web = rig.service(
+        *(pod.address for pod in pods), handling=Handling(balance=Balance.LEAST_CONNECTIONS)
+    )
     for _ in range(20):
         await place_of(rig, web, pods, ALICE)
     active = [0]

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from userspace_proxy.dataplane import Serving
-from userspace_proxy.model import Balance, Protocol, SocketAddress
+from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
 from userspace_proxy.plane.messages import (
     ChangeGroup,
     CloseGroup,
@@ -73,11 +73,11 @@ async def test_it_follows_changes_of_everything_else_and_keeps_the_endpoints(con
                 60.0,
                 outside=both[1:],
                 inside=("127.0.0.0/8",),
-                balance=Balance.LEAST_CONNECTIONS,
+                handling=Handling(balance=Balance.LEAST_CONNECTIONS),
             ),
             [pod] * 3,
         ),
-        (Serving(balance=Balance.LEAST_CONNECTIONS), [other] * 3),
+        (Serving(handling=Handling(balance=Balance.LEAST_CONNECTIONS)), [other] * 3),
     ):
         control.send(ChangeGroup(GROUP, [], [], others))
         await control.report()

@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from userspace_proxy.model import Handling
 from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.page import (
     HEALTH_CHECKS_SHOWN,
@@ -129,7 +130,7 @@ def test_names_and_reasons_are_never_markup():
         endpoints=(make_endpoint(evil, evil, False, evil),),
         side=evil,
         admits=(evil,),
-        balance=evil,
+        handling=Handling(balance=evil),
     )
     view = make_view(
         port,

@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.model import Balance
+from userspace_proxy.model import Balance, Handling
 from userspace_proxy.policy import Scope
 
 from .views import make_calm_view, make_endpoint, make_port
@@ -14,7 +14,7 @@ from .views import make_calm_view, make_endpoint, make_port
     ],
 )
 def test_only_a_balance_other_than_the_default_is_shown(balance, expected):
-    assert make_port(balance=balance).balance == expected
+    assert make_port(handling=Handling(balance=balance)).balance == expected
 
 
 @pytest.mark.parametrize(

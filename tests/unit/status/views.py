@@ -10,6 +10,7 @@ from userspace_proxy.model import (
     CauseCode,
     Frontend,
     FrontendKind,
+    Handling,
     IPFamily,
     Protocol,
     ServiceKey,
@@ -238,7 +239,7 @@ def make_calm_view() -> StatusView:
 
 def make_two_sides() -> tuple[ServicePortView, ServicePortView]:
     """Return a Service port whose outside clients are dropped: this node has no endpoint."""
-    front = make_port("front", balance=Balance.LEAST_CONNECTIONS)
+    front = make_port("front", handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     outside = make_port(
         "front",
         side=Side.EXTERNAL,
@@ -252,7 +253,7 @@ def make_two_sides() -> tuple[ServicePortView, ServicePortView]:
         reason="2 endpoints: 2 not on this node",
         scope=Scope.LOCAL_FROM_OUTSIDE,
         admits=("10.244.0.0/16", "127.0.0.0/8"),
-        balance=Balance.LEAST_CONNECTIONS,
+        handling=Handling(balance=Balance.LEAST_CONNECTIONS),
     )
     return front, outside
 

@@ -243,7 +243,7 @@ def test_the_examples_are_valid_and_show_their_features():
     api = snapshot.services[ServiceKey("shop", "api")].service
     assert [port.node_port for port in api.ports] == [30080]
     assert api.is_external_local
-    assert api.balance is Balance.LEAST_CONNECTIONS
+    assert api.handling.balance is Balance.LEAST_CONNECTIONS
 
 
 async def test_a_folder_that_cannot_be_read_any_more_is_not_current(web):

@@ -1,0 +1,83 @@
+import pytest
+
+from userspace_proxy.model import Balance
+from userspace_proxy.model.annotations import ANNOTATIONS, read_handling
+
+
+@pytest.mark.parametrize(
+    ("value", "balance"),
+    [
+        pytest.param(None, Balance.ROUND_ROBIN, id="null"),
+        pytest.param("", Balance.ROUND_ROBIN, id="empty"),
+        pytest.param("round-robin", Balance.ROUND_ROBIN, id="rr"),
+        pytest.param("least-connections", Balance.LEAST_CONNECTIONS, id="lc"),
+        pytest.param("power-of-two-choices", Balance.POWER_OF_TWO_CHOICES, id="p2c"),
+    ],
+)
+def test_balance_is_that_of_the_annotation(value, balance):
+    handling, notes = read_handling({"userspace-proxy.io/balance": value})
+    assert (handling.balance, notes) == (balance, ())
+
+
+def test_an_unknown_balance_is_round_robin_with_a_note():
+    handling, notes = read_handling({"userspace-proxy.io/balance": "random"})
+    assert handling.balance is Balance.ROUND_ROBIN
+    assert notes == (
+        "annotation userspace-proxy.io/balance: 'random' is not one of round-robin, "
+        "least-connections, power-of-two-choices: round-robin is used",
+    )
+
+
+KNOWN = ", ".join(annotation.key for annotation in ANNOTATIONS)
+
+
+@pytest.mark.parametrize(
+    ("key", "note"),
+    [
+        (
+            "userspace-proxy.io/balanc",
+            "userspace-proxy.io/balanc is unknown (did you mean userspace-proxy.io/balance?)",
+        ),
+        (
+            "userspace-proxy/balance",
+            "userspace-proxy/balance is unknown (did you mean userspace-proxy.io/balance?)",
+        ),
+        (
+            "userspace-proxy.io/xyzzy",
+            f"userspace-proxy.io/xyzzy is unknown (known: {KNOWN})",
+        ),
+        (
+            "userspace-proxy-xyzzy",
+            f"userspace-proxy-xyzzy is unknown (known: {KNOWN})",
+        ),
+        ("userspace-proxy\n", f"'userspace-proxy\\n' is unknown (known: {KNOWN})"),
+    ],
+)
+def test_an_annotation_that_was_probably_meant_for_this_proxy_is_a_note(key, note):
+    assert read_handling({key: "x"})[1] == (f"annotation {note}",)
+
+
+def test_annotations_for_other_programs_are_no_notes():
+    assert read_handling({"example.io/balance": "x", "balance": "y"})[1] == ()
+
+
+def test_of_very_many_unknown_annotations_some_are_noted():
+    annotations = {f"userspace-proxy.io/{n}": "x" for n in range(9)}
+    assert len(read_handling(annotations)[1]) == 5
+
+
+@pytest.mark.parametrize(
+    ("value", "is_kept"), [(None, True), ("", True), ("auto", True), ("never", False)]
+)
+def test_client_addresses_are_preserved_unless_the_annotation_is_never(value, is_kept):
+    handling, notes = read_handling({"userspace-proxy.io/preserve-client-address": value})
+    assert (handling.keeps_clients, notes) == (is_kept, ())
+
+
+def test_client_addresses_are_preserved_with_a_note_if_the_annotation_is_unknown():
+    handling, notes = read_handling({"userspace-proxy.io/preserve-client-address": "no"})
+    assert handling.keeps_clients
+    assert notes == (
+        "annotation userspace-proxy.io/preserve-client-address: 'no' is not one of auto, never: "
+        "auto is used",
+    )

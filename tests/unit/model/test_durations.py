@@ -1,0 +1,68 @@
+import pytest
+
+from userspace_proxy.errors import ConfigError
+from userspace_proxy.model.durations import format_duration, parse_duration
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0.0),
+        ("0s", 0.0),
+        ("30s", 30.0),
+        ("1m0s", 60.0),
+        ("1h30m", 5400.0),
+        ("250ms", 0.25),
+        ("1.5s", 1.5),
+        (".5s", 0.5),
+        ("2.s", 2.0),
+        ("1m0.1s", 60.1),
+        ("10us", 1e-5),
+        ("10µs", 1e-5),
+        ("5ns", 5e-9),
+        ("+3s", 3.0),
+        (" 3s ", 3.0),
+    ],
+)
+def test_a_duration_is_read_as_go_writes_it(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("5", "'5' has no unit (write 5s)", id="no-unit"),
+        pytest.param("-5s", "'-5s' is negative", id="negative"),
+        pytest.param("", "'' is not a duration (write 30s, 250ms or 1m30s)", id="empty"),
+        pytest.param("5 s", "'5 s' is not a duration (write 30s, 250ms or 1m30s)", id="space"),
+        pytest.param("1d", "'1d' is not a duration (write 30s, 250ms or 1m30s)", id="days"),
+        pytest.param("300000000h", "'300000000h' is too long", id="longer-than-go-has"),
+        pytest.param("s", "'s' is not a duration (write 30s, 250ms or 1m30s)", id="unit-alone"),
+        pytest.param("٣s", "'٣s' is not a duration (write 30s, 250ms or 1m30s)", id="other-digits"),
+    ],
+)
+def test_what_is_no_duration_is_refused(text, message):
+    with pytest.raises(ConfigError) as caught:
+        parse_duration(text)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (1, "1s"),
+        (30.0, "30s"),
+        (60, "1m0s"),
+        (90.5, "1m30.5s"),
+        (3600, "1h0m0s"),
+        (5400.0, "1h30m0s"),
+        (0.25, "250ms"),
+        (0.0015, "1.5ms"),
+        (1e-5, "10µs"),
+        (5e-9, "5ns"),
+    ],
+)
+def test_a_duration_is_written_as_go_does_and_reads_back(seconds, text):
+    assert format_duration(seconds) == text
+    assert parse_duration(text) == seconds

@@ -1,0 +1,104 @@
+"""The annotations of Services that this proxy follows.
+
+Rule 1: a wrong value changes nothing, and is a note: a problem of that Service.
+Rule 2: so is an unknown annotation that was probably meant for this proxy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigError
+from .handling import DEFAULT_HANDLING, Balance, Handling
+from .similar import did_you_mean
+
+DOMAIN = "userspace-proxy.io/"
+# Its end may be misspelt, too.
+_PREFIX = "userspace-proxy"
+_UNKNOWN_NAMED_MAX = 5
+_SHOWN_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One annotation, and the field of :class:`Handling` that it sets."""
+
+    name: str
+    """Without the domain."""
+    field: str
+    read: Callable[[str], Any]
+    """Returns the field's value, or raises ConfigError."""
+    otherwise: str
+    """What happens if the value is wrong, as the end of a sentence."""
+
+    @property
+    def key(self) -> str:
+        """The key in ``metadata.annotations``."""
+        return DOMAIN + self.name
+
+
+def one_of(words: Mapping[str, object]) -> Callable[[str], Any]:
+    """Return a reader of words."""
+
+    def read(text: str) -> Any:
+        if text not in words:
+            raise ConfigError(f"{text!r} is not one of {', '.join(words)}")
+        return words[text]
+
+    return read
+
+
+ANNOTATIONS = (
+    Annotation(
+        "balance",
+        "balance",
+        one_of({balance.value: balance for balance in Balance}),
+        "round-robin is used",
+    ),
+    Annotation(
+        "preserve-client-address",
+        "keeps_clients",
+        one_of({"auto": True, "never": False}),
+        "auto is used",
+    ),
+)
+"""All of them; docs/services.md lists them, and a test compares the two."""
+
+_KEYS = frozenset(annotation.key for annotation in ANNOTATIONS)
+
+
+def read_handling(annotations: Mapping[str, str | None]) -> tuple[Handling, tuple[str, ...]]:
+    """Return what a Service's annotations ask for, with notes: what of it can't be followed.
+
+    An empty value means the same as none.
+    """
+    fields: dict[str, Any] = {}
+    notes: list[str] = []
+    for annotation in ANNOTATIONS:
+        text = annotations.get(annotation.key)
+        if not text:
+            continue
+        try:
+            fields[annotation.field] = annotation.read(text)
+        except ConfigError as exc:
+            notes.append(f"annotation {annotation.key}: {exc}: {annotation.otherwise}")
+    handling = Handling(**fields) if fields else DEFAULT_HANDLING
+    return handling, (*notes, *_unknown(annotations))
+
+
+def _unknown(annotations: Mapping[str, str | None]) -> tuple[str, ...]:
+    """Return a note for each annotation that was probably meant for this proxy."""
+    notes: list[str] = []
+    names = [annotation.name for annotation in ANNOTATIONS]
+    known = f"known: {', '.join(annotation.key for annotation in ANNOTATIONS)}"
+    for key in annotations:
+        if not key.startswith(_PREFIX) or key in _KEYS:
+            continue
+        if len(notes) == _UNKNOWN_NAMED_MAX:
+            break
+        shown = key if key.isprintable() else repr(key)
+        hint = did_you_mean(key.rpartition("/")[2], names, prefix=DOMAIN)
+        notes.append(f"annotation {shown[:_SHOWN_MAX]} is unknown ({hint or known})")
+    return tuple(notes)

@@ -1,0 +1,26 @@
+"""How connections to a Service are handled, where its annotations ask for something else."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class Balance(enum.StrEnum):
+    """How the endpoint of a new connection is chosen."""
+
+    ROUND_ROBIN = "round-robin"
+    LEAST_CONNECTIONS = "least-connections"
+    POWER_OF_TWO_CHOICES = "power-of-two-choices"
+
+
+class Handling(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the annotations of a Service ask for; one value from the Service to the data plane."""
+
+    balance: Balance = Balance.ROUND_ROBIN
+    keeps_clients: bool = True
+    """Endpoints may see client addresses where replies return through this node."""
+
+
+DEFAULT_HANDLING = Handling()
