@@ -157,6 +157,7 @@ def make_source(settings: Settings) -> Source:
         master=settings.master,
         node_name=node_name(settings),
         with_headless=settings.dns_bind_address is not None,
+        endpoints_from_pods=settings.endpoints_from_pods,
     )
 
 

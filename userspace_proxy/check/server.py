@@ -23,14 +23,22 @@ def look_at_server(settings: Settings, node_name: str) -> tuple[list[Finding], I
             master=settings.master,
             node_name=node_name,
             within_s=ANSWER_S,
+            endpoints_from_pods=settings.endpoints_from_pods,
         )
     )
-    return judge_server(said.url, said.problems, said.version), Inputs(service_ips=said.service_ips)
+    findings = judge_server(
+        said.url, said.problems, said.version, with_pods=settings.endpoints_from_pods
+    )
+    return findings, Inputs(service_ips=said.service_ips)
 
 
-def judge_server(url: str, problems: Sequence[str], version: str) -> list[Finding]:
+def judge_server(
+    url: str, problems: Sequence[str], version: str, *, with_pods: bool = False
+) -> list[Finding]:
     """Report whether all objects may be read."""
     if problems:
         return [error("API server", line) for line in problems]
     known = f" (Kubernetes {version})" if version else ""
-    return [ok("API server", f"Services, EndpointSlices and this Node can be read{known}", url)]
+    pods = ", Pods" if with_pods else ""
+    kinds = f"Services, EndpointSlices{pods} and this Node"
+    return [ok("API server", f"{kinds} can be read{known}", url)]

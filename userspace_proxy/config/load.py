@@ -110,6 +110,8 @@ def _oddities(settings: Settings) -> Iterator[str]:
         for name in ("kubeconfig", "master"):
             if getattr(settings, name):
                 yield f"--{name} isn't used: Services come from --manifests={settings.manifests}"
+        if settings.endpoints_from_pods:
+            yield "--endpoints-from-pods isn't used: manifests contain EndpointSlices, not Pods"
     elif "service_cluster_ip_range" in settings.origins:
         yield "--service-cluster-ip-range isn't used: the API server allocates ClusterIPs"
     if settings.proxy_port_range.last >= _NODE_PORTS_FIRST:

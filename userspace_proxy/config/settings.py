@@ -66,6 +66,13 @@ class Settings:
         help="file or folder with Services and EndpointSlices, instead of an API server",
         shown_default="none", why="Services come from an API server",
     )
+    endpoints_from_pods: bool = setting(
+        False, kind=BOOL, topic=Topic.SOURCE, flag="endpoints-from-pods",
+        own_field="endpointsFromPods",
+        help="derive the endpoints of Services with a selector from Pods, for an API server "
+        "without controllers (envtest, KWOK); EndpointSlices of these Services are ignored",
+        why="clusters have a controller that writes EndpointSlices, and Pods cost much to watch",
+    )
     service_cluster_ip_range: tuple[str, ...] = setting(
         ("10.96.0.0/12",), kind=SERVICE_CIDRS, topic=Topic.SOURCE,
         flag="service-cluster-ip-range", own_field="serviceClusterIPRange",

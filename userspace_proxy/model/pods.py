@@ -1,4 +1,4 @@
-"""Pods, as far as they tell why a Service has no endpoint."""
+"""Pods as JSON, and as far as they tell why a Service has no endpoint."""
 
 from __future__ import annotations
 
@@ -23,16 +23,30 @@ class PodState:
     """Of its containers, without unnamed ones."""
 
 
-class _Port(msgspec.Struct, frozen=True, rename="camel", gc=False):
+class WireContainerPort(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """An item of ``ports`` of a container."""
+
     name: str | None = None
+    container_port: int | None = None
+    protocol: str | None = None
 
 
-class _Container(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    ports: list[_Port] | None = None
+class WireContainer(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """An item of ``spec.containers`` or ``spec.initContainers`` of a Pod."""
+
+    ports: list[WireContainerPort] | None = None
+    restart_policy: str | None = None
+    """``Always``: an init container that runs beside the others."""
 
 
-class _Spec(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    containers: list[_Container] | None = None
+class WirePodSpec(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """``spec`` of a Pod."""
+
+    containers: list[WireContainer] | None = None
+    init_containers: list[WireContainer] | None = None
+    node_name: str | None = None
+    hostname: str | None = None
+    subdomain: str | None = None
 
 
 class _Reason(msgspec.Struct, frozen=True, rename="camel", gc=False):
@@ -53,23 +67,42 @@ class _ContainerStatus(msgspec.Struct, frozen=True, rename="camel", gc=False):
     last_state: _State | None = None
 
 
-class _PodCondition(msgspec.Struct, frozen=True, rename="camel", gc=False):
+class WirePodIP(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """An item of ``status.podIPs``."""
+
+    ip: str | None = None
+
+
+class WirePodCondition(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """An item of ``status.conditions`` of a Pod."""
+
     type: str | None = None
     status: str | None = None
     reason: str | None = None
     message: str | None = None
 
 
-class _Status(msgspec.Struct, frozen=True, rename="camel", gc=False):
+class WirePodStatus(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """``status`` of a Pod."""
+
     phase: str | None = None
-    conditions: list[_PodCondition] | None = None
+    pod_ip: str | None = msgspec.field(default=None, name="podIP")
+    pod_ips: list[WirePodIP] | None = msgspec.field(default=None, name="podIPs")
+    conditions: list[WirePodCondition] | None = None
     container_statuses: list[_ContainerStatus] | None = None
 
 
-class _WirePod(msgspec.Struct, frozen=True, rename="camel", gc=False):
+class WirePod(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """``v1 Pod``."""
+
     metadata: Metadata = Metadata()
-    spec: _Spec | None = None
-    status: _Status | None = None
+    spec: WirePodSpec | None = None
+    status: WirePodStatus | None = None
+
+    def condition(self, type_: str) -> WirePodCondition:
+        """Return a condition; an empty one if there is none of that type."""
+        conditions = (self.status and self.status.conditions) or ()
+        return next((c for c in conditions if c.type == type_), WirePodCondition())
 
 
 class _ServicePort(msgspec.Struct, frozen=True, rename="camel", gc=False):
@@ -101,40 +134,38 @@ def read_pods(page: bytes) -> tuple[PodState, ...]:
         FieldError: It isn't such a list.
     """
     items = decode(page, WirePage).items or []
-    pods = [_read(decode(item, _WirePod)) for item in items]
+    pods = [_read(decode(item, WirePod)) for item in items]
     return tuple(sorted(pods, key=lambda pod: pod.name))
 
 
-def _read(wire: _WirePod) -> PodState:
+def _read(wire: WirePod) -> PodState:
     labels = {key: value or "" for key, value in (wire.metadata.labels or {}).items()}
-    status = wire.status or _Status()
-    conditions = {condition.type: condition for condition in status.conditions or ()}
-    ready = conditions.get("Ready", _PodCondition())
-    is_ready = ready.status == "True" and not wire.metadata.deletion_timestamp
-    containers = (wire.spec or _Spec()).containers or []
+    is_ready = wire.condition("Ready").status == "True" and not wire.metadata.deletion_timestamp
+    containers = (wire.spec or WirePodSpec()).containers or []
     names = [port.name for container in containers for port in container.ports or ()]
     return PodState(
         name=wire.metadata.name or "",
         labels=tuple(sorted(labels.items())),
         is_ready=is_ready,
-        why_not="" if is_ready else _why_not(wire, status, conditions),
+        why_not="" if is_ready else _why_not(wire),
         port_names=tuple(name for name in names if name),
     )
 
 
-def _why_not(wire: _WirePod, status: _Status, conditions: dict[str | None, _PodCondition]) -> str:
+def _why_not(wire: WirePod) -> str:
+    status = wire.status or WirePodStatus()
     if wire.metadata.deletion_timestamp:
         return "it is being deleted"
     if status.phase in ("Succeeded", "Failed"):
         return f"its phase is {status.phase}"
-    scheduled = conditions.get("PodScheduled", _PodCondition())
+    scheduled = wire.condition("PodScheduled")
     if scheduled.status == "False":
         return _joined("it is not scheduled", scheduled.message)
     for container in status.container_statuses or ():
         if not container.ready:
             return f"container {container.name} {_container(container)}"
-    ready = conditions.get("Ready", _PodCondition())
-    return _joined(f"its phase is {status.phase or 'unknown'}", ready.message)
+    phase = status.phase or "unknown"
+    return _joined(f"its phase is {phase}", wire.condition("Ready").message)
 
 
 def _container(status: _ContainerStatus) -> str:

@@ -8,10 +8,12 @@ from dataclasses import replace
 
 import pytest
 
+from tests.unit.sources.running import running
 from userspace_proxy.agent.run import make_options, make_source, node_name, settle_memory
 from userspace_proxy.config import InheritedSocket, PortRange, Settings
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import SocketAddress
+from userspace_proxy.testing.fake_api_server import FakeApiServer
 
 
 def test_the_nodes_name_is_the_setting_or_else_the_hosts():
@@ -69,6 +71,14 @@ def test_manifests_take_the_place_of_an_api_server():
     source = make_source(Settings(manifests="services/"))
     assert source.kind == "manifests"
     assert source.location == "services/"
+
+
+async def test_endpoints_come_from_pods_if_that_is_set():
+    async with FakeApiServer() as api:
+        source = make_source(Settings(master=api.url, endpoints_from_pods=True))
+        async with running(source) as published:
+            await published.first()
+        assert any("/api/v1/pods" in line for line in api.requests)
 
 
 def test_networks_reach_the_proxy():

@@ -9,6 +9,11 @@ def test_a_server_that_permits_reading_is_ok():
     )
 
 
+def test_pods_are_named_if_they_are_read():
+    (found,) = judge_server("https://192.0.2.1", (), "", with_pods=True)
+    assert "EndpointSlices, Pods and this Node can be read" in found.what
+
+
 def test_each_refusal_is_an_error():
     found = judge_server("https://192.0.2.1", ("no services", "no nodes"), "")
     assert [f"{f.mark}: {f.what}" for f in found] == ["error: no services", "error: no nodes"]

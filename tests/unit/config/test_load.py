@@ -84,6 +84,11 @@ def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metric
             id="two-sources",
         ),
         pytest.param(
+            ["--manifests=m.yaml", "--endpoints-from-pods"],
+            ("--endpoints-from-pods isn't used: manifests contain EndpointSlices, not Pods",),
+            id="pods-of-manifests",
+        ),
+        pytest.param(
             ["--service-cluster-ip-range=10.0.0.0/16"],
             ("--service-cluster-ip-range isn't used: the API server allocates ClusterIPs",),
             id="range-without-manifests",

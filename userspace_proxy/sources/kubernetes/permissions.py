@@ -11,11 +11,12 @@ import json
 from dataclasses import dataclass
 
 from ...cluster import Store
+from ...cluster.from_pods import PodEndpoints
 from ...errors import SourceError
 from ...model.wire import FieldError, WirePage, decode
 from .client import ApiClient
 from .credentials import Credentials
-from .resources import SERVICES, SLICES, ResourceCache, this_node
+from .resources import SERVICES, ResourceCache, resources_of, this_node
 from .responses import TransportError, rejected, unreachable
 
 
@@ -32,9 +33,14 @@ class ServerReport:
 
 
 async def ask_server(
-    *, kubeconfig: str, master: str, node_name: str, within_s: float
+    *,
+    kubeconfig: str,
+    master: str,
+    node_name: str,
+    within_s: float,
+    endpoints_from_pods: bool = False,
 ) -> ServerReport:
-    """Request one Service, one EndpointSlice and this node's object, within ``within_s`` seconds.
+    """Request one object of each kind that the source reads, within ``within_s`` seconds.
 
     The other arguments are those of KubernetesSource.
     """
@@ -42,7 +48,7 @@ async def ask_server(
     try:
         async with asyncio.timeout(within_s):
             await client.open()
-            return await _ask(client, node_name)
+            return await _ask(client, node_name, endpoints_from_pods)
     except SourceError as exc:
         return ServerReport(client.url, (str(exc),))
     except TransportError as exc:
@@ -54,10 +60,12 @@ async def ask_server(
         await client.close()
 
 
-async def _ask(client: ApiClient, node_name: str) -> ServerReport:
+async def _ask(client: ApiClient, node_name: str, endpoints_from_pods: bool) -> ServerReport:
     problems = []
+    pods = PodEndpoints(Store(), with_headless=False) if endpoints_from_pods else None
+    resources = resources_of(with_headless=False, pods=pods)
     service_ips: tuple[str, ...] = ()
-    for resource in (SERVICES, SLICES, *([this_node(node_name)] if node_name else [])):
+    for resource in (*resources, *([this_node(node_name)] if node_name else [])):
         response = await client.get(resource.path, {**resource.query, "limit": "1"})
         if response.code != 200:
             failure = rejected(
@@ -67,7 +75,7 @@ async def _ask(client: ApiClient, node_name: str) -> ServerReport:
                 credentials=client.credentials.description,
             )
             problems.append(failure.text)
-        elif resource is SERVICES:
+        elif resource.name == SERVICES.name:
             service_ips = _service_ips(response.body)
     version = await client.get("/version", {})
     return ServerReport(client.url, tuple(problems), _version(version.body), service_ips)

@@ -10,11 +10,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ...cluster import Store
+from ...cluster.from_pods import PodEndpoints
 from ...model import ServiceKey, SliceKey
+from ...model.pod_endpoints import (
+    PodKey,
+    WirePod,
+    WireSelectingService,
+    read_pod,
+    read_selection,
+)
 from ...model.reading import read_node, read_slice
 from ...model.service_reading import read_service
 from ...model.wire import (
@@ -92,6 +100,50 @@ def _slices(*, with_headless: bool) -> Resource:
 SLICES = _slices(with_headless=False)
 SLICES_WITH_HEADLESS = _slices(with_headless=True)
 """Also those of headless Services, which only DNS uses."""
+
+
+def resources_of(*, with_headless: bool, pods: PodEndpoints | None) -> list[Resource]:
+    """Return what a source needs: Services, slices and, for endpoints from Pods, Pods.
+
+    Args:
+        with_headless: Read slices of headless Services, too.
+        pods: Takes all objects, and puts them into the store; None: no Pods are read.
+    """
+    if pods is None:
+        return [SERVICES, SLICES_WITH_HEADLESS if with_headless else SLICES]
+    return _with_pods(pods, with_headless=with_headless)
+
+
+def _with_pods(endpoints: PodEndpoints, *, with_headless: bool) -> list[Resource]:
+
+    def put_slice(_store: Store, wire: WireEndpointSlice) -> None:
+        item = read_slice(wire, with_headless=with_headless)
+        if item is not None:
+            endpoints.put_slice(item)
+        else:
+            endpoints.delete_slice(SliceKey(*_key(wire.metadata)))
+
+    return [
+        replace(
+            SERVICES,
+            wire=WireSelectingService,
+            put=lambda _, wire: endpoints.put_service(read_service(wire), read_selection(wire)),
+            delete=lambda _, key: endpoints.delete_service(ServiceKey(*key)),
+        ),
+        replace(
+            SLICES,
+            put=put_slice,
+            delete=lambda _, key: endpoints.delete_slice(SliceKey(*key)),
+        ),
+        Resource(
+            kind="Pod",
+            name="pods",
+            path="/api/v1/pods",
+            wire=WirePod,
+            put=lambda _, wire: endpoints.put_pod(read_pod(wire)),
+            delete=lambda _, key: endpoints.delete_pod(PodKey(*key)),
+        ),
+    ]
 
 
 def this_node(name: str) -> Resource:

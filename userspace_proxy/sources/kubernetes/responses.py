@@ -70,9 +70,12 @@ def rejected(url: str, request: str, response: Response, *, credentials: str) ->
                 f"the API server at {url} rejected the credentials: {cause} (check {credentials})"
             )
         case 403:
+            kinds = "services, endpointslices and nodes"
+            if request.endswith(" pods"):
+                kinds = "pods"
             text = (
                 f"the API server at {url} refuses to {request}: {cause} "
-                "(allow this user to get, list and watch services, endpointslices and nodes)"
+                f"(allow this user to get, list and watch {kinds})"
             )
         case 404:
             text = f"the server at {url} can't {request}: {cause} (check its address and version)"

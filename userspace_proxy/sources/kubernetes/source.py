@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...cluster import Snapshot, Store
+from ...cluster.from_pods import PodEndpoints
 from ...log_limit import EVERY_S
 from ..base import Happening, Pause, Publish, Source, SourceStatus, pause
 from .client import ApiClient
@@ -21,7 +22,7 @@ from .credentials import SERVICE_ACCOUNT, Credentials
 from .node_addresses import NodeAddressLister
 from .recorder import Recorder
 from .reflector import Reflector, Timing
-from .resources import SERVICES, SLICES, SLICES_WITH_HEADLESS, ResourceCache, this_node
+from .resources import ResourceCache, resources_of, this_node
 
 _log = logging.getLogger("userspace_proxy.sources")
 
@@ -40,6 +41,8 @@ class KubernetesSource(Source):
             with its service account.
         node_name: This node's name; empty: no Node is watched.
         with_headless: Read EndpointSlices of headless Services, too, which only DNS uses.
+        endpoints_from_pods: Read Pods, too, and derive the endpoints of Services with a selector
+            from them, as controllers would; their EndpointSlices are ignored.
         service_account: The folder of a pod's token and of the server's certificate.
     """
 
@@ -52,6 +55,7 @@ class KubernetesSource(Source):
         master: str = "",
         node_name: str = "",
         with_headless: bool = False,
+        endpoints_from_pods: bool = False,
         service_account: Path = SERVICE_ACCOUNT,
         timing: Timing | None = None,
         rng: random.Random | None = None,
@@ -65,7 +69,12 @@ class KubernetesSource(Source):
         self._credentials = credentials
         self._client = ApiClient(credentials, clock=clock)
         self._store = Store()
-        resources = [SERVICES, SLICES_WITH_HEADLESS if with_headless else SLICES]
+        self._pods = (
+            PodEndpoints(self._store, with_headless=with_headless) if endpoints_from_pods else None
+        )
+        resources = resources_of(with_headless=with_headless, pods=self._pods)
+        self._required = len(resources)
+        """The first so many kinds, without which nothing is published."""
         if node_name:
             resources.append(this_node(node_name))
         self._caches = [ResourceCache(resource, self._store) for resource in resources]
@@ -111,6 +120,8 @@ class KubernetesSource(Source):
         services, slices, *_ = self._caches
         services.resume(snapshot.services)
         slices.resume(item.key for state in snapshot.services.values() for item in state.slices)
+        if self._pods is not None:
+            self._pods.resume(snapshot)
 
     async def run(self, publish: Publish) -> None:
         """Part of Source.
@@ -171,11 +182,13 @@ class KubernetesSource(Source):
             return
         self._report()
         # The Node is optional: without permission to read it, Services are served.
-        services, slices, *node = self._reflectors
-        if not (services.is_listed and slices.is_listed):
+        required, node = self._reflectors[: self._required], self._reflectors[self._required :]
+        if not all(reflector.is_listed for reflector in required):
             return
         if not all(reflector.is_listed or reflector.is_forbidden for reflector in node):
             return
+        if self._pods is not None:
+            self._pods.settle()
         snapshot = self._store.snapshot()
         if snapshot is not self._published:
             self._published = snapshot

@@ -9,7 +9,7 @@ import abc
 from typing import Any
 
 from userspace_proxy.cluster import Snapshot
-from userspace_proxy.model import Node
+from userspace_proxy.model import Node, ServiceKey
 from userspace_proxy.sources.kubernetes import KubernetesSource
 
 from ..running import running
@@ -48,9 +48,9 @@ def ips(snapshot: Snapshot) -> tuple[str, ...]:
     return state.service.cluster_ips if state else ()
 
 
-def endpoints(snapshot: Snapshot) -> list[str]:
-    """Return the addresses of the endpoints of the Service web."""
-    state = snapshot.services.get(WEB)
+def endpoints(snapshot: Snapshot, name: str = "web") -> list[str]:
+    """Return the addresses of the endpoints of a Service."""
+    state = snapshot.services.get(ServiceKey("default", name))
     return [e.ip for item in state.slices for e in item.endpoints] if state else []
 
 

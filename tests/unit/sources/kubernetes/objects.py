@@ -35,3 +35,14 @@ def node(name: str = "alice", zone: str = "east") -> dict[str, Any]:
         "kind": "Node",
         "metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}},
     }
+
+
+def pod(name: str = "web-1", ip: str = "10.244.0.3", **metadata: Any) -> dict[str, Any]:
+    """A ready Pod of the Service web, whose container has a port of the name http."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": "web"}, **metadata},
+        "spec": {"containers": [{"name": "web", "ports": [{"name": "http", "containerPort": 80}]}]},
+        "status": {"podIP": ip, "conditions": [{"type": "Ready", "status": "True"}]},
+    }

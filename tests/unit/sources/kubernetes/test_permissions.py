@@ -9,12 +9,13 @@ from userspace_proxy.sources.kubernetes.permissions import ask_server
 from .objects import node, service
 
 
-async def ask(api, *, master="", kubeconfig="", within_s=10.0):
+async def ask(api, *, master="", kubeconfig="", within_s=10.0, **options):
     return await ask_server(
         kubeconfig=kubeconfig,
         master=master or api.url,
         node_name="alice",
         within_s=within_s,
+        **options,
     )
 
 
@@ -53,3 +54,10 @@ async def test_a_server_that_is_silent_has_a_deadline():
 async def test_a_kubeconfig_that_isnt_there_is_a_problem(api):
     (problem,) = (await ask(api, kubeconfig="/nowhere")).problems
     assert "/nowhere: No such file" in problem
+
+
+async def test_pods_are_asked_for_only_if_endpoints_come_from_them(api):
+    api.refuse("pods", 403, message="pods is forbidden")
+    assert (await ask(api)).problems == ()
+    (problem,) = (await ask(api, endpoints_from_pods=True)).problems
+    assert "refuses to list pods" in problem

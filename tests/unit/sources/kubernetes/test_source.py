@@ -14,7 +14,7 @@ from userspace_proxy.testing.fake_api_server import FakeApiServer
 from ..running import Published, running
 from .conftest import QUICK
 from .contract import NODE_NAME, Cluster, SourceContract, endpoints, ips
-from .objects import endpoint_slice, service
+from .objects import endpoint_slice, pod, service
 
 ALL = ("services", "endpointslices", "nodes")
 
@@ -220,3 +220,87 @@ async def test_what_an_earlier_run_read_stays_the_same_objects(api, source_of):
     (key,) = snapshot.services
     assert snapshot.services[key] is earlier.services[key]
     assert endpoints(snapshot) == ["10.244.1.7"]
+
+
+SELECTING = {
+    "selector": {"app": "web"},
+    "ports": [{"port": 80, "targetPort": "http"}],
+}
+
+
+async def test_endpoints_from_pods_follow_the_pods(api, source_of):
+    api.put(service(**SELECTING))
+    api.put(pod())
+    source = source_of(api, endpoints_from_pods=True)
+    async with running(source) as published:
+        assert endpoints(await published.first()) == ["10.244.0.3"]
+        api.put(pod("web-2", "10.244.0.4"))
+        await published.until(lambda s: endpoints(s) == ["10.244.0.3", "10.244.0.4"])
+        api.delete("Pod", "web-1")
+        await published.until(lambda s: endpoints(s) == ["10.244.0.4"])
+        assert source.status().is_current
+
+
+async def test_nothing_is_published_before_pods_were_listed(api, source_of):
+    api.put(service(**SELECTING))
+    api.put(pod())
+    api.refuse("pods", 403, message="pods is forbidden")
+    source = source_of(api, endpoints_from_pods=True)
+    async with running(source) as published:
+        assert endpoints(await published.first()) == ["10.244.0.3"]
+        assert len(published.snapshots) == 1
+
+
+async def test_without_the_permission_to_read_pods_the_problem_has_the_remedy(api, source_of):
+    api.refuse("pods", 403, message="pods is forbidden", times=1000)
+    source = source_of(api, endpoints_from_pods=True)
+    async with running(source):
+        await api.until(lambda _: bool(source.status().problems))
+        (problem,) = source.status().problems
+        assert problem.endswith(
+            "refuses to list pods: pods is forbidden (allow this user to get, list and watch pods)"
+        )
+
+
+async def test_slices_of_a_service_with_a_selector_are_ignored_and_others_are_not(api, source_of):
+    api.put(service(**SELECTING))
+    api.put(service("db", "10.96.7.2"))
+    api.put(endpoint_slice("192.0.2.7"))
+    api.put(endpoint_slice("192.0.2.8", name="db-1", of="db"))
+    async with running(source_of(api, endpoints_from_pods=True)) as published:
+        first = await published.first()
+        assert endpoints(first) == []
+        assert endpoints(first, "db") == ["192.0.2.8"]
+        api.delete("EndpointSlice", "db-1")
+        await published.until(lambda s: endpoints(s, "db") == [])
+        api.delete("Service", "web")
+        await published.until(lambda s: len(s.services) == 1)
+
+
+async def test_a_pod_with_an_invalid_annotation_is_a_problem_and_stays_as_it_was(api, source_of):
+    api.put(service(**SELECTING))
+    api.put(pod())
+    source = source_of(api, endpoints_from_pods=True)
+    async with running(source) as published:
+        await published.first()
+        api.put(pod(ip="10.244.0.9", annotations={"userspace-proxy.io/ports": "80"}))
+        api.put(pod("web-2", "10.244.0.4"))
+        last = await published.until(lambda s: "10.244.0.4" in endpoints(s))
+        assert source.status().problems == (
+            "Pod default/web-1: metadata.annotations[userspace-proxy.io/ports]: '80' is not of "
+            "the form 8080=37741 or 53/UDP=40001",
+        )
+        assert endpoints(last) == ["10.244.0.3", "10.244.0.4"]
+
+
+async def test_a_restart_with_endpoints_from_pods_publishes_the_same_objects(api, source_of):
+    api.put(service(**SELECTING))
+    api.put(pod())
+    async with running(source_of(api, endpoints_from_pods=True)) as published:
+        before = await published.first()
+    again = source_of(api, endpoints_from_pods=True)
+    again.resume(before)
+    async with running(again) as published:
+        after = await published.first()
+    assert [*after.services.values()] == [*before.services.values()]
+    assert all(after.services[key] is state for key, state in before.services.items())

@@ -1,0 +1,217 @@
+import json
+
+import pytest
+
+from userspace_proxy.model import Endpoint, IPFamily, Service, ServiceKey, ServiceType, SlicePort
+from userspace_proxy.model.pod_endpoints import (
+    PodKey,
+    PodPort,
+    PodSelection,
+    TargetPort,
+    WirePod,
+    WireSelectingService,
+    derive_slices,
+    is_selecting,
+    read_pod,
+    read_selection,
+)
+from userspace_proxy.model.service_reading import read_service
+from userspace_proxy.model.wire import FieldError, decode
+
+WEB = Service(ServiceKey("shop", "web"), (), selector=(("app", "web"),))
+READY = {"type": "Ready", "status": "True"}
+HTTP = PodSelection((TargetPort("http", "TCP", "web"),), (IPFamily.IPV4,))
+
+
+def pod(name="web-1", ip="10.244.0.3", *, conditions=(READY,), ports=(), **fields):
+    """Read a Pod, by default a ready one."""
+    metadata = {"name": name, "namespace": "shop", **fields.pop("metadata", {})}
+    status = {"podIP": ip, "conditions": list(conditions), **fields.pop("status", {})}
+    spec = {"containers": [{"ports": list(ports)}], **fields.pop("spec", {})}
+    written = {"metadata": metadata, "spec": spec, "status": status}
+    return read_pod(decode(json.dumps(written).encode(), WirePod))
+
+
+def selection(**spec):
+    return read_selection(decode(json.dumps({"spec": spec}).encode(), WireSelectingService))
+
+
+WEB_PORT = {"name": "web", "containerPort": 8080}
+DNS_PORT = {"name": "dns", "containerPort": 5, "protocol": "UDP"}
+
+
+def addresses(slices):
+    """Return what clients of the port http could be sent to."""
+    return [str(address) for item in slices for address, _ in item.addresses("http", "TCP")]
+
+
+def test_a_pod_is_read():
+    read = pod(
+        ports=[WEB_PORT, {"containerPort": 9}, DNS_PORT],
+        metadata={"labels": {"app": "web", "empty": None}},
+        spec={"nodeName": "node-1", "hostname": "web-1", "subdomain": "web"},
+    )
+    assert (read.key, read.labels) == (PodKey("shop", "web-1"), {("app", "web"), ("empty", "")})
+    assert read.ports == {("web", "TCP"): 8080, ("dns", "UDP"): 5}
+    assert (read.ips, read.node) == (("10.244.0.3",), "node-1")
+    assert (read.hostname, read.subdomain) == ("web-1", "web")
+    assert (read.is_ready, read.is_terminating, read.has_ended) == (True, False, False)
+
+
+def test_a_pod_without_a_status_or_a_spec_has_no_address_and_is_not_ready():
+    read = read_pod(decode(b'{"metadata": {"name": "new"}}', WirePod))
+    assert (read.key, read.ips, read.is_ready) == (PodKey("default", "new"), (), False)
+
+
+def test_a_pod_has_one_address_of_each_family_in_the_order_of_its_status():
+    both = pod(status={"podIPs": [{"ip": "fd00::3"}, {"ip": "10.244.0.3"}, {"ip": "fd00::4"}]})
+    assert sorted(both.ips) == ["10.244.0.3", "fd00::3"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_serving", "is_terminating"),
+    [
+        ({"conditions": []}, False, False),
+        ({"conditions": [{"type": "Ready", "status": "False"}]}, False, False),
+        ({"metadata": {"deletionTimestamp": "2026-11-21T09:00:00Z"}}, True, True),
+    ],
+)
+def test_a_pod_that_is_not_ready_or_terminates_is_an_endpoint_that_says_so(
+    fields, is_serving, is_terminating
+):
+    (item,) = derive_slices(WEB, HTTP, [pod(**fields)])
+    assert item.endpoints == (
+        Endpoint("10.244.0.3", ready=False, serving=is_serving, terminating=is_terminating),
+    )
+
+
+def test_a_service_that_publishes_addresses_that_are_not_ready_has_only_ready_endpoints():
+    published = selection(ports=[{"port": 80}], publishNotReadyAddresses=True)
+    deleted = {"deletionTimestamp": "2026-11-21T09:00:00Z"}
+    (item,) = derive_slices(WEB, published, [pod(conditions=[]), pod("web-2", metadata=deleted)])
+    assert [endpoint.ready for endpoint in item.endpoints] == [True, True]
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_a_pod_that_has_ended_is_no_endpoint(phase):
+    (item,) = derive_slices(WEB, HTTP, [pod(status={"phase": phase})])
+    assert item.endpoints == ()
+
+
+def test_a_pod_without_an_address_is_no_endpoint():
+    (item,) = derive_slices(WEB, HTTP, [pod(ip="")])
+    assert (item.family, item.endpoints) == (IPFamily.IPV4, ())
+
+
+def test_a_named_target_port_has_the_number_of_each_pod():
+    pods = [
+        pod(ports=[WEB_PORT]),
+        pod("web-2", "10.244.0.4", ports=[{"name": "web", "containerPort": 9090}]),
+        pod("web-3", "10.244.0.5", ports=[WEB_PORT]),
+    ]
+    slices = derive_slices(WEB, HTTP, pods)
+    assert addresses(slices) == ["10.244.0.3:8080", "10.244.0.5:8080", "10.244.0.4:9090"]
+    assert [str(item.key) for item in slices] == ["shop/web:pods-1", "shop/web:pods-2"]
+
+
+def test_a_named_target_port_has_the_protocol_of_the_service_port():
+    udp_first = pod(ports=[{"name": "web", "containerPort": 53, "protocol": "UDP"}, WEB_PORT])
+    assert addresses(derive_slices(WEB, HTTP, [udp_first])) == ["10.244.0.3:8080"]
+
+
+def test_a_name_that_no_container_has_is_no_port_of_the_pod():
+    (item,) = derive_slices(WEB, HTTP, [pod(ports=[{"name": "metrics", "containerPort": 9}])])
+    assert (len(item.endpoints), item.ports) == (1, ())
+
+
+def test_a_number_that_is_no_port_is_left_out():
+    odd = selection(ports=[{"name": "http", "port": 80, "targetPort": 70000}, {"name": "none"}])
+    (item,) = derive_slices(WEB, odd, [pod()])
+    assert item.ports == ()
+
+
+def test_a_container_that_starts_first_counts_if_it_keeps_running():
+    kept = {"restartPolicy": "Always", "ports": [WEB_PORT]}
+    over = {"ports": [{"name": "web", "containerPort": 1}]}
+    (item,) = derive_slices(WEB, HTTP, [pod(spec={"initContainers": [over, kept]})])
+    assert item.ports == (SlicePort("http", 8080, "TCP"),)
+
+
+def test_a_pod_answers_at_the_ports_that_its_annotation_has():
+    annotations = {"userspace-proxy.io/ports": "8080=37741, 53/UDP=40001"}
+    moved = pod(ports=[WEB_PORT], metadata={"annotations": annotations})
+    assert moved.listens_at == {PodPort(8080, "TCP"): 37741, PodPort(53, "UDP"): 40001}
+    numbers = selection(
+        ports=[
+            {"name": "http", "port": 80, "targetPort": "web"},
+            {"name": "dns", "port": 53, "protocol": "UDP"},
+            {"name": "other", "port": 53},
+        ]
+    )
+    (item,) = derive_slices(WEB, numbers, [moved])
+    assert item.ports == (
+        SlicePort("http", 37741, "TCP"),
+        SlicePort("dns", 40001, "UDP"),
+        SlicePort("other", 53, "TCP"),
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["8080", "8080=0", "web=80", "80/SCTP=81", "80=81,", "80=99999", "80=" + "9" * 9999]
+)
+def test_an_invalid_annotation_is_an_error_that_shows_the_form(text):
+    with pytest.raises(FieldError) as caught:
+        pod(metadata={"annotations": {"userspace-proxy.io/ports": text}})
+    assert str(caught.value).startswith("metadata.annotations[userspace-proxy.io/ports]: '")
+    assert str(caught.value).endswith("is not of the form 8080=37741 or 53/UDP=40001")
+
+
+def test_a_service_of_two_families_has_slices_of_both():
+    dual = selection(
+        ports=[{"name": "http", "port": 80, "targetPort": 8080}], ipFamilies=["IPv6", "IPv4"]
+    )
+    both = pod(status={"podIPs": [{"ip": "10.244.0.3"}, {"ip": "fd00::3"}]})
+    slices = derive_slices(WEB, dual, [both])
+    assert addresses(slices) == ["10.244.0.3:8080", "[fd00::3]:8080"]
+    assert [item.family for item in derive_slices(WEB, dual, [])] == [IPFamily.IPV4, IPFamily.IPV6]
+
+
+def test_an_address_of_another_family_is_no_endpoint():
+    (item,) = derive_slices(WEB, HTTP, [pod(ip="fd00::3")])
+    assert (item.family, item.endpoints) == (IPFamily.IPV4, ())
+
+
+def test_a_pod_has_its_hostname_below_the_service_that_is_its_subdomain():
+    named = pod(spec={"hostname": "db-0", "subdomain": "web", "nodeName": "node-1"})
+    (item,) = derive_slices(WEB, HTTP, [named])
+    assert [(e.hostname, e.node) for e in item.endpoints] == [("db-0", "node-1")]
+    (item,) = derive_slices(
+        Service(ServiceKey("shop", "other"), (), selector=WEB.selector), HTTP, [named]
+    )
+    assert [e.hostname for e in item.endpoints] == [""]
+
+
+def test_a_service_without_a_spec_selects_nothing():
+    assert selection() == PodSelection((), (IPFamily.IPV4,))
+    assert read_selection(decode(b"{}", WireSelectingService)) == selection()
+
+
+def test_the_fields_for_selecting_do_not_disturb_reading_the_service():
+    written = {
+        "metadata": {"name": "web"},
+        "spec": {"ports": [{"port": 80, "targetPort": "web"}], "selector": {"app": "web"}},
+    }
+    wire = decode(json.dumps(written).encode(), WireSelectingService)
+    assert read_service(wire).ports[0].port == 80
+
+
+@pytest.mark.parametrize(
+    ("service", "expected"),
+    [
+        (WEB, True),
+        (Service(WEB.key, ()), False),
+        (Service(WEB.key, (), type=ServiceType.EXTERNAL_NAME, selector=WEB.selector), False),
+    ],
+)
+def test_pods_are_the_endpoints_of_services_with_a_selector(service, expected):
+    assert is_selecting(service) is expected

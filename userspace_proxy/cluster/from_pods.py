@@ -1,0 +1,151 @@
+"""Endpoints of a source's Services: of Services with a selector from Pods, of others from slices.
+
+    Services, Pods, slices ──▶ PodEndpoints ──settle()──▶ Store
+
+Rule 1: slices of a Service with a selector are ignored, whether a controller or a user
+has written them: its endpoints are its Pods.
+Rule 2: only Services are derived again whose own object or Pods have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from ..model import EndpointSlice, Service, ServiceKey, SliceKey
+from ..model.pod_endpoints import (
+    PodEndpoint,
+    PodKey,
+    PodSelection,
+    derive_slices,
+    is_selecting,
+)
+from .snapshot import Snapshot
+from .store import Store
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+_Label = tuple[str, str, str]
+"""A namespace, and a label: key and value."""
+
+
+class PodEndpoints:
+    """Keeps the slices of one store.
+
+    Args:
+        with_headless: Derive endpoints of headless Services, too, which only DNS uses.
+    """
+
+    def __init__(self, store: Store, *, with_headless: bool) -> None:
+        self._store = store
+        self._with_headless = with_headless
+        self._services: dict[ServiceKey, tuple[Service, PodSelection]] = {}
+        self._selecting: dict[_Label, set[ServiceKey]] = {}
+        """Services by the first label of their selectors."""
+        self._pods: dict[PodKey, PodEndpoint] = {}
+        self._labelled: dict[_Label, set[PodKey]] = {}
+        """Pods by each of their labels."""
+        self._written: dict[SliceKey, EndpointSlice] = {}
+        """Slices that the source has read."""
+        self._written_for: dict[ServiceKey, set[SliceKey]] = {}
+        self._in_store: dict[ServiceKey, set[SliceKey]] = {}
+        self._touched: set[ServiceKey] = set()
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Note what the store has of an earlier run."""
+        for key, state in snapshot.services.items():
+            self._in_store[key] = {item.key for item in state.slices}
+            self._touched.add(key)
+
+    def put_service(self, service: Service, selection: PodSelection) -> None:
+        """Add a Service, or replace the one of its name; it is put into the store, too."""
+        self._forget_service(service.key)
+        self._services[service.key] = service, selection
+        if self._is_derived(service):
+            label = (service.key.namespace, *service.selector[0])
+            self._selecting.setdefault(label, set()).add(service.key)
+        self._store.put_service(service)
+
+    def delete_service(self, key: ServiceKey) -> None:
+        """Delete a Service, if it exists, also from the store."""
+        self._forget_service(key)
+        self._store.delete_service(key)
+
+    def put_pod(self, pod: PodEndpoint) -> None:
+        """Add a Pod, or replace the one of its name."""
+        self.delete_pod(pod.key)
+        self._pods[pod.key] = pod
+        for label in pod.labels:
+            self._labelled.setdefault((pod.key.namespace, *label), set()).add(pod.key)
+        self._touch_services_of(pod)
+
+    def delete_pod(self, key: PodKey) -> None:
+        """Delete a Pod, if it exists."""
+        pod = self._pods.pop(key, None)
+        if pod is None:
+            return
+        for label in pod.labels:
+            _discard(self._labelled, (key.namespace, *label), key)
+        self._touch_services_of(pod)
+
+    def put_slice(self, item: EndpointSlice) -> None:
+        """Add a slice that was written, or replace the one of its name."""
+        self.delete_slice(item.key)
+        self._written[item.key] = item
+        self._written_for.setdefault(item.service, set()).add(item.key)
+        self._touched.add(item.service)
+
+    def delete_slice(self, key: SliceKey) -> None:
+        """Delete such a slice, if it exists."""
+        item = self._written.pop(key, None)
+        if item is not None:
+            _discard(self._written_for, item.service, key)
+            self._touched.add(item.service)
+
+    def settle(self) -> None:
+        """Put the slices of what has changed into the store."""
+        wanted = {key: {item.key: item for item in self._slices_of(key)} for key in self._touched}
+        # All deletions first: a slice may have changed its Service.
+        for key, slices in wanted.items():
+            for gone in self._in_store.pop(key, set()) - slices.keys():
+                self._store.delete_slice(gone)
+        for key, slices in wanted.items():
+            for item in slices.values():
+                self._store.put_slice(item)
+            if slices:
+                self._in_store[key] = set(slices)
+        self._touched.clear()
+
+    def _slices_of(self, key: ServiceKey) -> Iterable[EndpointSlice]:
+        service, selection = self._services.get(key, (None, None))
+        if service is None or selection is None or not self._is_derived(service):
+            return [self._written[item] for item in self._written_for.get(key, ())]
+        candidates = self._labelled.get((key.namespace, *service.selector[0]), ())
+        pods = [self._pods[pod] for pod in sorted(candidates)]
+        return derive_slices(
+            service, selection, [pod for pod in pods if pod.labels.issuperset(service.selector)]
+        )
+
+    def _is_derived(self, service: Service) -> bool:
+        return is_selecting(service) and (self._with_headless or not service.is_headless)
+
+    def _forget_service(self, key: ServiceKey) -> None:
+        service, _ = self._services.pop(key, (None, None))
+        if service is not None and service.selector:
+            _discard(self._selecting, (key.namespace, *service.selector[0]), key)
+        self._touched.add(key)
+
+    def _touch_services_of(self, pod: PodEndpoint) -> None:
+        for label in pod.labels:
+            for key in self._selecting.get((pod.key.namespace, *label), ()):
+                if pod.labels.issuperset(self._services[key][0].selector):
+                    self._touched.add(key)
+
+
+def _discard(index: dict[_K, set[_V]], key: _K, value: _V) -> None:
+    """Remove a value from an index of sets, and the set with its last one."""
+    values = index.get(key)
+    if values is not None:
+        values.discard(value)
+        if not values:
+            del index[key]
