@@ -28,10 +28,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import UserspaceProxyError
 from ..lookup.in_process import ProcessNames
-from ..model import EndpointSlice, Service, ServiceKey, SocketAddress
+from ..model import Balance, EndpointSlice, Service, ServiceKey, SocketAddress
 from ..status.view import StatusView
+from .added_service import AddedService
 from .arguments import EndpointAddress
-from .embedding import AddedService, EmbeddedProxy
+from .embedding import EmbeddedProxy
 from .loop_thread import LoopThread
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ PROXY = (
     ("agent.py", "Agent", ("settled", "status", "failed", "stop")),
 )
 HANDLE = (
-    ("embedding.py", "AddedService", ("service", "key", "address", "set_endpoints", "remove")),
+    ("added_service.py", "AddedService", ("service", "key", "address", "set_endpoints", "remove")),
 )
 _BLOCKING = {"AddedService": "BlockingService"}
 

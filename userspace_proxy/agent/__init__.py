@@ -20,7 +20,7 @@ if not hasattr(select, "epoll"):
         hint="use a Linux container, a virtual machine or WSL",
     )
 
-from .embedding import AddedService
+from .added_service import AddedService
 from .options import Options
 from .proxy import Proxy
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..model import (
+    Balance,
     Endpoint,
     EndpointSlice,
+    Handling,
     IPFamily,
     Protocol,
     Service,
@@ -27,6 +29,9 @@ from ..model.wire import FieldError
 
 EndpointAddress = str | tuple[str, int]
 """``ip:port`` or ``[ip6]:port``, or IP address and port as ``getsockname()`` returns them."""
+
+_BALANCES = tuple(balance.value for balance in Balance)
+_SEED_MAX = 2**32 - 1
 
 
 def read_key(namespace: str, name: str) -> ServiceKey:
@@ -61,6 +66,18 @@ def read_affinity(seconds: int | None) -> int | None:
     if not 1 <= seconds <= AFFINITY_TIMEOUT_MAX_S:
         raise ValueError(f"affinity_timeout_s: {seconds} is not in 1–{AFFINITY_TIMEOUT_MAX_S}")
     return seconds
+
+
+def read_handling(balance: str, seed: int) -> Handling:
+    """Return how endpoints are chosen, or raise ValueError or TypeError."""
+    if balance not in _BALANCES:
+        what = f"balance: {balance!r} is not one of {', '.join(_BALANCES)}"
+        raise ValueError(what)
+    if not _is_int(seed):
+        raise TypeError(f"seed: expected an int, got {seed!r}")
+    if not 0 <= seed <= _SEED_MAX:
+        raise ValueError(f"seed: {seed} is not in 0–{_SEED_MAX}")
+    return Handling(balance=Balance(balance), seed=seed)
 
 
 def read_endpoint(endpoint: EndpointAddress) -> SocketAddress:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import UserspaceProxyError
 from ..lookup.in_process import ProcessNames
-from ..model import EndpointSlice, Service, ServiceKey, SocketAddress
+from ..model import Balance, EndpointSlice, Service, ServiceKey, SocketAddress
 from ..status.view import StatusView
+from .added_service import AddedService
 from .arguments import EndpointAddress
-from .embedding import AddedService, EmbeddedProxy
+from .embedding import EmbeddedProxy
 from .loop_thread import LoopThread
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class BlockingProxy:
         protocol: str = "TCP",
         cluster_ip: str | None = None,
         affinity_timeout_s: int | None = None,
+        balance: str = Balance.ROUND_ROBIN,
+        seed: int = 0,
     ) -> BlockingService:
         """Serve a Service, or replace the one of the same name; in force on return.
 
@@ -105,6 +108,10 @@ class BlockingProxy:
             protocol: ``TCP`` or ``UDP``.
             cluster_ip: The address that clients dial; None: one of 127.64.0.0/10.
             affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
+            balance: How endpoints are chosen: ``round-robin``, ``random``, ``least-connections`` or
+                ``power-of-two-choices``, which compares two random ones.
+            seed: The same seed gives the same choices in each run: it is the position of the first
+                turn, and the seed of random choices.
 
         Returns:
             A handle with the ``address`` to dial: with steering ``none`` it has another port if
@@ -127,6 +134,8 @@ class BlockingProxy:
                     protocol=protocol,
                     cluster_ip=cluster_ip,
                     affinity_timeout_s=affinity_timeout_s,
+                    balance=balance,
+                    seed=seed,
                 )
             ),
         )

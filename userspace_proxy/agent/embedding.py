@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import ListenError
 from ..lookup.in_process import ProcessNames
 from ..model import (
+    Balance,
     EndpointSlice,
     Protocol,
     Service,
@@ -19,12 +20,14 @@ from ..model import (
 )
 from ..sources import MemorySource, Source
 from ..steering import Bind, Steering
+from .added_service import AddedService
 from .agent import Agent
 from .arguments import (
     EndpointAddress,
     make_slices,
     read_affinity,
     read_endpoint,
+    read_handling,
     read_key,
     read_port,
 )
@@ -76,6 +79,8 @@ class EmbeddedProxy(Agent):
         protocol: str = "TCP",
         cluster_ip: str | None = None,
         affinity_timeout_s: int | None = None,
+        balance: str = Balance.ROUND_ROBIN,
+        seed: int = 0,
     ) -> AddedService:
         """Serve a Service, or replace the one of the same name; in force on return.
 
@@ -90,6 +95,10 @@ class EmbeddedProxy(Agent):
             protocol: ``TCP`` or ``UDP``.
             cluster_ip: The address that clients dial; None: one of 127.64.0.0/10.
             affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
+            balance: How endpoints are chosen: ``round-robin``, ``random``, ``least-connections`` or
+                ``power-of-two-choices``, which compares two random ones.
+            seed: The same seed gives the same choices in each run: it is the position of the first
+                turn, and the seed of random choices.
 
         Returns:
             A handle with the ``address`` to dial: with steering ``none`` it has another port if
@@ -107,6 +116,7 @@ class EmbeddedProxy(Agent):
             (read_port(port, protocol),),
             cluster_ips=(parse_ip(cluster_ip) if cluster_ip else self._free_address(key),),
             affinity_timeout_s=read_affinity(affinity_timeout_s),
+            handling=read_handling(balance, seed),
         )
         before = self._services.get(key)
         try:
@@ -329,70 +339,3 @@ class EmbeddedProxy(Agent):
         if not served_ports and self._services[key][0].cluster_ips:
             reasons = [str(i.cause) for i in self._running().plan.ignored if i.service == key]
             raise ListenError(": ".join([f"cannot serve {key}", *reasons[:1]]))
-
-
-class AddedService:
-    """A Service that :meth:`EmbeddedProxy.add_service` serves."""
-
-    def __init__(self, proxy: EmbeddedProxy, service: Service) -> None:
-        self._proxy = proxy
-        self._service = service
-
-    def __repr__(self) -> str:
-        address = self._proxy.address_of(self.key)
-        ports = (p for p in self._proxy.status().ports if p.plan.key.name.service == self.key)
-        port = next(ports, None)
-        if address is None or port is None:
-            return f"<Service {self.key}, not served>"
-        usable = sum(endpoint.verdict.is_usable for endpoint in port.endpoints)
-        ejected = sum(endpoint.ejected_for_s is not None for endpoint in port.endpoints)
-        words = [f"{usable} endpoint" if usable == 1 else f"{usable} endpoints"]
-        words += [f"{ejected} ejected"] if ejected else []
-        return f"<Service {self.key} at {address}, {', '.join(words)}>"
-
-    @property
-    def service(self) -> Service:
-        """The Service as it was put."""
-        return self._service
-
-    @property
-    def key(self) -> ServiceKey:
-        """Its namespace and name."""
-        return self._service.key
-
-    @property
-    def address(self) -> SocketAddress:
-        """The address to dial: unpacks into host and port.
-
-        Raises:
-            LookupError: It isn't served (any more).
-        """
-        address = self._proxy.address_of(self.key)
-        if address is None:
-            raise LookupError(f"{self.key} is not served")
-        return address
-
-    async def set_endpoints(self, endpoints: Iterable[EndpointAddress]) -> None:
-        """Replace its endpoints; in force on return.
-
-        Args:
-            endpoints: As for :meth:`EmbeddedProxy.add_service`.
-
-        Raises:
-            ValueError: One of them isn't an address.
-            TypeError: They have another type.
-            LookupError: The Service was removed, or replaced by another of its name.
-            ListenError: It can't be served now: clients are refused, and it is retried each
-                second, with these endpoints.
-        """
-        if not self._proxy.has_put(self._service):
-            raise LookupError(f"{self.key} was removed or replaced")
-        await self._proxy.put(self._service, make_slices(self._service, endpoints))
-
-    async def remove(self) -> None:
-        """Stop serving it; open connections go on. Idempotent.
-
-        A Service that has replaced it is still served.
-        """
-        if self._proxy.has_put(self._service):
-            await self._proxy.delete(self.key)

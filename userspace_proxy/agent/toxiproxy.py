@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from ..faults.toxics import NamedToxic
 from ..faults.toxiproxy import ProxyInfo, ToxiproxyApi
 from ..model import Protocol, SocketAddress
+from .added_service import AddedService
 from .arguments import read_endpoint
-from .embedding import AddedService, EmbeddedProxy
+from .embedding import EmbeddedProxy
 
 _NAMESPACE = "toxiproxy"
 # toxiproxy takes any name; most have underscores, which a Service can't have.

@@ -1,10 +1,11 @@
-"""Chooses endpoints: in turn or by load, with ClientIP affinity and ejection of dead ones."""
+"""Chooses endpoints: in turn, at random, by load; with affinity, and ejection of dead ones."""
 
 from .affinity import Pin
 from .balancer import Balancer, Strategy
 from .least_connections import LeastConnections
 from .power_of_two import PowerOfTwoChoices
 from .preferred import Preferred
+from .random_choice import RandomChoice
 from .round_robin import RoundRobin
 from .split import SplitBalancer
 
@@ -14,6 +15,7 @@ __all__ = [
     "Pin",
     "PowerOfTwoChoices",
     "Preferred",
+    "RandomChoice",
     "RoundRobin",
     "SplitBalancer",
     "Strategy",

@@ -13,6 +13,7 @@ from ..balance import (
     LeastConnections,
     PowerOfTwoChoices,
     Preferred,
+    RandomChoice,
     RoundRobin,
     SplitBalancer,
     Strategy,
@@ -29,6 +30,7 @@ _log = FieldLogger("userspace_proxy.dataplane")
 
 # Per Service port and minute; the last one says that further ones are left out.
 _EJECTION_LINES = 11
+_BY_LOAD = frozenset((Balance.LEAST_CONNECTIONS, Balance.POWER_OF_TWO_CHOICES))
 
 
 class EndpointGroup(CounterTable):
@@ -149,22 +151,26 @@ class EndpointGroup(CounterTable):
         )
 
     def _change(self, balancer: Balancer, endpoints: Sequence[SocketAddress], old: Serving) -> None:
-        if self.serving.handling.balance is not old.handling.balance:
+        now, before = self.serving.handling, old.handling
+        if now.balance is not before.balance or now.seed != before.seed:
             balancer.strategy = self._make_strategy()
         balancer.update(endpoints, affinity_timeout_s=self.serving.affinity_timeout_s)
 
     def _make_strategy(self) -> Strategy:
         balance = self.serving.handling.balance
-        self.tracks_load = balance is not Balance.ROUND_ROBIN
+        start = self._start + self.serving.handling.seed
+        self.tracks_load = balance in _BY_LOAD
         if not self.tracks_load:
             # The ends of dials in progress aren't reported any more.
             self._dialling.clear()
         if balance is Balance.LEAST_CONNECTIONS:
-            return LeastConnections(self.load_of, self._start)
+            return LeastConnections(self.load_of, start)
         if balance is Balance.POWER_OF_TWO_CHOICES:
             # Created only if needed: its state takes 2.5 KiB.
-            return PowerOfTwoChoices(self.load_of, random.Random(self._start))
-        return RoundRobin(self._start)
+            return PowerOfTwoChoices(self.load_of, random.Random(start))
+        if balance is Balance.RANDOM:
+            return RandomChoice(random.Random(start))
+        return RoundRobin(start)
 
     def dial_failed(
         self,

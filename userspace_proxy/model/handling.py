@@ -11,6 +11,7 @@ class Balance(enum.StrEnum):
     """How the endpoint of a new connection is chosen."""
 
     ROUND_ROBIN = "round-robin"
+    RANDOM = "random"
     LEAST_CONNECTIONS = "least-connections"
     POWER_OF_TWO_CHOICES = "power-of-two-choices"
 
@@ -19,6 +20,8 @@ class Handling(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the annotations of a Service ask for; one value from the Service to the data plane."""
 
     balance: Balance = Balance.ROUND_ROBIN
+    seed: int = 0
+    """The position of the first turn, and the seed of random choices; only embedding sets it."""
     keeps_clients: bool = True
     """Endpoints may see client addresses where replies return through this node."""
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from ..agent.arguments import EndpointAddress, make_slices, read_endpoint
 from ..agent.blocking import BlockingProxy, BlockingService
-from ..model import EndpointSlice, Service, ServiceKey, SocketAddress
+from ..model import Balance, EndpointSlice, Service, ServiceKey, SocketAddress
 from .backends import Backend, BackendLike, FaultControl, make_backend
 from .decisions import Decision, Decisions
 from .stats import ServiceStats, stats_of
@@ -72,6 +72,8 @@ class ServiceProxy(BlockingProxy):
         namespace: str = "default",
         protocol: str = "TCP",
         affinity_timeout_s: int | None = None,
+        balance: str = Balance.ROUND_ROBIN,
+        seed: int = 0,
     ) -> ProxiedService:
         """Serve a Service with backends; it is in force on return.
 
@@ -83,6 +85,8 @@ class ServiceProxy(BlockingProxy):
             namespace: Its namespace.
             protocol: ``TCP`` or ``UDP``.
             affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
+            balance: How backends are chosen: see ``Proxy.add_service``.
+            seed: The same seed gives the same choices in each run.
         """
         earlier = self._made.get(ServiceKey(namespace, name))
         if earlier is not None:
@@ -106,6 +110,8 @@ class ServiceProxy(BlockingProxy):
                 namespace=namespace,
                 protocol=protocol,
                 affinity_timeout_s=affinity_timeout_s,
+                balance=balance,
+                seed=seed,
             )
         except BaseException:
             for backend in made:

@@ -8,10 +8,11 @@ from userspace_proxy.agent.arguments import (
     make_slices,
     read_affinity,
     read_endpoint,
+    read_handling,
     read_key,
     read_port,
 )
-from userspace_proxy.model import ServiceKey, ServicePort, SocketAddress
+from userspace_proxy.model import Balance, Handling, ServiceKey, ServicePort, SocketAddress
 
 from .samples import service
 
@@ -72,6 +73,34 @@ def test_affinity_is_read():
 def test_invalid_affinity_is_an_error(seconds, error, words):
     with pytest.raises(error, match=re.escape(words)):
         read_affinity(seconds)
+
+
+def test_the_choice_of_endpoints_is_read():
+    assert read_handling("round-robin", 0) == Handling()
+    assert read_handling("random", 7) == Handling(balance=Balance.RANDOM, seed=7)
+    assert read_handling(Balance.LEAST_CONNECTIONS, 0).balance is Balance.LEAST_CONNECTIONS
+
+
+@pytest.mark.parametrize(
+    ("balance", "seed", "error", "words"),
+    [
+        pytest.param(
+            "by-lot",
+            0,
+            ValueError,
+            "balance: 'by-lot' is not one of round-robin, random, least-connections, power-of-",
+            id="unknown",
+        ),
+        pytest.param(["round-robin"], 0, ValueError, "balance: ['round-robin'] is not", id="list"),
+        pytest.param("round-robin", "7", TypeError, "seed: expected an int, got '7'", id="text"),
+        pytest.param("round-robin", True, TypeError, "seed: expected an int, got True", id="bool"),
+        pytest.param("round-robin", -1, ValueError, "seed: -1 is not in 0–4294967295", id="less"),
+        pytest.param("round-robin", 2**32, ValueError, "4294967296 is not in 0–", id="more"),
+    ],
+)
+def test_an_invalid_choice_of_endpoints_is_an_error(balance, seed, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        read_handling(balance, seed)
 
 
 @pytest.mark.parametrize(

@@ -151,20 +151,6 @@ def test_a_service_that_is_replaced_keeps_its_address(run):
     run(main())
 
 
-def test_the_handle_of_a_replaced_service_has_no_effect(run):
-    async def main():
-        async with backend(b"one") as one, Proxy() as proxy:
-            before = await proxy.add_service("web", port=8080)
-            after = await proxy.add_service("web", port=8081, endpoints=[one])
-            with pytest.raises(LookupError, match="default/web was removed or replaced"):
-                await before.set_endpoints(["127.0.0.1:1"])
-            await before.remove()
-            assert await ask(after.address) == b"one"
-            assert after.address.port == 8081
-
-    run(main())
-
-
 def test_endpoints_that_cannot_be_served_raise_the_problem_in_the_status(run):
     async def main():
         async with Proxy() as proxy:
@@ -190,31 +176,6 @@ def test_a_service_that_cannot_be_replaced_is_served_as_before(run):
                 with pytest.raises(ListenError):
                     await proxy.add_service("web", port=8080, cluster_ip="127.99.1.6")
                 assert await ask(web.address) == b"one"
-
-    run(main())
-
-
-def test_a_removed_service_is_not_revived_by_its_handle(run):
-    async def main():
-        async with Proxy() as proxy:
-            web = await proxy.add_service("web", port=8080)
-            await web.remove()
-            with pytest.raises(LookupError, match="default/web was removed"):
-                await web.set_endpoints(["127.0.0.1:1"])
-            assert proxy.status().ports == ()
-
-    run(main())
-
-
-def test_endpoints_of_a_service_that_lost_its_address_raise_the_problem_in_the_status(run):
-    async def main():
-        async with Proxy() as proxy:
-            web = await proxy.add_service("web", port=8080, cluster_ip="127.99.1.7")
-            await proxy.add_service("api", port=8080, cluster_ip="127.99.1.7")
-            with pytest.raises(ListenError) as caught:
-                await web.set_endpoints(["127.0.0.1:1"])
-            (ignored,) = proxy.status().ignored
-            assert str(caught.value) == f"cannot serve default/web: {ignored.cause}"
 
     run(main())
 
@@ -280,21 +241,6 @@ def test_a_silent_endpoint_is_left_after_the_connect_timeout(run):
 
 
 WEB = ServiceKey("shop", "web")
-
-
-def test_a_handle_says_where_its_service_is_and_how_many_endpoints_it_has(run):
-    async def main():
-        async with backend(b"one") as one, Proxy() as proxy:
-            web = await proxy.add_service("web", port=8080, endpoints=[one, free_address()])
-            assert repr(web) == f"<Service default/web at {web.address}, 2 endpoints>"
-            await answers(web.address, 2)
-            assert repr(web) == f"<Service default/web at {web.address}, 2 endpoints, 1 ejected>"
-            await web.set_endpoints([one])
-            assert repr(web) == f"<Service default/web at {web.address}, 1 endpoint>"
-            await web.remove()
-            assert repr(web) == "<Service default/web, not served>"
-
-    run(main())
 
 
 def test_endpoints_may_be_addresses_as_sockets_return_them(run):

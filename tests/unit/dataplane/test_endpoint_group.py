@@ -206,6 +206,28 @@ def test_the_balance_may_change_and_pins_and_ejections_stay(group):
     assert not group.tracks_load
 
 
+@pytest.mark.parametrize("balance", list(Balance))
+def test_a_seed_repeats_the_choices_and_another_one_changes_them(balance):
+    pods = [POD_A, POD_B, POD_C]
+
+    def chosen(seed):
+        handling = Handling(balance=balance, seed=seed)
+        return picks(EndpointGroup("shop/web", Serving(pods, handling=handling)), 20)
+
+    assert chosen(1) == chosen(1)
+    assert chosen(1) != chosen(0)
+
+
+def test_a_seed_that_changes_starts_the_choices_again(group):
+    group.update(Serving([POD_A, POD_B, POD_C]))
+    assert picks(group, 1) == [POD_A]
+    seeded = Serving([POD_A, POD_B, POD_C], handling=Handling(seed=2))
+    group.update(seeded)
+    assert picks(group, 1) == [POD_C]
+    group.update(seeded)
+    assert picks(group, 1) == [POD_A]
+
+
 def test_dials_that_end_uncounted_are_no_load_for_ever(group):
     by_load = Serving([POD_A, POD_B], handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     group.update(by_load)

@@ -20,11 +20,11 @@ def test_balance_is_that_of_the_annotation(value, balance):
 
 
 def test_an_unknown_balance_is_round_robin_with_a_note():
-    handling, notes = read_handling({"userspace-proxy.io/balance": "random"})
+    handling, notes = read_handling({"userspace-proxy.io/balance": "fastest"})
     assert handling.balance is Balance.ROUND_ROBIN
     assert notes == (
-        "annotation userspace-proxy.io/balance: 'random' is not one of round-robin, "
-        "least-connections, power-of-two-choices: round-robin is used",
+        "annotation userspace-proxy.io/balance: 'fastest' is not one of round-robin, "
+        "random, least-connections, power-of-two-choices: round-robin is used",
     )
 
 

@@ -36,6 +36,24 @@ def test_its_backends_answer_in_turn(proxy):
     assert proxy.services == (web,)
 
 
+def test_random_choices_are_the_same_in_each_run(proxy):
+    def chosen(seed):
+        web = proxy.service("web", backends=3, balance="random", seed=seed)
+        return [get(web) for _ in range(12)]
+
+    first = chosen(7)
+    assert set(first) == {"web-1", "web-2", "web-3"}
+    assert chosen(7) == first
+    assert chosen(8) != first
+
+
+def test_draining_a_backend_does_not_restart_the_turns(proxy):
+    web = proxy.service("web", backends=3, seed=2)
+    assert get(web) == "web-3"
+    web.drain(web.backends[0])
+    assert [get(web) for _ in range(4)] == ["web-3", "web-2", "web-3", "web-2"]
+
+
 def test_a_dead_backend_costs_no_request_and_is_counted_as_saved(proxy):
     web = proxy.service("web", backends=2)
     web.backends[0].stop()
