@@ -29,6 +29,7 @@ from ..status.listening import ListenAt
 from ..status.view import HealthCheckView, ServicePortView, StatusView
 from ..steering import Steering
 from ..version import __version__
+from .addresses import AddressPrinter
 from .client_address import ClientAddresses
 from .facts import make_facts, why_no_node_ports
 from .firewalls import FirewallWatch
@@ -189,6 +190,9 @@ class Agent:
         self.dns_address = await serve_dns(names, options, self._supervisor, self._stack)
         if steering.name != "none":
             self._watch_node(steering)
+        if (write := options.print_addresses) is not None:
+            printer = AddressPrinter(sync, served_ports, steering.bind, write)
+            self._supervisor.start("addresses", printer.run)
         self._supervisor.start("last state", last_state.run)
         self._supervisor.start("source", lambda: self._source.run(last_state.publish))
         self._log_start(steering, len(recovered))

@@ -21,6 +21,7 @@ from ..model import (
 from ..sources import MemorySource, Source
 from ..steering import Bind, Steering
 from .added_service import AddedService
+from .addresses import dialled_address
 from .agent import Agent
 from .arguments import (
     EndpointAddress,
@@ -283,14 +284,8 @@ class EmbeddedProxy(Agent):
             port: The port's name, which may be empty.
         """
         for served in self._ports_of(key):
-            if served.plan.key.name.port == port:
-                frontend = served.plan.frontends[0]
-                listener = served.listeners.get(frontend)
-                if listener is None:
-                    return None
-                steering = self._steering
-                is_steered = steering is not None and steering.bind is Bind.PROXY_PORT
-                return frontend.address if is_steered else listener.address
+            if served.plan.key.name.port == port and self._steering is not None:
+                return dialled_address(served, self._steering.bind)
         return None
 
     def names(self, namespace: str = "default") -> ProcessNames:

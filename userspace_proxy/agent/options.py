@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,6 +10,9 @@ from ..dataplane import Tuning
 from ..model import SocketAddress
 from ..names import CLUSTER_DOMAIN
 from ..status.listening import ListenAt
+
+WriteText = Callable[[str], Awaitable[None]]
+"""Writes a text, and returns when it is written; may raise OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Options:
     """The folder in which the last state is kept; empty: it isn't kept."""
     state_max_age_s: float = 86400.0
     """The last state isn't served if it is older than that, in seconds."""
+    print_addresses: WriteText | None = None
+    """Writes lines of JSON: where each Service is dialled, and each change; None: not wanted."""
     config: tuple[tuple[str, object, str], ...] = ()
     """Settings for ``/configz``: name, value, origin."""
     hand_over: Callable[[], object] | None = None

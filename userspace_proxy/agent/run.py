@@ -30,7 +30,7 @@ from ..status.listening import ListenAt
 from .agent import Agent
 from .hand_over import CRASH_DRAIN_S, ask_to_hand_over, leave, wait_for_workers
 from .last_state import default_state_dir
-from .options import Options
+from .options import Options, WriteText
 from .signals import stop_on_signal
 from .tasks import Supervisor, first_of
 
@@ -42,6 +42,7 @@ def run_agent(
     warnings: Sequence[str],
     check: Callable[[Settings, str], None],
     dropped_log_lines: Callable[[], int] = int,
+    write_stdout: WriteText | None = None,
 ) -> int:
     """Run until a signal; return the exit status.
 
@@ -52,6 +53,7 @@ def run_agent(
             on this node concerns that steering. It may raise UserspaceProxyError, OSError and
             ValueError, which are logged.
         dropped_log_lines: Returns how many lines the log has dropped.
+        write_stdout: Prints addresses, if the settings ask for that.
 
     Raises:
         UserspaceProxyError: The agent can't start, or can't go on; the message contains the cause.
@@ -64,6 +66,7 @@ def run_agent(
             make_options(settings),
             dropped_log_lines=dropped_log_lines,
             hand_over=wait_for_workers,
+            print_addresses=write_stdout if settings.print_addresses == "json" else None,
         )
         return runner.run(_run(settings, options, check))
 

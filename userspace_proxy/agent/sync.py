@@ -182,6 +182,12 @@ class SyncLoop:
                 await self._done.wait()
             return self._in_force
 
+    async def round_after(self, rounds: int) -> int:
+        """Wait until more rounds than that have succeeded, and return how many."""
+        async with self._done:
+            await self._done.wait_for(lambda: self.counters.rounds > rounds)
+        return self.counters.rounds
+
     async def run(self) -> None:
         """Do rounds for ever, and repair what other programs change."""
         loop = asyncio.get_running_loop()

@@ -43,8 +43,9 @@ def run(given: Given) -> int:
         return cleanup(settings)
 
     from ..agent.run import run_agent
+    from .stdout_writer import write_stdout
 
-    return run_agent(settings, loaded.warnings, _log_findings, lambda: log.dropped)
+    return run_agent(settings, loaded.warnings, _log_findings, lambda: log.dropped, write_stdout)
 
 
 def _log_findings(settings: Settings, steering: str) -> None:

@@ -274,6 +274,12 @@ class Settings:
         help="the domain of the names of Services",
         why="kubelet's and kubeadm's",
     )
+    print_addresses: Literal["disabled", "json"] = setting(
+        "disabled", kind=choice("disabled", "json"), topic=Topic.SERVERS, flag="print-addresses",
+        help="print to stdout where each Service port is dialled, and each change: lines of JSON, "
+        "for the program that started this one",
+        why="clients dial the addresses of Services",
+    )
     log_format: Literal["text", "json"] = setting(
         "text", kind=choice("text", "json"), topic=Topic.SERVERS, flag="log-format",
         aliases=("logging-format",), kube_field="logging.format", own_field="logFormat",

@@ -23,7 +23,7 @@ def test_run_is_the_default_command(words, stand_ins, clean_logging):
 def test_run_gets_settings_and_warnings(stand_ins, clean_logging):
     calls = stand_ins(outcome=1)
     assert main(["--hostname-override=node-1", "--ipvs-scheduler=rr"]) == 1
-    ((_, settings, warnings, _, dropped_log_lines),) = calls
+    ((_, settings, warnings, _, dropped_log_lines, _),) = calls
     assert dropped_log_lines() == 0
     assert settings.hostname_override == "node-1"
     assert warnings == (
