@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 from collections.abc import Sequence
@@ -9,12 +10,13 @@ from dataclasses import dataclass, field
 
 from ..faults.toxics import NamedToxic
 from ..faults.toxiproxy import ProxyInfo, ToxiproxyApi
-from ..model import Protocol, SocketAddress
+from ..model import IPFamily, Protocol, SocketAddress
 from .added_service import AddedService
 from .arguments import read_endpoint
 from .embedding import EmbeddedProxy
 
 _NAMESPACE = "toxiproxy"
+_ANY = ("", "localhost", "0.0.0.0", "[::]")
 # toxiproxy takes any name; most have underscores, which a Service can't have.
 _NOT_IN_LABELS = re.compile(r"[^a-z0-9-]+")
 
@@ -22,7 +24,9 @@ _NOT_IN_LABELS = re.compile(r"[^a-z0-9-]+")
 @dataclass(slots=True)
 class _Made:
     service: AddedService
-    upstream: SocketAddress
+    upstream: str
+    """As the client gave it."""
+    endpoint: SocketAddress
     listen: SocketAddress
     enabled: bool
     toxics: dict[str, NamedToxic] = field(default_factory=dict)
@@ -50,45 +54,44 @@ class ToxiproxyProxies:
     def all(self) -> Sequence[ProxyInfo]:
         """Part of ToxiproxyServices."""
         return [
-            ProxyInfo(name, str(m.listen), str(m.upstream), m.enabled, tuple(m.toxics.values()))
+            ProxyInfo(name, str(m.listen), m.upstream, m.enabled, tuple(m.toxics.values()))
             for name, m in sorted(self._made.items())
         ]
 
     async def create(self, name: str, listen: str, upstream: str, *, enabled: bool) -> None:
         """Part of ToxiproxyServices."""
-        endpoint = read_endpoint(_as_ip(upstream))
-        at = _free(_as_ip(listen))
-        self._count += 1
-        service = await self._proxy.add_service(
-            _label(name, self._count),
-            port=at.port,
-            namespace=_NAMESPACE,
-            cluster_ip=at.ip,
-            endpoints=[endpoint] if enabled else [],
-        )
-        made = _Made(service, endpoint, service.address, enabled)
-        self._made[name] = made
-        self._lead_through_server(made)
+        self._made[name] = await self._serve(name, listen, upstream, enabled=enabled)
 
     async def update(
         self, name: str, listen: str | None, upstream: str | None, enabled: bool | None
     ) -> None:
         """Part of ToxiproxyServices."""
         made = self._made[name]
+        upstream = made.upstream if upstream is None else upstream
+        enabled = made.enabled if enabled is None else enabled
         if listen is not None and _as_ip(listen) != str(made.listen):
-            raise ValueError(f"listen can't be changed from {made.listen}: delete the proxy first")
-        if upstream is not None:
-            made.upstream = read_endpoint(_as_ip(upstream))
-        if enabled is not None:
-            made.enabled = enabled
-        if not made.enabled:
+            moved = await self._serve(name, listen, upstream, enabled=enabled)
+            await made.service.remove()
+            moved.toxics = made.toxics
+            self._made[name] = made = moved
+        elif upstream != made.upstream:
+            endpoint = await _resolved(upstream, made.listen)
+            self._proxy.faults.remove(made.service.key)
+            made.upstream, made.endpoint = upstream, endpoint
+        made.enabled = enabled
+        if not enabled:
             self._proxy.faults.drop_connections(made.service.key)
-        await made.service.set_endpoints([made.upstream] if made.enabled else [])
+        await made.service.set_endpoints([made.endpoint] if enabled else [])
         self._lead_through_server(made)
 
     async def delete(self, name: str) -> None:
         """Part of ToxiproxyServices."""
         await self._made.pop(name).service.remove()
+
+    def is_at(self, name: str, listen: str, upstream: str) -> bool:
+        """Part of ToxiproxyServices."""
+        made = self._made[name]
+        return (str(made.listen), made.upstream) == (_as_ip(listen), upstream)
 
     def set_toxic(self, name: str, toxic: NamedToxic) -> None:
         """Part of ToxiproxyServices."""
@@ -102,10 +105,28 @@ class ToxiproxyProxies:
         made.toxics.pop(toxic, None)
         self._lead_through_server(made)
 
+    async def _serve(self, name: str, listen: str, upstream: str, *, enabled: bool) -> _Made:
+        at = _free(_as_ip(listen))
+        for other, made in self._made.items():
+            if made.listen == at:
+                raise ValueError(f"cannot listen on {at}: proxy {other!r} does")
+        endpoint = await _resolved(upstream, at)
+        self._count += 1
+        service = await self._proxy.add_service(
+            _label(name, self._count),
+            port=at.port,
+            namespace=_NAMESPACE,
+            cluster_ip=at.ip,
+            endpoints=[endpoint] if enabled else [],
+        )
+        made = _Made(service, upstream, endpoint, service.address, enabled)
+        self._lead_through_server(made)
+        return made
+
     def _lead_through_server(self, made: _Made) -> None:
         """Have toxics affect connections that are opened before them, too."""
         key, toxics = made.service.key, list(made.toxics.values())
-        self._proxy.faults.set_toxics(key, made.upstream, Protocol.TCP, toxics)
+        self._proxy.faults.set_toxics(key, made.endpoint, Protocol.TCP, toxics)
 
 
 def _label(name: str, number: int) -> str:
@@ -113,8 +134,32 @@ def _label(name: str, number: int) -> str:
     return f"{text or 'proxy'}-{number}"
 
 
-def _as_ip(address: str) -> str:
-    return address.replace("localhost:", "127.0.0.1:").replace("[::]:", "127.0.0.1:")
+def _as_ip(listen: str) -> str:
+    """Return where to listen: at a loopback address instead of all addresses."""
+    host, _, port = listen.rpartition(":")
+    return f"127.0.0.1:{port}" if host in _ANY else listen
+
+
+async def _resolved(upstream: str, listen: SocketAddress) -> SocketAddress:
+    """Return the first address of an upstream; a name is looked up once, here.
+
+    Raises:
+        ValueError: It isn't known, or isn't of the listener's family.
+    """
+    host, _, port = upstream.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"upstream {upstream!r}: expected host:port")
+    family = socket.AF_INET6 if listen.family is IPFamily.IPV6 else socket.AF_INET
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host.strip("[]"), port, family=family, type=socket.SOCK_STREAM
+        )
+    except (OSError, UnicodeError) as exc:
+        cause = getattr(exc, "strerror", None) or exc
+        what = f"upstream {upstream!r} has no {listen.family} address: {cause}"
+        raise ValueError(what) from exc
+    ip, number = found[0][4][:2]
+    return read_endpoint((str(ip), int(number)))
 
 
 def _free(listen: str) -> SocketAddress:

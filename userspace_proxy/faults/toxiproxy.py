@@ -49,6 +49,9 @@ class ToxiproxyServices(Protocol):
     async def delete(self, name: str) -> None:
         """End it."""
 
+    def is_at(self, name: str, listen: str, upstream: str) -> bool:
+        """Return whether it already has these addresses."""
+
     def set_toxic(self, name: str, toxic: NamedToxic) -> None:
         """Add a toxic, or replace the one of its name."""
 
@@ -129,29 +132,31 @@ class ToxiproxyApi:
         return _json({proxy.name: _proxy(proxy) for proxy in self._services.all()})
 
     async def _create(self, request: web.Request) -> web.Response:
-        return _json(_proxy(await self._made(await _body(request))), status=201)
+        wanted = _read_proxy(await _body(request))
+        if self._has(wanted.name):
+            raise _ApiError(409, "proxy already exists")
+        return _json(_proxy(await self._made(wanted)), status=201)
 
     async def _populate(self, request: web.Request) -> web.Response:
+        """Create proxies; one that exists is replaced if its addresses differ, else kept."""
+        bodies = enumerate(await _body(request, list), 1)
         made = []
-        for wanted in await _body(request, list):
-            for old in self._services.all():
-                if old.name == wanted.get("name"):
-                    await self._services.delete(old.name)
+        for wanted in [_read_proxy(body, f" at proxy {number}") for number, body in bodies]:
+            if self._has(wanted.name):
+                if self._services.is_at(wanted.name, wanted.listen, wanted.upstream):
+                    made.append(_proxy(self._found(wanted.name)))
+                    continue
+                await self._services.delete(wanted.name)
             made.append(_proxy(await self._made(wanted)))
         return _json({"proxies": made}, status=201)
 
-    async def _made(self, wanted: Mapping[str, Any]) -> ProxyInfo:
-        name, upstream = wanted.get("name"), wanted.get("upstream")
-        for field, value in (("name", name), ("upstream", upstream)):
-            if not isinstance(value, str) or not value:
-                raise _ApiError(400, f"missing required field: {field}")
-        name, upstream = str(name), str(upstream)
-        if any(proxy.name == name for proxy in self._services.all()):
-            raise _ApiError(409, "proxy already exists")
-        listen = str(wanted.get("listen") or "127.0.0.1:0")
-        enabled = bool(wanted.get("enabled", True))
-        await self._services.create(name, listen, upstream, enabled=enabled)
+    async def _made(self, wanted: ProxyInfo) -> ProxyInfo:
+        name, listen, upstream = wanted.name, wanted.listen, wanted.upstream
+        await self._services.create(name, listen, upstream, enabled=wanted.enabled)
         return self._found(name)
+
+    def _has(self, name: str) -> bool:
+        return any(proxy.name == name for proxy in self._services.all())
 
     async def _show(self, request: web.Request) -> web.Response:
         return _json(_proxy(self._of(request)))
@@ -178,10 +183,10 @@ class ToxiproxyApi:
         proxy, wanted = self._of(request), await _body(request)
         toxic = read_toxic(
             str(wanted.get("type", "")),
-            wanted.get("attributes") or {},
+            _attributes(wanted),
             name=str(wanted.get("name") or ""),
-            stream=str(wanted.get("stream") or DOWNSTREAM),
-            toxicity=wanted.get("toxicity", 1.0),
+            stream=str(wanted.get("stream") or DOWNSTREAM).lower(),
+            toxicity=_toxicity(wanted, 1.0),
         )
         if any(have.name == toxic.name for have in proxy.toxics):
             raise _ApiError(409, "toxic already exists")
@@ -195,10 +200,10 @@ class ToxiproxyApi:
         old, wanted = self._toxic_of(request), await _body(request)
         toxic = read_toxic(
             old.toxic.TYPE,
-            {**old.toxic.attributes(), **(wanted.get("attributes") or {})},
+            {**old.toxic.attributes(), **_attributes(wanted)},
             name=old.name,
             stream=old.stream,
-            toxicity=wanted.get("toxicity", old.toxicity),
+            toxicity=_toxicity(wanted, old.toxicity),
         )
         self._services.set_toxic(self._of(request).name, toxic)
         return _json(_toxic(toxic))
@@ -228,6 +233,9 @@ def _answering(handler: _Handler) -> _Handler:
     """Return a handler that turns errors into toxiproxy's answers."""
 
     async def answer(request: web.Request) -> web.Response:
+        if request.headers.get("User-Agent", "").startswith("Mozilla/"):
+            # Any page in a browser on this machine can send requests here.
+            return web.Response(text="User agent not allowed\n", status=403)
         try:
             return await handler(request)
         except _ApiError as exc:
@@ -246,6 +254,36 @@ async def _body(request: web.Request, type_: type = dict) -> Any:
     if not isinstance(body, type_):
         raise _ApiError(400, f"bad request body: expected {type_.__name__}")
     return body
+
+
+def _read_proxy(wanted: Any, place: str = "") -> ProxyInfo:
+    if not isinstance(wanted, dict):
+        raise _ApiError(400, f"bad request body: expected dict{place}")
+    for field in ("name", "upstream"):
+        if not isinstance(wanted.get(field), str) or not wanted[field]:
+            raise _ApiError(400, f"missing required field: {field}{place}")
+    enabled = wanted.get("enabled")
+    return ProxyInfo(
+        wanted["name"],
+        str(wanted.get("listen") or "127.0.0.1:0"),
+        wanted["upstream"],
+        enabled=enabled is None or bool(enabled),
+        toxics=(),
+    )
+
+
+def _attributes(wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+    attributes = wanted.get("attributes") or {}
+    if not isinstance(attributes, dict):
+        raise _ApiError(400, "bad request body: attributes: expected dict")
+    return attributes
+
+
+def _toxicity(wanted: Mapping[str, Any], otherwise: float) -> float:
+    toxicity = wanted.get("toxicity", otherwise)
+    if isinstance(toxicity, bool) or not isinstance(toxicity, int | float):
+        raise _ApiError(400, "bad request body: toxicity: expected a number")
+    return toxicity
 
 
 def _proxy(proxy: ProxyInfo) -> dict[str, object]:

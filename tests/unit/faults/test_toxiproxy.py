@@ -32,6 +32,10 @@ class Services:
     async def delete(self, name):
         del self.proxies[name]
 
+    def is_at(self, name, listen, upstream):
+        made = self.proxies[name]
+        return (made.listen, made.upstream) == (listen.replace(":0", ":7"), upstream)
+
     def set_toxic(self, name, toxic):
         self.remove_toxic(name, toxic.name)
         old = self.proxies[name]
@@ -120,6 +124,32 @@ async def test_populating_replaces_proxies_of_the_same_name(call):
     assert (await call("GET", "/proxies/web"))[1]["upstream"] == "127.0.0.1:81"
 
 
+async def test_populating_keeps_a_proxy_whose_addresses_stay(call):
+    await call("POST", "/proxies", WEB)
+    await call("POST", "/proxies/web/toxics", SLOW)
+    status, answer = await call("POST", "/populate", [{**WEB, "enabled": False}])
+    assert (status, answer) == (201, {"proxies": [{**MADE, "toxics": [SLOW]}]})
+
+
+async def test_populating_changes_nothing_if_one_proxy_is_invalid(call):
+    status, answer = await call("POST", "/populate", [WEB, {"name": "db"}])
+    assert (status, answer["error"]) == (400, "missing required field: upstream at proxy 2")
+    assert await call("GET", "/proxies") == (200, {})
+
+
+async def test_a_browser_is_refused(call):
+    browser = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)"}
+    answer = await call("POST", "/proxies", WEB, headers=browser)
+    assert answer == (403, "User agent not allowed\n")
+    assert await call("GET", "/proxies") == (200, {})
+
+
+async def test_a_direction_may_be_in_upper_case(call):
+    await call("POST", "/proxies", WEB)
+    given = {**SLOW, "stream": "DOWNSTREAM"}
+    assert await call("POST", "/proxies/web/toxics", given) == (200, SLOW)
+
+
 async def test_it_tells_its_version(call):
     assert await call("GET", "/version") == (200, {"version": "2.9.0"})
 
@@ -140,6 +170,23 @@ async def test_it_tells_its_version(call):
         ),
         pytest.param("POST", "/proxies", [1], 400, "expected dict", id="no-object"),
         pytest.param("POST", "/populate", {}, 400, "expected list", id="no-list"),
+        pytest.param("POST", "/populate", ["db"], 400, "dict at proxy 1", id="not-an-object"),
+        pytest.param(
+            "POST",
+            "/proxies/web/toxics",
+            {"type": "latency", "attributes": [1]},
+            400,
+            "attributes: expected dict",
+            id="attributes",
+        ),
+        pytest.param(
+            "POST",
+            "/proxies/web/toxics/latency_downstream",
+            {"toxicity": "1"},
+            400,
+            "toxicity: expected a number",
+            id="toxicity",
+        ),
     ],
 )
 async def test_errors_have_the_form_of_toxiproxys(call, method, path, body, status, words):
