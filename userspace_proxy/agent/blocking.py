@@ -178,7 +178,7 @@ class BlockingProxy:
         Toxics affect open connections, too, if they were opened while the endpoint had a fault.
 
         Args:
-            service: A Service that was added here.
+            service: A Service of this proxy; its ports share their faults.
             type_: As in toxiproxy: ``latency``, ``bandwidth``, ``slow_close``, ``timeout``,
                 ``reset_peer``, ``slicer``, ``limit_data``. Also ``refuse``, ``silent``,
                 ``half_open``, and ``fail_first`` with ``count``. UDP has ``latency``, ``loss`` and

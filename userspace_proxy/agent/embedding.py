@@ -189,7 +189,7 @@ class EmbeddedProxy(Agent):
         Toxics affect open connections, too, if they were opened while the endpoint had a fault.
 
         Args:
-            service: A Service that was added here.
+            service: A Service of this proxy; its ports share their faults.
             type_: As in toxiproxy: ``latency``, ``bandwidth``, ``slow_close``, ``timeout``,
                 ``reset_peer``, ``slicer``, ``limit_data``. Also ``refuse``, ``silent``,
                 ``half_open``, and ``fail_first`` with ``count``. UDP has ``latency``, ``loss`` and
@@ -204,11 +204,11 @@ class EmbeddedProxy(Agent):
             ConfigError: There is no such fault, or an attribute is invalid.
             LookupError: The Service has no such endpoint.
         """
-        for each in self._endpoints_of(service, endpoint):
+        for each, protocol in self._endpoints_of(service, endpoint).items():
             self.faults.add(
                 service,
                 each,
-                Protocol(self._services[service][0].ports[0].protocol),
+                protocol,
                 type_,
                 attributes,
                 stream=stream,
@@ -234,15 +234,23 @@ class EmbeddedProxy(Agent):
 
     def _endpoints_of(
         self, service: ServiceKey, endpoint: EndpointAddress | None
-    ) -> list[SocketAddress]:
-        _, slices = self._services.get(service, (None, ()))
-        have = [SocketAddress(e.ip, s.ports[0].port) for s in slices for e in s.endpoints]
+    ) -> dict[SocketAddress, Protocol]:
+        """Return the endpoints of all ports of a Service, or one of them."""
+        latest = self._running().latest
+        state = latest.services.get(service) if latest is not None else None
+        have = {
+            SocketAddress(e.ip, port.port): Protocol(port.protocol)
+            for item in (state.slices if state is not None else ())
+            for port in item.ports
+            if port.protocol in Protocol.__members__
+            for e in item.endpoints
+        }
         if endpoint is None:
             return have
         wanted = read_endpoint(endpoint)
         if wanted not in have:
             raise LookupError(f"{service} has no endpoint {wanted}")
-        return [wanted]
+        return {wanted: have[wanted]}
 
     @property
     def faults(self) -> EndpointFaults:
@@ -273,7 +281,8 @@ class EmbeddedProxy(Agent):
         """
         (wanted,) = self._endpoints_of(service, endpoint)
         for served in self._ports_of(service):
-            if self._plane is not None:
+            # Each port of a Service has endpoints of its own.
+            if self._plane is not None and wanted in {v.address for v in served.plan.endpoints}:
                 self._plane.prefer(served.group, wanted)
 
     def address_of(self, key: ServiceKey, port: str = "") -> SocketAddress | None:

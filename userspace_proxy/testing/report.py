@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from ..status.text import render_text
-from .service_proxy import ServiceProxy
+from .served_service import RecordingProxy
 
 
-def describe(proxy: ServiceProxy) -> str:
+def describe(proxy: RecordingProxy) -> str:
     """Return the Services with causes, their backends, and their last connections as text."""
     status = render_text(proxy.status(), now=time.time(), has_node=False).body.decode()
     parts = [status.rstrip()]

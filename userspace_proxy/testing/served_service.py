@@ -1,0 +1,174 @@
+"""What Services of tests have in common, wherever they and their backends come from."""
+
+from __future__ import annotations
+
+import abc
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Self
+
+from ..agent.arguments import EndpointAddress
+from ..agent.blocking import BlockingProxy
+from ..model import ServiceKey, SocketAddress
+from ..status.view import ServicePortView
+from .backends import Backend, FaultControl
+from .decisions import Decision, Decisions
+from .stats import ServiceStats, stats_of
+
+EVENTUALLY_S = 5.0
+_POLL_S = 0.005
+
+
+class RecordingProxy(BlockingProxy, abc.ABC):
+    """A proxy in a thread that records connections; the arguments are those of ``Proxy``."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._decisions = Decisions()
+
+    def start(self) -> None:
+        """Start the thread, and the proxy in it."""
+        super().start()
+        self._decisions.begin(self._thread.ident)
+
+    def close(self) -> None:
+        """End all Services of the test with their backends, the proxy and its thread. Idempotent.
+
+        Raises:
+            AssertionError: Something is left of them.
+        """
+        self._decisions.end()
+        served = [address for service in self.services for address in service.served_addresses()]
+        try:
+            self.end_services()
+        finally:
+            super().close()
+        left = [str(address) for address in served if _is_served(address)]
+        assert not left, f"still served after the end of the proxy: {', '.join(left)}"
+
+    @property
+    @abc.abstractmethod
+    def services(self) -> Sequence[ServedService]:
+        """The Services of the test, in the order of their creation."""
+
+    @abc.abstractmethod
+    def end_services(self) -> None:
+        """End what the test has started; idempotent."""
+
+    def decisions_of(self, service: ServiceKey) -> Sequence[Decision]:
+        """Return the last connections of a Service that have ended, the oldest first."""
+        return self._decisions.of(service)
+
+
+class ServedService(abc.ABC):
+    """One Service of a test."""
+
+    def __init__(self, proxy: RecordingProxy, key: ServiceKey) -> None:
+        self.key = key
+        self._proxy = proxy
+        add, remove = partial(proxy.add_fault, key), partial(proxy.remove_faults, key)
+        self._control = FaultControl(add, remove)
+
+    @property
+    @abc.abstractmethod
+    def address(self) -> SocketAddress:
+        """What clients dial; unpacks into host and port.
+
+        Raises:
+            LookupError: It isn't served (any more).
+        """
+
+    @property
+    @abc.abstractmethod
+    def backends(self) -> Sequence[Backend]:
+        """What serves it for this test."""
+
+    @abc.abstractmethod
+    def served_addresses(self) -> list[SocketAddress]:
+        """Return the TCP addresses that no program serves after the end of the test."""
+
+    @property
+    def host(self) -> str:
+        """The IP address that clients dial."""
+        return self.address.ip
+
+    @property
+    def port(self) -> int:
+        """The port that clients dial."""
+        return self.address.port
+
+    @property
+    def url(self) -> str:
+        """``http://127.80.1.2:80``, without a slash at the end."""
+        return f"http://{self.address}"
+
+    @property
+    def stats(self) -> ServiceStats:
+        """What was counted until now."""
+        names = {str(backend.address): backend.name for backend in self.backends}
+        return stats_of(str(self.key), self.views(), names)
+
+    def views(self) -> list[ServicePortView]:
+        """Return its Service ports as the status page shows them."""
+        return [p for p in self._proxy.status().ports if p.plan.key.name.service == self.key]
+
+    @property
+    def decisions(self) -> Sequence[Decision]:
+        """The last connections that have ended, the oldest first: client, endpoint, bytes, time."""
+        return self._proxy.decisions_of(self.key)
+
+    @property  # noqa: B027 - it can only be set
+    def next_endpoint(self) -> None:
+        """Set it to a backend or an address, and the next connection goes there."""
+
+    @next_endpoint.setter
+    def next_endpoint(self, endpoint: Backend | EndpointAddress) -> None:
+        address = endpoint.address if isinstance(endpoint, Backend) else endpoint
+        self._proxy.choose_next(self.key, address)
+
+    def fault(
+        self, type_: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: int
+    ) -> None:
+        """Make connections to all its endpoints suffer a fault, as ``Proxy.add_fault`` does."""
+        self._control.add(type_, stream=stream, toxicity=toxicity, **attributes)
+
+    def heal(self) -> None:
+        """Remove all its faults. Idempotent."""
+        self._control.remove()
+
+    @property
+    def faults(self) -> dict[str, Sequence[str]]:
+        """The faults in force in words, by the backend's name or the endpoint's address."""
+        names = {backend.address: backend.name for backend in self.backends}
+        found = self._proxy.faults_of(self.key)
+        return {names.get(address, str(address)): words for address, words in found.items()}
+
+    def eventually(
+        self, predicate: Callable[[Self], object], *, timeout_s: float = EVENTUALLY_S
+    ) -> None:
+        """Wait until a condition holds; it is called with this Service.
+
+        An AssertionError of the condition means that it doesn't hold yet.
+
+        Raises:
+            AssertionError: It doesn't hold after the timeout; the text has the counters.
+        """
+        deadline, pause = time.monotonic() + timeout_s, threading.Event()
+        while True:
+            failed: AssertionError | None = None
+            try:
+                if predicate(self):
+                    return
+            except AssertionError as exc:
+                failed = exc
+            if time.monotonic() >= deadline:
+                raise AssertionError(f"not so after {timeout_s:g} s: {self.stats!r}") from failed
+            pause.wait(_POLL_S)
+
+
+def _is_served(address: SocketAddress) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(address) == 0
