@@ -16,7 +16,7 @@ class Bridge:
     """A testbed with a client and an endpoint on the bridge of its node."""
 
     def __init__(self, folder, *clients, steering="nftables"):
-        flags = ("--workers=1", "--v=3")
+        flags = ("--workers=1", "--connection-log=1")
         self.testbed = Testbed(folder, steering, *flags, clients=("bridge-pod", *clients))
         self.endpoint = Endpoint(self.testbed.sandbox.add_pod("bridged", "bridge"))
 

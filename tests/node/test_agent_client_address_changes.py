@@ -145,7 +145,7 @@ def test_on_a_node_without_ipv6_endpoints_see_the_addresses_of_ipv4(tmp_path):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_pod_with_a_link_in_its_clients_network_is_served_with_the_annotation(protocol, tmp_path):
     """As Multus gives it; what it answers doesn't come back by the node."""
-    flags = ("--workers=1", "--v=3")
+    flags = ("--workers=1", "--connection-log=1")
     with Testbed(tmp_path, "nftables", *flags, clients=("pod", "laptop")) as testbed:
         endpoint, laptop = Endpoint(testbed.sandbox.add_pod("routed")), testbed["laptop"].host
         leg = f"ip link add lan type veth peer name leg netns {laptop.pid}"

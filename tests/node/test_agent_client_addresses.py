@@ -81,7 +81,7 @@ class World:
 
 @pytest.fixture(scope="module", params=["iptables", "nftables", "local"])
 def world(request, tmp_path_factory):
-    flags = ("--workers=1", "--v=3")
+    flags = ("--workers=1", "--connection-log=1")
     folder = tmp_path_factory.mktemp("agent")
     with Testbed(folder, request.param, *flags, clients=CLIENTS) as testbed:
         world = World(testbed)
@@ -166,7 +166,7 @@ def test_page_metrics_and_access_log_show_which_address_was_used(world, client, 
         lambda: [
             line
             for line in agent.log().splitlines()
-            if "connection complete" in line and "shop/bridged:tcp" in line
+            if "connection ended: complete" in line and "shop/bridged:tcp" in line
         ],
         hint=agent.log,
     )[-1]

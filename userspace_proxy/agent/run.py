@@ -183,6 +183,7 @@ def make_options(settings: Settings) -> Options:
             tcp_idle_s=settings.tcp_idle_s,
             tcp_half_closed_s=settings.tcp_half_closed_s,
             udp_idle_s=settings.udp_idle_s,
+            connection_log=settings.connection_log,
         ),
         workers=settings.workers or default_workers(),
         min_sync_period_s=settings.iptables_min_sync_period_s,

@@ -1,19 +1,14 @@
 """The log on stderr: one record per line, as text for people or as JSON for machines.
 
-    2026-11-20T09:18:03.123Z INFO connection complete service=shop/web client=10.0.0.1:4242
+    2026-11-20T09:18:03.123Z INFO connection ended: idle service=shop/web client=10.0.0.1:4242
     {"time":"2026-11-20T09:18:03.123Z","level":"INFO","logger":…,"message":…,"service":…}
 
 A log call has a fixed text, and values as ``extra``; both forms show the same, but text doesn't
 repeat a value that is in the message (``log_fields``). A traceback stays on its record's line,
 because container runtimes treat every line as a record.
 
-    --v=0…2    INFO
-    --v=3      and a line per connection (logger ``userspace_proxy.access``, level INFO)
+    --v=0…3    INFO
     --v=4…     and DEBUG
-
-There is no line per connection at 2, with which many clusters run kube-proxy. Below 3 the access
-logger's level is WARNING: ``isEnabledFor(INFO)``, which the data plane calls before it collects the
-fields, is then one lookup in a cache.
 """
 
 from __future__ import annotations
@@ -24,8 +19,6 @@ from datetime import UTC, datetime
 
 from .log_writer import LogWriter
 
-ACCESS_LOGGER = "userspace_proxy.access"
-ACCESS_VERBOSITY = 3
 DEBUG_VERBOSITY = 4
 
 _STDERR = 2
@@ -62,8 +55,6 @@ def set_up_logging(form: str, verbosity: int, *, descriptor: int = _STDERR) -> L
     root.setLevel(logging.WARNING)
     is_debug = verbosity >= DEBUG_VERBOSITY
     logging.getLogger("userspace_proxy").setLevel(logging.DEBUG if is_debug else logging.INFO)
-    has_access = verbosity >= ACCESS_VERBOSITY
-    logging.getLogger(ACCESS_LOGGER).setLevel(logging.INFO if has_access else logging.WARNING)
     return handler.writer
 
 

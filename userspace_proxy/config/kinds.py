@@ -120,6 +120,12 @@ def _plain_gates(value: object) -> tuple[tuple[str, bool], ...]:
     return tuple((name, _plain_bool(is_on)) for name, is_on in value.items())
 
 
+def _share(number: float) -> float:
+    if not 0 <= number <= 1:
+        raise ConfigError(f"{number:g} is not in 0–1", hint="write 1 for all, 0.01 for 1 %")
+    return float(number)
+
+
 def _parse_gates(text: str) -> tuple[tuple[str, bool], ...]:
     gates: dict[str, bool] = {}
     for item in _items(text):
@@ -243,6 +249,10 @@ BOOL = Kind(
 NUMBER = Kind(
     "NUMBER", _parse_number, expected="a number", read_plain=_plain_number, accepts_text=False
 )
+SHARE = Kind(
+    "SHARE", lambda text: _share(_parse_number(text)), expected="a number",
+    read_plain=lambda value: _share(_plain_number(value)), accepts_text=False,
+)  # fmt: skip
 GATES = Kind(
     "NAME=BOOL,...", _parse_gates, dict, expected="a mapping", read_plain=_plain_gates,
     accepts_text=False, is_cumulative=True,

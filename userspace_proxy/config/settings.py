@@ -27,7 +27,7 @@ from .forms import (
     folder,
     listen_address,
 )
-from .kinds import BOOL, GATES, PATH, TEXT, choice, duration, integer, port_range
+from .kinds import BOOL, GATES, PATH, SHARE, TEXT, choice, duration, integer, port_range
 from .table import Origin, Topic, rows_of, setting
 from .values import ListenAddress, PortRange
 
@@ -288,8 +288,14 @@ class Settings:
     )
     verbosity: int = setting(
         0, kind=integer(0, 100), topic=Topic.SERVERS, flag="v", kube_field="logging.verbosity",
-        help="how much is logged: 3 adds a line per connection, 4 adds debugging",
-        why="clusters often run kube-proxy with 2, and a line per connection costs much",
+        help="how much is logged: 4 adds debugging",
+        why="clusters often run kube-proxy with 2",
+    )
+    connection_log: float = setting(
+        0.0, kind=SHARE, topic=Topic.SERVERS, flag="connection-log", own_field="connectionLog",
+        help="the share of connections and UDP flows that are logged, one line each when it ends: "
+        "1 for all, 0.01 for one of a hundred",
+        shown_default="0", why="a line costs more CPU time than a short connection",
     )
     cleanup: bool = setting(
         False, kind=BOOL, topic=Topic.ONCE, flag="cleanup",

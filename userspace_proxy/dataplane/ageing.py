@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import _socket
 import asyncio
+import errno
 from collections.abc import Callable, Collection, Iterator
 
 from .tcp import TcpConnection
@@ -109,7 +110,7 @@ class Ageing:
             connection.keep_alive(_LOCAL_CLIENT, client_only=True)
         # Before the bytes: an endpoint that keeps sending moves some into the client's socket.
         if connection.shows_local_client and _has_gone(connection, now):
-            connection.abort()
+            connection.abort(errno.ETIMEDOUT)
             return
         if connection.seen_moving_at is not None and moved == connection.seen_moved:
             up.give_up_pipe()

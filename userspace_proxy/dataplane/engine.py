@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from .client_address import ClientAddressDialer
+from .connection_log import ConnectionLog
 from .descriptors import Descriptors
 from .memory import Memory
 from .pipes import PipePool
@@ -35,6 +36,8 @@ class Engine:
         self.memory = Memory(loop, clock, self.descriptors)
         self.pipes = PipePool(self.descriptors, self.tuning.max_pipes)
         self.client_dialer = ClientAddressDialer()
+        share = self.tuning.connection_log
+        self.connection_log = ConnectionLog(share) if share else None
 
     def close(self) -> None:
         """Deliver nothing more; sockets stay open and are their owners'. Idempotent."""

@@ -58,8 +58,8 @@ class _Connection(Protocol):
     def is_ended(self) -> bool: ...
     def sink_is_full(self, direction: Direction) -> None: ...
     def room_in(self, sock: _socket.socket) -> None: ...
-    def direction_ended(self) -> None: ...
-    def abort(self) -> None: ...
+    def direction_ended(self, direction: Direction) -> None: ...
+    def abort(self, number: int | None = None) -> None: ...
 
 
 class Direction:
@@ -143,8 +143,8 @@ class Direction:
                 count = self.source.recv_into(buffer)
             except BlockingIOError:
                 return
-            except OSError:
-                self.connection.abort()
+            except OSError as exc:
+                self.connection.abort(exc.errno)
                 return
             if count == 0:
                 self._end()
@@ -157,8 +157,8 @@ class Direction:
                     sent = self.sink.send(buffer[:count])
             except BlockingIOError:
                 sent = 0
-            except OSError:
-                self.connection.abort()
+            except OSError as exc:
+                self.connection.abort(exc.errno)
                 return
             self.bytes_moved += sent
             if sent < count:
@@ -216,10 +216,10 @@ class Direction:
                 self._is_bulk = self.bytes_moved - moved >= BULK_BYTES
                 self.release()
                 return not self._has_urgent
-            except OSError:
+            except OSError as exc:
                 # Before the rest is moved: that may need a pipe, and this one would be lost.
                 self.release()
-                self.connection.abort()
+                self.connection.abort(exc.errno)
                 return True
             if count == 0:
                 # The end, or an urgent mark before the end.
@@ -241,9 +241,9 @@ class Direction:
             except BlockingIOError:
                 self._wait_for_room()
                 return False
-            except OSError:
+            except OSError as exc:
                 self.is_stuck = True
-                self.connection.abort()
+                self.connection.abort(exc.errno)
                 return False
             if not sent:
                 # No kernel does this; one that did would block the loop for ever.
@@ -325,8 +325,8 @@ class Direction:
             sent = self.sink.send(self.pending)
         except BlockingIOError:
             return
-        except OSError:
-            self.connection.abort()
+        except OSError as exc:
+            self.connection.abort(exc.errno)
             return
         self.bytes_moved += sent
         if sent < len(self.pending):
@@ -366,7 +366,7 @@ class Direction:
             return
         if self.connection.is_ended:
             # Both FINs have been read, so nothing is unread: the close sends the FIN.
-            self.connection.direction_ended()
+            self.connection.direction_ended(self)
             return
         try:
             self.sink.shutdown(_socket.SHUT_WR)
@@ -374,4 +374,4 @@ class Direction:
             # The other side has gone; its error event would report the same.
             self.connection.abort()
             return
-        self.connection.direction_ended()
+        self.connection.direction_ended(self)

@@ -14,20 +14,19 @@ from __future__ import annotations
 import _socket
 import contextlib
 import errno
-import logging
 from collections.abc import Iterable
 from typing import Any, Protocol
 
 from ..model import SocketAddress
 from . import reactor as epoll
+from .connection_log import ConnectionLog, EndedBy
 from .counters import EndpointCounters
 from .endpoint_group import EndpointGroup
+from .frontends import dialled_at
 from .pipes import PipePool
 from .relay import Direction
 from .sockets import buffered_bytes, is_connected, reset
 from .tcp_dial import READ_EVENTS, DialOwner, TcpDial
-
-_access = logging.getLogger("userspace_proxy.access")
 
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
 
@@ -37,6 +36,9 @@ _ONE_PACKET_BYTES = 536
 
 # Struct tcp_info (linux/tcp.h) begins with: state, congestion state, retransmissions, probes.
 _RETRANSMITS, _PROBES, _TCP_INFO_BYTES = 2, 3, 4
+
+# Errors of a connected socket whose other side answered nothing for too long (tcp(7)).
+_SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 DESCRIPTORS = 2
 """What one connection uses: the client's socket and the endpoint's."""
@@ -53,10 +55,12 @@ class TcpConnection(TcpDial):
     """One client's connection. It dials first; the arguments are those of ``TcpDial``."""
 
     __slots__ = (
+        "_answered_at",
         "_asked_at",
         "_counters",
         "_has_ended_badly",
         "_has_nodelay",
+        "_reset_as",
         "_wants_client_out",
         "down",
         "is_aborting",
@@ -85,6 +89,10 @@ class TcpConnection(TcpDial):
         """The first of the latest looks, all of which found the client without an answer."""
         self._counters: EndpointCounters | None = None
         """The endpoint's, while the two are joined."""
+        self._reset_as: tuple[str, EndedBy] = "reset", EndedBy.PROXY
+        """Cause and side of a reset that may have to wait; set if connections are logged."""
+        self._answered_at = 0.0
+        """When the endpoint answered."""
         self._asked_at = 0.0
         """When the endpoint answered, or the client first sent something after that."""
         self._has_ended_badly = False
@@ -105,7 +113,7 @@ class TcpConnection(TcpDial):
             self.refuse()
             return
         self.owner.client_deadlines.stop(self)
-        now = self._asked_at = self.reactor.now
+        now = self._answered_at = self._asked_at = self.reactor.now
         self.group.connect_times.add(now - self.started)
         counters = self._counters = self.group.answered(endpoint, now)
         counters.connections += 1
@@ -193,23 +201,29 @@ class TcpConnection(TcpDial):
         up, down = self.up, self.down
         return up is not None and down is not None and up.is_ended and down.is_ended
 
-    def direction_ended(self) -> None:
+    def direction_ended(self, direction: Direction) -> None:
         """Close both sockets when both directions have ended."""
         up, down = self.up, self.down
         if up is None or down is None:
             return
         if up.is_ended:
             if down.is_ended:
-                self.finish("complete", as_reset=False)
+                by = EndedBy.ENDPOINT if direction is up else EndedBy.CLIENT
+                self.finish("complete", as_reset=False, by=by)
         elif up.bytes_moved and not down.bytes_moved and self._counters is not None:
             self._counters.empty += 1
             self._note_bad_end(0)
 
-    def abort(self) -> None:
-        """Reset both sides once what was sent before the error has arrived. Idempotent."""
+    def abort(self, number: int | None = None) -> None:
+        """Reset both sides once what was sent before the error has arrived. Idempotent.
+
+        The number is the errno, if it is known.
+        """
         if self.is_closed or self.is_aborting:
             return
         self.is_aborting = True
+        if self.owner.engine.connection_log is not None:
+            self._reset_as = "timed out" if number in _SILENT else "reset", self._side_that_left()
         for direction in (self.up, self.down):
             if direction is not None:
                 direction.pump_last()
@@ -217,7 +231,14 @@ class TcpConnection(TcpDial):
         # A reset drops what Nagle's algorithm holds back.
         self._set_nodelay()
         if not self.owner.reset_late(self):
-            self.finish("reset", as_reset=True)
+            self.close()
+
+    def _side_that_left(self) -> EndedBy:
+        """Return the side whose socket isn't connected any more, or the client's if both are."""
+        sock = self._endpoint_socket
+        if sock is None or is_connected(sock) or not is_connected(self.client):
+            return EndedBy.CLIENT
+        return EndedBy.ENDPOINT
 
     def _count_reset(self) -> None:
         """Count a reset of the endpoint that nothing explains: no byte before, no client gone."""
@@ -286,16 +307,18 @@ class TcpConnection(TcpDial):
 
     def close(self) -> None:
         """Reset both sides at once. Idempotent."""
-        self.finish("reset", as_reset=True)
+        cause, by = self._reset_as if self.is_aborting else ("shutdown", EndedBy.PROXY)
+        self.finish(cause, as_reset=True, by=by)
 
-    def finish(self, outcome: str, *, as_reset: bool) -> None:
-        """Close both sockets, with a RST or a FIN, and log the outcome. Idempotent."""
+    def finish(self, cause: str, *, as_reset: bool, by: EndedBy = EndedBy.PROXY) -> None:
+        """Close both sockets, with a RST or a FIN, and log why and by which side. Idempotent."""
         if self.is_closed:
             return
         self.is_closed = True
         self.settle()
-        if _access.isEnabledFor(logging.INFO):
-            self._log_access(outcome)
+        log = self.owner.engine.connection_log
+        if log is not None and log.takes_next():
+            self._log_end(log, cause, by)
         if self._counters is not None and self.up is not None and self.down is not None:
             self._counters.active -= 1
             if self.is_preserved and self.endpoint is not None:
@@ -315,19 +338,20 @@ class TcpConnection(TcpDial):
             self.owner.client_deadlines.stop(self)
         self.owner.ended(self)
 
-    def _log_access(self, outcome: str) -> None:
-        up, down = self.up, self.down
-        _access.info(
-            "connection %s",
-            outcome,
-            extra={
-                "service": self.group.label,
-                "client": str(SocketAddress(self.address[0], self.address[1])),
-                "endpoint": str(self.endpoint) if self.endpoint else "",
-                "source": "client" if self.is_preserved else "node",
-                "received_bytes": up.bytes_moved if up else 0,
-                "sent_bytes": down.bytes_moved if down else 0,
-                "dials": len(self._tried or ()) + bool(self.endpoint),
-                "duration_s": round(self.reactor.clock() - self.started, 6),
-            },
+    def _log_end(self, log: ConnectionLog, cause: str, by: EndedBy) -> None:
+        up, down, now = self.up, self.down, self.reactor.clock()
+        log.write(
+            "connection",
+            service=self.group.label,
+            client=SocketAddress(self.address[0], self.address[1]),
+            frontend=dialled_at(self.client),
+            endpoint=self.endpoint,
+            is_preserved=self.is_preserved,
+            dials=len(self._tried or ()) + bool(self.endpoint),
+            waited_s=(self._answered_at if up else now) - self.started,
+            received_bytes=up.bytes_moved if up else 0,
+            sent_bytes=down.bytes_moved if down else 0,
+            duration_s=now - self.started,
+            ended_by=by,
+            cause=cause,
         )

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from ..model import SocketAddress
 from . import reactor as epoll
+from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .ephemeral import EPHEMERAL
@@ -98,7 +99,7 @@ class TcpDial:
         """Take over an endpoint's socket that has connected, with its first events."""
         raise NotImplementedError
 
-    def finish(self, outcome: str, *, as_reset: bool) -> None:
+    def finish(self, cause: str, *, as_reset: bool, by: EndedBy = EndedBy.PROXY) -> None:
         """Close the sockets. Idempotent."""
         raise NotImplementedError
 
@@ -239,7 +240,7 @@ class TcpDial:
             if self.reactor.now - self._dialled_at >= self.owner.engine.tuning.connect_timeout_s:
                 self._dial_failed(errno.ETIMEDOUT)
         if self.client.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR):
-            self.finish("reset", as_reset=True)
+            self.finish("reset", as_reset=True, by=EndedBy.CLIENT)
             return False
         return True
 

@@ -61,6 +61,9 @@ class Tuning:
     descriptor_limit: int | None = None
     """Descriptors that may be used; None for what RLIMIT_NOFILE leaves of them."""
 
+    connection_log: float = 0.0
+    """The share of connections and flows that are logged when they end; 1 is all of them."""
+
     @property
     def client_timeout_s(self) -> float:
         """Seconds from the first dial after which a client without an answer is reset.

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import _socket
 import errno
-import logging
 from collections.abc import Hashable
 from typing import Any
 
@@ -29,12 +28,13 @@ from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress
 from . import reactor as epoll
+from .connection_log import ConnectionLog, EndedBy
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .ephemeral import EPHEMERAL
 from .flow_table import GRAIN_S
 from .pktinfo import ANCILLARY_BYTES, Ancillary, AncillaryItem, Destinations, hops_left
-from .sockets import EXHAUSTED, is_self_connected, packets_lost, set_hop_limit
+from .sockets import EXHAUSTED, is_self_connected, is_wildcard, packets_lost, set_hop_limit
 from .tuning import BATCH, DIALS
 from .udp_flow import REFUSALS, UdpFlow
 from .udp_flows import UdpFlows
@@ -42,7 +42,6 @@ from .udp_flows import UdpFlows
 _DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK
 
 _log = FieldLogger("userspace_proxy.dataplane")
-_access = logging.getLogger("userspace_proxy.access")
 
 # A flow's first datagrams are kept until the endpoint has answered, to be sent to another one if it
 # refuses: the A and AAAA queries that glibc sends at once, or a QUIC hello, not a bulk transfer. A
@@ -68,7 +67,7 @@ class UdpListener:
         self._all_flows = flows
         self.group = group
         self.sock = sock
-        self._ip = at.ip
+        self._at = at
         self._flows: dict[Hashable, UdpFlow] = {}
         self._destinations = Destinations()
         self._turn = 0
@@ -96,10 +95,10 @@ class UdpListener:
         self.group = group
         group.on_removed.append(self._endpoints_removed)
 
-    def _leave_group(self, outcome: str) -> None:
+    def _leave_group(self, cause: str) -> None:
         self.settle()
         for flow in list(self._flows.values()):
-            self.end(flow, outcome)
+            self.end(flow, cause)
         self.group.on_removed.remove(self._endpoints_removed)
 
     def _on_readable(self, _events: int) -> None:
@@ -207,7 +206,7 @@ class UdpListener:
         """Connect a socket for a flow; returns 0, or the errno of the failure."""
         now, client_dialer = self.engine.reactor.now, self.engine.client_dialer
         # A client on this node that dials an address routed here has that address, too.
-        may_preserve = self.group.serving.handling.keeps_clients and flow.address[0] != self._ip
+        may_preserve = self.group.serving.handling.keeps_clients and flow.address[0] != self._at.ip
         try:
             sock, number = client_dialer.dial_for(
                 flow, _DATAGRAM, endpoint, now, may_preserve=may_preserve
@@ -295,7 +294,7 @@ class UdpListener:
         if endpoint is not None:
             self._dial_failed(flow, endpoint, number)
         if not kept or self.engine.reactor.now - flow.started > _KEEP_S:
-            self.end(flow, "refused")
+            self.end(flow, "refused", EndedBy.ENDPOINT)
             return
         self._leave_endpoint(flow)
         if not self._connect(flow):
@@ -305,13 +304,14 @@ class UdpListener:
         for payload in kept:
             self._send(flow, payload)
 
-    def end(self, flow: UdpFlow, outcome: str) -> None:
+    def end(self, flow: UdpFlow, cause: str, by: EndedBy = EndedBy.PROXY) -> None:
         """End a flow; the client's next datagram opens a new one. Idempotent."""
         if flow.is_ended:
             return
         flow.is_ended = True
-        if _access.isEnabledFor(logging.INFO):
-            self._log_access(flow, outcome)
+        log = self.engine.connection_log
+        if log is not None and log.takes_next():
+            self._log_end(log, flow, cause, by)
         self._leave_endpoint(flow)
         self._flows.pop(flow.key, None)
         self.table.remove(flow)
@@ -349,17 +349,21 @@ class UdpListener:
         for flow in [f for f in self._flows.values() if f.endpoint in removed]:
             self.end(flow, "endpoint removed")
 
-    def _log_access(self, flow: UdpFlow, outcome: str) -> None:
-        _access.info(
-            "flow %s",
-            outcome,
-            extra={
-                "service": self.group.label,
-                "client": str(SocketAddress(flow.address[0], flow.address[1])),
-                "endpoint": str(flow.endpoint) if flow.endpoint else "",
-                "source": "client" if flow.is_preserved else "node",
-                "received_bytes": flow.received_bytes,
-                "sent_bytes": flow.sent_bytes,
-                "duration_s": round(self.engine.reactor.clock() - flow.started, 6),
-            },
+    def _log_end(self, log: ConnectionLog, flow: UdpFlow, cause: str, by: EndedBy) -> None:
+        now = self.engine.reactor.clock()
+        log.write(
+            "flow",
+            service=self.group.label,
+            client=SocketAddress(flow.address[0], flow.address[1]),
+            # Where rules lead to all addresses, the kernel doesn't tell which one was dialled.
+            frontend=None if is_wildcard(self._at.ip) else self._at,
+            endpoint=flow.endpoint,
+            is_preserved=flow.is_preserved,
+            dials=len(flow.tried or ()) + bool(flow.endpoint),
+            waited_s=0.0,
+            received_bytes=flow.received_bytes,
+            sent_bytes=flow.sent_bytes,
+            duration_s=now - flow.started,
+            ended_by=by,
+            cause=cause,
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from .messages import Logged
 
-LOGGERS = ("userspace_proxy", "userspace_proxy.access")
+LOGGERS = ("userspace_proxy", "userspace_proxy.connections")
 
 # Attributes of every record; others were passed as ``extra``.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

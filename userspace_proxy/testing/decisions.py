@@ -1,8 +1,8 @@
 """Keeps the last connections of each Service: who dialled, which endpoint answered, how it ended.
 
-The facts are those of the access log: each proxy of a test has a thread of its own, so the thread
-of a record tells whose it is. While a recorder runs, that logger passes nothing on to the program's
-own log.
+The facts are those of the connection log: each proxy of a test has a thread of its own, so the
+thread of a record tells whose it is. While a recorder runs, that logger passes nothing on to the
+program's own log.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..dataplane.connection_log import LOGGER
 from ..model import ServiceKey
 
-LOGGER = "userspace_proxy.access"
 KEPT = 10
 
 
@@ -27,7 +27,7 @@ class Decision:
     endpoint: str
     """Empty if none answered."""
     outcome: str
-    """As in the access log: ``complete``, ``reset``, ``unanswered``, ``evicted``."""
+    """The cause in the connection log: ``complete``, ``reset``, ``unanswered``, ``evicted``."""
     dials: int
     """How many endpoints were dialled; more than one: the first ones failed."""
     duration_s: float
@@ -90,8 +90,8 @@ class Decisions(logging.Handler):
             Decision(
                 fields["client"],
                 fields["endpoint"],
-                str(record.args[0]) if isinstance(record.args, tuple) else record.getMessage(),
-                fields.get("dials", 1),
+                fields["cause"],
+                fields["dials"],
                 fields["duration_s"],
                 fields["received_bytes"],
                 fields["sent_bytes"],

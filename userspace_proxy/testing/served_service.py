@@ -7,11 +7,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
 from ..agent.arguments import EndpointAddress
 from ..agent.blocking import BlockingProxy
+from ..agent.options import Options
 from ..model import ServiceKey, SocketAddress
 from ..status.view import ServicePortView
 from .backends import Backend, FaultControl
@@ -26,7 +28,9 @@ class RecordingProxy(BlockingProxy, abc.ABC):
     """A proxy in a thread that records connections; the arguments are those of ``Proxy``."""
 
     def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
+        options = arguments.pop("options", None) or Options()
+        tuning = replace(options.tuning, connection_log=1.0)
+        super().__init__(**arguments, options=replace(options, tuning=tuning))
         self._decisions = Decisions()
 
     def start(self) -> None:

@@ -44,7 +44,6 @@ def main() -> None:
     mib, ip, *ports = sys.argv[1:]
     resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
-    logging.getLogger("userspace_proxy.access").setLevel(logging.WARNING)
     asyncio.run(serve(int(mib) << 20, *(SocketAddress(ip, int(port)) for port in ports)))
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.unit.status.views import NOW
 from userspace_proxy.status.server import StatusServer
 
-_NAMES = ("", "userspace_proxy", "userspace_proxy.access")
+_NAMES = ("", "userspace_proxy", "userspace_proxy.connections")
 
 
 @pytest.fixture

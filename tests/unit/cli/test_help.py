@@ -22,7 +22,8 @@ def test_a_setting_has_its_value_its_help_and_its_default():
     lines = RUN.splitlines()
     at = lines.index("  --log-format text|json          format of the log on stderr (text)")
     assert lines[at + 1].startswith("  -v, --v N                       how much is logged:")
-    assert lines[at + 2].endswith(" debugging (0)")
+    assert lines[at + 2].startswith("  --connection-log SHARE          the share of connections")
+    assert lines[at + 4].endswith(" (0)")
 
 
 def test_a_switch_has_neither_value_nor_default():

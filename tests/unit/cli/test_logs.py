@@ -147,16 +147,12 @@ def test_a_value_without_a_json_type_is_text(logged):
 
 
 @pytest.mark.parametrize(
-    ("verbosity", "is_debug", "has_access"),
-    [(0, False, False), (2, False, False), (3, False, True), (4, True, True), (9, True, True)],
+    ("verbosity", "is_debug"), [(0, False), (2, False), (3, False), (4, True), (9, True)]
 )
-def test_verbosity_switches_debugging_and_a_line_per_connection(
-    verbosity, is_debug, has_access, clean_logging, stderr
-):
+def test_verbosity_switches_debugging(verbosity, is_debug, clean_logging, stderr):
     set_up_logging("text", verbosity, descriptor=stderr.descriptor)
     assert logging.getLogger("userspace_proxy.agent").isEnabledFor(logging.DEBUG) is is_debug
     assert logging.getLogger("userspace_proxy.agent").isEnabledFor(logging.INFO)
-    assert logging.getLogger("userspace_proxy.access").isEnabledFor(logging.INFO) is has_access
 
 
 def test_libraries_only_warn(clean_logging, stderr):

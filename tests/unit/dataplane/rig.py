@@ -18,6 +18,7 @@ from typing import Protocol as Interface
 import pytest
 
 from userspace_proxy.dataplane import EndpointGroup, Serving, Tuning
+from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.dataplane.relay import Direction
 from userspace_proxy.dataplane.tcp import DESCRIPTORS, TcpConnection
 from userspace_proxy.model import Protocol, SocketAddress
@@ -268,6 +269,6 @@ def no_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def access_lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """Return the lines of the access log."""
-    return [record for record in caplog.records if record.name == "userspace_proxy.access"]
+def connection_lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Return the lines of the connection log."""
+    return [record for record in caplog.records if record.name == LOGGER]

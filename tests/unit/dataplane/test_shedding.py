@@ -5,7 +5,7 @@ import pytest
 from userspace_proxy.dataplane import Tuning
 
 from .limits import Limit
-from .rig import access_lines
+from .rig import connection_lines
 from .waiting import until
 
 
@@ -19,7 +19,7 @@ class AtTheLimit:
 
     def __init__(self, build, timers):
         # Two listeners, three descriptors for flows, and two for each of 27 connections.
-        self.rig = build(Tuning(descriptor_limit=60), timers.clock, timers)
+        self.rig = build(Tuning(descriptor_limit=60, connection_log=1.0), timers.clock, timers)
         self.timers = timers
         self.pod = self.rig.endpoint()
         self.web, self.cart = (self.rig.service(self.pod.address) for _ in range(2))
@@ -64,7 +64,7 @@ async def test_one_clients_idle_connections_make_room_for_a_client_of_another_se
     await pairs[9][0].send(b"also")
     assert await pairs[9][1].read() == b"also"
     assert web.group.counters.evicted_connections == 8
-    assert [line.getMessage() for line in access_lines(caplog)] == ["connection evicted"] * 8
+    assert [line.cause for line in connection_lines(caplog)] == ["evicted"] * 8
     (line,) = [r for r in caplog.records if "largest holder" in r.getMessage()]
     assert (line.client, line.service, line.connections) == ("127.0.0.1", "shop/web:http", 27)
 

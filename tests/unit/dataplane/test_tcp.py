@@ -1,6 +1,5 @@
 import errno
 import gc
-import logging
 import socket
 
 import pytest
@@ -9,7 +8,7 @@ from userspace_proxy.dataplane import EndpointGroup, Serving, Tuning
 from userspace_proxy.dataplane.sockets import buffered_bytes
 from userspace_proxy.dataplane.tcp import TcpConnection
 
-from .rig import UNREACHABLE, Clock, access_lines
+from .rig import UNREACHABLE, Clock
 from .waiting import until
 
 
@@ -143,41 +142,6 @@ async def test_the_bytes_of_a_connection_count_after_its_endpoint_has_left(rig):
     rig.update(web)
     totals = web.group.totals()
     assert (totals.connections, totals.active, totals.received_bytes) == (1, 0, 5)
-
-
-async def test_a_connection_leaves_one_line_in_the_access_log(build, caplog):
-    caplog.set_level(logging.INFO, "userspace_proxy.access")
-    clock = Clock()
-    rig = build(Tuning(connect_timeout_s=60), clock)
-    pod = rig.endpoint()
-    client, server = await rig.pair(rig.service(pod.address), pod)
-    await client.send(b"question")
-    assert await server.read() == b"question"
-    clock.now += 2.5
-    await server.send(b"answer!")
-    server.close()
-    assert await client.read_all() == b"answer!"
-    address = client.address
-    client.close()
-    await until(lambda: access_lines(caplog))
-    (line,) = access_lines(caplog)
-    assert line.getMessage() == "connection complete"
-    assert (line.service, line.client) == ("shop/web:http", str(address))
-    assert (line.endpoint, line.duration_s) == (str(pod.address), 2.5)
-    assert (line.received_bytes, line.sent_bytes) == (8, 7)
-
-
-async def test_a_reset_and_an_unanswered_connection_are_logged_as_such(rig, caplog):
-    caplog.set_level(logging.INFO, "userspace_proxy.access")
-    pod = rig.endpoint()
-    client, server = await rig.pair(rig.service(pod.address), pod)
-    client.reset()
-    assert await server.was_reset()
-    assert await rig.resets_a_client(rig.service(rig.refusing()))
-    assert [(line.getMessage(), line.endpoint) for line in access_lines(caplog)] == [
-        ("connection reset", str(pod.address)),
-        ("connection unanswered", ""),
-    ]
 
 
 # -- what is left behind -----------------------------------------------------

@@ -1,16 +1,14 @@
-import logging
 import socket
 import sys
 
 import pytest
 
-from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.sockets import IP_RECVTTL
 from userspace_proxy.dataplane.tuning import BATCH
 from userspace_proxy.model import SocketAddress
 
 from .peers import UdpPeer, exchange
-from .rig import UNREACHABLE, access_lines
+from .rig import UNREACHABLE
 from .waiting import readable, until
 
 IPS = pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
@@ -286,40 +284,3 @@ async def test_the_counters_are_exact_also_after_the_flow_has_ended(rig):
     rig.update(dns)
     totals = dns.group.totals()
     assert (totals.active, totals.received_bytes, totals.sent_bytes) == (0, 300, 21)
-
-
-async def test_a_flow_leaves_one_line_in_the_access_log(build, timers, caplog):
-    caplog.set_level(logging.INFO, "userspace_proxy.access")
-    rig = build(None, timers.clock, timers)
-    pod = rig.udp_peer()
-    client = rig.udp_client(rig.udp_service(pod.address))
-    await exchange(client, pod, b"question", b"answer!")
-    timers.advance(31)
-    (line,) = access_lines(caplog)
-    assert line.getMessage() == "flow complete"
-    assert (line.service, line.client) == ("shop/web:http", str(client.address))
-    assert line.endpoint == str(pod.address)
-    assert (line.received_bytes, line.sent_bytes) == (8, 7)
-    assert 30 <= line.duration_s <= 31
-
-
-async def test_the_access_log_contains_why_a_flow_ended(build, caplog):
-    caplog.set_level(logging.INFO, "userspace_proxy.access")
-    rig = build(Tuning(max_flows=1))
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    for _ in range(2):
-        await exchange(rig.udp_client(dns), pod)
-    rig.update(dns, rig.refusing_udp())
-    client = rig.udp_client(dns)
-    client.send(b"question")
-    await until(lambda: len(access_lines(caplog)) == 3)
-    rig.update(dns, pod.address)
-    await exchange(client, pod)
-    dns.close()
-    assert [line.getMessage().removeprefix("flow ") for line in access_lines(caplog)] == [
-        "evicted",
-        "endpoint removed",
-        "unanswered",
-        "listener closed",
-    ]

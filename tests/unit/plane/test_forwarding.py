@@ -13,7 +13,7 @@ from userspace_proxy.plane.forwarding import (
 from userspace_proxy.plane.messages import Logged
 
 POD = SocketAddress("10.0.0.1", 80)
-LOGGER, ACCESS = "userspace_proxy.dataplane", "userspace_proxy.access"
+LOGGER, CONNECTIONS = "userspace_proxy.dataplane", "userspace_proxy.connections"
 
 
 def logged(name=LOGGER, level=logging.WARNING, message="endpoint ejected", **fields):
@@ -95,13 +95,13 @@ def test_a_worker_writes_in_no_other_name_and_changes_no_field_of_a_record(caplo
 
 
 def test_a_worker_takes_the_levels_of_the_control_process(clean_logging):
-    logging.getLogger(ACCESS).setLevel(logging.ERROR)
+    logging.getLogger(CONNECTIONS).setLevel(logging.ERROR)
     levels = current_levels()
-    logging.getLogger(ACCESS).setLevel(logging.DEBUG)
+    logging.getLogger(CONNECTIONS).setLevel(logging.DEBUG)
     lines = []
     take_levels(levels, ForwardingHandler(lines.append))
-    logging.getLogger(ACCESS).warning("connection complete")
-    logging.getLogger(ACCESS).error("told")
+    logging.getLogger(CONNECTIONS).warning("connection complete")
+    logging.getLogger(CONNECTIONS).error("told")
     assert [line.message for line in lines] == ["told"]
 
 

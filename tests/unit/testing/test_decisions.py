@@ -11,12 +11,12 @@ WEB = ServiceKey("default", "web")
 
 def log(service="default/web", endpoint="127.0.0.1:8080", outcome="complete"):
     logging.getLogger(LOGGER).info(
-        "connection %s",
-        outcome,
+        "connection ended",
         extra={
             "service": service,
             "client": "127.0.0.1:40000",
             "endpoint": endpoint,
+            "cause": outcome,
             "received_bytes": 7,
             "sent_bytes": 9,
             "dials": 1,

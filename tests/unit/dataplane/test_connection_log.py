@@ -1,0 +1,167 @@
+"""The connection log, with real connections and flows."""
+
+import logging
+
+import pytest
+
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.dataplane.connection_log import LOGGER, ConnectionLog, EndedBy
+
+from .peers import exchange
+from .rig import Clock, connection_lines
+from .waiting import until
+
+ALL = Tuning(connection_log=1.0)
+
+
+@pytest.fixture
+def lines(caplog):
+    """Return the lines of the connection log until now."""
+    caplog.set_level(logging.INFO, LOGGER)
+    return lambda: connection_lines(caplog)
+
+
+@pytest.fixture
+async def rig(build):
+    return build(ALL)
+
+
+def ends(lines):
+    return [(line.cause, line.ended_by) for line in lines]
+
+
+async def test_a_connection_leaves_one_line(build, lines):
+    clock = Clock()
+    rig = build(Tuning(connect_timeout_s=60, connection_log=1.0), clock)
+    pod = rig.endpoint()
+    web = rig.service(rig.refusing(), pod.address)
+    client, server = await rig.pair(web, pod)
+    await client.send(b"question")
+    assert await server.read() == b"question"
+    clock.now += 2.5
+    await server.send(b"answer!")
+    server.close()
+    assert await client.read_all() == b"answer!"
+    address = client.address
+    client.close()
+    await until(lines)
+    (line,) = lines()
+    assert line.getMessage() == "connection ended: complete"
+    assert (line.service, line.client) == ("shop/web:http", str(address))
+    assert (line.frontend, line.endpoint) == (str(web.address), str(pod.address))
+    assert (line.dials, line.waited_s, line.duration_s) == (2, 0.0, 2.5)
+    assert (line.received_bytes, line.sent_bytes, line.source) == (8, 7, "node")
+
+
+@pytest.mark.parametrize("first", ["client", "endpoint"])
+async def test_a_clean_end_is_of_the_side_that_closed_first(rig, lines, first):
+    ends_first, ends_last = await rig.both_ends(first)
+    ends_first.finish()
+    assert await ends_last.read_all() == b""
+    ends_last.close()
+    await until(lines)
+    assert ends(lines()) == [("complete", first)]
+
+
+@pytest.mark.parametrize("first", ["client", "endpoint"])
+async def test_a_reset_is_of_the_side_that_sent_it(rig, lines, first):
+    resets, other = await rig.both_ends(first)
+    resets.reset()
+    assert await other.was_reset()
+    await until(lines)
+    assert ends(lines()) == [("reset", first)]
+
+
+async def test_a_reset_that_waited_for_its_last_bytes_is_of_the_side_that_sent_it(rig, lines):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client = await rig.client(web, receive_bytes=4096)
+    server = await pod.accept()
+    await until(lambda: all(c.up for c in rig.connections.open), "the dial is answered")
+    await server.send(bytes(64 * 1024))
+    server.reset()
+    await until(lambda: all(c.is_aborting for c in rig.connections.open))
+    assert lines() == []
+    assert await client.was_reset()
+    await until(lines)
+    assert ends(lines()) == [("reset", "endpoint")]
+
+
+async def test_an_unanswered_client_was_turned_away_by_the_proxy(rig, lines):
+    assert await rig.resets_a_client(rig.service(rig.refusing()))
+    (line,) = lines()
+    assert (line.cause, line.ended_by, line.endpoint, line.dials) == ("unanswered", "proxy", "", 1)
+
+
+async def test_what_is_open_at_the_end_of_the_proxy_is_shut_down(rig, lines):
+    await rig.both_ends()
+    rig.connections.reset_all()
+    assert ends(lines()) == [("shutdown", "proxy")]
+
+
+async def test_a_flow_leaves_one_line(build, timers, lines):
+    rig = build(ALL, timers.clock, timers)
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    client = rig.udp_client(dns)
+    await exchange(client, pod, b"question", b"answer!")
+    timers.advance(31)
+    (line,) = lines()
+    assert line.getMessage() == "flow ended: idle"
+    assert (line.service, line.client) == ("shop/web:http", str(client.address))
+    assert (line.frontend, line.endpoint) == (str(dns.address), str(pod.address))
+    assert (line.received_bytes, line.sent_bytes, line.ended_by) == (8, 7, "proxy")
+    assert 30 <= line.duration_s <= 31
+
+
+async def test_a_flow_to_a_socket_of_all_addresses_has_no_known_frontend(rig, lines):
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address, at="0.0.0.0")
+    client = rig.udp_peer()
+    client.sock.connect(("127.0.0.1", dns.address.port))
+    await exchange(client, pod)
+    dns.close()
+    assert [line.frontend for line in lines()] == [""]
+
+
+async def test_a_flow_has_its_cause_and_side(build, lines):
+    rig = build(Tuning(max_flows=1, connection_log=1.0))
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    for _ in range(2):
+        await exchange(rig.udp_client(dns), pod)
+    rig.update(dns, rig.refusing_udp())
+    client = rig.udp_client(dns)
+    client.send(b"question")
+    await until(lambda: len(lines()) == 3)
+    rig.update(dns, pod.address)
+    await exchange(client, pod)
+    dns.close()
+    assert ends(lines()) == [
+        ("evicted", "proxy"),
+        ("endpoint removed", "proxy"),
+        ("unanswered", "proxy"),
+        ("listener closed", "proxy"),
+    ]
+
+
+async def test_without_the_setting_nothing_is_logged(build, lines):
+    rig = build()
+    assert rig.engine.connection_log is None
+    assert await rig.resets_a_client(rig.service(rig.refusing()))
+    assert lines() == []
+
+
+def test_a_share_is_logged(lines):
+    numbers = iter([0.0, 0.0099, 0.01, 0.5, 0.9999])
+    log = ConnectionLog(0.01, lambda: next(numbers))
+    assert [log.takes_next() for _ in range(5)] == [True, True, False, False, False]
+
+
+def test_nothing_is_collected_for_a_log_that_is_not_read(caplog):
+    caplog.set_level(logging.WARNING, LOGGER)
+    assert not ConnectionLog(1.0).takes_next()
+
+
+def test_sides_are_words():
+    assert [str(side) for side in EndedBy] == ["client", "endpoint", "proxy"]
