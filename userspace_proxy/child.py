@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import IO
 
 # Isolated, with this process's module path: ``-m`` would search the current directory first, and a
@@ -19,7 +20,11 @@ sys.exit({function}(*map(int, sys.argv[2:])))
 
 
 def start_child(
-    entry: str, *arguments: int, stderr: IO[bytes] | None = None, has_own_session: bool = False
+    entry: str,
+    *arguments: int,
+    prefix: Sequence[str] = (),
+    stderr: IO[bytes] | None = None,
+    has_own_session: bool = False,
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start a child with a connected Unix stream socket to this process.
 
@@ -27,6 +32,7 @@ def start_child(
         entry: ``package.module:function``. It gets the descriptor of the child's end, then the
             arguments, and returns the exit status.
         arguments: Further arguments.
+        prefix: A command that executes the interpreter, such as ``nsenter``.
         stderr: The child's standard error; by default this process's.
         has_own_session: Whether signals from the terminal (Ctrl-C) don't reach the child.
 
@@ -43,7 +49,7 @@ def start_child(
         with theirs:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-I", "-c", program, os.pathsep.join(sys.path)),
+                    *(*prefix, sys.executable, "-I", "-c", program, os.pathsep.join(sys.path)),
                     *map(str, (theirs.fileno(), *arguments)),
                 ],
                 stdin=subprocess.DEVNULL,

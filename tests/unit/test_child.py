@@ -31,6 +31,16 @@ def test_it_runs_a_function_with_its_end_of_the_connection_and_numbers(tmp_path,
     assert process.wait() == 3
 
 
+def test_it_may_be_started_by_another_command(tmp_path, monkeypatch):
+    (tmp_path / "greeter.py").write_text(
+        "import os\ndef greet(_): return int(os.environ['STATUS'])\n", encoding="ascii"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    process, connection = start_child("greeter:greet", prefix=["env", "STATUS=5"])
+    connection.close()
+    assert process.wait() == 5
+
+
 def test_modules_of_the_current_directory_are_not_found(tmp_path, monkeypatch):
     (tmp_path / "intruder.py").write_text("def main(_): return 0\n", encoding="ascii")
     monkeypatch.chdir(tmp_path)

@@ -13,23 +13,20 @@ import contextlib
 import signal
 import subprocess
 import tempfile
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from ..cluster import Snapshot
 from ..errors import ConfigError, InputError
 from ..model import Endpoint, EndpointSlice, Protocol, ServiceKey
 from ..model.similar import did_you_mean
-from ..names import CLUSTER_DOMAIN, NDOTS, search_list
-from ..sandbox import Pod, Sandbox
+from ..sandbox import Pod, Sandbox, write_resolver_files
 from ..sources import load_manifests
 from .command import Given
 from .sandbox_proxy import page_socket, running_proxy, wait_until_ready
 
 # Source: RFC 2544, addresses for benchmarks: manifests don't contain them.
 POD_CIDR = "198.18.0.0/16,fd00:198:18::/56"
-_RESOLV_CONF = "/etc/resolv.conf"
-_NSSWITCH = "/etc/nsswitch.conf"
 _KINDS = {Protocol.TCP: "tcp", Protocol.UDP: "udp"}
 
 
@@ -70,7 +67,7 @@ def sandbox(given: Given) -> int:
         flags += ["--preserve-client-address=never"] if own else []
         proxy = stack.enter_context(running_proxy(box, page, manifests, log, *flags))
         wait_until_ready(page.getsockname()[1], proxy, log, lambda: False)
-        files = _write_files(folder, str(box.node.ip), namespace)
+        files = write_resolver_files(folder, str(box.node.ip), namespace)
         return _run([*client.prefix_with_files(files), *given.rest])
 
 
@@ -140,22 +137,6 @@ def _give_address(box: Sandbox, pod: Pod, ip: str) -> None:
     length, via = (128, pod.ip6) if ":" in ip else (32, pod.ip)
     pod.configure([f"addr add {ip}/{length} dev lo"])
     box.node.configure([f"route add {ip}/{length} via {via}"])
-
-
-def _write_files(folder: Path, server: str, namespace: str) -> Mapping[str, Path]:
-    """Write what the command sees of the resolver's configuration; return it by path."""
-    resolv = folder / "resolv.conf"
-    search = " ".join(search_list(namespace, CLUSTER_DOMAIN))
-    resolv.write_text(f"nameserver {server}\nsearch {search}\noptions ndots:{NDOTS}\n")
-    files = {_RESOLV_CONF: resolv}
-    nsswitch = Path(_NSSWITCH)
-    if nsswitch.exists():
-        # systemd's module would ask a service of the machine, not the server above.
-        lines = nsswitch.read_text().splitlines()
-        kept = [line for line in lines if not line.startswith("hosts:")]
-        (folder / "nsswitch.conf").write_text("\n".join([*kept, "hosts: files dns", ""]))
-        files[_NSSWITCH] = folder / "nsswitch.conf"
-    return files
 
 
 def _run(argv: list[str]) -> int:

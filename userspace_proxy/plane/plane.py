@@ -197,8 +197,11 @@ class Plane:
     def keep(self, name: str, sock: socket.socket) -> None:
         """Have worker processes keep a socket for the next control process; it stays the caller's.
 
-        That process finds it in ``Predecessors.kept``.
+        That process finds it in ``Predecessors.kept``. A worker in the caller's loop keeps none: it
+        ends with this process.
         """
+        if self._local is not None:
+            return
         self._kept[name] = sock
         self._send_all(Keep(name), sock)
 

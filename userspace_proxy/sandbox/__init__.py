@@ -34,6 +34,7 @@ from .backend_process import BackendProcess
 from .namespace import Namespace
 from .network import Sandbox
 from .node import Host, Pod, SandboxNode
+from .resolver_files import write_resolver_files
 
 __all__ = [
     "BackendProcess",
@@ -43,4 +44,5 @@ __all__ = [
     "Sandbox",
     "SandboxError",
     "SandboxNode",
+    "write_resolver_files",
 ]

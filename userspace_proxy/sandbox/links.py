@@ -206,8 +206,13 @@ def _veth(near: str, far_pid: int, master: str = "") -> tuple[str, ...]:
 
 
 def _eth0(addresses: Sequence[Address]) -> tuple[str, ...]:
-    # Without a prefix, so that the kernel adds no routes.
-    return ("link set eth0 up", *(f"address add {address} dev eth0" for address in addresses))
+    return ("link set eth0 up", *(_own_address(address) for address in addresses))
+
+
+def _own_address(address: Address) -> str:
+    # Without a prefix, so that the kernel adds no routes. Even where duplicates aren't looked for,
+    # an IPv6 address can't be bound for a moment, except with nodad.
+    return f"address add {address} dev eth0{' nodad' if address.version == 6 else ''}"
 
 
 def _new_bridge(name: str, mac: str) -> tuple[str, ...]:

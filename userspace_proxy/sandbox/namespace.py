@@ -72,15 +72,19 @@ class Namespace:
         check: bool = True,
         timeout: float = RUN_TIMEOUT_S,
         env: Mapping[str, str] | None = None,
+        files: Mapping[str, Path] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside and return its output and status; as ``subprocess.run``.
+
+        Args:
+            files: As for :meth:`prefix_with_files`.
 
         Raises:
             SandboxError: It failed, with the last line of its output, or took too long.
         """
         try:
             done = subprocess.run(
-                [*self.prefix, *argv],
+                [*(self.prefix_with_files(files) if files else self.prefix), *argv],
                 input=input,
                 stdin=subprocess.DEVNULL if input is None else None,
                 capture_output=True,

@@ -51,6 +51,8 @@ class Pod(Host):
         super().__init__(name, holder, addresses)
         self.host_interface = host_interface
         self.mode = mode
+        self.drops_traffic = False
+        """Whether it is silent now."""
         self._routes: tuple[links.FarRoute, ...] = ()
 
     def connect(self, wiring: links.Wiring) -> None:
@@ -65,10 +67,12 @@ class Pod(Host):
         and neighbour discovery, which need no route. Packets to it arrive.
         """
         self.configure(route.blackhole() for route in reversed(self._routes))
+        self.drops_traffic = True
 
     def pass_traffic(self) -> None:
         """Undo ``drop_traffic``; idempotent."""
         self.configure(route.line() for route in self._routes)
+        self.drops_traffic = False
 
 
 class SandboxNode(Host):

@@ -18,8 +18,8 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..agent.arguments import EndpointAddress, read_endpoint
 from ..agent.loop_thread import LoopThread
@@ -27,12 +27,15 @@ from ..errors import SandboxError
 from ..faults.stream import reset
 from ..model import SocketAddress
 from .http_serving import HttpAnswer, HttpHandler, HttpRequest, serve_http
+from .places import BackendPlace
+
+if TYPE_CHECKING:
+    from ..sandbox import Pod
 
 StreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 BackendLike = EndpointAddress | HttpHandler | StreamHandler | list[str]
 """What a backend can be made of."""
 
-_HOST = "127.0.0.1"
 _COMMAND_READY_S = 20.0
 _COMMAND_ENDS_S = 5.0
 _RETRY_S = 0.01
@@ -66,14 +69,27 @@ class Backend:
     is_own = False
     """Whether it is served for this test."""
 
-    def __init__(self, name: str, address: SocketAddress) -> None:
+    def __init__(self, name: str, address: SocketAddress, place: BackendPlace) -> None:
         self.name = name
         self.address = address
         self.is_draining = False
+        self._place = place
         self._control: FaultControl | None = None
 
     def __repr__(self) -> str:
         return f"<Backend {self.name} at {self.address}{self._state()}>"
+
+    @property
+    def pod(self) -> Pod:
+        """The network namespace in which it runs, which a test may configure.
+
+        Raises:
+            TypeError: It has none: only backends of ``service_network`` have.
+        """
+        pod = self._place.pod
+        if pod is None:
+            raise TypeError(f"{self!r} has no pod: only backends of service_network have one")
+        return pod
 
     def start(self) -> None:
         """Serve again, at the same address. Idempotent."""
@@ -105,6 +121,9 @@ class Backend:
 
     def close(self) -> None:
         """End everything that belongs to it. Idempotent."""
+        if self.is_own:
+            self.stop()
+            self._place.leave()
 
     def _state(self) -> str:
         return ", draining" if self.is_draining else ""
@@ -116,32 +135,27 @@ class StreamBackend(Backend):
     is_own = True
 
     def __init__(
-        self, name: str, thread: LoopThread, handler: StreamHandler, host: str = _HOST
+        self, name: str, thread: LoopThread, handler: StreamHandler, place: BackendPlace
     ) -> None:
         self._thread = thread
         self._handler = handler
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        super().__init__(name, SocketAddress(host, 0))
+        super().__init__(name, place.address, place)
         self.start()
 
     def start(self) -> None:
         """Part of Backend."""
         if self._server is None:
-            self._server = self._thread.call(
-                asyncio.start_server(self._serve, *self.address, reuse_address=True)
-            )
-            self.address = SocketAddress(*self._server.sockets[0].getsockname()[:2])
+            sock = self._place.bind(socket.SOCK_STREAM, self.address)
+            self.address = SocketAddress(*sock.getsockname()[:2])
+            self._server = self._thread.call(asyncio.start_server(self._serve, sock=sock))
 
     def stop(self) -> None:
         """Part of Backend."""
         server, self._server = self._server, None
         if server is not None:
             self._thread.do(lambda: self._reset(server))
-
-    def close(self) -> None:
-        """Part of Backend."""
-        self.stop()
 
     def _reset(self, server: asyncio.Server) -> None:
         server.close()
@@ -167,17 +181,18 @@ class UdpBackend(Backend):
 
     is_own = True
 
-    def __init__(self, name: str, thread: LoopThread, host: str = _HOST) -> None:
+    def __init__(self, name: str, thread: LoopThread, place: BackendPlace) -> None:
         self._thread = thread
         self._transport: asyncio.DatagramTransport | None = None
-        super().__init__(name, SocketAddress(host, 0))
+        super().__init__(name, place.address, place)
         self.start()
 
     def start(self) -> None:
         """Part of Backend."""
         if self._transport is None:
-            self._transport = self._thread.call(self._open())
-            self.address = SocketAddress(*self._transport.get_extra_info("sockname")[:2])
+            sock = self._place.bind(socket.SOCK_DGRAM, self.address)
+            self.address = SocketAddress(*sock.getsockname()[:2])
+            self._transport = self._thread.call(self._open(sock))
 
     def stop(self) -> None:
         """Part of Backend."""
@@ -185,15 +200,9 @@ class UdpBackend(Backend):
         if transport is not None:
             self._thread.do(transport.abort)
 
-    def close(self) -> None:
-        """Part of Backend."""
-        self.stop()
-
-    async def _open(self) -> asyncio.DatagramTransport:
+    async def _open(self, sock: socket.socket) -> asyncio.DatagramTransport:
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(
-            lambda: _Answering(self.name), local_addr=self.address
-        )
+        transport, _ = await loop.create_datagram_endpoint(lambda: _Answering(self.name), sock=sock)
         return transport
 
     def _state(self) -> str:
@@ -213,16 +222,20 @@ class _Answering(asyncio.DatagramProtocol):
 
 
 class CommandBackend(Backend):
-    """A program; ``{port}`` in its arguments, and PORT in its environment, is where it listens."""
+    """A program; ``{host}`` and ``{port}`` in its arguments are where it must listen.
+
+    Its environment has them as HOST and PORT.
+    """
 
     is_own = True
 
-    def __init__(self, name: str, command: Sequence[str]) -> None:
-        with socket.create_server((_HOST, 0)) as probe:
+    def __init__(self, name: str, command: Sequence[str], place: BackendPlace) -> None:
+        with place.bind(socket.SOCK_STREAM, place.address) as probe:
             address = SocketAddress(*probe.getsockname()[:2])
-        self._command = [word.replace("{port}", str(address.port)) for word in command]
+        values = {"{host}": address.ip, "{port}": str(address.port)}
+        self._command = [_replace(word, values) for word in command]
         self._process: subprocess.Popen[bytes] | None = None
-        super().__init__(name, address)
+        super().__init__(name, address, place)
         self.start()
 
     def start(self) -> None:
@@ -233,11 +246,14 @@ class CommandBackend(Backend):
         """
         if self._process is not None:
             return
-        environment = {**os.environ, "PORT": str(self.address.port)}
+        where = {"HOST": self.address.ip, "PORT": str(self.address.port)}
         try:
             # A session of its own, so that a signal reaches its children, too.
             self._process = subprocess.Popen(
-                self._command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+                self._place.command(self._command),
+                env=os.environ | where,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
         except OSError as exc:
             raise SandboxError(f"cannot start backend {self.name}: {exc}") from exc
@@ -255,10 +271,6 @@ class CommandBackend(Backend):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(_COMMAND_ENDS_S)
 
-    def close(self) -> None:
-        """Part of Backend."""
-        self.stop()
-
     def _wait(self) -> None:
         assert self._process is not None, "it was started"
         deadline, pause = time.monotonic() + _COMMAND_READY_S, threading.Event()
@@ -267,12 +279,18 @@ class CommandBackend(Backend):
             if status is not None:
                 what = f"backend {self.name} ended with status {status}: {self._command}"
                 raise SandboxError(what)
-            with contextlib.suppress(OSError), socket.create_connection(self.address, timeout=1):
+            with (
+                contextlib.suppress(OSError),
+                self._place.open_socket(socket.SOCK_STREAM) as client,
+            ):
+                client.settimeout(1)
+                client.connect(self.address)
                 return
             pause.wait(_RETRY_S)
         raise SandboxError(
             f"backend {self.name} does not listen at {self.address} after {_COMMAND_READY_S:.0f} s",
-            hint="its port is {port} in its arguments, or PORT in its environment",
+            hint="its address is {host} and {port} in its arguments, or HOST and PORT in its "
+            "environment",
         )
 
     def _state(self) -> str:
@@ -280,32 +298,46 @@ class CommandBackend(Backend):
 
 
 def make_backend(
-    like: BackendLike | None, *, name: str, protocol: str, thread: LoopThread, host: str = _HOST
+    like: BackendLike | None,
+    *,
+    name: str,
+    protocol: str,
+    thread: LoopThread,
+    find_place: Callable[[], BackendPlace] = BackendPlace,
 ) -> Backend:
     """Return a backend, started.
 
     Args:
         like: What it is made of; None: an HTTP or UDP server that answers its name.
-        host: The address at which servers of this process listen.
+        find_place: Returns where it listens, if it isn't served by somebody else.
 
     Raises:
         TypeError: Nothing can be made of it.
         ValueError: It is a text that isn't an address.
         SandboxError: A program doesn't start.
     """
-    if like is None and protocol == "UDP":
-        return UdpBackend(name, thread, host)
-    if like is None:
-        like = http(f"{name}\n")
     if isinstance(like, str | tuple):
-        return Backend(name, read_endpoint(like))
-    if callable(like):
-        if protocol == "UDP":
-            raise TypeError("a function can't be a UDP backend: backends=2 makes two that answer")
-        return StreamBackend(name, thread, _stream_handler(like), host)
-    if isinstance(like, list):
-        return CommandBackend(name, like)
-    raise TypeError(f"backend {like!r}: expected a function, a command, an address or a number")
+        return Backend(name, read_endpoint(like), BackendPlace())
+    if callable(like) and protocol == "UDP":
+        raise TypeError("a function can't be a UDP backend: backends=2 makes two that answer")
+    if not (like is None or callable(like) or isinstance(like, list)):
+        raise TypeError(f"backend {like!r}: expected a function, a command, an address or a number")
+    place = find_place()
+    try:
+        if isinstance(like, list):
+            return CommandBackend(name, like, place)
+        if like is None and protocol == "UDP":
+            return UdpBackend(name, thread, place)
+        return StreamBackend(name, thread, _stream_handler(like or http(f"{name}\n")), place)
+    except BaseException:
+        place.leave()
+        raise
+
+
+def _replace(word: str, values: Mapping[str, str]) -> str:
+    for placeholder, value in values.items():
+        word = word.replace(placeholder, value)
+    return word
 
 
 def _stream_handler(function: Callable[..., Any]) -> StreamHandler:

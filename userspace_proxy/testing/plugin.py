@@ -5,23 +5,31 @@
         web.backends[0].stop()
         assert urlopen(web.url).status == 200
 
+    def test_its_name_resolves(service_network):
+        service_network.service("web")
+        assert service_network.client().get("http://web/").status == 200
+
 It is loaded by every run of pytest in an environment that contains this package, so it imports the
 proxy only when a test asks for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 import pytest
 
-from ..errors import PlatformError
+from ..errors import PlatformError, SandboxError
 
 if TYPE_CHECKING:
+    from .report import Reported
+    from .service_network import ServiceNetwork
     from .service_proxy import ServiceProxy
 
-_PROXIES = pytest.StashKey["list[ServiceProxy]"]()
+_OPEN = pytest.StashKey["list[tuple[str, Reported]]"]()
+"""What runs now, with a title for reports."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,7 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--service-proxy-scope",
         choices=("function", "session"),
         default="function",
-        help="whether each test gets a proxy of its own (function), or all share one (session)",
+        help="whether each test gets a proxy or network of its own (function), or all tests share "
+        "one (session)",
     )
     what = "fail instead of skipping a test where this machine lacks what a fixture needs"
     group.addoption("--service-proxy-require", action="store_true", help=what)
@@ -64,13 +73,34 @@ def service_proxy(request: pytest.FixtureRequest) -> Iterator[ServiceProxy]:
     except PlatformError as exc:
         skip(request, str(exc))
 
-    proxies = request.config.stash.setdefault(_PROXIES, [])
-    with ServiceProxy() as proxy:
-        proxies.append(proxy)
-        try:
-            yield proxy
-        finally:
-            proxies.remove(proxy)
+    with ServiceProxy() as proxy, _reported(request.config, "service proxy", proxy):
+        yield proxy
+
+
+@pytest.fixture(scope=_scope)
+def service_network(request: pytest.FixtureRequest) -> Iterator[ServiceNetwork]:
+    """Start a network of namespaces; ``service_network.client()`` reaches its Services."""
+    try:
+        from .service_network import ServiceNetwork
+
+        network = ServiceNetwork()
+        network.start()
+    except (PlatformError, SandboxError) as exc:
+        skip(request, str(exc))
+    with contextlib.closing(network), _reported(request.config, "service network", network):
+        yield network
+
+
+@contextlib.contextmanager
+def _reported(config: pytest.Config, title: str, services: Reported) -> Iterator[None]:
+    """Have the reports of tests that fail in this block show the Services."""
+    entry = (title, services)
+    running = config.stash.setdefault(_OPEN, [])
+    running.append(entry)
+    try:
+        yield
+    finally:
+        running.remove(entry)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -79,10 +109,9 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the Services and their last connections to the report of a test that failed."""
     report = yield
-    proxies = item.config.stash.get(_PROXIES, [])
-    if report.failed and proxies:
+    running = item.config.stash.get(_OPEN, [])
+    if report.failed and running:
         from .report import describe
 
-        for proxy in proxies:
-            report.sections.append(("service proxy", describe(proxy)))
+        report.sections += [(title, describe(services)) for title, services in running]
     return report

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import Protocol
 
 from ..status.text import render_text
-from .served_service import RecordingProxy
+from ..status.view import StatusView
+from .served_service import ServedService
 
 
-def describe(proxy: RecordingProxy) -> str:
+class Reported(Protocol):
+    """The Services of a test."""
+
+    @property
+    def services(self) -> Sequence[ServedService]:
+        """In the order of their creation."""
+
+    def status(self) -> StatusView:
+        """Return everything about their proxy."""
+
+
+def describe(services: Reported) -> str:
     """Return the Services with causes, their backends, and their last connections as text."""
-    status = render_text(proxy.status(), now=time.time(), has_node=False).body.decode()
+    status = render_text(services.status(), now=time.time(), has_node=False).body.decode()
     parts = [status.rstrip()]
-    for service in proxy.services:
+    for service in services.services:
         backends = ", ".join(f"{b.name} at {b.address}{_state(b)}" for b in service.backends)
         parts.append(f"{service.key}: backends {backends or 'none'}")
         parts += [f"  fault: {name}: {', '.join(words)}" for name, words in service.faults.items()]

@@ -6,37 +6,74 @@ import abc
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from ..agent.arguments import EndpointAddress
-from ..agent.blocking import BlockingProxy
-from ..agent.options import Options
-from ..model import ServiceKey, SocketAddress
-from ..status.view import ServicePortView
+from ..model import EndpointSlice, Service, ServiceKey, SocketAddress
+from ..status.view import ServicePortView, StatusView
 from .backends import Backend, FaultControl
-from .decisions import Decision, Decisions
+from .decisions import Decision
+from .places import family_of
+from .proxy_with_decisions import ProxyWithDecisions
 from .stats import ServiceStats, stats_of
 
 EVENTUALLY_S = 5.0
 _POLL_S = 0.005
 
 
-class RecordingProxy(BlockingProxy, abc.ABC):
-    """A proxy in a thread that records connections; the arguments are those of ``Proxy``."""
+class ProxyCalls(Protocol):
+    """What Services of a test need of their proxy; see :class:`.EmbeddedProxy`."""
 
-    def __init__(self, **arguments: Any) -> None:
-        options = arguments.pop("options", None) or Options()
-        tuning = replace(options.tuning, connection_log=1.0)
-        super().__init__(**arguments, options=replace(options, tuning=tuning))
-        self._decisions = Decisions()
+    def add_service(self, *arguments: Any, **keywords: Any) -> ServiceHandle:
+        """Serve a Service."""
 
-    def start(self) -> None:
-        """Start the thread, and the proxy in it."""
-        super().start()
-        self._decisions.begin(self._thread.ident)
+    def put(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
+        """Replace a Service."""
+
+    def add_fault(self, service: ServiceKey, type_: str, **arguments: Any) -> None:
+        """Make connections suffer a fault."""
+
+    def remove_faults(
+        self, service: ServiceKey, *, endpoint: EndpointAddress | None = None
+    ) -> None:
+        """Remove faults."""
+
+    def faults_of(self, service: ServiceKey) -> Mapping[SocketAddress, Sequence[str]]:
+        """Return the faults in force."""
+
+    def choose_next(self, service: ServiceKey, endpoint: EndpointAddress) -> None:
+        """Have the next connection go to an endpoint."""
+
+    def status(self) -> StatusView:
+        """Return everything about the proxy."""
+
+    def decisions_of(self, service: ServiceKey) -> Sequence[Decision]:
+        """Return the last connections that have ended."""
+
+
+class ServiceHandle(Protocol):
+    """A Service that a proxy serves, such as :class:`.BlockingService`."""
+
+    @property
+    def service(self) -> Service:
+        """The Service as it was put."""
+
+    @property
+    def key(self) -> ServiceKey:
+        """Its namespace and name."""
+
+    @property
+    def address(self) -> SocketAddress:
+        """The address to dial."""
+
+    def remove(self) -> None:
+        """Stop serving it. Idempotent."""
+
+
+class RecordingProxy(ProxyWithDecisions, abc.ABC):
+    """A proxy with Services of a test; the arguments are those of ``Proxy``."""
 
     def close(self) -> None:
         """End all Services of the test with their backends, the proxy and its thread. Idempotent.
@@ -44,7 +81,6 @@ class RecordingProxy(BlockingProxy, abc.ABC):
         Raises:
             AssertionError: Something is left of them.
         """
-        self._decisions.end()
         served = [address for service in self.services for address in service.served_addresses()]
         try:
             self.end_services()
@@ -62,15 +98,11 @@ class RecordingProxy(BlockingProxy, abc.ABC):
     def end_services(self) -> None:
         """End what the test has started; idempotent."""
 
-    def decisions_of(self, service: ServiceKey) -> Sequence[Decision]:
-        """Return the last connections of a Service that have ended, the oldest first."""
-        return self._decisions.of(service)
-
 
 class ServedService(abc.ABC):
     """One Service of a test."""
 
-    def __init__(self, proxy: RecordingProxy, key: ServiceKey) -> None:
+    def __init__(self, proxy: ProxyCalls, key: ServiceKey) -> None:
         self.key = key
         self._proxy = proxy
         add, remove = partial(proxy.add_fault, key), partial(proxy.remove_faults, key)
@@ -106,7 +138,7 @@ class ServedService(abc.ABC):
 
     @property
     def url(self) -> str:
-        """``http://127.80.1.2:80``, without a slash at the end."""
+        """Such as ``http://10.96.0.10:80``, without a slash at the end."""
         return f"http://{self.address}"
 
     @property
@@ -174,5 +206,5 @@ class ServedService(abc.ABC):
 
 
 def _is_served(address: SocketAddress) -> bool:
-    with socket.socket() as client:
+    with socket.socket(family_of(address.ip)) as client:
         return client.connect_ex(address) == 0

@@ -310,3 +310,11 @@ async def test_its_memory_is_that_of_the_worker_nearest_to_its_limit():
             was_short_of_memory=was_short,
         )
     assert plane.state().memory == (95, 100, True, True)
+
+
+async def test_a_plane_without_processes_leaves_sockets_to_its_caller():
+    plane = Plane(asyncio.get_running_loop(), None, Tuning())
+    plane.start()
+    with socket.socket() as table:
+        plane.keep("table", table)
+    plane.close()

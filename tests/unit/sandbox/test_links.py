@@ -34,7 +34,7 @@ def test_a_routed_pods_link_has_the_gateway_at_the_nodes_end():
         """
         link set eth0 up
         address add 10.244.0.2 dev eth0
-        address add fd00:10:244::2 dev eth0
+        address add fd00:10:244::2 dev eth0 nodad
         route replace 10.244.0.1 dev eth0
         route replace fd00:10:244::1 dev eth0
         route replace 0.0.0.0/0 via 10.244.0.1 dev eth0

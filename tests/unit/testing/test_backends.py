@@ -130,6 +130,11 @@ def test_it_may_be_an_address_that_another_program_serves(make):
     assert make(("192.0.2.1", 81)).address == SocketAddress("192.0.2.1", 81)
 
 
+def test_a_backend_on_loopback_has_no_pod(make):
+    with pytest.raises(TypeError, match="has no pod: only backends of service_network"):
+        make().pod  # noqa: B018 - a property that raises
+
+
 def test_a_function_cannot_be_a_udp_backend(make):
     with pytest.raises(TypeError, match="can't be a UDP backend"):
         make(echo, protocol="UDP")

@@ -1,8 +1,13 @@
 """The pytest plugin, in runs of pytest of its own."""
 
+import contextlib
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from tests.node.processes import readable_runtime
 
 pytest_plugins = ["pytester"]
 
@@ -78,6 +83,111 @@ def test_a_skip_may_be_forbidden(run_without_epoll, arguments):
     result = run_without_epoll(*arguments)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["service_proxy: userspace-proxy runs on Linux only:*"])
+
+
+NETWORK = """
+import os
+
+def test_it_answers(service_network):
+    web = service_network.service("web", backends=2)
+    client = service_network.client()
+    before = os.readlink("/proc/self/ns/net"), os.readlink("/proc/self/ns/user")
+    web.backends[0].stop()
+    assert client.get("http://web/").text == "web-2\\n"
+    assert web.stats.saved == 1
+    assert before == (os.readlink("/proc/self/ns/net"), os.readlink("/proc/self/ns/user"))
+    print("capabilities", next(l for l in open("/proc/self/status") if l.startswith("CapEff")))
+"""
+
+
+def test_a_test_gets_a_network_without_privileges(pytester, monkeypatch):
+    with readable_runtime() as (prefix, python, env), readable_folder() as folder:
+        (folder / "test_it.py").write_text(NETWORK)
+        monkeypatch.chdir(folder)
+        command = [*prefix, "env", *(f"{k}={v}" for k, v in env.items()), python, "-m", "pytest"]
+        result = pytester.run(*command, *PLUGIN, "-rP", f"--rootdir={folder}", folder)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["capabilities CapEff:*0000000000000000"])
+
+
+@contextlib.contextmanager
+def readable_folder():
+    """A folder that every user may read."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+# As root of a user namespace without capabilities, in which no further one may be created.
+WITHOUT_NAMESPACES = (
+    *("unshare", "--user", "--map-root-user", "sh", "-c"),
+    'echo 0 >/proc/sys/user/max_user_namespaces; exec setpriv --bounding-set=-all -- "$@"',
+    "sh",
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "outcomes"),
+    [
+        pytest.param(["-rs"], {"skipped": 1}, id="skipped"),
+        pytest.param(["--service-proxy-require"], {"errors": 1}, id="required"),
+    ],
+)
+def test_where_user_namespaces_are_forbidden_the_reason_and_the_remedy_are_shown(
+    pytester, arguments, outcomes
+):
+    pytester.makepyfile(NETWORK)
+    command = [*WITHOUT_NAMESPACES, sys.executable, "-m", "pytest", *PLUGIN, *arguments]
+    result = pytester.run(*command)
+    result.assert_outcomes(**outcomes)
+    result.stdout.fnmatch_lines(
+        [
+            "*service_network: cannot create a user namespace: *; user.max_user_namespaces is 0 "
+            "(as root: sysctl -w user.max_user_namespaces=15000; or run this as root)*"
+        ]
+    )
+
+
+def test_the_report_of_a_failing_test_shows_the_network(run):
+    result = run(
+        """
+def test_it_fails(service_network):
+    web = service_network.service("web", backends=2)
+    web.backends[0].stop()
+    web.backends[1].fault("latency", latency=1)
+    service_network.client().get(web.url)
+    assert web.stats.saved == 7
+"""
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*assert 1 == 7*",
+            "*service network*",
+            "*default/web*refuses connections*",
+            "default/web: backends web-1 at 10.244.0.*:8080 (stopped), web-2 at 10.244.0.*:8080",
+            "  fault: web-2: latency(latency=1) downstream",
+            "  10.244.0.* → 10.244.0.*:8080 at dial 2: complete*",
+        ]
+    )
+
+
+def test_networks_of_several_processes_do_not_collide(run):
+    result = run(
+        """
+import pytest
+
+@pytest.mark.parametrize("number", range(4))
+def test_it_answers(service_network, number):
+    web = service_network.service("web", cluster_ip="10.96.7.1")
+    assert service_network.client().get("http://10.96.7.1/").text.strip() == "web-1"
+""",
+        "-p",
+        "xdist",
+        "-n",
+        "2",
+    )
+    result.assert_outcomes(passed=4)
 
 
 SCOPE = """
@@ -198,7 +308,8 @@ def test_nothing_is_imported():
     result.assert_outcomes(passed=1)
 
 
-def test_the_example_passes(pytester):
-    example = Path(__file__).parents[3] / "examples/pytest/test_shop.py"
-    pytester.makepyfile(test_shop=example.read_text())
-    pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=7)
+@pytest.mark.parametrize(("name", "count"), [("test_shop", 7), ("test_network", 4)])
+def test_the_examples_pass(pytester, name, count):
+    example = Path(__file__).parents[3] / f"examples/pytest/{name}.py"
+    pytester.makepyfile(**{name: example.read_text()})
+    pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=count)

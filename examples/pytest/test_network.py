@@ -1,0 +1,51 @@
+"""Tests in a network of their own: run them by ``pytest examples/pytest``.
+
+The fixture ``service_network`` comes with the package, too. It needs no root where the kernel
+allows user namespaces; elsewhere these tests are skipped.
+"""
+
+import sys
+
+import pytest
+
+from userspace_proxy.testing.service_network import ServiceNetwork
+
+# Stands for the program under test: it fetches a page of the Service "web".
+PROGRAM = """
+from urllib.request import urlopen
+
+print(urlopen("http://web/").read().decode().strip())
+"""
+
+
+def test_the_cluster_ip_answers(service_network: ServiceNetwork) -> None:
+    """Backends are pods, which see the client's own address."""
+    web = service_network.service("web", port=80, backends=2)
+    client = service_network.client()
+    assert [client.get(web.url).text for _ in range(2)] == ["web-1\n", "web-2\n"]
+    web.eventually(lambda web: len(web.decisions) == 2)
+    assert web.decisions[0].client.startswith(client.ip)
+
+
+def test_a_program_finds_services_by_name(service_network: ServiceNetwork) -> None:
+    """It runs in a pod, whose resolv.conf is that of the namespace."""
+    web = service_network.service("web", port=80, namespace="shop", backends=2)
+    web.backends[0].stop()
+    client = service_network.client(namespace="shop")
+    assert client.run([sys.executable, "-c", PROGRAM]).stdout == "web-2\n"
+    assert web.stats.saved == 1
+
+
+def test_the_kernel_refuses_without_endpoints(service_network: ServiceNetwork) -> None:
+    """The client sees what a cluster would send."""
+    web = service_network.service("web", backends=0)
+    with pytest.raises(ConnectionRefusedError):
+        service_network.client().connect(web)
+
+
+def test_a_backend_whose_packets_are_lost(service_network: ServiceNetwork) -> None:
+    """Its pod sends nothing: the proxy dials the other one after a second."""
+    web = service_network.service("web", backends=2)
+    web.backends[0].pod.drop_traffic()
+    assert service_network.client().get(web.url).text == "web-2\n"
+    assert "does not answer" in web.stats.state
