@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ..dataplane import ITERATION_BOUNDS_S, Durations, EndpointCounters
+from ..dataplane import ITERATION_BOUNDS_S, Durations, EndpointCounters, GroupCounters, Waiting
 from ..errors import ListenError
 from ..kernel.own_namespace import network_namespace
 from ..model import Cause, Frontend, FrontendKind, ServiceKey
@@ -14,6 +14,7 @@ from ..plan import Plan, PortPlan
 from ..plane import Group, Plane, PlaneState, Totals, WorkerState
 from ..policy import EndpointVerdict, causes
 from ..sources import Source
+from ..status.counted import Times, Waits
 from ..status.view import (
     ClientAddressView,
     EndpointView,
@@ -27,7 +28,6 @@ from ..status.view import (
     StatusView,
     SteeringView,
     SyncView,
-    Times,
     TotalsView,
     TrackingView,
     Traffic,
@@ -153,6 +153,23 @@ def _view_totals(totals: Totals, ports: Iterable[ServicePortView]) -> TotalsView
         evicted=counters.evicted_connections + counters.evicted_flows,
         evicted_for_memory=counters.evicted_for_memory,
         shortages=counters.shortages,
+        waits=_waits(counters, _all_waiting(ports)),
+    )
+
+
+def _all_waiting(ports: Iterable[ServicePortView]) -> Waiting:
+    waits = [port.waits for port in ports if port.waits.waiting]
+    return Waiting(sum(w.waiting for w in waits), max((w.longest_s for w in waits), default=0.0))
+
+
+def _waits(counters: GroupCounters, waiting: Waiting) -> Waits:
+    return Waits(
+        waiting=waiting.clients,
+        longest_s=waiting.longest_s,
+        total=counters.waited,
+        timeouts=counters.wait_timeouts,
+        overflows=counters.wait_overflows,
+        left=counters.waits_left,
     )
 
 
@@ -262,8 +279,8 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePort
         frozenset(served.held_by_others),
         [(each.address, each.is_serving) for each in served.listeners.values()],
     )
-    # How long an endpoint stays ejected changes with time.
-    if served.shown is not None and not group.has_ejected:
+    # How long an endpoint stays ejected, or a client has waited, changes with time.
+    if served.shown is not None and not group.has_passing:
         view, before = served.shown
         if view.plan is served.plan and before == made_from:
             return view
@@ -298,6 +315,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePortV
         evicted=counters.evicted_connections + counters.evicted_flows,
         evicted_for_memory=counters.evicted_for_memory,
         shortages=counters.shortages,
+        waits=_waits(counters, group.waiting(now)),
         is_out_of_ports=now - group.out_of_ports_at < _RECENT_S,
         is_out_of_client_ports=now - group.out_of_client_ports_at < _RECENT_S,
     )

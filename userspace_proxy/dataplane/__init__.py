@@ -20,6 +20,7 @@ from .sockets import is_wildcard
 from .streak import Streak, StreakPart
 from .tuning import Tuning
 from .udp import UdpListener
+from .waiting_room import Waiting
 
 __all__ = [
     "ITERATION_BOUNDS_S",
@@ -38,6 +39,7 @@ __all__ = [
     "StreakPart",
     "Tuning",
     "UdpListener",
+    "Waiting",
     "get_nothing",
     "is_wildcard",
     "raise_descriptor_limit",

@@ -118,6 +118,10 @@ class GroupCounters(Counters):
         "refused",
         "saved",
         "shortages",
+        "wait_overflows",
+        "wait_timeouts",
+        "waited",
+        "waits_left",
     )
 
     def __init__(self) -> None:
@@ -143,6 +147,14 @@ class GroupCounters(Counters):
         """Connections that were reset at the limit of descriptors or memory, to make room."""
         self.evicted_for_memory = 0
         """Of these, those that were reset because memory was short."""
+        self.waited = 0
+        """Connections that began to wait for an endpoint, whatever became of them."""
+        self.wait_timeouts = 0
+        """Of these, those that were reset because their time was up."""
+        self.wait_overflows = 0
+        """Of these, those that were reset to make room for later ones."""
+        self.waits_left = 0
+        """Of these, those whose clients left."""
 
 
 class CounterTable:

@@ -5,7 +5,8 @@
 
 Rule 1: everything here runs in the loop's thread.
 Rule 2: it opens no port. The owner of a listening socket opens a listener for it, and closes the
-listener before the socket refuses: it accepts no client that no endpoint can answer.
+listener before the socket refuses: it accepts no client that no endpoint can answer, unless its
+Service has clients wait for one.
 """
 
 from __future__ import annotations

@@ -23,8 +23,10 @@ from ..log_limit import LogLimit
 from ..model import Balance, SocketAddress
 from ..policy import causes
 from .counters import CounterTable, EndpointCounters
+from .reactor import Reactor
 from .serving import Serving
 from .sockets import SHORTAGES, packets_lost
+from .waiting_room import Waiting, WaitingRoom
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
@@ -51,6 +53,8 @@ class EndpointGroup(CounterTable):
         """Where endpoints are dialled instead; nearly always empty."""
         self.tracks_load = False
         """Whether dials must be counted: some strategies choose by load."""
+        self.waiting_room: WaitingRoom | None = None
+        """None before the first client has waited."""
         self._start = start
         self._dialling: dict[SocketAddress, int] = {}
         self.balancer: Balancer | SplitBalancer = self._balancer_of(self.serving.endpoints)
@@ -87,6 +91,22 @@ class EndpointGroup(CounterTable):
             for endpoint in removed:
                 self._returned_at.pop(endpoint, None)
             self.fold(current)
+        if self.waiting_room is not None:
+            self.waiting_room.update(serving.handling.hold)
+
+    def waiting(self, now: float) -> Waiting:
+        """Return the clients that wait for an endpoint now."""
+        return Waiting() if self.waiting_room is None else self.waiting_room.waiting(now)
+
+    def open_waiting_room(self, reactor: Reactor, processes: int) -> WaitingRoom | None:
+        """Return where clients wait that no endpoint takes; None where they are refused.
+
+        The arguments are those of :class:`WaitingRoom`.
+        """
+        hold = self.serving.handling.hold
+        if self.waiting_room is None and hold is not None:
+            self.waiting_room = WaitingRoom(reactor, processes, self.counters, hold)
+        return self.waiting_room if hold is not None else None
 
     def count_lost(self, sock: _socket.socket, before: int) -> int:
         """Count what the kernel has dropped at a listening socket; returns its number now.
@@ -252,12 +272,17 @@ class EndpointGroup(CounterTable):
         counters = self.counters_of(endpoint)
         counters.dials.succeeded_at = now
         if self.balancer.answered(endpoint):
-            self._returned_at[endpoint] = now
+            self._note_return(endpoint, now)
             if self._return_log_limit.take(now):
                 self._log_return(endpoint, is_last=not self._return_log_limit.left)
             if self.on_returned is not None:
                 self.on_returned(endpoint)
         return counters
+
+    def _note_return(self, endpoint: SocketAddress, now: float) -> None:
+        self._returned_at[endpoint] = now
+        if self.waiting_room is not None:
+            self.waiting_room.retry()
 
     def _log_return(self, endpoint: SocketAddress, *, is_last: bool) -> None:
         if not is_last:
@@ -275,7 +300,7 @@ class EndpointGroup(CounterTable):
         if counters is not None:
             counters.dials.succeeded_at = now
         if self.balancer.answered(endpoint):
-            self._returned_at[endpoint] = now
+            self._note_return(endpoint, now)
 
     def has_returned_since(self, endpoint: SocketAddress, moment: float) -> bool:
         """Return whether an ejection has ended since: the silence of an older dial is over."""

@@ -26,9 +26,9 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def is_refusing(self) -> bool:
-        """Whether clients are refused: there is no endpoint, and none is dropped."""
+        """Whether clients are refused: there is no endpoint, and none waits or is dropped."""
         is_dropping = self.admits is not None and not self.admits
-        return not (self.endpoints or self.outside or is_dropping)
+        return not (self.endpoints or self.outside or is_dropping or self.handling.hold)
 
     @property
     def all_endpoints(self) -> tuple[SocketAddress, ...]:

@@ -114,6 +114,8 @@ class TcpConnection(TcpDial):
             return
         self.owner.client_deadlines.stop(self)
         now = self._answered_at = self._asked_at = self.reactor.now
+        if self.is_waiting:
+            self.stop_waiting()
         self.group.connect_times.add(now - self.started)
         counters = self._counters = self.group.answered(endpoint, now)
         counters.connections += 1
@@ -335,6 +337,7 @@ class TcpConnection(TcpDial):
         self.up = self.down = self._endpoint_socket = None
         if self._counters is None:
             self._end_dial()
+            self._leave_room()
             self.owner.client_deadlines.stop(self)
         self.owner.ended(self)
 

@@ -2,14 +2,15 @@
 
     accepted ──▶ dialling ──answered──▶ joined (``tcp``)
                   │   ▲ │
-       refused,   └───┘ └──none left──▶ unanswered: the client gets a RST
-       unreachable,
-       1 s of silence: the next endpoint; 3 s in all, then the client is reset
+       refused,   └───┘ └──none left──▶ unanswered: the client gets a RST,
+       unreachable,                      or waits until an endpoint can take it (``waiting_room``)
+       1 s of silence: the next endpoint; 3 s in all, then as if none were left
 
 Rule 1: the client's socket isn't read before an endpoint has answered, so fail-over loses no byte:
 they wait in the kernel.
 Rule 2: an endpoint that doesn't answer a client at its own address isn't dialled from this node's:
 a network policy would have no effect (``client_address``).
+Rule 3: a client that waits isn't read either, so what it has sent arrives; only its end is noticed.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class TcpDial:
         "group",
         "is_closed",
         "is_preserved",
+        "is_waiting",
         "may_preserve",
         "owner",
         "reactor",
@@ -88,6 +90,8 @@ class TcpDial:
         """That is the address of a container of this node."""
         self.started = self.reactor.now
         """When it was accepted."""
+        self.is_waiting = False
+        """It has a place in the waiting room of its Service port."""
         self._endpoint_socket: _socket.socket | None = None
         self._tried: set[SocketAddress] | None = None
         """Endpoints that failed; most connections need no set."""
@@ -104,7 +108,7 @@ class TcpDial:
         raise NotImplementedError
 
     def dial(self) -> None:
-        """Dial the next endpoint; if none is left, reset the client."""
+        """Dial the next endpoint; if none is left, have the client wait, or reset it."""
         if self._dialled_at is None:
             self._dialled_at = self.reactor.now
             self.owner.client_deadlines.start(self, self.reactor.now)
@@ -113,8 +117,10 @@ class TcpDial:
             endpoint = self.group.balancer.pick(self.address[0], now, tried=self._tried or ())
             self.endpoint = endpoint
             if endpoint is None:
+                if self._wait():
+                    return
                 if self._tried is None:
-                    self._wait_for_endpoint()
+                    self._pick_again()
                 else:
                     self.refuse()
                 return
@@ -129,7 +135,52 @@ class TcpDial:
             self._dial_failed(number)
         self.reactor.run_soon(self._dial_again)
 
-    def _wait_for_endpoint(self) -> None:
+    def _wait(self) -> bool:
+        """Have the client wait until an endpoint can take it; returns False if it may not."""
+        room = self.group.open_waiting_room(self.reactor, self.owner.engine.tuning.processes)
+        if room is None:
+            return False
+        try:
+            self.reactor.register(self.client, epoll.RDHUP, self._on_leaving)
+        except OSError:
+            self.group.counters.shortages += 1
+            return False
+        self.owner.client_deadlines.stop(self)
+        self._tried = self._dialled_at = self.endpoint = None
+        self.is_waiting = True
+        room.wait(self)
+        return True
+
+    def _on_leaving(self, _events: int) -> None:
+        """End the wait of a client that has sent a FIN or a RST."""
+        self.group.counters.waits_left += 1
+        self.finish("left", as_reset=True, by=EndedBy.CLIENT)
+
+    def resume(self) -> None:
+        """Dial for a client that waits. Part of Waiter."""
+        self.reactor.unregister(self.client)
+        self.dial()
+
+    def end_wait(self, cause: str) -> None:
+        """Reset a client that waits. Part of Waiter."""
+        self.group.counters.refused += 1
+        self.finish(cause, as_reset=True)
+
+    def stop_waiting(self) -> None:
+        """Give up the place in the waiting room: an endpoint has answered."""
+        room = self.group.waiting_room
+        if room is not None:
+            self.is_waiting = False
+            room.served(self)
+
+    def _leave_room(self) -> None:
+        """Give up the place in the waiting room. Idempotent."""
+        room = self.group.waiting_room
+        if self.is_waiting and room is not None:
+            self.is_waiting = False
+            room.left(self)
+
+    def _pick_again(self) -> None:
         """Pick once more when the loop has handled all events.
 
         A worker may see a client before the change that admits it: both have arrived, and the loop
@@ -222,8 +273,8 @@ class TcpDial:
             self.dial()
 
     def client_timed_out(self) -> None:
-        """Reset the client, even if there are endpoints left to try."""
-        if self._give_up_dial():
+        """Have the client wait, or reset it, even if there are endpoints left to try."""
+        if self._give_up_dial() and not self._wait():
             self.refuse()
 
     def _give_up_dial(self) -> bool:

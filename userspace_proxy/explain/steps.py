@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..model import Cause, CauseCode
 from ..status.port_state import Level
 from ..status.text import ejected_in_words
-from ..status.units import plural, seconds_in_words, times_in_words
+from ..status.units import plural, seconds_in_words, times_in_words, waiting_in_words
 from .clients import say_client
 from .commands import next_command
 from .probe import ProbeResult
@@ -229,7 +229,10 @@ def _port(
         level, said = say_client(port, client)
         yield PathStep(level, "client", said)
     yield _endpoints(port, subject.now)
-    is_said = port.level is not Level.OK or port.is_dropping
+    if port.waiting and not port.is_holding:
+        held = waiting_in_words(port.waiting, port.longest_wait_s)
+        yield PathStep(Level.ATTENTION, "waiting", f"Waiting for an endpoint: {held}")
+    is_said = port.level is not Level.OK or port.is_dropping or port.is_holding
     shown = [e.cause.sentence for e in port.endpoints if e.cause is not None]
     shown += [port.sentence] if is_said else []
     others = [cause for cause in port.causes if not any(cause.sentence in one for one in shown)]
@@ -247,7 +250,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     if total > len(details):
         details.append((Level.OK, f"and {total - len(details):,} more"))
     hint = port.causes[0].hint if port.causes else ""
-    if port.level is not Level.OK:
+    if port.level is not Level.OK or port.is_holding:
         return PathStep(port.level, "endpoints", port.sentence, hint, tuple(details))
     if port.is_dropping:
         figures = "".join(

@@ -74,6 +74,11 @@ class PortFacts:
     """Clients whose packets were dropped, by cause."""
     connections: int
     saved: int
+    is_holding: bool
+    """No endpoint is usable, and clients wait for one."""
+    waiting: int
+    """Connections that wait for an endpoint now."""
+    longest_wait_s: float
 
     @property
     def title(self) -> str:
@@ -171,6 +176,9 @@ def _port(port: Json) -> PortFacts:
         turned_away=tuple(_cause(cause) for cause in port.get("turned_away", ())),
         connections=port["connections"],
         saved=port.get("saved", 0),
+        is_holding=state["word"] == "holding",
+        waiting=port.get("waits", {}).get("waiting", 0),
+        longest_wait_s=port.get("waits", {}).get("longest_s", 0.0),
     )
 
 

@@ -6,19 +6,26 @@ Rule 2: so is an unknown annotation that was probably meant for this proxy.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError
-from .handling import DEFAULT_HANDLING, Balance, Handling
+from .durations import parse_duration
+from .handling import DEFAULT_HANDLING, Balance, Handling, Hold
 from .similar import did_you_mean
 
 DOMAIN = "userspace-proxy.io/"
 # Its end may be misspelt, too.
 _PREFIX = "userspace-proxy"
+_COUNT = re.compile(r"\d{1,9}", re.ASCII)
 _UNKNOWN_NAMED_MAX = 5
 _SHOWN_MAX = 100
+# A client that has waited for an hour isn't waiting any more.
+HOLD_MAX_S = 3600.0
+# As many as a worker has descriptors for (``dataplane.descriptors``).
+HOLD_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,22 @@ def one_of(words: Mapping[str, object]) -> Callable[[str], Any]:
     return read
 
 
+def read_hold(text: str) -> Hold:
+    """Return the value of ``hold``: a duration, and after a comma a number of connections."""
+    duration, comma, number = text.partition(",")
+    seconds = parse_duration(duration)
+    if not 1 <= seconds <= HOLD_MAX_S:
+        raise ConfigError(f"{duration.strip()!r} is not in 1s–1h")
+    return Hold(seconds, _read_count(number, HOLD_MAX)) if comma else Hold(seconds)
+
+
+def _read_count(text: str, most: int) -> int:
+    text = text.strip()
+    if not _COUNT.fullmatch(text) or not 1 <= int(text) <= most:
+        raise ConfigError(f"{text!r} is not a number in 1–{most}")
+    return int(text)
+
+
 ANNOTATIONS = (
     Annotation(
         "balance",
@@ -63,6 +86,7 @@ ANNOTATIONS = (
         one_of({"auto": True, "never": False}),
         "auto is used",
     ),
+    Annotation("hold", "hold", read_hold, "clients are refused while no endpoint is usable"),
 )
 """All of them; docs/services.md lists them, and a test compares the two."""
 

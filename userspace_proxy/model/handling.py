@@ -16,6 +16,15 @@ class Balance(enum.StrEnum):
     POWER_OF_TWO_CHOICES = "power-of-two-choices"
 
 
+class Hold(msgspec.Struct, frozen=True):
+    """How long clients wait for an endpoint, and how many of them."""
+
+    seconds: float
+    """From the first time that no endpoint could take the client."""
+    connections: int = 1000
+    """At most so many of one Service port on this node; the oldest one is ended for a new one."""
+
+
 class Handling(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the annotations of a Service ask for; one value from the Service to the data plane."""
 
@@ -24,6 +33,8 @@ class Handling(msgspec.Struct, frozen=True, omit_defaults=True):
     """The position of the first turn, and the seed of random choices; only embedding sets it."""
     keeps_clients: bool = True
     """Endpoints may see client addresses where replies return through this node."""
+    hold: Hold | None = None
+    """Clients wait while no endpoint can take them; None: they are refused."""
 
 
 DEFAULT_HANDLING = Handling()

@@ -82,12 +82,22 @@ class PortPlan:
     @property
     def is_refusing(self) -> bool:
         """Whether clients are refused at once, because no node has a usable endpoint."""
+        return self.has_none and self.handling.hold is None
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether clients wait, because no node has a usable endpoint."""
+        return self.has_none and self.handling.hold is not None
+
+    @property
+    def has_none(self) -> bool:
+        """Whether no node has a usable endpoint: clients are refused, or wait."""
         return not self.usable and self.admits != ()
 
     @property
     def is_dropping(self) -> bool:
         """Whether some clients are dropped, because only other nodes have endpoints for them."""
-        return self.cause is not None and not self.is_refusing
+        return self.cause is not None and not self.has_none
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from ..dataplane import (
     StreakPart,
 )
 from ..model import SocketAddress
-from .messages import DurationReport, EndpointReport, GroupReport, StreakReport
+from .messages import DurationReport, EndpointReport, GroupReport, StreakReport, WaitingReport
 
 C = TypeVar("C", EndpointCounters, GroupCounters)
 
@@ -120,7 +120,8 @@ class Differences:
         self._new_group = GroupCounters()
         self._seen: dict[SocketAddress, _SeenEndpoint] = {}
         self._new: dict[SocketAddress, _New] = {}
-        self._had_ejected = False
+        self._had_passing = False
+        """The last report contained what isn't a difference: ejections, or clients that wait."""
         self._connect_times = _SeenDurations(group.connect_times)
         self._first_byte_times = _SeenDurations(group.first_byte_times)
 
@@ -150,15 +151,17 @@ class Differences:
     def give(self, number: int, now: float) -> GroupReport | None:
         """Return a report of what was noted since the last call, or None if nothing was."""
         ejected = list(self._group.ejected(now).items())
+        waiting = self._group.waiting(now)
         # Any: the reader of the message checks the fixed lengths.
         figures: Any = self._new_group.figures()
         times = self._connect_times.report(), self._first_byte_times.report()
         is_new = self._new or any(figures) or any(times)
-        if not (is_new or ejected or self._had_ejected):
+        if not (is_new or ejected or waiting.clients or self._had_passing):
             return None
-        self._had_ejected = bool(ejected)
+        self._had_passing = bool(ejected or waiting.clients)
         endpoints = [new.report(endpoint) for endpoint, new in self._new.items()]
-        report = GroupReport(number, figures, endpoints, ejected, *times)
+        waits = WaitingReport(*waiting) if waiting.clients else None
+        report = GroupReport(number, figures, endpoints, ejected, *times, waiting=waits)
         self._new_group = GroupCounters()
         self._new = {}
         return report

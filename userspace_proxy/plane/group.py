@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from msgspec.structs import astuple, replace
 
-from ..dataplane import CounterTable, Durations, Serving, Streak, StreakPart
+from ..dataplane import CounterTable, Durations, Serving, Streak, StreakPart, Waiting
 from ..model import SocketAddress
 from .messages import ChangeGroup, DurationReport, GroupReport, OpenGroup, StreakReport
 
@@ -37,6 +37,8 @@ class Group(CounterTable):
         """By worker: open connections, to be subtracted when it dies."""
         self._ejected: dict[int, dict[SocketAddress, float]] = {}
         """By worker: monotonic seconds at which a probe is due."""
+        self._waiting: dict[int, tuple[int, float]] = {}
+        """By worker: the clients that wait, and since when the first of them has."""
 
     def opening(self) -> OpenGroup:
         """Return the message that opens it in a worker."""
@@ -87,6 +89,10 @@ class Group(CounterTable):
             if not active_of[endpoint]:
                 del active_of[endpoint]
         self._ejected[worker] = {endpoint: now + left for endpoint, left in report.ejected}
+        if report.waiting is None:
+            self._waiting.pop(worker, None)
+        else:
+            self._waiting[worker] = report.waiting.clients, now - report.waiting.longest_s
 
     def worker_ended(self, worker: int) -> None:
         """Subtract a worker's open connections; the rest of what it counted stays."""
@@ -94,11 +100,19 @@ class Group(CounterTable):
         for endpoint, active in self._active.pop(worker, {}).items():
             self.counters_of(endpoint).active -= active
         self._ejected.pop(worker, None)
+        self._waiting.pop(worker, None)
 
     @property
-    def has_ejected(self) -> bool:
-        """Whether a worker has ejected an endpoint."""
-        return any(self._ejected.values())
+    def has_passing(self) -> bool:
+        """Whether ejections or waits are going on, whose figures change with time alone."""
+        return bool(self._waiting) or any(self._ejected.values())
+
+    def waiting(self, now: float) -> Waiting:
+        """Return the clients that wait for an endpoint, in all workers."""
+        if not self._waiting:
+            return Waiting()
+        clients, since = zip(*self._waiting.values(), strict=True)
+        return Waiting(sum(clients), max(0.0, now - min(since)))
 
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
         """Return what any worker has ejected, each with the longest time until its probe."""

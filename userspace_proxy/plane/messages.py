@@ -223,11 +223,33 @@ class DurationReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     seconds: Annotated[float, msgspec.Meta(ge=0, le=1e11)]
 
 
+class WaitingReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The clients that wait for an endpoint now; its fields are those of :class:`Waiting`."""
+
+    clients: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+    longest_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+
+
 class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What was counted for one group since the last report."""
 
     group: int
-    figures: tuple[Count, Count, Count, Count, Count, Count, Count, Count, Count, Count]
+    figures: tuple[
+        Count,
+        Count,
+        Count,
+        Count,
+        Count,
+        Count,
+        Count,
+        Count,
+        Count,
+        Count,
+        Count,
+        Count,
+        Count,
+        Count,
+    ]
     """For the group itself, in the order of :class:`GroupCounters`."""
     endpoints: list[EndpointReport] = []
     ejected: list[tuple[SocketAddress, Annotated[float, msgspec.Meta(ge=0, le=1e9)]]] = []
@@ -235,6 +257,8 @@ class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     connect_times: DurationReport | None = None
     """None if nothing is new."""
     first_byte_times: DurationReport | None = None
+    waiting: WaitingReport | None = None
+    """None if no client waits."""
 
 
 class Counted(_Message):

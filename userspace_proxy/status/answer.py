@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from ..model import Cause, CauseCode
+from .counted import Times, Waits
 from .port_state import Level
 from .problems import Problem
 from .view import (
@@ -19,7 +20,6 @@ from .view import (
     SourceView,
     SteeringView,
     SyncView,
-    Times,
     TrackingView,
     WorkerView,
 )
@@ -115,7 +115,7 @@ class PortAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     endpoints: Sequence[EndpointAnswer]
     """By address."""
     cause: Cause | None
-    """Why clients are refused or dropped; null when an endpoint is usable."""
+    """Why clients are refused, wait or are dropped; null when an endpoint is usable."""
     is_dropping: bool
     """Some clients get no answer, because only other nodes have endpoints for them."""
     policy: str
@@ -173,6 +173,8 @@ class PortAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Of the connections, those that were reset because memory was short."""
     shortages: int
     """Dials that failed because this node had no source port, descriptor or memory left."""
+    waits: Waits
+    """Clients that wait for an endpoint, or did so: see the annotation ``hold``."""
     is_out_of_ports: bool
     """In the last minute it had no source port left towards an endpoint."""
     is_out_of_client_ports: bool
@@ -205,6 +207,7 @@ class TotalsAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     evicted: int
     evicted_for_memory: int
     shortages: int
+    waits: Waits
 
 
 class IgnoredAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):

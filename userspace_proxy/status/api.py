@@ -104,6 +104,7 @@ def make_port(one: Selected) -> PortAnswer:
         evicted=port.evicted,
         evicted_for_memory=port.evicted_for_memory,
         shortages=port.shortages,
+        waits=port.waits,
         is_out_of_ports=port.is_out_of_ports,
         is_out_of_client_ports=port.is_out_of_client_ports,
         state=_state(one.state),
@@ -224,6 +225,7 @@ def _totals(view: TotalsView) -> TotalsAnswer:
         evicted=view.evicted,
         evicted_for_memory=view.evicted_for_memory,
         shortages=view.shortages,
+        waits=view.waits,
     )
 
 

@@ -24,10 +24,11 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 
 from ..model import CauseCode
 from ..plan import IgnoredService
+from .counted import Times
 from .exposition import Buckets, Family, counter, gauge, histogram, labels_text
 from .node_families import PREFIX, node_families
 from .port_state import judge
-from .view import EndpointView, ServicePortView, StatusView, Times, TotalsView, Traffic
+from .view import EndpointView, ServicePortView, StatusView, TotalsView, Traffic
 
 Detail = Literal["node", "service", "endpoint"]
 
@@ -123,6 +124,48 @@ _COUNTED: tuple[_Series[ServicePortView | TotalsView], ...] = (
         "local_shortages",
         "Dials that failed because this node had no source port, descriptor or memory left",
         lambda port: port.shortages,
+        is_rare=True,
+    ),
+    _Series(
+        gauge,
+        "connections_waiting",
+        "Connections that wait for an endpoint now (UDP: flows)",
+        lambda port: port.waits.waiting,
+        is_rare=True,
+    ),
+    _Series(
+        gauge,
+        "longest_wait_seconds",
+        "How long the first of the connections that wait has waited",
+        lambda port: port.waits.longest_s,
+        is_rare=True,
+    ),
+    _Series(
+        counter,
+        "connections_waited",
+        "Connections that began to wait for an endpoint (UDP: flows)",
+        lambda port: port.waits.total,
+        is_rare=True,
+    ),
+    _Series(
+        counter,
+        "wait_timeouts",
+        "Of these, connections that ended because their time was up",
+        lambda port: port.waits.timeouts,
+        is_rare=True,
+    ),
+    _Series(
+        counter,
+        "wait_overflows",
+        "Of these, connections that ended to make room for later ones",
+        lambda port: port.waits.overflows,
+        is_rare=True,
+    ),
+    _Series(
+        counter,
+        "waits_left",
+        "Of these, connections whose clients left",
+        lambda port: port.waits.left,
         is_rare=True,
     ),
 )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ..model import Cause, CauseCode
 from ..policy.causes import not_listening, out_of_client_ports, out_of_ports
-from .units import capitalised, plural
+from .units import capitalised, plural, seconds_in_words, waiting_in_words
 from .view import EndpointView, ServicePortView
 
 
@@ -39,7 +39,7 @@ class PortState:
 
     level: Level
     word: str
-    """``served``, ``partly served``, ``not served``, ``refused``, ``dropped``,
+    """``served``, ``partly served``, ``not served``, ``refused``, ``holding``, ``dropped``,
     ``not answering``, ``failed before``, ``partly answering``, ``out of ports``,
     ``out of client ports``."""
     sentence: str
@@ -84,6 +84,8 @@ def _judge(port: ServicePortView) -> _Judgement:
         return Level.OK, "dropped", sentence, ()
     if plan.is_dropping:
         return Level.ATTENTION, "dropped", f"Clients are dropped: {plan.cause}", ()
+    if plan.is_holding:
+        return _holding(port)
     usable = [endpoint for endpoint in port.endpoints if endpoint.verdict.is_usable]
     if plan.cause or not usable:
         cause = plan.cause or "no endpoint is usable"
@@ -100,6 +102,17 @@ def _judge(port: ServicePortView) -> _Judgement:
         cause = out_of_client_ports()
         return Level.ATTENTION, "out of client ports", capitalised(cause.sentence), (cause,)
     return _served(port, len(usable))
+
+
+def _holding(port: ServicePortView) -> _Judgement:
+    """Judge a Service port without endpoints whose clients wait."""
+    hold, cause = port.plan.handling.hold, port.plan.cause
+    if hold is not None and not port.waits.waiting:
+        # As intended: a workload that is scaled to zero has no endpoint most of the time.
+        within = seconds_in_words(hold.seconds)
+        return Level.OK, "holding", f"Clients would wait for an endpoint for {within}: {cause}", ()
+    held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
+    return Level.ATTENTION, "holding", f"Holding {held}: {cause}", ()
 
 
 def _not_answering(failing: Sequence[EndpointView]) -> _Judgement:

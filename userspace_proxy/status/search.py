@@ -34,7 +34,7 @@ QUALIFIERS = {
 }
 """Each with what it matches, in words."""
 _STATES = (
-    "served", "partly-served", "not-served", "refused", "dropped",
+    "served", "partly-served", "not-served", "refused", "holding", "dropped",
     "not-answering", "partly-answering", "out-of-ports", "out-of-client-ports",
     "problem", "busy", "idle", "ejected", "ignored",
     *Level, *Side, *(str(one).lower() for one in (*Protocol, *IPFamily)),

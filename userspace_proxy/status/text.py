@@ -216,7 +216,7 @@ def _usable(port: ServicePortView) -> str:
 
 def _words(one: Selected, now: float, history: History) -> str:
     port, state = one.port, one.state
-    if state.level is not Level.OK or port.plan.is_dropping:
+    if state.level is not Level.OK or port.plan.is_dropping or port.plan.is_holding:
         return state.sentence + (_times(state.causes[0], now) if state.causes else "")
     traffic = port.traffic
     open_ = f"{count_in_words(traffic.active)} open"

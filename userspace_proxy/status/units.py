@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .view import Times
+    from .counted import Times
 
 _SHORT_UNITS = "kMG"
 _BYTE_UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
@@ -56,6 +56,12 @@ def waits_in_words(times: Times) -> str:
         return ""
     half, most = (_bound(times, share * total) for share in (0.5, 0.99))
     return f"{half} (median), {most} (99 %)"
+
+
+def waiting_in_words(waiting: int, longest_s: float) -> str:
+    """Write how many connections wait for an endpoint, and how long the first of them has."""
+    longest = seconds_in_words(longest_s)
+    return f"{plural(waiting, 'connection')}, the longest for {longest}"
 
 
 def _bound(times: Times, number: float) -> str:

@@ -15,6 +15,7 @@ from ..model import Balance, Cause, CauseCode, Frontend
 from ..plan import HealthCheck, IgnoredService, PortPlan
 from ..policy import EndpointVerdict, Scope
 from ..policy.bridges import BridgeObstacle
+from .counted import NO_TIMES, NO_WAITS, Times, Waits
 
 _POLICIES = {
     Scope.CLUSTER: "",
@@ -45,22 +46,6 @@ class Traffic(NamedTuple):
 
 
 _NO_TRAFFIC = Traffic()
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """How long clients waited for something, since the start."""
-
-    bounds: tuple[float, ...] = ()
-    """Seconds, ascending."""
-    counts: tuple[int, ...] = ()
-    """How many waited at most so long, and longer than the bound before; the last number is of
-    those beyond all bounds."""
-    seconds: float = 0.0
-    """Sum of their waits."""
-
-
-_NO_TIMES = Times()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +100,9 @@ class ServicePortView:
     nothing. Also UDP flows."""
     failures_by_cause: Mapping[CauseCode, int] = field(default_factory=dict)
     """Dials that failed, former endpoints included, without causes of which there were none."""
-    connect_times: Times = _NO_TIMES
+    connect_times: Times = NO_TIMES
     """Of TCP: how long clients waited until an endpoint answered, failed dials included."""
-    first_byte_times: Times = _NO_TIMES
+    first_byte_times: Times = NO_TIMES
     """Of TCP: from the endpoint's answer, or the client's first byte if that came later, to the
     endpoint's first byte."""
     refused: int = 0
@@ -136,6 +121,8 @@ class ServicePortView:
     """Of the connections, those that were reset because memory was short."""
     shortages: int = 0
     """Dials that failed because this node had no source port, descriptor or memory left."""
+    waits: Waits = NO_WAITS
+    """Clients that wait for an endpoint, or did so."""
     is_out_of_ports: bool = False
     """In the last minute it had no source port left towards an endpoint."""
     is_out_of_client_ports: bool = False
@@ -163,14 +150,15 @@ class TotalsView:
     traffic: Traffic = _NO_TRAFFIC
     failures_by_cause: Mapping[CauseCode, int] = field(default_factory=dict)
     saved: int = 0
-    connect_times: Times = _NO_TIMES
-    first_byte_times: Times = _NO_TIMES
+    connect_times: Times = NO_TIMES
+    first_byte_times: Times = NO_TIMES
     refused: int = 0
     denied: int = 0
     dropped_datagrams: int = 0
     evicted: int = 0
     evicted_for_memory: int = 0
     shortages: int = 0
+    waits: Waits = NO_WAITS
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,11 @@ from userspace_proxy.kernel.own_namespace import network_namespace
 from userspace_proxy.model import Balance, CauseCode, Handling, IPFamily, ServicePort, ServiceType
 from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Plane, PlaneState, PortPool
-from userspace_proxy.plane.messages import GroupReport
+from userspace_proxy.plane.messages import GroupReport, WaitingReport
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.policy.causes import dial_failed, not_ours, resets, source_denied
 from userspace_proxy.sources import MemorySource
+from userspace_proxy.status.counted import Waits
 from userspace_proxy.steering import Bind
 from userspace_proxy.testing.fake_steering import FakeSteering
 
@@ -97,9 +98,15 @@ async def test_counters_and_ejections_are_shown_with_their_endpoint(plane):
     first, second = port.plan.usable
     port.group.counters_of(first).connections = 7
     port.group.counters_of(first).received_bytes = 70
-    figures = GroupCounters().figures()
-    port.group.add(0, GroupReport(port.group.number, figures, [], [(second, 5.0)]), 10.0)
+    figures, waiting = GroupCounters().figures(), WaitingReport(1, 6.0)
+    ejected = [(second, 5.0)]
+    report = GroupReport(port.group.number, figures, [], ejected, waiting=waiting)
+    port.group.add(0, report, 10.0)
     port.group.counters.refused = 3
+    port.group.counters.waited = 9
+    port.group.counters.wait_timeouts = 4
+    port.group.counters.wait_overflows = 3
+    port.group.counters.waits_left = 2
     port.group.counters.evicted_connections = 2
     port.group.counters.evicted_flows = 5
     port.group.counters.evicted_for_memory = 1
@@ -112,6 +119,7 @@ async def test_counters_and_ejections_are_shown_with_their_endpoint(plane):
     assert (traffic.connections, traffic.received_bytes, view.refused) == (7, 70, 3)
     assert (view.evicted, view.shortages, view.is_out_of_ports) == (7, 1, True)
     assert view.evicted_for_memory == 1
+    assert view.waits == Waits(1, 7.0, total=9, timeouts=4, overflows=3, left=2)
     assert view.is_out_of_client_ports
     (later,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(71.0))
     assert not later.is_out_of_ports

@@ -1,7 +1,7 @@
 import pytest
 
 from userspace_proxy.dataplane import Serving
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import Handling, Hold, SocketAddress
 
 POD_A, POD_B, POD_C = (SocketAddress(f"10.0.0.{number}", 80) for number in (1, 2, 3))
 PARTNERS = ("203.0.113.0/24",)
@@ -17,6 +17,7 @@ PARTNERS = ("203.0.113.0/24",)
         pytest.param(Serving([POD_A], outside=()), False, id="those-inside-are-served"),
         pytest.param(Serving(admits=PARTNERS), True, id="no-endpoint-for-admitted-clients"),
         pytest.param(Serving(admits=()), False, id="all-are-dropped"),
+        pytest.param(Serving(handling=Handling(hold=Hold(60))), False, id="they-wait"),
         pytest.param(Serving([POD_A], admits=()), False, id="all-are-dropped-despite-an-endpoint"),
     ],
 )

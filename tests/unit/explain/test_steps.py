@@ -17,6 +17,7 @@ from tests.unit.status.views import (
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.probe import ProbeResult
 from userspace_proxy.explain.steps import PathStep
+from userspace_proxy.model import Handling, Hold
 from userspace_proxy.policy.causes import (
     dial_failed,
     none_local,
@@ -24,6 +25,7 @@ from userspace_proxy.policy.causes import (
     resets,
     source_denied,
 )
+from userspace_proxy.status.counted import Waits
 from userspace_proxy.status.port_state import Level
 from userspace_proxy.status.view import FirewallView, LastStateView, SourceView, SteeringView
 
@@ -366,3 +368,20 @@ def test_saved_connections_and_policies_are_mentioned():
     what = [step.what for step in steps_of(explain(subject), "endpoints")]
     assert what[0] == "2 of 2 used"
     assert what[1].startswith("Clients from outside are dropped here")
+
+
+def test_connections_that_wait_are_a_step_and_the_sentence():
+    waits, hold = Waits(3, 12.0), Handling(hold=Hold(60))
+    port = make_port(endpoints=(), reason="it has no endpoints", handling=hold, waits=waits)
+    explanation = explain(make_subject(port))
+    held = "Holding 3 connections, the longest for 12 s: it has no endpoints"
+    assert (explanation.level, explanation.sentence) == (Level.ATTENTION, held)
+    (step,) = steps_of(explain(make_subject(make_port(waits=waits))), "waiting")
+    assert step.what == "Waiting for an endpoint: 3 connections, the longest for 12 s"
+
+
+def test_a_service_that_would_hold_clients_is_explained():
+    port = make_port(endpoints=(), reason="it has no endpoints", handling=Handling(hold=Hold(60)))
+    (step,) = steps_of(explain(make_subject(port)), "endpoints")
+    assert step.level is Level.OK
+    assert step.what == "Clients would wait for an endpoint for 1 min: it has no endpoints"

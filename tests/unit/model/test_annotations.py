@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.model import Balance
+from userspace_proxy.model import Balance, Hold
 from userspace_proxy.model.annotations import ANNOTATIONS, read_handling
 
 
@@ -80,4 +80,42 @@ def test_client_addresses_are_preserved_with_a_note_if_the_annotation_is_unknown
     assert notes == (
         "annotation userspace-proxy.io/preserve-client-address: 'no' is not one of auto, never: "
         "auto is used",
+    )
+
+
+HOLD = "userspace-proxy.io/hold"
+
+
+@pytest.mark.parametrize(
+    ("value", "hold"),
+    [
+        pytest.param("", None, id="empty"),
+        pytest.param("60s", Hold(60, 1000), id="seconds"),
+        pytest.param("1m30s,16", Hold(90, 16), id="and-connections"),
+        pytest.param("1h, 100000", Hold(3600, 100_000), id="the-most"),
+    ],
+)
+def test_hold_is_a_time_and_a_number_of_connections(value, hold):
+    handling, notes = read_handling({HOLD: value})
+    assert (handling.hold, notes) == (hold, ())
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        pytest.param("60", "'60' has no unit (write 60s)", id="no-unit"),
+        pytest.param("0", "'0' is not in 1s–1h", id="no-time"),
+        pytest.param("500ms", "'500ms' is not in 1s–1h", id="too-short"),
+        pytest.param("2h,16", "'2h' is not in 1s–1h", id="too-long"),
+        pytest.param("60s,", "'' is not a number in 1–100000", id="no-number"),
+        pytest.param("60s,0", "'0' is not a number in 1–100000", id="none"),
+        pytest.param("60s,1e3", "'1e3' is not a number in 1–100000", id="not-a-number"),
+        pytest.param("60s,100001", "'100001' is not a number in 1–100000", id="too-many"),
+    ],
+)
+def test_a_wrong_hold_refuses_clients_with_a_note(value, problem):
+    handling, notes = read_handling({HOLD: value})
+    assert handling.hold is None
+    assert notes == (
+        f"annotation {HOLD}: {problem}: clients are refused while no endpoint is usable",
     )

@@ -11,6 +11,7 @@ from userspace_proxy.model import (
     Frontend,
     FrontendKind,
     Handling,
+    Hold,
     IPFamily,
     Protocol,
     ServicePortName,
@@ -82,6 +83,22 @@ def test_plans_are_compared_without_their_revision():
 def test_a_port_refuses_when_no_node_could_serve_the_admitted_clients(usable, admits, is_refusing):
     port = PortPlan(KEY, Protocol.TCP, (), (), usable, admits=admits)
     assert port.is_refusing is is_refusing
+
+
+@pytest.mark.parametrize(
+    ("usable", "admits", "is_holding"),
+    [
+        pytest.param((), None, True, id="no-endpoint"),
+        pytest.param((POD_A,), None, False, id="an-endpoint"),
+        pytest.param((), (), False, id="none-admitted-so-packets-are-dropped"),
+    ],
+)
+def test_with_hold_a_port_holds_where_it_would_refuse(usable, admits, is_holding):
+    handling = Handling(hold=Hold(60))
+    cause = None if usable else none_ready(1)
+    port = PortPlan(KEY, Protocol.TCP, (), (), usable, cause, admits=admits, handling=handling)
+    assert (port.is_holding, port.is_refusing) == (is_holding, False)
+    assert port.is_dropping is (admits == ())
 
 
 @pytest.mark.parametrize(

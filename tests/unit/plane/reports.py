@@ -15,10 +15,10 @@ def endpoint_report(endpoint, dials=None, **counted):
     return EndpointReport(endpoint, figures(EndpointCounters, **counted), dials)
 
 
-def group_report(*endpoints, ejected=(), connect_times=None, **counted):
+def group_report(*endpoints, ejected=(), connect_times=None, waiting=None, **counted):
     """Return what a worker reports of group 7."""
     counted = figures(GroupCounters, **counted)
-    return GroupReport(7, counted, list(endpoints), list(ejected), connect_times)
+    return GroupReport(7, counted, list(endpoints), list(ejected), connect_times, waiting=waiting)
 
 
 def counted(report):

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from userspace_proxy.dataplane import Serving
+from userspace_proxy.dataplane import Serving, Waiting
 from userspace_proxy.model import Balance, CauseCode, Handling, SocketAddress
 from userspace_proxy.plane.group import EndpointChanges, Group, diff_endpoints
-from userspace_proxy.plane.messages import ChangeGroup, OpenGroup, StreakReport
+from userspace_proxy.plane.messages import ChangeGroup, OpenGroup, StreakReport, WaitingReport
 
 from .reports import endpoint_report, group_report
 
@@ -203,3 +203,16 @@ def test_an_added_or_removed_endpoint_is_the_only_change(everybody, data):
 )
 def test_changes(have, want, expected):
     assert diff_endpoints(have, want) == expected
+
+
+def test_clients_that_wait_are_added_up_until_none_does_or_their_worker_ends(group):
+    assert group.waiting(100.0) == Waiting()
+    group.add(ONE, group_report(waiting=WaitingReport(2, 5.0)), 100.0)
+    group.add(TWO, group_report(waiting=WaitingReport(3, 1.0)), 100.0)
+    assert group.has_passing
+    assert group.waiting(102.0) == Waiting(5, 7.0)
+    group.worker_ended(ONE)
+    assert group.waiting(102.0) == Waiting(3, 3.0)
+    group.add(TWO, group_report(), 103.0)
+    assert group.waiting(103.0) == Waiting()
+    assert not group.has_passing

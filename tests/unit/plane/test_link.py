@@ -6,7 +6,7 @@ import time
 import pytest
 
 from userspace_proxy.errors import ListenError
-from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model import Handling, Hold, Protocol, SocketAddress
 
 from ..dataplane.peers import Peer, RefusingEndpoint, UdpPeer, dial
 from .planes import TCP, asked, is_refused, place_of, serves
@@ -338,3 +338,41 @@ async def test_its_state_contains_the_descriptors_in_use(rig):
     assert await serves(await rig.client(web), pod)
     await rig.plane.refresh()
     assert rig.plane.state().descriptors >= before.descriptors + 3
+
+
+# -- holding -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
+async def test_with_hold_a_connection_without_usable_endpoints_waits_for_one(rig, ip):
+    hold = {"handling": Handling(hold=Hold(60))}
+    web = rig.service(at=ip, **hold)
+    client = await rig.client(web)
+    await client.send(b"early")
+    assert web.listener.is_serving
+    await waits(rig, web, 1)
+    pod = rig.endpoint(ip)
+    rig.update(web, pod.address, **hold)
+    assert await (await pod.accept()).read() == b"early"
+    await waits(rig, web, 0)
+
+
+async def test_hold_can_be_switched_on_and_off_while_there_is_no_endpoint(rig):
+    hold = {"handling": Handling(hold=Hold(60))}
+    web = rig.service()
+    for _ in range(2):
+        rig.update(web, **hold)
+        client = await rig.client(web)
+        await waits(rig, web, 1)
+        rig.update(web)
+        assert await client.was_reset()
+        with pytest.raises(ConnectionRefusedError):
+            await rig.client(web)
+
+
+async def waits(rig, service, clients):
+    """Return when so many clients wait."""
+    while True:
+        await rig.plane.refresh()
+        if service.served.waiting(0.0).clients == clients:
+            return

@@ -12,8 +12,9 @@ from userspace_proxy.policy.bridges import BridgeObstacle
 from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.answer import StatusAnswer
 from userspace_proxy.status.api import render_configz, render_status
+from userspace_proxy.status.counted import Times
 from userspace_proxy.status.selection import Selection
-from userspace_proxy.status.view import ClientAddressView, FirewallView, LastStateView, Times
+from userspace_proxy.status.view import ClientAddressView, FirewallView, LastStateView
 
 from .views import (
     NOW,
@@ -130,6 +131,14 @@ def test_a_service_port_has_these_fields(shown):
         "evicted": 4,
         "evicted_for_memory": 1,
         "shortages": 0,
+        "waits": {
+            "waiting": 0,
+            "longest_s": 0.0,
+            "total": 0,
+            "timeouts": 0,
+            "overflows": 0,
+            "left": 0,
+        },
         "is_out_of_ports": False,
         "is_out_of_client_ports": False,
     }

@@ -4,8 +4,9 @@ import pytest
 
 from userspace_proxy.model import CauseCode
 from userspace_proxy.policy.causes import source_denied
+from userspace_proxy.status.counted import Times, Waits
 from userspace_proxy.status.families import families_of, state_label
-from userspace_proxy.status.view import Times, TotalsView, Traffic
+from userspace_proxy.status.view import TotalsView, Traffic
 
 from .readings import read_samples
 from .views import (
@@ -184,6 +185,23 @@ def test_saved_connections_are_counted_for_the_node_and_for_service_ports():
     view = make_view(replace(make_port(), saved=5), totals=TotalsView(saved=8))
     assert value(view, "userspace_proxy_node_connections_saved_total", detail="node") == 8
     assert value(view, "userspace_proxy_connections_saved_total", detail="service", **WEB) == 5
+
+
+def test_connections_that_wait_are_counted_for_the_node_and_for_service_ports():
+    waits = Waits(3, 12.0, total=9, timeouts=4, overflows=2, left=1)
+    view = make_view(make_port(waits=waits), totals=TotalsView(waits=replace(waits, total=10)))
+    expected = {
+        "connections_waiting": 3,
+        "longest_wait_seconds": 12.0,
+        "connections_waited_total": 9,
+        "wait_timeouts_total": 4,
+        "wait_overflows_total": 2,
+        "waits_left_total": 1,
+    }
+    found = {name: value(view, f"userspace_proxy_{name}", **WEB) for name in expected}
+    assert found == expected
+    assert value(view, "userspace_proxy_node_connections_waited_total", detail="node") == 10
+    assert "userspace_proxy_connections_waiting" not in names(make_view(make_port()), "service")
 
 
 def test_connections_that_endpoints_end_without_an_answer_are_counted():

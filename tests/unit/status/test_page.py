@@ -3,8 +3,9 @@ import time
 
 import pytest
 
-from userspace_proxy.model import Handling
+from userspace_proxy.model import Handling, Hold
 from userspace_proxy.policy.causes import dial_failed
+from userspace_proxy.status.counted import Waits
 from userspace_proxy.status.page import (
     HEALTH_CHECKS_SHOWN,
     IGNORED_SHOWN,
@@ -110,6 +111,19 @@ def test_many_ignored_services_are_cut_and_counted():
             {},
             "Clients are refused: it has no endpoints",
             id="no-endpoints",
+        ),
+        pytest.param(
+            make_view(
+                make_port(
+                    endpoints=(),
+                    reason="it has no endpoints",
+                    handling=Handling(hold=Hold(60)),
+                    waits=Waits(3, 12.0),
+                )
+            ),
+            {},
+            "Holding 3 connections, the longest for 12 s: it has no endpoints",
+            id="holding",
         ),
     ],
 )
@@ -272,3 +286,11 @@ def test_events_are_shown_with_their_time_and_what_they_saved():
 
 def test_without_events_the_timeline_says_so():
     assert "Nothing has happened since the start." in render(make_view())
+
+
+def test_a_row_that_is_open_shows_who_waits_and_what_became_of_those_that_waited():
+    waits = Waits(3, 12.0, total=9, timeouts=4, overflows=2, left=1)
+    port = make_port(waits=waits)
+    text = text_of(render(make_view(port), q="web"))
+    assert "Waiting: 3 connections , the longest for 12 s" in text
+    assert "9 waited (4 too long) (2 too many) (1 left)" in text

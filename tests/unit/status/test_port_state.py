@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import Handling, Hold, SocketAddress
 from userspace_proxy.policy.causes import (
     dial_failed,
     external_ip_off,
@@ -10,6 +10,7 @@ from userspace_proxy.policy.causes import (
     resets,
     source_denied,
 )
+from userspace_proxy.status.counted import Waits
 from userspace_proxy.status.port_state import Level, judge
 
 from .views import make_endpoint, make_frontend, make_port
@@ -28,6 +29,7 @@ NOT_READY = make_endpoint("10.244.1.9:8080", "not ready", False)
 ELSEWHERE = make_endpoint("10.244.2.9:8080", "not on this node", False)
 CLUSTER_IP = make_frontend("10.96.7.1:80", "ClusterIP", "proxy port 20001")
 HELD = make_frontend("192.0.2.10:30080", "NodePort", "held by another program", is_reached=False)
+HOLD = Handling(hold=Hold(60))
 HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
 
 
@@ -46,6 +48,23 @@ HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
             Level.ATTENTION,
             "Clients are refused: no endpoint is usable",
             id="refused-without-a-reason",
+        ),
+        pytest.param(
+            {"endpoints": (NOT_READY,), "reason": "1 endpoint: not ready", "handling": HOLD},
+            Level.OK,
+            "Clients would wait for an endpoint for 1 min: 1 endpoint: not ready",
+            id="holding-none",
+        ),
+        pytest.param(
+            {
+                "endpoints": (NOT_READY,),
+                "reason": "1 endpoint: not ready",
+                "handling": HOLD,
+                "waits": Waits(3, 12.0),
+            },
+            Level.ATTENTION,
+            "Holding 3 connections, the longest for 12 s: 1 endpoint: not ready",
+            id="holding",
         ),
         pytest.param(
             {"endpoints": (READY,), "problem": "cannot listen: Address already in use"},

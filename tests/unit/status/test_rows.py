@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.status.counted import Times
 from userspace_proxy.status.history import History
 from userspace_proxy.status.port_state import Level, judge
 from userspace_proxy.status.rows import DOTS_SHOWN, ENDPOINTS_SHOWN, make_row
 from userspace_proxy.status.selection import Selected
-from userspace_proxy.status.view import Times
 
 from .views import make_endpoint, make_frontend, make_port
 

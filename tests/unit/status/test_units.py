@@ -1,5 +1,6 @@
 import pytest
 
+from userspace_proxy.status.counted import Times
 from userspace_proxy.status.units import (
     bytes_in_words,
     capitalised,
@@ -9,9 +10,9 @@ from userspace_proxy.status.units import (
     rate_in_words,
     seconds_in_words,
     times_in_words,
+    waiting_in_words,
     waits_in_words,
 )
-from userspace_proxy.status.view import Times
 
 
 @pytest.mark.parametrize(
@@ -131,3 +132,8 @@ def test_times(count, last_at, expected):
 @pytest.mark.parametrize(("text", "expected"), [("", ""), ("a List", "A List"), ("é", "É")])
 def test_capitalised(text, expected):
     assert capitalised(text) == expected
+
+
+def test_those_that_wait():
+    assert waiting_in_words(1, 0.25) == "1 connection, the longest for 250 ms"
+    assert waiting_in_words(1200, 12) == "1,200 connections, the longest for 12 s"

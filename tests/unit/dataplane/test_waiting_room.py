@@ -1,0 +1,222 @@
+import socket
+
+import pytest
+
+from userspace_proxy.dataplane import Tuning, Waiting
+from userspace_proxy.dataplane.tuning import BATCH
+from userspace_proxy.dataplane.waiting_room import RETRIES, RETRY_S, WINDOW
+from userspace_proxy.model import Handling, Hold
+
+from .peers import Peer, RefusingEndpoint
+from .rig import Rig, Service
+from .waiting import turns, until
+
+HOLD = {"handling": Handling(hold=Hold(60))}
+
+
+async def waiting(rig: Rig, service: Service, count: int) -> list[Peer]:
+    """Connect clients, which then wait."""
+    clients = []
+    for number in range(count):
+        clients.append(await rig.client(service))
+        await until(lambda n=number: waited(service) == n + 1)
+    return clients
+
+
+def waited(service: Service) -> int:
+    return service.group.counters.waited
+
+
+def count_waiting(service: Service) -> int:
+    return len(service.group.waiting_room or ())
+
+
+async def test_a_client_waits_for_the_first_endpoint_and_loses_no_byte(rig):
+    web = rig.service(**HOLD)
+    (client,) = await waiting(rig, web, 1)
+    await client.send(b"early")
+    pod = rig.endpoint()
+    rig.update(web, pod.address, **HOLD)
+    server = await pod.accept()
+    assert await server.read() == b"early"
+    await server.send(b"answer")
+    assert await client.read() == b"answer"
+    assert count_waiting(web) == 0
+
+
+async def test_without_hold_a_client_is_refused_as_before(rig):
+    web = rig.service()
+    with pytest.raises(ConnectionRefusedError):
+        await rig.client(web)
+    assert web.group.waiting_room is None
+
+
+async def test_a_hundred_clients_leave_the_last_sixteen_which_are_served_in_order(rig):
+    serving = {"handling": Handling(hold=Hold(60, 16))}
+    web = rig.service(**serving)
+    clients = await waiting(rig, web, 100)
+    assert count_waiting(web) == len(rig.connections.open) == 16
+    assert [await client.was_reset() for client in clients[:84]] == [True] * 84
+    counters = web.group.counters
+    assert (counters.waited, counters.wait_overflows, counters.refused) == (100, 84, 84)
+    pod = rig.endpoint()
+    rig.update(web, pod.address, **serving)
+    for number, client in enumerate(clients[84:]):
+        await client.send(b"%d" % number)
+    for number in range(16):
+        assert await (await pod.accept()).read() == b"%d" % number
+    assert count_waiting(web) == 0
+
+
+async def test_workers_share_the_bound(build):
+    rig = build(Tuning(processes=3))
+    web = rig.service(handling=Handling(hold=Hold(60, 7)))
+    await waiting(rig, web, 5)
+    assert count_waiting(web) == 3
+
+
+async def test_at_its_deadline_a_client_that_waits_is_reset(build, timers):
+    rig = build(None, timers.clock, timers)
+    web = rig.service(**HOLD)
+    (first,) = await waiting(rig, web, 1)
+    timers.advance(30)
+    second = await rig.client(web)
+    await until(lambda: waited(web) == 2)
+    timers.advance(29.9)
+    assert count_waiting(web) == 2
+    timers.advance(0.1)
+    assert await first.was_reset()
+    assert count_waiting(web) == 1
+    timers.advance(30)
+    assert await second.was_reset()
+    assert (web.group.counters.wait_timeouts, web.group.counters.refused) == (2, 2)
+
+
+@pytest.mark.parametrize("is_reset", [False, True], ids=["fin", "rst"])
+async def test_a_client_that_gives_up_leaves_at_once(rig, is_reset):
+    web = rig.service(**HOLD)
+    (client,) = await waiting(rig, web, 1)
+    await client.send(b"early")
+    if is_reset:
+        client.reset()
+    else:
+        client.close()
+    await until(lambda: not rig.connections.open)
+    counters = web.group.counters
+    assert (count_waiting(web), counters.waits_left, counters.refused) == (0, 1, 0)
+
+
+async def test_a_client_whose_endpoints_all_refuse_waits_for_another_one(rig):
+    gone = rig.refusing()
+    web = rig.service(gone, **HOLD)
+    (client,) = await waiting(rig, web, 1)
+    await client.send(b"early")
+    pod = rig.endpoint()
+    rig.update(web, gone, pod.address, **HOLD)
+    assert await (await pod.accept()).read() == b"early"
+    assert count_waiting(web) == 0
+
+
+async def test_a_client_of_silent_endpoints_waits_after_its_dials(build):
+    rig = build(Tuning(connect_timeout_s=0.02))
+    web = rig.service(rig.silent(), rig.silent(), **HOLD)
+    await waiting(rig, web, 1)
+    assert web.group.totals().failures == 2
+    assert web.group.counters.refused == 0
+
+
+async def test_while_endpoints_fail_a_few_clients_are_dialled_each_second(build, timers):
+    rig = build(None, timers.clock, timers)
+    gone = rig.refusing()
+    web = rig.service(gone, **HOLD)
+    await waiting(rig, web, 10)
+    before = web.group.counters_of(gone).refusals
+    timers.advance(RETRY_S)
+    await until(lambda: web.group.counters_of(gone).refusals == before + RETRIES)
+    await turns(20)
+    assert web.group.counters_of(gone).refusals == before + RETRIES
+    assert count_waiting(web) == 10
+
+
+async def test_when_an_endpoint_has_returned_all_are_served_without_a_change(build, timers):
+    rig = build(None, timers.clock, timers)
+    gone = rig.keep(RefusingEndpoint(socket.SOCK_STREAM))
+    web = rig.service(gone.address, **HOLD)
+    await waiting(rig, web, 3 * WINDOW)
+    gone.close()
+    pod = rig.endpoint(port=gone.address.port)
+    timers.advance(RETRY_S)
+    for _ in range(3 * WINDOW):
+        await pod.accept()
+    await until(lambda: count_waiting(web) == 0)
+    assert web.group.counters.refused == 0
+
+
+async def test_when_another_worker_has_seen_an_endpoint_return_clients_are_dialled(build, timers):
+    rig = build(None, timers.clock, timers)
+    gone = rig.keep(RefusingEndpoint(socket.SOCK_STREAM))
+    web = rig.service(gone.address, **HOLD)
+    await waiting(rig, web, 1)
+    gone.close()
+    pod = rig.endpoint(port=gone.address.port)
+    web.group.returned(gone.address, timers.now)
+    await pod.accept()
+
+
+async def test_a_new_endpoint_gets_one_client_until_it_answers(rig):
+    web = rig.service(**HOLD)
+    await waiting(rig, web, 3 * WINDOW)
+    rig.update(web, rig.silent(), **HOLD)
+    await turns(20)
+    assert sum(c.endpoint is not None for c in rig.connections.open) == 1
+    assert count_waiting(web) == 3 * WINDOW
+
+
+async def test_without_hold_any_more_those_that_wait_are_reset(rig):
+    web = rig.service(**HOLD)
+    clients = await waiting(rig, web, 3 * WINDOW)
+    rig.update(web)
+    for client in clients:
+        assert await client.was_reset()
+    assert web.group.counters.refused == 3 * WINDOW
+
+
+async def test_without_hold_any_more_those_that_an_endpoint_takes_are_served(rig):
+    web = rig.service(**HOLD)
+    await waiting(rig, web, 3 * WINDOW)
+    pod = rig.endpoint()
+    rig.update(web, pod.address)
+    for _ in range(3 * WINDOW):
+        await pod.accept()
+    await until(lambda: count_waiting(web) == 0)
+
+
+async def test_clients_that_wait_are_reset_when_a_drain_ends(build, timers):
+    rig = build(None, timers.clock, timers)
+    web = rig.service(**HOLD)
+    (client,) = await waiting(rig, web, 1)
+    drained: list[int] = []
+    rig.dataplane.drain(10, drained.append)
+    timers.advance(9.9)
+    assert count_waiting(web) == 1
+    timers.advance(0.1)
+    assert drained == [1]
+    assert await client.was_reset()
+
+
+async def test_how_many_wait_and_how_long_is_known(build, timers):
+    rig = build(None, timers.clock, timers)
+    web = rig.service(**HOLD)
+    assert web.group.waiting(timers.now) == Waiting()
+    await waiting(rig, web, 2)
+    assert web.group.waiting(timers.now + 12) == Waiting(2, 12.0)
+
+
+async def test_many_clients_whose_time_is_up_end_in_batches(build, timers):
+    rig = build(None, timers.clock, timers)
+    web = rig.service(**HOLD)
+    await waiting(rig, web, BATCH + 10)
+    timers.jump(60)
+    assert count_waiting(web) == 10
+    timers.jump(0)
+    assert count_waiting(web) == 0

@@ -1,0 +1,193 @@
+"""Clients that wait until an endpoint can take them: one bounded queue per Service port and worker.
+
+    no endpoint, or all failed ──▶ waits ──▶ dialled, in order ──answered──▶ served
+                                   │   ▲            │
+                                   │   └──failed────┘
+                                   └─▶ ended: its time is up, there are too many, or it has left
+
+Rule 1: a client keeps its place, and its deadline, until an endpoint has answered it.
+Rule 2: few are dialled at once; each answer lets more follow. So thousands of clients neither
+overrun an endpoint that has just started, nor delay those of other Services.
+Rule 3: while endpoints fail, a few clients are dialled each second: an endpoint that has returned
+is found without a change of the cluster.
+Rule 4: whatever concerns all clients happens in batches, one in each iteration of the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import OrderedDict, deque
+from itertools import islice
+from typing import NamedTuple, Protocol
+
+from ..model import Hold
+from .counters import GroupCounters
+from .reactor import Reactor
+from .tuning import BATCH
+
+# Dials in progress at once: some tenths of a millisecond to begin.
+WINDOW = 16
+# Clients that are dialled each second while endpoints fail. More than one: some clients may be
+# denied by a network policy.
+RETRIES = 4
+RETRY_S = 1.0
+
+
+class Waiter(Protocol):
+    """A client that waits."""
+
+    def resume(self) -> None:
+        """Dial for it; it reports :meth:`WaitingRoom.wait`, ``served`` or ``left``."""
+
+    def end_wait(self, cause: str) -> None:
+        """Refuse it; it reports ``left``."""
+
+
+class Waiting(NamedTuple):
+    """Who waits at a moment."""
+
+    clients: int = 0
+    longest_s: float = 0.0
+    """How long the first of them has waited."""
+
+
+class WaitingRoom:
+    """The clients of one Service port that wait in one worker.
+
+    Args:
+        processes: How many workers share the bound, this one included.
+        hold: How long and how many may wait, in all workers together; None: no new ones.
+    """
+
+    def __init__(
+        self, reactor: Reactor, processes: int, counters: GroupCounters, hold: Hold | None
+    ) -> None:
+        self._reactor = reactor
+        self._processes = processes
+        self._counters = counters
+        self._hold = hold
+        self._since: OrderedDict[Waiter, float] = OrderedDict()
+        """When each began to wait, those that are dialled included."""
+        self._dialling: set[Waiter] = set()
+        self._rest: deque[Waiter] = deque()
+        """Of the current pass: those that are yet to be dialled, in order."""
+        self._passes_again = False
+        """A client has been answered since the pass began, so that others may be, too."""
+        self._allowance: float = 0
+        """How many dials may begin."""
+        self._is_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def waiting(self, now: float) -> Waiting:
+        """Return who waits now."""
+        for since in self._since.values():
+            return Waiting(len(self._since), max(0.0, now - since))
+        return Waiting()
+
+    def wait(self, waiter: Waiter) -> None:
+        """Let a client wait: a new one, or one whose dials have failed."""
+        hold = self._hold
+        assert hold is not None, "clients wait only where a Service holds them"
+        if waiter in self._since:
+            self._dialling.discard(waiter)
+            return
+        share = -(-hold.connections // self._processes)
+        while len(self._since) >= share:
+            self._counters.wait_overflows += 1
+            next(iter(self._since)).end_wait("too many waiting")
+        self._counters.waited += 1
+        self._since[waiter] = self._reactor.now
+        self._start_timer()
+
+    def served(self, waiter: Waiter) -> None:
+        """Remove a client that an endpoint has answered."""
+        self._remove(waiter)
+        self._allowance = WINDOW
+        self._passes_again = True
+        self._schedule()
+
+    def left(self, waiter: Waiter) -> None:
+        """Remove a client that has been closed."""
+        self._remove(waiter)
+        if self._hold is None:
+            self._schedule()
+
+    def update(self, hold: Hold | None) -> None:
+        """Change how long and how many clients may wait; all are dialled, as endpoints may serve.
+
+        Without a hold those that no endpoint takes end at once.
+        """
+        self._hold = hold
+        self._allowance = 1 if hold is not None else math.inf
+        self._begin_pass()
+
+    def retry(self) -> None:
+        """Dial for all clients, in order, as far as they are answered."""
+        self._allowance = max(self._allowance, 1)
+        self._begin_pass()
+
+    def _remove(self, waiter: Waiter) -> None:
+        self._dialling.discard(waiter)
+        del self._since[waiter]
+        if not self._since and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _begin_pass(self) -> None:
+        self._rest = deque(self._since)
+        self._passes_again = False
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._since and not self._is_scheduled:
+            self._is_scheduled = True
+            self._reactor.run_soon(self._continue)
+
+    def _continue(self) -> None:
+        self._is_scheduled = False
+        for _ in range(WINDOW):
+            if self._allowance < 1 or len(self._dialling) >= WINDOW:
+                return
+            if not self._rest:
+                if self._passes_again:
+                    self._begin_pass()
+                return
+            waiter = self._rest.popleft()
+            if waiter in self._since and waiter not in self._dialling:
+                self._allowance -= 1
+                self._dialling.add(waiter)
+                waiter.resume()
+        self._schedule()
+
+    def _start_timer(self) -> None:
+        if self._timer is not None or not self._since:
+            return
+        since, after_s = next(iter(self._since.values())), 0.0
+        if self._hold is not None:
+            after_s = since + self._hold.seconds - self._reactor.clock()
+        self._timer = self._reactor.loop.call_later(max(0.0, min(RETRY_S, after_s)), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._reactor.tick()
+        self._end_overdue()
+        self._allowance = max(self._allowance, RETRIES)
+        if not self._rest:
+            self._begin_pass()
+        self._schedule()
+        self._start_timer()
+
+    def _end_overdue(self) -> None:
+        """End clients whose time is up, at most a batch."""
+        if self._hold is None:
+            return
+        due = self._reactor.now - self._hold.seconds
+        for waiter, since in list(islice(self._since.items(), BATCH)):
+            if since > due:
+                return
+            self._counters.wait_timeouts += 1
+            waiter.end_wait("waited too long")
