@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from .specs import At, Port, Spec
+import pytest
+
+from .specs import PRIORITY, WEIGHT, At, Port, Spec
 from .world import PODS, World, eventually
 
 BOTH = (Port(80, name="web"), Port(80, "UDP", name="dns"))
@@ -19,6 +21,7 @@ EMPTY = Spec(
 LEAVING = Spec("leaving", ["10.96.3.3"])
 EARLY = Spec("early", ["10.96.3.4"], more={"publishNotReadyAddresses": True})
 SLICED = Spec("sliced", ["10.96.3.5"])
+PREFERRED = Spec("preferred", ["10.96.3.7"], BOTH)
 HAIRPIN = Spec("hairpin", ["10.96.3.6"], BOTH)
 REFUSAL_S = 3.0
 
@@ -98,6 +101,37 @@ class TestEndpoints:
         # The stale copy of an endpoint that moves doesn't take it away.
         world.put(SLICED.but(slices=[[At(one.ip, ready=False)], [one]]))
         assert world.all_of("pod", SLICED.address) == {"one"}
+
+    @pytest.mark.parametrize("protocol", ["TCP", "UDP"])
+    def test_annotations_of_slices_are_weights_and_priorities(
+        self, world: World, protocol: str
+    ) -> None:
+        """Not of Kubernetes; Cilium has weights, too."""
+        address = PREFERRED.address
+        one, two, three = ([At(ip)] for ip in world.pods())
+        weighted = PREFERRED.but(slices=[one, two], preferences=[{WEIGHT: "500"}, {WEIGHT: "1"}])
+        world.put(weighted)
+        # Each worker has turns of its own; the middle one of some 500 is the other's.
+        assert world.all_of("pod", address, protocol) == {"one"}
+        world.put(weighted.but(preferences=[{WEIGHT: "0"}, {}]))
+        assert world.all_of("pod", address, protocol) == {"two"}
+        second_first = [{PRIORITY: "1"}, {}, {PRIORITY: "2"}]
+        world.put(PREFERRED.but(slices=[one, two, three], preferences=second_first))
+        assert world.all_of("pod", address, protocol) == {"two"}
+        gone = [At(two[0].ip, ready=False)]
+        world.put(PREFERRED.but(slices=[one, gone, three], preferences=second_first))
+        assert world.all_of("pod", address, protocol) == {"one"}
+
+    def test_a_wrong_weight_changes_nothing_and_is_a_note(self, world: World) -> None:
+        """Not of Kubernetes."""
+        one, two = ([At(ip)] for ip in world.pods("one", "two"))
+        world.put(PREFERRED.but(slices=[one, two], preferences=[{WEIGHT: "-1"}]))
+        assert world.all_of("pod", PREFERRED.address) == {"one", "two"}
+        notes = [note["sentence"] for note in world.shown(PREFERRED.name)[0]["notes"]]
+        assert notes == [
+            "EndpointSlice shop/preferred-ipv4-0: annotation userspace-proxy.io/weight: '-1' is "
+            "not in 0–65535: it has no effect"
+        ]
 
     def test_a_pod_reaches_itself_through_its_service(self, world: World) -> None:
         """Source: e2e "should allow pods to hairpin back to themselves through services"."""

@@ -15,6 +15,7 @@ ELSEWHERE = "node-2"
 PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 HEADLESS = "service.kubernetes.io/headless"
 BALANCE = "userspace-proxy.io/balance"
+WEIGHT, PRIORITY = "userspace-proxy.io/weight", "userspace-proxy.io/priority"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Spec:
     """Further fields of its spec."""
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+    preferences: Sequence[Mapping[str, str]] = ()
+    """Annotations of its slices, in their order."""
     ingress: Sequence[Mapping[str, str]] = ()
     """What the load balancer has told."""
 
@@ -109,10 +112,12 @@ class Spec:
             is_6 = any(":" in e.ip for e in endpoints)
             family = "IPv6" if is_6 else "IPv4"
             name = f"{self.name}-{family.lower()}-{number}"
+            preferences = self.preferences[number : number + 1]
+            annotated = {"annotations": dict(preferences[0])} if preferences else {}
             yield {
                 "apiVersion": "discovery.k8s.io/v1",
                 "kind": "EndpointSlice",
-                "metadata": {"namespace": NAMESPACE, "name": name, "labels": label},
+                "metadata": {"namespace": NAMESPACE, "name": name, "labels": label, **annotated},
                 "addressType": family,
                 "ports": [
                     {"name": p.name, "port": p.target, "protocol": p.protocol} for p in self.ports

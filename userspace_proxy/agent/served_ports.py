@@ -322,5 +322,7 @@ def _serving(plan: PortPlan, detours: Mapping[SocketAddress, SocketAddress]) -> 
         inside=plan.inside,
         admits=plan.admits,
         handling=plan.handling,
+        weights=plan.weights,
+        standbys=plan.standbys,
         detours=tuple(detours.items()),
     )

@@ -8,6 +8,10 @@ from .preferred import Preferred
 from .random_choice import RandomChoice
 from .round_robin import RoundRobin
 from .split import SplitBalancer
+from .weighted_draw import WeightedPowerOfTwoChoices, WeightedRandomChoice
+from .weighted_least_connections import WeightedLeastConnections
+from .weighted_round_robin import WeightedRoundRobin
+from .weights import Weights
 
 __all__ = [
     "Balancer",
@@ -19,4 +23,9 @@ __all__ = [
     "RoundRobin",
     "SplitBalancer",
     "Strategy",
+    "WeightedLeastConnections",
+    "WeightedPowerOfTwoChoices",
+    "WeightedRandomChoice",
+    "WeightedRoundRobin",
+    "Weights",
 ]

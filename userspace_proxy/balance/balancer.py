@@ -2,24 +2,30 @@
 
     client ─▶ pinned, and not ejected? ─▶ that one
                     │ no
-                    └▶ the strategy, over those that aren't ejected
+                    └▶ the strategy, over those that aren't ejected: of the first priority, or if
+                       none of it is left, of the next one
                               └▶ none left: over all but those that were silent a moment ago
                                  (a dial is better than a refusal, if it is quick)
 
 Rule 1: within one connection no endpoint is picked twice (``tried``).
 Rule 2: a pick pins the client at once, so that connections that begin at the same time use
 one endpoint; if that one fails, the next pick pins the client to another.
+Rule 3: a client that is pinned to an endpoint on standby leaves it as soon as one of a priority
+before may be dialled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from typing import Protocol, cast
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, cast
 
 from ..model import SocketAddress
 from .affinity import AffinityTable, Pin
 from .ejection import Ejections
 from .round_robin import RoundRobin
+
+_NO_STANDBYS: Mapping[SocketAddress, int] = MappingProxyType({})
 
 
 class Strategy(Protocol):
@@ -36,12 +42,20 @@ class Strategy(Protocol):
         """
 
 
+class _Level(NamedTuple):
+    """The endpoints of one priority."""
+
+    endpoints: Sequence[SocketAddress]
+    members: frozenset[SocketAddress]
+
+
 class Balancer:
     """The choice for one Service port and family.
 
     Args:
         affinity_timeout_s: The timeout of ``sessionAffinity: ClientIP``; None without affinity.
         strategy: None for round robin.
+        standbys: Priorities of endpoints other than 0.
     """
 
     def __init__(
@@ -51,6 +65,7 @@ class Balancer:
         affinity_timeout_s: float | None = None,
         start: int = 0,
         strategy: Strategy | None = None,
+        standbys: Mapping[SocketAddress, int] = _NO_STANDBYS,
     ) -> None:
         self.strategy: Strategy = strategy or RoundRobin(start)
         """May be replaced."""
@@ -58,14 +73,24 @@ class Balancer:
         self._affinity: AffinityTable | None = None
         self.endpoints: Sequence[SocketAddress] = ()
         self._usable: frozenset[SocketAddress] = frozenset()
-        self.update(endpoints, affinity_timeout_s=affinity_timeout_s)
+        self._levels: Sequence[_Level] = ()
+        """By priority, the first one first."""
+        self._first: Sequence[SocketAddress] = ()
+        """The endpoints of the first priority."""
+        self.update(endpoints, affinity_timeout_s=affinity_timeout_s, standbys=standbys)
 
     def update(
-        self, endpoints: Sequence[SocketAddress], *, affinity_timeout_s: float | None
+        self,
+        endpoints: Sequence[SocketAddress],
+        *,
+        affinity_timeout_s: float | None,
+        standbys: Mapping[SocketAddress, int] = _NO_STANDBYS,
     ) -> None:
         """Replace the endpoints; keeps the turn, and the pins and ejections of those that stay."""
         self.endpoints = endpoints
         self._usable = frozenset(endpoints)
+        self._levels = _levels(endpoints, self._usable, standbys)
+        self._first = self._levels[0].endpoints
         self._ejections.keep(self._usable)
         if affinity_timeout_s is None:
             self._affinity = None
@@ -90,7 +115,7 @@ class Balancer:
             now: Monotonic seconds.
         """
         if self._affinity is None and not tried and not self._ejections.ejected:
-            return self.strategy.pick(self.endpoints)
+            return self.strategy.pick(self._first)
         endpoint = self._choose(client, now, tried)
         if endpoint is not None:
             if self._ejections.ejected:
@@ -126,20 +151,38 @@ class Balancer:
         self, client: str, now: float, tried: Collection[SocketAddress]
     ) -> SocketAddress | None:
         out: Collection[SocketAddress] = self._ejections.out(now) if self._ejections.ejected else ()
+        pinned = None
         if self._affinity is not None:
             pinned = self._affinity.lookup(client, self._usable, now)
-            if pinned is not None and pinned not in tried and pinned not in out:
+            if pinned is not None and (pinned in tried or pinned in out):
+                pinned = None
+        skip = _Either(out, tried) if out or tried else None
+        for level in self._levels:
+            if pinned is not None and pinned in level.members:
                 return pinned
-        if not out and not tried:
-            return self.strategy.pick(self.endpoints)
-        endpoint = None
-        if len(out) < len(self.endpoints):
-            endpoint = self.strategy.pick(self.endpoints, skip=_Either(out, tried))
-        if endpoint is None:
-            endpoint = self.strategy.pick(
-                self.endpoints, skip=_TriedOrQuiet(tried, self._ejections, now)
-            )
-        return endpoint
+            if len(out) >= len(level.members) and level.members.issubset(out):
+                continue
+            endpoint = self.strategy.pick(level.endpoints, skip=skip)
+            if endpoint is not None:
+                return endpoint
+        but_quiet = _TriedOrQuiet(tried, self._ejections, now)
+        picks = (self.strategy.pick(level.endpoints, skip=but_quiet) for level in self._levels)
+        return next((endpoint for endpoint in picks if endpoint is not None), None)
+
+
+def _levels(
+    endpoints: Sequence[SocketAddress],
+    members: frozenset[SocketAddress],
+    standbys: Mapping[SocketAddress, int],
+) -> Sequence[_Level]:
+    """Return the endpoints by priority; one empty level without endpoints."""
+    if not standbys:
+        return (_Level(endpoints, members),)
+    by_priority: dict[int, list[SocketAddress]] = {}
+    for endpoint in endpoints:
+        by_priority.setdefault(standbys.get(endpoint, 0), []).append(endpoint)
+    levels = [tuple(level) for _, level in sorted(by_priority.items())] or [()]
+    return [_Level(level, frozenset(level)) for level in levels]
 
 
 class _TriedOrQuiet:

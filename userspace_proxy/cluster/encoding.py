@@ -1,6 +1,6 @@
 """Encodes a snapshot for the state that is kept on disk: JSON lines, compressed by gzip.
 
-    {"format":4}                                        which of these formats it is
+    {"format":5}                                        which of these formats it is
     {"of":{…},"node":{…},"node_addresses":[…]}          whose state it is, and all but the Services
     {"service":{…},"slices":[{…},…]}                    a Service; a line each, in their order
 
@@ -24,10 +24,11 @@ import msgspec
 from ..errors import InputError
 from ..model import EndpointSlice, IPFamily, Node, Service, ServiceKey, parse_ip
 from ..model.networks import parse_network
+from ..model.slice_annotations import MAX
 from .persistent import PersistentMap
 from .snapshot import ServiceState, Snapshot
 
-FORMAT = 4
+FORMAT = 5
 """Increase it with each change of the types in a snapshot: the test of the format fails then."""
 TEXT_BYTES_MAX = 256 << 20
 """Before compression: room for 200,000 Services with three endpoints each."""
@@ -175,6 +176,8 @@ def _check_slice(each: EndpointSlice) -> None:
     for endpoint in each.endpoints:
         if (":" in endpoint.ip) != (each.family is IPFamily.IPV6):
             raise ValueError(f"{endpoint.ip!r} is not an {each.family} address")
+        if not (0 <= endpoint.weight <= MAX and 0 <= endpoint.priority <= MAX):
+            raise ValueError(f"{endpoint.ip!r} has a weight or priority beyond {MAX}")
     for port in each.ports:
         _check_port(port.port)
 

@@ -5,34 +5,24 @@ from __future__ import annotations
 import _socket
 import errno
 import os
-import random
 from collections.abc import Callable, Mapping, Sequence
 
-from ..balance import (
-    Balancer,
-    LeastConnections,
-    PowerOfTwoChoices,
-    Preferred,
-    RandomChoice,
-    RoundRobin,
-    SplitBalancer,
-    Strategy,
-)
+from ..balance import Balancer, Preferred, SplitBalancer, Strategy, Weights
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
-from ..model import Balance, SocketAddress
+from ..model import SocketAddress
 from ..policy import causes
 from .counters import CounterTable, EndpointCounters
 from .reactor import Reactor
 from .serving import Serving
 from .sockets import SHORTAGES, packets_lost
+from .strategies import BY_LOAD, make_strategy
 from .waiting_room import Waiting, WaitingRoom
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
 # Per Service port and minute; the last one says that further ones are left out.
 _EJECTION_LINES = 11
-_BY_LOAD = frozenset((Balance.LEAST_CONNECTIONS, Balance.POWER_OF_TWO_CHOICES))
 
 
 class EndpointGroup(CounterTable):
@@ -57,9 +47,11 @@ class EndpointGroup(CounterTable):
         """None before the first client has waited."""
         self._start = start
         self._dialling: dict[SocketAddress, int] = {}
+        self._weights = Weights(dict(self.serving.weights))
         self.balancer: Balancer | SplitBalancer = self._balancer_of(self.serving.endpoints)
         self.on_removed: list[Callable[[frozenset[SocketAddress]], None]] = []
-        """Called with the endpoints that an update has removed, at least for some clients."""
+        """Called with the endpoints that an update has removed or put on standby, at least for
+        some clients."""
         self.on_ejected: Callable[[SocketAddress, bool], None] | None = None
         """Called when a failed dial has ejected an endpoint, or prolonged its ejection; the flag is
         whether it was silent."""
@@ -154,13 +146,21 @@ class EndpointGroup(CounterTable):
         inner, outer = (
             (before.inner, before.outer) if isinstance(before, SplitBalancer) else (before, None)
         )
-        self._change(inner, serving.endpoints, old)
+        was_weighted = bool(self._weights)
+        self._weights.configure(dict(serving.weights))
+        handling = old.handling
+        is_other_strategy = (
+            serving.handling.balance is not handling.balance
+            or serving.handling.seed != handling.seed
+            or bool(self._weights) is not was_weighted
+        )
+        self._change(inner, serving.endpoints, is_other_strategy=is_other_strategy)
         self.balancer = inner
         if serving.outside is not None:
             if outer is None:
                 outer = self._balancer_of(serving.outside)
             else:
-                self._change(outer, serving.outside, old)
+                self._change(outer, serving.outside, is_other_strategy=is_other_strategy)
             self.balancer = SplitBalancer(inner, outer, serving.inside)
 
     def _balancer_of(self, endpoints: Sequence[SocketAddress]) -> Balancer:
@@ -168,29 +168,33 @@ class EndpointGroup(CounterTable):
             endpoints,
             affinity_timeout_s=self.serving.affinity_timeout_s,
             strategy=self._make_strategy(),
+            standbys=dict(self.serving.standbys),
         )
 
-    def _change(self, balancer: Balancer, endpoints: Sequence[SocketAddress], old: Serving) -> None:
-        now, before = self.serving.handling, old.handling
-        if now.balance is not before.balance or now.seed != before.seed:
+    def _change(
+        self,
+        balancer: Balancer,
+        endpoints: Sequence[SocketAddress],
+        *,
+        is_other_strategy: bool,
+    ) -> None:
+        if is_other_strategy:
             balancer.strategy = self._make_strategy()
-        balancer.update(endpoints, affinity_timeout_s=self.serving.affinity_timeout_s)
+        balancer.update(
+            endpoints,
+            affinity_timeout_s=self.serving.affinity_timeout_s,
+            standbys=dict(self.serving.standbys),
+        )
 
     def _make_strategy(self) -> Strategy:
-        balance = self.serving.handling.balance
-        start = self._start + self.serving.handling.seed
-        self.tracks_load = balance in _BY_LOAD
+        handling = self.serving.handling
+        self.tracks_load = handling.balance in BY_LOAD
         if not self.tracks_load:
             # The ends of dials in progress aren't reported any more.
             self._dialling.clear()
-        if balance is Balance.LEAST_CONNECTIONS:
-            return LeastConnections(self.load_of, start)
-        if balance is Balance.POWER_OF_TWO_CHOICES:
-            # Created only if needed: its state takes 2.5 KiB.
-            return PowerOfTwoChoices(self.load_of, random.Random(start))
-        if balance is Balance.RANDOM:
-            return RandomChoice(random.Random(start))
-        return RoundRobin(start)
+        return make_strategy(
+            handling.balance, self._weights, self.load_of, self._start + handling.seed
+        )
 
     def dial_failed(
         self,
@@ -313,10 +317,9 @@ class EndpointGroup(CounterTable):
 
 def _gone_from_one(old: Serving, new: Serving) -> frozenset[SocketAddress]:
     """Return the endpoints that at least one side may not use any more: a flow has no side."""
-    olds = old.endpoints, old.endpoints if old.outside is None else old.outside
-    news = new.endpoints, new.endpoints if new.outside is None else new.outside
-    gone = [frozenset(o) - frozenset(n) for o, n in zip(olds, news, strict=True)]
+    olds, news = old.first_endpoints, new.first_endpoints
+    gone = [o - n for o, n in zip(olds, news, strict=True)]
     if old.inside != new.inside:
         # Clients may have changed sides.
-        gone.append(frozenset(old.all_endpoints) - (frozenset(news[0]) & frozenset(news[1])))
+        gone.append(frozenset(old.all_endpoints) - (news[0] & news[1]))
     return frozenset().union(*gone)

@@ -21,6 +21,11 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
     admits: tuple[str, ...] | None = None
     """Networks to admit packets from; others are dropped. None: all; empty: none."""
     handling: Handling = DEFAULT_HANDLING
+    weights: tuple[tuple[SocketAddress, int], ...] = ()
+    """Of endpoints; empty if all have the same."""
+    standbys: tuple[tuple[SocketAddress, int], ...] = ()
+    """Endpoints with a priority other than 0: they are dialled while none of a priority before
+    can be."""
     detours: tuple[tuple[SocketAddress, SocketAddress], ...] = ()
     """Endpoints that are dialled at another address, which passes connections on: for faults."""
 
@@ -29,6 +34,19 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
         """Whether clients are refused: there is no endpoint, and none waits or is dropped."""
         is_dropping = self.admits is not None and not self.admits
         return not (self.endpoints or self.outside or is_dropping or self.handling.hold)
+
+    @property
+    def first_endpoints(self) -> tuple[frozenset[SocketAddress], frozenset[SocketAddress]]:
+        """The endpoints inside and outside, without those on standby."""
+        outside = self.endpoints if self.outside is None else self.outside
+        return self._first_of(self.endpoints), self._first_of(outside)
+
+    def _first_of(self, endpoints: tuple[SocketAddress, ...]) -> frozenset[SocketAddress]:
+        if not self.standbys:
+            return frozenset(endpoints)
+        standbys = dict(self.standbys)
+        first = min((standbys.get(endpoint, 0) for endpoint in endpoints), default=0)
+        return frozenset(e for e in endpoints if standbys.get(e, 0) == first)
 
     @property
     def all_endpoints(self) -> tuple[SocketAddress, ...]:

@@ -278,7 +278,8 @@ def _endpoint(endpoint: EndpointFacts, now: float) -> tuple[Level, str]:
         return Level.TROUBLE, f"{where}: {ejected_in_words(endpoint.ejected_for_s)}"
     if endpoint.is_usable:
         count = f", {plural(endpoint.connections, 'connection')}" if endpoint.connections else ""
-        return Level.OK, f"{where}: {endpoint.state}{count}"
+        preference = f", {endpoint.preference}" if endpoint.preference else ""
+        return Level.OK, f"{where}: {endpoint.state}{preference}{count}"
     is_ready = endpoint.state not in ("not ready", "terminating") and not (
         endpoint.state.startswith("refused")
     )

@@ -50,6 +50,8 @@ class EndpointFacts:
     cause: CauseFacts | None
     connections: int
     failures: int
+    preference: str = ""
+    """Weight and priority in words; empty if it has neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,7 @@ def _endpoint(item: Json) -> EndpointFacts:
         cause=_cause(item["cause"]) if item["cause"] else None,
         connections=item["connections"],
         failures=item["failures"],
+        preference=item.get("preference", ""),
     )
 
 

@@ -9,7 +9,7 @@ only :func:`parse_ip` creates them.
 
 from .addresses import Frontend, FrontendKind, IPFamily, Protocol, SocketAddress, pack_ip, parse_ip
 from .causes import Cause, CauseCode
-from .endpoints import Endpoint, EndpointSlice, SlicePort
+from .endpoints import DEFAULT_WEIGHT, Endpoint, EndpointSlice, SlicePort
 from .handling import DEFAULT_HANDLING, Balance, Handling, Hold
 from .names import ServiceKey, ServicePortName, SliceKey
 from .networks import contains, intersect, of_family, own_network
@@ -18,6 +18,7 @@ from .services import Service, ServicePort, ServiceType
 
 __all__ = [
     "DEFAULT_HANDLING",
+    "DEFAULT_WEIGHT",
     "Balance",
     "Cause",
     "CauseCode",

@@ -7,7 +7,7 @@ Rule 2: so is an unknown annotation that was probably meant for this proxy.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,7 @@ ANNOTATIONS = (
 )
 """All of them; docs/services.md lists them, and a test compares the two."""
 
-_KEYS = frozenset(annotation.key for annotation in ANNOTATIONS)
+_KEYS = tuple(annotation.key for annotation in ANNOTATIONS)
 
 
 def read_handling(annotations: Mapping[str, str | None]) -> tuple[Handling, tuple[str, ...]]:
@@ -109,20 +109,24 @@ def read_handling(annotations: Mapping[str, str | None]) -> tuple[Handling, tupl
         except ConfigError as exc:
             notes.append(f"annotation {annotation.key}: {exc}: {annotation.otherwise}")
     handling = Handling(**fields) if fields else DEFAULT_HANDLING
-    return handling, (*notes, *_unknown(annotations))
+    return handling, (*notes, *unknown_notes(annotations, _KEYS))
 
 
-def _unknown(annotations: Mapping[str, str | None]) -> tuple[str, ...]:
-    """Return a note for each annotation that was probably meant for this proxy."""
+def unknown_notes(annotations: Mapping[str, str | None], known: Collection[str]) -> tuple[str, ...]:
+    """Return a note for each annotation that was probably meant for this proxy.
+
+    Args:
+        known: The keys that are read on objects of this kind.
+    """
     notes: list[str] = []
-    names = [annotation.name for annotation in ANNOTATIONS]
-    known = f"known: {', '.join(annotation.key for annotation in ANNOTATIONS)}"
+    names = [key.removeprefix(DOMAIN) for key in known]
     for key in annotations:
-        if not key.startswith(_PREFIX) or key in _KEYS:
+        if not key.startswith(_PREFIX) or key in known:
             continue
         if len(notes) == _UNKNOWN_NAMED_MAX:
             break
         shown = key if key.isprintable() else repr(key)
         hint = did_you_mean(key.rpartition("/")[2], names, prefix=DOMAIN)
-        notes.append(f"annotation {shown[:_SHOWN_MAX]} is unknown ({hint or known})")
+        every = f"known: {', '.join(known)}"
+        notes.append(f"annotation {shown[:_SHOWN_MAX]} is unknown ({hint or every})")
     return tuple(notes)

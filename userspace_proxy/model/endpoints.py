@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from .addresses import IPFamily, Protocol, SocketAddress
 from .names import ServiceKey, SliceKey
 
+DEFAULT_WEIGHT = 100
+"""The weight of endpoints without one. Source: Cilium, whose annotation is read, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -28,6 +31,10 @@ class Endpoint:
     """``hints.forNodes``, likewise."""
     hostname: str = ""
     """Its first label in DNS, below the name of a headless Service; empty: made of its address."""
+    weight: int = DEFAULT_WEIGHT
+    """Its share of new connections, in proportion to the others' weights; 0: it takes none."""
+    priority: int = 0
+    """0 is first; endpoints of a higher number are on standby while one of a lower is usable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,8 @@ class EndpointSlice:
     endpoints: tuple[Endpoint, ...]
     triggered_at: float = field(default=0.0, compare=False)
     """Unix time of the change of a pod or Service that led to this content; 0 if unknown."""
+    notes: tuple[str, ...] = ()
+    """Annotations that can't be followed, one sentence each."""
 
     def addresses(self, name: str, protocol: Protocol) -> list[tuple[SocketAddress, Endpoint]]:
         """Return the addresses for a Service port, in the slice's order."""

@@ -14,6 +14,7 @@ from .fields import FieldErrors
 from .names import ServiceKey, SliceKey
 from .notation import check_address, check_label
 from .slice_admission import check_slice_ports
+from .slice_annotations import Preference, read_preference
 from .wire import WireEndpoints, WireSubset
 
 LABEL_SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
@@ -40,6 +41,8 @@ def mirror_endpoints(wire: WireEndpoints) -> list[EndpointSlice]:
         FieldError: With all addresses and ports that are invalid.
     """
     service = ServiceKey(wire.metadata.namespace or "default", wire.metadata.name or "")
+    # Source: the controller copies an Endpoints object's annotations to its slices.
+    preference = read_preference(wire.metadata.annotations)
     slices = []
     errors = FieldErrors()
     for i, subset in enumerate(wire.subsets or ()):
@@ -50,17 +53,21 @@ def mirror_endpoints(wire: WireEndpoints) -> list[EndpointSlice]:
             SlicePort(port.name or "", port.port or 0, port.protocol or "TCP")
             for port in subset.ports or ()
         )
-        endpoints = _endpoints(subset, path, errors)
+        endpoints = _endpoints(subset, preference, path, errors)
         for family in IPFamily:
             of_family = tuple(e for e in endpoints if IPFamily.of(e.ip) is family)
             if of_family:
                 key = SliceKey(service.namespace, f"{service.name}:{i}:{family}")
-                slices.append(EndpointSlice(key, service, family, ports, of_family))
+                slices.append(
+                    EndpointSlice(key, service, family, ports, of_family, notes=preference.notes)
+                )
     errors.raise_found()
     return slices
 
 
-def _endpoints(subset: WireSubset, path: str, errors: FieldErrors) -> list[Endpoint]:
+def _endpoints(
+    subset: WireSubset, preference: Preference, path: str, errors: FieldErrors
+) -> list[Endpoint]:
     """Return the ready endpoints, then the others, in the order of the object."""
     endpoints = []
     for name, items, ready in (
@@ -75,6 +82,14 @@ def _endpoints(subset: WireSubset, path: str, errors: FieldErrors) -> list[Endpo
                 if hostname:
                     check_label(hostname, f"{path}.{name}[{i}].hostname")
                 endpoints.append(
-                    Endpoint(ip, ready=ready, serving=ready, node=node, hostname=hostname)
+                    Endpoint(
+                        ip,
+                        ready=ready,
+                        serving=ready,
+                        node=node,
+                        hostname=hostname,
+                        weight=preference.weight,
+                        priority=preference.priority,
+                    )
                 )
     return endpoints

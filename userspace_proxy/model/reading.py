@@ -20,10 +20,12 @@ from .addresses import IPFamily, parse_ip
 from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .names import ServiceKey, SliceKey
 from .nodes import Node
+from .slice_annotations import Preference, read_preference
 from .wire import (
     FieldError,
     Metadata,
     WireConditions,
+    WireEndpoint,
     WireEndpointSlice,
     WireHint,
     WireNode,
@@ -65,26 +67,13 @@ def read_slice(wire: WireEndpointSlice, *, with_headless: bool = False) -> Endpo
         raise FieldError("addressType", f"{wire.address_type!r} is not IPv4, IPv6 or FQDN")
     family = IPFamily.IPV4 if wire.address_type == "IPv4" else IPFamily.IPV6
     namespace = namespace_of(wire.metadata)
+    preference = read_preference(wire.metadata.annotations)
     endpoints = []
     for item in wire.endpoints or ():
         # Clients use the first address only. Source: discovery.k8s.io/v1, Endpoint.addresses.
         address = _address_of(item.addresses, family)
         if address is not None:
-            conditions = item.conditions or _NO_CONDITIONS
-            hints = item.hints
-            endpoints.append(
-                Endpoint(
-                    address,
-                    ready=conditions.ready is not False,
-                    serving=conditions.serving is not False,
-                    terminating=conditions.terminating is True,
-                    # Shared, because thousands of endpoints may have the same node.
-                    node=intern(item.node_name or ""),
-                    hinted_zones=_hinted(hints.for_zones) if hints else (),
-                    hinted_nodes=_hinted(hints.for_nodes) if hints else (),
-                    hostname=item.hostname or "",
-                )
-            )
+            endpoints.append(_endpoint(item, address, preference))
     return EndpointSlice(
         key=SliceKey(namespace, name_of(wire.metadata)),
         service=ServiceKey(namespace, service),
@@ -97,6 +86,25 @@ def read_slice(wire: WireEndpointSlice, *, with_headless: bool = False) -> Endpo
         ),
         endpoints=tuple(endpoints),
         triggered_at=_trigger_time(wire.metadata),
+        notes=preference.notes,
+    )
+
+
+def _endpoint(item: WireEndpoint, address: str, preference: Preference) -> Endpoint:
+    conditions = item.conditions or _NO_CONDITIONS
+    hints = item.hints
+    return Endpoint(
+        address,
+        ready=conditions.ready is not False,
+        serving=conditions.serving is not False,
+        terminating=conditions.terminating is True,
+        # Shared, because thousands of endpoints may have the same node.
+        node=intern(item.node_name or ""),
+        hinted_zones=_hinted(hints.for_zones) if hints else (),
+        hinted_nodes=_hinted(hints.for_nodes) if hints else (),
+        hostname=item.hostname or "",
+        weight=preference.weight,
+        priority=preference.priority,
     )
 
 

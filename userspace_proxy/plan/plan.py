@@ -78,6 +78,11 @@ class PortPlan:
     handling: Handling = DEFAULT_HANDLING
     scope: Scope = Scope.CLUSTER
     """The traffic policy behind ``usable`` and ``outside``."""
+    weights: tuple[tuple[SocketAddress, int], ...] = ()
+    """Of usable endpoints; empty if all have the same."""
+    standbys: tuple[tuple[SocketAddress, int], ...] = ()
+    """Usable endpoints with a priority other than 0, if not all have the same: they are used
+    while none of a priority before their own is."""
 
     @property
     def is_refusing(self) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ..cluster import ServiceState
 from ..model import Cause, ServiceType, intersect, own_network
 from ..policy import NodeFacts, Scope, Usable, count_local_ready, usable_endpoints, why_none_usable
+from ..policy.causes import not_followed
 from ..policy.orphans import Orphans
 from .claims import PortClaim
 from .ownership import FrontendOwners
-from .plan import HealthCheck, PortPlan
+from .plan import HealthCheck, PortPlan, Side
 
 NO_ORPHANS = Orphans({})
 
@@ -45,13 +48,23 @@ def plan_port(
         usable=usable.addresses,
         cause=_cause(state, claim, usable, orphans),
         affinity_timeout_s=state.service.affinity_timeout_s,
-        notes=claim.notes,
+        notes=(*claim.notes, *_slice_notes(state, claim)),
         outside=usable.outside,
         inside=inside,
         admits=_admits(claim.admits, inside, is_dropping=usable.is_dropping),
         handling=state.service.handling,
         scope=claim.scope,
+        weights=usable.weights,
+        standbys=usable.standbys,
     )
+
+
+def _slice_notes(state: ServiceState, claim: PortClaim) -> Iterator[Cause]:
+    """Yield what the slices ask for and don't get; once for each Service port and family."""
+    if claim.key.side is Side.ALL:
+        for item in state.slices:
+            if item.notes and item.family is claim.key.family:
+                yield from (not_followed(f"EndpointSlice {item.key}: {n}") for n in item.notes)
 
 
 def _cause(state: ServiceState, claim: PortClaim, usable: Usable, orphans: Orphans) -> Cause | None:

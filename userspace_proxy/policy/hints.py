@@ -4,6 +4,8 @@
     else zone hints on all, and one for this zone ──▶ those
     else ──▶ all
 
+Rule 1: they choose among the endpoints of one priority, so that none of a later one is preferred.
+
 Source: KEP-2433 and KEP-3015; kube-proxy's topology.go: only ready endpoints count, and one
 without a hint disables that kind of hint. The annotation service.kubernetes.io/topology-mode
 concerns only the controller.
@@ -25,6 +27,24 @@ def why_not_meant(
     Returns:
         None where hints don't decide. The function returns empty for an endpoint that is meant.
     """
+    if not any(e.priority for e in ready):
+        return _why_not_meant(ready, facts)
+    by_priority = {
+        priority: _why_not_meant([e for e in ready if e.priority == priority], facts)
+        for priority in {e.priority for e in ready}
+    }
+
+    def why(endpoint: Endpoint) -> str:
+        of_priority = by_priority.get(endpoint.priority)
+        return of_priority(endpoint) if of_priority else ""
+
+    return why
+
+
+def _why_not_meant(
+    ready: Collection[Endpoint], facts: NodeFacts
+) -> Callable[[Endpoint], str] | None:
+    """Return the same for endpoints of one priority."""
     if _decides(facts.node_name, (e.hinted_nodes for e in ready)):
         name = facts.node_name
         return lambda e: (

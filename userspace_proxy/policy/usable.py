@@ -1,7 +1,11 @@
 """Decides which endpoints are usable for one Service port from this node, and why others aren't.
 
 slices of one family ──▶ every address once ──▶ without refused ones ──▶ by the scope: the ready
-endpoints, or if there are none, the serving and terminating ones
+endpoints, or if there are none, the serving and terminating ones ──▶ by priority, for the balancer
+
+Rule 1: an endpoint with weight 0 isn't usable.
+Rule 2: endpoints of all priorities are usable: the balancer dials one on standby if all of the
+priorities before it fail. Hints choose among the endpoints of one priority.
 """
 
 from __future__ import annotations
@@ -10,9 +14,10 @@ import enum
 import functools
 import operator
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..model import (
+    DEFAULT_WEIGHT,
     CauseCode,
     Endpoint,
     EndpointSlice,
@@ -23,9 +28,12 @@ from ..model import (
 )
 from .facts import NodeFacts
 from .hints import why_not_meant
+from .preferences import read_preferences
 
 _LOOPBACK = "a loopback address is the node itself"
 _ELSEWHERE = "not on this node"
+NO_WEIGHT = "weight 0: takes no new connections"
+"""The reason of a verdict."""
 _by_number = operator.itemgetter(0, 1)
 
 _WhyNot = Callable[[Endpoint], str]
@@ -56,6 +64,20 @@ class EndpointVerdict:
     node: str = ""
     code: CauseCode | None = None
     """Why it isn't used, as a code; None where it is ready or terminating."""
+    weight: int = DEFAULT_WEIGHT
+    priority: int = 0
+    is_standby: bool = False
+    """It is usable, and so is one of a priority before its own."""
+
+    @property
+    def preference(self) -> str:
+        """Priority and weight in words; empty if its slice has neither."""
+        words = [f"priority {self.priority}"] if self.priority else []
+        if self.is_standby:
+            words = [f"on standby (priority {self.priority})"]
+        if self.weight not in (0, DEFAULT_WEIGHT):
+            words.append(f"weight {self.weight}")
+        return ", ".join(words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +93,10 @@ class Usable:
     is_dropping: bool = False
     """Only the scope leaves some clients without a usable endpoint: other nodes have some,
     so packets are dropped, not refused."""
+    weights: tuple[tuple[SocketAddress, int], ...] = ()
+    """Of usable endpoints, in order; empty if all have the same."""
+    standbys: tuple[tuple[SocketAddress, int], ...] = ()
+    """Usable endpoints with a priority other than 0, in order, with their priorities."""
 
 
 def usable_endpoints(
@@ -106,6 +132,7 @@ def usable_endpoints(
         for packed, a, _ in judged
         if (why := _why_refused(a, packed, facts, frontends, node_ports))
     }
+    refused |= {a: NO_WEIGHT for _, a, e in judged if not e.weight and a not in refused}
     sound = [item for item in judged if item[1] not in refused] if refused else judged
     why_not = why_not_meant([e for _, _, e in sound if e.ready], facts)
     in_cluster = _choose(sound, why_not)
@@ -117,7 +144,15 @@ def usable_endpoints(
         outside = None if scope is Scope.LOCAL else local
     shown = chosen if outside is None else outside
     verdicts = _verdicts(judged, shown, refused, why_not)
-    return Usable(verdicts, chosen, outside, is_dropping=not shown and bool(in_cluster))
+    weights, standbys = read_preferences(merged, chosen if outside is None else (*chosen, *outside))
+    return Usable(
+        verdicts,
+        chosen,
+        outside,
+        is_dropping=not shown and bool(in_cluster),
+        weights=weights,
+        standbys=standbys,
+    )
 
 
 def _choose(
@@ -137,12 +172,17 @@ def _verdicts(
     # Cost: usually all are usable, and then looking each one up would be a tenth of a plan.
     are_all = len(usable) == len(judged)
     is_usable = frozenset(() if are_all else usable).__contains__
-    return tuple(
-        [
-            _verdict(a, e, why_not, refused.get(a), is_usable=are_all or is_usable(a))
-            for _, a, e in judged
+    verdicts = [
+        _verdict(a, e, why_not, refused.get(a), is_usable=are_all or is_usable(a))
+        for _, a, e in judged
+    ]
+    if any(v.priority for v in verdicts):
+        first = min((v.priority for v in verdicts if v.is_usable), default=0)
+        verdicts = [
+            replace(v, is_standby=True) if v.is_usable and v.priority > first else v
+            for v in verdicts
         ]
-    )
+    return tuple(verdicts)
 
 
 def _why_not_local(endpoint: Endpoint, facts: NodeFacts) -> str:
@@ -161,7 +201,9 @@ def count_local_ready(slices: Iterable[EndpointSlice], facts: NodeFacts) -> int:
     """
     ips: dict[IPFamily, set[str]] = {family: set() for family in IPFamily}
     for item in slices:
-        ips[item.family].update(e.ip for e in item.endpoints if e.ready and _is_local(e, facts))
+        ips[item.family].update(
+            e.ip for e in item.endpoints if e.ready and e.weight and _is_local(e, facts)
+        )
     return max(map(len, ips.values()))
 
 
@@ -249,7 +291,9 @@ def _verdict(
     code: CauseCode | None = None
     reason = "ready"
     if refusal:
-        reason, code = refusal, CauseCode.ENDPOINT_NOT_ALLOWED
+        is_drained = refusal == NO_WEIGHT
+        reason = refusal
+        code = CauseCode.NOT_READY if is_drained else CauseCode.ENDPOINT_NOT_ALLOWED
     elif endpoint.ready or (endpoint.terminating and endpoint.serving):
         why = why_not(endpoint) if why_not else ""
         reason = why or ("ready" if endpoint.ready else "terminating")
@@ -259,4 +303,6 @@ def _verdict(
         reason, code = "terminating, not serving", CauseCode.NOT_READY
     else:
         reason, code = "not ready", CauseCode.NOT_READY
-    return EndpointVerdict(address, is_usable, reason, endpoint.node, code)
+    return EndpointVerdict(
+        address, is_usable, reason, endpoint.node, code, endpoint.weight, endpoint.priority
+    )

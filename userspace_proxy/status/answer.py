@@ -47,6 +47,14 @@ class EndpointAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """``ready``, ``not ready``, ``terminating``, or why it isn't used, in words."""
     is_usable: bool
     """Whether it may serve from this node now."""
+    weight: int
+    """Its share of new connections, in proportion to the others' weights; 0: it takes none."""
+    priority: int
+    """0 is first; endpoints of a higher number serve while none of a lower one can."""
+    is_standby: bool
+    """It is usable, and so is an endpoint of a priority before its own."""
+    preference: str
+    """Weight and priority in words; empty if its slice has neither."""
     node: str
     """Where it runs; empty if unknown."""
     ejected_for_s: float | None

@@ -142,7 +142,9 @@ def _not_listening(port: ServicePortView) -> _Judgement:
 
 def _served(port: ServicePortView, usable: int) -> _Judgement:
     unserved = [n for n in port.plan.notes if n.code is CauseCode.EXTERNAL_IP_OFF]
-    sentence = f"Served by {plural(usable, 'endpoint')}"
+    standby = sum(endpoint.verdict.is_standby for endpoint in port.endpoints)
+    others = f", {standby:,} on standby" if standby else ""
+    sentence = f"Served by {plural(usable - standby, 'endpoint')}{others}"
     if unserved:
         return Level.ATTENTION, "partly served", f"Partly served: {unserved[0]}", tuple(unserved)
     if port.plan.notes:

@@ -134,7 +134,10 @@ def _dot(endpoint: EndpointView) -> Level:
 def _endpoint(endpoint: EndpointView, total: float) -> EndpointRow:
     connections = endpoint.traffic.connections
     share = round(100 * connections / total) if 0 < connections <= total < math.inf else 0
-    return EndpointRow(endpoint, *_state(endpoint), share)
+    level, state = _state(endpoint)
+    return EndpointRow(
+        endpoint, level, ", ".join(filter(None, (state, endpoint.verdict.preference))), share
+    )
 
 
 def _state(endpoint: EndpointView) -> tuple[Level, str]:

@@ -254,7 +254,12 @@ def _endpoint(view: EndpointView) -> str:
     if view.ejected_for_s is not None:
         state = ejected_in_words(view.ejected_for_s)
     traffic = view.traffic
-    parts = [state, view.verdict.node, f"{count_in_words(traffic.active)} open"]
+    parts = [
+        state,
+        view.verdict.preference,
+        view.verdict.node,
+        f"{count_in_words(traffic.active)} open",
+    ]
     parts.append(f"{count_in_words(traffic.connections)} in all")
     if traffic.failures:
         parts.append(f"{count_in_words(traffic.failures)} failed")

@@ -218,3 +218,56 @@ def test_without_affinity_there_are_no_pins():
     former.pick(ALICE, 0.0)
     balancer.restore(former.pins(0.0), 0.0)
     assert balancer.pins(0.0) == []
+
+
+class TestStandby:
+    """POD_A is first, POD_B and POD_C are on standby."""
+
+    def balancer(self, **options):
+        return Balancer(PODS, standbys={POD_B: 1, POD_C: 2}, **options)
+
+    def test_the_standby_is_idle_while_the_first_answers(self):
+        balancer = self.balancer()
+        assert [connect(balancer, ALICE, float(now)) for now in range(3)] == [[POD_A]] * 3
+
+    def test_the_connection_whose_dial_failed_reaches_the_standby(self):
+        assert connect(self.balancer(), ALICE, 0.0, dead={POD_A}) == [POD_A, POD_B]
+        assert connect(self.balancer(), ALICE, 0.0, dead={POD_A, POD_B}) == list(PODS)
+
+    def test_the_standby_serves_while_the_first_is_ejected(self):
+        balancer = self.balancer()
+        connect(balancer, ALICE, 0.0, dead={POD_A})
+        assert [connect(balancer, BOB, now, dead={POD_A}) for now in (1.0, 2.0)] == [[POD_B]] * 2
+
+    def test_one_connection_probes_the_first_and_traffic_returns(self):
+        balancer = self.balancer()
+        connect(balancer, ALICE, 0.0, dead={POD_A})
+        assert connect(balancer, ALICE, 5.0, dead={POD_A}) == [POD_A, POD_B]
+        assert connect(balancer, ALICE, 15.0) == [POD_A]
+        assert connect(balancer, BOB, 15.0) == [POD_A]
+
+    def test_a_pinned_client_leaves_the_standby_when_the_first_is_back(self):
+        balancer = self.balancer(affinity_timeout_s=60)
+        assert connect(balancer, ALICE, 0.0, dead={POD_A}) == [POD_A, POD_B]
+        assert connect(balancer, ALICE, 1.0) == [POD_B]
+        assert connect(balancer, ALICE, 6.0) == [POD_A]
+
+    def test_affinity_holds_among_those_of_one_priority(self):
+        balancer = Balancer(PODS, affinity_timeout_s=60, standbys={POD_B: 1, POD_C: 1})
+        balancer.failed(POD_A, 0.0)
+        assert [connect(balancer, ALICE, now) for now in (0.0, 1.0, 2.0)] == [[POD_B]] * 3
+        assert connect(balancer, BOB, 3.0) == [POD_C]
+
+    def test_when_all_are_ejected_they_are_tried_in_the_order_of_their_priorities(self):
+        balancer = self.balancer()
+        for pod in PODS:
+            balancer.failed(pod, 0.0)
+        assert connect(balancer, ALICE, 1.0, dead=PODS) == list(PODS)
+
+    def test_an_update_may_swap_them(self):
+        balancer = self.balancer()
+        balancer.update(PODS, affinity_timeout_s=None, standbys={POD_A: 1, POD_C: 2})
+        assert connect(balancer, ALICE, 0.0) == [POD_B]
+
+    def test_without_endpoints_none_is_picked(self):
+        assert Balancer((), standbys={POD_A: 1}).pick(ALICE, 0.0) is None

@@ -1,5 +1,6 @@
 import errno
 import logging
+from collections import Counter
 
 import pytest
 
@@ -299,3 +300,37 @@ def test_by_load_both_sides_see_the_same_load(group):
     )
     group.dial_began(POD_A)
     assert [picks(group, 1, client)[0] for client in (POD_CLIENT, ALICE)] == [POD_B] * 2
+
+
+def picked(group, count=10, client=ALICE):
+    """Return how often each endpoint is picked."""
+    return Counter(group.balancer.pick(client, 0.0) for _ in range(count))
+
+
+def test_weights_decide_the_shares_and_may_change():
+    group = EndpointGroup("shop/web:http", Serving((POD_A, POD_B), weights=((POD_A, 400),)))
+    assert picked(group) == {POD_A: 8, POD_B: 2}
+    group.update(Serving((POD_A, POD_B), weights=((POD_A, 100), (POD_B, 400))))
+    assert picked(group) == {POD_A: 2, POD_B: 8}
+    group.update(Serving((POD_A, POD_B)))
+    assert picked(group) == {POD_A: 5, POD_B: 5}
+
+
+def test_weights_count_on_both_sides_of_a_split():
+    pods = (POD_A, POD_B)
+    group = EndpointGroup(
+        "shop/web:http",
+        Serving(pods, outside=pods, inside=(f"{ALICE}/32",), weights=((POD_A, 400),)),
+    )
+    assert [picked(group, client=client)[POD_A] for client in (ALICE, BOB)] == [8, 8]
+
+
+def test_an_endpoint_that_is_put_on_standby_loses_its_flows(group):
+    left = []
+    group.on_removed.append(left.append)
+    group.update(Serving((POD_A, POD_B), standbys=((POD_B, 1),)))
+    assert picked(group) == {POD_A: 10}
+    group.update(Serving((POD_B,), standbys=()))
+    assert picked(group) == {POD_B: 10}
+    group.update(Serving((POD_A, POD_B), standbys=((POD_B, 1),)))
+    assert left == [{POD_B}, {POD_A}, {POD_B}]

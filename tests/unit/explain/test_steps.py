@@ -11,6 +11,7 @@ from tests.unit.status.views import (
     make_frontend,
     make_ignored,
     make_port,
+    make_standby,
     make_troubled_view,
     make_two_sides,
 )
@@ -385,3 +386,12 @@ def test_a_service_that_would_hold_clients_is_explained():
     (step,) = steps_of(explain(make_subject(port)), "endpoints")
     assert step.level is Level.OK
     assert step.what == "Clients would wait for an endpoint for 1 min: it has no endpoints"
+
+
+def test_an_endpoint_on_standby_is_called_so():
+    port = make_port(endpoints=(make_endpoint("10.244.1.7:8080"), make_standby("10.244.2.7:8080")))
+    (endpoints,) = steps_of(explain(make_subject(port)), "endpoints")
+    assert endpoints.details == (
+        (Level.OK, "10.244.1.7:8080: ready"),
+        (Level.OK, "10.244.2.7:8080: ready, on standby (priority 1)"),
+    )

@@ -115,3 +115,15 @@ def test_all_errors_of_an_object_are_reported_at_once():
 )
 def test_locks_and_those_that_say_so_are_not_mirrored(metadata, expected):
     assert is_mirrored(endpoints(**metadata)) is expected
+
+
+def test_its_annotations_are_those_of_its_slices():
+    annotations = {"userspace-proxy.io/weight": "5", "userspace-proxy.io/priority": "x"}
+    wire = endpoints(
+        {"addresses": [{"ip": "10.244.1.7"}], "ports": [HTTP]}, annotations=annotations
+    )
+    (item,) = mirror_endpoints(wire)
+    assert item.endpoints == (Endpoint("10.244.1.7", weight=5),)
+    assert item.notes == (
+        "annotation userspace-proxy.io/priority: 'x' is not in 0–65535: it has no effect",
+    )

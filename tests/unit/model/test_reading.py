@@ -250,3 +250,22 @@ class TestNode:
     def test_one_without_a_name_cannot_be(self):
         with pytest.raises(FieldError, match=r"^metadata\.name: is missing$"):
             read_node(WireNode())
+
+
+def test_weight_and_priority_are_those_of_all_endpoints_of_the_slice():
+    metadata = {
+        "name": "cart-x7",
+        "labels": {LABEL: "cart"},
+        "annotations": {
+            "userspace-proxy.io/weight": "5",
+            "userspace-proxy.io/priority": "1",
+            "userspace-proxy.io/wait": "1",
+        },
+    }
+    item = a_slice(
+        metadata=metadata, endpoints=[{"addresses": [ip]} for ip in ("192.0.2.1", "192.0.2.2")]
+    )
+    assert [(e.weight, e.priority) for e in item.endpoints] == [(5, 1)] * 2
+    assert [note.partition(" (")[0] for note in item.notes] == [
+        "annotation userspace-proxy.io/wait is unknown"
+    ]

@@ -70,6 +70,16 @@ class TestOnePort:
             "external IP 203.0.113.9 is not served: external IPs are off",
         ]
 
+    def test_it_has_the_weights_the_priorities_and_the_notes_of_its_slices(self):
+        first = replace(
+            slice_of(Endpoint(POD_A.ip, weight=5), Endpoint(POD_C.ip)), notes=("it is odd",)
+        )
+        second = slice_of(Endpoint(POD_B.ip, priority=1), key="cart-2")
+        port = the_port(service(), first, second)
+        assert port.weights == ((POD_A, 5), (POD_B, 100), (POD_C, 100))
+        assert port.standbys == ((POD_B, 1),)
+        assert [str(note) for note in port.notes] == ["EndpointSlice shop/cart-1: it is odd"]
+
 
 HERE = {"node_name": "node-1", "addresses": ("192.0.2.10",), "cluster_networks": ("10.1.0.0/16",)}
 # The load balancer's, too: under local routes a client on the node that dials it has its address.

@@ -57,6 +57,7 @@ def test_of_a_change_of_endpoints_workers_learn_what_is_new_and_no_more(
             {"handling": Handling(balance=Balance.LEAST_CONNECTIONS)}, id="another-balance"
         ),
         pytest.param({"outside": (POD_A,), "inside": ("10.0.0.0/8",)}, id="a-split"),
+        pytest.param({"weights": ((POD_A, 5),), "standbys": ((POD_B, 1),)}, id="preferences"),
         pytest.param({"admits": (), "handling": Handling(keeps_clients=False)}, id="several"),
     ],
 )

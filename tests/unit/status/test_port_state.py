@@ -13,7 +13,7 @@ from userspace_proxy.policy.causes import (
 from userspace_proxy.status.counted import Waits
 from userspace_proxy.status.port_state import Level, judge
 
-from .views import make_endpoint, make_frontend, make_port
+from .views import make_endpoint, make_frontend, make_port, make_standby
 
 READY = make_endpoint("10.244.1.7:8080", "ready", True)
 REFUSES = dial_failed(SocketAddress("10.244.1.8", 8080), 111, "Connection refused", count=9)
@@ -37,6 +37,12 @@ HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
     ("changes", "level", "sentence"),
     [
         pytest.param({"endpoints": (READY,)}, Level.OK, "Served by 1 endpoint", id="served"),
+        pytest.param(
+            {"endpoints": (READY, make_standby("10.244.1.9:8080"))},
+            Level.OK,
+            "Served by 1 endpoint, 1 on standby",
+            id="standby",
+        ),
         pytest.param(
             {"endpoints": (NOT_READY,) * 3, "reason": "3 endpoints: 3 not ready"},
             Level.ATTENTION,

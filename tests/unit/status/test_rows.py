@@ -8,7 +8,7 @@ from userspace_proxy.status.port_state import Level, judge
 from userspace_proxy.status.rows import DOTS_SHOWN, ENDPOINTS_SHOWN, make_row
 from userspace_proxy.status.selection import Selected
 
-from .views import make_endpoint, make_frontend, make_port
+from .views import make_endpoint, make_frontend, make_port, make_standby
 
 
 def row_of(port, history=None, *, is_open=True, is_alone=False):
@@ -58,6 +58,7 @@ def endpoints(count, state="ready"):
             "not ready",
             id="gone-while-ejected",
         ),
+        pytest.param(make_standby("a"), Level.OK, "ready, on standby (priority 1)", id="standby"),
     ],
 )
 def test_an_endpoint_shows_its_state(endpoint, level, words):

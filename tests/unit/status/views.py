@@ -60,6 +60,12 @@ def make_endpoint(
     return EndpointView(verdict, Traffic(**traffic), ejected_for_s, cause)
 
 
+def make_standby(address: str) -> EndpointView:
+    """Return an endpoint of the second priority, which an endpoint of the first keeps idle."""
+    view = make_endpoint(address)
+    return replace(view, verdict=replace(view.verdict, priority=1, is_standby=True))
+
+
 def _code_of(state: str) -> CauseCode | None:
     if state.startswith("refused"):
         return CauseCode.ENDPOINT_NOT_ALLOWED

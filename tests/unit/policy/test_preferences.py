@@ -1,0 +1,104 @@
+"""Weights and priorities: what they make of usable endpoints."""
+
+import pytest
+
+from userspace_proxy.model import Endpoint
+from userspace_proxy.policy import EndpointVerdict, NodeFacts, Scope, count_local_ready
+
+from ..model.samples import POD_A, POD_B, POD_C, TERMINATING, slice_of
+from .judging import judge, reasons, usable_ips
+
+A, B, C = POD_A.ip, POD_B.ip, POD_C.ip
+
+
+def preferring(**fields):
+    """Return an endpoint for each field's tuple: ``preferring(weight=(5, 0))``."""
+    columns = [[(name, value) for value in values] for name, values in fields.items()]
+    return [
+        Endpoint(ip, **dict(row))
+        for ip, row in zip((A, B, C), zip(*columns, strict=True), strict=False)
+    ]
+
+
+class TestWeights:
+    def test_they_are_those_of_the_slices(self):
+        usable = judge(slice_of(*preferring(weight=(5, 100, 7))))
+        assert usable.weights == ((POD_A, 5), (POD_B, 100), (POD_C, 7))
+        assert [verdict.weight for verdict in usable.verdicts] == [5, 100, 7]
+
+    def test_equal_ones_are_none(self):
+        usable = judge(slice_of(*preferring(weight=(5, 5))))
+        assert (usable.addresses, usable.weights) == ((POD_A, POD_B), ())
+
+    def test_an_endpoint_without_weight_is_not_usable(self):
+        usable = judge(slice_of(*preferring(weight=(0, 5, 5))))
+        assert usable_ips(usable) == [B, C]
+        assert reasons(usable) == ["weight 0: takes no new connections", "ready", "ready"]
+        assert usable.weights == ()
+
+    def test_one_without_weight_on_this_node_is_not_counted_for_load_balancers(self):
+        ready = slice_of(Endpoint(A, node="node-1", weight=0), Endpoint(B, node="node-1"))
+        assert count_local_ready([ready], NodeFacts(node_name="node-1")) == 1
+
+    def test_both_sides_of_a_split_have_theirs(self):
+        usable = judge(
+            slice_of(Endpoint(A, weight=5), Endpoint(B, node="node-1", weight=7)),
+            scope=Scope.LOCAL_FROM_OUTSIDE,
+            node_name="node-1",
+        )
+        assert (usable.outside, usable.weights) == ((POD_B,), ((POD_A, 5), (POD_B, 7)))
+
+
+class TestPriorities:
+    def test_endpoints_of_all_of_them_are_usable_and_later_ones_on_standby(self):
+        usable = judge(slice_of(*preferring(priority=(1, 0, 2))))
+        assert usable.addresses == (POD_A, POD_B, POD_C)
+        assert usable.standbys == ((POD_A, 1), (POD_C, 2))
+        assert [v.is_standby for v in usable.verdicts] == [True, False, True]
+
+    def test_where_none_of_the_first_is_ready_the_next_is_first(self):
+        usable = judge(slice_of(*preferring(priority=(0, 1), ready=(False, True))))
+        assert (usable.addresses, usable.standbys) == ((POD_B,), ())
+        assert [v.is_standby for v in usable.verdicts] == [False, False]
+
+    def test_a_terminating_one_of_the_first_is_no_better_than_a_ready_one_of_the_next(self):
+        active, standby = Endpoint(A, **TERMINATING), Endpoint(B, priority=1)
+        assert usable_ips(judge(slice_of(active, standby))) == [B]
+
+    def test_hints_choose_among_the_endpoints_of_one_priority(self):
+        usable = judge(
+            slice_of(
+                Endpoint(A, hinted_zones=("west",)),
+                Endpoint(B, hinted_zones=("east",), priority=1),
+                Endpoint(C, hinted_zones=("west",), priority=1),
+            ),
+            zone="east",
+        )
+        assert usable_ips(usable) == [A, B], "no endpoint of the first is meant for this zone"
+        assert reasons(usable) == ["ready", "ready", "meant for zone west"]
+
+    def test_the_traffic_policy_comes_first(self):
+        usable = judge(
+            slice_of(Endpoint(A), Endpoint(B, node="node-1", priority=1)),
+            scope=Scope.LOCAL,
+            node_name="node-1",
+        )
+        assert (usable.addresses, usable.standbys) == ((POD_B,), ())
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        pytest.param({}, "", id="neither"),
+        pytest.param({"weight": 0}, "", id="its-reason-is-weight-0"),
+        pytest.param({"weight": 10}, "weight 10", id="weight"),
+        pytest.param({"priority": 1}, "priority 1", id="one-that-serves"),
+        pytest.param(
+            {"priority": 1, "is_standby": True, "weight": 10},
+            "on standby (priority 1), weight 10",
+            id="standby",
+        ),
+    ],
+)
+def test_a_verdict_has_them_in_words(fields, expected):
+    assert EndpointVerdict(POD_A, True, "ready", **fields).preference == expected

@@ -1,0 +1,90 @@
+"""Random choices in proportion to weights: of one endpoint, or of the less loaded one of two."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Container, Sequence
+from itertools import accumulate
+
+from ..model import SocketAddress
+from .power_of_two import RandomNumbers
+from .weights import Weights
+
+# Weights may be fractions while an endpoint starts slowly; random numbers are whole.
+_PARTS = 1000
+
+
+class _Draw:
+    """Draws from a list of endpoints, which is kept until the weights change."""
+
+    def __init__(self, weights: Weights, rng: RandomNumbers) -> None:
+        self._weights = weights
+        self._rng = rng
+        self._endpoints: Sequence[SocketAddress] = ()
+        self._version = -1
+        self._ends: list[int] = []
+        """For each endpoint the end of its part of the random numbers."""
+
+    def arrange(self, endpoints: Sequence[SocketAddress]) -> None:
+        """Draw from these endpoints."""
+        if endpoints is not self._endpoints or self._version != self._weights.version:
+            self._endpoints, self._version = endpoints, self._weights.version
+            parts = (max(1, round(self._weights.of(e) * _PARTS)) for e in endpoints)
+            self._ends = list(accumulate(parts))
+
+    def one(self) -> int:
+        """Return the index of an endpoint."""
+        return bisect_right(self._ends, self._rng.randrange(self._ends[-1]))
+
+    def another(self, first: int) -> int:
+        """Return the index of an endpoint other than the first; there are at least two."""
+        begin = self._ends[first - 1] if first else 0
+        part = self._ends[first] - begin
+        number = self._rng.randrange(self._ends[-1] - part)
+        return bisect_right(self._ends, number if number < begin else number + part)
+
+
+class WeightedRandomChoice:
+    """Gives every endpoint a chance in proportion to its weight, whatever was picked before."""
+
+    def __init__(self, weights: Weights, rng: RandomNumbers) -> None:
+        self._draw = _Draw(weights, rng)
+
+    def pick(
+        self, endpoints: Sequence[SocketAddress], *, skip: Container[SocketAddress] | None = None
+    ) -> SocketAddress | None:
+        """Part of Strategy."""
+        candidates = endpoints if skip is None else [e for e in endpoints if e not in skip]
+        if not candidates:
+            return None
+        self._draw.arrange(candidates)
+        return candidates[self._draw.one()]
+
+
+class WeightedPowerOfTwoChoices:
+    """Draws two endpoints by weight, and picks the one with fewer connections for its weight.
+
+    Args:
+        load: Returns how many connections an endpoint has, pending dials included.
+    """
+
+    def __init__(
+        self, load: Callable[[SocketAddress], int], weights: Weights, rng: RandomNumbers
+    ) -> None:
+        self._load = load
+        self._weights = weights
+        self._draw = _Draw(weights, rng)
+
+    def pick(
+        self, endpoints: Sequence[SocketAddress], *, skip: Container[SocketAddress] | None = None
+    ) -> SocketAddress | None:
+        """Part of Strategy."""
+        candidates = endpoints if skip is None else [e for e in endpoints if e not in skip]
+        if len(candidates) < 2:
+            return candidates[0] if candidates else None
+        self._draw.arrange(candidates)
+        first = self._draw.one()
+        one, other = candidates[first], candidates[self._draw.another(first)]
+        weights = self._weights
+        is_less = self._load(other) * weights.of(one) < self._load(one) * weights.of(other)
+        return other if is_less else one

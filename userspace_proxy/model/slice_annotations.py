@@ -1,0 +1,63 @@
+"""The annotations of EndpointSlices that this proxy follows: weight and priority.
+
+Rule 1: a wrong value changes nothing, and is a note: a problem of the slice's Service.
+Rule 2: this proxy's own key has precedence over Cilium's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from .annotations import DOMAIN, unknown_notes
+from .endpoints import DEFAULT_WEIGHT
+
+ANNOTATION_WEIGHT = DOMAIN + "weight"
+ANNOTATION_PRIORITY = DOMAIN + "priority"
+# Source: Cilium, pkg/annotation: EndpointSliceWeight, an unsigned number of 16 bits.
+ANNOTATION_CILIUM_WEIGHT = "service.cilium.io/weight"
+MAX = 65535
+"""The highest weight, and the highest priority."""
+_KEYS = (ANNOTATION_WEIGHT, ANNOTATION_PRIORITY)
+
+
+class Preference(NamedTuple):
+    """What the annotations of a slice, or of an Endpoints object, ask for."""
+
+    weight: int = DEFAULT_WEIGHT
+    priority: int = 0
+    notes: tuple[str, ...] = ()
+    """What can't be followed, one sentence each."""
+
+
+_NONE = Preference()
+
+
+def read_preference(annotations: Mapping[str, str | None] | None) -> Preference:
+    """Return the weight and the priority of all endpoints of an object.
+
+    An empty value means the same as none.
+    """
+    if not annotations:
+        return _NONE
+    notes: list[str] = []
+    weight = _read(annotations, ANNOTATION_WEIGHT, notes)
+    if weight is None:
+        weight = _read(annotations, ANNOTATION_CILIUM_WEIGHT, notes)
+    priority = _read(annotations, ANNOTATION_PRIORITY, notes)
+    return Preference(
+        DEFAULT_WEIGHT if weight is None else weight,
+        priority or 0,
+        (*notes, *unknown_notes(annotations, _KEYS)),
+    )
+
+
+def _read(annotations: Mapping[str, str | None], key: str, notes: list[str]) -> int | None:
+    text = annotations.get(key)
+    if not text:
+        return None
+    # A length, because Python refuses to read very long numbers.
+    if text.isascii() and text.isdecimal() and len(text) <= len(str(MAX)) and int(text) <= MAX:
+        return int(text)
+    notes.append(f"annotation {key}: {text[:20]!r} is not in 0–{MAX}: it has no effect")
+    return None
