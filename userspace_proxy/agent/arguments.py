@@ -36,14 +36,18 @@ _SEED_MAX = 2**32 - 1
 
 def read_key(namespace: str, name: str) -> ServiceKey:
     """Return the identity of a Service, or raise ValueError or TypeError."""
-    for argument, text in (("namespace", namespace), ("name", name)):
-        if not isinstance(text, str):
-            raise TypeError(f"{argument}: expected a str, got {text!r}")
-        try:
-            check_label(text, argument)
-        except FieldError as exc:
-            raise ValueError(f"{exc.path}: {exc.problem}") from None
-    return ServiceKey(namespace, name)
+    return ServiceKey(read_label(namespace, "namespace"), read_label(name, "name"))
+
+
+def read_label(text: str, argument: str) -> str:
+    """Return a namespace or a name, or raise ValueError or TypeError with the argument's name."""
+    if not isinstance(text, str):
+        raise TypeError(f"{argument}: expected a str, got {text!r}")
+    try:
+        check_label(text, argument)
+    except FieldError as exc:
+        raise ValueError(f"{exc.path}: {exc.problem}") from None
+    return text
 
 
 def read_port(port: int, protocol: str) -> ServicePort:
@@ -52,7 +56,7 @@ def read_port(port: int, protocol: str) -> ServicePort:
         raise TypeError(f"port: expected an int, got {port!r}")
     if not 1 <= port <= 65535:
         raise ValueError(f"port: {port} is not in 1–65535")
-    if protocol not in Protocol.__members__:
+    if protocol not in tuple(Protocol.__members__):
         raise ValueError(f"protocol: {protocol!r} is not TCP or UDP")
     return ServicePort("", port, protocol)
 
@@ -86,7 +90,7 @@ def read_endpoint(endpoint: EndpointAddress) -> SocketAddress:
         host, colon, port_text = endpoint.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
         port = int(port_text) if colon and port_text.isdecimal() else 0
-    elif _is_address(endpoint):
+    elif is_address(endpoint):
         host, port = endpoint[:2]
     else:
         raise TypeError(f"endpoint {endpoint!r}: expected ip:port, or a tuple of IP and port")
@@ -103,15 +107,19 @@ def make_slices(service: Service, endpoints: Iterable[EndpointAddress]) -> list[
     """Return the slices of a Service with one port: one for each family and port of endpoints.
 
     Raises:
-        ValueError: An endpoint isn't an address.
+        ValueError: An endpoint isn't an address, or of a family that the Service doesn't have.
         TypeError: An endpoint has another type, or all of them are one text.
     """
-    if isinstance(endpoints, str):
+    if isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
         raise TypeError(f"endpoints: expected a list of ip:port, got {endpoints!r}")
     protocol = service.ports[0].protocol
+    families = {SocketAddress(ip, 0).family for ip in service.cluster_ips}
     groups: dict[tuple[IPFamily, int], list[Endpoint]] = {}
     for endpoint in endpoints:
         address = read_endpoint(endpoint)
+        if families and address.family not in families:
+            (family,) = families
+            raise ValueError(f"endpoint {address}: expected an {family} address, as the Service's")
         groups.setdefault((address.family, address.port), []).append(Endpoint(address.ip))
     return [
         EndpointSlice(
@@ -125,7 +133,8 @@ def make_slices(service: Service, endpoints: Iterable[EndpointAddress]) -> list[
     ]
 
 
-def _is_address(value: object) -> bool:
+def is_address(value: object) -> bool:
+    """Return whether a value is a tuple of text and number, and perhaps more."""
     return (
         isinstance(value, tuple)
         and len(value) >= 2

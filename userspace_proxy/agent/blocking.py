@@ -191,7 +191,7 @@ class BlockingProxy:
 
         Raises:
             ConfigError: There is no such fault, or an attribute is invalid.
-            LookupError: The Service has no such endpoint.
+            LookupError: There is no such Service, or it has no such endpoint.
         """
         self._thread.do(
             lambda: self._proxy.add_fault(
@@ -227,7 +227,7 @@ class BlockingProxy:
         pinned stays with its endpoint.
 
         Raises:
-            LookupError: The Service has no such endpoint.
+            LookupError: There is no such Service, or it has no such endpoint.
         """
         self._thread.do(lambda: self._proxy.choose_next(service, endpoint))
 

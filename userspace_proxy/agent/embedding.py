@@ -30,6 +30,7 @@ from .arguments import (
     read_endpoint,
     read_handling,
     read_key,
+    read_label,
     read_port,
 )
 from .loopback import free_loopback
@@ -202,7 +203,7 @@ class EmbeddedProxy(Agent):
 
         Raises:
             ConfigError: There is no such fault, or an attribute is invalid.
-            LookupError: The Service has no such endpoint.
+            LookupError: There is no such Service, or it has no such endpoint.
         """
         for each, protocol in self._endpoints_of(service, endpoint).items():
             self.faults.add(
@@ -238,9 +239,11 @@ class EmbeddedProxy(Agent):
         """Return the endpoints of all ports of a Service, or one of them."""
         latest = self._running().latest
         state = latest.services.get(service) if latest is not None else None
+        if state is None:
+            raise LookupError(f"there is no Service {service}")
         have = {
             SocketAddress(e.ip, port.port): Protocol(port.protocol)
-            for item in (state.slices if state is not None else ())
+            for item in state.slices
             for port in item.ports
             if port.protocol in Protocol.__members__
             for e in item.endpoints
@@ -277,7 +280,7 @@ class EmbeddedProxy(Agent):
         pinned stays with its endpoint.
 
         Raises:
-            LookupError: The Service has no such endpoint.
+            LookupError: There is no such Service, or it has no such endpoint.
         """
         (wanted,) = self._endpoints_of(service, endpoint)
         for served in self._ports_of(service):
@@ -314,6 +317,7 @@ class EmbeddedProxy(Agent):
         return ServiceResolver(self._lookups(namespace))
 
     def _lookups(self, namespace: str) -> NamesInNamespace:
+        read_label(namespace, "namespace")
         bind = self._steering.bind if self._steering is not None else Bind.LOOPBACK
         names = ProxyNames(self._running(), self._served_ports or (), bind, self._options)
         return names.search(namespace)

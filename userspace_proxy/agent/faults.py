@@ -14,9 +14,13 @@ from ..faults.datagrams import FaultDatagrams
 from ..faults.server import FaultServer, Mode
 from ..faults.toxics import TYPES, UDP_TYPES, NamedToxic, read_toxic
 from ..model import Protocol, ServiceKey, SocketAddress
+from ..model.similar import did_you_mean
 
 FAIL_FIRST = "fail_first"
 _MODES = {mode.value: mode for mode in Mode if mode is not Mode.PASS}
+
+_TCP = (*TYPES, *_MODES, FAIL_FIRST)
+_UDP = tuple(UDP_TYPES)
 
 _Detour = Callable[[ServiceKey, Mapping[SocketAddress, SocketAddress]], object]
 
@@ -54,6 +58,7 @@ class EndpointFaults:
             ConfigError: There is no such fault, or an attribute is invalid.
         """
         is_udp = protocol is Protocol.UDP
+        _check_type(type_, is_udp=is_udp)
         if not is_udp and type_ in (*_MODES, FAIL_FIRST):
             count = _count(type_, attributes)
             server = self._server(service, endpoint, is_udp=False)
@@ -130,6 +135,16 @@ class EndpointFaults:
     def _redirect(self, service: ServiceKey) -> None:
         servers = self._servers[service]
         self._detour(service, {endpoint: server.address for endpoint, server in servers.items()})
+
+
+def _check_type(type_: str, *, is_udp: bool) -> None:
+    known, others = (_UDP, _TCP) if is_udp else (_TCP, _UDP)
+    if type_ in known:
+        return
+    if type_ in others:
+        raise ConfigError(f"fault {type_} is for {'TCP' if is_udp else 'UDP'} only")
+    hint = did_you_mean(type_, known) or f"known: {', '.join(known)}"
+    raise ConfigError(f"there is no fault {type_!r}", hint=hint)
 
 
 def _count(type_: str, attributes: Mapping[str, int]) -> int:

@@ -12,7 +12,7 @@ from ..faults.toxics import NamedToxic
 from ..faults.toxiproxy import ProxyInfo, ToxiproxyApi
 from ..model import IPFamily, Protocol, SocketAddress
 from .added_service import AddedService
-from .arguments import read_endpoint
+from .arguments import is_address, read_endpoint
 from .embedding import EmbeddedProxy
 
 _NAMESPACE = "toxiproxy"
@@ -36,8 +36,11 @@ async def serve_toxiproxy(proxy: EmbeddedProxy, bind: tuple[str, int]) -> tuple[
     """Serve the API until the proxy stops, and return the address.
 
     Raises:
+        TypeError: The address is something else.
         ListenError: The address isn't available.
     """
+    if not is_address(bind):
+        raise TypeError(f"bind: expected a tuple of IP address and port, got {bind!r}")
     api = ToxiproxyApi(ToxiproxyProxies(proxy))
     proxy.at_end(api.close)
     return await api.serve(bind)

@@ -16,6 +16,7 @@ from ..model.similar import did_you_mean
 UPSTREAM, DOWNSTREAM = "upstream", "downstream"
 STREAMS = (UPSTREAM, DOWNSTREAM)
 _MAX = 2**53
+_PERCENT_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +150,19 @@ def read_toxic(
     for key, value in attributes.items():
         if key not in known:
             raise ConfigError(f"toxic {type_} has no {key!r}", hint=_near(key, known))
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX:
-            raise ConfigError(f"toxic {type_}: {key}: {value!r} is not a number from 0")
+        highest = _PERCENT_MAX if key == "percent" else _MAX
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= highest:
+            to = f" to {highest}" if highest != _MAX else ""
+            raise ConfigError(f"toxic {type_}: {key}: {value!r} is not a whole number from 0{to}")
     if stream not in STREAMS:
         raise ConfigError(f"toxic {type_}: stream {stream!r} is not upstream or downstream")
-    if isinstance(toxicity, bool) or not 0 <= toxicity <= 1:
+    if not _is_share(toxicity):
         raise ConfigError(f"toxic {type_}: toxicity {toxicity!r} is not a number from 0 to 1")
     return NamedToxic(name or f"{type_}_{stream}", stream, toxic(**attributes), float(toxicity))
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _near(word: str, known: Collection[str]) -> str:

@@ -186,7 +186,7 @@ class ToxiproxyApi:
             _attributes(wanted),
             name=str(wanted.get("name") or ""),
             stream=str(wanted.get("stream") or DOWNSTREAM).lower(),
-            toxicity=_toxicity(wanted, 1.0),
+            toxicity=wanted.get("toxicity", 1.0),
         )
         if any(have.name == toxic.name for have in proxy.toxics):
             raise _ApiError(409, "toxic already exists")
@@ -203,7 +203,7 @@ class ToxiproxyApi:
             {**old.toxic.attributes(), **_attributes(wanted)},
             name=old.name,
             stream=old.stream,
-            toxicity=_toxicity(wanted, old.toxicity),
+            toxicity=wanted.get("toxicity", old.toxicity),
         )
         self._services.set_toxic(self._of(request).name, toxic)
         return _json(_toxic(toxic))
@@ -277,13 +277,6 @@ def _attributes(wanted: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(attributes, dict):
         raise _ApiError(400, "bad request body: attributes: expected dict")
     return attributes
-
-
-def _toxicity(wanted: Mapping[str, Any], otherwise: float) -> float:
-    toxicity = wanted.get("toxicity", otherwise)
-    if isinstance(toxicity, bool) or not isinstance(toxicity, int | float):
-        raise _ApiError(400, "bad request body: toxicity: expected a number")
-    return toxicity
 
 
 def _proxy(proxy: ProxyInfo) -> dict[str, object]:

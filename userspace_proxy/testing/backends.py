@@ -11,30 +11,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import os
 import signal
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..agent.arguments import EndpointAddress, read_endpoint
+from ..agent.arguments import read_endpoint
 from ..agent.loop_thread import LoopThread
 from ..errors import SandboxError
 from ..faults.stream import reset
 from ..model import SocketAddress
-from .http_serving import HttpAnswer, HttpHandler, HttpRequest, serve_http
+from .backend_arguments import BackendLike, StreamHandler, check_backend, stream_handler
+from .http_serving import HttpAnswer, HttpHandler, HttpRequest
 from .places import BackendPlace
 
 if TYPE_CHECKING:
     from ..sandbox import Pod
-
-StreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-BackendLike = EndpointAddress | HttpHandler | StreamHandler | list[str]
-"""What a backend can be made of."""
 
 _COMMAND_READY_S = 20.0
 _COMMAND_ENDS_S = 5.0
@@ -75,6 +71,7 @@ class Backend:
         self.is_draining = False
         self._place = place
         self._control: FaultControl | None = None
+        self._is_closed = False
 
     def __repr__(self) -> str:
         return f"<Backend {self.name} at {self.address}{self._state()}>"
@@ -92,7 +89,11 @@ class Backend:
         return pod
 
     def start(self) -> None:
-        """Serve again, at the same address. Idempotent."""
+        """Serve again, at the same address. Idempotent.
+
+        Raises:
+            LookupError: Its Service was removed.
+        """
         raise TypeError(f"{self!r} is served by another program: it can't be started here")
 
     def stop(self) -> None:
@@ -115,12 +116,17 @@ class Backend:
         """Say who sets faults of the Service to which it belongs."""
         self._control = control
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise LookupError(f"{self!r} can't be started: its Service was removed")
+
     def _controlled(self) -> FaultControl:
         assert self._control is not None, "it belongs to a Service"
         return self._control
 
     def close(self) -> None:
-        """End everything that belongs to it. Idempotent."""
+        """End everything that belongs to it, for good. Idempotent."""
+        self._is_closed = True
         if self.is_own:
             self.stop()
             self._place.leave()
@@ -146,6 +152,7 @@ class StreamBackend(Backend):
 
     def start(self) -> None:
         """Part of Backend."""
+        self._check_open()
         if self._server is None:
             sock = self._place.bind(socket.SOCK_STREAM, self.address)
             self.address = SocketAddress(*sock.getsockname()[:2])
@@ -189,6 +196,7 @@ class UdpBackend(Backend):
 
     def start(self) -> None:
         """Part of Backend."""
+        self._check_open()
         if self._transport is None:
             sock = self._place.bind(socket.SOCK_DGRAM, self.address)
             self.address = SocketAddress(*sock.getsockname()[:2])
@@ -244,6 +252,7 @@ class CommandBackend(Backend):
         Raises:
             SandboxError: It can't be started, ends, or doesn't listen in time.
         """
+        self._check_open()
         if self._process is not None:
             return
         where = {"HOST": self.address.ip, "PORT": str(self.address.port)}
@@ -309,26 +318,23 @@ def make_backend(
 
     Args:
         like: What it is made of; None: an HTTP or UDP server that answers its name.
-        find_place: Returns where it listens, if it isn't served by somebody else.
+        find_place: Returns where it listens, if it isn't served by another program.
 
     Raises:
         TypeError: Nothing can be made of it.
         ValueError: It is a text that isn't an address.
         SandboxError: A program doesn't start.
     """
+    check_backend(like, protocol)
     if isinstance(like, str | tuple):
         return Backend(name, read_endpoint(like), BackendPlace())
-    if callable(like) and protocol == "UDP":
-        raise TypeError("a function can't be a UDP backend: backends=2 makes two that answer")
-    if not (like is None or callable(like) or isinstance(like, list)):
-        raise TypeError(f"backend {like!r}: expected a function, a command, an address or a number")
     place = find_place()
     try:
         if isinstance(like, list):
             return CommandBackend(name, like, place)
         if like is None and protocol == "UDP":
             return UdpBackend(name, thread, place)
-        return StreamBackend(name, thread, _stream_handler(like or http(f"{name}\n")), place)
+        return StreamBackend(name, thread, stream_handler(like or http(f"{name}\n")), place)
     except BaseException:
         place.leave()
         raise
@@ -338,17 +344,6 @@ def _replace(word: str, values: Mapping[str, str]) -> str:
     for placeholder, value in values.items():
         word = word.replace(placeholder, value)
     return word
-
-
-def _stream_handler(function: Callable[..., Any]) -> StreamHandler:
-    """Return a function of two arguments as it is; one of one argument answers HTTP requests."""
-    if len(inspect.signature(function).parameters) == 2:
-        return function
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await serve_http(reader, writer, function)
-
-    return serve
 
 
 __all__ = [

@@ -192,6 +192,8 @@ class ServedService(abc.ABC):
         Raises:
             AssertionError: It doesn't hold after the timeout; the text has the counters.
         """
+        if not callable(predicate):
+            raise TypeError(f"eventually: expected a function of the Service, got {predicate!r}")
         deadline, pause = time.monotonic() + timeout_s, threading.Event()
         while True:
             failed: AssertionError | None = None

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from ..agent.arguments import EndpointAddress, make_slices, read_endpoint
+from ..agent.arguments import EndpointAddress, make_slices, read_endpoint, read_key
 from ..agent.loop_thread import LoopThread
-from ..model import Balance, EndpointSlice, Service, ServiceKey, SocketAddress
+from ..model import Balance, EndpointSlice, ServiceKey, SocketAddress
 from ..status.view import StatusView
-from .backends import Backend, BackendLike, make_backend
+from .backend_arguments import BackendLike, read_backends
+from .backends import Backend, make_backend
 from .places import BackendPlace
 from .served_service import ProxyCalls, ServedService, ServiceHandle
 
@@ -79,12 +80,13 @@ class Services:
             balance: How backends are chosen: see ``Proxy.add_service``.
             seed: The same seed gives the same choices in each run.
         """
-        earlier = self._made.get(ServiceKey(namespace, name))
+        likes = read_backends(backends, protocol)
+        earlier = self._made.get(read_key(namespace, name))
         if earlier is not None:
             earlier.remove()
         cluster_ip = cluster_ip or self._free_cluster_ip()
         with contextlib.ExitStack() as undo:
-            made = self._make_backends(undo, name, backends, protocol, cluster_ip, namespace)
+            made = self._make_backends(undo, name, likes, protocol, cluster_ip, namespace)
             handle = self._calls().add_service(
                 name,
                 port=port,
@@ -106,15 +108,14 @@ class Services:
         self,
         undo: contextlib.ExitStack,
         name: str,
-        backends: int | Iterable[BackendLike],
+        likes: Sequence[BackendLike | None],
         protocol: str,
         cluster_ip: str | None,
         namespace: str,
     ) -> list[Backend]:
         """Return backends, started; the stack gets what ends them."""
         made = []
-        wanted = [None] * backends if isinstance(backends, int) else backends
-        for number, like in enumerate(wanted, 1):
+        for number, like in enumerate(likes, 1):
             backend = make_backend(
                 like,
                 name=f"{name}-{number}",
@@ -157,6 +158,7 @@ class ProxiedService(ServedService):
         self._forget = forget
         self._backends = list(backends)
         self._handle = handle
+        self._is_removed = False
         self._endpoints = [backend.address for backend in backends]
         for backend in backends:
             backend.attach(self._control)
@@ -176,26 +178,33 @@ class ProxiedService(ServedService):
 
     @property
     def endpoints(self) -> list[SocketAddress]:
-        """Where its connections go; may be set to other addresses, or to none."""
+        """Where its connections go; may be set to other addresses or backends, or to none."""
         return list(self._endpoints)
 
     @endpoints.setter
-    def endpoints(self, endpoints: Iterable[EndpointAddress]) -> None:
-        self._endpoints = [read_endpoint(endpoint) for endpoint in endpoints]
-        self._put()
+    def endpoints(self, endpoints: Iterable[EndpointAddress | Backend]) -> None:
+        if isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
+            raise TypeError(f"endpoints: expected a list of ip:port, got {endpoints!r}")
+        addresses = [e.address if isinstance(e, Backend) else read_endpoint(e) for e in endpoints]
+        slices = self._slices(addresses)
+        self._endpoints = addresses
+        self._put(slices)
 
     def drain(self, backend: Backend) -> None:
         """Make a backend terminate: its connections go on, and new ones go to the others.
 
         While no other backend is ready, new ones still go to it, as in Kubernetes (KEP-1669).
+
+        Raises:
+            LookupError: It isn't one of ``backends``, or the Service was removed.
         """
-        backend.is_draining = True
-        self._put()
+        self._own(backend).is_draining = True
+        self._put(self._slices(self._endpoints))
 
     def undrain(self, backend: Backend) -> None:
         """Make a backend ready again."""
-        backend.is_draining = False
-        self._put()
+        self._own(backend).is_draining = False
+        self._put(self._slices(self._endpoints))
 
     def served_addresses(self) -> list[SocketAddress]:
         """Part of ServedService: its own, and those of the backends of this process."""
@@ -212,18 +221,25 @@ class ProxiedService(ServedService):
             self.end_backends()
 
     def end_backends(self) -> None:
-        """End its backends, without a word to the proxy. Idempotent."""
+        """End its backends, while the proxy isn't told. Idempotent."""
+        self._is_removed = True
         self._forget(self)
         for backend in self.backends:
             backend.close()
 
-    def _put(self) -> None:
-        slices = make_slices(self._service(), self._endpoints)
-        draining = {backend.address for backend in self.backends if backend.is_draining}
-        self._proxy.put(self._service(), [_with_draining(item, draining) for item in slices])
+    def _own(self, backend: Backend) -> Backend:
+        if backend not in self._backends:
+            raise LookupError(f"{self.key} has no backend {backend!r}: give one of its backends")
+        return backend
 
-    def _service(self) -> Service:
-        return self._handle.service
+    def _slices(self, endpoints: Sequence[SocketAddress]) -> list[EndpointSlice]:
+        if self._is_removed:
+            raise LookupError(f"{self.key} was removed or replaced")
+        return make_slices(self._handle.service, endpoints)
+
+    def _put(self, slices: Sequence[EndpointSlice]) -> None:
+        draining = {backend.address for backend in self.backends if backend.is_draining}
+        self._proxy.put(self._handle.service, [_with_draining(item, draining) for item in slices])
 
 
 def _with_draining(item: EndpointSlice, draining: set[SocketAddress]) -> EndpointSlice:

@@ -34,6 +34,8 @@ class ServiceStats:
     """By the backend's name, or its address."""
 
     def __getitem__(self, endpoint: str) -> Traffic:
+        if endpoint not in self.endpoints:
+            raise KeyError(f"{endpoint!r} is not one of {', '.join(self.endpoints) or 'none'}")
         return self.endpoints[endpoint]
 
     def __repr__(self) -> str:

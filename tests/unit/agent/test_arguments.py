@@ -1,6 +1,7 @@
 """Arguments of an embedded proxy: what is accepted, and how errors name what isn't."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -50,6 +51,7 @@ def test_a_port_is_read():
         pytest.param(True, "TCP", TypeError, "port: expected an int, got True", id="bool"),
         pytest.param(0, "TCP", ValueError, "port: 0 is not in 1–65535", id="zero"),
         pytest.param(65536, "TCP", ValueError, "port: 65536 is not in 1–65535", id="too-large"),
+        pytest.param(80, ["TCP"], ValueError, "protocol: ['TCP'] is not TCP", id="list"),
         pytest.param(80, "tcp", ValueError, "protocol: 'tcp' is not TCP or UDP", id="protocol"),
     ],
 )
@@ -142,7 +144,8 @@ def test_an_invalid_endpoint_is_an_error(given, error, words):
 
 def test_endpoints_are_grouped_into_slices_by_family_and_port():
     addresses = ["192.0.2.1:80", "192.0.2.2:80", "192.0.2.1:81", "[2001:db8::1]:80"]
-    slices = make_slices(service("web", "127.99.0.1"), addresses)
+    dual = replace(service("web", "127.99.0.1"), cluster_ips=("127.99.0.1", "fd00::1"))
+    slices = make_slices(dual, addresses)
     assert [s.key.name for s in slices] == ["web-4-80", "web-4-81", "web-6-80"]
     assert [[e.ip for e in s.endpoints] for s in slices] == [
         ["192.0.2.1", "192.0.2.2"],
@@ -152,6 +155,13 @@ def test_endpoints_are_grouped_into_slices_by_family_and_port():
     assert all(s.service == WEB for s in slices)
 
 
-def test_one_text_is_not_a_list_of_endpoints():
+@pytest.mark.parametrize("given", ["1.1.1.1:80", None, 7])
+def test_endpoints_must_be_a_list(given):
     with pytest.raises(TypeError, match="endpoints: expected a list of ip:port, got"):
-        make_slices(service("web", "127.99.0.1"), "1.1.1.1:80")
+        make_slices(service("web", "127.99.0.1"), given)
+
+
+def test_an_endpoint_that_clients_could_not_reach_is_an_error():
+    words = "endpoint [::1]:80: expected an IPv4 address, as the Service's"
+    with pytest.raises(ValueError, match=re.escape(words)):
+        make_slices(service("web", "127.99.0.1"), ["[::1]:80"])

@@ -69,9 +69,11 @@ async def test_a_fault_of_the_same_name_is_replaced(rig):
 async def test_udp_has_faults_of_its_own(rig):
     rig.add("loss", service=DNS, protocol=Protocol.UDP, percent=50)
     assert rig.faults.of(DNS) == {ONE: ["loss(percent=50) downstream"]}
-    with pytest.raises(ConfigError, match="there is no toxic 'refuse'"):
+    with pytest.raises(ConfigError, match=r"there is no fault 'los'.*did you mean loss"):
+        rig.add("los", service=DNS, protocol=Protocol.UDP)
+    with pytest.raises(ConfigError, match="fault refuse is for TCP only"):
         rig.add("refuse", service=DNS, protocol=Protocol.UDP)
-    with pytest.raises(ConfigError, match="there is no toxic 'loss'"):
+    with pytest.raises(ConfigError, match="fault loss is for UDP only"):
         rig.add("loss", percent=50)
 
 

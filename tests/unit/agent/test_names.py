@@ -195,6 +195,12 @@ async def test_without_dnspython_the_error_names_the_extra(monkeypatch):
         await Proxy(options=DNS).start()
 
 
+async def test_names_are_searched_in_a_namespace_that_can_exist():
+    async with Proxy() as proxy:
+        with pytest.raises(ValueError, match="namespace: 'Shop' is not a DNS label"):
+            proxy.names("Shop")
+
+
 async def test_names_need_a_running_proxy():
     with pytest.raises(RuntimeError, match="isn't running"):
         Proxy().names()

@@ -152,6 +152,11 @@ def test_an_upstream_that_cannot_be_dialled_is_an_error(call, upstream, words):
     assert words in json.loads(caught.value.read())["error"]
 
 
+def test_only_an_address_can_be_bound(proxy):
+    with pytest.raises(TypeError, match="bind: expected a tuple of IP address and port, got 8474"):
+        proxy.serve_toxiproxy(8474)
+
+
 def test_names_that_differ_only_for_toxiproxy_are_two_proxies(call, upstream):
     for name in ("a_b", "a-b"):
         call("POST", "/proxies", {"name": name, "upstream": upstream})

@@ -5,6 +5,7 @@ import pytest
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.faults.toxics import (
     TYPES,
+    UDP_TYPES,
     Bandwidth,
     Latency,
     NamedToxic,
@@ -71,12 +72,12 @@ def test_a_toxic_is_read(given, toxic):
         ),
         pytest.param(
             {"type_": "latency", "attributes": {"latency": -1}},
-            "toxic latency: latency: -1 is not a number from 0",
+            "toxic latency: latency: -1 is not a whole number from 0",
             id="negative",
         ),
         pytest.param(
             {"type_": "latency", "attributes": {"latency": True}},
-            "latency: True is not a number",
+            "latency: True is not a whole number",
             id="bool",
         ),
         pytest.param(
@@ -88,6 +89,16 @@ def test_a_toxic_is_read(given, toxic):
             {"type_": "latency", "attributes": {}, "toxicity": 1.5},
             "toxicity 1.5 is not a number from 0 to 1",
             id="toxicity",
+        ),
+        pytest.param(
+            {"type_": "latency", "attributes": {}, "toxicity": "1"},
+            "toxicity '1' is not a number from 0 to 1",
+            id="toxicity-text",
+        ),
+        pytest.param(
+            {"type_": "loss", "attributes": {"percent": 101}, "types": UDP_TYPES},
+            "percent: 101 is not a whole number from 0 to 100",
+            id="percent",
         ),
     ],
 )

@@ -184,7 +184,7 @@ async def test_it_tells_its_version(call):
             "/proxies/web/toxics/latency_downstream",
             {"toxicity": "1"},
             400,
-            "toxicity: expected a number",
+            "toxicity '1' is not a number from 0 to 1",
             id="toxicity",
         ),
     ],

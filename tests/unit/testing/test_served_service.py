@@ -31,6 +31,11 @@ def test_eventually_fails_with_the_counters(proxy):
         web.eventually(lambda web: web.stats.connections, timeout_s=0.02)
 
 
+def test_eventually_takes_a_function(proxy):
+    with pytest.raises(TypeError, match="expected a function of the Service, got True"):
+        proxy.service("web").eventually(True)
+
+
 def test_an_assertion_inside_eventually_is_the_cause_of_the_failure(proxy):
     def three(web):
         assert web.stats.connections == 3

@@ -55,3 +55,49 @@ def test_what_replaced_it_stays_when_it_is_removed_again(proxy):
     assert proxy.services == (second,)
     with socket.create_connection(second.address, timeout=5):
         pass
+
+
+def test_a_wrong_argument_leaves_the_service_of_that_name_as_it_was(proxy):
+    web = proxy.service("web")
+    with pytest.raises(TypeError, match="backends: expected a number or a list"):
+        proxy.service("web", backends="127.0.0.1:80")
+    assert proxy.services == (web,)
+
+
+def test_a_wrong_argument_ends_the_backends_that_were_started(proxy):
+    with pytest.raises(ValueError, match="port: 0 is not in"):
+        proxy.service("web", port=0, backends=1)
+    assert proxy.services == ()
+
+
+def test_its_endpoints_may_be_backends(proxy):
+    web = proxy.service("web", backends=2)
+    web.endpoints = [web.backends[1]]
+    assert web.endpoints == [web.backends[1].address]
+
+
+@pytest.mark.parametrize("given", ["127.0.0.1:80", None, [None]])
+def test_wrong_endpoints_are_an_error_and_change_nothing(proxy, given):
+    web = proxy.service("web")
+    with pytest.raises(TypeError, match="expected"):
+        web.endpoints = given
+    assert web.endpoints == [web.backends[0].address]
+
+
+def test_only_its_own_backends_can_be_drained(proxy):
+    web, other = proxy.service("web"), proxy.service("other")
+    with pytest.raises(LookupError, match="default/web has no backend <Backend other-1 at"):
+        web.drain(other.backends[0])
+
+
+def test_a_service_that_was_removed_is_not_revived(proxy):
+    web = proxy.service("web")
+    web.remove()
+    for call in (lambda: web.drain(web.backends[0]), lambda: setattr(web, "endpoints", [])):
+        with pytest.raises(LookupError, match="default/web was removed or replaced"):
+            call()
+    with pytest.raises(LookupError, match="there is no Service default/web"):
+        web.fault("refuse")
+    with pytest.raises(LookupError, match="can't be started: its Service was removed"):
+        web.backends[0].start()
+    assert not proxy.status().ports

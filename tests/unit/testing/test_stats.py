@@ -1,5 +1,7 @@
 """The counters of one Service."""
 
+import pytest
+
 from userspace_proxy.testing.stats import stats_of
 
 from ..status.views import make_endpoint, make_port
@@ -27,3 +29,9 @@ def test_endpoints_are_found_by_the_names_of_backends_or_by_address():
 def test_a_service_that_is_not_served_has_no_counters():
     stats = stats_of("shop/web", [], {})
     assert (stats.connections, stats.state, dict(stats.endpoints)) == (0, "not served", {})
+
+
+def test_an_unknown_endpoint_is_an_error_with_the_known_ones():
+    stats = stats_of("shop/web", [make_port(endpoints=(ONE,))], {"10.244.0.1:80": "web-1"})
+    with pytest.raises(KeyError, match="'web-2' is not one of web-1"):
+        stats["web-2"]
