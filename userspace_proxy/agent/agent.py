@@ -224,6 +224,7 @@ class Agent:
             keeps_net_raw=steering.name != "none" and self._options.preserves_client_address,
             label=label,
             predecessors=self._predecessors,
+            dialer=self._options.dialer,
         )
         plane.start()
         self._stack.callback(plane.close)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..dataplane import Tuning
+from ..dataplane import Dialer, Tuning
 from ..model import SocketAddress
 from ..names import CLUSTER_DOMAIN
 from ..status.listening import ListenAt
@@ -48,6 +48,8 @@ class Options:
     tuning: Tuning = field(default_factory=Tuning)
     workers: int | None = None
     """How many processes carry the traffic; None: the caller's event loop does."""
+    dialer: Dialer | None = None
+    """Reaches the endpoints of TCP in another way than by their addresses, without ``workers``."""
     min_sync_period_s: float = 0.0
     """Seconds between the beginnings of two rounds."""
     health: ListenAt | None = None

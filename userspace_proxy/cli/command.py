@@ -74,7 +74,8 @@ class Command:
     run: Callable[[Given], int]
     """Returns the exit status."""
     arguments: str = ""
-    """As in the usage line: ``[NAMESPACE/NAME]``; one word in brackets may be left out."""
+    """As in the usage line: ``[NAMESPACE/NAME]``; one word in brackets may be left out, and
+    repeated if it ends with dots: ``[NAMESPACE/NAME...]``."""
     choices: tuple[str, ...] = ()
     """The values of the argument; empty where they can't be listed."""
     details: tuple[str, ...] = ()
@@ -143,7 +144,7 @@ class Command:
         wanted = len(self.arguments.split())
         least = 0 if self.arguments.startswith("[") else wanted
         usage = f"usage: {PROGRAM} {self.usage}"
-        if len(arguments) > wanted:
+        if len(arguments) > wanted and not self.arguments.endswith("...]"):
             hint = "write a value with its flag: --flag=value" if self.takes_settings else usage
             raise ConfigError(f"unexpected argument {arguments[wanted]!r}", hint=hint)
         if len(arguments) < least:

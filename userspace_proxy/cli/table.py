@@ -77,6 +77,12 @@ def _sandbox(given: Given) -> int:
     return sandbox(given)
 
 
+def _forward(given: Given) -> int:
+    from .forward import forward
+
+    return forward(given)
+
+
 def _completion(given: Given) -> int:
     from .completion import completion_script
 
@@ -272,6 +278,43 @@ _ROWS = (
         ),
         exits=((DONE, "the command's own exit status"), (FAILED, "it could not be started")),
         takes_program=True,
+    ),
+    Command(
+        "forward",
+        "serve a cluster's Services on this machine, through the API server's port-forward",
+        _forward,
+        arguments="[NAMESPACE/NAME...]",
+        details=(
+            (
+                "Each Service gets a loopback address of its own, and its names by DNS; without "
+                "names of Services, all of a namespace do. Connections are balanced, and a pod "
+                "that is gone costs none. It needs no root and changes nothing on the machine. TCP."
+            ),
+            (
+                "Without --kubeconfig it reads that of kubectl. It needs the rights to list and "
+                "watch Services and EndpointSlices, and to get and create pods/portforward."
+            ),
+        ),
+        flags=(
+            CommandFlag(
+                "namespace",
+                "namespace of the Services (that of the kubeconfig's context)",
+                "NAME",
+                short="n",
+            ),
+            CommandFlag("all-namespaces", "forward the Services of all namespaces", short="A"),
+        ),
+        takes_settings=True,
+        examples=(
+            "forward",
+            "forward shop/web shop/db",
+            "forward -n shop --dns-bind-address=127.0.0.1:5353",
+            "forward -A --kubeconfig=admin.conf",
+        ),
+        exits=(
+            (DONE, "ended by a signal"),
+            (FAILED, "the API server can't be reached, or denies it"),
+        ),
     ),
     Command(
         "cleanup",

@@ -11,6 +11,7 @@ event loop the caller runs, and raw non-blocking sockets.
 from .counters import CounterTable, EndpointCounters, GroupCounters
 from .dataplane import AnyListener, DataPlane
 from .descriptors import raise_descriptor_limit
+from .dialer import Dialer, Opened
 from .durations import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, DurationCounts, Durations
 from .endpoint_group import EndpointGroup
 from .memory import MemoryState
@@ -28,12 +29,14 @@ __all__ = [
     "AnyListener",
     "CounterTable",
     "DataPlane",
+    "Dialer",
     "DurationCounts",
     "Durations",
     "EndpointCounters",
     "EndpointGroup",
     "GroupCounters",
     "MemoryState",
+    "Opened",
     "Serving",
     "Streak",
     "StreakPart",

@@ -19,6 +19,7 @@ from itertools import islice
 
 from ..kernel.memory_limits import MemoryLimit
 from ..model import Protocol, SocketAddress
+from .dialer import Dialer
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .tcp_connections import TcpConnections
@@ -34,7 +35,10 @@ AnyListener = TcpListener | UdpListener
 
 
 class DataPlane:
-    """Carries the traffic of one event loop, asyncio's own or uvloop's."""
+    """Carries the traffic of one event loop, asyncio's own or uvloop's.
+
+    A dialer replaces the dials of TCP; None: endpoints are dialled at their addresses.
+    """
 
     def __init__(
         self,
@@ -42,8 +46,9 @@ class DataPlane:
         tuning: Tuning | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        dialer: Dialer | None = None,
     ) -> None:
-        self.engine = Engine(loop, tuning, clock=clock)
+        self.engine = Engine(loop, tuning, clock=clock, dialer=dialer)
         self.connections = TcpConnections(self.engine)
         self.flows = UdpFlows(self.engine)
         self._listeners: set[AnyListener] = set()

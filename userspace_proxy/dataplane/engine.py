@@ -12,6 +12,7 @@ from collections.abc import Callable
 from .client_address import ClientAddressDialer
 from .connection_log import ConnectionLog
 from .descriptors import Descriptors
+from .dialer import Dialer
 from .memory import Memory
 from .pipes import PipePool
 from .reactor import Reactor
@@ -27,6 +28,7 @@ class Engine:
         tuning: Tuning | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        dialer: Dialer | None = None,
     ) -> None:
         self.loop = loop
         self.tuning = tuning or Tuning()
@@ -38,6 +40,7 @@ class Engine:
         self.client_dialer = ClientAddressDialer()
         share = self.tuning.connection_log
         self.connection_log = ConnectionLog(share) if share else None
+        self.dialer = dialer
 
     def close(self) -> None:
         """Deliver nothing more; sockets stay open and are their owners'. Idempotent."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..model import SocketAddress
@@ -53,6 +54,7 @@ class TcpDial:
     """
 
     __slots__ = (
+        "_cancel_dial",
         "_dialled_at",
         "_endpoint_socket",
         "_is_dialling",
@@ -96,6 +98,8 @@ class TcpDial:
         self._tried: set[SocketAddress] | None = None
         """Endpoints that failed; most connections need no set."""
         self._is_dialling = False
+        self._cancel_dial: Callable[[], None] | None = None
+        """Gives up the dialer's dial in progress; None where endpoints are dialled by connect."""
         self._dialled_at: float | None = None
         """When the last dial began; None before the first one."""
 
@@ -197,6 +201,10 @@ class TcpDial:
 
     def _connect(self, endpoint: SocketAddress) -> int:
         """Begin a dial; returns 0 if it is in progress, else the errno of its failure."""
+        if self.owner.engine.dialer is not None:
+            self._cancel_dial = self.owner.engine.dialer.dial(endpoint, self._on_opened)
+            self._dial_began(endpoint)
+            return 0
         self.shows_local_client = False
         try:
             sock, number = self.owner.engine.client_dialer.dial_for(
@@ -213,14 +221,34 @@ class TcpDial:
                 number = exc.errno or errno.ENOMEM
             else:
                 self._endpoint_socket = sock
-                self._is_dialling = True
-                self._dialled_at = self.reactor.now
-                if self.group.tracks_load:
-                    self.group.dial_began(endpoint)
-                self.owner.dial_deadlines.start(self, self.reactor.now)
+                self._dial_began(endpoint)
                 return 0
         sock.close()
         return number
+
+    def _dial_began(self, endpoint: SocketAddress) -> None:
+        self._is_dialling = True
+        self._dialled_at = self.reactor.now
+        if self.group.tracks_load:
+            self.group.dial_began(endpoint)
+        self.owner.dial_deadlines.start(self, self.reactor.now)
+
+    def _on_opened(self, outcome: _socket.socket | int) -> None:
+        """Take the outcome of the dialer's dial."""
+        self._cancel_dial = None
+        self.reactor.tick()
+        if not isinstance(outcome, int):
+            try:
+                self.reactor.register(outcome, _DIAL_EVENTS, self._on_dialling)
+            except OSError as exc:
+                outcome.close()
+                outcome = exc.errno or errno.ENOMEM
+            else:
+                self._endpoint_socket = outcome
+                return
+        self._end_dial()
+        self._dial_failed(outcome)
+        self.dial()
 
     def check_locality(self) -> None:
         """Set ``shows_local_client``, from what is known of the node's links now."""
@@ -259,6 +287,9 @@ class TcpDial:
     def _end_dial(self) -> None:
         if self._is_dialling:
             self._is_dialling = False
+            if self._cancel_dial is not None:
+                self._cancel_dial()
+                self._cancel_dial = None
             self.owner.dial_deadlines.stop(self)
             if self.group.tracks_load and self.endpoint is not None:
                 self.group.dial_ended(self.endpoint)
@@ -279,10 +310,11 @@ class TcpDial:
 
     def _give_up_dial(self) -> bool:
         """End the dial in progress, if any; returns False if the caller has nothing left to do."""
+        is_opening = self._cancel_dial is not None
         self._end_dial()
         self.reactor.tick()
-        if self._endpoint_socket is not None:
-            if is_connected(self._endpoint_socket):
+        if is_opening or self._endpoint_socket is not None:
+            if self._endpoint_socket is not None and is_connected(self._endpoint_socket):
                 # The loop was held up: the event is still to come.
                 return False
             self._drop_endpoint_socket()

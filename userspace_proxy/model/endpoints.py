@@ -35,6 +35,8 @@ class Endpoint:
     """Its share of new connections, in proportion to the others' weights; 0: it takes none."""
     priority: int = 0
     """0 is first; endpoints of a higher number are on standby while one of a lower is usable."""
+    pod: str = ""
+    """Name of the pod whose address it is, if that was asked for; empty: unknown, or no pod."""
 
 
 @dataclass(frozen=True, slots=True)

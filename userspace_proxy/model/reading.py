@@ -29,6 +29,7 @@ from .wire import (
     WireEndpointSlice,
     WireHint,
     WireNode,
+    WireTargetRef,
 )
 
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
@@ -41,12 +42,15 @@ TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
 _NO_CONDITIONS = WireConditions()
 
 
-def read_slice(wire: WireEndpointSlice, *, with_headless: bool = False) -> EndpointSlice | None:
+def read_slice(
+    wire: WireEndpointSlice, *, with_headless: bool = False, with_pods: bool = False
+) -> EndpointSlice | None:
     """Convert an EndpointSlice.
 
     Args:
         with_headless: Read slices of headless Services, too (label
             ``service.kubernetes.io/headless``, whatever its value): only DNS uses them.
+        with_pods: Read the names of endpoints' pods, which only port-forwards need.
 
     Returns:
         None for a slice without a Service (label ``kubernetes.io/service-name``), of a headless
@@ -73,7 +77,7 @@ def read_slice(wire: WireEndpointSlice, *, with_headless: bool = False) -> Endpo
         # Clients use the first address only. Source: discovery.k8s.io/v1, Endpoint.addresses.
         address = _address_of(item.addresses, family)
         if address is not None:
-            endpoints.append(_endpoint(item, address, preference))
+            endpoints.append(_endpoint(item, address, preference, with_pods))
     return EndpointSlice(
         key=SliceKey(namespace, name_of(wire.metadata)),
         service=ServiceKey(namespace, service),
@@ -90,7 +94,9 @@ def read_slice(wire: WireEndpointSlice, *, with_headless: bool = False) -> Endpo
     )
 
 
-def _endpoint(item: WireEndpoint, address: str, preference: Preference) -> Endpoint:
+def _endpoint(
+    item: WireEndpoint, address: str, preference: Preference, with_pods: bool
+) -> Endpoint:
     conditions = item.conditions or _NO_CONDITIONS
     hints = item.hints
     return Endpoint(
@@ -105,7 +111,12 @@ def _endpoint(item: WireEndpoint, address: str, preference: Preference) -> Endpo
         hostname=item.hostname or "",
         weight=preference.weight,
         priority=preference.priority,
+        pod=_pod_of(item.target_ref) if with_pods else "",
     )
+
+
+def _pod_of(target: WireTargetRef | None) -> str:
+    return target.name or "" if target is not None and target.kind == "Pod" else ""
 
 
 def _trigger_time(metadata: Metadata) -> float:

@@ -140,16 +140,26 @@ class WireHints(_Wire, frozen=True):
     for_nodes: list[WireHint] | None = None
 
 
+class WireTargetRef(_Wire, frozen=True):
+    """``targetRef`` of an endpoint: the object that it is an address of."""
+
+    IGNORED = frozenset({"apiVersion", "fieldPath", "namespace", "resourceVersion", "uid"})
+
+    kind: str | None = None
+    name: str | None = None
+
+
 class WireEndpoint(_Wire, frozen=True):
     """An item of ``endpoints`` of a slice."""
 
-    IGNORED = frozenset({"deprecatedTopology", "targetRef", "zone"})
+    IGNORED = frozenset({"deprecatedTopology", "zone"})
 
     addresses: list[str] | None = None
     conditions: WireConditions | None = None
     hostname: str | None = None
     node_name: str | None = None
     hints: WireHints | None = None
+    target_ref: WireTargetRef | None = None
 
 
 class WireSlicePort(_Wire, frozen=True):

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-from ..dataplane import DataPlane, Tuning
+from ..dataplane import DataPlane, Dialer, Tuning
 from .messages import FromWorker, Status, ToWorker
 from .worker import Worker
 
@@ -54,8 +54,9 @@ class LocalLink:
         *,
         clock: Callable[[], float],
         receive: Callable[[FromWorker], None],
+        dialer: Dialer | None = None,
     ) -> None:
-        self.dataplane = DataPlane(loop, tuning, clock=clock)
+        self.dataplane = DataPlane(loop, tuning, clock=clock, dialer=dialer)
         self._worker = Worker(0, self.dataplane, receive)
 
     def send(self, message: ToWorker, *socks: socket.socket) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..dataplane import MemoryState, Serving, Tuning
+from ..dataplane import Dialer, MemoryState, Serving, Tuning
 from ..dataplane.pipes import MAX_PIPES
 from ..policy.locality import Networks
 from .forwarding import write_record
@@ -79,7 +79,8 @@ class Plane:
     each worker, but pipes and ephemeral ports are shared out. With ``keeps_net_raw`` worker
     processes keep the capability that dialling at client addresses takes. With a label they
     continue to serve when this process has died, and the next proxy of this label finds them.
-    ``predecessors`` are those of the last one; the caller has them drain.
+    ``predecessors`` are those of the last one; the caller has them drain. A dialer replaces the
+    dials of TCP, in the caller's loop only.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Plane:
         keeps_net_raw: bool = False,
         label: str | None = None,
         predecessors: Predecessors | None = None,
+        dialer: Dialer | None = None,
     ) -> None:
         self.on_ejection: OnEjection = _ignore_ejection
         self._loop = loop
@@ -117,7 +119,9 @@ class Plane:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if workers is None:
             (worker,) = self._workers
-            self._local = worker.link = LocalLink(loop, tuning, clock=clock, receive=worker.receive)
+            self._local = worker.link = LocalLink(
+                loop, tuning, clock=clock, receive=worker.receive, dialer=dialer
+            )
             worker.is_running = True
             limit = max(2 * _FEW_LISTENERS, self._local.status().descriptor_limit)
         self._listeners = Listeners(count, limit, self._send, predecessors)

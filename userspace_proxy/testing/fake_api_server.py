@@ -23,6 +23,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from .fake_api_objects import Expired, FakeObjects, Object, ObjectFilter, WatchEvent
+from .fake_port_forward import FakePods
 
 PATHS = {
     "services": "/api/v1/services",
@@ -30,6 +31,8 @@ PATHS = {
     "nodes": "/api/v1/nodes",
     "pods": "/api/v1/pods",
 }
+_FORWARD = "/api/v1/namespaces/{namespace}/pods/{name}/portforward"
+_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _EVENTS = "/apis/events.k8s.io/v1/namespaces/{namespace}/events"
 
 
@@ -69,6 +72,10 @@ class FakeApiServer:
         """Each as ``GET /api/v1/services?limit=500&resourceVersion=0``."""
         self.sent: list[tuple[str, str, Object]] = []
         """Objects that clients wrote: ``POST``, the path, the object."""
+        self.pods = FakePods()
+        """What port-forwards reach."""
+        self.denied: set[str] = set()
+        """What access reviews deny, each as ``create pods/portforward``."""
         self.url = ""
         self._port = port
         self._runner: web.AppRunner | None = None
@@ -100,6 +107,8 @@ class FakeApiServer:
             app.router.add_get(inside, self._handler(resource))
         app.router.add_post(_EVENTS, self._take)
         app.router.add_patch(f"{_EVENTS}/{{name}}", self._take)
+        app.router.add_get(_FORWARD, self._forward)
+        app.router.add_post(_REVIEWS, self._review)
         app.router.add_get("/version", self._version)
         self._runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=1
@@ -220,6 +229,18 @@ class FakeApiServer:
             self.sent.append((request.method, request.path, await request.json()))
             await self._notify()
         return refusal or web.json_response({}, status=201 if request.method == "POST" else 200)
+
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(f"GET {request.path_qs}")
+        await self._notify()
+        return self._refuse("portforward", request) or await self.pods.forward(request)
+
+    async def _review(self, request: web.Request) -> web.Response:
+        refusal = self._refuse("selfsubjectaccessreviews", request)
+        wanted = (await request.json())["spec"]["resourceAttributes"]
+        what = "/".join(filter(None, (wanted["resource"], wanted.get("subresource"))))
+        is_allowed = f"{wanted['verb']} {what}" not in self.denied
+        return refusal or web.json_response({"status": {"allowed": is_allowed}}, status=201)
 
     async def _version(self, _request: web.Request) -> web.Response:
         return web.json_response({"gitVersion": "v1.36.3"})

@@ -51,6 +51,12 @@ def test_flags_of_run_are_kept_as_one_word_each_in_their_order():
     assert given.command == ""
 
 
+def test_an_argument_may_be_repeated_where_its_row_has_dots():
+    several = replace(SHOW, arguments="[THING...]")
+    assert several.read_words([]).arguments == ()
+    assert several.read_words(["a", "b", "c"]).arguments == ("a", "b", "c")
+
+
 @pytest.mark.parametrize(
     ("command", "words", "message"),
     [

@@ -24,7 +24,7 @@ from .network_errors import describe
 from .responses import Response, TransportError
 
 if TYPE_CHECKING:
-    from aiohttp import AddrInfoType, ClientResponse, ClientSession
+    from aiohttp import AddrInfoType, ClientResponse, ClientSession, ClientWebSocketResponse
 
 CONNECT_S = 15.0
 """Seconds for TCP and TLS; client-go gives each dial 30 s."""
@@ -34,6 +34,8 @@ after 60 s (its --request-timeout)."""
 RESPONSE_BYTES_MAX = 512 << 20
 """One page: room for 300,000 Services of the usual 1.7 kB."""
 
+# For the server's close frame, at the end of a WebSocket.
+_GOODBYE_S = 1.0
 # A page or an event may be larger than aiohttp's buffer of 64 KiB.
 _BUFFER_BYTES = 2 << 20
 # A peer that vanishes is detected within a minute, also while nothing is sent.
@@ -105,7 +107,8 @@ class ApiClient:
         from aiohttp import ClientSession, TCPConnector
 
         self._session = ClientSession(
-            connector=TCPConnector(socket_factory=_open_socket),
+            # Each port-forward is a connection of its own.
+            connector=TCPConnector(socket_factory=_open_socket, limit=0),
             trust_env=True,
             read_bufsize=_BUFFER_BYTES,
         )
@@ -146,6 +149,37 @@ class ApiClient:
         finally:
             response.close()
 
+    async def websocket(
+        self, path: str, query: Mapping[str, str], protocol: str
+    ) -> ClientWebSocketResponse[bool] | Response:
+        """Open a WebSocket, whose pings and pongs the caller handles, too; the caller closes it.
+
+        Returns:
+            The server's response where it opens none, with the body of one to a plain request.
+        """
+        from aiohttp import ClientWSTimeout, WSServerHandshakeError
+
+        assert self._session is not None
+        with _transport_errors():
+            options = await self._options()
+            try:
+                async with asyncio.timeout(RESPONSE_S):
+                    opened: ClientWebSocketResponse[bool] = await self._session.ws_connect(
+                        f"{self.url}{path}",
+                        params=query,
+                        protocols=(protocol,),
+                        autoping=False,
+                        max_msg_size=0,
+                        timeout=ClientWSTimeout(ws_close=_GOODBYE_S),
+                        **options,
+                    )
+                    return opened
+            except WSServerHandshakeError as exc:
+                code = exc.status
+        # aiohttp drops the body, which has the reason.
+        plain = await self.get(path, query)
+        return plain if plain.code == code else Response(code, b"")
+
     async def _request(
         self,
         method: str,
@@ -159,35 +193,40 @@ class ApiClient:
         from aiohttp import ClientTimeout
 
         assert self._session is not None
+        options = await self._options()
+        options["headers"] |= {"Accept": "application/json", "Content-Type": content_type}
+        response = await self._session.request(
+            method,
+            f"{self.url}{path}",
+            params=query,
+            data=None if body is None else json.dumps(body),
+            timeout=ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silence_s),
+            **options,
+        )
+        if response.status == 401:
+            self._is_refused = True
+        return response
+
+    async def _options(self) -> dict[str, Any]:
+        """Return what all requests have: credentials, TLS, the proxy on the way."""
         async with self._refreshing:
             await self.credentials.refresh(self._clock(), is_refused=self._is_refused)
             self._is_refused = False
             if self.credentials.tls_files() != self._tls_files:
                 self._load_certificates()
         configuration = self.credentials.configuration
-        headers = {
-            "Accept": "application/json",
-            "Content-Type": content_type,
-            "User-Agent": f"userspace-proxy/{__version__}",
-            **await self.credentials.header(),
-        }
         # Connections are pooled by their TLS context: with new certificates there are new
         # connections, while open watches keep theirs.
-        response = await self._session.request(
-            method,
-            f"{self.url}{path}",
-            params=query,
-            data=None if body is None else json.dumps(body),
-            headers=headers,
-            timeout=ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silence_s),
-            ssl=self._tls,
-            server_hostname=configuration.tls_server_name,
-            proxy=configuration.proxy,
-            proxy_headers=configuration.proxy_headers,
-        )
-        if response.status == 401:
-            self._is_refused = True
-        return response
+        return {
+            "headers": {
+                "User-Agent": f"userspace-proxy/{__version__}",
+                **await self.credentials.header(),
+            },
+            "ssl": self._tls,
+            "server_hostname": configuration.tls_server_name,
+            "proxy": configuration.proxy,
+            "proxy_headers": configuration.proxy_headers,
+        }
 
     def _load_certificates(self) -> None:
         files = self.credentials.tls_files()

@@ -124,7 +124,7 @@ class Credentials:
             SourceError: It doesn't.
         """
         if self._kubeconfig:
-            self._cluster = check_kubeconfig(self._kubeconfig)
+            self._cluster = check_kubeconfig(self._kubeconfig).cluster
 
     async def load(self, now: float) -> None:
         """Read everything for the first time.

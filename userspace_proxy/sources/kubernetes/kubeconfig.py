@@ -7,7 +7,7 @@ cluster without a server with a warning, an AssertionError or a TypeError.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import InputError, SourceError
 
@@ -17,8 +17,16 @@ if TYPE_CHECKING:
 _HINT = "give --kubeconfig a file that kubectl works with"
 
 
-def check_kubeconfig(path: str) -> dict[str, Any]:
-    """Check that a kubeconfig names a server, and return its cluster.
+class CurrentContext(NamedTuple):
+    """What a kubeconfig's current context names."""
+
+    cluster: dict[str, Any]
+    namespace: str
+    """Empty: none, which means ``default``."""
+
+
+def check_kubeconfig(path: str) -> CurrentContext:
+    """Check that a kubeconfig names a server, and return its current context.
 
     Raises:
         SourceError: It doesn't; the message contains the line in the file.
@@ -44,7 +52,7 @@ def check_kubeconfig(path: str) -> dict[str, Any]:
     return _check_server(documents[0])
 
 
-def _check_server(document: Document) -> dict[str, Any]:
+def _check_server(document: Document) -> CurrentContext:
     config = document.value
     if not isinstance(config, dict):
         raise _wrong(document, "", "it is not a mapping")
@@ -52,7 +60,7 @@ def _check_server(document: Document) -> dict[str, Any]:
     if not name:
         raise _wrong(document, "current-context", "is missing")
     context, path = _named(document, "contexts", name, "current-context")
-    user = _part(context, "context").get("user")
+    user, namespace = (_part(context, "context").get(key) for key in ("user", "namespace"))
     if user:
         _named(document, "users", user, f"{path}.context.user")
     cluster_name = _part(context, "context").get("cluster")
@@ -64,7 +72,7 @@ def _check_server(document: Document) -> dict[str, Any]:
         raise _wrong(document, f"{path}.cluster.server", "is missing")
     if not isinstance(server, str) or not server.startswith(("https://", "http://")):
         raise _wrong(document, f"{path}.cluster.server", f"{server!r} is not an http(s) URL")
-    return _part(cluster, "cluster")
+    return CurrentContext(_part(cluster, "cluster"), str(namespace or ""))
 
 
 def _named(document: Document, list_: str, name: Any, named_by: str) -> tuple[Any, str]:

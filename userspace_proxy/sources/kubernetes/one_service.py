@@ -17,7 +17,7 @@ from ...model.pods import PodState, read_pods, read_target_names
 from ...model.wire import FieldError, WireHead, WirePage, decode
 from .client import ApiClient
 from .credentials import Credentials
-from .resources import SERVICES, SLICES, Resource, ResourceCache, this_node
+from .resources import SERVICES, SLICES, Resource, ResourceCache, inside, this_node
 from .responses import Response, TransportError, invalid, rejected, unreachable
 
 _NAME_LABEL = "kubernetes.io/service-name"
@@ -68,8 +68,8 @@ class OneServiceReader:
             await self._client.close()
 
     async def _read(self, key: ServiceKey, with_pods: bool) -> OneService:
-        services = await self._list(SERVICES, _inside(SERVICES, key))
-        slices = _inside(SLICES, key)
+        services = await self._list(SERVICES, inside(SERVICES, key.namespace).path)
+        slices = inside(SLICES, key.namespace).path
         named = {"labelSelector": f"{_NAME_LABEL}={key.name}"}
         if not await self._list(SLICES, slices, named):
             await self._list(SLICES, slices)
@@ -139,12 +139,6 @@ class OneServiceReader:
         cache = ResourceCache(resource, self._store)
         cache.list_items(items)
         return [bytes(item) for item in items]
-
-
-def _inside(resource: Resource, key: ServiceKey) -> str:
-    """Return the path of a resource in the Service's namespace."""
-    start, _, name = resource.path.rpartition("/")
-    return f"{start}/namespaces/{key.namespace}/{name}"
 
 
 def _is(item: bytes, key: ServiceKey) -> bool:

@@ -61,8 +61,10 @@ class Resource:
     """Restricts lists and watches."""
 
 
-def _put_slice(store: Store, wire: WireEndpointSlice, *, with_headless: bool) -> None:
-    item = read_slice(wire, with_headless=with_headless)
+def _put_slice(
+    store: Store, wire: WireEndpointSlice, *, with_headless: bool, with_pods: bool
+) -> None:
+    item = read_slice(wire, with_headless=with_headless, with_pods=with_pods)
     if item is not None:
         store.put_slice(item)
     else:
@@ -86,31 +88,46 @@ SERVICES = Resource(
 )
 
 
-def _slices(*, with_headless: bool) -> Resource:
+def slices(*, with_headless: bool = False, with_pods: bool = False) -> Resource:
+    """Return EndpointSlices as a resource.
+
+    Args:
+        with_headless: Those of headless Services, too, which only DNS and port-forwards use.
+        with_pods: With the names of their pods.
+    """
     return Resource(
         kind="EndpointSlice",
         name="endpointslices",
         path="/apis/discovery.k8s.io/v1/endpointslices",
         wire=WireEndpointSlice,
-        put=functools.partial(_put_slice, with_headless=with_headless),
+        put=functools.partial(_put_slice, with_headless=with_headless, with_pods=with_pods),
         delete=_delete_slice,
     )
 
 
-SLICES = _slices(with_headless=False)
-SLICES_WITH_HEADLESS = _slices(with_headless=True)
-"""Also those of headless Services, which only DNS uses."""
+SLICES = slices()
 
 
-def resources_of(*, with_headless: bool, pods: PodEndpoints | None) -> list[Resource]:
+def inside(resource: Resource, namespace: str) -> Resource:
+    """Return a resource as far as it is in one namespace; all of it where that is empty."""
+    if not namespace:
+        return resource
+    start, _, name = resource.path.rpartition("/")
+    return replace(resource, path=f"{start}/namespaces/{namespace}/{name}")
+
+
+def resources_of(
+    *, with_headless: bool, with_pods: bool = False, pods: PodEndpoints | None
+) -> list[Resource]:
     """Return what a source needs: Services, slices and, for endpoints from Pods, Pods.
 
     Args:
         with_headless: Read slices of headless Services, too.
+        with_pods: Read the names of the pods in slices.
         pods: Takes all objects, and puts them into the store; None: no Pods are read.
     """
     if pods is None:
-        return [SERVICES, SLICES_WITH_HEADLESS if with_headless else SLICES]
+        return [SERVICES, slices(with_headless=with_headless, with_pods=with_pods)]
     return _with_pods(pods, with_headless=with_headless)
 
 

@@ -22,7 +22,7 @@ from .credentials import SERVICE_ACCOUNT, Credentials
 from .node_addresses import NodeAddressLister
 from .recorder import Recorder
 from .reflector import Reflector, Timing
-from .resources import ResourceCache, resources_of, this_node
+from .resources import ResourceCache, inside, resources_of, this_node
 
 _log = logging.getLogger("userspace_proxy.sources")
 
@@ -43,6 +43,8 @@ class KubernetesSource(Source):
         with_headless: Read EndpointSlices of headless Services, too, which only DNS uses.
         endpoints_from_pods: Read Pods, too, and derive the endpoints of Services with a selector
             from them, as controllers would; their EndpointSlices are ignored.
+        with_pods: Read the names of endpoints' pods.
+        namespace: Read only this one; empty: all.
         service_account: The folder of a pod's token and of the server's certificate.
     """
 
@@ -56,6 +58,8 @@ class KubernetesSource(Source):
         node_name: str = "",
         with_headless: bool = False,
         endpoints_from_pods: bool = False,
+        with_pods: bool = False,
+        namespace: str = "",
         service_account: Path = SERVICE_ACCOUNT,
         timing: Timing | None = None,
         rng: random.Random | None = None,
@@ -72,7 +76,8 @@ class KubernetesSource(Source):
         self._pods = (
             PodEndpoints(self._store, with_headless=with_headless) if endpoints_from_pods else None
         )
-        resources = resources_of(with_headless=with_headless, pods=self._pods)
+        every = resources_of(with_headless=with_headless, with_pods=with_pods, pods=self._pods)
+        resources = [inside(resource, namespace) for resource in every]
         self._required = len(resources)
         """The first so many kinds, without which nothing is published."""
         if node_name:

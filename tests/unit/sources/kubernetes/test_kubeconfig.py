@@ -43,6 +43,15 @@ def test_a_good_one_passes(path):
     check_kubeconfig(str(path))
 
 
+@pytest.mark.parametrize("namespace", ["", "shop"])
+def test_the_context_has_its_cluster_and_perhaps_a_namespace(path, namespace):
+    if namespace:
+        path.write_text(GOOD.replace("user: alice}", f"user: alice, namespace: {namespace}}}"))
+    context = check_kubeconfig(str(path))
+    assert context.cluster == {"server": "https://10.0.0.1:6443"}
+    assert context.namespace == namespace
+
+
 def test_a_missing_file(tmp_path):
     path = tmp_path / "nothing"
     assert problem_of(path) == f"cannot read kubeconfig {path}: No such file or directory"

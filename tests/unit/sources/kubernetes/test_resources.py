@@ -12,8 +12,9 @@ from userspace_proxy.model import Node
 from userspace_proxy.sources.kubernetes.resources import (
     SERVICES,
     SLICES,
-    SLICES_WITH_HEADLESS,
     ResourceCache,
+    inside,
+    slices,
     this_node,
 )
 
@@ -111,7 +112,7 @@ def test_a_slice_that_serves_no_service_any_more_is_gone(store):
 
 @pytest.mark.parametrize(
     ("resource", "count"),
-    [pytest.param(SLICES, 0, id="without"), pytest.param(SLICES_WITH_HEADLESS, 1, id="with")],
+    [pytest.param(SLICES, 0, id="without"), pytest.param(slices(with_headless=True), 1, id="with")],
 )
 def test_slices_of_headless_services_are_read_if_wanted(store, resource, count):
     ResourceCache(SERVICES, store).put(raw(service()))
@@ -119,6 +120,20 @@ def test_slices_of_headless_services_are_read_if_wanted(store, resource, count):
     item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""
     ResourceCache(resource, store).put(raw(item))
     assert len(store.snapshot().services[WEB].slices) == count
+
+
+@pytest.mark.parametrize(("with_pods", "pod"), [(False, ""), (True, "web-7")])
+def test_names_of_pods_are_read_if_wanted(store, with_pods, pod):
+    ResourceCache(SERVICES, store).put(raw(service()))
+    item = endpoint_slice("10.244.1.7")
+    item["endpoints"][0]["targetRef"] = {"kind": "Pod", "name": "web-7"}
+    ResourceCache(slices(with_pods=with_pods), store).put(raw(item))
+    assert [e.pod for e in store.snapshot().services[WEB].slices[0].endpoints] == [pod]
+
+
+def test_a_resource_is_listed_in_one_namespace_or_in_all():
+    assert inside(SERVICES, "").path == "/api/v1/services"
+    assert inside(SERVICES, "shop").path == "/api/v1/namespaces/shop/services"
 
 
 def test_the_node_is_one_object(store):

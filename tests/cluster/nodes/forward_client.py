@@ -1,0 +1,59 @@
+"""A client of `forward` in the world: it makes requests when it is told to, and prints what it got.
+
+stdin:   {"dns": [IP, PORT], "name": NAME}       ──▶ [IP, PORT], as SRV and A records have them
+         {"at": [IP, PORT], "count": N}          ──▶ N answers, each a pod's name or an error
+         {"at": [IP, PORT], "get": PATH}         ──▶ the body, or an error
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+from typing import Any
+
+DEADLINE_S = 30.0
+
+
+def main() -> None:
+    """Answer each line of stdin with one of stdout."""
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)  # noqa: T201
+
+
+def answer(wanted: dict[str, Any]) -> object:
+    """Do what one line asks for."""
+    if "dns" in wanted:
+        ip, port = wanted["dns"]
+        return look_up(ip, port, wanted["name"])
+    ip, port = wanted["at"]
+    if "get" in wanted:
+        return get(ip, port, wanted["get"])
+    return [get(ip, port, "/hostname") for _ in range(wanted["count"])]
+
+
+def look_up(server: str, port: int, name: str) -> tuple[str, int]:
+    """Return where the port ``http`` of a Service is, by the DNS server."""
+    from dns.resolver import Resolver
+
+    resolver = Resolver(configure=False)
+    resolver.nameservers, resolver.port = [server], port
+    (at,) = resolver.resolve(f"_http._tcp.{name}", "SRV")
+    (address,) = resolver.resolve(name, "A")
+    return str(address), at.port
+
+
+def get(ip: str, port: int, path: str) -> str:
+    """Return the body of an answer, or ``error: …``; each request is a connection of its own."""
+    connection = http.client.HTTPConnection(ip, port, timeout=DEADLINE_S)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+    except (OSError, http.client.HTTPException) as exc:
+        return f"error: {exc!r}"
+    finally:
+        connection.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""`forward` in front of a real API server, kubelet and containerd: names, balancing, fail-over."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..build import Binaries
+from ..child import Child
+from ..waiting import wait_for
+from . import forward_client
+from .cluster import Cluster
+from .images import AGNHOST_NAMES, ensure_images
+from .programs import Programs
+
+pytestmark = [pytest.mark.cluster, pytest.mark.netns, pytest.mark.timeout(400)]
+
+[AGNHOST, _] = AGNHOST_NAMES
+WEB = "web.shop.svc.cluster.local"
+LABELS = {"app": "web"}
+POD = {
+    "terminationGracePeriodSeconds": 0,
+    "containers": [
+        {
+            "name": "web",
+            "image": AGNHOST,
+            "args": ["netexec", "--http-port=8080"],
+            "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
+        }
+    ],
+}
+PORTS = [
+    {"name": "http", "port": 80, "targetPort": 8080},
+    {"name": "udp", "port": 81, "targetPort": 8081, "protocol": "UDP"},
+]
+OBJECTS = [
+    {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}},
+    {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": LABELS},
+            "template": {"metadata": {"labels": LABELS}, "spec": POD},
+        },
+    },
+    {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"selector": LABELS, "ports": PORTS},
+    },
+]
+
+Address = tuple[str, int]
+
+
+class Client:
+    """The client in the world, which reaches the loopback on which `forward` listens."""
+
+    def __init__(self, prefix: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            [*prefix, sys.executable, "-m", forward_client.__name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, **wanted: Any) -> Any:
+        """Return the answer to one line."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{json.dumps(wanted)}\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
+
+
+class Forward:
+    """A running `userspace-proxy forward` of the namespace shop."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        self.log = folder / "forward.log"
+        command = [sys.executable, "-m", "userspace_proxy", "forward", "--namespace=shop"]
+        kubeconfig = f"--kubeconfig={cluster.control_plane.kubeconfig}"
+        self.child = Child([*command, kubeconfig], self.log, cluster.world.enter_network())
+
+    def shows(self, pattern: str) -> re.Match[str]:
+        """Return what matches in its output, once it does."""
+
+        def find() -> re.Match[str] | None:
+            assert self.child.status is None, f"forward ended: {self.log.read_text()}"
+            return re.search(pattern, self.log.read_text(), re.MULTILINE)
+
+        return wait_for(f"{pattern!r} of forward", find, hint=self.log.read_text)
+
+    @property
+    def web(self) -> Address:
+        """The address that it prints for the Service."""
+        found = self.shows(r"^  web\.shop:80 +(\S+):(\d+) +2 pods$")
+        return found[1], int(found[2])
+
+    @property
+    def dns(self) -> Address:
+        """The address of the DNS server that it prints."""
+        found = self.shows(r"dig @(\S+) -p (\d+) ")
+        return found[1], int(found[2])
+
+
+@pytest.fixture(scope="module")
+def cluster(cluster_binaries: Binaries, node_programs: Programs) -> Iterator[Cluster]:
+    """One node without a Service proxy, and two pods that are ready."""
+    images = ensure_images(node_programs)
+    with Cluster(cluster_binaries, node_programs, images, None, nodes=1) as cluster:
+        items = {"apiVersion": "v1", "kind": "List", "items": OBJECTS}
+        cluster.control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster: Cluster) -> Iterator[Client]:
+    client = Client(cluster.world.enter_network())
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def forward(cluster: Cluster, tmp_path: Path) -> Iterator[Forward]:
+    cluster.kubectl("-n", "shop", "rollout", "status", "deployment/web", "--timeout=100s")
+    wait_for("two endpoints", lambda: len(pods(cluster)) == 2)
+    forward = Forward(cluster, tmp_path)
+    yield forward
+    forward.child.kill()
+
+
+def pods(cluster: Cluster) -> dict[str, str]:
+    """Return the addresses of the ready pods by name, as the EndpointSlice has them."""
+    slices = json.loads(cluster.kubectl("-n", "shop", "get", "endpointslices", "-o", "json"))
+    return {
+        endpoint["targetRef"]["name"]: endpoint["addresses"][0]
+        for item in slices["items"]
+        for endpoint in item.get("endpoints") or []
+        if endpoint["conditions"]["ready"]
+    }
+
+
+def test_a_service_is_reached_by_name_and_at_the_printed_address(
+    cluster: Cluster, client: Client, forward: Forward
+) -> None:
+    names = set(pods(cluster))
+    assert tuple(client.ask(dns=forward.dns, name=WEB)) == forward.web
+    answers = client.ask(at=forward.web, count=10)
+    assert set(answers) == names
+    assert [answers.count(name) for name in names] == [5, 5]
+    forward.shows(r"^  web\.shop:81/UDP +port-forwards carry TCP only$")
+    body = client.ask(at=forward.web, get="/echo?msg=" + "x" * 60_000)
+    assert body == "x" * 60_000
+
+
+def delete_pod(cluster: Cluster, client: Client, name: str) -> None:
+    """Delete a pod at once; the kubelet ends it soon."""
+    del client
+    cluster.kubectl("-n", "shop", "delete", "pod", name, "--grace-period=0", "--force", "--wait=0")
+
+
+def crash_pod(cluster: Cluster, client: Client, name: str) -> None:
+    """Have a pod's process end, as a crash does; the pod stays, and its port refuses."""
+    assert client.ask(at=(pods(cluster)[name], 8080), get="/exit?code=1").startswith("error")
+
+
+@pytest.mark.parametrize("end", [delete_pod, crash_pod], ids=["deleted", "crashed"])
+def test_a_pod_that_dies_costs_no_request(
+    cluster: Cluster,
+    client: Client,
+    forward: Forward,
+    end: Callable[[Cluster, Client, str], None],
+) -> None:
+    at = forward.web
+    before = sorted(pods(cluster))
+    assert set(client.ask(at=at, count=4)) == set(before)
+    victim, other = before
+    end(cluster, client, victim)
+
+    def answers() -> set[str]:
+        found = set(client.ask(at=at, count=40))
+        assert not any(answer.startswith("error") for answer in found), forward.log.read_text()
+        return found
+
+    assert other in answers()
+    wait_for("two pods to answer again", lambda: len(answers()) == 2 == len(pods(cluster)))
+
+
+def test_it_ends_by_a_signal(forward: Forward) -> None:
+    forward.shows("Ctrl-C ends it")
+    os.kill(forward.child.pid, signal.SIGINT)
+    forward.child.wait(20)
+    assert forward.child.status == 0

@@ -1,0 +1,150 @@
+"""``userspace-proxy forward`` as a process, in front of a fake API server."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+
+import pytest
+
+from tests.unit.agent.backends import ask
+from tests.unit.agent.forwarding import Pods, service
+from userspace_proxy.cli import main
+from userspace_proxy.cli.forward import make_options, wanted_services
+from userspace_proxy.config import Settings
+from userspace_proxy.model import ServiceKey
+from userspace_proxy.testing.fake_api_server import FakeApiServer
+
+DEADLINE_S = 60
+UDP = {"name": "udp", "port": 53, "protocol": "UDP"}
+
+
+class Forward:
+    """The process, and what it prints."""
+
+    def __init__(self, process):
+        self.process = process
+        self.lines = []
+
+    async def line(self, start):
+        """Return the next line with a start."""
+        while True:
+            async with asyncio.timeout(DEADLINE_S):
+                line = (await self.process.stdout.readline()).decode()
+            assert line, self.lines
+            self.lines.append(line.rstrip("\n"))
+            if line.startswith(start):
+                return line.split()
+
+    async def end(self):
+        """Return the exit status, and what is on stderr."""
+        async with asyncio.timeout(DEADLINE_S):
+            _, said = await self.process.communicate()
+        return self.process.returncode, said.decode()
+
+
+@pytest.fixture
+async def pods():
+    async with contextlib.AsyncExitStack() as stack:
+        api = await stack.enter_async_context(FakeApiServer())
+        api.put(service(ports=[{"name": "http", "port": 80}, UDP]))
+        yield Pods(api, stack)
+
+
+@contextlib.asynccontextmanager
+async def forwarding(*words):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "userspace_proxy", "forward", *words),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "NO_PROXY": "*", "KUBECONFIG": "", "HOME": "/nonexistent"},
+    )
+    try:
+        yield Forward(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def test_it_prints_where_services_answer_and_what_changes(pods):
+    await pods.start()
+    async with forwarding(f"--master={pods.api.url}", "-n", "shop") as running:
+        name, address, *state = await running.line("  web")
+        assert (name, state) == ("web.shop:80", ["1", "pod"])
+        host, _, port = address.rpartition(":")
+        assert await ask((host, int(port))) == b"web-1"
+        assert await running.line("  web") == (
+            ["web.shop:53/UDP", "port-forwards", "carry", "TCP", "only"]
+        )
+        assert (await running.line("names by DNS:"))[-1] == "web.shop.svc.cluster.local"
+        await pods.start()
+        assert await running.line("  web") == ["web.shop:80:", "2", "pods"]
+        pods.api.put(service("cart"))
+        assert (await running.line("+"))[:3] == ["+", "cart.shop:80", "at"]
+        pods.api.delete("Service", "web", "shop")
+        assert await running.line("-") == ["-", "web.shop:80", "is", "gone"]
+        running.process.send_signal(signal.SIGTERM)
+        assert await running.end() == (0, "")
+
+
+async def test_what_is_denied_is_one_line(pods):
+    pods.api.denied.add("create pods/portforward")
+    async with forwarding(f"--master={pods.api.url}", "-A") as running:
+        status, said = await running.end()
+    assert status == 1
+    assert said.count("\n") == 1
+    assert "doesn't allow this user to create pods/portforward in all namespaces" in said
+
+
+async def test_an_api_server_that_is_gone_is_one_line(pods):
+    await pods.api.stop()
+    async with forwarding(f"--master={pods.api.url}", "shop/web") as running:
+        status, said = await running.end()
+    assert status == 1
+    assert said.count("\n") == 1
+    assert f"cannot reach the API server at {pods.api.url}: Connection refused" in said
+
+
+async def test_services_of_several_namespaces_are_read_everywhere(pods):
+    await pods.start()
+    async with forwarding(f"--master={pods.api.url}", "shop/web", "cart/web") as running:
+        await running.line("Ctrl-C")
+        assert running.lines[0].startswith("Services of all namespaces, through ")
+        assert "  cart/web" not in running.lines
+        assert "  web.cart         there is no such Service" in running.lines
+
+
+def test_without_a_kubeconfig_it_is_wrong_usage(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    assert main(["forward"]) == 2
+    assert capsys.readouterr().err == (
+        "error: cannot forward: there is no kubeconfig (give --kubeconfig=FILE)\n"
+    )
+
+
+def test_names_without_a_namespace_are_in_the_contexts():
+    assert wanted_services([], "shop") == frozenset()
+    assert wanted_services(["web", "cart/db"], "shop") == {
+        ServiceKey("shop", "web"),
+        ServiceKey("cart", "db"),
+    }
+
+
+def test_settings_that_were_given_win():
+    class Source:
+        dialer = None
+
+    plain = make_options(Settings(), Source())
+    assert plain.tuning.connect_timeout_s == 5
+    assert plain.dns == ("127.0.0.1", 0)
+    assert plain.admin is plain.health is plain.workers is None
+    origins = {"connect_timeout_s": "flag", "metrics_bind_address": "flag"}
+    given = Settings(connect_timeout_s=2, dns_bind_address=("127.0.0.1", 5353), origins=origins)
+    made = make_options(given, Source())
+    assert made.tuning.connect_timeout_s == 2
+    assert made.dns == ("127.0.0.1", 5353)
+    assert made.admin == given.metrics_bind_address

@@ -1,0 +1,131 @@
+"""TCP connections whose endpoints are reached by a dialer of the test."""
+
+import asyncio
+import errno
+import socket
+
+import pytest
+
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.plane import Plane
+
+from .rig import Rig
+from .waiting import until
+
+FIRST = SocketAddress("10.244.0.1", 8080)
+SECOND = SocketAddress("10.244.0.2", 8080)
+
+
+class HeldDialer:
+    """A dialer whose dials end when the test says so."""
+
+    def __init__(self):
+        self.dials = []
+        self.given_up = []
+
+    def dial(self, endpoint, opened):
+        self.dials.append((endpoint, opened))
+        return lambda: self.given_up.append(endpoint)
+
+
+@pytest.fixture
+async def make():
+    """Return a rig, and its dialer."""
+    rigs = []
+
+    def make(tuning=None):
+        dialer = HeldDialer()
+        plane = Plane(asyncio.get_running_loop(), None, tuning, dialer=dialer)
+        rigs.append(Rig(plane=plane))
+        return rigs[-1], dialer
+
+    yield make
+    for rig in rigs:
+        rig.close()
+        assert rig.bugs == []
+
+
+def pair():
+    """Return the two ends of a TCP connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    return ours, theirs
+
+
+async def test_a_client_is_joined_to_the_socket_of_the_dialer(make):
+    rig, dialer = make()
+    client = await rig.client(rig.service(FIRST))
+    await client.send(b"question")
+    await until(lambda: dialer.dials)
+    ((endpoint, opened),) = dialer.dials
+    assert endpoint == FIRST
+    ours, theirs = pair()
+    with ours:
+        opened(theirs)
+        assert await asyncio.get_running_loop().sock_recv(ours, 8) == b"question"
+        ours.sendall(b"answer")
+        assert await client.read() == b"answer"
+    assert dialer.given_up == []
+
+
+async def test_a_failed_dial_moves_on_to_the_next_endpoint(make):
+    rig, dialer = make()
+    web = rig.service(FIRST, SECOND)
+    client = await rig.client(web)
+    await until(lambda: dialer.dials)
+    dialer.dials[0][1](errno.ECONNREFUSED)
+    ours, theirs = pair()
+    with ours:
+        assert [endpoint for endpoint, _ in dialer.dials] == [FIRST, SECOND]
+        dialer.dials[1][1](theirs)
+        ours.sendall(b"hello")
+        assert await client.read() == b"hello"
+    assert web.group.counters.saved == web.group.counters_of(FIRST).failures == 1
+    assert web.group.balancer.ejected(rig.engine.reactor.now).keys() == {FIRST}
+
+
+async def test_a_client_is_reset_if_all_dials_fail(make):
+    rig, dialer = make()
+    client = await rig.client(rig.service(FIRST))
+    await until(lambda: dialer.dials)
+    dialer.dials[0][1](errno.EHOSTUNREACH)
+    assert await client.was_reset()
+
+
+async def test_a_dial_that_takes_too_long_is_given_up(make):
+    rig, dialer = make(Tuning(connect_timeout_s=0.02))
+    web = rig.service(FIRST, SECOND)
+    client = await rig.client(web)
+    await until(lambda: len(dialer.dials) == 2)
+    assert dialer.given_up == [FIRST]
+    assert web.group.counters_of(FIRST).failures == 1
+    assert await client.was_reset()
+    assert dialer.given_up == [FIRST, SECOND]
+
+
+async def test_a_dial_for_a_client_that_is_reset_is_given_up(make):
+    rig, dialer = make()
+    await rig.client(rig.service(FIRST))
+    await until(lambda: dialer.dials)
+    rig.connections.reset_all()
+    assert dialer.given_up == [FIRST]
+
+
+async def test_a_socket_that_the_loop_cannot_watch_is_a_failed_dial(make, monkeypatch):
+    rig, dialer = make()
+    client = await rig.client(rig.service(FIRST))
+    await until(lambda: dialer.dials)
+
+    def none_left(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    ours, theirs = pair()
+    with ours:
+        monkeypatch.setattr(rig.engine.reactor, "register", none_left)
+        dialer.dials[0][1](theirs)
+        assert theirs.fileno() == -1
+        assert await client.was_reset()

@@ -1,0 +1,113 @@
+"""The source and the dialer of a proxy that forwards the Services of a cluster to this machine.
+
+KubernetesSource ──Snapshot──▶ Forwardable ──Snapshot──▶ Proxy, steering none
+                                   └──pods──▶ PortForwarder ◀──dials──┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+from ..cluster import Snapshot
+from ..model import ServiceKey, SocketAddress
+from ..sources import Source
+from ..sources.base import Publish, SourceStatus
+from ..sources.kubernetes import KubernetesSource
+from ..sources.kubernetes.access import check_access
+from ..sources.kubernetes.client import ApiClient
+from ..sources.kubernetes.credentials import Credentials
+from .forwardable import Forwardable, MayListen
+from .port_forwarder import PortForwarder
+
+_CHECK_S = 30.0
+
+
+class ForwardSource(Source):
+    """The Services of a cluster, as this machine serves them; it reaches their pods, too.
+
+    Args:
+        kubeconfig: A kubeconfig file.
+        master: The server's URL, instead of the kubeconfig's.
+        wanted: The Services to forward; empty: all.
+        namespace: The only one to read; empty: all.
+        may_listen: Decides whether a Service keeps its port.
+    """
+
+    kind = "port-forward"
+
+    def __init__(
+        self,
+        *,
+        kubeconfig: str,
+        master: str = "",
+        wanted: frozenset[ServiceKey] = frozenset(),
+        namespace: str = "",
+        may_listen: MayListen | None = None,
+    ) -> None:
+        self._credentials = Credentials(kubeconfig=kubeconfig, master=master)
+        self._credentials.check()
+        self.namespace = namespace
+        """The namespace that is read; empty: all."""
+        self.location = self._credentials.location
+        self.published = asyncio.Event()
+        """Set with each change of the Services."""
+        self.services = Forwardable(
+            wanted, seed=self._credentials.cluster, may_listen=may_listen or _may_listen
+        )
+        """What is forwarded."""
+        self.dialer = PortForwarder(ApiClient(self._credentials), lambda: self.services.pods)
+        """Reaches the endpoints while the source runs."""
+        self._source = KubernetesSource(
+            kubeconfig=kubeconfig,
+            master=master,
+            with_headless=True,
+            with_pods=True,
+            namespace=self.namespace,
+        )
+
+    @property
+    def identity(self) -> str:
+        """Part of Source."""
+        return self._source.identity
+
+    def check(self) -> None:
+        """Part of Source."""
+        self._source.check()
+
+    async def check_access(self) -> None:
+        """Check that the API server responds, and permits what is needed.
+
+        Raises:
+            SourceError: It doesn't.
+        """
+        client = ApiClient(self._credentials)
+        try:
+            await check_access(client, self.namespace, within_s=_CHECK_S)
+        finally:
+            await client.close()
+
+    async def run(self, publish: Publish) -> None:
+        """Part of Source."""
+
+        def publish_here(snapshot: Snapshot) -> None:
+            publish(self.services.follow(snapshot))
+            self.published.set()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.dialer.run())
+            group.create_task(self._source.run(publish_here))
+
+    def status(self) -> SourceStatus:
+        """Part of Source."""
+        return self._source.status()
+
+
+def _may_listen(address: SocketAddress) -> bool:
+    with socket.socket() as sock, contextlib.suppress(OSError):
+        try:
+            sock.bind(address)
+        except PermissionError:
+            return False
+    return True

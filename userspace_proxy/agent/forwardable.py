@@ -1,0 +1,174 @@
+"""Turns the Services of a cluster into Services that another machine can serve by port-forward.
+
+    Service, its slices ──▶ a Service with one address of 127.64.0.0/10, TCP ports only
+                            its endpoints, of one family, that are pods ──▶ ForwardTarget
+
+Rule 1: an address depends on the Service's name and the cluster alone, so it is the same each time.
+Rule 2: traffic policies and hints are about nodes, and this machine is none: all endpoints may be
+used from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from ..cluster import PersistentMap, ServiceState, Snapshot, Store, differing_keys
+from ..model import (
+    Endpoint,
+    EndpointSlice,
+    IPFamily,
+    Protocol,
+    Service,
+    ServiceKey,
+    ServicePort,
+    ServiceType,
+    SocketAddress,
+)
+from ..sources.kubernetes.port_forward import ForwardTarget
+from .loopback import free_loopback
+
+# 80 becomes 8080, 443 becomes 8443.
+_UNPRIVILEGED = 8000
+
+MayListen = Callable[[SocketAddress], bool]
+"""Returns whether this program has the permission to listen at an address."""
+
+
+class NotForwarded(NamedTuple):
+    """A Service, or one port of it, that can't be forwarded."""
+
+    service: ServiceKey
+    port: str
+    """As ``53/UDP``; empty: the whole Service."""
+    reason: str
+
+
+class Forwardable:
+    """The Services of one cluster that are forwarded; call :meth:`follow` with each snapshot.
+
+    Args:
+        wanted: The Services to forward; empty: all.
+        seed: Names the cluster.
+        may_listen: Decides whether a Service keeps its port.
+    """
+
+    def __init__(self, wanted: frozenset[ServiceKey], *, seed: str, may_listen: MayListen) -> None:
+        self.pods: Mapping[SocketAddress, ForwardTarget] = {}
+        """What the endpoints are."""
+        self.ports: dict[ServiceKey, dict[str, int]] = {}
+        """The number that each port of a Service has in the cluster, by its name."""
+        self._wanted = wanted
+        self._seed = seed
+        self._may_listen = may_listen
+        self._store = Store()
+        self._seen: Mapping[ServiceKey, ServiceState] = PersistentMap()
+        self._ips: dict[ServiceKey, str] = {}
+        self._pods: dict[ServiceKey, dict[SocketAddress, ForwardTarget]] = {}
+        self._left_out: dict[ServiceKey, tuple[NotForwarded, ...]] = {}
+
+    @property
+    def left_out(self) -> list[NotForwarded]:
+        """What isn't forwarded, by Service."""
+        found = [each for key in sorted(self._left_out) for each in self._left_out[key]]
+        missing = sorted(self._wanted - self._seen.keys())
+        return found + [NotForwarded(key, "", "there is no such Service") for key in missing]
+
+    def follow(self, snapshot: Snapshot) -> Snapshot:
+        """Return the Services of a snapshot as they are served here."""
+        for key in differing_keys(self._seen, snapshot.services):
+            if self._wanted and key not in self._wanted:
+                continue
+            for item in self._seen[key].slices if key in self._seen else ():
+                self._store.delete_slice(item.key)
+            self._store.delete_service(key)
+            self._pods.pop(key, None)
+            self._left_out.pop(key, None)
+            if key in snapshot.services:
+                self._put(snapshot.services[key])
+            else:
+                self._ips.pop(key, None)
+        self._seen = snapshot.services
+        self.pods = {at: pod for pods in self._pods.values() for at, pod in pods.items()}
+        return self._store.snapshot()
+
+    def _put(self, state: ServiceState) -> None:
+        service = state.service
+        left_out = [
+            NotForwarded(
+                service.key, f"{port.port}/{port.protocol}", "port-forwards carry TCP only"
+            )
+            for port in service.ports
+            if port.protocol != Protocol.TCP
+        ]
+        ports = tuple(port for port in service.ports if port.protocol == Protocol.TCP)
+        reason = ""
+        if service.type is ServiceType.EXTERNAL_NAME:
+            reason = f"it is a name for {service.external_name}, outside of the cluster"
+        elif not service.ports:
+            reason = "it has no ports"
+        elif any(item.endpoints for item in state.slices) and not any(_pods_of(state)):
+            reason = "its endpoints are not pods"
+        if reason:
+            left_out = [NotForwarded(service.key, "", reason)]
+        elif ports:
+            self._serve(state, ports)
+        if left_out:
+            self._left_out[service.key] = tuple(left_out)
+
+    def _serve(self, state: ServiceState, ports: tuple[ServicePort, ...]) -> None:
+        service = state.service
+        ip = self._ips.get(service.key)
+        if ip is None:
+            ip = free_loopback(service.key, frozenset(self._ips.values()), self._seed)
+            self._ips[service.key] = ip
+        self.ports[service.key] = {port.name: port.port for port in ports}
+        self._store.put_service(
+            Service(
+                service.key,
+                tuple(self._listenable(ip, ports)),
+                cluster_ips=(ip,),
+                selector=service.selector,
+                affinity_timeout_s=service.affinity_timeout_s,
+                handling=service.handling,
+                created=service.created,
+            )
+        )
+        pods = self._pods[service.key] = {}
+        family = min((item.family for item, _ in _pods_of(state)), default=IPFamily.IPV4)
+        for item in state.slices:
+            if item.family is family:
+                self._store.put_slice(_at_loopback(item))
+                pods |= {
+                    SocketAddress(endpoint.ip, port.port): ForwardTarget(
+                        item.service.namespace, endpoint.pod, port.port
+                    )
+                    for port in item.ports
+                    for endpoint in item.endpoints
+                    if endpoint.pod
+                }
+
+    def _listenable(self, ip: str, ports: tuple[ServicePort, ...]) -> Iterator[ServicePort]:
+        """Yield the ports with numbers at which this program may listen."""
+        taken = {port.port for port in ports}
+        for port in ports:
+            number = port.port
+            if not self._may_listen(SocketAddress(ip, number)):
+                other = number + _UNPRIVILEGED
+                number = number if other in taken else other
+                taken.add(number)
+            yield replace(port, port=number, node_port=0)
+
+
+def _pods_of(state: ServiceState) -> Iterator[tuple[EndpointSlice, Endpoint]]:
+    """Yield the endpoints that are pods."""
+    return ((item, each) for item in state.slices for each in item.endpoints if each.pod)
+
+
+def _at_loopback(item: EndpointSlice) -> EndpointSlice:
+    """Return a slice whose endpoints any client of an IPv4 address may use: they are pods."""
+    endpoints = tuple(
+        replace(each, hinted_zones=(), hinted_nodes=()) for each in item.endpoints if each.pod
+    )
+    return replace(item, family=IPFamily.IPV4, endpoints=endpoints)

@@ -1,0 +1,173 @@
+"""``userspace-proxy forward``: the Services of a cluster, on this machine's loopback.
+
+clients, names ──▶ Proxy, steering none ──▶ API server ──▶ pods
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from ..errors import ConfigError, UserspaceProxyError
+from ..model import ServiceKey
+from .command import DONE, Given
+from .explain import find_kubeconfig
+from .forward_text import ForwardedPort, render_changes, render_left_out, render_start
+
+if TYPE_CHECKING:
+    from ..agent.forward import ForwardSource
+    from ..agent.forwardable import NotForwarded
+    from ..agent.options import Options
+    from ..agent.proxy import Proxy
+    from ..config import Settings
+
+# A stream takes several round trips through the API server.
+_CONNECT_S = 5.0
+
+Write = Callable[[str], object]
+
+
+def forward(given: Given) -> int:
+    """Forward until a signal; return the exit status.
+
+    Raises:
+        ConfigError: A flag is wrong.
+        UserspaceProxyError: The API server doesn't respond, or doesn't permit it.
+    """
+    from ..agent.forward import ForwardSource
+    from ..config.load import load_settings
+    from .logs import set_up_logging
+
+    settings = load_settings(given.settings).settings
+    kubeconfig = settings.kubeconfig or ("" if settings.master else find_kubeconfig())
+    if not kubeconfig and not settings.master:
+        raise ConfigError("cannot forward: there is no kubeconfig", hint="give --kubeconfig=FILE")
+    set_up_logging(settings.log_format, settings.verbosity)
+    if "verbosity" not in settings.origins:
+        # What changes is printed.
+        logging.getLogger("userspace_proxy").setLevel(logging.WARNING)
+    namespace = given.values.get("namespace") or _namespace(kubeconfig)
+    wanted = wanted_services(given.arguments, namespace)
+    namespaces = {key.namespace for key in wanted} or {namespace}
+    if given.is_on("all-namespaces") or len(namespaces) > 1:
+        namespace = ""
+    else:
+        (namespace,) = namespaces
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+
+        async def main() -> None:
+            source = ForwardSource(
+                kubeconfig=kubeconfig, master=settings.master, wanted=wanted, namespace=namespace
+            )
+            await _forward(source, make_options(settings, source), _print)
+
+        runner.run(main())
+    return DONE
+
+
+def _namespace(kubeconfig: str) -> str:
+    from ..sources.kubernetes.kubeconfig import check_kubeconfig
+
+    return (check_kubeconfig(kubeconfig).namespace if kubeconfig else "") or "default"
+
+
+def wanted_services(words: Iterable[str], namespace: str) -> frozenset[ServiceKey]:
+    """Return the Services that the arguments name; those without a namespace are in this one."""
+    pairs = (word.rpartition("/") for word in words)
+    return frozenset(ServiceKey(before or namespace, name) for before, _, name in pairs)
+
+
+def make_options(settings: Settings, source: ForwardSource) -> Options:
+    """Return the options of the proxy, from settings that mean the same for ``run``."""
+    from ..agent.run import make_options as options_of_run
+
+    made = options_of_run(settings)
+    tuning = made.tuning
+    if "connect_timeout_s" not in settings.origins:
+        tuning = replace(tuning, connect_timeout_s=_CONNECT_S)
+    return replace(
+        made,
+        node_name="",
+        proxy_name=None,
+        tuning=tuning,
+        workers=None,
+        dialer=source.dialer,
+        dns=(made.dns or ("127.0.0.1", 0)) if importlib.util.find_spec("dns") else None,
+        admin=made.admin if "metrics_bind_address" in settings.origins else None,
+        health=made.health if "healthz_bind_address" in settings.origins else None,
+        state_dir="",
+    )
+
+
+async def _forward(source: ForwardSource, options: Options, write: Write) -> None:
+    from ..agent.proxy import Proxy
+    from ..agent.tasks import first_of
+
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await first_of(source.check_access(), stop.wait())
+    async with Proxy(source=source, options=options) as proxy:
+        shown: dict[str, ForwardedPort] | None = None
+        left_out: list[tuple[str, str]] = []
+        while not stop.is_set():
+            outcome = await first_of(proxy.failed(), stop.wait(), source.published.wait())
+            if isinstance(outcome, UserspaceProxyError):
+                raise outcome
+            if stop.is_set():
+                break
+            source.published.clear()
+            await proxy.settled()
+            before, shown = shown, forwarded_ports(source, proxy)
+            last, left_out = left_out, [(_name(n), n.reason) for n in source.services.left_out]
+            if before is None:
+                write(render_start(shown, left_out, head=_head(source), dns=_dns(proxy, shown)))
+            else:
+                for line in (*render_changes(before, shown), *render_left_out(last, left_out)):
+                    write(f"{line}\n")
+
+
+def forwarded_ports(source: ForwardSource, proxy: Proxy) -> dict[str, ForwardedPort]:
+    """Return what is forwarded, by name."""
+    ports = {}
+    for view in proxy.status().ports:
+        key, port = view.plan.key.name.service, view.plan.key.name.port
+        number = source.services.ports[key][port]
+        address = proxy.address_of(key, port)
+        problem = view.problem
+        if not problem and view.plan.cause is not None:
+            problem = view.plan.cause.sentence
+        name = f"{key.name}.{key.namespace}:{number}"
+        ports[name] = ForwardedPort(name, str(address or ""), len(view.plan.usable), problem)
+    return dict(sorted(ports.items()))
+
+
+def _name(left_out: NotForwarded) -> str:
+    name = f"{left_out.service.name}.{left_out.service.namespace}"
+    return f"{name}:{left_out.port}" if left_out.port else name
+
+
+def _head(source: ForwardSource) -> str:
+    place = f"namespace {source.namespace}" if source.namespace else "all namespaces"
+    return f"Services of {place}, through the API server at {source.location}"
+
+
+def _dns(proxy: Proxy, shown: Iterable[str]) -> str:
+    if proxy.dns_address is None:
+        return "names are not served: dnspython is not installed (pip install .[dns])"
+    ip, port = proxy.dns_address
+    name = next((name.partition(":")[0] for name in shown), "NAME.NAMESPACE")
+    return f"names by DNS:  dig @{ip} -p {port} {name}.svc.cluster.local"
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

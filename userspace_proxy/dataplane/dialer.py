@@ -1,0 +1,33 @@
+"""The contract of what reaches endpoints without an address here: pods behind an API server.
+
+TcpDial ──dial(endpoint, opened)──▶ Dialer ──opened(socket)──▶ joined, as after a connect
+                 │                        └──opened(errno)───▶ the next endpoint
+                 └── the deadline passes, the client is gone: cancel()
+"""
+
+from __future__ import annotations
+
+import _socket
+from collections.abc import Callable
+from typing import Protocol
+
+from ..model import SocketAddress
+
+Opened = Callable[[_socket.socket | int], None]
+"""Takes the outcome of a dial, once: a connected, non-blocking stream socket, which it closes, or
+the errno of the failure."""
+
+
+class Dialer(Protocol):
+    """Dials endpoints for TCP clients in another way than by ``connect``."""
+
+    def dial(self, endpoint: SocketAddress, opened: Opened) -> Callable[[], None]:
+        """Begin to dial an endpoint.
+
+        Args:
+            endpoint: As the Service port has it.
+            opened: Called later, not before this returns.
+
+        Returns:
+            What gives the dial up; ``opened`` isn't called after that. Idempotent.
+        """
