@@ -16,6 +16,7 @@ PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 HEADLESS = "service.kubernetes.io/headless"
 BALANCE = "userspace-proxy.io/balance"
 WEIGHT, PRIORITY = "userspace-proxy.io/weight", "userspace-proxy.io/priority"
+ON_REMOVAL = "userspace-proxy.io/on-endpoint-removal"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from .affinity import TestAffinity
+from .connections import TestConnections
 from .endpoints import TestEndpoints
 from .families import TestFamilies
 from .labels import TestLabels
@@ -19,6 +20,7 @@ from .world import World
 
 __all__ = [
     "TestAffinity",
+    "TestConnections",
     "TestEndpoints",
     "TestFamilies",
     "TestLabels",

@@ -6,8 +6,10 @@ and what is expected.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
+from ..errors import ConfigError
 from ..model import (
     Balance,
     Endpoint,
@@ -23,6 +25,7 @@ from ..model import (
     SocketAddress,
     parse_ip,
 )
+from ..model.annotations import read_removal
 from ..model.notation import check_label
 from ..model.service_reading import AFFINITY_TIMEOUT_MAX_S
 from ..model.wire import FieldError
@@ -31,6 +34,8 @@ EndpointAddress = str | tuple[str, int]
 """``ip:port`` or ``[ip6]:port``, or IP address and port as ``getsockname()`` returns them."""
 
 _BALANCES = tuple(balance.value for balance in Balance)
+T = TypeVar("T")
+
 _SEED_MAX = 2**32 - 1
 
 
@@ -72,8 +77,8 @@ def read_affinity(seconds: int | None) -> int | None:
     return seconds
 
 
-def read_handling(balance: str, seed: int) -> Handling:
-    """Return how endpoints are chosen, or raise ValueError or TypeError."""
+def read_handling(balance: str, seed: int, on_endpoint_removal: str = "keep") -> Handling:
+    """Return how connections are handled, or raise ValueError or TypeError."""
     if balance not in _BALANCES:
         what = f"balance: {balance!r} is not one of {', '.join(_BALANCES)}"
         raise ValueError(what)
@@ -81,7 +86,21 @@ def read_handling(balance: str, seed: int) -> Handling:
         raise TypeError(f"seed: expected an int, got {seed!r}")
     if not 0 <= seed <= _SEED_MAX:
         raise ValueError(f"seed: {seed} is not in 0–{_SEED_MAX}")
-    return Handling(balance=Balance(balance), seed=seed)
+    return Handling(
+        balance=Balance(balance),
+        seed=seed,
+        removal_s=_read("on_endpoint_removal", on_endpoint_removal, read_removal),
+    )
+
+
+def _read(argument: str, text: str, read: Callable[[str], T]) -> T:
+    """Read an argument that has the form of an annotation."""
+    if not isinstance(text, str):
+        raise TypeError(f"{argument}: expected a str, got {text!r}")
+    try:
+        return read(text)
+    except ConfigError as exc:
+        raise ValueError(f"{argument}: {exc}") from None
 
 
 def read_endpoint(endpoint: EndpointAddress) -> SocketAddress:

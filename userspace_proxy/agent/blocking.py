@@ -94,6 +94,7 @@ class BlockingProxy:
         affinity_timeout_s: int | None = None,
         balance: str = Balance.ROUND_ROBIN,
         seed: int = 0,
+        on_endpoint_removal: str = "keep",
     ) -> BlockingService:
         """Serve a Service, or replace the one of the same name; in force on return.
 
@@ -110,8 +111,8 @@ class BlockingProxy:
             affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
             balance: How endpoints are chosen: ``round-robin``, ``random``, ``least-connections`` or
                 ``power-of-two-choices``, which compares two random ones.
-            seed: The same seed gives the same choices in each run: it is the position of the first
-                turn, and the seed of random choices.
+            seed: The same seed gives the same choices in each run.
+            on_endpoint_removal: As the annotation of that name: ``keep``, or ``30s``.
 
         Returns:
             A handle with the ``address`` to dial: with steering ``none`` it has another port if
@@ -136,6 +137,7 @@ class BlockingProxy:
                     affinity_timeout_s=affinity_timeout_s,
                     balance=balance,
                     seed=seed,
+                    on_endpoint_removal=on_endpoint_removal,
                 )
             ),
         )

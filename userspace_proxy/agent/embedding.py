@@ -83,6 +83,7 @@ class EmbeddedProxy(Agent):
         affinity_timeout_s: int | None = None,
         balance: str = Balance.ROUND_ROBIN,
         seed: int = 0,
+        on_endpoint_removal: str = "keep",
     ) -> AddedService:
         """Serve a Service, or replace the one of the same name; in force on return.
 
@@ -99,8 +100,8 @@ class EmbeddedProxy(Agent):
             affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
             balance: How endpoints are chosen: ``round-robin``, ``random``, ``least-connections`` or
                 ``power-of-two-choices``, which compares two random ones.
-            seed: The same seed gives the same choices in each run: it is the position of the first
-                turn, and the seed of random choices.
+            seed: The same seed gives the same choices in each run.
+            on_endpoint_removal: As the annotation of that name: ``keep``, or ``30s``.
 
         Returns:
             A handle with the ``address`` to dial: with steering ``none`` it has another port if
@@ -118,19 +119,23 @@ class EmbeddedProxy(Agent):
             (read_port(port, protocol),),
             cluster_ips=(parse_ip(cluster_ip) if cluster_ip else self._free_address(key),),
             affinity_timeout_s=read_affinity(affinity_timeout_s),
-            handling=read_handling(balance, seed),
+            handling=read_handling(balance, seed, on_endpoint_removal),
         )
-        before = self._services.get(key)
+        await self._replace(service, make_slices(service, endpoints))
+        return AddedService(self, service)
+
+    async def _replace(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
+        """Put a Service; if it can't be served, the one before is put again."""
+        before = self._services.get(service.key)
         try:
-            await self.put(service, make_slices(service, endpoints))
+            await self.put(service, slices)
         except ListenError:
             if before is None:
-                await self.delete(key)
+                await self.delete(service.key)
             else:
                 with contextlib.suppress(ListenError):
                     await self.put(*before)
             raise
-        return AddedService(self, service)
 
     async def put(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
         """Serve a Service made of model values, or replace the one of its name; in force on return.

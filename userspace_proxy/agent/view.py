@@ -152,6 +152,7 @@ def _view_totals(totals: Totals, ports: Iterable[ServicePortView]) -> TotalsView
         dropped_datagrams=counters.dropped_datagrams,
         evicted=counters.evicted_connections + counters.evicted_flows,
         evicted_for_memory=counters.evicted_for_memory,
+        ended_by_removal=counters.ended_by_removal,
         shortages=counters.shortages,
         waits=_waits(counters, _all_waiting(ports)),
     )
@@ -314,6 +315,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePortV
         dropped_datagrams=counters.dropped_datagrams,
         evicted=counters.evicted_connections + counters.evicted_flows,
         evicted_for_memory=counters.evicted_for_memory,
+        ended_by_removal=counters.ended_by_removal,
         shortages=counters.shortages,
         waits=_waits(counters, group.waiting(now)),
         is_out_of_ports=now - group.out_of_ports_at < _RECENT_S,

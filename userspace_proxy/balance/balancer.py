@@ -99,6 +99,10 @@ class Balancer:
         else:
             self._affinity.timeout_s = affinity_timeout_s
 
+    def serves(self, _client: str, endpoint: SocketAddress) -> bool:
+        """Return whether an endpoint is of the first priority, ejected or not."""
+        return endpoint in self._levels[0].members
+
     def has_more(self, _client: str, now: float, *, tried: Container[SocketAddress]) -> bool:
         """Return whether :meth:`pick` would return an endpoint."""
         skip = _TriedOrQuiet(tried, self._ejections, now)

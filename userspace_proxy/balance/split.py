@@ -27,6 +27,10 @@ class SplitBalancer:
         self.outer = outer
         self._inside = tuple(inside)
 
+    def serves(self, client: str, endpoint: SocketAddress) -> bool:
+        """As :meth:`Balancer.serves`."""
+        return self._of(client).serves(client, endpoint)
+
     def has_more(self, client: str, now: float, *, tried: Container[SocketAddress]) -> bool:
         """As :meth:`Balancer.has_more`."""
         return self._of(client).has_more(client, now, tried=tried)

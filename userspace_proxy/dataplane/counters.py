@@ -110,6 +110,7 @@ class GroupCounters(Counters):
     __slots__ = names = (
         "denied",
         "dropped_datagrams",
+        "ended_by_removal",
         "evicted_connections",
         "evicted_flows",
         "evicted_for_memory",
@@ -141,6 +142,8 @@ class GroupCounters(Counters):
         self.dropped_datagrams = 0
         """Datagrams that were dropped at a socket, mostly because its buffer was full; but if not
         all clients are admitted, these are in ``denied``."""
+        self.ended_by_removal = 0
+        """Connections that were reset because their endpoint had left."""
         self.evicted_flows = 0
         """Flows that ended early because the table was full."""
         self.evicted_connections = 0

@@ -65,10 +65,11 @@ class EndpointGroup(CounterTable):
         self._change_balancer(self.serving)
         self.detours = dict(self.serving.detours)
 
-    def update(self, serving: Serving) -> None:
+    def update(self, serving: Serving) -> frozenset[SocketAddress]:
         """Change how clients are served; TCP connections to removed endpoints continue, flows end.
 
-        The turn, and the pins and ejections of endpoints that stay, are kept.
+        The turn, and the pins and ejections of endpoints that stay, are kept. Returns the endpoints
+        that have left, at least for some clients.
         """
         old, self.serving = self.serving, serving
         self.detours = dict(serving.detours)
@@ -85,6 +86,7 @@ class EndpointGroup(CounterTable):
             self.fold(current)
         if self.waiting_room is not None:
             self.waiting_room.update(serving.handling.hold)
+        return left
 
     def waiting(self, now: float) -> Waiting:
         """Return the clients that wait for an endpoint now."""
@@ -99,6 +101,23 @@ class EndpointGroup(CounterTable):
         if self.waiting_room is None and hold is not None:
             self.waiting_room = WaitingRoom(reactor, processes, self.counters, hold)
         return self.waiting_room if hold is not None else None
+
+    def serves(self, client: str, endpoint: SocketAddress) -> bool:
+        """Return whether new connections of a client may use an endpoint."""
+        return self.balancer.serves(client, endpoint)
+
+    def serves_everyone(self, endpoint: SocketAddress) -> bool:
+        """Return whether new connections of any client may use an endpoint."""
+        balancer = self.balancer
+        balancers = (
+            (balancer.inner, balancer.outer) if isinstance(balancer, SplitBalancer) else (balancer,)
+        )
+        return all(each.serves("", endpoint) for each in balancers)
+
+    def former_endpoints(self) -> set[SocketAddress]:
+        """Return the endpoints that aren't any more, and still have connections."""
+        current = self.serving.all_endpoints
+        return {e for e, counters in self.each_counters() if counters.active and e not in current}
 
     def count_lost(self, sock: _socket.socket, before: int) -> int:
         """Count what the kernel has dropped at a listening socket; returns its number now.

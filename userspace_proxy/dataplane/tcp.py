@@ -297,6 +297,15 @@ class TcpConnection(TcpDial):
         self.group.counters.evicted_for_memory += for_memory
         self.finish("evicted", as_reset=True)
 
+    def was_dialled_by(self, moment: float) -> bool:
+        """Return whether the last dial had begun then."""
+        return self._dialled_at is not None and self._dialled_at <= moment
+
+    def end_for_removal(self) -> None:
+        """Reset both sides: the endpoint has left the Service port."""
+        self.group.counters.ended_by_removal += 1
+        self.finish("endpoint removed", as_reset=True)
+
     # -- the end -------------------------------------------------------------
 
     def settle(self) -> None:

@@ -8,6 +8,7 @@ from .ageing import Ageing
 from .engine import Engine
 from .late_reset import LateResets
 from .probes import Probes
+from .removals import Removals
 from .shedding import Shedding
 from .tcp import DESCRIPTORS, TcpConnection
 from .tcp_dial import TcpDial
@@ -32,6 +33,7 @@ class TcpConnections:
         """Of clients that no endpoint has answered yet."""
         self.late_resets = LateResets(loop, clock, tuning.reset_wait_s)
         self.ageing = Ageing(loop, clock, tuning, self.open)
+        self.removals = Removals(loop, clock, self.open)
         self.on_idle: Callable[[], None] | None = None
         """Called whenever the last connection has ended."""
 
@@ -70,5 +72,6 @@ class TcpConnections:
         self.probes.close()
         self.late_resets.close()
         self.ageing.close()
+        self.removals.close()
         self.dial_deadlines.close()
         self.client_deadlines.close()

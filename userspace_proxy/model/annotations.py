@@ -73,6 +73,11 @@ def _read_count(text: str, most: int) -> int:
     return int(text)
 
 
+def read_removal(text: str) -> float | None:
+    """Return the value of ``on-endpoint-removal``: ``keep``, or a duration."""
+    return None if text == "keep" else parse_duration(text)
+
+
 ANNOTATIONS = (
     Annotation(
         "balance",
@@ -87,6 +92,7 @@ ANNOTATIONS = (
         "auto is used",
     ),
     Annotation("hold", "hold", read_hold, "clients are refused while no endpoint is usable"),
+    Annotation("on-endpoint-removal", "removal_s", read_removal, "connections continue"),
 )
 """All of them; docs/services.md lists them, and a test compares the two."""
 

@@ -35,6 +35,8 @@ class Handling(msgspec.Struct, frozen=True, omit_defaults=True):
     """Endpoints may see client addresses where replies return through this node."""
     hold: Hold | None = None
     """Clients wait while no endpoint can take them; None: they are refused."""
+    removal_s: float | None = None
+    """Seconds after which connections to an endpoint that has left end; None: they don't."""
 
 
 DEFAULT_HANDLING = Handling()

@@ -162,7 +162,8 @@ class Worker:
         for index, endpoint in message.added:
             endpoints.insert(index, endpoint)
         others = group.serving if message.others is None else message.others
-        group.update(replace(others, endpoints=tuple(endpoints)))
+        left = group.update(replace(others, endpoints=tuple(endpoints)))
+        self._dataplane.connections.removals.updated(group, left)
         differences.note_gone()
 
     def _close_group(self, message: CloseGroup) -> None:

@@ -179,6 +179,8 @@ class PortAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Connections and flows that ended early to make room for others, or to free memory."""
     evicted_for_memory: int
     """Of the connections, those that were reset because memory was short."""
+    ended_by_removal: int
+    """Connections that were reset because their endpoint had left (``on-endpoint-removal``)."""
     shortages: int
     """Dials that failed because this node had no source port, descriptor or memory left."""
     waits: Waits
@@ -214,6 +216,7 @@ class TotalsAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     dropped_datagrams: int
     evicted: int
     evicted_for_memory: int
+    ended_by_removal: int
     shortages: int
     waits: Waits
 

@@ -103,6 +103,7 @@ def make_port(one: Selected) -> PortAnswer:
         dropped_datagrams=port.dropped_datagrams,
         evicted=port.evicted,
         evicted_for_memory=port.evicted_for_memory,
+        ended_by_removal=port.ended_by_removal,
         shortages=port.shortages,
         waits=port.waits,
         is_out_of_ports=port.is_out_of_ports,
@@ -228,6 +229,7 @@ def _totals(view: TotalsView) -> TotalsAnswer:
         dropped_datagrams=view.dropped_datagrams,
         evicted=view.evicted,
         evicted_for_memory=view.evicted_for_memory,
+        ended_by_removal=view.ended_by_removal,
         shortages=view.shortages,
         waits=view.waits,
     )

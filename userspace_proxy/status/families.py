@@ -121,6 +121,13 @@ _COUNTED: tuple[_Series[ServicePortView | TotalsView], ...] = (
     ),
     _Series(
         counter,
+        "connections_ended_by_removal",
+        "Connections reset because their endpoint had left (on-endpoint-removal)",
+        lambda port: port.ended_by_removal,
+        is_rare=True,
+    ),
+    _Series(
+        counter,
         "local_shortages",
         "Dials that failed because this node had no source port, descriptor or memory left",
         lambda port: port.shortages,

@@ -119,6 +119,8 @@ class ServicePortView:
     """Connections and flows that ended early to make room for others, or to free memory."""
     evicted_for_memory: int = 0
     """Of the connections, those that were reset because memory was short."""
+    ended_by_removal: int = 0
+    """Connections that were reset because their endpoint had left (``on-endpoint-removal``)."""
     shortages: int = 0
     """Dials that failed because this node had no source port, descriptor or memory left."""
     waits: Waits = NO_WAITS
@@ -157,6 +159,7 @@ class TotalsView:
     dropped_datagrams: int = 0
     evicted: int = 0
     evicted_for_memory: int = 0
+    ended_by_removal: int = 0
     shortages: int = 0
     waits: Waits = NO_WAITS
 

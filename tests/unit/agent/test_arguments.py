@@ -83,6 +83,14 @@ def test_the_choice_of_endpoints_is_read():
     assert read_handling(Balance.LEAST_CONNECTIONS, 0).balance is Balance.LEAST_CONNECTIONS
 
 
+def test_what_has_the_form_of_an_annotation_is_read_as_one():
+    assert read_handling("round-robin", 0, "30s") == Handling(removal_s=30.0)
+    with pytest.raises(ValueError, match=r"^on_endpoint_removal: '30' has no unit \(write 30s\)$"):
+        read_handling("round-robin", 0, "30")
+    with pytest.raises(TypeError, match="on_endpoint_removal: expected a str, got 30"):
+        read_handling("round-robin", 0, 30)
+
+
 @pytest.mark.parametrize(
     ("balance", "seed", "error", "words"),
     [

@@ -271,3 +271,11 @@ class TestStandby:
 
     def test_without_endpoints_none_is_picked(self):
         assert Balancer((), standbys={POD_A: 1}).pick(ALICE, 0.0) is None
+
+
+def test_an_endpoint_serves_if_it_is_of_the_first_priority_ejected_or_not():
+    balancer = Balancer((POD_A, POD_B))
+    balancer.failed(POD_A, now=0.0)
+    assert balancer.serves("10.0.0.1", POD_A)
+    balancer.update((POD_A, POD_B), affinity_timeout_s=None, standbys={POD_A: 1})
+    assert [balancer.serves("10.0.0.1", pod) for pod in (POD_A, POD_B)] == [False, True]

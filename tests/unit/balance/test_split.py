@@ -118,3 +118,9 @@ def test_without_affinity_there_is_nothing_to_restore():
     former.pick(INSIDE, 0.0)
     successor.restore(former.pins(0.0), 0.0)
     assert successor.pins(0.0) == []
+
+
+@pytest.mark.parametrize(("client", "serving"), [(INSIDE, POD_A), (OUTSIDE, POD_C)])
+def test_an_endpoint_serves_the_clients_of_its_side(client, serving):
+    balancer = split()
+    assert [pod for pod in (POD_A, POD_C) if balancer.serves(client, pod)] == [serving]

@@ -119,3 +119,22 @@ def test_a_wrong_hold_refuses_clients_with_a_note(value, problem):
     assert notes == (
         f"annotation {HOLD}: {problem}: clients are refused while no endpoint is usable",
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [(None, None), ("keep", None), ("30s", 30.0), ("0s", 0.0), ("1m", 60.0)]
+)
+def test_connections_to_endpoints_that_have_left_end_after_the_time_of_the_annotation(
+    value, seconds
+):
+    handling, notes = read_handling({"userspace-proxy.io/on-endpoint-removal": value})
+    assert (handling.removal_s, notes) == (seconds, ())
+
+
+def test_connections_continue_with_a_note_if_the_time_is_invalid():
+    handling, notes = read_handling({"userspace-proxy.io/on-endpoint-removal": "30"})
+    assert handling.removal_s is None
+    assert notes == (
+        "annotation userspace-proxy.io/on-endpoint-removal: '30' has no unit (write 30s): "
+        "connections continue",
+    )

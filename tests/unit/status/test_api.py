@@ -88,6 +88,7 @@ def shown():
             failures_by_cause=REFUSED,
             evicted=4,
             evicted_for_memory=1,
+            ended_by_removal=2,
         )
     )
     (shown,) = status(view)["ports"]
@@ -130,6 +131,7 @@ def test_a_service_port_has_these_fields(shown):
         "dropped_datagrams": 0,
         "evicted": 4,
         "evicted_for_memory": 1,
+        "ended_by_removal": 2,
         "shortages": 0,
         "waits": {
             "waiting": 0,

@@ -1,0 +1,48 @@
+"""What becomes of connections, where annotations ask for it."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+
+from .specs import ON_REMOVAL, At, Spec
+from .world import World
+
+ENDED = Spec("ended", ["10.96.8.1", "fd00:10:96::81"])
+V4_AND_V6 = pytest.mark.parametrize("v6", [False, True], ids=["IPv4", "IPv6"])
+
+
+class TestConnections:
+    """Annotations of this proxy."""
+
+    @V4_AND_V6
+    def test_connections_to_an_endpoint_that_is_not_ready_end_if_the_service_asks_for_it(
+        self, world: World, v6: bool
+    ) -> None:
+        """Source: kubernetes#108523: clients stay with a demoted primary."""
+        ended = ENDED.but(annotations={ON_REMOVAL: "1s"})
+        one, two = world.pods("one", "two", v6=v6)
+        world.put(ENDED.at(one))
+        address = (ENDED.ips[v6], 80)
+        sock = world.testbed["pod"].dial(address)
+        world.put(ENDED.at(two, At(one, ready=False)))
+        assert world.who("pod", address) == "two"
+        world.put(ended.at(two, At(one, ready=False)))
+        with pytest.raises(ConnectionResetError):
+            read_to_end(sock)
+        wait_for(
+            "the connection to be counted",
+            lambda: sum(port["ended_by_removal"] for port in world.shown("ended")) == 1,
+        )
+        world.delete(ended)
+
+
+def read_to_end(sock: socket.socket) -> bytes:
+    """Return what a connection carries before its end."""
+    data = b""
+    while some := sock.recv(4096):
+        data += some
+    return data

@@ -1,0 +1,175 @@
+"""Connections to endpoints that have left end, where the Service asks for it."""
+
+import logging
+
+import pytest
+
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.dataplane.connection_log import LOGGER
+from userspace_proxy.model import Handling
+
+from .rig import connection_lines
+from .waiting import until
+
+AFTER_30_S = Handling(removal_s=30.0)
+
+
+@pytest.fixture
+async def rig(build, timers):
+    return build(Tuning(connection_log=1.0), timers.clock, timers)
+
+
+class Served:
+    """A Service with two endpoints and a connection to the first one."""
+
+    def __init__(self, rig, handling):
+        self.rig = rig
+        self.first, self.second = rig.endpoint(), rig.endpoint()
+        self.web = rig.service(self.first.address, self.second.address, handling=handling)
+
+    async def connect(self):
+        self.client, self.server = await self.rig.pair(self.web, self.first)
+        await until(lambda: all(c.up for c in self.rig.connections.open), "it is joined")
+
+    def update(self, *endpoints, handling=AFTER_30_S, **others):
+        self.rig.update(self.web, *(e.address for e in endpoints), handling=handling, **others)
+
+    @property
+    def is_open(self):
+        return bool(self.rig.connections.open)
+
+
+@pytest.fixture
+async def served(rig):
+    served = Served(rig, AFTER_30_S)
+    await served.connect()
+    return served
+
+
+async def test_a_connection_to_a_removed_endpoint_is_reset_on_both_sides(served, timers, caplog):
+    caplog.set_level(logging.INFO, LOGGER)
+    served.update(served.second)
+    timers.advance(29.9)
+    assert served.is_open
+    timers.advance(0.1)
+    await until(lambda: not served.is_open)
+    assert await served.client.was_reset()
+    assert await served.server.was_reset()
+    assert served.web.group.counters.ended_by_removal == 1
+    (line,) = connection_lines(caplog)
+    assert (line.cause, line.ended_by) == ("endpoint removed", "proxy")
+    assert timers.waiting == 1, "only looks at open connections go on"
+
+
+async def test_without_endpoints_at_all_it_ends_too(served, timers):
+    served.update()
+    timers.advance(30)
+    await until(lambda: not served.is_open)
+
+
+async def test_connections_to_a_demoted_endpoint_end(served, timers):
+    standbys = ((served.first.address, 1),)
+    served.update(served.first, served.second, standbys=standbys)
+    timers.advance(30)
+    await until(lambda: not served.is_open)
+    assert served.web.group.counters.ended_by_removal == 1
+
+
+async def test_an_endpoint_that_returns_in_time_keeps_its_connections(served, timers):
+    served.update(served.second)
+    timers.advance(29)
+    served.update(served.first, served.second)
+    timers.advance(60)
+    await served.client.send(b"still here")
+    assert await served.server.read() == b"still here"
+    served.update(served.second)
+    timers.advance(29)
+    assert served.is_open, "the time begins again"
+    timers.advance(1)
+    await until(lambda: not served.is_open)
+
+
+async def test_connections_to_other_endpoints_and_services_continue(served, rig, timers):
+    other = Served(rig, AFTER_30_S)
+    await other.connect()
+    client, server = await rig.pair(served.web, served.second)
+    served.update(served.second)
+    timers.advance(30)
+    await until(lambda: len(rig.connections.open) == 2)
+    await client.send(b"here")
+    assert await server.read() == b"here"
+    await other.client.send(b"here, too")
+    assert await other.server.read() == b"here, too"
+
+
+async def test_by_default_connections_continue_and_no_timer_is_set(rig, timers):
+    served = Served(rig, Handling())
+    await served.connect()
+    before = timers.waiting
+    served.update(served.second, handling=Handling())
+    assert timers.waiting == before
+    timers.advance(3600)
+    await served.client.send(b"still here")
+    assert await served.server.read() == b"still here"
+
+
+async def test_a_service_may_ask_for_it_afterwards_and_take_it_back(rig, timers):
+    served = Served(rig, Handling())
+    await served.connect()
+    served.update(served.second, handling=Handling())
+    served.update(served.second)
+    timers.advance(29)
+    served.update(served.second, handling=Handling())
+    timers.advance(60)
+    assert served.is_open
+    served.update(served.second, handling=Handling(removal_s=0.0))
+    timers.advance(0)
+    await until(lambda: not served.is_open)
+
+
+async def test_a_shorter_time_counts_from_the_removal(served, timers):
+    served.update(served.second)
+    timers.advance(10)
+    served.update(served.second, handling=Handling(removal_s=15.0))
+    timers.advance(5)
+    await until(lambda: not served.is_open)
+
+
+async def test_an_endpoint_that_only_inside_clients_may_use_loses_the_others(served, timers):
+    inside = ("10.0.0.0/8",)
+    served.update(served.first, served.second, outside=(served.second.address,), inside=inside)
+    timers.advance(30)
+    await until(lambda: not served.is_open)
+
+
+async def test_an_endpoint_that_only_outside_clients_may_not_use_keeps_those_inside(served, timers):
+    inside = ("127.0.0.0/8",)
+    served.update(served.first, served.second, outside=(served.second.address,), inside=inside)
+    timers.advance(60)
+    await served.client.send(b"still here")
+    assert await served.server.read() == b"still here"
+
+
+async def test_a_dial_that_was_under_way_ends_when_it_was_answered(rig, timers):
+    silent = rig.silent()
+    web = rig.service(silent, handling=Handling(removal_s=0.0))
+    await rig.client(web)
+    await until(lambda: all(c.endpoint for c in rig.connections.open))
+    (connection,) = rig.connections.open
+    pod = rig.endpoint()
+    rig.update(web, pod.address, handling=Handling(removal_s=0.0))
+    timers.advance(0)
+    await until(lambda: len(rig.connections.removals._left) == 1, "it is looked at again")
+    assert not connection.is_closed
+
+
+async def test_thousands_are_looked_at_in_slices(served, rig, monkeypatch, timers):
+    monkeypatch.setattr("userspace_proxy.dataplane.removals._SLICE", 1)
+    more = [await rig.client(served.web) for _ in range(5)]
+    await until(lambda: all(c.up for c in rig.connections.open) and len(rig.connections.open) == 6)
+    to_first = sum(c.endpoint == served.first.address for c in rig.connections.open)
+    served.update(served.second)
+    timers.advance(30)
+    await until(lambda: len(rig.connections.open) == 6 - to_first)
+    assert served.web.group.counters.ended_by_removal == to_first >= 3
+    assert len(more) == 5
