@@ -24,14 +24,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ..errors import UserspaceProxyError
 from ..lookup.in_process import ProcessNames
 from ..model import Balance, EndpointSlice, Service, ServiceKey, SocketAddress
 from ..status.view import StatusView
 from .added_service import AddedService
-from .arguments import EndpointAddress
+from .arguments import EndpointAddress, HandlingArguments
 from .embedding import EmbeddedProxy
 from .loop_thread import LoopThread
 

@@ -6,8 +6,8 @@ and what is expected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Iterable
+from typing import Any, TypedDict, Unpack
 
 from ..errors import ConfigError
 from ..model import (
@@ -25,7 +25,7 @@ from ..model import (
     SocketAddress,
     parse_ip,
 )
-from ..model.annotations import read_removal
+from ..model.annotations import ANNOTATIONS
 from ..model.notation import check_label
 from ..model.service_reading import AFFINITY_TIMEOUT_MAX_S
 from ..model.wire import FieldError
@@ -33,9 +33,7 @@ from ..model.wire import FieldError
 EndpointAddress = str | tuple[str, int]
 """``ip:port`` or ``[ip6]:port``, or IP address and port as ``getsockname()`` returns them."""
 
-_BALANCES = tuple(balance.value for balance in Balance)
-T = TypeVar("T")
-
+_ANNOTATIONS = {annotation.name.replace("-", "_"): annotation for annotation in ANNOTATIONS}
 _SEED_MAX = 2**32 - 1
 
 
@@ -77,30 +75,40 @@ def read_affinity(seconds: int | None) -> int | None:
     return seconds
 
 
-def read_handling(balance: str, seed: int, on_endpoint_removal: str = "keep") -> Handling:
+class HandlingArguments(TypedDict, total=False):
+    """Arguments of Services that are annotations elsewhere; None: as without."""
+
+    hold: str | None
+    """``60s`` or ``60s,1000``: connections that no endpoint can take wait for that time, at most so
+    many; None: they are refused."""
+    on_endpoint_removal: str | None
+    """``keep``, the default, or ``30s``: connections to an endpoint that has left end after that
+    time."""
+
+
+def read_handling(
+    seed: int = 0, *, balance: str = Balance.ROUND_ROBIN, **others: Unpack[HandlingArguments]
+) -> Handling:
     """Return how connections are handled, or raise ValueError or TypeError."""
-    if balance not in _BALANCES:
-        what = f"balance: {balance!r} is not one of {', '.join(_BALANCES)}"
-        raise ValueError(what)
     if not _is_int(seed):
         raise TypeError(f"seed: expected an int, got {seed!r}")
     if not 0 <= seed <= _SEED_MAX:
         raise ValueError(f"seed: {seed} is not in 0–{_SEED_MAX}")
-    return Handling(
-        balance=Balance(balance),
-        seed=seed,
-        removal_s=_read("on_endpoint_removal", on_endpoint_removal, read_removal),
-    )
-
-
-def _read(argument: str, text: str, read: Callable[[str], T]) -> T:
-    """Read an argument that has the form of an annotation."""
-    if not isinstance(text, str):
-        raise TypeError(f"{argument}: expected a str, got {text!r}")
-    try:
-        return read(text)
-    except ConfigError as exc:
-        raise ValueError(f"{argument}: {exc}") from None
+    fields: dict[str, Any] = {"seed": seed}
+    asked: dict[str, Any] = {"balance": balance, **others}
+    for name, value in asked.items():
+        if name not in _ANNOTATIONS:
+            raise TypeError(f"unexpected keyword argument {name!r}")
+        if value is None:
+            continue
+        if not isinstance(value, str) and not _is_int(value):
+            raise TypeError(f"{name}: expected a str or an int, got {value!r}")
+        annotation = _ANNOTATIONS[name]
+        try:
+            fields[annotation.field] = annotation.read(str(value))
+        except ConfigError as exc:
+            raise ValueError(f"{name}: {exc}") from None
+    return Handling(**fields)
 
 
 def read_endpoint(endpoint: EndpointAddress) -> SocketAddress:

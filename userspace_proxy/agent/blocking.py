@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ..errors import UserspaceProxyError
 from ..lookup.in_process import ProcessNames
 from ..model import Balance, EndpointSlice, Service, ServiceKey, SocketAddress
 from ..status.view import StatusView
 from .added_service import AddedService
-from .arguments import EndpointAddress
+from .arguments import EndpointAddress, HandlingArguments
 from .embedding import EmbeddedProxy
 from .loop_thread import LoopThread
 
@@ -94,7 +94,7 @@ class BlockingProxy:
         affinity_timeout_s: int | None = None,
         balance: str = Balance.ROUND_ROBIN,
         seed: int = 0,
-        on_endpoint_removal: str = "keep",
+        **handling: Unpack[HandlingArguments],
     ) -> BlockingService:
         """Serve a Service, or replace the one of the same name; in force on return.
 
@@ -103,8 +103,7 @@ class BlockingProxy:
         Args:
             name: Its name.
             port: The port that clients dial.
-            endpoints: ``ip:port``, ``[ip6]:port``, or tuples of IP address and port; none: clients
-                are refused.
+            endpoints: ``ip:port``, ``[ip6]:port``, or tuples of IP address and port; may be empty.
             namespace: Its namespace.
             protocol: ``TCP`` or ``UDP``.
             cluster_ip: The address that clients dial; None: one of 127.64.0.0/10.
@@ -112,7 +111,7 @@ class BlockingProxy:
             balance: How endpoints are chosen: ``round-robin``, ``random``, ``least-connections`` or
                 ``power-of-two-choices``, which compares two random ones.
             seed: The same seed gives the same choices in each run.
-            on_endpoint_removal: As the annotation of that name: ``keep``, or ``30s``.
+            handling: Annotations by their names, such as ``hold``: see :class:`HandlingArguments`.
 
         Returns:
             A handle with the ``address`` to dial: with steering ``none`` it has another port if
@@ -137,7 +136,7 @@ class BlockingProxy:
                     affinity_timeout_s=affinity_timeout_s,
                     balance=balance,
                     seed=seed,
-                    on_endpoint_removal=on_endpoint_removal,
+                    **handling,
                 )
             ),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from ..errors import ListenError
 from ..lookup.in_process import ProcessNames
@@ -25,6 +25,7 @@ from .addresses import dialled_address
 from .agent import Agent
 from .arguments import (
     EndpointAddress,
+    HandlingArguments,
     make_slices,
     read_affinity,
     read_endpoint,
@@ -83,7 +84,7 @@ class EmbeddedProxy(Agent):
         affinity_timeout_s: int | None = None,
         balance: str = Balance.ROUND_ROBIN,
         seed: int = 0,
-        on_endpoint_removal: str = "keep",
+        **handling: Unpack[HandlingArguments],
     ) -> AddedService:
         """Serve a Service, or replace the one of the same name; in force on return.
 
@@ -92,8 +93,7 @@ class EmbeddedProxy(Agent):
         Args:
             name: Its name.
             port: The port that clients dial.
-            endpoints: ``ip:port``, ``[ip6]:port``, or tuples of IP address and port; none: clients
-                are refused.
+            endpoints: ``ip:port``, ``[ip6]:port``, or tuples of IP address and port; may be empty.
             namespace: Its namespace.
             protocol: ``TCP`` or ``UDP``.
             cluster_ip: The address that clients dial; None: one of 127.64.0.0/10.
@@ -101,7 +101,7 @@ class EmbeddedProxy(Agent):
             balance: How endpoints are chosen: ``round-robin``, ``random``, ``least-connections`` or
                 ``power-of-two-choices``, which compares two random ones.
             seed: The same seed gives the same choices in each run.
-            on_endpoint_removal: As the annotation of that name: ``keep``, or ``30s``.
+            handling: Annotations by their names, such as ``hold``: see :class:`HandlingArguments`.
 
         Returns:
             A handle with the ``address`` to dial: with steering ``none`` it has another port if
@@ -119,7 +119,7 @@ class EmbeddedProxy(Agent):
             (read_port(port, protocol),),
             cluster_ips=(parse_ip(cluster_ip) if cluster_ip else self._free_address(key),),
             affinity_timeout_s=read_affinity(affinity_timeout_s),
-            handling=read_handling(balance, seed, on_endpoint_removal),
+            handling=read_handling(seed, balance=balance, **handling),
         )
         await self._replace(service, make_slices(service, endpoints))
         return AddedService(self, service)

@@ -10,8 +10,15 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Unpack
 
-from ..agent.arguments import EndpointAddress, make_slices, read_endpoint, read_key
+from ..agent.arguments import (
+    EndpointAddress,
+    HandlingArguments,
+    make_slices,
+    read_endpoint,
+    read_key,
+)
 from ..agent.loop_thread import LoopThread
 from ..model import Balance, EndpointSlice, ServiceKey, SocketAddress
 from ..status.view import StatusView
@@ -64,6 +71,7 @@ class Services:
         affinity_timeout_s: int | None = None,
         balance: str = Balance.ROUND_ROBIN,
         seed: int = 0,
+        **handling: Unpack[HandlingArguments],
     ) -> ProxiedService:
         """Serve a Service with backends; it is in force on return.
 
@@ -79,6 +87,7 @@ class Services:
             affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
             balance: How backends are chosen: see ``Proxy.add_service``.
             seed: The same seed gives the same choices in each run.
+            handling: Annotations by their names: see ``Proxy.add_service``.
         """
         likes = read_backends(backends, protocol)
         earlier = self._made.get(read_key(namespace, name))
@@ -97,6 +106,7 @@ class Services:
                 affinity_timeout_s=affinity_timeout_s,
                 balance=balance,
                 seed=seed,
+                **handling,
             )
             undo.pop_all()
         service = self._made[handle.key] = ProxiedService(

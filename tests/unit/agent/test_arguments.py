@@ -13,7 +13,7 @@ from userspace_proxy.agent.arguments import (
     read_key,
     read_port,
 )
-from userspace_proxy.model import Balance, Handling, ServiceKey, ServicePort, SocketAddress
+from userspace_proxy.model import Balance, Handling, Hold, ServiceKey, ServicePort, SocketAddress
 
 from .samples import service
 
@@ -78,17 +78,9 @@ def test_invalid_affinity_is_an_error(seconds, error, words):
 
 
 def test_the_choice_of_endpoints_is_read():
-    assert read_handling("round-robin", 0) == Handling()
-    assert read_handling("random", 7) == Handling(balance=Balance.RANDOM, seed=7)
-    assert read_handling(Balance.LEAST_CONNECTIONS, 0).balance is Balance.LEAST_CONNECTIONS
-
-
-def test_what_has_the_form_of_an_annotation_is_read_as_one():
-    assert read_handling("round-robin", 0, "30s") == Handling(removal_s=30.0)
-    with pytest.raises(ValueError, match=r"^on_endpoint_removal: '30' has no unit \(write 30s\)$"):
-        read_handling("round-robin", 0, "30")
-    with pytest.raises(TypeError, match="on_endpoint_removal: expected a str, got 30"):
-        read_handling("round-robin", 0, 30)
+    assert read_handling(balance="round-robin") == Handling()
+    assert read_handling(7, balance="random") == Handling(balance=Balance.RANDOM, seed=7)
+    assert read_handling(balance=Balance.LEAST_CONNECTIONS).balance is Balance.LEAST_CONNECTIONS
 
 
 @pytest.mark.parametrize(
@@ -101,7 +93,7 @@ def test_what_has_the_form_of_an_annotation_is_read_as_one():
             "balance: 'by-lot' is not one of round-robin, random, least-connections, power-of-",
             id="unknown",
         ),
-        pytest.param(["round-robin"], 0, ValueError, "balance: ['round-robin'] is not", id="list"),
+        pytest.param(["round-robin"], 0, TypeError, "balance: expected a str or an int", id="list"),
         pytest.param("round-robin", "7", TypeError, "seed: expected an int, got '7'", id="text"),
         pytest.param("round-robin", True, TypeError, "seed: expected an int, got True", id="bool"),
         pytest.param("round-robin", -1, ValueError, "seed: -1 is not in 0–4294967295", id="less"),
@@ -110,7 +102,27 @@ def test_what_has_the_form_of_an_annotation_is_read_as_one():
 )
 def test_an_invalid_choice_of_endpoints_is_an_error(balance, seed, error, words):
     with pytest.raises(error, match=re.escape(words)):
-        read_handling(balance, seed)
+        read_handling(seed, balance=balance)
+
+
+def test_other_arguments_are_those_of_annotations():
+    assert read_handling(hold="60s,16") == Handling(hold=Hold(60, 16))
+    assert read_handling(hold=None, on_endpoint_removal="30s") == Handling(removal_s=30.0)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'held'"):
+        read_handling(held="60s")
+
+
+@pytest.mark.parametrize(
+    ("hold", "error", "words"),
+    [
+        pytest.param("60", ValueError, "hold: '60' has no unit (write 60s)", id="no-unit"),
+        pytest.param(60, ValueError, "hold: '60' has no unit (write 60s)", id="int"),
+        pytest.param(True, TypeError, "hold: expected a str or an int, got True", id="bool"),
+    ],
+)
+def test_an_invalid_value_of_an_annotation_is_an_error(hold, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        read_handling(hold=hold)
 
 
 @pytest.mark.parametrize(

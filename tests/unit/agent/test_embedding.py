@@ -11,6 +11,7 @@ from userspace_proxy.errors import ListenError
 from userspace_proxy.model import ServiceKey
 
 from ..dataplane.rig import no_descriptors
+from ..dataplane.waiting import until
 from .backends import answers, ask, backend, free_address
 
 
@@ -45,6 +46,18 @@ def test_a_port_that_is_taken_is_replaced_by_a_free_one(run):
                 assert web.address.ip == "127.99.1.1"
                 assert web.address.port != 8080
                 assert await ask(web.address) == b"one"
+
+    run(main())
+
+
+def test_with_hold_a_client_waits_for_the_first_endpoint(run):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080, hold="60s")
+            asked = asyncio.ensure_future(ask(web.address))
+            await until(lambda: proxy.status().ports[0].waits.waiting)
+            await web.set_endpoints([one])
+            assert await asked == b"one"
 
     run(main())
 
