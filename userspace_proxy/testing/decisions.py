@@ -1,8 +1,7 @@
 """Keeps the last connections of each Service: who dialled, which endpoint answered, how it ended.
 
 The facts are those of the connection log: each proxy of a test has a thread of its own, so the
-thread of a record tells whose it is. While a recorder runs, that logger passes nothing on to the
-program's own log.
+thread of a record shows whose it is. What a recorder keeps isn't passed on to the program's log.
 """
 
 from __future__ import annotations
@@ -41,15 +40,18 @@ class Decision:
         return f"{self.client} → {endpoint}{dials}: {self.outcome}, {figures}"
 
 
-class Decisions(logging.Handler):
-    """Records the connections of one proxy that end between :meth:`begin` and :meth:`end`."""
+class Decisions(logging.Filter):
+    """Records the connections of one proxy that end between :meth:`begin` and :meth:`end`.
+
+    A filter, not a handler: pytest has handlers of its own, even at loggers that don't propagate.
+    """
 
     _running: ClassVar[list[Decisions]] = []
-    _before: ClassVar[tuple[int, bool]] = (logging.NOTSET, True)
-    """Level and propagation of the logger before the first recorder began."""
+    _level_before: ClassVar[int] = logging.NOTSET
+    """Level of the logger before the first recorder began."""
 
     def __init__(self) -> None:
-        super().__init__(logging.INFO)
+        super().__init__()
         self._last: dict[str, deque[Decision]] = {}
         self._thread = 0
 
@@ -57,12 +59,11 @@ class Decisions(logging.Handler):
         """Start recording what a thread logs."""
         logger = logging.getLogger(LOGGER)
         if not self._running:
-            Decisions._before = logger.level, logger.propagate
+            Decisions._level_before = logger.level
         self._thread = thread
         self._running.append(self)
         logger.setLevel(logging.INFO)
-        logger.propagate = False
-        logger.addHandler(self)
+        logger.addFilter(self)
 
     def end(self) -> None:
         """Stop recording, and restore the logger after the last recorder. Idempotent."""
@@ -70,19 +71,18 @@ class Decisions(logging.Handler):
             return
         self._running.remove(self)
         logger = logging.getLogger(LOGGER)
-        logger.removeHandler(self)
+        logger.removeFilter(self)
         if not self._running:
-            level, logger.propagate = Decisions._before
-            logger.setLevel(level)
+            logger.setLevel(Decisions._level_before)
 
     def of(self, service: ServiceKey) -> Sequence[Decision]:
         """Return the last ones of a Service, the oldest first."""
         return tuple(self._last.get(str(service), ()))
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Part of Handler."""
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Part of Filter: keep a record of this proxy, and pass on those of others."""
         if record.thread != self._thread:
-            return
+            return True
         fields = record.__dict__
         service = str(fields["service"]).partition(":")[0].partition(" ")[0]
         last = self._last.setdefault(service, deque(maxlen=KEPT))
@@ -97,3 +97,4 @@ class Decisions(logging.Handler):
                 fields["sent_bytes"],
             )
         )
+        return False

@@ -29,6 +29,9 @@ def describe(services: Reported) -> str:
     for service in services.services:
         backends = ", ".join(f"{b.name} at {b.address}{_state(b)}" for b in service.backends)
         parts.append(f"{service.key}: backends {backends or 'none'}")
+        used = {str(e.verdict.address) for port in service.views() for e in port.endpoints}
+        if used != {str(backend.address) for backend in service.backends}:
+            parts.append(f"  endpoints: {', '.join(sorted(used)) or 'none'}")
         parts += [f"  fault: {name}: {', '.join(words)}" for name, words in service.faults.items()]
         decisions = service.decisions
         parts += [f"  {decision}" for decision in decisions]

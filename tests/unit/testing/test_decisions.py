@@ -42,12 +42,12 @@ def test_connections_are_kept_by_service_and_only_the_last_ones():
 
 def test_the_logger_is_as_before_afterwards():
     logger = logging.getLogger(LOGGER)
-    before = logger.level, logger.propagate, list(logger.handlers)
+    before = logger.level, list(logger.filters)
     decisions = Decisions()
     decisions.begin(threading.get_ident())
     decisions.end()
     decisions.end()
-    assert (logger.level, logger.propagate, logger.handlers) == before
+    assert (logger.level, logger.filters) == before
 
 
 def test_a_decision_is_a_line():
@@ -57,7 +57,16 @@ def test_a_decision_is_a_line():
     assert str(unanswered).startswith("127.0.0.1:40000 → no endpoint at dial 2: unanswered")
 
 
-def test_what_another_thread_logs_is_another_proxys():
+def test_what_is_kept_is_not_passed_on(caplog):
+    decisions = Decisions()
+    decisions.begin(threading.get_ident())
+    log()
+    decisions.end()
+    assert len(decisions.of(WEB)) == 1
+    assert caplog.records == []
+
+
+def test_what_another_thread_logs_is_another_proxys_and_is_passed_on(caplog):
     decisions = Decisions()
     decisions.begin(threading.get_ident())
     thread = threading.Thread(target=log)
@@ -65,15 +74,16 @@ def test_what_another_thread_logs_is_another_proxys():
     thread.join()
     decisions.end()
     assert decisions.of(WEB) == ()
+    assert [record.thread for record in caplog.records] == [thread.ident]
 
 
 def test_the_logger_is_restored_after_the_last_of_several():
     logger = logging.getLogger(LOGGER)
-    before = logger.level, logger.propagate
+    before = logger.level
     first, second = Decisions(), Decisions()
     first.begin(1)
     second.begin(2)
     first.end()
-    assert (logger.level, logger.propagate) == (logging.INFO, False)
+    assert logger.level == logging.INFO
     second.end()
-    assert (logger.level, logger.propagate) == before
+    assert logger.level == before

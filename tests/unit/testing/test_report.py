@@ -28,3 +28,15 @@ def test_it_shows_each_service_with_its_cause_its_backends_and_its_last_connecti
     assert f"default/web: backends web-1 at {web.backends[0].address} (stopped)" in text
     assert f"→ {web.backends[0].address}: complete" in text
     assert f"default/idle: backends idle-1 at {idle.backends[0].address}\n  no connection" in text
+
+
+def test_endpoints_that_are_not_its_backends_are_shown():
+    with ServiceProxy() as proxy:
+        web = proxy.service("web", backends=1)
+        web.endpoints = []
+        none = describe(proxy)
+        web.endpoints = ["127.0.0.1:9"]
+        other = describe(proxy)
+    first = f"default/web: backends web-1 at {web.backends[0].address}"
+    assert f"{first}\n  endpoints: none\n" in none
+    assert f"{first}\n  endpoints: 127.0.0.1:9\n" in other
