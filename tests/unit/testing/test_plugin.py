@@ -1,6 +1,7 @@
 """The pytest plugin, in runs of pytest of its own."""
 
 import contextlib
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from tests.node.processes import readable_runtime
 
 pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parents[3]
 
 PLUGIN = ("-p", "userspace_proxy.testing.plugin", "-p", "no:asyncio", "-p", "no:cacheprovider")
 
@@ -293,6 +296,7 @@ def test_it_fails(service_proxy):
             "default/web: backends web-1 at 127.0.0.2:* (stopped), web-2 at 127.0.0.3:*",
         ]
     )
+    result.stdout.no_fnmatch_line("*connection ended*")
 
 
 def test_a_run_without_the_fixture_does_not_import_the_proxy(run):
@@ -308,8 +312,17 @@ def test_nothing_is_imported():
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/in-tests.md"])
+def test_the_tests_on_a_page_pass(pytester, page):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    text = "\n\n".join(block for block in blocks if "def test_" in block)
+    pytester.makepyfile(text)
+    result = pytester.runpytest_subprocess(*PLUGIN)
+    result.assert_outcomes(passed=text.count("def test_"))
+
+
 @pytest.mark.parametrize(("name", "count"), [("test_shop", 7), ("test_network", 4)])
 def test_the_examples_pass(pytester, name, count):
-    example = Path(__file__).parents[3] / f"examples/pytest/{name}.py"
+    example = ROOT / f"examples/pytest/{name}.py"
     pytester.makepyfile(**{name: example.read_text()})
     pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=count)
