@@ -105,6 +105,10 @@ class FakeObjects:
         self._objects[key] = event.object
         return event
 
+    def get(self, resource: str, name: str, namespace: str) -> Object | None:
+        """Return an object; None if there is none of that name."""
+        return self._objects.get((resource, namespace, name))
+
     def delete(self, kind: str, name: str, namespace: str) -> WatchEvent:
         """Delete an object.
 

@@ -23,6 +23,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from .fake_api_objects import Expired, FakeObjects, Object, ObjectFilter, WatchEvent
+from .fake_api_pods import write_pod
 from .fake_port_forward import FakePods
 
 PATHS = {
@@ -33,6 +34,8 @@ PATHS = {
 }
 _FORWARD = "/api/v1/namespaces/{namespace}/pods/{name}/portforward"
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+_PODS = "/api/v1/namespaces/{namespace}/pods"
+_REASONS = {404: "NotFound", 409: "Conflict"}
 _EVENTS = "/apis/events.k8s.io/v1/namespaces/{namespace}/events"
 
 
@@ -105,6 +108,13 @@ class FakeApiServer:
             start, _, name = path.rpartition("/")
             inside = f"{start}/namespaces/{{namespace}}/{name}"
             app.router.add_get(inside, self._handler(resource))
+            app.router.add_get(f"{inside}/{{name}}", self._get(resource))
+        one = f"{_PODS}/{{name}}"
+        app.router.add_post(_PODS, self._write_pod)
+        for method, path in (("PATCH", one), ("DELETE", one)):
+            app.router.add_route(method, path, self._write_pod)
+        for method in ("PATCH", "PUT"):
+            app.router.add_route(method, f"{one}/status", self._write_pod)
         app.router.add_post(_EVENTS, self._take)
         app.router.add_patch(f"{_EVENTS}/{{name}}", self._take)
         app.router.add_get(_FORWARD, self._forward)
@@ -241,6 +251,36 @@ class FakeApiServer:
         what = "/".join(filter(None, (wanted["resource"], wanted.get("subresource"))))
         is_allowed = f"{wanted['verb']} {what}" not in self.denied
         return refusal or web.json_response({"status": {"allowed": is_allowed}}, status=201)
+
+    def _get(self, resource: str) -> Callable[[web.Request], Any]:
+        async def get(request: web.Request) -> web.Response:
+            self.requests.append(f"GET {request.path_qs}")
+            where = request.match_info
+            item = self._objects.get(resource, where["name"], where["namespace"])
+            refusal = self._refuse(resource, request)
+            if item is None:
+                refusal = refusal or _status(404, _REASONS[404], f'"{where["name"]}" not found')
+            return refusal or web.json_response(item)
+
+        return get
+
+    async def _write_pod(self, request: web.Request) -> web.Response:
+        self.requests.append(f"{request.method} {request.path_qs}")
+        refusal = self._refuse("pods", request)
+        if refusal is not None:
+            return refusal
+        body = await request.json()
+        namespace = request.match_info["namespace"]
+        name = request.match_info.get("name") or body["metadata"]["name"]
+        before = self._objects.get("pods", name, namespace)
+        code, after = write_pod(request.method, before, body)
+        if code >= 400:
+            return _status(code, _REASONS[code], f'pods "{name}": {_REASONS[code]}')
+        if after is None:
+            self.delete("Pod", name, namespace)
+        else:
+            self.put(after)
+        return web.json_response(after or before, status=code)
 
     async def _version(self, _request: web.Request) -> web.Response:
         return web.json_response({"gitVersion": "v1.36.3"})

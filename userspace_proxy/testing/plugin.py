@@ -16,6 +16,7 @@ proxy only when a test asks for it.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Literal, NoReturn
 
@@ -24,6 +25,7 @@ import pytest
 from ..errors import PlatformError, SandboxError
 
 if TYPE_CHECKING:
+    from .kubernetes_services import KubernetesServices
     from .report import Reported
     from .service_network import ServiceNetwork
     from .service_proxy import ServiceProxy
@@ -41,6 +43,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="function",
         help="whether each test gets a proxy or network of its own (function), or all tests share "
         "one (session)",
+    )
+    group.addoption(
+        "--service-proxy-kubeconfig",
+        metavar="PATH",
+        help="the cluster whose Services kubernetes_services serves, instead of KUBECONFIG",
     )
     what = "fail instead of skipping a test where this machine lacks what a fixture needs"
     group.addoption("--service-proxy-require", action="store_true", help=what)
@@ -89,6 +96,39 @@ def service_network(request: pytest.FixtureRequest) -> Iterator[ServiceNetwork]:
         skip(request, str(exc))
     with contextlib.closing(network), _reported(request.config, "service network", network):
         yield network
+
+
+@pytest.fixture(scope="session")
+def service_proxy_kubeconfig(request: pytest.FixtureRequest) -> str:
+    """Return the kubeconfig of ``kubernetes_services``; override it where a test starts a cluster.
+
+    Empty: there is none.
+    """
+    given: str | None = request.config.getoption("--service-proxy-kubeconfig")
+    return given or os.environ.get("KUBECONFIG", "").partition(os.pathsep)[0]
+
+
+@pytest.fixture(scope=_scope)
+def kubernetes_services(
+    request: pytest.FixtureRequest, service_proxy_kubeconfig: str | os.PathLike[str]
+) -> Iterator[KubernetesServices]:
+    """Serve the Services of a cluster: ``kubernetes_services["shop/web"]`` is one of them."""
+    kubeconfig = os.fspath(service_proxy_kubeconfig)
+    if not kubeconfig:
+        skip(
+            request,
+            "no cluster (give --service-proxy-kubeconfig=PATH, set KUBECONFIG, or override the "
+            "fixture service_proxy_kubeconfig)",
+        )
+    try:
+        from .kubernetes_services import KubernetesServices
+    except PlatformError as exc:
+        skip(request, str(exc))
+    with (
+        KubernetesServices(kubeconfig) as services,
+        _reported(request.config, "kubernetes services", services),
+    ):
+        yield services
 
 
 @contextlib.contextmanager

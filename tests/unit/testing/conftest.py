@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from userspace_proxy.testing.service_network import ServiceNetwork
+
+from .clusters import FakeCluster
 
 
 @pytest.fixture(scope="module")
@@ -10,3 +14,13 @@ def network():
     """A network that the tests of a module share."""
     with ServiceNetwork() as network:
         yield network
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch) -> Iterator[FakeCluster]:
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
+    monkeypatch.setenv("SSL_CERT_DIR", "/dev/null")
+    cluster = FakeCluster(tmp_path)
+    yield cluster
+    cluster.close()

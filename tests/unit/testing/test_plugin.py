@@ -277,6 +277,55 @@ def test_in_a_loop(service_proxy):
     result.assert_outcomes(passed=2)
 
 
+ASKS = """
+def test_it_asks(kubernetes_services):
+    web = kubernetes_services["shop/web"]
+    web.pods = {"web-1": None}
+    assert get(web) == "web-1"
+"""
+
+
+def test_without_a_cluster_the_skip_says_what_is_missing(run, monkeypatch):
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    result = run(ASKS, "-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(
+        ["*kubernetes_services: no cluster (give --service-proxy-kubeconfig=PATH, *"]
+    )
+    run(ASKS, "--service-proxy-require").assert_outcomes(errors=1)
+
+
+@pytest.mark.parametrize("how", ["option", "variable", "fixture"])
+def test_a_kubeconfig_leads_to_the_services_of_a_cluster(run, cluster, monkeypatch, how):
+    cluster.put_service()
+    arguments, fixture = [], ""
+    if how == "option":
+        arguments = [f"--service-proxy-kubeconfig={cluster.kubeconfig}"]
+    elif how == "variable":
+        monkeypatch.setenv("KUBECONFIG", f"{cluster.kubeconfig}:/another")
+    else:
+        fixture = f"""
+import pathlib
+import pytest
+
+@pytest.fixture(scope="session")
+def service_proxy_kubeconfig():
+    return pathlib.Path({str(cluster.kubeconfig)!r})
+"""
+    run(fixture + ASKS, *arguments).assert_outcomes(passed=1)
+    assert cluster.pods() == {}
+
+
+def test_the_report_of_a_failing_test_shows_the_services_of_a_cluster(run, cluster):
+    cluster.put_service()
+    text = ASKS + "    assert web.stats.saved == 7\n"
+    result = run(text, f"--service-proxy-kubeconfig={cluster.kubeconfig}")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*assert 0 == 7*", "*kubernetes services*", "shop/web: backends web-1 at*"]
+    )
+
+
 def test_the_report_of_a_failing_test_shows_the_services(run):
     result = run(
         """

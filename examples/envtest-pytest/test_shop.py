@@ -1,0 +1,97 @@
+"""Tests of a program that creates Services and Pods, and of one that dials them.
+
+Run them by ``KUBEBUILDER_ASSETS=… pytest examples/envtest-pytest``: the API server is a real one,
+and there are no nodes. Pods run in this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.request import urlopen
+
+import pytest
+from conftest import ApiServer
+
+from userspace_proxy.testing.backends import HttpRequest
+from userspace_proxy.testing.kubernetes_services import KubernetesService, KubernetesServices
+
+SHOP = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: web}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-blue, labels: {app: web}}
+spec: {containers: [{name: web, image: shop, ports: [{name: web, containerPort: 8080}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-green, labels: {app: web}}
+spec: {containers: [{name: web, image: shop, ports: [{name: web, containerPort: 8081}]}]}
+"""
+
+
+@pytest.fixture
+def shop(api_server: ApiServer) -> Iterator[None]:
+    """Create what the program under test, a controller, would."""
+    api_server.kubectl("apply", "-f", "-", text=SHOP)
+    yield
+    api_server.kubectl("delete", "--ignore-not-found", "-f", "-", text=SHOP)
+
+
+def fetch(service: KubernetesService, path: str = "/") -> str:
+    """Fetch a page; stands for the program under test that is a client."""
+    with urlopen(service.url + path, timeout=5) as answer:
+        return answer.read().decode().strip()
+
+
+@pytest.mark.usefixtures("shop")
+def test_the_pods_of_the_controller_answer(kubernetes_services: KubernetesServices) -> None:
+    """All Pods that the Service selects run in this process."""
+    web = kubernetes_services["default/web"]
+    web.run_pods()
+    assert {fetch(web) for _ in range(4)} == {"web-blue", "web-green"}
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_pod_becomes_unready_and_another_one_dies(
+    kubernetes_services: KubernetesServices,
+) -> None:
+    """Clients see neither."""
+
+    def price(request: HttpRequest) -> str:
+        return f"price of {request.path.removeprefix('/')}: 7"
+
+    web = kubernetes_services["default/web"]
+    web.run_pods(price)
+    web.pods = {**web.pods, "web-canary": price}
+    web.pods["web-blue"].is_ready = False
+    web.pods["web-green"].stop()
+    assert fetch(web, "/tea") == "price of tea: 7"
+    assert [*web.stats.endpoints] == ["web-blue", "web-green", "web-canary"]
+    assert web.stats["web-blue"].connections == 0
+    web.eventually(lambda web: web.decisions[-1].endpoint == str(web.backends[1].address))
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_pod_terminates_while_a_client_is_connected(
+    api_server: ApiServer, kubernetes_services: KubernetesServices
+) -> None:
+    """The program under test deletes a Pod, and the Service goes on."""
+    web = kubernetes_services["default/web"]
+    web.run_pods()
+    web.drain(web.pods["web-blue"])
+    assert "deletionTimestamp" in api_server.kubectl("get", "pod", "web-blue", "-o", "yaml")
+    assert {fetch(web) for _ in range(4)} == {"web-green"}
+
+
+@pytest.mark.usefixtures("shop")
+def test_by_name(kubernetes_services: KubernetesServices) -> None:
+    """Clients find it as they do in a cluster."""
+    kubernetes_services.run_pods("default/web")
+    with kubernetes_services.names("default"), urlopen("http://web/", timeout=5) as answer:
+        assert answer.read().startswith(b"web-")

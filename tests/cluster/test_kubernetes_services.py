@@ -1,0 +1,222 @@
+"""The Services of a real API server without controllers, answered by Pods in a test."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from userspace_proxy.testing.backends import echo
+from userspace_proxy.testing.kubernetes_services import KubernetesService, KubernetesServices
+
+from .control_plane import ControlPlane
+
+pytestmark = pytest.mark.cluster
+
+NAMESPACE = "shop"
+
+
+@pytest.fixture
+def services(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The fixture of the plugin, for a namespace that is empty after each test."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    put(control_plane, {"kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    with KubernetesServices(str(control_plane.kubeconfig)) as services:
+        yield services
+    assert pods(control_plane) == {}
+    for kind in ("services", "endpointslices.discovery.k8s.io"):
+        control_plane.kubectl("delete", kind, "--all", "--namespace", NAMESPACE)
+
+
+def put(control_plane: ControlPlane, item: dict[str, Any], version: str = "v1") -> None:
+    """Apply an object as kubectl does."""
+    written = {"apiVersion": version, **item}
+    control_plane.kubectl("apply", "-f", "-", input=json.dumps(written))
+
+
+def put_service(control_plane: ControlPlane, name: str = "web", **spec: Any) -> None:
+    fields = {
+        "selector": {"app": name},
+        "ports": [{"name": "http", "port": 80, "targetPort": "web"}],
+        **spec,
+    }
+    metadata = {"name": name, "namespace": NAMESPACE}
+    put(control_plane, {"kind": "Service", "metadata": metadata, "spec": fields})
+
+
+def put_pod(
+    control_plane: ControlPlane, name: str, *ports: dict[str, Any], app: str = "web"
+) -> None:
+    container = {"name": "main", "image": "none", "ports": list(ports)}
+    metadata = {"name": name, "namespace": NAMESPACE, "labels": {"app": app}}
+    put(control_plane, {"kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}})
+
+
+def pods(control_plane: ControlPlane) -> dict[str, Any]:
+    """Return the Pods of the API server, by name."""
+    text = control_plane.kubectl("get", "pods", "--namespace", NAMESPACE, "--output", "json")
+    return {item["metadata"]["name"]: item for item in json.loads(text)["items"]}
+
+
+def get(service: KubernetesService) -> str:
+    with urlopen(service.url, timeout=5) as answer:
+        text: str = answer.read().decode().strip()
+    return text
+
+
+def answers(service: KubernetesService, count: int = 4) -> set[str]:
+    return {get(service) for _ in range(count)}
+
+
+def test_pods_of_a_test_answer_for_a_service(
+    control_plane: ControlPlane, services: KubernetesServices
+) -> None:
+    put_service(control_plane)
+    web = services["shop/web"]
+    web.pods = {"web-1": None, "web-2": lambda _request: "from a function"}
+    assert answers(web) == {"web-1", "from a function"}
+    status = pods(control_plane)["web-1"]["status"]
+    assert status["phase"] == "Running"
+    assert {c["type"]: c["status"] for c in status["conditions"]}["Ready"] == "True"
+    web.pods = {"web-2": None}
+    assert answers(web) == {"web-2"}
+    assert [*pods(control_plane)] == ["web-2"]
+    assert web.stats["web-2"].connections == 4
+    web.eventually(lambda web: len(web.decisions) >= 8)
+
+
+def test_pods_that_exist_run_in_the_test_and_are_as_before_afterwards(
+    control_plane: ControlPlane, services: KubernetesServices
+) -> None:
+    put_service(control_plane)
+    put_pod(control_plane, "web-a", {"name": "web", "containerPort": 80})
+    put_pod(control_plane, "web-b", {"name": "web", "containerPort": 8080})
+    put_pod(control_plane, "other", app="other")
+    before = pods(control_plane)
+    running = services.run_pods("shop/web")
+    assert [pod.name for pod in running] == ["web-a", "web-b"]
+    assert answers(services["shop/web"]) == {"web-a", "web-b"}
+    for pod in running:
+        services.end_pod(pod)
+    after = pods(control_plane)
+    assert {name: item["status"] for name, item in after.items()} == {
+        name: item["status"] for name, item in before.items()
+    }
+    assert all(
+        "userspace-proxy" not in str(item["metadata"]["annotations"]) for item in after.values()
+    )
+    control_plane.kubectl("delete", "pods", "--all", "--namespace", NAMESPACE)
+
+
+def test_a_pod_that_becomes_unready_gets_no_connection_until_it_is_ready(
+    control_plane: ControlPlane, services: KubernetesServices
+) -> None:
+    put_service(control_plane)
+    web = services["shop/web"]
+    web.pods = {"web-1": None, "web-2": None}
+    web.pods["web-1"].is_ready = False
+    assert answers(web) == {"web-2"}
+    web.pods["web-1"].is_ready = True
+    assert answers(web) == {"web-1", "web-2"}
+
+
+def test_a_service_that_publishes_unready_addresses_uses_them(
+    control_plane: ControlPlane, services: KubernetesServices
+) -> None:
+    put_service(control_plane, publishNotReadyAddresses=True)
+    web = services["shop/web"]
+    web.pods = {"web-1": None}
+    web.pods["web-1"].is_ready = False
+    assert get(web) == "web-1"
+
+
+def test_a_pod_that_terminates_keeps_its_connections_and_gets_no_new_ones(
+    control_plane: ControlPlane, services: KubernetesServices
+) -> None:
+    put_service(control_plane)
+    web = services["shop/web"]
+    web.pods = {"web-1": echo}
+    with socket.create_connection(web.address, timeout=5) as session:
+        web.pods = {**web.pods, "web-2": None}
+        web.drain(web.pods["web-1"])
+        assert "deletionTimestamp" in pods(control_plane)["web-1"]["metadata"]
+        session.sendall(b"after")
+        assert session.recv(100) == b"after"
+        assert answers(web) == {"web-2"}
+
+
+def test_a_pod_that_is_deleted_is_no_endpoint(
+    control_plane: ControlPlane, services: KubernetesServices
+) -> None:
+    put_service(control_plane)
+    web = services["shop/web"]
+    web.pods = {"web-1": None, "web-2": None}
+    control_plane.kubectl("delete", "pod", "web-1", "--namespace", NAMESPACE)
+    web.eventually(lambda web: len(web.stats.endpoints) == 1)
+    assert answers(web) == {"web-2"}
+
+
+def test_ports_have_names_numbers_and_protocols(
+    control_plane: ControlPlane, services: KubernetesServices
+) -> None:
+    ports = [
+        {"name": "http", "port": 80, "targetPort": "web"},
+        {"name": "admin", "port": 81, "targetPort": 9090},
+        {"name": "dns", "port": 53, "targetPort": "dns", "protocol": "UDP"},
+    ]
+    put_service(control_plane, ports=ports)
+    web, admin, dns = (services[f"shop/web:{name}"] for name in ("http", "admin", "dns"))
+    assert services["shop/web"] is web
+    web.pods = {"web-1": {"http": None, "admin": lambda _request: "admin", "dns": None}}
+    assert (get(web), get(admin)) == ("web-1", "admin")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(5)
+        client.sendto(b"question", dns.address)
+        assert client.recv(100) == b"web-1: question"
+    assert [web.stats.connections, admin.stats.connections] == [1, 1]
+
+
+def test_a_pod_may_be_a_program(control_plane: ControlPlane, services: KubernetesServices) -> None:
+    put_service(control_plane)
+    web = services["shop/web"]
+    serve = [sys.executable, "-m", "http.server", "--bind=127.0.0.1", "{port}"]
+    web.pods = {"web-1": serve, "web-2": serve}
+    for _ in range(2):
+        assert "Directory listing" in get(web)
+    assert [web.stats[name].connections for name in ("web-1", "web-2")] == [1, 1]
+
+
+def test_faults_and_dead_pods_are_as_those_of_service_proxy(
+    control_plane: ControlPlane, services: KubernetesServices
+) -> None:
+    put_service(control_plane)
+    web = services["shop/web"]
+    web.pods = {"web-1": None, "web-2": None}
+    web.pods["web-1"].stop()
+    assert answers(web) == {"web-2"}
+    assert web.stats.saved == 1
+    web.pods["web-1"].start()
+    web.pods["web-2"].fault("refuse")
+    web.eventually(lambda web: get(web) == "web-1")
+    assert web.faults == {"web-2": ["refuse"]}
+
+
+def test_a_service_without_a_selector_has_no_pods(
+    control_plane: ControlPlane, services: KubernetesServices
+) -> None:
+    put_service(control_plane, selector=None)
+    with pytest.raises(ValueError, match="has no selector"):
+        services["shop/web"].run_pods()
+
+
+def test_what_is_not_there_is_named(
+    control_plane: ControlPlane, services: KubernetesServices
+) -> None:
+    put_service(control_plane)
+    with pytest.raises(LookupError, match="no Pod in shop has the labels app=web"):
+        services.run_pods("shop/web")
