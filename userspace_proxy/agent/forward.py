@@ -20,6 +20,7 @@ from ..sources.kubernetes.client import ApiClient
 from ..sources.kubernetes.credentials import Credentials
 from .forwardable import Forwardable, MayListen
 from .port_forwarder import PortForwarder
+from .tasks import first_of
 
 _CHECK_S = 30.0
 
@@ -89,15 +90,18 @@ class ForwardSource(Source):
             await client.close()
 
     async def run(self, publish: Publish) -> None:
-        """Part of Source."""
+        """Part of Source.
+
+        Raises:
+            SourceError: The credentials can't be used.
+        """
 
         def publish_here(snapshot: Snapshot) -> None:
+            self.location = self._source.location
             publish(self.services.follow(snapshot))
             self.published.set()
 
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.dialer.run())
-            group.create_task(self._source.run(publish_here))
+        await first_of(self.dialer.run(), self._source.run(publish_here))
 
     def status(self) -> SourceStatus:
         """Part of Source."""

@@ -130,6 +130,12 @@ async def test_losing_the_api_server_changes_nothing_that_is_served(pods):
         assert await ask(address) == b"web-1"
 
 
+async def test_credentials_that_cannot_be_used_end_the_proxy():
+    source = ForwardSource(kubeconfig="", master="ftp://example.invalid")
+    async with Proxy(source=source, options=Options(dialer=source.dialer)) as proxy:
+        assert "ftp://example.invalid: it is not an http(s) URL" in str(await proxy.failed())
+
+
 @pytest.mark.parametrize("right", ["create pods/portforward", "list endpointslices"])
 async def test_a_missing_right_is_named(pods, right):
     pods.api.denied.add(right)

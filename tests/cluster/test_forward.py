@@ -1,0 +1,131 @@
+"""``forward`` in front of a real API server without nodes: rights, and pods that are gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .control_plane import ControlPlane
+from .credentials import NODE_PROXIER
+from .waiting import wait_for
+
+pytestmark = pytest.mark.cluster
+
+DOCS = Path(__file__).parents[2] / "docs" / "forward.md"
+DEADLINE_S = 60.0
+PORTS = [{"name": "http", "port": 80, "targetPort": 8080}]
+SERVICE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "web", "namespace": "shop"},
+    "spec": {"ports": PORTS},
+}
+SLICE = {
+    "apiVersion": "discovery.k8s.io/v1",
+    "kind": "EndpointSlice",
+    "metadata": {
+        "name": "web-1",
+        "namespace": "shop",
+        "labels": {"kubernetes.io/service-name": "web"},
+    },
+    "addressType": "IPv4",
+    "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+    "endpoints": [
+        {
+            "addresses": ["192.0.2.7"],
+            "targetRef": {"kind": "Pod", "name": "web-1", "namespace": "shop"},
+        }
+    ],
+}
+
+
+class Forward:
+    """A running `forward` of the namespace shop, as a user without any right but its Role's."""
+
+    def __init__(self, control_plane: ControlPlane) -> None:
+        kubeconfig = control_plane.kubeconfig_for(NODE_PROXIER)
+        words = ("-m", "userspace_proxy", "forward", "-n", "shop", f"--kubeconfig={kubeconfig}")
+        self.process = subprocess.Popen(
+            [sys.executable, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"NO_PROXY": "*"},
+        )
+
+    def line(self, pattern: str) -> re.Match[str]:
+        """Return the next line of its output that matches."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if found := re.search(pattern, line):
+                return found
+        raise AssertionError(f"no line matches {pattern!r}")
+
+    def end(self) -> tuple[int, str]:
+        """Return the exit status, and what is on stderr."""
+        _, said = self.process.communicate(timeout=DEADLINE_S)
+        return self.process.returncode, said
+
+
+@pytest.fixture(scope="module")
+def shop(control_plane: ControlPlane) -> ControlPlane:
+    control_plane.kubectl("create", "namespace", "shop")
+    items = {"apiVersion": "v1", "kind": "List", "items": [SERVICE, SLICE]}
+    control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
+    return control_plane
+
+
+@pytest.fixture
+def forward(shop: ControlPlane) -> Iterator[Forward]:
+    running = Forward(shop)
+    yield running
+    running.process.kill()
+    running.process.communicate()
+
+
+def test_a_user_without_rights_gets_one_line_that_names_them(forward: Forward) -> None:
+    status, said = forward.end()
+    assert status == 1
+    assert said.count("\n") == 1
+    assert (
+        "doesn't allow this user to list services, watch services, list endpointslices, watch "
+        "endpointslices, get pods/portforward, create pods/portforward in namespace shop"
+    ) in said
+
+
+def test_the_role_of_the_documentation_is_enough(
+    shop: ControlPlane, request: pytest.FixtureRequest
+) -> None:
+    role = re.search(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert role is not None
+    shop.kubectl("apply", "-f", "-", input=role[1])
+    inside = ("-n", "shop")
+    shop.kubectl(
+        *inside, "create", "rolebinding", "forward", "--role=forward", f"--user={NODE_PROXIER}"
+    )
+    question = (*inside, "auth", "can-i", "create", "pods", "--subresource=portforward")
+
+    def is_granted() -> bool:
+        return shop.kubectl(*question, user=NODE_PROXIER, check=False).startswith("yes")
+
+    wait_for("the role", is_granted)
+    forward: Forward = request.getfixturevalue("forward")
+    forward.line(f"^Services of namespace shop, through the API server at {shop.server}$")
+    at = forward.line(r"^  web\.shop:80 +(\S+):(\d+) +1 pod$")
+    # The pod doesn't exist; the API server says so.
+    client = socket.create_connection((at[1], int(at[2])), timeout=DEADLINE_S)
+    with client, pytest.raises(ConnectionResetError):
+        client.recv(1)
+    forward.process.send_signal(signal.SIGTERM)
+    status, said = forward.end()
+    assert status == 0
+    assert 'pod shop/web-1, port 8080: pods "web-1" not found' in said
