@@ -60,6 +60,17 @@ class TestLabels:
         world.put(BALANCED.at(*world.pods("one", "two")))
         assert world.all_of("pod", BALANCED.address) == {"one", "two"}
 
+    def test_a_client_keeps_its_endpoint_by_its_address(self, world: World) -> None:
+        """Not of Kubernetes; Cilium's Maglev. Other workers, and later processes, choose alike."""
+        spec = BALANCED.but(annotations={BALANCE: "source-hash"})
+        world.put(spec.at(*world.pods()))
+        before = {name: world.all_of(name, spec.address) for name in world.testbed.clients}
+        assert [len(whos) for whos in before.values()] == [1] * len(before)
+        world.put(BALANCED.at(*world.pods()))
+        world.put(spec.at(*world.pods()))
+        after = {name: world.all_of(name, spec.address) for name in world.testbed.clients}
+        assert after == before
+
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["term", "kill"])
     def test_a_restarted_proxy_serves_what_it_served(
         self, world: World, number: signal.Signals

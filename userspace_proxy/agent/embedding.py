@@ -98,8 +98,9 @@ class EmbeddedProxy(Agent):
             protocol: ``TCP`` or ``UDP``.
             cluster_ip: The address that clients dial; None: one of 127.64.0.0/10.
             affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
-            balance: How endpoints are chosen: ``round-robin``, ``random``, ``least-connections`` or
-                ``power-of-two-choices``, which compares two random ones.
+            balance: How endpoints are chosen: ``round-robin``, ``random``, ``least-connections``,
+                ``power-of-two-choices``, which compares two random ones, or ``source-hash``, by
+                the client's address.
             seed: The same seed gives the same choices in each run.
             handling: Annotations by their names, such as ``hold``: see :class:`HandlingArguments`.
 

@@ -7,6 +7,7 @@ from .power_of_two import PowerOfTwoChoices
 from .preferred import Preferred
 from .random_choice import RandomChoice
 from .round_robin import RoundRobin
+from .source_hash import SourceHash
 from .split import SplitBalancer
 from .weighted_draw import WeightedPowerOfTwoChoices, WeightedRandomChoice
 from .weighted_least_connections import WeightedLeastConnections
@@ -21,6 +22,7 @@ __all__ = [
     "Preferred",
     "RandomChoice",
     "RoundRobin",
+    "SourceHash",
     "SplitBalancer",
     "Strategy",
     "WeightedLeastConnections",

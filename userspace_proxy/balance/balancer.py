@@ -32,12 +32,18 @@ class Strategy(Protocol):
     """Chooses one of several usable endpoints."""
 
     def pick(
-        self, endpoints: Sequence[SocketAddress], *, skip: Container[SocketAddress] | None = None
+        self,
+        endpoints: Sequence[SocketAddress],
+        client: str = "",
+        /,
+        *,
+        skip: Container[SocketAddress] | None = None,
     ) -> SocketAddress | None:
         """Return an endpoint, or None if all are to be skipped.
 
         Args:
             endpoints: Usable endpoints in plan order; may be empty.
+            client: Its address.
             skip: Endpoints already tried for this connection, or ejected; None for none.
         """
 
@@ -119,7 +125,7 @@ class Balancer:
             now: Monotonic seconds.
         """
         if self._affinity is None and not tried and not self._ejections.ejected:
-            return self.strategy.pick(self._first)
+            return self.strategy.pick(self._first, client)
         endpoint = self._choose(client, now, tried)
         if endpoint is not None:
             if self._ejections.ejected:
@@ -166,11 +172,13 @@ class Balancer:
                 return pinned
             if len(out) >= len(level.members) and level.members.issubset(out):
                 continue
-            endpoint = self.strategy.pick(level.endpoints, skip=skip)
+            endpoint = self.strategy.pick(level.endpoints, client, skip=skip)
             if endpoint is not None:
                 return endpoint
         but_quiet = _TriedOrQuiet(tried, self._ejections, now)
-        picks = (self.strategy.pick(level.endpoints, skip=but_quiet) for level in self._levels)
+        picks = (
+            self.strategy.pick(level.endpoints, client, skip=but_quiet) for level in self._levels
+        )
         return next((endpoint for endpoint in picks if endpoint is not None), None)
 
 

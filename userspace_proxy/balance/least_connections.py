@@ -23,7 +23,12 @@ class LeastConnections:
         self._next = start
 
     def pick(
-        self, endpoints: Sequence[SocketAddress], *, skip: Container[SocketAddress] | None = None
+        self,
+        endpoints: Sequence[SocketAddress],
+        _client: str = "",
+        /,
+        *,
+        skip: Container[SocketAddress] | None = None,
     ) -> SocketAddress | None:
         """Part of Strategy."""
         best, best_load, count = -1, 0, len(endpoints)

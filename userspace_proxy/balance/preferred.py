@@ -23,10 +23,15 @@ class Preferred:
         self._end = end
 
     def pick(
-        self, endpoints: Sequence[SocketAddress], *, skip: Container[SocketAddress] | None = None
+        self,
+        endpoints: Sequence[SocketAddress],
+        client: str = "",
+        /,
+        *,
+        skip: Container[SocketAddress] | None = None,
     ) -> SocketAddress | None:
         """Part of Strategy."""
         if self._endpoint in endpoints and (skip is None or self._endpoint not in skip):
             self._end()
             return self._endpoint
-        return self._then.pick(endpoints, skip=skip)
+        return self._then.pick(endpoints, client, skip=skip)

@@ -18,7 +18,12 @@ class RandomChoice:
         self._rng = rng
 
     def pick(
-        self, endpoints: Sequence[SocketAddress], *, skip: Container[SocketAddress] | None = None
+        self,
+        endpoints: Sequence[SocketAddress],
+        _client: str = "",
+        /,
+        *,
+        skip: Container[SocketAddress] | None = None,
     ) -> SocketAddress | None:
         """Part of Strategy."""
         candidates = endpoints if skip is None else [e for e in endpoints if e not in skip]

@@ -18,7 +18,12 @@ class RoundRobin:
         self._next = start
 
     def pick(
-        self, endpoints: Sequence[SocketAddress], *, skip: Container[SocketAddress] | None = None
+        self,
+        endpoints: Sequence[SocketAddress],
+        _client: str = "",
+        /,
+        *,
+        skip: Container[SocketAddress] | None = None,
     ) -> SocketAddress | None:
         """Part of Strategy."""
         count = len(endpoints)

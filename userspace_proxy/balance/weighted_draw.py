@@ -51,7 +51,12 @@ class WeightedRandomChoice:
         self._draw = _Draw(weights, rng)
 
     def pick(
-        self, endpoints: Sequence[SocketAddress], *, skip: Container[SocketAddress] | None = None
+        self,
+        endpoints: Sequence[SocketAddress],
+        _client: str = "",
+        /,
+        *,
+        skip: Container[SocketAddress] | None = None,
     ) -> SocketAddress | None:
         """Part of Strategy."""
         candidates = endpoints if skip is None else [e for e in endpoints if e not in skip]
@@ -76,7 +81,12 @@ class WeightedPowerOfTwoChoices:
         self._draw = _Draw(weights, rng)
 
     def pick(
-        self, endpoints: Sequence[SocketAddress], *, skip: Container[SocketAddress] | None = None
+        self,
+        endpoints: Sequence[SocketAddress],
+        _client: str = "",
+        /,
+        *,
+        skip: Container[SocketAddress] | None = None,
     ) -> SocketAddress | None:
         """Part of Strategy."""
         candidates = endpoints if skip is None else [e for e in endpoints if e not in skip]

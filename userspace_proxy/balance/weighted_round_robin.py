@@ -42,7 +42,12 @@ class WeightedRoundRobin:
         """That of the last turn."""
 
     def pick(
-        self, endpoints: Sequence[SocketAddress], *, skip: Container[SocketAddress] | None = None
+        self,
+        endpoints: Sequence[SocketAddress],
+        _client: str = "",
+        /,
+        *,
+        skip: Container[SocketAddress] | None = None,
     ) -> SocketAddress | None:
         """Part of Strategy."""
         if endpoints is not self._endpoints or self._version != self._weights.version:

@@ -10,6 +10,7 @@ from ..balance import (
     PowerOfTwoChoices,
     RandomChoice,
     RoundRobin,
+    SourceHash,
     Strategy,
     WeightedLeastConnections,
     WeightedPowerOfTwoChoices,
@@ -47,6 +48,8 @@ def make_strategy(
             return RandomChoice(random.Random(start))
         case Balance.RANDOM, True:
             return WeightedRandomChoice(weights, random.Random(start))
+        case Balance.SOURCE_HASH, _:
+            return SourceHash(weights)
         case _, True:
             return WeightedRoundRobin(weights, start)
     return RoundRobin(start)

@@ -14,6 +14,7 @@ class Balance(enum.StrEnum):
     RANDOM = "random"
     LEAST_CONNECTIONS = "least-connections"
     POWER_OF_TWO_CHOICES = "power-of-two-choices"
+    SOURCE_HASH = "source-hash"
 
 
 class Hold(msgspec.Struct, frozen=True):

@@ -45,3 +45,23 @@ def test_long_lived_connections_are_spread_by_weight():
     for _ in range(600):
         loads[strategy.pick(PODS)] += 1
     assert loads == WEIGHTS
+
+
+def test_turns_among_equals_begin_at_the_start():
+    equal = Weights(dict.fromkeys(PODS, 7))
+    strategy = WeightedLeastConnections(lambda _: 0, equal, start=5)
+    assert [strategy.pick(PODS) for _ in range(2)] == [POD_C, POD_A]
+
+
+def test_one_that_was_busier_does_not_catch_up():
+    loads = {POD_A: 9, POD_B: 0}
+    strategy = WeightedLeastConnections(loads.__getitem__, Weights({POD_A: 7, POD_B: 7}))
+    pods = (POD_A, POD_B)
+    assert {strategy.pick(pods) for _ in range(100)} == {POD_B}
+    loads[POD_A] = 0
+    assert Counter(strategy.pick(pods) for _ in range(100))[POD_A] <= 51
+
+
+def test_turns_go_on_when_an_endpoint_is_added():
+    strategy = WeightedLeastConnections(lambda _: 0, Weights(dict.fromkeys(PODS, 7)))
+    assert [strategy.pick(PODS[:2]), strategy.pick(PODS)] == [POD_A, POD_B]

@@ -207,7 +207,7 @@ def test_the_balance_may_change_and_pins_and_ejections_stay(group):
     assert not group.tracks_load
 
 
-@pytest.mark.parametrize("balance", list(Balance))
+@pytest.mark.parametrize("balance", [one for one in Balance if one is not Balance.SOURCE_HASH])
 def test_a_seed_repeats_the_choices_and_another_one_changes_them(balance):
     pods = [POD_A, POD_B, POD_C]
 
@@ -334,3 +334,16 @@ def test_an_endpoint_that_is_put_on_standby_loses_its_flows(group):
     assert picked(group) == {POD_B: 10}
     group.update(Serving((POD_A, POD_B), standbys=((POD_B, 1),)))
     assert left == [{POD_B}, {POD_A}, {POD_B}]
+
+
+def test_a_client_keeps_its_endpoint_by_its_address_in_each_worker():
+    serving = Serving(
+        (POD_A, POD_B, POD_C),
+        handling=Handling(balance=Balance.SOURCE_HASH),
+        standbys=((POD_C, 1),),
+    )
+    groups = [EndpointGroup("shop/web:http", serving, start=number) for number in range(3)]
+    clients = [f"203.0.113.{number}" for number in range(20)]
+    found = [[group.balancer.pick(client, 0.0) for client in clients] for group in groups]
+    assert found[0] == found[1] == found[2]
+    assert set(found[0]) == {POD_A, POD_B}

@@ -5,6 +5,7 @@ from userspace_proxy.balance import (
     PowerOfTwoChoices,
     RandomChoice,
     RoundRobin,
+    SourceHash,
     WeightedLeastConnections,
     WeightedPowerOfTwoChoices,
     WeightedRandomChoice,
@@ -24,6 +25,7 @@ POD_A, POD_B = SocketAddress("10.0.0.1", 80), SocketAddress("10.0.0.2", 80)
         (Balance.RANDOM, RandomChoice, WeightedRandomChoice),
         (Balance.LEAST_CONNECTIONS, LeastConnections, WeightedLeastConnections),
         (Balance.POWER_OF_TWO_CHOICES, PowerOfTwoChoices, WeightedPowerOfTwoChoices),
+        (Balance.SOURCE_HASH, SourceHash, SourceHash),
     ],
 )
 def test_each_balance_has_a_strategy_with_and_without_weights(balance, plain, weighted):

@@ -12,6 +12,7 @@ from userspace_proxy.model.annotations import ANNOTATIONS, read_handling
         pytest.param("round-robin", Balance.ROUND_ROBIN, id="rr"),
         pytest.param("least-connections", Balance.LEAST_CONNECTIONS, id="lc"),
         pytest.param("power-of-two-choices", Balance.POWER_OF_TWO_CHOICES, id="p2c"),
+        pytest.param("source-hash", Balance.SOURCE_HASH, id="source-hash"),
     ],
 )
 def test_balance_is_that_of_the_annotation(value, balance):
@@ -24,7 +25,7 @@ def test_an_unknown_balance_is_round_robin_with_a_note():
     assert handling.balance is Balance.ROUND_ROBIN
     assert notes == (
         "annotation userspace-proxy.io/balance: 'fastest' is not one of round-robin, "
-        "random, least-connections, power-of-two-choices: round-robin is used",
+        "random, least-connections, power-of-two-choices, source-hash: round-robin is used",
     )
 
 

@@ -1,0 +1,98 @@
+"""The same endpoint for a client, everywhere; few clients move."""
+
+from collections import Counter
+
+import pytest
+
+from userspace_proxy.balance import SourceHash, Weights
+from userspace_proxy.balance.source_hash import CLIENTS_MAX
+from userspace_proxy.model import SocketAddress
+
+from ..model.samples import ALICE, BOB, CAROL, POD_A, POD_B, POD_C
+
+PODS = tuple(SocketAddress(f"10.244.1.{number}", 8080) for number in range(10))
+CLIENTS = [f"10.0.{number >> 8}.{number & 255}" for number in range(10_000)]
+
+
+def choices(endpoints, weights=None, clients=CLIENTS):
+    strategy = SourceHash(Weights(weights))
+    endpoints = tuple(endpoints)
+    return {client: strategy.pick(endpoints, client) for client in clients}
+
+
+def test_the_choice_never_changes():
+    """Clients would move during an upgrade, or differ between nodes of two versions."""
+    strategy = SourceHash(Weights())
+    clients = (ALICE, BOB, CAROL, "fd00::1", "fd00::2", "fd00::3")
+    picked = [strategy.pick((POD_A, POD_B, POD_C), client) for client in clients]
+    assert picked == [POD_B, POD_B, POD_B, POD_A, POD_C, POD_C]
+
+
+def test_another_worker_or_node_chooses_alike():
+    assert choices(PODS) == choices(PODS)
+    assert choices(PODS) == choices(reversed(PODS))
+
+
+def test_clients_are_spread_evenly():
+    counts = Counter(choices(PODS).values())
+    # The standard deviation is 30.
+    assert all(abs(counts[pod] - 1000) < 150 for pod in PODS)
+
+
+@pytest.mark.parametrize("gone", range(len(PODS)))
+def test_when_an_endpoint_goes_only_its_clients_move_to_all_others(gone):
+    before, after = choices(PODS), choices([*PODS[:gone], *PODS[gone + 1 :]])
+    moved = [client for client in CLIENTS if before[client] != after[client]]
+    assert {before[client] for client in moved} == {PODS[gone]}
+    assert len(moved) < len(CLIENTS) / len(PODS) + 150
+    spread = Counter(after[client] for client in moved)
+    assert len(spread) == 9
+    assert max(spread.values()) < 2 * len(moved) / 9
+
+
+def test_when_an_endpoint_is_added_clients_move_only_to_it():
+    before, after = choices(PODS[1:]), choices(PODS)
+    assert {after[client] for client in CLIENTS if before[client] != after[client]} == {PODS[0]}
+
+
+def test_a_skipped_endpoints_clients_use_their_next_choice_and_return():
+    strategy = SourceHash(Weights())
+    before = {client: strategy.pick(PODS, client) for client in CLIENTS[:500]}
+    gone = PODS[3]
+    meanwhile = {client: strategy.pick(PODS, client, skip={gone}) for client in CLIENTS[:500]}
+    without = choices([pod for pod in PODS if pod != gone], clients=CLIENTS[:500])
+    assert meanwhile == without
+    assert {client: strategy.pick(PODS, client) for client in CLIENTS[:500]} == before
+
+
+def test_without_endpoints_none_is_picked():
+    strategy = SourceHash(Weights())
+    assert strategy.pick((), ALICE) is None
+    assert strategy.pick(PODS, ALICE, skip=PODS) is None
+
+
+def test_shares_are_those_of_weights():
+    counts = Counter(choices(PODS[:2], {PODS[0]: 300, PODS[1]: 100}).values())
+    assert abs(counts[PODS[0]] - 7500) < 220
+
+
+def test_a_weight_that_grows_moves_clients_only_to_its_endpoint():
+    plain, equal = choices(PODS[:4]), choices(PODS[:4], dict.fromkeys(PODS[:4], 7))
+    assert plain == equal
+    after = choices(PODS[:4], {PODS[2]: 200})
+    assert {after[client] for client in CLIENTS if after[client] != plain[client]} == {PODS[2]}
+
+
+def test_new_weights_count_for_clients_that_are_known():
+    weights = Weights({POD_A: 1, POD_B: 65535})
+    strategy = SourceHash(weights)
+    assert strategy.pick((POD_A, POD_B), ALICE) == POD_B
+    weights.configure({POD_A: 65535, POD_B: 1})
+    assert strategy.pick((POD_A, POD_B), ALICE) == POD_A
+
+
+def test_a_bounded_number_of_clients_is_remembered():
+    strategy, pods = SourceHash(Weights()), (POD_A, POD_B)
+    for number in range(CLIENTS_MAX + 10):
+        strategy.pick(pods, str(number))
+    assert len(strategy._remembered) == 10
