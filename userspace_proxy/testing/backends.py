@@ -24,6 +24,7 @@ from ..agent.arguments import read_endpoint
 from ..agent.loop_thread import LoopThread
 from ..errors import SandboxError
 from ..faults.stream import reset
+from ..log_fields import FieldLogger
 from ..model import SocketAddress
 from .backend_arguments import BackendLike, StreamHandler, check_backend, stream_handler
 from .http_serving import HttpAnswer, HttpHandler, HttpRequest
@@ -31,6 +32,8 @@ from .places import BackendPlace
 
 if TYPE_CHECKING:
     from ..sandbox import Pod
+
+_log = FieldLogger("userspace_proxy.testing")
 
 _COMMAND_READY_S = 20.0
 _COMMAND_ENDS_S = 5.0
@@ -175,6 +178,8 @@ class StreamBackend(Backend):
             await self._handler(reader, writer)
         except ConnectionError:
             pass
+        except Exception:  # noqa: BLE001 - the test's own code
+            _log.exception("%(backend)s: its function failed", extra={"backend": self.name})
         finally:
             self._writers.discard(writer)
             writer.close()

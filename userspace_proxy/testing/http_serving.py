@@ -6,6 +6,11 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
+
+from ..log_fields import FieldLogger
+
+_log = FieldLogger("userspace_proxy.testing")
 
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -32,7 +37,7 @@ async def serve_http(
 ) -> None:
     """Answer the requests of one connection until one of them asks to close.
 
-    An exception of the handler is answered with status 500 and its text.
+    An exception of the handler is logged, and answered with status 500 and its text.
     """
     while (request := await _read_request(reader, writer)) is not None:
         status, body = await _answer(handler, request)
@@ -50,10 +55,21 @@ async def _answer(handler: HttpHandler, request: HttpRequest) -> tuple[int, byte
         answer = handler(request)
         if inspect.isawaitable(answer):
             answer = await answer
-        status, body = answer if isinstance(answer, tuple) else (200, answer)
-    except Exception as exc:  # noqa: BLE001 - the test's own code; the client is told
-        status, body = 500, f"{type(exc).__name__}: {exc}\n"
-    return status, body.encode() if isinstance(body, str) else body
+        return _read_answer(answer)
+    except Exception as exc:  # noqa: BLE001 - the test's own code; the log and the client are told
+        _log.exception(
+            "a backend's function failed for %(method)s %(path)s",
+            extra={"method": request.method, "path": request.path},
+        )
+        return 500, f"{type(exc).__name__}: {exc}\n".encode()
+
+
+def _read_answer(answer: Any) -> tuple[int, bytes]:
+    status, body = answer if isinstance(answer, tuple) and len(answer) == 2 else (200, answer)
+    body = body.encode() if isinstance(body, str) else body
+    if not isinstance(status, int) or not isinstance(body, bytes):
+        raise TypeError(f"expected a str, bytes, or a status and one of them, got {answer!r}")
+    return status, body
 
 
 async def _read_request(

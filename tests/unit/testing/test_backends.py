@@ -157,3 +157,12 @@ def test_its_state_is_shown_while_it_drains(make):
     backend = make()
     backend.is_draining = True
     assert repr(backend) == f"<Backend web-1 at {backend.address}, draining>"
+
+
+def test_an_exception_of_a_stream_function_is_logged_with_the_backend(make, caplog):
+    async def fail(reader, writer):
+        raise LookupError("no such thing")
+
+    assert ask(make(fail).address, b"") == b""
+    assert caplog.messages == ["web-1: its function failed"]
+    assert "LookupError: no such thing" in caplog.text

@@ -84,13 +84,22 @@ async def test_the_answer_to_head_has_no_body():
     assert b"Content-Length: 5" in answer
 
 
-async def test_an_exception_of_the_handler_is_told_to_the_client():
+async def test_an_exception_of_the_handler_is_logged_and_sent_to_the_client(caplog):
     def handler(_):
         raise LookupError("no such thing")
 
-    assert bodies(await talk(handler, b"GET / HTTP/1.1\r\n\r\n")) == [
+    assert bodies(await talk(handler, b"GET /a HTTP/1.1\r\n\r\n")) == [
         ("HTTP/1.1 500 Error", b"LookupError: no such thing\n")
     ]
+    assert caplog.messages == ["a backend's function failed for GET /a"]
+    assert "LookupError: no such thing" in caplog.text
+
+
+@pytest.mark.parametrize("answer", [None, 7, ("200", "text"), (200, None), (200, {}, "text")])
+async def test_an_answer_that_cannot_be_sent_is_an_error(answer, caplog):
+    ((status, body),) = bodies(await talk(lambda _: answer, b"GET / HTTP/1.1\r\n\r\n"))
+    assert status == "HTTP/1.1 500 Error"
+    assert body.startswith(b"TypeError: expected a str, bytes, or a status and one of them, got ")
 
 
 @pytest.mark.parametrize(
