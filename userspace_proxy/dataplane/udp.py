@@ -144,8 +144,8 @@ class UdpListener:
             self.group.counters.refused += 1
             return None
         flow = UdpFlow(self, key, address, reply, hop_limit)
-        flow.started = self.engine.reactor.now
-        if not self._connect(flow):
+        flow.started = flow.sent_since = self.engine.reactor.now
+        if not (self._connect(flow) or self._wait(flow)):
             self.group.counters.refused += 1
             return None
         self._flows[key] = flow
@@ -246,6 +246,10 @@ class UdpListener:
     def _forward(self, flow: UdpFlow, payload: memoryview) -> None:
         now = self.engine.reactor.now
         if not flow.is_stream:
+            if flow.is_waiting:
+                self.table.use(flow, now)
+                flow.hold(payload)
+                return
             if flow.has_answer:
                 self.table.make_stream(flow, now)
             elif flow.kept is not None:
@@ -258,7 +262,7 @@ class UdpListener:
 
     def _keep(self, flow: UdpFlow, payload: memoryview, now: float) -> None:
         kept = flow.kept
-        if now - flow.started > _KEEP_S:
+        if now - flow.sent_since > _KEEP_S:
             flow.kept = None
             if flow.endpoint is not None:
                 # Endpoints of one-way protocols never answer; it is enough that they don't refuse.
@@ -293,14 +297,39 @@ class UdpListener:
         endpoint, kept = flow.endpoint, flow.kept
         if endpoint is not None:
             self._dial_failed(flow, endpoint, number)
-        if not kept or self.engine.reactor.now - flow.started > _KEEP_S:
+        if not kept or self.engine.reactor.now - flow.sent_since > _KEEP_S:
             self.end(flow, "refused", EndedBy.ENDPOINT)
             return
         self._leave_endpoint(flow)
-        if not self._connect(flow):
+        if self._connect(flow):
+            for payload in kept:
+                self._send(flow, payload)
+        elif not self._wait(flow):
             self.group.counters.refused += 1
             self.end(flow, "unanswered")
+
+    def _wait(self, flow: UdpFlow) -> bool:
+        """Have a flow wait until an endpoint can take it; returns False if it may not."""
+        reactor = self.engine.reactor
+        room = self.group.open_waiting_room(reactor, self.engine.tuning.processes)
+        if room is None:
+            return False
+        flow.tried, flow.is_waiting = None, True
+        room.wait(flow, flow.waiting_since)
+        flow.waiting_since = flow.waiting_since or reactor.now
+        return True
+
+    def resume(self, flow: UdpFlow) -> None:
+        """Choose an endpoint for a flow that waits, and send what was kept of it."""
+        kept, room = flow.kept or (), self.group.waiting_room
+        if not self._connect(flow):
+            if not self._wait(flow):
+                flow.end_wait("unanswered")
             return
+        flow.sent_since = self.engine.reactor.now
+        if room is not None:
+            flow.is_waiting = False
+            room.served(flow, is_proven=False)
         for payload in kept:
             self._send(flow, payload)
 
@@ -312,6 +341,8 @@ class UdpListener:
         log = self.engine.connection_log
         if log is not None and log.takes_next():
             self._log_end(log, flow, cause, by)
+        if flow.is_waiting and self.group.waiting_room is not None:
+            self.group.waiting_room.left(flow)
         self._leave_endpoint(flow)
         self._flows.pop(flow.key, None)
         self.table.remove(flow)
@@ -360,7 +391,7 @@ class UdpListener:
             endpoint=flow.endpoint,
             is_preserved=flow.is_preserved,
             dials=len(flow.tried or ()) + bool(flow.endpoint),
-            waited_s=0.0,
+            waited_s=0.0 if flow.waiting_since is None else flow.sent_since - flow.started,
             received_bytes=flow.received_bytes,
             sent_bytes=flow.sent_bytes,
             duration_s=now - flow.started,

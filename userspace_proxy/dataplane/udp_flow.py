@@ -30,6 +30,11 @@ REFUSALS = frozenset(
 )
 
 
+# Of a flow that waits: about twice what is kept of others, for protocols that open with a burst.
+_HELD_DATAGRAMS = 8
+_HELD_BYTES = 16 * 1024
+
+
 class _FlowOwner(Protocol):
     """What a flow needs of its listener: see ``UdpListener``."""
 
@@ -39,6 +44,7 @@ class _FlowOwner(Protocol):
     table: FlowTable[UdpFlow]
 
     def endpoint_refused(self, flow: UdpFlow, number: int) -> None: ...
+    def resume(self, flow: UdpFlow) -> None: ...
     def end(self, flow: UdpFlow, cause: str) -> None: ...
 
 
@@ -58,16 +64,19 @@ class UdpFlow:
         "is_ended",
         "is_preserved",
         "is_stream",
+        "is_waiting",
         "kept",
         "key",
         "listener",
         "received_bytes",
         "sent_bytes",
+        "sent_since",
         "sock",
         "started",
         "tried",
         "turn",
         "used",
+        "waiting_since",
     )
 
     def __init__(
@@ -97,9 +106,15 @@ class UdpFlow:
         self.is_preserved = False
         """The endpoint sees the client's own address."""
         self.is_stream = False
+        self.is_waiting = False
+        """No endpoint can take it, and it has a place in the waiting room of its Service port."""
+        self.waiting_since: float | None = None
+        """When it first got one; None: never."""
         self.holders: tuple[Hashable, ...] = ()
         self.used = 0.0
         self.started = 0.0
+        self.sent_since = 0.0
+        """When its first datagrams were sent: at its start, or after its wait."""
         self.received_bytes = 0
         self.sent_bytes = 0
         self.turn = 0
@@ -148,6 +163,24 @@ class UdpFlow:
                 self.sent_bytes += count
         if refusal:
             listener.endpoint_refused(self, refusal)
+
+    def hold(self, payload: memoryview) -> None:
+        """Keep one of its first datagrams while it waits; later ones are dropped."""
+        held = self.kept if self.kept is not None else []
+        self.kept = held
+        if len(held) < _HELD_DATAGRAMS and len(payload) + sum(map(len, held)) <= _HELD_BYTES:
+            held.append(bytes(payload))
+        else:
+            self.group.counters.dropped_datagrams += 1
+
+    def resume(self) -> None:
+        """Part of Waiter."""
+        self.listener.resume(self)
+
+    def end_wait(self, cause: str) -> None:
+        """Part of Waiter. No ICMP error can be sent from a socket that is open."""
+        self.group.counters.refused += 1
+        self.listener.end(self, cause)
 
     def _note_answer(self) -> None:
         """Note the first datagram of the endpoint."""

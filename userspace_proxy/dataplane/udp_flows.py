@@ -59,7 +59,9 @@ class UdpFlows:
 
     def _sweep(self) -> None:
         for flow in self.table.expired(self._engine.clock()):
-            flow.listener.end(flow, "idle")
+            # One that waits has a deadline of its own.
+            if not flow.is_waiting:
+                flow.listener.end(flow, "idle")
         self._timer = (
             self._engine.loop.call_later(_SWEEP_S, self._sweep) if len(self.table) else None
         )

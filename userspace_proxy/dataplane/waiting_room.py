@@ -72,6 +72,8 @@ class WaitingRoom:
         self._dialling: set[Waiter] = set()
         self._rest: deque[Waiter] = deque()
         """Of the current pass: those that are yet to be dialled, in order."""
+        self._is_hopeful = False
+        """The pass began because endpoints may take clients, not because time has passed."""
         self._passes_again = False
         """A client has been answered since the pass began, so that others may be, too."""
         self._allowance: float = 0
@@ -88,8 +90,11 @@ class WaitingRoom:
             return Waiting(len(self._since), max(0.0, now - since))
         return Waiting()
 
-    def wait(self, waiter: Waiter) -> None:
-        """Let a client wait: a new one, or one whose dials have failed."""
+    def wait(self, waiter: Waiter, since: float | None = None) -> None:
+        """Let a client wait: a new one, or one whose dials have failed.
+
+        ``since`` is when one that was ``served`` first began to wait: it comes before the others.
+        """
         hold = self._hold
         assert hold is not None, "clients wait only where a Service holds them"
         if waiter in self._since:
@@ -99,15 +104,22 @@ class WaitingRoom:
         while len(self._since) >= share:
             self._counters.wait_overflows += 1
             next(iter(self._since)).end_wait("too many waiting")
-        self._counters.waited += 1
-        self._since[waiter] = self._reactor.now
+        if since is None:
+            self._counters.waited += 1
+            self._since[waiter] = self._reactor.now
+        else:
+            self._since[waiter] = since
+            self._since.move_to_end(waiter, last=False)
         self._start_timer()
 
-    def served(self, waiter: Waiter) -> None:
-        """Remove a client that an endpoint has answered."""
+    def served(self, waiter: Waiter, *, is_proven: bool = True) -> None:
+        """Remove a client that has an endpoint, which has answered it if this ``is_proven``."""
         self._remove(waiter)
-        self._allowance = WINDOW
-        self._passes_again = True
+        if is_proven:
+            self._allowance = WINDOW
+            self._passes_again = True
+        elif self._is_hopeful:
+            self._allowance = max(self._allowance, 1)
         self._schedule()
 
     def left(self, waiter: Waiter) -> None:
@@ -123,12 +135,12 @@ class WaitingRoom:
         """
         self._hold = hold
         self._allowance = 1 if hold is not None else math.inf
-        self._begin_pass()
+        self._begin_pass(is_hopeful=True)
 
     def retry(self) -> None:
         """Dial for all clients, in order, as far as they are answered."""
         self._allowance = max(self._allowance, 1)
-        self._begin_pass()
+        self._begin_pass(is_hopeful=True)
 
     def _remove(self, waiter: Waiter) -> None:
         self._dialling.discard(waiter)
@@ -137,7 +149,8 @@ class WaitingRoom:
             self._timer.cancel()
             self._timer = None
 
-    def _begin_pass(self) -> None:
+    def _begin_pass(self, *, is_hopeful: bool) -> None:
+        self._is_hopeful = is_hopeful
         self._rest = deque(self._since)
         self._passes_again = False
         self._schedule()
@@ -154,7 +167,7 @@ class WaitingRoom:
                 return
             if not self._rest:
                 if self._passes_again:
-                    self._begin_pass()
+                    self._begin_pass(is_hopeful=True)
                 return
             waiter = self._rest.popleft()
             if waiter in self._since and waiter not in self._dialling:
@@ -177,7 +190,7 @@ class WaitingRoom:
         self._end_overdue()
         self._allowance = max(self._allowance, RETRIES)
         if not self._rest:
-            self._begin_pass()
+            self._begin_pass(is_hopeful=False)
         self._schedule()
         self._start_timer()
 
