@@ -14,7 +14,7 @@ FORM := style types layers mirror form
 BUILD := nice -n 19 $(BIN)/python -m
 
 .PHONY: help demo test check style types layers mirror form unit coverage node api page upstream build
-.PHONY: build-control-plane build-promtool build-toxiproxy-cli build-image build-nodes cluster cluster-down e2e takeover faults bench bench-scale docs lock clean
+.PHONY: build-control-plane build-promtool build-toxiproxy-cli build-envtest-go build-image build-nodes cluster cluster-down e2e takeover faults bench bench-scale docs lock clean
 
 help:                  ## show this list
 	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1 — /'
@@ -28,7 +28,7 @@ test: ## everything: install dependencies, check the style, build, run all tests
 	@tests/tools/prepare.sh
 	@$(MAKE) --no-print-directory $(VENV)/installed-dev
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target \
-	  build-control-plane build-image build-nodes build-promtool build-toxiproxy-cli $(FORM) coverage corpus upstream node page api
+	  build-control-plane build-image build-nodes build-promtool build-toxiproxy-cli build-envtest-go $(FORM) coverage corpus upstream node page api
 
 check: $(FORM) unit corpus ## all checks that need neither root nor a cluster
 
@@ -66,7 +66,7 @@ corpus: $(VENV)/installed-dev ## replay the corpus of the fuzzer
 node: $(VENV)/installed-dev ## tests with a real kernel: rules, routes and sockets in namespaces
 	$(PYTEST) node tests/node tests/faults tests/soak tests/reliability --ignore=tests/reliability/test_matrix.py -n 6
 
-api: build-control-plane build-promtool build-toxiproxy-cli $(if $(filter 0,$(shell id -u)),build-image build-nodes) ## tests with a real kube-apiserver and etcd
+api: build-control-plane build-promtool build-toxiproxy-cli build-envtest-go $(if $(filter 0,$(shell id -u)),build-image build-nodes) ## tests with a real kube-apiserver and etcd
 	$(PYTEST) api tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes -n 4
 
 page: $(VENV)/installed-dev ## tests with a real Chromium
@@ -76,7 +76,7 @@ upstream: build-nodes ## tests with whole clusters, including some of Kubernetes
 	$(PYTEST) upstream tests/cluster/nodes tests/cluster/upstream --ignore=tests/cluster/nodes/test_takeover.py \
 	  -n 3 --dist=load
 
-build: build-control-plane build-image build-nodes build-promtool build-toxiproxy-cli ## build all programs and images that tests run (ten minutes the first time)
+build: build-control-plane build-image build-nodes build-promtool build-toxiproxy-cli build-envtest-go ## build all programs and images that tests run (ten minutes the first time)
 
 build-control-plane: $(VENV)/installed-dev ## build etcd, kube-apiserver, kubectl
 	@$(BUILD) tests.cluster.build
@@ -86,6 +86,9 @@ build-promtool: $(VENV)/installed-dev ## build promtool, which tests the alerts 
 
 build-toxiproxy-cli: $(VENV)/installed-dev ## build toxiproxy-cli, a client of toxiproxy in Go
 	@$(BUILD) tests.cluster.toxiproxy_cli
+
+build-envtest-go: $(VENV)/installed-dev ## build the tests of examples/envtest-go
+	@$(BUILD) tests.cluster.envtest_go
 
 build-image: $(VENV)/installed-dev ## build the image of the Dockerfile (root)
 	@$(BUILD) tests.cluster.image

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .build import Binaries
+from .envtest_go import EXAMPLE, example_path
 
 pytestmark = pytest.mark.cluster
 
@@ -17,12 +18,18 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull)
 
 
-def test_the_example_for_pytest(cluster_binaries: Binaries) -> None:
-    environment = {
-        **os.environ,
+@pytest.fixture
+def environment(cluster_binaries: Binaries) -> dict[str, str]:
+    """What users of the examples set."""
+    ours = {
         "KUBEBUILDER_ASSETS": str(cluster_binaries.folder),
         "NO_PROXY": "*",
+        "USERSPACE_PROXY": str(Path(sys.executable).with_name("userspace-proxy")),
     }
+    return os.environ | ours
+
+
+def test_the_example_for_pytest(environment: dict[str, str]) -> None:
     done = subprocess.run(
         [*PYTEST, "--rootdir=.", "--service-proxy-require", "."],
         cwd=EXAMPLES / "envtest-pytest",
@@ -31,3 +38,13 @@ def test_the_example_for_pytest(cluster_binaries: Binaries) -> None:
         text=True,
     )
     assert "4 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_example_for_go(environment: dict[str, str]) -> None:
+    tests = example_path()
+    if not tests.is_file():
+        pytest.skip(f"no {tests.name} (run: make build)")
+    done = subprocess.run(
+        [tests, "-test.v"], cwd=EXAMPLE, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.endswith("\nPASS\n"), done.stdout + done.stderr
