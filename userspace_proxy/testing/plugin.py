@@ -60,10 +60,15 @@ def skip(request: pytest.FixtureRequest, reason: str) -> NoReturn:
     Args:
         reason: What is missing, and the remedy.
     """
-    is_required = request.config.getoption("--service-proxy-require")
-    if is_required or request.config.getini("service_proxy_require"):
+    if _is_required(request.config):
         pytest.fail(f"{request.fixturename}: {reason}", pytrace=False)
     pytest.skip(f"{request.fixturename}: {reason}")
+
+
+def _is_required(config: pytest.Config) -> bool:
+    option: bool = config.getoption("--service-proxy-require")
+    ini: bool = config.getini("service_proxy_require")
+    return option or ini
 
 
 def _scope(fixture_name: str, config: pytest.Config) -> Literal["function", "session"]:
@@ -154,4 +159,20 @@ def pytest_runtest_makereport(
         from .report import describe
 
         report.sections += [(title, describe(services)) for title, services in running]
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Skip a test module that imports the proxy where it can't run, unless skips are forbidden."""
+    report = yield
+    call: pytest.CallInfo[object] | None = getattr(report, "call", None)
+    error = call.excinfo.value if call is not None and call.excinfo is not None else None
+    if isinstance(error, PlatformError) and not _is_required(collector.config):
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 0, f"Skipped: {error}")
+        # Otherwise pytest would treat it as a failure, for its debugger.
+        report.__dict__.pop("call")
     return report
