@@ -97,6 +97,15 @@ def test_pods_that_exist_run_in_the_test_and_are_as_before_afterwards(
     put_pod(control_plane, "web-a", {"name": "web", "containerPort": 80})
     put_pod(control_plane, "web-b", {"name": "web", "containerPort": 8080})
     put_pod(control_plane, "other", app="other")
+    # As KWOK has it.
+    elsewhere = {
+        "phase": "Running",
+        "podIP": "10.244.0.9",
+        "podIPs": [{"ip": "10.244.0.9"}],
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }
+    patch = ("patch", "pod", "web-b", "--namespace", NAMESPACE, "--subresource=status", "--patch")
+    control_plane.kubectl(*patch, json.dumps({"status": elsewhere}))
     before = pods(control_plane)
     running = services.run_pods("shop/web")
     assert [pod.name for pod in running] == ["web-a", "web-b"]

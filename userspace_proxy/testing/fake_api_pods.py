@@ -22,7 +22,7 @@ def write_pod(
     """Return the status of the response, and the Pod afterwards; None: it is gone.
 
     Args:
-        method: ``POST``, ``PUT`` of the status, ``PATCH`` (a strategic merge patch) or ``DELETE``.
+        method: ``POST``, ``PATCH`` (a strategic merge patch) or ``DELETE``.
         before: The Pod of that name; None: there is none.
     """
     if method == "POST":
@@ -30,27 +30,27 @@ def write_pod(
         return (201, {**body, "metadata": metadata}) if before is None else (409, before)
     if before is None:
         return 404, None
-    if method == "PUT":
-        is_same = body["metadata"].get("uid") == before["metadata"].get("uid")
-        return (200, body) if is_same else (409, before)
     return 200, _patched(before, body) if method == "PATCH" else _deleted(before, body)
 
 
 def _patched(pod: Object, patch: Mapping[str, Any]) -> Object | None:
     """Return a Pod after a patch of its metadata and status; None: its deletion is complete.
 
-    Conditions are merged by type, addresses by ``ip`` unless the patch replaces them, and
-    finalizers are a set.
+    Conditions are merged by type, addresses by ``ip`` unless the patch replaces them or the whole
+    status, and finalizers are a set.
     """
     metadata, status = dict(pod["metadata"]), dict(pod.get("status") or {})
     changes = dict(patch.get("metadata") or {})
     if "annotations" in changes:
         annotations = {**(metadata.get("annotations") or {}), **changes["annotations"]}
-        metadata["annotations"] = annotations
+        metadata["annotations"] = {k: v for k, v in annotations.items() if v is not None}
     kept = [*(metadata.get("finalizers") or []), *(changes.get("finalizers") or [])]
     gone = changes.get(f"{_DELETE}finalizers") or []
     metadata["finalizers"] = [name for name in dict.fromkeys(kept) if name not in gone]
-    for name, value in (patch.get("status") or {}).items():
+    wanted = dict(patch.get("status") or {})
+    if wanted.pop("$patch", "") == "replace":
+        status = {}
+    for name, value in wanted.items():
         if name == "conditions":
             value = _merged(status.get(name) or [], value, by="type")
         elif name == "podIPs":

@@ -113,8 +113,7 @@ class FakeApiServer:
         app.router.add_post(_PODS, self._write_pod)
         for method, path in (("PATCH", one), ("DELETE", one)):
             app.router.add_route(method, path, self._write_pod)
-        for method in ("PATCH", "PUT"):
-            app.router.add_route(method, f"{one}/status", self._write_pod)
+        app.router.add_patch(f"{one}/status", self._write_pod)
         app.router.add_post(_EVENTS, self._take)
         app.router.add_patch(f"{_EVENTS}/{{name}}", self._take)
         app.router.add_get(_FORWARD, self._forward)

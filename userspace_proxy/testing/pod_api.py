@@ -24,7 +24,7 @@ from ..model.service_reading import read_service
 from ..model.wire import decode
 from ..sources.kubernetes.client import ApiClient
 from ..sources.kubernetes.credentials import Credentials
-from ..sources.kubernetes.responses import Response, TransportError, rejected, unreachable
+from ..sources.kubernetes.responses import TransportError, rejected, unreachable
 
 Object = Mapping[str, Any]
 
@@ -34,7 +34,7 @@ _FINALIZER = "userspace-proxy.io/tests"
 # No scheduler has this name, so none gives the Pod to a node.
 _SCHEDULER = "userspace-proxy-tests"
 _FIRST_PORT = 8080
-_NOT_FOUND, _CONFLICT = 404, 409
+_NOT_FOUND = 404
 
 
 class PodApi:
@@ -111,10 +111,18 @@ class PodApi:
         await self._send("DELETE", _path(key), {"gracePeriodSeconds": 0})
 
     async def restore(self, pod: Object) -> None:
-        """Set a Pod's status and annotations as they were; nothing, if it is another one now."""
-        metadata = {k: v for k, v in pod["metadata"].items() if k != "resourceVersion"}
+        """Set a Pod's status as it was; nothing if the Pod is another one now, or gone."""
+        metadata = pod["metadata"]
         key = PodKey(metadata["namespace"], metadata["name"])
-        await self._send("PUT", f"{_path(key)}/status", {**pod, "metadata": metadata})
+        now = json.loads(await self._send("GET", _path(key)) or b"null")
+        if now is None or now["metadata"]["uid"] != metadata["uid"]:
+            return
+        ports = (metadata.get("annotations") or {}).get(ANNOTATION_PORTS)
+        patch = {
+            "metadata": {"annotations": {ANNOTATION_PORTS: ports}},
+            "status": {"$patch": "replace", **(pod.get("status") or {})},
+        }
+        await self._send("PATCH", f"{_path(key)}/status", patch, kind=_STRATEGIC)
 
     async def _send(
         self,
@@ -125,7 +133,7 @@ class PodApi:
         query: Mapping[str, str] | None = None,
         kind: str = _JSON,
     ) -> bytes | None:
-        """Return the body of the response; None if there is no such object, or it is another."""
+        """Return the body of the response; None if there is no such object."""
         try:
             if method == "GET":
                 response = await self._client.get(path, query or {})
@@ -133,13 +141,10 @@ class PodApi:
                 response = await self._client.send(method, path, body or {}, content_type=kind)
         except TransportError as exc:
             raise SourceError(unreachable(self._client.url, exc).text) from exc
-        return self._body(f"{method} {path}", response, is_put=method == "PUT")
-
-    def _body(self, request: str, response: Response, *, is_put: bool) -> bytes | None:
-        if response.code == _NOT_FOUND or (is_put and response.code == _CONFLICT):
+        if response.code == _NOT_FOUND:
             return None
         if response.code >= 300:
-            credentials = self._client.credentials.description
+            request, credentials = f"{method} {path}", self._client.credentials.description
             failure = rejected(self._client.url, request, response, credentials=credentials)
             raise SourceError(failure.text)
         return response.body

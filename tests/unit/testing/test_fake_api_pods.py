@@ -21,16 +21,22 @@ def test_a_new_pod_has_an_identity():
     [
         pytest.param("POST", POD, {"metadata": {"name": "web-1"}}, 409, id="there-already"),
         pytest.param("PATCH", None, {}, 404, id="not-there"),
-        pytest.param("PUT", POD, {"metadata": {"uid": "2"}}, 409, id="another-one"),
     ],
 )
 def test_a_request_for_another_pod_is_refused(method, before, body, code):
     assert write_pod(method, before, body) == (code, before)
 
 
-def test_a_status_may_be_replaced():
-    body = {"metadata": {"uid": "1"}, "status": {}}
-    assert after("PUT", body) == body
+def test_a_status_may_be_replaced_and_an_annotation_removed():
+    metadata = {**POD["metadata"], "annotations": {"a": "1", "b": "2"}}
+    before = {**POD, "metadata": metadata, "status": {"phase": "Running", "podIP": "127.0.0.2"}}
+    patch = {
+        "metadata": {"annotations": {"a": None}},
+        "status": {"$patch": "replace", "phase": "Pending"},
+    }
+    pod = after("PATCH", patch, before)
+    assert pod["status"] == {"phase": "Pending"}
+    assert pod["metadata"]["annotations"] == {"b": "2"}
 
 
 def test_a_patch_merges_annotations_and_conditions():

@@ -98,7 +98,7 @@ def test_a_pod_is_as_it_was_after_a_test(cluster, ask):
     ask("restore", before)
     after = cluster.pods()["web-1"]
     assert after["status"] == before["status"]
-    assert "annotations" not in after["metadata"]
+    assert after["metadata"]["annotations"] == {}
 
 
 def test_another_pod_of_the_same_name_is_left_alone(cluster, ask):
@@ -107,6 +107,9 @@ def test_another_pod_of_the_same_name_is_left_alone(cluster, ask):
     cluster.put("Pod", "web-1", {}, metadata={"uid": "another"}, status={"phase": "Running"})
     ask("restore", before)
     assert cluster.pods()["web-1"]["status"] == {"phase": "Running"}
+    cluster.delete_pod("web-1")
+    ask("restore", before)
+    assert cluster.pods() == {}
 
 
 def test_a_refusal_has_the_servers_words(cluster, ask):
