@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from .specs import BALANCE, HEADLESS, PROXY_NAME, Port, Spec
+from .specs import BALANCE, HEADLESS, PROXY_NAME, SLOW_START, Port, Spec
 from .udp import say
 from .world import World, eventually
 
@@ -59,6 +59,19 @@ class TestLabels:
         assert [hold(world) for _ in range(4)] == ["two"] * 4
         world.put(BALANCED.at(*world.pods("one", "two")))
         assert world.all_of("pod", BALANCED.address) == {"one", "two"}
+
+    def test_a_new_endpoint_starts_slowly_if_the_service_asks_for_it(self, world: World) -> None:
+        """Not of Kubernetes; Envoy's slow start."""
+        spec = BALANCED.but(annotations={SLOW_START: "1h"})
+        world.put(spec.at(*world.pods("one")))
+        world.put(spec.at(*world.pods("one", "two")))
+        answers = [world.who("pod", spec.address) for _ in range(30)]
+        # A tenth of the other one's share, and each worker counts on its own.
+        assert answers.count("two") <= 6
+        shown = [e["preference"] for e in world.shown(spec.name)[0]["endpoints"]]
+        assert sorted(shown) == ["", "starts slowly: 10 %"]
+        world.put(BALANCED.at(*world.pods("one", "two")))
+        assert world.all_of("pod", spec.address) == {"one", "two"}
 
     def test_a_client_keeps_its_endpoint_by_its_address(self, world: World) -> None:
         """Not of Kubernetes; Cilium's Maglev. Other workers, and later processes, choose alike."""

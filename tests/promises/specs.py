@@ -15,6 +15,7 @@ ELSEWHERE = "node-2"
 PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 HEADLESS = "service.kubernetes.io/headless"
 BALANCE = "userspace-proxy.io/balance"
+SLOW_START = "userspace-proxy.io/slow-start"
 WEIGHT, PRIORITY = "userspace-proxy.io/weight", "userspace-proxy.io/priority"
 ON_REMOVAL = "userspace-proxy.io/on-endpoint-removal"
 

@@ -25,7 +25,7 @@ from ..model import (
     SocketAddress,
     parse_ip,
 )
-from ..model.annotations import ANNOTATIONS
+from ..model.annotations import ANNOTATIONS, WITHOUT_SLOW_START
 from ..model.notation import check_label
 from ..model.service_reading import AFFINITY_TIMEOUT_MAX_S
 from ..model.wire import FieldError
@@ -81,6 +81,9 @@ class HandlingArguments(TypedDict, total=False):
     hold: str | None
     """``60s`` or ``60s,1000``: connections that no endpoint can take wait for that time, at most so
     many; None: they are refused."""
+    slow_start: str | None
+    """``30s``: a new endpoint, or one that answers again, reaches its share of connections in that
+    time; None: at once."""
     on_endpoint_removal: str | None
     """``keep``, the default, or ``30s``: connections to an endpoint that has left end after that
     time."""
@@ -108,6 +111,8 @@ def read_handling(
             fields[annotation.field] = annotation.read(str(value))
         except ConfigError as exc:
             raise ValueError(f"{name}: {exc}") from None
+    if fields.get("balance") is Balance.SOURCE_HASH and "slow_start_s" in fields:
+        raise ValueError(f"slow_start: {WITHOUT_SLOW_START}")
     return Handling(**fields)
 
 

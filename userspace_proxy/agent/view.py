@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ..dataplane import ITERATION_BOUNDS_S, Durations, EndpointCounters, GroupCounters, Waiting
+from ..dataplane import ITERATION_BOUNDS_S, Durations, GroupCounters, Waiting
 from ..errors import ListenError
 from ..kernel.own_namespace import network_namespace
 from ..model import Cause, Frontend, FrontendKind, ServiceKey
 from ..plan import Plan, PortPlan
 from ..plane import Group, Plane, PlaneState, Totals, WorkerState
-from ..policy import EndpointVerdict, causes
+from ..policy import causes
 from ..sources import Source
 from ..status.counted import Times, Waits
 from ..status.view import (
     ClientAddressView,
-    EndpointView,
     FirewallView,
     FrontendView,
     HealthCheckView,
@@ -30,13 +28,13 @@ from ..status.view import (
     SyncView,
     TotalsView,
     TrackingView,
-    Traffic,
     WorkerView,
 )
 from ..steering import Bind, Steering
 from ..steering.others import Firewall
 from ..version import __version__
 from .client_address import ClientAddresses
+from .endpoint_view import traffic_of, view_endpoint
 from .last_state import LastState
 from .options import Options
 from .served_ports import ServedPort, ServedPorts
@@ -46,9 +44,6 @@ from .wall_clock import WallClock
 
 # A closed connection keeps its source port in TIME_WAIT for a minute, so a shortage lasts as long.
 _RECENT_S = 60.0
-
-# Of connections in a row that an endpoint ends without a byte: a few are no news.
-_MANY_ENDS = 3
 
 # A node port has many addresses, so the Service's own addresses are listed first.
 _KINDS = (
@@ -140,7 +135,7 @@ def view_proxy(
 
 
 def _view_totals(totals: Totals, ports: Iterable[ServicePortView]) -> TotalsView:
-    counters, traffic = totals.counters, _traffic(totals.endpoints)
+    counters, traffic = totals.counters, traffic_of(totals.endpoints)
     return TotalsView(
         traffic._replace(active=sum(port.traffic.active for port in ports)),
         failures_by_cause=totals.endpoints.failures_by_cause(),
@@ -292,17 +287,17 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePort
 
 def _view_port(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePortView:
     plan, group, now = served.plan, served.group, clock.now
-    ejected = group.ejected(now)
+    ejected, starting = group.ejected(now), group.starting(now)
     counters, totals = group.counters, group.totals()
     frontends = sorted(plan.frontends, key=lambda frontend: _KINDS.index(frontend.kind))
     return ServicePortView(
         plan,
         frontends=tuple(_view_frontend(served, f, bind) for f in frontends),
         endpoints=tuple(
-            _view_endpoint(v, group.counters_of(v.address), ejected.get(v.address), clock)
+            view_endpoint(v, group.counters_of(v.address), clock, ejected, starting)
             for v in plan.endpoints
         ),
-        traffic=_traffic(totals),
+        traffic=traffic_of(totals),
         failures_by_cause=totals.failures_by_cause(),
         saved=counters.saved,
         connect_times=_times(group.connect_times),
@@ -330,48 +325,6 @@ def _turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause,
     why = plan.cause if plan.is_dropping else None
     cause = why or causes.source_denied(plan.admits)
     return (replace(cause, count=group.counters.denied, first_at=first_at, last_at=last_at),)
-
-
-def _view_endpoint(
-    verdict: EndpointVerdict,
-    counters: EndpointCounters,
-    ejected_for_s: float | None,
-    clock: WallClock,
-) -> EndpointView:
-    return EndpointView(
-        verdict,
-        _traffic(counters),
-        ejected_for_s,
-        cause=_cause(verdict, counters, clock),
-        answered_at=clock.unix(counters.dials.succeeded_at),
-        failures_by_cause=counters.failures_by_cause(),
-    )
-
-
-def _cause(verdict: EndpointVerdict, counters: EndpointCounters, clock: WallClock) -> Cause | None:
-    dials, ends, address = counters.dials, counters.ends, verdict.address
-    failing = dials if dials.is_on else ends
-    when = {"first_at": clock.unix(failing.first_at), "last_at": clock.unix(failing.last_at)}
-    if dials.is_on:
-        error = os.strerror(dials.number)
-        return causes.dial_failed(address, dials.number, error, count=dials.failures, **when)
-    if ends.is_on and ends.failures >= _MANY_ENDS:
-        return causes.resets(address, count=ends.failures, **when)
-    return None
-
-
-def _traffic(counters: EndpointCounters) -> Traffic:
-    # The counters change while the page is rendered in a thread, so this is a copy.
-    return Traffic(
-        active=counters.active,
-        connections=counters.connections,
-        failures=counters.failures,
-        preserved=counters.preserved,
-        received_bytes=counters.received_bytes,
-        sent_bytes=counters.sent_bytes,
-        resets=counters.resets,
-        empty=counters.empty,
-    )
 
 
 def _view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> FrontendView:

@@ -7,6 +7,7 @@ from .power_of_two import PowerOfTwoChoices
 from .preferred import Preferred
 from .random_choice import RandomChoice
 from .round_robin import RoundRobin
+from .slow_start import SlowStart
 from .source_hash import SourceHash
 from .split import SplitBalancer
 from .weighted_draw import WeightedPowerOfTwoChoices, WeightedRandomChoice
@@ -22,6 +23,7 @@ __all__ = [
     "Preferred",
     "RandomChoice",
     "RoundRobin",
+    "SlowStart",
     "SourceHash",
     "SplitBalancer",
     "Strategy",

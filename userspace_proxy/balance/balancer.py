@@ -24,6 +24,7 @@ from ..model import SocketAddress
 from .affinity import AffinityTable, Pin
 from .ejection import Ejections
 from .round_robin import RoundRobin
+from .weights import Weights
 
 _NO_STANDBYS: Mapping[SocketAddress, int] = MappingProxyType({})
 
@@ -62,6 +63,7 @@ class Balancer:
         affinity_timeout_s: The timeout of ``sessionAffinity: ClientIP``; None without affinity.
         strategy: None for round robin.
         standbys: Priorities of endpoints other than 0.
+        weights: The strategy's; they are told the time.
     """
 
     def __init__(
@@ -72,9 +74,13 @@ class Balancer:
         start: int = 0,
         strategy: Strategy | None = None,
         standbys: Mapping[SocketAddress, int] = _NO_STANDBYS,
+        weights: Weights | None = None,
     ) -> None:
         self.strategy: Strategy = strategy or RoundRobin(start)
         """May be replaced."""
+        self._weights = weights or Weights()
+        self._is_plain = True
+        """Neither affinity nor slow start."""
         self._ejections = Ejections()
         self._affinity: AffinityTable | None = None
         self.endpoints: Sequence[SocketAddress] = ()
@@ -104,6 +110,7 @@ class Balancer:
             self._affinity = AffinityTable(affinity_timeout_s)
         else:
             self._affinity.timeout_s = affinity_timeout_s
+        self._is_plain = self._affinity is None and not self._weights.may_grow
 
     def serves(self, _client: str, endpoint: SocketAddress) -> bool:
         """Return whether an endpoint is of the first priority, ejected or not."""
@@ -124,8 +131,9 @@ class Balancer:
         Args:
             now: Monotonic seconds.
         """
-        if self._affinity is None and not tried and not self._ejections.ejected:
+        if self._is_plain and not tried and not self._ejections.ejected:
             return self.strategy.pick(self._first, client)
+        self._weights.grow(now)
         endpoint = self._choose(client, now, tried)
         if endpoint is not None:
             if self._ejections.ejected:

@@ -2,29 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from ..model import DEFAULT_WEIGHT, SocketAddress
+from .slow_start import SlowStart
+
+# Of a slow start: shares grow in so many steps, because each one costs a look at all endpoints.
+_STEPS = 50
 
 
 class Weights:
-    """The weights of one Service port's endpoints; strategies share it."""
+    """The weights of one Service port's endpoints at this moment; strategies share it.
 
-    def __init__(self, configured: Mapping[SocketAddress, int] | None = None) -> None:
+    Args:
+        configured: Endpoints without one have the default.
+        slow_start_s: The time in which endpoints get their full weight; 0 for at once.
+    """
+
+    def __init__(
+        self,
+        configured: Mapping[SocketAddress, int] | None = None,
+        slow_start_s: float = 0.0,
+    ) -> None:
         self._configured: Mapping[SocketAddress, int] = configured or {}
+        self._slow_start = SlowStart(slow_start_s)
+        self._shares: Mapping[SocketAddress, float] = {}
+        self._due = 0.0
+        """When shares grow next."""
         self.version = 0
         """Grows when a weight may have changed."""
 
     def __bool__(self) -> bool:
-        """Whether endpoints may have different weights."""
-        return bool(self._configured)
+        """Whether endpoints may have different weights, now or later."""
+        return bool(self._configured) or self.may_grow
 
-    def configure(self, weights: Mapping[SocketAddress, int]) -> None:
-        """Replace the weights; endpoints without one have the default."""
-        if weights != self._configured:
-            self._configured = weights
+    @property
+    def may_grow(self) -> bool:
+        """Whether endpoints start slowly, so that :meth:`grow` must be called."""
+        return self._slow_start.seconds > 0
+
+    def configure(self, configured: Mapping[SocketAddress, int], slow_start_s: float = 0.0) -> None:
+        """Change what the constructor was given."""
+        self._slow_start.seconds = slow_start_s
+        if self._shares and not slow_start_s:
+            self._slow_start.keep(())
+            self._look(0.0)
+        if configured != self._configured:
+            self._configured = configured
             self.version += 1
+
+    def begin(self, endpoints: Iterable[SocketAddress], now: float) -> None:
+        """Have endpoints that are new, or answer again, start slowly; monotonic seconds."""
+        self._slow_start.begin(endpoints, now)
+        self._look(now)
+
+    def keep(self, endpoints: Container[SocketAddress]) -> None:
+        """Forget how far all other endpoints are."""
+        self._slow_start.keep(endpoints)
+
+    def grow(self, now: float) -> None:
+        """Let weights grow with time; call before each choice if ``may_grow``."""
+        if self._shares and now >= self._due:
+            self._look(now)
 
     def of(self, endpoint: SocketAddress) -> float:
         """Return an endpoint's weight now; more than 0."""
-        return self._configured.get(endpoint, DEFAULT_WEIGHT)
+        weight = self._configured.get(endpoint, DEFAULT_WEIGHT)
+        return weight * self._shares.get(endpoint, 1.0) if self._shares else weight
+
+    def _look(self, now: float) -> None:
+        if self._slow_start or self._shares:
+            self._shares = self._slow_start.shares(now)
+            self._due = now + self._slow_start.seconds / _STEPS
+            self.version += 1

@@ -47,7 +47,7 @@ class EndpointGroup(CounterTable):
         """None before the first client has waited."""
         self._start = start
         self._dialling: dict[SocketAddress, int] = {}
-        self._weights = Weights(dict(self.serving.weights))
+        self._weights = Weights(dict(self.serving.weights), self.serving.handling.slow_start_s)
         self.balancer: Balancer | SplitBalancer = self._balancer_of(self.serving.endpoints)
         self.on_removed: list[Callable[[frozenset[SocketAddress]], None]] = []
         """Called with the endpoints that an update has removed or put on standby, at least for
@@ -65,16 +65,20 @@ class EndpointGroup(CounterTable):
         self._change_balancer(self.serving)
         self.detours = dict(self.serving.detours)
 
-    def update(self, serving: Serving) -> frozenset[SocketAddress]:
+    def update(self, serving: Serving, now: float = 0.0) -> frozenset[SocketAddress]:
         """Change how clients are served; TCP connections to removed endpoints continue, flows end.
 
         The turn, and the pins and ejections of endpoints that stay, are kept. Returns the endpoints
-        that have left, at least for some clients.
+        that have left, at least for some clients. The time counts for new endpoints that start
+        slowly.
         """
         old, self.serving = self.serving, serving
         self.detours = dict(serving.detours)
         current = frozenset(serving.all_endpoints)
         self._change_balancer(old)
+        if self._weights.may_grow:
+            self._weights.keep(current)
+            self._weights.begin(serving.newcomers(frozenset(old.all_endpoints)), now)
         removed = frozenset(old.all_endpoints) - current
         left = removed | _gone_from_one(old, serving)
         if left:
@@ -166,7 +170,7 @@ class EndpointGroup(CounterTable):
             (before.inner, before.outer) if isinstance(before, SplitBalancer) else (before, None)
         )
         was_weighted = bool(self._weights)
-        self._weights.configure(dict(serving.weights))
+        self._weights.configure(dict(serving.weights), serving.handling.slow_start_s)
         handling = old.handling
         is_other_strategy = (
             serving.handling.balance is not handling.balance
@@ -188,6 +192,7 @@ class EndpointGroup(CounterTable):
             affinity_timeout_s=self.serving.affinity_timeout_s,
             strategy=self._make_strategy(),
             standbys=dict(self.serving.standbys),
+            weights=self._weights,
         )
 
     def _change(
@@ -304,6 +309,9 @@ class EndpointGroup(CounterTable):
 
     def _note_return(self, endpoint: SocketAddress, now: float) -> None:
         self._returned_at[endpoint] = now
+        if self._weights.may_grow:
+            others = frozenset(self.serving.all_endpoints) - {endpoint}
+            self._weights.begin(self.serving.newcomers(others), now)
         if self.waiting_room is not None:
             self.waiting_room.retry()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import msgspec
 
 from ..model import DEFAULT_HANDLING, Handling, SocketAddress
@@ -47,6 +49,16 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
         standbys = dict(self.standbys)
         first = min((standbys.get(endpoint, 0) for endpoint in endpoints), default=0)
         return frozenset(e for e in endpoints if standbys.get(e, 0) == first)
+
+    def newcomers(self, before: Container[SocketAddress]) -> list[SocketAddress]:
+        """Return the endpoints that weren't there before, where another one of their priority was.
+
+        Only these can start slowly: the other one takes the rest of the connections.
+        """
+        standbys = dict(self.standbys)
+        shared = {standbys.get(e, 0) for e in self.all_endpoints if e in before}
+        new = (e for e in self.all_endpoints if e not in before)
+        return [endpoint for endpoint in new if standbys.get(endpoint, 0) in shared]
 
     @property
     def all_endpoints(self) -> tuple[SocketAddress, ...]:

@@ -24,6 +24,8 @@ _UNKNOWN_NAMED_MAX = 5
 _SHOWN_MAX = 100
 # A client that has waited for an hour isn't waiting any more.
 HOLD_MAX_S = 3600.0
+SLOW_START_MAX_S = 3600.0
+WITHOUT_SLOW_START = "it has no effect with balance source-hash"
 # As many as a worker has descriptors for (``dataplane.descriptors``).
 HOLD_MAX = 100_000
 
@@ -78,6 +80,14 @@ def read_removal(text: str) -> float | None:
     return None if text == "keep" else parse_duration(text)
 
 
+def read_slow_start(text: str) -> float:
+    """Return the value of ``slow-start``, a duration."""
+    seconds = parse_duration(text)
+    if not 1 <= seconds <= SLOW_START_MAX_S:
+        raise ConfigError(f"{text!r} is not in 1s–1h")
+    return seconds
+
+
 ANNOTATIONS = (
     Annotation(
         "balance",
@@ -92,6 +102,9 @@ ANNOTATIONS = (
         "auto is used",
     ),
     Annotation("hold", "hold", read_hold, "clients are refused while no endpoint is usable"),
+    Annotation(
+        "slow-start", "slow_start_s", read_slow_start, "new endpoints get full shares at once"
+    ),
     Annotation("on-endpoint-removal", "removal_s", read_removal, "connections continue"),
 )
 """All of them; docs/services.md lists them, and a test compares the two."""
@@ -114,6 +127,8 @@ def read_handling(annotations: Mapping[str, str | None]) -> tuple[Handling, tupl
             fields[annotation.field] = annotation.read(text)
         except ConfigError as exc:
             notes.append(f"annotation {annotation.key}: {exc}: {annotation.otherwise}")
+    if fields.get("balance") is Balance.SOURCE_HASH and fields.pop("slow_start_s", None):
+        notes.append(f"annotation {DOMAIN}slow-start: {WITHOUT_SLOW_START}")
     handling = Handling(**fields) if fields else DEFAULT_HANDLING
     return handling, (*notes, *unknown_notes(annotations, _KEYS))
 

@@ -36,6 +36,8 @@ class Handling(msgspec.Struct, frozen=True, omit_defaults=True):
     """Endpoints may see client addresses where replies return through this node."""
     hold: Hold | None = None
     """Clients wait while no endpoint can take them; None: they are refused."""
+    slow_start_s: float = 0.0
+    """Seconds in which a new endpoint gets its full share of connections; 0: at once."""
     removal_s: float | None = None
     """Seconds after which connections to an endpoint that has left end; None: they don't."""
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from msgspec.structs import astuple, replace
 
+from ..balance import SlowStart
 from ..dataplane import CounterTable, Durations, Serving, Streak, StreakPart, Waiting
 from ..model import SocketAddress
 from .messages import ChangeGroup, DurationReport, GroupReport, OpenGroup, StreakReport
@@ -39,12 +40,14 @@ class Group(CounterTable):
         """By worker: monotonic seconds at which a probe is due."""
         self._waiting: dict[int, tuple[int, float]] = {}
         """By worker: the clients that wait, and since when the first of them has."""
+        self._slow_start = SlowStart()
+        """As in each worker."""
 
     def opening(self) -> OpenGroup:
         """Return the message that opens it in a worker."""
         return OpenGroup(self.number, self.label, self.serving)
 
-    def change(self, serving: Serving) -> ChangeGroup | None:
+    def change(self, serving: Serving, now: float = 0.0) -> ChangeGroup | None:
         """Change how it is served; returns the message for workers, None if nothing changed."""
         old, self.serving = self.serving, serving
         changes = diff_endpoints(old.endpoints, serving.endpoints)
@@ -54,6 +57,10 @@ class Group(CounterTable):
             return None
         self.revision += 1
         current = frozenset(serving.all_endpoints)
+        self._slow_start.seconds = serving.handling.slow_start_s
+        self._slow_start.keep(current)
+        if self._slow_start.seconds:
+            self._slow_start.begin(serving.newcomers(frozenset(old.all_endpoints)), now)
         self.fold(current)
         self._known.update(dict.fromkeys(current))
         for endpoint in list(self._known)[: max(0, len(self._known) - KNOWN_MAX)]:
@@ -104,8 +111,8 @@ class Group(CounterTable):
 
     @property
     def has_passing(self) -> bool:
-        """Whether ejections or waits are going on, whose figures change with time alone."""
-        return bool(self._waiting) or any(self._ejected.values())
+        """Whether ejections, waits or slow starts go on, whose figures change with time alone."""
+        return bool(self._waiting) or any(self._ejected.values()) or bool(self._slow_start)
 
     def waiting(self, now: float) -> Waiting:
         """Return the clients that wait for an endpoint, in all workers."""
@@ -113,6 +120,16 @@ class Group(CounterTable):
             return Waiting()
         clients, since = zip(*self._waiting.values(), strict=True)
         return Waiting(sum(clients), max(0.0, now - min(since)))
+
+    def returned(self, endpoint: SocketAddress, now: float) -> None:
+        """Note that an ejected endpoint has answered a worker."""
+        if self._slow_start.seconds:
+            others = frozenset(self.serving.all_endpoints) - {endpoint}
+            self._slow_start.begin(self.serving.newcomers(others), now)
+
+    def starting(self, now: float) -> Mapping[SocketAddress, float]:
+        """Return what endpoints that start slowly have of their shares."""
+        return self._slow_start.shares(now)
 
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
         """Return what any worker has ejected, each with the longest time until its probe."""

@@ -158,13 +158,13 @@ class Plane:
         self._listeners.prepare(group, serving, wanted)
         if group.number not in self._groups:
             self._groups[group.number] = group
-            group.change(serving)
+            group.change(serving, self._clock())
             self._send_all(group.opening())
             if self._predecessors is not None:
                 # Before the listeners, to all workers: a client may reach another one than before.
                 for pins in self._predecessors.take_pins(group.label):
                     self._send_all(pins)
-        elif (change := group.change(serving)) is not None:
+        elif (change := group.change(serving, self._clock())) is not None:
             self._send_all(change)
         return self._listeners.follow(group, wanted)
 
@@ -183,7 +183,7 @@ class Plane:
         """
         closed = self._listeners.close_group(group)
         if self._groups.pop(group.number, None) is not None:
-            group.change(Serving())
+            group.change(Serving(), self._clock())
             self._send_all(CloseGroup(group.number))
         return closed
 
@@ -314,6 +314,8 @@ class Plane:
         elif isinstance(message, Ejected | Returned):
             self._send_all(message, but=worker)
             if (group := self._groups.get(message.group)) is not None:
+                if isinstance(message, Returned):
+                    group.returned(message.endpoint, self._clock())
                 self.on_ejection(group, message.endpoint, isinstance(message, Ejected))
         elif isinstance(message, Logged):
             write_record(message)

@@ -162,7 +162,9 @@ class Worker:
         for index, endpoint in message.added:
             endpoints.insert(index, endpoint)
         others = group.serving if message.others is None else message.others
-        left = group.update(replace(others, endpoints=tuple(endpoints)))
+        left = group.update(
+            replace(others, endpoints=tuple(endpoints)), self._dataplane.engine.clock()
+        )
         self._dataplane.connections.removals.updated(group, left)
         differences.note_gone()
 

@@ -53,8 +53,10 @@ class EndpointAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """0 is first; endpoints of a higher number serve while none of a lower one can."""
     is_standby: bool
     """It is usable, and so is an endpoint of a priority before its own."""
+    starting: float | None
+    """What it has of its share while it starts slowly, below 1; null: all of it."""
     preference: str
-    """Weight and priority in words; empty if its slice has neither."""
+    """Priority, weight and slow start in words; empty if it has none of them."""
     node: str
     """Where it runs; empty if unknown."""
     ejected_for_s: float | None

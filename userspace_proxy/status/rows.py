@@ -136,7 +136,7 @@ def _endpoint(endpoint: EndpointView, total: float) -> EndpointRow:
     share = round(100 * connections / total) if 0 < connections <= total < math.inf else 0
     level, state = _state(endpoint)
     return EndpointRow(
-        endpoint, level, ", ".join(filter(None, (state, endpoint.verdict.preference))), share
+        endpoint, level, ", ".join(filter(None, (state, endpoint.preference))), share
     )
 
 

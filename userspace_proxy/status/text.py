@@ -256,7 +256,7 @@ def _endpoint(view: EndpointView) -> str:
     traffic = view.traffic
     parts = [
         state,
-        view.verdict.preference,
+        view.preference,
         view.verdict.node,
         f"{count_in_words(traffic.active)} open",
     ]

@@ -63,6 +63,14 @@ class EndpointView:
     """Unix time at which it last answered a dial; 0 if it never did."""
     failures_by_cause: Mapping[CauseCode, int] = field(default_factory=dict)
     """Dials that failed since the start, without causes of which there were none."""
+    starting: float | None = None
+    """What it has of its share of new connections while it starts slowly; None: all of it."""
+
+    @property
+    def preference(self) -> str:
+        """Priority, weight and slow start in words; empty if it has none of them."""
+        slow = "" if self.starting is None else f"starts slowly: {100 * self.starting:.0f} %"
+        return ", ".join(filter(None, (self.verdict.preference, slow)))
 
     @property
     def is_left_out(self) -> bool:

@@ -107,6 +107,7 @@ def test_an_invalid_choice_of_endpoints_is_an_error(balance, seed, error, words)
 
 def test_other_arguments_are_those_of_annotations():
     assert read_handling(hold="60s,16") == Handling(hold=Hold(60, 16))
+    assert read_handling(slow_start="30s") == Handling(slow_start_s=30.0)
     assert read_handling(hold=None, on_endpoint_removal="30s") == Handling(removal_s=30.0)
     with pytest.raises(TypeError, match="unexpected keyword argument 'held'"):
         read_handling(held="60s")
@@ -185,3 +186,8 @@ def test_an_endpoint_that_clients_could_not_reach_is_an_error():
     words = "endpoint [::1]:80: expected an IPv4 address, as the Service's"
     with pytest.raises(ValueError, match=re.escape(words)):
         make_slices(service("web", "127.99.0.1"), ["[::1]:80"])
+
+
+def test_slow_start_and_source_hash_exclude_each_other():
+    with pytest.raises(ValueError, match="slow_start: it has no effect with balance source-hash"):
+        read_handling(slow_start="30s", balance="source-hash")

@@ -16,3 +16,32 @@ def test_its_version_grows_with_a_change_only():
     assert weights.version == 0
     weights.configure({POD_A: 6})
     assert (weights.version, weights.of(POD_A)) == (1, 6)
+
+
+def test_weights_grow_while_endpoints_start_slowly():
+    weights = Weights({POD_A: 200}, 50.0)
+    assert weights.may_grow
+    weights.begin([POD_A], 100.0)
+    assert (weights.of(POD_A), weights.of(POD_B)) == (20, 100)
+    versions = []
+    for now in (100.5, 101.0, 125.0, 150.0, 160.0):
+        weights.grow(now)
+        versions.append(weights.version)
+    assert versions == [1, 2, 3, 4, 4], "once a second, and never again at the end"
+    assert weights.of(POD_A) == 200
+
+
+def test_weights_are_full_at_once_when_slow_start_is_switched_off():
+    weights = Weights({}, 50.0)
+    weights.begin([POD_A], 100.0)
+    weights.configure({})
+    assert (weights.of(POD_A), weights.may_grow) == (100, False)
+    assert not weights
+
+
+def test_an_endpoint_that_is_gone_is_forgotten():
+    weights = Weights({}, 50.0)
+    weights.begin([POD_A], 100.0)
+    weights.keep([POD_B])
+    weights.grow(101.0)
+    assert weights.of(POD_A) == 100

@@ -38,3 +38,36 @@ def test_clients_are_refused_without_endpoints_unless_they_are_dropped(serving, 
 )
 def test_every_endpoint_is_named_once(endpoints, outside, everybody):
     assert Serving(endpoints, outside=outside).all_endpoints == everybody
+
+
+@pytest.mark.parametrize(
+    ("serving", "expected"),
+    [
+        pytest.param(Serving((POD_A, POD_B)), ({POD_A, POD_B},) * 2, id="none-on-standby"),
+        pytest.param(
+            Serving((POD_A, POD_B), standbys=((POD_B, 1),)), ({POD_A},) * 2, id="one-on-standby"
+        ),
+        pytest.param(
+            Serving((POD_A, POD_B), outside=(POD_B, POD_C), standbys=((POD_B, 1), (POD_C, 2))),
+            ({POD_A}, {POD_B}),
+            id="each-side-has-its-own",
+        ),
+        pytest.param(Serving(standbys=((POD_B, 1),)), (set(), set()), id="no-endpoint"),
+    ],
+)
+def test_first_endpoints_are_those_of_the_first_priority(serving, expected):
+    assert serving.first_endpoints == expected
+
+
+@pytest.mark.parametrize(
+    ("serving", "before", "expected"),
+    [
+        pytest.param(Serving((POD_A, POD_B)), {POD_A}, [POD_B], id="a-new-one"),
+        pytest.param(Serving((POD_A, POD_B)), {POD_C}, [], id="only-new-ones"),
+        pytest.param(
+            Serving((POD_A, POD_B), standbys=((POD_B, 1),)), {POD_B}, [], id="alone-at-its-priority"
+        ),
+    ],
+)
+def test_newcomers_are_new_beside_others_of_their_priority(serving, before, expected):
+    assert serving.newcomers(before) == expected

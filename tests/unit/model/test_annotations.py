@@ -139,3 +139,29 @@ def test_connections_continue_with_a_note_if_the_time_is_invalid():
         "annotation userspace-proxy.io/on-endpoint-removal: '30' has no unit (write 30s): "
         "connections continue",
     )
+
+
+SLOW_START = "userspace-proxy.io/slow-start"
+
+
+@pytest.mark.parametrize("value", [None, "", "30s", "1s", "1h"])
+def test_slow_start_is_a_time(value):
+    handling, notes = read_handling({SLOW_START: value})
+    expected = {"30s": 30.0, "1s": 1.0, "1h": 3600.0}.get(value, 0.0)
+    assert (handling.slow_start_s, notes) == (expected, ())
+
+
+@pytest.mark.parametrize("value", ["30", "0s", "2h", "-1s", "soon"])
+def test_a_wrong_slow_start_changes_nothing_with_a_note(value):
+    handling, (note,) = read_handling({SLOW_START: value})
+    assert handling.slow_start_s == 0.0
+    assert note.startswith(f"annotation {SLOW_START}: ")
+    assert note.endswith(": new endpoints get full shares at once")
+
+
+def test_slow_start_has_no_effect_with_source_hash():
+    handling, notes = read_handling(
+        {SLOW_START: "30s", "userspace-proxy.io/balance": "source-hash"}
+    )
+    assert (handling.balance, handling.slow_start_s) == (Balance.SOURCE_HASH, 0.0)
+    assert notes == (f"annotation {SLOW_START}: it has no effect with balance source-hash",)

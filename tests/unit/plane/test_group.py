@@ -217,3 +217,24 @@ def test_clients_that_wait_are_added_up_until_none_does_or_their_worker_ends(gro
     group.add(TWO, group_report(), 103.0)
     assert group.waiting(103.0) == Waiting()
     assert not group.has_passing
+
+
+def test_it_knows_what_starts_slowly_as_its_workers_do(group):
+    slowly = Handling(slow_start_s=50.0)
+    group.change(Serving((POD_A, POD_B), handling=slowly), 100.0)
+    assert group.starting(100.0) == {}
+    assert not group.has_passing
+    group.change(Serving((POD_A, POD_B, POD_C), handling=slowly), 100.0)
+    group.returned(POD_A, 110.0)
+    assert group.has_passing
+    assert group.starting(125.0) == {POD_A: 0.3, POD_C: 0.5}
+    group.change(Serving((POD_A, POD_B), handling=slowly), 130.0)
+    assert group.starting(135.0) == {POD_A: 0.5}
+    assert group.starting(160.0) == {}
+    assert not group.has_passing
+
+
+def test_nothing_starts_slowly_unless_the_service_asks_for_it(group):
+    group.change(Serving((POD_A, POD_B, POD_C)), 100.0)
+    group.returned(POD_A, 100.0)
+    assert group.starting(100.0) == {}

@@ -181,6 +181,7 @@ def test_an_endpoint_has_these_fields(shown):
             "weight": 100,
             "priority": 0,
             "is_standby": False,
+            "starting": None,
             "preference": "",
             "node": "node-a",
             "ejected_for_s": None,
