@@ -22,11 +22,13 @@ from tests import loopback
 from userspace_proxy.cluster.encoding import encode_state
 from userspace_proxy.config.settings import Settings
 from userspace_proxy.config.writing import render_config
+from userspace_proxy.dataplane import EndpointCounters, GroupCounters
+from userspace_proxy.dataplane.proxy_protocol import write_header, write_local_header
 from userspace_proxy.kernel import ctnetlink
 from userspace_proxy.kernel.netlink import Requests, rtnetlink
 from userspace_proxy.kernel.netlink.sockets import NETLINK_NETFILTER, NETLINK_ROUTE
 from userspace_proxy.kernel.nf_tables import reader
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import ProxyProtocol, SocketAddress
 from userspace_proxy.plane.messages import (
     Counted,
     Drained,
@@ -189,6 +191,10 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     yield "channel", "messages", b"".join(write_step(msgspec.json.encode(m)) for m in MESSAGES)
     yield "channel", "sockets", write_step(msgspec.json.encode(MESSAGES[0]), count=2)
     yield "channel", "raw", write_step(b"\0\0\0\2\0[]", kind=0)
+    client, frontend = SocketAddress("2001:db8::1", 40000), SocketAddress("2001:db8::7", 443)
+    for version in ProxyProtocol:
+        yield "proxy-header", str(version), write_header(version, client, frontend, "shop/web")
+        yield "proxy-header", f"{version}-local", write_local_header(version)
     for name, request in REQUESTS.items():
         yield "http", name, request
     yield from _kernel_seeds()
@@ -201,11 +207,11 @@ MESSAGES: tuple[FromWorker, ...] = (
         [
             GroupReport(
                 7,
-                (1, 2, 3, 4, 5, 6, 7, 8, 9, 10),
+                GroupCounters().figures(),
                 [
                     EndpointReport(
                         SocketAddress("10.244.1.2", 8080),
-                        (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11),
+                        EndpointCounters().figures(),
                         StreakReport(1.5, 2, 2.5, 3.5, 111),
                     )
                 ],

@@ -17,6 +17,7 @@ HEADLESS = "service.kubernetes.io/headless"
 BALANCE = "userspace-proxy.io/balance"
 SLOW_START = "userspace-proxy.io/slow-start"
 WEIGHT, PRIORITY = "userspace-proxy.io/weight", "userspace-proxy.io/priority"
+PROXY_PROTOCOL = "userspace-proxy.io/proxy-protocol"
 ON_REMOVAL = "userspace-proxy.io/on-endpoint-removal"
 
 

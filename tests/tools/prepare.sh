@@ -5,6 +5,7 @@ set -euo pipefail
 declare -A needs=(
   [ip]=iproute2 [nsenter]=util-linux [iptables-legacy]=iptables [nft]=nftables [conntrack]=conntrack
   [cc]=gcc [openssl]=openssl [chromium]=chromium [curl]=curl [ps]=procps
+  [haproxy]=haproxy [nginx]=nginx-light
   [mmdebstrap]=mmdebstrap [docker-compose]=docker-compose [runc]=runc
 )
 missing=()
@@ -27,3 +28,7 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 "${sudo[@]}" apt-get update -qq
 "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+# The tests start the servers themselves.
+if [[ " ${missing[*]} " == *" nginx-light "* || " ${missing[*]} " == *" haproxy "* ]]; then
+  "${sudo[@]}" systemctl disable --now nginx haproxy >/dev/null 2>&1 || true
+fi

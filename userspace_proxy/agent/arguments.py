@@ -87,6 +87,8 @@ class HandlingArguments(TypedDict, total=False):
     on_endpoint_removal: str | None
     """``keep``, the default, or ``30s``: connections to an endpoint that has left end after that
     time."""
+    proxy_protocol: str | None
+    """``v1`` or ``v2``: TCP connections to endpoints begin with a header that names the client."""
 
 
 def read_handling(

@@ -184,6 +184,7 @@ def make_options(settings: Settings) -> Options:
             tcp_half_closed_s=settings.tcp_half_closed_s,
             udp_idle_s=settings.udp_idle_s,
             connection_log=settings.connection_log,
+            proxy_protocol_from=settings.accept_proxy_protocol,
         ),
         workers=settings.workers or default_workers(),
         min_sync_period_s=settings.iptables_min_sync_period_s,

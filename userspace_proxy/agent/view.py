@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 from ..dataplane import ITERATION_BOUNDS_S, Durations, GroupCounters, Waiting
 from ..errors import ListenError
@@ -139,18 +140,18 @@ def _view_totals(totals: Totals, ports: Iterable[ServicePortView]) -> TotalsView
     return TotalsView(
         traffic._replace(active=sum(port.traffic.active for port in ports)),
         failures_by_cause=totals.endpoints.failures_by_cause(),
-        saved=counters.saved,
         connect_times=_times(totals.connect_times),
         first_byte_times=_times(totals.first_byte_times),
-        refused=counters.refused,
-        denied=counters.denied,
-        dropped_datagrams=counters.dropped_datagrams,
-        evicted=counters.evicted_connections + counters.evicted_flows,
-        evicted_for_memory=counters.evicted_for_memory,
-        ended_by_removal=counters.ended_by_removal,
-        shortages=counters.shortages,
         waits=_waits(counters, _all_waiting(ports)),
+        **_counted(counters),
     )
+
+
+def _counted(counters: GroupCounters) -> dict[str, Any]:
+    """Return what totals and Service ports have of these counters, by the same names."""
+    names = [f.name for f in fields(TotalsView) if f.name in counters.names]
+    evicted = counters.evicted_connections + counters.evicted_flows
+    return {"evicted": evicted, **{name: getattr(counters, name) for name in names}}
 
 
 def _all_waiting(ports: Iterable[ServicePortView]) -> Waiting:
@@ -299,22 +300,15 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePortV
         ),
         traffic=traffic_of(totals),
         failures_by_cause=totals.failures_by_cause(),
-        saved=counters.saved,
         connect_times=_times(group.connect_times),
         first_byte_times=_times(group.first_byte_times),
         problem=served.problem,
         way_out=served.way_out,
-        refused=counters.refused,
-        denied=counters.denied,
         turned_away=_turned_away(plan, group, clock),
-        dropped_datagrams=counters.dropped_datagrams,
-        evicted=counters.evicted_connections + counters.evicted_flows,
-        evicted_for_memory=counters.evicted_for_memory,
-        ended_by_removal=counters.ended_by_removal,
-        shortages=counters.shortages,
         waits=_waits(counters, group.waiting(now)),
         is_out_of_ports=now - group.out_of_ports_at < _RECENT_S,
         is_out_of_client_ports=now - group.out_of_client_ports_at < _RECENT_S,
+        **_counted(counters),
     )
 
 

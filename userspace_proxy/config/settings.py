@@ -193,6 +193,13 @@ class Settings:
         help="whether endpoints see the client's own address",
         why="network policies and pods see the client, wherever replies return through this node",
     )
+    accept_proxy_protocol: tuple[str, ...] = setting(
+        (), kind=EXTERNAL_CIDRS, topic=Topic.CONNECTIONS, flag="accept-proxy-protocol",
+        own_field="acceptProxyProtocol",
+        help="networks of load balancers whose TCP connections begin with a header of the PROXY "
+        "protocol, version 1 or 2, which announces the client's address",
+        shown_default="none", why="who sends such a header can claim any address",
+    )
     steering: Literal["auto", "iptables", "nftables", "local", "none"] = setting(
         "auto", kind=choice("auto", "iptables", "nftables", "local", "none"), topic=Topic.STEERING,
         flag="steering", own_field="steering",

@@ -54,6 +54,7 @@ class ConnectionLog:
         duration_s: float,
         ended_by: EndedBy,
         cause: str,
+        via: SocketAddress | None = None,
     ) -> None:
         """Write one line about what has ended, a ``connection`` or a ``flow``."""
         _log.info(
@@ -63,6 +64,7 @@ class ConnectionLog:
                 "service": service,
                 "client": str(client),
                 "frontend": "" if frontend is None else str(frontend),
+                "via": "" if via is None else str(via),
                 "endpoint": "" if endpoint is None else str(endpoint),
                 "source": "client" if is_preserved else "node",
                 "dials": dials,

@@ -108,6 +108,7 @@ class GroupCounters(Counters):
     """What is counted per Service port, beside the sums over its endpoints."""
 
     __slots__ = names = (
+        "bad_headers",
         "denied",
         "dropped_datagrams",
         "ended_by_removal",
@@ -136,6 +137,8 @@ class GroupCounters(Counters):
         """Of these, those for which this node's address had no free port towards the endpoint."""
         self.out_of_client_ports = 0
         """Dials for which a client's address had none: they failed, or used this node's address."""
+        self.bad_headers = 0
+        """Connections from trusted peers that were reset because no valid PROXY header came."""
         self.denied = 0
         """Packets from clients that aren't admitted, which were dropped; a client that isn't
         answered sends its SYN several times."""

@@ -8,7 +8,8 @@
 A network policy that denies one client an endpoint looks like a dead endpoint to a dial from that
 client's address; it must not take the endpoint away from all other clients.
 
-Rule 1: such a dial carries no byte: what is denied to the client stays denied.
+Rule 1: such a dial carries no byte of the client's: what is denied to it stays denied. A PROXY
+header, where the Service asks for one, names no client.
 Rule 2: one dial answers all requests that arrive while it is in progress: those of several clients,
 and of several Service ports that share the endpoint.
 """
@@ -16,6 +17,7 @@ and of several Service ports that share the endpoint.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import errno
 
 from ..log_fields import FieldLogger
@@ -24,6 +26,7 @@ from . import reactor as epoll
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .pairs import MAX_PAIRS, Pairs
+from .proxy_protocol import write_local_header
 from .sockets import family_of
 from .timeouts import Timeouts
 
@@ -123,6 +126,11 @@ class _Probe:
 
     def on_events(self, _events: int) -> None:
         number = self.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+        versions = (group.serving.handling.proxy_protocol for group in self.groups)
+        version = next((v for v in versions if v is not None), None)
+        if not number and version is not None:
+            with contextlib.suppress(OSError):
+                self.sock.send(write_local_header(version))
         self.owner.ended(self, has_answer=number == 0)
 
     def end(self) -> None:

@@ -17,13 +17,14 @@ import errno
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from ..model import SocketAddress
+from ..model import ProxyProtocol, SocketAddress
 from . import reactor as epoll
 from .connection_log import ConnectionLog, EndedBy
 from .counters import EndpointCounters
 from .endpoint_group import EndpointGroup
 from .frontends import dialled_at
 from .pipes import PipePool
+from .proxy_protocol import write_header
 from .relay import Direction
 from .sockets import buffered_bytes, is_connected, reset
 from .tcp_dial import READ_EVENTS, DialOwner, TcpDial
@@ -33,6 +34,9 @@ _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
 # The least that every path takes in one packet (RFC 9293, 3.7.1). Nagle's algorithm delays only
 # what follows, so a first send of no more than this needs no TCP_NODELAY.
 _ONE_PACKET_BYTES = 536
+
+# Not in Python's socket module; linux/socket.h.
+_MSG_MORE = 0x8000
 
 # Struct tcp_info (linux/tcp.h) begins with: state, congestion state, retransmissions, probes.
 _RETRANSMITS, _PROBES, _TCP_INFO_BYTES = 2, 3, 4
@@ -128,11 +132,32 @@ class TcpConnection(TcpDial):
         self.up = up
         self.down = Direction(self, sock, self.client)
         self.reactor.replace_handler(sock, self._on_endpoint)
-        up.pump()
+        version = self.group.serving.handling.proxy_protocol
+        if version is None:
+            up.pump()
+        else:
+            self._send_header(version, sock)
         if up.bytes_moved > _ONE_PACKET_BYTES:
             self._set_nodelay()
         if events & _READABLE:
             self._on_endpoint(events)
+
+    def _send_header(self, version: ProxyProtocol, sock: _socket.socket) -> None:
+        """Send the PROXY header, in one packet with what the client has sent already."""
+        up, service = self.up, self.group.label.partition(" ")[0]
+        assert up is not None, "it is joined"
+        client = SocketAddress(self.address[0], self.address[1])
+        # Its event reports an error.
+        with contextlib.suppress(OSError):
+            sock.send(write_header(version, client, self._frontend(), service), _MSG_MORE)
+        up.pump()
+        with contextlib.suppress(OSError):
+            # Sends what MSG_MORE holds back.
+            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+
+    def _frontend(self) -> SocketAddress | None:
+        """Return the address that the client dialled, if it is known."""
+        return dialled_at(self.client) if self.announced is None else self.announced.frontend
 
     def _on_client(self, events: int) -> None:
         """Handle the client's first events; TCP_NODELAY is for a client that sends again."""
@@ -356,7 +381,8 @@ class TcpConnection(TcpDial):
             "connection",
             service=self.group.label,
             client=SocketAddress(self.address[0], self.address[1]),
-            frontend=dialled_at(self.client),
+            frontend=self._frontend(),
+            via=None if self.announced is None else self.announced.via,
             endpoint=self.endpoint,
             is_preserved=self.is_preserved,
             dials=len(self._tried or ()) + bool(self.endpoint),

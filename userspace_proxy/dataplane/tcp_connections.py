@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .accepted_headers import AcceptedHeaders
 from .ageing import Ageing
 from .engine import Engine
 from .late_reset import LateResets
@@ -32,6 +33,9 @@ class TcpConnections:
         )
         """Of clients that no endpoint has answered yet."""
         self.late_resets = LateResets(loop, clock, tuning.reset_wait_s)
+        trusted = tuning.proxy_protocol_from
+        self.headers = AcceptedHeaders(engine, trusted) if trusted else None
+        """None if no peer sends PROXY headers."""
         self.ageing = Ageing(loop, clock, tuning, self.open)
         self.removals = Removals(loop, clock, self.open)
         self.on_idle: Callable[[], None] | None = None
@@ -51,6 +55,8 @@ class TcpConnections:
         self.open.discard(connection)
         if connection.is_aborting:
             self.late_resets.forget(connection)
+        if self.headers is not None:
+            self.headers.forget(connection)
         self.engine.descriptors.give(DESCRIPTORS)
         if self.on_idle is not None and not self.open:
             self.on_idle()
@@ -73,5 +79,7 @@ class TcpConnections:
         self.late_resets.close()
         self.ageing.close()
         self.removals.close()
+        if self.headers is not None:
+            self.headers.close()
         self.dial_deadlines.close()
         self.client_deadlines.close()

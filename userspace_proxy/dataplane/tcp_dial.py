@@ -18,7 +18,7 @@ from __future__ import annotations
 import _socket
 import errno
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..model import SocketAddress
 from . import reactor as epoll
@@ -35,6 +35,15 @@ READ_EVENTS = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.ET
 _DIAL_EVENTS = READ_EVENTS | epoll.OUT
 _FAILED = epoll.HUP | epoll.ERR
 _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
+
+
+class Announced(NamedTuple):
+    """What a PROXY header has announced, beside the client's address."""
+
+    via: SocketAddress
+    """The peer that sent it."""
+    frontend: SocketAddress
+    """The address that the client dialled there."""
 
 
 class DialOwner(Protocol):
@@ -60,6 +69,7 @@ class TcpDial:
         "_is_dialling",
         "_tried",
         "address",
+        "announced",
         "client",
         "endpoint",
         "group",
@@ -81,6 +91,8 @@ class TcpDial:
         self.group = group
         self.client = client
         self.address = address
+        self.announced: Announced | None = None
+        """Set if the address is that of a PROXY header."""
         self.endpoint: SocketAddress | None = None
         """The endpoint that is dialled, or that answered."""
         self.is_closed = False

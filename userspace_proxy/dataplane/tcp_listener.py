@@ -70,7 +70,7 @@ class TcpListener:
             self._engine.reactor.unregister(self.sock)
             return
         connections, reactor = self._connections, self._engine.reactor
-        descriptors = self._engine.descriptors
+        descriptors, headers = self._engine.descriptors, connections.headers
         if reactor.now >= self._engine.memory.due:
             self._engine.memory.look()
         accept = self.sock._accept  # type: ignore[attr-defined]  # noqa: SLF001 - see sockets
@@ -102,4 +102,7 @@ class TcpListener:
             connection.may_preserve = self.group.serving.handling.keeps_clients and not is_self
             connections.began(connection)
             if connections.shedding.admit(connection, reactor.now):
-                connection.dial()
+                if headers is not None and headers.expects_one_from(address[0]):
+                    headers.await_one(connection)
+                else:
+                    connection.dial()

@@ -64,6 +64,9 @@ class Tuning:
     connection_log: float = 0.0
     """The share of connections and flows that are logged when they end; 1 is all of them."""
 
+    proxy_protocol_from: tuple[str, ...] = ()
+    """TCP connections from these networks begin with a PROXY header, which is read."""
+
     @property
     def client_timeout_s(self) -> float:
         """Seconds from the first dial after which a client without an answer is reset.

@@ -10,7 +10,7 @@ only :func:`parse_ip` creates them.
 from .addresses import Frontend, FrontendKind, IPFamily, Protocol, SocketAddress, pack_ip, parse_ip
 from .causes import Cause, CauseCode
 from .endpoints import DEFAULT_WEIGHT, Endpoint, EndpointSlice, SlicePort
-from .handling import DEFAULT_HANDLING, Balance, Handling, Hold
+from .handling import DEFAULT_HANDLING, Balance, Handling, Hold, ProxyProtocol
 from .names import ServiceKey, ServicePortName, SliceKey
 from .networks import contains, intersect, of_family, own_network
 from .nodes import Node
@@ -31,6 +31,7 @@ __all__ = [
     "IPFamily",
     "Node",
     "Protocol",
+    "ProxyProtocol",
     "Service",
     "ServiceKey",
     "ServicePort",

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from .durations import parse_duration
-from .handling import DEFAULT_HANDLING, Balance, Handling, Hold
+from .handling import DEFAULT_HANDLING, Balance, Handling, Hold, ProxyProtocol
 from .similar import did_you_mean
 
 DOMAIN = "userspace-proxy.io/"
@@ -106,6 +106,12 @@ ANNOTATIONS = (
         "slow-start", "slow_start_s", read_slow_start, "new endpoints get full shares at once"
     ),
     Annotation("on-endpoint-removal", "removal_s", read_removal, "connections continue"),
+    Annotation(
+        "proxy-protocol",
+        "proxy_protocol",
+        one_of({version.value: version for version in ProxyProtocol}),
+        "no header is sent",
+    ),
 )
 """All of them; docs/services.md lists them, and a test compares the two."""
 

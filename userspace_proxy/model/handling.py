@@ -17,6 +17,13 @@ class Balance(enum.StrEnum):
     SOURCE_HASH = "source-hash"
 
 
+class ProxyProtocol(enum.StrEnum):
+    """A version of the PROXY protocol, which tells a server who its client is."""
+
+    V1 = "v1"
+    V2 = "v2"
+
+
 class Hold(msgspec.Struct, frozen=True):
     """How long clients wait for an endpoint, and how many of them."""
 
@@ -40,6 +47,8 @@ class Handling(msgspec.Struct, frozen=True, omit_defaults=True):
     """Seconds in which a new endpoint gets its full share of connections; 0: at once."""
     removal_s: float | None = None
     """Seconds after which connections to an endpoint that has left end; None: they don't."""
+    proxy_protocol: ProxyProtocol | None = None
+    """TCP connections to endpoints begin with this header; None: with the client's bytes."""
 
 
 DEFAULT_HANDLING = Handling()

@@ -250,6 +250,7 @@ class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
         Count,
         Count,
         Count,
+        Count,
     ]
     """For the group itself, in the order of :class:`GroupCounters`."""
     endpoints: list[EndpointReport] = []

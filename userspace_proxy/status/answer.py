@@ -183,6 +183,8 @@ class PortAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Of the connections, those that were reset because memory was short."""
     ended_by_removal: int
     """Connections that were reset because their endpoint had left (``on-endpoint-removal``)."""
+    bad_headers: int
+    """Connections that were reset because no PROXY header came (``--accept-proxy-protocol``)."""
     shortages: int
     """Dials that failed because this node had no source port, descriptor or memory left."""
     waits: Waits
@@ -219,6 +221,7 @@ class TotalsAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     evicted: int
     evicted_for_memory: int
     ended_by_removal: int
+    bad_headers: int
     shortages: int
     waits: Waits
 

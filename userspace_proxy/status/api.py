@@ -104,6 +104,7 @@ def make_port(one: Selected) -> PortAnswer:
         evicted=port.evicted,
         evicted_for_memory=port.evicted_for_memory,
         ended_by_removal=port.ended_by_removal,
+        bad_headers=port.bad_headers,
         shortages=port.shortages,
         waits=port.waits,
         is_out_of_ports=port.is_out_of_ports,
@@ -231,6 +232,7 @@ def _totals(view: TotalsView) -> TotalsAnswer:
         evicted=view.evicted,
         evicted_for_memory=view.evicted_for_memory,
         ended_by_removal=view.ended_by_removal,
+        bad_headers=view.bad_headers,
         shortages=view.shortages,
         waits=view.waits,
     )

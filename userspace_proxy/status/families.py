@@ -128,6 +128,13 @@ _COUNTED: tuple[_Series[ServicePortView | TotalsView], ...] = (
     ),
     _Series(
         counter,
+        "connections_without_proxy_header",
+        "Connections reset because no PROXY header came (--accept-proxy-protocol)",
+        lambda port: port.bad_headers,
+        is_rare=True,
+    ),
+    _Series(
+        counter,
         "local_shortages",
         "Dials that failed because this node had no source port, descriptor or memory left",
         lambda port: port.shortages,

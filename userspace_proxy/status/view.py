@@ -129,6 +129,8 @@ class ServicePortView:
     """Of the connections, those that were reset because memory was short."""
     ended_by_removal: int = 0
     """Connections that were reset because their endpoint had left (``on-endpoint-removal``)."""
+    bad_headers: int = 0
+    """Connections that were reset because no PROXY header came (``--accept-proxy-protocol``)."""
     shortages: int = 0
     """Dials that failed because this node had no source port, descriptor or memory left."""
     waits: Waits = NO_WAITS
@@ -168,6 +170,7 @@ class TotalsView:
     evicted: int = 0
     evicted_for_memory: int = 0
     ended_by_removal: int = 0
+    bad_headers: int = 0
     shortages: int = 0
     waits: Waits = NO_WAITS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from . import api, channel, files, http, netfilter, rtnetlink, state
+from . import api, channel, files, http, netfilter, proxy_protocol, rtnetlink, state
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "yaml": files.check_yaml,
@@ -21,4 +21,5 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "channel": channel.check_channel,
     "last-state": state.check_last_state,
     "http": http.check_http,
+    "proxy-header": proxy_protocol.check_proxy_header,
 }

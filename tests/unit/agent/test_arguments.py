@@ -13,7 +13,15 @@ from userspace_proxy.agent.arguments import (
     read_key,
     read_port,
 )
-from userspace_proxy.model import Balance, Handling, Hold, ServiceKey, ServicePort, SocketAddress
+from userspace_proxy.model import (
+    Balance,
+    Handling,
+    Hold,
+    ProxyProtocol,
+    ServiceKey,
+    ServicePort,
+    SocketAddress,
+)
 
 from .samples import service
 
@@ -109,6 +117,7 @@ def test_other_arguments_are_those_of_annotations():
     assert read_handling(hold="60s,16") == Handling(hold=Hold(60, 16))
     assert read_handling(slow_start="30s") == Handling(slow_start_s=30.0)
     assert read_handling(hold=None, on_endpoint_removal="30s") == Handling(removal_s=30.0)
+    assert read_handling(proxy_protocol="v2") == Handling(proxy_protocol=ProxyProtocol.V2)
     with pytest.raises(TypeError, match="unexpected keyword argument 'held'"):
         read_handling(held="60s")
 

@@ -2,7 +2,7 @@ import errno
 import logging
 
 from userspace_proxy.dataplane import EndpointGroup, Serving
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import Handling, ProxyProtocol, SocketAddress
 
 from .waiting import until
 
@@ -72,3 +72,12 @@ async def test_an_endpoint_to_which_this_node_has_no_way_stays_ejected(rig):
     await until(lambda: not rig.connections.probes._under_way, "the probe's end")
     assert is_out(rig, web, endpoint)
     assert not knows(rig, ALICE, endpoint)
+
+
+async def test_a_probe_of_an_endpoint_that_expects_a_header_names_no_client(rig):
+    pod = rig.endpoint()
+    handling = Handling(proxy_protocol=ProxyProtocol.V1)
+    web = EndpointGroup("shop/web", Serving((pod.address,), handling=handling))
+    fail(rig, web, ALICE, pod.address)
+    assert await (await pod.accept()).read_all() == b"PROXY UNKNOWN\r\n"
+    await until(lambda: not rig.connections.probes._under_way, "the probe's end")

@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.model import Balance, Hold
+from userspace_proxy.model import Balance, Hold, ProxyProtocol
 from userspace_proxy.model.annotations import ANNOTATIONS, read_handling
 
 
@@ -165,3 +165,20 @@ def test_slow_start_has_no_effect_with_source_hash():
     )
     assert (handling.balance, handling.slow_start_s) == (Balance.SOURCE_HASH, 0.0)
     assert notes == (f"annotation {SLOW_START}: it has no effect with balance source-hash",)
+
+
+@pytest.mark.parametrize(
+    ("value", "version"), [(None, None), ("v1", ProxyProtocol.V1), ("v2", ProxyProtocol.V2)]
+)
+def test_endpoints_get_the_header_of_the_annotation(value, version):
+    handling, notes = read_handling({"userspace-proxy.io/proxy-protocol": value})
+    assert (handling.proxy_protocol, notes) == (version, ())
+
+
+def test_endpoints_get_no_header_with_a_note_if_there_is_no_such_version():
+    handling, notes = read_handling({"userspace-proxy.io/proxy-protocol": "v3"})
+    assert handling.proxy_protocol is None
+    assert notes == (
+        "annotation userspace-proxy.io/proxy-protocol: 'v3' is not one of v1, v2: "
+        "no header is sent",
+    )

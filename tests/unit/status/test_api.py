@@ -89,6 +89,7 @@ def shown():
             evicted=4,
             evicted_for_memory=1,
             ended_by_removal=2,
+            bad_headers=3,
         )
     )
     (shown,) = status(view)["ports"]
@@ -132,6 +133,7 @@ def test_a_service_port_has_these_fields(shown):
         "evicted": 4,
         "evicted_for_memory": 1,
         "ended_by_removal": 2,
+        "bad_headers": 3,
         "shortages": 0,
         "waits": {
             "waiting": 0,

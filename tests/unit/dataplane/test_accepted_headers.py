@@ -1,0 +1,200 @@
+"""PROXY headers: read from trusted peers, and sent to endpoints."""
+
+import logging
+import socket
+import sys
+
+import pytest
+
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.dataplane.accepted_headers import HEADER_S
+from userspace_proxy.dataplane.connection_log import LOGGER
+from userspace_proxy.model import Handling, ProxyProtocol
+
+from .rig import connection_lines
+from .waiting import until
+
+V1, V2 = ProxyProtocol
+TRUSTED = Tuning(proxy_protocol_from=("127.0.0.2/32",), connection_log=1.0)
+HEADER = b"PROXY TCP4 198.51.100.9 203.0.113.7 40000 80\r\n"
+PEER = "127.0.0.2"
+# In struct tcp_info (linux/tcp.h): tcpi_data_segs_in.
+_SEGMENTS = slice(152, 156)
+
+
+@pytest.fixture
+async def rig(build, timers):
+    return build(TRUSTED, timers.clock, timers)
+
+
+@pytest.fixture
+def pod(rig):
+    return rig.endpoint()
+
+
+@pytest.mark.parametrize("pieces", [1, 2, len(HEADER)])
+async def test_a_header_from_a_trusted_peer_names_the_client(rig, pod, caplog, pieces):
+    caplog.set_level(logging.INFO, LOGGER)
+    peer = await rig.client(rig.service(pod.address), source=PEER)
+    size = -(-len(HEADER) // pieces)
+    for first in range(0, len(HEADER), size):
+        await peer.send(HEADER[first : first + size])
+        await until(lambda: len(rig.connections.open) == 1)
+    await peer.send(b"question")
+    server = await pod.accept()
+    assert await server.read() == b"question"
+    (connection,) = rig.connections.open
+    assert connection.client_ip == "198.51.100.9"
+    server.close()
+    peer.close()
+    await until(lambda: connection_lines(caplog))
+    (line,) = connection_lines(caplog)
+    assert (line.client, line.frontend) == ("198.51.100.9:40000", "203.0.113.7:80")
+    assert line.via.startswith("127.0.0.2:")
+    assert (line.received_bytes, line.source) == (8, "node")
+
+
+async def test_a_header_that_names_no_client_leaves_the_peers_address(rig, pod):
+    peer = await rig.client(rig.service(pod.address), source=PEER)
+    await peer.send(b"PROXY UNKNOWN\r\nquestion")
+    assert await (await pod.accept()).read() == b"question"
+    (connection,) = rig.connections.open
+    assert (connection.client_ip, connection.announced) == (PEER, None)
+
+
+async def test_other_clients_send_no_header(rig, pod):
+    client, server = await rig.pair(rig.service(pod.address), pod)
+    await client.send(HEADER)
+    assert await server.read() == HEADER
+
+
+async def test_affinity_is_that_of_the_announced_client(rig, pod):
+    other = rig.endpoint()
+    web = rig.service(pod.address, other.address, affinity_timeout_s=60)
+    for _ in range(3):
+        peer = await rig.client(web, source=PEER)
+        await peer.send(HEADER)
+        await pod.accept()
+    assert other.accept_now() is None
+
+
+async def refused(rig, peer, web, caplog, cause):
+    assert await peer.was_reset()
+    assert web.group.counters.bad_headers == 1
+    assert len(rig.connections.headers) == 0
+    (line,) = connection_lines(caplog)
+    assert (line.cause, line.ended_by, line.endpoint) == ("no PROXY header", "proxy", "")
+    (warning,) = [r for r in caplog.records if r.levelno == logging.WARNING]
+    assert warning.getMessage() == f"shop/web:http: 127.0.0.2 sent no PROXY header: {cause}"
+
+
+async def test_another_beginning_is_reset_and_counted(rig, pod, caplog):
+    caplog.set_level(logging.INFO)
+    web = rig.service(pod.address)
+    peer = await rig.client(web, source=PEER)
+    await peer.send(b"GET / HTTP/1.1\r\n\r\n")
+    await refused(rig, peer, web, caplog, "it begins with other bytes")
+    assert pod.accept_now() is None
+
+
+async def test_a_peer_that_closes_within_its_header_is_reset(rig, pod, caplog):
+    caplog.set_level(logging.INFO)
+    web = rig.service(pod.address)
+    peer = await rig.client(web, source=PEER)
+    await peer.send(HEADER[:20])
+    await until(lambda: len(rig.connections.headers) == 1)
+    peer.finish()
+    await refused(rig, peer, web, caplog, "the connection ended before")
+
+
+async def test_a_peer_that_sends_nothing_is_reset_in_the_end(rig, pod, timers, caplog):
+    caplog.set_level(logging.INFO)
+    web = rig.service(pod.address)
+    peer = await rig.client(web, source=PEER)
+    await until(lambda: len(rig.connections.headers) == 1)
+    timers.advance(HEADER_S - 0.1)
+    assert len(rig.connections.open) == 1
+    timers.advance(0.2)
+    await refused(rig, peer, web, caplog, "none within 5 s")
+
+
+async def test_a_peer_that_resets_within_its_header_has_ended_it(rig, pod, caplog):
+    caplog.set_level(logging.INFO, LOGGER)
+    peer = await rig.client(rig.service(pod.address), source=PEER)
+    await until(lambda: len(rig.connections.headers) == 1)
+    peer.reset()
+    await until(lambda: connection_lines(caplog))
+    assert [(line.cause, line.ended_by) for line in connection_lines(caplog)] == [
+        ("reset", "client")
+    ]
+    assert len(rig.connections.headers) == 0
+
+
+async def test_by_default_no_header_is_expected_of_anyone(build):
+    assert build().connections.headers is None
+
+
+class TestSending:
+    """To endpoints."""
+
+    @pytest.fixture
+    async def rig(self, build):
+        return build(TRUSTED)
+
+    @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
+    async def test_an_endpoint_gets_the_header_before_the_clients_bytes(self, rig, ip):
+        pod = rig.endpoint(ip)
+        web = rig.service(pod.address, at=ip, handling=Handling(proxy_protocol=V1))
+        client, server = await rig.pair(web, pod)
+        own, at = client.address, web.address
+        header = f"PROXY TCP{4 if ip == '127.0.0.1' else 6} {ip} {ip} {own.port} {at.port}\r\n"
+        assert await server.read() == header.encode(), "a server may be the one to speak first"
+        await client.send(b"question")
+        assert await server.read() == b"question"
+        await server.send(b"answer")
+        assert await client.read() == b"answer"
+
+    async def test_a_header_travels_with_what_the_client_has_sent(self, rig):
+        pod = rig.endpoint()
+        handling = Handling(proxy_protocol=V2)
+        web = rig.service(rig.silent(), pod.address, handling=handling)
+        client = await rig.client(web)
+        await client.send(b"question")
+        server = await pod.accept()
+        data = await server.read()
+        info = server.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160)
+        assert int.from_bytes(info[_SEGMENTS], sys.byteorder) == 1
+        assert data.endswith(b"\xe5\0\rshop/web:httpquestion")
+        rig.plane.settle()
+        assert web.group.totals().received_bytes == 8
+
+    async def test_an_announced_client_and_its_frontend_are_passed_on(self, rig):
+        pod = rig.endpoint()
+        web = rig.service(pod.address, handling=Handling(proxy_protocol=V1))
+        peer = await rig.client(web, source=PEER)
+        await peer.send(HEADER + b"question")
+        assert await (await pod.accept()).read() == HEADER + b"question"
+
+    async def test_a_large_first_message_follows_its_header(self, rig):
+        pod = rig.endpoint()
+        web = rig.service(rig.silent(), pod.address, handling=Handling(proxy_protocol=V1))
+        client = await rig.client(web)
+        message = bytes(range(256)) * 1024
+        sent = client.send_some(message)
+        server = await pod.accept()
+        header, _, rest = (await server.read_exactly(sent)).partition(b"\r\n")
+        assert header.startswith(b"PROXY TCP4 127.0.0.1 ")
+        assert message.startswith(rest)
+
+    async def test_an_update_changes_what_new_connections_begin_with(self, rig):
+        pod = rig.endpoint()
+        web = rig.service(pod.address)
+        rig.update(web, pod.address, handling=Handling(proxy_protocol=V1))
+        _, server = await rig.pair(web, pod)
+        assert (await server.read()).startswith(b"PROXY TCP4 ")
+
+    async def test_a_service_without_the_annotation_sends_none(self, rig):
+        pod = rig.endpoint()
+        client, server = await rig.pair(rig.service(pod.address), pod)
+        await client.send(b"question")
+        assert await server.read() == b"question"

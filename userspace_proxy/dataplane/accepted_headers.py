@@ -1,0 +1,141 @@
+"""Reads the PROXY header with which connections from trusted peers begin, before they are dialled.
+
+    accepted ──▶ from a trusted peer? ──▶ header ──▶ client and frontend are those that it announces
+                        │ no                └── malformed, or not there in time ──▶ RST
+                        └────────────────▶ dialled as any other
+
+Rule 1: only the header is taken from the socket: what follows waits in the kernel, as ever.
+Rule 2: a peer that is trusted must send a header: else what a client sends could pass for one.
+"""
+
+from __future__ import annotations
+
+import _socket
+from collections.abc import Sequence
+
+from ..log_fields import FieldLogger
+from ..log_limit import LogLimit
+from ..model import SocketAddress, contains
+from .connection_log import EndedBy
+from .engine import Engine
+from .proxy_protocol import HEADER_BYTES, Header, MalformedHeader, read_header
+from .tcp import TcpConnection
+from .tcp_dial import READ_EVENTS, Announced
+from .timeouts import Timeouts
+
+_log = FieldLogger("userspace_proxy.dataplane")
+
+# The specification asks for at least 3 s, so that a lost packet can be resent.
+HEADER_S = 5.0
+# Load balancers have a handful of addresses each.
+_MAX_KNOWN = 4096
+
+
+class AcceptedHeaders:
+    """The connections of one data plane whose header is yet to arrive."""
+
+    def __init__(self, engine: Engine, trusted: Sequence[str]) -> None:
+        self._engine = engine
+        self._trusted = trusted
+        self._known: dict[str, bool] = {}
+        """Whether peers are trusted."""
+        self._deadlines = Timeouts[TcpConnection](
+            engine.loop,
+            engine.clock,
+            HEADER_S,
+            lambda connection: self._refuse(connection, f"none within {HEADER_S:g} s"),
+        )
+        self._log_limit = LogLimit()
+
+    def __len__(self) -> int:
+        return len(self._deadlines)
+
+    def expects_one_from(self, ip: str) -> bool:
+        """Return whether connections from an address begin with a header."""
+        is_trusted = self._known.get(ip)
+        if is_trusted is None:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            is_trusted = self._known[ip] = contains(self._trusted, ip)
+        return is_trusted
+
+    def await_one(self, connection: TcpConnection) -> None:
+        """Have a connection dialled when its header has arrived."""
+        if self._read(connection):
+            return
+        try:
+            self._engine.reactor.register(
+                connection.client, READ_EVENTS, lambda _events: self._on_readable(connection)
+            )
+        except OSError:
+            connection.group.counters.shortages += 1
+            connection.finish("unanswered", as_reset=True)
+            return
+        self._deadlines.start(connection, self._engine.reactor.now)
+
+    def forget(self, connection: TcpConnection) -> None:
+        """End the wait of a connection that is closed. Idempotent."""
+        self._deadlines.stop(connection)
+
+    def close(self) -> None:
+        """Stop the timer."""
+        self._deadlines.close()
+
+    def _on_readable(self, connection: TcpConnection) -> None:
+        if not connection.is_closed:
+            self._read(connection)
+
+    def _read(self, connection: TcpConnection) -> bool:
+        """Read what there is; returns False if there is more to come."""
+        sock = connection.client
+        try:
+            data = sock.recv(HEADER_BYTES, _socket.MSG_PEEK)
+            header = read_header(data) if data else None
+            if header is not None:
+                sock.recv(header.length)
+        except BlockingIOError:
+            return False
+        except OSError:
+            connection.finish("reset", as_reset=True, by=EndedBy.CLIENT)
+            return True
+        except MalformedHeader as exc:
+            self._refuse(connection, exc.message)
+            return True
+        if header is not None:
+            self._take(connection, header)
+            return True
+        if not data or _has_ended(sock):
+            self._refuse(connection, "the connection ended before")
+            return True
+        return False
+
+    def _take(self, connection: TcpConnection, header: Header) -> None:
+        self._deadlines.stop(connection)
+        self._engine.reactor.unregister(connection.client)
+        if header.source is not None and header.destination is not None:
+            via = SocketAddress(connection.address[0], connection.address[1])
+            connection.announced = Announced(via, header.destination)
+            connection.address = header.source
+            # Replies to that address needn't return through this node.
+            connection.may_preserve = False
+        connection.dial()
+
+    def _refuse(self, connection: TcpConnection, cause: str) -> None:
+        connection.group.counters.bad_headers += 1
+        if self._log_limit.take(self._engine.reactor.clock()):
+            _log.warning(
+                "%(service)s: %(client)s sent no PROXY header: %(cause)s",
+                extra={
+                    "service": connection.group.label,
+                    "client": connection.client_ip,
+                    "cause": cause,
+                    "hint": "--accept-proxy-protocol contains that address",
+                },
+            )
+        connection.finish("no PROXY header", as_reset=True)
+
+
+def _has_ended(sock: _socket.socket) -> bool:
+    """Return whether the peer has sent its FIN: nothing more will come."""
+    # Struct tcp_info begins with the state; linux/tcp.h, TCP_CLOSE_WAIT.
+    return sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, 1)[0] == 8

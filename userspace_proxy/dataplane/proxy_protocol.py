@@ -1,0 +1,165 @@
+"""The header of the PROXY protocol, versions 1 and 2: writing it, and reading it from a prefix.
+
+    1   PROXY TCP4 192.0.2.1 203.0.113.7 40000 80 CR LF
+    2   12 bytes of signature, version and command, family, length, addresses, fields (TLV)
+
+Rule 1: what is read was sent by another program: anything but a header raises MalformedHeader, as
+early as a byte shows it, and no header is longer than HEADER_BYTES.
+
+Source: https://www.haproxy.org/download/2.8/doc/proxy-protocol.txt
+"""
+
+from __future__ import annotations
+
+import _socket
+import re
+import struct
+from typing import NamedTuple
+
+from ..errors import UserspaceProxyError
+from ..model import ProxyProtocol, SocketAddress
+
+SERVICE_FIELD = 0xE5
+"""The type of the field with the Service port's name, of those for custom use (2.2.7)."""
+HEADER_BYTES = 4096
+"""The longest header that is read: room for the fields of TLS certificates."""
+
+_TEXT = b"PROXY "
+_TEXT_BYTES = 107
+_TEXT_LINE = re.compile(
+    rb"PROXY TCP([46]) ([^ ]{2,39}) ([^ ]{2,39}) (\d{1,5}) (\d{1,5})\r\n", re.ASCII
+)
+_UNKNOWN = b"PROXY UNKNOWN\r\n"
+_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+_FIXED = struct.Struct("!12sBBH")
+_LOCAL, _PROXY = 0x20, 0x21
+_TCP4, _TCP6 = 0x11, 0x21
+_PORTS = struct.Struct("!HH")
+_FIELD = struct.Struct("!BH")
+
+
+class MalformedHeader(UserspaceProxyError):
+    """What was received isn't a header of the PROXY protocol."""
+
+
+class Header(NamedTuple):
+    """A header that was read."""
+
+    length: int
+    """In bytes; what follows is the client's."""
+    source: SocketAddress | None
+    """The client's address; None: the header announces none, so that of the connection counts."""
+    destination: SocketAddress | None
+    """The address that the client dialled; None like the source."""
+
+
+def write_header(
+    version: ProxyProtocol,
+    source: SocketAddress,
+    destination: SocketAddress | None,
+    service: str,
+) -> bytes:
+    """Return the header for a client that dialled a destination of the same family.
+
+    Without a destination it announces no addresses. Version 2 has the Service port's name.
+    """
+    family = _socket.AF_INET6 if ":" in source.ip else _socket.AF_INET
+    is_ipv6 = family == _socket.AF_INET6
+    if version is ProxyProtocol.V1:
+        if destination is None:
+            return _UNKNOWN
+        return (
+            f"PROXY TCP{6 if is_ipv6 else 4} {source.ip} {destination.ip} "
+            f"{source.port} {destination.port}\r\n"
+        ).encode()
+    name = service.encode()
+    field = _FIELD.pack(SERVICE_FIELD, len(name)) + name
+    if destination is None:
+        return _FIXED.pack(_SIGNATURE, _PROXY, 0, len(field)) + field
+    addresses = (
+        _socket.inet_pton(family, source.ip)
+        + _socket.inet_pton(family, destination.ip)
+        + _PORTS.pack(source.port, destination.port)
+    )
+    kind = _TCP6 if is_ipv6 else _TCP4
+    return _FIXED.pack(_SIGNATURE, _PROXY, kind, len(addresses) + len(field)) + addresses + field
+
+
+def write_local_header(version: ProxyProtocol) -> bytes:
+    """Return the header of a connection that the proxy makes for itself, such as a probe."""
+    if version is ProxyProtocol.V1:
+        return _UNKNOWN
+    return _FIXED.pack(_SIGNATURE, _LOCAL, 0, 0)
+
+
+def read_header(data: bytes) -> Header | None:
+    """Return the header at the beginning of what has arrived; None if there is more to come.
+
+    Raises:
+        MalformedHeader: It is none, whatever follows.
+    """
+    if data[: len(_TEXT)] == _TEXT[: len(data)]:
+        return _read_text(data[:_TEXT_BYTES])
+    if data[: len(_SIGNATURE)] == _SIGNATURE[: len(data)]:
+        return _read_binary(data)
+    raise MalformedHeader("it begins with other bytes")
+
+
+def _read_text(data: bytes) -> Header | None:
+    line, end, _ = data.partition(b"\r\n")
+    if not end:
+        if len(data) == _TEXT_BYTES:
+            raise MalformedHeader(f"no end of line within {_TEXT_BYTES} bytes")
+        return None
+    length = len(line) + 2
+    if line == b"PROXY UNKNOWN" or line.startswith(b"PROXY UNKNOWN "):
+        return Header(length, None, None)
+    found = _TEXT_LINE.fullmatch(data[:length])
+    if found is None:
+        raise MalformedHeader("its line has another form")
+    family = _socket.AF_INET6 if found[1] == b"6" else _socket.AF_INET
+    source, destination = (
+        _address(family, found[host].decode("latin-1"), int(found[port]))
+        for host, port in ((2, 4), (3, 5))
+    )
+    return Header(length, source, destination)
+
+
+def _address(family: int, ip: str, port: int) -> SocketAddress:
+    try:
+        packed = _socket.inet_pton(family, ip)
+    except (OSError, ValueError):
+        raise MalformedHeader(f"{ip!r} is not an address of its family") from None
+    if port > 65535:
+        raise MalformedHeader(f"{port} is not a port")
+    return SocketAddress(_socket.inet_ntop(family, packed), port)
+
+
+def _read_binary(data: bytes) -> Header | None:
+    if len(data) < _FIXED.size:
+        return None
+    _, command, kind, rest = _FIXED.unpack_from(data)
+    if command not in (_LOCAL, _PROXY):
+        raise MalformedHeader(f"version and command are {command:#04x}")
+    if kind >> 4 > 3 or kind & 15 > 2:
+        raise MalformedHeader(f"family and protocol are {kind:#04x}")
+    length = _FIXED.size + rest
+    if length > HEADER_BYTES:
+        raise MalformedHeader(f"it has {length} bytes, more than {HEADER_BYTES}")
+    is_ipv6 = kind == _TCP6
+    has_addresses = command == _PROXY and kind in (_TCP4, _TCP6)
+    ip_bytes = 16 if is_ipv6 else 4
+    if has_addresses and rest < 2 * ip_bytes + _PORTS.size:
+        raise MalformedHeader(f"{rest} bytes are too few for its addresses")
+    if len(data) < length:
+        return None
+    if not has_addresses:
+        return Header(length, None, None)
+    family = _socket.AF_INET6 if is_ipv6 else _socket.AF_INET
+    first, second, ports = (_FIXED.size + offset for offset in (0, ip_bytes, 2 * ip_bytes))
+    source_port, destination_port = _PORTS.unpack_from(data, ports)
+    return Header(
+        length,
+        SocketAddress(_socket.inet_ntop(family, data[first:second]), source_port),
+        SocketAddress(_socket.inet_ntop(family, data[second:ports]), destination_port),
+    )
