@@ -18,6 +18,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from ..model import ServiceKey, SocketAddress
 from ..model.pod_endpoints import PodKey, PodPort, WirePod, read_pod
 from ..model.wire import convert
 from ..sources.kubernetes import KubernetesSource
-from ..status.view import ServicePortView
+from ..status.view import ServicePortView, StatusView
 from .backends import Backend, BackendLike, make_backend
 from .places import BackendPlace
 from .pod_api import Object, PodApi, make_pod
@@ -243,6 +244,25 @@ class KubernetesServices(RecordingProxy):
                 return False
             pause.wait(_POLL_S)
         return True
+
+
+class UsedServices:
+    """The Services of a cluster that a test has used, for reports; others are no matter of it."""
+
+    def __init__(self, proxy: KubernetesServices) -> None:
+        self._proxy = proxy
+
+    @property
+    def services(self) -> Sequence[KubernetesService]:
+        """In the order in which they were first used."""
+        return self._proxy.services
+
+    def status(self) -> StatusView:
+        """Return everything about the proxy, and of Service ports only theirs."""
+        status, used = self._proxy.status(), {service.key for service in self.services}
+        ports = tuple(p for p in status.ports if p.plan.key.name.service in used)
+        ignored = tuple(item for item in status.ignored if item.service in used)
+        return replace(status, ports=ports, ignored=ignored)
 
 
 class _Run(NamedTuple):

@@ -126,12 +126,12 @@ def kubernetes_services(
             "fixture service_proxy_kubeconfig)",
         )
     try:
-        from .kubernetes_services import KubernetesServices
+        from .kubernetes_services import KubernetesServices, UsedServices
     except PlatformError as exc:
         skip(request, str(exc))
     with (
         KubernetesServices(kubeconfig) as services,
-        _reported(request.config, "kubernetes services", services),
+        _reported(request.config, "kubernetes services", UsedServices(services)),
     ):
         yield services
 

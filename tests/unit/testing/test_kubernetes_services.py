@@ -11,7 +11,7 @@ import pytest
 from userspace_proxy.errors import SourceError
 from userspace_proxy.testing import kubernetes_services
 from userspace_proxy.testing.backends import echo
-from userspace_proxy.testing.kubernetes_services import KubernetesServices
+from userspace_proxy.testing.kubernetes_services import KubernetesServices, UsedServices
 from userspace_proxy.testing.report import describe
 
 WEB = {"name": "web", "containerPort": 80}
@@ -213,14 +213,20 @@ def test_a_cluster_that_cannot_be_read_is_an_error_and_leaves_no_thread(cluster,
     assert threading.active_count() == before
 
 
-def test_a_report_has_the_pods_and_their_connections(cluster, services):
+def test_a_report_has_the_pods_of_the_services_that_were_used_and_their_connections(
+    cluster, services
+):
     cluster.put_service()
+    cluster.put_service("other", clusterIP="10.96.0.11")
+    cluster.put_service("headless", clusterIP="None")
     web = services["shop/web"]
     web.pods = {"web-1": None, "web-2": None}
     web.pods["web-2"].stop()
     get(web)
     web.eventually(lambda web: web.decisions)
-    text = describe(services)
+    text = describe(UsedServices(services))
     assert f"shop/web: backends web-1 at {web.backends[0].address}, web-2 at" in text
     assert "(stopped)" in text
     assert " → " in text
+    assert "other" not in text
+    assert "headless" not in text
