@@ -159,8 +159,9 @@ class Agent:
             self._client_addresses.follow(plane)
         in_loop = asyncio.get_running_loop().call_soon_threadsafe  # A table is written in a thread.
         owners.follow(lambda name, sock: in_loop(plane.keep, name, sock))
+        second = options.second_port
         served_ports = self._served_ports = ServedPorts(
-            plane, steering.bind, pool, transparent=steering.needs_transparent
+            plane, steering.bind, pool, transparent=steering.needs_transparent, second_port=second
         )
         sync = self._sync = SyncLoop(
             self._planner,

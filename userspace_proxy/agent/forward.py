@@ -7,20 +7,24 @@ KubernetesSource ──Snapshot──▶ Forwardable ──Snapshot──▶ Pro
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
+from dataclasses import replace
 
 from ..cluster import Snapshot
-from ..model import ServiceKey, SocketAddress
+from ..dataplane import Tuning
+from ..model import ServiceKey
 from ..sources import Source
 from ..sources.base import Publish, SourceStatus
 from ..sources.kubernetes import KubernetesSource
 from ..sources.kubernetes.access import check_access
 from ..sources.kubernetes.client import ApiClient
 from ..sources.kubernetes.credentials import Credentials
-from .forwardable import Forwardable, MayListen
+from .forwardable import Forwardable
+from .options import Options
 from .port_forwarder import PortForwarder
 from .tasks import first_of
+
+CONNECT_S = 5.0
+"""For one pod to answer: a stream takes several round trips through the API server."""
 
 _CHECK_S = 30.0
 
@@ -33,7 +37,6 @@ class ForwardSource(Source):
         master: The server's URL, instead of the kubeconfig's.
         wanted: The Services to forward; empty: all.
         namespace: The only one to read; empty: all.
-        may_listen: Decides whether a Service keeps its port.
     """
 
     kind = "port-forward"
@@ -45,7 +48,6 @@ class ForwardSource(Source):
         master: str = "",
         wanted: frozenset[ServiceKey] = frozenset(),
         namespace: str = "",
-        may_listen: MayListen | None = None,
     ) -> None:
         self._credentials = Credentials(kubeconfig=kubeconfig, master=master)
         self._credentials.check()
@@ -54,9 +56,7 @@ class ForwardSource(Source):
         self.location = self._credentials.location
         self.published = asyncio.Event()
         """Set with each change of the Services."""
-        self.services = Forwardable(
-            wanted, seed=self._credentials.cluster, may_listen=may_listen or _may_listen
-        )
+        self.services = Forwardable(wanted, seed=self._credentials.cluster)
         """What is forwarded."""
         self.dialer = PortForwarder(ApiClient(self._credentials), lambda: self.services.pods)
         """Reaches the endpoints while the source runs."""
@@ -66,6 +66,20 @@ class ForwardSource(Source):
             with_headless=True,
             with_pods=True,
             namespace=self.namespace,
+        )
+
+    def options(self, others: Options | None = None) -> Options:
+        """Return the options of a proxy with this source; steering is ``none``.
+
+        Args:
+            others: All other options.
+        """
+        tuning = Tuning(connect_timeout_s=CONNECT_S)
+        return replace(
+            others or Options(tuning=tuning),
+            dialer=self.dialer,
+            second_port=self.services.second_port,
+            workers=None,
         )
 
     @property
@@ -106,12 +120,3 @@ class ForwardSource(Source):
     def status(self) -> SourceStatus:
         """Part of Source."""
         return self._source.status()
-
-
-def _may_listen(address: SocketAddress) -> bool:
-    with socket.socket() as sock, contextlib.suppress(OSError):
-        try:
-            sock.bind(address)
-        except PermissionError:
-            return False
-    return True

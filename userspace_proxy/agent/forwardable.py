@@ -10,7 +10,7 @@ used from here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from ..cluster import PersistentMap, ServiceState, Snapshot, Store, differing_ke
 from ..model import (
     Endpoint,
     EndpointSlice,
+    Frontend,
     IPFamily,
     Protocol,
     Service,
@@ -29,11 +30,9 @@ from ..model import (
 from ..sources.kubernetes.port_forward import ForwardTarget
 from .loopback import free_loopback
 
+_PRIVILEGED_BELOW = 1024
 # 80 becomes 8080, 443 becomes 8443.
 _UNPRIVILEGED = 8000
-
-MayListen = Callable[[SocketAddress], bool]
-"""Returns whether this program has the permission to listen at an address."""
 
 
 class NotForwarded(NamedTuple):
@@ -51,20 +50,18 @@ class Forwardable:
     Args:
         wanted: The Services to forward; empty: all.
         seed: Names the cluster.
-        may_listen: Decides whether a Service keeps its port.
     """
 
-    def __init__(self, wanted: frozenset[ServiceKey], *, seed: str, may_listen: MayListen) -> None:
+    def __init__(self, wanted: frozenset[ServiceKey], *, seed: str) -> None:
         self.pods: Mapping[SocketAddress, ForwardTarget] = {}
         """What the endpoints are."""
-        self.ports: dict[ServiceKey, dict[str, int]] = {}
-        """The number that each port of a Service has in the cluster, by its name."""
         self._wanted = wanted
         self._seed = seed
-        self._may_listen = may_listen
         self._store = Store()
         self._seen: Mapping[ServiceKey, ServiceState] = PersistentMap()
         self._ips: dict[ServiceKey, str] = {}
+        self._numbers: dict[str, frozenset[int]] = {}
+        """The ports at each address."""
         self._pods: dict[ServiceKey, dict[SocketAddress, ForwardTarget]] = {}
         self._left_out: dict[ServiceKey, tuple[NotForwarded, ...]] = {}
 
@@ -92,6 +89,12 @@ class Forwardable:
         self._seen = snapshot.services
         self.pods = {at: pod for pods in self._pods.values() for at, pod in pods.items()}
         return self._store.snapshot()
+
+    def second_port(self, frontend: Frontend) -> int:
+        """Return where a Service port answers for which this program lacks privileges; 0: none."""
+        port = frontend.port + _UNPRIVILEGED
+        is_taken = port in self._numbers.get(frontend.ip, ())
+        return port if frontend.port < _PRIVILEGED_BELOW and not is_taken else 0
 
     def _put(self, state: ServiceState) -> None:
         service = state.service
@@ -123,11 +126,11 @@ class Forwardable:
         if ip is None:
             ip = free_loopback(service.key, frozenset(self._ips.values()), self._seed)
             self._ips[service.key] = ip
-        self.ports[service.key] = {port.name: port.port for port in ports}
+        self._numbers[ip] = frozenset(port.port for port in ports)
         self._store.put_service(
             Service(
                 service.key,
-                tuple(self._listenable(ip, ports)),
+                tuple(replace(port, node_port=0) for port in ports),
                 cluster_ips=(ip,),
                 selector=service.selector,
                 affinity_timeout_s=service.affinity_timeout_s,
@@ -148,17 +151,6 @@ class Forwardable:
                     for endpoint in item.endpoints
                     if endpoint.pod
                 }
-
-    def _listenable(self, ip: str, ports: tuple[ServicePort, ...]) -> Iterator[ServicePort]:
-        """Yield the ports with numbers at which this program may listen."""
-        taken = {port.port for port in ports}
-        for port in ports:
-            number = port.port
-            if not self._may_listen(SocketAddress(ip, number)):
-                other = number + _UNPRIVILEGED
-                number = number if other in taken else other
-                taken.add(number)
-            yield replace(port, port=number, node_port=0)
 
 
 def _pods_of(state: ServiceState) -> Iterator[tuple[EndpointSlice, Endpoint]]:

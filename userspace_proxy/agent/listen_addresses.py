@@ -3,7 +3,7 @@
 Bind.PROXY_PORT   one for each Service port, on 0.0.0.0 or ::, in the proxy port range
 Bind.FRONTEND     one for each frontend, at its own address and port
 Bind.LOOPBACK     one for each frontend: at its own address if that is a loopback address, and
-                  its own port if that is free; else at a port of the range on 127.0.0.1
+                  its own port if that is free, or its second port; else at a port of the range
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class ListenAddresses:
     Args:
         transparent: The steering needs transparent sockets.
         holder: Returns a program that uses one of these ports; empty if there is none.
+        second_port: As in ``Options``.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class ListenAddresses:
         *,
         transparent: bool,
         holder: Callable[[Protocol, IPFamily, Collection[int]], str],
+        second_port: Callable[[Frontend], int] | None = None,
     ) -> None:
         self._bind = bind
         self._pool = pool
         self._transparent = transparent
         self._holder = holder
+        self._second_port = second_port
         self._tries = _TRIES
         """How many more ports of other programs may be skipped before :meth:`start_over`."""
 
@@ -123,6 +126,8 @@ class ListenAddresses:
         if frontend.ip.startswith("127.") or frontend.ip == "::1":
             yield frontend.address
             ip = frontend.ip
+            if self._second_port is not None and (port := self._second_port(frontend)):
+                yield SocketAddress(ip, port)
         yield from self._in_range(ip, None)
 
     def _in_range(self, ip: str, preferred: int | None) -> Iterator[SocketAddress]:

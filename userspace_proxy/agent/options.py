@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..dataplane import Dialer, Tuning
-from ..model import SocketAddress
+from ..model import Frontend, SocketAddress
 from ..names import CLUSTER_DOMAIN
 from ..status.listening import ListenAt
 
@@ -50,6 +50,9 @@ class Options:
     """How many processes carry the traffic; None: the caller's event loop does."""
     dialer: Dialer | None = None
     """Reaches the endpoints of TCP in another way than by their addresses, without ``workers``."""
+    second_port: Callable[[Frontend], int] | None = None
+    """With steering ``none``: returns the port at which a frontend on loopback answers if it can't
+    at its own. 0, None, and where it can't there either: any port of the range."""
     min_sync_period_s: float = 0.0
     """Seconds between the beginnings of two rounds."""
     health: ListenAt | None = None

@@ -84,6 +84,7 @@ class ServedPorts:
 
     Args:
         transparent: The steering needs transparent sockets.
+        second_port: As in ``Options``.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class ServedPorts:
         pool: PortPool,
         *,
         transparent: bool = False,
+        second_port: Callable[[Frontend], int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pool = pool
@@ -101,7 +103,11 @@ class ServedPorts:
         self._clock = clock
         self._holds = NodePortHolds()
         self._addresses = ListenAddresses(
-            bind, pool, transparent=transparent, holder=self._holder_of
+            bind,
+            pool,
+            transparent=transparent,
+            holder=self._holder_of,
+            second_port=second_port,
         )
         self._served: dict[PortKey, ServedPort] = {}
         self._retired: list[ServedPort] = []

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from ..agent.proxy import Proxy
     from ..config import Settings
 
-# A stream takes several round trips through the API server.
-_CONNECT_S = 5.0
-
 Write = Callable[[str], object]
 
 
@@ -87,23 +84,22 @@ def wanted_services(words: Iterable[str], namespace: str) -> frozenset[ServiceKe
 
 def make_options(settings: Settings, source: ForwardSource) -> Options:
     """Return the options of the proxy, from settings that mean the same for ``run``."""
+    from ..agent.forward import CONNECT_S
     from ..agent.run import make_options as options_of_run
 
     made = options_of_run(settings)
-    tuning = made.tuning
     if "connect_timeout_s" not in settings.origins:
-        tuning = replace(tuning, connect_timeout_s=_CONNECT_S)
-    return replace(
-        made,
-        node_name="",
-        proxy_name=None,
-        tuning=tuning,
-        workers=None,
-        dialer=source.dialer,
-        dns=(made.dns or ("127.0.0.1", 0)) if importlib.util.find_spec("dns") else None,
-        admin=made.admin if "metrics_bind_address" in settings.origins else None,
-        health=made.health if "healthz_bind_address" in settings.origins else None,
-        state_dir="",
+        made = replace(made, tuning=replace(made.tuning, connect_timeout_s=CONNECT_S))
+    return source.options(
+        replace(
+            made,
+            node_name="",
+            proxy_name=None,
+            dns=(made.dns or ("127.0.0.1", 0)) if importlib.util.find_spec("dns") else None,
+            admin=made.admin if "metrics_bind_address" in settings.origins else None,
+            health=made.health if "healthz_bind_address" in settings.origins else None,
+            state_dir="",
+        )
     )
 
 
@@ -126,7 +122,7 @@ async def _forward(source: ForwardSource, options: Options, write: Write) -> Non
                 break
             source.published.clear()
             await proxy.settled()
-            before, shown = shown, forwarded_ports(source, proxy)
+            before, shown = shown, forwarded_ports(proxy)
             last, left_out = left_out, [(_name(n), n.reason) for n in source.services.left_out]
             if before is None:
                 write(render_start(shown, left_out, head=_head(source), dns=_dns(proxy, shown)))
@@ -135,12 +131,12 @@ async def _forward(source: ForwardSource, options: Options, write: Write) -> Non
                     write(f"{line}\n")
 
 
-def forwarded_ports(source: ForwardSource, proxy: Proxy) -> dict[str, ForwardedPort]:
+def forwarded_ports(proxy: Proxy) -> dict[str, ForwardedPort]:
     """Return what is forwarded, by name."""
     ports = {}
     for view in proxy.status().ports:
         key, port = view.plan.key.name.service, view.plan.key.name.port
-        number = source.services.ports[key][port]
+        number = view.plan.frontends[0].port
         address = proxy.address_of(key, port)
         problem = view.problem
         if not problem and view.plan.cause is not None:

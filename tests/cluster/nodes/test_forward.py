@@ -19,6 +19,7 @@ from ..child import Child
 from ..waiting import wait_for
 from . import forward_client
 from .cluster import Cluster
+from .families import FAMILIES
 from .images import AGNHOST_NAMES, ensure_images
 from .programs import Programs
 
@@ -120,11 +121,15 @@ class Forward:
         return found[1], int(found[2])
 
 
-@pytest.fixture(scope="module")
-def cluster(cluster_binaries: Binaries, node_programs: Programs) -> Iterator[Cluster]:
-    """One node without a Service proxy, and two pods that are ready."""
-    images = ensure_images(node_programs)
-    with Cluster(cluster_binaries, node_programs, images, None, nodes=1) as cluster:
+@pytest.fixture(scope="module", params=["ipv4", "ipv6"])
+def cluster(
+    request: pytest.FixtureRequest, cluster_binaries: Binaries, node_programs: Programs
+) -> Iterator[Cluster]:
+    """One node without a Service proxy, and two pods."""
+    images, families = ensure_images(node_programs), FAMILIES[request.param]
+    with Cluster(
+        cluster_binaries, node_programs, images, None, nodes=1, families=families
+    ) as cluster:
         items = {"apiVersion": "v1", "kind": "List", "items": OBJECTS}
         cluster.control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
         yield cluster

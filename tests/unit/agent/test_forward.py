@@ -1,6 +1,8 @@
 """The Services of a fake API server, whose pods are reached by its port-forwards."""
 
+import asyncio
 import contextlib
+from socket import SOCK_STREAM, create_connection
 
 import pytest
 
@@ -39,7 +41,7 @@ async def pods():
 async def forwarding(api, **more):
     """A proxy of the fake's Services, once they are in force."""
     source = ForwardSource(kubeconfig="", master=api.url, **more)
-    options = Options(dialer=source.dialer, tuning=PATIENT)
+    options = source.options(Options(tuning=PATIENT))
     async with Proxy(source=source, options=options) as proxy:
         await source.published.wait()
         await proxy.settled()
@@ -53,6 +55,29 @@ async def test_connections_are_balanced_over_the_pods(pods):
         answers = [(await ask(address)).decode() for _ in range(4)]
     assert set(answers) == names
     assert [answers.count(name) for name in names] == [2, 2]
+
+
+async def test_a_program_without_an_event_loop_is_served(pods):
+    await pods.start()
+
+    def ask_by_name():
+        source = ForwardSource(kubeconfig="", master=pods.api.url, namespace="shop")
+        with Proxy.in_thread(source=source, options=source.options()) as proxy:
+            proxy.settled()
+            with proxy.names("shop"), create_connection(("web", 80)) as client:
+                return client.recv(100)
+
+    assert await asyncio.to_thread(ask_by_name) == b"web-1"
+
+
+async def test_a_program_finds_services_by_name(pods):
+    await pods.start()
+    async with forwarding(pods.api) as (_, proxy):
+        with proxy.names("shop"):
+            ((*_, address),) = await asyncio.get_running_loop().getaddrinfo(
+                "web", 80, type=SOCK_STREAM
+            )
+        assert await ask(address) == b"web-1"
 
 
 @pytest.mark.parametrize("end", ["is gone", "refuses"])
@@ -132,7 +157,7 @@ async def test_losing_the_api_server_changes_nothing_that_is_served(pods):
 
 async def test_credentials_that_cannot_be_used_end_the_proxy():
     source = ForwardSource(kubeconfig="", master="ftp://example.invalid")
-    async with Proxy(source=source, options=Options(dialer=source.dialer)) as proxy:
+    async with Proxy(source=source, options=source.options()) as proxy:
         assert "ftp://example.invalid: it is not an http(s) URL" in str(await proxy.failed())
 
 

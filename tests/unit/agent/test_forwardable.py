@@ -6,7 +6,7 @@ import pytest
 
 from userspace_proxy.agent.forwardable import Forwardable, NotForwarded
 from userspace_proxy.cluster import Store
-from userspace_proxy.model import IPFamily, ServiceKey, SocketAddress
+from userspace_proxy.model import Frontend, IPFamily, Protocol, ServiceKey, SocketAddress
 from userspace_proxy.model.reading import read_slice
 from userspace_proxy.model.service_reading import read_service
 from userspace_proxy.model.wire import WireEndpointSlice, WireService, decode
@@ -22,11 +22,9 @@ UDP = {"name": "dns", "port": 53, "protocol": "UDP"}
 class World:
     """A cluster that a test changes, and what is forwarded of it."""
 
-    def __init__(self, *wanted, is_privileged=True):
+    def __init__(self, *wanted):
         self.store = Store()
-        self.forwardable = Forwardable(
-            frozenset(wanted), seed="a", may_listen=lambda at: is_privileged or at.port >= 1024
-        )
+        self.forwardable = Forwardable(frozenset(wanted), seed="a")
 
     def put(self, *items):
         for item in items:
@@ -60,7 +58,6 @@ def test_a_service_gets_an_address_on_loopback_and_its_pods_are_known():
     assert world.forwardable.pods == {
         SocketAddress("10.244.0.1", 8080): ForwardTarget("shop", "web-1", 8080)
     }
-    assert world.forwardable.ports == {WEB: {"http": 80}}
     assert world.forwardable.left_out == []
 
 
@@ -90,12 +87,17 @@ def test_conditions_of_endpoints_and_affinity_stay():
     assert [each.ready for each in there.slices[0].endpoints] == [False]
 
 
-def test_a_port_that_takes_privileges_becomes_another():
+def test_a_port_that_takes_privileges_has_a_second_one():
     ports = [{"name": str(port), "port": port} for port in (80, 443, 8443, 9000)]
-    world = World(is_privileged=False).put(service(ports=ports))
-    # 443 stays, as 8443 is taken; the listener finds a free port for it.
-    assert [port.port for port in world.web.service.ports] == [8080, 443, 8443, 9000]
-    assert world.forwardable.ports[WEB] == {"80": 80, "443": 443, "8443": 8443, "9000": 9000}
+    world = World().put(service(ports=ports))
+    (ip,) = world.web.service.cluster_ips
+    assert [port.port for port in world.web.service.ports] == [80, 443, 8443, 9000]
+    seconds = [
+        world.forwardable.second_port(Frontend(ip, port, Protocol.TCP))
+        for port in (80, 443, 8443, 9000)
+    ]
+    # 8443 is the Service's own.
+    assert seconds == [8080, 0, 0, 0]
 
 
 def test_two_services_have_two_addresses_which_stay():

@@ -1,6 +1,7 @@
 """Which addresses listeners are to have; test_served_ports.py opens them."""
 
 import errno
+import itertools
 import os
 
 import pytest
@@ -25,9 +26,9 @@ def plan_of(ip):
     return port
 
 
-def make(bind, last=FIRST + 999, holder=""):
+def make(bind, last=FIRST + 999, holder="", **more):
     pool = PortPool(FIRST, last)
-    return ListenAddresses(bind, pool, transparent=True, holder=lambda *_: holder)
+    return ListenAddresses(bind, pool, transparent=True, holder=lambda *_: holder, **more)
 
 
 def one(addresses, ip, preferred=None):
@@ -48,6 +49,14 @@ def test_a_frontend_is_bound_even_if_this_node_lacks_its_address():
     assert key == Frontend("10.96.0.1", 80, Protocol.TCP)
     assert list(wanted.addresses) == [SocketAddress("10.96.0.1", 80)]
     assert (wanted.freebind, wanted.transparent) == (True, True)
+
+
+@pytest.mark.parametrize(("second", "expected"), [(8080, [80, 8080, FIRST]), (0, [80, FIRST])])
+def test_on_loopback_a_second_port_comes_before_the_range(second, expected):
+    addresses = make(Bind.LOOPBACK, second_port=lambda frontend: second and frontend.port + 8000)
+    _, _, wanted = one(addresses, "127.98.0.1")
+    found = list(itertools.islice(wanted.addresses, len(expected)))
+    assert found == [("127.98.0.1", port) for port in expected]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.agent.backends import ask
 from tests.unit.agent.forwarding import Pods, service
+from userspace_proxy.agent.forward import ForwardSource
 from userspace_proxy.cli import main
 from userspace_proxy.cli.forward import make_options, wanted_services
 from userspace_proxy.config import Settings
@@ -53,8 +54,9 @@ async def pods():
 
 
 @contextlib.asynccontextmanager
-async def forwarding(*words):
+async def forwarding(*words, prefix=()):
     process = await asyncio.create_subprocess_exec(
+        *prefix,
         sys.executable,
         *("-m", "userspace_proxy", "forward", *words),
         stdout=asyncio.subprocess.PIPE,
@@ -88,6 +90,19 @@ async def test_it_prints_where_services_answer_and_what_changes(pods):
         assert await running.line("-") == ["-", "web.shop:80", "is", "gone"]
         running.process.send_signal(signal.SIGTERM)
         assert await running.end() == (0, "")
+
+
+async def test_without_privileges_port_80_is_8080_at_the_same_address(pods):
+    await pods.start()
+    addresses = []
+    for prefix in ((), ("setpriv", "--bounding-set=-net_bind_service", "--")):
+        async with forwarding(f"--master={pods.api.url}", "shop/web", prefix=prefix) as running:
+            _, address, *_ = await running.line("  web.shop:80 ")
+            addresses.append(address.rpartition(":"))
+            host, _, port = addresses[-1]
+            assert await ask((host, int(port))) == b"web-1"
+    assert [port for _, _, port in addresses] == ["80", "8080"]
+    assert addresses[0][0] == addresses[1][0]
 
 
 async def test_what_is_denied_is_one_line(pods):
@@ -135,16 +150,14 @@ def test_names_without_a_namespace_are_in_the_contexts():
 
 
 def test_settings_that_were_given_win():
-    class Source:
-        dialer = None
-
-    plain = make_options(Settings(), Source())
+    source = ForwardSource(kubeconfig="", master="http://127.0.0.1:1")
+    plain = make_options(Settings(), source)
     assert plain.tuning.connect_timeout_s == 5
     assert plain.dns == ("127.0.0.1", 0)
     assert plain.admin is plain.health is plain.workers is None
     origins = {"connect_timeout_s": "flag", "metrics_bind_address": "flag"}
     given = Settings(connect_timeout_s=2, dns_bind_address=("127.0.0.1", 5353), origins=origins)
-    made = make_options(given, Source())
+    made = make_options(given, source)
     assert made.tuning.connect_timeout_s == 2
     assert made.dns == ("127.0.0.1", 5353)
     assert made.admin == given.metrics_bind_address
