@@ -84,6 +84,8 @@ class HandlingArguments(TypedDict, total=False):
     slow_start: str | None
     """``30s``: a new endpoint, or one that answers again, reaches its share of connections in that
     time; None: at once."""
+    max_connections: int | str | None
+    """At most so many connections to one endpoint, further ones wait; None: any number."""
     on_endpoint_removal: str | None
     """``keep``, the default, or ``30s``: connections to an endpoint that has left end after that
     time."""

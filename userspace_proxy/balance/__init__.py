@@ -3,6 +3,7 @@
 from .affinity import Pin
 from .balancer import Balancer, Strategy
 from .least_connections import LeastConnections
+from .limited import Limited
 from .power_of_two import PowerOfTwoChoices
 from .preferred import Preferred
 from .random_choice import RandomChoice
@@ -18,6 +19,7 @@ from .weights import Weights
 __all__ = [
     "Balancer",
     "LeastConnections",
+    "Limited",
     "Pin",
     "PowerOfTwoChoices",
     "Preferred",

@@ -16,7 +16,7 @@ before may be dialled.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, cast
 
@@ -81,6 +81,9 @@ class Balancer:
         self._weights = weights or Weights()
         self._is_plain = True
         """Neither affinity nor slow start."""
+        self.is_full: Callable[[SocketAddress], bool] | None = None
+        """Returns whether an endpoint is at its limit, which the strategy leaves out then; None
+        without limits."""
         self._ejections = Ejections()
         self._affinity: AffinityTable | None = None
         self.endpoints: Sequence[SocketAddress] = ()
@@ -119,7 +122,17 @@ class Balancer:
     def has_more(self, _client: str, now: float, *, tried: Container[SocketAddress]) -> bool:
         """Return whether :meth:`pick` would return an endpoint."""
         skip = _TriedOrQuiet(tried, self._ejections, now)
-        return any(endpoint not in skip for endpoint in self.endpoints)
+        is_full = self.is_full or _is_never_full
+        return any(e not in skip and not is_full(e) for e in self.endpoints)
+
+    def is_at_limit(
+        self, _client: str, now: float, *, tried: Collection[SocketAddress] = ()
+    ) -> bool:
+        """Return whether :meth:`pick` returns None only until an endpoint is below its limit."""
+        out: Collection[SocketAddress] = self._ejections.out(now) if self._ejections.ejected else ()
+        return self.is_full is not None and any(
+            e not in tried and e not in out and self.is_full(e) for e in self.endpoints
+        )
 
     def pick(
         self, client: str, now: float, *, tried: Collection[SocketAddress] = ()
@@ -177,17 +190,32 @@ class Balancer:
         skip = _Either(out, tried) if out or tried else None
         for level in self._levels:
             if pinned is not None and pinned in level.members:
-                return pinned
+                # Affinity is a promise: the client waits for its endpoint.
+                return None if self.is_full is not None and self.is_full(pinned) else pinned
             if len(out) >= len(level.members) and level.members.issubset(out):
                 continue
             endpoint = self.strategy.pick(level.endpoints, client, skip=skip)
             if endpoint is not None:
                 return endpoint
+            if self.is_full is not None and self._has_full(level, skip):
+                return None
         but_quiet = _TriedOrQuiet(tried, self._ejections, now)
         picks = (
             self.strategy.pick(level.endpoints, client, skip=but_quiet) for level in self._levels
         )
         return next((endpoint for endpoint in picks if endpoint is not None), None)
+
+    def _has_full(self, level: _Level, skip: Container[SocketAddress] | None) -> bool:
+        """Return whether a client waits for an endpoint of a priority.
+
+        Then it uses none of the next one, nor one that is ejected.
+        """
+        is_full = self.is_full or _is_never_full
+        return any(is_full(e) for e in level.endpoints if skip is None or e not in skip)
+
+
+def _is_never_full(_endpoint: SocketAddress) -> bool:
+    return False
 
 
 def _levels(

@@ -35,6 +35,12 @@ class SplitBalancer:
         """As :meth:`Balancer.has_more`."""
         return self._of(client).has_more(client, now, tried=tried)
 
+    def is_at_limit(
+        self, client: str, now: float, *, tried: Collection[SocketAddress] = ()
+    ) -> bool:
+        """As :meth:`Balancer.is_at_limit`."""
+        return self._of(client).is_at_limit(client, now, tried=tried)
+
     def pick(
         self, client: str, now: float, *, tried: Collection[SocketAddress] = ()
     ) -> SocketAddress | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import _socket
 import errno
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from ..balance import Balancer, Preferred, SplitBalancer, Strategy, Weights
+from ..balance import Balancer, Limited, Preferred, SplitBalancer, Strategy, Weights
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
-from ..model import SocketAddress
+from ..model import Balance, SocketAddress
 from ..policy import causes
 from .counters import CounterTable, EndpointCounters
 from .reactor import Reactor
@@ -31,10 +31,13 @@ class EndpointGroup(CounterTable):
     Connections keep their group for life, so the counters of an endpoint that has left the plan
     change until its last connection ends, and then stay in the sums.
 
-    The label, such as ``shop/web:http``, is for logs; the start is the position of the first turn.
+    The label, such as ``shop/web:http``, is for logs; the start is the position of the first turn,
+    and which one of so many processes this is.
     """
 
-    def __init__(self, label: str, serving: Serving | None = None, *, start: int = 0) -> None:
+    def __init__(
+        self, label: str, serving: Serving | None = None, *, start: int = 0, processes: int = 1
+    ) -> None:
         super().__init__()
         self.label = label
         self.serving = serving or Serving()
@@ -46,6 +49,9 @@ class EndpointGroup(CounterTable):
         self.waiting_room: WaitingRoom | None = None
         """None before the first client has waited."""
         self._start = start
+        self._processes = processes
+        self._limit = self._share_of_limit()
+        """Connections that an endpoint may have; None: any number."""
         self._dialling: dict[SocketAddress, int] = {}
         self._weights = Weights(dict(self.serving.weights), self.serving.handling.slow_start_s)
         self.balancer: Balancer | SplitBalancer = self._balancer_of(self.serving.endpoints)
@@ -89,22 +95,51 @@ class EndpointGroup(CounterTable):
                 self._returned_at.pop(endpoint, None)
             self.fold(current)
         if self.waiting_room is not None:
-            self.waiting_room.update(serving.handling.hold)
+            self.waiting_room.update(serving.handling.waits, is_uniform=self._is_uniform)
         return left
 
     def waiting(self, now: float) -> Waiting:
         """Return the clients that wait for an endpoint now."""
         return Waiting() if self.waiting_room is None else self.waiting_room.waiting(now)
 
-    def open_waiting_room(self, reactor: Reactor, processes: int) -> WaitingRoom | None:
-        """Return where clients wait that no endpoint takes; None where they are refused.
+    def open_waiting_room(self, reactor: Reactor, *, is_at_limit: bool) -> WaitingRoom | None:
+        """Return where a client waits that no endpoint takes; None if it is to be refused.
 
-        The arguments are those of :class:`WaitingRoom`.
+        ``is_at_limit`` is whether it waits for an endpoint at its limit.
         """
-        hold = self.serving.handling.hold
-        if self.waiting_room is None and hold is not None:
-            self.waiting_room = WaitingRoom(reactor, processes, self.counters, hold)
-        return self.waiting_room if hold is not None else None
+        handling = self.serving.handling
+        if handling.hold is None and not is_at_limit:
+            return None
+        if self.waiting_room is None:
+            self.waiting_room = WaitingRoom(
+                reactor,
+                self._processes,
+                self.counters,
+                handling.waits,
+                is_uniform=self._is_uniform,
+            )
+        return self.waiting_room
+
+    @property
+    def _is_uniform(self) -> bool:
+        """Whether all clients use the same endpoints."""
+        return self.serving.affinity_timeout_s is None and self.serving.outside is None
+
+    def is_at_limit(self, client: str, now: float, tried: Collection[SocketAddress]) -> bool:
+        """Return whether a client has to wait for an endpoint at its limit."""
+        return self._limit is not None and self.balancer.is_at_limit(client, now, tried=tried)
+
+    def is_full(self, endpoint: SocketAddress) -> bool:
+        """Return whether an endpoint is at its limit."""
+        return self._limit is not None and self.load_of(endpoint) >= self._limit
+
+    def _share_of_limit(self) -> int | None:
+        """Return this worker's share of the limit of endpoints: 1 at least."""
+        limit = self.serving.handling.max_connections
+        if limit is None:
+            return None
+        share, rest = divmod(limit, self._processes)
+        return max(1, share + (self._start % self._processes < rest))
 
     def serves(self, client: str, endpoint: SocketAddress) -> bool:
         """Return whether new connections of a client may use an endpoint."""
@@ -169,12 +204,14 @@ class EndpointGroup(CounterTable):
         inner, outer = (
             (before.inner, before.outer) if isinstance(before, SplitBalancer) else (before, None)
         )
+        self._limit = self._share_of_limit()
         was_weighted = bool(self._weights)
         self._weights.configure(dict(serving.weights), serving.handling.slow_start_s)
         handling = old.handling
         is_other_strategy = (
             serving.handling.balance is not handling.balance
             or serving.handling.seed != handling.seed
+            or serving.handling.max_connections != handling.max_connections
             or bool(self._weights) is not was_weighted
         )
         self._change(inner, serving.endpoints, is_other_strategy=is_other_strategy)
@@ -187,13 +224,15 @@ class EndpointGroup(CounterTable):
             self.balancer = SplitBalancer(inner, outer, serving.inside)
 
     def _balancer_of(self, endpoints: Sequence[SocketAddress]) -> Balancer:
-        return Balancer(
+        balancer = Balancer(
             endpoints,
             affinity_timeout_s=self.serving.affinity_timeout_s,
             strategy=self._make_strategy(),
             standbys=dict(self.serving.standbys),
             weights=self._weights,
         )
+        balancer.is_full = None if self._limit is None else self.is_full
+        return balancer
 
     def _change(
         self,
@@ -204,6 +243,7 @@ class EndpointGroup(CounterTable):
     ) -> None:
         if is_other_strategy:
             balancer.strategy = self._make_strategy()
+        balancer.is_full = None if self._limit is None else self.is_full
         balancer.update(
             endpoints,
             affinity_timeout_s=self.serving.affinity_timeout_s,
@@ -212,13 +252,16 @@ class EndpointGroup(CounterTable):
 
     def _make_strategy(self) -> Strategy:
         handling = self.serving.handling
-        self.tracks_load = handling.balance in BY_LOAD
+        balance = handling.balance
+        if self._limit is not None and balance is Balance.ROUND_ROBIN:
+            # The place that becomes free is then that of the endpoint with the most room.
+            balance = Balance.LEAST_CONNECTIONS
+        self.tracks_load = balance in BY_LOAD or self._limit is not None
         if not self.tracks_load:
             # The ends of dials in progress aren't reported any more.
             self._dialling.clear()
-        return make_strategy(
-            handling.balance, self._weights, self.load_of, self._start + handling.seed
-        )
+        strategy = make_strategy(balance, self._weights, self.load_of, self._start + handling.seed)
+        return strategy if self._limit is None else Limited(strategy, self.is_full)
 
     def dial_failed(
         self,

@@ -357,6 +357,8 @@ class TcpConnection(TcpDial):
             self._log_end(log, cause, by)
         if self._counters is not None and self.up is not None and self.down is not None:
             self._counters.active -= 1
+            if self.group.waiting_room is not None:
+                self.group.waiting_room.connection_ended()
             if self.is_preserved and self.endpoint is not None:
                 now, client_dialer = self.reactor.now, self.owner.engine.client_dialer
                 client_dialer.connection_ended(self.address[0], self.endpoint, now)

@@ -30,6 +30,7 @@ from .probes import Probes
 from .sockets import EXHAUSTED, SHORTAGES, is_connected, is_self_connected
 from .timeouts import Timeouts
 from .tuning import DIALS
+from .waiting_room import WaitingRoom
 
 READ_EVENTS = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.ET
 _DIAL_EVENTS = READ_EVENTS | epoll.OUT
@@ -126,6 +127,8 @@ class TcpDial:
     def dial(self) -> None:
         """Dial the next endpoint; if none is left, have the client wait, or reset it."""
         if self._dialled_at is None:
+            if self.group.waiting_room is not None and self._queues_up(self.group.waiting_room):
+                return
             self._dialled_at = self.reactor.now
             self.owner.client_deadlines.start(self, self.reactor.now)
         for _ in range(DIALS):
@@ -151,9 +154,16 @@ class TcpDial:
             self._dial_failed(number)
         self.reactor.run_soon(self._dial_again)
 
-    def _wait(self) -> bool:
+    def _queues_up(self, room: WaitingRoom) -> bool:
+        """Have a new client wait behind others that wait for endpoints at their limit."""
+        return room.is_queueing and not self.is_waiting and self._wait(is_at_limit=True)
+
+    def _wait(self, *, is_at_limit: bool = False) -> bool:
         """Have the client wait until an endpoint can take it; returns False if it may not."""
-        room = self.group.open_waiting_room(self.reactor, self.owner.engine.tuning.processes)
+        is_at_limit = is_at_limit or self.group.is_at_limit(
+            self.address[0], self.reactor.now, self._tried or ()
+        )
+        room = self.group.open_waiting_room(self.reactor, is_at_limit=is_at_limit)
         if room is None:
             return False
         try:
@@ -164,7 +174,7 @@ class TcpDial:
         self.owner.client_deadlines.stop(self)
         self._tried = self._dialled_at = self.endpoint = None
         self.is_waiting = True
-        room.wait(self)
+        room.wait(self, is_at_limit=is_at_limit)
         return True
 
     def _on_leaving(self, _events: int) -> None:

@@ -145,7 +145,7 @@ class UdpListener:
             return None
         flow = UdpFlow(self, key, address, reply, hop_limit)
         flow.started = flow.sent_since = self.engine.reactor.now
-        if not (self._connect(flow) or self._wait(flow)):
+        if not (self._connect(flow) or flow.wait()):
             self.group.counters.refused += 1
             return None
         self._flows[key] = flow
@@ -304,26 +304,15 @@ class UdpListener:
         if self._connect(flow):
             for payload in kept:
                 self._send(flow, payload)
-        elif not self._wait(flow):
+        elif not flow.wait():
             self.group.counters.refused += 1
             self.end(flow, "unanswered")
-
-    def _wait(self, flow: UdpFlow) -> bool:
-        """Have a flow wait until an endpoint can take it; returns False if it may not."""
-        reactor = self.engine.reactor
-        room = self.group.open_waiting_room(reactor, self.engine.tuning.processes)
-        if room is None:
-            return False
-        flow.tried, flow.is_waiting = None, True
-        room.wait(flow, flow.waiting_since)
-        flow.waiting_since = flow.waiting_since or reactor.now
-        return True
 
     def resume(self, flow: UdpFlow) -> None:
         """Choose an endpoint for a flow that waits, and send what was kept of it."""
         kept, room = flow.kept or (), self.group.waiting_room
         if not self._connect(flow):
-            if not self._wait(flow):
+            if not flow.wait():
                 flow.end_wait("unanswered")
             return
         flow.sent_since = self.engine.reactor.now
@@ -341,8 +330,7 @@ class UdpListener:
         log = self.engine.connection_log
         if log is not None and log.takes_next():
             self._log_end(log, flow, cause, by)
-        if flow.is_waiting and self.group.waiting_room is not None:
-            self.group.waiting_room.left(flow)
+        flow.leave_room()
         self._leave_endpoint(flow)
         self._flows.pop(flow.key, None)
         self.table.remove(flow)
@@ -366,6 +354,8 @@ class UdpListener:
             return
         self._settle(flow)
         self.group.counters_of(flow.endpoint).active -= 1
+        if self.group.waiting_room is not None:
+            self.group.waiting_room.connection_ended()
         if flow.is_preserved:
             client_dialer = self.engine.client_dialer
             client_dialer.release(flow.sock, flow.address[0], flow.endpoint)

@@ -173,6 +173,26 @@ class UdpFlow:
         else:
             self.group.counters.dropped_datagrams += 1
 
+    def wait(self) -> bool:
+        """Wait until an endpoint can take it; returns False if it may not."""
+        reactor = self.listener.engine.reactor
+        is_at_limit = self.group.is_at_limit(self.client_ip, reactor.now, self.tried or ())
+        room = self.group.open_waiting_room(reactor, is_at_limit=is_at_limit)
+        if room is None:
+            return False
+        self.tried, self.is_waiting = None, True
+        room.wait(self, self.waiting_since, is_at_limit=is_at_limit)
+        if self.waiting_since is None:
+            self.waiting_since = reactor.now
+        return True
+
+    def leave_room(self) -> None:
+        """Give up the place in the waiting room, if it has one."""
+        room = self.group.waiting_room
+        if self.is_waiting and room is not None:
+            self.is_waiting = False
+            room.left(self)
+
     def resume(self) -> None:
         """Part of Waiter."""
         self.listener.resume(self)

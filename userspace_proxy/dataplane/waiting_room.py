@@ -1,9 +1,10 @@
 """Clients that wait until an endpoint can take them: one bounded queue per Service port and worker.
 
-    no endpoint, or all failed ──▶ waits ──▶ dialled, in order ──answered──▶ served
-                                   │   ▲            │
-                                   │   └──failed────┘
-                                   └─▶ ended: its time is up, there are too many, or it has left
+    no endpoint, all have failed,
+    or are at their limit ──▶ waits ──▶ dialled, in order ──answered──▶ served
+                              │   ▲            │
+                              │   └──failed────┘
+                              └─▶ ended: its time is up, there are too many, or it has left
 
 Rule 1: a client keeps its place, and its deadline, until an endpoint has answered it.
 Rule 2: few are dialled at once; each answer lets more follow. So thousands of clients neither
@@ -16,7 +17,6 @@ Rule 4: whatever concerns all clients happens in batches, one in each iteration 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import OrderedDict, deque
 from itertools import islice
 from typing import NamedTuple, Protocol
@@ -58,25 +58,35 @@ class WaitingRoom:
     Args:
         processes: How many workers share the bound, this one included.
         hold: How long and how many may wait, in all workers together; None: no new ones.
+        is_uniform: All clients use the same endpoints: if one finds none, no other one does.
     """
 
     def __init__(
-        self, reactor: Reactor, processes: int, counters: GroupCounters, hold: Hold | None
+        self,
+        reactor: Reactor,
+        processes: int,
+        counters: GroupCounters,
+        hold: Hold | None,
+        *,
+        is_uniform: bool = True,
     ) -> None:
         self._reactor = reactor
         self._processes = processes
         self._counters = counters
         self._hold = hold
+        self._is_uniform = is_uniform
         self._since: OrderedDict[Waiter, float] = OrderedDict()
         """When each began to wait, those that are dialled included."""
         self._dialling: set[Waiter] = set()
+        self._at_limit: set[Waiter] = set()
+        """Those that wait for an endpoint at its limit."""
         self._rest: deque[Waiter] = deque()
         """Of the current pass: those that are yet to be dialled, in order."""
         self._is_hopeful = False
         """The pass began because endpoints may take clients, not because time has passed."""
         self._passes_again = False
         """A client has been answered since the pass began, so that others may be, too."""
-        self._allowance: float = 0
+        self._allowance = 0
         """How many dials may begin."""
         self._is_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -84,19 +94,33 @@ class WaitingRoom:
     def __len__(self) -> int:
         return len(self._since)
 
+    @property
+    def is_queueing(self) -> bool:
+        """Whether new clients wait behind others, for endpoints at their limit."""
+        return self._is_uniform and bool(self._at_limit)
+
     def waiting(self, now: float) -> Waiting:
         """Return who waits now."""
         for since in self._since.values():
             return Waiting(len(self._since), max(0.0, now - since))
         return Waiting()
 
-    def wait(self, waiter: Waiter, since: float | None = None) -> None:
+    def wait(
+        self, waiter: Waiter, since: float | None = None, *, is_at_limit: bool = False
+    ) -> None:
         """Let a client wait: a new one, or one whose dials have failed.
 
-        ``since`` is when one that was ``served`` first began to wait: it comes before the others.
+        Args:
+            waiter: The client.
+            since: When one that was ``served`` first began to wait: it comes before the others.
+            is_at_limit: It waits for an endpoint at its limit.
         """
         hold = self._hold
         assert hold is not None, "clients wait only where a Service holds them"
+        if is_at_limit:
+            self._at_limit.add(waiter)
+        else:
+            self._at_limit.discard(waiter)
         if waiter in self._since:
             self._dialling.discard(waiter)
             return
@@ -123,19 +147,28 @@ class WaitingRoom:
         self._schedule()
 
     def left(self, waiter: Waiter) -> None:
-        """Remove a client that has been closed."""
+        """Remove a client that has been closed; if it was dialled, the next one may be."""
+        if waiter in self._dialling:
+            self._allowance += 1
         self._remove(waiter)
-        if self._hold is None:
+        self._schedule()
+
+    def connection_ended(self) -> None:
+        """Dial for the next client: an endpoint may be below its limit now."""
+        if self._at_limit:
+            self._allowance = min(WINDOW, self._allowance + 1)
+            if not self._rest:
+                self._begin_pass(is_hopeful=True)
             self._schedule()
 
-    def update(self, hold: Hold | None) -> None:
+    def update(self, hold: Hold | None, *, is_uniform: bool = True) -> None:
         """Change how long and how many clients may wait; all are dialled, as endpoints may serve.
 
         Without a hold those that no endpoint takes end at once.
         """
         self._hold = hold
-        self._allowance = 1 if hold is not None else math.inf
-        self._begin_pass(is_hopeful=True)
+        self._is_uniform = is_uniform
+        self.retry()
 
     def retry(self) -> None:
         """Dial for all clients, in order, as far as they are answered."""
@@ -144,6 +177,7 @@ class WaitingRoom:
 
     def _remove(self, waiter: Waiter) -> None:
         self._dialling.discard(waiter)
+        self._at_limit.discard(waiter)
         del self._since[waiter]
         if not self._since and self._timer is not None:
             self._timer.cancel()
@@ -173,8 +207,18 @@ class WaitingRoom:
             if waiter in self._since and waiter not in self._dialling:
                 self._allowance -= 1
                 self._dialling.add(waiter)
+                self._at_limit.discard(waiter)
                 waiter.resume()
+                if waiter in self._at_limit and not self._go_on(waiter):
+                    return
         self._schedule()
+
+    def _go_on(self, waiter: Waiter) -> bool:
+        """Continue after a client that waits for an endpoint at its limit, if others may not."""
+        self._allowance += 1
+        if self._is_uniform:
+            self._rest.appendleft(waiter)
+        return not self._is_uniform
 
     def _start_timer(self) -> None:
         if self._timer is not None or not self._since:

@@ -22,6 +22,8 @@ from .probe import ProbeResult
 from .subject import CauseFacts, EndpointFacts, PortFacts, ProxyFacts, Subject
 
 _NODE, _SOURCE = "node", "source"
+# The sentences of these states contain who waits.
+_WAITING = ("holding", "at their limit")
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # A Service may have a thousand endpoints; those that don't serve are shown first.
 ENDPOINTS_SHOWN = 20
@@ -229,10 +231,10 @@ def _port(
         level, said = say_client(port, client)
         yield PathStep(level, "client", said)
     yield _endpoints(port, subject.now)
-    if port.waiting and not port.is_holding:
+    if port.waiting and port.word not in _WAITING:
         held = waiting_in_words(port.waiting, port.longest_wait_s)
         yield PathStep(Level.ATTENTION, "waiting", f"Waiting for an endpoint: {held}")
-    is_said = port.level is not Level.OK or port.is_dropping or port.is_holding
+    is_said = port.level is not Level.OK or port.is_dropping or port.word in _WAITING
     shown = [e.cause.sentence for e in port.endpoints if e.cause is not None]
     shown += [port.sentence] if is_said else []
     others = [cause for cause in port.causes if not any(cause.sentence in one for one in shown)]
@@ -250,7 +252,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     if total > len(details):
         details.append((Level.OK, f"and {total - len(details):,} more"))
     hint = port.causes[0].hint if port.causes else ""
-    if port.level is not Level.OK or port.is_holding:
+    if port.level is not Level.OK or port.word in _WAITING:
         return PathStep(port.level, "endpoints", port.sentence, hint, tuple(details))
     if port.is_dropping:
         figures = "".join(

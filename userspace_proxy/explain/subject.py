@@ -76,8 +76,8 @@ class PortFacts:
     """Clients whose packets were dropped, by cause."""
     connections: int
     saved: int
-    is_holding: bool
-    """No endpoint is usable, and clients wait for one."""
+    word: str
+    """Its state: ``served``, ``holding``, …"""
     waiting: int
     """Connections that wait for an endpoint now."""
     longest_wait_s: float
@@ -178,7 +178,7 @@ def _port(port: Json) -> PortFacts:
         turned_away=tuple(_cause(cause) for cause in port.get("turned_away", ())),
         connections=port["connections"],
         saved=port.get("saved", 0),
-        is_holding=state["word"] == "holding",
+        word=state["word"],
         waiting=port.get("waits", {}).get("waiting", 0),
         longest_wait_s=port.get("waits", {}).get("longest_s", 0.0),
     )

@@ -28,6 +28,8 @@ SLOW_START_MAX_S = 3600.0
 WITHOUT_SLOW_START = "it has no effect with balance source-hash"
 # As many as a worker has descriptors for (``dataplane.descriptors``).
 HOLD_MAX = 100_000
+# More than a node has connections.
+CONNECTIONS_MAX = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,11 @@ def read_hold(text: str) -> Hold:
     return Hold(seconds, _read_count(number, HOLD_MAX)) if comma else Hold(seconds)
 
 
+def read_max_connections(text: str) -> int:
+    """Return the value of ``max-connections``."""
+    return _read_count(text, CONNECTIONS_MAX)
+
+
 def _read_count(text: str, most: int) -> int:
     text = text.strip()
     if not _COUNT.fullmatch(text) or not 1 <= int(text) <= most:
@@ -100,6 +107,9 @@ ANNOTATIONS = (
         "keeps_clients",
         one_of({"auto": True, "never": False}),
         "auto is used",
+    ),
+    Annotation(
+        "max-connections", "max_connections", read_max_connections, "endpoints have no limit"
     ),
     Annotation("hold", "hold", read_hold, "clients are refused while no endpoint is usable"),
     Annotation(

@@ -33,6 +33,10 @@ class Hold(msgspec.Struct, frozen=True):
     """At most so many of one Service port on this node; the oldest one is ended for a new one."""
 
 
+AT_LIMIT = Hold(60.0)
+"""How clients wait where all endpoints are at their limit, and the Service doesn't say."""
+
+
 class Handling(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the annotations of a Service ask for; one value from the Service to the data plane."""
 
@@ -45,10 +49,17 @@ class Handling(msgspec.Struct, frozen=True, omit_defaults=True):
     """Clients wait while no endpoint can take them; None: they are refused."""
     slow_start_s: float = 0.0
     """Seconds in which a new endpoint gets its full share of connections; 0: at once."""
+    max_connections: int | None = None
+    """At most so many connections to one endpoint from this node; further ones wait. None: any."""
     removal_s: float | None = None
     """Seconds after which connections to an endpoint that has left end; None: they don't."""
     proxy_protocol: ProxyProtocol | None = None
     """TCP connections to endpoints begin with this header; None: with the client's bytes."""
+
+    @property
+    def waits(self) -> Hold | None:
+        """How long clients wait, and how many, for whatever reason; None if none does."""
+        return self.hold or (None if self.max_connections is None else AT_LIMIT)
 
 
 DEFAULT_HANDLING = Handling()

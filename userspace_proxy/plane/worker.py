@@ -146,7 +146,10 @@ class Worker:
         self._dataplane.preserve(message.removed, message.added, is_on=message.is_on)
 
     def _open_group(self, message: OpenGroup) -> None:
-        group = EndpointGroup(message.label, message.serving, start=self._index)
+        processes = self._dataplane.engine.tuning.processes
+        group = EndpointGroup(
+            message.label, message.serving, start=self._index, processes=processes
+        )
         number, send = message.group, self._send
         group.on_ejected = lambda endpoint, is_silent: send(Ejected(number, endpoint, is_silent))
         group.on_returned = lambda endpoint: send(Returned(number, endpoint))

@@ -134,6 +134,10 @@ class PortAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Networks whose clients are admitted; null: all are."""
     balance: str
     """How endpoints are chosen; empty for round robin."""
+    max_connections: int | None
+    """The limit of each endpoint for this node; null: none."""
+    hold_s: float | None
+    """Seconds that clients wait for an endpoint; null: they are refused without one."""
     affinity_timeout_s: int | None
     """Of ``sessionAffinity: ClientIP``; null without."""
     notes: Sequence[Cause]

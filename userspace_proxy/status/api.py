@@ -81,6 +81,8 @@ def make_port(one: Selected) -> PortAnswer:
         policy=port.policy,
         admits=plan.admits,
         balance=port.balance,
+        max_connections=plan.handling.max_connections,
+        hold_s=None if plan.handling.hold is None else plan.handling.hold.seconds,
         affinity_timeout_s=plan.affinity_timeout_s,
         notes=plan.notes,
         problem=port.problem,

@@ -30,7 +30,7 @@ class Level(enum.StrEnum):
 
 
 # States of Service ports whose clients are served, though less well than they could be.
-_SERVED = ("partly answering", "failed before", "out of client ports", "served")
+_SERVED = ("partly answering", "failed before", "at their limit", "out of client ports", "served")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class PortState:
     word: str
     """``served``, ``partly served``, ``not served``, ``refused``, ``holding``, ``dropped``,
     ``not answering``, ``failed before``, ``partly answering``, ``out of ports``,
-    ``out of client ports``."""
+    ``at their limit``, ``out of client ports``."""
     sentence: str
     causes: tuple[Cause, ...] = ()
     """All that is known to go wrong, or to have no effect; the first one decides the state."""
@@ -98,6 +98,8 @@ def _judge(port: ServicePortView) -> _Judgement:
         return Level.TROUBLE, "out of ports", f"Clients are reset: {cause}", (cause,)
     if failing:
         return Level.ATTENTION, "partly answering", _some_fail(failing, len(usable)), ()
+    if port.waits.waiting and plan.handling.max_connections is not None:
+        return _at_limit(port)
     if port.is_out_of_client_ports:
         cause = out_of_client_ports()
         return Level.ATTENTION, "out of client ports", capitalised(cause.sentence), (cause,)
@@ -113,6 +115,14 @@ def _holding(port: ServicePortView) -> _Judgement:
         return Level.OK, "holding", f"Clients would wait for an endpoint for {within}: {cause}", ()
     held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
     return Level.ATTENTION, "holding", f"Holding {held}: {cause}", ()
+
+
+def _at_limit(port: ServicePortView) -> _Judgement:
+    """Judge a Service port whose clients wait for endpoints at their limit."""
+    held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
+    limit = plural(port.plan.handling.max_connections or 0, "connection")
+    sentence = f"Holding {held}: endpoints have {limit} each, which is their limit on this node"
+    return Level.ATTENTION, "at their limit", sentence, ()
 
 
 def _not_answering(failing: Sequence[EndpointView]) -> _Judgement:

@@ -35,7 +35,7 @@ QUALIFIERS = {
 """Each with what it matches, in words."""
 _STATES = (
     "served", "partly-served", "not-served", "refused", "holding", "dropped",
-    "not-answering", "partly-answering", "out-of-ports", "out-of-client-ports",
+    "not-answering", "partly-answering", "at-their-limit", "out-of-ports", "out-of-client-ports",
     "problem", "busy", "idle", "ejected", "ignored",
     *Level, *Side, *(str(one).lower() for one in (*Protocol, *IPFamily)),
 )  # fmt: skip

@@ -149,7 +149,9 @@ class ServicePortView:
     def balance(self) -> str:
         """How endpoints are chosen; empty for round robin."""
         balance = self.plan.handling.balance
-        return "" if balance is Balance.ROUND_ROBIN else str(balance)
+        if balance is not Balance.ROUND_ROBIN:
+            return str(balance)
+        return str(Balance.LEAST_CONNECTIONS) if self.plan.handling.max_connections else ""
 
 
 @dataclass(frozen=True, slots=True)

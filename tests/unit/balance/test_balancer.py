@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.balance import Balancer
+from userspace_proxy.balance import Balancer, Limited, RoundRobin
 
 from ..model.samples import ALICE, BOB, POD_A, POD_B, POD_C
 
@@ -279,3 +279,53 @@ def test_an_endpoint_serves_if_it_is_of_the_first_priority_ejected_or_not():
     assert balancer.serves("10.0.0.1", POD_A)
     balancer.update((POD_A, POD_B), affinity_timeout_s=None, standbys={POD_A: 1})
     assert [balancer.serves("10.0.0.1", pod) for pod in (POD_A, POD_B)] == [False, True]
+
+
+class TestLimits:
+    def limited(self, *full, **options):
+        """Return a balancer of three endpoints, of which these are at their limit."""
+        balancer = Balancer(PODS, strategy=Limited(RoundRobin(), full.__contains__), **options)
+        balancer.is_full = full.__contains__
+        return balancer
+
+    def test_an_endpoint_at_its_limit_is_not_picked(self):
+        balancer = self.limited(POD_A)
+        assert [balancer.pick(ALICE, 0.0) for _ in range(3)] == [POD_B, POD_C, POD_B]
+        assert balancer.has_more(ALICE, 0.0, tried={POD_B})
+        assert not balancer.has_more(ALICE, 0.0, tried={POD_B, POD_C})
+
+    def test_a_client_waits_while_all_are_at_their_limit(self):
+        balancer = self.limited(*PODS)
+        assert balancer.pick(ALICE, 0.0) is None
+        assert balancer.is_at_limit(ALICE, 0.0)
+
+    def test_a_client_that_has_tried_all_does_not_wait(self):
+        balancer = self.limited(POD_A)
+        assert balancer.pick(ALICE, 0.0, tried=PODS) is None
+        assert not balancer.is_at_limit(ALICE, 0.0, tried=PODS)
+        assert balancer.is_at_limit(ALICE, 0.0, tried=(POD_B, POD_C))
+        assert not Balancer(PODS).is_at_limit(ALICE, 0.0)
+
+    def test_a_client_waits_rather_than_use_an_ejected_endpoint(self):
+        balancer = self.limited(POD_A, POD_B)
+        balancer.failed(POD_C, 0.0)
+        assert balancer.pick(ALICE, 1.0) is None
+        assert balancer.is_at_limit(ALICE, 1.0)
+
+    def test_a_client_waits_rather_than_use_a_standby(self):
+        balancer = self.limited(POD_A, standbys={POD_B: 1, POD_C: 1})
+        assert balancer.pick(ALICE, 0.0) is None
+
+    def test_a_pinned_client_waits_for_its_endpoint(self):
+        full = []
+        balancer = Balancer(
+            PODS, affinity_timeout_s=60, strategy=Limited(RoundRobin(), full.__contains__)
+        )
+        balancer.is_full = full.__contains__
+        pinned = balancer.pick(ALICE, 0.0)
+        full.append(pinned)
+        assert balancer.pick(ALICE, 1.0) is None
+        assert balancer.is_at_limit(ALICE, 1.0)
+        assert balancer.pick(BOB, 1.0) not in (None, pinned)
+        full.clear()
+        assert balancer.pick(ALICE, 2.0) == pinned

@@ -124,3 +124,10 @@ def test_without_affinity_there_is_nothing_to_restore():
 def test_an_endpoint_serves_the_clients_of_its_side(client, serving):
     balancer = split()
     assert [pod for pod in (POD_A, POD_C) if balancer.serves(client, pod)] == [serving]
+
+
+def test_a_limit_is_that_of_the_clients_own_endpoints():
+    balancer = split()
+    balancer.outer.is_full = {POD_C}.__contains__
+    assert balancer.is_at_limit(OUTSIDE, 0.0)
+    assert not balancer.is_at_limit(INSIDE, 0.0)

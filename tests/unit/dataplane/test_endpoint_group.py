@@ -347,3 +347,52 @@ def test_a_client_keeps_its_endpoint_by_its_address_in_each_worker():
     found = [[group.balancer.pick(client, 0.0) for client in clients] for group in groups]
     assert found[0] == found[1] == found[2]
     assert set(found[0]) == {POD_A, POD_B}
+
+
+def limited(max_connections, *pods, **others):
+    handling = Handling(max_connections=max_connections)
+    return Serving(pods or (POD_A, POD_B), handling=handling, **others)
+
+
+def test_with_a_limit_the_endpoint_with_the_most_room_is_picked_until_none_has_any():
+    group = EndpointGroup("shop/web", limited(2))
+    group.counters_of(POD_A).active = 1
+    for expected in (POD_B, POD_A, POD_B):
+        (picked,) = picks(group, 1)
+        group.dial_began(picked)
+        assert picked == expected or group.load_of(POD_A) == group.load_of(POD_B)
+    assert picks(group, 1) == [None]
+    assert group.is_full(POD_A)
+    assert group.is_at_limit(ALICE, 0.0, ())
+    group.dial_ended(POD_B)
+    assert picks(group, 1) == [POD_B]
+
+
+@pytest.mark.parametrize(
+    ("limit", "processes", "shares"),
+    [
+        pytest.param(100, 1, [100], id="one-process"),
+        pytest.param(100, 3, [34, 33, 33], id="with-a-rest"),
+        pytest.param(2, 3, [1, 1, 1], id="at-least-one"),
+    ],
+)
+def test_processes_share_a_limit(limit, processes, shares):
+    groups = [
+        EndpointGroup("shop/web", limited(limit), start=index, processes=processes)
+        for index in range(processes)
+    ]
+    for group, share in zip(groups, shares, strict=True):
+        group.counters_of(POD_A).active = share - 1
+        assert not group.is_full(POD_A)
+        group.counters_of(POD_A).active = share
+        assert group.is_full(POD_A)
+
+
+def test_a_limit_may_come_and_go_also_for_clients_outside(group):
+    for serving in (limited(1), limited(1, outside=(POD_B,), inside=("10.0.0.0/8",))):
+        group.update(serving)
+        group.counters_of(POD_A).active = group.counters_of(POD_B).active = 1
+        assert picks(group, 1) == [None]
+        group.update(Serving([POD_A, POD_B]))
+        assert None not in picks(group, 2)
+        assert not group.is_at_limit(ALICE, 0.0, ())

@@ -2,9 +2,11 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.ephemeral import EPHEMERAL
+from userspace_proxy.dataplane.waiting_room import RETRIES, RETRY_S, WINDOW
 
 from .limits import MIB, Limit
-from .waiting import until
+from .waiters import HOLD, count_waiting, limited, waited
+from .waiting import turns, until
 
 
 async def test_the_flow_table_has_a_quarter_of_the_descriptors(build):
@@ -46,3 +48,114 @@ async def test_while_memory_is_short_a_new_flow_takes_the_place_of_another(build
         rig.udp_client(dns).send(b"question")
         assert (await peer.receive_from())[0] == b"question"
     assert (len(rig.flows), dns.group.counters.evicted_flows) == (2, 2)
+
+
+# -- waiting -------------------------------------------------------------------
+
+
+async def test_the_first_datagrams_of_a_flow_wait_for_the_first_endpoint(rig):
+    dns = rig.udp_service(**HOLD)
+    client = rig.udp_client(dns)
+    for number in range(10):
+        client.send(b"%d" % number)
+    await until(lambda: dns.group.counters.dropped_datagrams == 2)
+    assert (count_waiting(dns), waited(dns)) == (1, 1)
+    pod = rig.udp_peer()
+    rig.update(dns, pod.address, **HOLD)
+    for number in range(8):
+        question, at = await pod.receive_from()
+        assert question == b"%d" % number
+    pod.send_to(b"answer", at)
+    assert await client.receive() == b"answer"
+    assert count_waiting(dns) == 0
+
+
+async def test_of_a_flow_at_most_16_kib_wait(rig):
+    dns = rig.udp_service(**HOLD)
+    client = rig.udp_client(dns)
+    for _ in range(3):
+        client.send(bytes(8192))
+    await until(lambda: dns.group.counters.dropped_datagrams == 1)
+    assert [len(each) for each in rig.flow.kept] == [8192, 8192]
+
+
+async def test_a_flow_whose_endpoints_all_refuse_waits_for_another_one(rig):
+    gone = rig.refusing_udp()
+    dns = rig.udp_service(gone, **HOLD)
+    client = rig.udp_client(dns)
+    client.send(b"question")
+    await until(lambda: count_waiting(dns))
+    pod = rig.udp_peer()
+    rig.update(dns, gone, pod.address, **HOLD)
+    assert await pod.receive() == b"question"
+    assert (count_waiting(dns), waited(dns)) == (0, 1)
+
+
+async def test_many_flows_are_served_at_once(rig):
+    dns = rig.udp_service(**HOLD)
+    for number in range(3 * WINDOW):
+        rig.udp_client(dns).send(b"%d" % number)
+        await until(lambda n=number: waited(dns) == n + 1)
+    pod = rig.udp_peer()
+    rig.update(dns, pod.address, **HOLD)
+    assert [await pod.receive() for _ in range(3 * WINDOW)] == [
+        b"%d" % number for number in range(3 * WINDOW)
+    ]
+
+
+async def test_flows_of_an_endpoint_that_refuses_are_tried_a_few_each_second(build, timers):
+    rig = build(None, timers.clock, timers)
+    gone = rig.refusing_udp()
+    dns = rig.udp_service(gone, **HOLD)
+    for number in range(10):
+        rig.udp_client(dns).send(b"question")
+        await until(lambda n=number: waited(dns) == n + 1 == count_waiting(dns))
+    before = dns.group.counters_of(gone).connections
+    timers.advance(RETRY_S)
+    await until(lambda: dns.group.counters_of(gone).connections == before + RETRIES)
+    await until(lambda: count_waiting(dns) == 10)
+    await turns(20)
+    assert dns.group.counters_of(gone).connections == before + RETRIES
+
+
+async def test_a_flow_whose_time_is_up_ends(build, timers):
+    rig = build(None, timers.clock, timers)
+    dns = rig.udp_service(**HOLD)
+    rig.udp_client(dns).send(b"question")
+    await until(lambda: count_waiting(dns))
+    timers.advance(59)
+    assert len(rig.flows) == 1, "a flow that waits isn't idle"
+    timers.advance(1)
+    assert (len(rig.flows), count_waiting(dns)) == (0, 0)
+    assert dns.group.counters.wait_timeouts == 1
+
+
+async def test_flows_that_wait_end_with_their_listener(rig):
+    dns = rig.udp_service(**HOLD)
+    rig.udp_client(dns).send(b"question")
+    await until(lambda: count_waiting(dns))
+    dns.close()
+    assert (len(rig.flows), count_waiting(dns)) == (0, 0)
+
+
+async def test_without_hold_any_more_flows_that_wait_end(rig):
+    dns = rig.udp_service(**HOLD)
+    for number in range(3 * WINDOW):
+        rig.udp_client(dns).send(b"question")
+        await until(lambda n=number: waited(dns) == n + 1)
+    rig.update(dns)
+    await until(lambda: count_waiting(dns) == 0)
+    assert len(rig.flows) == 0
+
+
+async def test_flows_beyond_the_limit_wait(build, timers):
+    rig = build(None, timers.clock, timers)
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address, **limited(1))
+    rig.udp_client(dns).send(b"first")
+    assert await pod.receive() == b"first"
+    rig.udp_client(dns).send(b"second")
+    await until(lambda: count_waiting(dns) == 1)
+    dns.carrier.end(next(f for f in dns.carrier._flows.values() if f.sock), "idle")
+    assert await pod.receive() == b"second"
+    assert count_waiting(dns) == 0

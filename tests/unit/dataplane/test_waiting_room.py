@@ -8,27 +8,8 @@ from userspace_proxy.dataplane.waiting_room import RETRIES, RETRY_S, WINDOW
 from userspace_proxy.model import Handling, Hold
 
 from .peers import Peer, RefusingEndpoint
-from .rig import Rig, Service
+from .waiters import HOLD, count_waiting, limited, waited, waiting
 from .waiting import turns, until
-
-HOLD = {"handling": Handling(hold=Hold(60))}
-
-
-async def waiting(rig: Rig, service: Service, count: int) -> list[Peer]:
-    """Connect clients, which then wait."""
-    clients = []
-    for number in range(count):
-        clients.append(await rig.client(service))
-        await until(lambda n=number: waited(service) == n + 1)
-    return clients
-
-
-def waited(service: Service) -> int:
-    return service.group.counters.waited
-
-
-def count_waiting(service: Service) -> int:
-    return len(service.group.waiting_room or ())
 
 
 async def test_a_client_waits_for_the_first_endpoint_and_loses_no_byte(rig):
@@ -222,99 +203,102 @@ async def test_many_clients_whose_time_is_up_end_in_batches(build, timers):
     assert count_waiting(web) == 0
 
 
-# -- UDP -----------------------------------------------------------------------
+# -- limits --------------------------------------------------------------------
 
 
-async def test_the_first_datagrams_of_a_flow_wait_for_the_first_endpoint(rig):
-    dns = rig.udp_service(**HOLD)
-    client = rig.udp_client(dns)
-    for number in range(10):
-        client.send(b"%d" % number)
-    await until(lambda: dns.group.counters.dropped_datagrams == 2)
-    assert (count_waiting(dns), waited(dns)) == (1, 1)
-    pod = rig.udp_peer()
-    rig.update(dns, pod.address, **HOLD)
-    for number in range(8):
-        question, at = await pod.receive_from()
-        assert question == b"%d" % number
-    pod.send_to(b"answer", at)
-    assert await client.receive() == b"answer"
-    assert count_waiting(dns) == 0
+async def test_connections_beyond_the_limit_wait_and_are_served_in_order_as_others_end(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address, **limited(2))
+    first = [await rig.pair(web, pod) for _ in range(2)]
+    clients = await waiting(rig, web, 3)
+    for number, client in enumerate(clients):
+        await client.send(b"%d" % number)
+    assert (count_waiting(web), len(rig.connections.open)) == (3, 5)
+    servers = [server for _, server in first]
+    for number in range(3):
+        servers[number].reset()
+        server = await pod.accept()
+        assert await server.read() == b"%d" % number
+        assert count_waiting(web) == 2 - number
+        servers.append(server)
+    assert web.group.counters_of(pod.address).active == 2
 
 
-async def test_of_a_flow_at_most_16_kib_wait(rig):
-    dns = rig.udp_service(**HOLD)
-    client = rig.udp_client(dns)
-    for _ in range(3):
-        client.send(bytes(8192))
-    await until(lambda: dns.group.counters.dropped_datagrams == 1)
-    assert [len(each) for each in rig.flow.kept] == [8192, 8192]
+async def test_the_limit_is_that_of_each_endpoint(rig):
+    pods = [rig.endpoint(), rig.endpoint()]
+    web = rig.service(*(pod.address for pod in pods), **limited(2))
+    for _ in range(4):
+        await rig.client(web)
+    await waiting(rig, web, 1)
+    for pod in pods:
+        for _ in range(2):
+            await pod.accept()
+        assert pod.accept_now() is None
 
 
-async def test_a_flow_whose_endpoints_all_refuse_waits_for_another_one(rig):
-    gone = rig.refusing_udp()
-    dns = rig.udp_service(gone, **HOLD)
-    client = rig.udp_client(dns)
-    client.send(b"question")
-    await until(lambda: count_waiting(dns))
-    pod = rig.udp_peer()
-    rig.update(dns, gone, pod.address, **HOLD)
-    assert await pod.receive() == b"question"
-    assert (count_waiting(dns), waited(dns)) == (0, 1)
+async def test_a_new_client_waits_behind_those_that_wait_already(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address, **limited(1))
+    _, server = await rig.pair(web, pod)
+    (client,) = await waiting(rig, web, 1)
+    # Both reach the data plane in one turn of the loop.
+    late = rig.keep(Peer(socket.socket()))
+    late.sock.setblocking(False)
+    late.sock.connect_ex(web.address)
+    server.reset()
+    await client.send(b"first")
+    assert await (await pod.accept()).read() == b"first"
+    await until(lambda: waited(web) == 2)
 
 
-async def test_many_flows_are_served_at_once(rig):
-    dns = rig.udp_service(**HOLD)
-    for number in range(3 * WINDOW):
-        rig.udp_client(dns).send(b"%d" % number)
-        await until(lambda n=number: waited(dns) == n + 1)
-    pod = rig.udp_peer()
-    rig.update(dns, pod.address, **HOLD)
-    assert [await pod.receive() for _ in range(3 * WINDOW)] == [
-        b"%d" % number for number in range(3 * WINDOW)
-    ]
-
-
-async def test_flows_of_an_endpoint_that_refuses_are_tried_a_few_each_second(build, timers):
+async def test_at_their_limit_clients_wait_for_a_minute_if_nothing_else_is_asked_for(build, timers):
     rig = build(None, timers.clock, timers)
-    gone = rig.refusing_udp()
-    dns = rig.udp_service(gone, **HOLD)
-    for number in range(10):
-        rig.udp_client(dns).send(b"question")
-        await until(lambda n=number: waited(dns) == n + 1 == count_waiting(dns))
-    before = dns.group.counters_of(gone).connections
-    timers.advance(RETRY_S)
-    await until(lambda: dns.group.counters_of(gone).connections == before + RETRIES)
-    await until(lambda: count_waiting(dns) == 10)
-    await turns(20)
-    assert dns.group.counters_of(gone).connections == before + RETRIES
+    pod = rig.endpoint()
+    web = rig.service(pod.address, **limited(1))
+    await rig.pair(web, pod)
+    (client,) = await waiting(rig, web, 1)
+    timers.advance(59.9)
+    assert count_waiting(web) == 1
+    timers.advance(0.1)
+    assert await client.was_reset()
 
 
-async def test_a_flow_whose_time_is_up_ends(build, timers):
-    rig = build(None, timers.clock, timers)
-    dns = rig.udp_service(**HOLD)
-    rig.udp_client(dns).send(b"question")
-    await until(lambda: count_waiting(dns))
-    timers.advance(59)
-    assert len(rig.flows) == 1, "a flow that waits isn't idle"
-    timers.advance(1)
-    assert (len(rig.flows), count_waiting(dns)) == (0, 0)
-    assert dns.group.counters.wait_timeouts == 1
+async def test_with_a_limit_alone_clients_without_an_endpoint_are_refused(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address, **limited(1))
+    await rig.pair(web, pod)
+    clients = await waiting(rig, web, 3 * WINDOW)
+    rig.update(web, **limited(1))
+    for client in clients:
+        assert await client.was_reset()
+    with pytest.raises(ConnectionRefusedError):
+        await rig.client(web)
 
 
-async def test_flows_that_wait_end_with_their_listener(rig):
-    dns = rig.udp_service(**HOLD)
-    rig.udp_client(dns).send(b"question")
-    await until(lambda: count_waiting(dns))
-    dns.close()
-    assert (len(rig.flows), count_waiting(dns)) == (0, 0)
+async def test_without_a_limit_any_more_all_are_served(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address, **limited(1))
+    await rig.pair(web, pod)
+    await waiting(rig, web, 3 * WINDOW)
+    rig.update(web, pod.address)
+    for _ in range(3 * WINDOW):
+        await pod.accept()
+    await until(lambda: count_waiting(web) == 0)
 
 
-async def test_without_hold_any_more_flows_that_wait_end(rig):
-    dns = rig.udp_service(**HOLD)
-    for number in range(3 * WINDOW):
-        rig.udp_client(dns).send(b"question")
-        await until(lambda n=number: waited(dns) == n + 1)
-    rig.update(dns)
-    await until(lambda: count_waiting(dns) == 0)
-    assert len(rig.flows) == 0
+async def test_a_client_that_is_pinned_waits_and_others_are_served_meanwhile(rig):
+    pods = {pod.address: pod for pod in (rig.endpoint(), rig.endpoint())}
+    web = rig.service(*pods, affinity_timeout_s=60.0, **limited(1))
+    await rig.client(web, source="127.0.0.1")
+    await until(lambda: web.group.totals().active == 1)
+    pinned, server = next(
+        (address, accepted) for address, pod in pods.items() if (accepted := pod.accept_now())
+    )
+    await waiting(rig, web, 1)
+    await rig.client(web, source="127.0.0.2")
+    (other,) = pods.keys() - {pinned}
+    await pods[other].accept()
+    assert count_waiting(web) == 1
+    server.reset()
+    await pods[pinned].accept()
+    await until(lambda: count_waiting(web) == 0)

@@ -182,3 +182,19 @@ def test_endpoints_get_no_header_with_a_note_if_there_is_no_such_version():
         "annotation userspace-proxy.io/proxy-protocol: 'v3' is not one of v1, v2: "
         "no header is sent",
     )
+
+
+MAX = "userspace-proxy.io/max-connections"
+
+
+def test_max_connections_is_a_number():
+    handling, notes = read_handling({MAX: "100"})
+    assert (handling.max_connections, notes) == (100, ())
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1000001", "1.5"])
+def test_a_wrong_number_of_connections_is_no_limit_with_a_note(value):
+    handling, notes = read_handling({MAX: value})
+    assert handling.max_connections is None
+    problem = f"{value!r} is not a number in 1–1000000"
+    assert notes == (f"annotation {MAX}: {problem}: endpoints have no limit",)

@@ -9,3 +9,9 @@ def test_by_default_connections_take_turns_and_keep_their_client_addresses():
 def test_by_default_no_client_waits_for_an_endpoint():
     assert DEFAULT_HANDLING.hold is None
     assert Hold(60).connections == 1000
+
+
+def test_clients_that_wait_for_endpoints_at_their_limit_wait_for_a_minute_or_as_held():
+    assert DEFAULT_HANDLING.waits is None
+    assert Handling(max_connections=1).waits == Hold(60, 1000)
+    assert Handling(max_connections=1, hold=Hold(5, 2)).waits == Hold(5, 2)

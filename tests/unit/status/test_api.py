@@ -110,6 +110,8 @@ def test_a_service_port_has_these_fields(shown):
         "policy": "",
         "admits": None,
         "balance": "",
+        "max_connections": None,
+        "hold_s": None,
         "affinity_timeout_s": 600,
         "notes": [NOTE],
         "problem": "in use (stop it)",

@@ -294,3 +294,10 @@ def test_a_row_that_is_open_shows_who_waits_and_what_became_of_those_that_waited
     text = text_of(render(make_view(port), q="web"))
     assert "Waiting: 3 connections , the longest for 12 s" in text
     assert "9 waited (4 too long) (2 too many) (1 left)" in text
+
+
+def test_a_row_that_is_open_shows_the_limit_and_how_long_clients_wait():
+    handling = Handling(max_connections=100, hold=Hold(30))
+    text = text_of(render(make_view(make_port(handling=handling)), q="web"))
+    assert "TCP IPv4, least-connections, at most 100 connections per endpoint" in text
+    assert "clients wait 30 s" in text

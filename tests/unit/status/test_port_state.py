@@ -73,6 +73,17 @@ HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
             id="holding",
         ),
         pytest.param(
+            {
+                "endpoints": (READY,),
+                "handling": Handling(max_connections=100),
+                "waits": Waits(1, 0.5),
+            },
+            Level.ATTENTION,
+            "Holding 1 connection, the longest for 500 ms: endpoints have 100 connections each, "
+            "which is their limit on this node",
+            id="at-their-limit",
+        ),
+        pytest.param(
             {"endpoints": (READY,), "problem": "cannot listen: Address already in use"},
             Level.TROUBLE,
             "Not served: cannot listen: Address already in use",

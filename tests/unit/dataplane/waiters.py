@@ -1,0 +1,34 @@
+"""Clients that wait for an endpoint of a Service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from userspace_proxy.model import Handling, Hold
+
+from .peers import Peer
+from .rig import Rig, Service
+from .waiting import until
+
+HOLD: dict[str, Any] = {"handling": Handling(hold=Hold(60))}
+
+
+async def waiting(rig: Rig, service: Service, count: int) -> list[Peer]:
+    """Connect clients, which then wait."""
+    clients = []
+    for number in range(count):
+        clients.append(await rig.client(service))
+        await until(lambda n=number: waited(service) == n + 1)
+    return clients
+
+
+def waited(service: Service) -> int:
+    return service.group.counters.waited
+
+
+def count_waiting(service: Service) -> int:
+    return len(service.group.waiting_room or ())
+
+
+def limited(number: int, **others: Any) -> dict[str, Any]:
+    return {"handling": Handling(max_connections=number, **others)}
