@@ -70,11 +70,17 @@ class AddedService:
             raise LookupError(f"{self.key} is not served")
         return address
 
-    async def set_endpoints(self, endpoints: Iterable[EndpointAddress]) -> None:
+    async def set_endpoints(
+        self,
+        endpoints: Iterable[EndpointAddress],
+        *,
+        standby: Iterable[EndpointAddress] = (),
+    ) -> None:
         """Replace its endpoints; in force on return.
 
         Args:
             endpoints: As for :meth:`EmbeddedProxy.add_service`.
+            standby: Likewise.
 
         Raises:
             ValueError: One of them isn't an address.
@@ -85,7 +91,7 @@ class AddedService:
         """
         if not self._proxy.has_put(self._service):
             raise LookupError(f"{self.key} was removed or replaced")
-        await self._proxy.put(self._service, make_slices(self._service, endpoints))
+        await self._proxy.put(self._service, make_slices(self._service, endpoints, standby))
 
     async def remove(self) -> None:
         """Stop serving it; open connections go on. Idempotent.

@@ -6,11 +6,12 @@ and what is expected.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict, Unpack
 
 from ..errors import ConfigError
 from ..model import (
+    DEFAULT_WEIGHT,
     Balance,
     Endpoint,
     EndpointSlice,
@@ -28,6 +29,7 @@ from ..model import (
 from ..model.annotations import ANNOTATIONS, WITHOUT_SLOW_START
 from ..model.notation import check_label
 from ..model.service_reading import AFFINITY_TIMEOUT_MAX_S
+from ..model.slice_annotations import MAX
 from ..model.wire import FieldError
 
 EndpointAddress = str | tuple[str, int]
@@ -139,24 +141,42 @@ def read_endpoint(endpoint: EndpointAddress) -> SocketAddress:
         raise ValueError(f"endpoint {endpoint!r}: expected an IP address{hint}") from None
 
 
-def make_slices(service: Service, endpoints: Iterable[EndpointAddress]) -> list[EndpointSlice]:
+def make_slices(
+    service: Service,
+    endpoints: Iterable[EndpointAddress],
+    standby: Iterable[EndpointAddress] = (),
+) -> list[EndpointSlice]:
     """Return the slices of a Service with one port: one for each family and port of endpoints.
 
+    Args:
+        endpoints: A mapping contains their weights.
+        standby: Endpoints of the second priority; likewise.
+
     Raises:
-        ValueError: An endpoint isn't an address, or of a family that the Service doesn't have.
-        TypeError: An endpoint has another type, or all of them are one text.
+        ValueError: An endpoint isn't an address, is given twice, or is of a family that the Service
+            doesn't have; or its weight is out of range.
+        TypeError: An endpoint or a weight has another type, or all endpoints are one text.
     """
-    if isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
-        raise TypeError(f"endpoints: expected a list of ip:port, got {endpoints!r}")
-    protocol = service.ports[0].protocol
     families = {SocketAddress(ip, 0).family for ip in service.cluster_ips}
+    made: dict[SocketAddress, Endpoint] = {}
+    for priority, (argument, given) in enumerate((("endpoints", endpoints), ("standby", standby))):
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise TypeError(f"{argument}: expected a list of ip:port, got {given!r}")
+        for endpoint in given:
+            address = read_endpoint(endpoint)
+            if families and address.family not in families:
+                (family,) = families
+                raise ValueError(
+                    f"endpoint {address}: expected an {family} address, as the Service's"
+                )
+            if priority and address in made and not made[address].priority:
+                raise ValueError(f"endpoint {address}: expected in endpoints or standby, not both")
+            weight = _read_weight(given[endpoint]) if isinstance(given, Mapping) else DEFAULT_WEIGHT
+            made[address] = Endpoint(address.ip, weight=weight, priority=priority)
+    protocol = service.ports[0].protocol
     groups: dict[tuple[IPFamily, int], list[Endpoint]] = {}
-    for endpoint in endpoints:
-        address = read_endpoint(endpoint)
-        if families and address.family not in families:
-            (family,) = families
-            raise ValueError(f"endpoint {address}: expected an {family} address, as the Service's")
-        groups.setdefault((address.family, address.port), []).append(Endpoint(address.ip))
+    for address, made_of in made.items():
+        groups.setdefault((address.family, address.port), []).append(made_of)
     return [
         EndpointSlice(
             SliceKey(service.key.namespace, f"{service.key.name}-{family.value}-{port}"),
@@ -167,6 +187,14 @@ def make_slices(service: Service, endpoints: Iterable[EndpointAddress]) -> list[
         )
         for (family, port), ips in groups.items()
     ]
+
+
+def _read_weight(weight: object) -> int:
+    if not isinstance(weight, int) or isinstance(weight, bool):
+        raise TypeError(f"weight: expected an int, got {weight!r}")
+    if not 0 <= weight <= MAX:
+        raise ValueError(f"weight: {weight} is not in 0–{MAX}")
+    return weight
 
 
 def is_address(value: object) -> bool:

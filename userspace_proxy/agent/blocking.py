@@ -88,6 +88,7 @@ class BlockingProxy:
         *,
         port: int,
         endpoints: Iterable[EndpointAddress] = (),
+        standby: Iterable[EndpointAddress] = (),
         namespace: str = "default",
         protocol: str = "TCP",
         cluster_ip: str | None = None,
@@ -103,14 +104,13 @@ class BlockingProxy:
         Args:
             name: Its name.
             port: The port that clients dial.
-            endpoints: ``ip:port``, ``[ip6]:port``, or tuples of IP address and port; may be empty.
+            endpoints: ``ip:port``, ``[ip6]:port``, tuples of IP and port, or a mapping to weights.
+            standby: Endpoints that serve only while none of the others can.
             namespace: Its namespace.
             protocol: ``TCP`` or ``UDP``.
             cluster_ip: The address that clients dial; None: one of 127.64.0.0/10.
             affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
-            balance: How endpoints are chosen: ``round-robin``, ``random``, ``least-connections``,
-                ``power-of-two-choices``, which compares two random ones, or ``source-hash``, by
-                the client's address.
+            balance: How endpoints are chosen: a value of :class:`Balance`.
             seed: The same seed gives the same choices in each run.
             handling: Annotations by their names, such as ``hold``: see :class:`HandlingArguments`.
 
@@ -131,6 +131,7 @@ class BlockingProxy:
                     name,
                     port=port,
                     endpoints=endpoints,
+                    standby=standby,
                     namespace=namespace,
                     protocol=protocol,
                     cluster_ip=cluster_ip,
@@ -314,11 +315,14 @@ class BlockingService:
         """
         return self._thread.do(lambda: self._service.address)
 
-    def set_endpoints(self, endpoints: Iterable[EndpointAddress]) -> None:
+    def set_endpoints(
+        self, endpoints: Iterable[EndpointAddress], *, standby: Iterable[EndpointAddress] = ()
+    ) -> None:
         """Replace its endpoints; in force on return.
 
         Args:
             endpoints: As for :meth:`EmbeddedProxy.add_service`.
+            standby: Likewise.
 
         Raises:
             ValueError: One of them isn't an address.
@@ -327,7 +331,7 @@ class BlockingService:
             ListenError: It can't be served now: clients are refused, and it is retried each
                 second, with these endpoints.
         """
-        self._thread.call(self._service.set_endpoints(endpoints))
+        self._thread.call(self._service.set_endpoints(endpoints, standby=standby))
 
     def remove(self) -> None:
         """Stop serving it; open connections go on. Idempotent.

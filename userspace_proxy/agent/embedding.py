@@ -78,6 +78,7 @@ class EmbeddedProxy(Agent):
         *,
         port: int,
         endpoints: Iterable[EndpointAddress] = (),
+        standby: Iterable[EndpointAddress] = (),
         namespace: str = "default",
         protocol: str = "TCP",
         cluster_ip: str | None = None,
@@ -93,14 +94,13 @@ class EmbeddedProxy(Agent):
         Args:
             name: Its name.
             port: The port that clients dial.
-            endpoints: ``ip:port``, ``[ip6]:port``, or tuples of IP address and port; may be empty.
+            endpoints: ``ip:port``, ``[ip6]:port``, tuples of IP and port, or a mapping to weights.
+            standby: Endpoints that serve only while none of the others can.
             namespace: Its namespace.
             protocol: ``TCP`` or ``UDP``.
             cluster_ip: The address that clients dial; None: one of 127.64.0.0/10.
             affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
-            balance: How endpoints are chosen: ``round-robin``, ``random``, ``least-connections``,
-                ``power-of-two-choices``, which compares two random ones, or ``source-hash``, by
-                the client's address.
+            balance: How endpoints are chosen: a value of :class:`Balance`.
             seed: The same seed gives the same choices in each run.
             handling: Annotations by their names, such as ``hold``: see :class:`HandlingArguments`.
 
@@ -122,7 +122,7 @@ class EmbeddedProxy(Agent):
             affinity_timeout_s=read_affinity(affinity_timeout_s),
             handling=read_handling(seed, balance=balance, **handling),
         )
-        await self._replace(service, make_slices(service, endpoints))
+        await self._replace(service, make_slices(service, endpoints, standby))
         return AddedService(self, service)
 
     async def _replace(self, service: Service, slices: Iterable[EndpointSlice]) -> None:

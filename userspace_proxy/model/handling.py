@@ -14,7 +14,9 @@ class Balance(enum.StrEnum):
     RANDOM = "random"
     LEAST_CONNECTIONS = "least-connections"
     POWER_OF_TWO_CHOICES = "power-of-two-choices"
+    """The one of two random ones that has fewer connections."""
     SOURCE_HASH = "source-hash"
+    """By the client's address."""
 
 
 class ProxyProtocol(enum.StrEnum):

@@ -60,3 +60,19 @@ def test_a_handle_says_where_its_service_is_and_how_many_endpoints_it_has(run):
             assert repr(web) == "<Service default/web, not served>"
 
     run(main())
+
+
+def test_a_standby_serves_while_the_others_do_not_answer_and_weights_count(run):
+    async def main():
+        async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
+            db = await proxy.add_service("db", port=5432, endpoints=[one], standby=[two])
+            assert [await ask(db.address) for _ in range(4)] == [b"one"] * 4
+            await db.set_endpoints(["127.0.0.1:1"], standby=[two])
+            assert [await ask(db.address) for _ in range(4)] == [b"two"] * 4
+            await db.set_endpoints({one: 0, two: 5})
+            assert [await ask(db.address) for _ in range(4)] == [b"two"] * 4
+            await db.set_endpoints({one: 3, two: 1})
+            answers = [await ask(db.address) for _ in range(8)]
+            assert (answers.count(b"one"), answers.count(b"two")) == (6, 2)
+
+    run(main())

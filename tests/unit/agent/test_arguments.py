@@ -15,6 +15,7 @@ from userspace_proxy.agent.arguments import (
 )
 from userspace_proxy.model import (
     Balance,
+    Endpoint,
     Handling,
     Hold,
     ProxyProtocol,
@@ -189,6 +190,37 @@ def test_endpoints_are_grouped_into_slices_by_family_and_port():
 def test_endpoints_must_be_a_list(given):
     with pytest.raises(TypeError, match="endpoints: expected a list of ip:port, got"):
         make_slices(service("web", "127.99.0.1"), given)
+
+
+def test_a_mapping_has_weights_and_standbys_have_the_second_priority():
+    web = service("web", "127.99.0.1")
+    (item,) = make_slices(web, {"192.0.2.1:80": 10, ("192.0.2.2", 80): 0}, ["192.0.2.3:80"])
+    assert item.endpoints == (
+        Endpoint("192.0.2.1", weight=10),
+        Endpoint("192.0.2.2", weight=0),
+        Endpoint("192.0.2.3", priority=1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "standby", "error", "words"),
+    [
+        pytest.param({"1.1.1.1:80": -1}, (), ValueError, "weight: -1 is not in 0–65535", id="low"),
+        pytest.param({"1.1.1.1:80": 65536}, (), ValueError, "65536 is not in 0–65535", id="high"),
+        pytest.param({"1.1.1.1:80": True}, (), TypeError, "expected an int, got True", id="bool"),
+        pytest.param((), "1.1.1.1:80", TypeError, "standby: expected a list of ip:port", id="text"),
+        pytest.param(
+            ["1.1.1.1:80"],
+            ["1.1.1.1:80"],
+            ValueError,
+            "endpoint 1.1.1.1:80: expected in endpoints or standby, not both",
+            id="both",
+        ),
+    ],
+)
+def test_invalid_weights_and_standbys_are_errors(endpoints, standby, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        make_slices(service("web", "127.99.0.1"), endpoints, standby)
 
 
 def test_an_endpoint_that_clients_could_not_reach_is_an_error():

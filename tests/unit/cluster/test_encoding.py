@@ -194,6 +194,7 @@ def test_a_service_with_a_wrong_type_is_not_accepted():
         ("10.244.1.0/24", "10.244.1.1/24", "has host bits set"),
         ("30080", "-1", "-1 is not a port"),
         ("8080", "65536", "65536 is not a port"),
+        ('"weight":100', '"weight":-1', "'10.244.1.5' has a weight or priority beyond 65535"),
     ],
 )
 def test_an_invalid_value_is_not_accepted_though_the_checksum_is_right(valid, invalid, cause):
