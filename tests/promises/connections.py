@@ -8,7 +8,7 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 
-from .specs import ON_REMOVAL, At, Spec
+from .specs import ON_REMOVAL, PRIORITY, At, Spec
 from .world import World
 
 ENDED = Spec("ended", ["10.96.8.1", "fd00:10:96::81"])
@@ -38,6 +38,24 @@ class TestConnections:
             lambda: sum(port["ended_by_removal"] for port in world.shown("ended")) == 1,
         )
         world.delete(ended)
+
+    @V4_AND_V6
+    def test_no_client_stays_with_a_server_that_is_put_on_standby(
+        self, world: World, v6: bool
+    ) -> None:
+        """Source: kubernetes#108523: a controller swaps the priorities of two servers."""
+        one, two = ([At(ip)] for ip in world.pods("one", "two", v6=v6))
+        active, standby = {PRIORITY: "0"}, {PRIORITY: "1"}
+        pair = ENDED.but(annotations={ON_REMOVAL: "1s"}, slices=[one, two])
+        world.put(pair.but(preferences=[active, standby]))
+        address = (ENDED.ips[v6], 80)
+        sock = world.testbed["pod"].dial(address)
+        assert world.all_of("pod", address) == {"one"}
+        world.put(pair.but(preferences=[standby, active]))
+        assert world.all_of("pod", address) == {"two"}
+        with pytest.raises(ConnectionResetError):
+            read_to_end(sock)
+        world.delete(pair)
 
 
 def read_to_end(sock: socket.socket) -> bytes:

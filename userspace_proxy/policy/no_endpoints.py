@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from ..model import Cause, CauseCode, EndpointSlice, IPFamily, Service, ServicePort
 from .causes import no_slice, none_local, none_ready, none_usable, port_missing, slice_empty
-from .usable import NO_WEIGHT, EndpointVerdict, Scope
+from .usable import DRAINED, EndpointVerdict, Scope
 
 _POLICIES = {
     Scope.LOCAL: "internalTrafficPolicy",
@@ -42,7 +42,7 @@ def why_none_usable(
 def _none_usable(verdicts: Collection[EndpointVerdict], scope: Scope) -> Cause:
     codes = {verdict.code for verdict in verdicts}
     total = len(verdicts)
-    is_drained = any(verdict.reason == NO_WEIGHT for verdict in verdicts)
+    is_drained = any(verdict.reason == DRAINED for verdict in verdicts)
     if codes == {CauseCode.NOT_READY} and not is_drained:
         return none_ready(total)
     if codes == {CauseCode.NOT_LOCAL}:

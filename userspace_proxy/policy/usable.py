@@ -32,7 +32,7 @@ from .preferences import read_preferences
 
 _LOOPBACK = "a loopback address is the node itself"
 _ELSEWHERE = "not on this node"
-NO_WEIGHT = "weight 0: takes no new connections"
+DRAINED = "drained (weight 0)"
 """The reason of a verdict."""
 _by_number = operator.itemgetter(0, 1)
 
@@ -132,7 +132,7 @@ def usable_endpoints(
         for packed, a, _ in judged
         if (why := _why_refused(a, packed, facts, frontends, node_ports))
     }
-    refused |= {a: NO_WEIGHT for _, a, e in judged if not e.weight and a not in refused}
+    refused |= {a: DRAINED for _, a, e in judged if not e.weight and a not in refused}
     sound = [item for item in judged if item[1] not in refused] if refused else judged
     why_not = why_not_meant([e for _, _, e in sound if e.ready], facts)
     in_cluster = _choose(sound, why_not)
@@ -291,7 +291,7 @@ def _verdict(
     code: CauseCode | None = None
     reason = "ready"
     if refusal:
-        is_drained = refusal == NO_WEIGHT
+        is_drained = refusal == DRAINED
         reason = refusal
         code = CauseCode.NOT_READY if is_drained else CauseCode.ENDPOINT_NOT_ALLOWED
     elif endpoint.ready or (endpoint.terminating and endpoint.serving):

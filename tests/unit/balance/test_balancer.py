@@ -280,6 +280,19 @@ def test_an_endpoint_serves_if_it_is_of_the_first_priority_ejected_or_not():
     balancer.update((POD_A, POD_B), affinity_timeout_s=None, standbys={POD_A: 1})
     assert [balancer.serves("10.0.0.1", pod) for pod in (POD_A, POD_B)] == [False, True]
 
+    @given(st.data())
+    def test_one_on_standby_is_dialled_only_if_all_before_it_were_tried_or_are_ejected(self, data):
+        dead = data.draw(st.sets(st.sampled_from(PODS)))
+        timeout = data.draw(st.sampled_from([None, 7]))
+        balancer = self.balancer(affinity_timeout_s=timeout)
+        for now in data.draw(st.lists(st.integers(0, 90), max_size=12).map(sorted)):
+            ejected = set(balancer.ejected(float(now)))
+            tried = connect(balancer, data.draw(st.sampled_from([ALICE, BOB])), float(now), dead)
+            for pod in tried:
+                before = set(PODS[: PODS.index(pod)])
+                assert before <= ejected | set(tried[: tried.index(pod)])
+            assert tried[-1] not in dead or set(tried) == set(PODS) == dead
+
 
 class TestLimits:
     def limited(self, *full, **options):

@@ -33,7 +33,7 @@ class TestWeights:
     def test_an_endpoint_without_weight_is_not_usable(self):
         usable = judge(slice_of(*preferring(weight=(0, 5, 5))))
         assert usable_ips(usable) == [B, C]
-        assert reasons(usable) == ["weight 0: takes no new connections", "ready", "ready"]
+        assert reasons(usable) == ["drained (weight 0)", "ready", "ready"]
         assert usable.weights == ()
 
     def test_one_without_weight_on_this_node_is_not_counted_for_load_balancers(self):
