@@ -9,6 +9,11 @@
         service_network.service("web")
         assert service_network.client().get("http://web/").status == 200
 
+    def test_a_service_of_envtest_answers(kubernetes_services):
+        web = kubernetes_services["shop/web"]
+        web.pods = {"web-1": None}
+        assert urlopen(web.url).status == 200
+
 It is loaded by every run of pytest in an environment that contains this package, so it imports the
 proxy only when a test asks for it.
 """
