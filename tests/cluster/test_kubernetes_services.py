@@ -12,7 +12,8 @@ from urllib.request import urlopen
 import pytest
 
 from userspace_proxy.testing.backends import echo
-from userspace_proxy.testing.kubernetes_services import KubernetesService, KubernetesServices
+from userspace_proxy.testing.kubernetes_service import KubernetesService
+from userspace_proxy.testing.kubernetes_services import KubernetesServices
 
 from .control_plane import ControlPlane
 
@@ -90,8 +91,9 @@ def test_pods_of_a_test_answer_for_a_service(
     web.eventually(lambda web: len(web.decisions) >= 8)
 
 
+@pytest.mark.usefixtures("services")
 def test_pods_that_exist_run_in_the_test_and_are_as_before_afterwards(
-    control_plane: ControlPlane, services: KubernetesServices
+    control_plane: ControlPlane,
 ) -> None:
     put_service(control_plane)
     put_pod(control_plane, "web-a", {"name": "web", "containerPort": 80})
@@ -107,11 +109,10 @@ def test_pods_that_exist_run_in_the_test_and_are_as_before_afterwards(
     patch = ("patch", "pod", "web-b", "--namespace", NAMESPACE, "--subresource=status", "--patch")
     control_plane.kubectl(*patch, json.dumps({"status": elsewhere}))
     before = pods(control_plane)
-    running = services.run_pods("shop/web")
-    assert [pod.name for pod in running] == ["web-a", "web-b"]
-    assert answers(services["shop/web"]) == {"web-a", "web-b"}
-    for pod in running:
-        services.end_pod(pod)
+    with KubernetesServices(str(control_plane.kubeconfig)) as others:
+        running = others.run_pods("shop/web")
+        assert [pod.name for pod in running] == ["web-a", "web-b"]
+        assert answers(others["shop/web"]) == {"web-a", "web-b"}
     after = pods(control_plane)
     assert {name: item["status"] for name, item in after.items()} == {
         name: item["status"] for name, item in before.items()

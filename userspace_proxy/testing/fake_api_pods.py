@@ -17,17 +17,18 @@ _DELETE = "$deleteFromPrimitiveList/"
 
 
 def write_pod(
-    method: str, before: Object | None, body: Mapping[str, Any]
+    method: str, before: Object | None, body: Mapping[str, Any], *, uid: str
 ) -> tuple[int, Object | None]:
     """Return the status of the response, and the Pod afterwards; None: it is gone.
 
     Args:
         method: ``POST``, ``PATCH`` (a strategic merge patch) or ``DELETE``.
         before: The Pod of that name; None: there is none.
+        uid: That of a new Pod.
     """
     if method == "POST":
-        metadata = {**body["metadata"], "uid": f"uid-of-{body['metadata']['name']}"}
-        return (201, {**body, "metadata": metadata}) if before is None else (409, before)
+        made = {**body, "metadata": {**body["metadata"], "uid": uid}}
+        return (201, made) if before is None else (409, before)
     if before is None:
         return 404, None
     return 200, _patched(before, body) if method == "PATCH" else _deleted(before, body)

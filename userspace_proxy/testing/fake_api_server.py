@@ -272,7 +272,8 @@ class FakeApiServer:
         namespace = request.match_info["namespace"]
         name = request.match_info.get("name") or body["metadata"]["name"]
         before = self._objects.get("pods", name, namespace)
-        code, after = write_pod(request.method, before, body)
+        uid = f"uid-{self._objects.revision}"
+        code, after = write_pod(request.method, before, body, uid=uid)
         if code >= 400:
             return _status(code, _REASONS[code], f'pods "{name}": {_REASONS[code]}')
         if after is None:

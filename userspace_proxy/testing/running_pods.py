@@ -68,15 +68,15 @@ class PodFollower:
     """An endpoint of a Service that follows a Pod."""
 
     service: ServiceKey
-    address: SocketAddress
+    port: PodPort
     publishes_not_ready: bool
 
-    def state_in(self, views: Sequence[ServicePortView]) -> str:
-        """Return its state in words; empty if it is no endpoint."""
+    def state_in(self, views: Sequence[ServicePortView], address: SocketAddress) -> str:
+        """Return the state of its address in words; empty if that is no endpoint."""
         for view in views:
             if view.plan.key.name.service == self.service:
                 for verdict in view.plan.endpoints:
-                    if verdict.address == self.address:
+                    if verdict.address == address:
                         # A traffic policy may leave out one that is ready, too.
                         words = verdict.reason.partition(",")[0]
                         return words if words in ("not ready", "terminating") else "ready"
@@ -87,15 +87,24 @@ class RunningPod:
     """A Pod that runs in this test.
 
     Args:
-        written: The Pod before it ran here; None: it was created for this test.
+        written: The Pod before it ran here.
         update: Writes its state to the cluster; returns once it is in force.
+        is_ours: It was created for this test.
     """
 
     def __init__(
-        self, key: PodKey, written: Object | None, update: Callable[[RunningPod], None]
+        self,
+        key: PodKey,
+        written: Object,
+        update: Callable[[RunningPod], None],
+        *,
+        is_ours: bool = False,
     ) -> None:
         self.key = key
+        self.uid = written["metadata"]["uid"]
+        """Another Pod of the same name has another one."""
         self.written = written
+        self.is_ours = is_ours
         self.backends: dict[PodPort, Backend] = {}
         """What serves its ports, by the numbers that its containers have."""
         self.followers: set[PodFollower] = set()

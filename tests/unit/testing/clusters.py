@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from userspace_proxy.agent.loop_thread import LoopThread
+from userspace_proxy.model import SocketAddress
 from userspace_proxy.testing.fake_api_server import FakeApiServer
+from userspace_proxy.testing.served_service import ServedService
 
 KUBECONFIG = """
 apiVersion: v1
@@ -68,3 +73,20 @@ class FakeCluster:
         """Return all Pods by name."""
         objects = self.thread.do(lambda: dict(self.api._objects._objects))
         return {key[2]: item for key, item in objects.items() if key[0] == "pods"}
+
+
+def get(service: ServedService) -> str:
+    """Return what a Service answers."""
+    with urlopen(service.url, timeout=5) as answer:
+        return answer.read().decode().strip()
+
+
+def answers(service: ServedService, count: int = 4) -> set[str]:
+    """Return all that it answers."""
+    return {get(service) for _ in range(count)}
+
+
+def refuses(address: SocketAddress) -> bool:
+    """Return whether nothing listens at an address."""
+    with socket.socket() as client:
+        return client.connect_ex(address) == errno.ECONNREFUSED

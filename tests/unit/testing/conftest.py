@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from userspace_proxy.testing.kubernetes_services import KubernetesServices
 from userspace_proxy.testing.service_network import ServiceNetwork
 
 from .clusters import FakeCluster
@@ -24,3 +25,9 @@ def cluster(tmp_path, monkeypatch) -> Iterator[FakeCluster]:
     cluster = FakeCluster(tmp_path)
     yield cluster
     cluster.close()
+
+
+@pytest.fixture
+def services(cluster) -> Iterator[KubernetesServices]:
+    with KubernetesServices(str(cluster.kubeconfig)) as services:
+        yield services

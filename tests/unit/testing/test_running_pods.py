@@ -16,6 +16,8 @@ from userspace_proxy.testing.running_pods import PodFollower, RunningPod, Select
 
 WEB = ServiceKey("shop", "web")
 TARGETS = (TargetPort("http", "TCP", "web"), TargetPort("admin", "TCP", 9090))
+PORT = PodPort(8080, "TCP")
+WRITTEN = {"metadata": {"uid": "1"}}
 WHERE = SocketAddress("127.0.0.2", 41123)
 
 
@@ -88,20 +90,20 @@ def view(service, address, reason):
     ],
 )
 def test_an_endpoint_has_the_state_of_its_pod_whatever_a_policy_makes_of_it(reason, state):
-    follower = PodFollower(WEB, WHERE, publishes_not_ready=False)
-    assert follower.state_in([view(WEB, WHERE, reason)]) == state
+    follower = PodFollower(WEB, PORT, publishes_not_ready=False)
+    assert follower.state_in([view(WEB, WHERE, reason)], WHERE) == state
 
 
 def test_an_endpoint_of_another_service_or_address_is_another_one():
-    follower = PodFollower(WEB, WHERE, publishes_not_ready=False)
+    follower = PodFollower(WEB, PORT, publishes_not_ready=False)
     other = SocketAddress("127.0.0.3", 1)
     views = [view(ServiceKey("shop", "db"), WHERE, "ready"), view(WEB, other, "ready")]
-    assert follower.state_in(views) == ""
+    assert follower.state_in(views, WHERE) == ""
 
 
 def test_a_pod_shows_its_state_and_writes_each_change():
     written = []
-    pod = RunningPod(PodKey("shop", "web-1"), None, lambda pod: written.append(pod.is_ready))
+    pod = RunningPod(PodKey("shop", "web-1"), WRITTEN, lambda pod: written.append(pod.is_ready))
     pod.backends[PodPort(8080, "TCP")] = Backend("web-1", WHERE, BackendPlace())
     assert repr(pod) == "<Pod shop/web-1, ready, 8080/TCP at 127.0.0.2:41123>"
     pod.is_ready = False
@@ -124,9 +126,9 @@ def test_a_pod_shows_its_state_and_writes_each_change():
 def test_the_state_of_an_endpoint_follows_from_that_of_its_pod(
     is_ready, is_terminating, publishes, state
 ):
-    pod = RunningPod(PodKey("shop", "web-1"), None, lambda _pod: None)
+    pod = RunningPod(PodKey("shop", "web-1"), WRITTEN, lambda _pod: None)
     pod.is_ready, pod.is_terminating = is_ready, is_terminating
-    assert pod.expected_state(PodFollower(WEB, WHERE, publishes)) == state
+    assert pod.expected_state(PodFollower(WEB, PORT, publishes)) == state
 
 
 def test_all_its_ports_stop_and_suffer_together():
@@ -139,7 +141,7 @@ def test_all_its_ports_stop_and_suffer_together():
         def start(self):
             calls.append(("start", self.name))
 
-    pod = RunningPod(PodKey("shop", "web-1"), None, lambda _pod: None)
+    pod = RunningPod(PodKey("shop", "web-1"), WRITTEN, lambda _pod: None)
     control = FaultControl(
         lambda type_, **more: calls.append((type_, more["endpoint"].port, more["latency"])),
         lambda **more: calls.append(("heal", more["endpoint"].port)),
