@@ -31,12 +31,14 @@ from ..steering import Steering
 from ..version import __version__
 from .addresses import AddressPrinter
 from .client_address import ClientAddresses
+from .demand import Demand
 from .facts import make_facts, why_no_node_ports
 from .firewalls import FirewallWatch
 from .hand_over import adopt, relieve, worker_label
 from .last_state import LastState
 from .names import ProxyNames, serve_dns
 from .node import (
+    keep_owners,
     open_steering,
     prepare_node,
     remove_client_addresses,
@@ -97,6 +99,7 @@ class Agent:
         self._predecessors: Predecessors | None = None
         self._served_ports: ServedPorts | None = None
         self._sync: SyncLoop | None = None
+        self._demand: Demand | None = None
         self._last_state: LastState | None = None
         self._client_addresses: ClientAddresses | None = None
         self._tracking: TrackingWatch | None = None
@@ -138,27 +141,24 @@ class Agent:
             raise
 
     async def _start(self) -> None:
-        options = self._options
+        options, stack = self._options, self._stack
         self._started = time.time()
         self._source.check()
         pool = PortPool(*options.proxy_ports)
-        steering = self._steering = self._open_steering(pool)
-        self._stack.push_async_callback(steering.close)
+        steering = self._steering = open_steering(self._wanted_steering, options, pool, stack)
+        stack.push_async_callback(steering.close)
         label = worker_label(options) if steering.name != "none" else None
         if label is not None:
-            self._predecessors = await adopt(label, self._stack)
+            self._predecessors = await adopt(label, stack)
         # First, because processes start while this one reads rules.
         plane = self._plane = self._open_plane(steering, label)
         recovered = await steering.start()
         owners = OwnerSockets(self._predecessors.kept if self._predecessors else None)
         if steering.name != "none":
             if isinstance(self._wanted_steering, str):
-                await prepare_node(steering, options, self._stack, owners)
-            self._client_addresses = await start_client_addresses(options, self._stack, owners)
-        if self._client_addresses is not None:
-            self._client_addresses.follow(plane)
-        in_loop = asyncio.get_running_loop().call_soon_threadsafe  # A table is written in a thread.
-        owners.follow(lambda name, sock: in_loop(plane.keep, name, sock))
+                await prepare_node(steering, options, stack, owners)
+            self._client_addresses = await start_client_addresses(options, stack, owners, plane)
+        keep_owners(owners, plane)
         second = options.second_port
         served_ports = self._served_ports = ServedPorts(
             plane, steering.bind, pool, transparent=steering.needs_transparent, second_port=second
@@ -176,11 +176,13 @@ class Agent:
         )
         if steering.name != "none":
             addresses = NodeAddresses(asyncio.get_running_loop(), sync.look_again)
-            self._stack.callback(addresses.close)
+            stack.callback(addresses.close)
             self._addresses = lambda: addresses.current
         if last := self._predecessors:
             self._supervisor.start("hand-over", lambda: relieve(last, sync, plane, options))
         self._supervisor.start("sync", sync.run)
+        self._demand = Demand(plane, served_ports, self._source, is_allowed=options.allow_wake)
+        self._supervisor.start("demand", self._demand.run)
         last_state = self._last_state = LastState(sync, self._source, options)
         # First, because what follows imports half of the program.
         await last_state.serve()
@@ -188,7 +190,7 @@ class Agent:
             self._supervisor.start("client addresses", self._client_addresses.repair)
         await self._open_status(plane, sync)
         names = ProxyNames(sync, served_ports, steering.bind, options)
-        self.dns_address = await serve_dns(names, options, self._supervisor, self._stack)
+        self.dns_address = await serve_dns(names, options, self._supervisor, stack)
         if steering.name != "none":
             self._watch_node(steering)
         if (write := options.print_addresses) is not None:
@@ -209,12 +211,6 @@ class Agent:
             "dns": self.dns_address or "none",
         }
         _log.info("started", extra=fields)
-
-    def _open_steering(self, pool: PortPool) -> Steering:
-        wanted = self._wanted_steering
-        if isinstance(wanted, Steering):
-            return wanted
-        return open_steering(wanted, self._options, pool, self._stack)
 
     def _open_plane(self, steering: Steering, label: str | None) -> Plane:
         plane = Plane(
@@ -381,7 +377,7 @@ class Agent:
     def _view(
         self, ports: tuple[ServicePortView, ...], checks: tuple[HealthCheckView, ...] = ()
     ) -> StatusView:
-        return view_proxy(
+        view = view_proxy(
             ports,
             health_checks=checks,
             options=self._options,
@@ -397,3 +393,4 @@ class Agent:
             tracking=self._tracking,
             firewalls=self._firewalls.found if self._firewalls else (),
         )
+        return replace(view, demand=self._demand.services()) if self._demand else view

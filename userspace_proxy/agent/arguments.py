@@ -88,6 +88,9 @@ class HandlingArguments(TypedDict, total=False):
     time; None: at once."""
     max_connections: int | str | None
     """At most so many connections to one endpoint, further ones wait; None: any number."""
+    wake: str | None
+    """``deployment/web`` or ``statefulset/db``: needed while connections wait; for the demand that
+    ``/api/v1/demand`` and the metrics show. Only a proxy of a cluster can have it scaled."""
     on_endpoint_removal: str | None
     """``keep``, the default, or ``30s``: connections to an endpoint that has left end after that
     time."""

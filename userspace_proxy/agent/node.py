@@ -12,7 +12,7 @@ from dataclasses import replace
 from ..errors import UserspaceProxyError
 from ..kernel.nf_tables.owned import OwnerSockets
 from ..log_fields import FieldLogger
-from ..plane import PortPool
+from ..plane import Plane, PortPool
 from ..steering import (
     Bind,
     ConntrackHold,
@@ -34,27 +34,41 @@ _log = FieldLogger("userspace_proxy.agent")
 _CLEAN_UP_TRIES = 3
 
 
-def open_steering(name: str, options: Options, pool: PortPool, stack: AsyncExitStack) -> Steering:
+def keep_owners(owners: OwnerSockets, plane: Plane) -> None:
+    """Have workers keep the sockets that own tables, for the next control process."""
+    # A table is written in a thread.
+    in_loop = asyncio.get_running_loop().call_soon_threadsafe
+    owners.follow(lambda name, sock: in_loop(plane.keep, name, sock))
+
+
+def open_steering(
+    wanted: str | Steering, options: Options, pool: PortPool, stack: AsyncExitStack
+) -> Steering:
     """Create a steering; one that changes the kernel takes the node's lock and a refuse port.
+
+    Args:
+        wanted: A name, or a steering that the caller has created, which is returned as it is.
 
     Raises:
         LockHeld: Another proxy steers this node.
         SteeringError: There is no such steering, or it can't work here.
         ListenError: No port of this node is free.
     """
+    if isinstance(wanted, Steering):
+        return wanted
     facts = SteeringFacts(
         proxy_name=options.proxy_name or "",
         service_cidrs=options.service_cidrs,
         proxy_ports=options.proxy_ports,
         node_addresses=options.node_addresses,
     )
-    if name != "none":
+    if wanted != "none":
         _take_lock(options, stack)
         refuse_port = RefusePort()
         stack.callback(refuse_port.close)
         pool.take(refuse_port.open(pool.first, pool.last))
         facts = replace(facts, refuse_port=refuse_port.number)
-    return make_steering(name, facts, own_namespace=options.is_own_namespace)
+    return make_steering(wanted, facts, own_namespace=options.is_own_namespace)
 
 
 async def prepare_node(
@@ -71,9 +85,9 @@ async def prepare_node(
 
 
 async def start_client_addresses(
-    options: Options, stack: AsyncExitStack, owners: OwnerSockets
+    options: Options, stack: AsyncExitStack, owners: OwnerSockets, plane: Plane
 ) -> ClientAddresses | None:
-    """Start to preserve client addresses; None if the options don't ask for that.
+    """Start to preserve client addresses in a plane; None if the options don't ask for that.
 
     The caller removes the kernel state with ``clean_up``, after the drain.
     """
@@ -83,6 +97,7 @@ async def start_client_addresses(
         await client_addresses.leave_nothing()
         return None
     await client_addresses.start()
+    client_addresses.follow(plane)
     return client_addresses
 
 

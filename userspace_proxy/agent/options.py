@@ -61,6 +61,8 @@ class Options:
     """The address of the page, ``/metrics`` and the rest; None: they aren't served."""
     metrics_detail: Literal["node", "service", "endpoint"] = "service"
     """What ``/metrics`` has beside the sums of the node."""
+    allow_wake: bool = False
+    """Have workloads scaled from zero while clients of their Services wait."""
     dns: tuple[str, int] | None = None
     """The address at which names of Services are answered by DNS (port 0: any free one); None:
     nowhere. It needs dnspython, the extra ``dns``."""

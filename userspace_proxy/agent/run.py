@@ -176,6 +176,7 @@ def make_options(settings: Settings) -> Options:
         proxy_ports=(settings.proxy_port_range.first, settings.proxy_port_range.last),
         service_cidrs=settings.service_cluster_ip_range if settings.manifests else (),
         node_addresses=() if is_wildcard(settings.bind_address) else (settings.bind_address,),
+        allow_wake=settings.allow_wake,
         preserves_client_address=settings.preserve_client_address == "auto",
         is_own_namespace=is_own_namespace(),
         tuning=Tuning(

@@ -53,6 +53,8 @@ class ServedPort:
     """Where its frontends are steered."""
     shown: tuple[ServicePortView, object] | None = None
     """The last view of it, and what that was made from beside the plan."""
+    wake_problem: str = ""
+    """Why the workload that its clients wait for wasn't scaled; empty if it was, or needn't be."""
     is_retired: bool = False
     """It closes once nothing is steered to it."""
 
@@ -110,6 +112,7 @@ class ServedPorts:
             second_port=second_port,
         )
         self._served: dict[PortKey, ServedPort] = {}
+        self._by_group: dict[Group, ServedPort] = {}
         self._retired: list[ServedPort] = []
         self._touched: dict[ServedPort, None] = {}
         """Those whose targets may differ from where they are steered."""
@@ -122,6 +125,10 @@ class ServedPorts:
     def __iter__(self) -> Iterator[ServedPort]:
         return iter(self._served.values())
 
+    def of_group(self, group: Group) -> ServedPort | None:
+        """Return the Service port of a group, if it is served."""
+        return self._by_group.get(group)
+
     def open(self, plan: PortPlan, preferred: Mapping[Frontend, int]) -> None:
         """Begin to serve a Service port.
 
@@ -132,7 +139,7 @@ class ServedPorts:
         # It is open already if a bug interrupted a round, which is then repeated.
         self.retire(plan.key)
         served = ServedPort(plan, self._plane.open_group(str(plan.key)))
-        self._served[plan.key] = served
+        self._served[plan.key] = self._by_group[served.group] = served
         self._touch(served, (), plan.frontends)
         self._holds.claim(node_ports(f for f in plan.frontends if f in preferred))
         self._serve(served, preferred)
@@ -163,6 +170,7 @@ class ServedPorts:
         if served is None:
             return
         self._touch(served, served.plan.frontends, ())
+        self._by_group.pop(served.group, None)
         self._incomplete.pop(key, None)
         self._shortages.end(key, is_served=False)
         served.is_retired = True

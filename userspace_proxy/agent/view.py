@@ -159,7 +159,7 @@ def _all_waiting(ports: Iterable[ServicePortView]) -> Waiting:
     return Waiting(sum(w.waiting for w in waits), max((w.longest_s for w in waits), default=0.0))
 
 
-def _waits(counters: GroupCounters, waiting: Waiting) -> Waits:
+def _waits(counters: GroupCounters, waiting: Waiting, problem: str = "") -> Waits:
     return Waits(
         waiting=waiting.clients,
         longest_s=waiting.longest_s,
@@ -167,6 +167,7 @@ def _waits(counters: GroupCounters, waiting: Waiting) -> Waits:
         timeouts=counters.wait_timeouts,
         overflows=counters.wait_overflows,
         left=counters.waits_left,
+        problem=problem,
     )
 
 
@@ -271,8 +272,8 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePort
         group.revision,
         now - group.out_of_ports_at < _RECENT_S,
         now - group.out_of_client_ports_at < _RECENT_S,
-        served.not_listening,
-        served.unsteered,
+        (served.not_listening, served.unsteered),
+        served.wake_problem,
         frozenset(served.held_by_others),
         [(each.address, each.is_serving) for each in served.listeners.values()],
     )
@@ -305,7 +306,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePortV
         problem=served.problem,
         way_out=served.way_out,
         turned_away=_turned_away(plan, group, clock),
-        waits=_waits(counters, group.waiting(now)),
+        waits=_waits(counters, group.waiting(now), served.wake_problem),
         is_out_of_ports=now - group.out_of_ports_at < _RECENT_S,
         is_out_of_client_ports=now - group.out_of_client_ports_at < _RECENT_S,
         **_counted(counters),

@@ -73,6 +73,12 @@ class Settings:
         "without controllers (envtest, KWOK); EndpointSlices of these Services are ignored",
         why="clusters have a controller that writes EndpointSlices, and Pods cost much to watch",
     )
+    allow_wake: bool = setting(
+        False, kind=BOOL, topic=Topic.SOURCE, flag="allow-wake", own_field="allowWake",
+        help="scale the workload that a Service names (annotation wake) from 0 to 1 while its "
+        "clients wait; takes the permission to get and update its subresource scale",
+        why="a proxy changes nothing in the cluster unless it is asked to",
+    )
     service_cluster_ip_range: tuple[str, ...] = setting(
         ("10.96.0.0/12",), kind=SERVICE_CIDRS, topic=Topic.SOURCE,
         flag="service-cluster-ip-range", own_field="serviceClusterIPRange",

@@ -63,6 +63,8 @@ class EndpointGroup(CounterTable):
         whether it was silent."""
         self.on_returned: Callable[[SocketAddress], None] | None = None
         """Called when a dial has ended an ejection."""
+        self.on_waiting: Callable[[], None] | None = None
+        """Called when a client begins to wait for an endpoint and no other waits."""
         self._returned_at: dict[SocketAddress, float] = {}
         """When the last ejection of an endpoint ended."""
         self._shortage_log_limit = LogLimit()
@@ -118,6 +120,8 @@ class EndpointGroup(CounterTable):
                 handling.waits,
                 is_uniform=self._is_uniform,
             )
+        if not is_at_limit and not self.waiting_room and self.on_waiting is not None:
+            self.on_waiting()
         return self.waiting_room
 
     @property

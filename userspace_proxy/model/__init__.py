@@ -10,7 +10,15 @@ only :func:`parse_ip` creates them.
 from .addresses import Frontend, FrontendKind, IPFamily, Protocol, SocketAddress, pack_ip, parse_ip
 from .causes import Cause, CauseCode
 from .endpoints import DEFAULT_WEIGHT, Endpoint, EndpointSlice, SlicePort
-from .handling import DEFAULT_HANDLING, Balance, Handling, Hold, ProxyProtocol
+from .handling import (
+    DEFAULT_HANDLING,
+    Balance,
+    Handling,
+    Hold,
+    ProxyProtocol,
+    Workload,
+    WorkloadKind,
+)
 from .names import ServiceKey, ServicePortName, SliceKey
 from .networks import contains, intersect, of_family, own_network
 from .nodes import Node
@@ -40,6 +48,8 @@ __all__ = [
     "SliceKey",
     "SlicePort",
     "SocketAddress",
+    "Workload",
+    "WorkloadKind",
     "contains",
     "intersect",
     "of_family",

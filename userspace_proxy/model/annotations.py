@@ -13,8 +13,18 @@ from typing import Any
 
 from ..errors import ConfigError
 from .durations import parse_duration
-from .handling import DEFAULT_HANDLING, Balance, Handling, Hold, ProxyProtocol
+from .handling import (
+    DEFAULT_HANDLING,
+    Balance,
+    Handling,
+    Hold,
+    ProxyProtocol,
+    Workload,
+    WorkloadKind,
+)
+from .notation import check_subdomain
 from .similar import did_you_mean
+from .wire import FieldError
 
 DOMAIN = "userspace-proxy.io/"
 # Its end may be misspelt, too.
@@ -30,6 +40,7 @@ WITHOUT_SLOW_START = "it has no effect with balance source-hash"
 HOLD_MAX = 100_000
 # More than a node has connections.
 CONNECTIONS_MAX = 1_000_000
+_ASLEEP = "nothing is woken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,18 @@ def _read_count(text: str, most: int) -> int:
     return int(text)
 
 
+def read_workload(text: str) -> Workload:
+    """Return the value of ``wake``: ``deployment/NAME`` or ``statefulset/NAME``."""
+    kind, _, name = text.partition("/")
+    try:
+        workload = Workload(WorkloadKind(kind), name)
+        check_subdomain(name, "name")
+    except (ValueError, FieldError):
+        hint = "write deployment/NAME or statefulset/NAME"
+        raise ConfigError(f"{text!r} is not a workload", hint=hint) from None
+    return workload
+
+
 def read_removal(text: str) -> float | None:
     """Return the value of ``on-endpoint-removal``: ``keep``, or a duration."""
     return None if text == "keep" else parse_duration(text)
@@ -115,6 +138,7 @@ ANNOTATIONS = (
     Annotation(
         "slow-start", "slow_start_s", read_slow_start, "new endpoints get full shares at once"
     ),
+    Annotation("wake", "wake", read_workload, _ASLEEP),
     Annotation("on-endpoint-removal", "removal_s", read_removal, "connections continue"),
     Annotation(
         "proxy-protocol",
@@ -146,6 +170,9 @@ def read_handling(annotations: Mapping[str, str | None]) -> tuple[Handling, tupl
     if fields.get("balance") is Balance.SOURCE_HASH and fields.pop("slow_start_s", None):
         notes.append(f"annotation {DOMAIN}slow-start: {WITHOUT_SLOW_START}")
     handling = Handling(**fields) if fields else DEFAULT_HANDLING
+    if handling.wake is not None and handling.hold is None:
+        why = f"no connection waits without {DOMAIN}hold"
+        notes.append(f"annotation {DOMAIN}wake: {why}: {_ASLEEP}")
     return handling, (*notes, *unknown_notes(annotations, _KEYS))
 
 

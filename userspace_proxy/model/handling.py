@@ -39,6 +39,23 @@ AT_LIMIT = Hold(60.0)
 """How clients wait where all endpoints are at their limit, and the Service doesn't say."""
 
 
+class WorkloadKind(enum.StrEnum):
+    """A kind of workload that has replicas, as in ``kubectl scale``."""
+
+    DEPLOYMENT = "deployment"
+    STATEFUL_SET = "statefulset"
+
+
+class Workload(msgspec.Struct, frozen=True):
+    """What runs the pods of a Service, in the namespace of the Service."""
+
+    kind: WorkloadKind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+
 class Handling(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the annotations of a Service ask for; one value from the Service to the data plane."""
 
@@ -53,6 +70,9 @@ class Handling(msgspec.Struct, frozen=True, omit_defaults=True):
     """Seconds in which a new endpoint gets its full share of connections; 0: at once."""
     max_connections: int | None = None
     """At most so many connections to one endpoint from this node; further ones wait. None: any."""
+
+    wake: Workload | None = None
+    """Needed while clients wait: asked for by an Event, and scaled from zero where allowed."""
     removal_s: float | None = None
     """Seconds after which connections to an endpoint that has left end; None: they don't."""
     proxy_protocol: ProxyProtocol | None = None

@@ -2,7 +2,8 @@
 
     control ──▶ worker   Start, Beat, Preserve, OpenGroup, ChangeGroup, CloseGroup, OpenListener,
                          MoveListener, CloseListener, Ejected, Returned, Report, Drain
-    worker  ──▶ control  Running, Counted, ListenerClosed, Ejected, Returned, Logged, Drained
+    worker  ──▶ control  Running, Counted, ListenerClosed, Ejected, Returned, WaitBegan, Logged,
+                         Drained
 
 Rule 1: a change contains what has changed, not the whole state.
 Rule 2: between processes messages are JSON, validated against these types: a worker handles
@@ -134,6 +135,12 @@ class Returned(_Message):
 
     group: int
     endpoint: SocketAddress
+
+
+class WaitBegan(_Message):
+    """A client has begun to wait for an endpoint, and no other waited in this worker."""
+
+    group: int
 
 
 class Report(_Message):
@@ -326,5 +333,14 @@ ToWorker = (
     | End
 )
 FromWorker = (
-    Running | Counted | ListenerClosed | Ejected | Returned | Pins | HandedOver | Logged | Drained
+    Running
+    | Counted
+    | ListenerClosed
+    | Ejected
+    | Returned
+    | WaitBegan
+    | Pins
+    | HandedOver
+    | Logged
+    | Drained
 )

@@ -43,6 +43,7 @@ from .messages import (
     Returned,
     Status,
     ToWorker,
+    WaitBegan,
 )
 from .totals import Totals
 from .watchdog import LOOK_S
@@ -66,9 +67,15 @@ _FEW_LISTENERS = 32
 
 OnEjection = Callable[[Group, "SocketAddress", bool], None]
 """Called with an endpoint that a worker has ejected, or, with False, that has answered since."""
+OnWaits = Callable[[Group], None]
+"""Called when a client begins to wait for an endpoint, and no other waits in its worker."""
 
 
 def _ignore_ejection(_group: Group, _endpoint: SocketAddress, _is_ejected: bool) -> None:
+    """Do nothing."""
+
+
+def _ignore_waits(_group: Group) -> None:
     """Do nothing."""
 
 
@@ -96,6 +103,7 @@ class Plane:
         dialer: Dialer | None = None,
     ) -> None:
         self.on_ejection: OnEjection = _ignore_ejection
+        self.on_waits: OnWaits = _ignore_waits
         self._loop = loop
         self._clock = clock
         self._totals = Totals()
@@ -317,6 +325,9 @@ class Plane:
                 if isinstance(message, Returned):
                     group.returned(message.endpoint, self._clock())
                 self.on_ejection(group, message.endpoint, isinstance(message, Ejected))
+        elif isinstance(message, WaitBegan):
+            if (group := self._groups.get(message.group)) is not None:
+                self.on_waits(group)
         elif isinstance(message, Logged):
             write_record(message)
         elif isinstance(message, ListenerClosed):

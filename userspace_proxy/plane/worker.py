@@ -38,6 +38,7 @@ from .messages import (
     Returned,
     Status,
     ToWorker,
+    WaitBegan,
 )
 
 # Some tenths of a millisecond.
@@ -153,6 +154,7 @@ class Worker:
         number, send = message.group, self._send
         group.on_ejected = lambda endpoint, is_silent: send(Ejected(number, endpoint, is_silent))
         group.on_returned = lambda endpoint: send(Returned(number, endpoint))
+        group.on_waiting = lambda: send(WaitBegan(number))
         self._groups[number] = group
         self._differences[number] = Differences(group)
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ..cluster import Snapshot
-from ..model import ServiceKey
+from ..model import ServiceKey, Workload
 
 Pause = Callable[[float], Awaitable[None]]
 """Returns after that many seconds; tests pass one that they control."""
@@ -37,6 +37,8 @@ class Happening:
     """One sentence; it replaces earlier ones with the same reason and object."""
     service: ServiceKey | None = None
     """The object of the Event; None: this node."""
+    is_warning: bool = True
+    """Whether operators should look into it; False: it is part of normal operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,14 @@ class Source(abc.ABC):
 
     def record(self, happening: Happening) -> None:  # noqa: B027 - files have no Events
         """Report to the cluster, if there is one; cheap, never raises, never waits."""
+
+    async def wake(self, namespace: str, workload: Workload) -> str:
+        """Scale a workload from zero to one replica; one that has replicas stays as it is.
+
+        Returns:
+            Why it can't, with the remedy; empty if it has replicas now.
+        """
+        return f"{workload} can't be scaled: Services are read from {self.kind}, not from a cluster"
 
     @abc.abstractmethod
     async def run(self, publish: Publish) -> None:

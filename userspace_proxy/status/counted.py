@@ -37,6 +37,8 @@ class Waits:
     """Of these, those that ended to make room for later ones."""
     left: int = 0
     """Of these, those whose clients left."""
+    problem: str = ""
+    """Why the workload that clients wait for wasn't scaled; empty if it was, or needn't be."""
 
 
 NO_WAITS = Waits()

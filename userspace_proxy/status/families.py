@@ -25,6 +25,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 from ..model import CauseCode
 from ..plan import IgnoredService
 from .counted import Times
+from .demand import demand_family
 from .exposition import Buckets, Family, counter, gauge, histogram, labels_text
 from .node_families import PREFIX, node_families
 from .port_state import judge
@@ -221,6 +222,7 @@ def families_of(view: StatusView, detail: Detail) -> Iterator[Family]:
     if detail == "node":
         return
     yield _ignored(view.ignored)
+    yield demand_family(view)
     used = _by_labels(filter(_has_had_clients, view.ports))
     yield from _port_families(used)
     if detail == "endpoint":

@@ -114,7 +114,8 @@ def _holding(port: ServicePortView) -> _Judgement:
         within = seconds_in_words(hold.seconds)
         return Level.OK, "holding", f"Clients would wait for an endpoint for {within}: {cause}", ()
     held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
-    return Level.ATTENTION, "holding", f"Holding {held}: {cause}", ()
+    problem = f"; {port.waits.problem}" if port.waits.problem else ""
+    return Level.ATTENTION, "holding", f"Holding {held}: {cause}{problem}", ()
 
 
 def _at_limit(port: ServicePortView) -> _Judgement:

@@ -21,6 +21,7 @@ from aiohttp import web
 from .accepting import Accepting, Reserve
 from .api import render_configz, render_status
 from .connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
+from .demand import render_demand
 from .families import Detail
 from .health import HealthAnswer, answer_healthz, answer_livez
 from .hosts import is_loopback_address
@@ -124,6 +125,7 @@ class StatusServer:
             web.get("/proxyMode", self._proxy_mode),
             web.get("/configz", self._configz),
             web.get("/api/v1/status", self._status),
+            web.get("/api/v1/demand", self._demand),
             web.get("/static/{name}", self._static),
         ]
         return await self._serve(middleware, routes, sock)
@@ -219,6 +221,10 @@ class StatusServer:
         if "watch" in request.query and request.method == "GET":
             return await self._streams.json(request, service)
         body = await self._sampler.work(lambda: render_status(view, now=now, selection=selection))
+        return web.Response(body=body, content_type="application/json")
+
+    async def _demand(self, _request: web.Request) -> web.Response:
+        body = render_demand(await self._fresh())
         return web.Response(body=body, content_type="application/json")
 
     async def _configz(self, _request: web.Request) -> web.Response:

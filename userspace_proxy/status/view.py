@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ..errors import ListenError
-from ..model import Balance, Cause, CauseCode, Frontend
+from ..model import Balance, Cause, CauseCode, Frontend, ServiceKey
 from ..plan import HealthCheck, IgnoredService, PortPlan
 from ..policy import EndpointVerdict, Scope
 from ..policy.bridges import BridgeObstacle
@@ -352,6 +352,8 @@ class StatusView:
     steering: SteeringView
     sync: SyncView
     last_state: LastStateView = LastStateView()
+    demand: Mapping[ServiceKey, int] = field(default_factory=dict)
+    """Services whose clients wait, or did in the last 90 s: how many, at least 1."""
     client_address: ClientAddressView = ClientAddressView()
     tracking: TrackingView = TrackingView()
     firewalls: tuple[FirewallView, ...] = ()
@@ -386,15 +388,10 @@ class StatusView:
 
     def only(self, service: str) -> StatusView:
         """Return the view with one Service, ``namespace/name``, or one port of it."""
+        names = [(port.plan.key.name, port) for port in self.ports]
         return replace(
             self,
-            ports=tuple(
-                port
-                for port in self.ports
-                if service in (str(port.plan.key.name.service), str(port.plan.key.name))
-            ),
+            ports=tuple(port for name, port in names if service in (str(name.service), str(name))),
             ignored=tuple(item for item in self.ignored if str(item.service) == service),
-            health_checks=tuple(
-                view for view in self.health_checks if str(view.check.service) == service
-            ),
+            health_checks=tuple(v for v in self.health_checks if str(v.check.service) == service),
         )

@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.model import Balance, Hold, ProxyProtocol
+from userspace_proxy.model import Balance, Hold, ProxyProtocol, Workload, WorkloadKind
 from userspace_proxy.model.annotations import ANNOTATIONS, read_handling
 
 
@@ -198,3 +198,33 @@ def test_a_wrong_number_of_connections_is_no_limit_with_a_note(value):
     assert handling.max_connections is None
     problem = f"{value!r} is not a number in 1–1000000"
     assert notes == (f"annotation {MAX}: {problem}: endpoints have no limit",)
+
+
+@pytest.mark.parametrize("kind", list(WorkloadKind))
+def test_wake_names_a_workload(kind):
+    handling, notes = read_handling(
+        {"userspace-proxy.io/wake": f"{kind}/web.v1", "userspace-proxy.io/hold": "60s"}
+    )
+    assert (handling.wake, notes) == (Workload(kind, "web.v1"), ())
+
+
+@pytest.mark.parametrize(
+    "text", ["web", "pod/web", "deployment/", "deployment/Web", "deployment/a/b"]
+)
+def test_what_is_no_workload_is_a_note(text):
+    handling, notes = read_handling(
+        {"userspace-proxy.io/wake": text, "userspace-proxy.io/hold": "60s"}
+    )
+    assert handling.wake is None
+    assert notes == (
+        f"annotation userspace-proxy.io/wake: {text!r} is not a workload (write deployment/NAME "
+        "or statefulset/NAME): nothing is woken",
+    )
+
+
+def test_wake_without_hold_is_a_note():
+    _, notes = read_handling({"userspace-proxy.io/wake": "deployment/web"})
+    assert notes == (
+        "annotation userspace-proxy.io/wake: no connection waits without userspace-proxy.io/hold: "
+        "nothing is woken",
+    )

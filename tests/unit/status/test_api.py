@@ -144,6 +144,7 @@ def test_a_service_port_has_these_fields(shown):
             "timeouts": 0,
             "overflows": 0,
             "left": 0,
+            "problem": "",
         },
         "is_out_of_ports": False,
         "is_out_of_client_ports": False,

@@ -111,7 +111,7 @@ def new_event(series: Series, node_name: str, uid: str) -> dict[str, Any]:
         "reason": series.happening.reason,
         "regarding": regarding,
         "note": _short(series.happening.note),
-        "type": "Warning",
+        "type": "Warning" if series.happening.is_warning else "Normal",
     }
     if series.count > 1:
         event |= series_patch(series)

@@ -16,6 +16,7 @@ from pathlib import Path
 from ...cluster import Snapshot, Store
 from ...cluster.from_pods import PodEndpoints
 from ...log_limit import EVERY_S
+from ...model import Workload
 from ..base import Happening, Pause, Publish, Source, SourceStatus, pause
 from .client import ApiClient
 from .credentials import SERVICE_ACCOUNT, Credentials
@@ -23,6 +24,7 @@ from .node_addresses import NodeAddressLister
 from .recorder import Recorder
 from .reflector import Reflector, Timing
 from .resources import ResourceCache, inside, resources_of, this_node
+from .scaling import scale_from_zero
 
 _log = logging.getLogger("userspace_proxy.sources")
 
@@ -150,6 +152,12 @@ class KubernetesSource(Source):
     def record(self, happening: Happening) -> None:
         """Part of Source: sends a Kubernetes Event, soon."""
         self._recorder.record(happening)
+
+    async def wake(self, namespace: str, workload: Workload) -> str:
+        """Part of Source."""
+        if self._publish is None:
+            return f"cannot scale {workload}: there is no connection to the API server yet"
+        return await scale_from_zero(self._client, namespace, workload)
 
     def want_nodes(self, is_wanted: bool) -> None:
         """Part of Source."""
