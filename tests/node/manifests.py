@@ -24,6 +24,7 @@ class Service:
     target: int = 8080
     more: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of its spec."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -36,7 +37,11 @@ class Service:
         yield {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": {"namespace": "shop", "name": self.name},
+            "metadata": {
+                "namespace": "shop",
+                "name": self.name,
+                "annotations": dict(self.annotations),
+            },
             "spec": {"clusterIP": self.ip, "ports": [port], **self.more},
         }
         label = {"kubernetes.io/service-name": self.name}

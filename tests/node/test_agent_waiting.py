@@ -1,0 +1,152 @@
+"""Connections that wait for an endpoint, with a real agent, two workers and each steering."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.clients import listen, read_all
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import Testbed
+
+pytestmark = pytest.mark.netns
+
+HOLD = {"userspace-proxy.io/hold": "60s,1000"}
+WEB = Service("web", "10.96.0.10", annotations=HOLD)
+DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53, annotations=HOLD)
+PART = 250
+
+
+@pytest.fixture(scope="module", params=["iptables", "nftables", "local"])
+def testbed(request, tmp_path_factory):
+    """A node whose agent has two workers; its pods listen when a test says so."""
+    with Testbed(tmp_path_factory.mktemp("agent"), request.param, "--workers=2") as testbed:
+        for name in ("one", "two", "three"):
+            testbed.sandbox.add_pod(name)
+        testbed.pod("two").serve(udp=53)
+        testbed.serve(WEB, DNS)
+        yield testbed
+
+
+@pytest.fixture(autouse=True)
+def _hang_up(testbed):
+    yield
+    testbed.hang_up()
+
+
+class Pod:
+    """A server in a pod that answers each connection with its name, until it is stopped."""
+
+    def __init__(self, testbed, name):
+        self._name = name.encode()
+        self._server = listen(testbed.pod(name), 8080)
+        self._server.settimeout(None)
+        self._thread = threading.Thread(target=self._answer)
+        self._thread.start()
+
+    def stop(self):
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._server.close()
+
+    def _answer(self):
+        while True:
+            try:
+                accepted, _ = self._server.accept()
+            except OSError:
+                return
+            with accepted:
+                assert accepted.recv(100) == b"who?"
+                accepted.sendall(self._name)
+
+
+def put(testbed, *pods, service=WEB):
+    served = with_endpoints(service, [testbed.ip(pod) for pod in pods])
+    other = DNS if service is WEB else WEB
+    testbed.edit(served, other)
+    testbed.agent.wait_until_settled(served, other)
+
+
+def ask_later(testbed, count=1):
+    """Return connections on which a client has asked; the answers are read later."""
+    names = list(testbed.clients)
+    asked = []
+    for number in range(count):
+        sock = testbed[names[number % len(names)]].dial(WEB.address)
+        sock.sendall(b"who?")
+        asked.append(sock)
+    return asked
+
+
+def waits(testbed, service="web"):
+    """Return the figures of those that wait for a Service."""
+    (port,) = [port for port in testbed.agent.status()["ports"] if port["service"] == service]
+    return port["waits"]
+
+
+def wait_until_waiting(testbed, count, service="web"):
+    wait_for(f"{count} to wait", lambda: waits(testbed, service)["waiting"] == count)
+
+
+def test_clients_everywhere_wait_for_the_first_endpoint(testbed):
+    put(testbed)
+    asked = ask_later(testbed, len(testbed.clients))
+    wait_until_waiting(testbed, len(asked))
+    pod = Pod(testbed, "one")
+    put(testbed, "one")
+    assert [read_all(sock) for sock in asked] == [b"one"] * len(asked)
+    pod.stop()
+
+
+def test_the_first_datagram_waits_for_the_first_endpoint(testbed):
+    put(testbed, service=DNS)
+    asking = testbed["pod"].udp(DNS.address)
+    asking.send(b"who?")
+    wait_until_waiting(testbed, 1, "dns")
+    put(testbed, "two", service=DNS)
+    assert asking.recv(100) == b"two: who?"
+
+
+def test_an_update_that_replaces_all_pods_at_once_costs_none_of_1000_connections(testbed):
+    before = waits(testbed)
+    one, two = Pod(testbed, "one"), Pod(testbed, "two")
+    put(testbed, "one", "two")
+    assert {read_all(sock) for sock in ask_later(testbed, PART)} == {b"one", b"two"}
+    one.stop()
+    two.stop()
+    # Nothing has told the proxy yet.
+    asked = ask_later(testbed, PART)
+    wait_until_waiting(testbed, PART)
+    put(testbed)
+    asked += ask_later(testbed, PART)
+    # Listed, but it doesn't listen yet.
+    put(testbed, "three")
+    asked += ask_later(testbed, PART)
+    wait_until_waiting(testbed, 3 * PART)
+    three = Pod(testbed, "three")
+    assert [read_all(sock) for sock in asked] == [b"three"] * 3 * PART
+    after = waits(testbed)
+    assert {name: after[name] - before[name] for name in ("total", "timeouts", "overflows")} == {
+        "total": 3 * PART,
+        "timeouts": 0,
+        "overflows": 0,
+    }
+    three.stop()
+
+
+def test_hold_can_be_switched_on_and_off_on_a_live_service(testbed):
+    put(testbed)
+    without = Service("web", WEB.ip)
+    for _ in range(2):
+        (sock,) = ask_later(testbed)
+        wait_until_waiting(testbed, 1)
+        testbed.edit(without, DNS)
+        with pytest.raises(ConnectionResetError):
+            sock.recv(1)
+        wait_for("a refusal", lambda: testbed["pod"].tcp_refusal(WEB.address) == "refused")
+        testbed.edit(WEB, DNS)
+        wait_for("hold", lambda: testbed["pod"].tcp_refusal(WEB.address) == "accepted")
+        wait_until_waiting(testbed, 0)
