@@ -8,9 +8,12 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 
-from .specs import ON_REMOVAL, PRIORITY, At, Spec
+from .specs import HOLD, MAX_CONNECTIONS, ON_REMOVAL, PRIORITY, At, Spec
 from .world import World
 
+HELD = Spec("held", ["10.96.8.2", "fd00:10:96::82"], annotations={HOLD: "1m"})
+LIMITED = Spec("limited", ["10.96.8.3", "fd00:10:96::83"], annotations={MAX_CONNECTIONS: "1"})
+REQUEST = b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
 ENDED = Spec("ended", ["10.96.8.1", "fd00:10:96::81"])
 V4_AND_V6 = pytest.mark.parametrize("v6", [False, True], ids=["IPv4", "IPv6"])
 
@@ -56,6 +59,48 @@ class TestConnections:
         with pytest.raises(ConnectionResetError):
             read_to_end(sock)
         world.delete(pair)
+
+    @V4_AND_V6
+    def test_a_connection_waits_for_the_first_endpoint_if_the_service_asks_for_it(
+        self, world: World, v6: bool
+    ) -> None:
+        """Not of Kubernetes; OpenShift's unidler."""
+        world.put(HELD)
+        asked = [client.dial((HELD.ips[v6], 80)) for client in world.testbed.clients.values()]
+        for sock in asked:
+            sock.sendall(REQUEST)
+        wait_until_waiting(world, HELD, len(asked))
+        world.put(HELD.at(*world.pods("one", v6=v6)))
+        assert [read_to_end(sock).split()[-1] for sock in asked] == [b"one"] * len(asked)
+        world.delete(HELD)
+
+    @V4_AND_V6
+    def test_connections_beyond_the_limit_of_endpoints_wait_until_others_end(
+        self, world: World, v6: bool
+    ) -> None:
+        """Not of Kubernetes; HAProxy's maxconn."""
+        world.put(LIMITED.at(*world.pods("one", v6=v6)))
+        address = (LIMITED.ips[v6], 80)
+        # One in each worker, wherever the kernel puts them.
+        dialled = [world.testbed["pod"].dial(address) for _ in range(12)]
+        wait_for("some to wait", lambda: waiting(world, LIMITED) >= 10)
+        for sock in dialled:
+            sock.sendall(REQUEST)
+        for sock in dialled:
+            assert read_to_end(sock).split()[-1] == b"one"
+            sock.close()
+        assert waiting(world, LIMITED) == 0
+        world.delete(LIMITED)
+
+
+def waiting(world: World, spec: Spec) -> int:
+    """Return how many clients of a Service wait."""
+    return sum(port["waits"]["waiting"] for port in world.shown(spec.name))
+
+
+def wait_until_waiting(world: World, spec: Spec, count: int) -> None:
+    """Return when so many clients of a Service wait."""
+    wait_for(f"{count} to wait", lambda: waiting(world, spec) == count)
 
 
 def read_to_end(sock: socket.socket) -> bytes:

@@ -18,6 +18,7 @@ BALANCE = "userspace-proxy.io/balance"
 SLOW_START = "userspace-proxy.io/slow-start"
 WEIGHT, PRIORITY = "userspace-proxy.io/weight", "userspace-proxy.io/priority"
 PROXY_PROTOCOL = "userspace-proxy.io/proxy-protocol"
+HOLD, MAX_CONNECTIONS = "userspace-proxy.io/hold", "userspace-proxy.io/max-connections"
 ON_REMOVAL = "userspace-proxy.io/on-endpoint-removal"
 
 
