@@ -8,13 +8,15 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 
-from .specs import HOLD, MAX_CONNECTIONS, ON_REMOVAL, PRIORITY, At, Spec
+from .specs import HOLD, MAX_CONNECTIONS, ON_REMOVAL, PRIORITY, At, Port, Spec
+from .udp import say
 from .world import World
 
 HELD = Spec("held", ["10.96.8.2", "fd00:10:96::82"], annotations={HOLD: "1m"})
 LIMITED = Spec("limited", ["10.96.8.3", "fd00:10:96::83"], annotations={MAX_CONNECTIONS: "1"})
 REQUEST = b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
 ENDED = Spec("ended", ["10.96.8.1", "fd00:10:96::81"])
+FLOWING = Spec("leaving-flows", ["10.96.8.4"], [Port(80, "UDP")])
 V4_AND_V6 = pytest.mark.parametrize("v6", [False, True], ids=["IPv4", "IPv6"])
 
 
@@ -59,6 +61,20 @@ class TestConnections:
         with pytest.raises(ConnectionResetError):
             read_to_end(sock)
         world.delete(pair)
+
+    def test_flows_to_a_terminating_pod_go_on_while_it_serves(self, world: World) -> None:
+        """Source: KEP-5989, kubernetes#134143: SIP over UDP needs the answers of one server."""
+        flowing = FLOWING.but(annotations={ON_REMOVAL: "60s"})
+        one, two = world.pods("one", "two")
+        world.put(flowing.at(one))
+        sock = world.udp("pod", FLOWING.address)
+        assert say(sock) == "one"
+        world.put(flowing.at(two, At(one, ready=False, serving=True, terminating=True)))
+        assert say(sock) == "one"
+        assert world.who("pod", FLOWING.address, "UDP") == "two"
+        world.put(flowing.at(two))
+        assert say(sock) == "two"
+        world.delete(flowing)
 
     @V4_AND_V6
     def test_a_connection_waits_for_the_first_endpoint_if_the_service_asks_for_it(

@@ -329,6 +329,8 @@ class ServedPorts:
 
 
 def _serving(plan: PortPlan, detours: Mapping[SocketAddress, SocketAddress]) -> Serving:
+    # Only flows need it, which otherwise end at once.
+    has_leaving = plan.protocol is Protocol.UDP and plan.handling.removal_s is not None
     return Serving(
         endpoints=plan.usable,
         affinity_timeout_s=plan.affinity_timeout_s,
@@ -338,5 +340,6 @@ def _serving(plan: PortPlan, detours: Mapping[SocketAddress, SocketAddress]) -> 
         handling=plan.handling,
         weights=plan.weights,
         standbys=plan.standbys,
+        leaving=tuple(v.address for v in plan.endpoints if v.is_leaving) if has_leaving else (),
         detours=tuple(detours.items()),
     )

@@ -88,10 +88,9 @@ class EndpointGroup(CounterTable):
             self._weights.keep(current)
             self._weights.begin(serving.newcomers(frozenset(old.all_endpoints)), now)
         removed = frozenset(old.all_endpoints) - current
-        left = removed | _gone_from_one(old, serving)
-        if left:
-            for callback in self.on_removed:
-                callback(left)
+        left = removed | old.gone_in(serving)
+        gone = left.union(e for e in old.leaving if not self.serves_everyone(e))
+        self._end_flows(gone.difference(serving.leaving))
         if removed:
             for endpoint in removed:
                 self._returned_at.pop(endpoint, None)
@@ -99,6 +98,16 @@ class EndpointGroup(CounterTable):
         if self.waiting_room is not None:
             self.waiting_room.update(serving.handling.waits, is_uniform=self._is_uniform)
         return left
+
+    def end_flows_to(self, endpoint: SocketAddress) -> None:
+        """End the flows to an endpoint that has left."""
+        if not self.serves_everyone(endpoint):
+            self._end_flows(frozenset({endpoint}))
+
+    def _end_flows(self, endpoints: frozenset[SocketAddress]) -> None:
+        if endpoints:
+            for callback in self.on_removed:
+                callback(endpoints)
 
     def waiting(self, now: float) -> Waiting:
         """Return the clients that wait for an endpoint now."""
@@ -387,13 +396,3 @@ class EndpointGroup(CounterTable):
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
         """Return the ejected endpoints, each with the seconds until its probe is due."""
         return self.balancer.ejected(now)
-
-
-def _gone_from_one(old: Serving, new: Serving) -> frozenset[SocketAddress]:
-    """Return the endpoints that at least one side may not use any more: a flow has no side."""
-    olds, news = old.first_endpoints, new.first_endpoints
-    gone = [o - n for o, n in zip(olds, news, strict=True)]
-    if old.inside != new.inside:
-        # Clients may have changed sides.
-        gone.append(frozenset(old.all_endpoints) - (news[0] & news[1]))
-    return frozenset().union(*gone)

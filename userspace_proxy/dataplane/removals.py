@@ -1,4 +1,4 @@
-"""Ends TCP connections to endpoints that have left, where the Service asks for it.
+"""Ends connections to endpoints that have left, where the Service asks for it.
 
     an update leaves an endpoint out ──▶ removal_s later ──▶ RST to both sides
                                      └── it is back before ──▶ nothing happens
@@ -6,7 +6,9 @@
 Rule 1: an endpoint has left if new connections may not use it: it was removed, isn't ready any
 more, or one of a better priority serves instead.
 Rule 2: only connections that were dialled before end: what is dialled later was meant to be.
-Rule 3: connections are looked at in slices, so that thousands of them don't block the loop; where
+Rule 3: UDP flows end at once, except those to an endpoint that terminates and still serves: these
+end with the connections, or before, when it doesn't serve any more.
+Rule 4: connections are looked at in slices, so that thousands of them don't block the loop; where
 no Service asks for it, never.
 """
 
@@ -91,6 +93,7 @@ class Removals:
         self._ending = {pair: left for pair, left in self._left.items() if left.due <= now}
         for pair in self._ending:
             del self._left[pair]
+            pair[0].end_flows_to(pair[1])
         self._rest = iter(list(self._connections) if self._ending else ())
         self._continue()
 

@@ -28,6 +28,9 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
     standbys: tuple[tuple[SocketAddress, int], ...] = ()
     """Endpoints with a priority other than 0: they are dialled while none of a priority before
     can be."""
+    leaving: tuple[SocketAddress, ...] = ()
+    """Endpoints that terminate and still serve: flows to them go on for the time after which
+    connections end."""
     detours: tuple[tuple[SocketAddress, SocketAddress], ...] = ()
     """Endpoints that are dialled at another address, which passes connections on: for faults."""
 
@@ -64,3 +67,12 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
     def all_endpoints(self) -> tuple[SocketAddress, ...]:
         """Every endpoint of any client."""
         return tuple(dict.fromkeys((*self.endpoints, *(self.outside or ()))))
+
+    def gone_in(self, new: Serving) -> frozenset[SocketAddress]:
+        """Return the endpoints that at least one side may not use any more: a flow has no side."""
+        olds, news = self.first_endpoints, new.first_endpoints
+        gone = [o - n for o, n in zip(olds, news, strict=True)]
+        if self.inside != new.inside:
+            # Clients may have changed sides.
+            gone.append(frozenset(self.all_endpoints) - (news[0] & news[1]))
+        return frozenset().union(*gone)

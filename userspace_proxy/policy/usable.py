@@ -32,6 +32,7 @@ from .preferences import read_preferences
 
 _LOOPBACK = "a loopback address is the node itself"
 _ELSEWHERE = "not on this node"
+_TERMINATING = "terminating"
 DRAINED = "drained (weight 0)"
 """The reason of a verdict."""
 _by_number = operator.itemgetter(0, 1)
@@ -68,6 +69,11 @@ class EndpointVerdict:
     priority: int = 0
     is_standby: bool = False
     """It is usable, and so is one of a priority before its own."""
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it terminates and still serves, but takes no new clients."""
+        return not self.is_usable and self.reason == _TERMINATING
 
     @property
     def preference(self) -> str:
@@ -296,7 +302,7 @@ def _verdict(
         code = CauseCode.NOT_READY if is_drained else CauseCode.ENDPOINT_NOT_ALLOWED
     elif endpoint.ready or (endpoint.terminating and endpoint.serving):
         why = why_not(endpoint) if why_not else ""
-        reason = why or ("ready" if endpoint.ready else "terminating")
+        reason = why or ("ready" if endpoint.ready else _TERMINATING)
         if why:
             code = CauseCode.NOT_LOCAL if why == _ELSEWHERE else CauseCode.NOT_FOR_THIS_NODE
     elif endpoint.terminating:

@@ -8,6 +8,7 @@ from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.model import Handling
 
+from .peers import exchange
 from .rig import connection_lines
 from .waiting import until
 
@@ -161,6 +162,50 @@ async def test_a_dial_that_was_under_way_ends_when_it_was_answered(rig, timers):
     timers.advance(0)
     await until(lambda: len(rig.connections.removals._left) == 1, "it is looked at again")
     assert not connection.is_closed
+
+
+@pytest.fixture
+async def flow(rig):
+    """A flow to the first of two endpoints, which leaves but still serves."""
+    first, second = rig.udp_peer(), rig.udp_peer()
+    dns = rig.udp_service(first.address, second.address, handling=AFTER_30_S)
+    client = rig.udp_client(dns)
+    await exchange(client, first)
+    rig.update(dns, second.address, handling=AFTER_30_S, leaving=(first.address,))
+    return dns, client, first, second
+
+
+async def test_a_flow_to_an_endpoint_that_still_serves_ends_after_the_time(flow, timers, rig):
+    _, client, first, second = flow
+    timers.advance(29)
+    await exchange(client, first)
+    timers.advance(1)
+    assert len(rig.flows) == 0
+    await exchange(client, second)
+
+
+async def test_a_flow_ends_when_its_endpoint_serves_no_more(flow, rig):
+    dns, client, _, second = flow
+    rig.update(dns, second.address, handling=AFTER_30_S)
+    assert len(rig.flows) == 0
+    await exchange(client, second)
+
+
+async def test_a_flow_to_an_endpoint_that_returns_goes_on(flow, timers, rig):
+    dns, client, first, second = flow
+    rig.update(dns, first.address, second.address, handling=AFTER_30_S)
+    for _ in range(2):
+        timers.advance(20)
+        await exchange(client, first)
+
+
+async def test_a_flow_to_an_endpoint_that_serves_no_more_ends_at_once(rig):
+    first, second = rig.udp_peer(), rig.udp_peer()
+    dns = rig.udp_service(first.address, second.address, handling=AFTER_30_S)
+    client = rig.udp_client(dns)
+    await exchange(client, first)
+    rig.update(dns, second.address, handling=AFTER_30_S)
+    await exchange(client, second)
 
 
 async def test_thousands_are_looked_at_in_slices(served, rig, monkeypatch, timers):

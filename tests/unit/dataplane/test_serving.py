@@ -1,4 +1,5 @@
 import pytest
+from msgspec.structs import replace
 
 from userspace_proxy.dataplane import Serving
 from userspace_proxy.model import Handling, Hold, SocketAddress
@@ -71,3 +72,18 @@ def test_first_endpoints_are_those_of_the_first_priority(serving, expected):
 )
 def test_newcomers_are_new_beside_others_of_their_priority(serving, before, expected):
     assert serving.newcomers(before) == expected
+
+
+def test_what_one_side_may_not_use_any_more_is_gone():
+    both = Serving((POD_A, POD_B))
+    assert both.gone_in(Serving((POD_B,))) == {POD_A}
+    assert both.gone_in(Serving((POD_A, POD_B), outside=(POD_B,), inside=("10.0.0.0/8",))) == {
+        POD_A
+    }
+    assert both.gone_in(Serving((POD_A, POD_B), standbys=((POD_B, 1),))) == {POD_B}
+    assert both.gone_in(both) == frozenset()
+
+
+def test_clients_that_change_sides_leave_what_one_side_may_not_use():
+    split = Serving((POD_A, POD_B), outside=(POD_B,), inside=("10.0.0.0/8",))
+    assert split.gone_in(replace(split, inside=("10.1.0.0/16",))) == {POD_A}

@@ -341,3 +341,15 @@ def test_a_pod_of_both_families_counts_once():
     v6 = slice_of(on(HERE, "2001:db8::1"), key="cart-6", family=IPFamily.IPV6)
     slices = [slice_of(on(HERE, A)), slice_of(on(HERE, A), on(HERE, B), key="cart-2"), v6]
     assert count_local_ready(slices, NodeFacts(node_name=HERE)) == 2
+
+
+@pytest.mark.parametrize(
+    ("conditions", "leaving"),
+    [
+        pytest.param([READY, TERMINATING, GONE], [False, True, False], id="beside-a-ready-one"),
+        pytest.param([TERMINATING, GONE], [False, False], id="it-is-usable"),
+    ],
+)
+def test_one_that_terminates_and_serves_is_leaving_while_others_are_ready(conditions, leaving):
+    endpoints = [Endpoint(ip, **c) for ip, c in zip((A, B, C), conditions, strict=False)]
+    assert [v.is_leaving for v in judge(slice_of(*endpoints)).verdicts] == leaving
