@@ -20,22 +20,25 @@ from .facts import NodeFacts
 
 
 def why_not_meant(
-    ready: Collection[Endpoint], facts: NodeFacts
+    ready: Collection[Endpoint], facts: NodeFacts, *, by_priority: bool = False
 ) -> Callable[[Endpoint], str] | None:
     """Return a function that explains why a ready endpoint isn't meant for this node.
+
+    Args:
+        by_priority: They may have several priorities.
 
     Returns:
         None where hints don't decide. The function returns empty for an endpoint that is meant.
     """
-    if not any(e.priority for e in ready):
+    if not by_priority:
         return _why_not_meant(ready, facts)
-    by_priority = {
+    of_each = {
         priority: _why_not_meant([e for e in ready if e.priority == priority], facts)
         for priority in {e.priority for e in ready}
     }
 
     def why(endpoint: Endpoint) -> str:
-        of_priority = by_priority.get(endpoint.priority)
+        of_priority = of_each.get(endpoint.priority)
         return of_priority(endpoint) if of_priority else ""
 
     return why

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from ..model import DEFAULT_WEIGHT, Endpoint, SocketAddress
 
 Numbers = tuple[tuple[SocketAddress, int], ...]
+NO_PREFERENCES: tuple[Numbers, Numbers] = ((), ())
+"""Weights and priorities where they don't matter."""
+
+
+def have_preferences(endpoints: Iterable[Endpoint]) -> bool:
+    """Return whether any endpoint has a weight or a priority other than the default."""
+    return any(e.weight != DEFAULT_WEIGHT or e.priority for e in endpoints)
 
 
 def read_preferences(
@@ -20,9 +27,6 @@ def read_preferences(
     Returns:
         Both in the order of ``usable``; empty if all endpoints have the same.
     """
-    # Cost: nearly all Services have neither.
-    if all(e.weight == DEFAULT_WEIGHT and not e.priority for e in endpoints.values()):
-        return (), ()
     weights = {address: endpoints[address].weight for address in usable}
     priorities = {address: endpoints[address].priority for address in usable}
     is_weighted = len(set(weights.values())) > 1

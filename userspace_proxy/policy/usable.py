@@ -28,7 +28,7 @@ from ..model import (
 )
 from .facts import NodeFacts
 from .hints import why_not_meant
-from .preferences import read_preferences
+from .preferences import NO_PREFERENCES, Numbers, have_preferences, read_preferences
 
 _LOOPBACK = "a loopback address is the node itself"
 _ELSEWHERE = "not on this node"
@@ -99,9 +99,9 @@ class Usable:
     is_dropping: bool = False
     """Only the scope leaves some clients without a usable endpoint: other nodes have some,
     so packets are dropped, not refused."""
-    weights: tuple[tuple[SocketAddress, int], ...] = ()
+    weights: Numbers = ()
     """Of usable endpoints, in order; empty if all have the same."""
-    standbys: tuple[tuple[SocketAddress, int], ...] = ()
+    standbys: Numbers = ()
     """Usable endpoints with a priority other than 0, in order, with their priorities."""
 
 
@@ -138,9 +138,12 @@ def usable_endpoints(
         for packed, a, _ in judged
         if (why := _why_refused(a, packed, facts, frontends, node_ports))
     }
-    refused |= {a: DRAINED for _, a, e in judged if not e.weight and a not in refused}
+    # Cost: nearly all Services have none, so that one look is enough.
+    preferred = have_preferences(merged.values())
+    if preferred:
+        refused |= {a: DRAINED for _, a, e in judged if not e.weight and a not in refused}
     sound = [item for item in judged if item[1] not in refused] if refused else judged
-    why_not = why_not_meant([e for _, _, e in sound if e.ready], facts)
+    why_not = why_not_meant([e for _, _, e in sound if e.ready], facts, by_priority=preferred)
     in_cluster = _choose(sound, why_not)
     chosen, outside = in_cluster, None
     if scope is not Scope.CLUSTER:
@@ -150,7 +153,10 @@ def usable_endpoints(
         outside = None if scope is Scope.LOCAL else local
     shown = chosen if outside is None else outside
     verdicts = _verdicts(judged, shown, refused, why_not)
-    weights, standbys = read_preferences(merged, chosen if outside is None else (*chosen, *outside))
+    weights, standbys = NO_PREFERENCES
+    if preferred:
+        verdicts = _with_standbys(verdicts)
+        weights, standbys = read_preferences(merged, (*chosen, *(outside or ())))
     return Usable(
         verdicts,
         chosen,
@@ -178,17 +184,20 @@ def _verdicts(
     # Cost: usually all are usable, and then looking each one up would be a tenth of a plan.
     are_all = len(usable) == len(judged)
     is_usable = frozenset(() if are_all else usable).__contains__
-    verdicts = [
-        _verdict(a, e, why_not, refused.get(a), is_usable=are_all or is_usable(a))
-        for _, a, e in judged
-    ]
-    if any(v.priority for v in verdicts):
-        first = min((v.priority for v in verdicts if v.is_usable), default=0)
-        verdicts = [
-            replace(v, is_standby=True) if v.is_usable and v.priority > first else v
-            for v in verdicts
+    return tuple(
+        [
+            _verdict(a, e, why_not, refused.get(a), is_usable=are_all or is_usable(a))
+            for _, a, e in judged
         ]
-    return tuple(verdicts)
+    )
+
+
+def _with_standbys(verdicts: Collection[EndpointVerdict]) -> tuple[EndpointVerdict, ...]:
+    """Return the verdicts, with those marked that aren't of the first priority."""
+    first = min((v.priority for v in verdicts if v.is_usable), default=0)
+    return tuple(
+        [replace(v, is_standby=True) if v.is_usable and v.priority > first else v for v in verdicts]
+    )
 
 
 def _why_not_local(endpoint: Endpoint, facts: NodeFacts) -> str:
