@@ -124,3 +124,20 @@ def test_a_server_that_ends_first_leaves_no_backend(cluster):
         cluster.stop()
     assert refuses(address)
     services.close()
+
+
+def test_pods_of_an_ipv6_service_have_addresses_of_its_family(cluster, services):
+    cluster.put_service(clusterIP="fd00:96::10", ipFamilies=["IPv6"])
+    web = services["shop/web"]
+    web.pods = {"web-1": None, "web-2": None}
+    assert answers(web) == {"web-1", "web-2"}
+    assert {backend.address.ip for backend in web.backends} == {web.address.ip} == {"::1"}
+
+
+def test_a_service_of_both_families_is_reached_by_the_family_of_its_pods(cluster, services):
+    both = {"clusterIPs": ["10.96.0.10", "fd00:96::10"], "ipFamilies": ["IPv4", "IPv6"]}
+    cluster.put_service(**both)
+    web = services["shop/web"]
+    web.pods = {"web-1": None}
+    assert get(web) == "web-1"
+    assert web.address.ip == "127.0.0.1"
