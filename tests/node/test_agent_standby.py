@@ -67,12 +67,13 @@ class Pair:
         wait_for("the other server to take over", is_so, hint=self.testbed.agent.log)
 
 
-@pytest.fixture(params=["iptables", "nftables", "local"])
-def pair(request, tmp_path):
-    with Testbed(tmp_path, request.param, "--workers=2", clients=["pod"]) as testbed:
+@pytest.fixture
+def pair(steering, tmp_path):
+    with Testbed(tmp_path, steering, "--workers=2", clients=["pod"]) as testbed:
         yield Pair(testbed)
 
 
+@pytest.mark.parametrize("steering", ["iptables", "nftables", "local"])
 def test_no_request_fails_when_the_active_server_dies_and_traffic_returns_to_it(pair, tmp_path):
     load = Load(pair.testbed["pod"].host, tmp_path / "load.log", DB.address, RATE)
     pair.wait_until_served_by(0)
@@ -91,4 +92,20 @@ def test_no_request_fails_when_the_active_server_dies_and_traffic_returns_to_it(
     assert outcome.made > 50
     # A server that is killed may take along the request that it was answering.
     for part in (outcome.until(before - 1), outcome.since(dead)):
+        assert not part.failed, f"{part.failed}\n{pair.testbed.agent.log()}"
+
+
+@pytest.mark.parametrize("steering", ["nftables"])
+def test_no_request_fails_when_the_active_server_is_silent(pair, tmp_path):
+    load = Load(pair.testbed["pod"].host, tmp_path / "load.log", DB.address, RATE)
+    pair.wait_until_served_by(0)
+    before = time.time()
+    pair.testbed.pod("active").drop_traffic()
+    silent = time.time()
+    pair.wait_until_served_by(1)
+    pair.testbed.pod("active").pass_traffic()
+    pair.wait_until_served_by(0)
+    outcome = load.stop()
+    # What the server was answering when it fell silent is lost, at the latest after a timeout.
+    for part in (outcome.until(before - 1), outcome.since(silent)):
         assert not part.failed, f"{part.failed}\n{pair.testbed.agent.log()}"

@@ -21,7 +21,7 @@ EMPTY = Spec(
 LEAVING = Spec("leaving", ["10.96.3.3"])
 EARLY = Spec("early", ["10.96.3.4"], more={"publishNotReadyAddresses": True})
 SLICED = Spec("sliced", ["10.96.3.5"])
-PREFERRED = Spec("preferred", ["10.96.3.7"], BOTH)
+PREFERRED = Spec("preferred", ["10.96.3.7", "fd00:10:96::37"], BOTH)
 HAIRPIN = Spec("hairpin", ["10.96.3.6"], BOTH)
 REFUSAL_S = 3.0
 
@@ -102,13 +102,14 @@ class TestEndpoints:
         world.put(SLICED.but(slices=[[At(one.ip, ready=False)], [one]]))
         assert world.all_of("pod", SLICED.address) == {"one"}
 
+    @pytest.mark.parametrize("v6", [False, True], ids=["IPv4", "IPv6"])
     @pytest.mark.parametrize("protocol", ["TCP", "UDP"])
     def test_annotations_of_slices_are_weights_and_priorities(
-        self, world: World, protocol: str
+        self, world: World, protocol: str, v6: bool
     ) -> None:
         """Not of Kubernetes; Cilium has weights, too."""
-        address = PREFERRED.address
-        one, two, three = ([At(ip)] for ip in world.pods())
+        address = (PREFERRED.ips[v6], 80)
+        one, two, three = ([At(ip)] for ip in world.pods(v6=v6))
         weighted = PREFERRED.but(slices=[one, two], preferences=[{WEIGHT: "500"}, {WEIGHT: "1"}])
         world.put(weighted)
         # Each worker has turns of its own; the middle one of some 500 is the other's.

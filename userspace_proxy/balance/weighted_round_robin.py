@@ -4,9 +4,9 @@
     turns of b, weight 1:            0.5                …     one turn every 1/1
 
 The next turn in this order is next. The first one of an endpoint is half a stride away: so
-after any number of picks each share is as near to the weights as whole numbers allow.
+after any number of picks the counts are those of Webster's method of apportionment.
 
-Source: Webster's method of apportionment; stride scheduling (C. Waldspurger, 1995). A heap finds
+Source: stride scheduling (C. Waldspurger, 1995). A heap finds
 the next turn in O(log n); nginx's way of counting takes O(n).
 """
 
