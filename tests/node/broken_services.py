@@ -244,9 +244,13 @@ def cluster_ip(case: Case) -> str:
     return f"10.96.2.{CASES.index(case) + 1}"
 
 
-def service_of(case: Case) -> Object:
-    """Return the Service."""
-    ip = cluster_ip(case)
+def service_of(case: Case, *, ip: str = "") -> Object:
+    """Return the Service.
+
+    Args:
+        ip: Its ClusterIP; empty: that of the case, which is one of ``CASES``.
+    """
+    ip = ip or cluster_ip(case)
     selector = {} if case.slice_owner or not case.pod else {"selector": {"app": case.name}}
     made: Object = {
         "apiVersion": "v1",

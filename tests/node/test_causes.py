@@ -15,6 +15,8 @@ from tests.node.broken_services import (
     RESETTING,
     SERVING,
     SILENT,
+    Case,
+    Pod,
     Shown,
     ask,
     firewall,
@@ -35,7 +37,8 @@ AWAY = Expected("labels", CauseCode.SOURCE_AWAY, "not YAML", Shown.NODE)
 def testbed(tmp_path_factory):
     """A node that serves nothing yet, and the pod "pod" with its ports."""
     folder = tmp_path_factory.mktemp("agent")
-    with Testbed(folder, "nftables", clients=("pod", "laptop")) as testbed:
+    flags = ("--allow-faults",)
+    with Testbed(folder, "nftables", *flags, clients=("pod", "laptop")) as testbed:
         testbed.pod("pod").serve(tcp=SERVING, reset=RESETTING, close=CLOSING, silent=SILENT)
         testbed.serve()
         yield testbed
@@ -66,3 +69,18 @@ def test_manifests_that_can_not_be_read_are_named_everywhere(testbed):
     write(testbed, BY_NAME["labels"])
     testbed.agent.manifests.write_text("spec: {", name="broken.yaml")
     check(testbed.agent, AWAY)
+
+
+def test_a_fault_on_purpose_is_named_everywhere_and_is_no_failure(testbed):
+    case = Case("faulty", CauseCode.FAULT_ON_PURPOSE, "", pod=Pod())
+    service = service_of(case, ip="10.96.2.200")
+    service["metadata"]["annotations"] = {"userspace-proxy.io/fault": "refuse"}
+    objects = [service, *slices_of(case, testbed.ip("pod"))]
+    testbed.agent.manifests.write_objects(objects, name="faulty.yaml")
+    wait_for("the Service", lambda: testbed.agent.frontends("faulty"))
+    with testbed["pod"].tcp() as client:
+        client.connect(("10.96.2.200", 80))
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    sentence = f"{testbed.ip('pod')}:80 has a fault on purpose: refuse"
+    check(testbed.agent, Expected("faulty", CauseCode.FAULT_ON_PURPOSE, sentence, Shown.PORT))

@@ -163,6 +163,7 @@ class Agent:
         served_ports = self._served_ports = ServedPorts(
             plane, steering.bind, pool, transparent=steering.needs_transparent, second_port=second
         )
+        stack.callback(served_ports.faults.close)
         sync = self._sync = SyncLoop(
             self._planner,
             served_ports,
@@ -244,7 +245,7 @@ class Agent:
         options = self._options
         if self._steering is not None and self._steering.name == "none":
             # Only programs of this machine reach the proxy, and its loopback addresses anyway.
-            options = replace(options, allow_loopback_endpoints=True)
+            options = replace(options, allow_loopback_endpoints=True, allow_faults=True)
         facts = make_facts(options, snapshot, self._addresses())
         before, self._no_node_ports = self._no_node_ports, why_no_node_ports(facts)
         if (cause := self._no_node_ports) not in ("", before):

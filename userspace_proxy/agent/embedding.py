@@ -67,7 +67,6 @@ class EmbeddedProxy(Agent):
         self._memory = memory if source is None else None
         self._services: dict[ServiceKey, tuple[Service, tuple[EndpointSlice, ...]]] = {}
         """Each Service that was put here, with its slices."""
-        self._faults: EndpointFaults | None = None
         self._seed = secrets.token_hex(8)
         """Makes its Services' addresses differ from those of other proxies."""
         super().__init__(steering, source or memory, options or Options())
@@ -232,12 +231,12 @@ class EmbeddedProxy(Agent):
             service: The Service; it may have been removed.
             endpoint: None: all its endpoints.
         """
-        if self._faults is not None:
-            self._faults.remove(service, None if endpoint is None else read_endpoint(endpoint))
+        if self.faults_of(service):
+            self.faults.remove(service, None if endpoint is None else read_endpoint(endpoint))
 
     def faults_of(self, service: ServiceKey) -> Mapping[SocketAddress, Sequence[str]]:
         """Return the faults in force in words, by endpoint."""
-        return {} if self._faults is None else self._faults.of(service)
+        return {} if self._served_ports is None else self._served_ports.faults.of(service)
 
     def _endpoints_of(
         self, service: ServiceKey, endpoint: EndpointAddress | None
@@ -265,14 +264,8 @@ class EmbeddedProxy(Agent):
     def faults(self) -> EndpointFaults:
         """The faults of its Services."""
         self._running()
-        if self._faults is None:
-            assert self._served_ports is not None, "it is running"
-            # Few programs use it.
-            from .faults import EndpointFaults
-
-            self._faults = EndpointFaults(self._served_ports.detour)
-            self._stack.callback(self._faults.close)
-        return self._faults
+        assert self._served_ports is not None, "it is running"
+        return self._served_ports.faults.made
 
     def at_end(self, callback: Callable[[], Awaitable[object]]) -> None:
         """Have a callback awaited when the proxy stops."""

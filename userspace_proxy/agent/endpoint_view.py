@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..dataplane import EndpointCounters
 from ..model import Cause, SocketAddress
@@ -14,6 +14,9 @@ from .wall_clock import WallClock
 # Of connections in a row that an endpoint ends without a byte: a few are no news.
 _MANY_ENDS = 3
 
+Faults = Mapping[SocketAddress, Sequence[str]]
+"""Faults on purpose in words, by endpoint."""
+
 
 def view_endpoint(
     verdict: EndpointVerdict,
@@ -21,6 +24,7 @@ def view_endpoint(
     clock: WallClock,
     ejected: Mapping[SocketAddress, float],
     starting: Mapping[SocketAddress, float],
+    faults: Faults,
 ) -> EndpointView:
     """Return the view of an endpoint.
 
@@ -29,11 +33,14 @@ def view_endpoint(
         starting: What endpoints that start slowly have of their shares.
     """
     address = verdict.address
+    # It must not look like a failure.
+    words = faults.get(address)
+    on_purpose = causes.fault_on_purpose(address, words) if words else None
     return EndpointView(
         verdict,
         traffic_of(counters),
         ejected.get(address),
-        cause=_cause(verdict, counters, clock),
+        cause=on_purpose or _cause(verdict, counters, clock),
         answered_at=clock.unix(counters.dials.succeeded_at),
         failures_by_cause=counters.failures_by_cause(),
         starting=starting.get(address) if verdict.is_usable else None,

@@ -26,6 +26,7 @@ def make_facts(options: Options, snapshot: Snapshot, addresses: Sequence[str]) -
         node_name=options.node_name,
         proxy_name=options.proxy_name,
         allow_loopback_endpoints=options.allow_loopback_endpoints,
+        allow_faults=options.allow_faults,
         zone=node.zone,
         addresses=tuple(addresses),
         primary_addresses=tuple(dict.fromkeys((*options.node_addresses, *node.addresses))),

@@ -8,21 +8,25 @@ Rule 1: an endpoint without a fault is dialled itself; its server is closed with
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
-from ..errors import ConfigError
 from ..faults.datagrams import FaultDatagrams
 from ..faults.server import FaultServer, Mode
-from ..faults.toxics import TYPES, UDP_TYPES, NamedToxic, read_toxic
 from ..model import Protocol, ServiceKey, SocketAddress
-from ..model.similar import did_you_mean
+from ..model.faults import FAIL_FIRST, LISTENER_TYPES, check_listener_fault, check_type
+from ..model.toxics import TYPES, UDP_TYPES, NamedToxic, read_toxic
 
-FAIL_FIRST = "fail_first"
 _MODES = {mode.value: mode for mode in Mode if mode is not Mode.PASS}
 
-_TCP = (*TYPES, *_MODES, FAIL_FIRST)
-_UDP = tuple(UDP_TYPES)
 
-_Detour = Callable[[ServiceKey, Mapping[SocketAddress, SocketAddress]], object]
+class At(NamedTuple):
+    """Where a fault is: TCP and UDP of one address are two endpoints."""
+
+    protocol: Protocol
+    endpoint: SocketAddress
+
+
+_Detour = Callable[[ServiceKey, Mapping[At, SocketAddress]], object]
 
 
 class EndpointFaults:
@@ -34,7 +38,7 @@ class EndpointFaults:
 
     def __init__(self, detour: _Detour) -> None:
         self._detour = detour
-        self._servers: dict[ServiceKey, dict[SocketAddress, FaultServer | FaultDatagrams]] = {}
+        self._servers: dict[ServiceKey, dict[At, FaultServer | FaultDatagrams]] = {}
 
     def add(
         self,
@@ -58,9 +62,9 @@ class EndpointFaults:
             ConfigError: There is no such fault, or an attribute is invalid.
         """
         is_udp = protocol is Protocol.UDP
-        _check_type(type_, is_udp=is_udp)
-        if not is_udp and type_ in (*_MODES, FAIL_FIRST):
-            count = _count(type_, attributes)
+        check_type(type_, protocol)
+        if not is_udp and type_ in LISTENER_TYPES:
+            count = check_listener_fault(type_, attributes)
             server = self._server(service, endpoint, is_udp=False)
             assert isinstance(server, FaultServer), "TCP"
             if type_ == FAIL_FIRST:
@@ -79,12 +83,21 @@ class EndpointFaults:
         server = self._server(service, endpoint, is_udp=is_udp)
         server.set_toxics([*(t for t in server.toxics if t.name != toxic.name), toxic])
 
-    def remove(self, service: ServiceKey, endpoint: SocketAddress | None = None) -> None:
-        """Remove all faults of an endpoint, or of a Service; idempotent."""
+    def remove(
+        self,
+        service: ServiceKey,
+        endpoint: SocketAddress | None = None,
+        protocol: Protocol | None = None,
+    ) -> None:
+        """Remove all faults of an endpoint, or of a Service; idempotent.
+
+        Args:
+            protocol: Only those of this protocol; None: of both.
+        """
         servers = self._servers.get(service, {})
-        for each in [endpoint] if endpoint is not None else list(servers):
-            if (server := servers.pop(each, None)) is not None:
-                server.close()
+        for at in list(servers):
+            if endpoint in (None, at.endpoint) and protocol in (None, at.protocol):
+                servers.pop(at).close()
         if servers:
             self._redirect(service)
         elif self._servers.pop(service, None) is not None:
@@ -111,8 +124,10 @@ class EndpointFaults:
 
     def of(self, service: ServiceKey) -> Mapping[SocketAddress, Sequence[str]]:
         """Return the faults of a Service in words, by endpoint."""
-        servers = self._servers.get(service, {})
-        return {endpoint: _words(server) for endpoint, server in servers.items()}
+        words: dict[SocketAddress, list[str]] = {}
+        for at, server in self._servers.get(service, {}).items():
+            words.setdefault(at.endpoint, []).extend(_words(server))
+        return words
 
     def close(self) -> None:
         """End all servers; the detours stay. Idempotent."""
@@ -125,38 +140,17 @@ class EndpointFaults:
         self, service: ServiceKey, endpoint: SocketAddress, *, is_udp: bool
     ) -> FaultServer | FaultDatagrams:
         servers = self._servers.setdefault(service, {})
-        server = servers.get(endpoint)
+        at = At(Protocol.UDP if is_udp else Protocol.TCP, endpoint)
+        server = servers.get(at)
         if server is None:
             server = FaultDatagrams(endpoint) if is_udp else FaultServer(endpoint)
-            servers[endpoint] = server
+            servers[at] = server
             self._redirect(service)
         return server
 
     def _redirect(self, service: ServiceKey) -> None:
         servers = self._servers[service]
-        self._detour(service, {endpoint: server.address for endpoint, server in servers.items()})
-
-
-def _check_type(type_: str, *, is_udp: bool) -> None:
-    known, others = (_UDP, _TCP) if is_udp else (_TCP, _UDP)
-    if type_ in known:
-        return
-    if type_ in others:
-        raise ConfigError(f"fault {type_} is for {'TCP' if is_udp else 'UDP'} only")
-    hint = did_you_mean(type_, known) or f"known: {', '.join(known)}"
-    raise ConfigError(f"there is no fault {type_!r}", hint=hint)
-
-
-def _count(type_: str, attributes: Mapping[str, int]) -> int:
-    """Return the only attribute of a fault that isn't a toxic."""
-    wanted = {"count"} if type_ == FAIL_FIRST else set()
-    if attributes.keys() != wanted:
-        hint = "give count=N" if wanted else "it takes none"
-        raise ConfigError(f"fault {type_}: attributes {sorted(attributes)}", hint=hint)
-    count = attributes.get("count", 0)
-    if isinstance(count, bool) or count < 0:
-        raise ConfigError(f"fault {type_}: count: {count!r} is not a number from 0")
-    return count
+        self._detour(service, {at: server.address for at, server in servers.items()})
 
 
 def _words(server: FaultServer | FaultDatagrams) -> list[str]:

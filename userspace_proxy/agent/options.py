@@ -43,6 +43,8 @@ class Options:
     """Only this node's pods are inside, if its Node object contains their networks."""
     allow_loopback_endpoints: bool = False
     """Endpoints may be on 127.0.0.0/8 and ::1; they mustn't on nodes (CVE-2021-25737)."""
+    allow_faults: bool = False
+    """Faults that annotations ask for are in force; with steering ``none`` they always are."""
     is_own_namespace: bool = False
     """The network namespace was created for this proxy, so it may change all routes."""
     tuning: Tuning = field(default_factory=Tuning)

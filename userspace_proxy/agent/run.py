@@ -171,6 +171,7 @@ def make_options(settings: Settings) -> Options:
         proxy_name=settings.service_proxy_name or None,
         node_port_networks=settings.nodeport_addresses,
         external_ip_networks=settings.allow_external_ips,
+        allow_faults=settings.allow_faults or settings.steering == "none",
         cluster_networks=settings.cluster_cidr,
         only_own_pods=settings.detect_local_mode == "NodeCIDR",
         proxy_ports=(settings.proxy_port_range.first, settings.proxy_port_range.last),

@@ -23,12 +23,14 @@ from ..model import Frontend, FrontendKind, IPFamily, Protocol, ServiceKey, Sock
 from ..plan import PortKey, PortPlan
 from ..plane import Group, Listener, Plane, PortPool
 from ..steering import REFUSE, Bind, Target
+from .annotated_faults import AnnotatedFaults
 from .listen_addresses import HELD_HINT, ListenAddresses
 from .node_ports import NodePort, NodePortHolds, node_ports
 from .shortages import Shortages, is_shortage
 
 if TYPE_CHECKING:
     from ..status.view import ServicePortView
+    from .faults import At
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -120,7 +122,9 @@ class ServedPorts:
         """Those with listeners or node ports that aren't available."""
         self._shortages = Shortages()
         self._unsteered: Mapping[Frontend, str] = {}
-        self._detours: dict[ServiceKey, Mapping[SocketAddress, SocketAddress]] = {}
+        self._detours: dict[ServiceKey, Mapping[At, SocketAddress]] = {}
+        self.faults = AnnotatedFaults(self.detour)
+        """The faults on purpose of all Services."""
 
     def __iter__(self) -> Iterator[ServedPort]:
         return iter(self._served.values())
@@ -138,6 +142,7 @@ class ServedPorts:
         """
         # It is open already if a bug interrupted a round, which is then repeated.
         self.retire(plan.key)
+        self.faults.follow(plan)
         served = ServedPort(plan, self._plane.open_group(str(plan.key)))
         self._served[plan.key] = self._by_group[served.group] = served
         self._touch(served, (), plan.frontends)
@@ -146,12 +151,13 @@ class ServedPorts:
 
     def update(self, plan: PortPlan) -> None:
         """Follow a change of a Service port that is served."""
+        self.faults.follow(plan)
         served = self._served[plan.key]
         self._touch(served, served.plan.frontends, plan.frontends)
         served.plan = plan
         self._serve(served, {})
 
-    def detour(self, service: ServiceKey, detours: Mapping[SocketAddress, SocketAddress]) -> None:
+    def detour(self, service: ServiceKey, detours: Mapping[At, SocketAddress]) -> None:
         """Dial endpoints of a Service at other addresses; in force on return.
 
         Args:
@@ -162,7 +168,8 @@ class ServedPorts:
             del self._detours[service]
         for served in self._served.values():
             if served.plan.key.name.service == service:
-                self.update(served.plan)
+                self._touch(served, served.plan.frontends, served.plan.frontends)
+                self._serve(served, {})
 
     def retire(self, key: PortKey) -> None:
         """Have :meth:`close_retired` close a Service port; idempotent."""
@@ -175,6 +182,7 @@ class ServedPorts:
         self._shortages.end(key, is_served=False)
         served.is_retired = True
         self._retired.append(served)
+        self.faults.forget(key)
 
     def close_retired(self) -> None:
         """Close the listeners that no Service port has taken over; open connections go on.
@@ -248,6 +256,7 @@ class ServedPorts:
         """Close all listeners."""
         for key in list(self._served):
             self.retire(key)
+        self.faults.close()
         self.close_retired()
         self._holds.close()
 
@@ -328,7 +337,7 @@ class ServedPorts:
         self._incomplete[served.plan.key] = served
 
 
-def _serving(plan: PortPlan, detours: Mapping[SocketAddress, SocketAddress]) -> Serving:
+def _serving(plan: PortPlan, detours: Mapping[At, SocketAddress]) -> Serving:
     # Only flows need it, which otherwise end at once.
     has_leaving = plan.protocol is Protocol.UDP and plan.handling.removal_s is not None
     return Serving(
@@ -341,5 +350,7 @@ def _serving(plan: PortPlan, detours: Mapping[SocketAddress, SocketAddress]) -> 
         weights=plan.weights,
         standbys=plan.standbys,
         leaving=tuple(v.address for v in plan.endpoints if v.is_leaving) if has_leaving else (),
-        detours=tuple(detours.items()),
+        detours=tuple(
+            (at.endpoint, to) for at, to in detours.items() if at.protocol is plan.protocol
+        ),
     )

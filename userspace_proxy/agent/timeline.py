@@ -58,13 +58,16 @@ class _Outage:
     returned_at: float = 0.0
     saved: int | None = None
     """Connections saved until its end; None while it lasts."""
+    is_on_purpose: bool = False
+    """The endpoint had a fault that was asked for."""
 
     def event(self) -> Event:
         """Return the outage as it is now."""
         lasts = self.saved is None
         saved = self.group.counters.saved - self.saved_before if self.saved is None else self.saved
-        level = Level.TROUBLE if lasts else Level.ATTENTION
+        level = Level.TROUBLE if lasts and not self.is_on_purpose else Level.ATTENTION
         what = self.what or f"{self.endpoint} fails"
+        what += " (a fault on purpose)" if self.is_on_purpose else ""
         return Event(self.at, level, f"{what}; ejected", self.group.label, saved, lasts)
 
 
@@ -179,6 +182,7 @@ class Timeline:
                 self._events.append(Event(self._clock(), Level.TROUBLE, what))
         else:
             outage = _Outage(self._clock(), group, endpoint, group.counters.saved)
+            outage.is_on_purpose = endpoint in dict(group.serving.detours)
             self._outages[key] = outage
             self._events.append(outage)
 

@@ -8,9 +8,9 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..faults.toxics import NamedToxic
 from ..faults.toxiproxy import ProxyInfo, ToxiproxyApi
 from ..model import IPFamily, Protocol, SocketAddress
+from ..model.toxics import NamedToxic
 from .added_service import AddedService
 from .arguments import is_address, read_endpoint
 from .embedding import EmbeddedProxy

@@ -35,7 +35,7 @@ from ..steering import Bind, Steering
 from ..steering.others import Firewall
 from ..version import __version__
 from .client_address import ClientAddresses
-from .endpoint_view import traffic_of, view_endpoint
+from .endpoint_view import Faults, traffic_of, view_endpoint
 from .last_state import LastState
 from .options import Options
 from .served_ports import ServedPort, ServedPorts
@@ -70,7 +70,10 @@ def view_ports(
     plane.settle()
     clock.tick()
     served = sorted(served_ports, key=lambda s: s.plan.key)
-    return tuple(_reuse_view(port, bind, clock) for port in served)
+    faults = served_ports.faults
+    return tuple(
+        _reuse_view(port, bind, clock, faults.of(port.plan.key.name.service)) for port in served
+    )
 
 
 def view_proxy(
@@ -262,7 +265,9 @@ def view_health_checks(
     )
 
 
-def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePortView:
+def _reuse_view(
+    served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
+) -> ServicePortView:
     """Return the last view of a Service port, or a new one if anything of it has changed.
 
     A new one takes 30 µs, and of thousands of Service ports few change in a second.
@@ -276,18 +281,19 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePort
         served.wake_problem,
         frozenset(served.held_by_others),
         [(each.address, each.is_serving) for each in served.listeners.values()],
+        {endpoint: list(words) for endpoint, words in faults.items()} if faults else None,
     )
     # How long an endpoint stays ejected, or a client has waited, changes with time.
     if served.shown is not None and not group.has_passing:
         view, before = served.shown
         if view.plan is served.plan and before == made_from:
             return view
-    view = _view_port(served, bind, clock)
+    view = _view_port(served, bind, clock, faults)
     served.shown = view, made_from
     return view
 
 
-def _view_port(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePortView:
+def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults) -> ServicePortView:
     plan, group, now = served.plan, served.group, clock.now
     ejected, starting = group.ejected(now), group.starting(now)
     counters, totals = group.counters, group.totals()
@@ -296,7 +302,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePortV
         plan,
         frontends=tuple(_view_frontend(served, f, bind) for f in frontends),
         endpoints=tuple(
-            view_endpoint(v, group.counters_of(v.address), clock, ejected, starting)
+            view_endpoint(v, group.counters_of(v.address), clock, ejected, starting, faults)
             for v in plan.endpoints
         ),
         traffic=traffic_of(totals),

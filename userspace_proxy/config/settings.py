@@ -218,6 +218,13 @@ class Settings:
         help="local ports that are used as proxy ports: begin-end, begin+offset or one",
         why="below node ports and ephemeral ports, room for 10,000 Service ports",
     )
+    allow_faults: bool = setting(
+        False, kind=BOOL, topic=Topic.STEERING, flag="allow-faults", own_field="allowFaults",
+        help="follow the annotation userspace-proxy.io/fault of Services, with any steering: "
+        "connections are slow, lost or reset on purpose",
+        shown_default="only with --steering=none",
+        why="a user who can write a Service could break it with it",
+    )
     take_over: bool = setting(
         False, kind=BOOL, topic=Topic.STEERING, flag="take-over", own_field="takeOver",
         help="take over the node from a running userspace-proxy, without a refused connection",

@@ -13,6 +13,7 @@ from ..log_limit import LogLimit
 from ..model import Balance, SocketAddress
 from ..policy import causes
 from .counters import CounterTable, EndpointCounters
+from .detours import end_failures, failure_fields
 from .reactor import Reactor
 from .serving import Serving
 from .sockets import SHORTAGES, packets_lost
@@ -95,6 +96,7 @@ class EndpointGroup(CounterTable):
             for endpoint in removed:
                 self._returned_at.pop(endpoint, None)
             self.fold(current)
+        end_failures(old, serving, self.counters_of, self.balancer, self.on_returned)
         if self.waiting_room is not None:
             self.waiting_room.update(serving.handling.waits, is_uniform=self._is_uniform)
         return left
@@ -295,7 +297,7 @@ class EndpointGroup(CounterTable):
         counters = self.counters_of(endpoint)
         cause = causes.dial_failed(endpoint, number, os.strerror(number))
         counters.count_failure(cause.code)
-        fields = {"service": self.label, "endpoint": str(endpoint), "cause": str(cause)}
+        fields = {"service": self.label, **failure_fields(endpoint, cause, self.detours)}
         if number in SHORTAGES:
             self.counters.shortages += 1
             if number == errno.EADDRNOTAVAIL and client:

@@ -52,6 +52,10 @@ class Streak:
         """Note a failure at this time."""
         self.add(StreakPart(_NEVER, 1, now, now, number))
 
+    def end(self) -> None:
+        """End it, as if the last failure had been a success: connections go elsewhere now."""
+        self.succeeded_at = max(self.succeeded_at, self.last_at)
+
     def since(self, before: StreakPart) -> StreakPart | None:
         """Return what is new since :meth:`whole` returned this, or None if nothing is."""
         whole = self.whole()

@@ -38,7 +38,7 @@ def plan_status(
         is_node: Endpoints on loopback aren't allowed, as on nodes.
     """
     if not is_node:
-        options = replace(options, allow_loopback_endpoints=True)
+        options = replace(options, allow_loopback_endpoints=True, allow_faults=True)
     addresses = snapshot.node.addresses if snapshot.node else ()
     plan = Planner(make_facts(options, snapshot, (*addresses, *_LOOPBACK))).plan(snapshot)
     view = StatusView(

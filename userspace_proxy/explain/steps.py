@@ -265,17 +265,22 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     return PathStep(Level.OK, "endpoints", what, details=tuple(details))
 
 
+_STILL_ANSWERS = (CauseCode.ENDPOINT_RESETS, CauseCode.FAULT_ON_PURPOSE)
+
+
 def _endpoint(endpoint: EndpointFacts, now: float) -> tuple[Level, str]:
     node = f" on {endpoint.node}" if endpoint.node else ""
     where = f"{endpoint.address}{node}"
     if endpoint.cause is not None:
         served = f"; it served {plural(endpoint.connections, 'connection')} before"
-        # The connections that it ends are among those that it answered.
-        has_served = endpoint.connections and endpoint.cause.code != CauseCode.ENDPOINT_RESETS
+        # The connections that it ends, or that suffer a fault, are among those that it answered.
+        has_served = endpoint.connections and endpoint.cause.code not in _STILL_ANSWERS
         before = served if has_served else ""
         # Most causes begin with the address.
         sentence = _told(endpoint.cause, now).removeprefix(f"{endpoint.address} ")
-        return Level.TROUBLE, f"{where}: {sentence}{before}"
+        is_on_purpose = endpoint.cause.code == CauseCode.FAULT_ON_PURPOSE
+        level = Level.ATTENTION if is_on_purpose else Level.TROUBLE
+        return level, f"{where}: {sentence}{before}"
     if endpoint.ejected_for_s is not None:
         return Level.TROUBLE, f"{where}: {ejected_in_words(endpoint.ejected_for_s)}"
     if endpoint.is_usable:

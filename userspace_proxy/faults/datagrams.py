@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from ..model import SocketAddress
-from .toxics import DOWNSTREAM, UPSTREAM, Latency, Loss, NamedToxic, Reorder
+from ..model.toxics import DOWNSTREAM, UPSTREAM, Latency, Loss, NamedToxic, Reorder
 
 _HOST = "127.0.0.1"
 _DATAGRAM_BYTES_MAX = 65535

@@ -15,8 +15,8 @@ import socket
 from collections.abc import Sequence
 
 from ..model import SocketAddress
+from ..model.toxics import DOWNSTREAM, UPSTREAM, NamedToxic
 from .stream import FaultyStream, reset
-from .toxics import DOWNSTREAM, UPSTREAM, NamedToxic
 
 _HOST = "127.0.0.1"
 

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .toxics import (
+from ..model.toxics import (
     Bandwidth,
     Latency,
     LimitData,
@@ -147,6 +147,8 @@ class FaultyStream:
         if left is not None:
             piece = piece[: max(0, left - self._passed)]
         self._passed += len(piece)
+        if self._sink.is_closing():
+            return False
         self._sink.write(piece)
         await self._sink.drain()
         if left is not None and self._passed >= left:
@@ -158,7 +160,8 @@ class FaultyStream:
         for toxic in self._active():
             if isinstance(toxic, SlowClose):
                 await self._wait(toxic.delay / 1000)
-        if self._sink.can_write_eof():
+        # The other direction may have reset it: uvloop raises then, and asyncio doesn't.
+        if self._sink.can_write_eof() and not self._sink.is_closing():
             self._sink.write_eof()
         return False
 
@@ -199,6 +202,7 @@ def reset(writer: asyncio.StreamWriter) -> None:
     """End a connection by a reset."""
     sock = writer.get_extra_info("socket")
     if sock is not None:
-        with contextlib.suppress(OSError):
+        # uvloop raises ValueError once the socket is closed.
+        with contextlib.suppress(OSError, ValueError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     writer.transport.abort()

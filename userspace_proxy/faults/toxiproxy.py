@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from ..errors import ListenError, UserspaceProxyError
-from .toxics import DOWNSTREAM, NamedToxic, read_toxic
+from ..model.toxics import DOWNSTREAM, NamedToxic, read_toxic
 
 VERSION = "2.9.0"
 """The version of toxiproxy whose API this is."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from .durations import parse_duration
+from .faults import read_faults
 from .handling import (
     DEFAULT_HANDLING,
     Balance,
@@ -146,6 +147,7 @@ ANNOTATIONS = (
         one_of({version.value: version for version in ProxyProtocol}),
         "no header is sent",
     ),
+    Annotation("fault", "faults", read_faults, "no fault is in force"),
 )
 """All of them; docs/services.md lists them, and a test compares the two."""
 

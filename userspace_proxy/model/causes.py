@@ -42,6 +42,8 @@ class CauseCode(enum.StrEnum):
     """A field or annotation has no effect."""
     NOT_LISTENING = "not-listening"
     """A proxy port or node port can't be opened, or a frontend can't be steered to it."""
+    FAULT_ON_PURPOSE = "fault-on-purpose"
+    """A call, a toxiproxy client or an annotation asked for a fault, and it is in force."""
     OUT_OF_PORTS = "out-of-ports"
     OUT_OF_CLIENT_PORTS = "out-of-client-ports"
     FIREWALL_DROPS = "firewall-drops"

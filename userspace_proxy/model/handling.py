@@ -6,6 +6,8 @@ import enum
 
 import msgspec
 
+from .faults import Fault
+
 
 class Balance(enum.StrEnum):
     """How the endpoint of a new connection is chosen."""
@@ -77,11 +79,17 @@ class Handling(msgspec.Struct, frozen=True, omit_defaults=True):
     """Seconds after which connections to an endpoint that has left end; None: they don't."""
     proxy_protocol: ProxyProtocol | None = None
     """TCP connections to endpoints begin with this header; None: with the client's bytes."""
+    faults: tuple[Fault, ...] = ()
+    """Faults on purpose; the plan decides whether they are allowed."""
 
     @property
     def waits(self) -> Hold | None:
         """How long clients wait, and how many, for whatever reason; None if none does."""
         return self.hold or (None if self.max_connections is None else AT_LIMIT)
+
+    def without_faults(self) -> Handling:
+        """Return it without faults, which aren't the data plane's."""
+        return msgspec.structs.replace(self, faults=()) if self.faults else self
 
 
 DEFAULT_HANDLING = Handling()

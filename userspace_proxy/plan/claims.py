@@ -19,6 +19,7 @@ from ..model import (
     of_family,
     own_network,
 )
+from ..model.annotations import DOMAIN
 from ..policy import NodeFacts, Scope, why_ignored, why_port_ignored
 from ..policy.causes import external_ip_off, not_followed
 from .plan import IgnoredService, PortKey, Side
@@ -182,6 +183,7 @@ def _why_no_external_ip(ip: str, facts: NodeFacts) -> str:
 def _notes(
     service: Service, port: ServicePort, family: IPFamily, facts: NodeFacts
 ) -> Iterator[Cause]:
+    yield from _fault_notes(service, Protocol(port.protocol), facts)
     for ip in service.external_ips:
         why = _why_no_external_ip(ip, facts) if IPFamily.of(ip) is family else ""
         if why:
@@ -196,3 +198,19 @@ def _notes(
         yield not_followed(
             f"node port {port.node_port} is not served: this node has no {family} address for it"
         )
+
+
+def _fault_notes(service: Service, protocol: Protocol, facts: NodeFacts) -> Iterator[Cause]:
+    """Yield what of the faults on purpose isn't in force at a Service port."""
+    faults = service.handling.faults
+    if faults and not facts.allow_faults:
+        yield not_followed(
+            f"annotation {DOMAIN}fault is ignored: faults on purpose are allowed only with "
+            "--steering=none or --allow-faults"
+        )
+        return
+    for fault in faults:
+        if not fault.is_for(protocol):
+            yield not_followed(
+                f"annotation {DOMAIN}fault: {fault.type} does not exist for {protocol}"
+            )

@@ -16,6 +16,7 @@ from ..cluster import PersistentMap, differing_keys
 from ..model import (
     DEFAULT_HANDLING,
     Cause,
+    Fault,
     Frontend,
     FrontendKind,
     Handling,
@@ -76,6 +77,8 @@ class PortPlan:
     admits: tuple[str, ...] | None = None
     """Networks whose packets are admitted; all others are dropped. None admits all packets."""
     handling: Handling = DEFAULT_HANDLING
+    faults: tuple[Fault, ...] = ()
+    """Faults on purpose that endpoints have."""
     scope: Scope = Scope.CLUSTER
     """The traffic policy behind ``usable`` and ``outside``."""
     weights: tuple[tuple[SocketAddress, int], ...] = ()

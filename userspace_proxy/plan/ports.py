@@ -39,6 +39,7 @@ def plan_port(
         node_ports=owners.node_ports[claim.protocol],
         scope=claim.scope,
     )
+    handling = state.service.handling
     inside = _inside(claim, facts) if claim.scope is Scope.LOCAL_FROM_OUTSIDE else ()
     return PortPlan(
         key=claim.key,
@@ -52,7 +53,10 @@ def plan_port(
         outside=usable.outside,
         inside=inside,
         admits=_admits(claim.admits, inside, is_dropping=usable.is_dropping),
-        handling=state.service.handling,
+        handling=handling.without_faults(),
+        faults=tuple(fault for fault in handling.faults if fault.is_for(claim.protocol))
+        if facts.allow_faults
+        else (),
         scope=claim.scope,
         weights=usable.weights,
         standbys=usable.standbys,

@@ -209,6 +209,21 @@ def not_followed(sentence: str, object_: str = "") -> Cause:
     return Cause(CauseCode.NOT_FOLLOWED, sentence, object_)
 
 
+def fault_on_purpose(endpoint: SocketAddress, faults: Sequence[str]) -> Cause:
+    """Return that connections to an endpoint suffer faults because they were asked for.
+
+    Args:
+        faults: In words.
+    """
+    return Cause(
+        CauseCode.FAULT_ON_PURPOSE,
+        f"{endpoint} has a fault on purpose: {', '.join(faults)}",
+        str(endpoint),
+        "To end it, remove the annotation userspace-proxy.io/fault of the Service, or have the "
+        "program or toxiproxy client that set it remove it",
+    )
+
+
 def not_ours(sentence: str) -> Cause:
     """Return that this proxy doesn't serve a Service, or a port of it."""
     return Cause(CauseCode.NOT_OURS, sentence)

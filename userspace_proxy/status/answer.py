@@ -93,7 +93,7 @@ class StateAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cluster asks for something that has no effect."""
     word: str
     """``served``, ``partly served``, ``not served``, ``refused``, ``dropped``, ``not answering``,
-    ``partly answering``, ``out of ports``, ``out of client ports``."""
+    ``partly answering``, ``fault on purpose``, ``out of ports``, ``out of client ports``."""
     sentence: str
     """The same with its reason."""
     causes: Sequence[Cause]

@@ -90,6 +90,8 @@ def _judge(port: ServicePortView) -> _Judgement:
     if plan.cause or not usable:
         cause = plan.cause or "no endpoint is usable"
         return Level.ATTENTION, "refused", f"Clients are refused: {cause}", ()
+    if any(e.cause and _is_on_purpose(e.cause) for e in usable):
+        return Level.ATTENTION, "fault on purpose", _faults(usable), ()
     failing = [e for e in usable if e.ejected_for_s is not None or e.cause is not None]
     if len(failing) == len(usable):
         return _not_answering(failing)
@@ -124,6 +126,20 @@ def _at_limit(port: ServicePortView) -> _Judgement:
     limit = plural(port.plan.handling.max_connections or 0, "connection")
     sentence = f"Holding {held}: endpoints have {limit} each, which is their limit on this node"
     return Level.ATTENTION, "at their limit", sentence, ()
+
+
+def _is_on_purpose(cause: Cause) -> bool:
+    return cause.code is CauseCode.FAULT_ON_PURPOSE
+
+
+def _faults(usable: Sequence[EndpointView]) -> str:
+    causes = [endpoint.cause for endpoint in usable if endpoint.cause]
+    on_purpose = [cause for cause in causes if _is_on_purpose(cause)]
+    real = [cause for cause in causes if not _is_on_purpose(cause)]
+    parts = [str(on_purpose[0])]
+    if len(on_purpose) > 1:
+        parts.append(f"{plural(len(on_purpose) - 1, 'more endpoint')} with faults on purpose")
+    return "; ".join([*parts, *map(str, real[:1])])
 
 
 def _not_answering(failing: Sequence[EndpointView]) -> _Judgement:

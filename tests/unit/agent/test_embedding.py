@@ -2,13 +2,15 @@
 
 import asyncio
 import socket
+from dataclasses import replace
 
 import pytest
 
 from userspace_proxy import Options, Proxy
+from userspace_proxy.agent.arguments import make_slices
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.errors import ListenError
-from userspace_proxy.model import ServiceKey
+from userspace_proxy.model import CauseCode, Fault, Handling, ServiceKey
 
 from ..dataplane.rig import no_descriptors
 from ..dataplane.waiting import until
@@ -264,3 +266,24 @@ def test_endpoints_may_be_addresses_as_sockets_return_them(run):
             assert await ask(web.address) == b"one"
 
     run(main())
+
+
+def test_faults_of_a_service_are_in_force_while_it_has_them(run, caplog):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[one])
+            slices = make_slices(web.service, [one])
+            faulty = replace(web.service, handling=Handling(faults=(Fault("reset_peer"),)))
+            await proxy.put(faulty, slices)
+            with pytest.raises(ConnectionResetError):
+                await ask(web.address)
+            (port,) = proxy.status().ports
+            assert port.endpoints[0].cause.code is CauseCode.FAULT_ON_PURPOSE
+            assert list(proxy.faults_of(web.key).values()) == [["reset_peer() downstream"]]
+            await proxy.put(web.service, slices)
+            assert await ask(web.address) == b"one"
+            assert proxy.faults_of(web.key) == {}
+
+    run(main())
+    # An exception in a task of a faulty connection would be one.
+    assert not [record for record in caplog.records if record.name == "asyncio"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.agent.faults import EndpointFaults
+from userspace_proxy.agent.faults import At, EndpointFaults
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import Protocol, ServiceKey, SocketAddress
 
@@ -29,12 +29,12 @@ async def rig():
 
 async def test_an_endpoint_with_a_fault_is_dialled_elsewhere(rig):
     rig.add("latency", latency=10)
-    assert list(rig.detours[WEB]) == [ONE]
-    assert rig.detours[WEB][ONE].ip == "127.0.0.1"
+    assert list(rig.detours[WEB]) == [At(Protocol.TCP, ONE)]
+    assert rig.detours[WEB][At(Protocol.TCP, ONE)].ip == "127.0.0.1"
     rig.add("refuse", TWO)
-    assert sorted(rig.detours[WEB]) == [ONE, TWO]
+    assert sorted(at.endpoint for at in rig.detours[WEB]) == [ONE, TWO]
     rig.faults.remove(WEB, ONE)
-    assert list(rig.detours[WEB]) == [TWO]
+    assert [at.endpoint for at in rig.detours[WEB]] == [TWO]
     rig.faults.remove(WEB)
     rig.faults.remove(WEB)
     assert rig.detours[WEB] == {}

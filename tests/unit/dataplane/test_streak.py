@@ -11,6 +11,14 @@ def streak_of(*failures, succeeded_at=-1.0):
     return streak
 
 
+def test_it_may_be_ended_without_a_success():
+    streak = streak_of((1.0, errno.ECONNREFUSED), (2.0, errno.ECONNREFUSED))
+    streak.end()
+    assert not streak.is_on
+    streak.failed(3.0, errno.ETIMEDOUT)
+    assert (streak.failures, streak.first_at) == (1, 3.0)
+
+
 def test_without_a_failure_there_is_no_streak():
     assert not Streak().is_on
     assert not streak_of(succeeded_at=0.0).is_on

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 
 from userspace_proxy.faults.server import FaultServer
-from userspace_proxy.faults.toxics import read_toxic
 from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.toxics import read_toxic
 
 PATIENCE_S = 5.0
 

@@ -7,8 +7,8 @@ import socket
 import pytest
 
 from userspace_proxy.faults.datagrams import FaultDatagrams
-from userspace_proxy.faults.toxics import UDP_TYPES, read_toxic
 from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.toxics import UDP_TYPES, read_toxic
 
 from .rig import PATIENCE_S
 

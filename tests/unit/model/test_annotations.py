@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.model import Balance, Hold, ProxyProtocol, Workload, WorkloadKind
+from userspace_proxy.model import Balance, Fault, Hold, ProxyProtocol, Workload, WorkloadKind
 from userspace_proxy.model.annotations import ANNOTATIONS, read_handling
 
 
@@ -227,4 +227,15 @@ def test_wake_without_hold_is_a_note():
     assert notes == (
         "annotation userspace-proxy.io/wake: no connection waits without userspace-proxy.io/hold: "
         "nothing is woken",
+    )
+
+
+def test_faults_are_values_and_a_wrong_one_puts_none_in_force():
+    handling, notes = read_handling({"userspace-proxy.io/fault": "refuse; latency(latency=5)"})
+    assert (handling.faults, notes) == ((Fault("refuse"), Fault("latency", (("latency", 5),))), ())
+    handling, notes = read_handling({"userspace-proxy.io/fault": "refuse; latancy(latency=5)"})
+    assert handling.faults == ()
+    assert notes == (
+        "annotation userspace-proxy.io/fault: there is no fault 'latancy' (did you mean latency?): "
+        "no fault is in force",
     )

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.model import (
+    Fault,
     Frontend,
     FrontendKind,
+    Handling,
     Protocol,
     ServicePort,
 )
@@ -319,3 +321,20 @@ def test_claims_that_differ_only_in_the_kind_of_a_frontend_are_not_the_same():
     assert external.is_same(claims(service(external_ips=(EXTERNAL_IP,)))[0])
     assert not external.is_same(balanced)
     assert not external.is_same(None)
+
+
+FAULTY = Handling(faults=(Fault("refuse"), Fault("loss", (("percent", 5),))))
+
+
+def test_faults_that_are_not_allowed_are_a_note():
+    assert notes(service(handling=FAULTY)) == [
+        "annotation userspace-proxy.io/fault is ignored: faults on purpose are allowed only with "
+        "--steering=none or --allow-faults"
+    ]
+
+
+def test_a_fault_that_the_protocol_does_not_have_is_a_note():
+    given = service(handling=FAULTY)
+    assert notes(given, replace(NODE, allow_faults=True)) == [
+        "annotation userspace-proxy.io/fault: loss does not exist for TCP"
+    ]

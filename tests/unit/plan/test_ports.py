@@ -8,6 +8,7 @@ from userspace_proxy.model import (
     Balance,
     CauseCode,
     Endpoint,
+    Fault,
     Frontend,
     Handling,
     Protocol,
@@ -46,6 +47,13 @@ class TestOnePort:
             affinity_timeout_s=60,
         )
         assert str(port.key) == "shop/cart:http"
+
+    def test_faults_are_those_of_the_protocol_and_are_not_handed_to_the_data_plane(self):
+        asked = Handling(Balance.RANDOM, faults=(Fault("refuse"), Fault("loss")))
+        given = (service(handling=asked), slice_of(POD_A.ip))
+        port = the_port(*given, allow_faults=True)
+        assert (port.faults, port.handling) == ((Fault("refuse"),), Handling(Balance.RANDOM))
+        assert the_port(*given).faults == ()
 
     def test_without_usable_endpoints_it_stays_in_the_plan_with_the_reason(self):
         assert the_port(service()).cause.code is CauseCode.NO_SLICE

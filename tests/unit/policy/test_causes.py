@@ -17,6 +17,7 @@ from userspace_proxy.policy.causes import (
     address_taken,
     dial_failed,
     external_ip_off,
+    fault_on_purpose,
     no_slice,
     none_local,
     none_ready,
@@ -275,3 +276,10 @@ def test_the_hint_of_a_policy_names_its_field():
     assert none_local(["node-2"], 1, "externalTrafficPolicy").hint == (
         "externalTrafficPolicy: Cluster uses endpoints of all nodes"
     )
+
+
+def test_a_fault_on_purpose_names_the_endpoint_and_how_to_end_it():
+    cause = fault_on_purpose(SocketAddress("10.244.0.7", 8080), ["refuse", "silent"])
+    assert (cause.code, cause.object) == (CauseCode.FAULT_ON_PURPOSE, "10.244.0.7:8080")
+    assert str(cause) == "10.244.0.7:8080 has a fault on purpose: refuse, silent"
+    assert "userspace-proxy.io/fault" in cause.hint

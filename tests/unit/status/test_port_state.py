@@ -6,6 +6,7 @@ from userspace_proxy.model import Handling, Hold, SocketAddress
 from userspace_proxy.policy.causes import (
     dial_failed,
     external_ip_off,
+    fault_on_purpose,
     none_local,
     resets,
     source_denied,
@@ -33,9 +34,44 @@ HOLD = Handling(hold=Hold(60))
 HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
 
 
+SLOW = make_endpoint(
+    "10.244.1.7:8080",
+    "ready",
+    True,
+    cause=fault_on_purpose(SocketAddress("10.244.1.7", 8080), ["latency(latency=5) downstream"]),
+)
+FAULTY = make_endpoint(
+    "10.244.1.8:8080",
+    "ready",
+    True,
+    ejected_for_s=12.0,
+    cause=fault_on_purpose(SocketAddress("10.244.1.8", 8080), ["refuse"]),
+)
+
+
 @pytest.mark.parametrize(
     ("changes", "level", "sentence"),
     [
+        pytest.param(
+            {"endpoints": (READY, FAULTY)},
+            Level.ATTENTION,
+            "10.244.1.8:8080 has a fault on purpose: refuse",
+            id="fault-on-purpose",
+        ),
+        pytest.param(
+            {"endpoints": (FAULTY, ALSO_EJECTED)},
+            Level.ATTENTION,
+            "10.244.1.8:8080 has a fault on purpose: refuse; 10.244.1.9:8080 does not answer: "
+            "packets are dropped, or the pod hangs",
+            id="fault-on-purpose-and-a-real-one",
+        ),
+        pytest.param(
+            {"endpoints": (SLOW, FAULTY)},
+            Level.ATTENTION,
+            "10.244.1.7:8080 has a fault on purpose: latency(latency=5) downstream; "
+            "1 more endpoint with faults on purpose",
+            id="faults-on-purpose",
+        ),
         pytest.param({"endpoints": (READY,)}, Level.OK, "Served by 1 endpoint", id="served"),
         pytest.param(
             {"endpoints": (READY, make_standby("10.244.1.9:8080"))},

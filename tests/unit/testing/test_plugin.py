@@ -184,7 +184,7 @@ def test_it_fails(service_network):
         [
             "*assert 1 == 7*",
             "*service network*",
-            "*default/web*refuses connections*",
+            "*default/web*has a fault on purpose: latency(latency=1)*; * refuses connections*",
             "default/web: backends web-1 at 10.244.0.*:8080 (stopped), web-2 at 10.244.0.*:8080",
             "  fault: web-2: latency(latency=1) downstream",
             "  10.244.0.* → 10.244.0.*:8080 at dial 2: complete*",

@@ -155,7 +155,7 @@ def test_a_silent_backend_is_left(proxy):
     web.backends[0].fault("silent")
     assert get(web) == "web-2"
     assert web.stats.saved == 1
-    assert "does not answer" in web.stats.state
+    assert "has a fault on purpose: silent" in web.stats.state
 
 
 def test_an_endpoint_that_the_service_does_not_have_cannot_have_a_fault(proxy):

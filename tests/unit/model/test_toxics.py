@@ -3,7 +3,7 @@
 import pytest
 
 from userspace_proxy.errors import ConfigError
-from userspace_proxy.faults.toxics import (
+from userspace_proxy.model.toxics import (
     TYPES,
     UDP_TYPES,
     Bandwidth,
