@@ -187,7 +187,8 @@ class ServedService(abc.ABC):
     ) -> None:
         """Wait until a condition holds; it is called with this Service.
 
-        An AssertionError of the condition means that it doesn't hold yet.
+        An AssertionError or OSError of the condition means that it doesn't hold yet: a client may
+        be refused or reset meanwhile.
 
         Raises:
             AssertionError: It doesn't hold after the timeout; the text has the counters.
@@ -196,11 +197,11 @@ class ServedService(abc.ABC):
             raise TypeError(f"eventually: expected a function of the Service, got {predicate!r}")
         deadline, pause = time.monotonic() + timeout_s, threading.Event()
         while True:
-            failed: AssertionError | None = None
+            failed: AssertionError | OSError | None = None
             try:
                 if predicate(self):
                     return
-            except AssertionError as exc:
+            except (AssertionError, OSError) as exc:
                 failed = exc
             if time.monotonic() >= deadline:
                 raise AssertionError(f"not so after {timeout_s:g} s: {self.stats!r}") from failed

@@ -36,6 +36,16 @@ def test_eventually_takes_a_function(proxy):
         proxy.service("web").eventually(True)
 
 
+def test_eventually_waits_while_clients_are_refused_or_reset(proxy):
+    web = proxy.service("web")
+    web.backends[0].stop()
+    with pytest.raises(AssertionError, match="not so after") as caught:
+        web.eventually(lambda web: get(web) == "web-1", timeout_s=0.02)
+    assert isinstance(caught.value.__cause__, OSError)
+    threading.Timer(0.05, web.backends[0].start).start()
+    web.eventually(lambda web: get(web) == "web-1")
+
+
 def test_an_assertion_inside_eventually_is_the_cause_of_the_failure(proxy):
     def three(web):
         assert web.stats.connections == 3
