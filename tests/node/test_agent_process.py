@@ -54,7 +54,7 @@ def is_full(descriptor: int) -> bool:
 
 def test_a_log_that_is_not_read_blocks_nothing(testbed, stderr):
     _, theirs = stderr
-    testbed.agent.flags = ("--workers=1", "--v=4", "--drain-timeout=0s")
+    testbed.agent.flags = ("--workers=1", "--connection-log=1", "--drain-timeout=0s")
     testbed.agent.start_until_ready(theirs)
     # Each is a line of a worker, which the control process writes.
     for _ in range(LINES):

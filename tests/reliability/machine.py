@@ -93,7 +93,7 @@ class OwnDiskRig(Rig):
 class VerboseRig(OwnDiskRig):
     """The same, and it logs every connection."""
 
-    flags = ("--workers=2", "--v=4")
+    flags = ("--workers=2", "--connection-log=1")
 
 
 @GROUP.row(
@@ -164,7 +164,7 @@ class UnreadLogRig(Rig):
 
     agent_type = PipedAgent
     agent: PipedAgent
-    flags = ("--workers=2", "--v=4")
+    flags = ("--workers=2", "--connection-log=1")
 
     def start(self) -> None:
         """Part of Rig."""
