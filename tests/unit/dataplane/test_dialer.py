@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+import time
 
 import pytest
 
@@ -10,7 +11,7 @@ from userspace_proxy.dataplane import Tuning
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.plane import Plane
 
-from .rig import Rig
+from .rig import Clock, Rig
 from .waiting import until
 
 FIRST = SocketAddress("10.244.0.1", 8080)
@@ -34,9 +35,9 @@ async def make():
     """Return a rig, and its dialer."""
     rigs = []
 
-    def make(tuning=None):
+    def make(tuning=None, clock=time.monotonic):
         dialer = HeldDialer()
-        plane = Plane(asyncio.get_running_loop(), None, tuning, dialer=dialer)
+        plane = Plane(asyncio.get_running_loop(), None, tuning, clock=clock, dialer=dialer)
         rigs.append(Rig(plane=plane))
         return rigs[-1], dialer
 
@@ -97,12 +98,16 @@ async def test_a_client_is_reset_if_all_dials_fail(make):
 
 
 async def test_a_dial_that_takes_too_long_is_given_up(make):
-    rig, dialer = make(Tuning(connect_timeout_s=0.02))
+    clock = Clock()
+    rig, dialer = make(Tuning(connect_timeout_s=0.02), clock)
     web = rig.service(FIRST, SECOND)
     client = await rig.client(web)
+    await until(lambda: dialer.dials)
+    clock.now += 0.03
     await until(lambda: len(dialer.dials) == 2)
     assert dialer.given_up == [FIRST]
     assert web.group.counters_of(FIRST).failures == 1
+    clock.now += 1
     assert await client.was_reset()
     assert dialer.given_up == [FIRST, SECOND]
 
