@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .addresses import parse_ip
-from .annotations import read_handling
+from .annotations import DOMAIN, read_handling
 from .names import ServiceKey
 from .reading import LABEL_HEADLESS, name_of, namespace_of, valid_addresses
 from .services import Service, ServicePort, ServiceType
@@ -34,9 +34,12 @@ def read_service(wire: WireService) -> Service:
     ) or ()
     ranges, range_notes = read_source_ranges(spec.load_balancer_source_ranges or (), annotations)
     handling, handling_notes = read_handling(annotations)
+    ports = tuple(_service_port(port, i) for i, port in enumerate(spec.ports or ()))
+    if handling.proxy_protocol is not None and all(p.protocol != "TCP" for p in ports):
+        handling_notes += (f"annotation {DOMAIN}proxy-protocol: no port is TCP: no header is sent",)
     return Service(
         key=ServiceKey(namespace_of(wire.metadata), name_of(wire.metadata)),
-        ports=tuple(_service_port(port, i) for i, port in enumerate(spec.ports or ())),
+        ports=ports,
         type=_service_type(spec.type),
         cluster_ips=() if is_headless else _cluster_ips(addresses),
         is_headless=is_headless,

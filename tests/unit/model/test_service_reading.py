@@ -307,3 +307,21 @@ def test_what_cannot_be_is_named_with_its_field(spec, problem):
 def test_one_without_a_name_cannot_be():
     with pytest.raises(FieldError, match=r"^metadata\.name: is missing$"):
         read_service(WireService())
+
+
+@pytest.mark.parametrize(
+    ("protocols", "notes"),
+    [
+        (["TCP", "UDP"], ()),
+        (
+            ["UDP"],
+            ("annotation userspace-proxy.io/proxy-protocol: no port is TCP: no header is sent",),
+        ),
+    ],
+)
+def test_a_proxy_header_is_for_tcp(protocols, notes):
+    service = a_service(
+        annotations={"userspace-proxy.io/proxy-protocol": "v2"},
+        ports=[{"name": p.lower(), "port": 53, "protocol": p} for p in protocols],
+    )
+    assert service.notes == notes
