@@ -45,6 +45,7 @@ async def test_a_header_from_a_trusted_peer_names_the_client(rig, pod, caplog, p
     assert await server.read() == b"question"
     (connection,) = rig.connections.open
     assert connection.client_ip == "198.51.100.9"
+    assert not connection.may_preserve, "replies to it needn't return through this node"
     server.close()
     peer.close()
     await until(lambda: connection_lines(caplog))

@@ -76,6 +76,20 @@ async def test_connections_to_a_demoted_endpoint_end(served, timers):
     assert served.web.group.counters.ended_by_removal == 1
 
 
+async def test_a_connection_that_needed_the_standby_later_stays_there(rig, timers):
+    pod, dead = rig.endpoint(), rig.refusing()
+    web = rig.service(pod.address, handling=AFTER_30_S)
+    early, _ = await rig.pair(web, pod)
+    await until(lambda: all(c.up for c in rig.connections.open))
+    rig.update(web, pod.address, dead, standbys=((pod.address, 1),), handling=AFTER_30_S)
+    timers.advance(1)
+    late, server = await rig.pair(web, pod)
+    timers.advance(60)
+    assert await early.was_reset()
+    await late.send(b"still here")
+    assert await server.read() == b"still here"
+
+
 async def test_an_endpoint_that_returns_in_time_keeps_its_connections(served, timers):
     served.update(served.second)
     timers.advance(29)
