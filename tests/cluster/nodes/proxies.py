@@ -59,6 +59,8 @@ def _ours(steering: str) -> Proxy:
             "--detect-local-mode=NodeCIDR",
             # The nodes share this machine's folders.
             "--state-dir=",
+            # Without the role of examples/deploy/wake it changes nothing.
+            "--allow-wake",
         ]
         return [sys.executable, "-m", "userspace_proxy", "run", *flags]
 

@@ -1,0 +1,156 @@
+"""A Deployment at zero that wakes for its first clients, as docs/scale-to-zero.md describes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from ..build import Binaries
+from ..waiting import wait_for
+from .cluster import Cluster
+from .images import AGNHOST_NAMES, ensure_images
+from .node import ClusterNode
+from .programs import Programs
+from .proxies import PROXIES, REPOSITORY
+
+pytestmark = [pytest.mark.cluster, pytest.mark.netns, pytest.mark.timeout(400)]
+
+[AGNHOST, _] = AGNHOST_NAMES
+LABELS = {"app": "web"}
+CONTAINER = {
+    "name": "web",
+    "image": AGNHOST,
+    "args": ["netexec", "--http-port=8080"],
+    "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
+}
+DEPLOYMENT = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "web"},
+    "spec": {
+        "replicas": 0,
+        "selector": {"matchLabels": LABELS},
+        "template": {
+            "metadata": {"labels": LABELS},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [CONTAINER]},
+        },
+    },
+}
+SERVICE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {
+        "name": "web",
+        "annotations": {
+            "userspace-proxy.io/hold": "120s",
+            "userspace-proxy.io/wake": "deployment/web",
+        },
+    },
+    "spec": {"selector": LABELS, "ports": [{"port": 80, "targetPort": 8080}]},
+}
+
+
+@pytest.fixture(scope="module", params=["nftables"])
+def cluster(
+    request: pytest.FixtureRequest, cluster_binaries: Binaries, node_programs: Programs
+) -> Iterator[Cluster]:
+    """Two nodes, a Deployment without replicas, and its Service."""
+    images, proxy = ensure_images(node_programs), PROXIES[request.param]
+    with Cluster(cluster_binaries, node_programs, images, proxy, nodes=2) as cluster:
+        items = {"apiVersion": "v1", "kind": "List", "items": [DEPLOYMENT, SERVICE]}
+        cluster.control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
+        yield cluster
+
+
+@pytest.fixture
+def role(cluster: Cluster) -> None:
+    """Grant what the page says, to the user that the agents of this cluster have."""
+    text = (REPOSITORY / "examples/deploy/wake/rbac.yaml").read_text()
+    role, binding = yaml.safe_load_all(text)
+    binding["subjects"] = [{"kind": "User", "name": "userspace-proxy"}]
+    items = {"apiVersion": "v1", "kind": "List", "items": [role, binding]}
+    cluster.control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
+
+
+@pytest.fixture
+def address(cluster: Cluster) -> Iterator[str]:
+    """The Service's address; each test begins and ends with the Deployment at zero."""
+    cluster.kubectl("scale", "deployment/web", "--replicas=0")
+    cluster.kubectl("wait", "--for=delete", "pod", "--selector=app=web", "--timeout=100s")
+    wait_for("the Service to have no endpoints", lambda: endpoints(cluster) == [])
+    yield get(cluster, "service/web")["spec"]["clusterIP"]
+    cluster.kubectl("scale", "deployment/web", "--replicas=0")
+
+
+def get(cluster: Cluster, what: str) -> Any:
+    return json.loads(cluster.kubectl("get", what, "-o", "json"))
+
+
+def endpoints(cluster: Cluster) -> list[str]:
+    slices = get(cluster, "endpointslices")["items"]
+    return [
+        ip
+        for item in slices
+        if item["metadata"]["labels"].get("kubernetes.io/service-name") == "web"
+        for endpoint in item.get("endpoints") or []
+        for ip in endpoint["addresses"]
+    ]
+
+
+def client(node: ClusterNode, address: str) -> subprocess.Popen[str]:
+    """Start a client on a node that asks the Service which pod it is."""
+    command = ["curl", "-sS", "--max-time", "110", f"http://{address}/hostname"]
+    return subprocess.Popen(
+        [*node.holder.enter_network(), *command], stdout=subprocess.PIPE, text=True
+    )
+
+
+def happenings(cluster: Cluster, reason: str) -> list[Any]:
+    return [item for item in get(cluster, "events")["items"] if item["reason"] == reason]
+
+
+def status(cluster: Cluster, node: ClusterNode, path: str) -> str:
+    command = [*node.holder.enter_network(), "curl", "-sS", f"http://127.0.0.1:10249{path}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.usefixtures("role")
+def test_the_first_clients_of_two_nodes_wake_a_deployment_once_and_are_served(
+    cluster: Cluster, address: str
+) -> None:
+    scaled = len(happenings(cluster, "ScalingReplicaSet"))
+    clients = [client(node, address) for node in cluster.nodes]
+    answers = [each.communicate()[0] for each in clients]
+    (pod,) = get(cluster, "pods")["items"]
+    assert answers == [pod["metadata"]["name"]] * 2
+    assert get(cluster, "deployment/web")["spec"]["replicas"] == 1
+    # Scaled down before the test, and up once.
+    assert len(happenings(cluster, "ScalingReplicaSet")) - scaled <= 1
+    needed = happenings(cluster, "NeedPods")
+    assert {event["type"] for event in needed} == {"Normal"}
+    assert {event["message"] for event in needed} == {"The service-port default/web needs pods."}
+    for node in cluster.nodes:
+        assert json.loads(status(cluster, node, "/api/v1/demand"))["demand"]["default"]["web"] >= 1
+
+
+def test_without_the_role_clients_wait_and_the_cause_is_shown(
+    cluster: Cluster, address: str
+) -> None:
+    cluster.control_plane.kubectl("delete", "rolebinding", "userspace-proxy-wake", check=False)
+    node = cluster.nodes[0]
+    waits = client(node, address)
+
+    def cause() -> str:
+        shown = json.loads(status(cluster, node, "/api/v1/status?service=default/web"))
+        return str(shown["ports"][0]["waits"]["problem"])
+
+    expected = "allow this user to get and update deployments/scale in namespace default"
+    wait_for("the cause on the page", lambda: expected in cause(), hint=cause)
+    assert get(cluster, "deployment/web")["spec"]["replicas"] == 0
+    cluster.kubectl("scale", "deployment/web", "--replicas=1")
+    assert waits.communicate()[0].startswith("web-")
