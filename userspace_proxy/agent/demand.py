@@ -113,6 +113,9 @@ class Demand:
         need.ports.pop(served, None)
         need.ports[served] = None
         need.waited_at = now
+        if need.woken_at is not None and now - need.woken_at >= _LOOK_S:
+            # Clients that waited before have been served: this is a new demand.
+            need.woken_at = None
         self._news.set()
 
     async def _ask(self, need: _Need, now: float) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-
-import msgspec
+from dataclasses import dataclass
 
 from ..errors import ConfigError
 from .addresses import Protocol, SocketAddress, parse_ip
@@ -28,7 +27,8 @@ _FORM = re.compile(r"\s*([\w-]+)\s*(?:\(([^()]*)\))?\s*(?:@\s*(\S+))?\s*")
 _STREAM, _TOXICITY = "stream", "toxicity"
 
 
-class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
+@dataclass(frozen=True, slots=True)
+class Fault:
     """One fault of a Service."""
 
     type: str

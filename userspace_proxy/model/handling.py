@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import enum
-
-import msgspec
+from dataclasses import dataclass, replace
 
 from .faults import Fault
 
@@ -28,7 +27,8 @@ class ProxyProtocol(enum.StrEnum):
     V2 = "v2"
 
 
-class Hold(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Hold:
     """How long clients wait for an endpoint, and how many of them."""
 
     seconds: float
@@ -48,7 +48,8 @@ class WorkloadKind(enum.StrEnum):
     STATEFUL_SET = "statefulset"
 
 
-class Workload(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Workload:
     """What runs the pods of a Service, in the namespace of the Service."""
 
     kind: WorkloadKind
@@ -58,7 +59,8 @@ class Workload(msgspec.Struct, frozen=True):
         return f"{self.kind}/{self.name}"
 
 
-class Handling(msgspec.Struct, frozen=True, omit_defaults=True):
+@dataclass(frozen=True, slots=True)
+class Handling:
     """What the annotations of a Service ask for; one value from the Service to the data plane."""
 
     balance: Balance = Balance.ROUND_ROBIN
@@ -72,7 +74,6 @@ class Handling(msgspec.Struct, frozen=True, omit_defaults=True):
     """Seconds in which a new endpoint gets its full share of connections; 0: at once."""
     max_connections: int | None = None
     """At most so many connections to one endpoint from this node; further ones wait. None: any."""
-
     wake: Workload | None = None
     """Needed while clients wait: asked for by an Event, and scaled from zero where allowed."""
     removal_s: float | None = None
@@ -89,7 +90,7 @@ class Handling(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def without_faults(self) -> Handling:
         """Return it without faults, which aren't the data plane's."""
-        return msgspec.structs.replace(self, faults=()) if self.faults else self
+        return replace(self, faults=()) if self.faults else self
 
 
 DEFAULT_HANDLING = Handling()

@@ -127,6 +127,18 @@ async def test_nothing_is_asked_for_once_the_clients_are_served(rig):
     assert len(rig.source.woken) == len(rig.source.happenings) == 1
 
 
+async def test_a_client_that_begins_to_wait_later_is_not_kept_waiting_for_the_next_attempt(rig):
+    rig.begin()
+    await rig.look_after(0)
+    rig.begin()
+    await rig.look_after(0.5)
+    assert len(rig.source.woken) == 1
+    rig.now += 1
+    rig.begin()
+    await rig.look_after(0)
+    assert len(rig.source.woken) == 2
+
+
 async def test_a_service_with_endpoints_needs_no_pods(rig):
     rig.serve(POD)
     rig.begin()
