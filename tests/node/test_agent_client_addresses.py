@@ -9,74 +9,15 @@ import pytest
 from tests.cluster.waiting import wait_for
 from tests.node.clients import DEADLINE_S
 from tests.node.endpoints import (
-    CLUSTER_IPS,
-    PORT,
     PROTOCOLS,
     TARGET,
     VERSIONS,
-    Endpoint,
-    addresses,
+    EndpointWorld,
     carries_both_ways,
-    objects,
 )
 from tests.node.testbed import CLIENTS, Testbed
 
 pytestmark = pytest.mark.netns
-
-NODE_PORT = 30000
-
-
-class World:
-    """A testbed with endpoints of each kind, each behind a Service of its own."""
-
-    def __init__(self, testbed):
-        self.testbed = testbed
-        second = testbed.sandbox.add_node()
-        self.endpoints = {
-            "routed": Endpoint(testbed.sandbox.add_pod("routed")),
-            "bridged": Endpoint(testbed.sandbox.add_pod("bridged", "bridge")),
-            "remote": Endpoint(second.add_pod("remote")),
-        }
-        self.numbers = {name: number for number, name in enumerate(self.endpoints, 10)}
-        self.numbers["itself"] = 20
-        itself = Endpoint(testbed["pod"].host)
-        self.endpoints["itself"] = itself
-        self.numbers["itself-bridged"] = 21
-        self.endpoints["itself-bridged"] = Endpoint(testbed["bridge-pod"].host)
-        documents = [
-            document
-            for name, endpoint in self.endpoints.items()
-            for document in objects(
-                name,
-                self.numbers[name],
-                (endpoint, "node-2" if name == "remote" else "node-1"),
-                type="NodePort",
-                nodePort=NODE_PORT + self.numbers[name],
-                externalTrafficPolicy="Local" if name == "routed" else "Cluster",
-            )
-        ]
-        testbed.agent.manifests.write_objects(documents)
-        testbed.agent.start_until_ready()
-
-    def address(self, client, name, version):
-        if client == "laptop" and version == 6:
-            # It has no route to the range of the ClusterIPs.
-            return str(self.testbed.node.ip6), NODE_PORT + self.numbers[name]
-        return CLUSTER_IPS[version].format(self.numbers[name]), PORT
-
-    def saw(self, client, endpoint, protocol, version):
-        """Return whose address an endpoint sees: ``client``, ``node``, or another."""
-        host, node = self.testbed[client].host, self.testbed.node
-        address = self.address(client, endpoint, version)
-        ip, _ = self.endpoints[endpoint].saw(protocol, version, self.testbed[client], address)
-        # Towards a pod the node may have its gateway's address.
-        if ip in addresses(node):
-            return "node"
-        return "client" if ip == str(host.ip if version == 4 else host.ip6) else ip
-
-    def close(self):
-        for endpoint in self.endpoints.values():
-            endpoint.close()
 
 
 @pytest.fixture(scope="module", params=["iptables", "nftables", "local"])
@@ -84,7 +25,7 @@ def world(request, tmp_path_factory):
     flags = ("--workers=1", "--connection-log=1")
     folder = tmp_path_factory.mktemp("agent")
     with Testbed(folder, request.param, *flags, clients=CLIENTS) as testbed:
-        world = World(testbed)
+        world = EndpointWorld(testbed)
         yield world
         world.close()
 

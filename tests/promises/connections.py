@@ -8,15 +8,17 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 
-from .specs import HOLD, MAX_CONNECTIONS, ON_REMOVAL, PRIORITY, At, Port, Spec
+from .specs import HOLD, MAX_CONNECTIONS, ON_REMOVAL, PATH, PRIORITY, At, Port, Spec
 from .udp import say
 from .world import World
 
 HELD = Spec("held", ["10.96.8.2", "fd00:10:96::82"], annotations={HOLD: "1m"})
 LIMITED = Spec("limited", ["10.96.8.3", "fd00:10:96::83"], annotations={MAX_CONNECTIONS: "1"})
 REQUEST = b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
-ENDED = Spec("ended", ["10.96.8.1", "fd00:10:96::81"])
-FLOWING = Spec("leaving-flows", ["10.96.8.4"], [Port(80, "UDP")])
+# The proxy ends only what it carries: nothing that began on the kernel path.
+ON_USERSPACE = {PATH: "userspace"}
+ENDED = Spec("ended", ["10.96.8.1", "fd00:10:96::81"], annotations=ON_USERSPACE)
+FLOWING = Spec("leaving-flows", ["10.96.8.4"], [Port(80, "UDP")], annotations=ON_USERSPACE)
 V4_AND_V6 = pytest.mark.parametrize("v6", [False, True], ids=["IPv4", "IPv6"])
 
 
@@ -28,7 +30,7 @@ class TestConnections:
         self, world: World, v6: bool
     ) -> None:
         """Source: kubernetes#108523: clients stay with a demoted primary."""
-        ended = ENDED.but(annotations={ON_REMOVAL: "1s"})
+        ended = ENDED.but(annotations=ENDED.annotations | {ON_REMOVAL: "1s"})
         one, two = world.pods("one", "two", v6=v6)
         world.put(ENDED.at(one))
         address = (ENDED.ips[v6], 80)

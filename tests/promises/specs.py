@@ -20,6 +20,7 @@ WEIGHT, PRIORITY = "userspace-proxy.io/weight", "userspace-proxy.io/priority"
 PROXY_PROTOCOL = "userspace-proxy.io/proxy-protocol"
 HOLD, MAX_CONNECTIONS = "userspace-proxy.io/hold", "userspace-proxy.io/max-connections"
 ON_REMOVAL = "userspace-proxy.io/on-endpoint-removal"
+PATH = "userspace-proxy.io/path"
 
 
 @dataclass(frozen=True)

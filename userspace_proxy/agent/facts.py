@@ -14,11 +14,14 @@ _API_SERVER = ServiceKey("default", "kubernetes")
 _NO_NODE = Node("")
 
 
-def make_facts(options: Options, snapshot: Snapshot, addresses: Sequence[str]) -> NodeFacts:
+def make_facts(
+    options: Options, snapshot: Snapshot, addresses: Sequence[str], no_kernel_path: str = ""
+) -> NodeFacts:
     """Return the current facts.
 
     Args:
         snapshot: May contain this node's object and the API server's Service.
+        no_kernel_path: As in :attr:`.Steering.no_kernel_path`.
     """
     node = snapshot.node or _NO_NODE
     api_server = snapshot.services.get(_API_SERVER)
@@ -38,6 +41,8 @@ def make_facts(options: Options, snapshot: Snapshot, addresses: Sequence[str]) -
             if api_server
             else ()
         ),
+        default_path=options.path,
+        no_kernel_path=no_kernel_path,
         # Source: kube-proxy, --detect-local-mode.
         cluster_networks=(node.pod_networks if options.only_own_pods else ())
         or options.cluster_networks,

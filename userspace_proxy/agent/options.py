@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..dataplane import Dialer, Tuning
-from ..model import Frontend, SocketAddress
+from ..model import Frontend, Path, SocketAddress
 from ..names import CLUSTER_DOMAIN
 from ..status.listening import ListenAt
 
@@ -47,6 +47,8 @@ class Options:
     """Faults that annotations ask for are in force; with steering ``none`` they always are."""
     is_own_namespace: bool = False
     """The network namespace was created for this proxy, so it may change all routes."""
+    path: Path = Path.USERSPACE
+    """How the bytes of Services travel whose annotations don't say."""
     tuning: Tuning = field(default_factory=Tuning)
     workers: int | None = None
     """How many processes carry the traffic; None: the caller's event loop does."""

@@ -24,6 +24,7 @@ from ..dataplane import Tuning, is_wildcard, raise_descriptor_limit
 from ..errors import ConfigError, UserspaceProxyError
 from ..kernel.own_namespace import is_own_namespace
 from ..log_fields import FieldLogger
+from ..model import Path
 from ..plane import default_workers
 from ..sources import Source
 from ..status.listening import ListenAt
@@ -180,6 +181,7 @@ def make_options(settings: Settings) -> Options:
         allow_wake=settings.allow_wake,
         preserves_client_address=settings.preserve_client_address == "auto",
         is_own_namespace=is_own_namespace(),
+        path=Path(settings.path),
         tuning=Tuning(
             connect_timeout_s=settings.connect_timeout_s,
             tcp_idle_s=settings.tcp_idle_s,

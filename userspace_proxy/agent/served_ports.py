@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..dataplane import Serving
 from ..errors import ListenError
 from ..log_fields import FieldLogger
-from ..model import Frontend, FrontendKind, IPFamily, Protocol, ServiceKey, SocketAddress
+from ..model import Frontend, FrontendKind, IPFamily, Path, Protocol, ServiceKey, SocketAddress
 from ..plan import PortKey, PortPlan
 from ..plane import Group, Listener, Plane, PortPool
+from ..status import paths
+from ..status.paths import PathView
 from ..steering import REFUSE, Bind, Target
 from .annotated_faults import AnnotatedFaults
+from .kernel_path import forward
 from .listen_addresses import HELD_HINT, ListenAddresses
 from .node_ports import NodePort, NodePortHolds, node_ports
 from .shortages import Shortages, is_shortage
@@ -57,6 +60,10 @@ class ServedPort:
     """The last view of it, and what that was made from beside the plan."""
     wake_problem: str = ""
     """Why the workload that its clients wait for wasn't scaled; empty if it was, or needn't be."""
+    path: PathView = paths.DEFAULT
+    """How new connections travel."""
+    was_in_kernel: bool = False
+    """UDP flows may lead straight to endpoints."""
     is_retired: bool = False
     """It closes once nothing is steered to it."""
 
@@ -144,6 +151,7 @@ class ServedPorts:
         self.retire(plan.key)
         self.faults.follow(plan)
         served = ServedPort(plan, self._plane.open_group(str(plan.key)))
+        self._take_path(served)
         self._served[plan.key] = self._by_group[served.group] = served
         self._touch(served, (), plan.frontends)
         self._holds.claim(node_ports(f for f in plan.frontends if f in preferred))
@@ -155,6 +163,7 @@ class ServedPorts:
         served = self._served[plan.key]
         self._touch(served, served.plan.frontends, plan.frontends)
         served.plan = plan
+        self._take_path(served)
         self._serve(served, {})
 
     def detour(self, service: ServiceKey, detours: Mapping[At, SocketAddress]) -> None:
@@ -312,7 +321,16 @@ class ServedPorts:
                 listener = served.listeners.get(frontend)
                 serves = listener is not None and listener.is_serving
                 targets[frontend] = listener.address.port if listener and serves else REFUSE
+        if served.was_in_kernel:
+            return forward(served.plan, targets, is_in_kernel=served.path.now is Path.KERNEL)
         return targets
+
+    def _take_path(self, served: ServedPort) -> None:
+        """Follow the plan's path. The listeners stay: what the kernel can't place uses them."""
+        wanted, path = served.plan.path, served.path
+        since = path.since if wanted.path is path.now and path.since else time.time()
+        served.path = PathView(wanted.path, since, wanted.why)
+        served.was_in_kernel |= wanted.path is Path.KERNEL
 
     def _note(self, served: ServedPort, error: ListenError | None) -> None:
         """Remember the problem of a Service port, and log it if it is new or solved."""

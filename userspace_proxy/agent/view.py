@@ -9,7 +9,7 @@ from typing import Any
 from ..dataplane import ITERATION_BOUNDS_S, Durations, GroupCounters, Waiting
 from ..errors import ListenError
 from ..kernel.own_namespace import network_namespace
-from ..model import Cause, Frontend, FrontendKind, ServiceKey
+from ..model import Cause, FrontendKind, ServiceKey
 from ..plan import Plan, PortPlan
 from ..plane import Group, Plane, PlaneState, Totals, WorkerState
 from ..policy import causes
@@ -18,7 +18,6 @@ from ..status.counted import Times, Waits
 from ..status.view import (
     ClientAddressView,
     FirewallView,
-    FrontendView,
     HealthCheckView,
     LastStateView,
     MemoryView,
@@ -36,6 +35,7 @@ from ..steering.others import Firewall
 from ..version import __version__
 from .client_address import ClientAddresses
 from .endpoint_view import Faults, traffic_of, view_endpoint
+from .frontend_view import view_frontend
 from .last_state import LastState
 from .options import Options
 from .served_ports import ServedPort, ServedPorts
@@ -279,6 +279,7 @@ def _reuse_view(
         now - group.out_of_client_ports_at < _RECENT_S,
         (served.not_listening, served.unsteered),
         served.wake_problem,
+        (served.path, served.steered),
         frozenset(served.held_by_others),
         [(each.address, each.is_serving) for each in served.listeners.values()],
         {endpoint: list(words) for endpoint, words in faults.items()} if faults else None,
@@ -300,7 +301,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     frontends = sorted(plan.frontends, key=lambda frontend: _KINDS.index(frontend.kind))
     return ServicePortView(
         plan,
-        frontends=tuple(_view_frontend(served, f, bind) for f in frontends),
+        frontends=tuple(view_frontend(served, f, bind) for f in frontends),
         endpoints=tuple(
             view_endpoint(v, group.counters_of(v.address), clock, ejected, starting, faults)
             for v in plan.endpoints
@@ -316,6 +317,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
         is_out_of_ports=now - group.out_of_ports_at < _RECENT_S,
         is_out_of_client_ports=now - group.out_of_client_ports_at < _RECENT_S,
         **_counted(counters),
+        path=served.path,
     )
 
 
@@ -326,28 +328,3 @@ def _turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause,
     why = plan.cause if plan.is_dropping else None
     cause = why or causes.source_denied(plan.admits)
     return (replace(cause, count=group.counters.denied, first_at=first_at, last_at=last_at),)
-
-
-def _view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> FrontendView:
-    is_held = frontend in served.held_by_others
-    is_unsteered = frontend in served.unsteered
-    return FrontendView(
-        frontend,
-        target="held by another program" if is_held else _target(served, frontend, bind),
-        is_reached=frontend in served.listeners and not is_held and not is_unsteered,
-    )
-
-
-def _target(served: ServedPort, frontend: Frontend, bind: Bind) -> str:
-    if frontend in served.unsteered:
-        return "not routed to this node"
-    listener = served.listeners.get(frontend)
-    if listener is None or not listener.is_serving:
-        return "refused"
-    if served.plan.admits == ():
-        return "dropped"
-    if bind is Bind.PROXY_PORT:
-        return f"proxy port {listener.address.port}"
-    if listener.address == frontend.address:
-        return "listens there"
-    return str(listener.address)

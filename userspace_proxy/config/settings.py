@@ -212,6 +212,14 @@ class Settings:
         help="how traffic for Service addresses reaches the proxy",
         why="follows what the node already uses",
     )
+    path: Literal["userspace", "kernel"] = setting(
+        "userspace", kind=choice("userspace", "kernel"), topic=Topic.STEERING,
+        flag="path", own_field="path",
+        help="how the bytes of Services travel whose annotation userspace-proxy.io/path doesn't "
+        "say: through the proxy, or by the kernel's address translation straight to an endpoint; "
+        "kernel needs --steering=nftables",
+        why="fail-over and counters need the proxy",
+    )
     proxy_port_range: PortRange = setting(
         PROXY_PORTS, kind=port_range(PROXY_PORTS), topic=Topic.STEERING, flag="proxy-port-range",
         kube_field="portRange",

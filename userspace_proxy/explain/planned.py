@@ -10,6 +10,7 @@ from ..agent.facts import make_facts
 from ..cluster import Snapshot
 from ..plan import Planner, PortPlan
 from ..status.api import render_status
+from ..status.paths import PathView
 from ..status.view import (
     EndpointView,
     FrontendView,
@@ -62,4 +63,5 @@ def _view(plan: PortPlan) -> ServicePortView:
         frontends=tuple(FrontendView(frontend, "") for frontend in plan.frontends),
         endpoints=tuple(EndpointView(verdict, Traffic()) for verdict in plan.endpoints),
         traffic=Traffic(),
+        path=PathView(plan.path.path, why=plan.path.why),
     )

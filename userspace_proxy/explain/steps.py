@@ -13,9 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..model import Cause, CauseCode
+from ..status.paths import path_in_words
 from ..status.port_state import Level
 from ..status.text import ejected_in_words
-from ..status.units import plural, seconds_in_words, times_in_words, waiting_in_words
+from ..status.units import (
+    plural,
+    seconds_in_words,
+    times_in_words,
+    waiting_in_words,
+)
 from .clients import say_client
 from .commands import next_command
 from .probe import ProbeResult
@@ -168,7 +174,8 @@ def _sentence(worst: PathStep | None, ports: Sequence[PortFacts], subject: Subje
     if subject.node is None:
         return f"Clients would be served by {plural(usable, 'endpoint')}"
     parts = [f"Clients are served by {plural(usable, 'endpoint')}"]
-    if not any(port.connections for port in ports):
+    is_counted = all(port.path == "userspace" for port in ports)
+    if is_counted and not any(port.connections for port in ports):
         parts.append("none has connected since the proxy started")
     dropped = {port.turned_away[0]: port.is_dropping for port in ports if port.turned_away}
     for cause, is_from_outside in dropped.items():
@@ -227,6 +234,8 @@ def _port(
             )
         if probes is not None and frontend.address in probes:
             yield _dial_address(frontend.address, probes[frontend.address])
+    if port.path != "userspace" or port.path_why:
+        yield _path(port, subject.now)
     if client:
         level, said = say_client(port, client)
         yield PathStep(level, "client", said)
@@ -242,6 +251,12 @@ def _port(
         yield PathStep(Level.OK, "note", _told(cause, subject.now), cause.hint)
     if probes is not None:
         yield from _dials(port, probes)
+
+
+def _path(port: PortFacts, now: float) -> PathStep:
+    said = path_in_words(port.path, port.path_why, port.path_since, now)
+    counted = "" if port.path == "userspace" else "; connections aren't counted there"
+    return PathStep(Level.OK, "path", f"{said}{counted}")
 
 
 def _endpoints(port: PortFacts, now: float) -> PathStep:

@@ -81,6 +81,9 @@ class PortFacts:
     waiting: int
     """Connections that wait for an endpoint now."""
     longest_wait_s: float
+    path: str = "userspace"
+    path_since: float = 0.0
+    path_why: str = ""
 
     @property
     def title(self) -> str:
@@ -181,6 +184,9 @@ def _port(port: Json) -> PortFacts:
         word=state["word"],
         waiting=port.get("waits", {}).get("waiting", 0),
         longest_wait_s=port.get("waits", {}).get("longest_s", 0.0),
+        path=port.get("path", "userspace"),
+        path_since=port.get("path_since", 0.0),
+        path_why=port.get("path_why", ""),
     )
 
 

@@ -19,6 +19,7 @@ import socket
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
+from ..model import contains
 from .ctnetlink import (
     IPS_DST_NAT,
     IPS_SEEN_REPLY,
@@ -28,6 +29,7 @@ from .ctnetlink import (
     pack_address,
     read_entries,
     remove_request,
+    unpack_ip,
 )
 from .netlink import Requests, explained
 from .netlink.messages import raise_refusal
@@ -60,14 +62,42 @@ class Change(NamedTuple):
     """The port of this node that it led to."""
     now: int | None
     """The port that it leads to; None where this proxy no longer steers it."""
+    choices: Collection[tuple[Collection[tuple[str, int]], Collection[str] | None]] = ()
+    """Endpoints that it may lead to as well, or where it isn't steered, led to, each with the
+    networks of the clients that may use them; None: all. The first that has a client counts."""
+
+
+class Allowed:
+    """Where the UDP associations of one frontend may lead."""
+
+    def __init__(self, change: Change) -> None:
+        self._before, self._now = change.before, change.now
+        self._choices = [
+            ({pack_address(*one) for one in endpoints}, networks)
+            for endpoints, networks in change.choices
+        ]
+
+    def is_stale(self, entry: ConntrackEntry) -> bool:
+        """Return whether an association of this frontend leads elsewhere."""
+        if self._now is None:
+            led_there = self._before is not None and leads_to(entry, self._before)
+            return led_there or any(entry.answered_from in some for some, _ in self._choices)
+        return not leads_to(entry, self._now) and not self._is_chosen(entry)
+
+    def _is_chosen(self, entry: ConntrackEntry) -> bool:
+        for endpoints, networks in self._choices:
+            if networks is None or contains(networks, unpack_ip(entry.client)):
+                return entry.answered_from in endpoints
+        return False
 
 
 def forget_changed(version: int, changes: Iterable[Change]) -> int:
     """Remove the entries that frontends got under other rules, or without any.
 
-    These are UDP associations of steered frontends that don't lead to their port; those of
-    frontends that are no longer steered, if they lead to the old port (another proxy on this node
-    may steer the frontend now); and entries of SYNs that arrived while there was no rule.
+    These are UDP associations of steered frontends that lead neither to their port nor to one of
+    their endpoints; those of frontends that are no longer steered, if they lead to the old port or
+    endpoints (another proxy on this node may steer the frontend now); and entries of SYNs that
+    arrived while there was no rule.
 
     Returns:
         How many were found.
@@ -75,22 +105,20 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
     Raises:
         SteeringError: The kernel doesn't list or remove entries.
     """
-    udp: dict[Dialled, tuple[int | None, int | None]] = {}
+    udp: dict[Dialled, Change] = {}
     tcp: set[Dialled] = set()
-    for protocol, dialled, before, now in changes:
-        if protocol == socket.IPPROTO_TCP:
-            if now is not None:
-                tcp.add(dialled)
-        elif now is not None or before is not None:
-            udp[dialled] = before, now
-    associations = {pack_address(*dialled): ports for dialled, ports in udp.items()}
+    for change in changes:
+        if change.protocol == socket.IPPROTO_TCP:
+            if change.now is not None:
+                tcp.add(change.dialled)
+        elif change.now is not None or change.before is not None:
+            udp[change.dialled] = change
+    associations = {pack_address(*dialled): Allowed(change) for dialled, change in udp.items()}
     connections = {pack_address(*dialled) for dialled in tcp}
 
     def is_stale_association(entry: ConntrackEntry) -> bool:
-        before, now = associations.get(entry.dialled, (None, None))
-        if now is not None:
-            return not leads_to(entry, now)
-        return before is not None and leads_to(entry, before)
+        allowed = associations.get(entry.dialled)
+        return allowed is not None and allowed.is_stale(entry)
 
     def is_stale_connection(entry: ConntrackEntry) -> bool:
         return entry.dialled in connections and is_unsteered(entry)

@@ -31,7 +31,7 @@ from .netlink.messages import (
     request,
     walk,
 )
-from .netlink.rtnetlink import FAMILIES
+from .netlink.rtnetlink import FAMILIES, ip_of
 
 # NFNL_SUBSYS_CTNETLINK, which is 1, and the kind of message.
 CT_NEW, CT_GET, CT_DELETE = 0x100, 0x101, 0x102
@@ -89,6 +89,11 @@ def pack_address(ip: str, port: int) -> bytes:
     """Return an address and port in the form of :class:`ConntrackEntry`."""
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     return socket.inet_pton(family, ip) + port.to_bytes(2, "big")
+
+
+def unpack_ip(packed: bytes) -> str:
+    """Return the address of :func:`pack_address`, in canonical form."""
+    return ip_of(packed[:-2])
 
 
 def list_request(version: int, wanted: EntryFilter) -> bytes:

@@ -19,6 +19,7 @@ from .handling import (
     Balance,
     Handling,
     Hold,
+    Path,
     ProxyProtocol,
     Workload,
     WorkloadKind,
@@ -148,6 +149,12 @@ ANNOTATIONS = (
         "no header is sent",
     ),
     Annotation("fault", "faults", read_faults, "no fault is in force"),
+    Annotation(
+        "path",
+        "path",
+        one_of({path.value: path for path in Path}),
+        "the flag --path decides",
+    ),
 )
 """All of them; docs/services.md lists them, and a test compares the two."""
 

@@ -37,6 +37,15 @@ class Hold:
     """At most so many of one Service port on this node; the oldest one is ended for a new one."""
 
 
+class Path(enum.StrEnum):
+    """How the bytes of a Service travel."""
+
+    USERSPACE = "userspace"
+    """Through the proxy."""
+    KERNEL = "kernel"
+    """Straight to the endpoint, by address translation."""
+
+
 AT_LIMIT = Hold(60.0)
 """How clients wait where all endpoints are at their limit, and the Service doesn't say."""
 
@@ -82,6 +91,8 @@ class Handling:
     """TCP connections to endpoints begin with this header; None: with the client's bytes."""
     faults: tuple[Fault, ...] = ()
     """Faults on purpose; the plan decides whether they are allowed."""
+    path: Path | None = None
+    """None: as ``--path`` says."""
 
     @property
     def waits(self) -> Hold | None:

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 
 from .addresses import IPFamily
 
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 # Enough for a node with many routes; each network takes some 400 bytes.
 @functools.lru_cache(maxsize=16_384)
-def parse_network(text: str) -> _Network:
+def parse_network(text: str) -> Network:
     """Return a network."""
     return ipaddress.ip_network(text)
 
@@ -57,5 +57,5 @@ def intersect(some: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _holds(outer: _Network, inner: _Network) -> bool:
+def _holds(outer: Network, inner: Network) -> bool:
     return outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ from ..model import (
     ServicePortName,
     SocketAddress,
 )
-from ..policy import EndpointVerdict, Scope
+from ..policy import DEFAULT_PATH, EndpointVerdict, PathChoice, Scope
 
 
 class Side(enum.StrEnum):
@@ -86,6 +86,8 @@ class PortPlan:
     standbys: tuple[tuple[SocketAddress, int], ...] = ()
     """Usable endpoints with a priority other than 0, if not all have the same: they are used
     while none of a priority before their own is."""
+    path: PathChoice = DEFAULT_PATH
+    """How the bytes of connections travel."""
 
     @property
     def is_refusing(self) -> bool:

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 
 from ..cluster import ServiceState
 from ..model import Cause, ServiceType, intersect, own_network
-from ..policy import NodeFacts, Scope, Usable, count_local_ready, usable_endpoints, why_none_usable
+from ..policy import (
+    NodeFacts,
+    Scope,
+    Usable,
+    choose_path,
+    count_local_ready,
+    usable_endpoints,
+    why_none_usable,
+)
 from ..policy.causes import not_followed
 from ..policy.orphans import Orphans
 from .claims import PortClaim
@@ -41,6 +49,17 @@ def plan_port(
     )
     handling = state.service.handling
     inside = _inside(claim, facts) if claim.scope is Scope.LOCAL_FROM_OUTSIDE else ()
+    handling = state.service.handling
+    has_affinity = state.service.affinity_timeout_s is not None
+    path = choose_path(
+        handling,
+        facts.default_path,
+        facts.no_kernel_path,
+        has_affinity=has_affinity,
+        weights=dict(usable.weights).values(),
+    )
+    # As with other notes, once for all frontends of a family.
+    notes = (path.note,) if path.note is not None and claim.key.side is Side.ALL else ()
     return PortPlan(
         key=claim.key,
         protocol=claim.protocol,
@@ -49,7 +68,7 @@ def plan_port(
         usable=usable.addresses,
         cause=_cause(state, claim, usable, orphans),
         affinity_timeout_s=state.service.affinity_timeout_s,
-        notes=(*claim.notes, *_slice_notes(state, claim)),
+        notes=(*claim.notes, *notes, *_slice_notes(state, claim)),
         outside=usable.outside,
         inside=inside,
         admits=_admits(claim.admits, inside, is_dropping=usable.is_dropping),
@@ -60,6 +79,7 @@ def plan_port(
         scope=claim.scope,
         weights=usable.weights,
         standbys=usable.standbys,
+        path=path,
     )
 
 

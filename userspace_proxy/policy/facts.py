@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from ..model import IPFamily, contains, of_family, own_network
+from ..model import IPFamily, Path, contains, of_family, own_network
 
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.0/8", IPFamily.IPV6: "::1/128"}
 
@@ -47,6 +47,10 @@ class NodeFacts:
     """These are never external IPs."""
     cluster_networks: tuple[str, ...] = ()
     """Networks of pods in the cluster: ``--cluster-cidr``, or this node's; empty if unknown."""
+    default_path: Path = Path.USERSPACE
+    """``--path``."""
+    no_kernel_path: str = ""
+    """Why the steering has no kernel path; empty where it has one."""
 
     @property
     def has_node_ports_everywhere(self) -> bool:

@@ -19,7 +19,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from ..model.networks import is_within, parse_network
+from ..model.networks import Network, is_within, parse_network
 
 # Source ports of dials from a client's address: above Linux' default range (32768 to 60999).
 FIRST_PORT, LAST_PORT = 61000, 65535
@@ -192,14 +192,8 @@ def find_networks(
     """
     by_number = {link.number: link for link in links}
     known = [(route, parse_network(route.network)) for route in routes]
-    with_gateway = {route.link for route, _ in known if route.has_gateway}
-    known = [
-        (route, network)
-        for route, network in known
-        if network.prefixlen and not network.is_link_local
-    ]
-    wide = {route.link for route, network in known if network.prefixlen < network.max_prefixlen}
-    attaching = _attaching_links(by_number, with_gateway, wide)
+    attaching = _find_attaching(by_number, known)
+    known = [(route, network) for route, network in known if _is_telling(network)]
     cluster_networks = tuple(cluster)
     versions = {parse_network(text).version for text in cluster_networks}
     locality: dict[str, Location] = dict.fromkeys(cluster_networks, ROUTED)
@@ -216,6 +210,34 @@ def find_networks(
             is_remote = route.has_gateway or (link is not None and link.kind in _TUNNELS)
             locality[route.network] = ROUTED if is_remote else OUTSIDE
     return locality
+
+
+def find_attaching_links(links: Iterable[NodeLink], routes: Iterable[NodeRoute]) -> set[int]:
+    """Return the numbers of the links that lead only to containers of this node.
+
+    Args:
+        routes: As for :func:`find_networks`.
+    """
+    known = [(route, parse_network(route.network)) for route in routes]
+    return _find_attaching({link.number: link for link in links}, known)
+
+
+def _find_attaching(
+    links: Mapping[int, NodeLink], routes: Iterable[tuple[NodeRoute, Network]]
+) -> set[int]:
+    with_gateway: set[int] = set()
+    wide: set[int] = set()
+    for route, network in routes:
+        if route.has_gateway:
+            with_gateway.add(route.link)
+        if _is_telling(network) and network.prefixlen < network.max_prefixlen:
+            wide.add(route.link)
+    return _attaching_links(links, with_gateway, wide)
+
+
+def _is_telling(network: Network) -> bool:
+    """Return whether a route to a network says something about what its link leads to."""
+    return network.prefixlen > 0 and not network.is_link_local
 
 
 def _attaching_links(

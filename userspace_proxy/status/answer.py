@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from ..model import Cause, CauseCode
+from ..model import Cause, CauseCode, Path
 from .counted import Times, Waits
 from .port_state import Level
 from .problems import Problem
@@ -138,6 +138,13 @@ class PortAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The limit of each endpoint for this node; null: none."""
     hold_s: float | None
     """Seconds that clients wait for an endpoint; null: they are refused without one."""
+    path: Path
+    """``userspace``: connections pass through the proxy; ``kernel``: the kernel translates them
+    straight to an endpoint, and this answer doesn't count them."""
+    path_since: float
+    """Unix time at which new connections began to take this path; 0 if unknown."""
+    path_why: str
+    """Why it is this one, in words; empty for the default."""
     affinity_timeout_s: int | None
     """Of ``sessionAffinity: ClientIP``; null without."""
     notes: Sequence[Cause]

@@ -143,7 +143,7 @@ def build_page(sample: Sample, selection: Selection) -> Page:
         is_open = (row_id(one.port.plan.key) in selection.open) is not (
             is_alone and bool(selection.q)
         )
-        rows.append(make_row(one, history, is_open=is_open, is_alone=is_alone))
+        rows.append(make_row(one, history, is_open=is_open, is_alone=is_alone, now=now))
     checks, minute = chosen.health_checks, history.minute()
     return Page(
         view=view,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .history import Figures, History
+from .paths import path_in_words
 from .port_state import Level, PortState
 from .selection import Selected, row_id
 from .sparkline import Sparkline, draw
@@ -48,6 +49,8 @@ class Expanded:
     more_frontends: int
     admits: str
     """The networks that are admitted, in words; empty where all or none are."""
+    path: str
+    """How new connections travel, since when and why, in words; empty for the default."""
     connect: str
     """How long clients waited for an endpoint to answer, in words; or empty."""
     first_byte: str
@@ -75,10 +78,11 @@ class Row:
         return str(self.port.frontends[0].frontend.address) if self.port.frontends else ""
 
 
-def make_row(one: Selected, history: History, *, is_open: bool, is_alone: bool) -> Row:
+def make_row(one: Selected, history: History, *, is_open: bool, is_alone: bool, now: float) -> Row:
     """Return the row of a Service port.
 
     Args:
+        now: Unix time.
         is_open: It is expanded.
         is_alone: It is the only one on the page, so it may be long.
     """
@@ -93,11 +97,12 @@ def make_row(one: Selected, history: History, *, is_open: bool, is_alone: bool) 
         usable=sum(endpoint.verdict.is_usable for endpoint in port.endpoints),
         rates=history.rates(key),
         sparkline=None if minute is None else draw(minute),
-        detail=_detail(port, limit) if is_open else None,
+        detail=_detail(port, limit, now) if is_open else None,
     )
 
 
-def _detail(port: ServicePortView, limit: int) -> Expanded:
+def _detail(port: ServicePortView, limit: int, now: float) -> Expanded:
+    path = port.path
     total = sum(endpoint.traffic.connections for endpoint in port.endpoints)
     rows = [_endpoint(endpoint, total) for endpoint in port.endpoints]
     more = ""
@@ -114,6 +119,7 @@ def _detail(port: ServicePortView, limit: int) -> Expanded:
         frontends=port.frontends[:FRONTENDS_SHOWN],
         more_frontends=max(0, len(port.frontends) - FRONTENDS_SHOWN),
         admits=_admits(port.plan.admits or ()),
+        path="" if path.is_default else path_in_words(path.now, path.why, path.since, now),
         connect=waits_in_words(port.connect_times),
         first_byte=waits_in_words(port.first_byte_times),
     )

@@ -17,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..model import Cause, CauseCode
+from ..model import Cause, CauseCode, Path
 from ..model.similar import did_you_mean
 from ..plan import IgnoredService
 from .history import IDLE, History
+from .paths import path_in_words
 from .port_state import Level, PortState
 from .problems import problems_of_node
 from .selection import Selected, Selection, select
@@ -38,6 +39,7 @@ LEVEL_HEADER = "X-Userspace-Proxy-Level"
 """The header with the worst level that an answer shows: ``ok``, ``attention``, ``trouble``."""
 MARKS = {Level.TROUBLE: "✕", Level.ATTENTION: "!", Level.OK: "✓"}
 IGNORED_MARK = "·"
+ON_KERNEL_PATH = "on the kernel path, where connections aren't counted"
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # Longer names and addresses move the rest of their line, not the columns of all others.
 _WIDEST = 44
@@ -218,6 +220,8 @@ def _words(one: Selected, now: float, history: History) -> str:
     port, state = one.port, one.state
     if state.level is not Level.OK or port.plan.is_dropping or port.plan.is_holding:
         return state.sentence + (_times(state.causes[0], now) if state.causes else "")
+    if port.path.now is Path.KERNEL:
+        return ON_KERNEL_PATH
     traffic = port.traffic
     open_ = f"{count_in_words(traffic.active)} open"
     if history.has_rates:
@@ -240,6 +244,8 @@ def _details(port: ServicePortView, state: PortState, now: float) -> Iterator[st
         yield f"address   {frontend.address}/{frontend.protocol}, {frontend.kind}: {view.target}"
     for endpoint in port.endpoints:
         yield f"endpoint  {_endpoint(endpoint)}"
+    if not (path := port.path).is_default:
+        yield f"path      {path_in_words(path.now, path.why, path.since, now)}"
     facts = [port.policy, port.balance]
     if port.plan.admits is not None:
         facts.append(f"admits {', '.join(port.plan.admits) or 'nothing'}")

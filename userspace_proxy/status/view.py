@@ -1,7 +1,6 @@
 """The values that the page, the metrics and the health responses show.
 
-The agent fills these values in from the plan, the plane, the steering and the source; this
-package only shows them. Counters grow until the process ends.
+The agent fills them in; this package only shows them. Counters grow until the process ends.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from ..model import Balance, Cause, CauseCode, Frontend, ServiceKey
 from ..plan import HealthCheck, IgnoredService, PortPlan
 from ..policy import EndpointVerdict, Scope
 from ..policy.bridges import BridgeObstacle
+from . import paths
 from .counted import NO_TIMES, NO_WAITS, Times, Waits
 
 _POLICIES = {
@@ -86,8 +86,7 @@ class FrontendView:
     target: str
     """Where it leads: ``proxy port 20001``, ``127.0.0.1:41234``, ``refused``, ``dropped``, …"""
     is_reached: bool = True
-    """False where clients can't reach this proxy: another program holds the node port, or no
-    listener could be opened."""
+    """False where another program holds the node port, or no listener could be opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +138,7 @@ class ServicePortView:
     """In the last minute it had no source port left towards an endpoint."""
     is_out_of_client_ports: bool = False
     """In the last minute a client's own address had none left towards an endpoint."""
+    path: paths.PathView = paths.DEFAULT
 
     @property
     def policy(self) -> str:

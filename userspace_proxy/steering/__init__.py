@@ -6,7 +6,7 @@
 
 from ..kernel.one_thread import OneThread
 from ..kernel.tracking_timeouts import TrackingTimeouts
-from .base import REFUSE, Bind, Refusal, Steering, SteeringFacts, Target
+from .base import REFUSE, Bind, EndpointChoice, Forward, Refusal, Steering, SteeringFacts, Target
 from .choice import make_steering
 from .client_address import ReplyRouting
 from .held_tables import ConntrackHold, Untracked
@@ -22,6 +22,8 @@ __all__ = [
     "STEERING_TABLES",
     "Bind",
     "ConntrackHold",
+    "EndpointChoice",
+    "Forward",
     "IptablesSteering",
     "OneThread",
     "Refusal",

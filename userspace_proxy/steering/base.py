@@ -18,9 +18,10 @@ import enum
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from ..errors import SteeringError
-from ..model import Frontend
+from ..model import Frontend, SocketAddress
 
 
 class Refusal(enum.Enum):
@@ -31,8 +32,34 @@ class Refusal(enum.Enum):
 
 
 REFUSE = Refusal.REFUSE
-Target = int | Refusal
-"""A proxy port on this node, or REFUSE."""
+
+
+class EndpointChoice(NamedTuple):
+    """Endpoints of which the kernel chooses one, for some clients."""
+
+    endpoints: tuple[SocketAddress, ...]
+    """At least one; each has the same chance."""
+    networks: tuple[str, ...] | None = None
+    """Of the clients; None: all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """The target of a frontend whose new connections the kernel translates to endpoints.
+
+    Connections that are open stay as they are.
+    """
+
+    port: int
+    """The proxy port, for the clients of no choice, and for all while there is no choice."""
+    choices: tuple[EndpointChoice, ...] = ()
+    """The first whose networks contain the client counts. UDP flows to other endpoints end."""
+    is_on: bool = True
+    """Whether new connections are translated; otherwise all go to the proxy port."""
+
+
+Target = int | Refusal | Forward
+"""A proxy port on this node, REFUSE, or endpoints."""
 
 
 class Bind(enum.Enum):
@@ -91,11 +118,19 @@ def render_targets(targets: Mapping[Frontend, Target]) -> str:
     """Return one sorted line per frontend, in the form of :meth:`Steering.render`."""
     return "\n".join(
         sorted(
-            f"{frontend.protocol} {frontend.address} -> "
-            f"{'refuse' if target is REFUSE else f':{target}'}"
+            f"{frontend.protocol} {frontend.address} -> {_render_target(target)}"
             for frontend, target in targets.items()
         )
     )
+
+
+def _render_target(target: Target) -> str:
+    if isinstance(target, Forward) and target.is_on:
+        endpoints = sorted({str(e) for choice in target.choices for e in choice.endpoints})
+        return f":{target.port}, in the kernel to {' '.join(endpoints)}"
+    if isinstance(target, Forward):
+        return f":{target.port}"
+    return "refuse" if isinstance(target, Refusal) else f":{target}"
 
 
 class Steering(abc.ABC):
@@ -110,6 +145,9 @@ class Steering(abc.ABC):
     unguarded = ""
     """Why steered packets are admitted to any socket, also one of another program; empty where
     they aren't. Known after the first ``apply``. Source: docs/adr/0013."""
+
+    no_kernel_path = "this steering has no kernel path: it needs --steering=nftables"
+    """Why it takes no :class:`Forward`; empty where it does. Known after :meth:`start`."""
 
     unsteered: Mapping[Frontend, str] = MappingProxyType({})
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses individually, with the

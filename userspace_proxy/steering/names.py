@@ -90,6 +90,7 @@ class TableNames:
 
 
 STEERING_TABLES = TableNames(_TABLE)
+KERNEL_PATH_TABLES = TableNames(f"{_TABLE}/paths")
 GUARD_TABLES = TableNames(f"{_TABLE}/local")
 REPLY_TABLES = TableNames(f"{_TABLE}/replies")
 CONNTRACK_HOLD_TABLES = TableNames(f"{_TABLE}/held")

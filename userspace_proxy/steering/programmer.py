@@ -22,7 +22,18 @@ from ..kernel.conntrack import Change, Dialled
 from ..kernel.interfaces import PreroutingAddress
 from ..kernel.one_thread import InOneThread
 from ..model import Frontend, IPFamily, Protocol
-from .base import REFUSE, Bind, Steering, SteeringFacts, Target, nothing_applied, render_targets
+from .base import (
+    REFUSE,
+    Bind,
+    EndpointChoice,
+    Forward,
+    Refusal,
+    Steering,
+    SteeringFacts,
+    Target,
+    nothing_applied,
+    render_targets,
+)
 
 Ports = dict[Frontend, int]
 Touched = Mapping[Frontend, int | None]
@@ -142,6 +153,10 @@ class NatProgrammer(Programmer):
             if port is None or frontend.protocol is Protocol.UDP:
                 self._stale[frontend] = port
 
+    def _choices(self, _frontend: Frontend) -> Collection[EndpointChoice]:
+        """Return endpoints that UDP flows of a frontend may lead to, besides its port."""
+        return ()
+
     def _forget_stale(self) -> None:
         """Remove the conntrack entries that frontends got under other rules, or without any."""
         ports = self._applied or {}
@@ -152,6 +167,7 @@ class NatProgrammer(Programmer):
                     Dialled(frontend.ip, frontend.port),
                     before,
                     ports.get(frontend),
+                    self._choices(frontend),
                 )
                 for frontend, before in self._stale.items()
                 if frontend.family is family
@@ -235,11 +251,17 @@ class ProgrammedSteering(Steering, Generic[Kind]):
 
     def _ports(self, targets: Mapping[Frontend, Target]) -> Ports:
         refused = self._refuse_port
-        ports = {f: refused if target is REFUSE else target for f, target in targets.items()}
+        ports = {f: _port(target, refused) for f, target in targets.items()}
         if self.bind is Bind.PROXY_PORT and not all(ports.values()):
             frontend = next(frontend for frontend, port in ports.items() if not port)
             raise SteeringError(f"cannot refuse {frontend}: no refuse port was given")
         return ports
+
+
+def _port(target: Target, refused: int) -> int:
+    if isinstance(target, Forward):
+        return target.port
+    return refused if isinstance(target, Refusal) else target
 
 
 def _merge(ports: Ports, touched: Touched) -> None:

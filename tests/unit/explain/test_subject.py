@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from tests.unit.status.views import (
     make_calm_view,
     make_ignored,
@@ -5,7 +7,10 @@ from tests.unit.status.views import (
     make_troubled_view,
     make_two_sides,
 )
+from userspace_proxy.explain import explain
+from userspace_proxy.model import Path
 from userspace_proxy.plan import Side
+from userspace_proxy.status.paths import PathView
 from userspace_proxy.status.port_state import Level
 from userspace_proxy.status.view import FirewallView, LastStateView
 
@@ -60,3 +65,12 @@ def test_only_a_running_proxy_has_facts_about_its_node():
     assert node.source_problems == view.source.problems
     assert node.pending == view.sync.problem
     assert node.last_state_age_s is not None
+
+
+def test_the_path_of_a_port_is_a_step_where_it_is_not_the_default():
+    subject = make_subject(replace(make_port(connections=0), path=PathView(Path.KERNEL)))
+    assert (subject.ports[0].path, subject.ports[0].path_why) == ("kernel", "")
+    explanation = explain(subject)
+    said = [step.what for part in explanation.parts for step in part.steps if step.topic == "path"]
+    assert said == ["kernel; connections aren't counted there"]
+    assert explanation.sentence == "Clients are served by 2 endpoints"

@@ -8,6 +8,7 @@ import pytest
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.conntrack import (
+    Allowed,
     Change,
     Dialled,
     check,
@@ -79,3 +80,33 @@ def test_the_hint_follows_the_cause(monkeypatch, number, words):
     with pytest.raises(SteeringError) as raised:
         check(4)
     assert words in raised.value.hint
+
+
+A, B = ("10.244.1.2", 53), ("10.244.1.3", 53)
+TO_A = ConntrackEntry(CLIENT, DNS, pack_address(*A), b"")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "choices", "expected"),
+    [
+        pytest.param(36002, 36002, [([A, B], None)], False, id="an-endpoint-that-it-has"),
+        pytest.param(36002, 36002, [([B], None)], True, id="an-endpoint-that-is-gone"),
+        pytest.param(
+            36002, 36002, [([B], ["10.1.0.0/24"]), ([A], None)], True, id="for-other-clients"
+        ),
+        pytest.param(
+            36002, 36002, [([B], ["10.9.0.0/24"]), ([A], None)], False, id="for-these-clients"
+        ),
+        pytest.param(36002, 36002, [([A], ["10.9.0.0/24"])], True, id="for-no-client-like-it"),
+        pytest.param(36002, None, [([A], None)], True, id="no-longer-steered"),
+        pytest.param(36002, None, [([B], None)], False, id="led-there-by-another-program"),
+    ],
+)
+def test_which_associations_to_endpoints_are_stale(before, now, choices, expected):
+    change = Change(17, Dialled("10.96.0.10", 53), before, now, choices)
+    assert Allowed(change).is_stale(TO_A) is expected
+
+
+def test_an_association_that_leads_to_its_port_is_not_stale_whatever_endpoints_there_are():
+    change = Change(17, Dialled("10.96.0.10", 53), None, 36002, [([A], None)])
+    assert not Allowed(change).is_stale(STEERED)

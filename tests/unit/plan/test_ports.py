@@ -11,6 +11,7 @@ from userspace_proxy.model import (
     Fault,
     Frontend,
     Handling,
+    Path,
     Protocol,
     ServiceType,
     SocketAddress,
@@ -76,6 +77,16 @@ class TestOnePort:
         assert port.handling.balance is Balance.LEAST_CONNECTIONS
         assert [str(note) for note in port.notes] == [
             "external IP 203.0.113.9 is not served: external IPs are off",
+        ]
+
+    def test_its_path_is_that_of_its_annotation_and_a_note_states_what_prevents_it(self):
+        asked = Handling(path=Path.KERNEL)
+        port = the_port(service(handling=asked), slice_of(POD_A.ip))
+        assert (port.path.path, port.notes) == (Path.KERNEL, ())
+        port = the_port(service(handling=asked, affinity_timeout_s=60), slice_of(POD_A.ip))
+        assert port.path.path is Path.USERSPACE
+        assert [str(note) for note in port.notes] == [
+            "path kernel is not used: session affinity needs the proxy"
         ]
 
     def test_it_has_the_weights_the_priorities_and_the_notes_of_its_slices(self):

@@ -11,6 +11,7 @@ from userspace_proxy.policy.locality import (
     Locality,
     NodeLink,
     NodeRoute,
+    find_attaching_links,
     find_networks,
     may_keep,
 )
@@ -213,3 +214,7 @@ def test_the_cost_of_a_change_does_not_depend_on_other_networks(monkeypatch):
     monkeypatch.setattr(module, "parse_network", lambda text: (read.append(text), parse(text))[1])
     locality.change(["10.0.1.0/24"], {"10.9.9.9/32": 3})
     assert read == ["10.0.1.0/24", "10.9.9.9/32"]
+
+
+def test_links_that_lead_only_to_containers_are_those_of_pods_and_their_bridges():
+    assert find_attaching_links(LINKS, ROUTES) == {VETH_A, VETH_B, CNI0}

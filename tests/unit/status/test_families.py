@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.model import CauseCode
+from userspace_proxy.model import CauseCode, Path
 from userspace_proxy.policy.causes import source_denied
 from userspace_proxy.status.counted import Times, Waits
 from userspace_proxy.status.families import families_of, state_label
+from userspace_proxy.status.paths import PathView
 from userspace_proxy.status.view import TotalsView, Traffic
 
 from .readings import read_samples
@@ -216,6 +217,14 @@ def test_connections_that_endpoints_end_without_an_answer_are_counted():
     assert value(view, f"{prefix}_node_connections_empty_total") == 5
     assert value(view, f"{prefix}_connections_reset_total", **WEB) == 2
     assert value(view, f"{prefix}_endpoint_connections_empty_total", **labels) == 3
+
+
+def test_service_ports_on_the_kernel_path_have_a_series_that_says_so():
+    port = replace(make_port(), path=PathView(Path.KERNEL))
+    view = make_view(port, make_port("cart"))
+    name = "userspace_proxy_service_port_path"
+    assert value(view, name, detail="service", **WEB, path="kernel") == 1
+    assert [key for key in samples(view, "service") if key[0] == name][1:] == []
 
 
 def test_how_long_clients_waited_is_a_histogram_per_service_port_only_in_full_detail():

@@ -2,18 +2,22 @@ from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.model import Path
 from userspace_proxy.status.counted import Times
 from userspace_proxy.status.history import History
+from userspace_proxy.status.paths import PathView
 from userspace_proxy.status.port_state import Level, judge
 from userspace_proxy.status.rows import DOTS_SHOWN, ENDPOINTS_SHOWN, make_row
 from userspace_proxy.status.selection import Selected
 
 from .views import make_endpoint, make_frontend, make_port, make_standby
 
+NOW = 1000.0
+
 
 def row_of(port, history=None, *, is_open=True, is_alone=False):
     selected = Selected(port, judge(port))
-    return make_row(selected, history or History(), is_open=is_open, is_alone=is_alone)
+    return make_row(selected, history or History(), is_open=is_open, is_alone=is_alone, now=NOW)
 
 
 def endpoints(count, state="ready"):
@@ -129,3 +133,11 @@ def test_times_are_shown_if_there_are_any():
 def test_a_row_has_the_first_address():
     assert row_of(make_port("web")).address.startswith("10.96.7.")
     assert row_of(make_port("web", frontends=())).address == ""
+
+
+def test_the_path_is_shown_where_it_is_not_the_default():
+    assert row_of(make_port()).detail.path == ""
+    port = replace(make_port(), path=PathView(Path.KERNEL, NOW - 180))
+    assert row_of(port).detail.path == "kernel for 3 min"
+    port = replace(make_port(), path=PathView(why="hold needs the proxy"))
+    assert row_of(port).detail.path == "userspace: hold needs the proxy"

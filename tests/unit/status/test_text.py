@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.model import Path
 from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.history import History
+from userspace_proxy.status.paths import PathView
 from userspace_proxy.status.port_state import Level
 from userspace_proxy.status.selection import Selection
 from userspace_proxy.status.text import prefers_text, render_text, render_top, say_missing
@@ -252,3 +254,10 @@ def test_a_missing_service_is_named_with_its_nearest_name():
 )
 def test_terminals_get_text_and_browsers_the_page(accept, agent, expected):
     assert prefers_text(accept, agent) is expected
+
+
+def test_on_the_kernel_path_no_connections_are_shown_as_none_are_counted():
+    port = replace(make_port(), path=PathView(Path.KERNEL, NOW - 180, "it is asked for"))
+    shown = lines_of(make_view(port), is_wide=True)
+    assert shown[1].endswith("on the kernel path, where connections aren't counted")
+    assert "      path      kernel for 3 min: it is asked for" in shown

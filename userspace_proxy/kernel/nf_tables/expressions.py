@@ -45,6 +45,9 @@ _INVERTED = 1
 _VERDICT_REGISTER = 0
 _TCP_RESET, _UNREACHABLE_ANY_FAMILY, _PORT_UNREACHABLE = 1, 2, 1
 _DESTINATION, _PORT_GIVEN = 1, 2
+_RANDOM, _FULLY_RANDOM = 1, 1 << 4
+# Of NFT_REG32_00, which is slot 0: the registers as sixteen parts of four bytes.
+_FIRST_SLOT, _SLOT_BYTES = 8, 4
 
 
 _KEY_TYPE_BITS = 6
@@ -55,10 +58,13 @@ class KeyType(NamedTuple):
 
     number: int
     width: int
+    is_in_host_order: bool = False
 
 
 IPV4_ADDR, IPV6_ADDR = KeyType(7, 4), KeyType(8, 16)
 INET_PROTO, INET_SERVICE = KeyType(12, 1), KeyType(13, 2)
+NUMBER, LINK_NUMBER = KeyType(19, 4, is_in_host_order=True), KeyType(20, 4, is_in_host_order=True)
+"""A number in the host's byte order (shown as a packet mark), and that of an interface."""
 
 
 def joined(*types: KeyType) -> KeyType:
@@ -103,6 +109,11 @@ def _ct(key: int) -> Field:
     return Field("ct", 4, sys.byteorder, number(2, key))
 
 
+def _ct_original(key: int, width: int) -> Field:
+    """Return a field of the packets' direction in which the connection began."""
+    return Field("ct", width, "big", number(2, key) + attribute(3, b"\0"))
+
+
 def _socket(key: int, width: int) -> Field:
     return Field("socket", width, sys.byteorder, number(1, key), 2)
 
@@ -115,14 +126,22 @@ def _payload(base: int, offset: int, width: int) -> Field:
 _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
 MARK, NFPROTO, L4PROTO, PACKET_TYPE = _meta(3, 4), _meta(15, 1), _meta(16, 1), _meta(19, 1)
 CT_STATE, CT_STATUS = _ct(0), _ct(2)
+IN_LINK, OUT_LINK = _meta(4, 4), _meta(5, 4)
+"""The numbers of the interfaces; 0 for none. In postrouting since Linux 5.7."""
+ORIGINAL_IP_DADDR, ORIGINAL_IP6_DADDR = _ct_original(20, 4), _ct_original(22, 16)
+ORIGINAL_DPORT = _ct_original(12, 2)
+"""What a client dialled, before it was translated."""
 SOCKET_TRANSPARENT, SOCKET_WILDCARD = _socket(0, 1), _socket(2, 1)
 ETHER_DADDR = _payload(_LINK, 0, 6)
 IP_DADDR, IP6_DADDR = _payload(_NETWORK, 16, 4), _payload(_NETWORK, 24, 16)
+IP_SADDR, IP6_SADDR = _payload(_NETWORK, 12, 4), _payload(_NETWORK, 8, 16)
 SPORT, DPORT = _payload(_TRANSPORT, 0, 2), _payload(_TRANSPORT, 2, 2)
 TCP_FLAGS = _payload(_TRANSPORT, 13, 1)
 # NFTA_FIB_RESULT is NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_FLAGS is NFTA_FIB_F_DADDR.
 DADDR_TYPE = Field("fib", 4, sys.byteorder, number(2, 3) + number(3, 2))
 """The destination's type according to the node's routes: ``fib daddr type``."""
+SADDR_TYPE = Field("fib", 4, sys.byteorder, number(2, 3) + number(3, 1))
+"""The source's type."""
 LOCAL = 2
 """Of :data:`DADDR_TYPE`: one of this node's own addresses (RTN_LOCAL)."""
 FRAGMENT = Field(
@@ -155,9 +174,12 @@ def match(field: Field, value: int | bytes, *, mask: int | bytes = b"", op: int 
 
 def match_network(network: str) -> bytes:
     """Continue if the destination is in a network, given with a prefix length."""
-    parsed = ipaddress.ip_network(network)
-    ip, mask = parsed.network_address.packed, parsed.netmask.packed
-    return match(IP_DADDR if parsed.version == 4 else IP6_DADDR, ip, mask=mask)
+    return _in_network(network, IP_DADDR, IP6_DADDR)
+
+
+def from_network(network: str) -> bytes:
+    """Continue if the source is in a network, given with a prefix length."""
+    return _in_network(network, IP_SADDR, IP6_SADDR)
 
 
 def within(field: Field, first: int, last: int) -> bytes:
@@ -187,6 +209,42 @@ def look_up(fields: Sequence[Field], name: str, register: int = 1) -> bytes:
     """
     attributes = text(LOOKUP_SET, name) + number(2, register) + number(3, register)
     return _load_key(fields, register) + expression("lookup", attributes)
+
+
+def load_slots(fields: Sequence[Field], first: int) -> bytes:
+    """Load fields one after the other, from a slot on; each begins with a slot of its own."""
+    return _load_key(fields, 1, first * _SLOT_BYTES)
+
+
+def find(name: str, key: int, value: int) -> bytes:
+    """Continue if a map contains the key in a slot, with its value from another slot on."""
+    return expression("lookup", text(LOOKUP_SET, name) + _slot(2, key) + _slot(3, value))
+
+
+def find_verdict(name: str, key: int) -> bytes:
+    """Continue if a map contains the key in a slot, with its verdict, which ends the rule."""
+    return expression("lookup", text(LOOKUP_SET, name) + _slot(2, key) + number(3, 0))
+
+
+def has(name: str, key: int) -> bytes:
+    """Continue if a set contains the key in a slot."""
+    return expression("lookup", text(LOOKUP_SET, name) + _slot(2, key))
+
+
+def pick(count: int, slot: int, first: int = 0) -> bytes:
+    """Put one of ``count`` numbers into a slot, at random."""
+    counted = number(2, count) + number(3, _RANDOM) + number(4, first)
+    return expression("numgen", _slot(1, slot) + counted)
+
+
+def dnat_to(ip: int, port: int, family: int) -> bytes:
+    """Translate to the address and the port in two slots."""
+    return dnat(_register(ip), _register(port), family)
+
+
+def masquerade() -> bytes:
+    """Translate the source to this node's address on the outgoing interface, and a random port."""
+    return expression("masq", number(1, _FULLY_RANDOM))
 
 
 def look_up_inline(inline: InlineSet, name: str, set_id: int) -> bytes:
@@ -252,15 +310,29 @@ def _store(field: Field) -> bytes:
     return expression(field.expression, field.source + number(3, 1))
 
 
-def _load_key(fields: Sequence[Field], register: int) -> bytes:
+def _load_key(fields: Sequence[Field], register: int, offset: int = 0) -> bytes:
     """Load fields one after the other; each begins at a multiple of four bytes."""
-    loads, offset = [], (register - 1) * 16
+    loads, offset = [], (register - 1) * 16 + offset
     for field in fields:
         # A register of 16 bytes has a number, and each of its quarters has its own.
         at = 8 + offset // 4 if offset % 16 else 1 + offset // 16
         loads.append(load(field, at))
         offset += field.width + -field.width % 4
     return b"".join(loads)
+
+
+def _register(slot: int) -> int:
+    return _FIRST_SLOT + slot
+
+
+def _slot(kind: int, slot: int) -> bytes:
+    return number(kind, _register(slot))
+
+
+def _in_network(network: str, ip: Field, ip6: Field) -> bytes:
+    parsed = ipaddress.ip_network(network)
+    address, mask = parsed.network_address.packed, parsed.netmask.packed
+    return match(ip if parsed.version == 4 else ip6, address, mask=mask)
 
 
 def _packed(field: Field, value: int | bytes) -> bytes:

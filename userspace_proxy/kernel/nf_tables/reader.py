@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..netlink.messages import DUMP, Message, checked, read_attributes, request
 from .attributes import number_in, read_all, text, text_in
-from .expressions import DATA_VALUE, EXPRESSION_DATA, EXPRESSION_NAME, LIST_ELEMENT
+from .expressions import DATA_VALUE, DATA_VERDICT, EXPRESSION_DATA, EXPRESSION_NAME, LIST_ELEMENT
 from .writer import (
     CHAIN_HOOK,
     CHAIN_NAME,
@@ -157,7 +157,7 @@ def read_set(message: Message) -> ListedSet:
 
 
 def read_elements(message: Message) -> Iterator[tuple[bytes, bytes]]:
-    """Yield keys and values of a message; empty for those that aren't plain data."""
+    """Yield keys and values of a message; a verdict is as :func:`.goto_chain` returns it."""
     listed = read_all(message.body, _HEADER_BYTES).get(ELEMENTS, b"")
     for kind, packed in read_attributes(listed):
         if kind == LIST_ELEMENT:
@@ -172,4 +172,6 @@ def _hook(family: int, place: int) -> str:
 
 
 def _value(found: Mapping[int, bytes], kind: int) -> bytes:
-    return read_all(found[kind]).get(DATA_VALUE, b"") if kind in found else b""
+    """Return plain data, or a verdict's attributes; both are bytes."""
+    data = read_all(found.get(kind, b""))
+    return data.get(DATA_VALUE) or data.get(DATA_VERDICT, b"")

@@ -12,16 +12,29 @@ Source: net/netfilter/nf_tables_api.c.
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator, Mapping
 
 from ..netlink.messages import ATTRIBUTE, CREATE, attribute, request
 from .attributes import nested, number, text
-from .expressions import DATA_VALUE, LIST_ELEMENT, InlineSet, KeyType, Part, look_up_inline
+from .expressions import (
+    DATA_VALUE,
+    DATA_VERDICT,
+    GOTO,
+    LIST_ELEMENT,
+    VERDICT_CHAIN,
+    VERDICT_CODE,
+    InlineSet,
+    KeyType,
+    Part,
+    look_up_inline,
+)
 
 INET, BRIDGE = 1, 7
 """Families of tables."""
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
-NEW_TABLE, DELETE_TABLE, NEW_CHAIN, NEW_RULE, DELETE_RULE = 0xA00, 0xA02, 0xA03, 0xA06, 0xA08
+NEW_TABLE, DELETE_TABLE, NEW_CHAIN, DELETE_CHAIN = 0xA00, 0xA02, 0xA03, 0xA05
+NEW_RULE, DELETE_RULE = 0xA06, 0xA08
 NEW_SET, NEW_ELEMENT, DELETE_ELEMENT = 0xA09, 0xA0C, 0xA0E
 TABLE_OWNED = 2
 # NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and so on are all the first attribute.
@@ -32,6 +45,9 @@ SET_NAME, SET_FLAGS = 2, 3
 ELEMENTS, ELEMENT_KEY, ELEMENT_DATA = 3, 1, 2
 _SET_ID, _ELEMENTS_SET_ID = 10, 4
 _ANONYMOUS, _CONSTANT, _MAP = 0x1, 0x2, 0x8
+_VERDICTS = 0xFFFFFF00
+# For nft, which would print other numbers: NFTA_SET_USERDATA with NFTNL_UDATA_SET_KEYBYTEORDER.
+_HOST_ORDER = attribute(13, bytes([0, 4]) + (1).to_bytes(4, sys.byteorder))
 _APPEND = 0x800
 # An attribute, and so the elements of a message, has at most 65,535 bytes.
 ELEMENTS_BYTES_MAX = 60_000
@@ -86,6 +102,10 @@ class TableWriter:
         """Add a chain for jumps."""
         self._add(NEW_CHAIN, text(CHAIN_NAME, name))
 
+    def delete_chain(self, name: str) -> None:
+        """Delete a chain that has no rules, and to which nothing goes."""
+        self._add(DELETE_CHAIN, text(CHAIN_NAME, name))
+
     def flush_chain(self, name: str) -> None:
         """Delete all rules of a chain."""
         self._add(DELETE_RULE, text(RULE_CHAIN, name))
@@ -105,12 +125,31 @@ class TableWriter:
         values = number(6, value.number) + number(7, value.width)
         self._add_set(name, key, _MAP, values)
 
+    def add_verdict_map(self, name: str, key: KeyType) -> None:
+        """Add a map to verdicts, without elements."""
+        self._add_set(name, key, _MAP, number(6, _VERDICTS))
+
     def add_elements(self, name: str, elements: Elements) -> None:
         """Add elements to a set or map.
 
         The kernel refuses a key that a map has with another value; other keys may exist already.
         """
         self._elements(NEW_ELEMENT, text(SET_NAME, name), elements)
+
+    def add_verdicts(self, name: str, elements: Elements) -> None:
+        """Add elements to a map to verdicts, which :func:`goto_chain` makes."""
+        verdicts = {
+            value: nested(ELEMENT_DATA, nested(DATA_VERDICT, value))
+            for value in set(elements.values())
+        }
+        packed = [
+            nested(LIST_ELEMENT, nested(ELEMENT_KEY, attribute(DATA_VALUE, key)) + verdicts[value])
+            for key, value in elements.items()
+        ]
+        batch = ELEMENTS_BYTES_MAX // max(map(len, packed), default=1)
+        for start in range(0, len(packed), batch):
+            some = b"".join(packed[start : start + batch])
+            self._add(NEW_ELEMENT, text(SET_NAME, name) + nested(ELEMENTS, some))
 
     def delete_elements(self, name: str, elements: Elements) -> None:
         """Delete elements of a set or map; the kernel refuses a missing one."""
@@ -122,6 +161,8 @@ class TableWriter:
     def _add_set(self, name: str, key: KeyType, flags: int, more: bytes = b"") -> int:
         set_id = next(_IDS)
         body = text(SET_NAME, name) + number(SET_FLAGS, flags) + number(_SET_ID, set_id)
+        if key.is_in_host_order:
+            more += _HOST_ORDER
         self._add(NEW_SET, body + number(4, key.number) + number(5, key.width) + more)
         return set_id
 
@@ -138,6 +179,11 @@ class TableWriter:
     def _elements(self, kind: int, place: bytes, elements: Elements) -> None:
         for packed in _packed(elements):
             self._add(kind, place + nested(ELEMENTS, packed))
+
+
+def goto_chain(chain: str) -> bytes:
+    """Return the value of an element of a map to verdicts, as the kernel lists it."""
+    return number(VERDICT_CODE, GOTO) + text(VERDICT_CHAIN, chain)
 
 
 def _packed(elements: Elements) -> Iterator[bytes]:

@@ -9,19 +9,20 @@ Rule 1: unless another program has changed the table, it contains what was writt
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from ...errors import SteeringConflict, SteeringError
 from ...kernel import conntrack
 from ...kernel.interfaces import without_ipv6
 from ...kernel.nf_tables import NftablesError, Ruleset
 from ...kernel.nf_tables.table import Definition, Listing, NftTable
-from ...model import Frontend
-from ..base import Bind, SteeringFacts
+from ...model import Frontend, Protocol, SocketAddress
+from ..base import REFUSE, Bind, EndpointChoice, Forward, SteeringFacts, Target, render_targets
 from ..earlier_nat import EarlierNat
 from ..names import STEERING_TABLES
 from ..programmer import NatProgrammer, Ports, ProgrammedSteering, Touched
 from .elements import elements_of
+from .kernel_path import Forwards, KernelPath, why_missing
 from .rules import (
     MAPS,
     NAT_PRIORITY,
@@ -51,7 +52,7 @@ def missing() -> str:
 
 
 class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
-    """Maps from frontends to ports in a table of this proxy."""
+    """Maps from frontends to ports in a table of this proxy, and to endpoints in another one."""
 
     name = "nftables"
     bind = Bind.PROXY_PORT
@@ -59,6 +60,36 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
 
     def __init__(self, facts: SteeringFacts) -> None:
         super().__init__(facts, lambda: NftablesProgrammer(facts))
+
+    async def start(self) -> Mapping[Frontend, int]:
+        """Part of Steering."""
+        recovered = await super().start()
+        name = self.facts.proxy_name
+        self.no_kernel_path = await self._do(lambda _programmer: why_missing(name))
+        return recovered
+
+    async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
+        """Part of Steering."""
+        ports, forwards = self._ports(wanted), _forwards(wanted)
+        await self._do(lambda programmer: programmer.apply_all(ports, forwards))
+
+    async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
+        """Part of Steering."""
+        touched: Touched = {**dict.fromkeys(gone), **self._ports(changed)}
+        forwards = _forwards(changed)
+        await self._do(lambda programmer: programmer.change_all(touched, forwards))
+
+    async def render(self) -> str:
+        """Part of Steering."""
+        ports, forwards = await self._do(
+            lambda programmer: (programmer.in_force(), programmer.forwards_in_force())
+        )
+        targets: dict[Frontend, Target] = {}
+        for frontend, port in ports.items():
+            targets[frontend] = REFUSE if port == self._refuse_port else port
+            if endpoints := forwards.get(frontend):
+                targets[frontend] = Forward(port, (EndpointChoice(endpoints),))
+        return render_targets(targets)
 
 
 class NftablesProgrammer(NatProgrammer):
@@ -80,6 +111,11 @@ class NftablesProgrammer(NatProgrammer):
         self._uses: Counter[bytes] = Counter()
         self._rules: tuple[Definition, ...] | None = None
         """Everything but the elements, as the kernel lists it; None where it is unknown."""
+        self._kernel_path = KernelPath(facts.proxy_name)
+        self._forwards: dict[Frontend, Forward] = {}
+        """The desired targets of frontends that are on the kernel path, or have been."""
+        self._ended: dict[Frontend, Forward] = {}
+        """During a change: what frontends had that are no longer steered."""
 
     def unguarded(self) -> str:
         """Part of Programmer."""
@@ -94,6 +130,40 @@ class NftablesProgrammer(NatProgrammer):
         conntrack.check(4)
         return self._recover(self._table.read())
 
+    def apply_all(self, ports: Ports, forwards: dict[Frontend, Forward]) -> None:
+        """Make the kernel steer exactly these frontends, some of them to endpoints."""
+        if self._applied is not None:
+            gone = dict.fromkeys(self._applied.keys() - ports.keys())
+            self.change_all({**gone, **ports}, forwards)
+            return
+        self._forwards = forwards
+        self.apply(ports)
+        try:
+            self._kernel_path.load(forwards)
+        except SteeringError:
+            self._applied = None
+            raise
+
+    def change_all(self, touched: Touched, forwards: Mapping[Frontend, Forward]) -> None:
+        """Steer some frontends; those of ``touched`` without a forward lead to ports alone."""
+        moved = {f: forwards.get(f) for f in touched if self._forwards.get(f) != forwards.get(f)}
+        before = {frontend: self._forwards.get(frontend) for frontend in moved}
+        self._ended = {f: old for f, old in before.items() if old and touched[f] is None}
+        self._set_forwards(moved)
+        try:
+            self.change(touched)
+            self._kernel_path.change(moved)
+        except SteeringError:
+            self._set_forwards(before)
+            raise
+        finally:
+            self._ended = {}
+        self._end_flows(touched, before)
+
+    def forwards_in_force(self) -> dict[Frontend, tuple[SocketAddress, ...]]:
+        """Return the endpoints of frontends on the kernel path, read from the kernel."""
+        return self._kernel_path.in_force()
+
     def in_force(self) -> Ports:
         """Part of Programmer."""
         listing = self._table.look()
@@ -105,6 +175,7 @@ class NftablesProgrammer(NatProgrammer):
 
     def clean_up(self) -> None:
         """Part of Programmer."""
+        self._kernel_path.remove()
         listing = self._table.read()
         if listing is not None:
             self._table.remove()
@@ -114,6 +185,7 @@ class NftablesProgrammer(NatProgrammer):
     def close(self) -> None:
         """Part of Programmer."""
         self._table.close()
+        self._kernel_path.close()
         self._earlier.close()
         self._address.close()
 
@@ -138,12 +210,33 @@ class NftablesProgrammer(NatProgrammer):
         count = 0
         if self._table.is_touched() or self._rules is None:
             count = self._put_right()
+        count += self._kernel_path.repair()
         if self._address.has_changed():
             self._follow_address()
         self._forget_stale()
         ports = self._applied or {}
         self._translated_earlier = self._earlier.look(ports.keys()) | without_ipv6(ports)
         return count
+
+    def _set_forwards(self, forwards: Forwards) -> None:
+        for frontend, forward in forwards.items():
+            if forward is None:
+                self._forwards.pop(frontend, None)
+            else:
+                self._forwards[frontend] = forward
+
+    def _choices(self, frontend: Frontend) -> Collection[EndpointChoice]:
+        forward = self._forwards.get(frontend) or self._ended.get(frontend)
+        return forward.choices if forward else ()
+
+    def _end_flows(self, touched: Touched, before: Forwards) -> None:
+        """End UDP flows to endpoints that a frontend no longer has."""
+        for frontend, forward in before.items():
+            if forward is None or frontend.protocol is not Protocol.UDP:
+                continue
+            if touched[frontend] is not None and forward.choices != self._choices(frontend):
+                self._stale.setdefault(frontend, forward.port)
+        self._forget_stale()
 
     def _recover(self, listing: Listing | None) -> Ports:
         if listing is None:
@@ -228,6 +321,10 @@ class NftablesProgrammer(NatProgrammer):
         # Other rules may have led anywhere.
         self._stale |= {frontend: self._stale.get(frontend) for frontend in ports}
         return len(self._rules or ())
+
+
+def _forwards(targets: Mapping[Frontend, Target]) -> dict[Frontend, Forward]:
+    return {f: target for f, target in targets.items() if isinstance(target, Forward)}
 
 
 def _count_differing(some: Iterable[Definition], others: Iterable[Definition]) -> int:

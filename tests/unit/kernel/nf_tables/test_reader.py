@@ -5,6 +5,7 @@ import pytest
 from userspace_proxy.kernel.netlink.messages import Message, read_messages
 from userspace_proxy.kernel.nf_tables import reader
 from userspace_proxy.kernel.nf_tables.attributes import nested, number, text
+from userspace_proxy.kernel.nf_tables.writer import goto_chain
 
 # nft add table inet userspace-proxy
 TABLE = (
@@ -48,12 +49,13 @@ def test_a_hook_of_a_newer_kernel_is_read_by_its_number():
     assert chain(1, hook=77).hook == "77"
 
 
-def test_elements_without_a_plain_key_or_value_have_an_empty_one():
-    element = nested(1, nested(1, text(1, "key")) + nested(2, nested(2, number(1, 1))))
+def test_a_verdict_is_listed_as_it_is_written_and_a_missing_key_or_value_is_empty():
+    verdict = goto_chain("choose")
+    element = nested(1, nested(1, text(1, "key")) + nested(2, nested(2, verdict)))
     catch_all = nested(1, number(3, 2))
     body = bytes([1, 0, 0, 0]) + nested(3, element + catch_all)
     listed = list(reader.read_elements(Message(0xA0C, 0, 1, body)))
-    assert listed == [(b"key\0", b""), (b"", b"")]
+    assert listed == [(b"key\0", verdict), (b"", b"")]
 
 
 @pytest.mark.parametrize("read", [reader.read_table, reader.read_chain])

@@ -1,0 +1,209 @@
+"""The kernel path: what the kernel translates straight to endpoints, and the way there and back."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.endpoints import (
+    CLUSTER_IPS,
+    PORT,
+    PROTOCOLS,
+    VERSIONS,
+    Endpoint,
+    EndpointWorld,
+    accept_with_data,
+    carries_both_ways,
+    objects,
+)
+from tests.node.testbed import CLIENTS, Testbed
+
+pytestmark = pytest.mark.netns
+
+ANNOTATION = "userspace-proxy.io/path"
+MAP = "inet userspace-proxy/paths choices4"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("agent")
+    with Testbed(folder, "nftables", "--path=kernel", "--workers=1", clients=CLIENTS) as testbed:
+        world = EndpointWorld(testbed)
+        yield world
+        world.close()
+
+
+SEEN = {
+    ("pod", "routed"): "client",
+    ("pod", "bridged"): "client",
+    ("pod", "remote"): "client",
+    ("bare-pod", "routed"): "client",
+    ("bare-pod", "remote"): "client",
+    ("bridge-pod", "routed"): "client",
+    ("bridge-pod", "remote"): "client",
+    ("laptop", "routed"): "client",
+    ("laptop", "bridged"): "client",
+    # In all others the answer would reach the client past this node.
+    ("laptop", "remote"): "node",
+    ("bridge-pod", "bridged"): "node",
+    ("pod", "itself"): "node",
+    ("bridge-pod", "itself-bridged"): "node",
+    ("node-1", "routed"): "node",
+    ("node-1", "bridged"): "node",
+    ("node-1", "remote"): "node",
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(("client", "endpoint"), SEEN)
+def test_an_endpoint_sees_its_client_unless_the_answer_would_bypass_the_node(
+    world, client, endpoint, protocol, version
+):
+    assert world.saw(client, endpoint, protocol, version) == SEEN[client, endpoint]
+
+
+def test_the_proxy_carries_nothing_of_what_the_kernel_translates(world):
+    for version in VERSIONS:
+        for protocol in PROTOCOLS:
+            world.saw("pod", "routed", protocol, version)
+    status = world.testbed.agent.status()
+    assert [port["connections"] for port in status["ports"]] == [0] * len(status["ports"])
+    assert {(port["path"], port["path_why"]) for port in status["ports"]} == {
+        ("kernel", "--path=kernel is the default")
+    }
+    targets = {f["target"] for port in status["ports"] for f in port["frontends"]}
+    assert "the kernel, straight to endpoints" in targets
+
+
+class OneService:
+    """A Service whose path is edited, with one endpoint."""
+
+    def __init__(self, testbed):
+        self.testbed = testbed
+        self.agent = testbed.agent
+        self.endpoint = Endpoint(testbed.sandbox.add_pod("web"))
+        self.spare = Endpoint(testbed.sandbox.add_pod("spare"))
+
+    def write(self, path, *endpoints):
+        documents = list(
+            objects("web", 10, *((one, "node-1") for one in endpoints or (self.endpoint,)))
+        )
+        documents[0]["metadata"]["annotations"] = {ANNOTATION: path}
+        self.agent.manifests.write_objects(documents)
+
+    def switch(self, path, *endpoints):
+        self.write(path, *endpoints)
+        wanted = [str(endpoint.ip(4)) for endpoint in endpoints or (self.endpoint,)]
+
+        def is_in_force():
+            status = self.agent.status()
+            return not status["sync"]["waiting_since"] and all(
+                port["path"] == path and (port["family"] == "IPv6" or self.ips(port) == wanted)
+                for port in status["ports"]
+            )
+
+        wait_for(f"the path {path}", is_in_force, hint=self.agent.log)
+
+    @staticmethod
+    def ips(port):
+        return [endpoint["address"].partition(":")[0] for endpoint in port["endpoints"]]
+
+    def carried(self):
+        """Return how many connections and flows the proxy has carried."""
+        return sum(port["connections"] for port in self.agent.status()["ports"])
+
+    def close(self):
+        self.endpoint.close()
+        self.spare.close()
+
+
+@pytest.fixture
+def web(tmp_path):
+    with Testbed(tmp_path, "nftables", "--workers=1", clients=["pod", "node-1"]) as testbed:
+        web = OneService(testbed)
+        web.write("userspace")
+        testbed.agent.start_until_ready()
+        yield web
+        web.close()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_open_connections_and_flows_survive_each_switch_of_the_path(web, version):
+    address = (CLUSTER_IPS[version].format(10), PORT)
+    client = web.testbed["pod"]
+    tcp, udp = web.endpoint.servers["TCP", version], web.endpoint.servers["UDP", version]
+    opened = []
+    for number, path in enumerate(("userspace", "kernel", "userspace", "kernel")):
+        web.switch(path)
+        before = web.carried()
+        dialled = client.dial(address)
+        dialled.sendall(b"hello")
+        accepted, _ = accept_with_data(tcp)
+        asking = client.udp(address)
+        asking.send(f"hello {number}".encode())
+        said, peer = udp.recvfrom(100)
+        assert said == f"hello {number}".encode()
+        assert web.carried() - before == (0 if path == "kernel" else 2)
+        opened.append((dialled, accepted, asking, peer))
+        for one, other, flow, known in opened:
+            assert carries_both_ways(one, other)
+            flow.send(b"still there")
+            assert udp.recvfrom(100) == (b"still there", known)
+            udp.sendto(b"yes", known)
+            assert flow.recv(100) == b"yes"
+    for _, accepted, _, _ in opened:
+        accepted.close()
+
+
+def test_a_flow_moves_when_its_endpoint_is_gone_also_after_a_switch_to_userspace(web):
+    web.switch("kernel")
+    address = (CLUSTER_IPS[4].format(10), PORT)
+    asking = web.testbed["pod"].udp(address)
+    asking.send(b"one")
+    assert web.endpoint.servers["UDP", 4].recv(100) == b"one"
+    web.switch("userspace")
+    asking.send(b"two")
+    assert web.endpoint.servers["UDP", 4].recv(100) == b"two"
+    web.switch("userspace", web.spare)
+    asking.send(b"three")
+    assert web.spare.servers["UDP", 4].recv(100) == b"three"
+
+
+def test_without_endpoints_clients_are_refused_at_once_and_served_again_later(web):
+    web.switch("kernel")
+    address = (CLUSTER_IPS[4].format(10), PORT)
+    documents = [one for one in objects("web", 10) if one["kind"] == "Service"]
+    documents[0]["metadata"]["annotations"] = {ANNOTATION: "kernel"}
+    web.agent.manifests.write_objects(documents)
+    client = web.testbed["pod"]
+    wait_for("a refusal", lambda: client.tcp_refusal(address) == "refused", hint=web.agent.log)
+    assert client.udp_refusal(address) == "refused"
+    web.switch("kernel", web.endpoint, web.spare)
+    assert client.tcp_refusal(address) == "accepted"
+
+
+def test_a_flushed_table_is_written_again_and_a_proxy_that_stops_leaves_none(web):
+    web.switch("kernel")
+    before = web.testbed.shell(f"nft list map {MAP}")
+    assert CLUSTER_IPS[4].format(10) in before
+    web.testbed.shell("nft flush ruleset")
+    wait_for("the table", lambda: "/paths" in web.testbed.shell("nft list tables"))
+    web.agent.stop()
+    assert "userspace-proxy" not in web.testbed.shell("nft list tables")
+
+
+def test_a_steering_without_a_kernel_path_states_it_and_the_proxy_serves(tmp_path):
+    with Testbed(tmp_path, "iptables", "--workers=1", clients=["pod"]) as testbed:
+        web = OneService(testbed)
+        web.write("kernel")
+        testbed.agent.start_until_ready()
+        (port, *_) = testbed.agent.status()["ports"]
+        assert port["path"] == "userspace"
+        assert [note["sentence"] for note in port["notes"]] == [
+            "path kernel is not used: this steering has no kernel path: it needs "
+            "--steering=nftables"
+        ]
+        address = (CLUSTER_IPS[4].format(10), PORT)
+        assert web.endpoint.saw("TCP", 4, testbed["pod"], address)
+        web.close()

@@ -1,0 +1,27 @@
+"""The links that lead only to containers, followed in a real kernel."""
+
+import pytest
+
+from tests.netns import Net
+from userspace_proxy.kernel.pod_links import PodLinks
+
+
+@pytest.fixture
+def node():
+    net = Net("node")
+    with net:
+        yield net
+    net.close()
+
+
+def test_links_are_found_and_changes_of_links_are_followed(node):
+    links = PodLinks()
+    before = links.numbers()
+    node.run("ip link add v0 type veth; ip link set v0 up; ip link add br0 type bridge")
+    added = links.numbers() - before
+    assert len(added) == 3
+    node.run("ip address add 10.9.0.1/24 dev v0; ip link set br0 up")
+    assert len(links.numbers() - before) == 2
+    node.run("ip link del v0; ip link del br0")
+    assert links.numbers() == before
+    links.close()

@@ -1,0 +1,95 @@
+"""Which path a Service's ports take, and why."""
+
+import pytest
+
+from userspace_proxy.model import (
+    DEFAULT_HANDLING,
+    Balance,
+    CauseCode,
+    Handling,
+    Hold,
+    Path,
+    ProxyProtocol,
+)
+from userspace_proxy.model.faults import read_faults
+from userspace_proxy.policy.path import DEFAULT_PATH, choose_path, in_parts
+
+ASKED = Handling(path=Path.KERNEL)
+
+
+def test_without_a_wish_connections_pass_through_the_proxy():
+    assert choose_path(DEFAULT_HANDLING, Path.USERSPACE, "") == DEFAULT_PATH
+
+
+@pytest.mark.parametrize(
+    ("handling", "default", "path", "why"),
+    [
+        pytest.param(ASKED, Path.USERSPACE, "kernel", "its annotation asks for it", id="asked"),
+        pytest.param(
+            DEFAULT_HANDLING, Path.KERNEL, "kernel", "--path=kernel is the default", id="default"
+        ),
+        pytest.param(
+            Handling(path=Path.USERSPACE),
+            Path.KERNEL,
+            "userspace",
+            "its annotation asks for it",
+            id="annotation-wins",
+        ),
+    ],
+)
+def test_the_annotation_decides_and_then_the_flag(handling, default, path, why):
+    assert choose_path(handling, default, "") == (path, why, None)
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        pytest.param({"balance": Balance.LEAST_CONNECTIONS}, "balance least-connections", id="lc"),
+        pytest.param({"balance": Balance.SOURCE_HASH}, "balance source-hash", id="hash"),
+        pytest.param({"hold": Hold(60.0)}, "hold", id="hold"),
+        pytest.param({"max_connections": 100}, "max-connections", id="limit"),
+        pytest.param({"proxy_protocol": ProxyProtocol.V2}, "proxy-protocol", id="proxy-protocol"),
+        pytest.param({"slow_start_s": 30.0}, "slow-start", id="slow-start"),
+        pytest.param({"faults": read_faults("refuse")}, "a fault", id="fault"),
+        pytest.param({"removal_s": 30.0}, "on-endpoint-removal", id="removal"),
+    ],
+)
+def test_what_needs_the_proxy_keeps_a_service_on_it_with_a_note_where_the_kernel_is_asked_for(
+    more, what
+):
+    why = f"{what} needs the proxy"
+    asked = choose_path(Handling(path=Path.KERNEL, **more), Path.USERSPACE, "")
+    assert (asked.path, asked.why) == (Path.USERSPACE, why)
+    assert asked.note is not None
+    assert (asked.note.code, asked.note.sentence) == (
+        CauseCode.NOT_FOLLOWED,
+        f"path kernel is not used: {why}",
+    )
+    assert choose_path(Handling(**more), Path.KERNEL, "") == (Path.USERSPACE, why, None)
+
+
+def test_session_affinity_needs_the_proxy():
+    chosen = choose_path(ASKED, Path.USERSPACE, "", has_affinity=True)
+    assert (chosen.path, chosen.why) == (Path.USERSPACE, "session affinity needs the proxy")
+
+
+def test_a_random_choice_is_what_the_kernel_makes():
+    chosen = choose_path(Handling(path=Path.KERNEL, balance=Balance.RANDOM), Path.USERSPACE, "")
+    assert chosen.path is Path.KERNEL
+
+
+def test_a_steering_that_has_no_kernel_path_is_the_reason():
+    chosen = choose_path(ASKED, Path.USERSPACE, "it needs --steering=nftables")
+    assert (chosen.path, chosen.why) == (Path.USERSPACE, "it needs --steering=nftables")
+    assert chosen.note is not None
+
+
+def test_weights_are_the_kernels_as_long_as_it_can_repeat_endpoints_by_them():
+    assert in_parts((200, 100)) == [2, 1]
+    assert in_parts(()) == []
+    assert choose_path(ASKED, Path.USERSPACE, "", weights=(255, 1)).path is Path.KERNEL
+    chosen = choose_path(ASKED, Path.USERSPACE, "", weights=(256, 1))
+    assert (chosen.path, chosen.why) == (
+        Path.USERSPACE,
+        "a choice by weights of 257 parts needs the proxy",
+    )

@@ -1,0 +1,134 @@
+"""How the kernel path's table is kept right, in a real kernel."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from userspace_proxy.errors import SteeringConflict
+from userspace_proxy.kernel.nf_tables import NftablesError
+from userspace_proxy.kernel.nf_tables.expressions import expression
+from userspace_proxy.kernel.nf_tables.owned import OwnedTable
+from userspace_proxy.model import Frontend, Protocol, SocketAddress
+from userspace_proxy.steering.base import EndpointChoice, Forward
+from userspace_proxy.steering.nftables import forwarding
+from userspace_proxy.steering.nftables.kernel_path import KernelPath, why_missing
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+CART = Frontend("10.96.7.2", 80, Protocol.TCP)
+A, B = SocketAddress("10.244.1.2", 8080), SocketAddress("10.244.1.3", 8080)
+BOTH, ONE = Forward(1, (EndpointChoice((A, B)),)), Forward(1, (EndpointChoice((A,)),))
+TABLE = "inet userspace-proxy/paths"
+
+
+@pytest.fixture
+def path(node):
+    path = KernelPath("")
+    yield path
+    path.remove()
+    path.close()
+
+
+def test_this_node_lacks_nothing_and_looking_writes_nothing(node):
+    assert why_missing("") == ""
+    assert node.run("nft list tables") == ""
+
+
+def test_a_kernel_without_an_expression_states_what_is_missing(node, monkeypatch):
+    monkeypatch.setattr(forwarding.x, "pick", lambda *_: expression("no_such_expression"))
+    assert why_missing("") == (
+        "cannot change nftables: No such file or directory (add rule) "
+        "(modprobe nft_numgen nft_nat nft_masq)"
+    )
+
+
+def test_the_table_exists_from_the_first_frontend_on(node, path):
+    path.load({})
+    assert node.run("nft list tables") == ""
+    assert path.repair() == 0
+    path.change({WEB: BOTH})
+    assert path.in_force() == {WEB: (A, B)}
+    path.change({WEB: None})
+    assert path.in_force() == {}
+    path.remove()
+    assert node.run("nft list tables") == ""
+
+
+def test_a_change_writes_no_rule_where_others_choose_alike(node, path):
+    path.load({WEB: BOTH})
+    before = node.run(f"nft -a list table {TABLE} | grep -v elements")
+    path.change({WEB: Forward(1, (EndpointChoice((B, A)),))})
+    after = node.run(f"nft -a list table {TABLE} | grep -v elements")
+    assert path.in_force() == {WEB: (B, A)}
+    assert after.replace("10.244.1.2", "").replace("10.244.1.3", "") == before.replace(
+        "10.244.1.2", ""
+    ).replace("10.244.1.3", "")
+    path.change({CART: ONE})
+    assert path.repair() == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "drifted"),
+    [
+        pytest.param(f"flush map {TABLE} choices4", 1, id="map-flushed"),
+        pytest.param(f"flush chain {TABLE} output", 2, id="chain-flushed"),
+        pytest.param(f"add element {TABLE} links {{ 77 }}", 1, id="link-added"),
+    ],
+)
+def test_drift_is_counted_and_repaired(node, path, command, drifted):
+    path.load({WEB: BOTH})
+    before = node.run(f"nft list table {TABLE}")
+    node.run(f"nft '{command}'")
+    assert [path.repair(), path.repair()] == [drifted, 0]
+    assert node.run(f"nft list table {TABLE}") == before
+
+
+def test_a_change_after_a_flush_writes_the_whole_table(node, path):
+    path.load({WEB: BOTH})
+    node.run("nft flush ruleset")
+    path.change({CART: ONE})
+    assert path.in_force() == {WEB: (A, B), CART: (A,)}
+    node.run("nft flush ruleset")
+    assert path.repair() > 0
+    assert path.in_force() == {WEB: (A, B), CART: (A,)}
+
+
+def test_a_refused_change_changes_nothing(node, path, monkeypatch):
+    path.load({WEB: BOTH})
+    with monkeypatch.context() as broken:
+        broken.setattr(forwarding.x, "pick", lambda *_: expression("no_such_expression"))
+        with pytest.raises(NftablesError):
+            path.change({CART: ONE})
+        node.run("nft flush ruleset")
+        with pytest.raises(NftablesError):
+            path.change({CART: ONE})
+    assert path.repair() > 0
+    assert path.in_force() == {WEB: (A, B)}
+
+
+def test_a_table_of_an_earlier_run_is_replaced_or_removed(node, path):
+    path.load({WEB: BOTH})
+    successor = KernelPath("")
+    successor.load({CART: ONE})
+    assert successor.in_force() == {CART: (A,)}
+    successor.load({})
+    assert node.run("nft list tables") == ""
+    successor.close()
+
+
+def test_links_to_containers_are_followed(node, path):
+    path.load({WEB: BOTH})
+    node.run("ip link add v0 type veth; ip link set v0 up")
+    assert path.repair() == 0
+    assert '"v0"' in node.run(f"nft list set {TABLE} links")
+    node.run("ip link del v0")
+    assert path.repair() == 0
+    assert "elements" not in node.run(f"nft list set {TABLE} links")
+
+
+def test_a_table_that_another_program_owns_is_a_conflict(node, path):
+    with closing(OwnedTable("userspace-proxy/paths", lambda _writer: None)) as owned:
+        owned.put_right()
+        with pytest.raises(SteeringConflict, match="another program owns it"):
+            path.load({WEB: BOTH})

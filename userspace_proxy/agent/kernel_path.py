@@ -1,0 +1,72 @@
+"""Derives from a plan which endpoints the kernel chooses from, and for which clients.
+
+Rule 1: clients of no choice continue to the proxy port, whose socket drops or refuses them as on
+the userspace path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ..model import Frontend, SocketAddress, intersect
+from ..plan import PortPlan
+from ..policy.path import in_parts
+from ..steering import EndpointChoice, Forward, Refusal, Target
+
+_LOOPBACK = ("127.", "::1")
+
+
+def forward(
+    plan: PortPlan, targets: Mapping[Frontend, Target], *, is_in_kernel: bool
+) -> dict[Frontend, Target]:
+    """Return the targets of a Service port that is on the kernel path, or has been.
+
+    Args:
+        targets: Its proxy ports and refusals.
+        is_in_kernel: Whether new connections take the kernel path now.
+    """
+    choices = tuple(choices_of(plan))
+    return {
+        frontend: target
+        if isinstance(target, Refusal | Forward) or is_loopback(frontend)
+        else Forward(target, choices, is_in_kernel)
+        for frontend, target in targets.items()
+    }
+
+
+def choices_of(plan: PortPlan) -> Iterator[EndpointChoice]:
+    """Yield what clients may use, the networks of the first choice that has a client decide."""
+    if plan.outside is None:
+        yield from _choice(plan, plan.usable, plan.admits)
+        return
+    inside = plan.inside if plan.admits is None else intersect(plan.admits, plan.inside)
+    yield from _choice(plan, plan.usable, inside)
+    yield from _choice(plan, plan.outside, plan.admits)
+
+
+def is_loopback(frontend: Frontend) -> bool:
+    """Return whether a frontend can only be dialled on this node.
+
+    Its clients have a loopback address, which can't leave the node.
+    """
+    return frontend.ip.startswith(_LOOPBACK)
+
+
+def _choice(
+    plan: PortPlan, usable: tuple[SocketAddress, ...], networks: tuple[str, ...] | None
+) -> Iterator[EndpointChoice]:
+    priorities = dict(plan.standbys)
+    first = min((priorities.get(endpoint, 0) for endpoint in usable), default=0)
+    endpoints = [endpoint for endpoint in usable if priorities.get(endpoint, 0) == first]
+    if plan.weights:
+        endpoints = _repeat(endpoints, dict(plan.weights))
+    if endpoints and networks != ():
+        yield EndpointChoice(tuple(endpoints), networks)
+
+
+def _repeat(
+    endpoints: list[SocketAddress], weights: Mapping[SocketAddress, int]
+) -> list[SocketAddress]:
+    """Return endpoints as often as their weights say, in proportion."""
+    parts = in_parts([weights.get(endpoint, 0) for endpoint in endpoints])
+    return [one for one, count in zip(endpoints, parts, strict=True) for _ in range(count)]

@@ -1,0 +1,40 @@
+"""Tracks which links of this node lead only to its containers.
+
+Rule 1: events only show that something changed; links and routes are always read in full.
+Rule 2: the network namespace is that of the thread that creates the object.
+"""
+
+from __future__ import annotations
+
+from ..policy.locality import find_attaching_links
+from .netlink import RouteSockets, explained, rtnetlink
+from .routes import read_links, read_routes
+
+# A route alone rarely decides, and a router has thousands that change all the time.
+_GROUPS = (rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDRESS_6)
+
+
+class PodLinks:
+    """The links of this thread's network namespace.
+
+    Raises:
+        SteeringError: The kernel doesn't list them.
+    """
+
+    def __init__(self) -> None:
+        with explained("watch this node's links"):
+            self._sockets = RouteSockets(_GROUPS)
+        self._known: frozenset[int] | None = None
+
+    def numbers(self) -> frozenset[int]:
+        """Return the numbers of those links; cheap unless a link or an address has changed."""
+        with explained("list this node's links"):
+            if self._sockets.events.read() or self._known is None:
+                requests = self._sockets.requests
+                found = find_attaching_links(read_links(requests), read_routes(requests))
+                self._known = frozenset(found)
+            return self._known
+
+    def close(self) -> None:
+        """Close the sockets; idempotent."""
+        self._sockets.close()

@@ -1,0 +1,82 @@
+"""Decides how the bytes of a Service port travel: through the proxy, or by the kernel.
+
+annotation ──▶ --path ──▶ does it need the proxy? ──▶ can the steering do it? ──▶ path, and why
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ..model import Balance, Cause, Handling, Path
+from .causes import not_followed
+
+
+class PathChoice(NamedTuple):
+    """The path of a Service port."""
+
+    path: Path
+    why: str = ""
+    """The reason, as a clause; empty for the default."""
+    note: Cause | None = None
+    """The annotation can't be followed."""
+
+
+# The kernel repeats endpoints by their weights.
+PARTS_MAX = 256
+_DRAWN = (Balance.ROUND_ROBIN, Balance.RANDOM)
+DEFAULT_PATH = PathChoice(Path.USERSPACE)
+
+
+def choose_path(
+    handling: Handling,
+    default: Path,
+    no_kernel_path: str,
+    *,
+    has_affinity: bool = False,
+    weights: Iterable[int] = (),
+) -> PathChoice:
+    """Return the path of a Service's ports.
+
+    Args:
+        has_affinity: Its clients are pinned to endpoints.
+        weights: Of its usable endpoints; empty if all have the same.
+        default: ``--path``.
+        no_kernel_path: Why the steering has no kernel path; empty where it has one.
+    """
+    is_asked = handling.path is not None
+    path = handling.path or default
+    if path is Path.USERSPACE:
+        return PathChoice(path, "its annotation asks for it") if is_asked else DEFAULT_PATH
+    parts = sum(in_parts(tuple(weights)))
+    needs = _needs_proxy(handling, has_affinity=has_affinity, parts=parts)
+    if not needs and not no_kernel_path:
+        why = "its annotation asks for it" if is_asked else "--path=kernel is the default"
+        return PathChoice(path, why)
+    why = f"{needs} needs the proxy" if needs else no_kernel_path
+    note = not_followed(f"path kernel is not used: {why}") if is_asked else None
+    return PathChoice(Path.USERSPACE, why, note)
+
+
+def in_parts(weights: Sequence[int]) -> list[int]:
+    """Return the smallest numbers with the proportions of some weights."""
+    divisor = math.gcd(*weights) or 1
+    return [weight // divisor for weight in weights]
+
+
+def _needs_proxy(handling: Handling, *, has_affinity: bool, parts: int) -> str:
+    """Return what a Service asks for that only the proxy can do; empty if nothing."""
+    needs = {
+        # The kernel draws one of the endpoints.
+        f"balance {handling.balance}": handling.balance not in _DRAWN,
+        "hold": handling.hold is not None,
+        "max-connections": handling.max_connections is not None,
+        "proxy-protocol": handling.proxy_protocol is not None,
+        "on-endpoint-removal": handling.removal_s is not None,
+        "slow-start": handling.slow_start_s > 0,
+        "a fault": bool(handling.faults),
+        "session affinity": has_affinity,
+        f"a choice by weights of {parts} parts": parts > PARTS_MAX,
+    }
+    return next((what for what, is_asked in needs.items() if is_asked), "")

@@ -1,0 +1,321 @@
+"""The content of the kernel path's table: which frontend leads to which endpoints.
+
+    forwarded4  10.96.7.1 . tcp . 80
+    choices4    10.96.7.1 . tcp . 80 : goto choose-2-ip
+    endpoints4  10.96.7.1 . tcp . 80 . 0 : 10.244.1.2 . 8080     one of the last numbers is drawn
+
+Rule 1: nothing here accesses the kernel; it reads and writes values.
+Rule 2: a frontend consists of elements only. Chains exist once per way of choosing (count of
+endpoints, clients' networks), so a change is as cheap with 10,000 Services.
+Rule 3: whatever these rules can't place continues to the proxy port.
+Rule 4: nft 1.0.6 (Debian 12) must be able to list the rules. It aborts where a key contains a
+map's value, or a rule stores one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ...kernel.netlink.rtnetlink import ip_of, pack_ip
+from ...kernel.nf_tables import TableWriter
+from ...kernel.nf_tables import expressions as x
+from ...kernel.nf_tables.expressions import joined
+from ...kernel.nf_tables.writer import OUTPUT, POSTROUTING, PREROUTING, goto_chain
+from ...model import Frontend, IPFamily, SocketAddress
+from ..base import Forward
+from ..programmer import PROTOCOL_NUMBERS
+from .elements import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, SetElement, frontend_key, read_frontend
+
+# Before the chains that steer to proxy ports, and before other programs' masquerading.
+NAT_PRIORITY, SOURCE_PRIORITY = -111, 90
+LINKS, SAME_LINK = "links", "same_link"
+_DIGIT = {IPFamily.IPV4: "4", IPFamily.IPV6: "6"}
+_AF = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
+_BY_CLIENT = {
+    IPFamily.IPV4: (x.ORIGINAL_IP_DADDR, x.L4PROTO, x.ORIGINAL_DPORT),
+    IPFamily.IPV6: (x.ORIGINAL_IP6_DADDR, x.L4PROTO, x.ORIGINAL_DPORT),
+}
+_HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
+_TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT, op=x.NOT_EQUAL)
+_NUMBER_BYTES = 4
+_ENDPOINT = 8
+
+
+class SetNames(NamedTuple):
+    """The names of one family's sets."""
+
+    forwarded: str
+    choices: str
+    endpoints: str
+
+
+NAMES = {
+    family: SetNames(*(f"{name}{digit}" for name in SetNames._fields))
+    for family, digit in _DIGIT.items()
+}
+_CHOICES = frozenset(names.choices for names in NAMES.values())
+# Elements are removed in this order and added in the reverse one: a look-up finds all or nothing.
+SETS = tuple(
+    name for names in NAMES.values() for name in (names.choices, names.endpoints, names.forwarded)
+)
+
+
+class Chooser(NamedTuple):
+    """A way of choosing, which has a chain."""
+
+    family: IPFamily
+    counts: tuple[tuple[tuple[str, ...] | None, int], ...]
+    """For each choice: the clients' networks, and how many endpoints there are."""
+
+
+@dataclass(slots=True)
+class Difference:
+    """What a change writes."""
+
+    removed: set[SetElement] = field(default_factory=set)
+    added: set[SetElement] = field(default_factory=set)
+    new_choosers: dict[Chooser, int] = field(default_factory=dict)
+    gone_choosers: dict[Chooser, int] = field(default_factory=dict)
+    forwards: dict[Frontend, Forward | None] = field(default_factory=dict)
+    """What takes the place of targets; None: nothing."""
+
+
+class Forwarding:
+    """What the table contains: all frontends on the kernel path."""
+
+    def __init__(self) -> None:
+        self.forwards: dict[Frontend, Forward] = {}
+        self.choosers: dict[Chooser, int] = {}
+        self._uses: Counter[Chooser] = Counter()
+        self._numbers = itertools.count(1)
+
+    def difference(self, touched: Mapping[Frontend, Forward | None]) -> Difference:
+        """Return what changes if some frontends get other targets; None: no longer here."""
+        change = Difference()
+        uses: Counter[Chooser] = Counter()
+        for frontend, forward in touched.items():
+            old = self.forwards.get(frontend)
+            new = forward if forward and forward.is_on and forward.choices else None
+            if old == new:
+                continue
+            change.forwards[frontend] = new
+            before: set[SetElement] = set()
+            now: set[SetElement] = set()
+            if old is not None:
+                chooser = chooser_of(frontend, old)
+                uses[chooser] -= 1
+                before = set(_elements(frontend, old, self.choosers[chooser]))
+            if new is not None:
+                chooser = chooser_of(frontend, new)
+                uses[chooser] += 1
+                now = set(_elements(frontend, new, self._number(chooser, change)))
+            change.removed |= before - now
+            change.added |= now - before
+        for chooser, by in uses.items():
+            if self._uses[chooser] + by == 0 and chooser in self.choosers:
+                change.gone_choosers[chooser] = self.choosers[chooser]
+        return change
+
+    def accept(self, change: Difference) -> None:
+        """Note that a difference is in force."""
+        for frontend, forward in change.forwards.items():
+            old = self.forwards.pop(frontend, None)
+            if old is not None:
+                self._uses[chooser_of(frontend, old)] -= 1
+            if forward is not None:
+                self.forwards[frontend] = forward
+                self._uses[chooser_of(frontend, forward)] += 1
+        self.choosers |= change.new_choosers
+        for chooser in change.gone_choosers:
+            del self.choosers[chooser], self._uses[chooser]
+
+    def elements(self) -> set[SetElement]:
+        """Return the elements of all sets."""
+        return {
+            element
+            for frontend, forward in self.forwards.items()
+            for element in _elements(
+                frontend, forward, self.choosers[chooser_of(frontend, forward)]
+            )
+        }
+
+    def _number(self, chooser: Chooser, change: Difference) -> int:
+        known = self.choosers.get(chooser) or change.new_choosers.get(chooser)
+        if known is None:
+            known = change.new_choosers[chooser] = next(self._numbers)
+        return known
+
+
+def chooser_of(frontend: Frontend, forward: Forward) -> Chooser:
+    """Return the way of choosing of a target."""
+    counts = tuple((choice.networks, len(choice.endpoints)) for choice in forward.choices)
+    return Chooser(frontend.family, counts)
+
+
+def chain_of(chooser: Chooser, number: int) -> str:
+    """Return the name of a chooser's chain: ``choose-1-of-3-ip``."""
+    counts = "-".join(str(count) for _, count in chooser.counts)
+    return f"choose-{number}-of-{counts}-{'ip' if chooser.family is IPFamily.IPV4 else 'ip6'}"
+
+
+def _elements(frontend: Frontend, forward: Forward, number: int) -> Iterator[SetElement]:
+    names, key = NAMES[frontend.family], frontend_key(frontend)
+    chain = chain_of(chooser_of(frontend, forward), number)
+    yield names.forwarded, key, b""
+    yield names.choices, key, goto_chain(chain)
+    endpoints = itertools.chain.from_iterable(choice.endpoints for choice in forward.choices)
+    for index, endpoint in enumerate(endpoints):
+        yield names.endpoints, key + _number(index), pack_endpoint(endpoint)
+
+
+def pack_endpoint(endpoint: SocketAddress) -> bytes:
+    """Return an endpoint as a value: ``10.244.1.2 . 8080``."""
+    return pack_ip(endpoint.ip) + endpoint.port.to_bytes(2, "big") + bytes(2)
+
+
+def _unpack_endpoint(value: bytes) -> SocketAddress:
+    return SocketAddress(ip_of(value[:-4]), int.from_bytes(value[-4:-2], "big"))
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(_NUMBER_BYTES, sys.byteorder)
+
+
+def read_forwards(
+    elements: Mapping[str, Mapping[bytes, bytes]],
+) -> dict[Frontend, tuple[SocketAddress, ...]]:
+    """Return the endpoints of frontends in the elements of a table, by their numbers."""
+    found: dict[Frontend, dict[int, SocketAddress]] = {}
+    for family, names in NAMES.items():
+        led = elements.get(names.choices, {})
+        for key, value in elements.get(names.endpoints, {}).items():
+            frontend = read_frontend(key[:-_NUMBER_BYTES], family)
+            if frontend is not None and key[:-_NUMBER_BYTES] in led:
+                index = int.from_bytes(key[-_NUMBER_BYTES:], sys.byteorder)
+                found.setdefault(frontend, {})[index] = _unpack_endpoint(value)
+    return {f: tuple(one for _, one in sorted(some.items())) for f, some in found.items()}
+
+
+def write_table(name: str) -> list[bytes]:
+    """Return the messages that create the table, without elements and ways of choosing."""
+    table = TableWriter(name)
+    table.create()
+    for family, names in NAMES.items():
+        endpoint = joined(ADDRESS[family], x.INET_SERVICE)
+        dialled = (ADDRESS[family], x.INET_PROTO, x.INET_SERVICE)
+        table.add_set(names.forwarded, FRONTEND[family])
+        table.add_verdict_map(names.choices, FRONTEND[family])
+        table.add_map(names.endpoints, joined(*dialled, x.NUMBER), endpoint)
+    table.add_set(LINKS, x.LINK_NUMBER)
+    table.add_set(SAME_LINK, joined(x.LINK_NUMBER, x.LINK_NUMBER))
+    table.add_base_chain("prerouting", "nat", PREROUTING, NAT_PRIORITY)
+    table.add_base_chain("output", "nat", OUTPUT, NAT_PRIORITY)
+    table.add_base_chain("postrouting", "nat", POSTROUTING, SOURCE_PRIORITY)
+    table.add_chain("source")
+    for family, names in NAMES.items():
+        choose = x.load_slots(DIALLED[family], 0) + x.find_verdict(names.choices, 0)
+        for chain in ("prerouting", "output"):
+            table.add_rule(chain, IS_FAMILY[family] + choose)
+        ours = x.load_slots(_BY_CLIENT[family], 0) + x.has(names.forwarded, 0)
+        ours += x.verdict(x.GOTO, "source")
+        table.add_rule("postrouting", _TRANSLATED + IS_FAMILY[family] + ours)
+    _add_masquerade(table)
+    return table.messages
+
+
+def _add_masquerade(table: TableWriter) -> None:
+    """Translate the source only where replies would bypass this node.
+
+    They return here if the client is this node, or if client or endpoint is a container of this
+    node, unless both are attached to the same link: there a bridge delivers replies past this
+    node, and a container doesn't accept packets with its own address. A packet that br_netfilter
+    passes on from a bridge to the same bridge has no incoming link.
+    """
+    both = x.in_set((x.IN_LINK, x.OUT_LINK), SAME_LINK)
+    table.add_rule("source", both + x.masquerade())
+    table.add_rule("source", x.match(x.SADDR_TYPE, x.LOCAL) + x.verdict(x.ACCEPT))
+    table.add_rule("source", x.match(x.IN_LINK, 0) + x.masquerade())
+    for link in (x.IN_LINK, x.OUT_LINK):
+        table.add_rule("source", x.in_set((link,), LINKS) + x.verdict(x.ACCEPT))
+    table.add_rule("source", x.masquerade())
+
+
+def link_elements(links: Collection[int]) -> set[SetElement]:
+    """Return the elements for the links that lead only to containers of this node."""
+    packed = list(map(_number, links))
+    return {(LINKS, one, b"") for one in packed} | {(SAME_LINK, one + one, b"") for one in packed}
+
+
+def write_elements(
+    table: str, removed: Iterable[SetElement], added: Iterable[SetElement]
+) -> list[list[bytes]]:
+    """Return the messages that change elements, as :func:`.elements.write_steps`."""
+    writer = TableWriter(table)
+    gone, new = _by_set(removed), _by_set(added)
+    for name in SETS:
+        keys = dict.fromkeys(gone.get(name, {}), b"")
+        writer.delete_elements(name, keys)
+    for name in reversed(SETS):
+        if name in _CHOICES:
+            writer.add_verdicts(name, new.get(name, {}))
+        else:
+            writer.add_elements(name, new.get(name, {}))
+    return [[message] for message in writer.messages]
+
+
+def _by_set(elements: Iterable[SetElement]) -> dict[str, dict[bytes, bytes]]:
+    found: dict[str, dict[bytes, bytes]] = {}
+    for name, key, value in elements:
+        found.setdefault(name, {})[key] = value
+    return found
+
+
+def write_chooser(table: str, chooser: Chooser, number: int) -> list[bytes]:
+    """Return the messages that add a way of choosing."""
+    writer = TableWriter(table)
+    chain = chain_of(chooser, number)
+    first = 0
+    writer.add_chain(chain)
+    for index, (networks, count) in enumerate(chooser.counts):
+        name = chain
+        if networks is not None:
+            name = f"{chain}-{index}"
+            writer.add_chain(name)
+            for network in networks:
+                writer.add_rule(
+                    chain,
+                    IS_FAMILY[chooser.family] + x.from_network(network) + x.verdict(x.GOTO, name),
+                )
+        writer.add_rule(name, _HAS_PORTS, _choose(chooser.family, count, first))
+        first += count
+    return writer.messages
+
+
+def write_without_chooser(table: str, chooser: Chooser, number: int) -> list[bytes]:
+    """Return the messages that remove a way of choosing, which no frontend has."""
+    writer = TableWriter(table)
+    chain = chain_of(chooser, number)
+    branches = [f"{chain}-{i}" for i, one in enumerate(chooser.counts) if one[0] is not None]
+    # First the rules that lead to other chains.
+    for name in (chain, *branches):
+        writer.flush_chain(name)
+    for name in (chain, *branches):
+        writer.delete_chain(name)
+    return writer.messages
+
+
+def _choose(family: IPFamily, count: int, first: int) -> bytes:
+    """Return the rule that translates to one of the endpoints from the index ``first`` on.
+
+    Slots of registers: 0 what was dialled and behind it a number, 8 the endpoint.
+    """
+    width = len(pack_ip("::" if family is IPFamily.IPV6 else "0.0.0.0")) // _NUMBER_BYTES
+    drawn = x.load_slots(DIALLED[family], 0) + x.pick(count, width + 2, first)
+    found = drawn + x.find(NAMES[family].endpoints, 0, _ENDPOINT)
+    return IS_FAMILY[family] + found + x.dnat_to(_ENDPOINT, _ENDPOINT + width, _AF[family])

@@ -1,0 +1,181 @@
+"""Keeps the kernel path's table as desired: it exists once a frontend needs it.
+
+    difference ─▶ one transaction          changed by others ─▶ written anew
+
+Rule 1: it is a layer above the table of proxy ports: what isn't in it goes to a proxy port.
+Rule 2: a transaction that the kernel refuses changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from ...errors import SteeringConflict
+from ...kernel.nf_tables import NftablesError, Ruleset
+from ...kernel.nf_tables.table import Definition, Listing, NftTable
+from ...kernel.pod_links import PodLinks
+from ...model import Frontend, IPFamily, SocketAddress
+from ..base import Forward
+from ..names import KERNEL_PATH_TABLES
+from .elements import SetElement, elements_of, write_steps
+from .forwarding import (
+    LINKS,
+    SAME_LINK,
+    SETS,
+    Chooser,
+    Difference,
+    Forwarding,
+    link_elements,
+    read_forwards,
+    write_chooser,
+    write_elements,
+    write_table,
+    write_without_chooser,
+)
+
+_LINK_SETS = (LINKS, SAME_LINK)
+_ALL_SETS = (*SETS, *_LINK_SETS)
+# Whether the kernel has all kinds of expressions.
+_PROBE = Chooser(IPFamily.IPV4, ((None, 1),))
+
+Forwards = Mapping[Frontend, Forward | None]
+"""The targets of some frontends; None: not on the kernel path."""
+
+
+def why_missing(proxy_name: str) -> str:
+    """Return why this kernel can't have such a table; empty if it can."""
+    name = KERNEL_PATH_TABLES.of(proxy_name)
+    with Ruleset() as ruleset:
+        try:
+            ruleset.try_out([*write_table(name), *write_chooser(name, _PROBE, 1)])
+        except NftablesError as exc:
+            return f"{exc.message} (modprobe nft_numgen nft_nat nft_masq)"
+    return ""
+
+
+class KernelPath:
+    """The table of one proxy in this thread's network namespace.
+
+    Raises:
+        SteeringError: A privilege or a kernel part is missing.
+    """
+
+    def __init__(self, proxy_name: str) -> None:
+        self._table = NftTable(KERNEL_PATH_TABLES.of(proxy_name))
+        self._links = PodLinks()
+        self._forwarding = Forwarding()
+        self._written: tuple[Definition, ...] | None = None
+        """Everything but the elements, as the kernel lists it; None where it is unknown."""
+        self._links_written: frozenset[int] = frozenset()
+        self._exists = False
+
+    def load(self, forwards: Forwards) -> None:
+        """Write the desired state for the first time."""
+        listing = self._table.read()
+        if listing is not None and listing.is_owned:
+            raise SteeringConflict(
+                f"cannot use the nftables table inet {self._table.name}: another program owns it",
+                hint="stop that program, or run with --steering=iptables",
+            )
+        self._forwarding = Forwarding()
+        self._forwarding.accept(self._forwarding.difference(forwards))
+        self._exists = bool(self._forwarding.forwards)
+        if self._exists:
+            self._write_all()
+        elif listing is not None:
+            self._table.remove()
+
+    def change(self, touched: Forwards) -> None:
+        """Write a difference; nothing has changed if it raises an error."""
+        change = self._forwarding.difference(touched)
+        if not change.forwards:
+            return
+        if not self._exists or self._table.is_touched():
+            before = dict(self._forwarding.forwards)
+            self._forwarding.accept(change)
+            try:
+                self._write_all()
+            except NftablesError:
+                undone: Forwards = {f: before.get(f) for f in change.forwards}
+                self._forwarding.accept(self._forwarding.difference(undone))
+                raise
+            self._exists = True
+            return
+        self._table.write(self._steps(change))
+        self._forwarding.accept(change)
+        if change.new_choosers or change.gone_choosers:
+            self._written = self._table.read_definitions()
+
+    def repair(self) -> int:
+        """Write the table anew if another program has changed it; return how much differed."""
+        if not self._exists:
+            return 0
+        count = 0
+        if self._table.is_touched() or self._written is None:
+            count = self._differences(self._table.read())
+            if count:
+                self._write_all()
+        self._follow_links()
+        return count
+
+    def in_force(self) -> dict[Frontend, tuple[SocketAddress, ...]]:
+        """Return the endpoints of frontends on the kernel path, read from the kernel."""
+        listing = self._table.look()
+        return read_forwards(listing.elements) if listing else {}
+
+    def remove(self) -> None:
+        """Remove the table; idempotent."""
+        if self._table.read() is not None:
+            self._table.remove()
+        self._forwarding, self._exists, self._written = Forwarding(), False, None
+
+    def close(self) -> None:
+        """Close all sockets; what is in force stays in force."""
+        self._table.close()
+        self._links.close()
+
+    def _steps(self, change: Difference) -> list[list[bytes]]:
+        name = self._table.name
+        return [
+            *(write_chooser(name, *one) for one in change.new_choosers.items()),
+            *write_elements(name, change.removed, change.added),
+            *(write_without_chooser(name, *one) for one in change.gone_choosers.items()),
+        ]
+
+    def _write_all(self) -> None:
+        # Until the kernel has accepted it: a repair must try again.
+        self._written = None
+        name, forwarding, links = self._table.name, self._forwarding, self._links.numbers()
+        self._table.write(
+            [
+                [
+                    *write_table(name),
+                    *(m for one in forwarding.choosers.items() for m in write_chooser(name, *one)),
+                ],
+                *write_steps(name, _LINK_SETS, (), link_elements(links)),
+                *write_elements(name, (), forwarding.elements()),
+            ]
+        )
+        self._links_written = links
+        self._written = self._table.read_definitions()
+
+    def _differences(self, listing: Listing | None) -> int:
+        wanted = self._forwarding.elements() | link_elements(self._links_written)
+        if listing is None:
+            return len(wanted) + 1
+        have = elements_of(listing, _ALL_SETS)
+        count = len({(name, key) for name, key, _ in have ^ wanted})
+        if self._written is None:
+            return count + 1
+        rules, known = Counter(listing.definitions), Counter(self._written)
+        return count + ((rules - known) + (known - rules)).total()
+
+    def _follow_links(self) -> None:
+        links = self._links.numbers()
+        if links == self._links_written:
+            return
+        have: set[SetElement] = link_elements(self._links_written)
+        want = link_elements(links)
+        self._table.write(write_steps(self._table.name, _LINK_SETS, have - want, want - have))
+        self._links_written = links
