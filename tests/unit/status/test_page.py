@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from userspace_proxy.model import Handling, Hold
+from userspace_proxy.model import Handling, Hold, ProxyProtocol
 from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.counted import Waits
 from userspace_proxy.status.page import (
@@ -301,3 +301,10 @@ def test_a_row_that_is_open_shows_the_limit_and_how_long_clients_wait():
     text = text_of(render(make_view(make_port(handling=handling)), q="web"))
     assert "TCP IPv4, least-connections, at most 100 connections per endpoint" in text
     assert "clients wait 30 s" in text
+
+
+def test_a_row_that_is_open_shows_what_connections_begin_and_end_with():
+    handling = Handling(removal_s=30.0, proxy_protocol=ProxyProtocol.V2)
+    text = text_of(render(make_view(make_port(handling=handling)), q="web"))
+    assert "connections end 30 s after their endpoint has left" in text
+    assert "endpoints get a PROXY header (v2)" in text
