@@ -73,6 +73,15 @@ async def test_an_outage_lasts_until_the_endpoint_answers(rig):
     assert not any(event.lasts for event in rig.timeline.events())
 
 
+async def test_an_outage_by_a_fault_on_purpose_is_called_so_and_is_no_trouble(rig):
+    detours = ((POD, SocketAddress("127.0.0.1", 40000)),)
+    rig.plane.serve(rig.group, Serving(endpoints=(POD,), detours=detours), {})
+    rig.eject()
+    (event,) = rig.timeline.events()
+    assert event.level is Level.ATTENTION
+    assert event.what == "192.0.2.1:8080 fails (a fault on purpose); ejected"
+
+
 async def test_an_endpoint_that_is_ejected_again_and_again_is_one_outage(rig):
     for _ in range(5):
         rig.eject()

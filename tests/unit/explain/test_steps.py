@@ -21,6 +21,7 @@ from userspace_proxy.explain.steps import PathStep
 from userspace_proxy.model import Handling, Hold
 from userspace_proxy.policy.causes import (
     dial_failed,
+    fault_on_purpose,
     none_local,
     not_followed,
     resets,
@@ -88,11 +89,13 @@ def test_an_endpoint_has_its_cause_how_often_and_when_and_what_it_served():
     )
 
 
-def test_connections_that_an_endpoint_resets_are_not_called_served():
-    cause = resets(make_address("10.244.1.8:80"), count=3)
-    endpoint = replace(make_endpoint("10.244.1.8:80", connections=315), cause=cause)
-    (step,) = steps_of(explain(make_subject(make_port(endpoints=(endpoint,)))), "endpoints")
+def test_connections_that_are_reset_or_suffer_a_fault_on_purpose_are_not_called_served():
+    at, ended = make_address("10.244.1.8:80"), make_endpoint("10.244.1.8:80", connections=315)
+    endpoint = replace(ended, cause=resets(at, count=3))
+    faulty = replace(ended, cause=fault_on_purpose(at, ["silent"]))
+    (step,) = steps_of(explain(make_subject(make_port(endpoints=(endpoint, faulty)))), "endpoints")
     assert step.details[0][1].endswith("(3 times)")
+    assert step.details[1] == (Level.ATTENTION, "10.244.1.8:80: has a fault on purpose: silent")
 
 
 def test_causes_of_endpoints_are_not_repeated_as_notes():
