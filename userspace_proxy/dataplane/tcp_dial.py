@@ -149,7 +149,9 @@ class TcpDial:
             if number in EXHAUSTED:
                 self.group.dial_failed(endpoint, number, now)
                 # Like clients that wait in the listener's queue, but with a deadline.
-                self.owner.engine.descriptors.wait(self._dial_again, now)
+                room = self.group.waiting_room if self._wait() else None
+                resume = self._dial_again if room is None else room.retry
+                self.owner.engine.descriptors.wait(resume, now)
                 return
             self._dial_failed(number)
         self.reactor.run_soon(self._dial_again)
@@ -217,7 +219,9 @@ class TcpDial:
         loop.call_soon(loop.call_soon, self._dial_again)
 
     def _dial_again(self) -> None:
-        if not self.is_closed:
+        # The client's deadline may have passed meanwhile, and now the waiting room resumes it.
+        has_been_parked = self.is_waiting and self._dialled_at is None
+        if not self.is_closed and not has_been_parked:
             self.reactor.tick()
             self.dial()
 

@@ -2,12 +2,13 @@ import socket
 
 import pytest
 
-from userspace_proxy.dataplane import Tuning, Waiting
-from userspace_proxy.dataplane.tuning import BATCH
+from userspace_proxy.dataplane import EndpointGroup, Serving, Tuning, Waiting
+from userspace_proxy.dataplane.tuning import BATCH, DIALS
 from userspace_proxy.dataplane.waiting_room import RETRIES, RETRY_S, WINDOW
 from userspace_proxy.model import Handling, Hold
 
 from .peers import Peer, RefusingEndpoint
+from .rig import UNREACHABLE, no_descriptors
 from .waiters import HOLD, count_waiting, limited, waited, waiting
 from .waiting import turns, until
 
@@ -239,16 +240,16 @@ async def test_the_limit_is_that_of_each_endpoint(rig):
 async def test_a_new_client_waits_behind_those_that_wait_already(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address, **limited(1))
-    _, server = await rig.pair(web, pod)
+    await rig.pair(web, pod)
     (client,) = await waiting(rig, web, 1)
-    # Both reach the data plane in one turn of the loop.
-    late = rig.keep(Peer(socket.socket()))
-    late.sock.setblocking(False)
-    late.sock.connect_ex(web.address)
-    server.reset()
     await client.send(b"first")
+    late, _ = await rig.begun(web.group)
+    served = next(connection for connection in rig.connections.open if connection.up)
+    served.close()
+    # There is room, but not for this one.
+    late.dial()
     assert await (await pod.accept()).read() == b"first"
-    await until(lambda: waited(web) == 2)
+    assert (waited(web), count_waiting(web)) == (2, 1)
 
 
 async def test_at_their_limit_clients_wait_for_a_minute_if_nothing_else_is_asked_for(build, timers):
@@ -302,3 +303,34 @@ async def test_a_client_that_is_pinned_waits_and_others_are_served_meanwhile(rig
     server.reset()
     await pods[pinned].accept()
     await until(lambda: count_waiting(web) == 0)
+
+
+# -- out of descriptors --------------------------------------------------------
+
+
+async def test_a_client_for_which_there_is_no_descriptor_waits_until_there_is_one(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address, **HOLD)
+    client = rig.keep(Peer(socket.socket()))
+    client.sock.setblocking(False)
+    client.sock.connect_ex(web.address)
+    # One is left, for the accepted client.
+    spare = socket.socket()
+    with no_descriptors():
+        spare.close()
+        await until(lambda: count_waiting(web) == 1)
+    await client.send(b"early")
+    assert await (await pod.accept()).read() == b"early"
+    assert (count_waiting(web), web.group.counters.refused) == (0, 0)
+
+
+async def test_a_client_that_waits_is_not_dialled_by_what_it_waited_for_before(build, timers):
+    rig = build(None, timers.clock, timers)
+    dead = [UNREACHABLE._replace(port=port) for port in range(1, 2 * DIALS)]
+    group = EndpointGroup("shop/web", Serving(dead, **HOLD))
+    connection, _ = await rig.begun(group)
+    connection.dial()
+    connection.client_timed_out()
+    await turns(5)
+    assert len(group.waiting_room) == 1
+    assert group.totals().failures == DIALS
