@@ -134,6 +134,8 @@ class PortAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Networks whose clients are admitted; null: all are."""
     balance: str
     """How endpoints are chosen; empty for round robin."""
+    slow_start_s: float
+    """Seconds in which new endpoints reach their share of connections; 0: they have it at once."""
     max_connections: int | None
     """The limit of each endpoint for this node; null: none."""
     hold_s: float | None

@@ -81,6 +81,7 @@ def make_port(one: Selected) -> PortAnswer:
         policy=port.policy,
         admits=plan.admits,
         balance=port.balance,
+        slow_start_s=plan.handling.slow_start_s,
         max_connections=plan.handling.max_connections,
         hold_s=None if plan.handling.hold is None else plan.handling.hold.seconds,
         path=port.path.now,

@@ -111,6 +111,7 @@ def test_a_service_port_has_these_fields(shown):
         "admits": None,
         "balance": "",
         "max_connections": None,
+        "slow_start_s": 0.0,
         "hold_s": None,
         "path": "userspace",
         "path_since": 0.0,

@@ -297,10 +297,10 @@ def test_a_row_that_is_open_shows_who_waits_and_what_became_of_those_that_waited
 
 
 def test_a_row_that_is_open_shows_the_limit_and_how_long_clients_wait():
-    handling = Handling(max_connections=100, hold=Hold(30))
+    handling = Handling(max_connections=100, hold=Hold(30), slow_start_s=60.0)
     text = text_of(render(make_view(make_port(handling=handling)), q="web"))
     assert "TCP IPv4, least-connections, at most 100 connections per endpoint" in text
-    assert "clients wait 30 s" in text
+    assert "new endpoints start slowly for 1 min, clients wait 30 s" in text
 
 
 def test_a_row_that_is_open_shows_what_connections_begin_and_end_with():
