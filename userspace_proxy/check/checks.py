@@ -64,6 +64,9 @@ def check_settings(
             client_address.find_obstacle(),
             client_address.find_bridge_obstacles(options.cluster_networks),
         )
+    found += client_address.judge_trusted_peers(
+        settings.accept_proxy_protocol, options.cluster_networks
+    )
     ranges = _service_ranges(settings, inputs)
     found += _interfaces(steering, ranges)
     found += _routes(steering, ranges)

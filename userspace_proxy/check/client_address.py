@@ -10,6 +10,7 @@ from ..errors import SteeringError
 from ..kernel.netlink import Requests, explained
 from ..kernel.netlink.sockets import NETLINK_ROUTE
 from ..kernel.routes import read_bridge_filter, read_links, read_routes
+from ..model.networks import intersect
 from ..policy.bridges import BridgeObstacle
 from ..policy.locality import find_networks
 from ..steering.others import nft_lacks_for_bridges, nft_lacks_for_replies
@@ -66,4 +67,20 @@ def judge_client_address(why_not: str, bridges: Sequence[BridgeObstacle] = ()) -
             )
             for bridge, version, cause, hint in bridges
         ),
+    ]
+
+
+def judge_trusted_peers(trusted: Sequence[str], pods: Sequence[str]) -> list[Finding]:
+    """Report pods among the load balancers that announce clients."""
+    both = intersect(trusted, pods)
+    if not both:
+        return []
+    shown = ", ".join(both[:3])
+    return [
+        warning(
+            "client addresses",
+            f"--accept-proxy-protocol contains addresses of pods ({shown}): they can pass for any "
+            "client, and their connections without a PROXY header are reset",
+            way_out="list only the addresses of load balancers",
+        )
     ]
