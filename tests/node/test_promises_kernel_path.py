@@ -16,4 +16,7 @@ def world(tmp_path_factory):
     """A node whose agent reads a file."""
     flags = (*FLAGS, "--path=kernel")
     with Testbed(tmp_path_factory.mktemp("agent"), "nftables", *flags) as testbed:
-        yield ManifestWorld(testbed)
+        world = ManifestWorld(testbed)
+        # The kernel draws an endpoint for each: one of three is left out once in a million times.
+        world.asks = 40
+        yield world

@@ -43,6 +43,8 @@ class World(abc.ABC):
     """
 
     def __init__(self, testbed: Testbed) -> None:
+        self.asks = 12
+        """How often a client asks that is to meet all endpoints."""
         self.testbed = testbed
         self.agent = testbed.agent
         self._marks = 0
@@ -144,7 +146,7 @@ class World(abc.ABC):
 
     def all_of(self, client: str, address: Address, protocol: str = "TCP") -> set[str]:
         """Return who answers a client that asks often."""
-        return {self.who(client, address, protocol) for _ in range(12)}
+        return {self.who(client, address, protocol) for _ in range(self.asks)}
 
     def everybody(
         self, address: Address, protocol: str = "TCP", *, clients: Iterable[str] = ()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from ..model import Frontend, SocketAddress, intersect
 from ..plan import PortPlan
 from ..policy.path import in_parts
-from ..steering import EndpointChoice, Forward, Refusal, Target
+from ..steering import Affinity, EndpointChoice, Forward, Refusal, Target
 
 _LOOPBACK = ("127.", "::1")
 
@@ -26,10 +26,12 @@ def forward(
         is_in_kernel: Whether new connections take the kernel path now.
     """
     choices = tuple(choices_of(plan))
+    timeout_s = plan.affinity_timeout_s
+    affinity = None if timeout_s is None else Affinity(str(plan.key), timeout_s)
     return {
         frontend: target
         if isinstance(target, Refusal | Forward) or is_loopback(frontend)
-        else Forward(target, choices, is_in_kernel)
+        else Forward(target, choices, affinity, is_in_kernel)
         for frontend, target in targets.items()
     }
 

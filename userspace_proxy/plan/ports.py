@@ -50,12 +50,10 @@ def plan_port(
     handling = state.service.handling
     inside = _inside(claim, facts) if claim.scope is Scope.LOCAL_FROM_OUTSIDE else ()
     handling = state.service.handling
-    has_affinity = state.service.affinity_timeout_s is not None
     path = choose_path(
         handling,
         facts.default_path,
         facts.no_kernel_path,
-        has_affinity=has_affinity,
         weights=dict(usable.weights).values(),
     )
     # As with other notes, once for all frontends of a family.

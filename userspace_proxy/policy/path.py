@@ -34,13 +34,11 @@ def choose_path(
     default: Path,
     no_kernel_path: str,
     *,
-    has_affinity: bool = False,
     weights: Iterable[int] = (),
 ) -> PathChoice:
     """Return the path of a Service's ports.
 
     Args:
-        has_affinity: Its clients are pinned to endpoints.
         weights: Of its usable endpoints; empty if all have the same.
         default: ``--path``.
         no_kernel_path: Why the steering has no kernel path; empty where it has one.
@@ -50,7 +48,7 @@ def choose_path(
     if path is Path.USERSPACE:
         return PathChoice(path, "its annotation asks for it") if is_asked else DEFAULT_PATH
     parts = sum(in_parts(tuple(weights)))
-    needs = _needs_proxy(handling, has_affinity=has_affinity, parts=parts)
+    needs = _needs_proxy(handling, parts=parts)
     if not needs and not no_kernel_path:
         why = "its annotation asks for it" if is_asked else "--path=kernel is the default"
         return PathChoice(path, why)
@@ -65,7 +63,7 @@ def in_parts(weights: Sequence[int]) -> list[int]:
     return [weight // divisor for weight in weights]
 
 
-def _needs_proxy(handling: Handling, *, has_affinity: bool, parts: int) -> str:
+def _needs_proxy(handling: Handling, *, parts: int) -> str:
     """Return what a Service asks for that only the proxy can do; empty if nothing."""
     needs = {
         # The kernel draws one of the endpoints.
@@ -76,7 +74,6 @@ def _needs_proxy(handling: Handling, *, has_affinity: bool, parts: int) -> str:
         "on-endpoint-removal": handling.removal_s is not None,
         "slow-start": handling.slow_start_s > 0,
         "a fault": bool(handling.faults),
-        "session affinity": has_affinity,
         f"a choice by weights of {parts} parts": parts > PARTS_MAX,
     }
     return next((what for what, is_asked in needs.items() if is_asked), "")

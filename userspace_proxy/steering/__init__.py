@@ -6,7 +6,17 @@
 
 from ..kernel.one_thread import OneThread
 from ..kernel.tracking_timeouts import TrackingTimeouts
-from .base import REFUSE, Bind, EndpointChoice, Forward, Refusal, Steering, SteeringFacts, Target
+from .base import (
+    REFUSE,
+    Affinity,
+    Bind,
+    EndpointChoice,
+    Forward,
+    Refusal,
+    Steering,
+    SteeringFacts,
+    Target,
+)
 from .choice import make_steering
 from .client_address import ReplyRouting
 from .held_tables import ConntrackHold, Untracked
@@ -20,6 +30,7 @@ __all__ = [
     "REFUSE",
     "REPLY_TABLES",
     "STEERING_TABLES",
+    "Affinity",
     "Bind",
     "ConntrackHold",
     "EndpointChoice",

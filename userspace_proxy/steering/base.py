@@ -43,6 +43,15 @@ class EndpointChoice(NamedTuple):
     """Of the clients; None: all."""
 
 
+class Affinity(NamedTuple):
+    """Session affinity: the endpoint of a client stays the same."""
+
+    name: str
+    """What it belongs to: all frontends of one name share their clients' endpoints."""
+    timeout_s: int
+    """Seconds without a new connection after which a client is free again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Forward:
     """The target of a frontend whose new connections the kernel translates to endpoints.
@@ -54,6 +63,7 @@ class Forward:
     """The proxy port, for the clients of no choice, and for all while there is no choice."""
     choices: tuple[EndpointChoice, ...] = ()
     """The first whose networks contain the client counts. UDP flows to other endpoints end."""
+    affinity: Affinity | None = None
     is_on: bool = True
     """Whether new connections are translated; otherwise all go to the proxy port."""
 

@@ -15,7 +15,7 @@ from userspace_proxy.model import (
     SocketAddress,
 )
 from userspace_proxy.plan import PortKey, PortPlan
-from userspace_proxy.steering import REFUSE, Bind, EndpointChoice, Forward
+from userspace_proxy.steering import REFUSE, Affinity, Bind, EndpointChoice, Forward
 
 from ..port_numbers import is_listening
 from .samples import Cluster
@@ -83,6 +83,12 @@ def test_refused_frontends_and_those_on_loopback_stay_as_they_are():
         other: REFUSE,
         HERE: 20000,
     }
+
+
+def test_session_affinity_belongs_to_the_service_port():
+    targets = forward(replace(PLAN, affinity_timeout_s=60), {WEB: 20000}, is_in_kernel=True)
+    affinity = Affinity("shop/web", 60)
+    assert targets == {WEB: Forward(20000, (EndpointChoice((A, B)),), affinity)}
 
 
 def test_a_service_port_that_has_left_the_kernel_path_keeps_its_endpoints_for_flows():

@@ -83,10 +83,11 @@ class TestOnePort:
         asked = Handling(path=Path.KERNEL)
         port = the_port(service(handling=asked), slice_of(POD_A.ip))
         assert (port.path.path, port.notes) == (Path.KERNEL, ())
-        port = the_port(service(handling=asked, affinity_timeout_s=60), slice_of(POD_A.ip))
+        limited = Handling(path=Path.KERNEL, max_connections=5)
+        port = the_port(service(handling=limited), slice_of(POD_A.ip))
         assert port.path.path is Path.USERSPACE
         assert [str(note) for note in port.notes] == [
-            "path kernel is not used: session affinity needs the proxy"
+            "path kernel is not used: max-connections needs the proxy"
         ]
 
     def test_it_has_the_weights_the_priorities_and_the_notes_of_its_slices(self):

@@ -68,11 +68,6 @@ def test_what_needs_the_proxy_keeps_a_service_on_it_with_a_note_where_the_kernel
     assert choose_path(Handling(**more), Path.KERNEL, "") == (Path.USERSPACE, why, None)
 
 
-def test_session_affinity_needs_the_proxy():
-    chosen = choose_path(ASKED, Path.USERSPACE, "", has_affinity=True)
-    assert (chosen.path, chosen.why) == (Path.USERSPACE, "session affinity needs the proxy")
-
-
 def test_a_random_choice_is_what_the_kernel_makes():
     chosen = choose_path(Handling(path=Path.KERNEL, balance=Balance.RANDOM), Path.USERSPACE, "")
     assert chosen.path is Path.KERNEL

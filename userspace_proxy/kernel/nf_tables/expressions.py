@@ -45,6 +45,7 @@ _INVERTED = 1
 _VERDICT_REGISTER = 0
 _TCP_RESET, _UNREACHABLE_ANY_FAMILY, _PORT_UNREACHABLE = 1, 2, 1
 _DESTINATION, _PORT_GIVEN = 1, 2
+_UPDATE = 1
 _RANDOM, _FULLY_RANDOM = 1, 1 << 4
 # Of NFT_REG32_00, which is slot 0: the registers as sixteen parts of four bytes.
 _FIRST_SLOT, _SLOT_BYTES = 8, 4
@@ -235,6 +236,21 @@ def pick(count: int, slot: int, first: int = 0) -> bytes:
     """Put one of ``count`` numbers into a slot, at random."""
     counted = number(2, count) + number(3, _RANDOM) + number(4, first)
     return expression("numgen", _slot(1, slot) + counted)
+
+
+def put_slot(value: bytes, slot: int) -> bytes:
+    """Put bytes into the registers from a slot on."""
+    return put(value, _register(slot))
+
+
+def remember(name: str, key: int, timeout_s: int) -> bytes:
+    """Have a dynamic set contain the key in a slot, and restart its timeout.
+
+    Ends the rule if the set is full.
+    """
+    place = text(1, name) + number(3, _UPDATE) + _slot(4, key)
+    timeout = attribute(6, (timeout_s * 1000).to_bytes(8, "big"))
+    return expression("dynset", place + timeout)
 
 
 def dnat_to(ip: int, port: int, family: int) -> bytes:

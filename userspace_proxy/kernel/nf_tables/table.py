@@ -33,7 +33,7 @@ from .reader import (
     ListedSet,
 )
 from .ruleset import NftablesError, Ruleset, query_errors
-from .writer import INET, TABLE, TABLE_OWNED, Elements, TableWriter
+from .writer import DYNAMIC_SET, INET, TABLE, TABLE_OWNED, Elements, TableWriter
 
 NFNLGRP_NFTABLES = 7
 _SUBSYSTEM = 0xA
@@ -112,7 +112,8 @@ class NftTable:
             elements={
                 one.name: self._ruleset.elements(family, name, one.name)
                 for one in sets
-                if with_elements
+                # Rules add the elements of dynamic sets.
+                if with_elements and not one.flags & DYNAMIC_SET
             },
         )
 

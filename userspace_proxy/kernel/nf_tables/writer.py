@@ -44,7 +44,7 @@ RULE_CHAIN, RULE_EXPRESSIONS = 2, 4
 SET_NAME, SET_FLAGS = 2, 3
 ELEMENTS, ELEMENT_KEY, ELEMENT_DATA = 3, 1, 2
 _SET_ID, _ELEMENTS_SET_ID = 10, 4
-_ANONYMOUS, _CONSTANT, _MAP = 0x1, 0x2, 0x8
+_ANONYMOUS, _CONSTANT, _MAP, _TIMEOUT, DYNAMIC_SET = 0x1, 0x2, 0x8, 0x10, 0x20
 _VERDICTS = 0xFFFFFF00
 # For nft, which would print other numbers: NFTA_SET_USERDATA with NFTNL_UDATA_SET_KEYBYTEORDER.
 _HOST_ORDER = attribute(13, bytes([0, 4]) + (1).to_bytes(4, sys.byteorder))
@@ -128,6 +128,10 @@ class TableWriter:
     def add_verdict_map(self, name: str, key: KeyType) -> None:
         """Add a map to verdicts, without elements."""
         self._add_set(name, key, _MAP, number(6, _VERDICTS))
+
+    def add_dynamic_set(self, name: str, key: KeyType, size: int) -> None:
+        """Add a set to which rules add elements with timeouts, ``size`` of them at most."""
+        self._add_set(name, key, _TIMEOUT | DYNAMIC_SET, nested(9, number(1, size)))
 
     def add_elements(self, name: str, elements: Elements) -> None:
         """Add elements to a set or map.

@@ -3,10 +3,13 @@
     forwarded4  10.96.7.1 . tcp . 80
     choices4    10.96.7.1 . tcp . 80 : goto choose-2-ip
     endpoints4  10.96.7.1 . tcp . 80 . 0 : 10.244.1.2 . 8080     one of the last numbers is drawn
+    pins4       10.1.0.2 . 7          affinity: clients and their endpoints; rules write it
+    drawn       12 : goto …           affinity: the endpoint of a number that was drawn
 
 Rule 1: nothing here accesses the kernel; it reads and writes values.
 Rule 2: a frontend consists of elements only. Chains exist once per way of choosing (count of
-endpoints, clients' networks), so a change is as cheap with 10,000 Services.
+endpoints, clients' networks), so a change is as cheap with 10,000 Services. With session affinity
+each Service port has chains of its own, one for each endpoint.
 Rule 3: whatever these rules can't place continues to the proxy port.
 Rule 4: nft 1.0.6 (Debian 12) must be able to list the rules. It aborts where a key contains a
 map's value, or a rule stores one.
@@ -15,12 +18,10 @@ map's value, or a rule stores one.
 from __future__ import annotations
 
 import itertools
-import socket
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from ...kernel.netlink.rtnetlink import ip_of, pack_ip
 from ...kernel.nf_tables import TableWriter
@@ -29,49 +30,34 @@ from ...kernel.nf_tables.expressions import joined
 from ...kernel.nf_tables.writer import OUTPUT, POSTROUTING, PREROUTING, goto_chain
 from ...model import Frontend, IPFamily, SocketAddress
 from ..base import Forward
-from ..programmer import PROTOCOL_NUMBERS
+from .choosers import (
+    DRAWN,
+    NAMES,
+    PINS_MAX,
+    Chooser,
+    ChooserChain,
+    chooser_of,
+    drawn_elements,
+    pack_number,
+)
 from .elements import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, SetElement, frontend_key, read_frontend
 
 # Before the chains that steer to proxy ports, and before other programs' masquerading.
 NAT_PRIORITY, SOURCE_PRIORITY = -111, 90
 LINKS, SAME_LINK = "links", "same_link"
-_DIGIT = {IPFamily.IPV4: "4", IPFamily.IPV6: "6"}
-_AF = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
 _BY_CLIENT = {
     IPFamily.IPV4: (x.ORIGINAL_IP_DADDR, x.L4PROTO, x.ORIGINAL_DPORT),
     IPFamily.IPV6: (x.ORIGINAL_IP6_DADDR, x.L4PROTO, x.ORIGINAL_DPORT),
 }
-_HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
 _TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT, op=x.NOT_EQUAL)
 _NUMBER_BYTES = 4
-_ENDPOINT = 8
 
 
-class SetNames(NamedTuple):
-    """The names of one family's sets."""
-
-    forwarded: str
-    choices: str
-    endpoints: str
-
-
-NAMES = {
-    family: SetNames(*(f"{name}{digit}" for name in SetNames._fields))
-    for family, digit in _DIGIT.items()
-}
 _CHOICES = frozenset(names.choices for names in NAMES.values())
 # Elements are removed in this order and added in the reverse one: a look-up finds all or nothing.
 SETS = tuple(
     name for names in NAMES.values() for name in (names.choices, names.endpoints, names.forwarded)
 )
-
-
-class Chooser(NamedTuple):
-    """A way of choosing, which has a chain."""
-
-    family: IPFamily
-    counts: tuple[tuple[tuple[str, ...] | None, int], ...]
-    """For each choice: the clients' networks, and how many endpoints there are."""
 
 
 @dataclass(slots=True)
@@ -80,8 +66,8 @@ class Difference:
 
     removed: set[SetElement] = field(default_factory=set)
     added: set[SetElement] = field(default_factory=set)
-    new_choosers: dict[Chooser, int] = field(default_factory=dict)
-    gone_choosers: dict[Chooser, int] = field(default_factory=dict)
+    new_choosers: dict[Chooser, ChooserChain] = field(default_factory=dict)
+    gone_choosers: dict[Chooser, ChooserChain] = field(default_factory=dict)
     forwards: dict[Frontend, Forward | None] = field(default_factory=dict)
     """What takes the place of targets; None: nothing."""
 
@@ -91,9 +77,13 @@ class Forwarding:
 
     def __init__(self) -> None:
         self.forwards: dict[Frontend, Forward] = {}
-        self.choosers: dict[Chooser, int] = {}
+        self.choosers: dict[Chooser, ChooserChain] = {}
         self._uses: Counter[Chooser] = Counter()
+        # None is used again: pins may contain it.
         self._numbers = itertools.count(1)
+        self._drawn = itertools.count()
+        self._pins: dict[tuple[str, IPFamily], dict[SocketAddress, int]] = {}
+        """The numbers by which pins name endpoints, for each affinity."""
 
     def difference(self, touched: Mapping[Frontend, Forward | None]) -> Difference:
         """Return what changes if some frontends get other targets; None: no longer here."""
@@ -114,7 +104,7 @@ class Forwarding:
             if new is not None:
                 chooser = chooser_of(frontend, new)
                 uses[chooser] += 1
-                now = set(_elements(frontend, new, self._number(chooser, change)))
+                now = set(_elements(frontend, new, self._chain(chooser, change)))
             change.removed |= before - now
             change.added |= now - before
         for chooser, by in uses.items():
@@ -134,10 +124,14 @@ class Forwarding:
         self.choosers |= change.new_choosers
         for chooser in change.gone_choosers:
             del self.choosers[chooser], self._uses[chooser]
+        for chooser in (*change.gone_choosers, *change.new_choosers):
+            if chooser.affinity is not None:
+                self._keep_pins(chooser.affinity.name, chooser.family)
 
     def elements(self) -> set[SetElement]:
-        """Return the elements of all sets."""
-        return {
+        """Return the elements of all sets, without pins."""
+        drawn = (one for item in self.choosers.items() for one in drawn_elements(*item))
+        return set(drawn) | {
             element
             for frontend, forward in self.forwards.items()
             for element in _elements(
@@ -145,33 +139,39 @@ class Forwarding:
             )
         }
 
-    def _number(self, chooser: Chooser, change: Difference) -> int:
+    def _chain(self, chooser: Chooser, change: Difference) -> ChooserChain:
         known = self.choosers.get(chooser) or change.new_choosers.get(chooser)
         if known is None:
-            known = change.new_choosers[chooser] = next(self._numbers)
+            pins: dict[SocketAddress, int] = {}
+            first = 0
+            if chooser.affinity is not None:
+                had = self._pins.get((chooser.affinity.name, chooser.family), {})
+                pins = {e: had.get(e) or next(self._numbers) for e in chooser.endpoints}
+                first = next(self._drawn)
+                for _ in chooser.endpoints[1:]:
+                    next(self._drawn)
+            known = change.new_choosers[chooser] = ChooserChain(next(self._numbers), first, pins)
         return known
 
+    def _keep_pins(self, name: str, family: IPFamily) -> None:
+        """Keep the numbers of the endpoints that an affinity has now: others get new ones."""
+        self._pins[name, family] = {
+            endpoint: number
+            for chooser, chain in self.choosers.items()
+            if chooser.affinity and (chooser.affinity.name, chooser.family) == (name, family)
+            for endpoint, number in chain.pins.items()
+        }
+        if not self._pins[name, family]:
+            del self._pins[name, family]
 
-def chooser_of(frontend: Frontend, forward: Forward) -> Chooser:
-    """Return the way of choosing of a target."""
-    counts = tuple((choice.networks, len(choice.endpoints)) for choice in forward.choices)
-    return Chooser(frontend.family, counts)
 
-
-def chain_of(chooser: Chooser, number: int) -> str:
-    """Return the name of a chooser's chain: ``choose-1-of-3-ip``."""
-    counts = "-".join(str(count) for _, count in chooser.counts)
-    return f"choose-{number}-of-{counts}-{'ip' if chooser.family is IPFamily.IPV4 else 'ip6'}"
-
-
-def _elements(frontend: Frontend, forward: Forward, number: int) -> Iterator[SetElement]:
+def _elements(frontend: Frontend, forward: Forward, chain: ChooserChain) -> Iterator[SetElement]:
     names, key = NAMES[frontend.family], frontend_key(frontend)
-    chain = chain_of(chooser_of(frontend, forward), number)
     yield names.forwarded, key, b""
-    yield names.choices, key, goto_chain(chain)
+    yield names.choices, key, goto_chain(chain.name(chooser_of(frontend, forward)))
     endpoints = itertools.chain.from_iterable(choice.endpoints for choice in forward.choices)
     for index, endpoint in enumerate(endpoints):
-        yield names.endpoints, key + _number(index), pack_endpoint(endpoint)
+        yield names.endpoints, key + pack_number(index), pack_endpoint(endpoint)
 
 
 def pack_endpoint(endpoint: SocketAddress) -> bytes:
@@ -181,10 +181,6 @@ def pack_endpoint(endpoint: SocketAddress) -> bytes:
 
 def _unpack_endpoint(value: bytes) -> SocketAddress:
     return SocketAddress(ip_of(value[:-4]), int.from_bytes(value[-4:-2], "big"))
-
-
-def _number(value: int) -> bytes:
-    return value.to_bytes(_NUMBER_BYTES, sys.byteorder)
 
 
 def read_forwards(
@@ -212,6 +208,8 @@ def write_table(name: str) -> list[bytes]:
         table.add_set(names.forwarded, FRONTEND[family])
         table.add_verdict_map(names.choices, FRONTEND[family])
         table.add_map(names.endpoints, joined(*dialled, x.NUMBER), endpoint)
+        table.add_dynamic_set(names.pins, joined(ADDRESS[family], x.NUMBER), PINS_MAX)
+    table.add_verdict_map(DRAWN, x.NUMBER)
     table.add_set(LINKS, x.LINK_NUMBER)
     table.add_set(SAME_LINK, joined(x.LINK_NUMBER, x.LINK_NUMBER))
     table.add_base_chain("prerouting", "nat", PREROUTING, NAT_PRIORITY)
@@ -248,7 +246,7 @@ def _add_masquerade(table: TableWriter) -> None:
 
 def link_elements(links: Collection[int]) -> set[SetElement]:
     """Return the elements for the links that lead only to containers of this node."""
-    packed = list(map(_number, links))
+    packed = list(map(pack_number, links))
     return {(LINKS, one, b"") for one in packed} | {(SAME_LINK, one + one, b"") for one in packed}
 
 
@@ -274,48 +272,3 @@ def _by_set(elements: Iterable[SetElement]) -> dict[str, dict[bytes, bytes]]:
     for name, key, value in elements:
         found.setdefault(name, {})[key] = value
     return found
-
-
-def write_chooser(table: str, chooser: Chooser, number: int) -> list[bytes]:
-    """Return the messages that add a way of choosing."""
-    writer = TableWriter(table)
-    chain = chain_of(chooser, number)
-    first = 0
-    writer.add_chain(chain)
-    for index, (networks, count) in enumerate(chooser.counts):
-        name = chain
-        if networks is not None:
-            name = f"{chain}-{index}"
-            writer.add_chain(name)
-            for network in networks:
-                writer.add_rule(
-                    chain,
-                    IS_FAMILY[chooser.family] + x.from_network(network) + x.verdict(x.GOTO, name),
-                )
-        writer.add_rule(name, _HAS_PORTS, _choose(chooser.family, count, first))
-        first += count
-    return writer.messages
-
-
-def write_without_chooser(table: str, chooser: Chooser, number: int) -> list[bytes]:
-    """Return the messages that remove a way of choosing, which no frontend has."""
-    writer = TableWriter(table)
-    chain = chain_of(chooser, number)
-    branches = [f"{chain}-{i}" for i, one in enumerate(chooser.counts) if one[0] is not None]
-    # First the rules that lead to other chains.
-    for name in (chain, *branches):
-        writer.flush_chain(name)
-    for name in (chain, *branches):
-        writer.delete_chain(name)
-    return writer.messages
-
-
-def _choose(family: IPFamily, count: int, first: int) -> bytes:
-    """Return the rule that translates to one of the endpoints from the index ``first`` on.
-
-    Slots of registers: 0 what was dialled and behind it a number, 8 the endpoint.
-    """
-    width = len(pack_ip("::" if family is IPFamily.IPV6 else "0.0.0.0")) // _NUMBER_BYTES
-    drawn = x.load_slots(DIALLED[family], 0) + x.pick(count, width + 2, first)
-    found = drawn + x.find(NAMES[family].endpoints, 0, _ENDPOINT)
-    return IS_FAMILY[family] + found + x.dnat_to(_ENDPOINT, _ENDPOINT + width, _AF[family])

@@ -16,28 +16,29 @@ from ...kernel.nf_tables import NftablesError, Ruleset
 from ...kernel.nf_tables.table import Definition, Listing, NftTable
 from ...kernel.pod_links import PodLinks
 from ...model import Frontend, IPFamily, SocketAddress
-from ..base import Forward
+from ..base import Affinity, Forward
 from ..names import KERNEL_PATH_TABLES
+from .choosers import DRAWN, Chooser, ChooserChain, write_chooser, write_without_chooser
 from .elements import SetElement, elements_of, write_steps
 from .forwarding import (
     LINKS,
     SAME_LINK,
     SETS,
-    Chooser,
     Difference,
     Forwarding,
     link_elements,
     read_forwards,
-    write_chooser,
     write_elements,
     write_table,
-    write_without_chooser,
 )
 
 _LINK_SETS = (LINKS, SAME_LINK)
-_ALL_SETS = (*SETS, *_LINK_SETS)
+_ALL_SETS = (*SETS, DRAWN, *_LINK_SETS)
 # Whether the kernel has all kinds of expressions.
-_PROBE = Chooser(IPFamily.IPV4, ((None, 1),))
+_PROBES = (
+    Chooser(IPFamily.IPV4, ((None, 1),)),
+    Chooser(IPFamily.IPV6, ((None, 1),), Affinity("", 1), (SocketAddress("::1", 1),)),
+)
 
 Forwards = Mapping[Frontend, Forward | None]
 """The targets of some frontends; None: not on the kernel path."""
@@ -48,10 +49,19 @@ def why_missing(proxy_name: str) -> str:
     name = KERNEL_PATH_TABLES.of(proxy_name)
     with Ruleset() as ruleset:
         try:
-            ruleset.try_out([*write_table(name), *write_chooser(name, _PROBE, 1)])
+            ruleset.try_out(_everything(name))
         except NftablesError as exc:
             return f"{exc.message} (modprobe nft_numgen nft_nat nft_masq)"
     return ""
+
+
+def _everything(name: str) -> list[bytes]:
+    """Return the messages of a table with all kinds of rules."""
+    messages = write_table(name)
+    for number, probe in enumerate(_PROBES, 1):
+        chain = ChooserChain(number, 0, dict.fromkeys(probe.endpoints, number))
+        messages += write_chooser(name, probe, chain)
+    return messages
 
 
 class KernelPath:

@@ -8,19 +8,16 @@ from userspace_proxy.kernel.netlink.messages import read_messages
 from userspace_proxy.kernel.nf_tables import reader, writer
 from userspace_proxy.kernel.nf_tables.writer import goto_chain
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
-from userspace_proxy.steering.base import EndpointChoice, Forward
+from userspace_proxy.steering.base import Affinity, EndpointChoice, Forward
+from userspace_proxy.steering.nftables.choosers import chooser_of
 from userspace_proxy.steering.nftables.elements import frontend_key
 from userspace_proxy.steering.nftables.forwarding import (
     SETS,
     Forwarding,
-    chain_of,
-    chooser_of,
     link_elements,
     read_forwards,
-    write_chooser,
     write_elements,
     write_table,
-    write_without_chooser,
 )
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -66,7 +63,8 @@ def test_services_that_choose_alike_share_a_chain():
     forwarding = loaded()
     change = forwarding.difference({CART: BOTH})
     assert (change.new_choosers, change.removed) == ({}, set())
-    chain = chain_of(chooser_of(WEB, BOTH), forwarding.choosers[chooser_of(WEB, BOTH)])
+    chooser = chooser_of(WEB, BOTH)
+    chain = forwarding.choosers[chooser].name(chooser)
     assert ("choices4", frontend_key(CART), goto_chain(chain)) in change.added
 
 
@@ -116,19 +114,6 @@ def test_a_difference_that_is_not_accepted_changes_nothing():
     assert forwarding.elements() == before
 
 
-def test_clients_of_some_networks_have_a_chain_of_their_own():
-    forward = Forward(
-        1, (EndpointChoice((A,), ("10.244.0.0/16", "10.0.0.0/24")), EndpointChoice((B,)))
-    )
-    chooser = chooser_of(WEB, forward)
-    assert chain_of(chooser, 7) == "choose-7-of-1-1-ip"
-    written = [m for b in write_chooser("t", chooser, 7) for m in read_messages(b)]
-    rules = [reader.read_rule(m).chain for m in written if m.kind == writer.NEW_RULE]
-    assert rules == ["choose-7-of-1-1-ip"] * 2 + ["choose-7-of-1-1-ip-0", "choose-7-of-1-1-ip"]
-    gone = kinds(write_without_chooser("t", chooser, 7))
-    assert gone == [writer.DELETE_RULE] * 2 + [writer.DELETE_CHAIN] * 2
-
-
 def test_elements_are_removed_from_the_frontend_on_and_added_up_to_it():
     forwarding = loaded()
     elements = forwarding.elements()
@@ -144,3 +129,41 @@ def test_the_table_has_a_set_of_links_and_chains_for_all_hooks():
     chains = {reader.read_chain(m).hook for m in messages if m.kind == writer.NEW_CHAIN}
     assert chains == {"prerouting", "output", "postrouting", ""}
     assert {name for name, _, _ in link_elements({7, 8})} == {"links", "same_link"}
+
+
+PINNED = Affinity("shop/web", 60)
+
+
+def pinned(*endpoints):
+    return Forward(1, (EndpointChoice(endpoints),), PINNED)
+
+
+def pins_of(forwarding, forward):
+    return forwarding.choosers[chooser_of(WEB, forward)].pins
+
+
+def test_with_affinity_an_endpoint_keeps_its_number_while_it_serves_and_none_gets_it_later():
+    forwarding = Forwarding()
+    forwarding.accept(forwarding.difference({WEB: pinned(A, B)}))
+    first = pins_of(forwarding, pinned(A, B))
+    forwarding.accept(forwarding.difference({WEB: pinned(B)}))
+    assert pins_of(forwarding, pinned(B)) == {B: first[B]}
+    forwarding.accept(forwarding.difference({WEB: pinned(A, B)}))
+    again = pins_of(forwarding, pinned(A, B))
+    assert again[B] == first[B]
+    assert again[A] not in first.values()
+    forwarding.accept(forwarding.difference({WEB: None}))
+    assert (forwarding.elements(), forwarding.choosers) == (set(), {})
+
+
+def test_frontends_of_one_name_share_their_pins_and_others_have_their_own():
+    forwarding = Forwarding()
+    other = Forward(1, pinned(A, B).choices, Affinity("shop/cart", 60))
+    change = forwarding.difference({WEB: pinned(A, B), CART: pinned(A, B)})
+    assert len(change.new_choosers) == 1
+    forwarding.accept(change)
+    change = forwarding.difference({CART: other})
+    (chain,) = change.new_choosers.values()
+    assert set(chain.pins.values()).isdisjoint(pins_of(forwarding, pinned(A, B)).values())
+    forwarding.accept(change)
+    assert {name for name, _, _ in forwarding.elements()} >= {"drawn", "choices4"}

@@ -11,7 +11,7 @@ from userspace_proxy.kernel.nf_tables import NftablesError
 from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
-from userspace_proxy.steering.base import EndpointChoice, Forward
+from userspace_proxy.steering.base import Affinity, EndpointChoice, Forward
 from userspace_proxy.steering.nftables import forwarding
 from userspace_proxy.steering.nftables.kernel_path import KernelPath, why_missing
 
@@ -132,3 +132,19 @@ def test_a_table_that_another_program_owns_is_a_conflict(node, path):
         owned.put_right()
         with pytest.raises(SteeringConflict, match="another program owns it"):
             path.load({WEB: BOTH})
+
+
+def test_pins_stay_while_endpoints_change_and_are_no_drift(node, path):
+    def pinned(*endpoints):
+        return Forward(1, (EndpointChoice(endpoints),), Affinity("shop/web", 60))
+
+    path.load({WEB: pinned(A, B), CART: pinned(A, B)})
+    chains = node.run(f"nft list chains {TABLE.split()[0]} | grep -c -- -to-")
+    assert chains.strip() == "2"
+    number = node.run(f"nft list map {TABLE} drawn").partition("-to-")[2].split()[0].rstrip(",")
+    node.run(f"nft 'add element {TABLE} pins4 {{ 10.1.0.2 . {number} timeout 60s }}'")
+    assert path.repair() == 0
+    path.change({WEB: pinned(B), CART: pinned(B)})
+    assert path.in_force() == {WEB: (B,), CART: (B,)}
+    assert "10.1.0.2" in node.run(f"nft list set {TABLE} pins4")
+    assert path.repair() == 0

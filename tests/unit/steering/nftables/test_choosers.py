@@ -1,0 +1,64 @@
+"""The chains of ways of choosing, as messages; test_kernel_path has them in a kernel."""
+
+from __future__ import annotations
+
+from userspace_proxy.kernel.netlink.messages import read_messages
+from userspace_proxy.kernel.nf_tables import reader, writer
+from userspace_proxy.model import Frontend, Protocol, SocketAddress
+from userspace_proxy.steering.base import Affinity, EndpointChoice, Forward
+from userspace_proxy.steering.nftables.choosers import (
+    ChooserChain,
+    chooser_of,
+    drawn_elements,
+    pack_number,
+    write_chooser,
+    write_without_chooser,
+)
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+A, B = SocketAddress("10.244.1.2", 8080), SocketAddress("10.244.1.3", 8080)
+INSIDE = EndpointChoice((A,), ("10.244.0.0/16", "10.0.0.0/24"))
+
+
+def rules_of(messages):
+    found = [message for block in messages for message in read_messages(block)]
+    return [reader.read_rule(one) for one in found if one.kind == writer.NEW_RULE]
+
+
+def kinds(messages):
+    return [one.kind for block in messages for one in read_messages(block)]
+
+
+def test_frontends_with_equally_many_endpoints_have_one_chain_with_one_rule():
+    chooser = chooser_of(WEB, Forward(1, (EndpointChoice((A, B)),)))
+    assert chooser == chooser_of(WEB, Forward(2, (EndpointChoice((B, A)),)))
+    (rule,) = rules_of(write_chooser("t", chooser, ChooserChain(7)))
+    assert rule.chain == "choose-7-of-2-ip"
+    assert "numgen" in [one.name for one in rule.expressions()]
+
+
+def test_clients_of_some_networks_have_a_chain_of_their_own():
+    chooser = chooser_of(WEB, Forward(1, (INSIDE, EndpointChoice((B,)))))
+    chains = [rule.chain for rule in rules_of(write_chooser("t", chooser, ChooserChain(7)))]
+    name = "choose-7-of-1-1-ip"
+    assert chains == [name, name, f"{name}-0", name]
+    gone = kinds(write_without_chooser("t", chooser, ChooserChain(7)))
+    assert gone == [writer.DELETE_RULE] * 2 + [writer.DELETE_CHAIN] * 2
+
+
+def test_with_affinity_each_endpoint_has_a_chain_that_remembers_the_client():
+    forward = Forward(1, (EndpointChoice((A, A, B)),), Affinity("shop/web", 60))
+    chooser, chain = chooser_of(WEB, forward), ChooserChain(9, 12, {A: 7, B: 8})
+    name = "choose-9-of-3-ip"
+    assert [rule.chain for rule in rules_of(write_chooser("t", chooser, chain))] == [
+        *[name] * 3,
+        *[f"{name}-to-7"] * 2,
+        *[f"{name}-to-8"] * 2,
+    ]
+    drawn = [key for _, key, _ in drawn_elements(chooser, chain)]
+    assert drawn == [pack_number(number) for number in (12, 13, 14)]
+    assert kinds(write_without_chooser("t", chooser, chain)) == [
+        writer.DELETE_ELEMENT,
+        *[writer.DELETE_RULE] * 3,
+        *[writer.DELETE_CHAIN] * 3,
+    ]

@@ -1,0 +1,202 @@
+"""The chains that choose an endpoint, as messages.
+
+    choose-1-of-3-ip         draws a number and translates to its endpoint; of all such frontends
+    choose-9-of-2-ip         session affinity: one for each name
+        client . 7 @pins4  goto …-to-7          it has this endpoint
+        client . 8 @pins4  goto …-to-8
+        numgen random mod 2 offset 12 vmap @drawn
+    choose-9-of-2-ip-to-7    remembers the client, and translates
+
+Rule 1: nothing here accesses the kernel.
+Rule 2: a number that a pin contains names an endpoint while it serves, and never another one: a
+pin to an endpoint that is gone has no effect.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ...kernel.netlink.rtnetlink import pack_ip
+from ...kernel.nf_tables import TableWriter
+from ...kernel.nf_tables import expressions as x
+from ...kernel.nf_tables.writer import goto_chain
+from ...model import Frontend, IPFamily, SocketAddress
+from ..base import Affinity, Forward
+from ..programmer import PROTOCOL_NUMBERS
+from .elements import DIALLED, IS_FAMILY, SetElement
+
+DRAWN = "drawn"
+# A pin takes about 100 bytes of the kernel's memory. Beyond, clients have no affinity.
+PINS_MAX = 1 << 18
+HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
+_NUMBER_BYTES = 4
+# Slots of registers: what was dialled or the client, each with a number behind it; the endpoint.
+_KEY, _ENDPOINT = 0, 8
+_SOURCE = {IPFamily.IPV4: x.IP_SADDR, IPFamily.IPV6: x.IP6_SADDR}
+_AF = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
+
+
+class SetNames(NamedTuple):
+    """The names of one family's sets."""
+
+    forwarded: str
+    choices: str
+    endpoints: str
+    pins: str
+
+
+NAMES = {
+    family: SetNames(*(f"{name}{digit}" for name in SetNames._fields))
+    for family, digit in {IPFamily.IPV4: "4", IPFamily.IPV6: "6"}.items()
+}
+
+
+class Chooser(NamedTuple):
+    """A way of choosing."""
+
+    family: IPFamily
+    counts: tuple[tuple[tuple[str, ...] | None, int], ...]
+    """For each choice: the clients' networks, and how many endpoints there are."""
+    affinity: Affinity | None = None
+    endpoints: tuple[SocketAddress, ...] = ()
+    """With affinity: those of all choices, one after the other."""
+
+
+class ChooserChain(NamedTuple):
+    """What is assigned to a chooser."""
+
+    number: int
+    first_drawn: int = 0
+    """With affinity: the first of its numbers in the map of what is drawn."""
+    pins: Mapping[SocketAddress, int] = {}
+    """With affinity: the numbers by which pins name its endpoints."""
+
+    def name(self, chooser: Chooser) -> str:
+        """Return the name of its chain: ``choose-1-of-3-ip``."""
+        counts = "-".join(str(count) for _, count in chooser.counts)
+        family = "ip" if chooser.family is IPFamily.IPV4 else "ip6"
+        return f"choose-{self.number}-of-{counts}-{family}"
+
+    def name_to(self, chooser: Chooser, endpoint: SocketAddress) -> str:
+        """Return the name of the chain of one of its endpoints."""
+        return f"{self.name(chooser)}-to-{self.pins[endpoint]}"
+
+
+def chooser_of(frontend: Frontend, forward: Forward) -> Chooser:
+    """Return the way of choosing of a target."""
+    counts = tuple((choice.networks, len(choice.endpoints)) for choice in forward.choices)
+    if forward.affinity is None:
+        return Chooser(frontend.family, counts)
+    endpoints = itertools.chain.from_iterable(choice.endpoints for choice in forward.choices)
+    return Chooser(frontend.family, counts, forward.affinity, tuple(endpoints))
+
+
+def pack_number(value: int) -> bytes:
+    """Return a number as a part of a key."""
+    return value.to_bytes(_NUMBER_BYTES, sys.byteorder)
+
+
+def drawn_elements(chooser: Chooser, chain: ChooserChain) -> Iterator[SetElement]:
+    """Yield the elements that lead from drawn numbers to the chains of endpoints."""
+    for index, endpoint in enumerate(chooser.endpoints):
+        to = goto_chain(chain.name_to(chooser, endpoint))
+        yield DRAWN, pack_number(chain.first_drawn + index), to
+
+
+def write_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[bytes]:
+    """Return the messages that add a way of choosing."""
+    writer = TableWriter(table)
+    is_family = IS_FAMILY[chooser.family]
+    for name in _chains(chooser, chain):
+        writer.add_chain(name)
+    first = 0
+    for name, (networks, count) in zip(_branches(chooser, chain), chooser.counts, strict=True):
+        for network in networks or ():
+            inside = is_family + x.from_network(network)
+            writer.add_rule(chain.name(chooser), inside + x.verdict(x.GOTO, name))
+        if chooser.affinity is None:
+            writer.add_rule(name, HAS_PORTS, _draw(chooser.family, count, first))
+        else:
+            _add_pinned(writer, name, chooser, chain, range(first, first + count))
+        first += count
+    if chooser.affinity is not None:
+        for endpoint, number in chain.pins.items():
+            name = chain.name_to(chooser, endpoint)
+            timeout_s = chooser.affinity.timeout_s
+            pin = x.remember(NAMES[chooser.family].pins, _KEY, timeout_s)
+            writer.add_rule(name, is_family + _client(chooser.family, number) + pin)
+            writer.add_rule(name, HAS_PORTS, is_family + _translate(endpoint))
+    writer.add_verdicts(DRAWN, {key: to for _, key, to in drawn_elements(chooser, chain)})
+    return writer.messages
+
+
+def write_without_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[bytes]:
+    """Return the messages that remove a way of choosing, which no frontend has."""
+    writer = TableWriter(table)
+    keys = {key: b"" for _, key, _ in drawn_elements(chooser, chain)}
+    writer.delete_elements(DRAWN, keys)
+    # First the rules that lead to other chains.
+    for name in _chains(chooser, chain):
+        writer.flush_chain(name)
+    for name in _chains(chooser, chain):
+        writer.delete_chain(name)
+    return writer.messages
+
+
+def _branches(chooser: Chooser, chain: ChooserChain) -> list[str]:
+    """Return the names of the chains of its choices."""
+    name = chain.name(chooser)
+    return [
+        name if networks is None else f"{name}-{index}"
+        for index, (networks, _) in enumerate(chooser.counts)
+    ]
+
+
+def _chains(chooser: Chooser, chain: ChooserChain) -> list[str]:
+    """Return the names of all of its chains."""
+    to_endpoints = [chain.name_to(chooser, endpoint) for endpoint in chain.pins]
+    names = (chain.name(chooser), *_branches(chooser, chain), *to_endpoints)
+    return list(dict.fromkeys(names))
+
+
+def _width(family: IPFamily) -> int:
+    """Return how many slots an address takes."""
+    return _SOURCE[family].width // _NUMBER_BYTES
+
+
+def _draw(family: IPFamily, count: int, first: int) -> bytes:
+    """Return the rule that translates to one of the endpoints from the index ``first`` on."""
+    width = _width(family)
+    drawn = x.load_slots(DIALLED[family], _KEY) + x.pick(count, width + 2, first)
+    found = drawn + x.find(NAMES[family].endpoints, _KEY, _ENDPOINT)
+    return IS_FAMILY[family] + found + x.dnat_to(_ENDPOINT, _ENDPOINT + width, _AF[family])
+
+
+def _add_pinned(
+    writer: TableWriter, name: str, chooser: Chooser, chain: ChooserChain, indexes: range
+) -> None:
+    """Add the rules that go to the endpoint of a client, or to any."""
+    family = chooser.family
+    for endpoint in dict.fromkeys(chooser.endpoints[index] for index in indexes):
+        pinned = _client(family, chain.pins[endpoint]) + x.has(NAMES[family].pins, _KEY)
+        to = x.verdict(x.GOTO, chain.name_to(chooser, endpoint))
+        writer.add_rule(name, IS_FAMILY[family] + pinned + to)
+    drawn = x.pick(len(indexes), _KEY, chain.first_drawn + indexes.start)
+    writer.add_rule(name, drawn + x.find_verdict(DRAWN, _KEY))
+
+
+def _client(family: IPFamily, number: int) -> bytes:
+    """Load the key of a pin: the client and the number of an endpoint."""
+    number_slot = _KEY + _width(family)
+    return x.load_slots((_SOURCE[family],), _KEY) + x.put_slot(pack_number(number), number_slot)
+
+
+def _translate(endpoint: SocketAddress) -> bytes:
+    to = x.put_slot(pack_ip(endpoint.ip), _ENDPOINT)
+    at = _ENDPOINT + _width(endpoint.family)
+    port = x.put_slot(endpoint.port.to_bytes(2, "big"), at)
+    return to + port + x.dnat_to(_ENDPOINT, at, _AF[endpoint.family])
