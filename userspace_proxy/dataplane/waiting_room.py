@@ -26,8 +26,9 @@ from .counters import GroupCounters
 from .reactor import Reactor
 from .tuning import BATCH
 
-# Dials in progress at once: some tenths of a millisecond to begin.
-WINDOW = 16
+# Dials in progress at once. While 10,000 clients are served, iterations of the loop then take up to
+# 2 ms of CPU time (99.9 %); with 16 they take 5 ms, and all clients together are served no sooner.
+WINDOW = 4
 # Clients that are dialled each second while endpoints fail. More than one: some clients may be
 # denied by a network policy.
 RETRIES = 4
