@@ -84,10 +84,13 @@ class OneService:
         self.agent = testbed.agent
         self.endpoint = Endpoint(testbed.sandbox.add_pod("web"))
         self.spare = Endpoint(testbed.sandbox.add_pod("spare"))
+        self.more = {}
 
     def write(self, path, *endpoints):
         documents = list(
-            objects("web", 10, *((one, "node-1") for one in endpoints or (self.endpoint,)))
+            objects(
+                "web", 10, *((one, "node-1") for one in endpoints or (self.endpoint,)), **self.more
+            )
         )
         documents[0]["metadata"]["annotations"] = {ANNOTATION: path}
         self.agent.manifests.write_objects(documents)
@@ -181,6 +184,48 @@ def test_without_endpoints_clients_are_refused_at_once_and_served_again_later(we
     assert client.udp_refusal(address) == "refused"
     web.switch("kernel", web.endpoint, web.spare)
     assert client.tcp_refusal(address) == "accepted"
+
+
+def test_the_kernel_serves_on_after_a_crash_and_the_next_proxy_takes_over(web):
+    web.switch("kernel")
+    address, client = (CLUSTER_IPS[4].format(10), PORT), web.testbed["pod"]
+    dialled = client.dial(address)
+    dialled.sendall(b"hello")
+    accepted, _ = accept_with_data(web.endpoint.servers["TCP", 4])
+    web.agent.kill()
+    for protocol in PROTOCOLS:
+        assert web.endpoint.saw(protocol, 4, client, address)
+    web.agent.start_until_ready()
+    web.switch("kernel", web.spare)
+    assert web.spare.saw("TCP", 4, client, address)
+    with accepted:
+        assert carries_both_ways(dialled, accepted)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_endpoint_on_the_node_itself_serves_pods_and_the_node(web, protocol, version):
+    itself = Endpoint(web.testbed.node)
+    web.switch("kernel", itself)
+    address = (CLUSTER_IPS[version].format(10), PORT)
+    for client in web.testbed.clients.values():
+        assert itself.saw(protocol, version, client, address)
+    assert web.carried() == 0
+    itself.close()
+
+
+def test_a_client_stays_with_its_endpoint_when_another_one_is_added(web):
+    web.more = {"sessionAffinity": "ClientIP"}
+    web.switch("kernel")
+    address, client = (CLUSTER_IPS[4].format(10), PORT), web.testbed["pod"]
+    web.endpoint.saw("TCP", 4, client, address)
+    web.switch("kernel", web.endpoint, web.spare)
+    # Each would meet the other endpoint every second time.
+    for _ in range(20):
+        web.endpoint.saw("TCP", 4, client, address)
+    web.switch("kernel", web.spare)
+    assert web.spare.saw("TCP", 4, client, address)
+    assert web.carried() == 0
 
 
 def test_a_flushed_table_is_written_again_and_a_proxy_that_stops_leaves_none(web):

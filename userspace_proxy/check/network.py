@@ -125,8 +125,8 @@ def _forwarding(values: Mapping[str, str]) -> Iterator[Finding]:
     if values.get("net.ipv4.ip_forward") == "0":
         yield ok(
             "kernel",
-            "net.ipv4.ip_forward is 0: Services work without it, direct IPv4 connections between "
-            "pods don't",
+            "net.ipv4.ip_forward is 0: Services work without it, except on the kernel path; direct "
+            "IPv4 connections between pods don't",
         )
 
 

@@ -83,6 +83,19 @@ def test_a_change_of_an_endpoint_changes_one_element():
     )
 
 
+def test_a_change_is_as_small_with_many_services_and_they_share_one_chain():
+    forwarding = Forwarding()
+    many = {Frontend(f"10.97.{n // 250}.{n % 250}", 80, Protocol.TCP): BOTH for n in range(5000)}
+    forwarding.accept(forwarding.difference(many))
+    assert len(forwarding.choosers) == 1
+    (one, *_) = many
+    change = forwarding.difference({one: Forward(1, (EndpointChoice((B, B)),))})
+    assert (len(change.removed), len(change.added), change.new_choosers) == (1, 1, {})
+    change = forwarding.difference({one: None})
+    # Its two elements as a frontend, and one for each endpoint.
+    assert (len(change.removed), change.added, change.gone_choosers) == (4, set(), {})
+
+
 def test_a_chain_goes_with_the_last_frontend_that_uses_it():
     forwarding = loaded()
     forwarding.accept(forwarding.difference({CART: BOTH}))
