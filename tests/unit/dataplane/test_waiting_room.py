@@ -2,9 +2,15 @@ import socket
 
 import pytest
 
-from userspace_proxy.dataplane import EndpointGroup, Serving, Tuning, Waiting
+from userspace_proxy.dataplane import EndpointGroup, GroupCounters, Serving, Tuning, Waiting
 from userspace_proxy.dataplane.tuning import BATCH, DIALS
-from userspace_proxy.dataplane.waiting_room import RETRIES, RETRY_S, WINDOW
+from userspace_proxy.dataplane.waiting_room import (
+    PASS_S,
+    RETRIES,
+    RETRY_S,
+    WINDOW,
+    WaitingRoom,
+)
 from userspace_proxy.model import Handling, Hold
 
 from .peers import Peer, RefusingEndpoint
@@ -334,3 +340,38 @@ async def test_a_client_that_waits_is_not_dialled_by_what_it_waited_for_before(b
     await turns(5)
     assert len(group.waiting_room) == 1
     assert group.totals().failures == DIALS
+
+
+class Blocked:
+    """A client whose own endpoint is at its limit."""
+
+    def __init__(self, room):
+        self.room = room
+        self.resumed = 0
+        room.wait(self, is_at_limit=True)
+
+    def resume(self):
+        self.resumed += 1
+        self.room.wait(self, is_at_limit=True)
+
+    def end_wait(self, _cause):
+        self.room.left(self)
+
+
+async def test_many_clients_with_endpoints_of_their_own_are_not_all_tried_after_each_end(
+    build, timers
+):
+    rig = build(None, timers.clock, timers)
+    hold = Hold(60)
+    room = WaitingRoom(rig.engine.reactor, 1, GroupCounters(), hold, is_uniform=False)
+    clients = [Blocked(room) for _ in range(2 * BATCH)]
+    for _ in range(5):
+        room.connection_ended()
+        await turns(3 * BATCH)
+    assert {client.resumed for client in clients} == {1}
+    timers.advance(PASS_S)
+    await turns(3 * BATCH)
+    assert {client.resumed for client in clients} == {2}
+    for client in clients:
+        room.left(client)
+    assert timers.waiting == 0
