@@ -129,3 +129,20 @@ def test_sigusr1_leaves_the_node_to_the_next_process(testbed):
         testbed.agent.start_until_ready()
         wait_until_relieved(testbed)
     assert_nothing_lost(outcomes, testbed)
+
+
+def test_a_connection_that_waits_in_an_old_worker_ends_at_its_deadline(testbed):
+    held = Service("web", WEB.ip, annotations={"userspace-proxy.io/hold": "5s"})
+    testbed.edit(held)
+    testbed.agent.wait_until_settled(held)
+    old = testbed["pod"].dial(WEB.address)
+    wait_for("it to wait", lambda: testbed.agent.status()["ports"][0]["waits"]["waiting"] == 1)
+    testbed.agent.kill_control()
+    testbed.agent.start_until_ready()
+    wait_until_relieved(testbed)
+    held = with_endpoints(held, [testbed.ip("one")])
+    testbed.edit(held)
+    testbed.agent.wait_until_settled(held)
+    assert testbed["pod"].get(WEB.address) == "one"
+    with pytest.raises(ConnectionResetError):
+        old.recv(1)
