@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.cluster.waiting import wait_for
@@ -9,6 +11,7 @@ from tests.node.endpoints import (
     CLUSTER_IPS,
     PORT,
     PROTOCOLS,
+    TARGET,
     VERSIONS,
     Endpoint,
     EndpointWorld,
@@ -157,6 +160,19 @@ def test_open_connections_and_flows_survive_each_switch_of_the_path(web, version
             assert flow.recv(100) == b"yes"
     for _, accepted, _, _ in opened:
         accepted.close()
+
+
+def test_tracked_connections_are_counted_on_request(web):
+    web.switch("kernel", web.endpoint, web.spare)
+    for _ in range(6):
+        assert web.testbed["pod"].tcp_refusal((CLUSTER_IPS[4].format(10), PORT)) == "accepted"
+    ports = json.loads(web.agent.read("/api/v1/kernel-path")[1])["ports"]
+    assert len(ports) == 4
+    (shown,) = (p for p in ports if (p["family"], p["protocol"]) == ("IPv4", "TCP"))
+    assert {one["address"] for one in shown["endpoints"]} == {
+        f"{endpoint.ip(4)}:{TARGET}" for endpoint in (web.endpoint, web.spare)
+    }
+    assert sum(one["tracked"] for one in shown["endpoints"]) == 6
 
 
 def test_a_flow_moves_when_its_endpoint_is_gone_also_after_a_switch_to_userspace(web):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
@@ -147,6 +148,20 @@ def check(version: int) -> None:
         Requests.open(NETLINK_NETFILTER) as requests,
     ):
         list(list_entries(requests, version, wanted))
+
+
+def count_by_endpoint(version: int, protocol: int) -> Counter[tuple[bytes, bytes]]:
+    """Return the number of entries by what was dialled and by where replies come from.
+
+    Raises:
+        SteeringError: The kernel doesn't list entries.
+    """
+    with (
+        explained("list conntrack entries", hint=_HINT),
+        Requests.open(NETLINK_NETFILTER) as requests,
+    ):
+        entries = list_entries(requests, version, EntryFilter(protocol))
+        return Counter((entry.dialled, entry.answered_from) for entry in entries)
 
 
 def list_entries(requests: Requests, version: int, wanted: EntryFilter) -> Iterator[ConntrackEntry]:

@@ -18,6 +18,7 @@ from importlib import resources
 
 from aiohttp import web
 
+from ..errors import SteeringError
 from .accepting import Accepting, Reserve
 from .api import render_configz, render_status
 from .connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
@@ -25,6 +26,7 @@ from .demand import render_demand
 from .families import Detail
 from .health import HealthAnswer, answer_healthz, answer_livez
 from .hosts import is_loopback_address
+from .kernel_path import render_tracked
 from .listening import ListenAt, address_of, open_socket
 from .metrics import ProbeCounts, SyncMetrics, render_metrics
 from .middleware import Middleware, make_runner
@@ -126,6 +128,7 @@ class StatusServer:
             web.get("/configz", self._configz),
             web.get("/api/v1/status", self._status),
             web.get("/api/v1/demand", self._demand),
+            web.get("/api/v1/kernel-path", self._kernel_path),
             web.get("/static/{name}", self._static),
         ]
         return await self._serve(middleware, routes, sock)
@@ -225,6 +228,14 @@ class StatusServer:
 
     async def _demand(self, _request: web.Request) -> web.Response:
         body = render_demand(await self._fresh())
+        return web.Response(body=body, content_type="application/json")
+
+    async def _kernel_path(self, _request: web.Request) -> web.Response:
+        view = await self._fresh()
+        try:
+            body = await self._sampler.work(lambda: render_tracked(view))
+        except SteeringError as exc:
+            return web.json_response({"problem": str(exc)}, status=503)
         return web.Response(body=body, content_type="application/json")
 
     async def _configz(self, _request: web.Request) -> web.Response:
