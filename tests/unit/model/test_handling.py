@@ -1,4 +1,4 @@
-from userspace_proxy.model import DEFAULT_HANDLING, Balance, Handling, Hold
+from userspace_proxy.model import DEFAULT_HANDLING, Balance, Handling, Hold, Workload, WorkloadKind
 
 
 def test_by_default_connections_take_turns_and_keep_their_client_addresses():
@@ -15,3 +15,7 @@ def test_clients_that_wait_for_endpoints_at_their_limit_wait_for_a_minute_or_as_
     assert DEFAULT_HANDLING.waits is None
     assert Handling(max_connections=1).waits == Hold(60, 1000)
     assert Handling(max_connections=1, hold=Hold(5, 2)).waits == Hold(5, 2)
+
+
+def test_a_workload_is_written_as_in_the_annotation():
+    assert str(Workload(WorkloadKind.DEPLOYMENT, "web")) == "deployment/web"

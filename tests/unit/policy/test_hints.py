@@ -124,3 +124,13 @@ def test_each_service_port_and_family_decides_by_its_own_endpoints():
     first = slice_of(endpoint(A, **OUR_ZONE), endpoint(B, **OTHER_ZONE))
     other = slice_of(endpoint(C), key="cart-2", ports=(SlicePort("dns", 53, "TCP"),))
     assert usable_ips(judge(first, other, **HERE)) == [A]
+
+
+def test_hints_choose_among_the_endpoints_of_each_priority():
+    ready = [
+        endpoint(A, zones=["east"]),
+        endpoint(B, zones=["west"]),
+        endpoint(C, priority=1),
+    ]
+    why = why_not_meant(ready, NodeFacts(**HERE), by_priority=True)
+    assert [why(each) for each in ready] == ["", "meant for zone west", ""]

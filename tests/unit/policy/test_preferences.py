@@ -1,9 +1,7 @@
 """Weights and priorities: what they make of usable endpoints."""
 
-import pytest
-
 from userspace_proxy.model import Endpoint
-from userspace_proxy.policy import EndpointVerdict, NodeFacts, Scope, count_local_ready
+from userspace_proxy.policy import NodeFacts, Scope, count_local_ready
 
 from ..model.samples import POD_A, POD_B, POD_C, TERMINATING, slice_of
 from .judging import judge, reasons, usable_ips
@@ -84,21 +82,3 @@ class TestPriorities:
             node_name="node-1",
         )
         assert (usable.addresses, usable.standbys) == ((POD_B,), ())
-
-
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        pytest.param({}, "", id="neither"),
-        pytest.param({"weight": 0}, "", id="its-reason-is-weight-0"),
-        pytest.param({"weight": 10}, "weight 10", id="weight"),
-        pytest.param({"priority": 1}, "priority 1", id="one-that-serves"),
-        pytest.param(
-            {"priority": 1, "is_standby": True, "weight": 10},
-            "on standby (priority 1), weight 10",
-            id="standby",
-        ),
-    ],
-)
-def test_a_verdict_has_them_in_words(fields, expected):
-    assert EndpointVerdict(POD_A, True, "ready", **fields).preference == expected

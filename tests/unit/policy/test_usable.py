@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userspace_proxy.model import Endpoint, IPFamily, Protocol, SlicePort, SocketAddress
-from userspace_proxy.policy import NodeFacts, Scope, count_local_ready
+from userspace_proxy.policy import EndpointVerdict, NodeFacts, Scope, count_local_ready
 
 from ..model.samples import (
     GONE,
@@ -353,3 +353,31 @@ def test_a_pod_of_both_families_counts_once():
 def test_one_that_terminates_and_serves_is_leaving_while_others_are_ready(conditions, leaving):
     endpoints = [Endpoint(ip, **c) for ip, c in zip((A, B, C), conditions, strict=False)]
     assert [v.is_leaving for v in judge(slice_of(*endpoints)).verdicts] == leaving
+
+
+def test_endpoints_with_weights_and_priorities_are_drained_used_and_on_standby():
+    usable = judge(
+        slice_of(Endpoint(A, weight=0), Endpoint(B, weight=5), Endpoint(C, priority=1)), port="http"
+    )
+    assert usable_ips(usable) == [B, C]
+    assert reasons(usable) == ["drained (weight 0)", "ready", "ready"]
+    assert [verdict.is_standby for verdict in usable.verdicts] == [False, False, True]
+    assert (usable.weights, usable.standbys) == (((POD_B, 5), (POD_C, 100)), ((POD_C, 1),))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        pytest.param({}, "", id="neither"),
+        pytest.param({"weight": 0}, "", id="its-reason-is-weight-0"),
+        pytest.param({"weight": 10}, "weight 10", id="weight"),
+        pytest.param({"priority": 1}, "priority 1", id="one-that-serves"),
+        pytest.param(
+            {"priority": 1, "is_standby": True, "weight": 10},
+            "on standby (priority 1), weight 10",
+            id="standby",
+        ),
+    ],
+)
+def test_a_verdict_has_them_in_words(fields, expected):
+    assert EndpointVerdict(POD_A, True, "ready", **fields).preference == expected
