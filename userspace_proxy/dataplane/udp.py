@@ -316,6 +316,7 @@ class UdpListener:
                 flow.end_wait("unanswered")
             return
         flow.sent_since = self.engine.reactor.now
+        self.table.use(flow, flow.sent_since)
         if room is not None:
             flow.is_waiting = False
             room.served(flow, is_proven=False)

@@ -130,6 +130,20 @@ async def test_a_flow_whose_time_is_up_ends(build, timers):
     assert dns.group.counters.wait_timeouts == 1
 
 
+async def test_a_flow_that_has_waited_for_longer_than_it_may_be_idle_goes_on(build, timers):
+    rig = build(Tuning(udp_idle_s=30), timers.clock, timers)
+    pod = rig.udp_peer()
+    dns = rig.udp_service(**HOLD)
+    client = rig.udp_client(dns)
+    client.send(b"question")
+    await until(lambda: count_waiting(dns))
+    timers.advance(50)
+    rig.update(dns, pod.address, **HOLD)
+    assert await pod.receive() == b"question"
+    timers.advance(2)
+    assert len(rig.flows) == 1
+
+
 async def test_flows_that_wait_end_with_their_listener(rig):
     dns = rig.udp_service(**HOLD)
     rig.udp_client(dns).send(b"question")
