@@ -65,7 +65,7 @@ class EndpointGroup(CounterTable):
         self.on_returned: Callable[[SocketAddress], None] | None = None
         """Called when a dial has ended an ejection."""
         self.on_waiting: Callable[[], None] | None = None
-        """Called when a client begins to wait for an endpoint and no other waits."""
+        """Called when a client finds no endpoint, and none of those that wait has found that."""
         self._returned_at: dict[SocketAddress, float] = {}
         """When the last ejection of an endpoint ended."""
         self._shortage_log_limit = LogLimit()
@@ -131,7 +131,7 @@ class EndpointGroup(CounterTable):
                 handling.waits,
                 is_uniform=self._is_uniform,
             )
-        if not is_at_limit and not self.waiting_room and self.on_waiting is not None:
+        if not (is_at_limit or self.waiting_room.lacks_endpoints or self.on_waiting is None):
             self.on_waiting()
         return self.waiting_room
 

@@ -85,6 +85,8 @@ class WaitingRoom:
         self._dialling: set[Waiter] = set()
         self._at_limit: set[Waiter] = set()
         """Those that wait for an endpoint at its limit."""
+        self.lacks_endpoints = False
+        """One has found none that is usable, since the room was last empty."""
         self._rest: deque[Waiter] = deque()
         """Of the current pass: those that are yet to be dialled, in order."""
         self._is_hopeful = False
@@ -105,7 +107,7 @@ class WaitingRoom:
     @property
     def is_queueing(self) -> bool:
         """Whether new clients wait behind others, for endpoints at their limit."""
-        return self._is_uniform and bool(self._at_limit)
+        return self._hold is not None and self._is_uniform and bool(self._at_limit)
 
     def waiting(self, now: float) -> Waiting:
         """Return who waits now."""
@@ -129,6 +131,7 @@ class WaitingRoom:
             self._at_limit.add(waiter)
         else:
             self._at_limit.discard(waiter)
+            self.lacks_endpoints = True
         if waiter in self._since:
             self._dialling.discard(waiter)
             return
@@ -192,6 +195,7 @@ class WaitingRoom:
                 if timer is not None:
                     timer.cancel()
             self._timer = self._next_pass = None
+            self.lacks_endpoints = False
 
     def _pass_again(self) -> None:
         """Begin another pass: at once, or a moment after the last one if passes are long."""

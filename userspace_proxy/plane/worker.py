@@ -8,6 +8,7 @@ Rule 2: what one worker learns of an endpoint by a failed dial, the others are t
 from __future__ import annotations
 
 import _socket
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -15,7 +16,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..dataplane import AnyListener, DataPlane, EndpointGroup, UdpListener
+from ..dataplane import AnyListener, DataPlane, EndpointGroup, Serving, UdpListener
 from .differences import Differences
 from .messages import (
     ChangeGroup,
@@ -174,8 +175,12 @@ class Worker:
         differences.note_gone()
 
     def _close_group(self, message: CloseGroup) -> None:
-        self._groups.pop(message.group, None)
+        group = self._groups.pop(message.group, None)
         self._differences.pop(message.group, None)
+        if group is not None:
+            # Whatever waits for its endpoints is refused, as clients that come later.
+            handling = dataclasses.replace(group.serving.handling, hold=None)
+            group.update(Serving(handling=handling), self._dataplane.engine.clock())
 
     def _move_listener(self, message: MoveListener) -> None:
         listener = self._listeners.get(message.listener)

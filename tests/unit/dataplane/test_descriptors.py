@@ -1,5 +1,6 @@
 import logging
 import resource
+import socket
 import subprocess
 import sys
 
@@ -7,7 +8,11 @@ import pytest
 
 from userspace_proxy.dataplane.descriptors import Descriptors, bounded
 
+from .peers import Peer
+from .rig import no_descriptors
 from .timers import TimerLoop
+from .waiters import HOLD, count_waiting
+from .waiting import until
 
 
 @pytest.fixture
@@ -142,3 +147,19 @@ def test_the_limit_holds_beyond_what_memory_would_allow(loop):
     descriptors = Descriptors(loop, 100)
     descriptors.hold(1000)
     assert not descriptors.has_room(95)
+
+
+async def test_a_client_for_which_there_is_no_descriptor_waits_until_there_is_one(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address, **HOLD)
+    client = rig.keep(Peer(socket.socket()))
+    client.sock.setblocking(False)
+    client.sock.connect_ex(web.address)
+    # One is left, for the accepted client.
+    spare = socket.socket()
+    with no_descriptors():
+        spare.close()
+        await until(lambda: count_waiting(web) == 1)
+    await client.send(b"early")
+    assert await (await pod.accept()).read() == b"early"
+    assert (count_waiting(web), web.group.counters.refused) == (0, 0)

@@ -13,8 +13,8 @@ from userspace_proxy.dataplane.waiting_room import (
 )
 from userspace_proxy.model import Handling, Hold
 
-from .peers import Peer, RefusingEndpoint
-from .rig import UNREACHABLE, no_descriptors
+from .peers import RefusingEndpoint
+from .rig import UNREACHABLE
 from .waiters import HOLD, count_waiting, limited, waited, waiting
 from .waiting import turns, until
 
@@ -179,6 +179,16 @@ async def test_without_hold_any_more_those_that_an_endpoint_takes_are_served(rig
     await until(lambda: count_waiting(web) == 0)
 
 
+async def test_clients_of_a_service_that_is_deleted_wait_no_longer(rig):
+    web = rig.service(**HOLD)
+    clients = await waiting(rig, web, 3 * WINDOW)
+    group = web.group
+    web.close()
+    for client in clients:
+        assert await client.was_reset()
+    assert group.counters.refused == 3 * WINDOW
+
+
 async def test_clients_that_wait_are_reset_when_a_drain_ends(build, timers):
     rig = build(None, timers.clock, timers)
     web = rig.service(**HOLD)
@@ -293,6 +303,35 @@ async def test_without_a_limit_any_more_all_are_served(rig):
     await until(lambda: count_waiting(web) == 0)
 
 
+async def test_without_a_limit_any_more_a_new_client_is_dialled_while_others_wait(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address, **limited(1))
+    await rig.pair(web, pod)
+    await waiting(rig, web, 3)
+    # One that waits is dialled, and not answered; the others wait until it is.
+    rig.update(web, rig.silent())
+    late, _ = await rig.begun(web.group)
+    late.dial()
+    assert late.endpoint is not None
+    assert not late.is_waiting
+
+
+async def test_that_endpoints_are_gone_is_reported_once_also_if_clients_waited_for_their_limit(rig):
+    pod = rig.endpoint()
+    both = limited(1, hold=Hold(60))
+    web = rig.service(pod.address, **both)
+    reports: list[int] = []
+    web.group.on_waiting = lambda: reports.append(count_waiting(web))
+    await rig.pair(web, pod)
+    await waiting(rig, web, 3)
+    assert reports == []
+    rig.update(web, **both)
+    await turns(20)
+    await rig.client(web)
+    await until(lambda: count_waiting(web) == 4)
+    assert reports == [3]
+
+
 async def test_a_client_that_is_pinned_waits_and_others_are_served_meanwhile(rig):
     pods = {pod.address: pod for pod in (rig.endpoint(), rig.endpoint())}
     web = rig.service(*pods, affinity_timeout_s=60.0, **limited(1))
@@ -309,25 +348,6 @@ async def test_a_client_that_is_pinned_waits_and_others_are_served_meanwhile(rig
     server.reset()
     await pods[pinned].accept()
     await until(lambda: count_waiting(web) == 0)
-
-
-# -- out of descriptors --------------------------------------------------------
-
-
-async def test_a_client_for_which_there_is_no_descriptor_waits_until_there_is_one(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address, **HOLD)
-    client = rig.keep(Peer(socket.socket()))
-    client.sock.setblocking(False)
-    client.sock.connect_ex(web.address)
-    # One is left, for the accepted client.
-    spare = socket.socket()
-    with no_descriptors():
-        spare.close()
-        await until(lambda: count_waiting(web) == 1)
-    await client.send(b"early")
-    assert await (await pod.accept()).read() == b"early"
-    assert (count_waiting(web), web.group.counters.refused) == (0, 0)
 
 
 async def test_a_client_that_waits_is_not_dialled_by_what_it_waited_for_before(build, timers):
