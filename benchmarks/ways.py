@@ -4,6 +4,7 @@
     dnat         client ─▶ Service address ─▶ iptables DNAT ─▶ pods
     peers        client ─▶ Service address ─▶ iptables REDIRECT ─▶ HAProxy, goproxy ─▶ pods
     ours         client ─▶ Service address ─▶ our own steering ─▶ the real agent ─▶ pods
+    ours-kernel  client ─▶ Service address ─▶ the agent's translation ─▶ pods
 
 Rule 1: we run as on a node, with every feature on that is on by default, and the access
 log off, as it is by default. A stripped build would not count.
@@ -253,6 +254,7 @@ class Ours(Way):
     steering = "iptables"
     workers = 1
     preserve = "auto"
+    path = "userspace"
     descriptors_each = 2
 
     def open(self) -> None:
@@ -265,6 +267,7 @@ class Ours(Way):
         flags = [
             f"--manifests={self.folder / 'bench.yaml'}",
             f"--steering={self.steering}",
+            f"--path={self.path}",
             "--hostname-override=node-1",
             "--state-dir=",
             "--drain-timeout=0s",
@@ -312,6 +315,15 @@ class OursLocal(Ours):
     steering = "local"
 
 
+class OursKernelPath(Ours):
+    """The agent's rules lead straight to the pods."""
+
+    key, label = "ours-kernel", "**userspace-proxy**, kernel path"
+    steering = "nftables"
+    path = "kernel"
+    descriptors_each = 0
+
+
 class OursAsNode(Ours):
     """The same, with endpoints that see the node's address: what the client's own one costs."""
 
@@ -329,7 +341,7 @@ class OursTwoWorkers(Ours):
 WAYS: dict[str, type[Way]] = {
     way.key: way
     for way in (
-        *(Direct, KernelDnat, Ours, OursLocal, OursAsNode, OursTwoWorkers),
+        *(Direct, KernelDnat, OursKernelPath, Ours, OursLocal, OursAsNode, OursTwoWorkers),
         *(HAProxy, GoProxy),
     )
 }
