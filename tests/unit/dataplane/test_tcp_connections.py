@@ -1,5 +1,8 @@
+import pytest
+
 from userspace_proxy.dataplane import Tuning
 
+from .waiters import HOLD, count_waiting, limited, waiting
 from .waiting import until
 
 
@@ -37,3 +40,18 @@ async def test_a_drain_resets_clients_whose_dial_was_never_answered(build):
     assert await rig.plane.drain(0) == 1
     assert await client.was_reset()
     assert web.group.totals().active == 0
+
+
+@pytest.mark.parametrize("reason", ["hold", "limit"])
+async def test_clients_that_wait_are_reset_when_their_service_is_deleted(rig, reason):
+    pod = rig.endpoint()
+    if reason == "hold":
+        web = rig.service(**HOLD)
+    else:
+        web = rig.service(pod.address, **limited(1))
+        await rig.pair(web, pod)
+    clients = await waiting(rig, web, 20)
+    web.close()
+    for client in clients:
+        assert await client.was_reset()
+    assert count_waiting(web) == 0
