@@ -254,6 +254,21 @@ def test_a_flushed_table_is_written_again_and_a_proxy_that_stops_leaves_none(web
     assert "userspace-proxy" not in web.testbed.shell("nft list tables")
 
 
+def test_a_family_that_the_node_does_not_forward_stays_on_the_userspace_path(web):
+    web.testbed.shell("echo 0 > /proc/sys/net/ipv4/ip_forward")
+    web.agent.stop()
+    web.write("kernel")
+    web.agent.start_until_ready()
+    ports = web.agent.status()["ports"]
+    assert {(port["family"], port["path"]) for port in ports} == {
+        ("IPv4", "userspace"),
+        ("IPv6", "kernel"),
+    }
+    notes = {note["sentence"] for port in ports for note in port["notes"]}
+    assert notes == {"path kernel is not used: net.ipv4.ip_forward is 0"}
+    assert web.endpoint.saw("TCP", 4, web.testbed["pod"], (CLUSTER_IPS[4].format(10), PORT))
+
+
 def test_a_steering_without_a_kernel_path_states_it_and_the_proxy_serves(tmp_path):
     with Testbed(tmp_path, "iptables", "--workers=1", clients=["pod"]) as testbed:
         web = OneService(testbed)

@@ -246,7 +246,7 @@ class Agent:
         if self._steering is not None and self._steering.name == "none":
             # Only programs of this machine reach the proxy, and its loopback addresses anyway.
             options = replace(options, allow_loopback_endpoints=True, allow_faults=True)
-        no_kernel_path = self._steering.no_kernel_path if self._steering is not None else ""
+        no_kernel_path = self._steering.no_kernel_path if self._steering is not None else {}
         facts = make_facts(options, snapshot, self._addresses(), no_kernel_path)
         before, self._no_node_ports = self._no_node_ports, why_no_node_ports(facts)
         if (cause := self._no_node_ports) not in ("", before):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from ..cluster import Snapshot
 from ..model import IPFamily, Node, ServiceKey
@@ -12,10 +13,14 @@ from .options import Options
 # Its endpoints are the API servers. Source: kube-apiserver creates and updates it.
 _API_SERVER = ServiceKey("default", "kubernetes")
 _NO_NODE = Node("")
+_EVERYWHERE: Mapping[IPFamily, str] = MappingProxyType({})
 
 
 def make_facts(
-    options: Options, snapshot: Snapshot, addresses: Sequence[str], no_kernel_path: str = ""
+    options: Options,
+    snapshot: Snapshot,
+    addresses: Sequence[str],
+    no_kernel_path: Mapping[IPFamily, str] = _EVERYWHERE,
 ) -> NodeFacts:
     """Return the current facts.
 

@@ -32,6 +32,23 @@ class InterfaceView:
     """Global IPv4 addresses of the node, in the kernel's order."""
 
 
+def not_forwarding(net: Path = Path("/proc/sys/net")) -> dict[IPFamily, str]:
+    """Return the families whose packets this node doesn't forward, with the reason."""
+    sysctls = {IPFamily.IPV4: "ipv4/ip_forward", IPFamily.IPV6: "ipv6/conf/all/forwarding"}
+    return {
+        family: f"net.{name.replace('/', '.')} is 0"
+        for family, name in sysctls.items()
+        if _is_zero(net / name)
+    }
+
+
+def _is_zero(setting: Path) -> bool:
+    try:
+        return setting.read_text(encoding="ascii").strip() == "0"
+    except OSError:
+        return False
+
+
 def without_ipv6(
     frontends: Iterable[Frontend], conf: Path = Path("/proc/sys/net/ipv6/conf")
 ) -> dict[Frontend, str]:

@@ -53,7 +53,7 @@ def plan_port(
     path = choose_path(
         handling,
         facts.default_path,
-        facts.no_kernel_path,
+        facts.no_kernel_path.get(claim.key.family, ""),
         weights=dict(usable.weights).values(),
     )
     # As with other notes, once for all frontends of a family.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ..model import IPFamily, Path, contains, of_family, own_network
 
@@ -49,8 +50,8 @@ class NodeFacts:
     """Networks of pods in the cluster: ``--cluster-cidr``, or this node's; empty if unknown."""
     default_path: Path = Path.USERSPACE
     """``--path``."""
-    no_kernel_path: str = ""
-    """Why the steering has no kernel path; empty where it has one."""
+    no_kernel_path: Mapping[IPFamily, str] = field(default_factory=dict)
+    """The families for which there is no kernel path here, with the reasons."""
 
     @property
     def has_node_ports_everywhere(self) -> bool:

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ..errors import SteeringError
-from ..model import Frontend, SocketAddress
+from ..model import Frontend, IPFamily, SocketAddress
 
 
 class Refusal(enum.Enum):
@@ -156,8 +156,11 @@ class Steering(abc.ABC):
     """Why steered packets are admitted to any socket, also one of another program; empty where
     they aren't. Known after the first ``apply``. Source: docs/adr/0013."""
 
-    no_kernel_path = "this steering has no kernel path: it needs --steering=nftables"
-    """Why it takes no :class:`Forward`; empty where it does. Known after :meth:`start`."""
+    no_kernel_path: Mapping[IPFamily, str] = MappingProxyType(
+        dict.fromkeys(IPFamily, "this steering has no kernel path: it needs --steering=nftables")
+    )
+    """The families for which it takes no :class:`Forward`, with the reasons; those of nftables are
+    known after :meth:`start`, and may change with each :meth:`repair`."""
 
     unsteered: Mapping[Frontend, str] = MappingProxyType({})
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses individually, with the

@@ -2,8 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from userspace_proxy.kernel.interfaces import InterfaceView, choose_address, without_ipv6
-from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.kernel.interfaces import (
+    InterfaceView,
+    choose_address,
+    not_forwarding,
+    without_ipv6,
+)
+from userspace_proxy.model import Frontend, IPFamily, Protocol
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
@@ -49,3 +54,11 @@ def test_ipv6_frontends_are_unsteered_if_no_interface_has_ipv6(tmp_path, switche
     assert found == dict.fromkeys(
         expected, "cannot steer [fd00:96::1]:80/TCP: IPv6 is switched off on this node"
     )
+
+
+def test_families_that_a_node_does_not_forward_have_the_sysctl_that_says_so(tmp_path):
+    assert not_forwarding(tmp_path) == {}
+    for name, value in {"ipv4/ip_forward": "0", "ipv6/conf/all/forwarding": "1"}.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(f"{value}\n")
+    assert not_forwarding(tmp_path) == {IPFamily.IPV4: "net.ipv4.ip_forward is 0"}

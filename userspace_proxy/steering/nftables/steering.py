@@ -13,10 +13,10 @@ from collections.abc import Collection, Iterable, Mapping
 
 from ...errors import SteeringConflict, SteeringError
 from ...kernel import conntrack
-from ...kernel.interfaces import without_ipv6
+from ...kernel.interfaces import not_forwarding, without_ipv6
 from ...kernel.nf_tables import NftablesError, Ruleset
 from ...kernel.nf_tables.table import Definition, Listing, NftTable
-from ...model import Frontend, Protocol, SocketAddress
+from ...model import Frontend, IPFamily, Protocol, SocketAddress
 from ..base import REFUSE, Bind, EndpointChoice, Forward, SteeringFacts, Target, render_targets
 from ..earlier_nat import EarlierNat
 from ..names import STEERING_TABLES
@@ -60,13 +60,22 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
 
     def __init__(self, facts: SteeringFacts) -> None:
         super().__init__(facts, lambda: NftablesProgrammer(facts))
+        self._missing: Mapping[IPFamily, str] = {}
 
     async def start(self) -> Mapping[Frontend, int]:
         """Part of Steering."""
         recovered = await super().start()
         name = self.facts.proxy_name
-        self.no_kernel_path = await self._do(lambda _programmer: why_missing(name))
+        why = await self._do(lambda _programmer: why_missing(name))
+        self._missing = dict.fromkeys(IPFamily, why) if why else {}
+        await self._look_at_forwarding()
         return recovered
+
+    async def repair(self) -> int:
+        """Part of Steering."""
+        count = await super().repair()
+        await self._look_at_forwarding()
+        return count
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
         """Part of Steering."""
@@ -90,6 +99,11 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
             if endpoints := forwards.get(frontend):
                 targets[frontend] = Forward(port, (EndpointChoice(endpoints),))
         return render_targets(targets)
+
+    async def _look_at_forwarding(self) -> None:
+        """Follow sysctls, which change without notice, for instance when the CNI starts."""
+        obstacles = await self._do(lambda _programmer: not_forwarding())
+        self.no_kernel_path = {**obstacles, **self._missing}
 
 
 class NftablesProgrammer(NatProgrammer):
