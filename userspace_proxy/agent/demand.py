@@ -47,6 +47,13 @@ class _Need:
         """Return how many clients wait, as of the workers' last reports."""
         return sum(port.group.waiting(now).clients for port in self.ports if not port.is_retired)
 
+    def port_without_endpoints(self) -> ServedPort | None:
+        """Return the latest of those ports that has no usable endpoint on any node, if one has."""
+        for port in reversed(self.ports):
+            if not port.is_retired and port.plan.has_none:
+                return port
+        return None
+
 
 class Demand:
     """The demand for pods at one proxy.
@@ -120,10 +127,9 @@ class Demand:
 
     async def _ask(self, need: _Need, now: float) -> None:
         """Ask the cluster for pods of a Service that has none."""
-        served = next(reversed(need.ports))
-        plan = served.plan
-        workload = plan.handling.wake
-        if workload is None or not plan.has_none or served.is_retired:
+        served = need.port_without_endpoints()
+        workload = None if served is None else served.plan.handling.wake
+        if served is None or workload is None:
             return
         if need.noted_at is None or now - need.noted_at >= _EVENT_S:
             need.noted_at = now
@@ -132,7 +138,8 @@ class Demand:
             served.wake_problem = f"{workload} is needed, but {NOT_ALLOWED}"
         elif need.woken_at is None or now - need.woken_at >= _AGAIN_S:
             need.woken_at = now
-            served.wake_problem = await self._wake(plan.key.name.service.namespace, workload)
+            namespace = served.plan.key.name.service.namespace
+            served.wake_problem = await self._wake(namespace, workload)
 
     def _record(self, served: ServedPort) -> None:
         # Source: OpenShift's idler (unidler), which acts on Events of this reason.

@@ -6,7 +6,20 @@ import msgspec
 import pytest
 
 from userspace_proxy.agent.demand import DEMAND_S, Demand
-from userspace_proxy.model import Handling, Hold, ServiceKey, Workload, WorkloadKind
+from userspace_proxy.model import (
+    Endpoint,
+    EndpointSlice,
+    Handling,
+    Hold,
+    IPFamily,
+    Service,
+    ServiceKey,
+    ServicePort,
+    SliceKey,
+    SlicePort,
+    Workload,
+    WorkloadKind,
+)
 from userspace_proxy.plane.messages import WaitBegan, WaitingReport
 from userspace_proxy.sources import MemorySource
 from userspace_proxy.steering import Bind
@@ -177,6 +190,26 @@ async def test_why_a_workload_cannot_be_scaled_is_a_problem_until_it_can(rig):
     rig.source.answer = ""
     await rig.look_after(5)
     assert rig.served.wake_problem == ""
+
+
+async def test_the_port_that_has_no_endpoint_wakes_the_workload_whichever_began_last(rig):
+    ports = (ServicePort("http", 80, "TCP"), ServicePort("admin", 81, "TCP"))
+    web = Service(WEB, ports, cluster_ips=("10.96.0.1",), handling=ASLEEP)
+    rig.cluster.store.put_service(web)
+    rig.cluster.store.put_slice(
+        EndpointSlice(
+            SliceKey("shop", "web-1"),
+            WEB,
+            IPFamily.IPV4,
+            (SlicePort("admin", 8081, "TCP"),),
+            (Endpoint(POD),),
+        )
+    )
+    rig.served_ports.follow(rig.cluster.store.snapshot())
+    for served in sorted(rig.served_ports, key=lambda served: not served.plan.has_none):
+        rig.plane.receive(0, WaitBegan(served.group.number))
+    await rig.look_after(0)
+    assert rig.source.woken == ["shop deployment/web"]
 
 
 async def test_a_service_that_is_not_served_any_more_is_not_woken(rig):
