@@ -40,6 +40,8 @@ async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload)
         response = await client.send("PUT", path, scale, content_type="application/json")
     except (TransportError, TimeoutError) as exc:
         return f"cannot scale {workload}: {exc}"
+    except (ValueError, TypeError, AttributeError):
+        return f"cannot read the scale of {workload}: the response isn't a Scale"
     if response.code == 409:
         # Somewhere else it was scaled meanwhile; if it wasn't, the next attempt does it.
         return ""

@@ -23,9 +23,12 @@ class Scales:
         self.version = 1
         self.updates = 0
         self.refusal = None
+        self.body = None
         self.before_update = None
 
     async def handle(self, request):
+        if self.body is not None:
+            return web.Response(text=self.body)
         if self.refusal is not None and request.method in self.refusal[0]:
             return web.json_response({"message": self.refusal[2]}, status=self.refusal[1])
         name = f"{request.match_info['plural']}/{request.match_info['name']}"
@@ -105,6 +108,15 @@ async def test_a_workload_that_does_not_exist_is_named(scales):
     absent = Workload(WorkloadKind.DEPLOYMENT, "absent")
     assert await scale_from_zero(scales.client, "shop", absent) == (
         'cannot read the scale of deployment/absent: "deployments/absent" not found'
+    )
+
+
+@pytest.mark.parametrize("body", ["<html>", "[]", '{"spec": 1}', '{"spec": {"replicas": "1"}}'])
+async def test_another_response_than_a_scale_is_a_cause(scales, body):
+    """As a server in front of the API server may send it."""
+    scales.body = body
+    assert await scale_from_zero(scales.client, "shop", WEB) == (
+        "cannot read the scale of deployment/web: the response isn't a Scale"
     )
 
 
