@@ -179,16 +179,6 @@ async def test_without_hold_any_more_those_that_an_endpoint_takes_are_served(rig
     await until(lambda: count_waiting(web) == 0)
 
 
-async def test_clients_of_a_service_that_is_deleted_wait_no_longer(rig):
-    web = rig.service(**HOLD)
-    clients = await waiting(rig, web, 3 * WINDOW)
-    group = web.group
-    web.close()
-    for client in clients:
-        assert await client.was_reset()
-    assert group.counters.refused == 3 * WINDOW
-
-
 async def test_clients_that_wait_are_reset_when_a_drain_ends(build, timers):
     rig = build(None, timers.clock, timers)
     web = rig.service(**HOLD)
