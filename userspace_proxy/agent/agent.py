@@ -53,7 +53,7 @@ from .sync import SyncLoop
 from .tasks import Supervisor, first_of
 from .timeline import Timeline
 from .tracking import TrackingWatch, exempt_ports
-from .view import view_health_checks, view_ports, view_proxy
+from .view import view_health_checks, view_ports, view_probes, view_proxy
 from .wall_clock import WallClock
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ class Agent:
 
         health, detail = lambda: self._view(()), options.metrics_detail
         timeline = Timeline(plane, health)
-        sync.on_plan = timeline.note_plan
+        sync.on_plan, sync.on_switch = timeline.note_plan, timeline.note_switches
         self._supervisor.start("timeline", timeline.run)
         server = StatusServer(
             self.status, detail, health=health, refresh=plane.refresh, events=timeline.events
@@ -395,4 +395,6 @@ class Agent:
             tracking=self._tracking,
             firewalls=self._firewalls.found if self._firewalls else (),
         )
-        return replace(view, demand=self._demand.services()) if self._demand else view
+        probes = view_probes(self._served_ports)
+        demand = self._demand.services() if self._demand else view.demand
+        return replace(view, probes=probes, demand=demand)

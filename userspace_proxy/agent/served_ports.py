@@ -22,10 +22,12 @@ from ..log_fields import FieldLogger
 from ..model import Frontend, FrontendKind, IPFamily, Path, Protocol, ServiceKey, SocketAddress
 from ..plan import PortKey, PortPlan
 from ..plane import Group, Listener, Plane, PortPool
+from ..policy import PathChoice
 from ..status import paths
 from ..status.paths import PathView
 from ..steering import REFUSE, Bind, Target
 from .annotated_faults import AnnotatedFaults
+from .auto_paths import AutoPaths
 from .kernel_path import forward
 from .listen_addresses import HELD_HINT, ListenAddresses
 from .node_ports import NodePort, NodePortHolds, node_ports
@@ -132,6 +134,7 @@ class ServedPorts:
         self._detours: dict[ServiceKey, Mapping[At, SocketAddress]] = {}
         self.faults = AnnotatedFaults(self.detour)
         """The faults on purpose of all Services."""
+        self.auto_paths = AutoPaths()
 
     def __iter__(self) -> Iterator[ServedPort]:
         return iter(self._served.values())
@@ -151,7 +154,7 @@ class ServedPorts:
         self.retire(plan.key)
         self.faults.follow(plan)
         served = ServedPort(plan, self._plane.open_group(str(plan.key)))
-        self._take_path(served)
+        self._take_path(served, self.auto_paths.follow(plan))
         self._served[plan.key] = self._by_group[served.group] = served
         self._touch(served, (), plan.frontends)
         self._holds.claim(node_ports(f for f in plan.frontends if f in preferred))
@@ -163,7 +166,7 @@ class ServedPorts:
         served = self._served[plan.key]
         self._touch(served, served.plan.frontends, plan.frontends)
         served.plan = plan
-        self._take_path(served)
+        self._take_path(served, self.auto_paths.follow(plan))
         self._serve(served, {})
 
     def detour(self, service: ServiceKey, detours: Mapping[At, SocketAddress]) -> None:
@@ -192,6 +195,7 @@ class ServedPorts:
         served.is_retired = True
         self._retired.append(served)
         self.faults.forget(key)
+        self.auto_paths.forget(key)
 
     def close_retired(self) -> None:
         """Close the listeners that no Service port has taken over; open connections go on.
@@ -204,6 +208,17 @@ class ServedPorts:
         for served in retired:
             closed += self._plane.close_group(served.group)
         self._addresses.give(closed)
+
+    def switch_paths(self) -> list[ServedPort]:
+        """Follow what probes have shown; return those that take another path from now on."""
+        switched: list[ServedPort] = []
+        for key, wanted in self.auto_paths.take().items():
+            served = self._served[key]
+            if wanted.path is not served.path.now:
+                self._touch(served, served.plan.frontends, served.plan.frontends)
+                switched.append(served)
+            self._take_path(served, wanted)
+        return switched
 
     def retry(self) -> bool:
         """Retry what couldn't be opened; return whether something has changed."""
@@ -266,6 +281,7 @@ class ServedPorts:
         for key in list(self._served):
             self.retire(key)
         self.faults.close()
+        self.auto_paths.close()
         self.close_retired()
         self._holds.close()
 
@@ -325,9 +341,9 @@ class ServedPorts:
             return forward(served.plan, targets, is_in_kernel=served.path.now is Path.KERNEL)
         return targets
 
-    def _take_path(self, served: ServedPort) -> None:
-        """Follow the plan's path. The listeners stay: what the kernel can't place uses them."""
-        wanted, path = served.plan.path, served.path
+    def _take_path(self, served: ServedPort, wanted: PathChoice) -> None:
+        """Take a path. The listeners stay: what the kernel can't place uses them."""
+        path = served.path
         since = path.since if wanted.path is path.now and path.since else time.time()
         served.path = PathView(wanted.path, since, wanted.why)
         served.was_in_kernel |= wanted.path is Path.KERNEL

@@ -18,14 +18,15 @@ from dataclasses import dataclass
 from ..cluster import Snapshot
 from ..errors import SteeringError
 from ..log_fields import FieldLogger
+from ..log_limit import LogLimit
 from ..model import Frontend
 from ..plan import Plan, PlanChanges, Planner, diff_plans
 from ..policy import NodeFacts
 from ..sources import Happening
 from ..steering import Steering
 from .changes import NO_CHANGES, ChangeCounts, Triggers, count_changes
-from .served_ports import ServedPorts
-from .tasks import Pace, pause
+from .served_ports import ServedPort, ServedPorts
+from .tasks import Pace
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -34,6 +35,8 @@ _log = FieldLogger("userspace_proxy.agent")
 REPAIR_S = 1.0
 # After a failure: other programs hold their lock for less.
 RETRY_S = 1.0
+# A minute. The page shows the path of each Service port.
+_SWITCH_LINES = 20
 
 
 @dataclass(slots=True)
@@ -93,6 +96,8 @@ class SyncLoop:
         """Another program has changed the rules, and they can't be repaired."""
         self.on_plan: Callable[[Plan, PlanChanges], None] = lambda _before, _changes: None
         """Called with the plan in force and what will change in it."""
+        self.on_switch: Callable[[Sequence[ServedPort]], None] = lambda _ports: None
+        """Called with Service ports whose path has changed because of probes."""
         self.on_round: Callable[[float, bool, Sequence[float]], None] = lambda *_: None
         """Called after each round that succeeds: with its duration in seconds, whether everything
         was compared, and for each slice how long it took to come into force."""
@@ -116,6 +121,9 @@ class SyncLoop:
         """The last change succeeded, so the next one can be a difference."""
         self._owes_round = False
         """The node has changed since the last round that succeeded."""
+        self._owes_paths = False
+        self._switch_lines = LogLimit(_SWITCH_LINES)
+        served_ports.auto_paths.on_change = self._look_at_paths
         self._arrived = 0.0
         """Unix time of the first snapshot since the present round began; 0: none."""
         self._triggers = Triggers(time.time())
@@ -139,6 +147,11 @@ class SyncLoop:
     def look_again(self) -> None:
         """Plan the same snapshot again, because the node has changed."""
         self._owes_round = True
+        self._wake.set()
+
+    def _look_at_paths(self) -> None:
+        """Follow what probes have shown, before the next round."""
+        self._owes_paths = True
         self._wake.set()
 
     @property
@@ -198,6 +211,9 @@ class SyncLoop:
             # Also after a round that failed.
             is_behind = self._in_force is not self._latest or self._owes_round
             is_due = await self._woken(RETRY_S if is_behind else look_at - loop.time())
+            if self._owes_paths:
+                await self._switch_paths()
+                is_due = self._in_force is not self._latest or self._owes_round
             if not is_behind and loop.time() >= look_at:
                 # Also while changes keep arriving: a flush is repaired before they end.
                 look_at = loop.time() + REPAIR_S
@@ -208,8 +224,12 @@ class SyncLoop:
             if not is_due and not is_behind:
                 continue
             early = round_began + self._min_period_s - loop.time()
-            if early > 0:
-                await pause(early)
+            while early > 0:
+                self._wake.clear()
+                await self._woken(early)
+                if self._owes_paths:
+                    await self._switch_paths()
+                early = round_began + self._min_period_s - loop.time()
             self._wake.clear()
             round_began = loop.time()
             if self._latest is not None:
@@ -224,6 +244,14 @@ class SyncLoop:
         except TimeoutError:
             return False
         return True
+
+    async def _switch_paths(self) -> None:
+        """Steer along the paths that probes ask for, without a round: clients fail meanwhile."""
+        self._owes_paths = False
+        self._wake.clear()
+        # Otherwise the next round does it.
+        if self._is_steered and not await self._steer():
+            self._owes_round = True
 
     async def _round(self, snapshot: Snapshot) -> None:
         began = time.perf_counter()
@@ -297,6 +325,7 @@ class SyncLoop:
                 self._report(Happening("ServiceNotServed", "Serve", note, service=item.service))
 
     async def _steer(self) -> bool:
+        switched = self._served_ports.switch_paths()
         change = self._served_ports.steering_change()
         if change or not self._is_steered:
             try:
@@ -313,7 +342,19 @@ class SyncLoop:
             self._note_recovery()
         self._served_ports.mark_steered(change)
         self._served_ports.note_unsteered(self._steering.unsteered)
+        self._note_switches(switched)
         return True
+
+    def _note_switches(self, switched: Sequence[ServedPort]) -> None:
+        if not switched:
+            return
+        for served in switched:
+            if not self._switch_lines.take(time.monotonic()):
+                break
+            path = served.path
+            fields = {"service": served.group.label, "path": str(path.now), "cause": path.why}
+            _log.info("%(service)s: path %(path)s: %(cause)s", extra=fields)
+        self.on_switch(switched)
 
     async def _repair(self) -> None:
         if not self._has_steered:

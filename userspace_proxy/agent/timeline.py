@@ -18,14 +18,15 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 from ..dataplane import Serving
-from ..model import SocketAddress
-from ..plan import Plan, PlanChanges, PortPlan
+from ..model import Path, SocketAddress
+from ..plan import Plan, PlanChanges, PortKey, PortPlan
 from ..plane import Group, Plane
 from ..policy.causes import dial_failed
 from ..status.port_state import Level
 from ..status.timeline import Event, compare_views
 from ..status.units import plural, seconds_in_words
 from ..status.view import StatusView
+from .served_ports import ServedPort
 from .tasks import pause
 
 # As many as are shown.
@@ -94,6 +95,8 @@ class Timeline:
         """Those that last, at most ``OUTAGES_MAX``."""
         self._has_more = False
         """Whether there were more, until half of them have ended."""
+        self._left: dict[PortKey, None] = {}
+        """Service ports that left the kernel path because of a probe, at most ``OUTAGES_MAX``."""
         self._last = view()
         plane.on_ejection = self._note_ejection
 
@@ -112,6 +115,20 @@ class Timeline:
                 (regained if port.cause is None else lost).append(port)
         self._note_ports(Level.ATTENTION, lost, "lost their last usable endpoint")
         self._note_ports(Level.OK, regained, "have usable endpoints again")
+
+    def note_switches(self, switched: Sequence[ServedPort]) -> None:
+        """Record which Service ports take another path because of probes."""
+        left = [one for one in switched if one.path.now is Path.USERSPACE]
+        # Those whose endpoints are new haven't left.
+        back = [
+            one for one in switched if one.path.now is Path.KERNEL and one.plan.key in self._left
+        ]
+        for one in back:
+            del self._left[one.plan.key]
+        for one in left[: max(0, OUTAGES_MAX - len(self._left))]:
+            self._left[one.plan.key] = None
+        self._note_paths(Level.ATTENTION, left, "left the kernel path: a probe failed")
+        self._note_paths(Level.OK, back, "are back on the kernel path")
 
     async def run(self) -> None:
         """Look once a second at the node, and at outages."""
@@ -193,6 +210,15 @@ class Timeline:
             what = f"{outage.endpoint} answers again, after {took}"
             label = outage.group.label
             self._events.append(Event(outage.returned_at, Level.OK, what, label, outage.saved))
+
+    def _note_paths(self, level: Level, ports: Sequence[ServedPort], what: str) -> None:
+        now = self._clock()
+        if len(ports) > _EACH:
+            self._events.append(Event(now, level, f"{plural(len(ports), 'Service port')} {what}"))
+            return
+        for port in ports:
+            said = f"Path {port.path.now}: {port.path.why}"
+            self._events.append(Event(now, level, said, str(port.plan.key)))
 
     def _note_ports(self, level: Level, ports: Sequence[PortPlan], what: str) -> None:
         now = self._clock()

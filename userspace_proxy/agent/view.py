@@ -15,6 +15,7 @@ from ..plane import Group, Plane, PlaneState, Totals, WorkerState
 from ..policy import causes
 from ..sources import Source
 from ..status.counted import Times, Waits
+from ..status.paths import NO_PROBES, ProbesView
 from ..status.view import (
     ClientAddressView,
     FirewallView,
@@ -245,6 +246,17 @@ def view_client_address(client_addresses: ClientAddresses | None) -> ClientAddre
         problem=problem,
         repairs=client_addresses.repairs,
         bridges=client_addresses.bridge_obstacles,
+    )
+
+
+def view_probes(served_ports: ServedPorts | None) -> ProbesView:
+    """Return how endpoints are probed for the choice of the path."""
+    probes = served_ports.auto_paths.probes if served_ports is not None else None
+    if probes is None:
+        return NO_PROBES
+    schedule = probes.schedule
+    return ProbesView(
+        len(schedule), schedule.interval_s, schedule.per_second, probes.sent, probes.failed
     )
 
 

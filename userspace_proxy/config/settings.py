@@ -212,12 +212,13 @@ class Settings:
         help="how traffic for Service addresses reaches the proxy",
         why="follows what the node already uses",
     )
-    path: Literal["userspace", "kernel"] = setting(
-        "userspace", kind=choice("userspace", "kernel"), topic=Topic.STEERING,
+    path: Literal["userspace", "kernel", "auto"] = setting(
+        "userspace", kind=choice("userspace", "kernel", "auto"), topic=Topic.STEERING,
         flag="path", own_field="path",
         help="how the bytes of Services travel whose annotation userspace-proxy.io/path doesn't "
         "say: through the proxy, or by the kernel's address translation straight to an endpoint; "
-        "kernel needs --steering=nftables",
+        "auto: by the kernel while all endpoints answer probes; kernel and auto need "
+        "--steering=nftables",
         why="fail-over and counters need the proxy",
     )
     proxy_port_range: PortRange = setting(

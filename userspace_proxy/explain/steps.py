@@ -174,7 +174,7 @@ def _sentence(worst: PathStep | None, ports: Sequence[PortFacts], subject: Subje
     if subject.node is None:
         return f"Clients would be served by {plural(usable, 'endpoint')}"
     parts = [f"Clients are served by {plural(usable, 'endpoint')}"]
-    is_counted = all(port.path == "userspace" for port in ports)
+    is_counted = all(port.path != "kernel" for port in ports)
     if is_counted and not any(port.connections for port in ports):
         parts.append("none has connected since the proxy started")
     dropped = {port.turned_away[0]: port.is_dropping for port in ports if port.turned_away}
@@ -255,7 +255,7 @@ def _port(
 
 def _path(port: PortFacts, now: float) -> PathStep:
     said = path_in_words(port.path, port.path_why, port.path_since, now)
-    counted = "" if port.path == "userspace" else "; connections aren't counted there"
+    counted = "; connections aren't counted there" if port.path == "kernel" else ""
     return PathStep(Level.OK, "path", f"{said}{counted}")
 
 

@@ -44,6 +44,8 @@ class Path(enum.StrEnum):
     """Through the proxy."""
     KERNEL = "kernel"
     """Straight to the endpoint, by address translation."""
+    AUTO = "auto"
+    """``kernel`` while all endpoints answer probes, else ``userspace``."""
 
 
 AT_LIMIT = Hold(60.0)

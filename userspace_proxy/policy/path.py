@@ -17,6 +17,7 @@ class PathChoice(NamedTuple):
     """The path of a Service port."""
 
     path: Path
+    """``AUTO``: what probes show decides while it is served."""
     why: str = ""
     """The reason, as a clause; empty for the default."""
     note: Cause | None = None
@@ -50,10 +51,12 @@ def choose_path(
     parts = sum(in_parts(tuple(weights)))
     needs = _needs_proxy(handling, parts=parts)
     if not needs and not no_kernel_path:
-        why = "its annotation asks for it" if is_asked else "--path=kernel is the default"
+        why = "its annotation asks for it" if is_asked else f"--path={path} is the default"
         return PathChoice(path, why)
     why = f"{needs} needs the proxy" if needs else no_kernel_path
-    note = not_followed(f"path kernel is not used: {why}") if is_asked else None
+    # Auto leaves the choice to the proxy.
+    must_note = is_asked and path is Path.KERNEL
+    note = not_followed(f"path kernel is not used: {why}") if must_note else None
     return PathChoice(Path.USERSPACE, why, note)
 
 

@@ -142,7 +142,8 @@ class PortAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Seconds that clients wait for an endpoint; null: they are refused without one."""
     path: Path
     """``userspace``: connections pass through the proxy; ``kernel``: the kernel translates them
-    straight to an endpoint, and this answer doesn't count them."""
+    straight to an endpoint, and this answer doesn't count them; ``auto``, in a plan that isn't
+    served: one of them, as probes show."""
     path_since: float
     """Unix time at which new connections began to take this path; 0 if unknown."""
     path_why: str

@@ -31,6 +31,23 @@ class PathView(NamedTuple):
 DEFAULT = PathView()
 
 
+class ProbesView(NamedTuple):
+    """The probes that decide the path of Services with ``auto``."""
+
+    endpoints: int = 0
+    """How many are probed."""
+    interval_s: float = 0.0
+    """Average seconds between two probes of an endpoint."""
+    per_second: int = 0
+    """The budget: more probes never begin in a second; 0: nothing was probed yet."""
+    sent: int = 0
+    failed: int = 0
+    """Of these, how many the endpoint didn't answer."""
+
+
+NO_PROBES = ProbesView()
+
+
 def path_in_words(path: str, why: str, since: float, now: float) -> str:
     """Return a path, for how long it has been that one, and why."""
     age = f" for {seconds_in_words(max(1, round(now - since)))}" if since else ""

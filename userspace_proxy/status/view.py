@@ -354,6 +354,7 @@ class StatusView:
     last_state: LastStateView = LastStateView()
     demand: Mapping[ServiceKey, int] = field(default_factory=dict)
     """Services whose clients wait, or did in the last 90 s: how many, at least 1."""
+    probes: paths.ProbesView = paths.NO_PROBES
     client_address: ClientAddressView = ClientAddressView()
     tracking: TrackingView = TrackingView()
     firewalls: tuple[FirewallView, ...] = ()

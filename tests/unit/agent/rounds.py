@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 
-from userspace_proxy.steering import REFUSE
+from userspace_proxy.steering import REFUSE, Forward
 from userspace_proxy.testing.fake_steering import FakeSteering
 
 from ..port_numbers import is_listening
@@ -37,7 +37,10 @@ class WatchedSteering(FakeSteering):
 
     def _look(self, kernel):
         self.lies += [
-            f for f, port in kernel.items() if port is not REFUSE and not is_listening(port)
+            frontend
+            for frontend, target in kernel.items()
+            if target is not REFUSE
+            and not is_listening(target.port if isinstance(target, Forward) else target)
         ]
 
 

@@ -6,14 +6,16 @@ import pytest
 
 from tests.unit.status.views import make_view
 from userspace_proxy import Proxy
+from userspace_proxy.agent.served_ports import ServedPort
 from userspace_proxy.agent.timeline import KEPT, OUTAGES_MAX, Timeline
 from userspace_proxy.cluster import Store
 from userspace_proxy.dataplane import Serving
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import Path, SocketAddress
 from userspace_proxy.plan import Planner, diff_plans
 from userspace_proxy.plane import Plane
 from userspace_proxy.plane.messages import Ejected, Returned
 from userspace_proxy.policy import NodeFacts
+from userspace_proxy.status.paths import PathView
 from userspace_proxy.status.port_state import Level
 from userspace_proxy.status.timeline import Event
 from userspace_proxy.status.view import SourceView
@@ -230,6 +232,46 @@ async def test_many_changes_of_a_round_are_one_event(rig):
     plans = Plans(200, "192.0.2.1")
     rig.timeline.note_plan(*plans.change())
     assert rig.whats() == [(0, "200 Service ports lost their last usable endpoint", 0)]
+
+
+class Switched:
+    """Service ports that switch together."""
+
+    def __init__(self, count):
+        plan = Plans(count, "192.0.2.1").plan
+        self.ports = [ServedPort(port, None) for port in plan.ports.values()]
+
+    def to(self, path, why):
+        for port in self.ports:
+            port.path = PathView(path, NOW, why)
+        return self.ports
+
+
+async def test_a_switch_of_the_path_is_an_event_each_way(rig):
+    switched = Switched(1)
+    rig.timeline.note_switches(switched.to(Path.KERNEL, "all answer"))
+    assert rig.timeline.events() == [], "it hasn't left"
+    for path, why in ((Path.USERSPACE, "a probe failed"), (Path.KERNEL, "all answer")) * 2:
+        rig.now += 1
+        rig.timeline.note_switches(switched.to(path, why))
+    assert rig.whats()[:2] == [
+        (4, "Path kernel: all answer", 0),
+        (3, "Path userspace: a probe failed", 0),
+    ]
+    assert [(event.level, event.port) for event in rig.timeline.events()] == [
+        (Level.OK, "shop/web-0"),
+        (Level.ATTENTION, "shop/web-0"),
+    ] * 2
+
+
+async def test_switches_of_many_service_ports_are_one_event_and_remembered_up_to_a_bound(rig):
+    switched = Switched(OUTAGES_MAX + 5)
+    rig.timeline.note_switches(switched.to(Path.USERSPACE, "a probe failed"))
+    rig.timeline.note_switches(switched.to(Path.KERNEL, "all answer"))
+    assert sorted(event.what for event in rig.timeline.events()) == [
+        "1,000 Service ports are back on the kernel path",
+        "1,005 Service ports left the kernel path: a probe failed",
+    ]
 
 
 async def test_the_number_of_events_is_bounded(rig):

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.agent.options import Options
+from userspace_proxy.agent.path_probes import PathProbes
 from userspace_proxy.agent.served_ports import ServedPorts
-from userspace_proxy.agent.view import view_health_checks, view_ports, view_proxy
+from userspace_proxy.agent.view import view_health_checks, view_ports, view_probes, view_proxy
 from userspace_proxy.agent.wall_clock import WallClock
 from userspace_proxy.cluster import Store
 from userspace_proxy.dataplane import GroupCounters
@@ -22,6 +23,7 @@ from userspace_proxy.policy import NodeFacts
 from userspace_proxy.policy.causes import dial_failed, not_ours, resets, source_denied
 from userspace_proxy.sources import MemorySource
 from userspace_proxy.status.counted import Waits
+from userspace_proxy.status.paths import NO_PROBES, ProbesView
 from userspace_proxy.steering import Bind
 from userspace_proxy.testing.fake_steering import FakeSteering
 
@@ -206,6 +208,15 @@ async def test_waits_of_clients_are_shown(plane):
     bounds = view.connect_times.bounds
     assert view.connect_times.counts[bounds.index(1.0)] == 1
     assert (view.first_byte_times.counts[-1], view.first_byte_times.seconds) == (1, 99.0)
+
+
+async def test_probes_are_shown_once_there_are_some(plane):
+    served_ports = ServedPorts(plane, Bind.PROXY_PORT, PortPool(27000, 27999))
+    assert view_probes(None) == view_probes(served_ports) == NO_PROBES
+    probes = served_ports.auto_paths.probes = PathProbes(lambda *_result: None)
+    probes.sent, probes.failed = 7, 3
+    assert view_probes(served_ports) == ProbesView(0, 1.5, 2_000, 7, 3)
+    served_ports.close()
 
 
 async def test_a_port_without_usable_endpoints_is_refused_with_a_reason(plane):

@@ -42,6 +42,27 @@ def test_the_annotation_decides_and_then_the_flag(handling, default, path, why):
 
 
 @pytest.mark.parametrize(
+    ("handling", "default", "why"),
+    [
+        pytest.param(
+            Handling(path=Path.AUTO), Path.KERNEL, "its annotation asks for it", id="asked"
+        ),
+        pytest.param(DEFAULT_HANDLING, Path.AUTO, "--path=auto is the default", id="default"),
+    ],
+)
+def test_auto_leaves_the_path_to_what_probes_show(handling, default, why):
+    assert choose_path(handling, default, "") == (Path.AUTO, why, None)
+
+
+def test_what_needs_the_proxy_overrides_auto_without_a_note():
+    asked = Handling(path=Path.AUTO, max_connections=100)
+    why = "max-connections needs the proxy"
+    assert choose_path(asked, Path.USERSPACE, "") == (Path.USERSPACE, why, None)
+    chosen = choose_path(Handling(path=Path.AUTO), Path.USERSPACE, "it needs --steering=nftables")
+    assert chosen == (Path.USERSPACE, "it needs --steering=nftables", None)
+
+
+@pytest.mark.parametrize(
     ("more", "what"),
     [
         pytest.param({"balance": Balance.LEAST_CONNECTIONS}, "balance least-connections", id="lc"),

@@ -1,0 +1,176 @@
+"""Path ``auto``: the kernel while all endpoints answer probes, userspace from the first failure."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.endpoints import CLUSTER_IPS, PORT, TARGET, VERSIONS, objects
+from tests.node.testbed import Testbed
+
+pytestmark = pytest.mark.netns
+
+FAMILY = {4: "IPv4", 6: "IPv6"}
+# Dials meet the bad endpoint half of the time, so this many in a row show that they don't.
+MANY = 30
+
+
+class Endpoint:
+    """A pod whose server echoes what it gets by TCP, and answers its name by UDP."""
+
+    def __init__(self, pod):
+        self.pod = pod
+        self.start()
+
+    def ip(self, version):
+        return str(self.pod.ip if version == 4 else self.pod.ip6)
+
+    def start(self):
+        self.server = self.pod.serve(None, echo=TARGET, udp=TARGET)
+
+    def die(self):
+        """Kill its server: the kernel refuses clients."""
+        self.server.stop()
+
+    def has_clients(self):
+        return bool(self.pod.run(["ss", "-Htn", "state", "established"]).stdout)
+
+    def go_silent(self):
+        self.pod.drop_traffic()
+
+    def come_back(self):
+        self.pod.pass_traffic()
+
+
+class Guarded:
+    """A Service with path ``auto`` and two endpoints."""
+
+    def __init__(self, testbed):
+        self.agent = testbed.agent
+        self.client = testbed["pod"]
+        self.good, self.bad = (Endpoint(testbed.sandbox.add_pod(name)) for name in ("good", "bad"))
+        self.write(self.good, self.bad)
+
+    def write(self, *endpoints):
+        documents = list(objects("web", 10, *((one, "node-1") for one in endpoints)))
+        documents[0]["metadata"]["annotations"] = {"userspace-proxy.io/path": "auto"}
+        self.agent.manifests.write_objects(documents)
+
+    def port(self, version, protocol="TCP"):
+        (found,) = (
+            one
+            for one in self.agent.status()["ports"]
+            if (one["protocol"], one["family"]) == (protocol, FAMILY[version])
+        )
+        return found
+
+    def wait_for_path(self, path, version):
+        wait_for(f"the path {path}", lambda: self.takes(path, version), hint=self.agent.log)
+
+    def takes(self, path, version):
+        """Return whether a path is in force."""
+        port = self.port(version)
+        target = "the kernel" if path == "kernel" else "proxy port"
+        return port["path"] == path and port["frontends"][0]["target"].startswith(target)
+
+    def fails(self, version):
+        """Return whether a new connection fails; one that gets no answer within 0.5 s does."""
+        address = CLUSTER_IPS[version].format(10), PORT
+        with self.client.tcp(address[0]) as sock:
+            sock.settimeout(0.5)
+            try:
+                sock.connect(address)
+                sock.settimeout(20)
+                return not echoes(sock)
+            except OSError:
+                return True
+
+    def open_to_good(self, version):
+        """Return a connection and a flow to the endpoint that stays."""
+        address = CLUSTER_IPS[version].format(10), PORT
+        while True:
+            connection = self.client.dial(address)
+            if echoes(connection) and self.good.has_clients():
+                break
+        while name_of(flow := self.client.udp(address)) != "good":
+            pass
+        return connection, flow
+
+    def dial_until(self, path, version):
+        """Dial until the Service has a path; return how many connections failed."""
+        failed = 0
+        while not self.takes(path, version):
+            failed += self.fails(version)
+        return failed
+
+
+def echoes(sock):
+    sock.sendall(b"hello")
+    return sock.recv(100) == b"hello"
+
+
+def name_of(flow):
+    """Return the name of the endpoint that answers a flow."""
+    flow.send(b"?")
+    return flow.recv(100).decode().partition(":")[0]
+
+
+@pytest.fixture
+def web(tmp_path):
+    with Testbed(tmp_path, "nftables", "--workers=1", clients=["pod"]) as testbed:
+        web = Guarded(testbed)
+        testbed.agent.start_until_ready()
+        for version in VERSIONS:
+            web.wait_for_path("kernel", version)
+        yield web
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("fail", "recover", "words"),
+    [
+        pytest.param(Endpoint.die, Endpoint.start, "refuses connections", id="killed"),
+        pytest.param(Endpoint.go_silent, Endpoint.come_back, "does not answer", id="cut"),
+    ],
+)
+def test_an_endpoint_that_fails_costs_no_connection_after_the_switch_and_open_ones_stay(
+    web, version, fail, recover, words
+):
+    connection, flow = web.open_to_good(version)
+    assert not any(web.fails(version) for _ in range(MANY))
+    fail(web.bad)
+    web.dial_until("userspace", version)
+    assert not any(web.fails(version) for _ in range(MANY)), "the proxy dials the other one"
+    why = web.port(version)["path_why"]
+    assert words in why
+    assert web.bad.ip(version) in why
+    assert echoes(connection)
+    assert name_of(flow) == "good"
+    recover(web.bad)
+    assert web.dial_until("kernel", version) == 0
+    assert web.port(version)["path_why"] == "auto, and 2 endpoints answer probes"
+    carried = web.port(version)["connections"]
+    assert not any(web.fails(version) for _ in range(MANY))
+    assert web.port(version)["connections"] == carried, "the kernel translates them"
+    assert echoes(connection)
+    assert name_of(flow) == "good"
+
+
+def test_the_page_says_why_the_path_was_switched(web):
+    web.bad.die()
+    wait_for("a failed probe", lambda: "failed" in web.port(4)["path_why"])
+    reason = f"auto, and a probe failed: {web.bad.ip(4)}:{TARGET} refuses connections"
+    assert f"Path userspace: {reason}" in web.agent.read("/")[1], "an event"
+    metrics = web.agent.read("/metrics")[1]
+    assert "userspace_proxy_path_probe_endpoints 4.0" in metrics
+
+
+def test_without_endpoints_clients_are_refused_and_a_first_endpoint_is_probed(web):
+    web.write()
+    address = CLUSTER_IPS[4].format(10), PORT
+    wait_for("a refusal", lambda: web.client.tcp_refusal(address) == "refused")
+    assert web.port(4)["path_why"] == "it has no usable endpoint"
+    assert web.port(4, "UDP")["path"] == "userspace"
+    web.write(web.good)
+    web.wait_for_path("kernel", 4)
+    assert web.port(4, "UDP")["path_why"] == "endpoints of UDP aren't probed"

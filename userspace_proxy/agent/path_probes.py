@@ -1,0 +1,145 @@
+"""Probes endpoints by TCP for the choice of the path.
+
+    schedule ──due──▶ connect ──answered, refused, unreachable, 1 s of silence──▶ note, next time
+
+Rule 1: there is no task per endpoint: one timer begins probes, one epoll sees them end.
+Rule 2: a connection that is answered is reset at once and carries no byte, so neither side keeps a
+socket in TIME_WAIT.
+Rule 3: a shortage of this process or node says nothing about an endpoint.
+"""
+
+from __future__ import annotations
+
+import _socket
+import asyncio
+import errno
+import random
+import select
+import struct
+from collections.abc import Callable
+
+from ..dataplane.reactor import Reactor
+from ..dataplane.sockets import family_of
+from ..dataplane.timeouts import Timeouts
+from ..model import SocketAddress
+from .probe_schedule import ProbeSchedule
+
+Note = Callable[[SocketAddress, int], None]
+"""Takes an endpoint and the error of its probe, 0 for an answer."""
+
+DEADLINE_S = 1.0
+MAX_UNDER_WAY = 512
+_STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
+# Closing then sends a RST.
+_RESET = struct.pack("ii", 1, 0)
+_SHORTAGES = {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOBUFS,
+    errno.EAGAIN,
+    errno.EADDRNOTAVAIL,
+}
+
+
+class PathProbes:
+    """The probes of one proxy, in the caller's event loop.
+
+    Args:
+        note: Called with each result.
+        schedule: Says when; None: the default budget.
+    """
+
+    def __init__(self, note: Note, schedule: ProbeSchedule | None = None) -> None:
+        self.sent = 0
+        self.failed = 0
+        """Of these, how many weren't answered."""
+        self.schedule = ProbeSchedule(random.random) if schedule is None else schedule
+        self._note = note
+        self._loop = loop = asyncio.get_running_loop()
+        self._reactor = reactor = Reactor(loop)
+        self._under_way: dict[SocketAddress, _socket.socket] = {}
+        self._deadlines = Timeouts[SocketAddress](
+            loop, reactor.clock, DEADLINE_S, lambda it: self._end(it, errno.ETIMEDOUT)
+        )
+        self._timer: asyncio.Handle | None = None
+        """Begins the next probes."""
+        self._is_soon = False
+        """It does so in the next iteration of the loop."""
+
+    def add(self, endpoint: SocketAddress) -> None:
+        """Probe an endpoint from now on."""
+        now = self._reactor.clock()
+        self.schedule.add(endpoint, now)
+        self._begin_soon()
+
+    def discard(self, endpoint: SocketAddress) -> None:
+        """Don't probe an endpoint any more: nothing more is noted. Idempotent."""
+        self.schedule.discard(endpoint)
+        self._close(endpoint)
+
+    def close(self) -> None:
+        """End all probes."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for endpoint in list(self._under_way):
+            self._close(endpoint)
+        self._deadlines.close()
+        self._reactor.close()
+
+    def _begin_soon(self) -> None:
+        if not self._is_soon:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._is_soon = True
+            self._timer = self._loop.call_soon(self._begin_due)
+
+    def _begin_due(self) -> None:
+        self._is_soon = False
+        now = self._reactor.clock()
+        for endpoint in self.schedule.take(now, MAX_UNDER_WAY - len(self._under_way)):
+            self._begin(endpoint, now)
+        at = self.schedule.next_at(now)
+        self._timer = None if at is None else self._loop.call_later(at - now, self._begin_due)
+
+    def _begin(self, endpoint: SocketAddress, now: float) -> None:
+        try:
+            sock = _socket.socket(family_of(endpoint.ip), _STREAM)
+        except OSError as exc:
+            self._take(endpoint, exc.errno or errno.EIO, now)
+            return
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RESET)
+        number = sock.connect_ex(endpoint)
+        if number not in (0, errno.EINPROGRESS):
+            sock.close()
+            self._take(endpoint, number, now)
+            return
+        self._under_way[endpoint] = sock
+        self._deadlines.start(endpoint, now)
+
+        def has_ended(_events: int) -> None:
+            error = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+            self._end(endpoint, error)
+
+        self._reactor.register(sock, select.EPOLLOUT, has_ended)
+
+    def _end(self, endpoint: SocketAddress, number: int) -> None:
+        self._close(endpoint)
+        self._take(endpoint, number, self._reactor.clock())
+
+    def _close(self, endpoint: SocketAddress) -> None:
+        sock = self._under_way.pop(endpoint, None)
+        if sock is not None:
+            self._deadlines.stop(endpoint)
+            self._reactor.close_socket(sock)
+
+    def _take(self, endpoint: SocketAddress, number: int, now: float) -> None:
+        """Take the result of a probe."""
+        self.schedule.finished(endpoint, now, has_failed=number != 0)
+        if self._timer is None:
+            self._begin_soon()
+        if number in _SHORTAGES:
+            return
+        self.sent += 1
+        self.failed += number != 0
+        self._note(endpoint, number)
