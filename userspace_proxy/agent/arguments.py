@@ -122,6 +122,8 @@ def read_handling(
             raise ValueError(f"{name}: {exc}") from None
     if fields.get("balance") is Balance.SOURCE_HASH and "slow_start_s" in fields:
         raise ValueError(f"slow_start: {WITHOUT_SLOW_START}")
+    if "wake" in fields and "hold" not in fields:
+        raise ValueError("wake: no connection waits without hold: give both")
     return Handling(**fields)
 
 

@@ -232,3 +232,8 @@ def test_an_endpoint_that_clients_could_not_reach_is_an_error():
 def test_slow_start_and_source_hash_exclude_each_other():
     with pytest.raises(ValueError, match="slow_start: it has no effect with balance source-hash"):
         read_handling(slow_start="30s", balance="source-hash")
+
+
+def test_nothing_is_woken_where_no_connection_waits():
+    with pytest.raises(ValueError, match="wake: no connection waits without hold: give both"):
+        read_handling(wake="deployment/web")
