@@ -190,8 +190,22 @@ def _wrong_types(value: dict[str, Any], struct: Any, path: str = "") -> Iterator
                 for item, place in _items(value[name], here):
                     yield from _wrong_items(item, inner, place)
                 continue
+            if exc.path == "[...]":
+                yield from _wrong_values(value[name], here)
+                continue
             joint = "." if exc.path and not exc.path.startswith("[") else ""
             yield FieldError(f"{here}{joint}{exc.path}", exc.problem)
+
+
+def _wrong_values(texts: dict[str, Any], path: str) -> Iterator[FieldError]:
+    """Yield the values of labels or annotations that aren't text: a number needs quotes."""
+    type_: Any = str | None
+    for key, value in texts.items():
+        try:
+            convert(value, type_)
+        except FieldError as exc:
+            hint = f' (write "{value}")' if type(value) in (int, float) else ""
+            yield FieldError(f"{path}.{_shown(key)}", f"{exc.problem}{hint}")
 
 
 def _wrong_items(item: Any, struct: Any, place: str) -> Iterator[FieldError]:

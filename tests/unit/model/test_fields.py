@@ -116,8 +116,13 @@ def test_many_unknown_fields_are_too_many():
         ),
         pytest.param(service(ports={}), ["spec.ports: expected list, got mapping"], id="no-list"),
         pytest.param(
-            {"metadata": {"labels": {"a": 1}}},
-            ["metadata.labels[...]: expected str, got int"],
+            {"metadata": {"labels": {"a": "b", "example.com/c": 1, "d": 0.5, "e": True, "f": []}}},
+            [
+                'metadata.labels.example.com/c: expected str, got int (write "1")',
+                'metadata.labels.d: expected str, got float (write "0.5")',
+                "metadata.labels.e: expected str, got bool",
+                "metadata.labels.f: expected str, got list",
+            ],
             id="label",
         ),
         pytest.param([], ["expected mapping, got list"], id="no-object"),
