@@ -37,6 +37,11 @@ class BlockingProxy:
         self._thread: LoopThread
         self._proxy: EmbeddedProxy
 
+    def __repr__(self) -> str:
+        if not hasattr(self, "_thread") or not self._thread.is_running:
+            return "<BlockingProxy, not running>"
+        return f"<BlockingProxy of {self._thread.do(lambda: repr(self._proxy))}>"
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -294,6 +299,8 @@ class BlockingService:
         self._service = service
 
     def __repr__(self) -> str:
+        if not self._thread.is_running:
+            return f"<Service {self._service.key}, not served>"
         return self._thread.do(lambda: repr(self._service))
 
     @property

@@ -71,6 +71,10 @@ class EmbeddedProxy(Agent):
         """Makes its Services' addresses differ from those of other proxies."""
         super().__init__(steering, source or memory, options or Options())
 
+    def __repr__(self) -> str:
+        ports = len(self.status().ports)
+        return f"<Proxy, {ports} Service port{'' if ports == 1 else 's'}>"
+
     async def add_service(
         self,
         name: str,

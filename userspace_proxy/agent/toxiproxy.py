@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..errors import ListenError
 from ..faults.toxiproxy import ProxyInfo, ToxiproxyApi
 from ..model import IPFamily, Protocol, SocketAddress
 from ..model.toxics import NamedToxic
@@ -112,7 +113,7 @@ class ToxiproxyProxies:
         at = _free(_as_ip(listen))
         for other, made in self._made.items():
             if made.listen == at:
-                raise ValueError(f"cannot listen on {at}: proxy {other!r} does")
+                raise ListenError(f"cannot listen on {at}: proxy {other!r} does")
         endpoint = await _resolved(upstream, at)
         self._count += 1
         service = await self._proxy.add_service(
@@ -122,7 +123,14 @@ class ToxiproxyProxies:
             cluster_ip=at.ip,
             endpoints=[endpoint] if enabled else [],
         )
-        made = _Made(service, upstream, endpoint, service.address, enabled)
+        if service.address != at:
+            # Other Services may answer at another port; toxiproxy's clients expect this one.
+            await service.remove()
+            raise ListenError(
+                f"cannot listen on {at}: the port is in use, or needs privileges",
+                hint="choose another one, or 0",
+            )
+        made = _Made(service, upstream, endpoint, at, enabled)
         self._lead_through_server(made)
         return made
 

@@ -70,6 +70,8 @@ class FaultyStream:
         self._clock = asyncio.get_running_loop().time
         self._passed = 0
         """Bytes that were passed on, for ``limit_data``."""
+        self._is_over = False
+        """The source has ended while nothing is passed on."""
 
     async def run(self) -> None:
         """Pass bytes on until the end."""
@@ -95,6 +97,9 @@ class FaultyStream:
                 await self._queue.put(_Chunk(data, self._clock()))
                 if data:
                     continue
+                if any(isinstance(toxic, Timeout) for toxic in self._active()):
+                    self._is_over = True
+                    self.change()
                 return
             self._abort(True)
             return
@@ -119,6 +124,10 @@ class FaultyStream:
             is_forever = not is_reset and not toxic.timeout
             if not await self._wait(None if is_forever else toxic.timeout / 1000):
                 self._abort(is_reset)
+                return False
+            if self._is_over:
+                # As toxiproxy does: otherwise it would stay open after its client has gone.
+                self._abort(False)
                 return False
             # What has arrived meanwhile is lost.
             while not self._queue.empty():

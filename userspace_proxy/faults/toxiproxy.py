@@ -240,6 +240,8 @@ def _answering(handler: _Handler) -> _Handler:
             return await handler(request)
         except _ApiError as exc:
             return _json({"error": str(exc), "status": exc.status}, status=exc.status)
+        except ListenError as exc:
+            return _json({"error": str(exc), "status": 500}, status=500)
         except (UserspaceProxyError, ValueError, TypeError) as exc:
             return _json({"error": str(exc), "status": 400}, status=400)
 

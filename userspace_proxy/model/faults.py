@@ -61,7 +61,7 @@ def check_type(type_: str, protocol: Protocol | None = None) -> None:
     raise ConfigError(f"there is no fault {type_!r}", hint=hint)
 
 
-def check_listener_fault(type_: str, attributes: Mapping[str, int]) -> int:
+def check_listener_fault(type_: str, attributes: Mapping[str, object]) -> int:
     """Return how many connections a fault of ``LISTENER_TYPES`` is for; 0: all.
 
     Raises:
@@ -72,8 +72,8 @@ def check_listener_fault(type_: str, attributes: Mapping[str, int]) -> int:
         hint = "give count=N" if wanted else "it takes none"
         raise ConfigError(f"fault {type_}: attributes {sorted(attributes)}", hint=hint)
     count = attributes.get("count", 0)
-    if isinstance(count, bool) or count < 0:
-        raise ConfigError(f"fault {type_}: count: {count!r} is not a number from 0")
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise ConfigError(f"fault {type_}: count: {count!r} is not a whole number from 0")
     return count
 
 

@@ -198,4 +198,7 @@ class ListeningSockets:
 
 
 def _wrapped(sock: _socket.socket) -> socket.socket:
-    return socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+    wrapped = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+    # It would wait otherwise in a program that calls socket.setdefaulttimeout.
+    wrapped.setblocking(False)
+    return wrapped

@@ -42,6 +42,9 @@ class Namespace:
         self._holder = holder
         self._started: list[subprocess.Popen[str]] = []
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}{', closed' if self.closed else ''}>"
+
     @property
     def pid(self) -> int:
         """A process inside, for ``nsenter -t`` and ``ip link set … netns``."""

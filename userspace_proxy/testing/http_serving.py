@@ -25,6 +25,7 @@ class HttpRequest:
     headers: dict[str, str]
     """By name, in lower case."""
     body: bytes
+    version: str = "HTTP/1.1"
 
 
 HttpAnswer = str | bytes | tuple[int, str | bytes]
@@ -41,13 +42,19 @@ async def serve_http(
     """
     while (request := await _read_request(reader, writer)) is not None:
         status, body = await _answer(handler, request)
-        is_kept = request.headers.get("connection", "").lower() != "close"
+        is_kept = _keeps(request)
         writer.write(_head(status, len(body), is_kept=is_kept))
         if request.method != "HEAD":
             writer.write(body)
         await writer.drain()
         if not is_kept:
             return
+
+
+def _keeps(request: HttpRequest) -> bool:
+    """Return whether the connection stays open; clients of HTTP/1.0 read until its end."""
+    wish = request.headers.get("connection", "").lower()
+    return wish == "keep-alive" if request.version == "HTTP/1.0" else wish != "close"
 
 
 async def _answer(handler: HttpHandler, request: HttpRequest) -> tuple[int, bytes]:
@@ -95,7 +102,7 @@ async def _read_request(
         body = await reader.readexactly(int(length))
     except asyncio.IncompleteReadError:
         return None
-    return HttpRequest(words[0], words[1], headers, body)
+    return HttpRequest(words[0], words[1], headers, body, words[2])
 
 
 def _head(status: int, length: int, *, is_kept: bool) -> bytes:

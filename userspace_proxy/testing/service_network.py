@@ -26,7 +26,9 @@ import itertools
 import os
 import socket
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -46,6 +48,9 @@ BACKEND_PORT = 8080
 _FIRST_CLUSTER_IP = 10
 # Made while the proxy starts, which takes longer: enough for most tests.
 _PODS_AT_START = 3
+# A process that was killed ends within milliseconds, unless the machine is busy.
+_END_WITHIN_S = 3.0
+_POLL_S = 0.005
 
 
 class ServiceNetwork(Services):
@@ -117,7 +122,7 @@ class ServiceNetwork(Services):
             for service in self.services:
                 service.end_backends()
         assert status == 0, f"the proxy of the network ended with status {status}"
-        left = [pid for pid in _pids() if namespace_of(pid) in namespaces]
+        left = _wait_for_end(namespaces)
         assert not left, f"processes of the network are left: {left}"
 
     def client(self, name: str = "client", *, namespace: str = "default") -> NetworkClient:
@@ -219,6 +224,16 @@ class PodPlace(BackendPlace):
     def _used(self) -> Pod:
         assert self._pod is not None, "its backend hasn't left"
         return self._pod
+
+
+def _wait_for_end(namespaces: Set[str]) -> list[int]:
+    """Return the processes that don't leave namespaces in time."""
+    deadline, pause = time.monotonic() + _END_WITHIN_S, threading.Event()
+    while True:
+        left = [pid for pid in _pids() if namespace_of(pid) in namespaces]
+        if not left or time.monotonic() >= deadline:
+            return left
+        pause.wait(_POLL_S)
 
 
 def _pids() -> list[int]:

@@ -39,17 +39,16 @@ class ServiceStats:
         return self.endpoints[endpoint]
 
     def __repr__(self) -> str:
-        parts = [
-            f"{self.connections} connections ({self.active} open)",
-            f"{self.saved} saved",
-            f"{self.failures} failed dials",
-            f"{self.refused} refused",
-        ]
-        each = "".join(
-            f"\n  {name}: {traffic.connections} connections, {traffic.failures} failed dials"
+        # On one line: in the explanation of an assertion pytest prints a line feed as \\n.
+        each = [
+            f"{name}: {traffic.connections} connections, {traffic.failures} failed dials"
             for name, traffic in self.endpoints.items()
+        ]
+        own = (
+            f"{self.connections} connections, {self.active} open, {self.saved} saved, "
+            f"{self.failures} failed dials, {self.refused} refused"
         )
-        return f"<{self.service}: {', '.join(parts)}; {self.state}{each}>"
+        return f"<{self.service}: {'; '.join([own, *each, self.state])}>"
 
 
 def stats_of(

@@ -45,6 +45,7 @@ def test_its_calls_are_those_of_the_proxy_without_await(one):
         assert ask(web.address) == b"one"
         assert proxy.address_of(WEB) == web.address
         assert repr(web) == f"<Service default/web at {web.address}, 1 endpoint>"
+        assert repr(proxy) == "<BlockingProxy of <Proxy, 1 Service port>>"
         web.set_endpoints([])
         with pytest.raises(ConnectionRefusedError):
             ask(web.address)

@@ -119,8 +119,19 @@ def test_an_address_that_is_in_use_leaves_the_proxy_where_it_was(call, upstream)
     assert (
         json.loads(caught.value.read())["error"] == f"cannot listen on {taken}: proxy 'other' does"
     )
+    assert caught.value.code == 500
     assert call("GET", "/proxies/db") == info
     assert get(info) == b"origin-1\n"
+
+
+def test_a_port_of_another_program_is_an_error(call, upstream):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(HTTPError) as caught:
+            call("POST", "/proxies", {"name": "db", "upstream": upstream, "listen": taken})
+    assert caught.value.code == 500
+    assert json.loads(caught.value.read())["error"].startswith(f"cannot listen on {taken}: ")
+    assert call("GET", "/proxies") == {}
 
 
 @pytest.mark.parametrize("host", ["", "0.0.0.0", "[::]", "localhost"])

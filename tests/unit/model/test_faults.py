@@ -4,7 +4,7 @@ import pytest
 
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import Fault, Protocol, SocketAddress
-from userspace_proxy.model.faults import check_type, read_faults
+from userspace_proxy.model.faults import check_listener_fault, check_type, read_faults
 
 ONE, TWO = SocketAddress("10.244.0.7", 8080), SocketAddress("fd00::7", 8080)
 
@@ -45,7 +45,7 @@ def test_faults_are_separated_by_semicolons(text, faults):
         ("refuse(toxicity=0.5)", "fault refuse has no stream and no toxicity"),
         ("refuse(count=1)", r"fault refuse: attributes \['count'\] \(it takes none\)"),
         ("fail_first", r"fault fail_first: attributes \[\] \(give count=N\)"),
-        ("fail_first(count=-1)", "count: -1 is not a number from 0"),
+        ("fail_first(count=-1)", "count: -1 is not a whole number from 0"),
         ("latency latency=1", r"'latency latency=1' is not TYPE\(ATTRIBUTE=NUMBER, …\)"),
         ("refuse@web-1", "endpoint 'web-1' is not an IP address, or one with a port"),
         ("refuse@10.244.0.7:0", "endpoint '10.244.0.7:0' is not an IP address"),
@@ -73,3 +73,9 @@ def test_each_protocol_has_faults_of_its_own():
 )
 def test_a_fault_may_be_for_one_endpoint(at, affected):
     assert [e for e in (ONE, TWO) if Fault("refuse", endpoint=at).affects(e)] == affected
+
+
+@pytest.mark.parametrize("count", [1.5, True, "2"])
+def test_a_count_that_is_no_whole_number_is_an_error(count):
+    with pytest.raises(ConfigError, match="is not a whole number from 0"):
+        check_listener_fault("fail_first", {"count": count})

@@ -53,6 +53,17 @@ def test_each_worker_has_a_socket_on_the_same_port(share, protocol):
     assert sockets.at.port != 0
 
 
+@BOTH
+def test_a_default_timeout_of_the_program_has_no_effect(share, protocol):
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(5)
+    try:
+        sockets = share(protocol)
+        assert not any(sock.getblocking() for sock in sockets.by_worker.values())
+    finally:
+        socket.setdefaulttimeout(before)
+
+
 def accept_all(sock):
     """Return how many clients wait in a socket's queue, and close their connections."""
     count = 0

@@ -125,3 +125,18 @@ async def test_an_invalid_request_is_refused(sent):
 )
 async def test_an_unfinished_request_gets_no_answer(sent):
     assert await talk(lambda _: "hello", sent) == b""
+
+
+@pytest.mark.parametrize(
+    ("head", "connection"),
+    [
+        pytest.param(b"GET / HTTP/1.0\r\n\r\n", b"close", id="1.0"),
+        pytest.param(
+            b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", b"keep-alive", id="1.0-kept"
+        ),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", b"keep-alive", id="1.1"),
+    ],
+)
+async def test_a_connection_of_http_1_0_ends_after_its_answer(head, connection):
+    answer = await talk(lambda request: "hello", head)
+    assert b"\r\nConnection: " + connection + b"\r\n" in answer
