@@ -94,7 +94,7 @@ def _judge(port: ServicePortView) -> _Judgement:
         return Level.ATTENTION, "fault on purpose", _faults(usable), ()
     failing = [e for e in usable if e.ejected_for_s is not None or e.cause is not None]
     if len(failing) == len(usable):
-        return _not_answering(failing)
+        return _not_answering(port, failing)
     if port.is_out_of_ports:
         cause = out_of_ports()
         return Level.TROUBLE, "out of ports", f"Clients are reset: {cause}", (cause,)
@@ -115,9 +115,14 @@ def _holding(port: ServicePortView) -> _Judgement:
         # As intended: a workload that is scaled to zero has no endpoint most of the time.
         within = seconds_in_words(hold.seconds)
         return Level.OK, "holding", f"Clients would wait for an endpoint for {within}: {cause}", ()
+    return _holding_now(port, str(cause))
+
+
+def _holding_now(port: ServicePortView, why: str) -> _Judgement:
+    """Judge a Service port whose clients wait for an endpoint that answers."""
     held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
     problem = f"; {port.waits.problem}" if port.waits.problem else ""
-    return Level.ATTENTION, "holding", f"Holding {held}: {cause}{problem}", ()
+    return Level.ATTENTION, "holding", f"Holding {held}: {why}{problem}", ()
 
 
 def _at_limit(port: ServicePortView) -> _Judgement:
@@ -142,9 +147,11 @@ def _faults(usable: Sequence[EndpointView]) -> str:
     return "; ".join([*parts, *map(str, real[:1])])
 
 
-def _not_answering(failing: Sequence[EndpointView]) -> _Judgement:
+def _not_answering(port: ServicePortView, failing: Sequence[EndpointView]) -> _Judgement:
     """Judge a Service port whose endpoints have all failed when a client last tried them."""
     sentence = _all_fail(failing)
+    if port.waits.waiting:
+        return _holding_now(port, sentence)
     if all(endpoint.ejected_for_s == 0 for endpoint in failing):
         # No client has tried since: they may have recovered, and the next one will show.
         return Level.ATTENTION, "failed before", f"Clients failed before: {sentence}", ()

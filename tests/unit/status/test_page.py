@@ -122,7 +122,7 @@ def test_many_ignored_services_are_cut_and_counted():
                 )
             ),
             {},
-            "Holding 3 connections, the longest for 12 s: it has no endpoints",
+            ">Holding 3 connections, the longest for 12 s: it has no endpoints</span>",
             id="holding",
         ),
     ],

@@ -109,6 +109,13 @@ FAULTY = make_endpoint(
             id="holding",
         ),
         pytest.param(
+            {"endpoints": (ALSO_EJECTED,), "handling": HOLD, "waits": Waits(3, 12.0)},
+            Level.ATTENTION,
+            "Holding 3 connections, the longest for 12 s: 10.244.1.9:8080 does not answer: "
+            "packets are dropped, or the pod hangs",
+            id="holding-while-all-fail",
+        ),
+        pytest.param(
             {
                 "endpoints": (READY,),
                 "handling": Handling(max_connections=100),
