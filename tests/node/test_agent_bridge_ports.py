@@ -114,14 +114,18 @@ sys.stdin.read()
     def assert_refused(self):
         """Dial, and wait until the proxy refuses."""
         if self.protocol == "TCP":
-            with self.client.tcp() as dialling:
-                dialling.connect(self.address)
-                with pytest.raises(ConnectionResetError):
-                    dialling.recv(1)
+            with pytest.raises(ConnectionResetError):
+                self._dial()
         else:
             before = self.refused_count()
             self.client.udp(self.address).send(b"question")
             wait_for("a flow that is refused", lambda: self.refused_count() > before)
+
+    def _dial(self):
+        """Wait for a byte; a reset may come before connect() returns."""
+        with self.client.tcp() as dialling:
+            dialling.connect(self.address)
+            dialling.recv(1)
 
     def refused_count(self):
         """Return how many connections or flows were refused."""
