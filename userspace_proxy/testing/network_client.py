@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ..errors import SandboxError
 from .node_process import NodeProcess
 from .places import family_of
 from .services import ProxiedService
@@ -150,9 +151,15 @@ class NetworkClient:
         Raises:
             SandboxError: It failed, with the last line of its output, or took too long.
         """
-        return self.pod.run(
-            argv, input=input, check=check, timeout=timeout_s, env=env, files=self._files
-        )
+        try:
+            return self.pod.run(
+                argv, input=input, check=check, timeout=timeout_s, env=env, files=self._files
+            )
+        except SandboxError as exc:
+            if self._files:
+                raise
+            hint = "without dnspython names don't resolve here: pip install dnspython"
+            raise SandboxError(exc.message, hint=hint) from exc
 
     def close(self) -> None:
         """Close its sockets, which would keep the pod's namespace alive. Idempotent."""

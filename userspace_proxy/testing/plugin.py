@@ -21,6 +21,7 @@ proxy only when a test asks for it.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Literal, NoReturn
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _OPEN = pytest.StashKey["list[tuple[str, Reported]]"]()
 """What runs now, with a title for reports."""
+_FIXTURES = frozenset({"service_proxy", "service_network", "kubernetes_services"})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -139,6 +141,19 @@ def kubernetes_services(
         _reported(request.config, "kubernetes services", UsedServices(services)),
     ):
         yield services
+
+
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine that uses one of these fixtures, unless another plugin has run it."""
+    function = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(function) or _FIXTURES.isdisjoint(pyfuncitem.fixturenames):
+        return None
+    import asyncio
+
+    parameters = inspect.signature(function).parameters
+    values = pyfuncitem.funcargs
+    asyncio.run(function(**{name: values[name] for name in parameters if name in values}))
+    return True
 
 
 @contextlib.contextmanager

@@ -264,7 +264,7 @@ def test_it_passes(service_proxy):
     result.stdout.fnmatch_lines(["*still served after the end of the proxy: 127.0.0.2:*"])
 
 
-def test_unittest_and_async_tests_can_use_it(run):
+def test_unittest_and_coroutines_can_use_it(run):
     result = run(
         """
 import asyncio
@@ -280,18 +280,22 @@ class TestWeb(unittest.TestCase):
     def test_it_answers(self):
         self.assertEqual(get(self.web), "web-1")
 
-def test_in_a_loop(service_proxy):
-    async def main():
-        web = service_proxy.service("web")
-        reader, writer = await asyncio.open_connection(*web.address)
-        writer.write(b"GET / HTTP/1.1\\r\\nConnection: close\\r\\n\\r\\n")
-        answer = await reader.read()
-        writer.close()
-        assert answer.endswith(b"web-1\\n")
-    asyncio.run(main())
+async def test_a_coroutine(service_proxy):
+    web = service_proxy.service("web")
+    reader, writer = await asyncio.open_connection(*web.address)
+    writer.write(b"GET / HTTP/1.1\\r\\nConnection: close\\r\\n\\r\\n")
+    assert (await reader.read()).endswith(b"web-1\\n")
+    writer.close()
+
+async def test_a_coroutine_fails(service_proxy):
+    assert service_proxy.services
+
+async def test_without_the_fixture_it_is_left_to_other_plugins():
+    pass
 """
     )
-    result.assert_outcomes(passed=2)
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.fnmatch_lines(["*assert ()*", "*functions are not natively supported*"])
 
 
 ASKS = """
