@@ -35,6 +35,7 @@ _MEMINFO = struct.Struct("=9I")
 _RECEIVED, _TO_SEND, _DROPS = 0, 5, 8
 
 _RESET = struct.pack("ii", 1, 0)
+_NO_RESET = struct.pack("ii", 0, 0)
 _UDP_BUFFER_BYTES = 4 * 1024 * 1024
 
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
@@ -221,6 +222,12 @@ def reset(sock: _socket.socket) -> None:
     """Make the close that follows send a RST, not a FIN."""
     with contextlib.suppress(OSError):
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RESET)
+
+
+def reset_no_more(sock: _socket.socket) -> None:
+    """Undo :func:`reset`: the close sends a FIN again."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _NO_RESET)
 
 
 def set_freebind(sock: _socket.socket) -> None:

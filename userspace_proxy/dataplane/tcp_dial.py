@@ -11,6 +11,7 @@ they wait in the kernel.
 Rule 2: an endpoint that doesn't answer a client at its own address isn't dialled from this node's:
 a network policy would have no effect (``client_address``).
 Rule 3: a client that waits isn't read either, so what it has sent arrives; only its end is noticed.
+If this process ends, the kernel resets it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,14 @@ from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .ephemeral import EPHEMERAL
 from .probes import Probes
-from .sockets import EXHAUSTED, SHORTAGES, is_connected, is_self_connected
+from .sockets import (
+    EXHAUSTED,
+    SHORTAGES,
+    is_connected,
+    is_self_connected,
+    reset,
+    reset_no_more,
+)
 from .timeouts import Timeouts
 from .tuning import DIALS
 from .waiting_room import WaitingRoom
@@ -175,7 +183,9 @@ class TcpDial:
             return False
         self.owner.client_deadlines.stop(self)
         self._tried = self._dialled_at = self.endpoint = None
-        self.is_waiting = True
+        if not self.is_waiting:
+            self.is_waiting = True
+            reset(self.client)
         room.wait(self, is_at_limit=is_at_limit)
         return True
 
@@ -199,6 +209,7 @@ class TcpDial:
         room = self.group.waiting_room
         if room is not None:
             self.is_waiting = False
+            reset_no_more(self.client)
             room.served(self)
 
     def _leave_room(self) -> None:
