@@ -61,6 +61,19 @@ async def test_clients_that_wait_are_reset_when_their_service_is_deleted(rig, re
     assert count_waiting(web) == 0
 
 
+async def test_a_connection_that_has_waited_ends_with_a_fin(rig):
+    web = rig.service(**HOLD)
+    (client,) = await waiting(rig, web, 1)
+    pod = rig.endpoint()
+    rig.update(web, pod.address, **HOLD)
+    server = await pod.accept()
+    client.finish()
+    assert await server.read_all() == b""
+    await server.send(b"answer")
+    server.close()
+    assert await client.read_all() == b"answer"
+
+
 class Chaos:
     """A Service with limits whose clients, servers and settings do something else at each step."""
 
