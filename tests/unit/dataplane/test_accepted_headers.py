@@ -12,7 +12,8 @@ from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.model import Handling, ProxyProtocol
 
 from .rig import connection_lines
-from .waiting import until
+from .waiters import HOLD, count_waiting
+from .waiting import turns, until
 
 V1, V2 = ProxyProtocol
 TRUSTED = Tuning(proxy_protocol_from=("127.0.0.2/32",), connection_log=1.0)
@@ -117,6 +118,31 @@ async def test_a_peer_that_sends_nothing_is_reset_in_the_end(rig, pod, timers, c
     assert len(rig.connections.open) == 1
     timers.advance(0.2)
     await refused(rig, peer, web, caplog, "none within 5 s")
+
+
+async def test_a_header_that_arrives_byte_by_byte_gets_no_more_time(rig, pod, timers, caplog):
+    caplog.set_level(logging.INFO)
+    web = rig.service(pod.address)
+    peer = await rig.client(web, source=PEER)
+    await until(lambda: len(rig.connections.headers) == 1)
+    for number in range(5):
+        await peer.send(HEADER[number : number + 1])
+        await turns(5)
+        timers.advance(HEADER_S / 5 - 0.01)
+    assert len(rig.connections.open) == 1
+    timers.advance(0.1)
+    await refused(rig, peer, web, caplog, "none within 5 s")
+
+
+async def test_an_announced_client_waits_for_an_endpoint_with_what_it_has_sent(rig, pod):
+    web = rig.service(**HOLD)
+    peer = await rig.client(web, source=PEER)
+    await peer.send(HEADER + b"question")
+    await until(lambda: count_waiting(web) == 1)
+    rig.update(web, pod.address, **HOLD)
+    assert await (await pod.accept()).read() == b"question"
+    (connection,) = rig.connections.open
+    assert connection.client_ip == "198.51.100.9"
 
 
 async def test_a_peer_that_resets_within_its_header_has_ended_it(rig, pod, caplog):
