@@ -154,14 +154,15 @@ class EndpointFaults:
 
 
 def _words(server: FaultServer | FaultDatagrams) -> list[str]:
-    words = [_toxic_in_words(named) for named in server.toxics]
+    units = "connections" if isinstance(server, FaultServer) else "datagrams"
+    words = [_toxic_in_words(named, units) for named in server.toxics]
     if isinstance(server, FaultServer):
         words += [server.mode.value] if server.mode is not Mode.PASS else []
         words += [f"fails the next {server.fails_first}"] if server.fails_first else []
     return words
 
 
-def _toxic_in_words(named: NamedToxic) -> str:
+def _toxic_in_words(named: NamedToxic, units: str) -> str:
     attributes = ", ".join(f"{k}={v}" for k, v in named.toxic.attributes().items() if v)
-    share = "" if named.toxicity == 1 else f" for {named.toxicity:.0%} of connections"
+    share = "" if named.toxicity == 1 else f" for {named.toxicity:.0%} of {units}"
     return f"{named.toxic.TYPE}({attributes}) {named.stream}{share}"

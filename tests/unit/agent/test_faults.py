@@ -56,6 +56,11 @@ async def test_faults_are_described(rig):
     assert rig.faults.of(DNS) == {}
 
 
+async def test_toxicity_is_a_share_of_datagrams_with_udp(rig):
+    rig.add("latency", service=DNS, protocol=Protocol.UDP, latency=5, toxicity=0.5)
+    assert rig.faults.of(DNS) == {ONE: ["latency(latency=5) downstream for 50% of datagrams"]}
+
+
 async def test_a_fault_of_the_same_name_is_replaced(rig):
     rig.add("latency", latency=10)
     rig.add("latency", latency=20)
@@ -83,7 +88,7 @@ async def test_udp_has_faults_of_its_own(rig):
         pytest.param("latancy", {}, "did you mean latency", id="type"),
         pytest.param("refuse", {"count": 1}, "it takes none", id="too-many"),
         pytest.param("fail_first", {}, "give count=N", id="missing"),
-        pytest.param("fail_first", {"count": -1}, "-1 is not a number", id="negative"),
+        pytest.param("fail_first", {"count": -1}, "-1 is not a whole number", id="negative"),
     ],
 )
 async def test_an_invalid_fault_is_an_error_and_changes_nothing(rig, type_, given, words):
