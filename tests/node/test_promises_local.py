@@ -6,6 +6,7 @@ import pytest
 
 from tests.node.testbed import Testbed
 from tests.promises.suite import (  # noqa: F401 - pytest collects them
+    TestConnections,
     TestOutside,
     TestPolicies,
     TestUdp,

@@ -14,6 +14,9 @@ from .world import World
 
 HELD = Spec("held", ["10.96.8.2", "fd00:10:96::82"], annotations={HOLD: "1m"})
 LIMITED = Spec("limited", ["10.96.8.3", "fd00:10:96::83"], annotations={MAX_CONNECTIONS: "1"})
+HELD_FLOWS = Spec(
+    "held-flows", ["10.96.8.5", "fd00:10:96::85"], [Port(80, "UDP")], annotations={HOLD: "1m"}
+)
 REQUEST = b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
 # The proxy ends only what it carries: nothing that began on the kernel path.
 ON_USERSPACE = {PATH: "userspace"}
@@ -91,6 +94,19 @@ class TestConnections:
         world.put(HELD.at(*world.pods("one", v6=v6)))
         assert [read_to_end(sock).split()[-1] for sock in asked] == [b"one"] * len(asked)
         world.delete(HELD)
+
+    @V4_AND_V6
+    def test_first_datagrams_wait_for_the_first_endpoint_if_the_service_asks_for_it(
+        self, world: World, v6: bool
+    ) -> None:
+        """Not of Kubernetes."""
+        world.put(HELD_FLOWS)
+        sock = world.udp("pod", (HELD_FLOWS.ips[v6], 80))
+        sock.send(b"who?")
+        wait_until_waiting(world, HELD_FLOWS, 1)
+        world.put(HELD_FLOWS.at(*world.pods("one", v6=v6)))
+        assert sock.recv(100).split(b":")[0] == b"one"
+        world.delete(HELD_FLOWS)
 
     @V4_AND_V6
     def test_connections_beyond_the_limit_of_endpoints_wait_until_others_end(
