@@ -54,6 +54,7 @@ def plan_port(
         handling,
         facts.default_path,
         facts.no_kernel_path.get(claim.key.family, ""),
+        has_affinity=state.service.affinity_timeout_s is not None,
         weights=dict(usable.weights).values(),
     )
     # As with other notes, once for all frontends of a family.

@@ -35,11 +35,14 @@ def choose_path(
     default: Path,
     no_kernel_path: str,
     *,
+    has_affinity: bool = False,
     weights: Iterable[int] = (),
 ) -> PathChoice:
     """Return the path of a Service's ports.
 
     Args:
+        has_affinity: Its clients are pinned to endpoints. Each path has pins of its own, so probes
+            don't switch it.
         weights: Of its usable endpoints; empty if all have the same.
         default: ``--path``.
         no_kernel_path: Why the steering has no kernel path; empty where it has one.
@@ -50,6 +53,8 @@ def choose_path(
         return PathChoice(path, "its annotation asks for it") if is_asked else DEFAULT_PATH
     parts = sum(in_parts(tuple(weights)))
     needs = _needs_proxy(handling, parts=parts)
+    if not needs and has_affinity and path is Path.AUTO:
+        needs = "session affinity with path auto"
     if not needs and not no_kernel_path:
         why = "its annotation asks for it" if is_asked else f"--path={path} is the default"
         return PathChoice(path, why)

@@ -54,6 +54,13 @@ def test_auto_leaves_the_path_to_what_probes_show(handling, default, why):
     assert choose_path(handling, default, "") == (Path.AUTO, why, None)
 
 
+def test_session_affinity_is_for_one_path_so_auto_stays_on_userspace():
+    chosen = choose_path(Handling(path=Path.AUTO), Path.USERSPACE, "", has_affinity=True)
+    why = "session affinity with path auto needs the proxy"
+    assert chosen == (Path.USERSPACE, why, None)
+    assert choose_path(ASKED, Path.USERSPACE, "", has_affinity=True).path is Path.KERNEL
+
+
 def test_what_needs_the_proxy_overrides_auto_without_a_note():
     asked = Handling(path=Path.AUTO, max_connections=100)
     why = "max-connections needs the proxy"
