@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import select
+
 import pytest
 
 from tests.cluster.waiting import wait_for
@@ -156,11 +159,30 @@ def test_an_endpoint_that_fails_costs_no_connection_after_the_switch_and_open_on
     assert name_of(flow) == "good"
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_dials_that_a_silent_endpoint_has_not_answered_are_served_after_the_switch(web, version):
+    address = CLUSTER_IPS[version].format(10), PORT
+    web.bad.go_silent()
+    with contextlib.ExitStack() as stack:
+        dials = [stack.enter_context(web.client.tcp(address[0])) for _ in range(12)]
+        for dial in dials:
+            dial.setblocking(False)
+            dial.connect_ex(address)
+        web.wait_for_path("userspace", version)
+        for dial in dials:
+            # A SYN that got lost is sent again after 1, 2, 4 … seconds.
+            dial.settimeout(30)
+            _, writable, _ = select.select([], [dial], [], 30)
+            assert writable, "the proxy dials the other endpoint"
+            assert echoes(dial)
+
+
 def test_the_page_says_why_the_path_was_switched(web):
     web.bad.die()
     wait_for("a failed probe", lambda: "failed" in web.port(4)["path_why"])
     reason = f"auto, and a probe failed: {web.bad.ip(4)}:{TARGET} refuses connections"
-    assert f"Path userspace: {reason}" in web.agent.read("/")[1], "an event"
+    event = f"Path userspace: {reason}"
+    wait_for("an event", lambda: event in web.agent.read("/")[1])
     metrics = web.agent.read("/metrics")[1]
     assert "userspace_proxy_path_probe_endpoints 4.0" in metrics
 

@@ -4,7 +4,8 @@ The kernel evaluates rules only for the first packet of an entry; later packets 
 
 - UDP: a client that keeps its source port would use the old port, or bypass the proxy, forever.
 - TCP: a SYN that arrived while there was no rule bypassed the proxy. Its retransmissions do too,
-  and so does each new connection from that port, until two minutes after the last one.
+  and so does each new connection from that port, until two minutes after the last one. The same
+  goes for a SYN that was led to an endpoint which doesn't answer.
 
 Rule 1: call it after the rules are in force: entries created from then on are correct.
 Rule 2: a correct entry stays, so a client survives a restart of the proxy.
@@ -97,8 +98,8 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
 
     These are UDP associations of steered frontends that lead neither to their port nor to one of
     their endpoints; those of frontends that are no longer steered, if they lead to the old port or
-    endpoints (another proxy on this node may steer the frontend now); and entries of SYNs that
-    arrived while there was no rule.
+    endpoints (another proxy on this node may steer the frontend now); and entries of SYNs that have
+    no answer and lead elsewhere than a new one would.
 
     Returns:
         How many were found.
@@ -107,26 +108,30 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
         SteeringError: The kernel doesn't list or remove entries.
     """
     udp: dict[Dialled, Change] = {}
-    tcp: set[Dialled] = set()
+    tcp: dict[Dialled, Change] = {}
     for change in changes:
         if change.protocol == socket.IPPROTO_TCP:
             if change.now is not None:
-                tcp.add(change.dialled)
+                tcp[change.dialled] = change
         elif change.now is not None or change.before is not None:
             udp[change.dialled] = change
     associations = {pack_address(*dialled): Allowed(change) for dialled, change in udp.items()}
-    connections = {pack_address(*dialled) for dialled in tcp}
+    connections = {pack_address(*dialled): Allowed(change) for dialled, change in tcp.items()}
 
     def is_stale_association(entry: ConntrackEntry) -> bool:
         allowed = associations.get(entry.dialled)
         return allowed is not None and allowed.is_stale(entry)
 
     def is_stale_connection(entry: ConntrackEntry) -> bool:
-        return entry.dialled in connections and is_unsteered(entry)
+        allowed = connections.get(entry.dialled)
+        return allowed is not None and not is_answered(entry) and allowed.is_stale(entry)
 
-    unsteered = [EntryFilter(socket.IPPROTO_TCP, without=_UNSTEERED)] if tcp else []
+    # Those that were never steered can't have been translated: there are hardly any.
+    was_steered = any(change.before is not None for change in tcp.values())
+    without = IPS_SEEN_REPLY if was_steered else _UNSTEERED
+    unanswered = [EntryFilter(socket.IPPROTO_TCP, without=without)] if tcp else []
     return _remove(version, _udp_listings(udp), is_stale_association) + _remove(
-        version, unsteered, is_stale_connection
+        version, unanswered, is_stale_connection
     )
 
 
@@ -135,9 +140,9 @@ def leads_to(association: ConntrackEntry, port: int) -> bool:
     return association.answered_from[-2:] == port.to_bytes(2, "big")
 
 
-def is_unsteered(connection: ConntrackEntry) -> bool:
-    """Return whether a connection was neither translated nor answered."""
-    return not connection.status & _UNSTEERED
+def is_answered(connection: ConntrackEntry) -> bool:
+    """Return whether anything has come back from where a connection leads."""
+    return bool(connection.status & IPS_SEEN_REPLY)
 
 
 def check(version: int) -> None:

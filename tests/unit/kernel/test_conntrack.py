@@ -13,7 +13,7 @@ from userspace_proxy.kernel.conntrack import (
     Dialled,
     check,
     forget_changed,
-    is_unsteered,
+    is_answered,
     leads_to,
 )
 from userspace_proxy.kernel.ctnetlink import (
@@ -45,14 +45,14 @@ def test_where_an_association_leads(association, port, expected):
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        pytest.param(0, True, id="an-unanswered-syn"),
+        pytest.param(0, False, id="an-unanswered-syn"),
         pytest.param(IPS_DST_NAT, False, id="translated"),
-        pytest.param(IPS_SEEN_REPLY, False, id="answered-without-the-proxy"),
+        pytest.param(IPS_SEEN_REPLY | IPS_DST_NAT, True, id="answered"),
     ],
 )
-def test_which_connections_have_bypassed_the_rules(status, expected):
+def test_which_connections_are_answered(status, expected):
     said = bytes(20) + struct.pack("=HH", 8, 3) + status.to_bytes(4, "big")
-    assert is_unsteered(ConntrackEntry(CLIENT, DNS, DNS, said)) is expected
+    assert is_answered(ConntrackEntry(CLIENT, DNS, DNS, said)) is expected
 
 
 def test_without_frontends_nothing_is_listed(monkeypatch):

@@ -241,14 +241,22 @@ class NftablesProgrammer(NatProgrammer):
 
     def _choices(self, frontend: Frontend) -> Collection[EndpointChoice]:
         forward = self._forwards.get(frontend) or self._ended.get(frontend)
-        return forward.choices if forward else ()
+        if forward is None or (frontend.protocol is Protocol.TCP and not forward.is_on):
+            # Open connections stay; what no endpoint has answered is the proxy's.
+            return ()
+        return forward.choices
 
     def _end_flows(self, touched: Touched, before: Forwards) -> None:
-        """End UDP flows to endpoints that a frontend no longer has."""
+        """End UDP flows to endpoints that a frontend no longer has, and lead unanswered SYNs anew.
+
+        A SYN to an endpoint that doesn't answer is sent again, and follows its entry for up to two
+        minutes; so does a new connection from the same port.
+        """
         for frontend, forward in before.items():
-            if forward is None or frontend.protocol is not Protocol.UDP:
+            if forward is None or touched[frontend] is None:
                 continue
-            if touched[frontend] is not None and forward.choices != self._choices(frontend):
+            is_concerned = forward.is_on or frontend.protocol is Protocol.UDP
+            if is_concerned and forward.choices != self._choices(frontend):
                 self._stale.setdefault(frontend, forward.port)
         self._forget_stale()
 
