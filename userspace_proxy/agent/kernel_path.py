@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ..model import Frontend, SocketAddress, intersect
+from ..model import Frontend, SocketAddress, intersect, is_loopback
 from ..plan import PortPlan
 from ..policy.path import in_parts
 from ..steering import Affinity, EndpointChoice, Forward, Refusal, Target
-
-_LOOPBACK = ("127.", "::1")
 
 
 def forward(
@@ -30,7 +28,8 @@ def forward(
     affinity = None if timeout_s is None else Affinity(str(plan.key), timeout_s)
     return {
         frontend: target
-        if isinstance(target, Refusal | Forward) or is_loopback(frontend)
+        # Clients of a loopback address have one themselves, which can't leave the node.
+        if isinstance(target, Refusal | Forward) or is_loopback(frontend.ip)
         else Forward(target, choices, affinity, is_in_kernel)
         for frontend, target in targets.items()
     }
@@ -44,14 +43,6 @@ def choices_of(plan: PortPlan) -> Iterator[EndpointChoice]:
     inside = plan.inside if plan.admits is None else intersect(plan.admits, plan.inside)
     yield from _choice(plan, plan.usable, inside)
     yield from _choice(plan, plan.outside, plan.admits)
-
-
-def is_loopback(frontend: Frontend) -> bool:
-    """Return whether a frontend can only be dialled on this node.
-
-    Its clients have a loopback address, which can't leave the node.
-    """
-    return frontend.ip.startswith(_LOOPBACK)
 
 
 def _choice(

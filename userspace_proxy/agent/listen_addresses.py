@@ -12,7 +12,7 @@ import errno
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 
 from ..errors import ListenError, ShortageError
-from ..model import Frontend, IPFamily, Protocol, SocketAddress
+from ..model import Frontend, IPFamily, Protocol, SocketAddress, is_loopback
 from ..plan import PortPlan
 from ..plane import Answer, Listener, PortPool, Wanted
 from ..steering import Bind
@@ -123,7 +123,7 @@ class ListenAddresses:
         Its own port may be below ip_unprivileged_port_start, or in use.
         """
         ip = _LOOPBACK[frontend.family]
-        if frontend.ip.startswith("127.") or frontend.ip == "::1":
+        if is_loopback(frontend.ip):
             yield frontend.address
             ip = frontend.ip
             if self._second_port is not None and (port := self._second_port(frontend)):

@@ -22,7 +22,7 @@ from .handling import (
     WorkloadKind,
 )
 from .names import ServiceKey, ServicePortName, SliceKey
-from .networks import contains, intersect, of_family, own_network
+from .networks import contains, intersect, is_loopback, of_family, own_network
 from .nodes import Node
 from .services import Service, ServicePort, ServiceType
 
@@ -56,6 +56,7 @@ __all__ = [
     "WorkloadKind",
     "contains",
     "intersect",
+    "is_loopback",
     "of_family",
     "own_network",
     "pack_ip",

@@ -18,6 +18,11 @@ def parse_network(text: str) -> Network:
     return ipaddress.ip_network(text)
 
 
+def is_loopback(ip: str) -> bool:
+    """Return whether an address always belongs to the node itself."""
+    return ip.startswith("127.") or ip == "::1"
+
+
 def own_network(ip: str) -> str:
     """Return the network that contains only one address."""
     return f"{ip}/{32 if IPFamily.of(ip) is IPFamily.IPV4 else 128}"

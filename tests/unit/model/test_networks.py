@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.model import IPFamily, contains, intersect, of_family, own_network
+from userspace_proxy.model import IPFamily, contains, intersect, is_loopback, of_family, own_network
 from userspace_proxy.model.networks import is_within
 
 
@@ -87,3 +87,11 @@ def test_an_address_is_in_the_intersection_when_it_is_in_both(some, others, ip):
 )
 def test_a_network_is_within_others_or_not(inner, expected):
     assert is_within(inner, ("192.0.2.0/24", "10.0.0.0/8")) is expected
+
+
+@pytest.mark.parametrize(
+    ("ip", "expected"),
+    [("127.0.0.9", True), ("::1", True), ("10.127.0.1", False), ("::12", False)],
+)
+def test_which_addresses_always_belong_to_the_node(ip, expected):
+    assert is_loopback(ip) is expected

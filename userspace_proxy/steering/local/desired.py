@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ...errors import SteeringError
-from ...model import Frontend, IPFamily
+from ...model import Frontend, IPFamily, is_loopback
 from ..programmer import Ports, Touched
 
 Element = TypeVar("Element")
@@ -150,11 +150,6 @@ class DesiredState:
         else:
             self.admitted.discard(frontend)
             _note(frontend, change.removed_frontends, change.added_frontends)
-
-
-def is_loopback(ip: str) -> bool:
-    """Return whether an address always belongs to the node itself."""
-    return ip.startswith("127.") or ip == "::1"
 
 
 def network_of(ip: str) -> str:

@@ -15,9 +15,9 @@ from ...errors import SteeringConflict
 from ...kernel.netlink.rtnetlink import LocalRoute
 from ...kernel.nf_tables import NftablesError
 from ...kernel.nf_tables.table import Definition, NftTable
-from ...model import Frontend, IPFamily
+from ...model import Frontend, IPFamily, is_loopback
 from ..nftables.elements import SetElement, elements_of
-from .desired import DesiredState, StateChange, is_loopback, network_of
+from .desired import DesiredState, StateChange, network_of
 from .guard import LocalGuard
 from .guard_table import SETS, all_elements, frontend_element, write_elements, write_guard
 from .kernel import RoutingTables

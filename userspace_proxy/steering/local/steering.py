@@ -15,10 +15,10 @@ import itertools
 from collections.abc import Iterable, Mapping
 
 from ...errors import SteeringError
-from ...model import Frontend, IPFamily, Protocol
+from ...model import Frontend, IPFamily, Protocol, is_loopback
 from ..base import Bind, SteeringFacts
 from ..programmer import Ports, ProgrammedSteering, Programmer, Touched
-from .desired import REFUSED, DesiredState, is_loopback, network_of
+from .desired import REFUSED, DesiredState, network_of
 from .guards import make_guards
 from .kernel import RoutingTables
 from .sockets_in_use import ports_of_daemons, with_connections

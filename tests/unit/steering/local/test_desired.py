@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +9,6 @@ from userspace_proxy.steering.local.desired import (
     REFUSED,
     DesiredState,
     StateChange,
-    is_loopback,
     network_of,
 )
 
@@ -68,13 +66,6 @@ def test_loopback_addresses_need_no_route_and_no_guard():
     desired = DesiredState()
     assert desired.change({LOOPBACK: 80}) == StateChange()
     assert not desired.is_routed(LOOPBACK.ip)
-
-
-@pytest.mark.parametrize(
-    ("ip", "expected"), [("127.0.0.9", True), ("::1", True), ("10.127.0.1", False), ("::2", False)]
-)
-def test_which_addresses_always_belong_to_the_node(ip, expected):
-    assert is_loopback(ip) is expected
 
 
 def test_addresses_in_ranges_are_not_routed_individually():
