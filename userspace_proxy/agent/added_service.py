@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from ..model import EndpointSlice, Service, ServiceKey, SocketAddress
+from ..status.units import plural
 from ..status.view import StatusView
 from .arguments import EndpointAddress, make_slices
 
@@ -44,7 +45,7 @@ class AddedService:
             return f"<Service {self.key}, not served>"
         usable = sum(endpoint.verdict.is_usable for endpoint in port.endpoints)
         ejected = sum(endpoint.ejected_for_s is not None for endpoint in port.endpoints)
-        words = [f"{usable} endpoint" if usable == 1 else f"{usable} endpoints"]
+        words = [plural(usable, "endpoint")]
         words += [f"{ejected} ejected"] if ejected else []
         return f"<Service {self.key} at {address}, {', '.join(words)}>"
 

@@ -15,11 +15,10 @@ import asyncio
 import errno
 import random
 import select
-import struct
 from collections.abc import Callable
 
 from ..dataplane.reactor import Reactor
-from ..dataplane.sockets import family_of
+from ..dataplane.sockets import SHORTAGES, family_of, reset
 from ..dataplane.timeouts import Timeouts
 from ..model import SocketAddress
 from .probe_schedule import ProbeSchedule
@@ -30,16 +29,6 @@ Note = Callable[[SocketAddress, int], None]
 DEADLINE_S = 1.0
 MAX_UNDER_WAY = 512
 _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
-# Closing then sends a RST.
-_RESET = struct.pack("ii", 1, 0)
-_SHORTAGES = {
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-    errno.ENOBUFS,
-    errno.EAGAIN,
-    errno.EADDRNOTAVAIL,
-}
 
 
 class PathProbes:
@@ -108,7 +97,7 @@ class PathProbes:
         except OSError as exc:
             self._take(endpoint, exc.errno or errno.EIO, now)
             return
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RESET)
+        reset(sock)
         number = sock.connect_ex(endpoint)
         if number not in (0, errno.EINPROGRESS):
             sock.close()
@@ -138,7 +127,7 @@ class PathProbes:
         self.schedule.finished(endpoint, now, has_failed=number != 0)
         if self._timer is None:
             self._begin_soon()
-        if number in _SHORTAGES:
+        if number in SHORTAGES:
             return
         self.sent += 1
         self.failed += number != 0

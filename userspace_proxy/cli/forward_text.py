@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..status.units import plural
+
 
 @dataclass(frozen=True, slots=True)
 class ForwardedPort:
@@ -66,7 +68,7 @@ def render_left_out(
 def _state(port: ForwardedPort) -> str:
     if port.problem:
         return port.problem
-    return "1 pod" if port.pods == 1 else f"{port.pods} pods"
+    return plural(port.pods, "pod")
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -20,7 +20,7 @@ _log = FieldLogger(LOGGER)
 
 
 class EndedBy(enum.StrEnum):
-    """Who ended a connection: for a clean end, whoever sent its FIN first."""
+    """Which side ended a connection: for a clean end, the one that sent its FIN first."""
 
     CLIENT = "client"
     ENDPOINT = "endpoint"

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from ..base import Happening
 from .client import ApiClient
 from .events import EVERY_S, Correlator, Series, new_event, path_of, series_patch
-from .responses import Response, TransportError, read_status
+from .responses import Response, TransportError, cause_of
 
 _log = logging.getLogger("userspace_proxy.sources")
 
@@ -96,7 +96,7 @@ class Recorder:
         elif response.code == 409:
             # An earlier request that seemed to fail has created the Event, with its count then.
             series.sent = max(series.sent, 1)
-        elif response.code == 403 and _TERMINATING in _cause(response):
+        elif response.code == 403 and _TERMINATING in cause_of(response):
             series.sent = count
         elif response.code in (401, 403):
             series.not_before = self._forbidden(series, response)
@@ -105,7 +105,7 @@ class Recorder:
             series.name = ""
         elif response.code < 500 and response.code != 429:
             series.sent = count
-            _log.warning("Event was rejected", extra={"cause": _cause(response)})
+            _log.warning("Event was rejected", extra={"cause": cause_of(response)})
 
     async def _ask(self, series: Series) -> Response:
         path = path_of(series)
@@ -146,10 +146,6 @@ class Recorder:
             self._has_logged_forbidden = True
             _log.warning(
                 "cannot write Events: allow this user to create and patch events of events.k8s.io",
-                extra={"cause": _cause(response)},
+                extra={"cause": cause_of(response)},
             )
         return until
-
-
-def _cause(response: Response) -> str:
-    return read_status(response.body).message or f"HTTP status {response.code}"

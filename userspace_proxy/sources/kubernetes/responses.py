@@ -44,6 +44,11 @@ def read_status(body: bytes) -> WireStatus:
         return WireStatus()
 
 
+def cause_of(response: Response) -> str:
+    """Return the server's words for an error, or its HTTP status."""
+    return read_status(response.body).message or f"HTTP status {response.code}"
+
+
 def is_expired(code: int, status: WireStatus) -> bool:
     """Return whether the server doesn't have the requested state.
 

@@ -12,7 +12,7 @@ import logging
 
 from ...model import Workload, WorkloadKind
 from .client import ApiClient
-from .responses import Response, TransportError, read_status
+from .responses import Response, TransportError, cause_of
 
 _log = logging.getLogger("userspace_proxy.sources")
 
@@ -53,9 +53,8 @@ async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload)
 
 
 def _failure(what: str, namespace: str, workload: Workload, response: Response) -> str:
-    cause = read_status(response.body).message or f"HTTP status {response.code}"
     hint = ""
     if response.code == 403:
         plural = _PLURALS[workload.kind]
         hint = f" (allow this user to get and update {plural}/scale in namespace {namespace})"
-    return f"cannot {what} {workload}: {cause}{hint}"
+    return f"cannot {what} {workload}: {cause_of(response)}{hint}"
