@@ -7,19 +7,15 @@ Rule 1: connection tracking is listed when it is asked for, never each second: a
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable, Mapping
 
-from ..kernel.conntrack import count_by_endpoint
+from ..kernel.conntrack import PROTOCOL_NUMBERS, count_by_endpoint
 from ..kernel.ctnetlink import pack_address
-from ..model import IPFamily, Path, Protocol
+from ..model import Path
 from .view import ServicePortView, StatusView
 
 Counts = Mapping[tuple[bytes, bytes], int]
 """Entries by what was dialled, and by the endpoint that replies."""
-
-_VERSIONS = {IPFamily.IPV4: 4, IPFamily.IPV6: 6}
-_NUMBERS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
 
 
 def render_tracked(
@@ -37,7 +33,7 @@ def render_tracked(
     """
     ports = [port for port in view.ports if port.path.now is Path.KERNEL]
     kinds = {(port.plan.key.family, port.plan.protocol) for port in ports}
-    counts = {kind: count(_VERSIONS[kind[0]], _NUMBERS[kind[1]]) for kind in kinds}
+    counts = {kind: count(kind[0], PROTOCOL_NUMBERS[kind[1]]) for kind in kinds}
     rows = [_row(port, counts[port.plan.key.family, port.plan.protocol]) for port in ports]
     return json.dumps({"ports": rows}).encode() + b"\n"
 

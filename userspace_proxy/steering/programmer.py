@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import socket
 from collections.abc import Callable, Collection, Mapping
 from typing import Generic, TypeVar
 
 from ..errors import SteeringError
 from ..kernel import conntrack
-from ..kernel.conntrack import Change, Dialled
+from ..kernel.conntrack import PROTOCOL_NUMBERS, Change, Dialled
 from ..kernel.interfaces import PreroutingAddress
 from ..kernel.one_thread import InOneThread
 from ..model import Frontend, IPFamily, Protocol
@@ -38,7 +37,6 @@ from .base import (
 Ports = dict[Frontend, int]
 Touched = Mapping[Frontend, int | None]
 """The ports of some frontends; None: not steered."""
-PROTOCOL_NUMBERS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
 
 
 class Programmer(abc.ABC):

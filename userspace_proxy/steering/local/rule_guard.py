@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from ...kernel.conntrack import PROTOCOL_NUMBERS
 from ...kernel.netlink.rtnetlink import LOOK_UP, PROHIBIT, LocalRoute, RoutingRule, family_of
 from ...model import Frontend, IPFamily
-from ..programmer import PROTOCOL_NUMBERS
 from .desired import DesiredState, StateChange, network_of
 from .guard import LocalGuard
 from .kernel import PROTOCOL, RoutingTables

@@ -20,13 +20,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from ...kernel.conntrack import PROTOCOL_NUMBERS
 from ...kernel.netlink.rtnetlink import pack_ip
 from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.writer import goto_chain
 from ...model import Frontend, IPFamily, SocketAddress
 from ..base import Affinity, Forward
-from ..programmer import PROTOCOL_NUMBERS
 from .elements import DIALLED, IS_FAMILY, SetElement
 
 DRAWN = "drawn"

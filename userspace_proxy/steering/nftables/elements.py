@@ -9,6 +9,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from ...kernel.conntrack import PROTOCOL_NUMBERS
 from ...kernel.netlink.rtnetlink import ip_of, pack_ip
 from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
@@ -22,7 +23,6 @@ from ...kernel.nf_tables.expressions import (
 )
 from ...kernel.nf_tables.table import Listing
 from ...model import Frontend, IPFamily, Protocol
-from ..programmer import PROTOCOL_NUMBERS
 
 # Before the filters of others, which might drop what is to be refused.
 FILTER_PRIORITY = -10

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from ...kernel.conntrack import PROTOCOL_NUMBERS
 from ...kernel.netlink.rtnetlink import ip_of, pack_ip
 from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
@@ -21,7 +22,6 @@ from ...kernel.nf_tables.reader import Expression
 from ...kernel.nf_tables.table import Listing
 from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING
 from ...model import Frontend, IPFamily
-from ..programmer import PROTOCOL_NUMBERS
 from .elements import (
     DIALLED,
     FILTER_PRIORITY,
