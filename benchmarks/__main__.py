@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from tests.cluster.readiness import ControlPlaneError
+from tests.cluster.waiting import DeadlineExceededError
 from userspace_proxy.errors import UserspaceProxyError
 
 from .goals import judge
@@ -18,8 +20,8 @@ from .machine import describe_machine
 from .report import page_of, write_report
 from .runner import open_ways, raise_descriptor_limit, run_rounds
 from .samples import Samples, load_samples
-from .tools import build_tools, find_program
-from .ways import WAYS, HAProxy
+from .tools import build_tools, find_kubernetes, find_program
+from .ways import WAYS, HAProxy, KubeProxy
 
 PAGE = Path("docs/benchmarks.md")
 QUICK_SECONDS = 1.0
@@ -34,7 +36,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         samples = load_samples(options.render) if options.render else _run(options)
-    except UserspaceProxyError as exc:
+    except (UserspaceProxyError, ControlPlaneError, DeadlineExceededError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -60,6 +62,8 @@ def _run(options: argparse.Namespace) -> Samples:
         find_program("wrk")
     if HAProxy.key in options.candidates:
         find_program("haproxy")
+    if KubeProxy.key in options.candidates:
+        find_kubernetes()
     find_program("iptables-legacy")
     tools = build_tools()
     raise_descriptor_limit()

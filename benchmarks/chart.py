@@ -19,6 +19,8 @@ COLOURS = {
     "ours-2w": "#b5501b",
     "ours-local": "#f2b134",
     "dnat": "#d5d9dd",
+    "kube-proxy": "#4a5a8c",
+    "ours-kernel": "#3b8f5a",
 }
 OTHER = "#888888"
 

@@ -1,7 +1,8 @@
 """The loads that clients put on a way, and how each is measured.
 
 Rule 1: the load generator and the backends are processes of their own, outside the proxy.
-Rule 2: CPU is that of all processes of the proxy while a load runs, by the unit of work done.
+Rule 2: CPU is that of all processes of the proxy while a load runs, by the unit of work done. The
+machine's is that of everything: client, backends and interrupts, too.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 
 from .generators import MARGIN_S, hold, read_wrk, run_goload, timings
 from .metrics import NotMeasured, Values
-from .processes import cpu_seconds, descriptors, memory_bytes
+from .processes import cpu_seconds, descriptors, machine_cpu_seconds, memory_bytes
 from .tools import find_program
 from .ways import Way
 
@@ -20,6 +21,40 @@ BYTES_IN_GB = 1e9
 
 AT_REST_EVERY_S = 0.5
 AT_REST_LOOKS = 20
+
+_TIMED = ("cpu_us", "machine_us", "p50_ms", "p99_ms", "errors")
+
+
+class Meter:
+    """The CPU time of a way's processes, and of the whole machine, within its block."""
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+        self._spent: list[float] = []
+
+    def __enter__(self) -> Meter:
+        self._began = self._now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._spent = [now - began for now, began in zip(self._now(), self._began, strict=True)]
+
+    def each(
+        self, count: float, metrics: tuple[str, str] = ("cpu_us", "machine_us"), unit: float = 1e-6
+    ) -> Values:
+        """Return the CPU time for one of so many, in a unit of seconds.
+
+        Empty without any; without the proxy's where the kernel does it all.
+        """
+        if not count:
+            return {}
+        values = dict(zip(metrics, (spent / unit / count for spent in self._spent), strict=True))
+        if not self._way.pids():
+            del values[metrics[0]]
+        return values
+
+    def _now(self) -> tuple[float, float]:
+        return cpu_seconds(self._way.pids()), machine_cpu_seconds()
 
 
 class Load(abc.ABC):
@@ -71,7 +106,7 @@ class WrkLoad(Load):
     def __init__(self, key: str, short: str, details: str, *, close: bool) -> None:
         self.key, self.short, self.details, self.close = key, short, details, close
         self.rate = "connections" if close else "requests"
-        self.metrics = (self.rate, "cpu_us", "p50_ms", "p99_ms", "errors")
+        self.metrics = (self.rate, *_TIMED)
 
     def run(self, way: Way, seconds: float) -> Values:
         """Part of Load."""
@@ -79,14 +114,12 @@ class WrkLoad(Load):
         command = [find_program("wrk"), "-t1", "-c64", f"-d{max(1, round(seconds))}s", "--latency"]
         if self.close:
             command += ["-H", "Connection: close"]
-        began = cpu_seconds(way.pids())
-        done = way.site.client.run(
-            [*command, f"http://{way.address(self.port)}/"], timeout=seconds + MARGIN_S
-        )
-        cpu = cpu_seconds(way.pids()) - began
+        command.append(f"http://{way.address(self.port)}/")
+        with Meter(way) as meter:
+            done = way.site.client.run(command, timeout=seconds + MARGIN_S)
         said = read_wrk(done.stdout)
         count = said.pop("count")
-        return {self.rate: said.pop("rate"), **said, **_cpu_each(way, cpu, count)}
+        return {self.rate: said.pop("rate"), **said, **meter.each(count)}
 
 
 class GoLoad(Load):
@@ -101,17 +134,16 @@ class GoLoad(Load):
     ) -> None:
         self.key, self.short, self.details, self.port, self.rate = key, short, details, port, rate
         self.words = words
-        self.metrics = (rate, "cpu_us", "p50_ms", "p99_ms", "errors")
+        self.metrics = (rate, *_TIMED)
 
     def run(self, way: Way, seconds: float) -> Values:
         """Part of Load."""
-        began = cpu_seconds(way.pids())
-        said = run_goload(way, self.port, seconds, *self.words)
-        cpu = cpu_seconds(way.pids()) - began
+        with Meter(way) as meter:
+            said = run_goload(way, self.port, seconds, *self.words)
         return {
             self.rate: said["count"] / said["seconds"],
             **timings(said),
-            **_cpu_each(way, cpu, said["count"]),
+            **meter.each(said["count"]),
         }
 
 
@@ -123,7 +155,7 @@ class BulkLoad(Load):
     """
 
     port, rate = "source", "gbits"
-    metrics = ("gbits", "cpu_s_per_gb")
+    metrics = ("gbits", "cpu_s_per_gb", "machine_s_per_gb")
 
     def __init__(self, streams: int) -> None:
         self.key, self.streams = f"bulk{streams}", streams
@@ -131,13 +163,13 @@ class BulkLoad(Load):
 
     def run(self, way: Way, seconds: float) -> Values:
         """Part of Load."""
-        began = cpu_seconds(way.pids())
-        said = run_goload(way, self.port, seconds, "bulk", f"--streams={self.streams}")
-        cpu = cpu_seconds(way.pids()) - began
-        values = {"gbits": said["bytes"] * 8 / said["seconds"] / 1e9}
-        if way.pids() and said["bytes"]:
-            values["cpu_s_per_gb"] = cpu / (said["bytes"] / BYTES_IN_GB)
-        return values
+        with Meter(way) as meter:
+            said = run_goload(way, self.port, seconds, "bulk", f"--streams={self.streams}")
+        gigabytes = said["bytes"] / BYTES_IN_GB
+        return {
+            "gbits": gigabytes * 8 / said["seconds"],
+            **meter.each(gigabytes, ("cpu_s_per_gb", "machine_s_per_gb"), unit=1.0),
+        }
 
 
 class HeldLoad(Load):
@@ -150,7 +182,7 @@ class HeldLoad(Load):
     port, rate = "echo", "exchanges"
     metrics = ("exchanges", "cpu_us", "p99_ms", "bytes_each", "descriptors_each", "base_mb")
     # Nothing happens in user memory.
-    skips = frozenset({"direct", "dnat"})
+    skips = frozenset({"direct", "dnat", "kube-proxy"})
     rounds_at_most = 3
 
     def __init__(self, connections: int) -> None:
@@ -170,13 +202,12 @@ class HeldLoad(Load):
         with hold(way, self.port, self.connections, seconds) as client:
             grown = memory_bytes(way.pids()) - before[0]
             more = descriptors(way.pids()) - before[1]
-            began = cpu_seconds(way.pids())
-            said = client.talk(seconds)
-            cpu = cpu_seconds(way.pids()) - began
+            with Meter(way) as meter:
+                said = client.talk(seconds)
         values = {
             "exchanges": said["count"] / said["seconds"],
             **timings(said),
-            **_cpu_each(way, cpu, said["count"]),
+            **meter.each(said["count"]),
             "base_mb": before[0] / 1e6,
         }
         # Of a few connections it would be noise.
@@ -198,7 +229,7 @@ class SilentLoad(Load):
     details = "64 clients that connect, echo and close"
     port, rate = "echo", "one_silent"
     metrics = ("one_silent", "both_alive", "share", "max_ms", "errors")
-    skips = frozenset({"direct", "dnat", "haproxy", "ours-local"})
+    skips = frozenset({"direct", "dnat", "kube-proxy", "haproxy", "ours-local"})
     settle_s = 1.5
     window_s = 6.5
     rounds_at_most = 5
@@ -259,10 +290,6 @@ LOADS: dict[str, Load] = {
         SilentLoad(),
     )
 }
-
-
-def _cpu_each(way: Way, cpu_s: float, count: float) -> Values:
-    return {"cpu_us": cpu_s * 1e6 / count} if way.pids() and count else {}
 
 
 def _wait_until_at_rest(way: Way) -> None:

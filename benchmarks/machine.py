@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from tests.cluster.nodes.programs import kubernetes_version
 from userspace_proxy import __version__
 
 from .tools import ToolMissing, Tools, find_program
@@ -22,6 +23,7 @@ def describe_machine(tools: Tools) -> dict[str, str]:
         **describe_host(),
         "Go proxy, load generator, backends": f"Go {tools.go_version}",
         "HAProxy": _version_of("haproxy", "-v"),
+        "kube-proxy": kubernetes_version().removeprefix("v"),
         "wrk": _version_of("wrk", "--version"),
         "descriptors for each process": f"{resource.getrlimit(resource.RLIMIT_NOFILE)[1]:,}",
         "load average before (1 and 5 minutes)": load_average(),

@@ -25,6 +25,8 @@ METRICS = {
     "gbits": Metric("Gbit/s", 1),
     "cpu_us": Metric("proxy CPU, µs each", 1, cpu=True),
     "cpu_s_per_gb": Metric("proxy CPU, s/GB", 2, cpu=True),
+    "machine_us": Metric("the machine's CPU, µs each", 1),
+    "machine_s_per_gb": Metric("the machine's CPU, s/GB", 2),
     "p50_ms": Metric("p50 ms", 2),
     "p99_ms": Metric("p99 ms", 2),
     "max_ms": Metric("longest ms", 0),

@@ -1,4 +1,4 @@
-"""What the kernel says of a way's processes: CPU time, memory, descriptors."""
+"""What the kernel says of a way's processes: CPU time, memory, descriptors; and of the machine."""
 
 from __future__ import annotations
 
@@ -38,16 +38,33 @@ def _cpu_seconds(pid: int) -> float:
     return (int(user) + int(system)) / _TICKS
 
 
+def machine_cpu_seconds() -> float:
+    """Return the CPU time of the whole machine, interrupts included."""
+    # Source: proc_stat(5). What guests take is in the user's time.
+    user, nice, system, _idle, _iowait, irq, softirq = map(
+        int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8]
+    )
+    return (user + nice + system + irq + softirq) / _TICKS
+
+
 def memory_bytes(pids: Iterable[int]) -> int:
-    """Return the user memory of processes; what they share is counted once (PSS)."""
+    """Return the user memory of processes; what they share is counted once (PSS).
+
+    Those that are gone have none: helpers come and go.
+    """
     total = 0
     for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1]) * 1024
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
     return total
 
 
 def descriptors(pids: Iterable[int]) -> int:
-    """Return how many descriptors processes have open."""
-    return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
+    """Return how many descriptors processes have open; those that are gone have none."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            total += len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return total

@@ -32,6 +32,7 @@ LEGEND = {
     "ours-2w": "us, 2 workers",
     "ours-local": "us, local",
     "dnat": "kernel DNAT",
+    "kube-proxy": "kube-proxy, nftables",
     "ours-kernel": "us, kernel path",
 }
 

@@ -10,8 +10,10 @@ that they switch on, cost the others nothing.
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from userspace_proxy.errors import SandboxError
 from userspace_proxy.sandbox import Pod, Sandbox, SandboxNode
@@ -71,6 +73,31 @@ class Site:
     def endpoints(self, port: Port) -> list[str]:
         """Return where the backends of a port are, as IP:PORT."""
         return [f"{pod.ip}:{port.back}" for pod in self.pods]
+
+    def objects(self) -> Iterator[dict[str, Any]]:
+        """Yield the Service and its EndpointSlice."""
+        yield {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "bench"},
+            "spec": {
+                "clusterIP": SERVICE_IP,
+                "ports": [
+                    {"name": p.name, "port": p.front, "protocol": p.protocol}
+                    for p in PORTS.values()
+                ],
+            },
+        }
+        yield {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": "bench-1", "labels": {"kubernetes.io/service-name": "bench"}},
+            "addressType": "IPv4",
+            "ports": [
+                {"name": p.name, "port": p.back, "protocol": p.protocol} for p in PORTS.values()
+            ],
+            "endpoints": [{"addresses": [str(pod.ip)]} for pod in self.pods],
+        }
 
     def shorten_conntrack(self) -> None:
         """Let closed connections leave the node's table soon; where there is none, do nothing."""

@@ -1,4 +1,4 @@
-"""The programs that the benchmarks need: two Go programs of ours, built once, and Debian's."""
+"""The programs that the benchmarks need: Go programs, built once, and Debian's."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.build import BuildError, find_go
+from tests.cluster.build import Binaries, BuildError, ensure_binaries, find_go
+from tests.cluster.kube_proxy import find_kube_proxy
 from userspace_proxy.errors import UserspaceProxyError
 
 HERE = Path(__file__).parent
 
-PACKAGES = {"wrk": "wrk", "haproxy": "haproxy", "iptables-legacy": "iptables"}
+PACKAGES = {
+    "wrk": "wrk",
+    "haproxy": "haproxy",
+    "iptables-legacy": "iptables",
+    "nft": "nftables",
+}
 """Programs by their Debian package."""
 
 SEARCHED = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
@@ -46,6 +52,19 @@ def find_program(name: str) -> str:
             hint=f"apt-get install {PACKAGES[name]}",
         )
     return found
+
+
+def find_kubernetes() -> tuple[Binaries, Path]:
+    """Return the programs of a control plane, and kube-proxy; built if they are missing.
+
+    Raises:
+        ToolMissing: There is no Go, or it refused; or kube-proxy's ``nft`` is missing.
+    """
+    find_program("nft")
+    try:
+        return ensure_binaries(), find_kube_proxy()
+    except BuildError as exc:
+        raise ToolMissing(str(exc)) from exc
 
 
 def build_tools() -> Tools:

@@ -5,6 +5,7 @@
     peers        client ─▶ Service address ─▶ iptables REDIRECT ─▶ HAProxy, goproxy ─▶ pods
     ours         client ─▶ Service address ─▶ our own steering ─▶ the real agent ─▶ pods
     ours-kernel  client ─▶ Service address ─▶ the agent's translation ─▶ pods
+    kube-proxy   client ─▶ Service address ─▶ kube-proxy's translation ─▶ pods
 
 Rule 1: we run as on a node, with every feature on that is on by default, and the access
 log off, as it is by default. A stripped build would not count.
@@ -19,14 +20,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from tests.cluster import kube_proxy
+from tests.cluster.control_plane import ControlPlane
 from userspace_proxy.errors import SandboxError
 from userspace_proxy.kernel.own_namespace import own_namespace_environment
 
 from .processes import family
 from .sites import PORTS, READY_S, SERVICE_IP, Port, Site
-from .tools import Tools, find_program
+from .tools import Tools, find_kubernetes, find_program
 
 FIRST_PROXY_PORT = 17001
 STOP_S = 10.0
@@ -180,6 +182,33 @@ class KernelDnat(Way):
             yield [*_matching(port), "-j", "DNAT", "--to-destination", second]
 
 
+class KubeProxy(Way):
+    """kube-proxy in its nftables mode, with an etcd and a kube-apiserver on its node.
+
+    These end once its rules are in force, so that they take no CPU while others are measured.
+    Its rules stay, and kube-proxy tries to reach the API server from time to time.
+    """
+
+    key, label = "kube-proxy", "kube-proxy 1.36, nftables"
+
+    def start(self) -> None:
+        """Part of Way."""
+        binaries, self._program = find_kubernetes()
+        node = self.site.node
+        with ControlPlane(binaries, prefix=node.prefix, users=kube_proxy.USERS) as control_plane:
+            kube_proxy.put_objects(control_plane, node, self.site.objects())
+            self._kubeconfig = control_plane.kubeconfig_for(kube_proxy.USER)
+            super().start()
+
+    def command(self) -> list[str]:
+        """Part of Way."""
+        return kube_proxy.kube_proxy_command(self._program, self.site.node, self._kubeconfig)
+
+    def environment(self) -> dict[str, str]:
+        """Part of Way."""
+        return kube_proxy.kube_proxy_environment()
+
+
 class Peer(Way):
     """Another proxy, behind one REDIRECT rule for each port."""
 
@@ -259,7 +288,9 @@ class Ours(Way):
 
     def open(self) -> None:
         """Part of Way."""
-        documents = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(self._objects())})
+        documents = json.dumps(
+            {"apiVersion": "v1", "kind": "List", "items": list(self.site.objects())}
+        )
         (self.folder / "bench.yaml").write_text(documents)
 
     def command(self) -> list[str]:
@@ -281,30 +312,6 @@ class Ours(Way):
         return {
             **own_namespace_environment(self.site.node.pid),
             "XTABLES_LOCKFILE": str(self.folder / "xtables.lock"),
-        }
-
-    def _objects(self) -> Iterator[dict[str, Any]]:
-        yield {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "bench"},
-            "spec": {
-                "clusterIP": SERVICE_IP,
-                "ports": [
-                    {"name": p.name, "port": p.front, "protocol": p.protocol}
-                    for p in PORTS.values()
-                ],
-            },
-        }
-        yield {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {"name": "bench-1", "labels": {"kubernetes.io/service-name": "bench"}},
-            "addressType": "IPv4",
-            "ports": [
-                {"name": p.name, "port": p.back, "protocol": p.protocol} for p in PORTS.values()
-            ],
-            "endpoints": [{"addresses": [str(pod.ip)]} for pod in self.site.pods],
         }
 
 
@@ -341,7 +348,8 @@ class OursTwoWorkers(Ours):
 WAYS: dict[str, type[Way]] = {
     way.key: way
     for way in (
-        *(Direct, KernelDnat, OursKernelPath, Ours, OursLocal, OursAsNode, OursTwoWorkers),
+        *(Direct, KernelDnat, KubeProxy, OursKernelPath),
+        *(Ours, OursLocal, OursAsNode, OursTwoWorkers),
         *(HAProxy, GoProxy),
     )
 }

@@ -11,17 +11,15 @@ from tests.cluster.api_world import Api
 from tests.cluster.build import ensure_binaries
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.credentials import NODE_PROXIER
-from tests.cluster.nodes.programs import ensure_programs
+from tests.cluster.kube_proxy import USER, USERS, find_kube_proxy, kube_proxy_command
 from tests.node.clients import Client
-from userspace_proxy.sandbox import Sandbox, SandboxNode
+from userspace_proxy.sandbox import Sandbox
 
 from .pauses import pass_time
 from .requests import ENDPOINT_DIES
 from .shop import Shop
 from .sides import KubeProxy, Side, UserspaceProxy
 
-KUBE_PROXY_USER = "kube-proxy"
-POD_CIDR = "10.244.0.0/16"
 # Longer than the client keeps a connection, as a pod's grace period should be.
 GRACE_S = 4.0
 # An endpoint that has died is in its slice until its probe has failed.
@@ -38,7 +36,7 @@ class Site:
     """
 
     def __init__(self, folder: Path, flags: Sequence[str]) -> None:
-        binaries, programs = ensure_binaries(), ensure_programs()
+        binaries, program = ensure_binaries(), find_kube_proxy()
         with contextlib.ExitStack() as stack:
             sandbox = stack.enter_context(Sandbox())
             ours, theirs, pods = sandbox.node, sandbox.add_node(), sandbox.add_node()
@@ -47,7 +45,7 @@ class Site:
                     binaries,
                     prefix=pods.prefix,
                     bind_address=str(pods.ip),
-                    users={KUBE_PROXY_USER: "system:masters"},
+                    users=USERS,
                 )
             )
             self._control_plane.grant_node_proxier()
@@ -63,7 +61,7 @@ class Site:
             self.shop = Shop(api, pods)
             kubeconfig = self._control_plane.kubeconfig_for
             self.ours = UserspaceProxy(ours, folder / "ours", kubeconfig(NODE_PROXIER), flags)
-            command = _kube_proxy(programs["kube-proxy"], theirs, kubeconfig(KUBE_PROXY_USER))
+            command = kube_proxy_command(program, theirs, kubeconfig(USER))
             self.theirs = KubeProxy(theirs, folder / "theirs", command)
             self.sides: tuple[Side, ...] = (self.ours, self.theirs)
             for side in self.sides:
@@ -135,17 +133,3 @@ class Site:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
-
-
-def _kube_proxy(program: Path, node: SandboxNode, kubeconfig: Path) -> list[str]:
-    return [
-        str(program),
-        f"--kubeconfig={kubeconfig}",
-        f"--hostname-override={node.name}",
-        f"--cluster-cidr={POD_CIDR}",
-        "--proxy-mode=nftables",
-        # The machine's limits aren't changed.
-        "--conntrack-max-per-core=0",
-        "--healthz-bind-address=0.0.0.0:10256",
-        "--metrics-bind-address=127.0.0.1:10249",
-    ]

@@ -101,6 +101,18 @@ def ensure_programs(write: Write = sys.stdout.write, *, with_upstream: bool = Fa
     return Programs(folder, Path(runc))
 
 
+def ensure_program(name: str, write: Write = sys.stdout.write) -> Path:
+    """Return one of them, after building it if it is missing; runc isn't needed.
+
+    Raises:
+        NoGoError: It is missing, and there is no Go to build it.
+        BuildError: Go refused.
+    """
+    folder = programs_folder()
+    build_missing(tuple(t for t in NODE_TARGETS if t.binary == name), folder, write)
+    return folder / name
+
+
 def programs_folder() -> Path:
     """Return where the programs are, or will be once they are built."""
     return cache_root() / version_key(NODE_TARGETS) / "bin"
