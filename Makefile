@@ -96,14 +96,14 @@ build-image: $(VENV)/installed-dev ## build the image of the Dockerfile (root)
 build-nodes: build-control-plane ## build containerd, kubelet, upstream's tests and the pods' images (root)
 	@$(BUILD) tests.cluster.nodes build --with-upstream
 
-cluster: $(VENV)/installed-dev ## start a whole cluster in namespaces: NODES=3 PROXY=nftables, kubeadm, … FAMILIES=ipv4, dual, ipv6 (root)
+cluster: $(VENV)/installed-dev ## start a whole cluster in namespaces: NODES=3 PROXY=nftables, nftables-auto, kubeadm, … FAMILIES=ipv4, dual, ipv6 (root)
 	@PYTHON=$(BIN)/python tests/tools/prepare.sh
 	@$(BIN)/python -m tests.cluster.nodes up $(if $(NODES),--nodes=$(NODES)) $(if $(PROXY),--proxy=$(PROXY)) $(if $(CNI),--cni=$(CNI)) $(if $(FAMILIES),--families=$(FAMILIES))
 
 cluster-down: $(VENV)/installed-dev ## stop that cluster and remove everything it created
 	@$(BIN)/python -m tests.cluster.nodes down
 
-e2e: $(VENV)/installed-dev ## run Kubernetes' own tests, write docs/conformance.md: PROXY=nftables GROUP=services CNI=bridge FAMILIES=ipv6 (three hours, root)
+e2e: $(VENV)/installed-dev ## run Kubernetes' own tests, write docs/conformance.md: PROXY=nftables-kernel GROUP=services CNI=bridge FAMILIES=ipv6 (three hours, root)
 	@PYTHON=$(BIN)/python tests/tools/prepare.sh
 	@$(BIN)/python -m tests.cluster.upstream $(if $(PROXY),--proxy=$(PROXY)) $(if $(GROUP),--group=$(GROUP)) $(if $(CNI),--cni=$(CNI)) $(if $(FAMILIES),--families=$(FAMILIES))
 

@@ -1,4 +1,4 @@
-"""The Service proxies that a cluster can have: ours by each steering, kube-proxy by each mode."""
+"""The Service proxies that a cluster can have: ours by steering and path, kube-proxy by mode."""
 
 from __future__ import annotations
 
@@ -47,13 +47,14 @@ class Proxy:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def _ours(steering: str) -> Proxy:
+def _ours(steering: str, path: str = "userspace") -> Proxy:
     def command(start: Start) -> list[str | Path]:
         # kube-proxy serves every external IP; ours none but those of networks that it was told of.
         external_ips = listed(family.external_ips for family in start.node.site.families)
         flags = [
             *start.common(),
             f"--steering={steering}",
+            f"--path={path}",
             f"--allow-external-ips={external_ips}",
             # Upstream: a pod of another node that dials a node port is not inside.
             "--detect-local-mode=NodeCIDR",
@@ -64,8 +65,9 @@ def _ours(steering: str) -> Proxy:
         ]
         return [sys.executable, "-m", "userspace_proxy", "run", *flags]
 
+    on_path = "" if path == "userspace" else f", path {path}"
     return Proxy(
-        f"userspace-proxy, steering {steering}",
+        f"userspace-proxy, steering {steering}{on_path}",
         "userspace-proxy",
         command,
         {"PYTHONPATH": str(REPOSITORY)},
@@ -83,6 +85,8 @@ def _kube_proxy(mode: str) -> Proxy:
 
 PROXIES = {
     "nftables": _ours("nftables"),
+    "nftables-kernel": _ours("nftables", "kernel"),
+    "nftables-auto": _ours("nftables", "auto"),
     "iptables": _ours("iptables"),
     "local": _ours("local"),
     "kube-proxy": _kube_proxy("nftables"),

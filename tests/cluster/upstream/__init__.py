@@ -1,4 +1,4 @@
 """Upstream's own tests against a cluster of ours, and the report that is written from them.
 
-cluster ── ginkgo, e2e.test ──▶ junit.xml ──▶ results in the cache ──▶ docs/conformance.md
+cluster ── ginkgo, e2e.test ──▶ junit.xml ──▶ one column of docs/conformance.md
 """

@@ -1,4 +1,4 @@
-"""``make e2e``: runs what is asked for, and writes docs/conformance.md from all that was run."""
+"""``make e2e``: runs what is asked for, and puts each run into docs/conformance.md."""
 # ruff: noqa: T201 - printing is this program's interface.
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from ..build import BuildError, cache_root
 from ..nodes.families import FAMILIES
 from ..nodes.proxies import PROXIES, REPOSITORY
 from .groups import CNIS, GROUPS
+from .kept import read_runs
 from .report import COLUMNS, render
 from .run import Run, run_group, run_name
 
@@ -26,7 +27,9 @@ def main() -> int:
     parser.add_argument("--group", choices=GROUPS, action="append", help="default: all but ci")
     parser.add_argument("--cni", choices=CNIS, action="append", help="default: both")
     parser.add_argument("--families", choices=FAMILIES, help="default: those of each group")
-    parser.add_argument("--page-only", action="store_true", help="write the page, run nothing")
+    parser.add_argument(
+        "--page-only", action="store_true", help="render the page anew, run nothing"
+    )
     options = parser.parse_args()
     if os.geteuid() != 0:
         print("error: a cluster needs root, for its nodes have real containers", file=sys.stderr)
@@ -37,14 +40,14 @@ def main() -> int:
         print(f"error: {', '.join(groups)}: not with {options.families}", file=sys.stderr)
         return 1
     runs = product(chosen, options.cni or CNIS, options.proxy or COLUMNS)
-    failures = 0
+    if options.page_only:
+        write_page()
+        return 0
     try:
-        if not options.page_only:
-            failures = sum(_run(proxy, *cluster, cni) for cluster, cni, proxy in runs)
+        failures = sum(_run(proxy, *cluster, cni) for cluster, cni, proxy in runs)
     except (BuildError, AssertionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    write_page()
     return 1 if failures else 0
 
 
@@ -56,12 +59,15 @@ def clusters_of(groups: Collection[str], families: Collection[str]) -> Iterator[
                 yield group, name
 
 
-def write_page() -> None:
-    """Write docs/conformance.md anew from the runs that were kept."""
-    keys = product(PROXIES, clusters_of(GROUPS, FAMILIES), CNIS)
-    kept = [Run.read(run_name(proxy, *cluster, cni)) for proxy, cluster, cni in keys]
-    PAGE.write_text(render([run for run in kept if run is not None]))
+def write_page(*new: Run) -> None:
+    """Write docs/conformance.md anew, with runs in the place of those of the same column."""
+    runs = {_name(run): run for run in (*read_runs(PAGE.read_text()), *new)}
+    PAGE.write_text(render(runs.values()))
     print(f"written: {PAGE.relative_to(REPOSITORY)}")
+
+
+def _name(run: Run) -> str:
+    return run_name(run.proxy, run.group, run.families, run.cni)
 
 
 def _run(proxy: str, group: str, families: str, cni: str) -> int:
@@ -69,10 +75,10 @@ def _run(proxy: str, group: str, families: str, cni: str) -> int:
     folder = cache_root() / "conformance" / run_name(proxy, group, families, cni)
     folder.mkdir(parents=True, exist_ok=True)
     run = run_group(proxy, group, families, cni, folder)
-    run.write()
     print(f"  {run.passed} passed, {len(run.failed)} failed in {run.seconds:.0f} s ({folder})")
     for result in run.failed:
         print(f"  failed: {result.name}: {result.reason}")
+    write_page(run)
     return len(run.failed)
 
 

@@ -1,4 +1,4 @@
-"""Writes docs/conformance.md from the runs that were kept: test by test, kube-proxy beside ours."""
+"""Renders docs/conformance.md from runs: test by test, kube-proxy beside ours."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from itertools import product
 from ..nodes.proxies import PROXIES
 from .groups import CNIS, GROUPS, SKIP, Group
 from .junit import FAILED, PASSED, SKIPPED, Result
-from .reasons import reason_for
 from .run import Run
 
 HEADINGS = {"ipv4": "{}", "dual": "{}", "ipv6": "{} over IPv6"}
@@ -19,8 +18,11 @@ ADDRESSES = {
     "ipv6": "IPv6 addresses only",
 }
 """By a key of `FAMILIES`: what nodes, pods and Services have."""
-COLUMNS = ("kube-proxy", "nftables", "iptables", "local")
+COLUMNS = ("kube-proxy", "nftables", "nftables-kernel", "nftables-auto", "iptables", "local")
 """Keys of `PROXIES`, in the order of the columns; each has one for each of `CNIS`."""
+VERSION, KUBERNETES, CNI = "version", "Kubernetes", "pods connected by"
+COUNT, DURATION = "**passed**", "duration"
+"""What the first rows are called; the others are tests."""
 Column = tuple[str, str]
 """A key of `PROXIES` and one of `CNIS`."""
 MARKS = {PASSED: "✓", FAILED: "**✗**", SKIPPED: "–"}
@@ -32,11 +34,12 @@ _HEAD = """\
 Kubernetes' end-to-end tests (`e2e.test` {kubernetes}), unchanged, against real clusters. Their
 only Service proxy is the one at the head of the column. Etcd, kube-apiserver,
 kube-controller-manager, kube-scheduler, kubelet and containerd are the real ones, and each node
-runs in namespaces of one machine (`make cluster`). `make e2e` runs the tests and writes this page;
-`make e2e PROXY=nftables GROUP=services FAMILIES=ipv6 CNI=bridge` runs one column of one table. Pods
-are connected by CNI's reference plugins: `ptp` gives each pod a link of its own, `bridge` connects
-a node's pods with a Linux bridge, as flannel and k3s do. A version that ends with `+` had
-uncommitted changes.
+runs in namespaces of one machine (`make cluster`). `make e2e` runs the tests, and puts each run
+into its column of this page; `make e2e PROXY=nftables-kernel GROUP=services FAMILIES=ipv6
+CNI=bridge` runs one of them. Pods are connected by CNI's reference plugins: `ptp` gives each pod a
+link of its own, `bridge` connects a node's pods with a Linux bridge, as flannel and k3s do. A
+version that ends with `+` had uncommitted changes. *Path kernel* and *path auto* are the default of
+all Services (`--path`, [paths.md](paths.md)).
 
 The tests are those of `[sig-network]` in the groups that the headings name, except tests that
 upstream marks
@@ -61,20 +64,26 @@ def render(runs: Collection[Run]) -> str:
     return "\n".join(parts)
 
 
+def heading(group: Group, families: str) -> str:
+    """Return what a table is called."""
+    return HEADINGS[families].format(group.title)
+
+
 def _render_table(group: Group, families: str, runs: Mapping[Column, Run]) -> str:
     columns = [column for column in product(COLUMNS, CNIS) if column in runs]
-    results = {column: {r.name: r for r in runs[column].results} for column in columns}
+    results = {c: {plain(one.name): one for one in runs[c].results} for c in columns}
     names = sorted({name for found in results.values() for name in found})
     titles = (PROXIES[proxy].title for proxy, _ in columns)
     rows = [["", *titles], ["---", *([":-:"] * len(columns))]]
-    rows.append(["version", *(f"`{runs[column].version}`" for column in columns)])
-    rows.append(["pods connected by", *(f"`{cni}`" for _, cni in columns)])
-    rows.append(["**passed**", *(_count(runs[column]) for column in columns)])
-    rows.append(["duration", *(f"{runs[column].seconds:.0f} s" for column in columns)])
+    rows.append([VERSION, *(f"`{runs[column].version}`" for column in columns)])
+    rows.append([KUBERNETES, *(f"`{runs[column].kubernetes}`" for column in columns)])
+    rows.append([CNI, *(f"`{cni}`" for _, cni in columns)])
+    rows.append([COUNT, *(_count(runs[column]) for column in columns)])
+    rows.append([DURATION, *(f"{runs[column].seconds:.0f} s" for column in columns)])
     for name in names:
         cells = [_cell(results[column].get(name)) for column in columns]
-        rows.append([_plain(name), *cells])
-    lines = [f"## {HEADINGS[families].format(group.title)}", ""]
+        rows.append([name, *cells])
+    lines = [f"## {heading(group, families)}", ""]
     lines.append(f"{group.nodes} nodes in three zones, {group.processes} tests at a time.")
     lines.append(f"Nodes, pods and Services have {ADDRESSES[families]}.")
     lines += ["", *(f"| {' | '.join(row)} |" for row in rows), ""]
@@ -102,14 +111,18 @@ def _remarks(
         missed = {column: result for column, result in found.items() if result.outcome != PASSED}
         if not missed:
             continue
-        is_ours = any(not proxy.startswith("kube-proxy") for proxy, _ in missed)
-        why = reason_for(name, is_ours=is_ours) or "; ".join(
-            f"{proxy} with {cni}: {result.reason}" for (proxy, cni), result in missed.items()
-        )
-        yield f"- *{_plain(name)}*: {why.replace('|', '/')}"
+        columns_of: dict[str, list[Column]] = {}
+        for column, result in missed.items():
+            columns_of.setdefault(result.reason.replace("|", "/"), []).append(column)
+        why = "; ".join(f"{_listed(some)}: {reason}" for reason, some in columns_of.items())
+        yield f"- *{name}*: {why}"
 
 
-def _plain(name: str) -> str:
+def _listed(columns: Iterable[Column]) -> str:
+    return ", ".join(f"{proxy} with {cni}" for proxy, cni in columns)
+
+
+def plain(name: str) -> str:
     """Return a test's name without the group's mark and the labels at its end."""
     plain = _LABEL.sub("", name.removeprefix("[sig-network] "))
     return plain.replace("|", "/")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
 
-from ..build import Write, cache_root, ensure_binaries
+from ..build import Write, ensure_binaries
 from ..nodes.cluster import Cluster
 from ..nodes.families import FAMILIES
 from ..nodes.images import ensure_images
@@ -18,6 +16,7 @@ from ..nodes.programs import Programs, ensure_programs, kubernetes_version
 from ..nodes.proxies import PROXIES, REPOSITORY
 from .groups import GROUPS, Group
 from .junit import FAILED, PASSED, Result, read_results
+from .reasons import reason_for
 
 # No group of ours takes half of it, even with a proxy that does nothing.
 TIMEOUT_S = 3600
@@ -50,26 +49,6 @@ class Run:
     def failed(self) -> list[Result]:
         """Those that failed."""
         return [result for result in self.results if result.outcome == FAILED]
-
-    def write(self) -> None:
-        """Keep it in the cache in place of an older one."""
-        path = _kept(run_name(self.proxy, self.group, self.families, self.cni))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1))
-
-    @classmethod
-    def read(cls, name: str) -> Self | None:
-        """Return the one that was kept, if there is one.
-
-        Args:
-            name: As from `run_name`.
-        """
-        path = _kept(name)
-        if not path.is_file():
-            return None
-        values = json.loads(path.read_text())
-        results = tuple(Result(**result) for result in values.pop("results"))
-        return cls(**values, results=results)
 
 
 def run_group(
@@ -109,8 +88,16 @@ def run_group(
         for node in cluster.nodes:
             log = (node.folder / "proxy.log").read_bytes()
             (folder / f"{node.site.name}.proxy.log").write_bytes(log)
-    version = kubernetes_version() if proxy.startswith("kube-proxy") else commit()
-    return Run(proxy, name, families, version, kubernetes_version(), cni, seconds, tuple(results))
+    is_ours = not proxy.startswith("kube-proxy")
+    explained = tuple(_explained(result, is_ours=is_ours) for result in results)
+    version = commit() if is_ours else kubernetes_version()
+    return Run(proxy, name, families, version, kubernetes_version(), cni, seconds, explained)
+
+
+def _explained(result: Result, *, is_ours: bool) -> Result:
+    """Put our own words in the place of the reason that upstream gives, where we have some."""
+    why = reason_for(result.name, is_ours=is_ours) if result.outcome != PASSED else None
+    return replace(result, reason=why or result.reason)
 
 
 def run_tests(cluster: Cluster, programs: Programs, group: Group, folder: Path) -> list[Result]:
@@ -157,7 +144,3 @@ def _git(*arguments: str) -> str:
 def run_name(proxy: str, group: str, families: str, cni: str) -> str:
     """Return what names a run's files in the cache."""
     return f"{group}-{families}-{proxy}-{cni}"
-
-
-def _kept(name: str) -> Path:
-    return cache_root() / "conformance" / f"{name}.json"

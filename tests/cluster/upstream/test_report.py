@@ -34,6 +34,7 @@ def test_each_test_is_a_row_and_kube_proxy_the_first_column() -> None:
         "|  | kube-proxy, mode nftables | userspace-proxy, steering nftables |",
         "| --- | :-: | :-: |",
         "| version | `v1` | `v1` |",
+        "| Kubernetes | `v1.36.3` | `v1.36.3` |",
         "| pods connected by | `ptp` | `ptp` |",
         "| **passed** | 2 of 2 | 1 of 2 |",
         "| duration | 61 s | 61 s |",
@@ -41,7 +42,7 @@ def test_each_test_is_a_row_and_kube_proxy_the_first_column() -> None:
         "| Services serve | ✓ | ✓ |",
         "| Services skip | – | – |",
         "- *Services refuse*: nftables with ptp: it said / no",
-        "- *Services skip*: kube-proxy with ptp: it said / no; nftables with ptp: it said / no",
+        "- *Services skip*: kube-proxy with ptp, nftables with ptp: it said / no",
     ]
 
 
@@ -54,7 +55,7 @@ def test_groups_that_were_not_run_have_no_column_and_the_selection_for_ci_no_tab
 
 def test_each_way_to_connect_pods_has_a_column() -> None:
     page = render([run("nftables", "bridge", serve=PASSED), run("nftables", serve=FAILED)])
-    assert rows(page)[3:] == [
+    assert rows(page)[4:] == [
         "| pods connected by | `ptp` | `bridge` |",
         "| **passed** | 0 of 1 | 1 of 1 |",
         "| duration | 61 s | 61 s |",

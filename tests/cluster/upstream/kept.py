@@ -1,0 +1,83 @@
+"""Reads docs/conformance.md, which keeps the runs: what is run anew replaces its own column only.
+
+Rule 1: rendering what was read gives the same page.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from ..nodes.families import FAMILIES
+from ..nodes.proxies import PROXIES
+from .groups import CNIS, GROUPS
+from .junit import PASSED, Result
+from .report import CNI, COUNT, DURATION, KUBERNETES, MARKS, VERSION, Column, heading
+from .run import Run
+
+_ABOUT = {VERSION, KUBERNETES, CNI, COUNT, DURATION}
+_OUTCOMES = {mark: outcome for outcome, mark in MARKS.items()}
+_TABLES = {
+    heading(group, families): (name, families)
+    for name, group in GROUPS.items()
+    for families in FAMILIES
+    if families in group.families and name != "ci"
+}
+_TITLES = {proxy.title: name for name, proxy in PROXIES.items()}
+_COLUMN = rf"(?:{'|'.join(map(re.escape, PROXIES))}) with (?:{'|'.join(CNIS)})"
+_COLUMNS = re.compile(rf"(?:; )?({_COLUMN}(?:, {_COLUMN})*): ")
+_REMARK = re.compile(r"- \*(.*?)\*: (.*)")
+
+
+def read_runs(page: str) -> list[Run]:
+    """Return the runs that a page shows; tests have no duration there."""
+    return [run for part in page.split("\n## ")[1:] for run in _read_table(part)]
+
+
+def _read_table(part: str) -> Iterator[Run]:
+    lines = part.splitlines()
+    group, families = _TABLES[lines[0]]
+    (_, *titles), _, *rows = [line[2:-2].split(" | ") for line in lines if line.startswith("|")]
+    cells = {name: values for name, *values in rows}
+    proxies = [_TITLES[title] for title in titles]
+    columns = list(zip(proxies, (_bare(cni) for cni in cells[CNI]), strict=True))
+    remarks = [found for line in lines if (found := _REMARK.fullmatch(line))]
+    reasons = {found[1]: dict(_read_reasons(found[2])) for found in remarks}
+    for index, (proxy, cni) in enumerate(columns):
+        results = _read_results(cells, index, (proxy, cni), reasons)
+        yield Run(
+            proxy,
+            group,
+            families,
+            version=_bare(cells[VERSION][index]),
+            kubernetes=_bare(cells[KUBERNETES][index]),
+            cni=cni,
+            seconds=float(cells[DURATION][index].removesuffix(" s")),
+            results=tuple(results),
+        )
+
+
+def _read_results(
+    cells: Mapping[str, Sequence[str]],
+    index: int,
+    column: Column,
+    reasons: Mapping[str, Mapping[Column, str]],
+) -> Iterator[Result]:
+    for name, values in cells.items():
+        if name in _ABOUT or not values[index]:
+            continue
+        outcome = _OUTCOMES[values[index]]
+        reason = "" if outcome == PASSED else reasons[name][column]
+        yield Result(name, outcome, 0.0, reason)
+
+
+def _read_reasons(remark: str) -> Iterator[tuple[Column, str]]:
+    _, *parts = _COLUMNS.split(remark)
+    for columns, reason in zip(parts[::2], parts[1::2], strict=True):
+        for column in columns.split(", "):
+            proxy, _, cni = column.partition(" with ")
+            yield (proxy, cni), reason
+
+
+def _bare(cell: str) -> str:
+    return cell.strip("`")
