@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from ..cluster import Snapshot
-from ..model import IPFamily, Node, ServiceKey
+from ..model import Balance, IPFamily, Node, ServiceKey
 from ..policy import PRIMARY, NodeFacts
 from .options import Options
 
 # Its endpoints are the API servers. Source: kube-apiserver creates and updates it.
 _API_SERVER = ServiceKey("default", "kubernetes")
 _NO_NODE = Node("")
-_EVERYWHERE: Mapping[IPFamily, str] = MappingProxyType({})
+_EVERYWHERE: Mapping[IPFamily | Balance, str] = MappingProxyType({})
 
 
 def make_facts(
     options: Options,
     snapshot: Snapshot,
     addresses: Sequence[str],
-    no_kernel_path: Mapping[IPFamily, str] = _EVERYWHERE,
+    no_kernel_path: Mapping[IPFamily | Balance, str] = _EVERYWHERE,
 ) -> NodeFacts:
     """Return the current facts.
 

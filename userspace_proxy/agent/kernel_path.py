@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ..model import Frontend, SocketAddress, intersect, is_loopback
+from ..balance import fill_slots
+from ..model import Balance, Frontend, SocketAddress, intersect, is_loopback
 from ..plan import PortPlan
 from ..policy.path import in_parts
 from ..steering import Affinity, EndpointChoice, Forward, Refusal, Target
@@ -25,12 +26,13 @@ def forward(
     """
     choices = tuple(choices_of(plan))
     timeout_s = plan.affinity_timeout_s
+    by_client = plan.handling.balance is Balance.SOURCE_HASH
     affinity = None if timeout_s is None else Affinity(str(plan.key), timeout_s)
     return {
         frontend: target
         # Clients of a loopback address have one themselves, which can't leave the node.
         if isinstance(target, Refusal | Forward) or is_loopback(frontend.ip)
-        else Forward(target, choices, affinity, is_in_kernel)
+        else Forward(target, choices, affinity, is_in_kernel, by_client)
         for frontend, target in targets.items()
     }
 
@@ -51,10 +53,13 @@ def _choice(
     priorities = dict(plan.standbys)
     first = min((priorities.get(endpoint, 0) for endpoint in usable), default=0)
     endpoints = [endpoint for endpoint in usable if priorities.get(endpoint, 0) == first]
-    if plan.weights:
-        endpoints = _repeat(endpoints, dict(plan.weights))
-    if endpoints and networks != ():
-        yield EndpointChoice(tuple(endpoints), networks)
+    if not endpoints or networks == ():
+        return
+    weights = dict(plan.weights)
+    if plan.handling.balance is Balance.SOURCE_HASH:
+        yield EndpointChoice(fill_slots(endpoints, weights), networks)
+    else:
+        yield EndpointChoice(tuple(_repeat(endpoints, weights) if weights else endpoints), networks)
 
 
 def _repeat(

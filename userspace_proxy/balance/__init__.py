@@ -8,6 +8,7 @@ from .power_of_two import PowerOfTwoChoices
 from .preferred import Preferred
 from .random_choice import RandomChoice
 from .round_robin import RoundRobin
+from .slots import fill_slots
 from .slow_start import SlowStart
 from .source_hash import SourceHash
 from .split import SplitBalancer
@@ -34,4 +35,5 @@ __all__ = [
     "WeightedRandomChoice",
     "WeightedRoundRobin",
     "Weights",
+    "fill_slots",
 ]

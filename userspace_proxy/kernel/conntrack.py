@@ -77,7 +77,7 @@ class Allowed:
     def __init__(self, change: Change) -> None:
         self._before, self._now = change.before, change.now
         self._choices = [
-            ({pack_address(*one) for one in endpoints}, networks)
+            ({pack_address(*one) for one in set(endpoints)}, networks)
             for endpoints, networks in change.choices
         ]
 

@@ -49,11 +49,11 @@ def plan_port(
     )
     handling = state.service.handling
     inside = _inside(claim, facts) if claim.scope is Scope.LOCAL_FROM_OUTSIDE else ()
-    handling = state.service.handling
     path = choose_path(
         handling,
         facts.default_path,
-        facts.no_kernel_path.get(claim.key.family, ""),
+        facts.no_kernel_path.get(claim.key.family)
+        or facts.no_kernel_path.get(handling.balance, ""),
         has_affinity=state.service.affinity_timeout_s is not None,
         weights=dict(usable.weights).values(),
     )

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..model import IPFamily, Path, contains, of_family, own_network
+from ..model import Balance, IPFamily, Path, contains, of_family, own_network
 
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.0/8", IPFamily.IPV6: "::1/128"}
 
@@ -50,8 +50,9 @@ class NodeFacts:
     """Networks of pods in the cluster: ``--cluster-cidr``, or this node's; empty if unknown."""
     default_path: Path = Path.USERSPACE
     """``--path``."""
-    no_kernel_path: Mapping[IPFamily, str] = field(default_factory=dict)
-    """The families for which there is no kernel path here, with the reasons."""
+    no_kernel_path: Mapping[IPFamily | Balance, str] = field(default_factory=dict)
+    """The families, and the choices of endpoints, for which there is no kernel path here, with the
+    reasons."""
 
     @property
     def has_node_ports_everywhere(self) -> bool:

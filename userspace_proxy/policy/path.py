@@ -26,7 +26,8 @@ class PathChoice(NamedTuple):
 
 # The kernel repeats endpoints by their weights.
 PARTS_MAX = 256
-_DRAWN = (Balance.ROUND_ROBIN, Balance.RANDOM)
+# It draws one of the endpoints, or hashes the client's address.
+_IN_KERNEL = (Balance.ROUND_ROBIN, Balance.RANDOM, Balance.SOURCE_HASH)
 DEFAULT_PATH = PathChoice(Path.USERSPACE)
 
 
@@ -41,8 +42,7 @@ def choose_path(
     """Return the path of a Service's ports.
 
     Args:
-        has_affinity: Its clients are pinned to endpoints. Each path has pins of its own, so probes
-            don't switch it.
+        has_affinity: Its clients are pinned to endpoints.
         weights: Of its usable endpoints; empty if all have the same.
         default: ``--path``.
         no_kernel_path: Why the steering has no kernel path; empty where it has one.
@@ -53,8 +53,8 @@ def choose_path(
         return PathChoice(path, "its annotation asks for it") if is_asked else DEFAULT_PATH
     parts = sum(in_parts(tuple(weights)))
     needs = _needs_proxy(handling, parts=parts)
-    if not needs and has_affinity and path is Path.AUTO:
-        needs = "session affinity with path auto"
+    if not needs and path is Path.AUTO:
+        needs = _is_for_one_path(handling, has_affinity=has_affinity)
     if not needs and not no_kernel_path:
         why = "its annotation asks for it" if is_asked else f"--path={path} is the default"
         return PathChoice(path, why)
@@ -71,11 +71,20 @@ def in_parts(weights: Sequence[int]) -> list[int]:
     return [weight // divisor for weight in weights]
 
 
+def _is_for_one_path(handling: Handling, *, has_affinity: bool) -> str:
+    """Return what ties clients to endpoints in another way on each path; empty if nothing.
+
+    A switch would lead them to other endpoints.
+    """
+    if has_affinity:
+        return "session affinity with path auto"
+    return "balance source-hash with path auto" if handling.balance is Balance.SOURCE_HASH else ""
+
+
 def _needs_proxy(handling: Handling, *, parts: int) -> str:
     """Return what a Service asks for that only the proxy can do; empty if nothing."""
     needs = {
-        # The kernel draws one of the endpoints.
-        f"balance {handling.balance}": handling.balance not in _DRAWN,
+        f"balance {handling.balance}": handling.balance not in _IN_KERNEL,
         "hold": handling.hold is not None,
         "max-connections": handling.max_connections is not None,
         "proxy-protocol": handling.proxy_protocol is not None,

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ..errors import SteeringError
-from ..model import Frontend, IPFamily, SocketAddress
+from ..model import Balance, Frontend, IPFamily, SocketAddress
 
 
 class Refusal(enum.Enum):
@@ -38,7 +38,7 @@ class EndpointChoice(NamedTuple):
     """Endpoints of which the kernel chooses one, for some clients."""
 
     endpoints: tuple[SocketAddress, ...]
-    """At least one; each has the same chance."""
+    """At least one; each has the same chance, so one that is there twice has two."""
     networks: tuple[str, ...] | None = None
     """Of the clients; None: all."""
 
@@ -66,6 +66,9 @@ class Forward:
     affinity: Affinity | None = None
     is_on: bool = True
     """Whether new connections are translated; otherwise all go to the proxy port."""
+    by_client: bool = False
+    """Whether a client's address decides, not chance: a choice has a fixed number of slots then,
+    each with one of its endpoints."""
 
 
 Target = int | Refusal | Forward
@@ -156,11 +159,12 @@ class Steering(abc.ABC):
     """Why steered packets are admitted to any socket, also one of another program; empty where
     they aren't. Known after the first ``apply``. Source: docs/adr/0013."""
 
-    no_kernel_path: Mapping[IPFamily, str] = MappingProxyType(
+    no_kernel_path: Mapping[IPFamily | Balance, str] = MappingProxyType(
         dict.fromkeys(IPFamily, "this steering has no kernel path: it needs --steering=nftables")
     )
-    """The families for which it takes no :class:`Forward`, with the reasons; those of nftables are
-    known after :meth:`start`, and may change with each :meth:`repair`."""
+    """The families, and the choices of endpoints, for which it takes no :class:`Forward`, with the
+    reasons; those of nftables are known after :meth:`start`, and may change with each
+    :meth:`repair`."""
 
     unsteered: Mapping[Frontend, str] = MappingProxyType({})
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses individually, with the

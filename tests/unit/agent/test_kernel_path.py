@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.agent.kernel_path import choices_of, forward
+from userspace_proxy.balance import fill_slots
 from userspace_proxy.model import (
+    Balance,
     Frontend,
     Handling,
     IPFamily,
@@ -73,6 +75,15 @@ def test_only_endpoints_of_the_first_priority_are_chosen():
 
 def test_endpoints_are_repeated_in_proportion_to_their_weights():
     assert choices(weights=((A, 200), (B, 100))) == (EndpointChoice((A, A, B)),)
+
+
+def test_with_source_hash_slots_take_the_place_of_endpoints_in_proportion_to_weights():
+    plan = replace(PLAN, handling=Handling(balance=Balance.SOURCE_HASH))
+    (target,) = forward(plan, {WEB: 20000}, is_in_kernel=True).values()
+    slots = fill_slots((A, B), {})
+    assert target == Forward(20000, (EndpointChoice(slots),), by_client=True)
+    (choice,) = choices_of(replace(plan, weights=((A, 200), (B, 100))))
+    assert choice.endpoints == fill_slots((A, B), {A: 200, B: 100})
 
 
 def test_refused_frontends_and_those_on_loopback_stay_as_they_are():

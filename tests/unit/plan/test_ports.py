@@ -90,6 +90,15 @@ class TestOnePort:
             "path kernel is not used: max-connections needs the proxy"
         ]
 
+    def test_a_kernel_that_cannot_hash_has_no_path_for_what_is_chosen_by_hash(self):
+        facts = {"no_kernel_path": {Balance.SOURCE_HASH: "modprobe nft_hash"}}
+        hashed = Handling(path=Path.KERNEL, balance=Balance.SOURCE_HASH)
+        slices = slice_of(POD_A.ip)
+        port = the_port(service(handling=hashed), slices, **facts)
+        assert (port.path.path, port.path.why) == (Path.USERSPACE, "modprobe nft_hash")
+        drawn = the_port(service(handling=Handling(path=Path.KERNEL)), slices, **facts)
+        assert drawn.path.path is Path.KERNEL
+
     def test_it_has_the_weights_the_priorities_and_the_notes_of_its_slices(self):
         first = replace(
             slice_of(Endpoint(POD_A.ip, weight=5), Endpoint(POD_C.ip)), notes=("it is odd",)

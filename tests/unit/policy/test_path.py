@@ -73,7 +73,6 @@ def test_what_needs_the_proxy_overrides_auto_without_a_note():
     ("more", "what"),
     [
         pytest.param({"balance": Balance.LEAST_CONNECTIONS}, "balance least-connections", id="lc"),
-        pytest.param({"balance": Balance.SOURCE_HASH}, "balance source-hash", id="hash"),
         pytest.param({"hold": Hold(60.0)}, "hold", id="hold"),
         pytest.param({"max_connections": 100}, "max-connections", id="limit"),
         pytest.param({"proxy_protocol": ProxyProtocol.V2}, "proxy-protocol", id="proxy-protocol"),
@@ -96,9 +95,16 @@ def test_what_needs_the_proxy_keeps_a_service_on_it_with_a_note_where_the_kernel
     assert choose_path(Handling(**more), Path.KERNEL, "") == (Path.USERSPACE, why, None)
 
 
-def test_a_random_choice_is_what_the_kernel_makes():
-    chosen = choose_path(Handling(path=Path.KERNEL, balance=Balance.RANDOM), Path.USERSPACE, "")
+@pytest.mark.parametrize("balance", [Balance.RANDOM, Balance.SOURCE_HASH])
+def test_the_kernel_chooses_at_random_or_by_the_clients_address(balance):
+    chosen = choose_path(Handling(path=Path.KERNEL, balance=balance), Path.USERSPACE, "")
     assert chosen.path is Path.KERNEL
+
+
+def test_source_hash_differs_between_the_paths_so_auto_stays_on_userspace():
+    asked = Handling(path=Path.AUTO, balance=Balance.SOURCE_HASH)
+    why = "balance source-hash with path auto needs the proxy"
+    assert choose_path(asked, Path.USERSPACE, "") == (Path.USERSPACE, why, None)
 
 
 def test_a_steering_that_has_no_kernel_path_is_the_reason():

@@ -47,6 +47,7 @@ _TCP_RESET, _UNREACHABLE_ANY_FAMILY, _PORT_UNREACHABLE = 1, 2, 1
 _DESTINATION, _PORT_GIVEN = 1, 2
 _UPDATE = 1
 _RANDOM, _FULLY_RANDOM = 1, 1 << 4
+_JENKINS = 0
 # Of NFT_REG32_00, which is slot 0: the registers as sixteen parts of four bytes.
 _FIRST_SLOT, _SLOT_BYTES = 8, 4
 
@@ -236,6 +237,18 @@ def pick(count: int, slot: int, first: int = 0) -> bytes:
     """Put one of ``count`` numbers into a slot, at random."""
     counted = number(2, count) + number(3, _RANDOM) + number(4, first)
     return expression("numgen", _slot(1, slot) + counted)
+
+
+def pick_by(source: int, width: int, count: int, slot: int, *, seed: int, first: int = 0) -> bytes:
+    """Put one of ``count`` numbers into a slot, by Jenkins' hash of the bytes from a slot on.
+
+    Args:
+        source: The first slot of what is hashed.
+        width: How many bytes are hashed.
+        seed: With the same one, equal bytes give the same number everywhere.
+    """
+    hashed = _slot(1, source) + number(3, width) + number(5, seed) + number(7, _JENKINS)
+    return expression("hash", hashed + _slot(2, slot) + number(4, count) + number(6, first))
 
 
 def put_slot(value: bytes, slot: int) -> bytes:

@@ -1,6 +1,7 @@
 """The chains that choose an endpoint, as messages.
 
     choose-1-of-3-ip         draws a number and translates to its endpoint; of all such frontends
+    hash-4-of-128-ip         the same, but the client's address decides the number
     choose-9-of-2-ip         session affinity: one for each name
         client . 7 @pins4  goto …-to-7          it has this endpoint
         client . 8 @pins4  goto …-to-8
@@ -10,6 +11,8 @@
 Rule 1: nothing here accesses the kernel.
 Rule 2: a number that a pin contains names an endpoint while it serves, and never another one: a
 pin to an endpoint that is gone has no effect.
+Rule 3: the hash is part of the interface: all nodes lead a client alike, before and after an
+upgrade.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ from .elements import DIALLED, IS_FAMILY, SetElement
 DRAWN = "drawn"
 # A pin takes about 100 bytes of the kernel's memory. Beyond, clients have no affinity.
 PINS_MAX = 1 << 18
+# Not that of other programs: behind a load balancer with the same hash, few slots would be used.
+_SEED = 0x7570_7870
 HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
 _NUMBER_BYTES = 4
 # Slots of registers: what was dialled or the client, each with a number behind it; the endpoint.
@@ -64,6 +69,8 @@ class Chooser(NamedTuple):
     affinity: Affinity | None = None
     endpoints: tuple[SocketAddress, ...] = ()
     """With affinity: those of all choices, one after the other."""
+    by_client: bool = False
+    """As in :class:`.Forward`."""
 
 
 class ChooserChain(NamedTuple):
@@ -76,10 +83,10 @@ class ChooserChain(NamedTuple):
     """With affinity: the numbers by which pins name its endpoints."""
 
     def name(self, chooser: Chooser) -> str:
-        """Return the name of its chain: ``choose-1-of-3-ip``."""
+        """Return the name of its chain: ``choose-1-of-3-ip``, ``hash-4-of-128-ip``."""
         counts = "-".join(str(count) for _, count in chooser.counts)
         family = "ip" if chooser.family is IPFamily.IPV4 else "ip6"
-        return f"choose-{self.number}-of-{counts}-{family}"
+        return f"{'hash' if chooser.by_client else 'choose'}-{self.number}-of-{counts}-{family}"
 
     def name_to(self, chooser: Chooser, endpoint: SocketAddress) -> str:
         """Return the name of the chain of one of its endpoints."""
@@ -90,9 +97,9 @@ def chooser_of(frontend: Frontend, forward: Forward) -> Chooser:
     """Return the way of choosing of a target."""
     counts = tuple((choice.networks, len(choice.endpoints)) for choice in forward.choices)
     if forward.affinity is None:
-        return Chooser(frontend.family, counts)
+        return Chooser(frontend.family, counts, by_client=forward.by_client)
     endpoints = itertools.chain.from_iterable(choice.endpoints for choice in forward.choices)
-    return Chooser(frontend.family, counts, forward.affinity, tuple(endpoints))
+    return Chooser(frontend.family, counts, forward.affinity, tuple(endpoints), forward.by_client)
 
 
 def pack_number(value: int) -> bytes:
@@ -119,7 +126,7 @@ def write_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[byt
             inside = is_family + x.from_network(network)
             writer.add_rule(chain.name(chooser), inside + x.verdict(x.GOTO, name))
         if chooser.affinity is None:
-            writer.add_rule(name, HAS_PORTS, _draw(chooser.family, count, first))
+            writer.add_rule(name, HAS_PORTS, _choose(chooser, count, first))
         else:
             _add_pinned(writer, name, chooser, chain, range(first, first + count))
         first += count
@@ -168,12 +175,23 @@ def _width(family: IPFamily) -> int:
     return _SOURCE[family].width // _NUMBER_BYTES
 
 
-def _draw(family: IPFamily, count: int, first: int) -> bytes:
+def _choose(chooser: Chooser, count: int, first: int) -> bytes:
     """Return the rule that translates to one of the endpoints from the index ``first`` on."""
+    family = chooser.family
     width = _width(family)
-    drawn = x.load_slots(DIALLED[family], _KEY) + x.pick(count, width + 2, first)
-    found = drawn + x.find(NAMES[family].endpoints, _KEY, _ENDPOINT)
-    return IS_FAMILY[family] + found + x.dnat_to(_ENDPOINT, _ENDPOINT + width, _AF[family])
+    dialled = x.load_slots(DIALLED[family], _KEY)
+    found = x.find(NAMES[family].endpoints, _KEY, _ENDPOINT)
+    to = x.dnat_to(_ENDPOINT, _ENDPOINT + width, _AF[family])
+    return IS_FAMILY[family] + dialled + _draw(chooser, count, width + 2, first) + found + to
+
+
+def _draw(chooser: Chooser, count: int, slot: int, first: int) -> bytes:
+    """Put the index of one of the endpoints from the index ``first`` on into a slot."""
+    if not chooser.by_client:
+        return x.pick(count, slot, first)
+    source = _SOURCE[chooser.family]
+    load = x.load_slots((source,), _ENDPOINT)
+    return load + x.pick_by(_ENDPOINT, source.width, count, slot, seed=_SEED, first=first)
 
 
 def _add_pinned(
@@ -185,8 +203,9 @@ def _add_pinned(
         pinned = _client(family, chain.pins[endpoint]) + x.has(NAMES[family].pins, _KEY)
         to = x.verdict(x.GOTO, chain.name_to(chooser, endpoint))
         writer.add_rule(name, IS_FAMILY[family] + pinned + to)
-    drawn = x.pick(len(indexes), _KEY, chain.first_drawn + indexes.start)
-    writer.add_rule(name, drawn + x.find_verdict(DRAWN, _KEY))
+    drawn = _draw(chooser, len(indexes), _KEY, chain.first_drawn + indexes.start)
+    is_family = IS_FAMILY[family] if chooser.by_client else b""
+    writer.add_rule(name, is_family + drawn + x.find_verdict(DRAWN, _KEY))
 
 
 def _client(family: IPFamily, number: int) -> bytes:

@@ -9,13 +9,13 @@ Rule 2: a transaction that the kernel refuses changes nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ...errors import SteeringConflict
 from ...kernel.nf_tables import NftablesError, Ruleset
 from ...kernel.nf_tables.table import Definition, Listing, NftTable
 from ...kernel.pod_links import PodLinks
-from ...model import Frontend, IPFamily, SocketAddress
+from ...model import Balance, Frontend, IPFamily, SocketAddress
 from ..base import Affinity, Forward
 from ..names import KERNEL_PATH_TABLES
 from .choosers import DRAWN, Chooser, ChooserChain, write_chooser, write_without_chooser
@@ -34,31 +34,41 @@ from .forwarding import (
 
 _LINK_SETS = (LINKS, SAME_LINK)
 _ALL_SETS = (*SETS, DRAWN, *_LINK_SETS)
-# Whether the kernel has all kinds of expressions.
+# Whether the kernel has all kinds of expressions, and of those that some Services need.
 _PROBES = (
     Chooser(IPFamily.IPV4, ((None, 1),)),
     Chooser(IPFamily.IPV6, ((None, 1),), Affinity("", 1), (SocketAddress("::1", 1),)),
 )
+_HASH_PROBES = (Chooser(IPFamily.IPV4, ((None, 1),), by_client=True),)
 
 Forwards = Mapping[Frontend, Forward | None]
 """The targets of some frontends; None: not on the kernel path."""
 
 
-def why_missing(proxy_name: str) -> str:
-    """Return why this kernel can't have such a table; empty if it can."""
+def find_missing(proxy_name: str) -> dict[IPFamily | Balance, str]:
+    """Return why this kernel can't have such a table, or some of its rules; empty if it can."""
     name = KERNEL_PATH_TABLES.of(proxy_name)
     with Ruleset() as ruleset:
-        try:
-            ruleset.try_out(_everything(name))
-        except NftablesError as exc:
-            return f"{exc.message} (modprobe nft_numgen nft_nat nft_masq)"
+        if why := _refusal(ruleset, _table_with(name, _PROBES)):
+            return dict.fromkeys(IPFamily, f"{why} (modprobe nft_numgen nft_nat nft_masq)")
+        if why := _refusal(ruleset, _table_with(name, _HASH_PROBES)):
+            return {Balance.SOURCE_HASH: f"{why} (modprobe nft_hash)"}
+    return {}
+
+
+def _refusal(ruleset: Ruleset, messages: list[bytes]) -> str:
+    """Return why the kernel refuses a transaction; empty if it doesn't."""
+    try:
+        ruleset.try_out(messages)
+    except NftablesError as exc:
+        return exc.message
     return ""
 
 
-def _everything(name: str) -> list[bytes]:
-    """Return the messages of a table with all kinds of rules."""
+def _table_with(name: str, probes: Iterable[Chooser]) -> list[bytes]:
+    """Return the messages of a table with some ways of choosing."""
     messages = write_table(name)
-    for number, probe in enumerate(_PROBES, 1):
+    for number, probe in enumerate(probes, 1):
         chain = ChooserChain(number, 0, dict.fromkeys(probe.endpoints, number))
         messages += write_chooser(name, probe, chain)
     return messages

@@ -16,13 +16,13 @@ from ...kernel import conntrack
 from ...kernel.interfaces import not_forwarding, without_ipv6
 from ...kernel.nf_tables import NftablesError, Ruleset
 from ...kernel.nf_tables.table import Definition, Listing, NftTable
-from ...model import Frontend, IPFamily, Protocol, SocketAddress
+from ...model import Balance, Frontend, IPFamily, Protocol, SocketAddress
 from ..base import REFUSE, Bind, EndpointChoice, Forward, SteeringFacts, Target, render_targets
 from ..earlier_nat import EarlierNat
 from ..names import STEERING_TABLES
 from ..programmer import NatProgrammer, Ports, ProgrammedSteering, Touched
 from .elements import elements_of
-from .kernel_path import Forwards, KernelPath, why_missing
+from .kernel_path import Forwards, KernelPath, find_missing
 from .rules import (
     MAPS,
     NAT_PRIORITY,
@@ -60,14 +60,13 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
 
     def __init__(self, facts: SteeringFacts) -> None:
         super().__init__(facts, lambda: NftablesProgrammer(facts))
-        self._missing: Mapping[IPFamily, str] = {}
+        self._missing: Mapping[IPFamily | Balance, str] = {}
 
     async def start(self) -> Mapping[Frontend, int]:
         """Part of Steering."""
         recovered = await super().start()
         name = self.facts.proxy_name
-        why = await self._do(lambda _programmer: why_missing(name))
-        self._missing = dict.fromkeys(IPFamily, why) if why else {}
+        self._missing = await self._do(lambda _programmer: find_missing(name))
         await self._look_at_forwarding()
         return recovered
 
@@ -103,7 +102,7 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
     async def _look_at_forwarding(self) -> None:
         """Follow sysctls, which change without notice, for instance when the CNI starts."""
         obstacles = await self._do(lambda _programmer: not_forwarding())
-        self.no_kernel_path = {**obstacles, **self._missing}
+        self.no_kernel_path = dict((*obstacles.items(), *self._missing.items()))
 
 
 class NftablesProgrammer(NatProgrammer):

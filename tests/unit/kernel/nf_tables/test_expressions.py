@@ -67,3 +67,10 @@ def test_parts_of_a_key_begin_at_multiples_of_four_bytes():
     assert key.width == 12
     # As nft 1.0.6 numbers "ipv4_addr . inet_proto . inet_service".
     assert key.number == 0x730D
+
+
+def test_bytes_in_slots_are_hashed_to_a_number_in_another_slot():
+    (hashed,) = ListedRule("", x.pick_by(8, 16, 128, 6, seed=7, first=3)).expressions()
+    numbers = {kind: int.from_bytes(value, "big") for kind, value in hashed.attributes().items()}
+    # From, to, width, modulus, seed, offset, Jenkins' hash.
+    assert numbers == {1: 16, 2: 14, 3: 16, 4: 128, 5: 7, 6: 3, 7: 0}

@@ -37,6 +37,16 @@ def test_frontends_with_equally_many_endpoints_have_one_chain_with_one_rule():
     assert "numgen" in [one.name for one in rule.expressions()]
 
 
+def test_a_choice_by_the_clients_address_has_a_chain_that_hashes_it():
+    hashed = chooser_of(WEB, Forward(1, (EndpointChoice((A, B)),), by_client=True))
+    assert hashed != chooser_of(WEB, Forward(1, (EndpointChoice((A, B)),)))
+    (rule,) = rules_of(write_chooser("t", hashed, ChooserChain(7)))
+    assert rule.chain == "hash-7-of-2-ip"
+    names = [one.name for one in rule.expressions()]
+    assert "hash" in names
+    assert "numgen" not in names
+
+
 def test_clients_of_some_networks_have_a_chain_of_their_own():
     chooser = chooser_of(WEB, Forward(1, (INSIDE, EndpointChoice((B,)))))
     chains = [rule.chain for rule in rules_of(write_chooser("t", chooser, ChooserChain(7)))]

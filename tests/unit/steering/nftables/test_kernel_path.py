@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -10,15 +11,16 @@ from userspace_proxy.errors import SteeringConflict
 from userspace_proxy.kernel.nf_tables import NftablesError
 from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
-from userspace_proxy.model import Frontend, Protocol, SocketAddress
+from userspace_proxy.model import Balance, Frontend, IPFamily, Protocol, SocketAddress
 from userspace_proxy.steering.base import Affinity, EndpointChoice, Forward
 from userspace_proxy.steering.nftables import forwarding
-from userspace_proxy.steering.nftables.kernel_path import KernelPath, why_missing
+from userspace_proxy.steering.nftables.kernel_path import KernelPath, find_missing
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 CART = Frontend("10.96.7.2", 80, Protocol.TCP)
 A, B = SocketAddress("10.244.1.2", 8080), SocketAddress("10.244.1.3", 8080)
 BOTH, ONE = Forward(1, (EndpointChoice((A, B)),)), Forward(1, (EndpointChoice((A,)),))
+BY_HASH = replace(BOTH, by_client=True)
 TABLE = "inet userspace-proxy/paths"
 
 
@@ -31,16 +33,25 @@ def path(node):
 
 
 def test_this_node_lacks_nothing_and_looking_writes_nothing(node):
-    assert why_missing("") == ""
+    assert find_missing("") == {}
     assert node.run("nft list tables") == ""
 
 
 def test_a_kernel_without_an_expression_states_what_is_missing(node, monkeypatch):
     monkeypatch.setattr(forwarding.x, "pick", lambda *_: expression("no_such_expression"))
-    assert why_missing("") == (
+    assert find_missing("") == dict.fromkeys(
+        IPFamily,
         "cannot change nftables: No such file or directory (add rule) "
-        "(modprobe nft_numgen nft_nat nft_masq)"
+        "(modprobe nft_numgen nft_nat nft_masq)",
     )
+
+
+def test_a_kernel_that_cannot_hash_lacks_only_the_choice_by_clients_addresses(node, monkeypatch):
+    monkeypatch.setattr(forwarding.x, "pick_by", lambda *_, **__: expression("no_such_expression"))
+    assert find_missing("") == {
+        Balance.SOURCE_HASH: "cannot change nftables: No such file or directory (add rule) "
+        "(modprobe nft_hash)"
+    }
 
 
 def test_the_table_exists_from_the_first_frontend_on(node, path):
@@ -82,6 +93,26 @@ def test_drift_is_counted_and_repaired(node, path, command, drifted):
     node.run(f"nft '{command}'")
     assert [path.repair(), path.repair()] == [drifted, 0]
     assert node.run(f"nft list table {TABLE}") == before
+
+
+def test_a_choice_by_hash_is_listed_and_repaired_when_its_rule_is_changed(node, path):
+    path.load({WEB: BY_HASH})
+    chain = f"{TABLE} hash-1-of-2-ip"
+    rule = (
+        "dnat ip to ip daddr . meta l4proto . th dport . "
+        "jhash ip saddr mod 2 seed 0x75707870 map @endpoints4"
+    )
+    assert rule in node.run(f"nft list chain {chain}")
+    node.run(f"nft 'flush chain {chain}; add rule {chain} accept'")
+    # The rule that is gone, and the one that took its place.
+    assert [path.repair(), path.repair()] == [2, 0]
+    assert rule in node.run(f"nft list chain {chain}")
+
+
+def test_with_affinity_the_first_choice_is_by_hash_too(node, path):
+    path.load({WEB: replace(BY_HASH, affinity=Affinity("shop/web", 60))})
+    assert "jhash ip saddr mod 2 seed 0x75707870 vmap @drawn" in node.run(f"nft list table {TABLE}")
+    assert path.repair() == 0
 
 
 def test_a_change_after_a_flush_writes_the_whole_table(node, path):

@@ -1,0 +1,179 @@
+"""``balance: source-hash`` on the kernel path: the endpoint of a client, by its address."""
+
+from __future__ import annotations
+
+import ipaddress
+import select
+import struct
+from collections import Counter
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.clients import DEADLINE_S
+from tests.node.endpoints import CLUSTER_IPS, PORT, PROTOCOLS, TARGET, VERSIONS, Endpoint, objects
+from tests.node.testbed import Testbed
+from userspace_proxy.balance import fill_slots
+from userspace_proxy.model import SocketAddress
+
+pytestmark = pytest.mark.netns
+
+ANNOTATIONS = {
+    "userspace-proxy.io/path": "kernel",
+    "userspace-proxy.io/balance": "source-hash",
+}
+NETWORKS = {4: "10.250.0.0/24", 6: "fd00:250::/120"}
+CLIENTS = {
+    version: [str(ip) for ip in list(ipaddress.ip_network(network).hosts())[:64]]
+    for version, network in NETWORKS.items()
+}
+SEED = 0x75707870
+
+
+class Hashed:
+    """A Service with four endpoints, and 64 clients of each family in one pod."""
+
+    def __init__(self, testbed):
+        self.testbed = testbed
+        self.agent = testbed.agent
+        self.endpoints = [Endpoint(testbed.sandbox.add_pod(f"web-{n}")) for n in range(4)]
+        pod = testbed["pod"].host
+        pod.configure(
+            f"address add {ip} dev eth0 {'nodad' if version == 6 else ''}"
+            for version in VERSIONS
+            for ip in CLIENTS[version]
+        )
+        testbed.node.configure(
+            f"route replace {network} dev {pod.host_interface}" for network in NETWORKS.values()
+        )
+
+    def write(self, endpoints, **spec):
+        """Write the Service with some endpoints."""
+        documents = list(objects("web", 10, *((one, "node-1") for one in endpoints), **spec))
+        documents[0]["metadata"]["annotations"] = ANNOTATIONS
+        self.agent.manifests.write_objects(documents)
+
+    def serve(self, endpoints):
+        """Have some endpoints serve."""
+        self.write(endpoints)
+        wanted = {str(self.address(one, version)) for one in endpoints for version in VERSIONS}
+
+        def is_in_force():
+            status = self.agent.status()
+            shown = {e["address"] for port in status["ports"] for e in port["endpoints"]}
+            return not status["sync"]["waiting_since"] and shown == wanted
+
+        wait_for("the endpoints", is_in_force, hint=self.agent.log)
+
+    def met(self, protocol, version):
+        """Have each client dial; return the endpoints that they met, by client."""
+        return {client: self.dial(protocol, client) for client in CLIENTS[version]}
+
+    def dial(self, protocol, ip):
+        """Return the endpoint that a client meets."""
+        version = ipaddress.ip_address(ip).version
+        servers = {one.servers[protocol, version]: one for one in self.endpoints}
+        client = self.testbed["pod"]
+        with client.tcp(ip) if protocol == "TCP" else client.new_udp(ip) as dialling:
+            dialling.bind((ip, 0))
+            dialling.connect((CLUSTER_IPS[version].format(10), PORT))
+            dialling.send(b"hello")
+            ((server,), _, _) = select.select(servers, (), (), DEADLINE_S)
+            if protocol == "TCP":
+                accepted, peer = server.accept()
+                accepted.close()
+            else:
+                _, peer = server.recvfrom(100)
+            assert peer[0] == ip
+        return servers[server]
+
+    @staticmethod
+    def address(endpoint, version):
+        """Return where an endpoint serves."""
+        return SocketAddress(endpoint.ip(version), TARGET)
+
+    def close(self):
+        for endpoint in self.endpoints:
+            endpoint.close()
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("agent")
+    with Testbed(folder, "nftables", "--workers=1", clients=["pod"]) as testbed:
+        web = Hashed(testbed)
+        web.write(web.endpoints)
+        testbed.agent.start_until_ready()
+        yield web
+        web.close()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_each_client_always_meets_the_endpoint_that_its_address_has_on_every_node(
+    web, protocol, version
+):
+    web.serve(web.endpoints)
+    by_address = {web.address(one, version): one for one in web.endpoints}
+    slots = fill_slots(list(by_address), {})
+    for _ in range(2):
+        assert web.met(protocol, version) == {
+            ip: by_address[slots[jhash(ipaddress.ip_address(ip).packed, SEED) * len(slots) >> 32]]
+            for ip in CLIENTS[version]
+        }
+    ports = web.agent.status()["ports"]
+    assert {(port["path"], port["balance"]) for port in ports} == {("kernel", "source-hash")}
+    assert sum(port["connections"] for port in ports) == 0
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_when_an_endpoint_goes_only_its_clients_move_and_when_it_returns_they_do(web, version):
+    web.serve(web.endpoints)
+    before = web.met("TCP", version)
+    clients = Counter(before.values())
+    assert len(clients) == 4
+    assert max(clients.values()) < 32
+    gone, *others = web.endpoints
+    web.serve(others)
+    after = web.met("TCP", version)
+    moved = {client for client in before if before[client] is not after[client]}
+    assert moved == {client for client in before if before[client] is gone}
+    assert len({after[client] for client in moved}) > 1
+    web.serve(web.endpoints)
+    assert web.met("TCP", version) == before
+
+
+def test_with_session_affinity_the_first_choice_is_by_the_address(web):
+    web.serve(web.endpoints)
+    before = web.met("TCP", 4)
+    web.write(web.endpoints, sessionAffinity="ClientIP")
+    wait_for(
+        "the pins",
+        lambda: "-to-" in web.testbed.shell("nft list chains inet"),
+        hint=web.agent.log,
+    )
+    assert web.met("TCP", 4) == before
+    assert "10.250.0.1 ." in web.testbed.shell("nft list set inet userspace-proxy/paths pins4")
+
+
+def rotated(value, by):
+    return (value << by | value >> 32 - by) & 0xFFFFFFFF
+
+
+def jhash(key, seed):
+    """Return Jenkins' hash of 4 or 16 bytes.
+
+    Source: include/linux/jhash.h.
+    """
+    a = b = c = 0xDEADBEEF + len(key) + seed & 0xFFFFFFFF
+    # In each step the three change places.
+    if len(key) > 12:
+        words = struct.unpack("=III", key[:12])
+        a, b, c = (a + words[0] & 0xFFFFFFFF, b + words[1] & 0xFFFFFFFF, c + words[2] & 0xFFFFFFFF)
+        for by in (4, 6, 8, 16, 19, 4):
+            mixed = (a - c & 0xFFFFFFFF) ^ rotated(c, by)
+            a, b, c = b, c + b & 0xFFFFFFFF, mixed
+    a = a + int.from_bytes(key[-4:], "little") & 0xFFFFFFFF
+    for by in (14, 11, 25, 16, 4, 14, 24):
+        a, b, c = b, (c ^ b) - rotated(b, by) & 0xFFFFFFFF, a
+    return b

@@ -1,0 +1,77 @@
+"""Slots have the same endpoints on each node; few of them move."""
+
+from collections import Counter
+
+import pytest
+
+from userspace_proxy.balance import fill_slots
+from userspace_proxy.model import SocketAddress
+
+from ..model.samples import POD_A, POD_B, POD_C
+
+PODS = tuple(SocketAddress(f"10.244.1.{number}", 8080) for number in range(10))
+
+
+def moved(before, after):
+    """Return the endpoints of the slots that have another one, before and after."""
+    return [(one, other) for one, other in zip(before, after, strict=True) if one != other]
+
+
+def test_the_slots_never_change():
+    """Clients would move during an upgrade, or differ between nodes of two versions."""
+    names = {POD_A: "A", POD_B: "B", POD_C: "C"}
+    assert "".join(names[pod] for pod in fill_slots((POD_A, POD_B, POD_C), {})) == (
+        "ACCAAABAACACBBCCAAAACABBBABABABBCCBCBCACCACCBBBBBBCBACBBBBACABAA"
+        "ACBCBBAACAACBAABBBBBCAABCBAAABBCBBCAAACABBBBBACBBBAACABBCACCCBCC"
+    )
+
+
+def test_the_order_of_the_endpoints_changes_nothing():
+    assert fill_slots(PODS, {}) == fill_slots(PODS[::-1], {})
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "slots"), [(1, 128), (16, 128), (17, 1024), (128, 1024), (129, 4096)]
+)
+def test_the_number_of_slots_has_few_steps(endpoints, slots):
+    pods = [SocketAddress(f"10.244.2.{number}", 8080) for number in range(endpoints)]
+    found = fill_slots(pods, {})
+    assert len(found) == slots
+    assert set(found) == set(pods)
+
+
+def test_slots_are_spread_evenly():
+    counts = Counter(fill_slots(PODS, {}))
+    assert all(7 <= counts[pod] <= 19 for pod in PODS)
+
+
+@pytest.mark.parametrize("gone", range(len(PODS)))
+def test_when_an_endpoint_goes_only_its_slots_move_to_all_others(gone):
+    before = fill_slots(PODS, {})
+    after = fill_slots((*PODS[:gone], *PODS[gone + 1 :]), {})
+    assert {one for one, _ in moved(before, after)} == {PODS[gone]}
+    assert len({other for _, other in moved(before, after)}) > len(PODS) / 3
+
+
+def test_when_an_endpoint_is_added_slots_move_only_to_it():
+    before, after = fill_slots(PODS[1:], {}), fill_slots(PODS, {})
+    assert {other for _, other in moved(before, after)} == {PODS[0]}
+
+
+def test_shares_are_those_of_weights_also_small_ones():
+    counts = Counter(fill_slots(PODS[:3], {PODS[0]: 300, PODS[1]: 97, PODS[2]: 3}))
+    assert counts.total() == 4096
+    assert abs(counts[PODS[0]] - 3072) < 100
+    assert abs(counts[PODS[2]] - 31) < 15
+
+
+def test_a_weight_that_grows_moves_slots_only_to_its_endpoint():
+    before = fill_slots(PODS[:4], {PODS[2]: 10})
+    after = fill_slots(PODS[:4], {PODS[2]: 50})
+    assert {other for _, other in moved(before, after)} == {PODS[2]}
+
+
+def test_draws_continue_until_each_slot_has_an_endpoint():
+    # The usual number of its draws leaves a slot without one.
+    lonely = SocketAddress("10.244.3.123", 8080)
+    assert fill_slots((lonely,), {}) == (lonely,) * 128

@@ -1,0 +1,79 @@
+"""Gives each of a fixed number of slots an endpoint, for what can only map a hash to a slot.
+
+    endpoint A draws slots  17  3 90 …      a slot belongs to the endpoint that draws it first:
+    endpoint B draws slots   3 41 17 …      17 to A, 3 to B
+
+Rule 1: which slots an endpoint draws, and when, depends on it alone. So if one goes, only its own
+slots move, over all others; if one is added, slots move only to it.
+Rule 2: the number of slots has few steps: another number moves nearly all clients.
+Rule 3: the draws are part of the interface: a change moves clients during an upgrade.
+
+This is rendezvous hashing, as in :mod:`.source_hash`, at a cost that hardly depends on the number
+of endpoints: 0.2 ms for 128 slots, 20 ms for 4096.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import shake_128
+
+from ..model import DEFAULT_WEIGHT, SocketAddress
+
+# The kernel takes 70 to 90 bytes for each. With 8 for an endpoint, shares deviate by a quarter
+# of themselves (standard deviation); with three endpoints by a tenth.
+_FEW, _MORE, _MOST = 128, 1024, 4096
+_PER_ENDPOINT = 8
+_NUMBER_BYTES, _NUMBERS = 4, 1 << 32
+
+
+def fill_slots(
+    endpoints: Sequence[SocketAddress], weights: Mapping[SocketAddress, int]
+) -> tuple[SocketAddress, ...]:
+    """Return the endpoint of each slot; equal arguments give equal slots on all nodes.
+
+    Args:
+        endpoints: At least one.
+        weights: Endpoints without one have the default; empty if all have the same.
+    """
+    count = _count(len(endpoints), is_weighted=bool(weights))
+    of = {endpoint: weights.get(endpoint, DEFAULT_WEIGHT) for endpoint in endpoints}
+    # Of 150 times one leaves a slot that no endpoint has drawn.
+    until = count * (math.log(count) + 5) / sum(of.values())
+    while True:
+        owners = _first(of, count, until)
+        if len(owners) == count:
+            return tuple([owners[slot] for slot in range(count)])
+        until *= 2
+
+
+def _count(endpoints: int, *, is_weighted: bool) -> int:
+    if is_weighted:
+        # Small shares need many slots, and a weight that changes must not change the number.
+        return _MOST
+    wanted = endpoints * _PER_ENDPOINT
+    return next((count for count in (_FEW, _MORE) if count >= wanted), _MOST)
+
+
+def _first(
+    weights: Mapping[SocketAddress, int], count: int, until: float
+) -> dict[int, SocketAddress]:
+    """Return by slot the endpoint that draws it first, before a time."""
+    owners: dict[int, SocketAddress] = {}
+    times = [until] * count
+    for endpoint, weight in weights.items():
+        for slot, time in _draws(endpoint, weight, count, math.ceil(until * weight)):
+            if time < times[slot]:
+                times[slot], owners[slot] = time, endpoint
+    return owners
+
+
+def _draws(
+    endpoint: SocketAddress, weight: int, count: int, how_many: int
+) -> Iterator[tuple[int, float]]:
+    """Yield the slots that an endpoint draws, with the times: one in each step of 1 / weight."""
+    drawn = shake_128(str(endpoint).encode()).digest(how_many * _NUMBER_BYTES)
+    for step, number in enumerate(struct.unpack(f"<{how_many}I", drawn)):
+        # The lower bits decide the slot, all of them the moment within the step.
+        yield number % count, (step + number / _NUMBERS) / weight
