@@ -165,8 +165,13 @@ class ClientAddressDialer:
                 return sock, self._connect_datagrams(sock, client, endpoint)
             # One port serves as many connections as there are endpoints.
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-            is_bound = _bind(sock, client, port)
-            return sock, sock.connect_ex(endpoint) if is_bound else errno.EADDRNOTAVAIL
+            try:
+                sock.bind((client, port))
+            except OSError as exc:
+                if exc.errno == errno.EADDRINUSE:
+                    return sock, errno.EADDRNOTAVAIL
+                raise
+            return sock, sock.connect_ex(endpoint)
         except OSError as exc:
             sock.close()
             if exc.errno not in _NO_SUCH_SOCKET:

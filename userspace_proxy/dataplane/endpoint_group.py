@@ -355,7 +355,7 @@ class EndpointGroup(CounterTable):
 
     def answered(self, endpoint: SocketAddress, now: float) -> EndpointCounters:
         """Note that a dial succeeded; it ends an ejection. Returns the endpoint's counters."""
-        counters = self.counters_of(endpoint)
+        counters = self._per_endpoint.get(endpoint) or self.counters_of(endpoint)
         counters.dials.succeeded_at = now
         if self.balancer.answered(endpoint):
             self._note_return(endpoint, now)

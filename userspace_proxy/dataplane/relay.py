@@ -67,12 +67,12 @@ class Direction:
 
     __slots__ = (
         "_buffer",
-        "_bytes_counted",
         "_has_options",
         "_has_urgent",
         "_in_pipe",
         "_is_bulk",
         "_pipe",
+        "bytes_counted",
         "bytes_moved",
         "connection",
         "has_fin",
@@ -97,7 +97,8 @@ class Direction:
         """Read, and not yet written to the sink."""
         self.bytes_moved = 0
         self._buffer = connection.reactor.buffer
-        self._bytes_counted = 0
+        self.bytes_counted = 0
+        """Of these, those that the endpoint's counters have."""
         self._pipe: Pipe | None = None
         """While bulk is in transit."""
         self._in_pipe = 0
@@ -191,7 +192,13 @@ class Direction:
             self.expect_urgent()
         if events & _END:
             self.has_fin = not events & (epoll.PRI | epoll.ERR) and not self._has_urgent
-            self.pump_to_end(is_broken=bool(events & epoll.ERR))
+            self.reads_to_empty = True
+            if events & epoll.ERR:
+                self.is_broken = True
+                if self.is_ended or self.is_stuck:
+                    self.connection.abort()
+                    return
+            self.pump()
         elif events & (_IN | epoll.PRI):
             self.pump()
 
@@ -286,16 +293,6 @@ class Direction:
         with contextlib.suppress(OSError):
             self.source.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
 
-    def pump_to_end(self, *, is_broken: bool) -> None:
-        """Move what is there, now that the source's FIN or, if broken, RST has arrived."""
-        self.reads_to_empty = True
-        if is_broken:
-            self.is_broken = True
-            if self.is_ended or self.is_stuck:
-                self.connection.abort()
-                return
-        self.pump()
-
     def pump_last(self) -> None:
         """Move what has arrived as far as the sink has room, before a reset.
 
@@ -335,12 +332,6 @@ class Direction:
         self.pending = None
         self.is_stuck = False
         self.pump()
-
-    def take_moved(self) -> int:
-        """Return how many bytes were moved since the last call."""
-        moved = self.bytes_moved - self._bytes_counted
-        self._bytes_counted = self.bytes_moved
-        return moved
 
     def _wait_for_room(self) -> None:
         self.is_stuck = True

@@ -41,7 +41,8 @@ class Shedding:
         self._pressing: tuple[str, Hashable] = "", None
         """The client above its share whose connections were reset last, and the Service port (None
         for all)."""
-        self._pressing_until = -math.inf
+        self.pressing_until = -math.inf
+        """Until then accepted connections need :meth:`admit`."""
         self._is_for_memory = False
         """Memory was short when connections were reset last."""
         self._log_limit = LogLimit()
@@ -59,7 +60,7 @@ class Shedding:
         self._descriptors.shed(now)
         self._log(choice, now)
         if choice.held > choice.share:
-            self._pressing, self._pressing_until = choice[:2], now + _PRESSING_S
+            self._pressing, self.pressing_until = choice[:2], now + _PRESSING_S
         self._is_for_memory = self._memory.is_short
         for connection in choice.victims:
             connection.evict(for_memory=self._is_for_memory)
@@ -88,10 +89,8 @@ class Shedding:
         self._descriptors.hold(more * DESCRIPTORS)
         return len(victims)
 
-    def admit(self, connection: TcpConnection, now: float) -> bool:
+    def admit(self, connection: TcpConnection) -> bool:
         """Return whether an accepted connection may be dialled; if not, it is reset at once."""
-        if now >= self._pressing_until:
-            return True
         client, group = self._pressing
         if connection.client_ip != client or group not in (None, connection.group):
             return True

@@ -36,6 +36,11 @@ _RECEIVED, _TO_SEND, _DROPS = 0, 5, 8
 
 _RESET = struct.pack("ii", 1, 0)
 _NO_RESET = struct.pack("ii", 0, 0)
+# Each dial from a client's address sets it.
+_TRANSPARENT = {
+    _socket.AF_INET: (_socket.IPPROTO_IP, IP_TRANSPARENT),
+    _socket.AF_INET6: (_socket.IPPROTO_IPV6, IPV6_TRANSPARENT),
+}
 _UDP_BUFFER_BYTES = 4 * 1024 * 1024
 
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
@@ -241,7 +246,7 @@ def set_transparent(sock: _socket.socket) -> None:
     Raises OSError without NET_ADMIN and NET_RAW. Source: ip_route_output_key_hash_rcu() in
     net/ipv4/route.c, which looks up the source address of any other socket in the table local.
     """
-    _set_ip_option(sock, IP_TRANSPARENT, IPV6_TRANSPARENT)
+    sock.setsockopt(*_TRANSPARENT[sock.family], 1)
 
 
 def set_hop_limit(sock: _socket.socket, hops: int) -> None:

@@ -335,11 +335,12 @@ class TcpConnection(TcpDial):
 
     def settle(self) -> None:
         """Add the bytes moved since the last call to the endpoint's counters."""
-        counters = self._counters
-        if counters is None or self.up is None or self.down is None:
+        counters, up, down = self._counters, self.up, self.down
+        if counters is None or up is None or down is None:
             return
-        counters.received_bytes += self.up.take_moved()
-        counters.sent_bytes += self.down.take_moved()
+        counters.received_bytes += up.bytes_moved - up.bytes_counted
+        counters.sent_bytes += down.bytes_moved - down.bytes_counted
+        up.bytes_counted, down.bytes_counted = up.bytes_moved, down.bytes_moved
 
     def close(self) -> None:
         """Reset both sides at once. Idempotent."""

@@ -46,9 +46,10 @@ class TcpConnections:
 
     def began(self, connection: TcpConnection) -> None:
         """Add an accepted connection."""
+        if not self.open:
+            self.ageing.start()
         self.open.add(connection)
         self.engine.descriptors.take(DESCRIPTORS)
-        self.ageing.start()
 
     def ended(self, connection: TcpConnection) -> None:
         """Remove a closed connection that has no deadline any more."""

@@ -290,7 +290,7 @@ class TcpDial:
     def check_locality(self) -> None:
         """Set ``shows_local_client``, from what is known of the node's links now."""
         locality = self.owner.engine.client_dialer.locality
-        self.shows_local_client = self.is_preserved and locality.attaches(self.client_ip)
+        self.shows_local_client = self.is_preserved and locality.attaches(self.address[0])
 
     @property
     def client_ip(self) -> str:
@@ -309,6 +309,7 @@ class TcpDial:
         self._end_dial()
         if (
             number == 0
+            and not self.is_preserved  # another host's address is never the endpoint's
             and self.endpoint is not None
             and EPHEMERAL.includes(self.endpoint.port, self.reactor.now)
             and is_self_connected(sock, self.endpoint)

@@ -71,6 +71,7 @@ class TcpListener:
             return
         connections, reactor = self._connections, self._engine.reactor
         descriptors, headers = self._engine.descriptors, connections.headers
+        shedding, keeps_clients = connections.shedding, self.group.serving.handling.keeps_clients
         if reactor.now >= self._engine.memory.due:
             self._engine.memory.look()
         accept = self.sock._accept  # type: ignore[attr-defined]  # noqa: SLF001 - see sockets
@@ -80,7 +81,7 @@ class TcpListener:
                     # If another client waits, the socket is reported again.
                     return
                 # What was just reset is closed at the end of the dispatch, which makes room.
-                if not connections.shedding.make_room(self.group, reactor.now):
+                if not shedding.make_room(self.group, reactor.now):
                     self._pause()
                 return
             try:
@@ -99,10 +100,11 @@ class TcpListener:
             connection = TcpConnection(connections, self.group, client, address)
             # A client on this node that dials an address routed here has that address, too.
             is_self = address[0] == self._at.ip
-            connection.may_preserve = self.group.serving.handling.keeps_clients and not is_self
+            connection.may_preserve = keeps_clients and not is_self
             connections.began(connection)
-            if connections.shedding.admit(connection, reactor.now):
-                if headers is not None and headers.expects_one_from(address[0]):
-                    headers.await_one(connection)
-                else:
-                    connection.dial()
+            if reactor.now < shedding.pressing_until and not shedding.admit(connection):
+                continue
+            if headers is not None and headers.expects_one_from(address[0]):
+                headers.await_one(connection)
+            else:
+                connection.dial()
