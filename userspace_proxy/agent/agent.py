@@ -25,7 +25,6 @@ from ..plane import Plane, PlaneState, PortPool
 from ..policy import NodeFacts
 from ..sources import Source
 from ..status.health import is_working
-from ..status.listening import ListenAt
 from ..status.view import HealthCheckView, ServicePortView, StatusView
 from ..steering import Steering
 from ..version import __version__
@@ -35,6 +34,7 @@ from .demand import Demand
 from .facts import make_facts, why_no_node_ports
 from .firewalls import FirewallWatch
 from .hand_over import adopt, relieve, worker_label
+from .kernel_counts import KernelCounts
 from .last_state import LastState
 from .names import ProxyNames, serve_dns
 from .node import (
@@ -48,10 +48,9 @@ from .node import (
 )
 from .options import Options
 from .served_ports import ServedPorts
-from .status_addresses import StatusAddresses
+from .status_servers import StatusServers
 from .sync import SyncLoop
 from .tasks import Supervisor, first_of
-from .timeline import Timeline
 from .tracking import TrackingWatch, exempt_ports
 from .view import view_health_checks, view_ports, view_probes, view_proxy
 from .wall_clock import WallClock
@@ -80,10 +79,6 @@ class Agent:
     def __init__(self, steering: str | Steering, source: Source, options: Options) -> None:
         self.left_behind = False
         """A stop could not remove everything from the kernel."""
-        self.admin_address: tuple[str, int] | None = None
-        """Where the page answers; None while it doesn't."""
-        self.health_address: tuple[str, int] | None = None
-        """Where ``/healthz`` answers; None while it doesn't."""
         self.dns_address: SocketAddress | None = None
         """Where names of Services are answered by DNS; None: nowhere."""
         self._wanted_steering = steering
@@ -105,7 +100,8 @@ class Agent:
         self._tracking: TrackingWatch | None = None
         self._firewalls: FirewallWatch | None = None
         self._health_checks: HealthCheckPorts | None = None
-        self._status_addresses = StatusAddresses()
+        self._status_servers = StatusServers(self.status, lambda: self._view(()))
+        self._kernel_counts: KernelCounts | None = None
         self._addresses: Callable[[], Sequence[str]] = lambda: ("127.0.0.1",)
         """Returns this node's addresses for node ports; loopback is all that ``none`` reaches."""
         self._no_node_ports = ""
@@ -189,7 +185,7 @@ class Agent:
         await last_state.serve()
         if self._client_addresses is not None:
             self._supervisor.start("client addresses", self._client_addresses.repair)
-        await self._open_status(plane, sync)
+        await self._open_status(plane, sync, KernelCounts(steering, served_ports))
         names = ProxyNames(sync, served_ports, steering.bind, options)
         self.dns_address = await serve_dns(names, options, self._supervisor, stack)
         if steering.name != "none":
@@ -274,34 +270,24 @@ class Agent:
             else [ip for family in IPFamily for ip in facts.node_port_addresses(family)],
         )
 
-    async def _open_status(self, plane: Plane, sync: SyncLoop) -> None:
-        options = self._options
-        if options.admin is None and options.health is None:
-            return
-        # aiohttp takes half a second to import.
-        from ..status.server import StatusServer
+    async def _open_status(self, plane: Plane, sync: SyncLoop, counts: KernelCounts) -> None:
+        self._kernel_counts = counts
 
-        health, detail = lambda: self._view(()), options.metrics_detail
-        timeline = Timeline(plane, health)
-        sync.on_plan, sync.on_switch = timeline.note_plan, timeline.note_switches
-        self._supervisor.start("timeline", timeline.run)
-        server = StatusServer(
-            self.status, detail, health=health, refresh=plane.refresh, events=timeline.events
-        )
-        sync.on_round = server.sync.observe
-        self._stack.push_async_callback(server.close)
+        async def refresh() -> None:
+            await asyncio.gather(plane.refresh(), counts.refresh())
 
-        async def serve_admin(bind: ListenAt) -> None:
-            self.admin_address = await server.serve_admin(bind)
+        options, supervisor, stack = self._options, self._supervisor, self._stack
+        await self._status_servers.open(options, plane, sync, refresh, supervisor, stack)
 
-        async def serve_health(bind: ListenAt) -> None:
-            self.health_address = await server.serve_health(bind)
+    @property
+    def admin_address(self) -> tuple[str, int] | None:
+        """Where the page answers; None while it doesn't."""
+        return self._status_servers.admin_address
 
-        self._status_addresses = StatusAddresses(
-            ((options.admin, serve_admin), (options.health, serve_health))
-        )
-        await self._status_addresses.open()
-        self._supervisor.start("status addresses", self._status_addresses.run)
+    @property
+    def health_address(self) -> tuple[str, int] | None:
+        """Where ``/healthz`` answers; None while it doesn't."""
+        return self._status_servers.health_address
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
         """Undo :meth:`start`; nothing of this proxy stays in the kernel. Idempotent.
@@ -390,11 +376,13 @@ class Agent:
             last_state=self._last_state,
             plane=self._plane.state() if self._plane else PlaneState(0, 0, is_accepting=False),
             is_draining=self._stopping.is_set(),
-            unserved=self._status_addresses.problems,
+            unserved=self._status_servers.problems,
             client_addresses=self._client_addresses,
             tracking=self._tracking,
             firewalls=self._firewalls.found if self._firewalls else (),
         )
         probes = view_probes(self._served_ports)
         demand = self._demand.services() if self._demand else view.demand
-        return replace(view, probes=probes, demand=demand)
+        counted = self._kernel_counts.total if self._kernel_counts else None
+        totals = replace(view.totals, kernel_connections=counted)
+        return replace(view, probes=probes, demand=demand, totals=totals)

@@ -345,7 +345,7 @@ class ServedPorts:
         """Take a path. The listeners stay: what the kernel can't place uses them."""
         path = served.path
         since = path.since if wanted.path is path.now and path.since else time.time()
-        served.path = PathView(wanted.path, since, wanted.why)
+        served.path = path._replace(now=wanted.path, since=since, why=wanted.why)
         served.was_in_kernel |= wanted.path is Path.KERNEL
 
     def _note(self, served: ServedPort, error: ListenError | None) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..model import Cause, CauseCode
-from ..status.paths import path_in_words
+from ..status.paths import counted_in_words, path_in_words
 from ..status.port_state import Level
 from ..status.text import ejected_in_words
 from ..status.units import (
@@ -174,8 +174,8 @@ def _sentence(worst: PathStep | None, ports: Sequence[PortFacts], subject: Subje
     if subject.node is None:
         return f"Clients would be served by {plural(usable, 'endpoint')}"
     parts = [f"Clients are served by {plural(usable, 'endpoint')}"]
-    is_counted = all(port.path != "kernel" for port in ports)
-    if is_counted and not any(port.connections for port in ports):
+    is_counted = all(port.path != "kernel" or port.kernel_connections is not None for port in ports)
+    if is_counted and not any(port.connections or port.kernel_connections for port in ports):
         parts.append("none has connected since the proxy started")
     dropped = {port.turned_away[0]: port.is_dropping for port in ports if port.turned_away}
     for cause, is_from_outside in dropped.items():
@@ -234,7 +234,7 @@ def _port(
             )
         if probes is not None and frontend.address in probes:
             yield _dial_address(frontend.address, probes[frontend.address])
-    if port.path != "userspace" or port.path_why:
+    if port.path != "userspace" or port.path_why or port.kernel_connections:
         yield _path(port, subject.now)
     if client:
         level, said = say_client(port, client)
@@ -255,8 +255,9 @@ def _port(
 
 def _path(port: PortFacts, now: float) -> PathStep:
     said = path_in_words(port.path, port.path_why, port.path_since, now)
-    counted = "; connections aren't counted there" if port.path == "kernel" else ""
-    return PathStep(Level.OK, "path", f"{said}{counted}")
+    counted = counted_in_words(port.path, port.kernel_connections, port.protocol)
+    details = ((Level.OK, counted),) if counted else ()
+    return PathStep(Level.OK, "path", said, details=details)
 
 
 def _endpoints(port: PortFacts, now: float) -> PathStep:

@@ -84,6 +84,8 @@ class PortFacts:
     path: str = "userspace"
     path_since: float = 0.0
     path_why: str = ""
+    kernel_connections: int | None = None
+    """Those that the kernel has led straight to endpoints; None where they aren't counted."""
 
     @property
     def title(self) -> str:
@@ -187,6 +189,7 @@ def _port(port: Json) -> PortFacts:
         path=port.get("path", "userspace"),
         path_since=port.get("path_since", 0.0),
         path_why=port.get("path_why", ""),
+        kernel_connections=port.get("kernel_connections"),
     )
 
 

@@ -142,12 +142,15 @@ class PortAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Seconds that clients wait for an endpoint; null: they are refused without one."""
     path: Path
     """``userspace``: connections pass through the proxy; ``kernel``: the kernel translates them
-    straight to an endpoint, and this answer doesn't count them; ``auto``, in a plan that isn't
-    served: one of them, as probes show."""
+    straight to an endpoint, and only ``kernel_connections`` counts them; ``auto``, in a plan that
+    isn't served: one of them, as probes show."""
     path_since: float
     """Unix time at which new connections began to take this path; 0 if unknown."""
     path_why: str
     """Why it is this one, in words; empty for the default."""
+    kernel_connections: int | None
+    """Connections (flows) since the start that the kernel has led straight to endpoints; null where
+    it never could, or doesn't count them. At most some seconds old."""
     affinity_timeout_s: int | None
     """Of ``sessionAffinity: ClientIP``; null without."""
     notes: Sequence[Cause]
@@ -238,6 +241,7 @@ class TotalsAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     bad_headers: int
     shortages: int
     waits: Waits
+    kernel_connections: int | None
 
 
 class IgnoredAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -87,6 +87,7 @@ def make_port(one: Selected) -> PortAnswer:
         path=port.path.now,
         path_since=port.path.since,
         path_why=port.path.why,
+        kernel_connections=port.path.kernel_connections,
         affinity_timeout_s=plan.affinity_timeout_s,
         notes=plan.notes,
         problem=port.problem,
@@ -241,6 +242,7 @@ def _totals(view: TotalsView) -> TotalsAnswer:
         bad_headers=view.bad_headers,
         shortages=view.shortages,
         waits=view.waits,
+        kernel_connections=view.kernel_connections,
     )
 
 

@@ -28,7 +28,7 @@ from .counted import Times
 from .demand import demand_family
 from .exposition import Buckets, Family, counter, gauge, histogram, labels_text
 from .node_families import PREFIX, node_families
-from .paths import METRIC_HELP
+from .path_families import path_families
 from .port_state import judge
 from .view import EndpointView, ServicePortView, StatusView, TotalsView, Traffic
 
@@ -224,9 +224,7 @@ def families_of(view: StatusView, detail: Detail) -> Iterator[Family]:
         return
     yield _ignored(view.ignored)
     yield demand_family(view)
-    labels, apart = (*PORT_LABELS, "path"), [p for p in view.ports if p.path.now != "userspace"]
-    paths = [(labels_text(labels, (*_port_labels(p), p.path.now)), 1.0) for p in apart]
-    yield gauge(f"{PREFIX}service_port_path", METRIC_HELP, dict(paths).items())
+    yield from path_families(_by_labels(p for p in view.ports if not p.path.is_default))
     used = _by_labels(filter(_has_had_clients, view.ports))
     yield from _port_families(used)
     if detail == "endpoint":

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from ..model import CauseCode
 from ..policy import Scope
 from .exposition import Buckets, Family, counter, gauge, histogram, info, labels_text
-from .paths import ProbesView
+from .path_families import node_path_families
 from .problems import codes_of_node
 from .view import LastStateView, StatusView
 
@@ -78,7 +78,7 @@ def node_families(view: StatusView) -> Iterator[Family]:
     }
     yield from _plain_families(PREFIX, gauges, counters)
     yield from _last_state_families(view.last_state)
-    yield from _probe_families(view.probes)
+    yield from node_path_families(view)
     yield from _kube_proxy_families(view)
     yield from _health_check_families(view)
     yield from _worker_families(view)
@@ -109,28 +109,6 @@ def _last_state_families(state: LastStateView) -> Iterator[Family]:
     gauges = {"last_state_served_timestamp_seconds": (text, state.served_at)}
     text = "Times the last state could not be written to disk"
     counters = {"last_state_failures": (text, float(state.failures))}
-    yield from _plain_families(PREFIX, gauges, counters)
-
-
-def _probe_families(probes: ProbesView) -> Iterator[Family]:
-    gauges = {
-        "path_probe_endpoints": (
-            "Endpoints that are probed, because a Service has the path auto",
-            float(probes.endpoints),
-        ),
-        "path_probe_interval_seconds": (
-            "Average time between two probes of an endpoint; grows with the number of endpoints",
-            probes.interval_s,
-        ),
-        "path_probe_budget": (
-            "Probes that may begin in a second; 0 while nothing is probed",
-            float(probes.per_second),
-        ),
-    }
-    counters = {
-        "path_probes": ("Probes of endpoints of Services with the path auto", float(probes.sent)),
-        "path_probe_failures": ("Of these, those without an answer", float(probes.failed)),
-    }
     yield from _plain_families(PREFIX, gauges, counters)
 
 

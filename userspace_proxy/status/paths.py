@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..model import Path
-from .units import seconds_in_words
+from .units import plural, seconds_in_words
 
-METRIC_HELP = (
-    "1 for a Service port whose new connections don't pass through the proxy: no series counts them"
-)
+UNKNOWN = "bytes and failures aren't known on this path"
 
 
 class PathView(NamedTuple):
@@ -21,11 +19,14 @@ class PathView(NamedTuple):
     """Unix time at which they began to take it; 0 if unknown."""
     why: str = ""
     """The reason, as a clause; empty for the default."""
+    kernel_connections: int | None = None
+    """Connections (UDP: flows) that the kernel has led straight to endpoints since the start; None
+    where it never could, or doesn't count them."""
 
     @property
     def is_default(self) -> bool:
         """Whether there is nothing to show."""
-        return self.now is Path.USERSPACE and not self.why
+        return self.now is Path.USERSPACE and not self.why and not self.kernel_connections
 
 
 DEFAULT = PathView()
@@ -52,3 +53,25 @@ def path_in_words(path: str, why: str, since: float, now: float) -> str:
     """Return a path, for how long it has been that one, and why."""
     age = f" for {seconds_in_words(max(1, round(now - since)))}" if since else ""
     return f"{path}{age}{f': {why}' if why else ''}"
+
+
+def counted_in_words(path: str, kernel_connections: int | None, protocol: str) -> str:
+    """Return what is known of the connections that the kernel has led straight to endpoints.
+
+    Args:
+        path: That of new connections.
+        kernel_connections: As in :class:`PathView`.
+        protocol: ``TCP`` or ``UDP``.
+
+    Returns:
+        Clauses; empty where there is nothing to say.
+    """
+    is_in_kernel = path == Path.KERNEL
+    if kernel_connections is None:
+        return f"this kernel doesn't count connections there; {UNKNOWN}" if is_in_kernel else ""
+    if not kernel_connections and not is_in_kernel:
+        return ""
+    taken = plural(kernel_connections, "flow" if protocol == "UDP" else "connection")
+    if not is_in_kernel:
+        return f"{taken} took the kernel path since the start"
+    return f"{taken} since the start; {UNKNOWN}"

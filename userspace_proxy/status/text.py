@@ -21,7 +21,7 @@ from ..model import Cause, CauseCode, Path
 from ..model.similar import did_you_mean
 from ..plan import IgnoredService
 from .history import IDLE, History
-from .paths import path_in_words
+from .paths import counted_in_words, path_in_words
 from .port_state import Level, PortState
 from .problems import problems_of_node
 from .selection import Selected, Selection, select
@@ -39,7 +39,6 @@ LEVEL_HEADER = "X-Userspace-Proxy-Level"
 """The header with the worst level that an answer shows: ``ok``, ``attention``, ``trouble``."""
 MARKS = {Level.TROUBLE: "✕", Level.ATTENTION: "!", Level.OK: "✓"}
 IGNORED_MARK = "·"
-ON_KERNEL_PATH = "on the kernel path, where connections aren't counted"
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # Longer names and addresses move the rest of their line, not the columns of all others.
 _WIDEST = 44
@@ -220,15 +219,17 @@ def _words(one: Selected, now: float, history: History) -> str:
     port, state = one.port, one.state
     if state.level is not Level.OK or port.plan.is_dropping or port.plan.is_holding:
         return state.sentence + (_times(state.causes[0], now) if state.causes else "")
+    noun = "flow" if port.plan.protocol == "UDP" else "connection"
     if port.path.now is Path.KERNEL:
-        return ON_KERNEL_PATH
+        counted = port.path.kernel_connections
+        more = "" if counted is None else f", {plural(counted, noun)}"
+        return f"on the kernel path{more}"
     traffic = port.traffic
     open_ = f"{count_in_words(traffic.active)} open"
     if history.has_rates:
         rates = history.rates(port.plan.key)
         volume = bytes_in_words(rates.received_bytes + rates.sent_bytes)
         return f"{open_}, {rate_in_words(rates.connections)} conn/s, {volume}/s"
-    noun = "flow" if port.plan.protocol == "UDP" else "connection"
     volume = bytes_in_words(traffic.received_bytes + traffic.sent_bytes)
     return f"{open_}, {plural(traffic.connections, noun)}, {volume}"
 
@@ -246,6 +247,8 @@ def _details(port: ServicePortView, state: PortState, now: float) -> Iterator[st
         yield f"endpoint  {_endpoint(endpoint)}"
     if not (path := port.path).is_default:
         yield f"path      {path_in_words(path.now, path.why, path.since, now)}"
+        if counted := counted_in_words(path.now, path.kernel_connections, port.plan.protocol):
+            yield f"          {counted}"
     facts = [port.policy, port.balance]
     if port.plan.admits is not None:
         facts.append(f"admits {', '.join(port.plan.admits) or 'nothing'}")

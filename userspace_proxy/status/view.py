@@ -175,6 +175,8 @@ class TotalsView:
     bad_headers: int = 0
     shortages: int = 0
     waits: Waits = NO_WAITS
+    kernel_connections: int | None = None
+    """Of the paths of all Service ports; None where they aren't counted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,10 @@ class FakeSteering(Steering):
         self.programmed = 0
         """The number of frontends in all calls of ``apply`` and ``change``."""
         self.fails_with: SteeringError | None = None
-        """What ``apply`` and ``change`` raise, without a change; None: they succeed."""
+        """What ``apply``, ``change`` and ``kernel_connections`` raise, without a change; None: they
+        succeed."""
+        self.counted: Mapping[Frontend, int] | None = None
+        """What ``kernel_connections`` returns."""
         self._taken = taken if taken is not None else {}
         self._wanted: Targets | None = None
 
@@ -64,6 +67,11 @@ class FakeSteering(Steering):
     async def render(self) -> str:
         """Part of Steering."""
         return render_targets(self.kernel)
+
+    async def kernel_connections(self) -> Mapping[Frontend, int] | None:
+        """Part of Steering."""
+        self._may_fail()
+        return self.counted
 
     async def repair(self) -> int:
         """Part of Steering."""

@@ -49,6 +49,7 @@ def _check(message: Message) -> None:
             reader.read_set(message)
         case _ if message.kind == NEW_ELEMENT:
             list(reader.read_elements(message))
+            reader.read_counts(message)
         case _ if message.kind == NEW_RULE:
             step = read_step(reader.read_rule(message).expressions())
             assert step is None or step.verdict

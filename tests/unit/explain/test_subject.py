@@ -1,5 +1,7 @@
 from dataclasses import replace
 
+import pytest
+
 from tests.unit.status.views import (
     make_calm_view,
     make_ignored,
@@ -71,6 +73,22 @@ def test_the_path_of_a_port_is_a_step_where_it_is_not_the_default():
     subject = make_subject(replace(make_port(connections=0), path=PathView(Path.KERNEL)))
     assert (subject.ports[0].path, subject.ports[0].path_why) == ("kernel", "")
     explanation = explain(subject)
-    said = [step.what for part in explanation.parts for step in part.steps if step.topic == "path"]
-    assert said == ["kernel; connections aren't counted there"]
+    (step,) = (one for part in explanation.parts for one in part.steps if one.topic == "path")
+    assert step.what == "kernel"
+    ((_, counted),) = step.details
+    assert counted.startswith("this kernel doesn't count connections there; ")
     assert explanation.sentence == "Clients are served by 2 endpoints"
+
+
+@pytest.mark.parametrize(
+    ("count", "sentence"),
+    [
+        (0, "Clients are served by 2 endpoints; none has connected since the proxy started"),
+        (7, "Clients are served by 2 endpoints"),
+    ],
+)
+def test_connections_on_the_kernel_path_count_as_clients(count, sentence):
+    path = PathView(Path.KERNEL, kernel_connections=count)
+    subject = make_subject(replace(make_port(connections=0), path=path))
+    assert subject.ports[0].kernel_connections == count
+    assert explain(subject).sentence == sentence

@@ -116,6 +116,7 @@ def test_a_service_port_has_these_fields(shown):
         "path": "userspace",
         "path_since": 0.0,
         "path_why": "",
+        "kernel_connections": None,
         "affinity_timeout_s": 600,
         "notes": [NOTE],
         "problem": "in use (stop it)",

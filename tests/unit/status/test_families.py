@@ -220,8 +220,10 @@ def test_connections_that_endpoints_end_without_an_answer_are_counted():
 
 
 def test_service_ports_on_the_kernel_path_have_a_series_that_says_so():
-    port = replace(make_port(), path=PathView(Path.KERNEL))
+    port = replace(make_port(), path=PathView(Path.KERNEL, kernel_connections=7))
     view = make_view(port, make_port("cart"))
+    counted = "userspace_proxy_kernel_path_connections_total"
+    assert value(view, counted, detail="service", **WEB) == 7
     name = "userspace_proxy_service_port_path"
     assert value(view, name, detail="service", **WEB, path="kernel") == 1
     assert [key for key in samples(view, "service") if key[0] == name][1:] == []

@@ -5,7 +5,6 @@ import pytest
 from userspace_proxy.model import Cause, CauseCode
 from userspace_proxy.policy import Scope
 from userspace_proxy.status.node_families import node_families
-from userspace_proxy.status.paths import ProbesView
 from userspace_proxy.status.view import FirewallView, LastStateView, SteeringView, SyncView
 
 from .readings import read_samples
@@ -53,16 +52,6 @@ def test_a_cause_that_concerns_the_whole_node_is_1_while_it_does(reason):
     view = replace(make_troubled_view(), firewalls=(firewall,))
     assert value(view, name, reason=reason) == 1
     assert value(make_view(), name, reason=reason) == 0
-
-
-def test_probes_have_their_interval_their_budget_and_their_results():
-    view = make_view(probes=ProbesView(30_000, 15.0, 2_000, sent=500, failed=7))
-    prefix = "userspace_proxy_path_probe"
-    assert value(view, f"{prefix}_endpoints") == 30_000
-    assert value(view, f"{prefix}_interval_seconds") == 15.0
-    assert value(view, f"{prefix}_budget") == 2_000
-    assert value(view, f"{prefix}s_total") == 500
-    assert value(view, f"{prefix}_failures_total") == 7
 
 
 def test_the_last_state_has_its_time_and_its_failures():

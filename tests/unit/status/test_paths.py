@@ -1,5 +1,7 @@
+import pytest
+
 from userspace_proxy.model import Path
-from userspace_proxy.status.paths import PathView, path_in_words
+from userspace_proxy.status.paths import UNKNOWN, PathView, counted_in_words, path_in_words
 
 
 def test_a_path_has_its_age_and_its_reason_where_they_are_known():
@@ -13,3 +15,23 @@ def test_only_the_userspace_path_without_a_reason_is_the_default():
     assert PathView().is_default
     assert not PathView(Path.KERNEL).is_default
     assert not PathView(why="hold needs the proxy").is_default
+    assert not PathView(kernel_connections=1).is_default
+    assert PathView(kernel_connections=0).is_default
+
+
+@pytest.mark.parametrize(
+    ("path", "count", "protocol", "said"),
+    [
+        pytest.param("kernel", 1, "TCP", f"1 connection since the start; {UNKNOWN}", id="one"),
+        pytest.param("kernel", 2, "UDP", f"2 flows since the start; {UNKNOWN}", id="flows"),
+        pytest.param("kernel", 0, "TCP", f"0 connections since the start; {UNKNOWN}", id="none"),
+        pytest.param("userspace", 5, "TCP", "5 connections took the kernel path since the start",
+                     id="switched"),
+        pytest.param("userspace", 0, "TCP", "", id="never"),
+        pytest.param("userspace", None, "TCP", "", id="other-steering"),
+        pytest.param("kernel", None, "TCP",
+                     f"this kernel doesn't count connections there; {UNKNOWN}", id="old-kernel"),
+    ],
+)  # fmt: skip
+def test_what_is_known_of_connections_on_the_kernel_path_is_said(path, count, protocol, said):
+    assert counted_in_words(path, count, protocol) == said

@@ -141,3 +141,9 @@ def test_the_path_is_shown_where_it_is_not_the_default():
     assert row_of(port).detail.path == "kernel for 3 min"
     port = replace(make_port(), path=PathView(why="hold needs the proxy"))
     assert row_of(port).detail.path == "userspace: hold needs the proxy"
+
+
+def test_connections_on_the_kernel_path_are_shown_in_words():
+    port = replace(make_port(), path=PathView(Path.KERNEL, kernel_connections=3))
+    assert row_of(port).detail.counted.startswith("3 connections since the start; ")
+    assert row_of(make_port()).detail.counted == ""

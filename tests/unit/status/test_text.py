@@ -7,7 +7,7 @@ import pytest
 from userspace_proxy.model import Path
 from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.history import History
-from userspace_proxy.status.paths import PathView
+from userspace_proxy.status.paths import UNKNOWN, PathView
 from userspace_proxy.status.port_state import Level
 from userspace_proxy.status.selection import Selection
 from userspace_proxy.status.text import prefers_text, render_text, render_top, say_missing
@@ -256,8 +256,16 @@ def test_terminals_get_text_and_browsers_the_page(accept, agent, expected):
     assert prefers_text(accept, agent) is expected
 
 
-def test_on_the_kernel_path_no_connections_are_shown_as_none_are_counted():
-    port = replace(make_port(), path=PathView(Path.KERNEL, NOW - 180, "it is asked for"))
+def test_on_the_kernel_path_only_connections_are_shown():
+    path = PathView(Path.KERNEL, NOW - 180, "it is asked for", 1_200)
+    shown = lines_of(make_view(replace(make_port(), path=path)), is_wide=True)
+    assert shown[1].endswith("on the kernel path, 1,200 connections")
+    at = shown.index("      path      kernel for 3 min: it is asked for")
+    assert shown[at + 1] == f"{' ' * 16}1,200 connections since the start; {UNKNOWN}"
+
+
+def test_a_kernel_that_does_not_count_connections_is_named():
+    port = replace(make_port(), path=PathView(Path.KERNEL))
     shown = lines_of(make_view(port), is_wide=True)
-    assert shown[1].endswith("on the kernel path, where connections aren't counted")
-    assert "      path      kernel for 3 min: it is asked for" in shown
+    assert shown[1].endswith("on the kernel path")
+    assert any("this kernel doesn't count connections there" in line for line in shown)

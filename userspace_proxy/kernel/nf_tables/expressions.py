@@ -24,10 +24,11 @@ from typing import Literal, NamedTuple
 from ..netlink.messages import attribute
 from .attributes import nested, number, text
 
-# NFTA_LIST_ELEM; NFTA_EXPR_…; NFTA_DATA_…; NFTA_VERDICT_…
+# NFTA_LIST_ELEM; NFTA_EXPR_…; NFTA_DATA_…; NFTA_COUNTER_…; NFTA_VERDICT_…
 LIST_ELEMENT = 1
 EXPRESSION_NAME, EXPRESSION_DATA = 1, 2
 DATA_VALUE, DATA_VERDICT = 1, 2
+COUNTER_PACKETS = 2
 VERDICT_CODE, VERDICT_CHAIN = 1, 2
 LOOKUP_SET, LOOKUP_SET_ID = 1, 4
 EQUAL, NOT_EQUAL, LESS, AT_MOST, GREATER, AT_LEAST = range(6)
@@ -152,10 +153,10 @@ FRAGMENT = Field(
 """Of IPv6: :data:`FRAGMENT_OFFSET` and flags."""
 
 
-def expression(name: str, attributes: bytes = b"") -> bytes:
-    """Return an expression of the kernel."""
+def expression(name: str, attributes: bytes = b"", kind: int = LIST_ELEMENT) -> bytes:
+    """Return an expression of the kernel; in rules they are elements of a list."""
     data = nested(EXPRESSION_DATA, attributes)
-    return nested(LIST_ELEMENT, text(EXPRESSION_NAME, name) + data)
+    return nested(kind, text(EXPRESSION_NAME, name) + data)
 
 
 def load(field: Field, register: int = 1) -> bytes:
@@ -231,6 +232,11 @@ def find_verdict(name: str, key: int) -> bytes:
 def has(name: str, key: int) -> bytes:
     """Continue if a set contains the key in a slot."""
     return expression("lookup", text(LOOKUP_SET, name) + _slot(2, key))
+
+
+def counter(kind: int) -> bytes:
+    """Return a counter of packets and bytes as an attribute of a set."""
+    return expression("counter", kind=kind)
 
 
 def pick(count: int, slot: int, first: int = 0) -> bytes:

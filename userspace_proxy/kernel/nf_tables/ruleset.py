@@ -142,6 +142,14 @@ class Ruleset:
                 break
         return found
 
+    def counts(self, family: int, table: str, name: str) -> dict[bytes, int | None]:
+        """Return how many packets the elements of a set have matched; None without a counter.
+
+        While the kernel moves the set into a larger hash table, elements may be missing.
+        """
+        listed = self._list(reader.read_counts, reader.GET_ELEMENTS, family, table, name)
+        return dict(element for elements in listed for element in elements)
+
     def commit(self, messages: Sequence[bytes]) -> None:
         """Make the changes of one writer or several as one transaction.
 

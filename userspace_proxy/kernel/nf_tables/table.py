@@ -122,6 +122,10 @@ class NftTable:
         listing = self.look(with_elements=False)
         return None if listing is None or self.is_touched() else listing.definitions
 
+    def counts(self, name: str) -> dict[bytes, int | None]:
+        """Return what the elements of a set have counted, as :meth:`.Ruleset.counts`."""
+        return self._ruleset.counts(self.family, self.name, name)
+
     def writer(self) -> TableWriter:
         """Return a writer that collects changes of this table."""
         return TableWriter(self.name, self.family)

@@ -27,6 +27,7 @@ from .expressions import (
     InlineSet,
     KeyType,
     Part,
+    counter,
     look_up_inline,
 )
 
@@ -44,6 +45,7 @@ RULE_CHAIN, RULE_EXPRESSIONS = 2, 4
 SET_NAME, SET_FLAGS = 2, 3
 ELEMENTS, ELEMENT_KEY, ELEMENT_DATA = 3, 1, 2
 _SET_ID, _ELEMENTS_SET_ID = 10, 4
+_SET_COUNTER = 17
 _ANONYMOUS, _CONSTANT, _MAP, _TIMEOUT, DYNAMIC_SET = 0x1, 0x2, 0x8, 0x10, 0x20
 _VERDICTS = 0xFFFFFF00
 # For nft, which would print other numbers: NFTA_SET_USERDATA with NFTNL_UDATA_SET_KEYBYTEORDER.
@@ -116,9 +118,14 @@ class TableWriter:
         body = text(RULE_CHAIN, chain) + nested(RULE_EXPRESSIONS, whole)
         self._add(NEW_RULE, body, CREATE | _APPEND)
 
-    def add_set(self, name: str, key: KeyType) -> None:
-        """Add a set without elements."""
-        self._add_set(name, key, 0)
+    def add_set(self, name: str, key: KeyType, *, counts: bool = False) -> None:
+        """Add a set without elements.
+
+        Args:
+            counts: Each element counts the packets that match it. Older kernels refuse that, or
+                add elements without a counter.
+        """
+        self._add_set(name, key, 0, counter(_SET_COUNTER) if counts else b"")
 
     def add_map(self, name: str, key: KeyType, value: KeyType) -> None:
         """Add a map without elements."""

@@ -1,12 +1,12 @@
 """The chains that choose an endpoint, as messages.
 
-    choose-1-of-3-ip         draws a number and translates to its endpoint; of all such frontends
+    choose-1-of-3-ip         counts, draws a number and translates to its endpoint; for all alike
     hash-4-of-128-ip         the same, but the client's address decides the number
     choose-9-of-2-ip         session affinity: one for each name
         client . 7 @pins4  goto …-to-7          it has this endpoint
         client . 8 @pins4  goto …-to-8
         numgen random mod 2 offset 12 vmap @drawn
-    choose-9-of-2-ip-to-7    remembers the client, and translates
+    choose-9-of-2-ip-to-7    counts, remembers the client, and translates
 
 Rule 1: nothing here accesses the kernel.
 Rule 2: a number that a pin contains names an endpoint while it serves, and never another one: a
@@ -52,6 +52,7 @@ class SetNames(NamedTuple):
     choices: str
     endpoints: str
     pins: str
+    counted: str
 
 
 NAMES = {
@@ -136,7 +137,8 @@ def write_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[byt
             timeout_s = chooser.affinity.timeout_s
             pin = x.remember(NAMES[chooser.family].pins, _KEY, timeout_s)
             writer.add_rule(name, is_family + _client(chooser.family, number) + pin)
-            writer.add_rule(name, HAS_PORTS, is_family + _translate(endpoint))
+            counted = is_family + _count(chooser.family)
+            writer.add_rule(name, HAS_PORTS, counted + _translate(endpoint))
     writer.add_verdicts(DRAWN, {key: to for _, key, to in drawn_elements(chooser, chain)})
     return writer.messages
 
@@ -179,10 +181,10 @@ def _choose(chooser: Chooser, count: int, first: int) -> bytes:
     """Return the rule that translates to one of the endpoints from the index ``first`` on."""
     family = chooser.family
     width = _width(family)
-    dialled = x.load_slots(DIALLED[family], _KEY)
+    drawn = _draw(chooser, count, width + 2, first)
     found = x.find(NAMES[family].endpoints, _KEY, _ENDPOINT)
     to = x.dnat_to(_ENDPOINT, _ENDPOINT + width, _AF[family])
-    return IS_FAMILY[family] + dialled + _draw(chooser, count, width + 2, first) + found + to
+    return IS_FAMILY[family] + _count(family) + drawn + found + to
 
 
 def _draw(chooser: Chooser, count: int, slot: int, first: int) -> bytes:
@@ -192,6 +194,11 @@ def _draw(chooser: Chooser, count: int, slot: int, first: int) -> bytes:
     source = _SOURCE[chooser.family]
     load = x.load_slots((source,), _ENDPOINT)
     return load + x.pick_by(_ENDPOINT, source.width, count, slot, seed=_SEED, first=first)
+
+
+def _count(family: IPFamily) -> bytes:
+    """Load what was dialled, and count a connection to it."""
+    return x.load_slots(DIALLED[family], _KEY) + x.has(NAMES[family].counted, _KEY)
 
 
 def _add_pinned(

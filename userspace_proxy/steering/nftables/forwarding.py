@@ -3,6 +3,7 @@
     forwarded4  10.96.7.1 . tcp . 80
     choices4    10.96.7.1 . tcp . 80 : goto choose-2-ip
     endpoints4  10.96.7.1 . tcp . 80 . 0 : 10.244.1.2 . 8080     one of the last numbers is drawn
+    counted4    10.96.7.1 . tcp . 80  counts connections; stays while the frontend is steered
     pins4       10.1.0.2 . 7          affinity: clients and their endpoints; rules write it
     drawn       12 : goto …           affinity: the endpoint of a number that was drawn
 
@@ -54,9 +55,13 @@ _NUMBER_BYTES = 4
 
 
 _CHOICES = frozenset(names.choices for names in NAMES.values())
+SetKey = tuple[str, bytes]
+"""A set's name and the key of an element."""
 # Elements are removed in this order and added in the reverse one: a look-up finds all or nothing.
 SETS = tuple(
-    name for names in NAMES.values() for name in (names.choices, names.endpoints, names.forwarded)
+    name
+    for names in NAMES.values()
+    for name in (names.choices, names.endpoints, names.forwarded, names.counted)
 )
 
 
@@ -70,6 +75,10 @@ class Difference:
     gone_choosers: dict[Chooser, ChooserChain] = field(default_factory=dict)
     forwards: dict[Frontend, Forward | None] = field(default_factory=dict)
     """What takes the place of targets; None: nothing."""
+    counted: set[Frontend] = field(default_factory=set)
+    """Frontends whose connections are counted from now on."""
+    uncounted: set[Frontend] = field(default_factory=set)
+    """Those whose connections no longer are."""
 
 
 class Forwarding:
@@ -77,6 +86,8 @@ class Forwarding:
 
     def __init__(self) -> None:
         self.forwards: dict[Frontend, Forward] = {}
+        self.counted: dict[SetKey, Frontend] = {}
+        """The elements that count, which stay while their frontends leave the kernel path."""
         self.choosers: dict[Chooser, ChooserChain] = {}
         self._uses: Counter[Chooser] = Counter()
         # None is used again: pins may contain it.
@@ -85,8 +96,15 @@ class Forwarding:
         self._pins: dict[tuple[str, IPFamily], dict[SocketAddress, int]] = {}
         """The numbers by which pins name endpoints, for each affinity."""
 
-    def difference(self, touched: Mapping[Frontend, Forward | None]) -> Difference:
-        """Return what changes if some frontends get other targets; None: no longer here."""
+    def difference(
+        self, touched: Mapping[Frontend, Forward | None], gone: Iterable[Frontend] = ()
+    ) -> Difference:
+        """Return what changes if some frontends get other targets.
+
+        Args:
+            touched: None: not on the kernel path.
+            gone: Those that aren't steered any more.
+        """
         change = Difference()
         uses: Counter[Chooser] = Counter()
         for frontend, forward in touched.items():
@@ -105,8 +123,15 @@ class Forwarding:
                 chooser = chooser_of(frontend, new)
                 uses[chooser] += 1
                 now = set(_elements(frontend, new, self._chain(chooser, change)))
+                if _count_key(frontend) not in self.counted:
+                    change.counted.add(frontend)
             change.removed |= before - now
             change.added |= now - before
+        change.added |= {(*_count_key(frontend), b"") for frontend in change.counted}
+        for key in map(_count_key, gone):
+            if key in self.counted:
+                change.uncounted.add(self.counted[key])
+                change.removed.add((*key, b""))
         for chooser, by in uses.items():
             if self._uses[chooser] + by == 0 and chooser in self.choosers:
                 change.gone_choosers[chooser] = self.choosers[chooser]
@@ -121,6 +146,9 @@ class Forwarding:
             if forward is not None:
                 self.forwards[frontend] = forward
                 self._uses[chooser_of(frontend, forward)] += 1
+        self.counted |= {_count_key(frontend): frontend for frontend in change.counted}
+        for frontend in change.uncounted:
+            del self.counted[_count_key(frontend)]
         self.choosers |= change.new_choosers
         for chooser in change.gone_choosers:
             del self.choosers[chooser], self._uses[chooser]
@@ -131,7 +159,8 @@ class Forwarding:
     def elements(self) -> set[SetElement]:
         """Return the elements of all sets, without pins."""
         drawn = (one for item in self.choosers.items() for one in drawn_elements(*item))
-        return set(drawn) | {
+        counted = ((*key, b"") for key in self.counted)
+        return {*drawn, *counted} | {
             element
             for frontend, forward in self.forwards.items()
             for element in _elements(
@@ -174,6 +203,10 @@ def _elements(frontend: Frontend, forward: Forward, chain: ChooserChain) -> Iter
         yield names.endpoints, key + pack_number(index), pack_endpoint(endpoint)
 
 
+def _count_key(frontend: Frontend) -> SetKey:
+    return NAMES[frontend.family].counted, frontend_key(frontend)
+
+
 def pack_endpoint(endpoint: SocketAddress) -> bytes:
     """Return an endpoint as a value: ``10.244.1.2 . 8080``."""
     return pack_ip(endpoint.ip) + endpoint.port.to_bytes(2, "big") + bytes(2)
@@ -198,8 +231,12 @@ def read_forwards(
     return {f: tuple(one for _, one in sorted(some.items())) for f, some in found.items()}
 
 
-def write_table(name: str) -> list[bytes]:
-    """Return the messages that create the table, without elements and ways of choosing."""
+def write_table(name: str, *, has_counters: bool) -> list[bytes]:
+    """Return the messages that create the table, without elements and ways of choosing.
+
+    Args:
+        has_counters: Whether connections are counted.
+    """
     table = TableWriter(name)
     table.create()
     for family, names in NAMES.items():
@@ -209,6 +246,7 @@ def write_table(name: str) -> list[bytes]:
         table.add_verdict_map(names.choices, FRONTEND[family])
         table.add_map(names.endpoints, joined(*dialled, x.NUMBER), endpoint)
         table.add_dynamic_set(names.pins, joined(ADDRESS[family], x.NUMBER), PINS_MAX)
+        table.add_set(names.counted, FRONTEND[family], counts=has_counters)
     table.add_verdict_map(DRAWN, x.NUMBER)
     table.add_set(LINKS, x.LINK_NUMBER)
     table.add_set(SAME_LINK, joined(x.LINK_NUMBER, x.LINK_NUMBER))

@@ -8,17 +8,19 @@ Rule 2: a transaction that the kernel refuses changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from ...errors import SteeringConflict
+from ...errors import SteeringConflict, SteeringError
 from ...kernel.nf_tables import NftablesError, Ruleset
 from ...kernel.nf_tables.table import Definition, Listing, NftTable
 from ...kernel.pod_links import PodLinks
 from ...model import Balance, Frontend, IPFamily, SocketAddress
 from ..base import Affinity, Forward
 from ..names import KERNEL_PATH_TABLES
-from .choosers import DRAWN, Chooser, ChooserChain, write_chooser, write_without_chooser
+from .choosers import DRAWN, NAMES, Chooser, ChooserChain, write_chooser, write_without_chooser
+from .counts import Counts
 from .elements import SetElement, elements_of, write_steps
 from .forwarding import (
     LINKS,
@@ -67,7 +69,8 @@ def _refusal(ruleset: Ruleset, messages: list[bytes]) -> str:
 
 def _table_with(name: str, probes: Iterable[Chooser]) -> list[bytes]:
     """Return the messages of a table with some ways of choosing."""
-    messages = write_table(name)
+    # A kernel without counters has the kernel path, too.
+    messages = write_table(name, has_counters=False)
     for number, probe in enumerate(probes, 1):
         chain = ChooserChain(number, 0, dict.fromkeys(probe.endpoints, number))
         messages += write_chooser(name, probe, chain)
@@ -89,6 +92,8 @@ class KernelPath:
         """Everything but the elements, as the kernel lists it; None where it is unknown."""
         self._links_written: frozenset[int] = frozenset()
         self._exists = False
+        self._has_counters = True
+        self._counts = Counts()
 
     def load(self, forwards: Forwards) -> None:
         """Write the desired state for the first time."""
@@ -98,7 +103,7 @@ class KernelPath:
                 f"cannot use the nftables table inet {self._table.name}: another program owns it",
                 hint="stop that program, or run with --steering=iptables",
             )
-        self._forwarding = Forwarding()
+        self._forwarding, self._counts = Forwarding(), Counts()
         self._forwarding.accept(self._forwarding.difference(forwards))
         self._exists = bool(self._forwarding.forwards)
         if self._exists:
@@ -106,16 +111,24 @@ class KernelPath:
         elif listing is not None:
             self._table.remove()
 
-    def change(self, touched: Forwards) -> None:
-        """Write a difference; nothing has changed if it raises an error."""
-        change = self._forwarding.difference(touched)
-        if not change.forwards:
+    def change(self, touched: Forwards, gone: Iterable[Frontend] = ()) -> None:
+        """Write a difference; nothing has changed if it raises an error.
+
+        Args:
+            gone: The frontends that aren't steered any more.
+        """
+        change = self._forwarding.difference(touched, gone)
+        if not change.forwards and not change.uncounted:
             return
+        self._write(change)
+        self._counts.forget(change.uncounted)
+
+    def _write(self, change: Difference) -> None:
         if not self._exists or self._table.is_touched():
             before = dict(self._forwarding.forwards)
             self._forwarding.accept(change)
             try:
-                self._write_all()
+                self._write_anew()
             except NftablesError:
                 undone: Forwards = {f: before.get(f) for f in change.forwards}
                 self._forwarding.accept(self._forwarding.difference(undone))
@@ -135,7 +148,7 @@ class KernelPath:
         if self._table.is_touched() or self._written is None:
             count = self._differences(self._table.read())
             if count:
-                self._write_all()
+                self._write_anew()
         self._follow_links()
         return count
 
@@ -144,11 +157,25 @@ class KernelPath:
         listing = self._table.look()
         return read_forwards(listing.elements) if listing else {}
 
+    def connections(self) -> dict[Frontend, int] | None:
+        """Return how many connections went to endpoints, by frontend; None: they aren't counted.
+
+        The numbers never shrink. Frontends are included while they are steered and once they have
+        been on the kernel path.
+
+        Raises:
+            SteeringError: The kernel doesn't list them.
+        """
+        if self._exists and self._has_counters:
+            self._read_counts()
+        return dict(self._counts.totals) if self._has_counters else None
+
     def remove(self) -> None:
         """Remove the table; idempotent."""
         if self._table.read() is not None:
             self._table.remove()
         self._forwarding, self._exists, self._written = Forwarding(), False, None
+        self._counts = Counts()
 
     def close(self) -> None:
         """Close all sockets; what is in force stays in force."""
@@ -163,20 +190,40 @@ class KernelPath:
             *(write_without_chooser(name, *one) for one in change.gone_choosers.items()),
         ]
 
+    def _read_counts(self) -> None:
+        counted = self._forwarding.counted
+        for names in NAMES.values():
+            found = self._table.counts(names.counted)
+            self._has_counters = self._has_counters and None not in found.values()
+            for key, packets in found.items():
+                # Another program may have added an element.
+                if packets is not None and (frontend := counted.get((names.counted, key))):
+                    self._counts.note(frontend, packets)
+
+    def _write_anew(self) -> None:
+        """Replace the table, or what another program has left of it."""
+        if self._exists and self._has_counters:
+            with contextlib.suppress(SteeringError):
+                self._read_counts()
+        self._write_all()
+
     def _write_all(self) -> None:
         # Until the kernel has accepted it: a repair must try again.
         self._written = None
         name, forwarding, links = self._table.name, self._forwarding, self._links.numbers()
-        self._table.write(
-            [
-                [
-                    *write_table(name),
-                    *(m for one in forwarding.choosers.items() for m in write_chooser(name, *one)),
-                ],
-                *write_steps(name, _LINK_SETS, (), link_elements(links)),
-                *write_elements(name, (), forwarding.elements()),
-            ]
-        )
+        steps = [
+            [m for one in forwarding.choosers.items() for m in write_chooser(name, *one)],
+            *write_steps(name, _LINK_SETS, (), link_elements(links)),
+            *write_elements(name, (), forwarding.elements()),
+        ]
+        try:
+            self._table.write([write_table(name, has_counters=self._has_counters), *steps])
+        except NftablesError:
+            if not self._has_counters:
+                raise
+            self._table.write([write_table(name, has_counters=False), *steps])
+            self._has_counters = False
+        self._counts.begin_anew()
         self._links_written = links
         self._written = self._table.read_definitions()
 

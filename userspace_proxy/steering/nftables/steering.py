@@ -99,6 +99,10 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
                 targets[frontend] = Forward(port, (EndpointChoice(endpoints),))
         return render_targets(targets)
 
+    async def kernel_connections(self) -> Mapping[Frontend, int] | None:
+        """Part of Steering."""
+        return await self._do(lambda programmer: programmer.kernel_connections())
+
     async def _look_at_forwarding(self) -> None:
         """Follow sysctls, which change without notice, for instance when the CNI starts."""
         obstacles = await self._do(lambda _programmer: not_forwarding())
@@ -165,13 +169,17 @@ class NftablesProgrammer(NatProgrammer):
         self._set_forwards(moved)
         try:
             self.change(touched)
-            self._kernel_path.change(moved)
+            self._kernel_path.change(moved, [f for f, port in touched.items() if port is None])
         except SteeringError:
             self._set_forwards(before)
             raise
         finally:
             self._ended = {}
         self._end_flows(touched, before)
+
+    def kernel_connections(self) -> Mapping[Frontend, int] | None:
+        """As in :class:`..base.Steering`."""
+        return self._kernel_path.connections()
 
     def forwards_in_force(self) -> dict[Frontend, tuple[SocketAddress, ...]]:
         """Return the endpoints of frontends on the kernel path, read from the kernel."""

@@ -1,8 +1,10 @@
 """Listings as kernel 6.18 sends them."""
 
+import sys
+
 import pytest
 
-from userspace_proxy.kernel.netlink.messages import Message, read_messages
+from userspace_proxy.kernel.netlink.messages import Message, attribute, read_messages
 from userspace_proxy.kernel.nf_tables import reader
 from userspace_proxy.kernel.nf_tables.attributes import nested, number, text
 from userspace_proxy.kernel.nf_tables.writer import goto_chain
@@ -62,3 +64,33 @@ def test_a_verdict_is_listed_as_it_is_written_and_a_missing_key_or_value_is_empt
 def test_a_message_without_a_family_is_an_error(read):
     with pytest.raises(OSError, match="malformed message"):
         read(Message(0xA00, 0, 1, b""))
+
+
+def counted(*attributes):
+    """Return a listing of elements with these attributes beside their keys."""
+    key = nested(1, attribute(1, b"\x0a\x60\x07\x01"))
+    elements = b"".join(nested(1, key + one) for one in attributes)
+    return Message(0xA0C, 0, 1, bytes(4) + nested(3, elements))
+
+
+def with_counter(packets):
+    numbers = attribute(1, bytes(8)) + attribute(2, packets.to_bytes(8, "big"))
+    return nested(7, attribute(1, b"counter\0") + nested(2, numbers))
+
+
+def test_counters_of_elements_are_read_with_their_keys():
+    key = b"\x0a\x60\x07\x01"
+    assert reader.read_counts(counted(with_counter(7), b"", with_counter(1 << 40))) == [
+        (key, 7),
+        (key, None),
+        (key, 1 << 40),
+    ]
+    assert reader.read_counts(Message(0xA0C, 0, 1, bytes(4))) == []
+
+
+@pytest.mark.parametrize("size", [0, 3, 500])
+def test_an_element_of_an_impossible_size_is_malformed(size):
+    element = bytearray(counted(with_counter(7)).body)
+    element[8:10] = size.to_bytes(2, sys.byteorder)
+    with pytest.raises(OSError, match="malformed"):
+        reader.read_counts(Message(0xA0C, 0, 1, bytes(element)))

@@ -94,6 +94,22 @@ def test_a_change_is_as_small_with_many_services_and_they_share_one_chain():
     change = forwarding.difference({one: None})
     # Its two elements as a frontend, and one for each endpoint.
     assert (len(change.removed), change.added, change.gone_choosers) == (4, set(), {})
+    # And the one that counts, once nothing steers it.
+    assert len(forwarding.difference({one: None}, [one]).removed) == 5
+
+
+def test_a_frontend_is_counted_from_its_first_endpoint_until_it_is_gone():
+    forwarding = Forwarding()
+    counter = ("counted4", frontend_key(WEB), b"")
+    for target, is_added in ((BOTH, True), (ONE, False), (None, False), (ONE, False)):
+        change = forwarding.difference({WEB: target})
+        assert (counter in change.added, counter in change.removed) == (is_added, False)
+        forwarding.accept(change)
+        assert counter in forwarding.elements()
+    change = forwarding.difference({WEB: None}, [WEB, CART])
+    assert (change.uncounted, counter in change.removed) == ({WEB}, True)
+    forwarding.accept(change)
+    assert forwarding.elements() == set()
 
 
 def test_a_chain_goes_with_the_last_frontend_that_uses_it():
@@ -108,12 +124,13 @@ def test_a_chain_goes_with_the_last_frontend_that_uses_it():
     assert read_forwards(by_set(forwarding.elements())) == {WEB: (A,), WEB_6: (A_6,)}
 
 
-def test_a_frontend_whose_path_is_off_or_that_has_no_choice_is_not_in_the_table():
+def test_a_frontend_whose_path_is_off_or_that_has_no_choice_leaves_only_its_counter():
     forwarding = loaded()
     forwarding.accept(
         forwarding.difference({WEB: Forward(1, BOTH.choices, is_on=False), WEB_6: Forward(1)})
     )
-    assert (forwarding.elements(), forwarding.choosers) == (set(), {})
+    names = sorted(name for name, _, _ in forwarding.elements())
+    assert (names, forwarding.choosers) == (["counted4", "counted6"], {})
 
 
 def test_nothing_changes_if_targets_are_the_same():
@@ -138,7 +155,8 @@ def test_elements_are_removed_from_the_frontend_on_and_added_up_to_it():
 
 
 def test_the_table_has_a_set_of_links_and_chains_for_all_hooks():
-    messages = [m for block in write_table("t") for m in read_messages(block)]
+    blocks = write_table("t", has_counters=True)
+    messages = [m for block in blocks for m in read_messages(block)]
     chains = {reader.read_chain(m).hook for m in messages if m.kind == writer.NEW_CHAIN}
     assert chains == {"prerouting", "output", "postrouting", ""}
     assert {name for name, _, _ in link_elements({7, 8})} == {"links", "same_link"}
@@ -165,7 +183,7 @@ def test_with_affinity_an_endpoint_keeps_its_number_while_it_serves_and_none_get
     again = pins_of(forwarding, pinned(A, B))
     assert again[B] == first[B]
     assert again[A] not in first.values()
-    forwarding.accept(forwarding.difference({WEB: None}))
+    forwarding.accept(forwarding.difference({WEB: None}, [WEB]))
     assert (forwarding.elements(), forwarding.choosers) == (set(), {})
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from userspace_proxy.errors import SteeringConflict
-from userspace_proxy.kernel.nf_tables import NftablesError
+from userspace_proxy.kernel.nf_tables import NftablesError, writer
 from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
 from userspace_proxy.model import Balance, Frontend, IPFamily, Protocol, SocketAddress
@@ -163,6 +164,116 @@ def test_a_table_that_another_program_owns_is_a_conflict(node, path):
         owned.put_right()
         with pytest.raises(SteeringConflict, match="another program owns it"):
             path.load({WEB: BOTH})
+
+
+SERVICES = (
+    Frontend("10.96.7.1", 80, Protocol.UDP),
+    Frontend("10.96.7.2", 80, Protocol.UDP),
+    Frontend("fd00:96::1", 80, Protocol.UDP),
+)
+SERVERS = (SocketAddress("127.0.0.1", 8080), SocketAddress("::1", 8080))
+BOTH_FAMILIES = {
+    frontend: Forward(1, (EndpointChoice((SERVERS[frontend.family == 6],)),))
+    for frontend in SERVICES
+}
+
+
+@pytest.fixture
+def dial(node):
+    """Begins a flow from this node."""
+    node.run(
+        "ip link set lo up; ip route add 10.96.0.0/16 dev lo; ip route add fd00:96::/32 dev lo"
+    )
+    node.run("ip address add fd00::1/128 dev lo nodad")
+
+    def dial(frontend, times=1):
+        for _ in range(times):
+            kind = socket.AF_INET6 if ":" in frontend.ip else socket.AF_INET
+            with socket.socket(kind, socket.SOCK_DGRAM) as flow:
+                flow.sendto(b"hello", (frontend.ip, frontend.port))
+
+    return dial
+
+
+def test_connections_are_counted_for_each_frontend_and_that_is_no_drift(node, path, dial):
+    web, cart, six = SERVICES
+    path.load(BOTH_FAMILIES)
+    assert path.connections() == dict.fromkeys(SERVICES, 0)
+    dial(web, 3)
+    dial(six, 2)
+    assert path.connections() == {web: 3, cart: 0, six: 2}
+    assert path.repair() == 0
+    assert "counter packets 3" in node.run(f"nft list set {TABLE} counted4")
+
+
+def test_counts_stay_while_endpoints_and_paths_change_and_the_table_is_written_anew(
+    node, path, dial
+):
+    web, cart, six = SERVICES
+    path.load(BOTH_FAMILIES)
+    dial(web, 3)
+    path.change({web: Forward(1, (EndpointChoice(SERVERS[:1] * 2),))})
+    dial(web)
+    path.change({web: None})
+    dial(web)
+    path.change({web: BOTH_FAMILIES[web]})
+    dial(web)
+    node.run(f"nft flush map {TABLE} choices4")
+    assert path.repair() > 0
+    dial(web)
+    assert path.connections() == {web: 6, cart: 0, six: 0}
+    node.run("nft flush ruleset")
+    assert path.repair() > 0
+    dial(web)
+    assert path.connections() == {web: 7, cart: 0, six: 0}
+    path.change({web: None}, [web])
+    assert path.connections() == {cart: 0, six: 0}
+    path.change({web: BOTH_FAMILIES[web]})
+    dial(web)
+    assert path.connections() == {web: 1, cart: 0, six: 0}
+
+
+def test_clients_with_affinity_are_counted_too(path, dial):
+    web, *_ = SERVICES
+    path.load({web: Forward(1, (EndpointChoice(SERVERS[:1]),), Affinity("shop/web", 60))})
+    dial(web, 4)
+    assert path.connections() == {web: 4}
+
+
+def test_another_runs_counts_are_not_taken_over(path, dial):
+    web, *_ = SERVICES
+    path.load(BOTH_FAMILIES)
+    dial(web, 3)
+    with closing(KernelPath("")) as successor:
+        successor.load(BOTH_FAMILIES)
+        assert successor.connections() == dict.fromkeys(SERVICES, 0)
+
+
+@pytest.mark.parametrize(
+    "counter",
+    [
+        pytest.param(expression("no_such_expression", kind=17), id="refused"),
+        pytest.param(b"", id="ignored"),
+    ],
+)
+def test_on_a_kernel_without_counters_connections_are_led_but_not_counted(
+    node, path, dial, monkeypatch, counter
+):
+    monkeypatch.setattr(writer, "counter", lambda _kind: counter)
+    web, *_ = SERVICES
+    path.load(BOTH_FAMILIES)
+    dial(web)
+    assert path.connections() is None
+    assert path.repair() == 0
+    assert "counter" not in node.run(f"nft list set {TABLE} counted4")
+    node.run("nft flush ruleset")
+    assert path.repair() > 0
+    assert path.connections() is None
+
+
+def test_nothing_is_counted_before_the_first_frontend(node, path):
+    path.load({})
+    assert path.connections() == {}
 
 
 def test_pins_stay_while_endpoints_change_and_are_no_drift(node, path):

@@ -1,0 +1,37 @@
+"""Readings of counters, added up."""
+
+from __future__ import annotations
+
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.steering.nftables.counts import Counts
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+CART = Frontend("10.96.7.2", 80, Protocol.TCP)
+
+
+def test_what_a_counter_has_grown_by_is_added():
+    counts = Counts()
+    for count in (3, 3, 7):
+        counts.note(WEB, count)
+    counts.note(CART, 0)
+    assert counts.totals == {WEB: 7, CART: 0}
+
+
+def test_a_counter_that_begins_again_adds_all_that_it_has():
+    counts = Counts()
+    counts.note(WEB, 7)
+    # Another program has reset it.
+    counts.note(WEB, 2)
+    assert counts.totals == {WEB: 9}
+    counts.begin_anew()
+    counts.note(WEB, 5)
+    assert counts.totals == {WEB: 14}
+
+
+def test_a_frontend_that_is_gone_begins_at_nothing():
+    counts = Counts()
+    counts.note(WEB, 7)
+    counts.forget([WEB, CART])
+    assert counts.totals == {}
+    counts.note(WEB, 8)
+    assert counts.totals == {WEB: 8}
