@@ -162,6 +162,27 @@ def test_open_connections_and_flows_survive_each_switch_of_the_path(web, version
         accepted.close()
 
 
+def test_packets_pass_no_rules_for_replies_until_the_proxy_serves_a_service_port(tmp_path):
+    flags = ("--workers=1", "--path=kernel")
+    with Testbed(tmp_path, "nftables", *flags, clients=["pod"]) as testbed:
+        web = OneService(testbed)
+        web.write("kernel")
+        testbed.agent.start_until_ready()
+        web.switch("kernel")
+        assert "11800" not in testbed.kernel()
+        assert "userspace-proxy/replies" not in testbed.rules()
+        web.switch("userspace")
+        pod = testbed["pod"]
+        seen = {
+            web.endpoint.saw(protocol, version, pod, (CLUSTER_IPS[version].format(10), PORT))[0]
+            for protocol in PROTOCOLS
+            for version in VERSIONS
+        }
+        assert seen == {str(pod.host.ip), str(pod.host.ip6)}
+        assert "userspace-proxy/replies" in testbed.rules()
+        web.close()
+
+
 def test_tracked_connections_are_counted_on_request(web):
     web.switch("kernel", web.endpoint, web.spare)
     for _ in range(6):

@@ -169,6 +169,7 @@ class Agent:
             facts=self._facts,
             check_health=self._check_health,
             report=self._source.record,
+            prepare=self._client_addresses.prepare if self._client_addresses else None,
             want_nodes=self._source.want_nodes,
         )
         if steering.name != "none":
@@ -183,8 +184,6 @@ class Agent:
         last_state = self._last_state = LastState(sync, self._source, options)
         # First, because what follows imports half of the program.
         await last_state.serve()
-        if self._client_addresses is not None:
-            self._supervisor.start("client addresses", self._client_addresses.repair)
         await self._open_status(plane, sync, KernelCounts(steering, served_ports))
         names = ProxyNames(sync, served_ports, steering.bind, options)
         self.dns_address = await serve_dns(names, options, self._supervisor, stack)
@@ -232,6 +231,8 @@ class Agent:
             untracked = exempt_ports(status, self._options.proxy_name, self._stack)
         self._tracking = TrackingWatch(self._source.record, untracked)
         self._supervisor.start("tracking", self._tracking.run)
+        if self._client_addresses is not None:
+            self._supervisor.start("client addresses", self._client_addresses.repair)
         if isinstance(self._wanted_steering, str):
             self._firewalls = FirewallWatch(steering.name, self._options.proxy_ports)
             self._stack.callback(self._firewalls.close)
@@ -302,8 +303,7 @@ class Agent:
         await self._supervisor.stop()
         if self._predecessors is not None:
             self._predecessors.end()
-        # Clients must not be steered to a closed port. But open connections still need the
-        # routes that carry their packets, and connection tracking, so the rest goes last.
+        # No client is steered to a closed port. Open connections need the rest, which goes last.
         if self._steering is not None:
             await steer_nothing(self._steering)
         if self._served_ports is not None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from ..errors import UserspaceProxyError
 from ..kernel.nf_tables.owned import OwnerSockets
 from ..log_fields import FieldLogger
+from ..model import Path
 from ..plane import Plane, PortPool
 from ..steering import (
     Bind,
@@ -89,6 +90,7 @@ async def start_client_addresses(
 ) -> ClientAddresses | None:
     """Start to preserve client addresses in a plane; None if the options don't ask for that.
 
+    If all Services are to take the kernel path, it starts with the first one that doesn't.
     The caller removes the kernel state with ``clean_up``, after the drain.
     """
     client_addresses = ClientAddresses(options.proxy_name or "", options.cluster_networks, owners)
@@ -96,7 +98,8 @@ async def start_client_addresses(
     if not options.preserves_client_address:
         await client_addresses.leave_nothing()
         return None
-    await client_addresses.start()
+    if options.path is not Path.KERNEL:
+        await client_addresses.start()
     client_addresses.follow(plane)
     return client_addresses
 

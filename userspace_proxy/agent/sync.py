@@ -68,8 +68,8 @@ class SyncLoop:
         min_period_s: Seconds between the beginnings of two rounds, so that frequent changes
             take one round and not hundreds.
         facts: Returns the current node facts for a plan; None: the planner's are used.
-        check_health: Serves the health check node ports of a plan; also called each second, to
-            retry what failed.
+        check_health: Serves the health check node ports of a plan; also each second, to retry.
+        prepare: Called with what will change, before anything of it is served.
         report: Called with what the cluster's users should be able to read.
         want_nodes: Called with whether the plan depends on all Nodes' addresses.
     """
@@ -84,6 +84,7 @@ class SyncLoop:
         min_period_s: float = 0.0,
         facts: Callable[[Snapshot], NodeFacts] | None = None,
         check_health: Callable[[Plan], Awaitable[None]] | None = None,
+        prepare: Callable[[PlanChanges], Awaitable[None]] | None = None,
         report: Callable[[Happening], None] = lambda _happening: None,
         want_nodes: Callable[[bool], None] = lambda _is_wanted: None,
     ) -> None:
@@ -110,7 +111,8 @@ class SyncLoop:
         served_ports.pool.spare(self._recovered.values())
         self._min_period_s = min_period_s
         self._facts = facts
-        self._check_health = check_health or _no_health_checks
+        self._check_health = check_health or _nothing
+        self._prepare = prepare or _nothing
         self._report = report
         self._want_nodes = want_nodes
         self._latest: Snapshot | None = None
@@ -262,6 +264,7 @@ class SyncLoop:
         plan = self._planner.plan(snapshot, facts)
         self._want_nodes(self._planner.needs_node_addresses)
         changes = diff_plans(self.plan, plan)
+        await self._prepare(changes)
         await self._change_listeners(changes)
         self._report_conflicts(plan)
         self.on_plan(self.plan, changes)
@@ -393,5 +396,5 @@ class SyncLoop:
             _log.info("steering works again")
 
 
-async def _no_health_checks(_plan: Plan) -> None:
-    """Serve no health check node port."""
+async def _nothing(_of: Plan | PlanChanges) -> None:
+    """Do nothing."""

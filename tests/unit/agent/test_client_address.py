@@ -9,6 +9,9 @@ import pytest
 from tests.netns import Net
 from userspace_proxy.agent import client_address
 from userspace_proxy.agent.client_address import ClientAddresses, why_impossible
+from userspace_proxy.model import IPFamily, Path, Protocol, ServicePortName
+from userspace_proxy.plan import PlanChanges, PortKey, PortPlan
+from userspace_proxy.policy import PathChoice
 from userspace_proxy.policy.locality import NodeLink
 
 from .rounds import until
@@ -83,6 +86,35 @@ def test_replies_are_caught_until_the_clean_up(node):
 
     run(node, scenario, cleans_up=True)
     assert reply_rules(node) == 0
+
+
+def test_with_the_kernel_path_for_all_it_begins_with_the_first_service_port_that_the_proxy_serves(
+    node,
+):
+    def changes(path):
+        name = ServicePortName("shop", "web", "")
+        key = PortKey(name, IPFamily.IPV4)
+        port = PortPlan(key, Protocol.TCP, (), (), (), path=PathChoice(path))
+        return PlanChanges((port,), (), ())
+
+    async def main(path):
+        addresses, plane = ClientAddresses("", ()), NetworksOfPlane()
+        addresses.follow(plane)
+        await addresses.prepare(changes(Path.KERNEL))
+        assert addresses.why_not == "all Services take the kernel path"
+        assert reply_rules(node) == 0
+        assert plane.given == []
+        await addresses.prepare(changes(path))
+        assert addresses.why_not == ""
+        assert reply_rules(node) == 2
+        assert plane.has(POD_NETWORK)
+        await addresses.clean_up()
+        await addresses.close()
+        assert reply_rules(node) == 0
+
+    with node:
+        for path in (Path.USERSPACE, Path.AUTO):
+            asyncio.run(main(path))
 
 
 def test_without_a_clean_up_the_routing_rules_stay_for_the_next_start(node):
