@@ -184,7 +184,7 @@ def test_the_page_says_why_the_path_was_switched(web):
     event = f"Path userspace: {reason}"
     wait_for("an event", lambda: event in web.agent.read("/")[1])
     metrics = web.agent.read("/metrics")[1]
-    assert "userspace_proxy_path_probe_endpoints 4.0" in metrics
+    assert "userspace_proxy_path_probe_endpoints 4\n" in metrics
 
 
 def test_without_endpoints_clients_are_refused_and_a_first_endpoint_is_probed(web):
