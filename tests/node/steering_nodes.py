@@ -22,6 +22,7 @@ import pytest
 from tests.netns import DEADLINE_S, Net
 from tests.promises.listings import with_sorted_elements
 from userspace_proxy.dataplane.sockets import IP_TRANSPARENT, IPV6_TRANSPARENT
+from userspace_proxy.kernel.nf_tables import ruleset as transactions
 
 # Not in Python's socket module before 3.14.
 IP_PKTINFO = 8
@@ -229,3 +230,12 @@ def owned_table(name: str) -> Iterator[None]:
         assert any("flags owner" in line for line in owner.stdout)
         yield
         owner.stdin.close()
+
+
+@contextmanager
+def refused_transactions() -> Iterator[None]:
+    """Let the kernel refuse each transaction of nftables by this process."""
+    no_such_subsystem = bytes([0, 0, 0, 255])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transactions, "_FRAME", no_such_subsystem)
+        yield

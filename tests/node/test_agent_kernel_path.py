@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import select
 
 import pytest
 
 from tests.cluster.waiting import wait_for
+from tests.netns import DEADLINE_S
 from tests.node.endpoints import (
     CLUSTER_IPS,
     PORT,
@@ -262,8 +264,15 @@ def test_a_flow_moves_when_its_endpoint_is_gone_also_after_a_switch_to_userspace
     asking.send(b"two")
     assert web.endpoint.servers["UDP", 4].recv(100) == b"two"
     web.switch("userspace", web.spare)
-    asking.send(b"three")
-    assert web.spare.servers["UDP", 4].recv(100) == b"three"
+    servers = [one.servers["UDP", 4] for one in (web.endpoint, web.spare)]
+
+    def moved():
+        asking.send(b"three")
+        readable, _, _ = select.select(servers, [], [], DEADLINE_S)
+        return [server.recv(100) for server in readable] and readable == servers[1:]
+
+    # The flow follows a moment after the rules are in force.
+    wait_for("the flow to move", moved, hint=web.agent.log)
 
 
 def test_without_endpoints_clients_are_refused_at_once_and_served_again_later(web):

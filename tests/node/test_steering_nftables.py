@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -47,11 +48,15 @@ def kind():
 
 @contextmanager
 def no_more_descriptors():
-    """Let conntrack be out of reach, after the kernel has taken the rules."""
+    """Let this process open no socket, such as one for connection tracking."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def last_words_without_net_admin(program: str) -> str:
@@ -71,7 +76,7 @@ class TestNftablesSteering(AtomicSteeringContract):
         return nodes.ruleset(self.node)
 
     def obstacle(self, _frontend: Frontend):
-        return no_more_descriptors()
+        return nodes.refused_transactions()
 
     def break_it(self, steering: Steering) -> None:
         self.node.run("nft flush ruleset")
@@ -208,6 +213,17 @@ async def test_a_change_writes_no_rule(node, steering):
     after = node.run("nft -a list chains; nft -a list chain inet userspace-proxy prerouting")
     assert "# handle" in after
     assert after == before
+
+
+async def test_a_change_searches_no_connection_tracking_and_a_failed_search_is_retried(steering):
+    await steering.apply({WEB: 36001})
+    with no_more_descriptors():
+        await steering.change({DNS: 36002}, ())
+        await steering.forget_stale()
+        with pytest.raises(SteeringError, match="cannot remove conntrack entries"):
+            await steering.repair()
+    assert await steering.repair() == 0
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :36001\nUDP 10.96.0.10:53 -> :36002"
 
 
 async def test_a_refuse_port_of_an_earlier_run_is_no_proxy_port(node, steering):

@@ -103,6 +103,23 @@ async def test_dnat_stays_after_a_restart_and_ends_with_the_address(cluster, ste
     await successor.close()
 
 
+async def test_an_open_association_follows_a_change_once_stale_ones_are_forgotten(
+    cluster, steering, dns
+):
+    other = nodes.UdpServer(cluster.node, 36005)
+    await steering.apply({DNS: 36002})
+    with cluster.pod.udp() as known, cluster.pod.udp() as new:
+        for asker in (known, new):
+            asker.connect((DNS.ip, DNS.port))
+        assert nodes.exchange(known, dns)
+        await steering.change({DNS: 36005}, ())
+        assert nodes.exchange(known, dns)
+        assert nodes.exchange(new, other)
+        await steering.forget_stale()
+        assert nodes.exchange(known, other)
+    other.close()
+
+
 @pytest.mark.parametrize("priority", [-150, -110])
 async def test_a_chain_that_translates_a_frontend_first_is_named(cluster, steering, web, priority):
     await steering.apply({WEB: 36001, DNS: 36002})

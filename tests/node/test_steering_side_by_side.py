@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -104,13 +103,8 @@ class TestBesideAnotherInLegacyTables(BesideAnother):
 
 @pytest.mark.parametrize("kind", ["nftables"], indirect=True)
 class TestBesideAnotherTable(BesideAnother):
-    @contextmanager
     def obstacle(self, _frontend: Frontend):
-        # Conntrack is out of reach then, after the kernel has taken the rules.
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-        yield
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return nodes.refused_transactions()
 
     def break_it(self, steering: Steering) -> None:
         self.node.run("nft delete table inet userspace-proxy-canary")

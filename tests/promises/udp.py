@@ -60,7 +60,9 @@ class TestUdp:
         world.write(new.at(*world.pods("one")))
         self._turn_to("one-new", socks)
         world.delete(FLOWING)
-        assert "one-new" not in map(say, socks)
+        eventually(
+            "one-new is asked", False, lambda: "one-new" in map(say, socks), deadline_s=MOVE_S
+        )
         world.write(FLOWING.at(*world.pods("two")))
         self._turn_to("two", socks)
 

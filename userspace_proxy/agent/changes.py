@@ -1,8 +1,9 @@
-"""Counts changes between snapshots, as kube-proxy's ``…_changes_total`` do."""
+"""Counts rounds, and changes between snapshots, as kube-proxy's ``…_changes_total`` do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..cluster import ServiceState, Snapshot, differing_keys
@@ -24,6 +25,26 @@ class ChangeCounts(NamedTuple):
 # While the kernel refuses, changes pile up.
 _TRIGGERS_MAX = 10_000
 NO_CHANGES = ChangeCounts()
+
+
+@dataclass(slots=True)
+class SyncCounters:
+    """What the rounds did."""
+
+    rounds: int = 0
+    failures: int = 0
+    partial_failures: int = 0
+    """Of these, those in which only what changed was to be written."""
+    repairs: int = 0
+    last_s: float = 0.0
+    last_queued: float = 0.0
+    last_done: float = 0.0
+    waiting_since: float = 0.0
+    """Unix time at which the oldest change that isn't in force arrived; 0: none waits."""
+    changes: ChangeCounts = NO_CHANGES
+    """Those that arrived since the start."""
+    in_force: ChangeCounts = NO_CHANGES
+    """Those of them that are in force."""
 
 
 def count_changes(have: Snapshot | None, want: Snapshot) -> ChangeCounts:

@@ -1,6 +1,6 @@
 """The sync loop: newest snapshot, plan, diff and apply, in the right order.
 
-    open listeners ─▶ steer what changed in one transaction ─▶ close listeners
+    open listeners ─▶ steer what changed in one transaction ─▶ in force ─▶ close listeners
 
 Rule 1: a frontend is steered to a proxy port only while its listener accepts.
 Rule 2: snapshots that arrive during a round are handled together in the next round.
@@ -13,7 +13,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from ..cluster import Snapshot
 from ..errors import SteeringError
@@ -24,7 +23,7 @@ from ..plan import Plan, PlanChanges, Planner, diff_plans
 from ..policy import NodeFacts
 from ..sources import Happening
 from ..steering import Steering
-from .changes import NO_CHANGES, ChangeCounts, Triggers, count_changes
+from .changes import SyncCounters, Triggers, count_changes
 from .served_ports import ServedPort, ServedPorts
 from .tasks import Pace
 
@@ -37,26 +36,6 @@ REPAIR_S = 1.0
 RETRY_S = 1.0
 # A minute. The page shows the path of each Service port.
 _SWITCH_LINES = 20
-
-
-@dataclass(slots=True)
-class SyncCounters:
-    """What the rounds did."""
-
-    rounds: int = 0
-    failures: int = 0
-    partial_failures: int = 0
-    """Of these, those in which only what changed was to be written."""
-    repairs: int = 0
-    last_s: float = 0.0
-    last_queued: float = 0.0
-    last_done: float = 0.0
-    waiting_since: float = 0.0
-    """Unix time at which the oldest change that isn't in force arrived; 0: none waits."""
-    changes: ChangeCounts = NO_CHANGES
-    """Those that arrived since the start."""
-    in_force: ChangeCounts = NO_CHANGES
-    """Those of them that are in force."""
 
 
 class SyncLoop:
@@ -254,6 +233,7 @@ class SyncLoop:
         # Otherwise the next round does it.
         if self._is_steered and not await self._steer():
             self._owes_round = True
+        await self._steering.forget_stale()
 
     async def _round(self, snapshot: Snapshot) -> None:
         began = time.perf_counter()
@@ -271,7 +251,6 @@ class SyncLoop:
         self.plan = plan
         if not await self._steer():
             return
-        self._served_ports.close_retired()
         await self._check_health(plan)
         if self._recovered:
             self._recovered.clear()
@@ -301,6 +280,9 @@ class SyncLoop:
                     "duration_s": round(counters.last_s, 4),
                 },
             )
+        # Before listeners close: flows may still lead to them.
+        await self._steering.forget_stale()
+        self._served_ports.close_retired()
 
     async def _change_listeners(self, changes: PlanChanges) -> None:
         for key in changes.close:

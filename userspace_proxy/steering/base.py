@@ -204,7 +204,8 @@ class Steering(abc.ABC):
     async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
         """Steer some frontends besides those of the last ``apply``, and stop steering others.
 
-        The cost depends on the size of the change only. For UDP it ensures what ``apply`` does.
+        The cost depends on the size of the change only. Call :meth:`forget_stale` next: until then
+        UDP associations may lead where they led before.
 
         Args:
             changed: New frontends, and those with a new target; unchanged ones are no error.
@@ -214,6 +215,13 @@ class Steering(abc.ABC):
         Raises:
             SteeringError: The kernel refused and the old state is in force; or nothing was
                 applied before.
+        """
+
+    async def forget_stale(self) -> None:  # noqa: B027 - most have nothing to do
+        """Remove the conntrack entries that a :meth:`change` has made stale. Idempotent.
+
+        It is apart because the kernel searches its whole table for them, which takes up to 30 ms,
+        and the change is in force before. What fails is left to :meth:`repair`, which reports it.
         """
 
     @abc.abstractmethod

@@ -1,11 +1,14 @@
 """What changed from one snapshot to the next, counted."""
 
+import asyncio
 from dataclasses import replace
 
 from userspace_proxy.agent import changes
 from userspace_proxy.agent.changes import ChangeCounts, Triggers, count_changes
+from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import EndpointSlice, IPFamily, ServiceKey, SliceKey
 
+from .rounds import WatchedSteering, settle, until
 from .samples import Cluster, endpoints, service
 
 POD, OTHER_POD = "192.0.2.1", "192.0.2.2"
@@ -88,3 +91,34 @@ def test_the_number_of_changes_that_wait_has_a_bound(monkeypatch):
     cluster.serve("web", "10.96.0.1", POD)
     triggers.note(None, cluster.store.snapshot())
     assert len(triggers) == 3
+
+
+async def test_a_change_waits_only_since_it_arrived(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    await settle(loop, cluster.serve("web", "10.96.0.1", POD))
+    assert loop.counters.waiting_since == 0
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    loop.publish(cluster.serve("cart", "10.96.0.2", POD))
+    first = loop.counters.waiting_since
+    loop.publish(cluster.serve("admin", "10.96.0.3", POD))
+    await until(lambda: loop.counters.failures >= 1)
+    assert loop.counters.waiting_since == first > 0
+    steering.fails_with = None
+    await asyncio.wait_for(loop.settled(), 5)
+    assert loop.counters.waiting_since == 0
+
+
+async def test_changes_wait_until_they_are_in_force(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    await settle(loop, cluster.serve("web", "10.96.0.1", POD))
+    assert loop.counters.changes == loop.counters.in_force == (1, 1)
+    steering.fails_with = SteeringError("another program holds the lock")
+    loop.publish(cluster.serve("cart", "10.96.0.2", POD))
+    await until(lambda: loop.counters.failures > 0)
+    assert loop.counters.changes == (2, 2)
+    assert loop.counters.in_force == (1, 1)
+    steering.fails_with = None
+    await asyncio.wait_for(loop.settled(), 5)
+    assert loop.counters.in_force == (2, 2)

@@ -197,22 +197,6 @@ async def test_drift_is_repaired_while_changes_keep_arriving(start):
             await settle(loop, cluster.serve("web", WEB.ip, *next(pods)))
 
 
-async def test_a_change_waits_only_since_it_arrived(start):
-    steering = WatchedSteering()
-    loop, cluster = await start(steering), Cluster()
-    await settle(loop, cluster.serve("web", WEB.ip, POD))
-    assert loop.counters.waiting_since == 0
-    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
-    loop.publish(cluster.serve("cart", CART.ip, POD))
-    first = loop.counters.waiting_since
-    loop.publish(cluster.serve("admin", "10.96.0.3", POD))
-    await until(lambda: loop.counters.failures >= 1)
-    assert loop.counters.waiting_since == first > 0
-    steering.fails_with = None
-    await asyncio.wait_for(loop.settled(), 5)
-    assert loop.counters.waiting_since == 0
-
-
 async def test_recovered_ports_are_reserved_in_the_first_round(start):
     steering = WatchedSteering(kernel={CART: 28000})
     loop, cluster = await start(steering, recovered=await steering.start()), Cluster()
@@ -377,19 +361,26 @@ async def test_a_loop_that_is_stuck_in_a_round_does_not_iterate(start):
     await until(lambda: loop.turned_s_ago < before + 0.05)
 
 
-async def test_changes_wait_until_they_are_in_force(start):
-    steering = WatchedSteering()
+async def test_a_change_is_in_force_before_stale_conntrack_entries_are_sought(start):
+    is_seeking, go_on = asyncio.Event(), asyncio.Event()
+
+    class Seeking(WatchedSteering):
+        async def forget_stale(self):
+            is_seeking.set()
+            await go_on.wait()
+
+    steering = Seeking()
     loop, cluster = await start(steering), Cluster()
     await settle(loop, cluster.serve("web", WEB.ip, POD))
-    assert loop.counters.changes == loop.counters.in_force == (1, 1)
-    steering.fails_with = SteeringError("another program holds the lock")
-    loop.publish(cluster.serve("cart", CART.ip, POD))
-    await until(lambda: loop.counters.failures > 0)
-    assert loop.counters.changes == (2, 2)
-    assert loop.counters.in_force == (1, 1)
-    steering.fails_with = None
-    await asyncio.wait_for(loop.settled(), 5)
-    assert loop.counters.in_force == (2, 2)
+    await is_seeking.wait()
+    go_on.set()
+    await until(lambda: loop._wake._waiters)
+    go_on.clear()
+    port = steering.kernel[WEB]
+    await settle(loop, cluster.remove("web"))
+    assert is_listening(port), "flows may still lead to it"
+    go_on.set()
+    await until(lambda: not is_listening(port))
 
 
 async def test_only_the_first_round_is_logged(start, caplog):

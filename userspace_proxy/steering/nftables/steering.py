@@ -1,6 +1,6 @@
 """Keeps the table in the kernel as desired.
 
-    difference ─▶ one transaction ─▶ stale conntrack entries removed
+    difference ─▶ one transaction ─▶ in force ─▶ stale conntrack entries removed
     refused, or changed by others ─▶ table read in full ─▶ what differs, or the whole table
 
 Rule 1: unless another program has changed the table, it contains what was written last.
@@ -8,6 +8,7 @@ Rule 1: unless another program has changed the table, it contains what was writt
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
@@ -87,6 +88,10 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
         forwards = _forwards(changed)
         await self._do(lambda programmer: programmer.change_all(touched, forwards))
 
+    async def forget_stale(self) -> None:
+        """Part of Steering."""
+        await self._do(lambda programmer: programmer.forget_stale())
+
     async def render(self) -> str:
         """Part of Steering."""
         ports, forwards = await self._do(
@@ -132,7 +137,7 @@ class NftablesProgrammer(NatProgrammer):
         self._forwards: dict[Frontend, Forward] = {}
         """The desired targets of frontends that are on the kernel path, or have been."""
         self._ended: dict[Frontend, Forward] = {}
-        """During a change: what frontends had that are no longer steered."""
+        """What frontends had that are no longer steered, until their flows are ended."""
 
     def unguarded(self) -> str:
         """Part of Programmer."""
@@ -152,30 +157,36 @@ class NftablesProgrammer(NatProgrammer):
         if self._applied is not None:
             gone = dict.fromkeys(self._applied.keys() - ports.keys())
             self.change_all({**gone, **ports}, forwards)
-            return
-        self._forwards = forwards
-        self.apply(ports)
-        try:
-            self._kernel_path.load(forwards)
-        except SteeringError:
-            self._applied = None
-            raise
+        else:
+            self._forwards = forwards
+            self.apply(ports)
+            try:
+                self._kernel_path.load(forwards)
+            except SteeringError:
+                self._applied = None
+                raise
+        self.forget_stale()
 
     def change_all(self, touched: Touched, forwards: Mapping[Frontend, Forward]) -> None:
         """Steer some frontends; those of ``touched`` without a forward lead to ports alone."""
         moved = {f: forwards.get(f) for f in touched if self._forwards.get(f) != forwards.get(f)}
         before = {frontend: self._forwards.get(frontend) for frontend in moved}
-        self._ended = {f: old for f, old in before.items() if old and touched[f] is None}
+        ports = {frontend: (self._applied or {}).get(frontend) for frontend in touched}
         self._set_forwards(moved)
         try:
             self.change(touched)
             self._kernel_path.change(moved, [f for f, port in touched.items() if port is None])
         except SteeringError:
             self._set_forwards(before)
+            with contextlib.suppress(SteeringError):
+                self.change(ports)
             raise
-        finally:
-            self._ended = {}
-        self._end_flows(touched, before)
+        self._note_ended(touched, before)
+
+    def forget_stale(self) -> None:
+        """Part of Steering."""
+        with contextlib.suppress(SteeringError):
+            self._forget_stale()
 
     def kernel_connections(self) -> Mapping[Frontend, int] | None:
         """As in :class:`..base.Steering`."""
@@ -214,15 +225,19 @@ class NftablesProgrammer(NatProgrammer):
         # Connections that began while no rules were maintained may lead anywhere.
         self._stale |= dict.fromkeys(self._applied or {}) | self.start()
         self._write_all()
-        self._forget_stale()
 
     def _write(self, before: Touched, touched: Touched) -> None:
         self._note_stale(before)
-        if self._table.is_touched():
-            self._put_right()
-        else:
-            self._write_difference(before, touched)
-        self._forget_stale()
+        to_ip, rules = self._to_ip, self._rules
+        try:
+            if self._table.is_touched():
+                self._put_right()
+            else:
+                self._write_difference(before, touched)
+        except NftablesError:
+            # Nothing was written, so that isn't drift.
+            self._to_ip, self._rules = to_ip, rules
+            raise
 
     def _restore(self, touched: Touched, before: Touched) -> None:
         self._put_right()
@@ -247,25 +262,33 @@ class NftablesProgrammer(NatProgrammer):
                 self._forwards[frontend] = forward
 
     def _choices(self, frontend: Frontend) -> Collection[EndpointChoice]:
-        forward = self._forwards.get(frontend) or self._ended.get(frontend)
+        forward = self._forwards.get(frontend)
+        if forward is None and frontend not in (self._applied or {}):
+            forward = self._ended.get(frontend)
         if forward is None or (frontend.protocol is Protocol.TCP and not forward.is_on):
             # Open connections stay; what no endpoint has answered is the proxy's.
             return ()
         return forward.choices
 
-    def _end_flows(self, touched: Touched, before: Forwards) -> None:
-        """End UDP flows to endpoints that a frontend no longer has, and lead unanswered SYNs anew.
+    def _forget_stale(self) -> None:
+        super()._forget_stale()
+        self._ended = {}
+
+    def _note_ended(self, touched: Touched, before: Forwards) -> None:
+        """Note frontends with UDP flows, or unanswered SYNs, to endpoints that they no longer have.
 
         A SYN to an endpoint that doesn't answer is sent again, and follows its entry for up to two
         minutes; so does a new connection from the same port.
         """
         for frontend, forward in before.items():
-            if forward is None or touched[frontend] is None:
+            if forward is None:
+                continue
+            if touched[frontend] is None:
+                self._ended[frontend] = forward
                 continue
             is_concerned = forward.is_on or frontend.protocol is Protocol.UDP
             if is_concerned and forward.choices != self._choices(frontend):
                 self._stale.setdefault(frontend, forward.port)
-        self._forget_stale()
 
     def _recover(self, listing: Listing | None) -> Ports:
         if listing is None:

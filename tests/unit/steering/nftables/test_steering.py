@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from userspace_proxy.errors import SteeringConflict
+from userspace_proxy.errors import SteeringConflict, SteeringError
+from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
-from userspace_proxy.model import Frontend, Protocol
-from userspace_proxy.steering import REFUSE, STEERING_TABLES, SteeringFacts
+from userspace_proxy.model import Frontend, Protocol, SocketAddress
+from userspace_proxy.steering import (
+    REFUSE,
+    STEERING_TABLES,
+    EndpointChoice,
+    Forward,
+    SteeringFacts,
+)
 from userspace_proxy.steering.nftables import NftablesSteering, missing, rules
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -54,6 +61,19 @@ async def test_a_change_after_a_flush_writes_the_whole_table(node, steering):
     node.run("nft flush ruleset")
     await steering.change({DNS: 36002}, ())
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36001\nUDP 10.96.0.10:53 -> :36002"
+
+
+async def test_a_change_whose_kernel_path_is_refused_leaves_the_proxy_ports_as_they_were(
+    steering, monkeypatch
+):
+    await steering.apply({WEB: 36001})
+    monkeypatch.setattr(x, "pick", lambda *_: expression("no_such_expression"))
+    cart = Frontend("10.96.7.2", 80, Protocol.TCP)
+    choice = EndpointChoice((SocketAddress("10.244.1.2", 8080),))
+    with pytest.raises(SteeringError, match="No such file"):
+        await steering.change({WEB: REFUSE, cart: Forward(36003, (choice,))}, ())
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
+    assert await steering.repair() == 0
 
 
 async def test_a_kernel_without_socket_lookup_gets_a_guard_without_it(node, steering, monkeypatch):
