@@ -21,7 +21,7 @@ from hashlib import shake_128
 
 from ..model import DEFAULT_WEIGHT, SocketAddress
 
-# The kernel takes 70 to 90 bytes for each. With 8 for an endpoint, shares deviate by a quarter
+# The kernel takes 60 to 90 bytes for each. With 8 for an endpoint, shares deviate by a quarter
 # of themselves (standard deviation); with three endpoints by a tenth.
 _FEW, _MORE, _MOST = 128, 1024, 4096
 _PER_ENDPOINT = 8
