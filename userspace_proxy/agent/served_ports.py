@@ -22,7 +22,7 @@ from ..log_fields import FieldLogger
 from ..model import Frontend, FrontendKind, IPFamily, Path, Protocol, ServiceKey, SocketAddress
 from ..plan import PortKey, PortPlan
 from ..plane import Group, Listener, Plane, PortPool
-from ..policy import PathChoice
+from ..policy import DEFAULT_PATH, PathChoice
 from ..status import paths
 from ..status.paths import PathView
 from ..steering import REFUSE, Bind, Target
@@ -63,7 +63,9 @@ class ServedPort:
     wake_problem: str = ""
     """Why the workload that its clients wait for wasn't scaled; empty if it was, or needn't be."""
     path: PathView = paths.DEFAULT
-    """How new connections travel."""
+    """How new connections travel now."""
+    chosen: PathChoice = DEFAULT_PATH
+    """How they travel from the next change of the steering on."""
     was_in_kernel: bool = False
     """UDP flows may lead straight to endpoints."""
     is_retired: bool = False
@@ -127,6 +129,8 @@ class ServedPorts:
         self._retired: list[ServedPort] = []
         self._touched: dict[ServedPort, None] = {}
         """Those whose targets may differ from where they are steered."""
+        self._switching: dict[ServedPort, Path] = {}
+        """Those for which probes have chosen another path, with the one before."""
         self._incomplete: dict[PortKey, ServedPort] = {}
         """Those with listeners or node ports that aren't available."""
         self._shortages = Shortages()
@@ -154,7 +158,7 @@ class ServedPorts:
         self.retire(plan.key)
         self.faults.follow(plan)
         served = ServedPort(plan, self._plane.open_group(str(plan.key)))
-        self._take_path(served, self.auto_paths.follow(plan))
+        self._choose_path(served, self.auto_paths.follow(plan))
         self._served[plan.key] = self._by_group[served.group] = served
         self._touch(served, (), plan.frontends)
         self._holds.claim(node_ports(f for f in plan.frontends if f in preferred))
@@ -166,7 +170,7 @@ class ServedPorts:
         served = self._served[plan.key]
         self._touch(served, served.plan.frontends, plan.frontends)
         served.plan = plan
-        self._take_path(served, self.auto_paths.follow(plan))
+        self._choose_path(served, self.auto_paths.follow(plan))
         self._serve(served, {})
 
     def detour(self, service: ServiceKey, detours: Mapping[At, SocketAddress]) -> None:
@@ -209,16 +213,14 @@ class ServedPorts:
             closed += self._plane.close_group(served.group)
         self._addresses.give(closed)
 
-    def switch_paths(self) -> list[ServedPort]:
-        """Follow what probes have shown; return those that take another path from now on."""
-        switched: list[ServedPort] = []
+    def switch_paths(self) -> None:
+        """Choose paths by what probes have shown."""
         for key, wanted in self.auto_paths.take().items():
             served = self._served[key]
-            if wanted.path is not served.path.now:
+            if wanted.path is not served.chosen.path:
                 self._touch(served, served.plan.frontends, served.plan.frontends)
-                switched.append(served)
-            self._take_path(served, wanted)
-        return switched
+                self._switching[served] = served.path.now
+            self._choose_path(served, wanted)
 
     def retry(self) -> bool:
         """Retry what couldn't be opened; return whether something has changed."""
@@ -248,11 +250,17 @@ class ServedPorts:
             changed.update({f: t for f, t in targets.items() if served.steered.get(f) != t})
         return SteeringChange(changed, frozenset(gone - changed.keys()), touched)
 
-    def mark_steered(self, change: SteeringChange) -> None:
-        """Note that a change is in force; call it before anything else is changed."""
+    def mark_steered(self, change: SteeringChange) -> list[ServedPort]:
+        """Note that a change is in force, before anything else is changed.
+
+        Returns those that take another path now because of probes.
+        """
         for served, targets in change.targets:
             served.steered = targets
+            served.path = served.path.follow(served.chosen, time.time())
         self._touched.clear()
+        switching, self._switching = self._switching, {}
+        return [served for served, before in switching.items() if served.path.now is not before]
 
     def note_unsteered(self, unsteered: Mapping[Frontend, str]) -> None:
         """Follow :attr:`.Steering.unsteered`; call it after each change and repair."""
@@ -338,15 +346,15 @@ class ServedPorts:
                 serves = listener is not None and listener.is_serving
                 targets[frontend] = listener.address.port if listener and serves else REFUSE
         if served.was_in_kernel:
-            return forward(served.plan, targets, is_in_kernel=served.path.now is Path.KERNEL)
+            return forward(served.plan, targets, is_in_kernel=served.chosen.path is Path.KERNEL)
         return targets
 
-    def _take_path(self, served: ServedPort, wanted: PathChoice) -> None:
-        """Take a path. The listeners stay: what the kernel can't place uses them."""
-        path = served.path
-        since = path.since if wanted.path is path.now and path.since else time.time()
-        served.path = path._replace(now=wanted.path, since=since, why=wanted.why)
+    def _choose_path(self, served: ServedPort, wanted: PathChoice) -> None:
+        """Choose a path. The listeners stay: what the kernel can't place uses them."""
+        served.chosen = wanted
         served.was_in_kernel |= wanted.path is Path.KERNEL
+        if wanted.path is served.path.now:
+            served.path = served.path.follow(wanted, time.time())
 
     def _note(self, served: ServedPort, error: ListenError | None) -> None:
         """Remember the problem of a Service port, and log it if it is new or solved."""

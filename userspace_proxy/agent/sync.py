@@ -310,7 +310,7 @@ class SyncLoop:
                 self._report(Happening("ServiceNotServed", "Serve", note, service=item.service))
 
     async def _steer(self) -> bool:
-        switched = self._served_ports.switch_paths()
+        self._served_ports.switch_paths()
         change = self._served_ports.steering_change()
         if change or not self._is_steered:
             try:
@@ -325,7 +325,7 @@ class SyncLoop:
                 return False
             self._has_steered = self._is_steered = True
             self._note_recovery()
-        self._served_ports.mark_steered(change)
+        switched = self._served_ports.mark_steered(change)
         self._served_ports.note_unsteered(self._steering.unsteered)
         self._note_switches(switched)
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..model import Path
+from ..policy import PathChoice
 from .units import plural, seconds_in_words
 
 UNKNOWN = "bytes and failures aren't known on this path"
@@ -27,6 +28,11 @@ class PathView(NamedTuple):
     def is_default(self) -> bool:
         """Whether there is nothing to show."""
         return self.now is Path.USERSPACE and not self.why and not self.kernel_connections
+
+    def follow(self, chosen: PathChoice, at: float) -> PathView:
+        """Return it with a path that came into force at a Unix time, unless it was before."""
+        since = self.since if chosen.path is self.now and self.since else at
+        return self._replace(now=chosen.path, since=since, why=chosen.why)
 
 
 DEFAULT = PathView()

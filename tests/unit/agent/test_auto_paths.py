@@ -198,21 +198,58 @@ async def test_probes_switch_the_path_without_a_new_plan(make):
     served_ports.auto_paths._open_probes = Probed
     targets = served_ports.follow(cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
     (served,) = served_ports
-    assert (served.path.now, served_ports.switch_paths()) == (Path.USERSPACE, [])
+    served_ports.switch_paths()
+    assert (served.path.now, bool(served_ports.steering_change())) == (Path.USERSPACE, False)
     served_ports.auto_paths.note(A, 0)
-    assert served_ports.switch_paths() == [served]
-    assert served.path.now is Path.KERNEL
+    served_ports.switch_paths()
     change, choices = served_ports.steering_change(), (EndpointChoice((A,)),)
     assert change.changed == {HERE: Forward(targets[HERE], choices)}
-    served_ports.mark_steered(change)
+    assert served.path.now is Path.USERSPACE, "the change isn't in force yet"
+    assert served_ports.mark_steered(change) == [served]
+    assert served.path.now is Path.KERNEL
     served_ports.auto_paths.note(A, REFUSED)
-    assert served_ports.switch_paths() == [served]
-    assert (served.path.now, served.path.why[:24]) == (Path.USERSPACE, "auto, and a probe failed")
+    served_ports.switch_paths()
     change = served_ports.steering_change()
     assert change.changed == {HERE: Forward(targets[HERE], choices, is_on=False)}
+    assert served_ports.mark_steered(change) == [served]
+    assert (served.path.now, served.path.why[:24]) == (Path.USERSPACE, "auto, and a probe failed")
     served_ports.auto_paths.note(A, errno.EHOSTUNREACH)
-    assert served_ports.switch_paths() == [], "only the reason is another"
+    served_ports.switch_paths()
+    assert not served_ports.steering_change(), "only the reason is another"
     assert "no route" in served.path.why
+
+
+async def test_a_switch_that_is_taken_back_before_it_is_in_force_is_none(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    served_ports.auto_paths._open_probes = Probed
+    served_ports.follow(cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
+    for result in (0, REFUSED):
+        served_ports.auto_paths.note(A, result)
+        served_ports.switch_paths()
+    (served,) = served_ports
+    assert served_ports.mark_steered(served_ports.steering_change()) == []
+    assert served.path.now is Path.USERSPACE
+
+
+async def test_a_path_is_shown_and_reported_once_the_steering_has_changed(start):
+    shown = []
+
+    class Looking(WatchedSteering):
+        async def change(self, changed, gone):
+            await super().change(changed, gone)
+            shown.append([(one.path.now, len(switched)) for one in start.served_ports])
+
+    steering, switched = Looking(), []
+    loop, cluster = await start(steering), Cluster()
+    loop.on_switch = switched.extend
+    auto = start.served_ports.auto_paths
+    auto._open_probes = Probed
+    await settle(loop, cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
+    for count, result in enumerate((0, REFUSED), 1):
+        auto.note(A, result)
+        await until(lambda count=count: len(switched) == count)
+    assert shown == [[(Path.USERSPACE, 0)], [(Path.KERNEL, 1)]]
+    assert [one.path.now for one in start.served_ports] == [Path.USERSPACE]
 
 
 async def test_probes_switch_a_path_at_once_and_without_a_round(start, caplog):

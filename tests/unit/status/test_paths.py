@@ -1,6 +1,7 @@
 import pytest
 
 from userspace_proxy.model import Path
+from userspace_proxy.policy import PathChoice
 from userspace_proxy.status.paths import UNKNOWN, PathView, counted_in_words, path_in_words
 
 
@@ -17,6 +18,13 @@ def test_only_the_userspace_path_without_a_reason_is_the_default():
     assert not PathView(why="hold needs the proxy").is_default
     assert not PathView(kernel_connections=1).is_default
     assert PathView(kernel_connections=0).is_default
+
+
+def test_a_path_counts_from_the_moment_at_which_it_comes_into_force():
+    chosen = PathChoice(Path.KERNEL, "its annotation asks for it")
+    view = PathView(since=90.0, kernel_connections=3).follow(chosen, 100.0)
+    assert view == (Path.KERNEL, 100.0, "its annotation asks for it", 3)
+    assert view.follow(PathChoice(Path.KERNEL, "auto"), 110.0) == (Path.KERNEL, 100.0, "auto", 3)
 
 
 @pytest.mark.parametrize(
