@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from userspace_proxy.balance import fill_slots
 from userspace_proxy.kernel.netlink.messages import read_messages
 from userspace_proxy.kernel.nf_tables import reader, writer
 from userspace_proxy.kernel.nf_tables.writer import goto_chain
@@ -23,7 +24,7 @@ from userspace_proxy.steering.nftables.forwarding import (
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 CART = Frontend("10.96.7.2", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
-A, B = SocketAddress("10.244.1.2", 8080), SocketAddress("10.244.1.3", 8080)
+A, B, C = (SocketAddress(f"10.244.1.{number}", 8080) for number in (2, 3, 4))
 A_6 = SocketAddress("fd00:10::2", 8080)
 BOTH, ONE, SIX = (
     Forward(1, (EndpointChoice((A, B)),)),
@@ -96,6 +97,20 @@ def test_a_change_is_as_small_with_many_services_and_they_share_one_chain():
     assert (len(change.removed), change.added, change.gone_choosers) == (4, set(), {})
     # And the one that counts, once nothing steers it.
     assert len(forwarding.difference({one: None}, [one]).removed) == 5
+
+
+def by_hash(*endpoints):
+    return Forward(1, (EndpointChoice(fill_slots(endpoints, {})),), by_client=True)
+
+
+def test_with_hashed_clients_a_change_of_endpoints_is_one_of_the_slots_that_move():
+    forwarding = Forwarding()
+    forwarding.accept(forwarding.difference({WEB: by_hash(A, B), CART: by_hash(A, B, C)}))
+    assert len(forwarding.choosers) == 1
+    change = forwarding.difference({CART: by_hash(A, B)})
+    assert (change.new_choosers, change.gone_choosers) == ({}, {})
+    moved = fill_slots((A, B, C), {}).count(C)
+    assert len(change.removed) == len(change.added) == moved
 
 
 def test_a_frontend_is_counted_from_its_first_endpoint_until_it_is_gone():

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.balance import fill_slots
 from userspace_proxy.errors import SteeringConflict
 from userspace_proxy.kernel.nf_tables import NftablesError, writer
 from userspace_proxy.kernel.nf_tables.expressions import expression
@@ -108,6 +109,18 @@ def test_a_choice_by_hash_is_listed_and_repaired_when_its_rule_is_changed(node, 
     # The rule that is gone, and the one that took its place.
     assert [path.repair(), path.repair()] == [2, 0]
     assert rule in node.run(f"nft list chain {chain}")
+
+
+def test_another_number_of_slots_takes_the_place_of_the_chain(node, path):
+    few, many = (
+        fill_slots([SocketAddress(f"10.244.1.{n}", 80) for n in range(e)], {}) for e in (16, 17)
+    )
+    path.load({WEB: Forward(1, (EndpointChoice(few),), by_client=True)})
+    path.change({WEB: Forward(1, (EndpointChoice(many),), by_client=True)})
+    chains = node.run("nft list chains inet")
+    assert ("-of-128-" in chains, "-of-1024-" in chains) == (False, True)
+    assert path.in_force() == {WEB: many}
+    assert path.repair() == 0
 
 
 def test_with_affinity_the_first_choice_is_by_hash_too(node, path):
