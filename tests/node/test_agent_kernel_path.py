@@ -196,6 +196,28 @@ def test_tracked_connections_are_counted_on_request(web):
         f"{endpoint.ip(4)}:{TARGET}" for endpoint in (web.endpoint, web.spare)
     }
     assert sum(one["tracked"] for one in shown["endpoints"]) == 6
+    assert {one["received_bytes"] for one in shown["endpoints"]} == {None}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_bytes_of_tracked_flows_are_counted_where_the_kernel_accounts_for_them(web, version):
+    web.testbed.shell("echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct")
+    web.switch("kernel")
+    flow = web.testbed["pod"].udp((CLUSTER_IPS[version].format(10), PORT))
+    for _ in range(3):
+        flow.send(b"x" * 100)
+    server = web.endpoint.servers["UDP", version]
+    _, client = server.recvfrom(200)
+    server.sendto(b"y" * 50, client)
+    assert flow.recv(100) == b"y" * 50
+    answer = json.loads(web.agent.read("/api/v1/kernel-path")[1])
+    family = f"IPv{version}"
+    (shown,) = (p for p in answer["ports"] if (p["family"], p["protocol"]) == (family, "UDP"))
+    (endpoint,) = shown["endpoints"]
+    headers = 28 if version == 4 else 48
+    assert (endpoint["received_packets"], endpoint["received_bytes"]) == (3, 3 * (100 + headers))
+    assert (endpoint["sent_packets"], endpoint["sent_bytes"]) == (1, 50 + headers)
+    assert answer["note"] == ""
 
 
 def counted(web, version):

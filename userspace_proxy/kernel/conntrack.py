@@ -15,18 +15,22 @@ the kernel evaluates the rules again.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from ..model import Protocol, contains
 from .ctnetlink import (
     IPS_DST_NAT,
     IPS_SEEN_REPLY,
+    NO_VOLUME,
     ConntrackEntry,
     EntryFilter,
+    Volume,
     list_request,
     pack_address,
     read_entries,
@@ -157,8 +161,27 @@ def check(version: int) -> None:
         list(list_entries(requests, version, wanted))
 
 
-def count_by_endpoint(version: int, protocol: int) -> Counter[tuple[bytes, bytes]]:
-    """Return the number of entries by what was dialled and by where replies come from.
+Leg = tuple[bytes, bytes]
+"""What was dialled, and where replies come from."""
+
+
+class Tracked(NamedTuple):
+    """The entries of one protocol, by their legs."""
+
+    entries: Mapping[Leg, int]
+    volumes: Mapping[Leg, Volume] | None
+    """Sums of these entries; None where the kernel doesn't count bytes."""
+
+
+def counts_bytes(setting: Path = Path("/proc/sys/net/netfilter/nf_conntrack_acct")) -> bool:
+    """Return whether connection tracking counts the bytes of new entries."""
+    with contextlib.suppress(OSError):
+        return setting.read_text().strip() == "1"
+    return False
+
+
+def count_by_endpoint(version: int, protocol: int) -> Tracked:
+    """Return the entries of a protocol, with bytes and packets where the kernel counts them.
 
     Raises:
         SteeringError: The kernel doesn't list entries.
@@ -167,8 +190,14 @@ def count_by_endpoint(version: int, protocol: int) -> Counter[tuple[bytes, bytes
         explained("list conntrack entries", hint=_HINT),
         Requests.open(NETLINK_NETFILTER) as requests,
     ):
-        entries = list_entries(requests, version, EntryFilter(protocol))
-        return Counter((entry.dialled, entry.answered_from) for entry in entries)
+        entries, volumes = Counter[Leg](), dict[Leg, Volume]()
+        has_volumes = counts_bytes()
+        for entry in list_entries(requests, version, EntryFilter(protocol)):
+            leg = entry.dialled, entry.answered_from
+            entries[leg] += 1
+            if has_volumes:
+                volumes[leg] = volumes.get(leg, NO_VOLUME).plus(entry.volume)
+        return Tracked(entries, volumes if has_volumes else None)
 
 
 def list_entries(requests: Requests, version: int, wanted: EntryFilter) -> Iterator[ConntrackEntry]:

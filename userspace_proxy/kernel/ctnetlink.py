@@ -15,6 +15,7 @@ attributes is that of ctnetlink_dump_tuples().
 
 from __future__ import annotations
 
+import operator
 import socket
 import struct
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ from .netlink.rtnetlink import FAMILIES, ip_of
 # NFNL_SUBSYS_CTNETLINK, which is 1, and the kind of message.
 CT_NEW, CT_GET, CT_DELETE = 0x100, 0x101, 0x102
 CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_ZONE = 1, 2, 3, 18
+CTA_COUNTERS_ORIG, CTA_COUNTERS_REPLY = 9, 10
+CTA_COUNTERS_PACKETS, CTA_COUNTERS_BYTES = 1, 2
 CTA_FILTER, CTA_STATUS_MASK = 25, 26
 CTA_FILTER_ORIG_FLAGS = 1
 CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
@@ -50,6 +53,22 @@ IPS_SEEN_REPLY, IPS_DST_NAT = 1 << 1, 1 << 5
 _FAMILY = struct.Struct("=BBH")
 _BODY = HEADER.size + _FAMILY.size
 _BE32 = struct.Struct(">I")
+
+
+class Volume(NamedTuple):
+    """Bytes and packets with their IP headers, from and to a client."""
+
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    received_packets: int = 0
+    sent_packets: int = 0
+
+    def plus(self, other: Volume) -> Volume:
+        """Return the sum of both."""
+        return Volume(*map(operator.add, self, other))
+
+
+NO_VOLUME = Volume()
 
 
 class ConntrackEntry(NamedTuple):
@@ -70,6 +89,21 @@ class ConntrackEntry(NamedTuple):
             if kind == CTA_STATUS:
                 return int(_BE32.unpack(value)[0])
         return 0
+
+    @property
+    @checked
+    def volume(self) -> Volume:
+        """What was counted for it; zeros without ``net.netfilter.nf_conntrack_acct``."""
+        counted = dict(read_attributes(self.message, _BODY))
+        received = dict(read_attributes(counted.get(CTA_COUNTERS_ORIG, b"")))
+        sent = dict(read_attributes(counted.get(CTA_COUNTERS_REPLY, b"")))
+        return Volume(
+            *(
+                int.from_bytes(direction.get(kind, b""), "big")
+                for kind in (CTA_COUNTERS_BYTES, CTA_COUNTERS_PACKETS)
+                for direction in (received, sent)
+            )
+        )
 
 
 class EntryFilter(NamedTuple):

@@ -6,20 +6,20 @@ Rule 1: connection tracking is listed when it is asked for, never each second: a
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from ..kernel.conntrack import PROTOCOL_NUMBERS, count_by_endpoint
-from ..kernel.ctnetlink import pack_address
-from ..model import Path
+from ..kernel.conntrack import PROTOCOL_NUMBERS, Tracked, count_by_endpoint
+from ..kernel.ctnetlink import NO_VOLUME, Volume, pack_address
+from ..model import Path, SocketAddress
 from .view import ServicePortView, StatusView
 
-Counts = Mapping[tuple[bytes, bytes], int]
-"""Entries by what was dialled, and by the endpoint that replies."""
+NOT_COUNTED = "bytes aren't counted while net.netfilter.nf_conntrack_acct is 0"
 
 
 def render_tracked(
-    view: StatusView, count: Callable[[int, int], Counts] = count_by_endpoint
+    view: StatusView, count: Callable[[int, int], Tracked] = count_by_endpoint
 ) -> bytes:
     """Return the tracked connections of Service ports on the kernel path, as JSON.
 
@@ -35,10 +35,11 @@ def render_tracked(
     kinds = {(port.plan.key.family, port.plan.protocol) for port in ports}
     counts = {kind: count(kind[0], PROTOCOL_NUMBERS[kind[1]]) for kind in kinds}
     rows = [_row(port, counts[port.plan.key.family, port.plan.protocol]) for port in ports]
-    return json.dumps({"ports": rows}).encode() + b"\n"
+    note = NOT_COUNTED if any(found.volumes is None for found in counts.values()) else ""
+    return json.dumps({"note": note, "ports": rows}).encode() + b"\n"
 
 
-def _row(port: ServicePortView, counts: Counts) -> dict[str, object]:
+def _row(port: ServicePortView, tracked: Tracked) -> dict[str, object]:
     key = port.plan.key
     dialled = [pack_address(f.ip, f.port) for f in port.plan.frontends]
     return {
@@ -49,10 +50,20 @@ def _row(port: ServicePortView, counts: Counts) -> dict[str, object]:
         "protocol": port.plan.protocol,
         "side": key.side,
         "endpoints": [
-            {
-                "address": str(endpoint),
-                "tracked": sum(counts.get((one, pack_address(*endpoint)), 0) for one in dialled),
-            }
-            for endpoint in (endpoint.verdict.address for endpoint in port.endpoints)
+            _endpoint(endpoint.verdict.address, dialled, tracked) for endpoint in port.endpoints
         ],
     }
+
+
+def _endpoint(
+    address: SocketAddress, dialled: Iterable[bytes], tracked: Tracked
+) -> dict[str, object]:
+    """Return an endpoint's entries, and their volume or nulls."""
+    endpoint = pack_address(*address)
+    legs = [(one, endpoint) for one in dialled]
+    counted: Mapping[str, int | None] = dict.fromkeys(Volume._fields)
+    if (volumes := tracked.volumes) is not None:
+        parts = (volumes.get(leg, NO_VOLUME) for leg in legs)
+        counted = functools.reduce(Volume.plus, parts, NO_VOLUME)._asdict()
+    entries = sum(tracked.entries.get(leg, 0) for leg in legs)
+    return {"address": str(address), "tracked": entries, **counted}

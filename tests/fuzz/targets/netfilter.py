@@ -29,6 +29,7 @@ def check_conntrack(data: bytes) -> None:
                 assert {len(part) for part in entry[:3]} == {size}
                 with contextlib.suppress(OSError):
                     assert 0 <= entry.status < 1 << 32
+                    assert min(entry.volume) >= 0
                 assert len(list(read_messages(ctnetlink.remove_request(entry)))) == 1
 
 

@@ -12,6 +12,7 @@ from userspace_proxy.kernel.conntrack import (
     Change,
     Dialled,
     check,
+    counts_bytes,
     forget_changed,
     is_answered,
     leads_to,
@@ -110,3 +111,11 @@ def test_which_associations_to_endpoints_are_stale(before, now, choices, expecte
 def test_an_association_that_leads_to_its_port_is_not_stale_whatever_endpoints_there_are():
     change = Change(17, Dialled("10.96.0.10", 53), None, 36002, [([A], None)])
     assert not Allowed(change).is_stale(STEERED)
+
+
+@pytest.mark.parametrize(("content", "expected"), [("1\n", True), ("0\n", False), (None, False)])
+def test_whether_bytes_are_counted_is_a_sysctl(tmp_path, content, expected):
+    setting = tmp_path / "nf_conntrack_acct"
+    if content is not None:
+        setting.write_text(content)
+    assert counts_bytes(setting) is expected

@@ -12,11 +12,13 @@ from userspace_proxy.kernel.ctnetlink import (
     IPS_SEEN_REPLY,
     ConntrackEntry,
     EntryFilter,
+    Volume,
     list_request,
     pack_address,
     read_entries,
     remove_request,
 )
+from userspace_proxy.kernel.netlink.messages import NESTED, attribute
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 # conntrack -L: udp src=10.1.0.2 dst=10.96.0.10 sport=40000 dport=53 [UNREPLIED] src=127.0.0.1 …
@@ -155,3 +157,17 @@ def test_a_status_that_was_cut_is_an_error():
     cut = entry._replace(message=entry.message.replace(b"\x08\0\x03\0", b"\x05\0\x03\0"))
     with pytest.raises(OSError, match="malformed message"):
         assert cut.status
+
+
+def test_bytes_and_packets_of_both_directions_are_read():
+    (entry,) = read(DNS)
+    assert entry.volume == Volume()
+
+    def counters(kind, packets, sent):
+        parts = (attribute(1, packets.to_bytes(8, "big")), attribute(2, sent.to_bytes(8, "big")))
+        return attribute(kind | NESTED, b"".join(parts))
+
+    more = counters(9, 3, 400) + counters(10, 2, 1 << 40)
+    counted = entry._replace(message=entry.message + more)
+    assert counted.volume == Volume(400, 1 << 40, 3, 2)
+    assert counted.volume.plus(Volume(1, 1, 1, 1)) == Volume(401, (1 << 40) + 1, 4, 3)

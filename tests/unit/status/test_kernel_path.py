@@ -5,49 +5,63 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from userspace_proxy.kernel.ctnetlink import pack_address
+from userspace_proxy.kernel.conntrack import Tracked
+from userspace_proxy.kernel.ctnetlink import Volume, pack_address
 from userspace_proxy.model import Path
 from userspace_proxy.status.kernel_path import render_tracked
 from userspace_proxy.status.paths import PathView
 
 from .views import make_endpoint, make_frontend, make_port, make_view
 
+WEB, OTHER = pack_address("10.96.7.1", 80), pack_address("10.96.7.2", 80)
+FIRST, STRANGER = pack_address("10.244.1.2", 8080), pack_address("10.1.0.1", 8080)
+ENTRIES = {(WEB, FIRST): 3, (OTHER, FIRST): 1, (WEB, STRANGER): 7}
 
-def test_entries_are_counted_by_endpoint_for_all_addresses_of_a_port():
+
+def shown(tracked):
+    """Return the answer about a Service with two addresses, and the listings that it needed."""
     frontends = tuple(make_frontend(f"10.96.7.{n}:80", "ClusterIP", "") for n in (1, 2))
     endpoints = (make_endpoint("10.244.1.2:8080"), make_endpoint("10.244.1.3:8080"))
     port = make_port(frontends=frontends, endpoints=endpoints)
     on_kernel_path = replace(port, path=PathView(Path.KERNEL))
-    web, other, first = (
-        pack_address("10.96.7.1", 80),
-        pack_address("10.96.7.2", 80),
-        pack_address("10.244.1.2", 8080),
-    )
     asked = []
 
     def count(version, protocol):
         asked.append((version, protocol))
-        return {(web, first): 3, (other, first): 1, (web, pack_address("10.1.0.1", 8080)): 7}
+        return tracked
 
-    shown = json.loads(render_tracked(make_view(on_kernel_path, make_port("cart")), count))
-    assert shown == {
-        "ports": [
-            {
-                "namespace": "shop",
-                "service": "web",
-                "port": "http",
-                "family": "IPv4",
-                "protocol": "TCP",
-                "side": "",
-                "endpoints": [
-                    {"address": "10.244.1.2:8080", "tracked": 4},
-                    {"address": "10.244.1.3:8080", "tracked": 0},
-                ],
-            }
-        ]
+    return json.loads(render_tracked(make_view(on_kernel_path, make_port("cart")), count)), asked
+
+
+def test_entries_are_counted_by_endpoint_for_all_addresses_of_a_port():
+    answer, asked = shown(Tracked(ENTRIES, None))
+    (port,) = answer["ports"]
+    unknown = dict.fromkeys(Volume._fields)
+    assert port.pop("endpoints") == [
+        {"address": "10.244.1.2:8080", "tracked": 4, **unknown},
+        {"address": "10.244.1.3:8080", "tracked": 0, **unknown},
+    ]
+    assert port == {
+        "namespace": "shop",
+        "service": "web",
+        "port": "http",
+        "family": "IPv4",
+        "protocol": "TCP",
+        "side": "",
     }
     assert asked == [(4, 6)]
+    assert answer["note"] == "bytes aren't counted while net.netfilter.nf_conntrack_acct is 0"
+
+
+def test_bytes_and_packets_are_added_up_where_the_kernel_counts_them():
+    volumes = {(WEB, FIRST): Volume(1, 2, 3, 4), (OTHER, FIRST): Volume(10, 20, 30, 40)}
+    answer, _ = shown(Tracked(ENTRIES, volumes))
+    first, second = answer["ports"][0]["endpoints"]
+    assert (first["received_bytes"], first["sent_bytes"]) == (11, 22)
+    assert (first["received_packets"], first["sent_packets"]) == (33, 44)
+    assert (second["received_bytes"], second["sent_packets"]) == (0, 0)
+    assert answer["note"] == ""
 
 
 def test_nothing_is_listed_where_no_service_takes_the_kernel_path():
-    assert json.loads(render_tracked(make_view(make_port()))) == {"ports": []}
+    assert json.loads(render_tracked(make_view(make_port()))) == {"note": "", "ports": []}
