@@ -94,6 +94,9 @@ class HandlingArguments(TypedDict, total=False):
     on_endpoint_removal: str | None
     """``keep``, the default, or ``30s``: connections to an endpoint that has left end after that
     time."""
+    path: str | None
+    """``kernel``, which needs steering ``nftables`` and is an error without it; ``auto``, which
+    without it is ``userspace``; None: the path of :class:`Options`."""
     proxy_protocol: str | None
     """``v1`` or ``v2``: TCP connections to endpoints begin with a header that names the client."""
 

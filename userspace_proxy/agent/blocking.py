@@ -124,7 +124,7 @@ class BlockingProxy:
             the one that was asked for isn't available.
 
         Raises:
-            ValueError: The proxy reads its Services elsewhere, or an argument is invalid.
+            ValueError: The proxy reads its Services elsewhere, or an argument is invalid here.
             TypeError: An argument has another type.
             ListenError: It can't be served, for the reason that ``status()`` shows; the Service
                 that had its name before is served again.

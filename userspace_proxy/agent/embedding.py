@@ -18,6 +18,7 @@ from ..model import (
     SocketAddress,
     parse_ip,
 )
+from ..policy import choose_path
 from ..sources import MemorySource, Source
 from ..steering import Bind, Steering
 from .added_service import AddedService
@@ -112,7 +113,7 @@ class EmbeddedProxy(Agent):
             the one that was asked for isn't available.
 
         Raises:
-            ValueError: The proxy reads its Services elsewhere, or an argument is invalid.
+            ValueError: The proxy reads its Services elsewhere, or an argument is invalid here.
             TypeError: An argument has another type.
             ListenError: It can't be served, for the reason that ``status()`` shows; the Service
                 that had its name before is served again.
@@ -125,8 +126,18 @@ class EmbeddedProxy(Agent):
             affinity_timeout_s=read_affinity(affinity_timeout_s),
             handling=read_handling(seed, balance=balance, **handling),
         )
+        self._check_path(service)
         await self._replace(service, make_slices(service, endpoints, standby))
         return AddedService(self, service)
+
+    def _check_path(self, service: Service) -> None:
+        """Raise a ValueError if a Service asks for the kernel path and can't have it."""
+        handling = service.handling
+        lacks = self._steering.no_kernel_path if self._steering is not None else {}
+        family = SocketAddress(service.cluster_ips[0], 0).family
+        why = lacks.get(family) or lacks.get(handling.balance, "")
+        if note := choose_path(handling, self._options.path, why).note:
+            raise ValueError(note.sentence)
 
     async def _replace(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
         """Put a Service; if it can't be served, the one before is put again."""

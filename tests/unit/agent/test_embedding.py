@@ -205,6 +205,16 @@ def test_a_service_that_cannot_be_replaced_is_served_as_before(run):
             {"port": 80, "affinity_timeout_s": 0}, "affinity_timeout_s: 0 is not", id="affinity"
         ),
         pytest.param({"port": 80, "cluster_ip": "x"}, "'x' is not an IP address", id="cluster-ip"),
+        pytest.param(
+            {"port": 80, "path": "kernel"},
+            "this steering has no kernel path: it needs --steering=nftables",
+            id="path",
+        ),
+        pytest.param(
+            {"port": 80, "path": "kernel", "hold": "60s"},
+            "path kernel is not used: hold needs the proxy",
+            id="path-and-hold",
+        ),
     ],
 )
 def test_an_error_names_the_invalid_argument(run, arguments, words):
