@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+from tests.cluster.waiting import wait_for
+
 from .specs import Port, Spec
-from .world import PODS, World, after
+from .world import PODS, Address, World, after
 
 CLIENT_IP = {"sessionAffinity": "ClientIP"}
 PINNED = Spec("pinned", ["10.96.1.1"], more=CLIENT_IP)
@@ -15,6 +22,26 @@ NODE_PORT = Spec(
     "pinned-np", ["10.96.1.5"], [Port(node_port=30011)], more={"type": "NodePort", **CLIENT_IP}
 )
 TIMEOUT_S = 1
+
+
+@contextlib.contextmanager
+def asking(world: World, at: Address) -> Iterator[dict[str, list[str]]]:
+    """Ask all the time, by each protocol; yield who has answered so far."""
+    seen: dict[str, list[str]] = {"TCP": [], "UDP": []}
+    is_over = threading.Event()
+
+    def ask(protocol: str) -> None:
+        while not is_over.is_set():
+            seen[protocol].append(world.who("pod", at, protocol))
+
+    with ThreadPoolExecutor(len(seen)) as pool:
+        asked = [pool.submit(ask, protocol) for protocol in seen]
+        try:
+            yield seen
+        finally:
+            is_over.set()
+    for one in asked:
+        one.result()
 
 
 class TestAffinity:
@@ -33,6 +60,24 @@ class TestAffinity:
         world.put(spec.at(*world.pods()))
         assert world.all_of("pod", spec.address, protocol) == {second}
         world.delete(spec)
+
+    def test_a_client_that_asks_while_endpoints_come_into_force_meets_only_one(
+        self, world: World
+    ) -> None:
+        """Source: e2e "should function for client IP based session affinity"."""
+        spec = PINNED.but(
+            name="awaited", ports=[Port(name="web"), Port(protocol="UDP", name="dns")]
+        )
+        # Whether a client asks at the moment that matters is a matter of luck.
+        for _ in range(4):
+            world.put(spec)
+            with asking(world, spec.address) as seen:
+                world.put(spec.at(*world.pods()))
+                for names in seen.values():
+                    wait_for("an answer", lambda names=names: names[-1:] and names[-1] in PODS)
+            for protocol, names in seen.items():
+                assert len({name for name in names if name in PODS}) == 1, (protocol, names)
+            world.delete(spec)
 
     def test_a_client_stays_with_one_endpoint_by_a_node_port(self, world: World) -> None:
         world.put(NODE_PORT.at(*world.pods()))

@@ -159,27 +159,25 @@ class NftablesProgrammer(NatProgrammer):
             self.change_all({**gone, **ports}, forwards)
         else:
             self._forwards = forwards
+            self._kernel_path.load(forwards)
             self.apply(ports)
-            try:
-                self._kernel_path.load(forwards)
-            except SteeringError:
-                self._applied = None
-                raise
         self.forget_stale()
 
     def change_all(self, touched: Touched, forwards: Mapping[Frontend, Forward]) -> None:
-        """Steer some frontends; those of ``touched`` without a forward lead to ports alone."""
+        """Steer some frontends; those of ``touched`` without a forward lead to ports alone.
+
+        First to endpoints, then to ports: the proxy would pin clients that reach it meanwhile.
+        """
         moved = {f: forwards.get(f) for f in touched if self._forwards.get(f) != forwards.get(f)}
         before = {frontend: self._forwards.get(frontend) for frontend in moved}
-        ports = {frontend: (self._applied or {}).get(frontend) for frontend in touched}
         self._set_forwards(moved)
         try:
-            self.change(touched)
             self._kernel_path.change(moved, [f for f, port in touched.items() if port is None])
+            self.change(touched)
         except SteeringError:
             self._set_forwards(before)
             with contextlib.suppress(SteeringError):
-                self.change(ports)
+                self._kernel_path.change(before)
             raise
         self._note_ended(touched, before)
 
