@@ -22,6 +22,9 @@ BYTES_IN_GB = 1e9
 AT_REST_EVERY_S = 0.5
 AT_REST_LOOKS = 20
 
+IN_KERNEL = frozenset({"direct", "dnat", "kube-proxy", "ours-kernel"})
+"""Ways without a proxy between client and pod."""
+
 _TIMED = ("cpu_us", "machine_us", "p50_ms", "p99_ms", "errors")
 
 
@@ -182,7 +185,7 @@ class HeldLoad(Load):
     port, rate = "echo", "exchanges"
     metrics = ("exchanges", "cpu_us", "p99_ms", "bytes_each", "descriptors_each", "base_mb")
     # Nothing happens in user memory.
-    skips = frozenset({"direct", "dnat", "kube-proxy"})
+    skips = IN_KERNEL
     rounds_at_most = 3
 
     def __init__(self, connections: int) -> None:
@@ -229,7 +232,7 @@ class SilentLoad(Load):
     details = "64 clients that connect, echo and close"
     port, rate = "echo", "one_silent"
     metrics = ("one_silent", "both_alive", "share", "max_ms", "errors")
-    skips = frozenset({"direct", "dnat", "kube-proxy", "haproxy", "ours-local"})
+    skips = IN_KERNEL | {"haproxy", "ours-local"}
     settle_s = 1.5
     window_s = 6.5
     rounds_at_most = 5
