@@ -87,6 +87,8 @@ class Channel(Generic[In, Out]):
         self._waiting: deque[_Waiting] = deque()
         self.waiting_bytes = 0
         """What the other side hasn't read yet."""
+        self.is_stalled = False
+        """The channel was closed because the other side doesn't read."""
         self._arrived = bytearray()
         self._descriptors: deque[int] = deque()
         self._is_closed = False
@@ -106,6 +108,7 @@ class Channel(Generic[In, Out]):
         if len(self._waiting) == 1:
             self._loop.add_writer(self._sock.fileno(), self._flush)
         if self.waiting_bytes > self._max_waiting_bytes:
+            self.is_stalled = True
             self._lose()
 
     def close(self) -> None:

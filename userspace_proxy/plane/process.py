@@ -18,6 +18,8 @@ from .watchdog import Watchdog
 _log = FieldLogger("userspace_proxy.dataplane")
 
 _ENTRY = "userspace_proxy.plane.worker_main:run_worker"
+# A worker that ends closes its channel first, then 10,000 listeners and its connections.
+END_WITHIN_S = 2.0
 
 
 class WorkerProcess:
@@ -47,6 +49,8 @@ class WorkerProcess:
             self._pidfd = os.pidfd_open(self._process.pid)
             until_started.pop_all()
         self.pid = self._process.pid
+        self._deadline: asyncio.TimerHandle | None = None
+        """Of a process that has closed the channel."""
         self._channel = Channel[FromWorker, ToWorker](
             loop, connection, reads=FromWorker, receive=self._on_message, lost=self._on_lost
         )
@@ -89,6 +93,12 @@ class WorkerProcess:
                 "worker sent a malformed message, killing it: %(cause)s",
                 extra={"pid": self.pid, "cause": malformed},
             )
+        elif self._channel.is_stalled:
+            _log.error("worker does not read its messages, killing it", extra={"pid": self.pid})
+        else:
+            # Killed at once, it couldn't report its exit status, which names the cause.
+            self._deadline = self._loop.call_later(END_WITHIN_S, self.kill)
+            return
         self.kill()
 
     def _on_end(self) -> None:
@@ -99,6 +109,8 @@ class WorkerProcess:
         self._ended(_describe(status))
 
     def _forget(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1

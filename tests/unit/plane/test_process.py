@@ -1,11 +1,14 @@
 import asyncio
+import os
 import select
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 from userspace_proxy.dataplane import Serving, Tuning
+from userspace_proxy.plane import process
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
 from userspace_proxy.plane.messages import (
     Drained,
@@ -114,9 +117,27 @@ async def test_a_worker_that_runs_out_of_memory_ends_at_once_and_this_is_its_cau
     assert [type(message) for message in parent.messages] == [Running]
 
 
-async def test_a_process_that_closes_the_channel_is_ended(start):
+async def test_a_process_that_closes_the_channel_is_ended(start, monkeypatch):
+    monkeypatch.setattr(process, "END_WITHIN_S", 0.01)
     parent = start(CHILD % "channel.close(); pipe = os.pipe(); os.read(pipe[0], 1)")
     assert await parent.end() == ["signal 9"]
+
+
+async def test_a_process_that_closes_the_channel_and_ends_later_reports_its_exit_status(start):
+    parent = start(CHILD % "channel.close(); os.kill(os.getpid(), 19); os._exit(7)")
+    pid = parent.process.pid
+    await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+    await until(lambda: parent.process._channel._is_closed)
+    os.kill(pid, signal.SIGCONT)
+    assert await parent.end() == ["exit status 7"]
+
+
+async def test_a_process_that_does_not_read_is_killed_with_a_line(start, caplog):
+    parent = start(CHILD % "pipe = os.pipe(); os.read(pipe[0], 1)")
+    parent.process._channel._max_waiting_bytes = 0
+    parent.process.send(Report(1))
+    assert await parent.end() == ["signal 9"]
+    assert [r.message for r in caplog.records] == ["worker does not read its messages, killing it"]
 
 
 async def test_a_close_ends_it_and_waits_and_calls_nothing(start):
