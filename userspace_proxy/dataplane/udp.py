@@ -111,8 +111,10 @@ class UdpListener:
         self._had_more = count > 1
 
     def _receive(self, most: int) -> int:
-        buffer, receive, flows = self.engine.reactor.buffer, self.sock.recvmsg_into, self._flows
+        reactor = self.engine.reactor
+        buffer, receive, flows = reactor.buffer, self.sock.recvmsg_into, self._flows
         buffers, known = [buffer], self._destinations.known
+        fresh = reactor.now - GRAIN_S
         for number in range(most):
             try:
                 count, ancillary, _flags, address = receive(buffers, ANCILLARY_BYTES)
@@ -131,6 +133,13 @@ class UdpListener:
                     continue
             elif flow.hop_limit != ancillary[-1] and not self._limit_hops(flow, ancillary[-1]):
                 continue
+            if flow.is_stream and flow.used > fresh and flow.sock is not None:
+                # Nothing to note, as for most datagrams. An error may be about an earlier one.
+                try:
+                    flow.received_bytes += flow.sock.send(buffer[:count])
+                    continue
+                except OSError:
+                    pass
             self._forward(flow, buffer[:count])
         return most
 

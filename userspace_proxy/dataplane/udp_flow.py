@@ -156,7 +156,10 @@ class UdpFlow:
             if now - self.used >= GRAIN_S:
                 listener.table.use(self, now)
             try:
-                listener.sock.sendmsg([buffer[:count]], self.ancillary, 0, self.address)
+                if self.ancillary:
+                    listener.sock.sendmsg([buffer[:count]], self.ancillary, 0, self.address)
+                else:
+                    listener.sock.sendto(buffer[:count], self.address)
             except OSError:
                 self.group.counters.dropped_datagrams += 1
             else:
