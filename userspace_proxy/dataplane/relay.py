@@ -173,7 +173,7 @@ class Direction:
             if count >= BULK_BYTES:
                 self._is_bulk = True
                 self._set_options()
-                if self._splice():
+                if self._splice(count):
                     return
             if count < BUFFER_BYTES and not self.reads_to_empty:
                 return
@@ -209,8 +209,11 @@ class Direction:
             bound_buffers(self.sink)
             self._read_urgent_inline()
 
-    def _splice(self) -> bool:
-        """Move bulk through a pipe; returns False if the source must be read: see rule 5."""
+    def _splice(self, copied: int = 0) -> bool:
+        """Move bulk through a pipe, behind what was copied in this turn.
+
+        Returns False if the source must be read: see rule 5.
+        """
         pipe = self._pipe = self.connection.pipes.take(self.connection.reactor.now)
         if pipe is None:
             return False
@@ -220,7 +223,7 @@ class Direction:
                 count = os.splice(source, pipe.write_end, PIPE_BYTES, flags=_SPLICE)
             except BlockingIOError:
                 # Little is cheaper to copy: one call less.
-                self._is_bulk = self.bytes_moved - moved >= BULK_BYTES
+                self._is_bulk = copied + self.bytes_moved - moved >= BULK_BYTES
                 self.release()
                 return not self._has_urgent
             except OSError as exc:

@@ -12,7 +12,7 @@ import pytest
 from userspace_proxy.dataplane import Tuning, relay
 from userspace_proxy.dataplane.descriptors import Descriptors
 from userspace_proxy.dataplane.pipes import PIPE_BYTES, RETRY_S, PipePool
-from userspace_proxy.dataplane.tuning import BUFFER_BYTES, SPLICE_ROUNDS
+from userspace_proxy.dataplane.tuning import BUFFER_BYTES, BULK_BYTES, SPLICE_ROUNDS
 
 from .peers import MIB, drink, pour
 from .rig import SIDES
@@ -158,6 +158,22 @@ async def test_short_messages_after_bulk_are_copied_again(rig, first):
     direction = connection.up if first == "client" else connection.down
     assert direction._is_bulk is False
     assert len(rig.engine.pipes._free) == rig.engine.pipes.open_pipes
+
+
+@SIDES
+async def test_bulk_of_which_each_turn_finds_a_part_is_copied_once(rig, first):
+    sends, hears = await rig.both_ends(first)
+    # Opens the windows; the word has the next bytes copied.
+    await asyncio.gather(sends.send(bytes(8 * MIB)), hears.read_exactly(8 * MIB))
+    await sends.send(b"a word")
+    assert await hears.read_exactly(6) == b"a word"
+    (connection,) = rig.connections.open
+    direction = connection.up if first == "client" else connection.down
+    part = 3 * BULK_BYTES
+    assert sends.sock.send(bytes(part)) == part
+    rig.engine.reactor._dispatch()
+    assert direction._is_bulk is True
+    assert len(await hears.read_exactly(part)) == part
 
 
 @SIDES
