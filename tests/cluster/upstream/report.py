@@ -26,7 +26,8 @@ COUNT, DURATION = "**passed**", "duration"
 Column = tuple[str, str]
 """A key of `PROXIES` and one of `CNIS`."""
 MARKS = {PASSED: "✓", FAILED: "**✗**", SKIPPED: "–"}
-_LABEL = re.compile(r" \[[^\]]*\]")
+# Two tests differ by their provider alone.
+_LABEL = re.compile(r" \[(?!Provider:)[^\]]*\]")
 
 _HEAD = """\
 # Upstream's own tests

@@ -75,3 +75,13 @@ def test_each_set_of_families_has_a_table() -> None:
     headings = [line for line in page.splitlines() if line.startswith("## ")]
     assert headings == ["## Services", "## Services over IPv6", "## Dual stack"]
     assert page.count("| **passed** | 1 of 1 |") == 3
+
+
+def test_tests_that_differ_by_their_provider_have_rows_of_their_own() -> None:
+    page = render([run("nftables", **{"resolve": PASSED, "resolve [Provider:GCE]": SKIPPED})])
+    assert rows(page)[6:8] == [
+        "| duration | 61 s |",
+        "| Services resolve | ✓ |",
+    ]
+    assert "| Services resolve [Provider:GCE] | – |" in rows(page)
+    assert "| **passed** | 1 of 1 |" in rows(page)
