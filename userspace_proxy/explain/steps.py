@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..model import Cause, CauseCode
-from ..status.paths import counted_in_words, path_in_words
+from ..status.paths import counted_in_words, path_in_words, probes_in_words
 from ..status.port_state import Level
 from ..status.text import ejected_in_words
 from ..status.units import (
@@ -235,7 +235,7 @@ def _port(
         if probes is not None and frontend.address in probes:
             yield _dial_address(frontend.address, probes[frontend.address])
     if port.path != "userspace" or port.path_why or port.kernel_connections:
-        yield _path(port, subject.now)
+        yield _path(port, subject)
     if client:
         level, said = say_client(port, client)
         yield PathStep(level, "client", said)
@@ -253,11 +253,13 @@ def _port(
         yield from _dials(port, probes)
 
 
-def _path(port: PortFacts, now: float) -> PathStep:
-    said = path_in_words(port.path, port.path_why, port.path_since, now)
-    counted = counted_in_words(port.path, port.kernel_connections, port.protocol)
-    details = ((Level.OK, counted),) if counted else ()
-    return PathStep(Level.OK, "path", said, details=details)
+def _path(port: PortFacts, subject: Subject) -> PathStep:
+    said = path_in_words(port.path, port.path_why, port.path_since, subject.now)
+    details = [counted_in_words(port.path, port.kernel_connections, port.protocol)]
+    if port.is_probed and subject.node is not None:
+        details.append(probes_in_words(subject.node.probes))
+    below = tuple((Level.OK, detail) for detail in details if detail)
+    return PathStep(Level.OK, "path", said, details=below)
 
 
 def _endpoints(port: PortFacts, now: float) -> PathStep:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..status.paths import NO_PROBES, ProbesView
 from ..status.port_state import Level
 
 Json = Mapping[str, Any]
@@ -86,6 +87,8 @@ class PortFacts:
     path_why: str = ""
     kernel_connections: int | None = None
     """Those that the kernel has led straight to endpoints; None where they aren't counted."""
+    is_probed: bool = False
+    """Probes of its endpoints choose the path."""
 
     @property
     def title(self) -> str:
@@ -126,6 +129,7 @@ class ProxyFacts:
     """Why the newest plan isn't in force; empty if it is."""
     network_namespace: int = 0
     """The inode of its network namespace; 0 if unknown."""
+    probes: ProbesView = NO_PROBES
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +194,7 @@ def _port(port: Json) -> PortFacts:
         path_since=port.get("path_since", 0.0),
         path_why=port.get("path_why", ""),
         kernel_connections=port.get("kernel_connections"),
+        is_probed=port.get("is_probed", False),
     )
 
 
@@ -240,4 +245,13 @@ def _node(status: Json) -> ProxyFacts:
         last_state_age_s=status["last_state"]["age_s"],
         pending=status["sync"]["problem"],
         network_namespace=status.get("network_namespace", 0),
+        probes=_probes(status.get("probes", {})),
+    )
+
+
+def _probes(probes: Json) -> ProbesView:
+    return ProbesView(
+        endpoints=probes.get("endpoints", 0),
+        interval_s=probes.get("interval_s", 0.0),
+        per_second=probes.get("per_second", 0),
     )

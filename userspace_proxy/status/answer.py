@@ -12,6 +12,7 @@ import msgspec
 
 from ..model import Cause, CauseCode, Path
 from .counted import Times, Waits
+from .paths import ProbesView
 from .port_state import Level
 from .problems import Problem
 from .view import (
@@ -151,6 +152,8 @@ class PortAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     kernel_connections: int | None
     """Connections (flows) since the start that the kernel has led straight to endpoints; null where
     it never could, or doesn't count them. At most some seconds old."""
+    is_probed: bool
+    """Probes of its endpoints choose the path; see ``probes``."""
     affinity_timeout_s: int | None
     """Of ``sessionAffinity: ClientIP``; null without."""
     notes: Sequence[Cause]
@@ -357,6 +360,8 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Which address endpoints see."""
     tracking: TrackingView
     """The kernel's connection tracking."""
+    probes: ProbesView
+    """Of all Services with the path ``auto``; zeros without any."""
     firewalls: Sequence[FirewallView]
     """Chains of other programs that drop packets to Services."""
     unserved: Sequence[UnservedAnswer]

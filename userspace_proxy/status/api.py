@@ -25,6 +25,7 @@ from .answer import (
     UnservedAnswer,
 )
 from .judging import RememberingJudge
+from .paths import is_probed
 from .port_state import PortState
 from .problems import summarise
 from .selection import Selected, Selection, select
@@ -88,6 +89,7 @@ def make_port(one: Selected) -> PortAnswer:
         path_since=port.path.since,
         path_why=port.path.why,
         kernel_connections=port.path.kernel_connections,
+        is_probed=is_probed(plan),
         affinity_timeout_s=plan.affinity_timeout_s,
         notes=plan.notes,
         problem=port.problem,
@@ -150,6 +152,7 @@ def make_answer(
         last_state=_last_state(view.last_state, now),
         client_address=_client_address(view.client_address),
         tracking=view.tracking,
+        probes=view.probes,
         firewalls=view.firewalls,
         unserved=[UnservedAnswer(problem=e.message, way_out=e.hint) for e in view.unserved],
         ports=[port(one) for one in chosen.ports],

@@ -22,6 +22,7 @@ from markupsafe import Markup
 from ..plan import IgnoredService
 from .history import SECONDS, Figures
 from .overview import SHAPES, Overview, make_overview
+from .paths import probes_in_words
 from .port_state import Level
 from .problems import Problem, summarise
 from .rows import Row, make_row
@@ -83,6 +84,11 @@ class Page:
         """The title, with the state first, because a narrow tab shows only the start."""
         word = {Level.OK: "OK", Level.ATTENTION: "Attention", Level.TROUBLE: "Trouble"}[self.level]
         return f"{word}: {self.view.node or 'this node'}, userspace-proxy"
+
+    @property
+    def probes(self) -> str:
+        """How endpoints are probed for the choice of the path, in words; or empty."""
+        return probes_in_words(self.view.probes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..model import Path
+from ..model import Path, Protocol
+from ..plan import PortPlan
 from ..policy import PathChoice
 from .units import plural, seconds_in_words
 
@@ -38,7 +40,8 @@ class PathView(NamedTuple):
 DEFAULT = PathView()
 
 
-class ProbesView(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ProbesView:
     """The probes that decide the path of Services with ``auto``."""
 
     endpoints: int = 0
@@ -48,11 +51,26 @@ class ProbesView(NamedTuple):
     per_second: int = 0
     """The budget: more probes never begin in a second; 0: nothing was probed yet."""
     sent: int = 0
+    """Since the start."""
     failed: int = 0
     """Of these, how many the endpoint didn't answer."""
 
 
 NO_PROBES = ProbesView()
+
+
+def is_probed(plan: PortPlan) -> bool:
+    """Return whether probes of its endpoints choose the path of a Service port."""
+    return plan.path.path is Path.AUTO and plan.protocol is Protocol.TCP and bool(plan.usable)
+
+
+def probes_in_words(probes: ProbesView) -> str:
+    """Return how many endpoints of all Services are probed, and how often; empty for none."""
+    if not probes.endpoints:
+        return ""
+    count = plural(probes.endpoints, "endpoint")
+    budget = f"at most {probes.per_second:,} probes a second"
+    return f"{count} probed every {probes.interval_s:.3g} s on average, {budget}"
 
 
 def path_in_words(path: str, why: str, since: float, now: float) -> str:

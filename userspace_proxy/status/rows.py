@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .history import Figures, History
-from .paths import counted_in_words, path_in_words
+from .paths import counted_in_words, is_probed, path_in_words
 from .port_state import Level, PortState
 from .selection import Selected, row_id
 from .sparkline import Sparkline, draw
@@ -53,6 +53,8 @@ class Expanded:
     """How new connections travel, since when and why, in words; empty for the default."""
     counted: str
     """What is known of those that the kernel has led straight to endpoints; or empty."""
+    is_probed: bool
+    """Probes of its endpoints choose the path."""
     connect: str
     """How long clients waited for an endpoint to answer, in words; or empty."""
     first_byte: str
@@ -123,6 +125,7 @@ def _detail(port: ServicePortView, limit: int, now: float) -> Expanded:
         admits=_admits(port.plan.admits or ()),
         path="" if path.is_default else path_in_words(path.now, path.why, path.since, now),
         counted=counted_in_words(path.now, path.kernel_connections, port.plan.protocol),
+        is_probed=is_probed(port.plan),
         connect=waits_in_words(port.connect_times),
         first_byte=waits_in_words(port.first_byte_times),
     )

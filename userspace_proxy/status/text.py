@@ -21,7 +21,7 @@ from ..model import Cause, CauseCode, Path
 from ..model.similar import did_you_mean
 from ..plan import IgnoredService
 from .history import IDLE, History
-from .paths import counted_in_words, path_in_words
+from .paths import counted_in_words, is_probed, path_in_words, probes_in_words
 from .port_state import Level, PortState
 from .problems import problems_of_node
 from .selection import Selected, Selection, select
@@ -103,11 +103,15 @@ def render_text(
     """
     chosen = select(view, selection, history)
     node = list(_node_lines(view, now)) if has_node else []
-    ports = [_port_line(one, now, history, is_wide) for one in chosen.ports]
+    probes = probes_in_words(view.probes) if is_wide else ""
+    ports = [_port_line(one, now, history, is_wide, probes) for one in chosen.ports]
     taken = [_ignored_line(item) for item in chosen.ignored if item.is_conflict]
     left = [_ignored_line(item) for item in chosen.ignored if not item.is_conflict]
     shown = [*taken, *ports, *(left if is_wide else ())]
-    header = _header(view, chosen.ports, [f"plan {_age(view.sync.last_done, now)}"], history)
+    facts = [f"plan {_age(view.sync.last_done, now)}"]
+    if has_node and (words := probes_in_words(view.probes)):
+        facts.append(words)
+    header = _header(view, chosen.ports, facts, history)
     lines = [header, *_format(node), *_format(shown)]
     if left and not is_wide:
         lines.append(_ignored_count(len(left)))
@@ -196,10 +200,10 @@ def _node_lines(view: StatusView, now: float) -> Iterator[_Entry]:
             yield _Entry(problem.level, ("node", f"{problem.what}{way_out}"))
 
 
-def _port_line(one: Selected, now: float, history: History, is_full: bool) -> _Entry:
+def _port_line(one: Selected, now: float, history: History, is_full: bool, probes: str) -> _Entry:
     port, state = one.port, one.state
     cells = (str(port.plan.key), _address(port), _usable(port), _words(one, now, history))
-    below = tuple(_details(port, state, now)) if is_full else ()
+    below = tuple(_details(port, state, now, probes)) if is_full else ()
     return _Entry(state.level, cells, below)
 
 
@@ -234,7 +238,7 @@ def _words(one: Selected, now: float, history: History) -> str:
     return f"{open_}, {plural(traffic.connections, noun)}, {volume}"
 
 
-def _details(port: ServicePortView, state: PortState, now: float) -> Iterator[str]:
+def _details(port: ServicePortView, state: PortState, now: float, probes: str) -> Iterator[str]:
     """Yield the causes, addresses and endpoints of a Service port."""
     for cause in state.causes:
         yield f"{cause.code}: {cause}{_times(cause, now)}"
@@ -249,6 +253,8 @@ def _details(port: ServicePortView, state: PortState, now: float) -> Iterator[st
         yield f"path      {path_in_words(path.now, path.why, path.since, now)}"
         if counted := counted_in_words(path.now, path.kernel_connections, port.plan.protocol):
             yield f"          {counted}"
+    if probes and is_probed(port.plan):
+        yield f"probes    {probes}"
     facts = [port.policy, port.balance]
     if port.plan.admits is not None:
         facts.append(f"admits {', '.join(port.plan.admits) or 'nothing'}")

@@ -12,7 +12,8 @@ from tests.unit.status.views import (
 from userspace_proxy.explain import explain
 from userspace_proxy.model import Path
 from userspace_proxy.plan import Side
-from userspace_proxy.status.paths import PathView
+from userspace_proxy.policy import PathChoice
+from userspace_proxy.status.paths import PathView, ProbesView
 from userspace_proxy.status.port_state import Level
 from userspace_proxy.status.view import FirewallView, LastStateView
 
@@ -92,3 +93,17 @@ def test_connections_on_the_kernel_path_count_as_clients(count, sentence):
     subject = make_subject(replace(make_port(connections=0), path=path))
     assert subject.ports[0].kernel_connections == count
     assert explain(subject).sentence == sentence
+
+
+def test_the_probes_that_choose_a_path_are_said_with_their_budget():
+    port = make_port()
+    plan = replace(port.plan, path=PathChoice(Path.AUTO))
+    auto = replace(port, plan=plan, path=PathView(Path.USERSPACE, why="auto"))
+    subject = make_subject(auto, probes=ProbesView(3, 1.5, 2_000))
+    (step,) = (s for part in explain(subject).parts for s in part.steps if s.topic == "path")
+    assert [text for _, text in step.details] == [
+        "3 endpoints probed every 1.5 s on average, at most 2,000 probes a second"
+    ]
+    planned = make_subject(auto, probes=ProbesView(3, 1.5, 2_000), is_live=False)
+    (step,) = (s for part in explain(planned).parts for s in part.steps if s.topic == "path")
+    assert step.details == ()

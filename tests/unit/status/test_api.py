@@ -117,6 +117,7 @@ def test_a_service_port_has_these_fields(shown):
         "path_since": 0.0,
         "path_why": "",
         "kernel_connections": None,
+        "is_probed": False,
         "affinity_timeout_s": 600,
         "notes": [NOTE],
         "problem": "in use (stop it)",

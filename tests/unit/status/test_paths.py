@@ -1,8 +1,21 @@
+from dataclasses import replace
+
 import pytest
 
-from userspace_proxy.model import Path
+from userspace_proxy.model import Path, Protocol
 from userspace_proxy.policy import PathChoice
-from userspace_proxy.status.paths import UNKNOWN, PathView, counted_in_words, path_in_words
+from userspace_proxy.status.paths import (
+    NO_PROBES,
+    UNKNOWN,
+    PathView,
+    ProbesView,
+    counted_in_words,
+    is_probed,
+    path_in_words,
+    probes_in_words,
+)
+
+from .views import make_port
 
 
 def test_a_path_has_its_age_and_its_reason_where_they_are_known():
@@ -43,3 +56,31 @@ def test_a_path_counts_from_the_moment_at_which_it_comes_into_force():
 )  # fmt: skip
 def test_what_is_known_of_connections_on_the_kernel_path_is_said(path, count, protocol, said):
     assert counted_in_words(path, count, protocol) == said
+
+
+@pytest.mark.parametrize(
+    ("probes", "said"),
+    [
+        pytest.param(NO_PROBES, "", id="none"),
+        pytest.param(
+            ProbesView(1, 1.5, 2_000),
+            "1 endpoint probed every 1.5 s on average, at most 2,000 probes a second",
+            id="one",
+        ),
+        pytest.param(
+            ProbesView(30_000, 15.0, 2_000),
+            "30,000 endpoints probed every 15 s on average, at most 2,000 probes a second",
+            id="many",
+        ),
+    ],
+)
+def test_probes_are_said_with_their_budget(probes, said):
+    assert probes_in_words(probes) == said
+
+
+def test_only_endpoints_of_tcp_with_path_auto_are_probed():
+    plan = replace(make_port().plan, path=PathChoice(Path.AUTO))
+    assert is_probed(plan)
+    assert not is_probed(replace(plan, protocol=Protocol.UDP))
+    assert not is_probed(replace(plan, usable=()))
+    assert not is_probed(replace(plan, path=PathChoice(Path.KERNEL)))

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.model import Path
+from userspace_proxy.policy import PathChoice
 from userspace_proxy.status.counted import Times
 from userspace_proxy.status.history import History
 from userspace_proxy.status.paths import PathView
@@ -147,3 +148,10 @@ def test_connections_on_the_kernel_path_are_shown_in_words():
     port = replace(make_port(), path=PathView(Path.KERNEL, kernel_connections=3))
     assert row_of(port).detail.counted.startswith("3 connections since the start; ")
     assert row_of(make_port()).detail.counted == ""
+
+
+def test_a_service_port_whose_path_probes_choose_is_marked():
+    port = make_port()
+    assert not row_of(port).detail.is_probed
+    auto = replace(port, plan=replace(port.plan, path=PathChoice(Path.AUTO)))
+    assert row_of(auto).detail.is_probed

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.model import Path
+from userspace_proxy.policy import PathChoice
 from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.history import History
-from userspace_proxy.status.paths import UNKNOWN, PathView
+from userspace_proxy.status.paths import UNKNOWN, PathView, ProbesView
 from userspace_proxy.status.port_state import Level
 from userspace_proxy.status.selection import Selection
 from userspace_proxy.status.text import prefers_text, render_text, render_top, say_missing
@@ -269,3 +270,15 @@ def test_a_kernel_that_does_not_count_connections_is_named():
     shown = lines_of(make_view(port), is_wide=True)
     assert shown[1].endswith("on the kernel path")
     assert any("this kernel doesn't count connections there" in line for line in shown)
+
+
+def test_the_header_has_the_budget_of_probes_and_so_has_each_service_port_that_they_concern():
+    words = "3 endpoints probed every 1.5 s on average, at most 2,000 probes a second"
+    port = make_port()
+    auto = replace(port, plan=replace(port.plan, path=PathChoice(Path.AUTO)))
+    view = make_view(auto, make_port("cart"), probes=ProbesView(3, 1.5, 2_000))
+    header, *lines = lines_of(view, is_wide=True)
+    assert f", {words}, " in header
+    assert lines.count(f"      probes    {words}") == 1
+    (alone, *_) = lines_of(view, has_node=False)
+    assert words not in alone

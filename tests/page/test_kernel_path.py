@@ -1,0 +1,68 @@
+"""What the page says about a Service on the kernel path, in a real browser."""
+
+import asyncio
+import contextlib
+import socket
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import expect
+
+from tests.netns import Net
+from tests.unit.agent.backends import answers
+from userspace_proxy import Options, Proxy
+from userspace_proxy.model import Path, SocketAddress
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+# A sample and a reading, one second each, and what a busy machine takes.
+SOON_MS = 6000
+NODE, WEB = "10.1.0.1", ("10.96.0.10", 8080)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def proxy():
+    """A proxy in a network of its own; the page is served in the browser's."""
+    admin = socket.create_server(("127.0.0.1", 0))
+    node = Net("node")
+    node.run(f"ip address add {NODE}/32 dev lo; ip route add 10.96.0.0/16 dev lo")
+    node.run("echo 1 > /proc/sys/net/ipv4/ip_forward")
+    with node:
+        options = Options(admin=admin, path=Path.AUTO)
+        async with Proxy(steering="nftables", options=options) as proxy:
+            yield proxy
+    node.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def endpoint(proxy):
+    """A server of the node, which is probed, too."""
+
+    async def answer(_reader, writer):
+        with contextlib.suppress(ConnectionError):
+            writer.write(b"one")
+            writer.close()
+            await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, NODE, 0) as server:
+        yield SocketAddress(*server.sockets[0].getsockname())
+
+
+async def test_connections_are_counted_and_probes_have_their_budget(context, proxy, endpoint):
+    page = await context.new_page()
+    await proxy.add_service("web", port=WEB[1], cluster_ip=WEB[0], endpoints=[endpoint])
+    await page.goto("http://{}:{}/?q=web".format(*proxy.admin_address))
+    note = page.locator("tr.detail .note")
+    path = note.filter(has_text="Path:").first
+    await expect(path).to_contain_text("kernel for", timeout=SOON_MS)
+    counted = note.filter(has_text="Kernel path:")
+    await expect(counted).to_contain_text("0 connections since the start", timeout=SOON_MS)
+    assert await answers(WEB, 7) == [b"one"] * 7
+    await expect(counted).to_contain_text("7 connections since the start", timeout=SOON_MS)
+    await expect(counted).to_contain_text("bytes and failures aren't known on this path")
+    budget = "1 endpoint probed every 1.5 s on average, at most 2,000 probes a second"
+    await expect(note.filter(has_text="Probes:")).to_contain_text(budget)
+    await expect(page.locator("#facts")).to_contain_text(budget)
+    await counted.get_by_role("link", name="tracked connections").click()
+    await expect(page.locator("body")).to_contain_text('"tracked": 7')
+    await page.close()
