@@ -19,7 +19,6 @@ from tests.node.agents import Agent
 from tests.node.broken_services import NAMESPACE, Case, Shown
 from userspace_proxy.model import CauseCode
 
-WITHIN_S = 1.0
 _PREFIX = "userspace_proxy_"
 _MARKUP = re.compile(r"<(script|style).*?</\1>|<[^>]*>", re.DOTALL)
 EXPLAIN = (sys.executable, "-m", "userspace_proxy", "explain")
@@ -100,12 +99,11 @@ OBSERVERS: Mapping[str, Callable[[Agent, Expected], bool]] = {
 }
 
 
-def check(agent: Agent, expected: Expected, *, within_s: float = WITHIN_S) -> None:
-    """Check that the JSON has it in time, and then that each observer names it."""
+def check(agent: Agent, expected: Expected) -> None:
+    """Wait until the JSON has it, and then check that each observer names it."""
     wait_for(
         f"{expected.code} in the JSON",
         lambda: in_json(agent, expected),
-        deadline_s=within_s,
         hint=lambda: dump(agent, expected),
     )
     silent = [name for name, names in OBSERVERS.items() if not names(agent, expected)]

@@ -18,6 +18,8 @@ from steering_traffic import (
     send_segment,
 )
 
+from tests.cluster.waiting import wait_for
+
 pytestmark = pytest.mark.netns
 
 
@@ -64,7 +66,9 @@ async def test_only_the_syn_of_a_connection_is_checked(cluster, steering, web):
         server.close()
     later, steered, *others = packets(cluster.node, "UPROXY-TCP")
     assert later >= 10
-    assert (steered, others) == (1, [0] * 5)
+    # On a busy machine a client sends its SYN again.
+    assert 1 <= steered < 10
+    assert others == [0] * 5
 
 
 async def test_replies_of_endpoints_enter_no_chain_of_the_guard(cluster, steering):
@@ -93,6 +97,8 @@ async def test_no_segment_that_was_not_steered_opens_a_connection(
 ):
     await steering.apply(TARGETS)
     send_segment(cluster.pod, (nodes.NODE_IP, 36001), flags)
+    # The node receives it in a softirq, which a busy machine may delay.
+    wait_for("the segment", lambda: any(packets(cluster.node, "UPROXY-TCP")))
     assert packets(cluster.node, "UPROXY-TCP")[:5] == met
     assert cluster.node.run("ss -Htan state syn-recv state established") == ""
 

@@ -178,7 +178,9 @@ def test_a_process_that_is_left_is_an_error(monkeypatch, tmp_path):
     detached = "sleep 1000 >/dev/null 2>&1 & echo $!"
     left = int(own.client().run(["sh", "-c", detached]).stdout)
     try:
-        with pytest.raises(AssertionError, match=rf"processes of the network are left: \[{left}\]"):
+        # On a busy machine those that end by themselves may be among them.
+        words = rf"processes of the network are left: \[.*\b{left}\b"
+        with pytest.raises(AssertionError, match=words):
             own.close()
     finally:
         os.kill(left, signal.SIGKILL)
