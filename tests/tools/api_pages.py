@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from userspace_proxy import model
-from userspace_proxy.status import answer, counted, port_state, problems, view
+from userspace_proxy.status import answer, counted, paths, port_state, problems, view
 
 from .settings_pages import DOCS, replace_tables
 
@@ -111,7 +111,7 @@ def _title(name: str) -> str:
 
 def _descriptions() -> dict[str, dict[str, str]]:
     """Return the texts below fields, by class and field."""
-    modules = (answer, counted, port_state, problems, view, model.causes)
+    modules = (answer, counted, paths, port_state, problems, view, model.causes)
     found: dict[str, dict[str, str]] = {}
     for module in modules:
         for node in ast.parse(inspect.getsource(module)).body:

@@ -51,7 +51,7 @@ class ProbesView:
     per_second: int = 0
     """The budget: more probes never begin in a second; 0: nothing was probed yet."""
     sent: int = 0
-    """Since the start."""
+    """Probes since the start."""
     failed: int = 0
     """Of these, how many the endpoint didn't answer."""
 
