@@ -10,7 +10,7 @@ WIDTH = 860
 LEFT = 170
 RIGHT = 70
 BAR, GAP, GROUP_GAP = 13, 3, 16
-TOP = 78
+TOP = 96
 
 COLOURS = {
     "go": "#9aa0a6",
@@ -82,13 +82,16 @@ def draw_bars(title: str, labels: dict[str, str], groups: Sequence[Group]) -> st
 
 
 def _legend(labels: dict[str, str]) -> list[str]:
-    parts, x = [], 16.0
+    parts, x, y = [], 16.0, 42
     for way, label in labels.items():
         colour = COLOURS.get(way, OTHER)
-        parts.append(
-            f'<rect x="{x:.0f}" y="42" width="12" height="12" fill="{colour}"/>'
-            f'<text x="{x + 17:.0f}" y="52">{escape(label)}</text>'
-        )
         # Half an em a letter is near enough.
-        x += 17 + 6.6 * len(label) + 18
+        width = 17 + 6.6 * len(label) + 18
+        if x + width > WIDTH:
+            x, y = 16.0, y + 18
+        parts.append(
+            f'<rect x="{x:.0f}" y="{y}" width="12" height="12" fill="{colour}"/>'
+            f'<text x="{x + 17:.0f}" y="{y + 10}">{escape(label)}</text>'
+        )
+        x += width
     return parts
