@@ -63,7 +63,7 @@ class ClientAddresses:
         self._routes: NodeRoutes | None = None
         self._bridges = ClientBridges()
         self._has_news = asyncio.Event()
-        self._refusal = "all Services take the kernel path"
+        self._refusal = "it has not begun"
         self._has_started = asyncio.Event()
         self._obstacle = ""
         self._plane: Plane | None = None
@@ -78,8 +78,8 @@ class ClientAddresses:
 
     @property
     def why_not(self) -> str:
-        """Why no client's address is preserved; empty if some are."""
-        return self._obstacle or self._refusal
+        """Why no client's address is preserved; empty if some are, or will be when it begins."""
+        return (self._obstacle or self._refusal) if self._has_started.is_set() else ""
 
     async def start(self) -> None:
         """Catch replies in the kernel; :attr:`why_not` contains the reason if that fails."""
