@@ -38,7 +38,8 @@ def path_families(ports: Mapping[str, ServicePortView]) -> Iterator[Family]:
         [
             (labels, port.path.kernel_connections)
             for labels, port in ports.items()
-            if port.path.kernel_connections is not None
+            # As other counters of a Service port: from its first client on.
+            if port.path.kernel_connections
         ],
     )
 
