@@ -16,19 +16,11 @@ pytestmark = pytest.mark.netns
 WEB = Service("web", "10.96.0.10")
 
 
-def fill(testbed: Testbed) -> None:
-    """Have the node track as many associations as there is room for; each lives for 30 s."""
-    limit = int(testbed.shell("cat /proc/sys/net/netfilter/nf_conntrack_max"))
-    with testbed["node-1"].new_udp() as made:
-        for number in range(limit + 100):
-            made.sendto(b"", (f"127.1.{number >> 14 & 255}.1", 10_000 + (number & 0x3FFF)))
-
-
 def test_a_full_table_is_shown_on_the_page_in_the_metrics_and_in_the_log(tmp_path):
     with Testbed(tmp_path, "nftables") as testbed:
         testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
         assert not testbed.agent.status()["tracking"]["is_full"]
-        fill(testbed)
+        fill_for_good(testbed)
         wait_for("the report", lambda: testbed.agent.status()["tracking"]["is_full"])
         assert "connection tracking is full" in testbed.agent.log()
         assert "\nuserspace_proxy_conntrack_full 1\n" in testbed.agent.read("/metrics")[1]
