@@ -88,15 +88,14 @@ def run_group(
         for node in cluster.nodes:
             log = (node.folder / "proxy.log").read_bytes()
             (folder / f"{node.site.name}.proxy.log").write_bytes(log)
-    is_ours = not proxy.startswith("kube-proxy")
-    explained = tuple(_explained(result, is_ours=is_ours) for result in results)
-    version = commit() if is_ours else kubernetes_version()
+    explained = tuple(explain(result, proxy) for result in results)
+    version = kubernetes_version() if proxy.startswith("kube-proxy") else commit()
     return Run(proxy, name, families, version, kubernetes_version(), cni, seconds, explained)
 
 
-def _explained(result: Result, *, is_ours: bool) -> Result:
+def explain(result: Result, proxy: str) -> Result:
     """Put our own words in the place of the reason that upstream gives, where we have some."""
-    why = reason_for(result.name, is_ours=is_ours) if result.outcome != PASSED else None
+    why = reason_for(result.name, proxy) if result.outcome != PASSED else None
     return replace(result, reason=why or result.reason)
 
 

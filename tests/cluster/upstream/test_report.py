@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .junit import FAILED, PASSED, SKIPPED, Result
 from .report import render
-from .run import Run
+from .run import Run, explain
 
 
 def run(
@@ -85,3 +85,10 @@ def test_tests_that_differ_by_their_provider_have_rows_of_their_own() -> None:
     ]
     assert "| Services resolve [Provider:GCE] | – |" in rows(page)
     assert "| **passed** | 1 of 1 |" in rows(page)
+
+
+def test_our_words_replace_upstreams_reason_for_the_proxy_that_they_are_about() -> None:
+    name = "should not be vulnerable to the invalid conntrack state bug"
+    failed = Result(name, FAILED, 1, "it said no")
+    assert explain(failed, "nftables-auto").reason.startswith("The test fails if its server gets")
+    assert explain(failed, "nftables-kernel") == failed
