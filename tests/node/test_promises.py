@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.node.testbed import Testbed
 from tests.promises.suite import *  # noqa: F403 - pytest collects the classes
-from tests.promises.world import FLAGS, ManifestWorld
+from tests.promises.world import manifest_world
 
 pytestmark = pytest.mark.netns
 
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A node whose agent reads a file."""
-    with Testbed(tmp_path_factory.mktemp("agent"), "iptables", *FLAGS) as testbed:
-        yield ManifestWorld(testbed)
+world = manifest_world("iptables")

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.node.testbed import Testbed
 from tests.promises.suite import *  # noqa: F403 - pytest collects the classes
-from tests.promises.world import FLAGS, ManifestWorld
+from tests.promises.world import ASKS_WHERE_DRAWN, manifest_world
 
 pytestmark = pytest.mark.netns
 
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A node whose agent reads a file."""
-    flags = (*FLAGS, "--path=auto")
-    with Testbed(tmp_path_factory.mktemp("agent"), "nftables", *flags) as testbed:
-        world = ManifestWorld(testbed)
-        # The kernel may draw an endpoint for each: one of three is left out once in a million.
-        world.asks = 40
-        yield world
+world = manifest_world("nftables", "--path=auto", asks=ASKS_WHERE_DRAWN)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.node.testbed import Testbed
 from tests.promises.suite import (  # noqa: F401 - pytest collects them
     TestConnections,
     TestOutside,
@@ -12,13 +11,8 @@ from tests.promises.suite import (  # noqa: F401 - pytest collects them
     TestUdp,
     hang_up,
 )
-from tests.promises.world import FLAGS, ManifestWorld
+from tests.promises.world import manifest_world
 
 pytestmark = pytest.mark.netns
 
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A node whose agent reads a file."""
-    with Testbed(tmp_path_factory.mktemp("agent"), "local", *FLAGS) as testbed:
-        yield ManifestWorld(testbed)
+world = manifest_world("local")
