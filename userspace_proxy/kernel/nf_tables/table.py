@@ -89,6 +89,10 @@ class NftTable:
         """Return whether another program has changed it since :meth:`read`."""
         return self._watch.is_touched()
 
+    def settle(self) -> None:
+        """Forget earlier changes by others; to be called before the whole table is written."""
+        self._watch.settle()
+
     def read(self) -> Listing | None:
         """Return what is in force, or None without a table; later changes count as new."""
         self._watch.settle()

@@ -210,6 +210,7 @@ class KernelPath:
     def _write_all(self) -> None:
         # Until the kernel has accepted it: a repair must try again.
         self._written = None
+        self._table.settle()
         name, forwarding, links = self._table.name, self._forwarding, self._links.numbers()
         steps = [
             [m for one in forwarding.choosers.items() for m in write_chooser(name, *one)],

@@ -81,6 +81,17 @@ def test_a_change_writes_no_rule_where_others_choose_alike(node, path):
     assert path.repair() == 0
 
 
+def test_after_it_was_written_anew_a_change_is_a_difference_again(node, path):
+    path.load({WEB: BOTH})
+    node.run(f"nft add element {TABLE} links '{{ 77 }}'")
+    path.change({CART: BOTH})
+    # Each table has a number of its own.
+    written = node.run("nft -a list tables")
+    path.change({CART: None})
+    assert node.run("nft -a list tables") == written
+    assert path.in_force() == {WEB: (A, B)}
+
+
 @pytest.mark.parametrize(
     ("command", "drifted"),
     [
