@@ -40,7 +40,7 @@ BEFORE_S, AFTER_S = 2.0, 8.0
 # Long enough that a busy machine is no failure.
 TIMEOUT_S = 3.0
 READY_S = 60.0
-LATE_S, TRIES = 0.2, 10
+LATE_S, TRIES = 0.5, 10
 TARGET = 8080
 WEB = ("10.96.0.10", 80)
 KUBE_PROXY = "kube-proxy"
