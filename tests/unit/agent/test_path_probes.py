@@ -42,7 +42,7 @@ async def probing():
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-async def test_an_endpoint_that_listens_answers_again_and_again_and_gets_a_reset(probing, ip):
+async def test_an_endpoint_that_listens_answers_again_and_again_and_gets_a_clean_end(probing, ip):
     probes, noted = probing
     with listen(ip) as server:
         endpoint = at(server)
@@ -50,9 +50,21 @@ async def test_an_endpoint_that_listens_answers_again_and_again_and_gets_a_reset
         await until(lambda: len(noted) >= 3)
         assert set(noted) == {(endpoint, 0)}
         accepted, _ = server.accept()
+        with accepted:
+            assert accepted.recv(1) == b""
+    assert (probes.sent, probes.failed) == (len(noted), 0)
+
+
+async def test_with_many_endpoints_probes_end_with_a_reset(probing, monkeypatch):
+    probes, noted = probing
+    monkeypatch.setattr(path_probes, "CLEAN_ENDS_MAX", 1)
+    with listen() as server, listen() as other:
+        probes.schedule.add(at(other), 0.0)
+        probes.add(at(server))
+        await until(lambda: (at(server), 0) in noted)
+        accepted, _ = server.accept()
         with accepted, pytest.raises(ConnectionResetError):
             accepted.recv(1)
-    assert (probes.sent, probes.failed) == (len(noted), 0)
 
 
 async def test_an_endpoint_that_refuses_is_noted_with_the_error(probing):
