@@ -63,6 +63,8 @@ async def test_connections_are_counted_and_probes_have_their_budget(context, pro
     budget = "1 endpoint probed every 1.5 s on average, at most 2,000 probes a second"
     await expect(note.filter(has_text="Probes:")).to_contain_text(budget)
     await expect(page.locator("#facts")).to_contain_text(budget)
+    through_proxy = note.filter(has_text="Userspace path:")
+    await expect(through_proxy).to_contain_text("0 connections")
     await counted.get_by_role("link", name="tracked connections").click()
     await expect(page.locator("body")).to_contain_text('"tracked": 7')
     await page.close()
