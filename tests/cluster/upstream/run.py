@@ -88,14 +88,14 @@ def run_group(
         for node in cluster.nodes:
             log = (node.folder / "proxy.log").read_bytes()
             (folder / f"{node.site.name}.proxy.log").write_bytes(log)
-    explained = tuple(explain(result, proxy) for result in results)
+    explained = tuple(explain(result) for result in results)
     version = kubernetes_version() if proxy.startswith("kube-proxy") else commit()
     return Run(proxy, name, families, version, kubernetes_version(), cni, seconds, explained)
 
 
-def explain(result: Result, proxy: str) -> Result:
+def explain(result: Result) -> Result:
     """Put our own words in the place of the reason that upstream gives, where we have some."""
-    why = reason_for(result.name, proxy) if result.outcome != PASSED else None
+    why = reason_for(result.name) if result.outcome != PASSED else None
     return replace(result, reason=why or result.reason)
 
 
