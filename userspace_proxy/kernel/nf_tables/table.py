@@ -145,8 +145,12 @@ class NftTable:
         except NftablesError as exc:
             if exc.code != errno.EMSGSIZE:
                 raise
-            for step in steps:
-                self._commit(step)
+            try:
+                for step in steps:
+                    self._commit(step)
+            except NftablesError:
+                self._watch.doubt()
+                raise
 
     def remove(self) -> None:
         """Remove it; idempotent."""
@@ -214,6 +218,10 @@ class TableWatch:
         self._read()
         self._seen = max(self._seen, generation)
         self._is_touched = False
+
+    def doubt(self) -> None:
+        """Have the table count as touched, because what it contains is unknown."""
+        self._is_touched = True
 
     @contextlib.contextmanager
     def own_change(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ Rule 2: a transaction that the kernel refuses changes nothing.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -36,6 +37,10 @@ from .forwarding import (
 
 _LINK_SETS = (LINKS, SAME_LINK)
 _ALL_SETS = (*SETS, DRAWN, *_LINK_SETS)
+# These say nothing about what the kernel can do.
+_SHORTAGES = frozenset(
+    {errno.ENOMEM, errno.ENOBUFS, errno.ENFILE, errno.EBUSY, errno.EAGAIN, errno.EINTR}
+)
 # Whether the kernel has all kinds of expressions, and of those that some Services need.
 _PROBES = (
     Chooser(IPFamily.IPV4, ((None, 1),)),
@@ -124,7 +129,7 @@ class KernelPath:
         self._counts.forget(change.uncounted)
 
     def _write(self, change: Difference) -> None:
-        if not self._exists or self._table.is_touched():
+        if not self._exists or self._written is None or self._table.is_touched():
             before = dict(self._forwarding.forwards)
             self._forwarding.accept(change)
             try:
@@ -219,8 +224,8 @@ class KernelPath:
         ]
         try:
             self._table.write([write_table(name, has_counters=self._has_counters), *steps])
-        except NftablesError:
-            if not self._has_counters:
+        except NftablesError as exc:
+            if not self._has_counters or exc.code in _SHORTAGES:
                 raise
             self._table.write([write_table(name, has_counters=False), *steps])
             self._has_counters = False

@@ -233,8 +233,10 @@ class NftablesProgrammer(NatProgrammer):
             else:
                 self._write_difference(before, touched)
         except NftablesError:
-            # Nothing was written, so that isn't drift.
-            self._to_ip, self._rules = to_ip, rules
+            # What is in force was written here, so it isn't drift. Rules that must follow an
+            # address have to be written yet.
+            if self._to_ip == to_ip:
+                self._rules = rules
             raise
 
     def _restore(self, touched: Touched, before: Touched) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import closing
 from dataclasses import replace
@@ -10,7 +11,7 @@ import pytest
 
 from userspace_proxy.balance import fill_slots
 from userspace_proxy.errors import SteeringConflict
-from userspace_proxy.kernel.nf_tables import NftablesError, writer
+from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset, writer
 from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
 from userspace_proxy.model import Balance, Frontend, IPFamily, Protocol, SocketAddress
@@ -161,6 +162,48 @@ def test_a_refused_change_changes_nothing(node, path, monkeypatch):
             path.change({CART: ONE})
     assert path.repair() > 0
     assert path.in_force() == {WEB: (A, B)}
+
+
+def test_a_table_that_could_not_be_rewritten_is_rewritten_by_the_next_change(
+    node, path, monkeypatch
+):
+    def refuse(_ruleset, _messages):
+        raise NftablesError(errno.ENOMEM, "")
+
+    path.load({WEB: BOTH})
+    node.run("nft flush ruleset")
+    with monkeypatch.context() as short:
+        short.setattr(Ruleset, "commit", refuse)
+        with pytest.raises(NftablesError, match="memory"):
+            path.change({CART: ONE})
+    path.change({CART: ONE})
+    assert path.in_force() == {WEB: (A, B), CART: (A,)}
+    # A shortage says nothing about what the kernel can count.
+    assert path.connections() is not None
+    assert path.repair() == 0
+
+
+def test_a_change_of_several_transactions_that_ends_halfway_is_completed_by_the_next(
+    node, path, monkeypatch
+):
+    commit, calls = Ruleset.commit, []
+
+    def halfway(ruleset, messages):
+        calls.append(messages)
+        if len(calls) == 1:
+            raise NftablesError(errno.EMSGSIZE, "")
+        if len(calls) == 5:
+            raise NftablesError(errno.ENOMEM, "")
+        commit(ruleset, messages)
+
+    path.load({WEB: BOTH})
+    with monkeypatch.context() as short:
+        short.setattr(Ruleset, "commit", halfway)
+        with pytest.raises(NftablesError, match="memory"):
+            path.change({WEB: None, CART: ONE})
+    path.change({WEB: None, CART: ONE})
+    assert path.in_force() == {CART: (A,)}
+    assert path.repair() == 0
 
 
 def test_a_table_of_an_earlier_run_is_replaced_or_removed(node, path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from userspace_proxy.errors import SteeringConflict, SteeringError
+from userspace_proxy.kernel.nf_tables import INET, TableWriter
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
@@ -17,6 +18,7 @@ from userspace_proxy.steering import (
     SteeringFacts,
 )
 from userspace_proxy.steering.nftables import NftablesSteering, missing, rules
+from userspace_proxy.steering.nftables import steering as module
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
@@ -91,6 +93,23 @@ async def test_an_interface_without_an_address_needs_dnat(node, steering):
     node.run("ip link add v0 type veth; ip link set v0 up")
     assert await steering.repair() == 0
     assert "dnat ip to 10.1.0.1:" in node.run("nft list chain inet userspace-proxy prerouting")
+
+
+async def test_rules_that_could_not_follow_an_address_follow_it_with_the_next_repair(
+    node, steering, monkeypatch
+):
+    node.run("ip address add 10.1.0.1/24 dev lo")
+    await steering.apply({WEB: 36001})
+    node.run("ip link add v0 type veth; ip link set v0 up")
+    with monkeypatch.context() as broken:
+        refused = TableWriter("userspace-proxy", INET)
+        refused.add_rule("prerouting", expression("no_such_expression"))
+        broken.setattr(module, "write_prerouting", lambda _shape: refused.messages)
+        with pytest.raises(SteeringError, match="No such file"):
+            await steering.change({DNS: 36002}, ())
+    await steering.repair()
+    assert "dnat ip to 10.1.0.1:" in node.run("nft list chain inet userspace-proxy prerouting")
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
 
 
 async def test_ipv6_frontends_have_a_cause_where_ipv6_is_disabled(node, steering):
