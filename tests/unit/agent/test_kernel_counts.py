@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from userspace_proxy.agent import kernel_counts
 from userspace_proxy.agent.kernel_counts import EVERY_S, KernelCounts
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend, Handling, Path, Protocol
@@ -88,6 +89,19 @@ async def test_a_failed_reading_changes_nothing(counting):
     assert await counting.read({WEB: 10}) == (9, None, 9)
     counting.steering.fails_with = None
     assert await counting.read({WEB: 10}) == (10, None, 10)
+
+
+async def test_a_reading_that_takes_too_long_is_given_up(counting, monkeypatch):
+    class Busy(FakeSteering):
+        async def kernel_connections(self):
+            await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(kernel_counts, "_WAIT_S", 0.01)
+    await counting.read({WEB: 9})
+    counts = KernelCounts(Busy(), counting.served_ports, lambda: counting.now)
+    await counts.refresh()
+    assert counts.total is None
+    assert {one.path.kernel_connections for one in counting.served_ports} == {9, None}
 
 
 async def test_readings_are_shared_and_take_a_small_share_of_the_time(counting):
