@@ -26,6 +26,10 @@ def test_the_slots_never_change():
     )
 
 
+def test_what_was_filled_a_moment_ago_is_not_filled_again():
+    assert fill_slots(PODS, {POD_A: 3}) is fill_slots(PODS, {POD_A: 3})
+
+
 def test_the_order_of_the_endpoints_changes_nothing():
     assert fill_slots(PODS, {}) == fill_slots(PODS[::-1], {})
 
