@@ -17,9 +17,9 @@ _DURATION = duration()
 
 _API_RATE = "two watches need no rate limit"
 _API_FORM = "objects are read as JSON"
-_IPVS = "there are no IPVS rules in userspace mode"
-_NFTABLES = "there are no rules of kube-proxy's nftables mode"
-_MASQUERADE = "nothing is masqueraded, see --preserve-client-address"
+_IPVS = "there are no IPVS rules (docs/paths.md)"
+_NFTABLES = "each change is written at once"
+_MASQUERADE = "endpoints see the client's address where possible, see --preserve-client-address"
 _LOCALHOST = "a proxy in userspace answers on localhost without a setting"
 _CONNTRACK = "the size and other timeouts of the connection table are the node's own (sysctl)"
 _DETECT_LOCAL = "local clients are recognized by CIDRs only"

@@ -27,7 +27,7 @@ def test_run_gets_settings_and_warnings(stand_ins, clean_logging):
     assert dropped_log_lines() == 0
     assert settings.hostname_override == "node-1"
     assert warnings == (
-        "ignored --ipvs-scheduler: there are no IPVS rules in userspace mode",
+        "ignored --ipvs-scheduler: there are no IPVS rules (docs/paths.md)",
     )  # fmt: skip
 
 

@@ -100,7 +100,7 @@ def test_ignored_flags_are_named_once_for_each_reason():
         "--ipvs-scheduler=sh",
     ]
     assert read_flags(words).warnings == (
-        "ignored --ipvs-scheduler, --ipvs-strict-arp: there are no IPVS rules in userspace mode",
+        "ignored --ipvs-scheduler, --ipvs-strict-arp: there are no IPVS rules (docs/paths.md)",
         "ignored --oom-score-adj: it is set in the pod or the systemd unit",
     )
 

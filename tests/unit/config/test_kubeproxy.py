@@ -95,7 +95,7 @@ def test_a_setting_is_kept_with_its_place():
 def test_fields_without_effect_are_named_once_for_each_reason():
     config = read(KUBE, "ipvs: {scheduler: rr, strictARP: true}\noomScoreAdj: -999\n")
     assert config.warnings == [
-        "c.yaml: ignored ipvs.scheduler, ipvs.strictARP: there are no IPVS rules in userspace mode",
+        "c.yaml: ignored ipvs.scheduler, ipvs.strictARP: there are no IPVS rules (docs/paths.md)",
         "c.yaml: ignored oomScoreAdj: it is set in the pod or the systemd unit",
     ]
 
