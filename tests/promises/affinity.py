@@ -32,7 +32,7 @@ def asking(world: World, at: Address) -> Iterator[dict[str, list[str]]]:
 
     def ask(protocol: str) -> None:
         while not is_over.is_set():
-            seen[protocol].append(world.who("pod", at, protocol))
+            seen[protocol].append(world.who("pod", at, protocol, leaves_nothing=True))
 
     with ThreadPoolExecutor(len(seen)) as pool:
         asked = [pool.submit(ask, protocol) for protocol in seen]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import json
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -126,11 +127,18 @@ class World(abc.ABC):
         protocol: str = "TCP",
         *,
         patience_s: float = PATIENCE_S,
+        leaves_nothing: bool = False,
     ) -> str:
-        """Return the pod that answers a client; or ``refused``, ``silence`` or ``unreachable``."""
+        """Return the pod that answers a client; or ``refused``, ``silence`` or ``unreachable``.
+
+        With ``leaves_nothing`` a connection ends with a RST: the pod keeps no socket in TIME_WAIT,
+        which may drop a later SYN from the same port by another Service address.
+        """
         dialler = self.testbed[client]
         made = dialler.tcp(address[0]) if protocol == "TCP" else dialler.new_udp(address[0])
         with made:
+            if leaves_nothing:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             made.settimeout(patience_s)
             try:
                 made.connect(address)
