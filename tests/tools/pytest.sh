@@ -5,7 +5,8 @@
 set -uo pipefail
 part=$1
 shift
-run=(${RUN:-.venv/bin/pytest} -o "cache_dir=.pytest_cache/$part" --dist=loadscope "$@")
+# A shell without job control starts background commands with SIGINT ignored; tests send it.
+run=(env --default-signal=INT ${RUN:-.venv/bin/pytest} -o "cache_dir=.pytest_cache/$part" --dist=loadscope "$@")
 
 "${run[@]}"
 status=$?
