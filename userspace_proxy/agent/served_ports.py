@@ -51,7 +51,9 @@ class ServedPort:
     listeners: dict[Frontend, Listener] = field(default_factory=dict)
     """By frontend; with proxy ports they all share one listener."""
     not_listening: ListenError | None = None
-    """Why a listener or a node port isn't available; None if all are."""
+    """Why a listener or node port isn't available; None once all are, and rules lead to them."""
+    is_listening_again: bool = False
+    """That is over, but rules don't lead to the listeners yet."""
     unsteered: Mapping[Frontend, str] = field(default_factory=dict)
     """Frontends that can't be steered, with the causes."""
     held_by_others: set[Frontend] = field(default_factory=set)
@@ -196,7 +198,7 @@ class ServedPorts:
         self._by_group.pop(served.group, None)
         self._incomplete.pop(key, None)
         self._shortages.end(key, is_served=False)
-        served.is_retired = True
+        served.is_retired, served.is_listening_again = True, False
         self._retired.append(served)
         self.faults.forget(key)
         self.auto_paths.forget(key)
@@ -229,7 +231,7 @@ class ServedPorts:
         for served in list(self._incomplete.values()):
             held = set(served.held_by_others)
             self.update(served.plan)
-            has_changed = has_changed or not served.not_listening or served.held_by_others != held
+            has_changed |= served.is_listening_again or served.held_by_others != held
         return has_changed
 
     def targets(self) -> dict[Frontend, Target]:
@@ -258,6 +260,8 @@ class ServedPorts:
         for served, targets in change.targets:
             served.steered = targets
             served.path = served.path.follow(served.chosen, time.time())
+            if served.is_listening_again:
+                self._end_problem(served)
         self._touched.clear()
         switching, self._switching = self._switching, {}
         return [served for served, before in switching.items() if served.path.now is not before]
@@ -265,9 +269,7 @@ class ServedPorts:
     def note_unsteered(self, unsteered: Mapping[Frontend, str]) -> None:
         """Follow :attr:`.Steering.unsteered`; call it after each change and repair."""
         before, self._unsteered = self._unsteered, dict(unsteered)
-        differing = {
-            f for f in before.keys() | unsteered.keys() if before.get(f) != unsteered.get(f)
-        }
+        differing = {frontend for frontend, _ in before.items() ^ unsteered.items()}
         if not differing:
             return
         for served in self._served.values():
@@ -356,32 +358,34 @@ class ServedPorts:
         if wanted.path is served.path.now:
             served.path = served.path.follow(wanted, time.time())
 
+    def _end_problem(self, served: ServedPort) -> None:
+        """Forget and log the end of a problem; clients are steered to the listeners now."""
+        if not self._shortages.end(served.plan.key, is_served=True):
+            extra = {"service": served.group.label}
+            _log.info("%(service)s: Service port is served again", extra=extra)
+        served.not_listening, served.is_listening_again = None, False
+        self._incomplete.pop(served.plan.key, None)
+
     def _note(self, served: ServedPort, error: ListenError | None) -> None:
-        """Remember the problem of a Service port, and log it if it is new or solved."""
-        before = served.not_listening
+        """Remember the problem of a Service port, and log it if it is new."""
+        # The problem ends with :meth:`mark_steered`: until then clients are refused.
+        served.is_listening_again = error is None and served.not_listening is not None
         if error is None:
-            was_short = self._shortages.end(served.plan.key, is_served=True)
-            if before is not None and not was_short:
-                fields = {"service": served.group.label}
-                _log.info("%(service)s: Service port is served again", extra=fields)
-            served.not_listening = None
-            self._incomplete.pop(served.plan.key, None)
             return
         if is_shortage(error):
             self._shortages.note(served.plan.key, error, now=self._clock())
-        elif before is None or str(error) != str(before):
-            _log.warning(
-                "%(service)s: cannot serve a Service port: %(cause)s",
-                extra={"service": served.group.label, "cause": str(error)},
-            )
+        elif str(error) != str(served.not_listening or ""):
+            extra = {"service": served.group.label, "cause": str(error)}
+            _log.warning("%(service)s: cannot serve a Service port: %(cause)s", extra=extra)
         # A copy: the traceback of an error that was raised keeps what its frames refer to.
         served.not_listening = ListenError(error.message, hint=error.hint)
         self._incomplete[served.plan.key] = served
 
 
 def _serving(plan: PortPlan, detours: Mapping[At, SocketAddress]) -> Serving:
+    protocol = plan.protocol
     # Only flows need it, which otherwise end at once.
-    has_leaving = plan.protocol is Protocol.UDP and plan.handling.removal_s is not None
+    has_leaving = protocol is Protocol.UDP and plan.handling.removal_s is not None
     return Serving(
         endpoints=plan.usable,
         affinity_timeout_s=plan.affinity_timeout_s,
@@ -392,7 +396,5 @@ def _serving(plan: PortPlan, detours: Mapping[At, SocketAddress]) -> Serving:
         weights=plan.weights,
         standbys=plan.standbys,
         leaving=tuple(v.address for v in plan.endpoints if v.is_leaving) if has_leaving else (),
-        detours=tuple(
-            (at.endpoint, to) for at, to in detours.items() if at.protocol is plan.protocol
-        ),
+        detours=tuple((at.endpoint, to) for at, to in detours.items() if at.protocol is protocol),
     )

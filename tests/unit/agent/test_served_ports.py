@@ -107,7 +107,38 @@ async def test_if_other_programs_use_the_whole_range_one_of_them_is_named(make, 
         assert not served_ports.retry()
     assert served_ports.retry()
     assert served_ports.targets().keys() == {frontend("10.96.0.1")}
+    served_ports.mark_steered(served_ports.steering_change())
     assert not served.problem
+
+
+async def test_a_problem_lasts_until_clients_are_steered_to_the_listener(make, caplog):
+    caplog.set_level("INFO")
+    with socket.create_server(("0.0.0.0", 27710)) as holder:
+        served_ports = make(Bind.PROXY_PORT, PortPool(27710, 27710))
+        served_ports.follow(Cluster().serve("web", "10.96.0.1", POD))
+        (served,) = served_ports
+        holder.close()
+        # The kernel refuses the rules twice, say: the change stays to be made.
+        assert served_ports.retry()
+        assert served_ports.retry()
+        assert "no proxy port of 27710-27710 is free" in served.problem
+        assert "served again" not in caplog.text
+        served_ports.mark_steered(served_ports.steering_change())
+        assert not served.problem
+        assert "are served again" in caplog.text
+        assert not served_ports.retry()
+
+
+async def test_a_service_that_is_removed_before_it_is_steered_is_not_served_again(make, caplog):
+    caplog.set_level("INFO")
+    cluster = Cluster()
+    with socket.create_server(("0.0.0.0", 27711)) as holder:
+        served_ports = make(Bind.PROXY_PORT, PortPool(27711, 27711))
+        served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
+        holder.close()
+        assert served_ports.retry()
+        served_ports.follow(cluster.remove("web"))
+        assert "served again" not in caplog.text
 
 
 async def test_an_exhausted_range_is_a_problem_of_the_later_service_alone_until_there_is_room(make):
@@ -128,6 +159,7 @@ async def test_an_exhausted_range_is_a_problem_of_the_later_service_alone_until_
     served_ports.follow(cluster.remove("cart"))
     assert served_ports.retry()
     assert served_ports.targets() == {frontend("10.96.0.2"): 27600}
+    served_ports.mark_steered(served_ports.steering_change())
     assert not any(served.problem for served in served_ports)
 
 
@@ -297,6 +329,7 @@ async def test_a_node_port_of_another_program_is_left_to_it_until_it_is_free(mak
         assert not served_ports.retry()
     assert served_ports.retry()
     assert {f.port for f in served_ports.targets()} == {80, port}
+    served_ports.mark_steered(served_ports.steering_change())
     assert not any(served.problem for served in served_ports)
     with pytest.raises(OSError, match="in use"):
         bound(protocol, port)
