@@ -6,8 +6,15 @@ import os
 from collections.abc import Generator, Iterator
 
 import pytest
+from hypothesis import settings
 
 from . import loopback
+
+# Every run draws the same examples; `make fuzz` explores, and what it finds becomes an example. An
+# example has no deadline: how long it takes depends on how busy the machine is.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+settings.register_profile("explore", max_examples=2000, deadline=None, print_blob=True)
+settings.load_profile("repeatable")
 
 MAY_BE_SKIPPED = {
     "tests/unit/plane/test_privileges.py::test_root_leaves_its_groups": (

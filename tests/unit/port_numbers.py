@@ -8,12 +8,14 @@ from pathlib import Path
 from userspace_proxy.kernel import port_holders
 from userspace_proxy.model import IPFamily, Protocol
 
+_NUMBERS = random.Random(16)
+
 
 def free_port(protocol=Protocol.TCP, family=IPFamily.IPV4):
     """Return an unused number; not an ephemeral one, which any program may get."""
     kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
     af = socket.AF_INET6 if family is IPFamily.IPV6 else socket.AF_INET
-    for port in random.sample(range(12000, 16900), 200):
+    for port in _NUMBERS.sample(range(12000, 16900), 200):
         with socket.socket(af, kind) as sock:
             try:
                 sock.bind(("", port))
