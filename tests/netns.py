@@ -13,7 +13,7 @@ import subprocess
 import threading
 
 CLONE_NEWNET = 0x40000000
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

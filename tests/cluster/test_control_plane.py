@@ -41,7 +41,7 @@ def cluster_ip(control_plane: ControlPlane, name: str) -> str:
 def dial(server: str) -> None:
     """Open a connection to an https URL and close it."""
     host, port = server.removeprefix("https://").split(":")
-    socket.create_connection((host, int(port)), timeout=5).close()
+    socket.create_connection((host, int(port)), timeout=60).close()
 
 
 def test_a_service_gets_a_cluster_ip_of_the_range(control_plane: ControlPlane) -> None:

@@ -243,7 +243,7 @@ class Node:
             assert agent.poll() is None, log.read_text()
             return self.sandbox.node.run([*ASK, "http", url], check=False).returncode == 0
 
-        wait_for("the agent", is_healthy, deadline_s=40, hint=log.read_text)
+        wait_for("the agent", is_healthy, deadline_s=120.0, hint=log.read_text)
         return agent, log
 
     def rules(self) -> str:

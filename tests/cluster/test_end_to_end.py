@@ -84,7 +84,7 @@ class Cluster:
                 stderr=log,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
-        wait_for("the agent", self._is_healthy, deadline_s=30, hint=self.log.read_text)
+        wait_for("the agent", self._is_healthy, deadline_s=120.0, hint=self.log.read_text)
 
     def stop_agent(self, number: signal.Signals) -> int:
         """End the agent by a signal and return its status."""

@@ -21,7 +21,7 @@ from .waiting import wait_for
 pytestmark = pytest.mark.cluster
 
 DOCS = Path(__file__).parents[2] / "docs" / "forward.md"
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 PORTS = [{"name": "http", "port": 80, "targetPort": 8080}]
 SERVICE = {
     "apiVersion": "v1",

@@ -65,7 +65,7 @@ def pods(control_plane: ControlPlane) -> dict[str, Any]:
 
 
 def get(service: KubernetesService) -> str:
-    with urlopen(service.url, timeout=5) as answer:
+    with urlopen(service.url, timeout=60) as answer:
         text: str = answer.read().decode().strip()
     return text
 
@@ -151,7 +151,7 @@ def test_a_pod_that_terminates_keeps_its_connections_and_gets_no_new_ones(
     put_service(control_plane)
     web = services["shop/web"]
     web.pods = {"web-1": echo}
-    with socket.create_connection(web.address, timeout=5) as session:
+    with socket.create_connection(web.address, timeout=60) as session:
         web.pods = {**web.pods, "web-2": None}
         web.drain(web.pods["web-1"])
         assert "deletionTimestamp" in pods(control_plane)["web-1"]["metadata"]
@@ -185,7 +185,7 @@ def test_ports_have_names_numbers_and_protocols(
     web.pods = {"web-1": {"http": None, "admin": lambda _request: "admin", "dns": None}}
     assert (get(web), get(admin)) == ("web-1", "admin")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+        client.settimeout(60)
         client.sendto(b"question", dns.address)
         assert client.recv(100) == b"web-1: question"
     assert [web.stats.connections, admin.stats.connections] == [1, 1]

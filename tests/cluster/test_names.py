@@ -25,7 +25,7 @@ from .control_plane import ControlPlane
 
 pytestmark = pytest.mark.cluster
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 NAMES = """
 web.shop.svc             web                      web.shop          shop.svc        svc
@@ -113,7 +113,7 @@ async def server(control_plane: ControlPlane) -> AsyncIterator[tuple[str, int]]:
 
 async def ask(address: tuple[str, int], name: str, type_: str) -> dns.message.Message:
     query = dns.message.make_query(name, type_, use_edns=True, payload=4096)
-    return await dns.asyncquery.udp(query, address[0], port=address[1], timeout=5)
+    return await dns.asyncquery.udp(query, address[0], port=address[1], timeout=60)
 
 
 def readable(answer: dns.message.Message) -> dict[str, Any]:

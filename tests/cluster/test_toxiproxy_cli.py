@@ -57,7 +57,7 @@ def listen_of(cli: Run, name: str) -> str:
 
 def fetch(address: str) -> bytes:
     """Fetch a page through a proxy."""
-    with urlopen(f"http://{address}/", timeout=10) as answer:
+    with urlopen(f"http://{address}/", timeout=60) as answer:
         return bytes(answer.read())
 
 

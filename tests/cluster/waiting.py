@@ -20,7 +20,7 @@ def wait_for(
     what: str,
     condition: Callable[[], T | None],
     *,
-    deadline_s: float = 30.0,
+    deadline_s: float = 120.0,
     hint: Callable[[], str] = lambda: "",
 ) -> T:
     """Return the first truthy value of ``condition``, looking again and again.

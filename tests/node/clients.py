@@ -13,7 +13,7 @@ import threading
 
 from userspace_proxy.sandbox import Host, Namespace, Pod
 
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 _MAX_DATAGRAM = 65535
 _CREATOR = """\
 import socket, sys

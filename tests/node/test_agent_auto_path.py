@@ -83,7 +83,7 @@ class Guarded:
             sock.settimeout(0.5)
             try:
                 sock.connect(address)
-                sock.settimeout(20)
+                sock.settimeout(60)
                 return not echoes(sock)
             except OSError:
                 return True
@@ -171,7 +171,7 @@ def test_dials_that_a_silent_endpoint_has_not_answered_are_served_after_the_swit
         web.wait_for_path("userspace", version)
         for dial in dials:
             # A SYN that got lost is sent again after 1, 2, 4 … seconds.
-            dial.settimeout(30)
+            dial.settimeout(60)
             _, writable, _ = select.select([], [dial], [], 30)
             assert writable, "the proxy dials the other endpoint"
             assert echoes(dial)

@@ -45,7 +45,7 @@ with socket.create_server(("", {TARGET + 1}), backlog=128) as server:
 import collections, socket
 seen = collections.Counter()
 for _ in range({LAST_PORT - FIRST_PORT + 1 + 500}):
-    with socket.create_connection({(CLUSTER_IPS[4].format(10), PORT)}, timeout=10) as dialled:
+    with socket.create_connection({(CLUSTER_IPS[4].format(10), PORT)}, timeout=60) as dialled:
         dialled.send(b"?")
         seen[dialled.recv(100).decode()] += 1
         # None is open any more when the next one is dialled.

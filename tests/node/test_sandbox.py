@@ -205,7 +205,7 @@ def test_a_datagram_of_any_size_is_returned_unchanged(sandbox, pod, size):
     ask = """
         import socket, sys
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-            s.settimeout(5)
+            s.settimeout(60)
             s.connect((sys.argv[1], 54))
             sent = bytes(i % 251 for i in range(int(sys.argv[2])))
             s.send(sent)

@@ -121,7 +121,7 @@ class TestOutside:
         assert str(DAEMON_PORT) in problem()
         # Processes are looked through every few seconds only.
         wait_for(
-            "its name", lambda: f"(pid {daemon.pid})" in problem(), deadline_s=25, hint=problem
+            "its name", lambda: f"(pid {daemon.pid})" in problem(), deadline_s=120.0, hint=problem
         )
         daemon.stop()
         eventually("service", "one", lambda: world.who("laptop", at))

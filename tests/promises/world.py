@@ -144,7 +144,7 @@ class World(abc.ABC):
                 made.connect(address)
                 if protocol == "UDP":
                     return ask(made).decode().removesuffix(": hello")
-                made.settimeout(5)
+                made.settimeout(60)
                 return _get(made)
             except ConnectionRefusedError:
                 return "refused"
@@ -261,7 +261,7 @@ def _get(made: socket.socket) -> str:
     return b"".join(chunks).partition(b"\r\n\r\n")[2].decode().strip()
 
 
-def eventually(what: str, expected: object, actual: Any, *, deadline_s: float = 30.0) -> None:
+def eventually(what: str, expected: object, actual: Any, *, deadline_s: float = 120.0) -> None:
     """Wait until ``actual()`` equals what is expected; the error shows what came last."""
     seen: list[object] = [None]
 

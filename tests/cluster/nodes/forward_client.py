@@ -12,7 +12,7 @@ import json
 import sys
 from typing import Any
 
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 
 
 def main() -> None:

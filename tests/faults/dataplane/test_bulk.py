@@ -27,7 +27,7 @@ GIB = 1 << 30
 # Not a multiple of anything that is moved at once: pieces that change places are noticed.
 BLOCKS = [random.Random(seed).randbytes((1 << 20) + 4099) for seed in (1, 2)]
 NOBODY = 65534
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 
 async def serve(parent, endpoint, max_pipes):

@@ -22,7 +22,7 @@ REQUESTS = 20
 BACK_S = 5.0
 ROOT = Path(__file__).parents[3]
 BEGIN, END = "memory limit nearly reached", "memory is available again"
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 
 
 class Proxy(NamedTuple):

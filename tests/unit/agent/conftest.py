@@ -19,7 +19,7 @@ def run(request):
 
     def run(main):
         with asyncio.Runner(loop_factory=request.param) as runner:
-            return runner.run(asyncio.wait_for(main, 20))
+            return runner.run(asyncio.wait_for(main, 60))
 
     return run
 

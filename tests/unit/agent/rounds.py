@@ -47,12 +47,12 @@ class WatchedSteering(FakeSteering):
 async def settle(loop, snapshot):
     """Publish a snapshot and wait until it is in force."""
     loop.publish(snapshot)
-    await asyncio.wait_for(loop.settled(), 5)
+    await asyncio.wait_for(loop.settled(), 60)
 
 
 async def until(condition):
     """Let the loop run until a condition holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.Event().wait(), 0.005)

@@ -35,7 +35,7 @@ def one():
 
 
 def ask(address):
-    with socket.create_connection(address, timeout=5) as client:
+    with socket.create_connection(address, timeout=60) as client:
         return client.recv(100)
 
 

@@ -60,7 +60,7 @@ def run(node, scenario, *, cleans_up=False):
         addresses.follow(plane)
         repairing = asyncio.create_task(addresses.repair())
         try:
-            await asyncio.wait_for(scenario(addresses, plane), 20)
+            await asyncio.wait_for(scenario(addresses, plane), 60)
         finally:
             repairing.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -33,7 +33,7 @@ DB = ServiceKey("shop", "db")
 
 async def ask(address, name, type_):
     query = dns.message.make_query(name, type_)
-    answer = await dns.asyncquery.udp(query, address.ip, port=address.port, timeout=5)
+    answer = await dns.asyncquery.udp(query, address.ip, port=address.port, timeout=60)
     return [rdata.to_text() for rrset in answer.answer for rdata in rrset]
 
 

@@ -53,7 +53,7 @@ async def test_a_taken_address_is_retried_until_it_is_free(server, lines, monkey
         addresses = StatusAddresses([(taken.getsockname(), server)])
         await addresses.open()
         running = asyncio.create_task(addresses.run())
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 60)
     assert addresses.problems == ()
     assert lines() == ["cannot serve a status address", "status address is served"]
 

@@ -58,7 +58,7 @@ async def test_a_refused_change_is_retried_and_the_old_state_stays(start, caplog
     assert steering.kernel == {WEB: port}
     assert is_listening(port)
     steering.fails_with = None
-    await asyncio.wait_for(loop.settled(), 5)
+    await asyncio.wait_for(loop.settled(), 60)
     assert steering.kernel == {}
     assert not is_listening(port)
     assert loop.steering_problem == ""
@@ -91,7 +91,7 @@ async def test_after_a_failure_everything_is_steered_again(start):
     loop.publish(cluster.serve("cart", CART.ip, POD))
     await until(lambda: loop.counters.failures >= 1)
     steering.fails_with = None
-    await asyncio.wait_for(loop.settled(), 5)
+    await asyncio.wait_for(loop.settled(), 60)
     assert steering.calls == ["apply", "apply"]
     await settle(loop, cluster.remove("web"))
     assert steering.calls == ["apply", "apply", "change"]
@@ -192,7 +192,7 @@ async def test_drift_is_repaired_while_changes_keep_arriving(start):
     wanted = dict(steering.kernel)
     steering.kernel.clear()
     pods = itertools.cycle([(POD,), (POD, "192.0.2.2")])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while steering.kernel != wanted:
             await settle(loop, cluster.serve("web", WEB.ip, *next(pods)))
 
@@ -214,7 +214,7 @@ async def test_a_recovered_port_of_a_service_that_is_gone_is_reserved_until_its_
     assert steering.kernel == {CART: 28000}
     assert not is_listening(28000)
     steering.fails_with = None
-    await asyncio.wait_for(loop.settled(), 5)
+    await asyncio.wait_for(loop.settled(), 60)
     assert steering.kernel.keys() == {WEB}
 
 
@@ -302,7 +302,7 @@ async def test_the_newest_of_many_snapshots_counts(start):
     for pods in ((POD,), (), (POD,), ()):
         snapshot = cluster.serve("web", WEB.ip, *pods)
         loop.publish(snapshot)
-    await asyncio.wait_for(loop.settled(), 5)
+    await asyncio.wait_for(loop.settled(), 60)
     assert steering.kernel == {WEB: REFUSE}
     assert loop.counters.rounds == 1
 
@@ -329,7 +329,7 @@ async def test_a_cancellation_that_arrives_with_a_change_is_not_lost(plane, step
     for _ in range(steps):
         await turn()
     task.cancel()
-    done, _ = await asyncio.wait({task}, timeout=5)
+    done, _ = await asyncio.wait({task}, timeout=60)
     assert done == {task}
     served_ports.close()
 

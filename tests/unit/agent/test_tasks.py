@@ -16,7 +16,7 @@ async def test_failed_returns_an_error_raised_on_purpose():
         raise SourceError("cannot read services/: no such folder")
 
     supervisor.start("source", fail)
-    failure = await asyncio.wait_for(supervisor.failed(), 5)
+    failure = await asyncio.wait_for(supervisor.failed(), 60)
     assert str(failure) == "cannot read services/: no such folder"
     assert supervisor.failure is failure
     await supervisor.stop()
@@ -38,7 +38,7 @@ async def test_a_bug_is_logged_with_its_traceback_and_the_task_starts_again(capl
 
     supervisor.start("sync", stumble)
     for _ in range(2):
-        await asyncio.wait_for(attempts.acquire(), 5)
+        await asyncio.wait_for(attempts.acquire(), 60)
     assert supervisor.failure is None
     await supervisor.stop()
     (record,) = caplog.records
@@ -57,7 +57,7 @@ async def test_a_bug_in_a_task_that_runs_once_is_logged_and_it_does_not_start_ag
         raise ZeroDivisionError
 
     supervisor.start("check", stumble, restarts=False)
-    await asyncio.wait_for(asyncio.gather(*supervisor._tasks), 5)
+    await asyncio.wait_for(asyncio.gather(*supervisor._tasks), 60)
     assert attempts == [1]
     assert [record.task for record in caplog.records] == ["check"]
 
@@ -100,7 +100,7 @@ async def test_stopping_ends_all_tasks_and_is_idempotent():
 
     supervisor.start("one", begin)
     supervisor.start("two", begin)
-    await asyncio.wait_for(began.wait(), 5)
+    await asyncio.wait_for(began.wait(), 60)
     await supervisor.stop()
     await supervisor.stop()
     assert ended == [True, True]

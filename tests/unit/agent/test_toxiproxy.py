@@ -29,7 +29,8 @@ def call(proxy):
 
     def call(method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
-        with urlopen(Request(f"http://{host}:{port}{path}", data, method=method), timeout=5) as got:
+        request = Request(f"http://{host}:{port}{path}", data, method=method)
+        with urlopen(request, timeout=60) as got:
             text = got.read()
             return json.loads(text) if text else None
 
@@ -44,11 +45,11 @@ def upstream(proxy):
 
 def connect(info):
     host, port = info["listen"].split(":")
-    return socket.create_connection((host, int(port)), timeout=5)
+    return socket.create_connection((host, int(port)), timeout=60)
 
 
 def get(info):
-    with urlopen(f"http://{info['listen']}/", timeout=5) as answer:
+    with urlopen(f"http://{info['listen']}/", timeout=60) as answer:
         return answer.read()
 
 
@@ -185,7 +186,7 @@ def client(proxy):
 
 
 def fetch(proxy):
-    with urlopen(f"http://{proxy.listen}/", timeout=5) as answer:
+    with urlopen(f"http://{proxy.listen}/", timeout=60) as answer:
         return answer.read()
 
 

@@ -142,7 +142,7 @@ def test_a_reader_that_closes_the_pipe_is_no_error():
 def test_an_output_that_cannot_be_written_is_one_line(redirection, error, word):
     command = [sys.executable, "-m", "userspace_proxy.cli", word]
     script = ["sh", "-c", f'exec "$@" {redirection}', "sh"]
-    done = subprocess.run([*script, *command], stderr=subprocess.PIPE, text=True, timeout=30)
+    done = subprocess.run([*script, *command], stderr=subprocess.PIPE, text=True, timeout=60)
     line = f"error: cannot write the output: {error}\n"
     assert (done.returncode, done.stderr) == (1, line)
 

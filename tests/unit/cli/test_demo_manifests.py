@@ -19,7 +19,7 @@ async def read(path):
     first = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(source.run(lambda s: first.done() or first.set_result(s)))
     try:
-        snapshot: Snapshot = await asyncio.wait_for(first, 5)
+        snapshot: Snapshot = await asyncio.wait_for(first, 60)
         return snapshot, source.status()
     finally:
         task.cancel()

@@ -17,7 +17,7 @@ from userspace_proxy.config import Settings
 from userspace_proxy.model import ServiceKey
 from userspace_proxy.testing.fake_api_server import FakeApiServer
 
-DEADLINE_S = 60
+DEADLINE_S = 120.0
 UDP = {"name": "udp", "port": 53, "protocol": "UDP"}
 
 

@@ -162,7 +162,7 @@ def test_a_dial_is_answered_once_the_kernel_is_connected(opened):
 
 def test_a_reset_socket_closes_with_a_reset(opened):
     sock = opened(Protocol.TCP)
-    with socket.create_connection(sock.getsockname(), timeout=10) as client:
+    with socket.create_connection(sock.getsockname(), timeout=60) as client:
         accepted = socket.socket(fileno=sock._accept()[0])
         reset(accepted)
         accepted.close()

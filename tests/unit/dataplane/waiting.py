@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 _PAUSE_S = 0.001
 
 

@@ -12,7 +12,7 @@ from userspace_proxy.model import CauseCode, SocketAddress
 @pytest.fixture
 def listener():
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(10)
+        server.settimeout(60)
         yield server
 
 

@@ -7,7 +7,7 @@ from userspace_proxy.faults.server import FaultServer
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.toxics import read_toxic
 
-PATIENCE_S = 5.0
+PATIENCE_S = 60.0
 
 
 async def echo(reader, writer):

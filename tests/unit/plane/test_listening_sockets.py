@@ -235,7 +235,7 @@ def test_udp_that_refuses_holds_its_port_and_serves_there_again(share, workers):
 
 def is_refused(at):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(10.0)
+        client.settimeout(60)
         client.connect(at)
         client.send(b"hello")
         try:

@@ -27,7 +27,7 @@ def answer(server, sent):
     """Return all that a server answers to a client that sends and then half-closes."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        ours.settimeout(10)
+        ours.settimeout(60)
         ours.sendall(sent)
         ours.shutdown(socket.SHUT_WR)
         server(theirs, "web-1")

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from userspace_proxy.cluster import Snapshot
 from userspace_proxy.sources import Source
 
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 """For anything to happen at all; what is waited for takes milliseconds."""
 
 

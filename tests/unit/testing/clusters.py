@@ -77,7 +77,7 @@ class FakeCluster:
 
 def get(service: ServedService) -> str:
     """Return what a Service answers."""
-    with urlopen(service.url, timeout=5) as answer:
+    with urlopen(service.url, timeout=60) as answer:
         return answer.read().decode().strip()
 
 

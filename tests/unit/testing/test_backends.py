@@ -30,7 +30,7 @@ def make():
 
 
 def ask(address, sent=b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"):
-    with socket.create_connection(address, timeout=5) as client:
+    with socket.create_connection(address, timeout=60) as client:
         client.sendall(sent)
         client.shutdown(socket.SHUT_WR)
         with client.makefile("rb") as stream:
@@ -50,12 +50,12 @@ def test_a_udp_backend_answers_name_and_datagram(make):
     backend = make(protocol="UDP")
     for _ in range(2):
         with socket.socket(type=socket.SOCK_DGRAM) as client:
-            client.settimeout(5)
+            client.settimeout(60)
             client.sendto(b"hello", backend.address)
             assert client.recv(100) == b"web-1: hello"
         backend.stop()
         with socket.socket(type=socket.SOCK_DGRAM) as client:
-            client.settimeout(5)
+            client.settimeout(60)
             client.connect(backend.address)
             client.send(b"hello")
             with pytest.raises(ConnectionRefusedError):
@@ -80,7 +80,7 @@ def test_it_may_be_a_function(make, like, sent, answer):
 def test_a_backend_that_was_stopped_refuses_and_resets_and_returns_at_its_address(make):
     backend = make(echo)
     address = backend.address
-    with socket.create_connection(address, timeout=5) as client:
+    with socket.create_connection(address, timeout=60) as client:
         client.sendall(b"x")
         assert client.recv(1) == b"x"
         backend.stop()

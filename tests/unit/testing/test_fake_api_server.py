@@ -13,7 +13,7 @@ from userspace_proxy.testing.fake_api_server import FakeApiServer
 
 SERVICES = "/api/v1/services"
 WEB = {"kind": "Service", "metadata": {"name": "web"}}
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 
 
 @pytest.fixture

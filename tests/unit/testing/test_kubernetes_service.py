@@ -25,7 +25,7 @@ def test_pods_that_are_not_named_any_more_end_and_others_go_on(cluster, services
     cluster.put_service()
     web = services["shop/web"]
     web.pods = {"web-1": echo, "web-2": None}
-    with socket.create_connection(web.backends[0].address, timeout=5) as session:
+    with socket.create_connection(web.backends[0].address, timeout=60) as session:
         web.pods = {"web-1": echo, "web-3": None}
         assert [*web.pods] == ["web-1", "web-3"]
         web.pods = {**web.pods, "web-4": None}

@@ -33,7 +33,7 @@ def test_it_serves_a_service_until_that_is_removed(sandbox, process):
     assert (str(web.key), str(web.address)) == ("default/web", "10.96.0.10:80")
     assert repr(web) == "<Service default/web at 10.96.0.10:80, 1 endpoint>"
     with process.open_socket(sandbox.node, socket.AF_INET, TCP) as client:
-        client.settimeout(5)
+        client.settimeout(60)
         client.connect(web.address)
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
         assert client.makefile("rb").read().endswith(b"web-1\n")

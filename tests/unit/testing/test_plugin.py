@@ -20,7 +20,7 @@ GET = """
 from urllib.request import urlopen
 
 def get(service):
-    with urlopen(service.url, timeout=5) as answer:
+    with urlopen(service.url, timeout=60) as answer:
         return answer.read().decode().strip()
 """
 

@@ -12,7 +12,7 @@ def test_it_shows_each_service_with_its_cause_its_backends_and_its_last_connecti
     with ServiceProxy() as proxy:
         web = proxy.service("web", backends=1)
         idle = proxy.service("idle", backends=1)
-        with socket.create_connection(web.address, timeout=5) as client:
+        with socket.create_connection(web.address, timeout=60) as client:
             client.sendall(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
             while client.recv(1000):
                 pass
@@ -20,7 +20,7 @@ def test_it_shows_each_service_with_its_cause_its_backends_and_its_last_connecti
         web.backends[0].stop()
         with (
             pytest.raises(ConnectionResetError),
-            socket.create_connection(web.address, timeout=5) as client,
+            socket.create_connection(web.address, timeout=60) as client,
         ):
             client.recv(1)
         text = describe(proxy)

@@ -15,7 +15,7 @@ def proxy():
 
 
 def get(service):
-    with urlopen(service.url, timeout=5) as answer:
+    with urlopen(service.url, timeout=60) as answer:
         return answer.read().decode().strip()
 
 

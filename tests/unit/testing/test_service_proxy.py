@@ -19,7 +19,7 @@ def proxy():
 
 
 def get(service):
-    with urlopen(service.url, timeout=5) as answer:
+    with urlopen(service.url, timeout=60) as answer:
         return answer.read().decode().strip()
 
 
@@ -85,19 +85,19 @@ def test_a_client_that_gives_up_ends_a_connection_without_an_answer(proxy):
 
 def test_a_backend_that_drains_keeps_its_connections_and_gets_no_new_ones(proxy):
     web = proxy.service("web", backends=[echo, echo])
-    with socket.create_connection(web.address, timeout=5) as open_one:
+    with socket.create_connection(web.address, timeout=60) as open_one:
         open_one.sendall(b"a")
         assert open_one.recv(1) == b"a"
         web.drain(web.backends[0])
         for _ in range(3):
-            with socket.create_connection(web.address, timeout=5) as client:
+            with socket.create_connection(web.address, timeout=60) as client:
                 client.sendall(b"b")
                 assert client.recv(1) == b"b"
         assert web.stats["web-1"].connections == 1
         open_one.sendall(b"c")
         assert open_one.recv(1) == b"c"
     web.undrain(web.backends[0])
-    with socket.create_connection(web.address, timeout=5), socket.create_connection(web.address):
+    with socket.create_connection(web.address, timeout=60), socket.create_connection(web.address):
         web.eventually(lambda web: web.stats["web-1"].connections == 2)
 
 
@@ -185,7 +185,7 @@ def test_lost_datagrams(proxy):
 def test_a_udp_service(proxy):
     dns = proxy.service("dns", port=53, protocol="UDP", backends=2)
     with socket.socket(type=socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+        client.settimeout(60)
         client.connect(dns.address)
         client.send(b"hello")
         assert client.recv(100) in (b"dns-1: hello", b"dns-2: hello")

@@ -27,7 +27,7 @@ def test_a_cluster_ip_may_be_chosen_and_its_backends_have_its_family(proxy):
     assert web.host == "::1"
     assert web.url == f"http://[::1]:{web.port}"
     assert web.backends[0].address.ip == "::1"
-    with socket.create_connection(web.address, timeout=5) as client:
+    with socket.create_connection(web.address, timeout=60) as client:
         client.sendall(b"GET / HTTP/1.0\r\nConnection: close\r\n\r\n")
         assert client.makefile("rb").read().endswith(b"web-1\n")
 
@@ -53,7 +53,7 @@ def test_what_replaced_it_stays_when_it_is_removed_again(proxy):
     second = proxy.service("web")
     first.remove()
     assert proxy.services == (second,)
-    with socket.create_connection(second.address, timeout=5):
+    with socket.create_connection(second.address, timeout=60):
         pass
 
 

@@ -16,7 +16,7 @@ from userspace_proxy.sources.kubernetes.reflector import Reflector, Timing
 from userspace_proxy.sources.kubernetes.resources import SERVICES, ResourceCache
 from userspace_proxy.testing.fake_api_server import FakeApiServer
 
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 
 
 class Lucky(random.Random):

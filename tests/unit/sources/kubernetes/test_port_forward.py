@@ -188,4 +188,4 @@ async def test_closing_a_stream_ends_the_pods_connection(api, client):
         stream = await open_stream(client, WEB)
         await stream.close()
         await stream.close()
-        await asyncio.wait_for(ended.wait(), 10)
+        await asyncio.wait_for(ended.wait(), 60)

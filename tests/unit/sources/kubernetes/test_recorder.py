@@ -56,7 +56,7 @@ async def test_a_services_event_has_its_uid_so_that_describe_finds_it(api, recor
 
 async def until(condition):
     """Let the recorder run until a condition holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.Event().wait(), 0.005)

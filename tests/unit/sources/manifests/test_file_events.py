@@ -183,15 +183,15 @@ async def test_waiting_ends_with_an_event_or_with_the_timer(folder, follow):
 
     waiting = asyncio.ensure_future(events.wait(ends()))
     (folder / "web.yaml").write_text("web 2")
-    await asyncio.wait_for(waiting, 30)
+    await asyncio.wait_for(waiting, 60)
     timer.set()
-    await asyncio.wait_for(events.wait(ends()), 30)
+    await asyncio.wait_for(events.wait(ends()), 60)
 
 
 async def test_events_before_the_wait_end_it(folder, follow):
     events = follow(folder)
     (folder / "web.yaml").write_text("web 2")
-    await asyncio.wait_for(events.wait(asyncio.Event().wait()), 30)
+    await asyncio.wait_for(events.wait(asyncio.Event().wait()), 60)
 
 
 async def test_other_events_do_not_end_it(folder, follow):
@@ -203,4 +203,4 @@ async def test_other_events_do_not_end_it(folder, follow):
         await asyncio.to_thread(str)
     assert not waiting.done()
     timer.set()
-    await asyncio.wait_for(waiting, 30)
+    await asyncio.wait_for(waiting, 60)

@@ -146,7 +146,7 @@ async def main(path):
         if len(snapshot.services) and "default/cart" in map(str, snapshot.services):
             changed.set()
     task = asyncio.create_task(ManifestSource(path, poll_s=0.01, settle_s=0.001).run(publish))
-    await asyncio.wait_for(changed.wait(), 30)
+    await asyncio.wait_for(changed.wait(), 60)
 
 logging.basicConfig(format="%(message)s %(problem)s")
 asyncio.run(main(pathlib.Path(sys.argv[1])))
@@ -252,9 +252,9 @@ async def test_a_folder_that_cannot_be_read_any_more_is_not_current(web):
         await published.first()
         assert source.status().is_current
         web.unlink()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while source.status().is_current:
-                await asyncio.wait_for(asyncio.to_thread(str), 5)
+                await asyncio.wait_for(asyncio.to_thread(str), 60)
         assert source.status().is_synced
 
 
