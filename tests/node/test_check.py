@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.node.checked_nodes import WEB, checked_node
+from tests.node.checked_nodes import SLICE, WEB, checked_node
 from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import SteeringFacts, make_steering
@@ -18,6 +18,9 @@ pytestmark = pytest.mark.netns
 
 OTHER = WEB.replace("name: web", "name: shop")
 HEADLESS = WEB.replace("name: web", "name: db").replace("10.96.0.10", "None")
+NODE_PORT = WEB.replace("{clusterIP", "{type: NodePort, clusterIP").replace(
+    "port: 80", "port: 80, nodePort: 30080"
+)
 CLEAN_UP = "run kube-proxy --cleanup once, from the image"
 
 node = pytest.fixture(checked_node)
@@ -69,6 +72,46 @@ def test_services_that_conflict_are_errors_and_headless_ones_are_not(node):
         "ok: no listener by design for shop/db (it is headless (clusterIP: None): clients reach "
         "its endpoints directly)",
     ]
+
+
+@pytest.mark.parametrize("steering", ["nftables", "iptables", "local", "none"])
+def test_a_node_port_that_run_would_serve_is_no_finding(node, steering):
+    node.run("ip link add v0 type veth; ip link set v0 up; ip addr add 10.9.9.1/24 dev v0")
+    node.manifests.write_text(NODE_PORT + SLICE)
+    assert node.about("manifests", f"--steering={steering}") == [
+        f"ok: 1 Service read [{node.manifests}]"
+    ]
+
+
+def test_a_node_port_without_an_address_of_this_node_is_a_warning(node):
+    node.manifests.write_text(NODE_PORT + SLICE)
+    assert node.about("manifests", "--nodeport-addresses=10.9.9.0/24")[1:] == [
+        "warning: Service shop/web: node port 30080 is not served: this node has no IPv4 address "
+        f"for it [{node.manifests}:1]"
+    ]
+
+
+def test_endpoints_on_loopback_are_refused_except_without_steering(node):
+    node.manifests.write_text((WEB + SLICE).replace("10.244.0.7", "127.0.0.1"))
+    assert len(node.about("manifests", "--steering=none")) == 1
+    _, found = node.about("manifests", "--steering=local")
+    assert found.startswith("warning: shop/web would refuse clients: its only endpoint is not us")
+
+
+def test_the_kernel_path_that_a_service_asks_for_and_this_node_lacks_is_a_warning(node):
+    asks = "shop, annotations: {userspace-proxy.io/path: kernel}}"
+    node.manifests.write_text(WEB.replace("shop}", asks) + SLICE)
+    node.run("sysctl -qw net.ipv4.ip_forward=1")
+    assert len(node.about("manifests", "--steering=nftables")) == 1
+    node.run("sysctl -qw net.ipv4.ip_forward=0")
+    warning = "warning: Service shop/web: path kernel is not used: {} [{}:1]"
+    for steering, why in (
+        ("nftables", "net.ipv4.ip_forward is 0"),
+        ("iptables", "this steering has no kernel path: it needs --steering=nftables"),
+    ):
+        assert node.about("manifests", f"--steering={steering}")[1:] == [
+            warning.format(why, node.manifests)
+        ]
 
 
 def test_an_unreachable_api_server_is_an_error(node):

@@ -31,7 +31,7 @@ from ..version import __version__
 from .addresses import AddressPrinter
 from .client_address import ClientAddresses
 from .demand import Demand
-from .facts import make_facts, why_no_node_ports
+from .facts import ADDRESSES_WITHOUT_STEERING, make_facts, options_with, why_no_node_ports
 from .firewalls import FirewallWatch
 from .hand_over import adopt, relieve, worker_label
 from .kernel_counts import KernelCounts
@@ -102,8 +102,8 @@ class Agent:
         self._health_checks: HealthCheckPorts | None = None
         self._status_servers = StatusServers(self.status, lambda: self._view(()))
         self._kernel_counts: KernelCounts | None = None
-        self._addresses: Callable[[], Sequence[str]] = lambda: ("127.0.0.1",)
-        """Returns this node's addresses for node ports; loopback is all that ``none`` reaches."""
+        self._addresses: Callable[[], Sequence[str]] = lambda: ADDRESSES_WITHOUT_STEERING
+        """Returns this node's addresses for node ports."""
         self._no_node_ports = ""
         """Why no address answers at node ports, as far as it was logged."""
         self._started = 0.0
@@ -240,9 +240,8 @@ class Agent:
 
     def _facts(self, snapshot: Snapshot) -> NodeFacts:
         options = self._options
-        if self._steering is not None and self._steering.name == "none":
-            # Only programs of this machine reach the proxy, and its loopback addresses anyway.
-            options = replace(options, allow_loopback_endpoints=True, allow_faults=True)
+        if self._steering is not None:
+            options = options_with(self._steering.name, options)
         no_kernel_path = self._steering.no_kernel_path if self._steering is not None else {}
         facts = make_facts(options, snapshot, self._addresses(), no_kernel_path)
         before, self._no_node_ports = self._no_node_ports, why_no_node_ports(facts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 from ..cluster import Snapshot
@@ -14,6 +15,19 @@ from .options import Options
 _API_SERVER = ServiceKey("default", "kubernetes")
 _NO_NODE = Node("")
 _EVERYWHERE: Mapping[IPFamily | Balance, str] = MappingProxyType({})
+
+
+# Loopback is all that it reaches.
+ADDRESSES_WITHOUT_STEERING = ("127.0.0.1",)
+"""This node's addresses with steering ``none``."""
+
+
+def options_with(steering: str, options: Options) -> Options:
+    """Return the options that are in force with a steering."""
+    if steering != "none":
+        return options
+    # Only programs of this machine reach the proxy, and its loopback addresses anyway.
+    return replace(options, allow_loopback_endpoints=True, allow_faults=True)
 
 
 def make_facts(

@@ -39,15 +39,10 @@ def check_settings(
         options = make_options(settings)
     except ConfigError as exc:
         return [*found, error("config", reason(exc))]
-    if settings.manifests:
-        more, inputs = look_at_manifests(
-            settings.manifests, options=options, service_cidrs=settings.service_cluster_ip_range
-        )
-    else:
-        more, inputs = look_at_server(settings, node_name(settings))
-    found += more
     own_namespace = is_own_namespace()
     steering = chosen(settings.steering, own_namespace=own_namespace)
+    more, inputs = _look_at_source(settings, options, steering)
+    found += more
     offers = read_offers()
     found += judge_offers(offers, settings.steering, steering, own_namespace=own_namespace)
     proxies = running_proxies()
@@ -84,6 +79,17 @@ def check_settings(
         found += ports.judge_range_holder(holder, options.proxy_ports, list(proxies.values()))
     found += _descriptors(options, inputs)
     return found
+
+
+def _look_at_source(
+    settings: Settings, options: Options, steering: str
+) -> tuple[list[Finding], Inputs]:
+    if not settings.manifests:
+        return look_at_server(settings, node_name(settings))
+    cidrs = settings.service_cluster_ip_range
+    return look_at_manifests(
+        settings.manifests, options=options, steering=steering, service_cidrs=cidrs
+    )
 
 
 def check_node(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from ..agent.facts import make_facts
+from ..agent.facts import ADDRESSES_WITHOUT_STEERING, make_facts, options_with
 from ..agent.options import Options
 from ..cluster import Snapshot
 from ..errors import ConfigError, UserspaceProxyError
+from ..kernel.addresses import list_addresses
 from ..model import ServiceKey
 from ..plan import Plan, Planner
 from ..sources.manifests import load_state
 from ..status.units import plural
+from ..steering.choice import find_no_kernel_path
 from .finding import Finding, error, ok, reason, warning
 
 # Others are only counted: a cluster may have hundreds of headless Services.
@@ -47,16 +49,22 @@ def judge_settings(
 
 
 def look_at_manifests(
-    path: str, *, options: Options, service_cidrs: Sequence[str]
+    path: str, *, options: Options, steering: str, service_cidrs: Sequence[str]
 ) -> tuple[list[Finding], Inputs]:
-    """Read manifests as ``run`` would, and plan them."""
+    """Read manifests as ``run`` would, and plan them for this node.
+
+    Args:
+        steering: The one that ``run`` would use; empty if none works here.
+    """
     try:
+        addresses = ADDRESSES_WITHOUT_STEERING if steering == "none" else list_addresses()
         state = load_state(path, node_name=options.node_name, service_cidrs=service_cidrs)
     except UserspaceProxyError as exc:
         return [error("manifests", reason(exc))], Inputs()
     found = [error("manifests", line) for line in state.problems]
     snapshot = state.snapshot
-    facts = make_facts(replace(options, allow_loopback_endpoints=True), snapshot, ())
+    no_kernel_path = find_no_kernel_path(steering, options.proxy_name or "")
+    facts = make_facts(options_with(steering, options), snapshot, addresses, no_kernel_path)
     plan = Planner(facts).plan(snapshot)
     found += judge_plan(plan, state.place_of)
     if not state.problems:

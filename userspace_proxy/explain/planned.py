@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..agent.facts import make_facts
+from ..agent.facts import make_facts, options_with
 from ..cluster import Snapshot
 from ..plan import Planner, PortPlan
 from ..status.api import render_status
@@ -39,7 +38,7 @@ def plan_status(
         is_node: Endpoints on loopback aren't allowed, as on nodes.
     """
     if not is_node:
-        options = replace(options, allow_loopback_endpoints=True, allow_faults=True)
+        options = options_with("none", options)
     addresses = snapshot.node.addresses if snapshot.node else ()
     plan = Planner(make_facts(options, snapshot, (*addresses, *_LOOPBACK))).plan(snapshot)
     view = StatusView(

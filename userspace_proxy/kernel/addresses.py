@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 from .netlink import Requests, RouteSockets, explained, rtnetlink
 from .netlink.messages import Message
+from .netlink.sockets import NETLINK_ROUTE
 
 _log = logging.getLogger("userspace_proxy.agent")
 
@@ -29,6 +30,7 @@ _LINK_LOCAL = ipaddress.IPv6Network("fe80::/10")
 
 _GROUPS = (rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDRESS_6)
 _RETRY_S = 1.0
+_LISTING = "list this node's addresses"
 
 
 class NodeAddresses:
@@ -50,7 +52,7 @@ class NodeAddresses:
         self._loop = loop
         self._changed = changed
         self._retry: asyncio.TimerHandle | None = None
-        with explained("list this node's addresses"), contextlib.ExitStack() as opened:
+        with explained(_LISTING), contextlib.ExitStack() as opened:
             self._sockets = opened.enter_context(RouteSockets(_GROUPS))
             self.current = read_addresses(self._sockets.requests)
             opened.pop_all()
@@ -83,6 +85,16 @@ class NodeAddresses:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+
+
+def list_addresses() -> tuple[str, ...]:
+    """List the addresses of this thread's network namespace, as :attr:`NodeAddresses.current`.
+
+    Raises:
+        SteeringError: The kernel doesn't list them.
+    """
+    with explained(_LISTING), Requests.open(NETLINK_ROUTE) as requests:
+        return read_addresses(requests)
 
 
 def read_addresses(requests: Requests) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from ..errors import SteeringError
 from ..kernel.privileges import has_net_admin
+from ..model import Balance, IPFamily
 from . import local, nftables
 from .base import Steering, SteeringFacts
 from .iptables import IptablesSteering
@@ -76,6 +77,20 @@ def choose_by(lacks: Mapping[str, str], *, has_legacy: bool) -> str:
         f"cannot choose a steering: {'; '.join(f'{c}: {lacks[c]}' for c in order)}",
         hint="run as root or grant NET_ADMIN, modprobe nf_tables, or use --steering=none",
     )
+
+
+def find_no_kernel_path(name: str, proxy_name: str) -> Mapping[IPFamily | Balance, str]:
+    """Return what :attr:`.Steering.no_kernel_path` would be if a steering were started here.
+
+    Args:
+        name: As in ``--steering``, but not ``auto``.
+    """
+    if name != "nftables":
+        return Steering.no_kernel_path
+    try:
+        return nftables.find_no_kernel_path(proxy_name)
+    except SteeringError as exc:
+        return dict.fromkeys(IPFamily, exc.message)
 
 
 def has_legacy_tables() -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.agent.facts import make_facts, why_no_node_ports
+from userspace_proxy.agent.facts import make_facts, options_with, why_no_node_ports
 from userspace_proxy.agent.options import Options
 from userspace_proxy.cluster import Store
 from userspace_proxy.model import (
@@ -120,6 +120,12 @@ def test_without_their_service_no_api_server_is_known():
 def test_options_decide_whether_loopback_endpoints_are_allowed(is_allowed):
     facts = facts_of(allow_loopback_endpoints=is_allowed)
     assert facts.allow_loopback_endpoints == is_allowed
+
+
+@pytest.mark.parametrize(("steering", "is_allowed"), [("none", True), ("local", False)])
+def test_loopback_endpoints_and_faults_are_allowed_without_steering(steering, is_allowed):
+    options = options_with(steering, Options())
+    assert (options.allow_loopback_endpoints, options.allow_faults) == (is_allowed, is_allowed)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ spec: {clusterIP: 10.96.0.10, ports: [{port: 80}, {name: more, port: 81}]}
 
 
 def look(path):
-    return look_at_manifests(str(path), options=Options(), service_cidrs=("10.96.0.0/12",))
+    return look_at_manifests(
+        str(path), options=Options(), steering="local", service_cidrs=("10.96.0.0/12",)
+    )
 
 
 def test_warnings_of_the_settings_are_findings_in_the_file():

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.kernel.netlink.datagrams import Kernel, done, error, message
 from userspace_proxy.errors import SteeringError
-from userspace_proxy.kernel.addresses import NodeAddresses, read_addresses
+from userspace_proxy.kernel.addresses import NodeAddresses, list_addresses, read_addresses
 from userspace_proxy.kernel.netlink.messages import attribute
 
 TENTATIVE, OPTIMISTIC, DAD_FAILED, PERMANENT = 0x40, 0x04, 0x08, 0x80
@@ -78,6 +78,7 @@ async def test_this_machine_has_a_loopback_address():
     addresses.close()
     addresses.close()
     assert "127.0.0.1" in addresses.current
+    assert list_addresses() == addresses.current
 
 
 async def test_a_kernel_that_lists_nothing_is_an_error(monkeypatch):

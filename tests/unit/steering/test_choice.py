@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from userspace_proxy.errors import SteeringError
+from userspace_proxy.model import IPFamily
 from userspace_proxy.steering import SteeringFacts, choice, make_steering
 from userspace_proxy.steering.iptables import legacy
 
@@ -17,6 +18,26 @@ def test_a_name_selects_its_steering(name):
 def test_auto_chooses_local_in_the_proxys_own_namespace():
     steering = make_steering("auto", FACTS, own_namespace=True)
     assert steering.name == "local"
+
+
+@pytest.mark.parametrize("name", ["iptables", "nftables", "local", "none"])
+async def test_the_lack_of_a_kernel_path_is_known_before_the_start(node, name):
+    node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=0")
+    steering = make_steering(name, FACTS)
+    await steering.start()
+    try:
+        assert choice.find_no_kernel_path(name, "") == steering.no_kernel_path
+    finally:
+        await steering.clean_up()
+        await steering.close()
+
+
+def test_without_nftables_its_kernel_path_lacks_the_same(node, monkeypatch):
+    def refuse(proxy_name):
+        raise SteeringError("cannot query nftables: Invalid argument")
+
+    monkeypatch.setattr(choice.nftables, "find_no_kernel_path", refuse)
+    assert choice.find_no_kernel_path("nftables", "") == dict.fromkeys(IPFamily, NO_NFT)
 
 
 NO_NFT = "cannot query nftables: Invalid argument"

@@ -10,6 +10,6 @@ Rule 1: a change is one transaction of added and deleted elements; rules stay as
 Rule 2: the table is read in full only after another program has changed it.
 """
 
-from .steering import NftablesSteering, missing
+from .steering import NftablesSteering, find_no_kernel_path, missing
 
-__all__ = ["NftablesSteering", "missing"]
+__all__ = ["NftablesSteering", "find_no_kernel_path", "missing"]

@@ -52,6 +52,15 @@ def missing() -> str:
     return ""
 
 
+def find_no_kernel_path(proxy_name: str) -> dict[IPFamily | Balance, str]:
+    """Return what ``no_kernel_path`` of a started :class:`NftablesSteering` would be.
+
+    Raises:
+        SteeringError: A privilege or a kernel part is missing.
+    """
+    return dict((*not_forwarding().items(), *find_missing(proxy_name).items()))
+
+
 class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
     """Maps from frontends to ports in a table of this proxy, and to endpoints in another one."""
 
