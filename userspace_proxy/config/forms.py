@@ -17,6 +17,8 @@ _NODEPORT_WORDS = ("primary", "localhost", "all")
 _NODE_NAME = re.compile(
     r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 )
+# Source: Kubernetes' IsValidLabelValue.
+_LABEL_VALUE = re.compile(r"(?=.{0,63}$)([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 # Source: RFC 3986, section 2.
 _URL_TEXT = re.compile(r"[-A-Za-z0-9._~:/?#\[\]!$&'()*+,;=%]+")
 # With more processes the kernel's SO_REUSEPORT groups become slow, and no node has more cores to
@@ -62,6 +64,16 @@ def _parse_node_name(text: str) -> str:
     if name and not _NODE_NAME.fullmatch(name):
         raise ConfigError(f"{text!r} is not a node's name", hint="letters, digits, '-' and '.'")
     return name
+
+
+def _parse_label_value(text: str) -> str:
+    if not _LABEL_VALUE.fullmatch(text):
+        raise ConfigError(
+            f"{text!r} is not a label's value, so no Service can have it",
+            hint="at most 63 letters, digits, '-', '_' and '.'; the first and the last one is a "
+            "letter or a digit",
+        )
+    return text
 
 
 def _parse_dns_address(text: str) -> SocketAddress | None:
@@ -135,6 +147,7 @@ def _plain_workers(value: object) -> int:
 NODE_ADDRESS = Kind("IP", lambda text: parse_address(text.strip()))
 DOMAIN = Kind("DOMAIN", _parse_domain)
 NODE_NAME = Kind("NAME", _parse_node_name)
+LABEL_VALUE = Kind("LABEL", _parse_label_value)
 SERVER = Kind("URL", _parse_server)
 # One text in kube-proxy's file, not a list; a comma separates two families.
 JOINED_CIDRS = Kind("CIDR,...", _parse_cidrs, ",".join)

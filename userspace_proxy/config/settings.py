@@ -17,6 +17,7 @@ from .forms import (
     DOMAIN,
     EXTERNAL_CIDRS,
     JOINED_CIDRS,
+    LABEL_VALUE,
     NODE_ADDRESS,
     NODE_NAME,
     NODEPORT_ADDRESSES,
@@ -86,7 +87,8 @@ class Settings:
         why="kubeadm's default",
     )
     service_proxy_name: str = setting(
-        "", kind=TEXT, topic=Topic.SOURCE, flag="service-proxy-name", own_field="serviceProxyName",
+        "", kind=LABEL_VALUE, topic=Topic.SOURCE, flag="service-proxy-name",
+        own_field="serviceProxyName",
         help="serve only Services with this label service.kubernetes.io/service-proxy-name",
         shown_default="none", why="as kube-proxy: Services without the label",
     )

@@ -80,6 +80,12 @@ def test_one_setting(words, name, value):
         (["--kube-api-qps=fast"], "--kube-api-qps: 'fast' is not a number"),
         (["--metrics-port=99999"], "--metrics-port: 99999 is not in 0–65535"),
         (
+            ["--service-proxy-name=a/b"],
+            "--service-proxy-name: 'a/b' is not a label's value, so no Service can have it (at "
+            "most 63 letters, digits, '-', '_' and '.'; the first and the last one is a letter or "
+            "a digit)",
+        ),
+        (
             ["--cleanup", "false"],
             ("unexpected argument 'false' (write a value with its flag: --flag=value)"),
         ),

@@ -3,6 +3,7 @@ import pytest
 from userspace_proxy.config.forms import (
     DOMAIN,
     JOINED_CIDRS,
+    LABEL_VALUE,
     NODE_ADDRESS,
     NODE_NAME,
     NODEPORT_ADDRESSES,
@@ -28,6 +29,9 @@ HEALTH = listen_address(10256)
         pytest.param(DOMAIN, "Cluster.Local.", "cluster.local", id="domain"),
         pytest.param(NODE_ADDRESS, "[FD00::1]", "fd00::1", id="node-address"),
         pytest.param(NODE_NAME, " Node-1.Example ", "node-1.example", id="name-as-kube-proxy"),
+        pytest.param(LABEL_VALUE, "UPPER_x.1", "UPPER_x.1", id="label"),
+        pytest.param(LABEL_VALUE, 63 * "a", 63 * "a", id="longest-label"),
+        pytest.param(LABEL_VALUE, "", "", id="no-label"),
         pytest.param(SERVER, "https://10.0.0.1:6443", "https://10.0.0.1:6443", id="url"),
         pytest.param(SERVER, "10.0.0.1:6443", "https://10.0.0.1:6443", id="host-and-port"),
         pytest.param(SERVER, "", "", id="no-server"),
@@ -47,6 +51,16 @@ HEALTH = listen_address(10256)
 )
 def test_a_value_is_read(kind, value, read):
     assert kind.read(value) == read
+
+
+@pytest.mark.parametrize("value", ["a b", "a/b", "-a", "a.", "é", "a\n", 64 * "a"])
+def test_a_label_that_no_service_can_have_is_refused(value):
+    with pytest.raises(ConfigError) as caught:
+        LABEL_VALUE.read(value)
+    assert str(caught.value) == (
+        f"{value!r} is not a label's value, so no Service can have it (at most 63 letters, digits, "
+        "'-', '_' and '.'; the first and the last one is a letter or a digit)"
+    )
 
 
 @pytest.mark.parametrize(
