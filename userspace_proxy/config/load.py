@@ -116,6 +116,8 @@ def _oddities(settings: Settings) -> Iterator[str]:
             yield "--endpoints-from-pods isn't used: manifests contain EndpointSlices, not Pods"
     elif "service_cluster_ip_range" in settings.origins:
         yield "--service-cluster-ip-range isn't used: the API server allocates ClusterIPs"
+    if settings.dns_upstream is not None and settings.dns_bind_address is None:
+        yield "--dns-upstream isn't used: without --dns-bind-address no names are answered"
     if settings.proxy_port_range.last >= _NODE_PORTS_FIRST:
         yield (
             f"--proxy-port-range={settings.proxy_port_range} overlaps node ports (from 30000) "

@@ -89,6 +89,14 @@ def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metric
             id="pods-of-manifests",
         ),
         pytest.param(
+            ["--dns-upstream=192.0.2.53"],
+            ("--dns-upstream isn't used: without --dns-bind-address no names are answered",),
+            id="dns-upstream-alone",
+        ),
+        pytest.param(
+            ["--dns-upstream=192.0.2.53", "--dns-bind-address=127.0.0.1"], (), id="dns-upstream"
+        ),
+        pytest.param(
             ["--service-cluster-ip-range=10.0.0.0/16"],
             ("--service-cluster-ip-range isn't used: the API server allocates ClusterIPs",),
             id="range-without-manifests",
