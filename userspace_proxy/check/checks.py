@@ -19,7 +19,7 @@ from .firewalls import judge_firewalls
 from .inputs import Inputs, judge_settings, look_at_manifests
 from .kernel_view import KernelView, read_kernel
 from .leftovers import judge_kube_proxy, judge_own
-from .offers import chosen, judge_offers, read_offers
+from .offers import chosen, judge_offers, judge_path, read_offers
 from .server import look_at_server
 
 _log = logging.getLogger("userspace_proxy.check")
@@ -104,14 +104,16 @@ def check_node(
         steering: The steering that is, or would be, in use.
         kernel: From :func:`read_kernel`; None: it is read here.
     """
+    found = judge_path(settings.path, steering)
     if steering in ("none", ""):
-        return []
+        return found
     if kernel is None:
         kernel = read_kernel()
     proxy_ports = (settings.proxy_port_range.first, settings.proxy_port_range.last)
     sysctls = network.read_sysctls()
     uses_client_ports = settings.preserve_client_address != "never"
     return [
+        *found,
         *judge_kube_proxy(kernel, steering, is_beside=bool(settings.service_proxy_name)),
         *network.judge_sysctls(sysctls),
         *ports.judge_ranges(sysctls, proxy_ports, uses_client_ports=uses_client_ports),

@@ -85,6 +85,24 @@ def judge_offers(offers: Offers, wanted: str, taken: str, *, own_namespace: bool
     ]
 
 
+def judge_path(path: str, taken: str) -> list[Finding]:
+    """Report a ``--path`` that the chosen steering has for no Service.
+
+    Args:
+        taken: The chosen steering; empty if none works here.
+    """
+    if path == "userspace" or taken in ("nftables", ""):
+        return []
+    return [
+        warning(
+            "path",
+            f"--path={path} has no effect: steering {taken} has no kernel path, so the proxy "
+            "carries all Services",
+            way_out="--steering=nftables, or --path=userspace",
+        )
+    ]
+
+
 def _privileges(offers: Offers) -> Iterator[Finding]:
     lacks = [name for name in _CAPABILITIES.values() if name not in offers.capabilities]
     if not lacks:

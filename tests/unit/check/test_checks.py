@@ -86,6 +86,12 @@ def test_the_agents_own_check_omits_firewalls_and_needs_a_steering(node):
     assert topics(check_node(Settings(), "nftables")) == ["kube-proxy", "kernel", "ports"]
 
 
+def test_a_path_without_effect_is_a_finding_of_the_agent_too(node):
+    settings = Settings(path="kernel")
+    assert topics(check_node(settings, "none")) == ["path"]
+    assert topics(check_node(settings, "local")) == ["path", "kube-proxy", "kernel", "ports"]
+
+
 def test_only_what_is_not_fine_is_logged(node, caplog):
     log_findings(Settings(), "nftables")
     assert caplog.records == []

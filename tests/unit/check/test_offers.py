@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.check.offers import Offers, judge_offers
+from userspace_proxy.check.offers import Offers, judge_offers, judge_path
 
 ALL = ("NET_ADMIN", "NET_RAW")
 
@@ -100,3 +100,18 @@ def test_without_steering_nothing_is_needed():
     assert lines(Offers(), "none", "none") == [
         "ok steering: none: clients dial loopback addresses, no privilege is needed"
     ]
+
+
+@pytest.mark.parametrize("path", ["kernel", "auto"])
+@pytest.mark.parametrize("taken", ["iptables", "local", "none"])
+def test_a_path_that_the_steering_lacks_is_a_warning(path, taken):
+    (found,) = judge_path(path, taken)
+    assert str(found) == (
+        f"warning  path: --path={path} has no effect: steering {taken} has no kernel path, so the "
+        "proxy carries all Services -> --steering=nftables, or --path=userspace"
+    )
+    assert judge_path("userspace", taken) == []
+
+
+def test_a_path_is_no_finding_with_nftables_or_without_a_working_steering():
+    assert judge_path("kernel", "nftables") == judge_path("kernel", "") == []
