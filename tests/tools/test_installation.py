@@ -1,0 +1,72 @@
+"""No page, example or message installs this package by its name from a package index.
+
+The name isn't registered there: another author could register it, and run code on nodes as root.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PLACES = ("*.md", "*.yml", "Dockerfile", "Makefile", "docs", "examples", "userspace_proxy")
+
+_CONTINUED = re.compile(r"\\\n[#\s]*")
+_INSTALL = re.compile(r"\b(?:pip[0-9.]*|pipx|uv)\b[^\n]*?\b(?:install|add|run)\b(?P<what>.*)")
+# Not a part of a path or of a wheel's name, and no option that names a path.
+_NAME = re.compile(r"(?<![\w./:@-])userspace[-_.]proxy(?![\w/:-]|\.\w)", re.IGNORECASE)
+
+
+def installs_by_name(text: str) -> Iterator[str]:
+    """Yield the commands of a text that would take this package from an index."""
+    for found in _INSTALL.finditer(_CONTINUED.sub("", text)):
+        if "--no-index" not in found["what"] and _NAME.search(found["what"]):
+            yield found[0]
+
+
+def files() -> Iterator[Path]:
+    for place in PLACES:
+        for path in ROOT.glob(place):
+            yield from (p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+def test_nothing_installs_this_package_by_its_name_from_an_index() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}: {command}"
+        for path in files()
+        if path.suffix != ".pyc"
+        for command in installs_by_name(path.read_text(encoding="utf-8", errors="replace"))
+    }
+    assert found == set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pip install userspace-proxy",
+        "pip install 'userspace-proxy[dns]'",
+        "(/opt/userspace-proxy/bin/pip install 'userspace_proxy==0.1')",
+        "python3 -m pip install --upgrade \\\n#   userspace-proxy",
+        "pipx run userspace-proxy demo",
+        "uv add userspace-proxy.",
+    ],
+)
+def test_a_command_that_installs_it_by_name_is_found(text: str) -> None:
+    assert list(installs_by_name(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pip install '.[dns]' pytest",
+        "/opt/userspace-proxy/bin/pip install wheels/userspace_proxy-0.1-py3-none-any.whl",
+        "pip install --no-index --find-links=/wheels 'userspace-proxy[dns]'",
+        "pip install dnspython\nuserspace-proxy run",
+        "pip wheel --wheel-dir=/opt/userspace-proxy/wheels .",
+    ],
+)
+def test_a_command_that_installs_a_file_or_something_else_is_not(text: str) -> None:
+    assert not list(installs_by_name(text))
