@@ -1,4 +1,7 @@
-"""The alerts of examples/monitoring: promtool accepts them, and they fire on what they are for."""
+"""The alerts of examples/monitoring: promtool accepts them, and they fire on what they are for.
+
+It also accepts the queries of the dashboard and of docs/scale-to-zero.md.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ import pytest
 import yaml
 
 from tests.cluster.promtool import promtool_path
-from tests.node.monitoring import queries_of
+from tests.node.monitoring import queries_of, triggers_of
 
-MONITORING = Path(__file__).parents[2] / "examples/monitoring"
+ROOT = Path(__file__).parents[2]
+MONITORING = ROOT / "examples/monitoring"
 NODE = 'instance="node-1"'
 WEB = f'{NODE},namespace="shop",service="web",port="http",protocol="TCP",family="IPv4"'
 
@@ -132,8 +136,10 @@ def test_promtool_accepts_the_rules(promtool: Path, rules: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_promtool_accepts_the_queries_of_the_dashboard(promtool: Path, tmp_path: Path) -> None:
+def test_promtool_accepts_the_queries_of_dashboard_and_docs(promtool: Path, tmp_path: Path) -> None:
+    triggers = triggers_of(ROOT / "docs/scale-to-zero.md", "prometheus")
     queries = queries_of(MONITORING / "grafana-dashboard.json")
+    queries += [trigger["query"] for trigger in triggers]
     rules = [{"record": f"panel:query{n}", "expr": query} for n, query in enumerate(queries)]
     path = tmp_path / "queries.yaml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))

@@ -1,4 +1,4 @@
-"""Reads what the files of examples/monitoring ask Prometheus for."""
+"""Reads what the files of examples/monitoring, and docs, ask Prometheus and proxies for."""
 
 from __future__ import annotations
 
@@ -42,6 +42,14 @@ def alerts_of(rules: Path) -> list[str]:
     """Return the queries of the alerts in a PrometheusRule."""
     groups = yaml.safe_load(rules.read_text())["spec"]["groups"]
     return [rule["expr"] for group in groups for rule in group["rules"]]
+
+
+def triggers_of(page: Path, kind: str) -> list[dict[str, str]]:
+    """Return the metadata of KEDA's triggers of one type in a page's YAML."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    specs = [content.get("spec", content) for content in map(yaml.safe_load, blocks)]
+    triggers = [trigger for spec in specs for trigger in spec.get("triggers", ())]
+    return [trigger["metadata"] for trigger in triggers if trigger["type"] == kind]
 
 
 def needs_of(query: str) -> Query:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.model import CauseCode, Path
+from userspace_proxy.model import CauseCode, Handling, Hold, Path
 from userspace_proxy.policy.causes import source_denied
 from userspace_proxy.status.counted import Times, Waits
 from userspace_proxy.status.families import families_of, state_label
@@ -227,6 +227,17 @@ def test_service_ports_on_the_kernel_path_have_a_series_that_says_so():
     name = "userspace_proxy_service_port_path"
     assert value(view, name, detail="service", **WEB, path="kernel") == 1
     assert [key for key in samples(view, "service") if key[0] == name][1:] == []
+
+
+def test_autoscalers_need_the_detail_of_services():
+    view = make_view(make_port(handling=Handling(hold=Hold(60.0))))
+    needed = {
+        "userspace_proxy_demand",
+        "userspace_proxy_connections_active",
+        "userspace_proxy_connections_total",
+    }
+    assert needed <= names(view, "service")
+    assert not needed & names(view, "node")
 
 
 def test_how_long_clients_waited_is_a_histogram_per_service_port_only_in_full_detail():
