@@ -6,14 +6,17 @@ BIN := $(VENV)/bin
 # Tests start thousands of processes, and each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Most tests wait rather than compute, so there are more processes than cores. The tests of a module
-# share fixtures, so they run in one process.
+# Two processes per core, on two cores. Where tests of a module share costly fixtures, they run in one.
 PYTEST := tests/tools/pytest.sh
-FORM := style types layers mirror form
-# Tests have deadlines and builds don't.
-BUILD := nice -n 19 $(BIN)/python -m
+IN_PARALLEL := -n 4 --dist=worksteal
+BY_MODULE := -n 4 --dist=loadscope
+FORM := style types layers mirror form litter
+NODE_TESTS := tests/node tests/faults tests/soak tests/reliability --ignore=tests/reliability/test_matrix.py
+API_TESTS := tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes
+BUILD := $(BIN)/python -m
+ONE_AT_A_TIME := $(MAKE) --no-print-directory --keep-going
 
-.PHONY: help demo test check style types layers mirror form unit coverage node api page upstream build
+.PHONY: help demo test test-all check style types layers mirror form litter unit coverage node api page long upstream build
 .PHONY: build-control-plane build-promtool build-toxiproxy-cli build-envtest-go build-image build-nodes cluster cluster-down e2e takeover faults bench bench-scale docs lock clean
 
 help:                  ## show this list
@@ -22,13 +25,17 @@ help:                  ## show this list
 demo: $(VENV)/installed ## start a sandbox with sample Services, the proxy and its page; Ctrl-C stops it
 	@exec $(BIN)/userspace-proxy demo $(if $(PORT),--port=$(PORT))
 
-# Two parts at a time, each in several processes: with more, two cores are so busy that deadlines
-# pass. The longest parts first: node computes, upstream waits.
-test: ## everything: install dependencies, check the style, build, run all tests
+# Tests have deadlines, so nothing else runs beside them.
+test: ## what a contributor runs before a commit: installs what it needs; form, unit and node tests, API server, page
 	@tests/tools/prepare.sh
-	@$(MAKE) --no-print-directory $(VENV)/installed-dev
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target \
-	  build-control-plane build-image build-nodes build-promtool build-toxiproxy-cli build-envtest-go $(FORM) coverage corpus upstream node page api
+	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/installed-dev build-control-plane
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target $(FORM)
+	@tests/tools/with_ledger.sh $(ONE_AT_A_TIME) unit corpus node api page
+
+test-all: ## what make test leaves out: coverage, all steerings, containers, whole clusters with upstream's tests (root)
+	@tests/tools/prepare.sh
+	@$(ONE_AT_A_TIME) $(VENV)/installed-dev build
+	@tests/tools/with_ledger.sh $(ONE_AT_A_TIME) coverage long upstream
 
 check: $(FORM) unit corpus ## all checks that need neither root nor a cluster
 
@@ -48,37 +55,43 @@ mirror: $(VENV)/installed-dev ## check that each module has a test module, and v
 form: $(VENV)/installed-dev ## check sizes, import cycles, background tasks, exceptions, class names
 	$(BIN)/python -m tests.tools.form
 
-unit: $(VENV)/installed-dev ## unit tests, in a network namespace with only loopback
-	$(PYTEST) unit tests/unit tests/tools -n 4
+litter: $(VENV)/installed-dev ## check that git tracks no ignored and no large file
+	$(BIN)/python -m tests.tools.litter
 
-# Half as much CPU time again as unit, so check runs unit and test runs this.
+unit: $(VENV)/installed-dev ## unit tests, in a network namespace with only loopback
+	$(PYTEST) unit tests/unit tests/tools $(IN_PARALLEL)
+
+# Half as much CPU time again as unit, so test runs unit and test-all runs this.
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage/data
 coverage: $(VENV)/installed-dev ## the unit tests, and a check that they cover 95 % of the package, and pure modules completely
 	@rm -rf .coverage && mkdir .coverage
-	RUN="$(BIN)/coverage run -m pytest" $(PYTEST) unit tests/unit tests/tools -n 4
+	RUN="$(BIN)/coverage run -m pytest" $(PYTEST) coverage tests/unit tests/tools $(IN_PARALLEL)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/python -m tests.tools.covered
 
 .PHONY: corpus fuzz
 corpus: $(VENV)/installed-dev ## replay the corpus of the fuzzer
-	$(PYTEST) corpus tests/fuzz -n 2
+	$(PYTEST) corpus tests/fuzz $(IN_PARALLEL)
 
 node: $(VENV)/installed-dev ## tests with a real kernel: rules, routes and sockets in namespaces
-	$(PYTEST) node tests/node tests/faults tests/soak tests/reliability --ignore=tests/reliability/test_matrix.py -n 6
+	$(PYTEST) node $(NODE_TESTS) -m "not long" $(BY_MODULE)
 
-api: build-control-plane build-promtool build-toxiproxy-cli build-envtest-go $(if $(filter 0,$(shell id -u)),build-image build-nodes) ## tests with a real kube-apiserver and etcd
-	$(PYTEST) api tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes -n 4
+api: build-control-plane ## tests with a real kube-apiserver and etcd
+	$(PYTEST) api $(API_TESTS) -m "not long" $(BY_MODULE)
 
 page: $(VENV)/installed-dev ## tests with a real Chromium
 	$(PYTEST) page tests/page
+
+long: build ## tests that make test leaves out: other steerings, containers, CoreDNS, promtool, envtest, toxiproxy-cli (root)
+	$(PYTEST) long $(NODE_TESTS) $(API_TESTS) -m long $(BY_MODULE)
 
 upstream: build-nodes ## tests with whole clusters, including some of Kubernetes' own tests (minutes, root)
 	$(PYTEST) upstream tests/cluster/nodes tests/cluster/upstream --ignore=tests/cluster/nodes/test_takeover.py \
 	  -n 3 --dist=load
 
-build: build-control-plane build-image build-nodes build-promtool build-toxiproxy-cli build-envtest-go ## build all programs and images that tests run (ten minutes the first time)
+build: build-control-plane build-image build-nodes build-promtool build-toxiproxy-cli build-envtest-go ## build all programs and images that tests run (the first time: 25 minutes)
 
-build-control-plane: $(VENV)/installed-dev ## build etcd, kube-apiserver, kubectl
+build-control-plane: $(VENV)/bin/python ## build etcd, kube-apiserver, kubectl
 	@$(BUILD) tests.cluster.build
 
 build-promtool: $(VENV)/installed-dev ## build promtool, which tests the alerts in examples/monitoring
@@ -123,8 +136,9 @@ bench-scale: $(VENV)/installed-dev ## benchmark ten thousand Services with a rea
 soak: build-nodes ## mixed load beside kube-proxy while everything changes, for SOAK_S=3600 seconds; RATE=250 new connections a second (root)
 	$(BIN)/python -m tests.soak $(if $(SOAK_S),--seconds=$(SOAK_S)) $(if $(RATE),--rate=$(RATE))
 
-fuzz: $(VENV)/installed-dev $(VENV)/installed-fuzz ## fuzz all parsers for FUZZ_S=600 seconds in all: TARGETS="yaml http", … (x86-64)
+fuzz: $(VENV)/installed-dev $(VENV)/installed-fuzz ## fuzz all parsers for FUZZ_S=600 seconds in all: TARGETS="yaml http", … (x86-64); draw new examples
 	$(BIN)/python -m tests.fuzz $(if $(FUZZ_S),--seconds=$(FUZZ_S)) $(TARGETS)
+	nice -n 19 $(BIN)/pytest tests/unit tests/faults tests/fuzz -m hypothesis --hypothesis-profile=explore $(IN_PARALLEL)
 
 docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/, the blocking API
 	$(BIN)/python -m tests.tools.settings_pages
@@ -141,11 +155,14 @@ lock: $(VENV)/installed-dev ## regenerate the requirements files
 clean: ## remove the virtual environment and the tools' caches
 	rm -rf $(VENV) .coverage .fuzz .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
 
-$(VENV)/installed: requirements.lock pyproject.toml
+$(VENV)/bin/python:
+	@tests/tools/venv.sh $(PYTHON) $(VENV)
+
+$(VENV)/installed: requirements.lock pyproject.toml | $(VENV)/bin/python
 	@tests/tools/venv.sh $(PYTHON) $(VENV) requirements.lock
 	@touch $@
 
-$(VENV)/installed-dev: requirements-dev.lock pyproject.toml
+$(VENV)/installed-dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 	@tests/tools/venv.sh $(PYTHON) $(VENV) requirements-dev.lock
 	@touch $@ $(VENV)/installed
 

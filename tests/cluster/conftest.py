@@ -16,6 +16,17 @@ from .control_plane import ControlPlane
 from .image import Image, build_image
 from .nodes.programs import ALL_TARGETS, Programs, ensure_programs, programs_folder
 
+BUILT_FOR_TEST_ALL = {"node_programs", "coredns_program", "image", "promtool", "toxiproxy_cli"}
+"""Fixtures of what ``make test`` doesn't build."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave what needs more than a control plane to ``make test-all``."""
+    for item in items:
+        if not BUILT_FOR_TEST_ALL.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.long)
+
 
 @pytest.fixture(scope="session")
 def cluster_binaries() -> build.Binaries:

@@ -40,6 +40,7 @@ def test_the_example_for_pytest(environment: dict[str, str]) -> None:
     assert "4 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_the_example_for_go(environment: dict[str, str]) -> None:
     tests = example_path()
     if not tests.is_file():

@@ -15,7 +15,7 @@ from .api_world import ApiWorld
 from .build import Binaries
 from .control_plane import ControlPlane
 
-pytestmark = [pytest.mark.cluster, pytest.mark.netns]
+pytestmark = [pytest.mark.cluster, pytest.mark.netns, pytest.mark.long]
 
 SERVICE_CIDR = "10.96.0.0/16,fd00:10:96::/112"
 

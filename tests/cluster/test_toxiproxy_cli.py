@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
@@ -31,17 +32,22 @@ def upstream(proxy: ServiceProxy) -> str:
 
 
 @pytest.fixture
-def cli(proxy: ServiceProxy) -> Run:
-    """Run a command of the client, and return what it prints."""
+def toxiproxy_cli() -> Path:
+    """The built client."""
     path = toxiproxy_cli_path()
     if not path.is_file():
         pytest.skip("no toxiproxy-cli (run: make build)")
+    return path
+
+
+@pytest.fixture
+def cli(proxy: ServiceProxy, toxiproxy_cli: Path) -> Run:
+    """Run a command of the client, and return what it prints."""
     host, port = proxy.serve_toxiproxy(("127.0.0.1", 0))
 
     def run(*words: str, fails: bool = False) -> str:
-        done = subprocess.run(
-            [path, "--host", f"http://{host}:{port}", *words], capture_output=True, text=True
-        )
+        command = [toxiproxy_cli, "--host", f"http://{host}:{port}", *words]
+        done = subprocess.run(command, capture_output=True, text=True)
         printed = done.stdout + done.stderr
         assert bool(done.returncode) is fails, printed
         return printed.strip()

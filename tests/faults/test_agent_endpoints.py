@@ -10,6 +10,7 @@ import pytest
 from tests.cluster.waiting import wait_for
 from tests.node.clients import DEADLINE_S, read_all
 from tests.node.manifests import Service, with_endpoints
+from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
@@ -31,7 +32,7 @@ DYING = Service("dying", "10.96.0.16")
 CRASHED_UDP = Service("crashed-udp", "10.96.0.53", 53, "UDP", target=53)
 
 
-@pytest.fixture(scope="module", params=["iptables", "nftables", "local"])
+@pytest.fixture(scope="module", params=steerings("nftables", "iptables", "local"))
 def testbed(request, tmp_path_factory):
     """A node whose Services have good endpoints and bad ones."""
     with Testbed(

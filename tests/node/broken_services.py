@@ -314,7 +314,7 @@ def ask(agent: Agent, client: Client, case: Case) -> None:
     for _ in range(case.dials):
         with client.tcp() as sock, contextlib.suppress(OSError):
             # A client that is dropped would wait for minutes.
-            sock.settimeout(60)
+            sock.settimeout(5.0)
             sock.connect((case.dialled or cluster_ip(case), 80))
             sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
             while sock.recv(4096):

@@ -169,6 +169,7 @@ def test_nothing_remains_after_a_stop_or_a_cleanup(bridge):
     assert (entries(bridge.testbed), bridge.testbed.shell(tables)) == (set(), "")
 
 
+@pytest.mark.long
 def test_an_endpoint_is_reset_when_its_clients_container_has_gone(tmp_path):
     """It can no longer send to the client's address: only the proxy can end the connection."""
     with contextlib.closing(Bridge(tmp_path, "pod")) as bridge:
@@ -206,6 +207,7 @@ def test_an_endpoint_is_reset_when_its_clients_container_has_gone(tmp_path):
             accepted.close()
 
 
+@pytest.mark.long
 def test_an_idle_connection_outlives_an_outage_of_12_s_of_its_clients_link(bridge):
     bridge.start()
     wait_for("the client's address", lambda: bridge.seen() == "client")

@@ -23,7 +23,7 @@ from tests.node.endpoints import (
 )
 from userspace_proxy.policy.locality import FIRST_PORT, LAST_PORT
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.long]
 
 bridge = pytest.fixture(open_bridge)
 

@@ -52,7 +52,8 @@ def test_a_manifest_that_breaks_later_keeps_its_last_good_state(testbed, text):
     testbed.agent.manifests.write_text(text)
     wait_for("the problem", lambda: any(p.startswith(f"{path}:") for p in problems(testbed)))
     assert testbed["pod"].get(WEB.address) == "one"
-    assert str(path) in testbed.agent.read("/")[1]
+    # The page is made once a second.
+    wait_for("the page", lambda: str(path) in testbed.agent.read("/")[1])
     testbed.agent.manifests.write_text(good)
     wait_for("its end", lambda: not any(str(path) in p for p in problems(testbed)))
 

@@ -18,6 +18,7 @@ from tests.node.endpoints import (
     addresses,
     objects,
 )
+from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.netns
 NODE_PORT = 30000
 
 
-@pytest.mark.parametrize("steering", ["nftables", "local"])
+@pytest.mark.parametrize("steering", steerings("nftables", "local"))
 def test_the_kernel_state_of_a_killed_agent_is_reused_and_a_stop_or_a_cleanup_removes_it(
     steering, tmp_path
 ):

@@ -15,12 +15,13 @@ from tests.node.endpoints import (
     EndpointWorld,
     carries_both_ways,
 )
+from tests.node.steerings import steerings
 from tests.node.testbed import CLIENTS, Testbed
 
 pytestmark = pytest.mark.netns
 
 
-@pytest.fixture(scope="module", params=["iptables", "nftables", "local"])
+@pytest.fixture(scope="module", params=steerings("nftables", "iptables", "local"))
 def world(request, tmp_path_factory):
     flags = ("--workers=1", "--connection-log=1")
     folder = tmp_path_factory.mktemp("agent")

@@ -9,6 +9,7 @@ import pytest
 
 from tests.node.clients import refusal
 from tests.node.manifests import Service, with_endpoints
+from tests.node.steerings import steerings
 from tests.node.testbed import CLIENTS, Testbed
 
 pytestmark = pytest.mark.netns
@@ -39,7 +40,7 @@ endpoints: [{{addresses: ["fd00:10:244::99"]}}]
 """
     for s in (WEB, DNS)
 )
-STEERINGS = ("iptables", "nftables", "local", "local-on-a-node")
+STEERINGS = steerings("nftables", "iptables", "local", "local-on-a-node")
 
 
 @pytest.fixture(params=STEERINGS)
@@ -113,7 +114,7 @@ def test_a_process_that_binds_proxy_ports_after_a_crash_gets_nothing(testbed):
 
 
 # With local steering a listener of ours and one on all addresses can't have the same port.
-@pytest.mark.parametrize("testbed", ["iptables", "nftables"], indirect=True)
+@pytest.mark.parametrize("testbed", steerings("nftables", "iptables"), indirect=True)
 def test_a_process_that_stays_on_proxy_ports_does_not_stop_the_service(testbed):
     ports = our_ports(testbed)
     testbed.agent.kill()

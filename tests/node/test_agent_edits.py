@@ -15,6 +15,7 @@ import pytest
 from tests.cluster.waiting import wait_for
 from tests.node.clients import ask, refusal
 from tests.node.manifests import Service, with_endpoints
+from tests.node.steerings import steerings
 from tests.node.testbed import CLIENTS, Testbed
 
 pytestmark = pytest.mark.netns
@@ -34,7 +35,7 @@ CREATED_UDP = Service("created-udp", "10.96.0.57", 53, "UDP", target=53)
 OLD_UDP = (DNS, PORT_UDP, EMPTIED_UDP)
 
 
-@pytest.fixture(scope="module", params=["iptables", "nftables", "local"])
+@pytest.fixture(scope="module", params=steerings("nftables", "iptables", "local"))
 def testbed(request, tmp_path_factory):
     """A node whose agent serves the Services of before the edit."""
     folder = tmp_path_factory.mktemp("agent")

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.node.manifests import Service, with_endpoints
+from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
@@ -24,7 +25,7 @@ STEERED = {
 }
 
 
-@pytest.fixture(scope="module", params=STEERED)
+@pytest.fixture(scope="module", params=steerings(*STEERED))
 def testbed(request, tmp_path_factory):
     """A node that serves, before there is a firewall."""
     with Testbed(tmp_path_factory.mktemp("agent"), request.param, clients=CLIENTS) as testbed:

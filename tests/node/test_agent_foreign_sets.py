@@ -10,6 +10,7 @@ from agent_flows import Flow
 
 from tests.cluster.waiting import wait_for
 from tests.node.manifests import Service, with_endpoints
+from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
@@ -33,7 +34,7 @@ def on_the_node(testbed: Testbed, script: str) -> str:
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["set-first", "agent-first"])
-@pytest.mark.parametrize("steering", UNDO)
+@pytest.mark.parametrize("steering", steerings(*UNDO))
 def test_everything_works_beside_a_set_that_libraries_cannot_parse(steering, before, tmp_path):
     with Testbed(tmp_path, steering, clients=("pod",)) as testbed:
         pod = testbed["pod"]

@@ -12,6 +12,7 @@ import pytest
 from tests.cluster.waiting import wait_for
 from tests.node.clients import DEADLINE_S, refusal
 from tests.node.manifests import Service
+from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
@@ -63,7 +64,7 @@ def repeated(act) -> Iterator[list[str]]:
         thread.join(DEADLINE_S)
 
 
-@pytest.fixture(params=["local", "local-on-a-node", "local-by-rules"])
+@pytest.fixture(params=steerings("local", "local-on-a-node", "local-by-rules"))
 def testbed(request, tmp_path):
     with Testbed(
         tmp_path, request.param, "--workers=2", "--v=4", clients=["laptop", "pod"]

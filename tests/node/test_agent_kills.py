@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import statistics
-
 import pytest
 
 from tests.node.kills import FLAGS, Kills, moments
 from tests.node.testbed import Testbed
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.long]
 
 STEERINGS = ("nftables", "iptables", "local")
 # Fifty in all.
 KILLS = 17
 SEED = 14
-# One process alone needs 0.3 s; all parts of the tests run at the same time.
-RESTART_S = 1.0
 
 
 @pytest.mark.parametrize("steering", STEERINGS)
@@ -27,5 +22,3 @@ def test_killed_at_any_moment_it_serves_again_with_the_same_rules(steering, tmp_
         kills = Kills(testbed)
         for moment in moments(KILLS, SEED + STEERINGS.index(steering)):
             kills.kill_and_start(moment)
-        load = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-        assert statistics.median(kills.restarts_s) < RESTART_S * load, kills.restarts_s

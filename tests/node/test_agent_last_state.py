@@ -9,6 +9,7 @@ import pytest
 from tests.cluster.waiting import wait_for
 from tests.node.api_servers import ApiServer
 from tests.node.manifests import Service, with_endpoints
+from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
@@ -43,7 +44,7 @@ def site(request, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "site", ["iptables", "nftables", "local", "local-on-a-node"], indirect=True
+    "site", steerings("nftables", "iptables", "local", "local-on-a-node"), indirect=True
 )
 @pytest.mark.parametrize("flushed", [False, True], ids=["rules-stay", "rules-are-flushed"])
 def test_a_node_serves_after_a_kill_of_everything_while_the_api_server_is_down(site, flushed):

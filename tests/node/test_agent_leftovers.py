@@ -26,8 +26,14 @@ MARKS = {
     "local-on-a-node": r"table local proto 117|table inet userspace-proxy/local",
     "local-by-rules": r"lookup 1962934272",
 }
+IN_EVERY_RUN = {("nftables", "nftables"), ("nftables", "iptables"), ("iptables", "nftables")}
 ALL_PAIRS = [
-    pytest.param(first, second, id=f"{first}-then-{second}")
+    pytest.param(
+        first,
+        second,
+        id=f"{first}-then-{second}",
+        marks=() if (first, second) in IN_EVERY_RUN else pytest.mark.long,
+    )
     for first in MARKS
     for second in MARKS
     # A kernel that has tables doesn't lose nftables until they are removed.

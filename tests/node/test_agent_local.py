@@ -10,6 +10,7 @@ import pytest
 from tests.cluster.waiting import wait_for
 from tests.node.agents import CLEANUP, ON_A_NODE
 from tests.node.manifests import Service, with_endpoints
+from tests.node.steerings import steerings
 from tests.node.testbed import CLIENTS, Testbed
 
 pytestmark = pytest.mark.netns
@@ -20,7 +21,7 @@ NOBODY = Service("nobody", "10.96.0.30")
 DAEMON = 2222
 
 
-@pytest.fixture(scope="module", params=["local", *ON_A_NODE])
+@pytest.fixture(scope="module", params=steerings("local", *ON_A_NODE))
 def testbed(request, tmp_path_factory):
     """A node with daemons on all addresses, and an agent that steers by routes or rules."""
     folder = tmp_path_factory.mktemp("agent")

@@ -9,6 +9,7 @@ import pytest
 from tests.cluster.waiting import wait_for
 from tests.node.load import Load
 from tests.node.manifests import Service, with_endpoints
+from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
@@ -73,7 +74,7 @@ def pair(steering, tmp_path):
         yield Pair(testbed)
 
 
-@pytest.mark.parametrize("steering", ["iptables", "nftables", "local"])
+@pytest.mark.parametrize("steering", steerings("nftables", "iptables", "local"))
 def test_no_request_fails_when_the_active_server_dies_and_traffic_returns_to_it(pair, tmp_path):
     load = Load(pair.testbed["pod"].host, tmp_path / "load.log", DB.address, RATE)
     pair.wait_until_served_by(0)

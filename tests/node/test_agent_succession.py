@@ -12,6 +12,7 @@ from tests.cluster.waiting import wait_for
 from tests.node.load import Load, Outcome
 from tests.node.manifests import Service, with_endpoints
 from tests.node.processes import child_pids, is_alive
+from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
@@ -25,7 +26,7 @@ RATE = 30.0
 TIMEOUT_S = 30.0
 
 
-@pytest.fixture(params=STEERINGS)
+@pytest.fixture(params=steerings(*STEERINGS))
 def testbed(request, tmp_path):
     """A node whose agent serves."""
     with Testbed(tmp_path, request.param, clients=["pod", "laptop"]) as testbed:

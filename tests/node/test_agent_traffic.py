@@ -12,6 +12,7 @@ import pytest
 from tests.cluster.waiting import wait_for
 from tests.node.clients import DEADLINE_S, Client, ask, listen, read_all, refusal
 from tests.node.manifests import CLIENT_IP, Service, with_endpoints
+from tests.node.steerings import steerings
 from tests.node.testbed import CLIENTS, Testbed
 from userspace_proxy.sandbox.backends import pattern
 
@@ -23,9 +24,9 @@ BULK_BYTES = 200_000_000
 NOT_BARE = tuple(name for name in CLIENTS if name != "bare-pod")
 # While a pod's link has no address the agent's rules in PREROUTING are others: DNAT.
 HOUSES = {
+    "nftables-redirect": ("nftables", NOT_BARE),
     "iptables-redirect": ("iptables", NOT_BARE),
     "iptables-dnat": ("iptables", CLIENTS),
-    "nftables-redirect": ("nftables", NOT_BARE),
     "nftables-dnat": ("nftables", CLIENTS),
     "local": ("local", CLIENTS),
 }
@@ -46,7 +47,7 @@ NOBODY = Service("nobody", "10.96.0.30")
 NOBODY_UDP = Service("nobody-udp", "10.96.0.31", 53, "UDP")
 
 
-@pytest.fixture(scope="module", params=HOUSES)
+@pytest.fixture(scope="module", params=steerings(*HOUSES))
 def testbed(request, tmp_path_factory):
     """A node whose agent serves all of the above."""
     steering, clients = HOUSES[request.param]

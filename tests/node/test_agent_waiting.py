@@ -13,6 +13,7 @@ import pytest
 from tests.cluster.waiting import wait_for
 from tests.node.clients import listen, read_all
 from tests.node.manifests import Service, with_endpoints
+from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
@@ -23,7 +24,7 @@ DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53, annotations=HOLD)
 PART = 250
 
 
-@pytest.fixture(scope="module", params=["iptables", "nftables", "local"])
+@pytest.fixture(scope="module", params=steerings("nftables", "iptables", "local"))
 def testbed(request, tmp_path_factory):
     """A node whose agent has two workers; its pods listen when a test says so."""
     with Testbed(tmp_path_factory.mktemp("agent"), request.param, "--workers=2") as testbed:

@@ -14,6 +14,7 @@ from tests.cluster.waiting import wait_for
 from tests.node.agents import HEALTH
 from tests.node.clients import ask, read_all
 from tests.node.manifests import CLIENT_IP, Service, with_endpoints
+from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 from userspace_proxy.plane.privileges import CAP_NET_RAW, WORKER_ID
 
@@ -36,7 +37,7 @@ def start(testbed):
     wait_for("all workers", lambda: all(w["pid"] for w in workers(testbed)))
 
 
-@pytest.fixture(scope="module", params=["iptables", "nftables", "local"])
+@pytest.fixture(scope="module", params=steerings("nftables", "iptables", "local"))
 def testbed(request, tmp_path_factory):
     """A node whose agent has two workers."""
     with Testbed(tmp_path_factory.mktemp("agent"), request.param, "--workers=2") as testbed:

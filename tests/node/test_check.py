@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from tests.node.checked_nodes import SLICE, WEB, checked_node
+from tests.node.steerings import steerings
 from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import SteeringFacts, make_steering
@@ -231,7 +232,7 @@ async def leave_behind(name: str) -> None:
     await left.close()
 
 
-@pytest.mark.parametrize("steering", ["iptables", "nftables"])
+@pytest.mark.parametrize("steering", steerings("nftables", "iptables"))
 def test_rules_left_by_a_crash_are_reported_while_no_proxy_runs(node, steering):
     place = {
         "iptables": "table legacy ip nat, table legacy ip filter",

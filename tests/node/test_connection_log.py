@@ -8,6 +8,7 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.manifests import Service
+from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
@@ -16,7 +17,7 @@ WEB = Service("web", "10.96.0.10")
 DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
 
 
-@pytest.fixture(params=["nftables", "local"])
+@pytest.fixture(params=steerings("nftables", "local"))
 def steering(request):
     return request.param
 

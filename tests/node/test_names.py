@@ -7,6 +7,7 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.manifests import Service, with_endpoints
+from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
@@ -17,7 +18,7 @@ DNS_TCP = Service("kube-dns-tcp", "10.96.0.54", 53, "TCP", target=53)
 LOOK_UP = "import socket, sys; print(socket.gethostbyname_ex(sys.argv[1])[2])"
 
 
-@pytest.fixture(scope="module", params=["local", "nftables"])
+@pytest.fixture(scope="module", params=steerings("local", "nftables"))
 def testbed(request, tmp_path_factory):
     with Testbed(tmp_path_factory.mktemp("agent"), request.param) as testbed:
         node = str(testbed.node.ip)

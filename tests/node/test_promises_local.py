@@ -13,6 +13,6 @@ from tests.promises.suite import (  # noqa: F401 - pytest collects them
 )
 from tests.promises.world import manifest_world
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.long]
 
 world = manifest_world("local")

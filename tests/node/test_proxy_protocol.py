@@ -14,6 +14,7 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.clients import http_get
+from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 from tests.promises.specs import PROXY_PROTOCOL, Port, Spec
 from tests.promises.world import FLAGS, ManifestWorld
@@ -83,7 +84,7 @@ listen v1-over-ipv6
 PATH = {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
 
 
-@pytest.fixture(scope="module", params=["iptables", "nftables", "local"])
+@pytest.fixture(scope="module", params=steerings("nftables", "iptables", "local"))
 def world(request, tmp_path_factory):
     """A node that accepts headers from laptops, with HAProxy and nginx in pods."""
     folder = tmp_path_factory.mktemp("servers")

@@ -19,7 +19,7 @@ import pytest
 
 from tests.node.processes import NOBODY, has_user, readable_runtime
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.long]
 
 COUNT = 500
 WORKERS = 4

@@ -30,7 +30,13 @@ SOME_USER = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"
 MODES = {"pod-a": "routed", "pod-b": "unnumbered", "pod-c": "bridge", "pod-d": "bridge"}
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["root", "rootless"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(True, id="rootless"),
+        pytest.param(False, id="root", marks=pytest.mark.long),
+    ],
+)
 def sandbox(request):
     if not request.param and needs_user_namespace(effective_capabilities()):
         pytest.skip("only root makes network namespaces without a user namespace")

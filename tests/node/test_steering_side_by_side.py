@@ -86,6 +86,7 @@ class BesideAnother(AtomicSteeringContract):
         return rules(self.node)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["iptables"], indirect=True)
 class TestBesideAnotherInLegacyTables(BesideAnother):
     @contextmanager

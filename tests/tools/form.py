@@ -3,7 +3,7 @@
 Run it as ``python -m tests.tools.form``. It prints one line per problem and exits with status 1
 if there is one.
 
-Rule 1: a file has at most 400 lines and a function at most 60, in the package, tests, benchmarks
+Rule 1: a file has at most 450 lines and a function at most 60, in the package, tests, benchmarks
 and examples. All lines count, docstrings too. A function starts at its ``def``, so a table of
 cases in a decorator counts for its file only, like a table in a constant.
 Rule 2: modules of the package don't import each other in a cycle; imports for types and imports
@@ -30,7 +30,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "userspace_proxy"
 FOLDERS = (PACKAGE, "tests", "benchmarks", "examples")
-MAX_FILE_LINES = 400
+MAX_FILE_LINES = 450
 MAX_FUNCTION_LINES = 60
 TASKS = tuple(
     f"{PACKAGE}/{path}" for path in ("agent/tasks.py", "status/accepting.py", "faults/server.py")

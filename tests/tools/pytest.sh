@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Runs a part of the tests in several processes. On a busy machine a deadline may pass that a test
-# alone keeps, so tests that fail are run once more, one at a time: what fails then is an error.
+# Runs a part of the tests in several processes. Tests that fail are run once more, one at a time, and
+# listed in a ledger, which `make test` prints at its end: what fails twice, or too much there, is an error.
 # usage: [RUN="COMMAND…"] pytest.sh PART PYTEST-ARGUMENT…
 set -uo pipefail
 part=$1
 shift
+python=.venv/bin/python
 # A shell without job control starts background commands with SIGINT ignored; tests send it.
-run=(env --default-signal=INT ${RUN:-.venv/bin/pytest} -o "cache_dir=.pytest_cache/$part" --dist=loadscope "$@")
+run=(env --default-signal=INT ${RUN:-.venv/bin/pytest} -o "cache_dir=.pytest_cache/$part" "$@")
 
-"${run[@]}"
+"${run[@]}" --cache-clear
 status=$?
-# 1: tests have failed; anything else is no matter of luck.
+# 1: tests have failed; anything else isn't a matter of chance.
 [ "$status" -eq 1 ] || exit "$status"
+"$python" -m tests.tools.second_tries note "$part"
 echo "$part: running the failed tests again, one at a time"
 exec "${run[@]}" -n 0 --last-failed --last-failed-no-failures=none

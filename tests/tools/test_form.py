@@ -30,9 +30,9 @@ def package_problems(root: Path, **modules: str) -> list[str]:
 
 
 @pytest.mark.parametrize("folder", ["userspace_proxy", "tests", "benchmarks", "examples"])
-def test_a_file_may_have_400_lines(folder: str, tmp_path: Path) -> None:
-    files = {f"{folder}/full.py": EMPTY * 400, f"{folder}/over.py": EMPTY * 401}
-    assert problems(tmp_path, files) == [f"{folder}/over.py:1: 401 lines, at most 400"]
+def test_a_file_may_have_450_lines(folder: str, tmp_path: Path) -> None:
+    files = {f"{folder}/full.py": EMPTY * 450, f"{folder}/over.py": EMPTY * 451}
+    assert problems(tmp_path, files) == [f"{folder}/over.py:1: 451 lines, at most 450"]
 
 
 @pytest.mark.parametrize("before", ["", "async ", "@cases([\n    1,\n])\n"])
@@ -126,7 +126,7 @@ def test_a_class_name_that_occurs_twice_is_reported_for_both_files(tmp_path: Pat
 
 
 def test_a_listed_file_is_exempt_and_an_entry_without_need_is_a_problem(tmp_path: Path) -> None:
-    files = {"tests/over.py": EMPTY * 401, "tests/fine.py": ""}
+    files = {"tests/over.py": EMPTY * 451, "tests/fine.py": ""}
     not_yet = ["tests/over.py", "tests/fine.py", "tests/gone.py"]
     assert problems(tmp_path, files, not_yet=not_yet) == [
         "tests/fine.py: in NOT_YET without need",

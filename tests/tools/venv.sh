@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Makes the virtual environment, or brings it up to date: what the lock file names, and
-# this checkout as an editable install.
-# usage: venv.sh PYTHON VENV LOCKFILE
+# this checkout as an editable install. Without a lock file it stays empty.
+# usage: venv.sh PYTHON VENV [LOCKFILE]
 set -euo pipefail
-python=$1 venv=$2 lock=$3
+python=$1 venv=$2 lock=${3:-}
 
 fail() { echo "error: $*" >&2; exit 1; }
 
@@ -13,6 +13,7 @@ if [ ! -x "$venv/bin/python" ]; then
   "$python" -m venv "$venv" >/dev/null 2>&1 ||
     { rm -rf "$venv"; fail "$python cannot make virtual environments (on Debian: apt-get install python3-venv)"; }
 fi
+[ -n "$lock" ] || exit 0
 echo "installing $(grep -c '==' "$lock") pinned packages into $venv …"
 pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)
 "${pip[@]}" install --require-hashes -r "$lock"

@@ -111,6 +111,7 @@ def digest_of(block, count):
     return digest.hexdigest()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("connections", "max_pipes", "is_refused", "opened"),
     [

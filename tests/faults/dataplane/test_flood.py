@@ -55,6 +55,7 @@ class Flood:
         return time.process_time() - began
 
 
+@pytest.mark.long
 async def test_flows_of_very_many_clients_are_bounded(build):
     rig = build(Tuning(max_flows=FEW_FLOWS))
     flood = Flood(rig)

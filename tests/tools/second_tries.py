@@ -1,0 +1,67 @@
+"""Keeps the ledger of tests that failed once and passed when run again.
+
+    pytest.sh ──failed first──▶ ledger ◀──report── make test, its last lines
+
+Run it as ``python -m tests.tools.second_tries note PART`` after a part's first run, and as
+``… report`` at the end of a run, which fails if more than ``ALLOWED`` tests are listed.
+
+Rule 1: a second try is never silent: each is a line of the ledger, and the goal is none.
+Rule 2: the ledger is of one run: ``make test`` begins with an empty one.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+CACHE = Path(".pytest_cache")
+LEDGER = "second-tries"
+ALLOWED = 2
+"""More than these in one run are a fault of the tests or of the product, not of the machine."""
+
+
+def failed_tests(part: str) -> list[str]:
+    """Return the ids of the tests of a part that failed in pytest's last run, sorted.
+
+    Args:
+        part: The part's name, and its folder in the cache.
+    """
+    found = CACHE / part / "v" / "cache" / "lastfailed"
+    return sorted(json.loads(found.read_text())) if found.is_file() else []
+
+
+def judge(tests: Sequence[str]) -> tuple[list[str], bool]:
+    """Return the lines of a report, and whether the run may pass.
+
+    Args:
+        tests: What the ledger lists; a part and a test's id each.
+    """
+    if not tests:
+        return ["no test needed a second try"], True
+    lines = ["needed a second try:", *(f"  {test}" for test in tests)]
+    if len(tests) > ALLOWED:
+        lines.append(f"error: {len(tests)} tests needed a second try; at most {ALLOWED} may")
+    return lines, len(tests) <= ALLOWED
+
+
+def main(words: Sequence[str]) -> int:
+    """Do what the words say; return the exit status."""
+    ledger = CACHE / LEDGER
+    match list(words):
+        case ["note", part]:
+            with ledger.open("a") as lines:
+                lines.writelines(f"{part}: {test}\n" for test in failed_tests(part))
+            return 0
+        case ["report"]:
+            tests = ledger.read_text().splitlines() if ledger.is_file() else []
+            report, is_good = judge(tests)
+            sys.stdout.write("\n".join([*report, ""]))
+            return 0 if is_good else 1
+    sys.stderr.write("usage: python -m tests.tools.second_tries note PART | report\n")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
