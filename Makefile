@@ -59,7 +59,7 @@ litter: $(VENV)/installed-dev ## check that git tracks no ignored and no large f
 	$(BIN)/python -m tests.tools.litter
 
 unit: $(VENV)/installed-dev ## unit tests, in a network namespace with only loopback
-	$(PYTEST) unit tests/unit tests/tools $(IN_PARALLEL)
+	$(PYTEST) unit tests/unit tests/tools -m "not long" $(IN_PARALLEL)
 
 # Half as much CPU time again as unit, so test runs unit and test-all runs this.
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage/data

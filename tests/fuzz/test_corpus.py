@@ -37,6 +37,7 @@ def test_cut_and_damaged_files_keep_the_contract(target):
                 TARGETS[target](bytes(data))
 
 
+@pytest.mark.hypothesis
 def test_drawn_objects_keep_the_contract():
     drawn_objects()
 

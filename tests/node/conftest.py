@@ -7,6 +7,7 @@ import steering_nodes as nodes
 from steering_replies import Catching
 from steering_traffic import FACTS
 
+from tests.node.steerings import steerings
 from userspace_proxy.steering import make_steering
 
 
@@ -32,7 +33,7 @@ def node(cluster):
     return cluster.node
 
 
-@pytest.fixture(params=["iptables", "nftables"])
+@pytest.fixture(params=steerings("nftables", "iptables"))
 def kind(request):
     return request.param
 

@@ -38,6 +38,7 @@ def test_page_and_log_name_a_chain_that_takes_a_service(tmp_path):
 TO_NINE = "tcp dport 80 redirect to :9"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("rules", "said"),
     [

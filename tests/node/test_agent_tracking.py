@@ -9,7 +9,6 @@ from tests.node.agents import ADMIN, HEALTH
 from tests.node.clients import http_get
 from tests.node.conntrack import fill_for_good
 from tests.node.manifests import Service, with_endpoints
-from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
@@ -48,7 +47,8 @@ table inet userspace-proxy/untracked { # progname python3
 """
 
 
-@pytest.mark.parametrize("steering", steerings("nftables", "local"))
+@pytest.mark.long
+@pytest.mark.parametrize("steering", ["nftables", "local"])
 def test_status_ports_are_reached_from_outside_while_the_table_is_full(tmp_path, steering):
     with Testbed(tmp_path, steering, f"--metrics-bind-address=0.0.0.0:{ADMIN}") as testbed:
         testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))

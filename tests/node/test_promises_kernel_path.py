@@ -7,6 +7,6 @@ import pytest
 from tests.promises.suite import *  # noqa: F403 - pytest collects the classes
 from tests.promises.world import ASKS_WHERE_DRAWN, manifest_world
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.long]
 
 world = manifest_world("nftables", "--path=kernel", asks=ASKS_WHERE_DRAWN)

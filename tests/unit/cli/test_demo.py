@@ -163,12 +163,15 @@ def is_gone(descriptor):
 
 
 # Only root can change its user; any other user has no privileges anyway.
-USERS = {"ourselves": True, "nobody": False} if os.geteuid() == 0 else {"ourselves": True}
+AS_ROOT = [
+    pytest.param(False, id="nobody"),
+    pytest.param(True, id="ourselves", marks=pytest.mark.long),
+]
 
 
-@pytest.fixture(scope="module", params=USERS)
+@pytest.fixture(scope="module", params=AS_ROOT if os.geteuid() == 0 else [True])
 def as_ourselves(request):
-    return USERS[request.param]
+    return request.param
 
 
 @pytest.fixture(scope="module")

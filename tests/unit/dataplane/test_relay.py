@@ -320,6 +320,7 @@ async def play(rig, steps):
     return actors
 
 
+@pytest.mark.hypothesis
 @FACTORIES
 def test_whatever_happens_bytes_are_equal_or_both_sides_see_an_error(factory):
     with asyncio.Runner(loop_factory=factory) as runner:

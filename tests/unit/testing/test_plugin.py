@@ -192,6 +192,7 @@ def test_it_fails(service_network):
     )
 
 
+@pytest.mark.long
 def test_networks_of_several_processes_do_not_collide(run):
     result = run(
         """
@@ -230,6 +231,7 @@ def test_an_option_makes_all_tests_share_one(run):
     result.assert_outcomes(passed=2)
 
 
+@pytest.mark.long
 def test_runs_in_several_processes_do_not_collide(run):
     result = run(
         """
@@ -393,6 +395,7 @@ def test_the_tests_on_a_page_pass(pytester, page):
     result.assert_outcomes(passed=text.count("def test_"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "count"), [("test_shop", 7), ("test_network", 4)])
 def test_the_examples_pass(pytester, name, count):
     example = ROOT / f"examples/pytest/{name}.py"
