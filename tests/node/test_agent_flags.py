@@ -111,8 +111,9 @@ def test_without_a_free_proxy_port_the_later_service_waits_with_a_problem(testbe
     """One port of the two is the refuse port."""
     with running(testbed, "--proxy-port-range=18000-18001", services=(CART,)):
         one = testbed.ip("one")
-        testbed.edit(with_endpoints(CART, [one]), with_endpoints(WEB, [one]))
-        wait_for("the problem", lambda: len(testbed.agent.status()["ports"]) == 2)
+        both = with_endpoints(CART, [one]), with_endpoints(WEB, [one])
+        testbed.edit(*both)
+        testbed.agent.wait_until_settled(*both)
         assert who(testbed, "pod", CART.ip, 80) == "one"
         assert who(testbed, "pod", WEB.ip, 80) == "ConnectionRefusedError"
         assert "no proxy port of 18000-18001 is free" in shown(testbed, "web")["problem"]
