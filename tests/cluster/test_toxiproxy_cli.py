@@ -46,7 +46,7 @@ def cli(proxy: ServiceProxy, toxiproxy_cli: Path) -> Run:
     host, port = proxy.serve_toxiproxy(("127.0.0.1", 0))
 
     def run(*words: str, fails: bool = False) -> str:
-        command = [toxiproxy_cli, "--host", f"http://{host}:{port}", *words]
+        command = [str(toxiproxy_cli), "--host", f"http://{host}:{port}", *words]
         done = subprocess.run(command, capture_output=True, text=True)
         printed = done.stdout + done.stderr
         assert bool(done.returncode) is fails, printed
