@@ -139,6 +139,13 @@ REQUESTS = {
     "probe": b"\0GET /healthz HTTP/1.1\r\nHost: 192.0.2.10:10256\r\nUser-Agent: kube-probe\r\n\r\n",
     "tls": b"\0\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 }
+ANNOTATIONS = {
+    "faults": "latency(latency=100, jitter=20); refuse@10.244.0.7; "
+    "loss(percent=5, toxicity=0.5)@[fd00::7]:53",
+    "hold": "1m30s,1000",
+    "wake": "deployment/web",
+    "range": "10.0.0.0/8",
+}
 KUBECONFIG = """\
 apiVersion: v1
 kind: Config
@@ -195,6 +202,8 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     for version in ProxyProtocol:
         yield "proxy-header", str(version), write_header(version, client, frontend, "shop/web")
         yield "proxy-header", f"{version}-local", write_local_header(version)
+    for name, text in ANNOTATIONS.items():
+        yield "annotations", name, text.encode()
     for name, request in REQUESTS.items():
         yield "http", name, request
     yield from _kernel_seeds()

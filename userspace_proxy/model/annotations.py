@@ -2,6 +2,7 @@
 
 Rule 1: a wrong value changes nothing, and is a note: a problem of that Service.
 Rule 2: so is an unknown annotation that was probably meant for this proxy.
+Rule 3: a text longer than ``TEXT_MAX`` is wrong, and isn't parsed.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ DOMAIN = "userspace-proxy.io/"
 _PREFIX = "userspace-proxy"
 _COUNT = re.compile(r"\d{1,9}", re.ASCII)
 _UNKNOWN_NAMED_MAX = 5
+TEXT_MAX = 4096
+"""Characters of an annotation that are read: some sixty faults, the longest value that is of use.
+
+The API server accepts 256 KiB for all annotations of an object.
+"""
 _SHOWN_MAX = 100
 # A client that has waited for an hour isn't waiting any more.
 HOLD_MAX_S = 3600.0
@@ -173,6 +179,7 @@ def read_handling(annotations: Mapping[str, str | None]) -> tuple[Handling, tupl
         if not text:
             continue
         try:
+            _check_length(text)
             fields[annotation.field] = annotation.read(text)
         except ConfigError as exc:
             notes.append(f"annotation {annotation.key}: {exc}: {annotation.otherwise}")
@@ -183,6 +190,11 @@ def read_handling(annotations: Mapping[str, str | None]) -> tuple[Handling, tupl
         why = f"no connection waits without {DOMAIN}hold"
         notes.append(f"annotation {DOMAIN}wake: {why}: {_ASLEEP}")
     return handling, (*notes, *unknown_notes(annotations, _KEYS))
+
+
+def _check_length(text: str) -> None:
+    if len(text) > TEXT_MAX:
+        raise ConfigError(f"it has {len(text)} characters, and at most {TEXT_MAX} are read")
 
 
 def unknown_notes(annotations: Mapping[str, str | None], known: Collection[str]) -> tuple[str, ...]:

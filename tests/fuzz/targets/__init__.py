@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from . import api, channel, files, http, netfilter, proxy_protocol, rtnetlink, state
+from . import api, channel, files, http, netfilter, proxy_protocol, rtnetlink, state, texts
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "yaml": files.check_yaml,
@@ -12,6 +12,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "config": files.check_config,
     "kubeconfig": files.check_kubeconfig,
     "objects": api.check_objects,
+    "annotations": texts.check_annotations,
     "watch": api.check_watch,
     "drawn-objects": api.check_drawn_objects,
     "rtnetlink": rtnetlink.check_rtnetlink,

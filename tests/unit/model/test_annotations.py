@@ -1,7 +1,15 @@
 import pytest
 
-from userspace_proxy.model import Balance, Fault, Hold, ProxyProtocol, Workload, WorkloadKind
-from userspace_proxy.model.annotations import ANNOTATIONS, read_handling
+from userspace_proxy.model import (
+    Balance,
+    Fault,
+    Handling,
+    Hold,
+    ProxyProtocol,
+    Workload,
+    WorkloadKind,
+)
+from userspace_proxy.model.annotations import ANNOTATIONS, TEXT_MAX, read_handling
 
 
 @pytest.mark.parametrize(
@@ -239,3 +247,19 @@ def test_faults_are_values_and_a_wrong_one_puts_none_in_force():
         "annotation userspace-proxy.io/fault: there is no fault 'latancy' (did you mean latency?): "
         "no fault is in force",
     )
+
+
+@pytest.mark.parametrize("annotation", ANNOTATIONS, ids=lambda annotation: annotation.name)
+def test_a_text_that_is_too_long_is_a_note(annotation):
+    long = "refuse;" * TEXT_MAX
+    handling, notes = read_handling({annotation.key: long})
+    assert handling == Handling()
+    assert notes == (
+        f"annotation {annotation.key}: it has {len(long)} characters, and at most {TEXT_MAX} are "
+        f"read: {annotation.otherwise}",
+    )
+
+
+def test_the_longest_text_is_read():
+    text = "refuse".ljust(TEXT_MAX)
+    assert read_handling({"userspace-proxy.io/fault": text})[0].faults == (Fault("refuse"),)

@@ -1,0 +1,40 @@
+"""Texts of annotations, as users write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from userspace_proxy.errors import ConfigError
+from userspace_proxy.model.annotations import ANNOTATIONS, TEXT_MAX, read_handling
+from userspace_proxy.model.slice_annotations import (
+    ANNOTATION_PRIORITY,
+    ANNOTATION_WEIGHT,
+    read_preference,
+)
+from userspace_proxy.model.source_ranges import read_source_ranges
+
+
+def check_annotations(data: bytes) -> None:
+    """A text as the value of every annotation, and its start, and as a key: notes are lines."""
+    text = data.decode(errors="replace")
+    for each in (text, text[:TEXT_MAX]):
+        _check_lines(read_handling({one.key: each for one in ANNOTATIONS})[1])
+        _check_lines(read_preference({ANNOTATION_WEIGHT: each, ANNOTATION_PRIORITY: each}).notes)
+        _check_lines(read_source_ranges([each], {})[1])
+        _check_lines(read_handling({f"{ANNOTATION_WEIGHT}{each}": "1"})[1])
+    for one in ANNOTATIONS:
+        # The time is linear even beyond what is read.
+        _read(one.read, text)
+
+
+def _read(read: object, text: str) -> None:
+    assert callable(read)
+    try:
+        read(text)
+    except ConfigError as exc:
+        _check_lines([str(exc)])
+
+
+def _check_lines(notes: Iterable[str]) -> None:
+    for note in notes:
+        assert note.isprintable(), note
