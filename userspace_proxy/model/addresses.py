@@ -7,6 +7,8 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from .quoting import quoted
+
 
 class Protocol(enum.StrEnum):
     """Transport protocols that this proxy supports."""
@@ -88,13 +90,13 @@ def parse_ip(text: str) -> str:
     Source: Kubernetes' strict IP validation (KEP-4858).
     """
     if "%" in text:
-        raise ValueError(f"{text!r} has a zone; write the address alone")
+        raise ValueError(f"{quoted(text)} has a zone; write the address alone")
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not an IP address") from None
+        raise ValueError(f"{quoted(text)} is not an IP address") from None
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        raise ValueError(f"{text!r} is an IPv4 address; write {address.ipv4_mapped}")
+        raise ValueError(f"{quoted(text)} is an IPv4 address; write {address.ipv4_mapped}")
     return str(address)
 
 

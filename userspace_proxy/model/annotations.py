@@ -26,6 +26,7 @@ from .handling import (
     WorkloadKind,
 )
 from .notation import check_subdomain
+from .quoting import quoted, shown
 from .similar import did_you_mean
 from .wire import FieldError
 
@@ -39,7 +40,6 @@ TEXT_MAX = 4096
 
 The API server accepts 256 KiB for all annotations of an object.
 """
-_SHOWN_MAX = 100
 # A client that has waited for an hour isn't waiting any more.
 HOLD_MAX_S = 3600.0
 SLOW_START_MAX_S = 3600.0
@@ -74,7 +74,7 @@ def one_of(words: Mapping[str, object]) -> Callable[[str], Any]:
 
     def read(text: str) -> Any:
         if text not in words:
-            raise ConfigError(f"{text!r} is not one of {', '.join(words)}")
+            raise ConfigError(f"{quoted(text)} is not one of {', '.join(words)}")
         return words[text]
 
     return read
@@ -85,7 +85,7 @@ def read_hold(text: str) -> Hold:
     duration, comma, number = text.partition(",")
     seconds = parse_duration(duration)
     if not 1 <= seconds <= HOLD_MAX_S:
-        raise ConfigError(f"{duration.strip()!r} is not in 1s–1h")
+        raise ConfigError(f"{quoted(duration.strip())} is not in 1s–1h")
     return Hold(seconds, _read_count(number, HOLD_MAX)) if comma else Hold(seconds)
 
 
@@ -97,7 +97,7 @@ def read_max_connections(text: str) -> int:
 def _read_count(text: str, most: int) -> int:
     text = text.strip()
     if not _COUNT.fullmatch(text) or not 1 <= int(text) <= most:
-        raise ConfigError(f"{text!r} is not a number in 1–{most}")
+        raise ConfigError(f"{quoted(text)} is not a number in 1–{most}")
     return int(text)
 
 
@@ -109,7 +109,7 @@ def read_workload(text: str) -> Workload:
         check_subdomain(name, "name")
     except (ValueError, FieldError):
         hint = "write deployment/NAME or statefulset/NAME"
-        raise ConfigError(f"{text!r} is not a workload", hint=hint) from None
+        raise ConfigError(f"{quoted(text)} is not a workload", hint=hint) from None
     return workload
 
 
@@ -122,7 +122,7 @@ def read_slow_start(text: str) -> float:
     """Return the value of ``slow-start``, a duration."""
     seconds = parse_duration(text)
     if not 1 <= seconds <= SLOW_START_MAX_S:
-        raise ConfigError(f"{text!r} is not in 1s–1h")
+        raise ConfigError(f"{quoted(text)} is not in 1s–1h")
     return seconds
 
 
@@ -210,8 +210,7 @@ def unknown_notes(annotations: Mapping[str, str | None], known: Collection[str])
             continue
         if len(notes) == _UNKNOWN_NAMED_MAX:
             break
-        shown = key if key.isprintable() else repr(key)
         hint = did_you_mean(key.rpartition("/")[2], names, prefix=DOMAIN)
         every = f"known: {', '.join(known)}"
-        notes.append(f"annotation {shown[:_SHOWN_MAX]} is unknown ({hint or every})")
+        notes.append(f"annotation {shown(key)} is unknown ({hint or every})")
     return tuple(notes)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 from yaml import events
 
 from ..errors import InputError
+from .quoting import quoted
 from .scalars import read_plain
 
 DEPTH_MAX = 100
@@ -203,7 +204,7 @@ class Reader:
             return
         if key in here.children:
             first = line_at(here.children[key]) + self._lines_before
-            self._fail(line, f"key {key!r} is given twice, first in line {first}")
+            self._fail(line, f"key {quoted(key)} is given twice, first in line {first}")
         here.key = key
         here.children[key] = line
 

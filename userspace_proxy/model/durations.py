@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ..errors import ConfigError
+from .quoting import quoted
 
 # Go's units, in seconds. Source: Go's time.ParseDuration.
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
@@ -19,19 +20,19 @@ def parse_duration(text: str) -> float:
     """Return a duration in seconds, 0 or more; ``0`` needs no unit."""
     text = text.strip().removeprefix("+")
     if text.startswith("-") and _DURATION.fullmatch(text[1:]):
-        raise ConfigError(f"{text!r} is negative")
+        raise ConfigError(f"{quoted(text)} is negative")
     if text == "0":
         return 0.0
     if _DURATION.fullmatch(text):
         amounts = re.findall(_AMOUNT, text, re.ASCII)
         seconds = sum(float(amount) * _UNITS_S[unit] for amount, unit in amounts)
         if seconds > _LONGEST_S:
-            raise ConfigError(f"{text[:20]!r} is too long")
+            raise ConfigError(f"{quoted(text)} is too long")
         # Rounded to nanoseconds, so that 1m0.1s is 60.1 and not 60.1000…01.
         return round(seconds, 9)
     if _DIGITS.fullmatch(text):
-        raise ConfigError(f"{text!r} has no unit", hint=f"write {text}s")
-    raise ConfigError(f"{text!r} is not a duration", hint="write 30s, 250ms or 1m30s")
+        raise ConfigError(f"{quoted(text)} has no unit", hint=f"write {text}s")
+    raise ConfigError(f"{quoted(text)} is not a duration", hint="write 30s, 250ms or 1m30s")
 
 
 def format_duration(seconds: float) -> str:

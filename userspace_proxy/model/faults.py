@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ..errors import ConfigError
 from .addresses import Protocol, SocketAddress, parse_ip
+from .quoting import quoted
 from .similar import did_you_mean
 from .toxics import DOWNSTREAM, TYPES, UDP_TYPES, read_toxic
 
@@ -60,7 +61,7 @@ def check_type(type_: str, protocol: Protocol | None = None) -> None:
         other = Protocol.TCP if protocol is Protocol.UDP else Protocol.UDP
         raise ConfigError(f"fault {type_} is for {other} only")
     hint = did_you_mean(type_, known) or f"known: {', '.join(known)}"
-    raise ConfigError(f"there is no fault {type_!r}", hint=hint)
+    raise ConfigError(f"there is no fault {quoted(type_)}", hint=hint)
 
 
 def check_listener_fault(type_: str, attributes: Mapping[str, object]) -> int:
@@ -72,10 +73,10 @@ def check_listener_fault(type_: str, attributes: Mapping[str, object]) -> int:
     wanted = {"count"} if type_ == FAIL_FIRST else set()
     if attributes.keys() != wanted:
         hint = "give count=N" if wanted else "it takes none"
-        raise ConfigError(f"fault {type_}: attributes {sorted(attributes)}", hint=hint)
+        raise ConfigError(f"fault {type_}: attributes {quoted(sorted(attributes))}", hint=hint)
     count = attributes.get("count", 0)
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-        raise ConfigError(f"fault {type_}: count: {count!r} is not a whole number from 0")
+        raise ConfigError(f"fault {type_}: count: {quoted(count)} is not a whole number from 0")
     return count
 
 
@@ -92,7 +93,7 @@ def _read(text: str) -> Fault:
     text = text.strip()
     form = _FORM.fullmatch(text)
     if form is None:
-        raise ConfigError(f"{text!r} is not TYPE(ATTRIBUTE=NUMBER, …)[@ENDPOINT]")
+        raise ConfigError(f"{quoted(text)} is not TYPE(ATTRIBUTE=NUMBER, …)[@ENDPOINT]")
     type_, listed, endpoint = form.groups()
     check_type(type_)
     attributes, stream, toxicity = _read_attributes(type_, listed or "")
@@ -134,7 +135,9 @@ def _read_attributes(type_: str, text: str) -> tuple[dict[str, int], str | None,
             else:
                 attributes[name] = int(value)
         except ValueError:
-            raise ConfigError(f"fault {type_}: {name!r}: {value!r} is not a number") from None
+            raise ConfigError(
+                f"fault {type_}: {quoted(name)}: {quoted(value)} is not a number"
+            ) from None
     return attributes, stream, toxicity
 
 
@@ -150,4 +153,4 @@ def _read_endpoint(text: str) -> str:
             return str(SocketAddress(ip, int(port)))
     except ValueError:
         pass
-    raise ConfigError(f"endpoint {text!r} is not an IP address, or one with a port")
+    raise ConfigError(f"endpoint {quoted(text)} is not an IP address, or one with a port")

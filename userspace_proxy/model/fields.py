@@ -21,13 +21,13 @@ from typing import Any
 
 import msgspec
 
+from .quoting import shown
 from .similar import did_you_mean
 from .wire import FieldError, WireObject, convert
 
 UNKNOWN_MAX = 100
 """Unknown fields that are reported of one object."""
 
-_SHOWN_MAX = 64
 _OF_ALL = frozenset({"apiVersion", "kind"})
 
 
@@ -160,18 +160,11 @@ def _unknown_fields(
                 hint = did_you_mean(name, known)
                 if not hint and name in places:
                     hint = f"did you mean {places[name]}?"
-                yield FieldError(prefix + _shown(name), f"unknown field{hint and f' ({hint})'}")
+                yield FieldError(prefix + shown(name), f"unknown field{hint and f' ({hint})'}")
     for name, inner in table.inner.items():
         if name in value:
             for item, place in _items(value[name], f"{prefix}{name}"):
                 yield from _unknown_fields(item, inner, places, place)
-
-
-def _shown(name: str) -> str:
-    """Return a name as a part of a line."""
-    if name.isprintable() and len(name) <= _SHOWN_MAX:
-        return name
-    return f"{name[:_SHOWN_MAX]!r}{'…' if len(name) > _SHOWN_MAX else ''}"
 
 
 def _wrong_types(value: dict[str, Any], struct: Any, path: str = "") -> Iterator[FieldError]:
@@ -205,7 +198,7 @@ def _wrong_values(texts: dict[str, Any], path: str) -> Iterator[FieldError]:
             convert(value, type_)
         except FieldError as exc:
             hint = f' (write "{value}")' if type(value) in (int, float) else ""
-            yield FieldError(f"{path}.{_shown(key)}", f"{exc.problem}{hint}")
+            yield FieldError(f"{path}.{shown(key)}", f"{exc.problem}{hint}")
 
 
 def _wrong_items(item: Any, struct: Any, place: str) -> Iterator[FieldError]:

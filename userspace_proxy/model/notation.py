@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection
 
 from .addresses import IPFamily, parse_ip
+from .quoting import quoted
 from .wire import FieldError
 
 # Source: RFC 1123 label and subdomain, as Kubernetes' IsDNS1123Label and -Subdomain.
@@ -31,7 +32,7 @@ def check_label(text: str, path: str) -> None:
     if len(text) > LABEL_MAX or not _IS_LABEL.fullmatch(text):
         raise FieldError(
             path,
-            f"{text!r} is not a DNS label: lower-case letters, digits and '-', "
+            f"{quoted(text)} is not a DNS label: lower-case letters, digits and '-', "
             f"at most {LABEL_MAX}, a letter or digit at both ends",
         )
 
@@ -41,7 +42,7 @@ def check_subdomain(text: str, path: str) -> None:
     if len(text) > SUBDOMAIN_MAX or not _IS_SUBDOMAIN.fullmatch(text):
         raise FieldError(
             path,
-            f"{text!r} is not a DNS name: lower-case letters, digits, '-' and '.', "
+            f"{quoted(text)} is not a DNS name: lower-case letters, digits, '-' and '.', "
             f"at most {SUBDOMAIN_MAX}, a letter or digit at both ends",
         )
 
@@ -51,7 +52,7 @@ def check_label_value(text: str, path: str) -> None:
     if len(text) > LABEL_MAX or not _IS_LABEL_VALUE.fullmatch(text):
         raise FieldError(
             path,
-            f"{text!r} is not a label's value: letters, digits, '-', '_' and '.', "
+            f"{quoted(text)} is not a label's value: letters, digits, '-', '_' and '.', "
             f"at most {LABEL_MAX}, a letter or digit at both ends",
         )
 
@@ -65,7 +66,7 @@ def check_number(number: int, path: str, allowed: range = range(1, 65536)) -> No
 def check_word(text: str | None, path: str, words: Collection[str]) -> None:
     """Check one of a few words; it may be missing or empty."""
     if text and text not in words:
-        raise FieldError(path, f"{text!r} is not one of {', '.join(words)}")
+        raise FieldError(path, f"{quoted(text)} is not one of {', '.join(words)}")
 
 
 def check_protocol(protocol: str | None, path: str) -> None:
@@ -84,7 +85,7 @@ def check_port_name(name: str | None, count: int, names: set[str], path: str) ->
         return
     check_label(name, path)
     if name in names:
-        raise FieldError(path, f"{name!r} is already the name of another port")
+        raise FieldError(path, f"{quoted(name)} is already the name of another port")
     names.add(name)
 
 

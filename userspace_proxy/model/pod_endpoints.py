@@ -17,6 +17,7 @@ from .addresses import IPFamily
 from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .names import SliceKey
 from .pods import WireContainer, WirePod, WirePodSpec, WirePodStatus
+from .quoting import quoted
 from .reading import name_of, namespace_of, valid_addresses
 from .services import Service, ServiceType
 from .wire import FieldError, WireService, WireServicePort, WireServiceSpec
@@ -222,7 +223,7 @@ def _read_ports(text: str) -> dict[PodPort, int]:
         if not (_is_port(number) and _is_port(wanted) and protocol in ("", "TCP", "UDP")):
             raise FieldError(
                 f"metadata.annotations[{ANNOTATION_PORTS}]",
-                f"{item.strip()!r} is not of the form 8080=37741 or 53/UDP=40001",
+                f"{quoted(item.strip())} is not of the form 8080=37741 or 53/UDP=40001",
             )
         ports[PodPort(int(number), protocol or "TCP")] = int(wanted)
     return ports

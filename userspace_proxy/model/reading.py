@@ -20,6 +20,7 @@ from .addresses import IPFamily, parse_ip
 from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .names import ServiceKey, SliceKey
 from .nodes import Node
+from .quoting import quoted
 from .slice_annotations import Preference, read_preference
 from .wire import (
     FieldError,
@@ -68,7 +69,7 @@ def read_slice(
     if not wire.address_type:
         raise FieldError("addressType", "is missing")
     if wire.address_type not in ("IPv4", "IPv6"):
-        raise FieldError("addressType", f"{wire.address_type!r} is not IPv4, IPv6 or FQDN")
+        raise FieldError("addressType", f"{quoted(wire.address_type)} is not IPv4, IPv6 or FQDN")
     family = IPFamily.IPV4 if wire.address_type == "IPv4" else IPFamily.IPV6
     namespace = namespace_of(wire.metadata)
     preference = read_preference(wire.metadata.annotations)

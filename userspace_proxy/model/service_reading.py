@@ -5,6 +5,7 @@ from __future__ import annotations
 from .addresses import parse_ip
 from .annotations import DOMAIN, read_handling
 from .names import ServiceKey
+from .quoting import quoted
 from .reading import LABEL_HEADLESS, name_of, namespace_of, valid_addresses
 from .services import Service, ServicePort, ServiceType
 from .source_ranges import read_source_ranges
@@ -67,7 +68,7 @@ def _service_type(text: str | None) -> ServiceType:
         return ServiceType(text or "ClusterIP")
     except ValueError:
         choices = ", ".join(ServiceType)
-        raise FieldError("spec.type", f"{text!r} is not one of {choices}") from None
+        raise FieldError("spec.type", f"{quoted(text)} is not one of {choices}") from None
 
 
 def _service_port(wire: WireServicePort, index: int) -> ServicePort:
@@ -112,7 +113,7 @@ def _affinity(spec: WireServiceSpec) -> int | None:
         return None
     if spec.session_affinity != "ClientIP":
         raise FieldError(
-            "spec.sessionAffinity", f"{spec.session_affinity!r} is not ClientIP or None"
+            "spec.sessionAffinity", f"{quoted(spec.session_affinity)} is not ClientIP or None"
         )
     config = spec.session_affinity_config
     seconds = config.client_ip.timeout_seconds if config and config.client_ip else None

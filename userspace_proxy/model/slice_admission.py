@@ -24,6 +24,7 @@ from .notation import (
     check_protocol,
     check_subdomain,
 )
+from .quoting import quoted
 from .reading import LABEL_SERVICE_NAME
 from .wire import FieldError, WireEndpoint, WireEndpointSlice, WireHint, WireSlicePort
 
@@ -54,7 +55,7 @@ def check_slice(wire: WireEndpointSlice) -> None:
             )
     family = wire.address_type if wire.address_type in _FAMILIES else ""
     if not family:
-        shown = "is missing" if not wire.address_type else f"{wire.address_type!r} is unknown"
+        shown = "is missing" if not wire.address_type else f"{quoted(wire.address_type)} is unknown"
         errors.found.append(FieldError("addressType", f"{shown}: write IPv4, IPv6 or FQDN"))
     with errors:
         check_slice_ports(wire.ports or (), "ports")
@@ -123,7 +124,7 @@ def _check_hints(
             raise FieldError(here, "is missing")
         check_name(name, here)
         if name in names:
-            raise FieldError(here, f"{name!r} is already listed")
+            raise FieldError(here, f"{quoted(name)} is already listed")
         names.add(name)
 
 

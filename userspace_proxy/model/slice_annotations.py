@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from .annotations import DOMAIN, unknown_notes
 from .endpoints import DEFAULT_WEIGHT
+from .quoting import quoted
 
 ANNOTATION_WEIGHT = DOMAIN + "weight"
 ANNOTATION_PRIORITY = DOMAIN + "priority"
@@ -59,5 +60,5 @@ def _read(annotations: Mapping[str, str | None], key: str, notes: list[str]) -> 
     # A length, because Python refuses to read very long numbers.
     if text.isascii() and text.isdecimal() and len(text) <= len(str(MAX)) and int(text) <= MAX:
         return int(text)
-    notes.append(f"annotation {key}: {text[:20]!r} is not in 0–{MAX}: it has no effect")
+    notes.append(f"annotation {key}: {quoted(text)} is not in 0–{MAX}: it has no effect")
     return None

@@ -16,6 +16,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 
+from .quoting import quoted
+
 ANNOTATION_SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 
 NO_CLIENT = ("0.0.0.0/32", "::/128")
@@ -56,14 +58,14 @@ def parse_range(text: str, *, strict: bool = True) -> str:
     address, slash, length = text.partition("/")
     # ``ip_network`` also accepts netmasks (/255.0.0.0), zones and lengths with a leading zero.
     if not slash or "%" in address or not length.isdecimal() or str(int(length)) != length:
-        raise ValueError(f"{text!r} is not a network (write 10.0.0.0/8)")
+        raise ValueError(f"{quoted(text)} is not a network (write 10.0.0.0/8)")
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise ValueError(f"{text!r} is not a network (write 10.0.0.0/8)") from None
+        raise ValueError(f"{quoted(text)} is not a network (write 10.0.0.0/8)") from None
     if strict and ipaddress.ip_address(address) != network.network_address:
-        raise ValueError(f"{text!r} has bits set after its prefix (write {network})")
+        raise ValueError(f"{quoted(text)} has bits set after its prefix (write {network})")
     first = network.network_address
     if isinstance(first, ipaddress.IPv6Address) and first.ipv4_mapped is not None:
-        raise ValueError(f"{text!r} is a network of IPv4-mapped IPv6 addresses")
+        raise ValueError(f"{quoted(text)} is a network of IPv4-mapped IPv6 addresses")
     return str(network)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from ..errors import ConfigError
+from .quoting import quoted
 from .similar import did_you_mean
 
 UPSTREAM, DOWNSTREAM = "upstream", "downstream"
@@ -145,19 +146,21 @@ def read_toxic(
     """
     toxic = types.get(type_)
     if toxic is None:
-        raise ConfigError(f"there is no toxic {type_!r}", hint=_near(type_, types))
+        raise ConfigError(f"there is no toxic {quoted(type_)}", hint=_near(type_, types))
     known = [field.name for field in fields(toxic)]
     for key, value in attributes.items():
         if key not in known:
-            raise ConfigError(f"toxic {type_} has no {key!r}", hint=_near(key, known))
+            raise ConfigError(f"toxic {type_} has no {quoted(key)}", hint=_near(key, known))
         highest = _PERCENT_MAX if key == "percent" else _MAX
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= highest:
             to = f" to {highest}" if highest != _MAX else ""
-            raise ConfigError(f"toxic {type_}: {key}: {value!r} is not a whole number from 0{to}")
+            raise ConfigError(
+                f"toxic {type_}: {key}: {quoted(value)} is not a whole number from 0{to}"
+            )
     if stream not in STREAMS:
-        raise ConfigError(f"toxic {type_}: stream {stream!r} is not upstream or downstream")
+        raise ConfigError(f"toxic {type_}: stream {quoted(stream)} is not upstream or downstream")
     if not _is_share(toxicity):
-        raise ConfigError(f"toxic {type_}: toxicity {toxicity!r} is not a number from 0 to 1")
+        raise ConfigError(f"toxic {type_}: toxicity {quoted(toxicity)} is not a number from 0 to 1")
     return NamedToxic(name or f"{type_}_{stream}", stream, toxic(**attributes), float(toxicity))
 
 

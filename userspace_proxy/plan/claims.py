@@ -21,7 +21,7 @@ from ..model import (
 )
 from ..model.annotations import DOMAIN
 from ..policy import NodeFacts, Scope, why_ignored, why_port_ignored
-from ..policy.causes import external_ip_off, not_followed
+from ..policy.causes import external_ip_off, first_notes, not_followed
 from .plan import IgnoredService, PortKey, Side
 
 
@@ -99,7 +99,10 @@ def _claims(
         if frontend.family is family and frontend not in seen:
             seen.add(frontend)
             sides.setdefault(_side(service, kind), {})[frontend] = None
-    notes = (*map(not_followed, service.notes), *_notes(service, port, family, facts))
+    notes = (
+        *first_notes(map(not_followed, service.notes)),
+        *first_notes(_notes(service, port, family, facts)),
+    )
     for side, frontends in sides.items():
         yield PortClaim(
             key=PortKey(name, family, side),

@@ -15,7 +15,7 @@ from ..policy import (
     usable_endpoints,
     why_none_usable,
 )
-from ..policy.causes import not_followed
+from ..policy.causes import first_notes, not_followed
 from ..policy.orphans import Orphans
 from .claims import PortClaim
 from .ownership import FrontendOwners
@@ -67,7 +67,7 @@ def plan_port(
         usable=usable.addresses,
         cause=_cause(state, claim, usable, orphans),
         affinity_timeout_s=state.service.affinity_timeout_s,
-        notes=(*claim.notes, *notes, *_slice_notes(state, claim)),
+        notes=(*claim.notes, *notes, *first_notes(_slice_notes(state, claim))),
         outside=usable.outside,
         inside=inside,
         admits=_admits(claim.admits, inside, is_dropping=usable.is_dropping),

@@ -8,6 +8,7 @@ the sentence, so equal facts give equal causes.
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Collection, Iterable, Sequence
 
 from ..model import (
@@ -25,6 +26,8 @@ from ..model import (
 _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 _FORBIDDEN = frozenset({errno.EPERM, errno.EACCES})
 _NAMES_SHOWN = 5
+NOTES_MAX = 10
+"""Notes of one kind (Service, addresses, slices) at a Service port; each port repeats them."""
 # Of a selector, which may have any number of labels.
 _TEXT_MAX = 100
 
@@ -207,6 +210,15 @@ def external_ip_off(ip: str, why: str) -> Cause:
 def not_followed(sentence: str, object_: str = "") -> Cause:
     """Return that a field or an annotation has no effect, or not the one intended."""
     return Cause(CauseCode.NOT_FOLLOWED, sentence, object_)
+
+
+def first_notes(notes: Iterable[Cause]) -> tuple[Cause, ...]:
+    """Return ``NOTES_MAX`` of them at most, and then one that states that there are more."""
+    found = tuple(itertools.islice(notes, NOTES_MAX + 1))
+    if len(found) <= NOTES_MAX:
+        return found
+    more = not_followed(f"there are further notes: the first {NOTES_MAX} are listed")
+    return (*found[:NOTES_MAX], more)
 
 
 def fault_on_purpose(endpoint: SocketAddress, faults: Sequence[str]) -> Cause:

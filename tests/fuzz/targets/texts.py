@@ -13,6 +13,9 @@ from userspace_proxy.model.slice_annotations import (
 )
 from userspace_proxy.model.source_ranges import read_source_ranges
 
+NOTE_MAX = 2000
+"""Characters: a text that is cut, of which each may be written as ten, and all known words."""
+
 
 def check_annotations(data: bytes) -> None:
     """A text as the value of every annotation, and its start, and as a key: notes are lines."""
@@ -38,3 +41,4 @@ def _read(read: object, text: str) -> None:
 def _check_lines(notes: Iterable[str]) -> None:
     for note in notes:
         assert note.isprintable(), note
+        assert len(note) < NOTE_MAX, note

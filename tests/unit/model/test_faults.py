@@ -47,7 +47,7 @@ def test_faults_are_separated_by_semicolons(text, faults):
         ("refuse(count=1)", r"fault refuse: attributes \['count'\] \(it takes none\)"),
         ("fail_first", r"fault fail_first: attributes \[\] \(give count=N\)"),
         ("fail_first(count=-1)", "count: -1 is not a whole number from 0"),
-        (f"latency{' ' * 20_000}x", "' is not TYPE"),
+        (f"latency{' ' * 20_000}x", "'… is not TYPE"),
         ("latency latency=1", r"'latency latency=1' is not TYPE\(ATTRIBUTE=NUMBER, …\)"),
         ("refuse@web-1", "endpoint 'web-1' is not an IP address, or one with a port"),
         ("refuse@10.244.0.7:0", "endpoint '10.244.0.7:0' is not an IP address"),

@@ -74,7 +74,7 @@ def test_an_object_with_known_fields_is_converted():
         pytest.param(
             service(**{"a\nb": 1}), ["spec.'a\\nb': unknown field"], id="a-name-that-is-no-line"
         ),
-        pytest.param(service(**{"a" * 70: 1}), [f"spec.'{'a' * 64}'…: unknown field"], id="long"),
+        pytest.param(service(**{"a" * 101: 1}), [f"spec.'{'a' * 100}'…: unknown field"], id="long"),
     ],
 )
 def test_unknown_fields_are_errors_with_the_probable_one(value, errors):

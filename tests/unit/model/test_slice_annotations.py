@@ -1,5 +1,6 @@
 import pytest
 
+from userspace_proxy.model.quoting import quoted
 from userspace_proxy.model.slice_annotations import Preference, read_preference
 
 WEIGHT, PRIORITY = "userspace-proxy.io/weight", "userspace-proxy.io/priority"
@@ -27,7 +28,8 @@ def test_weight_and_priority_are_those_of_the_annotations(annotations, weight, p
 def test_a_wrong_value_changes_nothing_and_is_a_note(key, value):
     weight, priority, notes = read_preference({key: value})
     assert (weight, priority) == (100, 0)
-    assert notes == (f"annotation {key}: {value[:20]!r} is not in 0–65535: it has no effect",)
+    shown = quoted(value)
+    assert notes == (f"annotation {key}: {shown} is not in 0–65535: it has no effect",)
 
 
 def test_an_annotation_that_was_probably_meant_for_this_proxy_is_a_note():

@@ -15,7 +15,7 @@ from userspace_proxy.model import (
 from userspace_proxy.plan import IgnoredService
 from userspace_proxy.plan.claims import claims_of
 from userspace_proxy.policy import PRIMARY, NodeFacts, Scope
-from userspace_proxy.policy.causes import not_ours
+from userspace_proxy.policy.causes import NOTES_MAX, not_ours
 
 from ..model.samples import CART, CART_IP, CART_IP_V6, HTTP, WEB_IP, service
 
@@ -302,6 +302,17 @@ def test_a_note_appears_once_in_the_family_that_it_concerns():
 def test_the_services_own_notes_are_first():
     given = service(notes=("balance 'maglev' is unknown",), external_ips=("198.18.0.1",))
     assert notes(given)[0] == "balance 'maglev' is unknown"
+
+
+def test_many_notes_of_a_service_hide_none_of_its_addresses():
+    given = service(
+        notes=tuple(f"range {number}" for number in range(100)),
+        external_ips=tuple(f"198.18.0.{number}" for number in range(100)),
+    )
+    own, addresses = notes(given)[: NOTES_MAX + 1], notes(given)[NOTES_MAX + 1 :]
+    assert own[-2:] == ["range 9", "there are further notes: the first 10 are listed"]
+    assert len(addresses) == NOTES_MAX + 1
+    assert addresses[0] == f"external IP 198.18.0.0 is not served: {ELSEWHERE}"
 
 
 def test_an_address_with_two_kinds_is_claimed_once_with_the_stricter_kind():

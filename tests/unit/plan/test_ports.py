@@ -18,7 +18,7 @@ from userspace_proxy.model import (
 )
 from userspace_proxy.plan import HealthCheck, Planner, PortPlan, Side
 from userspace_proxy.policy import EndpointVerdict, NodeFacts
-from userspace_proxy.policy.causes import none_ready
+from userspace_proxy.policy.causes import NOTES_MAX, none_ready
 
 from ..model.samples import (
     CART,
@@ -108,6 +108,13 @@ class TestOnePort:
         assert port.weights == ((POD_A, 5), (POD_B, 100), (POD_C, 100))
         assert port.standbys == ((POD_B, 1),)
         assert [str(note) for note in port.notes] == ["EndpointSlice shop/cart-1: it is odd"]
+
+    def test_of_very_many_notes_of_slices_some_are_listed(self):
+        slices = [
+            replace(slice_of(Endpoint(POD_A.ip), key=f"cart-{number}"), notes=("it is odd",))
+            for number in range(100)
+        ]
+        assert len(the_port(service(), *slices).notes) == NOTES_MAX + 1
 
 
 HERE = {"node_name": "node-1", "addresses": ("192.0.2.10",), "cluster_networks": ("10.1.0.0/16",)}

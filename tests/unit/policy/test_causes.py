@@ -14,10 +14,12 @@ from userspace_proxy.model import (
     SocketAddress,
 )
 from userspace_proxy.policy.causes import (
+    NOTES_MAX,
     address_taken,
     dial_failed,
     external_ip_off,
     fault_on_purpose,
+    first_notes,
     no_slice,
     none_local,
     none_ready,
@@ -283,3 +285,11 @@ def test_a_fault_on_purpose_names_the_endpoint_and_how_to_end_it():
     assert (cause.code, cause.object) == (CauseCode.FAULT_ON_PURPOSE, "10.244.0.7:8080")
     assert str(cause) == "10.244.0.7:8080 has a fault on purpose: refuse, silent"
     assert "userspace-proxy.io/fault" in cause.hint
+
+
+def test_of_many_notes_the_first_are_listed():
+    some = [not_followed(f"field {number}") for number in range(NOTES_MAX)]
+    assert first_notes(some) == tuple(some)
+    *first, last = first_notes([*some, not_followed("one more")])
+    assert first == some
+    assert str(last) == "there are further notes: the first 10 are listed"
