@@ -5,12 +5,16 @@
 
 Rule 1: a message that isn't a query is never answered, so two servers can't answer each other.
 Rule 2: what the upstream server doesn't answer in time is SERVFAIL.
+Rule 3: a record that DNS can't carry (``externalName`` with a label of more than 63 bytes) is
+SERVFAIL for that query, and a log line.
 """
 
 from __future__ import annotations
 
+import functools
 import struct
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 
 import dns.asyncquery
 import dns.exception
@@ -23,8 +27,11 @@ import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 
+from ..log_fields import FieldLogger
+from ..log_limit import LogLimit
 from ..model import SocketAddress
 from ..names import Code, DnsAnswer, Record, RecordType, ServiceNames
+from .dns_server import Answer
 
 UPSTREAM_TIMEOUT_S = 2.0
 """CoreDNS' plugin forward reads from an upstream server for as long."""
@@ -36,6 +43,8 @@ TCP_BYTES_MAX = 65535
 
 _HEAD = struct.Struct(">HHHHHH")
 _RESPONSE = 0x8000
+_INVALID = (dns.exception.DNSException, ValueError)
+_log = FieldLogger(__name__)
 
 
 class Responder:
@@ -44,31 +53,64 @@ class Responder:
     Args:
         names: Returns the current names; None before the first Services were read.
         upstream: The server for names elsewhere; None: they are refused.
+        clock: Monotonic seconds, for the log.
     """
 
     def __init__(
-        self, names: Callable[[], ServiceNames | None], upstream: SocketAddress | None = None
+        self,
+        names: Callable[[], ServiceNames | None],
+        upstream: SocketAddress | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._names = names
         self._upstream = upstream
+        self._clock = clock
+        self._log_limit = LogLimit()
 
-    async def respond(self, wire: bytes, *, is_udp: bool) -> bytes | None:
-        """Return the answer to a message; None: it isn't answered."""
+    def respond(self, wire: bytes, *, is_udp: bool) -> Answer:
+        """Part of the server: what is known here is answered at once."""
         if len(wire) < _HEAD.size or _HEAD.unpack_from(wire)[1] & _RESPONSE:
             return None
         try:
             query = dns.message.from_wire(wire)
-        except (dns.exception.DNSException, ValueError):
+        except _INVALID:
             return _format_error(wire)
-        response = await self._respond(query)
         size = TCP_BYTES_MAX
         if is_udp:
             wanted = query.payload if query.edns >= 0 else UDP_BYTES_PLAIN
             size = min(max(wanted, UDP_BYTES_PLAIN), UDP_BYTES_MAX)
-        answer: bytes = response.to_wire(max_size=size, prefer_truncation=True)
-        return answer
+        try:
+            found = self._respond(query)
+            if isinstance(found, dns.message.Message):
+                return _to_wire(found, size)
+        except _INVALID as exc:
+            return self._cannot(query, exc, size)
+        return functools.partial(self._respond_later, query, found, size)
 
-    async def _respond(self, query: dns.message.Message) -> dns.message.Message:
+    async def _respond_later(
+        self,
+        query: dns.message.Message,
+        ask: Callable[[], Awaitable[dns.message.Message]],
+        size: int,
+    ) -> bytes:
+        try:
+            return _to_wire(await ask(), size)
+        except _INVALID as exc:
+            return self._cannot(query, exc, size)
+
+    def _cannot(self, query: dns.message.Message, exc: Exception, size: int) -> bytes:
+        if self._log_limit.take(self._clock()):
+            name = query.question[0].name.to_text()
+            _log.warning(
+                "%(query)s: cannot answer by DNS: %(cause)s",
+                extra={"query": name, "cause": str(exc)},
+            )
+        return _to_wire(_failed(query, dns.rcode.SERVFAIL), size)
+
+    def _respond(
+        self, query: dns.message.Message
+    ) -> dns.message.Message | Callable[[], Awaitable[dns.message.Message]]:
+        """Return the response, or a function that asks the upstream server for it."""
         if query.opcode() != dns.opcode.QUERY:
             return _failed(query, dns.rcode.NOTIMP)
         if len(query.question) != 1:
@@ -85,14 +127,19 @@ class Responder:
         if self._upstream is None:
             return _response(query, answer)
         if answer.code is Code.REFUSED or (answer.code is Code.NXDOMAIN and _is_reverse(question)):
-            return await self._ask(query, self._upstream)
+            return functools.partial(self._ask, query, self._upstream)
         response = _response(query, answer)
         response.flags |= dns.flags.RA
         if answer.elsewhere and type_ in (RecordType.A, RecordType.AAAA):
-            found = await self._ask(
-                dns.message.make_query(answer.elsewhere, question.rdtype), self._upstream
-            )
-            response.answer.extend(found.answer)
+            target = dns.message.make_query(answer.elsewhere, question.rdtype)
+            return functools.partial(self._add_target, response, target, self._upstream)
+        return response
+
+    async def _add_target(
+        self, response: dns.message.Message, query: dns.message.Message, upstream: SocketAddress
+    ) -> dns.message.Message:
+        found = await self._ask(query, upstream)
+        response.answer.extend(found.answer)
         return response
 
     async def _ask(
@@ -131,6 +178,11 @@ def _add(
         # Records of a set are sent in random order, so clients that use the first are balanced.
         rrset = response.find_rrset(section, name, dns.rdataclass.IN, type_, create=True)
         rrset.add(dns.rdata.from_text(dns.rdataclass.IN, type_, record.data), record.ttl_s)
+
+
+def _to_wire(response: dns.message.Message, size: int) -> bytes:
+    wire: bytes = response.to_wire(max_size=size, prefer_truncation=True)
+    return wire
 
 
 def _failed(query: dns.message.Message, code: dns.rcode.Rcode) -> dns.message.Message:

@@ -1,8 +1,9 @@
 """A small DNS server on one address, by UDP and TCP.
 
-Rule 1: what is answered at the same time is bounded: further datagrams are dropped, and further
-connections are closed.
-Rule 2: a connection that sends nothing for a while is closed.
+Rule 1: what is known is answered at once, without a task, whatever else is under way.
+Rule 2: what has to be asked elsewhere is bounded: further datagrams are dropped. So are
+connections: further ones are closed.
+Rule 3: a connection that sends nothing for a while is closed.
 
 Source: RFC 7766 for TCP.
 """
@@ -19,14 +20,18 @@ from typing import Any
 from ..errors import ListenError
 from ..model import SocketAddress
 
-Respond = Callable[..., Awaitable[bytes | None]]
-"""Of a ``Responder``."""
+Later = Callable[[], Awaitable[bytes | None]]
+"""Asks elsewhere for an answer."""
+Answer = bytes | Later | None
+"""The answer to a message; None: it isn't answered."""
+Respond = Callable[..., Answer]
+"""Of a ``Responder``: of a message, and ``is_udp``."""
 
 _Sender = tuple[str | Any, int]
-_Datagram = tuple[bytes, _Sender]
+_Asked = tuple[Later, _Sender, asyncio.DatagramTransport]
 
-_BUSY_MAX = 512
-_WAITING_MAX = 512
+ELSEWHERE_MAX = 512
+"""Names elsewhere that are asked for at the same time; as many more wait."""
 _CONNECTIONS_MAX = 128
 _IDLE_S = 10.0
 _BACKLOG = 128
@@ -43,8 +48,7 @@ class DnsServer:
     def __init__(self, respond: Respond) -> None:
         self._respond = respond
         self._stack = contextlib.AsyncExitStack()
-        self._datagrams: asyncio.Queue[_Datagram] = asyncio.Queue(_WAITING_MAX)
-        self._transport: asyncio.DatagramTransport
+        self._waiting: asyncio.Queue[_Asked] = asyncio.Queue(ELSEWHERE_MAX)
         self._connections: set[asyncio.Task[Any]] = set()
 
     async def open(self, address: SocketAddress) -> SocketAddress:
@@ -56,9 +60,8 @@ class DnsServer:
         udp, tcp = _bind(address)
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_datagram_endpoint(
-            lambda: _Receiver(self._datagrams), sock=udp
+            lambda: _Receiver(self._answer), sock=udp
         )
-        self._transport = transport
         self._stack.callback(transport.close)
         server = await asyncio.start_server(self._serve, sock=tcp, backlog=_BACKLOG)
         self._stack.callback(server.close)
@@ -66,13 +69,13 @@ class DnsServer:
         return SocketAddress(ip, port)
 
     async def run(self) -> None:
-        """Answer datagrams until cancelled."""
-        free = asyncio.Semaphore(_BUSY_MAX)
+        """Ask elsewhere until cancelled, for datagrams that need it."""
+        free = asyncio.Semaphore(ELSEWHERE_MAX)
         async with asyncio.TaskGroup() as group:
             while True:
                 await free.acquire()
-                datagram = await self._datagrams.get()
-                task = group.create_task(self._answer(*datagram))
+                asked = await self._waiting.get()
+                task = group.create_task(self._answer_later(*asked))
                 task.add_done_callback(lambda _: free.release())
 
     async def close(self) -> None:
@@ -83,10 +86,20 @@ class DnsServer:
             connection.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
 
-    async def _answer(self, data: bytes, sender: _Sender) -> None:
-        answer = await self._respond(data, is_udp=True)
+    def _answer(self, data: bytes, sender: _Sender, transport: asyncio.DatagramTransport) -> None:
+        answer = self._respond(data, is_udp=True)
+        if isinstance(answer, bytes):
+            transport.sendto(answer, sender)
+        elif answer is not None:
+            with contextlib.suppress(asyncio.QueueFull):
+                self._waiting.put_nowait((answer, sender, transport))
+
+    async def _answer_later(
+        self, later: Later, sender: _Sender, transport: asyncio.DatagramTransport
+    ) -> None:
+        answer = await later()
         if answer is not None:
-            self._transport.sendto(answer, sender)
+            transport.sendto(answer, sender)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the messages of one connection, one after the other."""
@@ -106,7 +119,9 @@ class DnsServer:
         async with asyncio.timeout(_IDLE_S):
             (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
             data = await reader.readexactly(length)
-            answer = await self._respond(data, is_udp=False)
+            answer = self._respond(data, is_udp=False)
+            if answer is not None and not isinstance(answer, bytes):
+                answer = await answer()
             if answer is None:
                 return False
             writer.write(_LENGTH.pack(len(answer)) + answer)
@@ -115,13 +130,19 @@ class DnsServer:
 
 
 class _Receiver(asyncio.DatagramProtocol):
-    def __init__(self, datagrams: asyncio.Queue[_Datagram]) -> None:
-        self._datagrams = datagrams
+    def __init__(
+        self, received: Callable[[bytes, _Sender, asyncio.DatagramTransport], None]
+    ) -> None:
+        self._received = received
+        self._transport: asyncio.DatagramTransport
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        """Part of DatagramProtocol."""
+        self._transport = transport
 
     def datagram_received(self, data: bytes, addr: _Sender) -> None:
         """Part of DatagramProtocol."""
-        with contextlib.suppress(asyncio.QueueFull):
-            self._datagrams.put_nowait((data, addr))
+        self._received(data, addr, self._transport)
 
 
 def _bind(address: SocketAddress) -> tuple[socket.socket, socket.socket]:

@@ -1,6 +1,7 @@
 """Answers to DNS messages, as bytes."""
 
 import asyncio
+from dataclasses import replace
 
 import dns.edns
 import dns.flags
@@ -17,7 +18,7 @@ from tests.unit.model.samples import service, slice_of
 from userspace_proxy.cluster import Store
 from userspace_proxy.lookup.dns_messages import Responder
 from userspace_proxy.lookup.dns_server import DnsServer
-from userspace_proxy.model import ServiceKey, SocketAddress
+from userspace_proxy.model import ServiceKey, ServiceType, SocketAddress
 from userspace_proxy.names import ServiceNames
 
 from .names import shop
@@ -27,7 +28,9 @@ NAME = "web.shop.svc.cluster.local."
 
 async def answer(query, *, names=shop, upstream=None, is_udp=True):
     wire = query if isinstance(query, bytes) else query.to_wire()
-    found = await Responder(names, upstream).respond(wire, is_udp=is_udp)
+    found = Responder(names, upstream).respond(wire, is_udp=is_udp)
+    if callable(found):
+        found = await found()
     return None if found is None else dns.message.from_wire(found)
 
 
@@ -81,7 +84,7 @@ async def test_two_questions_are_an_error():
 
 async def test_a_malformed_message_is_an_error_with_its_number():
     wire = dns.message.make_query(NAME, "A").to_wire()[:-3]
-    found = await Responder(shop).respond(wire, is_udp=True)
+    found = Responder(shop).respond(wire, is_udp=True)
     assert (found[:2], found[3] & 15) == (wire[:2], dns.rcode.FORMERR)
 
 
@@ -104,7 +107,7 @@ WIRE = dns.message.make_query(NAME, "A", use_edns=True, want_dnssec=True).to_wir
     )
 )
 def test_any_message_is_answered_or_not_without_an_error(wire):
-    found = asyncio.run(Responder(shop).respond(wire, is_udp=True))
+    found = Responder(shop).respond(wire, is_udp=True)
     assert found is None or found[:2] == wire[:2]
 
 
@@ -144,7 +147,7 @@ async def test_what_does_not_fit_into_a_datagram_is_truncated(payload, is_udp, i
 async def upstream():
     """The address of a server whose only name is elsewhere.example."""
 
-    async def respond(wire, *, is_udp):
+    def respond(wire, *, is_udp):
         query = dns.message.from_wire(wire)
         response = dns.message.make_response(query)
         name = query.question[0].name
@@ -181,3 +184,29 @@ async def test_the_target_of_an_external_name_is_asked_upstream(upstream):
 async def test_an_upstream_server_that_is_not_there_is_a_failure(upstream):
     nobody = SocketAddress("127.0.0.1", 1)
     assert await code(dns.message.make_query("example.com", "A"), upstream=nobody) == "SERVFAIL"
+
+
+def far():
+    """Return the names of a Service elsewhere, in whose name a label is too long for DNS."""
+    store = Store()
+    for name, host in (("far", f"{'a' * 64}.example"), ("near", "near.example")):
+        given = service(ServiceKey("shop", name), (), (), type=ServiceType.EXTERNAL_NAME)
+        store.put_service(replace(given, external_name=host))
+    return ServiceNames(store.snapshot())
+
+
+async def test_a_label_that_is_too_long_is_a_failure_with_one_line(caplog):
+    now = [0.0]
+    responder = Responder(far, clock=lambda: now[0])
+    for name, expected in (("far", "SERVFAIL"), ("far", "SERVFAIL"), ("near", "NOERROR")):
+        query = dns.message.make_query(f"{name}.shop.svc.cluster.local", "A")
+        found = dns.message.from_wire(responder.respond(query.to_wire(), is_udp=True))
+        assert (dns.rcode.to_text(found.rcode()), found.id) == (expected, query.id)
+    assert [record.getMessage() for record in caplog.records] == [
+        "far.shop.svc.cluster.local.: cannot answer by DNS: A DNS label is > 63 octets long."
+    ]
+
+
+async def test_a_label_that_is_too_long_is_a_failure_with_an_upstream_server_too(upstream):
+    query = dns.message.make_query("far.shop.svc.cluster.local", "A")
+    assert await code(query, names=far, upstream=upstream) == "SERVFAIL"

@@ -7,13 +7,18 @@ import struct
 import pytest
 
 from userspace_proxy.errors import ListenError
-from userspace_proxy.lookup.dns_server import DnsServer
+from userspace_proxy.lookup.dns_server import ELSEWHERE_MAX, DnsServer
 from userspace_proxy.model import SocketAddress
 
 
-async def echo(data, *, is_udp):
-    """Answer with the data and the protocol; not to an empty message."""
-    return data + (b" udp" if is_udp else b" tcp") if data else None
+def echo(data, *, is_udp):
+    """Answer with the data and the protocol; later to ``later``; not to an empty message."""
+    answer = data + (b" udp" if is_udp else b" tcp") if data else None
+
+    async def later():
+        return answer
+
+    return later if data == b"later" else answer
 
 
 @pytest.fixture
@@ -45,6 +50,34 @@ async def ask_tcp(reader, writer, data):
 
 async def test_datagrams_are_answered(address):
     assert await ask_udp(address, b"one") == b"one udp"
+
+
+async def test_what_is_asked_elsewhere_is_answered_later(address):
+    assert await ask_udp(address, b"later") == b"later udp"
+    reader, writer = await asyncio.open_connection(*address)
+    assert await ask_tcp(reader, writer, b"later") == b"later tcp"
+    writer.close()
+
+
+async def test_queries_that_nothing_answers_elsewhere_do_not_delay_others():
+    asked, free = [], asyncio.Event()
+
+    async def silent():
+        asked.append(1)
+        await free.wait()
+
+    server = DnsServer(lambda data, *, is_udp: silent if data == b"elsewhere" else data)
+    address = await server.open(SocketAddress("127.0.0.1", 0))
+    running = asyncio.ensure_future(server.run())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        # In turns, because a socket's buffer has room for some hundred datagrams.
+        for _ in range(3 * ELSEWHERE_MAX // 64):
+            for _ in range(64):
+                client.sendto(b"elsewhere", tuple(address))
+            assert await ask_udp(address, b"here") == b"here"
+    assert len(asked) == ELSEWHERE_MAX
+    running.cancel()
+    await server.close()
 
 
 async def test_a_connection_may_ask_several_times(address):
