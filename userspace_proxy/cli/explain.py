@@ -194,7 +194,11 @@ def _is_elsewhere(subject: Subject) -> bool:
 
 
 def _probe(subject: Subject) -> dict[str, ProbeResult]:
-    """Dial the addresses and endpoints; clients of UDP would have to send something."""
+    """Dial the addresses and endpoints; clients of UDP would have to send something.
+
+    Endpoints that the proxy refuses are left out: anyone who may write EndpointSlices chooses them,
+    and this machine's own programs and its cloud's metadata would be dialled.
+    """
     from ..explain.probe import probe
 
     wanted: list[str] = []
@@ -203,7 +207,7 @@ def _probe(subject: Subject) -> dict[str, ProbeResult]:
             continue
         if subject.node is not None:
             wanted += [frontend.address for frontend in port.frontends[:1]]
-        wanted += [endpoint.address for endpoint in port.endpoints]
+        wanted += [endpoint.address for endpoint in port.endpoints if not endpoint.is_refused]
     return probe(map(_address, wanted[:_DIALLED_MAX]))
 
 

@@ -305,9 +305,7 @@ def _endpoint(endpoint: EndpointFacts, now: float) -> tuple[Level, str]:
         count = f", {plural(endpoint.connections, 'connection')}" if endpoint.connections else ""
         preference = f", {endpoint.preference}" if endpoint.preference else ""
         return Level.OK, f"{where}: {endpoint.state}{preference}{count}"
-    is_ready = endpoint.state not in ("not ready", "terminating") and not (
-        endpoint.state.startswith("refused")
-    )
+    is_ready = endpoint.state not in ("not ready", "terminating") and not endpoint.is_refused
     return Level.OK if is_ready else Level.ATTENTION, f"{where}: {endpoint.state}"
 
 
@@ -323,7 +321,10 @@ def _dial_address(address: str, result: ProbeResult) -> PathStep:
 
 
 def _dials(port: PortFacts, probes: Probes) -> Iterator[PathStep]:
-    """Yield one step about the endpoints that were dialled."""
+    """Yield one step about the endpoints that were dialled, and one about those that weren't."""
+    if refused := sum(endpoint.is_refused for endpoint in port.endpoints):
+        them = plural(refused, "endpoint")
+        yield PathStep(Level.OK, "dial", f"{them} not dialled, because the proxy refuses to")
     dialled = [(e, probes[e.address]) for e in port.endpoints if e.address in probes]
     if not dialled:
         return

@@ -54,6 +54,11 @@ class EndpointFacts:
     preference: str = ""
     """Weight and priority in words; empty if it has neither."""
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the proxy never dials it: its address is reserved, or this node's."""
+        return self.state.startswith("refused")
+
 
 @dataclass(frozen=True, slots=True)
 class PortFacts:

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import socket
 
 import pytest
 
@@ -83,6 +84,18 @@ def test_only_tcp_is_dialled_also_at_the_services_address(serve_view, capsys):
     assert " dial " not in capsys.readouterr().out
     assert main(["explain", "shop/web", "--probe", server]) == 3
     assert capsys.readouterr().out.count(" dial ") == 2
+
+
+def test_an_endpoint_that_the_proxy_refuses_is_not_dialled(serve_view, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        refused = make_endpoint(address, "refused: a loopback address is the node itself", False)
+        view = make_view(make_port(endpoints=(refused,), frontends=()))
+        assert main(["explain", "shop/web", "--probe", serve_view(view)]) == 3
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert "1 endpoint not dialled, because the proxy refuses to" in capsys.readouterr().out
 
 
 def test_nothing_is_dialled_for_a_proxy_in_another_network(serve_view, capsys):
