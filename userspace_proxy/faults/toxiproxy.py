@@ -1,5 +1,8 @@
 """toxiproxy's HTTP API, so that its clients (Go, Ruby, Node, Python, …) work.
 
+Rule: what a web page can make a browser send is refused: any page in a browser on this machine can
+reach an address of loopback.
+
 Source: toxiproxy's README (HTTP API), and api.go for statuses and the form of errors.
 """
 
@@ -11,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from ..errors import ListenError, UserspaceProxyError
+from ..hosts import is_loopback_host
 from ..model.toxics import DOWNSTREAM, NamedToxic, read_toxic
 
 VERSION = "2.9.0"
@@ -72,6 +77,7 @@ class ToxiproxyApi:
 
     def __init__(self, services: ToxiproxyServices) -> None:
         self._services = services
+        self._loopback_only = False
         self._runner = web.AppRunner(self._application(), access_log=None)
 
     async def serve(self, bind: tuple[str, int]) -> tuple[str, int]:
@@ -82,6 +88,7 @@ class ToxiproxyApi:
         """
         await self._runner.setup()
         host, port = bind
+        self._loopback_only = is_loopback_host(f"[{host}]" if ":" in host else host)
         try:
             await web.TCPSite(self._runner, host, port).start()
         except OSError as exc:
@@ -94,8 +101,18 @@ class ToxiproxyApi:
         """Stop serving it. Idempotent."""
         await self._runner.cleanup()
 
+    @web.middleware
+    async def _refuse_browsers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        # Scripts may set User-Agent in some browsers, and Host in none.
+        if request.headers.get("User-Agent", "").startswith("Mozilla/"):
+            return web.Response(text="User agent not allowed\n", status=403)
+        hosts = request.headers.getall("Host", [])
+        if self._loopback_only and not all(map(is_loopback_host, hosts)):
+            return web.Response(text="Host not allowed: use localhost or its address\n", status=403)
+        return await handler(request)
+
     def _application(self) -> web.Application:
-        app = web.Application()
+        app = web.Application(middlewares=[self._refuse_browsers])
         one, toxic = "/proxies/{proxy}", "/proxies/{proxy}/toxics/{toxic}"
         routes: Sequence[tuple[str, str, _Handler]] = (
             ("GET", "/version", self._version),
@@ -233,9 +250,6 @@ def _answering(handler: _Handler) -> _Handler:
     """Return a handler that turns errors into toxiproxy's answers."""
 
     async def answer(request: web.Request) -> web.Response:
-        if request.headers.get("User-Agent", "").startswith("Mozilla/"):
-            # Any page in a browser on this machine can send requests here.
-            return web.Response(text="User agent not allowed\n", status=403)
         try:
             return await handler(request)
         except _ApiError as exc:

@@ -12,8 +12,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
+from ..hosts import is_loopback_host
 from .connections import answering
-from .hosts import is_loopback_host
 
 HEADERS = {
     "Cache-Control": "no-store",

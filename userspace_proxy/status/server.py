@@ -19,13 +19,13 @@ from importlib import resources
 from aiohttp import web
 
 from ..errors import SteeringError
+from ..hosts import is_loopback_address
 from .accepting import Accepting, Reserve
 from .api import render_configz, render_status
 from .connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
 from .demand import render_demand
 from .families import Detail
 from .health import HealthAnswer, answer_healthz, answer_livez
-from .hosts import is_loopback_address
 from .kernel_path import render_tracked
 from .listening import ListenAt, address_of, open_socket
 from .metrics import ProbeCounts, SyncMetrics, render_metrics

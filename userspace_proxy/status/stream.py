@@ -110,6 +110,9 @@ class Streams:
         message: Callable[[int, Sample], Awaitable[bytes]],
     ) -> web.StreamResponse:
         """Send a message for each sample, given its number."""
+        if request.headers.get("Sec-Fetch-Site") == "cross-site":
+            # A web site can't read a stream, but could hold all of them.
+            return web.Response(status=403, text="Other web sites may not open streams.\n")
         task = asyncio.current_task()
         if task is None or len(self._open) >= MAX_STREAMS:
             text = f"{MAX_STREAMS} pages are open already; close one of them.\n"

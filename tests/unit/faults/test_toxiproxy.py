@@ -144,6 +144,25 @@ async def test_a_browser_is_refused(call):
     assert await call("GET", "/proxies") == (200, {})
 
 
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("evil.example", 403), ("evil.example:8474", 403), ("localhost:8474", 200), ("[::1]", 200)],
+)
+async def test_a_host_name_that_leads_to_loopback_is_refused(call, host, expected):
+    status, _ = await call("GET", "/proxies", headers={"Host": host})
+    assert status == expected
+
+
+async def test_on_other_addresses_any_host_is_served():
+    api = ToxiproxyApi(Services())
+    _, port = await api.serve(("0.0.0.0", 0))
+    url = f"http://127.0.0.1:{port}/version"
+    host = {"Host": "toxiproxy:8474"}
+    async with aiohttp.ClientSession() as session, session.get(url, headers=host) as answer:
+        assert answer.status == 200
+    await api.close()
+
+
 async def test_a_direction_may_be_in_upper_case(call):
     await call("POST", "/proxies", WEB)
     given = {**SLOW, "stream": "DOWNSTREAM"}

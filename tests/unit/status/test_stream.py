@@ -56,8 +56,8 @@ class Watcher:
     def open(self, query=""):
         return self._session.get(f"{self._url}/stream{query}")
 
-    def get(self, path, method="GET"):
-        return self._session.request(method, self._url + path)
+    def get(self, path, method="GET", **options):
+        return self._session.request(method, self._url + path, **options)
 
     async def ask(self, path, method="GET"):
         async with self._session.request(method, self._url + path) as response:
@@ -127,6 +127,15 @@ async def test_the_number_of_streams_is_limited_and_others_are_answered():
         async with asyncio.timeout(WAIT_S):
             while (await stack.enter_async_context(watcher.open())).status == 503:
                 pass
+
+
+@pytest.mark.parametrize("path", ["/stream", "/api/v1/status?watch"])
+async def test_other_web_sites_cannot_open_streams(path):
+    async with watching(make_view()) as watcher:
+        async with watcher.get(path, headers={"Sec-Fetch-Site": "cross-site"}) as response:
+            assert response.status == 403
+        async with watcher.get(path, headers={"Sec-Fetch-Site": "same-origin"}) as response:
+            assert response.status == 200
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST"])

@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.status.hosts import is_loopback_address, is_loopback_host
+from userspace_proxy.hosts import is_loopback_address, is_loopback_host
 
 
 @pytest.mark.parametrize(
