@@ -67,6 +67,8 @@ class Backend:
 
     is_own = False
     """Whether it is served for this test."""
+    is_left = False
+    """Whether something still accepted connections at its address when it was closed."""
 
     def __init__(self, name: str, address: SocketAddress, place: BackendPlace) -> None:
         self.name = name
@@ -75,6 +77,8 @@ class Backend:
         self._place = place
         self._control: FaultControl | None = None
         self._is_closed = False
+        self._reserved: socket.socket | None = None
+        """Keeps other programs from the port while it is stopped; what dials it is refused."""
 
     def __repr__(self) -> str:
         return f"<Backend {self.name} at {self.address}{self._state()}>"
@@ -129,10 +133,29 @@ class Backend:
 
     def close(self) -> None:
         """End everything that belongs to it, for good. Idempotent."""
-        self._is_closed = True
-        if self.is_own:
+        if self.is_own and not self._is_closed:
             self.stop()
+            if self._reserved is not None:
+                # Later another program may have the port.
+                self.is_left = self._accepts()
+                self._free()
             self._place.leave()
+        self._is_closed = True
+
+    def _accepts(self) -> bool:
+        with self._place.open_socket(socket.SOCK_STREAM) as client:
+            return client.connect_ex(self.address) == 0
+
+    def _reserve(self) -> None:
+        """Take a port of TCP that programs outside this test may get, without listening."""
+        if self._place.pod is None:
+            with contextlib.suppress(OSError):
+                self._reserved = self._place.bind(socket.SOCK_STREAM, self.address)
+
+    def _free(self) -> None:
+        reserved, self._reserved = self._reserved, None
+        if reserved is not None:
+            reserved.close()
 
     def _state(self) -> str:
         return ", draining" if self.is_draining else ""
@@ -157,6 +180,7 @@ class StreamBackend(Backend):
         """Part of Backend."""
         self._check_open()
         if self._server is None:
+            self._free()
             sock = self._place.bind(socket.SOCK_STREAM, self.address)
             self.address = SocketAddress(*sock.getsockname()[:2])
             self._server = self._thread.call(asyncio.start_server(self._serve, sock=sock))
@@ -166,6 +190,7 @@ class StreamBackend(Backend):
         server, self._server = self._server, None
         if server is not None:
             self._thread.do(lambda: self._reset(server))
+            self._reserve()
 
     def _reset(self, server: asyncio.Server) -> None:
         server.close()
@@ -260,6 +285,7 @@ class CommandBackend(Backend):
         self._check_open()
         if self._process is not None:
             return
+        self._free()
         where = {"HOST": self.address.ip, "PORT": str(self.address.port)}
         try:
             # A session of its own, so that a signal reaches its children, too.
@@ -275,6 +301,7 @@ class CommandBackend(Backend):
             self._wait()
         except BaseException:
             self.stop()
+            self._free()
             raise
 
     def stop(self) -> None:
@@ -284,6 +311,7 @@ class CommandBackend(Backend):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(_COMMAND_ENDS_S)
+            self._reserve()
 
     def _wait(self) -> None:
         assert self._process is not None, "it was started"

@@ -122,14 +122,8 @@ class KubernetesService(ServedService):
         return [view for view in super().views() if view.plan.key.name.port == self._port]
 
     def served_addresses(self) -> list[SocketAddress]:
-        """Part of ServedService: only backends, as other proxies may get its own address."""
-        own = (
-            backend.address
-            for run in self._pods.values()
-            for port, backend in run.pod.backends.items()
-            if backend.is_own and port.protocol == "TCP"
-        )
-        return list(own)
+        """Part of ServedService: none, as other proxies may get its own address."""
+        return []
 
     def _run(
         self,

@@ -81,12 +81,15 @@ class RecordingProxy(ProxyWithDecisions, abc.ABC):
         Raises:
             AssertionError: Something is left of them.
         """
-        served = [address for service in self.services for address in service.served_addresses()]
+        services = self.services
+        served = [address for service in services for address in service.served_addresses()]
+        backends = [backend for service in services for backend in service.backends]
         try:
             self.end_services()
         finally:
             super().close()
         left = [str(address) for address in served if _is_served(address)]
+        left += [str(backend.address) for backend in backends if backend.is_left]
         assert not left, f"still served after the end of the proxy: {', '.join(left)}"
 
     @property
@@ -124,7 +127,7 @@ class ServedService(abc.ABC):
 
     @abc.abstractmethod
     def served_addresses(self) -> list[SocketAddress]:
-        """Return the TCP addresses that no program serves after the end of the test."""
+        """Return its own TCP addresses that no program serves after the end of the test."""
 
     @property
     def host(self) -> str:

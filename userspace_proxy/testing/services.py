@@ -217,11 +217,8 @@ class ProxiedService(ServedService):
         self._put(self._slices(self._endpoints))
 
     def served_addresses(self) -> list[SocketAddress]:
-        """Part of ServedService: its own, and those of the backends of this process."""
-        if self._handle.service.ports[0].protocol != "TCP":
-            return []
-        own = [backend.address for backend in self.backends if backend.is_own]
-        return [self.address, *own]
+        """Part of ServedService: its own."""
+        return [self.address] if self._handle.service.ports[0].protocol == "TCP" else []
 
     def remove(self) -> None:
         """Stop serving it, and end its backends. Idempotent."""

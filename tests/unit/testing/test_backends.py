@@ -77,6 +77,28 @@ def test_it_may_be_a_function(make, like, sent, answer):
     assert ask(make(like).address, sent).endswith(answer)
 
 
+@pytest.mark.parametrize("like", [None, echo], ids=["http", "echo"])
+def test_no_other_program_gets_the_port_of_a_stopped_backend(make, like):
+    backend = make(like)
+    backend.stop()
+    assert refuses(backend.address)
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(backend.address)
+    backend.start()
+    backend.close()
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(backend.address)
+
+
+def test_what_listens_at_the_address_of_a_closed_backend_is_left(make):
+    backend = make()
+    backend.stop()
+    with socket.create_server(backend.address):
+        backend.close()
+    assert backend.is_left
+
+
 def test_a_backend_that_was_stopped_refuses_and_resets_and_returns_at_its_address(make):
     backend = make(echo)
     address = backend.address
