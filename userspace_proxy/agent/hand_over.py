@@ -2,7 +2,8 @@
 
     next process    asks over the lock's socket ▶ takes the lock ▶ adopts the workers' sockets
                     ▶ serves ▶ has the old workers drain
-    this process    asked: becomes a program that only waits for its workers, and exits 0
+    this process    asked: becomes a program that only waits for its workers, and exits 0;
+                    if that program can't start: answers with the cause, and keeps the node
                     SIGUSR1: exits 0 at once
                     killed: the same, so that a crash needs no code of its own
 
@@ -16,18 +17,20 @@ Source: docs/adr/0026.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import NoReturn
 
-from ..errors import LockHeld
+from ..errors import LockHeld, UserspaceProxyError
 from ..plane import Plane
 from ..plane.adoption import Predecessors
 from ..plane.rendezvous import connect_to_workers
@@ -40,6 +43,8 @@ from .tasks import pause
 _log = logging.getLogger("userspace_proxy.agent")
 
 _REQUEST = b"hand over\n"
+# Of the answer if it refuses; a process that hands over only ends the connection.
+_REFUSAL_BYTES = 1000
 # The holder's event loop may be in a large change.
 _ANSWER_S = 10.0
 # Between the end of that connection and of the lock.
@@ -53,6 +58,10 @@ _LOOK_S = 0.05
 # For workers to reset their connections and exit.
 END_S = 5.0
 
+# The program that runs, even if an upgrade has removed or replaced its file.
+_INTERPRETER = "/proc/self/exe"
+# A start takes some 20 ms on an idle node.
+_START_S = 5.0
 # A second SIGTERM or SIGINT ends it, and leaves the workers to the next process.
 _WAIT_FOR_WORKERS = """\
 import os, signal, sys
@@ -80,13 +89,49 @@ def leave() -> NoReturn:
 
 
 def wait_for_workers() -> NoReturn:
-    """Become a program that exits when the workers have ended."""
-    _log.info("handed over the node, waiting for connections to end")
-    logging.shutdown()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Until the program handles it.
-        signal.signal(number, signal.SIG_IGN)
-    os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", _WAIT_FOR_WORKERS])
+    """Become a program that exits when the workers have ended.
+
+    Raises:
+        UserspaceProxyError: That program can't start; this process continues as before.
+    """
+    command = [sys.executable, "-s", "-S", "-P", "-c"]
+    # Without it the interpreter would look for its library from the path of its file, which may be
+    # gone, or from a virtual environment that is.
+    home = f"{sys.base_prefix}{os.pathsep}{sys.base_exec_prefix}"
+    given = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
+    environment = {**given, "PYTHONHOME": home}
+    restore = contextlib.ExitStack()
+    try:
+        _check_start([*command, "import os, signal, sys"], environment)
+        _log.info("handing over the node, waiting for connections to end")
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # Until the program handles it.
+            restore.callback(signal.signal, number, signal.signal(number, signal.SIG_IGN))
+        os.execve(_INTERPRETER, [*command, _WAIT_FOR_WORKERS], environment)
+    except (OSError, subprocess.SubprocessError) as exc:
+        restore.close()
+        raise UserspaceProxyError(
+            f"cannot start the program that waits for workers: {exc}"
+        ) from exc
+
+
+def _check_start(command: list[str], environment: dict[str, str]) -> None:
+    """Run a program as this process would execute it: its interpreter's library may be gone."""
+    done = subprocess.run(
+        command,
+        executable=_INTERPRETER,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_START_S,
+        check=False,
+    )
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").splitlines()
+        causes = [line for line in lines if "Error: " in line]
+        raise OSError(causes[-1] if causes else f"exit status {done.returncode}")
 
 
 def ask_to_hand_over(proxy_name: str | None) -> int:
@@ -96,19 +141,20 @@ def ask_to_hand_over(proxy_name: str | None) -> int:
         Its pid, 0 if it isn't visible; -1 if no proxy runs.
 
     Raises:
-        LockHeld: It doesn't hand over.
+        LockHeld: It doesn't hand over; the message contains the cause.
     """
     found = connect_to_holder(proxy_name)
     if found is None:
         return -1
     sock, pid = found
+    refusal = b""
     with sock:
         sock.settimeout(_ANSWER_S)
         try:
             sock.sendall(_REQUEST)
             # It releases all its descriptors at about the same moment.
-            while sock.recv(1):
-                pass
+            while (text := sock.recv(_REFUSAL_BYTES)) and len(refusal) < _REFUSAL_BYTES:
+                refusal += text
         except ConnectionError:
             pass
         except TimeoutError as exc:
@@ -116,6 +162,11 @@ def ask_to_hand_over(proxy_name: str | None) -> int:
                 f"cannot take over: userspace-proxy (pid {pid}) does not answer",
                 hint="see its log; kill it to take over its workers",
             ) from exc
+    if refusal:
+        raise LockHeld(
+            f"cannot take over: userspace-proxy (pid {pid}) {refusal.decode(errors='replace')}",
+            hint="end it with SIGUSR1, or kill it, to take over its workers",
+        )
     until = time.monotonic() + _RELEASE_S
     while (still := connect_to_holder(proxy_name)) is not None:
         still[0].close()
@@ -131,7 +182,8 @@ class HandOverRequests:
 
     Args:
         lock: It is held.
-        hand_over: Called when a trusted process requests the node; None: requests are refused.
+        hand_over: Called when a trusted process requests the node; it raises UserspaceProxyError
+            if that isn't possible. None: requests are refused.
     """
 
     def __init__(
@@ -166,7 +218,12 @@ class HandOverRequests:
         except OSError:
             request = b""
         if request == _REQUEST and self._hand_over is not None:
-            self._hand_over()
+            try:
+                self._hand_over()
+            except UserspaceProxyError as exc:
+                _log.error("cannot hand over the node: %(cause)s", extra={"cause": str(exc)})
+                with contextlib.suppress(OSError):
+                    sock.send(str(exc).encode()[:_REFUSAL_BYTES])
         self._hang_up(sock)
 
     def _hang_up(self, sock: socket.socket) -> None:

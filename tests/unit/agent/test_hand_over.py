@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import venv
 
 import pytest
 
@@ -27,31 +29,48 @@ from ..dataplane.waiting import until
 
 # Holds the lock, and has a child that lives until its standard input ends.
 HOLDER = """
-import asyncio, logging, subprocess, sys
+import asyncio, logging, os, signal, subprocess, sys
+import uvloop
 from userspace_proxy.agent.hand_over import HandOverRequests, wait_for_workers
 from userspace_proxy.agent.lock import NodeLock
 
 async def main():
     subprocess.Popen(["cat"], stdin=0, stdout=subprocess.DEVNULL)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     lock = NodeLock()
     lock.take()
     HandOverRequests(asyncio.get_running_loop(), lock, wait_for_workers)
     print("held", flush=True)
-    await asyncio.Event().wait()
+    await stop.wait()
+    sys.exit(3)
 
-asyncio.run(main())
+{spoil}
+uvloop.run(main())
 """
+
+
+@contextlib.contextmanager
+def running(executable, spoil=""):
+    """A process that holds the lock and hands over on request."""
+    with subprocess.Popen(
+        [executable, "-c", HOLDER.format(spoil=spoil)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.fixture
 def holder():
-    """A process that holds the lock and hands over on request."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "held\n"
+    with running(sys.executable) as process:
         yield process
-        process.kill()
 
 
 def test_a_request_releases_the_lock_and_the_process_waits_for_its_children(holder):
@@ -64,6 +83,40 @@ def test_a_request_releases_the_lock_and_the_process_waits_for_its_children(hold
     assert holder.poll() is None
     holder.stdin.close()
     assert holder.wait(20) == 0
+
+
+def test_a_request_needs_no_file_of_the_virtual_environment(tmp_path):
+    """An upgrade in place replaces them."""
+    venv.create(tmp_path / "venv", symlinks=True)
+    with running(tmp_path / "venv/bin/python") as holder:
+        shutil.rmtree(tmp_path / "venv")
+        assert ask_to_hand_over(None) == holder.pid
+        holder.stdin.close()
+        assert holder.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "cause"),
+    [
+        pytest.param(
+            "sys.base_prefix = sys.base_exec_prefix = '/gone'",
+            "No module named 'encodings'",
+            id="no-library",
+        ),
+        pytest.param(
+            "def execve(*_): raise OSError(12, 'Cannot allocate memory')\nos.execve = execve",
+            "Cannot allocate memory",
+            id="refused-by-the-kernel",
+        ),
+    ],
+)
+def test_a_process_that_cannot_execute_another_program_answers_so_and_continues(spoil, cause):
+    with running(sys.executable, spoil) as holder:
+        for _ in range(2):
+            with pytest.raises(LockHeld, match=rf"pid {holder.pid}\).*waits for workers.*{cause}"):
+                ask_to_hand_over(None)
+        holder.terminate()
+        assert holder.wait(20) == 3
 
 
 def test_without_a_holder_there_is_no_one_to_ask():
