@@ -5,8 +5,9 @@
 
 Rule 1: predecessors serve until they are told to drain: in between, both accept from the same
 queues, so no client is refused, reset or left in a queue.
-Rule 2: a worker handles untrusted bytes, so what it sends is examined: only sockets that listen
-(TCP) or are bound (UDP) are taken, and each once.
+Rule 2: a worker handles untrusted bytes, so what it sends is examined: only sockets of this network
+namespace are taken that listen (TCP) or are bound (UDP), each once, and of those that it kept only
+netlink sockets for nftables.
 Rule 3: without an answer in time, a predecessor is left alone: it drains, or ends, by itself.
 """
 
@@ -19,6 +20,7 @@ import socket
 import struct
 from collections.abc import Iterable
 
+from ..kernel.netlink.sockets import NETLINK_NETFILTER
 from ..log_fields import FieldLogger
 from ..model import Protocol, SocketAddress
 from .channel import Channel
@@ -28,10 +30,13 @@ _log = FieldLogger("userspace_proxy.dataplane")
 
 # Ten thousand sockets take 0.1 s; a worker may be busy.
 ANSWER_S = 2.0
-# Not in Python's socket module; asm-generic/socket.h.
-_SO_COOKIE = 57
+# Not in Python's socket module; asm-generic/socket.h. Kernels before 5.14 lack the second.
+_SO_COOKIE, _SO_NETNS_COOKIE = 57, 71
 _COOKIE = struct.Struct("=Q")
-_PROTOCOLS = {socket.SOCK_STREAM: Protocol.TCP, socket.SOCK_DGRAM: Protocol.UDP}
+_PROTOCOLS = {
+    (socket.SOCK_STREAM, socket.IPPROTO_TCP): Protocol.TCP,
+    (socket.SOCK_DGRAM, socket.IPPROTO_UDP): Protocol.UDP,
+}
 
 _Key = tuple[Protocol, SocketAddress]
 
@@ -60,10 +65,12 @@ class Predecessors:
             return 0
         await asyncio.wait([worker.handed_over for worker in self._workers], timeout=within_s)
         cookies: set[int] = set()
+        refused = 0
         for worker in sorted(self._workers, key=lambda worker: worker.index):
             for sock in worker.sockets:
                 key, cookie = _key(sock), _cookie(sock)
-                if key is None or cookie in cookies:
+                if key is None or cookie in cookies or not worker.is_near(sock):
+                    refused += 1
                     sock.close()
                     continue
                 cookies.add(cookie)
@@ -72,11 +79,19 @@ class Predecessors:
             for pins in worker.pins:
                 self._pins.setdefault(pins.label, []).append(pins)
             for name, sock in worker.kept.items():
-                if name in self.kept:
+                if not (_may_own_tables(sock) and worker.is_near(sock)):
+                    refused += 1
+                    sock.close()
+                elif name in self.kept:
                     sock.close()
                 else:
                     self.kept[name] = sock
             worker.kept.clear()
+        if refused:
+            _log.error(
+                "workers of the last run handed over sockets that no worker is given, ignored",
+                extra={"sockets": refused},
+            )
         return sum(map(len, self._sockets.values()))
 
     def take(self, protocol: Protocol, at: SocketAddress) -> list[socket.socket]:
@@ -116,6 +131,7 @@ class _Predecessor:
     """One worker."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        self._namespace = _namespace(sock)
         self.index = 0
         self.sockets: list[socket.socket] = []
         self.kept: dict[str, socket.socket] = {}
@@ -133,6 +149,10 @@ class _Predecessor:
             sock.close()
         if not self.handed_over.done():
             self.handed_over.cancel()
+
+    def is_near(self, sock: socket.socket) -> bool:
+        """Return whether a socket belongs to this process's network namespace."""
+        return _namespace(sock) == self._namespace
 
     def _receive(self, message: FromWorker, descriptors: list[int]) -> None:
         socks = []
@@ -169,7 +189,7 @@ def _key(sock: socket.socket) -> _Key | None:
     with contextlib.suppress(OSError, KeyError):
         if sock.family not in (socket.AF_INET, socket.AF_INET6):
             return None
-        protocol = _PROTOCOLS[sock.type]
+        protocol = _PROTOCOLS[sock.type, sock.proto]
         name = sock.getsockname()
         listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         if name[1] and (listens or protocol is Protocol.UDP):
@@ -177,10 +197,30 @@ def _key(sock: socket.socket) -> _Key | None:
     return None
 
 
+def _may_own_tables(sock: socket.socket) -> bool:
+    """Return whether the kernel's nftables reads a socket's requests.
+
+    In place of the kernel, another process could answer.
+    """
+    return (sock.family, sock.proto) == (socket.AF_NETLINK, NETLINK_NETFILTER)
+
+
 def _cookie(sock: socket.socket) -> int:
     """Return the kernel's number of a socket, which all copies share.
 
     Source: SO_COOKIE, since Linux 4.12.
     """
-    raw = sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, _COOKIE.size)
+    return _number(sock, _SO_COOKIE)
+
+
+def _namespace(sock: socket.socket) -> int:
+    """Return the kernel's number of a socket's network namespace; 0 if the kernel has none."""
+    try:
+        return _number(sock, _SO_NETNS_COOKIE)
+    except OSError:
+        return 0
+
+
+def _number(sock: socket.socket, option: int) -> int:
+    raw = sock.getsockopt(socket.SOL_SOCKET, option, _COOKIE.size)
     return int(_COOKIE.unpack(raw)[0])

@@ -1,9 +1,12 @@
 import asyncio
+import contextlib
 import socket
 
 import pytest
 
+from tests.netns import Net
 from userspace_proxy.dataplane import Tuning
+from userspace_proxy.kernel.netlink.sockets import NETLINK_NETFILTER, NETLINK_ROUTE
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane import worker, worker_main
 from userspace_proxy.plane.adoption import Predecessors
@@ -18,10 +21,14 @@ LABEL = "test"
 TCP, UDP = Protocol.TCP, Protocol.UDP
 
 
+def netlink_socket(protocol=NETLINK_NETFILTER):
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+
+
 @pytest.fixture
 async def orphan(idle):
     """A worker that can outlive its control process, with a socket that it keeps."""
-    with open_rendezvous(LABEL) as rendezvous, socket.socket() as kept:
+    with open_rendezvous(LABEL) as rendezvous, netlink_socket() as kept:
         idle.send(Start(3, Tuning(), {}), rendezvous)
         idle.send(Keep("a table"), kept)
         await idle.hear(Running)
@@ -156,32 +163,72 @@ async def test_strangers_get_nothing(orphan, monkeypatch):
         assert await asyncio.get_running_loop().sock_recv(sock, 1) == b""
 
 
-async def test_only_sockets_that_serve_are_taken(idle):
-    """What a worker sends is examined: it handles untrusted bytes."""
-    ours, theirs = socket.socketpair()
-    predecessors = idle.keep(Predecessors(asyncio.get_running_loop(), [ours]))
-    idle.channel.close()
-    with (
-        socket.socket() as bound,
-        socket.socket(socket.AF_UNIX) as unix,
-        socket.create_server(("127.0.0.1", 0)) as good,
-    ):
-        bound.bind(("127.0.0.1", 0))
-        at = SocketAddress(*good.getsockname())
-        said = []
-        channel = idle.keep(
+class Compromised:
+    """A worker that hands over what it likes; what a worker sends is examined."""
+
+    def __init__(self, keep):
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        self.predecessors = keep(Predecessors(loop, [ours]))
+        self.channel = keep(
             Channel(
-                asyncio.get_running_loop(),
+                loop,
                 theirs,
                 reads=ToWorker,
-                receive=lambda message, _: said.append(message),
+                receive=lambda *_: None,
                 lost=lambda _malformed: None,
             )
         )
-        channel.send(HandedOver(0, [], is_last=False), bound, unix, good)
-        channel.send(HandedOver(0, [], is_last=True), good)
-        assert await predecessors.adopt() == 1
-        assert [address_of(idle.keep(s)) for s in predecessors.take(TCP, at)] == [at]
+
+    def hand_over(self, *socks, kept=(), is_last=False):
+        self.channel.send(HandedOver(0, list(kept), is_last=is_last), *socks)
+
+
+@pytest.fixture
+def elsewhere():
+    net = Net("elsewhere")
+    yield net
+    net.close()
+
+
+async def test_only_sockets_that_serve_here_are_taken(idle, elsewhere, caplog):
+    worker = Compromised(idle.keep)
+    idle.channel.close()
+    with contextlib.ExitStack() as stack:
+
+        def opened(*args):
+            sock = stack.enter_context(socket.socket(*args))
+            if sock.family == socket.AF_INET:
+                sock.bind(("127.0.0.1", 0))
+            return sock
+
+        good = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        at = SocketAddress(*good.getsockname())
+        bound, unix = opened(), opened(socket.AF_UNIX)
+        lite = opened(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDPLITE)
+        with elsewhere:
+            far = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        worker.hand_over(bound, unix, lite, far, good)
+        worker.hand_over(good, is_last=True)
+        assert await worker.predecessors.adopt() == 1
+        assert [address_of(idle.keep(s)) for s in worker.predecessors.take(TCP, at)] == [at]
+    (line,) = (one for one in caplog.records if "no worker is given" in one.message)
+    assert line.sockets == 5
+
+
+async def test_of_kept_sockets_only_those_to_this_nodes_nftables_are_taken(idle, elsewhere):
+    worker = Compromised(idle.keep)
+    idle.channel.close()
+    with contextlib.ExitStack() as stack:
+        fake, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with elsewhere:
+            far = netlink_socket()
+        socks = [fake, netlink_socket(NETLINK_ROUTE), far, netlink_socket()]
+        for sock in (*socks, other):
+            stack.enter_context(sock)
+        worker.hand_over(*socks, kept=["fake", "route", "far", "good"], is_last=True)
+        await worker.predecessors.adopt()
+        assert list(worker.predecessors.kept) == ["good"]
 
 
 async def test_a_worker_that_is_silent_is_left_alone(idle):

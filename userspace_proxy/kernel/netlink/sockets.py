@@ -3,7 +3,8 @@
     Requests ── request, number ──▶ kernel ── answers with that number ──▶ Requests
                                     kernel ── events, or "some were lost" ──▶ Events
 
-Rule 1: every wait has a deadline: the kernel answers at once, or never.
+Rule 1: every wait for an answer has a deadline, whatever else arrives: the kernel answers at once,
+or never.
 Rule 2: a listing during which something changed is repeated.
 Rule 3: late answers to an abandoned request are skipped.
 
@@ -15,7 +16,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
@@ -95,7 +97,6 @@ class Requests:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._socket.settimeout(ANSWER_WITHIN_S)
         self._number = 0
 
     @classmethod
@@ -146,7 +147,7 @@ class Requests:
         self._socket.send(numbered(request, number))
         is_complete = False
         while not is_complete:
-            block = self._receive(number)
+            block = self._receive((number,))
             is_complete = is_last(block)
             yield block
 
@@ -154,7 +155,7 @@ class Requests:
         """Return the single answer to a request."""
         number = self._next_number()
         self._socket.send(numbered(request, number))
-        answer = read_message(self._receive(number))
+        answer = read_message(self._receive((number,)))
         if answer.kind == ERROR:
             raise_refusal(error_of(answer.body))
         return answer
@@ -191,7 +192,7 @@ class Requests:
         block = b"".join(messages)
         self._make_room(len(block))
         self._socket.send(block)
-        answer = read_message(self._receive(number))
+        answer = read_message(self._receive((number,)))
         code = error_of(answer.body)
         return Refused(kind_of_refused(answer.body), code) if code else None
 
@@ -216,22 +217,28 @@ class Requests:
         refused = []
         is_answered = False
         while not is_answered:
-            for answer in read_messages(self._receive()):
+            for answer in read_messages(self._receive(indexes)):
                 if answer.number in indexes and answer.kind == ERROR:
                     is_answered |= answer.number == numbers[-1]
                     if code := error_of(answer.body):
                         refused.append((indexes[answer.number], code))
         return refused
 
-    def _receive(self, number: int | None = None) -> bytes:
-        """Return the next datagram; with a number, the next answer to that request."""
-        while True:
+    def _receive(self, numbers: Container[int]) -> bytes:
+        """Return the next answer to one of these requests."""
+        left_s = ANSWER_WITHIN_S
+        until = time.monotonic() + left_s
+        while left_s > 0:
+            self._socket.settimeout(left_s)
             try:
-                block = self._socket.recv(_READ_BYTES)
-            except TimeoutError as exc:
-                raise TimeoutError(errno.ETIMEDOUT, "the kernel doesn't answer") from exc
-            if number is None or number_of(block) == number:
+                # Without waiting: other processes may have copies of the socket, and read it, too.
+                block = self._socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+            except TimeoutError:
+                break
+            if number_of(block) in numbers:
                 return block
+            left_s = until - time.monotonic()
+        raise TimeoutError(errno.ETIMEDOUT, "the kernel doesn't answer")
 
     def _next_number(self) -> int:
         self._number = self._number % 0xFFFFFFFF + 1

@@ -18,6 +18,9 @@ from .ruleset import NftablesError
 from .table import Definition, NftTable
 from .writer import INET, TableWriter
 
+# More than the kernel queues (net.core.rmem_default is 208 KiB, and a message takes 700 bytes).
+_UNREAD_MAX, _UNREAD_BYTES = 1000, 1 << 16
+
 Keep = Callable[[str, socket.socket], object]
 
 
@@ -43,10 +46,10 @@ class OwnerSockets:
         """Return the last process's socket, without answers that it hasn't read."""
         sock = self._inherited.pop(name, None)
         if sock is not None:
-            sock.setblocking(False)
             with contextlib.suppress(OSError):
-                while sock.recv(1 << 16):
-                    pass
+                for _ in range(_UNREAD_MAX):
+                    # Other processes have copies, and may make them blocking.
+                    sock.recv(_UNREAD_BYTES, socket.MSG_DONTWAIT)
         return sock
 
     def note(self, name: str, sock: socket.socket) -> None:

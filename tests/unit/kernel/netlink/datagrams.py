@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
+from collections.abc import Iterable
 
 from userspace_proxy.kernel.netlink import Requests
 
@@ -32,9 +34,14 @@ class Kernel:
 
     def __init__(self, *datagrams: bytes) -> None:
         asking, self._answering = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for datagram in datagrams:
-            self._answering.send(datagram)
+        self.answer(datagrams)
         self.requests = Requests(asking)
+
+    def answer(self, datagrams: Iterable[bytes]) -> None:
+        """Send datagrams until the other end is closed."""
+        with contextlib.suppress(ConnectionError):
+            for datagram in datagrams:
+                self._answering.send(datagram)
 
     def asked(self) -> bytes:
         """Return what was sent in one piece."""

@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import struct
+import threading
 
 import pytest
 
@@ -58,6 +59,21 @@ def test_a_silent_kernel_is_an_error(monkeypatch):
     monkeypatch.setattr(sockets, "ANSWER_WITHIN_S", 0.01)
     with Kernel() as kernel, pytest.raises(TimeoutError, match="the kernel doesn't answer"):
         kernel.requests.list_all(LIST)
+
+
+@pytest.mark.parametrize("ask", ["list_all", "change"])
+def test_other_datagrams_do_not_extend_the_deadline(monkeypatch, ask):
+    monkeypatch.setattr(sockets, "ANSWER_WITHIN_S", 0.01)
+    with Kernel() as kernel:
+        answer = done() if ask == "list_all" else error(0)
+        feeding = threading.Thread(
+            target=kernel.answer, args=([error(0, 999)] * 100_000 + [answer],)
+        )
+        feeding.start()
+        with pytest.raises(TimeoutError, match="the kernel doesn't answer"):
+            getattr(kernel.requests, ask)(LIST if ask == "list_all" else [LIST])
+        kernel.requests.close()
+        feeding.join()
 
 
 def test_a_request_has_one_answer_or_a_refusal():
