@@ -8,7 +8,8 @@ queues, so no client is refused, reset or left in a queue.
 Rule 2: a worker handles untrusted bytes, so what it sends is examined: only sockets of this network
 namespace are taken that listen (TCP) or are bound (UDP), each once, and of those that it kept only
 netlink sockets for nftables.
-Rule 3: without an answer in time, a predecessor is left alone: it drains, or ends, by itself.
+Rule 3: it may be of another version, so messages that this one doesn't know are skipped.
+Rule 4: without an answer in time, a predecessor is left alone: it drains, or ends, by itself.
 """
 
 from __future__ import annotations
@@ -139,8 +140,14 @@ class _Predecessor:
         self.handed_over: asyncio.Future[None] = loop.create_future()
         """Has a result once all have arrived, or none will."""
         self.channel = Channel[FromWorker, ToWorker](
-            loop, sock, reads=FromWorker, receive=self._receive, lost=self._on_lost
+            loop,
+            sock,
+            reads=FromWorker,
+            receive=self._receive,
+            lost=self._on_lost,
+            unknown=self._on_unknown,
         )
+        self._skipped = False
         self.channel.send(HandOver())
 
     def close(self) -> None:
@@ -173,6 +180,15 @@ class _Predecessor:
         self.kept.update(zip(message.kept, socks[first_kept:], strict=True))
         if message.is_last and not self.handed_over.done():
             self.handed_over.set_result(None)
+
+    def _on_unknown(self, cause: str) -> None:
+        if not self._skipped:
+            self._skipped = True
+            _log.warning(
+                "a worker of the last run sends messages that this version doesn't know, skipped:"
+                " %(cause)s",
+                extra={"cause": cause},
+            )
 
     def _on_lost(self, malformed: str) -> None:
         if malformed:

@@ -61,7 +61,8 @@ class Channel(Generic[In, Out]):
     Messages that arrive are of the type ``reads``, which msgspec validates. ``receive`` is called
     with each and its descriptors, which the callee closes; ``lost`` once, with an empty text if the
     other side has ended or reads nothing, else with what is wrong with its message; ``read_for``
-    after each loop iteration that reads, with its seconds.
+    after each loop iteration that reads, with its seconds. With ``unknown``, a message of another
+    type is skipped, and that is called with what is wrong with it.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Channel(Generic[In, Out]):
         lost: Callable[[str], None],
         max_waiting_bytes: int = MAX_WAITING_BYTES,
         read_for: Callable[[float], None] | None = None,
+        unknown: Callable[[str], None] | None = None,
     ) -> None:
         sock.setblocking(False)
         self._loop = loop
@@ -84,6 +86,7 @@ class Channel(Generic[In, Out]):
         self._lost = lost
         self._max_waiting_bytes = max_waiting_bytes
         self._read_for = read_for
+        self._unknown = unknown
         self._waiting: deque[_Waiting] = deque()
         self.waiting_bytes = 0
         """What the other side hasn't read yet."""
@@ -227,13 +230,22 @@ class Channel(Generic[In, Out]):
                 if len(self._descriptors) < count:
                     # The kernel drops them when the process has no more descriptors.
                     raise ValueError("sockets got lost on the way")
-                try:
-                    message = self._decode(arrived[start + _HEADER.size : end])
-                except RecursionError as exc:
-                    raise ValueError(str(exc)) from exc
-                start = end
-                self._receive(message, [self._descriptors.popleft() for _ in range(count)])
+                body, start = arrived[start + _HEADER.size : end], end
+                descriptors = [self._descriptors.popleft() for _ in range(count)]
+                self._deliver_one(body, descriptors)
         finally:
             del arrived[:start]
         if len(self._descriptors) > _MAX_SOCKETS:
             raise ValueError("sockets that no message names")
+
+    def _deliver_one(self, body: bytearray, descriptors: list[int]) -> None:
+        try:
+            message = self._decode(body)
+        except (ValueError, RecursionError) as exc:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if self._unknown is None or not isinstance(exc, msgspec.ValidationError):
+                raise ValueError(str(exc)) from exc
+            self._unknown(str(exc))
+        else:
+            self._receive(message, descriptors)

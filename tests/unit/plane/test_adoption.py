@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import socket
 
+import msgspec
 import pytest
 
 from tests.netns import Net
@@ -163,6 +164,12 @@ async def test_strangers_get_nothing(orphan, monkeypatch):
         assert await asyncio.get_running_loop().sock_recv(sock, 1) == b""
 
 
+class Renamed(msgspec.Struct, tag=True, array_like=True):
+    """A message of another version."""
+
+    number: int
+
+
 class Compromised:
     """A worker that hands over what it likes; what a worker sends is examined."""
 
@@ -229,6 +236,18 @@ async def test_of_kept_sockets_only_those_to_this_nodes_nftables_are_taken(idle,
         worker.hand_over(*socks, kept=["fake", "route", "far", "good"], is_last=True)
         await worker.predecessors.adopt()
         assert list(worker.predecessors.kept) == ["good"]
+
+
+async def test_messages_of_another_version_are_skipped_with_one_log_line(idle, caplog):
+    worker = Compromised(idle.keep)
+    idle.channel.close()
+    with socket.create_server(("127.0.0.1", 0)) as good:
+        for _ in range(2):
+            worker.channel.send(Renamed(1), good)
+        worker.hand_over(good, is_last=True)
+        assert await worker.predecessors.adopt() == 1
+    (line,) = (one for one in caplog.records if "this version doesn't know" in one.message)
+    assert line.cause == "Invalid value 'Renamed' - at `$[0]`"
 
 
 async def test_a_worker_that_is_silent_is_left_alone(idle):
