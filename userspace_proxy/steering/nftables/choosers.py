@@ -9,8 +9,9 @@
     choose-9-of-2-ip-to-7    counts, remembers the client, and translates
 
 Rule 1: nothing here accesses the kernel.
-Rule 2: a number that a pin contains names an endpoint while it serves, and never another one: a
-pin to an endpoint that is gone has no effect.
+Rule 2: a number that a pin contains names an endpoint while it serves, and another one only when
+all numbers were given, long after the pin has ended: a pin to an endpoint that is gone has no
+effect.
 Rule 3: the hash is part of the interface: all nodes lead a client alike, before and after an
 upgrade.
 """

@@ -42,6 +42,7 @@ from .choosers import (
     pack_number,
 )
 from .elements import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, SetElement, frontend_key, read_frontend
+from .numbers import Numbers
 
 # Before the chains that steer to proxy ports, and before other programs' masquerading.
 NAT_PRIORITY, SOURCE_PRIORITY = -111, 90
@@ -90,9 +91,9 @@ class Forwarding:
         """The elements that count, which stay while their frontends leave the kernel path."""
         self.choosers: dict[Chooser, ChooserChain] = {}
         self._uses: Counter[Chooser] = Counter()
-        # None is used again: pins may contain it.
-        self._numbers = itertools.count(1)
-        self._drawn = itertools.count()
+        # Pins may contain numbers of endpoints that are gone.
+        self._numbers = Numbers(1)
+        self._drawn = Numbers(0)
         self._pins: dict[tuple[str, IPFamily], dict[SocketAddress, int]] = {}
         """The numbers by which pins name endpoints, for each affinity."""
 
@@ -171,15 +172,19 @@ class Forwarding:
     def _chain(self, chooser: Chooser, change: Difference) -> ChooserChain:
         known = self.choosers.get(chooser) or change.new_choosers.get(chooser)
         if known is None:
-            pins: dict[SocketAddress, int] = {}
+            there = self.choosers, change.new_choosers
+            had: Mapping[SocketAddress, int] = {}
             first = 0
             if chooser.affinity is not None:
                 had = self._pins.get((chooser.affinity.name, chooser.family), {})
-                pins = {e: had.get(e) or next(self._numbers) for e in chooser.endpoints}
-                first = next(self._drawn)
-                for _ in chooser.endpoints[1:]:
-                    next(self._drawn)
-            known = change.new_choosers[chooser] = ChooserChain(next(self._numbers), first, pins)
+                first = self._drawn.take(len(chooser.endpoints), lambda: _drawn_in(*there))
+            endpoints = dict.fromkeys(chooser.endpoints)
+            # Its own, and those of endpoints without one.
+            count = 1 + sum(endpoint not in had for endpoint in endpoints)
+            number = self._numbers.take(count, lambda: _numbers_in(*there))
+            fresh = itertools.count(number + 1)
+            pins = {e: had.get(e) or next(fresh) for e in endpoints}
+            known = change.new_choosers[chooser] = ChooserChain(number, first, pins)
         return known
 
     def _keep_pins(self, name: str, family: IPFamily) -> None:
@@ -192,6 +197,17 @@ class Forwarding:
         }
         if not self._pins[name, family]:
             del self._pins[name, family]
+
+
+def _drawn_in(*choosers: Mapping[Chooser, ChooserChain]) -> Iterator[range]:
+    for chooser, chain in itertools.chain.from_iterable(some.items() for some in choosers):
+        yield range(chain.first_drawn, chain.first_drawn + len(chooser.endpoints))
+
+
+def _numbers_in(*choosers: Mapping[Chooser, ChooserChain]) -> Iterator[range]:
+    for chain in itertools.chain.from_iterable(some.values() for some in choosers):
+        for number in (chain.number, *chain.pins.values()):
+            yield range(number, number + 1)
 
 
 def _elements(frontend: Frontend, forward: Forward, chain: ChooserChain) -> Iterator[SetElement]:

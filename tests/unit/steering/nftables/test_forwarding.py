@@ -20,6 +20,7 @@ from userspace_proxy.steering.nftables.forwarding import (
     write_elements,
     write_table,
 )
+from userspace_proxy.steering.nftables.numbers import NUMBERS_END
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 CART = Frontend("10.96.7.2", 80, Protocol.TCP)
@@ -213,3 +214,21 @@ def test_frontends_of_one_name_share_their_pins_and_others_have_their_own():
     assert set(chain.pins.values()).isdisjoint(pins_of(forwarding, pinned(A, B)).values())
     forwarding.accept(change)
     assert {name for name, _, _ in forwarding.elements()} >= {"drawn", "choices4"}
+
+
+def test_numbers_restart_without_those_in_use_after_all_were_given():
+    forwarding = Forwarding()
+    forwarding.accept(forwarding.difference({WEB: pinned(A, B)}))
+    kept = forwarding.choosers[chooser_of(WEB, pinned(A, B))]
+    for numbers in (forwarding._numbers, forwarding._drawn):
+        numbers._next = NUMBERS_END - 1
+    for number in range(3, 9):
+        target = pinned(A, B, SocketAddress(f"10.244.2.{number}", 8080))
+        other = Forward(1, target.choices, Affinity("shop/cart", 60))
+        forwarding.accept(forwarding.difference({CART: other}))
+        chain = forwarding.choosers[chooser_of(CART, other)]
+        drawn = range(chain.first_drawn, chain.first_drawn + 3)
+        assert not {kept.first_drawn, kept.first_drawn + 1} & set(drawn)
+        assert not {kept.number, *kept.pins.values()} & {chain.number, *chain.pins.values()}
+        assert len({chain.number, *chain.pins.values()}) == 4
+        assert len(by_set(forwarding.elements())["drawn"]) == 5
