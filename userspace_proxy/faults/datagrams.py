@@ -1,7 +1,7 @@
 """A UDP server on loopback that passes datagrams on to one endpoint, with faults.
 
-Each client has a socket of its own towards the endpoint, for as long as the server lives: tests are
-short.
+Each client has a socket of its own towards the endpoint: a flow, which ends when it has been idle,
+or when another client needs its place.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from ..model import SocketAddress
@@ -16,7 +17,12 @@ from ..model.toxics import DOWNSTREAM, UPSTREAM, Latency, Loss, NamedToxic, Reor
 
 _HOST = "127.0.0.1"
 _DATAGRAM_BYTES_MAX = 65535
+# As long as a flow lives in the data plane that has gone back and forth (nf_conntrack).
+IDLE_S = 120.0
+# Each takes a descriptor of the control process.
+_FLOWS_MAX = 1000
 _Send = Callable[[bytes], object]
+_Client = tuple[str, int]
 
 
 class FaultDatagrams:
@@ -25,15 +31,19 @@ class FaultDatagrams:
     Args:
         upstream: The endpoint.
         seed: Of losses, order and jitter, so that a test can be repeated.
+        idle_s: Seconds without a datagram in either direction before a flow ends.
     """
 
-    def __init__(self, upstream: SocketAddress, *, seed: int = 0) -> None:
+    def __init__(self, upstream: SocketAddress, *, seed: int = 0, idle_s: float = IDLE_S) -> None:
         self.upstream = upstream
         self.toxics: tuple[NamedToxic, ...] = ()
         """In the order in which they apply."""
         self._chance = random.Random(seed)
         self._loop = asyncio.get_running_loop()
-        self._flows: dict[tuple[str, int], _Flow] = {}
+        self._idle_s = idle_s
+        self._flows: OrderedDict[_Client, _Flow] = OrderedDict()
+        """The one that has been idle for longest first."""
+        self._expiry: asyncio.TimerHandle | None = None
         self._socket = _open((_HOST, 0))
         self.address = SocketAddress(*self._socket.getsockname()[:2])
         """Where clients send."""
@@ -48,9 +58,10 @@ class FaultDatagrams:
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
-        for flow in self._flows.values():
-            flow.close()
-        self._flows.clear()
+        if self._expiry is not None:
+            self._expiry.cancel()
+        while self._flows:
+            self._end_first()
 
     def affect(self, stream: str, held: list[bytes], data: bytes, send: _Send) -> None:
         """Send a datagram, later, behind the next one, or never.
@@ -87,10 +98,39 @@ class FaultDatagrams:
             return
         flow = self._flows.get(client)
         if flow is None:
-            flow = self._flows[client] = _Flow(self, lambda data: self._send_to(client, data))
+            if len(self._flows) >= _FLOWS_MAX:
+                self._end_first()
+            try:
+                flow = _Flow(self, lambda data: self._send_to(client, data))
+            except OSError:
+                # Out of descriptors, for instance: this datagram is lost.
+                return
+            self._flows[client] = flow
+        self._use(client)
         flow.send(data)
 
-    def _send_to(self, client: tuple[str, int], data: bytes) -> None:
+    def _use(self, client: _Client) -> None:
+        """Note a datagram in either direction."""
+        if client in self._flows:
+            self._flows[client].used = self._loop.time()
+            self._flows.move_to_end(client)
+            if self._expiry is None:
+                self._expiry = self._loop.call_later(self._idle_s, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        for flow in list(self._flows.values()):
+            left_s = flow.used + self._idle_s - self._loop.time()
+            if left_s > 0:
+                self._expiry = self._loop.call_later(left_s, self._expire)
+                return
+            self._end_first()
+
+    def _end_first(self) -> None:
+        self._flows.popitem(last=False)[1].close()
+
+    def _send_to(self, client: _Client, data: bytes) -> None:
+        self._use(client)
         try:
             self._socket.sendto(data, client)
         except OSError:
@@ -101,12 +141,18 @@ class _Flow:
     """One client's datagrams to the endpoint, and the replies."""
 
     def __init__(self, owner: FaultDatagrams, reply: _Send) -> None:
+        self.used = 0.0
+        """When the last datagram passed."""
         self._owner = owner
         self._reply = reply
         self._up: list[bytes] = []
         self._down: list[bytes] = []
         self._socket = _open(None)
-        self._socket.connect(owner.upstream)
+        try:
+            self._socket.connect(owner.upstream)
+        except OSError:
+            self._socket.close()
+            raise
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket.fileno(), self._receive)
 

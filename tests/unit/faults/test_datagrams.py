@@ -2,14 +2,18 @@
 
 import asyncio
 import contextlib
+import os
+import resource
 import socket
 
 import pytest
 
+from userspace_proxy.faults import datagrams
 from userspace_proxy.faults.datagrams import FaultDatagrams
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.toxics import UDP_TYPES, read_toxic
 
+from ..dataplane.waiting import until
 from .rig import PATIENCE_S
 
 
@@ -89,6 +93,79 @@ async def test_latency_delays_each():
         began = asyncio.get_running_loop().time()
         assert await send(b"1", b"2", replies=2) == [b"1", b"2"]
         assert asyncio.get_running_loop().time() - began >= 0.06
+
+
+@contextlib.asynccontextmanager
+async def echoing(**settings):
+    """Yield what passes datagrams on to an echo, and a function that exchanges one with it."""
+    loop = asyncio.get_running_loop()
+    server, _ = await loop.create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.close)
+        faults = FaultDatagrams(SocketAddress(*server.get_extra_info("sockname")), **settings)
+        stack.callback(faults.close)
+
+        async def exchange(transport=None):
+            transport, client = transport or await loop.create_datagram_endpoint(
+                Client, remote_addr=faults.address
+            )
+            stack.callback(transport.close)
+            transport.sendto(b"1")
+            async with asyncio.timeout(PATIENCE_S):
+                assert await client.received.get() == b"1"
+            return transport, client
+
+        yield faults, exchange
+
+
+async def test_an_idle_flow_is_closed_and_its_client_gets_another_one():
+    async with echoing(idle_s=0.05) as (faults, exchange):
+        client = await exchange()
+        flows = []
+        for _ in range(2):
+            flows += faults._flows.values()
+            await until(lambda: not faults._flows, "the end of the flow")
+            assert [flow._socket.fileno() for flow in flows] == [-1] * len(flows)
+            await exchange(client)
+
+
+async def test_a_flow_in_use_stays_open():
+    async with echoing() as (faults, exchange):
+        client = await exchange()
+        (flow,) = faults._flows.values()
+        flow.used -= 1000.0
+        faults._use(client[0].get_extra_info("sockname"))
+        faults._expire()
+        assert [*faults._flows.values()] == [flow]
+
+
+async def test_at_the_bound_the_flow_that_was_idle_for_longest_ends(monkeypatch):
+    monkeypatch.setattr(datagrams, "_FLOWS_MAX", 2)
+    async with echoing() as (faults, exchange):
+        first, second = await exchange(), await exchange()
+        await exchange(first)
+        third = await exchange()
+        assert list(faults._flows) == [
+            client.get_extra_info("sockname") for client, _ in (first, third)
+        ]
+        await exchange(second)
+
+
+async def test_without_a_descriptor_a_datagram_is_lost():
+    async with echoing() as (faults, exchange):
+        client = await exchange()
+        faults._end_first()
+        free = os.dup(0)
+        os.close(free)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            client[0].sendto(b"lost")
+            faults._receive()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert not faults._flows
+        await exchange(client)
 
 
 async def test_an_endpoint_that_refuses_ends_nothing():
