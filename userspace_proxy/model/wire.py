@@ -11,6 +11,7 @@ Go types.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -288,6 +289,7 @@ def decode(data: bytes | memoryview | msgspec.Raw, type_: type[WireObject]) -> W
     Raises:
         FieldError: As ``spec.ports[0].port: expected int, got str``.
     """
+    _resolve(type_)
     try:
         return msgspec.json.decode(data, type=type_)
     except msgspec.ValidationError as exc:
@@ -302,10 +304,27 @@ def convert(value: Any, type_: type[WireObject]) -> WireObject:
     Raises:
         FieldError: As :func:`decode`.
     """
+    _resolve(type_)
     try:
         return msgspec.convert(value, type=type_)
     except msgspec.ValidationError as exc:
         raise _field_error(exc) from exc
+
+
+def _resolve(type_: type[WireObject]) -> None:
+    """Have msgspec resolve the fields of a type in one thread, when it is first used.
+
+    msgspec 0.22 resolves them then, and a second thread that meets a type half resolved ends the
+    process with SIGSEGV: in a test that is its own thread and the proxy's.
+    """
+    if type_ not in _resolved:
+        with _resolving:
+            msgspec.json.Decoder(type_)
+            _resolved.add(type_)
+
+
+_resolved: set[type] = set()
+_resolving = threading.Lock()
 
 
 def _field_error(exc: msgspec.ValidationError) -> FieldError:

@@ -1,6 +1,8 @@
 """Decoding what the API server sends, and saying what is wrong with it."""
 
 import json
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -170,3 +172,36 @@ def test_the_page_on_services_names_the_labels_and_annotations_that_are_read():
     # Its presence is noted on the page, and has no other effect.
     followed = named_values() - {ANNOTATION_SOURCE_RANGES}
     assert {name for name in names if rows[name] == "supported"} == followed
+
+
+FIRST_USES = """\
+import sys
+import threading
+
+import msgspec
+
+from userspace_proxy.model.wire import convert
+
+
+def use(type_, start):
+    start.wait()
+    convert({"inner": {"inner": {}}}, type_)
+
+
+sys.setswitchinterval(1e-6)
+for _ in range(300):
+    innermost = msgspec.defstruct("Innermost", [(f"f{i}", "int | None", None) for i in range(8)])
+    inner = msgspec.defstruct("Inner", [("inner", innermost)])
+    outer = msgspec.defstruct("Outer", [("inner", inner)])
+    start = threading.Barrier(4)
+    threads = [threading.Thread(target=use, args=(outer, start)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+
+
+def test_several_threads_can_be_the_first_to_use_a_type():
+    # In a process of its own, which ends with SIGSEGV where it can't be.
+    assert subprocess.run([sys.executable, "-c", FIRST_USES], check=False).returncode == 0
