@@ -16,8 +16,8 @@ from tests.cluster.waiting import wait_for
 from tests.node.clients import http_get
 
 READERS = 500
-# A reader that stalls costs 0.2 to 0.25 MiB, so there is room for about 150; up to ten times as many
-# where a slow backend sends little at a time.
+# A reader that stalls costs 0.2 to 0.25 MiB, so there is room for about 150; up to ten times as
+# many where a slow backend sends little at a time.
 MORE_READERS = 1_000
 ROOM_MIB = 40
 REQUESTS = 20
