@@ -16,7 +16,7 @@ API_TESTS := tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluste
 BUILD := $(BIN)/python -m
 ONE_AT_A_TIME := $(MAKE) --no-print-directory --keep-going
 
-.PHONY: help demo test test-all check style types layers mirror form litter unit coverage node api page long upstream build
+.PHONY: help demo test test-all packages check style types layers mirror form litter unit coverage node api page long upstream build
 .PHONY: build-control-plane build-promtool build-toxiproxy-cli build-envtest-go build-image build-nodes cluster cluster-down e2e takeover faults bench bench-scale docs lock clean
 
 help:                  ## show this list
@@ -27,8 +27,8 @@ demo: $(VENV)/installed ## start a sandbox with sample Services, the proxy and i
 
 # Tests have deadlines, so nothing else runs beside them.
 test: ## what a contributor runs before a commit: installs what it needs; form, unit and node tests, API server, page
-	@tests/tools/prepare.sh
-	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/installed-dev build-control-plane
+	@tests/tools/prepare.sh build
+	@$(MAKE) --no-print-directory --jobs=3 packages $(VENV)/installed-dev build-control-plane
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target $(FORM)
 	@tests/tools/with_ledger.sh $(ONE_AT_A_TIME) unit corpus node api page
 
@@ -36,6 +36,9 @@ test-all: ## what make test leaves out: coverage, all steerings, containers, who
 	@tests/tools/prepare.sh
 	@$(ONE_AT_A_TIME) $(VENV)/installed-dev build
 	@tests/tools/with_ledger.sh $(ONE_AT_A_TIME) coverage long upstream
+
+packages: ## install what the tests need from Debian (root)
+	@tests/tools/prepare.sh
 
 check: $(FORM) unit corpus ## all checks that need neither root nor a cluster
 
@@ -65,7 +68,7 @@ unit: $(VENV)/installed-dev ## unit tests, in a network namespace with only loop
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage/data
 coverage: $(VENV)/installed-dev ## the unit tests, and a check that they cover 95 % of the package, and pure modules completely
 	@rm -rf .coverage && mkdir .coverage
-	RUN="$(BIN)/coverage run -m pytest" $(PYTEST) coverage tests/unit tests/tools $(IN_PARALLEL)
+	RUN="$(BIN)/coverage run -m pytest" $(PYTEST) coverage tests/unit tests/tools --hypothesis-profile=thorough $(IN_PARALLEL)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/python -m tests.tools.covered
 
@@ -80,10 +83,10 @@ api: build-control-plane ## tests with a real kube-apiserver and etcd
 	$(PYTEST) api $(API_TESTS) -m "not long" $(BY_MODULE)
 
 page: $(VENV)/installed-dev ## tests with a real Chromium
-	$(PYTEST) page tests/page
+	$(PYTEST) page tests/page -m "not long" -n 2 --dist=worksteal
 
 long: build ## tests that make test leaves out: other steerings, containers, CoreDNS, promtool, envtest, toxiproxy-cli (root)
-	$(PYTEST) long $(NODE_TESTS) $(API_TESTS) -m long $(BY_MODULE)
+	$(PYTEST) long $(NODE_TESTS) $(API_TESTS) tests/page -m long $(BY_MODULE)
 
 upstream: build-nodes ## tests with whole clusters, including some of Kubernetes' own tests (minutes, root)
 	$(PYTEST) upstream tests/cluster/nodes tests/cluster/upstream --ignore=tests/cluster/nodes/test_takeover.py \

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # Installs what the tests need from Debian, if it isn't there: kernel tools, browser, compiler.
+# usage: prepare.sh [build]
+#   build: only what the virtual environment needs
 set -euo pipefail
 
-declare -A needs=(
+declare -A needs=([cc]=gcc)
+[ "${1:-}" = build ] || needs+=(
   [ip]=iproute2 [nsenter]=util-linux [iptables-legacy]=iptables [nft]=nftables [conntrack]=conntrack
-  [cc]=gcc [openssl]=openssl [chromium]=chromium [curl]=curl [ps]=procps
+  [openssl]=openssl [chromium]=chromium [curl]=curl [ps]=procps
   [haproxy]=haproxy [nginx]=nginx-light
   [mmdebstrap]=mmdebstrap [docker-compose]=docker-compose [runc]=runc
 )
