@@ -10,9 +10,12 @@ from hypothesis import settings
 
 from . import loopback
 
-# Every run draws the same examples; `make fuzz` explores, and what it finds becomes an example. An
-# example has no deadline: how long it takes depends on how busy the machine is.
-settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+# Every run draws the same examples, `make test-all` more of them; `make fuzz` explores, and what it
+# finds becomes an example. An example has no deadline: how long it takes depends on how busy the
+# machine is.
+_SAME = {"derandomize": True, "database": None, "deadline": None}
+settings.register_profile("repeatable", **_SAME, max_examples=25)
+settings.register_profile("thorough", **_SAME, max_examples=100)
 settings.register_profile("explore", max_examples=2000, deadline=None, print_blob=True)
 settings.load_profile("repeatable")
 
@@ -30,6 +33,15 @@ def pytest_configure() -> None:
         loopback.enter()
     except loopback.NoNamespaceError as error:
         pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests on asyncio's own loop ``long``: agents and workers run on uvloop."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is not None and "asyncio" in callspec.id.split("-"):
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="session")

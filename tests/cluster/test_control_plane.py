@@ -18,7 +18,7 @@ from .control_plane import ControlPlane
 from .credentials import NODE_PROXIER
 from .readiness import ControlPlaneError
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 WATCH_LIST = (
     "/api/v1/services?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"

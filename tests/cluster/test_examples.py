@@ -12,7 +12,7 @@ import pytest
 from .build import Binaries
 from .envtest_go import EXAMPLE, example_path
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull)

@@ -88,7 +88,13 @@ async def test_addresses_are_those_that_the_server_allocates(cluster: RealCluste
     assert ServiceKey("default", "kubernetes") in first.services
 
 
-@pytest.mark.parametrize("is_newest", [False, True], ids=["from-memory", "in-pages"])
+@pytest.mark.parametrize(
+    "is_newest",
+    [
+        pytest.param(False, id="from-memory", marks=pytest.mark.long),
+        pytest.param(True, id="in-pages"),
+    ],
+)
 async def test_no_service_of_many_is_lost(cluster: RealCluster, is_newest: bool) -> None:
     items = [service(f"web-{n:04}", f"10.96.{100 + n // 250}.{n % 250 + 1}") for n in range(1200)]
     await cluster.put({"apiVersion": "v1", "kind": "List", "items": items})

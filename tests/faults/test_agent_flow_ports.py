@@ -11,7 +11,7 @@ from tests.node.clients import Sockets
 from tests.node.manifests import Service, with_endpoints
 from tests.node.testbed import Testbed
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 PORTS = 200
 FIRST = 40_000

@@ -14,7 +14,7 @@ from tests.node.manifests import Service, with_endpoints
 from tests.node.processes import child_pids
 from tests.node.testbed import Testbed
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 NODE_PORT = 30080
 LIMIT = 600

@@ -12,7 +12,7 @@ from tests.node.testbed import Testbed
 
 from .test_agent_loops import LimitedAgent, descriptors
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 IDLE = 460
 # Half a second without progress, and time that a busy machine takes.

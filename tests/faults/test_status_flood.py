@@ -12,7 +12,7 @@ from tests.node.clients import http_get
 from tests.node.manifests import Service
 from tests.node.testbed import Testbed
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 WEB = Service("web", "10.96.0.10")
 # More than the limit of either kind of client.

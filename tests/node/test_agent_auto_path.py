@@ -177,6 +177,7 @@ def test_dials_that_a_silent_endpoint_has_not_answered_are_served_after_the_swit
             assert echoes(dial)
 
 
+@pytest.mark.long
 def test_the_page_says_why_the_path_was_switched(web):
     web.bad.die()
     wait_for("a failed probe", lambda: "failed" in web.port(4)["path_why"])

@@ -27,7 +27,7 @@ from tests.node.endpoints import (
     objects,
 )
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 CHECK = (sys.executable, "-m", "userspace_proxy", "check")
 SYSCTLS = {4: "net.bridge.bridge-nf-call-iptables", 6: "net.bridge.bridge-nf-call-ip6tables"}
@@ -169,7 +169,6 @@ def test_nothing_remains_after_a_stop_or_a_cleanup(bridge):
     assert (entries(bridge.testbed), bridge.testbed.shell(tables)) == (set(), "")
 
 
-@pytest.mark.long
 def test_an_endpoint_is_reset_when_its_clients_container_has_gone(tmp_path):
     """It can no longer send to the client's address: only the proxy can end the connection."""
     with contextlib.closing(Bridge(tmp_path, "pod")) as bridge:
@@ -207,7 +206,6 @@ def test_an_endpoint_is_reset_when_its_clients_container_has_gone(tmp_path):
             accepted.close()
 
 
-@pytest.mark.long
 def test_an_idle_connection_outlives_an_outage_of_12_s_of_its_clients_link(bridge):
     bridge.start()
     wait_for("the client's address", lambda: bridge.seen() == "client")

@@ -21,7 +21,7 @@ from tests.node.endpoints import (
 from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 NODE_PORT = 30000
 
@@ -86,7 +86,6 @@ def test_where_the_kernel_refuses_the_reason_is_shown_and_clients_are_served(tmp
         endpoint.close()
 
 
-@pytest.mark.long
 def test_with_cilium_installed_later_preserving_ends_and_nothing_remains(tmp_path):
     with Testbed(tmp_path, "nftables", "--workers=1", clients=("pod",)) as testbed:
         endpoint = Endpoint(testbed.sandbox.add_pod("routed"))
@@ -127,7 +126,6 @@ def test_with_cilium_installed_later_preserving_ends_and_nothing_remains(tmp_pat
         endpoint.close()
 
 
-@pytest.mark.long
 def test_on_a_node_without_ipv6_endpoints_see_the_addresses_of_ipv4(tmp_path):
     with Testbed(tmp_path, "nftables", "--workers=1", clients=("pod",)) as testbed:
         endpoint = Endpoint(testbed.sandbox.add_pod("routed"))
@@ -145,7 +143,6 @@ def test_on_a_node_without_ipv6_endpoints_see_the_addresses_of_ipv4(tmp_path):
         endpoint.close()
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_pod_with_a_link_in_its_clients_network_is_served_with_the_annotation(protocol, tmp_path):
     """As Multus gives it; what it answers doesn't come back by the node."""
@@ -168,7 +165,6 @@ def test_a_pod_with_a_link_in_its_clients_network_is_served_with_the_annotation(
         endpoint.close()
 
 
-@pytest.mark.long
 def test_an_endpoint_that_refuses_one_clients_datagrams_is_kept_for_all_others(tmp_path):
     with Testbed(tmp_path, "nftables", "--workers=1", clients=("pod", "bridge-pod")) as testbed:
         endpoints = [Endpoint(testbed.sandbox.add_pod(name)) for name in ("strict", "open")]

@@ -12,7 +12,7 @@ from tests.node.manifests import Service, with_endpoints
 from tests.node.steerings import steerings
 from tests.node.testbed import CLIENTS, Testbed
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 DUAL = {"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"}
 WEB = Service("web", "10.96.0.10", more={"clusterIPs": ["10.96.0.10", "fd00:96::10"], **DUAL})

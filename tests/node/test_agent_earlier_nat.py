@@ -8,7 +8,7 @@ from tests.cluster.waiting import wait_for
 from tests.node.manifests import Service, with_endpoints
 from tests.node.testbed import Testbed
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 WEB = Service("web", "10.96.0.10")
 CAUSE = "nftables chain ip evil pre of another program (prerouting, priority -150) translates it"
@@ -38,7 +38,6 @@ def test_page_and_log_name_a_chain_that_takes_a_service(tmp_path):
 TO_NINE = "tcp dport 80 redirect to :9"
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("rules", "said"),
     [

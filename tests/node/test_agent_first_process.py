@@ -14,7 +14,7 @@ from tests.node.manifests import Service, with_endpoints
 from tests.node.processes import child_pids, is_alive
 from tests.node.testbed import Testbed
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 WEB = Service("web", "10.96.0.10")
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

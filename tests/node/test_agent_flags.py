@@ -71,6 +71,7 @@ def test_node_ports_are_served_only_at_allowed_addresses(testbed):
         assert who(testbed, "node-1", "127.0.0.1", NODE_PORT) == "ConnectionRefusedError"
 
 
+@pytest.mark.long
 def test_node_ports_are_served_only_at_the_nodes_primary_address(testbed):
     node = (
         "apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\n"
@@ -107,6 +108,7 @@ def test_external_ips_are_off_until_they_are_allowed(testbed):
         assert shown(testbed, "web")["notes"] == []
 
 
+@pytest.mark.long
 def test_without_a_free_proxy_port_the_later_service_waits_with_a_problem(testbed):
     """One port of the two is the refuse port."""
     with running(testbed, "--proxy-port-range=18000-18001", services=(CART,)):
@@ -122,6 +124,7 @@ def test_without_a_free_proxy_port_the_later_service_waits_with_a_problem(testbe
         wait_for("a port", lambda: who(testbed, "pod", WEB.ip, 80) == "one")
 
 
+@pytest.mark.long
 def test_a_canary_serves_its_services_beside_another_agent(testbed, tmp_path):
     canary_of = {"service.kubernetes.io/service-proxy-name": "canary"}
     labelled = [*with_endpoints(CART, [testbed.ip("one")]).objects()]

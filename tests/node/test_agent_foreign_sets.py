@@ -13,7 +13,7 @@ from tests.node.manifests import Service, with_endpoints
 from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 ECHO = Service("echo", "10.96.0.7", 7, target=7)
 WEB = Service("web", "10.96.0.10")

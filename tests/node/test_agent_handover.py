@@ -15,7 +15,7 @@ from tests.node.manifests import Service
 from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 WEB_PORT, DNS_PORT = 30080, 30053
 # An answer that a change of policy cost its client doesn't come any more.

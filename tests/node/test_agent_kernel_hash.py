@@ -108,6 +108,7 @@ def web(tmp_path_factory):
         web.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_each_client_always_meets_the_endpoint_that_its_address_has_on_every_node(

@@ -311,6 +311,7 @@ def test_without_endpoints_clients_are_refused_at_once_and_served_again_later(we
     assert client.tcp_refusal(address) == "accepted"
 
 
+@pytest.mark.long
 def test_the_kernel_serves_on_after_a_crash_and_the_next_proxy_takes_over(web):
     web.switch("kernel")
     address, client = (CLUSTER_IPS[4].format(10), PORT), web.testbed["pod"]
@@ -327,6 +328,7 @@ def test_the_kernel_serves_on_after_a_crash_and_the_next_proxy_takes_over(web):
         assert carries_both_ways(dialled, accepted)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_an_endpoint_on_the_node_itself_serves_pods_and_the_node(web, protocol, version):
@@ -353,6 +355,7 @@ def test_a_client_stays_with_its_endpoint_when_another_one_is_added(web):
     assert web.carried() == 0
 
 
+@pytest.mark.long
 def test_a_flushed_table_is_written_again_and_a_proxy_that_stops_leaves_none(web):
     web.switch("kernel")
     before = web.testbed.shell(f"nft list map {MAP}")
@@ -363,6 +366,7 @@ def test_a_flushed_table_is_written_again_and_a_proxy_that_stops_leaves_none(web
     assert "userspace-proxy" not in web.testbed.shell("nft list tables")
 
 
+@pytest.mark.long
 def test_a_family_that_the_node_does_not_forward_stays_on_the_userspace_path(web):
     web.testbed.shell("echo 0 > /proc/sys/net/ipv4/ip_forward")
     web.agent.stop()
@@ -378,6 +382,7 @@ def test_a_family_that_the_node_does_not_forward_stays_on_the_userspace_path(web
     assert web.endpoint.saw("TCP", 4, web.testbed["pod"], (CLUSTER_IPS[4].format(10), PORT))
 
 
+@pytest.mark.long
 def test_a_steering_without_a_kernel_path_states_it_and_the_proxy_serves(tmp_path):
     with Testbed(tmp_path, "iptables", "--workers=1", clients=["pod"]) as testbed:
         web = OneService(testbed)

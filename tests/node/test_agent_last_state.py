@@ -12,7 +12,7 @@ from tests.node.manifests import Service, with_endpoints
 from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 WEB = Service("web", "10.96.0.10")
 CART = Service("cart", "10.96.0.20")

@@ -143,6 +143,7 @@ def serves(node):
         return False
 
 
+@pytest.mark.long
 def test_a_running_agent_leaves_the_rules_of_others_unchanged(story):
     others = re.sub(
         r"table (inet|bridge) userspace-proxy(/local|/held|/replies)? \{[^\n]*\n.*?\n\}\n",

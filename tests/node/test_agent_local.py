@@ -86,6 +86,7 @@ def test_a_flush_is_repaired(testbed):
     assert not is_reached(client, (WEB.address[0], DAEMON))
 
 
+@pytest.mark.long
 def test_a_crash_and_a_restart_change_nothing_and_cleanup_leaves_nothing(testbed):
     running = kernel_without_daemons(testbed)
     testbed.agent.kill()

@@ -52,6 +52,7 @@ def is_full(descriptor: int) -> bool:
     return not room.poll(0)
 
 
+@pytest.mark.long
 def test_a_log_that_is_not_read_blocks_nothing(testbed, stderr):
     _, theirs = stderr
     testbed.agent.flags = ("--workers=1", "--connection-log=1", "--drain-timeout=0s")
@@ -96,6 +97,7 @@ def test_signals_without_a_meaning_change_nothing(testbed):
     assert testbed.agent.stop() == 0
 
 
+@pytest.mark.long
 def test_a_second_sigterm_ends_it_at_once_and_leaves_its_rules(testbed):
     testbed.agent.flags = ("--workers=1", "--drain-timeout=1h")
     testbed.agent.start_until_ready()
@@ -129,6 +131,7 @@ def test_a_sigterm_that_timeout_sends_twice_is_one(testbed):
     assert "userspace-proxy" not in testbed.rules()
 
 
+@pytest.mark.long
 def test_ports_held_by_another_program_are_served_once_they_are_free(testbed):
     with contextlib.ExitStack() as stack:
         taken = {
@@ -170,6 +173,7 @@ def test_a_range_held_by_others_is_a_problem_only_of_its_services(testbed):
     assert testbed.agent.stop() == 0
 
 
+@pytest.mark.long
 @as_another_user
 def test_another_users_socket_prevents_neither_start_nor_cleanup(testbed):
     with testbed.agent.unix_socket() as stranger, testbed.agent.unix_socket() as odd:

@@ -189,6 +189,7 @@ def is_served(client):
             return False
 
 
+@pytest.mark.long
 def test_a_repair_is_one_line_in_the_log_and_counted(testbed):
     def said():
         return testbed.agent.log().count("steering had drifted and was repaired")

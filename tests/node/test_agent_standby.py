@@ -12,7 +12,7 @@ from tests.node.manifests import Service, with_endpoints
 from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 DB = Service("db", "10.96.0.10")
 RATE = 50.0

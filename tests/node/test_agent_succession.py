@@ -105,6 +105,7 @@ def test_workers_serve_while_the_control_process_is_dead(testbed):
     wait_for("the end of the last workers", lambda: not any(map(is_alive, workers)))
 
 
+@pytest.mark.long
 def test_clients_stay_with_their_endpoint(testbed):
     ips = [testbed.ip("one"), testbed.ip("two")]
     sticky = with_endpoints(
@@ -132,6 +133,7 @@ def test_sigusr1_leaves_the_node_to_the_next_process(testbed):
     assert_nothing_lost(outcomes, testbed)
 
 
+@pytest.mark.long
 def test_a_connection_that_waits_in_an_old_worker_ends_at_its_deadline(testbed):
     held = Service("web", WEB.ip, annotations={"userspace-proxy.io/hold": "5s"})
     testbed.edit(held)

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.netns
 WEB = Service("web", "10.96.0.10")
 
 
+@pytest.mark.long
 def test_a_full_table_is_shown_on_the_page_in_the_metrics_and_in_the_log(tmp_path):
     with Testbed(tmp_path, "nftables") as testbed:
         testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))

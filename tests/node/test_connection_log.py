@@ -11,7 +11,7 @@ from tests.node.manifests import Service
 from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 WEB = Service("web", "10.96.0.10")
 DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)

@@ -24,6 +24,7 @@ def kind():
     return "iptables"
 
 
+@pytest.mark.long
 class TestIptablesSteering(AtomicSteeringContract):
     @pytest.fixture
     def steerings(self, node, lock_file, monkeypatch):
@@ -316,6 +317,7 @@ async def test_a_guard_of_one_port_is_as_iptables_save_prints_it(node):
     await steering.close()
 
 
+@pytest.mark.long
 async def test_with_ten_thousand_services_a_packet_passes_a_few_dozen_rules(cluster, steering):
     many = {
         Frontend(f"10.96.{i >> 8}.{i & 255}", 80, Protocol.TCP): 36001 for i in range(0, 60_000, 6)

@@ -51,10 +51,12 @@ class TestInANamespaceOfOurs(SelectiveSteeringContract):
         self.node.run(self.breaking)
 
 
+@pytest.mark.long
 class TestInANamespaceOfOursWithoutRanges(TestInANamespaceOfOurs):
     facts = SteeringFacts()
 
 
+@pytest.mark.long
 class TestInANamespaceOfOursWithoutNftables(TestInANamespaceOfOurs):
     def make(self) -> Steering:
         return LocalSteering(self.facts, own_namespace=True, uses_nftables=False)
@@ -67,10 +69,12 @@ class TestOnANode(TestInANamespaceOfOurs):
         return LocalSteering(self.facts)
 
 
+@pytest.mark.long
 class TestOnANodeWithoutTheTable(TestOnANode):
     breaking = "nft delete table inet userspace-proxy/local"
 
 
+@pytest.mark.long
 class TestOnANodeWithAnElementLess(TestOnANode):
     breaking = (
         "nft delete element inet userspace-proxy/local frontends4 '{ 10.96.7.1 . tcp . 80 }';"
@@ -117,14 +121,17 @@ class TestOnANodeByRules(TestOnANode):
         assert await steering.repair() == 0
 
 
+@pytest.mark.long
 class TestOnANodeWithoutTheRoutingTable(TestOnANodeByRules):
     breaking = f"ip route flush table {table_number(0)}"
 
 
+@pytest.mark.long
 class TestOnANodeByRulesOfAProxyWithAName(TestOnANodeByRules):
     facts = CANARY
 
 
+@pytest.mark.long
 class TestOfAProxyWithAName(TestOnANode):
     facts = CANARY
 

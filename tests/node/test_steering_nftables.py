@@ -236,6 +236,7 @@ async def test_a_refuse_port_of_an_earlier_run_is_no_proxy_port(node, steering):
     await successor.close()
 
 
+@pytest.mark.long
 async def test_many_frontends_are_added_and_removed(node, steering):
     """More than one message takes, and more than a socket without rights takes at once."""
     many = {Frontend(f"10.96.{i // 250}.{i % 250}", 80, Protocol.TCP): 1 + i for i in range(15_000)}

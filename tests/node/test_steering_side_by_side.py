@@ -23,7 +23,7 @@ from userspace_proxy.steering import (
     make_steering,
 )
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.long, pytest.mark.netns]
 STABLE = SteeringFacts(refuse_port=35999, proxy_ports=(36000, 36999))
 CANARY = SteeringFacts(refuse_port=35998, proxy_ports=(36000, 36999), proxy_name="canary")
 LONG = SteeringFacts(refuse_port=35997, proxy_name="a-name-that-no-chain-has-room-for")
@@ -86,7 +86,6 @@ class BesideAnother(AtomicSteeringContract):
         return rules(self.node)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("kind", ["iptables"], indirect=True)
 class TestBesideAnotherInLegacyTables(BesideAnother):
     @contextmanager

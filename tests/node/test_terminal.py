@@ -45,6 +45,7 @@ def run(testbed):
     return run
 
 
+@pytest.mark.long
 def test_status_has_a_line_for_each_service_and_its_exit_status(testbed, run):
     status, text = run("status", "shop/web")
     assert status == 0

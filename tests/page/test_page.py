@@ -350,10 +350,10 @@ async def test_a_table_stays_a_table_on_the_phone(screen):
 @pytest.mark.parametrize(
     ("view", "path"),
     [
-        pytest.param(make_calm_view(), "/", id="calm"),
+        pytest.param(make_calm_view(), "/", id="calm", marks=pytest.mark.long),
         pytest.param(make_troubled_view(), "/", id="trouble"),
-        pytest.param(make_troubled_view(), "/?q=payments", id="expanded"),
-        pytest.param(make_view(), "/", id="empty"),
+        pytest.param(make_troubled_view(), "/?q=payments", id="expanded", marks=pytest.mark.long),
+        pytest.param(make_view(), "/", id="empty", marks=pytest.mark.long),
     ],
 )
 async def test_axe_finds_nothing(screen, scheme, size, view, path):

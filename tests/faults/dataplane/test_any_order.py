@@ -40,6 +40,7 @@ async def play(rig, has_dead_endpoint, steps):
     return pairs
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
 )

@@ -68,6 +68,7 @@ async def test_flows_of_very_many_clients_are_bounded(build):
     assert len(alive) <= FEW_FLOWS + 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "are_new", [pytest.param(True, id="new client"), pytest.param(False, id="known client")]
 )

@@ -112,6 +112,7 @@ def get(address: tuple[str, int]) -> str:
     return http_get(sock, address, "/")[1].strip()
 
 
+@pytest.mark.long
 def test_stalled_readers_are_reset_before_memory_runs_out(proxy):
     before = proxy.size()
     readers = [stall(proxy.web) for _ in range(READERS)]

@@ -10,6 +10,7 @@ import pytest
 OWN_NAMESPACE = ("unshare", "--user", "--map-root-user", "--net")
 
 
+@pytest.mark.long
 def test_a_stalled_reader_outlives_dead_peers_and_gets_everything():
     tried = subprocess.run([*OWN_NAMESPACE, "true"], capture_output=True, text=True, check=False)
     if tried.returncode:

@@ -183,6 +183,7 @@ def test_a_proxy_that_has_the_second_name_is_seen_when_the_first_is_free_again(s
     again.release()
 
 
+@pytest.mark.long
 @as_another_user
 def test_strangers_with_every_kind_of_name_stop_nobody(strangers, holder):
     strangers(

@@ -268,6 +268,7 @@ def test_background_traffic_keeps_the_numbers_moving(demo):
     wait_for("traffic", lambda: all(connections(demo)[name] > n for name, n in before.items()))
 
 
+@pytest.mark.long
 def test_a_broken_pod_fails_no_request_and_heals(demo):
     assert "web-2 refuses connections" in demo.run("break a pod")
     wait_for("its ejection", lambda: "web-2" not in demo.lines("round robin"))
@@ -277,6 +278,7 @@ def test_a_broken_pod_fails_no_request_and_heals(demo):
     wait_for("its return", lambda: "web-2" in demo.lines("round robin"))
 
 
+@pytest.mark.long
 def test_a_slow_pod_gets_fewer_of_the_least_connections(demo):
     slow = demo.printed["break a pod"].replace("break web-2", "slow web-1")
     assert "web-1 is slow" in demo.run_command(slow)
@@ -289,6 +291,7 @@ def test_a_slow_pod_gets_fewer_of_the_least_connections(demo):
     assert demo.run_command(slow.replace("slow web-1", "heal")) == "all pods serve again\n"
 
 
+@pytest.mark.long
 def test_a_silent_pod_fails_no_request(demo):
     silence = demo.printed["break a pod"].replace("break", "silence")
     assert "web-2 is silent" in demo.run_command(silence)

@@ -92,6 +92,7 @@ async def test_it_prints_where_services_answer_and_what_changes(pods):
         assert await running.end() == (0, "")
 
 
+@pytest.mark.long
 async def test_without_privileges_port_80_is_8080_at_the_same_address(pods):
     await pods.start()
     addresses = []
@@ -105,6 +106,7 @@ async def test_without_privileges_port_80_is_8080_at_the_same_address(pods):
     assert addresses[0][0] == addresses[1][0]
 
 
+@pytest.mark.long
 async def test_what_is_denied_is_one_line(pods):
     pods.api.denied.add("create pods/portforward")
     async with forwarding(f"--master={pods.api.url}", "-A") as running:
@@ -114,6 +116,7 @@ async def test_what_is_denied_is_one_line(pods):
     assert "doesn't allow this user to create pods/portforward in all namespaces" in said
 
 
+@pytest.mark.long
 async def test_an_api_server_that_is_gone_is_one_line(pods):
     await pods.api.stop()
     async with forwarding(f"--master={pods.api.url}", "shop/web") as running:
@@ -123,6 +126,7 @@ async def test_an_api_server_that_is_gone_is_one_line(pods):
     assert f"cannot reach the API server at {pods.api.url}: Connection refused" in said
 
 
+@pytest.mark.long
 async def test_services_of_several_namespaces_are_read_everywhere(pods):
     await pods.start()
     async with forwarding(f"--master={pods.api.url}", "shop/web", "cart/web") as running:

@@ -110,6 +110,7 @@ print(urllib.request.urlopen("http://web/").read().decode())
 """
 
 
+@pytest.mark.long
 def test_the_command_may_serve_endpoints_itself(manifests):
     words = ["sandbox", f"--manifests={manifests}", "-n", "shop", "--own=web", "--"]
     done = subprocess.run(
@@ -129,6 +130,7 @@ def test_a_service_that_is_not_in_the_manifests_is_an_error(manifests, capsys):
     )
 
 
+@pytest.mark.long
 def test_a_signal_that_ends_the_command_is_its_exit_status(manifests):
     words = ["sandbox", f"--manifests={manifests}", "--", "sh", "-c", "kill -KILL $$"]
     done = subprocess.run([sys.executable, "-m", "userspace_proxy", *words], timeout=100)

@@ -133,6 +133,7 @@ def test_watching_goes_on_while_no_proxy_answers():
     assert shown.startswith("no userspace-proxy answers")
 
 
+@pytest.mark.long
 def test_watching_goes_on_when_its_service_is_deleted(serve_view, capsys):
     view = Changing(last=make_view())
     assert main(["status", "shop/web", "--watch", serve_view(view)]) == 0

@@ -43,6 +43,7 @@ async def run_and_stall(rig, web, pod, first):
     return direction
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("max_pipes", [32, 0], ids=["spliced", "copied"])
 @pytest.mark.parametrize("first", ["client", "endpoint"])
 async def test_a_stalled_reader_holds_bounded_memory_while_others_run(build, first, max_pipes):

@@ -208,6 +208,7 @@ async def test_a_reset_that_a_write_of_bulk_meets_leaves_no_pipe_behind(rig, fir
     assert len(rig.engine.pipes._free) == rig.engine.pipes.open_pipes
 
 
+@pytest.mark.long
 @SIDES
 async def test_more_bulk_transfers_than_pipes_all_arrive(build, first):
     rig = build(Tuning(max_pipes=1))

@@ -186,6 +186,7 @@ async def test_the_last_close_is_no_reset(rig, first):
 # -- the bytes ---------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_200_mb_arrive_unchanged_in_both_directions_at_once(rig):
     client, server = await rig.both_ends()
     asked, heard, answered, got = await asyncio.gather(

@@ -44,6 +44,7 @@ def test_links_and_routes_are_listed(node):
     assert NodeRoute("::1/128", is_local=True) in routes.routes
 
 
+@pytest.mark.long
 def test_routes_that_keep_changing_are_read_rarely_and_the_last_change_is_reported(node):
     """Each report costs the data plane a plan, and each listing takes time."""
     commands = "; ".join(f"ip route add 10.{n}.0.0/16 dev veth0" for n in range(20, 220))

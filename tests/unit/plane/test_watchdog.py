@@ -137,6 +137,7 @@ async def test_workers_that_were_stopped_together_with_the_control_process_stay(
     assert pool.pids == pids
 
 
+@pytest.mark.long
 async def test_a_worker_that_hangs_in_its_start_is_replaced_later(pool):
     os.kill(pool.pids[0], signal.SIGKILL)
     await until(lambda: pool.restarts[0] == 1)

@@ -5,6 +5,7 @@ import os
 import socket
 
 import msgspec
+import pytest
 
 from userspace_proxy.dataplane import Serving
 from userspace_proxy.plane import channel
@@ -27,6 +28,7 @@ async def test_it_drops_privileges_and_reports_its_process(idle):
     assert idle.confined == 1
 
 
+@pytest.mark.long
 async def test_the_loop_runs_while_thousands_of_commands_wait(control, monkeypatch):
     monkeypatch.setattr(channel, "_READ_S", 0)
     for number in range(20_000):

@@ -196,6 +196,7 @@ async def test_udp_is_refused_though_a_worker_dies_between_refusal_and_closing(p
         await client.receive()
 
 
+@pytest.mark.long
 async def test_from_the_second_death_of_a_start_on_there_are_pauses_that_double(pool):
     await dies_of_its_start(pool, 1)
     for times, pause_s in enumerate((0.1, 0.2, 0.4), start=2):

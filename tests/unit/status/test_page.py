@@ -71,6 +71,7 @@ def test_a_page_past_the_end_is_the_last_one():
     assert len(page.rows) == 50
 
 
+@pytest.mark.long
 def test_a_cluster_of_ten_thousand_services_makes_a_small_page():
     many = endpoints(100)
     view = make_view(*(make_port(f"web-{n:05}", endpoints=many) for n in range(10_000)))

@@ -36,6 +36,7 @@ def run(pytester):
     return run
 
 
+@pytest.mark.long
 def test_a_test_gets_a_proxy_without_configuration(run):
     result = run(
         """
@@ -83,6 +84,7 @@ def test_it(service_proxy):
 """
 
 
+@pytest.mark.long
 def test_without_epoll_a_module_that_imports_the_proxy_is_skipped(run_without_epoll):
     result = run_without_epoll("-rs", text=IMPORTS)
     result.assert_outcomes(skipped=1)
@@ -92,6 +94,7 @@ def test_without_epoll_a_module_that_imports_the_proxy_is_skipped(run_without_ep
     forbidden.stdout.fnmatch_lines(["E *PlatformError: userspace-proxy runs on Linux only:*"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -146,6 +149,7 @@ WITHOUT_NAMESPACES = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "outcomes"),
     [
@@ -168,6 +172,7 @@ def test_where_user_namespaces_are_forbidden_the_reason_and_the_remedy_are_shown
     )
 
 
+@pytest.mark.long
 def test_the_report_of_a_failing_test_shows_the_network(run):
     result = run(
         """
@@ -226,6 +231,7 @@ def test_each_test_has_a_proxy_of_its_own(run):
     run(SCOPE.format(shared=False)).assert_outcomes(passed=2)
 
 
+@pytest.mark.long
 def test_an_option_makes_all_tests_share_one(run):
     result = run(SCOPE.format(shared=True), "--service-proxy-scope=session")
     result.assert_outcomes(passed=2)
@@ -266,6 +272,7 @@ def test_it_passes(service_proxy):
     result.stdout.fnmatch_lines(["*still served after the end of the proxy: 127.0.0.2:*"])
 
 
+@pytest.mark.long
 def test_unittest_and_coroutines_can_use_it(run):
     result = run(
         """
@@ -308,6 +315,7 @@ def test_it_asks(kubernetes_services):
 """
 
 
+@pytest.mark.long
 def test_without_a_cluster_the_skip_says_what_is_missing(run, monkeypatch):
     monkeypatch.delenv("KUBECONFIG", raising=False)
     result = run(ASKS, "-rs")
@@ -318,6 +326,7 @@ def test_without_a_cluster_the_skip_says_what_is_missing(run, monkeypatch):
     run(ASKS, "--service-proxy-require").assert_outcomes(errors=1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["option", "variable", "fixture"])
 def test_a_kubeconfig_leads_to_the_services_of_a_cluster(run, cluster, monkeypatch, how):
     cluster.put_service()
@@ -339,6 +348,7 @@ def service_proxy_kubeconfig():
     assert cluster.pods() == {}
 
 
+@pytest.mark.long
 def test_the_report_of_a_failing_test_shows_the_services_of_a_cluster(run, cluster):
     cluster.put_service()
     text = ASKS + "    assert web.stats.saved == 7\n"

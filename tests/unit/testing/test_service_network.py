@@ -158,6 +158,7 @@ def test_nothing_is_left_after_its_end():
     own.close()
 
 
+@pytest.mark.long
 def test_a_proxy_that_did_not_end_by_itself_is_an_error():
     own = ServiceNetwork()
     own.start()
@@ -168,6 +169,7 @@ def test_a_proxy_that_did_not_end_by_itself_is_an_error():
     assert namespace_of(pid) == ""
 
 
+@pytest.mark.long
 def test_a_process_that_is_left_is_an_error(monkeypatch, tmp_path):
     # A reaper that kills nothing.
     idle = tmp_path / "reaper.py"

@@ -40,6 +40,7 @@ def test_the_used_parts_come_without_the_models_and_leave_no_trace():
     ) == ["True", "http://a", "0", "False"]
 
 
+@pytest.mark.long
 def test_if_a_program_imports_the_whole_library_that_copy_is_used():
     assert run(
         "from userspace_proxy.sources.kubernetes import library",

@@ -262,6 +262,7 @@ def test_a_text_that_is_read_again_has_the_lines_that_it_has_now():
     assert after.ignored == ("web.yaml:25: kind v1 Pod is not supported",)
 
 
+@pytest.mark.long
 def test_aliases_of_all_documents_have_one_limit_however_often_a_text_is_read():
     many = "a: &a [" + "1, " * 49_990 + "]\nb: *a\n"
     reader = ManifestReader("web.yaml")
