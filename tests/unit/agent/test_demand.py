@@ -26,6 +26,7 @@ from userspace_proxy.steering import Bind
 
 from ..dataplane.waiting import until
 from ..plane.reports import group_report
+from .rounds import turn
 from .samples import Cluster
 
 POD = "192.0.2.1"
@@ -42,12 +43,17 @@ class Recording(MemorySource):
         self.happenings = []
         self.woken = []
         self.answer = ""
+        self.under_way = self.most_under_way = 0
 
     def record(self, happening):
         self.happenings.append(happening)
 
     async def wake(self, namespace, workload):
         self.woken.append(f"{namespace} {workload}")
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        await turn()
+        self.under_way -= 1
         return self.answer
 
 
@@ -77,18 +83,30 @@ class Rig:
 
     @property
     def served(self):
-        (served,) = self.served_ports
+        (served,) = (one for one in self.served_ports if one.plan.key.name.service == WEB)
         return served
 
     def begin(self):
         self.plane.receive(0, WaitBegan(self.served.group.number))
 
-    def report(self, clients):
+    def begin_many(self, count, workload="other-{}"):
+        """Have clients of so many other Services wait, each a minute and longer."""
+        for number in range(count):
+            name = Workload(WorkloadKind.DEPLOYMENT, workload.format(number))
+            ip = f"10.97.{number // 250}.{number % 250 + 1}"
+            handling = Handling(hold=Hold(60.0), wake=name)
+            snapshot = self.cluster.serve(f"other-{number}", ip, handling=handling)
+        self.served_ports.follow(snapshot)
+        for served in self.served_ports:
+            if served.plan.key.name.service != WEB:
+                self.plane.receive(0, WaitBegan(served.group.number))
+                self.report(1, served)
+
+    def report(self, clients, served=None):
+        served = served or self.served
         waiting = WaitingReport(clients, 1.0) if clients else None
-        report = msgspec.structs.replace(
-            group_report(waiting=waiting), group=self.served.group.number
-        )
-        self.served.group.add(0, report, self.now)
+        report = msgspec.structs.replace(group_report(waiting=waiting), group=served.group.number)
+        served.group.add(0, report, self.now)
 
     async def look_after(self, seconds):
         self.now += seconds
@@ -122,15 +140,53 @@ async def test_demand_counts_the_clients_and_lasts_for_90_s_after_the_last(rig):
     assert rig.demand.services() == {}
 
 
-async def test_while_clients_wait_the_workload_is_tried_every_5_s_and_told_each_minute(rig):
+@pytest.mark.parametrize("answer", ["", "cannot scale deployment/web: forbidden"])
+async def test_a_workload_is_tried_again_after_5_s_and_then_after_twice_the_time_up_to_a_minute(
+    rig, answer
+):
+    rig.source.answer = answer
+    rig.begin()
+    rig.report(1)
+    tried_at = []
+    for second in range(276):
+        await rig.look_after(min(second, 1))
+        tried_at += [second] * (len(rig.source.woken) - len(tried_at))
+    assert tried_at == [0, 5, 15, 35, 75, 135, 195, 255]
+
+
+async def test_while_clients_wait_the_need_is_told_each_minute(rig):
     rig.begin()
     rig.report(1)
     for _ in range(60):
         await rig.look_after(1)
-    assert len(rig.source.woken) == 12
     assert len(rig.source.happenings) == 1
     await rig.look_after(1)
     assert len(rig.source.happenings) == 2
+
+
+async def test_a_workload_that_has_served_since_is_tried_again_after_5_s(rig):
+    rig.begin()
+    rig.report(1)
+    for _ in range(36):
+        await rig.look_after(1)
+    assert len(rig.source.woken) == 4, "the next attempt would be 40 s later"
+    rig.serve(POD)
+    rig.report(0)
+    await rig.look_after(1)
+    rig.serve()
+    rig.now += 4
+    rig.begin()
+    await rig.look_after(0)
+    assert len(rig.source.woken) == 5
+
+
+async def test_clients_that_come_and_go_do_not_shorten_the_time_to_the_next_attempt(rig):
+    rig.source.answer = "cannot scale deployment/web: forbidden"
+    for _ in range(75):
+        rig.begin()
+        await rig.look_after(0)
+        await rig.look_after(1)
+    assert len(rig.source.woken) == 4
 
 
 async def test_nothing_is_asked_for_once_the_clients_are_served(rig):
@@ -138,18 +194,6 @@ async def test_nothing_is_asked_for_once_the_clients_are_served(rig):
     await rig.look_after(0)
     await rig.look_after(30)
     assert len(rig.source.woken) == len(rig.source.happenings) == 1
-
-
-async def test_a_client_that_begins_to_wait_later_is_not_kept_waiting_for_the_next_attempt(rig):
-    rig.begin()
-    await rig.look_after(0)
-    rig.begin()
-    await rig.look_after(0.5)
-    assert len(rig.source.woken) == 1
-    rig.now += 1
-    rig.begin()
-    await rig.look_after(0)
-    assert len(rig.source.woken) == 2
 
 
 async def test_a_service_with_endpoints_needs_no_pods(rig):
@@ -190,6 +234,56 @@ async def test_why_a_workload_cannot_be_scaled_is_a_problem_until_it_can(rig):
     rig.source.answer = ""
     await rig.look_after(5)
     assert rig.served.wake_problem == ""
+
+
+async def test_hundreds_of_workloads_that_cannot_be_scaled_are_tried_one_at_a_time(rig):
+    rig.source.answer = "cannot scale it: forbidden"
+    rig.begin_many(335)
+    for _ in range(60):
+        await rig.look_after(1)
+    assert rig.source.most_under_way == 1
+    assert len(rig.source.woken) == 335 * 4, "at 0, 5, 15 and 35 s"
+
+
+async def test_services_of_one_workload_share_its_attempts_and_what_prevents_them(rig):
+    rig.source.answer = "cannot scale deployment/web: forbidden"
+    rig.begin_many(3, workload="web")
+    await rig.look_after(0)
+    assert rig.source.woken == ["shop deployment/web"]
+    await rig.look_after(1)
+    assert {served.wake_problem for served in rig.served_ports} == {"", rig.source.answer}
+    assert sum(served.wake_problem == "" for served in rig.served_ports) == 1, "nobody waits there"
+
+
+async def test_new_demand_precedes_workloads_that_were_tried_before(rig):
+    rig.source.answer = "cannot scale it: forbidden"
+    rig.begin_many(670)
+    await rig.look_after(0)
+    rig.source.woken.clear()
+    rig.now += 5
+    rig.begin()
+    await rig.look_after(0)
+    assert rig.source.woken[0] == "shop deployment/web"
+
+
+async def test_demand_that_begins_meanwhile_is_next(rig):
+    rig.begin_many(3)
+    await rig.look_after(0)
+    rig.source.woken.clear()
+    rig.now += 5
+    wake = rig.source.wake
+
+    async def wake_and_begin(namespace, workload):
+        rig.source.wake = wake
+        rig.begin()
+        return await wake(namespace, workload)
+
+    rig.source.wake = wake_and_begin
+    task = asyncio.ensure_future(rig.demand.run())
+    await until(lambda: len(rig.source.woken) == 4)
+    assert rig.source.woken[1] == "shop deployment/web"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_the_port_that_has_no_endpoint_wakes_the_workload_whichever_began_last(rig):

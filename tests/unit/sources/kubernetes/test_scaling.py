@@ -25,8 +25,10 @@ class Scales:
         self.refusal = None
         self.body = None
         self.before_update = None
+        self.peers = set()
 
     async def handle(self, request):
+        self.peers.add(request.transport.get_extra_info("peername"))
         if self.body is not None:
             return web.Response(text=self.body)
         if self.refusal is not None and request.method in self.refusal[0]:
@@ -102,6 +104,12 @@ async def test_of_two_nodes_that_scale_at_once_one_does(scales):
 async def test_a_refusal_is_the_servers_words_with_a_remedy(scales, methods, code, text, problem):
     scales.refusal = methods, code, text
     assert await scale_from_zero(scales.client, "shop", WEB) == problem
+
+
+async def test_attempts_one_after_the_other_share_a_connection(scales):
+    for workload in (WEB, DB, Workload(WorkloadKind.DEPLOYMENT, "absent"), WEB):
+        await scale_from_zero(scales.client, "shop", workload)
+    assert len(scales.peers) == 1
 
 
 async def test_a_workload_that_does_not_exist_is_named(scales):
