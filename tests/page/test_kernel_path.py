@@ -60,9 +60,9 @@ async def test_connections_are_counted_and_probes_have_their_budget(context, pro
     assert await answers(WEB, 7) == [b"one"] * 7
     await expect(counted).to_contain_text("7 connections since the start", timeout=SOON_MS)
     await expect(counted).to_contain_text("bytes and failures aren't known on this path")
-    budget = "1 endpoint probed every 1.5 s on average, at most 2,000 probes a second"
-    await expect(note.filter(has_text="Probes:")).to_contain_text(budget)
-    await expect(page.locator("#facts")).to_contain_text(budget)
+    for shown in (note.filter(has_text="Probes:"), page.locator("#facts")):
+        await expect(shown).to_contain_text("1 endpoint probed, ")
+        await expect(shown).to_contain_text("at most 2,000 probes a second")
     through_proxy = note.filter(has_text="Userspace path:")
     await expect(through_proxy).to_contain_text("0 connections")
     await counted.get_by_role("link", name="tracked connections").click()

@@ -137,9 +137,9 @@ class AutoPaths:
         known = self._endpoints.get(endpoint)
         if known is None:
             known = self._endpoints[endpoint] = _Endpoint()
-            if self.probes is None:
-                self.probes = self._open_probes(self.note)
-            self.probes.add(endpoint)
+        if self.probes is None:
+            self.probes = self._open_probes(self.note)
+        self.probes.add(endpoint, key.name.service)
         known.ports[key] = None
         if not known.is_fit:
             port.unfit[endpoint] = None
@@ -150,8 +150,8 @@ class AutoPaths:
         del known.ports[key]
         if not known.ports:
             del self._endpoints[endpoint]
-            if self.probes is not None:
-                self.probes.discard(endpoint)
+        if self.probes is not None:
+            self.probes.discard(endpoint, key.name.service)
 
     def _choose(self, port: _Port) -> PathChoice:
         if not port.unfit:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from ..dataplane.reactor import Reactor
 from ..dataplane.sockets import SHORTAGES, family_of, reset
 from ..dataplane.timeouts import Timeouts
-from ..model import SocketAddress
+from ..model import ServiceKey, SocketAddress
 from .probe_schedule import ProbeSchedule
 
 Note = Callable[[SocketAddress, int], None]
@@ -29,6 +29,7 @@ Note = Callable[[SocketAddress, int], None]
 
 DEADLINE_S = 1.0
 MAX_UNDER_WAY = 512
+"""Of these a Service has at most as many as are left for others, so one alone has 256."""
 CLEAN_ENDS_MAX = 300
 """With more endpoints probes end with a RST. So many cause 12,000 sockets in TIME_WAIT, for a
 minute each, and 24,000 entries of connection tracking, for two."""
@@ -60,16 +61,16 @@ class PathProbes:
         self._is_soon = False
         """It does so in the next iteration of the loop."""
 
-    def add(self, endpoint: SocketAddress) -> None:
-        """Probe an endpoint from now on."""
-        now = self._reactor.clock()
-        self.schedule.add(endpoint, now)
+    def add(self, endpoint: SocketAddress, service: ServiceKey) -> None:
+        """Probe an endpoint of a Service from now on; each call takes one of :meth:`discard`."""
+        self.schedule.add(endpoint, service)
         self._begin_soon()
 
-    def discard(self, endpoint: SocketAddress) -> None:
-        """Don't probe an endpoint any more: nothing more is noted. Idempotent."""
-        self.schedule.discard(endpoint)
-        self._close(endpoint)
+    def discard(self, endpoint: SocketAddress, service: ServiceKey) -> None:
+        """Don't probe an endpoint for a Service any more; after the last, nothing is noted."""
+        self.schedule.discard(endpoint, service)
+        if endpoint not in self.schedule:
+            self._close(endpoint)
 
     def close(self) -> None:
         """End all probes."""
@@ -129,10 +130,11 @@ class PathProbes:
 
     def _take(self, endpoint: SocketAddress, number: int, now: float) -> None:
         """Take the result of a probe."""
-        self.schedule.finished(endpoint, now, has_failed=number != 0)
+        is_shortage = number in SHORTAGES
+        self.schedule.finished(endpoint, now, has_failed=number != 0 and not is_shortage)
         if self._timer is None:
             self._begin_soon()
-        if number in SHORTAGES:
+        if is_shortage:
             return
         self.sent += 1
         self.failed += number != 0

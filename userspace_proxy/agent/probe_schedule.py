@@ -1,20 +1,30 @@
 """When endpoints are probed for the choice of the path: which ones are due, within a budget.
 
-Rule 1: however many endpoints there are, no more probes a second begin than the budget allows: the
-interval of each endpoint grows instead.
-Rule 2: an endpoint that has failed keeps the short interval, so that its recovery is seen soon.
-Rule 3: nothing here reads a clock or draws a random number: both are passed in.
+    every 1.5 s ──▶ due ──▶ a queue per Service ──Services in turn──▶ begin ──answered──▶ 1.5 s
+                                                                        └────silent────▶ 3, 6 … 30 s
+
+Rule 1: however many endpoints there are, no more probes a second begin than the budget allows.
+Rule 2: Services have turns, and the endpoints of each one, so only endpoints of a Service that has
+more than its share wait. One that several Services share takes the first turn that comes.
+Rule 3: a Service has at most as many probes under way as others may still begin.
+Rule 4: nothing here reads a clock or draws a random number: both are passed in.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
-from ..model import SocketAddress
+from ..model import ServiceKey, SocketAddress
 
 EVERY_S = 1.5
 """Seconds between two probes of an endpoint, on average."""
+SILENT_S = 30.0
+"""The longest average interval of an endpoint whose probes fail; each failure in a row doubles it.
+5,000 endpoints that never answer take a twelfth of the budget, and a recovery is noticed within
+40 s, while the Service is served by the proxy."""
 PER_SECOND = 2_000
 """At most so many probes begin in a second; one takes some 60 µs of a core."""
 # Intervals are drawn between 2/3 and 4/3 of the average, so that nodes don't probe together.
@@ -23,6 +33,24 @@ _LEAST, _SPREAD = 2 / 3, 2 / 3
 GAP_S = 0.01
 # After a pause no more probes begin at once.
 _BURST_S = 0.05
+
+
+@dataclass(slots=True, eq=False)
+class _Probed:
+    """An endpoint that is probed."""
+
+    interval_s: float
+    """Average seconds from the next probe's failure to the probe after it."""
+    services: Counter[ServiceKey] = field(default_factory=Counter)
+    """Those that have it, and at how many ports."""
+    at: float | None = None
+    """When it is due; None while it waits for a turn, and while a probe is under way."""
+    turn_of: ServiceKey | None = None
+    """The Service whose turn the probe took that is under way."""
+    began_at: float | None = None
+    """When the last probe began."""
+    measured_s: float = 0.0
+    """Seconds between the last two; 0: there weren't two, or the last one failed."""
 
 
 class ProbeSchedule:
@@ -44,33 +72,62 @@ class ProbeSchedule:
         self.per_second = per_second
         self._jitter = jitter
         self._every_s = every_s
-        self._due: dict[SocketAddress, float | None] = {}
-        """None while a probe is under way."""
+        self._endpoints: dict[SocketAddress, _Probed] = {}
         self._heap: list[tuple[float, SocketAddress]] = []
-        """May contain former times."""
+        """Those that aren't due yet; may contain former times."""
+        self._queues: OrderedDict[ServiceKey, OrderedDict[SocketAddress, None]] = OrderedDict()
+        """Those that wait for a turn, in the queue of each of their Services; none is empty."""
+        self._under_way: Counter[ServiceKey] = Counter()
         self._burst = max(1.0, per_second * _BURST_S)
         self._left = self._burst
         """Probes that may begin now."""
         self._then = 0.0
+        self._measured = 0
+        self._measured_s = 0.0
+        """The sum over so many endpoints."""
 
     def __len__(self) -> int:
-        return len(self._due)
+        return len(self._endpoints)
+
+    def __contains__(self, endpoint: SocketAddress) -> bool:
+        return endpoint in self._endpoints
 
     @property
     def interval_s(self) -> float:
-        """Average seconds between two probes of an endpoint that answers."""
-        return max(self._every_s, len(self._due) / self.per_second)
+        """Average seconds between the last two probes of an endpoint that answers; 0: unknown."""
+        return self._measured_s / self._measured if self._measured else 0.0
 
-    def add(self, endpoint: SocketAddress, now: float) -> None:
-        """Probe an endpoint from now on, for the first time at once."""
-        self._put(endpoint, now)
+    def add(self, endpoint: SocketAddress, service: ServiceKey) -> None:
+        """Probe an endpoint of a Service from now on, for the first time at once.
 
-    def discard(self, endpoint: SocketAddress) -> None:
-        """Don't probe an endpoint any more. Idempotent."""
-        self._due.pop(endpoint, None)
+        Each call, one for each of the Service's ports, takes one of :meth:`discard`.
+        """
+        known = self._endpoints.get(endpoint)
+        if known is None:
+            known = self._endpoints[endpoint] = _Probed(self._every_s)
+        known.services[service] += 1
+        if known.services[service] > 1 or known.turn_of is not None:
+            return
+        # Its other Services have it in their queues if it isn't on the heap.
+        among = (service,) if known.at is None else known.services
+        known.at, known.interval_s = None, self._every_s
+        self._queue(endpoint, among)
+
+    def discard(self, endpoint: SocketAddress, service: ServiceKey) -> None:
+        """Don't probe an endpoint for a port of a Service any more."""
+        known = self._endpoints[endpoint]
+        known.services[service] -= 1
+        if known.services[service]:
+            return
+        del known.services[service]
+        self._drop(endpoint, service)
+        if not known.services:
+            del self._endpoints[endpoint]
+            self._release(known)
+            self._measure(known, 0.0)
 
     def take(self, now: float, room: int) -> list[SocketAddress]:
-        """Return the endpoints whose probes are to begin now, those that are overdue first.
+        """Return the endpoints whose probes are to begin now.
 
         Each gets its next time by :meth:`finished`.
 
@@ -80,25 +137,85 @@ class ProbeSchedule:
         earned = max(0.0, now - self._then) * self.per_second
         self._left = min(self._burst, self._left + earned)
         self._then = now
+        self._queue_due(now)
         found: list[SocketAddress] = []
-        while self._heap and self._heap[0][0] <= now and len(found) < min(room, int(self._left)):
-            due, endpoint = heapq.heappop(self._heap)
-            if self._due.get(endpoint) == due:
-                self._due[endpoint] = None
-                found.append(endpoint)
+        most = min(room, int(self._left))
+        at_bound = 0
+        while self._queues and len(found) < most and at_bound < len(self._queues):
+            service, queue = next(iter(self._queues.items()))
+            self._queues.move_to_end(service)
+            if self._under_way[service] >= room - len(found):
+                at_bound += 1
+                continue
+            at_bound = 0
+            endpoint = next(iter(queue))
+            self._begin(endpoint, service, now)
+            found.append(endpoint)
         self._left -= len(found)
         return found
 
     def finished(self, endpoint: SocketAddress, now: float, *, has_failed: bool) -> None:
         """Set the time of an endpoint's next probe; nothing if it isn't probed any more."""
-        if endpoint in self._due:
-            interval_s = self._every_s if has_failed else self.interval_s
-            self._put(endpoint, now + interval_s * (_LEAST + _SPREAD * self._jitter()))
+        known = self._endpoints.get(endpoint)
+        if known is None:
+            return
+        self._release(known)
+        interval_s = known.interval_s if has_failed else self._every_s
+        known.interval_s = min(2 * interval_s, SILENT_S) if has_failed else self._every_s
+        if has_failed:
+            self._measure(known, 0.0)
+        known.at = now + interval_s * (_LEAST + _SPREAD * self._jitter())
+        heapq.heappush(self._heap, (known.at, endpoint))
 
     def next_at(self, now: float) -> float | None:
         """Return when to call :meth:`take` again; None: no endpoint waits for a probe."""
+        if self._queues:
+            return now + GAP_S
         return max(self._heap[0][0], now + GAP_S) if self._heap else None
 
-    def _put(self, endpoint: SocketAddress, at: float) -> None:
-        self._due[endpoint] = at
-        heapq.heappush(self._heap, (at, endpoint))
+    def _queue_due(self, now: float) -> None:
+        """Have endpoints that are due wait for a turn of their Services."""
+        while self._heap and self._heap[0][0] <= now:
+            at, endpoint = heapq.heappop(self._heap)
+            known = self._endpoints.get(endpoint)
+            if known is not None and known.at == at:
+                known.at = None
+                self._queue(endpoint, known.services)
+
+    def _queue(self, endpoint: SocketAddress, services: Iterable[ServiceKey]) -> None:
+        """Have an endpoint wait for a turn of one of some Services."""
+        for service in services:
+            self._queues.setdefault(service, OrderedDict())[endpoint] = None
+
+    def _begin(self, endpoint: SocketAddress, service: ServiceKey, now: float) -> None:
+        """Note that a probe begins, in the turn of a Service."""
+        known = self._endpoints[endpoint]
+        for sharing in known.services:
+            self._drop(endpoint, sharing)
+        known.turn_of = service
+        self._under_way[service] += 1
+        if known.began_at is not None and known.interval_s == self._every_s:
+            self._measure(known, now - known.began_at)
+        known.began_at = now
+
+    def _drop(self, endpoint: SocketAddress, service: ServiceKey) -> None:
+        """Remove an endpoint from the queue of a Service."""
+        queue = self._queues.get(service)
+        if queue is not None:
+            queue.pop(endpoint, None)
+            if not queue:
+                del self._queues[service]
+
+    def _release(self, known: _Probed) -> None:
+        """Note that no probe of an endpoint is under way any more."""
+        if known.turn_of is not None:
+            self._under_way[known.turn_of] -= 1
+            if not self._under_way[known.turn_of]:
+                del self._under_way[known.turn_of]
+            known.turn_of = None
+
+    def _measure(self, known: _Probed, interval_s: float) -> None:
+        """Replace what was measured of an endpoint."""
+        self._measured += bool(interval_s) - bool(known.measured_s)
+        self._measured_s += interval_s - known.measured_s
+        known.measured_s = interval_s

@@ -61,7 +61,7 @@ def _probe_families(probes: ProbesView) -> Iterator[Family]:
         ),
         (
             "interval_seconds",
-            "Average time between two probes of an endpoint; grows with the number of endpoints",
+            "Measured average time between two probes of an endpoint that answers; 0 while unknown",
             probes.interval_s,
         ),
         (

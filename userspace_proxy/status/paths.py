@@ -47,7 +47,8 @@ class ProbesView:
     endpoints: int = 0
     """How many are probed."""
     interval_s: float = 0.0
-    """Average seconds between two probes of an endpoint."""
+    """Measured: average seconds between the last two probes of an endpoint that answers; 0: none
+    has answered yet, and was probed again."""
     per_second: int = 0
     """The budget: more probes never begin in a second; 0: nothing was probed yet."""
     sent: int = 0
@@ -70,7 +71,8 @@ def probes_in_words(probes: ProbesView) -> str:
         return ""
     count = plural(probes.endpoints, "endpoint")
     budget = f"at most {probes.per_second:,} probes a second"
-    return f"{count} probed every {probes.interval_s:.3g} s on average, {budget}"
+    every = f"every {probes.interval_s:.3g} s while they answer, " if probes.interval_s else ""
+    return f"{count} probed, {every}{budget}"
 
 
 def path_in_words(path: str, why: str, since: float, now: float) -> str:

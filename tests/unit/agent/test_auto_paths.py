@@ -31,15 +31,18 @@ class Probed:
     """What was asked to be probed, instead of probes."""
 
     def __init__(self, _note):
-        self.endpoints = []
+        self.wanted = []
         self.is_closed = False
 
-    def add(self, endpoint):
-        assert endpoint not in self.endpoints
-        self.endpoints.append(endpoint)
+    @property
+    def endpoints(self):
+        return list(dict.fromkeys(endpoint for endpoint, _ in self.wanted))
 
-    def discard(self, endpoint):
-        self.endpoints.remove(endpoint)
+    def add(self, endpoint, service):
+        self.wanted.append((endpoint, str(service)))
+
+    def discard(self, endpoint, service):
+        self.wanted.remove((endpoint, str(service)))
 
     def close(self):
         self.is_closed = True

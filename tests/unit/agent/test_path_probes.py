@@ -9,9 +9,11 @@ import pytest
 from userspace_proxy.agent import path_probes
 from userspace_proxy.agent.path_probes import PathProbes
 from userspace_proxy.agent.probe_schedule import ProbeSchedule
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import ServiceKey, SocketAddress
 
 from .rounds import turn, until
+
+WEB, CART = ServiceKey("shop", "web"), ServiceKey("shop", "cart")
 
 
 def listen(ip="127.0.0.1"):
@@ -46,7 +48,7 @@ async def test_an_endpoint_that_listens_answers_again_and_again_and_gets_a_clean
     probes, noted = probing
     with listen(ip) as server:
         endpoint = at(server)
-        probes.add(endpoint)
+        probes.add(endpoint, WEB)
         await until(lambda: len(noted) >= 3)
         assert set(noted) == {(endpoint, 0)}
         accepted, _ = server.accept()
@@ -59,8 +61,8 @@ async def test_with_many_endpoints_probes_end_with_a_reset(probing, monkeypatch)
     probes, noted = probing
     monkeypatch.setattr(path_probes, "CLEAN_ENDS_MAX", 1)
     with listen() as server, listen() as other:
-        probes.schedule.add(at(other), 0.0)
-        probes.add(at(server))
+        probes.schedule.add(at(other), WEB)
+        probes.add(at(server), WEB)
         await until(lambda: (at(server), 0) in noted)
         accepted, _ = server.accept()
         with accepted, pytest.raises(ConnectionResetError):
@@ -70,7 +72,7 @@ async def test_with_many_endpoints_probes_end_with_a_reset(probing, monkeypatch)
 async def test_an_endpoint_that_refuses_is_noted_with_the_error(probing):
     probes, noted = probing
     endpoint = refusing()
-    probes.add(endpoint)
+    probes.add(endpoint, WEB)
     await until(lambda: len(noted) >= 2)
     assert set(noted) == {(endpoint, errno.ECONNREFUSED)}
     assert probes.failed == probes.sent == len(noted)
@@ -80,7 +82,7 @@ async def test_an_endpoint_that_cannot_even_be_dialled_is_noted(probing):
     probes, noted = probing
     # A broadcast address: the call fails.
     endpoint = SocketAddress("127.255.255.255", 80)
-    probes.add(endpoint)
+    probes.add(endpoint, WEB)
     await until(lambda: noted)
     assert noted[0] == (endpoint, errno.ENETUNREACH)
 
@@ -96,7 +98,7 @@ async def test_a_silent_endpoint_has_failed_at_the_deadline(probing, monkeypatch
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(endpoint)
-        probes.add(endpoint)
+        probes.add(endpoint, WEB)
         await until(lambda: noted)
         assert noted[0] == (endpoint, errno.ETIMEDOUT)
         for filler in fillers:
@@ -107,10 +109,12 @@ async def test_a_silent_endpoint_has_failed_at_the_deadline(probing, monkeypatch
 async def test_nothing_is_noted_of_an_endpoint_that_was_discarded(probing):
     probes, noted = probing
     with listen() as server, listen() as other:
-        probes.add(at(server))
-        probes.add(at(other))
+        probes.add(at(server), WEB)
+        probes.add(at(other), WEB)
+        probes.add(at(server), CART)
         await turn()
-        probes.discard(at(server))
+        probes.discard(at(server), CART)
+        probes.discard(at(server), WEB)
         await until(lambda: len(noted) >= 3)
         assert {endpoint for endpoint, _ in noted} == {at(other)}
 
@@ -121,7 +125,7 @@ async def test_a_shortage_of_descriptors_says_nothing_about_an_endpoint(probing)
     with listen() as server:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         try:
-            probes.add(at(server))
+            probes.add(at(server), WEB)
             tried = probes.schedule.finished
             count = []
             probes.schedule.finished = lambda *a, **k: (count.append(a), tried(*a, **k))

@@ -215,7 +215,7 @@ async def test_probes_are_shown_once_there_are_some(plane):
     assert view_probes(None) == view_probes(served_ports) == NO_PROBES
     probes = served_ports.auto_paths.probes = PathProbes(lambda *_result: None)
     probes.sent, probes.failed = 7, 3
-    assert view_probes(served_ports) == ProbesView(0, 1.5, 2_000, 7, 3)
+    assert view_probes(served_ports) == ProbesView(0, 0.0, 2_000, 7, 3)
     served_ports.close()
 
 

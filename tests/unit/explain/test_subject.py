@@ -102,7 +102,7 @@ def test_the_probes_that_choose_a_path_are_said_with_their_budget():
     subject = make_subject(auto, probes=ProbesView(3, 1.5, 2_000))
     (step,) = (s for part in explain(subject).parts for s in part.steps if s.topic == "path")
     assert [text for _, text in step.details] == [
-        "3 endpoints probed every 1.5 s on average, at most 2,000 probes a second"
+        "3 endpoints probed, every 1.5 s while they answer, at most 2,000 probes a second"
     ]
     planned = make_subject(auto, probes=ProbesView(3, 1.5, 2_000), is_live=False)
     (step,) = (s for part in explain(planned).parts for s in part.steps if s.topic == "path")

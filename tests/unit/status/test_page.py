@@ -315,7 +315,7 @@ def test_a_row_that_is_open_shows_what_connections_begin_and_end_with():
 
 
 def test_probes_are_a_fact_and_a_note_of_each_service_port_that_they_concern():
-    words = "3 endpoints probed every 1.5 s on average, at most 2,000 probes a second"
+    words = "3 endpoints probed, every 1.5 s while they answer, at most 2,000 probes a second"
     port = make_port()
     auto = replace(port, plan=replace(port.plan, path=PathChoice(Path.AUTO)))
     view = make_view(auto, probes=ProbesView(3, 1.5, 2_000))

@@ -64,12 +64,17 @@ def test_what_is_known_of_connections_on_the_kernel_path_is_said(path, count, pr
         pytest.param(NO_PROBES, "", id="none"),
         pytest.param(
             ProbesView(1, 1.5, 2_000),
-            "1 endpoint probed every 1.5 s on average, at most 2,000 probes a second",
+            "1 endpoint probed, every 1.5 s while they answer, at most 2,000 probes a second",
             id="one",
         ),
         pytest.param(
+            ProbesView(2, 0.0, 2_000),
+            "2 endpoints probed, at most 2,000 probes a second",
+            id="none-was-probed-twice",
+        ),
+        pytest.param(
             ProbesView(30_000, 15.0, 2_000),
-            "30,000 endpoints probed every 15 s on average, at most 2,000 probes a second",
+            "30,000 endpoints probed, every 15 s while they answer, at most 2,000 probes a second",
             id="many",
         ),
     ],

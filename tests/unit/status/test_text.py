@@ -273,7 +273,7 @@ def test_a_kernel_that_does_not_count_connections_is_named():
 
 
 def test_the_header_has_the_budget_of_probes_and_so_has_each_service_port_that_they_concern():
-    words = "3 endpoints probed every 1.5 s on average, at most 2,000 probes a second"
+    words = "3 endpoints probed, every 1.5 s while they answer, at most 2,000 probes a second"
     port = make_port()
     auto = replace(port, plan=replace(port.plan, path=PathChoice(Path.AUTO)))
     view = make_view(auto, make_port("cart"), probes=ProbesView(3, 1.5, 2_000))
