@@ -61,6 +61,7 @@ def make_facts(
             else ()
         ),
         default_path=options.path,
+        allowed_paths=options.allowed_paths,
         no_kernel_path=no_kernel_path,
         # Source: kube-proxy, --detect-local-mode.
         cluster_networks=(node.pod_networks if options.only_own_pods else ())

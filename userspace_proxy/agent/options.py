@@ -49,6 +49,8 @@ class Options:
     """The network namespace was created for this proxy, so it may change all routes."""
     path: Path = Path.USERSPACE
     """How the bytes of Services travel whose annotations don't say."""
+    allowed_paths: tuple[Path, ...] = tuple(Path)
+    """Those that annotations may choose."""
     tuning: Tuning = field(default_factory=Tuning)
     workers: int | None = None
     """How many processes carry the traffic; None: the caller's event loop does."""

@@ -182,6 +182,7 @@ def make_options(settings: Settings) -> Options:
         preserves_client_address=settings.preserve_client_address == "auto",
         is_own_namespace=is_own_namespace(),
         path=Path(settings.path),
+        allowed_paths=tuple(map(Path, settings.allow_paths)),
         tuning=Tuning(
             connect_timeout_s=settings.connect_timeout_s,
             tcp_idle_s=settings.tcp_idle_s,

@@ -28,7 +28,7 @@ from .forms import (
     folder,
     listen_address,
 )
-from .kinds import BOOL, GATES, PATH, SHARE, TEXT, choice, duration, integer, port_range
+from .kinds import BOOL, GATES, PATH, SHARE, TEXT, choice, duration, integer, port_range, texts
 from .table import Origin, Topic, rows_of, setting
 from .values import ListenAddress, PortRange
 
@@ -222,6 +222,15 @@ class Settings:
         "auto: by the kernel while all endpoints answer probes; kernel and auto need "
         "--steering=nftables",
         why="fail-over and counters need the proxy",
+    )
+    allow_paths: tuple[str, ...] = setting(
+        ("userspace", "kernel", "auto"),
+        kind=texts("PATH,...", choice("userspace", "kernel", "auto").parse),
+        topic=Topic.STEERING, flag="allow-paths", own_field="allowPaths",
+        help="the paths that the annotation userspace-proxy.io/path of a Service may choose; for "
+        "other Services --path decides. Without auto, no annotation can have this node probe "
+        "endpoints",
+        why="probes have a budget in which Services have turns",
     )
     proxy_port_range: PortRange = setting(
         PROXY_PORTS, kind=port_range(PROXY_PORTS), topic=Topic.STEERING, flag="proxy-port-range",

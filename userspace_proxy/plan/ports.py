@@ -54,6 +54,7 @@ def plan_port(
         facts.default_path,
         facts.no_kernel_path.get(claim.key.family)
         or facts.no_kernel_path.get(handling.balance, ""),
+        allowed=facts.allowed_paths,
         has_affinity=state.service.affinity_timeout_s is not None,
         weights=dict(usable.weights).values(),
     )

@@ -50,6 +50,8 @@ class NodeFacts:
     """Networks of pods in the cluster: ``--cluster-cidr``, or this node's; empty if unknown."""
     default_path: Path = Path.USERSPACE
     """``--path``."""
+    allowed_paths: tuple[Path, ...] = tuple(Path)
+    """``--allow-paths``: those that annotations may choose."""
     no_kernel_path: Mapping[IPFamily | Balance, str] = field(default_factory=dict)
     """The families, and the choices of endpoints, for which there is no kernel path here, with the
     reasons."""

@@ -1,15 +1,16 @@
 """Decides how the bytes of a Service port travel: through the proxy, or by the kernel.
 
-annotation ──▶ --path ──▶ does it need the proxy? ──▶ can the steering do it? ──▶ path, and why
+annotation, where allowed ──▶ --path ──▶ needs the proxy? ──▶ can the steering? ──▶ path, and why
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 from ..model import Balance, Cause, Handling, Path
+from ..model.annotations import DOMAIN
 from .causes import not_followed
 
 
@@ -36,32 +37,41 @@ def choose_path(
     default: Path,
     no_kernel_path: str,
     *,
+    allowed: Container[Path | None] = tuple(Path),
     has_affinity: bool = False,
     weights: Iterable[int] = (),
 ) -> PathChoice:
     """Return the path of a Service's ports.
 
     Args:
+        allowed: Those that its annotation may choose.
         has_affinity: Its clients are pinned to endpoints.
         weights: Of its usable endpoints; empty if all have the same.
         default: ``--path``.
         no_kernel_path: Why the steering has no kernel path; empty where it has one.
     """
-    is_asked = handling.path is not None
-    path = handling.path or default
+    asked = handling.path if handling.path in allowed else None
+    note = None
+    if asked is not handling.path:
+        note = not_followed(
+            f"annotation {DOMAIN}path is ignored: --allow-paths does not contain {handling.path}"
+        )
+    path = asked or default
     if path is Path.USERSPACE:
-        return PathChoice(path, "its annotation asks for it") if is_asked else DEFAULT_PATH
+        if asked is None and note is None:
+            return DEFAULT_PATH
+        return PathChoice(path, "its annotation asks for it" if asked else "", note)
     parts = sum(in_parts(tuple(weights)))
     needs = _needs_proxy(handling, parts=parts)
     if not needs and path is Path.AUTO:
         needs = _is_for_one_path(handling, has_affinity=has_affinity)
     if not needs and not no_kernel_path:
-        why = "its annotation asks for it" if is_asked else f"--path={path} is the default"
-        return PathChoice(path, why)
+        why = "its annotation asks for it" if asked else f"--path={path} is the default"
+        return PathChoice(path, why, note)
     why = f"{needs} needs the proxy" if needs else no_kernel_path
     # Auto leaves the choice to the proxy.
-    must_note = is_asked and path is Path.KERNEL
-    note = not_followed(f"path kernel is not used: {why}") if must_note else None
+    if asked is Path.KERNEL:
+        note = not_followed(f"path kernel is not used: {why}")
     return PathChoice(Path.USERSPACE, why, note)
 
 

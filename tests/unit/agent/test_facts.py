@@ -10,6 +10,7 @@ from userspace_proxy.model import (
     EndpointSlice,
     IPFamily,
     Node,
+    Path,
     Service,
     ServiceKey,
     SliceKey,
@@ -120,6 +121,10 @@ def test_without_their_service_no_api_server_is_known():
 def test_options_decide_whether_loopback_endpoints_are_allowed(is_allowed):
     facts = facts_of(allow_loopback_endpoints=is_allowed)
     assert facts.allow_loopback_endpoints == is_allowed
+
+
+def test_options_decide_which_paths_annotations_may_choose():
+    assert facts_of(allowed_paths=(Path.AUTO,)).allowed_paths == (Path.AUTO,)
 
 
 @pytest.mark.parametrize(("steering", "is_allowed"), [("none", True), ("local", False)])

@@ -11,8 +11,9 @@ import pytest
 from tests.unit.sources.running import running
 from userspace_proxy.agent.run import make_options, make_source, node_name, settle_memory
 from userspace_proxy.config import InheritedSocket, PortRange, Settings
+from userspace_proxy.config.load import load_settings
 from userspace_proxy.errors import ConfigError
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import Path, SocketAddress
 from userspace_proxy.testing.fake_api_server import FakeApiServer
 
 
@@ -137,3 +138,20 @@ def test_what_the_last_state_does_not_need_is_imported_after_it_is_served():
 def test_faults_are_allowed_by_a_flag_and_without_steering(steering, flag, expected):
     options = make_options(Settings(steering=steering, allow_faults=flag))
     assert options.allow_faults is expected
+
+
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [
+        pytest.param([], {*Path}, id="all-by-default"),
+        pytest.param(["--allow-paths=userspace,kernel"], {Path.USERSPACE, Path.KERNEL}, id="two"),
+        pytest.param(["--allow-paths="], set(), id="none"),
+    ],
+)
+def test_a_flag_lists_the_paths_that_annotations_may_choose(words, allowed):
+    assert set(make_options(load_settings(words).settings).allowed_paths) == allowed
+
+
+def test_a_path_that_does_not_exist_is_no_path_to_allow():
+    with pytest.raises(ConfigError, match="'ipvs' is not one of userspace, kernel, auto"):
+        load_settings(["--allow-paths=ipvs"])

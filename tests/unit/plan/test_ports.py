@@ -56,6 +56,15 @@ class TestOnePort:
         assert (port.faults, port.handling) == ((Fault("refuse"),), Handling(Balance.RANDOM))
         assert the_port(*given).faults == ()
 
+    def test_its_annotation_chooses_a_path_only_if_the_operator_allows_it(self):
+        given = (service(handling=Handling(path=Path.AUTO)), slice_of(POD_A.ip))
+        assert the_port(*given).path.path is Path.AUTO
+        port = the_port(*given, allowed_paths=(Path.USERSPACE,))
+        assert port.path.path is Path.USERSPACE
+        assert [note.sentence for note in port.notes] == [
+            "annotation userspace-proxy.io/path is ignored: --allow-paths does not contain auto"
+        ]
+
     def test_without_usable_endpoints_it_stays_in_the_plan_with_the_reason(self):
         assert the_port(service()).cause.code is CauseCode.NO_SLICE
         idle = the_port(service(), slice_of(Endpoint(POD_A.ip, **NOT_READY)))

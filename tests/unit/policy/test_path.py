@@ -54,6 +54,25 @@ def test_auto_leaves_the_path_to_what_probes_show(handling, default, why):
     assert choose_path(handling, default, "") == (Path.AUTO, why, None)
 
 
+@pytest.mark.parametrize(
+    ("default", "why"),
+    [
+        pytest.param(Path.USERSPACE, "", id="userspace"),
+        pytest.param(Path.KERNEL, "--path=kernel is the default", id="kernel"),
+    ],
+)
+def test_an_annotation_that_is_not_allowed_has_no_effect_but_a_note(default, why):
+    allowed = (Path.USERSPACE, Path.KERNEL)
+    chosen = choose_path(Handling(path=Path.AUTO), default, "", allowed=allowed)
+    assert (chosen.path, chosen.why) == (default, why)
+    assert (chosen.note.code, chosen.note.sentence) == (
+        CauseCode.NOT_FOLLOWED,
+        "annotation userspace-proxy.io/path is ignored: --allow-paths does not contain auto",
+    )
+    assert choose_path(ASKED, default, "", allowed=allowed).path is Path.KERNEL
+    assert choose_path(DEFAULT_HANDLING, Path.AUTO, "", allowed=()).note is None
+
+
 def test_session_affinity_is_for_one_path_so_auto_stays_on_userspace():
     chosen = choose_path(Handling(path=Path.AUTO), Path.USERSPACE, "", has_affinity=True)
     why = "session affinity with path auto needs the proxy"
