@@ -18,7 +18,7 @@ from ..cluster import Snapshot
 from ..errors import SteeringError
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
-from ..model import Frontend
+from ..model import CauseCode, Frontend
 from ..plan import Plan, PlanChanges, Planner, diff_plans
 from ..policy import NodeFacts
 from ..sources import Happening
@@ -247,6 +247,7 @@ class SyncLoop:
         await self._prepare(changes)
         await self._change_listeners(changes)
         self._report_conflicts(plan)
+        self._report_left_out(changes)
         self.on_plan(self.plan, changes)
         self.plan = plan
         if not await self._steer():
@@ -308,6 +309,15 @@ class SyncLoop:
                 port = f"port {item.port}: " if item.port else ""
                 note = f"{port}{cause}"
                 self._report(Happening("ServiceNotServed", "Serve", note, service=item.service))
+
+    def _report_left_out(self, changes: PlanChanges) -> None:
+        for port in (*changes.open, *changes.update):
+            before = self.plan.ports.get(port.key)
+            for note in port.notes:
+                is_new = before is None or note not in before.notes
+                if note.code is CauseCode.TOO_MANY_ENDPOINTS and is_new:
+                    service, text = port.key.name.service, f"{port.key}: {note}"
+                    self._report(Happening("EndpointsLeftOut", "Serve", text, service=service))
 
     async def _steer(self) -> bool:
         self._served_ports.switch_paths()

@@ -40,6 +40,7 @@ class CauseCode(enum.StrEnum):
     """This proxy doesn't serve such Services or ports."""
     NOT_FOLLOWED = "not-followed"
     """A field or annotation has no effect."""
+    TOO_MANY_ENDPOINTS = "too-many-endpoints"
     NOT_LISTENING = "not-listening"
     """A proxy port or node port can't be opened, or a frontend can't be steered to it."""
     FAULT_ON_PURPOSE = "fault-on-purpose"

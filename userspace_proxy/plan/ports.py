@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ..cluster import ServiceState
 from ..model import Cause, ServiceType, intersect, own_network
 from ..policy import (
+    ENDPOINTS_MAX,
     NodeFacts,
     Scope,
     Usable,
@@ -15,7 +16,7 @@ from ..policy import (
     usable_endpoints,
     why_none_usable,
 )
-from ..policy.causes import first_notes, not_followed
+from ..policy.causes import first_notes, not_followed, too_many_endpoints
 from ..policy.orphans import Orphans
 from .claims import PortClaim
 from .ownership import FrontendOwners
@@ -59,7 +60,9 @@ def plan_port(
         weights=dict(usable.weights).values(),
     )
     # As with other notes, once for all frontends of a family.
-    notes = (path.note,) if path.note is not None and claim.key.side is Side.ALL else ()
+    is_first = claim.key.side is Side.ALL
+    notes = (path.note,) if path.note is not None and is_first else ()
+    too_many = () if usable.are_all or not is_first else (too_many_endpoints(ENDPOINTS_MAX),)
     return PortPlan(
         key=claim.key,
         protocol=claim.protocol,
@@ -68,7 +71,7 @@ def plan_port(
         usable=usable.addresses,
         cause=_cause(state, claim, usable, orphans),
         affinity_timeout_s=state.service.affinity_timeout_s,
-        notes=(*claim.notes, *notes, *first_notes(_slice_notes(state, claim))),
+        notes=(*too_many, *claim.notes, *notes, *first_notes(_slice_notes(state, claim))),
         outside=usable.outside,
         inside=inside,
         admits=_admits(claim.admits, inside, is_dropping=usable.is_dropping),

@@ -4,10 +4,18 @@ from .facts import PRIMARY, NodeFacts
 from .ignored import why_ignored, why_port_ignored
 from .no_endpoints import why_none_usable
 from .path import DEFAULT_PATH, PathChoice, choose_path
-from .usable import EndpointVerdict, Scope, Usable, count_local_ready, usable_endpoints
+from .usable import (
+    ENDPOINTS_MAX,
+    EndpointVerdict,
+    Scope,
+    Usable,
+    count_local_ready,
+    usable_endpoints,
+)
 
 __all__ = [
     "DEFAULT_PATH",
+    "ENDPOINTS_MAX",
     "PRIMARY",
     "EndpointVerdict",
     "NodeFacts",

@@ -236,6 +236,15 @@ def fault_on_purpose(endpoint: SocketAddress, faults: Sequence[str]) -> Cause:
     )
 
 
+def too_many_endpoints(limit: int) -> Cause:
+    """Return that a Service port has more endpoints than this proxy uses for one."""
+    return Cause(
+        CauseCode.TOO_MANY_ENDPOINTS,
+        f"it has more than {limit:,} endpoints, and the others are left out",
+        hint=f"Divide the Service: a port of one Service may have {limit:,} endpoints of a family",
+    )
+
+
 def not_ours(sentence: str) -> Cause:
     """Return that this proxy doesn't serve a Service, or a port of it."""
     return Cause(CauseCode.NOT_OURS, sentence)

@@ -1,17 +1,21 @@
 """Decides which endpoints are usable for one Service port from this node, and why others aren't.
 
-slices of one family ──▶ every address once ──▶ without refused ones ──▶ by the scope: the ready
-endpoints, or if there are none, the serving and terminating ones ──▶ by priority, for the balancer
+slices of one family ──▶ every address once, up to a bound ──▶ without refused ones ──▶ by the
+scope: the ready endpoints, or if there are none, the serving and terminating ones ──▶ by priority,
+for the balancer
 
 Rule 1: an endpoint with weight 0 isn't usable.
 Rule 2: endpoints of all priorities are usable: the balancer dials one on standby if all of the
 priorities before it fail. Hints choose among the endpoints of one priority.
+Rule 3: which endpoints are left out beyond the bound depends on the endpoints alone, and with a
+policy ``Local`` on which of them are on this node; so a client keeps its endpoint on all nodes.
 """
 
 from __future__ import annotations
 
 import enum
 import functools
+import heapq
 import operator
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -33,6 +37,12 @@ from .preferences import NO_PREFERENCES, Numbers, have_preferences, read_prefere
 _LOOPBACK = "a loopback address is the node itself"
 _ELSEWHERE = "not on this node"
 _TERMINATING = "terminating"
+ENDPOINTS_MAX = 10_000
+"""Endpoints of one Service port and family; others are left out.
+
+Two on each of the 5,000 nodes that Kubernetes supports. All of them, with weights, are a message of
+2 MB to each worker.
+"""
 DRAINED = "drained (weight 0)"
 """The reason of a verdict."""
 _by_number = operator.itemgetter(0, 1)
@@ -103,6 +113,8 @@ class Usable:
     """Of usable endpoints, in order; empty if all have the same."""
     standbys: Numbers = ()
     """Usable endpoints with a priority other than 0, in order, with their priorities."""
+    are_all: bool = True
+    """Whether there were at most :data:`ENDPOINTS_MAX`; if not, the rest has no verdict."""
 
 
 def usable_endpoints(
@@ -128,10 +140,9 @@ def usable_endpoints(
         terminating, of each set on its own. KEP-2086: without local endpoints a Local
         policy drops. CVE-2021-25737: endpoints must not point into the node itself.
     """
-    merged = _merge(slices, port, protocol, family, facts)
+    merged, are_all = _bounded(_merge(slices, port, protocol, family, facts), facts, scope)
     if not merged:
-        is_split = scope is Scope.LOCAL_FROM_OUTSIDE
-        return Usable((), (), outside=() if is_split else None)
+        return Usable((), (), outside=() if scope is Scope.LOCAL_FROM_OUTSIDE else None)
     judged = sorted([(pack_ip(a.ip), a, e) for a, e in merged.items()], key=_by_number)
     refused = {
         a: why
@@ -164,6 +175,7 @@ def usable_endpoints(
         is_dropping=not shown and bool(in_cluster),
         weights=weights,
         standbys=standbys,
+        are_all=are_all,
     )
 
 
@@ -245,6 +257,25 @@ def _merge(
             if known is None or _rank(endpoint, facts) > _rank(known, facts):
                 merged[address] = endpoint
     return merged
+
+
+def _bounded(
+    merged: Mapping[SocketAddress, Endpoint], facts: NodeFacts, scope: Scope
+) -> tuple[Mapping[SocketAddress, Endpoint], bool]:
+    """Return as many as are used, and whether these are all.
+
+    This node's come first where the scope prefers them, then ready ones, then low addresses.
+    """
+    if len(merged) <= ENDPOINTS_MAX:
+        return merged, True
+
+    def place(item: tuple[SocketAddress, Endpoint]) -> tuple[bool, bool, bool, bytes, int]:
+        address, endpoint = item
+        is_near = scope is not Scope.CLUSTER and _is_local(endpoint, facts)
+        is_ready = endpoint.ready and endpoint.weight > 0
+        return not is_near, not is_ready, not endpoint.serving, pack_ip(address.ip), address.port
+
+    return dict(heapq.nsmallest(ENDPOINTS_MAX, merged.items(), key=place)), False
 
 
 def _rank(endpoint: Endpoint, facts: NodeFacts) -> tuple[bool, bool, bool, bool]:

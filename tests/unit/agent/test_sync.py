@@ -185,6 +185,18 @@ async def test_a_conflict_is_reported(start):
     assert reported[0].note == "port 80: 10.96.0.1:80/TCP is already held by shop/shop"
 
 
+async def test_endpoints_that_are_left_out_are_reported_once(start, monkeypatch):
+    monkeypatch.setattr("userspace_proxy.policy.usable.ENDPOINTS_MAX", 1)
+    reported = []
+    loop, cluster = await start(WatchedSteering(), report=reported.append), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    assert reported == []
+    for third in ("127.0.0.3", "127.0.0.4"):
+        await settle(loop, cluster.serve("web", WEB.ip, POD, "127.0.0.2", third))
+    assert [(h.reason, h.service.name) for h in reported] == [("EndpointsLeftOut", "web")]
+    assert reported[0].note.startswith("shop/web: it has more than 10,000 endpoints")
+
+
 async def test_drift_is_repaired_while_changes_keep_arriving(start):
     steering = WatchedSteering()
     loop, cluster = await start(steering), Cluster()

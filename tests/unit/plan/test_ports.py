@@ -17,7 +17,7 @@ from userspace_proxy.model import (
     SocketAddress,
 )
 from userspace_proxy.plan import HealthCheck, Planner, PortPlan, Side
-from userspace_proxy.policy import EndpointVerdict, NodeFacts
+from userspace_proxy.policy import ENDPOINTS_MAX, EndpointVerdict, NodeFacts
 from userspace_proxy.policy.causes import NOTES_MAX, none_ready
 
 from ..model.samples import (
@@ -87,6 +87,18 @@ class TestOnePort:
         assert [str(note) for note in port.notes] == [
             "external IP 203.0.113.9 is not served: external IPs are off",
         ]
+
+    def test_endpoints_beyond_the_bound_are_left_out_with_a_note(self):
+        ips = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(2 * ENDPOINTS_MAX)]
+        slices = [
+            slice_of(*ips[n : n + 1000], key=f"cart-{n}") for n in range(0, 2 * ENDPOINTS_MAX, 1000)
+        ]
+        port = the_port(service(), *slices)
+        assert [address.ip for address in port.usable] == ips[:ENDPOINTS_MAX]
+        assert len(port.endpoints) == ENDPOINTS_MAX
+        assert [note.code for note in port.notes] == [CauseCode.TOO_MANY_ENDPOINTS]
+        assert "10,000 endpoints" in port.notes[0].sentence
+        assert the_port(service(), *slices[:10]).notes == ()
 
     def test_its_path_is_that_of_its_annotation_and_a_note_states_what_prevents_it(self):
         asked = Handling(path=Path.KERNEL)

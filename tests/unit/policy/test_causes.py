@@ -35,6 +35,7 @@ from userspace_proxy.policy.causes import (
     slice_empty,
     slice_orphaned,
     source_denied,
+    too_many_endpoints,
 )
 
 from ..model.samples import ALICE, CART, HTTP, service, slice_of
@@ -117,6 +118,13 @@ def test_reasons_that_a_service_itself_gives_keep_their_words():
         (CauseCode.ADDRESS_TAKEN, taken.sentence, "10.96.0.7:80/TCP"),
     ]
     assert taken.hint
+
+
+def test_too_many_endpoints_are_a_cause_with_the_bound_and_a_remedy():
+    cause = too_many_endpoints(10_000)
+    assert cause.code is CauseCode.TOO_MANY_ENDPOINTS
+    assert str(cause) == "it has more than 10,000 endpoints, and the others are left out"
+    assert "10,000 endpoints" in cause.hint
 
 
 def test_causes_of_this_node_have_a_remedy():

@@ -381,3 +381,25 @@ def test_endpoints_with_weights_and_priorities_are_drained_used_and_on_standby()
 )
 def test_a_verdict_has_them_in_words(fields, expected):
     assert EndpointVerdict(POD_A, True, "ready", **fields).preference == expected
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        pytest.param(Scope.CLUSTER, ["10.0.0.3", "10.0.0.4"], id="ready-ones-first"),
+        pytest.param(Scope.LOCAL, ["10.0.0.9"], id="with-Local-also-this-nodes"),
+    ],
+)
+def test_beyond_the_bound_ready_endpoints_and_those_of_this_node_stay(monkeypatch, scope, expected):
+    monkeypatch.setattr("userspace_proxy.policy.usable.ENDPOINTS_MAX", 2)
+    endpoints = (
+        Endpoint("10.0.0.1", ready=False),
+        Endpoint("10.0.0.2", weight=0),
+        Endpoint("10.0.0.3"),
+        Endpoint("10.0.0.4"),
+        Endpoint("10.0.0.9", node="here"),
+    )
+    usable = judge(slice_of(*endpoints), scope=scope, node_name="here")
+    assert (usable_ips(usable), len(usable.verdicts)) == (expected, 2)
+    assert not usable.are_all
+    assert judge(slice_of(*endpoints[:2]), scope=scope).are_all
