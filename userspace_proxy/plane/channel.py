@@ -11,6 +11,8 @@ with sockets and what another call sent (unix(7)).
 Rule 4: a queued message whose socket was closed is dropped: another message reports the closing,
 and a side that never saw the listener has nothing to close.
 Rule 5: a side that sends sockets without a message is lost, so that they don't accumulate.
+Rule 6: a message that may be large is made when it is its turn, so that it doesn't wait as bytes.
+Rule 7: a message that the other side wouldn't take is dropped and logged: it mustn't end that side.
 """
 
 from __future__ import annotations
@@ -29,13 +31,19 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
+from ..log_fields import FieldLogger
+
 if TYPE_CHECKING:
     from _typeshed import HasFileno
 
+_log = FieldLogger("userspace_proxy.dataplane")
+
 # A Service port takes about 300 bytes: this is more than there are ports.
 MAX_WAITING_BYTES = 64 * 1024 * 1024
+# What a message counts for that isn't made yet: a closure, and the state that it refers to.
+_LATER_BYTES = 300
 
-# An endpoint takes about 25 bytes, so this is a group of 300,000.
+# A change of a group takes up to 7.5 MiB: see MAX_GROUP_BYTES in ``messages``.
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 
 _HEADER = struct.Struct(">IB")
@@ -48,8 +56,9 @@ _BATCH_BYTES = 64 * 1024
 # has.
 _READ_S = 0.005
 
-_Waiting = tuple[bytes | memoryview, "Sequence[HasFileno]"]
-"""A frame, and what is sent with it."""
+_Frame = bytes | memoryview
+_Waiting = tuple[_Frame | Callable[[], Any], "Sequence[HasFileno]"]
+"""A frame, or what returns its message, and what is sent with it."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -104,10 +113,28 @@ class Channel(Generic[In, Out]):
         """
         if self._is_closed:
             return
+        if frame := self._frame(message, len(socks)):
+            self._queue(frame, socks, len(frame))
+
+    def send_later(self, make: Callable[[], Out]) -> None:
+        """Send the message that ``make`` returns when it is its turn; the order is kept."""
+        if not self._is_closed:
+            self._queue(make, (), _LATER_BYTES)
+
+    def _frame(self, message: Out, sockets: int = 0) -> bytes:
+        """Return a message as bytes; none if the other side would take it for malformed."""
         body = self._encode(message)
-        frame = _HEADER.pack(len(body), len(socks)) + body
+        if len(body) <= MAX_FRAME_BYTES:
+            return _HEADER.pack(len(body), sockets) + body
+        extra = {"type": type(message).__name__, "bytes": len(body)}
+        _log.error("message is too large for a worker's channel, dropping it", extra=extra)
+        return b""
+
+    def _queue(
+        self, frame: _Frame | Callable[[], Out], socks: Sequence[HasFileno], size: int
+    ) -> None:
         self._waiting.append((frame, socks))
-        self.waiting_bytes += len(frame)
+        self.waiting_bytes += size
         if len(self._waiting) == 1:
             self._loop.add_writer(self._sock.fileno(), self._flush)
         if self.waiting_bytes > self._max_waiting_bytes:
@@ -163,12 +190,16 @@ class Channel(Generic[In, Out]):
                 # All sockets were sent with the first byte.
                 self._waiting.appendleft((data[sent:], ()))
 
-    def _take_batch(self) -> list[_Waiting]:
+    def _take_batch(self) -> list[tuple[_Frame, Sequence[HasFileno]]]:
         """Return the next messages for one call; those whose sockets were closed are dropped."""
-        batch: list[_Waiting] = []
+        batch: list[tuple[_Frame, Sequence[HasFileno]]] = []
         size = count = 0
         while self._waiting:
             frame, socks = self._waiting[0]
+            if callable(frame):
+                frame = self._frame(frame())
+                self._waiting[0] = frame, socks
+                self.waiting_bytes += len(frame) - _LATER_BYTES
             size += len(frame)
             count += len(socks)
             if batch and (size > _BATCH_BYTES or count > _MAX_SOCKETS):

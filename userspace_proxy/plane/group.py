@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
 from msgspec.structs import astuple, replace
 
 from ..balance import SlowStart
 from ..dataplane import CounterTable, Durations, Serving, Streak, StreakPart, Waiting
 from ..model import SocketAddress
-from .messages import ChangeGroup, DurationReport, GroupReport, OpenGroup, StreakReport
+from .messages import (
+    MAX_GROUP_BYTES,
+    ChangeGroup,
+    DurationReport,
+    GroupReport,
+    OpenGroup,
+    StreakReport,
+)
 
 # Endpoints of one group; what a worker reports of others isn't believed, nor kept.
 KNOWN_MAX = 10_000
+
+
+@dataclass(slots=True)
+class GroupUpdate:
+    """How a group differs from what a worker knows of it; one that waits is brought up to date."""
+
+    group: int
+    label: str
+    old: Serving | None
+    """None: the worker doesn't know the group."""
+    new: Serving
+
+    def message(self) -> OpenGroup | ChangeGroup:
+        """Return the message for the worker."""
+        if self.old is None:
+            return OpenGroup(self.group, self.label, self.new)
+        changes = diff_endpoints(self.old.endpoints, self.new.endpoints)
+        others = replace(self.new, endpoints=())
+        have_others_changed = others != replace(self.old, endpoints=())
+        return ChangeGroup(self.group, *changes, others if have_others_changed else None)
 
 
 class Group(CounterTable):
@@ -43,17 +72,24 @@ class Group(CounterTable):
         self._slow_start = SlowStart()
         """As in each worker."""
 
-    def opening(self) -> OpenGroup:
-        """Return the message that opens it in a worker."""
-        return OpenGroup(self.number, self.label, self.serving)
+    def opening(self) -> GroupUpdate:
+        """Return what opens it in a worker."""
+        return GroupUpdate(self.number, self.label, None, self.serving)
 
-    def change(self, serving: Serving, now: float = 0.0) -> ChangeGroup | None:
-        """Change how it is served; returns the message for workers, None if nothing changed."""
+    def why_too_large(self, serving: Serving) -> str:
+        """Return why it can't be served like this: workers don't take such a message; or empty."""
+        size = len(msgspec.json.encode(OpenGroup(self.number, self.label, serving)))
+        if size <= MAX_GROUP_BYTES:
+            return ""
+        return (
+            f"its endpoints, networks and faults take {size:,} bytes, "
+            f"and a worker process takes {MAX_GROUP_BYTES:,}"
+        )
+
+    def change(self, serving: Serving, now: float = 0.0) -> GroupUpdate | None:
+        """Change how it is served; returns what changed for workers, None if nothing did."""
         old, self.serving = self.serving, serving
-        changes = diff_endpoints(old.endpoints, serving.endpoints)
-        others = replace(serving, endpoints=())
-        have_others_changed = others != replace(old, endpoints=())
-        if not (changes.removed or changes.added or have_others_changed):
+        if old == serving:
             return None
         self.revision += 1
         current = frozenset(serving.all_endpoints)
@@ -66,7 +102,7 @@ class Group(CounterTable):
         for endpoint in list(self._known)[: max(0, len(self._known) - KNOWN_MAX)]:
             if endpoint not in current:
                 del self._known[endpoint]
-        return ChangeGroup(self.number, *changes, others if have_others_changed else None)
+        return GroupUpdate(self.number, self.label, old, serving)
 
     def add(self, worker: int, report: GroupReport, now: float) -> None:
         """Add what a worker has counted for this group."""

@@ -22,6 +22,9 @@ class Link(Protocol):
     def send(self, message: ToWorker, *socks: socket.socket) -> None:
         """Send a command; without effect if the worker has ended."""
 
+    def send_later(self, make: Callable[[], ToWorker]) -> None:
+        """Send the command that ``make`` returns when it is its turn; the order is kept."""
+
     def hang_up(self) -> None:
         """Have it end by itself, which resets its connections."""
 
@@ -62,6 +65,10 @@ class LocalLink:
     def send(self, message: ToWorker, *socks: socket.socket) -> None:
         """Part of Link; raises OSError if the loop can't watch a listener's socket."""
         self._worker.apply(message, *socks)
+
+    def send_later(self, make: Callable[[], ToWorker]) -> None:
+        """Part of Link; it is its turn at once."""
+        self._worker.apply(make())
 
     def status(self) -> Status:
         """Return its state now."""

@@ -25,6 +25,14 @@ Count = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 """Bounded to what every reader of JSON can represent, whatever a worker sends."""
 
 
+MAX_GROUP_BYTES = 2_621_440
+"""How large the message that opens a group may be; a group that needs more isn't served.
+
+10,000 endpoints of IPv6 with weights, priorities and another choice for clients from outside take
+2.1 MB. A change removes what is there and adds what is new, each with an index: it takes three
+times as much at most, and a channel takes that (``channel.MAX_FRAME_BYTES``).
+"""
+
 _BOUNDS = len(TIMES_BOUNDS_S)
 
 

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING
 
 from ..dataplane import Dialer, MemoryState, Serving, Tuning
 from ..dataplane.pipes import MAX_PIPES
+from ..errors import ListenError
 from ..policy.locality import Networks
 from .forwarding import write_record
-from .group import Group
+from .group import Group, GroupUpdate
 from .link import LocalLink
 from .listener import Answer, Listener, Wanted
 from .listeners import Listeners
@@ -161,20 +162,27 @@ class Plane:
         be accepted are the new group's. A listener whose key isn't wanted any more continues until
         :meth:`close_unwanted`.
 
-        Returns what listens, and why the rest doesn't, or refuses. Call again to try again.
+        Returns what listens, and why the rest doesn't, or refuses. Call again to try again. What is
+        too large for a message to a worker refuses.
         """
+        if why := group.why_too_large(serving):
+            serving = Serving()
         self._listeners.prepare(group, serving, wanted)
         if group.number not in self._groups:
             self._groups[group.number] = group
             group.change(serving, self._clock())
-            self._send_all(group.opening())
+            self._update_all(group.opening())
             if self._predecessors is not None:
                 # Before the listeners, to all workers: a client may reach another one than before.
                 for pins in self._predecessors.take_pins(group.label):
                     self._send_all(pins)
         elif (change := group.change(serving, self._clock())) is not None:
-            self._send_all(change)
-        return self._listeners.follow(group, wanted)
+            self._update_all(change)
+        answer = self._listeners.follow(group, wanted)
+        if why:
+            error = ListenError(f"cannot serve {group.label}: {why}", hint="divide the Service")
+            answer.errors.update(dict.fromkeys(wanted, error))
+        return answer
 
     def prefer(self, group: Group, endpoint: SocketAddress) -> None:
         """Have the next connection of a group use an endpoint; for one worker only."""
@@ -340,7 +348,7 @@ class Plane:
         if self._networks is not None:
             self._send(worker, Preserve(True, [], dict(self._networks)))
         for group in self._groups.values():
-            self._send(worker, group.opening())
+            self._workers[worker].update(group.opening())
         self._listeners.send_all(worker)
 
     def worker_runs(self, worker: int) -> None:
@@ -369,6 +377,10 @@ class Plane:
         for worker in self._workers:
             if worker.index != but:
                 worker.send(message, *socks)
+
+    def _update_all(self, update: GroupUpdate) -> None:
+        for worker in self._workers:
+            worker.update(update)
 
     def _watch(self) -> None:
         for worker in self._workers:

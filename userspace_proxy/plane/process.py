@@ -61,6 +61,10 @@ class WorkerProcess:
         """Part of Link."""
         self._channel.send(message, *socks)
 
+    def send_later(self, make: Callable[[], ToWorker]) -> None:
+        """Part of Link."""
+        self._channel.send_later(make)
+
     def look(self) -> float:
         """Part of Link."""
         return self._watchdog.look(self.pid)

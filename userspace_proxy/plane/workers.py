@@ -3,7 +3,9 @@
 Rule 1: a worker process that dies is replaced, and its successor is sent everything; so all
 messages to workers are derived from what the plane keeps.
 Rule 2: a process that hangs is killed (``watchdog``), and so replaced.
-Rule 3: a worker in the caller's loop isn't watched: it needs no timer.
+Rule 3: changes of a group that wait for a slow worker are merged into one, unless a listener's
+message is between them; so what waits is bounded by the number of groups.
+Rule 4: a worker in the caller's loop isn't watched: it needs no timer.
 """
 
 from __future__ import annotations
@@ -12,15 +14,30 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ..child import pause_before_start
 from ..dataplane import MemoryState, Tuning
 from ..log_fields import FieldLogger
 from .forwarding import current_levels
+from .group import GroupUpdate
 from .link import Link
-from .messages import Counted, Drain, Drained, FromWorker, Report, Running, Start, Status, ToWorker
+from .messages import (
+    CloseGroup,
+    CloseListener,
+    Counted,
+    Drain,
+    Drained,
+    FromWorker,
+    MoveListener,
+    OpenListener,
+    Report,
+    Running,
+    Start,
+    Status,
+    ToWorker,
+)
 from .totals import Totals
 from .watchdog import HUNG_IN_START_S, HUNG_S
 
@@ -36,6 +53,8 @@ _LONGEST_PAUSE_S = 5.0
 # Unless more are requested. The other half of the cores is for clients and endpoints on the node:
 # on two cores a second worker doubles p99 and gains nothing (docs/benchmarks.md).
 _MAX_DEFAULT_WORKERS = 4
+# Listeners are closed before their group loses its endpoints, and opened after it has some.
+_IN_ORDER = OpenListener | MoveListener | CloseListener | CloseGroup
 
 
 def default_workers() -> int:
@@ -123,6 +142,8 @@ class WorkerSlot:
         """Reports that it owes: number → what waits for the answer."""
         self.drained: asyncio.Future[int] | None = None
         """How many connections a drain had to reset."""
+        self._updates: dict[int, GroupUpdate] = {}
+        """By group: what waits to be sent, and may still be brought up to date."""
         self._owner = owner
         self._loop = loop
         self._clock = clock
@@ -153,6 +174,7 @@ class WorkerSlot:
             self._start_again()
             return
         self._is_hung = False
+        self._updates.clear()
         start = Start(self.index, self.tuning, current_levels(), self._keeps_net_raw)
         self.send(start, *self._open_rendezvous())
         self._owner.worker_began(self.index)
@@ -175,8 +197,26 @@ class WorkerSlot:
         """Send a message; returns False while no worker runs."""
         if self.link is None:
             return False
+        if isinstance(message, _IN_ORDER):
+            self._updates.clear()
         self.link.send(message, *socks)
         return True
+
+    def update(self, update: GroupUpdate) -> None:
+        """Send what has changed of a group; without effect while no worker runs."""
+        if self.link is None:
+            return
+        if (waiting := self._updates.get(update.group)) is not None:
+            waiting.new = update.new
+            return
+        waiting = self._updates[update.group] = replace(update)
+
+        def take() -> ToWorker:
+            if self._updates.get(waiting.group) is waiting:
+                del self._updates[waiting.group]
+            return waiting.message()
+
+        self.link.send_later(take)
 
     def ask(self) -> asyncio.Future[None]:
         """Ask for a report; the result is set when it has arrived, or never will."""

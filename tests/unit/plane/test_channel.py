@@ -197,6 +197,43 @@ def test_a_long_queue_leaves_others_of_the_loop_their_turn(make, monkeypatch):
     assert 0 < taken <= channels._READ_BYTES
 
 
+def test_a_message_for_later_is_made_when_it_is_its_turn_and_the_order_is_kept(ends):
+    sender, receiver = ends
+    made = []
+
+    def make():
+        made.append(True)
+        return Report(2)
+
+    for message in (LONG, LONG):
+        sender.channel.send(message)
+    sender.channel.send_later(make)
+    sender.channel.send(Report(3))
+    sender.loop.turn()
+    assert not made, "the long ones fill the socket"
+    while sender.loop.writers:
+        receiver.loop.turn()
+        sender.loop.turn()
+    turn_until(receiver, 4)
+    assert receiver.messages == [LONG, LONG, Report(2), Report(3)]
+    assert (made, sender.channel.waiting_bytes) == ([True], 0)
+
+
+def test_a_message_that_the_other_side_would_not_take_is_dropped_and_ends_nothing(ends, caplog):
+    sender, receiver = ends
+    huge = Logged("userspace_proxy", 20, 0.0, "x" * (channels.MAX_FRAME_BYTES + 1), {}, "")
+    sender.channel.send(huge)
+    sender.channel.send_later(lambda: huge)
+    sender.channel.send(Report(1))
+    sender.loop.turn()
+    turn_until(receiver, 1)
+    assert (receiver.messages, receiver.losses, sender.losses) == ([Report(1)], 0, 0)
+    assert sender.channel.waiting_bytes == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        "message is too large for a worker's channel, dropping it"
+    ] * 2
+
+
 # -- sockets -------------------------------------------------------------------
 
 

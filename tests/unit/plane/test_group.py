@@ -1,5 +1,6 @@
 import errno
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,8 +8,16 @@ from msgspec.structs import replace
 
 from userspace_proxy.dataplane import Serving, Waiting
 from userspace_proxy.model import Balance, CauseCode, Handling, SocketAddress
+from userspace_proxy.plane.channel import MAX_FRAME_BYTES
 from userspace_proxy.plane.group import EndpointChanges, Group, diff_endpoints
-from userspace_proxy.plane.messages import ChangeGroup, OpenGroup, StreakReport, WaitingReport
+from userspace_proxy.plane.messages import (
+    MAX_GROUP_BYTES,
+    ChangeGroup,
+    OpenGroup,
+    StreakReport,
+    WaitingReport,
+)
+from userspace_proxy.policy import ENDPOINTS_MAX
 
 from .reports import endpoint_report, group_report
 
@@ -31,7 +40,7 @@ def group():
 
 
 def test_a_worker_learns_all_that_there_is_to_know(group):
-    assert group.opening() == OpenGroup(7, "shop/web:http", SERVING)
+    assert group.opening().message() == OpenGroup(7, "shop/web:http", SERVING)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +53,7 @@ def test_a_worker_learns_all_that_there_is_to_know(group):
 def test_of_a_change_of_endpoints_workers_learn_what_is_new_and_no_more(
     group, serving, removed, added
 ):
-    assert group.change(serving) == ChangeGroup(7, removed, added)
+    assert group.change(serving).message() == ChangeGroup(7, removed, added)
     assert group.serving is serving
     assert group.change(serving) is None
 
@@ -63,8 +72,36 @@ def test_of_a_change_of_endpoints_workers_learn_what_is_new_and_no_more(
 )
 def test_of_another_change_workers_learn_all_but_the_endpoints(group, others):
     changed = replace(SERVING, **others)
-    assert group.change(changed) == ChangeGroup(7, [], [], replace(changed, endpoints=()))
+    message = group.change(changed).message()
+    assert message == ChangeGroup(7, [], [], replace(changed, endpoints=()))
     assert group.change(changed) is None
+
+
+def test_an_update_that_waits_is_brought_up_to_date(group):
+    update = group.change(Serving((POD_A,), 60.0))
+    update.new = Serving((POD_A, POD_C), 60.0)
+    assert update.message() == ChangeGroup(7, [POD_B], [(1, POD_C)])
+
+
+def largest(count):
+    """Return how the most endpoints of the longest text, with all that repeats them, are served."""
+    endpoints = tuple(SocketAddress(f"2001:db8:{'ffff:' * 5}{n:04x}", 65535) for n in range(count))
+    numbers = tuple((endpoint, 65535) for endpoint in endpoints)
+    return Serving(endpoints, outside=endpoints, weights=numbers, standbys=numbers)
+
+
+def test_as_many_endpoints_as_a_plan_may_have_are_not_too_large(group):
+    assert group.why_too_large(largest(ENDPOINTS_MAX)) == ""
+    assert "a worker process takes 2,621,440" in group.why_too_large(largest(2 * ENDPOINTS_MAX))
+
+
+def test_each_change_between_states_that_are_not_too_large_fits_into_a_frame(group):
+    # The shortest texts, so that the indices count, in the opposite order.
+    endpoints = tuple(SocketAddress(f"::{n:x}", 1) for n in range(65536))
+    group.change(Serving(endpoints))
+    opening = len(msgspec.json.encode(group.opening().message()))
+    change = len(msgspec.json.encode(group.change(Serving(endpoints[::-1])).message()))
+    assert change / opening < MAX_FRAME_BYTES / MAX_GROUP_BYTES
 
 
 def test_counters_of_an_endpoint_that_serves_outside_alone_go_on(group):

@@ -295,7 +295,7 @@ async def test_a_change_contains_what_has_changed_and_no_more(pool):
     pods = [SocketAddress("10.0.0.1", port) for port in range(1, 1001)]
     web, sent = pool.service(*pods), []
     for worker in pool.workers:
-        worker.link.send = lambda message, *socks: sent.append(message)
+        worker.link.send_later = lambda make: sent.append(make())
     pool.update(web, *pods)
     assert sent == []
     pool.update(web, *pods[1:])
@@ -310,6 +310,7 @@ async def test_a_worker_accepts_only_while_it_has_endpoints(make, protocol):
     web = pool.serve(pods, protocol=protocol)
     link = pool.workers[0].link
     link.send = lambda message, *_socks: sent.append(type(message))
+    link.send_later = lambda make: sent.append(type(make()))
     pool.update(web)
     pool.update(web, pods[0].address)
     assert sent == [CloseListener, ChangeGroup, ChangeGroup, OpenListener]

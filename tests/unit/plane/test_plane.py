@@ -26,6 +26,24 @@ def pods_of(rig, protocol, count=2):
     return [rig.endpoint() if protocol is TCP else rig.udp_peer() for _ in range(count)]
 
 
+# -- size ------------------------------------------------------------------------
+
+
+async def test_what_is_too_large_for_a_worker_refuses_and_costs_no_other_service(rig):
+    (pod,) = pods_of(rig, TCP, 1)
+    web, other = rig.service(pod.address), rig.service(pod.address)
+    endpoints = tuple(SocketAddress(f"2001:db8::{n:04x}", 8080) for n in range(60_000))
+    served = Serving(endpoints, outside=endpoints)
+    answer = rig.plane.serve(web.served, served, web.wanted)
+    (error,) = answer.errors.values()
+    assert "a worker process takes 2,621,440" in str(error)
+    with pytest.raises(ConnectionRefusedError):
+        await dial(web.address)
+    assert await serves(rig.keep(await dial(other.address)), pod)
+    rig.update(web, pod.address)
+    assert await serves(rig.keep(await dial(web.address)), pod)
+
+
 # -- admission -------------------------------------------------------------------
 
 

@@ -15,10 +15,11 @@ from collections import Counter
 
 import pytest
 
-from userspace_proxy.dataplane import Tuning
+from userspace_proxy.dataplane import Serving, Tuning
 from userspace_proxy.model import Protocol, SocketAddress
-from userspace_proxy.plane import default_workers
+from userspace_proxy.plane import Group, Plane, default_workers
 from userspace_proxy.plane import workers as slots
+from userspace_proxy.plane.messages import ChangeGroup, CloseListener, OpenGroup
 
 from ..dataplane.peers import UdpPeer, dial
 from ..dataplane.waiting import until
@@ -72,6 +73,66 @@ async def test_affinity_may_begin_and_end_while_it_serves(pool):
     pool.update(web, *addresses)
     await pool.plane.refresh()
     assert len({await pool.place_of(web, pods, CLIENTS[0]) for _ in range(10)}) == 2
+
+
+# -- a worker is slow ------------------------------------------------------------
+
+
+@pytest.mark.long
+async def test_changes_of_many_endpoints_wait_for_a_slow_worker_and_do_not_end_it(make):
+    pool = await make(1)
+    pod = pool.endpoint()
+    web, (pid,) = pool.serve([pod]), pool.pids
+    endpoints = [SocketAddress(f"127.8.{n >> 8}.{n & 255}", 9) for n in range(10_000)]
+    numbers = tuple((endpoint, n + 1) for n, endpoint in enumerate(endpoints))
+    os.kill(pid, signal.SIGSTOP)
+    # The messages of all changes would be 90 MB.
+    for last in range(-80, 0):
+        pool.update(web, *endpoints[:last], weights=numbers[:last], standbys=numbers[:last])
+    pool.update(web, pod.address)
+    assert pool.workers[0].link._channel.waiting_bytes < 1_000_000
+    os.kill(pid, signal.SIGCONT)
+    assert await pool.place_of(web, [pod]) == 0
+    assert (pool.pids, pool.restarts) == ([pid], [0])
+
+
+class RecordingLink:
+    """A link to a worker that takes nothing until the test asks."""
+
+    pid = 1
+
+    def __init__(self):
+        self.waiting = []
+
+    def send(self, message, *_socks):
+        self.waiting.append(lambda: message)
+
+    def send_later(self, make):
+        self.waiting.append(make)
+
+    def take(self):
+        waiting, self.waiting = self.waiting, []
+        return [make() for make in waiting]
+
+
+async def test_changes_that_wait_are_merged_but_not_beyond_a_message_about_a_listener():
+    slot = Plane(asyncio.get_running_loop(), 1)._workers[0]
+    slot.link = RecordingLink()
+    group = Group(1, "shop/web:http")
+    pods = [SocketAddress(f"10.0.0.{n}", 80) for n in range(1, 4)]
+    slot.update(group.opening())
+    for pod in pods:
+        slot.update(group.change(Serving((pod,))))
+    slot.send(CloseListener(7))
+    for endpoints in (pods, ()):
+        slot.update(group.change(Serving(tuple(endpoints))))
+    assert slot.link.take() == [
+        OpenGroup(1, "shop/web:http", Serving((pods[2],))),
+        CloseListener(7),
+        ChangeGroup(1, [pods[2]], []),
+    ]
+    slot.update(group.change(Serving((pods[0],))))
+    assert slot.link.take() == [ChangeGroup(1, [], [(0, pods[0])])]
 
 
 # -- a worker dies ---------------------------------------------------------------
