@@ -279,9 +279,10 @@ class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
 
 class Counted(_Message):
-    """The answer to a :class:`Report`."""
+    """The answer to a :class:`Report`, or a part of it."""
 
     number: int
+    """The report's; 0: another part follows."""
     groups: list[GroupReport]
     status: Status
 

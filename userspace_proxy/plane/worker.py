@@ -44,6 +44,9 @@ from .messages import (
 
 # Some tenths of a millisecond.
 _GROUPS_PER_ITERATION = 256
+# In a message, before a group whose 10,000 endpoints may all be reported, and as ejected, too: at
+# most 300 bytes each, so that the message stays below ``channel.MAX_FRAME_BYTES``.
+_ENDPOINTS_A_MESSAGE = 5000
 # About 60 bytes each.
 _PINS_A_MESSAGE = 5000
 # While a worker drains, UDP flows get the replies to what they have sent, but no more datagrams:
@@ -267,11 +270,17 @@ class Worker:
         yield from self._dataplane.settle()
         now = self._dataplane.engine.clock()
         groups: list[GroupReport] = []
+        endpoints = 0
         rest = iter(list(self._differences.items()))
         while part := list(islice(rest, _GROUPS_PER_ITERATION)):
             for group, differences in part:
                 differences.take()
-                if (report := differences.give(group, now)) is not None:
-                    groups.append(report)
+                if (report := differences.give(group, now)) is None:
+                    continue
+                groups.append(report)
+                endpoints += len(report.endpoints) + len(report.ejected)
+                if endpoints >= _ENDPOINTS_A_MESSAGE:
+                    self._send(Counted(0, groups, self.status()))
+                    groups, endpoints = [], 0
             yield
         self._send(Counted(number, groups, self.status()))

@@ -15,6 +15,7 @@ from userspace_proxy.plane.messages import (
     ListenerClosed,
     Logged,
     MoveListener,
+    OpenGroup,
     OpenListener,
     Report,
     Returned,
@@ -200,6 +201,25 @@ async def test_reports_are_answered_in_order(control):
         control.send(Report(number))
     await until(lambda: len(control.said(Counted)) == 5)
     assert [counted.number for counted in control.got] == list(range(100, 105))
+
+
+async def test_a_report_about_many_endpoints_comes_in_parts(control, monkeypatch):
+    monkeypatch.setattr("userspace_proxy.plane.worker._ENDPOINTS_A_MESSAGE", 4)
+    pods = tuple(SocketAddress(f"10.0.0.{number}", 80) for number in range(3))
+    for group in range(10, 15):
+        control.send(OpenGroup(group, f"shop/web:{group}", Serving(pods)))
+        for pod in pods:
+            control.send(Ejected(group, pod, False))
+    control.send(Report(7))
+    await until(lambda: control.said(Counted) and control.said(Counted)[-1].number)
+    parts = control.said(Counted)
+    assert [part.number for part in parts] == [0, 0, 7]
+    assert [[report.group for report in part.groups] for part in parts] == [
+        [10, 11],
+        [12, 13],
+        [14],
+    ]
+    assert {len(report.ejected) for part in parts for report in part.groups} == {3}
 
 
 async def test_a_flow_whose_endpoint_was_removed_has_ended_in_the_report(control):
