@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from userspace_proxy.balance import SourceHash, Weights
-from userspace_proxy.balance.source_hash import CLIENTS_MAX
+from userspace_proxy.balance.source_hash import CHOICES, CLIENTS_MAX, _hash_of
 from userspace_proxy.model import SocketAddress
 
 from ..model.samples import ALICE, BOB, CAROL, POD_A, POD_B, POD_C
@@ -63,6 +63,52 @@ def test_a_skipped_endpoints_clients_use_their_next_choice_and_return():
     without = choices([pod for pod in PODS if pod != gone], clients=CLIENTS[:500])
     assert meanwhile == without
     assert {client: strategy.pick(PODS, client) for client in CLIENTS[:500]} == before
+
+
+class Skipped:
+    """Endpoints to be skipped, which count how often they are asked."""
+
+    def __init__(self, endpoints):
+        self.endpoints, self.asked = frozenset(endpoints), 0
+
+    def __contains__(self, endpoint):
+        self.asked += 1
+        return endpoint in self.endpoints
+
+
+def test_of_a_client_that_is_known_only_the_next_choices_are_looked_at():
+    strategy, pods = (
+        SourceHash(Weights()),
+        tuple(SocketAddress(f"10.1.{n}.1", 80) for n in range(200)),
+    )
+    for client in CLIENTS[:100]:
+        skipped = Skipped(pods[::2])
+        expected = choices(pods[1::2], clients=[client])[client]
+        assert strategy.pick(pods, client, skip=skipped) == expected
+        skipped.asked = 0
+        assert strategy.pick(pods, client, skip=skipped) == expected
+        assert skipped.asked <= CHOICES + 1
+
+
+def test_where_all_remembered_choices_are_skipped_the_next_one_of_all_is_picked():
+    strategy, alive = SourceHash(Weights()), PODS[4:5]
+    for client in CLIENTS[:100]:
+        assert strategy.pick(PODS, client, skip={*PODS} - {*alive}) == alive[0]
+
+
+def test_a_change_hashes_only_endpoints_that_are_new(monkeypatch):
+    hashed = []
+
+    def count(text):
+        hashed.append(text)
+        return _hash_of(text)
+
+    monkeypatch.setattr("userspace_proxy.balance.source_hash._hash_of", count)
+    strategy = SourceHash(Weights())
+    strategy.pick(PODS[1:], ALICE)
+    hashed.clear()
+    strategy.pick(PODS, ALICE)
+    assert hashed == [str(PODS[0]), ALICE]
 
 
 def test_without_endpoints_none_is_picked():
