@@ -33,6 +33,9 @@ SILENT_S = 1.0
 # The largest answer, the metrics of 10,000 Services, takes a few seconds.
 REQUEST_S = 60.0
 
+CallLater = Callable[[float, Callable[[], object]], asyncio.TimerHandle]
+"""As a loop's ``call_later``."""
+
 
 class ConnectionLimit:
     """At most ``limit`` connections from the node itself, and as many from elsewhere.
@@ -78,6 +81,7 @@ class StatusConnection(asyncio.Protocol):
         limits: The limits that count it; the first is its server's own.
         first_request_s: Seconds until the head of the first request is complete.
         request_s: Seconds from a request to the next, or to the end of the connection.
+        call_later: Starts deadlines.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class StatusConnection(asyncio.Protocol):
         *,
         first_request_s: float,
         request_s: float,
+        call_later: CallLater,
     ) -> None:
         self.is_silent = True
         """It has sent no request yet."""
@@ -100,6 +105,7 @@ class StatusConnection(asyncio.Protocol):
         self._limits = limits
         self._first_request_s = first_request_s
         self._request_s = request_s
+        self._call_later = call_later
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -161,7 +167,7 @@ class StatusConnection(asyncio.Protocol):
     def _end_in(self, seconds: float) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline = asyncio.get_running_loop().call_later(seconds, self.end)
+        self._deadline = self._call_later(seconds, self.end)
 
     def _forget(self) -> None:
         if self._deadline is not None:
@@ -179,6 +185,7 @@ class LimitedServer:
             may be shared.
         first_request_s: Seconds that a client has for its first request.
         request_s: Seconds for a request, its answer and the pause after it.
+        call_later: Starts deadlines; None: the loop's.
     """
 
     def __init__(
@@ -187,11 +194,13 @@ class LimitedServer:
         *limits: ConnectionLimit,
         first_request_s: float = FIRST_REQUEST_S,
         request_s: float = REQUEST_S,
+        call_later: CallLater | None = None,
     ) -> None:
         self._server = server
         self._limits = limits
         self._first_request_s = first_request_s
         self._request_s = request_s
+        self._call_later = call_later
 
     def make_room(self) -> bool:
         """End a connection to free its descriptor; False if none is open."""
@@ -204,6 +213,7 @@ class LimitedServer:
             self._limits,
             first_request_s=self._first_request_s,
             request_s=self._request_s,
+            call_later=self._call_later or asyncio.get_running_loop().call_later,
         )
 
 

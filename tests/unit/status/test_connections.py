@@ -6,6 +6,8 @@ import pytest
 from aiohttp import web
 
 from userspace_proxy.status.connections import (
+    FIRST_REQUEST_S,
+    REQUEST_S,
     SILENT_S,
     ConnectionLimit,
     LimitedServer,
@@ -73,13 +75,37 @@ class Limited:
 
 
 class Clock:
-    """Seconds that the test advances."""
+    """Seconds that the test advances, and the deadlines that end meanwhile."""
 
     def __init__(self):
         self.now = 1000.0
+        self._timers = []
 
     def __call__(self):
         return self.now
+
+    def call_later(self, seconds, callback):
+        timer = Timer(self.now + seconds, callback)
+        self._timers.append(timer)
+        return timer
+
+    def advance(self, seconds):
+        self.now += seconds
+        due = [timer for timer in self._timers if timer.when <= self.now]
+        self._timers = [timer for timer in self._timers if timer not in due]
+        for timer in due:
+            timer.callback()
+
+
+class Timer:
+    """A deadline of a Clock."""
+
+    def __init__(self, when, callback):
+        self.when = when
+        self.callback = callback
+
+    def cancel(self):
+        self.callback = bool
 
 
 def send_request(writer, path="/", *, body_bytes=0):
@@ -240,12 +266,13 @@ async def test_a_client_that_sends_no_request_in_time_is_reset(sent):
 
 
 async def test_a_request_restarts_the_deadline_for_its_response():
-    async with Limited(ConnectionLimit(5), first_request_s=1.0) as limited:
-        asked = await limited.connect()
+    clock, limit = Clock(), ConnectionLimit(5)
+    async with Limited(limit, call_later=clock.call_later) as limited:
+        asked, silent = await limited.connect(), await limited.connect()
         send_request(asked[1], "/held")
         await limited.asked.wait()
-        silent = await limited.connect()
-        # It arrived later, so the first one's time for a first request is over, too.
+        await has(limit, 2)
+        clock.advance(FIRST_REQUEST_S)
         assert await is_reset(silent)
         limited.release.set()
         assert await is_answered(asked[0])
@@ -270,14 +297,16 @@ async def test_a_connection_closed_by_its_client_is_no_longer_counted():
 
 
 async def test_a_stream_outlives_the_deadline_of_an_answer_while_it_is_kept_open():
-    async with Limited(ConnectionLimit(8), request_s=0.5) as limited:
+    clock = Clock()
+    async with Limited(ConnectionLimit(8), call_later=clock.call_later) as limited:
         streams = await limited.connect()
         send_request(streams[1], "/stream")
-        began = asyncio.get_running_loop().time()
         assert await is_kept_open(streams)
-        while asyncio.get_running_loop().time() - began < 1.2:
+        for _ in range(2):
+            clock.advance(REQUEST_S - 1)
             limited.release.set()
             assert await is_kept_open(streams)
+        clock.advance(REQUEST_S)
         assert await is_reset(streams)
 
 
