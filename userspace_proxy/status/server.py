@@ -6,7 +6,9 @@
 Rule 1: the view is built in the event loop, and rendered in a thread: ten thousand
 Services take about a second, and connections are carried meanwhile.
 Rule 2: no request changes anything: GET and HEAD, no form that acts, no cookie.
-Rule 3: on loopback only requests to a loopback name are answered (DNS rebinding).
+Rule 3: requests that wait for the same view or answer share it, so a flood of requests takes
+neither the event loop nor memory for each.
+Rule 4: on loopback only requests to a loopback name are answered (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -28,12 +30,13 @@ from .families import Detail
 from .health import HealthAnswer, answer_healthz, answer_livez
 from .kernel_path import render_tracked
 from .listening import ListenAt, address_of, open_socket
-from .metrics import ProbeCounts, SyncMetrics, render_metrics
+from .metrics import MetricsPage, ProbeCounts, SyncMetrics, render_metrics
 from .middleware import Middleware, make_runner
 from .page import render_page
 from .sampling import Sampler
 from .search import Search
 from .selection import Selection
+from .single_flight import SingleFlight
 from .stream import Streams
 from .text import (
     LEVEL_HEADER,
@@ -91,6 +94,10 @@ class StatusServer:
         self._probes = ProbeCounts()
         self._sampler = Sampler(self._fresh, events=events, unix=clock)
         self._streams = Streams(self._sampler)
+        # The answer of 10,000 Services takes some seconds and up to 75 MiB.
+        self._views: SingleFlight[StatusView] = SingleFlight()
+        self._pages: SingleFlight[MetricsPage] = SingleFlight()
+        self._answers: SingleFlight[bytes] = SingleFlight()
         self._open: list[tuple[Accepting, web.AppRunner]] = []
         self._reserve = Reserve()
 
@@ -203,27 +210,38 @@ class StatusServer:
         )
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        view, headers = await self._fresh(), request.headers
-        taken = [*self.sync.families(), *self._probes.families()]
-        page = await self._sampler.work(
-            lambda: render_metrics(
-                view,
-                taken,
-                detail=self._metrics_detail,
-                accept=headers.get("Accept", ""),
-                accept_encoding=headers.get("Accept-Encoding", ""),
+        accepted = tuple(request.headers.get(name, "") for name in ("Accept", "Accept-Encoding"))
+
+        async def make() -> MetricsPage:
+            view = await self._fresh()
+            taken = [*self.sync.families(), *self._probes.families()]
+            return await self._sampler.work(
+                lambda: render_metrics(
+                    view,
+                    taken,
+                    detail=self._metrics_detail,
+                    accept=accepted[0],
+                    accept_encoding=accepted[1],
+                )
             )
-        )
+
+        page = await self._pages.get(accepted, make)
         return web.Response(body=page.body, headers=page.headers)
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
         selection = _strictly_selected(request.query)
-        view, now = await self._fresh(), self._clock()
         service = request.query.get("service", "")
-        view = _part(view, service)
         if "watch" in request.query and request.method == "GET":
+            _part(await self._fresh(), service)
             return await self._streams.json(request, service)
-        body = await self._sampler.work(lambda: render_status(view, now=now, selection=selection))
+
+        async def make() -> bytes:
+            view, now = _part(await self._fresh(), service), self._clock()
+            return await self._sampler.work(
+                lambda: render_status(view, now=now, selection=selection)
+            )
+
+        body = await self._answers.get((selection, service), make)
         return web.Response(body=body, content_type="application/json")
 
     async def _demand(self, _request: web.Request) -> web.Response:
@@ -239,7 +257,8 @@ class StatusServer:
         return web.Response(body=body, content_type="application/json")
 
     async def _configz(self, _request: web.Request) -> web.Response:
-        return web.Response(body=render_configz(self._view()), content_type="application/json")
+        body = render_configz(await self._fresh())
+        return web.Response(body=body, content_type="application/json")
 
     async def _proxy_mode(self, _request: web.Request) -> web.Response:
         # Kubernetes' e2e tests and some installers read this.
@@ -253,6 +272,9 @@ class StatusServer:
         return web.Response(body=body, content_type=_STATIC[name], charset="utf-8")
 
     async def _fresh(self) -> StatusView:
+        return await self._views.get((), self._take)
+
+    async def _take(self) -> StatusView:
         if self._refresh is not None:
             await self._refresh()
         return self._view()

@@ -138,6 +138,28 @@ async def test_one_service_can_be_asked_for(path):
         )
 
 
+@pytest.mark.parametrize("path", ["/api/v1/status?q=web", "/metrics", "/configz", "/api/v1/demand"])
+async def test_requests_that_wait_share_an_answer_and_probes_do_not_wait(path):
+    taken, first, release = [], asyncio.Event(), asyncio.Event()
+
+    async def refresh():
+        taken.append(path)
+        first.set()
+        await release.wait()
+
+    async with serving(make_view(make_port()), refresh=refresh) as client:
+        async with asyncio.TaskGroup() as tasks:
+            asked = [tasks.create_task(client.ask(path))]
+            await first.wait()
+            asked += [tasks.create_task(client.ask(path)) for _ in range(8)]
+            for port in (client.admin, client.health):
+                for probe in ("/livez", "/healthz"):
+                    assert (await client.ask(probe, port=port))[0].status == 200
+            release.set()
+        assert {task.result()[0].status for task in asked} == {200}
+        assert len(taken) <= 3
+
+
 async def test_settings_are_json():
     async with serving(make_view()) as client:
         _, text = await client.ask("/configz")

@@ -1,0 +1,47 @@
+"""Lets requests that wait for the same result share it (singleflight).
+
+    requests ──▶ those that wait for the same key ──▶ made once, one key at a time ──▶ all get it
+
+Rule 1: a result is made after the request for it arrived, so it contains what happened before.
+Rule 2: a request that waits holds nothing but its place.
+Rule 3: results aren't kept: only the requests that got one refer to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
+
+_T = TypeVar("_T")
+
+
+class _Flight(Generic[_T]):
+    """The requests that share one result."""
+
+    def __init__(self) -> None:
+        self.results: list[_T] = []
+        """One, once it is made."""
+
+
+class SingleFlight(Generic[_T]):
+    """Makes results, one at a time."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._waiting: WeakValueDictionary[Hashable, _Flight[_T]] = WeakValueDictionary()
+
+    async def get(self, key: Hashable, make: Callable[[], Awaitable[_T]]) -> _T:
+        """Return what ``make`` of one of the requests that wait for this key has returned.
+
+        If it raises, only the request whose ``make`` was called fails; the next one makes it.
+        """
+        flight = self._waiting.setdefault(key, _Flight())
+        async with self._turn:
+            if not flight.results:
+                # A request that arrives from now on needs a later result.
+                if self._waiting.get(key) is flight:
+                    del self._waiting[key]
+                flight.results.append(await make())
+            return flight.results[0]
