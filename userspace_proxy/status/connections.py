@@ -11,6 +11,9 @@ Rule 2: connections from the node itself, such as the kubelet's probes, have a l
 that other clients can't use up.
 Rule 3: at a limit of several servers, the one with the most connections loses one.
 Rule 4: each connection has a deadline, so its descriptor is freed whatever the client does.
+Rule 5: an answer is written in chunks, as fast as its client reads it. The sum of answers that
+clients haven't read is limited: at the limit the connections that read the oldest ones end. Probes'
+answers are smaller than a chunk and aren't counted.
 """
 
 from __future__ import annotations
@@ -32,6 +35,11 @@ FIRST_REQUEST_S = 2.0
 SILENT_S = 1.0
 # The largest answer, the metrics of 10,000 Services, takes a few seconds.
 REQUEST_S = 60.0
+# As much as a transport holds before it stops its writer.
+CHUNK_BYTES = 64 * 1024
+# Of all clients of a server. The JSON of 10,000 Services with 20 endpoints each takes 75 MiB, and
+# their metrics less: a few clients read both at a time, and nothing else needs more than a chunk.
+UNREAD_BYTES = 128 * 1024 * 1024
 
 CallLater = Callable[[float, Callable[[], object]], asyncio.TimerHandle]
 """As a loop's ``call_later``."""
@@ -43,11 +51,21 @@ class ConnectionLimit:
     Args:
         limit: Simultaneous connections of each of the two kinds.
         clock: Monotonic seconds.
+        unread_bytes: Of all answers that are being written.
     """
 
-    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limit: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        unread_bytes: int = UNREAD_BYTES,
+    ) -> None:
         self._limit = limit
         self._clock = clock
+        self._unread_bytes = unread_bytes
+        self._unread: dict[StatusConnection, bytes] = {}
+        """What is being written to each, oldest first."""
         self._own: dict[StatusConnection, float] = {}
         """Each with its start time, oldest first."""
         self._others: dict[StatusConnection, float] = {}
@@ -62,12 +80,32 @@ class ConnectionLimit:
             _end_one(counted, now)
         counted[connection] = now
 
+    def hold(self, connection: StatusConnection, body: bytes) -> None:
+        """Count an answer that is being written; at the limit, readers of older ones end.
+
+        An answer that several connections share counts once. One that exceeds the limit alone is
+        written, too.
+        """
+        self._unread[connection] = body
+        for oldest, held in list(self._unread.items()):
+            if sum({id(one): len(one) for one in self._unread.values()}.values()) <= (
+                self._unread_bytes
+            ):
+                return
+            if held is not body:
+                oldest.end()
+
+    def release(self, connection: StatusConnection) -> None:
+        """Stop counting the answer of a connection; idempotent."""
+        self._unread.pop(connection, None)
+
     def make_room(self) -> bool:
         """End one connection, preferably from elsewhere; False if none is open."""
         return _end_one(self._others or self._own, self._clock())
 
     def discard(self, connection: StatusConnection) -> None:
-        """Stop counting a connection; idempotent."""
+        """Stop counting a connection and its answer; idempotent."""
+        self.release(connection)
         self._counted_with(connection).pop(connection, None)
 
     def _counted_with(self, connection: StatusConnection) -> dict[StatusConnection, float]:
@@ -240,6 +278,43 @@ def keep_open(request: web.Request) -> None:
     if connection is not None:
         connection.note_request()
         connection.note_answer()
+
+
+async def send(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """Write an answer that is larger than a chunk; others are left to aiohttp.
+
+    aiohttp gives a whole body to the transport, which keeps it until the client has read it.
+
+    Returns:
+        The answer, for aiohttp to finish.
+    """
+    body = response.body if isinstance(response, web.Response) else None
+    if not isinstance(body, bytes) or len(body) <= CHUNK_BYTES or request.method == "HEAD":
+        return response
+    stream = web.StreamResponse(status=response.status, headers=response.headers)
+    stream.content_length = len(body)
+    # If the connection has ended, aiohttp finds that out, too.
+    with contextlib.suppress(ConnectionResetError):
+        await stream.prepare(request)
+        await write(request, stream, body)
+    return stream
+
+
+async def write(request: web.Request, stream: web.StreamResponse, body: bytes) -> None:
+    """Write a part of a streamed answer in chunks, as fast as the client reads them.
+
+    Raises:
+        ConnectionResetError: The connection has ended.
+    """
+    connection = _connection_of(request) if len(body) > CHUNK_BYTES else None
+    if connection is not None:
+        connection.server.hold(connection, body)
+    try:
+        for start in range(0, len(body), CHUNK_BYTES):
+            await stream.write(memoryview(body)[start : start + CHUNK_BYTES])
+    finally:
+        if connection is not None:
+            connection.server.release(connection)
 
 
 def _connection_of(request: web.Request) -> StatusConnection | None:

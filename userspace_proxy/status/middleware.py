@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from ..hosts import is_loopback_host
-from .connections import answering
+from .connections import answering, send
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -50,7 +50,8 @@ class Middleware:
     async def pass_through(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Pass a request to its handler, or reject it."""
         with answering(request):
-            return await self._answer(request, handler)
+            response = await self._answer(request, handler)
+        return await send(request, response)
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         hosts = request.headers.getall("Host", [])

@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 from aiohttp import web
 
 from .answer import StatusAnswer
-from .connections import keep_open
+from .connections import keep_open, write
 from .page import Parts, build_page, render_parts
 from .sampling import Sample, Sampler
 from .selection import Selection
@@ -124,7 +124,7 @@ class Streams:
             await response.write(first)
             while True:
                 count, sample = await self._sampler.after(count)
-                await response.write(await message(count, sample))
+                await write(request, response, await message(count, sample))
                 keep_open(request)
         except ConnectionResetError:
             return response

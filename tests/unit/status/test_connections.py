@@ -6,6 +6,7 @@ import pytest
 from aiohttp import web
 
 from userspace_proxy.status.connections import (
+    CHUNK_BYTES,
     FIRST_REQUEST_S,
     REQUEST_S,
     SILENT_S,
@@ -13,15 +14,21 @@ from userspace_proxy.status.connections import (
     LimitedServer,
     answering,
     keep_open,
+    send,
 )
 
 WAIT_S = 10.0
 NODE = "127.0.0.1"
 ELSEWHERE = "127.0.0.2"
+# More than the buffers of both sockets.
+LARGE = 12 * 1024 * 1024
 
 
 class Limited:
-    """A limited server; a request for ``/held`` is answered once ``release`` is set."""
+    """A limited server; a request for ``/held`` is answered once ``release`` is set.
+
+    The answer for ``/large/…`` is a new one for each such path.
+    """
 
     def __init__(self, *limits, **deadlines):
         self._server = web.Server(self._answer)
@@ -31,10 +38,16 @@ class Limited:
         self._listening = []
         self.release = asyncio.Event()
         self.asked = asyncio.Event()
+        self.transports = []
+        self._large = {}
 
     async def _answer(self, request):
         with answering(request):
             self.asked.set()
+            self.transports.append(request.transport)
+            if request.path.startswith("/large"):
+                body = self._large.setdefault(request.path, bytes(LARGE))
+                return await send(request, web.Response(body=body))
             if request.path == "/stream":
                 return await self._stream(request)
             if request.path == "/held":
@@ -327,3 +340,63 @@ async def test_at_the_limit_a_stream_ends_before_a_request_that_waits():
         assert await ask(probe)
         limited.release.set()
         assert await is_answered(held[0])
+
+
+async def ask_large(limited, name, source=ELSEWHERE):
+    """Ask for a large answer, and read only its head; return streams."""
+    streams = await limited.connect(source)
+    send_request(streams[1], f"/large/{name}")
+    async with asyncio.timeout(WAIT_S):
+        assert (await streams[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    return streams
+
+
+async def is_complete(streams):
+    async with asyncio.timeout(WAIT_S):
+        return len(await streams[0].readexactly(LARGE)) == LARGE
+
+
+async def test_an_answer_that_is_not_read_leaves_its_transport_a_few_chunks():
+    async with Limited(ConnectionLimit(8)) as limited:
+        unread = await ask_large(limited, "a")
+        assert await ask(await limited.connect())
+        assert limited.transports[0].get_write_buffer_size() <= 4 * CHUNK_BYTES
+        assert await is_complete(unread)
+
+
+async def test_at_the_limit_of_unread_bytes_the_oldest_reader_ends_and_others_do_not():
+    async with Limited(ConnectionLimit(16, unread_bytes=2 * LARGE)) as limited:
+        idle, held = await limited.connect(), await limited.connect()
+        assert await ask(idle)
+        send_request(held[1], "/held")
+        unread = [await ask_large(limited, name) for name in "abcd"]
+        for streams in unread[:2]:
+            assert await is_cut(streams)
+        for streams in unread[2:]:
+            assert await is_complete(streams)
+        assert await ask(idle)
+        limited.release.set()
+        assert await is_answered(held[0])
+
+
+async def is_cut(streams):
+    async with asyncio.timeout(WAIT_S):
+        try:
+            await streams[0].readexactly(LARGE)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return True
+        return False
+
+
+async def test_an_answer_that_connections_share_counts_once_and_one_that_was_read_does_not():
+    async with Limited(ConnectionLimit(16, unread_bytes=2 * LARGE)) as limited:
+        assert await is_complete(await ask_large(limited, "read"))
+        first = await ask_large(limited, "first")
+        shared = [await ask_large(limited, "shared") for _ in range(4)]
+        for streams in (first, *shared):
+            assert await is_complete(streams)
+
+
+async def test_an_answer_above_the_limit_of_unread_bytes_is_written():
+    async with Limited(ConnectionLimit(16, unread_bytes=1)) as limited:
+        assert await is_complete(await ask_large(limited, "a"))
