@@ -5,7 +5,9 @@
 
 Rule 1: the first message contains everything, so a client that reconnects is up to date.
 Rule 2: a client that reads slowly gets fewer updates; nothing is queued for it but one message.
-Rule 3: a stream lasts as long as its client reads. Where connections are limited it ends before
+Rule 3: at the limit of streams, the client with the most loses its oldest one to a client that then
+still has fewer; otherwise the new one is refused. A client is a user of this node, or an address.
+Rule 4: a stream lasts as long as its client reads. Where connections are limited it ends before
 those that wait for an answer, and the client connects again.
 """
 
@@ -13,11 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from aiohttp import web
 
+from ..kernel.netlink.socket_users import Address, user_of
 from .answer import StatusAnswer
 from .connections import keep_open, write
 from .page import Parts, build_page, render_parts
@@ -60,7 +64,8 @@ class Streams:
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
-        self._open: set[asyncio.Task[object]] = set()
+        self._open: dict[asyncio.Task[object], int | str] = {}
+        """Each with its client, oldest first."""
         self._parts: _Shared[Selection, Parts] = _Shared(sampler)
         self._answers: _Shared[tuple[Selection, str], StatusAnswer] = _Shared(sampler)
         self._maker = Answers()
@@ -114,10 +119,11 @@ class Streams:
             # A web site can't read a stream, but could hold all of them.
             return web.Response(status=403, text="Other web sites may not open streams.\n")
         task = asyncio.current_task()
-        if task is None or len(self._open) >= MAX_STREAMS:
+        client = _client_of(request)
+        if task is None or not self._make_room(client):
             text = f"{MAX_STREAMS} pages are open already; close one of them.\n"
             return web.Response(status=503, text=text)
-        self._open.add(task)
+        self._open[task] = client
         response, count = web.StreamResponse(headers={"Content-Type": content_type}), 0
         try:
             await response.prepare(request)
@@ -129,7 +135,31 @@ class Streams:
         except ConnectionResetError:
             return response
         finally:
-            self._open.discard(task)
+            self._open.pop(task, None)
+
+    def _make_room(self, client: int | str) -> bool:
+        """Have room for a stream of a client; False if the streams are shared out already."""
+        if len(self._open) < MAX_STREAMS:
+            return True
+        counts = Counter(self._open.values())
+        ((largest, most),) = counts.most_common(1)
+        if counts[client] + 1 >= most:
+            # The stream that ended would connect again, and end this one.
+            return False
+        oldest = next(task for task, owner in self._open.items() if owner == largest)
+        del self._open[oldest]
+        oldest.cancel()
+        return True
+
+
+def _client_of(request: web.Request) -> int | str:
+    """Return the user of a client on this node, or the address of one elsewhere."""
+    transport = request.transport
+    if transport is None:
+        return ""
+    ends = [transport.get_extra_info(name)[:2] for name in ("peername", "sockname")]
+    user = user_of(*(Address(*end) for end in ends))
+    return ends[0][0] if user is None else user
 
 
 class _Shared(Generic[_Key, _Made]):

@@ -6,10 +6,10 @@ import socket
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
+from tests.users import NOBODY, as_another_user
 from userspace_proxy.agent.lock import NodeLock, running_proxies
 from userspace_proxy.errors import LockHeld
 
@@ -23,24 +23,10 @@ print("held", flush=True)
 sys.stdin.read()
 """
 
-NOBODY = 65534
-
 
 def close_all(socks):
     for sock in socks:
         sock.close()
-
-
-def can_become(uid):
-    """Whether this process may become a user: in a user namespace few have a number."""
-    lines = Path("/proc/self/uid_map").read_text().splitlines()
-    ranges = [map(int, line.split()) for line in lines]
-    return os.geteuid() == 0 and any(first <= uid < first + n for first, _, n in ranges)
-
-
-as_another_user = pytest.mark.skipif(
-    not can_become(NOBODY), reason="only root, outside of a user namespace, can be another user"
-)
 
 
 @pytest.fixture

@@ -1,10 +1,13 @@
 import asyncio
 import contextlib
 import json
+import os
+import socket
 
 import aiohttp
 import pytest
 
+from tests.users import NOBODY, as_another_user
 from userspace_proxy.status.page import Parts
 from userspace_proxy.status.server import StatusServer
 from userspace_proxy.status.stream import MAX_STREAMS, Sent
@@ -47,20 +50,20 @@ class Watcher:
 
     def __init__(self, session, url, shown):
         self._session = session
-        self._url = url
+        self.url = url
         self._shown = shown
 
     def show(self, view):
         self._shown[:] = [view]
 
     def open(self, query=""):
-        return self._session.get(f"{self._url}/stream{query}")
+        return self._session.get(f"{self.url}/stream{query}")
 
     def get(self, path, method="GET", **options):
-        return self._session.request(method, self._url + path, **options)
+        return self._session.request(method, self.url + path, **options)
 
     async def ask(self, path, method="GET"):
-        async with self._session.request(method, self._url + path) as response:
+        async with self._session.request(method, self.url + path) as response:
             return response
 
     @staticmethod
@@ -127,6 +130,45 @@ async def test_the_number_of_streams_is_limited_and_others_are_answered():
         async with asyncio.timeout(WAIT_S):
             while (await stack.enter_async_context(watcher.open())).status == 503:
                 pass
+
+
+def open_as_nobody(_address):
+    os.seteuid(NOBODY)
+    try:
+        return socket.socket()
+    finally:
+        os.seteuid(0)
+
+
+@as_another_user
+async def test_at_the_limit_the_client_with_the_most_streams_loses_its_oldest_ones():
+    connector = aiohttp.TCPConnector(socket_factory=open_as_nobody)
+    async with (
+        watching(make_view(make_port())) as watcher,
+        aiohttp.ClientSession(connector=connector, read_bufsize=2**24) as session,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        greedy = [await stack.enter_async_context(watcher.open()) for _ in range(MAX_STREAMS)]
+        url = f"{watcher.url}/stream"
+        others = [await stack.enter_async_context(session.get(url)) for _ in range(MAX_STREAMS)]
+        share = MAX_STREAMS // 2
+        assert [other.status for other in others] == [200] * share + [503] * share
+        for stream in greedy[:share]:
+            async with asyncio.timeout(WAIT_S):
+                assert await has_ended(stream)
+        for stream in (*greedy[share:], *others[:share]):
+            assert await watcher.next(stream)
+        refused = await stack.enter_async_context(watcher.open())
+        assert refused.status == 503
+
+
+async def has_ended(response):
+    """Read a stream to its end, which may be in the midst of a chunk."""
+    try:
+        await response.read()
+    except aiohttp.ClientError:
+        return True
+    return True
 
 
 @pytest.mark.parametrize("path", ["/stream", "/api/v1/status?watch"])

@@ -3,6 +3,7 @@
     messages    bytes ◀──▶ messages and attributes
     sockets     Requests: list, ask, change · Events: what changed · explained: errors in words
     rtnetlink   links, addresses, routes, rules as bytes
+    socket_users  the user of a TCP connection's client
 
 Conntrack entries and nftables are read and written by ``ctnetlink`` and ``nf_tables``. Why no
 library is used: docs/adr/0002.

@@ -1,0 +1,22 @@
+"""Tests that need a process, or a socket, of another user."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+NOBODY = 65534
+
+
+def can_become(uid: int) -> bool:
+    """Return whether this process may become a user: in a user namespace few have a number."""
+    lines = Path("/proc/self/uid_map").read_text().splitlines()
+    ranges = [map(int, line.split()) for line in lines]
+    return os.geteuid() == 0 and any(first <= uid < first + n for first, _, n in ranges)
+
+
+as_another_user = pytest.mark.skipif(
+    not can_become(NOBODY), reason="only root, outside of a user namespace, can be another user"
+)

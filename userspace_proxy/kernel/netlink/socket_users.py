@@ -1,0 +1,63 @@
+"""Finds the user whose process has the other end of a TCP connection within this node (sock_diag).
+
+Source: sock_diag(7); net/ipv4/inet_diag.c, inet_diag_find_one_icsk(); linux/inet_diag.h.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from typing import NamedTuple
+
+from .messages import checked, request
+from .sockets import Requests
+
+_NETLINK_SOCK_DIAG = 4
+_BY_FAMILY = 20
+# Of struct inet_diag_req_v2: family, protocol, and no extensions; all states.
+_HEAD = struct.Struct("=BBHI")
+# struct inet_diag_sockid: ports and addresses of both ends; any interface, any cookie.
+_PORTS = struct.Struct(">HH")
+_ANY = struct.pack("=IQ", 0, 2**64 - 1)
+# Of struct inet_diag_msg, after four bytes: both ports, then addresses, interface, cookie, timer
+# and queues, and the user.
+_ANSWER = struct.Struct(">4xHH")
+_USER = struct.Struct("=64xI")
+
+
+class Address(NamedTuple):
+    """One end of a connection."""
+
+    ip: str
+    port: int
+
+
+def user_of(client: Address, server: Address) -> int | None:
+    """Return the user of a connection's client; None if it isn't in this network namespace.
+
+    A socket keeps the user that opened it. Blocks while the kernel looks it up in its hash table.
+    """
+    try:
+        ips = [_unmapped(client.ip), _unmapped(server.ip)]
+        family = socket.AF_INET if ips[0].version == 4 else socket.AF_INET6
+        packed = b"".join(ip.packed.ljust(16, b"\0") for ip in ips)
+        head = _HEAD.pack(family, socket.IPPROTO_TCP, 0, 2**32 - 1)
+        wanted = head + _PORTS.pack(client.port, server.port) + packed + _ANY
+        with Requests.open(_NETLINK_SOCK_DIAG) as requests:
+            return _read_user(requests.ask(request(_BY_FAMILY, 0, wanted)).body, server.port)
+    except (OSError, ValueError):
+        return None
+
+
+@checked
+def _read_user(body: bytes, port: int) -> int | None:
+    # Of a client elsewhere, a listener of this node may have the same port; it has no other end.
+    _, other = _ANSWER.unpack_from(body)
+    return _USER.unpack_from(body)[0] if other == port else None
+
+
+def _unmapped(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return an IPv4 address as such if an IPv6 socket shows it."""
+    address = ipaddress.ip_address(ip)
+    return getattr(address, "ipv4_mapped", None) or address
