@@ -57,13 +57,20 @@ class ListenAddresses:
         """Allow ports of other programs to be skipped again."""
         self._tries = _TRIES
 
-    def wanted(self, plan: PortPlan, preferred: Mapping[Frontend, int]) -> dict[Hashable, Wanted]:
+    def wanted(
+        self, plan: PortPlan, preferred: Mapping[Frontend, int], *, may_open: bool = True
+    ) -> dict[Hashable, Wanted]:
         """Return the listeners of a Service port, by frontend or with one key for its proxy port.
 
         Args:
             plan: Has at least one frontend.
             preferred: Proxy ports to try first, by frontend.
+            may_open: False: only those that are open are kept, or taken over.
         """
+        wanted = self._wanted(plan, preferred)
+        return wanted if may_open else {k: w._replace(addresses=()) for k, w in wanted.items()}
+
+    def _wanted(self, plan: PortPlan, preferred: Mapping[Frontend, int]) -> dict[Hashable, Wanted]:
         if self._bind is Bind.FRONTEND:
             return {
                 f: Wanted(plan.protocol, (f.address,), freebind=True, transparent=self._transparent)
@@ -108,7 +115,7 @@ class ListenAddresses:
             return ListenError(f"{key} is held by {holder}", hint=HELD_HINT) if holder else why
         held = ""
         if why is not None:
-            others = frozenset(self._pool.candidates())
+            others = frozenset(self._pool.free)
             holder = self._holder(plan.protocol, plan.key.family, others)
             held = f", {holder} has some" if holder else ""
         return ShortageError(
@@ -132,12 +139,10 @@ class ListenAddresses:
 
     def _in_range(self, ip: str, preferred: int | None) -> Iterator[SocketAddress]:
         """Yield proxy ports to try in turn; taking the next one means that the last is in use."""
-        for port in self._pool.candidates(preferred):
-            if not self._tries:
-                return
+        candidates = self._pool.candidates(preferred)
+        while self._tries and (port := next(candidates, None)) is not None:
             yield SocketAddress(ip, port)
             self._tries -= 1
-            self._pool.skip(port)
 
 
 def _is_taken(exc: ListenError) -> bool:

@@ -7,6 +7,7 @@ after it.
 Rule 3: a Service port that takes over a frontend takes over its listener with the clients in its
 queue: no client is refused while a policy, or the Service that has an address, changes.
 Rule 4: the cost of a round depends on the Service ports that change, not on how many there are.
+Rule 5: what lacks a common resource waits for its turn: ``listener_shares`` decides whose it is.
 """
 
 from __future__ import annotations
@@ -133,9 +134,12 @@ class ServedPorts:
         """Those whose targets may differ from where they are steered."""
         self._switching: dict[ServedPort, Path] = {}
         """Those for which probes have chosen another path, with the one before."""
+        self._giving_up: set[ServedPort] = set()
+        """Those whose listeners close once nothing is steered to them, for others without any."""
         self._incomplete: dict[PortKey, ServedPort] = {}
-        """Those with listeners or node ports that aren't available."""
-        self._shortages = Shortages()
+        """Those with listeners or node ports that aren't available, but for shortages."""
+        self.shortages = Shortages()
+        """Those that wait for a listener."""
         self._unsteered: Mapping[Frontend, str] = {}
         self._detours: dict[ServiceKey, Mapping[At, SocketAddress]] = {}
         self.faults = AnnotatedFaults(self.detour)
@@ -197,7 +201,9 @@ class ServedPorts:
         self._touch(served, served.plan.frontends, ())
         self._by_group.pop(served.group, None)
         self._incomplete.pop(key, None)
-        self._shortages.end(key, is_served=False)
+        self.shortages.lacks_nothing(key)
+        self.shortages.shares.hold(key, 0)
+        self.shortages.end(key, is_served=False)
         served.is_retired, served.is_listening_again = True, False
         self._retired.append(served)
         self.faults.forget(key)
@@ -214,6 +220,7 @@ class ServedPorts:
         for served in retired:
             closed += self._plane.close_group(served.group)
         self._addresses.give(closed)
+        self._giving_up.clear()
 
     def switch_paths(self) -> None:
         """Choose paths by what probes have shown."""
@@ -224,15 +231,32 @@ class ServedPorts:
                 self._switching[served] = served.path.now
             self._choose_path(served, wanted)
 
-    def retry(self) -> bool:
-        """Retry what couldn't be opened; return whether something has changed."""
+    def retry(self) -> Iterator[bool]:
+        """Retry what couldn't be opened; yields after each step whether something has changed.
+
+        The first Service port that still lacks a common resource is the last that is tried.
+        """
         self._addresses.start_over()
-        has_changed = False
         for served in list(self._incomplete.values()):
-            held = set(served.held_by_others)
-            self.update(served.plan)
-            has_changed |= served.is_listening_again or served.held_by_others != held
-        return has_changed
+            if not served.is_retired:
+                yield self._serve_again(served)
+        shares = self.shortages.shares
+        while (key := shares.next_waiting()) is not None:
+            yield self._serve_again(self._served[key], is_turn=True)
+            if shares.is_waiting(key):
+                break
+        for giver in shares.givers() if self.shortages.can_share else ():
+            served = self._served[giver]
+            self._giving_up.add(served)
+            self._serve_again(served)
+            yield True
+
+    def _serve_again(self, served: ServedPort, *, is_turn: bool = False) -> bool:
+        """Open what a Service port lacks, or close what it gives up; returns whether it changed."""
+        held = set(served.held_by_others)
+        self._touch(served, served.plan.frontends, served.plan.frontends)
+        self._serve(served, {}, is_turn=is_turn)
+        return served.is_listening_again or served.held_by_others != held
 
     def targets(self) -> dict[Frontend, Target]:
         """Return where each frontend is to be steered."""
@@ -295,22 +319,36 @@ class ServedPorts:
         self.close_retired()
         self._holds.close()
 
-    def _serve(self, served: ServedPort, preferred: Mapping[Frontend, int]) -> None:
-        """Have the plane serve a Service port, and note what isn't available."""
+    def _serve(
+        self, served: ServedPort, preferred: Mapping[Frontend, int], *, is_turn: bool = False
+    ) -> None:
+        """Have the plane serve a Service port, and note what isn't available.
+
+        Args:
+            is_turn: It may open listeners although others wait for some.
+        """
         served.unsteered = self._unsteered_of(served.plan)
         error = self._take_node_ports(served)
         plan, before = served.plan, set(served.listeners.values())
+        # No other one gets a preferred port.
+        is_turn |= not self.shortages.shares.others_wait(plan.key)
+        is_turn |= any(f in preferred for f in plan.frontends)
         is_left_to_others = not before and served.held_by_others.issuperset(plan.frontends)
-        wanted = {} if is_left_to_others else self._addresses.wanted(plan, preferred)
+        gives_up = served in self._giving_up
+        has_none = is_left_to_others or gives_up
+        wanted = {} if has_none else self._addresses.wanted(plan, preferred, may_open=is_turn)
         serving = _serving(plan, self._detours.get(plan.key.name.service, {}))
         answer = self._plane.serve(served.group, serving, wanted)
         served.listeners = self._addresses.by_frontend(plan, answer)
-        self._addresses.take(set(served.listeners.values()) - before)
+        now = set(served.listeners.values())
+        self._addresses.take(now - before)
+        self.shortages.shares.hold(plan.key, len(now))
         for key, why in answer.errors.items():
             # A listener that is open, but refuses, has an address.
             is_open = why is not None and key in answer.listeners
             error = why if is_open else self._addresses.explain(plan, key, why)
-        self._note(served, error)
+        waits = gives_up or (not is_turn and None in answer.errors.values())
+        self._note(served, error, waits=waits)
 
     def _holder_of(self, protocol: Protocol, family: IPFamily, ports: Collection[int]) -> str:
         return self._holds.holder(protocol, family, ports, now=self._clock())
@@ -360,26 +398,35 @@ class ServedPorts:
 
     def _end_problem(self, served: ServedPort) -> None:
         """Forget and log the end of a problem; clients are steered to the listeners now."""
-        if not self._shortages.end(served.plan.key, is_served=True):
+        if not self.shortages.end(served.plan.key, is_served=True):
             extra = {"service": served.group.label}
             _log.info("%(service)s: Service port is served again", extra=extra)
         served.not_listening, served.is_listening_again = None, False
         self._incomplete.pop(served.plan.key, None)
 
-    def _note(self, served: ServedPort, error: ListenError | None) -> None:
-        """Remember the problem of a Service port, and log it if it is new."""
+    def _note(self, served: ServedPort, error: ListenError | None, *, waits: bool) -> None:
+        """Remember the problem of a Service port, and log it if it is new.
+
+        Args:
+            waits: It has no listener because it waits for its turn.
+        """
+        key = served.plan.key
         # The problem ends with :meth:`mark_steered`: until then clients are refused.
-        served.is_listening_again = error is None and served.not_listening is not None
-        if error is None:
+        served.is_listening_again = error is None and not waits and served.not_listening is not None
+        if waits or (error is not None and is_shortage(error)):
+            lacks = None if waits else error
+            served.not_listening = self.shortages.note(key, lacks, now=self._clock())
+            self._incomplete.pop(key, None)
             return
-        if is_shortage(error):
-            self._shortages.note(served.plan.key, error, now=self._clock())
-        elif str(error) != str(served.not_listening or ""):
-            extra = {"service": served.group.label, "cause": str(error)}
-            _log.warning("%(service)s: cannot serve a Service port: %(cause)s", extra=extra)
-        # A copy: the traceback of an error that was raised keeps what its frames refer to.
-        served.not_listening = ListenError(error.message, hint=error.hint)
-        self._incomplete[served.plan.key] = served
+        self.shortages.lacks_nothing(key)
+        if error is not None:
+            if str(error) != str(served.not_listening or ""):
+                extra = {"service": served.group.label, "cause": str(error)}
+                _log.warning("%(service)s: cannot serve a Service port: %(cause)s", extra=extra)
+            # A copy: the traceback of an error that was raised keeps what its frames refer to.
+            served.not_listening = ListenError(error.message, hint=error.hint)
+        if served.not_listening is not None:
+            self._incomplete[key] = served
 
 
 def _serving(plan: PortPlan, detours: Mapping[At, SocketAddress]) -> Serving:

@@ -18,7 +18,7 @@ from ..cluster import Snapshot
 from ..errors import SteeringError
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
-from ..model import CauseCode, Frontend
+from ..model import CauseCode, Frontend, ServiceKey
 from ..plan import Plan, PlanChanges, Planner, diff_plans
 from ..policy import NodeFacts
 from ..sources import Happening
@@ -105,6 +105,7 @@ class SyncLoop:
         self._owes_paths = False
         self._switch_lines = LogLimit(_SWITCH_LINES)
         served_ports.auto_paths.on_change = self._look_at_paths
+        served_ports.shortages.on_excess = self._report_unserved
         self._arrived = 0.0
         """Unix time of the first snapshot since the present round began; 0: none."""
         self._triggers = Triggers(time.time())
@@ -198,7 +199,7 @@ class SyncLoop:
             if not is_behind and loop.time() >= look_at:
                 # Also while changes keep arriving: a flush is repaired before they end.
                 look_at = loop.time() + REPAIR_S
-                if self._served_ports.retry():
+                if await self._retry():
                     self._owes_round = is_due = True
                 await self._repair()
                 await self._check_health(self.plan)
@@ -225,6 +226,14 @@ class SyncLoop:
         except TimeoutError:
             return False
         return True
+
+    async def _retry(self) -> bool:
+        """Retry what couldn't be opened; returns whether something has changed."""
+        pace, has_changed = Pace(), False
+        for is_change in self._served_ports.retry():
+            has_changed |= is_change
+            await pace.turn()
+        return has_changed
 
     async def _switch_paths(self) -> None:
         """Steer along the paths that probes ask for, without a round: clients fail meanwhile."""
@@ -307,8 +316,10 @@ class SyncLoop:
                 fields = {"service": str(item.service), "port": item.port, "cause": cause}
                 _log.warning("%(service)s: Service is not served: %(cause)s", extra=fields)
                 port = f"port {item.port}: " if item.port else ""
-                note = f"{port}{cause}"
-                self._report(Happening("ServiceNotServed", "Serve", note, service=item.service))
+                self._report_unserved(item.service, f"{port}{cause}")
+
+    def _report_unserved(self, service: ServiceKey, note: str) -> None:
+        self._report(Happening("ServiceNotServed", "Serve", note, service=service))
 
     def _report_left_out(self, changes: PlanChanges) -> None:
         for port in (*changes.open, *changes.update):

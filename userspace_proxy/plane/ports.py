@@ -2,48 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator
 
 
 class PortPool:
-    """The numbers of a range, both ends included, the most recently freed last.
+    """The numbers of a range, both ends included, the most recently freed or tried last.
 
     A number that was taken isn't offered before it is given back; whether it is free in the kernel
-    shows when it is bound.
+    shows when it is bound. A search costs as much as the numbers that it offers: nothing if all
+    are taken.
     """
 
     def __init__(self, first: int, last: int) -> None:
         self.first = first
         self.last = last
-        self._next = first
-        self._taken: set[int] = set()
+        self._free = OrderedDict.fromkeys(range(first, last + 1))
         self._spared: frozenset[int] = frozenset()
 
     def __contains__(self, port: object) -> bool:
         return isinstance(port, int) and self.first <= port <= self.last
 
+    @property
+    def free(self) -> Collection[int]:
+        """The numbers that aren't taken."""
+        return self._free.keys()
+
     def candidates(self, preferred: int | None = None) -> Iterator[int]:
         """Yield each number that isn't taken once, the preferred one first.
 
-        The caller takes the first that it can bind.
+        The caller takes the first that it can bind. The next search begins after those that were
+        offered: other programs use them.
         """
-        if preferred is not None and preferred in self and preferred not in self._taken:
+        if preferred is not None and preferred in self._free:
             yield preferred
-        size = self.last - self.first + 1
-        start = self._next - self.first
-        for step in range(size):
-            port = self.first + (start + step) % size
-            if port not in self._taken and port not in self._spared and port != preferred:
+        for _ in range(len(self._free)):
+            port = next(iter(self._free))
+            self._free.move_to_end(port)
+            if port not in self._spared and port != preferred:
                 yield port
 
     def take(self, port: int) -> None:
-        """Note that a number is in use; the next search begins after it."""
-        self._taken.add(port)
-        self.skip(port)
-
-    def skip(self, port: int) -> None:
-        """Begin the next search after a number, as another program uses it."""
-        self._next = port + 1 if self.first <= port < self.last else self.first
+        """Note that a number is in use."""
+        self._free.pop(port, None)
 
     def spare(self, ports: Iterable[int]) -> None:
         """Offer these numbers only where they are preferred; replaces those of the last call."""
@@ -51,4 +52,5 @@ class PortPool:
 
     def give(self, port: int) -> None:
         """Note that a number is free. Idempotent."""
-        self._taken.discard(port)
+        if port in self:
+            self._free[port] = None

@@ -57,6 +57,11 @@ async def start(plane, monkeypatch):
         yield start
 
 
+def retry(served_ports):
+    """Retry what can't be opened; returns whether something has changed."""
+    return True in list(served_ports.retry())
+
+
 @pytest.fixture
 def make(plane):
     """Return Service ports that follow snapshots: ``follow(snapshot)`` does what a round does."""

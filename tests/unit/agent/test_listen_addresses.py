@@ -73,11 +73,11 @@ def test_on_loopback_a_frontend_keeps_its_address_if_that_is_loopback(ip, expect
     assert not wanted.transparent
 
 
-def test_a_proxy_port_is_the_preferred_one_or_one_of_the_next():
+def test_a_proxy_port_is_the_preferred_one_or_the_next_of_the_range():
     frontend = Frontend("10.96.0.1", 80, Protocol.TCP)
     _, _, wanted = one(make(Bind.PROXY_PORT), "10.96.0.1", {frontend: FIRST + 7})
     addresses = iter(wanted.addresses)
-    assert [next(addresses).port for _ in range(3)] == [FIRST + 7, FIRST + 8, FIRST + 9]
+    assert [next(addresses).port for _ in range(3)] == [FIRST + 7, FIRST, FIRST + 1]
 
 
 def test_a_limited_number_of_ports_of_other_programs_is_skipped():

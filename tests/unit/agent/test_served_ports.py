@@ -14,6 +14,7 @@ from userspace_proxy.steering import REFUSE, Bind
 
 from ..dataplane.rig import no_descriptors
 from ..port_numbers import free_port, is_listening, look_no_further_than, own_name
+from .conftest import retry
 from .samples import Cluster
 
 POD = "192.0.2.1"
@@ -60,7 +61,7 @@ async def test_a_frontend_that_cannot_be_steered_is_a_problem_of_its_service_por
         "shop/web": "cannot add local route 10.96.0.2/32: no",
     }
     served_ports.follow(cluster.serve("web", "10.96.0.2", POD, "192.0.2.2"))
-    assert not served_ports.retry(), "a listener has nothing to retry"
+    assert not retry(served_ports), "a listener has nothing to retry"
     assert [bool(served.problem) for served in served_ports].count(True) == 1
     served_ports.note_unsteered({})
     assert not any(served.problem for served in served_ports)
@@ -104,8 +105,8 @@ async def test_if_other_programs_use_the_whole_range_one_of_them_is_named(make, 
             "cannot listen for shop/web: no proxy port of 27510-27512 is free, "
             f"{own_name()} has some (widen --proxy-port-range)"
         )
-        assert not served_ports.retry()
-    assert served_ports.retry()
+        assert not retry(served_ports)
+    assert retry(served_ports)
     assert served_ports.targets().keys() == {frontend("10.96.0.1")}
     served_ports.mark_steered(served_ports.steering_change())
     assert not served.problem
@@ -119,14 +120,14 @@ async def test_a_problem_lasts_until_clients_are_steered_to_the_listener(make, c
         (served,) = served_ports
         holder.close()
         # The kernel refuses the rules twice, say: the change stays to be made.
-        assert served_ports.retry()
-        assert served_ports.retry()
+        assert retry(served_ports)
+        assert retry(served_ports)
         assert "no proxy port of 27710-27710 is free" in served.problem
         assert "served again" not in caplog.text
         served_ports.mark_steered(served_ports.steering_change())
         assert not served.problem
         assert "are served again" in caplog.text
-        assert not served_ports.retry()
+        assert not retry(served_ports)
 
 
 async def test_a_service_that_is_removed_before_it_is_steered_is_not_served_again(make, caplog):
@@ -136,7 +137,7 @@ async def test_a_service_that_is_removed_before_it_is_steered_is_not_served_agai
         served_ports = make(Bind.PROXY_PORT, PortPool(27711, 27711))
         served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
         holder.close()
-        assert served_ports.retry()
+        assert retry(served_ports)
         served_ports.follow(cluster.remove("web"))
         assert "served again" not in caplog.text
 
@@ -155,9 +156,9 @@ async def test_an_exhausted_range_is_a_problem_of_the_later_service_alone_until_
         ),
     ]
     assert [served.way_out for served in served_ports] == ["", "widen --proxy-port-range"]
-    assert not served_ports.retry()
+    assert not retry(served_ports)
     served_ports.follow(cluster.remove("cart"))
-    assert served_ports.retry()
+    assert retry(served_ports)
     assert served_ports.targets() == {frontend("10.96.0.2"): 27600}
     served_ports.mark_steered(served_ports.steering_change())
     assert not any(served.problem for served in served_ports)
@@ -226,8 +227,8 @@ async def test_a_listener_that_cannot_be_handed_over_is_retried(make):
             cluster.serve("other", "127.98.0.6", POD, port=8080, protocol="UDP")
         )
         assert set(targets.values()) == {REFUSE}
-        assert not served_ports.retry()
-    assert served_ports.retry()
+        assert not retry(served_ports)
+    assert retry(served_ports)
     assert set(served_ports.targets().values()) == {8080}
 
 
@@ -326,8 +327,8 @@ async def test_a_node_port_of_another_program_is_left_to_it_until_it_is_free(mak
         (served,) = served_ports
         assert served.problem.startswith(f"node port {port}/{protocol} is held by ")
         assert served.way_out == "stop that process, or give the Service another port"
-        assert not served_ports.retry()
-    assert served_ports.retry()
+        assert not retry(served_ports)
+    assert retry(served_ports)
     assert {f.port for f in served_ports.targets()} == {80, port}
     served_ports.mark_steered(served_ports.steering_change())
     assert not any(served.problem for served in served_ports)
@@ -361,8 +362,8 @@ async def test_a_problem_that_is_solved_is_a_change_while_another_one_lasts(make
         port = daemon.getsockname()[1]
         served_ports.follow(Cluster().serve("web", "10.96.0.1", POD, node_port=port))
         daemon.close()
-        assert served_ports.retry()
-        assert not served_ports.retry()
+        assert retry(served_ports)
+        assert not retry(served_ports)
         assert set(served_ports.targets().values()) == {REFUSE}
 
 

@@ -6,13 +6,15 @@ import socket
 
 import pytest
 
+from userspace_proxy.agent import tasks
 from userspace_proxy.agent.served_ports import ServedPorts
 from userspace_proxy.agent.sync import SyncLoop
 from userspace_proxy.errors import SteeringError
-from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.model import Frontend, Protocol, ServiceKey
 from userspace_proxy.plan import Planner
 from userspace_proxy.plane import PortPool
 from userspace_proxy.policy import NodeFacts
+from userspace_proxy.sources import Happening
 from userspace_proxy.steering import REFUSE
 from userspace_proxy.testing.fake_steering import FakeSteering
 
@@ -323,10 +325,35 @@ async def test_nothing_is_steered_before_the_first_snapshot(start):
     steering = WatchedSteering(kernel={WEB: 28000})
     loop = await start(steering)
     looks = []
-    loop._served_ports.retry = lambda: looks.append(1) is not None
+    loop._served_ports.retry = lambda: looks.append(1) or ()
     await until(lambda: len(looks) >= 3)
     assert steering.kernel == {WEB: 28000}
     assert not loop.is_synced
+
+
+async def test_a_long_retry_lets_other_tasks_run(start, monkeypatch):
+    monkeypatch.setattr(tasks, "_TURN_S", 0.0)
+    loop, turns = await start(WatchedSteering()), []
+
+    def retry():
+        for _ in range(3):
+            is_turn = asyncio.Event()
+            asyncio.get_running_loop().call_soon(is_turn.set)
+            yield False
+            turns.append(is_turn.is_set())
+
+    loop._served_ports.retry = retry
+    await until(lambda: len(turns) >= 3)
+    assert all(turns)
+
+
+async def test_a_service_that_has_too_many_listeners_gets_an_event(start):
+    happenings, web = [], ServiceKey("shop", "web")
+    await start(WatchedSteering(), report=happenings.append)
+    start.served_ports.shortages.on_excess(web, "no proxy port is free")
+    assert happenings == [
+        Happening("ServiceNotServed", "Serve", "no proxy port is free", service=web)
+    ]
 
 
 @pytest.mark.parametrize("steps", range(5))
