@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..model import (
     Cause,
@@ -40,6 +40,9 @@ class PortClaim:
     admits: tuple[str, ...] | None = None
     """The Service's source ranges of this family; None admits all clients."""
     notes: tuple[Cause, ...] = ()
+    """Its own; those of the Service are with the first claim of the Service."""
+    is_first: bool = False
+    """It is the first one of its Service and family; notes of slices are with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,20 @@ def claims_of(service: Service, facts: NodeFacts) -> ServiceClaims:
         for family in families:
             ports.extend(_claims(service, port, family, facts))
     ports.sort(key=lambda claim: claim.key)
+    for family in families:
+        _mark_first(ports, family)
+    if ports:
+        of_service = first_notes((*map(not_followed, service.notes), *_fault_notes(service, facts)))
+        ports[0] = replace(ports[0], notes=(*of_service, *ports[0].notes))
     return ServiceClaims(service.key, tuple(ports), tuple(ignored), _own_ips(service))
+
+
+def _mark_first(ports: list[PortClaim], family: IPFamily) -> None:
+    """Mark the first claim of a family: each note about all its ports is with one of them."""
+    for index, claim in enumerate(ports):
+        if claim.key.family is family:
+            ports[index] = replace(claim, is_first=True)
+            return
 
 
 def _own_ips(service: Service) -> tuple[str, ...]:
@@ -99,10 +115,7 @@ def _claims(
         if frontend.family is family and frontend not in seen:
             seen.add(frontend)
             sides.setdefault(_side(service, kind), {})[frontend] = None
-    notes = (
-        *first_notes(map(not_followed, service.notes)),
-        *first_notes(_notes(service, port, family, facts)),
-    )
+    notes = first_notes(_notes(service, port, family, facts))
     for side, frontends in sides.items():
         yield PortClaim(
             key=PortKey(name, family, side),
@@ -186,7 +199,11 @@ def _why_no_external_ip(ip: str, facts: NodeFacts) -> str:
 def _notes(
     service: Service, port: ServicePort, family: IPFamily, facts: NodeFacts
 ) -> Iterator[Cause]:
-    yield from _fault_notes(service, Protocol(port.protocol), facts)
+    for fault in service.handling.faults if facts.allow_faults else ():
+        if not fault.is_for(Protocol(port.protocol)):
+            yield not_followed(
+                f"annotation {DOMAIN}fault: {fault.type} does not exist for {port.protocol}"
+            )
     for ip in service.external_ips:
         why = _why_no_external_ip(ip, facts) if IPFamily.of(ip) is family else ""
         if why:
@@ -203,17 +220,10 @@ def _notes(
         )
 
 
-def _fault_notes(service: Service, protocol: Protocol, facts: NodeFacts) -> Iterator[Cause]:
-    """Yield what of the faults on purpose isn't in force at a Service port."""
-    faults = service.handling.faults
-    if faults and not facts.allow_faults:
+def _fault_notes(service: Service, facts: NodeFacts) -> Iterator[Cause]:
+    """Yield that faults on purpose aren't in force."""
+    if service.handling.faults and not facts.allow_faults:
         yield not_followed(
             f"annotation {DOMAIN}fault is ignored: faults on purpose are allowed only with "
             "--steering=none or --allow-faults"
         )
-        return
-    for fault in faults:
-        if not fault.is_for(protocol):
-            yield not_followed(
-                f"annotation {DOMAIN}fault: {fault.type} does not exist for {protocol}"
-            )

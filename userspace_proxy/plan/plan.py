@@ -69,7 +69,8 @@ class PortPlan:
     """Why clients are refused or dropped; None when an endpoint is usable."""
     affinity_timeout_s: int | None = None
     notes: tuple[Cause, ...] = ()
-    """What this Service port asks for and doesn't get."""
+    """What this Service port asks for and doesn't get; at the first one of a Service, also what the
+    Service and its slices do."""
     outside: tuple[SocketAddress, ...] | None = None
     """What clients that aren't ``inside`` may use; None: what all may."""
     inside: tuple[str, ...] = ()

@@ -87,8 +87,8 @@ def plan_port(
 
 
 def _slice_notes(state: ServiceState, claim: PortClaim) -> Iterator[Cause]:
-    """Yield what the slices ask for and don't get; once for each Service port and family."""
-    if claim.key.side is Side.ALL:
+    """Yield what the slices ask for and don't get; once for each family of a Service."""
+    if claim.is_first:
         for item in state.slices:
             if item.notes and item.family is claim.key.family:
                 yield from (not_followed(f"EndpointSlice {item.key}: {n}") for n in item.notes)

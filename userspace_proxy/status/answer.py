@@ -157,7 +157,8 @@ class PortAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     affinity_timeout_s: int | None
     """Of ``sessionAffinity: ClientIP``; null without."""
     notes: Sequence[Cause]
-    """What this Service port asks for and doesn't get."""
+    """What this Service port asks for and doesn't get; at the first one of a Service, also what the
+    Service and its EndpointSlices do."""
     problem: str
     """Why it isn't served although it should be, or empty."""
     way_out: str

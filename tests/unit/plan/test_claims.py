@@ -36,6 +36,7 @@ NODE = NodeFacts(
     external_ip_networks=("203.0.113.0/24",),
 )
 NODE_PORT = ServicePort("http", 80, "TCP", 30080)
+FAULTY = Handling(faults=(Fault("refuse"), Fault("loss", (("percent", 5),))))
 
 
 def claims(*services, facts=NODE):
@@ -315,6 +316,27 @@ def test_many_notes_of_a_service_hide_none_of_its_addresses():
     assert addresses[0] == f"external IP 198.18.0.0 is not served: {ELSEWHERE}"
 
 
+def test_notes_of_a_service_with_many_ports_are_those_of_its_first_port():
+    ports = tuple(ServicePort(f"p{n:03}", n, "TCP") for n in range(1, 1001))
+    given = service(
+        ports=ports,
+        cluster_ips=(CART_IP, CART_IP_V6),
+        notes=("balance 'maglev' is unknown",),
+        handling=FAULTY,
+    )
+    first, *others = claims_of(given, NODE).ports
+    assert str(first.key) == "shop/cart:p001"
+    assert [str(note)[:20] for note in first.notes] == [
+        "balance 'maglev' is ",
+        "annotation userspace",
+    ]
+    assert not any(claim.notes for claim in others)
+    assert [str(c.key) for c in (first, *others) if c.is_first] == [
+        "shop/cart:p001",
+        "shop/cart:p001 (IPv6)",
+    ]
+
+
 def test_an_address_with_two_kinds_is_claimed_once_with_the_stricter_kind():
     given = service(load_balancer_ips=(EXTERNAL_IP, CART_IP), external_ips=(EXTERNAL_IP,))
     (claim,) = claims(given)[0].ports
@@ -332,9 +354,6 @@ def test_claims_that_differ_only_in_the_kind_of_a_frontend_are_not_the_same():
     assert external.is_same(claims(service(external_ips=(EXTERNAL_IP,)))[0])
     assert not external.is_same(balanced)
     assert not external.is_same(None)
-
-
-FAULTY = Handling(faults=(Fault("refuse"), Fault("loss", (("percent", 5),))))
 
 
 def test_faults_that_are_not_allowed_are_a_note():

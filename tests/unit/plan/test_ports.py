@@ -13,6 +13,7 @@ from userspace_proxy.model import (
     Handling,
     Path,
     Protocol,
+    ServicePort,
     ServiceType,
     SocketAddress,
 )
@@ -129,6 +130,12 @@ class TestOnePort:
         assert port.weights == ((POD_A, 5), (POD_B, 100), (POD_C, 100))
         assert port.standbys == ((POD_B, 1),)
         assert [str(note) for note in port.notes] == ["EndpointSlice shop/cart-1: it is odd"]
+
+    def test_notes_of_slices_are_those_of_the_first_port_of_a_family(self):
+        ports = tuple(ServicePort(f"p{n:02}", n, "TCP") for n in range(1, 51))
+        odd = replace(slice_of(Endpoint(POD_A.ip)), notes=("it is odd",))
+        planned = plan_of(service(ports=ports), odd).ports
+        assert [str(key) for key, port in planned.items() if port.notes] == ["shop/cart:p01"]
 
     def test_of_very_many_notes_of_slices_some_are_listed(self):
         slices = [
