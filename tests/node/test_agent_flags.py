@@ -125,6 +125,25 @@ def test_without_a_free_proxy_port_the_later_service_waits_with_a_problem(testbe
 
 
 @pytest.mark.long
+def test_a_service_that_has_all_proxy_ports_gives_one_up_for_a_new_service(testbed):
+    """One port of the 21 is the refuse port."""
+    ports = [{"name": f"p{n}", "port": n} for n in range(1, 41)]
+    greedy = with_endpoints(Service("greedy", "10.96.0.30", more={"ports": ports}), [])
+
+    def unserved():
+        return [p["problem"] for p in testbed.agent.status()["ports"] if p["problem"]]
+
+    with running(testbed, "--proxy-port-range=18000-18020", services=(CART,)):
+        testbed.edit(greedy)
+        wait_for("all ports", lambda: len(unserved()) == 40 - 20)
+        web = with_endpoints(WEB, [testbed.ip("one")])
+        testbed.edit(greedy, web)
+        wait_for("a port", lambda: who(testbed, "pod", WEB.ip, 80) == "one")
+        assert len(unserved()) == 40 - 19
+        assert all("; Service shop/greedy has " in problem for problem in unserved())
+
+
+@pytest.mark.long
 def test_a_canary_serves_its_services_beside_another_agent(testbed, tmp_path):
     canary_of = {"service.kubernetes.io/service-proxy-name": "canary"}
     labelled = [*with_endpoints(CART, [testbed.ip("one")]).objects()]
