@@ -1,7 +1,7 @@
 """Chooses endpoints: in turn, at random, by load; with affinity, and ejection of dead ones."""
 
 from .affinity import Pin
-from .balancer import Balancer, Strategy
+from .balancer import TRIED_MAX, Balancer, Strategy
 from .least_connections import LeastConnections
 from .limited import Limited
 from .power_of_two import PowerOfTwoChoices
@@ -18,6 +18,7 @@ from .weighted_round_robin import WeightedRoundRobin
 from .weights import Weights
 
 __all__ = [
+    "TRIED_MAX",
     "Balancer",
     "LeastConnections",
     "Limited",

@@ -4,28 +4,48 @@
                     │ no
                     └▶ the strategy, over those that aren't ejected: of the first priority, or if
                        none of it is left, of the next one
-                              └▶ none left: over all but those that were silent a moment ago
-                                 (a dial is better than a refusal, if it is quick)
+                              └▶ none left: in turn, whatever the strategy, over all but those that
+                                 were silent a moment ago (a dial is better than a refusal, if it
+                                 is quick)
 
-Rule 1: within one connection no endpoint is picked twice (``tried``).
+Rule 1: within one connection no endpoint is picked twice, and at most TRIED_MAX are (``tried``).
 Rule 2: a pick pins the client at once, so that connections that begin at the same time use
 one endpoint; if that one fails, the next pick pins the client to another.
 Rule 3: a client that is pinned to an endpoint on standby leaves it as soon as one of a priority
 before may be dialled.
+Rule 4: no pick looks at all endpoints that are ejected (``level``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+import math
+from collections.abc import (
+    Callable,
+    Collection,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, cast
+from typing import Protocol
 
 from ..model import SocketAddress
 from .affinity import AffinityTable, Pin
 from .ejection import Ejections
+from .level import PriorityLevel
 from .round_robin import RoundRobin
 from .weights import Weights
 
+TRIED_MAX = 16
+"""Endpoints that are dialled for one connection, or flow. Each that fails is ejected for all, so
+that later clients try others: with half of the endpoints dead, one client in 65,536 meets no other.
+A client of thousands of dead endpoints would otherwise dial all of them, one after another."""
+
+# Of the endpoints that are ejected: those after the turn were dialled longest ago, so if that many
+# were silent a moment ago, so were the others.
+_LOOKS = 64
 _NO_STANDBYS: Mapping[SocketAddress, int] = MappingProxyType({})
 
 
@@ -47,13 +67,6 @@ class Strategy(Protocol):
             client: Its address.
             skip: Endpoints already tried for this connection, or ejected; None for none.
         """
-
-
-class _Level(NamedTuple):
-    """The endpoints of one priority."""
-
-    endpoints: Sequence[SocketAddress]
-    members: frozenset[SocketAddress]
 
 
 class Balancer:
@@ -84,12 +97,14 @@ class Balancer:
         self.is_full: Callable[[SocketAddress], bool] | None = None
         """Returns whether an endpoint is at its limit, which the strategy leaves out then; None
         without limits."""
-        self._ejections = Ejections()
+        self._ejections = Ejections(self._on_ejections)
         self._affinity: AffinityTable | None = None
         self.endpoints: Sequence[SocketAddress] = ()
         self._usable: frozenset[SocketAddress] = frozenset()
-        self._levels: Sequence[_Level] = ()
+        self._levels: Sequence[PriorityLevel] = ()
         """By priority, the first one first."""
+        self._turn = 0
+        """Among ejected endpoints, if there are no others."""
         self._first: Sequence[SocketAddress] = ()
         """The endpoints of the first priority."""
         self.update(endpoints, affinity_timeout_s=affinity_timeout_s, standbys=standbys)
@@ -104,9 +119,11 @@ class Balancer:
         """Replace the endpoints; keeps the turn, and the pins and ejections of those that stay."""
         self.endpoints = endpoints
         self._usable = frozenset(endpoints)
-        self._levels = _levels(endpoints, self._usable, standbys)
-        self._first = self._levels[0].endpoints
         self._ejections.keep(self._usable)
+        # As of the last pick, which is what reports later changes relate to.
+        out = self._ejections.out(-math.inf)
+        self._levels = _levels(endpoints, self._usable, standbys, out)
+        self._first = self._levels[0].endpoints
         if affinity_timeout_s is None:
             self._affinity = None
         elif self._affinity is None:
@@ -119,19 +136,25 @@ class Balancer:
         """Return whether an endpoint is of the first priority, ejected or not."""
         return endpoint in self._levels[0].members
 
-    def has_more(self, _client: str, now: float, *, tried: Container[SocketAddress]) -> bool:
+    def has_more(self, _client: str, now: float, *, tried: Collection[SocketAddress]) -> bool:
         """Return whether :meth:`pick` would return an endpoint."""
-        skip = _TriedOrQuiet(tried, self._ejections, now)
+        if len(tried) >= TRIED_MAX:
+            return False
+        self._ejections.out(now)
         is_full = self.is_full or _is_never_full
-        return any(e not in skip and not is_full(e) for e in self.endpoints)
+        return (
+            any(e not in tried and not is_full(e) for e in self._candidates(now))
+            or next(self._last_choices(now, tried), None) is not None
+        )
 
     def is_at_limit(
         self, _client: str, now: float, *, tried: Collection[SocketAddress] = ()
     ) -> bool:
         """Return whether :meth:`pick` returns None only until an endpoint is below its limit."""
-        out: Collection[SocketAddress] = self._ejections.out(now) if self._ejections.ejected else ()
-        return self.is_full is not None and any(
-            e not in tried and e not in out and self.is_full(e) for e in self.endpoints
+        self._ejections.out(now)
+        is_full = self.is_full
+        return is_full is not None and any(
+            e not in tried and is_full(e) for e in self._candidates(now)
         )
 
     def pick(
@@ -146,6 +169,8 @@ class Balancer:
         """
         if self._is_plain and not tried and not self._ejections.ejected:
             return self.strategy.pick(self._first, client)
+        if len(tried) >= TRIED_MAX:
+            return None
         self._weights.grow(now)
         endpoint = self._choose(client, now, tried)
         if endpoint is not None:
@@ -187,31 +212,58 @@ class Balancer:
             pinned = self._affinity.lookup(client, self._usable, now)
             if pinned is not None and (pinned in tried or pinned in out):
                 pinned = None
-        skip = _Either(out, tried) if out or tried else None
         for level in self._levels:
             if pinned is not None and pinned in level.members:
                 # Affinity is a promise: the client waits for its endpoint.
                 return None if self.is_full is not None and self.is_full(pinned) else pinned
-            if len(out) >= len(level.members) and level.members.issubset(out):
+            if level.is_out:
                 continue
-            endpoint = self.strategy.pick(level.endpoints, client, skip=skip)
+            candidates, skipped = level.candidates(now), level.skipped
+            skip = _Either(skipped, tried) if skipped and tried else skipped or tried or None
+            endpoint = self.strategy.pick(candidates, client, skip=skip)
             if endpoint is not None:
                 return endpoint
-            if self.is_full is not None and self._has_full(level, skip):
+            if self.is_full is not None and self._has_full(candidates, skip):
                 return None
-        but_quiet = _TriedOrQuiet(tried, self._ejections, now)
-        picks = (
-            self.strategy.pick(level.endpoints, client, skip=but_quiet) for level in self._levels
-        )
-        return next((endpoint for endpoint in picks if endpoint is not None), None)
+        for endpoint in self._last_choices(now, tried):
+            self._turn += 1
+            return endpoint
+        return None
 
-    def _has_full(self, level: _Level, skip: Container[SocketAddress] | None) -> bool:
+    def _candidates(self, now: float) -> Iterator[SocketAddress]:
+        """Yield the endpoints that aren't ejected, by priority."""
+        for level in self._levels:
+            candidates = level.candidates(now)
+            yield from (e for e in candidates if e not in level.skipped)
+
+    def _last_choices(self, now: float, tried: Container[SocketAddress]) -> Iterator[SocketAddress]:
+        """Yield endpoints to dial though they are ejected, by priority and in turn."""
+        is_full = self.is_full or _is_never_full
+        for level in self._levels:
+            for _ in range(min(_LOOKS, len(level.endpoints))):
+                endpoint = level.endpoints[self._turn % len(level.endpoints)]
+                if not (
+                    endpoint in tried
+                    or self._ejections.is_quiet(endpoint, now)
+                    or is_full(endpoint)
+                ):
+                    yield endpoint
+                self._turn += 1
+
+    def _has_full(
+        self, candidates: Sequence[SocketAddress], skip: Container[SocketAddress] | None
+    ) -> bool:
         """Return whether a client waits for an endpoint of a priority.
 
         Then it uses none of the next one, nor one that is ejected.
         """
         is_full = self.is_full or _is_never_full
-        return any(is_full(e) for e in level.endpoints if skip is None or e not in skip)
+        return any(is_full(e) for e in candidates if skip is None or e not in skip)
+
+    def _on_ejections(self, endpoint: SocketAddress, is_out: bool) -> None:
+        for level in self._levels:
+            if endpoint in level.members:
+                level.change(endpoint, is_out=is_out)
 
 
 def _is_never_full(_endpoint: SocketAddress) -> bool:
@@ -222,29 +274,16 @@ def _levels(
     endpoints: Sequence[SocketAddress],
     members: frozenset[SocketAddress],
     standbys: Mapping[SocketAddress, int],
-) -> Sequence[_Level]:
+    out: Collection[SocketAddress],
+) -> Sequence[PriorityLevel]:
     """Return the endpoints by priority; one empty level without endpoints."""
     if not standbys:
-        return (_Level(endpoints, members),)
+        return (PriorityLevel(endpoints, members, out),)
     by_priority: dict[int, list[SocketAddress]] = {}
     for endpoint in endpoints:
         by_priority.setdefault(standbys.get(endpoint, 0), []).append(endpoint)
     levels = [tuple(level) for _, level in sorted(by_priority.items())] or [()]
-    return [_Level(level, frozenset(level)) for level in levels]
-
-
-class _TriedOrQuiet:
-    """The endpoints that this client has tried, or that were silent a moment ago."""
-
-    __slots__ = ("_ejections", "_now", "_tried")
-
-    def __init__(self, tried: Container[SocketAddress], ejections: Ejections, now: float) -> None:
-        self._tried = tried
-        self._ejections = ejections
-        self._now = now
-
-    def __contains__(self, item: object) -> bool:
-        return item in self._tried or self._ejections.is_quiet(cast(SocketAddress, item), self._now)
+    return [PriorityLevel(level, frozenset(level), out) for level in levels]
 
 
 class _Either:

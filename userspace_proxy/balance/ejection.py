@@ -9,14 +9,14 @@ endpoint.
 Rule 2: an ejected endpoint that was silent costs each client that dials it seconds. So even where
 no other endpoint is left to try, only one dial to it begins every QUIET_S (``is_quiet``).
 Rule 3: a probe that never reports blocks the endpoint only for PROBE_S.
-Rule 4: ejected endpoints are kept in a set, which is searched only when one of them is due: with
-thousands of dead endpoints each pick would otherwise look at all of them.
+Rule 4: the ends of ejections are a heap: with thousands of dead endpoints, some of which are due
+at any moment, each pick would otherwise look at all of them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Container, Iterable, Mapping
+import heapq
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..model import SocketAddress
@@ -39,14 +39,19 @@ class _Ejection:
 
 
 class Ejections:
-    """The ejected endpoints of one Service port."""
+    """The ejected endpoints of one Service port.
 
-    def __init__(self) -> None:
+    Args:
+        on_change: Called when no client may use an endpoint (True), or when clients may (False).
+    """
+
+    def __init__(self, on_change: Callable[[SocketAddress, bool], object] | None = None) -> None:
         self.ejected: dict[SocketAddress, _Ejection] = {}
         """Including those due for a probe; read-only for others."""
+        self._on_change = on_change
         self._out: set[SocketAddress] = set()
-        self._due = math.inf
-        """The time at which the first of ``_out`` is due."""
+        self._ends: list[tuple[float, SocketAddress]] = []
+        """A heap of the times at which members of ``_out`` may be due."""
 
     def __bool__(self) -> bool:
         return bool(self.ejected)
@@ -78,18 +83,22 @@ class Ejections:
 
     def answered(self, endpoint: SocketAddress) -> bool:
         """End an endpoint's ejection; True if it was ejected."""
-        self._out.discard(endpoint)
-        return self.ejected.pop(endpoint, None) is not None
+        is_ejected = self.ejected.pop(endpoint, None) is not None
+        if not self.ejected:
+            self._ends.clear()
+        self._let_in(endpoint)
+        return is_ejected
 
     def out(self, now: float) -> Collection[SocketAddress]:
         """Return the endpoints that no client may use at this moment.
 
         The collection isn't a copy: don't change or keep it.
         """
-        if now >= self._due:
-            ends = {e: max(k.until, k.probe_until) for e, k in self.ejected.items()}
-            self._out = {endpoint for endpoint, end in ends.items() if now < end}
-            self._due = min((ends[endpoint] for endpoint in self._out), default=math.inf)
+        while self._ends and now >= self._ends[0][0]:
+            endpoint = heapq.heappop(self._ends)[1]
+            known = self.ejected.get(endpoint)
+            if known is not None and now >= max(known.until, known.probe_until):
+                self._let_in(endpoint)
         return self._out
 
     def picked(self, endpoint: SocketAddress, now: float) -> None:
@@ -108,7 +117,7 @@ class Ejections:
         return known is not None and known.is_silent and now < known.quiet_until
 
     def keep(self, endpoints: Container[SocketAddress]) -> None:
-        """Forget all other endpoints."""
+        """Forget all other endpoints, without a call of ``on_change``."""
         for endpoint in [e for e in self.ejected if e not in endpoints]:
             del self.ejected[endpoint]
             self._out.discard(endpoint)
@@ -124,5 +133,14 @@ class Ejections:
         }
 
     def _put_out(self, endpoint: SocketAddress, until: float) -> None:
-        self._out.add(endpoint)
-        self._due = min(self._due, until)
+        heapq.heappush(self._ends, (until, endpoint))
+        if endpoint not in self._out:
+            self._out.add(endpoint)
+            if self._on_change is not None:
+                self._on_change(endpoint, True)
+
+    def _let_in(self, endpoint: SocketAddress) -> None:
+        if endpoint in self._out:
+            self._out.discard(endpoint)
+            if self._on_change is not None:
+                self._on_change(endpoint, False)

@@ -11,12 +11,26 @@ from typing import Protocol
 
 from ..model import SocketAddress
 
+# Draws until the endpoints that may be picked are listed, which costs a look at all of them.
+DRAWS = 16
+
 
 class RandomNumbers(Protocol):
     """The part of ``random.Random`` that is used here."""
 
     def randrange(self, stop: int, /) -> int:
         """Return a uniformly distributed number below ``stop``."""
+
+
+def draw(
+    endpoints: Sequence[SocketAddress], rng: RandomNumbers, *skips: Container[SocketAddress]
+) -> SocketAddress | None:
+    """Return a random endpoint, or None if so many draws met only those that are to be skipped."""
+    for _ in range(DRAWS):
+        endpoint = endpoints[rng.randrange(len(endpoints))]
+        if not any(endpoint in skip for skip in skips):
+            return endpoint
+    return None
 
 
 class PowerOfTwoChoices:
@@ -39,6 +53,11 @@ class PowerOfTwoChoices:
         skip: Container[SocketAddress] | None = None,
     ) -> SocketAddress | None:
         """Part of Strategy."""
+        if skip is not None and len(endpoints) > DRAWS:
+            one = draw(endpoints, self._rng, skip)
+            other = None if one is None else draw(endpoints, self._rng, skip, {one})
+            if one is not None and other is not None:
+                return other if self._load(other) < self._load(one) else one
         candidates = endpoints if skip is None else [e for e in endpoints if e not in skip]
         count = len(candidates)
         if count < 2:

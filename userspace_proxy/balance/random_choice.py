@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 
 from ..model import SocketAddress
-from .power_of_two import RandomNumbers
+from .power_of_two import DRAWS, RandomNumbers, draw
 
 
 class RandomChoice:
@@ -26,5 +26,9 @@ class RandomChoice:
         skip: Container[SocketAddress] | None = None,
     ) -> SocketAddress | None:
         """Part of Strategy."""
+        if skip is not None and len(endpoints) > DRAWS:
+            endpoint = draw(endpoints, self._rng, skip)
+            if endpoint is not None:
+                return endpoint
         candidates = endpoints if skip is None else [e for e in endpoints if e not in skip]
         return candidates[self._rng.randrange(len(candidates))] if candidates else None

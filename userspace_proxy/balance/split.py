@@ -6,7 +6,7 @@ endpoints, and clients from outside only those of this node.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ..model import SocketAddress, contains
 from .affinity import Pin
@@ -31,7 +31,7 @@ class SplitBalancer:
         """As :meth:`Balancer.serves`."""
         return self._of(client).serves(client, endpoint)
 
-    def has_more(self, client: str, now: float, *, tried: Container[SocketAddress]) -> bool:
+    def has_more(self, client: str, now: float, *, tried: Collection[SocketAddress]) -> bool:
         """As :meth:`Balancer.has_more`."""
         return self._of(client).has_more(client, now, tried=tried)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Sequence
 from itertools import accumulate
 
 from ..model import SocketAddress
-from .power_of_two import RandomNumbers
+from .power_of_two import DRAWS, RandomNumbers
 from .weights import Weights
 
 # Weights may be fractions while an endpoint starts slowly; random numbers are whole.
@@ -31,6 +31,20 @@ class _Draw:
             self._endpoints, self._version = endpoints, self._weights.version
             parts = (max(1, round(self._weights.of(e) * _PARTS)) for e in endpoints)
             self._ends = list(accumulate(parts))
+
+    def few(
+        self, endpoints: Sequence[SocketAddress], skip: Container[SocketAddress], count: int
+    ) -> list[SocketAddress]:
+        """Return one or two different endpoints, fewer if draws met too many to be skipped."""
+        self.arrange(endpoints)
+        drawn: list[int] = []
+        for _ in range(DRAWS if len(endpoints) > DRAWS else 0):
+            index = self.another(drawn[0]) if drawn else self.one()
+            if endpoints[index] not in skip:
+                drawn.append(index)
+                if len(drawn) == count:
+                    break
+        return [endpoints[index] for index in drawn]
 
     def one(self) -> int:
         """Return the index of an endpoint."""
@@ -59,6 +73,10 @@ class WeightedRandomChoice:
         skip: Container[SocketAddress] | None = None,
     ) -> SocketAddress | None:
         """Part of Strategy."""
+        if skip is not None:
+            drawn = self._draw.few(endpoints, skip, 1)
+            if drawn:
+                return drawn[0]
         candidates = endpoints if skip is None else [e for e in endpoints if e not in skip]
         if not candidates:
             return None
@@ -89,12 +107,15 @@ class WeightedPowerOfTwoChoices:
         skip: Container[SocketAddress] | None = None,
     ) -> SocketAddress | None:
         """Part of Strategy."""
-        candidates = endpoints if skip is None else [e for e in endpoints if e not in skip]
-        if len(candidates) < 2:
-            return candidates[0] if candidates else None
-        self._draw.arrange(candidates)
-        first = self._draw.one()
-        one, other = candidates[first], candidates[self._draw.another(first)]
+        drawn = [] if skip is None else self._draw.few(endpoints, skip, 2)
+        if len(drawn) < 2:
+            candidates = endpoints if skip is None else [e for e in endpoints if e not in skip]
+            if len(candidates) < 2:
+                return candidates[0] if candidates else None
+            self._draw.arrange(candidates)
+            first = self._draw.one()
+            drawn = [candidates[first], candidates[self._draw.another(first)]]
+        one, other = drawn
         weights = self._weights
         is_less = self._load(other) * weights.of(one) < self._load(one) * weights.of(other)
         return other if is_less else one

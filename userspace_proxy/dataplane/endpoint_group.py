@@ -15,6 +15,7 @@ from ..policy import causes
 from .counters import CounterTable, EndpointCounters
 from .detours import end_failures, failure_fields
 from .reactor import Reactor
+from .redials import Redials
 from .serving import Serving
 from .sockets import SHORTAGES, packets_lost
 from .strategies import BY_LOAD, make_strategy
@@ -49,6 +50,7 @@ class EndpointGroup(CounterTable):
         """Whether dials must be counted: some strategies choose by load."""
         self.waiting_room: WaitingRoom | None = None
         """None before the first client has waited."""
+        self._redials: Redials | None = None
         self._start = start
         self._processes = processes
         self._limit = self._share_of_limit()
@@ -134,6 +136,12 @@ class EndpointGroup(CounterTable):
         if not (is_at_limit or self.waiting_room.lacks_endpoints or self.on_waiting is None):
             self.on_waiting()
         return self.waiting_room
+
+    def redial(self, dial: Callable[[], None], reactor: Reactor) -> None:
+        """Dial for a client after a failed dial, when it is its turn."""
+        if self._redials is None:
+            self._redials = Redials(reactor)
+        self._redials.add(dial)
 
     @property
     def _is_uniform(self) -> bool:

@@ -4,7 +4,7 @@
                   │   ▲ │
        refused,   └───┘ └──none left──▶ unanswered: the client gets a RST,
        unreachable,                      or waits until an endpoint can take it (``waiting_room``)
-       1 s of silence: the next endpoint; 3 s in all, then as if none were left
+       1 s of silence: the next endpoint; after 3 s in all, or 16 endpoints, as if none were left
 
 Rule 1: the client's socket isn't read before an endpoint has answered, so fail-over loses no byte:
 they wait in the kernel.
@@ -37,7 +37,6 @@ from .sockets import (
     reset_no_more,
 )
 from .timeouts import Timeouts
-from .tuning import DIALS
 from .waiting_room import WaitingRoom
 
 READ_EVENTS = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.ET
@@ -139,30 +138,33 @@ class TcpDial:
                 return
             self._dialled_at = self.reactor.now
             self.owner.client_deadlines.start(self, self.reactor.now)
-        for _ in range(DIALS):
-            now = self.reactor.now
-            endpoint = self.group.balancer.pick(self.address[0], now, tried=self._tried or ())
-            self.endpoint = endpoint
-            if endpoint is None:
-                if self._wait():
-                    return
-                if self._tried is None:
-                    self._pick_again()
-                else:
-                    self.refuse()
+        now = self.reactor.now
+        endpoint = self.group.balancer.pick(self.address[0], now, tried=self._tried or ())
+        self.endpoint = endpoint
+        if endpoint is None:
+            if self._wait():
                 return
-            number = self._connect(endpoint)
-            if number == 0:
-                return
-            if number in EXHAUSTED:
-                self.group.dial_failed(endpoint, number, now)
-                # Like clients that wait in the listener's queue, but with a deadline.
-                room = self.group.waiting_room if self._wait() else None
-                resume = self._dial_again if room is None else room.retry
-                self.owner.engine.descriptors.wait(resume, now)
-                return
-            self._dial_failed(number)
-        self.reactor.run_soon(self._dial_again)
+            if self._tried is None:
+                self._pick_again()
+            else:
+                self.refuse()
+            return
+        number = self._connect(endpoint)
+        if number == 0:
+            return
+        if number in EXHAUSTED:
+            self.group.dial_failed(endpoint, number, now)
+            # Like clients that wait in the listener's queue, but with a deadline.
+            room = self.group.waiting_room if self._wait() else None
+            resume = self._dial_again if room is None else room.retry
+            self.owner.engine.descriptors.wait(resume, now)
+            return
+        self._dial_failed(number)
+        self._dial_next()
+
+    def _dial_next(self) -> None:
+        """Dial the next endpoint after a failed dial, when it is this Service port's turn."""
+        self.group.redial(self._dial_again, self.reactor)
 
     def _queues_up(self, room: WaitingRoom) -> bool:
         """Have a new client wait behind others that wait for endpoints at their limit."""
@@ -285,7 +287,7 @@ class TcpDial:
                 return
         self._end_dial()
         self._dial_failed(outcome)
-        self.dial()
+        self._dial_next()
 
     def check_locality(self) -> None:
         """Set ``shows_local_client``, from what is known of the node's links now."""
@@ -320,7 +322,7 @@ class TcpDial:
             return
         self._drop_endpoint_socket()
         self._dial_failed(number)
-        self.dial()
+        self._dial_next()
 
     def _end_dial(self) -> None:
         if self._is_dialling:

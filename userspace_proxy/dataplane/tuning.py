@@ -27,7 +27,7 @@ LAST_TURNS = 8
 # Connections accepted, or datagrams received, of one socket before others get their turn.
 BATCH = 64
 
-# Dials that fail at once, such as without a route, before others get their turn.
+# Dials of a UDP flow that fail at once, such as without a route, before others get their turn.
 DIALS = 8
 
 # Linux limits it to net.core.somaxconn (4096 since 5.4).

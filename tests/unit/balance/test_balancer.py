@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.balance import Balancer, Limited, RoundRobin
+from userspace_proxy.balance import TRIED_MAX, Balancer, Limited, RoundRobin, Weights
+from userspace_proxy.dataplane.strategies import make_strategy
+from userspace_proxy.model import Balance, SocketAddress
 
 from ..model.samples import ALICE, BOB, POD_A, POD_B, POD_C
 
@@ -58,6 +60,46 @@ class TestTurns:
             assert len(tried) == len(set(tried))
             # Fail-over ends only with an answer, or when no endpoint is left.
             assert tried[-1] not in dead or set(tried) == set(PODS) == dead
+
+
+class Counted(SocketAddress):
+    """An endpoint that counts how often any of them is looked at."""
+
+    looks = 0
+
+    def __hash__(self):
+        Counted.looks += 1
+        return super().__hash__()
+
+
+class TestManyDeadEndpoints:
+    def test_a_client_tries_a_bounded_number(self):
+        pods = [POD_A._replace(port=port) for port in range(1, 2 * TRIED_MAX + 1)]
+        balancer = Balancer(pods)
+        tried = connect(balancer, ALICE, 0.0, dead=pods)
+        assert len(tried) == TRIED_MAX
+        assert not balancer.has_more(ALICE, 0.0, tried=tried)
+        assert balancer.has_more(ALICE, 0.0, tried=tried[1:])
+        # Those of the first client are left out for the next one.
+        assert set(connect(balancer, BOB, 0.0, dead=pods)) == set(pods) - set(tried)
+
+    @pytest.mark.parametrize("is_weighted", [False, True], ids=["plain", "weighted"])
+    @pytest.mark.parametrize("balance", list(Balance))
+    @pytest.mark.parametrize("live", [0, 1])
+    def test_a_pick_does_not_look_at_all_that_are_dead(self, balance, is_weighted, live):
+        pods = [Counted("192.0.2.1", port) for port in range(1, 2001)]
+        weights = Weights(dict.fromkeys(pods, 2) if is_weighted else {})
+        strategy = make_strategy(balance, weights, lambda _: 0, 0)
+        balancer = Balancer(pods, strategy=strategy, weights=weights)
+        for number, pod in enumerate(pods[live:]):
+            balancer.failed(pod, number / 1000)
+        picked = balancer.pick(ALICE, 2.0)
+        Counted.looks = 0
+        # Meanwhile ejections end, and those endpoints are picked and fail again.
+        for number in range(100):
+            tried = connect(balancer, f"10.0.0.{number}", 4.9 + number / 1000, dead=pods[live:])
+            assert not live or tried[-1] is picked
+        assert Counted.looks < 2000 * 100 / 5
 
 
 class TestEjection:

@@ -79,6 +79,7 @@ async def test_a_failed_dial_moves_on_to_the_next_endpoint(make):
     client = await rig.client(web)
     await until(lambda: dialer.dials)
     dialer.dials[0][1](errno.ECONNREFUSED)
+    await until(lambda: len(dialer.dials) == 2)
     ours, theirs = pair()
     with ours:
         assert [endpoint for endpoint, _ in dialer.dials] == [FIRST, SECOND]
