@@ -4,7 +4,8 @@
     or are at their limit ──▶ waits ──▶ dialled, in order ──answered──▶ served
                               │   ▲            │
                               │   └──failed────┘
-                              └─▶ ended: its time is up, there are too many, or it has left
+                              └─▶ ended: its time is up, it has left, or there are too many and its
+                                  client (IP address) has the most places: that one's oldest ends
 
 Rule 1: a client keeps its place, and its deadline, until an endpoint has answered it.
 Rule 2: few are dialled at once; each answer lets more follow. So thousands of clients neither
@@ -26,6 +27,7 @@ from ..model import Hold
 from .counters import GroupCounters
 from .reactor import Reactor
 from .tuning import BATCH
+from .waiting_clients import WaitingClients
 
 # Dials in progress at once. While 10,000 clients are served, iterations of the loop then take up to
 # 2 ms of CPU time (99.9 %); with 16 they take 5 ms, and all clients together are served no sooner.
@@ -41,6 +43,10 @@ PASS_S = 0.1
 
 class Waiter(Protocol):
     """A client that waits."""
+
+    @property
+    def client_ip(self) -> str:
+        """Its IP address."""
 
     def resume(self) -> None:
         """Dial for it; it reports :meth:`WaitingRoom.wait`, ``served`` or ``left``."""
@@ -82,6 +88,7 @@ class WaitingRoom:
         self._is_uniform = is_uniform
         self._since: OrderedDict[Waiter, float] = OrderedDict()
         """When each began to wait, those that are dialled included."""
+        self._clients = WaitingClients[Waiter]()
         self._dialling: set[Waiter] = set()
         self._at_limit: set[Waiter] = set()
         """Those that wait for an endpoint at its limit."""
@@ -138,13 +145,14 @@ class WaitingRoom:
         share = -(-hold.connections // self._processes)
         while len(self._since) >= share:
             self._counters.wait_overflows += 1
-            next(iter(self._since)).end_wait("too many waiting")
+            self._clients.to_end(waiter.client_ip).end_wait("too many waiting")
         if since is None:
             self._counters.waited += 1
             self._since[waiter] = self._reactor.now
         else:
             self._since[waiter] = since
             self._since.move_to_end(waiter, last=False)
+        self._clients.add(waiter, is_first=since is not None)
         self._start_timer()
 
     def served(self, waiter: Waiter, *, is_proven: bool = True) -> None:
@@ -190,6 +198,7 @@ class WaitingRoom:
         self._dialling.discard(waiter)
         self._at_limit.discard(waiter)
         del self._since[waiter]
+        self._clients.remove(waiter)
         if not self._since:
             for timer in (self._timer, self._next_pass):
                 if timer is not None:

@@ -56,6 +56,25 @@ async def test_a_hundred_clients_leave_the_last_sixteen_which_are_served_in_orde
     assert count_waiting(web) == 0
 
 
+async def test_in_a_full_room_the_client_with_the_most_places_loses_its_oldest(rig):
+    web = rig.service(handling=Handling(hold=Hold(60, 16)))
+    lone = await rig.client(web, source="127.0.0.2")
+    await until(lambda: waited(web) == 1)
+    greedy = [await rig.client(web) for _ in range(32)]
+    await until(lambda: waited(web) == 33)
+    late = await rig.client(web, source="127.0.0.3")
+    await until(lambda: waited(web) == 34)
+    assert [await client.was_reset() for client in greedy[:18]] == [True] * 18
+    assert (count_waiting(web), web.group.counters.wait_overflows) == (16, 18)
+    pod = rig.endpoint()
+    rig.update(web, pod.address, handling=Handling(hold=Hold(60, 16)))
+    await lone.send(b"lone")
+    assert await (await pod.accept()).read() == b"lone"
+    await late.send(b"late")
+    served = [await pod.accept() for _ in range(15)]
+    assert await served[-1].read() == b"late"
+
+
 async def test_workers_share_the_bound(build):
     rig = build(Tuning(processes=3))
     web = rig.service(handling=Handling(hold=Hold(60, 7)))
@@ -354,6 +373,8 @@ async def test_a_client_that_waits_is_not_dialled_by_what_it_waited_for_before(b
 
 class Blocked:
     """A client whose own endpoint is at its limit."""
+
+    client_ip = "192.0.2.1"
 
     def __init__(self, room):
         self.room = room
