@@ -1,7 +1,7 @@
 """Hands over a node from one control process to the next, while the workers serve.
 
-    next process    asks over the lock's socket ▶ takes the lock ▶ adopts the workers' sockets
-                    ▶ serves ▶ has the old workers drain
+    next process    asks over the lock's socket ▶ proves CAP_NET_ADMIN ▶ takes the lock
+                    ▶ adopts the workers' sockets ▶ serves ▶ has the old workers drain
     this process    asked: becomes a program that only waits for its workers, and exits 0;
                     if that program can't start: answers with the cause, and keeps the node
                     SIGUSR1: exits 0 at once
@@ -10,6 +10,8 @@
 Rule 1: nothing is removed, so rules, routes and sockets are what the next process finds.
 Rule 2: a process that is asked isn't replaced by an exit: in a container its exit would end the
 workers, too. Executing another program releases what it held: all its descriptors close on exec.
+Rule 3: root isn't enough to be handed the node: in a container of the host's network it may have no
+capability, and mustn't end this process, or get clients' data, so it proves CAP_NET_ADMIN.
 
 Source: docs/adr/0026.
 """
@@ -31,6 +33,8 @@ from contextlib import AsyncExitStack
 from typing import NoReturn
 
 from ..errors import LockHeld, UserspaceProxyError
+from ..kernel import net_admin_proof
+from ..log_limit import LogLimit
 from ..plane import Plane
 from ..plane.adoption import Predecessors
 from ..plane.rendezvous import connect_to_workers
@@ -42,7 +46,13 @@ from .tasks import pause
 
 _log = logging.getLogger("userspace_proxy.agent")
 
-_REQUEST = b"hand over\n"
+_REQUEST, _PROVE, _PROVED = b"hand over\n", b"prove\n", b"proved\n"
+_REQUEST_BYTES = 16
+_NEEDS_PROOF = (
+    "hands over only to a process that proves NET_ADMIN, which another version of userspace-proxy"
+    " doesn't do: stop the running one, then start that version"
+)
+_NOT_PROVED = "hands over only to a process that has NET_ADMIN"
 # Of the answer if it refuses; a process that hands over only ends the connection.
 _REFUSAL_BYTES = 1000
 # The holder's event loop may be in a large change.
@@ -151,12 +161,14 @@ def ask_to_hand_over(proxy_name: str | None) -> int:
     with sock:
         sock.settimeout(_ANSWER_S)
         try:
-            sock.sendall(_REQUEST)
-            # It releases all its descriptors at about the same moment.
-            while (text := sock.recv(_REFUSAL_BYTES)) and len(refusal) < _REFUSAL_BYTES:
-                refusal += text
+            refusal = _request(sock)
         except ConnectionError:
             pass
+        except PermissionError as exc:
+            raise LockHeld(
+                f"cannot take over from userspace-proxy (pid {pid}): NET_ADMIN is missing",
+                hint="run as root and grant NET_ADMIN",
+            ) from exc
         except TimeoutError as exc:
             raise LockHeld(
                 f"cannot take over: userspace-proxy (pid {pid}) does not answer",
@@ -177,13 +189,31 @@ def ask_to_hand_over(proxy_name: str | None) -> int:
     return pid
 
 
+def _request(sock: socket.socket) -> bytes:
+    """Request the node, and prove what the holder asks for; return its refusal, empty if none."""
+    refusal = b""
+    sock.sendall(_REQUEST)
+    while len(refusal) < _REFUSAL_BYTES:
+        text, descriptors, *_ = socket.recv_fds(sock, _REFUSAL_BYTES, 1)
+        if descriptors:
+            with socket.socket(fileno=descriptors[0]) as challenge:
+                net_admin_proof.answer(challenge, sock)
+            sock.sendall(_PROVED)
+        elif text:
+            refusal += text
+        else:
+            # It releases all its descriptors at about the same moment.
+            break
+    return refusal
+
+
 class HandOverRequests:
     """Answers processes that connect to the lock's socket.
 
     Args:
         lock: It is held.
-        hand_over: Called when a trusted process requests the node; it raises UserspaceProxyError
-            if that isn't possible. None: requests are refused.
+        hand_over: Called when a process with CAP_NET_ADMIN requests the node; it raises
+            UserspaceProxyError if that isn't possible. None: requests are refused.
     """
 
     def __init__(
@@ -195,39 +225,75 @@ class HandOverRequests:
         self._loop = loop
         self._lock = lock
         self._hand_over = hand_over
-        self._asking: list[socket.socket] = []
+        self._asking: dict[socket.socket, socket.socket | None] = {}
+        """Processes that connect, with the challenge of one that has requested the node."""
+        self._log_limit = LogLimit()
         loop.add_reader(lock.fileno(), self._accept)
 
     def close(self) -> None:
         """Answer no more. Idempotent."""
         self._loop.remove_reader(self._lock.fileno())
         while self._asking:
-            self._hang_up(self._asking[0])
+            self._hang_up(next(iter(self._asking)))
 
     def _accept(self) -> None:
         for sock in self._lock.accept():
             sock.setblocking(False)
-            self._asking.append(sock)
+            self._asking[sock] = None
             self._loop.add_reader(sock.fileno(), self._read, sock)
             if len(self._asking) > _MAX_ASKING:
-                self._hang_up(self._asking[0])
+                self._hang_up(next(iter(self._asking)))
 
     def _read(self, sock: socket.socket) -> None:
         try:
-            request = sock.recv(len(_REQUEST))
+            request = sock.recv(_REQUEST_BYTES)
         except OSError:
             request = b""
-        if request == _REQUEST and self._hand_over is not None:
-            try:
-                self._hand_over()
-            except UserspaceProxyError as exc:
-                _log.error("cannot hand over the node: %(cause)s", extra={"cause": str(exc)})
-                with contextlib.suppress(OSError):
-                    sock.send(str(exc).encode()[:_REFUSAL_BYTES])
+        challenge = self._asking[sock]
+        if self._hand_over is None:
+            self._hang_up(sock)
+        elif request == _REQUEST and challenge is None:
+            self._challenge(sock)
+        elif request == _PROVED and challenge is not None:
+            self._try(sock, challenge, self._hand_over)
+        else:
+            self._hang_up(sock)
+
+    def _challenge(self, sock: socket.socket) -> None:
+        """Have a process prove the capability."""
+        if not net_admin_proof.can_prove(sock):
+            self._refuse(sock, _NEEDS_PROOF)
+            return
+        try:
+            challenge = self._asking[sock] = net_admin_proof.open_challenge()
+            socket.send_fds(sock, [_PROVE], [challenge.fileno()])
+        except OSError as exc:
+            self._refuse(sock, f"cannot have it proved that a process has NET_ADMIN: {exc}")
+
+    def _try(
+        self, sock: socket.socket, challenge: socket.socket, hand_over: Callable[[], object]
+    ) -> None:
+        if not net_admin_proof.is_answered(challenge, sock):
+            self._refuse(sock, _NOT_PROVED)
+            return
+        try:
+            hand_over()
+        except UserspaceProxyError as exc:
+            self._refuse(sock, str(exc))
+        else:
+            self._hang_up(sock)
+
+    def _refuse(self, sock: socket.socket, cause: str) -> None:
+        if self._log_limit.take(self._loop.time()):
+            _log.error("cannot hand over the node: %(cause)s", extra={"cause": cause})
+        with contextlib.suppress(OSError):
+            sock.send(cause.encode()[:_REFUSAL_BYTES])
         self._hang_up(sock)
 
     def _hang_up(self, sock: socket.socket) -> None:
-        self._asking.remove(sock)
+        challenge = self._asking.pop(sock)
+        if challenge is not None:
+            challenge.close()
         self._loop.remove_reader(sock.fileno())
         sock.close()
 
@@ -258,7 +324,10 @@ async def end_workers(label: str) -> None:
         if time.monotonic() > until:
             _log.error("a worker does not end", extra={"count": len(socks)})
         else:
-            Predecessors(asyncio.get_running_loop(), socks).end()
+            # They obey a process that has been handed their sockets.
+            predecessors = Predecessors(asyncio.get_running_loop(), socks)
+            await predecessors.adopt()
+            predecessors.end()
             await pause(_LOOK_S)
             continue
         for sock in socks:

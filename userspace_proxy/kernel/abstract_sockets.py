@@ -2,7 +2,8 @@
 
 They belong to a network namespace, as rules and routes do, in all containers, and the kernel
 removes them with their process. Any user can bind any name, so a socket counts only if root, or
-this process's user, listens on it (SO_PEERCRED).
+this process's user, listens on it (SO_PEERCRED). For a request that changes who serves the node,
+that user isn't enough: the process that connects proves a capability (``net_admin_proof``).
 
 Rule 1: other users choose names, too: names are bytes, and nothing in them is trusted.
 
@@ -19,6 +20,8 @@ import struct
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from . import net_admin_proof
 
 _SOCKETS = Path("/proc/thread-self/net/unix")
 _CREDENTIALS = struct.Struct("3i")
@@ -70,6 +73,7 @@ def connect(name: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
+        net_admin_proof.bind_prover(sock)
         sock.connect(name)
     except BaseException:
         sock.close()

@@ -3,6 +3,8 @@
     worker of the last control process ──HandedOver──▶ Predecessors ──take──▶ ListeningSockets
                                        ◀──Drain once this one's workers serve──
 
+A worker has this process prove CAP_NET_ADMIN before it hands over (``plane.candidates``).
+
 Rule 1: predecessors serve until they are told to drain: in between, both accept from the same
 queues, so no client is refused, reset or left in a queue.
 Rule 2: a worker handles untrusted bytes, so what it sends is examined: only sockets of this network
@@ -21,11 +23,12 @@ import socket
 import struct
 from collections.abc import Iterable
 
+from ..kernel import net_admin_proof
 from ..kernel.netlink.sockets import NETLINK_NETFILTER
 from ..log_fields import FieldLogger
 from ..model import Protocol, SocketAddress
 from .channel import Channel
-from .messages import Drain, End, FromWorker, HandedOver, HandOver, Pins, ToWorker
+from .messages import Drain, End, FromWorker, HandedOver, HandOver, Pins, Prove, ToWorker
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
@@ -132,6 +135,7 @@ class _Predecessor:
     """One worker."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        self._sock = sock
         self._namespace = _namespace(sock)
         self.index = 0
         self.sockets: list[socket.socket] = []
@@ -170,6 +174,8 @@ class _Predecessor:
                 os.close(descriptor)
         if isinstance(message, Pins):
             self.pins.append(message)
+        elif isinstance(message, Prove) and socks:
+            self._prove(socks[0])
         if not isinstance(message, HandedOver) or len(socks) < len(message.kept):
             for sock in socks:
                 sock.close()
@@ -180,6 +186,17 @@ class _Predecessor:
         self.kept.update(zip(message.kept, socks[first_kept:], strict=True))
         if message.is_last and not self.handed_over.done():
             self.handed_over.set_result(None)
+
+    def _prove(self, challenge: socket.socket) -> None:
+        try:
+            net_admin_proof.answer(challenge, self._sock)
+        except OSError as exc:
+            _log.error(
+                "cannot adopt a worker of the last run without NET_ADMIN: %(cause)s",
+                extra={"cause": exc.strerror},
+            )
+        else:
+            self.channel.send(HandOver())
 
     def _on_unknown(self, cause: str) -> None:
         if not self._skipped:

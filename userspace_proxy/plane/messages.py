@@ -164,7 +164,7 @@ class Keep(_Message):
 
 
 class HandOver(_Message):
-    """Send copies of all sockets, and continue to serve."""
+    """Send copies of all sockets, and continue to serve; repeated after Prove."""
 
 
 class Drain(_Message):
@@ -293,6 +293,10 @@ class ListenerClosed(_Message):
     listener: int
 
 
+class Prove(_Message):
+    """Prove CAP_NET_ADMIN first, by the socket that comes with it (``kernel.net_admin_proof``)."""
+
+
 class HandedOver(_Message):
     """Copies of some of a worker's sockets: those that it keeps come last, in this order."""
 
@@ -349,6 +353,7 @@ FromWorker = (
     | Returned
     | WaitBegan
     | Pins
+    | Prove
     | HandedOver
     | Logged
     | Drained

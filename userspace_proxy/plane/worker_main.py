@@ -3,7 +3,8 @@
     control process ──channel──▶ worker ◀──rendezvous── next control process
 
 Rule 1: when the control process dies, the worker continues to serve, and waits for the next one,
-which adopts its sockets and has it drain (``plane.adoption``); without a rendezvous it ends.
+which adopts its sockets and has it drain (``plane.adoption``, ``plane.candidates``); without a
+rendezvous it ends.
 Rule 2: it ignores signals to the service: the control process handles them, and ends its workers.
 """
 
@@ -21,8 +22,8 @@ from collections.abc import Callable
 import uvloop
 
 from ..dataplane import DataPlane
-from ..kernel import abstract_sockets
 from ..kernel.memory_limits import find_memory_limits
+from .candidates import Candidates, Lost, Receive
 from .channel import Channel
 from .forwarding import ForwardingHandler, take_levels
 from .messages import (
@@ -110,15 +111,19 @@ class WorkerMain:
         self._orphan_timer: asyncio.TimerHandle | None = None
         self._kept: dict[str, _socket.socket] = {}
         """Sockets that are kept for the next control process, by name."""
-        self._channel = self._open_channel(sock)
+        self._candidates: Candidates | None = None
+        """While no control process commands this worker."""
+        self._channel = self._open_channel(sock, self._on_message, self._on_lost)
 
-    def _open_channel(self, sock: socket.socket) -> Channel[ToWorker, FromWorker]:
+    def _open_channel(
+        self, sock: socket.socket, receive: Receive, lost: Lost
+    ) -> Channel[ToWorker, FromWorker]:
         return Channel[ToWorker, FromWorker](
             self._loop,
             sock,
             reads=ToWorker,
-            receive=self._on_message,
-            lost=self._on_lost,
+            receive=receive,
+            lost=lost,
             read_for=self._count_iteration,
         )
 
@@ -151,30 +156,30 @@ class WorkerMain:
         if malformed or self._worker is None:
             self._end(1)
         elif self._rendezvous is not None:
-            self._loop.add_reader(self._rendezvous.fileno(), self._on_successor)
+            self._candidates = Candidates(
+                self._loop,
+                self._rendezvous,
+                self._open_channel,
+                chosen=self._on_successor,
+                receive=self._on_message,
+                lost=self._on_lost,
+            )
             self._orphan_timer = self._loop.call_later(ORPHAN_S, self._end, 1)
         elif not self._is_draining:
             self._end(1)
 
-    def _on_successor(self) -> None:
-        assert self._rendezvous is not None
-        try:
-            sock = self._rendezvous.accept()[0]
-        except OSError:
-            return
-        if not abstract_sockets.is_trusted(sock):
-            sock.close()
-            return
+    def _on_successor(self, channel: Channel[ToWorker, FromWorker]) -> None:
         # One that dies before it has adopted the sockets has a successor, too.
         self._stop_waiting()
-        self._channel = self._open_channel(sock)
+        self._channel = channel
 
     def _stop_waiting(self) -> None:
         if self._orphan_timer is not None:
             self._orphan_timer.cancel()
             self._orphan_timer = None
-        if self._rendezvous is not None:
-            self._loop.remove_reader(self._rendezvous.fileno())
+        if self._candidates is not None:
+            self._candidates.close()
+            self._candidates = None
 
     def _hand_over(self) -> None:
         """Send copies of all sockets."""

@@ -12,6 +12,7 @@ import venv
 
 import pytest
 
+from tests.node.processes import run_without_capabilities
 from userspace_proxy.agent import hand_over
 from userspace_proxy.agent.hand_over import (
     HandOverRequests,
@@ -83,6 +84,47 @@ def test_a_request_releases_the_lock_and_the_process_waits_for_its_children(hold
     assert holder.poll() is None
     holder.stdin.close()
     assert holder.wait(20) == 0
+
+
+STRANGER = r"""
+import socket
+from userspace_proxy.agent.hand_over import ask_to_hand_over
+from userspace_proxy.agent.lock import connect_to_holder
+from userspace_proxy.errors import LockHeld
+try:
+    ask_to_hand_over(None)
+except LockHeld as exc:
+    print(exc)
+sock, _ = connect_to_holder(None)
+sock.settimeout(60)
+sock.send(b"hand over\n")
+socket.recv_fds(sock, 99, 1)
+sock.send(b"proved\n")
+print(sock.recv(99).decode())
+"""
+
+
+def test_root_without_net_admin_is_refused_the_node(holder):
+    """As in a container of the host's network."""
+    said = run_without_capabilities(STRANGER)
+    assert said == (
+        f"cannot take over from userspace-proxy (pid {holder.pid}): NET_ADMIN is missing"
+        " (run as root and grant NET_ADMIN)\n"
+        "hands over only to a process that has NET_ADMIN\n"
+    )
+    # It continues.
+    holder.terminate()
+    assert holder.wait(20) == 3
+
+
+def test_a_version_that_proves_nothing_is_refused_with_the_remedy(holder):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(60)
+        sock.connect("\0userspace-proxy")
+        sock.send(b"hand over\n")
+        assert b"stop the running one, then start that version" in sock.recv(999)
+        assert sock.recv(1) == b""
+    assert ask_to_hand_over(None) == holder.pid
 
 
 def test_a_request_needs_no_file_of_the_virtual_environment(tmp_path):

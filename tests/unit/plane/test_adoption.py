@@ -151,19 +151,6 @@ async def test_an_orphan_waits_for_a_time_only(orphan, monkeypatch):
     assert await orphan.main.ended == 1
 
 
-async def test_strangers_get_nothing(orphan, monkeypatch):
-    orphan.channel.close()
-    monkeypatch.setattr(worker_main.abstract_sockets, "is_trusted", lambda _sock: False)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        (name,) = (
-            f"\0{match[0].strip().decode()[1:]}"
-            for match in worker_main.abstract_sockets.shown_names("@userspace-proxy-worker/.*")
-        )
-        sock.setblocking(False)
-        sock.connect(name)
-        assert await asyncio.get_running_loop().sock_recv(sock, 1) == b""
-
-
 class Renamed(msgspec.Struct, tag=True, array_like=True):
     """A message of another version."""
 

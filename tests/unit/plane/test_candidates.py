@@ -1,0 +1,131 @@
+import asyncio
+import socket
+import struct
+
+import pytest
+
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.kernel import abstract_sockets, net_admin_proof
+from userspace_proxy.plane import candidates
+from userspace_proxy.plane.channel import Channel
+from userspace_proxy.plane.messages import (
+    Drain,
+    End,
+    FromWorker,
+    HandedOver,
+    HandOver,
+    Prove,
+    Running,
+    Start,
+)
+from userspace_proxy.plane.rendezvous import connect_to_workers, open_rendezvous
+
+from ..dataplane.peers import TcpEndpoint
+from ..dataplane.waiting import until
+
+LABEL = "candidates"
+
+
+class Candidate:
+    """A process that connects to an orphan."""
+
+    def __init__(self, control, sock=None):
+        if sock is None:
+            (sock,) = connect_to_workers(LABEL)
+        self._control = control
+        self.sock = sock
+        self.got = []
+        self.is_lost = False
+        self.challenges = []
+        self.channel = control.keep(
+            Channel(
+                asyncio.get_running_loop(),
+                self.sock,
+                reads=FromWorker,
+                receive=self._receive,
+                lost=self._on_lost,
+            )
+        )
+
+    def _receive(self, message, descriptors):
+        self.got.append(type(message))
+        for descriptor in descriptors:
+            self.challenges.append(self._control.keep(socket.socket(fileno=descriptor)))
+
+    def _on_lost(self, _malformed):
+        self.is_lost = True
+
+    async def hear(self, kind):
+        await until(lambda: kind in self.got or self.is_lost, kind.__name__)
+        assert kind in self.got
+
+
+async def connected():
+    """Return a connection, once the kernel's short queue has room for it."""
+    found = []
+    await until(lambda: found.extend(connect_to_workers(LABEL)) or found, "a connection")
+    return found[0]
+
+
+@pytest.fixture
+async def orphan(idle):
+    """A worker that serves, without a control process."""
+    with open_rendezvous(LABEL) as rendezvous:
+        idle.send(Start(3, Tuning(), {}), rendezvous)
+        await idle.hear(Running)
+        pod = idle.keep(TcpEndpoint())
+        idle.at = idle.serve(pod.address)
+        await idle.report()
+        idle.channel.close()
+        yield idle
+
+
+async def test_a_candidate_that_proves_the_capability_is_chosen(orphan):
+    candidate = Candidate(orphan)
+    candidate.channel.send(HandOver())
+    await candidate.hear(Prove)
+    assert candidate.got == [Prove]
+    net_admin_proof.answer(candidate.challenges[0], candidate.sock)
+    candidate.channel.send(HandOver())
+    await candidate.hear(HandedOver)
+    candidate.channel.send(End())
+    assert await orphan.main.ended == 0
+
+
+async def test_a_candidate_without_an_answer_gets_nothing_and_others_are_heard(orphan):
+    stranger = Candidate(orphan)
+    stranger.channel.send(HandOver())
+    await stranger.hear(Prove)
+    stranger.channel.send(HandOver())
+    await until(lambda: stranger.is_lost, "the end of the stranger's connection")
+    assert stranger.got == [Prove]
+    await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
+
+
+@pytest.mark.parametrize("message", [Drain(0.0), End(), Start(0, Tuning(), {})])
+async def test_a_candidate_that_has_proved_nothing_commands_nothing(orphan, message):
+    stranger = Candidate(orphan)
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        stranger.channel.send(message, given)
+        await until(lambda: stranger.is_lost, "the end of the stranger's connection")
+    assert not orphan.main.ended.done()
+    await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
+
+
+async def test_silent_and_broken_candidates_keep_no_other_one_from_being_chosen(orphan):
+    count = 2 * candidates._MAX_CANDIDATES
+    silent = [Candidate(orphan, await connected()) for _ in range(count)]
+    await until(lambda: silent[0].is_lost, "the end of the first one's connection")
+    silent[-1].sock.send(struct.pack(">IB", 2**31, 0))
+    await until(lambda: silent[-1].is_lost, "the end of the broken one's connection")
+    assert not silent[-2].is_lost
+    await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
+
+
+async def test_a_process_of_another_user_is_no_candidate(orphan, monkeypatch):
+    (sock,) = connect_to_workers(LABEL)
+    monkeypatch.setattr(abstract_sockets, "is_trusted", lambda _sock: False)
+    stranger = Candidate(orphan, sock)
+    stranger.channel.send(HandOver())
+    await until(lambda: stranger.is_lost, "the end of the stranger's connection")
+    assert stranger.got == []
