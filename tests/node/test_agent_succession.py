@@ -19,6 +19,7 @@ pytestmark = pytest.mark.netns
 
 WEB = Service("web", "10.96.0.10")
 DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
+ADDED = Service("added", "10.96.0.11")
 STEERINGS = ("nftables", "iptables", "local")
 # Low, as tests run in parallel: what is lost is lost at any rate.
 RATE = 30.0
@@ -29,7 +30,7 @@ TIMEOUT_S = 30.0
 @pytest.fixture(params=steerings(*STEERINGS))
 def testbed(request, tmp_path):
     """A node whose agent serves."""
-    with Testbed(tmp_path, request.param, clients=["pod", "laptop"]) as testbed:
+    with Testbed(tmp_path, request.param, clients=["pod", "laptop", "node-1"]) as testbed:
         ips = testbed.add_pods("one", "two", tcp=8080, udp=53)
         testbed.serve(with_endpoints(WEB, ips), with_endpoints(DNS, ips))
         yield testbed
@@ -149,3 +150,47 @@ def test_a_connection_that_waits_in_an_old_worker_ends_at_its_deadline(testbed):
     assert testbed["pod"].get(WEB.address) == "one"
     with pytest.raises(ConnectionResetError):
         old.recv(1)
+
+
+def take_over_and_fail(testbed: Testbed, dns: str) -> str:
+    """Have a next process fail to serve DNS; return what it said."""
+    done = testbed.agent.run("--take-over", f"--dns-bind-address={dns}")
+    assert done.returncode == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.long
+def test_a_process_takes_the_node_back_from_one_that_cannot_start(testbed):
+    workers = child_pids(testbed.agent.pid)
+    with testbed["node-1"].new_udp() as taken, load(testbed) as outcomes:
+        taken.bind(("127.0.0.1", 0))
+        open_before = testbed["pod"].dial(WEB.address)
+        said = take_over_and_fail(testbed, f"127.0.0.1:{taken.getsockname()[1]}")
+        assert "the running proxy has handed over the node" in said
+        assert "cannot serve DNS" in said
+        wait_until_relieved(testbed)
+        wait_for("a healthy agent", testbed.agent.is_healthy, hint=testbed.agent.log)
+        ips = [testbed.ip("one"), testbed.ip("two")]
+        all_three = [with_endpoints(service, ips) for service in (WEB, DNS, ADDED)]
+        testbed.edit(*all_three)
+        testbed.agent.wait_until_settled(*all_three)
+        assert testbed["pod"].get(ADDED.address) in ("one", "two")
+        open_before.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b"200" in open_before.recv(99)
+    open_before.close()
+    assert_nothing_lost(outcomes, testbed)
+    line = "the next process ended before it served, taking the node back"
+    assert testbed.agent.log().count(line) == 1
+    wait_for(
+        "the end of the last workers",
+        lambda: not set(workers) & set(child_pids(testbed.agent.pid)),
+    )
+    assert testbed.agent.stop() == 0
+    assert "userspace-proxy" not in testbed.rules()
+
+
+def test_a_process_that_cannot_start_asks_for_nothing(testbed):
+    said = take_over_and_fail(testbed, "203.0.113.99:53")
+    assert "cannot serve DNS on 203.0.113.99:53: Cannot assign requested address" in said
+    assert "handed over" not in testbed.agent.log()
+    assert testbed.agent.is_healthy()

@@ -132,8 +132,10 @@ class Agent:
             await self._start()
         except BaseException:
             await self._supervisor.stop()
-            await self._stop_client_addresses()
-            await self._stack.aclose()
+            # The process that takes the node back needs what is in the kernel, as after a crash.
+            if not self._options.is_awaited():
+                await self._stop_client_addresses()
+                await self._stack.aclose()
             raise
 
     async def _start(self) -> None:
@@ -176,7 +178,7 @@ class Agent:
             addresses = NodeAddresses(asyncio.get_running_loop(), sync.look_again)
             stack.callback(addresses.close)
             self._addresses = lambda: addresses.current
-        if last := self._predecessors:
+        if (last := self._predecessors) is not None or options.report_serving is not None:
             self._supervisor.start("hand-over", lambda: relieve(last, sync, plane, options))
         self._supervisor.start("sync", sync.run)
         self._demand = Demand(plane, served_ports, self._source, is_allowed=options.allow_wake)

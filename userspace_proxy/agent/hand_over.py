@@ -1,19 +1,22 @@
 """Hands over a node from one control process to the next, while the workers serve.
 
     next process    asks over the lock's socket ▶ proves CAP_NET_ADMIN ▶ takes the lock
-                    ▶ adopts the workers' sockets ▶ serves ▶ has the old workers drain
-    this process    asked: becomes a program that only waits for its workers, and exits 0;
+                    ▶ adopts the workers' sockets ▶ serves ▶ reports that over the same connection
+                    ▶ has the old workers drain
+    this process    asked: becomes a program that waits for that report, then for its workers, and
+                    exits 0; without the report it takes the node back (``agent.take_back``);
                     if that program can't start: answers with the cause, and keeps the node
                     SIGUSR1: exits 0 at once
                     killed: the same, so that a crash needs no code of its own
 
 Rule 1: nothing is removed, so rules, routes and sockets are what the next process finds.
-Rule 2: a process that is asked isn't replaced by an exit: in a container its exit would end the
+Rule 2: the next process asks once it has checked what it can without the node.
+Rule 3: a process that is asked isn't replaced by an exit: in a container its exit would end the
 workers, too. Executing another program releases what it held: all its descriptors close on exec.
-Rule 3: root isn't enough to be handed the node: in a container of the host's network it may have no
+Rule 4: root isn't enough to be handed the node: in a container of the host's network it may have no
 capability, and mustn't end this process, or get clients' data, so it proves CAP_NET_ADMIN.
 
-Source: docs/adr/0026.
+Source: docs/adr/0026, 0049, 0050.
 """
 
 from __future__ import annotations
@@ -21,16 +24,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import select
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import NoReturn
 
 from ..errors import LockHeld, UserspaceProxyError
 from ..kernel import net_admin_proof
@@ -46,14 +44,17 @@ from .tasks import pause
 
 _log = logging.getLogger("userspace_proxy.agent")
 
+HandOverTo = Callable[[socket.socket], object]
+
 _REQUEST, _PROVE, _PROVED = b"hand over\n", b"prove\n", b"proved\n"
+OVER, SERVES = b"over\n", b"serves\n"
 _REQUEST_BYTES = 16
 _NEEDS_PROOF = (
     "hands over only to a process that proves NET_ADMIN, which another version of userspace-proxy"
     " doesn't do: stop the running one, then start that version"
 )
 _NOT_PROVED = "hands over only to a process that has NET_ADMIN"
-# Of the answer if it refuses; a process that hands over only ends the connection.
+# Of the answer if it refuses.
 _REFUSAL_BYTES = 1000
 # The holder's event loop may be in a large change.
 _ANSWER_S = 10.0
@@ -68,115 +69,73 @@ _LOOK_S = 0.05
 # For workers to reset their connections and exit.
 END_S = 5.0
 
-# The program that runs, even if an upgrade has removed or replaced its file.
-_INTERPRETER = "/proc/self/exe"
-# A start takes some 20 ms on an idle node.
-_START_S = 5.0
-# A second SIGTERM or SIGINT ends it, and leaves the workers to the next process.
-_WAIT_FOR_WORKERS = """\
-import os, signal, sys
-os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-asked = []
-def on_signal(number, frame):
-    asked.append(number)
-    if len(asked) > 1:
-        os._exit(128 + number)
-for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, on_signal)
-while True:
-    try:
-        os.wait()
-    except ChildProcessError:
-        sys.exit(0)
-"""
 
+class TakenOver:
+    """A node that another process has handed over, and waits for a report about.
 
-def leave() -> NoReturn:
-    """Exit, and leave the node to the next process."""
-    _log.info("leaving the node to the next process, workers continue to serve")
-    logging.shutdown()
-    os._exit(0)
-
-
-def wait_for_workers() -> NoReturn:
-    """Become a program that exits when the workers have ended.
-
-    Raises:
-        UserspaceProxyError: That program can't start; this process continues as before.
+    Args:
+        pid: That process's, 0 if it isn't visible.
+        connection: Where it waits; None: it doesn't, as an earlier version.
     """
-    command = [sys.executable, "-s", "-S", "-P", "-c"]
-    # Without it the interpreter would look for its library from the path of its file, which may be
-    # gone, or from a virtual environment that is.
-    home = f"{sys.base_prefix}{os.pathsep}{sys.base_exec_prefix}"
-    given = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
-    environment = {**given, "PYTHONHOME": home}
-    restore = contextlib.ExitStack()
-    try:
-        _check_start([*command, "import os, signal, sys"], environment)
-        _log.info("handing over the node, waiting for connections to end")
-        for handler in logging.getLogger().handlers:
-            handler.flush()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            # Until the program handles it.
-            restore.callback(signal.signal, number, signal.signal(number, signal.SIG_IGN))
-        os.execve(_INTERPRETER, [*command, _WAIT_FOR_WORKERS], environment)
-    except (OSError, subprocess.SubprocessError) as exc:
-        restore.close()
-        raise UserspaceProxyError(
-            f"cannot start the program that waits for workers: {exc}"
-        ) from exc
+
+    def __init__(self, pid: int, connection: socket.socket | None) -> None:
+        self.pid = pid
+        self._connection = connection
+
+    def report_serving(self) -> None:
+        """Report that this process serves: the other one won't take the node back. Idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(SERVES)
+
+    def is_awaited(self) -> bool:
+        """Return whether the other process would take the node back if this one ended."""
+        if self._connection is None:
+            return False
+        try:
+            return self._connection.recv(1, socket.MSG_PEEK) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
 
 
-def _check_start(command: list[str], environment: dict[str, str]) -> None:
-    """Run a program as this process would execute it: its interpreter's library may be gone."""
-    done = subprocess.run(
-        command,
-        executable=_INTERPRETER,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=_START_S,
-        check=False,
-    )
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").splitlines()
-        causes = [line for line in lines if "Error: " in line]
-        raise OSError(causes[-1] if causes else f"exit status {done.returncode}")
-
-
-def ask_to_hand_over(proxy_name: str | None) -> int:
-    """Have the running proxy of this name hand over the node.
-
-    Returns:
-        Its pid, 0 if it isn't visible; -1 if no proxy runs.
+def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
+    """Have the running proxy of this name hand over the node; None if no proxy runs.
 
     Raises:
         LockHeld: It doesn't hand over; the message contains the cause.
     """
     found = connect_to_holder(proxy_name)
     if found is None:
-        return -1
+        return None
     sock, pid = found
-    refusal = b""
-    with sock:
+    answer = b""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(sock)
         sock.settimeout(_ANSWER_S)
         try:
-            refusal = _request(sock)
+            answer = _request(sock)
         except ConnectionError:
             pass
-        except PermissionError as exc:
-            raise LockHeld(
-                f"cannot take over from userspace-proxy (pid {pid}): NET_ADMIN is missing",
-                hint="run as root and grant NET_ADMIN",
-            ) from exc
         except TimeoutError as exc:
             raise LockHeld(
                 f"cannot take over: userspace-proxy (pid {pid}) does not answer",
                 hint="see its log; kill it to take over its workers",
             ) from exc
-    if refusal:
+        except OSError as exc:
+            raise LockHeld(
+                f"cannot prove NET_ADMIN to userspace-proxy (pid {pid}): {exc.strerror}",
+                hint="run as root and grant NET_ADMIN",
+            ) from exc
+        if answer == OVER:
+            stack.pop_all()
+            sock.setblocking(False)
+            return TakenOver(pid, sock)
+    if answer:
         raise LockHeld(
-            f"cannot take over: userspace-proxy (pid {pid}) {refusal.decode(errors='replace')}",
+            f"cannot take over: userspace-proxy (pid {pid}) {answer.decode(errors='replace')}",
             hint="end it with SIGUSR1, or kill it, to take over its workers",
         )
     until = time.monotonic() + _RELEASE_S
@@ -186,25 +145,29 @@ def ask_to_hand_over(proxy_name: str | None) -> int:
             # It refused; its log contains the reason.
             break
         select.select([], [], [], _PAUSE_S)
-    return pid
+    return TakenOver(pid, None)
 
 
 def _request(sock: socket.socket) -> bytes:
-    """Request the node, and prove what the holder asks for; return its refusal, empty if none."""
-    refusal = b""
+    """Request the node, and prove what the holder asks for.
+
+    Returns:
+        ``OVER``, or its refusal; empty if it only ended the connection.
+    """
+    answer = b""
     sock.sendall(_REQUEST)
-    while len(refusal) < _REFUSAL_BYTES:
+    while answer != OVER and len(answer) < _REFUSAL_BYTES:
         text, descriptors, *_ = socket.recv_fds(sock, _REFUSAL_BYTES, 1)
         if descriptors:
             with socket.socket(fileno=descriptors[0]) as challenge:
                 net_admin_proof.answer(challenge, sock)
             sock.sendall(_PROVED)
         elif text:
-            refusal += text
+            answer += text
         else:
-            # It releases all its descriptors at about the same moment.
+            # An earlier version releases all its descriptors at about the same moment.
             break
-    return refusal
+    return answer
 
 
 class HandOverRequests:
@@ -212,15 +175,15 @@ class HandOverRequests:
 
     Args:
         lock: It is held.
-        hand_over: Called when a process with CAP_NET_ADMIN requests the node; it raises
-            UserspaceProxyError if that isn't possible. None: requests are refused.
+        hand_over: Called with the connection when a process with CAP_NET_ADMIN requests the node;
+            it raises UserspaceProxyError if that isn't possible. None: requests are refused.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         lock: NodeLock,
-        hand_over: Callable[[], object] | None,
+        hand_over: HandOverTo | None,
     ) -> None:
         self._loop = loop
         self._lock = lock
@@ -271,13 +234,16 @@ class HandOverRequests:
             self._refuse(sock, f"cannot have it proved that a process has NET_ADMIN: {exc}")
 
     def _try(
-        self, sock: socket.socket, challenge: socket.socket, hand_over: Callable[[], object]
+        self,
+        sock: socket.socket,
+        challenge: socket.socket,
+        hand_over: Callable[[socket.socket], object],
     ) -> None:
         if not net_admin_proof.is_answered(challenge, sock):
             self._refuse(sock, _NOT_PROVED)
             return
         try:
-            hand_over()
+            hand_over(sock)
         except UserspaceProxyError as exc:
             self._refuse(sock, str(exc))
         else:
@@ -336,14 +302,21 @@ async def end_workers(label: str) -> None:
 
 
 async def relieve(
-    predecessors: Predecessors, sync: SyncLoop, plane: Plane, options: Options
+    predecessors: Predecessors | None, sync: SyncLoop, plane: Plane, options: Options
 ) -> None:
-    """Have predecessors drain once all Services are served by this process's workers."""
+    """Have predecessors drain once all Services are served by this process's workers.
+
+    Before, this process reports that it serves.
+    """
     await sync.settled()
     while not plane.has_all_workers:
         await pause(_LOOK_S)
     # They have applied everything that was sent before when they answer.
     await plane.refresh()
+    if options.report_serving is not None:
+        options.report_serving()
+    if predecessors is None:
+        return
     drain_s = options.predecessor_drain_s
     predecessors.drain(drain_s)
     _log.info("workers of the last process accept no more connections", extra={"drain_s": drain_s})

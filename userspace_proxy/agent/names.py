@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..cluster import Snapshot
 from ..errors import ConfigError
@@ -15,6 +15,9 @@ from .options import Options
 from .served_ports import ServedPort
 from .sync import SyncLoop
 from .tasks import Supervisor
+
+if TYPE_CHECKING:
+    from ..lookup.dns_messages import Responder
 
 
 class _NamesOfSnapshot(NamedTuple):
@@ -120,6 +123,34 @@ async def serve_dns(
     """
     if options.dns is None:
         return None
+    responder = _responder_type()
+    from ..lookup.dns_server import DnsServer
+
+    server = DnsServer(responder(names.as_reached, options.dns_upstream).respond)
+    stack.push_async_callback(server.close)
+    address = await server.open(SocketAddress(*options.dns))
+    supervisor.start("dns", server.run)
+    return address
+
+
+def check_dns(address: SocketAddress | None) -> None:
+    """Check whether DNS queries can be answered at an address, as far as that is known before.
+
+    The address may be in use, as the process that is to hand over the node may answer there.
+
+    Raises:
+        ConfigError: dnspython isn't installed.
+        ListenError: The address isn't available.
+    """
+    if address is None:
+        return
+    _responder_type()
+    from ..lookup.dns_server import check_address
+
+    check_address(address)
+
+
+def _responder_type() -> type[Responder]:
     try:
         # It takes 0.1 s to import, and only a DNS server needs it.
         from ..lookup.dns_messages import Responder
@@ -128,10 +159,4 @@ async def serve_dns(
             "cannot serve DNS: dnspython is not installed",
             hint="pip install .[dns] in the checkout",
         ) from exc
-    from ..lookup.dns_server import DnsServer
-
-    server = DnsServer(Responder(names.as_reached, options.dns_upstream).respond)
-    stack.push_async_callback(server.close)
-    address = await server.open(SocketAddress(*options.dns))
-    supervisor.start("dns", server.run)
-    return address
+    return Responder

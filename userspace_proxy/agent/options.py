@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -84,9 +85,13 @@ class Options:
     """Writes lines of JSON: where each Service is dialled, and each change; None: not wanted."""
     config: tuple[tuple[str, object, str], ...] = ()
     """Settings for ``/configz``: name, value, origin."""
-    hand_over: Callable[[], object] | None = None
-    """Called when another process is to succeed this one on the node; doesn't return, and the
-    workers continue to serve. None: they end with this process."""
+    hand_over: Callable[[socket.socket], object] | None = None
+    """Called when another process is to succeed this one on the node, with the connection to it;
+    doesn't return, and the workers continue to serve. None: they end with this process."""
+    report_serving: Callable[[], object] | None = None
+    """Called once this process serves a node that another one has handed over."""
+    is_awaited: Callable[[], bool] = bool
+    """Returns whether that one would take the node back if this one ended; ``bool()`` is False."""
     predecessor_drain_s: float = 0.0
     """How long connections of the last process's workers may go on."""
     dropped_log_lines: Callable[[], int] = int

@@ -21,18 +21,21 @@ import uvloop
 
 from ..config import InheritedSocket, ListenAddress, Settings
 from ..dataplane import Tuning, is_wildcard, raise_descriptor_limit
-from ..errors import ConfigError, UserspaceProxyError
+from ..errors import ConfigError, LockHeld, UserspaceProxyError
 from ..kernel.own_namespace import is_own_namespace
 from ..log_fields import FieldLogger
 from ..model import Path
 from ..plane import default_workers
 from ..sources import Source
 from ..status.listening import ListenAt
+from ..steering.choice import check_steering
 from .agent import Agent
-from .hand_over import CRASH_DRAIN_S, ask_to_hand_over, leave, wait_for_workers
+from .hand_over import CRASH_DRAIN_S, TakenOver, ask_to_hand_over
 from .last_state import default_state_dir
+from .names import check_dns
 from .options import Options, WriteText
 from .signals import stop_on_signal
+from .take_back import leave, reap_children, takes_back, wait_for_workers
 from .tasks import Supervisor, first_of
 
 _log = FieldLogger("userspace_proxy.agent")
@@ -74,7 +77,20 @@ def run_agent(
 
 async def _run(settings: Settings, options: Options, check: Callable[[Settings, str], None]) -> int:
     source = make_source(settings)
-    options = replace(options, predecessor_drain_s=_make_way(settings, source))
+    is_back = takes_back()
+    if is_back:
+        _log.error("the next process ended before it served, taking the node back")
+        reap_children(asyncio.get_running_loop())
+    taken = None if is_back else _make_way(settings, source)
+    if taken is None:
+        options = replace(options, predecessor_drain_s=CRASH_DRAIN_S)
+    else:
+        options = replace(
+            options,
+            predecessor_drain_s=settings.drain_s,
+            report_serving=taken.report_serving,
+            is_awaited=taken.is_awaited,
+        )
     agent = Agent(settings.steering, source, options)
 
     def end(status: int) -> None:
@@ -87,6 +103,12 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
     try:
         await agent.start()
         settle_memory()
+    except LockHeld as exc:
+        if is_back:
+            # A third process was faster, and has adopted the workers.
+            _log.warning("%(cause)s", extra={"cause": str(exc)})
+            wait_for_workers(None)
+        raise
     finally:
         gc.enable()
     steering = agent.status().steering.name
@@ -100,21 +122,26 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
         _log.info("stopping", extra={"drain_s": settings.drain_s})
     finally:
         await background.stop()
-        await agent.stop(drain_s=settings.drain_s if stop.is_set() else 0.0)
+        if options.is_awaited():
+            _log.info("leaving the node to the last process, workers continue to serve")
+        else:
+            await agent.stop(drain_s=settings.drain_s if stop.is_set() else 0.0)
         _log.info("stopped")
     return 1 if agent.left_behind else 0
 
 
-def _make_way(settings: Settings, source: Source) -> float:
-    """Have the running proxy hand over if that is asked for; return how long its workers drain."""
-    if settings.take_over and settings.steering != "none":
-        # What can fail without the node should do so before the running proxy has handed it over.
-        source.check()
-        pid = ask_to_hand_over(settings.service_proxy_name or None)
-        if pid >= 0:
-            _log.info("the running proxy has handed over the node", extra={"pid": pid})
-            return settings.drain_s
-    return CRASH_DRAIN_S
+def _make_way(settings: Settings, source: Source) -> TakenOver | None:
+    """Have the running proxy hand over if that is asked for; None: it isn't, or none runs."""
+    if not settings.take_over or settings.steering == "none":
+        return None
+    # What can fail without the node should do so before the running proxy has handed it over.
+    source.check()
+    check_steering(settings.steering, own_namespace=is_own_namespace())
+    check_dns(settings.dns_bind_address)
+    taken = ask_to_hand_over(settings.service_proxy_name or None)
+    if taken is not None:
+        _log.info("the running proxy has handed over the node", extra={"pid": taken.pid})
+    return taken
 
 
 def settle_memory() -> None:

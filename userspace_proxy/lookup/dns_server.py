@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -143,6 +144,22 @@ class _Receiver(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: _Sender) -> None:
         """Part of DatagramProtocol."""
         self._received(data, addr, self._transport)
+
+
+def check_address(address: SocketAddress) -> None:
+    """Check whether a server may listen at an address, now or once another program has left it.
+
+    Raises:
+        ListenError: It isn't available.
+    """
+    try:
+        socks = _bind(address)
+    except ListenError as exc:
+        if not (isinstance(exc.__cause__, OSError) and exc.__cause__.errno == errno.EADDRINUSE):
+            raise
+        return
+    for sock in socks:
+        sock.close()
 
 
 def _bind(address: SocketAddress) -> tuple[socket.socket, socket.socket]:

@@ -14,6 +14,8 @@ from .iptables import IptablesSteering
 from .iptables.legacy import missing_programs, tables_in_use
 from .none import NoSteering
 
+_HINT = "run as root or grant NET_ADMIN, modprobe nf_tables, or use --steering=none"
+
 
 def make_steering(name: str, facts: SteeringFacts, *, own_namespace: bool = False) -> Steering:
     """Return the steering for a value of ``--steering``; nothing is started.
@@ -40,6 +42,17 @@ def make_steering(name: str, facts: SteeringFacts, *, own_namespace: bool = Fals
             )
 
 
+def check_steering(name: str, *, own_namespace: bool) -> None:
+    """Check whether the steering for a value of ``--steering`` can work here.
+
+    Raises:
+        SteeringError: It lacks something, or ``auto`` finds none.
+    """
+    chosen = choose(name, own_namespace=own_namespace)
+    if chosen in _LACKS and (lacks := _LACKS[chosen]()):
+        raise SteeringError(f"cannot steer by {chosen}: {lacks}", hint=_HINT)
+
+
 def choose(name: str, *, own_namespace: bool) -> str:
     """Return a name unchanged, unless it is ``auto``: then what works best here.
 
@@ -50,11 +63,7 @@ def choose(name: str, *, own_namespace: bool) -> str:
         return name
     if own_namespace:
         return "local"
-    lacks = {
-        "iptables": iptables_lacks(),
-        "nftables": nftables.missing(),
-        "local": local.missing(),
-    }
+    lacks = {candidate: find_lack() for candidate, find_lack in _LACKS.items()}
     return choose_by(lacks, has_legacy=has_legacy_tables())
 
 
@@ -75,7 +84,7 @@ def choose_by(lacks: Mapping[str, str], *, has_legacy: bool) -> str:
             return candidate
     raise SteeringError(
         f"cannot choose a steering: {'; '.join(f'{c}: {lacks[c]}' for c in order)}",
-        hint="run as root or grant NET_ADMIN, modprobe nf_tables, or use --steering=none",
+        hint=_HINT,
     )
 
 
@@ -114,3 +123,7 @@ def iptables_lacks() -> str:
 def has_python_iptables() -> bool:
     """Return whether python-iptables is installed, without importing it."""
     return importlib.util.find_spec("iptc") is not None
+
+
+_LACKS = {"iptables": iptables_lacks, "nftables": nftables.missing, "local": local.missing}
+"""What each steering lacks to work here, in words; empty where it lacks nothing."""

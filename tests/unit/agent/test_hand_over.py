@@ -3,12 +3,8 @@
 import asyncio
 import contextlib
 import os
-import shutil
-import signal
 import socket
-import subprocess
 import sys
-import venv
 
 import pytest
 
@@ -27,63 +23,13 @@ from userspace_proxy.errors import LockHeld
 from userspace_proxy.plane.rendezvous import open_rendezvous
 
 from ..dataplane.waiting import until
-
-# Holds the lock, and has a child that lives until its standard input ends.
-HOLDER = """
-import asyncio, logging, os, signal, subprocess, sys
-import uvloop
-from userspace_proxy.agent.hand_over import HandOverRequests, wait_for_workers
-from userspace_proxy.agent.lock import NodeLock
-
-async def main():
-    subprocess.Popen(["cat"], stdin=0, stdout=subprocess.DEVNULL)
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    lock = NodeLock()
-    lock.take()
-    HandOverRequests(asyncio.get_running_loop(), lock, wait_for_workers)
-    print("held", flush=True)
-    await stop.wait()
-    sys.exit(3)
-
-{spoil}
-uvloop.run(main())
-"""
-
-
-@contextlib.contextmanager
-def running(executable, spoil=""):
-    """A process that holds the lock and hands over on request."""
-    with subprocess.Popen(
-        [executable, "-c", HOLDER.format(spoil=spoil)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        text=True,
-    ) as process:
-        assert process.stdout.readline() == "held\n"
-        try:
-            yield process
-        finally:
-            process.kill()
+from .holders import running
 
 
 @pytest.fixture
 def holder():
     with running(sys.executable) as process:
         yield process
-
-
-def test_a_request_releases_the_lock_and_the_process_waits_for_its_children(holder):
-    assert ask_to_hand_over(None) == holder.pid
-    lock = NodeLock()
-    lock.take()
-    lock.release()
-    # It has become another program, which ignores a first signal.
-    holder.send_signal(signal.SIGTERM)
-    assert holder.poll() is None
-    holder.stdin.close()
-    assert holder.wait(20) == 0
 
 
 STRANGER = r"""
@@ -108,7 +54,7 @@ def test_root_without_net_admin_is_refused_the_node(holder):
     """As in a container of the host's network."""
     said = run_without_capabilities(STRANGER)
     assert said == (
-        f"cannot take over from userspace-proxy (pid {holder.pid}): NET_ADMIN is missing"
+        f"cannot prove NET_ADMIN to userspace-proxy (pid {holder.pid}): Operation not permitted"
         " (run as root and grant NET_ADMIN)\n"
         "hands over only to a process that has NET_ADMIN\n"
     )
@@ -124,45 +70,13 @@ def test_a_version_that_proves_nothing_is_refused_with_the_remedy(holder):
         sock.send(b"hand over\n")
         assert b"stop the running one, then start that version" in sock.recv(999)
         assert sock.recv(1) == b""
-    assert ask_to_hand_over(None) == holder.pid
-
-
-def test_a_request_needs_no_file_of_the_virtual_environment(tmp_path):
-    """An upgrade in place replaces them."""
-    venv.create(tmp_path / "venv", symlinks=True)
-    with running(tmp_path / "venv/bin/python") as holder:
-        shutil.rmtree(tmp_path / "venv")
-        assert ask_to_hand_over(None) == holder.pid
-        holder.stdin.close()
-        assert holder.wait(20) == 0
-
-
-@pytest.mark.parametrize(
-    ("spoil", "cause"),
-    [
-        pytest.param(
-            "sys.base_prefix = sys.base_exec_prefix = '/gone'",
-            "No module named 'encodings'",
-            id="no-library",
-        ),
-        pytest.param(
-            "def execve(*_): raise OSError(12, 'Cannot allocate memory')\nos.execve = execve",
-            "Cannot allocate memory",
-            id="refused-by-the-kernel",
-        ),
-    ],
-)
-def test_a_process_that_cannot_execute_another_program_answers_so_and_continues(spoil, cause):
-    with running(sys.executable, spoil) as holder:
-        for _ in range(2):
-            with pytest.raises(LockHeld, match=rf"pid {holder.pid}\).*waits for workers.*{cause}"):
-                ask_to_hand_over(None)
-        holder.terminate()
-        assert holder.wait(20) == 3
+    taken = ask_to_hand_over(None)
+    assert taken.pid == holder.pid
+    taken.report_serving()
 
 
 def test_without_a_holder_there_is_no_one_to_ask():
-    assert ask_to_hand_over(None) == -1
+    assert ask_to_hand_over(None) is None
 
 
 @pytest.fixture
@@ -175,8 +89,9 @@ async def lock():
 
 async def test_a_process_that_cannot_hand_over_keeps_the_lock(lock):
     requests = HandOverRequests(asyncio.get_running_loop(), lock, None)
-    pid = await asyncio.to_thread(ask_to_hand_over, "a")
-    assert pid == os.getpid()
+    taken = await asyncio.to_thread(ask_to_hand_over, "a")
+    assert taken.pid == os.getpid()
+    assert not taken.is_awaited()
     requests.close()
     with pytest.raises(LockHeld):
         NodeLock("a").take()
@@ -190,7 +105,7 @@ async def test_one_that_does_not_answer_is_named(lock, monkeypatch):
 
 async def test_processes_that_say_nothing_are_few(lock):
     asked = []
-    requests = HandOverRequests(asyncio.get_running_loop(), lock, lambda: asked.append(1))
+    requests = HandOverRequests(asyncio.get_running_loop(), lock, asked.append)
     with contextlib.ExitStack() as stack:
         socks = []
         for _ in range(20):

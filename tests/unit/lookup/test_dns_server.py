@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from userspace_proxy.errors import ListenError
-from userspace_proxy.lookup.dns_server import ELSEWHERE_MAX, DnsServer
+from userspace_proxy.lookup.dns_server import ELSEWHERE_MAX, DnsServer, check_address
 from userspace_proxy.model import SocketAddress
 
 
@@ -127,3 +127,13 @@ async def test_ipv6():
     address = await server.open(SocketAddress("::1", 0))
     assert address.ip == "::1"
     await server.close()
+
+
+def test_an_address_is_checked_before_the_start():
+    check_address(SocketAddress("127.0.0.1", 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as used:
+        used.bind(("127.0.0.1", 0))
+        # It may be free later.
+        check_address(SocketAddress(*used.getsockname()))
+    with pytest.raises(ListenError, match=r"192\.0\.2\.1:53: Cannot assign requested address"):
+        check_address(SocketAddress("192.0.2.1", 53))

@@ -96,3 +96,11 @@ def test_iptables_lacks_the_programs_of_the_legacy_tables(monkeypatch, tmp_path)
     assert "iptables-legacy-save is missing, iptables-legacy-restore is missing" in (
         choice.iptables_lacks()
     )
+
+
+def test_what_a_steering_lacks_is_known_before_the_start(monkeypatch):
+    choice.check_steering("nftables", own_namespace=False)
+    choice.check_steering("none", own_namespace=False)
+    monkeypatch.setattr(choice, "has_net_admin", lambda: False)
+    with pytest.raises(SteeringError, match=r"cannot steer by iptables: .*NET_ADMIN is missing"):
+        choice.check_steering("iptables", own_namespace=False)

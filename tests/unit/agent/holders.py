@@ -1,0 +1,52 @@
+"""A process that holds the lock, and hands over the node on request."""
+
+import contextlib
+import os
+import subprocess
+import sys
+
+# Holds the lock, and has a child that lives until its standard input ends; when it takes the node
+# back, it prints its argument and a variable, and waits for the end of the child.
+HOLDER = """
+import asyncio, logging, os, signal, subprocess, sys
+import uvloop
+from userspace_proxy.agent.hand_over import HandOverRequests
+from userspace_proxy.agent.lock import NodeLock
+from userspace_proxy.agent.take_back import reap_children, takes_back, wait_for_workers
+
+async def main():
+    stop = asyncio.Event()
+    if takes_back():
+        seed, has_home = os.environ["PYTHONHASHSEED"], "PYTHONHOME" in os.environ
+        print("back", sys.argv[1], seed, has_home, flush=True)
+        reap_children(asyncio.get_running_loop())
+    else:
+        subprocess.Popen(["cat"], stdin=0, stdout=subprocess.DEVNULL)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    lock = NodeLock()
+    lock.take()
+    HandOverRequests(asyncio.get_running_loop(), lock, wait_for_workers)
+    print("held", flush=True)
+    await stop.wait()
+    sys.exit(3)
+
+{spoil}
+uvloop.run(main())
+"""
+
+
+@contextlib.contextmanager
+def running(executable, spoil=""):
+    """A process that holds the lock and hands over on request."""
+    with subprocess.Popen(
+        [executable, "-c", HOLDER.format(spoil=spoil), "argument"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"},
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()

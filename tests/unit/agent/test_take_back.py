@@ -1,0 +1,120 @@
+"""What a process becomes that has handed over a node."""
+
+import re
+import shutil
+import signal
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.processes import child_pids, is_alive
+from userspace_proxy.agent.hand_over import ask_to_hand_over
+from userspace_proxy.agent.lock import NodeLock
+from userspace_proxy.errors import LockHeld
+
+from .holders import running
+
+
+def end(taken):
+    """Do what the end of the process does that has taken the node over."""
+    taken._connection.close()
+
+
+def is_pending(pid, number):
+    """Return whether a signal hasn't reached a process yet."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = re.findall(r"^(?:Sig|Shd)Pnd:\s*(\w+)", status, re.MULTILINE)
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
+
+
+@pytest.fixture
+def holder():
+    with running(sys.executable) as process:
+        yield process
+
+
+def test_a_request_releases_the_lock_and_the_process_waits_for_its_children(holder):
+    taken = ask_to_hand_over(None)
+    assert taken.pid == holder.pid
+    lock = NodeLock()
+    lock.take()
+    lock.release()
+    taken.report_serving()
+    # It has become another program, which ignores a first signal.
+    holder.send_signal(signal.SIGTERM)
+    assert holder.poll() is None
+    holder.stdin.close()
+    assert holder.wait(20) == 0
+
+
+def test_without_a_report_a_process_takes_the_node_back(holder):
+    """With its own command and environment, as often as that happens."""
+    for _ in range(2):
+        taken = ask_to_hand_over(None)
+        assert taken.is_awaited()
+        end(taken)
+        assert holder.stdout.readline() == "back argument 7 False\n"
+        assert holder.stdout.readline() == "held\n"
+    (child,) = child_pids(holder.pid)
+    holder.stdin.close()
+    wait_for("the end of its child", lambda: not child_pids(holder.pid))
+    assert not is_alive(child)
+    holder.terminate()
+    assert holder.wait(20) == 3
+
+
+def test_a_process_that_was_told_to_stop_meanwhile_takes_nothing_back(holder):
+    taken = ask_to_hand_over(None)
+    holder.send_signal(signal.SIGTERM)
+    wait_for("the signal to be handled", lambda: not is_pending(holder.pid, signal.SIGTERM))
+    end(taken)
+    holder.stdin.close()
+    assert holder.wait(20) == 0
+    assert holder.stdout.read() == ""
+
+
+def test_a_process_that_has_ended_awaits_no_report(holder):
+    taken = ask_to_hand_over(None)
+    holder.kill()
+    holder.wait()
+    assert not taken.is_awaited()
+    taken.report_serving()
+
+
+def test_a_request_needs_no_file_of_the_virtual_environment(tmp_path):
+    """An upgrade in place replaces them."""
+    venv.create(tmp_path / "venv", symlinks=True)
+    with running(tmp_path / "venv/bin/python") as holder:
+        shutil.rmtree(tmp_path / "venv")
+        taken = ask_to_hand_over(None)
+        assert taken.pid == holder.pid
+        taken.report_serving()
+        holder.stdin.close()
+        assert holder.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "cause"),
+    [
+        pytest.param(
+            "sys.base_prefix = sys.base_exec_prefix = '/gone'",
+            "No module named 'encodings'",
+            id="no-library",
+        ),
+        pytest.param(
+            "def execve(*_): raise OSError(12, 'Cannot allocate memory')\nos.execve = execve",
+            "Cannot allocate memory",
+            id="refused-by-the-kernel",
+        ),
+    ],
+)
+def test_a_process_that_cannot_execute_another_program_answers_so_and_continues(spoil, cause):
+    with running(sys.executable, spoil) as holder:
+        for _ in range(2):
+            with pytest.raises(LockHeld, match=rf"pid {holder.pid}\).*waits for workers.*{cause}"):
+                ask_to_hand_over(None)
+        holder.terminate()
+        assert holder.wait(20) == 3

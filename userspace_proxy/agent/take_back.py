@@ -1,0 +1,165 @@
+"""What a process becomes that has handed over the node, or leaves it.
+
+    asked      ▶ executes a small program ─┬─ the next process reports that it serves
+                                           │      ▶ waits for the workers, exits 0
+                                           └─ the next process ends before
+                                                  ▶ executes its own command again
+
+Rule 1: executing a program keeps the process: in a container its exit would end the workers, too.
+Rule 2: taking the node back is a start as after a crash, which needs no code of its own: the next
+process may have changed rules and sockets, and the last state is in a file.
+Rule 3: what waits needs only the interpreter's standard library: an upgrade may have removed the
+rest.
+
+Source: docs/adr/0026, docs/adr/0050.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from ..errors import UserspaceProxyError
+from .hand_over import OVER, SERVES
+
+_log = logging.getLogger("userspace_proxy.agent")
+
+# Set in the environment of a process that takes the node back.
+_MARK = "USERSPACE_PROXY_TAKES_BACK"
+# Before the names of Python's variables, which aren't for the program that waits.
+_KEPT = "USERSPACE_PROXY_KEPT_"
+# The program that runs, even if an upgrade has removed or replaced its file.
+_INTERPRETER = "/proc/self/exe"
+# A start takes some 20 ms on an idle node.
+_START_S = 5.0
+# A second SIGTERM or SIGINT ends it, and leaves the workers to the next process. Descriptors that
+# this process has inherited are for the command, too.
+_WAIT = f"""\
+import os, signal, sys
+link = int(sys.argv[1])
+asked = []
+def on_signal(number, frame):
+    asked.append(number)
+    if len(asked) > 1:
+        os._exit(128 + number)
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, on_signal)
+serves = link < 0
+try:
+    if not serves:
+        os.write(link, {OVER!r})
+        serves = os.read(link, 16) == {SERVES!r}
+except OSError:
+    pass
+if not serves and not asked:
+    os.close(link)
+    environment = {{
+        name.removeprefix({_KEPT!r}): text
+        for name, text in os.environ.items()
+        if not name.startswith("PYTHON")
+    }}
+    os.execve({_INTERPRETER!r}, sys.argv[2:], {{**environment, {_MARK!r}: "1"}})
+os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+while True:
+    try:
+        os.wait()
+    except ChildProcessError:
+        sys.exit(0)
+"""
+
+
+def leave() -> NoReturn:
+    """Exit, and leave the node to the next process."""
+    _log.info("leaving the node to the next process, workers continue to serve")
+    logging.shutdown()
+    os._exit(0)
+
+
+def wait_for_workers(connection: socket.socket | None) -> NoReturn:
+    """Become a program that exits when the workers have ended.
+
+    Args:
+        connection: To the next process. If it ends without a report that it serves, this process
+            takes the node back. None: another process serves the node already.
+
+    Raises:
+        UserspaceProxyError: That program can't start; this process continues as before.
+    """
+    command = [sys.executable, "-s", "-S", "-P", "-c"]
+    # Without it the interpreter would look for its library from the path of its file, which may be
+    # gone, or from a virtual environment that is.
+    home = f"{sys.base_prefix}{os.pathsep}{sys.base_exec_prefix}"
+    given = {
+        _KEPT + name if name.startswith("PYTHON") else name: text
+        for name, text in os.environ.items()
+    }
+    environment = {**given, "PYTHONHOME": home}
+    link = -1 if connection is None else connection.fileno()
+    arguments = [str(link), sys.executable, *sys.orig_argv[1:]]
+    restore = contextlib.ExitStack()
+    try:
+        _check_start([*command, "import os, signal, sys"], environment)
+        _log.info("handing over the node, waiting for connections to end")
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # Until the program handles it.
+            restore.callback(signal.signal, number, signal.signal(number, signal.SIG_IGN))
+        if connection is not None:
+            connection.setblocking(True)
+            connection.set_inheritable(True)
+            restore.callback(connection.setblocking, False)
+        os.execve(_INTERPRETER, [*command, _WAIT, *arguments], environment)
+    except (OSError, subprocess.SubprocessError) as exc:
+        restore.close()
+        raise UserspaceProxyError(
+            f"cannot start the program that waits for workers: {exc}"
+        ) from exc
+
+
+def _check_start(command: list[str], environment: dict[str, str]) -> None:
+    """Run a program as this process would execute it: its interpreter's library may be gone."""
+    done = subprocess.run(
+        command,
+        executable=_INTERPRETER,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_START_S,
+        check=False,
+    )
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").splitlines()
+        causes = [line for line in lines if "Error: " in line]
+        raise OSError(causes[-1] if causes else f"exit status {done.returncode}")
+
+
+def takes_back() -> bool:
+    """Return whether this process is to take back the node that it has handed over.
+
+    True once: a process that it starts, or that it becomes, isn't to.
+    """
+    return os.environ.pop(_MARK, "") != ""
+
+
+def reap_children(loop: asyncio.AbstractEventLoop) -> None:
+    """Reap the workers that this process had before; call it before it starts others."""
+    with contextlib.suppress(OSError):
+        for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+            descriptor = os.pidfd_open(int(pid))
+            loop.add_reader(descriptor, _reap, loop, descriptor, int(pid))
+
+
+def _reap(loop: asyncio.AbstractEventLoop, descriptor: int, pid: int) -> None:
+    loop.remove_reader(descriptor)
+    os.close(descriptor)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
