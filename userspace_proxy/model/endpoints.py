@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import operator
 from dataclasses import dataclass, field
 
 from .addresses import IPFamily, Protocol, SocketAddress
@@ -9,6 +11,7 @@ from .names import ServiceKey, SliceKey
 
 DEFAULT_WEIGHT = 100
 """The weight of endpoints without one. Source: Cilium, whose annotation is read, too."""
+_name = operator.attrgetter("name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +60,25 @@ class EndpointSlice:
     service: ServiceKey
     family: IPFamily
     ports: tuple[SlicePort, ...]
+    """In the order of their names."""
     endpoints: tuple[Endpoint, ...]
     triggered_at: float = field(default=0.0, compare=False)
     """Unix time of the change of a pod or Service that led to this content; 0 if unknown."""
     notes: tuple[str, ...] = ()
     """Annotations that can't be followed, one sentence each."""
 
+    def __post_init__(self) -> None:
+        """Sort the ports: there may be 20,000, and each is looked for."""
+        if len(self.ports) > 1:
+            object.__setattr__(self, "ports", tuple(sorted(self.ports, key=_name)))
+
     def addresses(self, name: str, protocol: Protocol) -> list[tuple[SocketAddress, Endpoint]]:
         """Return the addresses for a Service port, in the slice's order."""
+        first = bisect.bisect_left(self.ports, name, key=_name)
+        behind = bisect.bisect_right(self.ports, name, lo=first, key=_name)
         return [
             (SocketAddress(endpoint.ip, port.port), endpoint)
-            for port in self.ports
-            if port.name == name and port.protocol == protocol
+            for port in self.ports[first:behind]
+            if port.protocol == protocol
             for endpoint in self.endpoints
         ]

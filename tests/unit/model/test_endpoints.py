@@ -41,6 +41,26 @@ def test_a_service_port_that_no_slice_port_matches_is_not_served(name, protocol)
     assert slice_of("192.0.2.1", ports=PORTS).addresses(name, protocol) == []
 
 
+class Name(str):
+    """A name that counts comparisons."""
+
+    count = 0
+
+    def __lt__(self, other):
+        type(self).count += 1
+        return str.__lt__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_a_port_is_found_among_thousands_without_a_look_at_each():
+    ports = tuple(SlicePort(Name(f"p{number}"), number, "TCP") for number in range(20_000, 0, -1))
+    item = slice_of("192.0.2.1", ports=ports)
+    Name.count = 0
+    assert [a.port for a, _ in item.addresses(Name("p777"), Protocol.TCP)] == [777]
+    assert 0 < Name.count < 100
+
+
 def test_addresses_come_in_the_order_of_the_slice():
     ips = ["2001:db8::9", "2001:db8::1", "2001:db8::5"]
     item = slice_of(*ips, family=IPFamily.IPV6)

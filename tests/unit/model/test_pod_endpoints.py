@@ -150,8 +150,8 @@ def test_a_pod_answers_at_the_ports_that_its_annotation_has():
     )
     (item,) = derive_slices(WEB, numbers, [moved])
     assert item.ports == (
-        SlicePort("http", 37741, "TCP"),
         SlicePort("dns", 40001, "UDP"),
+        SlicePort("http", 37741, "TCP"),
         SlicePort("other", 53, "TCP"),
     )
 
