@@ -242,11 +242,8 @@ class Balancer:
         for level in self._levels:
             for _ in range(min(_LOOKS, len(level.endpoints))):
                 endpoint = level.endpoints[self._turn % len(level.endpoints)]
-                if not (
-                    endpoint in tried
-                    or self._ejections.is_quiet(endpoint, now)
-                    or is_full(endpoint)
-                ):
+                is_usable = endpoint not in tried and not self._ejections.is_quiet(endpoint, now)
+                if is_usable and not is_full(endpoint):
                     yield endpoint
                 self._turn += 1
 

@@ -87,3 +87,11 @@ def test_a_thousand_connections_are_nearly_even():
     for _ in range(1000):
         load[strategy.pick(endpoints)] += 1
     assert max(load.values()) - min(load.values()) <= 5
+
+
+@pytest.mark.parametrize("left", [1, 2, 20])
+def test_of_many_endpoints_those_that_are_not_skipped_are_picked_by_load(left):
+    many = [POD_A._replace(port=number) for number in range(40)]
+    strategy = PowerOfTwoChoices(lambda pod: pod == many[0], random.Random(7))
+    picked = {strategy.pick(many, skip=set(many[left:])) for _ in range(1000)}
+    assert picked == (set(many[1:left]) or {many[0]})

@@ -35,3 +35,10 @@ def test_every_endpoint_has_the_same_chance():
 def test_equal_seeds_give_equal_choices():
     first, second = (RandomChoice(random.Random(7)) for _ in range(2))
     assert [first.pick(PODS) for _ in range(50)] == [second.pick(PODS) for _ in range(50)]
+
+
+@pytest.mark.parametrize("left", [1, 20])
+def test_of_many_endpoints_one_that_is_not_skipped_is_picked(left):
+    strategy, many = RandomChoice(random.Random(7)), [POD_A._replace(port=n) for n in range(40)]
+    picked = {strategy.pick(many, skip=set(many[left:])) for _ in range(1000)}
+    assert picked == set(many[:left])

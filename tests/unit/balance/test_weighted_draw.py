@@ -72,3 +72,14 @@ def test_the_two_are_different_ones(heavy):
     weights = Weights({pod: 65535 if pod is heavy else 60000 for pod in PODS})
     strategy = WeightedPowerOfTwoChoices(loads.__getitem__, weights, EachNumber(7_654_321))
     assert {strategy.pick(PODS) for _ in range(200)} == set(PODS) - {heavy}
+
+
+@pytest.mark.parametrize("left", [1, 2, 20])
+def test_of_many_endpoints_those_that_are_not_skipped_are_picked(left):
+    many = [POD_A._replace(port=number) for number in range(40)]
+    weights, skip = Weights({many[0]: 1}), set(many[left:])
+    by_chance = WeightedRandomChoice(weights, EachNumber(7919))
+    assert {by_chance.pick(many, skip=skip) for _ in range(9000)} == set(many[:left])
+    by_load = WeightedPowerOfTwoChoices(lambda pod: pod == many[0], weights, EachNumber(7919))
+    picked = {by_load.pick(many, skip=skip) for _ in range(3000)}
+    assert picked == (set(many[1:left]) or {many[0]})
