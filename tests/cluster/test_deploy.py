@@ -334,7 +334,7 @@ def test_a_rolling_update_costs_no_request(
     wait_for("the Service", node.answers)
     failed = [load.stop().failed for load in loads]
     assert failed == [{}, {}], new_log.read_text()
-    assert "handed over the node" in log.read_text()
+    assert "handing over the node" in log.read_text()
     new.send_signal(signal.SIGTERM)
     assert new.wait(30) == 0, new_log.read_text()
     assert node.rules() == before
