@@ -14,6 +14,7 @@ from __future__ import annotations
 import _socket
 import asyncio
 import errno
+import math
 import random
 import select
 from collections.abc import Callable
@@ -58,6 +59,8 @@ class PathProbes:
         )
         self._timer: asyncio.Handle | None = None
         """Begins the next probes."""
+        self._timer_at = math.inf
+        """When, in the seconds of the reactor's clock."""
         self._is_soon = False
         """It does so in the next iteration of the loop."""
 
@@ -85,7 +88,7 @@ class PathProbes:
         if not self._is_soon:
             if self._timer is not None:
                 self._timer.cancel()
-            self._is_soon = True
+            self._is_soon, self._timer_at = True, -math.inf
             self._timer = self._loop.call_soon(self._begin_due)
 
     def _begin_due(self) -> None:
@@ -93,8 +96,16 @@ class PathProbes:
         now = self._reactor.clock()
         for endpoint in self.schedule.take(now, MAX_UNDER_WAY - len(self._under_way)):
             self._begin(endpoint, now)
+        self._timer, self._timer_at = None, math.inf
+        self._sleep(now)
+
+    def _sleep(self, now: float) -> None:
+        """Have the timer begin the next probes when they are due, if it would do so later."""
         at = self.schedule.next_at(now)
-        self._timer = None if at is None else self._loop.call_later(at - now, self._begin_due)
+        if at is not None and at < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer, self._timer_at = self._loop.call_later(at - now, self._begin_due), at
 
     def _begin(self, endpoint: SocketAddress, now: float) -> None:
         try:
@@ -132,8 +143,7 @@ class PathProbes:
         """Take the result of a probe."""
         is_shortage = number in SHORTAGES
         self.schedule.finished(endpoint, now, has_failed=number != 0 and not is_shortage)
-        if self._timer is None:
-            self._begin_soon()
+        self._sleep(now)
         if is_shortage:
             return
         self.sent += 1

@@ -1,5 +1,6 @@
 """Probes of endpoints with real sockets on loopback."""
 
+import contextlib
 import errno
 import resource
 import socket
@@ -55,6 +56,22 @@ async def test_an_endpoint_that_listens_answers_again_and_again_and_gets_a_clean
         with accepted:
             assert accepted.recv(1) == b""
     assert (probes.sent, probes.failed) == (len(noted), 0)
+
+
+async def test_an_endpoint_that_fails_delays_no_other():
+    noted = []
+    # What fails is probed again after twice as long each time, 20 times as long at most.
+    schedule = ProbeSchedule(lambda: 0.0, every_s=0.03)
+    probes = PathProbes(lambda endpoint, number: noted.append((endpoint, number)), schedule)
+    silent = refusing()
+    with contextlib.closing(probes), listen() as server:
+        probes.add(silent, CART)
+        await until(lambda: noted.count((silent, errno.ECONNREFUSED)) >= 4)
+        probes.add(at(server), WEB)
+        await until(lambda: noted.count((at(server), 0)) >= 1)
+        before = noted.count((silent, errno.ECONNREFUSED))
+        await until(lambda: noted.count((at(server), 0)) >= 12)
+        assert noted.count((silent, errno.ECONNREFUSED)) - before < 4
 
 
 async def test_with_many_endpoints_probes_end_with_a_reset(probing, monkeypatch):
