@@ -71,6 +71,7 @@ class TcpDial:
     """
 
     __slots__ = (
+        "_awaits_turn",
         "_cancel_dial",
         "_dialled_at",
         "_endpoint_socket",
@@ -122,6 +123,8 @@ class TcpDial:
         """Gives up the dialer's dial in progress; None where endpoints are dialled by connect."""
         self._dialled_at: float | None = None
         """When the last dial began; None before the first one."""
+        self._awaits_turn = False
+        """``_dial_again`` is to dial. A client that was parked meanwhile has been resumed since."""
 
     def joined(self, sock: _socket.socket, events: int) -> None:
         """Take over an endpoint's socket that has connected, with its first events."""
@@ -156,6 +159,7 @@ class TcpDial:
             self.group.dial_failed(endpoint, number, now)
             # Like clients that wait in the listener's queue, but with a deadline.
             room = self.group.waiting_room if self._wait() else None
+            self._awaits_turn = room is None
             resume = self._dial_again if room is None else room.retry
             self.owner.engine.descriptors.wait(resume, now)
             return
@@ -164,6 +168,7 @@ class TcpDial:
 
     def _dial_next(self) -> None:
         """Dial the next endpoint after a failed dial, when it is this Service port's turn."""
+        self._awaits_turn = True
         self.group.redial(self._dial_again, self.reactor)
 
     def _queues_up(self, room: WaitingRoom) -> bool:
@@ -185,6 +190,7 @@ class TcpDial:
             return False
         self.owner.client_deadlines.stop(self)
         self._tried = self._dialled_at = self.endpoint = None
+        self._awaits_turn = False
         if not self.is_waiting:
             self.is_waiting = True
             reset(self.client)
@@ -228,13 +234,14 @@ class TcpDial:
         chooses the order. Twice, because what the loop saw last may be older than this client.
         """
         self._tried = set()
+        self._awaits_turn = True
         loop = self.owner.engine.loop
         loop.call_soon(loop.call_soon, self._dial_again)
 
     def _dial_again(self) -> None:
-        # The client's deadline may have passed meanwhile, and now the waiting room resumes it.
-        has_been_parked = self.is_waiting and self._dialled_at is None
-        if not self.is_closed and not has_been_parked:
+        # The client's deadline may have passed meanwhile: then the waiting room resumes it.
+        if self._awaits_turn and not self.is_closed:
+            self._awaits_turn = False
             self.reactor.tick()
             self.dial()
 

@@ -3,6 +3,7 @@ import socket
 import pytest
 
 from userspace_proxy.dataplane import EndpointGroup, GroupCounters, Serving, Tuning, Waiting
+from userspace_proxy.dataplane.redials import REDIALS
 from userspace_proxy.dataplane.tuning import BATCH
 from userspace_proxy.dataplane.waiting_room import (
     PASS_S,
@@ -369,6 +370,26 @@ async def test_a_client_that_waits_is_not_dialled_by_what_it_waited_for_before(b
     await turns(5)
     assert len(group.waiting_room) == 1
     assert group.totals().failures == 1
+
+
+async def test_a_client_that_is_served_after_a_wait_is_not_dialled_by_a_turn_from_before(rig):
+    dead = UNREACHABLE._replace(port=1)
+    group = EndpointGroup("shop/web", Serving([dead, UNREACHABLE], **HOLD))
+    connection, client = await rig.begun(group)
+    passed = []
+    for number in range(50 * REDIALS):
+        group.redial(lambda number=number: passed.append(number), rig.engine.reactor)
+    connection.dial()
+    connection.client_timed_out()
+    group.redial(lambda: passed.append("all"), rig.engine.reactor)
+    pod = rig.endpoint()
+    group.update(Serving([pod.address], **HOLD))
+    server = await pod.accept()
+    assert "all" not in passed
+    await until(lambda: "all" in passed)
+    await client.send(b"ping")
+    assert await server.read() == b"ping"
+    assert (group.counters.shortages, group.counters.refused) == (0, 0)
 
 
 class Blocked:
