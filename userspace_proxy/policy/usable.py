@@ -264,16 +264,18 @@ def _bounded(
 ) -> tuple[Mapping[SocketAddress, Endpoint], bool]:
     """Return as many as are used, and whether these are all.
 
-    This node's come first where the scope prefers them, then ready ones, then low addresses.
+    This node's come first where the scope prefers them, then ready ones, then those of the first
+    priority, then low addresses.
     """
     if len(merged) <= ENDPOINTS_MAX:
         return merged, True
 
-    def place(item: tuple[SocketAddress, Endpoint]) -> tuple[bool, bool, bool, bytes, int]:
+    def place(item: tuple[SocketAddress, Endpoint]) -> tuple[bool, bool, bool, int, bytes, int]:
         address, endpoint = item
-        is_near = scope is not Scope.CLUSTER and _is_local(endpoint, facts)
-        is_ready = endpoint.ready and endpoint.weight > 0
-        return not is_near, not is_ready, not endpoint.serving, pack_ip(address.ip), address.port
+        is_far = scope is Scope.CLUSTER or not _is_local(endpoint, facts)
+        is_unready = not endpoint.ready or not endpoint.weight
+        last = endpoint.priority, pack_ip(address.ip), address.port
+        return is_far, is_unready, not endpoint.serving, *last
 
     return dict(heapq.nsmallest(ENDPOINTS_MAX, merged.items(), key=place)), False
 

@@ -399,7 +399,8 @@ def test_beyond_the_bound_ready_endpoints_and_those_of_this_node_stay(monkeypatc
         Endpoint("10.0.0.4"),
         Endpoint("10.0.0.9", node="here"),
     )
-    usable = judge(slice_of(*endpoints), scope=scope, node_name="here")
+    standby = Endpoint("10.0.0.0", priority=1)
+    usable = judge(slice_of(standby, *endpoints), scope=scope, node_name="here")
     assert (usable_ips(usable), len(usable.verdicts)) == (expected, 2)
     assert not usable.are_all
     assert judge(slice_of(*endpoints[:2]), scope=scope).are_all
