@@ -94,7 +94,7 @@ upstream: build-nodes ## tests with whole clusters, including some of Kubernetes
 	$(PYTEST) upstream tests/cluster/nodes tests/cluster/upstream --ignore=tests/cluster/nodes/test_takeover.py \
 	  -n 3 --dist=load
 
-build: build-control-plane build-image build-nodes build-promtool build-toxiproxy-cli build-envtest-go ## build all programs and images that tests run (the first time: 30 minutes)
+build: build-control-plane build-image build-nodes build-promtool build-toxiproxy-cli build-envtest-go ## build all programs and images that tests run (the first time: 20 minutes)
 
 build-control-plane: $(VENV)/bin/python ## build etcd, kube-apiserver, kubectl
 	@$(BUILD) tests.cluster.build
