@@ -5,9 +5,10 @@
 
 Rule 1: below the limit, a namespace or a Service may have all listeners.
 Rule 2: what becomes free goes to the namespace, and in it to the Service, with the fewest.
-Rule 3: the Service with the most gives the listener up that was opened last. Its clients are
-refused from then on; its open connections continue.
-Rule 4: no giver falls below an eighth, and no receiver rises above it: nothing goes to and fro.
+Rule 3: the Service with the most gives up the Service port that was opened last, with all its
+listeners. Its clients are refused from then on; its open connections continue.
+Rule 4: no giver falls below an eighth, so a Service port with too many listeners for that keeps
+them, and only those below an eighth receive: nothing goes to and fro.
 
 The shares are those of connections (ADR 0015), with a namespace in place of a client.
 """
@@ -53,7 +54,8 @@ class _Tree:
 class ListenerShares:
     """The Service ports of one proxy that have listeners, and those that lack one.
 
-    A decision costs as much as there are namespaces, and Services of one namespace.
+    A decision costs as much as there are namespaces, and Services of one namespace; where Service
+    ports have several listeners, at most as much as there are listeners.
     """
 
     def __init__(self) -> None:
@@ -105,10 +107,10 @@ class ListenerShares:
                 yield from self._givers_within(namespace, share)
                 continue
             for _ in range(min(room, waiting.of_namespace[namespace])):
-                largest = max(held.services, key=held.of_namespace.__getitem__)
-                if held.of_namespace[largest] <= share:
+                giver = self._giver(share)
+                if giver is None:
                     return
-                yield self._last_of(self._largest_in(largest))
+                yield giver
 
     def excess(self, key: PortKey) -> str:
         """Return that the Service or namespace of a Service port has its share; empty if not."""
@@ -126,15 +128,39 @@ class ListenerShares:
         held, waiting = self._held.of_service, self._waiting
         for service in sorted(waiting.services[namespace], key=held.__getitem__):
             for _ in range(min(share - held[service], waiting.of_service[service])):
-                largest = self._largest_in(namespace)
-                if held[largest] <= share:
+                giver = self._giver_within(namespace, share)
+                if giver is None:
                     return
-                yield self._last_of(largest)
+                yield giver
 
-    def _largest_in(self, namespace: str) -> ServiceKey:
-        """Return the Service with the most listeners; of several the newest."""
+    def _giver(self, share: int) -> PortKey | None:
+        """Return a Service port without which its namespace still has its share."""
+        held = self._held.of_namespace
+        for namespace in sorted(held, key=held.__getitem__, reverse=True):
+            excess = held[namespace] - share
+            if excess <= 0:
+                break
+            for service in self._largest_first(namespace):
+                if giver := self._last_of(service, excess):
+                    return giver
+        return None
+
+    def _giver_within(self, namespace: str, share: int) -> PortKey | None:
+        """Return a Service port without which its Service still has its share."""
+        for service in self._largest_first(namespace):
+            excess = self._held.of_service[service] - share
+            if excess <= 0:
+                break
+            if giver := self._last_of(service, excess):
+                return giver
+        return None
+
+    def _largest_first(self, namespace: str) -> list[ServiceKey]:
+        """Return the Services by their listeners; of those that have as many, the newest first."""
         services = self._held.services[namespace]
-        return max(reversed(services), key=self._held.of_service.__getitem__)
+        return sorted(services, key=self._held.of_service.__getitem__)[::-1]
 
-    def _last_of(self, service: ServiceKey) -> PortKey:
-        return next(reversed(self._held.services[service.namespace][service]))
+    def _last_of(self, service: ServiceKey, excess: int) -> PortKey | None:
+        """Return the Service port opened last that has at most so many listeners."""
+        ports = self._held.services[service.namespace][service]
+        return next((port for port in reversed(ports) if ports[port] <= excess), None)

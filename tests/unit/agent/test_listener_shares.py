@@ -68,6 +68,31 @@ def test_no_giver_falls_below_its_share_and_no_receiver_rises_above():
     assert give(shares) == []
 
 
+def test_a_port_whose_listeners_are_more_than_the_excess_is_not_given_up():
+    shares = holding(a_web=98, c_web=70, **{f"other{n}_web": 97 for n in range(6)})
+    shares.hold(key("c", "web", "many"), 50)
+    shares.wait(key("a", "cart"))
+    assert give(shares) == ["c/web:p69"]
+    shares = holding(a_web=98, d_web=101, **{f"other{n}_web": 97 for n in range(5)})
+    for port in range(3):
+        shares.hold(key("c", "web", port), 40)
+    shares.wait(key("a", "cart"))
+    assert give(shares) == ["d/web:p100"], "the largest has no port that is small enough"
+    assert give(shares) == []
+
+
+def test_within_a_namespace_no_service_gives_up_more_than_its_excess():
+    shares = holding(shop_big=SHARE - 2, shop_web=SHARE - 2, shop_x=1, shop_y=1)
+    shares.hold(key("shop", "big", "many"), 5)
+    shares.wait(key("shop", "cart"))
+    assert give(shares) == [f"shop/big:p{SHARE - 3}"]
+    shares = holding(shop_web=SHARE + 1)
+    shares.hold(key("shop", "big", "many"), SHARE + 3)
+    shares.wait(key("shop", "cart"))
+    assert give(shares) == [f"shop/web:p{SHARE}"]
+    assert give(shares) == []
+
+
 def test_a_service_above_its_share_gives_up_listeners_for_others_of_its_namespace():
     shares = holding(shop_big=30, shop_web=1)
     shares.wait(key("shop", "big", 30))
@@ -145,13 +170,14 @@ class Cluster:
     def __init__(self):
         self.store, self._ips = Store(), {}
 
-    def serve(self, namespace, name, count=1):
+    def serve(self, namespace, name, count=1, more_ips=0):
         """Have a Service with so many ports and one endpoint, and return the snapshot."""
         service = ServiceKey(namespace, name)
         numbers = range(1, count + 1)
         ips = (self._ips.setdefault(service, f"10.96.0.{len(self._ips) + 1}"),)
         ports = tuple(ServicePort(f"p{n}", n, "TCP", 0) for n in numbers)
-        self.store.put_service(Service(service, ports, cluster_ips=ips))
+        more = tuple(f"198.51.100.{n}" for n in range(more_ips))
+        self.store.put_service(Service(service, ports, cluster_ips=ips, load_balancer_ips=more))
         targets = tuple(SlicePort(f"p{n}", 8080, "TCP") for n in numbers)
         at = SliceKey(namespace, name)
         pods = (Endpoint("192.0.2.1"),)
@@ -233,3 +259,16 @@ async def test_what_becomes_free_is_served_at_the_next_retry(few):
     settle(few, cluster.serve("tenant", "big", 5))
     assert unserved(few) == {"tenant/big": 0}
     assert not any(served.problem for served in few)
+
+
+async def test_a_service_port_with_a_listener_for_each_address_does_not_come_and_go(make, plane):
+    plane._listeners._limit = 2 * PORTS
+    ports, cluster = make(Bind.FRONTEND), Cluster()
+    for args in (("shop", "web", 15), ("other", "web", 3), ("tenant", "big", 10)):
+        cluster.serve(*args)
+    settle(ports, cluster.serve("tenant", "last", more_ips=11))
+    assert sum(len(served.listeners) for served in ports) == PORTS
+    settle(ports, cluster.serve("shop", "cart"))
+    assert unserved(ports)["shop/cart"] == 0
+    assert unserved(ports)["tenant/big"] == 1
+    assert unserved(ports)["tenant/last"] == 0
