@@ -6,6 +6,7 @@
     ├── SourceError            Services cannot be read at all
     ├── ListenError            a port cannot be opened
     │   └── ShortageError      and neither can any other port
+    │       └── BoundError     until another port closes
     ├── SteeringError          the kernel refused a rule or a route
     │   └── SteeringConflict   another program owns that name or address
     ├── LockHeld               another proxy runs on this node
@@ -74,6 +75,10 @@ class ListenError(UserspaceProxyError):
 
 class ShortageError(ListenError):
     """No port can be opened at all: out of descriptors, memory or proxy ports."""
+
+
+class BoundError(ShortageError):
+    """No port can be opened until another one of this proxy closes."""
 
 
 class SteeringError(UserspaceProxyError):

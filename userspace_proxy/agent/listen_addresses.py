@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 
-from ..errors import ListenError, ShortageError
+from ..errors import BoundError, ListenError, ShortageError
 from ..model import Frontend, IPFamily, Protocol, SocketAddress, is_loopback
 from ..plan import PortPlan
 from ..plane import Answer, Listener, PortPool, Wanted
@@ -52,6 +52,8 @@ class ListenAddresses:
         self._second_port = second_port
         self._tries = _TRIES
         """How many more ports of other programs may be skipped before :meth:`start_over`."""
+        self._skipped = 0
+        """How many were skipped since one was last opened or closed; each is offered in turn."""
 
     def start_over(self) -> None:
         """Allow ports of other programs to be skipped again."""
@@ -94,12 +96,13 @@ class ListenAddresses:
         for listener in listeners:
             if self._bind is not Bind.FRONTEND and listener.address.port in self._pool:
                 self._pool.take(listener.address.port)
-                self._tries = _TRIES
+                self._tries, self._skipped = _TRIES, 0
 
     def give(self, listeners: Iterable[Listener]) -> None:
         """Note that listeners were closed."""
         for listener in listeners:
             self._pool.give(listener.address.port)
+            self._skipped = 0
 
     def explain(self, plan: PortPlan, key: Hashable, why: ListenError | None) -> ListenError:
         """Return why a listener couldn't be opened, with the program that uses its port.
@@ -118,9 +121,15 @@ class ListenAddresses:
             others = frozenset(self._pool.free)
             holder = self._holder(plan.protocol, plan.key.family, others)
             held = f", {holder} has some" if holder else ""
-        return ShortageError(
-            f"cannot listen for {plan.key}: no proxy port of "
-            f"{self._pool.first}-{self._pool.last} is free{held}",
+        numbers = f"{self._pool.first}-{self._pool.last}"
+        if self._skipped < len(self._pool.free):
+            return ShortageError(
+                f"cannot listen for {plan.key}: no proxy port of {numbers} that was tried "
+                f"is free{held}",
+                hint="others are tried each second",
+            )
+        return BoundError(
+            f"cannot listen for {plan.key}: no proxy port of {numbers} is free{held}",
             hint="widen --proxy-port-range",
         )
 
@@ -143,6 +152,7 @@ class ListenAddresses:
         while self._tries and (port := next(candidates, None)) is not None:
             yield SocketAddress(ip, port)
             self._tries -= 1
+            self._skipped += 1
 
 
 def _is_taken(exc: ListenError) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
-from ..errors import ListenError, ShortageError
+from ..errors import BoundError, ListenError, ShortageError
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import ServiceKey
@@ -42,7 +42,7 @@ class Shortages:
             error: None: it wasn't tried, because others wait; it lacks what these do.
         """
         if error is not None:
-            self.can_share = isinstance(error, ShortageError)
+            self.can_share = isinstance(error, BoundError)
             self._cause, self._hint = error.message.partition(": ")[2], error.hint
         message = error.message if error else f"cannot listen for {key}: {self._cause}"
         self._keys.add(key)

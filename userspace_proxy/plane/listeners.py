@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..dataplane import Serving
 from ..dataplane.sockets import cannot_listen
-from ..errors import ListenError, ShortageError
+from ..errors import BoundError, ListenError, ShortageError
 from ..model import Protocol, SocketAddress
 from .group import Group
 from .listener import Answer, Listener, Wanted
@@ -243,7 +243,7 @@ class Listeners:
     def _choose_workers(self, protocol: Protocol, at: SocketAddress) -> list[int]:
         """Return the workers that are to serve one more listener: all or one.
 
-        Raises ShortageError if listeners would be half of a worker's descriptors, or all of this
+        Raises BoundError if listeners would be half of a worker's descriptors, or all of this
         process's.
         """
         all_workers, have = range(len(self._counts)), sum(self._counts)
@@ -254,7 +254,7 @@ class Listeners:
         else:
             chosen = []
         if not chosen or max(self._counts[worker] for worker in chosen) >= self._limit // 2:
-            raise ShortageError(
+            raise BoundError(
                 f"cannot listen on {at}/{protocol}: half of the descriptors are listeners already",
                 hint="raise the limit of open files: RLIMIT_NOFILE, systemd's LimitNOFILE=",
             )

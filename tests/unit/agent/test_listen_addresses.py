@@ -8,7 +8,7 @@ import pytest
 
 from userspace_proxy.agent import listen_addresses
 from userspace_proxy.agent.listen_addresses import ListenAddresses
-from userspace_proxy.errors import ListenError
+from userspace_proxy.errors import BoundError, ListenError, ShortageError
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Answer, PortPool
@@ -123,6 +123,19 @@ def test_a_range_without_a_free_port_is_an_error(last, held):
     assert addresses.explain(plan, key, why).message == (
         f"cannot listen for shop/web: no proxy port of {FIRST}-{last} is free{held}"
     )
+
+
+def test_ports_that_were_not_tried_may_be_free():
+    addresses, kinds = make(Bind.PROXY_PORT, FIRST + 599, "nginx"), []
+    for _ in range(3):
+        plan, key, wanted = one(addresses, "10.96.0.1")
+        assert list(wanted.addresses)
+        error = addresses.explain(plan, key, taken())
+        kinds.append((type(error), error.message))
+        addresses.start_over()
+    start = f"cannot listen for shop/web: no proxy port of {FIRST}-{FIRST + 599}"
+    not_tried = (ShortageError, f"{start} that was tried is free, nginx has some")
+    assert kinds == [not_tried] * 2 + [(BoundError, f"{start} is free, nginx has some")]
 
 
 def test_another_error_is_reported_unchanged():

@@ -1,7 +1,11 @@
 """At the limit, listeners of the namespace that has the most go to namespaces that have few."""
 
+import contextlib
+import socket
+
 import pytest
 
+from userspace_proxy.agent import listen_addresses
 from userspace_proxy.agent.listener_shares import ListenerShares
 from userspace_proxy.cluster import Store
 from userspace_proxy.dataplane.shares import client_share
@@ -272,3 +276,26 @@ async def test_a_service_port_with_a_listener_for_each_address_does_not_come_and
     assert unserved(ports)["shop/cart"] == 0
     assert unserved(ports)["tenant/big"] == 1
     assert unserved(ports)["tenant/last"] == 0
+
+
+@pytest.mark.parametrize(
+    ("free", "given"), [pytest.param(10, 0, id="free-behind"), pytest.param(0, 1, id="none-free")]
+)
+async def test_ports_of_other_programs_cost_nothing_unless_none_is_free(
+    make, monkeypatch, free, given
+):
+    monkeypatch.setattr(listen_addresses, "_TRIES", 8)
+    first, others = 27800 + PORTS, 8 * 4
+    ports, cluster = make(Bind.PROXY_PORT, PortPool(27800, first + others + free - 1)), Cluster()
+    settle(ports, cluster.serve("tenant", "big", PORTS))
+    with contextlib.ExitStack() as stack:
+        for number in range(first, first + others):
+            program = stack.enter_context(socket.socket())
+            program.bind(("0.0.0.0", number))
+        snapshot, lost = cluster.serve("shop", "web"), set()
+        for _ in range(12):
+            ports.follow(snapshot)
+            retry(ports)
+            lost.add(unserved(ports)["tenant/big"])
+        assert unserved(ports)["shop/web"] == 0
+        assert max(lost) == given

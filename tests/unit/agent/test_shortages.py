@@ -4,14 +4,14 @@ import logging
 import pytest
 
 from userspace_proxy.agent.shortages import Shortages, is_shortage
-from userspace_proxy.errors import ListenError, ShortageError
+from userspace_proxy.errors import BoundError, ListenError, ShortageError
 from userspace_proxy.model import IPFamily, ServicePortName
 from userspace_proxy.plan import PortKey
 
 CART, WEB = (
     PortKey(ServicePortName("shop", name, "http"), IPFamily.IPV4) for name in ("cart", "web")
 )
-ERROR = ShortageError("cannot listen on 0.0.0.0:17000/TCP: no descriptor", hint="raise the limit")
+ERROR = BoundError("cannot listen on 0.0.0.0:17000/TCP: no descriptor", hint="raise the limit")
 
 
 @pytest.fixture
@@ -89,9 +89,10 @@ def test_a_service_that_has_too_many_is_told_once_until_it_lacks_nothing(full):
     assert told == [web, ("shop/cart", text.format("namespace shop")), web]
 
 
-def test_where_giving_up_would_not_help_there_is_no_excess(full):
+@pytest.mark.parametrize("kind", [ListenError, ShortageError])
+def test_where_giving_up_would_not_help_there_is_no_excess(full, kind):
     shortages, told = full
-    error = ListenError("cannot listen on x: Too many open files in system")
+    error = kind("cannot listen on x: Too many open files in system")
     error.__cause__ = OSError(errno.ENFILE, "Too many open files in system")
     assert str(shortages.note(WEB, error, now=0.0)) == str(error)
     assert (told, shortages.can_share) == ([], False)

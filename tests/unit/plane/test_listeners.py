@@ -8,7 +8,7 @@ import resource
 import pytest
 
 from userspace_proxy.dataplane import Serving
-from userspace_proxy.errors import ListenError, ShortageError
+from userspace_proxy.errors import BoundError, ListenError, ShortageError
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane import Wanted, listeners
 from userspace_proxy.plane.group import Group
@@ -337,7 +337,7 @@ async def test_short_of_descriptors_a_listener_has_one_socket_and_then_none(make
     twice = limit // 4
     once = limit - listeners.RESERVE - twice * 2
     services = [pool.service(pod.address) for _ in range(twice + once)]
-    with pytest.raises(ShortageError, match="half of the descriptors"):
+    with pytest.raises(BoundError, match="half of the descriptors"):
         pool.service(pod.address)
     sizes = [len(service.listener.workers) for service in services]
     assert sizes == [2] * twice + [1] * once
