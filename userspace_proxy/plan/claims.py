@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..model import (
     Cause,
@@ -40,9 +40,6 @@ class PortClaim:
     admits: tuple[str, ...] | None = None
     """The Service's source ranges of this family; None admits all clients."""
     notes: tuple[Cause, ...] = ()
-    """Its own; those of the Service are with the first claim of the Service."""
-    is_first: bool = False
-    """It is the first one of its Service and family; notes of slices are with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +52,8 @@ class ServiceClaims:
     ignored: tuple[IgnoredService, ...]
     own_ips: tuple[str, ...]
     """Cluster and load-balancer IPs, even of an ignored Service: never external IPs of another."""
+    notes: tuple[Cause, ...] = ()
+    """About all ports; those of one port are with its claim."""
 
     def is_same(self, other: ServiceClaims | None) -> bool:
         """Return whether two claims are equal, including the kinds of their frontends."""
@@ -82,20 +81,8 @@ def claims_of(service: Service, facts: NodeFacts) -> ServiceClaims:
         for family in families:
             ports.extend(_claims(service, port, family, facts))
     ports.sort(key=lambda claim: claim.key)
-    for family in families:
-        _mark_first(ports, family)
-    if ports:
-        of_service = first_notes((*map(not_followed, service.notes), *_fault_notes(service, facts)))
-        ports[0] = replace(ports[0], notes=(*of_service, *ports[0].notes))
-    return ServiceClaims(service.key, tuple(ports), tuple(ignored), _own_ips(service))
-
-
-def _mark_first(ports: list[PortClaim], family: IPFamily) -> None:
-    """Mark the first claim of a family: each note about all its ports is with one of them."""
-    for index, claim in enumerate(ports):
-        if claim.key.family is family:
-            ports[index] = replace(claim, is_first=True)
-            return
+    notes = first_notes((*map(not_followed, service.notes), *_fault_notes(service, facts)))
+    return ServiceClaims(service.key, tuple(ports), tuple(ignored), _own_ips(service), notes)
 
 
 def _own_ips(service: Service) -> tuple[str, ...]:

@@ -18,13 +18,13 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ..cluster import PersistentMap, ServiceState, Snapshot, differing_keys
-from ..model import ServiceKey, SliceKey, SocketAddress
+from ..model import IPFamily, ServiceKey, SliceKey, SocketAddress
 from ..policy import NodeFacts
 from ..policy.orphans import Orphans
 from .claims import claims_of
 from .ownership import FrontendOwners, OwnershipChange, ServiceIndex
 from .plan import HealthCheck, IgnoredService, Plan, PortKey, PortPlan
-from .ports import NO_ORPHANS, health_check_of, plan_port
+from .ports import NO_ORPHANS, health_check_of, plan_port, slice_notes
 
 _Value = TypeVar("_Value")
 
@@ -158,7 +158,7 @@ class Planner:
         for key in keys:
             planned = self._planned.get(key, ())
             drop.update(port.key for port in (*before.get(key, ()), *planned))
-            put.update(self._owned_ports(planned))
+            put.update(self._owned_ports(key, planned))
         if put or drop:
             self._ports = self._ports.changed(put, drop)
 
@@ -170,14 +170,29 @@ class Planner:
     def _health_check(self, key: ServiceKey) -> HealthCheck | None:
         return health_check_of(self._states[key], self.facts) if self._planned.get(key) else None
 
-    def _owned_ports(self, ports: Iterable[PortPlan]) -> Iterator[tuple[PortKey, PortPlan]]:
-        """Yield the ports that own a frontend, without the frontends that they lost."""
+    def _owned_ports(
+        self, service: ServiceKey, ports: Iterable[PortPlan]
+    ) -> Iterator[tuple[PortKey, PortPlan]]:
+        """Yield the ports that own a frontend, without the frontends that they lost.
+
+        The first has the notes of the Service, the first of a family those of its slices.
+        """
+        families: set[IPFamily] = set()
         for port in ports:
-            lost = self._owners.lost_by(port.key)
-            if not lost:
+            owned, notes = port.frontends, port.notes
+            if lost := self._owners.lost_by(port.key):
+                owned = tuple(f for f in owned if f not in lost)
+            if not owned:
+                continue
+            if port.key.family not in families:
+                if not families:
+                    notes = (*self._owners.claims[service].notes, *notes)
+                notes = (*notes, *slice_notes(self._states[service], port.key.family))
+                families.add(port.key.family)
+            if lost or len(notes) != len(port.notes):
+                yield port.key, replace(port, frontends=owned, notes=notes)
+            else:
                 yield port.key, port
-            elif owned := tuple(f for f in port.frontends if f not in lost):
-                yield port.key, replace(port, frontends=owned)
 
     def _all_ignored(self, changed: Iterable[ServiceKey]) -> tuple[IgnoredService, ...]:
         if not _update(self._ignored, changed, lambda key: tuple(self._ignored_of(key)) or None):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from ..cluster import ServiceState
-from ..model import Cause, ServiceType, intersect, own_network
+from ..model import Cause, IPFamily, ServiceType, intersect, own_network
 from ..policy import (
     ENDPOINTS_MAX,
     NodeFacts,
@@ -71,7 +69,7 @@ def plan_port(
         usable=usable.addresses,
         cause=_cause(state, claim, usable, orphans),
         affinity_timeout_s=state.service.affinity_timeout_s,
-        notes=(*too_many, *claim.notes, *notes, *first_notes(_slice_notes(state, claim))),
+        notes=(*too_many, *claim.notes, *notes),
         outside=usable.outside,
         inside=inside,
         admits=_admits(claim.admits, inside, is_dropping=usable.is_dropping),
@@ -86,12 +84,12 @@ def plan_port(
     )
 
 
-def _slice_notes(state: ServiceState, claim: PortClaim) -> Iterator[Cause]:
-    """Yield what the slices ask for and don't get; once for each family of a Service."""
-    if claim.is_first:
-        for item in state.slices:
-            if item.notes and item.family is claim.key.family:
-                yield from (not_followed(f"EndpointSlice {item.key}: {n}") for n in item.notes)
+def slice_notes(state: ServiceState, family: IPFamily) -> tuple[Cause, ...]:
+    """Return what the slices of a family ask for and don't get."""
+    slices = (item for item in state.slices if item.family is family)
+    return first_notes(
+        not_followed(f"EndpointSlice {item.key}: {note}") for item in slices for note in item.notes
+    )
 
 
 def _cause(state: ServiceState, claim: PortClaim, usable: Usable, orphans: Orphans) -> Cause | None:

@@ -150,6 +150,32 @@ class TestIgnored:
         assert frontends(plan)["shop/web:http"] == ["198.51.100.8:80/TCP"]
         assert [i.service for i in plan.ignored] == [WEB]
 
+    def test_notes_of_a_service_are_at_the_first_port_that_is_served(self):
+        ports = (HTTP, ServicePort("more", 81, "TCP"), ServicePort("other", 82, "TCP"))
+        cart = service(
+            CART, ports, cluster_ips=(CART_IP, CART_IP_V6), notes=("balance is odd",), created="2"
+        )
+        slices = slice_of(POD_A.ip), slice_of("2001:db8::1", key="six", family=IPFamily.IPV6)
+        odd = [replace(one, notes=("it is odd",)) for one in slices]
+        store, planner = store_of(cart, *odd), Planner(NodeFacts())
+
+        def noted():
+            ports = planner.plan(store.snapshot()).ports
+            return {str(k): [str(n)[:16] for n in p.notes] for k, p in ports.items() if p.notes}
+
+        at_first = {
+            "shop/cart:http": ["balance is odd", "EndpointSlice sh"],
+            "shop/cart:http (IPv6)": ["EndpointSlice sh"],
+        }
+        assert noted() == at_first
+        say(store, service(WEB, cluster_ips=(CART_IP,), created="1"))
+        assert noted() == {
+            "shop/cart:http (IPv6)": ["balance is odd", "EndpointSlice sh"],
+            "shop/cart:more": ["EndpointSlice sh"],
+        }
+        store.delete_service(WEB)
+        assert noted() == at_first
+
     def test_an_address_that_its_holder_gives_up_passes_to_the_next(self):
         store, planner = store_of(service(CART), service(WEB)), Planner(NodeFacts())
         planner.plan(store.snapshot())
