@@ -134,9 +134,22 @@ class Sampler:
         self._take, self._events, self._latest = _is_closed, tuple, None
 
     async def work(self, render: Callable[[], _T]) -> _T:
-        """Call a function that uses a view or a sample, in a thread, one at a time."""
+        """Call a function that uses a view or a sample, in a thread, one at a time.
+
+        If the caller is cancelled, this raises once the thread has ended: it can't be stopped.
+        """
         async with self._working:
-            return await asyncio.to_thread(render)
+            thread = asyncio.get_running_loop().run_in_executor(None, render)
+            is_cancelled = False
+            while not thread.done():
+                try:
+                    await asyncio.wait([thread])
+                except asyncio.CancelledError:
+                    is_cancelled = True
+            error = thread.exception()
+            if is_cancelled:
+                raise asyncio.CancelledError from error
+            return thread.result()
 
 
 async def _is_closed() -> StatusView:

@@ -100,3 +100,26 @@ async def test_work_runs_in_a_thread_one_at_a_time():
     threads = await asyncio.gather(*(sampler.work(work) for _ in range(20)))
     assert threading.main_thread() not in threads
     assert max(most) == 1
+
+
+async def test_work_of_a_caller_that_is_cancelled_ends_before_the_next_begins():
+    sampler, began, release, steps = Proxy().sampler, asyncio.Event(), threading.Event(), []
+    loop = asyncio.get_running_loop()
+
+    def work():
+        steps.append("begins")
+        loop.call_soon_threadsafe(began.set)
+        assert release.wait(60)
+        steps.append("ends")
+
+    first = asyncio.ensure_future(sampler.work(work))
+    await began.wait()
+    second = asyncio.ensure_future(sampler.work(lambda: steps.append("next")))
+    for _ in range(2):
+        first.cancel()
+        await asyncio.wait([first], timeout=0)
+    await loop.run_in_executor(None, steps.append, "another thread")
+    release.set()
+    await second
+    assert first.cancelled()
+    assert steps == ["begins", "another thread", "ends", "next"]
