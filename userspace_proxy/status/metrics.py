@@ -8,11 +8,13 @@ answers to probes ──▶ ProbeCounts ──────┘ copied
 from __future__ import annotations
 
 import gzip
+import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder, gzip_accepted
@@ -30,6 +32,7 @@ PROGRAMMING_BUCKETS_S = (
     *map(float, range(60, 120, 5)),
     *map(float, range(120, 301, 30)),
 )
+_OPEN_METRICS = "application/openmetrics-text"
 
 
 class _Histogram:
@@ -115,15 +118,35 @@ class MetricsPage:
     body: bytes
 
 
+class MetricsForm(NamedTuple):
+    """The text form and the encoding of a metrics page."""
+
+    content_type: str
+    is_gzip: bool
+
+    @classmethod
+    def accepted(cls, accept: str, accept_encoding: str) -> MetricsForm:
+        """Return the form that a scraper accepts.
+
+        Args:
+            accept: The ``Accept`` header; empty for the plain text form.
+            accept_encoding: The ``Accept-Encoding`` header.
+        """
+        content_type = choose_encoder(accept)[1]
+        if content_type.startswith(_OPEN_METRICS):
+            # The library repeats any version that a scraper asks for.
+            content_type = re.sub("version=[^;]*", "version=1.0.0", content_type)
+        return cls(content_type, gzip_accepted(accept_encoding))
+
+
 def render_metrics(
     view: StatusView,
     taken: Iterable[Family],
     *,
     detail: Detail = "service",
-    accept: str = "",
-    accept_encoding: str = "",
+    form: MetricsForm | None = None,
 ) -> MetricsPage:
-    """Render everything, in the text form that the scraper accepts.
+    """Render everything in a form.
 
     Call it in a thread, one at a time. It reads nothing but its arguments and /proc.
 
@@ -131,18 +154,19 @@ def render_metrics(
         view: The state at this moment.
         taken: The families of :class:`SyncMetrics` and :class:`ProbeCounts`.
         detail: How much of Service ports and endpoints.
-        accept: The ``Accept`` header; empty for the plain text form.
-        accept_encoding: The ``Accept-Encoding`` header.
+        form: None: plain text.
     """
+    content_type, is_gzip = form or MetricsForm.accepted("", "")
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    encode, content_type = choose_encoder(accept)
-    open_metrics = content_type.startswith("application/openmetrics-text")
+    # The content type accepts itself.
+    encode, _ = choose_encoder(content_type)
+    open_metrics = content_type.startswith(_OPEN_METRICS)
     own = write_families(chain(taken, families_of(view, detail)), open_metrics=open_metrics)
     # The library's are last, because it ends OpenMetrics.
     body, headers = own + encode(registry), {"Content-Type": content_type}
-    if gzip_accepted(accept_encoding):
+    if is_gzip:
         # Labels repeat, so the fastest level leaves a fifteenth; it doesn't hold the interpreter.
         body, headers["Content-Encoding"] = gzip.compress(body, 1), "gzip"
     return MetricsPage(headers, body)

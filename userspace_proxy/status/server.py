@@ -30,7 +30,7 @@ from .families import Detail
 from .health import HealthAnswer, answer_healthz, answer_livez
 from .kernel_path import render_tracked
 from .listening import ListenAt, address_of, open_socket
-from .metrics import MetricsPage, ProbeCounts, SyncMetrics, render_metrics
+from .metrics import MetricsForm, MetricsPage, ProbeCounts, SyncMetrics, render_metrics
 from .middleware import Middleware, make_runner
 from .page import render_page
 from .sampling import Sampler
@@ -210,22 +210,18 @@ class StatusServer:
         )
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        accepted = tuple(request.headers.get(name, "") for name in ("Accept", "Accept-Encoding"))
+        form = MetricsForm.accepted(
+            *(request.headers.get(name, "") for name in ("Accept", "Accept-Encoding"))
+        )
 
         async def make() -> MetricsPage:
             view = await self._fresh()
             taken = [*self.sync.families(), *self._probes.families()]
             return await self._sampler.work(
-                lambda: render_metrics(
-                    view,
-                    taken,
-                    detail=self._metrics_detail,
-                    accept=accepted[0],
-                    accept_encoding=accepted[1],
-                )
+                lambda: render_metrics(view, taken, detail=self._metrics_detail, form=form)
             )
 
-        page = await self._pages.get(accepted, make)
+        page = await self._pages.get(form, make)
         return web.Response(body=page.body, headers=page.headers)
 
     async def _status(self, request: web.Request) -> web.StreamResponse:

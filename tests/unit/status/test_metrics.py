@@ -6,14 +6,14 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from userspace_proxy.status.metrics import ProbeCounts, SyncMetrics, render_metrics
+from userspace_proxy.status.metrics import MetricsForm, ProbeCounts, SyncMetrics, render_metrics
 
 from .views import make_port, make_troubled_view, make_view
 
 
-def render(view, *, sync=None, probes=None, **request):
+def render(view, *, sync=None, probes=None, accept="", accept_encoding=""):
     taken = [*(sync or SyncMetrics()).families(), *(probes or ProbeCounts()).families()]
-    return render_metrics(view, taken, **request)
+    return render_metrics(view, taken, form=MetricsForm.accepted(accept, accept_encoding))
 
 
 def values(page):
@@ -147,3 +147,16 @@ def test_a_scrape_grows_only_with_the_service_ports_that_have_had_clients():
     )
     packed = render(make_view(*used), accept_encoding="gzip").body
     assert len(packed) < 500 * 100 + few, "ten thousand take a megabyte at most"
+
+
+def test_texts_of_headers_that_accept_the_same_are_one_form():
+    forms = {
+        MetricsForm.accepted(
+            f"application/openmetrics-text; version=1.{n}.0;q=0.{n}", f"gzip, x{n}"
+        )
+        for n in range(1, 9)
+    }
+    (form,) = forms
+    assert form.is_gzip
+    assert form.content_type.startswith("application/openmetrics-text; version=1.0.0;")
+    assert MetricsForm.accepted("text/html", "") == MetricsForm.accepted("", "identity")

@@ -151,7 +151,9 @@ async def test_requests_that_wait_share_an_answer_and_probes_do_not_wait(path):
         async with asyncio.TaskGroup() as tasks:
             asked = [tasks.create_task(client.ask(path))]
             await first.wait()
-            asked += [tasks.create_task(client.ask(path)) for _ in range(8)]
+            for n in range(8):
+                headers = {"Accept": f"text/x{n}", "Accept-Encoding": f"gzip, x{n}"}
+                asked.append(tasks.create_task(client.ask(path, **headers)))
             for port in (client.admin, client.health):
                 for probe in ("/livez", "/healthz"):
                     assert (await client.ask(probe, port=port))[0].status == 200
