@@ -12,7 +12,8 @@ Rule 1: the verifier opens the socket, so it is of the verifier's network namesp
 process has prepared it.
 Rule 2: the number is in the name to which the prover has bound its end of the connection. The
 kernel gives a name to one socket of a network namespace at a time, and a bound netlink socket keeps
-its number. So a process that passes the challenge on to a privileged one proves nothing.
+its number. So a process that passes the challenge on to a privileged one proves nothing, as long as
+each number has one name, and the connection had its name before the challenge (``can_prove``).
 
 Source: netlink_bind() in net/netlink/af_netlink.c.
 """
@@ -34,11 +35,14 @@ _GROUPS = 1 << 8
 
 def bind_prover(sock: socket.socket) -> None:
     """Name the prover's end of a connection; call it before the connection is made."""
-    sock.bind(_NAME + f"{secrets.randbelow(_MAX_NUMBER) + 1:x}".encode())
+    sock.bind(_name(secrets.randbelow(_MAX_NUMBER) + 1))
 
 
 def can_prove(connection: socket.socket) -> bool:
-    """Return whether the other end of a connection has such a name."""
+    """Return whether the other end of a connection has such a name; if not, don't challenge it.
+
+    An end without a name can get one later: that of a process which has answered, and closed.
+    """
     return _peer_number(connection) is not None
 
 
@@ -77,10 +81,18 @@ def _peer_number(connection: socket.socket) -> int | None:
 
 
 def _number(name: object) -> int | None:
-    """Return the number in the name of a prover's end; None: it is another name."""
+    """Return the number in the name of a prover's end; None: it is another name.
+
+    A second spelling of a number would be a second name, which another process could have.
+    """
     if not isinstance(name, bytes) or not name.startswith(_NAME):
         return None
     try:
-        return int(name.removeprefix(_NAME), 16)
+        number = int(name.removeprefix(_NAME), 16)
     except ValueError:
         return None
+    return number if 0 < number <= _MAX_NUMBER and name == _name(number) else None
+
+
+def _name(number: int) -> bytes:
+    return _NAME + b"%x" % number

@@ -128,6 +128,9 @@ class _Candidate:
             self._owner.drop(self)
 
     def _have_it_prove(self) -> None:
+        if not net_admin_proof.can_prove(self._sock):
+            self._owner.drop(self)
+            return
         try:
             self._challenge = net_admin_proof.open_challenge()
         except OSError:

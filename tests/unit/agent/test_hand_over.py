@@ -17,7 +17,7 @@ from userspace_proxy.agent.hand_over import (
     end_workers,
     worker_label,
 )
-from userspace_proxy.agent.lock import NodeLock
+from userspace_proxy.agent.lock import NodeLock, connect_to_holder
 from userspace_proxy.agent.options import Options
 from userspace_proxy.errors import LockHeld
 from userspace_proxy.plane.rendezvous import open_rendezvous
@@ -73,6 +73,19 @@ def test_a_version_that_proves_nothing_is_refused_with_the_remedy(holder):
     taken = ask_to_hand_over(None)
     assert taken.pid == holder.pid
     taken.report_serving()
+
+
+def test_a_stranger_with_another_spelling_of_a_number_is_refused(holder):
+    """Else it could pass its challenge on to the process whose number that is."""
+    prover, _ = connect_to_holder(None)
+    with prover, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
+        stranger.settimeout(60)
+        stranger.bind(prover.getsockname().replace(b"#", b"#0"))
+        stranger.connect("\0userspace-proxy")
+        stranger.send(b"hand over\n")
+        assert stranger.recv(999).startswith(b"hands over only to a process that proves NET_ADMIN")
+    holder.terminate()
+    assert holder.wait(20) == 3
 
 
 def test_without_a_holder_there_is_no_one_to_ask():

@@ -90,6 +90,25 @@ def test_a_process_cannot_have_another_one_answer_for_it(connect, challenge, is_
     assert not net_admin_proof.is_answered(challenge, verifier)
 
 
+@pytest.mark.parametrize("spelling", ["0{:x}", "0x{:x}", "+{:x}", " {:x}"])
+def test_another_spelling_of_a_number_proves_nothing(listener, connect, challenge, spelling):
+    """It is another name, which a stranger can have while the process that answers has its own."""
+    prover, _ = connect()
+    number = net_admin_proof._number(prover.getsockname())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
+        stranger.bind("\0userspace-proxy-next#" + spelling.format(number))
+        stranger.connect(NAME)
+        with listener.accept()[0] as verifier:
+            assert not net_admin_proof.can_prove(verifier)
+            net_admin_proof.answer(challenge, prover)
+            assert not net_admin_proof.is_answered(challenge, verifier)
+
+
+@pytest.mark.parametrize("number", ["0", "80000000", "-1", "1_0", "1A"])
+def test_a_name_has_a_number_that_a_netlink_socket_may_have(number):
+    assert net_admin_proof._number(b"\0userspace-proxy-next#" + number.encode()) is None
+
+
 def test_only_a_challenge_is_answered(connect):
     prover, _ = connect()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as other:

@@ -112,6 +112,23 @@ async def test_a_candidate_that_has_proved_nothing_commands_nothing(orphan, mess
     await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
 
 
+@pytest.mark.parametrize("spelling", [b"#0", b""])
+async def test_a_process_cannot_have_another_one_answer_for_it(orphan, spelling):
+    """With another name of that one's number, or without one: it could bind that one's later."""
+    prover = await connected()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)
+        if spelling:
+            sock.bind(prover.getsockname().replace(b"#", spelling))
+        sock.connect(prover.getpeername())
+        prover.close()
+        stranger = Candidate(orphan, sock)
+        stranger.channel.send(HandOver())
+        await until(lambda: stranger.got or stranger.is_lost, "an answer to the stranger")
+        assert stranger.got == []
+        await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
+
+
 async def test_silent_and_broken_candidates_keep_no_other_one_from_being_chosen(orphan):
     count = 2 * candidates._MAX_CANDIDATES
     silent = [Candidate(orphan, await connected()) for _ in range(count)]
