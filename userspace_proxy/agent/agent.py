@@ -322,6 +322,14 @@ class Agent:
         if client_addresses is not None and not await remove_client_addresses(client_addresses):
             self.left_behind = True
 
+    async def is_awaited(self) -> bool:
+        """Return whether the last process takes the node back when this one ends.
+
+        This agent doesn't report any more that it serves, so end it in either case.
+        """
+        await self._supervisor.stop("hand-over")
+        return self._options.is_awaited()
+
     def abandon(self) -> None:
         """End the workers; this process exits at once, and leaves all else as it is."""
         if self._plane is not None:

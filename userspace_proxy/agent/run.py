@@ -122,7 +122,7 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
         _log.info("stopping", extra={"drain_s": settings.drain_s})
     finally:
         await background.stop()
-        if options.is_awaited():
+        if await agent.is_awaited():
             _log.info("leaving the node to the last process, workers continue to serve")
         else:
             await agent.stop(drain_s=settings.drain_s if stop.is_set() else 0.0)

@@ -51,9 +51,10 @@ class Supervisor:
             await self._has_failed.wait()
         return self.failure
 
-    async def stop(self) -> None:
-        """Cancel all tasks and wait for their end; idempotent."""
-        tasks, self._tasks = self._tasks, []
+    async def stop(self, name: str | None = None) -> None:
+        """Cancel all tasks, or those of one name, and wait for their end; idempotent."""
+        tasks = [task for task in self._tasks if name in (None, task.get_name())]
+        self._tasks = [task for task in self._tasks if task not in tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -38,6 +38,24 @@ class Silent(MemorySource):
         await asyncio.Event().wait()
 
 
+def test_a_process_that_leaves_to_the_last_one_no_longer_reports_that_it_serves(run):
+    def tasks():
+        return {task.get_name() for task in asyncio.all_tasks()}
+
+    async def main():
+        options = Options(
+            report_serving=lambda: None, is_awaited=lambda: "hand-over" not in tasks()
+        )
+        agent = agents.Agent("none", Silent(), options)
+        await agent.start()
+        assert "hand-over" in tasks()
+        assert await agent.is_awaited()
+        assert "source" in tasks()
+        await agent.stop()
+
+    run(main())
+
+
 def test_stopping_leaves_no_descriptor_behind(run):
     async def main():
         counts = []
