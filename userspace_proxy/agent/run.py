@@ -35,7 +35,7 @@ from .last_state import default_state_dir
 from .names import check_dns
 from .options import Options, WriteText
 from .signals import stop_on_signal
-from .take_back import leave, reap_children, takes_back, wait_for_workers
+from .take_back import leave, reap_children, start_while_workers_live, takes_back, wait_for_workers
 from .tasks import Supervisor, first_of
 
 _log = FieldLogger("userspace_proxy.agent")
@@ -100,15 +100,22 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
     stop = stop_on_signal(asyncio.get_running_loop(), leave=leave, end=end)
     # Full collections take a tenth of a start with thousands of Services, and find nothing yet.
     gc.disable()
+
+    async def start() -> None:
+        nonlocal agent
+        try:
+            await agent.start()
+        except LockHeld:
+            # For another try.
+            agent = Agent(settings.steering, source, options)
+            raise
+
     try:
-        await agent.start()
-        settle_memory()
-    except LockHeld as exc:
-        if is_back:
-            # A third process was faster, and has adopted the workers.
-            _log.warning("%(cause)s", extra={"cause": str(exc)})
+        if not is_back:
+            await start()
+        elif not await start_while_workers_live(start, stop):
             wait_for_workers(None)
-        raise
+        settle_memory()
     finally:
         gc.enable()
     steering = agent.status().steering.name

@@ -24,11 +24,13 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NoReturn
 
-from ..errors import UserspaceProxyError
+from ..errors import LockHeld, UserspaceProxyError
 from .hand_over import OVER, SERVES
+from .tasks import first_of, pause
 
 _log = logging.getLogger("userspace_proxy.agent")
 
@@ -40,6 +42,8 @@ _KEPT = "USERSPACE_PROXY_KEPT_"
 _INTERPRETER = "/proc/self/exe"
 # A start takes some 20 ms on an idle node.
 _START_S = 5.0
+# A start that finds the lock held takes milliseconds, and workers wait 10 minutes.
+_AGAIN_S = 1.0
 # A second SIGTERM or SIGINT ends it, and leaves the workers to the next process. Descriptors that
 # this process has inherited are for the command, too.
 _WAIT = f"""\
@@ -156,6 +160,47 @@ def reap_children(loop: asyncio.AbstractEventLoop) -> None:
         for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
             descriptor = os.pidfd_open(int(pid))
             loop.add_reader(descriptor, _reap, loop, descriptor, int(pid))
+
+
+def has_children() -> bool:
+    """Return whether this process has children, such as the workers that it had before."""
+    try:
+        return bool(Path(f"/proc/self/task/{os.getpid()}/children").read_text())
+    except OSError:
+        return False
+
+
+async def start_while_workers_live(
+    start: Callable[[], Awaitable[None]],
+    stop: asyncio.Event,
+    has_workers: Callable[[], bool] = has_children,
+    pause_s: float = _AGAIN_S,
+) -> bool:
+    """Take the node back, as soon as no other process holds the lock.
+
+    A holder that serves has the workers drain. One that doesn't ends, or is a cleanup.
+
+    Args:
+        start: Raises LockHeld if a process holds the lock; called again then.
+        stop: Set: it isn't called again.
+        has_workers: Returns whether the workers of before live.
+        pause_s: Between two calls.
+
+    Returns:
+        False: all workers have ended, or this process is to stop.
+    """
+    is_logged = False
+    while True:
+        try:
+            await start()
+            return True
+        except LockHeld as exc:
+            if not is_logged:
+                _log.warning("%(cause)s", extra={"cause": str(exc)})
+            is_logged = True
+        if stop.is_set() or not has_workers():
+            return False
+        await first_of(pause(pause_s), stop.wait())
 
 
 def _reap(loop: asyncio.AbstractEventLoop, descriptor: int, pid: int) -> None:

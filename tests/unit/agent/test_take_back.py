@@ -1,8 +1,11 @@
 """What a process becomes that has handed over a node."""
 
+import asyncio
+import contextlib
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import venv
 from pathlib import Path
@@ -13,6 +16,7 @@ from tests.cluster.waiting import wait_for
 from tests.node.processes import child_pids, is_alive
 from userspace_proxy.agent.hand_over import ask_to_hand_over
 from userspace_proxy.agent.lock import NodeLock
+from userspace_proxy.agent.take_back import has_children, start_while_workers_live
 from userspace_proxy.errors import LockHeld
 
 from .holders import running
@@ -82,6 +86,54 @@ def test_a_process_that_has_ended_awaits_no_report(holder):
     holder.wait()
     assert not taken.is_awaited()
     taken.report_serving()
+
+
+class Starts:
+    """Starts that take the lock, which another process releases after some of them."""
+
+    def __init__(self, until=10**9):
+        self.count = 0
+        self.stop = asyncio.Event()
+        self._until = until
+        self._other = NodeLock("a")
+        self._other.take()
+        self._lock = NodeLock("a")
+
+    async def __call__(self):
+        self.count += 1
+        if self.count == self._until:
+            self._other.release()
+        self._lock.take()
+
+    def close(self):
+        self._other.release()
+        self._lock.release()
+
+
+async def test_a_node_is_taken_back_once_another_process_has_released_it(caplog):
+    with contextlib.closing(Starts(until=3)) as starts:
+        assert await start_while_workers_live(starts, starts.stop, lambda: True, 0.0)
+        assert starts.count == 3
+    (record,) = caplog.records
+    assert "another userspace-proxy of the name a" in record.cause
+
+
+async def test_a_node_is_not_taken_back_once_its_workers_have_ended():
+    live = [True, True, False]
+    with contextlib.closing(Starts()) as starts:
+        assert not await start_while_workers_live(starts, starts.stop, lambda: live.pop(0), 0.0)
+        assert starts.count == 3
+
+
+async def test_a_process_that_is_to_stop_tries_no_more_to_take_a_node_back():
+    with contextlib.closing(Starts()) as starts:
+        asyncio.get_running_loop().call_soon(starts.stop.set)
+        assert not await start_while_workers_live(starts, starts.stop, lambda: True, 3600.0)
+
+
+def test_children_are_workers_of_before():
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE):
+        assert has_children()
 
 
 def test_a_request_needs_no_file_of_the_virtual_environment(tmp_path):
