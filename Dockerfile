@@ -16,7 +16,7 @@ COPY requirements-image.lock ./
 # unpinned tools.
 RUN python3 -m pip wheel --no-cache-dir --no-build-isolation --require-hashes \
       --wheel-dir=/wheels --requirement=requirements-image.lock
-COPY LICENSE README.md pyproject.toml ./
+COPY LICENSE README.md hatch_build.py pyproject.toml ./
 COPY userspace_proxy userspace_proxy
 RUN python3 -m venv /hatch \
  && /hatch/bin/pip install --no-cache-dir --no-index --find-links=/wheels hatchling \

@@ -145,11 +145,8 @@ fuzz: $(VENV)/installed-dev $(VENV)/installed-fuzz ## fuzz all parsers for FUZZ_
 	$(BIN)/python -m tests.fuzz $(if $(FUZZ_S),--seconds=$(FUZZ_S)) $(TARGETS)
 	nice -n 19 $(BIN)/pytest tests/unit tests/faults tests/fuzz -m hypothesis --hypothesis-profile=explore $(IN_PARALLEL)
 
-docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/, the blocking API
-	$(BIN)/python -m tests.tools.settings_pages
-	$(BIN)/python -m tests.tools.api_pages
-	$(BIN)/python -m tests.tools.guide_page
-	$(BIN)/python -m tests.tools.blocking_api
+docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/
+	$(BIN)/python -m tests.tools.generated
 
 lock: $(VENV)/installed-dev ## regenerate the requirements files
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build pyproject.toml -o requirements.lock

@@ -83,7 +83,7 @@ class HeldClient:
         return said
 
     def talk(self, seconds: float) -> dict[str, Any]:
-        """Send messages on all connections for so many seconds; return the report."""
+        """Send messages on all connections for that many seconds; return the report."""
         assert self._process.stdin is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()

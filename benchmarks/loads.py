@@ -45,7 +45,7 @@ class Meter:
     def each(
         self, count: float, metrics: tuple[str, str] = ("cpu_us", "machine_us"), unit: float = 1e-6
     ) -> Values:
-        """Return the CPU time for one of so many, in a unit of seconds.
+        """Return the CPU time for one of that many, in a unit of seconds.
 
         Empty without any; without the proxy's where the kernel does it all.
         """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
+
+from tests.tools.markdown import RIGHT, table
 
 from .chart import Group, draw_bars
 from .goals import Goal, Verdict, judge, why
@@ -36,8 +38,6 @@ LEGEND = {
     "ours-kernel": "us, kernel path",
 }
 
-Rows = Iterable[Sequence[str]]
-
 
 def write_report(samples: Samples, path: Path) -> None:
     """Write the page, and its picture into ``images/`` beside it."""
@@ -51,7 +51,7 @@ def page_of(samples: Samples) -> str:
     """Return the page as Markdown."""
     verdicts = judge(samples)
     return Template(PAGE.read_text()).substitute(
-        machine=table(("what", "here"), samples.machine.items(), numbers=False),
+        machine=table(("what", "here"), samples.machine.items()),
         verdict=_summary(verdicts),
         goals=_goals(verdicts),
         why=_reasons(verdicts),
@@ -77,13 +77,6 @@ def picture_of(samples: Samples) -> str:
     return draw_bars("Rates as multiples of the Go proxy's in the same round", shown, groups)
 
 
-def table(head: Sequence[str], rows: Rows, *, numbers: bool = True) -> str:
-    """Return a table in Markdown; all but the first column are numbers, or words."""
-    others = "---:" if numbers else "---"
-    lines = [head, ["---", *[others] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
 def _has(samples: Samples, key: str) -> bool:
     return key in samples.loads()
 
@@ -100,7 +93,9 @@ def _load_table(load: Load, samples: Samples) -> str:
         ratio = samples.ratio(load.key, load.rate, key, "go")
         rows.append([WAYS[key].label, rate, f"{ratio:,.2f}" if ratio else "–", *others])
     title = f"{load.short[:1].upper()}{load.short[1:]}"
-    return f"### {title}{': ' * bool(load.details)}{load.details}\n\n{table(head, rows)}"
+    return (
+        f"### {title}{': ' * bool(load.details)}{load.details}\n\n{table(head, rows, others=RIGHT)}"
+    )
 
 
 def _held_tables(samples: Samples) -> str:
@@ -130,7 +125,7 @@ def _held_tables(samples: Samples) -> str:
             if way in samples.ways(used[0])
         ]
         head = ["", *(LOADS[key].short for key in used)]
-        parts.append(f"### {title}\n\n{table(head, rows)}")
+        parts.append(f"### {title}\n\n{table(head, rows, others=RIGHT)}")
     return "\n\n".join(parts)
 
 
@@ -159,7 +154,7 @@ def _goals(verdicts: Sequence[Verdict]) -> str:
                 words[verdict.is_met],
             )
         )
-    return table(("what", "load", "of", "goal", "measured", ""), rows, numbers=False)
+    return table(("what", "load", "of", "goal", "measured", ""), rows)
 
 
 def _reasons(verdicts: Sequence[Verdict]) -> str:

@@ -42,8 +42,8 @@ async def main() -> None:
         print("one is dead:", [await ask(*web.address) for _ in range(4)])
         for port in proxy.status().ports:
             for endpoint in port.endpoints:
-                served, failed = endpoint.traffic.connections, endpoint.traffic.failures
-                print(endpoint.verdict.address, served, "served,", failed, "failed")
+                served, failed = endpoint.connections, endpoint.failures
+                print(endpoint.address, served, "served,", failed, "failed")
     two.close()
 
 

@@ -2,6 +2,10 @@
 
 A socket belongs to the namespace in which it was created, so a test opens it inside ``with net:``
 and uses it anywhere. Every wait has a deadline of :data:`DEADLINE_S`.
+
+``sandbox.Namespace`` is for processes: one keeps it alive, and it ends with all that run in it. The
+code under test runs in this process here, and a namespace without a process is made in a fifth of
+the time (16 ms, of which most is for ``ip link``).
 """
 
 from __future__ import annotations

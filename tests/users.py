@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-NOBODY = 65534
+OTHER_UID = 65534
 
 
 def can_become(uid: int) -> bool:
@@ -18,5 +18,5 @@ def can_become(uid: int) -> bool:
 
 
 as_another_user = pytest.mark.skipif(
-    not can_become(NOBODY), reason="only root, outside of a user namespace, can be another user"
+    not can_become(OTHER_UID), reason="only root, outside of a user namespace, can be another user"
 )

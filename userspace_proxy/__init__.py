@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .agent import AddedService, Options, Proxy
+    from .agent import Options
     from .dataplane import Tuning
+    from .embedding import AddedService, Proxy
 
 __all__ = ["AddedService", "Options", "Proxy", "Tuning", "__version__"]
 
@@ -28,10 +29,14 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> object:
-    if name in {"AddedService", "Options", "Proxy"}:
-        from . import agent
+    if name in {"AddedService", "Proxy"}:
+        from . import embedding
 
-        return getattr(agent, name)
+        return getattr(embedding, name)
+    if name == "Options":
+        from .agent import Options
+
+        return Options
     if name == "Tuning":
         from .dataplane import Tuning
 

@@ -7,8 +7,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO
 
+# The program that runs, even if an upgrade has removed or replaced its file.
+RUNNING_INTERPRETER = "/proc/self/exe"
 # Isolated, with this process's module path: ``-m`` would search the current directory first, and a
 # child begins with this process's privileges.
 _PROGRAM = """\
@@ -32,7 +35,7 @@ def start_child(
         entry: ``package.module:function``. It gets the descriptor of the child's end, then the
             arguments, and returns the exit status.
         arguments: Further arguments.
-        prefix: A command that executes the interpreter, such as ``nsenter``.
+        prefix: A command that executes the interpreter by its file, such as ``nsenter``.
         stderr: The child's standard error; by default this process's.
         has_own_session: Whether signals from the terminal (Ctrl-C) don't reach the child.
 
@@ -44,14 +47,21 @@ def start_child(
     """
     module, _, function = entry.partition(":")
     program = _PROGRAM.format(module=module, function=function)
+    if prefix or _is_in_place():
+        executable, interpreter, environment = None, [*prefix, sys.executable, "-I"], None
+    else:
+        executable = RUNNING_INTERPRETER
+        interpreter, environment = running_interpreter()
     ours, theirs = socket.socketpair()
     try:
         with theirs:
             process = subprocess.Popen(
                 [
-                    *(*prefix, sys.executable, "-I", "-c", program, os.pathsep.join(sys.path)),
+                    *(*interpreter, "-c", program, os.pathsep.join(sys.path)),
                     *map(str, (theirs.fileno(), *arguments)),
                 ],
+                executable=executable,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 # Standard output is this process's own: what a child prints belongs in the log.
                 stdout=2,
@@ -63,6 +73,29 @@ def start_child(
         ours.close()
         raise
     return process, ours
+
+
+def running_interpreter() -> tuple[list[str], dict[str, str]]:
+    """Return how to start the interpreter that runs, by :data:`RUNNING_INTERPRETER`.
+
+    It finds its library, whatever has happened to the virtual environment, and nothing else.
+
+    Returns:
+        The first words of its command, and its environment.
+    """
+    # Without it the interpreter would look for its library from the path of its file, which may be
+    # gone, or from a virtual environment that is.
+    home = f"{sys.base_prefix}{os.pathsep}{sys.base_exec_prefix}"
+    others = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
+    return [sys.executable, "-s", "-S", "-P"], {**others, "PYTHONHOME": home}
+
+
+def _is_in_place() -> bool:
+    """Return whether the interpreter's file is still the one that runs."""
+    try:
+        return Path(sys.executable).samefile(RUNNING_INTERPRETER)
+    except OSError:
+        return False
 
 
 def end_child(process: subprocess.Popen[bytes], within_s: float) -> int:

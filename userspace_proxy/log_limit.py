@@ -4,10 +4,12 @@ from __future__ import annotations
 
 EVERY_S = 60.0
 """Seconds between two lines: often enough for a reader, and a small file after a day of it."""
+SERVICE_LINES = 20
+"""Lines a minute about Services, which may be thousands, and each may change in each round."""
 
 
 class LogLimit:
-    """At most so many lines a minute about one condition; the first ones are never held back."""
+    """At most this many lines a minute about one condition; the first ones are never held back."""
 
     __slots__ = "_began_at", "_lines", "left"
 

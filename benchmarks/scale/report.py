@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
+from tests.tools.markdown import RIGHT, table
+
 from ..goals import Verdict, judge
 from ..metrics import Metric
-from ..report import table
 from ..samples import Samples
 from .goals import GOALS
 from .ways import WAYS
@@ -67,7 +68,7 @@ def page_of(samples: Samples) -> str:
     verdicts = verdicts_of(samples)
     met = sum(verdict.is_met is True for verdict in verdicts)
     return Template(PAGE.read_text()).substitute(
-        machine=table(("what", "here"), samples.machine.items(), numbers=False),
+        machine=table(("what", "here"), samples.machine.items()),
         verdict=f"{met} of {len(verdicts)} goals are met",
         scope=_scope(samples),
         goals=_goals(verdicts),
@@ -104,7 +105,7 @@ def _goals(verdicts: Sequence[Verdict]) -> str:
         )
         for verdict in verdicts
     ]
-    return table(("what", "of", "goal", "measured", ""), rows, numbers=False)
+    return table(("what", "of", "goal", "measured", ""), rows)
 
 
 def _row_table(samples: Samples, row: str, metrics: Sequence[str]) -> str:
@@ -123,7 +124,9 @@ def _turned(samples: Samples, row: str, metrics: Sequence[str]) -> str:
     ]
     if any(samples.note(row, way) for way in ways):
         rows.append(["remarks", *(samples.note(row, way) for way in ways)])
-    return table(["", *(WAYS[way].label for way in ways)], rows) if ways else "Not run."
+    return (
+        table(["", *(WAYS[way].label for way in ways)], rows, others=RIGHT) if ways else "Not run."
+    )
 
 
 _EFFECTS = {
@@ -161,7 +164,7 @@ def _without_empty(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         return "Not run."
     if not any(row[-1] for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]
-    return table(head, rows)
+    return table(head, rows, others=RIGHT)
 
 
 def _ways(samples: Samples, row: str) -> list[str]:

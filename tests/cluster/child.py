@@ -57,7 +57,7 @@ class Child:
         """Wait until the process ends by itself.
 
         Raises:
-            subprocess.TimeoutExpired: It still runs after so many seconds.
+            subprocess.TimeoutExpired: It still runs after that many seconds.
         """
         self._process.wait(deadline_s)
 

@@ -36,12 +36,12 @@ class World:
         testbed.serve(with_endpoints(SYSLOG, [str(sink.ip)]))
 
     def take_ports(self, count):
-        """Have another program of the node take so many of the ports."""
+        """Have another program of the node take that many of the ports."""
         for _ in range(count):
             self._stack.enter_context(self._node.udp()).bind(("", 0))
 
     def sends(self, client, count):
-        """Send one datagram from each of so many ports; return how many had to be sent again."""
+        """Send one datagram from each of that many ports; return how many had to be sent again."""
         again = 0
         for number in range(count):
             text = f"{client} {number}".encode()

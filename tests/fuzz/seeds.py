@@ -140,8 +140,6 @@ REQUESTS = {
     "tls": b"\0\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 }
 ANNOTATIONS = {
-    "faults": "latency(latency=100, jitter=20); refuse@10.244.0.7; "
-    "loss(percent=5, toxicity=0.5)@[fd00::7]:53",
     "hold": "1m30s,1000",
     "wake": "deployment/web",
     "range": "10.0.0.0/8",

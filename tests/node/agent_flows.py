@@ -9,7 +9,7 @@ import time
 from tests.cluster.waiting import wait_for
 
 _MESSAGE = b"are you there?"
-# A flow that gets no answer for so long has ended, whatever its socket says.
+# A flow that gets no answer for this long has ended, whatever its socket says.
 _DEAD_S = 10.0
 
 
@@ -32,7 +32,7 @@ class Flow:
         self._thread.start()
 
     def until_it_flows(self, *, count: int = 20) -> None:
-        """Wait for so many answers, or for its end."""
+        """Wait for that many answers, or for its end."""
         wanted = self._answers + count
         wait_for("answers", lambda: bool(self.broken) or self._answers >= wanted)
 

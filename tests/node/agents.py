@@ -25,7 +25,6 @@ from userspace_proxy.sandbox import SandboxNode
 READY_S = 60.0
 HEALTH, ADMIN = 10256, 10249
 CLEANUP = (sys.executable, "-m", "userspace_proxy", "cleanup")
-ON_A_NODE = ("local-on-a-node", "local-by-rules")
 
 
 class Agent:
@@ -35,7 +34,8 @@ class Agent:
         node: Where it runs.
         sockets: The node's.
         folder: For log, manifests and the lock of the legacy tables.
-        steering: As the flag says; or one of ``ON_A_NODE``, or ``auto-on-a-node``.
+        steering: As the flag says; or ``local-on-a-node``, ``local-without-nftables``, or
+            ``auto-on-a-node``.
         flags: Further flags.
     """
 
@@ -50,8 +50,10 @@ class Agent:
             # As on any node: the namespace wasn't created for the agent.
             for name in own_namespace_environment(node.pid):
                 del self.environment[name]
-        if steering == "local-by-rules":
-            self.environment["PYTHONPATH"] = str(folder_without_nftables(folder))
+        if steering == "local-without-nftables":
+            # It imports the package before the working directory is searched.
+            folders = folder_without_nftables(folder), Path(__file__).parents[2]
+            self.environment["PYTHONPATH"] = os.pathsep.join(map(str, folders))
         self.steering = steering.partition("-")[0]
         self.source = f"--manifests={self.manifests.folder}"
         self.flags = flags

@@ -4,6 +4,9 @@
 
 A case has either pods, from which the control plane makes the slices, or slices of its own. Where
 there is no control plane, `slices_of` writes what it would write.
+
+The demo has twelve of these mistakes in a list of its own (`cli.demo_broken`): what it writes is a
+text for people to correct, with addresses of its sandbox, and has neither pods nor sentences.
 """
 
 from __future__ import annotations

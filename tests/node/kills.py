@@ -42,7 +42,7 @@ class Moment(NamedTuple):
 
 
 def moments(count: int, seed: int) -> list[Moment]:
-    """Return so many moments, equally often during each of ``SPANS_S``."""
+    """Return that many moments, equally often during each of ``SPANS_S``."""
     chance = random.Random(seed)
     spans = list(SPANS_S.items()) * count
     return [Moment(during, round(chance.uniform(0.0, span), 3)) for during, span in spans[:count]]

@@ -20,7 +20,7 @@ from tests.cluster.waiting import wait_for
 from userspace_proxy.sandbox import Namespace
 
 TIMEOUT_S = 5.0
-"""The prober waits so long for an answer."""
+"""The prober waits this long for an answer."""
 _END_S = 30.0
 """For its end, beyond that; also for its start, on a busy machine."""
 

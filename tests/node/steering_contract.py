@@ -22,7 +22,7 @@ DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
 OUTSIDE = Frontend("198.51.100.7", 443, Protocol.TCP)
 
-# Within so many repairs, one a second, what was refused is tried again.
+# Within this many repairs, one a second, what was refused is tried again.
 REPAIRS = 10
 
 MakeSteering = Callable[[], Steering]

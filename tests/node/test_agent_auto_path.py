@@ -192,7 +192,9 @@ def test_without_endpoints_clients_are_refused_and_a_first_endpoint_is_probed(we
     web.write()
     address = CLUSTER_IPS[4].format(10), PORT
     wait_for("a refusal", lambda: web.client.tcp_refusal(address) == "refused")
-    assert web.port(4)["path_why"] == "it has no usable endpoint"
+    why = "it has no usable endpoint"
+    # A client may meet the rule before the proxy knows that it is in force.
+    wait_for(why, lambda: web.port(4)["path_why"] == why)
     assert web.port(4, "UDP")["path"] == "userspace"
     web.write(web.good)
     web.wait_for_path("kernel", 4)

@@ -10,7 +10,7 @@ import steering_nodes as nodes
 from tests.cluster.waiting import wait_for
 from tests.node.manifests import Service, with_endpoints
 from tests.node.testbed import Testbed
-from userspace_proxy.agent.firewalls import read_firewalls
+from userspace_proxy.agent.watchers.firewalls import read_firewalls
 from userspace_proxy.steering.iptables import legacy
 
 pytestmark = pytest.mark.netns

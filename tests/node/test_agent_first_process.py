@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 WEB = Service("web", "10.96.0.10")
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-RELIEVED = "workers of the last process accept no more connections"
+RELIEVED = "previous workers stopped accepting connections"
 
 
 @pytest.fixture

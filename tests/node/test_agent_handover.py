@@ -64,7 +64,7 @@ def repeated(act) -> Iterator[list[str]]:
         thread.join(DEADLINE_S)
 
 
-@pytest.fixture(params=steerings("local", "local-on-a-node", "local-by-rules"))
+@pytest.fixture(params=steerings("local", "local-on-a-node"))
 def testbed(request, tmp_path):
     with Testbed(
         tmp_path, request.param, "--workers=2", "--v=4", clients=["laptop", "pod"]

@@ -91,7 +91,7 @@ def test_a_planned_stop_leaves_the_newest_state(site):
 
 
 @pytest.mark.parametrize("site", ["iptables"], indirect=True)
-def test_a_state_of_another_node_is_one_line(site):
+def test_a_state_file_of_another_node_is_ignored_with_one_log_line(site):
     (one,) = site.testbed.add_pods("one", tcp=8080)
     site.api.start(with_endpoints(WEB, [one]))
     site.agent.start_until_ready()

@@ -24,7 +24,6 @@ MARKS = {
     "iptables": r"UPROXY",
     "nftables": r"table inet userspace-proxy \{",
     "local-on-a-node": r"table local proto 117|table inet userspace-proxy/local",
-    "local-by-rules": r"lookup 1962934272",
 }
 IN_EVERY_RUN = {("nftables", "nftables"), ("nftables", "iptables"), ("iptables", "nftables")}
 ALL_PAIRS = [
@@ -36,8 +35,6 @@ ALL_PAIRS = [
     )
     for first in MARKS
     for second in MARKS
-    # A kernel that has tables doesn't lose nftables until they are removed.
-    if second != "local-by-rules" or first not in ("nftables", "local-on-a-node")
 ]
 PAIRS = [pair for pair in ALL_PAIRS if pair.values[0] != pair.values[1]]
 

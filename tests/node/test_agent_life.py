@@ -23,7 +23,7 @@ WEB = Service("web", "10.96.0.10")
 ECHO = Service("echo", "10.96.0.11", 7, target=81)
 DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
 NOBODY = Service("nobody", "10.96.0.30")
-# On a machine that has nothing else to do; on a busier one it is so much longer.
+# On a machine that has nothing else to do; on a busier one it is this much longer.
 PORT_OF_THE_PAUSE = 41000
 # More askers than a queue of the kernel's holds.
 MANY = 200
@@ -41,9 +41,6 @@ FOREIGN = """
     ip route add 203.0.113.8 via 192.0.2.254"""
 
 
-# Not "local-by-rules": while that agent is down its clients aren't refused, they wait, because the
-# kernel sends no reset from an address that only a rule brings here (see docs/local.md). Its crash
-# and restart are in test_agent_local.py.
 @pytest.fixture(
     scope="module", params=steerings("nftables", "iptables", "local", "local-on-a-node")
 )

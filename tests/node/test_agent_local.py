@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from tests.cluster.waiting import wait_for
-from tests.node.agents import CLEANUP, ON_A_NODE
+from tests.node.agents import CLEANUP
 from tests.node.manifests import Service, with_endpoints
 from tests.node.steerings import steerings
 from tests.node.testbed import CLIENTS, Testbed
@@ -21,9 +21,9 @@ NOBODY = Service("nobody", "10.96.0.30")
 DAEMON = 2222
 
 
-@pytest.fixture(scope="module", params=steerings("local", *ON_A_NODE))
+@pytest.fixture(scope="module", params=steerings("local", "local-on-a-node"))
 def testbed(request, tmp_path_factory):
-    """A node with daemons on all addresses, and an agent that steers by routes or rules."""
+    """A node with daemons on all addresses, and an agent that steers by routes."""
     folder = tmp_path_factory.mktemp("agent")
     with (
         Testbed(folder, request.param, clients=CLIENTS) as testbed,
@@ -78,8 +78,7 @@ def is_reached(client, address) -> bool:
 
 def test_a_flush_is_repaired(testbed):
     testbed.shell(
-        "ip route flush table local proto 117; ip rule flush protocol 117;"
-        "nft delete table inet userspace-proxy/local || true"
+        "ip route flush table local proto 117;nft delete table inet userspace-proxy/local || true"
     )
     client = testbed["laptop"]
     wait_for("the repair", lambda: is_reached(client, WEB.address), hint=testbed.agent.log)
@@ -98,3 +97,16 @@ def test_a_crash_and_a_restart_change_nothing_and_cleanup_leaves_nothing(testbed
     testbed.agent.kill()
     assert testbed.agent.run(command=CLEANUP).returncode == 0
     assert kernel_without_daemons(testbed) == testbed.before
+
+
+def test_without_nftables_one_line_states_what_is_missing_on_a_node(tmp_path):
+    with Testbed(tmp_path, "local-without-nftables", clients=("laptop",)) as testbed:
+        before = testbed.kernel()
+        done = testbed.agent.run()
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == (
+            "error: cannot steer by local: it needs nftables to keep clients from other daemons' "
+            "ports on this node: cannot query nftables: Invalid argument "
+            "(modprobe nf_tables, or run with --steering=iptables or --steering=none)"
+        )
+        assert testbed.kernel() == before

@@ -151,7 +151,7 @@ def test_ports_held_by_another_program_are_served_once_they_are_free(testbed):
         for flag in ("--metrics-bind-address", "--healthz-bind-address"):
             assert f"choose another address with {flag}" in testbed.agent.log()
         taken[ADMIN].close()
-        wait_for("the page", lambda: "status address is served" in testbed.agent.log())
+        wait_for("the page", lambda: "status address available" in testbed.agent.log())
         (problem,) = testbed.agent.status()["unserved"]
         assert f"health checks on 0.0.0.0:{HEALTH}: {words}" in problem["problem"]
     wait_for("its health", testbed.agent.is_healthy)

@@ -66,7 +66,7 @@ def assert_nothing_lost(outcomes: list[Outcome], testbed: Testbed) -> None:
 
 
 def wait_until_relieved(testbed: Testbed, count: int = 1) -> None:
-    line = "workers of the last process accept no more connections"
+    line = "previous workers stopped accepting connections"
     wait_for(line, lambda: testbed.agent.log().count(line) == count, hint=testbed.agent.log)
 
 

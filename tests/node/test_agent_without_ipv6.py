@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tests.cluster.waiting import wait_for
-from tests.node.agents import ON_A_NODE
 from tests.node.manifests import Service, with_endpoints
 from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
@@ -28,7 +27,7 @@ DUAL = Service(
 SWITCH = "for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo {} > $f; done"
 
 
-@pytest.fixture(params=steerings("nftables", "iptables", "local", *ON_A_NODE))
+@pytest.fixture(params=steerings("nftables", "iptables", "local", "local-on-a-node"))
 def testbed(request, tmp_path):
     """A node with a pod and without IPv6, whose agent isn't started."""
     with Testbed(tmp_path, request.param) as testbed:

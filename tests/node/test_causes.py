@@ -6,26 +6,32 @@ A case is written, a client dials, and the JSON has the cause soon; once it has,
 
 from __future__ import annotations
 
+import asyncio
+import json
+import socket
+import subprocess
+
 import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.broken_services import (
     CASES,
     CLOSING,
+    NAMESPACE,
     RESETTING,
     SERVING,
     SILENT,
-    Case,
-    Pod,
     Shown,
     ask,
     firewall,
     service_of,
     slices_of,
 )
+from tests.node.clients import http_get
 from tests.node.observers import FIREWALL, Expected, check, expected_of
 from tests.node.testbed import Testbed
-from userspace_proxy.model import CauseCode
+from userspace_proxy import Options, Proxy
+from userspace_proxy.model import CauseCode, SocketAddress
 
 pytestmark = pytest.mark.netns
 
@@ -37,8 +43,7 @@ AWAY = Expected("labels", CauseCode.SOURCE_AWAY, "not YAML", Shown.NODE)
 def testbed(tmp_path_factory):
     """A node that serves nothing yet, and the pod "pod" with its ports."""
     folder = tmp_path_factory.mktemp("agent")
-    flags = ("--allow-faults",)
-    with Testbed(folder, "nftables", *flags, clients=("pod", "laptop")) as testbed:
+    with Testbed(folder, "nftables", clients=("pod", "laptop")) as testbed:
         testbed.pod("pod").serve(tcp=SERVING, reset=RESETTING, close=CLOSING, silent=SILENT)
         testbed.serve()
         yield testbed
@@ -71,20 +76,37 @@ def test_manifests_that_can_not_be_read_are_named_everywhere(testbed):
     check(testbed.agent, AWAY)
 
 
-def dial(client, ip):
+class Embedded:
+    """A proxy of this process, as its observers see it."""
+
+    def __init__(self, proxy):
+        self._address = proxy.admin_address
+
+    def read(self, path):
+        return http_get(socket.socket(), self._address, path)
+
+    def status(self):
+        return json.loads(self.read("/api/v1/status")[1])
+
+    def run(self, *, command):
+        server = f"--server={SocketAddress(*self._address)}"
+        return subprocess.run([*command, server], check=False, capture_output=True, text=True)
+
+
+def dial(address):
     """Dial, and wait for a byte: a reset may arrive during either."""
-    client.connect((ip, 80))
-    client.recv(1)
+    with socket.create_connection(address, timeout=60) as client:
+        client.recv(1)
 
 
-def test_a_fault_on_purpose_is_named_everywhere_and_is_no_failure(testbed):
-    case = Case("faulty", CauseCode.FAULT_ON_PURPOSE, "", pod=Pod())
-    service = service_of(case, ip="10.96.2.200")
-    service["metadata"]["annotations"] = {"userspace-proxy.io/fault": "refuse"}
-    objects = [service, *slices_of(case, testbed.ip("pod"))]
-    testbed.agent.manifests.write_objects(objects, name="faulty.yaml")
-    wait_for("the Service", lambda: testbed.agent.frontends("faulty"))
-    with testbed["pod"].tcp() as client, pytest.raises(ConnectionResetError):
-        dial(client, "10.96.2.200")
-    sentence = f"{testbed.ip('pod')}:80 has a fault on purpose: refuse"
-    check(testbed.agent, Expected("faulty", CauseCode.FAULT_ON_PURPOSE, sentence, Shown.PORT))
+async def test_a_fault_on_purpose_is_named_everywhere_and_is_no_failure():
+    sentence = "127.0.0.1:8081 has a fault on purpose: refuse"
+    async with Proxy(options=Options(admin=("127.0.0.1", 0))) as proxy:
+        faulty = await proxy.add_service(
+            "faulty", namespace=NAMESPACE, port=80, endpoints=["127.0.0.1:8081"]
+        )
+        proxy.add_fault(faulty.key, "refuse")
+        with pytest.raises(ConnectionResetError):
+            await asyncio.to_thread(dial, faulty.address)
+        expected = Expected("faulty", CauseCode.FAULT_ON_PURPOSE, sentence, Shown.PORT)
+        await asyncio.to_thread(check, Embedded(proxy), expected)

@@ -18,7 +18,6 @@ from userspace_proxy.errors import SteeringConflict
 from userspace_proxy.model import Frontend
 from userspace_proxy.steering import REFUSE, Steering, SteeringFacts, make_steering
 from userspace_proxy.steering.local import LocalSteering
-from userspace_proxy.steering.local.rule_guard import table_number
 from userspace_proxy.steering.names import owner_number
 
 pytestmark = pytest.mark.netns
@@ -95,40 +94,6 @@ class TestOnANodeWithAnElementLess(TestOnANode):
         self.break_it(steering)
         await steering.change({CART: 80}, ())
         assert await steering.render() == "TCP 10.96.7.1:80 -> :80\nTCP 10.96.7.2:80 -> :80"
-
-
-class TestOnANodeByRules(TestOnANode):
-    # Whoever has a route of its family in our table is in the way of the first of a family.
-    outside = Frontend("2001:db8::7", 443, WEB.protocol)
-    breaking = "ip rule flush protocol 117; ip -6 rule flush protocol 117"
-
-    def make(self) -> Steering:
-        return LocalSteering(self.facts, uses_nftables=False)
-
-    @contextmanager
-    def refusal(self, frontend: Frontend):
-        assert frontend is self.outside
-        table = table_number(owner_number(self.facts.proxy_name))
-        route = f"unreachable default table {table} proto static metric 1024"
-        self.node.run(f"ip -6 route add {route}")
-        yield
-        self.node.run(f"ip -6 route del {route}")
-
-    async def test_a_port_that_no_rule_can_contain_does_not_affect_others(self, steering):
-        await steering.apply({WEB: 80, Frontend(CART.ip, 65535, CART.protocol): 65535})
-        assert await steering.render() == "TCP 10.96.7.1:80 -> :80"
-        await steering.change({CART: 80}, ())
-        assert await steering.repair() == 0
-
-
-@pytest.mark.long
-class TestOnANodeWithoutTheRoutingTable(TestOnANodeByRules):
-    breaking = f"ip route flush table {table_number(0)}"
-
-
-@pytest.mark.long
-class TestOnANodeByRulesOfAProxyWithAName(TestOnANodeByRules):
-    facts = CANARY
 
 
 @pytest.mark.long

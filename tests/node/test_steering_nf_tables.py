@@ -159,7 +159,7 @@ def test_a_transaction_is_made_completely_or_not_at_all(node, ruleset):
     ruleset.commit(table_with_map().messages)
     table = TableWriter("ours")
     table.add_chain("new")
-    table.delete_elements("frontends", {WEB: PORT})
+    table.delete_elements("frontends", [WEB])
     with pytest.raises(NftablesError) as refused:
         ruleset.commit(table.messages)
     assert str(refused.value) == (

@@ -11,10 +11,9 @@ import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from tests.unit.status.views import NOW
-from userspace_proxy.status.port_state import Level
+from userspace_proxy.facts import Level, StatusFacts
 from userspace_proxy.status.server import StatusServer
 from userspace_proxy.status.timeline import Event
-from userspace_proxy.status.view import StatusView
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGS = [
@@ -60,11 +59,11 @@ class Screen:
 
     page: Page
     url: str
-    show: Callable[[StatusView], None]
+    show: Callable[[StatusFacts], None]
     errors: list[str] = field(default_factory=list)
     """Console errors, exceptions, and requests that failed."""
 
-    async def open(self, view: StatusView, path: str = "/?refresh=off") -> Page:
+    async def open(self, view: StatusFacts, path: str = "/?refresh=off") -> Page:
         """Show a view; it stands still unless the path says otherwise."""
         self.show(view)
         await self.page.goto(self.url + path)
@@ -96,7 +95,7 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def screen(context: BrowserContext) -> AsyncIterator[Screen]:
     """A page of a running status server; fails if the page complained of anything."""
-    shown: list[StatusView] = []
+    shown: list[StatusFacts] = []
     server = StatusServer(lambda: shown[-1], events=lambda: EVENTS, clock=lambda: NOW)
     host, port = await server.serve_admin(("127.0.0.1", 0))
     page = await context.new_page()

@@ -11,7 +11,7 @@ from tests.unit.status.views import (
     make_two_sides,
     make_view,
 )
-from userspace_proxy.status.view import SourceView
+from userspace_proxy.facts import SourceFacts
 
 from .axe import violations_on
 
@@ -212,7 +212,7 @@ async def test_a_column_sorts(screen):
 
 
 async def test_an_empty_node_shows_the_next_steps(screen):
-    source = SourceView("manifests", "web.yaml", is_synced=True)
+    source = SourceFacts("manifests", "web.yaml", is_synced=True)
     page = await screen.open(make_view(source=source))
     assert await page.get_by_text("Add a Service manifest to web.yaml").is_visible()
 

@@ -133,7 +133,7 @@ def waiting(world: World, spec: Spec) -> int:
 
 
 def wait_until_waiting(world: World, spec: Spec, count: int) -> None:
-    """Return when so many clients of a Service wait."""
+    """Return when that many clients of a Service wait."""
     wait_for(f"{count} to wait", lambda: waiting(world, spec) == count)
 
 

@@ -273,6 +273,6 @@ def eventually(what: str, expected: object, actual: Any, *, deadline_s: float = 
 
 
 def after(seconds: float) -> None:
-    """Wait until so much time has passed in which nothing may happen: an idle client's."""
+    """Wait until that much time has passed in which nothing may happen: an idle client's."""
     until = time.monotonic() + seconds
     wait_for("time to pass", lambda: time.monotonic() >= until, deadline_s=seconds + 1)

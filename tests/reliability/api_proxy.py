@@ -148,7 +148,7 @@ class ApiProxy:
         self._open.discard(client)
 
     def _pass(self, client: socket.socket, head: bytes, body: bytes, most: int | None) -> None:
-        """Pass a request on, and so many bytes of its response back."""
+        """Pass a request on, and that many bytes of its response back."""
         address = (self._upstream.hostname or "", self._upstream.port or 443)
         with socket.create_connection(address, 30) as plain:
             server = self._context.wrap_socket(plain, server_hostname=address[0])

@@ -56,7 +56,7 @@ class ControlGroup:
         return ["sh", "-ec", script, str(self._folder / "cgroup.procs"), *command]
 
     def limit_memory(self, count: int) -> None:
-        """Limit the memory of the group to so many bytes."""
+        """Limit the memory of the group to that many bytes."""
         name = "memory.limit_in_bytes" if self.is_v1 else "memory.max"
         self._write(self._folder, name, str(count))
 

@@ -63,7 +63,7 @@ async def reset(address: tuple[str, int]) -> None:
 
 
 async def run_all(count: int, one: Callable[[], Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Run it so many times, ``AT_ONCE`` at a time; return results, or errors by their names."""
+    """Run it a number of times, ``AT_ONCE`` at a time; return results, or errors by their names."""
     limit = asyncio.Semaphore(AT_ONCE)
 
     async def run() -> Any:
@@ -92,7 +92,7 @@ async def crowd(kind: str, count: int, address: tuple[str, int], text: str) -> N
 
 
 def spoof(kind: str, count: int, address: tuple[str, int]) -> None:
-    """Send one packet from each of so many addresses."""
+    """Send one packet from each of that many addresses."""
     protocol = {"spoofed-udp": socket.IPPROTO_UDP, "spoofed-syn": socket.IPPROTO_TCP}[kind]
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
         for number in range(count):

@@ -212,7 +212,7 @@ class ClockAgent(Agent):
         super().start(stderr)
 
     def set_clock(self, offset_s: int) -> None:
-        """Let its clock be so many seconds ahead of the machine's."""
+        """Let its clock be that many seconds ahead of the machine's."""
         draft = self._offset.with_suffix(".draft")
         draft.write_text(str(offset_s))
         draft.replace(self._offset)

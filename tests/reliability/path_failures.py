@@ -33,6 +33,7 @@ from tests.cluster.kube_proxy import (
 from tests.cluster.waiting import wait_for
 from tests.node.manifests import Service
 from tests.node.testbed import Testbed
+from tests.tools.markdown import table
 from userspace_proxy.sandbox import Pod
 
 RATE = 1_000
@@ -211,14 +212,15 @@ def measure_once(path: str, fail: Fail) -> tuple[list[float], float]:
 
 def main() -> None:
     """Print the table."""
-    print(f"| path | {' | '.join(FAILURES)} |\n|---|{'---|' * len(FAILURES)}")  # noqa: T201
+    rows = []
     for path in PATHS:
-        cells = []
+        cells = [path]
         for fail in FAILURES.values():
             found = measure(path, fail)
             last = f", the last after {max(found):.1f} s" if found else ""
             cells.append(f"{len(found):,}{last}")
-        print(f"| {path} | {' | '.join(cells)} |", flush=True)  # noqa: T201
+        rows.append(cells)
+    print(table(("path", *FAILURES), rows))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ class UdpRig(Rig):
         self.dns = {name: self.pod(name).serve(None, udp=53) for name in self.web_pods}
 
     def count_answers(self, count: int) -> int:
-        """Return how many of so many queries, from a port each, are answered."""
+        """Return how many of that many queries, from a port each, are answered."""
         return sum(self._is_answered() for _ in range(count))
 
     def _is_answered(self) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from string import Template
 
-from benchmarks.report import table
 from tests.node.load import Outcome
+from tests.tools.markdown import table
 from userspace_proxy.status.units import plural
 
 from .measuring import Measured
@@ -47,11 +47,11 @@ def page_of(
     """
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
         summary=summary_of(results, unmeasured),
-        machine=table(("what", "here"), machine.items(), numbers=False),
+        machine=table(("what", "here"), machine.items()),
         web_rate=WEB_RATE,
         cart_rate=CART_RATE,
         floor=f"{Limits().other_p99_ms:g}",
-        promises=table(("promise", "tested by", "worst figure"), promises(results), numbers=False),
+        promises=table(("promise", "tested by", "worst figure"), promises(results)),
         groups="\n\n".join(_groups(results)),
         not_promised="\n".join(_not_promised(results)) or "Nothing of the above.",
     )
@@ -76,7 +76,7 @@ def line_of(measured: Measured) -> tuple[str, ...]:
     row, lines = measured.row, plural(len(measured.log_lines), "log line")
     shown = "; ".join([*filter(None, measured.shown), lines])
     return tuple(
-        _FOLDER.sub("…", cell).replace("|", "\\|")
+        _FOLDER.sub("…", cell)
         for cell in (
             row.breaks,
             "; ".join([describe(measured.web), *measured.figures]),
@@ -153,7 +153,7 @@ def promises(results: Sequence[Measured]) -> Iterator[tuple[str, str, str]]:
 def _groups(results: Sequence[Measured]) -> Iterator[str]:
     for name in dict.fromkeys(measured.row.group for measured in results):
         rows = [line_of(measured) for measured in results if measured.row.group == name]
-        yield f"## {name}\n\n{table(HEAD, rows, numbers=False)}"
+        yield f"## {name}\n\n{table(HEAD, rows)}"
 
 
 def _not_promised(results: Iterable[Measured]) -> Iterator[str]:

@@ -51,7 +51,7 @@ HOLDS = Measured(
 def test_a_row_within_its_limits_holds() -> None:
     assert verdict_of(HOLDS) == "holds"
     assert line_of(HOLDS) == (
-        "a pod burns \\| melts",
+        "a pod burns | melts",
         "0 of 100 failed, slowest 2 ms",
         "2 → 2 ms",
         "log “pod burns”; 1 log line",

@@ -148,7 +148,7 @@ class Load:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopped.set)
 
     async def run(self, requests: list[tuple[float, Callable[[], Awaitable[object]]]]) -> None:
-        """Start each request so many times a second."""
+        """Start each request that many times a second."""
         async with asyncio.TaskGroup() as group:
             for rate, request in requests:
                 group.create_task(self._repeat(rate, request))

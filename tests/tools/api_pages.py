@@ -1,7 +1,6 @@
 """Generates docs/api.md's tables and docs/api.schema.json from the types of the answer.
 
-Run it as ``make docs``; a test checks that both are up to date. Descriptions are the docstrings of
-the types and the texts below their fields.
+Descriptions are the docstrings of the types and the texts below their fields.
 """
 
 from __future__ import annotations
@@ -11,25 +10,27 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import msgspec
 
-from userspace_proxy import model
-from userspace_proxy.status import answer, counted, paths, port_state, problems, view
+from userspace_proxy import facts, model
+from userspace_proxy.facts import StatusFacts
 
-from .settings_pages import DOCS, replace_tables
+from .markdown import replace_part, table
+from .settings_pages import DOCS
 
 PAGE = DOCS / "api.md"
 SCHEMA = DOCS / "api.schema.json"
 
 _REF = "#/$defs/{name}"
-_SUFFIXES = ("Answer", "View")
+_SUFFIX = "Facts"
 
 
 def make_schema() -> dict[str, Any]:
     """Return the JSON Schema of the answer."""
-    (root,), parts = msgspec.json.schema_components((answer.StatusAnswer,), ref_template=_REF)
+    (root,), parts = msgspec.json.schema_components((StatusFacts,), ref_template=_REF)
     descriptions = _descriptions()
     for name, part in parts.items():
         if text := part.get("description"):
@@ -72,7 +73,7 @@ def make_schema_text() -> str:
 
 def make_page(page: str) -> str:
     """Return docs/api.md with tables that are up to date."""
-    return replace_tables(page, make_tables(make_schema()))
+    return replace_part(page, make_tables(make_schema()))
 
 
 def _section(name: str, part: Mapping[str, Any]) -> Iterator[str]:
@@ -84,11 +85,11 @@ def _section(name: str, part: Mapping[str, Any]) -> Iterator[str]:
     if "enum" in part:
         yield ", ".join(f"`{value}`" for value in part["enum"])
     else:
-        yield "| field | type | what it is |"
-        yield "|---|---|---|"
-        for field, content in part["properties"].items():
-            text = content.get("description", "").replace("|", "\\|")
-            yield f"| `{field}` | {_type(content)} | {text} |"
+        rows = (
+            (f"`{field}`", _type(content), content.get("description", ""))
+            for field, content in part["properties"].items()
+        )
+        yield table(("field", "type", "what it is"), rows)
     yield ""
 
 
@@ -104,19 +105,19 @@ def _type(content: Mapping[str, Any]) -> str:
 
 
 def _title(name: str) -> str:
-    for suffix in _SUFFIXES:
-        name = name.removesuffix(suffix)
-    return name
+    return name.removesuffix(_SUFFIX)
 
 
 def _descriptions() -> dict[str, dict[str, str]]:
     """Return the texts below fields, by class and field."""
-    modules = (answer, counted, paths, port_state, problems, view, model.causes)
+    modules = (facts.figures, facts.port, facts.node, model.causes)
     found: dict[str, dict[str, str]] = {}
     for module in modules:
         for node in ast.parse(inspect.getsource(module)).body:
             if isinstance(node, ast.ClassDef):
-                found[node.name] = dict(_fields(node))
+                bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+                inherited = (found.get(base, {}).items() for base in bases)
+                found[node.name] = {**dict(chain.from_iterable(inherited)), **dict(_fields(node))}
     return found
 
 
@@ -128,13 +129,3 @@ def _fields(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
                 ast.Expr(value=ast.Constant(value=str(text))),
             ):
                 yield name, text
-
-
-def main() -> None:
-    """Write the page and the schema."""
-    PAGE.write_text(make_page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    SCHEMA.write_text(make_schema_text(), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -18,7 +18,7 @@ from coverage import Coverage
 
 from .mirror import PACKAGE, ROOT, test_of
 
-PURE = ("model", "cluster", "policy", "balance", "plan", "names")
+PURE = ("model", "cluster", "policy", "balance", "plan", "names", "facts")
 MIN_PERCENT = 95.0
 AT_IMPORT = ""
 """The context of lines that run while pytest imports test modules."""

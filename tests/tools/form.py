@@ -8,7 +8,7 @@ and examples. All lines count, docstrings too. A function starts at its ``def``,
 cases in a decorator counts for its file only, like a table in a constant.
 Rule 2: modules of the package don't import each other in a cycle; imports for types and imports
 inside functions count. The package's own ``__init__`` is exempt: it imports on first use.
-Rule 3: background tasks are started in agent/tasks.py, which reports their failures, in
+Rule 3: background tasks are started in agent/rounds/tasks.py, which reports their failures, in
 status/accepting.py, whose tasks only pass a socket to the event loop, in faults/server.py, whose
 tasks end with a connection of a test, or by a TaskGroup, which
 raises them.
@@ -33,7 +33,8 @@ FOLDERS = (PACKAGE, "tests", "benchmarks", "examples")
 MAX_FILE_LINES = 450
 MAX_FUNCTION_LINES = 60
 TASKS = tuple(
-    f"{PACKAGE}/{path}" for path in ("agent/tasks.py", "status/accepting.py", "faults/server.py")
+    f"{PACKAGE}/{path}"
+    for path in ("agent/rounds/tasks.py", "status/accepting.py", "faults/server.py")
 )
 ROOT_EXCEPTION = "UserspaceProxyError"
 _STARTERS = ("create_task", "ensure_future")

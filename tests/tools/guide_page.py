@@ -1,7 +1,6 @@
 """Generates the page that a proxy serves at /static/troubleshooting.html from the docs.
 
-Run it as ``make docs``; a test checks that the page is up to date. Headings keep the anchors that
-they have in docs/troubleshooting.md: for a cause, its code.
+Headings keep the anchors that they have in docs/troubleshooting.md: for a cause, its code.
 """
 
 from __future__ import annotations
@@ -67,12 +66,3 @@ def render(text: str) -> str:
 def _with_anchor(heading: re.Match[str]) -> str:
     level, text = heading.groups()
     return f'<h{level} id="{anchor(_MARKUP.sub("", text))}">{text}</h{level}>'
-
-
-def main() -> None:
-    """Write the page."""
-    PAGE.write_text(render(SOURCE.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

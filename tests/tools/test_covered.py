@@ -15,7 +15,7 @@ LINES = frozenset(range(1, 101))
 
 
 def module(path: Path, *, covered: int, by_own_test: int = 0) -> Module:
-    """Return a module with 100 statements, of which so many first ones are covered."""
+    """Return a module with 100 statements, of which the first few are covered."""
     first = frozenset(range(1, covered + 1))
     return Module(path, LINES, first, frozenset(range(1, by_own_test + 1)))
 

@@ -90,8 +90,8 @@ def test_imports_in_one_direction_and_of_the_versions_module_are_no_cycle(tmp_pa
     ],
 )
 def test_a_task_is_started_in_one_module_only(call: str, name: str, tmp_path: Path) -> None:
-    assert package_problems(tmp_path, agent_tasks=call, part_a=call) == [
-        f"part/a.py:1: {name} outside of userspace_proxy/agent/tasks.py"
+    assert package_problems(tmp_path, agent_rounds_tasks=call, part_a=call) == [
+        f"part/a.py:1: {name} outside of userspace_proxy/agent/rounds/tasks.py"
     ]
 
 

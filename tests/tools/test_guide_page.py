@@ -2,14 +2,10 @@ import re
 
 from userspace_proxy.model import CauseCode
 
-from .guide_page import PAGE, SOURCE, headings, render
+from .guide_page import SOURCE, headings, render
 
 TEXT = SOURCE.read_text(encoding="utf-8")
 CAUSES = TEXT.partition("\n## Causes\n")[2]
-
-
-def test_the_page_that_is_served_agrees_with_the_docs() -> None:
-    assert PAGE.read_text(encoding="utf-8") == render(TEXT), "renew it: make docs"
 
 
 def test_each_cause_has_a_section_and_each_section_a_cause() -> None:

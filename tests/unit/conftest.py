@@ -1,10 +1,12 @@
-"""Records for ``make coverage`` which test module runs which lines."""
+"""Loops of both kinds; ``make coverage`` records which test module runs which lines."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 import pytest
+import uvloop
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -16,3 +18,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     measured = Coverage.current()
     if measured is not None:
         measured.switch_context(item.path.relative_to(item.config.rootpath).as_posix())
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request):
+    """Run a coroutine in a loop of each kind."""
+
+    def run(main):
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            return runner.run(asyncio.wait_for(main, 60))
+
+    return run

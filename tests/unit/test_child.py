@@ -41,6 +41,30 @@ def test_it_may_be_started_by_another_command(tmp_path, monkeypatch):
     assert process.wait() == 5
 
 
+@pytest.fixture(params=["in-place", "gone", "replaced"])
+def executable(request, tmp_path, monkeypatch):
+    """The interpreter's file, as an upgrade in place may leave it."""
+    if request.param == "in-place":
+        return
+    path = tmp_path / "python"
+    if request.param == "replaced":
+        path.write_text("#!/bin/sh\nexit 9\n", encoding="ascii")
+        path.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(path))
+
+
+@pytest.mark.usefixtures("executable")
+def test_it_runs_the_interpreter_of_this_process(tmp_path, monkeypatch):
+    (tmp_path / "greeter.py").write_text(
+        "import json, sys\ndef greet(_): return sys.hexversion >> 16 & 255\n", encoding="ascii"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    process, connection = start_child("greeter:greet")
+    connection.close()
+    assert process.wait() == sys.version_info.minor
+
+
+@pytest.mark.usefixtures("executable")
 def test_modules_of_the_current_directory_are_not_found(tmp_path, monkeypatch):
     (tmp_path / "intruder.py").write_text("def main(_): return 0\n", encoding="ascii")
     monkeypatch.chdir(tmp_path)
@@ -64,10 +88,9 @@ def test_a_child_that_does_not_end_in_time_is_killed():
     process.communicate()
 
 
-def test_a_child_that_cannot_be_started_leaves_no_connection(monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/no/such/python")
+def test_a_child_that_cannot_be_started_leaves_no_connection():
     with pytest.raises(OSError, match="No such file"):
-        start_child("greeter:greet")
+        start_child("greeter:greet", prefix=["/no/such/command"])
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 """Connects all packages: snapshot, plan, changes, listeners, steering, status.
 
-    source ──publish──▶ SyncLoop: plan ▶ diff ▶ open ▶ steer ▶ close
+    source ──publish──▶ rounds: plan ▶ diff ▶ open ▶ steer ▶ close
                             │
-    Agent ──────────────────┴── lock, supervision, drain, status servers
-      └─ Proxy (public): Services that a program adds by calls
+    Agent ──────────────────┼── lock, supervision, drain, status servers
+                            └── watchers
 
-The only package that depends on all shells.
+Only this package, and what is above it, depends on all shells.
 """
 
 import select
@@ -20,8 +20,6 @@ if not hasattr(select, "epoll"):
         hint="use a Linux container, a virtual machine or WSL",
     )
 
-from .added_service import AddedService
-from .options import Options
-from .proxy import Proxy
+from .rounds.options import Options
 
-__all__ = ["AddedService", "Options", "Proxy"]
+__all__ = ["Options"]

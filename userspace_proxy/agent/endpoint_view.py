@@ -1,4 +1,4 @@
-"""Builds the view of one endpoint from its counters."""
+"""Builds the facts of one endpoint from its counters."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 
 from ..dataplane import EndpointCounters
+from ..facts import EndpointFacts, Traffic, TrafficByCause, counted_names, facts_of_verdict
 from ..model import Cause, SocketAddress
 from ..policy import EndpointVerdict, causes
-from ..status.view import EndpointView, Traffic
-from .wall_clock import WallClock
+from .rounds.wall_clock import WallClock
 
 # Of connections in a row that an endpoint ends without a byte: a few are no news.
 _MANY_ENDS = 3
+_NAMES = counted_names(Traffic)
 
 Faults = Mapping[SocketAddress, Sequence[str]]
 """Faults on purpose in words, by endpoint."""
@@ -25,40 +26,31 @@ def view_endpoint(
     ejected: Mapping[SocketAddress, float],
     starting: Mapping[SocketAddress, float],
     faults: Faults,
-) -> EndpointView:
-    """Return the view of an endpoint.
+) -> EndpointFacts:
+    """Return the facts about an endpoint; figures are copies, as pages are rendered in a thread.
 
     Args:
         ejected: Seconds until a probe, of the endpoints that are ejected.
         starting: What endpoints that start slowly have of their shares.
     """
     address = verdict.address
+    facts = facts_of_verdict(verdict, starting.get(address) if verdict.is_usable else None)
+    facts.ejected_for_s = ejected.get(address)
     # It must not look like a failure.
     words = faults.get(address)
     on_purpose = causes.fault_on_purpose(address, words) if words else None
-    return EndpointView(
-        verdict,
-        traffic_of(counters),
-        ejected.get(address),
-        cause=on_purpose or _cause(verdict, counters, clock),
-        answered_at=clock.unix(counters.dials.succeeded_at),
-        failures_by_cause=counters.failures_by_cause(),
-        starting=starting.get(address) if verdict.is_usable else None,
-    )
+    facts.cause = on_purpose or _cause(verdict, counters, clock)
+    facts.answered_at = clock.unix(counters.dials.succeeded_at)
+    show_traffic(facts, counters)
+    return facts
 
 
-def traffic_of(counters: EndpointCounters) -> Traffic:
-    """Return what was counted; a copy, because a page is rendered in a thread."""
-    return Traffic(
-        active=counters.active,
-        connections=counters.connections,
-        failures=counters.failures,
-        preserved=counters.preserved,
-        received_bytes=counters.received_bytes,
-        sent_bytes=counters.sent_bytes,
-        resets=counters.resets,
-        empty=counters.empty,
-    )
+def show_traffic(facts: TrafficByCause, counters: EndpointCounters) -> None:
+    """Copy what was counted for an endpoint, or the sum over some."""
+    for name in _NAMES:
+        setattr(facts, name, getattr(counters, name))
+    if counters.failures:
+        facts.failures_by_cause = counters.failures_by_cause()
 
 
 def _cause(verdict: EndpointVerdict, counters: EndpointCounters, clock: WallClock) -> Cause | None:

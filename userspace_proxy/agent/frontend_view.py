@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from ..facts import FrontendFacts, facts_of_frontend
 from ..model import Frontend
-from ..status.view import FrontendView
 from ..steering import Bind, Forward
-from .served_ports import ServedPort
+from .rounds.served_ports import ServedPort
 
 
-def view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> FrontendView:
-    """Return the view of a frontend.
+def view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> FrontendFacts:
+    """Return the facts about a frontend.
 
     Args:
         bind: Decides how its target is worded.
     """
     is_held = frontend in served.held_by_others
     is_unsteered = frontend in served.unsteered
-    return FrontendView(
+    return facts_of_frontend(
         frontend,
-        target="held by another program" if is_held else _target(served, frontend, bind),
+        "held by another program" if is_held else _target(served, frontend, bind),
         is_reached=frontend in served.listeners and not is_held and not is_unsteered,
     )
 

@@ -23,24 +23,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import select
 import socket
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 from ..errors import LockHeld, UserspaceProxyError
 from ..kernel import net_admin_proof
+from ..kernel.net_admin_proof import Prover
 from ..log_limit import LogLimit
 from ..plane import Plane
 from ..plane.adoption import Predecessors
+from ..plane.reception import Reception
 from ..plane.rendezvous import connect_to_workers
 from ..steering import proxy_label
 from .lock import NodeLock, connect_to_holder
-from .options import Options
-from .sync import SyncLoop
-from .tasks import pause
+from .rounds.changes import Progress
+from .rounds.component import Component
+from .rounds.options import Options
+from .rounds.tasks import Supervisor, pause
 
 _log = logging.getLogger("userspace_proxy.agent")
 
@@ -48,21 +53,24 @@ HandOverTo = Callable[[socket.socket], object]
 
 _REQUEST, _PROVE, _PROVED = b"hand over\n", b"prove\n", b"proved\n"
 OVER, SERVES = b"over\n", b"serves\n"
-_REQUEST_BYTES = 16
+_REQUEST_BYTES = 64
 _NEEDS_PROOF = (
     "hands over only to a process that proves NET_ADMIN, which another version of userspace-proxy"
     " doesn't do: stop the running one, then start that version"
 )
 _NOT_PROVED = "hands over only to a process that has NET_ADMIN"
+_PROOF_HINTS = {
+    errno.EPERM: "run as root and grant NET_ADMIN",
+    # Some process binds very many netlink sockets.
+    errno.EADDRINUSE: "try again: a process has a netlink socket of the number that was drawn",
+}
 # Of the answer if it refuses.
 _REFUSAL_BYTES = 1000
-# The holder's event loop may be in a large change.
+# The holder's event loop may be in a large change, or many processes ask.
 _ANSWER_S = 10.0
 # Between the end of that connection and of the lock.
 _RELEASE_S = 1.0
 _PAUSE_S = 0.005
-# Processes that connect and request nothing are gone within milliseconds.
-_MAX_ASKING = 16
 # How long connections of a killed process's workers may last: as long as an idle one.
 CRASH_DRAIN_S = 24 * 3600.0
 _LOOK_S = 0.05
@@ -107,40 +115,36 @@ def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
     Raises:
         LockHeld: It doesn't hand over; the message contains the cause.
     """
-    found = connect_to_holder(proxy_name)
-    if found is None:
-        return None
-    sock, pid = found
-    answer = b""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(sock)
-        sock.settimeout(_ANSWER_S)
+    until = time.monotonic() + _ANSWER_S
+    while True:
         try:
-            answer = _request(sock)
-        except ConnectionError:
-            pass
-        except TimeoutError as exc:
+            found = connect_to_holder(proxy_name)
+        except BlockingIOError as exc:
             raise LockHeld(
-                f"cannot take over: userspace-proxy (pid {pid}) does not answer",
-                hint="see its log; kill it to take over its workers",
+                "cannot take over: the queue of the running userspace-proxy stays full",
+                hint="end the processes that connect to it all the time",
             ) from exc
-        except OSError as exc:
-            raise LockHeld(
-                f"cannot prove NET_ADMIN to userspace-proxy (pid {pid}): {exc.strerror}",
-                hint="run as root and grant NET_ADMIN",
-            ) from exc
-        if answer == OVER:
-            stack.pop_all()
-            sock.setblocking(False)
-            return TakenOver(pid, sock)
+        if found is None:
+            return None
+        sock, pid = found
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(sock)
+            answer = _ask(sock, pid, until)
+            if answer == OVER:
+                stack.pop_all()
+                sock.setblocking(False)
+                return TakenOver(pid, sock)
+        if answer is not None:
+            break
+        # Others have taken its place before it could answer.
+        select.select([], [], [], _PAUSE_S)
     if answer:
         raise LockHeld(
             f"cannot take over: userspace-proxy (pid {pid}) {answer.decode(errors='replace')}",
             hint="end it with SIGUSR1, or kill it, to take over its workers",
         )
     until = time.monotonic() + _RELEASE_S
-    while (still := connect_to_holder(proxy_name)) is not None:
-        still[0].close()
+    while _is_held(proxy_name):
         if time.monotonic() >= until:
             # It refused; its log contains the reason.
             break
@@ -148,30 +152,94 @@ def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
     return TakenOver(pid, None)
 
 
-def _request(sock: socket.socket) -> bytes:
+def _ask(sock: Prover, pid: int, until: float) -> bytes | None:
+    """Request the node as :func:`_request` does; raises LockHeld."""
+    try:
+        return _request(sock, until)
+    except TimeoutError as exc:
+        raise LockHeld(
+            f"cannot take over: userspace-proxy (pid {pid}) does not answer",
+            hint="see its log; kill it to take over its workers",
+        ) from exc
+    except OSError as exc:
+        raise LockHeld(
+            f"cannot prove NET_ADMIN to userspace-proxy (pid {pid}): {exc.strerror}",
+            hint=_PROOF_HINTS.get(exc.errno or 0, "see its log"),
+        ) from exc
+
+
+def _is_held(proxy_name: str | None) -> bool:
+    try:
+        found = connect_to_holder(proxy_name, 0.0)
+    except BlockingIOError:
+        return True
+    if found is not None:
+        found[0].close()
+    return found is not None
+
+
+def _request(sock: Prover, until: float) -> bytes | None:
     """Request the node, and prove what the holder asks for.
 
     Returns:
-        ``OVER``, or its refusal; empty if it only ended the connection.
+        ``OVER``, or its refusal; empty if it only ended the connection, as an earlier version does.
+        None: it did so when a proof was due, so that another process could ask.
+
+    Raises:
+        TimeoutError: That takes too long, whatever else arrives.
+        OSError: It can't be proved.
     """
     answer = b""
-    sock.sendall(_REQUEST)
-    while answer != OVER and len(answer) < _REFUSAL_BYTES:
-        text, descriptors, *_ = socket.recv_fds(sock, _REFUSAL_BYTES, 1)
-        if descriptors:
-            with socket.socket(fileno=descriptors[0]) as challenge:
-                net_admin_proof.answer(challenge, sock)
-            sock.sendall(_PROVED)
-        elif text:
-            answer += text
-        else:
-            # An earlier version releases all its descriptors at about the same moment.
-            break
+    is_challenged = False
+    try:
+        _send(sock, _REQUEST, until)
+        while answer != OVER and len(answer) < _REFUSAL_BYTES:
+            sock.settimeout(_left_s(until))
+            text, descriptors, *_ = socket.recv_fds(sock, _REFUSAL_BYTES, 1)
+            if descriptors:
+                with socket.socket(fileno=descriptors[0]) as challenge:
+                    if is_challenged:
+                        raise OSError(errno.EPROTO, "it sends a second challenge")
+                    is_challenged = True
+                    _send(sock, _PROVED + sock.answer(challenge), until)
+            elif text:
+                answer += text
+            else:
+                # An earlier version releases all its descriptors at about the same moment.
+                return answer or (None if is_challenged else b"")
+    except ConnectionError:
+        return None
     return answer
+
+
+def _send(sock: Prover, text: bytes, until: float) -> None:
+    sock.settimeout(_left_s(until))
+    sock.sendall(text)
+
+
+def _left_s(until: float) -> float:
+    """Return the seconds until a time; raises TimeoutError after it."""
+    left_s = until - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError
+    return left_s
+
+
+@dataclass(slots=True)
+class _Asking:
+    """What a process that has connected may do."""
+
+    challenge: socket.socket | None
+    """What it was asked to prove."""
+    refusal: str = ""
+    """Why it was asked for nothing."""
+    has_asked: bool = False
 
 
 class HandOverRequests:
     """Answers processes that connect to the lock's socket.
+
+    Each is challenged at once, so that none has to be waited for (``plane.reception``).
 
     Args:
         lock: It is held.
@@ -186,60 +254,47 @@ class HandOverRequests:
         hand_over: HandOverTo | None,
     ) -> None:
         self._loop = loop
-        self._lock = lock
         self._hand_over = hand_over
-        self._asking: dict[socket.socket, socket.socket | None] = {}
-        """Processes that connect, with the challenge of one that has requested the node."""
+        self._asking: dict[socket.socket, _Asking] = {}
         self._log_limit = LogLimit()
-        loop.add_reader(lock.fileno(), self._accept)
+        self._reception = Reception[socket.socket](
+            loop, lock.fileno(), lock.accept, admit=self._admit, dismiss=self._hang_up
+        )
 
     def close(self) -> None:
         """Answer no more. Idempotent."""
-        self._loop.remove_reader(self._lock.fileno())
-        while self._asking:
-            self._hang_up(next(iter(self._asking)))
+        self._reception.close()
 
-    def _accept(self) -> None:
-        for sock in self._lock.accept():
-            sock.setblocking(False)
-            self._asking[sock] = None
-            self._loop.add_reader(sock.fileno(), self._read, sock)
-            if len(self._asking) > _MAX_ASKING:
-                self._hang_up(next(iter(self._asking)))
+    def _admit(self, sock: socket.socket) -> socket.socket:
+        sock.setblocking(False)
+        self._asking[sock] = _Asking(None) if self._hand_over is None else _challenge(sock)
+        self._loop.add_reader(sock.fileno(), self._read, sock)
+        return sock
 
     def _read(self, sock: socket.socket) -> None:
         try:
-            request = sock.recv(_REQUEST_BYTES)
+            text = sock.recv(_REQUEST_BYTES)
         except OSError:
-            request = b""
-        challenge = self._asking[sock]
-        if self._hand_over is None:
+            text = b""
+        asking = self._asking[sock]
+        if text.startswith(_REQUEST) and not asking.has_asked:
+            asking.has_asked = True
+            text = text.removeprefix(_REQUEST)
+            if asking.challenge is not None and not text:
+                return
+        if self._hand_over is None or not asking.has_asked:
             self._hang_up(sock)
-        elif request == _REQUEST and challenge is None:
-            self._challenge(sock)
-        elif request == _PROVED and challenge is not None:
-            self._try(sock, challenge, self._hand_over)
+        elif asking.challenge is None:
+            self._refuse(sock, asking.refusal)
+        elif text.startswith(_PROVED):
+            proof = text.removeprefix(_PROVED)
+            is_proved = net_admin_proof.is_answered(asking.challenge, sock, proof)
+            self._try(sock, self._hand_over, is_proved=is_proved)
         else:
             self._hang_up(sock)
 
-    def _challenge(self, sock: socket.socket) -> None:
-        """Have a process prove the capability."""
-        if not net_admin_proof.can_prove(sock):
-            self._refuse(sock, _NEEDS_PROOF)
-            return
-        try:
-            challenge = self._asking[sock] = net_admin_proof.open_challenge()
-            socket.send_fds(sock, [_PROVE], [challenge.fileno()])
-        except OSError as exc:
-            self._refuse(sock, f"cannot have it proved that a process has NET_ADMIN: {exc}")
-
-    def _try(
-        self,
-        sock: socket.socket,
-        challenge: socket.socket,
-        hand_over: Callable[[socket.socket], object],
-    ) -> None:
-        if not net_admin_proof.is_answered(challenge, sock):
+    def _try(self, sock: socket.socket, hand_over: HandOverTo, *, is_proved: bool) -> None:
+        if not is_proved:
             self._refuse(sock, _NOT_PROVED)
             return
         try:
@@ -257,11 +312,26 @@ class HandOverRequests:
         self._hang_up(sock)
 
     def _hang_up(self, sock: socket.socket) -> None:
-        challenge = self._asking.pop(sock)
+        self._reception.leave(sock)
+        challenge = self._asking.pop(sock).challenge
         if challenge is not None:
             challenge.close()
         self._loop.remove_reader(sock.fileno())
         sock.close()
+
+
+def _challenge(sock: socket.socket) -> _Asking:
+    """Ask a process to prove the capability."""
+    if not net_admin_proof.can_prove(sock):
+        return _Asking(None, _NEEDS_PROOF)
+    try:
+        with contextlib.ExitStack() as stack:
+            challenge = stack.enter_context(net_admin_proof.open_challenge())
+            socket.send_fds(sock, [_PROVE], [challenge.fileno()])
+            stack.pop_all()
+    except OSError as exc:
+        return _Asking(None, f"cannot have it proved that a process has NET_ADMIN: {exc}")
+    return _Asking(challenge)
 
 
 def worker_label(options: Options) -> str | None:
@@ -288,7 +358,7 @@ async def end_workers(label: str) -> None:
     until = time.monotonic() + END_S
     while socks := connect_to_workers(label):
         if time.monotonic() > until:
-            _log.error("a worker does not end", extra={"count": len(socks)})
+            _log.error("workers did not exit in time, leaving them", extra={"count": len(socks)})
         else:
             # They obey a process that has been handed their sockets.
             predecessors = Predecessors(asyncio.get_running_loop(), socks)
@@ -301,22 +371,49 @@ async def end_workers(label: str) -> None:
         return
 
 
+class Relief(Component):
+    """Relieves the previous process, if there is one: see :func:`relieve`."""
+
+    def __init__(
+        self,
+        predecessors: Predecessors | None,
+        progress: Progress,
+        plane: Plane,
+        options: Options,
+    ) -> None:
+        self._predecessors = predecessors
+        self._progress = progress
+        self._plane = plane
+        self._options = options
+
+    async def start(self, supervisor: Supervisor) -> None:
+        """Wait until this process serves."""
+        if self._predecessors is not None or self._options.report_serving is not None:
+            supervisor.start("hand-over", self._run)
+
+    async def _run(self) -> None:
+        await relieve(self._predecessors, self._progress, self._plane, self._options)
+
+
 async def relieve(
-    predecessors: Predecessors | None, sync: SyncLoop, plane: Plane, options: Options
+    predecessors: Predecessors | None, progress: Progress, plane: Plane, options: Options
 ) -> None:
     """Have predecessors drain once all Services are served by this process's workers.
 
     Before, this process reports that it serves.
     """
-    await sync.settled()
+    await progress.settled()
     while not plane.has_all_workers:
         await pause(_LOOK_S)
     # They have applied everything that was sent before when they answer.
     await plane.refresh()
+    if predecessors is not None:
+        await predecessors.all_pins()
+    # With the drain in one step: from here on, the last process doesn't take the node back.
     if options.report_serving is not None:
         options.report_serving()
     if predecessors is None:
         return
     drain_s = options.predecessor_drain_s
     predecessors.drain(drain_s)
-    _log.info("workers of the last process accept no more connections", extra={"drain_s": drain_s})
+    _log.info("previous workers stopped accepting connections", extra={"drain_s": drain_s})

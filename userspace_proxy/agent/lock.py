@@ -13,7 +13,6 @@ Source: ADR 0016, ADR 0026.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import secrets
 import socket
@@ -21,12 +20,15 @@ from collections.abc import Iterable
 
 from ..errors import LockHeld
 from ..kernel import abstract_sockets
+from ..kernel.net_admin_proof import Prover
 from ..steering import proxy_label
 
 _NAME = "\0userspace-proxy"
 # How the kernel shows such a name.
 _SHOWN = r"@(userspace-proxy(?:/(?P<label>[A-Za-z0-9._~-]+))?(?:#[0-9a-f]+)?)"
 _ANSWERS_A_TURN = 64
+# For the holder to accept what is in its queue, while others connect.
+_ROOM_S = 5.0
 
 
 class NodeLock:
@@ -54,7 +56,7 @@ class NodeLock:
         try:
             sock.setblocking(False)
             mine = self._bind(sock)
-            sock.listen()
+            sock.listen(abstract_sockets.QUEUE)
             others = [name for name, label in _shown_names() if label == self._label]
             others = [name for name in others if name != mine]
             self._refuse(abstract_sockets.find_listeners(others).values())
@@ -66,25 +68,16 @@ class NodeLock:
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when another process connects.
 
-        Call :meth:`accept` then: the kernel's queue is short.
+        Call :meth:`accept` then, so that the kernel's queue has room.
         """
         return -1 if self._socket is None else self._socket.fileno()
 
-    def accept(self) -> list[socket.socket]:
-        """Return connections of trusted processes, which the caller closes.
+    def accept(self, most: int = _ANSWERS_A_TURN) -> list[socket.socket]:
+        """Return connections of trusted processes, which the caller closes; at most that many.
 
         The kernel has answered those that only ask which process holds the lock.
         """
-        trusted: list[socket.socket] = []
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
-                for _ in range(_ANSWERS_A_TURN):
-                    sock = self._socket.accept()[0]
-                    if abstract_sockets.is_trusted(sock):
-                        trusted.append(sock)
-                    else:
-                        sock.close()
-        return trusted
+        return [] if self._socket is None else abstract_sockets.accept(self._socket, most)
 
     def release(self) -> None:
         """Release the lock; idempotent."""
@@ -129,16 +122,29 @@ def running_proxies() -> dict[str, int]:
     return {names[name]: pid for name, pid in abstract_sockets.find_listeners(names).items()}
 
 
-def connect_to_holder(proxy_name: str | None) -> tuple[socket.socket, int] | None:
+def connect_to_holder(
+    proxy_name: str | None, within_s: float = _ROOM_S
+) -> tuple[Prover, int] | None:
     """Return a connection to the process that holds the lock, and its pid; None: there is none.
 
     The pid is 0 if its PID namespace isn't visible from here.
+
+    Raises:
+        BlockingIOError: Its queue stays full for that many seconds.
     """
     label = proxy_label(proxy_name or "")
+    full: BlockingIOError | None = None
     for name in [name for name, shown in _shown_names() if shown == label]:
-        with contextlib.suppress(OSError):
-            sock = abstract_sockets.connect(name)
+        try:
+            sock = abstract_sockets.connect(name, within_s)
+        except BlockingIOError as exc:
+            full = exc
+        except OSError:
+            continue
+        else:
             return sock, abstract_sockets.peer(sock)[0]
+    if full is not None:
+        raise full
     return None
 
 

@@ -23,11 +23,11 @@ from ..steering import (
     make_steering,
     remove_leftovers,
 )
-from .client_address import ClientAddresses
 from .hand_over import HandOverRequests
 from .lock import NodeLock
-from .options import Options
 from .refuse import RefusePort
+from .rounds.options import Options
+from .watchers.client_address import ClientAddresses
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -99,7 +99,7 @@ async def start_client_addresses(
         await client_addresses.leave_nothing()
         return None
     if options.path is not Path.KERNEL:
-        await client_addresses.start()
+        await client_addresses.begin()
     client_addresses.follow(plane)
     return client_addresses
 

@@ -13,7 +13,7 @@ import socket
 
 from ..errors import ListenError
 from ..model import IPFamily, Protocol
-from .node_ports import NodePort, hold_port
+from .rounds.node_ports import NodePort, hold_port
 
 # The kernel's default range of ephemeral ports, where daemons and Services have no fixed ports.
 _ELSEWHERE = range(32768, 61000)

@@ -3,7 +3,7 @@
     settings ─▶ options, source, steering ─▶ Agent ─▶ SIGTERM, SIGINT ─▶ drain ─▶ exit 0
                                                └────▶ the source can't continue ─▶ exit 1
 
-This is the only module that maps settings to what the agent does.
+This is the only module that makes options from settings; the table of settings names them.
 """
 
 from __future__ import annotations
@@ -20,23 +20,22 @@ from dataclasses import replace
 import uvloop
 
 from ..config import InheritedSocket, ListenAddress, Settings
-from ..dataplane import Tuning, is_wildcard, raise_descriptor_limit
+from ..dataplane import Tuning, raise_descriptor_limit
 from ..errors import ConfigError, LockHeld, UserspaceProxyError
 from ..kernel.own_namespace import is_own_namespace
 from ..log_fields import FieldLogger
-from ..model import Path
 from ..plane import default_workers
 from ..sources import Source
 from ..status.listening import ListenAt
 from ..steering.choice import check_steering
 from .agent import Agent
 from .hand_over import CRASH_DRAIN_S, TakenOver, ask_to_hand_over
-from .last_state import default_state_dir
-from .names import check_dns
-from .options import Options, WriteText
+from .rounds.options import Options, WriteText
+from .rounds.tasks import Supervisor, first_of
 from .signals import stop_on_signal
 from .take_back import leave, reap_children, start_while_workers_live, takes_back, wait_for_workers
-from .tasks import Supervisor, first_of
+from .watchers.last_state import default_state_dir
+from .watchers.names import check_dns
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -70,7 +69,7 @@ def run_agent(
             make_options(settings),
             dropped_log_lines=dropped_log_lines,
             hand_over=wait_for_workers,
-            print_addresses=write_stdout if settings.print_addresses == "json" else None,
+            write_addresses=write_stdout if settings.print_addresses == "json" else None,
         )
         return runner.run(_run(settings, options, check))
 
@@ -201,40 +200,17 @@ def make_source(settings: Settings) -> Source:
 
 def make_options(settings: Settings) -> Options:
     """Return the options that the settings ask for."""
-    return Options(
+    return replace(
+        settings.as_options(Options),
+        tuning=settings.as_options(Tuning),
+        # These depend on this host or process, or on two settings.
         node_name=node_name(settings),
-        proxy_name=settings.service_proxy_name or None,
-        node_port_networks=settings.nodeport_addresses,
-        external_ip_networks=settings.allow_external_ips,
-        allow_faults=settings.allow_faults or settings.steering == "none",
-        cluster_networks=settings.cluster_cidr,
-        only_own_pods=settings.detect_local_mode == "NodeCIDR",
-        proxy_ports=(settings.proxy_port_range.first, settings.proxy_port_range.last),
         service_cidrs=settings.service_cluster_ip_range if settings.manifests else (),
-        node_addresses=() if is_wildcard(settings.bind_address) else (settings.bind_address,),
-        allow_wake=settings.allow_wake,
-        preserves_client_address=settings.preserve_client_address == "auto",
         is_own_namespace=is_own_namespace(),
-        path=Path(settings.path),
-        allowed_paths=tuple(map(Path, settings.allow_paths)),
-        tuning=Tuning(
-            connect_timeout_s=settings.connect_timeout_s,
-            tcp_idle_s=settings.tcp_idle_s,
-            tcp_half_closed_s=settings.tcp_half_closed_s,
-            udp_idle_s=settings.udp_idle_s,
-            connection_log=settings.connection_log,
-            proxy_protocol_from=settings.accept_proxy_protocol,
-        ),
         workers=settings.workers or default_workers(),
-        min_sync_period_s=settings.iptables_min_sync_period_s,
         health=_bind(settings.healthz_bind_address, "--healthz-bind-address"),
         admin=_bind(settings.metrics_bind_address, "--metrics-bind-address"),
-        metrics_detail=settings.metrics_detail,
-        dns=settings.dns_bind_address,
-        dns_upstream=settings.dns_upstream,
-        cluster_domain=settings.cluster_domain,
         state_dir=default_state_dir() if settings.state_dir == "auto" else settings.state_dir,
-        state_max_age_s=settings.state_max_age_s,
         config=settings.as_rows(),
     )
 

@@ -19,7 +19,8 @@ from ..kernel.port_holders import who_holds
 from ..log_fields import FieldLogger
 from ..model import IPFamily, Protocol
 from ..status.listening import ListenAt
-from .tasks import pause
+from ..trouble import Trouble
+from .rounds.tasks import pause
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -32,7 +33,11 @@ class _Address:
         self.serve = serve
         self.cause = ""
         """The error of the last attempt."""
-        self.problem: ListenError | None = None
+        self.trouble = Trouble[ListenError](
+            _log,
+            "cannot serve a status address: %(cause)s",
+            "status address available: %(address)s",
+        )
 
 
 class StatusAddresses:
@@ -51,7 +56,7 @@ class StatusAddresses:
     @property
     def problems(self) -> tuple[ListenError, ...]:
         """Why some aren't open."""
-        return tuple(address.problem for address in self._missing if address.problem is not None)
+        return tuple(problem for address in self._missing for problem in address.trouble.now)
 
     async def open(self) -> None:
         """Try to open those that aren't open."""
@@ -62,9 +67,7 @@ class StatusAddresses:
                 await self._note(address, exc)
             else:
                 self._missing.remove(address)
-                if address.problem is not None:
-                    fields = {"address": _text(address.bind)}
-                    _log.info("status address is served: %(address)s", extra=fields)
+                address.trouble.clear(address=_text(address.bind))
 
     async def run(self) -> None:
         """Retry until all are open."""
@@ -84,10 +87,7 @@ class StatusAddresses:
             holder = await asyncio.to_thread(who_holds, Protocol.TCP, port, IPFamily.of(host))
             message += f" by {holder}" if holder else ""
         # A copy: the traceback of an error that was raised keeps what its frames refer to.
-        address.problem = ListenError(message, hint=error.hint)
-        _log.warning(
-            "cannot serve a status address: %(cause)s", extra={"cause": str(address.problem)}
-        )
+        address.trouble.set(ListenError(message, hint=error.hint))
 
 
 def _text(bind: ListenAt) -> str:

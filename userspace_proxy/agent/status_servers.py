@@ -6,83 +6,97 @@ Timeline ◀── sync loop, plane          StatusServer ──▶ refresh, sta
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..errors import ListenError
+from ..facts import StatusFacts, UnservedFacts
 from ..plane import Plane
 from ..status.listening import ListenAt
-from ..status.view import StatusView
-from .options import Options
+from .rounds.component import Component, OwnAddresses
+from .rounds.options import Options
+from .rounds.sync import SyncLoop
+from .rounds.tasks import Supervisor
 from .status_addresses import StatusAddresses
-from .sync import SyncLoop
-from .tasks import Supervisor
-from .timeline import Timeline
+from .watchers.timeline import Timeline
+
+if TYPE_CHECKING:
+    from ..status.server import StatusServer
 
 
-class StatusServers:
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the servers ask the agent for."""
+
+    status: Callable[[], StatusFacts]
+    """Returns everything at this moment."""
+    health: Callable[[], StatusFacts]
+    """Likewise, without Service ports."""
+    refresh: Callable[[], Awaitable[None]]
+    """Brings counters up to date; awaited before each answer that has counters."""
+
+
+class StatusServers(Component):
     """The page, the metrics and the answers to probes of one proxy.
 
     Args:
-        status: Returns everything at this moment.
-        health: Likewise, without Service ports.
+        options: Have the addresses that are wanted.
+        own: The open ones are noted there.
     """
 
-    def __init__(self, status: Callable[[], StatusView], health: Callable[[], StatusView]) -> None:
-        self.admin_address: tuple[str, int] | None = None
-        """Where the page answers; None while it doesn't."""
-        self.health_address: tuple[str, int] | None = None
-        """Where ``/healthz`` answers; None while it doesn't."""
-        self._status = status
-        self._health = health
-        self._addresses = StatusAddresses()
-
-    @property
-    def problems(self) -> tuple[ListenError, ...]:
-        """Why some addresses aren't open."""
-        return self._addresses.problems
-
-    async def open(
+    def __init__(
         self,
         options: Options,
         plane: Plane,
         sync: SyncLoop,
-        refresh: Callable[[], Awaitable[None]],
-        supervisor: Supervisor,
-        stack: AsyncExitStack,
+        shown: Shown,
+        own: OwnAddresses,
     ) -> None:
-        """Open the addresses that the options contain.
+        self._options = options
+        self._plane = plane
+        self._sync = sync
+        self._shown = shown
+        self._own = own
+        self._server: StatusServer | None = None
+        self._addresses = StatusAddresses()
 
-        Args:
-            refresh: Brings counters up to date; awaited before each answer that has counters.
-            supervisor: Runs what follows the proxy.
-            stack: Closes the servers.
-        """
+    async def start(self, supervisor: Supervisor) -> None:
+        """Open the addresses; those that aren't available are retried."""
+        options, sync, shown, own = self._options, self._sync, self._shown, self._own
         if options.admin is None and options.health is None:
             return
         # aiohttp takes half a second to import.
         from ..status.server import StatusServer
 
-        timeline = Timeline(plane, self._health)
-        sync.on_plan, sync.on_switch = timeline.note_plan, timeline.note_switches
+        timeline = Timeline(self._plane, shown.health)
+        sync.planning.on_plan, sync.rules.on_switch = timeline.note_plan, timeline.note_switches
         supervisor.start("timeline", timeline.run)
-        server = StatusServer(
-            self._status,
+        server = self._server = StatusServer(
+            shown.status,
             options.metrics_detail,
-            health=self._health,
-            refresh=refresh,
+            health=shown.health,
+            refresh=shown.refresh,
             events=timeline.events,
         )
         sync.on_round = server.sync.observe
-        stack.push_async_callback(server.close)
 
         async def serve_admin(bind: ListenAt) -> None:
-            self.admin_address = await server.serve_admin(bind)
+            own.admin = await server.serve_admin(bind)
 
         async def serve_health(bind: ListenAt) -> None:
-            self.health_address = await server.serve_health(bind)
+            own.health = await server.serve_health(bind)
 
         self._addresses = StatusAddresses(
             ((options.admin, serve_admin), (options.health, serve_health))
         )
         await self._addresses.open()
         supervisor.start("status addresses", self._addresses.run)
+
+    def show(self, facts: StatusFacts) -> None:
+        """Part of Component."""
+        problems = self._addresses.problems
+        facts.unserved = [UnservedFacts(one.message, one.hint) for one in problems]
+
+    async def close(self) -> None:
+        """Part of Component."""
+        if self._server is not None:
+            await self._server.close()

@@ -28,9 +28,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NoReturn
 
+from ..child import RUNNING_INTERPRETER, running_interpreter
 from ..errors import LockHeld, UserspaceProxyError
 from .hand_over import OVER, SERVES
-from .tasks import first_of, pause
+from .rounds.tasks import first_of, pause
 
 _log = logging.getLogger("userspace_proxy.agent")
 
@@ -38,8 +39,6 @@ _log = logging.getLogger("userspace_proxy.agent")
 _MARK = "USERSPACE_PROXY_TAKES_BACK"
 # Before the names of Python's variables, which aren't for the program that waits.
 _KEPT = "USERSPACE_PROXY_KEPT_"
-# The program that runs, even if an upgrade has removed or replaced its file.
-_INTERPRETER = "/proc/self/exe"
 # A start takes some 20 ms on an idle node.
 _START_S = 5.0
 # A start that finds the lock held takes milliseconds, and workers wait 10 minutes.
@@ -70,7 +69,7 @@ if not serves and not asked:
         for name, text in os.environ.items()
         if not name.startswith("PYTHON")
     }}
-    os.execve({_INTERPRETER!r}, sys.argv[2:], {{**environment, {_MARK!r}: "1"}})
+    os.execve({RUNNING_INTERPRETER!r}, sys.argv[2:], {{**environment, {_MARK!r}: "1"}})
 os.closerange(3, os.sysconf("SC_OPEN_MAX"))
 while True:
     try:
@@ -97,15 +96,10 @@ def wait_for_workers(connection: socket.socket | None) -> NoReturn:
     Raises:
         UserspaceProxyError: That program can't start; this process continues as before.
     """
-    command = [sys.executable, "-s", "-S", "-P", "-c"]
-    # Without it the interpreter would look for its library from the path of its file, which may be
-    # gone, or from a virtual environment that is.
-    home = f"{sys.base_prefix}{os.pathsep}{sys.base_exec_prefix}"
-    given = {
-        _KEPT + name if name.startswith("PYTHON") else name: text
-        for name, text in os.environ.items()
-    }
-    environment = {**given, "PYTHONHOME": home}
+    interpreter, environment = running_interpreter()
+    command = [*interpreter, "-c"]
+    kept = {_KEPT + name: text for name, text in os.environ.items() if name.startswith("PYTHON")}
+    environment |= kept
     link = -1 if connection is None else connection.fileno()
     arguments = [str(link), sys.executable, *sys.orig_argv[1:]]
     restore = contextlib.ExitStack()
@@ -121,7 +115,7 @@ def wait_for_workers(connection: socket.socket | None) -> NoReturn:
             connection.setblocking(True)
             connection.set_inheritable(True)
             restore.callback(connection.setblocking, False)
-        os.execve(_INTERPRETER, [*command, _WAIT, *arguments], environment)
+        os.execve(RUNNING_INTERPRETER, [*command, _WAIT, *arguments], environment)
     except (OSError, subprocess.SubprocessError) as exc:
         restore.close()
         raise UserspaceProxyError(
@@ -133,7 +127,7 @@ def _check_start(command: list[str], environment: dict[str, str]) -> None:
     """Run a program as this process would execute it: its interpreter's library may be gone."""
     done = subprocess.run(
         command,
-        executable=_INTERPRETER,
+        executable=RUNNING_INTERPRETER,
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -157,17 +151,27 @@ def takes_back() -> bool:
 def reap_children(loop: asyncio.AbstractEventLoop) -> None:
     """Reap the workers that this process had before; call it before it starts others."""
     with contextlib.suppress(OSError):
-        for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-            descriptor = os.pidfd_open(int(pid))
-            loop.add_reader(descriptor, _reap, loop, descriptor, int(pid))
+        for pid in _child_pids():
+            descriptor = os.pidfd_open(pid)
+            loop.add_reader(descriptor, _reap, loop, descriptor, pid)
 
 
 def has_children() -> bool:
     """Return whether this process has children, such as the workers that it had before."""
     try:
-        return bool(Path(f"/proc/self/task/{os.getpid()}/children").read_text())
+        return bool(_child_pids())
     except OSError:
         return False
+
+
+def _child_pids() -> list[int]:
+    """Return the processes that this process's main thread has started, and hasn't reaped.
+
+    Raises:
+        OSError: The kernel doesn't list them.
+    """
+    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    return [int(pid) for pid in listed.split()]
 
 
 async def start_while_workers_live(

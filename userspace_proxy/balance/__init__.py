@@ -1,6 +1,6 @@
 """Chooses endpoints: in turn, at random, by load; with affinity, and ejection of dead ones."""
 
-from .affinity import Pin
+from .affinity import AffinityTables, Pin
 from .balancer import TRIED_MAX, Balancer, Strategy
 from .least_connections import LeastConnections
 from .limited import Limited
@@ -8,7 +8,7 @@ from .power_of_two import PowerOfTwoChoices
 from .preferred import Preferred
 from .random_choice import RandomChoice
 from .round_robin import RoundRobin
-from .slots import fill_slots
+from .slots import count_slots, fill_slots
 from .slow_start import SlowStart
 from .source_hash import SourceHash
 from .split import SplitBalancer
@@ -19,6 +19,7 @@ from .weights import Weights
 
 __all__ = [
     "TRIED_MAX",
+    "AffinityTables",
     "Balancer",
     "LeastConnections",
     "Limited",
@@ -36,5 +37,6 @@ __all__ = [
     "WeightedRandomChoice",
     "WeightedRoundRobin",
     "Weights",
+    "count_slots",
     "fill_slots",
 ]

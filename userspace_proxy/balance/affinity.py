@@ -1,17 +1,80 @@
-"""``sessionAffinity: ClientIP``: remembers which endpoint served which client."""
+"""``sessionAffinity: ClientIP``: remembers which endpoint served which client.
+
+    AffinityTables     all pins of a worker: a bounded number
+    └─ AffinityTable   those of one Service port, the longest unused first
+
+Rule 1: below the bound a Service port may have all pins; at the bound the one with the most loses
+those that were unused for longest (ADR 0015 does the same with connections).
+Rule 2: no pin costs a search: tables are kept by their size, which changes by one at a time.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 
 from ..model import SocketAddress
 
 Pin = tuple[str, SocketAddress, float]
 """A client, its endpoint, and the seconds since the pin was used."""
 
-# A pin is about 300 bytes: 20 MB for a Service port with the clients of a whole /16.
-MAX_CLIENTS = 65536
+# 32 MiB in each worker, which has the clients of all its Service ports.
+MAX_PINS = 131_072
+# A pin takes up to 270 bytes (measured, IPv6).
+PIN_BYTES = 256
+# Forgotten in one step: 10 ms.
+_STEP_PINS = 8192
+
+
+class AffinityTables:
+    """The pins of all Service ports of one worker.
+
+    Args:
+        max_pins: Beyond, the table with the most loses its longest unused pin for each new one.
+    """
+
+    def __init__(self, max_pins: int = MAX_PINS) -> None:
+        self._max_pins = max_pins
+        self._count = 0
+        self._by_size: dict[int, dict[AffinityTable, None]] = {}
+        """The tables that have pins."""
+        self._largest = 0
+        """Their largest size."""
+
+    def __len__(self) -> int:
+        return self._count
+
+    def free(self, excess: int) -> int:
+        """Forget pins that take that many bytes, some thousand at most; return how many bytes."""
+        before = self._count
+        for _ in range(min(math.ceil(excess / PIN_BYTES), _STEP_PINS, before)):
+            self._forget_one()
+        return (before - self._count) * PIN_BYTES
+
+    def changed(self, table: AffinityTable, was: int) -> None:
+        """Note that a table has more or fewer pins than it had; beyond the bound one goes."""
+        size = len(table)
+        self._count += size - was
+        if was:
+            same = self._by_size[was]
+            del same[table]
+            if not same:
+                del self._by_size[was]
+        if size:
+            self._by_size.setdefault(size, {})[table] = None
+        self._largest = max(self._largest, size)
+        while self._largest and self._largest not in self._by_size:
+            self._largest -= 1
+        if self._count > self._max_pins:
+            self._forget_one()
+
+    def _forget_one(self) -> None:
+        same = self._by_size[self._largest]
+        table, _ = same.popitem()
+        # An iterator would walk over all that were removed before.
+        same[table] = None
+        table.forget_oldest()
 
 
 class AffinityTable:
@@ -19,26 +82,35 @@ class AffinityTable:
 
     Args:
         timeout_s: Seconds from the last use until a pin is forgotten.
-        max_clients: A new client beyond this replaces the longest unused.
+        tables: Those of the worker; None: this table is the only one.
     """
 
-    def __init__(self, timeout_s: float, max_clients: int = MAX_CLIENTS) -> None:
+    def __init__(self, timeout_s: float, tables: AffinityTables | None = None) -> None:
         self.timeout_s = timeout_s
-        self._max_clients = max_clients
+        self._tables = AffinityTables() if tables is None else tables
         self._pins: OrderedDict[str, tuple[SocketAddress, float]] = OrderedDict()
 
-    def list(self, now: float) -> list[Pin]:
-        """Return all pins, the longest unused first; some may have timed out."""
-        return [(client, endpoint, now - used) for client, (endpoint, used) in self._pins.items()]
+    def each(self, now: float) -> Iterator[Pin]:
+        """Yield the pins of the first call, the last used first; some may have timed out.
+
+        The table may change meanwhile. Ages are as of ``now``, none is negative.
+        """
+        clients = list(self._pins)
+        for client in reversed(clients):
+            if (pin := self._pins.get(client)) is not None:
+                endpoint, used = pin
+                yield client, endpoint, max(0.0, now - used)
 
     def restore(self, pins: Iterable[Pin], now: float) -> None:
-        """Add pins of a former process, except for clients that have one; longest unused first."""
-        present = self._pins
-        self._pins = OrderedDict()
+        """Add pins of a former process, except for clients that have one; the last used first.
+
+        They count as used before all that are present, so parts may follow each other.
+        """
         for client, endpoint, age_s in pins:
-            self.pin(client, endpoint, now - age_s)
-        for client, (endpoint, used) in present.items():
-            self.pin(client, endpoint, used)
+            if client not in self._pins:
+                self._pins[client] = (endpoint, now - max(0.0, age_s))
+                self._pins.move_to_end(client, last=False)
+                self._tables.changed(self, len(self._pins) - 1)
 
     def __len__(self) -> int:
         return len(self._pins)
@@ -58,12 +130,29 @@ class AffinityTable:
         endpoint, used = pin
         if now - used >= self.timeout_s or endpoint not in usable:
             del self._pins[client]
+            self._tables.changed(self, len(self._pins) + 1)
             return None
         return endpoint
 
     def pin(self, client: str, endpoint: SocketAddress, now: float) -> None:
         """Remember the choice for a client, or that it was used again."""
+        before = len(self._pins)
         self._pins[client] = (endpoint, now)
         self._pins.move_to_end(client)
-        if len(self._pins) > self._max_clients:
-            self._pins.popitem(last=False)
+        if len(self._pins) != before:
+            self._tables.changed(self, before)
+
+    def forget_oldest(self) -> None:
+        """Forget the pin that was unused for longest; there is one."""
+        self._pins.popitem(last=False)
+        if not self._pins:
+            # Frees what a table that was large keeps.
+            self._pins.clear()
+        self._tables.changed(self, len(self._pins) + 1)
+
+    def clear(self) -> None:
+        """Forget all pins; required of a table that isn't used any more. Idempotent."""
+        was = len(self._pins)
+        self._pins.clear()
+        if was:
+            self._tables.changed(self, was)

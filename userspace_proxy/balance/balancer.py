@@ -32,7 +32,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from ..model import SocketAddress
-from .affinity import AffinityTable, Pin
+from .affinity import AffinityTable, AffinityTables, Pin
 from .ejection import Ejections
 from .level import PriorityLevel
 from .round_robin import RoundRobin
@@ -77,6 +77,7 @@ class Balancer:
         strategy: None for round robin.
         standbys: Priorities of endpoints other than 0.
         weights: The strategy's; they are told the time.
+        pins: The worker's, of which this balancer's are a part.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Balancer:
         strategy: Strategy | None = None,
         standbys: Mapping[SocketAddress, int] = _NO_STANDBYS,
         weights: Weights | None = None,
+        pins: AffinityTables | None = None,
     ) -> None:
         self.strategy: Strategy = strategy or RoundRobin(start)
         """May be replaced."""
@@ -98,6 +100,7 @@ class Balancer:
         """Returns whether an endpoint is at its limit, which the strategy leaves out then; None
         without limits."""
         self._ejections = Ejections(self._on_ejections)
+        self._pins = pins
         self._affinity: AffinityTable | None = None
         self.endpoints: Sequence[SocketAddress] = ()
         self._usable: frozenset[SocketAddress] = frozenset()
@@ -125,9 +128,10 @@ class Balancer:
         self._levels = _levels(endpoints, self._usable, standbys, out)
         self._first = self._levels[0].endpoints
         if affinity_timeout_s is None:
+            self.forget_pins()
             self._affinity = None
         elif self._affinity is None:
-            self._affinity = AffinityTable(affinity_timeout_s)
+            self._affinity = AffinityTable(affinity_timeout_s, self._pins)
         else:
             self._affinity.timeout_s = affinity_timeout_s
         self._is_plain = self._affinity is None and not self._weights.may_grow
@@ -194,9 +198,14 @@ class Balancer:
         """Return the ejected endpoints, each with the seconds until its probe is due."""
         return self._ejections.left_s(self.endpoints, now)
 
-    def pins(self, now: float) -> list[Pin]:
-        """Return the pins of clients; empty without affinity."""
-        return [] if self._affinity is None else self._affinity.list(now)
+    def pins(self, now: float) -> Iterator[Pin]:
+        """Yield the pins of clients, the last used first; none without affinity."""
+        return iter(()) if self._affinity is None else self._affinity.each(now)
+
+    def forget_pins(self) -> None:
+        """Forget the pins of clients; required of a balancer that isn't used any more."""
+        if self._affinity is not None:
+            self._affinity.clear()
 
     def restore(self, pins: Iterable[Pin], now: float) -> None:
         """Add pins of a former process; without effect without affinity."""

@@ -19,7 +19,7 @@ from collections.abc import Collection, Sequence
 
 from ..model import SocketAddress
 
-# A pick may meet so many ejected candidates, or this part of all: passing over each of them costs
+# A pick may meet this many ejected candidates, or this part of all: passing over each of them costs
 # up to 2 us for each (weights), and a list 1 us for each candidate.
 SKIPPED_MAX = 16
 _SKIPPED_PART = 32

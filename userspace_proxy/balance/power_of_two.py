@@ -25,7 +25,7 @@ class RandomNumbers(Protocol):
 def draw(
     endpoints: Sequence[SocketAddress], rng: RandomNumbers, *skips: Container[SocketAddress]
 ) -> SocketAddress | None:
-    """Return a random endpoint, or None if so many draws met only those that are to be skipped."""
+    """Return a random endpoint; None if that many draws met only those that are to be skipped."""
     for _ in range(DRAWS):
         endpoint = endpoints[rng.randrange(len(endpoints))]
         if not any(endpoint in skip for skip in skips):

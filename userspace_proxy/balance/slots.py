@@ -38,7 +38,7 @@ def fill_slots(
         endpoints: At least one.
         weights: Endpoints without one have the default; empty if all have the same.
     """
-    count = _count(len(endpoints), is_weighted=bool(weights))
+    count = count_slots(len(endpoints), is_weighted=bool(weights))
     return _fill(count, tuple((one, weights.get(one, DEFAULT_WEIGHT)) for one in endpoints))
 
 
@@ -55,7 +55,12 @@ def _fill(count: int, weighted: tuple[tuple[SocketAddress, int], ...]) -> tuple[
         until *= 2
 
 
-def _count(endpoints: int, *, is_weighted: bool) -> int:
+def count_slots(endpoints: int, *, is_weighted: bool) -> int:
+    """Return how many slots that many endpoints share.
+
+    Args:
+        is_weighted: Not all of them have the same weight.
+    """
     if is_weighted:
         # Small shares need many slots, and a weight that changes must not change the number.
         return _MOST

@@ -6,7 +6,7 @@ endpoints, and clients from outside only those of this node.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ..model import SocketAddress, contains
 from .affinity import Pin
@@ -61,9 +61,10 @@ class SplitBalancer:
         """As :meth:`Balancer.ejected`, for both."""
         return {**self.inner.ejected(now), **self.outer.ejected(now)}
 
-    def pins(self, now: float) -> list[Pin]:
+    def pins(self, now: float) -> Iterator[Pin]:
         """As :meth:`Balancer.pins`, of both."""
-        return self.inner.pins(now) + self.outer.pins(now)
+        yield from self.inner.pins(now)
+        yield from self.outer.pins(now)
 
     def restore(self, pins: Iterable[Pin], now: float) -> None:
         """As :meth:`Balancer.restore`, each client's to its own."""

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping
 from ..model import DEFAULT_WEIGHT, SocketAddress
 from .slow_start import SlowStart
 
-# Of a slow start: shares grow in so many steps, because each one costs a look at all endpoints.
+# Of a slow start: shares grow in this many steps, because each one costs a look at all endpoints.
 _STEPS = 50
 
 

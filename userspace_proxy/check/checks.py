@@ -7,7 +7,7 @@ import resource
 from collections.abc import Sequence
 
 from ..agent.lock import running_proxies
-from ..agent.options import Options
+from ..agent.rounds.options import Options
 from ..agent.run import make_options, node_name
 from ..config import Settings
 from ..errors import ConfigError

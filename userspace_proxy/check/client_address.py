@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..agent.client_address import why_impossible
-from ..agent.client_bridges import ClientBridges
+from ..agent.watchers.client_address import why_impossible
+from ..agent.watchers.client_bridges import ClientBridges
 from ..errors import SteeringError
 from ..kernel.netlink import Requests, explained
 from ..kernel.netlink.sockets import NETLINK_ROUTE

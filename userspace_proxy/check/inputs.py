@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..agent.facts import ADDRESSES_WITHOUT_STEERING, make_facts, options_with
-from ..agent.options import Options
+from ..agent.rounds.node_facts import ADDRESSES_WITHOUT_STEERING, make_facts, options_with
+from ..agent.rounds.options import Options
 from ..cluster import Snapshot
 from ..errors import ConfigError, UserspaceProxyError
 from ..kernel.addresses import list_addresses

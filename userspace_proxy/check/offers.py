@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..errors import SteeringError
 from ..kernel.privileges import effective_capabilities
 from ..sandbox.privileges import forbidding, read_sysctls
+from ..steering import local
 from ..steering.choice import choose, has_legacy_tables, iptables_lacks
 from ..steering.iptables import has_socket_match
 from ..steering.iptables.legacy import has_legacy_tables_in_kernel, tables_in_use
@@ -28,6 +29,8 @@ class Offers:
     nftables_lack: str = ""
     """Why nftables doesn't work; empty if it does."""
     iptables_lack: str = ""
+    local_lack: str = ""
+    """Why local steering doesn't work in a network namespace with other daemons."""
     legacy_tables: tuple[str, ...] = ()
     """Names of those in use, of either family."""
     has_legacy_in_kernel: bool = False
@@ -52,6 +55,7 @@ def read_offers() -> Offers:
         capabilities=capabilities,
         nftables_lack=nftables_lack,
         iptables_lack=iptables_lack,
+        local_lack=local.missing(own_namespace=False) if is_admin else "",
         without_nft_socket=not nftables_lack and bool(nft_lacks_for_guard()),
         without_xt_socket=not iptables_lack and has_legacy and not has_socket_match(),
         legacy_tables=_legacy_tables(),
@@ -140,6 +144,8 @@ def _libraries(offers: Offers, taken: str) -> Iterator[Finding]:
 
 def _taken(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> Iterator[Finding]:
     lack = {"nftables": offers.nftables_lack, "iptables": offers.iptables_lack}.get(taken, "")
+    if taken == "local" and not own_namespace:
+        lack = offers.local_lack
     if not taken:
         yield error(
             "steering",
@@ -177,16 +183,16 @@ def why_taken(taken: str, legacy: Sequence[str], offers: Offers, *, own_namespac
         if legacy:
             return f"this node uses legacy tables already ({', '.join(legacy)})"
         return f"nftables can't be used ({offers.nftables_lack})"
-    if taken == "nftables":
-        if legacy:
-            return f"legacy tables are in use, but iptables can't be used ({offers.iptables_lack})"
-        return "no legacy tables are in use here, and the kernel has nftables"
-    return "neither nftables nor iptables can be used"
+    if legacy:
+        return f"legacy tables are in use, but iptables can't be used ({offers.iptables_lack})"
+    return "no legacy tables are in use here, and the kernel has nftables"
 
 
 def _install(taken: str) -> str:
     if taken == "nftables":
         return "modprobe nf_tables nft_nat nft_redir; run as root"
+    if taken == "local":
+        return "modprobe nf_tables; run as root; or --steering=iptables or none"
     return (
         "pip install .[iptables] in the checkout; install iptables 1.8.7 or later; run as root; "
         "or --steering=nftables"

@@ -17,7 +17,7 @@ from .finding import Finding, error, ok, warning
 NODE_PORTS = (30000, 32767)
 _LOCAL = "net.ipv4.ip_local_port_range"
 _RESERVED = "net.ipv4.ip_local_reserved_ports"
-# A connection takes two descriptors; a medium-sized node should have room for so many.
+# A connection takes two descriptors; a medium-sized node should have room for this many.
 _CONNECTIONS = 1000
 
 Span = tuple[int, int]

@@ -1,6 +1,7 @@
 """Reads from the admin address of a running proxy, over plain HTTP.
 
-Rule 1: only ``http.client`` is used: it is imported in a tenth of the time that aiohttp takes.
+Rule 1: only ``http.client`` is used: it is imported in a tenth of the time that aiohttp takes,
+which is for the API server. Clients in pods use ``sandbox.client``, which needs no proxy's answer.
 Rule 2: each failure is one line with the address and the remedy.
 """
 
@@ -34,11 +35,12 @@ class NotAnswered(UserspaceProxyError):
 
 
 class AdminAddress:
-    """The address at which a proxy shows its state."""
+    """The address at which a proxy shows its state; each step of an answer has a deadline."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, timeout_s: float = _TIMEOUT_S) -> None:
         self.host = host
         self.port = port
+        self._timeout_s = timeout_s
 
     def __str__(self) -> str:
         return str(SocketAddress(self.host, self.port))
@@ -56,7 +58,7 @@ class AdminAddress:
             UserspaceProxyError: It refuses to answer, or is of another version.
         """
         wanted = urlencode({name: text for name, text in query.items() if text})
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=_TIMEOUT_S)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=self._timeout_s)
         try:
             connection.request(
                 "GET", f"{path}?{wanted}" if wanted else path, headers={"Accept": accept}

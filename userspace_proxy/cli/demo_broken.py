@@ -1,4 +1,8 @@
-"""The demo's broken Services: one mistake each, for ``explain`` and the page."""
+"""The demo's broken Services: one mistake each, for ``explain`` and the page.
+
+They are text, laid out for people who correct it; the tests of all causes have objects, some of
+which exist at an API server only (``tests/node/broken_services.py``).
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ admin address ──────────────┘
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -86,6 +85,7 @@ def _find(given: Given, service: str) -> _Found:
     """Read the Service from what the flags name: a proxy, manifests or an API server."""
     from ..config.load import load_settings
     from ..explain import read_subject
+    from ..status.answers import read_answer
 
     settings = load_settings(given.settings).settings
     flags = {name for name, origin in settings.origins.items() if origin == "flag"}
@@ -98,7 +98,8 @@ def _find(given: Given, service: str) -> _Found:
         raise ConfigError("--pods needs --kubeconfig, and no --server")
     admin = find_admin(given)
     body = admin.get("/api/v1/status", accept=JSON, service=service).body
-    subject = read_subject(json.loads(body), service, f"the proxy at {admin}", is_live=True)
+    status = read_answer(body)
+    subject = read_subject(status, service, f"the proxy at {admin}", is_live=True)
     return _Found(subject, (f"--server={admin}",) if "server" in given.values else ())
 
 

@@ -23,11 +23,11 @@ from .explain import find_kubeconfig
 from .forward_text import ForwardedPort, render_changes, render_left_out, render_start
 
 if TYPE_CHECKING:
-    from ..agent.forward import ForwardSource
-    from ..agent.forwardable import NotForwarded
-    from ..agent.options import Options
-    from ..agent.proxy import Proxy
+    from ..agent.rounds.options import Options
     from ..config import Settings
+    from ..embedding.proxy import Proxy
+    from ..forward.forwardable import NotForwarded
+    from ..forward.source import ForwardSource
 
 Write = Callable[[str], object]
 
@@ -39,8 +39,8 @@ def forward(given: Given) -> int:
         ConfigError: A flag is wrong.
         UserspaceProxyError: The API server doesn't respond, or doesn't permit it.
     """
-    from ..agent.forward import ForwardSource
     from ..config.load import load_settings
+    from ..forward.source import ForwardSource
     from .logs import set_up_logging
 
     settings = load_settings(given.settings).settings
@@ -84,8 +84,8 @@ def wanted_services(words: Iterable[str], namespace: str) -> frozenset[ServiceKe
 
 def make_options(settings: Settings, source: ForwardSource) -> Options:
     """Return the options of the proxy, from settings that mean the same for ``run``."""
-    from ..agent.forward import CONNECT_S
     from ..agent.run import make_options as options_of_run
+    from ..forward.source import CONNECT_S
 
     made = options_of_run(settings)
     if "connect_timeout_s" not in settings.origins:
@@ -104,8 +104,8 @@ def make_options(settings: Settings, source: ForwardSource) -> Options:
 
 
 async def _forward(source: ForwardSource, options: Options, write: Write) -> None:
-    from ..agent.proxy import Proxy
-    from ..agent.tasks import first_of
+    from ..agent.rounds.tasks import first_of
+    from ..embedding.proxy import Proxy
 
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

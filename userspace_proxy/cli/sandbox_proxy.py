@@ -8,14 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..errors import ListenError, SandboxError
+from ..errors import ListenError, SandboxError, UserspaceProxyError
 from ..kernel.own_namespace import own_namespace_environment
 from ..sandbox import Sandbox
+from .admin import AdminAddress
 
 PAGE_PORT = 10249
 _READY_S = 20.0
@@ -110,13 +109,14 @@ def wait_until_ready(
     Raises:
         SandboxError: It has ended, or takes too long.
     """
+    # The page's socket is this process's, too: of a proxy that has ended nothing is refused.
+    page = AdminAddress("127.0.0.1", port, timeout_s=1.0)
     deadline = time.monotonic() + _READY_S
     while not is_over():
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1.0):
-                return
-        except (urllib.error.URLError, OSError):
-            pass
+        # Until it serves what it has read, it answers 503.
+        with contextlib.suppress(UserspaceProxyError):
+            page.get("/healthz", accept="application/json")
+            return
         if proxy.poll() is not None or time.monotonic() > deadline:
             raise SandboxError(f"cannot start the proxy: {last_line(log)}")
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,6 +1,6 @@
 """Encodes a snapshot for the state that is kept on disk: JSON lines, compressed by gzip.
 
-    {"format":9}                                        which of these formats it is
+    {"format":10}                                       which of these formats it is
     {"of":{…},"node":{…},"node_addresses":[…]}          whose state it is, and all but the Services
     {"service":{…},"slices":[{…},…]}                    a Service; a line each, in their order
 
@@ -28,7 +28,7 @@ from ..model.slice_annotations import MAX
 from .persistent import PersistentMap
 from .snapshot import ServiceState, Snapshot
 
-FORMAT = 9
+FORMAT = 10
 """Increase it with each change of the types in a snapshot: the test of the format fails then."""
 TEXT_BYTES_MAX = 256 << 20
 """Before compression: room for 200,000 Services with three endpoints each."""

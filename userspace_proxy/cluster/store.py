@@ -27,7 +27,7 @@ class Store:
         self._touched: set[ServiceKey] = set()
         self._states: PersistentMap[ServiceKey, ServiceState] = PersistentMap()
         self._orphans: PersistentMap[ServiceKey, tuple[SliceKey, ...]] = PersistentMap()
-        self._last = Snapshot(self._states)
+        self._last = Snapshot(self._states, orphans=self._orphans)
 
     def resume(self, snapshot: Snapshot) -> None:
         """Begin with the Services of an earlier run; call it while the store is empty."""
@@ -36,7 +36,7 @@ class Store:
             for item in state.slices:
                 self.put_slice(item)
         self._states = self._states.changed(snapshot.services)
-        self._last = Snapshot(self._states)
+        self._last = Snapshot(self._states, orphans=self._orphans)
         self._touched.clear()
 
     def replace_services(self, services: Iterable[Service]) -> None:
@@ -101,16 +101,18 @@ class Store:
         """Return the current state; the same object until something changes."""
         changed = {key for key in self._touched if self._differs(key)}
         self._note_orphans()
-        others = self._node, self._node_addresses, self._orphans
+        others = self._node, self._node_addresses
         last = self._last
-        if changed or others != (last.node, last.node_addresses, last.orphans):
+        # Orphans that differ are another object; there may be many.
+        is_other = others != (last.node, last.node_addresses) or self._orphans is not last.orphans
+        if changed or is_other:
             put = {
                 key: ServiceState(self._services[key], self._slices_for(key))
                 for key in changed
                 if key in self._services
             }
             self._states = self._states.changed(put, changed)
-            self._last = Snapshot(self._states, *others, last.revision + 1)
+            self._last = Snapshot(self._states, *others, self._orphans, last.revision + 1)
         self._touched.clear()
         return self._last
 

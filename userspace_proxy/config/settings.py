@@ -3,15 +3,16 @@
 
 Each field has a default and a row (see ``table``): its flag, its fields in files, its kind, its
 help, and the reason for the default. To add a setting, add a field here and run ``make docs``.
+A field of ``Options`` or ``Tuning`` with the same name receives its value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from ..model import SocketAddress
+from ..model import Path, SocketAddress
 from ..names import CLUSTER_DOMAIN
 from .forms import (
     DOMAIN,
@@ -31,6 +32,11 @@ from .forms import (
 from .kinds import BOOL, GATES, PATH, SHARE, TEXT, choice, duration, integer, port_range, texts
 from .table import Origin, Topic, rows_of, setting
 from .values import ListenAddress, PortRange
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_OptionsT = TypeVar("_OptionsT", bound="DataclassInstance")
 
 # Below node ports (30000–32767) and ephemeral ports (32768–60999), which the node's own outgoing
 # connections may use during a restart.
@@ -91,6 +97,7 @@ class Settings:
         own_field="serviceProxyName",
         help="serve only Services with this label service.kubernetes.io/service-proxy-name",
         shown_default="none", why="as kube-proxy: Services without the label",
+        option="proxy_name", convert=lambda name: name or None,
     )
     state_dir: str = setting(
         "auto", kind=folder(), topic=Topic.SOURCE, flag="state-dir", own_field="stateDir",
@@ -124,12 +131,14 @@ class Settings:
         help="this node's primary address; its family is that of the servers' default addresses; "
         "nothing is bound to it",
         why="kube-proxy's",
+        option="node_addresses", convert=lambda ip: () if ip in {"0.0.0.0", "::"} else (ip,),
     )
     cluster_cidr: tuple[str, ...] = setting(
         (), kind=JOINED_CIDRS, topic=Topic.NODE, flag="cluster-cidr",
         kube_field="clusterCIDR",
         help="addresses of the cluster's pods, one CIDR per family",
         shown_default="none", why="it can't be detected",
+        option="cluster_networks",
     )
     detect_local_mode: Literal[
         "ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"
@@ -143,6 +152,7 @@ class Settings:
         why="kube-proxy's",
         no_effect="BridgeInterface and InterfaceNamePrefix are treated as ClusterCIDR",
         harmless=("NodeCIDR",),
+        option="only_own_pods", convert=lambda mode: mode == "NodeCIDR",
     )
     nodeport_addresses: tuple[str, ...] = setting(
         (), kind=NODEPORT_ADDRESSES, topic=Topic.NODE, flag="nodeport-addresses",
@@ -150,6 +160,7 @@ class Settings:
         help="CIDRs of the local addresses on which node ports are served; also primary, "
         "localhost, all",
         shown_default="all local addresses", why="kube-proxy's",
+        option="node_port_networks",
     )
     allow_external_ips: tuple[str, ...] = setting(
         (), kind=EXTERNAL_CIDRS, topic=Topic.NODE, flag="allow-external-ips",
@@ -157,6 +168,7 @@ class Settings:
         help="networks whose addresses Services may have as external IPs",
         shown_default="none",
         why="a user who can write a Service could intercept any traffic (CVE-2020-8554)",
+        option="external_ip_networks",
     )
     connect_timeout_s: float = setting(
         1.0, kind=duration(least_s=0.001), topic=Topic.CONNECTIONS, flag="connect-timeout",
@@ -200,6 +212,7 @@ class Settings:
         flag="preserve-client-address", own_field="preserveClientAddress",
         help="whether endpoints see the client's own address",
         why="network policies and pods see the client, wherever replies return through this node",
+        option="preserves_client_address", convert=lambda when: when == "auto",
     )
     accept_proxy_protocol: tuple[str, ...] = setting(
         (), kind=EXTERNAL_CIDRS, topic=Topic.CONNECTIONS, flag="accept-proxy-protocol",
@@ -207,6 +220,7 @@ class Settings:
         help="networks of load balancers whose TCP connections begin with a header of the PROXY "
         "protocol, version 1 or 2, which announces the client's address",
         shown_default="none", why="who sends such a header can claim any address",
+        option="proxy_protocol_from",
     )
     steering: Literal["auto", "iptables", "nftables", "local", "none"] = setting(
         "auto", kind=choice("auto", "iptables", "nftables", "local", "none"), topic=Topic.STEERING,
@@ -222,6 +236,7 @@ class Settings:
         "auto: by the kernel while all endpoints answer probes; kernel and auto need "
         "--steering=nftables",
         why="fail-over and counters need the proxy",
+        convert=Path,
     )
     allow_paths: tuple[str, ...] = setting(
         ("userspace", "kernel", "auto"),
@@ -231,19 +246,14 @@ class Settings:
         "other Services --path decides. Without auto, no annotation can have this node probe "
         "endpoints",
         why="probes have a budget in which Services have turns",
+        option="allowed_paths", convert=lambda paths: tuple(map(Path, paths)),
     )
     proxy_port_range: PortRange = setting(
         PROXY_PORTS, kind=port_range(PROXY_PORTS), topic=Topic.STEERING, flag="proxy-port-range",
         kube_field="portRange",
         help="local ports that are used as proxy ports: begin-end, begin+offset or one",
         why="below node ports and ephemeral ports, room for 10,000 Service ports",
-    )
-    allow_faults: bool = setting(
-        False, kind=BOOL, topic=Topic.STEERING, flag="allow-faults", own_field="allowFaults",
-        help="follow the annotation userspace-proxy.io/fault of Services, with any steering: "
-        "connections are slow, lost or reset on purpose",
-        shown_default="only with --steering=none",
-        why="a user who can write a Service could break it with it",
+        option="proxy_ports",
     )
     take_over: bool = setting(
         False, kind=BOOL, topic=Topic.STEERING, flag="take-over", own_field="takeOver",
@@ -264,6 +274,7 @@ class Settings:
         kube_field="iptables.minSyncPeriod",
         help="shortest time between two changes of the rules; changes in between are combined",
         why="with kube-proxy's 1s a second edit could wait for more than a second",
+        option="min_sync_period_s",
     )
     proxy_mode: str = setting(
         "userspace", kind=TEXT, topic=Topic.STEERING, flag="proxy-mode", kube_field="mode",
@@ -301,6 +312,7 @@ class Settings:
         own_field="dnsBindAddress",
         help="where names of Services are answered by DNS, as by a cluster's DNS; UDP and TCP",
         why="clusters have CoreDNS; it needs dnspython, the extra dns",
+        option="dns",
     )
     dns_upstream: SocketAddress | None = setting(
         None, kind=dns_address(), topic=Topic.SERVERS, flag="dns-upstream",
@@ -360,6 +372,16 @@ class Settings:
             (name, row.kind.write(getattr(self, name)), self.origins.get(name, "default"))
             for name, row in TABLE.items()
         )
+
+    def as_options(self, options_class: type[_OptionsT]) -> _OptionsT:
+        """Return options in which these settings, by the table, have taken the defaults' place."""
+        wanted = {option.name for option in fields(options_class)}
+        given: dict[str, object] = {}
+        for name, row in TABLE.items():
+            if (option := row.option or name) in wanted:
+                value = getattr(self, name)
+                given[option] = row.convert(value) if row.convert is not None else value
+        return options_class(**given)
 
 
 TABLE = rows_of(Settings)

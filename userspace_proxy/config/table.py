@@ -1,12 +1,13 @@
 """One row of the table of settings: everything about a setting except its value.
 
-Rule 1: flags, help, files, docs and validation use only these rows.
+Rule 1: flags, help, files, docs, validation and the options of the proxy use only these rows.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,6 +53,10 @@ class Setting:
     """Why other values than the default change nothing; empty: they do."""
     harmless: tuple[object, ...] = ()
     """Values that request what happens anyway, so no warning is needed."""
+    option: str = ""
+    """The field of the proxy's options that has the value; empty: the one with its own name."""
+    convert: Callable[[Any], object] | None = None
+    """Returns the option's value from the setting's; None: they are the same."""
 
 
 def setting(default: Any, /, **row: Any) -> Any:

@@ -1,8 +1,8 @@
 """Listeners, TCP connections, UDP flows. Independent of Kubernetes and of the control process.
 
-    client ─▶ listener ─▶ EndpointGroup.balancer.pick ─▶ dial, next on failure ─▶ relay
-                 │                                                                  │
-                 └────────── one edge-triggered epoll (Engine, Reactor) ────────────┘
+    client ─▶ listener ─▶ EndpointGroup: its balancers pick ─▶ dial, next on failure ─▶ relay
+                 │                                                                       │
+                 └─────────────── one edge-triggered epoll (Engine, Reactor) ────────────┘
 
 There is no task, no transport and no stream on the traffic path: one epoll, nested in whatever
 event loop the caller runs, and raw non-blocking sockets.
@@ -17,7 +17,6 @@ from .endpoint_group import EndpointGroup
 from .memory import MemoryState
 from .port_hold import get_nothing
 from .serving import Serving
-from .sockets import is_wildcard
 from .streak import Streak, StreakPart
 from .tuning import Tuning
 from .udp import UdpListener
@@ -44,6 +43,5 @@ __all__ = [
     "UdpListener",
     "Waiting",
     "get_nothing",
-    "is_wildcard",
     "raise_descriptor_limit",
 ]

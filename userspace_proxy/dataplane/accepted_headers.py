@@ -19,8 +19,8 @@ from ..model import SocketAddress, contains
 from .connection_log import EndedBy
 from .engine import Engine
 from .proxy_protocol import HEADER_BYTES, Header, MalformedHeader, read_header
-from .tcp import TcpConnection
-from .tcp_dial import READ_EVENTS, Announced
+from .tcp import Announced, TcpConnection
+from .tcp_dial import READ_EVENTS
 from .timeouts import Timeouts
 
 _log = FieldLogger("userspace_proxy.dataplane")
@@ -118,7 +118,7 @@ class AcceptedHeaders:
             connection.address = header.source
             # Replies to that address needn't return through this node.
             connection.may_preserve = False
-        connection.dial()
+        connection.begin()
 
     def _refuse(self, connection: TcpConnection, cause: str) -> None:
         connection.group.counters.bad_headers += 1

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import _socket
 import asyncio
+import contextlib
 import errno
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from .tcp import TcpConnection
 from .tuning import Tuning
@@ -64,6 +65,9 @@ _NEW_S = 2 * LOOK_S
 # reader that is only stalled answers. A little less than three looks: timers may be early.
 _GONE_S = 13.0
 
+# Struct tcp_info (linux/tcp.h) begins with: state, congestion state, retransmissions, probes.
+_RETRANSMITS, _PROBES, _TCP_INFO_BYTES = 2, 3, 4
+
 
 class Ageing:
     """Looks at the open connections of one data plane."""
@@ -96,20 +100,20 @@ class Ageing:
 
     def look_at(self, connection: TcpConnection, now: float) -> None:
         """Look at one connection; it may be closed afterwards."""
-        up, down = connection.up, connection.down
-        if up is None or down is None:
+        up, down, dial = connection.up, connection.down, connection.dial
+        if up is None or down is None or dial is None:
             return
         moved = up.bytes_moved + down.bytes_moved
         is_first = connection.seen_moving_at is None
         if is_first:
-            connection.keep_alive(_KEEPALIVE, client_only=False)
-        was_known = connection.shows_local_client
+            keep_alive((up.source, up.sink))
+        was_known = dial.shows_local_client
         if not was_known and now - connection.started < _NEW_S:
-            connection.check_locality()
-        if connection.shows_local_client and (is_first or not was_known):
-            connection.keep_alive(_LOCAL_CLIENT, client_only=True)
+            dial.check_locality()
+        if dial.shows_local_client and (is_first or not was_known):
+            keep_alive((up.source,), _LOCAL_CLIENT)
         # Before the bytes: an endpoint that keeps sending moves some into the client's socket.
-        if connection.shows_local_client and _has_gone(connection, now):
+        if dial.shows_local_client and _has_gone(connection, now):
             connection.abort(errno.ETIMEDOUT)
             return
         if connection.seen_moving_at is not None and moved == connection.seen_moved:
@@ -140,9 +144,25 @@ class Ageing:
         self._timer = self._loop.call_soon(self._continue)
 
 
+def keep_alive(
+    socks: Iterable[_socket.socket], options: Iterable[tuple[int, int, int]] = _KEEPALIVE
+) -> None:
+    """Set socket options; a socket that has just gone takes none."""
+    for sock in socks:
+        with contextlib.suppress(OSError):
+            for level, option, value in options:
+                sock.setsockopt(level, option, value)
+
+
+def unanswered(sock: _socket.socket) -> int:
+    """Return how often in a row the kernel has sent data or a probe without an answer."""
+    info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _TCP_INFO_BYTES)
+    return info[_RETRANSMITS] + info[_PROBES]
+
+
 def _has_gone(connection: TcpConnection, now: float) -> bool:
     """Return whether a client has answered nothing for so long that its container has gone."""
-    if not connection.unanswered:
+    if not unanswered(connection.client):
         connection.unanswered_since = None
         return False
     if connection.unanswered_since is None:

@@ -115,7 +115,7 @@ class ClientAddressDialer:
                 dialling.is_preserved = False
                 if not is_flow:
                     self._out_of_ports.note(client, endpoint, now)
-                dialling.group.left_client_address(endpoint, client, now)
+                dialling.group.outcomes.left_client_address(endpoint, client, now)
         at = endpoint
         if dialling.group.detours:
             at = dialling.group.detours.get(endpoint, endpoint)

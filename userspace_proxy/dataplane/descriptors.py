@@ -29,13 +29,13 @@ _log = logging.getLogger("userspace_proxy.dataplane")
 
 # For other code: log files, API connections, status requests, the embedder's own.
 _RESERVE = 64
-# After a pause so many must be free, so that not every close wakes all listeners.
+# After a pause this many must be free, so that not every close wakes all listeners.
 _RESUME_ROOM = 16
 # Seldom enough to cost nothing, often enough that clients don't notice the wait.
 _RETRY_S = 0.25
 # A proxy that is only busy releases descriptors all the time.
 _STALL_S = 0.5
-# For so long after a reset at the limit, the next resets don't wait for a stall.
+# For this long after a reset at the limit, the next resets don't wait for a stall.
 _SHEDDING_S = 5.0
 # A sixteenth is reserved for UDP flows.
 _FLOWS_PART = 16
@@ -94,7 +94,7 @@ class Descriptors:
         return not self._waiting
 
     def has_room(self, count: int) -> bool:
-        """Return whether anything but a flow may use so many more."""
+        """Return whether anything but a flow may use that many more."""
         return self.in_use + count <= self._for_connections
 
     def has_room_for_flow(self) -> bool:
@@ -112,11 +112,11 @@ class Descriptors:
         self._shedding_until = now + _SHEDDING_S
 
     def take(self, count: int) -> None:
-        """Note that so many more are in use."""
+        """Note that that many more are in use."""
         self.in_use += count
 
     def give(self, count: int) -> None:
-        """Note that so many are free again; calls the waiting callbacks if there is room."""
+        """Note that that many are free again; calls the waiting callbacks if there is room."""
         self.in_use -= count
         if self._waiting and self.has_room(min(_RESUME_ROOM, self.limit // 4 + 1)):
             self._full_since = None
@@ -133,7 +133,7 @@ class Descriptors:
         self.give(1)
 
     def hold(self, more: int | None) -> None:
-        """Let connections use so many more, whatever the limit; None: as many as the limit allows.
+        """Let connections use that many more, whatever the limit; None: what the limit allows.
 
         Calls the waiting callbacks then.
         """

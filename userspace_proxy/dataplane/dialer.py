@@ -1,7 +1,7 @@
 """The contract of what reaches endpoints without an address here: pods behind an API server.
 
-TcpDial ──dial(endpoint, opened)──▶ Dialer ──opened(socket)──▶ joined, as after a connect
-                 │                        └──opened(errno)───▶ the next endpoint
+TcpDial ──dial(port, endpoint, opened)──▶ Dialer ──opened(socket)──▶ joined, as after a connect
+                 │                              └──opened(errno)───▶ the next endpoint
                  └── the deadline passes, the client is gone: cancel()
 """
 
@@ -21,10 +21,14 @@ the errno of the failure."""
 class Dialer(Protocol):
     """Dials endpoints for TCP clients in another way than by ``connect``."""
 
-    def dial(self, endpoint: SocketAddress, opened: Opened) -> Callable[[], None]:
+    def dial(
+        self, service_port: str, endpoint: SocketAddress, opened: Opened
+    ) -> Callable[[], None]:
         """Begin to dial an endpoint.
 
         Args:
+            service_port: The label of the group whose client it is for, such as ``shop/web:http``.
+                Another Service port may have the same address for something else.
             endpoint: As the Service port has it.
             opened: Called later, not before this returns.
 

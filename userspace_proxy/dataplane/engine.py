@@ -1,4 +1,4 @@
-"""What all traffic of one event loop shares: events, descriptors, memory, pipes.
+"""What all traffic of one event loop shares: events, descriptors, memory, pipes, redials.
 
 Rule 1: it refers to no listener, connection or flow: they are above it.
 """
@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from ..balance import AffinityTables
 from .client_address import ClientAddressDialer
 from .connection_log import ConnectionLog
 from .descriptors import Descriptors
@@ -16,6 +17,7 @@ from .dialer import Dialer
 from .memory import Memory
 from .pipes import PipePool
 from .reactor import Reactor
+from .redials import Redials
 from .tuning import Tuning
 
 
@@ -34,8 +36,11 @@ class Engine:
         self.tuning = tuning or Tuning()
         self.clock = clock
         self.reactor = Reactor(loop, clock=clock)
+        self.redials = Redials(self.reactor)
         self.descriptors = Descriptors(loop, self.tuning.descriptor_limit)
         self.memory = Memory(loop, clock, self.descriptors)
+        self.pins = AffinityTables()
+        """Of all groups."""
         self.pipes = PipePool(self.descriptors, self.tuning.max_pipes)
         self.client_dialer = ClientAddressDialer()
         share = self.tuning.connection_log

@@ -8,7 +8,8 @@ At a limit of its cgroup the kernel kills a process, and all its connections wit
 Rule 1: it watches only when asked to, and reads usage only where there is a limit.
 Rule 2: usage is read four times a second, up to a hundred times while connections are accepted, and
 whenever readers that stall have filled a quarter of the room: 1,000 of them fill 100 MiB in 0.1 s.
-Rule 3: what connections hold is shed only while it is more than a 64th of the limit (``spared``):
+Rule 3: pins of clients (``sessionAffinity``) go before connections are reset.
+Rule 4: what connections hold is shed only while it is more than a 64th of the limit (``spared``):
 where the rest of the process needs nearly all memory, resetting the last ones would not help.
 """
 
@@ -53,7 +54,7 @@ _M_MMAP_THRESHOLD = -3
 _MAPPED_BYTES = 32 * 1024
 
 Shed = Callable[[int, int, float], int]
-"""Holds the number of connections, and resets some that hold so many bytes, but not the last that
+"""Holds the number of connections, and resets some that hold this many bytes, but not the last that
 hold the second number; now is the time. Returns how many were reset."""
 
 
@@ -126,7 +127,7 @@ class Memory:
             self._estimate(now)
 
     def note(self, count: int) -> None:
-        """Note that so many bytes wait for a reader from now on; connections may be reset."""
+        """Note that that many bytes wait for a reader from now on; connections may be reset."""
         self._noted += count
         if self._noted >= self._look_after:
             self._estimate(self._clock())

@@ -18,22 +18,18 @@ from __future__ import annotations
 
 import _socket
 import contextlib
-import errno
 
 from ..log_fields import FieldLogger
 from ..model import SocketAddress
-from . import reactor as epoll
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .pairs import MAX_PAIRS, Pairs
+from .probe_dials import ProbeDials
 from .proxy_protocol import write_local_header
-from .sockets import family_of
-from .timeouts import Timeouts
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
 _MAX_UNDER_WAY = 64
-_STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 
 
 class Probes:
@@ -41,12 +37,10 @@ class Probes:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._under_way: dict[SocketAddress, _Probe] = {}
+        self._under_way: dict[SocketAddress, _Requests] = {}
         # For a minute: policies change rarely, and if the endpoint dies, other clients' dials fail.
         self._pairs = Pairs()
-        self._deadlines = Timeouts[_Probe](
-            engine.loop, engine.clock, engine.tuning.connect_timeout_s, lambda probe: probe.end()
-        )
+        self._dials = ProbeDials(engine.reactor, engine.tuning.connect_timeout_s, self._ended)
 
     def is_denied(self, client: str, endpoint: SocketAddress, now: float) -> bool:
         """Return whether a probe has shown that an endpoint doesn't answer this client only."""
@@ -54,65 +48,48 @@ class Probes:
 
     def request(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
         """Dial an endpoint from this node's address; an answer ends its ejection from the group."""
-        probe = self._under_way.get(endpoint)
-        if probe is not None:
-            probe.add(group, client)
-            return
-        if len(self._under_way) >= _MAX_UNDER_WAY:
-            return
-        if not self._engine.descriptors.has_room(1):
-            return
-        try:
-            sock = _socket.socket(family_of(endpoint.ip), _STREAM)
-        except OSError:
-            return
-        probe = _Probe(self, endpoint, sock)
-        probe.add(group, client)
-        if sock.connect_ex(endpoint) not in (0, errno.EINPROGRESS):
-            # This node has no route to it, or may not use one: no event would report that.
-            sock.close()
-            return
-        try:
-            self._engine.reactor.register(sock, epoll.OUT, probe.on_events)
-        except OSError:
-            sock.close()
-            return
-        self._engine.descriptors.take(1)
-        self._under_way[endpoint] = probe
-        self._deadlines.start(probe, self._engine.reactor.now)
+        requests = self._under_way.get(endpoint)
+        if requests is None:
+            if len(self._under_way) >= _MAX_UNDER_WAY or not self._engine.descriptors.has_room(1):
+                return
+            if self._dials.begin(endpoint):
+                # This node has no route to it, may not use one, or is out of sockets.
+                return
+            self._engine.descriptors.take(1)
+            requests = self._under_way[endpoint] = _Requests()
+        requests.add(group, client)
 
     def close(self) -> None:
         """End all probes."""
-        for probe in list(self._under_way.values()):
-            probe.end()
-        self._deadlines.close()
+        self._dials.close()
+        self._engine.descriptors.give(len(self._under_way))
+        self._under_way.clear()
 
-    def ended(self, probe: _Probe, *, has_answer: bool) -> None:
-        """Take the result of a probe."""
-        del self._under_way[probe.endpoint]
-        self._deadlines.stop(probe)
-        self._engine.reactor.close_socket(probe.sock)
+    def _ended(self, endpoint: SocketAddress, number: int, sock: _socket.socket) -> None:
+        requests = self._under_way.pop(endpoint)
         self._engine.descriptors.give(1)
-        if not has_answer:
+        if number:
             return
+        versions = (group.serving.handling.proxy_protocol for group in requests.groups)
+        version = next((v for v in versions if v is not None), None)
+        if version is not None:
+            with contextlib.suppress(OSError):
+                sock.send(write_local_header(version))
         now = self._engine.reactor.clock()
-        for client in probe.clients:
-            self._pairs.note(client, probe.endpoint, now)
-        for group, client in probe.groups.items():
+        for client in requests.clients:
+            self._pairs.note(client, endpoint, now)
+        for group, client in requests.groups.items():
             _log.info(
                 "%(service)s: endpoint %(endpoint)s answers this node, but not %(client)s",
-                extra={"service": group.label, "client": client, "endpoint": str(probe.endpoint)},
+                extra={"service": group.label, "client": client, "endpoint": str(endpoint)},
             )
-            group.answered(probe.endpoint, now)
+            group.outcomes.answered(endpoint, now)
 
 
-class _Probe:
-    """One dial, and the requests that wait for its result."""
+class _Requests:
+    """Those that wait for the result of one dial."""
 
-    def __init__(self, owner: Probes, endpoint: SocketAddress, sock: _socket.socket) -> None:
-        self.owner = owner
-        self.endpoint = endpoint
-        self.sock = sock
+    def __init__(self) -> None:
         self.groups: dict[EndpointGroup, str] = {}
         """Those that have ejected the endpoint, each with its first client whose dial failed."""
         self.clients: dict[str, None] = {}
@@ -123,16 +100,3 @@ class _Probe:
         self.groups.setdefault(group, client)
         if len(self.clients) < MAX_PAIRS:
             self.clients[client] = None
-
-    def on_events(self, _events: int) -> None:
-        number = self.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
-        versions = (group.serving.handling.proxy_protocol for group in self.groups)
-        version = next((v for v in versions if v is not None), None)
-        if not number and version is not None:
-            with contextlib.suppress(OSError):
-                self.sock.send(write_local_header(version))
-        self.owner.ended(self, has_answer=number == 0)
-
-    def end(self) -> None:
-        """Give up: there was no answer."""
-        self.owner.ended(self, has_answer=False)

@@ -126,7 +126,7 @@ class Direction:
         return self._in_pipe if self.pending is None else len(self.pending)
 
     def pump(self, events: int = _IN) -> None:  # noqa: C901 - each read would pay for a call
-        """Move what is there, until EAGAIN, a full sink, the end, an error, or so many rounds.
+        """Move what is there, until EAGAIN, a full sink, the end, an error, or that many rounds.
 
         This is the handler of the source's events.
         """

@@ -25,7 +25,7 @@ from .tcp import TcpConnection
 
 # A reset takes 20 µs.
 _SLICE = 256
-# A dial that is still in progress is looked at again so much later.
+# A dial that is still in progress is looked at again this much later.
 _AGAIN_S = 1.0
 
 _Pair = tuple[EndpointGroup, SocketAddress]
@@ -67,7 +67,7 @@ class Removals:
             now = self._clock()
             # The Service may ask for it only now.
             for endpoint in {*left, *group.former_endpoints(), *(e for _, e in known)}:
-                if not group.serves_everyone(endpoint):
+                if not group.balancers.serves_everyone(endpoint):
                     since = known.get((group, endpoint))
                     at = now if since is None else since.at
                     self._left[group, endpoint] = _Left(at, at + seconds)
@@ -109,13 +109,14 @@ class Removals:
         self._set_timer()
 
     def _look_at(self, connection: TcpConnection) -> None:
-        group, endpoint = connection.group, connection.endpoint
-        if endpoint is None or connection.is_closed:
+        group, dial = connection.group, connection.dial
+        if dial is None or dial.endpoint is None:
             return
+        endpoint = dial.endpoint
         left = self._ending.get((group, endpoint))
-        if left is None or not connection.was_dialled_by(left.at):
+        if left is None or not dial.had_begun_by(left.at):
             return
-        if group.serves(connection.client_ip, endpoint):
+        if group.balancers.serves(connection.client_ip, endpoint):
             return
         if connection.up is None:
             self._left.setdefault((group, endpoint), left._replace(due=self._clock() + _AGAIN_S))

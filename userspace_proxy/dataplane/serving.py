@@ -41,6 +41,11 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
         return not (self.endpoints or self.outside or is_dropping or self.handling.hold)
 
     @property
+    def is_uniform(self) -> bool:
+        """Whether all clients use the same endpoints."""
+        return self.affinity_timeout_s is None and self.outside is None
+
+    @property
     def first_endpoints(self) -> tuple[frozenset[SocketAddress], frozenset[SocketAddress]]:
         """The endpoints inside and outside, without those on standby."""
         outside = self.endpoints if self.outside is None else self.outside

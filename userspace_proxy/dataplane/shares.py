@@ -77,12 +77,12 @@ class Choice(NamedTuple, Generic[H]):
 
 
 def client_share(places: int) -> int:
-    """Return how many of so many places a client may keep at the limit."""
+    """Return how many of that many places a client may keep at the limit."""
     return max(_FEW, int(places * _CLIENT_SHARE))
 
 
 def service_share(places: int) -> int:
-    """Return how many of so many places a Service port may keep at the limit."""
+    """Return how many of that many places a Service port may keep at the limit."""
     return max(_FEW, int(places * _SERVICE_SHARE))
 
 

@@ -1,7 +1,7 @@
 """Resets connections: at the descriptor limit to admit those of other clients, and to free memory.
 
     no room for half a second ──▶ the largest holder (``shares``) ──▶ its longest-idle ──▶ RST
-    memory is short ──▶ those with the most in buffers, then as above ──▶ RST
+    memory is short ──▶ pins of clients, then those with the most in buffers, then as above ──▶ RST
 
 Rule 1: the freed descriptors are for other clients: for a moment new connections of a client above
 its share are reset, too, where it has the most. Otherwise a loop of connections through this proxy
@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Hashable
 
+from ..balance import AffinityTables
+from ..balance.affinity import PIN_BYTES
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from .descriptors import Descriptors
@@ -32,11 +34,16 @@ class Shedding:
     """Makes room among the open connections of one data plane."""
 
     def __init__(
-        self, connections: Collection[TcpConnection], descriptors: Descriptors, memory: Memory
+        self,
+        connections: Collection[TcpConnection],
+        descriptors: Descriptors,
+        memory: Memory,
+        pins: AffinityTables,
     ) -> None:
         self._connections = connections
         self._descriptors = descriptors
         self._memory = memory
+        self._pins = pins
         memory.shed = self.free_memory
         self._pressing: tuple[str, Hashable] = "", None
         """The client above its share whose connections were reset last, and the Service port (None
@@ -67,13 +74,16 @@ class Shedding:
         return True
 
     def free_memory(self, excess: int, spared: int, now: float) -> int:
-        """Reset connections that hold so many bytes, and admit none in their place.
+        """Forget pins, or reset connections, that hold that many bytes.
 
-        Connections may hold ``spared`` bytes anyway. Returns how many were reset.
+        No connection is admitted in the place of one that is reset. Connections may hold ``spared``
+        bytes anyway. Returns how many were reset.
         """
         counts_sockets = self._memory.counts_sockets
         # No client that waits takes the place of one that is reset.
         self._descriptors.hold(0)
+        # The rest of the pins goes in the next steps.
+        excess -= self._pins.free(excess) + len(self._pins) * PIN_BYTES
         victims = choose_to_free(
             self._connections,
             lambda connection: connection.buffered_bytes(counts_sockets=counts_sockets),

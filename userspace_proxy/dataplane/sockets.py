@@ -250,7 +250,7 @@ def set_transparent(sock: _socket.socket) -> None:
 
 
 def set_hop_limit(sock: _socket.socket, hops: int) -> None:
-    """Let a socket's packets pass so many hops, from 1 to 255."""
+    """Let a socket's packets pass that many hops, from 1 to 255."""
     _set_ip_option(sock, IP_TTL, IPV6_UNICAST_HOPS, hops)
 
 

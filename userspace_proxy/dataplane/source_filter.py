@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+import functools
 import ipaddress
 import struct
 from collections.abc import Iterable
@@ -65,7 +66,10 @@ def admit_only(sock: _socket.socket, networks: Iterable[str]) -> None:
 
     Raises OSError if there are too many networks for the kernel.
     """
-    bpf.attach(sock, SO_ATTACH_FILTER, _program(bpf.version_of(sock.family), networks))
+    code = _code(bpf.version_of(sock.family), tuple(networks))
+    if not code:
+        raise OSError(errno.E2BIG, "too many source ranges for one socket")
+    bpf.attach_packed(sock, SO_ATTACH_FILTER, code)
 
 
 def admit_all(sock: _socket.socket) -> None:
@@ -76,14 +80,21 @@ def admit_all(sock: _socket.socket) -> None:
         return
 
 
+# All ports of a Service have the same networks, and each of them has a socket in each worker: to
+# compile 1,000 networks takes 24 ms, and 24 KB are kept of them.
+@functools.lru_cache(maxsize=64)
+def _code(version: int, networks: tuple[str, ...]) -> bytes:
+    """Return the packed program; empty if it has more instructions than the kernel takes."""
+    program = _program(version, networks)
+    return b"" if len(program) > _MOST_INSTRUCTIONS else bpf.pack(program)
+
+
 def _program(version: int, networks: Iterable[str]) -> list[bpf.Instruction]:
     of_version = [n for n in map(ipaddress.ip_network, networks) if n.version == version]
     program: list[bpf.Instruction] = []
     for network in ipaddress.collapse_addresses(of_version):  # type: ignore[type-var]
         program += _is_in(network)
     program.append((bpf.RETURN, 0, 0, _DROP))
-    if len(program) > _MOST_INSTRUCTIONS:
-        raise OSError(7, "too many source ranges for one socket")
     return program
 
 

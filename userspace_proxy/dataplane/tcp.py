@@ -1,7 +1,12 @@
 """TCP connections: a client and the endpoint that answered, relayed and counted.
 
-    dialling (``tcp_dial``) ──answered──▶ joined ──both FINs──▶ complete
-                                           └──RST either way──▶ reset
+    accepted ──begin──▶ dialling, waiting ──join──▶ joined ──both FINs──▶ complete
+                         │                           └──RST either way──▶ reset
+                         └──no endpoint──▶ reset
+
+    TcpConnection ─┬─ dial: TcpDial     from the first dial on: the endpoint, and how it was found
+                   ├─ up: Direction     while joined: client to endpoint
+                   └─ down: Direction   while joined: endpoint to client
 
 Rule 1: a client that can't be served gets a RST, never a clean end.
 Rule 2: a RST is passed on as a RST, behind what was sent before it (``late_reset``).
@@ -14,8 +19,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 import errno
-from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..model import ProxyProtocol, SocketAddress
 from . import reactor as epoll
@@ -38,14 +42,23 @@ _ONE_PACKET_BYTES = 536
 # Not in Python's socket module; linux/socket.h.
 _MSG_MORE = 0x8000
 
-# Struct tcp_info (linux/tcp.h) begins with: state, congestion state, retransmissions, probes.
-_RETRANSMITS, _PROBES, _TCP_INFO_BYTES = 2, 3, 4
-
 # Errors of a connected socket whose other side answered nothing for too long (tcp(7)).
 _SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
+# Before Python 3.12 an enum's member costs a call, and each connection needs one of these.
+_BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
+
 DESCRIPTORS = 2
 """What one connection uses: the client's socket and the endpoint's."""
+
+
+class Announced(NamedTuple):
+    """What a PROXY header has announced, beside the client's address."""
+
+    via: SocketAddress
+    """The peer that sent it."""
+    frontend: SocketAddress
+    """The address that the client dialled there."""
 
 
 class _ConnectionOwner(DialOwner, Protocol):
@@ -55,8 +68,12 @@ class _ConnectionOwner(DialOwner, Protocol):
     def ended(self, connection: TcpConnection) -> None: ...
 
 
-class TcpConnection(TcpDial):
-    """One client's connection. It dials first; the arguments are those of ``TcpDial``."""
+class TcpConnection:
+    """One client's connection.
+
+    The client's socket is accepted and non-blocking, and is closed at the end. Its address is as
+    ``accept`` returns it: IP address and port come first.
+    """
 
     __slots__ = (
         "_answered_at",
@@ -66,20 +83,41 @@ class TcpConnection(TcpDial):
         "_has_nodelay",
         "_reset_as",
         "_wants_client_out",
+        "address",
+        "announced",
+        "client",
+        "dial",
         "down",
+        "group",
         "is_aborting",
+        "is_closed",
+        "may_preserve",
+        "owner",
+        "reactor",
         "seen_moved",
         "seen_moving_at",
+        "started",
         "unanswered_since",
         "up",
     )
 
-    owner: _ConnectionOwner
-
     def __init__(
         self, owner: _ConnectionOwner, group: EndpointGroup, client: _socket.socket, address: Any
     ) -> None:
-        super().__init__(owner, group, client, address)
+        self.owner = owner
+        reactor = self.reactor = owner.engine.reactor
+        self.group = group
+        self.client = client
+        self.address = address
+        self.announced: Announced | None = None
+        """Set if the address is that of a PROXY header."""
+        self.is_closed = False
+        self.may_preserve = True
+        """As far as the listener can see, the client isn't this node itself."""
+        self.started = reactor.now
+        """When it was accepted."""
+        self.dial: TcpDial | None = None
+        """None before the first dial and after the end."""
         self.up: Direction | None = None
         """Client to endpoint; None before an endpoint has answered and after the end."""
         self.down: Direction | None = None
@@ -93,8 +131,8 @@ class TcpConnection(TcpDial):
         """The first of the latest looks, all of which found the client without an answer."""
         self._counters: EndpointCounters | None = None
         """The endpoint's, while the two are joined."""
-        self._reset_as: tuple[str, EndedBy] = "reset", EndedBy.PROXY
-        """Cause and side of a reset that may have to wait; set if connections are logged."""
+        self._reset_as: tuple[str, EndedBy] | None = None
+        """Cause and side of a reset that may have to wait; None if connections aren't logged."""
         self._answered_at = 0.0
         """When the endpoint answered."""
         self._asked_at = 0.0
@@ -105,34 +143,39 @@ class TcpConnection(TcpDial):
         self._has_nodelay = False
         """The endpoint's socket has TCP_NODELAY."""
 
-    def joined(self, sock: _socket.socket, events: int) -> None:
-        """Join the two sides, and move at once what the client has already sent."""
-        endpoint = self.endpoint
+    @property
+    def client_ip(self) -> str:
+        """The client's IP address."""
+        return str(self.address[0])
+
+    def begin(self) -> None:
+        """Dial endpoints until one answers."""
+        dial = self.dial = TcpDial(self)
+        dial.try_next()
+
+    def join(self, sock: _socket.socket, events: int) -> None:
+        """Join the two sides, and move at once what the client has already sent.
+
+        Both sockets are registered; the endpoint's is closed at the end, and has these events.
+        """
+        dial, group = self.dial, self.group
+        assert dial is not None, "a dial was answered"
+        endpoint = dial.endpoint
         assert endpoint is not None, "a dial that was answered has an endpoint"
-        up = Direction(self, self.client, sock)
-        try:
-            self.reactor.register(self.client, READ_EVENTS, self._on_client)
-        except OSError:
-            self.group.counters.shortages += 1
-            self.refuse()
-            return
-        self.owner.client_deadlines.stop(self)
+        up = self.up = Direction(self, self.client, sock)
+        self.down = Direction(self, sock, self.client)
         now = self._answered_at = self._asked_at = self.reactor.now
-        if self.is_waiting:
-            self.stop_waiting()
-        self.group.connect_times.add(now - self.started)
-        counters = self._counters = self.group.answered(endpoint, now)
+        group.connect_times.add(now - self.started)
+        counters = self._counters = group.outcomes.answered(endpoint, now)
         counters.connections += 1
         counters.active += 1
-        counters.preserved += self.is_preserved
-        if self.is_preserved:
+        if dial.is_preserved:
+            counters.preserved += 1
             self.owner.engine.client_dialer.connection_joined(self.address[0], endpoint)
-        if self._tried:
-            self.group.counters.saved += 1
-        self.up = up
-        self.down = Direction(self, sock, self.client)
+        if dial.tried:
+            group.counters.saved += 1
         self.reactor.replace_handler(sock, self._on_endpoint)
-        version = self.group.serving.handling.proxy_protocol
+        version = group.serving.handling.proxy_protocol
         if version is None:
             up.pump()
         else:
@@ -159,7 +202,7 @@ class TcpConnection(TcpDial):
         """Return the address that the client dialled, if it is known."""
         return dialled_at(self.client) if self.announced is None else self.announced.frontend
 
-    def _on_client(self, events: int) -> None:
+    def on_client(self, events: int) -> None:
         """Handle the client's first events; TCP_NODELAY is for a client that sends again."""
         up = self.up
         if up is None:
@@ -187,12 +230,12 @@ class TcpConnection(TcpDial):
 
     def _set_nodelay(self) -> None:
         """Send the endpoint what the kernel holds back, and delay nothing from now on."""
-        up, sock = self.up, self._endpoint_socket
-        if up is not None and sock is not None and not self._has_nodelay:
+        up = self.up
+        if up is not None and not self._has_nodelay:
             self._has_nodelay = True
             self.reactor.replace_handler(self.client, up.pump)
             with contextlib.suppress(OSError):
-                sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+                up.sink.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
 
     # -- for the directions --------------------------------------------------
 
@@ -235,7 +278,7 @@ class TcpConnection(TcpDial):
             return
         if up.is_ended:
             if down.is_ended:
-                by = EndedBy.ENDPOINT if direction is up else EndedBy.CLIENT
+                by = _BY_ENDPOINT if direction is up else _BY_CLIENT
                 self.finish("complete", as_reset=False, by=by)
         elif up.bytes_moved and not down.bytes_moved and self._counters is not None:
             self._counters.empty += 1
@@ -262,17 +305,17 @@ class TcpConnection(TcpDial):
 
     def _side_that_left(self) -> EndedBy:
         """Return the side whose socket isn't connected any more, or the client's if both are."""
-        sock = self._endpoint_socket
-        if sock is None or is_connected(sock) or not is_connected(self.client):
+        up = self.up
+        if up is None or is_connected(up.sink) or not is_connected(up.source):
             return EndedBy.CLIENT
         return EndedBy.ENDPOINT
 
     def _count_reset(self) -> None:
         """Count a reset of the endpoint that nothing explains: no byte before, no client gone."""
-        up, down, sock = self.up, self.down, self._endpoint_socket
-        if up is None or down is None or sock is None or self._has_ended_badly:
+        up, down = self.up, self.down
+        if up is None or down is None or self._has_ended_badly:
             return
-        if down.bytes_moved or down.waiting_bytes or up.is_ended or is_connected(sock):
+        if down.bytes_moved or down.waiting_bytes or up.is_ended or is_connected(up.sink):
             return
         if is_connected(self.client) and self._counters is not None:
             self._counters.resets += 1
@@ -285,14 +328,6 @@ class TcpConnection(TcpDial):
 
     # -- for ageing and shedding ---------------------------------------------
 
-    def keep_alive(self, options: Iterable[tuple[int, int, int]], *, client_only: bool) -> None:
-        """Set socket options on both sides, or the client's; one that has just gone takes none."""
-        for sock in (self.client, None if client_only else self._endpoint_socket):
-            if sock is not None:
-                with contextlib.suppress(OSError):
-                    for level, option, value in options:
-                        sock.setsockopt(level, option, value)
-
     def idle_since(self, now: float) -> float:
         """Return when bytes last moved, as far as the last look of ``Ageing`` shows."""
         up, down = self.up, self.down
@@ -302,29 +337,19 @@ class TcpConnection(TcpDial):
             return now
         return self.started if self.seen_moving_at is None else self.seen_moving_at
 
-    @property
-    def unanswered(self) -> int:
-        """How often in a row the kernel has sent the client data or a probe without an answer."""
-        info = self.client.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _TCP_INFO_BYTES)
-        return info[_RETRANSMITS] + info[_PROBES]
-
     def buffered_bytes(self, *, counts_sockets: bool) -> int:
         """Return how many bytes wait in memory and pipes, and in both sockets if these count."""
         waiting = sum(d.waiting_bytes for d in (self.up, self.down) if d is not None)
         if not counts_sockets:
             return waiting
-        sockets = (self.client, self._endpoint_socket)
-        return waiting + sum(buffered_bytes(sock) for sock in sockets if sock is not None)
+        endpoint_bytes = 0 if self.up is None else buffered_bytes(self.up.sink)
+        return waiting + buffered_bytes(self.client) + endpoint_bytes
 
     def evict(self, *, for_memory: bool) -> None:
         """Reset both sides to make room for other connections, or to free memory."""
-        self.group.counters.evicted_connections += 1
+        self.group.counters.evicted += 1
         self.group.counters.evicted_for_memory += for_memory
         self.finish("evicted", as_reset=True)
-
-    def was_dialled_by(self, moment: float) -> bool:
-        """Return whether the last dial had begun then."""
-        return self._dialled_at is not None and self._dialled_at <= moment
 
     def end_for_removal(self) -> None:
         """Reset both sides: the endpoint has left the Service port."""
@@ -344,7 +369,7 @@ class TcpConnection(TcpDial):
 
     def close(self) -> None:
         """Reset both sides at once. Idempotent."""
-        cause, by = self._reset_as if self.is_aborting else ("shutdown", EndedBy.PROXY)
+        cause, by = self._reset_as or ("reset" if self.is_aborting else "shutdown", EndedBy.PROXY)
         self.finish(cause, as_reset=True, by=by)
 
     def finish(self, cause: str, *, as_reset: bool, by: EndedBy = EndedBy.PROXY) -> None:
@@ -356,39 +381,45 @@ class TcpConnection(TcpDial):
         log = self.owner.engine.connection_log
         if log is not None and log.takes_next():
             self._log_end(log, cause, by)
-        if self._counters is not None and self.up is not None and self.down is not None:
-            self._counters.active -= 1
-            if self.group.waiting_room is not None:
-                self.group.waiting_room.connection_ended()
-            if self.is_preserved and self.endpoint is not None:
-                now, client_dialer = self.reactor.now, self.owner.engine.client_dialer
-                client_dialer.connection_ended(self.address[0], self.endpoint, now)
-            self.up.release()
-            self.down.release()
-        for sock in (self.client, self._endpoint_socket):
-            if sock is not None:
-                if as_reset:
-                    reset(sock)
-                self.reactor.close_socket(sock)
+        up, down, dial = self.up, self.down, self.dial
+        if as_reset:
+            reset(self.client)
+        self.reactor.close_socket(self.client)
+        if up is not None and down is not None:
+            if as_reset:
+                reset(up.sink)
+            self.reactor.close_socket(up.sink)
+            up.release()
+            down.release()
+            self._leave_endpoint()
+        elif dial is not None:
+            dial.cancel()
         # Breaks the cycles, so that memory is freed now and not by the collector.
-        self.up = self.down = self._endpoint_socket = None
-        if self._counters is None:
-            self._end_dial()
-            self._leave_room()
-            self.owner.client_deadlines.stop(self)
+        self.up = self.down = self.dial = None
         self.owner.ended(self)
 
+    def _leave_endpoint(self) -> None:
+        """Count a joined connection as ended."""
+        dial, group = self.dial, self.group
+        if self._counters is not None:
+            self._counters.active -= 1
+        if group.waiting_room is not None:
+            group.waiting_room.connection_ended()
+        if dial is not None and dial.is_preserved and dial.endpoint is not None:
+            client_dialer = self.owner.engine.client_dialer
+            client_dialer.connection_ended(self.address[0], dial.endpoint, self.reactor.now)
+
     def _log_end(self, log: ConnectionLog, cause: str, by: EndedBy) -> None:
-        up, down, now = self.up, self.down, self.reactor.clock()
+        up, down, dial, now = self.up, self.down, self.dial, self.reactor.clock()
         log.write(
             "connection",
             service=self.group.label,
             client=SocketAddress(self.address[0], self.address[1]),
             frontend=self._frontend(),
             via=None if self.announced is None else self.announced.via,
-            endpoint=self.endpoint,
-            is_preserved=self.is_preserved,
-            dials=len(self._tried or ()) + bool(self.endpoint),
+            endpoint=None if dial is None else dial.endpoint,
+            is_preserved=dial is not None and dial.is_preserved,
+            dials=0 if dial is None else dial.count,
             waited_s=(self._answered_at if up else now) - self.started,
             received_bytes=up.bytes_moved if up else 0,
             sent_bytes=down.bytes_moved if down else 0,

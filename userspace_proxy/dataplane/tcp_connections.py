@@ -24,9 +24,9 @@ class TcpConnections:
         self.open: set[TcpConnection] = set()
         tuning, loop, clock = engine.tuning, engine.loop, engine.clock
         self.probes = Probes(engine)
-        self.shedding = Shedding(self.open, engine.descriptors, engine.memory)
+        self.shedding = Shedding(self.open, engine.descriptors, engine.memory, engine.pins)
         self.dial_deadlines = Timeouts[TcpDial](
-            loop, clock, tuning.connect_timeout_s, TcpDial.dial_timed_out
+            loop, clock, tuning.connect_timeout_s, TcpDial.timed_out
         )
         self.client_deadlines = Timeouts[TcpDial](
             loop, clock, tuning.client_timeout_s, TcpDial.client_timed_out

@@ -107,4 +107,4 @@ class TcpListener:
             if headers is not None and headers.expects_one_from(address[0]):
                 headers.await_one(connection)
             else:
-                connection.dial()
+                connection.begin()

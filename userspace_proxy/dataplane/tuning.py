@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from .pipes import MAX_PIPES
 
-# At most so much per read. Small enough to bound the unsent rest for a stalled reader, large enough
-# that bulk isn't dominated by system calls.
+# At most this much per read. Small enough to bound the unsent rest for a stalled reader, large
+# enough that bulk isn't dominated by system calls.
 BUFFER_BYTES = 256 * 1024
 
 # Reads of one direction before others get their turn: 2 MiB, at most a millisecond.
 ROUNDS = 8
 
-# A read of so much is bulk: from this size on splicing costs less than copying (measured; below it
-# two more calls cost more than the copies).
+# A read of this much is bulk: from here on splicing costs less than copying (measured; below it two
+# more calls cost more than the copies).
 BULK_BYTES = 64 * 1024
 
 # Fillings of a pipe of one direction before others get their turn: up to 4 MiB, about 2 ms.
@@ -39,7 +39,7 @@ class Tuning:
     """Settings of the operator or the embedding program."""
 
     connect_timeout_s: float = 1.0
-    """Silence for so long and the next endpoint is tried: the kernel resends a SYN after one
+    """Silence for this long and the next endpoint is tried: the kernel resends a SYN after one
     second, so less would give up on every lost packet."""
     reset_wait_s: float = 5.0
     """Seconds without progress after which bytes that were sent before a RST are dropped."""

@@ -175,7 +175,7 @@ class UdpListener:
         self.group.counters.dropped_datagrams += 1
         if self._hop_log_limit.take(self.engine.reactor.now):
             _log.warning(
-                "%(service)s: dropped a datagram of %(client)s whose hop limit is used up",
+                "%(service)s: dropped a datagram from %(client)s: hop limit reached (a loop?)",
                 extra={
                     "service": self.group.label,
                     "client": str(SocketAddress(address[0], address[1])),
@@ -189,7 +189,9 @@ class UdpListener:
         """
         now = self.engine.reactor.now
         for _ in range(DIALS):
-            endpoint = self.group.balancer.pick(flow.address[0], now, tried=flow.tried or ())
+            endpoint = self.group.balancers.current.pick(
+                flow.address[0], now, tried=flow.tried or ()
+            )
             if endpoint is None:
                 break
             number = self._dial(flow, endpoint)
@@ -248,7 +250,7 @@ class UdpListener:
         flow.tried.add(endpoint)
         now = self.engine.reactor.now
         client = flow.address[0] if flow.is_preserved else ""
-        self.group.dial_failed(
+        self.group.outcomes.failed(
             endpoint, number, now, client=client, may_be_client_specific=flow.is_preserved
         )
 
@@ -275,7 +277,7 @@ class UdpListener:
             flow.kept = None
             if flow.endpoint is not None:
                 # Endpoints of one-way protocols never answer; it is enough that they don't refuse.
-                self.group.answered(flow.endpoint, now)
+                self.group.outcomes.answered(flow.endpoint, now)
         elif kept is not None and len(kept) < _KEEP_DATAGRAMS:
             fits = len(payload) + sum(map(len, kept)) <= _KEEP_BYTES
             if fits:

@@ -179,7 +179,9 @@ class UdpFlow:
     def wait(self) -> bool:
         """Wait until an endpoint can take it; returns False if it may not."""
         reactor = self.listener.engine.reactor
-        is_at_limit = self.group.is_at_limit(self.client_ip, reactor.now, self.tried or ())
+        is_at_limit = self.group.balancers.is_at_limit(
+            self.client_ip, reactor.now, self.tried or ()
+        )
         room = self.group.open_waiting_room(reactor, is_at_limit=is_at_limit)
         if room is None:
             return False
@@ -210,7 +212,7 @@ class UdpFlow:
         self.has_answer = True
         self.kept = None
         if self.endpoint is not None:
-            self.group.answered(self.endpoint, self.listener.engine.reactor.now)
+            self.group.outcomes.answered(self.endpoint, self.listener.engine.reactor.now)
             if self.tried:
                 self.group.counters.saved += 1
             if self.is_preserved:

@@ -70,6 +70,6 @@ class UdpFlows:
 def _evict(flow: UdpFlow | None) -> bool:
     if flow is None:
         return False
-    flow.group.counters.evicted_flows += 1
+    flow.group.counters.evicted += 1
     flow.listener.end(flow, "evicted")
     return True

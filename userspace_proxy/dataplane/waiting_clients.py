@@ -1,15 +1,27 @@
-"""Who waits: the clients of one waiting room, and which of them has the most places.
+"""Who waits, since when and for what, and which client has the most places.
 
-    clients by number of places      3: {10.0.0.7}   1: {10.0.0.8, 10.0.0.9}
+    add ──▶ waits for any endpoint, or ``at_limit`` ──turn──▶ ``dialled`` ──remove──▶
+              ▲                                                   │
+              └──────────────────────wait─────────────────────────┘
+
+    clients by number of places      3: {10.0.0.7}   1: {10.0.0.8, fd00::8, fd00::9}
+    networks by number of places     3: {10.0.0.7}   2: {fd00::/64}   1: {10.0.0.8}
+
+Rule 1: a client is an IP address, as in ``shares``; each of its connections that waits has a place.
+Rule 2: for a new place the client that has the most loses one, if it has more than its share;
+otherwise the client with the most in the network (an IPv4 address, an IPv6 /64) that has the most.
 
 Everything is counted as it changes, so a full room of 100,000 costs a new client no look at them.
-A client is an IP address, as in ``shares``.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
+
+from .shares import client_share, network_of
 
 
 class HasClient(Protocol):
@@ -21,47 +33,139 @@ class HasClient(Protocol):
 
 
 W = TypeVar("W", bound=HasClient)
+K = TypeVar("K", bound=Hashable)
+
+
+class _Ranking(Generic[K]):
+    """How many places each holder has, and which one has the most."""
+
+    __slots__ = ("_by_number", "_counts", "_most")
+
+    def __init__(self) -> None:
+        self._counts: dict[K, int] = {}
+        self._by_number: dict[int, dict[K, None]] = {}
+        self._most = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._counts)
+
+    def most_with(self, newcomer: K) -> int:
+        """Return the most that a holder would have if a newcomer had one more."""
+        return max(self._most, self._counts.get(newcomer, 0) + 1)
+
+    def largest_with(self, newcomer: K) -> K:
+        """Return the holder that would have the most if a newcomer had one more.
+
+        There is at least one. Of equal ones it is the one that has had as many for longest.
+        """
+        if self._counts.get(newcomer, 0) >= self._most:
+            return newcomer
+        return next(iter(self._by_number[self._most]))
+
+    def change(self, holder: K, by: int) -> None:
+        """Count one more, or one fewer."""
+        before = self._counts.get(holder, 0)
+        now = before + by
+        if before:
+            self._by_number[before].pop(holder)
+            if not self._by_number[before]:
+                del self._by_number[before]
+        if now:
+            self._counts[holder] = now
+            self._by_number.setdefault(now, {})[holder] = None
+        else:
+            del self._counts[holder]
+        if now > self._most or before == self._most not in self._by_number:
+            self._most = now
 
 
 class WaitingClients(Generic[W]):
-    """The places of each client, the one that has waited longest first."""
+    """The places of one waiting room, the one that has waited longest first."""
 
     def __init__(self) -> None:
+        self.at_limit: set[W] = set()
+        """Those that wait for an endpoint at its limit."""
+        self.dialled: set[W] = set()
+        """Those for which an endpoint is dialled now; none of them is ``at_limit``."""
+        self._since: OrderedDict[W, float] = OrderedDict()
         self._places: dict[str, OrderedDict[W, None]] = {}
-        self._by_number: dict[int, dict[str, None]] = {}
-        self._most = 0
+        self._clients: _Ranking[str] = _Ranking()
+        self._networks: _Ranking[str | bytes] = _Ranking()
+        self._clients_in: dict[bytes, _Ranking[str]] = {}
+        """Of each IPv6 network; another one has one client."""
 
-    def add(self, waiter: W, *, is_first: bool = False) -> None:
-        """Add a place; ``is_first`` means that it has waited longer than its client's others."""
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def __iter__(self) -> Iterator[W]:
+        return iter(self._since)
+
+    def __contains__(self, waiter: W) -> bool:
+        return waiter in self._since
+
+    def add(self, waiter: W, since: float, *, is_first: bool = False) -> None:
+        """Add a place; ``is_first`` means that it has waited longer than all others."""
+        self._since[waiter] = since
         places = self._places.setdefault(waiter.client_ip, OrderedDict())
         places[waiter] = None
         if is_first:
+            self._since.move_to_end(waiter, last=False)
             places.move_to_end(waiter, last=False)
-        self._move(waiter.client_ip, len(places) - 1, len(places))
+        self._count(waiter.client_ip, 1)
+
+    def wait(self, waiter: W, *, is_at_limit: bool) -> None:
+        """Note that a place waits, and for what."""
+        self.dialled.discard(waiter)
+        if is_at_limit:
+            self.at_limit.add(waiter)
+        else:
+            self.at_limit.discard(waiter)
+
+    def turn(self, waiter: W) -> None:
+        """Note that an endpoint is dialled for a place now."""
+        self.at_limit.discard(waiter)
+        self.dialled.add(waiter)
 
     def remove(self, waiter: W) -> None:
         """Remove a place."""
+        self.at_limit.discard(waiter)
+        self.dialled.discard(waiter)
+        del self._since[waiter]
         places = self._places[waiter.client_ip]
         del places[waiter]
         if not places:
             del self._places[waiter.client_ip]
-        self._move(waiter.client_ip, len(places) + 1, len(places))
+        self._count(waiter.client_ip, -1)
+
+    def waits_since(self) -> float | None:
+        """Return since when the first place waits; None if there is none."""
+        return next(iter(self._since.values()), None)
+
+    def overdue(self, due: float, most: int) -> list[W]:
+        """Return the places, of the first ones, that have waited since then or longer."""
+        return [waiter for waiter, since in islice(self._since.items(), most) if since <= due]
 
     def to_end(self, newcomer: str) -> W:
         """Return the place to end for a new one of a client.
 
-        It is the oldest one of the client that would have the most. There is at least one place.
+        It is the oldest one of the client that loses one. There is at least one place.
         """
-        own = self._places.get(newcomer, ())
-        largest = newcomer if len(own) >= self._most else next(iter(self._by_number[self._most]))
-        return next(iter(self._places[largest]))
+        if self._clients.most_with(newcomer) > client_share(len(self)):
+            return self._oldest_of(self._clients.largest_with(newcomer))
+        network = self._networks.largest_with(network_of(newcomer) or newcomer)
+        if isinstance(network, str):
+            return self._oldest_of(network)
+        return self._oldest_of(self._clients_in[network].largest_with(newcomer))
 
-    def _move(self, client: str, before: int, now: int) -> None:
-        if before:
-            self._by_number[before].pop(client)
-            if not self._by_number[before]:
-                del self._by_number[before]
-        if now:
-            self._by_number.setdefault(now, {})[client] = None
-        if now > self._most or before == self._most not in self._by_number:
-            self._most = now
+    def _oldest_of(self, client: str) -> W:
+        return next(iter(self._places[client]))
+
+    def _count(self, client: str, by: int) -> None:
+        self._clients.change(client, by)
+        network = network_of(client)
+        self._networks.change(network or client, by)
+        if network is not None:
+            inside = self._clients_in.setdefault(network, _Ranking())
+            inside.change(client, by)
+            if not inside:
+                del self._clients_in[network]

@@ -1,11 +1,22 @@
 """Clients that wait until an endpoint can take them: one bounded queue per Service port and worker.
 
-    no endpoint, all have failed,
-    or are at their limit ──▶ waits ──▶ dialled, in order ──answered──▶ served
-                              │   ▲            │
-                              │   └──failed────┘
-                              └─▶ ended: its time is up, it has left, or there are too many and its
-                                  client (IP address) has the most places: that one's oldest ends
+    wait ─┬─▶ for an endpoint: none is usable, or all have failed ─┐
+          │                                                        ├─its turn─▶ dialled ─▶ served
+          ├─▶ for room at an endpoint: all are at their limit ─────┘             │
+          └──────────────────────◀── no endpoint has taken it ───────────────────┘
+
+    from each of the three ─▶ ended: its time is up, it has left, or there are too many and its
+                              client has the most places (``waiting_clients``): its oldest ends
+
+A pass gives those that wait their turns, in order, as far as the allowance of dials reaches:
+
+    what happens                                allowance                  pass
+    endpoints may serve (``update``, ``retry``) 1 or more                  a new one, hopeful
+    a client is served, its endpoint answered   WINDOW                     another one afterwards
+    a flow is served, perhaps                   1 or more, if hopeful
+    a connection ends, some wait for room       1 more, up to WINDOW       a new one, if it is over
+    one that is dialled leaves                  1 more
+    a second has passed                         RETRIES or more            a new one, if it is over
 
 Rule 1: a client keeps its place, and its deadline, until an endpoint has answered it.
 Rule 2: few are dialled at once; each answer lets more follow. So thousands of clients neither
@@ -13,14 +24,16 @@ overrun an endpoint that has just started, nor delay those of other Services.
 Rule 3: while endpoints fail, a few clients are dialled each second: an endpoint that has returned
 is found without a change of the cluster.
 Rule 4: whatever concerns all clients happens in batches, one in each iteration of the loop.
+Rule 5: where all clients use the same endpoints, one that finds them at their limit halts the pass,
+and gets the next turn: those behind it would find the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections import OrderedDict, deque
-from itertools import islice
+from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from ..model import Hold
@@ -63,6 +76,21 @@ class Waiting(NamedTuple):
     """How long the first of them has waited."""
 
 
+class _Pass:
+    """One pass over those that wait; it is over when all have had their turns."""
+
+    __slots__ = ("began", "has_served", "is_hopeful", "rest")
+
+    def __init__(self, waiters: Iterable[Waiter], began: float, *, is_hopeful: bool) -> None:
+        self.rest = deque(waiters)
+        """Those that are yet to be dialled, in order."""
+        self.began = began
+        self.is_hopeful = is_hopeful
+        """It began because endpoints may take clients, not because time has passed."""
+        self.has_served = False
+        """A client has been answered since, so that others may be, too."""
+
+
 class WaitingRoom:
     """The clients of one Service port that wait in one worker.
 
@@ -86,41 +114,30 @@ class WaitingRoom:
         self._counters = counters
         self._hold = hold
         self._is_uniform = is_uniform
-        self._since: OrderedDict[Waiter, float] = OrderedDict()
-        """When each began to wait, those that are dialled included."""
         self._clients = WaitingClients[Waiter]()
-        self._dialling: set[Waiter] = set()
-        self._at_limit: set[Waiter] = set()
-        """Those that wait for an endpoint at its limit."""
         self.lacks_endpoints = False
         """One has found none that is usable, since the room was last empty."""
-        self._rest: deque[Waiter] = deque()
-        """Of the current pass: those that are yet to be dialled, in order."""
-        self._is_hopeful = False
-        """The pass began because endpoints may take clients, not because time has passed."""
-        self._passes_again = False
-        """A client has been answered since the pass began, so that others may be, too."""
+        self._pass = _Pass((), -math.inf, is_hopeful=False)
         self._allowance = 0
         """How many dials may begin."""
         self._is_scheduled = False
-        self._began = -math.inf
-        """When the last pass began."""
+        """The pass continues in this iteration of the loop, or in the next one."""
         self._next_pass: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        """Each second, and at the first deadline."""
 
     def __len__(self) -> int:
-        return len(self._since)
+        return len(self._clients)
 
     @property
     def is_queueing(self) -> bool:
         """Whether new clients wait behind others, for endpoints at their limit."""
-        return self._hold is not None and self._is_uniform and bool(self._at_limit)
+        return self._hold is not None and self._is_uniform and bool(self._clients.at_limit)
 
     def waiting(self, now: float) -> Waiting:
         """Return who waits now."""
-        for since in self._since.values():
-            return Waiting(len(self._since), max(0.0, now - since))
-        return Waiting()
+        since = self._clients.waits_since()
+        return Waiting() if since is None else Waiting(len(self._clients), max(0.0, now - since))
 
     def wait(
         self, waiter: Waiter, since: float | None = None, *, is_at_limit: bool = False
@@ -132,51 +149,45 @@ class WaitingRoom:
             since: When one that was ``served`` first began to wait: it comes before the others.
             is_at_limit: It waits for an endpoint at its limit.
         """
-        hold = self._hold
+        hold, clients = self._hold, self._clients
         assert hold is not None, "clients wait only where a Service holds them"
-        if is_at_limit:
-            self._at_limit.add(waiter)
-        else:
-            self._at_limit.discard(waiter)
+        if waiter not in clients:
+            share = -(-hold.connections // self._processes)
+            while len(clients) >= share:
+                self._counters.waits.overflows += 1
+                clients.to_end(waiter.client_ip).end_wait("too many waiting")
+            if since is None:
+                self._counters.waits.total += 1
+                clients.add(waiter, self._reactor.now)
+            else:
+                clients.add(waiter, since, is_first=True)
+            self._start_timer()
+        clients.wait(waiter, is_at_limit=is_at_limit)
+        if not is_at_limit:
             self.lacks_endpoints = True
-        if waiter in self._since:
-            self._dialling.discard(waiter)
-            return
-        share = -(-hold.connections // self._processes)
-        while len(self._since) >= share:
-            self._counters.wait_overflows += 1
-            self._clients.to_end(waiter.client_ip).end_wait("too many waiting")
-        if since is None:
-            self._counters.waited += 1
-            self._since[waiter] = self._reactor.now
-        else:
-            self._since[waiter] = since
-            self._since.move_to_end(waiter, last=False)
-        self._clients.add(waiter, is_first=since is not None)
-        self._start_timer()
 
     def served(self, waiter: Waiter, *, is_proven: bool = True) -> None:
         """Remove a client that has an endpoint, which has answered it if this ``is_proven``."""
         self._remove(waiter)
         if is_proven:
             self._allowance = WINDOW
-            self._passes_again = True
-        elif self._is_hopeful:
+            self._pass.has_served = True
+        elif self._pass.is_hopeful:
             self._allowance = max(self._allowance, 1)
         self._schedule()
 
     def left(self, waiter: Waiter) -> None:
         """Remove a client that has been closed; if it was dialled, the next one may be."""
-        if waiter in self._dialling:
+        if waiter in self._clients.dialled:
             self._allowance += 1
         self._remove(waiter)
         self._schedule()
 
     def connection_ended(self) -> None:
         """Dial for the next client: an endpoint may be below its limit now."""
-        if self._at_limit:
+        if self._clients.at_limit:
             self._allowance = min(WINDOW, self._allowance + 1)
-            if not self._rest:
+            if not self._pass.rest:
                 self._pass_again()
             self._schedule()
 
@@ -195,11 +206,8 @@ class WaitingRoom:
         self._begin_pass(is_hopeful=True)
 
     def _remove(self, waiter: Waiter) -> None:
-        self._dialling.discard(waiter)
-        self._at_limit.discard(waiter)
-        del self._since[waiter]
         self._clients.remove(waiter)
-        if not self._since:
+        if not self._clients:
             for timer in (self._timer, self._next_pass):
                 if timer is not None:
                     timer.cancel()
@@ -208,8 +216,8 @@ class WaitingRoom:
 
     def _pass_again(self) -> None:
         """Begin another pass: at once, or a moment after the last one if passes are long."""
-        after_s = self._began + PASS_S - self._reactor.now
-        if self._is_uniform or len(self._since) <= BATCH or after_s <= 0:
+        after_s = self._pass.began + PASS_S - self._reactor.now
+        if self._is_uniform or len(self._clients) <= BATCH or after_s <= 0:
             self._begin_pass(is_hopeful=True)
         elif self._next_pass is None:
             self._next_pass = self._reactor.loop.call_later(after_s, self._begin_next_pass)
@@ -220,33 +228,30 @@ class WaitingRoom:
         self._begin_pass(is_hopeful=True)
 
     def _begin_pass(self, *, is_hopeful: bool) -> None:
-        self._began = self._reactor.now
-        self._is_hopeful = is_hopeful
-        self._rest = deque(self._since)
-        self._passes_again = False
+        self._pass = _Pass(self._clients, self._reactor.now, is_hopeful=is_hopeful)
         self._schedule()
 
     def _schedule(self) -> None:
-        if self._since and not self._is_scheduled:
+        if self._clients and not self._is_scheduled:
             self._is_scheduled = True
             self._reactor.run_soon(self._continue)
 
     def _continue(self) -> None:
         self._is_scheduled = False
+        clients = self._clients
         for _ in range(WINDOW):
-            if self._allowance < 1 or len(self._dialling) >= WINDOW:
+            if self._allowance < 1 or len(clients.dialled) >= WINDOW:
                 return
-            if not self._rest:
-                if self._passes_again:
+            if not self._pass.rest:
+                if self._pass.has_served:
                     self._pass_again()
                 return
-            waiter = self._rest.popleft()
-            if waiter in self._since and waiter not in self._dialling:
+            waiter = self._pass.rest.popleft()
+            if waiter in clients and waiter not in clients.dialled:
                 self._allowance -= 1
-                self._dialling.add(waiter)
-                self._at_limit.discard(waiter)
+                clients.turn(waiter)
                 waiter.resume()
-                if waiter in self._at_limit and not self._go_on(waiter):
+                if waiter in clients.at_limit and not self._go_on(waiter):
                     return
         self._schedule()
 
@@ -254,13 +259,13 @@ class WaitingRoom:
         """Continue after a client that waits for an endpoint at its limit, if others may not."""
         self._allowance += 1
         if self._is_uniform:
-            self._rest.appendleft(waiter)
+            self._pass.rest.appendleft(waiter)
         return not self._is_uniform
 
     def _start_timer(self) -> None:
-        if self._timer is not None or not self._since:
+        since, after_s = self._clients.waits_since(), 0.0
+        if self._timer is not None or since is None:
             return
-        since, after_s = next(iter(self._since.values())), 0.0
         if self._hold is not None:
             after_s = since + self._hold.seconds - self._reactor.clock()
         self._timer = self._reactor.loop.call_later(max(0.0, min(RETRY_S, after_s)), self._tick)
@@ -270,7 +275,7 @@ class WaitingRoom:
         self._reactor.tick()
         self._end_overdue()
         self._allowance = max(self._allowance, RETRIES)
-        if not self._rest:
+        if not self._pass.rest:
             self._begin_pass(is_hopeful=False)
         self._schedule()
         self._start_timer()
@@ -279,9 +284,6 @@ class WaitingRoom:
         """End clients whose time is up, at most a batch."""
         if self._hold is None:
             return
-        due = self._reactor.now - self._hold.seconds
-        for waiter, since in list(islice(self._since.items(), BATCH)):
-            if since > due:
-                return
-            self._counters.wait_timeouts += 1
+        for waiter in self._clients.overdue(self._reactor.now - self._hold.seconds, BATCH):
+            self._counters.waits.timeouts += 1
             waiter.end_wait("waited too long")

@@ -5,9 +5,9 @@
 It changes nothing. Dials and requests for pods are made only if they are asked for.
 """
 
+from .reading import Subject, read_subject
 from .render import render_json, render_text
 from .steps import Explanation, PathStep, explain
-from .subject import Subject, read_subject
 
 __all__ = [
     "Explanation",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..facts import Level
 from ..model import contains
-from ..status.port_state import Level
 
 if TYPE_CHECKING:
-    from .subject import PortFacts
+    from ..facts import PortFacts
 
 
 def admits(port: PortFacts, client: str) -> bool:
@@ -23,6 +23,6 @@ def say_client(port: PortFacts, client: str) -> tuple[Level, str]:
         who = "every client is" if port.admits is None else "its network is"
         return Level.OK, f"{client} is admitted: {who}{outside}"
     if port.is_dropping:
-        return Level.ATTENTION, f"Packets from {client} are dropped: {port.sentence}"
+        return Level.ATTENTION, f"Packets from {client} are dropped: {port.state.sentence}"
     networks = ", ".join(port.admits or ()) or "no network"
     return Level.ATTENTION, f"Packets from {client} are dropped: only {networks} is admitted"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..model import Cause, CauseCode
 
 if TYPE_CHECKING:
-    from .subject import CauseFacts, Subject
+    from .reading import Subject
 
 PROGRAM = "userspace-proxy"
 
@@ -44,7 +44,7 @@ _ABOUT_PODS = frozenset(
 
 
 def next_command(
-    cause: Cause | CauseFacts | None,
+    cause: Cause | None,
     subject: Subject,
     *,
     asked: Sequence[str] = (),
@@ -69,7 +69,7 @@ def next_command(
         others = [flag for flag in asked if not flag.startswith("--hostname-override")]
         flags = [*others, f"--hostname-override={node}"]
         return shlex.join([PROGRAM, "explain", subject.service, *flags])
-    has_kubectl = is_api or (subject.node is not None and subject.node.is_cluster)
+    has_kubectl = is_api or (subject.node is not None and subject.node.source.kind == "kubernetes")
     if cause is not None and has_kubectl and (command := _COMMANDS.get(cause.code, "")):
         namespace, _, name = subject.service.partition("/")
         ip = cause.object.rpartition(":")[0].strip("[]")

@@ -1,28 +1,29 @@
-"""Plans Services without a running proxy, and returns what its JSON would be."""
+"""Plans Services without a running proxy, and returns the facts that its JSON would contain."""
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..agent.facts import make_facts, options_with
+from ..agent.rounds.node_facts import make_facts, options_with
 from ..cluster import Snapshot
-from ..plan import Planner, PortPlan
-from ..status.api import render_status
-from ..status.paths import PathView
-from ..status.view import (
-    EndpointView,
-    FrontendView,
-    ServicePortView,
-    SourceView,
-    StatusView,
-    SteeringView,
-    SyncView,
-    Traffic,
+from ..facts import (
+    PortFacts,
+    SourceFacts,
+    StatusFacts,
+    SteeringState,
+    SyncFacts,
+    facts_of_frontend,
+    facts_of_ignored,
+    facts_of_plan,
+    facts_of_verdict,
 )
+from ..plan import Planner, PortPlan
+from ..status.answers import make_answer
+from ..status.port_state import judge
+from ..status.selection import Selection
 
 if TYPE_CHECKING:
-    from ..agent.options import Options
+    from ..agent.rounds.options import Options
 
 # This machine need not be the node, so node ports are planned at the Node's addresses, or else only
 # at these.
@@ -31,8 +32,8 @@ _LOOPBACK = ("127.0.0.1", "::1")
 
 def plan_status(
     snapshot: Snapshot, options: Options, *, now: float, is_node: bool = True
-) -> dict[str, Any]:
-    """Return the JSON of ``/api/v1/status`` that a proxy with these Services would have.
+) -> StatusFacts:
+    """Return the answer of ``/api/v1/status`` that a proxy with these Services would give.
 
     Args:
         is_node: Endpoints on loopback aren't allowed, as on nodes.
@@ -41,26 +42,24 @@ def plan_status(
         options = options_with("none", options)
     addresses = snapshot.node.addresses if snapshot.node else ()
     plan = Planner(make_facts(options, snapshot, (*addresses, *_LOOPBACK))).plan(snapshot)
-    view = StatusView(
-        version="",
+    facts = StatusFacts(
         node=options.node_name,
         started=now,
         revision=plan.revision,
-        source=SourceView("", "", is_synced=True),
-        steering=SteeringView("none"),
-        sync=SyncView(last_done=now),
-        ports=tuple(map(_view, plan.ports.values())),
-        ignored=plan.ignored,
+        source=SourceFacts(is_synced=True),
+        steering=SteeringState("none"),
+        sync=SyncFacts(last_done=now),
+        ports=[*map(_port, plan.ports.values())],
+        ignored=facts_of_ignored(plan.ignored),
     )
-    status: dict[str, Any] = json.loads(render_status(view, now=now))
-    return status
+    return make_answer(facts, now=now, selection=Selection())
 
 
-def _view(plan: PortPlan) -> ServicePortView:
-    return ServicePortView(
-        plan,
-        frontends=tuple(FrontendView(frontend, "") for frontend in plan.frontends),
-        endpoints=tuple(EndpointView(verdict, Traffic()) for verdict in plan.endpoints),
-        traffic=Traffic(),
-        path=PathView(plan.path.path, why=plan.path.why),
+def _port(plan: PortPlan) -> PortFacts:
+    frontends, endpoints = (
+        map(facts_of_frontend, plan.frontends),
+        map(facts_of_verdict, plan.endpoints),
     )
+    facts = facts_of_plan(plan, frontends, endpoints)
+    facts.state = judge(facts)
+    return facts

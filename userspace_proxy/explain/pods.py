@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..facts import Level
 from ..model import Service
 from ..model.pods import PodState
 from ..model.similar import did_you_mean
 from ..policy.causes import selector_text
-from ..status.port_state import Level
 from ..status.units import plural
 from .steps import PathStep
 

@@ -2,6 +2,9 @@
 
 connect ──▶ answered after 0.4 ms ──▶ 0.2 s later: still open, reset or closed?
        └──▶ refused, no route, 3 s of silence
+
+A running proxy's own probes are ``dataplane.probe_dials``; here there is no event loop, and the
+time counts, and what follows the answer.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
 from ..model import Cause, CauseCode
 from ..status.paths import counted_in_words, path_in_words, probes_in_words
-from ..status.port_state import Level
 from ..status.text import ejected_in_words
 from ..status.units import (
     plural,
@@ -25,7 +25,7 @@ from ..status.units import (
 from .clients import say_client
 from .commands import next_command
 from .probe import ProbeResult
-from .subject import CauseFacts, EndpointFacts, PortFacts, ProxyFacts, Subject
+from .reading import Subject
 
 _NODE, _SOURCE = "node", "source"
 # The sentences of these states contain who waits.
@@ -111,7 +111,7 @@ def explain(
     parts = [PathPart("", tuple(whole))] if whole else []
     if subject.node is not None:
         parts.append(PathPart(_NODE, tuple(_node(subject.node))))
-    parts += [PathPart(port.title, tuple(_port(port, subject, client, probes))) for port in ports]
+    parts += [PathPart(_title(port), tuple(_port(port, subject, client, probes))) for port in ports]
     if is_elsewhere and probes is not None:
         parts.append(PathPart("", (_ELSEWHERE,)))
     steps = [step for part in parts for step in part.steps]
@@ -133,14 +133,18 @@ def explain(
     )
 
 
-def _first_cause(
-    ports: Sequence[PortFacts], subject: Subject, probes: Probes
-) -> Cause | CauseFacts | None:
+def _title(port: PortFacts) -> str:
+    """Return the name with what tells it from the others of that name."""
+    words = [port.family, *([port.side] if port.side else [])]
+    return f"{port.name} ({', '.join(words)})"
+
+
+def _first_cause(ports: Sequence[PortFacts], subject: Subject, probes: Probes) -> Cause | None:
     """Return the cause that the next command should be about, or None without a problem."""
-    ill = [port for port in ports if port.level is not Level.OK]
-    for port in sorted(ill, key=lambda port: _ORDER.index(port.level)):
-        if port.causes:
-            return port.causes[0]
+    ill = [port for port in ports if port.state.level is not Level.OK]
+    for port in sorted(ill, key=lambda port: _ORDER.index(port.state.level)):
+        if port.state.causes:
+            return port.state.causes[0]
     for port in ports:
         for endpoint in port.endpoints:
             result = probes.get(endpoint.address)
@@ -170,7 +174,7 @@ def _sentence(worst: PathStep | None, ports: Sequence[PortFacts], subject: Subje
         return worst.what
     if not ports:
         return f"{subject.service} has no ports"
-    usable = sum(endpoint.is_usable for endpoint in ports[0].endpoints)
+    usable = ports[0].usable
     if subject.node is None:
         return f"Clients would be served by {plural(usable, 'endpoint')}"
     parts = [f"Clients are served by {plural(usable, 'endpoint')}"]
@@ -194,28 +198,28 @@ def _ignored(subject: Subject) -> Iterator[PathStep]:
         )
 
 
-def _node(node: ProxyFacts) -> Iterator[PathStep]:
-    if node.last_state_age_s is not None:
-        age = seconds_in_words(node.last_state_age_s)
-        what = f"Services haven't been read yet from {node.source}: the last state is {age} old"
+def _node(node: StatusFacts) -> Iterator[PathStep]:
+    source, steering, age_s = node.source, node.steering, node.last_state.age_s
+    if age_s is not None:
+        age = seconds_in_words(age_s)
+        what = f"Services haven't been read yet from {source.location}: the last state is {age} old"
         yield PathStep(Level.TROUBLE, _SOURCE, what)
-    for problem in node.source_problems:
+    for problem in source.problems:
         yield PathStep(Level.TROUBLE, _SOURCE, problem)
-    if not node.source_problems and node.last_state_age_s is None:
-        yield PathStep(Level.OK, _SOURCE, f"Services are current, from {node.source}")
-    if node.pending or node.steering_problem:
-        problem = node.pending or node.steering_problem
+    if not source.problems and age_s is None:
+        yield PathStep(Level.OK, _SOURCE, f"Services are current, from {source.location}")
+    if problem := node.sync.problem or steering.problem:
         yield PathStep(Level.TROUBLE, "rules", f"The kernel isn't as planned: {problem}")
-    elif node.steering == "none":
+    elif steering.name == "none":
         yield PathStep(Level.OK, "rules", "None: clients dial the proxy's own listeners")
     else:
-        repairs = f", {plural(node.repairs, 'repair')} so far" if node.repairs else ""
-        what = f"{node.steering}: the kernel is as planned, compared every second{repairs}"
+        repairs = f", {plural(steering.repairs, 'repair')} so far" if steering.repairs else ""
+        what = f"{steering.name}: the kernel is as planned, compared every second{repairs}"
         yield PathStep(Level.OK, "rules", what)
-    for chain, why, way_out in node.firewalls:
-        what = f"Chain {chain} of another program may drop packets to Services: {why}"
-        yield PathStep(Level.TROUBLE, "firewall", what, way_out)
-    if not node.firewalls and node.steering != "none":
+    for one in node.firewalls:
+        what = f"Chain {one.chain} of another program may drop packets to Services: {one.why}"
+        yield PathStep(Level.TROUBLE, "firewall", what, one.way_out)
+    if not node.firewalls and steering.name != "none":
         yield PathStep(
             Level.OK, "firewall", "No chain of another program drops packets to Services"
         )
@@ -227,26 +231,30 @@ def _port(
     for frontend in port.frontends:
         what = f"{frontend.address}/{port.protocol}, {frontend.kind}"
         if not frontend.is_reached and subject.node is not None:
-            yield PathStep(Level.TROUBLE, "address", f"{what}: {frontend.target}; {port.sentence}")
+            yield PathStep(
+                Level.TROUBLE, "address", f"{what}: {frontend.target}; {port.state.sentence}"
+            )
         else:
             yield PathStep(
                 Level.OK, "address", f"{what}: {frontend.target}" if frontend.target else what
             )
         if probes is not None and frontend.address in probes:
             yield _dial_address(frontend.address, probes[frontend.address])
-    if port.path != "userspace" or port.path_why or port.kernel_connections:
+    if not port.has_default_path:
         yield _path(port, subject)
     if client:
         level, said = say_client(port, client)
         yield PathStep(level, "client", said)
     yield _endpoints(port, subject.now)
-    if port.waiting and port.word not in _WAITING:
-        held = waiting_in_words(port.waiting, port.longest_wait_s)
+    if port.waits.waiting and port.state.word not in _WAITING:
+        held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
         yield PathStep(Level.ATTENTION, "waiting", f"Waiting for an endpoint: {held}")
-    is_said = port.level is not Level.OK or port.is_dropping or port.word in _WAITING
+    is_said = port.state.level is not Level.OK or port.is_dropping or port.state.word in _WAITING
     shown = [e.cause.sentence for e in port.endpoints if e.cause is not None]
-    shown += [port.sentence] if is_said else []
-    others = [cause for cause in port.causes if not any(cause.sentence in one for one in shown)]
+    shown += [port.state.sentence] if is_said else []
+    others = [
+        cause for cause in port.state.causes if not any(cause.sentence in one for one in shown)
+    ]
     for cause in others:
         yield PathStep(Level.OK, "note", _told(cause, subject.now), cause.hint)
     if probes is not None:
@@ -264,19 +272,21 @@ def _path(port: PortFacts, subject: Subject) -> PathStep:
 
 def _endpoints(port: PortFacts, now: float) -> PathStep:
     total = len(port.endpoints)
-    usable = sum(endpoint.is_usable for endpoint in port.endpoints)
+    usable = port.usable
     shown = sorted(port.endpoints, key=lambda endpoint: endpoint.is_usable and not endpoint.cause)
     details = [_endpoint(endpoint, now) for endpoint in shown[:ENDPOINTS_SHOWN]]
     if total > len(details):
         details.append((Level.OK, f"and {total - len(details):,} more"))
-    hint = port.causes[0].hint if port.causes else ""
-    if port.level is not Level.OK or port.word in _WAITING:
-        return PathStep(port.level, "endpoints", port.sentence, hint, tuple(details))
+    hint = port.state.causes[0].hint if port.state.causes else ""
+    if port.state.level is not Level.OK or port.state.word in _WAITING:
+        return PathStep(port.state.level, "endpoints", port.state.sentence, hint, tuple(details))
     if port.is_dropping:
         figures = "".join(
             times_in_words(cause.count, cause.last_at, now) for cause in port.turned_away
         )
-        return PathStep(Level.OK, "endpoints", f"{port.sentence}{figures}", hint, tuple(details))
+        return PathStep(
+            Level.OK, "endpoints", f"{port.state.sentence}{figures}", hint, tuple(details)
+        )
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
     policy = f"; {port.policy}" if port.policy else ""
     what = f"{usable:,} of {total:,} used{policy}{saved}"
@@ -309,7 +319,7 @@ def _endpoint(endpoint: EndpointFacts, now: float) -> tuple[Level, str]:
     return Level.OK if is_ready else Level.ATTENTION, f"{where}: {endpoint.state}"
 
 
-def _told(cause: CauseFacts, now: float) -> str:
+def _told(cause: Cause, now: float) -> str:
     return f"{cause.sentence}{times_in_words(cause.count, cause.last_at, now)}"
 
 

@@ -6,6 +6,9 @@ Rule 1: a chunk is delayed from the moment of its arrival, so a latency doesn't 
 Rule 2: toxics may change while a connection is open: the next chunk sees the new ones, and a wait
 for an old one ends.
 Rule 3: toxicity is drawn once for each connection and toxic.
+
+The data plane's relay (``dataplane.relay``) never holds back what it may send, and splices; here
+each chunk waits, is cut or is dropped, at a rate that tests have.
 """
 
 from __future__ import annotations

@@ -6,12 +6,15 @@ this process's user, listens on it (SO_PEERCRED). For a request that changes who
 that user isn't enough: the process that connects proves a capability (``net_admin_proof``).
 
 Rule 1: other users choose names, too: names are bytes, and nothing in them is trusted.
+Rule 2: other users keep queues full, too: the user of such a socket is what the kernel shows, and
+counts as trusted if it doesn't.
 
 Source: unix(7); net/unix/af_unix.c, init_peercred() at listen() and unix_seq_show().
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -21,13 +24,19 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from . import net_admin_proof
+from .net_admin_proof import Prover
+from .netlink.socket_users import user_of_listener
 
 _SOCKETS = Path("/proc/thread-self/net/unix")
 _CREDENTIALS = struct.Struct("3i")
+QUEUE = 1024
+"""Connections that wait to be accepted. Any user may connect: that many take more descriptors than
+a process has by default, and some 50 ms to be accepted."""
 # A listener's queue may be full until its event loop accepts, and it is bound before it listens.
 _ANSWER_S = 0.5
-_PAUSE_S = 0.01
+_PAUSE_S = 0.002
+# Half a millisecond.
+_ACCEPTED_A_TURN = 64
 
 
 def shown_names(pattern: str) -> Iterator[re.Match[bytes]]:
@@ -41,10 +50,11 @@ def shown_names(pattern: str) -> Iterator[re.Match[bytes]]:
 def find_listeners(names: Iterable[str]) -> dict[str, int]:
     """Return the pid of the trusted process that listens on each of these names.
 
-    It is 0 if its PID namespace isn't visible from here. Names without such a process are left
-    out.
+    It is 0 if its PID namespace isn't visible from here, or if its queue stays full. Names without
+    such a process are left out.
     """
-    waiting, found = set(names), {}
+    waiting, found = set(names), dict[str, int]()
+    full: set[str] = set()
     until = time.monotonic() + _ANSWER_S
     while True:
         for name in list(waiting):
@@ -52,36 +62,83 @@ def find_listeners(names: Iterable[str]) -> dict[str, int]:
                 sock = connect(name)
             except PermissionError:
                 waiting.remove(name)
+            except BlockingIOError:
+                full.add(name)
             except OSError:
-                continue
+                full.discard(name)
             else:
                 with sock:
                     waiting.remove(name)
                     found[name] = peer(sock)[0]
         if not waiting or time.monotonic() >= until:
-            return found
+            full &= waiting
+            return {**found, **{name: 0 for name in full if not _is_others(name)}}
         select.select([], [], [], _PAUSE_S)
 
 
-def connect(name: str) -> socket.socket:
+def connect(name: str, within_s: float = 0.0) -> Prover:
     """Return a non-blocking stream socket that is connected to a trusted listener.
+
+    Args:
+        within_s: Seconds to wait while its queue is full.
 
     Raises:
         PermissionError: A process of another user listens.
-        OSError: There is no listener, or its queue is full.
+        BlockingIOError: Its queue stays full.
+        OSError: There is no listener.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    until = time.monotonic() + within_s
+    sock = Prover()
     try:
         sock.setblocking(False)
-        net_admin_proof.bind_prover(sock)
-        sock.connect(name)
+        while True:
+            try:
+                sock.connect(name)
+                break
+            except BlockingIOError:
+                if _is_others(name):
+                    raise _not_trusted(name) from None
+                if time.monotonic() >= until:
+                    raise
+                select.select([], [], [], _PAUSE_S)
     except BaseException:
         sock.close()
         raise
     if not is_trusted(sock):
         sock.close()
-        raise PermissionError(f"a process of another user listens on {name[1:]}")
+        raise _not_trusted(name)
     return sock
+
+
+def _not_trusted(name: str) -> PermissionError:
+    return PermissionError(f"a process of another user listens on {name[1:]}")
+
+
+def _is_others(name: str) -> bool:
+    """Return whether a socket whose queue is full is another user's, as far as the kernel tells."""
+    try:
+        user = user_of_listener(name.encode())
+    except OSError:
+        return False
+    return user is not None and user not in (0, os.geteuid())
+
+
+def accept(listener: socket.socket, most: int) -> list[socket.socket]:
+    """Return connections of trusted processes, at most that many; the caller closes them.
+
+    Those of other users are closed, at most some in a call.
+    """
+    trusted: list[socket.socket] = []
+    with contextlib.suppress(OSError):
+        for _ in range(_ACCEPTED_A_TURN):
+            if len(trusted) >= most:
+                break
+            sock = listener.accept()[0]
+            if is_trusted(sock):
+                trusted.append(sock)
+            else:
+                sock.close()
+    return trusted
 
 
 def is_trusted(sock: socket.socket) -> bool:

@@ -27,6 +27,9 @@ NETWORK_HEADER = 0xFFF00000
 SOURCE_OFFSETS = {4: (12,), 6: (8, 12, 16, 20)}
 """Offsets of the words of the source address in it, by IP version."""
 
+# struct sock_filter.
+_INSTRUCTION = "=HBBI"
+
 Instruction = tuple[int, int, int, int]
 """Code, jump if true, jump if false, operand."""
 
@@ -42,9 +45,17 @@ def attach(sock: _socket.socket, option: int, program: Sequence[Instruction]) ->
     The option is SO_ATTACH_FILTER, or another one of SOL_SOCKET that takes a ``sock_fprog``. Raises
     OSError if the kernel refuses.
     """
-    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+    attach_packed(sock, option, pack(program))
+
+
+def pack(program: Sequence[Instruction]) -> bytes:
+    """Return a program as the kernel reads it."""
+    return b"".join(struct.pack(_INSTRUCTION, *instruction) for instruction in program)
+
+
+def attach_packed(sock: _socket.socket, option: int, code: bytes) -> None:
+    """Attach a program that was packed, as :func:`attach`."""
     buffer = ctypes.create_string_buffer(code, len(code))
+    count = len(code) // struct.calcsize(_INSTRUCTION)
     # The kernel copies the program before setsockopt returns.
-    sock.setsockopt(
-        _socket.SOL_SOCKET, option, struct.pack("HP", len(program), ctypes.addressof(buffer))
-    )
+    sock.setsockopt(_socket.SOL_SOCKET, option, struct.pack("HP", count, ctypes.addressof(buffer)))

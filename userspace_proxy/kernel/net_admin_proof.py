@@ -1,41 +1,77 @@
 """Shows another process of this network namespace that a process has CAP_NET_ADMIN there.
 
-    verifier   open_challenge(): a netlink socket, whose copy is passed over a connection
-    prover     answer(): binds it to a number, and subscribes to a group of netfilter's messages
-    verifier   is_answered(): reads number and group from its own copy
+    prover     Prover(): its end of the connection, whose name is the hash of a secret
+    verifier   open_challenge(): a netlink socket, whose copy is passed over the connection
+    prover     answer(): binds it to a number in the secret, and subscribes to a group of
+               netfilter's messages; returns the secret, which is passed back
+    verifier   is_answered(): reads number and group from its own copy, and compares the secret
 
 Only CAP_NET_ADMIN, in the user namespace that owns the socket's network namespace, may subscribe.
 CAP_NET_RAW, which containers often have, doesn't suffice, as it does for SO_MARK and
 IP_TRANSPARENT; and in user namespaces it works, as SO_SNDBUFFORCE doesn't.
 
 Rule 1: the verifier opens the socket, so it is of the verifier's network namespace, and no other
-process has prepared it.
-Rule 2: the number is in the name to which the prover has bound its end of the connection. The
-kernel gives a name to one socket of a network namespace at a time, and a bound netlink socket keeps
-its number. So a process that passes the challenge on to a privileged one proves nothing, as long as
-each number has one name, and the connection had its name before the challenge (``can_prove``).
+process has prepared it. The prover answers only if that is its own: it may have the capability in
+others, too, from which a process could pass their challenges on.
+Rule 2: the connection had its name before the challenge (``can_prove``), and a bound netlink socket
+keeps its number. So a process that passes the challenge on to a privileged one proves nothing: what
+that one sends is the secret of another name.
+Rule 3: any user may bind a netlink socket to any number, so no process sees the number before the
+prover has it.
 
-Source: netlink_bind() in net/netlink/af_netlink.c.
+Source: netlink_bind() in net/netlink/af_netlink.c; sock_ioctl() in net/socket.c.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import hashlib
+import os
 import secrets
 import socket
 
-from .netlink.sockets import NETLINK_NETFILTER
+from .netlink.sockets import NETLINK_NETFILTER, is_for_netfilter
 
 _NAME = b"\0userspace-proxy-next#"
+_SECRET_BYTES, _NUMBER_BYTES = 16, 4
 # As a netlink socket's number may be; 0 lets the kernel choose one.
 _MAX_NUMBER = 2**31 - 1
 # NFNLGRP_NFTRACE: messages about packets that a rule traces, so hardly any.
 _GROUPS = 1 << 8
+# Returns a descriptor of a socket's network namespace, which needs CAP_NET_ADMIN there; Linux 4.10.
+_SIOCGSKNS = 0x894C
 
 
-def bind_prover(sock: socket.socket) -> None:
-    """Name the prover's end of a connection; call it before the connection is made."""
-    sock.bind(_name(secrets.randbelow(_MAX_NUMBER) + 1))
+class Prover(socket.socket):
+    """The prover's end of a connection that isn't made yet: a Unix stream socket with its name.
+
+    Raises:
+        OSError: There is no descriptor left.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._secret = secrets.token_bytes(_SECRET_BYTES)
+        try:
+            self.bind(_name(self._secret))
+        except BaseException:
+            self.close()
+            raise
+
+    def answer(self, challenge: socket.socket) -> bytes:
+        """Answer a challenge that arrived over this connection; return the proof to send back.
+
+        Raises:
+            PermissionError: This process doesn't have CAP_NET_ADMIN.
+            OSError: It is no challenge of this network namespace, or has been answered.
+        """
+        if not is_for_netfilter(challenge):
+            raise OSError(errno.EPROTOTYPE, "not a netlink socket for netfilter")
+        if _network(challenge) != _network(self):
+            raise OSError(errno.EXDEV, "the challenge is of another network namespace")
+        challenge.bind((_number(self._secret), _GROUPS))
+        return self._secret
 
 
 def can_prove(connection: socket.socket) -> bool:
@@ -43,7 +79,7 @@ def can_prove(connection: socket.socket) -> bool:
 
     An end without a name can get one later: that of a process which has answered, and closed.
     """
-    return _peer_number(connection) is not None
+    return _peer_name(connection).startswith(_NAME)
 
 
 def open_challenge() -> socket.socket:
@@ -55,44 +91,42 @@ def open_challenge() -> socket.socket:
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
 
 
-def answer(challenge: socket.socket, connection: socket.socket) -> None:
-    """Answer a challenge that arrived over a connection.
+def is_answered(challenge: socket.socket, connection: socket.socket, proof: bytes) -> bool:
+    """Return whether the process at the other end of a connection has answered.
 
-    Raises:
-        OSError: This process doesn't have CAP_NET_ADMIN, or it is no challenge.
+    Args:
+        challenge: It was passed to that process, and to no other one.
+        connection: It could prove something when it was challenged.
+        proof: What it has sent back.
     """
-    if (challenge.family, challenge.proto) != (socket.AF_NETLINK, NETLINK_NETFILTER):
-        raise OSError(errno.EPROTOTYPE, "not a netlink socket for netfilter")
-    challenge.bind((_number(connection.getsockname()) or 0, _GROUPS))
-
-
-def is_answered(challenge: socket.socket, connection: socket.socket) -> bool:
-    """Return whether the process at the other end of a connection has answered."""
     number, groups = challenge.getsockname()
-    return bool(groups & _GROUPS) and number == _peer_number(connection)
+    is_its_own = _peer_name(connection) == _name(proof) and number == _number(proof)
+    return bool(groups & _GROUPS) and is_its_own
 
 
-def _peer_number(connection: socket.socket) -> int | None:
+def _peer_name(connection: socket.socket) -> bytes:
     try:
-        return _number(connection.getpeername())
+        name = connection.getpeername()
     except OSError:
         # It is gone.
-        return None
+        return b""
+    # A file's name is a text, and so is none.
+    return name if isinstance(name, bytes) else b""
 
 
-def _number(name: object) -> int | None:
-    """Return the number in the name of a prover's end; None: it is another name.
+def _name(secret: bytes) -> bytes:
+    return _NAME + hashlib.sha256(secret).hexdigest().encode()
 
-    A second spelling of a number would be a second name, which another process could have.
-    """
-    if not isinstance(name, bytes) or not name.startswith(_NAME):
-        return None
+
+def _number(secret: bytes) -> int:
+    return 1 + int.from_bytes(secret[:_NUMBER_BYTES], "big") % _MAX_NUMBER
+
+
+def _network(sock: socket.socket) -> tuple[int, int]:
+    """Return what identifies a socket's network namespace."""
+    descriptor = fcntl.ioctl(sock, _SIOCGSKNS)
     try:
-        number = int(name.removeprefix(_NAME), 16)
-    except ValueError:
-        return None
-    return number if 0 < number <= _MAX_NUMBER and name == _name(number) else None
-
-
-def _name(number: int) -> bytes:
-    return _NAME + b"%x" % number
+        status = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    return status.st_dev, status.st_ino

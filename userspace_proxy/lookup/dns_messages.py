@@ -23,14 +23,14 @@ import dns.message
 import dns.name
 import dns.opcode
 import dns.rcode
-import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress
-from ..names import Code, DnsAnswer, Record, RecordType, ServiceNames
+from ..names import Code, DnsAnswer, RecordType, ServiceNames
+from .dns_records import encode, pick_for
 from .dns_server import Answer
 
 UPSTREAM_TIMEOUT_S = 2.0
@@ -43,7 +43,10 @@ TCP_BYTES_MAX = 65535
 
 _HEAD = struct.Struct(">HHHHHH")
 _RESPONSE = 0x8000
-_INVALID = (dns.exception.DNSException, ValueError)
+_NO_FLAG = dns.flags.Flag(0)
+# An EDNS record without options.
+_EDNS_BYTES = 11
+_INVALID = (dns.exception.DNSException, OSError, ValueError, struct.error)
 _log = FieldLogger(__name__)
 
 
@@ -80,9 +83,9 @@ class Responder:
             wanted = query.payload if query.edns >= 0 else UDP_BYTES_PLAIN
             size = min(max(wanted, UDP_BYTES_PLAIN), UDP_BYTES_MAX)
         try:
-            found = self._respond(query)
-            if isinstance(found, dns.message.Message):
-                return _to_wire(found, size)
+            found = self._respond(query, size)
+            if isinstance(found, bytes):
+                return found
         except _INVALID as exc:
             return self._cannot(query, exc, size)
         return functools.partial(self._respond_later, query, found, size)
@@ -108,32 +111,40 @@ class Responder:
         return _to_wire(_failed(query, dns.rcode.SERVFAIL), size)
 
     def _respond(
-        self, query: dns.message.Message
-    ) -> dns.message.Message | Callable[[], Awaitable[dns.message.Message]]:
+        self, query: dns.message.Message, size: int
+    ) -> bytes | Callable[[], Awaitable[dns.message.Message]]:
         """Return the response, or a function that asks the upstream server for it."""
+        refused = self._refuse(query)
+        if refused is not None:
+            return _to_wire(_failed(query, refused), size)
+        names = self._names()
+        if names is None:
+            return _to_wire(_failed(query, dns.rcode.SERVFAIL), size)
+        question = query.question[0]
+        type_ = dns.rdatatype.to_text(question.rdtype)
+        answer = names.answer(question.name.to_text(), type_, pick_for(type_, size))
+        if self._upstream is None:
+            return _response(query, answer, size)
+        if answer.code is Code.REFUSED or (answer.code is Code.NXDOMAIN and _is_reverse(question)):
+            return functools.partial(self._ask, query, self._upstream)
+        wire = _response(query, answer, size, dns.flags.RA)
+        if answer.elsewhere and type_ in (RecordType.A, RecordType.AAAA):
+            target = dns.message.make_query(answer.elsewhere, question.rdtype)
+            response = dns.message.from_wire(wire)
+            return functools.partial(self._add_target, response, target, self._upstream)
+        return wire
+
+    def _refuse(self, query: dns.message.Message) -> dns.rcode.Rcode | None:
+        """Return the code for what isn't a question that could be answered."""
         if query.opcode() != dns.opcode.QUERY:
-            return _failed(query, dns.rcode.NOTIMP)
+            return dns.rcode.NOTIMP
         if len(query.question) != 1:
-            return _failed(query, dns.rcode.FORMERR)
+            return dns.rcode.FORMERR
         question = query.question[0]
         transfers = (dns.rdatatype.AXFR, dns.rdatatype.IXFR)
         if question.rdclass != dns.rdataclass.IN or question.rdtype in transfers:
-            return _failed(query, dns.rcode.REFUSED)
-        names = self._names()
-        if names is None:
-            return _failed(query, dns.rcode.SERVFAIL)
-        type_ = dns.rdatatype.to_text(question.rdtype)
-        answer = names.answer(question.name.to_text(), type_)
-        if self._upstream is None:
-            return _response(query, answer)
-        if answer.code is Code.REFUSED or (answer.code is Code.NXDOMAIN and _is_reverse(question)):
-            return functools.partial(self._ask, query, self._upstream)
-        response = _response(query, answer)
-        response.flags |= dns.flags.RA
-        if answer.elsewhere and type_ in (RecordType.A, RecordType.AAAA):
-            target = dns.message.make_query(answer.elsewhere, question.rdtype)
-            return functools.partial(self._add_target, response, target, self._upstream)
-        return response
+            return dns.rcode.REFUSED
+        return None
 
     async def _add_target(
         self, response: dns.message.Message, query: dns.message.Message, upstream: SocketAddress
@@ -158,26 +169,17 @@ def _is_reverse(question: dns.rrset.RRset) -> bool:
     return bool(question.name.is_subdomain(dns.name.from_text("arpa.")))
 
 
-def _response(query: dns.message.Message, answer: DnsAnswer) -> dns.message.Message:
-    response = dns.message.make_response(query)
-    response.set_rcode(dns.rcode.from_text(answer.code))
+def _response(
+    query: dns.message.Message, answer: DnsAnswer, size: int, flags: dns.flags.Flag = _NO_FLAG
+) -> bytes:
+    empty = dns.message.make_response(query)
+    empty.set_rcode(dns.rcode.from_text(answer.code))
+    empty.flags |= flags
     if answer.is_authoritative:
-        response.flags |= dns.flags.AA
-    _add(response, response.answer, answer.records)
-    _add(response, response.authority, answer.authority)
-    _add(response, response.additional, answer.additional)
-    return response
-
-
-def _add(
-    response: dns.message.Message, section: list[dns.rrset.RRset], records: tuple[Record, ...]
-) -> None:
-    for record in records:
-        type_ = dns.rdatatype.from_text(record.type)
-        name = dns.name.from_text(record.name)
-        # Records of a set are sent in random order, so clients that use the first are balanced.
-        rrset = response.find_rrset(section, name, dns.rdataclass.IN, type_, create=True)
-        rrset.add(dns.rdata.from_text(dns.rdataclass.IN, type_, record.data), record.ttl_s)
+        empty.flags |= dns.flags.AA
+    wire: bytes = empty.to_wire()
+    end = len(wire) - (_EDNS_BYTES if empty.edns >= 0 else 0)
+    return encode(wire[:end], wire[end:], query.question[0].name.to_text(), answer, size)
 
 
 def _to_wire(response: dns.message.Message, size: int) -> bytes:

@@ -1,9 +1,12 @@
 """A small DNS server on one address, by UDP and TCP.
 
 Rule 1: what is known is answered at once, without a task, whatever else is under way.
-Rule 2: what has to be asked elsewhere is bounded: further datagrams are dropped. So are
-connections: further ones are closed.
-Rule 3: a connection that sends nothing for a while is closed.
+Rule 2: what has to be asked elsewhere is bounded: further datagrams are dropped.
+Rule 3: connections are bounded: at the limit the client with the most loses one, so a client never
+keeps the answers of others from being fetched.
+Rule 4: a connection that sends nothing for a while, or doesn't read its answer, is closed.
+Rule 5: over TCP, where answers are large, one is made in a turn of the event loop, for the
+connections in turn.
 
 Source: RFC 7766 for TCP.
 """
@@ -15,6 +18,7 @@ import contextlib
 import errno
 import socket
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -50,7 +54,10 @@ class DnsServer:
         self._respond = respond
         self._stack = contextlib.AsyncExitStack()
         self._waiting: asyncio.Queue[_Asked] = asyncio.Queue(ELSEWHERE_MAX)
-        self._connections: set[asyncio.Task[Any]] = set()
+        self._connections: dict[asyncio.Task[Any], str] = {}
+        """With their clients; by the time of their last answers, the oldest first."""
+        self._answering: set[asyncio.Task[Any]] = set()
+        self._turn = asyncio.Lock()
 
     async def open(self, address: SocketAddress) -> SocketAddress:
         """Begin to listen, and return the address; port 0 is any that is free.
@@ -106,28 +113,66 @@ class DnsServer:
         """Answer the messages of one connection, one after the other."""
         task = asyncio.current_task()
         assert task is not None
+        client = (writer.get_extra_info("peername") or ("",))[0]
+        self._make_room(client)
         try:
-            if len(self._connections) < _CONNECTIONS_MAX:
-                self._connections.add(task)
-                with contextlib.suppress(OSError, EOFError, TimeoutError):
-                    while await self._serve_one(reader, writer):
-                        pass
+            self._connections[task] = client
+            with contextlib.suppress(OSError, EOFError, TimeoutError):
+                while await self._serve_one(task, reader, writer):
+                    self._connections[task] = self._connections.pop(task)
+                writer.close()
+                async with asyncio.timeout(_IDLE_S):
+                    await writer.wait_closed()
         finally:
-            self._connections.discard(task)
-            writer.close()
+            self._connections.pop(task, None)
+            self._answering.discard(task)
+            writer.transport.abort()
 
-    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _serve_one(
+        self, task: asyncio.Task[Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
         async with asyncio.timeout(_IDLE_S):
-            (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-            data = await reader.readexactly(length)
-            answer = self._respond(data, is_udp=False)
+            try:
+                (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+                data = await reader.readexactly(length)
+            except EOFError:
+                return False
+            self._answering.add(task)
+            async with self._turn:
+                answer = self._respond(data, is_udp=False)
+                await _next_turn()
             if answer is not None and not isinstance(answer, bytes):
                 answer = await answer()
             if answer is None:
                 return False
             writer.write(_LENGTH.pack(len(answer)) + answer)
             await writer.drain()
+            self._answering.discard(task)
         return True
+
+    def _make_room(self, client: str) -> None:
+        """At the limit, end a connection, idle for longest, of the client with the most."""
+        if len(self._connections) < _CONNECTIONS_MAX:
+            return
+        counts = Counter(self._connections.values())
+        most = max(counts.values())
+        # A client doesn't take others' connections to have as many as they have.
+        is_own = 0 < counts[client] >= most - 1
+        candidates = [
+            task
+            for task, each in self._connections.items()
+            if (each == client if is_own else counts[each] == most)
+        ]
+        ended = next((task for task in candidates if task not in self._answering), candidates[0])
+        del self._connections[ended]
+        ended.cancel()
+
+
+async def _next_turn() -> None:
+    """Let the event loop do what else is ready."""
+    turn = asyncio.Event()
+    asyncio.get_running_loop().call_soon(turn.set)
+    await turn.wait()
 
 
 class _Receiver(asyncio.DatagramProtocol):

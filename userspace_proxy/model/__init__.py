@@ -10,7 +10,6 @@ only :func:`parse_ip` creates them.
 from .addresses import Frontend, FrontendKind, IPFamily, Protocol, SocketAddress, pack_ip, parse_ip
 from .causes import Cause, CauseCode
 from .endpoints import DEFAULT_WEIGHT, Endpoint, EndpointSlice, SlicePort
-from .faults import Fault
 from .handling import (
     DEFAULT_HANDLING,
     Balance,
@@ -34,7 +33,6 @@ __all__ = [
     "CauseCode",
     "Endpoint",
     "EndpointSlice",
-    "Fault",
     "Frontend",
     "FrontendKind",
     "Handling",

@@ -14,7 +14,6 @@ from typing import Any
 
 from ..errors import ConfigError
 from .durations import parse_duration
-from .faults import read_faults
 from .handling import (
     DEFAULT_HANDLING,
     Balance,
@@ -36,7 +35,7 @@ _PREFIX = "userspace-proxy"
 _COUNT = re.compile(r"\d{1,9}", re.ASCII)
 _UNKNOWN_NAMED_MAX = 5
 TEXT_MAX = 4096
-"""Characters of an annotation that are read: some sixty faults, the longest value that is of use.
+"""Characters of an annotation that are read: more than any value that is of use.
 
 The API server accepts 256 KiB for all annotations of an object.
 """
@@ -154,7 +153,6 @@ ANNOTATIONS = (
         one_of({version.value: version for version in ProxyProtocol}),
         "no header is sent",
     ),
-    Annotation("fault", "faults", read_faults, "no fault is in force"),
     Annotation(
         "path",
         "path",

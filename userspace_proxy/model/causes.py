@@ -41,6 +41,8 @@ class CauseCode(enum.StrEnum):
     NOT_FOLLOWED = "not-followed"
     """A field or annotation has no effect."""
     TOO_MANY_ENDPOINTS = "too-many-endpoints"
+    TOO_MANY_FRONTENDS = "too-many-frontends"
+    """A Service, or those of a namespace, have too many ports and addresses."""
     NOT_LISTENING = "not-listening"
     """A proxy port or node port can't be opened, or a frontend can't be steered to it."""
     FAULT_ON_PURPOSE = "fault-on-purpose"
@@ -50,6 +52,13 @@ class CauseCode(enum.StrEnum):
     FIREWALL_DROPS = "firewall-drops"
     SOURCE_AWAY = "source-away"
     """The API server or the manifests can't be read."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> CauseCode:
+        """Return the code of a newer proxy, whose JSON this one reads; it has no other name."""
+        code = str.__new__(cls, value)
+        code._name_ = code._value_ = str(value)
+        return code
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import bisect
 import operator
 from dataclasses import dataclass, field
 
-from .addresses import IPFamily, Protocol, SocketAddress
+from .addresses import IPFamily
 from .names import ServiceKey, SliceKey
 
 DEFAULT_WEIGHT = 100
@@ -39,7 +38,8 @@ class Endpoint:
     priority: int = 0
     """0 is first; endpoints of a higher number are on standby while one of a lower is usable."""
     pod: str = ""
-    """Name of the pod whose address it is, if that was asked for; empty: unknown, or no pod."""
+    """Name of the pod whose address it is, if that was asked for: a valid one, as it becomes a part
+    of a URL. Empty: unknown, or no pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +65,9 @@ class EndpointSlice:
     triggered_at: float = field(default=0.0, compare=False)
     """Unix time of the change of a pod or Service that led to this content; 0 if unknown."""
     notes: tuple[str, ...] = ()
-    """Annotations that can't be followed, one sentence each."""
+    """What can't be followed, one sentence each: targets that can't be pods, annotations."""
 
     def __post_init__(self) -> None:
-        """Sort the ports: there may be 20,000, and each is looked for."""
+        """Sort the ports, so that slices with the same ones are equal."""
         if len(self.ports) > 1:
             object.__setattr__(self, "ports", tuple(sorted(self.ports, key=_name)))
-
-    def addresses(self, name: str, protocol: Protocol) -> list[tuple[SocketAddress, Endpoint]]:
-        """Return the addresses for a Service port, in the slice's order."""
-        first = bisect.bisect_left(self.ports, name, key=_name)
-        behind = bisect.bisect_right(self.ports, name, lo=first, key=_name)
-        return [
-            (SocketAddress(endpoint.ip, port.port), endpoint)
-            for port in self.ports[first:behind]
-            if port.protocol == protocol
-            for endpoint in self.endpoints
-        ]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
-
-from .faults import Fault
+from dataclasses import dataclass
 
 
 class Balance(enum.StrEnum):
@@ -34,7 +32,7 @@ class Hold:
     seconds: float
     """From the first time that no endpoint could take the client."""
     connections: int = 1000
-    """At most so many of one Service port on this node; the oldest one is ended for a new one."""
+    """At most this many of one Service port on this node; the oldest one is ended for a new one."""
 
 
 class Path(enum.StrEnum):
@@ -84,15 +82,13 @@ class Handling:
     slow_start_s: float = 0.0
     """Seconds in which a new endpoint gets its full share of connections; 0: at once."""
     max_connections: int | None = None
-    """At most so many connections to one endpoint from this node; further ones wait. None: any."""
+    """Bounds connections to one endpoint from this node; further ones wait. None: no bound."""
     wake: Workload | None = None
     """Needed while clients wait: asked for by an Event, and scaled from zero where allowed."""
     removal_s: float | None = None
     """Seconds after which connections to an endpoint that has left end; None: they don't."""
     proxy_protocol: ProxyProtocol | None = None
     """TCP connections to endpoints begin with this header; None: with the client's bytes."""
-    faults: tuple[Fault, ...] = ()
-    """Faults on purpose; the plan decides whether they are allowed."""
     path: Path | None = None
     """None: as ``--path`` says."""
 
@@ -100,10 +96,6 @@ class Handling:
     def waits(self) -> Hold | None:
         """How long clients wait, and how many, for whatever reason; None if none does."""
         return self.hold or (None if self.max_connections is None else AT_LIMIT)
-
-    def without_faults(self) -> Handling:
-        """Return it without faults, which aren't the data plane's."""
-        return replace(self, faults=()) if self.faults else self
 
 
 DEFAULT_HANDLING = Handling()

@@ -5,7 +5,8 @@ Rule 2: an invalid object raises :class:`FieldError` with the field's path; the 
 place (file and line, or a watch).
 Rule 3: an invalid part of a slice (one address of many) and an invalid external address are
 omitted, because the API server has already admitted the object. If that isn't visible elsewhere,
-there is a note in ``Service.notes``.
+there is a note in ``notes`` of the Service or the slice.
+Rule 4: the API server doesn't check ``targetRef``. A pod's name is used only if it is a name.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .addresses import IPFamily, parse_ip
 from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .names import ServiceKey, SliceKey
 from .nodes import Node
+from .notation import check_label, check_subdomain
 from .quoting import quoted
 from .slice_annotations import Preference, read_preference
 from .wire import (
@@ -39,7 +41,10 @@ LABEL_ZONE = "topology.kubernetes.io/zone"
 ANNOTATION_TRIGGERED = "endpoints.kubernetes.io/last-change-trigger-time"
 TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
 
-
+HINTED_MAX = 1_000
+"""Names of zones and nodes in the hints of one slice: one for each endpoint that it may have."""
+HINTED_OTHERS = ("(others)",)
+"""Hints of an endpoint that name further ones; no zone or node has that name."""
 _NO_CONDITIONS = WireConditions()
 
 
@@ -49,8 +54,8 @@ def read_slice(
     """Convert an EndpointSlice.
 
     Args:
-        with_headless: Read slices of headless Services, too (label
-            ``service.kubernetes.io/headless``, whatever its value): only DNS uses them.
+        with_headless: Read what only DNS uses: slices of headless Services (label
+            ``service.kubernetes.io/headless``, whatever its value), and host names.
         with_pods: Read the names of endpoints' pods, which only port-forwards need.
 
     Returns:
@@ -73,12 +78,21 @@ def read_slice(
     family = IPFamily.IPV4 if wire.address_type == "IPv4" else IPFamily.IPV6
     namespace = namespace_of(wire.metadata)
     preference = read_preference(wire.metadata.annotations)
-    endpoints = []
-    for item in wire.endpoints or ():
+    endpoints, hints = [], _Hints()
+    notes = []
+    for i, item in enumerate(wire.endpoints or ()):
         # Clients use the first address only. Source: discovery.k8s.io/v1, Endpoint.addresses.
         address = _address_of(item.addresses, family)
-        if address is not None:
-            endpoints.append(_endpoint(item, address, preference, with_pods))
+        if address is None:
+            continue
+        hostname = (item.hostname if with_headless else None) or ""
+        pod = ""
+        if with_pods:
+            try:
+                pod = _pod_of(item.target_ref, namespace, f"endpoints[{i}].targetRef")
+            except FieldError as exc:
+                notes.append(f"{exc}: {address} has no pod")
+        endpoints.append(_endpoint(item, address, preference, hints, hostname, pod))
     return EndpointSlice(
         key=SliceKey(namespace, name_of(wire.metadata)),
         service=ServiceKey(namespace, service),
@@ -91,15 +105,20 @@ def read_slice(
         ),
         endpoints=tuple(endpoints),
         triggered_at=_trigger_time(wire.metadata),
-        notes=preference.notes,
+        notes=(*notes, *preference.notes, *hints.notes),
     )
 
 
 def _endpoint(
-    item: WireEndpoint, address: str, preference: Preference, with_pods: bool
+    item: WireEndpoint,
+    address: str,
+    preference: Preference,
+    hints: _Hints,
+    hostname: str,
+    pod: str,
 ) -> Endpoint:
     conditions = item.conditions or _NO_CONDITIONS
-    hints = item.hints
+    hinted = item.hints
     return Endpoint(
         address,
         ready=conditions.ready is not False,
@@ -107,17 +126,29 @@ def _endpoint(
         terminating=conditions.terminating is True,
         # Shared, because thousands of endpoints may have the same node.
         node=intern(item.node_name or ""),
-        hinted_zones=_hinted(hints.for_zones) if hints else (),
-        hinted_nodes=_hinted(hints.for_nodes) if hints else (),
-        hostname=item.hostname or "",
+        hinted_zones=hints.names(hinted.for_zones) if hinted else (),
+        hinted_nodes=hints.names(hinted.for_nodes) if hinted else (),
+        hostname=hostname,
         weight=preference.weight,
         priority=preference.priority,
-        pod=_pod_of(item.target_ref) if with_pods else "",
+        pod=pod,
     )
 
 
-def _pod_of(target: WireTargetRef | None) -> str:
-    return target.name or "" if target is not None and target.kind == "Pod" else ""
+def _pod_of(target: WireTargetRef | None, namespace: str, path: str) -> str:
+    """Return the name of the pod that an endpoint is; empty if it is none.
+
+    Raises:
+        FieldError: It can't be a pod of that namespace, which is the slice's.
+    """
+    if target is None or target.kind != "Pod" or not target.name:
+        return ""
+    check_label(namespace, "metadata.namespace")
+    check_subdomain(target.name, f"{path}.name")
+    if target.namespace not in (None, "", namespace):
+        problem = f"{quoted(target.namespace)} is not the namespace of the slice, {namespace}"
+        raise FieldError(f"{path}.namespace", problem)
+    return target.name
 
 
 def _trigger_time(metadata: Metadata) -> float:
@@ -170,12 +201,26 @@ def namespace_of(metadata: Metadata) -> str:
     return metadata.namespace or "default"
 
 
-def _hinted(items: list[WireHint] | None) -> tuple[str, ...]:
-    if not items:
-        return ()
-    if len(items) == 1:
-        return _only(items[0].name or "")
-    return _shared(tuple(item.name for item in items if item.name))
+class _Hints:
+    """The zones and nodes that the hints of one slice name."""
+
+    def __init__(self) -> None:
+        self.notes: tuple[str, ...] = ()
+        self._found: set[str] = set()
+
+    def names(self, items: list[WireHint] | None) -> tuple[str, ...]:
+        """Return the names in an endpoint's hints; one mark instead if they are too many."""
+        if not items:
+            return ()
+        names = [item.name for item in items if item.name]
+        new = [name for name in names if name not in self._found]
+        if len(self._found) + len(new) > HINTED_MAX:
+            self.notes = (
+                f"hints name more than {HINTED_MAX:,} zones and nodes: others are left out",
+            )
+            return HINTED_OTHERS
+        self._found.update(new)
+        return _only(names[0]) if len(names) == 1 else _shared(tuple(names))
 
 
 @functools.lru_cache(maxsize=16384)

@@ -16,6 +16,9 @@ AFFINITY_TIMEOUT_S = 10800
 # Its upper bound: one day.
 AFFINITY_TIMEOUT_MAX_S = 86400
 
+BALANCED_MAX = 100
+"""Load-balancer IPs of one Service: each is served at each of its ports."""
+
 LABEL_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 
 
@@ -38,6 +41,7 @@ def read_service(wire: WireService) -> Service:
     ports = tuple(_service_port(port, i) for i, port in enumerate(spec.ports or ()))
     if handling.proxy_protocol is not None and all(p.protocol != "TCP" for p in ports):
         handling_notes += (f"annotation {DOMAIN}proxy-protocol: no port is TCP: no header is sent",)
+    balanced = [item.ip for item in ingress if _is_vip(item)]
     return Service(
         key=ServiceKey(namespace_of(wire.metadata), name_of(wire.metadata)),
         ports=ports,
@@ -47,13 +51,13 @@ def read_service(wire: WireService) -> Service:
         selector=tuple(sorted((k, v or "") for k, v in (spec.selector or {}).items())),
         affinity_timeout_s=_affinity(spec),
         external_ips=valid_addresses(spec.external_ips or ()),
-        load_balancer_ips=valid_addresses(item.ip for item in ingress if _is_vip(item)),
+        load_balancer_ips=valid_addresses(balanced[:BALANCED_MAX]),
         load_balancer_source_ranges=ranges,
         health_check_node_port=_health_check_node_port(spec),
         is_internal_local=spec.internal_traffic_policy == "Local",
         is_external_local=spec.external_traffic_policy == "Local",
         handling=handling,
-        notes=range_notes + handling_notes,
+        notes=range_notes + handling_notes + _too_many_balanced(len(balanced)),
         proxy_name=labels.get(LABEL_PROXY_NAME),
         has_headless_label=LABEL_HEADLESS in labels,
         external_name=(spec.external_name or "").removesuffix(".")
@@ -61,6 +65,13 @@ def read_service(wire: WireService) -> Service:
         else "",
         created=wire.metadata.creation_timestamp or "",
     )
+
+
+def _too_many_balanced(count: int) -> tuple[str, ...]:
+    if count <= BALANCED_MAX:
+        return ()
+    what = f"status.loadBalancer.ingress: {count:,} addresses are listed"
+    return (f"{what}, and the first {BALANCED_MAX} are served",)
 
 
 def _service_type(text: str | None) -> ServiceType:

@@ -6,6 +6,7 @@ Rule 2: white space around a range and bits set after its prefix don't matter, b
 before 1.36 accept both. A leading zero is an error, as in every address.
 Rule 3: the old annotation has no effect, as in kube-proxy 1.36, and leads to a note. Cloud
 providers read it, and pods reach the load-balancer IP without their load balancer.
+Rule 4: there is a bound for their number: beyond it no client is admitted.
 
 Source: kube-proxy's newBaseServiceInfo and MapCIDRsByIPFamily; the annotation:
 cloud-provider's GetLoadBalancerSourceRanges.
@@ -22,6 +23,11 @@ ANNOTATION_SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-rang
 
 NO_CLIENT = ("0.0.0.0/32", "::/128")
 """Networks without clients, one of each family."""
+RANGES_MAX = 1_000
+"""Networks of one Service.
+
+A socket filter takes 4,096 instructions (BPF_MAXINSNS), and an IPv4 network up to four of them.
+"""
 
 
 def read_source_ranges(
@@ -29,11 +35,15 @@ def read_source_ranges(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the networks in canonical form, and notes, one sentence each.
 
-    No networks admit all clients. If a range is invalid, :data:`NO_CLIENT` is among them.
+    No networks admit all clients. If a range is invalid, or there are too many, :data:`NO_CLIENT`
+    is among them.
     """
     if not texts and (annotations.get(ANNOTATION_SOURCE_RANGES) or "").strip():
         note = f"annotation {ANNOTATION_SOURCE_RANGES} is ignored, as in kube-proxy"
         return (), (f"{note}: write spec.loadBalancerSourceRanges",)
+    if len(texts) > RANGES_MAX:
+        what = f"spec.loadBalancerSourceRanges: {len(texts):,} networks are listed"
+        return NO_CLIENT, (f"{what}, and {RANGES_MAX:,} are allowed: no client is admitted",)
     networks: dict[str, None] = {}
     notes = []
     for text in texts:

@@ -144,9 +144,10 @@ class WireHints(_Wire, frozen=True):
 class WireTargetRef(_Wire, frozen=True):
     """``targetRef`` of an endpoint: the object that it is an address of."""
 
-    IGNORED = frozenset({"apiVersion", "fieldPath", "namespace", "resourceVersion", "uid"})
+    IGNORED = frozenset({"apiVersion", "fieldPath", "resourceVersion", "uid"})
 
     kind: str | None = None
+    namespace: str | None = None
     name: str | None = None
 
 

@@ -1,9 +1,11 @@
 """Names of Services, as cluster DNS answers for them: values in, values out."""
 
 from .addresses import FoundName, find_name
+from .index import NameIndex
 from .records import Code, DnsAnswer, Record, RecordType
 from .resolver import CLUSTER_DOMAIN, TTL_S, ServiceNames
 from .search import NDOTS, candidates, search_list
+from .targets import Pick
 
 __all__ = [
     "CLUSTER_DOMAIN",
@@ -12,6 +14,8 @@ __all__ = [
     "Code",
     "DnsAnswer",
     "FoundName",
+    "NameIndex",
+    "Pick",
     "Record",
     "RecordType",
     "ServiceNames",

@@ -56,3 +56,5 @@ class DnsAnswer:
     is_authoritative: bool = True
     elsewhere: str = ""
     """The target of the last CNAME, if it is outside of the cluster's domain; else empty."""
+    is_partial: bool = False
+    """There are more records than were picked."""

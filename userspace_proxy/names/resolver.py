@@ -1,9 +1,10 @@
 """Answers questions about names of Services from one snapshot.
 
-    question ──▶ targets: addresses, ports and names ──▶ records of the type ──▶ DnsAnswer
+    question ──▶ targets: addresses, ports and names ──▶ some or all ──▶ records ──▶ DnsAnswer
 
 Rule 1: for the same Services, an answer contains the records of CoreDNS' answer.
 Rule 2: a namespace exists if a Service is in it, because a snapshot contains no namespaces.
+Rule 3: the cost of a question is that of the records that are picked, not of all that there are.
 
 Source: Kubernetes' DNS specification 1.1.0, and CoreDNS 1.15: plugin/kubernetes with ``pods
 insecure``, and plugin/backend_lookup.go.
@@ -11,16 +12,17 @@ insecure``, and plugin/backend_lookup.go.
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import ipaddress
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
-from ..cluster import ServiceState, Snapshot
-from ..model import Frontend, Protocol, Service, ServiceType, SocketAddress
-from .question import Question, hostname_of, parse_question, pod_address
+from ..cluster import Snapshot
+from ..model import Service, ServiceType
+from .endpoints import NamedEndpoints
+from .index import NameIndex
+from .question import Question, parse_question, pod_address
 from .records import Code, DnsAnswer, Record, RecordType
 from .reverse import REVERSE_ZONES, address_of
+from .targets import Alias, EndpointTargets, Pick, PodTarget, PortTargets, Reach, Targets
 
 CLUSTER_DOMAIN = "cluster.local"
 """kubeadm's default."""
@@ -31,22 +33,6 @@ _VERSION = "1.1.0"
 _VERSION_TTL_S = 28800
 _CNAMES_MAX = 10
 
-Reach = Callable[[Frontend], SocketAddress]
-"""Returns the address at which a frontend of a cluster IP answers."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """What a name stands for: an address or another name, and a port."""
-
-    owner: str
-    """The name that SRV records point to."""
-    host: str
-    """An address, or the name that a Service of type ExternalName has."""
-    port: int | None = 0
-    """None: the endpoint's slice has no port."""
-    is_name: bool = False
-
 
 class ServiceNames:
     """The names of the Services of one snapshot.
@@ -54,41 +40,46 @@ class ServiceNames:
     Args:
         domain: The cluster's domain.
         reach: Where cluster IPs answer, if not at themselves.
+        index: Shared with the names of other snapshots; None: one of its own.
     """
 
     def __init__(
-        self, snapshot: Snapshot, domain: str = CLUSTER_DOMAIN, reach: Reach | None = None
+        self,
+        snapshot: Snapshot,
+        domain: str = CLUSTER_DOMAIN,
+        reach: Reach | None = None,
+        index: NameIndex | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._zone = f"{domain.strip('.').lower()}."
         self._reach = reach
+        self._index = index or NameIndex()
 
-    def answer(self, name: str, type_: str) -> DnsAnswer:
+    def answer(self, name: str, type_: str, pick: Pick = range) -> DnsAnswer:
         """Return the answer to a question.
 
         Args:
             name: Absolute, with a dot at its end; records repeat it as it is.
             type_: ``A``, ``SRV`` and so on; a name has no records of types that aren't known.
+            pick: Chooses records if there are more than the caller can use.
         """
         lowered = name.lower()
         zone = next((z for z in (self._zone, *REVERSE_ZONES) if _is_below(lowered, z)), None)
         if zone is None:
             return DnsAnswer(Code.REFUSED, is_authoritative=False)
-        found = self._found(name, zone, type_)
+        found = self._found(name, zone, type_, pick)
         if found is None:
             return DnsAnswer(Code.NXDOMAIN, authority=(self._soa(zone),))
         return found if found.records else DnsAnswer(Code.NOERROR, authority=(self._soa(zone),))
 
-    def _found(self, name: str, zone: str, type_: str) -> DnsAnswer | None:
+    def _found(self, name: str, zone: str, type_: str, pick: Pick) -> DnsAnswer | None:
         """Return the answer for a name that exists, else None."""
         lowered = name.lower()
         match type_:
             case RecordType.SOA:
                 return DnsAnswer(Code.NOERROR, (self._soa(zone),) if lowered == zone else ())
             case RecordType.PTR if address := address_of(lowered):
-                owners = self._by_address.get(address)
-                pointers = (Record(name, RecordType.PTR, to, TTL_S) for to in owners or ())
-                return DnsAnswer(Code.NOERROR, tuple(pointers)) if owners else None
+                return self._pointers(name, address, pick)
         if type_ == RecordType.TXT and lowered == f"dns-version.{zone}":
             version = Record(name, RecordType.TXT, f'"{_VERSION}"', _VERSION_TTL_S)
             return DnsAnswer(Code.NOERROR, (version,))
@@ -97,119 +88,117 @@ class ServiceNames:
             return None
         match type_:
             case RecordType.A | RecordType.AAAA:
-                return self._addresses(name, RecordType(type_), targets)
+                return self._addresses(name, RecordType(type_), targets, pick)
             case RecordType.SRV:
-                return self._srv(name, [t for t in targets if not t.is_name])
-            case RecordType.CNAME:
-                names = [t for t in targets[:1] if t.is_name]
-                return DnsAnswer(Code.NOERROR, tuple(_cname(name, t) for t in names))
-            case RecordType.TXT if not targets:
+                return self._srv(name, targets, pick)
+            case RecordType.CNAME if targets.alias:
+                return DnsAnswer(Code.NOERROR, (_cname(name, targets.alias),))
+            case RecordType.TXT if not targets.alias and not len(targets):
                 # CoreDNS returns NXDOMAIN here even for a domain that contains names.
                 return None
         return DnsAnswer(Code.NOERROR)
 
-    def _targets(self, name: str, zone: str) -> Sequence[_Target] | None:
+    def _targets(self, name: str, zone: str) -> Targets | None:
         """Return what a name stands for; empty: only other names are below it; None: nothing."""
         if name == f"ns.dns.{zone}":
-            return ()
+            return Targets()
         question = parse_question(name.removesuffix(zone).removesuffix("."))
         if question is None or (zone != self._zone and name != zone):
             return None
         if not question.kind:
-            return ()
-        state = self._snapshot.services.get(question.key)
-        if state is not None and question.kind == "svc":
-            return self._targets_of(state, question)
-        if question.namespace not in self._namespaces:
+            return Targets()
+        if question.kind == "svc":
+            index = self._index.of_service(self._snapshot, question.key)
+            if index is not None:
+                return self._targets_of(index, question)
+        if not self._index.has_namespace(self._snapshot, question.namespace):
             return None
         if not question.name:
-            return ()
+            return Targets()
         address = pod_address(question.name) if question.kind == "pod" else None
         if address is None:
             return None
-        owner = f"{question.name}.{question.namespace}.pod.{self._zone}"
-        return (_Target(owner, address),)
+        return PodTarget(f"{question.name}.{question.namespace}.pod.{self._zone}", address)
 
-    def _targets_of(self, state: ServiceState, question: Question) -> Sequence[_Target] | None:
-        service = state.service
+    def _targets_of(self, index: NamedEndpoints, question: Question) -> Targets | None:
+        service = index.state.service
+        owner = self._name_of(service)
+        targets: Targets
         if service.type is ServiceType.EXTERNAL_NAME:
             is_plain = not (question.endpoint or question.port or question.protocol)
             if not is_plain or _is_address(service.external_name):
                 return None
-            return (_Target(self._name_of(service), f"{service.external_name}.", is_name=True),)
-        if service.is_headless or question.endpoint:
-            return tuple(self._endpoints(state, question)) or None
-        ports = [port for port in service.ports if _matches(question, port.name, port.protocol)]
-        if not ports:
-            return None
-        owner = self._name_of(service)
-        return [
-            _Target(owner, *self._reached(ip, port.port, port.protocol))
-            for port in ports
-            for ip in service.cluster_ips
-        ]
-
-    def _endpoints(self, state: ServiceState, question: Question) -> Iterator[_Target]:
-        service_name = self._name_of(state.service)
-        for item in state.slices:
-            ports = [
-                port.port for port in item.ports if _matches(question, port.name, port.protocol)
-            ]
-            # A slice without ports has addresses, but nothing that an SRV record could name.
-            numbers = ports if item.ports or question.port or question.protocol else [None]
-            for endpoint in item.endpoints:
-                label = hostname_of(endpoint.ip, endpoint.hostname)
-                if not endpoint.ready or question.endpoint not in ("", label.lower()):
-                    continue
-                for number in numbers:
-                    yield _Target(f"{label}.{service_name}", endpoint.ip, number)
+            return Alias(f"{service.external_name}.")
+        if question.endpoint:
+            targets = EndpointTargets(owner, index.labelled(question.endpoint))
+        elif service.is_headless:
+            targets = EndpointTargets(owner, index.endpoints(question.port, question.protocol))
+        else:
+            ports = index.ports(question.port, question.protocol)
+            if not ports:
+                return None
+            return PortTargets(owner, ports, service.cluster_ips, self._reach)
+        return targets if len(targets) else None
 
     def _addresses(
         self,
         name: str,
         type_: RecordType,
-        targets: Sequence[_Target],
+        targets: Targets,
+        pick: Pick,
         followed: frozenset[str] = frozenset(),
     ) -> DnsAnswer:
-        records: dict[str, Record] = {}
-        for target in targets:
-            if target.is_name:
-                return self._follow(name, type_, target, followed | {name.lower()})
-            if (":" in target.host) is (type_ is RecordType.AAAA):
-                records.setdefault(target.host, Record(name, type_, target.host, TTL_S))
-        return DnsAnswer(Code.NOERROR, tuple(records.values()))
+        if targets.alias:
+            return self._follow(name, type_, targets.alias, pick, followed | {name.lower()})
+        ips = targets.ips(pick, is_ipv6=type_ is RecordType.AAAA)
+        chosen = pick(len(ips))
+        records = tuple(Record(name, type_, ips[i], TTL_S) for i in chosen)
+        return DnsAnswer(Code.NOERROR, records, is_partial=len(chosen) < len(ips))
 
     def _follow(
-        self, name: str, type_: RecordType, target: _Target, followed: frozenset[str]
+        self, name: str, type_: RecordType, alias: str, pick: Pick, followed: frozenset[str]
     ) -> DnsAnswer:
         """Return a CNAME with the addresses of its target; without them if it is elsewhere."""
-        cname = _cname(name, target)
-        host = target.host.lower()
+        cname = _cname(name, alias)
+        host = alias.lower()
         if not _is_below(host, self._zone):
-            return DnsAnswer(Code.NOERROR, (cname,), elsewhere=target.host)
+            return DnsAnswer(Code.NOERROR, (cname,), elsewhere=alias)
         if host in followed or len(followed) > _CNAMES_MAX:
             return DnsAnswer(Code.NOERROR)
-        targets = self._targets(host, self._zone) or ()
-        found = self._addresses(target.host, type_, targets, followed)
+        targets = self._targets(host, self._zone)
+        if targets is None:
+            return DnsAnswer(Code.NOERROR)
+        found = self._addresses(alias, type_, targets, pick, followed)
         records = (cname, *found.records) if found.records else ()
-        return DnsAnswer(Code.NOERROR, records, elsewhere=found.elsewhere)
+        return dataclasses.replace(found, records=records)
 
-    def _srv(self, name: str, targets: Sequence[_Target]) -> DnsAnswer:
+    def _srv(self, name: str, targets: Targets, pick: Pick) -> DnsAnswer:
         records: dict[tuple[str, int], Record] = {}
         additional: dict[tuple[str, str], Record] = {}
+        chosen = pick(len(targets))
         # All targets are of one priority and of equal weight.
-        weight = max(1, 100 // len(targets)) if targets else 0
-        for target in targets:
-            if target.port is None:
+        weight = max(1, 100 // max(1, len(targets)))
+        for to, ip, port in map(targets.at, chosen):
+            if port is None:
                 continue
-            to = target.owner
-            data = f"0 {weight} {target.port} {to}"
-            records.setdefault((to, target.port), Record(name, RecordType.SRV, data, TTL_S))
-            type_ = RecordType.AAAA if ":" in target.host else RecordType.A
-            additional.setdefault((to, target.host), Record(to, type_, target.host, TTL_S))
+            data = f"0 {weight} {port} {to}"
+            records.setdefault((to, port), Record(name, RecordType.SRV, data, TTL_S))
+            type_ = RecordType.AAAA if ":" in ip else RecordType.A
+            additional.setdefault((to, ip), Record(to, type_, ip, TTL_S))
         return DnsAnswer(
-            Code.NOERROR, tuple(records.values()), additional=tuple(additional.values())
+            Code.NOERROR,
+            tuple(records.values()),
+            additional=tuple(additional.values()),
+            is_partial=len(chosen) < len(targets),
         )
+
+    def _pointers(self, name: str, address: str, pick: Pick) -> DnsAnswer | None:
+        names = self._index.names_of(self._snapshot, address)
+        chosen = pick(len(names))
+        to = (f"{names[i]}.svc.{self._zone}" for i in chosen)
+        records = tuple(Record(name, RecordType.PTR, each, TTL_S) for each in to)
+        is_partial = len(chosen) < len(names)
+        return DnsAnswer(Code.NOERROR, records, is_partial=is_partial) if records else None
 
     def _soa(self, zone: str) -> Record:
         serial = self._snapshot.revision & 0xFFFFFFFF
@@ -219,37 +208,9 @@ class ServiceNames:
     def _name_of(self, service: Service) -> str:
         return f"{service.key.name}.{service.key.namespace}.svc.{self._zone}"
 
-    def _reached(self, ip: str, port: int, protocol: str) -> tuple[str, int]:
-        if self._reach is None or protocol not in Protocol.__members__:
-            return ip, port
-        return self._reach(Frontend(ip, port, Protocol(protocol)))
 
-    @functools.cached_property
-    def _namespaces(self) -> frozenset[str]:
-        return frozenset(key.namespace for key in self._snapshot.services)
-
-    @functools.cached_property
-    def _by_address(self) -> dict[str, tuple[str, ...]]:
-        """The names of each address: that of a Service, or else those of endpoints."""
-        endpoints: dict[str, dict[str, None]] = {}
-        services: dict[str, tuple[str, ...]] = {}
-        for state in self._snapshot.services.values():
-            name = self._name_of(state.service)
-            services.update(dict.fromkeys(state.service.cluster_ips, (name,)))
-            for item in state.slices:
-                for endpoint in item.endpoints:
-                    if endpoint.ready:
-                        label = hostname_of(endpoint.ip, endpoint.hostname)
-                        endpoints.setdefault(endpoint.ip, {})[f"{label}.{name}"] = None
-        return {ip: tuple(names) for ip, names in endpoints.items()} | services
-
-
-def _cname(name: str, target: _Target) -> Record:
-    return Record(name, RecordType.CNAME, target.host, TTL_S)
-
-
-def _matches(question: Question, name: str, protocol: str) -> bool:
-    return question.port in ("", name.lower()) and question.protocol in ("", protocol.lower())
+def _cname(name: str, alias: str) -> Record:
+    return Record(name, RecordType.CNAME, alias, TTL_S)
 
 
 def _is_below(name: str, zone: str) -> bool:

@@ -9,6 +9,7 @@ from .plan import (
     PortPlan,
     Side,
     diff_plans,
+    new_conflicts,
 )
 from .planner import Planner
 
@@ -22,4 +23,5 @@ __all__ = [
     "PortPlan",
     "Side",
     "diff_plans",
+    "new_conflicts",
 ]

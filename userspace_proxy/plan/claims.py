@@ -1,9 +1,14 @@
-"""The frontends that each Service claims, by its ports and their policies."""
+"""The frontends that each Service claims, by its ports and their policies.
+
+Rule 1: what all ports of a Service have in common is computed once: a Service may have thousands
+of ports, and thousands of addresses.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..model import (
     Cause,
@@ -19,10 +24,17 @@ from ..model import (
     of_family,
     own_network,
 )
-from ..model.annotations import DOMAIN
-from ..policy import NodeFacts, Scope, why_ignored, why_port_ignored
-from ..policy.causes import external_ip_off, first_notes, not_followed
+from ..policy import NodeFacts, Scope, why_ignored
+from ..policy.causes import (
+    external_ip_off,
+    first_notes,
+    not_followed,
+    too_many_external_ips,
+    too_many_frontends_in_namespace,
+)
 from .plan import IgnoredService, PortKey, Side
+from .port_bounds import families_of, most_external_ips, served_ports, unsupported_ports
+from .shares import FRONTENDS_OF_NAMESPACE_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,75 +76,107 @@ class ServiceClaims:
         )
 
 
-def claims_of(service: Service, facts: NodeFacts) -> ServiceClaims:
-    """Return what a Service claims on this node."""
-    cause = why_ignored(service, facts)
+def claims_of(service: Service, facts: NodeFacts, *, is_left_out: bool = False) -> ServiceClaims:
+    """Return what a Service claims on this node.
+
+    Args:
+        is_left_out: The Services of its namespace have too many frontends: it claims none.
+    """
+    cause, is_conflict = why_ignored(service, facts), False
+    if cause is None and is_left_out:
+        cause = too_many_frontends_in_namespace(service.key.namespace, FRONTENDS_OF_NAMESPACE_MAX)
+        is_conflict = True
     if cause is not None:
-        ignored_whole = (IgnoredService(service.key, "", cause),)
+        ignored_whole = (IgnoredService(service.key, "", cause, is_conflict),)
         return ServiceClaims(service.key, (), ignored_whole, _own_ips(service))
+    families = [_family(service, family, facts) for family in families_of(service)]
     ports: list[PortClaim] = []
-    ignored: list[IgnoredService] = []
-    families = sorted({IPFamily.of(ip) for ip in service.cluster_ips})
-    for port in service.ports:
-        cause = why_port_ignored(port)
-        if cause is not None:
-            ignored.append(IgnoredService(service.key, port.name or str(port.port), cause))
-            continue
-        for family in families:
-            ports.extend(_claims(service, port, family, facts))
+    served, left_out = served_ports(service)
+    for port in served:
+        for of_all in families:
+            ports.extend(_claims(service, port, of_all))
     ports.sort(key=lambda claim: claim.key)
-    notes = first_notes((*map(not_followed, service.notes), *_fault_notes(service, facts)))
-    return ServiceClaims(service.key, tuple(ports), tuple(ignored), _own_ips(service), notes)
+    notes = first_notes(map(not_followed, service.notes))
+    ignored = (*left_out, *unsupported_ports(service))
+    return ServiceClaims(service.key, tuple(ports), ignored, _own_ips(service), notes)
 
 
 def _own_ips(service: Service) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*service.cluster_ips, *service.load_balancer_ips)))
 
 
-def _claims(
-    service: Service, port: ServicePort, family: IPFamily, facts: NodeFacts
-) -> Iterator[PortClaim]:
+class _Family(NamedTuple):
+    """What all ports of a Service have in common in one family."""
+
+    family: IPFamily
+    addresses: tuple[tuple[FrontendKind, str], ...]
+    """What clients dial at the number of each port, in the order of :func:`_addresses`."""
+    node_ips: tuple[str, ...]
+    """What they dial at node ports."""
+    admits: tuple[str, ...] | None
+    """Of the side with source ranges."""
+    notes: tuple[Cause, ...]
+
+
+def _family(service: Service, family: IPFamily, facts: NodeFacts) -> _Family:
+    return _Family(
+        family,
+        tuple(_addresses(service, family, facts)),
+        facts.node_port_addresses(family),
+        _admits(service, family, facts),
+        first_notes(_notes(service, family, facts)),
+    )
+
+
+def _claims(service: Service, port: ServicePort, of_all: _Family) -> Iterator[PortClaim]:
     """Yield one claim for each policy among the frontends of a family."""
     protocol = Protocol(port.protocol)
     name = ServicePortName(*service.key, port.name)
     sides: dict[Side, dict[Frontend, None]] = {}
     seen: set[Frontend] = set()
-    for kind, ip, number in _addresses(service, port, family, facts):
+    for kind, ip, number in _dialled(port, of_all):
         frontend = Frontend(ip, number, protocol, kind)
-        if frontend.family is family and frontend not in seen:
+        if frontend not in seen:
             seen.add(frontend)
             sides.setdefault(_side(service, kind), {})[frontend] = None
-    notes = first_notes(_notes(service, port, family, facts))
+    notes = of_all.notes
+    if port.node_port and not of_all.node_ips:
+        notes = first_notes((*notes, _no_node_port(port, of_all.family)))
     for side, frontends in sides.items():
         yield PortClaim(
-            key=PortKey(name, family, side),
+            key=PortKey(name, of_all.family, side),
             port=port,
             protocol=protocol,
             scope=_scope(service, side),
             frontends=tuple(sorted(frontends)),
             created=service.created,
-            admits=_admits(service, family, facts) if side is Side.LOAD_BALANCER else None,
+            admits=of_all.admits if side is Side.LOAD_BALANCER else None,
             notes=notes if side is Side.ALL else (),
         )
 
 
+def _dialled(port: ServicePort, of_all: _Family) -> Iterator[tuple[FrontendKind, str, int]]:
+    for kind, ip in of_all.addresses:
+        yield kind, ip, port.port
+    for ip in of_all.node_ips if port.node_port else ():
+        yield FrontendKind.NODE_PORT, ip, port.node_port
+
+
 def _addresses(
-    service: Service, port: ServicePort, family: IPFamily, facts: NodeFacts
-) -> Iterator[tuple[FrontendKind, str, int]]:
-    """Yield what clients dial, possibly of both families.
+    service: Service, family: IPFamily, facts: NodeFacts
+) -> Iterator[tuple[FrontendKind, str]]:
+    """Yield what clients dial at the number of each port.
 
     Where one address has two kinds, the kind with the stricter policy comes first.
     """
-    for ip in service.cluster_ips:
-        yield FrontendKind.CLUSTER_IP, ip, port.port
-    for ip in service.load_balancer_ips:
-        yield FrontendKind.LOAD_BALANCER, ip, port.port
-    for ip in service.external_ips:
+    for ip in of_family(service.cluster_ips, family):
+        yield FrontendKind.CLUSTER_IP, ip
+    for ip in of_family(service.load_balancer_ips, family):
+        yield FrontendKind.LOAD_BALANCER, ip
+    served = service.external_ips[: most_external_ips(service)]
+    for ip in of_family(served, family) if facts.external_ip_networks else ():
         if not _why_no_external_ip(ip, facts):
-            yield FrontendKind.EXTERNAL_IP, ip, port.port
-    if port.node_port:
-        for ip in facts.node_port_addresses(family):
-            yield FrontendKind.NODE_PORT, ip, port.node_port
+            yield FrontendKind.EXTERNAL_IP, ip
 
 
 def _side(service: Service, kind: FrontendKind) -> Side:
@@ -183,16 +227,13 @@ def _why_no_external_ip(ip: str, facts: NodeFacts) -> str:
     return ""
 
 
-def _notes(
-    service: Service, port: ServicePort, family: IPFamily, facts: NodeFacts
-) -> Iterator[Cause]:
-    for fault in service.handling.faults if facts.allow_faults else ():
-        if not fault.is_for(Protocol(port.protocol)):
-            yield not_followed(
-                f"annotation {DOMAIN}fault: {fault.type} does not exist for {port.protocol}"
-            )
-    for ip in service.external_ips:
-        why = _why_no_external_ip(ip, facts) if IPFamily.of(ip) is family else ""
+def _notes(service: Service, family: IPFamily, facts: NodeFacts) -> Iterator[Cause]:
+    most = most_external_ips(service)
+    left_out = of_family(service.external_ips[most:], family)
+    if left_out and facts.external_ip_networks:
+        yield too_many_external_ips(left_out[0], most)
+    for ip in of_family(service.external_ips[:most], family):
+        why = _why_no_external_ip(ip, facts)
         if why:
             yield external_ip_off(ip, why)
     ips = of_family(service.load_balancer_ips, family)
@@ -201,16 +242,9 @@ def _notes(
         yield not_followed(
             f"{family} clients of the load balancer aren't limited: no source range is {family}"
         )
-    if port.node_port and not facts.node_port_addresses(family):
-        yield not_followed(
-            f"node port {port.node_port} is not served: this node has no {family} address for it"
-        )
 
 
-def _fault_notes(service: Service, facts: NodeFacts) -> Iterator[Cause]:
-    """Yield that faults on purpose aren't in force."""
-    if service.handling.faults and not facts.allow_faults:
-        yield not_followed(
-            f"annotation {DOMAIN}fault is ignored: faults on purpose are allowed only with "
-            "--steering=none or --allow-faults"
-        )
+def _no_node_port(port: ServicePort, family: IPFamily) -> Cause:
+    return not_followed(
+        f"node port {port.node_port} is not served: this node has no {family} address for it"
+    )

@@ -69,12 +69,18 @@ class ServiceIndex(Generic[Address]):
 class OwnershipChange(NamedTuple):
     """The effects of a change on other Services."""
 
-    addresses: Collection[SocketAddress]
+    addresses: set[SocketAddress]
     """Addresses that are served now and weren't before, or the reverse."""
-    services: Collection[ServiceKey]
+    services: set[ServiceKey]
     """Other Services whose frontends, or the reasons for lost ones, may have changed."""
-    node_ports: Collection[int]
+    node_ports: set[int]
     """Numbers that are node ports now and weren't before, or the reverse."""
+
+    def add(self, later: OwnershipChange) -> None:
+        """Add the effects of a later change."""
+        self.addresses.update(later.addresses)
+        self.services.update(later.services)
+        self.node_ports.update(later.node_ports)
 
 
 class FrontendOwners:

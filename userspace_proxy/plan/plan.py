@@ -8,7 +8,7 @@ close    listeners of removed ones, after no rule points to them
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +16,6 @@ from ..cluster import PersistentMap, differing_keys
 from ..model import (
     DEFAULT_HANDLING,
     Cause,
-    Fault,
     Frontend,
     FrontendKind,
     Handling,
@@ -78,8 +77,6 @@ class PortPlan:
     admits: tuple[str, ...] | None = None
     """Networks whose packets are admitted; all others are dropped. None admits all packets."""
     handling: Handling = DEFAULT_HANDLING
-    faults: tuple[Fault, ...] = ()
-    """Faults on purpose that endpoints have."""
     scope: Scope = Scope.CLUSTER
     """The traffic policy behind ``usable`` and ``outside``."""
     weights: tuple[tuple[SocketAddress, int], ...] = ()
@@ -120,7 +117,7 @@ class IgnoredService:
     """The port's name or number; empty when the whole Service is ignored."""
     cause: Cause
     is_conflict: bool = False
-    """It should be served, but another Service has its address."""
+    """It should be served, but another Service has its address, or there are too many frontends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +182,17 @@ def diff_plans(have: Plan, want: Plan) -> PlanChanges:
         if new is not None:
             opened.append(new)
     return PlanChanges(open=tuple(opened), update=tuple(updated), close=tuple(closed))
+
+
+def new_conflicts(have: Plan, want: Plan) -> Collection[IgnoredService]:
+    """Return what should be served and isn't any more, one of each Service, which may have many."""
+    first: dict[ServiceKey, IgnoredService] = {}
+    if have.ignored is not want.ignored:
+        before = {item for item in have.ignored if item.is_conflict}
+        for item in want.ignored:
+            if item.is_conflict and item not in before:
+                first.setdefault(item.service, item)
+    return first.values()
 
 
 def _kinds(port: PortPlan) -> list[FrontendKind]:

@@ -8,25 +8,33 @@ endpoints aren't at any of the frontends that were added or removed.
 Rule 2: caching affects only the cost of a plan, never its content; the cost depends on the size of
 the change, not on the size of the cluster.
 Rule 3: when the facts change, everything is planned again.
+Rule 4: a plan is made in turns, so that the caller may do other things between them: a turn is as
+long as one Service port with its endpoints, or the claims of one Service, take.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
 from ..cluster import PersistentMap, ServiceState, Snapshot, differing_keys
 from ..model import IPFamily, ServiceKey, SliceKey, SocketAddress
-from ..policy import NodeFacts
+from ..policy import EndpointIndex, NodeFacts
 from ..policy.orphans import Orphans
-from .claims import claims_of
+from .claims import PortClaim, ServiceClaims, claims_of
+from .kernel_room import NO_ROOM, KernelSize, RuleShares, kernel_size
 from .ownership import FrontendOwners, OwnershipChange, ServiceIndex
 from .plan import HealthCheck, IgnoredService, Plan, PortKey, PortPlan
-from .ports import NO_ORPHANS, health_check_of, plan_port, slice_notes
+from .port_bounds import count_frontends, first_ignored
+from .ports import count_endpoints, health_check_of, plan_ports, slice_notes
+from .shares import endpoint_shares, frontend_shares
 
 _Value = TypeVar("_Value")
+
+# Claims that take effect in one turn: some 10 ms.
+_CLAIMS_IN_TURN = 1_000
 
 
 class Planner:
@@ -40,6 +48,7 @@ class Planner:
         self.facts = facts
         self.planned_services = 0
         """How many Services were planned since the start, repetitions included."""
+        self._is_under_way = False
         self._forget()
 
     def _forget(self) -> None:
@@ -47,7 +56,7 @@ class Planner:
         self._owners = FrontendOwners()
         self._planned: dict[ServiceKey, tuple[PortPlan, ...]] = {}
         """As if each Service owned all frontends that it claims."""
-        self._orphans = NO_ORPHANS
+        self._orphans = Orphans()
         self._orphaned: Mapping[ServiceKey, tuple[SliceKey, ...]] = PersistentMap()
         """What ``_orphans`` was made of."""
         self._without_slices: set[ServiceKey] = set()
@@ -59,7 +68,11 @@ class Planner:
         self._ports: PersistentMap[PortKey, PortPlan] = PersistentMap()
         self._ignored: dict[ServiceKey, tuple[IgnoredService, ...]] = {}
         self._health_checks: dict[ServiceKey, HealthCheck] = {}
-        self._last = Plan.empty()
+        self._shares = endpoint_shares()
+        self._frontend_shares = frontend_shares()
+        self._rule_shares = RuleShares()
+        self.last = Plan.empty()
+        """The plan that was made last."""
 
     def plan(self, snapshot: Snapshot, facts: NodeFacts | None = None) -> Plan:
         """Return the plan for a snapshot.
@@ -67,36 +80,79 @@ class Planner:
         Args:
             facts: New ones; None for those of the last call.
         """
-        if facts is not None and facts != self.facts:
-            self.facts = facts
+        for _ in self.turns(snapshot, facts):
+            pass
+        return self.last
+
+    def turns(self, snapshot: Snapshot, facts: NodeFacts | None = None) -> Iterator[None]:
+        """Make the plan for a snapshot in turns; :attr:`last` is that plan at their end.
+
+        If they don't come to their end, the next plan is made from nothing.
+        """
+        if self._is_under_way or (facts is not None and facts != self.facts):
+            self.facts = facts or self.facts
             self._forget()
+        self._is_under_way = True
         new = snapshot.services
         differing = differing_keys(self._states, new)
         changed = {key for key in differing if key in new}
         gone = differing - changed
         self._states = new
-        change = self._change_owners(changed, gone)
+        change = OwnershipChange(set(), set(), set())
+        changed |= yield from self._change_frontend_shares(changed, gone)
+        yield from self._change_owners(changed, gone, change)
         affected = {key for address in change.addresses for key in self._by_endpoint[address]}
         affected.update(key for port in change.node_ports for key in self._by_endpoint_port[port])
-        affected |= self._change_orphans(snapshot.orphans)
+        affected |= yield from self._change_orphans(snapshot.orphans)
+        indexes: dict[ServiceKey, EndpointIndex] = {}
+        counts: dict[ServiceKey, int] = {}
+        sizes: dict[ServiceKey, KernelSize] = {}
+        for key in changed:
+            index = indexes[key] = EndpointIndex(new[key].slices)
+            counts[key] = count_endpoints(index, self._claims(key))
+            sizes[key] = self._kernel_size(new[key], index)
+            yield
+        affected |= self._shares.change(gone, counts)
+        affected |= self._rule_shares.change(gone, sizes)
         again = changed | (affected - gone)
         before = {key: self._planned.pop(key, ()) for key in again | gone}
         for key in again:
-            claims, state = self._owners.claims[key].ports, new[key]
-            ports = [
-                plan_port(state, claim, self._owners, self.facts, self._orphans) for claim in claims
-            ]
-            self._note_without_slices(state, is_planned=bool(ports))
-            self._planned[key] = tuple(ports)
+            yield from self._plan_service(new[key], indexes.pop(key, None))
         self.planned_services += len(again)
         self._without_slices -= gone
         for key, old in before.items():
             self._index_endpoints(key, old, self._planned.get(key, ()))
-        self._update_ports(again.union(gone, change.services), before)
-        ignored = self._all_ignored(differing.union(change.services))
+            yield
+        yield from self._update_ports(again.union(gone, change.services), before)
+        ignored = self._all_ignored(changed.union(gone, change.services))
         checks = self._all_health_checks(again | gone)
-        self._last = Plan(self._ports, ignored, checks, snapshot.revision)
-        return self._last
+        self.last = Plan(self._ports, ignored, checks, snapshot.revision)
+        self._is_under_way = False
+
+    def _claims(self, key: ServiceKey) -> tuple[PortClaim, ...]:
+        return self._owners.claims[key].ports
+
+    def _plan_service(self, state: ServiceState, index: EndpointIndex | None) -> Iterator[None]:
+        key, ports = state.service.key, []
+        index = index or EndpointIndex(state.slices)
+        no_room = NO_ROOM if self._rule_shares.is_left_out(key) else ""
+        for port in plan_ports(
+            state,
+            index,
+            self._claims(key),
+            self._owners,
+            self.facts,
+            orphans=self._orphans,
+            is_left_out=self._shares.is_left_out(key),
+            no_kernel_path=self._kernel_size(state, index).excess or no_room,
+        ):
+            ports.append(port)
+            yield
+        self._note_without_slices(state, is_planned=bool(ports))
+        self._planned[key] = tuple(ports)
+
+    def _kernel_size(self, state: ServiceState, index: EndpointIndex) -> KernelSize:
+        return kernel_size(state.service, index, self._claims(state.service.key), self.facts)
 
     @property
     def needs_node_addresses(self) -> bool:
@@ -105,16 +161,18 @@ class Planner:
 
     def _change_orphans(
         self, orphaned: Mapping[ServiceKey, tuple[SliceKey, ...]]
-    ) -> set[ServiceKey]:
+    ) -> Generator[None, None, set[ServiceKey]]:
         """Take the slices without a Service; returns which Services they may concern."""
+        found: set[ServiceKey] = set()
         if orphaned is self._orphaned:
-            return set()
-        before, self._orphans, self._orphaned = self._orphans, Orphans(orphaned), orphaned
-        return {
-            key
-            for key in self._without_slices
-            if before.concerns(key) or self._orphans.concerns(key)
-        }
+            return found
+        concerns = yield from self._orphans.change(orphaned)
+        self._orphaned = orphaned
+        for key in self._without_slices:
+            if concerns(key):
+                found.add(key)
+            yield
+        return found
 
     def _note_without_slices(self, state: ServiceState, *, is_planned: bool) -> None:
         if is_planned and not state.slices:
@@ -122,14 +180,38 @@ class Planner:
         else:
             self._without_slices.discard(state.service.key)
 
+    def _change_frontend_shares(
+        self, changed: Iterable[ServiceKey], gone: Iterable[ServiceKey]
+    ) -> Generator[None, None, set[ServiceKey]]:
+        """Count frontends; returns which other Services are left out, or aren't any more."""
+        counts: dict[ServiceKey, int] = {}
+        for key in changed:
+            counts[key] = count_frontends(self._states[key].service, self.facts)
+            yield
+        return self._frontend_shares.change(gone, counts).difference(gone)
+
     def _change_owners(
-        self, changed: Iterable[ServiceKey], gone: Collection[ServiceKey]
-    ) -> OwnershipChange:
+        self, changed: Iterable[ServiceKey], gone: Iterable[ServiceKey], change: OwnershipChange
+    ) -> Iterator[None]:
+        """Have the owners follow, and add the effects to those of ``change``."""
         have = self._owners.claims
-        claims = [claims_of(self._states[key].service, self.facts) for key in changed]
-        # Nearly always a Service claims what it claimed before.
-        new = [one for one in claims if not one.is_same(have.get(one.service))]
-        return self._owners.change(gone, new)
+        new: list[ServiceClaims] = []
+        count = 0
+        for key in gone:
+            change.add(self._owners.change([key], ()))
+            yield
+        for key in changed:
+            is_left_out = self._frontend_shares.is_left_out(key)
+            claims = claims_of(self._states[key].service, self.facts, is_left_out=is_left_out)
+            # Nearly always a Service claims what it claimed before.
+            if not claims.is_same(have.get(key)):
+                new.append(claims)
+                count += len(claims.ports)
+            if count >= _CLAIMS_IN_TURN:
+                change.add(self._owners.change((), new))
+                new, count = [], 0
+            yield
+        change.add(self._owners.change((), new))
 
     def _index_endpoints(
         self, key: ServiceKey, before: Iterable[PortPlan], now: Iterable[PortPlan]
@@ -152,20 +234,21 @@ class Planner:
 
     def _update_ports(
         self, keys: Iterable[ServiceKey], before: Mapping[ServiceKey, tuple[PortPlan, ...]]
-    ) -> None:
+    ) -> Iterator[None]:
         put: dict[PortKey, PortPlan] = {}
         drop: set[PortKey] = set()
         for key in keys:
             planned = self._planned.get(key, ())
             drop.update(port.key for port in (*before.get(key, ()), *planned))
             put.update(self._owned_ports(key, planned))
+            yield
         if put or drop:
             self._ports = self._ports.changed(put, drop)
 
     def _all_health_checks(self, changed: Iterable[ServiceKey]) -> Mapping[ServiceKey, HealthCheck]:
         if _update(self._health_checks, changed, self._health_check):
             return dict(sorted(self._health_checks.items()))
-        return self._last.health_checks
+        return self.last.health_checks
 
     def _health_check(self, key: ServiceKey) -> HealthCheck | None:
         return health_check_of(self._states[key], self.facts) if self._planned.get(key) else None
@@ -195,20 +278,25 @@ class Planner:
                 yield port.key, port
 
     def _all_ignored(self, changed: Iterable[ServiceKey]) -> tuple[IgnoredService, ...]:
-        if not _update(self._ignored, changed, lambda key: tuple(self._ignored_of(key)) or None):
-            return self._last.ignored
-        everything = itertools.chain.from_iterable(self._ignored.values())
-        return tuple(sorted(everything, key=lambda i: (i.service, i.port, str(i.cause))))
+        if not _update(self._ignored, changed, lambda key: self._ignored_of(key) or None):
+            return self.last.ignored
+        return tuple(itertools.chain.from_iterable(self._ignored[k] for k in sorted(self._ignored)))
 
-    def _ignored_of(self, key: ServiceKey) -> Iterator[IgnoredService]:
+    def _ignored_of(self, key: ServiceKey) -> tuple[IgnoredService, ...]:
         claims = self._owners.claims.get(key)
         if claims is None:
-            return
-        yield from claims.ignored
-        for claim in claims.ports:
-            for frontend, cause in self._owners.lost_by(claim.key).items():
-                port = claim.key.name.port or str(frontend.port)
-                yield IgnoredService(key, port, cause, is_conflict=True)
+            return ()
+        lost = [
+            IgnoredService(key, claim.key.name.port or str(frontend.port), cause, is_conflict=True)
+            for claim in claims.ports
+            for frontend, cause in self._owners.lost_by(claim.key).items()
+        ]
+        first_lost = first_ignored(sorted(lost, key=_in_order))
+        return tuple(sorted((*claims.ignored, *first_lost), key=_in_order))
+
+
+def _in_order(item: IgnoredService) -> tuple[str, str]:
+    return item.port, str(item.cause)
 
 
 def _update(

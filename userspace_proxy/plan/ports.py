@@ -1,11 +1,20 @@
-"""Plans one Service port, and the health check node port of one Service."""
+"""Plans the ports of one Service, and its health check node port.
+
+Rule 1: a Service has a bound for the endpoints and source ranges of all its ports together. Its
+first ports by name are served; one with some beyond the bound, and each after it, has a cause, no
+endpoint and no source range: it refuses all clients.
+"""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable, Iterator
+
 from ..cluster import ServiceState
-from ..model import Cause, IPFamily, ServiceType, intersect, own_network
+from ..model import Cause, IPFamily, ServiceKey, ServiceType, intersect, own_network
 from ..policy import (
     ENDPOINTS_MAX,
+    EndpointIndex,
     NodeFacts,
     Scope,
     Usable,
@@ -14,30 +23,101 @@ from ..policy import (
     usable_endpoints,
     why_none_usable,
 )
-from ..policy.causes import first_notes, not_followed, too_many_endpoints
+from ..policy.causes import (
+    first_notes,
+    not_followed,
+    too_many_at_all_ports,
+    too_many_endpoints,
+    too_many_in_namespace,
+)
 from ..policy.orphans import Orphans
 from .claims import PortClaim
 from .ownership import FrontendOwners
 from .plan import HealthCheck, PortPlan, Side
+from .shares import NAMESPACE_MAX, SERVICE_MAX
 
-NO_ORPHANS = Orphans({})
+NO_ORPHANS = Orphans()
 
 
-def plan_port(
+def count_endpoints(index: EndpointIndex, claims: Iterable[PortClaim]) -> int:
+    """Return how many endpoints slices list for a Service's claims, each time one is judged.
+
+    Source ranges count likewise: in the filter of a socket each takes 0.4 KiB of the kernel.
+    """
+    return sum(_count(index, claim) for claim in claims)
+
+
+def plan_ports(
     state: ServiceState,
+    index: EndpointIndex,
+    claims: Iterable[PortClaim],
+    owners: FrontendOwners,
+    facts: NodeFacts,
+    *,
+    orphans: Orphans = NO_ORPHANS,
+    is_left_out: bool = False,
+    no_kernel_path: str = "",
+) -> Iterator[PortPlan]:
+    """Yield the plan of each port as if it owned all frontends that it claims.
+
+    Args:
+        index: Of the slices.
+        claims: Of the Service, in order.
+        owners: Contains the frontends and node ports that endpoints must not be.
+        orphans: Slices that may have been meant for a Service that has none.
+        is_left_out: The Service's namespace has too many endpoints.
+        no_kernel_path: Why the Service can't be on the kernel path; empty if it can.
+    """
+    left = 0 if is_left_out else SERVICE_MAX
+    why_left_out: Cause | None = None
+    for claim in claims:
+        count = _count(index, claim)
+        left -= count
+        if count and left < 0:
+            # One object for all of them, which may be thousands.
+            why_left_out = why_left_out or _why_left_out(state.service.key, is_left_out)
+            yield _plan_without_endpoints(state, claim, why_left_out)
+        else:
+            yield _plan_port(state, index, claim, owners, facts, orphans, no_kernel_path)
+
+
+def _why_left_out(key: ServiceKey, is_left_out: bool) -> Cause:
+    if is_left_out:
+        return too_many_in_namespace(key.namespace, NAMESPACE_MAX)
+    return too_many_at_all_ports(key, SERVICE_MAX)
+
+
+def _count(index: EndpointIndex, claim: PortClaim) -> int:
+    listed = index.count(claim.key.family, claim.port.name, claim.protocol)
+    return listed + len(claim.admits or ())
+
+
+def _plan_without_endpoints(state: ServiceState, claim: PortClaim, cause: Cause) -> PortPlan:
+    return PortPlan(
+        key=claim.key,
+        protocol=claim.protocol,
+        frontends=claim.frontends,
+        endpoints=(),
+        usable=(),
+        cause=cause,
+        affinity_timeout_s=state.service.affinity_timeout_s,
+        notes=claim.notes,
+        handling=state.service.handling,
+        scope=claim.scope,
+    )
+
+
+def _plan_port(
+    state: ServiceState,
+    index: EndpointIndex,
     claim: PortClaim,
     owners: FrontendOwners,
     facts: NodeFacts,
-    orphans: Orphans = NO_ORPHANS,
+    orphans: Orphans,
+    no_kernel_path: str,
 ) -> PortPlan:
-    """Return the plan of a port as if it owned all frontends that it claims.
-
-    Args:
-        owners: Contains the frontends and node ports that endpoints must not be.
-        orphans: Slices that may have been meant for a Service that has none.
-    """
     usable = usable_endpoints(
-        state.slices,
+        index,
         port=claim.port.name,
         protocol=claim.protocol,
         family=claim.key.family,
@@ -52,7 +132,8 @@ def plan_port(
         handling,
         facts.default_path,
         facts.no_kernel_path.get(claim.key.family)
-        or facts.no_kernel_path.get(handling.balance, ""),
+        or facts.no_kernel_path.get(handling.balance)
+        or no_kernel_path,
         allowed=facts.allowed_paths,
         has_affinity=state.service.affinity_timeout_s is not None,
         weights=dict(usable.weights).values(),
@@ -67,16 +148,13 @@ def plan_port(
         frontends=claim.frontends,
         endpoints=usable.verdicts,
         usable=usable.addresses,
-        cause=_cause(state, claim, usable, orphans),
+        cause=_cause(state, index, claim, usable, orphans),
         affinity_timeout_s=state.service.affinity_timeout_s,
         notes=(*too_many, *claim.notes, *notes),
         outside=usable.outside,
         inside=inside,
         admits=_admits(claim.admits, inside, is_dropping=usable.is_dropping),
-        handling=handling.without_faults(),
-        faults=tuple(fault for fault in handling.faults if fault.is_for(claim.protocol))
-        if facts.allow_faults
-        else (),
+        handling=handling,
         scope=claim.scope,
         weights=usable.weights,
         standbys=usable.standbys,
@@ -92,7 +170,9 @@ def slice_notes(state: ServiceState, family: IPFamily) -> tuple[Cause, ...]:
     )
 
 
-def _cause(state: ServiceState, claim: PortClaim, usable: Usable, orphans: Orphans) -> Cause | None:
+def _cause(
+    state: ServiceState, index: EndpointIndex, claim: PortClaim, usable: Usable, orphans: Orphans
+) -> Cause | None:
     shown = usable.addresses if usable.outside is None else usable.outside
     if shown:
         return None
@@ -101,7 +181,7 @@ def _cause(state: ServiceState, claim: PortClaim, usable: Usable, orphans: Orpha
         if meant is not None:
             return meant
     return why_none_usable(
-        state.service, claim.port, claim.key.family, claim.scope, state.slices, usable.verdicts
+        state.service, claim.port, claim.key.family, claim.scope, index, usable.verdicts
     )
 
 
@@ -135,4 +215,8 @@ def _admits(
     """Return the networks of clients that are in the ranges and have a usable endpoint."""
     if not is_dropping:
         return ranges
-    return inside if ranges is None else intersect(ranges, inside)
+    return inside if ranges is None else _intersect(ranges, inside)
+
+
+# All ports of a Service have the same arguments, and there may be thousands of ranges and ports.
+_intersect = functools.lru_cache(maxsize=16)(intersect)

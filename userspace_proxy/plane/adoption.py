@@ -1,6 +1,7 @@
 """Adopts the sockets of workers that outlived their control process.
 
     worker of the last control process ──HandedOver──▶ Predecessors ──take──▶ ListeningSockets
+                                       ──Pins, PinsSent──▶ Predecessors ──▶ new workers
                                        ◀──Drain once this one's workers serve──
 
 A worker has this process prove CAP_NET_ADMIN before it hands over (``plane.candidates``).
@@ -11,7 +12,10 @@ Rule 2: a worker handles untrusted bytes, so what it sends is examined: only soc
 namespace are taken that listen (TCP) or are bound (UDP), each once, and of those that it kept only
 netlink sockets for nftables.
 Rule 3: it may be of another version, so messages that this one doesn't know are skipped.
-Rule 4: without an answer in time, a predecessor is left alone: it drains, or ends, by itself.
+Rule 4: without an answer in time, a predecessor is left alone: it drains, or ends, by itself. Until
+then this process connects again when others have taken its place (``reception``).
+Rule 5: sockets come first, and nothing waits for pins but the drain, for some seconds.
+Rule 6: what is read of a worker is bounded: beyond that, and after its last message, nothing is.
 """
 
 from __future__ import annotations
@@ -19,21 +23,44 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from ..kernel import net_admin_proof
-from ..kernel.netlink.sockets import NETLINK_NETFILTER
+from ..balance.affinity import MAX_PINS
+from ..kernel import abstract_sockets
+from ..kernel.net_admin_proof import Prover
+from ..kernel.netlink.sockets import is_for_netfilter
 from ..log_fields import FieldLogger
 from ..model import Protocol, SocketAddress
 from .channel import Channel
-from .messages import Drain, End, FromWorker, HandedOver, HandOver, Pins, Prove, ToWorker
+from .listening_sockets import RESERVE
+from .messages import (
+    Drain,
+    End,
+    FromWorker,
+    HandedOver,
+    HandOver,
+    Pins,
+    PinsSent,
+    Prove,
+    Proved,
+    ToWorker,
+)
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# Ten thousand sockets take 0.1 s; a worker may be busy.
-ANSWER_S = 2.0
+# Ten thousand sockets take 0.1 s; a worker may be busy, or many processes ask it for its sockets.
+ANSWER_S = 4.0
+# Before another try if others have taken this process's place.
+_AGAIN_S = 0.01
+# For all pins to arrive after the sockets; a worker stops sending them somewhat earlier.
+PINS_S = 6.0
+# A worker sends some 20 MB at most, nearly all of it pins.
+_MAX_READ_BYTES = 32 * 1024 * 1024
+# The largest messages that may come are reports that were asked for before.
+_MAX_FRAME_BYTES = 2 * 1024 * 1024
 # Not in Python's socket module; asm-generic/socket.h. Kernels before 5.14 lack the second.
 _SO_COOKIE, _SO_NETNS_COOKIE = 57, 71
 _COOKIE = struct.Struct("=Q")
@@ -52,13 +79,19 @@ class Predecessors:
         socks: Connections to them, which this object closes.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, socks: Iterable[socket.socket]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, socks: Iterable[Prover]) -> None:
         self.kept: dict[str, socket.socket] = {}
         """Sockets that they kept, by name; the caller may remove and close them."""
+        self.on_pins: Callable[[Pins], None] = lambda _pins: None
+        """Called with pins that arrive after those of their Service port were taken."""
         self._loop = loop
-        self._workers = [_Predecessor(loop, sock) for sock in socks]
+        self._workers = [_Predecessor(loop, sock, self) for sock in socks]
+        self._max_sockets = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE)
+        """As many as the last control process could have opened for all workers."""
         self._sockets: dict[_Key, list[socket.socket]] = {}
         self._pins: dict[str, list[Pins]] = {}
+        self._taken: set[str] = set()
+        """The Service ports whose pins were taken."""
 
     def __len__(self) -> int:
         return len(self._workers)
@@ -68,6 +101,8 @@ class Predecessors:
         if not self._workers:
             return 0
         await asyncio.wait([worker.handed_over for worker in self._workers], timeout=within_s)
+        for worker in self._workers:
+            worker.stop_retrying()
         cookies: set[int] = set()
         refused = 0
         for worker in sorted(self._workers, key=lambda worker: worker.index):
@@ -80,10 +115,8 @@ class Predecessors:
                 cookies.add(cookie)
                 self._sockets.setdefault(key, []).append(sock)
             worker.sockets.clear()
-            for pins in worker.pins:
-                self._pins.setdefault(pins.label, []).append(pins)
             for name, sock in worker.kept.items():
-                if not (_may_own_tables(sock) and worker.is_near(sock)):
+                if not (is_for_netfilter(sock) and worker.is_near(sock)):
                     refused += 1
                     sock.close()
                 elif name in self.kept:
@@ -103,11 +136,36 @@ class Predecessors:
         return self._sockets.pop((protocol, at), [])
 
     def take_pins(self, label: str) -> list[Pins]:
-        """Return the pins of a Service port's clients."""
+        """Return the pins of a Service port's clients that have arrived."""
+        self._taken.add(label)
         return self._pins.pop(label, [])
 
+    @property
+    def pins_share(self) -> int:
+        """How many pins one worker may hand over: each of the new ones gets all."""
+        return MAX_PINS // len(self._workers)
+
+    def limit_sockets(self) -> None:
+        """If there are too many sockets, close those of the worker that has sent the most."""
+        if sum(worker.count for worker in self._workers) > self._max_sockets:
+            most = max(self._workers, key=lambda worker: worker.count)
+            most.distrust(f"{most.count} sockets")
+
+    def add_pins(self, pins: Pins) -> None:
+        """Pass pins on, or keep them until they are taken."""
+        if pins.label in self._taken:
+            self.on_pins(pins)
+        else:
+            self._pins.setdefault(pins.label, []).append(pins)
+
+    async def all_pins(self, within_s: float = PINS_S) -> None:
+        """Wait until all pins have arrived that will."""
+        waiting = [worker.pins_sent for worker in self._workers if worker.handed_over.done()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=within_s)
+
     def drain(self, seconds: float) -> None:
-        """Have them accept nothing more, and reset after so many seconds what is open then."""
+        """Have them accept nothing more, and reset after that many seconds what is open then."""
         for worker in self._workers:
             worker.channel.send(Drain(seconds))
         self.close()
@@ -127,6 +185,7 @@ class Predecessors:
             for sock in socks:
                 sock.close()
         self._sockets.clear()
+        self._pins.clear()
         while self.kept:
             self.kept.popitem()[1].close()
 
@@ -134,32 +193,65 @@ class Predecessors:
 class _Predecessor:
     """One worker."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-        self._sock = sock
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: Prover, owner: Predecessors) -> None:
+        self._loop = loop
+        self._owner = owner
+        self._pins = 0
+        """How many it has sent."""
         self._namespace = _namespace(sock)
         self.index = 0
         self.sockets: list[socket.socket] = []
         self.kept: dict[str, socket.socket] = {}
-        self.pins: list[Pins] = []
         self.handed_over: asyncio.Future[None] = loop.create_future()
         """Has a result once all have arrived, or none will."""
+        self.pins_sent: asyncio.Future[None] = loop.create_future()
+        """Likewise for pins."""
+        self._timer: asyncio.TimerHandle | None = None
+        name = sock.getpeername()
+        self._name = name.decode() if isinstance(name, bytes) else ""
+        """Where it listens; empty if this process can't connect again."""
+        self._skipped = False
+        self._connect(sock)
+
+    def close(self) -> None:
+        self.channel.close()
+        self._close_sockets()
+        if not self.handed_over.done():
+            self.handed_over.cancel()
+        self._stop_reading()
+
+    def stop_retrying(self) -> None:
+        """Connect no more. Idempotent."""
+        self._name = ""
+
+    def _connect(self, sock: Prover) -> None:
+        """Ask over a connection for what it has."""
+        self._sock = sock
+        self._is_challenged = False
         self.channel = Channel[FromWorker, ToWorker](
-            loop,
+            self._loop,
             sock,
             reads=FromWorker,
             receive=self._receive,
             lost=self._on_lost,
             unknown=self._on_unknown,
+            max_frame_bytes=_MAX_FRAME_BYTES,
         )
-        self._skipped = False
         self.channel.send(HandOver())
 
-    def close(self) -> None:
-        self.channel.close()
-        for sock in (*self.sockets, *self.kept.values()):
-            sock.close()
-        if not self.handed_over.done():
-            self.handed_over.cancel()
+    def _connect_again(self) -> None:
+        self._timer = None
+        try:
+            if self._name:
+                self._connect(abstract_sockets.connect(self._name))
+                return
+        except BlockingIOError:
+            self._timer = self._loop.call_later(_AGAIN_S, self._connect_again)
+            return
+        except OSError:
+            # It has ended.
+            pass
+        self._stop()
 
     def is_near(self, sock: socket.socket) -> bool:
         """Return whether a socket belongs to this process's network namespace."""
@@ -173,30 +265,95 @@ class _Predecessor:
             except OSError:
                 os.close(descriptor)
         if isinstance(message, Pins):
-            self.pins.append(message)
+            self._receive_pins(message)
+        elif isinstance(message, PinsSent):
+            self._stop_reading()
         elif isinstance(message, Prove) and socks:
             self._prove(socks[0])
-        if not isinstance(message, HandedOver) or len(socks) < len(message.kept):
-            for sock in socks:
-                sock.close()
-            return
+        elif isinstance(message, HandedOver) and len(socks) >= len(message.kept):
+            self._receive_sockets(message, socks)
+            socks = []
+        for sock in socks:
+            sock.close()
+        self._limit_bytes()
+
+    def _limit_bytes(self) -> None:
+        if self.channel.read_bytes > _MAX_READ_BYTES:
+            self.distrust(f"more than {_MAX_READ_BYTES} bytes")
+
+    def _receive_sockets(self, message: HandedOver, socks: list[socket.socket]) -> None:
         self.index = message.worker
         first_kept = len(socks) - len(message.kept)
         self.sockets += socks[:first_kept]
-        self.kept.update(zip(message.kept, socks[first_kept:], strict=True))
+        for name, sock in zip(message.kept, socks[first_kept:], strict=True):
+            if name in self.kept:
+                self.kept[name].close()
+            self.kept[name] = sock
+        self._owner.limit_sockets()
         if message.is_last and not self.handed_over.done():
             self.handed_over.set_result(None)
+            self._timer = self._loop.call_later(PINS_S, self._stop_reading)
+
+    def _receive_pins(self, message: Pins) -> None:
+        """Pass on what its share has room for."""
+        left = self._owner.pins_share - self._pins
+        # An empty message costs memory, too.
+        self._pins += max(1, len(message.pins))
+        if left > 0:
+            self._owner.add_pins(Pins(message.label, message.pins[:left]))
+        elif self.handed_over.done():
+            self._stop_reading()
+
+    def distrust(self, cause: str) -> None:
+        """Read nothing more, and close its sockets; it may still be told to drain."""
+        _log.error(
+            "a worker of the last run has sent %(cause)s, not adopting it", extra={"cause": cause}
+        )
+        self._close_sockets()
+        self._stop()
+
+    def _close_sockets(self) -> None:
+        for sock in (*self.sockets, *self.kept.values()):
+            sock.close()
+        self.sockets.clear()
+        self.kept.clear()
+
+    @property
+    def count(self) -> int:
+        """How many sockets of it are open here."""
+        return len(self.sockets) + len(self.kept)
+
+    def _stop(self) -> None:
+        if not self.handed_over.done():
+            self.handed_over.set_result(None)
+        self._stop_reading()
+
+    def _stop_reading(self) -> None:
+        """Read nothing more: all has arrived, or the rest is too late."""
+        self.channel.stop_reading()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self.pins_sent.done():
+            self.pins_sent.set_result(None)
 
     def _prove(self, challenge: socket.socket) -> None:
+        """Answer its first challenge, which is the only one that a worker sends."""
+        if self._is_challenged:
+            self.channel.close()
+            self._on_lost("a second challenge")
+            return
+        self._is_challenged = True
         try:
-            net_admin_proof.answer(challenge, self._sock)
+            proof = self._sock.answer(challenge)
         except OSError as exc:
+            self.stop_retrying()
             _log.error(
-                "cannot adopt a worker of the last run without NET_ADMIN: %(cause)s",
+                "cannot adopt a worker of the last run: cannot prove NET_ADMIN: %(cause)s",
                 extra={"cause": exc.strerror},
             )
         else:
-            self.channel.send(HandOver())
+            self.channel.send(Proved(proof))
 
     def _on_unknown(self, cause: str) -> None:
         if not self._skipped:
@@ -206,6 +363,7 @@ class _Predecessor:
                 " %(cause)s",
                 extra={"cause": cause},
             )
+        self._limit_bytes()
 
     def _on_lost(self, malformed: str) -> None:
         if malformed:
@@ -213,8 +371,10 @@ class _Predecessor:
                 "a worker of the last run sent a malformed message: %(cause)s",
                 extra={"cause": malformed},
             )
-        if not self.handed_over.done():
-            self.handed_over.set_result(None)
+        elif self._name and not (self.count or self.handed_over.done()):
+            self._timer = self._loop.call_later(_AGAIN_S, self._connect_again)
+            return
+        self._stop()
 
 
 def _key(sock: socket.socket) -> _Key | None:
@@ -228,14 +388,6 @@ def _key(sock: socket.socket) -> _Key | None:
         if name[1] and (listens or protocol is Protocol.UDP):
             return protocol, SocketAddress(name[0], name[1])
     return None
-
-
-def _may_own_tables(sock: socket.socket) -> bool:
-    """Return whether the kernel's nftables reads a socket's requests.
-
-    In place of the kernel, another process could answer.
-    """
-    return (sock.family, sock.proto) == (socket.AF_NETLINK, NETLINK_NETFILTER)
 
 
 def _cookie(sock: socket.socket) -> int:

@@ -1,14 +1,14 @@
 """Processes that connect to an orphaned worker, until one has proved that it may command it.
 
     candidate ──HandOver──▶ worker ──Prove, a socket──▶ candidate
-              ──HandOver──▶ worker: the socket shows CAP_NET_ADMIN, this one is chosen
+              ──Proved────▶ worker: the socket shows CAP_NET_ADMIN, this one is chosen
 
 With a worker's sockets a process gets the clients of all Services, and reads what they send. Root
 in a container of the host's network may have no capability, and must not get them, so the user
 isn't enough.
 
-Rule 1: a candidate is sent nothing but Prove, and any other message ends its connection.
-Rule 2: a candidate that sends nothing keeps no other one from being chosen.
+Rule 1: a candidate is challenged when it connects (``reception``), and sent nothing but Prove. Any
+message but HandOver, once, and the proof ends its connection.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from ..kernel import abstract_sockets, net_admin_proof
 from .channel import Channel
-from .messages import FromWorker, HandOver, Prove, ToWorker
+from .messages import FromWorker, HandOver, Prove, Proved, ToWorker
+from .reception import Reception
 
 Receive = Callable[[ToWorker, list[int]], None]
 Lost = Callable[[str], None]
 _Channel = Channel[ToWorker, FromWorker]
 
-# The next control process answers within milliseconds; of more, the first one has to go.
-_MAX_CANDIDATES = 16
+# The next control process answers within milliseconds, unless the node is busy.
+_PROVE_S = 1.0
 
 
 class Candidates:
@@ -56,58 +58,67 @@ class Candidates:
         self.receive = receive
         self.lost = lost
         self._loop = loop
-        self._rendezvous = rendezvous
         self._chosen = chosen
-        self._candidates: list[_Candidate] = []
-        loop.add_reader(rendezvous.fileno(), self._accept)
+        self._reception = Reception[_Candidate](
+            loop,
+            rendezvous.fileno(),
+            partial(abstract_sockets.accept, rendezvous),
+            admit=self._admit,
+            dismiss=_Candidate.close,
+        )
 
     def close(self) -> None:
         """Wait no more, and hang up on all that weren't chosen. Idempotent."""
-        self._loop.remove_reader(self._rendezvous.fileno())
-        while self._candidates:
-            self.drop(self._candidates[0])
+        self._reception.close()
 
     def choose(self, candidate: _Candidate) -> None:
         """Have a candidate be the next control process."""
-        self._candidates.remove(candidate)
+        self._reception.leave(candidate)
         self._chosen(candidate.channel)
 
     def drop(self, candidate: _Candidate) -> None:
         """Hang up on a candidate."""
-        self._candidates.remove(candidate)
+        self._reception.leave(candidate)
         candidate.close()
 
-    def _accept(self) -> None:
-        try:
-            sock = self._rendezvous.accept()[0]
-        except OSError:
-            return
-        if not abstract_sockets.is_trusted(sock):
-            sock.close()
-            return
-        self._candidates.append(_Candidate(self, sock))
-        if len(self._candidates) > _MAX_CANDIDATES:
-            self.drop(self._candidates[0])
+    def _admit(self, sock: socket.socket) -> _Candidate | None:
+        if net_admin_proof.can_prove(sock):
+            try:
+                challenge = net_admin_proof.open_challenge()
+            except OSError:
+                sock.close()
+                return None
+            return _Candidate(self._loop, self, sock, challenge)
+        sock.close()
+        return None
 
 
 class _Candidate:
     """One process that has connected."""
 
-    def __init__(self, owner: Candidates, sock: socket.socket) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        owner: Candidates,
+        sock: socket.socket,
+        challenge: socket.socket,
+    ) -> None:
         self._owner = owner
         self._sock = sock
-        self._challenge: socket.socket | None = None
+        self._challenge = challenge
+        self._has_asked = False
         self._is_chosen = False
+        self._deadline = loop.call_later(_PROVE_S, owner.drop, self)
         self.channel = owner.open_channel(sock, self._receive, self._lost)
+        self.channel.send(Prove(), challenge)
 
     def close(self) -> None:
         self.channel.close()
-        self._close_challenge()
+        self._end_challenge()
 
-    def _close_challenge(self) -> None:
-        if self._challenge is not None:
-            self._challenge.close()
-            self._challenge = None
+    def _end_challenge(self) -> None:
+        self._deadline.cancel()
+        self._challenge.close()
 
     def _receive(self, message: ToWorker, descriptors: list[int]) -> None:
         if self._is_chosen:
@@ -115,28 +126,17 @@ class _Candidate:
             return
         for descriptor in descriptors:
             os.close(descriptor)
-        if not isinstance(message, HandOver):
-            self._owner.drop(self)
-        elif self._challenge is None:
-            self._have_it_prove()
-        elif net_admin_proof.is_answered(self._challenge, self._sock):
+        if isinstance(message, HandOver) and not self._has_asked:
+            self._has_asked = True
+        elif isinstance(message, Proved) and net_admin_proof.is_answered(
+            self._challenge, self._sock, message.proof
+        ):
             self._is_chosen = True
-            self._close_challenge()
+            self._end_challenge()
             self._owner.choose(self)
-            self._owner.receive(message, [])
+            self._owner.receive(HandOver(), [])
         else:
             self._owner.drop(self)
-
-    def _have_it_prove(self) -> None:
-        if not net_admin_proof.can_prove(self._sock):
-            self._owner.drop(self)
-            return
-        try:
-            self._challenge = net_admin_proof.open_challenge()
-        except OSError:
-            self._owner.drop(self)
-        else:
-            self.channel.send(Prove(), self._challenge)
 
     def _lost(self, malformed: str) -> None:
         if self._is_chosen:

@@ -1,6 +1,4 @@
-"""Messages and sockets between two processes over a Unix socket (SCM_RIGHTS).
-
-    frame: length (4 bytes), number of sockets (1 byte), the message
+"""Messages and sockets between two processes in an event loop, as the frames of ``frames``.
 
 Rule 1: no call waits: what the other side doesn't read is queued, up to a bound; beyond that bound
 the other side counts as dead, and ``lost`` is called.
@@ -23,7 +21,6 @@ import contextlib
 import math
 import os
 import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -31,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
+from ..frames import HEADER, MAX_SOCKETS, make_frame
 from ..log_fields import FieldLogger
 
 if TYPE_CHECKING:
@@ -40,16 +38,17 @@ _log = FieldLogger("userspace_proxy.dataplane")
 
 # A Service port takes about 300 bytes: this is more than there are ports.
 MAX_WAITING_BYTES = 64 * 1024 * 1024
-# What a message counts for that isn't made yet: a closure, and the state that it refers to.
+# Bytes that a message counts for while it isn't made: a closure and a record. What it refers to is
+# the state of a Service port, or its last one before that, which this process has in memory anyway,
+# however slow the other side is: at most two messages of each Service port wait (``merging``). With
+# their sizes, 64 MiB would end a worker at its start for the sum of all Service ports.
 _LATER_BYTES = 300
 
 # A change of a group takes up to 7.5 MiB: see MAX_GROUP_BYTES in ``messages``.
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 
-_HEADER = struct.Struct(">IB")
 # About fifty messages, each of which takes up to a tenth of a millisecond.
 _READ_BYTES = 16 * 1024
-_MAX_SOCKETS = 253
 # Sent by one call, unless one message is longer: less than the kernel's buffer.
 _BATCH_BYTES = 64 * 1024
 # Before the loop continues: a worker that receives 10,000 Service ports still serves those that it
@@ -71,7 +70,8 @@ class Channel(Generic[In, Out]):
     with each and its descriptors, which the callee closes; ``lost`` once, with an empty text if the
     other side has ended or reads nothing, else with what is wrong with its message; ``read_for``
     after each loop iteration that reads, with its seconds. With ``unknown``, a message of another
-    type is skipped, and that is called with what is wrong with it.
+    type is skipped, and that is called with what is wrong with it. A longer frame than
+    ``max_frame_bytes`` is malformed.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Channel(Generic[In, Out]):
         receive: Callable[[In, list[int]], None],
         lost: Callable[[str], None],
         max_waiting_bytes: int = MAX_WAITING_BYTES,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
         read_for: Callable[[float], None] | None = None,
         unknown: Callable[[str], None] | None = None,
     ) -> None:
@@ -94,16 +95,20 @@ class Channel(Generic[In, Out]):
         self._receive = receive
         self._lost = lost
         self._max_waiting_bytes = max_waiting_bytes
+        self._max_frame_bytes = max_frame_bytes
         self._read_for = read_for
         self._unknown = unknown
         self._waiting: deque[_Waiting] = deque()
         self.waiting_bytes = 0
         """What the other side hasn't read yet."""
+        self.read_bytes = 0
+        """All that has arrived."""
         self.is_stalled = False
         """The channel was closed because the other side doesn't read."""
         self._arrived = bytearray()
         self._descriptors: deque[int] = deque()
         self._is_closed = False
+        self._is_reading = True
         loop.add_reader(sock.fileno(), self._on_readable)
 
     def send(self, message: Out, *socks: HasFileno) -> None:
@@ -125,7 +130,7 @@ class Channel(Generic[In, Out]):
         """Return a message as bytes; none if the other side would take it for malformed."""
         body = self._encode(message)
         if len(body) <= MAX_FRAME_BYTES:
-            return _HEADER.pack(len(body), sockets) + body
+            return make_frame(body, sockets)
         extra = {"type": type(message).__name__, "bytes": len(body)}
         _log.error("message is too large for a worker's channel, dropping it", extra=extra)
         return b""
@@ -151,10 +156,19 @@ class Channel(Generic[In, Out]):
         self._is_closed = True
         with contextlib.suppress(OSError):
             self._send_waiting()
-        self._loop.remove_reader(self._sock.fileno())
+        self.stop_reading()
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
         self._waiting.clear()
+
+    def stop_reading(self) -> None:
+        """Read nothing more, nor notice that the other side has ended. Idempotent.
+
+        Descriptors that have arrived unread are closed.
+        """
+        if self._is_reading:
+            self._is_reading = False
+            self._loop.remove_reader(self._sock.fileno())
         while self._descriptors:
             os.close(self._descriptors.popleft())
 
@@ -202,7 +216,7 @@ class Channel(Generic[In, Out]):
                 self.waiting_bytes += len(frame) - _LATER_BYTES
             size += len(frame)
             count += len(socks)
-            if batch and (size > _BATCH_BYTES or count > _MAX_SOCKETS):
+            if batch and (size > _BATCH_BYTES or count > MAX_SOCKETS):
                 break
             self._waiting.popleft()
             if any(sock.fileno() < 0 for sock in socks):
@@ -222,10 +236,10 @@ class Channel(Generic[In, Out]):
             self._read_for(time.monotonic() - began)
 
     def _read_until(self, until: float) -> None:
-        while not self._is_closed:
+        while self._is_reading:
             try:
                 data, ancillary, _flags, _address = self._sock.recvmsg(
-                    _READ_BYTES, socket.CMSG_SPACE(_MAX_SOCKETS * 4), socket.MSG_CMSG_CLOEXEC
+                    _READ_BYTES, socket.CMSG_SPACE(MAX_SOCKETS * 4), socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
                 return
@@ -238,6 +252,7 @@ class Channel(Generic[In, Out]):
                 self._lose()
                 return
             self._arrived += data
+            self.read_bytes += len(data)
             try:
                 self._deliver()
             except ValueError as exc:
@@ -251,22 +266,22 @@ class Channel(Generic[In, Out]):
         start = 0
         arrived = self._arrived
         try:
-            while len(arrived) - start >= _HEADER.size and not self._is_closed:
-                length, count = _HEADER.unpack_from(arrived, start)
-                end = start + _HEADER.size + length
-                if length > MAX_FRAME_BYTES:
+            while len(arrived) - start >= HEADER.size and self._is_reading:
+                length, count = HEADER.unpack_from(arrived, start)
+                end = start + HEADER.size + length
+                if length > self._max_frame_bytes:
                     raise ValueError(f"a frame of {length} bytes")
                 if len(arrived) < end:
                     break
                 if len(self._descriptors) < count:
                     # The kernel drops them when the process has no more descriptors.
                     raise ValueError("sockets got lost on the way")
-                body, start = arrived[start + _HEADER.size : end], end
+                body, start = arrived[start + HEADER.size : end], end
                 descriptors = [self._descriptors.popleft() for _ in range(count)]
                 self._deliver_one(body, descriptors)
         finally:
             del arrived[:start]
-        if len(self._descriptors) > _MAX_SOCKETS:
+        if len(self._descriptors) > MAX_SOCKETS:
             raise ValueError("sockets that no message names")
 
     def _deliver_one(self, body: bytearray, descriptors: list[int]) -> None:

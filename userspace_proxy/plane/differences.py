@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from ..dataplane import (
     Durations,
@@ -60,8 +60,7 @@ class _New:
 
     def report(self, endpoint: SocketAddress) -> EndpointReport:
         """Return the report."""
-        # Any: the reader of the message checks the fixed lengths.
-        figures: Any = self.counters.figures()
+        figures = self.counters.figures()
         dials = StreakReport(*self.counters.dials.whole()) if self.has_dials else None
         ends = StreakReport(*self.counters.ends.whole()) if self.has_ends else None
         return EndpointReport(endpoint, figures, dials, ends)
@@ -150,10 +149,9 @@ class Differences:
 
     def give(self, number: int, now: float) -> GroupReport | None:
         """Return a report of what was noted since the last call, or None if nothing was."""
-        ejected = list(self._group.ejected(now).items())
+        ejected = list(self._group.balancers.current.ejected(now).items())
         waiting = self._group.waiting(now)
-        # Any: the reader of the message checks the fixed lengths.
-        figures: Any = self._new_group.figures()
+        figures = self._new_group.figures()
         times = self._connect_times.report(), self._first_byte_times.report()
         is_new = self._new or any(figures) or any(times)
         if not (is_new or ejected or waiting.clients or self._had_passing):

@@ -71,6 +71,8 @@ class Group(CounterTable):
         """By worker: the clients that wait, and since when the first of them has."""
         self._slow_start = SlowStart()
         """As in each worker."""
+        self._measured = Serving(), ""
+        """What was measured last, and why it is too large."""
 
     def opening(self) -> GroupUpdate:
         """Return what opens it in a worker."""
@@ -78,6 +80,13 @@ class Group(CounterTable):
 
     def why_too_large(self, serving: Serving) -> str:
         """Return why it can't be served like this: workers don't take such a message; or empty."""
+        last, why = self._measured
+        if serving != last:
+            why = self._measure(serving)
+            self._measured = serving, why
+        return why
+
+    def _measure(self, serving: Serving) -> str:
         size = len(msgspec.json.encode(OpenGroup(self.number, self.label, serving)))
         if size <= MAX_GROUP_BYTES:
             return ""

@@ -38,7 +38,7 @@ class Link(Protocol):
         """End it at once. Idempotent."""
 
     def close(self, within_s: float) -> None:
-        """End it, wait at most so long for that, and call back no more. Idempotent."""
+        """End it, wait at most that long for that, and call back no more. Idempotent."""
 
 
 class LocalLink:

@@ -21,15 +21,12 @@ from ..errors import BoundError, ListenError, ShortageError
 from ..model import Protocol, SocketAddress
 from .group import Group
 from .listener import Answer, Listener, Wanted
-from .listening_sockets import ListeningSockets
+from .listening_sockets import RESERVE, ListeningSockets
 from .messages import CloseListener, MoveListener
 from .stand_ins import StandIns
 
 if TYPE_CHECKING:
     from .adoption import Predecessors
-
-# Kept for everything but listeners: log files, API connections, status requests.
-RESERVE = 512
 
 Send = Callable[..., bool]
 """Takes a worker's index, a message and its socket; returns False if no such worker runs."""

@@ -28,6 +28,9 @@ from ..errors import ListenError
 from ..model import Protocol, SocketAddress
 from . import reuseport
 
+RESERVE = 512
+"""Descriptors that are for everything but listeners: log files, API connections, requests."""
+
 
 class ListeningSockets:
     """The sockets of one listener for these workers, in this order.

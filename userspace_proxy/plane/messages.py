@@ -5,6 +5,8 @@
     worker  ──▶ control  Running, Counted, ListenerClosed, Ejected, Returned, WaitBegan, Logged,
                          Drained
 
+    worker  ──▶ next control process   Prove, HandedOver, Pins, PinsSent
+
 Rule 1: a change contains what has changed, not the whole state.
 Rule 2: between processes messages are JSON, validated against these types: a worker handles
 untrusted bytes, so whatever it sends may be wrong. A worker in the caller's loop gets the values.
@@ -17,7 +19,8 @@ from typing import Annotated, Any
 import msgspec
 
 from ..balance import Pin
-from ..dataplane import TIMES_BOUNDS_S, Serving, Tuning
+from ..dataplane import TIMES_BOUNDS_S, EndpointCounters, GroupCounters, Serving, Tuning
+from ..dataplane.counters import Counters
 from ..model import Protocol, SocketAddress
 from ..policy.locality import Networks
 
@@ -34,6 +37,11 @@ times as much at most, and a channel takes that (``channel.MAX_FRAME_BYTES``).
 """
 
 _BOUNDS = len(TIMES_BOUNDS_S)
+
+
+def _as_many_as(counters: type[Counters]) -> msgspec.Meta:
+    """Return what bounds a list to one number for each name."""
+    return msgspec.Meta(min_length=len(counters.names), max_length=len(counters.names))
 
 
 class _Message(msgspec.Struct, tag=True, array_like=True, forbid_unknown_fields=True):
@@ -93,6 +101,7 @@ class Pins(_Message):
 
     label: str
     pins: list[Pin]
+    """Some of them, the last used first; what a later message adds was used before."""
 
 
 class Prefer(_Message):
@@ -164,7 +173,13 @@ class Keep(_Message):
 
 
 class HandOver(_Message):
-    """Send copies of all sockets, and continue to serve; repeated after Prove."""
+    """Send copies of all sockets, and continue to serve; if that asks for a proof, after Proved."""
+
+
+class Proved(_Message):
+    """The answer to Prove, which asks again for what HandOver does."""
+
+    proof: bytes
 
 
 class Drain(_Message):
@@ -224,7 +239,7 @@ class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     """What was counted for one endpoint of a group since the last report."""
 
     endpoint: SocketAddress
-    figures: tuple[Count, Count, Count, Count, Count, Count, Count, Count, Count, Count, Count]
+    figures: Annotated[tuple[Count, ...], _as_many_as(EndpointCounters)]
     """In the order of :class:`EndpointCounters`."""
     dials: StreakReport | None = None
     """None if nothing is new."""
@@ -249,24 +264,7 @@ class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     """What was counted for one group since the last report."""
 
     group: int
-    figures: tuple[
-        Count,
-        Count,
-        Count,
-        Count,
-        Count,
-        Count,
-        Count,
-        Count,
-        Count,
-        Count,
-        Count,
-        Count,
-        Count,
-        Count,
-        Count,
-        Count,
-    ]
+    figures: Annotated[tuple[Count, ...], _as_many_as(GroupCounters)]
     """For the group itself, in the order of :class:`GroupCounters`."""
     endpoints: list[EndpointReport] = []
     ejected: list[tuple[SocketAddress, Annotated[float, msgspec.Meta(ge=0, le=1e9)]]] = []
@@ -307,6 +305,10 @@ class HandedOver(_Message):
     """No such message follows."""
 
 
+class PinsSent(_Message):
+    """No more Pins follow; neither does anything else."""
+
+
 class Logged(_Message):
     """A line for the control process to log."""
 
@@ -342,6 +344,7 @@ ToWorker = (
     | Pins
     | Keep
     | HandOver
+    | Proved
     | Drain
     | End
 )
@@ -355,6 +358,7 @@ FromWorker = (
     | Pins
     | Prove
     | HandedOver
+    | PinsSent
     | Logged
     | Drained
 )

@@ -24,7 +24,7 @@ from ..kernel.memory_limits import CgroupMemory, find_memory_limits
 OUT_OF_MEMORY = errno.ENOMEM
 """The exit status."""
 
-# Thousandths of the limit: the kernel kills a worker also if the control process uses so much more.
+# Thousandths of the limit: a worker is killed even if the control process uses this much more.
 _SCORE = 300
 _MOST_SCORE = 1000
 

@@ -135,6 +135,8 @@ class Plane:
             limit = max(2 * _FEW_LISTENERS, self._local.status().descriptor_limit)
         self._listeners = Listeners(count, limit, self._send, predecessors)
         self._predecessors = predecessors
+        if predecessors is not None:
+            predecessors.on_pins = self._send_all
         self._kept: dict[str, socket.socket] = {}
         """See :meth:`keep`."""
 
@@ -157,10 +159,10 @@ class Plane:
         """Serve a Service port in this way from now on, with these listeners by keys of the caller.
 
         Listeners serve, refuse or drop at once; those that are open stay as they are. Keys are
-        unique in the plane: that of another group's listener takes it over without an effect on
-        clients. Open TCP connections stay with their group, UDP flows end, and clients that wait to
-        be accepted are the new group's. A listener whose key isn't wanted any more continues until
-        :meth:`close_unwanted`.
+        unique in the plane: reusing another group's key takes over its listener, and clients
+        notice nothing. Open TCP connections stay with their group, UDP flows end, and clients that
+        wait to be accepted are the new group's. A listener whose key isn't wanted any more
+        continues until :meth:`close_unwanted`.
 
         Returns what listens, and why the rest doesn't, or refuses. Call again to try again. What is
         too large for a message to a worker refuses.

@@ -9,11 +9,19 @@ from __future__ import annotations
 
 import re
 import secrets
+import select
 import socket
+import time
 
 from ..kernel import abstract_sockets
+from ..kernel.net_admin_proof import Prover
 
 _NAME = "userspace-proxy-worker"
+# While the worker has a control process, it accepts nothing.
+_QUEUE = abstract_sockets.QUEUE
+# For a worker to accept what was in its queue before, while others connect.
+_ROOM_S = 2.0
+_PAUSE_S = 0.002
 
 
 def open_rendezvous(label: str) -> socket.socket:
@@ -26,27 +34,37 @@ def open_rendezvous(label: str) -> socket.socket:
     try:
         sock.setblocking(False)
         sock.bind(f"\0{_prefix(label)}{secrets.token_hex(8)}")
-        sock.listen(1)
+        sock.listen(_QUEUE)
     except BaseException:
         sock.close()
         raise
     return sock
 
 
-def connect_to_workers(label: str) -> list[socket.socket]:
+def connect_to_workers(label: str) -> list[Prover]:
     """Return a connection to each worker that a proxy of this label left; the caller closes them.
 
-    A worker accepts it once its own control process is gone.
+    A worker accepts it once its own control process is gone. If its queue stays full, it is left
+    out.
     """
     found = []
     pattern = f"@({re.escape(_prefix(label))}[0-9a-f]+)"
-    for name in sorted({match[1].decode() for match in abstract_sockets.shown_names(pattern)}):
-        try:
-            found.append(abstract_sockets.connect(f"\0{name}"))
-        except OSError:
-            # It has just ended, or isn't a worker.
-            continue
-    return found
+    waiting = sorted({match[1].decode() for match in abstract_sockets.shown_names(pattern)})
+    until = time.monotonic() + _ROOM_S
+    while True:
+        full = []
+        for name in waiting:
+            try:
+                found.append(abstract_sockets.connect(f"\0{name}"))
+            except BlockingIOError:
+                full.append(name)
+            except OSError:
+                # It has just ended, or isn't a worker.
+                continue
+        if not full or time.monotonic() >= until:
+            return found
+        waiting = full
+        select.select([], [], [], _PAUSE_S)
 
 
 def worker_labels() -> set[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import _socket
 import dataclasses
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -47,8 +48,8 @@ _GROUPS_PER_ITERATION = 256
 # In a message, before a group whose 10,000 endpoints may all be reported, and as ejected, too: at
 # most 300 bytes each, so that the message stays below ``channel.MAX_FRAME_BYTES``.
 _ENDPOINTS_A_MESSAGE = 5000
-# About 60 bytes each.
-_PINS_A_MESSAGE = 5000
+# About 60 bytes each; they take 2 ms.
+_PINS_A_MESSAGE = 1000
 # While a worker drains, UDP flows get the replies to what they have sent, but no more datagrams:
 # its successor has the sockets, too.
 _REPLIES_S = 2.0
@@ -75,6 +76,8 @@ class Worker:
         self._send = send
         self._has_process = has_process
         self._groups: dict[int, EndpointGroup] = {}
+        self._labelled: dict[str, int] = {}
+        """The last one that was opened with a label."""
         self._differences: dict[int, Differences] = {}
         self._listeners: dict[int, AnyListener] = {}
         self._reports: list[Iterator[None]] = []
@@ -83,7 +86,7 @@ class Worker:
             Preserve: self._preserve,
             OpenGroup: self._open_group,
             ChangeGroup: self._change_group,
-            Prefer: lambda message: self._groups[message.group].prefer(message.endpoint),
+            Prefer: lambda message: self._groups[message.group].balancers.prefer(message.endpoint),
             CloseGroup: self._close_group,
             MoveListener: self._move_listener,
             CloseListener: self._close_listener,
@@ -112,12 +115,18 @@ class Worker:
         return [listener.sock for listener in self._listeners.values()]
 
     def pins(self) -> Iterator[Pins]:
-        """Yield the pins of clients, some thousand at a time."""
+        """Yield the pins of clients: some of each Service port in turn, the last used first."""
         now = self._dataplane.engine.clock()
-        for group in self._groups.values():
-            pins = group.balancer.pins(now)
-            for first in range(0, len(pins), _PINS_A_MESSAGE):
-                yield Pins(group.label, pins[first : first + _PINS_A_MESSAGE])
+        turns = deque(
+            (group.label, group.balancers.current.pins(now))
+            for group in self._groups.values()
+            if group.serving.affinity_timeout_s is not None
+        )
+        while turns:
+            label, pins = turns.popleft()
+            if part := list(islice(pins, _PINS_A_MESSAGE)):
+                yield Pins(label, part)
+                turns.append((label, pins))
 
     def status(self) -> Status:
         """Return the state of its data plane now."""
@@ -151,15 +160,22 @@ class Worker:
         self._dataplane.preserve(message.removed, message.added, is_on=message.is_on)
 
     def _open_group(self, message: OpenGroup) -> None:
-        processes = self._dataplane.engine.tuning.processes
+        engine = self._dataplane.engine
         group = EndpointGroup(
-            message.label, message.serving, start=self._index, processes=processes
+            message.label,
+            message.serving,
+            start=self._index,
+            processes=engine.tuning.processes,
+            pins=engine.pins,
         )
         number, send = message.group, self._send
-        group.on_ejected = lambda endpoint, is_silent: send(Ejected(number, endpoint, is_silent))
-        group.on_returned = lambda endpoint: send(Returned(number, endpoint))
+        group.outcomes.on_ejected = lambda endpoint, is_silent: send(
+            Ejected(number, endpoint, is_silent)
+        )
+        group.outcomes.on_returned = lambda endpoint: send(Returned(number, endpoint))
         group.on_waiting = lambda: send(WaitBegan(number))
         self._groups[number] = group
+        self._labelled[group.label] = number
         self._differences[number] = Differences(group)
 
     def _change_group(self, message: ChangeGroup) -> None:
@@ -181,6 +197,8 @@ class Worker:
         group = self._groups.pop(message.group, None)
         self._differences.pop(message.group, None)
         if group is not None:
+            if self._labelled.get(group.label) == message.group:
+                del self._labelled[group.label]
             # Whatever waits for its endpoints is refused, as clients that come later.
             handling = dataclasses.replace(group.serving.handling, hold=None)
             group.update(Serving(handling=handling), self._dataplane.engine.clock())
@@ -206,18 +224,17 @@ class Worker:
         group = self._groups.get(message.group)
         if group is not None:
             now = self._dataplane.engine.clock()
-            group.balancer.failed(message.endpoint, now, is_silent=message.is_silent)
+            group.balancers.current.failed(message.endpoint, now, is_silent=message.is_silent)
 
     def _end_ejection(self, message: Returned) -> None:
         group = self._groups.get(message.group)
         if group is not None:
-            group.returned(message.endpoint, self._dataplane.engine.clock())
+            group.outcomes.answered_elsewhere(message.endpoint, self._dataplane.engine.clock())
 
     def _restore_pins(self, message: Pins) -> None:
         now = self._dataplane.engine.clock()
-        for group in self._groups.values():
-            if group.label == message.label:
-                group.balancer.restore(message.pins, now)
+        if (number := self._labelled.get(message.label)) is not None:
+            self._groups[number].balancers.current.restore(message.pins, now)
 
     def _drain(self, message: Drain) -> None:
         dataplane, replies_s = self._dataplane, min(message.seconds, _REPLIES_S)

@@ -17,14 +17,15 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 import uvloop
 
 from ..dataplane import DataPlane
 from ..kernel.memory_limits import find_memory_limits
 from .candidates import Candidates, Lost, Receive
-from .channel import Channel
+from .channel import MAX_FRAME_BYTES, Channel
 from .forwarding import ForwardingHandler, take_levels
 from .messages import (
     Beat,
@@ -37,6 +38,8 @@ from .messages import (
     Keep,
     Logged,
     OpenGroup,
+    Pins,
+    PinsSent,
     Report,
     Running,
     Start,
@@ -57,6 +60,16 @@ _MANY_GROUPS = 256
 ORPHAN_S = 600.0
 # Sockets in one message to the next control process; the channel takes 253.
 _SOCKETS_A_MESSAGE = 200
+# For pins to be sent after the sockets: all that a worker may have take half a second when idle.
+PINS_S = 5.0
+# More of them aren't made while the next control process reads none.
+_MAX_PINS_WAITING_BYTES = 256 * 1024
+# So much of the time is left for traffic while they are made.
+_PINS_PAUSES = 3
+_PINS_PAUSE_S = 0.001
+
+# A successor sends a secret and commands; others may connect, too, until one has proved itself.
+_SMALL_BYTES = 4096
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
@@ -113,10 +126,12 @@ class WorkerMain:
         """Sockets that are kept for the next control process, by name."""
         self._candidates: Candidates | None = None
         """While no control process commands this worker."""
-        self._channel = self._open_channel(sock, self._on_message, self._on_lost)
+        self._pins_timer: asyncio.TimerHandle | None = None
+        """Of the next pins to send."""
+        self._channel = self._open_channel(sock, self._on_message, self._on_lost, MAX_FRAME_BYTES)
 
     def _open_channel(
-        self, sock: socket.socket, receive: Receive, lost: Lost
+        self, sock: socket.socket, receive: Receive, lost: Lost, max_frame_bytes: int = _SMALL_BYTES
     ) -> Channel[ToWorker, FromWorker]:
         return Channel[ToWorker, FromWorker](
             self._loop,
@@ -125,6 +140,7 @@ class WorkerMain:
             receive=receive,
             lost=lost,
             read_for=self._count_iteration,
+            max_frame_bytes=max_frame_bytes,
         )
 
     def close(self) -> None:
@@ -153,6 +169,7 @@ class WorkerMain:
 
     def _on_lost(self, malformed: str) -> None:
         """Wait for the next control process; the last connections of a drain need none."""
+        self._stop_pins()
         if malformed or self._worker is None:
             self._end(1)
         elif self._rendezvous is not None:
@@ -182,10 +199,8 @@ class WorkerMain:
             self._candidates = None
 
     def _hand_over(self) -> None:
-        """Send copies of all sockets."""
+        """Send copies of all sockets; pins follow, which it doesn't wait for to serve."""
         assert self._worker is not None
-        for pins in self._worker.pins():
-            self._channel.send(pins)
         names = list(self._kept)
         socks = self._worker.listening()
         first = 0
@@ -197,7 +212,29 @@ class WorkerMain:
             message = HandedOver(self._index, kept, is_last)
             self._channel.send(message, *part, *(self._kept[name] for name in kept))
             if is_last:
-                return
+                break
+        self._stop_pins()
+        self._send_pins(self._worker.pins(), time.monotonic() + PINS_S)
+
+    def _send_pins(self, parts: Iterator[Pins], until: float) -> None:
+        """Send some if those before have been read, and the rest later."""
+        began = time.monotonic()
+        has_room = self._channel.waiting_bytes < _MAX_PINS_WAITING_BYTES
+        part = next(parts, None) if has_room else None
+        if began >= until or (has_room and part is None):
+            self._channel.send(PinsSent())
+            return
+        if part is not None:
+            self._channel.send(part)
+        took_s = time.monotonic() - began
+        self._count_iteration(took_s)
+        pause_s = max(_PINS_PAUSE_S, _PINS_PAUSES * took_s)
+        self._pins_timer = self._loop.call_later(pause_s, self._send_pins, parts, until)
+
+    def _stop_pins(self) -> None:
+        if self._pins_timer is not None:
+            self._pins_timer.cancel()
+            self._pins_timer = None
 
     def _apply(self, message: ToWorker, descriptors: list[int]) -> None:
         if isinstance(message, Beat):
@@ -261,6 +298,7 @@ class WorkerMain:
         if self._rendezvous is not None:
             self._rendezvous.close()
             self._rendezvous = None
+        self._stop_pins()
         while self._kept:
             self._kept.popitem()[1].close()
 

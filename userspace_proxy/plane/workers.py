@@ -3,8 +3,8 @@
 Rule 1: a worker process that dies is replaced, and its successor is sent everything; so all
 messages to workers are derived from what the plane keeps.
 Rule 2: a process that hangs is killed (``watchdog``), and so replaced.
-Rule 3: changes of a group that wait for a slow worker are merged into one, unless a listener's
-message is between them; so what waits is bounded by the number of groups.
+Rule 3: changes of a group that wait for a slow worker are merged (``merging``), so what waits is
+bounded by the number of groups.
 Rule 4: a worker in the caller's loop isn't watched: it needs no timer.
 """
 
@@ -14,7 +14,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..child import pause_before_start
@@ -23,15 +23,12 @@ from ..log_fields import FieldLogger
 from .forwarding import current_levels
 from .group import GroupUpdate
 from .link import Link
+from .merging import Merging
 from .messages import (
-    CloseGroup,
-    CloseListener,
     Counted,
     Drain,
     Drained,
     FromWorker,
-    MoveListener,
-    OpenListener,
     Report,
     Running,
     Start,
@@ -53,8 +50,6 @@ _LONGEST_PAUSE_S = 5.0
 # Unless more are requested. The other half of the cores is for clients and endpoints on the node:
 # on two cores a second worker doubles p99 and gains nothing (docs/benchmarks.md).
 _MAX_DEFAULT_WORKERS = 4
-# Listeners are closed before their group loses its endpoints, and opened after it has some.
-_IN_ORDER = OpenListener | MoveListener | CloseListener | CloseGroup
 
 
 def default_workers() -> int:
@@ -142,8 +137,7 @@ class WorkerSlot:
         """Reports that it owes: number → what waits for the answer."""
         self.drained: asyncio.Future[int] | None = None
         """How many connections a drain had to reset."""
-        self._updates: dict[int, GroupUpdate] = {}
-        """By group: what waits to be sent, and may still be brought up to date."""
+        self._merging = Merging()
         self._owner = owner
         self._loop = loop
         self._clock = clock
@@ -174,7 +168,7 @@ class WorkerSlot:
             self._start_again()
             return
         self._is_hung = False
-        self._updates.clear()
+        self._merging = Merging()
         start = Start(self.index, self.tuning, current_levels(), self._keeps_net_raw)
         self.send(start, *self._open_rendezvous())
         self._owner.worker_began(self.index)
@@ -197,8 +191,7 @@ class WorkerSlot:
         """Send a message; returns False while no worker runs."""
         if self.link is None:
             return False
-        if isinstance(message, _IN_ORDER):
-            self._updates.clear()
+        self._merging.note(message)
         self.link.send(message, *socks)
         return True
 
@@ -206,17 +199,8 @@ class WorkerSlot:
         """Send what has changed of a group; without effect while no worker runs."""
         if self.link is None:
             return
-        if (waiting := self._updates.get(update.group)) is not None:
-            waiting.new = update.new
-            return
-        waiting = self._updates[update.group] = replace(update)
-
-        def take() -> ToWorker:
-            if self._updates.get(waiting.group) is waiting:
-                del self._updates[waiting.group]
-            return waiting.message()
-
-        self.link.send_later(take)
+        if (make := self._merging.add(update)) is not None:
+            self.link.send_later(make)
 
     def ask(self) -> asyncio.Future[None]:
         """Ask for a report; the result is set when it has arrived, or never will."""
@@ -258,7 +242,7 @@ class WorkerSlot:
             self.link.hang_up()
 
     def close(self, within_s: float) -> None:
-        """End the worker, and wait at most so long for that. Idempotent."""
+        """End the worker, and wait at most that long for that. Idempotent."""
         if self.link is not None:
             self.link.close(within_s)
             self.link = None

@@ -1,5 +1,6 @@
 """Decides which Services this proxy serves, and which endpoints are usable from this node."""
 
+from .endpoint_index import EndpointIndex
 from .facts import PRIMARY, NodeFacts
 from .ignored import why_ignored, why_port_ignored
 from .no_endpoints import why_none_usable
@@ -17,6 +18,7 @@ __all__ = [
     "DEFAULT_PATH",
     "ENDPOINTS_MAX",
     "PRIMARY",
+    "EndpointIndex",
     "EndpointVerdict",
     "NodeFacts",
     "PathChoice",

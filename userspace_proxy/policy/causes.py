@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import itertools
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 from ..model import (
     Cause,
@@ -25,7 +26,8 @@ from ..model import (
 
 _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 _FORBIDDEN = frozenset({errno.EPERM, errno.EACCES})
-_NAMES_SHOWN = 5
+NAMES_SHOWN = 5
+"""Names and networks in a sentence."""
 NOTES_MAX = 10
 """Notes of one kind (Service, addresses, slices) at a Service port; each port repeats them."""
 # Of a selector, which may have any number of labels.
@@ -92,7 +94,7 @@ def no_slice(service: Service, family: IPFamily, slices: Sequence[EndpointSlice]
         sentence = f"no EndpointSlice belongs to {key}"
         hint = (
             "The EndpointSlice controller creates one from the selector "
-            f"{selector_text(service)}; manifests must contain one, or Endpoints, as selectors "
+            f"{_selector_shown(service)}; manifests must contain one, or Endpoints, as selectors "
             "aren't evaluated there"
         )
     else:
@@ -125,28 +127,30 @@ def slice_empty(service: Service, count: int) -> Cause:
     """Return that a Service has slices, and no endpoint in them."""
     which = "its EndpointSlice is" if count == 1 else f"its {count} EndpointSlices are"
     if service.selector:
-        selector = selector_text(service)
-        sentence = f"{which} empty: no pod with an address was found for selector {_cut(selector)}"
-        hint = f"kubectl get pods -n {service.key.namespace} -l {_cut(selector)}"
+        selector = _selector_shown(service)
+        sentence = f"{which} empty: no pod with an address was found for selector {selector}"
+        hint = f"kubectl get pods -n {service.key.namespace} -l {selector}"
     else:
         sentence = f"{which} empty"
         hint = "It has no selector: what created the slice must add endpoints"
     return Cause(CauseCode.SLICE_EMPTY, sentence, str(service.key), hint)
 
 
-def port_missing(port: ServicePort, slices: Iterable[EndpointSlice]) -> Cause:
-    """Return that no endpoint has the Service port; the slices are those of its family."""
-    there = [(p.name, p.protocol) for item in slices if item.endpoints for p in item.ports]
-    others = sorted({protocol for name, protocol in there if name == port.name})
+def port_missing(port: ServicePort, others: Sequence[str], names: Sequence[str]) -> Cause:
+    """Return that no endpoint has the Service port.
+
+    Args:
+        others: Protocols for which endpoints have a port of this name.
+        names: The first names of the endpoints' ports; empty if they have none.
+    """
     wanted = f'port named "{port.name}"' if port.name else "unnamed port"
     if others:
         sentence = (
             f"its endpoints have a {wanted} only for {', '.join(others)}, not {port.protocol}"
         )
         hint = "Give the Service's port and the container's port the same protocol"
-    elif there:
-        names = sorted({f'"{name}"' if name else "an unnamed one" for name, _ in there})
-        shown = ", ".join(names[:_NAMES_SHOWN])
+    elif names:
+        shown = ", ".join(sorted(f'"{name}"' if name else "an unnamed one" for name in names))
         sentence = f"its endpoints have no {wanted}; they have {shown}"
         hint = "The port's name in the EndpointSlice must be that in the Service"
     else:
@@ -188,7 +192,7 @@ def source_denied(
     networks: Sequence[str], *, count: int = 0, first_at: float = 0.0, last_at: float = 0.0
 ) -> Cause:
     """Return that clients outside these networks are dropped, with the count of their packets."""
-    shown = ", ".join(networks[:_NAMES_SHOWN]) + (", …" if len(networks) > _NAMES_SHOWN else "")
+    shown = ", ".join(networks[:NAMES_SHOWN]) + (", …" if len(networks) > NAMES_SHOWN else "")
     return Cause(
         CauseCode.SOURCE_DENIED,
         f"clients outside {shown} are dropped" if networks else "all clients are dropped",
@@ -205,6 +209,17 @@ def external_ip_off(ip: str, why: str) -> Cause:
     sentence = f"external IP {ip} is not served: {why}"
     hint = "--allow-external-ips lists the networks whose external IPs are served"
     return Cause(CauseCode.EXTERNAL_IP_OFF, sentence, ip, hint)
+
+
+def too_many_external_ips(ip: str, limit: int) -> Cause:
+    """Return that an external IP is beyond those of a Service that are served."""
+    return Cause(
+        CauseCode.EXTERNAL_IP_OFF,
+        f"external IP {ip} and those after it are not served: "
+        f"a Service with as many ports may have {limit}",
+        ip,
+        "Divide the Service",
+    )
 
 
 def not_followed(sentence: str, object_: str = "") -> Cause:
@@ -231,8 +246,30 @@ def fault_on_purpose(endpoint: SocketAddress, faults: Sequence[str]) -> Cause:
         CauseCode.FAULT_ON_PURPOSE,
         f"{endpoint} has a fault on purpose: {', '.join(faults)}",
         str(endpoint),
-        "To end it, remove the annotation userspace-proxy.io/fault of the Service, or have the "
-        "program or toxiproxy client that set it remove it",
+        "To end it, have the program or toxiproxy client that set it remove it",
+    )
+
+
+def too_many_at_all_ports(key: ServiceKey, limit: int) -> Cause:
+    """Return that the Service's ports before this one have as many endpoints as it may have."""
+    return Cause(
+        CauseCode.TOO_MANY_ENDPOINTS,
+        f"the ports of {key} together have more than {limit:,} endpoints and source ranges, so "
+        "this port, which is not among the first by name, is not served",
+        str(key),
+        f"Divide the Service: its ports times their endpoints and ranges may be {limit:,}",
+    )
+
+
+def too_many_in_namespace(namespace: str, limit: int) -> Cause:
+    """Return that a Service is among the largest of a namespace with too many endpoints."""
+    return Cause(
+        CauseCode.TOO_MANY_ENDPOINTS,
+        f"the Services of namespace {namespace} together have more than {limit:,} endpoints and "
+        "source ranges, counted for each port, so the largest Services, this one among them, are "
+        "not served",
+        f"namespace {namespace}",
+        "Remove ports, endpoints or ranges from the largest Services of the namespace",
     )
 
 
@@ -245,6 +282,41 @@ def too_many_endpoints(limit: int) -> Cause:
     )
 
 
+def too_many_frontends(key: ServiceKey, limit: int, count: int) -> Cause:
+    """Return that a Service has more frontends than this proxy serves for one.
+
+    Args:
+        count: Of the ports that are not served; this one is the first of them.
+    """
+    which = (
+        "this port is" if count == 1 else f"this port and the {count - 1:,} after it, by name, are"
+    )
+    return Cause(
+        CauseCode.TOO_MANY_FRONTENDS,
+        f"{key} has more than {limit:,} frontends, which are its ports times their addresses: "
+        f"{which} not served",
+        str(key),
+        "Divide the Service, or give it fewer ports or load-balancer IPs",
+    )
+
+
+def too_many_frontends_in_namespace(namespace: str, limit: int) -> Cause:
+    """Return that a Service is among the largest of a namespace with too many frontends."""
+    return Cause(
+        CauseCode.TOO_MANY_FRONTENDS,
+        f"the Services of namespace {namespace} together have more than {limit:,} frontends, which "
+        "are their ports times their addresses, so the largest Services, this one among them, are "
+        "not served",
+        f"namespace {namespace}",
+        "Remove ports from the largest Services of the namespace",
+    )
+
+
+def and_more(cause: Cause, count: int) -> Cause:
+    """Return a cause that holds for further ports, too, which aren't listed."""
+    return replace(cause, sentence=f"{cause.sentence}; {count:,} more like this are not listed")
+
+
 def not_ours(sentence: str) -> Cause:
     """Return that this proxy doesn't serve a Service, or a port of it."""
     return Cause(CauseCode.NOT_OURS, sentence)
@@ -255,13 +327,20 @@ def address_taken(sentence: str, address: str) -> Cause:
     return Cause(CauseCode.ADDRESS_TAKEN, sentence, address, "Give one of them another address")
 
 
-def _cut(text: str) -> str:
+def selector_text(service: Service, most: int | None = None) -> str:
+    """Return a Service's selector as kubectl takes it: ``app=web,tier=front``.
+
+    Args:
+        most: Without the labels after that many.
+    """
+    return ",".join(f"{key}={value}" for key, value in service.selector[:most])
+
+
+def _selector_shown(service: Service) -> str:
+    """Return the beginning of the selector, which is repeated for each port."""
+    # Without looking at all of its labels: there may be thousands, and as many ports.
+    text = selector_text(service, _TEXT_MAX)
     return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}…"
-
-
-def selector_text(service: Service) -> str:
-    """Return a Service's selector as kubectl takes it: ``app=web,tier=front``."""
-    return ",".join(f"{key}={value}" for key, value in service.selector)
 
 
 def not_listening(problem: str, hint: str) -> Cause:

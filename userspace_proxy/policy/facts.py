@@ -27,8 +27,6 @@ class NodeFacts:
     """``--service-proxy-name``: None serves only Services without that label."""
     allow_loopback_endpoints: bool = False
     """Only for embedding: elsewhere endpoints on 127.0.0.0/8 and ::1 are refused."""
-    allow_faults: bool = False
-    """``--allow-faults``, or steering ``none``: faults that annotations ask for are in force."""
     zone: str = ""
     """The Node object's; empty when unknown."""
     addresses: tuple[str, ...] = ()

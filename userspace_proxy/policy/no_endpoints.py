@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
-from ..model import Cause, CauseCode, EndpointSlice, IPFamily, Service, ServicePort
+from ..model import Cause, CauseCode, IPFamily, Service, ServicePort
 from .causes import no_slice, none_local, none_ready, none_usable, port_missing, slice_empty
+from .endpoint_index import EndpointIndex
 from .usable import DRAINED, EndpointVerdict, Scope
 
 _POLICIES = {
@@ -20,23 +21,23 @@ def why_none_usable(
     port: ServicePort,
     family: IPFamily,
     scope: Scope,
-    slices: Sequence[EndpointSlice],
+    index: EndpointIndex,
     verdicts: Collection[EndpointVerdict],
 ) -> Cause:
     """Return why no endpoint is usable; by clients from outside where their policy differs.
 
     Args:
-        slices: All of the Service, of both families.
+        index: Of the Service's slices.
         verdicts: Of all endpoints of the port and the family, none of which is usable.
     """
     if verdicts:
         return _none_usable(verdicts, scope)
-    of_family = [item for item in slices if item.family is family]
-    if not of_family:
-        return no_slice(service, family, slices)
-    if any(item.endpoints for item in of_family):
-        return port_missing(port, of_family)
-    return slice_empty(service, len(of_family))
+    count = index.slice_count(family)
+    if not count:
+        return no_slice(service, family, index.slices)
+    if index.has_endpoints(family):
+        return port_missing(port, index.protocols(family, port.name), index.first_names(family))
+    return slice_empty(service, count)
 
 
 def _none_usable(verdicts: Collection[EndpointVerdict], scope: Scope) -> Cause:

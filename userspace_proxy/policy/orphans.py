@@ -3,46 +3,118 @@
 Two names are similar if one letter is wrong, missing or too much, or two neighbours are swapped:
 then they share a variant, which is a name with at most one letter left out. So finding one takes
 some lookups, however many names there are.
+
+Rule 1: of each namespace the first ``ORPHANS_MAX`` names are considered, sorted.
+Rule 2: the cost of a change depends on the names that change, not on how many there are.
+Rule 3: a Service of another namespace is concerned only by its own name. Its cause names the slice:
+it is shown where all namespaces are, and never in an Event.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import bisect
+import itertools
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
+from ..cluster import PersistentMap, differing_keys
 from ..model import Cause, ServiceKey, SliceKey
 from .causes import slice_elsewhere, slice_orphaned
 
+ORPHANS_MAX = 200
+"""Names of a namespace that are considered: each has up to 64 variants, some 20 KB in all."""
 # Shorter ones say nothing: all names of one letter would be similar.
 _VARIANT_MIN = 2
+
+_At = TypeVar("_At", bound=Hashable)
+_Slices = Mapping[ServiceKey, Sequence[SliceKey]]
 
 
 class Orphans:
     """Slices that name a Service that doesn't exist, by the Service that they name."""
 
-    def __init__(self, slices: Mapping[ServiceKey, Sequence[SliceKey]]) -> None:
+    def __init__(self) -> None:
+        self._slices: _Slices = PersistentMap()
+        self._names: dict[str, list[ServiceKey]] = {}
+        """By namespace, sorted."""
+        self._by_name: dict[str, tuple[ServiceKey, ...]] = {}
+        self._by_variant: dict[ServiceKey, tuple[ServiceKey, ...]] = {}
+        """Like ``_by_name``, the considered ones."""
+
+    def change(self, slices: _Slices) -> Generator[None, None, Callable[[ServiceKey], bool]]:
+        """Follow the slices in turns.
+
+        Returns:
+            Whether the change may concern a Service.
+        """
+        changed = differing_keys(self._slices, slices)
         self._slices = slices
-        self._by_name: dict[str, ServiceKey] = {}
-        self._by_variant: dict[ServiceKey, ServiceKey] = {}
-        for key in sorted(slices):
-            self._by_name.setdefault(key.name, key)
-            for variant in _variants(key):
-                self._by_variant.setdefault(variant, key)
+        names: set[str] = set()
+        variants: set[ServiceKey] = set()
+        in_order = sorted(changed)
+        for namespace, keys in itertools.groupby(in_order, key=lambda key: key.namespace):
+            before = self._considered(namespace)
+            self._follow(namespace, keys)
+            now = self._considered(namespace)
+            for key in before ^ now | changed & now:
+                self._enter(key, is_in=key in now)
+                names.add(key.name)
+                variants.update(_variants(key))
+                yield
+        namespaces = {key.namespace for key in variants}
+
+        def concerns(service: ServiceKey) -> bool:
+            if service.name in names:
+                return True
+            is_here = service.namespace in namespaces
+            return is_here and not variants.isdisjoint(_variants(service))
+
+        return concerns
 
     def meant_for(self, service: ServiceKey) -> Cause | None:
         """Return which slice was probably meant for a Service without slices, or None."""
         elsewhere = self._by_name.get(service.name)
         if elsewhere is not None:
-            return slice_elsewhere(service, self._slices[elsewhere][0])
+            return slice_elsewhere(service, self._slices[min(elsewhere)][0])
         near = self._similar(service)
         return None if near is None else slice_orphaned(service, self._slices[near][0], near.name)
 
-    def concerns(self, service: ServiceKey) -> bool:
-        """Return whether a slice may have been meant for a Service."""
-        return service.name in self._by_name or self._similar(service) is not None
+    def _follow(self, namespace: str, keys: Iterable[ServiceKey]) -> None:
+        names = self._names.setdefault(namespace, [])
+        for key in keys:
+            at = bisect.bisect_left(names, key)
+            has_it = at < len(names) and names[at] == key
+            if key not in self._slices:
+                del names[at]
+            elif not has_it:
+                names.insert(at, key)
+        if not names:
+            del self._names[namespace]
+
+    def _considered(self, namespace: str) -> set[ServiceKey]:
+        return set(self._names.get(namespace, ())[:ORPHANS_MAX])
+
+    def _enter(self, key: ServiceKey, *, is_in: bool) -> None:
+        _put(self._by_name, key.name, key, is_in=is_in)
+        for variant in _variants(key):
+            _put(self._by_variant, variant, key, is_in=is_in)
 
     def _similar(self, service: ServiceKey) -> ServiceKey | None:
         found = (self._by_variant.get(variant) for variant in _variants(service))
-        return next((key for key in found if key is not None), None)
+        return next((min(keys) for keys in found if keys is not None), None)
+
+
+def _put(
+    index: dict[_At, tuple[ServiceKey, ...]], at: _At, key: ServiceKey, *, is_in: bool
+) -> None:
+    """Have a key in an index, or not. Idempotent."""
+    others = tuple([other for other in index.get(at, ()) if other != key])
+    if is_in:
+        index[at] = (*others, key)
+    elif others:
+        index[at] = others
+    else:
+        index.pop(at, None)
 
 
 def _variants(key: ServiceKey) -> Iterator[ServiceKey]:

@@ -100,7 +100,6 @@ def _needs_proxy(handling: Handling, *, parts: int) -> str:
         "proxy-protocol": handling.proxy_protocol is not None,
         "on-endpoint-removal": handling.removal_s is not None,
         "slow-start": handling.slow_start_s > 0,
-        "a fault": bool(handling.faults),
         f"a choice by weights of {parts} parts": parts > PARTS_MAX,
     }
     return next((what for what, is_asked in needs.items() if is_asked), "")

@@ -30,6 +30,7 @@ from ..model import (
     SocketAddress,
     pack_ip,
 )
+from .endpoint_index import EndpointIndex
 from .facts import NodeFacts
 from .hints import why_not_meant
 from .preferences import NO_PREFERENCES, Numbers, have_preferences, read_preferences
@@ -118,7 +119,7 @@ class Usable:
 
 
 def usable_endpoints(
-    slices: Iterable[EndpointSlice],
+    index: EndpointIndex,
     *,
     port: str,
     protocol: Protocol,
@@ -131,7 +132,7 @@ def usable_endpoints(
     """Judge the endpoints of one Service port.
 
     Args:
-        family: Slices of other families are ignored.
+        index: Of the Service's slices.
         frontends: Addresses that this proxy serves; they are never endpoints.
         node_ports: All node ports of the protocol: at a node's address they lead to a proxy again.
 
@@ -140,7 +141,7 @@ def usable_endpoints(
         terminating, of each set on its own. KEP-2086: without local endpoints a Local
         policy drops. CVE-2021-25737: endpoints must not point into the node itself.
     """
-    merged, are_all = _bounded(_merge(slices, port, protocol, family, facts), facts, scope)
+    merged, are_all = _bounded(_merge(index.addresses(family, port, protocol), facts), facts, scope)
     if not merged:
         return Usable((), (), outside=() if scope is Scope.LOCAL_FROM_OUTSIDE else None)
     judged = sorted([(pack_ip(a.ip), a, e) for a, e in merged.items()], key=_by_number)
@@ -235,11 +236,7 @@ def count_local_ready(slices: Iterable[EndpointSlice], facts: NodeFacts) -> int:
 
 
 def _merge(
-    slices: Iterable[EndpointSlice],
-    port: str,
-    protocol: Protocol,
-    family: IPFamily,
-    facts: NodeFacts,
+    listed: Iterable[tuple[SocketAddress, Endpoint]], facts: NodeFacts
 ) -> dict[SocketAddress, Endpoint]:
     """Collect every address once; where slices disagree, the better condition wins.
 
@@ -249,13 +246,10 @@ def _merge(
     Source: kube-proxy's endpointslicecache.go, which prefers the copy that is on this node.
     """
     merged: dict[SocketAddress, Endpoint] = {}
-    for item in slices:
-        if item.family is not family:
-            continue
-        for address, endpoint in item.addresses(port, protocol):
-            known = merged.get(address)
-            if known is None or _rank(endpoint, facts) > _rank(known, facts):
-                merged[address] = endpoint
+    for address, endpoint in listed:
+        known = merged.get(address)
+        if known is None or _rank(endpoint, facts) > _rank(known, facts):
+            merged[address] = endpoint
     return merged
 
 

@@ -112,7 +112,7 @@ def pod_ranges(pods: Sequence[Network], index: int) -> PodRanges:
     """Return the share of node number ``index`` (from 0) of the pod ranges.
 
     Raises:
-        SandboxError: A range is too small for so many nodes.
+        SandboxError: A range is too small for that many nodes.
     """
     whole = tuple(_share(network, index) for network in pods)
     halves = (network.subnets(prefixlen_diff=1) for network in whole)

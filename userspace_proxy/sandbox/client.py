@@ -14,7 +14,7 @@ import contextlib
 import http.client
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 MAX_DATAGRAM_BYTES = 65535
@@ -23,18 +23,31 @@ MAX_DATAGRAM_BYTES = 65535
 def get(url: str, count: int, timeout_s: float) -> Iterator[str]:
     """Yield a web server's answers to ``count`` requests."""
     parts = urlsplit(url)
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     for _ in range(count):
-        connection = http.client.HTTPConnection(
-            parts.hostname or "", parts.port or 80, timeout=timeout_s
-        )
-        try:
-            connection.request("GET", target, headers={"Connection": "close"})
-            answer = connection.getresponse()
-            text = answer.read().decode(errors="replace").strip()
-        finally:
-            connection.close()
+        sock = socket.create_connection((parts.hostname or "", parts.port or 80), timeout_s)
+        answer, body = fetch(url, sock)
+        text = body.decode(errors="replace").strip()
         yield text if answer.status == 200 else f"{answer.status} {answer.reason}: {text}"
+
+
+def fetch(
+    url: str, sock: socket.socket, headers: Mapping[str, str] | None = None
+) -> tuple[http.client.HTTPResponse, bytes]:
+    """GET a URL over a connection, which this closes; return the answer, whose body has been read.
+
+    Raises:
+        OSError, HTTPException: The connection ended before the answer.
+    """
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80)
+    connection.sock = sock
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    try:
+        connection.request("GET", target, headers={"Connection": "close", **(headers or {})})
+        answer = connection.getresponse()
+        return answer, answer.read()
+    finally:
+        connection.close()
 
 
 def talk(address: tuple[str, int], text: str | None, timeout_s: float) -> Iterator[str]:

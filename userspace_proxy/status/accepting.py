@@ -5,9 +5,8 @@
 
 Rule 1: a probe is answered without a free descriptor, so the kubelet doesn't kill a node's proxy
 because of a shortage that a restart wouldn't end.
-Rule 2: half of the reserve is kept for the node itself, for the kubelet's probes: if a client from
-elsewhere takes a descriptor of that half, the oldest silent connection from elsewhere ends at once.
-So a flood passes as fast as connections end, and a probe behind it waits milliseconds.
+Rule 2: when half of the reserve is in use, the oldest connection ends for each new one. So a flood
+passes as fast as connections end, and a probe behind it waits milliseconds.
 Rule 3: a connection that ends refills the reserve first.
 """
 
@@ -19,17 +18,18 @@ import os
 import select
 import socket
 
-from .connections import LimitedServer, is_from_this_node
+from .connections import LimitedServer
 
 # A probe's connection lasts milliseconds, so this is enough for a few probes at the same time.
 RESERVED = 8
-_RESERVED_FOR_OWN = RESERVED // 2
+_ENOUGH = RESERVED // 2
 # The retry interval for connections that found the reserve empty.
 _RETRY_S = 0.1
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 _NO_MEMORY = (errno.ENOBUFS, errno.ENOMEM)
-# As many as uvloop's own server accepts before other callbacks run.
-_AT_ONCE = 32
+# Before other callbacks run. A connection is answered some iterations of the loop after it was
+# accepted; at the smallest limit, 32, it isn't yet the oldest then.
+_AT_ONCE = 4
 
 
 class Reserve:
@@ -98,7 +98,7 @@ class Accepting:
         is_lent = False
         for _ in range(_AT_ONCE):
             try:
-                sock, peer = self._sock.accept()
+                sock, _ = self._sock.accept()
             except BlockingIOError:
                 return
             except OSError as exc:
@@ -116,9 +116,8 @@ class Accepting:
                 # The client disconnected while it waited.
                 continue
             sock.setblocking(False)
-            is_own = is_from_this_node(peer, sock.getsockname())
             self._start(sock)
-            if is_lent and not is_own and len(self._reserve) < _RESERVED_FOR_OWN:
+            if is_lent and len(self._reserve) < _ENOUGH:
                 if self._server.make_room():
                     # Its descriptor is free after a few iterations of the loop.
                     self._pause()

@@ -3,26 +3,25 @@
     listening socket ──▶ LimitedServer ──▶ StatusConnection ──▶ aiohttp's protocol
                                                └─ ConnectionLimit: which one ends at the limit
 
-Rule 1: a flood of connections doesn't keep probes from being answered: at the limit an old
-connection ends, not the new one. Connections that were silent for a second end first, then those
-that were answered and are still open, such as one with an unfinished request body; new ones and
-those that wait for an answer end only if there are no others.
-Rule 2: connections from the node itself, such as the kubelet's probes, have a limit of their own
-that other clients can't use up.
-Rule 3: at a limit of several servers, the one with the most connections loses one.
-Rule 4: each connection has a deadline, so its descriptor is freed whatever the client does.
-Rule 5: an answer is written in chunks, as fast as its client reads it. The sum of answers that
+Rule 1: at a limit the oldest connection ends, not the new one, so a flood of connections doesn't
+keep probes from being answered: a probe is answered before as many others as the limit allows have
+been accepted (``accepting`` takes a few at a time). What takes longer may end in a flood.
+Rule 2: at a limit of several servers, the one with the most connections loses its oldest.
+Rule 3: each connection has a deadline, so its descriptor is freed whatever the client does.
+Rule 4: an answer is written in chunks, as fast as its client reads it. The sum of answers that
 clients haven't read is limited: at the limit the connections that read the oldest ones end. Probes'
 answers are smaller than a chunk and aren't counted.
+
+The data plane ranks what it resets by shares of clients and Services (``dataplane.shares``), as its
+connections last; here an answer takes milliseconds, and its client repeats the question.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import cast
 
 from aiohttp import web
@@ -31,8 +30,6 @@ from aiohttp import web
 MAX_CONNECTIONS = 128
 # A probe sends its request at once; the kubelet's own timeout is 1 s by default.
 FIRST_REQUEST_S = 2.0
-# Spares a client whose first packet was lost once (RFC 6298: it is sent again after 1 s).
-SILENT_S = 1.0
 # The largest answer, the metrics of 10,000 Services, takes a few seconds.
 REQUEST_S = 60.0
 # As much as a transport holds before it stops its writer.
@@ -46,39 +43,32 @@ CallLater = Callable[[float, Callable[[], object]], asyncio.TimerHandle]
 
 
 class ConnectionLimit:
-    """At most ``limit`` connections from the node itself, and as many from elsewhere.
+    """At most ``limit`` simultaneous connections.
 
     Args:
-        limit: Simultaneous connections of each of the two kinds.
-        clock: Monotonic seconds.
         unread_bytes: Of all answers that are being written.
     """
 
-    def __init__(
-        self,
-        limit: int,
-        clock: Callable[[], float] = time.monotonic,
-        *,
-        unread_bytes: int = UNREAD_BYTES,
-    ) -> None:
+    def __init__(self, limit: int, *, unread_bytes: int = UNREAD_BYTES) -> None:
         self._limit = limit
-        self._clock = clock
         self._unread_bytes = unread_bytes
         self._unread: dict[StatusConnection, bytes] = {}
         """What is being written to each, oldest first."""
-        self._own: dict[StatusConnection, float] = {}
-        """Each with its start time, oldest first."""
-        self._others: dict[StatusConnection, float] = {}
+        self._readers: Counter[int] = Counter()
+        """How many read an answer, by its identity."""
+        self._held_bytes = 0
+        """The sum of these answers, each once."""
+        self._open: dict[StatusConnection, None] = {}
+        """Oldest first."""
 
     def __len__(self) -> int:
-        return len(self._own) + len(self._others)
+        return len(self._open)
 
     def add(self, connection: StatusConnection) -> None:
         """Count a connection; at the limit this ends another one."""
-        counted, now = self._counted_with(connection), self._clock()
-        if len(counted) >= self._limit:
-            _end_one(counted, now)
-        counted[connection] = now
+        if len(self._open) >= self._limit:
+            self.make_room()
+        self._open[connection] = None
 
     def hold(self, connection: StatusConnection, body: bytes) -> None:
         """Count an answer that is being written; at the limit, readers of older ones end.
@@ -86,30 +76,42 @@ class ConnectionLimit:
         An answer that several connections share counts once. One that exceeds the limit alone is
         written, too.
         """
+        self.release(connection)
         self._unread[connection] = body
-        for oldest, held in list(self._unread.items()):
-            if sum({id(one): len(one) for one in self._unread.values()}.values()) <= (
-                self._unread_bytes
-            ):
-                return
+        self._readers[id(body)] += 1
+        if self._readers[id(body)] == 1:
+            self._held_bytes += len(body)
+        if self._held_bytes <= self._unread_bytes:
+            return
+        for older, held in list(self._unread.items()):
             if held is not body:
-                oldest.end()
+                older.end()
+            if self._held_bytes <= self._unread_bytes:
+                return
 
     def release(self, connection: StatusConnection) -> None:
         """Stop counting the answer of a connection; idempotent."""
-        self._unread.pop(connection, None)
+        body = self._unread.pop(connection, None)
+        if body is None:
+            return
+        self._readers[id(body)] -= 1
+        if not self._readers[id(body)]:
+            del self._readers[id(body)]
+            self._held_bytes -= len(body)
 
     def make_room(self) -> bool:
-        """End one connection, preferably from elsewhere; False if none is open."""
-        return _end_one(self._others or self._own, self._clock())
+        """End the oldest connection of the server with the most; False if none is open."""
+        if not self._open:
+            return False
+        sizes = Counter(connection.server for connection in self._open)
+        ((largest, _),) = sizes.most_common(1)
+        next(one for one in self._open if one.server is largest).end()
+        return True
 
     def discard(self, connection: StatusConnection) -> None:
         """Stop counting a connection and its answer; idempotent."""
         self.release(connection)
-        self._counted_with(connection).pop(connection, None)
-
-    def _counted_with(self, connection: StatusConnection) -> dict[StatusConnection, float]:
-        return self._own if connection.is_own else self._others
+        self._open.pop(connection, None)
 
 
 class StatusConnection(asyncio.Protocol):
@@ -131,12 +133,6 @@ class StatusConnection(asyncio.Protocol):
         request_s: float,
         call_later: CallLater,
     ) -> None:
-        self.is_silent = True
-        """It has sent no request yet."""
-        self.is_answered = False
-        """The last request was answered, or as much of it as was sent."""
-        self.is_own = False
-        """Its client is on the node itself."""
         self.on_end: Callable[[], object] | None = None
         """Called once, when the connection has ended."""
         self._handler = handler
@@ -153,13 +149,8 @@ class StatusConnection(asyncio.Protocol):
         return self._limits[0]
 
     def note_request(self) -> None:
-        """Restart the deadline for the answer to a request."""
-        self.is_silent = self.is_answered = False
+        """Restart the deadline for the answer to a request, or for more of it."""
         self._end_in(self._request_s)
-
-    def note_answer(self) -> None:
-        """Note that the last request was answered."""
-        self.is_answered = True
 
     def end(self) -> None:
         """Reset the connection; idempotent."""
@@ -171,9 +162,6 @@ class StatusConnection(asyncio.Protocol):
         """Part of Protocol."""
         # A cast, not isinstance: uvloop's transports don't inherit from asyncio's.
         self._transport = cast("asyncio.Transport", transport)
-        self.is_own = is_from_this_node(
-            transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        )
         for limit in self._limits:
             limit.add(self)
         self._end_in(self._first_request_s)
@@ -255,29 +243,11 @@ class LimitedServer:
         )
 
 
-@contextlib.contextmanager
-def answering(request: web.Request) -> Iterator[None]:
-    """Notify a request's connection of the request, and of its answer at the end."""
-    connection = _connection_of(request)
-    if connection is None:
-        yield
-        return
-    connection.note_request()
-    try:
-        yield
-    finally:
-        connection.note_answer()
-
-
-def keep_open(request: web.Request) -> None:
-    """Restart the deadline of a connection whose answer goes on, because its client reads it.
-
-    At a limit it ends before connections that wait for an answer.
-    """
+def note_request(request: web.Request) -> None:
+    """Restart the deadline of a request's connection: it has come, or its client reads on."""
     connection = _connection_of(request)
     if connection is not None:
         connection.note_request()
-        connection.note_answer()
 
 
 async def send(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
@@ -321,33 +291,3 @@ def _connection_of(request: web.Request) -> StatusConnection | None:
     transport = request.transport
     connection = transport.get_protocol() if transport is not None else None
     return connection if isinstance(connection, StatusConnection) else None
-
-
-def _end_one(counted: dict[StatusConnection, float], now: float) -> bool:
-    """End the least important connection of the largest server; False if none is open."""
-    sizes = Counter(connection.server for connection in counted)
-    if not sizes:
-        return False
-    (largest, _), *_ = sizes.most_common(1)
-
-    def rank(connection: StatusConnection) -> int:
-        if connection.is_silent and now - counted[connection] >= SILENT_S:
-            return 0
-        return 1 if connection.is_answered else 2
-
-    # Of equal ones min() returns the first, which is the oldest.
-    min((one for one in counted if one.server is largest), key=rank).end()
-    return True
-
-
-def is_from_this_node(peer: tuple[object, ...] | None, local: tuple[object, ...] | None) -> bool:
-    """Return whether a client has the very address that it dialled.
-
-    The kernel takes the destination as the source of a connection to a local address, and drops
-    packets from elsewhere with such a source.
-
-    Args:
-        peer: The client's socket address; None if the client has disconnected.
-        local: The address that it dialled.
-    """
-    return bool(peer and local and peer[0] == local[0])

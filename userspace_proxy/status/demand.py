@@ -8,20 +8,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from ..facts import StatusFacts
 from ..model import ServiceKey
 from .exposition import Family, gauge, labels_text
 from .node_families import PREFIX
-from .view import StatusView
 
 
-def demand_of(view: StatusView) -> Mapping[ServiceKey, int]:
+def demand_of(view: StatusFacts) -> Mapping[ServiceKey, int]:
     """Return the demand of every Service that holds connections; 0 for those without."""
-    plans = [port.plan for port in view.ports]
-    holding = {plan.key.name.service for plan in plans if plan.handling.hold is not None}
+    holding = {port.plan.key.name.service for port in view.ports if port.hold_s is not None}
     return {key: view.demand.get(key, 0) for key in sorted(holding)}
 
 
-def render_demand(view: StatusView) -> bytes:
+def render_demand(view: StatusFacts) -> bytes:
     """Return it as JSON: by namespace, then by name."""
     by_namespace: dict[str, dict[str, int]] = {}
     for key, demand in demand_of(view).items():
@@ -29,7 +28,7 @@ def render_demand(view: StatusView) -> bytes:
     return json.dumps({"demand": by_namespace}).encode()
 
 
-def demand_family(view: StatusView) -> Family:
+def demand_family(view: StatusFacts) -> Family:
     """Return it as a metric."""
     rows = [
         (labels_text(("namespace", "service"), key), demand)

@@ -17,7 +17,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from .view import StatusView, SyncView
+from ..facts import StatusFacts, SyncFacts
 
 # An iteration, which normally takes a second, is stuck after this long.
 STUCK_S = 60.0
@@ -40,7 +40,7 @@ class HealthAnswer:
     """JSON."""
 
 
-def answer_healthz(view: StatusView, now: float) -> HealthAnswer:
+def answer_healthz(view: StatusFacts, now: float) -> HealthAnswer:
     """Answer whether clients may be sent to this node.
 
     Args:
@@ -60,7 +60,7 @@ def answer_healthz(view: StatusView, now: float) -> HealthAnswer:
     return _answer(view, now, is_healthy=is_healthy, extra={"nodeEligible": view.node_is_eligible})
 
 
-def answer_livez(view: StatusView, now: float) -> HealthAnswer:
+def answer_livez(view: StatusFacts, now: float) -> HealthAnswer:
     """Answer whether the sync loop of this process iterates.
 
     Source: the form as above, and KEP-3836. kube-proxy also fails it for a late change, but
@@ -69,7 +69,7 @@ def answer_livez(view: StatusView, now: float) -> HealthAnswer:
     return _answer(view, now, is_healthy=view.sync.turned_s_ago < STUCK_S, extra={})
 
 
-def is_working(view: StatusView, now: float) -> bool:
+def is_working(view: StatusFacts, now: float) -> bool:
     """Return whether changes come into force in time, whatever the Node's state.
 
     Source: kube-proxy's ProxyHealth.Healthy, which its health check node ports show, too.
@@ -77,7 +77,7 @@ def is_working(view: StatusView, now: float) -> bool:
     return late_s(view.sync, now) == 0
 
 
-def late_s(sync: SyncView, now: float) -> float:
+def late_s(sync: SyncFacts, now: float) -> float:
     """Return how long a change has waited, in seconds, or 0 if none is late."""
     since = sync.waiting_since
     if not since and sync.last_queued > sync.last_done:
@@ -87,7 +87,7 @@ def late_s(sync: SyncView, now: float) -> float:
 
 
 def _answer(
-    view: StatusView, now: float, *, is_healthy: bool, extra: dict[str, object]
+    view: StatusFacts, now: float, *, is_healthy: bool, extra: dict[str, object]
 ) -> HealthAnswer:
     is_in_time = is_working(view, now)
     last_done = view.sync.last_done

@@ -21,10 +21,12 @@ import errno
 import json
 import logging
 import socket
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from aiohttp import web
 
+from ..log_limit import SERVICE_LINES, LogLimit
 from ..model import ServiceKey, SocketAddress
 from ..plan import HealthCheck
 from .accepting import Accepting, Reserve
@@ -38,7 +40,7 @@ _WILDCARDS = ("0.0.0.0", "::")
 # A few load balancers each probe some hundred Services, by short connections.
 MAX_CONNECTIONS = 512
 # Per Service, so that a flood of connections to one leaves room for the others. If floods of many
-# Services reach the total, the Service with the most connections loses one.
+# Services reach the total, the Service with the most connections loses its oldest.
 MAX_CONNECTIONS_PER_PORT = 32
 
 
@@ -70,6 +72,7 @@ class HealthCheckPorts:
         self._limits: dict[int, ConnectionLimit] = {}
         """Of each port, at all addresses together."""
         self._reserve = Reserve()
+        self._log_limit = LogLimit(SERVICE_LINES)
 
     @property
     def problems(self) -> Mapping[ServiceKey, str]:
@@ -195,11 +198,12 @@ class HealthCheckPorts:
         """Remember the problems, and log new and solved ones."""
         # One line per round: when descriptors are out, all Services have the same problem.
         new = [service for service in problems if self._problems.get(service) != problems[service]]
-        if new:
+        now = time.monotonic()
+        if new and self._log_limit.take(now):
             first = {"service": str(new[0]), "cause": problems[new[0]]}
             _log.warning("cannot serve health checks", extra={"services": len(new), **first})
         solved = sorted(self._problems.keys() - problems.keys())
-        if solved:
+        if solved and self._log_limit.take(now):
             extra = {"services": len(solved), "service": str(solved[0])}
             _log.info("health checks are served again", extra=extra)
         self._problems = dict(sorted(problems.items()))

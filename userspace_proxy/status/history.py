@@ -15,11 +15,11 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from ..facts import PortFacts
 from ..plan import PortKey
-from .view import ServicePortView
 
 SECONDS = 60
-# Rates are averages over so many seconds: those of one second are too restless to read.
+# Rates are averages over this many seconds: those of one second are too restless to read.
 _AVERAGED = 3
 
 
@@ -72,7 +72,7 @@ class _Track:
         self._written = last
 
     def last(self, tick: int, count: int) -> list[Sequence[float]]:
-        """Return so many last values of each figure, the oldest first."""
+        """Return that many last values of each figure, the oldest first."""
         ticks = range(tick - count + 1, tick + 1)
         if self._rings is None or ticks[0] > self._written:
             return [(0.0,) * count for _ in Figures._fields]
@@ -102,7 +102,7 @@ class History:
         """Whether there are two samples, and so rates."""
         return self._tick > 1
 
-    def note(self, ports: Iterable[ServicePortView], at: float) -> None:
+    def note(self, ports: Iterable[PortFacts], at: float) -> None:
         """Add a sample; without effect if there is one in this second.
 
         Args:
@@ -155,12 +155,11 @@ class History:
         return self._all if key is None else self._tracks.get(key)
 
 
-def _counters(port: ServicePortView) -> Figures:
-    traffic = port.traffic
+def _counters(port: PortFacts) -> Figures:
     return Figures(
-        traffic.connections,
-        traffic.received_bytes,
-        traffic.sent_bytes,
+        port.connections,
+        port.received_bytes,
+        port.sent_bytes,
         port.saved,
         port.refused,
     )

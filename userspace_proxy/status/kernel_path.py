@@ -10,16 +10,16 @@ import functools
 import json
 from collections.abc import Callable, Iterable, Mapping
 
+from ..facts import PortFacts, StatusFacts
 from ..kernel.conntrack import PROTOCOL_NUMBERS, Tracked, count_by_endpoint
 from ..kernel.ctnetlink import NO_VOLUME, Volume, pack_address
 from ..model import Path, SocketAddress
-from .view import ServicePortView, StatusView
 
 NOT_COUNTED = "bytes aren't counted while net.netfilter.nf_conntrack_acct is 0"
 
 
 def render_tracked(
-    view: StatusView, count: Callable[[int, int], Tracked] = count_by_endpoint
+    view: StatusFacts, count: Callable[[int, int], Tracked] = count_by_endpoint
 ) -> bytes:
     """Return the tracked connections of Service ports on the kernel path, as JSON.
 
@@ -31,7 +31,7 @@ def render_tracked(
     Raises:
         SteeringError: The kernel doesn't list them.
     """
-    ports = [port for port in view.ports if port.path.now is Path.KERNEL]
+    ports = [port for port in view.ports if port.path is Path.KERNEL]
     kinds = {(port.plan.key.family, port.plan.protocol) for port in ports}
     counts = {kind: count(kind[0], PROTOCOL_NUMBERS[kind[1]]) for kind in kinds}
     rows = [_row(port, counts[port.plan.key.family, port.plan.protocol]) for port in ports]
@@ -39,7 +39,7 @@ def render_tracked(
     return json.dumps({"note": note, "ports": rows}).encode() + b"\n"
 
 
-def _row(port: ServicePortView, tracked: Tracked) -> dict[str, object]:
+def _row(port: PortFacts, tracked: Tracked) -> dict[str, object]:
     key = port.plan.key
     dialled = [pack_address(f.ip, f.port) for f in port.plan.frontends]
     return {
@@ -50,7 +50,7 @@ def _row(port: ServicePortView, tracked: Tracked) -> dict[str, object]:
         "protocol": port.plan.protocol,
         "side": key.side,
         "endpoints": [
-            _endpoint(endpoint.verdict.address, dialled, tracked) for endpoint in port.endpoints
+            _endpoint(verdict.address, dialled, tracked) for verdict in port.plan.endpoints
         ],
     }
 

@@ -1,7 +1,7 @@
 """The metrics page: kube-proxy's metric names where they exist, own names otherwise.
 
 observe() in the loop ──▶ SyncMetrics ──┐ copied
-StatusView, immutable ──────────────────┼──▶ render_metrics(), in a thread
+StatusFacts, immutable ──────────────────┼──▶ render_metrics(), in a thread
 answers to probes ──▶ ProbeCounts ──────┘ copied
 """
 
@@ -19,9 +19,9 @@ from typing import NamedTuple
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 
+from ..facts import Detail, StatusFacts
 from .exposition import Buckets, Family, counter, histogram, write_families
-from .families import Detail, families_of
-from .view import StatusView
+from .families import families_of
 
 # kube-proxy's buckets: ExponentialBuckets(0.001, 2, 15), 1 ms to 16 s.
 SYNC_BUCKETS_S = tuple(0.001 * 2**step for step in range(15))
@@ -140,7 +140,7 @@ class MetricsForm(NamedTuple):
 
 
 def render_metrics(
-    view: StatusView,
+    view: StatusFacts,
     taken: Iterable[Family],
     *,
     detail: Detail = "service",

@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from ..hosts import is_loopback_host
-from .connections import answering, send
+from .connections import note_request, send
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -49,9 +49,8 @@ class Middleware:
     @web.middleware
     async def pass_through(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Pass a request to its handler, or reject it."""
-        with answering(request):
-            response = await self._answer(request, handler)
-        return await send(request, response)
+        note_request(request)
+        return await send(request, await self._answer(request, handler))
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         hosts = request.headers.getall("Host", [])

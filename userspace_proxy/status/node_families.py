@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 
+from ..facts import Figure, LastStateFacts, StatusFacts, figures_of
 from ..model import CauseCode
 from ..policy import Scope
 from .exposition import Buckets, Family, counter, gauge, histogram, info, labels_text
 from .path_families import node_path_families
 from .problems import codes_of_node
-from .view import LastStateView, StatusView
 
 PREFIX = "userspace_proxy_"
 _KUBE_PROXY = "kubeproxy_sync_proxy_rules_"
@@ -24,8 +25,47 @@ _POLICIES = {
     Scope.LOCAL_FROM_OUTSIDE: "external",
 }
 
+# As /metrics has them. Others follow in the order of the JSON, so a new one needs no line here.
+_FIRST = (
+    "is_ready",
+    "node_is_eligible",
+    "client_address.is_on",
+    "is_accepting",
+    "descriptors",
+    "descriptor_limit",
+    "memory.used_bytes",
+    "memory.limit_bytes",
+    "memory.was_short",
+    "ports",
+    "ignored",
+    "tracking.entries",
+    "tracking.limit",
+    "tracking.is_full",
+    "source.is_synced",
+    "source.problems",
+    "steering.problem",
+    "steering.has_drifted",
+    "source.restarts",
+    "steering.repairs",
+    "steering.helper_restarts",
+    "tracking.drops",
+    "sync.rounds",
+    "sync.failures",
+    "dropped_log_lines",
+)
 
-def node_families(view: StatusView) -> Iterator[Family]:
+
+def _node_figures() -> Mapping[str, Figure]:
+    found = figures_of(StatusFacts)
+    # Sums over Service ports are among the figures of these.
+    rest = [name for name in found if name not in _FIRST and not name.startswith("totals.")]
+    return {name: found[name] for name in (*_FIRST, *rest)}
+
+
+_FIGURES = _node_figures()
+
+
+def node_families(view: StatusFacts) -> Iterator[Family]:
     """Return the metrics whose number doesn't depend on the size of the cluster.
 
     Only health check node ports have one series per Service.
@@ -33,50 +73,7 @@ def node_families(view: StatusView) -> Iterator[Family]:
     build = {"version": view.version, "node": view.node}
     yield info(f"{PREFIX}build", "Version and node of this proxy", build)
     yield _problems(view)
-    source, steering, sync, tracking = view.source, view.steering, view.sync, view.tracking
-    gauges = {
-        "ready": ("1 while the first plan is in force and nothing drains", view.is_ready),
-        "node_eligible": ("0 while the Node is to be deleted", view.node_is_eligible),
-        "preserves_client_address": (
-            "1 while endpoints see client addresses where possible",
-            view.client_address.is_on,
-        ),
-        **_resource_gauges(view),
-        "service_ports": ("Service ports that are served, by family and side", len(view.ports)),
-        "ignored": ("Services and ports that get no listener", len(view.ignored)),
-        "conntrack_entries": ("Entries of the kernel's conntrack table", tracking.entries),
-        "conntrack_entries_limit": (
-            "Limit of entries in the kernel's conntrack table",
-            tracking.limit,
-        ),
-        "conntrack_full": (
-            "1 while the kernel's conntrack table is full and new connections fail",
-            tracking.is_full,
-        ),
-        "source_synced": ("1 once everything has been read from the source", source.is_synced),
-        "source_problems": ("Problems of the source now", len(source.problems)),
-        "steering_problems": ("1 while steering fails", bool(steering.problem)),
-        "steering_drift": (
-            "1 while rules may differ from the plan and can't be repaired",
-            steering.has_drifted,
-        ),
-    }
-    counters = {
-        "source_restarts": ("Watches that restarted with a list", source.restarts),
-        "steering_repairs": ("Frontends and guard rules repaired after drift", steering.repairs),
-        "steering_helper_restarts": (
-            "Helper processes restarted after a crash",
-            steering.helper_restarts,
-        ),
-        "conntrack_drops": ("Packets that conntrack dropped since boot", tracking.drops),
-        "sync_rounds": ("Rounds of plan, diff and apply", sync.rounds),
-        "sync_failures": ("Rounds that failed", sync.failures),
-        "log_lines_dropped": (
-            "Log lines dropped because stderr was not read, or could not be written",
-            view.dropped_log_lines,
-        ),
-    }
-    yield from _plain_families(PREFIX, gauges, counters)
+    yield from _figures(view)
     yield from _last_state_families(view.last_state)
     yield from node_path_families(view)
     yield from _kube_proxy_families(view)
@@ -84,27 +81,19 @@ def node_families(view: StatusView) -> Iterator[Family]:
     yield from _worker_families(view)
 
 
-def _resource_gauges(view: StatusView) -> dict[str, tuple[str, float]]:
-    return {
-        "accepting": (
-            "0 while accepting is paused because no descriptors or too little memory is left",
-            view.is_accepting,
-        ),
-        "descriptors": ("Descriptors in use by the data plane", view.descriptors),
-        "descriptors_limit": ("Limit of the descriptors of this process", view.descriptor_limit),
-        "memory_bytes": (
-            "Memory in use, as far as it counts for the nearest limit; 0 without a limit",
-            view.memory.used_bytes,
-        ),
-        "memory_limit_bytes": ("The nearest limit of memory, or 0", view.memory.limit_bytes),
-        "memory_short": (
-            "1 while load is shed because memory is short, and for 10 s after",
-            view.memory.was_short,
-        ),
-    }
+def _figures(view: StatusFacts) -> Iterator[Family]:
+    """Return the facts that are figures: of a list its length, of a text whether there is one."""
+    for field, figure in _FIGURES.items():
+        value = attrgetter(field)(view)
+        if isinstance(value, str):
+            value = bool(value)
+        elif isinstance(value, Sequence):
+            value = len(value)
+        make = counter if figure.kind == "counter" else gauge
+        yield make(PREFIX + figure.metric, figure.help, [("", value)])
 
 
-def _last_state_families(state: LastStateView) -> Iterator[Family]:
+def _last_state_families(state: LastStateFacts) -> Iterator[Family]:
     text = "When the last state that is served was current; 0 once the source has answered"
     gauges = {"last_state_served_timestamp_seconds": (text, state.served_at)}
     text = "Times the last state could not be written to disk"
@@ -112,7 +101,7 @@ def _last_state_families(state: LastStateView) -> Iterator[Family]:
     yield from _plain_families(PREFIX, gauges, counters)
 
 
-def _kube_proxy_families(view: StatusView) -> Iterator[Family]:
+def _kube_proxy_families(view: StatusFacts) -> Iterator[Family]:
     """Return the metrics that kube-proxy has, too, so that its alerts and dashboards keep working.
 
     It labels them by IP family since 1.34, because it has one loop per family. A round of this
@@ -158,15 +147,15 @@ def _kube_proxy_families(view: StatusView) -> Iterator[Family]:
     )
 
 
-def _health_check_families(view: StatusView) -> Iterator[Family]:
+def _health_check_families(view: StatusFacts) -> Iterator[Family]:
     checks = {
-        labels_text(("namespace", "service"), health.check.service): health
+        labels_text(("namespace", "service"), health.service.split("/", 1)): health
         for health in view.health_checks
     }
     yield gauge(
         f"{PREFIX}health_check_local_endpoints",
         "Ready endpoints on this node, as the Service's health check node port returns them",
-        [(labels, health.check.local_endpoints) for labels, health in checks.items()],
+        [(labels, health.local_endpoints) for labels, health in checks.items()],
     )
     yield gauge(
         f"{PREFIX}health_check_problem",
@@ -175,7 +164,7 @@ def _health_check_families(view: StatusView) -> Iterator[Family]:
     )
 
 
-def _problems(view: StatusView) -> Family:
+def _problems(view: StatusFacts) -> Family:
     present = codes_of_node(view)
     codes = (CauseCode.FIREWALL_DROPS, CauseCode.SOURCE_AWAY)
     return gauge(
@@ -185,7 +174,7 @@ def _problems(view: StatusView) -> Family:
     )
 
 
-def _worker_families(view: StatusView) -> Iterator[Family]:
+def _worker_families(view: StatusFacts) -> Iterator[Family]:
     """Return what each worker process reports; nothing where there are none."""
     if not view.workers:
         return

@@ -12,11 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
+from ..facts import Level, PortFacts
 from .history import History
-from .port_state import Level, PortState
-from .view import ServicePortView
 
-# Up to so many cells are drawn large, and from so many on small.
+# Up to this many cells are drawn large, and from this many on small.
 _LARGE = 150
 _DENSE = 1500
 # Each cell with a problem is a link; beyond this number they are runs as well.
@@ -59,22 +58,21 @@ class Overview:
     """``large``, ``medium`` or ``small``."""
 
 
-def make_overview(
-    judged: Iterable[tuple[ServicePortView, PortState]], history: History
-) -> Overview:
+def make_overview(shown: Iterable[PortFacts], history: History) -> Overview:
     """Return the overview of all Service ports.
 
     Args:
-        judged: Each Service port with its state, in any order.
+        shown: In any order.
     """
-    ports = sorted(judged, key=lambda pair: pair[0].plan.key)
+    ports = sorted(shown, key=lambda port: port.plan.key)
     counts: dict[tuple[Level, str], int] = {}
-    for _, state in ports:
-        counts[state.level, state.word] = counts.get((state.level, state.word), 0) + 1
+    for port in ports:
+        kind = port.state.level, port.state.word
+        counts[kind] = counts.get(kind, 0) + 1
     ill = sum(number for (level, _), number in counts.items() if level is not Level.OK)
     areas = [
         _area(namespace, list(members), history, is_linked=ill <= _LINKED)
-        for namespace, members in groupby(ports, key=lambda pair: pair[0].plan.key.name.namespace)
+        for namespace, members in groupby(ports, key=lambda port: port.namespace)
     ]
     worst = (Level.TROUBLE, Level.ATTENTION, Level.OK)
     ordered = sorted(counts.items(), key=lambda item: (worst.index(item[0][0]), -item[1]))
@@ -87,28 +85,25 @@ def make_overview(
 
 def _area(
     namespace: str,
-    members: list[tuple[ServicePortView, PortState]],
+    members: list[PortFacts],
     history: History,
     *,
     is_linked: bool,
 ) -> Area:
     runs: list[Run] = []
-    kinds = [(_kind(port, state, history), port, state) for port, state in members]
+    kinds = [(_kind(port, history), port) for port in members]
     for kind, group in groupby(kinds, key=lambda item: item[0]):
         same = list(group)
         if kind in ("busy", "idle") or not is_linked:
             runs.append(Run(kind, SHAPES[kind] * len(same)))
         else:
-            runs += (
-                Run(kind, SHAPES[kind], str(port.plan.key.name), state.word)
-                for _, port, state in same
-            )
-    ill = sum(state.level is not Level.OK for _, state in members)
+            runs += (Run(kind, SHAPES[kind], port.name, port.state.word) for _, port in same)
+    ill = sum(port.state.level is not Level.OK for port in members)
     return Area(namespace, len(members), ill, tuple(runs))
 
 
-def _kind(port: ServicePortView, state: PortState, history: History) -> str:
-    if state.level is not Level.OK:
-        return state.level
-    is_busy = port.traffic.active > 0 or history.is_busy(port.plan.key)
+def _kind(port: PortFacts, history: History) -> str:
+    if port.state.level is not Level.OK:
+        return port.state.level
+    is_busy = port.active > 0 or history.is_busy(port.plan.key)
     return "busy" if is_busy else "idle"

@@ -19,12 +19,11 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from ..plan import IgnoredService
+from ..facts import HealthCheckFacts, IgnoredFacts, Level, Problem, StatusFacts
 from .history import SECONDS, Figures
 from .overview import SHAPES, Overview, make_overview
 from .paths import probes_in_words
-from .port_state import Level
-from .problems import Problem, summarise
+from .problems import summarise
 from .rows import Row, make_row
 from .sampling import Sample
 from .search import QUALIFIERS
@@ -39,7 +38,6 @@ from .units import (
     rate_in_words,
     seconds_in_words,
 )
-from .view import HealthCheckView, StatusView
 
 REFRESH_S = 5
 PORTS_A_PAGE = 100
@@ -57,7 +55,7 @@ PARTS = (
 class Page:
     """The content for the templates."""
 
-    view: StatusView
+    view: StatusFacts
     level: Level
     verdict: str
     problems: tuple[Problem, ...]
@@ -65,8 +63,8 @@ class Page:
     overview: Overview
     rows: tuple[Row, ...]
     chosen: Chosen
-    ignored: tuple[IgnoredService, ...]
-    health_checks: tuple[HealthCheckView, ...]
+    ignored: tuple[IgnoredFacts, ...]
+    health_checks: tuple[HealthCheckFacts, ...]
     """As many of those that the search selects as are shown."""
     more_health_checks: int
     selection: Selection
@@ -136,9 +134,8 @@ def render_parts(page: Page) -> Parts:
 def build_page(sample: Sample, selection: Selection) -> Page:
     """Return what the page shows, without its markup."""
     view, now, history = sample.view, sample.now, sample.history
-    judge = sample.judge
-    summary = summarise(view, now, judge=judge)
-    chosen = select(view, selection, history, judge=judge)
+    summary = summarise(view, now)
+    chosen = select(view, selection, history)
     pages = max(1, -(-len(chosen.ports) // PORTS_A_PAGE))
     number = min(selection.page, pages)
     shown = chosen.ports[(number - 1) * PORTS_A_PAGE : number * PORTS_A_PAGE]
@@ -146,9 +143,7 @@ def build_page(sample: Sample, selection: Selection) -> Page:
     rows = []
     for one in shown:
         # A single result is expanded at once.
-        is_open = (row_id(one.port.plan.key) in selection.open) is not (
-            is_alone and bool(selection.q)
-        )
+        is_open = (row_id(one.plan.key) in selection.open) is not (is_alone and bool(selection.q))
         rows.append(make_row(one, history, is_open=is_open, is_alone=is_alone, now=now))
     checks, minute = chosen.health_checks, history.minute()
     return Page(
@@ -156,7 +151,7 @@ def build_page(sample: Sample, selection: Selection) -> Page:
         level=summary.level,
         verdict=summary.verdict,
         problems=tuple(p for p in summary.problems if not p.port),
-        overview=make_overview(((port, judge(port)) for port in view.ports), history),
+        overview=make_overview(view.ports, history),
         rows=tuple(rows),
         chosen=chosen,
         ignored=chosen.ignored[:IGNORED_SHOWN],

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ..facts import PortFacts, ProbesFacts, StatusFacts
 from ..model import Path
 from .exposition import Family, counter, gauge
-from .paths import ProbesView
-from .view import ServicePortView, StatusView
 
 _PREFIX = "userspace_proxy_"
 _CONNECTIONS = (
@@ -16,7 +15,7 @@ _CONNECTIONS = (
 )
 
 
-def path_families(ports: Mapping[str, ServicePortView]) -> Iterator[Family]:
+def path_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
     """Return the metrics of Service ports that are on the kernel path, or have been.
 
     Args:
@@ -27,24 +26,24 @@ def path_families(ports: Mapping[str, ServicePortView]) -> Iterator[Family]:
         "1 for a Service port whose new connections don't pass through the proxy; "
         "kernel_path_connections counts them",
         [
-            (f'{labels[:-1]},path="{port.path.now}"}}', 1.0)
+            (f'{labels[:-1]},path="{port.path}"}}', 1.0)
             for labels, port in ports.items()
-            if port.path.now is not Path.USERSPACE
+            if port.path is not Path.USERSPACE
         ],
     )
     yield counter(
         f"{_PREFIX}kernel_path_connections",
         _CONNECTIONS,
         [
-            (labels, port.path.kernel_connections)
+            (labels, port.kernel_connections)
             for labels, port in ports.items()
             # As other counters of a Service port: from its first client on.
-            if port.path.kernel_connections
+            if port.kernel_connections
         ],
     )
 
 
-def node_path_families(view: StatusView) -> Iterator[Family]:
+def node_path_families(view: StatusFacts) -> Iterator[Family]:
     """Return the metrics of paths whose number doesn't depend on the size of the cluster."""
     total = view.totals.kernel_connections
     samples = [] if total is None else [("", total)]
@@ -52,7 +51,7 @@ def node_path_families(view: StatusView) -> Iterator[Family]:
     yield from _probe_families(view.probes)
 
 
-def _probe_families(probes: ProbesView) -> Iterator[Family]:
+def _probe_families(probes: ProbesFacts) -> Iterator[Family]:
     for name, text, value in (
         (
             "endpoints",

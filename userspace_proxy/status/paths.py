@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..model import Path, Protocol
-from ..plan import PortPlan
+from ..facts import ProbesFacts
+from ..model import Path
 from ..policy import PathChoice
 from .units import plural, seconds_in_words
 
@@ -26,11 +25,6 @@ class PathView(NamedTuple):
     """Connections (UDP: flows) that the kernel has led straight to endpoints since the start; None
     where it never could, or doesn't count them."""
 
-    @property
-    def is_default(self) -> bool:
-        """Whether there is nothing to show."""
-        return self.now is Path.USERSPACE and not self.why and not self.kernel_connections
-
     def follow(self, chosen: PathChoice, at: float) -> PathView:
         """Return it with a path that came into force at a Unix time, unless it was before."""
         since = self.since if chosen.path is self.now and self.since else at
@@ -40,32 +34,7 @@ class PathView(NamedTuple):
 DEFAULT = PathView()
 
 
-@dataclass(frozen=True, slots=True)
-class ProbesView:
-    """The probes that decide the path of Services with ``auto``."""
-
-    endpoints: int = 0
-    """How many are probed."""
-    interval_s: float = 0.0
-    """Measured: average seconds between the last two probes of an endpoint that answers; 0: none
-    has answered yet, and was probed again."""
-    per_second: int = 0
-    """The budget: more probes never begin in a second; 0: nothing was probed yet."""
-    sent: int = 0
-    """Probes since the start."""
-    failed: int = 0
-    """Of these, how many the endpoint didn't answer."""
-
-
-NO_PROBES = ProbesView()
-
-
-def is_probed(plan: PortPlan) -> bool:
-    """Return whether probes of its endpoints choose the path of a Service port."""
-    return plan.path.path is Path.AUTO and plan.protocol is Protocol.TCP and bool(plan.usable)
-
-
-def probes_in_words(probes: ProbesView) -> str:
+def probes_in_words(probes: ProbesFacts) -> str:
     """Return how many endpoints of all Services are probed, and how often; empty for none."""
     if not probes.endpoints:
         return ""

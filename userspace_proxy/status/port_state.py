@@ -1,6 +1,6 @@
 """Judges how the clients of one Service port are served, and why not.
 
-    what listens ──▶ usable endpoints ──▶ which of them answer ──▶ what has no effect ──▶ PortState
+    what listens ──▶ usable endpoints ──▶ which of them answer ──▶ what has no effect ──▶ StateFacts
 
 Rule 1: trouble means that this proxy, or something below it, doesn't work as it should.
 Rule 2: attention means that the cluster asks for something without effect: a Service without a
@@ -11,84 +11,43 @@ an endpoint: that is its purpose, and load balancers probe the node first.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from ..facts import EndpointFacts, Level, PortFacts, StateFacts
 from ..model import Cause, CauseCode
 from ..policy.causes import not_listening, out_of_client_ports, out_of_ports
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
-from .view import EndpointView, ServicePortView
 
 
-class Level(enum.StrEnum):
-    """The severity of a state."""
-
-    OK = "ok"
-    ATTENTION = "attention"
-    TROUBLE = "trouble"
-
-
-# States of Service ports whose clients are served, though less well than they could be.
-_SERVED = ("partly answering", "failed before", "at their limit", "out of client ports", "served")
-
-
-@dataclass(frozen=True, slots=True)
-class PortState:
-    """How one Service port is served."""
-
-    level: Level
-    word: str
-    """``served``, ``partly served``, ``not served``, ``refused``, ``holding``, ``dropped``,
-    ``not answering``, ``failed before``, ``partly answering``, ``out of ports``,
-    ``at their limit``, ``out of client ports``."""
-    sentence: str
-    causes: tuple[Cause, ...] = ()
-    """All that is known to go wrong, or to have no effect; the first one decides the state."""
-
-    @property
-    def is_problem(self) -> bool:
-        """Whether some clients that should be served aren't."""
-        return self.level is not Level.OK and self.word not in _SERVED
-
-    @property
-    def way_out(self) -> str:
-        """The remedy; empty if the sentence contains it."""
-        return self.causes[0].hint if self.causes else ""
-
-    @property
-    def code(self) -> CauseCode | None:
-        """The first cause's; None without a cause."""
-        return self.causes[0].code if self.causes else None
-
-
-def judge(port: ServicePortView) -> PortState:
+def judge(port: PortFacts) -> StateFacts:
     """Return how one Service port is served, and why not."""
     level, word, sentence, first = _judge(port)
     endpoints = (endpoint.cause for endpoint in port.endpoints)
-    others = (port.plan.cause, *endpoints, *_denied(port), *port.plan.notes)
+    others = (port.cause, *endpoints, *_denied(port), *port.notes)
     known = (*first, *(cause for cause in others if cause is not None))
-    return PortState(level, word, sentence, tuple(dict.fromkeys(known)))
+    causes = tuple(dict.fromkeys(known))
+    if not causes:
+        return StateFacts(level, word, sentence)
+    return StateFacts(level, word, sentence, causes, causes[0].hint, causes[0].code)
 
 
 _Judgement = tuple[Level, str, str, tuple[Cause, ...]]
 
 
-def _judge(port: ServicePortView) -> _Judgement:
+def _judge(port: PortFacts) -> _Judgement:
     """Return level, word, sentence, and the causes that decide them."""
     if port.problem:
         return _not_listening(port)
-    plan = port.plan
-    if plan.is_dropping and plan.admits != ():
-        sentence = f"Clients from outside are dropped here: {plan.cause}"
+    if port.is_dropping and port.admits != ():
+        sentence = f"Clients from outside are dropped here: {port.cause}"
         return Level.OK, "dropped", sentence, ()
-    if plan.is_dropping:
-        return Level.ATTENTION, "dropped", f"Clients are dropped: {plan.cause}", ()
-    if plan.is_holding:
+    if port.is_dropping:
+        return Level.ATTENTION, "dropped", f"Clients are dropped: {port.cause}", ()
+    if port.is_holding:
         return _holding(port)
-    usable = [endpoint for endpoint in port.endpoints if endpoint.verdict.is_usable]
-    if plan.cause or not usable:
-        cause = plan.cause or "no endpoint is usable"
+    usable = [endpoint for endpoint in port.endpoints if endpoint.is_usable]
+    if port.cause or not usable:
+        cause = port.cause or "no endpoint is usable"
         return Level.ATTENTION, "refused", f"Clients are refused: {cause}", ()
     if any(e.cause and _is_on_purpose(e.cause) for e in usable):
         return Level.ATTENTION, "fault on purpose", _faults(usable), ()
@@ -100,7 +59,7 @@ def _judge(port: ServicePortView) -> _Judgement:
         return Level.TROUBLE, "out of ports", f"Clients are reset: {cause}", (cause,)
     if failing:
         return Level.ATTENTION, "partly answering", _some_fail(failing, len(usable)), ()
-    if port.waits.waiting and plan.handling.max_connections is not None:
+    if port.waits.waiting and port.max_connections is not None:
         return _at_limit(port)
     if port.is_out_of_client_ports:
         cause = out_of_client_ports()
@@ -108,27 +67,27 @@ def _judge(port: ServicePortView) -> _Judgement:
     return _served(port, len(usable))
 
 
-def _holding(port: ServicePortView) -> _Judgement:
+def _holding(port: PortFacts) -> _Judgement:
     """Judge a Service port without endpoints whose clients wait."""
-    hold, cause = port.plan.handling.hold, port.plan.cause
-    if hold is not None and not port.waits.waiting:
+    cause = port.cause
+    if port.hold_s is not None and not port.waits.waiting:
         # As intended: a workload that is scaled to zero has no endpoint most of the time.
-        within = seconds_in_words(hold.seconds)
+        within = seconds_in_words(port.hold_s)
         return Level.OK, "holding", f"Clients would wait for an endpoint for {within}: {cause}", ()
     return _holding_now(port, str(cause))
 
 
-def _holding_now(port: ServicePortView, why: str) -> _Judgement:
+def _holding_now(port: PortFacts, why: str) -> _Judgement:
     """Judge a Service port whose clients wait for an endpoint that answers."""
     held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
     problem = f"; {port.waits.problem}" if port.waits.problem else ""
     return Level.ATTENTION, "holding", f"Holding {held}: {why}{problem}", ()
 
 
-def _at_limit(port: ServicePortView) -> _Judgement:
+def _at_limit(port: PortFacts) -> _Judgement:
     """Judge a Service port whose clients wait for endpoints at their limit."""
     held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
-    limit = plural(port.plan.handling.max_connections or 0, "connection")
+    limit = plural(port.max_connections or 0, "connection")
     sentence = f"Holding {held}: endpoints have {limit} each, which is their limit on this node"
     return Level.ATTENTION, "at their limit", sentence, ()
 
@@ -137,7 +96,7 @@ def _is_on_purpose(cause: Cause) -> bool:
     return cause.code is CauseCode.FAULT_ON_PURPOSE
 
 
-def _faults(usable: Sequence[EndpointView]) -> str:
+def _faults(usable: Sequence[EndpointFacts]) -> str:
     causes = [endpoint.cause for endpoint in usable if endpoint.cause]
     on_purpose = [cause for cause in causes if _is_on_purpose(cause)]
     real = [cause for cause in causes if not _is_on_purpose(cause)]
@@ -147,7 +106,7 @@ def _faults(usable: Sequence[EndpointView]) -> str:
     return "; ".join([*parts, *map(str, real[:1])])
 
 
-def _not_answering(port: ServicePortView, failing: Sequence[EndpointView]) -> _Judgement:
+def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgement:
     """Judge a Service port whose endpoints have all failed when a client last tried them."""
     sentence = _all_fail(failing)
     if port.waits.waiting:
@@ -161,38 +120,38 @@ def _not_answering(port: ServicePortView, failing: Sequence[EndpointView]) -> _J
     return Level.TROUBLE, "not answering", f"Clients fail: {sentence}", ()
 
 
-def _only_closes(endpoint: EndpointView) -> bool:
+def _only_closes(endpoint: EndpointFacts) -> bool:
     cause = endpoint.cause
     is_end = cause is not None and cause.code is CauseCode.ENDPOINT_RESETS
-    return is_end and endpoint.ejected_for_s is None and not endpoint.traffic.resets
+    return is_end and endpoint.ejected_for_s is None and not endpoint.resets
 
 
-def _not_listening(port: ServicePortView) -> _Judgement:
+def _not_listening(port: PortFacts) -> _Judgement:
     reached = sum(frontend.is_reached for frontend in port.frontends)
     word = "partly served" if 0 < reached < len(port.frontends) else "not served"
     cause = not_listening(port.problem.removesuffix(f" ({port.way_out})"), port.way_out)
     return Level.TROUBLE, word, f"{word.capitalize()}: {cause}", (cause,)
 
 
-def _served(port: ServicePortView, usable: int) -> _Judgement:
-    unserved = [n for n in port.plan.notes if n.code is CauseCode.EXTERNAL_IP_OFF]
-    standby = sum(endpoint.verdict.is_standby for endpoint in port.endpoints)
+def _served(port: PortFacts, usable: int) -> _Judgement:
+    unserved = [n for n in port.notes if n.code is CauseCode.EXTERNAL_IP_OFF]
+    standby = sum(endpoint.is_standby for endpoint in port.endpoints)
     others = f", {standby:,} on standby" if standby else ""
     sentence = f"Served by {plural(usable - standby, 'endpoint')}{others}"
     if unserved:
         return Level.ATTENTION, "partly served", f"Partly served: {unserved[0]}", tuple(unserved)
-    if port.plan.notes:
-        return Level.ATTENTION, "served", f"{sentence}; {port.plan.notes[0]}", ()
+    if port.notes:
+        return Level.ATTENTION, "served", f"{sentence}; {port.notes[0]}", ()
     # As intended: at an address for the internet, scanners are dropped all day.
     return Level.OK, "served", "; ".join((sentence, *map(str, _denied(port)))), ()
 
 
-def _denied(port: ServicePortView) -> Sequence[Cause]:
+def _denied(port: PortFacts) -> Sequence[Cause]:
     """Return the cause of clients that aren't admitted; other drops have the plan's cause."""
     return [cause for cause in port.turned_away if cause.code is CauseCode.SOURCE_DENIED]
 
 
-def _all_fail(failing: Sequence[EndpointView]) -> str:
+def _all_fail(failing: Sequence[EndpointFacts]) -> str:
     if len(failing) == 1:
         return str(failing[0].cause or "its only endpoint doesn't answer")
     text = f"none of its {len(failing)} endpoints answers"
@@ -200,7 +159,7 @@ def _all_fail(failing: Sequence[EndpointView]) -> str:
     return f"{text}; {cause}" if cause else text
 
 
-def _some_fail(failing: Sequence[EndpointView], usable: int) -> str:
+def _some_fail(failing: Sequence[EndpointFacts], usable: int) -> str:
     left = usable - len(failing)
     serve = "the other one serves" if left == 1 else f"the other {left} serve"
     if len(failing) > 1:

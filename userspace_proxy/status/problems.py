@@ -15,12 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..facts import Level, Problem, StatusFacts
 from ..model import CauseCode
 from .health import late_s
-from .judging import Judge
-from .port_state import Level, judge
 from .units import capitalised, count_in_words, plural, seconds_in_words
-from .view import StatusView
 
 # From here on a busy node should get a higher limit before accepting has to pause.
 _DESCRIPTORS_SHORT = 0.9
@@ -28,23 +26,6 @@ _DESCRIPTORS_SHORT = 0.9
 _TRACKING_SHORT = 0.9
 # A disk that is full for a moment needs nothing from an operator.
 _NOT_KEPT_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One problem of the node or of a Service port."""
-
-    level: Level
-    what: str
-    """One sentence without a full stop."""
-    way_out: str = ""
-    """The remedy; empty if the sentence contains it."""
-    port: str = ""
-    """The name of the Service port; empty for the node."""
-    family: str = ""
-    side: str = ""
-    code: CauseCode | None = None
-    """None where the sentence is the only name that the problem has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +38,21 @@ class Summary:
     """Trouble first; within a level the node's first, then Service ports by name."""
 
 
-def summarise(view: StatusView, now: float, *, judge: Judge = judge) -> Summary:
+def summarise(view: StatusFacts, now: float) -> Summary:
     """Return the state of everything, and all problems."""
     node = problems_of_node(view, now)
     ports = [
         Problem(
-            state.level,
-            state.sentence,
-            state.way_out,
-            str(key.name),
-            str(key.family),
-            key.side,
-            state.code,
+            port.state.level,
+            port.state.sentence,
+            port.state.way_out,
+            port.name,
+            port.family,
+            port.side,
+            port.state.code,
         )
-        for key, state in ((port.plan.key, judge(port)) for port in view.ports)
-        if state.level is not Level.OK
+        for port in view.ports
+        if port.state.level is not Level.OK
     ]
     ports.sort(key=lambda problem: (problem.port, problem.family, problem.side))
     problems = _worst_first([*node, *ports])
@@ -82,7 +63,7 @@ def summarise(view: StatusView, now: float, *, judge: Judge = judge) -> Summary:
     )
 
 
-def problems_of_node(view: StatusView, now: float) -> list[Problem]:
+def problems_of_node(view: StatusFacts, now: float) -> list[Problem]:
     """Return the problems that concern no single Service port, the worst first."""
     found = [
         *_starting(view),
@@ -102,7 +83,7 @@ def problems_of_node(view: StatusView, now: float) -> list[Problem]:
     return _worst_first(found)
 
 
-def codes_of_node(view: StatusView) -> frozenset[CauseCode]:
+def codes_of_node(view: StatusFacts) -> frozenset[CauseCode]:
     """Return the causes that concern the whole node."""
     found = (*_source(view), *_last_state(view, view.last_state.served_at), *_firewalls(view))
     return frozenset(problem.code for problem in found if problem.code)
@@ -112,7 +93,7 @@ def _worst_first(problems: list[Problem]) -> list[Problem]:
     return sorted(problems, key=lambda problem: problem.level is not Level.TROUBLE)
 
 
-def _verdict(view: StatusView, *, on_node: int, on_ports: int) -> str:
+def _verdict(view: StatusFacts, *, on_node: int, on_ports: int) -> str:
     all_ports = plural(len(view.ports), "Service port")
     parts = []
     if not view.is_ready and not _lacks_workers(view):
@@ -125,19 +106,19 @@ def _verdict(view: StatusView, *, on_node: int, on_ports: int) -> str:
         needs = "needs" if on_ports == 1 else "need"
         parts.append(f"{on_ports:,} of {all_ports} {needs} attention.")
     if not parts:
-        dropped = sum(port.plan.is_dropping for port in view.ports)
+        dropped = sum(port.is_dropping for port in view.ports)
         but = f", {dropped:,} of them not for outside clients" if dropped else ""
         parts = ["No problems.", f"{all_ports} served{but}." if view.ports else "No Services yet."]
     return " ".join(parts)
 
 
-def _lacks_workers(view: StatusView) -> bool:
+def _lacks_workers(view: StatusFacts) -> bool:
     """Return whether the first plan was in force, and no worker runs any more."""
     was_ready = view.source.is_synced and bool(view.sync.last_done)
     return was_ready and not view.is_ready and not view.is_draining
 
 
-def _starting(view: StatusView) -> Iterator[Problem]:
+def _starting(view: StatusFacts) -> Iterator[Problem]:
     """Yield one problem if this proxy isn't ready."""
     if view.is_ready:
         return
@@ -159,19 +140,20 @@ def _starting(view: StatusView) -> Iterator[Problem]:
     yield Problem(Level.ATTENTION, what, way_out)
 
 
-def _source(view: StatusView) -> Iterator[Problem]:
+def _source(view: StatusFacts) -> Iterator[Problem]:
     kept = "Objects that can't be read keep their last state; everything else is in force"
     for line in view.source.problems:
         way_out = kept if view.source.is_synced else ""
         yield Problem(Level.TROUBLE, f"Source: {line}", way_out, code=CauseCode.SOURCE_AWAY)
 
 
-def _last_state(view: StatusView, now: float) -> Iterator[Problem]:
+def _last_state(view: StatusFacts, now: float) -> Iterator[Problem]:
     state = view.last_state
     if state.served_at:
+        age = seconds_in_words(state.age_at(now) or 0.0)
         yield Problem(
             Level.ATTENTION,
-            f"Serving the last state, which is {seconds_in_words(state.age_s(now))} old: Services "
+            f"Serving the last state, which is {age} old: Services "
             f"have not been read yet from {view.source.location}",
             "Changes since then are not in force; they will be once the source can be read",
             code=CauseCode.SOURCE_AWAY,
@@ -184,7 +166,7 @@ def _last_state(view: StatusView, now: float) -> Iterator[Problem]:
         )
 
 
-def _workers(view: StatusView) -> Iterator[Problem]:
+def _workers(view: StatusFacts) -> Iterator[Problem]:
     for line in view.worker_problems:
         yield Problem(
             Level.TROUBLE,
@@ -193,7 +175,7 @@ def _workers(view: StatusView) -> Iterator[Problem]:
         )
 
 
-def _steering(view: StatusView) -> Iterator[Problem]:
+def _steering(view: StatusFacts) -> Iterator[Problem]:
     if view.steering.has_drifted:
         yield Problem(
             Level.TROUBLE,
@@ -216,7 +198,7 @@ def _steering(view: StatusView) -> Iterator[Problem]:
         )
 
 
-def _client_address(view: StatusView) -> Iterator[Problem]:
+def _client_address(view: StatusFacts) -> Iterator[Problem]:
     if view.client_address.problem:
         yield Problem(
             Level.TROUBLE,
@@ -224,16 +206,16 @@ def _client_address(view: StatusView) -> Iterator[Problem]:
             "New connections have this node's address; it is retried every second",
         )
     if view.client_address.is_on:
-        for bridge, version, cause, hint in view.client_address.bridges:
+        for bridge in view.client_address.bridges:
             yield Problem(
                 Level.ATTENTION,
-                f"Endpoints on bridge {bridge} see this node's address instead of that of "
-                f"IPv{version} clients on the same bridge: {cause}",
-                hint,
+                f"Endpoints on bridge {bridge.name} see this node's address instead of that of "
+                f"{bridge.family} clients on the same bridge: {bridge.cause}",
+                bridge.hint,
             )
 
 
-def _tracking(view: StatusView) -> Iterator[Problem]:
+def _tracking(view: StatusFacts) -> Iterator[Problem]:
     table = view.tracking
     figures = f"{table.entries:,} of {table.limit:,} entries in use"
     more = f"Raise the limit: sysctl -w net.netfilter.nf_conntrack_max={2 * table.limit}"
@@ -244,7 +226,7 @@ def _tracking(view: StatusView) -> Iterator[Problem]:
         yield Problem(Level.ATTENTION, f"Connection tracking is nearly full: {figures}", more)
 
 
-def _firewalls(view: StatusView) -> Iterator[Problem]:
+def _firewalls(view: StatusFacts) -> Iterator[Problem]:
     for firewall in view.firewalls:
         yield Problem(
             Level.TROUBLE,
@@ -254,7 +236,7 @@ def _firewalls(view: StatusView) -> Iterator[Problem]:
         )
 
 
-def _sync(view: StatusView, now: float) -> Iterator[Problem]:
+def _sync(view: StatusFacts, now: float) -> Iterator[Problem]:
     waited_s = late_s(view.sync, now)
     if waited_s:
         what = f"A change has waited {seconds_in_words(waited_s)} and is not in force"
@@ -264,31 +246,31 @@ def _sync(view: StatusView, now: float) -> Iterator[Problem]:
         yield Problem(Level.TROUBLE, f"The last round failed: {view.sync.problem}", "It is retried")
 
 
-def _unserved(view: StatusView) -> Iterator[Problem]:
-    for error in view.unserved:
-        way_out = f"{capitalised(error.hint)}; it is retried every 5 s"
-        yield Problem(Level.TROUBLE, capitalised(error.message), way_out)
+def _unserved(view: StatusFacts) -> Iterator[Problem]:
+    for one in view.unserved:
+        way_out = f"{capitalised(one.way_out)}; it is retried every 5 s"
+        yield Problem(Level.TROUBLE, capitalised(one.problem), way_out)
 
 
-def _conflicts(view: StatusView) -> Iterator[Problem]:
+def _conflicts(view: StatusFacts) -> Iterator[Problem]:
     for item in view.ignored:
         if item.is_conflict:
             what = f"{item.service} is not served: {item.cause}"
             yield Problem(Level.TROUBLE, what, item.cause.hint, code=item.cause.code)
 
 
-def _health_checks(view: StatusView) -> Iterator[Problem]:
+def _health_checks(view: StatusFacts) -> Iterator[Problem]:
     for health in view.health_checks:
         if health.problem:
             yield Problem(
                 Level.TROUBLE,
-                f"{health.check.service}: {health.problem}",
+                f"{health.service}: {health.problem}",
                 "Load balancers may treat this node as one without endpoints; it is retried every "
                 "second",
             )
 
 
-def _node(view: StatusView) -> Iterator[Problem]:
+def _node(view: StatusFacts) -> Iterator[Problem]:
     used, limit = view.descriptors, view.descriptor_limit
     figures = f"{count_in_words(used)} of {count_in_words(limit)} descriptors in use"
     more = "Raise the limit of open files (RLIMIT_NOFILE, systemd: LimitNOFILE=)"
@@ -305,7 +287,7 @@ def _node(view: StatusView) -> Iterator[Problem]:
         )
 
 
-def _memory(view: StatusView) -> Problem:
+def _memory(view: StatusFacts) -> Problem:
     memory = view.memory
     percent = 100 * memory.used_bytes // max(1, memory.limit_bytes)
     now = "no more connections are accepted" if memory.is_short else "it was more a moment ago"

@@ -11,13 +11,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..facts import EndpointFacts, FrontendFacts, Level, PortFacts
 from .history import Figures, History
-from .paths import counted_in_words, is_probed, path_in_words
-from .port_state import Level, PortState
-from .selection import Selected, row_id
+from .paths import counted_in_words, path_in_words
+from .selection import row_id
 from .sparkline import Sparkline, draw
 from .units import plural, seconds_in_words, waits_in_words
-from .view import EndpointView, FrontendView, ServicePortView
 
 # A full page of such rows, all expanded, is about 1 MB of HTML; a single port shows more.
 ENDPOINTS_SHOWN = 20
@@ -31,7 +30,7 @@ DOTS_SHOWN = 6
 class EndpointRow:
     """One endpoint as the page shows it."""
 
-    endpoint: EndpointView
+    endpoint: EndpointFacts
     level: Level
     state: str
     share: int
@@ -45,7 +44,7 @@ class Expanded:
     endpoints: tuple[EndpointRow, ...]
     more_endpoints: str
     """How many are left out, in words; or empty."""
-    frontends: tuple[FrontendView, ...]
+    frontends: Sequence[FrontendFacts]
     more_frontends: int
     admits: str
     """The networks that are admitted, in words; empty where all or none are."""
@@ -53,8 +52,6 @@ class Expanded:
     """How new connections travel, since when and why, in words; empty for the default."""
     counted: str
     """What is known of those that the kernel has led straight to endpoints; or empty."""
-    is_probed: bool
-    """Probes of its endpoints choose the path."""
     connect: str
     """How long clients waited for an endpoint to answer, in words; or empty."""
     first_byte: str
@@ -66,8 +63,7 @@ class Row:
     """One Service port as the page shows it."""
 
     id: str
-    port: ServicePortView
-    state: PortState
+    port: PortFacts
     dots: tuple[Level, ...]
     """The first endpoints, one each; those that aren't usable are at least ``attention``."""
     usable: int
@@ -79,10 +75,12 @@ class Row:
     @property
     def address(self) -> str:
         """The address that most clients dial; empty if there is none."""
-        return str(self.port.frontends[0].frontend.address) if self.port.frontends else ""
+        return self.port.frontends[0].address if self.port.frontends else ""
 
 
-def make_row(one: Selected, history: History, *, is_open: bool, is_alone: bool, now: float) -> Row:
+def make_row(
+    port: PortFacts, history: History, *, is_open: bool, is_alone: bool, now: float
+) -> Row:
     """Return the row of a Service port.
 
     Args:
@@ -90,24 +88,22 @@ def make_row(one: Selected, history: History, *, is_open: bool, is_alone: bool, 
         is_open: It is expanded.
         is_alone: It is the only one on the page, so it may be long.
     """
-    port, key = one.port, one.port.plan.key
+    key = port.plan.key
     minute = history.minute(key)
     limit = ENDPOINTS_SHOWN_ALONE if is_alone else ENDPOINTS_SHOWN
     return Row(
         id=row_id(key),
         port=port,
-        state=one.state,
         dots=tuple(_dot(endpoint) for endpoint in port.endpoints[:DOTS_SHOWN]),
-        usable=sum(endpoint.verdict.is_usable for endpoint in port.endpoints),
+        usable=port.usable,
         rates=history.rates(key),
         sparkline=None if minute is None else draw(minute),
         detail=_detail(port, limit, now) if is_open else None,
     )
 
 
-def _detail(port: ServicePortView, limit: int, now: float) -> Expanded:
-    path = port.path
-    total = sum(endpoint.traffic.connections for endpoint in port.endpoints)
+def _detail(port: PortFacts, limit: int, now: float) -> Expanded:
+    total = sum(endpoint.connections for endpoint in port.endpoints)
     rows = [_endpoint(endpoint, total) for endpoint in port.endpoints]
     more = ""
     if len(rows) > limit:
@@ -122,10 +118,11 @@ def _detail(port: ServicePortView, limit: int, now: float) -> Expanded:
         more_endpoints=more,
         frontends=port.frontends[:FRONTENDS_SHOWN],
         more_frontends=max(0, len(port.frontends) - FRONTENDS_SHOWN),
-        admits=_admits(port.plan.admits or ()),
-        path="" if path.is_default else path_in_words(path.now, path.why, path.since, now),
-        counted=counted_in_words(path.now, path.kernel_connections, port.plan.protocol),
-        is_probed=is_probed(port.plan),
+        admits=_admits(port.admits or ()),
+        path=""
+        if port.has_default_path
+        else path_in_words(port.path, port.path_why, port.path_since, now),
+        counted=counted_in_words(port.path, port.kernel_connections, port.protocol),
         connect=waits_in_words(port.connect_times),
         first_byte=waits_in_words(port.first_byte_times),
     )
@@ -137,14 +134,14 @@ def _admits(networks: Sequence[str]) -> str:
     return f"{shown} and {plural(more, 'more network')}" if more > 0 else shown
 
 
-def _dot(endpoint: EndpointView) -> Level:
+def _dot(endpoint: EndpointFacts) -> Level:
     if endpoint.ejected_for_s is not None:
         return Level.TROUBLE
-    return Level.OK if endpoint.verdict.is_usable else Level.ATTENTION
+    return Level.OK if endpoint.is_usable else Level.ATTENTION
 
 
-def _endpoint(endpoint: EndpointView, total: float) -> EndpointRow:
-    connections = endpoint.traffic.connections
+def _endpoint(endpoint: EndpointFacts, total: float) -> EndpointRow:
+    connections = endpoint.connections
     share = round(100 * connections / total) if 0 < connections <= total < math.inf else 0
     level, state = _state(endpoint)
     return EndpointRow(
@@ -152,8 +149,8 @@ def _endpoint(endpoint: EndpointView, total: float) -> EndpointRow:
     )
 
 
-def _state(endpoint: EndpointView) -> tuple[Level, str]:
-    state, is_usable = endpoint.verdict.reason, endpoint.verdict.is_usable
+def _state(endpoint: EndpointFacts) -> tuple[Level, str]:
+    state, is_usable = endpoint.state, endpoint.is_usable
     if is_usable and endpoint.ejected_for_s is not None:
         if endpoint.ejected_for_s <= 0:
             return Level.TROUBLE, "ejected; the next client tries it"

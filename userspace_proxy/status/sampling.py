@@ -18,11 +18,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from ..facts import StatusFacts
 from .history import History
-from .judging import Judge, RememberingJudge
-from .port_state import judge
 from .timeline import Event
-from .view import ServicePortView, StatusView
 
 _T = TypeVar("_T")
 
@@ -36,13 +34,12 @@ _RECENT_S = 0.3
 class Sample:
     """What a page is made of."""
 
-    view: StatusView
+    view: StatusFacts
     now: float
     """Unix time."""
     history: History = field(default_factory=History)
     events: Sequence[Event] = ()
     """The newest first."""
-    judge: Judge = judge
 
 
 class Sampler:
@@ -53,12 +50,12 @@ class Sampler:
         events: Returns what has happened, the newest first.
         unix: Returns the Unix time.
         clock: Monotonic seconds.
-        pause: Waits for so many seconds.
+        pause: Waits for that many seconds.
     """
 
     def __init__(
         self,
-        take: Callable[[], Awaitable[StatusView]],
+        take: Callable[[], Awaitable[StatusFacts]],
         *,
         events: Callable[[], Sequence[Event]] = tuple,
         unix: Callable[[], float] = time.time,
@@ -66,7 +63,6 @@ class Sampler:
         pause: Callable[[float], Awaitable[object]] = asyncio.sleep,  # noqa: TID251 - the period
     ) -> None:
         self._history = History()
-        self._judge = RememberingJudge()
         self._take = take
         self._events = events
         self._unix = unix
@@ -116,18 +112,14 @@ class Sampler:
         began = self._clock()
         view = await self._take()
         at = self._clock()
-        await self.work(lambda: self._note(view.ports, at))
+        await self.work(lambda: self._history.note(view.ports, at))
         self._taken_at = self._clock()
         self._count += 1
         if began >= self._due:
             self._due = began + max(PERIOD_S, (self._taken_at - began) / _SHARE)
             self._shown = self._count
-        self._latest = Sample(view, self._unix(), self._history, self._events(), self._judge)
+        self._latest = Sample(view, self._unix(), self._history, self._events())
         return self._latest
-
-    def _note(self, ports: Sequence[ServicePortView], at: float) -> None:
-        self._history.note(ports, at)
-        self._judge.forget_others(ports)
 
     def close(self) -> None:
         """Take no more samples, and refer to nothing."""
@@ -152,5 +144,5 @@ class Sampler:
             return thread.result()
 
 
-async def _is_closed() -> StatusView:
+async def _is_closed() -> StatusFacts:
     raise RuntimeError("this status server is closed")

@@ -14,11 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from ..facts import HealthCheckFacts, IgnoredFacts, Level, PortFacts
 from ..model import IPFamily, Protocol
 from ..model.similar import did_you_mean
-from ..plan import IgnoredService, Side
-from .port_state import Level, PortState
-from .view import HealthCheckView, ServicePortView
+from ..plan import Side
 
 # Longer searches are cut: all names and addresses are shorter.
 MAX_LENGTH = 200
@@ -73,28 +72,28 @@ class Search:
                 return f"there is no state is:{term.text} ({hint})"
         return ""
 
-    def matches_port(self, port: ServicePortView, state: PortState, *, is_busy: bool) -> bool:
+    def matches_port(self, port: PortFacts, *, is_busy: bool) -> bool:
         """Return whether a Service port is found.
 
         Args:
             is_busy: It carries traffic at this moment.
         """
-        return self._matches(lambda key: _texts_of_port(port, state, key, is_busy=is_busy))
+        return self._matches(lambda key: _texts_of_port(port, key, is_busy=is_busy))
 
-    def matches_ignored(self, item: IgnoredService) -> bool:
+    def matches_ignored(self, item: IgnoredFacts) -> bool:
         """Return whether an ignored Service, or port of a Service, is found."""
         texts = {
             "is": ("ignored",),
-            "ns": (item.service.namespace,),
+            "ns": (item.service.partition("/")[0],),
             "name": (f"{item.service}:{item.port}",),
             "cause": (item.cause.code, str(item.cause)),
         }
         return self._matches(lambda key: texts.get(key, ()))
 
-    def matches_health_check(self, item: HealthCheckView) -> bool:
+    def matches_health_check(self, item: HealthCheckFacts) -> bool:
         """Return whether a health check node port is found."""
-        service = item.check.service
-        texts = {"ns": (service.namespace,), "name": (f"{service}:{item.check.port}",)}
+        namespace = item.service.partition("/")[0]
+        texts = {"ns": (namespace,), "name": (f"{item.service}:{item.port}",)}
         return self._matches(lambda key: texts.get(key, ()))
 
     def _matches(self, texts: Callable[[str], Iterable[str]]) -> bool:
@@ -118,33 +117,31 @@ def _term(word: str) -> Term | None:
     return Term("", word, is_excluded)
 
 
-def _texts_of_port(
-    port: ServicePortView, state: PortState, key: str, *, is_busy: bool
-) -> Iterable[str]:
-    plan = port.plan
+def _texts_of_port(port: PortFacts, key: str, *, is_busy: bool) -> Iterable[str]:
+    state = port.state
     match key:
         case "is":
             problem = () if state.level is Level.OK else ("problem",)
             words = (
                 state.word.replace(" ", "-"),
                 state.level,
-                str(plan.protocol),
-                str(plan.key.family),
+                port.protocol,
+                port.family,
             )
             ejected = (
                 ("ejected",) if any(e.ejected_for_s is not None for e in port.endpoints) else ()
             )
-            return (*words, plan.key.side, "busy" if is_busy else "idle", *problem, *ejected)
+            return (*words, port.side, "busy" if is_busy else "idle", *problem, *ejected)
         case "ns":
-            return (plan.key.name.namespace,)
+            return (port.namespace,)
         case "name":
-            return (str(plan.key.name),)
+            return (port.name,)
         case "ip":
-            return [str(frontend.address) for frontend in plan.frontends]
+            return [frontend.address for frontend in port.frontends]
         case "endpoint":
-            return [str(verdict.address) for verdict in plan.endpoints]
+            return [endpoint.address for endpoint in port.endpoints]
         case "node":
-            return [verdict.node for verdict in plan.endpoints]
+            return [endpoint.node for endpoint in port.endpoints]
         case _:
             causes = (text for cause in state.causes for text in (cause.code, cause.sentence))
             return (state.sentence, *causes)

@@ -8,40 +8,30 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from ..facts import HealthCheckFacts, IgnoredFacts, Level, PortFacts, StatusFacts
 from ..model import pack_ip
-from ..plan import IgnoredService, PortKey
+from ..plan import PortKey
 from .history import IDLE, History
-from .judging import Judge
-from .port_state import Level, PortState, judge
 from .search import MAX_LENGTH, Search
-from .view import HealthCheckView, ServicePortView, StatusView
 
 # More can't be expanded at a time; a page has as many rows.
 _MAX_OPEN = 100
 _LEVELS = {Level.TROUBLE: 0, Level.ATTENTION: 1, Level.OK: 2}
 
 
-@dataclass(frozen=True, slots=True)
-class Selected:
-    """One Service port that was selected, with what the search has found out about it."""
-
-    port: ServicePortView
-    state: PortState
-
-
-_Order = Callable[[Selected, History], Any]
+_Order = Callable[[PortFacts, History], Any]
 
 SORTS: dict[str, _Order] = {
     "state": lambda one, _: _LEVELS[one.state.level],
     "name": lambda _one, _: 0,
-    "address": lambda one, _: _address(one.port),
-    "endpoints": lambda one, _: len(one.port.plan.usable),
-    "rate": lambda one, history: history.rates(one.port.plan.key).connections,
-    "open": lambda one, _: one.port.traffic.active,
-    "in": lambda one, history: history.rates(one.port.plan.key).received_bytes,
-    "out": lambda one, history: history.rates(one.port.plan.key).sent_bytes,
-    "saved": lambda one, _: one.port.saved,
-    "failed": lambda one, _: one.port.refused,
+    "address": lambda one, _: _address(one),
+    "endpoints": lambda one, _: len(one.plan.usable),
+    "rate": lambda one, history: history.rates(one.plan.key).connections,
+    "open": lambda one, _: one.active,
+    "in": lambda one, history: history.rates(one.plan.key).received_bytes,
+    "out": lambda one, history: history.rates(one.plan.key).sent_bytes,
+    "saved": lambda one, _: one.saved,
+    "failed": lambda one, _: one.refused,
 }
 """What the page can be sorted by; equal ones are in the order of their names."""
 
@@ -103,32 +93,30 @@ class Selection:
 class Chosen:
     """The selected part of a view."""
 
-    ports: tuple[Selected, ...]
+    ports: tuple[PortFacts, ...]
     """In the order of the selection; of all pages."""
-    ignored: tuple[IgnoredService, ...]
-    health_checks: tuple[HealthCheckView, ...]
+    ignored: tuple[IgnoredFacts, ...]
+    health_checks: tuple[HealthCheckFacts, ...]
     """Those with a problem first, then by Service."""
 
 
-def select(
-    view: StatusView, selection: Selection, history: History = IDLE, *, judge: Judge = judge
-) -> Chosen:
+def select(view: StatusFacts, selection: Selection, history: History = IDLE) -> Chosen:
     """Return the part of a view that a request selects."""
     search = Search.parse(selection.q)
     ports = [
-        Selected(port, state)
-        for port, state in ((port, judge(port)) for port in view.ports)
-        if search.matches_port(port, state, is_busy=history.is_busy(port.plan.key))
+        port
+        for port in view.ports
+        if search.matches_port(port, is_busy=history.is_busy(port.plan.key))
     ]
     order = SORTS[selection.sort.removeprefix("-")]
-    ports.sort(key=lambda one: one.port.plan.key)
+    ports.sort(key=lambda one: one.plan.key)
     ports.sort(key=lambda one: order(one, history), reverse=selection.sort.startswith("-"))
     ignored = filter(search.matches_ignored, view.ignored)
     health = filter(search.matches_health_check, view.health_checks)
     return Chosen(
         tuple(ports),
-        tuple(sorted(ignored, key=lambda item: (item.service, item.port, str(item.cause)))),
-        tuple(sorted(health, key=lambda view: (not view.problem, view.check.service))),
+        tuple(sorted(ignored, key=lambda item: (*_key(item), item.port, str(item.cause)))),
+        tuple(sorted(health, key=lambda check: (not check.problem, *_key(check)))),
     )
 
 
@@ -138,10 +126,17 @@ def row_id(key: PortKey) -> str:
     return "p" + hashlib.blake2s(name, digest_size=6).hexdigest()
 
 
-def _address(port: ServicePortView) -> list[tuple[int, bytes, int]]:
+def _address(port: PortFacts) -> list[tuple[int, bytes, int]]:
     """Return the address that the row shows, in the order of numbers, and empty ones first."""
-    addresses = [(pack_ip(one.frontend.ip), one.frontend.port) for one in port.frontends[:1]]
+    dialled = [one.address.rpartition(":") for one in port.frontends[:1]]
+    addresses = [(pack_ip(ip.strip("[]")), int(number)) for ip, _, number in dialled]
     return [(len(packed), packed, number) for packed, number in addresses]
+
+
+def _key(item: IgnoredFacts | HealthCheckFacts) -> tuple[str, str]:
+    """Return namespace and name, which are sorted one after the other."""
+    namespace, _, name = item.service.partition("/")
+    return namespace, name
 
 
 def _text(value: object) -> str:

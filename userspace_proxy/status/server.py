@@ -7,7 +7,8 @@ Rule 1: the view is built in the event loop, and rendered in a thread: ten thous
 Services take about a second, and connections are carried meanwhile.
 Rule 2: no request changes anything: GET and HEAD, no form that acts, no cookie.
 Rule 3: requests that wait for the same view or answer share it, so a flood of requests takes
-neither the event loop nor memory for each.
+neither the event loop nor memory for each. Of different answers of one kind (the page, its text,
+JSON, metrics) one is made at a time, so a flood of searches delays only its own kind.
 Rule 4: on loopback only requests to a loopback name are answered (DNS rebinding).
 """
 
@@ -21,19 +22,20 @@ from importlib import resources
 from aiohttp import web
 
 from ..errors import SteeringError
+from ..facts import Detail, StatusFacts
 from ..hosts import is_loopback_address
 from .accepting import Accepting, Reserve
-from .api import render_configz, render_status
+from .answers import render_configz, render_status
 from .connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
 from .demand import render_demand
-from .families import Detail
+from .fresh_views import FreshViews
 from .health import HealthAnswer, answer_healthz, answer_livez
 from .kernel_path import render_tracked
 from .listening import ListenAt, address_of, open_socket
 from .metrics import MetricsForm, MetricsPage, ProbeCounts, SyncMetrics, render_metrics
 from .middleware import Middleware, make_runner
 from .page import render_page
-from .sampling import Sampler
+from .sampling import Sample, Sampler
 from .search import Search
 from .selection import Selection
 from .single_flight import SingleFlight
@@ -48,7 +50,6 @@ from .text import (
     say_missing,
 )
 from .timeline import Event
-from .view import StatusView
 
 _STATIC = {
     "troubleshooting.html": "text/html",
@@ -76,28 +77,29 @@ class StatusServer:
 
     def __init__(
         self,
-        view: Callable[[], StatusView],
+        view: Callable[[], StatusFacts],
         metrics_detail: Detail = "service",
         *,
-        health: Callable[[], StatusView] | None = None,
+        health: Callable[[], StatusFacts] | None = None,
         refresh: Callable[[], Awaitable[None]] | None = None,
         events: Callable[[], Sequence[Event]] = tuple,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.sync = SyncMetrics()
         """How long the rounds took; the agent feeds it."""
-        self._view = view
         self._health = health or view
-        self._refresh = refresh
+        self._views = FreshViews(view, refresh)
         self._metrics_detail = metrics_detail
         self._clock = clock
         self._probes = ProbeCounts()
-        self._sampler = Sampler(self._fresh, events=events, unix=clock)
+        self._sampler = Sampler(self._views.take, events=events, unix=clock)
         self._streams = Streams(self._sampler)
         # The answer of 10,000 Services takes some seconds and up to 75 MiB.
-        self._views: SingleFlight[StatusView] = SingleFlight()
         self._pages: SingleFlight[MetricsPage] = SingleFlight()
         self._answers: SingleFlight[bytes] = SingleFlight()
+        self._shown: SingleFlight[bytes] = SingleFlight()
+        self._texts: SingleFlight[StatusText] = SingleFlight()
+        self._tracked: SingleFlight[bytes] = SingleFlight()
         self._open: list[tuple[Accepting, web.AppRunner]] = []
         self._reserve = Reserve()
 
@@ -150,8 +152,8 @@ class StatusServer:
         self._reserve.close()
         # aiohttp keeps the last thousand handlers (lru_cache in web_app), and what they refer to.
         self._sampler.close()
-        self._view = self._health = _is_closed
-        self._refresh = None
+        self._views.close()
+        self._health = _is_closed
 
     async def _serve(
         self, middleware: Middleware, routes: Iterable[web.RouteDef], sock: socket.socket
@@ -179,29 +181,38 @@ class StatusServer:
     async def _page(self, request: web.Request) -> web.Response:
         if prefers_text(request.headers.get("Accept", ""), request.headers.get("User-Agent", "")):
             return await self._text(request)
-        sample, selection = await self._sampler.look(), Selection.parse(request.query)
-        body = await self._sampler.work(lambda: render_page(sample, selection))
+        selection = Selection.parse(request.query)
+
+        async def make() -> bytes:
+            sample = await self._sampler.look()
+            return await self._sampler.work(lambda: render_page(sample, selection))
+
+        body = await self._shown.get(selection, make)
         return web.Response(body=body, content_type="text/html", charset="utf-8")
 
     async def _text(self, request: web.Request) -> web.Response:
         query = {"sort": "-rate", **request.query} if "top" in request.query else request.query
-        sample, selection = await self._sampler.look(), _strictly_selected(query)
-        service, history = query.get("service", ""), sample.history
-        part = _part(sample.view, service)
+        selection, service = _strictly_selected(query), query.get("service", "")
+        is_top, is_wide = "top" in query, "wide" in query or bool(service)
 
-        def render() -> StatusText:
-            if "top" in query:
-                return render_top(part, selection=selection, history=history)
+        def render(sample: Sample, part: StatusFacts) -> StatusText:
+            if is_top:
+                return render_top(part, selection=selection, history=sample.history)
             return render_text(
                 part,
                 now=sample.now,
                 selection=selection,
-                history=history,
-                is_wide="wide" in query or bool(service),
+                history=sample.history,
+                is_wide=is_wide,
                 has_node=not service and not selection.q,
             )
 
-        text = await self._sampler.work(render)
+        async def make() -> StatusText:
+            sample = await self._sampler.look()
+            part = _part(sample.view, service)
+            return await self._sampler.work(lambda: render(sample, part))
+
+        text = await self._texts.get((selection, service, is_top, is_wide), make)
         return web.Response(
             body=text.body,
             content_type="text/plain",
@@ -215,7 +226,7 @@ class StatusServer:
         )
 
         async def make() -> MetricsPage:
-            view = await self._fresh()
+            view = await self._views.take()
             taken = [*self.sync.families(), *self._probes.families()]
             return await self._sampler.work(
                 lambda: render_metrics(view, taken, detail=self._metrics_detail, form=form)
@@ -228,11 +239,11 @@ class StatusServer:
         selection = _strictly_selected(request.query)
         service = request.query.get("service", "")
         if "watch" in request.query and request.method == "GET":
-            _part(await self._fresh(), service)
+            _part(await self._views.take(), service)
             return await self._streams.json(request, service)
 
         async def make() -> bytes:
-            view, now = _part(await self._fresh(), service), self._clock()
+            view, now = _part(await self._views.take(), service), self._clock()
             return await self._sampler.work(
                 lambda: render_status(view, now=now, selection=selection)
             )
@@ -241,19 +252,23 @@ class StatusServer:
         return web.Response(body=body, content_type="application/json")
 
     async def _demand(self, _request: web.Request) -> web.Response:
-        body = render_demand(await self._fresh())
+        body = render_demand(await self._views.take())
         return web.Response(body=body, content_type="application/json")
 
     async def _kernel_path(self, _request: web.Request) -> web.Response:
-        view = await self._fresh()
+
+        async def make() -> bytes:
+            view = await self._views.take()
+            return await self._sampler.work(lambda: render_tracked(view))
+
         try:
-            body = await self._sampler.work(lambda: render_tracked(view))
+            body = await self._tracked.get((), make)
         except SteeringError as exc:
             return web.json_response({"problem": str(exc)}, status=503)
         return web.Response(body=body, content_type="application/json")
 
     async def _configz(self, _request: web.Request) -> web.Response:
-        body = render_configz(await self._fresh())
+        body = render_configz(await self._views.take())
         return web.Response(body=body, content_type="application/json")
 
     async def _proxy_mode(self, _request: web.Request) -> web.Response:
@@ -267,16 +282,8 @@ class StatusServer:
         body = (resources.files(__package__) / "static" / name).read_bytes()
         return web.Response(body=body, content_type=_STATIC[name], charset="utf-8")
 
-    async def _fresh(self) -> StatusView:
-        return await self._views.get((), self._take)
 
-    async def _take(self) -> StatusView:
-        if self._refresh is not None:
-            await self._refresh()
-        return self._view()
-
-
-def _part(view: StatusView, service: str) -> StatusView:
+def _part(view: StatusFacts, service: str) -> StatusFacts:
     """Return the part of a view about one Service; all of it for an empty name.
 
     Raises:
@@ -300,5 +307,5 @@ def _strictly_selected(query: Mapping[str, str]) -> Selection:
     return selection
 
 
-def _is_closed() -> StatusView:
+def _is_closed() -> StatusFacts:
     raise RuntimeError("this status server is closed")

@@ -21,13 +21,14 @@ from typing import Generic, TypeVar
 
 from aiohttp import web
 
+from ..facts import StatusFacts
 from ..kernel.netlink.socket_users import Address, user_of
-from .answer import StatusAnswer
-from .connections import keep_open, write
+from .answers import make_answer
+from .connections import note_request, write
 from .page import Parts, build_page, render_parts
 from .sampling import Sample, Sampler
 from .selection import Selection
-from .watch import Answers, Changes
+from .watch import Changes
 
 _Key = TypeVar("_Key", bound=Hashable)
 _Made = TypeVar("_Made")
@@ -67,8 +68,7 @@ class Streams:
         self._open: dict[asyncio.Task[object], int | str] = {}
         """Each with its client, oldest first."""
         self._parts: _Shared[Selection, Parts] = _Shared(sampler)
-        self._answers: _Shared[tuple[Selection, str], StatusAnswer] = _Shared(sampler)
-        self._maker = Answers()
+        self._answers: _Shared[tuple[Selection, str], StatusFacts] = _Shared(sampler)
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         """Send updates of the page until the client disconnects."""
@@ -87,14 +87,13 @@ class Streams:
         """Send updates of the JSON until the client disconnects.
 
         Args:
-            service: As of :meth:`.StatusView.only`; empty for all.
+            service: As of :meth:`.StatusFacts.only`; empty for all.
         """
         selection, changes = Selection.parse(request.query), Changes()
 
-        def make(sample: Sample) -> StatusAnswer:
-            return self._maker.make(
-                sample.view, now=sample.now, selection=selection, service=service
-            )
+        def make(sample: Sample) -> StatusFacts:
+            part = sample.view.only(service) if service else sample.view
+            return make_answer(part, now=sample.now, selection=selection)
 
         async def line(count: int, sample: Sample) -> bytes:
             answer = await self._answers.get((selection, service), count, lambda: make(sample))
@@ -131,7 +130,7 @@ class Streams:
             while True:
                 count, sample = await self._sampler.after(count)
                 await write(request, response, await message(count, sample))
-                keep_open(request)
+                note_request(request)
         except ConnectionResetError:
             return response
         finally:

@@ -17,14 +17,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..facts import (
+    EndpointFacts,
+    IgnoredFacts,
+    Level,
+    PortFacts,
+    StatusFacts,
+)
 from ..model import Cause, CauseCode, Path
 from ..model.similar import did_you_mean
-from ..plan import IgnoredService
 from .history import IDLE, History
-from .paths import counted_in_words, is_probed, path_in_words, probes_in_words
-from .port_state import Level, PortState
+from .paths import counted_in_words, path_in_words, probes_in_words
 from .problems import problems_of_node
-from .selection import Selected, Selection, select
+from .selection import Selection, select
 from .units import (
     bytes_in_words,
     count_in_words,
@@ -33,7 +38,6 @@ from .units import (
     seconds_in_words,
     times_in_words,
 )
-from .view import EndpointView, ServicePortView, StatusView
 
 LEVEL_HEADER = "X-Userspace-Proxy-Level"
 """The header with the worst level that an answer shows: ``ok``, ``attention``, ``trouble``."""
@@ -83,7 +87,7 @@ def prefers_text(accept: str, user_agent: str) -> bool:
 
 
 def render_text(
-    view: StatusView,
+    view: StatusFacts,
     *,
     now: float,
     selection: Selection = _ALL,
@@ -118,7 +122,7 @@ def render_text(
     return StatusText(_encode(lines), _worst(line.level for line in (*node, *taken, *ports)))
 
 
-def render_top(view: StatusView, *, selection: Selection, history: History) -> StatusText:
+def render_top(view: StatusFacts, *, selection: Selection, history: History) -> StatusText:
     """Return the rates of the selected Service ports, of the first ones in its order."""
     chosen = select(view, selection, history).ports
     rows = [_TOP_HEADINGS, *(_top_cells(one, history) for one in chosen[:_TOP_SHOWN])]
@@ -133,8 +137,7 @@ def render_top(view: StatusView, *, selection: Selection, history: History) -> S
     return StatusText(_encode(lines), _worst(one.state.level for one in chosen))
 
 
-def _top_cells(one: Selected, history: History) -> tuple[str, ...]:
-    port = one.port
+def _top_cells(port: PortFacts, history: History) -> tuple[str, ...]:
     rates = history.rates(port.plan.key)
     shown = (
         rate_in_words(rates.connections),
@@ -146,7 +149,7 @@ def _top_cells(one: Selected, history: History) -> tuple[str, ...]:
     return (
         str(port.plan.key),
         _usable(port),
-        count_in_words(port.traffic.active),
+        count_in_words(port.active),
         # Before the second sample there are no rates.
         *(shown if history.has_rates else ("-",) * len(shown)),
     )
@@ -157,29 +160,29 @@ def _worst(levels: Iterable[Level]) -> Level:
     return next((level for level in _ORDER if level in known), Level.OK)
 
 
-def say_missing(view: StatusView, service: str) -> str:
+def say_missing(view: StatusFacts, service: str) -> str:
     """Return that there is no such Service, and the nearest name."""
-    names = {str(port.plan.key.name.service) for port in view.ports}
-    names |= {str(item.service) for item in view.ignored}
+    names = {f"{port.namespace}/{port.service}" for port in view.ports}
+    names |= {item.service for item in view.ignored}
     hint = did_you_mean(service, sorted(names))
     return printable(f"there is no Service {service}{f' ({hint})' if hint else ''}")
 
 
 def _header(
-    view: StatusView, ports: Sequence[Selected], facts: Sequence[str], history: History
+    view: StatusFacts, ports: Sequence[PortFacts], facts: Sequence[str], history: History
 ) -> str:
     ill = sum(one.state.level is not Level.OK for one in ports)
     count = plural(len(ports), "Service port")
     needs = "needs" if ill == 1 else "need"
     words = f"{count}, {ill:,} {needs} attention" if ill else count
-    open_ = sum(one.port.traffic.active for one in ports)
+    open_ = sum(one.active for one in ports)
     parts = [*facts, *_workers(view), f"{count_in_words(open_)} open"]
     if history.has_rates:
-        rates = [history.rates(one.port.plan.key) for one in ports]
+        rates = [history.rates(one.plan.key) for one in ports]
         volume = sum(rate.received_bytes + rate.sent_bytes for rate in rates)
         parts.append(f"{rate_in_words(sum(rate.connections for rate in rates))} conn/s")
         parts.append(f"{bytes_in_words(volume)}/s")
-    if saved := sum(one.port.saved for one in ports):
+    if saved := sum(one.saved for one in ports):
         parts.append(f"{plural(saved, 'connection')} saved")
     return "  ".join([view.node or "this node", view.steering.name, words, ", ".join(parts)])
 
@@ -188,11 +191,11 @@ def _age(then: float, now: float) -> str:
     return f"{seconds_in_words(max(1, round(now - then)))} old" if then else "not in force yet"
 
 
-def _workers(view: StatusView) -> list[str]:
+def _workers(view: StatusFacts) -> list[str]:
     return [plural(len(view.workers), "worker")] if view.workers else []
 
 
-def _node_lines(view: StatusView, now: float) -> Iterator[_Entry]:
+def _node_lines(view: StatusFacts, now: float) -> Iterator[_Entry]:
     for problem in problems_of_node(view, now):
         # A Service whose address is taken has a line of its own.
         if problem.code is not CauseCode.ADDRESS_TAKEN:
@@ -200,86 +203,82 @@ def _node_lines(view: StatusView, now: float) -> Iterator[_Entry]:
             yield _Entry(problem.level, ("node", f"{problem.what}{way_out}"))
 
 
-def _port_line(one: Selected, now: float, history: History, is_full: bool, probes: str) -> _Entry:
-    port, state = one.port, one.state
-    cells = (str(port.plan.key), _address(port), _usable(port), _words(one, now, history))
-    below = tuple(_details(port, state, now, probes)) if is_full else ()
-    return _Entry(state.level, cells, below)
+def _port_line(port: PortFacts, now: float, history: History, is_full: bool, probes: str) -> _Entry:
+    cells = (str(port.plan.key), _address(port), _usable(port), _words(port, now, history))
+    below = tuple(_details(port, now, probes)) if is_full else ()
+    return _Entry(port.state.level, cells, below)
 
 
-def _address(port: ServicePortView) -> str:
+def _address(port: PortFacts) -> str:
     if not port.frontends:
         return "no address"
     more = len(port.frontends) - 1
-    return f"{port.frontends[0].frontend.address}{f' +{more}' if more else ''}"
+    return f"{port.frontends[0].address}{f' +{more}' if more else ''}"
 
 
-def _usable(port: ServicePortView) -> str:
-    serving = sum(e.verdict.is_usable and e.ejected_for_s is None for e in port.endpoints)
+def _usable(port: PortFacts) -> str:
+    serving = sum(e.is_usable and e.ejected_for_s is None for e in port.endpoints)
     return f"{serving:,} of {len(port.endpoints):,}"
 
 
-def _words(one: Selected, now: float, history: History) -> str:
-    port, state = one.port, one.state
-    if state.level is not Level.OK or port.plan.is_dropping or port.plan.is_holding:
+def _words(port: PortFacts, now: float, history: History) -> str:
+    state = port.state
+    if state.level is not Level.OK or port.is_dropping or port.is_holding:
         return state.sentence + (_times(state.causes[0], now) if state.causes else "")
-    noun = "flow" if port.plan.protocol == "UDP" else "connection"
-    if port.path.now is Path.KERNEL:
-        counted = port.path.kernel_connections
+    noun = "flow" if port.protocol == "UDP" else "connection"
+    if port.path is Path.KERNEL:
+        counted = port.kernel_connections
         more = "" if counted is None else f", {plural(counted, noun)}"
         return f"on the kernel path{more}"
-    traffic = port.traffic
-    open_ = f"{count_in_words(traffic.active)} open"
+    open_ = f"{count_in_words(port.active)} open"
     if history.has_rates:
         rates = history.rates(port.plan.key)
         volume = bytes_in_words(rates.received_bytes + rates.sent_bytes)
         return f"{open_}, {rate_in_words(rates.connections)} conn/s, {volume}/s"
-    volume = bytes_in_words(traffic.received_bytes + traffic.sent_bytes)
-    return f"{open_}, {plural(traffic.connections, noun)}, {volume}"
+    volume = bytes_in_words(port.received_bytes + port.sent_bytes)
+    return f"{open_}, {plural(port.connections, noun)}, {volume}"
 
 
-def _details(port: ServicePortView, state: PortState, now: float, probes: str) -> Iterator[str]:
+def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:
     """Yield the causes, addresses and endpoints of a Service port."""
-    for cause in state.causes:
+    for cause in port.state.causes:
         yield f"{cause.code}: {cause}{_times(cause, now)}"
         if cause.hint:
             yield f"  -> {cause.hint}"
-    for view in port.frontends:
-        frontend = view.frontend
-        yield f"address   {frontend.address}/{frontend.protocol}, {frontend.kind}: {view.target}"
+    for one in port.frontends:
+        yield f"address   {one.address}/{port.protocol}, {one.kind}: {one.target}"
     for endpoint in port.endpoints:
         yield f"endpoint  {_endpoint(endpoint)}"
-    if not (path := port.path).is_default:
-        yield f"path      {path_in_words(path.now, path.why, path.since, now)}"
-        if counted := counted_in_words(path.now, path.kernel_connections, port.plan.protocol):
+    if not port.has_default_path:
+        yield f"path      {path_in_words(port.path, port.path_why, port.path_since, now)}"
+        if counted := counted_in_words(port.path, port.kernel_connections, port.protocol):
             yield f"          {counted}"
-    if probes and is_probed(port.plan):
+    if probes and port.is_probed:
         yield f"probes    {probes}"
     facts = [port.policy, port.balance]
-    if port.plan.admits is not None:
-        facts.append(f"admits {', '.join(port.plan.admits) or 'nothing'}")
-    if port.plan.affinity_timeout_s is not None:
-        facts.append(f"ClientIP affinity, {seconds_in_words(port.plan.affinity_timeout_s)}")
+    if port.admits is not None:
+        facts.append(f"admits {', '.join(port.admits) or 'nothing'}")
+    if port.affinity_timeout_s is not None:
+        facts.append(f"ClientIP affinity, {seconds_in_words(port.affinity_timeout_s)}")
     if any(facts):
         yield f"policy    {'; '.join(filter(None, facts))}"
 
 
-def _endpoint(view: EndpointView) -> str:
-    state = view.verdict.reason
-    if view.ejected_for_s is not None:
-        state = ejected_in_words(view.ejected_for_s)
-    traffic = view.traffic
+def _endpoint(endpoint: EndpointFacts) -> str:
+    state = endpoint.state
+    if endpoint.ejected_for_s is not None:
+        state = ejected_in_words(endpoint.ejected_for_s)
     parts = [
         state,
-        view.preference,
-        view.verdict.node,
-        f"{count_in_words(traffic.active)} open",
+        endpoint.preference,
+        endpoint.node,
+        f"{count_in_words(endpoint.active)} open",
     ]
-    parts.append(f"{count_in_words(traffic.connections)} in all")
-    if traffic.failures:
-        parts.append(f"{count_in_words(traffic.failures)} failed")
-    parts.append(bytes_in_words(traffic.received_bytes + traffic.sent_bytes))
-    return f"{view.verdict.address}  {', '.join(filter(None, parts))}"
+    parts.append(f"{count_in_words(endpoint.connections)} in all")
+    if endpoint.failures:
+        parts.append(f"{count_in_words(endpoint.failures)} failed")
+    parts.append(bytes_in_words(endpoint.received_bytes + endpoint.sent_bytes))
+    return f"{endpoint.address}  {', '.join(filter(None, parts))}"
 
 
 def ejected_in_words(seconds: float) -> str:
@@ -289,8 +288,8 @@ def ejected_in_words(seconds: float) -> str:
     return f"ejected for {seconds_in_words(seconds)}"
 
 
-def _ignored_line(item: IgnoredService) -> _Entry:
-    name = f"{item.service}:{item.port}" if item.port else str(item.service)
+def _ignored_line(item: IgnoredFacts) -> _Entry:
+    name = f"{item.service}:{item.port}" if item.port else item.service
     if item.is_conflict:
         return _Entry(Level.TROUBLE, (name, "", "", f"Not served: {item.cause}"))
     return _Entry(Level.OK, (name, "", "", f"Ignored: {item.cause}"), mark=IGNORED_MARK)

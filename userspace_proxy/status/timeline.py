@@ -11,10 +11,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .port_state import Level
-from .problems import Problem, summarise
+from ..facts import Level, Problem, StatusFacts
+from .problems import summarise
 from .units import plural
-from .view import StatusView
 
 # Figures in the sentence of a problem change while the problem stays the same.
 _FIGURES = re.compile(r"\d[\d.,]*")
@@ -41,7 +40,7 @@ class Event:
         return f"{self.what}; {plural(self.saved, 'connection')} saved" if self.saved else self.what
 
 
-def compare_views(before: StatusView, after: StatusView, now: float) -> Iterator[Event]:
+def compare_views(before: StatusFacts, after: StatusFacts, now: float) -> Iterator[Event]:
     """Yield what happened to the node between two views, whose Service ports are ignored.
 
     Args:
@@ -67,7 +66,7 @@ def compare_views(before: StatusView, after: StatusView, now: float) -> Iterator
         yield Event(now, Level.ATTENTION, f"{changed}, and repaired")
 
 
-def _problems(view: StatusView, now: float) -> dict[str, Problem]:
+def _problems(view: StatusFacts, now: float) -> dict[str, Problem]:
     """Return the problems of the node by their sentences without figures."""
     problems = summarise(view, now).problems
     return {_FIGURES.sub("#", one.what): one for one in problems if not one.port}

@@ -1,6 +1,6 @@
 """What changes in the answer of ``/api/v1/status``, as lines of JSON.
 
-    sample ──▶ Answers: the answer ──▶ Changes: what differs ──▶ client
+    sample ──▶ the answer ──▶ Changes: what differs ──▶ client
 
 Rule 1: the first line is the whole answer, so a client that connects again is up to date.
 Rule 2: a later line contains ``now``, each other field that differs, and of ``ports`` only those
@@ -9,11 +9,8 @@ that differ; ``gone`` names those that aren't selected any more.
 
 from __future__ import annotations
 
-from ..plan import PortKey
-from .answer import PortAnswer, StatusAnswer
-from .api import encode_answer, make_answer, make_port
-from .selection import Selected, Selection
-from .view import ServicePortView, StatusView
+from ..facts import PortFacts, StatusFacts
+from .answers import encode_answer
 
 _PORT_KEY = ("namespace", "service", "port", "family", "side")
 _NOT_COMPARED = ("now", "ports")
@@ -21,41 +18,14 @@ _NOT_COMPARED = ("now", "ports")
 _Id = tuple[str, ...]
 
 
-class Answers:
-    """Makes answers, and makes a Service port's part anew only if its view has changed."""
-
-    def __init__(self) -> None:
-        self._ports: dict[PortKey, tuple[ServicePortView, PortAnswer]] = {}
-
-    def make(
-        self, view: StatusView, *, now: float, selection: Selection, service: str
-    ) -> StatusAnswer:
-        """Return the answer for one selection.
-
-        Args:
-            service: As of :meth:`.StatusView.only`; empty for all.
-        """
-        part = view.only(service) if service else view
-        answer = make_answer(part, now=now, selection=selection, port=self._port)
-        if len(self._ports) > 2 * len(view.ports):
-            self._ports.clear()
-        return answer
-
-    def _port(self, one: Selected) -> PortAnswer:
-        last = self._ports.get(one.port.plan.key)
-        if last is None or last[0] is not one.port:
-            last = self._ports[one.port.plan.key] = one.port, make_port(one)
-        return last[1]
-
-
 class Changes:
     """What one client has to learn."""
 
     def __init__(self) -> None:
-        self._sent: StatusAnswer | None = None
-        self._ports: dict[_Id, PortAnswer] = {}
+        self._sent: StatusFacts | None = None
+        self._ports: dict[_Id, PortFacts] = {}
 
-    def line(self, answer: StatusAnswer) -> bytes:
+    def line(self, answer: StatusFacts) -> bytes:
         """Return the line that brings the client up to date; an empty one if it is."""
         before, self._sent = self._sent, answer
         known, self._ports = self._ports, {_id(port): port for port in answer.ports}
@@ -75,9 +45,9 @@ class Changes:
         return encode_answer({"now": answer.now, **changes}) if changes else b"\n"
 
 
-def _differs(before: PortAnswer | None, port: PortAnswer) -> bool:
+def _differs(before: PortFacts | None, port: PortFacts) -> bool:
     return before is not port and before != port
 
 
-def _id(port: PortAnswer) -> _Id:
+def _id(port: PortFacts) -> _Id:
     return port.namespace, port.service, port.port, port.family, port.side

@@ -60,7 +60,7 @@ class Forward:
     """
 
     port: int
-    """The proxy port, for the clients of no choice, and for all while there is no choice."""
+    """The proxy port, for clients that match no choice, and for all while there is no choice."""
     choices: tuple[EndpointChoice, ...] = ()
     """The first whose networks contain the client counts. UDP flows to other endpoints end."""
     affinity: Affinity | None = None
@@ -154,7 +154,7 @@ class Steering(abc.ABC):
     bind: Bind
     needs_transparent = False
     """Whether listeners must be transparent sockets (IP_TRANSPARENT), which requires NET_ADMIN or
-    NET_RAW: steered packets are admitted only to such sockets, or arrive by a routing rule."""
+    NET_RAW: steered packets are admitted only to such sockets."""
     unguarded = ""
     """Why steered packets are admitted to any socket, also one of another program; empty where
     they aren't. Known after the first ``apply``. Source: docs/adr/0013."""

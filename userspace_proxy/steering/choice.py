@@ -49,7 +49,8 @@ def check_steering(name: str, *, own_namespace: bool) -> None:
         SteeringError: It lacks something, or ``auto`` finds none.
     """
     chosen = choose(name, own_namespace=own_namespace)
-    if chosen in _LACKS and (lacks := _LACKS[chosen]()):
+    find_lack = {"local": lambda: local.missing(own_namespace=own_namespace), **_LACKS}.get(chosen)
+    if find_lack is not None and (lacks := find_lack()):
         raise SteeringError(f"cannot steer by {chosen}: {lacks}", hint=_HINT)
 
 
@@ -77,8 +78,7 @@ def choose_by(lacks: Mapping[str, str], *, has_legacy: bool) -> str:
         SteeringError: Each lacks something.
     """
     # Prefers what the node uses already, as rules in both are hard to follow.
-    rules = ("iptables", "nftables") if has_legacy else ("nftables", "iptables")
-    order = (*rules, "local")
+    order = ("iptables", "nftables") if has_legacy else ("nftables", "iptables")
     for candidate in order:
         if not lacks[candidate]:
             return candidate
@@ -125,5 +125,5 @@ def has_python_iptables() -> bool:
     return importlib.util.find_spec("iptc") is not None
 
 
-_LACKS = {"iptables": iptables_lacks, "nftables": nftables.missing, "local": local.missing}
-"""What each steering lacks to work here, in words; empty where it lacks nothing."""
+_LACKS = {"iptables": iptables_lacks, "nftables": nftables.missing}
+"""What steerings by rules lack to work here, in words; empty where they lack nothing."""

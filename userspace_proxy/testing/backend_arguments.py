@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from ..agent.arguments import EndpointAddress, read_endpoint
+from ..embedding.arguments import EndpointAddress, read_endpoint
 from .http_serving import HttpHandler, serve_http
 
 StreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

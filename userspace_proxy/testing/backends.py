@@ -20,8 +20,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..agent.arguments import read_endpoint
-from ..agent.loop_thread import LoopThread
+from ..embedding.arguments import read_endpoint
+from ..embedding.loop_thread import LoopThread
 from ..errors import SandboxError
 from ..faults.stream import reset
 from ..log_fields import FieldLogger

@@ -1,4 +1,9 @@
-"""A small HTTP/1.1 server on asyncio streams, for backends that live in a test's process."""
+"""A small HTTP/1.1 server on asyncio streams, for backends that live in a test's process.
+
+aiohttp's, which the status pages use, takes as long to import as a whole proxy takes to start, and
+an embedded proxy needs none of it. The servers of ``sandbox.backends`` are programs of their own,
+with blocking sockets.
+"""
 
 from __future__ import annotations
 

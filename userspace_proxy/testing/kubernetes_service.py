@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ..agent.blocking import BlockingProxy
+from ..embedding.blocking import BlockingProxy
+from ..facts import PortFacts
 from ..model import ServiceKey, SocketAddress
 from ..model.pod_endpoints import PodKey, PodPort
-from ..status.view import ServicePortView
 from .backends import Backend
 from .pod_api import Object
 from .pod_runner import PodRunner
@@ -117,7 +117,7 @@ class KubernetesService(ServedService):
         """Delete a Pod that keeps its connections, and terminates until the test ends."""
         self._runner.terminate(pod)
 
-    def views(self) -> list[ServicePortView]:
+    def views(self) -> list[PortFacts]:
         """Part of ServedService: only this port."""
         return [view for view in super().views() if view.plan.key.name.port == self._port]
 

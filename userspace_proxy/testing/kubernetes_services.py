@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ..errors import SourceError
+from ..facts import StatusFacts
 from ..model import ServiceKey
 from ..sources.kubernetes import KubernetesSource
-from ..status.view import StatusView
 from .kubernetes_service import KubernetesService, PodRun
 from .pod_api import PodApi
 from .pod_runner import PodRunner, holds_soon
@@ -67,9 +66,9 @@ class KubernetesServices(RecordingProxy):
         await self._api.open()
         try:
             async with asyncio.timeout(_ANSWER_S):
-                await self._proxy.settled()
+                await self._object.settled()
         except TimeoutError as exc:
-            problems = self._proxy.status().source.problems
+            problems = self._object.status().source.problems
             what = "; ".join(problems) or f"no answer after {_ANSWER_S:.0f} s"
             raise SourceError(f"cannot read the cluster of {self._kubeconfig}: {what}") from exc
 
@@ -86,7 +85,7 @@ class KubernetesServices(RecordingProxy):
         key = ServiceKey(namespace or "default", last)
         if not holds_soon(lambda: self._is_served(key, port)):
             status = self.status()
-            causes = [str(i.cause) for i in status.ignored if i.service == key]
+            causes = [str(i.cause) for i in status.ignored if i.service == str(key)]
             reasons = causes or status.source.problems or ["there is no such Service or port"]
             raise LookupError(f"{name} is not served: {reasons[0]}")
         if not port:
@@ -130,9 +129,10 @@ class UsedServices:
         """In the order in which they were first used."""
         return self._proxy.services
 
-    def status(self) -> StatusView:
+    def status(self) -> StatusFacts:
         """Return everything about the proxy, and of Service ports only theirs."""
         status, used = self._proxy.status(), {service.key for service in self.services}
-        ports = tuple(p for p in status.ports if p.plan.key.name.service in used)
-        ignored = tuple(item for item in status.ignored if item.service in used)
-        return replace(status, ports=ports, ignored=ignored)
+        ports = [p for p in status.ports if p.plan.key.name.service in used]
+        names = {*map(str, used)}
+        ignored = [item for item in status.ignored if item.service in names]
+        return status.part(ports, ignored, status.health_checks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import ipaddress
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..errors import SandboxError
+from ..sandbox.client import fetch
 from .node_process import NodeProcess
 from .places import family_of
 from .services import ProxiedService
@@ -93,16 +93,10 @@ class NetworkClient:
         if parts.scheme != "http" or not parts.hostname:
             hint = "run a program, such as curl, by client.run()"
             raise ValueError(f"cannot get {url!r}: expected http://HOST; {hint} for anything else")
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection = http.client.HTTPConnection(parts.hostname, parts.port or 80)
-        connection.sock = self.connect((parts.hostname, parts.port or 80), timeout_s=timeout_s)
-        try:
-            connection.request("GET", target, headers={"Connection": "close", **(headers or {})})
-            answer = connection.getresponse()
-            received = {name.lower(): value for name, value in answer.getheaders()}
-            return HttpResponse(answer.status, received, answer.read())
-        finally:
-            connection.close()
+        sock = self.connect((parts.hostname, parts.port or 80), timeout_s=timeout_s)
+        answer, body = fetch(url, sock, headers)
+        received = {name.lower(): value for name, value in answer.getheaders()}
+        return HttpResponse(answer.status, received, body)
 
     def connect(
         self, to: Dialled, *, protocol: str = "TCP", timeout_s: float = _TIMEOUT_S

@@ -12,16 +12,18 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import pickle
 import socket
 from pathlib import Path
 from typing import Any
 
-from ..agent.blocking import BlockingService
-from ..agent.options import Options
+from ..agent.rounds.options import Options
+from ..embedding.blocking import BlockingService
 from ..errors import UserspaceProxyError
+from ..frames import receive_frame, send_frame
 from ..sandbox.addresses import POD_CIDR, SERVICE_CIDR
 from ..steering import nftables
-from .calls import PROXY, Call, CallResult, Reference, receive, send
+from .calls import PROXY, Call, CallResult, Reference
 from .proxy_with_decisions import ProxyWithDecisions
 
 _DNS_PORT = 53
@@ -62,7 +64,7 @@ class NodeProxy(ProxyWithDecisions):
     @property
     def has_left_something(self) -> bool:
         """Whether something of it stayed in the kernel when it was closed."""
-        return self._proxy.left_behind
+        return self._object.left_behind
 
 
 def open_socket(pid: int, family: int, type_: int) -> socket.socket:
@@ -120,10 +122,10 @@ def main(descriptor: int, *octets: int) -> int:
         try:
             proxy.start()
         except UserspaceProxyError as exc:
-            send(link, CallResult(error=exc))
+            _send(link, CallResult(error=exc))
             return 1
         try:
-            send(link, CallResult())
+            _send(link, CallResult())
             _serve(link, Objects(proxy))
         except (EOFError, ConnectionError):
             pass
@@ -134,14 +136,18 @@ def main(descriptor: int, *octets: int) -> int:
 
 def _serve(link: socket.socket, objects: Objects) -> None:
     while True:
-        message, _ = receive(link)
+        message = pickle.loads(receive_frame(link)[0])
         if isinstance(message, Call):
-            send(link, objects.answer(message))
+            _send(link, objects.answer(message))
             continue
         try:
             made = open_socket(*message)
         except OSError as exc:
-            send(link, CallResult(error=exc))
+            _send(link, CallResult(error=exc))
             continue
         with made:
-            send(link, CallResult(), passed=made)
+            _send(link, CallResult(), made)
+
+
+def _send(link: socket.socket, result: CallResult, *passed: socket.socket) -> None:
+    send_frame(link, pickle.dumps(result), *passed)

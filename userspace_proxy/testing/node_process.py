@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
+import pickle
 import socket
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..agent.arguments import EndpointAddress
-from ..child import end_child, start_child
+from ..answering_child import AnsweringChild, ChildEnded
+from ..embedding.arguments import EndpointAddress
 from ..errors import SandboxError
+from ..facts import StatusFacts
 from ..model import EndpointSlice, Service, ServiceKey, SocketAddress
-from ..status.view import StatusView
-from .calls import PROXY, Call, CallResult, Reference, receive, send
+from .calls import PROXY, Call, CallResult, Reference
 from .decisions import Decision
 from .served_service import ServiceHandle
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _ENTRY = "userspace_proxy.testing.node_main:main"
 # A proxy starts in 0.4 s, and a change takes milliseconds, more while other tests use the machine.
 _ANSWER_WITHIN_S = 30.0
-_END_WITHIN_S = 10.0
 
 
 class NodeProcess:
@@ -35,15 +34,14 @@ class NodeProcess:
 
     def __init__(self, node: SandboxNode) -> None:
         self._lock = threading.Lock()
-        self._process, self._link = start_child(
-            _ENTRY, *node.ip.packed, prefix=node.prefix, has_own_session=True
+        self._child = AnsweringChild(
+            _ENTRY, *node.ip.packed, answer_within_s=_ANSWER_WITHIN_S, prefix=node.prefix
         )
-        self._link.settimeout(_ANSWER_WITHIN_S)
 
     @property
     def pid(self) -> int:
         """The process id."""
-        return self._process.pid
+        return self._child.pid
 
     def wait_until_ready(self) -> None:
         """Wait until the proxy has started.
@@ -52,15 +50,14 @@ class NodeProcess:
             UserspaceProxyError: It can't.
         """
         with self._lock:
-            self._answer()
+            self._exchange(None)
 
     def open_socket(
         self, namespace: Namespace, family: socket.AddressFamily, type_: socket.SocketKind
     ) -> socket.socket:
         """Return a socket of a namespace, which the caller closes."""
         with self._lock:
-            passed = self._exchange((namespace.pid, int(family), int(type_)))[1]
-        assert passed is not None, "it was passed with the answer"
+            _, (passed,) = self._exchange((namespace.pid, int(family), int(type_)))
         return passed
 
     def look_up(
@@ -102,9 +99,9 @@ class NodeProcess:
         """Part of ProxyCalls."""
         self.call(PROXY, "choose_next", service, endpoint)
 
-    def status(self) -> StatusView:
+    def status(self) -> StatusFacts:
         """Part of ProxyCalls."""
-        view: StatusView = self.call(PROXY, "status")
+        view: StatusFacts = self.call(PROXY, "status")
         return view
 
     def decisions_of(self, service: ServiceKey) -> Sequence[Decision]:
@@ -130,27 +127,16 @@ class NodeProcess:
 
     def close(self) -> int:
         """Stop the proxy; return the exit status of its process. Idempotent."""
-        self._link.close()
-        return end_child(self._process, _END_WITHIN_S)
+        return self._child.close()
 
-    def _exchange(self, message: object) -> tuple[Any, socket.socket | None]:
-        if self._link.fileno() < 0:
+    def _exchange(self, message: object) -> tuple[Any, list[socket.socket]]:
+        if self._child.is_closed:
             raise RuntimeError("this network has ended")
-        with contextlib.suppress(ConnectionError):
-            send(self._link, message)
-        return self._answer()
-
-    def _answer(self) -> tuple[Any, socket.socket | None]:
         try:
-            answer, passed = receive(self._link)
-        except TimeoutError:
-            self._process.kill()
-            raise SandboxError(
-                f"the proxy of the network gave no answer within {_ANSWER_WITHIN_S:g} s"
-            ) from None
-        except (EOFError, OSError):
-            status = end_child(self._process, _END_WITHIN_S)
-            raise SandboxError(f"the proxy of the network ended with status {status}") from None
+            data, passed = self._child.ask(None if message is None else pickle.dumps(message))
+        except ChildEnded as exc:
+            raise SandboxError(f"the proxy of the network {exc}") from None
+        answer = pickle.loads(data)
         assert isinstance(answer, CallResult), "the other side sends nothing else"
         if answer.error is not None:
             raise answer.error

@@ -24,10 +24,12 @@ from ..model.service_reading import read_service
 from ..model.wire import decode
 from ..sources.kubernetes.client import ApiClient
 from ..sources.kubernetes.credentials import Credentials
+from ..sources.kubernetes.paths import join
 from ..sources.kubernetes.responses import TransportError, rejected, unreachable
 
 Object = Mapping[str, Any]
 
+_NAMESPACES = "/api/v1/namespaces"
 _JSON = "application/json"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _FINALIZER = "userspace-proxy.io/tests"
@@ -58,7 +60,8 @@ class PodApi:
             LookupError: There is none of that name.
             SourceError: The server doesn't answer, or refuses.
         """
-        body = await self._send("GET", f"/api/v1/namespaces/{key.namespace}/services/{key.name}")
+        path = join(_NAMESPACES, key.namespace, "services", key.name)
+        body = await self._send("GET", path)
         if body is None:
             raise LookupError(f"there is no Service {key}")
         wire = decode(body, WireSelectingService)
@@ -67,14 +70,14 @@ class PodApi:
     async def pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> list[Object]:
         """Return the Pods that have these labels and aren't being deleted, by name."""
         labels = ",".join(f"{name}={value}" for name, value in selector)
-        path, query = f"/api/v1/namespaces/{namespace}/pods", {"labelSelector": labels}
+        path, query = join(_NAMESPACES, namespace, "pods"), {"labelSelector": labels}
         items = json.loads(await self._send("GET", path, query=query) or b"{}").get("items") or []
         there = [item for item in items if "deletionTimestamp" not in item["metadata"]]
         return sorted(there, key=lambda item: str(item["metadata"]["name"]))
 
     async def create(self, pod: Object) -> Object:
         """Create a Pod, and return it as it is then."""
-        path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods"
+        path = join(_NAMESPACES, pod["metadata"]["namespace"], "pods")
         created: Object = json.loads(await self._send("POST", path, pod) or b"{}")
         return created
 
@@ -175,4 +178,4 @@ def make_pod(key: PodKey, service: Service, selection: PodSelection) -> Object:
 
 
 def _path(key: PodKey) -> str:
-    return f"/api/v1/namespaces/{key.namespace}/pods/{key.name}"
+    return join(_NAMESPACES, key.namespace, "pods", key.name)

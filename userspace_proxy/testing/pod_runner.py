@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from ..agent.loop_thread import LoopThread
+from ..embedding.loop_thread import LoopThread
 from ..errors import SourceError
+from ..facts import StatusFacts
 from ..model import ServiceKey, SocketAddress
 from ..model.pod_endpoints import PodKey, PodPort, WirePod, read_pod
 from ..model.wire import convert
-from ..status.view import StatusView
 from .backends import BackendLike, make_backend
 from .places import BackendPlace
 from .pod_api import Object, PodApi, make_pod
@@ -37,7 +37,7 @@ class PodRunner:
         status: Returns the state of the proxy whose endpoints follow the Pods.
     """
 
-    def __init__(self, api: PodApi, status: Callable[[], StatusView]) -> None:
+    def __init__(self, api: PodApi, status: Callable[[], StatusFacts]) -> None:
         self._api = api
         self._status = status
         self._thread: LoopThread

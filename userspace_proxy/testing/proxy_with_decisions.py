@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..agent.blocking import BlockingProxy
-from ..agent.options import Options
+from ..agent.rounds.options import Options
+from ..embedding.blocking import BlockingProxy
 from ..model import ServiceKey
 from .decisions import Decision, Decisions
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from ..facts import StatusFacts
 from ..status.text import render_text
-from ..status.view import StatusView
 from .served_service import ServedService
 
 
@@ -18,7 +18,7 @@ class Reported(Protocol):
     def services(self) -> Sequence[ServedService]:
         """In the order of their creation."""
 
-    def status(self) -> StatusView:
+    def status(self) -> StatusFacts:
         """Return everything about their proxy."""
 
 
@@ -29,7 +29,7 @@ def describe(services: Reported) -> str:
     for service in services.services:
         backends = ", ".join(f"{b.name} at {b.address}{_state(b)}" for b in service.backends)
         parts.append(f"{service.key}: backends {backends or 'none'}")
-        used = {str(e.verdict.address) for port in service.views() for e in port.endpoints}
+        used = {e.address for port in service.views() for e in port.endpoints}
         if used != {str(backend.address) for backend in service.backends}:
             parts.append(f"  endpoints: {', '.join(sorted(used)) or 'none'}")
         parts += [f"  fault: {name}: {', '.join(words)}" for name, words in service.faults.items()]

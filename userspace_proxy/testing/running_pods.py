@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..facts import PortFacts
 from ..model import IPFamily, Service, ServiceKey, SocketAddress
 from ..model.pod_endpoints import PodEndpoint, PodKey, PodPort, PodSelection
-from ..status.view import ServicePortView
 from .backends import Backend, BackendLike
 from .pod_api import Object
 
@@ -71,7 +71,7 @@ class PodFollower:
     port: PodPort
     publishes_not_ready: bool
 
-    def state_in(self, views: Sequence[ServicePortView], address: SocketAddress) -> str:
+    def state_in(self, views: Sequence[PortFacts], address: SocketAddress) -> str:
         """Return the state of its address in words; empty if that is no endpoint."""
         for view in views:
             if view.plan.key.name.service == self.service:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, Self
 
-from ..agent.arguments import EndpointAddress
+from ..embedding.arguments import EndpointAddress
+from ..facts import PortFacts, StatusFacts
 from ..model import EndpointSlice, Service, ServiceKey, SocketAddress
-from ..status.view import ServicePortView, StatusView
 from .backends import Backend, FaultControl
 from .decisions import Decision
 from .places import family_of
@@ -46,7 +46,7 @@ class ProxyCalls(Protocol):
     def choose_next(self, service: ServiceKey, endpoint: EndpointAddress) -> None:
         """Have the next connection go to an endpoint."""
 
-    def status(self) -> StatusView:
+    def status(self) -> StatusFacts:
         """Return everything about the proxy."""
 
     def decisions_of(self, service: ServiceKey) -> Sequence[Decision]:
@@ -150,7 +150,7 @@ class ServedService(abc.ABC):
         names = {str(backend.address): backend.name for backend in self.backends}
         return stats_of(str(self.key), self.views(), names)
 
-    def views(self) -> list[ServicePortView]:
+    def views(self) -> list[PortFacts]:
         """Return its Service ports as the status page shows them."""
         return [p for p in self._proxy.status().ports if p.plan.key.name.service == self.key]
 

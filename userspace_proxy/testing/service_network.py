@@ -33,7 +33,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ..agent.loop_thread import LoopThread
+from ..embedding.loop_thread import LoopThread
 from ..sandbox import Pod, Sandbox, write_resolver_files
 from ..sandbox.addresses import SERVICE_CIDR
 from ..sandbox.reaper import namespace_of

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..agent.loop_thread import LoopThread
-from ..status.view import StatusView
+from ..embedding.loop_thread import LoopThread
+from ..facts import StatusFacts
 from .backends import BackendLike
 from .places import BackendPlace
 from .served_service import ProxyCalls, RecordingProxy
@@ -36,7 +36,7 @@ class ServiceProxy(Services, RecordingProxy):
         for service in self.services:
             service.remove()
 
-    def status(self) -> StatusView:
+    def status(self) -> StatusFacts:
         """Return everything about this proxy at this moment."""
         return RecordingProxy.status(self)
 

@@ -12,16 +12,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Unpack
 
-from ..agent.arguments import (
+from ..embedding.arguments import (
     EndpointAddress,
     HandlingArguments,
     make_slices,
     read_endpoint,
     read_key,
 )
-from ..agent.loop_thread import LoopThread
+from ..embedding.loop_thread import LoopThread
+from ..facts import StatusFacts
 from ..model import Balance, EndpointSlice, ServiceKey, SocketAddress
-from ..status.view import StatusView
 from .backend_arguments import BackendLike, read_backends
 from .backends import Backend, make_backend
 from .places import BackendPlace
@@ -144,7 +144,7 @@ class Services:
         """All Services, in the order of their creation."""
         return tuple(self._made.values())
 
-    def status(self) -> StatusView:
+    def status(self) -> StatusFacts:
         """Return everything about the proxy at this moment."""
         return self._calls().status()
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..status.port_state import judge
-from ..status.view import EndpointView, ServicePortView, Traffic
+from ..facts import EndpointFacts, PortFacts, Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,31 +50,27 @@ class ServiceStats:
         return f"<{self.service}: {'; '.join([own, *each, self.state])}>"
 
 
-def stats_of(
-    service: str, ports: Sequence[ServicePortView], names: Mapping[str, str]
-) -> ServiceStats:
+def stats_of(service: str, ports: Sequence[PortFacts], names: Mapping[str, str]) -> ServiceStats:
     """Return the counters of a Service.
 
     Args:
         ports: Its Service ports, of each family.
         names: Backends' names by address.
     """
-    totals = [port.traffic for port in ports]
     endpoints = [endpoint for port in ports for endpoint in port.endpoints]
     return ServiceStats(
         service,
-        connections=sum(traffic.connections for traffic in totals),
-        active=sum(traffic.active for traffic in totals),
+        connections=sum(port.connections for port in ports),
+        active=sum(port.active for port in ports),
         saved=sum(port.saved for port in ports),
-        failures=sum(traffic.failures for traffic in totals),
+        failures=sum(port.failures for port in ports),
         refused=sum(port.refused for port in ports),
-        received_bytes=sum(traffic.received_bytes for traffic in totals),
-        sent_bytes=sum(traffic.sent_bytes for traffic in totals),
-        state="; ".join(judge(port).sentence for port in ports) or "not served",
-        endpoints={_name(endpoint, names): endpoint.traffic for endpoint in endpoints},
+        received_bytes=sum(port.received_bytes for port in ports),
+        sent_bytes=sum(port.sent_bytes for port in ports),
+        state="; ".join(port.state.sentence for port in ports) or "not served",
+        endpoints={_name(endpoint, names): endpoint for endpoint in endpoints},
     )
 
 
-def _name(endpoint: EndpointView, names: Mapping[str, str]) -> str:
-    address = str(endpoint.verdict.address)
-    return names.get(address, address)
+def _name(endpoint: EndpointFacts, names: Mapping[str, str]) -> str:
+    return names.get(endpoint.address, endpoint.address)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
+from tests.tools.markdown import CENTRED, table
+
 from ..nodes.proxies import PROXIES
 from .groups import CNIS, GROUPS, SKIP, Group
 from .junit import FAILED, PASSED, SKIPPED, Result
@@ -75,8 +77,7 @@ def _render_table(group: Group, families: str, runs: Mapping[Column, Run]) -> st
     results = {c: {plain(one.name): one for one in runs[c].results} for c in columns}
     names = sorted({name for found in results.values() for name in found})
     titles = (PROXIES[proxy].title for proxy, _ in columns)
-    rows = [["", *titles], ["---", *([":-:"] * len(columns))]]
-    rows.append([VERSION, *(f"`{runs[column].version}`" for column in columns)])
+    rows = [[VERSION, *(f"`{runs[column].version}`" for column in columns)]]
     rows.append([KUBERNETES, *(f"`{runs[column].kubernetes}`" for column in columns)])
     rows.append([CNI, *(f"`{cni}`" for _, cni in columns)])
     rows.append([COUNT, *(_count(runs[column]) for column in columns)])
@@ -87,7 +88,7 @@ def _render_table(group: Group, families: str, runs: Mapping[Column, Run]) -> st
     lines = [f"## {heading(group, families)}", ""]
     lines.append(f"{group.nodes} nodes in three zones, {group.processes} tests at a time.")
     lines.append(f"Nodes, pods and Services have {ADDRESSES[families]}.")
-    lines += ["", *(f"| {' | '.join(row)} |" for row in rows), ""]
+    lines += ["", table(["", *titles], rows, others=CENTRED), ""]
     remarks = list(_remarks(names, columns, results))
     return "\n".join([*lines, *remarks, *([""] if remarks else [])])
 

@@ -32,7 +32,7 @@ def test_each_test_is_a_row_and_kube_proxy_the_first_column() -> None:
     page = render([ours, theirs])
     assert rows(page) == [
         "|  | kube-proxy, mode nftables | userspace-proxy, steering nftables |",
-        "| --- | :-: | :-: |",
+        "|---|:-:|:-:|",
         "| version | `v1` | `v1` |",
         "| Kubernetes | `v1.36.3` | `v1.36.3` |",
         "| pods connected by | `ptp` | `ptp` |",

@@ -1,7 +1,7 @@
 """A data plane in a process of its own that may use little more memory than it does at the start.
 
 Started as ``python -m tests.faults.dataplane.short_of_memory MIB IP PORT PORT``: serves two
-endpoints, with so much address space left. Prints the ports of both Services and the limit in
+endpoints, with that much address space left. Prints the ports of both Services and the limit in
 bytes, logs to standard error, and ends when standard input does.
 """
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from tests.unit.dataplane.peers import Peer
 from tests.unit.dataplane.rig import Rig
 from tests.unit.dataplane.waiting import until
+from userspace_proxy.dataplane.ageing import keep_alive
 from userspace_proxy.dataplane.source_filter import SO_ATTACH_FILTER
 from userspace_proxy.dataplane.tcp import TcpConnection
 from userspace_proxy.kernel.classic_bpf import RETURN, attach
@@ -66,7 +67,7 @@ async def observe() -> dict[str, object]:
     client, dying, stuck = await joined(rig)
     await stall(client, stuck)
     _, idler, idle = await joined(rig)
-    idle.keep_alive(QUICK_KEEPALIVE, client_only=False)
+    keep_alive((idle.up.source, idle.up.sink), QUICK_KEEPALIVE)
     for peer in (dying, idler):
         attach(peer.sock, SO_ATTACH_FILTER, [(RETURN, 0, 0, 0)])
     await until(lambda: stuck.is_closed and idle.is_closed, "the dead are given up")

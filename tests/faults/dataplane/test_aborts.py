@@ -95,7 +95,7 @@ async def abort_before_the_accept(crowd):
 async def abort_during_the_dial(crowd):
     # It was silent for the batch before: this one would be reset without a dial.
     group = crowd.silent.group
-    group.answered(group.serving.endpoints[0], time.monotonic())
+    group.outcomes.answered(group.serving.endpoints[0], time.monotonic())
     clients = crowd.come(crowd.silent)
     await until(lambda: queued(crowd.silent) < BATCH, "the first of them are dialled for")
     await crowd.leave(clients)

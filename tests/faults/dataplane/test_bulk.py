@@ -88,7 +88,7 @@ def proxy(*args):
 
 
 def pour(sock, block, count):
-    """Send so many bytes, and a FIN."""
+    """Send that many bytes, and a FIN."""
     whole, rest = divmod(count, len(block))
     for piece in [*itertools.repeat(block, whole), block[:rest]]:
         sock.sendall(piece)

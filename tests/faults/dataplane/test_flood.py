@@ -61,7 +61,7 @@ async def test_flows_of_very_many_clients_are_bounded(build):
     flood = Flood(rig)
     await flood.run(range(CLIENTS))
     await until(lambda: len(rig.flows) == FEW_FLOWS)
-    assert flood.dns.group.counters.evicted_flows == CLIENTS - FEW_FLOWS
+    assert flood.dns.group.counters.evicted == CLIENTS - FEW_FLOWS
     # The listener's own, and one for each flow.
     assert rig.engine.descriptors.in_use == FEW_FLOWS + 1
     alive = [thing for thing in gc.get_objects() if isinstance(thing, UdpFlow)]

@@ -38,7 +38,7 @@ async def joined_after(rig, sender, send):
         assert not rig.connections.open, "the proxy was quicker than the test"
         return client, await pod.accept()
     connection, client = await rig.begun(EndpointGroup("shop/web", Serving([pod.address])))
-    connection.dial()
+    connection.begin()
     server = pod.accept_now()
     assert server is not None
     send(server)

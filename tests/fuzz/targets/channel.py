@@ -17,11 +17,11 @@ from typing import Any, get_args
 
 import msgspec
 
+from userspace_proxy.frames import make_frame
 from userspace_proxy.plane.channel import Channel
 from userspace_proxy.plane.messages import FromWorker
 
 _STEP = struct.Struct(">BBH")
-_FRAME = struct.Struct(">IB")
 _DESCRIPTORS_MAX = 4
 
 
@@ -83,7 +83,7 @@ def read_steps(data: bytes) -> Iterator[tuple[bytes, int]]:
         body = data[start : start + length]
         start += length
         count %= _DESCRIPTORS_MAX
-        yield (_FRAME.pack(len(body), count) + body if kind % 2 else body), count
+        yield (make_frame(body, count) if kind % 2 else body), count
 
 
 def write_step(body: bytes, *, kind: int = 1, count: int = 0) -> bytes:

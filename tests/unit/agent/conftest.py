@@ -1,27 +1,15 @@
-"""Event loops, planes and sync loops for the tests of the agent."""
+"""Planes and sync loops for the tests of the agent."""
 
 import asyncio
 import contextlib
 
 import pytest
-import uvloop
 
-from userspace_proxy.agent import sync
-from userspace_proxy.agent.served_ports import ServedPorts
+from userspace_proxy.agent.rounds import sync
+from userspace_proxy.agent.rounds.served_ports import ServedPorts
 from userspace_proxy.plan import Plan, Planner, diff_plans
 from userspace_proxy.plane import Plane, PortPool
 from userspace_proxy.policy import NodeFacts
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request):
-    """Run a coroutine in a loop of each kind."""
-
-    def run(main):
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            return runner.run(asyncio.wait_for(main, 60))
-
-    return run
 
 
 @pytest.fixture

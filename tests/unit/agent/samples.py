@@ -39,6 +39,16 @@ class Cluster:
         self.store.put_slice(endpoints(name, *pods, protocol=more.get("protocol", "TCP")))
         return self.store.snapshot()
 
+    def serve_large(self, count, **fields):
+        """Have a Service with that many ports and two endpoints, and return the snapshot."""
+        key, at = ServiceKey("shop", "large"), SliceKey("shop", "large-1")
+        ports = tuple(ServicePort(f"p{n:05}", n, "TCP") for n in range(1, count + 1))
+        targets = tuple(SlicePort(port.name, 8080, "TCP") for port in ports)
+        pods = (Endpoint("192.0.2.1"), Endpoint("192.0.2.2"))
+        self.store.put_service(Service(key, ports, cluster_ips=("10.96.0.9",), **fields))
+        self.store.put_slice(EndpointSlice(at, key, IPFamily.IPV4, targets, pods))
+        return self.store.snapshot()
+
     def remove(self, name):
         self.store.delete_service(ServiceKey("shop", name))
         return self.store.snapshot()

@@ -9,7 +9,9 @@ import pytest
 
 from userspace_proxy import Options, Proxy
 from userspace_proxy.agent import agent as agents
-from userspace_proxy.errors import SourceError
+from userspace_proxy.agent.rounds.component import Component
+from userspace_proxy.agent.watchers import node_now
+from userspace_proxy.errors import ListenError, SourceError
 from userspace_proxy.model import Frontend, Node, Protocol, ServiceKey, ServiceType
 from userspace_proxy.sources import ManifestSource, MemorySource
 from userspace_proxy.testing.fake_steering import FakeSteering
@@ -120,7 +122,7 @@ def test_a_drain_waits_for_open_connections(run):
             await proxy.start()
             web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
             asking = asyncio.create_task(ask(web.address))
-            while not proxy.status().ports[0].traffic.connections:
+            while not proxy.status().ports[0].connections:
                 await asyncio.wait({asking}, timeout=0.01)
             stopping = asyncio.create_task(proxy.stop(drain_s=10))
             answered.set()
@@ -145,7 +147,7 @@ def test_a_connection_that_outlives_the_drain_is_reset(run):
             await proxy.start()
             web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
             asking = asyncio.create_task(ask(web.address))
-            while not proxy.status().ports[0].traffic.connections:
+            while not proxy.status().ports[0].connections:
                 await asyncio.wait({asking}, timeout=0.01)
             await proxy.stop(drain_s=0)
             with pytest.raises(ConnectionResetError):
@@ -261,7 +263,7 @@ def test_a_health_check_node_port_answers_while_its_service_has_one(run, network
 
 def test_node_ports_follow_the_addresses_of_the_node(run, monkeypatch):
     interfaces, steering, port = Interfaces(), FakeSteering(), free_port()
-    monkeypatch.setattr(agents, "NodeAddresses", interfaces)
+    monkeypatch.setattr(node_now, "NodeAddresses", interfaces)
 
     async def main():
         async with Proxy(steering=steering) as proxy:
@@ -279,3 +281,38 @@ def test_node_ports_follow_the_addresses_of_the_node(run, monkeypatch):
 
     run(main())
     assert interfaces.is_closed
+
+
+def test_node_ports_without_an_address_are_one_line_until_the_cause_changes(run, caplog):
+    networks = Options(node_port_networks=("203.0.113.0/24",))
+
+    async def main():
+        async with Proxy(steering=FakeSteering(), options=networks) as proxy:
+            for name, ip in (("web", "10.96.0.1"), ("shop", "10.96.0.2")):
+                await proxy.put(service(name, ip), [endpoints(name, "192.0.2.1")])
+
+    run(main())
+    assert [line for line in caplog.messages if "node ports" in line] == [
+        "node ports are not served: this node has no address that --nodeport-addresses allows"
+    ]
+
+
+def test_components_close_in_reverse_also_one_that_cannot_start(run, monkeypatch):
+    events = []
+
+    class Noted(Component):
+        def __init__(self, name):
+            self.name = name
+
+        async def start(self, supervisor):
+            events.append(f"start {self.name}")
+            if self.name == "b":
+                raise ListenError("cannot listen")
+
+        async def close(self):
+            events.append(f"close {self.name}")
+
+    monkeypatch.setattr(agents, "components_of", lambda *_: [Noted(name) for name in "abc"])
+    with pytest.raises(ListenError):
+        run(Proxy().start())
+    assert events == ["start a", "start b", "close b", "close a"]

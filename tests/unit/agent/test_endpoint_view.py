@@ -1,8 +1,9 @@
 import errno
 
-from userspace_proxy.agent.endpoint_view import traffic_of, view_endpoint
-from userspace_proxy.agent.wall_clock import WallClock
+from userspace_proxy.agent.endpoint_view import show_traffic, view_endpoint
+from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.dataplane import EndpointCounters
+from userspace_proxy.facts import TrafficByCause
 from userspace_proxy.model import CauseCode, SocketAddress
 from userspace_proxy.policy import EndpointVerdict
 
@@ -24,9 +25,11 @@ def test_one_that_is_not_usable_does_not_start():
 
 def test_its_traffic_is_a_copy():
     counters = EndpointCounters()
-    traffic = traffic_of(counters)
-    counters.connections += 1
-    assert traffic.connections == 0
+    counters.count_failure(CauseCode.ENDPOINT_REFUSES)
+    traffic = TrafficByCause()
+    show_traffic(traffic, counters)
+    counters.count_failure(CauseCode.ENDPOINT_REFUSES)
+    assert (traffic.failures, traffic.failures_by_cause) == (1, {"endpoint-refuses": 1})
 
 
 def test_a_fault_on_purpose_does_not_look_like_a_failure():

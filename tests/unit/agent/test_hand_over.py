@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 import sys
+from functools import partial
 
 import pytest
 
@@ -18,8 +19,9 @@ from userspace_proxy.agent.hand_over import (
     worker_label,
 )
 from userspace_proxy.agent.lock import NodeLock, connect_to_holder
-from userspace_proxy.agent.options import Options
+from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.errors import LockHeld
+from userspace_proxy.kernel import net_admin_proof
 from userspace_proxy.plane.rendezvous import open_rendezvous
 
 from ..dataplane.waiting import until
@@ -45,7 +47,7 @@ sock, _ = connect_to_holder(None)
 sock.settimeout(60)
 sock.send(b"hand over\n")
 socket.recv_fds(sock, 99, 1)
-sock.send(b"proved\n")
+sock.send(b"proved\n0123456789abcdef")
 print(sock.recv(99).decode())
 """
 
@@ -73,19 +75,6 @@ def test_a_version_that_proves_nothing_is_refused_with_the_remedy(holder):
     taken = ask_to_hand_over(None)
     assert taken.pid == holder.pid
     taken.report_serving()
-
-
-def test_a_stranger_with_another_spelling_of_a_number_is_refused(holder):
-    """Else it could pass its challenge on to the process whose number that is."""
-    prover, _ = connect_to_holder(None)
-    with prover, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
-        stranger.settimeout(60)
-        stranger.bind(prover.getsockname().replace(b"#", b"#0"))
-        stranger.connect("\0userspace-proxy")
-        stranger.send(b"hand over\n")
-        assert stranger.recv(999).startswith(b"hands over only to a process that proves NET_ADMIN")
-    holder.terminate()
-    assert holder.wait(20) == 3
 
 
 def test_without_a_holder_there_is_no_one_to_ask():
@@ -116,22 +105,168 @@ async def test_one_that_does_not_answer_is_named(lock, monkeypatch):
         await asyncio.to_thread(ask_to_hand_over, "a")
 
 
-async def test_processes_that_say_nothing_are_few(lock):
-    asked = []
-    requests = HandOverRequests(asyncio.get_running_loop(), lock, asked.append)
+async def test_one_whose_queue_stays_full_is_no_missing_one(lock, monkeypatch):
+    monkeypatch.setattr(hand_over, "connect_to_holder", partial(connect_to_holder, within_s=0.05))
     with contextlib.ExitStack() as stack:
-        socks = []
-        for _ in range(20):
-            sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            sock.setblocking(False)
-            sock.connect("\0userspace-proxy/a")
-            socks.append(sock)
-        assert await asyncio.get_running_loop().sock_recv(socks[0], 1) == b""
-        assert len(requests._asking) == hand_over._MAX_ASKING
-        socks[-1].send(b"what?")
-        await until(lambda: len(requests._asking) < hand_over._MAX_ASKING)
-        requests.close()
-    assert asked == []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                sock.setblocking(False)
+                sock.connect("\0userspace-proxy/a")
+        with pytest.raises(LockHeld, match="the queue of the running userspace-proxy stays full"):
+            await asyncio.to_thread(ask_to_hand_over, "a")
+
+
+@pytest.fixture
+async def ask(lock):
+    """Ask this process for the node; return that call's result, and this process's end."""
+
+    async def make():
+        asking = asyncio.create_task(asyncio.to_thread(ask_to_hand_over, "a"))
+        accepted = []
+        await until(lambda: accepted.extend(lock.accept()) or accepted, "a connection")
+        opened.append(accepted[0])
+        return asking, accepted[0]
+
+    opened = []
+    yield make
+    for sock in opened:
+        sock.close()
+
+
+async def test_a_socket_that_is_no_challenge_is_not_answered(ask):
+    asking, sock = await ask()
+    socket.send_fds(sock, [b"prove\n"], [sock.fileno()])
+    with pytest.raises(LockHeld, match=r"not a netlink socket for netfilter \(see its log"):
+        await asking
+
+
+async def test_a_second_challenge_is_not_answered(ask):
+    asking, sock = await ask()
+    for _ in range(2):
+        with net_admin_proof.open_challenge() as challenge:
+            socket.send_fds(sock, [b"prove\n"], [challenge.fileno()])
+    with pytest.raises(LockHeld, match="it sends a second challenge"):
+        await asking
+
+
+async def test_an_answer_has_a_deadline_whatever_arrives(ask, monkeypatch):
+    monkeypatch.setattr(hand_over, "_ANSWER_S", 0.2)
+    asking, sock = await ask()
+    sent = 0
+
+    def is_done():
+        nonlocal sent
+        with contextlib.suppress(ConnectionError):
+            sent += sock.send(b"x")
+        return asking.done()
+
+    await until(is_done)
+    with pytest.raises(LockHeld, match="does not answer"):
+        await asking
+    assert sent < hand_over._REFUSAL_BYTES
+
+
+async def test_a_number_that_is_taken_is_no_lack_of_net_admin(ask, monkeypatch):
+    monkeypatch.setattr(net_admin_proof.secrets, "token_bytes", bytes)
+    with net_admin_proof.open_challenge() as taken, net_admin_proof.open_challenge() as challenge:
+        taken.bind((1, 0))
+        asking, sock = await ask()
+        socket.send_fds(sock, [b"prove\n"], [challenge.fileno()])
+        with pytest.raises(LockHeld, match=r"Address already in use \(try again"):
+            await asking
+
+
+async def test_one_that_loses_its_place_asks_again(ask, lock):
+    asking, sock = await ask()
+    with net_admin_proof.open_challenge() as challenge:
+        socket.send_fds(sock, [b"prove\n"], [challenge.fileno()])
+    sock.close()
+    accepted = []
+    await until(lambda: accepted.extend(lock.accept()) or accepted, "another connection")
+    with accepted[0]:
+        accepted[0].send(b"over\n")
+        taken = await asking
+        taken.report_serving()
+    assert taken.pid == os.getpid()
+
+
+async def test_one_that_loses_its_place_again_and_again_gives_up(lock, monkeypatch):
+    monkeypatch.setattr(hand_over, "_ANSWER_S", 0.1)
+    asking = asyncio.create_task(asyncio.to_thread(ask_to_hand_over, "a"))
+
+    def is_done():
+        for sock in lock.accept():
+            with (
+                contextlib.suppress(BrokenPipeError),
+                sock,
+                net_admin_proof.open_challenge() as challenge,
+            ):
+                socket.send_fds(sock, [b"prove\n"], [challenge.fileno()])
+        return asking.done()
+
+    await until(is_done)
+    with pytest.raises(LockHeld, match="does not answer"):
+        await asking
+
+
+@pytest.fixture
+async def requests(lock):
+    """This process hands over to who proves the capability."""
+    requests = HandOverRequests(
+        asyncio.get_running_loop(), lock, lambda sock: sock.send(hand_over.OVER)
+    )
+    yield requests
+    requests.close()
+
+
+@pytest.mark.parametrize("said", [b"", b"hand over\n"])
+async def test_processes_that_prove_nothing_keep_no_other_one_from_being_handed_the_node(
+    requests, said
+):
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            sock = stack.enter_context(connect_to_holder("a")[0])
+            sock.send(said)
+        taken = await asyncio.to_thread(ask_to_hand_over, "a")
+        assert taken._connection is not None
+        taken.report_serving()
+        assert len(requests._asking) <= 2
+
+
+@pytest.mark.parametrize("said", [b"what?", b"hand over\nhand over\n", b"proved\n"])
+async def test_one_that_says_anything_else_is_disconnected(requests, said):
+    with connect_to_holder("a")[0] as sock:
+        sock.send(said)
+        received = b""
+        while data := await asyncio.get_running_loop().sock_recv(sock, 99):
+            received += data
+    assert received == b"prove\n"
+
+
+async def test_a_request_and_its_proof_may_arrive_together(requests):
+    with connect_to_holder("a")[0] as sock:
+        sock.setblocking(False)
+        received = []
+
+        def is_challenged():
+            with contextlib.suppress(BlockingIOError):
+                received.append(socket.recv_fds(sock, 99, 1))
+            return received
+
+        await until(is_challenged)
+        with socket.socket(fileno=received[0][1][0]) as challenge:
+            sock.send(b"hand over\nproved\n" + sock.answer(challenge))
+        assert await asyncio.get_running_loop().sock_recv(sock, 99) == hand_over.OVER
+
+
+async def test_without_a_way_to_prove_it_the_cause_is_the_answer(requests, monkeypatch):
+    def fail():
+        raise OSError("no nfnetlink")
+
+    monkeypatch.setattr(net_admin_proof, "open_challenge", fail)
+    with pytest.raises(LockHeld, match="has NET_ADMIN: no nfnetlink"):
+        await asyncio.to_thread(ask_to_hand_over, "a")
 
 
 def test_workers_are_labelled_if_the_process_can_hand_over():
@@ -151,4 +286,4 @@ async def test_workers_of_a_killed_process_are_ended(monkeypatch, caplog):
     with open_rendezvous("a"):
         # A process that never reads.
         await end_workers("a")
-    assert "a worker does not end" in caplog.text
+    assert "workers did not exit in time" in caplog.text

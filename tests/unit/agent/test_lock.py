@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from tests.users import NOBODY, as_another_user
-from userspace_proxy.agent.lock import NodeLock, running_proxies
+from tests.users import OTHER_UID, as_another_user
+from userspace_proxy.agent.lock import NodeLock, connect_to_holder, running_proxies
 from userspace_proxy.errors import LockHeld
 
 HOLD = """
@@ -49,7 +49,7 @@ def strangers():
                 sock.bind(name)
                 if listens:
                     # The kernel notes whose it is when it begins to listen.
-                    os.seteuid(NOBODY)
+                    os.seteuid(OTHER_UID)
                     sock.listen()
                     os.seteuid(0)
             return sock
@@ -204,6 +204,47 @@ def test_a_queue_that_is_full_for_a_moment_hides_no_proxy(lock):
             NodeLock().take()
         is_over.set()
         thread.join()
+
+
+def fill(stack, name="\0userspace-proxy"):
+    """Fill a queue; return how many connections it took."""
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            asker = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            asker.setblocking(False)
+            asker.connect(name)
+            count += 1
+    return count
+
+
+def test_a_queue_that_stays_full_hides_no_proxy(lock):
+    with contextlib.ExitStack() as stack:
+        # More than a process of another user has descriptors by default.
+        assert fill(stack) > 1000
+        with pytest.raises(LockHeld, match=r"another userspace-proxy steers this node"):
+            NodeLock().take()
+        with pytest.raises(BlockingIOError):
+            connect_to_holder(None, 0.01)
+
+
+@as_another_user
+def test_a_stranger_whose_queue_is_full_keeps_no_proxy_from_starting():
+    with contextlib.ExitStack() as stack:
+        os.seteuid(OTHER_UID)
+        try:
+            stranger = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            stranger.bind("\0userspace-proxy")
+            stranger.listen(1)
+        finally:
+            os.seteuid(0)
+        fill(stack)
+        assert connect_to_holder(None) is None
+        lock = NodeLock()
+        lock.take()
+        found, _ = connect_to_holder(None)
+        found.close()
+        lock.release()
 
 
 def test_askers_are_answered_many_at_a_time(lock):

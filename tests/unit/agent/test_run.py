@@ -132,15 +132,6 @@ def test_what_the_last_state_does_not_need_is_imported_after_it_is_served():
 
 
 @pytest.mark.parametrize(
-    ("steering", "flag", "expected"),
-    [("none", False, True), ("nftables", False, False), ("nftables", True, True)],
-)
-def test_faults_are_allowed_by_a_flag_and_without_steering(steering, flag, expected):
-    options = make_options(Settings(steering=steering, allow_faults=flag))
-    assert options.allow_faults is expected
-
-
-@pytest.mark.parametrize(
     ("words", "allowed"),
     [
         pytest.param([], {*Path}, id="all-by-default"),

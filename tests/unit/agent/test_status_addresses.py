@@ -55,7 +55,7 @@ async def test_a_taken_address_is_retried_until_it_is_free(server, lines, monkey
         running = asyncio.create_task(addresses.run())
     await asyncio.wait_for(running, 60)
     assert addresses.problems == ()
-    assert lines() == ["cannot serve a status address", "status address is served"]
+    assert lines() == ["cannot serve a status address", "status address available"]
 
 
 async def test_other_addresses_are_served_meanwhile(server):

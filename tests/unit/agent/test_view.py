@@ -7,25 +7,19 @@ from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.agent.options import Options
-from userspace_proxy.agent.path_probes import PathProbes
-from userspace_proxy.agent.served_ports import ServedPorts
-from userspace_proxy.agent.view import view_health_checks, view_ports, view_probes, view_proxy
-from userspace_proxy.agent.wall_clock import WallClock
+from userspace_proxy.agent.rounds.served_ports import ServedPorts
+from userspace_proxy.agent.rounds.wall_clock import WallClock
+from userspace_proxy.agent.view import view_ports
 from userspace_proxy.cluster import Store
 from userspace_proxy.dataplane import GroupCounters
-from userspace_proxy.kernel.own_namespace import network_namespace
+from userspace_proxy.facts import Waits
 from userspace_proxy.model import Balance, CauseCode, Handling, IPFamily, ServicePort, ServiceType
 from userspace_proxy.plan import Planner
-from userspace_proxy.plane import Plane, PlaneState, PortPool
+from userspace_proxy.plane import Plane, PortPool
 from userspace_proxy.plane.messages import GroupReport, WaitingReport
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.policy.causes import dial_failed, not_ours, resets, source_denied
-from userspace_proxy.sources import MemorySource
-from userspace_proxy.status.counted import Waits
-from userspace_proxy.status.paths import NO_PROBES, ProbesView
 from userspace_proxy.steering import Bind
-from userspace_proxy.testing.fake_steering import FakeSteering
 
 from .samples import Cluster, endpoints, service
 
@@ -56,11 +50,11 @@ def served(plane, bind, snapshot, facts=NodeFacts()):  # noqa: B008 - it is immu
 
 
 def shown(view):
-    return [(f.frontend.kind, str(f.frontend.address), f.target) for f in view.frontends]
+    return [(f.kind, f.address, f.target) for f in view.frontends]
 
 
 def verdicts(view):
-    return [(str(v.address), v.reason, v.is_usable) for v in (e.verdict for e in view.endpoints)]
+    return [(e.address, e.state, e.is_usable) for e in view.endpoints]
 
 
 async def test_a_served_port_names_its_frontends_endpoints_and_proxy_port(plane):
@@ -75,24 +69,6 @@ async def test_a_served_port_names_its_frontends_endpoints_and_proxy_port(plane)
     assert (view.plan.cause, view.problem) == (None, "")
 
 
-def test_restarted_helpers_are_counted_and_the_network_is_named():
-    class Restarted(FakeSteering):
-        helper_restarts = 2
-
-    view = view_proxy(
-        (),
-        options=Options(),
-        started=0,
-        source=MemorySource(),
-        steering=Restarted(),
-        sync=None,
-        plane=PlaneState(0, 0, is_accepting=True),
-        is_draining=False,
-    )
-    assert view.steering.helper_restarts == 2
-    assert view.network_namespace == network_namespace()
-
-
 async def test_counters_and_ejections_are_shown_with_their_endpoint(plane):
     snapshot = Cluster().serve("web", "10.96.0.1", POD_A, POD_B)
     served_ports = served(plane, Bind.PROXY_PORT, snapshot)
@@ -105,20 +81,18 @@ async def test_counters_and_ejections_are_shown_with_their_endpoint(plane):
     report = GroupReport(port.group.number, figures, [], ejected, waiting=waiting)
     port.group.add(0, report, 10.0)
     port.group.counters.refused = 3
-    port.group.counters.waited = 9
-    port.group.counters.wait_timeouts = 4
-    port.group.counters.wait_overflows = 3
-    port.group.counters.waits_left = 2
-    port.group.counters.evicted_connections = 2
-    port.group.counters.evicted_flows = 5
+    port.group.counters.waits.total = 9
+    port.group.counters.waits.timeouts = 4
+    port.group.counters.waits.overflows = 3
+    port.group.counters.waits.left = 2
+    port.group.counters.evicted = 7
     port.group.counters.evicted_for_memory = 1
     port.group.counters.shortages = 1
     port.group.out_of_ports_at = port.group.out_of_client_ports_at = 10.0
     (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(11.0))
-    endpoints = [(e.traffic.connections, e.ejected_for_s) for e in view.endpoints]
+    endpoints = [(e.connections, e.ejected_for_s) for e in view.endpoints]
     assert endpoints == [(7, None), (0, 4.0)]
-    traffic = view.traffic
-    assert (traffic.connections, traffic.received_bytes, view.refused) == (7, 70, 3)
+    assert (view.connections, view.received_bytes, view.refused) == (7, 70, 3)
     assert (view.evicted, view.shortages, view.is_out_of_ports) == (7, 1, True)
     assert view.evicted_for_memory == 1
     assert view.waits == Waits(1, 7.0, total=9, timeouts=4, overflows=3, left=2)
@@ -163,7 +137,7 @@ async def test_an_endpoint_that_ends_each_connection_without_a_byte_is_shown_as_
         port.group.revision += 1
         (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(11.0))
         (endpoint,) = view.endpoints
-        assert (endpoint.traffic.resets, endpoint.traffic.empty) == (1, 2)
+        assert (endpoint.resets, endpoint.empty) == (1, 2)
         return endpoint.cause
 
     for now in (1.0, 2.0):
@@ -208,15 +182,6 @@ async def test_waits_of_clients_are_shown(plane):
     bounds = view.connect_times.bounds
     assert view.connect_times.counts[bounds.index(1.0)] == 1
     assert (view.first_byte_times.counts[-1], view.first_byte_times.seconds) == (1, 99.0)
-
-
-async def test_probes_are_shown_once_there_are_some(plane):
-    served_ports = ServedPorts(plane, Bind.PROXY_PORT, PortPool(27000, 27999))
-    assert view_probes(None) == view_probes(served_ports) == NO_PROBES
-    probes = served_ports.auto_paths.probes = PathProbes(lambda *_result: None)
-    probes.sent, probes.failed = 7, 3
-    assert view_probes(served_ports) == ProbesView(0, 0.0, 2_000, 7, 3)
-    served_ports.close()
 
 
 async def test_a_port_without_usable_endpoints_is_refused_with_a_reason(plane):
@@ -276,7 +241,7 @@ async def test_a_services_own_addresses_are_first_and_node_ports_last(plane):
         ("NodePort", "198.51.100.10:30080"),
     ]
     assert all(f.is_reached for f in view.frontends)
-    assert (view.plan.key.side, view.policy, view.balance, view.plan.admits) == ("", "", "", None)
+    assert (view.plan.key.side, view.policy, view.balance, view.admits) == ("", "", "", None)
 
 
 async def test_two_policies_are_two_sides_each_with_its_description(plane):
@@ -287,7 +252,7 @@ async def test_two_policies_are_two_sides_each_with_its_description(plane):
         "from outside: only this node's endpoints",
     )
     assert [state for _, state, _ in verdicts(outside)] == ["ready", "not on this node"]
-    assert not any(view.plan.is_dropping for view in (cluster, outside))
+    assert not any(view.is_dropping for view in (cluster, outside))
 
 
 async def test_clients_from_outside_are_dropped_if_only_other_nodes_have_endpoints(plane):
@@ -299,7 +264,7 @@ async def test_clients_from_outside_are_dropped_if_only_other_nodes_have_endpoin
 
 async def test_all_clients_are_dropped_by_an_internal_policy_without_a_local_endpoint(plane):
     view, _ = views(plane, balanced("node-b", is_internal_local=True))
-    assert (view.plan.is_dropping, view.plan.admits) == (True, ())
+    assert (view.plan.is_dropping, view.admits) == (True, ())
     assert view.policy == "only this node's endpoints"
     assert {f.target for f in view.frontends} == {"dropped"}
 
@@ -326,16 +291,6 @@ async def test_a_node_port_held_by_another_program_is_not_reached_and_others_are
     assert [f.is_reached for f in view.frontends] == [True, True, False]
     assert view.frontends[2].target == "held by another program"
     assert "is held by" in view.problem
-
-
-def test_health_checks_are_shown_with_their_endpoints_and_problems():
-    snapshot = balanced("node-a", is_external_local=True, health_check_node_port=31000)
-    plan = Planner(NODE).plan(snapshot)
-    (key,) = plan.health_checks
-    (view,) = view_health_checks(plan, {key: "in use"})
-    assert view.check == plan.health_checks[key]
-    assert (view.check.port, view.check.local_endpoints) == (31000, 1)
-    assert view.problem == "in use"
 
 
 async def test_a_view_is_made_anew_only_if_something_of_it_has_changed(plane):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.balance.affinity import AffinityTable
+from userspace_proxy.balance.affinity import MAX_PINS, PIN_BYTES, AffinityTable, AffinityTables
 
 from ..model.samples import ALICE, BOB, CAROL, POD_A, POD_B
 
@@ -18,7 +18,7 @@ from ..model.samples import ALICE, BOB, CAROL, POD_A, POD_B
     ],
 )
 def test_lookup(client, usable, now, expected):
-    table = AffinityTable(timeout_s=10800, max_clients=2)
+    table = AffinityTable(timeout_s=10800)
     table.pin(ALICE, POD_A, now=0.0)
     assert table.lookup(client, usable, now) == expected
 
@@ -61,7 +61,7 @@ def test_a_pin_to_an_unusable_endpoint_is_forgotten(usable, now):
 
 
 def test_a_new_client_replaces_the_longest_unused_one():
-    table = AffinityTable(timeout_s=60, max_clients=2)
+    table = AffinityTable(timeout_s=60, tables=AffinityTables(2))
     table.pin(ALICE, POD_A, now=0.0)
     table.pin(BOB, POD_A, now=1.0)
     table.pin(ALICE, POD_A, now=2.0)
@@ -71,7 +71,7 @@ def test_a_new_client_replaces_the_longest_unused_one():
 
 
 def test_the_table_never_grows_beyond_its_bound():
-    table = AffinityTable(timeout_s=60, max_clients=10)
+    table = AffinityTable(timeout_s=60, tables=AffinityTables(10))
     for n in range(100):
         table.pin(f"203.0.113.{n}", POD_A, now=n)
         assert len(table) <= 10
@@ -90,18 +90,131 @@ def test_pins_of_a_former_process_count_from_their_last_use():
     former.pin(BOB, POD_A, now=1010.0)
     # It has been seen since.
     table.pin(BOB, POD_B, now=5.0)
-    table.restore(former.list(now=1020.0), now=10.0)
+    table.restore(former.each(now=1020.0), now=10.0)
     usable = {POD_A, POD_B}
     assert table.lookup(ALICE, usable, now=49.9) == POD_A
     assert table.lookup(BOB, usable, now=64.9) == POD_B
     assert table.lookup(ALICE, usable, now=50.0) is None
 
 
-def test_former_pins_make_way_first():
-    former, table = AffinityTable(timeout_s=60), AffinityTable(timeout_s=60, max_clients=2)
+def test_former_pins_find_only_the_room_that_is_left():
+    former = AffinityTable(timeout_s=60)
+    table = AffinityTable(timeout_s=60, tables=AffinityTables(2))
     former.pin(ALICE, POD_A, now=0.0)
     former.pin(BOB, POD_A, now=0.0)
     table.pin(CAROL, POD_B, now=0.0)
-    table.restore(former.list(now=0.0), now=0.0)
-    kept = [client for client, _, _ in table.list(now=0.0)]
-    assert kept == [BOB, CAROL]
+    table.restore(former.each(now=0.0), now=0.0)
+    assert [client for client, _, _ in table.each(now=0.0)] == [CAROL, BOB]
+
+
+def test_pins_of_a_former_process_may_come_in_parts():
+    former, table = AffinityTable(timeout_s=60), AffinityTable(timeout_s=60)
+    for now, client in enumerate((ALICE, BOB, CAROL)):
+        former.pin(client, POD_A, now)
+    for pin in former.each(now=3.0):
+        table.restore([pin], now=3.0)
+    assert list(table.each(now=3.0)) == list(former.each(now=3.0))
+
+
+def test_pins_may_change_while_they_are_read():
+    table = AffinityTable(timeout_s=60)
+    for now, client in enumerate((ALICE, BOB, CAROL)):
+        table.pin(client, POD_A, now)
+    pins = table.each(now=3.0)
+    assert next(pins) == (CAROL, POD_A, 1.0)
+    table.lookup(BOB, {POD_B}, now=4.0)
+    table.pin(ALICE, POD_B, now=5.0)
+    table.pin("203.0.113.9", POD_A, now=6.0)
+    assert list(pins) == [(ALICE, POD_B, 0.0)]
+
+
+def test_no_pin_of_a_former_process_is_of_the_future():
+    table = AffinityTable(timeout_s=60)
+    table.restore([(ALICE, POD_A, -1e9)], now=0.0)
+    assert table.lookup(ALICE, {POD_A}, now=60.0) is None
+
+
+def clients(table):
+    """Return the clients with a pin, the last used first."""
+    return [client for client, _, _ in table.each(now=0.0)]
+
+
+@pytest.fixture
+def tables():
+    return AffinityTables(max_pins=6)
+
+
+@pytest.fixture
+def large(tables):
+    """A Service port with four of six pins."""
+    table = AffinityTable(60, tables)
+    for n in range(4):
+        table.pin(f"203.0.113.{n}", POD_A, now=n)
+    return table
+
+
+def test_at_the_bound_the_largest_table_loses_its_longest_unused_pin(tables, large):
+    small = AffinityTable(60, tables)
+    for client in (ALICE, BOB, CAROL):
+        small.pin(client, POD_B, now=10.0)
+    assert clients(small) == [CAROL, BOB, ALICE]
+    assert clients(large) == ["203.0.113.3", "203.0.113.2", "203.0.113.1"]
+    assert len(tables) == 6
+
+
+def test_a_table_that_floods_loses_its_own_pins_only(tables, large):
+    small = AffinityTable(60, tables)
+    small.pin(ALICE, POD_B, now=0.0)
+    for n in range(100):
+        large.pin(f"198.51.100.{n}", POD_A, now=n)
+        assert len(tables) <= 6
+    assert clients(small) == [ALICE]
+    assert len(large) == 5
+
+
+def test_a_pin_that_is_used_again_costs_no_other_one(tables, large):
+    small = AffinityTable(60, tables)
+    small.pin(ALICE, POD_B, now=0.0)
+    small.pin(BOB, POD_B, now=0.0)
+    small.pin(ALICE, POD_B, now=1.0)
+    assert (len(small), len(large), len(tables)) == (2, 4, 6)
+
+
+def test_former_pins_displace_those_of_a_larger_table_only(tables, large):
+    former, small = AffinityTable(60), AffinityTable(60, tables)
+    for n in range(9):
+        former.pin(f"198.51.100.{n}", POD_B, now=n)
+    small.restore(former.each(now=9.0), now=9.0)
+    assert len(small) == len(large) == 3
+    assert clients(small) == clients(former)[:3]
+
+
+def test_what_is_forgotten_makes_room(tables, large):
+    large.lookup("203.0.113.3", {POD_B}, now=4.0)
+    assert len(tables) == 3
+    large.clear()
+    large.clear()
+    assert len(tables) == 0
+    small = AffinityTable(60, tables)
+    for n in range(6):
+        small.pin(f"198.51.100.{n}", POD_B, now=n)
+    assert len(small) == 6
+
+
+def test_memory_is_freed_from_the_largest_tables(tables, large):
+    small = AffinityTable(60, tables)
+    small.pin(ALICE, POD_B, now=0.0)
+    assert tables.free(2 * PIN_BYTES + 1) == 3 * PIN_BYTES
+    assert (len(large), len(small)) == (1, 1)
+    assert tables.free(100 * PIN_BYTES) == 2 * PIN_BYTES
+    assert tables.free(PIN_BYTES) == 0
+    assert len(tables) == len(large) == len(small) == 0
+
+
+def test_a_step_frees_a_part_of_very_many():
+    tables = AffinityTables()
+    table = AffinityTable(60, tables)
+    for n in range(10_000):
+        table.pin(str(n), POD_A, now=0.0)
+    assert 0 < tables.free(MAX_PINS * PIN_BYTES) < 10_000 * PIN_BYTES
+    assert len(table) > 0

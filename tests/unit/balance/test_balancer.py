@@ -259,7 +259,7 @@ def test_without_affinity_there_are_no_pins():
     former, balancer = Balancer(PODS, affinity_timeout_s=60), Balancer(PODS)
     former.pick(ALICE, 0.0)
     balancer.restore(former.pins(0.0), 0.0)
-    assert balancer.pins(0.0) == []
+    assert list(balancer.pins(0.0)) == []
 
 
 class TestStandby:

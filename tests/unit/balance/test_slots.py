@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from userspace_proxy.balance import fill_slots
+from userspace_proxy.balance import count_slots, fill_slots
 from userspace_proxy.model import SocketAddress
 
 from ..model.samples import POD_A, POD_B, POD_C
@@ -79,3 +79,10 @@ def test_draws_continue_until_each_slot_has_an_endpoint():
     # The usual number of its draws leaves a slot without one.
     lonely = SocketAddress("10.244.3.123", 8080)
     assert fill_slots((lonely,), {}) == (lonely,) * 128
+
+
+def test_the_number_of_slots_is_known_without_filling_them():
+    for count, is_weighted in ((2, False), (17, False), (2, True)):
+        weights = dict.fromkeys(PODS[:1], 3) if is_weighted else {}
+        pods = [SocketAddress(f"10.244.2.{number}", 8080) for number in range(count)]
+        assert count_slots(count, is_weighted=is_weighted) == len(fill_slots(pods, weights))

@@ -4,8 +4,9 @@ from collections import Counter
 
 import pytest
 
-from userspace_proxy.balance import SourceHash, Weights
-from userspace_proxy.balance.source_hash import CHOICES, CLIENTS_MAX, _hash_of
+from userspace_proxy.balance import Balancer, SourceHash, Weights
+from userspace_proxy.balance.balancer import TRIED_MAX
+from userspace_proxy.balance.source_hash import CHOICES, CHOICES_MAX, CLIENTS_MAX, _hash_of
 from userspace_proxy.model import SocketAddress
 
 from ..model.samples import ALICE, BOB, CAROL, POD_A, POD_B, POD_C
@@ -87,7 +88,7 @@ def test_of_a_client_that_is_known_only_the_next_choices_are_looked_at():
         assert strategy.pick(pods, client, skip=skipped) == expected
         skipped.asked = 0
         assert strategy.pick(pods, client, skip=skipped) == expected
-        assert skipped.asked <= CHOICES + 1
+        assert skipped.asked <= CHOICES[1]
 
 
 def test_where_all_remembered_choices_are_skipped_the_next_one_of_all_is_picked():
@@ -96,14 +97,61 @@ def test_where_all_remembered_choices_are_skipped_the_next_one_of_all_is_picked(
         assert strategy.pick(PODS, client, skip={*PODS} - {*alive}) == alive[0]
 
 
-def test_a_change_hashes_only_endpoints_that_are_new(monkeypatch):
-    hashed = []
+def test_beyond_the_choices_that_are_remembered_the_next_one_of_all_is_picked():
+    pods = tuple(SocketAddress(f"10.{n >> 8}.{n & 255}.1", 80) for n in range(600))
+    strategy = SourceHash(Weights())
+    assert strategy.pick(pods, ALICE, skip={*pods} - {*pods[77:78]}) == pods[77]
+    assert strategy.pick(pods, ALICE, skip=pods) is None
+    order = [strategy.pick(pods, ALICE)]
+    while (pod := strategy.pick(pods, ALICE, skip={*order})) is not None:
+        order.append(pod)
+    assert sorted(order) == sorted(pods)
+    for n in (1, CHOICES[1] - 1, CHOICES[1], CHOICES[2] - 1, CHOICES[2], len(pods) - 1):
+        left = [pod for pod in pods if pod not in order[:n]]
+        assert order[n] == choices(left, clients=[ALICE])[ALICE]
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """What is hashed, in order: a client once for each look at all endpoints."""
+    texts = []
 
     def count(text):
-        hashed.append(text)
+        texts.append(text)
         return _hash_of(text)
 
     monkeypatch.setattr("userspace_proxy.balance.source_hash._hash_of", count)
+    return texts
+
+
+@pytest.mark.parametrize("weight", [None, 7], ids=["plain", "weights"])
+def test_a_client_of_dead_endpoints_costs_two_looks_at_all_of_them(hashed, weight):
+    pods = tuple(SocketAddress(f"10.{n >> 8}.{n & 255}.1", 80) for n in range(2_000))
+    weights = Weights({} if weight is None else {pods[0]: weight})
+    balancer = Balancer(pods, strategy=SourceHash(weights), weights=weights)
+    for number, client in enumerate(CLIENTS[:3]):
+        hashed.clear()
+        tried = set()
+        while (pod := balancer.pick(client, float(number), tried=tried)) is not None:
+            balancer.failed(pod, float(number))
+            tried.add(pod)
+        assert len(tried) == TRIED_MAX
+        assert hashed.count(client) == 2
+
+
+def test_a_client_that_connects_again_costs_one_look_more_until_the_candidates_change(hashed):
+    pods = tuple(SocketAddress(f"10.{n >> 8}.{n & 255}.1", 80) for n in range(10_000))
+    balancer = Balancer(pods, strategy=SourceHash(Weights()))
+    balancer.pick(ALICE, 0.0)
+    for _ in range(10_000 // 32 // TRIED_MAX):
+        tried = set()
+        while (pod := balancer.pick(ALICE, 0.0, tried=tried)) is not None:
+            balancer.failed(pod, 0.0)
+            tried.add(pod)
+    assert hashed.count(ALICE) == len(CHOICES)
+
+
+def test_a_change_hashes_only_endpoints_that_are_new(hashed):
     strategy = SourceHash(Weights())
     strategy.pick(PODS[1:], ALICE)
     hashed.clear()
@@ -142,3 +190,13 @@ def test_a_bounded_number_of_clients_is_remembered():
     for number in range(CLIENTS_MAX + 10):
         strategy.pick(pods, str(number))
     assert len(strategy._remembered) == 10
+
+
+def test_a_bounded_number_of_choices_is_remembered():
+    strategy, most = SourceHash(Weights()), CHOICES_MAX // CHOICES[1]
+    pods = tuple(SocketAddress(f"10.1.{n}.1", 80) for n in range(CHOICES[1] + 1))
+    for number in range(2 * most):
+        client = str(number)
+        strategy.pick(pods, client, skip={strategy.pick(pods, client)})
+        assert len(strategy._remembered) <= most
+    assert sum(map(len, strategy._remembered.values())) <= CHOICES_MAX

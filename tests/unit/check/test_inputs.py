@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.agent.options import Options
+from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.check.inputs import judge_settings, look_at_manifests
 from userspace_proxy.errors import ConfigError
 

@@ -73,6 +73,18 @@ def test_a_requested_steering_that_cannot_work_is_an_error():
     )
 
 
+def test_what_local_lacks_is_an_error_unless_the_namespace_is_the_proxys_own():
+    offers = Offers(ALL, local_lack="it needs nftables")
+    *_, found = judge_offers(offers, "local", "local", own_namespace=False)
+    assert str(found) == (
+        "error    steering: local can't work here: it needs nftables -> "
+        "modprobe nf_tables; run as root; or --steering=iptables or none"
+    )
+    assert lines(offers, "local", "local", own_namespace=True)[-1] == (
+        "ok steering: local, as set by --steering"
+    )
+
+
 def test_no_working_steering_is_an_error_with_all_reasons():
     offers = Offers((), nftables_lack="no library", iptables_lack="NET_ADMIN is missing")
     assert lines(offers, "auto", "")[-1] == (

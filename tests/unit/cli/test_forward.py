@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from tests.unit.agent.backends import ask
-from tests.unit.agent.forwarding import Pods, service
-from userspace_proxy.agent.forward import ForwardSource
+from tests.unit.forward.pods import Pods, service
 from userspace_proxy.cli import main
 from userspace_proxy.cli.forward import make_options, wanted_services
 from userspace_proxy.config import Settings
+from userspace_proxy.forward.source import ForwardSource
 from userspace_proxy.model import ServiceKey
 from userspace_proxy.testing.fake_api_server import FakeApiServer
 
@@ -58,7 +58,8 @@ async def forwarding(*words, prefix=()):
     process = await asyncio.create_subprocess_exec(
         *prefix,
         sys.executable,
-        *("-m", "userspace_proxy", "forward", *words),
+        # A busy machine may take long to open the first stream.
+        *("-m", "userspace_proxy", "forward", "--connect-timeout=20s", *words),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "NO_PROXY": "*", "KUBECONFIG": "", "HOME": "/nonexistent"},

@@ -6,7 +6,7 @@ import pytest
 from userspace_proxy.config.kinds import BOOL
 from userspace_proxy.config.settings import TABLE, Settings
 from userspace_proxy.config.values import PortRange
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import Path, SocketAddress
 
 
 def test_the_defaults():
@@ -75,3 +75,42 @@ def test_rows_say_name_plain_value_and_origin():
 
 def test_rows_are_json():
     assert json.loads(json.dumps(Settings().as_rows()))[0] == ["config_file", "", "default"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Few:
+    drain_s: float = 1.0
+    dns: tuple[str, int] | None = None
+    proxy_name: str | None = "mine"
+    workload: str = "none"
+
+
+def test_options_have_the_values_of_settings_by_name_and_else_their_defaults():
+    at = SocketAddress("127.0.0.1", 5353)
+    assert Settings(drain_s=10.0, dns_bind_address=at).as_options(Few) == Few(10.0, at, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "option", "value"),
+    [
+        pytest.param({}, "node_addresses", (), id="no-own-address"),
+        pytest.param({"bind_address": "::"}, "node_addresses", (), id="no-own-ipv6-address"),
+        pytest.param(
+            {"bind_address": "192.0.2.1"}, "node_addresses", ("192.0.2.1",), id="own-address"
+        ),
+        pytest.param({"path": "auto"}, "path", Path.AUTO, id="path"),
+        pytest.param({"allow_paths": ("kernel",)}, "allowed_paths", (Path.KERNEL,), id="paths"),
+        pytest.param({}, "preserves_client_address", True, id="client-addresses"),
+        pytest.param(
+            {"preserve_client_address": "never"}, "preserves_client_address", False, id="never"
+        ),
+    ],
+)
+def test_a_row_converts_its_value(settings, option, value):
+    wanted = dataclasses.make_dataclass("One", [option])
+    assert getattr(Settings(**settings).as_options(wanted), option) == value
+
+
+def test_no_two_settings_share_an_option():
+    options = [row.option or name for name, row in TABLE.items()]
+    assert len(options) == len(set(options))

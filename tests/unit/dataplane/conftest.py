@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import uvloop
 
+from userspace_proxy.dataplane import EndpointGroup, Serving
+
+from .groups import POD_A, POD_B
 from .rig import Rig, open_sockets
 from .timers import TimerLoop
 
@@ -44,3 +47,9 @@ async def rig(build: Callable[..., Rig]) -> Rig:
 async def timers() -> TimerLoop:
     """The loop, but for its timers: those fire when the test lets time pass."""
     return TimerLoop(asyncio.get_running_loop())
+
+
+@pytest.fixture
+def group() -> EndpointGroup:
+    """Two endpoints of a Service port."""
+    return EndpointGroup("shop/web:http", Serving([POD_A, POD_B]))

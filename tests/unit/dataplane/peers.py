@@ -53,7 +53,7 @@ class Peer:
                 await readable(self.sock)
 
     async def read_exactly(self, count: int) -> bytes:
-        """Return so many bytes, or fewer if a FIN arrives first."""
+        """Return that many bytes, or fewer if a FIN arrives first."""
         got = bytearray()
         while len(got) < count:
             some = await self.read(min(count - len(got), 262144))
@@ -293,7 +293,7 @@ async def exchange(
 
 
 async def pour(peer: Peer, count: int, seed: int) -> str:
-    """Send so many bytes in random pieces, then a FIN; returns their digest."""
+    """Send that many bytes in random pieces, then a FIN; returns their digest."""
     rng = random.Random(seed)
     block = memoryview(rng.randbytes(4 * MIB))
     digest = hashlib.sha256()

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from userspace_proxy.dataplane import Tuning, ageing
+from userspace_proxy.dataplane.ageing import unanswered
 from userspace_proxy.dataplane.source_filter import admit_all, admit_only
 
 from .waiting import until
@@ -42,7 +43,7 @@ def limit_resends(sock):
 def is_kept_alive(connection):
     return [
         sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        for sock in (connection.client, connection._endpoint_socket)
+        for sock in (connection.client, connection.up.sink)
     ]
 
 
@@ -63,14 +64,14 @@ async def test_a_reader_that_stalls_is_not_given_up_by_the_kernel(rig):
     """TCP_USER_TIMEOUT counts window probes that a live reader answers, too."""
     _, _, connection = await joined(rig)
     rig.connections.ageing.look_at(connection, now=0)
-    for sock in (connection.client, connection._endpoint_socket):
+    for sock in (connection.client, connection.up.sink):
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
 
 
 async def test_a_silent_container_of_this_node_is_reset_between_12_and_20_s(rig):
     """Only where the endpoint sees its address; others are given two minutes."""
     _, _, connection = await joined(rig)
-    connection.shows_local_client = True
+    connection.dial.shows_local_client = True
     rig.connections.ageing.look_at(connection, now=0)
     idle, interval, count = (
         connection.client.getsockopt(socket.IPPROTO_TCP, option)
@@ -87,8 +88,9 @@ def has_options_of_a_container(connection):
 @pytest.mark.parametrize("looks", [0, 1], ids=["before-the-first-look", "after-the-first-look"])
 async def test_a_container_whose_route_is_listed_after_its_dial_is_one_of_this_node(rig, looks):
     _, _, connection = await joined(rig)
-    connection.is_preserved, connection.address = True, (ALICE, 1)
-    rig.engine.client_dialer.connection_joined(ALICE, connection.endpoint)
+    connection.dial.is_preserved = True
+    connection.address = connection.dial.address = ALICE, 1
+    rig.engine.client_dialer.connection_joined(ALICE, connection.dial.endpoint)
     began, look_at = connection.started, rig.connections.ageing.look_at
     for _ in range(looks):
         look_at(connection, now=began)
@@ -96,21 +98,21 @@ async def test_a_container_whose_route_is_listed_after_its_dial_is_one_of_this_n
     rig.engine.client_dialer.locality.change((), {f"{ALICE}/32": A_LINK})
     look_at(connection, now=began + ageing.LOOK_S)
     assert has_options_of_a_container(connection)
-    assert connection.shows_local_client
+    assert connection.dial.shows_local_client
 
 
 async def test_a_client_at_the_nodes_address_is_no_container_of_this_node(rig):
     _, _, connection = await joined(rig)
-    connection.address = ALICE, 1
+    connection.dial.address = ALICE, 1
     rig.engine.client_dialer.locality.change((), {f"{ALICE}/32": A_LINK})
     rig.connections.ageing.look_at(connection, now=connection.started)
-    assert not connection.shows_local_client
+    assert not connection.dial.shows_local_client
 
 
 async def test_resends_to_a_container_of_this_node_are_2_s_apart_where_the_kernel_can(rig):
     """Linux 6.15; others keep the rest of the options."""
     _, _, connection = await joined(rig)
-    connection.shows_local_client = True
+    connection.dial.shows_local_client = True
     with socket.socket() as fresh:
         limit = limit_resends(fresh)
     rig.connections.ageing.look_at(connection, now=0)
@@ -122,7 +124,7 @@ async def test_resends_to_a_container_of_this_node_are_2_s_apart_where_the_kerne
 
 async def test_a_container_that_has_gone_is_noticed_though_its_endpoint_keeps_sending(rig):
     client, server, connection = await joined(rig)
-    connection.shows_local_client = True
+    connection.dial.shows_local_client = True
     look_at = rig.connections.ageing.look_at
     look_at(connection, now=0)
     admit_only(client.sock, ())
@@ -130,7 +132,7 @@ async def test_a_container_that_has_gone_is_noticed_though_its_endpoint_keeps_se
         assert not connection.is_closed
         await server.send(b"!")
         await until(lambda n=now: connection.down.bytes_moved == n // 5, "the byte")
-        await until(lambda: connection.unanswered, "a resend")
+        await until(lambda: unanswered(connection.client), "a resend")
         look_at(connection, now=now)
     assert connection.is_closed
     assert await server.was_reset()
@@ -138,19 +140,19 @@ async def test_a_container_that_has_gone_is_noticed_though_its_endpoint_keeps_se
 
 async def test_a_client_that_answers_again_has_its_full_time(rig):
     client, server, connection = await joined(rig)
-    connection.shows_local_client = True
+    connection.dial.shows_local_client = True
     look_at = rig.connections.ageing.look_at
     look_at(connection, now=0)
     admit_only(client.sock, ())
     await server.send(b"!")
-    await until(lambda: connection.unanswered, "a resend")
+    await until(lambda: unanswered(connection.client), "a resend")
     look_at(connection, now=5)
     admit_all(client.sock)
-    await until(lambda: not connection.unanswered, "an answer")
+    await until(lambda: not unanswered(connection.client), "an answer")
     look_at(connection, now=18)
     admit_only(client.sock, ())
     await server.send(b"!")
-    await until(lambda: connection.unanswered, "a resend")
+    await until(lambda: unanswered(connection.client), "a resend")
     look_at(connection, now=20)
     assert not connection.is_closed
 

@@ -27,6 +27,7 @@ class Group:
     def __init__(self):
         self.left = []
         self.detours = {}
+        self.outcomes = self
 
     def left_client_address(self, endpoint, client, now):
         self.left.append((client, endpoint, now))

@@ -1,14 +1,29 @@
-from userspace_proxy.dataplane import EndpointCounters
-from userspace_proxy.model import CauseCode
+import pytest
+
+from userspace_proxy.dataplane import CounterTable, EndpointCounters, GroupCounters
+from userspace_proxy.facts import PortFigures, Traffic, WaitCounts, counted_names
+from userspace_proxy.model import CauseCode, SocketAddress
 
 
-def test_every_counter_is_part_of_a_sum():
-    total, more = EndpointCounters(), EndpointCounters()
-    numbers = range(1, len(EndpointCounters.names) + 1)
+@pytest.mark.parametrize("kind", [EndpointCounters, GroupCounters])
+def test_every_counter_is_part_of_a_sum(kind):
+    total, more = kind(), kind()
+    numbers = range(1, len(kind.names) + 1)
     more.add(numbers)
     total.add(more.figures())
     total.add(more.figures())
-    assert [getattr(total, name) for name in EndpointCounters.names] == [2 * n for n in numbers]
+    assert list(total.figures()) == [2 * n for n in numbers]
+
+
+def test_what_the_table_of_figures_has_is_counted():
+    assert set(counted_names(Traffic)) <= set(EndpointCounters.names)
+    waits = {f"waits.{name}" for name in counted_names(WaitCounts)}
+    assert {*counted_names(PortFigures), *waits} <= set(GroupCounters.names)
+
+
+def test_numbers_of_another_count_are_refused():
+    with pytest.raises(ValueError, match="longer"):
+        GroupCounters().add([1] * (len(GroupCounters.names) + 1))
 
 
 def test_failures_are_counted_by_cause():
@@ -25,3 +40,10 @@ def test_failures_are_counted_by_cause():
         CauseCode.ENDPOINT_FAILS: 1,
     }
     assert EndpointCounters().failures_by_cause() == {}
+
+
+def test_an_endpoint_for_which_nothing_was_counted_has_no_counters():
+    table, pod = CounterTable(), SocketAddress("10.0.0.1", 80)
+    assert table.find_counters(pod) is None
+    counters = table.counters_of(pod)
+    assert table.find_counters(pod) is counters

@@ -8,13 +8,13 @@ POD_A, POD_B, POD_C = (SocketAddress(f"10.0.0.{number}", 80) for number in (1, 2
 
 def test_failures_of_a_detour_are_logged_as_on_purpose_and_end_with_it(caplog):
     group, returned = EndpointGroup("shop/web", Serving([POD_A, POD_B])), []
-    group.on_returned = returned.append
+    group.outcomes.on_returned = returned.append
     group.update(Serving([POD_A, POD_B], detours=((POD_A, POD_C),)))
-    group.dial_failed(POD_A, errno.ECONNREFUSED, 1.0)
+    group.outcomes.failed(POD_A, errno.ECONNREFUSED, 1.0)
     assert caplog.messages[0].endswith("(a fault on purpose)")
     group.update(Serving([POD_A, POD_B]))
-    assert (group.balancer.ejected(1.0), returned) == ({}, [POD_A])
+    assert (group.balancers.current.ejected(1.0), returned) == ({}, [POD_A])
     assert not group.counters_of(POD_A).dials.is_on
-    group.dial_failed(POD_A, errno.ECONNREFUSED, 2.0)
+    group.outcomes.failed(POD_A, errno.ECONNREFUSED, 2.0)
     assert group.counters_of(POD_A).dials.failures == 1
     assert not caplog.messages[-1].endswith("(a fault on purpose)")

@@ -23,9 +23,11 @@ class HeldDialer:
 
     def __init__(self):
         self.dials = []
+        self.service_ports = set()
         self.given_up = []
 
-    def dial(self, endpoint, opened):
+    def dial(self, service_port, endpoint, opened):
+        self.service_ports.add(service_port)
         self.dials.append((endpoint, opened))
         return lambda: self.given_up.append(endpoint)
 
@@ -64,6 +66,7 @@ async def test_a_client_is_joined_to_the_socket_of_the_dialer(make):
     await until(lambda: dialer.dials)
     ((endpoint, opened),) = dialer.dials
     assert endpoint == FIRST
+    assert dialer.service_ports == {"shop/web:http"}
     ours, theirs = pair()
     with ours:
         opened(theirs)
@@ -87,7 +90,7 @@ async def test_a_failed_dial_moves_on_to_the_next_endpoint(make):
         ours.sendall(b"hello")
         assert await client.read() == b"hello"
     assert web.group.counters.saved == web.group.counters_of(FIRST).failures == 1
-    assert web.group.balancer.ejected(rig.engine.reactor.now).keys() == {FIRST}
+    assert web.group.balancers.current.ejected(rig.engine.reactor.now).keys() == {FIRST}
 
 
 async def test_a_client_is_reset_if_all_dials_fail(make):

@@ -1,4 +1,4 @@
-"""What is known of a client and an endpoint is known for a minute, and of so many pairs."""
+"""What is known of a client and an endpoint is kept for a minute, of a bounded number of pairs."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ ALICE, BOB, CAROL = "10.1.0.1", "10.1.0.2", "10.1.0.3"
 
 def fail(rig, group, client, endpoint):
     """Do what a failed dial from a client's address does."""
-    group.dial_failed(endpoint, errno.ETIMEDOUT, rig.engine.reactor.now)
+    group.outcomes.failed(endpoint, errno.ETIMEDOUT, rig.engine.reactor.now)
     rig.connections.probes.request(group, client, endpoint)
 
 
@@ -20,7 +20,7 @@ def groups(rig, endpoint, *labels):
 
 
 def is_out(rig, group, endpoint):
-    return endpoint in group.ejected(rig.engine.reactor.now)
+    return endpoint in group.balancers.current.ejected(rig.engine.reactor.now)
 
 
 def knows(rig, client, endpoint):

@@ -1,30 +1,88 @@
+import asyncio
 from collections import Counter
 
-from userspace_proxy.dataplane.redials import REDIALS, Redials
+import pytest
 
+from userspace_proxy.dataplane.reactor import Reactor
+from userspace_proxy.dataplane.redials import REDIALS, TURN_S, Redials
+
+from .rig import Clock
 from .waiting import until
 
+WEB, CART = "shop/web:http", "shop/cart:http"
 
-async def test_in_each_turn_a_bounded_number_is_dialled_in_order(rig):
-    redials = Redials(rig.engine.reactor)
-    dialled: list[tuple[int, int]] = []
+
+class Dials:
+    """Redials whose dials are recorded with the turn of the loop, and take some time."""
+
+    def __init__(self):
+        self.clock = Clock()
+        self.reactor = Reactor(asyncio.get_running_loop(), clock=self.clock)
+        self.redials = Redials(self.reactor)
+        self.made = []
+        self.took_s = 0.0
+
+    def add(self, port, name):
+        self.redials.add(port, lambda: self.dial(name))
+
+    def dial(self, name):
+        self.clock.now += self.took_s
+        self.made.append((name, self.reactor.turn))
+
+    async def names(self, count):
+        await until(lambda: len(self.made) == count)
+        return [name for name, _ in self.made]
+
+    def per_turn(self):
+        return sorted(Counter(turn for _, turn in self.made).values())
+
+
+@pytest.fixture
+async def dials():
+    dials = Dials()
+    yield dials
+    dials.reactor.close()
+
+
+async def test_in_each_turn_a_bounded_number_is_dialled_in_order(dials):
     for number in range(2 * REDIALS + 1):
-        redials.add(lambda number=number: dialled.append((number, rig.engine.reactor.turn)))
-    await until(lambda: len(dialled) == 2 * REDIALS + 1)
-    assert [number for number, _ in dialled] == list(range(2 * REDIALS + 1))
-    assert sorted(Counter(turn for _, turn in dialled).values()) == [1, REDIALS, REDIALS]
+        dials.add(WEB, number)
+    assert await dials.names(2 * REDIALS + 1) == list(range(2 * REDIALS + 1))
+    assert dials.per_turn() == [1, REDIALS, REDIALS]
 
 
-async def test_a_client_that_fails_again_waits_behind_the_others(rig):
-    redials = Redials(rig.engine.reactor)
-    dialled: list[str] = []
+async def test_a_turn_ends_when_its_dials_have_taken_their_time(dials):
+    dials.took_s = TURN_S / 3.5
+    for number in range(9):
+        dials.add(WEB, number)
+    await dials.names(9)
+    assert dials.per_turn() == [1, 4, 4]
 
+
+async def test_a_dial_that_takes_longer_than_a_turn_is_the_only_one_in_it(dials):
+    dials.took_s = 2 * TURN_S
+    for number in range(3):
+        dials.add(WEB, number)
+    await dials.names(3)
+    assert dials.per_turn() == [1, 1, 1]
+
+
+async def test_service_ports_take_turns_and_share_the_bound(dials):
+    for number in range(REDIALS):
+        dials.add(WEB, ("web", number))
+    for number in range(2):
+        dials.add(CART, ("cart", number))
+    names = await dials.names(REDIALS + 2)
+    assert names[:4] == [("web", 0), ("cart", 0), ("web", 1), ("cart", 1)]
+    assert dials.per_turn() == [2, REDIALS]
+
+
+async def test_a_client_that_fails_again_waits_behind_the_others(dials):
     def fail():
-        dialled.append("fails")
-        if dialled.count("fails") < 2:
-            redials.add(fail)
+        dials.dial("fails")
+        if len(dials.made) < 2:
+            dials.redials.add(WEB, fail)
 
-    redials.add(fail)
-    redials.add(lambda: dialled.append("answered"))
-    await until(lambda: len(dialled) == 3)
-    assert dialled == ["fails", "answered", "fails"]
+    dials.redials.add(WEB, fail)
+    dials.add(WEB, "answered")
+    assert await dials.names(3) == ["fails", "answered", "fails"]

@@ -87,3 +87,15 @@ def test_what_one_side_may_not_use_any_more_is_gone():
 def test_clients_that_change_sides_leave_what_one_side_may_not_use():
     split = Serving((POD_A, POD_B), outside=(POD_B,), inside=("10.0.0.0/8",))
     assert split.gone_in(replace(split, inside=("10.1.0.0/16",))) == {POD_A}
+
+
+@pytest.mark.parametrize(
+    ("serving", "is_uniform"),
+    [
+        pytest.param(Serving((POD_A,)), True, id="for-all"),
+        pytest.param(Serving((POD_A,), affinity_timeout_s=60.0), False, id="with-affinity"),
+        pytest.param(Serving((POD_A,), outside=()), False, id="with-sides"),
+    ],
+)
+def test_all_clients_use_the_same_endpoints_without_affinity_and_sides(serving, is_uniform):
+    assert serving.is_uniform is is_uniform

@@ -181,7 +181,7 @@ def test_an_ipv4_address_has_no_network():
 
 
 def to_free(connections, buffers, excess, spared=0):
-    """Return the connections that are reset to free so many bytes."""
+    """Return the connections that are reset to free that many bytes."""
     return choose_to_free(
         connections, lambda c: buffers.get(c, 0), excess=excess, spared=spared, now=NOW
     )

@@ -2,9 +2,10 @@ import logging
 
 import pytest
 
+from userspace_proxy.balance.affinity import AffinityTable
 from userspace_proxy.dataplane import Tuning
 
-from .limits import Limit
+from .limits import MIB, Limit
 from .rig import connection_lines
 from .waiting import until
 
@@ -63,7 +64,7 @@ async def test_one_clients_idle_connections_make_room_for_a_client_of_another_se
     assert await talking[0].read() == b"yes"
     await pairs[9][0].send(b"also")
     assert await pairs[9][1].read() == b"also"
-    assert web.group.counters.evicted_connections == 8
+    assert web.group.counters.evicted == 8
     assert [line.cause for line in connection_lines(caplog)] == ["evicted"] * 8
     (line,) = [r for r in caplog.records if "largest holder" in r.getMessage()]
     assert (line.client, line.service, line.connections) == ("127.0.0.1", "shop/web:http", 27)
@@ -103,7 +104,7 @@ async def test_of_small_clients_the_largest_makes_room(at_the_limit, caplog):
     await other.send(b"me too")
     await at_the_limit.stall()
     assert await (await at_the_limit.pod.accept()).read() == b"me too"
-    assert sum(service.group.counters.evicted_connections for service in services) == 1
+    assert sum(service.group.counters.evicted for service in services) == 1
     (line,) = [r for r in caplog.records if "largest holder" in r.getMessage()]
     # The others have two.
     assert (line.client, line.service, line.connections) == ("127.0.0.2", "", 3)
@@ -124,7 +125,7 @@ async def test_busy_clients_are_not_reset(at_the_limit):
         await pod.accept()
     for client in waiting:
         await client.send(b"all")
-    assert at_the_limit.web.group.counters.evicted_connections == 0
+    assert at_the_limit.web.group.counters.evicted == 0
 
 
 async def test_connections_leave_some_descriptors_to_flows(at_the_limit):
@@ -141,7 +142,7 @@ async def test_connections_leave_some_descriptors_to_flows(at_the_limit):
         _, flow = await peer.receive_from()
         peer.send_to(b"answer", flow)
         assert await client.receive() == b"answer"
-    assert dns.group.counters.evicted_flows == 0
+    assert dns.group.counters.evicted == 0
 
 
 async def stalled(rig, service, pod, **source):
@@ -172,12 +173,51 @@ async def test_while_memory_is_short_stalled_readers_are_reset_and_no_others(bui
     assert rig.engine.memory.is_short
     # A 64th of the limit is spared, which the last of them may hold.
     counters = web.group.counters
-    assert len(readers) - 1 <= counters.evicted_for_memory == counters.evicted_connections
-    assert len(rig.connections) == 4 - counters.evicted_connections
+    assert len(readers) - 1 <= counters.evicted_for_memory == counters.evicted
+    assert len(rig.connections) == 4 - counters.evicted
     left = sum(c.buffered_bytes(counts_sockets=True) for c in rig.connections.open)
     assert left <= rig.engine.memory.spared_bytes
     await idle.send(b"still here")
     assert await endpoint.read() == b"still here"
+
+
+async def pinned(build, timers):
+    """Return a rig with 20 connections, 6,000 pins and 15 of 16 MiB in use, and the pins.
+
+    That is 1.4 MiB more than 85 %, which 5,735 pins take.
+    """
+    rig = build(None, timers.clock, timers)
+    pod = rig.endpoint()
+    web = rig.service(pod.address, affinity_timeout_s=60.0)
+    for _ in range(20):
+        await rig.pair(web, pod)
+    pins = AffinityTable(60.0, rig.engine.pins)
+    for number in range(6000):
+        pins.pin(str(number), pod.address, 0.0)
+    limit = Limit(0)
+    limit.limit = 16 * MIB
+    rig.dataplane.watch_memory(lambda: [limit])
+    limit.used_mib = 15
+    return rig, pins
+
+
+async def test_while_memory_is_short_pins_go_before_connections(build, timers):
+    rig, pins = await pinned(build, timers)
+    timers.advance(0.25)
+    assert len(pins) == 6000 - 5735
+    assert len(rig.connections) == 20
+    timers.advance(0.25)
+    assert len(rig.engine.pins) == 0
+    # A 64th of the limit is spared.
+    assert len(rig.connections) == 16
+
+
+async def test_pins_that_go_in_later_steps_spare_connections_too(build, timers, monkeypatch):
+    monkeypatch.setattr("userspace_proxy.balance.affinity._STEP_PINS", 1000)
+    rig, pins = await pinned(build, timers)
+    timers.advance(0.25)
+    assert len(pins) == 5000
+    assert len(rig.connections) == 20
 
 
 async def test_while_memory_is_short_clients_are_accepted_in_the_place_of_others(build, timers):

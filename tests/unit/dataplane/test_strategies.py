@@ -46,9 +46,10 @@ SLOWLY = Handling(slow_start_s=50.0)
 
 
 def shares_of(group, endpoint, *moments, count=110):
-    """Return how many of so many connections an endpoint gets at each moment."""
+    """Return how many of that many connections an endpoint gets at each moment."""
     return [
-        sum(group.balancer.pick(ALICE, now) == endpoint for _ in range(count)) for now in moments
+        sum(group.balancers.current.pick(ALICE, now) == endpoint for _ in range(count))
+        for now in moments
     ]
 
 
@@ -66,11 +67,11 @@ def test_a_new_endpoint_starts_slowly(balance):
 
 def test_an_endpoint_that_answers_again_starts_slowly():
     group = EndpointGroup("shop/web:http", Serving((POD_A, POD_B), handling=SLOWLY))
-    group.dial_failed(POD_B, errno.ECONNREFUSED, 0.0)
-    group.answered(POD_B, 100.0)
+    group.outcomes.failed(POD_B, errno.ECONNREFUSED, 0.0)
+    group.outcomes.answered(POD_B, 100.0)
     assert abs(shares_of(group, POD_B, 100.0)[0] - 10) <= 1
-    group.dial_failed(POD_B, errno.ECONNREFUSED, 150.0)
-    group.returned(POD_B, 200.0)
+    group.outcomes.failed(POD_B, errno.ECONNREFUSED, 150.0)
+    group.outcomes.answered_elsewhere(POD_B, 200.0)
     assert abs(shares_of(group, POD_B, 200.0)[0] - 10) <= 1
 
 
@@ -80,7 +81,7 @@ def test_a_new_endpoint_gets_fewer_connections_by_load_too():
     group.counters_of(POD_A).active = 20
     group.update(Serving((POD_A, POD_B), handling=handling), 100.0)
     for _ in range(20):
-        group.counters_of(group.balancer.pick(ALICE, 100.0)).active += 1
+        group.counters_of(group.balancers.current.pick(ALICE, 100.0)).active += 1
     assert abs(group.counters_of(POD_B).active - 4) <= 1, "A has ten times as many"
 
 

@@ -16,7 +16,7 @@ async def test_a_connection_that_cannot_be_watched_is_reset(rig, monkeypatch):
     pod = rig.endpoint()
     group = EndpointGroup("shop/web", Serving([pod.address]))
     connection, client = await rig.begun(group)
-    connection.dial()
+    connection.begin()
 
     def out_of_watches(*_args):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -30,7 +30,7 @@ async def test_a_connection_that_cannot_be_watched_is_reset(rig, monkeypatch):
 async def test_bytes_that_an_endpoint_sends_before_the_join_arrive(rig):
     pod = rig.endpoint()
     connection, client = await rig.begun(EndpointGroup("shop/web", Serving([pod.address])))
-    connection.dial()
+    connection.begin()
     assert pod.accept_now().send_some(b"220 ready") == 9
     assert await client.read() == b"220 ready"
 
@@ -38,14 +38,14 @@ async def test_bytes_that_an_endpoint_sends_before_the_join_arrive(rig):
 async def test_an_endpoint_that_sends_first_gets_the_connection_at_once(rig):
     pod = rig.endpoint()
     connection, _client = await rig.begun(EndpointGroup("shop/web", Serving([pod.address])))
-    connection.dial()
+    connection.begin()
     await until(lambda: connection.up)
     assert pod.accept_now() is not None
 
 
 def sends_at_once(connection):
     """Return whether Nagle's algorithm is off towards the endpoint."""
-    return connection._endpoint_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    return connection.up.sink.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ async def test_sent_data_never_wait_for_an_ack(rig, words, is_at_once, said):
     connection, client = await rig.begun(EndpointGroup("shop/web", Serving([pod.address])))
     if said == "before":
         await client.send(words[0])
-    connection.dial()
+    connection.begin()
     server = await pod.accept()
     for number, word in enumerate(words):
         if number or said == "after":
@@ -76,7 +76,7 @@ async def test_an_endpoint_that_left_while_it_was_dialled_still_serves(rig):
     pod = rig.endpoint()
     group = EndpointGroup("shop/web", Serving([pod.address]))
     connection, client = await rig.begun(group)
-    connection.dial()
+    connection.begin()
     group.update(Serving([rig.refusing()]))
     await client.send(b"just in time")
     assert await (await pod.accept()).read() == b"just in time"
@@ -102,7 +102,7 @@ async def test_what_a_client_sent_before_the_dial_was_answered_arrives_with_its_
     connection, client = await rig.begun(group)
     await client.send(b"last words")
     client.reset()
-    connection.dial()
+    connection.begin()
     server = await pod.accept()
     assert await server.read_exactly(10) == b"last words"
     assert await server.was_reset()
@@ -297,7 +297,7 @@ async def test_only_an_endpoint_that_ends_a_connection_without_need_is_to_blame(
     counters = web.group.counters_of(pod.address)
     assert (counters.resets, counters.empty) == (resets, empty)
     assert counters.ends.is_on == bool(resets or empty)
-    assert web.group.balancer.ejected(rig.engine.reactor.now) == {}
+    assert web.group.balancers.current.ejected(rig.engine.reactor.now) == {}
 
 
 async def test_an_endpoint_that_closes_and_then_resets_a_connection_is_blamed_once(rig):

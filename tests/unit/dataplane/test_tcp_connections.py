@@ -141,8 +141,10 @@ async def test_whatever_happens_nothing_counts_as_open_or_waiting_in_the_end(bui
     group = chaos.web.group
     for _ in range(100):
         await chaos.step()
-        assert count_waiting(chaos.web) == sum(c.is_waiting for c in chaos.rig.connections.open)
+        assert count_waiting(chaos.web) == sum(
+            c.dial.is_waiting for c in chaos.rig.connections.open
+        )
     chaos.rig.update(chaos.web, **chaos.serving([]))
     await until(chaos.has_ended)
     assert count_waiting(chaos.web) == group.totals().active == 0
-    assert [group.load_of(endpoint) for endpoint in chaos.endpoints] == [0] * 5
+    assert [group.loads.of(endpoint) for endpoint in chaos.endpoints] == [0] * 5

@@ -7,6 +7,7 @@ import pytest
 from userspace_proxy.balance import TRIED_MAX
 from userspace_proxy.dataplane import EndpointGroup, Serving, Tuning
 from userspace_proxy.dataplane import reactor as epoll
+from userspace_proxy.dataplane.tcp_dial import TcpDial
 from userspace_proxy.model import SocketAddress
 
 from .peers import RefusingEndpoint, SilentEndpoint, TcpEndpoint
@@ -40,7 +41,7 @@ async def test_the_dial_moves_on_from_a_dead_endpoint(build, dead):
     await client.send(b"not lost")
     assert await (await live.accept()).read() == b"not lost"
     assert web.group.counters_of(dead_one).failures == web.group.counters.saved == 1
-    assert web.group.balancer.ejected(rig.engine.reactor.now).keys() == {dead_one}
+    assert web.group.balancers.current.ejected(rig.engine.reactor.now).keys() == {dead_one}
 
 
 async def test_the_dial_goes_to_an_endpoint_of_the_other_family(rig):
@@ -91,7 +92,7 @@ async def test_a_client_of_many_dead_endpoints_is_reset_after_sixteen(rig):
     dead = [UNREACHABLE._replace(port=port) for port in range(1, 2 * TRIED_MAX + 1)]
     group = EndpointGroup("shop/web", Serving(dead))
     connection, client = await rig.begun(group)
-    connection.dial()
+    connection.begin()
     # After a dial that failed at once, others get their turn.
     assert group.totals().failures == 1
     assert await client.was_reset()
@@ -109,7 +110,7 @@ async def test_each_dial_that_waits_has_a_deadline_of_its_own(build):
     clock.now += 0.03
     await until(lambda: web.group.counters_of(first).failures)
     (connection,) = rig.connections.open
-    assert connection.endpoint == second
+    assert connection.dial.endpoint == second
     assert web.group.counters_of(second).failures == 0
 
 
@@ -119,7 +120,7 @@ async def test_a_client_of_silent_endpoints_is_reset_after_3_s(build, timers, co
     group = EndpointGroup("shop/web", Serving([rig.silent() for _ in range(count)]))
     connection, client = await rig.begun(group)
     rig.engine.reactor.tick()
-    connection.dial()
+    connection.begin()
     for _ in range(29):
         timers.advance(0.1)
     assert not connection.is_closed
@@ -135,20 +136,20 @@ async def test_an_endpoint_that_had_less_than_its_time_is_not_to_blame(build, ti
     group = EndpointGroup("shop/web", Serving([rig.silent() for _ in range(4)]))
     connection, client = await rig.begun(group)
     rig.engine.reactor.tick()
-    connection.dial()
+    connection.begin()
     # The loop was held up: the third dial begins with half a second left for the client.
     timers.advance(1)
     timers.now += 1.5
     timers.advance(0.5)
     assert await client.was_reset()
-    assert len(group.balancer.ejected(timers.now)) == 2
+    assert len(group.balancers.current.ejected(timers.now)) == 2
 
 
 async def ask(rig, group):
     """Return a connection that dials for a new client, and the client."""
     connection, client = await rig.begun(group)
     rig.engine.reactor.tick()
-    connection.dial()
+    connection.begin()
     return connection, client
 
 
@@ -191,7 +192,7 @@ async def test_an_endpoint_that_is_back_serves_after_a_second_although_all_were_
     _, client = await ask(rig, group)
     await client.send(b"welcome back")
     assert await (await pod.accept()).read() == b"welcome back"
-    assert group.balancer.ejected(timers.now) == {}
+    assert group.balancers.current.ejected(timers.now) == {}
 
 
 async def test_a_dial_from_before_an_endpoints_return_does_not_eject_it_again(build, timers):
@@ -200,13 +201,13 @@ async def test_a_dial_from_before_an_endpoints_return_does_not_eject_it_again(bu
     group = EndpointGroup("shop/web", Serving([silent, rig.refusing()]))
     connection, _ = await rig.begun(group)
     rig.engine.reactor.tick()
-    connection.dial()
+    connection.begin()
     timers.advance(0.5)
-    group.dial_failed(silent, errno.ETIMEDOUT, timers.now)
-    group.answered(silent, timers.now)
+    group.outcomes.failed(silent, errno.ETIMEDOUT, timers.now)
+    group.outcomes.answered(silent, timers.now)
     timers.advance(0.6)
     assert group.counters_of(silent).failures == 2
-    assert silent not in group.balancer.ejected(timers.now)
+    assert silent not in group.balancers.current.ejected(timers.now)
 
 
 async def test_endpoints_that_refuse_are_dialled_for_each_client(rig):
@@ -221,8 +222,8 @@ async def test_an_answer_that_is_on_its_way_is_no_timeout(rig):
     pod = rig.endpoint()
     group = EndpointGroup("shop/web", Serving([pod.address, rig.refusing()]))
     connection, client = await rig.begun(group)
-    connection.dial()
-    connection.dial_timed_out()
+    connection.begin()
+    connection.dial.timed_out()
     await client.send(b"in time")
     assert await (await pod.accept()).read() == b"in time"
     assert group.counters_of(pod.address).failures == 0
@@ -233,9 +234,9 @@ async def test_a_dial_for_which_there_is_no_descriptor_is_tried_again_soon(rig):
     group = EndpointGroup("shop/web", Serving([pod.address for pod in pods]))
     connection, client = await rig.begun(group)
     with no_descriptors():
-        connection.dial()
+        connection.begin()
     assert group.totals().failures == group.counters.shortages == 1
-    assert group.balancer.ejected(rig.engine.reactor.now) == {}
+    assert group.balancers.current.ejected(rig.engine.reactor.now) == {}
     await client.send(b"patience")
     assert await (await pods[1].accept()).read() == b"patience"
 
@@ -244,7 +245,7 @@ async def test_a_client_does_not_wait_for_a_descriptor_for_ever(build, timers):
     rig = build(None, timers.clock, timers)
     connection, client = await rig.begun(EndpointGroup("shop/web", Serving([rig.silent()])))
     with no_descriptors():
-        connection.dial()
+        connection.begin()
         timers.advance(2.9)
         assert not connection.is_closed
         timers.advance(0.2)
@@ -259,7 +260,7 @@ async def test_a_connection_that_is_closed_while_it_waits_for_a_descriptor_stays
     pod = rig.endpoint()
     connection, client = await rig.begun(EndpointGroup("shop/web", Serving([pod.address])))
     with no_descriptors():
-        connection.dial()
+        connection.begin()
     connection.close()
     timers.advance(1)
     assert await client.was_reset()
@@ -276,7 +277,7 @@ async def test_a_dial_that_cannot_be_watched_is_tried_again_soon(rig, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(rig.engine.reactor, "register", out_of_watches)
-        connection.dial()
+        connection.begin()
     await client.send(b"patience")
     assert await (await pod.accept()).read() == b""
     assert await (await pod.accept()).read() == b"patience"
@@ -291,9 +292,10 @@ async def test_an_endpoint_that_is_the_dialling_socket_itself_counts_as_refusing
     itself = SocketAddress(*own.getsockname())
     group = EndpointGroup("shop/web", Serving([itself, pod.address]))
     connection, client = await rig.begun(group)
-    connection.endpoint = group.balancer.pick("127.0.0.1", 0.0)
-    connection._endpoint_socket = own
-    connection._on_dialling(epoll.OUT)
+    dial = connection.dial = TcpDial(connection)
+    dial.endpoint = group.balancers.current.pick("127.0.0.1", 0.0)
+    dial.sock = own
+    dial._on_dialling(epoll.OUT)
     await client.send(b"hello")
     assert await (await pod.accept()).read() == b"hello"
     assert group.counters_of(itself).failures == 1
@@ -395,6 +397,6 @@ async def test_one_probe_brings_an_endpoint_back(build):
     back = rig.keep(TcpEndpoint(port=dead.address.port))
     clock.now += 5
     await rig.pair(web, back)
-    await until(lambda: not web.group.balancer.ejected(clock.now))
+    await until(lambda: not web.group.balancers.current.ejected(clock.now))
     for pod in (live, back, live, back):
         await rig.pair(web, pod)

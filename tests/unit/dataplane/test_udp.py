@@ -186,7 +186,7 @@ TTL = {
 
 
 def send_with(client, payload, hops):
-    """Send a datagram that may pass so many hops."""
+    """Send a datagram that may pass that many hops."""
     level, _receive, send = TTL[client.address.ip]
     client.sock.setsockopt(level, send, hops)
     client.send(payload)
@@ -238,7 +238,7 @@ async def test_a_datagram_at_its_last_hop_is_dropped(rig, caplog, is_first):
     (line,) = [r for r in caplog.records if "hop limit" in r.getMessage()]
     # Any client can send such a datagram: it is no sign of a circle.
     assert line.getMessage() == (
-        f"shop/web:http: dropped a datagram of {line.client} whose hop limit is used up"
+        f"shop/web:http: dropped a datagram from {line.client}: hop limit reached (a loop?)"
     )
     assert (line.service, line.client) == ("shop/web:http", str(client.address))
 

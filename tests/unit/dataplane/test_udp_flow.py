@@ -16,7 +16,7 @@ async def test_a_flow_moves_on_from_an_endpoint_that_refuses_with_its_first_data
     pod, dead = rig.udp_peer(), rig.refusing_udp()
     dns = rig.udp_service(dead, pod.address)
     await exchange(rig.udp_client(dns), pod)
-    assert dns.group.balancer.ejected(rig.engine.reactor.now).keys() == {dead}
+    assert dns.group.balancers.current.ejected(rig.engine.reactor.now).keys() == {dead}
     assert [dns.group.counters_of(one).active for one in (dead, pod.address)] == [0, 1]
 
 
@@ -110,13 +110,13 @@ async def test_an_endpoint_that_only_listens_is_back_when_it_does_not_refuse(bui
     rig = build(None, timers.clock, timers)
     pod = rig.udp_peer()
     syslog = rig.udp_service(pod.address)
-    syslog.group.dial_failed(pod.address, errno.ECONNREFUSED, timers.now)
+    syslog.group.outcomes.failed(pod.address, errno.ECONNREFUSED, timers.now)
     client = rig.udp_client(syslog)
     for _ in range(2):
         client.send(b"message")
         assert await pod.receive() == b"message"
         timers.advance(2)
-    assert syslog.group.balancer.ejected(timers.now) == {}
+    assert syslog.group.balancers.current.ejected(timers.now) == {}
 
 
 async def revived(rig, pod):
@@ -235,7 +235,7 @@ async def test_a_full_table_ends_the_flow_that_was_idle_for_longest(build, timer
     timers.advance(5)
     assert await exchange(alice, pod) == first[0]
     await exchange(carol, pod)
-    assert (len(rig.flows), dns.group.counters.evicted_flows) == (2, 1)
+    assert (len(rig.flows), dns.group.counters.evicted) == (2, 1)
     assert await exchange(alice, pod) == first[0]
     assert await exchange(bob, pod) != first[1]
 
@@ -246,7 +246,7 @@ async def test_a_flow_for_which_there_is_no_room_takes_that_of_another(build):
     dns = rig.udp_service(pod.address)
     for _ in range(3):
         await exchange(rig.udp_client(dns), pod)
-    assert (len(rig.flows), dns.group.counters.evicted_flows) == (1, 2)
+    assert (len(rig.flows), dns.group.counters.evicted) == (1, 2)
 
 
 async def test_without_any_room_a_datagram_is_dropped(build):

@@ -47,7 +47,7 @@ async def test_while_memory_is_short_a_new_flow_takes_the_place_of_another(build
     for _ in range(4):
         rig.udp_client(dns).send(b"question")
         assert (await peer.receive_from())[0] == b"question"
-    assert (len(rig.flows), dns.group.counters.evicted_flows) == (2, 2)
+    assert (len(rig.flows), dns.group.counters.evicted) == (2, 2)
 
 
 # -- waiting -------------------------------------------------------------------
@@ -127,7 +127,7 @@ async def test_a_flow_whose_time_is_up_ends(build, timers):
     assert len(rig.flows) == 1, "a flow that waits isn't idle"
     timers.advance(1)
     assert (len(rig.flows), count_waiting(dns)) == (0, 0)
-    assert dns.group.counters.wait_timeouts == 1
+    assert dns.group.counters.waits.timeouts == 1
 
 
 async def test_a_flow_that_has_waited_for_longer_than_it_may_be_idle_goes_on(build, timers):

@@ -1,3 +1,6 @@
+from collections import Counter
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +16,7 @@ def filled(*clients):
     waiting = WaitingClients()
     places = [Place(client) for client in clients]
     for place in places:
-        waiting.add(place)
+        waiting.add(place, 0.0)
     return waiting, places
 
 
@@ -38,7 +41,7 @@ def test_of_lone_clients_the_first_one_ends():
 def test_a_place_may_be_older_than_those_that_were_added_before():
     waiting, _ = filled("one", "one")
     older = Place("one")
-    waiting.add(older, is_first=True)
+    waiting.add(older, 0.0, is_first=True)
     assert waiting.to_end("two") is older
 
 
@@ -50,8 +53,87 @@ def test_a_client_with_fewer_places_never_loses_one(changes):
             waiting.remove(places.pop(len(places) // 2))
         else:
             places.append(Place(client))
-            waiting.add(places[-1])
+            waiting.add(places[-1], 0.0)
         if places:
             owners = [place.client_ip for place in places]
             loser = waiting.to_end("new").client_ip
             assert owners.count(loser) == max(map(owners.count, owners))
+
+
+def test_the_addresses_of_one_64_end_no_other_clients_wait():
+    lone = [f"2001:db8:{i:x}::1" for i in range(10)]
+    waiting, places = filled("192.0.2.1", *lone, *(f"2001:db8:bad::{i:x}" for i in range(1, 90)))
+    for i in range(90, 190):
+        newcomer = Place(f"2001:db8:bad::{i:x}")
+        ended = waiting.to_end(newcomer.client_ip)
+        assert ended.client_ip == f"2001:db8:bad::{i - 89:x}"
+        waiting.remove(ended)
+        waiting.add(newcomer, 0.0)
+    assert waiting.to_end("192.0.2.2").client_ip == "2001:db8:bad::65"
+    assert list(waiting)[:11] == places[:11]
+
+
+def test_a_client_above_its_share_ends_one_of_its_own_before_a_larger_64_does():
+    pods = [f"fd00::{i:x}" for i in range(1, 101)]
+    waiting, places = filled(*pods, *["192.0.2.1"] * 16)
+    assert waiting.to_end("192.0.2.2") is places[0]
+    assert waiting.to_end("192.0.2.1") is places[100]
+    waiting.add(Place("192.0.2.1"), 0.0)
+    assert waiting.to_end("fd00::1") is places[100]
+
+
+def test_in_the_largest_64_the_client_with_the_most_ends_one():
+    waiting, places = filled("fd00::1", "fd00::2", "192.0.2.1", "192.0.2.1", "fd00::2")
+    assert waiting.to_end("192.0.2.2") is places[1]
+    assert waiting.to_end("192.0.2.1") is places[1]
+    assert waiting.to_end("fd00::2") is places[1]
+
+
+CLIENTS = ("192.0.2.1", "192.0.2.2", "fd00::1", "fd00::2", "fd00::3", "fd00:0:0:1::1")
+
+
+@pytest.mark.parametrize("many", [0, 20])
+@given(changes=st.lists(st.tuples(st.sampled_from(CLIENTS), st.booleans()), max_size=40))
+def test_it_is_the_largest_client_above_its_share_or_in_the_largest_network(many, changes):
+    waiting, places = filled(*["fd00:0:0:1::1"] * many)
+    for client, is_removal in changes:
+        if is_removal and places:
+            waiting.remove(places.pop(len(places) // 2))
+        else:
+            places.append(Place(client))
+            waiting.add(places[-1], 0.0)
+    if not places:
+        return
+    clients = Counter(place.client_ip for place in places)
+    networks = Counter(place.client_ip.rpartition("::")[0] or place.client_ip for place in places)
+    loser = waiting.to_end("192.0.2.9").client_ip
+    network = loser.rpartition("::")[0]
+    if max(clients.values()) > 16:
+        assert clients[loser] == max(clients.values())
+    else:
+        assert networks[network or loser] == max(networks.values())
+        others = (ip for ip in clients if network and ip.startswith(f"{network}::"))
+        assert clients[loser] == max((clients[ip] for ip in others), default=clients[loser])
+
+
+def test_a_place_waits_for_one_thing_or_is_dialled():
+    waiting, (first, second) = filled("one", "two")
+    waiting.wait(first, is_at_limit=True)
+    assert (waiting.at_limit, waiting.dialled) == ({first}, set())
+    waiting.turn(first)
+    assert (waiting.at_limit, waiting.dialled) == (set(), {first})
+    waiting.wait(first, is_at_limit=False)
+    assert (waiting.at_limit, waiting.dialled) == (set(), set())
+    waiting.turn(second)
+    waiting.remove(second)
+    assert (list(waiting), waiting.dialled) == ([first], set())
+
+
+def test_the_first_that_have_waited_long_enough_are_overdue():
+    waiting, places = WaitingClients(), [Place("one") for _ in range(4)]
+    assert waiting.waits_since() is None
+    for since, place in enumerate(places):
+        waiting.add(place, float(since))
+    assert waiting.waits_since() == 0.0
+    assert waiting.overdue(2.0, 10) == places[:3]
+    assert waiting.overdue(2.0, 2) == places[:2]

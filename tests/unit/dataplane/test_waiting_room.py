@@ -47,7 +47,7 @@ async def test_a_hundred_clients_leave_the_last_sixteen_which_are_served_in_orde
     assert count_waiting(web) == len(rig.connections.open) == 16
     assert [await client.was_reset() for client in clients[:84]] == [True] * 84
     counters = web.group.counters
-    assert (counters.waited, counters.wait_overflows, counters.refused) == (100, 84, 84)
+    assert (counters.waits.total, counters.waits.overflows, counters.refused) == (100, 84, 84)
     pod = rig.endpoint()
     rig.update(web, pod.address, **serving)
     for number, client in enumerate(clients[84:]):
@@ -66,7 +66,7 @@ async def test_in_a_full_room_the_client_with_the_most_places_loses_its_oldest(r
     late = await rig.client(web, source="127.0.0.3")
     await until(lambda: waited(web) == 34)
     assert [await client.was_reset() for client in greedy[:18]] == [True] * 18
-    assert (count_waiting(web), web.group.counters.wait_overflows) == (16, 18)
+    assert (count_waiting(web), web.group.counters.waits.overflows) == (16, 18)
     pod = rig.endpoint()
     rig.update(web, pod.address, handling=Handling(hold=Hold(60, 16)))
     await lone.send(b"lone")
@@ -97,7 +97,7 @@ async def test_at_its_deadline_a_client_that_waits_is_reset(build, timers):
     assert count_waiting(web) == 1
     timers.advance(30)
     assert await second.was_reset()
-    assert (web.group.counters.wait_timeouts, web.group.counters.refused) == (2, 2)
+    assert (web.group.counters.waits.timeouts, web.group.counters.refused) == (2, 2)
 
 
 @pytest.mark.parametrize("is_reset", [False, True], ids=["fin", "rst"])
@@ -111,7 +111,7 @@ async def test_a_client_that_gives_up_leaves_at_once(rig, is_reset):
         client.close()
     await until(lambda: not rig.connections.open)
     counters = web.group.counters
-    assert (count_waiting(web), counters.waits_left, counters.refused) == (0, 1, 0)
+    assert (count_waiting(web), counters.waits.left, counters.refused) == (0, 1, 0)
 
 
 async def test_a_client_whose_endpoints_all_refuse_waits_for_another_one(rig):
@@ -138,11 +138,11 @@ async def test_while_endpoints_fail_a_few_clients_are_dialled_each_second(build,
     gone = rig.refusing()
     web = rig.service(gone, **HOLD)
     await waiting(rig, web, 10)
-    before = web.group.counters_of(gone).refusals
+    before = web.group.counters_of(gone).failures
     timers.advance(RETRY_S)
-    await until(lambda: web.group.counters_of(gone).refusals == before + RETRIES)
+    await until(lambda: web.group.counters_of(gone).failures == before + RETRIES)
     await turns(20)
-    assert web.group.counters_of(gone).refusals == before + RETRIES
+    assert web.group.counters_of(gone).failures == before + RETRIES
     assert count_waiting(web) == 10
 
 
@@ -167,7 +167,7 @@ async def test_when_another_worker_has_seen_an_endpoint_return_clients_are_diall
     await waiting(rig, web, 1)
     gone.close()
     pod = rig.endpoint(port=gone.address.port)
-    web.group.returned(gone.address, timers.now)
+    web.group.outcomes.answered_elsewhere(gone.address, timers.now)
     await pod.accept()
 
 
@@ -176,7 +176,7 @@ async def test_a_new_endpoint_gets_one_client_until_it_answers(rig):
     await waiting(rig, web, 3 * WINDOW)
     rig.update(web, rig.silent(), **HOLD)
     await turns(20)
-    assert sum(c.endpoint is not None for c in rig.connections.open) == 1
+    assert sum(c.dial.endpoint is not None for c in rig.connections.open) == 1
     assert count_waiting(web) == 3 * WINDOW
 
 
@@ -273,7 +273,7 @@ async def test_a_new_client_waits_behind_those_that_wait_already(rig):
     served = next(connection for connection in rig.connections.open if connection.up)
     served.close()
     # There is room, but not for this one.
-    late.dial()
+    late.begin()
     assert await (await pod.accept()).read() == b"first"
     assert (waited(web), count_waiting(web)) == (2, 1)
 
@@ -321,9 +321,9 @@ async def test_without_a_limit_any_more_a_new_client_is_dialled_while_others_wai
     # One that waits is dialled, and not answered; the others wait until it is.
     rig.update(web, rig.silent())
     late, _ = await rig.begun(web.group)
-    late.dial()
-    assert late.endpoint is not None
-    assert not late.is_waiting
+    late.begin()
+    assert late.dial.endpoint is not None
+    assert not late.dial.is_waiting
 
 
 async def test_that_endpoints_are_gone_is_reported_once_also_if_clients_waited_for_their_limit(rig):
@@ -365,8 +365,8 @@ async def test_a_client_that_waits_is_not_dialled_by_what_it_waited_for_before(b
     dead = [UNREACHABLE._replace(port=port) for port in range(1, 4)]
     group = EndpointGroup("shop/web", Serving(dead, **HOLD))
     connection, _ = await rig.begun(group)
-    connection.dial()
-    connection.client_timed_out()
+    connection.begin()
+    connection.dial.client_timed_out()
     await turns(5)
     assert len(group.waiting_room) == 1
     assert group.totals().failures == 1
@@ -378,10 +378,10 @@ async def test_a_client_that_is_served_after_a_wait_is_not_dialled_by_a_turn_fro
     connection, client = await rig.begun(group)
     passed = []
     for number in range(50 * REDIALS):
-        group.redial(lambda number=number: passed.append(number), rig.engine.reactor)
-    connection.dial()
-    connection.client_timed_out()
-    group.redial(lambda: passed.append("all"), rig.engine.reactor)
+        rig.engine.redials.add(group, lambda number=number: passed.append(number))
+    connection.begin()
+    connection.dial.client_timed_out()
+    rig.engine.redials.add(group, lambda: passed.append("all"))
     pod = rig.endpoint()
     group.update(Serving([pod.address], **HOLD))
     server = await pod.accept()

@@ -23,7 +23,7 @@ async def waiting(rig: Rig, service: Service, count: int) -> list[Peer]:
 
 
 def waited(service: Service) -> int:
-    return service.group.counters.waited
+    return service.group.counters.waits.total
 
 
 def count_waiting(service: Service) -> int:

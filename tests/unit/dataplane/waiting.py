@@ -25,7 +25,7 @@ async def until(condition: Callable[[], object], what: str = "") -> None:
 
 
 async def turns(count: int) -> None:
-    """Return when the loop has gone round so many times."""
+    """Return when the loop has gone round that many times."""
     loop = asyncio.get_running_loop()
     for _ in range(count):
         turn = loop.create_future()

@@ -2,7 +2,7 @@ import pytest
 
 from tests.unit.status.views import make_port, make_two_sides
 from userspace_proxy.explain.clients import say_client
-from userspace_proxy.status.port_state import Level
+from userspace_proxy.facts import Level
 
 from .subjects import make_subject
 

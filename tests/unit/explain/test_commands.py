@@ -2,20 +2,19 @@ import pytest
 
 from tests.unit.status.views import make_address
 from userspace_proxy.explain.commands import next_command
-from userspace_proxy.explain.subject import CauseFacts
-from userspace_proxy.model import CauseCode
+from userspace_proxy.facts import SourceFacts
+from userspace_proxy.model import Cause, CauseCode
 from userspace_proxy.policy.causes import resets
-from userspace_proxy.status.view import SourceView
 
 from .subjects import make_subject
 
 LIVE = make_subject()
-FROM_FILES = make_subject(source=SourceView("manifests", "shop.yaml", is_synced=True))
+FROM_FILES = make_subject(source=SourceFacts("manifests", "shop.yaml", is_synced=True))
 PLANNED = make_subject(is_live=False)
 API, FILES = ("--kubeconfig=k",), ("--manifests=m",)
-EMPTY = CauseFacts(CauseCode.SLICE_EMPTY, "empty", "shop/web")
+EMPTY = Cause(CauseCode.SLICE_EMPTY, "empty", "shop/web")
 DEAD = resets(make_address("[fd00::1]:80"))
-ODD = CauseFacts("a-code-of-a-newer-proxy", "?")
+ODD = Cause(CauseCode("a-code-of-a-newer-proxy"), "?")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.agent.options import Options
+from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.explain import explain, read_subject
 from userspace_proxy.explain.planned import plan_status
 from userspace_proxy.sources.manifests import load_manifests

@@ -1,9 +1,9 @@
 import pytest
 
 from userspace_proxy.explain.pods import judge_pods
+from userspace_proxy.facts import Level
 from userspace_proxy.model import Service, ServiceKey
 from userspace_proxy.model.pods import PodState
-from userspace_proxy.status.port_state import Level
 
 WEB = Service(ServiceKey("shop", "web"), (), selector=(("app", "web"),))
 

@@ -1,6 +1,5 @@
 import errno
 import os
-from dataclasses import replace
 
 import pytest
 
@@ -14,11 +13,21 @@ from tests.unit.status.views import (
     make_standby,
     make_troubled_view,
     make_two_sides,
+    replace,
 )
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.probe import ProbeResult
 from userspace_proxy.explain.steps import PathStep
+from userspace_proxy.facts import (
+    FirewallFacts,
+    LastStateFacts,
+    Level,
+    SourceFacts,
+    SteeringState,
+    Waits,
+)
 from userspace_proxy.model import Handling, Hold
+from userspace_proxy.plan import Side
 from userspace_proxy.policy.causes import (
     dial_failed,
     fault_on_purpose,
@@ -27,9 +36,6 @@ from userspace_proxy.policy.causes import (
     resets,
     source_denied,
 )
-from userspace_proxy.status.counted import Waits
-from userspace_proxy.status.port_state import Level
-from userspace_proxy.status.view import FirewallView, LastStateView, SourceView, SteeringView
 
 from .subjects import make_dead_endpoint, make_subject
 
@@ -137,28 +143,28 @@ def test_of_many_endpoints_the_rest_is_counted():
     ("changes", "topic", "level", "text"),
     [
         pytest.param(
-            {"steering": SteeringView("nftables", repairs=2)},
+            {"steering": SteeringState("nftables", repairs=2)},
             "rules",
             Level.OK,
             "nftables: the kernel is as planned, compared every second, 2 repairs so far",
             id="repaired",
         ),
         pytest.param(
-            {"steering": SteeringView("nftables", problem="table vanished")},
+            {"steering": SteeringState("nftables", problem="table vanished")},
             "rules",
             Level.TROUBLE,
             "The kernel isn't as planned: table vanished",
             id="drift",
         ),
         pytest.param(
-            {"steering": SteeringView("none")},
+            {"steering": SteeringState("none")},
             "rules",
             Level.OK,
             "None: clients dial the proxy's own listeners",
             id="without-rules",
         ),
         pytest.param(
-            {"firewalls": (FirewallView("ip filter INPUT", "its policy is drop", "nft x"),)},
+            {"firewalls": (FirewallFacts("ip filter INPUT", "its policy is drop", "nft x"),)},
             "firewall",
             Level.TROUBLE,
             "Chain ip filter INPUT of another program may drop packets to Services: "
@@ -173,7 +179,7 @@ def test_of_many_endpoints_the_rest_is_counted():
             id="source",
         ),
         pytest.param(
-            {"last_state": LastStateView("f", served_at=1_763_600_000.0 - 90)},
+            {"last_state": LastStateFacts("f", served_at=1_763_600_000.0 - 90)},
             "source",
             Level.TROUBLE,
             "Services haven't been read yet from https://10.0.0.1:6443: the last state is 1 min "
@@ -212,7 +218,7 @@ def test_a_service_that_is_ignored_has_the_reason():
     assert explanation.level is Level.ATTENTION
 
 
-FAILING = SourceView("manifests", "m", is_synced=True, problems=("m/other.yaml:1: not YAML",))
+FAILING = SourceFacts("manifests", "m", is_synced=True, problems=("m/other.yaml:1: not YAML",))
 
 
 def test_a_service_that_is_ignored_wins_over_all_problems_of_the_node():
@@ -236,7 +242,7 @@ def test_a_service_that_is_ignored_wins_over_all_problems_of_the_node():
         pytest.param({}, {"source": FAILING}, "m/other.yaml:1: not YAML", id="served"),
         pytest.param(
             {"notes": ("this field has no effect",)},
-            {"steering": SteeringView("nftables", problem="table vanished")},
+            {"steering": SteeringState("nftables", problem="table vanished")},
             "The kernel isn't as planned: table vanished",
             id="its-clients-need-the-rules",
         ),
@@ -398,3 +404,9 @@ def test_an_endpoint_on_standby_is_called_so():
         (Level.OK, "10.244.1.7:8080: ready"),
         (Level.OK, "10.244.2.7:8080: ready, on standby (priority 1)"),
     )
+
+
+def test_a_title_tells_families_and_sides_apart():
+    explanation = explain(make_subject(*make_two_sides(), service="shop/front"))
+    titles = [part.title for part in explanation.parts[1:]]
+    assert titles == ["shop/front:http (IPv4)", f"shop/front:http (IPv4, {Side.EXTERNAL})"]

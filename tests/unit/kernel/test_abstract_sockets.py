@@ -1,6 +1,9 @@
+import contextlib
+import errno
 import os
 import re
 import socket
+import threading
 
 import pytest
 
@@ -41,4 +44,56 @@ def test_the_listener_of_another_user_counts_for_nothing(listener, monkeypatch):
     monkeypatch.setattr(abstract_sockets, "peer", lambda _sock: (1, os.geteuid() + 1))
     with pytest.raises(PermissionError):
         abstract_sockets.connect(NAME)
+    assert abstract_sockets.find_listeners([NAME]) == {}
+
+
+@pytest.fixture
+def full(listener):
+    """The listener, with a full queue."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                sock.setblocking(False)
+                sock.connect(NAME)
+        yield listener
+
+
+def test_a_trusted_listener_whose_queue_stays_full_is_found(full):
+    assert abstract_sockets.find_listeners([NAME]) == {NAME: 0}
+    with pytest.raises(BlockingIOError):
+        abstract_sockets.connect(NAME, 0.01)
+
+
+def test_a_connection_waits_for_room(full):
+    def accept():
+        full.accept()[0].close()
+
+    timer = threading.Timer(0.05, accept)
+    timer.start()
+    abstract_sockets.connect(NAME, 60.0).close()
+    timer.join()
+
+
+def test_another_users_listener_whose_queue_stays_full_counts_for_nothing(full, monkeypatch):
+    monkeypatch.setattr(abstract_sockets, "user_of_listener", lambda _name: os.geteuid() + 1)
+    assert abstract_sockets.find_listeners([NAME]) == {}
+    with pytest.raises(PermissionError):
+        abstract_sockets.connect(NAME, 60.0)
+
+
+def test_a_full_queue_whose_user_is_not_shown_counts_as_trusted(full, monkeypatch):
+    def refuse(_name):
+        raise OSError(errno.ENOENT, "no unix_diag")
+
+    monkeypatch.setattr(abstract_sockets, "user_of_listener", refuse)
+    assert abstract_sockets.find_listeners([NAME]) == {NAME: 0}
+
+
+def test_a_listener_that_ends_while_its_queue_is_full_is_not_found(full, monkeypatch):
+    def end(_seconds_left, *_args):
+        full.close()
+        return [], [], []
+
+    monkeypatch.setattr(abstract_sockets.select, "select", end)
     assert abstract_sockets.find_listeners([NAME]) == {}

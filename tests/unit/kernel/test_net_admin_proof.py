@@ -1,11 +1,15 @@
+import re
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.netns import Net
 from tests.node.processes import run_without_capabilities
 from userspace_proxy.kernel import net_admin_proof
+from userspace_proxy.kernel.net_admin_proof import Prover
 
 NAME = "\0userspace-proxy-proof-test"
 
@@ -24,9 +28,8 @@ def connect(listener):
     opened = []
 
     def make():
-        prover = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        prover = Prover()
         opened.append(prover)
-        net_admin_proof.bind_prover(prover)
         prover.connect(NAME)
         opened.append(listener.accept()[0])
         return prover, opened[-1]
@@ -45,18 +48,22 @@ def challenge():
 def test_a_process_with_the_capability_answers(connect, challenge):
     prover, verifier = connect()
     assert net_admin_proof.can_prove(verifier)
-    assert not net_admin_proof.is_answered(challenge, verifier)
-    net_admin_proof.answer(challenge, prover)
-    assert net_admin_proof.is_answered(challenge, verifier)
+    assert not net_admin_proof.is_answered(challenge, verifier, b"")
+    proof = prover.answer(challenge)
+    assert net_admin_proof.is_answered(challenge, verifier, proof)
+
+
+def test_a_proof_without_a_subscription_is_none(connect, challenge):
+    prover, verifier = connect()
+    challenge.bind((net_admin_proof._number(prover._secret), 0))
+    assert not net_admin_proof.is_answered(challenge, verifier, prover._secret)
 
 
 ANSWER = """
-import socket
 from userspace_proxy.kernel import net_admin_proof
-with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as prover:
-    net_admin_proof.bind_prover(prover)
+with net_admin_proof.Prover() as prover:
     try:
-        net_admin_proof.answer(net_admin_proof.open_challenge(), prover)
+        prover.answer(net_admin_proof.open_challenge())
     except PermissionError as exc:
         print(exc.strerror)
 """
@@ -73,57 +80,75 @@ def test_a_capability_in_another_user_namespace_does_not_count():
     assert done.stdout == "Operation not permitted\n"
 
 
-@pytest.mark.parametrize("is_bound", [True, False])
-def test_a_process_cannot_have_another_one_answer_for_it(connect, challenge, is_bound):
+def numbers_in_names():
+    """Return the numbers that any user could read from the names of provers' ends."""
+    shown = Path("/proc/thread-self/net/unix").read_text()
+    texts = re.findall(r"@userspace-proxy-next#([0-9a-f]+)$", shown, re.MULTILINE)
+    return [int(text, 16) for text in texts if int(text, 16) < 2**31]
+
+
+def test_no_process_can_bind_the_number_before(connect, challenge):
+    """Any user may: binding a number without a group needs no capability."""
+    prover, verifier = connect()
+    strangers = []
+    try:
+        for number in numbers_in_names():
+            strangers.append(net_admin_proof.open_challenge())
+            strangers[-1].bind((number, 0))
+        assert net_admin_proof.is_answered(challenge, verifier, prover.answer(challenge))
+    finally:
+        for sock in strangers:
+            sock.close()
+
+
+def test_a_process_cannot_have_another_one_answer_for_it(connect, challenge):
     """A stranger passes its challenge on to a process that proves the capability to it."""
     stranger, verifier = connect()
     prover, _ = connect()
-    number = net_admin_proof._number(stranger.getsockname())
-    if is_bound:
-        challenge.bind((number, 0))
-        with pytest.raises(OSError, match="Invalid argument"):
-            net_admin_proof.answer(challenge, prover)
-    else:
-        net_admin_proof.answer(challenge, prover)
-        with pytest.raises(OSError, match="Invalid argument"):
-            challenge.bind((number, 0))
-    assert not net_admin_proof.is_answered(challenge, verifier)
+    for proof in (prover.answer(challenge), stranger._secret):
+        assert not net_admin_proof.is_answered(challenge, verifier, proof)
 
 
-@pytest.mark.parametrize("spelling", ["0{:x}", "0x{:x}", "+{:x}", " {:x}"])
-def test_another_spelling_of_a_number_proves_nothing(listener, connect, challenge, spelling):
-    """It is another name, which a stranger can have while the process that answers has its own."""
+def test_a_challenge_that_another_process_has_bound_is_not_answered(connect, challenge):
+    stranger, verifier = connect()
     prover, _ = connect()
-    number = net_admin_proof._number(prover.getsockname())
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
-        stranger.bind("\0userspace-proxy-next#" + spelling.format(number))
+    challenge.bind((net_admin_proof._number(stranger._secret), 0))
+    with pytest.raises(OSError, match="Invalid argument"):
+        prover.answer(challenge)
+    assert not net_admin_proof.is_answered(challenge, verifier, stranger._secret)
+
+
+def test_a_challenge_of_another_network_namespace_is_not_answered(listener, challenge):
+    """There a stranger can have the name of a prover that is here."""
+    elsewhere = Net("elsewhere")
+    with elsewhere:
+        prover = Prover()
+    with prover, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
+        stranger.bind(prover.getsockname())
         stranger.connect(NAME)
         with listener.accept()[0] as verifier:
-            assert not net_admin_proof.can_prove(verifier)
-            net_admin_proof.answer(challenge, prover)
-            assert not net_admin_proof.is_answered(challenge, verifier)
-
-
-@pytest.mark.parametrize("number", ["0", "80000000", "-1", "1_0", "1A"])
-def test_a_name_has_a_number_that_a_netlink_socket_may_have(number):
-    assert net_admin_proof._number(b"\0userspace-proxy-next#" + number.encode()) is None
+            assert net_admin_proof.can_prove(verifier)
+            with pytest.raises(OSError, match="another network namespace"):
+                prover.answer(challenge)
+            assert not net_admin_proof.is_answered(challenge, verifier, prover._secret)
+    elsewhere.close()
 
 
 def test_only_a_challenge_is_answered(connect):
     prover, _ = connect()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as other:
         with pytest.raises(OSError, match="not a netlink socket for netfilter"):
-            net_admin_proof.answer(other, prover)
+            prover.answer(other)
         assert other.getsockname() == (0, 0)
 
 
-@pytest.mark.parametrize("name", ["", "\0another", "\0userspace-proxy-next#x"])
-def test_an_end_without_a_number_proves_nothing(listener, challenge, name):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as prover:
+@pytest.mark.parametrize("name", ["", "\0another"])
+def test_an_end_without_such_a_name_proves_nothing(listener, challenge, name):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger, Prover() as prover:
         if name:
-            prover.bind(name)
-        prover.connect(NAME)
+            stranger.bind(name)
+        stranger.connect(NAME)
         with listener.accept()[0] as verifier:
             assert not net_admin_proof.can_prove(verifier)
-            net_admin_proof.answer(challenge, prover)
-            assert not net_admin_proof.is_answered(challenge, verifier)
+            proof = prover.answer(challenge)
+            assert not net_admin_proof.is_answered(challenge, verifier, proof)

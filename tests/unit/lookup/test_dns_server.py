@@ -1,13 +1,19 @@
 """A DNS server on a loopback port, by UDP and TCP."""
 
 import asyncio
+import contextlib
 import socket
 import struct
 
 import pytest
 
 from userspace_proxy.errors import ListenError
-from userspace_proxy.lookup.dns_server import ELSEWHERE_MAX, DnsServer, check_address
+from userspace_proxy.lookup.dns_server import (
+    _CONNECTIONS_MAX,
+    ELSEWHERE_MAX,
+    DnsServer,
+    check_address,
+)
 from userspace_proxy.model import SocketAddress
 
 
@@ -93,6 +99,96 @@ async def test_a_connection_that_sends_what_is_not_answered_is_closed(address):
     async with asyncio.timeout(60):
         assert await reader.read() == b""
     writer.close()
+
+
+@pytest.fixture
+async def connect():
+    """Return a function that connects to an address, as a client with another one."""
+    opened = []
+
+    async def connect(address, client="127.0.0.1"):
+        opened.append(await asyncio.open_connection(*address, local_addr=(client, 0)))
+        return opened[-1]
+
+    yield connect
+    for _, writer in opened:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def is_open(connection):
+    """Return whether a connection answers; False if it has been ended."""
+    try:
+        return await ask_tcp(*connection, b"one") == b"one tcp"
+    except (EOFError, ConnectionError):
+        return False
+
+
+async def test_at_the_limit_a_client_loses_its_connection_that_was_idle_for_longest(
+    address, connect
+):
+    opened = [await connect(address) for _ in range(_CONNECTIONS_MAX)]
+    assert [await is_open(one) for one in [*opened, opened[0]]] == [True] * (_CONNECTIONS_MAX + 1)
+    assert await is_open(await connect(address))
+    assert [await is_open(one) for one in opened[:3]] == [True, False, True]
+
+
+async def test_a_client_that_holds_all_connections_does_not_keep_others_from_asking(
+    address, connect
+):
+    opened = [await connect(address) for _ in range(_CONNECTIONS_MAX)]
+    assert all([await is_open(one) for one in opened])
+    others = [await connect(address, "127.0.0.2") for _ in range(3)]
+    assert all([await is_open(one) for one in others])
+    assert [await is_open(one) for one in opened[:4]] == [False, False, False, True]
+
+
+async def test_with_one_connection_of_each_client_a_further_client_is_answered(address, connect):
+    opened = [await connect(address, f"127.0.1.{i}") for i in range(1, _CONNECTIONS_MAX + 1)]
+    assert all([await is_open(one) for one in opened])
+    opened.append(await connect(address, "127.0.2.1"))
+    assert await is_open(opened[-1])
+    assert [await is_open(one) for one in opened[:3]] == [False, True, True]
+
+
+async def test_one_answer_over_tcp_is_made_in_a_turn_of_the_event_loop(connect):
+    turn, turns = 0, []
+
+    def respond(data, *, is_udp):
+        turns.append(turn)
+        return data
+
+    # Counted once in each turn.
+    def count_turns():
+        nonlocal turn
+        turn += 1
+        if len(turns) < 40:
+            asyncio.get_running_loop().call_soon(count_turns)
+
+    server = DnsServer(respond)
+    address = await server.open(SocketAddress("127.0.0.1", 0))
+    count_turns()
+    connections = [await connect(address) for _ in range(4)]
+    for _, writer in connections:
+        writer.write(b"\0\1x" * 10)
+    for reader, _ in connections:
+        async with asyncio.timeout(60):
+            assert await reader.readexactly(30) == b"\0\1x" * 10
+    assert len(turns) == len(set(turns)) == 40
+    await server.close()
+
+
+async def test_a_client_that_has_sent_its_last_query_gets_the_whole_answer(connect):
+    server = DnsServer(lambda _data, *, is_udp: bytes(65535))
+    address = await server.open(SocketAddress("127.0.0.1", 0))
+    reader, writer = await connect(address)
+    writer.write(b"\0\1x" * 50)
+    writer.write_eof()
+    async with asyncio.timeout(60):
+        assert len(await reader.read(-1)) == 50 * 65537
+    writer.close()
+    await server.close()
 
 
 async def test_a_datagram_that_is_not_answered_is_dropped(address):

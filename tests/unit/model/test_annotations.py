@@ -2,7 +2,6 @@ import pytest
 
 from userspace_proxy.model import (
     Balance,
-    Fault,
     Handling,
     Hold,
     ProxyProtocol,
@@ -55,6 +54,8 @@ KNOWN = ", ".join(annotation.key for annotation in ANNOTATIONS)
             "userspace-proxy.io/xyzzy",
             f"userspace-proxy.io/xyzzy is unknown (known: {KNOWN})",
         ),
+        # An annotation that had put faults in force.
+        ("userspace-proxy.io/fault", f"userspace-proxy.io/fault is unknown (known: {KNOWN})"),
         (
             "userspace-proxy-xyzzy",
             f"userspace-proxy-xyzzy is unknown (known: {KNOWN})",
@@ -238,20 +239,9 @@ def test_wake_without_hold_is_a_note():
     )
 
 
-def test_faults_are_values_and_a_wrong_one_puts_none_in_force():
-    handling, notes = read_handling({"userspace-proxy.io/fault": "refuse; latency(latency=5)"})
-    assert (handling.faults, notes) == ((Fault("refuse"), Fault("latency", (("latency", 5),))), ())
-    handling, notes = read_handling({"userspace-proxy.io/fault": "refuse; latancy(latency=5)"})
-    assert handling.faults == ()
-    assert notes == (
-        "annotation userspace-proxy.io/fault: there is no fault 'latancy' (did you mean latency?): "
-        "no fault is in force",
-    )
-
-
 @pytest.mark.parametrize("annotation", ANNOTATIONS, ids=lambda annotation: annotation.name)
 def test_a_text_that_is_too_long_is_a_note(annotation):
-    long = "refuse;" * TEXT_MAX
+    long = "random;" * TEXT_MAX
     handling, notes = read_handling({annotation.key: long})
     assert handling == Handling()
     assert notes == (
@@ -261,5 +251,5 @@ def test_a_text_that_is_too_long_is_a_note(annotation):
 
 
 def test_the_longest_text_is_read():
-    text = "refuse".ljust(TEXT_MAX)
-    assert read_handling({"userspace-proxy.io/fault": text})[0].faults == (Fault("refuse"),)
+    text = "1m".ljust(TEXT_MAX)
+    assert read_handling({"userspace-proxy.io/hold": text})[0].hold == Hold(60.0)

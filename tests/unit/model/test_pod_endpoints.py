@@ -2,7 +2,15 @@ import json
 
 import pytest
 
-from userspace_proxy.model import Endpoint, IPFamily, Service, ServiceKey, ServiceType, SlicePort
+from userspace_proxy.model import (
+    Endpoint,
+    IPFamily,
+    Service,
+    ServiceKey,
+    ServiceType,
+    SlicePort,
+    SocketAddress,
+)
 from userspace_proxy.model.pod_endpoints import (
     PodKey,
     PodPort,
@@ -42,7 +50,13 @@ DNS_PORT = {"name": "dns", "containerPort": 5, "protocol": "UDP"}
 
 def addresses(slices):
     """Return what clients of the port http could be sent to."""
-    return [str(address) for item in slices for address, _ in item.addresses("http", "TCP")]
+    return [
+        str(SocketAddress(endpoint.ip, port.port))
+        for item in slices
+        for port in item.ports
+        if (port.name, port.protocol) == ("http", "TCP")
+        for endpoint in item.endpoints
+    ]
 
 
 def test_a_pod_is_read():

@@ -3,7 +3,7 @@
 import pytest
 
 from userspace_proxy.model import Endpoint, IPFamily, Node, SliceKey, SlicePort
-from userspace_proxy.model.reading import read_node, read_slice
+from userspace_proxy.model.reading import HINTED_MAX, HINTED_OTHERS, read_node, read_slice
 from userspace_proxy.model.wire import FieldError, WireEndpointSlice, WireNode, convert
 
 from .samples import CART
@@ -11,7 +11,7 @@ from .samples import CART
 LABEL = "kubernetes.io/service-name"
 
 
-def a_slice(with_headless=False, **fields):
+def a_slice(with_headless=False, with_pods=False, **fields):
     metadata = {"name": "cart-x7", "namespace": "shop", "labels": {LABEL: "cart"}}
     wire = {
         "metadata": metadata,
@@ -20,7 +20,8 @@ def a_slice(with_headless=False, **fields):
         "ports": [{"name": "http", "port": 8080}],
         **fields,
     }
-    return read_slice(convert(wire, WireEndpointSlice), with_headless=with_headless)
+    wire = convert(wire, WireEndpointSlice)
+    return read_slice(wire, with_headless=with_headless, with_pods=with_pods)
 
 
 def the_endpoint(**fields):
@@ -181,9 +182,77 @@ class TestSlice:
         item = a_slice(with_headless=True, metadata={"name": "x", "labels": labels})
         assert item.endpoints == (Endpoint("192.0.2.1"),)
 
-    def test_an_endpoint_may_have_a_hostname(self):
-        assert the_endpoint(hostname="web-0").hostname == "web-0"
-        assert the_endpoint(hostname=None).hostname == ""
+    def test_an_endpoint_may_have_a_hostname_which_only_dns_uses(self):
+        named = [{"addresses": ["192.0.2.1"], "hostname": name} for name in ("web-0", None)]
+        for with_headless, expected in ((True, ["web-0", ""]), (False, ["", ""])):
+            item = a_slice(with_headless=with_headless, endpoints=named)
+            assert [endpoint.hostname for endpoint in item.endpoints] == expected
+
+    def test_the_names_in_the_hints_of_a_slice_have_a_bound(self):
+        def hinted(number):
+            zones = [{"name": f"zone-{number}"}, {"name": "zone-0"}]
+            return {"addresses": ["192.0.2.1"], "hints": {"forZones": zones}}
+
+        fit = a_slice(endpoints=[hinted(n) for n in range(HINTED_MAX)])
+        assert fit.endpoints[-1].hinted_zones == (f"zone-{HINTED_MAX - 1}", "zone-0")
+        assert fit.notes == ()
+        more = a_slice(endpoints=[hinted(n) for n in (*range(HINTED_MAX + 1), 1)])
+        assert more.endpoints[:-2] == fit.endpoints
+        assert more.endpoints[-2].hinted_zones == HINTED_OTHERS
+        assert more.endpoints[-1].hinted_zones == ("zone-1", "zone-0")
+        assert more.notes == ("hints name more than 1,000 zones and nodes: others are left out",)
+
+    @pytest.mark.parametrize(
+        ("target", "pod"),
+        [
+            pytest.param({"kind": "Pod", "name": "web-7"}, "web-7", id="pod"),
+            pytest.param({"kind": "Pod", "namespace": "shop", "name": "a.b"}, "a.b", id="dots"),
+            pytest.param({"kind": "Node", "name": "../x"}, "", id="node"),
+            pytest.param({"kind": "Pod"}, "", id="nameless"),
+            pytest.param(None, "", id="null"),
+        ],
+    )
+    def test_the_pod_of_an_endpoint_is_its_target(self, target, pod):
+        item = a_slice(endpoints=[{"addresses": ["192.0.2.1"], "targetRef": target}])
+        assert (item.endpoints[0].pod, item.notes) == ("", ())
+        item = a_slice(
+            with_pods=True, endpoints=[{"addresses": ["192.0.2.1"], "targetRef": target}]
+        )
+        assert (item.endpoints[0].pod, item.notes) == (pod, ())
+
+    @pytest.mark.parametrize(
+        ("target", "problem"),
+        [
+            pytest.param({"name": "../../x"}, "name: '../../x' is not a DNS name", id="parents"),
+            pytest.param({"name": "."}, "name: '.' is not a DNS name", id="dot"),
+            pytest.param({"name": "web/exec"}, "name: 'web/exec' is not", id="subresource"),
+            pytest.param({"name": "web?command=sh"}, "name: 'web?command=sh' is not", id="query"),
+            pytest.param({"name": "web#"}, "name: 'web#' is not", id="fragment"),
+            pytest.param({"name": "web%2f"}, "name: 'web%2f' is not", id="escape"),
+            pytest.param({"name": "a" * 254}, f"name: '{'a' * 100}'… is not", id="long"),
+            pytest.param(
+                {"name": "web-7", "namespace": "kube-system"},
+                "namespace: 'kube-system' is not the namespace of the slice, shop: ",
+                id="elsewhere",
+            ),
+        ],
+    )
+    def test_a_target_that_cannot_be_a_pod_is_none_and_a_note(self, target, problem):
+        good = {"addresses": ["192.0.2.1"], "targetRef": {"kind": "Pod", "name": "web-7"}}
+        bad = {"addresses": ["192.0.2.2"], "targetRef": {"kind": "Pod", **target}}
+        item = a_slice(with_pods=True, endpoints=[good, bad])
+        assert [endpoint.pod for endpoint in item.endpoints] == ["web-7", ""]
+        (note,) = item.notes
+        assert note.startswith(f"endpoints[1].targetRef.{problem}")
+        assert note.endswith(": 192.0.2.2 has no pod")
+
+    def test_in_a_namespace_that_cannot_be_one_are_no_pods(self):
+        metadata = {"name": "x", "namespace": "..", "labels": {LABEL: "cart"}}
+        target = {"kind": "Pod", "name": "web-7"}
+        endpoints = [{"addresses": ["192.0.2.1"], "targetRef": target}]
+        item = a_slice(with_pods=True, metadata=metadata, endpoints=endpoints)
+        assert item.endpoints[0].pod == ""
+        assert item.notes[0].startswith("metadata.namespace: '..' is not a DNS label")
 
     @pytest.mark.parametrize(
         ("fields", "problem"),

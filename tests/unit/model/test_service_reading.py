@@ -3,7 +3,7 @@
 import pytest
 
 from userspace_proxy.model import Balance, Handling, Service, ServicePort, ServiceType
-from userspace_proxy.model.service_reading import read_service
+from userspace_proxy.model.service_reading import BALANCED_MAX, read_service
 from userspace_proxy.model.wire import FieldError, WireService, convert
 
 from .samples import CART, CART_IP, CART_IP_V6, HTTP
@@ -325,3 +325,14 @@ def test_a_proxy_header_is_for_tcp(protocols, notes):
         ports=[{"name": p.lower(), "port": 53, "protocol": p} for p in protocols],
     )
     assert service.notes == notes
+
+
+def test_of_more_load_balancer_ips_than_the_bound_the_first_are_used():
+    ingress = [{"ip": f"203.0.113.{n}"} for n in range(BALANCED_MAX + 1)]
+    most = a_service(status={"loadBalancer": {"ingress": ingress[:-1]}})
+    assert (len(most.load_balancer_ips), most.notes) == (BALANCED_MAX, ())
+    more = a_service(status={"loadBalancer": {"ingress": ingress}})
+    assert more.load_balancer_ips == most.load_balancer_ips
+    assert more.notes == (
+        "status.loadBalancer.ingress: 101 addresses are listed, and the first 100 are served",
+    )

@@ -7,6 +7,7 @@ import pytest
 from userspace_proxy.model.source_ranges import (
     ANNOTATION_SOURCE_RANGES,
     NO_CLIENT,
+    RANGES_MAX,
     parse_range,
     read_source_ranges,
 )
@@ -74,3 +75,15 @@ def test_the_old_annotation_is_not_followed_as_by_kube_proxy(texts, value, is_no
     networks, notes = read_source_ranges(texts, {ANNOTATION_SOURCE_RANGES: value})
     assert networks == tuple(texts)
     assert bool(notes) is is_noted
+
+
+def test_too_many_ranges_admit_no_client():
+    ranges = [f"10.{n >> 8}.{n & 255}.0/24" for n in range(RANGES_MAX + 1)]
+    assert read_source_ranges(ranges[:-1], {}) == (tuple(ranges[:-1]), ())
+    assert read_source_ranges(ranges, {}) == (
+        NO_CLIENT,
+        (
+            "spec.loadBalancerSourceRanges: 1,001 networks are listed, and 1,000 are allowed: "
+            "no client is admitted",
+        ),
+    )

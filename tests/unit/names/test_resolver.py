@@ -13,7 +13,7 @@ from userspace_proxy.model import (
     SlicePort,
     SocketAddress,
 )
-from userspace_proxy.names import Code, ServiceNames
+from userspace_proxy.names import Code, Record, ServiceNames, resolver
 
 HTTP = ServicePort("http", 80, "TCP")
 DNS = ServicePort("dns", 53, "UDP")
@@ -220,3 +220,64 @@ def test_a_port_of_an_unknown_protocol_has_its_own_number():
     names = ServiceNames(store.snapshot(), reach=lambda _: SocketAddress("127.0.0.1", 1))
     (record,) = names.answer("_sctp._sctp.web.shop.svc.cluster.local.", "SRV").records
     assert record.data == "0 100 9000 web.shop.svc.cluster.local."
+
+
+def many():
+    """Return names of a headless Service, and one with a cluster IP, with 300 of everything."""
+    store, number = Store(), 300
+    ports = [ServicePort(f"p{i}", i + 1, "TCP") for i in range(number)]
+    store.put_service(service(key("ports"), ports, ("10.96.0.10",)))
+    store.put_service(service(key("db"), (HTTP,), (), is_headless=True))
+    ips = [f"10.0.{i // 250}.{i % 250}" for i in range(number)]
+    store.put_slice(slice_of(*ips, key="db-1", of=key("db"), ports=TARGETS[:1]))
+    for i in range(number):
+        store.put_slice(slice_of("10.1.1.1", key=f"s{i}", of=key(f"s{i}")))
+        store.put_service(service(key(f"s{i}")))
+    return ServiceNames(store.snapshot())
+
+
+@pytest.mark.parametrize(
+    ("name", "type_", "expected"),
+    [
+        pytest.param("db.shop.svc.cluster.local.", "A", ["10.0.0.7", "10.0.1.1"], id="endpoints"),
+        pytest.param("db.shop.svc.cluster.local.", "SRV",
+            ["0 1 8080 10-0-0-7.db.shop.svc.cluster.local.",
+             "0 1 8080 10-0-1-1.db.shop.svc.cluster.local."], id="ports-of-endpoints"),
+        pytest.param("ports.shop.svc.cluster.local.", "SRV",
+            ["0 1 8 ports.shop.svc.cluster.local.",
+             "0 1 252 ports.shop.svc.cluster.local."], id="ports"),
+        pytest.param("1.1.1.10.in-addr.arpa.", "PTR", 2, id="names-of-an-address"),
+    ],
+)  # fmt: skip
+def test_only_records_that_are_picked_are_made(name, type_, expected):
+    asked = []
+
+    def pick(count):
+        asked.append(count)
+        return [7, 251]
+
+    answer = many().answer(name, type_, pick)
+    assert (set(asked), answer.is_partial) == ({300}, True)
+    found = [record.data for record in answer.records]
+    assert (len(found) if type_ == "PTR" else found) == expected
+    assert not many().answer(name, type_).is_partial
+
+
+def test_the_cost_of_a_question_does_not_grow_with_the_service(monkeypatch):
+    made = []
+    monkeypatch.setattr(resolver, "Record", lambda *values: made.append(values) or Record(*values))
+    for name in ("db", "ports"):
+        many().answer(f"{name}.shop.svc.cluster.local.", "SRV", lambda _: [7, 251])
+    # Two records for each, and two of addresses for endpoints, one for the cluster IP's.
+    assert len(made) == 8
+
+
+def test_the_addresses_of_an_alias_are_picked_too():
+    store = Store()
+    store.put_service(external("alias", "db.shop.svc.cluster.local"))
+    store.put_service(service(key("db"), (HTTP,), (), is_headless=True))
+    store.put_slice(slice_of(*(f"10.0.0.{i}" for i in range(9)), key="db-1", of=key("db")))
+    names = ServiceNames(store.snapshot())
+    answer = names.answer("alias.shop.svc.cluster.local.", "A", lambda _: [3])
+    assert [record.data for record in answer.records] == ["db.shop.svc.cluster.local.", "10.0.0.3"]
+    assert answer.is_partial

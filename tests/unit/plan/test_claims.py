@@ -5,17 +5,19 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.model import (
-    Fault,
     Frontend,
     FrontendKind,
-    Handling,
     Protocol,
     ServicePort,
 )
 from userspace_proxy.plan import IgnoredService
 from userspace_proxy.plan.claims import claims_of
 from userspace_proxy.policy import PRIMARY, NodeFacts, Scope
-from userspace_proxy.policy.causes import NOTES_MAX, not_ours
+from userspace_proxy.policy.causes import (
+    NOTES_MAX,
+    not_ours,
+    too_many_frontends_in_namespace,
+)
 
 from ..model.samples import CART, CART_IP, CART_IP_V6, HTTP, WEB_IP, service
 
@@ -36,7 +38,6 @@ NODE = NodeFacts(
     external_ip_networks=("203.0.113.0/24",),
 )
 NODE_PORT = ServicePort("http", 80, "TCP", 30080)
-FAULTY = Handling(faults=(Fault("refuse"), Fault("loss", (("percent", 5),))))
 
 
 def claims(*services, facts=NODE):
@@ -284,6 +285,59 @@ def test_a_forbidden_external_ip_is_noted_and_not_claimed(ip, facts, why):
     assert notes(given, facts) == [f"external IP {ip} is not served: {why}"]
 
 
+@pytest.mark.parametrize(
+    ("ports", "ips", "served"),
+    [
+        (1, 100, 100),
+        (1, 101, 100),
+        (100, 101, 100),
+        (200, 50, 50),
+        (200, 51, 50),
+        pytest.param(10_000, 2, 1, marks=pytest.mark.long),
+    ],
+)
+def test_a_service_has_so_many_external_ips_as_all_its_ports_together_may(ports, ips, served):
+    given = service(
+        ports=tuple(ServicePort(f"p{number}", number, "TCP") for number in range(1, ports + 1)),
+        external_ips=tuple(f"203.0.113.{number}" for number in range(ips)),
+    )
+    (made,) = claims(given)
+    frontends = [frontend for claim in made.ports for frontend in claim.frontends]
+    external = [f.ip for f in frontends if f.kind is FrontendKind.EXTERNAL_IP]
+    assert len(external) == ports * served
+    assert set(external) == set(given.external_ips[:served])
+    note = (
+        f"external IP 203.0.113.{served} and those after it are not served: "
+        f"a Service with as many ports may have {served}"
+    )
+    expected = [note] if served < ips else []
+    assert [[str(each) for each in claim.notes] for claim in made.ports] == [expected] * ports
+
+
+def test_external_ips_beyond_the_bound_are_noted_in_their_family_and_not_where_all_are_off():
+    both = service(
+        cluster_ips=(CART_IP, CART_IP_V6),
+        external_ips=(*(f"203.0.113.{number}" for number in range(100)), "2001:db8:1::9"),
+    )
+    networks = ("203.0.113.0/24", "2001:db8:1::/64")
+    four, six = claims_of(both, replace(NODE, external_ip_networks=networks)).ports
+    assert four.notes == ()
+    (note,) = six.notes
+    assert str(note).startswith("external IP 2001:db8:1::9 and those after it are not served: ")
+    off = replace(NODE, external_ip_networks=())
+    assert "those after it" not in "".join(notes(both, off))
+
+
+def test_the_source_ranges_of_a_family_are_one_object_for_all_ports():
+    ranges = {"load_balancer_ips": (LB_IP,), "load_balancer_source_ranges": RANGES}
+    first, second = (
+        claim.admits
+        for claim in claims(service(ports=(DNS, DNS_TCP), **ranges))[0].ports
+        if claim.admits
+    )
+    assert first is second
+
+
 def test_an_allowed_external_ip_is_claimed_without_a_note():
     given = service(external_ips=(EXTERNAL_IP,))
     assert asked(given) == {"shop/cart:http": [*INTERNAL, "203.0.113.9:80/TCP"]}
@@ -322,10 +376,9 @@ def test_notes_of_a_service_with_many_ports_are_not_repeated():
     given = service(
         ports=ports,
         cluster_ips=(CART_IP, CART_IP_V6),
-        notes=("balance 'maglev' is unknown",),
-        handling=FAULTY,
+        notes=("balance 'maglev' is unknown", "hold '1y' is not in 1s–1h"),
     )
-    assert [note[:20] for note in notes(given)] == ["balance 'maglev' is ", "annotation userspace"]
+    assert notes(given) == list(given.notes)
 
 
 def test_an_address_with_two_kinds_is_claimed_once_with_the_stricter_kind():
@@ -347,15 +400,33 @@ def test_claims_that_differ_only_in_the_kind_of_a_frontend_are_not_the_same():
     assert not external.is_same(None)
 
 
-def test_faults_that_are_not_allowed_are_a_note():
-    assert notes(service(handling=FAULTY)) == [
-        "annotation userspace-proxy.io/fault is ignored: faults on purpose are allowed only with "
-        "--steering=none or --allow-faults"
-    ]
+class Looks(tuple):
+    """Networks that count how often they are looked at."""
+
+    count = 0
+
+    def __iter__(self):
+        for ip in super().__iter__():
+            Looks.count += 1
+            yield ip
 
 
-def test_a_fault_that_the_protocol_does_not_have_is_a_note():
-    given = service(handling=FAULTY)
-    assert notes(given, replace(NODE, allow_faults=True)) == [
-        "annotation userspace-proxy.io/fault: loss does not exist for TCP"
-    ]
+def test_source_ranges_are_looked_at_once_for_all_ports():
+    Looks.count = 0
+    given = service(
+        load_balancer_ips=(LB_IP,),
+        load_balancer_source_ranges=Looks(f"10.0.{n}.0/24" for n in range(10)),
+        ports=tuple(ServicePort(f"p{n}", n, "TCP") for n in range(1, 51)),
+    )
+    assert len(claims_of(given, NODE).ports) == 100
+    assert Looks.count < 100
+
+
+def test_a_service_that_is_left_out_claims_nothing_but_keeps_its_addresses():
+    made = claims_of(service(load_balancer_ips=(LB_IP,)), NODE, is_left_out=True)
+    assert (made.ports, made.own_ips) == ((), (CART_IP, LB_IP))
+    (ignored,) = made.ignored
+    assert (ignored.port, ignored.is_conflict) == ("", True)
+    assert ignored.cause == too_many_frontends_in_namespace("shop", 30_000)
+    (by_design,) = claims_of(service(cluster_ips=()), NODE, is_left_out=True).ignored
+    assert not by_design.is_conflict

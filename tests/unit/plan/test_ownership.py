@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from userspace_proxy.model import Cause, Frontend, IPFamily, Protocol, ServiceKey, ServicePort
 from userspace_proxy.plan import PortKey
 from userspace_proxy.plan.claims import PortClaim, claims_of
-from userspace_proxy.plan.ownership import FrontendOwners, ServiceIndex
+from userspace_proxy.plan.ownership import FrontendOwners, OwnershipChange, ServiceIndex
 
 from ..model.samples import CART, CART_IP, CART_IP_V6, HTTP, WEB, WEB_IP, service
 from .drawn import FACTS, KEYS, SERVICES, in_two_orders
@@ -281,3 +281,12 @@ def test_a_service_alone_at_many_addresses_is_one_object():
     assert index["a"] is index["b"]
     index.add(["b"], WEB)
     assert (set(index["a"]), set(index["b"])) == ({CART}, {CART, WEB})
+
+
+def test_the_effects_of_several_changes_add_up():
+    till = ServiceKey("shop", "till")
+    owners, moved = FrontendOwners(), OwnershipChange(set(), set(), set())
+    moved.add(owners.change((), claims(service(CART), service(till, cluster_ips=(WEB_IP,)))))
+    moved.add(owners.change([CART], claims(service(WEB, cluster_ips=(WEB_IP,)))))
+    assert {address.ip for address in moved.addresses} == {CART_IP, WEB_IP}
+    assert (moved.services, moved.node_ports) == ({till}, set())

@@ -16,8 +16,17 @@ from userspace_proxy.model import (
     Protocol,
     ServicePortName,
 )
-from userspace_proxy.plan import Plan, PlanChanges, PortKey, PortPlan, Side, diff_plans
-from userspace_proxy.policy.causes import none_ready
+from userspace_proxy.plan import (
+    IgnoredService,
+    Plan,
+    PlanChanges,
+    PortKey,
+    PortPlan,
+    Side,
+    diff_plans,
+    new_conflicts,
+)
+from userspace_proxy.policy.causes import address_taken, none_ready
 
 from ..model.samples import CART, CART_IP, POD_A, POD_B, WEB, WEB_IP
 
@@ -253,3 +262,17 @@ def test_applying_the_difference_in_its_order_gives_the_desired_plan(have, want)
     for key in changes.close:
         del sockets[key, have.ports[key].protocol]
     assert sockets == {(key, port.protocol): port for key, port in want.ports.items()}
+
+
+def test_new_conflicts_are_one_of_each_service():
+    taken = address_taken("held by shop/x", "198.51.100.7")
+    web, web_2, cart = (
+        IgnoredService(key, port, taken, is_conflict=True)
+        for key, port in ((WEB, "a"), (WEB, "b"), (CART, "a"))
+    )
+    by_design = IgnoredService(CART, "sctp", taken)
+    none, some = Plan({}), Plan({}, (cart, by_design, web, web_2))
+    assert list(new_conflicts(none, some)) == [cart, web]
+    assert list(new_conflicts(some, some)) == []
+    assert list(new_conflicts(some, none)) == []
+    assert list(new_conflicts(Plan({}, (web,)), some)) == [cart, web_2]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from userspace_proxy.cluster import Snapshot, Store
 from userspace_proxy.model import (
+    Cause,
     CauseCode,
     IPFamily,
     ServiceKey,
@@ -32,7 +33,7 @@ from ..model.samples import (
     slice_of,
 )
 from .drawn import ALL_FACTS, FACTS, KEYS, SERVICES, SLICES
-from .planning import frontends, plan_of, say, store_of
+from .planning import frontends, plan_of, say, snapshot_of, store_of
 
 AT_8080 = (ServicePort("alt", 8080, "TCP"),)
 AT_NODE = (ServicePort("http", 80, "TCP", 30080),)
@@ -60,6 +61,27 @@ class TestManyPorts:
         )
         usable = {str(key): [a.port for a in port.usable] for key, port in plan.ports.items()}
         assert usable == {"shop/cart:dns": [5353], "shop/cart:http": [8080]}
+
+    def test_a_plan_that_is_abandoned_between_two_turns_is_followed_by_a_whole_one(self):
+        store, planner = store_of(service(), slice_of(POD_A.ip)), Planner(NodeFacts())
+        planner.plan(store.snapshot())
+        store.put_service(service(WEB, cluster_ips=(WEB_IP,)))
+        count = sum(1 for _ in Planner(NodeFacts()).turns(store.snapshot()))
+        for turns in range(count):
+            planner = Planner(NodeFacts())
+            abandoned = planner.turns(store.snapshot())
+            for _ in range(turns):
+                next(abandoned)
+            assert planner.plan(store.snapshot()) == Planner(NodeFacts()).plan(store.snapshot())
+
+    def test_a_plan_of_a_service_with_many_ports_has_a_turn_for_each(self):
+        ports = [ServicePort(f"p{number}", number, "TCP") for number in range(1, 3_001)]
+        services = [
+            service(ServiceKey("shop", f"s{n}"), ports, (f"198.51.100.{n}",)) for n in range(2)
+        ]
+        planner = Planner(NodeFacts())
+        assert sum(1 for _ in planner.turns(snapshot_of(*services))) > 6_000
+        assert len(planner.last.ports) == 6_000
 
     def test_ports_are_sorted_by_key(self):
         keys = [ServiceKey("shop", name) for name in ("web", "cart", "till")]
@@ -360,6 +382,16 @@ class TestWhatIsKept:
         assert [str(i.cause) for i in planner.plan(store.snapshot()).ignored] == [
             "external IP 203.0.113.9 is an address of shop/dns"
         ]
+
+    def test_a_change_words_no_causes_of_other_services(self, monkeypatch):
+        planner, worded = Planner(NodeFacts()), []
+        sctp = (ServicePort("sip", 5060, "SCTP"),)
+        store = store_of(*(service(ServiceKey("shop", f"s{n}"), sctp) for n in range(20)))
+        planner.plan(store.snapshot())
+        monkeypatch.setattr(Cause, "__str__", lambda cause: worded.append(cause) or "")
+        store.put_service(service(CART, sctp))
+        assert len(planner.plan(store.snapshot()).ignored) == 21
+        assert len(worded) <= 1
 
     def test_a_plan_never_changes_after_it_was_returned(self, store):
         planner = Planner(NodeFacts())

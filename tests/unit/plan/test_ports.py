@@ -8,26 +8,32 @@ from userspace_proxy.model import (
     Balance,
     CauseCode,
     Endpoint,
-    Fault,
     Frontend,
     Handling,
+    IPFamily,
     Path,
     Protocol,
+    ServiceKey,
     ServicePort,
     ServiceType,
+    SlicePort,
     SocketAddress,
 )
 from userspace_proxy.plan import HealthCheck, Planner, PortPlan, Side
 from userspace_proxy.policy import ENDPOINTS_MAX, EndpointVerdict, NodeFacts
-from userspace_proxy.policy.causes import NOTES_MAX, none_ready
+from userspace_proxy.policy.causes import NOTES_MAX, none_ready, too_many_at_all_ports
 
 from ..model.samples import (
     CART,
     CART_IP,
+    CART_IP_V6,
+    HTTP,
     NOT_READY,
     POD_A,
     POD_B,
     POD_C,
+    WEB,
+    WEB_IP,
     service,
     slice_of,
 )
@@ -49,13 +55,6 @@ class TestOnePort:
             affinity_timeout_s=60,
         )
         assert str(port.key) == "shop/cart:http"
-
-    def test_faults_are_those_of_the_protocol_and_are_not_handed_to_the_data_plane(self):
-        asked = Handling(Balance.RANDOM, faults=(Fault("refuse"), Fault("loss")))
-        given = (service(handling=asked), slice_of(POD_A.ip))
-        port = the_port(*given, allow_faults=True)
-        assert (port.faults, port.handling) == ((Fault("refuse"),), Handling(Balance.RANDOM))
-        assert the_port(*given).faults == ()
 
     def test_its_annotation_chooses_a_path_only_if_the_operator_allows_it(self):
         given = (service(handling=Handling(path=Path.AUTO)), slice_of(POD_A.ip))
@@ -100,6 +99,69 @@ class TestOnePort:
         assert [note.code for note in port.notes] == [CauseCode.TOO_MANY_ENDPOINTS]
         assert "10,000 endpoints" in port.notes[0].sentence
         assert the_port(service(), *slices[:10]).notes == ()
+
+    def test_at_twice_the_bound_of_all_ports_the_first_by_name_are_served_and_the_others_refuse(
+        self, monkeypatch
+    ):
+        monkeypatch.setattr("userspace_proxy.plan.ports.SERVICE_MAX", 20)
+        names = [f"p{number:02}" for number in range(20)]
+        ports = [ServicePort(name, 80 + n, "TCP") for n, name in enumerate((*names, "unlisted"))]
+        targets = [SlicePort(name, 8080 + n, "TCP") for n, name in enumerate(names)]
+        large = service(ports=ports, handling=Handling(Balance.RANDOM))
+        things = slice_of(POD_A.ip, POD_B.ip, ports=targets), service(WEB, cluster_ips=(WEB_IP,))
+        plan = plan_of(large, *things, slice_of(POD_A.ip, of=WEB, key="web-1"))
+        served = [key.name.port for key, port in plan.ports.items() if port.usable]
+        assert served == [*names[:10], "http"]
+        codes = [port.cause.code for port in plan.ports.values() if not port.usable]
+        assert codes == [CauseCode.TOO_MANY_ENDPOINTS] * 10 + [CauseCode.PORT_NAME_MISSING]
+        beyond = next(port for port in plan.ports.values() if port.key.name.port == "p10")
+        assert (beyond.endpoints, beyond.is_refusing, len(beyond.frontends)) == ((), True, 1)
+        assert beyond.handling.balance is Balance.RANDOM
+        assert beyond.cause == too_many_at_all_ports(CART, 20)
+
+    def test_source_ranges_count_for_each_port_and_ports_beyond_the_bound_have_no_filter(
+        self, monkeypatch
+    ):
+        """Each takes the kernel's memory for each socket: 1,300 of 1,000 ports took 0.5 GiB."""
+        monkeypatch.setattr("userspace_proxy.plan.ports.SERVICE_MAX", 10)
+        given = service(
+            ports=[ServicePort(f"p{n}", 80 + n, "TCP") for n in range(3)],
+            type=ServiceType.LOAD_BALANCER,
+            load_balancer_ips=("192.0.2.9",),
+            load_balancer_source_ranges=("203.0.113.0/24", "198.51.100.0/24"),
+        )
+        ports = [SlicePort(f"p{n}", 8080 + n, "TCP") for n in range(3)]
+        plan = plan_of(given, slice_of(POD_A.ip, ports=ports))
+        limited = [p for p in plan.ports.values() if p.key.side is Side.LOAD_BALANCER]
+        assert [len(port.usable) for port in limited] == [1, 1, 0]
+        assert [len(port.admits or ()) for port in limited] == [2, 2, 0]
+        assert limited[2].cause == too_many_at_all_ports(CART, 10)
+
+    def test_the_bound_of_all_ports_counts_families_and_sides(self, monkeypatch):
+        monkeypatch.setattr("userspace_proxy.plan.ports.SERVICE_MAX", 5)
+        given = service(cluster_ips=(CART_IP, CART_IP_V6), external_ips=("203.0.113.9",))
+        given = replace(given, is_external_local=True)
+        both = slice_of(POD_A.ip, POD_B.ip), slice_of("2001:db8::1", key="6", family=IPFamily.IPV6)
+        allowed = {"external_ip_networks": ("203.0.113.0/24",)}
+        plan = plan_of(given, *both, **allowed)
+        assert [bool(port.usable) for port in plan.ports.values()] == [True, True, True]
+        monkeypatch.setattr("userspace_proxy.plan.ports.SERVICE_MAX", 4)
+        plan = plan_of(given, *both, **allowed)
+        assert [bool(port.usable) for port in plan.ports.values()] == [True, True, False]
+
+    def test_a_service_that_is_left_out_of_its_namespace_has_that_cause_where_it_has_endpoints(
+        self, monkeypatch
+    ):
+        monkeypatch.setattr("userspace_proxy.plan.shares.NAMESPACE_MAX", 1)
+        given = service(ports=(HTTP, ServicePort("unlisted", 81, "TCP")))
+        plan = plan_of(given, slice_of(POD_A.ip, POD_B.ip))
+        codes = [port.cause.code for port in plan.ports.values()]
+        assert codes == [CauseCode.TOO_MANY_ENDPOINTS, CauseCode.PORT_NAME_MISSING]
+        assert "Services of namespace shop" in str(next(iter(plan.ports.values())).cause)
+
+    def test_a_slice_that_may_have_been_meant_for_it_is_its_cause(self):
+        port = the_port(service(), slice_of(POD_A.ip, of=ServiceKey("shop", "carts")))
+        assert port.cause.code is CauseCode.SLICE_ORPHANED
 
     def test_its_path_is_that_of_its_annotation_and_a_note_states_what_prevents_it(self):
         asked = Handling(path=Path.KERNEL)

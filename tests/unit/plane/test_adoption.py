@@ -1,18 +1,32 @@
 import asyncio
 import contextlib
 import socket
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from tests.netns import Net
 from userspace_proxy.dataplane import Tuning
+from userspace_proxy.kernel import net_admin_proof
 from userspace_proxy.kernel.netlink.sockets import NETLINK_NETFILTER, NETLINK_ROUTE
 from userspace_proxy.model import Protocol, SocketAddress
-from userspace_proxy.plane import worker, worker_main
+from userspace_proxy.plane import adoption, worker, worker_main
 from userspace_proxy.plane.adoption import Predecessors
 from userspace_proxy.plane.channel import Channel
-from userspace_proxy.plane.messages import HandedOver, Keep, Running, Start, ToWorker
+from userspace_proxy.plane.messages import (
+    Drain,
+    HandedOver,
+    HandOver,
+    Keep,
+    Logged,
+    Pins,
+    PinsSent,
+    Prove,
+    Running,
+    Start,
+    ToWorker,
+)
 from userspace_proxy.plane.rendezvous import connect_to_workers, open_rendezvous
 
 from ..dataplane.peers import TcpEndpoint, UdpPeer, address_of, dial
@@ -69,14 +83,56 @@ async def test_pins_of_clients_are_handed_over_in_parts(orphan, monkeypatch):
         orphan.keep(await dial(at, source=client))
         orphan.keep(await pod.accept())
     predecessors, _ = await adopt(orphan)
+    await predecessors.all_pins()
     parts = predecessors.take_pins("shop/web:http")
     pins = [pin for part in parts for pin in part.pins]
     assert [len(part.pins) for part in parts] == [1, 1]
     assert [(client, endpoint) for client, endpoint, _ in pins] == [
-        ("127.0.0.2", pod.address),
         ("127.0.0.3", pod.address),
+        ("127.0.0.2", pod.address),
     ]
     assert predecessors.take_pins("shop/web:http") == []
+
+
+PINS = Pins("shop/web:http", [("203.0.113.1", SocketAddress("192.0.2.1", 80), 1.0)])
+
+
+async def test_pins_that_come_late_are_passed_on(idle):
+    worker = Compromised(idle.keep)
+    idle.channel.close()
+    late = []
+    worker.predecessors.on_pins = late.append
+    worker.hand_over(is_last=True)
+    assert await worker.predecessors.adopt() == 0
+    assert worker.predecessors.take_pins(PINS.label) == []
+    other = Pins("shop/other", PINS.pins)
+    for message in (PINS, other, PinsSent()):
+        worker.channel.send(message)
+    await worker.predecessors.all_pins(60.0)
+    assert late == [PINS]
+    assert worker.predecessors.take_pins("shop/other") == [other]
+
+
+async def test_nothing_is_read_after_the_last_pins(idle):
+    worker = Compromised(idle.keep)
+    idle.channel.close()
+    worker.hand_over(is_last=True)
+    for message in (PinsSent(), PINS):
+        worker.channel.send(message)
+    await worker.predecessors.adopt()
+    await worker.predecessors.all_pins(60.0)
+    assert worker.predecessors.take_pins(PINS.label) == []
+
+
+async def test_pins_are_waited_for_a_time_only(idle, monkeypatch):
+    monkeypatch.setattr(adoption, "PINS_S", 0.05)
+    worker = Compromised(idle.keep)
+    idle.channel.close()
+    worker.hand_over(is_last=True)
+    await worker.predecessors.adopt()
+    await worker.predecessors.all_pins(60.0)
+    worker.predecessors.drain(5.0)
+    await until(lambda: worker.got == [HandOver(), Drain(5.0)], "a drain")
 
 
 async def test_a_drain_ends_an_orphan_with_its_last_connection(orphan):
@@ -160,19 +216,22 @@ class Renamed(msgspec.Struct, tag=True, array_like=True):
 class Compromised:
     """A worker that hands over what it likes; what a worker sends is examined."""
 
-    def __init__(self, keep):
+    def __init__(self, keep, predecessors=None, theirs=None):
         loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        self.predecessors = keep(Predecessors(loop, [ours]))
+        if predecessors is None:
+            ours, theirs = socket.socketpair()
+            predecessors = keep(Predecessors(loop, [ours]))
+        self.predecessors = predecessors
         self.channel = keep(
             Channel(
                 loop,
                 theirs,
                 reads=ToWorker,
-                receive=lambda *_: None,
+                receive=lambda message, _: self.got.append(message),
                 lost=lambda _malformed: None,
             )
         )
+        self.got = []
 
     def hand_over(self, *socks, kept=(), is_last=False):
         self.channel.send(HandedOver(0, list(kept), is_last=is_last), *socks)
@@ -237,8 +296,133 @@ async def test_messages_of_another_version_are_skipped_with_one_log_line(idle, c
     assert line.cause == "Invalid value 'Renamed' - at `$[0]`"
 
 
+async def test_a_worker_that_sends_a_second_challenge_is_lost(idle, caplog):
+    with open_rendezvous(LABEL) as rendezvous, net_admin_proof.open_challenge() as challenge:
+        (sock,) = connect_to_workers(LABEL)
+        got = []
+        worker = idle.keep(
+            Channel(
+                asyncio.get_running_loop(),
+                rendezvous.accept()[0],
+                reads=ToWorker,
+                receive=lambda message, _: got.append(type(message)),
+                lost=lambda _malformed: None,
+            )
+        )
+        predecessors = idle.keep(Predecessors(asyncio.get_running_loop(), [sock]))
+        for _ in range(3):
+            worker.send(Prove(), challenge)
+        assert await predecessors.adopt(60.0) == 0
+    assert [record.cause for record in caplog.records] == ["a second challenge"]
+    idle.channel.close()
+
+
 async def test_a_worker_that_is_silent_is_left_alone(idle):
     ours, theirs = socket.socketpair()
     idle.keep(theirs)
     predecessors = idle.keep(Predecessors(asyncio.get_running_loop(), [ours]))
     assert await predecessors.adopt(0.01) == 0
+
+
+def open_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_worker_that_sends_too_many_sockets_is_not_adopted_and_others_are(idle, caplog):
+    idle.channel.close()
+    loop = asyncio.get_running_loop()
+    with contextlib.ExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(2)]
+        predecessors = idle.keep(Predecessors(loop, [ours for ours, _ in pairs]))
+        predecessors._max_sockets = 20
+        bad, good = (Compromised(idle.keep, predecessors, theirs) for _, theirs in pairs)
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        good.hand_over(listening, is_last=True)
+        before = open_descriptors()
+        for _ in range(100):
+            bad.hand_over(*[listening] * 4, kept=["a", "b"])
+        assert await predecessors.adopt(60.0) == 1
+        # That of the other one.
+        assert open_descriptors() <= before + 1
+    (line,) = (one for one in caplog.records if "not adopting it" in one.message)
+    assert line.cause == "22 sockets"
+
+
+async def test_of_a_worker_only_so_many_pins_are_taken(idle, monkeypatch):
+    monkeypatch.setattr(adoption, "MAX_PINS", 3)
+    worker = Compromised(idle.keep)
+    idle.channel.close()
+    for message in (Pins("none", []), Pins("shop/a", PINS.pins * 3), Pins("shop/b", PINS.pins)):
+        worker.channel.send(message)
+    worker.hand_over(is_last=True)
+    worker.channel.send(Pins("shop/c", PINS.pins))
+    await worker.predecessors.adopt(60.0)
+    await worker.predecessors.all_pins(60.0)
+    taken = {label: worker.predecessors.take_pins(f"shop/{label}") for label in "abc"}
+    assert taken == {"a": [Pins("shop/a", PINS.pins * 2)], "b": [], "c": []}
+
+
+@pytest.mark.parametrize("message", [Logged("a", 0, 0.0, "x" * 999, {}, ""), Renamed(1)])
+async def test_of_a_worker_only_so_many_bytes_are_read(idle, monkeypatch, caplog, message):
+    monkeypatch.setattr(adoption, "_MAX_READ_BYTES", 1000)
+    worker = Compromised(idle.keep)
+    idle.channel.close()
+    for _ in range(100):
+        worker.channel.send(message)
+    assert await worker.predecessors.adopt(60.0) == 0
+    (line,) = (one for one in caplog.records if "not adopting it" in one.message)
+    assert line.cause == "more than 1000 bytes"
+
+
+async def test_a_message_that_is_too_long_is_malformed(idle, monkeypatch, caplog):
+    monkeypatch.setattr(adoption, "_MAX_FRAME_BYTES", 1000)
+    worker = Compromised(idle.keep)
+    idle.channel.close()
+    worker.channel.send(Logged("a", 0, 0.0, "x" * 1000, {}, ""))
+    assert await worker.predecessors.adopt(60.0) == 0
+    assert "malformed message: a frame of 10" in caplog.text
+
+
+@pytest.fixture
+async def listening(idle):
+    """A rendezvous, and a connection to it."""
+    idle.channel.close()
+    with open_rendezvous(LABEL) as rendezvous:
+        yield rendezvous, *connect_to_workers(LABEL)
+
+
+async def test_where_others_have_taken_its_place_a_successor_connects_again(idle, listening):
+    rendezvous, sock = listening
+    predecessors = idle.keep(Predecessors(asyncio.get_running_loop(), [sock]))
+    adopting = asyncio.create_task(predecessors.adopt(60.0))
+    rendezvous.accept()[0].close()
+    accepted = []
+
+    def is_accepted():
+        with contextlib.suppress(BlockingIOError):
+            accepted.append(rendezvous.accept()[0])
+        return accepted
+
+    await until(is_accepted)
+    worker = Compromised(idle.keep, predecessors, accepted[0])
+    with socket.create_server(("127.0.0.1", 0)) as good:
+        worker.hand_over(good, is_last=True)
+        assert await adopting == 1
+    await until(lambda: worker.got == [HandOver()])
+
+
+async def test_a_successor_does_not_connect_again_to_a_worker_that_has_ended(idle, listening):
+    rendezvous, sock = listening
+    predecessors = idle.keep(Predecessors(asyncio.get_running_loop(), [sock]))
+    rendezvous.close()
+    assert await predecessors.adopt(60.0) == 0
+
+
+async def test_a_successor_connects_again_for_a_time_only(idle, listening):
+    rendezvous, sock = listening
+    predecessors = idle.keep(Predecessors(asyncio.get_running_loop(), [sock]))
+    rendezvous.accept()[0].close()
+    assert await predecessors.adopt(0.0) == 0
+    await predecessors.all_pins(60.0)
+    with pytest.raises(BlockingIOError):
+        rendezvous.accept()

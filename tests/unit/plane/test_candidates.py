@@ -1,11 +1,12 @@
 import asyncio
+import errno
 import socket
 import struct
 
 import pytest
 
 from userspace_proxy.dataplane import Tuning
-from userspace_proxy.kernel import abstract_sockets, net_admin_proof
+from userspace_proxy.kernel import abstract_sockets
 from userspace_proxy.plane import candidates
 from userspace_proxy.plane.channel import Channel
 from userspace_proxy.plane.messages import (
@@ -15,6 +16,7 @@ from userspace_proxy.plane.messages import (
     HandedOver,
     HandOver,
     Prove,
+    Proved,
     Running,
     Start,
 )
@@ -85,24 +87,24 @@ async def test_a_candidate_that_proves_the_capability_is_chosen(orphan):
     candidate.channel.send(HandOver())
     await candidate.hear(Prove)
     assert candidate.got == [Prove]
-    net_admin_proof.answer(candidate.challenges[0], candidate.sock)
-    candidate.channel.send(HandOver())
+    candidate.channel.send(Proved(candidate.sock.answer(candidate.challenges[0])))
     await candidate.hear(HandedOver)
     candidate.channel.send(End())
     assert await orphan.main.ended == 0
 
 
-async def test_a_candidate_without_an_answer_gets_nothing_and_others_are_heard(orphan):
+@pytest.mark.parametrize("message", [HandOver(), Proved(b""), Proved(b"0123456789abcdef")])
+async def test_a_candidate_without_an_answer_gets_nothing_and_others_are_heard(orphan, message):
     stranger = Candidate(orphan)
     stranger.channel.send(HandOver())
     await stranger.hear(Prove)
-    stranger.channel.send(HandOver())
+    stranger.channel.send(message)
     await until(lambda: stranger.is_lost, "the end of the stranger's connection")
     assert stranger.got == [Prove]
     await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
 
 
-@pytest.mark.parametrize("message", [Drain(0.0), End(), Start(0, Tuning(), {})])
+@pytest.mark.parametrize("message", [Drain(0.0), End(), Start(0, Tuning(), {}), Proved(b"")])
 async def test_a_candidate_that_has_proved_nothing_commands_nothing(orphan, message):
     stranger = Candidate(orphan)
     with socket.create_server(("127.0.0.1", 0)) as given:
@@ -112,14 +114,11 @@ async def test_a_candidate_that_has_proved_nothing_commands_nothing(orphan, mess
     await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
 
 
-@pytest.mark.parametrize("spelling", [b"#0", b""])
-async def test_a_process_cannot_have_another_one_answer_for_it(orphan, spelling):
-    """With another name of that one's number, or without one: it could bind that one's later."""
+async def test_a_process_cannot_have_another_one_answer_for_it(orphan):
+    """Without a name, it could bind that one's name later."""
     prover = await connected()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
-        if spelling:
-            sock.bind(prover.getsockname().replace(b"#", spelling))
         sock.connect(prover.getpeername())
         prover.close()
         stranger = Candidate(orphan, sock)
@@ -129,14 +128,55 @@ async def test_a_process_cannot_have_another_one_answer_for_it(orphan, spelling)
         await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
 
 
+async def test_a_candidate_is_challenged_before_it_asks(orphan):
+    """So that one that never asks is no different from one that doesn't answer."""
+    candidate = Candidate(orphan)
+    await candidate.hear(Prove)
+    candidate.channel.send(Proved(candidate.sock.answer(candidate.challenges[0])))
+    await candidate.hear(HandedOver)
+
+
 async def test_silent_and_broken_candidates_keep_no_other_one_from_being_chosen(orphan):
-    count = 2 * candidates._MAX_CANDIDATES
-    silent = [Candidate(orphan, await connected()) for _ in range(count)]
+    silent = [Candidate(orphan, await connected()) for _ in range(40)]
     await until(lambda: silent[0].is_lost, "the end of the first one's connection")
     silent[-1].sock.send(struct.pack(">IB", 2**31, 0))
     await until(lambda: silent[-1].is_lost, "the end of the broken one's connection")
-    assert not silent[-2].is_lost
     await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
+
+
+async def test_candidates_that_ask_and_prove_nothing_keep_no_other_one_from_being_chosen(orphan):
+    for _ in range(40):
+        stranger = Candidate(orphan, await connected())
+        stranger.channel.send(HandOver())
+        await until(lambda one=stranger: Prove in one.got or one.is_lost)
+    await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
+
+
+async def test_a_candidate_that_proves_nothing_is_dropped_after_a_time(orphan, monkeypatch):
+    monkeypatch.setattr(candidates, "_PROVE_S", 0.02)
+    stranger = Candidate(orphan, await connected())
+    await until(lambda: stranger.is_lost, "the end of the stranger's connection")
+
+
+async def test_a_candidate_that_cannot_be_challenged_is_dropped(orphan, monkeypatch):
+    def fail():
+        raise OSError(errno.EPROTONOSUPPORT, "no nfnetlink")
+
+    monkeypatch.setattr(candidates.net_admin_proof, "open_challenge", fail)
+    stranger = Candidate(orphan, await connected())
+    await until(lambda: stranger.is_lost, "the end of the stranger's connection")
+
+
+async def test_a_process_of_another_user_takes_no_place(orphan, monkeypatch):
+    silent = [Candidate(orphan, await connected()) for _ in range(2)]
+    for one in silent:
+        await one.hear(Prove)
+    monkeypatch.setattr(abstract_sockets, "is_trusted", lambda _sock: False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
+        stranger.setblocking(False)
+        stranger.connect(silent[0].sock.getpeername())
+        assert await asyncio.get_running_loop().sock_recv(stranger, 1) == b""
+    assert not any(one.is_lost for one in silent)
 
 
 async def test_a_process_of_another_user_is_no_candidate(orphan, monkeypatch):

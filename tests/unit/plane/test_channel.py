@@ -162,7 +162,7 @@ def test_frames_split_anywhere_arrive_whole_and_in_order(sizes):
 
 
 def turn_until(end, count):
-    """Have an end read until so many messages have arrived, a little at a time."""
+    """Have an end read until that many messages have arrived, a little at a time."""
     for _ in range(1000):
         if len(end.messages) >= count:
             return

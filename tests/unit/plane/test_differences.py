@@ -22,7 +22,7 @@ pods = st.sampled_from(PODS)
 
 
 def values(counters):
-    return {name: getattr(counters, name) for name in type(counters).names}
+    return dict(zip(counters.names, counters.figures(), strict=True))
 
 
 def streaks(group, endpoints):
@@ -71,9 +71,9 @@ def test_a_report_contains_the_differences_since_the_last_one(group, differences
 
 
 def test_ejections_are_reported_while_they_last_and_once_more(group, differences):
-    group.balancer.failed(A, 0.0)
+    group.balancers.current.failed(A, 0.0)
     assert report(differences).ejected == report(differences).ejected == [(A, 5.0)]
-    group.balancer.answered(A)
+    group.balancers.current.answered(A)
     assert report(differences).ejected == []
     assert report(differences) is None
 
@@ -134,7 +134,7 @@ class Sums(RuleBasedStateMachine):
 
     @rule(endpoint=pods)
     def a_flow_begins(self, endpoint):
-        if endpoint in self.group.balancer.endpoints:
+        if endpoint in self.group.balancers.current.endpoints:
             self.flows[endpoint] += 1
             self.group.counters_of(endpoint).active += 1
             self.group.counters_of(endpoint).connections += 1
@@ -153,18 +153,18 @@ class Sums(RuleBasedStateMachine):
 
     @rule(endpoint=pods)
     def a_dial_fails(self, endpoint):
-        if endpoint in self.group.balancer.endpoints:
+        if endpoint in self.group.balancers.current.endpoints:
             self.now += 1.0
-            self.group.dial_failed(endpoint, errno.ECONNREFUSED, self.now)
+            self.group.outcomes.failed(endpoint, errno.ECONNREFUSED, self.now)
 
     @rule(endpoint=pods)
     def an_endpoint_answers(self, endpoint):
         self.now += 1.0
-        self.group.answered(endpoint, self.now)
+        self.group.outcomes.answered(endpoint, self.now)
 
     @rule(name=st.sampled_from(GroupCounters.names))
     def the_group_counts(self, name):
-        setattr(self.group.counters, name, getattr(self.group.counters, name) + 1)
+        self.group.counters.add(int(name == each) for each in GroupCounters.names)
 
     @rule(endpoint=pods)
     def an_endpoint_ends_a_connection(self, endpoint):

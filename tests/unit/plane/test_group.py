@@ -95,6 +95,15 @@ def test_as_many_endpoints_as_a_plan_may_have_are_not_too_large(group):
     assert "a worker process takes 2,621,440" in group.why_too_large(largest(2 * ENDPOINTS_MAX))
 
 
+def test_a_state_is_measured_once(group, monkeypatch):
+    measured, measure = [], group._measure
+    monkeypatch.setattr(group, "_measure", lambda one: measured.append(one) or measure(one))
+    fits, other, huge = Serving((POD_A,)), Serving((POD_B,)), largest(2 * ENDPOINTS_MAX)
+    for serving in (fits, fits, Serving((POD_A,)), other, huge, huge, fits):
+        assert bool(group.why_too_large(serving)) == (serving is huge)
+    assert measured == [fits, other, huge, fits]
+
+
 def test_each_change_between_states_that_are_not_too_large_fits_into_a_frame(group):
     # The shortest texts, so that the indices count, in the opposite order.
     endpoints = tuple(SocketAddress(f"::{n:x}", 1) for n in range(65536))
@@ -112,7 +121,14 @@ def test_counters_of_an_endpoint_that_serves_outside_alone_go_on(group):
 
 
 def test_reports_of_workers_are_added_up(group):
-    one = {"active": 1, "connections": 2, "silences": 3, "received_bytes": 4, "sent_bytes": 5}
+    one = {
+        "active": 1,
+        "connections": 2,
+        "failures": 3,
+        "endpoint_silent": 3,
+        "received_bytes": 4,
+        "sent_bytes": 5,
+    }
     two = {name: 10 * figure for name, figure in one.items()}
     group.add(ONE, group_report(endpoint_report(POD_A, **one), refused=1), 0.0)
     b = endpoint_report(POD_B, connections=1)
@@ -181,10 +197,10 @@ def test_an_endpoint_that_has_left_is_not_ejected(group):
 def test_the_last_shortage_of_source_ports_is_known_by_its_time(group):
     group.add(0, group_report(out_of_ports=2), 5.0)
     group.add(1, group_report(out_of_client_ports=1), 6.0)
-    group.add(1, group_report(evicted_connections=3), 7.0)
+    group.add(1, group_report(evicted=3), 7.0)
     assert (group.counters.out_of_ports, group.out_of_ports_at) == (2, 5.0)
     assert (group.counters.out_of_client_ports, group.out_of_client_ports_at) == (1, 6.0)
-    assert group.counters.evicted_connections == 3
+    assert group.counters.evicted == 3
 
 
 def test_the_first_and_the_last_report_of_denied_clients_are_known(group):

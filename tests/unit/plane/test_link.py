@@ -371,7 +371,7 @@ async def test_hold_can_be_switched_on_and_off_while_there_is_no_endpoint(rig):
 
 
 async def waits(rig, service, clients):
-    """Return when so many clients wait."""
+    """Return when that many clients wait."""
     while True:
         await rig.plane.refresh()
         if service.served.waiting(0.0).clients == clients:

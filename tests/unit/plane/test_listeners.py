@@ -10,9 +10,10 @@ import pytest
 from userspace_proxy.dataplane import Serving
 from userspace_proxy.errors import BoundError, ListenError, ShortageError
 from userspace_proxy.model import Protocol, SocketAddress
-from userspace_proxy.plane import Wanted, listeners
+from userspace_proxy.plane import Wanted
 from userspace_proxy.plane.group import Group
 from userspace_proxy.plane.listeners import Listeners
+from userspace_proxy.plane.listening_sockets import RESERVE
 from userspace_proxy.plane.messages import (
     ChangeGroup,
     CloseListener,
@@ -294,6 +295,8 @@ def test_a_worker_that_can_not_watch_a_socket_opens_no_listener(workers):
 async def test_a_change_contains_what_has_changed_and_no_more(pool):
     pods = [SocketAddress("10.0.0.1", port) for port in range(1, 1001)]
     web, sent = pool.service(*pods), []
+    # A change becomes part of what waits to be sent.
+    await pool.plane.refresh()
     for worker in pool.workers:
         worker.link.send_later = lambda make: sent.append(make())
     pool.update(web, *pods)
@@ -330,12 +333,12 @@ def descriptor_limit(limit):
 
 
 async def test_short_of_descriptors_a_listener_has_one_socket_and_then_none(make):
-    limit = listeners.RESERVE * 2 + 40
+    limit = RESERVE * 2 + 40
     with descriptor_limit(limit):
         pool = await make()
     pod = pool.endpoint()
     twice = limit // 4
-    once = limit - listeners.RESERVE - twice * 2
+    once = limit - RESERVE - twice * 2
     services = [pool.service(pod.address) for _ in range(twice + once)]
     with pytest.raises(BoundError, match="half of the descriptors"):
         pool.service(pod.address)

@@ -2,11 +2,11 @@ import asyncio
 import os
 import select
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 
+from userspace_proxy import child
 from userspace_proxy.dataplane import Serving, Tuning
 from userspace_proxy.plane import process
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
@@ -179,7 +179,7 @@ async def test_a_worker_that_sends_malformed_messages_is_ended_alone(start, capl
 
 async def test_what_can_not_be_started_is_an_error_and_leaves_nothing_open(monkeypatch):
     before = open_sockets()
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(child, "RUNNING_INTERPRETER", "/nowhere/python")
     with pytest.raises(FileNotFoundError):
         Parent()
     assert open_sockets() == before

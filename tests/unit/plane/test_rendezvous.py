@@ -1,6 +1,57 @@
 import contextlib
+import socket
+import threading
 
+from userspace_proxy.plane import rendezvous
 from userspace_proxy.plane.rendezvous import connect_to_workers, open_rendezvous, worker_labels
+
+
+def fill(stack, rendezvous):
+    """Fill the queue of a rendezvous, as any user may; return how many connections it took."""
+    count = 0
+    while True:
+        sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        sock.setblocking(False)
+        try:
+            sock.connect(rendezvous.getsockname())
+        except BlockingIOError:
+            return count
+        count += 1
+
+
+def test_few_connections_of_others_do_not_keep_a_worker_from_being_found():
+    with open_rendezvous("a") as rendezvous, contextlib.ExitStack() as stack:
+        for _ in range(900):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            sock.setblocking(False)
+            sock.connect(rendezvous.getsockname())
+        (found,) = connect_to_workers("a")
+        found.close()
+
+
+def test_a_worker_is_found_once_its_full_queue_has_room(monkeypatch):
+    monkeypatch.setattr(rendezvous, "_QUEUE", 1)
+    monkeypatch.setattr(rendezvous, "_ROOM_S", 60.0)
+    with open_rendezvous("a") as sock, contextlib.ExitStack() as stack:
+        assert fill(stack, sock) == 2
+
+        def accept():
+            """Do what the worker does when it has noticed the end of its control process."""
+            sock.accept()[0].close()
+
+        timer = threading.Timer(0.05, accept)
+        timer.start()
+        (found,) = connect_to_workers("a")
+        found.close()
+        timer.join()
+
+
+def test_a_worker_whose_queue_stays_full_is_left_out(monkeypatch):
+    monkeypatch.setattr(rendezvous, "_QUEUE", 1)
+    monkeypatch.setattr(rendezvous, "_ROOM_S", 0.02)
+    with open_rendezvous("a") as sock, contextlib.ExitStack() as stack:
+        fill(stack, sock)
+        assert connect_to_workers("a") == []
 
 
 def test_workers_are_found_by_the_label_of_their_proxy():

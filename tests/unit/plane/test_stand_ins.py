@@ -2,10 +2,10 @@
 
 import os
 import signal
-import sys
 
 import pytest
 
+from userspace_proxy import child
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane.stand_ins import StandIns
 
@@ -67,7 +67,7 @@ class Absence:
         self.patch = patch
 
     async def begin(self):
-        self.patch.setattr(sys, "executable", "/nowhere/python")
+        self.patch.setattr(child, "RUNNING_INTERPRETER", "/nowhere/python")
         os.kill(self._pool.pids[0], signal.SIGKILL)
         await until(lambda: self._pool.restarts[0] == 1)
 
@@ -88,7 +88,7 @@ def absence(pool, monkeypatch):
 
 
 async def answers(pool, service, pod, protocol, count=20):
-    """Have so many clients served, which the kernel spreads over all sockets."""
+    """Have that many clients served, which the kernel spreads over all sockets."""
     at = SocketAddress("127.0.0.1", service.address.port)
     if protocol is TCP:
         clients = [pool.keep(await dial(at)) for _ in range(count)]

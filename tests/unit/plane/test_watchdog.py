@@ -28,7 +28,7 @@ class Process:
         os.eventfd_write(self.watchdog.fileno(), 1)
 
     def looks(self, state, count=1, cpu_s=0.0):
-        """Look so many times, each after that much CPU time; return what is charged in the end."""
+        """Look a number of times, each after that much CPU time; return what is charged."""
         for _ in range(count):
             self._cpu_s += cpu_s
             half = round(self._cpu_s / 2 * TICKS_PER_S)

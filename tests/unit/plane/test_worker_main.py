@@ -8,12 +8,18 @@ import msgspec
 import pytest
 
 from userspace_proxy.dataplane import Serving
-from userspace_proxy.plane import channel
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.plane import channel, worker, worker_main
 from userspace_proxy.plane.messages import (
+    CloseGroup,
     Drain,
     Drained,
+    HandedOver,
+    HandOver,
     Logged,
     OpenGroup,
+    Pins,
+    PinsSent,
     Running,
 )
 
@@ -121,3 +127,68 @@ async def test_a_worker_that_was_sent_nothing_ends_too(idle):
     idle.send(Drain(0.0))
     assert await idle.hear(Drained) == Drained(0)
     assert await idle.main.ended == 0
+
+
+POD = SocketAddress("10.0.0.1", 80)
+ALICE, BOB = (("203.0.113.1", POD, 0.0), ("203.0.113.2", POD, 1.0))
+
+
+def open_group(control, number, label, *pins):
+    control.send(OpenGroup(number, label, Serving((POD,), affinity_timeout_s=60.0)))
+    control.send(Pins(label, list(pins)))
+
+
+def handed_over(control):
+    """Return what the worker has sent to its successor."""
+    kinds = HandedOver, Pins, PinsSent
+    return [message for message in control.got if isinstance(message, kinds)]
+
+
+async def test_a_successor_gets_the_sockets_first_then_pins_in_turns(control, monkeypatch):
+    monkeypatch.setattr(worker, "_PINS_A_MESSAGE", 1)
+    for number, label in enumerate(("shop/a", "shop/b")):
+        open_group(control, number, label, ALICE, BOB)
+    control.send(HandOver())
+    await until(lambda: control.said(PinsSent), "the last pins")
+    first, *pins, _last = handed_over(control)
+    assert isinstance(first, HandedOver)
+    assert [(part.label, [pin[0] for pin in part.pins]) for part in pins] == [
+        ("shop/a", [ALICE[0]]),
+        ("shop/b", [ALICE[0]]),
+        ("shop/a", [BOB[0]]),
+        ("shop/b", [BOB[0]]),
+    ]
+
+
+async def test_pins_are_not_made_while_the_successor_reads_none(control, monkeypatch):
+    monkeypatch.setattr(worker_main, "_MAX_PINS_WAITING_BYTES", 0)
+    monkeypatch.setattr(worker_main, "PINS_S", 0.05)
+    open_group(control, 1, "shop/a", ALICE)
+    control.send(HandOver())
+    await until(lambda: control.said(PinsSent), "the end")
+    assert [type(message) for message in handed_over(control)] == [HandedOver, PinsSent]
+
+
+async def test_one_iteration_makes_few_pins(control, monkeypatch):
+    """Clients are served in between."""
+    monkeypatch.setattr(worker, "_PINS_A_MESSAGE", 1)
+    open_group(control, 1, "shop/a", ALICE, BOB)
+    control.send(HandOver())
+    await until(lambda: control.said(HandedOver), "the sockets")
+    assert not control.said(PinsSent)
+    await until(lambda: control.said(PinsSent), "the last pins")
+    assert len(control.said(Pins)) == 2
+
+
+async def test_pins_are_for_the_last_group_of_their_label(control):
+    open_group(control, 1, "shop/a")
+    open_group(control, 2, "shop/a")
+    control.send(CloseGroup(1))
+    control.send(Pins("shop/a", [ALICE]))
+    control.send(CloseGroup(2))
+    control.send(Pins("shop/a", [ALICE]))
+    open_group(control, 3, "shop/a", BOB)
+    control.send(HandOver())
+    await until(lambda: control.said(PinsSent), "the last pins")
+    assert [pin[0] for part in control.said(Pins) for pin in part.pins] == [BOB[0]]
+    assert not control.main.ended.done()

@@ -15,11 +15,11 @@ from collections import Counter
 
 import pytest
 
-from userspace_proxy.dataplane import Serving, Tuning
+from userspace_proxy import child
+from userspace_proxy.dataplane import Tuning
 from userspace_proxy.model import Protocol, SocketAddress
-from userspace_proxy.plane import Group, Plane, default_workers
+from userspace_proxy.plane import default_workers
 from userspace_proxy.plane import workers as slots
-from userspace_proxy.plane.messages import ChangeGroup, CloseListener, OpenGroup
 
 from ..dataplane.peers import UdpPeer, dial
 from ..dataplane.waiting import until
@@ -94,45 +94,6 @@ async def test_changes_of_many_endpoints_wait_for_a_slow_worker_and_do_not_end_i
     os.kill(pid, signal.SIGCONT)
     assert await pool.place_of(web, [pod]) == 0
     assert (pool.pids, pool.restarts) == ([pid], [0])
-
-
-class RecordingLink:
-    """A link to a worker that takes nothing until the test asks."""
-
-    pid = 1
-
-    def __init__(self):
-        self.waiting = []
-
-    def send(self, message, *_socks):
-        self.waiting.append(lambda: message)
-
-    def send_later(self, make):
-        self.waiting.append(make)
-
-    def take(self):
-        waiting, self.waiting = self.waiting, []
-        return [make() for make in waiting]
-
-
-async def test_changes_that_wait_are_merged_but_not_beyond_a_message_about_a_listener():
-    slot = Plane(asyncio.get_running_loop(), 1)._workers[0]
-    slot.link = RecordingLink()
-    group = Group(1, "shop/web:http")
-    pods = [SocketAddress(f"10.0.0.{n}", 80) for n in range(1, 4)]
-    slot.update(group.opening())
-    for pod in pods:
-        slot.update(group.change(Serving((pod,))))
-    slot.send(CloseListener(7))
-    for endpoints in (pods, ()):
-        slot.update(group.change(Serving(tuple(endpoints))))
-    assert slot.link.take() == [
-        OpenGroup(1, "shop/web:http", Serving((pods[2],))),
-        CloseListener(7),
-        ChangeGroup(1, [pods[2]], []),
-    ]
-    slot.update(group.change(Serving((pods[0],))))
-    assert slot.link.take() == [ChangeGroup(1, [], [(0, pods[0])])]
 
 
 # -- a worker dies ---------------------------------------------------------------
@@ -283,12 +244,12 @@ async def test_a_worker_that_ran_for_half_a_second_is_started_again_at_once(pool
 
 
 async def test_a_worker_that_can_not_be_started_is_tried_again_after_a_pause(pool, monkeypatch):
-    executable = sys.executable
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    interpreter = child.RUNNING_INTERPRETER
+    monkeypatch.setattr(child, "RUNNING_INTERPRETER", "/nowhere/python")
     os.kill(pool.pids[0], signal.SIGKILL)
     await until(lambda: pool.restarts[0] == 1)
     assert pool.plane.state().problems == ("cannot start worker 0: No such file or directory",)
-    monkeypatch.setattr(sys, "executable", executable)
+    monkeypatch.setattr(child, "RUNNING_INTERPRETER", interpreter)
     pool.timers.jump(0.1)
     await pool.is_restarted(0, times=1)
     assert pool.plane.state().problems == ()

@@ -1,7 +1,7 @@
 """Short ways to judge endpoints, and to read what came out."""
 
 from userspace_proxy.model import IPFamily, Protocol
-from userspace_proxy.policy import NodeFacts, Scope, usable_endpoints
+from userspace_proxy.policy import EndpointIndex, NodeFacts, Scope, usable_endpoints
 
 
 def judge(
@@ -16,7 +16,7 @@ def judge(
 ):
     """Judge the endpoints of one Service port, by default of TCP ``http``."""
     return usable_endpoints(
-        slices,
+        EndpointIndex(slices),
         port=port,
         protocol=protocol,
         family=family,

@@ -10,12 +10,12 @@ from userspace_proxy.model import (
     IPFamily,
     ServicePort,
     SliceKey,
-    SlicePort,
     SocketAddress,
 )
 from userspace_proxy.policy.causes import (
     NOTES_MAX,
     address_taken,
+    and_more,
     dial_failed,
     external_ip_off,
     fault_on_purpose,
@@ -35,7 +35,12 @@ from userspace_proxy.policy.causes import (
     slice_empty,
     slice_orphaned,
     source_denied,
+    too_many_at_all_ports,
     too_many_endpoints,
+    too_many_external_ips,
+    too_many_frontends,
+    too_many_frontends_in_namespace,
+    too_many_in_namespace,
 )
 
 from ..model.samples import ALICE, CART, HTTP, service, slice_of
@@ -109,6 +114,16 @@ def test_an_external_ip_that_is_not_served_names_the_flag():
     assert (cause.object, "--allow-external-ips" in cause.hint) == ("203.0.113.7", True)
 
 
+def test_too_many_external_ips_name_the_first_one_the_bound_and_a_remedy():
+    cause = too_many_external_ips("203.0.113.7", 100)
+    assert (cause.code, cause.object) == (CauseCode.EXTERNAL_IP_OFF, "203.0.113.7")
+    assert str(cause) == (
+        "external IP 203.0.113.7 and those after it are not served: "
+        "a Service with as many ports may have 100"
+    )
+    assert "Divide" in cause.hint
+
+
 def test_reasons_that_a_service_itself_gives_keep_their_words():
     taken = address_taken("10.96.0.7:80/TCP is already held by shop/web", "10.96.0.7:80/TCP")
     causes = [not_followed("no effect", "annotation x"), not_ours("served by DNS alone"), taken]
@@ -125,6 +140,16 @@ def test_too_many_endpoints_are_a_cause_with_the_bound_and_a_remedy():
     assert cause.code is CauseCode.TOO_MANY_ENDPOINTS
     assert str(cause) == "it has more than 10,000 endpoints, and the others are left out"
     assert "10,000 endpoints" in cause.hint
+
+
+def test_too_many_endpoints_of_all_ports_name_the_service_or_the_namespace_the_bound_and_a_remedy():
+    service, namespace = too_many_at_all_ports(CART, 500), too_many_in_namespace("shop", 5_000)
+    assert {service.code, namespace.code} == {CauseCode.TOO_MANY_ENDPOINTS}
+    assert "the ports of shop/cart together have more than 500 endpoints" in str(service)
+    assert "namespace shop together have more than 5,000 endpoints" in str(namespace)
+    assert (service.object, namespace.object) == ("shop/cart", "namespace shop")
+    assert service.hint
+    assert namespace.hint
 
 
 def test_causes_of_this_node_have_a_remedy():
@@ -217,31 +242,33 @@ def test_a_slice_that_cannot_be_matched_is_the_object_of_its_cause():
 
 
 @pytest.mark.parametrize(
-    ("port", "targets", "sentence"),
+    ("port", "others", "names", "sentence"),
     [
         pytest.param(
             ServicePort("dns", 53, "UDP"),
-            [("dns", "TCP")],
+            ["TCP"],
+            ["dns"],
             'its endpoints have a port named "dns" only for TCP, not UDP',
             id="another-protocol",
         ),
         pytest.param(
             HTTP,
-            [("web", "TCP"), ("", "TCP")],
+            [],
+            ["", "web"],
             'its endpoints have no port named "http"; they have "web", an unnamed one',
             id="other-names",
         ),
         pytest.param(
             ServicePort("", 80, "TCP"),
             [],
+            [],
             "its endpoints have no unnamed port, nor any other",
             id="no-port",
         ),
     ],
 )
-def test_a_missing_port_is_compared_with_those_of_the_endpoints(port, targets, sentence):
-    ports = tuple(SlicePort(name, 8080, protocol) for name, protocol in targets)
-    cause = port_missing(port, [slice_of(ALICE, ports=ports)])
+def test_a_missing_port_is_compared_with_those_of_the_endpoints(port, others, names, sentence):
+    cause = port_missing(port, others, names)
     assert (cause.code, cause.sentence) == (CauseCode.PORT_NAME_MISSING, sentence)
     assert cause.object == port.name
 
@@ -292,7 +319,7 @@ def test_a_fault_on_purpose_names_the_endpoint_and_how_to_end_it():
     cause = fault_on_purpose(SocketAddress("10.244.0.7", 8080), ["refuse", "silent"])
     assert (cause.code, cause.object) == (CauseCode.FAULT_ON_PURPOSE, "10.244.0.7:8080")
     assert str(cause) == "10.244.0.7:8080 has a fault on purpose: refuse, silent"
-    assert "userspace-proxy.io/fault" in cause.hint
+    assert cause.hint == "To end it, have the program or toxiproxy client that set it remove it"
 
 
 def test_of_many_notes_the_first_are_listed():
@@ -301,3 +328,23 @@ def test_of_many_notes_the_first_are_listed():
     *first, last = first_notes([*some, not_followed("one more")])
     assert first == some
     assert str(last) == "there are further notes: the first 10 are listed"
+
+
+def test_too_many_frontends_name_the_ports_that_are_left_out():
+    alone, some = too_many_frontends(CART, 10_000, 1), too_many_frontends(CART, 10_000, 1_200)
+    assert alone.code is some.code is CauseCode.TOO_MANY_FRONTENDS
+    assert str(alone).endswith(": this port is not served")
+    assert str(some).endswith(": this port and the 1,199 after it, by name, are not served")
+    assert "more than 10,000 frontends" in str(some)
+
+
+def test_too_many_frontends_of_a_namespace_name_it():
+    cause = too_many_frontends_in_namespace("shop", 40_000)
+    assert cause.code is CauseCode.TOO_MANY_FRONTENDS
+    assert cause.object == "namespace shop"
+    assert "the Services of namespace shop together have more than 40,000 frontends" in str(cause)
+
+
+def test_a_cause_for_further_ports_counts_them():
+    cause = and_more(not_ours("protocol SCTP is not supported"), 1_200)
+    assert str(cause) == "protocol SCTP is not supported; 1,200 more like this are not listed"

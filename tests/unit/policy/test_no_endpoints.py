@@ -10,7 +10,13 @@ from userspace_proxy.model import (
     ServicePort,
     SlicePort,
 )
-from userspace_proxy.policy import NodeFacts, Scope, usable_endpoints, why_none_usable
+from userspace_proxy.policy import (
+    EndpointIndex,
+    NodeFacts,
+    Scope,
+    usable_endpoints,
+    why_none_usable,
+)
 
 from ..model.samples import GONE, HTTP, NOT_READY, POD_A, POD_B, POD_C, service, slice_of
 
@@ -21,9 +27,9 @@ HERE, THERE = "node-1", "node-2"
 
 def why(*slices, of=None, port=HTTP, family=IPFamily.IPV4, scope=Scope.CLUSTER):
     """Return why none of the slices' endpoints is usable on node-1."""
-    of = of or service()
+    of, index = of or service(), EndpointIndex(slices)
     usable = usable_endpoints(
-        slices,
+        index,
         port=port.name,
         protocol=Protocol(port.protocol),
         family=family,
@@ -31,7 +37,7 @@ def why(*slices, of=None, port=HTTP, family=IPFamily.IPV4, scope=Scope.CLUSTER):
         scope=scope,
     )
     assert not (usable.addresses if usable.outside is None else usable.outside)
-    return why_none_usable(of, port, family, scope, slices, usable.verdicts)
+    return why_none_usable(of, port, family, scope, index, usable.verdicts)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +64,12 @@ def test_a_selector_is_named_in_the_hint_as_kubectl_takes_it():
 
 def test_a_long_selector_is_cut_in_sentences():
     selector = tuple((f"label-{n}", "x" * 60) for n in range(100))
-    cause = why(slice_of(), of=service(selector=selector))
-    assert len(str(cause)) < 300
-    assert str(cause).endswith("…")
+    empty, missing = (
+        why(slice_of(), of=service(selector=selector)),
+        why(of=service(selector=selector)),
+    )
+    assert max(len(text) for text in (str(empty), empty.hint, missing.hint)) < 400
+    assert str(empty).endswith("…")
 
 
 def test_it_has_slices_of_the_other_family_only():

@@ -1,16 +1,42 @@
 """Slices that were meant for another Service than they name."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from userspace_proxy.cluster import PersistentMap
 from userspace_proxy.model import CauseCode, ServiceKey, SliceKey
-from userspace_proxy.policy.orphans import Orphans
+from userspace_proxy.policy.orphans import ORPHANS_MAX, Orphans
 
 WEB = ServiceKey("shop", "web")
 
 
 def orphans(**slices):
     """Orphans by the Service that they name, written ``namespace__name``."""
-    return Orphans({ServiceKey(*k.split("__")): [SliceKey(*v)] for k, v in slices.items()})
+    made = Orphans()
+    change(made, {ServiceKey(*k.split("__")): (SliceKey(*v),) for k, v in slices.items()})
+    return made
+
+
+def change(orphans, slices):
+    """Have orphans follow; returns what tells whether a Service is concerned, and the turns."""
+    turns, count = orphans.change(slices), 0
+    while True:
+        try:
+            next(turns)
+        except StopIteration as end:
+            return end.value, count
+        count += 1
+
+
+def concerned(name, *services):
+    """Return which Services a slice that names a Service of the namespace shop concerns."""
+    concerns, _ = change(Orphans(), {ServiceKey("shop", name): (SliceKey("shop", "x"),)})
+    return [service for service in services if concerns(service)]
+
+
+def named(*names):
+    return {ServiceKey("shop", name): (SliceKey("shop", f"{name}-x"),) for name in names}
 
 
 def test_a_slice_of_another_namespace_that_names_the_service_was_meant_for_it():
@@ -59,15 +85,63 @@ def test_other_slices_were_not_meant_for_it(slices):
 def test_names_are_similar_if_one_letter_differs(named, is_similar):
     some = orphans(**{f"shop__{named}": ("shop", "web-x")})
     shop = ServiceKey("shop", "webshop")
-    assert some.concerns(shop) is is_similar
+    assert (concerned(named, shop) == [shop]) is is_similar
     assert (some.meant_for(shop) is not None) is is_similar
 
 
 def test_names_of_a_letter_or_two_are_not_similar():
+    keys = [ServiceKey("shop", name) for name in ("b", "dc", "d")]
     some = orphans(shop__a=("shop", "a-x"), shop__db=("shop", "db-x"))
-    assert not any(some.concerns(ServiceKey("shop", name)) for name in ("b", "dc", "d"))
+    assert concerned("a", *keys) == concerned("db", *keys) == []
+    assert not any(some.meant_for(key) for key in keys)
 
 
 def test_it_concerns_services_of_that_name_anywhere():
-    some = orphans(other__api=("other", "api-x"))
-    assert [some.concerns(ServiceKey("a", name)) for name in ("api", "db")] == [True, False]
+    api, db = ServiceKey("a", "api"), ServiceKey("a", "db")
+    assert concerned("api", api, db, ServiceKey("a", "apis")) == [api]
+
+
+def test_a_slice_that_is_not_an_orphan_any_more_concerns_the_same_services():
+    some, before = Orphans(), named("wbe", "cart")
+    change(some, before)
+    concerns, _ = change(some, {key: before[key] for key in before if key.name != "wbe"})
+    assert concerns(WEB)
+    assert not concerns(ServiceKey("shop", "cart"))
+    assert some.meant_for(WEB) is None
+
+
+def test_of_a_namespace_the_first_names_are_considered():
+    names = [f"web-{n:04}-{'x' * 20}" for n in range(ORPHANS_MAX + 1)]
+    some, last = Orphans(), ServiceKey("a", names[-1])
+    change(some, named(*names))
+    assert some.meant_for(ServiceKey("a", names[-2])) is not None
+    assert some.meant_for(last) is None
+    concerns, _ = change(some, named(*names[1:]))
+    assert concerns(last)
+    assert some.meant_for(last) is not None
+    assert some.meant_for(ServiceKey("a", names[0])) is None
+
+
+def test_the_cost_of_a_change_does_not_grow_with_the_number_of_orphans():
+    names = [f"web-{n:05}" for n in range(5 * ORPHANS_MAX)]
+    some, before = Orphans(), PersistentMap().changed(named(*names))
+    assert change(some, before)[1] == ORPHANS_MAX
+    assert change(some, before.changed(named("aaa")))[1] == 2
+    assert change(some, before)[1] == 2
+    assert change(some, before.changed(named("zzz")))[1] == 0
+
+
+NAMES = st.lists(st.text("ab", min_size=1, max_size=4), max_size=8, unique=True)
+
+
+@given(st.lists(NAMES, max_size=5))
+def test_change_by_change_gives_the_answers_of_fresh_ones(changes):
+    some = Orphans()
+    for names in changes:
+        change(some, named(*names))
+        fresh = Orphans()
+        change(fresh, named(*names))
+        for name in ("a", "ab", "aba", "abba", "bab"):
+            for namespace in ("shop", "other"):
+                key = ServiceKey(namespace, name)
+                assert some.meant_for(key) == fresh.meant_for(key)

@@ -11,7 +11,6 @@ from userspace_proxy.model import (
     Path,
     ProxyProtocol,
 )
-from userspace_proxy.model.faults import read_faults
 from userspace_proxy.policy.path import DEFAULT_PATH, choose_path, in_parts
 
 ASKED = Handling(path=Path.KERNEL)
@@ -96,7 +95,6 @@ def test_what_needs_the_proxy_overrides_auto_without_a_note():
         pytest.param({"max_connections": 100}, "max-connections", id="limit"),
         pytest.param({"proxy_protocol": ProxyProtocol.V2}, "proxy-protocol", id="proxy-protocol"),
         pytest.param({"slow_start_s": 30.0}, "slow-start", id="slow-start"),
-        pytest.param({"faults": read_faults("refuse")}, "a fault", id="fault"),
         pytest.param({"removal_s": 30.0}, "on-endpoint-removal", id="removal"),
     ],
 )

@@ -10,10 +10,12 @@ import pytest
 from aiohttp import web
 
 from userspace_proxy.status.accepting import RESERVED, Accepting, Reserve
-from userspace_proxy.status.connections import ConnectionLimit, LimitedServer, answering
+from userspace_proxy.status.connections import ConnectionLimit, LimitedServer
+from userspace_proxy.status.health_checks import MAX_CONNECTIONS_PER_PORT
 from userspace_proxy.status.listening import listen
 
 WAIT_S = 10.0
+REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CLIENTS = 3 * RESERVED
 # All wait in the kernel's queue, before the probe.
 FLOOD = 100
@@ -28,10 +30,9 @@ async def answer(request):
         text = "a descriptor is free"
     except OSError:
         text = "hello"
-    with answering(request):
-        response = web.Response(text=text)
-        response.force_close()
-        return response
+    response = web.Response(text=text)
+    response.force_close()
+    return response
 
 
 @pytest.fixture
@@ -40,7 +41,8 @@ async def both():
     server, reserve = web.Server(answer), Reserve()
     ports = []
     for _ in range(2):
-        limited = LimitedServer(server, ConnectionLimit(100), first_request_s=60.0)
+        limit = ConnectionLimit(MAX_CONNECTIONS_PER_PORT)
+        limited = LimitedServer(server, limit, first_request_s=60.0)
         sock = listen(socket.AF_INET, ("127.0.0.1", 0))
         ports.append((sock.getsockname(), Accepting(limited, sock, reserve)))
     yield [address for address, _ in ports]
@@ -68,11 +70,10 @@ def clients():
 
 @pytest.fixture
 def flood():
-    """Sockets of other hosts' clients: their address isn't the one that they dial."""
+    """More sockets, of clients that send nothing."""
     flood = [socket.socket() for _ in range(FLOOD)]
     for client in flood:
         client.setblocking(False)
-        client.bind(("127.0.0.2", 0))
     yield flood
     for client in flood:
         client.close()
@@ -96,10 +97,16 @@ def no_descriptor():
 
 
 async def ask(client, address):
+    client.connect_ex(address)
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(WAIT_S):
-        client.connect_ex(address)
-        await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await loop.sock_sendall(client, REQUEST)
+    return await read_answer(client)
+
+
+async def read_answer(client):
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(WAIT_S):
         answer = b""
         while chunk := await loop.sock_recv(client, 1000):
             answer += chunk
@@ -119,7 +126,21 @@ async def test_silent_connections_end_when_the_reserve_is_empty(accepting, clien
         assert await ask(last, accepting)
 
 
-async def test_a_probe_from_the_node_itself_is_served_during_a_flood(accepting, flood, clients):
+async def test_probes_within_a_flood_are_served_before_they_are_the_oldest(
+    accepting, flood, clients
+):
+    probes = clients[:10]
+    for number, client in enumerate(flood):
+        client.connect_ex(accepting)
+        if number % 10 == 5:
+            probe = probes[number // 10]
+            probe.connect_ex(accepting)
+            probe.send(REQUEST)
+    answers = [await read_answer(probe) for probe in probes]
+    assert answers == ["a descriptor is free"] * 10
+
+
+async def test_a_probe_is_served_during_a_flood(accepting, flood, clients):
     probe = clients[0]
     with no_descriptor():
         for client in flood:

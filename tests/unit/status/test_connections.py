@@ -1,4 +1,4 @@
-"""Limits on connections, met by real clients: 127.0.0.1 is the node, 127.0.0.2 is elsewhere."""
+"""Limits on connections, met by real clients."""
 
 import asyncio
 
@@ -9,17 +9,13 @@ from userspace_proxy.status.connections import (
     CHUNK_BYTES,
     FIRST_REQUEST_S,
     REQUEST_S,
-    SILENT_S,
     ConnectionLimit,
     LimitedServer,
-    answering,
-    keep_open,
+    note_request,
     send,
 )
 
 WAIT_S = 10.0
-NODE = "127.0.0.1"
-ELSEWHERE = "127.0.0.2"
 # More than the buffers of both sockets.
 LARGE = 12 * 1024 * 1024
 
@@ -42,17 +38,17 @@ class Limited:
         self._large = {}
 
     async def _answer(self, request):
-        with answering(request):
-            self.asked.set()
-            self.transports.append(request.transport)
-            if request.path.startswith("/large"):
-                body = self._large.setdefault(request.path, bytes(LARGE))
-                return await send(request, web.Response(body=body))
-            if request.path == "/stream":
-                return await self._stream(request)
-            if request.path == "/held":
-                await self.release.wait()
-            return web.Response(text="hello")
+        note_request(request)
+        self.asked.set()
+        self.transports.append(request.transport)
+        if request.path.startswith("/large"):
+            body = self._large.setdefault(request.path, bytes(LARGE))
+            return await send(request, web.Response(body=body))
+        if request.path == "/stream":
+            return await self._stream(request)
+        if request.path == "/held":
+            await self.release.wait()
+        return web.Response(text="hello")
 
     async def _stream(self, request):
         """Write a line for each time that ``release`` is set."""
@@ -60,7 +56,7 @@ class Limited:
         await response.prepare(request)
         while True:
             await response.write(b"hello\n")
-            keep_open(request)
+            note_request(request)
             await self.release.wait()
             self.release.clear()
 
@@ -73,9 +69,9 @@ class Limited:
         loop = asyncio.get_running_loop()
         self._listening.append(await loop.create_server(limited, "127.0.0.1", 0))
 
-    async def connect(self, source=ELSEWHERE, *, port=0):
+    async def connect(self, *, port=0):
         address = self._listening[port].sockets[0].getsockname()
-        streams = await asyncio.open_connection(*address, local_addr=(source, 0))
+        streams = await asyncio.open_connection(*address)
         self._writers.append(streams[1])
         return streams
 
@@ -146,7 +142,7 @@ async def is_reset(streams):
 
 
 async def has(limit, count):
-    """Wait until a limit counts so many connections: a client is ahead of the server."""
+    """Wait until a limit counts that many connections: a client is ahead of the server."""
     async with asyncio.timeout(WAIT_S):
         while len(limit) != count:
             turn = asyncio.Event()
@@ -154,22 +150,7 @@ async def has(limit, count):
             await turn.wait()
 
 
-async def test_at_the_limit_the_oldest_silent_connection_ends_and_the_new_one_is_served():
-    clock = Clock()
-    limit = ConnectionLimit(2, clock)
-    async with Limited(limit) as limited:
-        oldest = await limited.connect()
-        assert await ask(oldest)
-        silent = await limited.connect()
-        await has(limit, 2)
-        clock.now += SILENT_S
-        new = await limited.connect()
-        assert await ask(new)
-        assert await is_reset(silent)
-        assert await ask(oldest)
-
-
-async def test_if_all_connections_have_sent_a_request_the_oldest_ends():
+async def test_at_the_limit_the_oldest_connection_ends_and_the_new_one_is_served():
     async with Limited(ConnectionLimit(2)) as limited:
         oldest, other = await limited.connect(), await limited.connect()
         assert await ask(oldest)
@@ -190,45 +171,6 @@ async def test_connections_with_unfinished_bodies_leave_room_for_probes():
         for streams in unfinished[:3]:
             assert await is_reset(streams)
         assert [await ask(streams) for streams in probes] == [True] * 3
-
-
-async def test_a_connection_that_waits_for_its_response_outlives_served_ones():
-    async with Limited(ConnectionLimit(2)) as limited:
-        waiting, answered = await limited.connect(), await limited.connect()
-        send_request(waiting[1], "/held")
-        await limited.asked.wait()
-        assert await ask(answered)
-        await limited.connect()
-        assert await is_reset(answered)
-        limited.release.set()
-        assert await is_answered(waiting[0])
-
-
-async def test_if_all_connections_are_new_or_wait_for_a_response_the_oldest_ends():
-    async with Limited(ConnectionLimit(2)) as limited:
-        waiting, young = await limited.connect(), await limited.connect()
-        send_request(waiting[1], "/held")
-        await limited.asked.wait()
-        new = await limited.connect()
-        assert await is_reset(waiting)
-        assert [await ask(streams) for streams in (young, new)] == [True, True]
-
-
-async def test_connections_from_elsewhere_do_not_end_the_nodes_own():
-    async with Limited(ConnectionLimit(2)) as limited:
-        own = await limited.connect(NODE)
-        others = [await limited.connect(ELSEWHERE) for _ in range(5)]
-        for streams in others[:3]:
-            assert await is_reset(streams)
-        assert await ask(own)
-
-
-async def test_the_nodes_own_connections_have_a_limit_too():
-    async with Limited(ConnectionLimit(1)) as limited:
-        oldest = await limited.connect(NODE)
-        new = await limited.connect(NODE)
-        assert await is_reset(oldest)
-        assert await ask(new)
 
 
 async def test_a_port_at_its_limit_does_not_affect_another():
@@ -328,23 +270,9 @@ async def is_kept_open(streams):
         return b"hello" in await streams[0].readuntil(b"hello\n\r\n")
 
 
-async def test_at_the_limit_a_stream_ends_before_a_request_that_waits():
-    async with Limited(ConnectionLimit(2)) as limited:
-        held, stream = await limited.connect(), await limited.connect()
-        send_request(held[1], "/held")
-        await limited.asked.wait()
-        send_request(stream[1], "/stream")
-        assert await is_kept_open(stream)
-        probe = await limited.connect()
-        assert await is_reset(stream)
-        assert await ask(probe)
-        limited.release.set()
-        assert await is_answered(held[0])
-
-
-async def ask_large(limited, name, source=ELSEWHERE):
+async def ask_large(limited, name):
     """Ask for a large answer, and read only its head; return streams."""
-    streams = await limited.connect(source)
+    streams = await limited.connect()
     send_request(streams[1], f"/large/{name}")
     async with asyncio.timeout(WAIT_S):
         assert (await streams[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
@@ -395,6 +323,14 @@ async def test_an_answer_that_connections_share_counts_once_and_one_that_was_rea
         shared = [await ask_large(limited, "shared") for _ in range(4)]
         for streams in (first, *shared):
             assert await is_complete(streams)
+
+
+async def test_answers_that_were_read_leave_room_for_as_many_others():
+    async with Limited(ConnectionLimit(16, unread_bytes=2 * LARGE)) as limited:
+        for _ in range(3):
+            reading = [await ask_large(limited, name) for name in ("shared", "shared", "another")]
+            for streams in reading:
+                assert await is_complete(streams)
 
 
 async def test_an_answer_above_the_limit_of_unread_bytes_is_written():

@@ -1,13 +1,11 @@
-from dataclasses import replace
-
+import msgspec
 import pytest
 
+from userspace_proxy.facts import Times, TotalsFacts, Waits
 from userspace_proxy.model import CauseCode, Handling, Hold, Path
 from userspace_proxy.policy.causes import source_denied
-from userspace_proxy.status.counted import Times, Waits
 from userspace_proxy.status.families import families_of, state_label
 from userspace_proxy.status.paths import PathView
-from userspace_proxy.status.view import TotalsView, Traffic
 
 from .readings import read_samples
 from .views import (
@@ -18,6 +16,7 @@ from .views import (
     make_troubled_view,
     make_two_sides,
     make_view,
+    replace,
 )
 
 WEB = {
@@ -171,7 +170,7 @@ def test_failed_dials_are_counted_by_cause():
     failed = {CauseCode.ENDPOINT_SILENT: 3}
     endpoint = replace(make_endpoint("10.244.1.7:8080", failures=3), failures_by_cause=failed)
     port = replace(make_port(endpoints=(endpoint,)), failures_by_cause=failed)
-    view = make_view(port, totals=TotalsView(failures_by_cause=failed))
+    view = make_view(port, totals=TotalsFacts(failures_by_cause=failed))
     silent, refuses = {"cause": "endpoint-silent"}, {"cause": "endpoint-refuses"}
     name = "userspace_proxy_node_dial_failures_total"
     assert (value(view, name, **silent), value(view, name, **refuses)) == (3, 0)
@@ -183,14 +182,16 @@ def test_failed_dials_are_counted_by_cause():
 
 
 def test_saved_connections_are_counted_for_the_node_and_for_service_ports():
-    view = make_view(replace(make_port(), saved=5), totals=TotalsView(saved=8))
+    view = make_view(replace(make_port(), saved=5), totals=TotalsFacts(saved=8))
     assert value(view, "userspace_proxy_node_connections_saved_total", detail="node") == 8
     assert value(view, "userspace_proxy_connections_saved_total", detail="service", **WEB) == 5
 
 
 def test_connections_that_wait_are_counted_for_the_node_and_for_service_ports():
     waits = Waits(3, 12.0, total=9, timeouts=4, overflows=2, left=1)
-    view = make_view(make_port(waits=waits), totals=TotalsView(waits=replace(waits, total=10)))
+    view = make_view(
+        make_port(waits=waits), totals=TotalsFacts(waits=msgspec.structs.replace(waits, total=10))
+    )
     expected = {
         "connections_waiting": 3,
         "longest_wait_seconds": 12.0,
@@ -209,7 +210,7 @@ def test_connections_that_endpoints_end_without_an_answer_are_counted():
     endpoint = make_endpoint("10.244.1.7:8080", resets=2, empty=3)
     view = make_view(
         make_port(endpoints=(endpoint,), resets=2, empty=3),
-        totals=TotalsView(Traffic(resets=4, empty=5)),
+        totals=TotalsFacts(resets=4, empty=5),
     )
     labels = {**WEB, "endpoint": "10.244.1.7:8080"}
     prefix = "userspace_proxy"
@@ -243,7 +244,7 @@ def test_autoscalers_need_the_detail_of_services():
 def test_how_long_clients_waited_is_a_histogram_per_service_port_only_in_full_detail():
     times = Times((0.01, 1.0), (5, 2, 1), 3.5)
     port = replace(make_port(), connect_times=times, first_byte_times=times)
-    view = make_view(port, totals=TotalsView(connect_times=times, first_byte_times=times))
+    view = make_view(port, totals=TotalsFacts(connect_times=times, first_byte_times=times))
     for name in ("connect_duration_seconds", "first_byte_duration_seconds"):
         full = f"userspace_proxy_{name}"
         assert value(view, f"{full}_bucket", le="1.0", **WEB) == 7
@@ -262,7 +263,7 @@ def make_idle_port(name, **changes):
 
 
 def test_the_sums_of_the_node_are_there_at_every_detail_from_the_start():
-    totals = TotalsView(Traffic(connections=7), refused=2)
+    totals = TotalsFacts(connections=7, refused=2)
     for detail in ("node", "service", "endpoint"):
         view = make_view(totals=totals)
         assert value(view, "userspace_proxy_node_connections_total", detail=detail) == 7

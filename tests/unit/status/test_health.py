@@ -1,8 +1,8 @@
 import json
-from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.facts import SyncFacts, TrackingFacts
 from userspace_proxy.status.health import (
     NEVER,
     answer_healthz,
@@ -11,17 +11,16 @@ from userspace_proxy.status.health import (
     is_working,
     late_s,
 )
-from userspace_proxy.status.view import SyncView, TrackingView
 
-from .views import NOW, make_view
+from .views import NOW, make_view, replace
 
 
 def view_with(**sync):
-    return make_view(sync=SyncView(**{"last_done": NOW - 600, "last_queued": NOW - 700, **sync}))
+    return make_view(sync=SyncFacts(**{"last_done": NOW - 600, "last_queued": NOW - 700, **sync}))
 
 
 def test_the_json_has_kube_proxys_fields_and_form_of_time():
-    answer = answer_healthz(make_view(sync=SyncView(last_done=1_763_600_000)), 1_763_600_000.25)
+    answer = answer_healthz(make_view(sync=SyncFacts(last_done=1_763_600_000)), 1_763_600_000.25)
     assert answer.status == 200
     of_family = {"lastUpdated": "2025-11-20T00:53:20Z", "healthy": True}
     assert json.loads(answer.body) == {
@@ -34,7 +33,7 @@ def test_the_json_has_kube_proxys_fields_and_form_of_time():
 
 
 def test_before_the_first_round_no_family_has_a_status():
-    body = json.loads(answer_healthz(make_view(sync=SyncView(), is_ready=False), NOW).body)
+    body = json.loads(answer_healthz(make_view(sync=SyncFacts(), is_ready=False), NOW).body)
     assert body == {
         "lastUpdated": NEVER,
         "currentTime": go_time(NOW),
@@ -51,9 +50,9 @@ def test_livez_does_not_depend_on_the_node():
 
 
 def test_a_node_that_drops_new_connections_is_unhealthy_and_live():
-    view = make_view(tracking=TrackingView(1000, 1000, is_full=True, is_dropping=True))
+    view = make_view(tracking=TrackingFacts(1000, 1000, is_full=True, is_dropping=True))
     assert (answer_healthz(view, NOW).status, answer_livez(view, NOW).status) == (503, 200)
-    full = make_view(tracking=TrackingView(1000, 1000, is_full=True))
+    full = make_view(tracking=TrackingFacts(1000, 1000, is_full=True))
     assert answer_healthz(full, NOW).status == 200
 
 
@@ -70,7 +69,7 @@ def test_a_node_about_to_be_deleted_is_not_eligible_while_its_proxy_is_healthy()
         pytest.param({}, True, id="all-well"),
         pytest.param({"node_is_eligible": False}, True, id="node-is-to-be-deleted"),
         pytest.param({"is_ready": False}, True, id="not-synced-yet-or-draining"),
-        pytest.param({"sync": SyncView(waiting_since=NOW - 61)}, False, id="late-change"),
+        pytest.param({"sync": SyncFacts(waiting_since=NOW - 61)}, False, id="late-change"),
     ],
 )
 def test_health_check_ports_depend_only_on_the_rounds(changes, expected):
@@ -88,12 +87,12 @@ def test_last_updated_is_the_last_round_while_unhealthy():
         pytest.param({}, 200, 200, id="all-well"),
         pytest.param({"is_ready": False}, 503, 200, id="not-synced-yet"),
         pytest.param({"node_is_eligible": False}, 503, 200, id="node-is-to-be-deleted"),
-        pytest.param({"sync": SyncView(waiting_since=NOW - 600)}, 503, 200, id="late-change"),
-        pytest.param({"sync": SyncView(waiting_since=NOW - 60)}, 503, 200, id="late-by-now"),
-        pytest.param({"sync": SyncView(waiting_since=NOW - 59.9)}, 200, 200, id="change-in-time"),
-        pytest.param({"sync": SyncView()}, 200, 200, id="no-change-yet"),
-        pytest.param({"sync": SyncView(turned_s_ago=59.9)}, 200, 200, id="a-long-turn"),
-        pytest.param({"sync": SyncView(turned_s_ago=60)}, 200, 503, id="the-loop-is-stuck"),
+        pytest.param({"sync": SyncFacts(waiting_since=NOW - 600)}, 503, 200, id="late-change"),
+        pytest.param({"sync": SyncFacts(waiting_since=NOW - 60)}, 503, 200, id="late-by-now"),
+        pytest.param({"sync": SyncFacts(waiting_since=NOW - 59.9)}, 200, 200, id="change-in-time"),
+        pytest.param({"sync": SyncFacts()}, 200, 200, id="no-change-yet"),
+        pytest.param({"sync": SyncFacts(turned_s_ago=59.9)}, 200, 200, id="a-long-turn"),
+        pytest.param({"sync": SyncFacts(turned_s_ago=60)}, 200, 503, id="the-loop-is-stuck"),
     ],
 )
 def test_status(changes, healthz, livez):
@@ -115,7 +114,7 @@ def test_status(changes, healthz, livez):
     ],
 )
 def test_the_delay_of_a_change(sync, expected):
-    assert late_s(replace(SyncView(), **sync), NOW) == expected
+    assert late_s(replace(SyncFacts(), **sync), NOW) == expected
 
 
 @pytest.mark.parametrize("unix", [0.0, float("nan"), float("inf"), 1e30])

@@ -202,6 +202,16 @@ async def test_a_problem_is_logged_once(ports, caplog):
     ]
 
 
+async def test_lines_about_a_service_that_changes_in_each_round_are_limited(ports, caplog):
+    caplog.set_level("INFO")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        check = HealthCheck(WEB, taken.getsockname()[1], 1)
+        for _ in range(30):
+            await ports.apply([check], HERE)
+            await ports.apply([], HERE)
+    assert len(caplog.records) == 20
+
+
 async def test_of_two_services_with_one_port_the_present_owner_keeps_it(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from userspace_proxy.kernel.conntrack import Tracked
 from userspace_proxy.kernel.ctnetlink import Volume, pack_address
@@ -11,7 +10,7 @@ from userspace_proxy.model import Path
 from userspace_proxy.status.kernel_path import render_tracked
 from userspace_proxy.status.paths import PathView
 
-from .views import make_endpoint, make_frontend, make_port, make_view
+from .views import make_endpoint, make_frontend, make_port, make_view, replace
 
 WEB, OTHER = pack_address("10.96.7.1", 80), pack_address("10.96.7.2", 80)
 FIRST, STRANGER = pack_address("10.244.1.2", 8080), pack_address("10.1.0.1", 8080)

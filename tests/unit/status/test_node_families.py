@@ -1,14 +1,19 @@
-from dataclasses import replace
-
 import pytest
 
+from userspace_proxy.facts import (
+    FirewallFacts,
+    LastStateFacts,
+    StatusFacts,
+    SteeringState,
+    SyncFacts,
+    figures_of,
+)
 from userspace_proxy.model import Cause, CauseCode
 from userspace_proxy.policy import Scope
 from userspace_proxy.status.node_families import node_families
-from userspace_proxy.status.view import FirewallView, LastStateView, SteeringView, SyncView
 
 from .readings import read_samples
-from .views import NOW, make_health_check, make_port, make_troubled_view, make_view
+from .views import NOW, make_health_check, make_port, make_troubled_view, make_view, replace
 
 
 def value(view, name, **labels):
@@ -48,14 +53,14 @@ def test_a_node_has(name, expected):
 @pytest.mark.parametrize("reason", ["firewall-drops", "source-away"])
 def test_a_cause_that_concerns_the_whole_node_is_1_while_it_does(reason):
     name = "userspace_proxy_node_problem"
-    firewall = FirewallView("table ip filter, chain INPUT", "its policy is drop", "")
+    firewall = FirewallFacts("table ip filter, chain INPUT", "its policy is drop", "")
     view = replace(make_troubled_view(), firewalls=(firewall,))
     assert value(view, name, reason=reason) == 1
     assert value(make_view(), name, reason=reason) == 0
 
 
 def test_the_last_state_has_its_time_and_its_failures():
-    view = make_view(last_state=LastStateView("/x", served_at=NOW - 180, failures=2))
+    view = make_view(last_state=LastStateFacts("/x", served_at=NOW - 180, failures=2))
     served_at = "userspace_proxy_last_state_served_timestamp_seconds"
     assert value(view, served_at) == NOW - 180
     assert value(view, "userspace_proxy_last_state_failures_total") == 2
@@ -108,7 +113,9 @@ def test_a_health_check_node_port_has_its_endpoints_and_its_problem():
     ],
 )
 def test_failures_have_kube_proxys_name_for_the_steering(steering, failures):
-    view = make_view(steering=SteeringView(steering), sync=SyncView(failures=5, partial_failures=2))
+    view = make_view(
+        steering=SteeringState(steering), sync=SyncFacts(failures=5, partial_failures=2)
+    )
     prefix = "kubeproxy_sync_proxy_rules_"
     found = {
         name.removeprefix(prefix).removesuffix("_failures_total"): count
@@ -129,3 +136,10 @@ def test_service_ports_without_a_local_endpoint_are_counted_by_policy():
     assert value(view, name, traffic_policy="internal") == 1
     assert value(view, name, traffic_policy="external") == 1
     assert value(make_view(), name, traffic_policy="internal") == 0
+
+
+def test_each_figure_of_the_nodes_facts_is_a_metric():
+    names = [family.name for family in node_families(make_view())]
+    for field, figure in figures_of(StatusFacts).items():
+        if not field.startswith("totals."):
+            assert names.count(f"userspace_proxy_{figure.metric}") == 1, field

@@ -1,12 +1,12 @@
+from userspace_proxy.facts import Level
 from userspace_proxy.status.history import History
 from userspace_proxy.status.overview import make_overview
-from userspace_proxy.status.port_state import Level, judge
 
 from .views import make_endpoint, make_port
 
 
 def overview_of(*ports):
-    return make_overview([(port, judge(port)) for port in ports], History())
+    return make_overview(ports, History())
 
 
 def cells(area):

@@ -1,13 +1,12 @@
 import re
 import time
-from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.facts import Level, ProbesFacts, SourceFacts, Waits
 from userspace_proxy.model import Handling, Hold, Path, ProxyProtocol
 from userspace_proxy.policy import PathChoice
 from userspace_proxy.policy.causes import dial_failed
-from userspace_proxy.status.counted import Waits
 from userspace_proxy.status.page import (
     HEALTH_CHECKS_SHOWN,
     IGNORED_SHOWN,
@@ -17,12 +16,10 @@ from userspace_proxy.status.page import (
     render_page,
     render_parts,
 )
-from userspace_proxy.status.paths import PathView, ProbesView
-from userspace_proxy.status.port_state import Level
+from userspace_proxy.status.paths import PathView
 from userspace_proxy.status.sampling import Sample
 from userspace_proxy.status.selection import Selection, row_id
 from userspace_proxy.status.timeline import Event
-from userspace_proxy.status.view import SourceView
 
 from .views import (
     NOW,
@@ -36,6 +33,7 @@ from .views import (
     make_troubled_view,
     make_two_sides,
     make_view,
+    replace,
 )
 
 
@@ -60,7 +58,7 @@ def test_the_title_begins_with_the_state():
 def test_a_hundred_service_ports_a_page():
     view = make_view(*(make_port(f"web-{n:03}") for n in range(250)))
     assert [len(build(view, page=n).rows) for n in (1, 2, 3)] == [PORTS_A_PAGE, PORTS_A_PAGE, 50]
-    assert build(view, page=2).rows[0].port.plan.key.name.name == "web-100"
+    assert build(view, page=2).rows[0].port.service == "web-100"
     assert build(view).pages == 3
 
 
@@ -91,19 +89,19 @@ def test_many_ignored_services_are_cut_and_counted():
     [
         pytest.param(make_view(), {}, "kubectl get services --all-namespaces", id="kubernetes"),
         pytest.param(
-            make_view(source=SourceView("manifests", "web.yaml", is_synced=True)),
+            make_view(source=SourceFacts("manifests", "web.yaml", is_synced=True)),
             {},
             "Add a Service manifest to <code>web.yaml</code>",
             id="manifests",
         ),
         pytest.param(
-            make_view(source=SourceView("memory", "", is_synced=True)),
+            make_view(source=SourceFacts("memory", "", is_synced=True)),
             {},
             "Proxy.add_service()",
             id="memory",
         ),
         pytest.param(
-            make_view(source=SourceView("kubernetes", "https://k", is_synced=False)),
+            make_view(source=SourceFacts("kubernetes", "https://k", is_synced=False)),
             {},
             "Services have not been read yet from https://k",
             id="not-synced",
@@ -156,7 +154,7 @@ def test_names_and_reasons_are_never_markup():
         health_checks=(make_health_check(evil, 31000, 1), make_health_check(evil, 31001, 1, evil)),
         node=evil,
         version=evil,
-        source=SourceView(evil, evil, is_synced=True, problems=(evil,)),
+        source=SourceFacts(evil, evil, is_synced=True, problems=(evil,)),
     )
     assert "<script>" not in render(view)
     assert "<script>" not in render(view, q=f'"{evil}')
@@ -209,7 +207,7 @@ def test_health_check_node_ports_are_shown_with_their_response():
 def test_a_health_check_with_a_problem_is_first():
     checks = (make_health_check("a/a", 31000, 1), make_health_check("b/b", 31001, 1, "in use"))
     page = build(make_view(health_checks=checks))
-    assert [str(view.check.service) for view in page.health_checks] == ["b/b", "a/a"]
+    assert [view.service for view in page.health_checks] == ["b/b", "a/a"]
 
 
 def test_many_health_checks_are_cut_and_counted():
@@ -318,7 +316,7 @@ def test_probes_are_a_fact_and_a_note_of_each_service_port_that_they_concern():
     words = "3 endpoints probed, every 1.5 s while they answer, at most 2,000 probes a second"
     port = make_port()
     auto = replace(port, plan=replace(port.plan, path=PathChoice(Path.AUTO)))
-    view = make_view(auto, probes=ProbesView(3, 1.5, 2_000))
+    view = make_view(auto, probes=ProbesFacts(3, 1.5, 2_000))
     assert text_of(render(view, q="web")).count(words) == 2
     assert "probed" not in text_of(render(make_view(auto), q="web"))
     assert text_of(render(make_view(port, probes=view.probes), q="web")).count(words) == 1

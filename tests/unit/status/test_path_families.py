@@ -1,12 +1,10 @@
-from dataclasses import replace
-
+from userspace_proxy.facts import ProbesFacts, TotalsFacts
 from userspace_proxy.model import Path
 from userspace_proxy.status.path_families import node_path_families, path_families
-from userspace_proxy.status.paths import PathView, ProbesView
-from userspace_proxy.status.view import TotalsView
+from userspace_proxy.status.paths import PathView
 
 from .readings import read_samples
-from .views import make_port, make_view
+from .views import make_port, make_view, replace
 
 WEB, CART = '{service="web"}', '{service="cart"}'
 
@@ -16,7 +14,7 @@ def value(families, name, **labels):
 
 
 def test_probes_have_their_interval_their_budget_and_their_results():
-    view = make_view(probes=ProbesView(30_000, 15.0, 2_000, sent=500, failed=7))
+    view = make_view(probes=ProbesFacts(30_000, 15.0, 2_000, sent=500, failed=7))
     expected = {
         "path_probe_endpoints": 30_000,
         "path_probe_interval_seconds": 15.0,
@@ -29,7 +27,7 @@ def test_probes_have_their_interval_their_budget_and_their_results():
 
 def test_the_node_has_a_sum_where_connections_on_the_kernel_path_are_counted():
     name = "node_kernel_path_connections_total"
-    view = make_view(totals=TotalsView(kernel_connections=0))
+    view = make_view(totals=TotalsFacts(kernel_connections=0))
     assert value(node_path_families(view), name) == 0
     assert value(node_path_families(make_view()), name) is None
 

@@ -1,21 +1,17 @@
-from dataclasses import replace
-
 import pytest
 
+from userspace_proxy.facts import ProbesFacts, is_probed
 from userspace_proxy.model import Path, Protocol
 from userspace_proxy.policy import PathChoice
 from userspace_proxy.status.paths import (
-    NO_PROBES,
     UNKNOWN,
     PathView,
-    ProbesView,
     counted_in_words,
-    is_probed,
     path_in_words,
     probes_in_words,
 )
 
-from .views import make_port
+from .views import make_port, replace
 
 
 def test_a_path_has_its_age_and_its_reason_where_they_are_known():
@@ -23,14 +19,6 @@ def test_a_path_has_its_age_and_its_reason_where_they_are_known():
         "kernel for 3 min: it is asked for"
     )
     assert path_in_words("userspace", "", 0.0, 280.0) == "userspace"
-
-
-def test_only_the_userspace_path_without_a_reason_is_the_default():
-    assert PathView().is_default
-    assert not PathView(Path.KERNEL).is_default
-    assert not PathView(why="hold needs the proxy").is_default
-    assert not PathView(kernel_connections=1).is_default
-    assert PathView(kernel_connections=0).is_default
 
 
 def test_a_path_counts_from_the_moment_at_which_it_comes_into_force():
@@ -61,19 +49,19 @@ def test_what_is_known_of_connections_on_the_kernel_path_is_said(path, count, pr
 @pytest.mark.parametrize(
     ("probes", "said"),
     [
-        pytest.param(NO_PROBES, "", id="none"),
+        pytest.param(ProbesFacts(), "", id="none"),
         pytest.param(
-            ProbesView(1, 1.5, 2_000),
+            ProbesFacts(1, 1.5, 2_000),
             "1 endpoint probed, every 1.5 s while they answer, at most 2,000 probes a second",
             id="one",
         ),
         pytest.param(
-            ProbesView(2, 0.0, 2_000),
+            ProbesFacts(2, 0.0, 2_000),
             "2 endpoints probed, at most 2,000 probes a second",
             id="none-was-probed-twice",
         ),
         pytest.param(
-            ProbesView(30_000, 15.0, 2_000),
+            ProbesFacts(30_000, 15.0, 2_000),
             "30,000 endpoints probed, every 15 s while they answer, at most 2,000 probes a second",
             id="many",
         ),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from userspace_proxy.facts import Level, Waits
 from userspace_proxy.model import Handling, Hold, SocketAddress
 from userspace_proxy.policy.causes import (
     dial_failed,
@@ -11,8 +12,7 @@ from userspace_proxy.policy.causes import (
     resets,
     source_denied,
 )
-from userspace_proxy.status.counted import Waits
-from userspace_proxy.status.port_state import Level, judge
+from userspace_proxy.status.port_state import judge
 
 from .views import make_endpoint, make_frontend, make_port, make_standby
 
@@ -159,7 +159,7 @@ FAULTY = make_endpoint(
                 "endpoints": (ELSEWHERE,),
                 "reason": "1 endpoint: 1 not on this node",
                 "admits": ("127.0.0.0/8",),
-                "usable": (ELSEWHERE.verdict.address,),
+                "usable": (ELSEWHERE.address,),
             },
             Level.OK,
             "Clients from outside are dropped here: 1 endpoint: 1 not on this node",

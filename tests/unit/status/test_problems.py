@@ -1,20 +1,18 @@
-from dataclasses import replace
-
 import pytest
 
-from userspace_proxy.errors import ListenError
-from userspace_proxy.policy.bridges import BridgeObstacle
-from userspace_proxy.status.port_state import Level, judge
-from userspace_proxy.status.problems import problems_of_node, summarise
-from userspace_proxy.status.view import (
-    ClientAddressView,
-    LastStateView,
-    MemoryView,
-    SourceView,
-    SteeringView,
-    SyncView,
-    TrackingView,
+from userspace_proxy.facts import (
+    BridgeFacts,
+    ClientAddressFacts,
+    LastStateFacts,
+    Level,
+    MemoryFacts,
+    SourceFacts,
+    SteeringState,
+    SyncFacts,
+    TrackingFacts,
+    UnservedFacts,
 )
+from userspace_proxy.status.problems import problems_of_node, summarise
 
 from .views import (
     NOW,
@@ -26,6 +24,7 @@ from .views import (
     make_troubled_view,
     make_two_sides,
     make_view,
+    replace,
 )
 
 READY = make_endpoint("10.244.1.7:8080", "ready", True)
@@ -44,13 +43,13 @@ def test_a_ports_problem_has_its_remedy_beside_it():
     ("changes", "level", "what"),
     [
         pytest.param(
-            {"is_ready": False, "source": SourceView("manifests", "web.yaml", is_synced=False)},
+            {"is_ready": False, "source": SourceFacts("manifests", "web.yaml", is_synced=False)},
             Level.ATTENTION,
             "Starting: Services have not been read yet from web.yaml",
             id="not-read-yet",
         ),
         pytest.param(
-            {"is_ready": False, "sync": SyncView()},
+            {"is_ready": False, "sync": SyncFacts()},
             Level.ATTENTION,
             "Starting: the first plan is not in force yet",
             id="not-in-force-yet",
@@ -68,58 +67,58 @@ def test_a_ports_problem_has_its_remedy_beside_it():
             id="no-worker",
         ),
         pytest.param(
-            {"source": SourceView("manifests", ".", is_synced=True, problems=("a.yaml:3: bad",))},
+            {"source": SourceFacts("manifests", ".", is_synced=True, problems=("a.yaml:3: bad",))},
             Level.TROUBLE,
             "Source: a.yaml:3: bad",
             id="source",
         ),
         pytest.param(
-            {"unserved": (ListenError("cannot serve x on 0.0.0.0:1: in use", hint="stop it"),)},
+            {"unserved": (UnservedFacts("cannot serve x on 0.0.0.0:1: in use", "stop it"),)},
             Level.TROUBLE,
             "Cannot serve x on 0.0.0.0:1: in use",
             id="status-address",
         ),
         pytest.param(
-            {"steering": SteeringView("iptables", problem="Operation not permitted")},
+            {"steering": SteeringState("iptables", problem="Operation not permitted")},
             Level.TROUBLE,
             "Steering by iptables: Operation not permitted",
             id="steering",
         ),
         pytest.param(
-            {"tracking": TrackingView(1000, 1000, is_full=True)},
+            {"tracking": TrackingFacts(1000, 1000, is_full=True)},
             Level.TROUBLE,
             "New connections fail on this node: connection tracking is full, 1,000 of 1,000 "
             "entries in use",
             id="conntrack-full",
         ),
         pytest.param(
-            {"tracking": TrackingView(900, 1000)},
+            {"tracking": TrackingFacts(900, 1000)},
             Level.ATTENTION,
             "Connection tracking is nearly full: 900 of 1,000 entries in use",
             id="conntrack-nearly-full",
         ),
         pytest.param(
-            {"steering": SteeringView("local", unguarded="there is no nftables here")},
+            {"steering": SteeringState("local", unguarded="there is no nftables here")},
             Level.ATTENTION,
             "After a crash of the proxy, any process on this node can take its ports and receive "
             "its clients' traffic: there is no nftables here",
             id="unguarded",
         ),
         pytest.param(
-            {"steering": SteeringView("nftables", problem="not permitted", has_drifted=True)},
+            {"steering": SteeringState("nftables", problem="not permitted", has_drifted=True)},
             Level.TROUBLE,
             "Rules of nftables steering may differ from the plan and can't be repaired: "
             "not permitted",
             id="drift",
         ),
         pytest.param(
-            {"sync": SyncView(waiting_since=NOW - 190, problem="No buffer space available")},
+            {"sync": SyncFacts(waiting_since=NOW - 190, problem="No buffer space available")},
             Level.TROUBLE,
             "A change has waited 3 min and is not in force: No buffer space available",
             id="late-change",
         ),
         pytest.param(
-            {"sync": SyncView(waiting_since=NOW - 2, problem="No buffer space available")},
+            {"sync": SyncFacts(waiting_since=NOW - 2, problem="No buffer space available")},
             Level.TROUBLE,
             "The last round failed: No buffer space available",
             id="failed-round",
@@ -138,7 +137,7 @@ def test_a_ports_problem_has_its_remedy_beside_it():
         ),
         pytest.param(
             {
-                "memory": MemoryView(183 << 20, 200 << 20, is_short=True, was_short=True),
+                "memory": MemoryFacts(183 << 20, 200 << 20, is_short=True, was_short=True),
                 "is_accepting": False,
             },
             Level.TROUBLE,
@@ -163,21 +162,25 @@ def test_a_ports_problem_has_its_remedy_beside_it():
             id="health-check",
         ),
         pytest.param(
-            {"client_address": ClientAddressView(True, bridges=(BridgeObstacle("cni0", 4, "so"),))},
+            {
+                "client_address": ClientAddressFacts(
+                    True, bridges=(BridgeFacts("cni0", "IPv4", "so"),)
+                )
+            },
             Level.ATTENTION,
             "Endpoints on bridge cni0 see this node's address instead of that of IPv4 clients on "
             "the same bridge: so",
             id="bridge",
         ),
         pytest.param(
-            {"last_state": LastStateView("/var/lib/state", served_at=NOW - 180)},
+            {"last_state": LastStateFacts("/var/lib/state", served_at=NOW - 180)},
             Level.ATTENTION,
             "Serving the last state, which is 3 min old: Services have not been read yet from "
             "https://10.0.0.1:6443",
             id="last-state",
         ),
         pytest.param(
-            {"last_state": LastStateView("/x", problem="disk full", failing_since=NOW - 60)},
+            {"last_state": LastStateFacts("/x", problem="disk full", failing_since=NOW - 60)},
             Level.ATTENTION,
             "The last state is not kept on disk: disk full",
             id="last-state-not-kept",
@@ -197,7 +200,7 @@ def test_problems_of_the_node(changes, level, what):
 
 
 def test_a_state_that_could_not_be_written_for_a_moment_is_no_problem():
-    state = LastStateView("/x", problem="disk full", failing_since=NOW - 59)
+    state = LastStateFacts("/x", problem="disk full", failing_since=NOW - 59)
     assert not summarise(make_view(last_state=state), NOW).problems
 
 
@@ -231,15 +234,15 @@ def test_a_refused_service_is_no_trouble_of_the_proxy():
 
 
 def test_while_the_proxy_starts_problems_are_not_counted():
-    source = SourceView("kubernetes", "https://k", is_synced=False, problems=("refused",))
-    summary = summarise(make_view(is_ready=False, source=source, sync=SyncView()), NOW)
+    source = SourceFacts("kubernetes", "https://k", is_synced=False, problems=("refused",))
+    summary = summarise(make_view(is_ready=False, source=source, sync=SyncFacts()), NOW)
     assert summary.verdict == "Starting. 1 problem on this node."
 
 
 def test_the_sentence_about_a_source_is_true_of_all_its_problems():
     # A node port that two Services claim: the second one's other frontends are in force.
     line = "a.yaml:3: spec.ports[0].nodePort: 30080/TCP is already used by shop/web"
-    source = SourceView("manifests", ".", is_synced=True, problems=(line,))
+    source = SourceFacts("manifests", ".", is_synced=True, problems=(line,))
     (problem,) = summarise(make_view(source=source), NOW).problems
     assert problem.way_out == (
         "Objects that can't be read keep their last state; everything else is in force"
@@ -247,7 +250,7 @@ def test_the_sentence_about_a_source_is_true_of_all_its_problems():
 
 
 def test_one_problem_is_counted_as_one():
-    view = make_view(make_port(), steering=SteeringView("iptables", problem="lost"))
+    view = make_view(make_port(), steering=SteeringState("iptables", problem="lost"))
     assert summarise(view, NOW).verdict == "1 problem on this node."
 
 
@@ -276,7 +279,7 @@ def test_a_service_whose_address_is_taken_is_a_problem_and_one_of_another_proxy_
 
 def test_a_port_that_drops_is_not_shown_as_refusing():
     inside, outside = make_two_sides()
-    assert (judge(inside).word, judge(outside).word) == ("served", "dropped")
+    assert (inside.state.word, outside.state.word) == ("served", "dropped")
 
 
 def test_ports_that_drop_clients_from_outside_are_counted_without_problems():
@@ -291,7 +294,7 @@ def test_a_problem_names_its_side():
 
 
 def test_a_shortage_of_memory_is_shown_for_a_moment_after_its_end():
-    view = replace(make_calm_view(), memory=MemoryView(160 << 20, 200 << 20, was_short=True))
+    view = replace(make_calm_view(), memory=MemoryFacts(160 << 20, 200 << 20, was_short=True))
     (problem,) = summarise(view, NOW).problems
     assert "80 % of the limit of 200 MiB is used, it was more a moment ago" in problem.what
     assert "MemoryMax=" in problem.way_out

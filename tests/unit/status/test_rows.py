@@ -1,23 +1,18 @@
-from dataclasses import replace
-
 import pytest
 
+from userspace_proxy.facts import Level, Times
 from userspace_proxy.model import Path
-from userspace_proxy.policy import PathChoice
-from userspace_proxy.status.counted import Times
 from userspace_proxy.status.history import History
 from userspace_proxy.status.paths import PathView
-from userspace_proxy.status.port_state import Level, judge
 from userspace_proxy.status.rows import DOTS_SHOWN, ENDPOINTS_SHOWN, make_row
-from userspace_proxy.status.selection import Selected
 
-from .views import make_endpoint, make_frontend, make_port, make_standby
+from .views import make_endpoint, make_frontend, make_port, make_standby, replace
 
 NOW = 1000.0
 
 
 def row_of(port, history=None, *, is_open=True, is_alone=False):
-    selected = Selected(port, judge(port))
+    selected = port
     return make_row(selected, history or History(), is_open=is_open, is_alone=is_alone, now=NOW)
 
 
@@ -117,8 +112,8 @@ def test_a_row_has_the_rates_and_the_picture_of_the_last_minute():
     port, history = make_port("web"), History()
     assert row_of(port, history).sparkline is None
     history.note((port,), 100.0)
-    more = port.traffic._replace(connections=port.traffic.connections + 6)
-    history.note((replace(port, traffic=more),), 101.0)
+    more = replace(port, connections=port.connections + 6)
+    history.note((more,), 101.0)
     row = row_of(port, history)
     assert row.rates.connections == 6
     assert row.sparkline.line.endswith("l116 0 2-15")
@@ -148,10 +143,3 @@ def test_connections_on_the_kernel_path_are_shown_in_words():
     port = replace(make_port(), path=PathView(Path.KERNEL, kernel_connections=3))
     assert row_of(port).detail.counted.startswith("3 connections since the start; ")
     assert row_of(make_port()).detail.counted == ""
-
-
-def test_a_service_port_whose_path_probes_choose_is_marked():
-    port = make_port()
-    assert not row_of(port).detail.is_probed
-    auto = replace(port, plan=replace(port.plan, path=PathChoice(Path.AUTO)))
-    assert row_of(auto).detail.is_probed

@@ -30,9 +30,9 @@ class Proxy:
 async def test_requests_share_a_sample_for_a_moment():
     proxy = Proxy(cost_s=0.25)
     samples = await asyncio.gather(*(proxy.sampler.look() for _ in range(10)))
-    assert {sample.view.ports[0].traffic.connections for sample in samples} == {1}
+    assert {sample.view.ports[0].connections for sample in samples} == {1}
     proxy.now += 0.5
-    assert (await proxy.sampler.look()).view.ports[0].traffic.connections == 2
+    assert (await proxy.sampler.look()).view.ports[0].connections == 2
 
 
 async def test_requests_do_not_drive_the_streams():

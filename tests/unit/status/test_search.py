@@ -33,9 +33,7 @@ PORTS = {"web": WEB, "cart": CART, "dns": DNS}
 def found(text):
     search = Search.parse(text)
     return [
-        name
-        for name, port in PORTS.items()
-        if search.matches_port(port, judge(port), is_busy=name == "dns")
+        name for name, port in PORTS.items() if search.matches_port(port, is_busy=name == "dns")
     ]
 
 
@@ -80,7 +78,7 @@ def test_a_search_finds(text, expected):
 def test_a_state_is_found_by_its_beginning(word):
     is_late = word.startswith("not")
     for port, is_found in ((LATE, is_late), (DNS, not is_late)):
-        assert Search.parse(f"is:{word}").matches_port(port, judge(port), is_busy=False) is is_found
+        assert Search.parse(f"is:{word}").matches_port(port, is_busy=False) is is_found
 
 
 def test_ignored_services_are_found_by_name_state_and_cause():

@@ -1,17 +1,10 @@
-from dataclasses import replace
-
 import pytest
 
 from userspace_proxy.plan import PortKey
 from userspace_proxy.status.history import History
 from userspace_proxy.status.selection import SORTS, Selection, row_id, select
 
-from .views import (
-    make_frontend,
-    make_ignored,
-    make_port,
-    make_view,
-)
+from .views import make_frontend, make_ignored, make_port, make_view, replace
 
 CART = make_port(
     "cart",
@@ -41,7 +34,7 @@ VIEW = make_view(WEB, CART, DNS, ignored=(MEDIA, DB))
 
 def names(history=None, **selection):
     chosen = select(VIEW, Selection(**selection), history or History())
-    return [one.port.plan.key.name.name for one in chosen.ports]
+    return [one.service for one in chosen.ports]
 
 
 def test_problems_come_first_and_then_names():
@@ -70,8 +63,8 @@ def test_any_column_sorts(sort, expected):
 def test_rates_sort(sort, field):
     history = History()
     history.note((WEB, CART, DNS), 100.0)
-    more = WEB.traffic._replace(**{field: getattr(WEB.traffic, field) + 100})
-    history.note((replace(WEB, traffic=more), CART, DNS), 101.0)
+    more = replace(WEB, **{field: getattr(WEB, field) + 100})
+    history.note((more, CART, DNS), 101.0)
     assert names(history, sort=sort)[0] == "web"
 
 

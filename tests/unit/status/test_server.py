@@ -2,6 +2,8 @@ import asyncio
 import contextlib
 import json
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
 import pytest
@@ -10,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from userspace_proxy.errors import ListenError
 from userspace_proxy.status.server import StatusServer
 
+from .recorded import RECORDED, render_all
 from .views import NOW, make_calm_view, make_port, make_troubled_view, make_view
 
 ADMIN_PATHS = ("/", "/metrics", "/proxyMode", "/healthz", "/livez", "/configz", "/api/v1/status")
@@ -160,6 +163,33 @@ async def test_requests_that_wait_share_an_answer_and_probes_do_not_wait(path):
             release.set()
         assert {task.result()[0].status for task in asked} == {200}
         assert len(taken) <= 3
+
+
+@pytest.mark.parametrize("accept", ["text/html", "text/plain"])
+async def test_a_flood_of_searches_delays_no_other_kind_of_answer(accept, monkeypatch):
+    monkeypatch.setattr("userspace_proxy.status.sampling._RECENT_S", 60.0)
+    searches, done, release = 60, [], threading.Event()
+
+    async def ask(client, path):
+        await client.ask(path, Accept=accept)
+        done.append(path)
+
+    with ThreadPoolExecutor(1) as thread:
+        asyncio.get_running_loop().set_default_executor(thread)
+        async with serving(make_view(make_port())) as client, asyncio.TaskGroup() as tasks:
+            await client.ask("/")
+            thread.submit(release.wait)
+            for n in range(searches):
+                tasks.create_task(ask(client, f"/?q=web{n}"))
+            # When these are answered, the searches have arrived.
+            for _ in range(5):
+                await client.ask("/livez")
+            tasks.create_task(ask(client, "/metrics"))
+            for _ in range(5):
+                await client.ask("/livez")
+            release.set()
+    assert len(done) == searches + 1
+    assert done.index("/metrics") < searches / 2
 
 
 async def test_settings_are_json():
@@ -313,3 +343,11 @@ async def test_other_protocols_are_rejected_without_a_log_line(caplog):
         assert b"400" in await reader.read()
         writer.close()
     assert caplog.text == ""
+
+
+def test_what_programs_and_people_read_is_as_recorded(tmp_path):
+    rendered = render_all(tmp_path)
+    recorded = {path.name: path.read_bytes() for path in RECORDED.iterdir()}
+    assert rendered.keys() == recorded.keys()
+    changed = [name for name, body in rendered.items() if body != recorded[name]]
+    assert changed == [], "if that is intended: python -m tests.unit.status.recorded"

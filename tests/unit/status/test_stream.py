@@ -7,7 +7,7 @@ import socket
 import aiohttp
 import pytest
 
-from tests.users import NOBODY, as_another_user
+from tests.users import OTHER_UID, as_another_user
 from userspace_proxy.status.page import Parts
 from userspace_proxy.status.server import StatusServer
 from userspace_proxy.status.stream import MAX_STREAMS, Sent
@@ -133,7 +133,7 @@ async def test_the_number_of_streams_is_limited_and_others_are_answered():
 
 
 def open_as_nobody(_address):
-    os.seteuid(NOBODY)
+    os.seteuid(OTHER_UID)
     try:
         return socket.socket()
     finally:

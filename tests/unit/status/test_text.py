@@ -1,18 +1,16 @@
 import errno
 import os
-from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.facts import Level, ProbesFacts, SteeringState
 from userspace_proxy.model import Path
 from userspace_proxy.policy import PathChoice
 from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.history import History
-from userspace_proxy.status.paths import UNKNOWN, PathView, ProbesView
-from userspace_proxy.status.port_state import Level
+from userspace_proxy.status.paths import UNKNOWN, PathView
 from userspace_proxy.status.selection import Selection
 from userspace_proxy.status.text import prefers_text, render_text, render_top, say_missing
-from userspace_proxy.status.view import SteeringView
 
 from .views import (
     NOW,
@@ -24,6 +22,7 @@ from .views import (
     make_troubled_view,
     make_two_sides,
     make_view,
+    replace,
 )
 
 
@@ -98,7 +97,7 @@ def test_a_failing_endpoint_has_its_cause_how_often_and_when(count, last_at, exp
         pytest.param(make_troubled_view(), Level.TROUBLE, id="trouble"),
         pytest.param(make_view(make_port(endpoints=())), Level.ATTENTION, id="attention"),
         pytest.param(
-            make_view(steering=SteeringView("local", problem="no route")),
+            make_view(steering=SteeringState("local", problem="no route")),
             Level.TROUBLE,
             id="node-only",
         ),
@@ -114,7 +113,7 @@ def test_the_level_is_the_worst_of_all_lines(view, level):
 
 
 def test_the_node_can_be_left_out():
-    view = make_view(make_port(), steering=SteeringView("local", problem="no route"))
+    view = make_view(make_port(), steering=SteeringState("local", problem="no route"))
     answer = render_text(view, now=NOW, has_node=False)
     assert (answer.level, b"no route" in answer.body) == (Level.OK, False)
 
@@ -180,12 +179,13 @@ def busy_history(*ports):
     history = History()
     history.note(ports, 10.0)
     first = ports[0]
-    traffic = first.traffic._replace(
-        connections=first.traffic.connections + 20,
-        received_bytes=first.traffic.received_bytes + 4_000,
-        sent_bytes=first.traffic.sent_bytes + 1_000_000,
+    more = replace(
+        first,
+        connections=first.connections + 20,
+        received_bytes=first.received_bytes + 4_000,
+        sent_bytes=first.sent_bytes + 1_000_000,
     )
-    history.note([replace(first, traffic=traffic), *ports[1:]], 12.0)
+    history.note([more, *ports[1:]], 12.0)
     return history
 
 
@@ -276,7 +276,7 @@ def test_the_header_has_the_budget_of_probes_and_so_has_each_service_port_that_t
     words = "3 endpoints probed, every 1.5 s while they answer, at most 2,000 probes a second"
     port = make_port()
     auto = replace(port, plan=replace(port.plan, path=PathChoice(Path.AUTO)))
-    view = make_view(auto, make_port("cart"), probes=ProbesView(3, 1.5, 2_000))
+    view = make_view(auto, make_port("cart"), probes=ProbesFacts(3, 1.5, 2_000))
     header, *lines = lines_of(view, is_wide=True)
     assert f", {words}, " in header
     assert lines.count(f"      probes    {words}") == 1

@@ -1,14 +1,11 @@
-from dataclasses import replace
-
 import pytest
 
-from userspace_proxy.status.port_state import Level
+from userspace_proxy.facts import Level, SourceFacts, SteeringState, WorkerFacts
 from userspace_proxy.status.timeline import Event, compare_views
-from userspace_proxy.status.view import SourceView, SteeringView, WorkerView
 
-from .views import NOW, make_port, make_view
+from .views import NOW, make_port, make_view, replace
 
-CALM = make_view(workers=(WorkerView(0, 11, 0, 3, 0), WorkerView(1, 12, 0, 3, 0)))
+CALM = make_view(workers=(WorkerFacts(0, 11, 0, 3, 0), WorkerFacts(1, 12, 0, 3, 0)))
 
 
 def events(before, after):
@@ -16,7 +13,7 @@ def events(before, after):
 
 
 def source(*problems):
-    return SourceView("kubernetes", "https://k", is_synced=True, problems=problems)
+    return SourceFacts("kubernetes", "https://k", is_synced=True, problems=problems)
 
 
 def test_nothing_happens_between_equal_views():
@@ -47,9 +44,9 @@ def test_problems_of_service_ports_are_left_out():
 @pytest.mark.parametrize(
     ("worker", "words"),
     [
-        pytest.param(WorkerView(1, 99, 1, 0, 0), "Worker 1 died and was replaced", id="died"),
+        pytest.param(WorkerFacts(1, 99, 1, 0, 0), "Worker 1 died and was replaced", id="died"),
         pytest.param(
-            WorkerView(1, 99, 1, 0, 0, hung=1), "Worker 1 hung and was replaced", id="hung"
+            WorkerFacts(1, 99, 1, 0, 0, hung=1), "Worker 1 hung and was replaced", id="hung"
         ),
     ],
 )
@@ -60,7 +57,7 @@ def test_a_worker_is_replaced(worker, words):
 
 
 def test_rules_are_repaired():
-    (event,) = events(CALM, replace(CALM, steering=SteeringView("nftables", repairs=3)))
+    (event,) = events(CALM, replace(CALM, steering=SteeringState("nftables", repairs=3)))
     assert event.what == (
         "3 rules and frontends of nftables steering had been changed by another program, and "
         "repaired"

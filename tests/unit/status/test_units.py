@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.status.counted import Times
+from userspace_proxy.facts import Times
 from userspace_proxy.status.units import (
     bytes_in_words,
     capitalised,

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+import dataclasses
 
+import msgspec
+
+from userspace_proxy.facts import (
+    EndpointFacts,
+    FrontendFacts,
+    HealthCheckFacts,
+    IgnoredFacts,
+    MemoryFacts,
+    PortFacts,
+    PortFigures,
+    SourceFacts,
+    StatusFacts,
+    SteeringState,
+    SyncFacts,
+    WorkerFacts,
+    facts_of_plan,
+    facts_of_verdict,
+)
 from userspace_proxy.model import (
     Balance,
     Cause,
@@ -13,30 +31,18 @@ from userspace_proxy.model import (
     Handling,
     IPFamily,
     Protocol,
-    ServiceKey,
     ServicePortName,
     SocketAddress,
 )
-from userspace_proxy.plan import HealthCheck, IgnoredService, PortKey, PortPlan, Side
+from userspace_proxy.plan import PortKey, PortPlan, Side
 from userspace_proxy.policy import EndpointVerdict, Scope
 from userspace_proxy.policy.causes import address_taken, not_followed, not_ours
-from userspace_proxy.status.view import (
-    EndpointView,
-    FrontendView,
-    HealthCheckView,
-    MemoryView,
-    ServicePortView,
-    SourceView,
-    StatusView,
-    SteeringView,
-    SyncView,
-    Traffic,
-    WorkerView,
-)
+from userspace_proxy.status.paths import PathView
+from userspace_proxy.status.port_state import judge
 
 NOW = 1_763_600_000.0
 STARTED = NOW - 3 * 86_400 - 4 * 3600
-_PLAN_FIELDS = frozenset(field.name for field in fields(PortPlan))
+_PLAN_FIELDS = frozenset(field.name for field in dataclasses.fields(PortPlan))
 
 
 def make_address(text: str) -> SocketAddress:
@@ -45,25 +51,48 @@ def make_address(text: str) -> SocketAddress:
     return SocketAddress(ip.strip("[]"), int(port)) if ip else SocketAddress(text, 80)
 
 
+def replace(item, **changes):
+    """Return a copy with some fields changed; that of a Service port is judged anew."""
+    if not isinstance(item, msgspec.Struct):
+        return dataclasses.replace(item, **changes)
+    if isinstance(item, PortFacts):
+        if isinstance(path := changes.pop("path", None), PathView):
+            names = ("path", "path_since", "path_why", "kernel_connections")
+            changes |= dict(zip(names, path, strict=True))
+        plan = changes.pop("plan", item.plan)
+        if plan is not item.plan:
+            known = facts_of_plan(plan, item.frontends, item.endpoints)
+            names = set(known.__struct_fields__) - set(PortFigures.__struct_fields__)
+            kept = {"path", "path_since", "path_why", "problem", "way_out", "turned_away"}
+            changes = {name: getattr(known, name) for name in names - kept - {"state"}} | changes
+        port = msgspec.structs.replace(item, **changes)
+        port.plan = plan
+        port.state = judge(port)
+        return port
+    outside = {name: changes.pop(name) for name in ("demand", "config") if name in changes}
+    changed = msgspec.structs.replace(item, **changes)
+    if isinstance(item, StatusFacts):
+        changed.demand = outside.get("demand", item.demand)
+        changed.config = outside.get("config", item.config)
+    return changed
+
+
 def make_endpoint(
     address: str,
     state: str = "ready",
     is_usable: bool = True,
     node: str = "",
-    *,
-    ejected_for_s: float | None = None,
-    cause: Cause | None = None,
-    **traffic: float,
-) -> EndpointView:
+    **facts: object,
+) -> EndpointFacts:
     """Return an endpoint in some state."""
     verdict = EndpointVerdict(make_address(address), is_usable, state, node, _code_of(state))
-    return EndpointView(verdict, Traffic(**traffic), ejected_for_s, cause)
+    return msgspec.structs.replace(facts_of_verdict(verdict), **facts)
 
 
-def make_standby(address: str) -> EndpointView:
+def make_standby(address: str) -> EndpointFacts:
     """Return an endpoint of the second priority, which an endpoint of the first keeps idle."""
-    view = make_endpoint(address)
-    return replace(view, verdict=replace(view.verdict, priority=1, is_standby=True))
+    verdict = EndpointVerdict(make_address(address), True, "ready", priority=1, is_standby=True)
+    return facts_of_verdict(verdict)
 
 
 def _code_of(state: str) -> CauseCode | None:
@@ -75,28 +104,66 @@ def _code_of(state: str) -> CauseCode | None:
     return codes.get(state)
 
 
-def make_frontend(address: str, kind: str, target: str, *, is_reached: bool = True) -> FrontendView:
+def make_frontend(
+    address: str, kind: str, target: str, *, is_reached: bool = True
+) -> FrontendFacts:
     """Return a frontend that leads to a target."""
-    kinds = {str(known): known for known in FrontendKind}
-    frontend = Frontend(*make_address(address), Protocol.TCP, kinds.get(kind, kind))
-    return FrontendView(frontend, target, is_reached)
+    return FrontendFacts(str(make_address(address)), kind, target, is_reached)
 
 
 def make_ignored(
     service: str, port: str, reason: str, *, is_conflict: bool = False
-) -> IgnoredService:
+) -> IgnoredFacts:
     """Return a Service, given as ``namespace/name``, that gets no listener."""
-    namespace, _, name = service.partition("/")
     cause = address_taken(reason, "") if is_conflict else not_ours(reason)
-    return IgnoredService(ServiceKey(namespace, name), port, cause, is_conflict)
+    return IgnoredFacts(service, port, cause, is_conflict)
 
 
 def make_health_check(
     service: str, port: int, local_endpoints: int, problem: str = ""
-) -> HealthCheckView:
+) -> HealthCheckFacts:
     """Return the health check node port of a Service, given as ``namespace/name``."""
-    namespace, _, name = service.partition("/")
-    return HealthCheckView(HealthCheck(ServiceKey(namespace, name), port, local_endpoints), problem)
+    return HealthCheckFacts(service, port, local_endpoints, problem)
+
+
+def _plan_frontend(one: FrontendFacts, protocol: Protocol) -> Frontend:
+    kinds = {str(known): known for known in FrontendKind}
+    return Frontend(*make_address(one.address), protocol, kinds.get(one.kind, one.kind))
+
+
+def _plan_endpoint(one: EndpointFacts) -> EndpointVerdict:
+    address = make_address(one.address)
+    return EndpointVerdict(
+        address,
+        one.is_usable,
+        one.state,
+        one.node,
+        one.code,
+        one.weight,
+        one.priority,
+        one.is_standby,
+    )
+
+
+def _make_two_endpoints(number: int) -> tuple[EndpointFacts, ...]:
+    return (
+        make_endpoint(
+            f"10.244.1.{number}:8080",
+            node="node-a",
+            active=7,
+            connections=18_204,
+            received_bytes=48_300_000,
+            sent_bytes=1_220_000_000,
+        ),
+        make_endpoint(
+            f"10.244.2.{number}:8080",
+            node="node-b",
+            active=5,
+            connections=18_203,
+            received_bytes=48_100_000,
+            sent_bytes=1_180_000_000,
+        ),
+    )
 
 
 def make_port(
@@ -106,10 +173,10 @@ def make_port(
     port: str = "http",
     family: IPFamily = IPFamily.IPV4,
     side: Side = Side.ALL,
-    frontends: tuple[FrontendView, ...] | None = None,
-    endpoints: tuple[EndpointView, ...] | None = None,
+    frontends: tuple[FrontendFacts, ...] | None = None,
+    endpoints: tuple[EndpointFacts, ...] | None = None,
     **changes: object,
-) -> ServicePortView:
+) -> PortFacts:
     """Return a Service port that is served by two ready endpoints.
 
     Args:
@@ -122,55 +189,39 @@ def make_port(
             make_frontend(f"10.96.7.{number}:80", "ClusterIP", f"proxy port {20000 + number}"),
         )
     if endpoints is None:
-        endpoints = (
-            make_endpoint(
-                f"10.244.1.{number}:8080",
-                node="node-a",
-                active=7,
-                connections=18_204,
-                received_bytes=48_300_000,
-                sent_bytes=1_220_000_000,
-            ),
-            make_endpoint(
-                f"10.244.2.{number}:8080",
-                node="node-b",
-                active=5,
-                connections=18_203,
-                received_bytes=48_100_000,
-                sent_bytes=1_180_000_000,
-            ),
-        )
-    verdicts = tuple(endpoint.verdict for endpoint in endpoints)
+        endpoints = _make_two_endpoints(number)
+    verdicts = tuple(map(_plan_endpoint, endpoints))
     if reason := changes.pop("reason", ""):
         changes["cause"] = Cause(CauseCode.NOT_READY, str(reason))
     notes = changes.get("notes", ())
     changes["notes"] = tuple(n if isinstance(n, Cause) else not_followed(n) for n in notes)
     planned = {key: changes.pop(key) for key in _PLAN_FIELDS & changes.keys()}
-    counted = {key: changes.pop(key) for key in {*Traffic._fields} & changes.keys()}
+    protocol = planned.pop("protocol", Protocol.TCP)
     plan = PortPlan(
         PortKey(ServicePortName(namespace, name, port), family, side),
-        frontends=tuple(view.frontend for view in frontends),
+        frontends=tuple(_plan_frontend(one, protocol) for one in frontends),
         endpoints=verdicts,
         **{
-            "protocol": Protocol.TCP,
+            "protocol": protocol,
             "usable": tuple(verdict.address for verdict in verdicts if verdict.is_usable),
             **planned,
         },
     )
-    traffic = Traffic(12, 36_407, 0, 0, 96_400_000, 2_400_000_000)._replace(**counted)
-    return ServicePortView(plan, frontends, endpoints, traffic, **changes)
+    facts = facts_of_plan(plan, frontends, endpoints)
+    traffic = {"active": 12, "connections": 36_407, "received_bytes": 96_400_000}
+    return replace(facts, **{**traffic, "sent_bytes": 2_400_000_000, **changes})
 
 
-def make_view(*ports: ServicePortView, **changes: object) -> StatusView:
+def make_view(*ports: PortFacts, **changes: object) -> StatusFacts:
     """Return a node without problems."""
-    view = StatusView(
+    view = StatusFacts(
         version="0.1.0",
         node="node-a",
         started=STARTED,
         revision=4711,
-        source=SourceView("kubernetes", "https://10.0.0.1:6443", is_synced=True),
-        steering=SteeringView("nftables"),
-        sync=SyncView(
+        source=SourceFacts("kubernetes", "https://10.0.0.1:6443", is_synced=True),
+        steering=SteeringState("nftables"),
+        sync=SyncFacts(
             rounds=812,
             last_s=0.0042,
             last_queued=NOW - 12.1,
@@ -184,16 +235,16 @@ def make_view(*ports: ServicePortView, **changes: object) -> StatusView:
         descriptors=412,
         descriptor_limit=20_000,
         dropped_log_lines=7,
-        config=(
-            ("udpIdleTimeout", 120.0, "default"),
-            ("steering", "nftables", "flag"),
-            ("nodePortAddresses", ["primary"], "file"),
-        ),
+    )
+    view.config = (
+        ("udpIdleTimeout", 120.0, "default"),
+        ("steering", "nftables", "flag"),
+        ("nodePortAddresses", ["primary"], "file"),
     )
     return replace(view, **changes)
 
 
-def make_calm_view() -> StatusView:
+def make_calm_view() -> StatusFacts:
     """Return a small cluster without trouble, all kinds of Services in it."""
     dns = make_port(
         "kube-dns",
@@ -228,7 +279,7 @@ def make_calm_view() -> StatusView:
         ),
         make_ignored("voice/media", "rtp", "protocol SCTP is not supported (TCP and UDP are)"),
     )
-    workers = (WorkerView(0, 4711, 0, 20, 4), WorkerView(1, 4712, 0, 16, 0))
+    workers = (WorkerFacts(0, 4711, 0, 20, 4), WorkerFacts(1, 4712, 0, 16, 0))
     return make_view(
         make_port("web"),
         six,
@@ -243,7 +294,7 @@ def make_calm_view() -> StatusView:
     )
 
 
-def make_two_sides() -> tuple[ServicePortView, ServicePortView]:
+def make_two_sides() -> tuple[PortFacts, PortFacts]:
     """Return a Service port whose outside clients are dropped: this node has no endpoint."""
     front = make_port("front", handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     outside = make_port(
@@ -251,8 +302,7 @@ def make_two_sides() -> tuple[ServicePortView, ServicePortView]:
         side=Side.EXTERNAL,
         frontends=(make_frontend("192.0.2.10:30090", "NodePort", "proxy port 20100"),),
         endpoints=tuple(
-            replace(e, verdict=replace(e.verdict, reason="not on this node", is_usable=False))
-            for e in front.endpoints
+            replace(e, state="not on this node", is_usable=False) for e in front.endpoints
         ),
         usable=front.plan.usable,
         outside=(),
@@ -264,7 +314,7 @@ def make_two_sides() -> tuple[ServicePortView, ServicePortView]:
     return front, outside
 
 
-def _make_troubled_ports() -> tuple[ServicePortView, ...]:
+def _make_troubled_ports() -> tuple[PortFacts, ...]:
     cart = make_port(
         "cart",
         endpoints=tuple(
@@ -310,20 +360,20 @@ def _make_troubled_ports() -> tuple[ServicePortView, ...]:
     return cart, pay, search, clash, lonely, inward
 
 
-def make_troubled_view() -> StatusView:
+def make_troubled_view() -> StatusFacts:
     """Return a node at 3 am."""
     calm = make_calm_view()
     return replace(
         calm,
         ports=(*calm.ports, *_make_troubled_ports()),
-        source=SourceView(
+        source=SourceFacts(
             "kubernetes",
             "https://10.0.0.1:6443",
             is_synced=True,
             problems=("cannot watch Services at https://10.0.0.1:6443: Connection refused",),
             restarts=4,
         ),
-        steering=SteeringView(
+        steering=SteeringState(
             "nftables",
             problem="table inet userspace-proxy vanished three times in a minute",
             repairs=3,
@@ -337,9 +387,9 @@ def make_troubled_view() -> StatusView:
             problem="cannot steer 10.96.7.1:80/TCP: Operation not permitted",
         ),
         descriptors=18_700,
-        memory=MemoryView(120_000_000, 200_000_000, was_short=False),
+        memory=MemoryFacts(120_000_000, 200_000_000, was_short=False),
         workers=(
-            WorkerView(0, 4711, 2, 1_204, 310, ((0.001, 900), (0.02, 90), (None, 3)), 1.5),
-            WorkerView(1, 0, 3, 0, 0, hung=1),
+            WorkerFacts(0, 4711, 2, 1_204, 310, ((0.001, 900), (0.02, 90), (None, 3)), 1.5),
+            WorkerFacts(1, 0, 3, 0, 0, hung=1),
         ),
     )

@@ -45,36 +45,25 @@ NO_PIP = "python-iptables is missing"
 
 
 @pytest.mark.parametrize(
-    ("has_legacy", "iptables_lacks", "nftables_lacks", "local_lacks", "expected"),
+    ("has_legacy", "iptables_lacks", "nftables_lacks", "expected"),
     [
-        pytest.param(False, "", "", "", "nftables", id="all-there"),
-        pytest.param(True, "", "", "", "iptables", id="legacy-tables-in-use"),
-        pytest.param(True, NO_PIP, "", "", "nftables", id="legacy-tables-but-no-python-iptables"),
-        pytest.param(False, "", NO_NFT, "", "iptables", id="no-nftables"),
+        pytest.param(False, "", "", "nftables", id="all-there"),
+        pytest.param(True, "", "", "iptables", id="legacy-tables-in-use"),
+        pytest.param(True, NO_PIP, "", "nftables", id="legacy-tables-but-no-python-iptables"),
+        pytest.param(False, "", NO_NFT, "iptables", id="no-nftables"),
         pytest.param(
             False,
             NO_PIP,
             NO_NFT,
-            "",
-            "local",
-            id="neither-of-the-two",
-        ),
-        pytest.param(
-            False,
-            NO_PIP,
-            NO_NFT,
-            "NET_ADMIN is missing",
             "cannot choose a steering: nftables: cannot query nftables: Invalid argument; "
-            "iptables: python-iptables is missing; local: NET_ADMIN is missing "
+            "iptables: python-iptables is missing "
             "(run as root or grant NET_ADMIN, modprobe nf_tables, or use --steering=none)",
             id="nothing",
         ),
     ],
 )
-def test_what_auto_chooses_on_a_node(
-    has_legacy, iptables_lacks, nftables_lacks, local_lacks, expected
-):
-    lacks = {"iptables": iptables_lacks, "nftables": nftables_lacks, "local": local_lacks}
+def test_what_auto_chooses_on_a_node(has_legacy, iptables_lacks, nftables_lacks, expected):
+    lacks = {"iptables": iptables_lacks, "nftables": nftables_lacks}
     try:
         answer = choice.choose_by(lacks, has_legacy=has_legacy)
     except SteeringError as exc:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from userspace_proxy.agent.loop_thread import LoopThread
+from userspace_proxy.embedding.loop_thread import LoopThread
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.testing.fake_api_server import FakeApiServer
 from userspace_proxy.testing.served_service import ServedService

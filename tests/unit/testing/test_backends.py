@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from userspace_proxy.agent.loop_thread import LoopThread
+from userspace_proxy.embedding.loop_thread import LoopThread
 from userspace_proxy.errors import SandboxError
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.testing.backends import echo, http, make_backend

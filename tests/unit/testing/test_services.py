@@ -36,8 +36,8 @@ def test_a_terminating_endpoint_is_put_as_serving(proxy):
     web = proxy.service("web", backends=2)
     web.drain(web.backends[0])
     (port,) = (p for p in proxy.status().ports if p.plan.key.name.service == web.key)
-    terminating = [e.verdict.address for e in port.endpoints if not e.verdict.is_usable]
-    assert terminating == [web.backends[0].address]
+    terminating = [e.address for e in port.endpoints if not e.is_usable]
+    assert terminating == [str(web.backends[0].address)]
 
 
 def test_a_service_that_was_removed_is_not_listed(proxy):

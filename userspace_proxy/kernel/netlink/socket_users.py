@@ -1,16 +1,19 @@
-"""Finds the user whose process has the other end of a TCP connection within this node (sock_diag).
+"""Finds the users of sockets: of a connection's other end within this node, of a Unix listener.
 
-Source: sock_diag(7); net/ipv4/inet_diag.c, inet_diag_find_one_icsk(); linux/inet_diag.h.
+Source: sock_diag(7); net/ipv4/inet_diag.c, inet_diag_find_one_icsk(); linux/inet_diag.h;
+net/unix/diag.c; linux/unix_diag.h.
 """
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import struct
+import sys
 from typing import NamedTuple
 
-from .messages import checked, request
+from .messages import DUMP, checked, read_attributes, request
 from .sockets import Requests
 
 _NETLINK_SOCK_DIAG = 4
@@ -24,6 +27,14 @@ _ANY = struct.pack("=IQ", 0, 2**64 - 1)
 # and queues, and the user.
 _ANSWER = struct.Struct(">4xHH")
 _USER = struct.Struct("=64xI")
+
+# struct unix_diag_req: family, protocol, states, any inode, what to show, any cookie.
+_UNIX = struct.Struct("=BBxxIIIQ")
+_LISTENS = 1 << 10
+_SHOW_NAME, _SHOW_USER = 1, 1 << 6
+# Of struct unix_diag_msg: family and type; attributes follow.
+_UNIX_TYPE = struct.Struct("=xB14x")
+_NAME, _UNIX_USER = 0, 7
 
 
 class Address(NamedTuple):
@@ -48,6 +59,38 @@ def user_of(client: Address, server: Address) -> int | None:
             return _read_user(requests.ask(request(_BY_FAMILY, 0, wanted)).body, server.port)
     except (OSError, ValueError):
         return None
+
+
+def user_of_listener(name: bytes) -> int | None:
+    """Return the user of the Unix stream socket that listens on a name; None: there is none.
+
+    A socket keeps the user that opened it.
+
+    Args:
+        name: An abstract one begins with a zero byte.
+
+    Raises:
+        OSError: The kernel doesn't tell; it may lack unix_diag, and does so before Linux 5.3.
+    """
+    wanted = _UNIX.pack(socket.AF_UNIX, 0, _LISTENS, 0, _SHOW_NAME | _SHOW_USER, 2**64 - 1)
+    with Requests.open(_NETLINK_SOCK_DIAG) as requests:
+        for message in requests.list_all(request(_BY_FAMILY, DUMP, wanted)):
+            shown, user = _read_listener(message.body)
+            if shown == name:
+                if user is None:
+                    raise OSError(errno.EOPNOTSUPP, "the kernel doesn't show users of Unix sockets")
+                return user
+    return None
+
+
+@checked
+def _read_listener(body: bytes) -> tuple[bytes, int | None]:
+    """Return name and user of a stream socket; of others an empty name."""
+    if _UNIX_TYPE.unpack_from(body)[0] != socket.SOCK_STREAM:
+        return b"", None
+    found = dict(read_attributes(body, _UNIX_TYPE.size))
+    user = found.get(_UNIX_USER)
+    return found.get(_NAME, b""), None if user is None else int.from_bytes(user, sys.byteorder)
 
 
 @checked

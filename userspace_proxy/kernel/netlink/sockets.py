@@ -344,6 +344,14 @@ class RouteSockets(contextlib.ExitStack):
         self.callback(self.events.close)
 
 
+def is_for_netfilter(sock: socket.socket) -> bool:
+    """Return whether the kernel's netfilter reads a socket's requests.
+
+    In place of the kernel, another process could answer: ask that of a socket that one has passed.
+    """
+    return (sock.family, sock.proto) == (socket.AF_NETLINK, NETLINK_NETFILTER)
+
+
 def _open(protocol: int) -> socket.socket:
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
     try:

@@ -5,6 +5,7 @@
     reader        listings of the kernel as values                              ─┘
     ruleset       Ruleset: reads, and commits messages as one transaction
     table         NftTable: one table of this proxy, read, written and watched
+    kept_table    KeptTable: such a table, kept equal to its contents
     owned         OwnedTable: a table that ends with this process
 
 No library is used, so sets of other programs that a library of this node can't parse do no harm.

@@ -100,7 +100,15 @@ class InlineSet(NamedTuple):
     is_inverted: bool
 
 
-Part = bytes | InlineSet
+class InlineVerdicts(NamedTuple):
+    """A map without a name from numbers to verdicts; see :func:`go_by`."""
+
+    slot: int
+    verdicts: tuple[bytes, ...]
+    """Those of the numbers from 0 on."""
+
+
+Part = bytes | InlineSet | InlineVerdicts
 """One or more expressions of a rule; bytes may be concatenated."""
 
 
@@ -224,6 +232,15 @@ def find(name: str, key: int, value: int) -> bytes:
     return expression("lookup", text(LOOKUP_SET, name) + _slot(2, key) + _slot(3, value))
 
 
+def go_by(slot: int, verdicts: Sequence[bytes]) -> InlineVerdicts:
+    """End the rule with the verdict whose index is in a slot; continue with any other number.
+
+    Args:
+        verdicts: Those of a map, as in its elements; at least one.
+    """
+    return InlineVerdicts(slot, tuple(verdicts))
+
+
 def find_verdict(name: str, key: int) -> bytes:
     """Continue if a map contains the key in a slot, with its verdict, which ends the rule."""
     return expression("lookup", text(LOOKUP_SET, name) + _slot(2, key) + number(3, 0))
@@ -287,6 +304,12 @@ def look_up_inline(inline: InlineSet, name: str, set_id: int) -> bytes:
     flags = number(5, _INVERTED) if inline.is_inverted else b""
     attributes = text(LOOKUP_SET, name) + number(LOOKUP_SET_ID, set_id) + number(2, 1) + flags
     return load(inline.field) + expression("lookup", attributes)
+
+
+def go_by_inline(inline: InlineVerdicts, name: str, set_id: int) -> bytes:
+    """Return the look-up of a map without a name that the same transaction creates."""
+    place = text(LOOKUP_SET, name) + number(LOOKUP_SET_ID, set_id)
+    return expression("lookup", place + _slot(2, inline.slot) + number(3, _VERDICT_REGISTER))
 
 
 def put(value: bytes, register: int = 1) -> bytes:

@@ -14,8 +14,8 @@ import socket
 from collections.abc import Callable, MutableMapping
 
 from ...errors import SteeringError
-from .ruleset import NftablesError
-from .table import Definition, NftTable
+from .kept_table import KeptTable
+from .table import Steps
 from .writer import INET, TableWriter
 
 # More than the kernel queues (net.core.rmem_default is 208 KiB, and a message takes 700 bytes).
@@ -86,29 +86,22 @@ class OwnedTable:
         self._key = f"{family}/{name}"
         inherited = self._owners.take(self._key)
         self._is_owned = inherited is not None
-        self._table = NftTable(name, family, inherited)
+        self._is_written = False
+        self._table = KeptTable(
+            name, (), self._create, set, family=family, sock=inherited, is_owned=True
+        )
         self._fill = fill
         self._needs_owner = needs_owner
-        self._written: tuple[Definition, ...] | None = None
-        """As the kernel lists it; None before it was written."""
 
     def put_right(self) -> bool:
         """Write it, unless it is as it was written; return whether others had changed it."""
-        if self._written is not None and not self._table.is_touched():
-            return False
-        listing = self._table.read()
-        if listing is not None and listing.definitions == self._written:
-            return False
-        is_first = self._written is None
-        try:
-            self._write(is_owned=True)
-        except NftablesError:
-            if self._needs_owner:
-                raise
-            # If the cause isn't the owner, this fails again.
-            self._write(is_owned=False)
-        self._written = self._table.read_definitions()
-        return not is_first
+        count = self._table.repair().count
+        if count:
+            self._is_owned = self._table.is_complete
+            if self._is_owned:
+                self._owners.note(self._key, self._table.sock)
+        was_written, self._is_written = self._is_written, True
+        return was_written and count > 0
 
     def close(self) -> None:
         """Remove the table, unless the kernel lacks owners, and close the sockets; idempotent."""
@@ -121,11 +114,9 @@ class OwnedTable:
                 self._table.write([table.messages])
         self._table.close()
 
-    def _write(self, *, is_owned: bool) -> None:
+    def _create(self, is_owned: bool) -> Steps:
         table = self._table.writer()
-        table.create(is_owned=is_owned, was_owned=self._is_owned)
+        # Some kernels have no owners. A table that needs one is refused once more.
+        table.create(is_owned=is_owned or self._needs_owner, was_owned=self._is_owned)
         self._fill(table)
-        self._table.write([table.messages])
-        self._is_owned = is_owned
-        if is_owned:
-            self._owners.note(self._key, self._table.sock)
+        return [table.messages]

@@ -166,7 +166,7 @@ def read_set(message: Message) -> ListedSet:
 
 
 def read_elements(message: Message) -> Iterator[tuple[bytes, bytes]]:
-    """Yield keys and values of a message; a verdict is as :func:`.goto_chain` returns it."""
+    """Yield keys and values of a message; a verdict equals that of :func:`.goto_chain`."""
     listed = read_all(message.body, _HEADER_BYTES).get(ELEMENTS, b"")
     for kind, packed in read_attributes(listed):
         if kind == LIST_ELEMENT:

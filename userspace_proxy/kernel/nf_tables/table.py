@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -33,12 +33,15 @@ from .reader import (
     ListedSet,
 )
 from .ruleset import NftablesError, Ruleset, query_errors
-from .writer import DYNAMIC_SET, INET, TABLE, TABLE_OWNED, Elements, TableWriter
+from .writer import DYNAMIC_SET, INET, TABLE, TABLE_OWNED, Elements, SetElement, TableWriter
 
 NFNLGRP_NFTABLES = 7
 _SUBSYSTEM = 0xA
 # Of struct nfgenmsg.
 _HEADER_BYTES = 4
+
+# Measured: the two rules of one chain take 58 µs, and a definition of a listing 12.
+_READ_FOR_ONE = 5
 
 Definition = ListedChain | ListedRule | ListedSet
 Steps = Sequence[Sequence[bytes]]
@@ -55,6 +58,14 @@ class Listing:
     """Everything but the elements."""
     elements: Mapping[str, Elements] = field(default_factory=dict)
     """Of each set and map; empty if they weren't requested."""
+
+    def elements_of(self, sets: Iterable[str]) -> set[SetElement]:
+        """Return the elements of some sets."""
+        return {
+            (name, key, value)
+            for name in sets
+            for key, value in self.elements.get(name, {}).items()
+        }
 
     def rules(self, chain: str) -> list[list[Expression]]:
         """Return the rules of a chain as expressions."""
@@ -121,10 +132,41 @@ class NftTable:
             },
         )
 
-    def read_definitions(self) -> tuple[Definition, ...] | None:
-        """Return everything but the elements, or None if another program may have changed it."""
-        listing = self.look(with_elements=False)
-        return None if listing is None or self.is_touched() else listing.definitions
+    def read_definitions(
+        self,
+        before: Sequence[Definition] | None = None,
+        *,
+        gone: Set[str] = frozenset(),
+        new: Collection[str] = (),
+    ) -> tuple[Definition, ...] | None:
+        """Return everything but the elements, or None if another program may have changed it.
+
+        Args:
+            before: What there was, so that only new chains are read; None: everything is read.
+            gone: The chains that were deleted since then, without those that the kernel calls.
+            new: Those that were added, likewise, in that order.
+        """
+        # A request takes as long as a part of a listing.
+        if before is None or len(new) * _READ_FOR_ONE > len(before):
+            listing = self.look(with_elements=False)
+            definitions = listing.definitions if listing else None
+        else:
+            definitions = self._changed(before, gone, new)
+        return None if self.is_touched() else definitions
+
+    def _changed(
+        self, before: Sequence[Definition], gone: Set[str], new: Collection[str]
+    ) -> tuple[Definition, ...]:
+        """Return definitions in the order of a listing: the kernel appends."""
+        family, name = self.family, self.name
+        new_rules = (rule for chain in new for rule in self._ruleset.rules(family, name, chain))
+        return (
+            *(one for one in before if isinstance(one, ListedSet)),
+            *(one for one in before if isinstance(one, ListedChain) and one.name not in gone),
+            *(ListedChain(family, name, chain) for chain in new),
+            *(one for one in before if isinstance(one, ListedRule) and one.chain not in gone),
+            *new_rules,
+        )
 
     def counts(self, name: str) -> dict[bytes, int | None]:
         """Return what the elements of a set have counted, as :meth:`.Ruleset.counts`."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..netlink.messages import ATTRIBUTE, CREATE, attribute, request
 from .attributes import nested, number, text
@@ -22,12 +23,15 @@ from .expressions import (
     DATA_VERDICT,
     GOTO,
     LIST_ELEMENT,
+    NUMBER,
     VERDICT_CHAIN,
     VERDICT_CODE,
     InlineSet,
+    InlineVerdicts,
     KeyType,
     Part,
     counter,
+    go_by_inline,
     look_up_inline,
 )
 
@@ -59,6 +63,8 @@ _IDS = itertools.count(1)
 
 Elements = Mapping[bytes, bytes]
 """Keys and values; the values of a set are empty."""
+SetElement = tuple[str, bytes, bytes]
+"""A set's name, and a key with its value: the kernel's own bytes, so they can be compared."""
 
 
 class TableWriter:
@@ -114,7 +120,7 @@ class TableWriter:
 
     def add_rule(self, chain: str, *parts: Part) -> None:
         """Append a rule to a chain."""
-        whole = b"".join(self._inline(p) if isinstance(p, InlineSet) else p for p in parts)
+        whole = b"".join(map(self._expressions, parts))
         body = text(RULE_CHAIN, chain) + nested(RULE_EXPRESSIONS, whole)
         self._add(NEW_RULE, body, CREATE | _APPEND)
 
@@ -144,27 +150,25 @@ class TableWriter:
         """Add elements to a set or map.
 
         The kernel refuses a key that a map has with another value; other keys may exist already.
+        In a map to verdicts all values are of the type :class:`Verdict`.
         """
         self._elements(NEW_ELEMENT, text(SET_NAME, name), elements)
 
-    def add_verdicts(self, name: str, elements: Elements) -> None:
-        """Add elements to a map to verdicts, which :func:`goto_chain` makes."""
-        verdicts = {
-            value: nested(ELEMENT_DATA, nested(DATA_VERDICT, value))
-            for value in set(elements.values())
-        }
-        packed = [
-            nested(LIST_ELEMENT, nested(ELEMENT_KEY, attribute(DATA_VALUE, key)) + verdicts[value])
-            for key, value in elements.items()
-        ]
-        batch = ELEMENTS_BYTES_MAX // max(map(len, packed), default=1)
-        for start in range(0, len(packed), batch):
-            some = b"".join(packed[start : start + batch])
-            self._add(NEW_ELEMENT, text(SET_NAME, name) + nested(ELEMENTS, some))
-
-    def delete_elements(self, name: str, elements: Elements) -> None:
+    def delete_elements(self, name: str, keys: Iterable[bytes]) -> None:
         """Delete elements of a set or map; the kernel refuses a missing one."""
-        self._elements(DELETE_ELEMENT, text(SET_NAME, name), elements)
+        self._elements(DELETE_ELEMENT, text(SET_NAME, name), dict.fromkeys(keys, b""))
+
+    def change_elements(
+        self, sets: Sequence[str], removed: Iterable[SetElement], added: Iterable[SetElement]
+    ) -> None:
+        """Remove elements in the order of their sets, then add others in the reverse order."""
+        gone, new = _by_set(removed), _by_set(added)
+        for name in sets:
+            if name in gone:
+                self.delete_elements(name, gone[name])
+        for name in reversed(sets):
+            if name in new:
+                self.add_elements(name, new[name])
 
     def _add(self, kind: int, body: bytes = b"", flags: int = CREATE) -> None:
         self.messages.append(request(kind, flags, self._family + self._table + body))
@@ -177,6 +181,11 @@ class TableWriter:
         self._add(NEW_SET, body + number(4, key.number) + number(5, key.width) + more)
         return set_id
 
+    def _expressions(self, part: Part) -> bytes:
+        if isinstance(part, bytes):
+            return part
+        return self._inline(part) if isinstance(part, InlineSet) else self._inline_map(part)
+
     def _inline(self, inline: InlineSet) -> bytes:
         """Create a set for one rule; the kernel chooses a free name."""
         name, field = "__set%d", inline.field
@@ -187,14 +196,37 @@ class TableWriter:
         self._elements(NEW_ELEMENT, place, dict.fromkeys(keys, b""))
         return look_up_inline(inline, name, set_id)
 
+    def _inline_map(self, inline: InlineVerdicts) -> bytes:
+        """Create a map for one rule; the kernel chooses a free name."""
+        name = "__map%d"
+        more = number(6, _VERDICTS) + nested(9, number(1, len(inline.verdicts)))
+        set_id = self._add_set(name, NUMBER, _ANONYMOUS | _CONSTANT | _MAP, more)
+        place = text(SET_NAME, name) + number(_ELEMENTS_SET_ID, set_id)
+        verdicts = map(Verdict, inline.verdicts)
+        keys = (index.to_bytes(NUMBER.width, sys.byteorder) for index in itertools.count())
+        self._elements(NEW_ELEMENT, place, dict(zip(keys, verdicts, strict=False)))
+        return go_by_inline(inline, name, set_id)
+
     def _elements(self, kind: int, place: bytes, elements: Elements) -> None:
-        for packed in _packed(elements):
+        has_verdicts = isinstance(next(iter(elements.values()), b""), Verdict)
+        for packed in _packed_verdicts(elements) if has_verdicts else _packed(elements):
             self._add(kind, place + nested(ELEMENTS, packed))
 
 
-def goto_chain(chain: str) -> bytes:
-    """Return the value of an element of a map to verdicts, as the kernel lists it."""
-    return number(VERDICT_CODE, GOTO) + text(VERDICT_CHAIN, chain)
+class Verdict(bytes):
+    """The value of an element of a map to verdicts, as the kernel lists it."""
+
+
+def goto_chain(chain: str) -> Verdict:
+    """Return the verdict that continues in a chain."""
+    return Verdict(number(VERDICT_CODE, GOTO) + text(VERDICT_CHAIN, chain))
+
+
+def _by_set(elements: Iterable[SetElement]) -> dict[str, dict[bytes, bytes]]:
+    found: dict[str, dict[bytes, bytes]] = defaultdict(dict)
+    for name, key, value in elements:
+        found[name][key] = value
+    return found
 
 
 def _packed(elements: Elements) -> Iterator[bytes]:
@@ -206,6 +238,20 @@ def _packed(elements: Elements) -> Iterator[bytes]:
     width = sum(map(len, (before, between, behind, *sizes)))
     while some := list(itertools.islice(waiting, ELEMENTS_BYTES_MAX // width)):
         yield b"".join([before + key + between + value + behind for key, value in some])
+
+
+def _packed_verdicts(elements: Elements) -> Iterator[bytes]:
+    """Yield elements of a map to verdicts in such pieces."""
+    verdicts = {
+        value: nested(ELEMENT_DATA, nested(DATA_VERDICT, value)) for value in set(elements.values())
+    }
+    packed = [
+        nested(LIST_ELEMENT, nested(ELEMENT_KEY, attribute(DATA_VALUE, key)) + verdicts[value])
+        for key, value in elements.items()
+    ]
+    batch = ELEMENTS_BYTES_MAX // max(map(len, packed))
+    for start in range(0, len(packed), batch):
+        yield b"".join(packed[start : start + batch])
 
 
 def _frame(key_width: int, value_width: int) -> tuple[bytes, bytes, bytes]:

@@ -2,7 +2,8 @@
 
 Rule 1: a request without a response, or whose response breaks off, raises TransportError. Callers
 see nothing of aiohttp, which is imported when a client is opened.
-Rule 2: everything has a deadline: connecting, the start of a response, and silence in a list.
+Rule 2: a path is sent as it is: nothing resolves or requotes it on the way (``paths``).
+Rule 3: everything has a deadline: connecting, the start of a response, and silence in a list.
 A watch may be silent; its reader decides for how long.
 """
 
@@ -21,10 +22,12 @@ from ... import __version__
 from ...errors import SourceError
 from .credentials import Credentials, Fingerprint
 from .network_errors import describe
+from .paths import check
 from .responses import Response, TransportError
 
 if TYPE_CHECKING:
     from aiohttp import AddrInfoType, ClientResponse, ClientSession, ClientWebSocketResponse
+    from yarl import URL
 
 CONNECT_S = 15.0
 """Seconds for TCP and TLS; client-go gives each dial 30 s."""
@@ -165,7 +168,7 @@ class ApiClient:
             try:
                 async with asyncio.timeout(RESPONSE_S):
                     opened: ClientWebSocketResponse[bool] = await self._session.ws_connect(
-                        f"{self.url}{path}",
+                        self._url_of(path),
                         params=query,
                         protocols=(protocol,),
                         autoping=False,
@@ -197,7 +200,7 @@ class ApiClient:
         options["headers"] |= {"Accept": "application/json", "Content-Type": content_type}
         response = await self._session.request(
             method,
-            f"{self.url}{path}",
+            self._url_of(path),
             params=query,
             data=None if body is None else json.dumps(body),
             timeout=ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silence_s),
@@ -206,6 +209,16 @@ class ApiClient:
         if response.status == 401:
             self._is_refused = True
         return response
+
+    def _url_of(self, path: str) -> URL:
+        from yarl import URL
+
+        check(path)
+        try:
+            server = str(URL(self.url)).rstrip("/")
+        except ValueError as exc:
+            raise TransportError(f"{self.url} is not a URL") from exc
+        return URL(f"{server}{path}", encoded=True)
 
     async def _options(self) -> dict[str, Any]:
         """Return what all requests have: credentials, TLS, the proxy on the way."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from ...model import ServiceKey
 from ..base import Happening
+from .paths import join
 
 EVERY_S = 60.0
 SERIES_END_S = 360.0
@@ -127,7 +128,7 @@ def path_of(series: Series) -> str:
     """Return the URL path of the Events of a series."""
     service = series.happening.service
     namespace = _NODE_NAMESPACE if service is None else service.namespace
-    return f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+    return join("/apis/events.k8s.io/v1/namespaces", namespace, "events")
 
 
 def micro_time(now: float) -> str:

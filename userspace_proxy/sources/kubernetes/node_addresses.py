@@ -60,8 +60,7 @@ class NodeAddressLister:
                 self._take(await self._list())
             except (TransportError, FieldError, TimeoutError) as exc:
                 _log.warning(
-                    "cannot list Nodes, so endpoints that are node ports of other nodes aren't "
-                    "refused",
+                    "cannot list Nodes: loops through other nodes' node ports won't be detected",
                     extra={"cause": str(exc)},
                 )
                 await self._pause(_RETRY_S)

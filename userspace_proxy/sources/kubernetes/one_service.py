@@ -17,6 +17,7 @@ from ...model.pods import PodState, read_pods, read_target_names
 from ...model.wire import FieldError, WireHead, WirePage, decode
 from .client import ApiClient
 from .credentials import Credentials
+from .paths import join
 from .resources import SERVICES, SLICES, Resource, ResourceCache, inside, this_node
 from .responses import Response, TransportError, invalid, rejected, unreachable
 
@@ -97,7 +98,7 @@ class OneServiceReader:
     async def _pods(
         self, key: ServiceKey, selector: tuple[tuple[str, str], ...]
     ) -> tuple[PodState, ...]:
-        path = f"/api/v1/namespaces/{key.namespace}/pods"
+        path = join("/api/v1/namespaces", key.namespace, "pods")
         labels = ",".join(f"{name}={value}" for name, value in selector)
         for query in ({"labelSelector": labels}, {"limit": _PODS_MAX}):
             response = await self._get(path, query)

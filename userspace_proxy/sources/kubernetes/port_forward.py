@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import UserspaceProxyError
 from .client import ApiClient
+from .paths import join
 from .responses import Response, TransportError, read_status, unreachable
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ async def open_stream(client: ApiClient, to: ForwardTarget) -> PodStream:
     Raises:
         PortForwardError: The pod is gone, refuses, or the API server doesn't permit it.
     """
-    path = f"/api/v1/namespaces/{to.namespace}/pods/{to.pod}/portforward"
+    path = join("/api/v1/namespaces", to.namespace, "pods", to.pod, "portforward")
     try:
         socket = await client.websocket(path, {"ports": str(to.port)}, PROTOCOL)
     except TransportError as exc:

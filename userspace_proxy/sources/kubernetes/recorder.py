@@ -16,6 +16,7 @@ from collections.abc import Callable
 from ..base import Happening
 from .client import ApiClient
 from .events import EVERY_S, Correlator, Series, new_event, path_of, series_patch
+from .paths import join
 from .responses import Response, TransportError, cause_of
 
 _log = logging.getLogger("userspace_proxy.sources")
@@ -111,7 +112,7 @@ class Recorder:
         path = path_of(series)
         if series.name:
             return await self._client.send(
-                "PATCH", f"{path}/{series.name}", series_patch(series), content_type=_MERGE
+                "PATCH", join(path, series.name), series_patch(series), content_type=_MERGE
             )
         event = new_event(series, self._node_name, await self._uid(series))
         response = await self._client.send("POST", path, event, content_type="application/json")
@@ -126,7 +127,7 @@ class Recorder:
             return self._node_name
         # By a list, because kube-proxy's role doesn't permit to get a single one.
         response = await self._client.get(
-            f"/api/v1/namespaces/{service.namespace}/services",
+            join("/api/v1/namespaces", service.namespace, "services"),
             {"fieldSelector": f"metadata.name={service.name}"},
         )
         try:

@@ -34,6 +34,7 @@ from ...model.wire import (
     WireService,
     decode,
 )
+from .paths import join
 
 Key = tuple[str, str]
 """Namespace (empty for a Node) and name."""
@@ -92,7 +93,8 @@ def slices(*, with_headless: bool = False, with_pods: bool = False) -> Resource:
     """Return EndpointSlices as a resource.
 
     Args:
-        with_headless: Those of headless Services, too, which only DNS and port-forwards use.
+        with_headless: Those of headless Services, too, and host names, which only DNS and
+            port-forwards use.
         with_pods: With the names of their pods.
     """
     return Resource(
@@ -113,7 +115,7 @@ def inside(resource: Resource, namespace: str) -> Resource:
     if not namespace:
         return resource
     start, _, name = resource.path.rpartition("/")
-    return replace(resource, path=f"{start}/namespaces/{namespace}/{name}")
+    return replace(resource, path=join(start, "namespaces", namespace, name))
 
 
 def resources_of(

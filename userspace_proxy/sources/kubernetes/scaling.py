@@ -12,6 +12,7 @@ import logging
 
 from ...model import Workload, WorkloadKind
 from .client import ApiClient
+from .paths import join
 from .responses import Response, TransportError, cause_of
 
 _log = logging.getLogger("userspace_proxy.sources")
@@ -28,7 +29,7 @@ async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload)
     Source: autoscaling/v1 Scale.
     """
     plural = _PLURALS[workload.kind]
-    path = f"/apis/apps/v1/namespaces/{namespace}/{plural}/{workload.name}/scale"
+    path = join("/apis/apps/v1/namespaces", namespace, plural, workload.name, "scale")
     try:
         response = await client.get(path, {})
         if response.code != 200:

@@ -81,7 +81,7 @@ class KubernetesSource(Source):
         every = resources_of(with_headless=with_headless, with_pods=with_pods, pods=self._pods)
         resources = [inside(resource, namespace) for resource in every]
         self._required = len(resources)
-        """The first so many kinds, without which nothing is published."""
+        """The first this many kinds, without which nothing is published."""
         if node_name:
             resources.append(this_node(node_name))
         self._caches = [ResourceCache(resource, self._store) for resource in resources]

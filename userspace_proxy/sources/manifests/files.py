@@ -26,7 +26,7 @@ SUFFIXES = (".yaml", ".yml", ".json")
 FILE_BYTES_MAX = 64 << 20
 """Of one file: room for 250,000 Services of the usual 250 bytes."""
 UNSETTLED_LOOKS_MAX = 200
-"""After so many looks, ten seconds, a file that keeps changing is read as it is."""
+"""After this many looks, ten seconds, a file that keeps changing is read as it is."""
 
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 

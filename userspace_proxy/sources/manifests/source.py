@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...cluster import Snapshot
+from ...trouble import Trouble
 from ..base import Pause, Publish, Source, SourceStatus, pause
 from .file_events import FileEvents
 from .files import FileWatch
@@ -68,9 +69,18 @@ class ManifestSource(Source):
         self._pause = pause
         self._is_deaf = False
         """The last change was found without an event."""
-        self._event_problem = ""
         self._is_synced = False
-        self._problems: tuple[str, ...] = ()
+        self._deafness = Trouble[str](
+            _log,
+            "cannot watch manifests, polling them",
+            fields=lambda line: {"problem": line, "every_s": poll_s},
+        )
+        self._trouble = Trouble[str](
+            _log,
+            "manifest problem",
+            "manifest problems resolved",
+            fields=lambda line: {"problem": line},
+        )
         self._ignored: frozenset[str] = frozenset()
 
     @property
@@ -117,7 +127,7 @@ class ManifestSource(Source):
         return SourceStatus(
             is_synced=self._is_synced,
             is_current=self._is_synced and not self._state.unread,
-            problems=self._problems,
+            problems=self._trouble.now,
         )
 
     def _first_look(self) -> bool:
@@ -136,20 +146,8 @@ class ManifestSource(Source):
 
     def _report(self) -> None:
         """Log new problems, and when the last one is resolved."""
-        if self._events.problem != self._event_problem:
-            self._event_problem = self._events.problem
-            if self._event_problem:
-                _log.warning(
-                    "cannot watch manifests, polling them",
-                    extra={"problem": self._event_problem, "every_s": self._poll_s},
-                )
-        problems = self._state.problems
-        for line in problems:
-            if line not in self._problems:
-                _log.warning("manifest problem", extra={"problem": line})
-        if self._problems and not problems:
-            _log.info("manifest problems resolved", extra={"path": self.location})
-        self._problems = problems
+        self._deafness.set(self._events.problem)
+        self._trouble.set(*self._state.problems, path=self.location)
         for line in self._state.ignored:
             if line not in self._ignored:
                 _log.info("manifest object ignored", extra={"object": line})

@@ -10,10 +10,10 @@ const help = byId("help");
 const live = byId("live");
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
-// A search follows the last key after so many milliseconds.
+// A search follows the last key after this many milliseconds.
 const TYPING_MS = 60;
 const RETRY_MS = 3000;
-// An update of many rows is done in parts of so many milliseconds.
+// An update of many rows is done in parts of this many milliseconds.
 const SLICE_MS = 10;
 
 // -- what changed ------------------------------------------------------------

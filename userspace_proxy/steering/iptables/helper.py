@@ -11,6 +11,7 @@ makes a rule.
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -20,6 +21,7 @@ from functools import cached_property
 from typing import Any
 
 from ...errors import SteeringConflict, SteeringError
+from ...frames import receive_frame, send_frame
 from ...kernel import conntrack
 from ...model import Frontend, Protocol
 from ..base import SteeringFacts
@@ -27,7 +29,7 @@ from ..names import ChainNames, label_of
 from ..programmer import NatProgrammer, Ports, Touched
 from .legacy import LegacyTables
 from .nat import NatChains, all_rules, reached_rules, rules_among
-from .process import as_rows, from_rows, receive, send
+from .process import as_rows, from_rows
 from .rules import (
     FILTER,
     GUARDS,
@@ -66,8 +68,8 @@ def main(descriptor: int, version: int, parent: int) -> int:
         if descriptor not in readable:
             return 0
         try:
-            request = receive(connection)
-            send(connection, server.answer(request))
+            request, _ = receive_frame(connection)
+            send_frame(connection, json.dumps(server.answer(json.loads(request))).encode())
         except (EOFError, ConnectionError):
             return 0
 

@@ -1,6 +1,4 @@
-"""One helper process from the agent's side, and the messages to it; all calls block.
-
-    message: length (four bytes), JSON
+"""One helper process from the agent's side, and the messages to it, in JSON; all calls block.
 
 Rule 1: a helper that ended is replaced at the next request; its rules stay in force meanwhile.
 Rule 2: after helpers that ended without an answer, the pause before the next one grows.
@@ -10,15 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import struct
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
 from typing import IO, Any
 
-from ...child import end_child, pause_before_start, start_child
+from ...answering_child import AnsweringChild, ChildEnded
+from ...child import pause_before_start
 from ...errors import SteeringConflict, SteeringError
 from ...model import Frontend, Protocol
 from ..programmer import Touched
@@ -26,12 +22,10 @@ from ..programmer import Touched
 _ENTRY = "userspace_proxy.steering.iptables.helper:main"
 # Ten times what 10,000 Services take.
 ANSWER_WITHIN_S = 60.0
-END_WITHIN_S = 5.0
 # The pause after the second helper in a row that ended without an answer; each further one
 # doubles it. The agent asks each second, and a start costs 0.2 s of CPU.
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
-_LENGTH = struct.Struct("!I")
 
 
 class HelperEnded(SteeringError):
@@ -43,8 +37,7 @@ class HelperProcess:
 
     def __init__(self, version: int) -> None:
         self.version = version
-        self._process: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
+        self._child: AnsweringChild | None = None
         self._errors: IO[bytes] | None = None
         self.restarts = 0
         """How many helpers replaced one that had ended by itself."""
@@ -57,12 +50,12 @@ class HelperProcess:
     @property
     def pid(self) -> int | None:
         """The process's id, or None while none runs."""
-        return self._process.pid if self._process else None
+        return self._child.pid if self._child else None
 
     @property
     def is_new(self) -> bool:
         """Whether the next request starts a helper."""
-        return self._process is None or self._process.poll() is not None
+        return self._child is None or self._child.has_ended
 
     def ask(self, request: dict[str, Any]) -> Any:
         """Send a request and return its answer.
@@ -73,16 +66,16 @@ class HelperProcess:
         """
         if self.is_new:
             self._check_pause()
-            self._lost |= self._process is not None
+            self._lost |= self._child is not None
             self._start()
             self.restarts += self._lost
             self._lost = False
-        assert self._socket is not None
+        assert self._child is not None
         try:
-            send(self._socket, request)
-            answer = receive(self._socket)
-        except (EOFError, OSError) as exc:
-            self._last_words = self._end(exc)
+            data, _ = self._child.ask(json.dumps(request).encode())
+        except ChildEnded as exc:
+            self._last_words = f"{exc}{self._printed()}"
+            self.close()
             self._count_failure()
             raise HelperEnded(
                 f"cannot steer by iptables: the helper process for IPv{self.version} "
@@ -90,6 +83,7 @@ class HelperProcess:
                 hint="it is started anew by the next sync",
             ) from exc
         self._failures = 0
+        answer = json.loads(data)
         if "error" in answer:
             kind = SteeringConflict if answer["is_conflict"] else SteeringError
             raise kind(answer["error"], hint=answer["hint"])
@@ -97,12 +91,9 @@ class HelperProcess:
 
     def close(self) -> None:
         """End the helper and wait for it; idempotent."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        if self._process is not None:
-            end_child(self._process, END_WITHIN_S)
-            self._process = None
+        if self._child is not None:
+            self._child.close()
+            self._child = None
         if self._errors is not None:
             self._errors.close()
             self._errors = None
@@ -129,56 +120,25 @@ class HelperProcess:
         try:
             # In memory: a container's root may be read-only.
             self._errors = os.fdopen(os.memfd_create("errors"), "w+b")
-            # In a session of its own: after Ctrl-C the agent needs it to clean up.
-            self._process, self._socket = start_child(
-                _ENTRY, self.version, os.getpid(), stderr=self._errors, has_own_session=True
+            self._child = AnsweringChild(
+                _ENTRY,
+                self.version,
+                os.getpid(),
+                answer_within_s=ANSWER_WITHIN_S,
+                stderr=self._errors,
             )
         except OSError as exc:
             self.close()
             raise SteeringError(
                 f"cannot start the iptables helper by {sys.executable or 'Python'}: {exc.strerror}"
             ) from exc
-        self._socket.settimeout(ANSWER_WITHIN_S)
 
-    def _end(self, exc: BaseException) -> str:
-        """End what is left of the helper; return how it ended, in words."""
-        assert self._process is not None
+    def _printed(self) -> str:
+        """Return the last line that the helper printed, as the end of a sentence."""
         assert self._errors is not None
-        if isinstance(exc, TimeoutError):
-            self._process.kill()
-            self.close()
-            return f"gave no answer within {ANSWER_WITHIN_S:g} s"
-        status = end_child(self._process, END_WITHIN_S)
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        self.close()
-        return f"ended with status {status}: {lines[-1] if lines else 'it printed nothing'}"
-
-
-def send(connection: socket.socket, message: Any) -> None:
-    """Send one message."""
-    data = json.dumps(message, separators=(",", ":")).encode()
-    connection.sendall(_LENGTH.pack(len(data)) + data)
-
-
-def receive(connection: socket.socket) -> Any:
-    """Wait for one message.
-
-    Raises:
-        EOFError: The other side closed the connection.
-    """
-    (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
-    return json.loads(_exactly(connection, length))
-
-
-def _exactly(connection: socket.socket, size: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < size:
-        data = connection.recv(size - len(parts))
-        if not data:
-            raise EOFError
-        parts += data
-    return bytes(parts)
+        return f": {lines[-1]}" if lines else ""
 
 
 Row = tuple[str, str, int, int | None]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -39,19 +39,12 @@ class DesiredState:
 
     Args:
         ranges: Routed as a whole, whether or not they have frontends; loopback is ignored.
-        admits_refused: Whether a refused frontend is admitted anyway.
     """
 
-    def __init__(
-        self,
-        ranges: Iterable[str] = (),
-        *,
-        admits_refused: Callable[[Frontend], bool] = lambda _frontend: False,
-    ) -> None:
+    def __init__(self, ranges: Iterable[str] = ()) -> None:
         networks = (ipaddress.ip_network(text, strict=False) for text in ranges)
         self._ranges = [network for network in networks if not network.is_loopback]
         self.ranges = tuple(str(network) for network in self._ranges)
-        self._admits_refused = admits_refused
         self._node_networks: frozenset[str] = frozenset()
         self._uses: Counter[str] = Counter()
         self.sources: dict[IPFamily, str] = {}
@@ -96,13 +89,6 @@ class DesiredState:
             self._admit(frontend, change)
         return change
 
-    def reconsider(self, frontends: Iterable[Frontend]) -> StateChange:
-        """Decide again whether frontends are admitted."""
-        change = StateChange()
-        for frontend in frontends:
-            self._admit(frontend, change)
-        return change
-
     def set_node_networks(self, networks: Iterable[str]) -> None:
         """Set the networks that the node has itself; costs as much as all frontends."""
         node_networks = frozenset(networks)
@@ -137,11 +123,7 @@ class DesiredState:
 
     def _admit(self, frontend: Frontend, change: StateChange) -> None:
         port = self.ports.get(frontend)
-        is_admitted = (
-            port is not None
-            and self.is_routed(frontend.ip)
-            and (port != REFUSED or self._admits_refused(frontend))
-        )
+        is_admitted = port not in (None, REFUSED) and self.is_routed(frontend.ip)
         if is_admitted == (frontend in self.admitted):
             return
         if is_admitted:

@@ -15,24 +15,29 @@ from .desired import DesiredState, StateChange
 
 
 class LocalGuard(abc.ABC):
-    """What one proxy has in the kernel of this thread's network namespace."""
+    """What one proxy has in the kernel of this thread's network namespace.
 
-    tracks_connections = True
-    """Whether it can refuse new connections to a frontend without ending open ones."""
+    Args:
+        desired: What it should have there.
+    """
 
     needs_transparent = False
     """As in :class:`~..base.Steering`."""
 
-    unguarded = ""
-    """As in :class:`~..base.Steering`."""
+    def __init__(self, desired: DesiredState) -> None:
+        self._desired = desired
+
+    def unguarded(self) -> str:
+        """Return :attr:`~..base.Steering.unguarded`."""
+        return ""
 
     def is_touched(self) -> bool:
-        """Return whether another program has changed it, apart from routes and rules."""
+        """Return whether another program has changed it, apart from routes."""
         return False
 
     @abc.abstractmethod
-    def change(self, change: StateChange, desired: DesiredState) -> None:
-        """Write a change on top of what was written last.
+    def change(self, change: StateChange) -> None:
+        """Write a change of the desired state on top of what was written last.
 
         A network that the kernel refuses individually is added to ``desired.refused``.
 
@@ -41,7 +46,7 @@ class LocalGuard(abc.ABC):
         """
 
     @abc.abstractmethod
-    def put_right(self, desired: DesiredState) -> int:
+    def put_right(self) -> int:
         """Compare the kernel in full with the desired state, and write what differs.
 
         Refused networks are retried; afterwards ``desired.refused`` contains those that still are.
@@ -54,7 +59,7 @@ class LocalGuard(abc.ABC):
         """
 
     @abc.abstractmethod
-    def look(self, desired: DesiredState) -> Callable[[Frontend], bool]:
+    def look(self) -> Callable[[Frontend], bool]:
         """Read the kernel; return a function that checks whether a frontend is as desired."""
 
     @abc.abstractmethod
@@ -68,24 +73,24 @@ class LocalGuard(abc.ABC):
 class NoGuard(LocalGuard):
     """Refuses everything that needs a route: only the node's own addresses are served."""
 
-    def change(self, change: StateChange, desired: DesiredState) -> None:
+    def change(self, change: StateChange) -> None:
         """Part of LocalGuard."""
-        self.put_right(desired)
+        self.put_right()
 
-    def put_right(self, desired: DesiredState) -> int:
+    def put_right(self) -> int:
         """Part of LocalGuard."""
-        desired.refused = {
+        self._desired.refused = {
             network: SteeringError(
                 f"cannot route {network} to this node: NET_ADMIN is missing",
                 hint="run as root or grant NET_ADMIN; loopback addresses need nothing",
             )
-            for network in {*desired.networks, *desired.ranges}
+            for network in {*self._desired.networks, *self._desired.ranges}
         }
         return 0
 
-    def look(self, desired: DesiredState) -> Callable[[Frontend], bool]:
+    def look(self) -> Callable[[Frontend], bool]:
         """Part of LocalGuard."""
-        return lambda frontend: not desired.is_routed(frontend.ip)
+        return lambda frontend: not self._desired.is_routed(frontend.ip)
 
     def clean_up(self) -> None:
         """Part of LocalGuard; without privileges nothing was left."""

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from ...kernel.netlink.rtnetlink import pack_ip
 from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
-from ...kernel.nf_tables.writer import INPUT
+from ...kernel.nf_tables.writer import INPUT, SetElement
 from ...model import Frontend, IPFamily
 from ..nftables.elements import (
     ADDRESS,
@@ -30,9 +30,7 @@ from ..nftables.elements import (
     IS_FAMILY,
     SYN,
     TO_OTHER_SOCKET,
-    SetElement,
     frontend_key,
-    write_steps,
 )
 
 ADDRESSES = {IPFamily.IPV4: "addresses4", IPFamily.IPV6: "addresses6"}
@@ -74,13 +72,6 @@ def write_guard(name: str, ranges: Iterable[str], *, checks_sockets: bool = True
     _add_guard(table, checks_sockets=checks_sockets)
     _add_input(table, ranges)
     return table.messages
-
-
-def write_elements(
-    name: str, *, removed: Iterable[SetElement], added: Iterable[SetElement]
-) -> list[list[bytes]]:
-    """Return the messages that remove and add elements, as :func:`write_steps`."""
-    return write_steps(name, SETS, removed, added)
 
 
 def _add_input(table: TableWriter, ranges: Iterable[str]) -> None:

@@ -1,6 +1,6 @@
-"""Reads and changes routes and routing rules, and receives changes by other programs.
+"""Reads and changes routes, and receives changes by other programs.
 
-Rule 1: routes and rules belong to this program by the protocol number :data:`PROTOCOL`.
+Rule 1: routes belong to this program by the protocol number :data:`PROTOCOL`.
 Rule 2: every call blocks; all are made in one thread.
 Rule 3: a filter on the socket discards the events of this program's own changes, and of routes that
 don't matter.
@@ -20,7 +20,7 @@ from ...errors import SteeringConflict, SteeringError
 from ...kernel import classic_bpf as bpf
 from ...kernel.netlink import RouteSockets, explained, rtnetlink
 from ...kernel.netlink.messages import CREATE, EXCL, Message
-from ...kernel.netlink.rtnetlink import FAMILIES, LOCAL, TABLE_LOCAL, LocalRoute, RoutingRule
+from ...kernel.netlink.rtnetlink import FAMILIES, LOCAL, TABLE_LOCAL, LocalRoute
 
 PROTOCOL = rtnetlink.LOCAL_STEERING
 _GROUPS = (
@@ -28,16 +28,13 @@ _GROUPS = (
     rtnetlink.GROUP_ADDRESS_4,
     rtnetlink.GROUP_ADDRESS_6,
     rtnetlink.GROUP_ROUTE_4,
-    rtnetlink.GROUP_RULE_4,
     rtnetlink.GROUP_ROUTE_6,
-    rtnetlink.GROUP_RULE_6,
 )
 _HINTS = {
     errno.EPERM: "run as root or grant NET_ADMIN, or run with --steering=none",
     errno.ENETDOWN: "ip link set lo up",
 }
-_LISTING_HINTS = {errno.EBUSY: "find the program: ip monitor route rule"}
-Item = LocalRoute | RoutingRule
+_LISTING_HINTS = {errno.EBUSY: "find the program: ip monitor route"}
 
 
 @dataclass(slots=True)
@@ -55,7 +52,7 @@ class RouteChanges:
     """The changes by other programs since the last look."""
 
     is_touched: bool = False
-    """Whether a route or rule of this program may have changed."""
+    """Whether a route of this program may have changed."""
     addresses: set[str] = field(default_factory=set)
     """Addresses that this node got or lost."""
 
@@ -87,15 +84,6 @@ class RoutingTables:
         )
         return [one for one in found if one is not None and one[0].table == table]
 
-    def rules(self) -> set[RoutingRule]:
-        """List the rules of all proxies."""
-        found = (
-            rtnetlink.read_rule(message)
-            for family in FAMILIES.values()
-            for message in self._list(rtnetlink.list_rules(family))
-        )
-        return {rule for rule in found if rule.protocol == PROTOCOL and rule.to and rule.table}
-
     def sources(self) -> list[str]:
         """List the global addresses of interfaces, in the kernel's order."""
         found = (
@@ -106,9 +94,9 @@ class RoutingTables:
         return [address.ip for address in found if address.scope == rtnetlink.SCOPE_UNIVERSE]
 
     def change(
-        self, *, added: Sequence[Item] = (), removed: Sequence[Item] = ()
-    ) -> dict[Item, SteeringError]:
-        """Add routes or rules, then remove others; removing a missing one is no error.
+        self, *, added: Sequence[LocalRoute] = (), removed: Sequence[LocalRoute] = ()
+    ) -> dict[LocalRoute, SteeringError]:
+        """Add routes, then remove others; removing a missing one is no error.
 
         Returns:
             The additions that the kernel refused, with the causes; all others are in force.
@@ -117,18 +105,18 @@ class RoutingTables:
             SteeringError: Permission denied, or the kernel refused a removal; other changes may be
                 in force.
         """
-        items = [*added, *removed]
+        routes = [*added, *removed]
         requests = [*(_write(one, is_new=True) for one in added)]
         requests += [_write(one, is_new=False) for one in removed]
         with explained("change routes"):
             refusals = self._requests.change(requests)
         refused = {}
         for index, code in refusals:
-            item, is_new = items[index], index < len(added)
+            route, is_new = routes[index], index < len(added)
             if is_new and code != errno.EPERM:
-                refused[item] = _refused(item, code, is_new=True)
+                refused[route] = _refused(route, code, is_new=True)
             elif is_new or code not in (errno.ESRCH, errno.ENOENT):
-                raise _refused(item, code, is_new=is_new)
+                raise _refused(route, code, is_new=is_new)
         return refused
 
     def changes(self) -> RouteChanges:
@@ -149,14 +137,11 @@ class RoutingTables:
             return self._requests.list_supported(request)
 
 
-def _write(item: Item, *, is_new: bool) -> bytes:
-    """Return the request that adds an item, which must not exist, or removes it."""
+def _write(route: LocalRoute, *, is_new: bool) -> bytes:
+    """Return the request that adds a route, which must not exist, or removes it."""
     flags = CREATE | EXCL if is_new else 0
-    if isinstance(item, RoutingRule):
-        kind = rtnetlink.NEW_RULE if is_new else rtnetlink.DEL_RULE
-        return rtnetlink.write_rule(kind, flags, item)
     kind = rtnetlink.NEW_ROUTE if is_new else rtnetlink.DEL_ROUTE
-    return rtnetlink.write_local_route(kind, flags, item, PROTOCOL)
+    return rtnetlink.write_local_route(kind, flags, route, PROTOCOL)
 
 
 def _read_route(message: Message) -> tuple[LocalRoute, int] | None:
@@ -185,8 +170,6 @@ def _note(message: Message, changes: RouteChanges) -> None:
             # The kernel removes IPv4 routes with their interface, without an event.
             link = rtnetlink.read_link(message).link
             changes.is_touched |= link.number == rtnetlink.LOOPBACK_NUMBER
-        case _:
-            changes.is_touched = True
 
 
 # Offsets of fields in a routing event; loads are big-endian.
@@ -212,12 +195,9 @@ def _filter(sender: int) -> list[bpf.Instruction]:
     ]
 
 
-def _refused(item: Item, code: int, *, is_new: bool) -> SteeringError:
+def _refused(route: LocalRoute, code: int, *, is_new: bool) -> SteeringError:
     verb = "add" if is_new else "remove"
-    if isinstance(item, RoutingRule):
-        what, look = f"rule to {item.to}", "ip rule"
-    else:
-        what, look = f"local route {item.network}", f"ip route show table local {item.network}"
+    what, look = f"local route {route.network}", f"ip route show table local {route.network}"
     if code == errno.EEXIST:
         return SteeringConflict(
             f"cannot {verb} {what}: already routed by another program",

@@ -11,48 +11,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from ...errors import SteeringConflict
 from ...kernel.netlink.rtnetlink import LocalRoute
-from ...kernel.nf_tables import NftablesError
-from ...kernel.nf_tables.table import Definition, NftTable
+from ...kernel.nf_tables.kept_table import KeptTable
+from ...kernel.nf_tables.table import Steps
+from ...kernel.nf_tables.writer import SetElement
 from ...model import Frontend, IPFamily, is_loopback
-from ..nftables.elements import SetElement, elements_of
 from .desired import DesiredState, StateChange, network_of
 from .guard import LocalGuard
-from .guard_table import SETS, all_elements, frontend_element, write_elements, write_guard
+from .guard_table import SETS, all_elements, frontend_element, write_guard
 from .kernel import RoutingTables
 
 
 class OpenGuard(LocalGuard):
     """Routes of one proxy, by its number: the kernel refuses where there is no listener."""
 
-    def __init__(self, tables: RoutingTables, owner: int) -> None:
+    def __init__(self, tables: RoutingTables, owner: int, desired: DesiredState) -> None:
+        super().__init__(desired)
         self._tables = tables
         self._owner = owner
 
-    def change(self, change: StateChange, desired: DesiredState) -> None:
+    def change(self, change: StateChange) -> None:
         """Part of LocalGuard."""
-        self._remove_routes(change.removed_networks, desired)
-        self._add_routes(self._routes(change.added_networks, desired), desired)
+        self._remove_routes(change.removed_networks)
+        self._add_routes(change.added_networks)
 
-    def put_right(self, desired: DesiredState) -> int:
+    def put_right(self) -> int:
         """Part of LocalGuard."""
+        desired = self._desired
         table = self._tables.local_table()
         have = {route for route in table.ours if route.metric == self._owner}
         ranges = [network for network in desired.ranges if network not in table.others]
-        want = set(self._routes([*desired.networks, *ranges], desired))
+        want = set(self._routes([*desired.networks, *ranges]))
         missing, surplus = want - have, have - want
         # A route whose source changes is removed before it is added.
         self._tables.change(removed=sorted(surplus))
-        count = self._put_table_right(desired)
+        count = self._put_table_right()
         were_refused = desired.refused.keys()
         desired.refused = {}
-        self._add_routes(sorted(missing), desired)
+        self._add(sorted(missing))
         differing = {route.network for route in missing | surplus}
         return count + len(differing - were_refused - desired.refused.keys())
 
-    def look(self, desired: DesiredState) -> Callable[[Frontend], bool]:
+    def look(self) -> Callable[[Frontend], bool]:
         """Part of LocalGuard."""
+        desired = self._desired
         table = self._tables.local_table()
         here = {r.network for r in table.ours if r.metric == self._owner} | table.others
         has_ranges = all(network in here for network in desired.ranges)
@@ -70,20 +72,24 @@ class OpenGuard(LocalGuard):
         ours = self._tables.local_table().ours
         self._tables.change(removed=sorted(route for route in ours if route.metric == self._owner))
 
-    def _put_table_right(self, desired: DesiredState) -> int:
+    def _put_table_right(self) -> int:
         return 0
 
-    def _add_routes(self, routes: Sequence[LocalRoute], desired: DesiredState) -> None:
+    def _add_routes(self, networks: Iterable[str]) -> None:
+        self._add(self._routes(networks))
+
+    def _add(self, routes: Sequence[LocalRoute]) -> None:
         refused = self._tables.change(added=routes)
-        desired.refused.update({item.network: refused[item] for item in routes if item in refused})
+        causes = {route.network: refused[route] for route in routes if route in refused}
+        self._desired.refused.update(causes)
 
-    def _remove_routes(self, networks: Iterable[str], desired: DesiredState) -> None:
-        self._tables.change(removed=self._routes(networks, desired))
+    def _remove_routes(self, networks: Iterable[str]) -> None:
+        self._tables.change(removed=self._routes(networks))
         for network in networks:
-            desired.refused.pop(network, None)
+            self._desired.refused.pop(network, None)
 
-    def _routes(self, networks: Iterable[str], desired: DesiredState) -> list[LocalRoute]:
-        sources = desired.sources
+    def _routes(self, networks: Iterable[str]) -> list[LocalRoute]:
+        sources = self._desired.sources
         return [
             LocalRoute(network, sources.get(IPFamily.of(network), ""), self._owner)
             for network in sorted(networks)
@@ -99,37 +105,38 @@ class NftGuard(OpenGuard):
 
     needs_transparent = True
 
-    def __init__(self, tables: RoutingTables, owner: int, table: str) -> None:
-        super().__init__(tables, owner)
-        self._table = NftTable(table)
-        self._rules: tuple[Definition, ...] | None = None
-        """Everything but the elements, as the kernel lists it; None where it is unknown."""
+    def __init__(
+        self, tables: RoutingTables, owner: int, desired: DesiredState, table: str
+    ) -> None:
+        super().__init__(tables, owner, desired)
+        self._table = KeptTable(table, SETS, self._create, self._elements)
+
+    def unguarded(self) -> str:
+        """Part of LocalGuard."""
+        return "" if self._table.is_complete else "this kernel has no nft_socket"
 
     def is_touched(self) -> bool:
         """Part of LocalGuard."""
-        return self._rules is None or self._table.is_touched()
+        return not self._table.is_known()
 
-    def change(self, change: StateChange, desired: DesiredState) -> None:
+    def change(self, change: StateChange) -> None:
         """Part of LocalGuard."""
         removed, added = change.removed_networks, change.added_networks
         if removed:
-            self._remove_routes(removed, desired)
-        self._table.write(
-            write_elements(
-                self._table.name,
-                removed=all_elements(removed, change.removed_frontends),
-                added=all_elements(added, change.added_frontends),
-            )
+            self._remove_routes(removed)
+        self._table.change(
+            all_elements(removed, change.removed_frontends),
+            all_elements(added, change.added_frontends),
         )
         if added:
-            self._add_routes(self._routes(added, desired), desired)
+            self._add_routes(added)
 
-    def look(self, desired: DesiredState) -> Callable[[Frontend], bool]:
+    def look(self) -> Callable[[Frontend], bool]:
         """Part of LocalGuard."""
-        is_routed_here = super().look(desired)
+        is_routed_here, desired = super().look(), self._desired
         listing = self._table.look()
-        is_intact = listing is not None and self._rules in (None, listing.definitions)
-        admitted = elements_of(listing, SETS) if listing is not None and is_intact else set()
+        is_intact = listing is not None and self._table.is_as_written(listing)
+        admitted = listing.elements_of(SETS) if listing is not None and is_intact else set()
 
         def is_as_desired(frontend: Frontend) -> bool:
             if not is_routed_here(frontend) or not desired.is_routed(frontend.ip):
@@ -142,46 +149,19 @@ class NftGuard(OpenGuard):
     def clean_up(self) -> None:
         """Part of LocalGuard."""
         super().clean_up()
-        if self._table.read() is not None:
-            self._table.remove()
-        self._rules = None
+        self._table.remove()
 
     def close(self) -> None:
         """Part of LocalGuard."""
         self._table.close()
 
-    def _put_table_right(self, desired: DesiredState) -> int:
-        """Write what differs in the table; surplus routes are removed already."""
-        listing = self._table.read()
-        want = all_elements(desired.networks, desired.admitted)
-        if listing is None:
-            return len(want) + self._write_all(want, desired)
-        if listing.is_owned:
-            raise SteeringConflict(
-                f"cannot use the nftables table inet {self._table.name}: another program owns it",
-                hint="stop that program, or run with --steering=iptables",
-            )
-        have = elements_of(listing, SETS)
-        removed, added = have - want, want - have
-        if listing.definitions != self._rules:
-            return len(removed) + len(added) + self._write_all(want, desired)
-        try:
-            self._table.write(write_elements(self._table.name, removed=removed, added=added))
-        except NftablesError:
-            self._write_all(want, desired)
-        return len(removed) + len(added)
+    def _put_table_right(self) -> int:
+        # Surplus routes are removed already.
+        return self._table.put_right().count
 
-    def _write_all(self, want: set[SetElement], desired: DesiredState) -> int:
-        """Write the table anew; return 1."""
-        # Until the kernel has accepted it: a repair must try again.
-        self._rules = None
-        name = self._table.name
-        elements = write_elements(name, removed=set(), added=want)
-        try:
-            self._table.write([write_guard(name, desired.ranges), *elements])
-        except NftablesError:
-            guard = write_guard(name, desired.ranges, checks_sockets=False)
-            self._table.write([guard, *elements])
-            self.unguarded = "this kernel has no nft_socket"
-        self._rules = self._table.read_definitions()
-        return 1
+    def _create(self, checks_sockets: bool) -> Steps:
+        guard = write_guard(self._table.name, self._desired.ranges, checks_sockets=checks_sockets)
+        return [guard]
+
+    def _elements(self) -> set[SetElement]:
+        return all_elements(self._desired.networks, self._desired.admitted)

@@ -1,4 +1,4 @@
-"""Reads the kernel's list of sockets: listeners and open connections.
+"""Reads the kernel's list of TCP sockets.
 
 With ten thousand sockets this takes about 10 ms, so it is read only if something depends on it.
 
@@ -12,15 +12,12 @@ import struct
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from ...model import Frontend, IPFamily, Protocol
+from ...model import Frontend, IPFamily
 
 _NET = Path("/proc/thread-self/net")
-# TCP_LISTEN; for UDP, TCP_CLOSE is a socket that isn't connected.
-_LISTENS = {Protocol.TCP: "0A", Protocol.UDP: "07"}
 # TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN: no connection, or none any more.
 _NO_CONNECTION = frozenset({"06", "07", "0A"})
 _SUFFIX = {IPFamily.IPV4: "", IPFamily.IPV6: "6"}
-_WILDCARDS = ("0" * 8, "0" * 32)
 
 
 def with_connections(frontends: Collection[Frontend]) -> set[Frontend]:
@@ -29,19 +26,8 @@ def with_connections(frontends: Collection[Frontend]) -> set[Frontend]:
     families = {frontend.family for frontend in frontends}
     return {
         by_address[address]
-        for address, state in _sockets(Protocol.TCP, families)
+        for address, state in _sockets(families)
         if state not in _NO_CONNECTION and address in by_address
-    }
-
-
-def ports_of_daemons() -> set[tuple[Protocol, int]]:
-    """Return the ports with a listener on all addresses of this node."""
-    return {
-        (protocol, int(port, 16))
-        for protocol, listens in _LISTENS.items()
-        for address, state in _sockets(protocol, IPFamily)
-        for ip, _, port in [address.partition(":")]
-        if ip in _WILDCARDS and state == listens
     }
 
 
@@ -53,10 +39,10 @@ def _written(frontend: Frontend) -> str:
     return f"{''.join(f'{word:08X}' for word in words)}:{frontend.port:04X}"
 
 
-def _sockets(protocol: Protocol, families: Iterable[IPFamily]) -> Iterator[tuple[str, str]]:
+def _sockets(families: Iterable[IPFamily]) -> Iterator[tuple[str, str]]:
     """Yield local address and state of each socket."""
     for family in families:
-        path = _NET / f"{protocol.lower()}{_SUFFIX[family]}"
+        path = _NET / f"tcp{_SUFFIX[family]}"
         if not path.exists():
             # A kernel without IPv6.
             continue

@@ -12,16 +12,16 @@ Rule 1: unless another program has changed it, the kernel contains what was writ
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from ...errors import SteeringError
 from ...model import Frontend, IPFamily, Protocol, is_loopback
 from ..base import Bind, SteeringFacts
 from ..programmer import Ports, ProgrammedSteering, Programmer, Touched
 from .desired import REFUSED, DesiredState, network_of
-from .guards import make_guards
+from .guards import make_guard
 from .kernel import RoutingTables
-from .sockets_in_use import ports_of_daemons, with_connections
+from .sockets_in_use import with_connections
 
 # The agent calls repair each second. Most changes that end a refusal cause no event: a sysctl, a
 # route that isn't local.
@@ -56,14 +56,18 @@ class LocalProgrammer(Programmer):
         super().__init__()
         self._facts = facts
         self._tables = RoutingTables()
-        self._guard, *self._others = make_guards(
-            self._tables, facts, own_namespace=own_namespace, uses_nftables=uses_nftables
-        )
-        self._desired = DesiredState(
-            facts.service_cidrs if own_namespace else (), admits_refused=self._has_connections
-        )
-        self._connected: set[Frontend] = set()
-        """Refused frontends with open connections, where the guard can't recognize connections."""
+        self._desired = DesiredState(facts.service_cidrs if own_namespace else ())
+        try:
+            self._guard = make_guard(
+                self._tables,
+                facts,
+                self._desired,
+                own_namespace=own_namespace,
+                uses_nftables=uses_nftables,
+            )
+        except SteeringError:
+            self._tables.close()
+            raise
         self._lingering: set[Frontend] = set()
         """Frontends that are no longer desired; for the guard they are refused ones."""
         self._is_known = False
@@ -77,7 +81,7 @@ class LocalProgrammer(Programmer):
 
     def unguarded(self) -> str:
         """Part of Programmer."""
-        return self._guard.unguarded
+        return self._guard.unguarded()
 
     def unsteered(self) -> Mapping[Frontend, str]:
         """Part of Programmer."""
@@ -95,30 +99,25 @@ class LocalProgrammer(Programmer):
         """Part of Programmer; a frontend that isn't both routed here and guarded is left out."""
         if self._applied is None:
             return {}
-        is_as_desired = self._guard.look(self._desired)
+        is_as_desired = self._guard.look()
         return {f: port for f, port in self._applied.items() if is_as_desired(f)}
 
     def clean_up(self) -> None:
         """Part of Programmer."""
-        for guard in (self._guard, *self._others):
-            guard.clean_up()
+        self._guard.clean_up()
         self._desired.change(dict.fromkeys(list(self._desired.ports)))
         self._lingering.clear()
         self._applied, self._is_known = None, False
 
     def close(self) -> None:
         """Part of Programmer."""
-        for guard in (self._guard, *self._others):
-            guard.close()
+        self._guard.close()
         self._tables.close()
 
     def _load(self) -> None:
         ports = self._applied or {}
         self._desired.change(ports)
         try:
-            for guard in self._others:
-                # An earlier run may have used another guard.
-                guard.clean_up()
             self._put_right()
         except SteeringError:
             self._desired.change(dict.fromkeys(ports))
@@ -127,14 +126,13 @@ class LocalProgrammer(Programmer):
     def _write(self, before: Touched, touched: Touched) -> None:
         lingering, touched = frozenset(self._lingering), self._linger(before, touched)
         old = {frontend: self._desired.ports.get(frontend) for frontend in touched}
-        self._find_connected(f for f, port in touched.items() if port == REFUSED)
         difference = self._desired.change(touched)
         try:
             if self._is_touched():
                 self._put_right()
                 return
             try:
-                self._guard.change(difference, self._desired)
+                self._guard.change(difference)
             except SteeringError:
                 self._put_right()
         except SteeringError:
@@ -149,7 +147,6 @@ class LocalProgrammer(Programmer):
         is_retry = next(self._repairs) % RETRY_EVERY == 0 and bool(self._desired.refused)
         count = self._put_right() if self._is_touched() or is_retry else 0
         self._forget_lingering()
-        self._follow_connections()
         return count
 
     def _linger(self, before: Touched, touched: Touched) -> Touched:
@@ -171,30 +168,7 @@ class LocalProgrammer(Programmer):
             idle = self._lingering - with_connections(self._lingering)
             self._lingering -= idle
             if idle:
-                self._guard.change(self._desired.change(dict.fromkeys(idle)), self._desired)
-
-    def _has_connections(self, frontend: Frontend) -> bool:
-        return frontend in self._connected
-
-    def _find_connected(self, refused: Iterable[Frontend]) -> None:
-        """Find the refused frontends that must be admitted for their open connections."""
-        if self._guard.tracks_connections:
-            return
-        asked = {frontend for frontend in refused if frontend.protocol is Protocol.TCP}
-        if asked:
-            daemons = ports_of_daemons()
-            # An open connection doesn't justify that a daemon answers for a Service.
-            safe = {f for f in asked if (f.protocol, f.port) not in daemons}
-            self._connected -= asked
-            self._connected |= with_connections(safe)
-
-    def _follow_connections(self) -> None:
-        """Stop admitting refused frontends whose last connection has ended."""
-        asked = set(self._connected)
-        if asked:
-            self._find_connected(asked)
-            difference = self._desired.reconsider(asked - self._connected)
-            self._guard.change(difference, self._desired)
+                self._guard.change(self._desired.change(dict.fromkeys(idle)))
 
     def _is_touched(self) -> bool:
         """Return whether the kernel must be read in full."""
@@ -218,7 +192,7 @@ class LocalProgrammer(Programmer):
         self._tables.changes()
         self._desired.set_node_networks(self._tables.local_table().others)
         self._choose_sources()
-        count = self._guard.put_right(self._desired)
+        count = self._guard.put_right()
         self._is_known = True
         return count
 

@@ -5,7 +5,7 @@
     choose-9-of-2-ip         session affinity: one for each name
         client . 7 @pins4  goto …-to-7          it has this endpoint
         client . 8 @pins4  goto …-to-8
-        numgen random mod 2 offset 12 vmap @drawn
+        numgen random mod 2 vmap { 0 : goto …-to-7, 1 : goto …-to-8 }
     choose-9-of-2-ip-to-7    counts, remembers the client, and translates
 
 Rule 1: nothing here accesses the kernel.
@@ -21,7 +21,7 @@ from __future__ import annotations
 import itertools
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ...kernel.conntrack import PROTOCOL_NUMBERS
@@ -31,9 +31,8 @@ from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.writer import goto_chain
 from ...model import Frontend, IPFamily, SocketAddress
 from ..base import Affinity, Forward
-from .elements import DIALLED, IS_FAMILY, SetElement
+from .elements import DIALLED, IS_FAMILY
 
-DRAWN = "drawn"
 # A pin takes about 100 bytes of the kernel's memory. Beyond, clients have no affinity.
 PINS_MAX = 1 << 18
 # Not that of other programs: behind a load balancer with the same hash, few slots would be used.
@@ -79,8 +78,6 @@ class ChooserChain(NamedTuple):
     """What is assigned to a chooser."""
 
     number: int
-    first_drawn: int = 0
-    """With affinity: the first of its numbers in the map of what is drawn."""
     pins: Mapping[SocketAddress, int] = {}
     """With affinity: the numbers by which pins name its endpoints."""
 
@@ -109,18 +106,11 @@ def pack_number(value: int) -> bytes:
     return value.to_bytes(_NUMBER_BYTES, sys.byteorder)
 
 
-def drawn_elements(chooser: Chooser, chain: ChooserChain) -> Iterator[SetElement]:
-    """Yield the elements that lead from drawn numbers to the chains of endpoints."""
-    for index, endpoint in enumerate(chooser.endpoints):
-        to = goto_chain(chain.name_to(chooser, endpoint))
-        yield DRAWN, pack_number(chain.first_drawn + index), to
-
-
 def write_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[bytes]:
-    """Return the messages that add a way of choosing."""
+    """Return the messages that add a way of choosing, without elements."""
     writer = TableWriter(table)
     is_family = IS_FAMILY[chooser.family]
-    for name in _chains(chooser, chain):
+    for name in chains_of(chooser, chain):
         writer.add_chain(name)
     first = 0
     for name, (networks, count) in zip(_branches(chooser, chain), chooser.counts, strict=True):
@@ -130,7 +120,7 @@ def write_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[byt
         if chooser.affinity is None:
             writer.add_rule(name, HAS_PORTS, _choose(chooser, count, first))
         else:
-            _add_pinned(writer, name, chooser, chain, range(first, first + count))
+            _add_pinned(writer, name, chooser, chain, chooser.endpoints[first : first + count])
         first += count
     if chooser.affinity is not None:
         for endpoint, number in chain.pins.items():
@@ -139,20 +129,17 @@ def write_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[byt
             pin = x.remember(NAMES[chooser.family].pins, _KEY, timeout_s)
             writer.add_rule(name, is_family + _client(chooser.family, number) + pin)
             counted = is_family + _count(chooser.family)
-            writer.add_rule(name, HAS_PORTS, counted + _translate(endpoint))
-    writer.add_verdicts(DRAWN, {key: to for _, key, to in drawn_elements(chooser, chain)})
+            writer.add_rule(name, counted + _translate(endpoint))
     return writer.messages
 
 
 def write_without_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[bytes]:
-    """Return the messages that remove a way of choosing, which no frontend has."""
+    """Return the messages that delete an unused chooser."""
     writer = TableWriter(table)
-    keys = {key: b"" for _, key, _ in drawn_elements(chooser, chain)}
-    writer.delete_elements(DRAWN, keys)
     # First the rules that lead to other chains.
-    for name in _chains(chooser, chain):
+    for name in chains_of(chooser, chain):
         writer.flush_chain(name)
-    for name in _chains(chooser, chain):
+    for name in chains_of(chooser, chain):
         writer.delete_chain(name)
     return writer.messages
 
@@ -166,8 +153,8 @@ def _branches(chooser: Chooser, chain: ChooserChain) -> list[str]:
     ]
 
 
-def _chains(chooser: Chooser, chain: ChooserChain) -> list[str]:
-    """Return the names of all of its chains."""
+def chains_of(chooser: Chooser, chain: ChooserChain) -> list[str]:
+    """Return the names of all of its chains, in the order in which they are added."""
     to_endpoints = [chain.name_to(chooser, endpoint) for endpoint in chain.pins]
     names = (chain.name(chooser), *_branches(chooser, chain), *to_endpoints)
     return list(dict.fromkeys(names))
@@ -203,17 +190,26 @@ def _count(family: IPFamily) -> bytes:
 
 
 def _add_pinned(
-    writer: TableWriter, name: str, chooser: Chooser, chain: ChooserChain, indexes: range
+    writer: TableWriter,
+    name: str,
+    chooser: Chooser,
+    chain: ChooserChain,
+    endpoints: tuple[SocketAddress, ...],
 ) -> None:
-    """Add the rules that go to the endpoint of a client, or to any."""
+    """Add the rules that go to the endpoint of a client, or to any.
+
+    The map belongs to the rule: with a common one of all Services the kernel would look at all
+    their endpoints for each of these rules, in each transaction.
+    """
     family = chooser.family
-    for endpoint in dict.fromkeys(chooser.endpoints[index] for index in indexes):
+    for endpoint in dict.fromkeys(endpoints):
         pinned = _client(family, chain.pins[endpoint]) + x.has(NAMES[family].pins, _KEY)
         to = x.verdict(x.GOTO, chain.name_to(chooser, endpoint))
         writer.add_rule(name, IS_FAMILY[family] + pinned + to)
-    drawn = _draw(chooser, len(indexes), _KEY, chain.first_drawn + indexes.start)
+    drawn = _draw(chooser, len(endpoints), _KEY, 0)
     is_family = IS_FAMILY[family] if chooser.by_client else b""
-    writer.add_rule(name, is_family + drawn + x.find_verdict(DRAWN, _KEY))
+    to_any = [goto_chain(chain.name_to(chooser, endpoint)) for endpoint in endpoints]
+    writer.add_rule(name, is_family + drawn, x.go_by(_KEY, to_any))
 
 
 def _client(family: IPFamily, number: int) -> bytes:

@@ -26,9 +26,10 @@ class Counts:
         self.totals[frontend] = self.totals.get(frontend, 0) + grown
         self._read[frontend] = count
 
-    def begin_anew(self) -> None:
-        """Note that all counters have begun again at 0."""
-        self._read.clear()
+    def begin_anew(self, frontends: Iterable[Frontend]) -> None:
+        """Note that counters have begun again at 0."""
+        for frontend in frontends:
+            self._read.pop(frontend, None)
 
     def forget(self, frontends: Iterable[Frontend]) -> None:
         """Forget frontends whose counters are gone."""

@@ -1,17 +1,12 @@
-"""Frontends and ports as set elements, the steps that change them, and common parts of rules.
-
-Rule 1: an element consists of the kernel's own bytes, so both can be compared.
-"""
+"""Frontends and ports as set elements, and common parts of rules."""
 
 from __future__ import annotations
 
 import struct
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 from ...kernel.conntrack import PROTOCOL_NUMBERS
 from ...kernel.netlink.rtnetlink import ip_of, pack_ip
-from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.expressions import (
     INET_PROTO,
@@ -21,7 +16,6 @@ from ...kernel.nf_tables.expressions import (
     KeyType,
     joined,
 )
-from ...kernel.nf_tables.table import Listing
 from ...model import Frontend, IPFamily, Protocol
 
 # Before the filters of others, which might drop what is to be refused.
@@ -37,8 +31,6 @@ FRONTEND: Mapping[IPFamily, KeyType] = {
 # A protocol and a port, each padded to four bytes.
 _PORT = struct.Struct(">B3xH2x")
 
-SetElement = tuple[str, bytes, bytes]
-"""A set's name, a key and its value, which is empty unless the set is a map."""
 # Common parts of rules.
 IS_FAMILY = {IPFamily.IPV4: x.IPV4, IPFamily.IPV6: x.IPV6}
 DIALLED = {
@@ -68,33 +60,3 @@ def read_frontend(key: bytes, family: IPFamily) -> Frontend | None:
     number, port = _PORT.unpack(key[-_PORT.size :])
     protocol = _PROTOCOLS.get(number)
     return Frontend(ip_of(key[: -_PORT.size]), port, protocol) if protocol and port else None
-
-
-def elements_of(listing: Listing, sets: Iterable[str]) -> set[SetElement]:
-    """Return the elements of some sets of a table."""
-    return {
-        (name, key, value) for name in sets for key, value in listing.elements.get(name, {}).items()
-    }
-
-
-def write_steps(
-    table: str, sets: Sequence[str], removed: Iterable[SetElement], added: Iterable[SetElement]
-) -> list[list[bytes]]:
-    """Return the messages that change elements, in steps that may be transactions of their own.
-
-    Elements are removed in the order of the sets, then others are added in the reverse order.
-    """
-    writer = TableWriter(table)
-    gone, new = _by_set(removed), _by_set(added)
-    for name in sets:
-        writer.delete_elements(name, gone[name])
-    for name in reversed(sets):
-        writer.add_elements(name, new[name])
-    return [[message] for message in writer.messages]
-
-
-def _by_set(elements: Iterable[SetElement]) -> dict[str, dict[bytes, bytes]]:
-    found: dict[str, dict[bytes, bytes]] = defaultdict(dict)
-    for name, key, value in elements:
-        found[name][key] = value
-    return found

@@ -5,7 +5,6 @@
     endpoints4  10.96.7.1 . tcp . 80 . 0 : 10.244.1.2 . 8080     one of the last numbers is drawn
     counted4    10.96.7.1 . tcp . 80  counts connections; stays while the frontend is steered
     pins4       10.1.0.2 . 7          affinity: clients and their endpoints; rules write it
-    drawn       12 : goto …           affinity: the endpoint of a number that was drawn
 
 Rule 1: nothing here accesses the kernel; it reads and writes values.
 Rule 2: a frontend consists of elements only. Chains exist once per way of choosing (count of
@@ -28,20 +27,18 @@ from ...kernel.netlink.rtnetlink import ip_of, pack_ip
 from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.expressions import joined
-from ...kernel.nf_tables.writer import OUTPUT, POSTROUTING, PREROUTING, goto_chain
+from ...kernel.nf_tables.writer import OUTPUT, POSTROUTING, PREROUTING, SetElement, goto_chain
 from ...model import Frontend, IPFamily, SocketAddress
 from ..base import Forward
 from .choosers import (
-    DRAWN,
     NAMES,
     PINS_MAX,
     Chooser,
     ChooserChain,
     chooser_of,
-    drawn_elements,
     pack_number,
 )
-from .elements import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, SetElement, frontend_key, read_frontend
+from .elements import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, frontend_key, read_frontend
 from .numbers import Numbers
 
 # Before the chains that steer to proxy ports, and before other programs' masquerading.
@@ -55,14 +52,16 @@ _TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT, op=x.NOT_EQUAL)
 _NUMBER_BYTES = 4
 
 
-_CHOICES = frozenset(names.choices for names in NAMES.values())
 SetKey = tuple[str, bytes]
 """A set's name and the key of an element."""
 # Elements are removed in this order and added in the reverse one: a look-up finds all or nothing.
-SETS = tuple(
-    name
-    for names in NAMES.values()
-    for name in (names.choices, names.endpoints, names.forwarded, names.counted)
+SETS = (
+    *(
+        name
+        for names in NAMES.values()
+        for name in (names.choices, names.endpoints, names.forwarded, names.counted)
+    ),
+    *(LINKS, SAME_LINK),
 )
 
 
@@ -93,9 +92,8 @@ class Forwarding:
         self._uses: Counter[Chooser] = Counter()
         # Pins may contain numbers of endpoints that are gone.
         self._numbers = Numbers(1)
-        self._drawn = Numbers(0)
-        self._pins: dict[tuple[str, IPFamily], dict[SocketAddress, int]] = {}
-        """The numbers by which pins name endpoints, for each affinity."""
+        self._by_affinity: dict[tuple[str, IPFamily], dict[Chooser, ChooserChain]] = {}
+        """Choosers by the name of their affinity; none is empty."""
 
     def difference(
         self, touched: Mapping[Frontend, Forward | None], gone: Iterable[Frontend] = ()
@@ -153,15 +151,11 @@ class Forwarding:
         self.choosers |= change.new_choosers
         for chooser in change.gone_choosers:
             del self.choosers[chooser], self._uses[chooser]
-        for chooser in (*change.gone_choosers, *change.new_choosers):
-            if chooser.affinity is not None:
-                self._keep_pins(chooser.affinity.name, chooser.family)
+        self._index_affinities(change)
 
     def elements(self) -> set[SetElement]:
         """Return the elements of all sets, without pins."""
-        drawn = (one for item in self.choosers.items() for one in drawn_elements(*item))
-        counted = ((*key, b"") for key in self.counted)
-        return {*drawn, *counted} | {
+        return {(*key, b"") for key in self.counted} | {
             element
             for frontend, forward in self.forwards.items()
             for element in _elements(
@@ -174,34 +168,33 @@ class Forwarding:
         if known is None:
             there = self.choosers, change.new_choosers
             had: Mapping[SocketAddress, int] = {}
-            first = 0
             if chooser.affinity is not None:
-                had = self._pins.get((chooser.affinity.name, chooser.family), {})
-                first = self._drawn.take(len(chooser.endpoints), lambda: _drawn_in(*there))
+                had = self._pins(chooser.affinity.name, chooser.family)
             endpoints = dict.fromkeys(chooser.endpoints)
             # Its own, and those of endpoints without one.
             count = 1 + sum(endpoint not in had for endpoint in endpoints)
             number = self._numbers.take(count, lambda: _numbers_in(*there))
             fresh = itertools.count(number + 1)
             pins = {e: had.get(e) or next(fresh) for e in endpoints}
-            known = change.new_choosers[chooser] = ChooserChain(number, first, pins)
+            known = change.new_choosers[chooser] = ChooserChain(number, pins)
         return known
 
-    def _keep_pins(self, name: str, family: IPFamily) -> None:
-        """Keep the numbers of the endpoints that an affinity has now: others get new ones."""
-        self._pins[name, family] = {
-            endpoint: number
-            for chooser, chain in self.choosers.items()
-            if chooser.affinity and (chooser.affinity.name, chooser.family) == (name, family)
-            for endpoint, number in chain.pins.items()
-        }
-        if not self._pins[name, family]:
-            del self._pins[name, family]
+    def _pins(self, name: str, family: IPFamily) -> Mapping[SocketAddress, int]:
+        """Return the numbers of the endpoints that an affinity has now: others get new ones."""
+        chains = self._by_affinity.get((name, family), {}).values()
+        return {endpoint: number for chain in chains for endpoint, number in chain.pins.items()}
 
-
-def _drawn_in(*choosers: Mapping[Chooser, ChooserChain]) -> Iterator[range]:
-    for chooser, chain in itertools.chain.from_iterable(some.items() for some in choosers):
-        yield range(chain.first_drawn, chain.first_drawn + len(chooser.endpoints))
+    def _index_affinities(self, change: Difference) -> None:
+        for chooser, chain in change.new_choosers.items():
+            if chooser.affinity is not None:
+                place = chooser.affinity.name, chooser.family
+                self._by_affinity.setdefault(place, {})[chooser] = chain
+        for chooser in change.gone_choosers:
+            if chooser.affinity is not None:
+                place = chooser.affinity.name, chooser.family
+                del self._by_affinity[place][chooser]
+                if not self._by_affinity[place]:
+                    del self._by_affinity[place]
 
 
 def _numbers_in(*choosers: Mapping[Chooser, ChooserChain]) -> Iterator[range]:
@@ -263,7 +256,6 @@ def write_table(name: str, *, has_counters: bool) -> list[bytes]:
         table.add_map(names.endpoints, joined(*dialled, x.NUMBER), endpoint)
         table.add_dynamic_set(names.pins, joined(ADDRESS[family], x.NUMBER), PINS_MAX)
         table.add_set(names.counted, FRONTEND[family], counts=has_counters)
-    table.add_verdict_map(DRAWN, x.NUMBER)
     table.add_set(LINKS, x.LINK_NUMBER)
     table.add_set(SAME_LINK, joined(x.LINK_NUMBER, x.LINK_NUMBER))
     table.add_base_chain("prerouting", "nat", PREROUTING, NAT_PRIORITY)
@@ -302,27 +294,3 @@ def link_elements(links: Collection[int]) -> set[SetElement]:
     """Return the elements for the links that lead only to containers of this node."""
     packed = list(map(pack_number, links))
     return {(LINKS, one, b"") for one in packed} | {(SAME_LINK, one + one, b"") for one in packed}
-
-
-def write_elements(
-    table: str, removed: Iterable[SetElement], added: Iterable[SetElement]
-) -> list[list[bytes]]:
-    """Return the messages that change elements, as :func:`.elements.write_steps`."""
-    writer = TableWriter(table)
-    gone, new = _by_set(removed), _by_set(added)
-    for name in SETS:
-        keys = dict.fromkeys(gone.get(name, {}), b"")
-        writer.delete_elements(name, keys)
-    for name in reversed(SETS):
-        if name in _CHOICES:
-            writer.add_verdicts(name, new.get(name, {}))
-        else:
-            writer.add_elements(name, new.get(name, {}))
-    return [[message] for message in writer.messages]
-
-
-def _by_set(elements: Iterable[SetElement]) -> dict[str, dict[bytes, bytes]]:
-    found: dict[str, dict[bytes, bytes]] = {}
-    for name, key, value in elements:
-        found.setdefault(name, {})[key] = value
-    return found

@@ -1,6 +1,4 @@
-"""Keeps the kernel path's table as desired: it exists once a frontend needs it.
-
-    difference ─▶ one transaction          changed by others ─▶ written anew
+"""The kernel path's table in the kernel: it exists once a frontend needs it.
 
 Rule 1: it is a layer above the table of proxy ports: what isn't in it goes to a proxy port.
 Rule 2: a transaction that the kernel refuses changes nothing.
@@ -9,38 +7,28 @@ Rule 2: a transaction that the kernel refuses changes nothing.
 from __future__ import annotations
 
 import contextlib
-import errno
-from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from ...errors import SteeringConflict, SteeringError
+from ...errors import SteeringError
 from ...kernel.nf_tables import NftablesError, Ruleset
-from ...kernel.nf_tables.table import Definition, Listing, NftTable
+from ...kernel.nf_tables.kept_table import KeptTable, Repair
+from ...kernel.nf_tables.table import Steps
+from ...kernel.nf_tables.writer import SetElement
 from ...kernel.pod_links import PodLinks
 from ...model import Balance, Frontend, IPFamily, SocketAddress
 from ..base import Affinity, Forward
 from ..names import KERNEL_PATH_TABLES
-from .choosers import DRAWN, NAMES, Chooser, ChooserChain, write_chooser, write_without_chooser
+from .choosers import (
+    NAMES,
+    Chooser,
+    ChooserChain,
+    chains_of,
+    write_chooser,
+    write_without_chooser,
+)
 from .counts import Counts
-from .elements import SetElement, elements_of, write_steps
-from .forwarding import (
-    LINKS,
-    SAME_LINK,
-    SETS,
-    Difference,
-    Forwarding,
-    link_elements,
-    read_forwards,
-    write_elements,
-    write_table,
-)
+from .forwarding import SETS, Difference, Forwarding, link_elements, read_forwards, write_table
 
-_LINK_SETS = (LINKS, SAME_LINK)
-_ALL_SETS = (*SETS, DRAWN, *_LINK_SETS)
-# These say nothing about what the kernel can do.
-_SHORTAGES = frozenset(
-    {errno.ENOMEM, errno.ENOBUFS, errno.ENFILE, errno.EBUSY, errno.EAGAIN, errno.EINTR}
-)
 # Whether the kernel has all kinds of expressions, and of those that some Services need.
 _PROBES = (
     Chooser(IPFamily.IPV4, ((None, 1),)),
@@ -77,9 +65,13 @@ def _table_with(name: str, probes: Iterable[Chooser]) -> list[bytes]:
     # A kernel without counters has the kernel path, too.
     messages = write_table(name, has_counters=False)
     for number, probe in enumerate(probes, 1):
-        chain = ChooserChain(number, 0, dict.fromkeys(probe.endpoints, number))
+        chain = ChooserChain(number, dict.fromkeys(probe.endpoints, number))
         messages += write_chooser(name, probe, chain)
     return messages
+
+
+def _names_of_chains(choosers: Mapping[Chooser, ChooserChain]) -> list[str]:
+    return [name for one in choosers.items() for name in chains_of(*one)]
 
 
 class KernelPath:
@@ -90,30 +82,27 @@ class KernelPath:
     """
 
     def __init__(self, proxy_name: str) -> None:
-        self._table = NftTable(KERNEL_PATH_TABLES.of(proxy_name))
+        name = KERNEL_PATH_TABLES.of(proxy_name)
+        self._table = KeptTable(name, SETS, self._create, self._elements)
         self._links = PodLinks()
         self._forwarding = Forwarding()
-        self._written: tuple[Definition, ...] | None = None
-        """Everything but the elements, as the kernel lists it; None where it is unknown."""
-        self._links_written: frozenset[int] = frozenset()
+        self._numbers: frozenset[int] = frozenset()
+        """Those of the links that lead only to containers of this node."""
         self._exists = False
         self._has_counters = True
         self._counts = Counts()
 
     def load(self, forwards: Forwards) -> None:
         """Write the desired state for the first time."""
-        listing = self._table.read()
-        if listing is not None and listing.is_owned:
-            raise SteeringConflict(
-                f"cannot use the nftables table inet {self._table.name}: another program owns it",
-                hint="stop that program, or run with --steering=iptables",
-            )
+        # It may be another program's.
+        self._table.read()
         self._forwarding, self._counts = Forwarding(), Counts()
         self._forwarding.accept(self._forwarding.difference(forwards))
-        self._exists = bool(self._forwarding.forwards)
-        if self._exists:
+        self._exists = False
+        if self._forwarding.forwards:
             self._write_all()
-        elif listing is not None:
+            self._exists = True
+        else:
             self._table.remove()
 
     def change(self, touched: Forwards, gone: Iterable[Frontend] = ()) -> None:
@@ -129,31 +118,38 @@ class KernelPath:
         self._counts.forget(change.uncounted)
 
     def _write(self, change: Difference) -> None:
-        if not self._exists or self._written is None or self._table.is_touched():
-            before = dict(self._forwarding.forwards)
+        if self._exists and self._table.is_known():
+            self._write_steps(change)
             self._forwarding.accept(change)
-            try:
-                self._write_anew()
-            except NftablesError:
-                undone: Forwards = {f: before.get(f) for f in change.forwards}
-                self._forwarding.accept(self._forwarding.difference(undone))
-                raise
-            self._exists = True
             return
-        self._table.write(self._steps(change))
+        before = dict(self._forwarding.forwards)
         self._forwarding.accept(change)
-        if change.new_choosers or change.gone_choosers:
-            self._written = self._table.read_definitions()
+        try:
+            self._write_all()
+        except SteeringError:
+            undone: Forwards = {f: before.get(f) for f in change.forwards}
+            self._forwarding.accept(self._forwarding.difference(undone))
+            raise
+        self._exists = True
+
+    def _write_steps(self, change: Difference) -> None:
+        new = _names_of_chains(change.new_choosers)
+        gone = _names_of_chains(change.gone_choosers)
+        if new or gone:
+            self._table.change_chains(self._steps(change), gone=gone, new=new)
+        else:
+            self._table.write(self._steps(change))
 
     def repair(self) -> int:
-        """Write the table anew if another program has changed it; return how much differed."""
+        """Put right what another program has changed; return how much differed."""
         if not self._exists:
             return 0
         count = 0
-        if self._table.is_touched() or self._written is None:
-            count = self._differences(self._table.read())
-            if count:
-                self._write_anew()
+        if not self._table.is_known():
+            self._keep_counts()
+            repair = self._table.put_right()
+            self._note_repair(repair)
+            count = repair.count
         self._follow_links()
         return count
 
@@ -171,31 +167,42 @@ class KernelPath:
         Raises:
             SteeringError: The kernel doesn't list them.
         """
-        if self._exists and self._has_counters:
+        if self._exists:
             self._read_counts()
         return dict(self._counts.totals) if self._has_counters else None
 
     def remove(self) -> None:
         """Remove the table; idempotent."""
-        if self._table.read() is not None:
-            self._table.remove()
-        self._forwarding, self._exists, self._written = Forwarding(), False, None
-        self._counts = Counts()
+        self._table.remove()
+        self._forwarding, self._exists, self._counts = Forwarding(), False, Counts()
 
     def close(self) -> None:
         """Close all sockets; what is in force stays in force."""
         self._table.close()
         self._links.close()
 
-    def _steps(self, change: Difference) -> list[list[bytes]]:
+    def _create(self, has_counters: bool) -> Steps:
+        name = self._table.name
+        return [
+            write_table(name, has_counters=has_counters and self._has_counters),
+            *(write_chooser(name, *one) for one in self._forwarding.choosers.items()),
+        ]
+
+    def _elements(self) -> set[SetElement]:
+        return self._forwarding.elements() | link_elements(self._numbers)
+
+    def _steps(self, change: Difference) -> Steps:
         name = self._table.name
         return [
             *(write_chooser(name, *one) for one in change.new_choosers.items()),
-            *write_elements(name, change.removed, change.added),
+            *self._table.steps(change.removed, change.added),
             *(write_without_chooser(name, *one) for one in change.gone_choosers.items()),
         ]
 
     def _read_counts(self) -> None:
+        self._has_counters = self._has_counters and self._table.is_complete
+        if not self._has_counters:
+            return
         counted = self._forwarding.counted
         for names in NAMES.values():
             found = self._table.counts(names.counted)
@@ -205,50 +212,27 @@ class KernelPath:
                 if packets is not None and (frontend := counted.get((names.counted, key))):
                     self._counts.note(frontend, packets)
 
-    def _write_anew(self) -> None:
-        """Replace the table, or what another program has left of it."""
-        if self._exists and self._has_counters:
-            with contextlib.suppress(SteeringError):
-                self._read_counts()
-        self._write_all()
+    def _keep_counts(self) -> None:
+        """Read the counters, which may begin anew."""
+        with contextlib.suppress(SteeringError):
+            self._read_counts()
+
+    def _note_repair(self, repair: Repair) -> None:
+        keys = {(name, key) for name, key, _ in repair.added}
+        counted = self._forwarding.counted
+        self._counts.begin_anew(counted[key] for key in keys & counted.keys())
 
     def _write_all(self) -> None:
-        # Until the kernel has accepted it: a repair must try again.
-        self._written = None
-        self._table.settle()
-        name, forwarding, links = self._table.name, self._forwarding, self._links.numbers()
-        steps = [
-            [m for one in forwarding.choosers.items() for m in write_chooser(name, *one)],
-            *write_steps(name, _LINK_SETS, (), link_elements(links)),
-            *write_elements(name, (), forwarding.elements()),
-        ]
-        try:
-            self._table.write([write_table(name, has_counters=self._has_counters), *steps])
-        except NftablesError as exc:
-            if not self._has_counters or exc.code in _SHORTAGES:
-                raise
-            self._table.write([write_table(name, has_counters=False), *steps])
-            self._has_counters = False
-        self._counts.begin_anew()
-        self._links_written = links
-        self._written = self._table.read_definitions()
-
-    def _differences(self, listing: Listing | None) -> int:
-        wanted = self._forwarding.elements() | link_elements(self._links_written)
-        if listing is None:
-            return len(wanted) + 1
-        have = elements_of(listing, _ALL_SETS)
-        count = len({(name, key) for name, key, _ in have ^ wanted})
-        if self._written is None:
-            return count + 1
-        rules, known = Counter(listing.definitions), Counter(self._written)
-        return count + ((rules - known) + (known - rules)).total()
+        """Write the table, or replace what another program has left of it."""
+        if self._exists:
+            self._keep_counts()
+        self._numbers = self._links.numbers()
+        self._table.write_all()
+        self._counts.begin_anew(self._forwarding.counted.values())
 
     def _follow_links(self) -> None:
-        links = self._links.numbers()
-        if links == self._links_written:
-            return
-        have: set[SetElement] = link_elements(self._links_written)
-        want = link_elements(links)
-        self._table.write(write_steps(self._table.name, _LINK_SETS, have - want, want - have))
-        self._links_written = links
+        numbers = self._links.numbers()
+        if numbers != self._numbers:
+            have, want = link_elements(self._numbers), link_elements(numbers)
+            self._numbers = numbers
+            self._note_repair(self._table.change(have - want, want - have))

@@ -20,7 +20,7 @@ from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.attributes import read_all, text_in
 from ...kernel.nf_tables.reader import Expression
 from ...kernel.nf_tables.table import Listing
-from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING
+from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING, SetElement
 from ...model import Frontend, IPFamily
 from .elements import (
     DIALLED,
@@ -30,15 +30,15 @@ from .elements import (
     PORT,
     SYN,
     TO_OTHER_SOCKET,
-    SetElement,
     frontend_key,
     port_key,
     read_frontend,
-    write_steps,
 )
 
 MAPS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
 GUARDED = "guarded"
+# Elements are removed in this order and added in the reverse one: a port is guarded before the
+# first frontend is steered to it.
 SETS = (*MAPS.values(), GUARDED)
 NAT_CHAINS = ("prerouting", "output")
 # Nat rules of other programs have -100 (NF_IP_PRI_NAT_DST). The kernel evaluates chains in the
@@ -68,10 +68,6 @@ class ElementChanges(NamedTuple):
 
     removed: set[SetElement]
     added: set[SetElement]
-
-    def element_count(self) -> int:
-        """Return how many elements differ."""
-        return len({(name, key) for name, key, _ in self.removed | self.added})
 
 
 def is_looked_up(listing: Listing, name: str) -> bool:
@@ -117,14 +113,10 @@ def all_elements(ports: Mapping[Frontend, int], refuse_port: int) -> set[SetElem
     return steered | {(GUARDED, key, b"") for key in count_uses(ports, refuse_port)}
 
 
-def count_uses(ports: Mapping[Frontend, int], refuse_port: int) -> Counter[bytes]:
+def count_uses(ports: Mapping[Frontend, int], refuse_port: int) -> dict[bytes, int]:
     """Return how many frontends use each port, by its key in the guard."""
-    return Counter(guard_key(f, port) for f, port in ports.items() if port != refuse_port)
-
-
-def differing_elements(have: set[SetElement], want: set[SetElement]) -> ElementChanges:
-    """Return the changes from the existing to the desired elements."""
-    return ElementChanges(have - want, want - have)
+    used = (guard_key(f, port) for f, port in ports.items() if port != refuse_port)
+    return dict(Counter(used))
 
 
 def differing_frontends(
@@ -191,14 +183,6 @@ def write_prerouting(shape: Shape) -> list[bytes]:
     table.flush_chain("prerouting")
     _add_prerouting(table, shape)
     return table.messages
-
-
-def write_changes(table: str, changes: ElementChanges) -> list[list[bytes]]:
-    """Return the messages that change elements, as :func:`write_steps`.
-
-    A port is guarded before the first frontend is steered to it.
-    """
-    return write_steps(table, SETS, changes.removed, changes.added)
 
 
 def read_ports(

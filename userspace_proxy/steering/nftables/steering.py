@@ -1,28 +1,25 @@
-"""Keeps the table in the kernel as desired.
+"""Steers by two tables: from frontends to ports, and above it from frontends to endpoints.
 
-    difference ─▶ one transaction ─▶ in force ─▶ stale conntrack entries removed
-    refused, or changed by others ─▶ table read in full ─▶ what differs, or the whole table
-
-Rule 1: unless another program has changed the table, it contains what was written last.
+change ─▶ kernel path's table ─▶ table of ports ─▶ in force ─▶ stale conntrack entries removed
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
-from ...errors import SteeringConflict, SteeringError
+from ...errors import SteeringError
 from ...kernel import conntrack
 from ...kernel.interfaces import not_forwarding, without_ipv6
-from ...kernel.nf_tables import NftablesError, Ruleset
-from ...kernel.nf_tables.table import Definition, Listing, NftTable
+from ...kernel.nf_tables import Ruleset
+from ...kernel.nf_tables.kept_table import KeptTable, Repair
+from ...kernel.nf_tables.table import Steps
+from ...kernel.nf_tables.writer import SetElement
 from ...model import Balance, Frontend, IPFamily, Protocol, SocketAddress
 from ..base import REFUSE, Bind, EndpointChoice, Forward, SteeringFacts, Target, render_targets
 from ..earlier_nat import EarlierNat
 from ..names import STEERING_TABLES
 from ..programmer import NatProgrammer, Ports, ProgrammedSteering, Touched
-from .elements import elements_of
 from .kernel_path import Forwards, KernelPath, find_missing
 from .rules import (
     MAPS,
@@ -31,13 +28,11 @@ from .rules import (
     Shape,
     all_elements,
     count_uses,
-    differing_elements,
     differing_frontends,
     is_looked_up,
     read_ports,
     refuse_port_of,
     to_ip_of,
-    write_changes,
     write_prerouting,
     write_table,
 )
@@ -132,16 +127,14 @@ class NftablesProgrammer(NatProgrammer):
 
     def __init__(self, facts: SteeringFacts) -> None:
         # First, because nftables may be missing.
-        self._table = NftTable(STEERING_TABLES.of(facts.proxy_name))
+        name = STEERING_TABLES.of(facts.proxy_name)
+        self._table = KeptTable(name, SETS, self._create, self._elements)
         super().__init__(facts)
         self._refuse_port = facts.refuse_port
         self._earlier = EarlierNat(NAT_PRIORITY)
         self._translated_earlier: dict[Frontend, str] = {}
-        self._checks_sockets = True
-        """Whether the kernel can look up sockets (nft_socket)."""
-        self._uses: Counter[bytes] = Counter()
-        self._rules: tuple[Definition, ...] | None = None
-        """Everything but the elements, as the kernel lists it; None where it is unknown."""
+        self._uses: dict[bytes, int] = {}
+        """How many frontends use each port, by its key in the guard."""
         self._kernel_path = KernelPath(facts.proxy_name)
         self._forwards: dict[Frontend, Forward] = {}
         """The desired targets of frontends that are on the kernel path, or have been."""
@@ -150,7 +143,7 @@ class NftablesProgrammer(NatProgrammer):
 
     def unguarded(self) -> str:
         """Part of Programmer."""
-        return "" if self._checks_sockets else "this kernel has no nft_socket"
+        return "" if self._table.is_complete else "this kernel has no nft_socket"
 
     def unsteered(self) -> Mapping[Frontend, str]:
         """Part of Programmer."""
@@ -159,7 +152,13 @@ class NftablesProgrammer(NatProgrammer):
     def start(self) -> Ports:
         """Part of Programmer."""
         conntrack.check(4)
-        return self._recover(self._table.read())
+        listing = self._table.read()
+        if listing is None:
+            return {}
+        self._to_ip = to_ip_of(listing)
+        refuse_ports = {self._refuse_port, refuse_port_of(listing)}
+        ports = read_ports(listing.elements_of(SETS))
+        return {f: 0 if port in refuse_ports else port for f, port in ports.items()}
 
     def apply_all(self, ports: Ports, forwards: dict[Frontend, Forward]) -> None:
         """Make the kernel steer exactly these frontends, some of them to endpoints."""
@@ -209,17 +208,15 @@ class NftablesProgrammer(NatProgrammer):
         if listing is None:
             return {}
         return read_ports(
-            elements_of(listing, SETS), [m for m in MAPS.values() if is_looked_up(listing, m)]
+            listing.elements_of(SETS), [m for m in MAPS.values() if is_looked_up(listing, m)]
         )
 
     def clean_up(self) -> None:
         """Part of Programmer."""
         self._kernel_path.remove()
-        listing = self._table.read()
-        if listing is not None:
-            self._table.remove()
-        self._forget_all(read_ports(elements_of(listing, SETS)) if listing else {})
-        self._rules = None
+        listing = self._table.look()
+        self._table.remove()
+        self._forget_all(read_ports(listing.elements_of(SETS)) if listing else {})
 
     def close(self) -> None:
         """Part of Programmer."""
@@ -229,35 +226,28 @@ class NftablesProgrammer(NatProgrammer):
         self._address.close()
 
     def _load(self) -> None:
+        ports = self._applied or {}
         # Connections that began while no rules were maintained may lead anywhere.
-        self._stale |= dict.fromkeys(self._applied or {}) | self.start()
-        self._write_all()
+        self._stale |= dict.fromkeys(ports) | self.start()
+        self._uses = count_uses(ports, self._refuse_port)
+        self._table.write_all()
 
     def _write(self, before: Touched, touched: Touched) -> None:
         self._note_stale(before)
-        to_ip, rules = self._to_ip, self._rules
-        try:
-            if self._table.is_touched():
-                self._put_right()
-            else:
-                self._write_difference(before, touched)
-        except NftablesError:
-            # What is in force was written here, so it isn't drift. Rules that must follow an
-            # address have to be written yet.
-            if self._to_ip == to_ip:
-                self._rules = rules
-            raise
+        changes, uses = differing_frontends(before, touched, self._uses, self._refuse_port)
+        self._uses |= uses
+        self._note_repair(self._table.change(changes.removed, changes.added))
+        self._follow_address()
 
     def _restore(self, touched: Touched, before: Touched) -> None:
-        self._put_right()
+        self._uses = count_uses(self._applied or {}, self._refuse_port)
+        self._note_repair(self._table.put_right())
 
     def _repair(self) -> int:
-        count = 0
-        if self._table.is_touched() or self._rules is None:
-            count = self._put_right()
-        count += self._kernel_path.repair()
-        if self._address.has_changed():
-            self._follow_address()
+        repair = self._table.repair()
+        self._note_repair(repair)
+        count = repair.count + self._kernel_path.repair()
+        self._follow_address()
         self._forget_stale()
         ports = self._applied or {}
         self._translated_earlier = self._earlier.look(ports.keys()) | without_ipv6(ports)
@@ -299,95 +289,39 @@ class NftablesProgrammer(NatProgrammer):
             if is_concerned and forward.choices != self._choices(frontend):
                 self._stale.setdefault(frontend, forward.port)
 
-    def _recover(self, listing: Listing | None) -> Ports:
-        if listing is None:
-            return {}
-        if listing.is_owned:
-            raise SteeringConflict(
-                f"cannot use the nftables table inet {self._table.name}: another program owns it",
-                hint="stop that program, or run with --steering=iptables",
-            )
-        self._to_ip = to_ip_of(listing)
-        refuse_ports = {self._refuse_port, refuse_port_of(listing)}
-        ports = read_ports(elements_of(listing, SETS))
-        return {f: 0 if port in refuse_ports else port for f, port in ports.items()}
+    def _create(self, checks_sockets: bool) -> Steps:
+        self._choose_address()
+        return [write_table(self._shape(checks_sockets))]
 
-    def _shape(self) -> Shape:
-        return Shape(self._table.name, self._refuse_port, self._to_ip, self._checks_sockets)
+    def _elements(self) -> set[SetElement]:
+        return all_elements(self._applied or {}, self._refuse_port)
 
-    def _write_difference(self, before: Touched, touched: Touched) -> None:
-        """Write a difference; where the kernel has something else, everything that differs."""
-        changes, uses = differing_frontends(before, touched, self._uses, self._refuse_port)
-        try:
-            self._table.write(write_changes(self._table.name, changes))
-        except NftablesError:
-            self._put_right()
-        else:
-            for key, count in uses.items():
-                self._uses[key] = count
-                if not count:
-                    del self._uses[key]
-        if self._address.has_changed():
-            self._follow_address()
+    def _shape(self, checks_sockets: bool) -> Shape:
+        return Shape(self._table.name, self._refuse_port, self._to_ip, checks_sockets)
+
+    def _note_repair(self, repair: Repair) -> None:
+        """Note frontends whose elements were missing or different for a while.
+
+        Their connections may lead anywhere.
+        """
+        added, removed = read_ports(repair.added), read_ports(repair.removed)
+        self._stale = dict.fromkeys(added) | self._stale | removed
+
+    def _choose_address(self) -> bool:
+        """Choose the address that rules translate to; return whether they must change."""
+        to_ip = self._address.choose(self._to_ip)
+        if to_ip == self._to_ip:
+            return False
+        self._to_ip = to_ip
+        # Until the kernel has accepted others.
+        self._table.forget()
+        return True
 
     def _follow_address(self) -> None:
         """Rewrite the rules that depend on interfaces, if they must change."""
-        to_ip = self._address.choose(self._to_ip)
-        if to_ip == self._to_ip:
-            return
-        self._to_ip, self._rules = to_ip, None
-        self._table.write([write_prerouting(self._shape())])
-        self._rules = self._table.read_definitions()
-
-    def _put_right(self) -> int:
-        """Compare the table in full and write what differs; return how much did."""
-        listing = self._table.read()
-        wanted = all_elements(self._applied or {}, self._refuse_port)
-        if listing is None:
-            return len(wanted) + self._write_all()
-        changes = differing_elements(elements_of(listing, SETS), wanted)
-        if listing.definitions != self._rules:
-            faults = _count_differing(listing.definitions, self._rules or ())
-            self._write_all()
-            return changes.element_count() + max(faults, 1)
-        # An element that is written was missing or different for a while, so its connections may
-        # lead anywhere.
-        self._stale |= read_ports(changes.removed) | dict.fromkeys(read_ports(changes.added))
-        try:
-            self._table.write(write_changes(self._table.name, changes))
-        except NftablesError:
-            self._write_all()
-        self._uses = count_uses(self._applied or {}, self._refuse_port)
-        return changes.element_count()
-
-    def _write_all(self) -> int:
-        """Write the table anew; return how many rules it has."""
-        ports = self._applied or {}
-        # Until the kernel has accepted them: a repair must try again.
-        self._rules = None
-        self._to_ip = self._address.choose(self._to_ip)
-        changes = differing_elements(set(), all_elements(ports, self._refuse_port))
-        commands = write_changes(self._table.name, changes)
-        try:
-            self._table.write([write_table(self._shape()), *commands])
-        except NftablesError:
-            if not self._checks_sockets:
-                raise
-            # For a kernel without nft_socket.
-            shape = self._shape()._replace(checks_sockets=False)
-            self._table.write([write_table(shape), *commands])
-            self._checks_sockets = False
-        self._rules = self._table.read_definitions()
-        self._uses = count_uses(ports, self._refuse_port)
-        # Other rules may have led anywhere.
-        self._stale |= {frontend: self._stale.get(frontend) for frontend in ports}
-        return len(self._rules or ())
+        if self._address.has_changed() and self._choose_address():
+            self._table.redefine([write_prerouting(self._shape(self._table.is_complete))])
 
 
 def _forwards(targets: Mapping[Frontend, Target]) -> dict[Frontend, Forward]:
     return {f: target for f, target in targets.items() if isinstance(target, Forward)}
-
-
-def _count_differing(some: Iterable[Definition], others: Iterable[Definition]) -> int:
-    have, want = Counter(some), Counter(others)
-    return ((have - want) + (want - have)).total()

@@ -16,7 +16,6 @@ from userspace_proxy.kernel.netlink.rtnetlink import (
     NEW_NEIGHBOUR,
     NEW_ROUTE,
     NEW_RULE,
-    PROHIBIT,
     UNICAST,
     UP,
     ListedAddress,
@@ -173,11 +172,11 @@ def test_a_rule_has_its_conditions_and_its_table(text, rule):
     "rule",
     [
         RoutingRule(V4, LOOK_UP, 5, 7000, 117, "10.96.7.1", 17, 53),
-        RoutingRule(V6, PROHIBIT, 6, 7000, 117, "fd00:96::1"),
+        RoutingRule(V6, LOOK_UP, 6, 7000, 117, "fd00:96::1"),
         RoutingRule(V4, GO_TO, 118, protocol=118, mark=0x1000, in_interface="lo", target=120),
         RoutingRule(V4, DO_NOTHING, 120, protocol=118),
     ],
-    ids=["gate", "wall", "goto", "nop"],
+    ids=["to-a-port", "to-an-address", "goto", "nop"],
 )
 def test_a_rule_reads_as_it_was_written(rule):
     written = write_rule(NEW_RULE, CREATE, rule)

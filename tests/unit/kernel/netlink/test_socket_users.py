@@ -4,7 +4,9 @@ import socket
 
 import pytest
 
-from userspace_proxy.kernel.netlink.socket_users import Address, user_of
+from tests.users import OTHER_UID, as_another_user
+from userspace_proxy.kernel.netlink import socket_users
+from userspace_proxy.kernel.netlink.socket_users import Address, user_of, user_of_listener
 
 
 @contextlib.contextmanager
@@ -37,3 +39,51 @@ def test_a_client_elsewhere_has_no_user_even_if_a_listener_has_its_port():
 
 def test_an_address_that_cannot_be_read_has_no_user():
     assert user_of(Address("", 0), Address("127.0.0.1", 10249)) is None
+
+
+NAME = b"\0userspace-proxy-users"
+
+
+@pytest.fixture
+def unix_socket():
+    """Open and bind Unix sockets of a type."""
+    with contextlib.ExitStack() as stack:
+
+        def opened(kind, *, listens=True):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, kind))
+            sock.bind(NAME)
+            if listens:
+                sock.listen()
+            return sock
+
+        yield opened
+
+
+def test_the_user_of_a_unix_listener_is_the_one_that_opened_it(unix_socket):
+    with unix_socket(socket.SOCK_STREAM):
+        assert user_of_listener(NAME) == os.geteuid()
+    assert user_of_listener(NAME) is None
+
+
+@as_another_user
+def test_the_user_of_another_users_listener_is_shown(unix_socket):
+    os.seteuid(OTHER_UID)
+    try:
+        unix_socket(socket.SOCK_STREAM)
+    finally:
+        os.seteuid(0)
+    assert user_of_listener(NAME) == OTHER_UID
+
+
+def test_a_unix_socket_of_another_type_or_that_does_not_listen_is_no_listener(unix_socket):
+    unix_socket(socket.SOCK_SEQPACKET)
+    unix_socket(socket.SOCK_STREAM, listens=False)
+    assert user_of_listener(NAME) is None
+
+
+def test_a_kernel_that_shows_no_user_is_no_answer(unix_socket, monkeypatch):
+    unix_socket(socket.SOCK_STREAM)
+    # As before Linux 5.3.
+    monkeypatch.setattr(socket_users, "_SHOW_USER", 0)
+    with pytest.raises(OSError, match="doesn't show users"):
+        user_of_listener(NAME)

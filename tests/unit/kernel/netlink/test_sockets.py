@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import socket
 import struct
 import threading
 
@@ -13,10 +14,28 @@ import pytest
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.netlink import RouteSockets, explained, rtnetlink, sockets
 from userspace_proxy.kernel.netlink.messages import ACK, request
+from userspace_proxy.kernel.netlink.sockets import (
+    NETLINK_NETFILTER,
+    NETLINK_ROUTE,
+    is_for_netfilter,
+)
 
 from .datagrams import INTERRUPTED, Kernel, done, error, message
 
 LIST = request(22, 0x300, b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        pytest.param((socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER), True, id="netfilter"),
+        pytest.param((socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE), False, id="routes"),
+        pytest.param((socket.AF_INET, socket.SOCK_RAW, NETLINK_NETFILTER), False, id="no-netlink"),
+    ],
+)
+def test_only_a_netlink_socket_for_netfilter_reaches_it(arguments, expected):
+    with socket.socket(*arguments) as sock:
+        assert is_for_netfilter(sock) is expected
 
 
 def test_a_listing_is_all_messages_until_its_end():

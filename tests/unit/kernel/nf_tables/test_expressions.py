@@ -57,6 +57,12 @@ def test_a_set_without_a_name_belongs_to_one_rule():
     assert names(x.look_up_inline(inline, "__set%d", 7)) == ["meta", "lookup"]
 
 
+def test_a_map_to_verdicts_without_a_name_belongs_to_one_rule():
+    inline = x.go_by(0, [b"verdict"])
+    assert (inline.slot, inline.verdicts) == (0, (b"verdict",))
+    assert names(x.go_by_inline(inline, "__map%d", 7)) == ["lookup"]
+
+
 def test_verdicts_contain_their_target_chain():
     assert b"guard\0" in x.verdict(x.GOTO, "guard")
     assert names(x.verdict(x.ACCEPT)) == ["immediate"]

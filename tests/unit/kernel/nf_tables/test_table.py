@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from userspace_proxy.kernel.netlink.messages import read_messages
-from userspace_proxy.kernel.nf_tables.table import RulesetEvent, read_event
+from userspace_proxy.kernel.nf_tables.table import Listing, RulesetEvent, read_event
 
 NEW_TABLE = (
     bytes.fromhex("44000000 000a0000 01000000 19090000 01000002 14000100")
@@ -36,3 +36,10 @@ def test_messages_of_other_subsystems_are_ignored():
 
 def test_a_message_without_a_name_belongs_to_no_table():
     assert read(b"\x14\0\0\0" + NEW_TABLE[4:20]) == [RulesetEvent(1, "")]
+
+
+def test_the_elements_of_a_listing_are_those_of_known_sets():
+    listing = Listing(
+        is_owned=False, definitions=(), elements={"s": {b"k": b"v"}, "more": {b"": b""}}
+    )
+    assert listing.elements_of(["s", "u"]) == {("s", b"k", b"v")}

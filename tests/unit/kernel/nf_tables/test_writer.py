@@ -3,6 +3,7 @@
 from userspace_proxy.kernel.netlink.messages import read_messages
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables import writer as w
+from userspace_proxy.kernel.nf_tables.attributes import read_all, text_in
 from userspace_proxy.kernel.nf_tables.reader import read_chain, read_elements, read_set
 
 
@@ -33,10 +34,35 @@ def test_elements_that_exceed_an_attribute_are_several_messages():
     assert dict(one for message in messages(table) for one in read_elements(message)) == many
 
 
+def test_elements_of_a_map_to_verdicts_may_have_values_of_different_lengths():
+    table = w.TableWriter("ours")
+    many = {n.to_bytes(16, "big"): w.goto_chain("x" * (1 + n % 9)) for n in range(2000)}
+    table.change_elements(["m"], (), {("m", key, value) for key, value in many.items()})
+    assert len(messages(table)) > 1
+    assert max(map(len, table.messages)) < 1 << 16
+    assert dict(one for message in messages(table) for one in read_elements(message)) == many
+
+
 def test_without_elements_there_is_no_message():
     table = w.TableWriter("ours")
-    table.delete_elements("frontends", {})
+    table.delete_elements("frontends", ())
+    table.change_elements(["frontends"], (), ())
     assert table.messages == []
+
+
+def test_sets_are_filled_in_the_reverse_order_of_removals():
+    table = w.TableWriter("ours")
+    removed = {("map", b"old", b"1"), ("set", b"old", b"")}
+    table.change_elements(["map", "set"], removed, {("map", b"new", b"2"), ("set", b"new", b"")})
+    assert [
+        (one.kind, text_in(read_all(one.body, 4), w.SET_NAME), *read_elements(one))
+        for one in messages(table)
+    ] == [
+        (w.DELETE_ELEMENT, "map", (b"old", b"")),
+        (w.DELETE_ELEMENT, "set", (b"old", b"")),
+        (w.NEW_ELEMENT, "set", (b"new", b"")),
+        (w.NEW_ELEMENT, "map", (b"new", b"2")),
+    ]
 
 
 def test_a_set_without_a_name_comes_before_its_rule():

@@ -237,3 +237,29 @@ async def test_requests_go_through_the_proxy_of_the_kubeconfig(tmp_path):
         assert (await client.get("/version", {"a": "b c"})).body == b"{}"
         await client.close()
     assert lines == ["GET http://10.0.0.1:8080/version?a=b+c HTTP/1.1"]
+
+
+@pytest.mark.parametrize("start", ["", "/k8s/clusters/c%2Fa", "/k8s/ä/"])
+async def test_a_path_is_sent_as_it_is(start):
+    async with answering() as (port, lines):
+        client = ApiClient(Credentials(master=f"http://127.0.0.1:{port}{start}"))
+        await client.open()
+        await client.get("/api/..%2Fv1/a%3Fb", {"a": "b/../c"})
+        await client.close()
+    sent = {"": "", "/k8s/ä/": "/k8s/%C3%A4"}.get(start, start)
+    assert lines == [f"GET {sent}/api/..%2Fv1/a%3Fb?a=b/../c HTTP/1.1"]
+
+
+@pytest.mark.parametrize("path", ["/api/../v1", "/api/v1?a=b", "/api/v1#a"])
+async def test_a_path_that_may_lead_elsewhere_is_not_sent(api, client, path):
+    opening = (client.get(path, {}), client.websocket(path, {}, "a"))
+    for request in (*opening, client.send("PUT", path, {}, content_type="application/json")):
+        with pytest.raises(TransportError, match="nothing was sent"):
+            await request
+    assert api.requests == []
+
+
+async def test_a_server_that_has_no_url_is_not_reached():
+    client = ApiClient(Credentials(master="http://[::1"))
+    with pytest.raises(TransportError, match="is not a URL"):
+        client._url_of("/version")

@@ -153,6 +153,34 @@ async def test_an_api_server_that_is_gone_is_named(api, client):
     assert str(problem) == f"cannot reach the API server at {api.url}: Connection refused"
 
 
+@pytest.mark.parametrize(
+    ("to", "path"),
+    [
+        pytest.param(
+            ForwardTarget("../services?limit=1#", "web-1", 80),
+            "..%2Fservices%3Flimit%3D1%23/pods/web-1",
+            id="namespace",
+        ),
+        pytest.param(
+            ForwardTarget("default", "../../../services?limit=1#", 80),
+            "default/pods/..%2F..%2F..%2Fservices%3Flimit%3D1%23",
+            id="pod",
+        ),
+    ],
+)
+async def test_a_name_never_leads_to_another_path(api, client, to, path):
+    problem = await problem_of(client, to)
+    assert str(problem) == f'{to}: pods "{to.pod}" not found'
+    # A WebSocket, and then the same without one for the reason.
+    assert api.requests == [f"GET /api/v1/namespaces/{path}/portforward?ports=80"] * 2
+
+
+async def test_a_name_that_is_a_way_upwards_is_not_sent(api, client):
+    problem = await problem_of(client, WEB._replace(pod=".."))
+    assert "pods/../portforward' is not the path of an object, nothing was sent" in str(problem)
+    assert api.requests == []
+
+
 async def test_a_connection_that_the_pod_resets_is_an_error_not_an_end(api, client):
     async def reset_it(reader, writer):
         await reader.readexactly(1)

@@ -134,6 +134,7 @@ def test_names_of_pods_are_read_if_wanted(store, with_pods, pod):
 def test_a_resource_is_listed_in_one_namespace_or_in_all():
     assert inside(SERVICES, "").path == "/api/v1/services"
     assert inside(SERVICES, "shop").path == "/api/v1/namespaces/shop/services"
+    assert inside(SERVICES, "a/../b").path == "/api/v1/namespaces/a%2F..%2Fb/services"
 
 
 def test_the_node_is_one_object(store):

@@ -39,14 +39,6 @@ def test_a_refused_frontend_is_routed_and_not_admitted():
     assert DesiredState().change({WEB: REFUSED}) == StateChange(added_networks={"10.96.7.1/32"})
 
 
-def test_a_refused_frontend_with_connections_is_admitted_until_they_have_ended():
-    connected = {WEB}
-    desired = DesiredState(admits_refused=connected.__contains__)
-    assert desired.change({WEB: REFUSED, CART: REFUSED}).added_frontends == {WEB}
-    connected.clear()
-    assert desired.reconsider([WEB, CART]) == StateChange(removed_frontends={WEB})
-
-
 def test_an_equal_state_is_no_change():
     desired = DesiredState()
     desired.change({WEB: 80})

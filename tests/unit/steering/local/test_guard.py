@@ -9,13 +9,14 @@ LOOPBACK = Frontend("127.0.0.9", 80, Protocol.TCP)
 
 
 def test_without_privileges_only_the_nodes_own_addresses_are_served():
-    guard, desired = NoGuard(), DesiredState(["fd00:96::/112"])
-    guard.change(desired.change({WEB: 80, LOOPBACK: 80}), desired)
+    desired = DesiredState(["fd00:96::/112"])
+    guard = NoGuard(desired)
+    guard.change(desired.change({WEB: 80, LOOPBACK: 80}))
     assert {network: str(cause) for network, cause in desired.refused.items()} == {
         network: f"cannot route {network} to this node: NET_ADMIN is missing "
         "(run as root or grant NET_ADMIN; loopback addresses need nothing)"
         for network in ("10.96.7.1/32", "fd00:96::/112")
     }
-    assert list(map(guard.look(desired), (WEB, LOOPBACK))) == [False, True]
-    assert guard.put_right(desired) == 0
+    assert list(map(guard.look(), (WEB, LOOPBACK))) == [False, True]
+    assert guard.put_right() == 0
     guard.clean_up()

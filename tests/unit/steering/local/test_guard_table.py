@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from userspace_proxy.kernel.netlink.messages import read_messages
-from userspace_proxy.kernel.nf_tables import reader
+from userspace_proxy.kernel.nf_tables import TableWriter, reader
 from userspace_proxy.kernel.nf_tables.writer import DELETE_ELEMENT, NEW_CHAIN, NEW_RULE, NEW_SET
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering.local.guard_table import (
+    SETS,
     address_element,
     all_elements,
     frontend_element,
-    write_elements,
     write_guard,
 )
 
@@ -40,11 +40,11 @@ def test_elements_of_both_families():
 
 def test_elements_are_removed_before_others_are_added():
     old, new = all_elements(["10.96.7.1/32"], [WEB]), all_elements(["fd00:96::a/128"], [DNS_6])
-    steps = [messages(step) for step in write_elements("ours", removed=old, added=new)]
-    kinds = [one.kind for step in steps for one in step]
+    table = TableWriter("ours")
+    table.change_elements(SETS, old, new)
+    kinds = [one.kind for one in messages(table.messages)]
     assert kinds == sorted(kinds, reverse=True)
     assert kinds.count(DELETE_ELEMENT) == 2
-    assert all(len(step) == 1 for step in steps)
 
 
 def test_the_table_has_a_set_of_each_kind_and_family_and_two_chains():

@@ -6,16 +6,10 @@ import pytest
 
 from userspace_proxy.errors import SteeringConflict
 from userspace_proxy.kernel.netlink.rtnetlink import LocalRoute
-from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering.local.kernel import RoutingTables
-from userspace_proxy.steering.local.rule_guard import address_rule, frontend_rule
 
 TO_WEB = LocalRoute("10.96.7.1/32", metric=7)
 TO_WEB_6 = LocalRoute("fd00:96::1/128", metric=7)
-RULES = [
-    address_rule("10.96.7.1", 1000),
-    frontend_rule(Frontend("10.96.7.1", 80, Protocol.TCP), 1000),
-]
 
 
 @pytest.fixture
@@ -24,20 +18,19 @@ def tables(node):
         yield tables
 
 
-def test_routes_and_rules_are_listed_as_they_were_added(node, tables):
+def test_routes_are_listed_as_they_were_added(node, tables):
     node.run("ip address add 10.1.0.1/24 dev lo")
-    assert tables.change(added=[TO_WEB, TO_WEB_6, *RULES]) == {}
+    assert tables.change(added=[TO_WEB, TO_WEB_6]) == {}
     table = tables.local_table()
     assert table.ours == {TO_WEB, TO_WEB_6}
     assert {"10.1.0.1/32", "127.0.0.0/8", "::1/128"} <= table.others
-    assert tables.rules() == set(RULES)
     assert tables.sources() == ["10.1.0.1"]
-    tables.change(removed=[TO_WEB, TO_WEB_6, *RULES])
-    assert tables.local_table().ours == tables.rules() == set()
+    tables.change(removed=[TO_WEB, TO_WEB_6])
+    assert tables.local_table().ours == set()
 
 
 def test_removing_what_does_not_exist_is_no_error(tables):
-    assert tables.change(removed=[TO_WEB, *RULES]) == {}
+    assert tables.change(removed=[TO_WEB]) == {}
 
 
 def test_a_refused_addition_has_its_cause_and_others_are_in_force(node, tables):
@@ -61,7 +54,7 @@ def test_without_ipv6_the_cause_is_that_it_is_switched_off(node, tables):
 
 def test_the_programs_own_changes_and_other_routes_cause_no_event(node, tables):
     tables.changes()
-    tables.change(added=[TO_WEB, *RULES])
+    tables.change(added=[TO_WEB])
     node.run("ip link add v0 type veth; ip link set v0 up; ip route add 10.9.0.0/24 dev v0")
     changes = tables.changes()
     assert not changes.is_touched
@@ -72,12 +65,11 @@ def test_the_programs_own_changes_and_other_routes_cause_no_event(node, tables):
     "command",
     [
         pytest.param("ip route flush table local proto 117", id="route"),
-        pytest.param("ip rule flush protocol 117", id="rule"),
         pytest.param("ip link set lo down; ip link set lo up", id="loopback"),
     ],
 )
-def test_a_change_of_this_programs_items_is_an_event(node, tables, command):
-    tables.change(added=[TO_WEB, *RULES])
+def test_a_change_of_this_programs_routes_is_an_event(node, tables, command):
+    tables.change(added=[TO_WEB])
     tables.changes()
     node.run(command)
     assert tables.changes().is_touched

@@ -26,86 +26,85 @@ def tables():
 
 
 @pytest.fixture
-def guard(tables):
-    return OpenGuard(tables, OWNER)
-
-
-def state(*ranges):
-    desired = DesiredState(ranges)
+def desired(request):
+    """With the ranges of ``@in_ranges``."""
+    desired = DesiredState(getattr(request, "param", ()))
     desired.sources[IPFamily.IPV4] = "10.1.0.1"
     return desired
 
 
+in_ranges = pytest.mark.parametrize("desired", [["10.96.0.0/16"]], ids=["range"], indirect=True)
+
+
+@pytest.fixture
+def guard(tables, desired):
+    return OpenGuard(tables, OWNER, desired)
+
+
 def change(guard, desired, touched):
-    guard.change(desired.change(touched), desired)
+    guard.change(desired.change(touched))
 
 
-def test_an_address_has_a_route_with_the_proxys_number(guard, tables):
-    desired = state()
+def test_an_address_has_a_route_with_the_proxys_number(guard, tables, desired):
     change(guard, desired, {WEB: 80, CART: 80, LOOPBACK: 80})
     change(guard, desired, {CART: None})
     assert tables.items == {TO_WEB}
 
 
-def test_differences_are_counted_and_corrected(guard, tables):
-    desired = state()
+def test_differences_are_counted_and_corrected(guard, tables, desired):
     desired.change({WEB: 80})
     theirs = LocalRoute("10.96.7.9/32", metric=OWNER + 1)
     tables.items |= {TO_CART, theirs}
-    assert guard.put_right(desired) == 2
-    assert guard.put_right(desired) == 0
+    assert guard.put_right() == 2
+    assert guard.put_right() == 0
     assert tables.items == {TO_WEB, theirs}
 
 
-def test_a_new_source_address_replaces_a_route(guard, tables):
-    desired = state()
+def test_a_new_source_address_replaces_a_route(guard, tables, desired):
     change(guard, desired, {WEB: 80})
     desired.sources[IPFamily.IPV4] = "10.5.0.7"
-    assert guard.put_right(desired) == 1
+    assert guard.put_right() == 1
     assert tables.items == {LocalRoute("10.96.7.1/32", "10.5.0.7", OWNER)}
 
 
-def test_a_refused_route_is_no_drift_and_retried(guard, tables):
-    desired = state()
+def test_a_refused_route_is_no_drift_and_retried(guard, tables, desired):
     tables.refused.add(TO_WEB)
     change(guard, desired, {WEB: 80, CART: 80})
     assert desired.refused.keys() == {"10.96.7.1/32"}
-    assert guard.put_right(desired) == 0
+    assert guard.put_right() == 0
     tables.refused.clear()
-    guard.put_right(desired)
+    guard.put_right()
     assert desired.refused == {}
     assert tables.items == {TO_WEB, TO_CART}
 
 
-def test_a_removed_address_is_no_longer_refused(guard, tables):
-    desired = state()
+def test_a_removed_address_is_no_longer_refused(guard, tables, desired):
     tables.refused.add(TO_WEB)
     change(guard, desired, {WEB: 80})
     change(guard, desired, {WEB: None})
     assert desired.refused == {}
 
 
-def test_a_range_is_routed_unless_the_node_has_it_itself(guard, tables):
-    desired = state("10.96.0.0/16")
+@in_ranges
+def test_a_range_is_routed_unless_the_node_has_it_itself(guard, tables, desired):
     desired.change({WEB: 80})
-    assert guard.put_right(desired) == 1
+    assert guard.put_right() == 1
     assert tables.items == {LocalRoute("10.96.0.0/16", "10.1.0.1", OWNER)}
     tables.items.clear()
     tables.node_networks.add("10.96.0.0/16")
-    assert guard.put_right(desired) == 0
+    assert guard.put_right() == 0
 
 
-def test_a_frontend_is_as_desired_if_its_address_or_range_is_routed(guard, tables):
-    desired = state("10.96.0.0/16")
+@in_ranges
+def test_a_frontend_is_as_desired_if_its_address_or_range_is_routed(guard, tables, desired):
     desired.change({WEB: 80, OUTSIDE: 443, LOOPBACK: 80})
     frontends = (WEB, OUTSIDE, LOOPBACK)
-    assert list(map(guard.look(desired), frontends)) == [False, False, True]
-    guard.put_right(desired)
-    assert all(map(guard.look(desired), frontends))
+    assert list(map(guard.look(), frontends)) == [False, False, True]
+    guard.put_right()
+    assert all(map(guard.look(), frontends))
 
 
-def test_cleaning_up_removes_the_proxys_own_routes(guard, tables):
-    desired = state()
+def test_cleaning_up_removes_the_proxys_own_routes(guard, tables, desired):
     change(guard, desired, {WEB: 80})
     theirs = LocalRoute("10.96.7.9/32")
     tables.items.add(theirs)

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from userspace_proxy.model import Frontend, IPFamily, Protocol
-from userspace_proxy.steering.local.sockets_in_use import ports_of_daemons, with_connections
+from userspace_proxy.steering.local.sockets_in_use import with_connections
 
 LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
 FAMILIES = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
@@ -22,18 +22,3 @@ def test_a_frontend_is_in_use_while_a_connection_is_open(node, family):
             accepted, _ = server.accept()
             assert with_connections({web, other}) == {web}
             accepted.close()
-
-
-def test_only_listeners_on_all_addresses_are_daemons(node):
-    with (
-        socket.create_server(("", 2222)),
-        socket.create_server(("127.0.0.1", 2223)),
-        socket.create_server(("::", 2224), family=socket.AF_INET6),
-        socket.socket(type=socket.SOCK_DGRAM) as udp,
-    ):
-        udp.bind(("", 5353))
-        assert ports_of_daemons() == {
-            (Protocol.TCP, 2222),
-            (Protocol.TCP, 2224),
-            (Protocol.UDP, 5353),
-        }

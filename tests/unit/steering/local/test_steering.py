@@ -6,9 +6,10 @@ import socket
 
 import pytest
 
+from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import REFUSE, SteeringFacts
-from userspace_proxy.steering.local import LocalSteering
+from userspace_proxy.steering.local import LocalSteering, guard_table
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 CART = Frontend("10.96.7.2", 80, Protocol.TCP)
@@ -68,18 +69,17 @@ async def test_a_frontend_with_open_connections_lingers(node, steering):
             accepted.close()
 
 
-async def test_without_a_table_only_routing_rules_need_transparent_listeners(make):
+async def test_without_a_table_listeners_need_not_be_transparent(make):
     found = {}
     for name, options in {
         "nftables": {},
-        "rules": {"uses_nftables": False},
         "open": {"uses_nftables": False, "own_namespace": True},
     }.items():
         steering = make(**options)
         await steering.start()
         found[name] = steering.needs_transparent
         await steering.close()
-    assert found == {"nftables": True, "rules": True, "open": False}
+    assert found == {"nftables": True, "open": False}
 
 
 async def test_an_address_that_the_node_gets_is_no_longer_routed(node, steering):
@@ -90,3 +90,11 @@ async def test_an_address_that_the_node_gets_is_no_longer_routed(node, steering)
     node.run("ip address del 10.96.7.1/32 dev lo")
     assert await steering.repair() > 0
     assert "10.96.7.1" in node.run("ip route show table local proto 117")
+
+
+async def test_a_kernel_without_socket_lookup_gets_a_guard_without_it(node, steering, monkeypatch):
+    monkeypatch.setattr(guard_table, "TO_OTHER_SOCKET", expression("no_such_expression"))
+    await steering.apply({WEB: 80})
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :80"
+    assert steering.unguarded == "this kernel has no nft_socket"
+    assert "socket" not in node.run("nft list table inet userspace-proxy/local")

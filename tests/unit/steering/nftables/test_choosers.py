@@ -9,7 +9,6 @@ from userspace_proxy.steering.base import Affinity, EndpointChoice, Forward
 from userspace_proxy.steering.nftables.choosers import (
     ChooserChain,
     chooser_of,
-    drawn_elements,
     pack_number,
     write_chooser,
     write_without_chooser,
@@ -61,17 +60,30 @@ def test_clients_of_some_networks_have_a_chain_of_their_own():
 
 def test_with_affinity_each_endpoint_has_a_chain_that_remembers_the_client():
     forward = Forward(1, (EndpointChoice((A, A, B)),), Affinity("shop/web", 60))
-    chooser, chain = chooser_of(WEB, forward), ChooserChain(9, 12, {A: 7, B: 8})
+    chooser, chain = chooser_of(WEB, forward), ChooserChain(9, {A: 7, B: 8})
     name = "choose-9-of-3-ip"
     assert [rule.chain for rule in rules_of(write_chooser("t", chooser, chain))] == [
         *[name] * 3,
         *[f"{name}-to-7"] * 2,
         *[f"{name}-to-8"] * 2,
     ]
-    drawn = [key for _, key, _ in drawn_elements(chooser, chain)]
-    assert drawn == [pack_number(number) for number in (12, 13, 14)]
     assert kinds(write_without_chooser("t", chooser, chain)) == [
-        writer.DELETE_ELEMENT,
         *[writer.DELETE_RULE] * 3,
         *[writer.DELETE_CHAIN] * 3,
+    ]
+
+
+def test_a_service_with_affinity_leads_to_its_own_endpoints_only():
+    """With one map of all Services, each rule cost as much as they had endpoints together."""
+    forward = Forward(1, (EndpointChoice((A, A, B)),), Affinity("shop/web", 60))
+    messages = write_chooser("t", chooser_of(WEB, forward), ChooserChain(9, {A: 7, B: 8}))
+    parsed = [one for block in messages for one in read_messages(block)]
+    (made,) = [reader.read_set(one) for one in parsed if one.kind == writer.NEW_SET]
+    assert made.flags & reader.ANONYMOUS_SET
+    (filled,) = [one for one in parsed if one.kind == writer.NEW_ELEMENT]
+    to_7, to_8 = (writer.goto_chain(f"choose-9-of-3-ip-to-{number}") for number in (7, 8))
+    assert list(reader.read_elements(filled)) == [
+        (pack_number(0), to_7),
+        (pack_number(1), to_7),
+        (pack_number(2), to_8),
     ]

@@ -7,6 +7,7 @@ from userspace_proxy.steering.nftables.counts import Counts
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 CART = Frontend("10.96.7.2", 80, Protocol.TCP)
+DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
 
 
 def test_what_a_counter_has_grown_by_is_added():
@@ -23,9 +24,11 @@ def test_a_counter_that_begins_again_adds_all_that_it_has():
     # Another program has reset it.
     counts.note(WEB, 2)
     assert counts.totals == {WEB: 9}
-    counts.begin_anew()
+    counts.note(CART, 3)
+    counts.begin_anew([WEB, DNS])
     counts.note(WEB, 5)
-    assert counts.totals == {WEB: 14}
+    counts.note(CART, 5)
+    assert counts.totals == {WEB: 14, CART: 5}
 
 
 def test_a_frontend_that_is_gone_begins_at_nothing():

@@ -1,14 +1,11 @@
 import pytest
 
-from userspace_proxy.kernel.nf_tables.table import Listing
 from userspace_proxy.model import Frontend, IPFamily, Protocol
 from userspace_proxy.steering.nftables.elements import (
     FRONTEND,
-    elements_of,
     frontend_key,
     port_key,
     read_frontend,
-    write_steps,
 )
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -42,21 +39,3 @@ def test_a_frontend_is_read_as_it_was_written(frontend):
 )
 def test_an_element_that_this_proxy_never_writes_is_not_a_frontend(key):
     assert read_frontend(key, IPFamily.IPV4) is None
-
-
-def test_removals_are_first_and_each_message_is_a_step():
-    steps = write_steps("t", ["s", "u"], {("s", b"old!", b"")}, {("s", b"new!", b"")})
-    assert [b"old!" in step[0] for step in steps] == [True, False]
-
-
-def test_sets_are_filled_in_the_reverse_order_of_removals():
-    some = {("s", b"in s", b""), ("u", b"in u", b"")}
-    steps = write_steps("t", ["s", "u"], some, some)
-    assert [b"in s" in step[0] for step in steps] == [True, False, False, True]
-
-
-def test_the_elements_of_a_listing_are_those_of_known_sets():
-    listing = Listing(
-        is_owned=False, definitions=(), elements={"s": {b"k": b"v"}, "more": {b"": b""}}
-    )
-    assert elements_of(listing, ["s", "u"]) == {("s", b"k", b"v")}

@@ -7,6 +7,7 @@ import sys
 from userspace_proxy.balance import fill_slots
 from userspace_proxy.kernel.netlink.messages import read_messages
 from userspace_proxy.kernel.nf_tables import reader, writer
+from userspace_proxy.kernel.nf_tables.attributes import read_all, text_in
 from userspace_proxy.kernel.nf_tables.writer import goto_chain
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.steering.base import Affinity, EndpointChoice, Forward
@@ -17,7 +18,6 @@ from userspace_proxy.steering.nftables.forwarding import (
     Forwarding,
     link_elements,
     read_forwards,
-    write_elements,
     write_table,
 )
 from userspace_proxy.steering.nftables.numbers import NUMBERS_END
@@ -163,11 +163,13 @@ def test_a_difference_that_is_not_accepted_changes_nothing():
 def test_elements_are_removed_from_the_frontend_on_and_added_up_to_it():
     forwarding = loaded()
     elements = forwarding.elements()
-    steps = write_elements("t", elements, elements)
-    messages = [message for step in steps for block in step for message in read_messages(block)]
-    deleted = [m for m in messages if m.kind == writer.DELETE_ELEMENT]
-    assert len(deleted) == len(messages) / 2 == len(SETS)
-    assert messages[: len(SETS)] == deleted
+    table = writer.TableWriter("t")
+    table.change_elements(SETS, elements, elements)
+    messages = [message for block in table.messages for message in read_messages(block)]
+    names = [text_in(read_all(one.body, 4), writer.SET_NAME) for one in messages]
+    used = [name for name in SETS if name in names]
+    assert names == [*used, *reversed(used)]
+    assert [one.kind == writer.DELETE_ELEMENT for one in messages] == [True] * 8 + [False] * 8
 
 
 def test_the_table_has_a_set_of_links_and_chains_for_all_hooks():
@@ -213,22 +215,39 @@ def test_frontends_of_one_name_share_their_pins_and_others_have_their_own():
     (chain,) = change.new_choosers.values()
     assert set(chain.pins.values()).isdisjoint(pins_of(forwarding, pinned(A, B)).values())
     forwarding.accept(change)
-    assert {name for name, _, _ in forwarding.elements()} >= {"drawn", "choices4"}
+    assert len(forwarding.choosers) == 2
 
 
 def test_numbers_restart_without_those_in_use_after_all_were_given():
     forwarding = Forwarding()
     forwarding.accept(forwarding.difference({WEB: pinned(A, B)}))
     kept = forwarding.choosers[chooser_of(WEB, pinned(A, B))]
-    for numbers in (forwarding._numbers, forwarding._drawn):
-        numbers._next = NUMBERS_END - 1
+    forwarding._numbers._next = NUMBERS_END - 1
     for number in range(3, 9):
         target = pinned(A, B, SocketAddress(f"10.244.2.{number}", 8080))
         other = Forward(1, target.choices, Affinity("shop/cart", 60))
         forwarding.accept(forwarding.difference({CART: other}))
         chain = forwarding.choosers[chooser_of(CART, other)]
-        drawn = range(chain.first_drawn, chain.first_drawn + 3)
-        assert not {kept.first_drawn, kept.first_drawn + 1} & set(drawn)
         assert not {kept.number, *kept.pins.values()} & {chain.number, *chain.pins.values()}
         assert len({chain.number, *chain.pins.values()}) == 4
-        assert len(by_set(forwarding.elements())["drawn"]) == 5
+
+
+class Walked(dict):
+    """Choosers, and how often all of them were looked at."""
+
+    walks = 0
+
+    def items(self):
+        self.walks += 1
+        return super().items()
+
+
+def test_a_change_with_affinity_does_not_look_at_all_other_services():
+    forwarding = Forwarding()
+    forwarding.accept(forwarding.difference({WEB: pinned(A, B)}))
+    forwarding.choosers = Walked(forwarding.choosers)
+    other = Forward(1, pinned(A, B).choices, Affinity("shop/cart", 60))
+    forwarding.accept(forwarding.difference({CART: other}))
+    forwarding.accept(forwarding.difference({CART: None}))
+    assert forwarding.choosers.walks == 0
+    assert len(pins_of(forwarding, pinned(A, B))) == 2

@@ -26,6 +26,11 @@ FACTS = SteeringFacts(refuse_port=35999)
 MAP = "inet userspace-proxy frontends4"
 
 
+def stale_after_restoring(programmer):
+    programmer._restore({}, {})
+    return programmer._stale
+
+
 @pytest.fixture
 async def steering(node):
     steering = NftablesSteering(FACTS)
@@ -58,6 +63,18 @@ async def test_drift_is_counted_and_repaired(node, steering):
     assert (steering.unguarded, steering.unsteered) == ("", {})
 
 
+async def test_a_port_is_guarded_until_its_last_frontend_has_left(node, steering):
+    cart = Frontend("10.96.7.2", 80, Protocol.TCP)
+    await steering.apply({WEB: 36001, cart: 36001})
+    guarded = "nft list set inet userspace-proxy guarded"
+    await steering.change({}, [WEB])
+    assert "tcp . 36001" in node.run(guarded)
+    await steering.change({cart: 36002}, ())
+    assert "36001" not in node.run(guarded)
+    await steering.change({WEB: 36001}, ())
+    assert "tcp . 36001" in node.run(guarded)
+
+
 async def test_a_change_after_a_flush_writes_the_whole_table(node, steering):
     await steering.apply({WEB: 36001})
     node.run("nft flush ruleset")
@@ -84,6 +101,15 @@ async def test_a_kernel_without_socket_lookup_gets_a_guard_without_it(node, stee
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
     assert steering.unguarded == "this kernel has no nft_socket"
     assert "socket" not in node.run("nft list table inet userspace-proxy")
+
+
+async def test_what_led_elsewhere_meanwhile_counts_as_stale(node, steering):
+    await steering.apply({WEB: 36001})
+    node.run(
+        f"nft 'delete element {MAP} {{ 10.96.7.1 . tcp . 80 }};"
+        f"add element {MAP} {{ 10.96.7.1 . tcp . 80 : 6666, 10.96.0.10 . udp . 53 : 7777 }}'"
+    )
+    assert await steering._do(stale_after_restoring) == {WEB: 6666, DNS: 7777}
 
 
 async def test_an_interface_without_an_address_needs_dnat(node, steering):

@@ -1,0 +1,28 @@
+"""Writes the files that are made from code: ``make docs``; a test checks that they are current."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from . import api_pages, guide_page, settings_pages
+from .settings_pages import DOCS
+
+FILES: Mapping[Path, Callable[[str], str]] = {
+    DOCS / "configuration.md": settings_pages.configuration_page,
+    DOCS / "kube-proxy.md": settings_pages.kube_proxy_page,
+    api_pages.PAGE: api_pages.make_page,
+    api_pages.SCHEMA: lambda _: api_pages.make_schema_text(),
+    guide_page.PAGE: lambda _: guide_page.render(guide_page.SOURCE.read_text(encoding="utf-8")),
+}
+"""What returns a file's text, from the text that it has; a program writes only a part of some."""
+
+
+def main() -> None:
+    """Write them."""
+    for path, make in FILES.items():
+        path.write_text(make(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

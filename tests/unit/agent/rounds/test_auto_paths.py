@@ -1,0 +1,315 @@
+"""Which Service ports with path ``auto`` the kernel carries, by the results of probes."""
+
+import errno
+from dataclasses import replace
+
+import pytest
+
+from userspace_proxy.agent.rounds.auto_paths import NO_ENDPOINTS, NOT_PROBED, AutoPaths
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.model import (
+    Frontend,
+    Handling,
+    IPFamily,
+    Path,
+    Protocol,
+    ServicePortName,
+    SocketAddress,
+)
+from userspace_proxy.plan import PortKey, PortPlan
+from userspace_proxy.policy import PathChoice
+from userspace_proxy.steering import Bind, EndpointChoice, Forward
+
+from ..samples import Cluster
+from ..watched import WatchedSteering, settle, until
+
+A, B, C = (SocketAddress(f"10.244.1.{number}", 8080) for number in (1, 2, 3))
+REFUSED = errno.ECONNREFUSED
+
+
+class Probed:
+    """What was asked to be probed, instead of probes."""
+
+    def __init__(self, _note):
+        self.wanted = []
+        self.is_closed = False
+
+    @property
+    def endpoints(self):
+        return list(dict.fromkeys(endpoint for endpoint, _ in self.wanted))
+
+    def add(self, endpoint, service):
+        self.wanted.append((endpoint, str(service)))
+
+    def discard(self, endpoint, service):
+        self.wanted.remove((endpoint, str(service)))
+
+    def close(self):
+        self.is_closed = True
+
+
+def plan(*endpoints, name="web", protocol=Protocol.TCP, path=Path.AUTO, **more):
+    return PortPlan(
+        PortKey(ServicePortName("shop", name, ""), IPFamily.IPV4),
+        protocol,
+        (Frontend("10.96.7.1", 80, protocol),),
+        (),
+        endpoints,
+        path=PathChoice(path, "its annotation asks for it"),
+        **more,
+    )
+
+
+WEB = plan(A, B)
+AUTO = Handling(path=Path.AUTO)
+HERE, THERE = (Frontend(f"10.96.0.{number}", 80, Protocol.TCP) for number in (1, 2))
+
+
+@pytest.fixture
+def auto():
+    auto = AutoPaths(Probed)
+    auto.changes = []
+    auto.on_change = lambda: auto.changes.append(1)
+    return auto
+
+
+def answer(auto, *endpoints):
+    for endpoint in endpoints:
+        auto.note(endpoint, 0)
+
+
+def test_at_first_a_service_port_is_on_userspace_until_each_endpoint_has_answered_once(auto):
+    assert auto.follow(WEB) == (Path.USERSPACE, "auto, and 2 endpoints still to be probed", None)
+    answer(auto, A)
+    assert not auto.changes
+    assert auto.follow(WEB).why == "auto, and 1 endpoint still to be probed"
+    answer(auto, B)
+    assert auto.changes
+    assert auto.take() == {WEB.key: (Path.KERNEL, "auto, and 2 endpoints answer probes", None)}
+    assert auto.take() == {}
+
+
+def test_the_first_failed_probe_is_the_way_to_userspace_and_says_why(auto):
+    auto.follow(WEB)
+    answer(auto, A, B)
+    auto.take()
+    auto.note(B, REFUSED)
+    assert auto.take() == {
+        WEB.key: (
+            Path.USERSPACE,
+            "auto, and a probe failed: 10.244.1.2:8080 refuses connections: nothing listens on "
+            "port 8080 there",
+            None,
+        )
+    }
+
+
+def test_after_a_failure_two_answers_in_a_row_are_the_way_back(auto):
+    auto.follow(WEB)
+    answer(auto, A, B)
+    auto.note(B, REFUSED)
+    answer(auto, A, B)
+    auto.note(B, REFUSED)
+    answer(auto, A, B)
+    assert auto.follow(WEB).path is Path.USERSPACE
+    answer(auto, B)
+    assert auto.take()[WEB.key].path is Path.KERNEL
+    auto.note(B, REFUSED)
+    answer(auto, B)
+    assert auto.follow(WEB).path is Path.USERSPACE, "each failure wants two answers"
+
+
+def test_all_endpoints_have_to_answer(auto):
+    auto.follow(WEB)
+    answer(auto, A, B)
+    auto.note(A, REFUSED)
+    auto.note(B, errno.ETIMEDOUT)
+    assert auto.take()[WEB.key].why.endswith("there, and 1 other failed")
+    answer(auto, A, A)
+    choice = auto.take()[WEB.key]
+    assert choice.path is Path.USERSPACE
+    assert "10.244.1.2:8080 does not answer" in choice.why
+    answer(auto, B, B)
+    assert auto.take()[WEB.key].path is Path.KERNEL
+
+
+def test_another_error_is_another_reason_and_the_same_is_no_news(auto):
+    auto.follow(WEB)
+    auto.note(A, REFUSED)
+    auto.take()
+    auto.note(A, REFUSED)
+    assert auto.take() == {}
+    auto.note(A, errno.EHOSTUNREACH)
+    assert "no route to 10.244.1.1" in auto.take()[WEB.key].why
+
+
+def test_an_endpoint_that_is_shared_is_probed_once_and_decides_for_all(auto):
+    other = plan(B, C, name="cart")
+    auto.follow(WEB)
+    auto.follow(other)
+    assert sorted(auto.probes.endpoints) == [A, B, C]
+    answer(auto, A, B, C)
+    assert {choice.path for choice in auto.take().values()} == {Path.KERNEL}
+    auto.note(B, REFUSED)
+    assert auto.take().keys() == {WEB.key, other.key}
+    auto.forget(WEB.key)
+    auto.forget(WEB.key)
+    assert sorted(auto.probes.endpoints) == [B, C]
+    auto.forget(other.key)
+    assert auto.probes.endpoints == []
+
+
+def test_a_new_endpoint_has_to_answer_first_and_one_that_leaves_no_longer_counts(auto):
+    auto.follow(WEB)
+    answer(auto, A, B)
+    auto.take()
+    assert auto.follow(plan(A, B, C)).path is Path.USERSPACE
+    auto.note(C, REFUSED)
+    assert auto.follow(WEB).path is Path.KERNEL
+    assert sorted(auto.probes.endpoints) == [A, B]
+
+
+def test_clients_from_outside_may_have_endpoints_of_their_own_which_are_probed_too(auto):
+    auto.follow(plan(A, outside=(B,), inside=("10.244.0.0/16",)))
+    assert sorted(auto.probes.endpoints) == [A, B]
+
+
+def test_an_endpoint_on_standby_is_not_probed(auto):
+    auto.follow(plan(A, B, standbys=((B, 1),)))
+    assert auto.probes.endpoints == [A]
+
+
+def test_udp_stays_in_the_kernel_unless_it_has_no_endpoints(auto):
+    assert auto.follow(plan(A, protocol=Protocol.UDP)) == NOT_PROBED
+    assert auto.follow(plan(protocol=Protocol.UDP)) == NO_ENDPOINTS
+    assert auto.follow(plan()) == NO_ENDPOINTS
+    assert auto.probes is None
+    auto.close()
+
+
+def test_a_service_port_that_is_not_auto_any_more_is_not_probed(auto):
+    auto.follow(WEB)
+    asked = replace(WEB, path=PathChoice(Path.KERNEL, "its annotation asks for it"))
+    assert auto.follow(asked) == asked.path
+    assert auto.probes.endpoints == []
+    auto.close()
+    assert auto.probes.is_closed
+
+
+async def test_probes_switch_the_path_without_a_new_plan(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    served_ports.auto_paths._open_probes = Probed
+    targets = served_ports.follow(cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
+    (served,) = served_ports
+    served_ports.switch_paths()
+    assert (served.path.now, bool(served_ports.steering_change())) == (Path.USERSPACE, False)
+    served_ports.auto_paths.note(A, 0)
+    served_ports.switch_paths()
+    change, choices = served_ports.steering_change(), (EndpointChoice((A,)),)
+    assert change.changed == {HERE: Forward(targets[HERE], choices)}
+    assert served.path.now is Path.USERSPACE, "the change isn't in force yet"
+    assert served_ports.mark_steered(change) == [served]
+    assert served.path.now is Path.KERNEL
+    served_ports.auto_paths.note(A, REFUSED)
+    served_ports.switch_paths()
+    change = served_ports.steering_change()
+    assert change.changed == {HERE: Forward(targets[HERE], choices, is_on=False)}
+    assert served_ports.mark_steered(change) == [served]
+    assert (served.path.now, served.path.why[:24]) == (Path.USERSPACE, "auto, and a probe failed")
+    served_ports.auto_paths.note(A, errno.EHOSTUNREACH)
+    served_ports.switch_paths()
+    assert not served_ports.steering_change(), "only the reason is another"
+    assert "no route" in served.path.why
+
+
+async def test_a_switch_that_is_taken_back_before_it_is_in_force_is_none(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    served_ports.auto_paths._open_probes = Probed
+    served_ports.follow(cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
+    for result in (0, REFUSED):
+        served_ports.auto_paths.note(A, result)
+        served_ports.switch_paths()
+    (served,) = served_ports
+    assert served_ports.mark_steered(served_ports.steering_change()) == []
+    assert served.path.now is Path.USERSPACE
+
+
+async def test_a_path_is_shown_and_reported_once_the_steering_has_changed(start):
+    shown = []
+
+    class Looking(WatchedSteering):
+        async def change(self, changed, gone):
+            await super().change(changed, gone)
+            shown.append([(one.path.now, len(switched)) for one in start.served_ports])
+
+    steering, switched = Looking(), []
+    loop, cluster = await start(steering), Cluster()
+    loop.rules.on_switch = switched.extend
+    auto = start.served_ports.auto_paths
+    auto._open_probes = Probed
+    await settle(loop, cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
+    for count, result in enumerate((0, REFUSED), 1):
+        auto.note(A, result)
+        await until(lambda count=count: len(switched) == count)
+    assert shown == [[(Path.USERSPACE, 0)], [(Path.KERNEL, 1)]]
+    assert [one.path.now for one in start.served_ports] == [Path.USERSPACE]
+
+
+async def test_probes_switch_a_path_at_once_and_without_a_round(start, caplog):
+    caplog.set_level("INFO")
+    steering = WatchedSteering()
+    # The next round would be an hour later.
+    loop, cluster = await start(steering, min_period_s=3600.0), Cluster()
+    auto = start.served_ports.auto_paths
+    auto._open_probes = Probed
+    switched = []
+    loop.rules.on_switch = switched.extend
+    await settle(loop, cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
+    loop.publish(cluster.serve("cart", THERE.ip, A.ip))
+    auto.note(A, 0)
+    await until(lambda: is_on(steering))
+    auto.note(A, REFUSED)
+    await until(lambda: not is_on(steering))
+    assert len(switched) == 2
+    assert loop.counters.rounds == 1
+    assert THERE not in steering.kernel
+    said = [message for message in caplog.messages if "path" in message]
+    assert said[0] == "shop/web: path kernel: auto, and 1 endpoint answers probes"
+    assert said[1].startswith("shop/web: path userspace: auto, and a probe failed: 10.244.1.1")
+
+
+async def test_a_switch_that_the_kernel_refuses_is_retried(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    auto = start.served_ports.auto_paths
+    auto._open_probes = Probed
+    await settle(loop, cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    auto.note(A, 0)
+    await until(lambda: loop.counters.failures >= 2)
+    assert not is_on(steering)
+    steering.fails_with = None
+    await until(lambda: is_on(steering))
+
+
+async def test_the_log_has_at_most_twenty_lines_of_many_switches(start, caplog):
+    caplog.set_level("INFO")
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    auto = start.served_ports.auto_paths
+    auto._open_probes = Probed
+    for number in range(30):
+        snapshot = cluster.serve(f"web-{number}", f"10.96.1.{number}", A.ip, handling=AUTO)
+    await settle(loop, snapshot)
+    calls = len(steering.calls)
+    auto.note(A, 0)
+    await until(lambda: any("path kernel" in message for message in caplog.messages))
+    assert all(isinstance(target, Forward) for target in steering.kernel.values())
+    assert len(steering.calls) == calls + 1, "one transaction"
+    assert len([message for message in caplog.messages if "path kernel" in message]) == 20
+
+
+def is_on(steering):
+    """Return whether the kernel translates new connections of the Service web."""
+    target = steering.kernel[HERE]
+    return isinstance(target, Forward) and target.is_on

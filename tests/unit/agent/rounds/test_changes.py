@@ -1,0 +1,164 @@
+"""What changed from one snapshot to the next, counted."""
+
+import asyncio
+from dataclasses import replace
+
+from userspace_proxy.agent.rounds import changes
+from userspace_proxy.agent.rounds.changes import (
+    ChangeCounts,
+    Progress,
+    SyncCounters,
+    Triggers,
+    count_changes,
+)
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.model import EndpointSlice, IPFamily, ServiceKey, SliceKey
+
+from ..samples import Cluster, endpoints, service
+from ..watched import WatchedSteering, settle, turn, until
+
+POD, OTHER_POD = "192.0.2.1", "192.0.2.2"
+
+
+def test_everything_in_the_first_snapshot_is_a_change():
+    cluster = Cluster()
+    cluster.serve("web", "10.96.0.1", POD)
+    assert count_changes(None, cluster.serve("cart", "10.96.0.2", POD)) == ChangeCounts(2, 2)
+
+
+def test_only_what_differs_counts():
+    cluster = Cluster()
+    cluster.serve("web", "10.96.0.1", POD)
+    first = cluster.serve("cart", "10.96.0.2", POD)
+    scaled = cluster.serve("web", "10.96.0.1", POD, OTHER_POD)
+    assert count_changes(first, scaled) == ChangeCounts(0, 1)
+    moved = cluster.serve("web", "10.96.0.9", POD, OTHER_POD)
+    assert count_changes(scaled, moved) == ChangeCounts(1, 0)
+    assert count_changes(first, moved) == ChangeCounts(1, 1)
+    assert count_changes(moved, moved) == ChangeCounts(0, 0)
+
+
+def test_one_changed_slice_of_many_counts_once():
+    cluster = Cluster()
+    before = cluster.serve("web", "10.96.0.1", POD)
+    second = SliceKey("shop", "web-2")
+    cluster.store.put_slice(EndpointSlice(second, ServiceKey("shop", "web"), IPFamily.IPV4, (), ()))
+    after = cluster.store.snapshot()
+    assert count_changes(before, after) == ChangeCounts(0, 1)
+    cluster.store.delete_slice(second)
+    assert count_changes(after, cluster.store.snapshot()) == ChangeCounts(0, 1)
+
+
+def test_what_is_removed_counts():
+    cluster = Cluster()
+    before = cluster.serve("web", "10.96.0.1", POD)
+    assert count_changes(before, cluster.remove("web")) == ChangeCounts(1, 1)
+
+
+def test_a_relist_with_the_same_content_counts_nothing():
+    cluster = Cluster()
+    before = cluster.serve("web", "10.96.0.1", POD)
+    cluster.store.replace_services([service("web", "10.96.0.1")])
+    cluster.store.replace_slices([endpoints("web", POD)])
+    assert count_changes(before, cluster.store.snapshot()) == ChangeCounts(0, 0)
+
+
+def test_changes_add_up():
+    assert ChangeCounts(1, 2).plus(ChangeCounts(3, 4)) == ChangeCounts(4, 6)
+
+
+def with_slices(cluster, *times):
+    """Return a snapshot in which slices are behind changes at these times."""
+    for number, at in enumerate(times, start=2):
+        key = SliceKey("shop", f"web-{number}")
+        item = EndpointSlice(key, ServiceKey("shop", "web"), IPFamily.IPV4, (), ())
+        cluster.store.put_slice(replace(item, triggered_at=at))
+    return cluster.store.snapshot()
+
+
+def test_the_changes_behind_new_slices_are_noted_and_taken_once():
+    cluster, triggers = Cluster(), Triggers(started=900.0)
+    before = cluster.serve("web", "10.96.0.1", POD)
+    after = with_slices(cluster, 1000.0, 0.0, 899.0, 1002.0)
+    triggers.note(before, after)
+    triggers.note(after, after)
+    triggers.note(after, before)
+    assert len(triggers) == 2
+    assert triggers.take(1, now=1001.5) == [1.5]
+    assert triggers.take(5, now=1001.5) == [0.0], "the other machine's clock is ahead"
+    assert len(triggers) == 0
+
+
+def test_the_number_of_changes_that_wait_has_a_bound(monkeypatch):
+    monkeypatch.setattr(changes, "_TRIGGERS_MAX", 3)
+    cluster, triggers = Cluster(), Triggers(started=900.0)
+    triggers.note(None, with_slices(cluster, *(1000.0 + n for n in range(9))))
+    assert len(triggers) == 0, "a slice without its Service isn't in the snapshot"
+    cluster.serve("web", "10.96.0.1", POD)
+    triggers.note(None, cluster.store.snapshot())
+    assert len(triggers) == 3
+
+
+async def test_a_change_waits_only_since_it_arrived(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    await settle(loop, cluster.serve("web", "10.96.0.1", POD))
+    assert loop.counters.waiting_since == 0
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    loop.publish(cluster.serve("cart", "10.96.0.2", POD))
+    first = loop.counters.waiting_since
+    loop.publish(cluster.serve("admin", "10.96.0.3", POD))
+    await until(lambda: loop.counters.failures >= 1)
+    assert loop.counters.waiting_since == first > 0
+    steering.fails_with = None
+    await asyncio.wait_for(loop.progress.settled(), 60)
+    assert loop.counters.waiting_since == 0
+
+
+async def test_changes_wait_until_they_are_in_force(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    await settle(loop, cluster.serve("web", "10.96.0.1", POD))
+    assert loop.counters.changes == loop.counters.in_force == (1, 1)
+    steering.fails_with = SteeringError("another program holds the lock")
+    loop.publish(cluster.serve("cart", "10.96.0.2", POD))
+    await until(lambda: loop.counters.failures > 0)
+    assert loop.counters.changes == (2, 2)
+    assert loop.counters.in_force == (1, 1)
+    steering.fails_with = None
+    await asyncio.wait_for(loop.progress.settled(), 60)
+    assert loop.counters.in_force == (2, 2)
+
+
+async def test_a_snapshot_that_arrives_during_a_round_is_in_force_after_the_next_one():
+    cluster, counters = Cluster(), SyncCounters()
+    progress = Progress(counters)
+    assert progress.begin() is None
+    first = cluster.serve("web", "10.96.0.1", POD)
+    assert [progress.add(first), progress.add(first)] == [True, False]
+    batch = progress.begin()
+    second = cluster.serve("cart", "10.96.0.2", POD)
+    progress.add(second)
+    progress.end(batch)
+    assert (progress.is_synced, progress.in_force, progress.latest) == (True, first, second)
+    assert counters.waiting_since > 0
+    assert (counters.in_force, counters.changes, counters.rounds) == ((1, 1), (2, 2), 1)
+    progress.end(progress.begin())
+    assert (progress.is_behind, counters.waiting_since) == (False, 0)
+    assert counters.in_force == counters.changes
+
+
+async def test_what_waits_for_a_snapshot_goes_on_once_that_is_in_force():
+    progress = Progress(SyncCounters())
+    snapshot = Cluster().serve("web", "10.96.0.1", POD)
+    progress.add(snapshot)
+    waiting = [
+        asyncio.ensure_future(each)
+        for each in (progress.settled(), progress.in_force_after(None), progress.round_after(0))
+    ]
+    await progress.announce()
+    await turn()
+    assert not any(task.done() for task in waiting)
+    progress.end(progress.begin())
+    await progress.announce()
+    assert await asyncio.wait_for(asyncio.gather(*waiting), 60) == [None, snapshot, 1]

@@ -1,0 +1,127 @@
+"""Which endpoints the kernel chooses from, and for which clients."""
+
+from dataclasses import replace
+
+import pytest
+
+from userspace_proxy.agent.rounds.kernel_path import choices_of, forward
+from userspace_proxy.balance import fill_slots
+from userspace_proxy.model import (
+    Balance,
+    Frontend,
+    Handling,
+    IPFamily,
+    Path,
+    Protocol,
+    ServicePortName,
+    SocketAddress,
+)
+from userspace_proxy.plan import PortKey, PortPlan
+from userspace_proxy.steering import REFUSE, Affinity, Bind, EndpointChoice, Forward
+
+from ...port_numbers import is_listening
+from ..samples import Cluster
+
+A, B, C = (SocketAddress(f"10.244.1.{number}", 8080) for number in (1, 2, 3))
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+HERE = Frontend("127.0.0.1", 30080, Protocol.TCP)
+PLAN = PortPlan(
+    PortKey(ServicePortName("shop", "web", ""), IPFamily.IPV4), Protocol.TCP, (WEB,), (), (A, B)
+)
+POD = "192.0.2.1"
+PODS, OFFICE = "10.244.0.0/16", "203.0.113.0/24"
+
+
+def choices(**more):
+    return tuple(choices_of(replace(PLAN, **more)))
+
+
+def test_all_clients_may_use_what_is_usable():
+    assert choices() == (EndpointChoice((A, B)),)
+
+
+def test_clients_outside_the_source_ranges_have_no_choice():
+    assert choices(admits=(OFFICE,)) == (EndpointChoice((A, B), (OFFICE,)),)
+
+
+def test_clients_from_outside_may_have_other_endpoints():
+    assert choices(outside=(B,), inside=(PODS,)) == (
+        EndpointChoice((A, B), (PODS,)),
+        EndpointChoice((B,)),
+    )
+
+
+def test_clients_from_outside_without_an_endpoint_are_left_to_the_proxy_port():
+    assert choices(outside=(), inside=(PODS,), admits=(PODS,)) == (EndpointChoice((A, B), (PODS,)),)
+
+
+def test_source_ranges_limit_clients_inside_and_outside():
+    found = choices(outside=(B,), inside=(PODS,), admits=("10.244.1.0/24", OFFICE))
+    assert found == (
+        EndpointChoice((A, B), ("10.244.1.0/24",)),
+        EndpointChoice((B,), ("10.244.1.0/24", OFFICE)),
+    )
+
+
+@pytest.mark.parametrize("more", [{"usable": ()}, {"admits": ()}], ids=["none", "all-dropped"])
+def test_without_endpoints_or_clients_there_is_no_choice(more):
+    assert choices(**more) == ()
+
+
+def test_only_endpoints_of_the_first_priority_are_chosen():
+    assert choices(usable=(A, B, C), standbys=((A, 2), (B, 1))) == (EndpointChoice((C,)),)
+    assert choices(usable=(A, B), standbys=((A, 2), (B, 1))) == (EndpointChoice((B,)),)
+
+
+def test_endpoints_are_repeated_in_proportion_to_their_weights():
+    assert choices(weights=((A, 200), (B, 100))) == (EndpointChoice((A, A, B)),)
+
+
+def test_with_source_hash_slots_take_the_place_of_endpoints_in_proportion_to_weights():
+    plan = replace(PLAN, handling=Handling(balance=Balance.SOURCE_HASH))
+    (target,) = forward(plan, {WEB: 20000}, is_in_kernel=True).values()
+    slots = fill_slots((A, B), {})
+    assert target == Forward(20000, (EndpointChoice(slots),), by_client=True)
+    (choice,) = choices_of(replace(plan, weights=((A, 200), (B, 100))))
+    assert choice.endpoints == fill_slots((A, B), {A: 200, B: 100})
+
+
+def test_refused_frontends_and_those_on_loopback_stay_as_they_are():
+    other = Frontend("10.96.7.2", 80, Protocol.TCP)
+    targets = forward(PLAN, {WEB: 20000, other: REFUSE, HERE: 20000}, is_in_kernel=True)
+    assert targets == {
+        WEB: Forward(20000, (EndpointChoice((A, B)),)),
+        other: REFUSE,
+        HERE: 20000,
+    }
+
+
+def test_session_affinity_belongs_to_the_service_port():
+    targets = forward(replace(PLAN, affinity_timeout_s=60), {WEB: 20000}, is_in_kernel=True)
+    affinity = Affinity("shop/web", 60)
+    assert targets == {WEB: Forward(20000, (EndpointChoice((A, B)),), affinity)}
+
+
+def test_a_service_port_that_has_left_the_kernel_path_keeps_its_endpoints_for_flows():
+    targets = forward(PLAN, {WEB: 20000}, is_in_kernel=False)
+    assert targets == {WEB: Forward(20000, (EndpointChoice((A, B)),), is_on=False)}
+
+
+async def test_a_path_is_switched_by_the_targets_alone_and_the_listener_stays(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    web = Frontend("10.96.0.1", 80, Protocol.TCP)
+    choices = (EndpointChoice((SocketAddress(POD, 8080),)),)
+    port = served_ports.follow(cluster.serve("web", web.ip, POD))[web]
+    kernel = Handling(path=Path.KERNEL)
+    targets = served_ports.follow(cluster.serve("web", web.ip, POD, handling=kernel))
+    assert targets == {web: Forward(port, choices)}
+    (served,) = served_ports
+    assert (served.path.now, served.path.why) == (Path.KERNEL, "its annotation asks for it")
+    began = served.path.since
+    assert is_listening(port)
+    # UDP flows may still lead to its endpoints.
+    targets = served_ports.follow(cluster.serve("web", web.ip, POD))
+    assert targets == {web: Forward(port, choices, is_on=False)}
+    assert (served.path.now, served.path.why) == (Path.USERSPACE, "")
+    assert served.path.since >= began > 0
+    assert served_ports.follow(cluster.serve("web", web.ip)) == {web: REFUSE}

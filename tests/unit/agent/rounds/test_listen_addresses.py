@@ -1,0 +1,145 @@
+"""Which addresses listeners are to have; test_served_ports.py opens them."""
+
+import errno
+import itertools
+import os
+
+import pytest
+
+from userspace_proxy.agent.rounds import listen_addresses
+from userspace_proxy.agent.rounds.listen_addresses import ListenAddresses
+from userspace_proxy.errors import BoundError, ListenError, ShortageError
+from userspace_proxy.model import Frontend, Protocol, SocketAddress
+from userspace_proxy.plan import Planner
+from userspace_proxy.plane import Answer, PortPool
+from userspace_proxy.policy import NodeFacts
+from userspace_proxy.steering import Bind
+
+from ..samples import Cluster
+
+FIRST = 27000
+
+
+def plan_of(ip):
+    plan = Planner(NodeFacts()).plan(Cluster().serve("web", ip, "192.0.2.1"))
+    (port,) = plan.ports.values()
+    return port
+
+
+def make(bind, last=FIRST + 999, holder="", **more):
+    pool = PortPool(FIRST, last)
+    return ListenAddresses(bind, pool, transparent=True, holder=lambda *_: holder, **more)
+
+
+def one(addresses, ip, preferred=None):
+    """Return the one key and listener that a Service port of this address is to have."""
+    plan = plan_of(ip)
+    ((key, wanted),) = addresses.wanted(plan, preferred or {}).items()
+    return plan, key, wanted
+
+
+def taken():
+    error = ListenError("cannot listen")
+    error.__cause__ = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    return error
+
+
+def test_a_frontend_is_bound_even_if_this_node_lacks_its_address():
+    _, key, wanted = one(make(Bind.FRONTEND), "10.96.0.1")
+    assert key == Frontend("10.96.0.1", 80, Protocol.TCP)
+    assert list(wanted.addresses) == [SocketAddress("10.96.0.1", 80)]
+    assert (wanted.freebind, wanted.transparent) == (True, True)
+
+
+@pytest.mark.parametrize(("second", "expected"), [(8080, [80, 8080, FIRST]), (0, [80, FIRST])])
+def test_on_loopback_a_second_port_comes_before_the_range(second, expected):
+    addresses = make(Bind.LOOPBACK, second_port=lambda frontend: second and frontend.port + 8000)
+    _, _, wanted = one(addresses, "127.98.0.1")
+    found = list(itertools.islice(wanted.addresses, len(expected)))
+    assert found == [("127.98.0.1", port) for port in expected]
+
+
+@pytest.mark.parametrize(
+    ("ip", "expected"),
+    [
+        pytest.param("127.98.0.1", [("127.98.0.1", 80), ("127.98.0.1", FIRST)], id="its-own"),
+        pytest.param("10.96.0.1", [("127.0.0.1", FIRST), ("127.0.0.1", FIRST + 1)], id="another"),
+    ],
+)
+def test_on_loopback_a_frontend_keeps_its_address_if_that_is_loopback(ip, expected):
+    _, _, wanted = one(make(Bind.LOOPBACK), ip)
+    addresses = iter(wanted.addresses)
+    assert [next(addresses), next(addresses)] == expected
+    assert not wanted.transparent
+
+
+def test_a_proxy_port_is_the_preferred_one_or_the_next_of_the_range():
+    frontend = Frontend("10.96.0.1", 80, Protocol.TCP)
+    _, _, wanted = one(make(Bind.PROXY_PORT), "10.96.0.1", {frontend: FIRST + 7})
+    addresses = iter(wanted.addresses)
+    assert [next(addresses).port for _ in range(3)] == [FIRST + 7, FIRST, FIRST + 1]
+
+
+def test_a_limited_number_of_ports_of_other_programs_is_skipped():
+    addresses, found = make(Bind.PROXY_PORT), []
+    for _ in range(2):
+        for _ in range(2):
+            _, _, wanted = one(addresses, "10.96.0.1")
+            found += [address.port for address in wanted.addresses]
+        addresses.start_over()
+    assert found == list(range(FIRST, FIRST + 2 * listen_addresses._TRIES))
+
+
+def test_all_frontends_share_one_proxy_port():
+    addresses = make(Bind.PROXY_PORT)
+    plan, key, _ = one(addresses, "10.96.0.1")
+    assert addresses.by_frontend(plan, Answer({key: "listener"}, {})) == {
+        plan.frontends[0]: "listener"
+    }
+    assert addresses.by_frontend(plan, Answer({}, {key: None})) == {}
+
+
+def test_the_error_names_the_holder_of_a_frontend():
+    addresses = make(Bind.FRONTEND, holder="nginx (pid 812)")
+    plan, key, _ = one(addresses, "10.96.0.1")
+    error = addresses.explain(plan, key, taken())
+    assert str(error) == (
+        "10.96.0.1:80/TCP is held by nginx (pid 812) "
+        "(stop that process, or give the Service another port)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("last", "held"),
+    [
+        pytest.param(FIRST, ", nginx has some", id="of-others"),
+        pytest.param(FIRST - 1, "", id="of-the-proxy"),
+    ],
+)
+def test_a_range_without_a_free_port_is_an_error(last, held):
+    addresses = make(Bind.PROXY_PORT, last, "nginx")
+    plan, key, wanted = one(addresses, "10.96.0.1")
+    why = taken() if list(wanted.addresses) else None
+    assert addresses.explain(plan, key, why).message == (
+        f"cannot listen for shop/web: no proxy port of {FIRST}-{last} is free{held}"
+    )
+
+
+def test_ports_that_were_not_tried_may_be_free():
+    addresses, kinds = make(Bind.PROXY_PORT, FIRST + 599, "nginx"), []
+    for _ in range(3):
+        plan, key, wanted = one(addresses, "10.96.0.1")
+        assert list(wanted.addresses)
+        error = addresses.explain(plan, key, taken())
+        kinds.append((type(error), error.message))
+        addresses.start_over()
+    start = f"cannot listen for shop/web: no proxy port of {FIRST}-{FIRST + 599}"
+    not_tried = (ShortageError, f"{start} that was tried is free, nginx has some")
+    assert kinds == [not_tried] * 2 + [(BoundError, f"{start} is free, nginx has some")]
+
+
+def test_another_error_is_reported_unchanged():
+    addresses = make(Bind.PROXY_PORT)
+    plan, key, _ = one(addresses, "10.96.0.1")
+    error = ListenError("cannot listen on 0.0.0.0:27000/TCP: Permission denied")
+    assert addresses.explain(plan, key, error) is error

@@ -1,0 +1,156 @@
+"""The node facts: from options, the Node object, interfaces, the API server."""
+
+import pytest
+
+from userspace_proxy.agent.rounds.node_facts import make_facts, options_with, why_no_node_ports
+from userspace_proxy.agent.rounds.options import Options
+from userspace_proxy.cluster import Store
+from userspace_proxy.model import (
+    Endpoint,
+    EndpointSlice,
+    IPFamily,
+    Node,
+    Path,
+    Service,
+    ServiceKey,
+    SliceKey,
+    SlicePort,
+)
+from userspace_proxy.policy import NodeFacts
+
+NODE = Node("node-7", ("192.0.2.10", "2001:db8::10"), "eu-1a")
+API_SERVER = ServiceKey("default", "kubernetes")
+
+
+def facts_of(snapshot=None, addresses=(), **options):
+    return make_facts(Options(**options), snapshot or Store().snapshot(), addresses)
+
+
+def cluster(node=None, **endpoints):
+    """Return a snapshot with the API server's Service and a slice of it for each name."""
+    store = Store()
+    store.set_node(node)
+    store.put_service(Service(API_SERVER, ()))
+    for name, ips in endpoints.items():
+        family = IPFamily.of(ips[0])
+        pods = tuple(Endpoint(ip) for ip in ips)
+        port = SlicePort("https", 6443, "TCP")
+        store.put_slice(EndpointSlice(SliceKey("default", name), API_SERVER, family, (port,), pods))
+    return store.snapshot()
+
+
+def test_without_options_or_objects_facts_are_empty_and_allow_nothing():
+    assert facts_of() == NodeFacts()
+
+
+def test_without_a_node_object_there_are_options_and_addresses():
+    facts = facts_of(
+        None,
+        ["127.0.0.1", "192.0.2.10"],
+        node_name="node-7",
+        proxy_name="canary",
+        node_port_networks=("192.0.2.0/24",),
+        external_ip_networks=("203.0.113.0/24",),
+        cluster_networks=("10.0.0.0/8",),
+    )
+    assert facts == NodeFacts(
+        node_name="node-7",
+        proxy_name="canary",
+        addresses=("127.0.0.1", "192.0.2.10"),
+        all_node_addresses=frozenset({"127.0.0.1", "192.0.2.10"}),
+        node_port_networks=("192.0.2.0/24",),
+        external_ip_networks=("203.0.113.0/24",),
+        cluster_networks=("10.0.0.0/8",),
+    )
+
+
+def test_zone_and_addresses_are_those_of_the_node_object():
+    facts = facts_of(cluster(NODE))
+    assert (facts.zone, facts.primary_addresses) == ("eu-1a", ("192.0.2.10", "2001:db8::10"))
+    assert facts.addresses == (), "those of the interfaces are others"
+
+
+def test_the_bind_address_is_the_primary_one_of_its_family():
+    facts = facts_of(cluster(NODE), node_addresses=("192.0.2.99",))
+    assert facts.primary_addresses == ("192.0.2.99", "192.0.2.10", "2001:db8::10")
+    assert facts_of(node_addresses=("192.0.2.99",)).primary_addresses == ("192.0.2.99",)
+
+
+@pytest.mark.parametrize(
+    ("node", "networks", "reason"),
+    [
+        pytest.param(
+            None,
+            ("primary",),
+            "--nodeport-addresses=primary needs a Node object with this node's name and an "
+            "address, or --bind-address",
+            id="no-node-object",
+        ),
+        pytest.param(NODE, ("primary",), "", id="node-object"),
+        pytest.param(
+            NODE,
+            ("203.0.113.0/24",),
+            "this node has no address that --nodeport-addresses allows",
+            id="other-networks",
+        ),
+        pytest.param(None, (), "", id="everywhere"),
+    ],
+)
+def test_the_reason_why_no_address_serves_node_ports(node, networks, reason):
+    facts = facts_of(cluster(node), ["127.0.0.1", "192.0.2.10"], node_port_networks=networks)
+    assert why_no_node_ports(facts) == reason
+
+
+def test_a_deleted_node_object_is_forgotten():
+    facts = facts_of(cluster(None))
+    assert (facts.zone, facts.primary_addresses) == ("", ())
+
+
+def test_api_servers_are_the_endpoints_of_their_service_in_all_slices():
+    facts = facts_of(
+        cluster(four=["192.0.2.3", "192.0.2.2"], more=["192.0.2.2"], six=["2001:db8::2"])
+    )
+    assert facts.api_server_addresses == ("192.0.2.2", "192.0.2.3", "2001:db8::2")
+
+
+def test_without_their_service_no_api_server_is_known():
+    assert facts_of(Store().snapshot()).api_server_addresses == ()
+
+
+@pytest.mark.parametrize("is_allowed", [False, True])
+def test_options_decide_whether_loopback_endpoints_are_allowed(is_allowed):
+    facts = facts_of(allow_loopback_endpoints=is_allowed)
+    assert facts.allow_loopback_endpoints == is_allowed
+
+
+def test_options_decide_which_paths_annotations_may_choose():
+    assert facts_of(allowed_paths=(Path.AUTO,)).allowed_paths == (Path.AUTO,)
+
+
+@pytest.mark.parametrize(("steering", "is_allowed"), [("none", True), ("local", False)])
+def test_loopback_endpoints_are_allowed_without_steering(steering, is_allowed):
+    assert options_with(steering, Options()).allow_loopback_endpoints is is_allowed
+
+
+@pytest.mark.parametrize(
+    ("pod_networks", "only_own_pods", "inside"),
+    [
+        pytest.param(("10.244.1.0/24",), True, ("10.244.1.0/24",), id="this-nodes"),
+        pytest.param(("10.244.1.0/24",), False, ("10.244.0.0/16",), id="the-clusters"),
+        pytest.param((), True, ("10.244.0.0/16",), id="the-clusters-where-the-node-has-none"),
+    ],
+)
+def test_pods_inside_are_those_of_the_cluster_or_of_this_node(pod_networks, only_own_pods, inside):
+    node = Node("node-7", pod_networks=pod_networks)
+    facts = facts_of(
+        cluster(node), only_own_pods=only_own_pods, cluster_networks=("10.244.0.0/16",)
+    )
+    assert facts.cluster_networks == inside
+
+
+def test_the_addresses_of_all_nodes_include_those_of_this_node():
+    store = Store()
+    store.set_node(NODE)
+    store.set_node_addresses(frozenset({"192.0.2.11"}))
+    facts = facts_of(store.snapshot(), ["127.0.0.1"])
+    assert facts.all_node_addresses == {"127.0.0.1", *NODE.addresses, "192.0.2.11"}

@@ -1,0 +1,57 @@
+"""The defaults of an embedded proxy are those that are safe on a node."""
+
+import types
+import typing
+
+import pytest
+
+from userspace_proxy.agent.rounds.options import Options
+from userspace_proxy.config.settings import TABLE, Settings
+from userspace_proxy.dataplane import Tuning
+
+HINTS = {**typing.get_type_hints(Options), **typing.get_type_hints(Tuning)}
+RECEIVED = {name: row for name, row in TABLE.items() if (row.option or name) in HINTS}
+
+
+def test_nothing_is_opened_or_allowed_by_default():
+    options = Options()
+    assert options.admin is None
+    assert options.health is None
+    assert not options.allow_loopback_endpoints
+    assert not options.is_own_namespace
+
+
+def test_proxy_ports_are_below_node_ports_and_ephemeral_ports():
+    first, last = Options().proxy_ports
+    assert 1024 < first < last < 30000
+    assert last - first >= 10_000
+
+
+def test_no_address_is_limited_and_no_external_ip_served_by_default():
+    options = Options()
+    assert options.node_port_networks == options.cluster_networks == ()
+    assert options.external_ip_networks == ()
+
+
+def types_of(hint):
+    """Return the types of a union, a named tuple as a plain one."""
+    parts = typing.get_args(hint) if type(hint) is types.UnionType else (hint,)
+    return {
+        tuple[*typing.get_type_hints(part).values()] if hasattr(part, "_fields") else part
+        for part in parts
+    }
+
+
+@pytest.mark.parametrize("name", [name for name, row in RECEIVED.items() if row.convert is None])
+def test_an_option_has_the_type_of_its_setting(name):
+    setting = typing.get_type_hints(Settings)[name]
+    assert types_of(setting) == types_of(HINTS[TABLE[name].option or name])
+
+
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.option or row.convert])
+def test_a_row_names_an_option(name):
+    assert name in RECEIVED
+
+
+def test_an_option_is_that_of_the_proxy_or_of_its_workers():
+    assert not typing.get_type_hints(Options).keys() & typing.get_type_hints(Tuning).keys()

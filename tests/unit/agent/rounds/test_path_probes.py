@@ -1,0 +1,154 @@
+"""Probes of endpoints with real sockets on loopback."""
+
+import contextlib
+import errno
+import resource
+import socket
+
+import pytest
+
+from userspace_proxy.agent.rounds import path_probes
+from userspace_proxy.agent.rounds.path_probes import PathProbes
+from userspace_proxy.agent.rounds.probe_schedule import ProbeSchedule
+from userspace_proxy.model import ServiceKey, SocketAddress
+
+from ..watched import turn, until
+
+WEB, CART = ServiceKey("shop", "web"), ServiceKey("shop", "cart")
+
+
+def listen(ip="127.0.0.1"):
+    server = socket.create_server(
+        (ip, 0), family=socket.AF_INET6 if ":" in ip else socket.AF_INET, backlog=64
+    )
+    server.setblocking(False)
+    return server
+
+
+def refusing():
+    """Return an address at which nothing listens."""
+    with listen() as server:
+        return at(server)
+
+
+def at(server):
+    return SocketAddress(*server.getsockname()[:2])
+
+
+@pytest.fixture
+async def probing():
+    noted = []
+    schedule = ProbeSchedule(lambda: 0.0, every_s=0.03)
+    probes = PathProbes(lambda endpoint, number: noted.append((endpoint, number)), schedule)
+    yield probes, noted
+    probes.close()
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
+async def test_an_endpoint_that_listens_answers_again_and_again_and_gets_a_clean_end(probing, ip):
+    probes, noted = probing
+    with listen(ip) as server:
+        endpoint = at(server)
+        probes.add(endpoint, WEB)
+        await until(lambda: len(noted) >= 3)
+        assert set(noted) == {(endpoint, 0)}
+        accepted, _ = server.accept()
+        with accepted:
+            assert accepted.recv(1) == b""
+    assert (probes.sent, probes.failed) == (len(noted), 0)
+
+
+async def test_an_endpoint_that_fails_delays_no_other():
+    noted = []
+    # What fails is probed again after twice as long each time, 20 times as long at most.
+    schedule = ProbeSchedule(lambda: 0.0, every_s=0.03)
+    probes = PathProbes(lambda endpoint, number: noted.append((endpoint, number)), schedule)
+    silent = refusing()
+    with contextlib.closing(probes), listen() as server:
+        probes.add(silent, CART)
+        await until(lambda: noted.count((silent, errno.ECONNREFUSED)) >= 4)
+        probes.add(at(server), WEB)
+        await until(lambda: noted.count((at(server), 0)) >= 1)
+        before = noted.count((silent, errno.ECONNREFUSED))
+        await until(lambda: noted.count((at(server), 0)) >= 12)
+        assert noted.count((silent, errno.ECONNREFUSED)) - before < 4
+
+
+async def test_with_many_endpoints_probes_end_with_a_reset(probing, monkeypatch):
+    probes, noted = probing
+    monkeypatch.setattr(path_probes, "CLEAN_ENDS_MAX", 1)
+    with listen() as server, listen() as other:
+        probes.schedule.add(at(other), WEB)
+        probes.add(at(server), WEB)
+        await until(lambda: (at(server), 0) in noted)
+        accepted, _ = server.accept()
+        with accepted, pytest.raises(ConnectionResetError):
+            accepted.recv(1)
+
+
+async def test_an_endpoint_that_refuses_is_noted_with_the_error(probing):
+    probes, noted = probing
+    endpoint = refusing()
+    probes.add(endpoint, WEB)
+    await until(lambda: len(noted) >= 2)
+    assert set(noted) == {(endpoint, errno.ECONNREFUSED)}
+    assert probes.failed == probes.sent == len(noted)
+
+
+async def test_an_endpoint_that_cannot_even_be_dialled_is_noted(probing):
+    probes, noted = probing
+    # A broadcast address: the call fails.
+    endpoint = SocketAddress("127.255.255.255", 80)
+    probes.add(endpoint, WEB)
+    await until(lambda: noted)
+    assert noted[0] == (endpoint, errno.ENETUNREACH)
+
+
+async def test_a_silent_endpoint_has_failed_at_the_deadline(probing, monkeypatch):
+    monkeypatch.setattr(path_probes, "DEADLINE_S", 0.05)
+    noted = []
+    probes = PathProbes(lambda *result: noted.append(result))
+    with listen() as server:
+        server.listen(0)
+        endpoint = at(server)
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(endpoint)
+        probes.add(endpoint, WEB)
+        await until(lambda: noted)
+        assert noted[0] == (endpoint, errno.ETIMEDOUT)
+        for filler in fillers:
+            filler.close()
+    probes.close()
+
+
+async def test_nothing_is_noted_of_an_endpoint_that_was_discarded(probing):
+    probes, noted = probing
+    with listen() as server, listen() as other:
+        probes.add(at(server), WEB)
+        probes.add(at(other), WEB)
+        probes.add(at(server), CART)
+        await turn()
+        probes.discard(at(server), CART)
+        probes.discard(at(server), WEB)
+        await until(lambda: len(noted) >= 3)
+        assert {endpoint for endpoint, _ in noted} == {at(other)}
+
+
+async def test_a_shortage_of_descriptors_says_nothing_about_an_endpoint(probing):
+    probes, noted = probing
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with listen() as server:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            probes.add(at(server), WEB)
+            tried = probes.schedule.finished
+            count = []
+            probes.schedule.finished = lambda *a, **k: (count.append(a), tried(*a, **k))
+            await until(lambda: len(count) >= 2)
+            assert noted == []
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        await until(lambda: noted)
+        assert noted[0] == (at(server), 0)

@@ -1,0 +1,125 @@
+"""Planning: listeners follow the plan, and what a cluster's users should read is reported."""
+
+import asyncio
+
+from userspace_proxy.agent.rounds import tasks
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.model import Frontend, Protocol, ServiceKey
+from userspace_proxy.policy import NodeFacts
+from userspace_proxy.sources import Happening
+from userspace_proxy.steering import REFUSE
+
+from ...port_numbers import is_listening
+from ..samples import Cluster
+from ..watched import WatchedSteering, settle, until, watched
+
+POD = "192.0.2.1"
+WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
+CART = Frontend("10.96.0.2", 80, Protocol.TCP)
+
+
+async def test_a_conflict_is_reported(start):
+    reported = []
+    loop, cluster = await start(WatchedSteering(), report=reported.append), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    await settle(loop, cluster.serve("shop", WEB.ip, POD))
+    assert [(h.reason, h.service.name) for h in reported] == [("ServiceNotServed", "web")]
+    assert reported[0].note == "port 80: 10.96.0.1:80/TCP is already held by shop/shop"
+
+
+async def test_conflicts_are_reported_and_their_lines_are_limited(start, caplog):
+    reported, cluster = [], Cluster()
+    loop = await start(WatchedSteering(), report=reported.append)
+    await settle(loop, [cluster.serve(f"web-{n:02}", WEB.ip, POD) for n in range(31)][-1])
+    assert [h.service.name for h in reported] == [f"web-{number:02}" for number in range(1, 31)]
+    assert caplog.text.count("is not served") == 20
+
+
+async def test_endpoints_that_are_left_out_are_reported_once(start, monkeypatch):
+    monkeypatch.setattr("userspace_proxy.policy.usable.ENDPOINTS_MAX", 1)
+    reported = []
+    loop, cluster = await start(WatchedSteering(), report=reported.append), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    assert reported == []
+    for third in ("127.0.0.3", "127.0.0.4"):
+        await settle(loop, cluster.serve("web", WEB.ip, POD, "127.0.0.2", third))
+    assert [(h.reason, h.service.name) for h in reported] == [("EndpointsLeftOut", "web")]
+    assert reported[0].note.startswith("shop/web: it has more than 10,000 endpoints")
+
+
+async def test_a_service_at_twice_the_bound_of_all_ports_is_reported_once_and_others_are_served(
+    start, monkeypatch
+):
+    monkeypatch.setattr("userspace_proxy.plan.ports.SERVICE_MAX", 10)
+    reported, steering, cluster = [], WatchedSteering(), Cluster()
+    loop = await start(steering, report=reported.append)
+    cluster.serve("web", WEB.ip, POD)
+    await settle(loop, cluster.serve_large(10))
+    await settle(loop, cluster.serve_large(10, affinity_timeout_s=60))
+    served = [f for f, target in steering.kernel.items() if target is not REFUSE]
+    assert len(served) == 6
+    assert WEB in served
+    assert len(steering.kernel) == 11
+    assert [(h.reason, str(h.service)) for h in reported] == [("EndpointsLeftOut", "shop/large")]
+    assert reported[0].note.startswith("shop/large:p00006: the ports of shop/large together have")
+
+
+async def test_recovered_ports_are_reserved_in_the_first_round(start):
+    steering = WatchedSteering(kernel={CART: 28000})
+    loop, cluster = await start(steering, recovered=await steering.start()), Cluster()
+    cluster.serve("another", WEB.ip, POD)
+    await settle(loop, cluster.serve("cart", CART.ip, POD))
+    assert steering.kernel[CART] == 28000
+
+
+async def test_a_recovered_port_of_a_service_that_is_gone_is_reserved_until_its_rule_is_gone(start):
+    steering = WatchedSteering(kernel={CART: 28000})
+    loop, cluster = await start(steering, recovered=await steering.start()), Cluster()
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    loop.publish(cluster.serve("web", WEB.ip, POD))
+    await until(lambda: loop.counters.failures >= 2)
+    assert steering.kernel == {CART: 28000}
+    assert not is_listening(28000)
+    steering.fails_with = None
+    await asyncio.wait_for(loop.progress.settled(), 60)
+    assert steering.kernel.keys() == {WEB}
+
+
+async def test_facts_are_those_of_the_snapshot_that_is_planned(start):
+    asked = []
+    loop = await start(
+        WatchedSteering(), facts=lambda snapshot: asked.append(snapshot) or NodeFacts()
+    )
+    cluster = Cluster()
+    snapshots = [cluster.serve("web", WEB.ip, *pods) for pods in ((POD,), ())]
+    for snapshot in snapshots:
+        await settle(loop, snapshot)
+    assert asked == snapshots
+
+
+async def test_a_long_plan_lets_other_tasks_run(start, monkeypatch):
+    monkeypatch.setattr(tasks, "_TURN_S", 0.0)
+    loop, turns = await start(WatchedSteering()), []
+    plan = loop.planning._planner.turns
+    loop.planning._planner.turns = lambda *given: watched(plan(*given), turns)
+    await settle(loop, Cluster().serve_large(30))
+    assert len(turns) > 30
+    assert all(turns)
+
+
+async def test_while_listeners_are_opened_the_loop_does_not_count_as_stuck(start):
+    """They took a minute, and /livez failed meanwhile."""
+    loop, seen = await start(WatchedSteering()), []
+    open_ = loop._served_ports.open
+    loop._served_ports.open = lambda *given: seen.append(loop.planning.turned) or open_(*given)
+    await settle(loop, Cluster().serve_large(30))
+    assert len(set(seen)) == 30
+
+
+async def test_a_service_that_has_too_many_listeners_gets_an_event(start):
+    happenings, web = [], ServiceKey("shop", "web")
+    await start(WatchedSteering(), report=happenings.append)
+    start.served_ports.shortages.on_excess(web, "no proxy port is free")
+    assert happenings == [
+        Happening("ServiceNotServed", "Serve", "no proxy port is free", service=web)
+    ]

@@ -1,0 +1,152 @@
+"""Rules: differences are steered, failures leave the old rules, drift is repaired."""
+
+import asyncio
+
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.model import Frontend, Protocol
+
+from ...port_numbers import is_listening
+from ..samples import Cluster
+from ..watched import WatchedSteering, settle, until
+
+POD = "192.0.2.1"
+WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
+CART = Frontend("10.96.0.2", 80, Protocol.TCP)
+
+
+async def test_an_endpoint_change_touches_no_rule(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    await settle(loop, cluster.serve("web", WEB.ip, POD, "192.0.2.2"))
+    assert steering.calls == ["apply"]
+
+
+async def test_only_differences_are_steered(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    for n in range(20):
+        cluster.serve(f"other-{n}", f"10.96.1.{n}", POD)
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    assert (steering.calls, steering.programmed) == (["apply"], 21)
+    serve, remove = cluster.serve, cluster.remove
+    for change in ((serve, "web", WEB.ip), (serve, "cart", CART.ip, POD), (remove, "web")):
+        steering.calls.clear()
+        steering.programmed = 0
+        await settle(loop, change[0](*change[1:]))
+        assert (steering.calls, steering.programmed) == (["change"], 1)
+    assert WEB not in steering.kernel
+    assert is_listening(steering.kernel[CART])
+
+
+async def test_after_a_failure_everything_is_steered_again(start):
+    rounds, steering = [], WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    loop.on_round = lambda *done: rounds.append(done)
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    loop.publish(cluster.serve("cart", CART.ip, POD))
+    await until(lambda: loop.counters.failures >= 1)
+    steering.fails_with = None
+    await asyncio.wait_for(loop.progress.settled(), 60)
+    assert steering.calls == ["apply", "apply"]
+    await settle(loop, cluster.remove("web"))
+    assert steering.calls == ["apply", "apply", "change"]
+    assert [is_full for _, is_full, _ in rounds] == [True, True, False]
+    assert (steering.kernel.keys(), loop.counters.partial_failures) == ({CART}, 1)
+
+
+async def test_a_frontend_that_cannot_be_steered_does_not_hold_up_the_round(start):
+    taken = {CART: "ip route"}
+    loop, cluster = await start(WatchedSteering(taken=taken)), Cluster()
+    cluster.serve("cart", CART.ip, POD)
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    assert loop.rules.problem == ""
+    assert problems(start.served_ports) == {
+        "shop/cart": "cannot steer 10.96.0.2:80/TCP: already steered by ip route "
+        "(stop kube-proxy on this node or run with --steering=none)",
+        "shop/web": "",
+    }
+    taken.clear()
+    await until(lambda: not any(problems(start.served_ports).values()))
+
+
+def problems(served_ports):
+    return {str(served.plan.key.name): served.problem for served in served_ports}
+
+
+async def test_an_address_that_moves_between_services_stays_steered(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    cluster.serve("cart", CART.ip, POD)
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    carts = steering.kernel[CART]
+    cluster.remove("web")
+    await settle(loop, cluster.serve("cart", WEB.ip, POD))
+    assert steering.kernel == {WEB: carts}
+
+
+async def test_drift_is_repaired_and_counted(start):
+    steering = WatchedSteering()
+    loop = await start(steering)
+    await settle(loop, Cluster().serve("web", WEB.ip, POD))
+    wanted = dict(steering.kernel)
+    steering.kernel.clear()
+    await until(lambda: steering.kernel == wanted)
+    await until(lambda: loop.counters.repairs == 1)
+
+
+async def test_a_repair_is_reported_and_so_is_drift_that_cant_be_repaired(start, caplog):
+    reported = []
+    steering = WatchedSteering()
+    loop, cluster = await start(steering, report=reported.append), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    steering.kernel.clear()
+    await until(lambda: reported)
+    steering.repair_fails_with = SteeringError("cannot commit: Operation not permitted")
+    await until(lambda: loop.counters.failures >= 2)
+    assert loop.rules.has_drifted
+    steering.repair_fails_with = None
+    await until(lambda: not loop.rules.has_drifted)
+    assert [(happening.reason, happening.note, happening.service) for happening in reported] == [
+        (
+            "SteeringRepaired",
+            "1 rule or frontend of fake steering had been changed by another program; repaired",
+            None,
+        ),
+        (
+            "SteeringDrifted",
+            "rules of fake steering differ from the plan and can't be repaired: cannot commit: "
+            "Operation not permitted",
+            None,
+        ),
+    ]
+    messages = [
+        r.getMessage()
+        for r in caplog.records
+        # The data plane ejects an endpoint that WatchedSteering has dialled.
+        if r.levelname != "INFO" and r.name == "userspace_proxy.agent"
+    ]
+    assert messages == [
+        "steering had drifted and was repaired",
+        "steering failed, the old state is in force: cannot commit: Operation not permitted",
+    ]
+
+
+async def test_a_change_elsewhere_does_not_end_drift_that_cant_be_repaired(start, caplog):
+    caplog.set_level("INFO")
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    steering.repair_fails_with = SteeringError("cannot commit: Operation not permitted")
+    await until(lambda: loop.rules.has_drifted)
+    await settle(loop, cluster.serve("cart", CART.ip, POD))
+    assert steering.calls == ["apply", "change"]
+    assert loop.rules.has_drifted
+    steering.repair_fails_with = None
+    await until(lambda: not loop.rules.has_drifted)
+    said = [r.getMessage() for r in caplog.records if "steering" in r.getMessage()]
+    assert said == [
+        "steering failed, the old state is in force: cannot commit: Operation not permitted",
+        "steering works again",
+    ]

@@ -1,0 +1,432 @@
+"""The listeners of Service ports follow the plan, wherever a steering binds them."""
+
+import contextlib
+import socket
+from dataclasses import replace
+
+import pytest
+
+from userspace_proxy.dataplane import Serving
+from userspace_proxy.model import Balance, Frontend, Handling, Protocol, SocketAddress
+from userspace_proxy.plane import PortPool
+from userspace_proxy.policy import NodeFacts
+from userspace_proxy.steering import REFUSE, Bind
+
+from ...dataplane.rig import no_descriptors
+from ...port_numbers import free_port, is_listening, look_no_further_than, own_name
+from ..conftest import retry
+from ..samples import Cluster
+
+POD = "192.0.2.1"
+
+
+def frontend(ip, port=80, protocol=Protocol.TCP):
+    return Frontend(ip, port, protocol)
+
+
+async def test_a_service_port_has_one_proxy_port_out_of_the_range(make):
+    targets = make(Bind.PROXY_PORT).follow(Cluster().serve("web", "10.96.0.1", POD))
+    assert targets.keys() == {frontend("10.96.0.1")}
+    port = targets[frontend("10.96.0.1")]
+    assert 27000 <= port <= 27999
+    assert is_listening(port)
+
+
+async def test_without_usable_endpoints_the_target_is_refuse_and_the_port_is_kept(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    port = served_ports.follow(cluster.serve("web", "10.96.0.1", POD))[frontend("10.96.0.1")]
+    assert served_ports.follow(cluster.serve("web", "10.96.0.1")) == {frontend("10.96.0.1"): REFUSE}
+    assert not is_listening(port)
+    assert served_ports.follow(cluster.serve("web", "10.96.0.1", POD)) == {
+        frontend("10.96.0.1"): port
+    }
+    assert is_listening(port)
+
+
+async def test_the_proxy_port_that_rules_of_an_earlier_run_point_to_is_used_again(make):
+    preferred = {frontend("10.96.0.1"): 27123}
+    targets = make(Bind.PROXY_PORT).follow(Cluster().serve("web", "10.96.0.1", POD), preferred)
+    assert targets == {frontend("10.96.0.1"): 27123}
+
+
+async def test_a_frontend_that_cannot_be_steered_is_a_problem_of_its_service_port_alone(
+    make, caplog
+):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    cluster.serve("cart", "10.96.0.1", POD)
+    served_ports.follow(cluster.serve("web", "10.96.0.2", POD))
+    served_ports.note_unsteered({frontend("10.96.0.2"): "cannot add local route 10.96.0.2/32: no"})
+    assert {str(served.plan.key.name): served.problem for served in served_ports} == {
+        "shop/cart": "",
+        "shop/web": "cannot add local route 10.96.0.2/32: no",
+    }
+    served_ports.follow(cluster.serve("web", "10.96.0.2", POD, "192.0.2.2"))
+    assert not retry(served_ports), "a listener has nothing to retry"
+    assert [bool(served.problem) for served in served_ports].count(True) == 1
+    served_ports.note_unsteered({})
+    assert not any(served.problem for served in served_ports)
+    (line,) = caplog.messages
+    assert line.startswith("frontends cannot be steered: ")
+
+
+async def test_many_frontends_that_cannot_be_steered_are_one_line(make, caplog):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    frontends = [frontend(f"10.96.0.{n}") for n in range(1, 9)]
+    for f in frontends:
+        snapshot = cluster.serve(f"web-{f.ip[-1]}", f.ip, POD)
+    served_ports.follow(snapshot)
+    for _ in range(2):
+        served_ports.note_unsteered(dict.fromkeys(frontends, "IPv4 is switched off"))
+    (record,) = caplog.records
+    assert (record.frontends, record.cause) == (8, "IPv4 is switched off")
+
+
+async def test_a_port_of_the_range_that_another_program_uses_is_skipped(make):
+    with socket.create_server(("0.0.0.0", 27500)):
+        served_ports = make(Bind.PROXY_PORT, PortPool(27500, 27501))
+        targets = served_ports.follow(Cluster().serve("web", "10.96.0.1", POD))
+        assert targets == {frontend("10.96.0.1"): 27501}
+
+
+async def test_if_other_programs_use_the_whole_range_one_of_them_is_named(make, monkeypatch):
+    with contextlib.ExitStack() as stack:
+        servers = [
+            stack.enter_context(socket.create_server(("0.0.0.0", port)))
+            for port in range(27510, 27513)
+        ]
+        # Of a process with thousands of ports only the lowest descriptors are looked at.
+        look_no_further_than(servers[0], monkeypatch)
+        served_ports = make(Bind.PROXY_PORT, PortPool(27510, 27512))
+        assert served_ports.follow(Cluster().serve("web", "10.96.0.1", POD)) == {
+            frontend("10.96.0.1"): REFUSE
+        }
+        (served,) = served_ports
+        assert served.problem == (
+            "cannot listen for shop/web: no proxy port of 27510-27512 is free, "
+            f"{own_name()} has some (widen --proxy-port-range)"
+        )
+        assert not retry(served_ports)
+    assert retry(served_ports)
+    assert served_ports.targets().keys() == {frontend("10.96.0.1")}
+    served_ports.mark_steered(served_ports.steering_change())
+    assert not served.problem
+
+
+async def test_a_problem_lasts_until_clients_are_steered_to_the_listener(make, caplog):
+    caplog.set_level("INFO")
+    with socket.create_server(("0.0.0.0", 27710)) as holder:
+        served_ports = make(Bind.PROXY_PORT, PortPool(27710, 27710))
+        served_ports.follow(Cluster().serve("web", "10.96.0.1", POD))
+        (served,) = served_ports
+        holder.close()
+        # The kernel refuses the rules twice, say: the change stays to be made.
+        assert retry(served_ports)
+        assert retry(served_ports)
+        assert "no proxy port of 27710-27710 is free" in served.problem
+        assert "served again" not in caplog.text
+        served_ports.mark_steered(served_ports.steering_change())
+        assert not served.problem
+        assert "are served again" in caplog.text
+        assert not retry(served_ports)
+
+
+async def test_lines_of_a_service_that_changes_in_each_round_are_limited(make, caplog):
+    caplog.set_level("INFO")
+    served_ports, cluster = make(Bind.FRONTEND), Cluster()
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        for _ in range(30):
+            for at in (port, 27712):
+                served_ports.follow(cluster.serve("web", "127.0.0.1", POD, port=at))
+                served_ports.mark_steered(served_ports.steering_change())
+    assert caplog.text.count("cannot serve a Service port") >= 5
+    lines = caplog.text.count("served again") + caplog.text.count("cannot serve a Service port")
+    assert lines == 20
+
+
+async def test_a_service_that_is_removed_before_it_is_steered_is_not_served_again(make, caplog):
+    caplog.set_level("INFO")
+    cluster = Cluster()
+    with socket.create_server(("0.0.0.0", 27711)) as holder:
+        served_ports = make(Bind.PROXY_PORT, PortPool(27711, 27711))
+        served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
+        holder.close()
+        assert retry(served_ports)
+        served_ports.follow(cluster.remove("web"))
+        assert "served again" not in caplog.text
+
+
+async def test_an_exhausted_range_is_a_problem_of_the_later_service_alone_until_there_is_room(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT, PortPool(27600, 27600))
+    served_ports.follow(cluster.serve("cart", "10.96.0.1", POD))
+    targets = served_ports.follow(cluster.serve("web", "10.96.0.2", POD))
+    assert targets == {frontend("10.96.0.1"): 27600, frontend("10.96.0.2"): REFUSE}
+    problems = [served.problem for served in served_ports]
+    assert problems == [
+        "",
+        (
+            "cannot listen for shop/web: no proxy port of 27600-27600 is free "
+            "(widen --proxy-port-range)"
+        ),
+    ]
+    assert [served.way_out for served in served_ports] == ["", "widen --proxy-port-range"]
+    assert not retry(served_ports)
+    served_ports.follow(cluster.remove("cart"))
+    assert retry(served_ports)
+    assert served_ports.targets() == {frontend("10.96.0.2"): 27600}
+    served_ports.mark_steered(served_ports.steering_change())
+    assert not any(served.problem for served in served_ports)
+
+
+async def test_a_changed_protocol_is_another_socket(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
+    targets = served_ports.follow(cluster.serve("web", "10.96.0.1", POD, protocol="UDP"))
+    assert targets.keys() == {frontend("10.96.0.1", protocol=Protocol.UDP)}
+
+
+async def test_a_service_that_changes_its_address_keeps_its_proxy_port(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    (port,) = served_ports.follow(cluster.serve("web", "10.96.0.1", POD)).values()
+    targets = served_ports.follow(cluster.serve("web", "10.96.0.2", POD))
+    assert targets == {frontend("10.96.0.2"): port}
+
+
+async def test_a_udp_port_that_refused_serves_on_the_same_proxy_port(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    (port,) = served_ports.follow(cluster.serve("dns", "10.96.0.1", POD, protocol="UDP")).values()
+    served_ports.follow(cluster.serve("dns", "10.96.0.1", protocol="UDP"))
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief,
+        pytest.raises(OSError, match="in use"),
+    ):
+        thief.bind(("0.0.0.0", port))
+    (same,) = served_ports.follow(cluster.serve("dns", "10.96.0.1", POD, protocol="UDP")).values()
+    assert same == port
+
+
+async def test_a_frontend_is_bound_as_it_is(make):
+    targets = make(Bind.FRONTEND).follow(Cluster().serve("web", "127.98.0.1", POD, port=8080))
+    assert targets == {frontend("127.98.0.1", 8080): 8080}
+    assert is_listening(8080, "127.98.0.1")
+
+
+async def test_an_address_that_moves_to_another_service_is_served_by_it(make):
+    cluster, served_ports = Cluster(), make(Bind.FRONTEND)
+    served_ports.follow(cluster.serve("web", "127.98.0.2", POD, port=8080))
+    cluster.remove("web")
+    targets = served_ports.follow(cluster.serve("cart", "127.98.0.2", POD, port=8080))
+    assert targets == {frontend("127.98.0.2", 8080): 8080}
+    assert not any(served.problem for served in served_ports)
+
+
+@pytest.mark.parametrize("bind", [Bind.FRONTEND, Bind.LOOPBACK])
+async def test_a_service_that_takes_over_a_frontend_takes_over_its_listener(make, bind):
+    cluster, served_ports = Cluster(), make(bind)
+    served_ports.follow(cluster.serve("web", "127.98.0.5", POD, port=8080))
+    (before,) = [dict(served.listeners) for served in served_ports]
+    cluster.remove("web")
+    served_ports.follow(cluster.serve("cart", "127.98.0.5", POD, port=8080))
+    (after,) = served_ports
+    assert (after.group.label, after.listeners) == ("shop/cart", before)
+    assert is_listening(8080, "127.98.0.5")
+
+
+async def test_a_listener_that_cannot_be_handed_over_is_retried(make):
+    cluster, served_ports = Cluster(), make(Bind.FRONTEND)
+    served_ports.follow(cluster.serve("dns", "127.98.0.6", port=8080, protocol="UDP"))
+    cluster.remove("dns")
+    with no_descriptors():
+        targets = served_ports.follow(
+            cluster.serve("other", "127.98.0.6", POD, port=8080, protocol="UDP")
+        )
+        assert set(targets.values()) == {REFUSE}
+        assert not retry(served_ports)
+    assert retry(served_ports)
+    assert set(served_ports.targets().values()) == {8080}
+
+
+async def test_a_service_that_changes_its_address_listens_only_there(make):
+    cluster, served_ports = Cluster(), make(Bind.FRONTEND)
+    served_ports.follow(cluster.serve("web", "127.98.0.3", POD, port=8080))
+    served_ports.follow(cluster.serve("web", "127.98.0.4", POD, port=8080))
+    assert is_listening(8080, "127.98.0.4")
+    assert not is_listening(8080, "127.98.0.3")
+
+
+async def test_a_cluster_ip_is_served_on_loopback_at_a_port_of_the_range(make):
+    served_ports = make(Bind.LOOPBACK)
+    (port,) = served_ports.follow(Cluster().serve("web", "10.96.0.1", POD)).values()
+    assert 27000 <= port <= 27999
+    assert is_listening(port)
+
+
+async def test_after_closing_all_clients_are_refused(make):
+    served_ports = make(Bind.PROXY_PORT)
+    (port,) = served_ports.follow(Cluster().serve("web", "10.96.0.1", POD)).values()
+    served_ports.close()
+    assert not is_listening(port)
+    assert served_ports.targets() == {}
+
+
+async def test_policies_of_the_plan_reach_the_data_plane(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    handling = Handling(balance=Balance.LEAST_CONNECTIONS, keeps_clients=False)
+    more = {
+        "handling": handling,
+        "affinity_timeout_s": 60,
+    }
+    pod = SocketAddress(POD, 8080)
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
+    (served,) = served_ports
+    assert served.group.serving == Serving((pod,))
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD, **more))
+    assert served.group.serving == Serving((pod,), 60, handling=handling)
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD, is_internal_local=True))
+    assert served.group.serving == Serving((), admits=())
+
+
+async def test_a_service_that_drops_all_clients_is_steered_like_one_that_serves(make):
+    targets = make(Bind.PROXY_PORT).follow(
+        Cluster().serve("web", "10.96.0.1", POD, is_internal_local=True)
+    )
+    assert targets[frontend("10.96.0.1")] is not REFUSE
+
+
+AT_NODE = NodeFacts(addresses=("127.0.0.1", "127.98.0.9"))
+
+
+def bound(protocol, port):
+    """Return a daemon's socket, which waits for clients on one address."""
+    tcp = protocol is Protocol.TCP
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
+    try:
+        sock.bind(("127.98.0.9", port))
+    except OSError:
+        sock.close()
+        raise
+    if tcp:
+        sock.listen()
+    return sock
+
+
+BOTH = pytest.mark.parametrize("protocol", list(Protocol))
+
+
+@BOTH
+async def test_a_node_port_is_reserved_until_its_service_is_gone(make, protocol):
+    port, cluster, served_ports = (
+        free_port(protocol),
+        Cluster(),
+        make(Bind.PROXY_PORT, facts=AT_NODE),
+    )
+    web = {"protocol": str(protocol), "node_port": port}
+    targets = served_ports.follow(cluster.serve("web", "10.96.0.1", POD, **web))
+    assert {f.port for f in targets} == {80, port}
+    assert len(set(targets.values())) == 1, "all lead to one proxy port"
+    with pytest.raises(OSError, match="in use"):
+        bound(protocol, port)
+    served_ports.follow(cluster.remove("web"))
+    bound(protocol, port).close()
+
+
+@BOTH
+async def test_a_node_port_of_another_program_is_left_to_it_until_it_is_free(make, protocol):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
+    with bound(protocol, 0) as daemon:
+        port = daemon.getsockname()[1]
+        web = {"protocol": str(protocol), "node_port": port}
+        targets = served_ports.follow(cluster.serve("web", "10.96.0.1", POD, **web))
+        assert targets.keys() == {frontend("10.96.0.1", protocol=protocol)}
+        (served,) = served_ports
+        assert served.problem.startswith(f"node port {port}/{protocol} is held by ")
+        assert served.way_out == "stop that process, or give the Service another port"
+        assert not retry(served_ports)
+    assert retry(served_ports)
+    assert {f.port for f in served_ports.targets()} == {80, port}
+    served_ports.mark_steered(served_ports.steering_change())
+    assert not any(served.problem for served in served_ports)
+    with pytest.raises(OSError, match="in use"):
+        bound(protocol, port)
+
+
+async def test_a_node_port_that_changes_is_released_and_the_new_one_reserved(make):
+    first, second = free_port(), free_port()
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
+    for port in (first, second):
+        served_ports.follow(cluster.serve("web", "10.96.0.1", POD, node_port=port))
+    bound(Protocol.TCP, first).close()
+    with pytest.raises(OSError, match="in use"):
+        bound(Protocol.TCP, second)
+
+
+async def test_a_node_port_moves_to_another_service_without_a_gap(make):
+    port, cluster, served_ports = free_port(), Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD, node_port=port))
+    cluster.remove("web")
+    targets = served_ports.follow(cluster.serve("cart", "10.96.0.2", POD, node_port=port))
+    assert {f.port for f in targets} == {80, port}
+    with pytest.raises(OSError, match="in use"):
+        bound(Protocol.TCP, port)
+
+
+async def test_a_problem_that_is_solved_is_a_change_while_another_one_lasts(make):
+    with socket.create_server(("0.0.0.0", 27700)), bound(Protocol.TCP, 0) as daemon:
+        served_ports = make(Bind.PROXY_PORT, PortPool(27700, 27700), AT_NODE)
+        port = daemon.getsockname()[1]
+        served_ports.follow(Cluster().serve("web", "10.96.0.1", POD, node_port=port))
+        daemon.close()
+        assert retry(served_ports)
+        assert not retry(served_ports)
+        assert set(served_ports.targets().values()) == {REFUSE}
+
+
+async def test_where_frontends_are_bound_a_node_port_is_held_by_its_listener(make):
+    port, served_ports = free_port(), make(Bind.FRONTEND, facts=AT_NODE)
+    targets = served_ports.follow(Cluster().serve("web", "127.98.0.5", POD, node_port=port))
+    assert targets.keys() >= {frontend(ip, port) for ip in AT_NODE.addresses}
+    assert is_listening(port, "127.98.0.9")
+
+
+async def test_closing_releases_node_ports(make):
+    port, served_ports = free_port(), make(Bind.PROXY_PORT, facts=AT_NODE)
+    served_ports.follow(Cluster().serve("web", "10.96.0.1", POD, node_port=port))
+    served_ports.close()
+    bound(Protocol.TCP, port).close()
+
+
+async def test_a_change_that_was_not_steered_is_in_the_next_one_too(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    first = cluster.serve("web", "10.96.0.1", POD)
+    targets = served_ports.follow(first)
+    (served,) = served_ports
+    served_ports.update(replace(served.plan, usable=()))
+    assert served_ports.steering_change().changed == {frontend("10.96.0.1"): REFUSE}
+    served_ports.retire(served.plan.key)
+    change = served_ports.steering_change()
+    assert (change.changed, change.gone) == ({}, {frontend("10.96.0.1")})
+    served_ports.open(served.plan, targets)
+    change = served_ports.steering_change()
+    assert (change.changed.keys(), change.gone) == ({frontend("10.96.0.1")}, frozenset())
+
+
+async def test_a_round_touches_only_the_listeners_that_it_changes(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    for n in range(20):
+        cluster.serve(f"other-{n}", f"10.96.1.{n}", POD)
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
+    (web,) = (served for served in served_ports if served.plan.key.name.name == "web")
+    served_ports.update(web.plan)
+    assert [served for served, _ in served_ports.steering_change().targets] == [web]
+
+
+async def test_a_shortage_of_descriptors_is_one_line_for_all_services(make, caplog):
+    served_ports = make(Bind.PROXY_PORT)
+    cluster = Cluster()
+    for number in range(1, 6):
+        snapshot = cluster.serve(f"web-{number}", f"10.96.0.{number}", POD)
+    with no_descriptors():
+        served_ports.follow(snapshot)
+    lines = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    (line,) = lines
+    assert line.startswith("shop/web-1: cannot open listeners: cannot listen on 0.0.0.0:")

@@ -1,0 +1,105 @@
+import errno
+import logging
+
+import pytest
+
+from userspace_proxy.agent.rounds.shortages import Shortages, is_shortage
+from userspace_proxy.errors import BoundError, ListenError, ShortageError
+from userspace_proxy.model import IPFamily, ServicePortName
+from userspace_proxy.plan import PortKey
+
+CART, WEB = (
+    PortKey(ServicePortName("shop", name, "http"), IPFamily.IPV4) for name in ("cart", "web")
+)
+ERROR = BoundError("cannot listen on 0.0.0.0:17000/TCP: no descriptor", hint="raise the limit")
+
+
+@pytest.fixture
+def lines(caplog):
+    caplog.set_level(logging.INFO)
+    return lambda: [record.message for record in caplog.records]
+
+
+def test_a_shortage_of_many_service_ports_is_one_line_a_minute(lines):
+    shortages = Shortages()
+    for now in (0.0, 1.0, 59.0, 60.0):
+        for key in (CART, WEB):
+            shortages.note(key, ERROR, now=now)
+    assert lines() == [f"shop/cart:http: cannot open listeners: {ERROR}"] * 2
+
+
+def test_its_end_is_one_line_when_the_last_one_is_served(lines, caplog):
+    shortages = Shortages()
+    for key in (CART, WEB):
+        shortages.note(key, ERROR, now=0.0)
+    caplog.clear()
+    shortages.end(CART, served_at=1.0)
+    assert lines() == []
+    shortages.end(WEB, served_at=1.0)
+    assert lines() == ["Service ports are served again"]
+    assert caplog.records[0].services == 2
+
+
+def test_a_removed_service_port_logs_no_recovery(lines, caplog):
+    shortages = Shortages()
+    shortages.note(CART, ERROR, now=0.0)
+    caplog.clear()
+    shortages.end(CART, served_at=None)
+    assert lines() == []
+
+
+def test_the_ends_of_other_problems_are_twenty_lines_a_minute(lines):
+    shortages = Shortages()
+    for now in range(121):
+        shortages.end(CART, served_at=float(now))
+        shortages.end(WEB, served_at=None)
+    assert lines() == ["shop/cart:http: Service port is served again"] * 41
+
+
+def test_a_lack_of_a_common_resource_is_a_shortage():
+    error = ListenError("x")
+    error.__cause__ = OSError(errno.EMFILE, "Too many open files")
+    taken = ListenError("x")
+    taken.__cause__ = OSError(errno.EADDRINUSE, "Address already in use")
+    assert [is_shortage(e) for e in (ERROR, error, taken)] == [True, True, False]
+
+
+def test_a_service_port_that_was_not_tried_lacks_what_the_one_before_lacks():
+    shortages = Shortages()
+    shortages.note(CART, ERROR, now=0.0)
+    lack = shortages.note(WEB, None, now=0.0)
+    assert str(lack) == "cannot listen for shop/web:http: no descriptor (raise the limit)"
+
+
+@pytest.fixture
+def full():
+    """Return shortages of a Service that has all listeners, and what its users are told."""
+    shortages, told = Shortages(), []
+    shortages.on_excess = lambda service, cause: told.append((str(service), cause))
+    for port in range(50):
+        key = PortKey(ServicePortName("shop", "web", str(port)), IPFamily.IPV4)
+        shortages.shares.hold(key, 1)
+    return shortages, told
+
+
+def test_a_service_that_has_too_many_is_told_once_until_it_lacks_nothing(full):
+    shortages, told = full
+    for key in (WEB, WEB, CART):
+        shortages.note(key, ERROR, now=0.0)
+    shortages.lacks_nothing(WEB)
+    shortages.note(WEB, ERROR, now=0.0)
+    text = (
+        "cannot listen on 0.0.0.0:17000/TCP: no descriptor; {} has 50 of 50 listeners "
+        "(give it fewer ports, or raise the limit)"
+    )
+    web = ("shop/web", text.format("Service shop/web"))
+    assert told == [web, ("shop/cart", text.format("namespace shop")), web]
+
+
+@pytest.mark.parametrize("kind", [ListenError, ShortageError])
+def test_where_giving_up_would_not_help_there_is_no_excess(full, kind):
+    shortages, told = full
+    error = kind("cannot listen on x: Too many open files in system")
+    error.__cause__ = OSError(errno.ENFILE, "Too many open files in system")
+    assert str(shortages.note(WEB, error, now=0.0)) == str(error)
+    assert (told, shortages.can_share) == ([], False)

@@ -1,0 +1,252 @@
+"""Rounds: served_ports open before rules and close after them; failures leave the old state."""
+
+import asyncio
+import itertools
+import socket
+
+import pytest
+
+from userspace_proxy.agent.rounds import tasks
+from userspace_proxy.agent.rounds.served_ports import ServedPorts
+from userspace_proxy.agent.rounds.sync import SyncLoop
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.plan import Planner
+from userspace_proxy.plane import PortPool
+from userspace_proxy.policy import NodeFacts
+from userspace_proxy.steering import REFUSE
+from userspace_proxy.testing.fake_steering import FakeSteering
+
+from ...port_numbers import free_port, is_listening
+from ..samples import Cluster
+from ..watched import WatchedSteering, settle, turn, until, watched
+
+POD = "192.0.2.1"
+WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
+CART = Frontend("10.96.0.2", 80, Protocol.TCP)
+
+
+async def test_a_frontend_is_steered_to_a_proxy_port_only_while_its_listener_accepts(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    await settle(loop, cluster.serve("cart", CART.ip, POD))
+    await settle(loop, cluster.serve("web", WEB.ip))
+    assert steering.kernel[WEB] is REFUSE
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    await settle(loop, cluster.remove("cart"))
+    assert steering.kernel.keys() == {WEB}
+    assert steering.lies == [WEB], "only while the last endpoint goes do rules follow the listener"
+
+
+async def test_a_refused_change_is_retried_and_the_old_state_stays(start, caplog):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    port = steering.kernel[WEB]
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    loop.publish(cluster.remove("web"))
+    await until(lambda: loop.counters.failures >= 2)
+    assert loop.rules.problem == "cannot commit: Device or resource busy"
+    assert steering.kernel == {WEB: port}
+    assert is_listening(port)
+    steering.fails_with = None
+    await asyncio.wait_for(loop.progress.settled(), 60)
+    assert steering.kernel == {}
+    assert not is_listening(port)
+    assert loop.rules.problem == ""
+    assert sum(r.message.startswith("steering failed") for r in caplog.records) == 1
+
+
+async def test_drift_is_repaired_while_changes_keep_arriving(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    wanted = dict(steering.kernel)
+    steering.kernel.clear()
+    pods = itertools.cycle([(POD,), (POD, "192.0.2.2")])
+    async with asyncio.timeout(60):
+        while steering.kernel != wanted:
+            await settle(loop, cluster.serve("web", WEB.ip, *next(pods)))
+
+
+async def test_looking_again_plans_the_same_snapshot_with_the_nodes_new_addresses(start):
+    steering, addresses = WatchedSteering(), []
+    loop = await start(steering, facts=lambda _: NodeFacts(addresses=tuple(addresses)))
+    port = free_port()
+    snapshot = Cluster().serve("web", WEB.ip, POD, node_port=port)
+    await settle(loop, snapshot)
+    assert steering.kernel.keys() == {WEB}
+    for ip in ("127.0.0.1", "127.98.0.9"):
+        addresses.append(ip)
+        loop.look_again()
+        at = Frontend(ip, port, Protocol.TCP)
+        await until(lambda at=at: steering.kernel.get(at) == steering.kernel[WEB])
+    addresses.clear()
+    loop.look_again()
+    await until(lambda: steering.kernel.keys() == {WEB})
+    assert (loop.plan.revision, loop.counters.rounds) == (snapshot.revision, 4)
+    assert loop.counters.waiting_since == 0
+
+
+async def test_a_round_with_new_facts_that_fails_is_retried(start):
+    steering, addresses = WatchedSteering(), []
+    loop = await start(steering, facts=lambda _: NodeFacts(addresses=tuple(addresses)))
+    port = free_port()
+    await settle(loop, Cluster().serve("web", WEB.ip, POD, node_port=port))
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    addresses.append("127.98.0.9")
+    loop.look_again()
+    await until(lambda: loop.counters.failures >= 2)
+    steering.fails_with = None
+    await until(lambda: Frontend("127.98.0.9", port, Protocol.TCP) in steering.kernel)
+
+
+async def test_before_the_first_snapshot_there_is_nothing_to_look_at_again(start):
+    steering, asked = WatchedSteering(kernel={WEB: 28000}), []
+    loop = await start(steering, facts=asked.append)
+    loop.look_again()
+    await until(lambda: not loop._wake.is_set())
+    assert (asked, loop.counters.rounds, loop.progress.is_synced) == ([], 0, False)
+
+
+async def test_health_checks_follow_each_plan_once_it_is_steered_and_are_retried(start):
+    steering, seen = WatchedSteering(), []
+
+    async def check_health(plan):
+        seen.append((plan, frozenset(steering.kernel)))
+
+    loop = await start(steering, check_health=check_health)
+    await settle(loop, Cluster().serve("web", WEB.ip, POD))
+    plan = loop.plan
+    assert (plan, {WEB}) in seen
+    count = len(seen)
+    await until(lambda: len(seen) >= count + 2)
+    assert seen[-1] == (plan, {WEB})
+
+
+async def test_a_node_port_that_a_daemon_has_is_steered_when_it_is_free(start):
+    steering = WatchedSteering()
+    loop = await start(steering, facts=lambda _: NodeFacts(addresses=("127.0.0.1",)))
+    with socket.create_server(("127.0.0.1", 0)) as daemon:
+        port = daemon.getsockname()[1]
+        await settle(loop, Cluster().serve("web", WEB.ip, POD, node_port=port))
+        assert steering.kernel.keys() == {WEB}
+    at = Frontend("127.0.0.1", port, Protocol.TCP)
+    await until(lambda: steering.kernel.get(at) == steering.kernel[WEB])
+
+
+async def test_the_newest_of_many_snapshots_counts(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    for pods in ((POD,), (), (POD,), ()):
+        snapshot = cluster.serve("web", WEB.ip, *pods)
+        loop.publish(snapshot)
+    await asyncio.wait_for(loop.progress.settled(), 60)
+    assert steering.kernel == {WEB: REFUSE}
+    assert loop.counters.rounds == 1
+
+
+async def test_nothing_is_steered_before_the_first_snapshot(start):
+    steering = WatchedSteering(kernel={WEB: 28000})
+    loop = await start(steering)
+    looks = []
+    loop._served_ports.retry = lambda: looks.append(1) or ()
+    await until(lambda: len(looks) >= 3)
+    assert steering.kernel == {WEB: 28000}
+    assert not loop.progress.is_synced
+
+
+async def test_a_long_retry_lets_other_tasks_run(start, monkeypatch):
+    monkeypatch.setattr(tasks, "_TURN_S", 0.0)
+    loop, turns = await start(WatchedSteering()), []
+    loop._served_ports.retry = lambda: watched([False] * 3, turns)
+    await until(lambda: len(turns) >= 3)
+    assert all(turns)
+
+
+async def test_during_a_long_retry_the_loop_does_not_count_as_stuck(start):
+    loop, seen = await start(WatchedSteering()), []
+
+    def retry():
+        for _ in range(3):
+            seen.append(loop._turned)
+            yield False
+
+    loop._served_ports.retry = retry
+    await until(lambda: len(seen) >= 3)
+    assert len(set(seen[:3])) == 3
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_a_cancellation_that_arrives_with_a_change_is_not_lost(plane, steps):
+    """A stop in the moment of a change must not wait for ever (Python 3.11's wait_for would)."""
+    steering = FakeSteering()
+    served_ports = ServedPorts(plane, steering.bind, PortPool(28000, 28999))
+    loop = SyncLoop(Planner(NodeFacts()), served_ports, steering, recovered={})
+    task = asyncio.create_task(loop.run())
+    await until(lambda: loop._wake._waiters)
+    loop.publish(Cluster().serve("web", WEB.ip, POD))
+    for _ in range(steps):
+        await turn()
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=60)
+    assert done == {task}
+    served_ports.close()
+
+
+async def test_a_round_that_the_kernel_refuses_is_an_iteration(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    steering.fails_with = SteeringError("another program holds the lock")
+    loop.publish(cluster.serve("web", WEB.ip, POD))
+    await until(lambda: loop.counters.failures > 2)
+    assert loop.turned_s_ago < 1
+
+
+async def test_a_loop_that_is_stuck_in_a_round_does_not_iterate(start):
+    is_stuck, go_on = asyncio.Event(), asyncio.Event()
+
+    class Stuck(WatchedSteering):
+        async def apply(self, wanted):
+            is_stuck.set()
+            await go_on.wait()
+            await super().apply(wanted)
+
+    loop, cluster = await start(Stuck()), Cluster()
+    loop.publish(cluster.serve("web", WEB.ip, POD))
+    await is_stuck.wait()
+    before = loop.turned_s_ago
+    await until(lambda: loop.turned_s_ago > before + 0.05)
+    go_on.set()
+    await until(lambda: loop.turned_s_ago < before + 0.05)
+
+
+async def test_a_change_is_in_force_before_stale_conntrack_entries_are_sought(start):
+    is_seeking, go_on = asyncio.Event(), asyncio.Event()
+
+    class Seeking(WatchedSteering):
+        async def forget_stale(self):
+            is_seeking.set()
+            await go_on.wait()
+
+    steering = Seeking()
+    loop, cluster = await start(steering), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    await is_seeking.wait()
+    go_on.set()
+    await until(lambda: loop._wake._waiters)
+    go_on.clear()
+    port = steering.kernel[WEB]
+    await settle(loop, cluster.remove("web"))
+    assert is_listening(port), "flows may still lead to it"
+    go_on.set()
+    await until(lambda: not is_listening(port))
+
+
+async def test_only_the_first_round_is_logged(start, caplog):
+    caplog.set_level("INFO")
+    loop, cluster = await start(WatchedSteering()), Cluster()
+    for count in range(1, 4):
+        await settle(loop, cluster.serve("web", WEB.ip, *[POD] * count))
+    assert [r.message for r in caplog.records].count("plan in force") == 1

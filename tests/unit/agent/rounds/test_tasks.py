@@ -1,0 +1,135 @@
+"""Background tasks end the proxy on purpose, or start again; failures are logged."""
+
+import asyncio
+
+import pytest
+
+from userspace_proxy.agent.rounds import tasks
+from userspace_proxy.agent.rounds.tasks import Pace, Supervisor, first_of, pause
+from userspace_proxy.errors import SourceError
+
+
+async def test_failed_returns_an_error_raised_on_purpose():
+    supervisor = Supervisor()
+
+    async def fail():
+        raise SourceError("cannot read services/: no such folder")
+
+    supervisor.start("source", fail)
+    failure = await asyncio.wait_for(supervisor.failed(), 60)
+    assert str(failure) == "cannot read services/: no such folder"
+    assert supervisor.failure is failure
+    await supervisor.stop()
+
+
+async def test_a_bug_is_logged_with_its_traceback_and_the_task_starts_again(caplog, monkeypatch):
+    monkeypatch.setattr(tasks, "_RESTART_S", 0)
+    supervisor = Supervisor()
+    attempts = asyncio.Semaphore(0)
+    count = 0
+
+    async def stumble():
+        nonlocal count
+        count += 1
+        attempts.release()
+        if count == 1:
+            raise ZeroDivisionError
+        await asyncio.Event().wait()
+
+    supervisor.start("sync", stumble)
+    for _ in range(2):
+        await asyncio.wait_for(attempts.acquire(), 60)
+    assert supervisor.failure is None
+    await supervisor.stop()
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.task == "sync"
+
+
+async def test_a_bug_in_a_task_that_runs_once_is_logged_and_it_does_not_start_again(
+    caplog, monkeypatch
+):
+    monkeypatch.setattr(tasks, "_RESTART_S", 0)
+    supervisor, attempts = Supervisor(), []
+
+    async def stumble():
+        attempts.append(1)
+        raise ZeroDivisionError
+
+    supervisor.start("check", stumble, restarts=False)
+    await asyncio.wait_for(asyncio.gather(*supervisor._tasks), 60)
+    assert attempts == [1]
+    assert [record.task for record in caplog.records] == ["check"]
+
+
+async def test_the_first_outcome_counts_and_the_others_are_cancelled():
+    cancelled = []
+
+    async def wait():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.append(True)
+
+    async def outcome(value):
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    assert await first_of(wait(), outcome(1), outcome(2)) == 1
+    with pytest.raises(SourceError):
+        await first_of(wait(), outcome(SourceError("cannot read services/")))
+    assert cancelled == [True, True]
+
+
+async def test_stopping_ends_all_tasks_and_is_idempotent():
+    supervisor = Supervisor()
+    ended = []
+
+    async def wait():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    began = asyncio.Event()
+
+    async def begin():
+        began.set()
+        await wait()
+
+    supervisor.start("one", begin)
+    supervisor.start("two", begin)
+    await asyncio.wait_for(began.wait(), 60)
+    await supervisor.stop()
+    await supervisor.stop()
+    assert ended == [True, True]
+
+
+@pytest.mark.parametrize("started", [True, False], ids=["with-a-task", "without"])
+async def test_before_a_failure_there_is_no_error(started):
+    supervisor = Supervisor()
+    if started:
+        supervisor.start("idle", asyncio.Event().wait)
+    assert supervisor.failure is None
+    await supervisor.stop()
+
+
+async def test_long_work_lets_other_tasks_run_in_between():
+    now, turns = 0.0, []
+    counted = []
+    pace = Pace(lambda: counted.append(now), lambda: now)
+
+    async def others():
+        while True:
+            turns.append(now)
+            await pause(0)
+
+    task = asyncio.create_task(others())
+    await pause(0)
+    turns.clear()
+    for _ in range(20):
+        now += 0.004
+        await pace.turn()
+    task.cancel()
+    assert (len(turns), len(counted)) == (6, 20)

@@ -1,0 +1,32 @@
+from userspace_proxy.agent.rounds.wall_clock import WallClock
+
+
+class Clocks:
+    def __init__(self):
+        self.monotonic, self.unix = 100.0, 1_700_000_000.0
+
+    def make(self):
+        return WallClock(lambda: self.monotonic, lambda: self.unix)
+
+
+def test_a_moment_has_one_unix_time_while_the_clock_is_not_set():
+    clocks = Clocks()
+    clock = clocks.make()
+    before = clock.unix(90.0)
+    assert before == 1_699_999_990.0
+    clocks.monotonic, clocks.unix = 160.0, 1_700_000_060.02
+    clock.tick()
+    assert clock.now == 160.0
+    assert clock.unix(90.0) == before
+
+
+def test_a_clock_that_was_set_is_followed():
+    clocks = Clocks()
+    clock = clocks.make()
+    clocks.unix += 3600.0
+    clock.tick()
+    assert clock.unix(90.0) == 1_700_003_590.0
+
+
+def test_never_has_no_unix_time():
+    assert Clocks().make().unix(-1.0) == 0.0

@@ -1,0 +1,36 @@
+"""What carries the traffic is wired; ``test_agent`` has it serve."""
+
+from userspace_proxy.agent.core import Core
+from userspace_proxy.agent.rounds.options import Options
+from userspace_proxy.facts import StatusFacts
+from userspace_proxy.plane import PortPool
+from userspace_proxy.sources import MemorySource
+from userspace_proxy.testing.fake_steering import FakeSteering
+
+from .samples import Cluster
+
+
+def make_core(plane, steering, options=None, **more):
+    return Core(
+        options=options or Options(),
+        source=MemorySource(),
+        steering=steering,
+        is_own_steering=False,
+        predecessors=None,
+        plane=plane,
+        client_addresses=None,
+        recovered={},
+        pool=PortPool(28000, 28999),
+        health=StatusFacts,
+        **more,
+    )
+
+
+async def test_a_change_of_the_node_is_a_round(plane):
+    core = make_core(plane, FakeSteering())
+    core.sync.publish(Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
+    await core.sync._round()
+    assert not core.sync._is_behind
+    core.node.on_change()
+    assert core.sync._is_behind
+    core.served_ports.close()

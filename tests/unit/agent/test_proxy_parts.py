@@ -1,0 +1,82 @@
+"""The facts about workers, rounds and the source."""
+
+from userspace_proxy.agent.proxy_parts import (
+    PlaneComponent,
+    SourceComponent,
+    SyncComponent,
+    facts_of_probes,
+)
+from userspace_proxy.agent.rounds.path_probes import PathProbes
+from userspace_proxy.agent.rounds.served_ports import ServedPorts
+from userspace_proxy.agent.rounds.tasks import Supervisor
+from userspace_proxy.facts import ProbesFacts, SourceFacts, StatusFacts
+from userspace_proxy.plane import PortPool
+from userspace_proxy.sources import MemorySource
+from userspace_proxy.steering import Bind
+from userspace_proxy.testing.fake_steering import FakeSteering
+
+from .samples import Cluster
+
+POD = "192.0.2.1"
+
+
+class Restarted(FakeSteering):
+    helper_restarts = 2
+
+
+async def test_rounds_and_the_steering_are_shown_and_after_the_end_no_steering(start):
+    steering = Restarted()
+    loop = await start(steering)
+    rounds = SyncComponent(loop, start.served_ports, steering)
+    loop.publish(Cluster().serve("web", "10.96.0.1", POD))
+    await loop.progress.settled()
+    facts = StatusFacts()
+    rounds.show(facts)
+    assert (facts.sync.rounds, facts.sync.service_changes_pending) == (1, 0)
+    assert (facts.steering.name, facts.steering.helper_restarts) == (steering.name, 2)
+    assert facts.revision == loop.plan.revision
+    await rounds.close()
+    rounds.show(facts)
+    assert (facts.steering.name, facts.steering.helper_restarts) == ("none", 0)
+
+
+async def test_a_loop_that_drains_is_not_stuck(start):
+    steering = FakeSteering()
+    loop = await start(steering)
+    facts = StatusFacts(is_draining=True)
+    SyncComponent(loop, start.served_ports, steering).show(facts)
+    assert facts.sync.turned_s_ago == 0.0
+
+
+async def test_a_proxy_is_ready_once_its_first_plan_is_in_force_until_it_drains(plane, start):
+    loop = await start(FakeSteering())
+    part = PlaneComponent(plane, loop.progress)
+
+    def is_ready(**state):
+        facts = StatusFacts(**state)
+        part.show(facts)
+        return facts.is_ready
+
+    await part.refresh()
+    assert not is_ready()
+    loop.publish(Cluster().serve("web", "10.96.0.1", POD))
+    await loop.progress.settled()
+    assert is_ready()
+    assert not is_ready(is_draining=True)
+
+
+async def test_a_source_is_shown_before_it_is_read():
+    source, facts, supervisor = MemorySource(), StatusFacts(), Supervisor()
+    part = SourceComponent(source)
+    await part.start(supervisor)
+    part.show(facts)
+    assert facts.source == SourceFacts(source.kind, source.location)
+
+
+async def test_probes_are_shown_once_there_are_some(plane):
+    served_ports = ServedPorts(plane, Bind.PROXY_PORT, PortPool(27000, 27999))
+    assert facts_of_probes(served_ports) == ProbesFacts()
+    probes = served_ports.auto_paths.probes = PathProbes(lambda *_result: None)
+    probes.sent, probes.failed = 7, 3
+    assert facts_of_probes(served_ports) == ProbesFacts(0, 0.0, 2_000, 7, 3)
+    served_ports.close()

@@ -1,0 +1,74 @@
+"""A fake kernel that is watched, and waiting for rounds of the sync loop."""
+
+import asyncio
+import contextlib
+
+from userspace_proxy.steering import REFUSE, Forward
+from userspace_proxy.testing.fake_steering import FakeSteering
+
+from ..port_numbers import is_listening
+
+
+class WatchedSteering(FakeSteering):
+    """Looks before and after each change whether the proxy ports that are steered to listen."""
+
+    def __init__(self, **more):
+        super().__init__(**more)
+        self.lies = []
+        self.calls = []
+        self.repair_fails_with = None
+
+    async def apply(self, wanted):
+        await self._watch("apply", super().apply(wanted))
+
+    async def change(self, changed, gone):
+        await self._watch("change", super().change(changed, gone))
+
+    async def _watch(self, name, call):
+        self._look(self.kernel)
+        await call
+        self.calls.append(name)
+        self._look(self.kernel)
+
+    async def repair(self):
+        if self.repair_fails_with is not None:
+            raise self.repair_fails_with
+        return await super().repair()
+
+    def _look(self, kernel):
+        self.lies += [
+            frontend
+            for frontend, target in kernel.items()
+            if target is not REFUSE
+            and not is_listening(target.port if isinstance(target, Forward) else target)
+        ]
+
+
+async def settle(loop, snapshot):
+    """Publish a snapshot and wait until it is in force."""
+    loop.publish(snapshot)
+    await asyncio.wait_for(loop.progress.settled(), 60)
+
+
+async def until(condition):
+    """Let the loop run until a condition holds."""
+    async with asyncio.timeout(60):
+        while not condition():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), 0.005)
+
+
+async def turn():
+    """Let the loop run once."""
+    turned = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(turned.set_result, None)
+    await turned
+
+
+def watched(steps, turns):
+    """Take steps, and note after each one whether other tasks had a turn."""
+    for step in steps:
+        is_turn = asyncio.Event()
+        asyncio.get_running_loop().call_soon(is_turn.set)
+        yield step
+        turns.append(is_turn.is_set())

@@ -1,0 +1,201 @@
+"""Whether endpoints see client addresses, and what the plane learns of the node's networks."""
+
+import asyncio
+import contextlib
+import logging
+
+import pytest
+
+from tests.netns import Net
+from userspace_proxy.agent.watchers import client_address
+from userspace_proxy.agent.watchers.client_address import ClientAddresses, why_impossible
+from userspace_proxy.model import IPFamily, Path, Protocol, ServicePortName
+from userspace_proxy.plan import PlanChanges, PortKey, PortPlan
+from userspace_proxy.policy import PathChoice
+from userspace_proxy.policy.locality import NodeLink
+
+from ..watched import until
+
+POD_NETWORK, POD_NETWORK_6 = "10.9.0.0/24", "fd00:9::/64"
+ADD_CILIUM = "ip link add cilium_host type veth peer name cilium_net"
+
+
+class NetworksOfPlane:
+    """Keeps what a plane is given."""
+
+    def __init__(self):
+        self.given = []
+
+    def preserve(self, networks):
+        self.given.append(networks)
+
+    def has(self, network):
+        return bool(self.given and self.given[-1]) and network in self.given[-1]
+
+
+@pytest.fixture
+def node():
+    node = Net("node")
+    node.run("""
+        ip link add veth0 type veth peer name veth1
+        ip link set veth0 up
+        ip link set veth1 up
+        ip address add 10.9.0.1/24 dev veth0
+        ip -6 address add fd00:9::1/64 dev veth0 nodad""")
+    yield node
+    node.close()
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch):
+    monkeypatch.setattr(client_address, "REPAIR_S", 0.01)
+
+
+def run(node, scenario, *, cleans_up=False):
+    """Run a scenario with new ClientAddresses and repairs, and a plane that learns networks."""
+
+    async def main():
+        addresses, plane = ClientAddresses("", ()), NetworksOfPlane()
+        await addresses.begin()
+        addresses.follow(plane)
+        repairing = asyncio.create_task(addresses.repair())
+        try:
+            await asyncio.wait_for(scenario(addresses, plane), 60)
+        finally:
+            repairing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await repairing
+            if cleans_up:
+                await addresses.clean_up()
+            await addresses.close()
+
+    with node:
+        asyncio.run(main())
+
+
+def reply_rules(node):
+    return node.run("ip rule; ip -6 rule").count("11800")
+
+
+def test_replies_are_caught_until_the_clean_up(node):
+    async def scenario(addresses, plane):
+        assert addresses.why_not == ""
+        assert plane.has(POD_NETWORK)
+        assert plane.has(POD_NETWORK_6)
+        assert reply_rules(node) == 2
+
+    run(node, scenario, cleans_up=True)
+    assert reply_rules(node) == 0
+
+
+def test_with_the_kernel_path_for_all_it_begins_with_the_first_service_port_that_the_proxy_serves(
+    node,
+):
+    def changes(path):
+        name = ServicePortName("shop", "web", "")
+        key = PortKey(name, IPFamily.IPV4)
+        port = PortPlan(key, Protocol.TCP, (), (), (), path=PathChoice(path))
+        return PlanChanges((port,), (), ())
+
+    async def main(path):
+        addresses, plane = ClientAddresses("", ()), NetworksOfPlane()
+        addresses.follow(plane)
+        await addresses.prepare(changes(Path.KERNEL))
+        assert addresses.why_not == ""
+        assert reply_rules(node) == 0
+        assert plane.given == []
+        await addresses.prepare(changes(path))
+        assert addresses.why_not == ""
+        assert reply_rules(node) == 2
+        assert plane.has(POD_NETWORK)
+        await addresses.clean_up()
+        await addresses.close()
+        assert reply_rules(node) == 0
+
+    with node:
+        for path in (Path.USERSPACE, Path.AUTO):
+            asyncio.run(main(path))
+
+
+def test_without_a_clean_up_the_routing_rules_stay_for_the_next_start(node):
+    async def scenario(addresses, _plane):
+        assert addresses.why_not == ""
+
+    run(node, scenario)
+    assert reply_rules(node) == 2
+    run(node, scenario)
+    assert reply_rules(node) == 2
+
+
+def test_a_new_route_reaches_the_plane(node):
+    async def scenario(_addresses, plane):
+        await asyncio.to_thread(node.run, "ip route add 10.8.0.0/24 dev veth0")
+        await until(lambda: plane.has("10.8.0.0/24"))
+
+    run(node, scenario)
+
+
+def test_what_other_programs_remove_is_repaired_and_logged(node, caplog):
+    async def scenario(addresses, _plane):
+        await asyncio.to_thread(node.run, "ip rule del lookup 11800")
+        await until(lambda: addresses.repairs)
+        assert addresses.problem == ""
+
+    run(node, scenario)
+    assert reply_rules(node) == 2
+    assert "rules that catch replies had drifted and were repaired" in caplog.messages
+
+
+def test_with_cilium_nothing_is_created_and_what_was_there_is_removed(node, caplog):
+    async def leave(addresses, _plane):
+        assert addresses.why_not == ""
+
+    async def scenario(addresses, plane):
+        assert addresses.why_not.startswith("Cilium delivers")
+        assert not any(plane.given)
+
+    run(node, leave)
+    node.run(ADD_CILIUM)
+    run(node, scenario)
+    assert reply_rules(node) == 0
+    (record,) = (r for r in caplog.records if r.levelno == logging.WARNING)
+    assert record.cause.startswith("Cilium delivers")
+
+
+def test_client_addresses_end_with_cilium_and_return_after_it(node, caplog):
+    caplog.set_level(logging.INFO, "userspace_proxy.agent")
+
+    async def scenario(addresses, plane):
+        await asyncio.to_thread(node.run, ADD_CILIUM)
+        await until(lambda: plane.given[-1] is None)
+        assert addresses.why_not
+        await asyncio.to_thread(node.run, "ip link del cilium_host")
+        await until(lambda: plane.has(POD_NETWORK))
+
+    run(node, scenario)
+    assert caplog.messages[-2:] == [
+        "endpoints see this node's address: "
+        "Cilium delivers replies of pods past this node's network stack",
+        "endpoints see client addresses again",
+    ]
+
+
+def test_on_a_node_without_ipv6_only_ipv4_networks_reach_the_plane(node, caplog):
+    caplog.set_level(logging.INFO, "userspace_proxy.agent")
+    node.run("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6")
+
+    async def scenario(addresses, plane):
+        assert addresses.why_not == ""
+        assert plane.has(POD_NETWORK)
+        assert not any(":" in network for network in plane.given[-1])
+
+    run(node, scenario)
+    text = "endpoints don't see the addresses of IPv6 clients: "
+    assert any(message.startswith(text) for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_possible"), [("eth0", True), ("cilium_net", True), ("cilium_host", False)]
+)
+def test_only_ciliums_interface_makes_it_impossible(name, is_possible):
+    assert (why_impossible([NodeLink(1, "lo", ""), NodeLink(2, name, "")]) == "") is is_possible

@@ -1,0 +1,52 @@
+"""Which bridges should deliver replies, which do, and what is reported of the others."""
+
+import logging
+
+import pytest
+
+from userspace_proxy.agent.watchers.client_bridges import ClientBridges
+from userspace_proxy.policy.bridges import BridgeFilter
+from userspace_proxy.policy.locality import FILTERED_BRIDGE, NodeLink
+
+CNI0 = 5
+LINKS = (NodeLink(CNI0, "cni0", "bridge"),)
+NETWORKS = {"10.1.0.0/24": CNI0, "fd00:1::/64": CNI0}
+ON, ONLY_IPV4 = BridgeFilter(True, True, True), BridgeFilter(True, True, False)
+
+
+@pytest.fixture
+def bridges():
+    return ClientBridges()
+
+
+def test_networks_are_marked_once_the_kernel_delivers(bridges):
+    bridges.follow(LINKS, NETWORKS, ONLY_IPV4)
+    assert bridges.wanted == {CNI0}
+    assert bridges.mark(NETWORKS) == NETWORKS
+    bridges.note([CNI0], "")
+    assert bridges.mark(NETWORKS) == NETWORKS | {"10.1.0.0/24": FILTERED_BRIDGE}
+    bridges.follow(LINKS, NETWORKS, BridgeFilter())
+    assert bridges.wanted == frozenset()
+    assert bridges.mark(NETWORKS) == NETWORKS
+
+
+def test_what_the_kernel_refuses_is_an_obstacle_of_all_other_bridges(bridges):
+    bridges.follow(LINKS, NETWORKS, ONLY_IPV4)
+    bridges.note([], "no nftables for bridges")
+    assert [(one.version, one.cause) for one in bridges.obstacles] == [
+        (4, "no nftables for bridges"),
+        (6, "net.bridge.bridge-nf-call-ip6tables is 0"),
+    ]
+
+
+def test_an_obstacle_is_logged_once_and_so_is_its_end(bridges, caplog):
+    caplog.set_level(logging.INFO, "userspace_proxy.agent")
+    bridges.follow(LINKS, NETWORKS, ONLY_IPV4)
+    for _ in range(2):
+        bridges.log_obstacles()
+    (record,) = caplog.records
+    assert (record.bridge, record.family) == ("cni0", "IPv6")
+    bridges.follow(LINKS, NETWORKS, ON)
+    for _ in range(2):
+        bridges.log_obstacles()
+    assert [one.levelname for one in caplog.records] == ["WARNING", "INFO"]

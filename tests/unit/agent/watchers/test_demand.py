@@ -1,0 +1,329 @@
+"""Demand for pods: what clients that wait cause in the cluster, and for how long."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from userspace_proxy.agent.watchers.demand import DEMAND_S, Demand
+from userspace_proxy.model import (
+    Endpoint,
+    EndpointSlice,
+    Handling,
+    Hold,
+    IPFamily,
+    Service,
+    ServiceKey,
+    ServicePort,
+    SliceKey,
+    SlicePort,
+    Workload,
+    WorkloadKind,
+)
+from userspace_proxy.plane.messages import WaitBegan, WaitingReport
+from userspace_proxy.sources import MemorySource
+from userspace_proxy.steering import Bind
+
+from ...dataplane.waiting import until
+from ...plane.reports import group_report
+from ..samples import Cluster
+from ..watched import turn
+
+POD = "192.0.2.1"
+WEB = ServiceKey("shop", "web")
+WORKLOAD = Workload(WorkloadKind.DEPLOYMENT, "web")
+ASLEEP = Handling(hold=Hold(60.0), wake=WORKLOAD)
+
+
+class Recording(MemorySource):
+    """A source that notes what it is asked for, and answers as a test says."""
+
+    def __init__(self):
+        super().__init__()
+        self.happenings = []
+        self.woken = []
+        self.answer = ""
+        self.under_way = self.most_under_way = 0
+
+    def record(self, happening):
+        self.happenings.append(happening)
+
+    async def wake(self, namespace, workload):
+        self.woken.append(f"{namespace} {workload}")
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        await turn()
+        self.under_way -= 1
+        return self.answer
+
+
+class Rig:
+    """The Service shop/web without endpoints, and clients that wait as a worker reports them."""
+
+    def __init__(self, plane, served_ports):
+        self.plane = plane
+        self.source = Recording()
+        self.now = 100.0
+        self.cluster = Cluster()
+        self.served_ports = served_ports
+        self.demand = self.make(is_allowed=True)
+        self.serve()
+
+    def make(self, *, is_allowed):
+        return Demand(
+            self.plane,
+            self.served_ports,
+            self.source,
+            is_allowed=is_allowed,
+            clock=lambda: self.now,
+        )
+
+    def serve(self, *pods, handling=ASLEEP):
+        self.served_ports.follow(self.cluster.serve("web", "10.96.0.1", *pods, handling=handling))
+
+    @property
+    def served(self):
+        (served,) = (one for one in self.served_ports if one.plan.key.name.service == WEB)
+        return served
+
+    def begin(self):
+        self.plane.receive(0, WaitBegan(self.served.group.number))
+
+    def begin_many(self, count, workload="other-{}"):
+        """Have clients of that many other Services wait, each a minute and longer."""
+        for number in range(count):
+            name = Workload(WorkloadKind.DEPLOYMENT, workload.format(number))
+            ip = f"10.97.{number // 250}.{number % 250 + 1}"
+            handling = Handling(hold=Hold(60.0), wake=name)
+            snapshot = self.cluster.serve(f"other-{number}", ip, handling=handling)
+        self.served_ports.follow(snapshot)
+        for served in self.served_ports:
+            if served.plan.key.name.service != WEB:
+                self.plane.receive(0, WaitBegan(served.group.number))
+                self.report(1, served)
+
+    def report(self, clients, served=None):
+        served = served or self.served
+        waiting = WaitingReport(clients, 1.0) if clients else None
+        report = msgspec.structs.replace(group_report(waiting=waiting), group=served.group.number)
+        served.group.add(0, report, self.now)
+
+    async def look_after(self, seconds):
+        self.now += seconds
+        await self.demand.look()
+
+
+@pytest.fixture
+def rig(plane, make):
+    return Rig(plane, make(Bind.PROXY_PORT))
+
+
+async def test_a_client_that_waits_is_an_event_and_wakes_the_workload(rig):
+    rig.begin()
+    await rig.look_after(0)
+    (happening,) = rig.source.happenings
+    assert (happening.reason, happening.service, happening.is_warning) == ("NeedPods", WEB, False)
+    assert happening.note == "The service-port shop/web needs pods."
+    assert rig.source.woken == ["shop deployment/web"]
+    assert rig.demand.services() == {WEB: 1}
+
+
+async def test_demand_counts_the_clients_and_lasts_for_90_s_after_the_last(rig):
+    rig.begin()
+    rig.report(3)
+    await rig.look_after(1)
+    assert rig.demand.services() == {WEB: 3}
+    rig.report(0)
+    await rig.look_after(DEMAND_S - 1)
+    assert rig.demand.services() == {WEB: 1}
+    await rig.look_after(1)
+    assert rig.demand.services() == {}
+
+
+@pytest.mark.parametrize("answer", ["", "cannot scale deployment/web: forbidden"])
+async def test_a_workload_is_tried_again_after_5_s_and_then_after_twice_the_time_up_to_a_minute(
+    rig, answer
+):
+    rig.source.answer = answer
+    rig.begin()
+    rig.report(1)
+    tried_at = []
+    for second in range(276):
+        await rig.look_after(min(second, 1))
+        tried_at += [second] * (len(rig.source.woken) - len(tried_at))
+    assert tried_at == [0, 5, 15, 35, 75, 135, 195, 255]
+
+
+async def test_while_clients_wait_the_need_is_told_each_minute(rig):
+    rig.begin()
+    rig.report(1)
+    for _ in range(60):
+        await rig.look_after(1)
+    assert len(rig.source.happenings) == 1
+    await rig.look_after(1)
+    assert len(rig.source.happenings) == 2
+
+
+async def test_a_workload_that_has_served_since_is_tried_again_after_5_s(rig):
+    rig.begin()
+    rig.report(1)
+    for _ in range(36):
+        await rig.look_after(1)
+    assert len(rig.source.woken) == 4, "the next attempt would be 40 s later"
+    rig.serve(POD)
+    rig.report(0)
+    await rig.look_after(1)
+    rig.serve()
+    rig.now += 4
+    rig.begin()
+    await rig.look_after(0)
+    assert len(rig.source.woken) == 5
+
+
+async def test_clients_that_come_and_go_do_not_shorten_the_time_to_the_next_attempt(rig):
+    rig.source.answer = "cannot scale deployment/web: forbidden"
+    for _ in range(75):
+        rig.begin()
+        await rig.look_after(0)
+        await rig.look_after(1)
+    assert len(rig.source.woken) == 4
+
+
+async def test_nothing_is_asked_for_once_the_clients_are_served(rig):
+    rig.begin()
+    await rig.look_after(0)
+    await rig.look_after(30)
+    assert len(rig.source.woken) == len(rig.source.happenings) == 1
+
+
+async def test_a_service_with_endpoints_needs_no_pods(rig):
+    rig.serve(POD)
+    rig.begin()
+    await rig.look_after(0)
+    assert not rig.source.woken
+    assert not rig.source.happenings
+
+
+async def test_without_a_workload_there_is_demand_and_nothing_else(rig):
+    rig.serve(handling=Handling(hold=Hold(60.0)))
+    rig.begin()
+    await rig.look_after(0)
+    assert rig.demand.services() == {WEB: 1}
+    assert not rig.source.woken
+    assert not rig.source.happenings
+
+
+async def test_what_the_operator_has_not_allowed_is_only_an_event_and_a_problem(rig):
+    rig.demand = rig.make(is_allowed=False)
+    rig.begin()
+    await rig.look_after(0)
+    assert len(rig.source.happenings) == 1
+    assert not rig.source.woken
+    assert rig.served.wake_problem == (
+        "deployment/web is needed, but it isn't scaled by this proxy, which needs --allow-wake "
+        "for that"
+    )
+
+
+async def test_why_a_workload_cannot_be_scaled_is_a_problem_until_it_can(rig):
+    rig.source.answer = "cannot scale deployment/web: forbidden"
+    rig.begin()
+    rig.report(1)
+    await rig.look_after(0)
+    assert rig.served.wake_problem == rig.source.answer
+    rig.source.answer = ""
+    await rig.look_after(5)
+    assert rig.served.wake_problem == ""
+
+
+async def test_hundreds_of_workloads_that_cannot_be_scaled_are_tried_one_at_a_time(rig):
+    rig.source.answer = "cannot scale it: forbidden"
+    rig.begin_many(335)
+    for _ in range(60):
+        await rig.look_after(1)
+    assert rig.source.most_under_way == 1
+    assert len(rig.source.woken) == 335 * 4, "at 0, 5, 15 and 35 s"
+
+
+async def test_services_of_one_workload_share_its_attempts_and_what_prevents_them(rig):
+    rig.source.answer = "cannot scale deployment/web: forbidden"
+    rig.begin_many(3, workload="web")
+    await rig.look_after(0)
+    assert rig.source.woken == ["shop deployment/web"]
+    await rig.look_after(1)
+    problems = [served.wake_problem for served in rig.served_ports]
+    assert set(problems) == {"", rig.source.answer}
+    assert problems.count("") == 1, "no client waits there"
+
+
+async def test_new_demand_precedes_workloads_that_were_tried_before(rig):
+    rig.source.answer = "cannot scale it: forbidden"
+    rig.begin_many(670)
+    await rig.look_after(0)
+    rig.source.woken.clear()
+    rig.now += 5
+    rig.begin()
+    await rig.look_after(0)
+    assert rig.source.woken[0] == "shop deployment/web"
+
+
+async def test_demand_that_begins_meanwhile_is_next(rig):
+    rig.begin_many(3)
+    await rig.look_after(0)
+    rig.source.woken.clear()
+    rig.now += 5
+    wake = rig.source.wake
+
+    async def wake_and_begin(namespace, workload):
+        rig.source.wake = wake
+        rig.begin()
+        return await wake(namespace, workload)
+
+    rig.source.wake = wake_and_begin
+    task = asyncio.ensure_future(rig.demand.run())
+    await until(lambda: len(rig.source.woken) == 4)
+    assert rig.source.woken[1] == "shop deployment/web"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_the_port_that_has_no_endpoint_wakes_the_workload_whichever_began_last(rig):
+    ports = (ServicePort("http", 80, "TCP"), ServicePort("admin", 81, "TCP"))
+    web = Service(WEB, ports, cluster_ips=("10.96.0.1",), handling=ASLEEP)
+    rig.cluster.store.put_service(web)
+    rig.cluster.store.put_slice(
+        EndpointSlice(
+            SliceKey("shop", "web-1"),
+            WEB,
+            IPFamily.IPV4,
+            (SlicePort("admin", 8081, "TCP"),),
+            (Endpoint(POD),),
+        )
+    )
+    rig.served_ports.follow(rig.cluster.store.snapshot())
+    for served in sorted(rig.served_ports, key=lambda served: not served.plan.has_none):
+        rig.plane.receive(0, WaitBegan(served.group.number))
+    await rig.look_after(0)
+    assert rig.source.woken == ["shop deployment/web"]
+
+
+async def test_a_service_that_is_not_served_any_more_is_not_woken(rig):
+    rig.begin()
+    rig.served_ports.follow(rig.cluster.remove("web"))
+    await rig.look_after(0)
+    assert not rig.source.woken
+
+
+async def test_clients_of_an_unknown_group_are_ignored(rig):
+    rig.demand.services()
+    rig.plane.on_waits(rig.plane.open_group("other"))
+    await rig.look_after(0)
+    assert rig.demand.services() == {}
+
+
+async def test_a_workload_is_woken_without_a_timer(rig):
+    task = asyncio.ensure_future(rig.demand.run())
+    rig.begin()
+    await until(lambda: rig.source.woken)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

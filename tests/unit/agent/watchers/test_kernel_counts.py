@@ -1,0 +1,125 @@
+"""Connections on the kernel path, by Service port; tests/node has real ones."""
+
+import asyncio
+
+import pytest
+
+from userspace_proxy.agent.watchers import kernel_counts
+from userspace_proxy.agent.watchers.kernel_counts import EVERY_S, KernelCounts
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.model import Frontend, Handling, Path, Protocol
+from userspace_proxy.steering import Bind
+from userspace_proxy.testing.fake_steering import FakeSteering
+
+from ..samples import Cluster
+
+WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
+CART = Frontend("10.96.0.2", 80, Protocol.TCP)
+KERNEL = Handling(path=Path.KERNEL)
+POD = "192.0.2.1"
+
+
+class Counting:
+    """A web Service on the kernel path, a cart that isn't, and a clock."""
+
+    def __init__(self, make):
+        self.now = 0.0
+        self.cluster = Cluster()
+        self.served_ports = make(Bind.PROXY_PORT)
+        self.cluster.serve("cart", CART.ip, POD)
+        self.serve(KERNEL)
+        self.steering = FakeSteering()
+        self.counts = KernelCounts(self.steering, self.served_ports, lambda: self.now)
+
+    def serve(self, handling):
+        self.served_ports.follow(self.cluster.serve("web", WEB.ip, POD, handling=handling))
+
+    async def read(self, counted):
+        """Return the numbers of both Services and the sum at a reading."""
+        self.now += EVERY_S
+        self.steering.counted = counted
+        await self.counts.refresh()
+        shown = {one.plan.key.name.name: one.path.kernel_connections for one in self.served_ports}
+        return shown["web"], shown["cart"], self.counts.total
+
+
+@pytest.fixture
+def counting(make):
+    return Counting(make)
+
+
+async def test_connections_belong_to_the_service_port_that_has_the_frontend(counting):
+    assert await counting.read({}) == (0, None, 0)
+    assert await counting.read({WEB: 3}) == (3, None, 3)
+    assert await counting.read({WEB: 5}) == (5, None, 5)
+    assert counting.served_ports.targets().keys() == {WEB, CART}
+
+
+async def test_numbers_stay_while_a_service_port_leaves_the_kernel_path(counting):
+    await counting.read({WEB: 3})
+    counting.serve(Handling())
+    assert await counting.read({WEB: 3}) == (3, None, 3)
+    counting.serve(KERNEL)
+    assert await counting.read({WEB: 4}) == (4, None, 4)
+
+
+async def test_a_frontend_that_was_gone_in_between_begins_at_nothing(counting):
+    await counting.read({WEB: 9})
+    assert await counting.read({WEB: 2}) == (11, None, 11)
+
+
+async def test_the_sum_keeps_those_of_services_that_are_gone(counting):
+    await counting.read({WEB: 9})
+    counting.served_ports.follow(counting.cluster.remove("web"))
+    counting.now += EVERY_S
+    counting.steering.counted = {}
+    await counting.counts.refresh()
+    assert counting.counts.total == 9
+
+
+async def test_where_nothing_is_counted_there_is_no_number(counting):
+    assert await counting.read(None) == (None, None, None)
+    await counting.read({WEB: 9})
+    assert await counting.read(None) == (None, None, None)
+
+
+async def test_a_failed_reading_changes_nothing(counting):
+    await counting.read({WEB: 9})
+    counting.steering.fails_with = SteeringError("no buffer space")
+    assert await counting.read({WEB: 10}) == (9, None, 9)
+    counting.steering.fails_with = None
+    assert await counting.read({WEB: 10}) == (10, None, 10)
+
+
+async def test_a_reading_that_takes_too_long_is_given_up(counting, monkeypatch):
+    class Busy(FakeSteering):
+        async def kernel_connections(self):
+            await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(kernel_counts, "_WAIT_S", 0.01)
+    await counting.read({WEB: 9})
+    counts = KernelCounts(Busy(), counting.served_ports, lambda: counting.now)
+    await counts.refresh()
+    assert counts.total is None
+    assert {one.path.kernel_connections for one in counting.served_ports} == {9, None}
+
+
+async def test_readings_are_shared_and_take_a_small_share_of_the_time(counting):
+    class Slow(FakeSteering):
+        readings = 0
+
+        async def kernel_connections(self):
+            self.readings += 1
+            counting.now += 0.5
+            return {}
+
+    slow = Slow()
+    counts = KernelCounts(slow, counting.served_ports, lambda: counting.now)
+    await asyncio.gather(*(counts.refresh() for _ in range(5)))
+    assert slow.readings == 1
+    counting.now += 9.0
+    await counts.refresh()
+    assert slow.readings == 1
+    counting.now += 1.0
+    await counts.refresh()
+    assert slow.readings == 2

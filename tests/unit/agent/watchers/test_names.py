@@ -1,0 +1,225 @@
+"""Names of Services: in this process, by aiohttp and by DNS, without privileges."""
+
+import asyncio
+import socket
+import sys
+import urllib.request
+
+import aiohttp
+import aiohttp.web
+import dns.asyncquery
+import dns.message
+import pytest
+
+from userspace_proxy import Options, Proxy
+from userspace_proxy.agent.rounds.served_ports import ServedPorts
+from userspace_proxy.errors import ConfigError, ListenError
+from userspace_proxy.model import (
+    Endpoint,
+    EndpointSlice,
+    IPFamily,
+    Service,
+    ServiceKey,
+    ServicePort,
+    ServiceType,
+    SliceKey,
+    SlicePort,
+)
+
+from ..backends import backend
+
+DNS = Options(dns=("127.0.0.1", 0))
+DB = ServiceKey("shop", "db")
+
+
+async def ask(address, name, type_):
+    query = dns.message.make_query(name, type_)
+    answer = await dns.asyncquery.udp(query, address.ip, port=address.port, timeout=60)
+    return [rdata.to_text() for rrset in answer.answer for rdata in rrset]
+
+
+async def first_byte(host, port):
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        return await reader.read(3)
+    finally:
+        writer.close()
+
+
+async def test_a_connection_by_name_reaches_the_service():
+    async with backend(b"one") as one, Proxy() as proxy:
+        await proxy.add_service("web", port=8080, endpoints=[one], namespace="shop")
+        with proxy.names("shop"):
+            for host in ("web", "web.shop", "web.shop.svc.cluster.local"):
+                assert await first_byte(host, 8080) == b"one"
+
+
+async def test_a_service_that_answers_at_another_port_is_reached_at_its_own():
+    async with backend(b"one") as one, Proxy() as proxy:
+        with socket.create_server(("127.99.1.2", 80)):
+            await proxy.add_service("web", port=80, endpoints=[one], cluster_ip="127.99.1.2")
+        with proxy.names():
+            assert await first_byte("web", 80) == b"one"
+
+
+async def test_a_cluster_ip_that_no_interface_has_is_reached_by_name():
+    async with backend(b"one") as one, Proxy(options=DNS) as proxy:
+        web = await proxy.add_service("web", port=80, endpoints=[one], cluster_ip="10.96.0.10")
+        with proxy.names():
+            assert await first_byte("web", 80) == b"one"
+        answer = await ask(proxy.dns_address, "web.default.svc.cluster.local", "A")
+        assert answer == [web.address.ip] == ["127.0.0.1"]
+
+
+async def test_where_a_service_answers_is_found_without_a_look_at_others(monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(
+        ServedPorts,
+        "__iter__",
+        lambda ports: looked_at.append(ports) or iter(ports._served.values()),
+    )
+    async with backend(b"one") as one, Proxy(options=DNS) as proxy:
+        web = await proxy.add_service("web", port=80, endpoints=[one], cluster_ip="10.96.0.10")
+        port = web.address.port
+        looked_at.clear()
+        answer = await ask(proxy.dns_address, "web.default.svc.cluster.local", "SRV")
+        assert answer == [f"0 100 {port} web.default.svc.cluster.local."]
+        with proxy.names():
+            assert await first_byte("web", 80) == b"one"
+        assert looked_at == []
+
+
+async def test_names_follow_the_services():
+    async with backend(b"one") as one, Proxy() as proxy:
+        with proxy.names():
+            with pytest.raises(socket.gaierror):
+                socket.getaddrinfo("web.default.svc.cluster.local", 80)
+            web = await proxy.add_service("web", port=8080, endpoints=[one])
+            found = socket.getaddrinfo("web", 8080, type=socket.SOCK_STREAM)
+            assert found[0][4] == tuple(web.address)
+
+
+async def test_aiohttp_finds_names(aiohttp_backend):
+    async with Proxy() as proxy:
+        await proxy.add_service("web", port=8080, endpoints=[aiohttp_backend])
+        connector = aiohttp.TCPConnector(resolver=proxy.resolver())
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.get("http://web:8080/") as response,
+        ):
+            assert await response.text() == "web:8080"
+
+
+@pytest.fixture
+async def aiohttp_backend():
+    """The address of an HTTP server that answers with the host it was asked for."""
+
+    async def handle(request):
+        return aiohttp.web.Response(text=request.host)
+
+    app = aiohttp.web.Application()
+    app.router.add_get("/", handle)
+    runner = aiohttp.web.AppRunner(app)
+    await runner.setup()
+    site = aiohttp.web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield "{}:{}".format(*runner.addresses[0])
+    await runner.cleanup()
+
+
+def test_a_program_without_an_event_loop_finds_names(aiohttp_backend_in_thread):
+    with Proxy.in_thread(options=DNS) as proxy:
+        proxy.add_service("web", port=8080, endpoints=[aiohttp_backend_in_thread])
+        with proxy.names(), urllib.request.urlopen("http://web:8080/") as response:
+            assert response.read() == b"hello"
+        assert proxy.dns_address.ip == "127.0.0.1"
+
+
+@pytest.fixture
+def aiohttp_backend_in_thread():
+    """The address of an HTTP server in a thread."""
+    import http.server
+    import threading
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+        def log_message(self, *_):
+            """Print nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield "{}:{}".format(*server.server_address)
+        server.shutdown()
+        thread.join()
+
+
+def test_dns_answers_on_both_kinds_of_loops(run):
+    async def main():
+        async with backend(b"one") as one, Proxy(options=DNS) as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[one])
+            answer = await ask(proxy.dns_address, "web.default.svc.cluster.local", "A")
+            assert answer == [web.address.ip]
+
+    run(main())
+
+
+async def test_headless_services_and_external_names_are_served_by_dns_alone():
+    headless = Service(DB, (ServicePort("sql", 5432, "TCP"),), is_headless=True)
+    endpoints = (Endpoint("10.244.0.4", hostname="db-0"), Endpoint("10.244.0.5"))
+    ports = (SlicePort("sql", 5432, "TCP"),)
+    db_1 = EndpointSlice(SliceKey("shop", "db-1"), DB, IPFamily.IPV4, ports, endpoints)
+    search = Service(
+        ServiceKey("shop", "search"),
+        (),
+        type=ServiceType.EXTERNAL_NAME,
+        external_name="search.example.com",
+    )
+    async with Proxy(options=DNS) as proxy:
+        await proxy.put(headless, [db_1])
+        await proxy.put(search, [])
+        address = proxy.dns_address
+        found = await ask(address, "db.shop.svc.cluster.local", "A")
+        assert sorted(found) == ["10.244.0.4", "10.244.0.5"]
+        assert await ask(address, "db-0.db.shop.svc.cluster.local", "A") == ["10.244.0.4"]
+        name = "search.shop.svc.cluster.local"
+        assert await ask(address, name, "CNAME") == ["search.example.com."]
+
+
+async def test_another_domain():
+    options = Options(dns=("127.0.0.1", 0), cluster_domain="test")
+    async with backend(b"one") as one, Proxy(options=options) as proxy:
+        web = await proxy.add_service("web", port=8080, endpoints=[one])
+        answer = await ask(proxy.dns_address, "web.default.svc.test", "A")
+        assert answer == [web.address.ip]
+
+
+async def test_an_address_in_use_ends_the_start():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        proxy = Proxy(options=Options(dns=taken.getsockname()))
+        with pytest.raises(ListenError, match="cannot serve DNS on"):
+            await proxy.start()
+
+
+async def test_without_dnspython_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dns.asyncquery", None)
+    monkeypatch.delitem(sys.modules, "userspace_proxy.lookup.dns_messages", raising=False)
+    with pytest.raises(ConfigError, match=r"dnspython is not installed \(pip install .\[dns\]"):
+        await Proxy(options=DNS).start()
+
+
+async def test_names_are_searched_in_a_namespace_that_can_exist():
+    async with Proxy() as proxy:
+        with pytest.raises(ValueError, match="namespace: 'Shop' is not a DNS label"):
+            proxy.names("Shop")
+
+
+async def test_names_need_a_running_proxy():
+    with pytest.raises(RuntimeError, match="isn't running"):
+        Proxy().names()

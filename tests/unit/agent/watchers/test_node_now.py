@@ -1,0 +1,29 @@
+"""What the plan has to know of the node; ``test_agent`` has its addresses change."""
+
+from userspace_proxy.agent.rounds.options import Options
+from userspace_proxy.agent.rounds.tasks import Supervisor
+from userspace_proxy.agent.watchers.node_now import NodeNow
+from userspace_proxy.cluster import Snapshot
+from userspace_proxy.policy import PRIMARY
+from userspace_proxy.testing.fake_steering import FakeSteering
+
+
+class NoSteering(FakeSteering):
+    name = "none"
+
+
+async def test_without_steering_only_loopback_is_known_and_reached():
+    node = NodeNow(NoSteering(), Options(node_name="node-a"))
+    await node.start(Supervisor())
+    facts = node.facts_for(Snapshot({}))
+    assert (facts.node_name, facts.addresses) == ("node-a", ("127.0.0.1",))
+    assert facts.allow_loopback_endpoints
+    await node.close()
+
+
+def test_node_ports_that_nobody_reaches_are_logged_once(caplog):
+    node = NodeNow(FakeSteering(), Options(node_port_networks=(PRIMARY,)))
+    for _ in range(2):
+        node.facts_for(Snapshot({}))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("node ports are not served: --nodeport-addresses=primary")

@@ -1,0 +1,114 @@
+"""The file of the last state: replaced atomically, and read only if it can be trusted."""
+
+import os
+import resource
+import stat
+
+import pytest
+
+from userspace_proxy.agent.watchers import state_file
+from userspace_proxy.agent.watchers.state_file import StateFile, StateFileError
+
+NOW = 1_763_600_000.5
+
+
+@pytest.fixture
+def file(tmp_path):
+    return StateFile(tmp_path / "lib" / "userspace-proxy" / "state.json.gz")
+
+
+def cause(call, *arguments, **more):
+    with pytest.raises(StateFileError) as caught:
+        call(*arguments, **more)
+    return str(caught.value)
+
+
+def test_what_is_written_is_read_with_its_time(file):
+    assert file.read() is None
+    file.write(b"first", current_at=NOW)
+    file.write(b"second", current_at=NOW + 5)
+    assert file.read() == (b"second", NOW + 5)
+
+
+def test_only_this_user_can_read_and_write_it(file):
+    file.write(b"state", current_at=NOW)
+    assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.path.parent.stat().st_mode) == 0o700
+
+
+def test_an_unchanged_state_can_be_confirmed(file):
+    file.write(b"state", current_at=NOW)
+    inode = file.path.stat().st_ino
+    file.confirm(NOW + 60)
+    assert file.read() == (b"state", NOW + 60)
+    assert file.path.stat().st_ino == inode
+
+
+def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(file):
+    file.write(b"state", current_at=NOW)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        assert cause(file.write, bytes(1000), current_at=NOW + 5) == (
+            f"cannot write {file.path}: File too large (give --state-dir a folder that this proxy "
+            "can write, or an empty text)"
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read() == (b"state", NOW)
+    assert list(file.path.parent.iterdir()) == [file.path]
+
+
+def test_what_a_crash_left_is_replaced(file):
+    file.write(b"state", current_at=NOW)
+    (file.path.parent / "state.json.gz.new").write_bytes(b"half")
+    file.write(b"whole", current_at=NOW)
+    assert file.read() == (b"whole", NOW)
+    assert list(file.path.parent.iterdir()) == [file.path]
+
+
+def test_a_link_at_the_name_of_the_new_file_is_not_followed(file, tmp_path):
+    file.write(b"state", current_at=NOW)
+    (tmp_path / "other").write_bytes(b"other")
+    (file.path.parent / "state.json.gz.new").symlink_to(tmp_path / "other")
+    file.write(b"whole", current_at=NOW)
+    assert (tmp_path / "other").read_bytes() == b"other"
+
+
+def test_a_folder_that_cannot_be_created_is_a_cause(tmp_path):
+    (tmp_path / "lib").write_bytes(b"")
+    file = StateFile(tmp_path / "lib" / "state.json.gz")
+    assert "File exists (give --state-dir" in cause(file.write, b"state", current_at=NOW)
+    assert cause(file.read) == f"cannot use {file.path}: Not a directory"
+
+
+def test_a_state_that_is_too_large_is_neither_written_nor_read(file, monkeypatch):
+    file.write(b"state", current_at=NOW)
+    monkeypatch.setattr(state_file, "FILE_BYTES_MAX", 4)
+    assert "the state is larger than 0 MiB" in cause(file.write, b"state", current_at=NOW)
+    assert "it is larger than 0 MiB" in cause(file.read)
+
+
+@pytest.mark.parametrize(
+    ("put", "why"),
+    [
+        pytest.param(lambda path: path.mkdir(), "it is not a regular file", id="folder"),
+        pytest.param(os.mkfifo, "it is not a regular file", id="fifo"),
+        pytest.param(lambda path: path.symlink_to("other"), "it is a symbolic link", id="link"),
+        pytest.param(lambda path: (path.touch(), path.chmod(0o620)), "other users may write it",
+            id="group-writable"),
+        pytest.param(lambda path: (path.touch(), path.chmod(0o602)), "other users may write it",
+            id="world-writable"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trusted_is_not_read(file, put, why):
+    file.path.parent.mkdir(parents=True)
+    put(file.path)
+    assert cause(file.read) == f"cannot use {file.path}: {why}"
+
+
+def test_the_file_of_another_user_is_not_read(file, monkeypatch):
+    file.write(b"state", current_at=NOW)
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    assert cause(file.read) == f"cannot use {file.path}: it belongs to user {owner}"

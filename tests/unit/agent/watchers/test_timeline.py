@@ -1,0 +1,280 @@
+import asyncio
+import time
+
+import pytest
+
+from tests.unit.status.views import make_view, replace
+from userspace_proxy import Proxy
+from userspace_proxy.agent.rounds.served_ports import ServedPort
+from userspace_proxy.agent.watchers.timeline import KEPT, OUTAGES_MAX, Timeline
+from userspace_proxy.cluster import Store
+from userspace_proxy.dataplane import Serving
+from userspace_proxy.facts import Level, SourceFacts
+from userspace_proxy.model import Path, SocketAddress
+from userspace_proxy.plan import Planner, diff_plans
+from userspace_proxy.plane import Plane
+from userspace_proxy.plane.messages import Ejected, Returned
+from userspace_proxy.policy import NodeFacts
+from userspace_proxy.status.paths import PathView
+from userspace_proxy.status.timeline import Event
+
+from ..backends import answers, backend, free_address
+from ..samples import endpoints, service
+
+PODS = tuple(SocketAddress(f"10.0.{n // 250}.{n % 250}", 80) for n in range(10_000))
+POD = SocketAddress("192.0.2.1", 8080)
+NOW = 1_763_600_000.0
+
+
+class Rig:
+    """A timeline of a plane with one group, and what the test changes."""
+
+    def __init__(self):
+        self.plane = Plane(asyncio.get_running_loop())
+        self.group = self.plane.open_group("shop/web:http")
+        self.plane.serve(self.group, Serving(endpoints=(POD,)), {})
+        self.now = NOW
+        self.view = make_view()
+        self.timeline = Timeline(self.plane, lambda: self.view, lambda: self.now)
+
+    def eject(self, pod=POD):
+        self.plane.receive(0, Ejected(self.group.number, pod, is_silent=False))
+
+    def give_back(self):
+        self.plane.receive(0, Returned(self.group.number, POD))
+
+    def whats(self):
+        return [(event.at - NOW, event.what, event.saved) for event in self.timeline.events()]
+
+
+@pytest.fixture
+async def rig():
+    rig = Rig()
+    yield rig
+    rig.plane.close()
+
+
+async def test_an_outage_lasts_until_the_endpoint_answers(rig):
+    rig.group.counters.saved = 100
+    rig.eject()
+    rig.group.counters.saved = 103
+    (event,) = rig.timeline.events()
+    assert (event.port, event.level, event.lasts) == ("shop/web:http", Level.TROUBLE, True)
+    assert event.saved == 3
+    rig.now += 12
+    rig.give_back()
+    await rig.timeline.look()
+    assert rig.whats() == [
+        (12, "192.0.2.1:8080 answers again, after 12 s", 3),
+        (0, "192.0.2.1:8080 fails; ejected", 3),
+    ]
+    rig.group.counters.saved = 200
+    assert [event.saved for event in rig.timeline.events()] == [3, 3]
+    assert not any(event.lasts for event in rig.timeline.events())
+
+
+async def test_an_outage_by_a_fault_on_purpose_is_called_so_and_is_no_trouble(rig):
+    detours = ((POD, SocketAddress("127.0.0.1", 40000)),)
+    rig.plane.serve(rig.group, Serving(endpoints=(POD,), detours=detours), {})
+    rig.eject()
+    (event,) = rig.timeline.events()
+    assert event.level is Level.ATTENTION
+    assert event.what == "192.0.2.1:8080 fails (a fault on purpose); ejected"
+
+
+async def test_an_endpoint_that_is_ejected_again_and_again_is_one_outage(rig):
+    for _ in range(5):
+        rig.eject()
+        await rig.timeline.look()
+    assert len(rig.timeline.events()) == 1
+
+
+async def test_an_endpoint_that_is_ejected_again_at_once_has_not_returned(rig):
+    rig.eject()
+    rig.give_back()
+    rig.eject()
+    await rig.timeline.look()
+    assert [event.lasts for event in rig.timeline.events()] == [True]
+
+
+async def test_an_outage_ends_with_its_endpoint(rig):
+    rig.eject()
+    rig.plane.serve(rig.group, Serving(), {})
+    await rig.timeline.look()
+    (event,) = rig.timeline.events()
+    assert not event.lasts
+
+
+async def test_an_outage_ends_with_its_service_port(rig):
+    rig.eject()
+    rig.plane.close_group(rig.group)
+    await rig.timeline.look()
+    (event,) = rig.timeline.events()
+    assert not event.lasts
+
+
+class CountingPlane(Plane):
+    """Counts how often workers are asked."""
+
+    refreshes = 0
+
+    async def refresh(self):
+        self.refreshes += 1
+
+
+async def test_workers_are_asked_for_a_cause_a_few_times_only():
+    plane = CountingPlane(asyncio.get_running_loop())
+    group = plane.open_group("shop/web:http")
+    plane.serve(group, Serving(endpoints=(POD,)), {})
+    timeline = Timeline(plane, make_view)
+    plane.receive(0, Ejected(group.number, POD, is_silent=False))
+    for _ in range(20):
+        await timeline.look()
+    assert plane.refreshes == 3
+    plane.receive(0, Returned(group.number, POD))
+    await timeline.look()
+    assert plane.refreshes == 4
+    plane.close()
+
+
+async def test_a_look_at_thousands_of_ejected_endpoints_takes_milliseconds(rig):
+    rig.plane.serve(rig.group, Serving(endpoints=PODS), {})
+    for pod in PODS:
+        rig.eject(pod)
+    began = time.process_time()
+    await rig.timeline.look()
+    # It took six seconds when each outage made its own list of endpoints.
+    assert time.process_time() - began < 0.5
+    assert len(rig.timeline.events()) == KEPT
+
+
+async def test_outages_beyond_a_number_are_one_event(rig):
+    rig.plane.serve(rig.group, Serving(endpoints=PODS), {})
+    for pod in PODS[: OUTAGES_MAX + 50]:
+        rig.eject(pod)
+    whats = [event.what for event in rig.timeline.events()]
+    more = "More than 1,000 endpoints are ejected; further ones aren't listed"
+    assert (whats.count(more), len(rig.timeline._outages)) == (1, OUTAGES_MAX)
+
+
+async def test_outages_are_listed_again_when_others_have_ended(rig):
+    rig.plane.serve(rig.group, Serving(endpoints=PODS), {})
+    for pod in PODS[: OUTAGES_MAX + 1]:
+        rig.eject(pod)
+    rig.plane.serve(rig.group, Serving(endpoints=PODS[-1:]), {})
+    await rig.timeline.look()
+    rig.eject(PODS[-1])
+    assert [event.what for event in rig.timeline.events() if event.lasts] == [
+        f"{PODS[-1]} fails; ejected"
+    ]
+
+
+async def test_an_outage_has_its_cause():
+    async with backend(b"one") as one, Proxy() as proxy:
+        timeline = Timeline(proxy._plane, proxy._facts)
+        dead = free_address()
+        web = await proxy.add_service("web", port=8080, endpoints=[dead, one])
+        assert await answers(web.address, 4) == [b"one"] * 4
+        await timeline.look()
+        (event,) = (event for event in timeline.events() if event.port)
+        assert event.text.startswith(f"{dead} refuses connections: nothing listens on port")
+        assert event.text.endswith("; ejected; 1 connection saved")
+
+
+async def test_what_happens_to_the_node_is_recorded_once(rig):
+    rig.view = replace(rig.view, source=SourceFacts("manifests", "/a", True, ("no such file",)))
+    await rig.timeline.look()
+    await rig.timeline.look()
+    assert rig.whats() == [(0, "Source: no such file", 0)]
+
+
+class Plans:
+    """Plans of Services whose endpoints come and go."""
+
+    def __init__(self, count, *pods):
+        self._store = Store()
+        self._planner = Planner(NodeFacts())
+        self._names = [f"web-{n}" for n in range(count)]
+        for n, name in enumerate(self._names):
+            self._store.put_service(service(name, f"10.96.0.{n + 1}"))
+        self.plan = self._next(pods)
+
+    def change(self, *pods):
+        """Return the plan in force and the changes that these endpoints make."""
+        before, self.plan = self.plan, self._next(pods)
+        return before, diff_plans(before, self.plan)
+
+    def _next(self, pods):
+        for name in self._names:
+            self._store.put_slice(endpoints(name, *pods))
+        return self._planner.plan(self._store.snapshot())
+
+
+async def test_a_service_loses_its_last_endpoint_and_has_one_again(rig):
+    plans = Plans(1, "192.0.2.1")
+    rig.timeline.note_plan(*plans.change())
+    rig.timeline.note_plan(*plans.change("192.0.2.1", "192.0.2.2"))
+    lost, regained = sorted(rig.timeline.events(), key=lambda event: event.level is Level.OK)
+    assert lost.what == "No endpoint is usable: its EndpointSlice is empty"
+    assert (lost.port, lost.level) == ("shop/web-0", Level.ATTENTION)
+    assert regained == Event(NOW, Level.OK, "2 usable endpoints again", "shop/web-0")
+
+
+async def test_other_changes_are_not_recorded(rig):
+    plans = Plans(1, "192.0.2.1")
+    rig.timeline.note_plan(*plans.change("192.0.2.1", "192.0.2.2"))
+    assert rig.timeline.events() == []
+
+
+async def test_many_changes_of_a_round_are_one_event(rig):
+    plans = Plans(200, "192.0.2.1")
+    rig.timeline.note_plan(*plans.change())
+    assert rig.whats() == [(0, "200 Service ports lost their last usable endpoint", 0)]
+
+
+class Switched:
+    """Service ports that switch together."""
+
+    def __init__(self, count):
+        plan = Plans(count, "192.0.2.1").plan
+        self.ports = [ServedPort(port, None) for port in plan.ports.values()]
+
+    def to(self, path, why):
+        for port in self.ports:
+            port.path = PathView(path, NOW, why)
+        return self.ports
+
+
+async def test_a_switch_of_the_path_is_an_event_each_way(rig):
+    switched = Switched(1)
+    rig.timeline.note_switches(switched.to(Path.KERNEL, "all answer"))
+    assert rig.timeline.events() == [], "it hasn't left"
+    for path, why in ((Path.USERSPACE, "a probe failed"), (Path.KERNEL, "all answer")) * 2:
+        rig.now += 1
+        rig.timeline.note_switches(switched.to(path, why))
+    assert rig.whats()[:2] == [
+        (4, "Path kernel: all answer", 0),
+        (3, "Path userspace: a probe failed", 0),
+    ]
+    assert [(event.level, event.port) for event in rig.timeline.events()] == [
+        (Level.OK, "shop/web-0"),
+        (Level.ATTENTION, "shop/web-0"),
+    ] * 2
+
+
+async def test_switches_of_many_service_ports_are_one_event_and_remembered_up_to_a_bound(rig):
+    switched = Switched(OUTAGES_MAX + 5)
+    rig.timeline.note_switches(switched.to(Path.USERSPACE, "a probe failed"))
+    rig.timeline.note_switches(switched.to(Path.KERNEL, "all answer"))
+    assert sorted(event.what for event in rig.timeline.events()) == [
+        "1,000 Service ports are back on the kernel path",
+        "1,005 Service ports left the kernel path: a probe failed",
+    ]
+
+
+async def test_the_number_of_events_is_bounded(rig):
+    for _ in range(3 * KEPT):
+        rig.eject()
+        rig.give_back()
+        await rig.timeline.look()
+    assert len(rig.timeline.events()) == KEPT

@@ -1,0 +1,103 @@
+"""A full conntrack table is reported once a minute, and so is its end."""
+
+import pytest
+
+from userspace_proxy.agent.rounds.component import OwnAddresses
+from userspace_proxy.agent.watchers.tracking import (
+    TrackingTable,
+    TrackingWatch,
+    exempt_ports,
+    read_table,
+)
+from userspace_proxy.facts import StatusFacts, TrackingFacts
+
+EMPTY = TrackingTable(10, 1000)
+FULL = TrackingTable(995, 1000, 7)
+STAT = """\
+entries  clashres found new invalid ignore delete chainlength insert insert_failed drop early_drop
+0000001e  00000000 00000000 00000000 00000000 00000000 00000000 0 0 0 0000000a 0
+0000001e  00000000 00000000 00000000 00000000 00000000 00000000 0 0 0 00000006 0
+"""
+
+
+class Node:
+    """A table and a clock that a test sets."""
+
+    def __init__(self):
+        self.table, self.now, self.reported = EMPTY, 0.0, []
+        self.watch = TrackingWatch(
+            self.reported.append, read=lambda: self.table, clock=lambda: self.now
+        )
+
+    def look(self, table, now):
+        self.table, self.now = table, now
+        self.watch.look()
+
+
+@pytest.fixture
+def node():
+    return Node()
+
+
+def test_a_full_table_is_a_line_a_minute_and_one_event(node, caplog):
+    for second in range(121):
+        node.look(FULL, float(second))
+    assert node.watch.is_full
+    assert [record.getMessage() for record in caplog.records] == [
+        "connection tracking is full, new connections fail"
+    ] * 3
+    assert (caplog.records[0].entries, caplog.records[0].limit, caplog.records[0].drops) == FULL
+    (happening,) = node.reported
+    assert happening.reason == "ConntrackTableFull"
+    assert happening.note.startswith("connection tracking is full (995 of 1,000 entries): new ")
+
+
+def test_a_table_drops_once_packets_were_dropped_while_it_was_full_until_there_is_room(node):
+    node.look(FULL, 0.0)
+    assert not node.watch.is_dropping, "the kernel replaces entries, or dropped before"
+    node.look(FULL, 1.0)
+    assert not node.watch.is_dropping
+    node.look(FULL._replace(drops=8), 2.0)
+    node.look(FULL._replace(drops=8), 3.0)
+    assert node.watch.is_dropping
+    node.look(EMPTY._replace(drops=8), 4.0)
+    assert not node.watch.is_dropping
+
+
+def test_recovery_is_logged_once_there_is_room(node, caplog):
+    caplog.set_level("INFO")
+    node.look(FULL, 0.0)
+    node.look(TrackingTable(950, 1000), 1.0)
+    assert node.watch.is_full
+    node.look(EMPTY, 2.0)
+    node.look(EMPTY, 3.0)
+    assert not node.watch.is_full
+    assert [r.getMessage() for r in caplog.records][1:] == ["connection tracking is no longer full"]
+
+
+def test_a_node_that_tracks_nothing_has_no_full_table(node, tmp_path):
+    node.look(read_table(tmp_path), 0.0)
+    assert (node.watch.table, node.watch.is_full) == (TrackingTable(), False)
+
+
+def test_the_table_is_read_from_the_kernels_files(tmp_path):
+    sysctls, stat = tmp_path / "sys/net/netfilter", tmp_path / "thread-self/net/stat"
+    for folder in (sysctls, stat):
+        folder.mkdir(parents=True)
+    (sysctls / "nf_conntrack_count").write_text("30\n")
+    (sysctls / "nf_conntrack_max").write_text("262144\n")
+    assert read_table(tmp_path) == TrackingTable(30, 262144, 0)
+    (stat / "nf_conntrack").write_text(STAT)
+    assert read_table(tmp_path) == TrackingTable(30, 262144, 16)
+
+
+def test_the_status_ports_are_exempt_while_something_listens_there():
+    assert exempt_ports(OwnAddresses(), None) is None
+    assert exempt_ports(OwnAddresses(admin=("127.0.0.1", 10249)), "canary") is not None
+
+
+def test_the_table_is_shown_as_of_the_last_look(node):
+    facts = StatusFacts()
+    node.look(FULL, 0.0)
+    node.watch.show(facts)
+    assert facts.tracking == TrackingFacts(995, 1000, 7, is_full=True)

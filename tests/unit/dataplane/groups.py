@@ -1,0 +1,32 @@
+"""The endpoints and clients of one Service port, without a socket."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from userspace_proxy.dataplane import EndpointGroup, Serving
+from userspace_proxy.model import Handling, SocketAddress
+
+POD_A, POD_B, POD_C = (SocketAddress(f"10.0.0.{number}", 80) for number in (1, 2, 3))
+ALICE, BOB = "203.0.113.1", "203.0.113.2"
+CLUSTER = ("10.0.0.0/8",)
+POD_CLIENT = "10.9.9.9"
+
+
+def picks(
+    group: EndpointGroup, count: int, client: str = ALICE, now: float = 0.0
+) -> list[SocketAddress | None]:
+    """Return the next endpoints of a client, in order."""
+    return [group.balancers.current.pick(client, now) for _ in range(count)]
+
+
+def picked(group: EndpointGroup, count: int = 10, client: str = ALICE) -> Counter[Any]:
+    """Return how often each endpoint is picked."""
+    return Counter(picks(group, count, client))
+
+
+def limited(max_connections: int, *pods: SocketAddress, **others: Any) -> Serving:
+    """Return a serving whose endpoints have at most that many connections each."""
+    handling = Handling(max_connections=max_connections)
+    return Serving(pods or (POD_A, POD_B), handling=handling, **others)

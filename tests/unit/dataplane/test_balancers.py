@@ -1,0 +1,161 @@
+import errno
+
+import pytest
+
+from userspace_proxy.balance import AffinityTables
+from userspace_proxy.dataplane import EndpointGroup, Serving
+from userspace_proxy.model import Balance, Handling
+
+from .groups import ALICE, BOB, CLUSTER, POD_A, POD_B, POD_C, POD_CLIENT, limited, picked, picks
+
+
+def test_the_balance_may_change_and_pins_and_ejections_stay(group):
+    group.update(Serving([POD_A, POD_B, POD_C], affinity_timeout_s=60.0))
+    (pinned,) = picks(group, 1, BOB)
+    dead = POD_A if pinned != POD_A else POD_B
+    group.outcomes.failed(dead, errno.ECONNREFUSED, 0.0)
+    lc = Serving([POD_A, POD_B, POD_C], 60.0, handling=Handling(balance=Balance.LEAST_CONNECTIONS))
+    group.update(lc)
+    assert group.loads.is_tracked
+    assert picks(group, 2, BOB) == [pinned] * 2
+    assert group.balancers.current.ejected(0.0) == {dead: 5.0}
+    group.update(Serving([POD_A, POD_B, POD_C], 60.0))
+    assert not group.loads.is_tracked
+
+
+@pytest.mark.parametrize("balance", [one for one in Balance if one is not Balance.SOURCE_HASH])
+def test_a_seed_repeats_the_choices_and_another_one_changes_them(balance):
+    pods = [POD_A, POD_B, POD_C]
+
+    def chosen(seed):
+        handling = Handling(balance=balance, seed=seed)
+        return picks(EndpointGroup("shop/web", Serving(pods, handling=handling)), 20)
+
+    assert chosen(1) == chosen(1)
+    assert chosen(1) != chosen(0)
+
+
+def test_a_seed_that_changes_starts_the_choices_again(group):
+    group.update(Serving([POD_A, POD_B, POD_C]))
+    assert picks(group, 1) == [POD_A]
+    seeded = Serving([POD_A, POD_B, POD_C], handling=Handling(seed=2))
+    group.update(seeded)
+    assert picks(group, 1) == [POD_C]
+    group.update(seeded)
+    assert picks(group, 1) == [POD_A]
+
+
+def test_affinity_may_begin_and_end(group):
+    group.update(Serving([POD_A, POD_B], affinity_timeout_s=60.0))
+    assert len(set(picks(group, 4))) == 1
+    group.update(Serving([POD_A, POD_B]))
+    assert len(set(picks(group, 4))) == 2
+
+
+def test_clients_outside_have_endpoints_of_their_own(group):
+    group.update(Serving([POD_A, POD_B], outside=[POD_C], inside=CLUSTER))
+    assert picks(group, 2, POD_CLIENT) == [POD_A, POD_B]
+    assert picks(group, 2, ALICE) == [POD_C] * 2
+
+
+def test_a_split_that_begins_and_ends_keeps_turns_pins_and_ejections(group):
+    pods = [POD_A, POD_B, POD_C]
+    group.update(Serving(pods, affinity_timeout_s=60.0))
+    pinned = {client: picks(group, 1, client)[0] for client in (POD_CLIENT, "10.9.9.8")}
+    group.outcomes.failed(POD_C, errno.ECONNREFUSED, 0.0)
+    for split in (
+        Serving(pods, 60.0, outside=[POD_B], inside=CLUSTER),
+        Serving(pods, 60.0, outside=[POD_B], inside=("10.9.0.0/16",)),
+        Serving(pods, 60.0),
+    ):
+        group.update(split)
+        assert {client: picks(group, 1, client)[0] for client in pinned} == pinned
+        assert group.balancers.current.ejected(0.0) == {POD_C: 5.0}
+
+
+def test_the_worker_counts_the_pins_that_are_in_use():
+    tables, pods = AffinityTables(), (POD_A, POD_B)
+    split = Serving(pods, 60.0, outside=[POD_B], inside=CLUSTER)
+    group = EndpointGroup("shop/web:http", split, pins=tables)
+    for client in (POD_CLIENT, ALICE):
+        picks(group, 1, client)
+    counts = [len(tables)]
+    for serving in (Serving(pods, 60.0), split, Serving(pods), Serving(pods, 60.0), Serving()):
+        group.update(serving)
+        counts.append(len(tables))
+    assert counts == [2, 1, 1, 0, 0, 0]
+
+
+def test_the_networks_inside_may_change(group):
+    group.update(Serving([POD_A], outside=[POD_B], inside=CLUSTER))
+    group.update(Serving([POD_A], outside=[POD_B], inside=(f"{ALICE}/32",)))
+    assert [picks(group, 1, client)[0] for client in (ALICE, POD_CLIENT)] == [POD_A, POD_B]
+
+
+def test_weights_decide_the_shares_and_may_change():
+    group = EndpointGroup("shop/web:http", Serving((POD_A, POD_B), weights=((POD_A, 400),)))
+    assert picked(group) == {POD_A: 8, POD_B: 2}
+    group.update(Serving((POD_A, POD_B), weights=((POD_A, 100), (POD_B, 400))))
+    assert picked(group) == {POD_A: 2, POD_B: 8}
+    group.update(Serving((POD_A, POD_B)))
+    assert picked(group) == {POD_A: 5, POD_B: 5}
+
+
+def test_weights_count_on_both_sides_of_a_split():
+    pods = (POD_A, POD_B)
+    group = EndpointGroup(
+        "shop/web:http",
+        Serving(pods, outside=pods, inside=(f"{ALICE}/32",), weights=((POD_A, 400),)),
+    )
+    assert [picked(group, client=client)[POD_A] for client in (ALICE, BOB)] == [8, 8]
+
+
+def test_a_client_keeps_its_endpoint_by_its_address_in_each_worker():
+    serving = Serving(
+        (POD_A, POD_B, POD_C),
+        handling=Handling(balance=Balance.SOURCE_HASH),
+        standbys=((POD_C, 1),),
+    )
+    groups = [EndpointGroup("shop/web:http", serving, start=number) for number in range(3)]
+    clients = [f"203.0.113.{number}" for number in range(20)]
+    found = [[group.balancers.current.pick(client, 0.0) for client in clients] for group in groups]
+    assert found[0] == found[1] == found[2]
+    assert set(found[0]) == {POD_A, POD_B}
+
+
+def test_with_a_limit_the_endpoint_with_the_most_room_is_picked_until_none_has_any():
+    group = EndpointGroup("shop/web", limited(2))
+    group.counters_of(POD_A).active = 1
+    for expected in (POD_B, POD_A, POD_B):
+        (picked,) = picks(group, 1)
+        group.loads.dial_began(picked)
+        assert picked == expected or group.loads.of(POD_A) == group.loads.of(POD_B)
+    assert picks(group, 1) == [None]
+    assert group.loads.is_full(POD_A)
+    assert group.balancers.is_at_limit(ALICE, 0.0, ())
+    group.loads.dial_ended(POD_B)
+    assert picks(group, 1) == [POD_B]
+
+
+def test_a_limit_may_come_and_go_also_for_clients_outside(group):
+    for serving in (limited(1), limited(1, outside=(POD_B,), inside=("10.0.0.0/8",))):
+        group.update(serving)
+        group.counters_of(POD_A).active = group.counters_of(POD_B).active = 1
+        assert picks(group, 1) == [None]
+        group.update(Serving([POD_A, POD_B]))
+        assert None not in picks(group, 2)
+        assert not group.balancers.is_at_limit(ALICE, 0.0, ())
+
+
+@pytest.mark.parametrize("outside", [None, (POD_A,)], ids=["one-balancer", "a-side-of-two"])
+def test_a_preferred_endpoint_is_picked_once(group, outside):
+    group.update(Serving((POD_A, POD_B, POD_C), outside=outside, inside=CLUSTER))
+    group.balancers.prefer(POD_C)
+    assert picks(group, 3, POD_CLIENT) == [POD_C, POD_A, POD_B]
+
+
+def test_an_endpoint_serves_everyone_if_both_sides_use_it(group):
+    group.update(Serving((POD_A, POD_B), outside=(POD_B, POD_C), inside=CLUSTER))
+    pods = (POD_A, POD_B, POD_C)
+    assert [group.balancers.serves_everyone(pod) for pod in pods] == [False, True, False]
+    assert [group.balancers.serves(POD_CLIENT, pod) for pod in pods] == [True, True, False]

@@ -1,0 +1,75 @@
+import pytest
+
+from userspace_proxy.dataplane import EndpointGroup, Serving
+from userspace_proxy.model import Balance, Handling, SocketAddress
+
+from .groups import ALICE, CLUSTER, POD_A, POD_B, POD_C, POD_CLIENT, limited, picks
+
+
+@pytest.mark.parametrize("balance", [Balance.LEAST_CONNECTIONS, Balance.POWER_OF_TWO_CHOICES])
+def test_strategies_by_load_see_connections_and_dials(balance):
+    group = EndpointGroup("shop/web", Serving([POD_A, POD_B], handling=Handling(balance=balance)))
+    assert group.loads.is_tracked
+    group.counters_of(POD_A).active = 1
+    group.loads.dial_began(POD_B)
+    group.loads.dial_began(POD_B)
+    assert (group.loads.of(POD_A), group.loads.of(POD_B)) == (1, 2)
+    assert picks(group, 3) == [POD_A] * 3
+    group.loads.dial_ended(POD_B)
+    group.loads.dial_ended(POD_B)
+    assert picks(group, 3) == [POD_B] * 3
+
+
+def test_a_dial_that_was_not_counted_may_end(group):
+    group.loads.dial_ended(POD_A)
+    assert group.loads.of(POD_A) == 0
+
+
+def test_64_unanswered_dials_are_spread_evenly():
+    pods = [POD_A, POD_B, POD_C, SocketAddress("10.0.0.4", 80)]
+    group = EndpointGroup(
+        "shop/web", Serving(pods, handling=Handling(balance=Balance.LEAST_CONNECTIONS))
+    )
+    for _ in range(64):
+        group.loads.dial_began(group.balancers.current.pick(ALICE, 0.0))
+    assert [group.loads.of(pod) for pod in pods] == [16] * 4
+
+
+def test_dials_that_end_uncounted_are_no_load_for_ever(group):
+    by_load = Serving([POD_A, POD_B], handling=Handling(balance=Balance.LEAST_CONNECTIONS))
+    group.update(by_load)
+    group.loads.dial_began(POD_A)
+    group.update(Serving([POD_A, POD_B]))
+    group.update(by_load)
+    assert group.loads.of(POD_A) == 0
+
+
+def test_by_load_both_sides_see_the_same_load(group):
+    pods = [POD_A, POD_B]
+    group.update(
+        Serving(
+            pods, outside=pods, inside=CLUSTER, handling=Handling(balance=Balance.LEAST_CONNECTIONS)
+        )
+    )
+    group.loads.dial_began(POD_A)
+    assert [picks(group, 1, client)[0] for client in (POD_CLIENT, ALICE)] == [POD_B] * 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "processes", "shares"),
+    [
+        pytest.param(100, 1, [100], id="one-process"),
+        pytest.param(100, 3, [34, 33, 33], id="with-a-rest"),
+        pytest.param(2, 3, [1, 1, 1], id="at-least-one"),
+    ],
+)
+def test_processes_share_a_limit(limit, processes, shares):
+    groups = [
+        EndpointGroup("shop/web", limited(limit), start=index, processes=processes)
+        for index in range(processes)
+    ]
+    for group, share in zip(groups, shares, strict=True):
+        group.counters_of(POD_A).active = share - 1
+        assert not group.loads.is_full(POD_A)
+        group.counters_of(POD_A).active = share
+        assert group.loads.is_full(POD_A)

@@ -1,0 +1,128 @@
+import errno
+import logging
+
+import pytest
+
+from userspace_proxy.dataplane import EndpointGroup, Serving
+from userspace_proxy.model import CauseCode, SocketAddress
+
+from .groups import ALICE, POD_A, POD_B
+
+
+def test_a_failed_dial_ejects_the_endpoint_and_is_counted(group):
+    group.outcomes.failed(POD_A, errno.ECONNREFUSED, 0.0)
+    assert group.balancers.current.ejected(0.0) == {POD_A: 5.0}
+    assert group.counters_of(POD_A).failures == 1
+
+
+def test_failures_in_a_row_are_those_since_the_last_answer(group):
+    group.outcomes.failed(POD_A, errno.ETIMEDOUT, 0.0)
+    group.outcomes.answered(POD_A, 1.0)
+    dials = group.counters_of(POD_A).dials
+    assert not dials.is_on
+    for now in (2.0, 3.0):
+        group.outcomes.failed(POD_A, errno.ECONNREFUSED, now)
+    assert dials.whole() == (1.0, 2, 2.0, 3.0, errno.ECONNREFUSED)
+    assert group.counters_of(POD_A).failures_by_cause() == {
+        CauseCode.ENDPOINT_REFUSES: 2,
+        CauseCode.ENDPOINT_SILENT: 1,
+    }
+
+
+def test_an_answer_to_another_worker_ends_the_row(group):
+    group.outcomes.failed(POD_A, errno.ETIMEDOUT, 0.0)
+    group.outcomes.answered_elsewhere(POD_A, 1.0)
+    assert not group.counters_of(POD_A).dials.is_on
+    assert group.balancers.current.ejected(1.0) == {}
+
+
+def test_what_may_concern_one_client_ejects_nothing_and_shows_nothing_if_it_does(group):
+    group.outcomes.failed(POD_A, errno.ECONNREFUSED, 0.0, may_be_client_specific=True)
+    group.outcomes.failed(POD_B, errno.ECONNREFUSED, 0.0, is_client_specific=True)
+    assert group.balancers.current.ejected(0.0) == {}
+    assert group.counters_of(POD_A).dials.is_on
+    assert not group.counters_of(POD_B).dials.is_on
+
+
+@pytest.mark.parametrize(
+    "number",
+    [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN],
+    ids=errno.errorcode.get,
+)
+def test_a_shortage_of_this_node_ejects_nothing(group, number):
+    group.outcomes.failed(POD_A, number, 0.0)
+    assert group.balancers.current.ejected(0.0) == {}
+    assert (group.counters_of(POD_A).failures, group.counters.shortages) == (1, 1)
+    assert not group.counters_of(POD_A).dials.is_on
+
+
+def test_an_ejection_is_logged_when_it_begins_and_when_it_ends(group, caplog):
+    caplog.set_level(logging.INFO)
+    for now in (0.0, 1.0):
+        group.outcomes.failed(POD_A, errno.ECONNREFUSED, now)
+    group.outcomes.answered(POD_A, 2.0)
+    group.outcomes.answered(POD_A, 2.0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "shop/web:http: endpoint ejected: "
+        "10.0.0.1:80 refuses connections: nothing listens on port 80 there",
+        "shop/web:http: endpoint is back: 10.0.0.1:80",
+    ]
+    assert caplog.records[0].endpoint == "10.0.0.1:80"
+
+
+def test_many_ejections_and_returns_of_a_minute_are_a_few_lines(caplog):
+    caplog.set_level(logging.INFO)
+    pods = [SocketAddress(f"10.0.0.{number}", 80) for number in range(1, 101)]
+    group = EndpointGroup("shop/web:http", Serving(pods))
+    for pod in pods:
+        group.outcomes.failed(pod, errno.ECONNREFUSED, 0.0)
+    for pod in pods:
+        group.outcomes.answered(pod, 1.0)
+    lines = [record.getMessage() for record in caplog.records]
+    assert (sum(" ejected: " in line for line in lines), len(lines)) == (10, 22)
+    assert [line for line in lines if "more endpoints" in line] == [
+        "shop/web:http: more endpoints ejected, not logged one by one for up to a minute",
+        "shop/web:http: more endpoints are back, not logged one by one for up to a minute",
+    ]
+    group.outcomes.failed(pods[0], errno.ECONNREFUSED, 60.0)
+    assert "endpoint ejected: 10.0.0.1:80 refuses" in caplog.records[-1].getMessage()
+
+
+def test_the_silence_of_a_dial_before_an_endpoints_return_is_over(group):
+    group.outcomes.failed(POD_A, errno.ETIMEDOUT, 0.0)
+    assert not group.outcomes.has_returned_since(POD_A, 0.0)
+    group.outcomes.answered(POD_A, 6.0)
+    assert group.outcomes.has_returned_since(POD_A, 5.9)
+    assert not group.outcomes.has_returned_since(POD_A, 6.1)
+    assert not group.outcomes.has_returned_since(POD_B, 0.0)
+
+
+def test_a_shortage_is_logged_once_a_minute(group, caplog):
+    for now in (0.0, 1.0, 59.0, 60.0):
+        group.outcomes.failed(POD_A, errno.EMFILE, now)
+    assert len(caplog.records) == 2
+
+
+def test_ports_of_a_clients_address_are_counted_apart_and_one_line_names_the_remedy(group, caplog):
+    for now in (0.0, 1.0):
+        group.outcomes.left_client_address(POD_A, ALICE, now)
+    group.outcomes.failed(POD_A, errno.EADDRNOTAVAIL, 2.0, client=ALICE)
+    group.outcomes.failed(POD_A, errno.EADDRNOTAVAIL, 3.0)
+    assert (group.counters.out_of_client_ports, group.out_of_client_ports_at) == (3, 2.0)
+    assert (group.counters.out_of_ports, group.out_of_ports_at) == (1, 3.0)
+    assert group.counters.shortages == 2
+    (record,) = caplog.records
+    assert (record.client, record.endpoint) == (ALICE, "10.0.0.1:80")
+    assert "tcp_timestamps=1" in record.hint
+
+
+def test_only_what_this_worker_has_seen_is_reported_to_others(group):
+    reports = []
+    group.outcomes.on_ejected = lambda endpoint, is_silent: reports.append((endpoint, is_silent))
+    group.outcomes.on_returned = reports.append
+    group.outcomes.failed(POD_A, errno.ETIMEDOUT, 0.0)
+    group.outcomes.answered(POD_A, 1.0)
+    assert reports == [(POD_A, True), POD_A]
+    group.outcomes.failed(POD_A, errno.ECONNREFUSED, 2.0)
+    group.outcomes.answered_elsewhere(POD_A, 3.0)
+    assert reports[2:] == [(POD_A, False)]

@@ -1,0 +1,133 @@
+import asyncio
+import contextlib
+import errno
+import resource
+import socket
+
+import pytest
+
+from userspace_proxy.dataplane.probe_dials import ProbeDials
+from userspace_proxy.dataplane.reactor import Reactor
+from userspace_proxy.model import SocketAddress
+
+from .waiting import until
+
+
+@pytest.fixture
+async def reactor():
+    reactor = Reactor(asyncio.get_running_loop())
+    yield reactor
+    reactor.close()
+
+
+@pytest.fixture
+async def dialling(reactor):
+    ended = []
+    dials = ProbeDials(reactor, 60.0, lambda *result: ended.append(result[:2]))
+    yield dials, ended
+    dials.close()
+
+
+@pytest.fixture
+def server():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def at(server):
+    return SocketAddress(*server.getsockname())
+
+
+@pytest.mark.parametrize("with_reset", [False, True])
+async def test_an_answer_ends_the_dial_with_a_fin_or_a_reset(dialling, server, with_reset):
+    dials, ended = dialling
+    assert dials.begin(at(server), ends_with_reset=with_reset) == 0
+    assert len(dials) == 1
+    await until(lambda: ended, "the answer")
+    assert ended == [(at(server), 0)]
+    assert len(dials) == 0
+    accepted, _ = server.accept()
+    expected = pytest.raises(ConnectionResetError) if with_reset else contextlib.nullcontext()
+    with accepted, expected:
+        assert accepted.recv(1) == b""
+
+
+async def test_what_is_sent_at_the_end_arrives_before_it(reactor, server):
+    ended = []
+
+    def greet(_endpoint, _number, sock):
+        sock.send(b"hello")
+        ended.append(True)
+
+    dials = ProbeDials(reactor, 60.0, greet)
+    dials.begin(at(server))
+    await until(lambda: ended, "the answer")
+    accepted, _ = server.accept()
+    with accepted:
+        assert accepted.makefile("rb").read() == b"hello"
+    dials.close()
+
+
+async def test_an_endpoint_that_refuses_is_reported_with_its_error(dialling, server):
+    dials, ended = dialling
+    endpoint = at(server)
+    server.close()
+    number = dials.begin(endpoint)
+    await until(lambda: number or ended, "the refusal")
+    assert errno.ECONNREFUSED in (number, *(error for _, error in ended))
+
+
+async def test_a_dial_that_fails_at_once_is_not_reported_later(dialling):
+    dials, ended = dialling
+    # The kernel refuses to dial a broadcast address, as it does without a route.
+    assert dials.begin(SocketAddress("127.255.255.255", 80)) == errno.ENETUNREACH
+    assert (len(dials), ended) == (0, [])
+
+
+async def test_without_descriptors_a_dial_fails_at_once(dialling, server):
+    dials, _ = dialling
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        assert dials.begin(at(server)) == errno.EMFILE
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+async def test_silence_ends_a_dial_at_the_deadline(reactor, server):
+    server.listen(0)
+    ended = []
+    dials = ProbeDials(reactor, 0.05, lambda *result: ended.append(result[:2]))
+    with contextlib.ExitStack() as fillers:
+        for _ in range(3):
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(at(server))
+        assert dials.begin(at(server)) == 0
+        await until(lambda: ended, "the deadline")
+    assert ended == [(at(server), errno.ETIMEDOUT)]
+    assert len(dials) == 0
+    dials.close()
+
+
+async def test_a_dial_that_was_stopped_has_no_deadline(reactor, server):
+    ended, bugs = [], []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, bug: bugs.append(bug))
+    dials = ProbeDials(reactor, 0.02, lambda *result: ended.append(result[:2]))
+    dials.begin(at(server))
+    dials.stop(at(server))
+    reactor.loop.call_later(0.04, ended.append, None)
+    await until(lambda: ended, "a time after the deadline")
+    assert (ended, bugs) == ([None], [])
+    dials.close()
+
+
+async def test_nothing_is_reported_of_a_dial_that_was_stopped(dialling, server):
+    dials, ended = dialling
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        dials.begin(at(server))
+        dials.stop(at(server))
+        dials.stop(at(server))
+        dials.begin(at(other))
+        await until(lambda: ended, "the answer")
+        assert ended == [(at(other), 0)]

@@ -1,0 +1,239 @@
+"""Arguments of an embedded proxy: what is accepted, and how errors name what isn't."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from userspace_proxy.embedding.arguments import (
+    make_slices,
+    read_affinity,
+    read_endpoint,
+    read_handling,
+    read_key,
+    read_port,
+)
+from userspace_proxy.model import (
+    Balance,
+    Endpoint,
+    Handling,
+    Hold,
+    ProxyProtocol,
+    ServiceKey,
+    ServicePort,
+    SocketAddress,
+)
+
+from ..agent.samples import service
+
+WEB = ServiceKey("shop", "web")
+
+
+def test_a_name_is_read():
+    assert read_key("shop", "web") == WEB
+
+
+@pytest.mark.parametrize(
+    ("namespace", "name", "error", "words"),
+    [
+        pytest.param(
+            "shop", "My_Service", ValueError, "name: 'My_Service' is not a DNS", id="name"
+        ),
+        pytest.param("Shop", "web", ValueError, "namespace: 'Shop' is not a DNS", id="namespace"),
+        pytest.param("shop", "", ValueError, "name: '' is not a DNS label", id="empty"),
+        pytest.param("shop", 7, TypeError, "name: expected a str, got 7", id="number"),
+    ],
+)
+def test_a_name_that_kubernetes_would_refuse_is_an_error(namespace, name, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        read_key(namespace, name)
+
+
+def test_a_port_is_read():
+    assert read_port(80, "UDP") == ServicePort("", 80, "UDP")
+
+
+@pytest.mark.parametrize(
+    ("port", "protocol", "error", "words"),
+    [
+        pytest.param("80", "TCP", TypeError, "port: expected an int, got '80'", id="text"),
+        pytest.param(True, "TCP", TypeError, "port: expected an int, got True", id="bool"),
+        pytest.param(0, "TCP", ValueError, "port: 0 is not in 1–65535", id="zero"),
+        pytest.param(65536, "TCP", ValueError, "port: 65536 is not in 1–65535", id="too-large"),
+        pytest.param(80, ["TCP"], ValueError, "protocol: ['TCP'] is not TCP", id="list"),
+        pytest.param(80, "tcp", ValueError, "protocol: 'tcp' is not TCP or UDP", id="protocol"),
+    ],
+)
+def test_an_invalid_port_is_an_error(port, protocol, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        read_port(port, protocol)
+
+
+def test_affinity_is_read():
+    assert [read_affinity(seconds) for seconds in (None, 1, 86400)] == [None, 1, 86400]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "error", "words"),
+    [
+        pytest.param(0, ValueError, "affinity_timeout_s: 0 is not in 1–86400", id="zero"),
+        pytest.param(86401, ValueError, "86401 is not in 1–86400", id="more-than-a-day"),
+        pytest.param(1.5, TypeError, "expected an int or None, got 1.5", id="float"),
+    ],
+)
+def test_invalid_affinity_is_an_error(seconds, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        read_affinity(seconds)
+
+
+def test_the_choice_of_endpoints_is_read():
+    assert read_handling(balance="round-robin") == Handling()
+    assert read_handling(7, balance="random") == Handling(balance=Balance.RANDOM, seed=7)
+    assert read_handling(balance=Balance.LEAST_CONNECTIONS).balance is Balance.LEAST_CONNECTIONS
+
+
+@pytest.mark.parametrize(
+    ("balance", "seed", "error", "words"),
+    [
+        pytest.param(
+            "by-lot",
+            0,
+            ValueError,
+            "balance: 'by-lot' is not one of round-robin, random, least-connections, power-of-",
+            id="unknown",
+        ),
+        pytest.param(["round-robin"], 0, TypeError, "balance: expected a str or an int", id="list"),
+        pytest.param("round-robin", "7", TypeError, "seed: expected an int, got '7'", id="text"),
+        pytest.param("round-robin", True, TypeError, "seed: expected an int, got True", id="bool"),
+        pytest.param("round-robin", -1, ValueError, "seed: -1 is not in 0–4294967295", id="less"),
+        pytest.param("round-robin", 2**32, ValueError, "4294967296 is not in 0–", id="more"),
+    ],
+)
+def test_an_invalid_choice_of_endpoints_is_an_error(balance, seed, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        read_handling(seed, balance=balance)
+
+
+def test_other_arguments_are_those_of_annotations():
+    assert read_handling(hold="60s,16") == Handling(hold=Hold(60, 16))
+    assert read_handling(slow_start="30s") == Handling(slow_start_s=30.0)
+    assert read_handling(hold=None, on_endpoint_removal="30s") == Handling(removal_s=30.0)
+    assert read_handling(proxy_protocol="v2") == Handling(proxy_protocol=ProxyProtocol.V2)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'held'"):
+        read_handling(held="60s")
+
+
+@pytest.mark.parametrize(
+    ("hold", "error", "words"),
+    [
+        pytest.param("60", ValueError, "hold: '60' has no unit (write 60s)", id="no-unit"),
+        pytest.param(60, ValueError, "hold: '60' has no unit (write 60s)", id="int"),
+        pytest.param(True, TypeError, "hold: expected a str or an int, got True", id="bool"),
+    ],
+)
+def test_an_invalid_value_of_an_annotation_is_an_error(hold, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        read_handling(hold=hold)
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        pytest.param("192.0.2.1:80", SocketAddress("192.0.2.1", 80), id="ipv4"),
+        pytest.param("[2001:db8::1]:80", SocketAddress("2001:db8::1", 80), id="ipv6"),
+        pytest.param(("192.0.2.1", 80), SocketAddress("192.0.2.1", 80), id="socket-name"),
+        pytest.param(("2001:db8::1", 80, 0, 0), SocketAddress("2001:db8::1", 80), id="of-ipv6"),
+        pytest.param(SocketAddress("192.0.2.1", 80), SocketAddress("192.0.2.1", 80), id="address"),
+    ],
+)
+def test_an_endpoint_is_read(given, address):
+    assert read_endpoint(given) == address
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        pytest.param("192.0.2.1", ValueError, "expected ip:port", id="no-port"),
+        pytest.param("192.0.2.1:", ValueError, "expected ip:port", id="empty-port"),
+        pytest.param("192.0.2.1:0", ValueError, "with a port in 1–65535", id="port-zero"),
+        pytest.param("192.0.2.1:65536", ValueError, "with a port in 1–65535", id="large-port"),
+        pytest.param("192.0.2.1:²", ValueError, "expected ip:port", id="odd-digit"),
+        pytest.param(":80", ValueError, "expected an IP address", id="no-address"),
+        pytest.param("192.0.2.01:80", ValueError, "expected an IP address", id="leading-zero"),
+        pytest.param("web:80", ValueError, "not a name or a URL", id="name"),
+        pytest.param("http://web:80", ValueError, "not a name or a URL", id="url"),
+        pytest.param("localhost:80", ValueError, "write 127.0.0.1:80", id="localhost"),
+        pytest.param(8081, TypeError, "endpoint 8081: expected ip:port, or a tuple", id="number"),
+        pytest.param(("192.0.2.1", "80"), TypeError, "or a tuple of IP and port", id="text-port"),
+        pytest.param(("192.0.2.1",), TypeError, "expected ip:port, or a tuple", id="short-tuple"),
+    ],
+)
+def test_an_invalid_endpoint_is_an_error(given, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        read_endpoint(given)
+
+
+def test_endpoints_are_grouped_into_slices_by_family_and_port():
+    addresses = ["192.0.2.1:80", "192.0.2.2:80", "192.0.2.1:81", "[2001:db8::1]:80"]
+    dual = replace(service("web", "127.99.0.1"), cluster_ips=("127.99.0.1", "fd00::1"))
+    slices = make_slices(dual, addresses)
+    assert [s.key.name for s in slices] == ["web-4-80", "web-4-81", "web-6-80"]
+    assert [[e.ip for e in s.endpoints] for s in slices] == [
+        ["192.0.2.1", "192.0.2.2"],
+        ["192.0.2.1"],
+        ["2001:db8::1"],
+    ]
+    assert all(s.service == WEB for s in slices)
+
+
+@pytest.mark.parametrize("given", ["1.1.1.1:80", None, 7])
+def test_endpoints_must_be_a_list(given):
+    with pytest.raises(TypeError, match="endpoints: expected a list of ip:port, got"):
+        make_slices(service("web", "127.99.0.1"), given)
+
+
+def test_a_mapping_has_weights_and_standbys_have_the_second_priority():
+    web = service("web", "127.99.0.1")
+    (item,) = make_slices(web, {"192.0.2.1:80": 10, ("192.0.2.2", 80): 0}, ["192.0.2.3:80"])
+    assert item.endpoints == (
+        Endpoint("192.0.2.1", weight=10),
+        Endpoint("192.0.2.2", weight=0),
+        Endpoint("192.0.2.3", priority=1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "standby", "error", "words"),
+    [
+        pytest.param({"1.1.1.1:80": -1}, (), ValueError, "weight: -1 is not in 0–65535", id="low"),
+        pytest.param({"1.1.1.1:80": 65536}, (), ValueError, "65536 is not in 0–65535", id="high"),
+        pytest.param({"1.1.1.1:80": True}, (), TypeError, "expected an int, got True", id="bool"),
+        pytest.param((), "1.1.1.1:80", TypeError, "standby: expected a list of ip:port", id="text"),
+        pytest.param(
+            ["1.1.1.1:80"],
+            ["1.1.1.1:80"],
+            ValueError,
+            "endpoint 1.1.1.1:80: expected in endpoints or standby, not both",
+            id="both",
+        ),
+    ],
+)
+def test_invalid_weights_and_standbys_are_errors(endpoints, standby, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        make_slices(service("web", "127.99.0.1"), endpoints, standby)
+
+
+def test_an_endpoint_that_clients_could_not_reach_is_an_error():
+    words = "endpoint [::1]:80: expected an IPv4 address, as the Service's"
+    with pytest.raises(ValueError, match=re.escape(words)):
+        make_slices(service("web", "127.99.0.1"), ["[::1]:80"])
+
+
+def test_slow_start_and_source_hash_exclude_each_other():
+    with pytest.raises(ValueError, match="slow_start: it has no effect with balance source-hash"):
+        read_handling(slow_start="30s", balance="source-hash")
+
+
+def test_nothing_is_woken_where_no_connection_waits():
+    with pytest.raises(ValueError, match="wake: no connection waits without hold: give both"):
+        read_handling(wake="deployment/web")

@@ -1,0 +1,133 @@
+"""The embedded proxy without an event loop."""
+
+import errno
+import inspect
+import pydoc
+import socket
+import threading
+
+import pytest
+
+from userspace_proxy import Options, Proxy
+from userspace_proxy.embedding.added_service import AddedService
+from userspace_proxy.embedding.blocking import BlockingProxy, BlockingService
+from userspace_proxy.embedding.embedded_proxy import EmbeddedProxy
+from userspace_proxy.errors import ListenError, SteeringError
+from userspace_proxy.model import ServiceKey
+
+WEB = ServiceKey("default", "web")
+
+
+@pytest.fixture
+def one():
+    """The address of a server that answers ``one``."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                with client:
+                    client.sendall(b"one")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def ask(address):
+    with socket.create_connection(address, timeout=60) as client:
+        return client.recv(100)
+
+
+def test_its_calls_are_those_of_the_proxy_without_await(one):
+    with Proxy.in_thread() as proxy:
+        web = proxy.add_service("web", port=8080, endpoints=[one])
+        assert ask(web.address) == b"one"
+        assert proxy.address_of(WEB) == web.address
+        assert repr(web) == f"<Service default/web at {web.address}, 1 endpoint>"
+        assert repr(proxy) == "<BlockingProxy of <Proxy, 1 Service port>>"
+        web.set_endpoints([])
+        with pytest.raises(ConnectionRefusedError):
+            ask(web.address)
+        proxy.settled()
+        assert [port.connections for port in proxy.status().ports] == [1]
+        web.remove()
+        assert proxy.status().ports == ()
+        with pytest.raises(LookupError, match="default/web is not served"):
+            _ = web.address
+
+
+def test_leaving_the_block_closes_the_ports_and_ends_the_thread(one):
+    before = threading.active_count()
+    with Proxy.in_thread() as proxy:
+        address = proxy.add_service("web", port=8080, endpoints=[one]).address
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before
+    with socket.socket() as client:
+        assert client.connect_ex(address) == errno.ECONNREFUSED
+    proxy.close()
+
+
+def test_an_error_of_the_start_is_raised_and_ends_the_thread():
+    before = threading.active_count()
+    with pytest.raises(SteeringError, match="no such steering"), Proxy.in_thread(steering="x"):
+        pass
+    assert threading.active_count() == before
+
+
+def test_errors_are_those_of_the_proxy():
+    with Proxy.in_thread(options=Options(proxy_ports=(29991, 29991))) as proxy:
+        with pytest.raises(ValueError, match="port: 0 is not in"):
+            proxy.add_service("web", port=0)
+        with (
+            socket.create_server(("127.99.1.3", 8080)),
+            socket.create_server(("127.99.1.3", 29991)),
+            pytest.raises(ListenError),
+        ):
+            proxy.add_service("web", port=8080, cluster_ip="127.99.1.3")
+
+
+def test_calls_of_several_threads_are_served(one):
+    with Proxy.in_thread() as proxy:
+        threads = [
+            threading.Thread(
+                target=lambda n=n: proxy.add_service(f"web-{n}", port=8080, endpoints=[one])
+            )
+            for n in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(proxy.status().ports) == 8
+
+
+PAIRS = [(BlockingProxy, EmbeddedProxy), (BlockingService, AddedService)]
+# For a node's process and for other parts of the proxy; start creates the thread, too.
+OTHERS = {"abandon", "admin_address", "at_end", "faults", "has_put", "health_address"}
+OTHERS |= {"is_awaited", "start"}
+
+
+@pytest.mark.parametrize(("blocking", "embedded"), PAIRS)
+def test_each_call_is_there_with_its_signature_and_docstring(blocking, embedded):
+    names = {name for name in dir(embedded) if not name.startswith("_")}
+    for name in names - OTHERS:
+        call, awaited = getattr(blocking, name), getattr(embedded, name)
+        assert not inspect.iscoroutinefunction(call), name
+        assert inspect.getdoc(call) == inspect.getdoc(awaited), name
+        if not isinstance(awaited, property):
+            parameters = inspect.signature(awaited).parameters
+            assert inspect.signature(call).parameters == parameters, name
+
+
+def test_help_shows_what_a_call_takes_and_returns():
+    shown = pydoc.plain(pydoc.render_doc(BlockingProxy)).replace("'", "")
+    assert "add_service(self, name: str, *, port: int, " in shown
+    assert "-> BlockingService" in shown
+    assert "choose_next(self, service: ServiceKey, endpoint: EndpointAddress)" in shown
+    assert "Have the next connection of a Service go to one of its endpoints" in shown

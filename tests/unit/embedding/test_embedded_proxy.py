@@ -1,0 +1,297 @@
+"""Services that a program adds by calls, on asyncio and on uvloop, without privileges."""
+
+import asyncio
+import socket
+
+import pytest
+
+from userspace_proxy import Options, Proxy
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.errors import ListenError
+from userspace_proxy.model import CauseCode, ServiceKey
+
+from ..agent.backends import answers, ask, backend, free_address
+from ..dataplane.rig import no_descriptors
+from ..dataplane.waiting import until
+
+
+def test_connections_go_round_robin_over_the_endpoints(run):
+    async def main():
+        async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[one, two])
+            assert sorted(await answers(web.address, 4)) == [b"one", b"one", b"two", b"two"]
+
+    run(main())
+
+
+def test_each_service_keeps_the_port_that_was_asked_for(run):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[one])
+            cart = await proxy.add_service("cart", port=8080, endpoints=[one])
+            assert web.address.port == cart.address.port == 8080
+            assert web.address.ip != cart.address.ip
+            assert web.address.ip.startswith("127.")
+
+    run(main())
+
+
+def test_a_port_that_is_taken_is_replaced_by_a_free_one(run):
+    async def main():
+        with socket.create_server(("127.99.1.1", 8080)):
+            async with backend(b"one") as one, Proxy() as proxy:
+                web = await proxy.add_service(
+                    "web", port=8080, endpoints=[one], cluster_ip="127.99.1.1"
+                )
+                assert web.address.ip == "127.99.1.1"
+                assert web.address.port != 8080
+                assert await ask(web.address) == b"one"
+
+    run(main())
+
+
+def test_with_hold_a_client_waits_for_the_first_endpoint(run):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080, hold="60s")
+            asked = asyncio.ensure_future(ask(web.address))
+            await until(lambda: proxy.status().ports[0].waits.waiting)
+            await web.set_endpoints([one])
+            assert await asked == b"one"
+
+    run(main())
+
+
+def test_a_dead_endpoint_costs_no_request(run):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[free_address(), one])
+            assert await answers(web.address, 6) == [b"one"] * 6
+            failures = {e.failures for e in proxy.status().ports[0].endpoints}
+            assert failures == {0, 1}
+
+    run(main())
+
+
+def test_without_endpoints_clients_are_refused_until_there_is_one_at_the_same_address(run):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080)
+            before = web.address
+            with pytest.raises(ConnectionRefusedError):
+                await ask(web.address)
+            await web.set_endpoints([one])
+            assert await ask(web.address) == b"one"
+            await web.set_endpoints([])
+            with pytest.raises(ConnectionRefusedError):
+                await ask(web.address)
+            assert web.address == before
+
+    run(main())
+
+
+def test_a_removed_service_is_refused_and_its_open_connections_continue(run):
+    async def main():
+        async def echo(reader, writer):
+            writer.write(await reader.readexactly(4))
+            writer.close()
+
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        endpoint = "{}:{}".format(*server.sockets[0].getsockname())
+        async with server, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
+            address = web.address
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"ab")
+            await web.remove()
+            with pytest.raises(ConnectionRefusedError):
+                await ask(address)
+            writer.write(b"cd")
+            assert await reader.read() == b"abcd"
+            writer.close()
+            with pytest.raises(LookupError):
+                _ = web.address
+
+    run(main())
+
+
+def test_a_service_that_is_added_again_has_only_its_new_endpoints(run):
+    async def main():
+        async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
+            await proxy.add_service("web", port=8080, endpoints=[one])
+            web = await proxy.add_service("web", port=8080, endpoints=[two])
+            assert await answers(web.address, 4) == [b"two"] * 4
+
+    run(main())
+
+
+def test_two_proxies_with_a_service_of_one_name_each_reach_their_own_backends(run):
+    async def main():
+        async with backend(b"one") as one, backend(b"two") as two, Proxy() as p, Proxy() as q:
+            first = await p.add_service("web", port=8080)
+            second = await q.add_service("web", port=8080, endpoints=[two])
+            with pytest.raises(ConnectionRefusedError):
+                await ask(first.address)
+            await first.set_endpoints([one])
+            assert first.address != second.address
+            assert await answers(first.address, 2) == [b"one"] * 2
+            assert await answers(second.address, 2) == [b"two"] * 2
+
+    run(main())
+
+
+def test_an_address_that_another_proxy_holds_without_endpoints_stays_its_own(run):
+    async def main():
+        async with backend(b"one") as one, backend(b"two") as two, Proxy() as p, Proxy() as q:
+            first = await p.add_service("web", port=8080, cluster_ip="127.99.1.5")
+            second = await q.add_service("web", port=8080, cluster_ip="127.99.1.5", endpoints=[two])
+            assert first.address.port == 8080
+            assert second.address.port != 8080
+            await first.set_endpoints([one])
+            assert await ask(first.address) == b"one"
+            assert await ask(second.address) == b"two"
+
+    run(main())
+
+
+def test_a_service_that_is_replaced_keeps_its_address(run):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            before = await proxy.add_service("web", port=8080)
+            after = await proxy.add_service("web", port=8080, endpoints=[one])
+            assert after.address == before.address
+
+    run(main())
+
+
+def test_endpoints_that_cannot_be_served_raise_the_problem_in_the_status(run):
+    async def main():
+        async with Proxy() as proxy:
+            dns = await proxy.add_service("dns", port=5353, protocol="UDP")
+            with no_descriptors():
+                with pytest.raises(ListenError) as caught:
+                    await dns.set_endpoints(["127.0.0.1:53"])
+                assert str(caught.value) == proxy.status().ports[0].problem
+                assert caught.value.hint.startswith("this process is out of descriptors")
+            await dns.set_endpoints(["127.0.0.1:54"])
+            assert proxy.status().ports[0].problem == ""
+
+    run(main())
+
+
+def test_a_service_that_cannot_be_replaced_is_served_as_before(run):
+    async def main():
+        options = Options(proxy_ports=(29990, 29990))
+        taken = ("127.99.1.6", 8080), ("127.99.1.6", 29990)
+        with socket.create_server(taken[0]), socket.create_server(taken[1]):
+            async with backend(b"one") as one, Proxy(options=options) as proxy:
+                web = await proxy.add_service("web", port=8080, endpoints=[one])
+                with pytest.raises(ListenError):
+                    await proxy.add_service("web", port=8080, cluster_ip="127.99.1.6")
+                assert await ask(web.address) == b"one"
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param({"port": 0}, "port: 0 is not in 1–65535", id="port-zero"),
+        pytest.param({"port": 80, "protocol": "SCTP"}, "'SCTP' is not TCP or UDP", id="protocol"),
+        pytest.param({"port": 80, "endpoints": ["web"]}, "expected ip:port", id="endpoint"),
+        pytest.param(
+            {"port": 80, "affinity_timeout_s": 0}, "affinity_timeout_s: 0 is not", id="affinity"
+        ),
+        pytest.param({"port": 80, "cluster_ip": "x"}, "'x' is not an IP address", id="cluster-ip"),
+        pytest.param(
+            {"port": 80, "path": "kernel"},
+            "this steering has no kernel path: it needs --steering=nftables",
+            id="path",
+        ),
+        pytest.param(
+            {"port": 80, "path": "kernel", "hold": "60s"},
+            "path kernel is not used: hold needs the proxy",
+            id="path-and-hold",
+        ),
+    ],
+)
+def test_an_error_names_the_invalid_argument(run, arguments, words):
+    async def main():
+        async with Proxy() as proxy:
+            with pytest.raises(ValueError, match=words):
+                await proxy.add_service("web", **arguments)
+            assert proxy.status().ports == ()
+
+    run(main())
+
+
+def test_a_headless_address_without_a_free_port_is_an_error_and_leaves_nothing(run):
+    async def main():
+        options = Options(proxy_ports=(29990, 29990))
+        with (
+            socket.create_server(("127.99.1.2", 8080)),
+            socket.create_server(("127.99.1.2", 29990)),
+        ):
+            async with Proxy(options=options) as proxy:
+                with pytest.raises(ListenError):
+                    await proxy.add_service("web", port=8080, cluster_ip="127.99.1.2")
+                assert proxy.status().ports == ()
+
+    run(main())
+
+
+def test_a_silent_endpoint_is_left_after_the_connect_timeout(run):
+    async def main():
+        # No program accepts from this queue of one: further SYNs get no answer.
+        silent = socket.create_server(("127.0.0.1", 0), backlog=0)
+        address = silent.getsockname()
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        options = Options(tuning=Tuning(connect_timeout_s=0.1))
+        async with backend(b"one") as one, Proxy(options=options) as proxy:
+            web = await proxy.add_service(
+                "web", port=8080, endpoints=["{}:{}".format(*address), one]
+            )
+            assert await answers(web.address, 4) == [b"one"] * 4
+            ejected = [e.ejected_for_s for e in proxy.status().ports[0].endpoints]
+            assert sum(e is not None for e in ejected) == 1
+        for sock in (*fillers, silent):
+            sock.close()
+
+    run(main())
+
+
+WEB = ServiceKey("shop", "web")
+
+
+def test_endpoints_may_be_addresses_as_sockets_return_them(run):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            host, port = one.split(":")
+            web = await proxy.add_service("web", port=8080, endpoints=[(host, int(port))])
+            assert await ask(web.address) == b"one"
+
+    run(main())
+
+
+def test_faults_of_a_service_are_in_force_while_it_has_them(run, caplog):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[one])
+            assert proxy.faults_of(web.key) == {}
+            proxy.add_fault(web.key, "reset_peer")
+            with pytest.raises(ConnectionResetError):
+                await ask(web.address)
+            (port,) = proxy.status().ports
+            assert port.endpoints[0].cause.code is CauseCode.FAULT_ON_PURPOSE
+            assert list(proxy.faults_of(web.key).values()) == [["reset_peer() downstream"]]
+            proxy.remove_faults(web.key)
+            assert await ask(web.address) == b"one"
+            assert proxy.faults_of(web.key) == {}
+            assert proxy.status().ports[0].endpoints[0].cause is None
+
+    run(main())
+    # An exception in a task of a faulty connection would be one.
+    assert not [record for record in caplog.records if record.name == "asyncio"]

@@ -1,0 +1,58 @@
+"""A loop in a thread."""
+
+import asyncio
+import threading
+
+import pytest
+
+from userspace_proxy.embedding.loop_thread import LoopThread
+
+
+@pytest.fixture
+def thread():
+    thread = LoopThread()
+    yield thread
+    thread.close()
+
+
+def test_results_and_exceptions_return_to_the_caller(thread):
+    async def fails():
+        raise LookupError("no such thing")
+
+    assert thread.call(asyncio.sleep(0, "done")) == "done"  # noqa: TID251 - yields once
+    assert thread.do(lambda: 7) == 7
+    with pytest.raises(LookupError, match="no such thing"):
+        thread.call(fails())
+
+
+def test_everything_runs_in_one_thread_that_is_not_the_callers(thread):
+    names = {thread.do(lambda: threading.current_thread().name) for _ in range(3)}
+    assert names == {"userspace-proxy"}
+
+
+def test_a_blocking_call_in_its_own_thread_is_an_error_and_not_a_deadlock(thread):
+    with pytest.raises(RuntimeError, match="would wait for itself"):
+        thread.do(lambda: thread.do(int))
+
+
+def test_a_call_after_the_end_is_an_error(thread):
+    thread.close()
+    thread.close()
+    assert not thread.is_running
+    with pytest.raises(RuntimeError, match="isn't running"):
+        thread.do(int)
+
+
+def test_what_still_runs_at_the_end_is_cancelled(thread):
+    ended = threading.Event()
+
+    async def waits():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    tasks = []
+    thread.do(lambda: tasks.append(asyncio.ensure_future(waits())))
+    thread.close()
+    assert ended.is_set()

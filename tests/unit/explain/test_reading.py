@@ -1,0 +1,98 @@
+import pytest
+
+from tests.unit.status.views import (
+    make_calm_view,
+    make_ignored,
+    make_port,
+    make_troubled_view,
+    replace,
+)
+from userspace_proxy.explain import explain
+from userspace_proxy.facts import FirewallFacts, LastStateFacts, Level, ProbesFacts
+from userspace_proxy.model import Path
+from userspace_proxy.status.paths import PathView
+
+from .subjects import make_dead_endpoint, make_subject
+
+
+def test_a_port_has_its_addresses_endpoints_and_state():
+    dead = make_dead_endpoint("10.244.1.8:80", connections=20, failures=2)
+    (port,) = make_subject(make_port(endpoints=(dead,))).ports
+    assert (port.name, port.family, port.protocol, port.state.level) == (
+        "shop/web:http", "IPv4", "TCP", Level.TROUBLE,
+    )  # fmt: skip
+    assert [(f.address, f.kind) for f in port.frontends] == [("10.96.7.118:80", "ClusterIP")]
+    (endpoint,) = port.endpoints
+    assert endpoint.cause is not None
+    assert (endpoint.cause.code, endpoint.cause.count) == ("endpoint-refuses", 2)
+    assert (endpoint.connections, endpoint.failures) == (20, 2)
+
+
+def test_other_services_are_left_out():
+    ports = make_calm_view().ports
+    assert {port.name for port in make_subject(*ports, service="shop/web").ports} == {
+        "shop/web:http"
+    }
+    assert make_subject(*ports, service="shop/web:other").ports == []
+
+
+def test_an_ignored_service_has_its_cause():
+    ignored = (make_ignored("shop/db", "", "headless"), make_ignored("shop/x", "", "other"))
+    (item,) = make_subject(service="shop/db", ignored=ignored).ignored
+    assert (item.port, item.cause.sentence, item.is_conflict) == ("", "headless", False)
+
+
+def test_only_a_running_proxy_has_facts_about_its_node():
+    assert make_subject(is_live=False).node is None
+    view = make_troubled_view()
+    node = make_subject(
+        steering=view.steering,
+        sync=view.sync,
+        source=view.source,
+        firewalls=(FirewallFacts("ip filter INPUT", "policy drop", "nft …"),),
+        last_state=LastStateFacts("f", served_at=1.0),
+    ).node
+    assert node is not None
+    assert (node.node, node.steering.name, node.steering.repairs) == ("node-a", "nftables", 3)
+    assert node.firewalls == [FirewallFacts("ip filter INPUT", "policy drop", "nft …")]
+    assert node.source.problems == [*view.source.problems]
+    assert node.sync.problem == view.sync.problem
+    assert node.last_state.age_s is not None
+
+
+def test_the_path_of_a_port_is_a_step_where_it_is_not_the_default():
+    subject = make_subject(replace(make_port(connections=0), path=PathView(Path.KERNEL)))
+    assert (subject.ports[0].path, subject.ports[0].path_why) == ("kernel", "")
+    explanation = explain(subject)
+    (step,) = (one for part in explanation.parts for one in part.steps if one.topic == "path")
+    assert step.what == "kernel"
+    ((_, counted),) = step.details
+    assert counted.startswith("this kernel doesn't count connections there; ")
+    assert explanation.sentence == "Clients are served by 2 endpoints"
+
+
+@pytest.mark.parametrize(
+    ("count", "sentence"),
+    [
+        (0, "Clients are served by 2 endpoints; none has connected since the proxy started"),
+        (7, "Clients are served by 2 endpoints"),
+    ],
+)
+def test_connections_on_the_kernel_path_count_as_clients(count, sentence):
+    path = PathView(Path.KERNEL, kernel_connections=count)
+    subject = make_subject(replace(make_port(connections=0), path=path))
+    assert subject.ports[0].kernel_connections == count
+    assert explain(subject).sentence == sentence
+
+
+def test_the_probes_that_choose_a_path_are_said_with_their_budget():
+    port = make_port(is_probed=True)
+    auto = replace(port, path=PathView(Path.USERSPACE, why="auto"))
+    subject = make_subject(auto, probes=ProbesFacts(3, 1.5, 2_000))
+    (step,) = (s for part in explain(subject).parts for s in part.steps if s.topic == "path")
+    assert [text for _, text in step.details] == [
+        "3 endpoints probed, every 1.5 s while they answer, at most 2,000 probes a second"
+    ]
+    planned = make_subject(auto, probes=ProbesFacts(3, 1.5, 2_000), is_live=False)
+    (step,) = (s for part in explain(planned).parts for s in part.steps if s.topic == "path")
+    assert step.details == ()

@@ -1,0 +1,60 @@
+import re
+
+import msgspec
+import pytest
+
+from userspace_proxy.facts import (
+    NO_TIMES,
+    PortFigures,
+    Times,
+    Traffic,
+    WaitCounts,
+    Waits,
+    counted_names,
+    figures_of,
+)
+
+EVERY = figures_of(PortFigures)
+
+
+def test_each_number_is_counted_once():
+    assert counted_names(Traffic)[:3] == ("active", "connections", "failures")
+    assert counted_names(PortFigures)[:3] == ("saved", "refused", "denied")
+    assert counted_names(WaitCounts) == ("total", "timeouts", "overflows", "left")
+
+
+def test_figures_are_in_the_order_of_the_json():
+    names = [*EVERY]
+    fields = [name for name in PortFigures.__struct_fields__ if name in EVERY]
+    assert [name for name in names if "." not in name] == fields
+    assert names[-6:] == [f"waits.{name}" for name in Waits.__struct_fields__ if name != "problem"]
+
+
+def test_a_figure_is_what_metrics_show():
+    figure = EVERY["connect_times"]
+    assert (figure.kind, figure.metric) == ("histogram", "connect_duration_seconds")
+    assert (figure.unit, figure.detail, figure.is_rare) == ("seconds", "endpoint", False)
+    assert EVERY["waits.left"].is_rare
+    assert EVERY["denied"].detail == "node"
+
+
+def test_no_metric_is_declared_twice():
+    metrics = [figure.metric for figure in EVERY.values()]
+    assert len({*metrics}) == len(metrics)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_names_of_metrics_contain_their_unit_as_prometheus_wants_it(name):
+    figure = EVERY[name]
+    assert re.fullmatch(r"[a-z_]+", figure.metric)
+    assert figure.help.strip(". ") == figure.help
+    if figure.unit in ("bytes", "seconds"):
+        assert figure.metric.endswith(f"_{figure.unit}")
+
+
+def test_values_begin_at_nothing():
+    figures = PortFigures()
+    assert (figures.saved, figures.waits, figures.connect_times) == (0, Waits(), NO_TIMES)
+    assert msgspec.json.encode(Times((0.1,), (1, 2), 0.5)) == (
+        b'{"bounds":[0.1],"counts":[1,2],"seconds":0.5}'
+    )

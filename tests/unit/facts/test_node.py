@@ -1,0 +1,67 @@
+import msgspec
+import pytest
+
+from userspace_proxy.facts import (
+    HealthCheckFacts,
+    IgnoredFacts,
+    LastStateFacts,
+    PortFacts,
+    SourceFacts,
+    StatusFacts,
+)
+from userspace_proxy.model import Cause, CauseCode, ServiceKey
+
+HEADLESS = Cause(CauseCode.NOT_OURS, "headless")
+
+
+def make_status():
+    status = StatusFacts(
+        ports=[PortFacts("shop", "web", "http"), PortFacts("shop", "web"), PortFacts("shop", "we")],
+        ignored=[IgnoredFacts("shop/db", "", HEADLESS)],
+        health_checks=[HealthCheckFacts("shop/web", 31_000, 1)],
+    )
+    status.demand = {ServiceKey("shop", "web"): 3}
+    return status
+
+
+@pytest.mark.parametrize(
+    ("service", "ports", "ignored", "checks"),
+    [
+        pytest.param("shop/web", ["shop/web:http", "shop/web"], [], 1, id="service"),
+        pytest.param("shop/web:http", ["shop/web:http"], [], 0, id="port"),
+        pytest.param("shop/w", [], [], 0, id="not-a-part-of-a-name"),
+        pytest.param("shop/db", [], ["shop/db"], 0, id="ignored"),
+    ],
+)
+def test_the_facts_about_one_service_have_nothing_of_others(service, ports, ignored, checks):
+    part = make_status().only(service)
+    assert [port.name for port in part.ports] == ports
+    assert [item.service for item in part.ignored] == ignored
+    assert len(part.health_checks) == checks
+    assert part.demand == {ServiceKey("shop", "web"): 3}
+
+
+def test_what_is_not_encoded_is_not_in_the_json():
+    status = make_status()
+    status.ports[0].plan = None
+    text = msgspec.json.encode(status)
+    assert b'"demand"' not in text
+    assert b'"plan"' not in text
+
+
+def test_the_json_of_an_older_proxy_lacks_fields_and_that_of_a_newer_one_has_more():
+    status = msgspec.json.decode(b'{"source":{"kind":"memory","x":1},"y":[]}', type=StatusFacts)
+    assert status == StatusFacts(source=SourceFacts("memory"))
+
+
+def test_a_cause_of_a_newer_proxy_keeps_its_code():
+    text = b'{"ports":[{"cause":{"code":"new-cause","sentence":"so"},"failures_by_cause":{"x":1}}]}'
+    (port,) = msgspec.json.decode(text, type=StatusFacts).ports
+    assert port.cause == Cause(CauseCode("new-cause"), "so")
+    assert (str(port.cause.code), [*port.failures_by_cause]) == ("new-cause", ["x"])
+
+
+def test_the_last_state_has_an_age_while_it_is_served():
+    assert LastStateFacts(served_at=7.0).age_at(9.5) == 2.5
+    assert LastStateFacts(served_at=7.0).age_at(6.0) == 0.0
+    assert LastStateFacts().age_at(9.5) is None

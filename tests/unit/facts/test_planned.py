@@ -1,0 +1,117 @@
+import msgspec
+import pytest
+
+from userspace_proxy.facts import (
+    facts_of_frontend,
+    facts_of_ignored,
+    facts_of_plan,
+    facts_of_verdict,
+    is_probed,
+)
+from userspace_proxy.model import (
+    Balance,
+    CauseCode,
+    Frontend,
+    FrontendKind,
+    Handling,
+    Hold,
+    IPFamily,
+    Path,
+    Protocol,
+    ServiceKey,
+    ServicePortName,
+    SocketAddress,
+)
+from userspace_proxy.plan import IgnoredService, PortKey, PortPlan, Side
+from userspace_proxy.policy import EndpointVerdict, PathChoice, Scope
+from userspace_proxy.policy.causes import not_ours
+
+POD = SocketAddress("10.244.1.7", 8080)
+WEB = PortKey(ServicePortName("shop", "web", "http"), IPFamily.IPV4, Side.EXTERNAL)
+HANDLING = Handling(hold=Hold(30.0), slow_start_s=60.0)
+
+
+def make_plan(**changes):
+    return PortPlan(WEB, Protocol.TCP, (), (), **{"usable": (POD,), **changes})
+
+
+def facts_of(**changes):
+    return facts_of_plan(make_plan(**changes), (), ())
+
+
+def test_a_service_port_has_the_names_and_the_handling_of_its_plan():
+    plan = make_plan(handling=HANDLING, path=PathChoice(Path.KERNEL, "its annotation"))
+    frontend = facts_of_frontend(Frontend("10.96.0.1", 80, Protocol.TCP), "proxy port 20001")
+    facts = facts_of_plan(plan, [frontend], [facts_of_verdict(EndpointVerdict(POD, True, "ready"))])
+    assert facts.plan is plan
+    assert (facts.name, facts.family, facts.protocol) == ("shop/web:http", "IPv4", "TCP")
+    assert (facts.side, facts.hold_s, facts.slow_start_s) == ("external", 30.0, 60.0)
+    assert (facts.path, facts.path_why) == ("kernel", "its annotation")
+    assert [endpoint.address for endpoint in facts.endpoints] == ["10.244.1.7:8080"]
+    assert facts.frontends == (frontend,)
+    assert facts_of().hold_s is None
+
+
+@pytest.mark.parametrize(
+    ("handling", "expected"),
+    [
+        pytest.param(Handling(), "", id="default"),
+        pytest.param(Handling(balance=Balance.RANDOM), "random", id="other"),
+        pytest.param(Handling(max_connections=9), "least-connections", id="by-limit"),
+    ],
+)
+def test_only_a_balance_other_than_the_default_is_shown(handling, expected):
+    assert facts_of(handling=handling).balance == expected
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        pytest.param(Scope.CLUSTER, "", id="cluster"),
+        pytest.param(Scope.LOCAL, "only this node's endpoints", id="local"),
+        pytest.param(
+            Scope.LOCAL_FROM_OUTSIDE, "from outside: only this node's endpoints", id="outside"
+        ),
+    ],
+)
+def test_a_policy_is_shown_in_words(scope, expected):
+    assert facts_of(scope=scope).policy == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "starting", "preference"),
+    [
+        pytest.param({}, None, "", id="none"),
+        pytest.param({"weight": 300}, None, "weight 300", id="weight"),
+        pytest.param({}, 0.25, "starts slowly: 25 %", id="slow-start"),
+        pytest.param({"weight": 300}, 0.25, "weight 300, starts slowly: 25 %", id="both"),
+    ],
+)
+def test_an_endpoint_has_its_preference_in_words(changes, starting, preference):
+    facts = facts_of_verdict(EndpointVerdict(POD, True, "ready", **changes), starting)
+    assert (facts.preference, facts.starting) == (preference, starting)
+
+
+def test_an_endpoint_that_is_not_used_has_its_cause_as_a_code():
+    verdict = EndpointVerdict(POD, False, "not ready", "node-b", CauseCode.NOT_READY)
+    facts = facts_of_verdict(verdict)
+    assert (facts.state, facts.code, facts.node) == ("not ready", "not-ready", "node-b")
+
+
+def test_a_frontend_is_written_with_its_port():
+    frontend = Frontend("fd00::1", 80, Protocol.TCP, FrontendKind.NODE_PORT)
+    facts = facts_of_frontend(frontend, "refused", is_reached=False)
+    assert msgspec.structs.astuple(facts) == ("[fd00::1]:80", "NodePort", "refused", False)
+
+
+def test_what_is_ignored_has_the_name_of_its_service():
+    cause = not_ours("headless")
+    (facts,) = facts_of_ignored([IgnoredService(ServiceKey("shop", "db"), "", cause)])
+    assert msgspec.structs.astuple(facts) == ("shop/db", "", cause, False)
+
+
+def test_probes_choose_the_path_of_tcp_with_endpoints():
+    auto = PathChoice(Path.AUTO)
+    assert is_probed(make_plan(path=auto))
+    assert not is_probed(make_plan(path=auto, usable=()))
+    assert not is_probed(make_plan())

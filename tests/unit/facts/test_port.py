@@ -1,0 +1,72 @@
+import pickle
+
+import pytest
+
+from userspace_proxy.facts import EndpointFacts, Level, PortFacts, StateFacts
+from userspace_proxy.model import Cause, CauseCode, Path
+
+CAUSE = Cause(CauseCode.NOT_READY, "none is ready")
+
+
+@pytest.mark.parametrize(
+    ("port", "name"),
+    [(PortFacts("shop", "web", "http"), "shop/web:http"), (PortFacts("shop", "db"), "shop/db")],
+)
+def test_a_service_port_has_the_name_that_its_service_gives_it(port, name):
+    assert port.name == name
+
+
+@pytest.mark.parametrize(
+    ("code", "is_left_out"),
+    [
+        pytest.param(CauseCode.NOT_LOCAL, True, id="elsewhere"),
+        pytest.param(CauseCode.NOT_FOR_THIS_NODE, True, id="by-hints"),
+        pytest.param(None, False, id="used"),
+        pytest.param(CauseCode.NOT_READY, False, id="not-ready"),
+        pytest.param(CauseCode.ENDPOINT_NOT_ALLOWED, False, id="refused"),
+    ],
+)
+def test_an_endpoint_is_left_out_only_where_it_could_serve(code, is_left_out):
+    assert EndpointFacts(code=code).is_left_out is is_left_out
+
+
+def test_an_endpoint_is_refused_by_its_state():
+    assert EndpointFacts(state="refused: link-local address").is_refused
+    assert not EndpointFacts(state="not ready").is_refused
+
+
+@pytest.mark.parametrize(
+    ("state", "is_problem"),
+    [
+        (StateFacts(Level.OK, "holding"), False),
+        (StateFacts(Level.ATTENTION, "refused"), True),
+        (StateFacts(Level.ATTENTION, "partly answering"), False),
+    ],
+)
+def test_a_problem_is_what_clients_are_not_served_for(state, is_problem):
+    assert state.is_problem is is_problem
+
+
+def test_clients_wait_where_no_endpoint_is_usable_and_they_are_not_dropped():
+    assert PortFacts(cause=CAUSE, hold_s=3.0).is_holding
+    assert not PortFacts(cause=CAUSE).is_holding
+    assert not PortFacts(hold_s=3.0).is_holding
+    assert not PortFacts(cause=CAUSE, hold_s=3.0, is_dropping=True).is_holding
+
+
+def test_usable_endpoints_are_counted():
+    assert PortFacts(endpoints=[EndpointFacts(is_usable=True), EndpointFacts()]).usable == 1
+
+
+def test_the_default_path_is_one_without_anything_to_show():
+    assert PortFacts(kernel_connections=0).has_default_path
+    assert not PortFacts(path=Path.KERNEL).has_default_path
+    assert not PortFacts(path_why="its annotation").has_default_path
+    assert not PortFacts(kernel_connections=1).has_default_path
+
+
+def test_another_process_gets_what_the_json_does_not_contain():
+    facts = PortFacts("shop", "web", "http", refused=3)
+    facts.plan = "of the port"
+    copied = pickle.loads(pickle.dumps(facts))
+    assert (copied, copied.plan) == (facts, "of the port")

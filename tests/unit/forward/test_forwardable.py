@@ -1,0 +1,246 @@
+"""Which Services of a cluster are forwarded, at which addresses, and to which pods."""
+
+import json
+
+import pytest
+
+from userspace_proxy.cluster import Store
+from userspace_proxy.forward.forwardable import Forwardable, NotForwarded
+from userspace_proxy.model import Frontend, IPFamily, Protocol, ServiceKey, SocketAddress
+from userspace_proxy.model.reading import read_slice
+from userspace_proxy.model.service_reading import read_service
+from userspace_proxy.model.wire import WireEndpointSlice, WireService, decode
+from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+
+from .pods import endpoint, endpoint_slice, service
+
+WEB = ServiceKey("shop", "web")
+TCP = {"name": "http", "port": 80}
+UDP = {"name": "dns", "port": 53, "protocol": "UDP"}
+
+
+class World:
+    """A cluster that a test changes, and what is forwarded of it."""
+
+    def __init__(self, *wanted):
+        self.store = Store()
+        self.forwardable = Forwardable(frozenset(wanted), seed="a")
+
+    def put(self, *items):
+        for item in items:
+            data = json.dumps(item).encode()
+            if item["kind"] == "Service":
+                self.store.put_service(read_service(decode(data, WireService)))
+            else:
+                wire = decode(data, WireEndpointSlice)
+                self.store.put_slice(read_slice(wire, with_headless=True, with_pods=True))
+        return self.follow()
+
+    def follow(self):
+        self.snapshot = self.forwardable.follow(self.store.snapshot())
+        return self
+
+    @property
+    def web(self):
+        return self.snapshot.services[WEB]
+
+    @property
+    def web_pods(self):
+        return self.forwardable.pods["shop/web:http"]
+
+    @property
+    def endpoints(self):
+        return {each.ip for item in self.web.slices for each in item.endpoints}
+
+
+def test_a_service_gets_an_address_on_loopback_and_its_pods_are_known():
+    world = World().put(service(), endpoint_slice(endpoint("web-1", "10.244.0.1")))
+    (ip,) = world.web.service.cluster_ips
+    assert 64 <= int(ip.removeprefix("127.").split(".")[0]) < 128
+    assert [port.port for port in world.web.service.ports] == [80]
+    assert world.endpoints == {"10.244.0.1"}
+    assert world.forwardable.pods == {
+        "shop/web:http": {SocketAddress("10.244.0.1", 8080): ForwardTarget("shop", "web-1", 8080)}
+    }
+    assert world.forwardable.left_out == []
+
+
+def test_what_is_about_nodes_has_no_effect():
+    spec = {
+        "type": "LoadBalancer",
+        "internalTrafficPolicy": "Local",
+        "externalTrafficPolicy": "Local",
+        "externalIPs": ["192.0.2.1"],
+        "loadBalancerSourceRanges": ["192.0.2.0/24"],
+        "ports": [{**TCP, "nodePort": 30080}],
+    }
+    hinted = {**endpoint("web-1", "10.244.0.1"), "hints": {"forZones": [{"name": "a"}]}}
+    there = World().put(service(**spec), endpoint_slice(hinted)).web
+    assert not there.service.is_internal_local
+    assert not there.service.is_external_local
+    assert there.service.external_ips == there.service.load_balancer_source_ranges == ()
+    assert [port.node_port for port in there.service.ports] == [0]
+    assert [each.hinted_zones for each in there.slices[0].endpoints] == [()]
+
+
+def test_conditions_of_endpoints_and_affinity_stay():
+    spec = {"sessionAffinity": "ClientIP"}
+    item = endpoint_slice(endpoint("web-1", "10.244.0.1", is_ready=False))
+    there = World().put(service(**spec), item).web
+    assert there.service.affinity_timeout_s == 10800
+    assert [each.ready for each in there.slices[0].endpoints] == [False]
+
+
+def test_a_port_that_takes_privileges_has_a_second_one():
+    ports = [{"name": str(port), "port": port} for port in (80, 443, 8443, 9000)]
+    world = World().put(service(ports=ports))
+    (ip,) = world.web.service.cluster_ips
+    assert [port.port for port in world.web.service.ports] == [80, 443, 8443, 9000]
+    seconds = [
+        world.forwardable.second_port(Frontend(ip, port, Protocol.TCP))
+        for port in (80, 443, 8443, 9000)
+    ]
+    # 8443 is the Service's own.
+    assert seconds == [8080, 0, 0, 0]
+
+
+def test_two_services_have_two_addresses_which_stay():
+    world = World().put(service(), service("db"))
+    first = {key: state.service.cluster_ips for key, state in world.snapshot.services.items()}
+    world.put(service(ports=[{**TCP, "port": 81}]))
+    again = {key: state.service.cluster_ips for key, state in world.snapshot.services.items()}
+    assert first == again
+    assert len(set(first.values())) == 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        pytest.param(
+            {"type": "ExternalName", "externalName": "db.example.com", "ports": []},
+            "it is a name for db.example.com, outside of the cluster",
+            id="external-name",
+        ),
+        pytest.param({"clusterIP": "None", "ports": []}, "it has no ports", id="no-ports"),
+    ],
+)
+def test_a_service_that_is_not_forwarded_has_a_reason(spec, reason):
+    world = World().put(service(**{"clusterIPs": None, **spec}))
+    assert dict(world.snapshot.services) == {}
+    assert world.forwardable.left_out == [NotForwarded(WEB, "", reason)]
+
+
+def test_udp_is_left_out():
+    world = World().put(service(ports=[TCP, UDP]))
+    assert [port.name for port in world.web.service.ports] == ["http"]
+    left_out = NotForwarded(WEB, "53/UDP", "port-forwards carry TCP only")
+    assert world.forwardable.left_out == [left_out]
+    world.put(service(ports=[UDP]))
+    assert dict(world.snapshot.services) == {}
+    assert world.forwardable.left_out == [left_out]
+    assert world.put(service()).forwardable.left_out == []
+
+
+def test_endpoints_that_are_not_pods_are_left_out():
+    world = World().put(service(), endpoint_slice({"addresses": ["192.0.2.7"]}))
+    assert world.forwardable.left_out == [NotForwarded(WEB, "", "its endpoints are not pods")]
+    both = endpoint_slice({"addresses": ["192.0.2.7"]}, endpoint("web-1", "10.244.0.1"))
+    assert world.put(both).endpoints == {"10.244.0.1"}
+    assert world.forwardable.left_out == []
+
+
+def test_an_endpoint_whose_pod_is_invalid_is_left_out_with_the_reason():
+    evil = endpoint("../../nodes", "10.244.0.9")
+    world = World().put(service(), endpoint_slice(evil))
+    assert dict(world.snapshot.services) == {}
+    (left_out,) = world.forwardable.left_out
+    assert left_out.reason.startswith(
+        "its endpoints are not pods; web-ipv4: "
+        "endpoints[0].targetRef.name: '../../nodes' is not a DNS name: "
+    )
+    world.put(endpoint_slice(evil, endpoint("web-1", "10.244.0.1")))
+    assert world.endpoints == {"10.244.0.1"}
+    assert [pod.pod for pod in world.web_pods.values()] == ["web-1"]
+    assert "'../../nodes' is not a DNS name" in world.web.slices[0].notes[0]
+
+
+def test_a_headless_service_gets_an_address_too():
+    item = endpoint_slice(endpoint("web-1", "10.244.0.1"))
+    item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""
+    world = World().put(service(clusterIP="None", clusterIPs=["None"]), item)
+    assert len(world.web.service.cluster_ips) == 1
+    assert not world.web.service.is_headless
+
+
+@pytest.mark.parametrize("families", [("IPv4", "IPv6"), ("IPv6",)], ids="+".join)
+def test_each_pod_is_one_endpoint_in_any_family(families):
+    ips = {"IPv4": "10.244.0.1", "IPv6": "fd00::1"}
+    slices = [endpoint_slice(endpoint("web-1", ips[one]), family=one) for one in families]
+    world = World().put(service(), *slices)
+    assert world.endpoints == {ips[families[0]]}
+    assert {item.family for item in world.web.slices} == {IPFamily.IPV4}
+    assert [pod.pod for pod in world.web_pods.values()] == ["web-1"]
+
+
+def test_pods_follow_and_what_is_gone_leaves():
+    world = World().put(service(), endpoint_slice(endpoint("web-1", "10.244.0.1")))
+    world.put(endpoint_slice(endpoint("web-2", "10.244.0.2")))
+    assert world.endpoints == {"10.244.0.2"}
+    assert list(world.web_pods) == [SocketAddress("10.244.0.2", 8080)]
+    before = world.snapshot
+    assert world.follow().snapshot is before
+    world.store.delete_service(WEB)
+    world.follow()
+    assert dict(world.snapshot.services) == {}
+    assert world.forwardable.pods == {}
+
+
+# Its address is derived from the same number as that of shop/web.
+SAME = ServiceKey("tenant", "e4947804")
+
+
+@pytest.mark.parametrize("older", [WEB, SAME], ids=str)
+def test_of_two_services_with_one_address_the_older_one_has_it(older):
+    (ip,) = World().put(service()).web.service.cluster_ips
+    items = [service(key.name, key.namespace) for key in (WEB, SAME)]
+    for item, key in zip(items, (WEB, SAME), strict=True):
+        year = 2025 if key == older else 2026
+        item["metadata"]["creationTimestamp"] = f"{year}-01-01T00:00:00Z"
+    services = World().put(*items).snapshot.services
+    assert [key for key, it in services.items() if it.service.cluster_ips == (ip,)] == [older]
+
+
+def test_an_address_is_a_pod_of_each_service_for_itself():
+    at = SocketAddress("10.244.0.1", 8080)
+    world = World().put(service(), endpoint_slice(endpoint("web-1", at.ip)))
+    evil = endpoint("evil-1", at.ip, namespace="tenant")
+    both = {"ports": [{"name": name, "port": port} for name, port in (("http", 80), ("b", 81))]}
+    world.put(
+        service("evil", "tenant", **both), endpoint_slice(evil, name="evil", namespace="tenant")
+    )
+    its = ForwardTarget("tenant", "evil-1", 8080)
+    assert world.forwardable.pods == {
+        "shop/web:http": {at: ForwardTarget("shop", "web-1", 8080)},
+        "tenant/evil:http": {at: its},
+        "tenant/evil:b": {at: its},
+    }
+    world.put(service("evil", "tenant", ports=[{"port": 80}]))
+    assert world.forwardable.pods.keys() == {"shop/web:http", "tenant/evil"}
+
+
+@pytest.mark.parametrize("others", [("db",), ("a", "b", "c", "d")], ids=len)
+def test_a_slice_that_moves_to_another_service_stays(others):
+    item = endpoint_slice(endpoint("web-1", "10.244.0.1"))
+    world = World().put(service(), *(service(name) for name in others), item)
+    for name in (*others, "web"):
+        item["metadata"]["labels"] = {"kubernetes.io/service-name": name}
+        world.put(item)
+        have = {key.name: len(state.slices) for key, state in world.snapshot.services.items()}
+        assert have == {each: int(each == name) for each in (*others, "web")}
+
+
+def test_only_wanted_services_are_forwarded_and_missing_ones_are_named():
+    cart = ServiceKey("shop", "cart")
+    world = World(WEB, cart).put(service(), service("db"))
+    assert list(world.snapshot.services) == [WEB]
+    assert world.forwardable.left_out == [NotForwarded(cart, "", "there is no such Service")]

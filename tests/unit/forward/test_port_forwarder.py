@@ -1,0 +1,217 @@
+"""Dials through the fake API server's port-forwards, and the connections that follow."""
+
+import asyncio
+import contextlib
+import errno
+import socket
+
+import pytest
+
+from userspace_proxy.faults.stream import reset
+from userspace_proxy.forward.port_forwarder import PortForwarder
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy.testing.fake_api_server import FakeApiServer
+
+from ..dataplane.waiting import until
+from .pods import PORT, Pods
+
+WEB = SocketAddress("10.244.0.1", PORT)
+GONE = SocketAddress("10.244.0.9", PORT)
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_this_machine(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
+    monkeypatch.setenv("SSL_CERT_DIR", "/dev/null")
+
+
+class Rig:
+    """A forwarder that runs, and a pod of the test."""
+
+    def __init__(self, api, stack):
+        self.api = api
+        self.pods = Pods(api, stack)
+        self._stack = stack
+
+    async def serve(self, handle, **options):
+        """Run a pod with a handler, and a forwarder."""
+        pod = await self.pods.start(handle)
+        self.forwarder = PortForwarder(
+            ApiClient(Credentials(master=self.api.url)),
+            lambda: {"shop/web:http": {WEB: ForwardTarget("shop", pod, PORT)}},
+            **options,
+        )
+        self.run = asyncio.create_task(self.forwarder.run())
+        self._stack.push_async_callback(self.stop)
+
+    async def stop(self):
+        self.run.cancel()
+        await asyncio.gather(self.run, return_exceptions=True)
+
+    async def dial(self, endpoint=WEB, service_port="shop/web:http"):
+        """Return the outcome of a dial."""
+        loop = asyncio.get_running_loop()
+        while True:
+            outcome = loop.create_future()
+            self.forwarder.dial(service_port, endpoint, outcome.set_result)
+            # The forwarder may not have begun to run.
+            if (found := await outcome) != errno.EHOSTUNREACH or self.api.pods.dialled:
+                return found
+
+    async def connect(self):
+        """Return the streams of a dial that succeeded."""
+        sock = await self.dial()
+        assert isinstance(sock, socket.socket)
+        reader, writer = await asyncio.open_connection(sock=sock)
+        self._stack.callback(writer.close)
+        return reader, writer
+
+
+@pytest.fixture
+async def rig():
+    async with contextlib.AsyncExitStack() as stack:
+        yield Rig(await stack.enter_async_context(FakeApiServer()), stack)
+
+
+async def silent(reader, _writer):
+    await reader.read()
+
+
+async def test_bytes_pass_in_both_directions(rig):
+    async def echo(reader, writer):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+
+    await rig.serve(echo)
+    reader, writer = await rig.connect()
+    sent = bytes(range(256)) * 4096
+    writer.write(sent)
+    assert await reader.readexactly(len(sent)) == sent
+
+
+async def test_the_answer_behind_a_clients_fin_arrives(rig):
+    async def answer(reader, writer):
+        question = await reader.readexactly(8)
+        await asked.wait()
+        writer.write(b"answer to " + question)
+
+    asked = asyncio.Event()
+    await rig.serve(answer, half_closed_s=60)
+    reader, writer = await rig.connect()
+    writer.write(b"question")
+    writer.write_eof()
+    asked.set()
+    assert await reader.read() == b"answer to question"
+
+
+async def test_a_pod_that_is_silent_after_a_clients_fin_sees_the_end(rig):
+    ended = asyncio.Event()
+
+    async def wait_for_end(reader, _writer):
+        assert await reader.read() == b"question"
+        ended.set()
+
+    await rig.serve(wait_for_end, half_closed_s=0.05)
+    reader, writer = await rig.connect()
+    writer.write(b"question")
+    writer.write_eof()
+    assert await reader.read() == b""
+    await asyncio.wait_for(ended.wait(), 60)
+
+
+async def test_a_clients_reset_ends_the_pods_connection_at_once(rig):
+    ended = asyncio.Event()
+
+    async def wait_for_end(reader, _writer):
+        await reader.read()
+        ended.set()
+
+    await rig.serve(wait_for_end, half_closed_s=600)
+    _, writer = await rig.connect()
+    reset(writer)
+    await asyncio.wait_for(ended.wait(), 60)
+
+
+async def test_a_pods_reset_is_a_reset_for_the_client(rig):
+    async def reset_it(reader, writer):
+        await reader.readexactly(1)
+        reset(writer)
+
+    await rig.serve(reset_it)
+    reader, writer = await rig.connect()
+    writer.write(b"hello")
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+
+
+async def test_a_stream_that_breaks_off_is_a_reset_for_the_client(rig):
+    await rig.serve(silent)
+    reader, _ = await rig.connect()
+    rig.api.pods.break_streams()
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+
+
+async def test_a_dial_that_is_given_up_leaves_nothing(rig):
+    await rig.serve(silent)
+    await rig.connect()
+    rig.api.pods.hold()
+    outcomes = []
+    give_up = rig.forwarder.dial("shop/web:http", WEB, outcomes.append)
+    await rig.api.until(lambda api: len(api.pods.dialled) == 2)
+    give_up()
+    give_up()
+    rig.api.pods.release()
+    await rig.connect()
+    assert outcomes == []
+
+
+async def test_the_end_resets_connections(rig):
+    await rig.serve(silent)
+    reader, _ = await rig.connect()
+    await rig.stop()
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    await until(lambda: not rig.api.pods.open)
+    assert await rig.dial() == errno.EHOSTUNREACH
+
+
+async def test_an_endpoint_that_has_left_is_unreachable(rig):
+    await rig.serve(silent)
+    await rig.connect()
+    assert await rig.dial(GONE) == errno.EHOSTUNREACH
+
+
+async def test_an_address_is_no_pod_for_another_service_port(rig):
+    await rig.serve(silent)
+    await rig.connect()
+    assert await rig.dial(WEB, "tenant/evil:http") == errno.EHOSTUNREACH
+    assert rig.api.pods.dialled == ["shop/web-1:8080"]
+
+
+async def test_a_dead_pod_fails_the_dial_and_is_logged_once(rig, caplog):
+    await rig.serve(silent)
+    await rig.connect()
+    rig.api.pods.run("web-1", {}, "shop")
+    assert [await rig.dial() for _ in range(2)] == [errno.ECONNREFUSED] * 2
+    rig.api.pods.kill("web-1", "shop")
+    assert await rig.dial() == errno.EHOSTUNREACH
+    lines = [record.getMessage() for record in caplog.records if "port-forward" in record.msg]
+    assert len(lines) == 1
+    assert lines[0].startswith("port-forward failed: pod shop/web-1, port 8080: ")
+
+
+async def test_out_of_descriptors_is_the_outcome_of_the_dial(rig, monkeypatch):
+    await rig.serve(silent)
+    await rig.connect()
+
+    def none_left(*_args, **_more):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("userspace_proxy.forward.port_forwarder._loopback_pair", none_left)
+    assert await rig.dial() == errno.EMFILE
+    await until(lambda: rig.api.pods.open == 1)

@@ -1,0 +1,186 @@
+"""The Services of a fake API server, whose pods are reached by its port-forwards."""
+
+import asyncio
+import contextlib
+from socket import SOCK_STREAM, create_connection
+
+import pytest
+
+from userspace_proxy.agent.rounds.options import Options
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.embedding import Proxy
+from userspace_proxy.errors import SourceError
+from userspace_proxy.forward.source import ForwardSource
+from userspace_proxy.model import ServiceKey
+from userspace_proxy.testing.fake_api_server import FakeApiServer
+
+from ..agent.backends import ask
+from .pods import Pods, service
+
+WEB = ServiceKey("shop", "web")
+EVIL = ServiceKey("tenant", "evil")
+# Nothing here depends on it: a busy machine may take long.
+PATIENT = Tuning(connect_timeout_s=20)
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_this_machine(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
+    monkeypatch.setenv("SSL_CERT_DIR", "/dev/null")
+
+
+@pytest.fixture
+async def pods():
+    async with contextlib.AsyncExitStack() as stack:
+        api = await stack.enter_async_context(FakeApiServer())
+        api.put(service())
+        yield Pods(api, stack)
+
+
+@contextlib.asynccontextmanager
+async def forwarding(api, **more):
+    """A proxy of the fake's Services, once they are in force."""
+    source = ForwardSource(kubeconfig="", master=api.url, **more)
+    options = source.options(Options(tuning=PATIENT))
+    async with Proxy(source=source, options=options) as proxy:
+        await source.published.wait()
+        await proxy.settled()
+        yield source, proxy
+
+
+async def test_connections_are_balanced_over_the_pods(pods):
+    names = {await pods.start(), await pods.start()}
+    async with forwarding(pods.api) as (_, proxy):
+        address = proxy.address_of(WEB, "http")
+        answers = [(await ask(address)).decode() for _ in range(4)]
+    assert set(answers) == names
+    assert [answers.count(name) for name in names] == [2, 2]
+
+
+async def test_a_program_without_an_event_loop_is_served(pods):
+    await pods.start()
+
+    def ask_by_name():
+        source = ForwardSource(kubeconfig="", master=pods.api.url, namespace="shop")
+        with Proxy.in_thread(source=source, options=source.options()) as proxy:
+            proxy.settled()
+            with proxy.names("shop"), create_connection(("web", 80)) as client:
+                return client.recv(100)
+
+    assert await asyncio.to_thread(ask_by_name) == b"web-1"
+
+
+async def test_a_program_finds_services_by_name(pods):
+    await pods.start()
+    async with forwarding(pods.api) as (_, proxy):
+        with proxy.names("shop"):
+            ((*_, address),) = await asyncio.get_running_loop().getaddrinfo(
+                "web", 80, type=SOCK_STREAM
+            )
+        assert await ask(address) == b"web-1"
+
+
+@pytest.mark.parametrize("end", ["is gone", "refuses"])
+async def test_a_pod_that_ends_costs_no_connection(pods, end):
+    first, second = await pods.start(), await pods.start()
+    async with forwarding(pods.api) as (_, proxy):
+        address = proxy.address_of(WEB, "http")
+        # The EndpointSlice still has the pod, as it does for a while.
+        if end == "is gone":
+            pods.api.pods.kill(first, "shop")
+        else:
+            pods.api.pods.run(first, {}, "shop")
+        assert {await ask(address) for _ in range(6)} == {second.encode()}
+        (port,) = proxy.status().ports
+        assert port.saved >= 1
+        assert port.refused == 0
+
+
+async def test_a_slice_of_another_namespace_takes_no_clients(pods):
+    name = await pods.start()
+    async with contextlib.AsyncExitStack() as stack:
+        tenant = Pods(pods.api, stack, "tenant", "evil")
+        pods.api.put(service("evil", "tenant"))
+        evil = await tenant.start()
+        async with forwarding(pods.api) as (source, proxy):
+            (ours,), (theirs,) = (source.services.pods[f"{key}:http"] for key in (WEB, EVIL))
+            assert ours == theirs
+            for key, expected in ((WEB, name), (EVIL, evil)):
+                answers = {(await ask(proxy.address_of(key, "http"))).decode() for _ in range(3)}
+                assert answers == {expected}
+
+
+async def test_a_client_of_dead_pods_is_reset(pods):
+    pods.api.pods.kill(await pods.start(), "shop")
+    async with forwarding(pods.api) as (_, proxy):
+        with pytest.raises(ConnectionResetError):
+            await ask(proxy.address_of(WEB, "http"))
+
+
+async def test_new_pods_and_services_are_followed(pods):
+    first = await pods.start()
+    async with forwarding(pods.api) as (source, proxy):
+        source.published.clear()
+        second = await pods.start()
+        await source.published.wait()
+        await proxy.settled()
+        address = proxy.address_of(WEB, "http")
+        assert {await ask(address) for _ in range(2)} == {first.encode(), second.encode()}
+        source.published.clear()
+        pods.api.delete("Service", "web", "shop")
+        await source.published.wait()
+        await proxy.settled()
+        assert proxy.address_of(WEB, "http") is None
+
+
+async def test_the_address_is_the_same_each_time_and_another_for_each_service(pods):
+    await pods.start()
+    pods.api.put(service("db"))
+    addresses = []
+    for _ in range(2):
+        async with forwarding(pods.api) as (_, proxy):
+            both = [proxy.address_of(ServiceKey("shop", name), "http") for name in ("web", "db")]
+            addresses.append(both)
+    assert addresses[0] == addresses[1]
+    assert addresses[0][0].ip != addresses[0][1].ip
+
+
+async def test_only_what_is_wanted_is_read_and_served(pods):
+    await pods.start()
+    pods.api.put(service("db"))
+    pods.api.put(service("web", "other"))
+    async with forwarding(pods.api, namespace="shop", wanted=frozenset({WEB})) as (_, proxy):
+        assert [port.plan.key.name.service for port in proxy.status().ports] == [WEB]
+    lists = [request for request in pods.api.requests if "limit" in request]
+    assert lists
+    assert all("/namespaces/shop/" in request for request in lists)
+
+
+async def test_losing_the_api_server_changes_nothing_that_is_served(pods):
+    await pods.start()
+    async with forwarding(pods.api) as (source, proxy):
+        address = proxy.address_of(WEB, "http")
+        await pods.api.stop()
+        with pytest.raises(ConnectionResetError):
+            await ask(address)
+        await pods.api.start()
+        assert proxy.address_of(WEB, "http") == address
+        assert source.status().is_synced
+        assert await ask(address) == b"web-1"
+
+
+async def test_credentials_that_cannot_be_used_end_the_proxy():
+    source = ForwardSource(kubeconfig="", master="ftp://example.invalid")
+    async with Proxy(source=source, options=source.options()) as proxy:
+        assert "ftp://example.invalid: it is not an http(s) URL" in str(await proxy.failed())
+
+
+@pytest.mark.parametrize("right", ["create pods/portforward", "list endpointslices"])
+async def test_a_missing_right_is_named(pods, right):
+    pods.api.denied.add(right)
+    source = ForwardSource(kubeconfig="", master=pods.api.url, namespace="shop")
+    with pytest.raises(SourceError, match=f"doesn't allow this user to {right} in namespace shop"):
+        await source.check_access()
+    pods.api.denied.clear()
+    await source.check_access()

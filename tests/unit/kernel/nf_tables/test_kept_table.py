@@ -1,0 +1,271 @@
+"""How a table is kept, in a real kernel."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import closing
+
+import pytest
+
+from tests.netns import Net
+from userspace_proxy.errors import SteeringConflict, SteeringError
+from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset, TableWriter
+from userspace_proxy.kernel.nf_tables import expressions as x
+from userspace_proxy.kernel.nf_tables.kept_table import KeptTable, Repair
+from userspace_proxy.kernel.nf_tables.owned import OwnedTable
+from userspace_proxy.kernel.nf_tables.table import NftTable
+
+DNS, WEB, HTTPS = (("ports", port.to_bytes(2, "big"), b"") for port in (53, 80, 443))
+
+
+class Contents:
+    """What the table should be, as ``nft`` prints it."""
+
+    def __init__(self) -> None:
+        self.elements = {WEB}
+        self.rules = [x.UDP + x.verdict(x.ACCEPT)]
+        self.optional = x.TCP + x.verdict(x.ACCEPT)
+
+    def create(self, is_complete: bool) -> list[list[bytes]]:
+        table = TableWriter("ours")
+        table.create()
+        table.add_set("ports", x.INET_SERVICE)
+        table.add_chain("input")
+        for rule in (*self.rules, *([self.optional] if is_complete else ())):
+            table.add_rule("input", rule)
+        return [table.messages]
+
+    def chain(self, *rules: bytes) -> list[list[bytes]]:
+        """Have other rules; return the change."""
+        self.rules = [*rules]
+        table = TableWriter("ours")
+        table.flush_chain("input")
+        for rule in (*rules, self.optional):
+            table.add_rule("input", rule)
+        return [table.messages]
+
+
+@pytest.fixture
+def node():
+    net = Net("node")
+    with net:
+        yield net
+    net.close()
+
+
+@pytest.fixture
+def contents():
+    return Contents()
+
+
+@pytest.fixture
+def table(node, contents):
+    with closing(KeptTable("ours", ["ports"], contents.create, lambda: contents.elements)) as table:
+        yield table
+
+
+@pytest.fixture
+def printed(node):
+    return lambda: node.run("nft -a list table inet ours")
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    """The kernel refuses the transactions with these numbers, the first is 0."""
+
+    def refuse(*numbers: int, code: int = errno.EINVAL) -> None:
+        commit, waiting = Ruleset.commit, iter(range(99))
+
+        def commit_or_refuse(ruleset, messages):
+            if next(waiting) in numbers:
+                raise NftablesError(code, "")
+            commit(ruleset, messages)
+
+        monkeypatch.setattr(Ruleset, "commit", commit_or_refuse)
+
+    return refuse
+
+
+def test_a_change_of_elements_leaves_everything_else(table, contents, printed):
+    table.write_all()
+    before = printed()
+    contents.elements = {DNS}
+    assert table.change({WEB}, {DNS}) == Repair()
+    assert table.is_known()
+    assert printed() == before.replace("80", "53")
+
+
+def test_a_change_on_top_of_another_programs_puts_all_of_it_right(node, table, contents, printed):
+    table.write_all()
+    handle = printed().splitlines()[0]
+    node.run("nft 'flush set inet ours ports; add element inet ours ports { 443 }'")
+    contents.elements = {WEB, DNS}
+    assert table.change((), {DNS}) == Repair(3, {HTTPS}, {WEB, DNS})
+    assert "elements = { 53, 80 }" in printed()
+    # It wasn't written anew.
+    assert handle in printed()
+
+
+def test_a_refused_change_is_written_as_what_differs_and_then_as_all(
+    table, contents, printed, refused
+):
+    table.write_all()
+    handle = printed().splitlines()[0]
+    contents.elements = {DNS}
+    refused(0)
+    assert table.change({WEB}, {DNS}) == Repair(2, {WEB}, {DNS})
+    assert handle in printed()
+    contents.elements = {DNS, WEB}
+    refused(0, 1)
+    assert table.change((), {WEB}) == Repair(1, set(), {DNS, WEB})
+    assert handle not in printed()
+    assert "elements = { 53, 80 }" in printed()
+
+
+def test_what_cannot_be_written_is_compared_again_and_no_drift(table, contents, printed, refused):
+    table.write_all()
+    contents.elements, before = {DNS}, contents.elements
+    refused(0, 1, 2, 3)
+    with pytest.raises(NftablesError):
+        table.change({WEB}, {DNS})
+    contents.elements = before
+    assert not table.is_known()
+    assert table.put_right() == Repair(0, set(), set())
+    assert table.is_known()
+
+
+def test_a_comparison_that_fails_is_made_again(node, table, monkeypatch):
+    table.write_all()
+    node.run("nft flush ruleset")
+    with monkeypatch.context() as broken:
+
+        def fail(_ruleset, _family):
+            raise SteeringError("cannot query nftables")
+
+        broken.setattr(Ruleset, "tables", fail)
+        with pytest.raises(SteeringError):
+            table.put_right()
+    assert not table.is_known()
+
+
+@pytest.mark.parametrize(
+    ("command", "count"),
+    [
+        pytest.param("flush chain inet ours input", 2, id="rules-removed"),
+        pytest.param("add chain inet ours more", 1, id="chain-added"),
+        # One element, a set, a chain and two rules.
+        pytest.param("flush ruleset", 5, id="table-removed"),
+        pytest.param("add table inet others", 0, id="another-table"),
+    ],
+)
+def test_drift_is_counted_and_the_table_written_anew(node, table, printed, command, count):
+    table.write_all()
+    before = node.run("nft list table inet ours")
+    node.run(f"nft {command}")
+    assert table.put_right().count == count
+    assert node.run("nft list table inet ours") == before
+    assert table.is_known()
+
+
+def test_rules_that_change_are_no_drift(node, table, contents, printed):
+    table.write_all()
+    table.redefine(contents.chain(x.UDP + x.verdict(x.DROP)))
+    assert table.is_known()
+    assert table.put_right().count == 0
+    assert "drop" in printed()
+
+
+def test_a_listing_is_compared_with_what_was_written(node, table):
+    table.write_all()
+    assert table.is_as_written(table.look())
+    node.run("nft flush chain inet ours input")
+    assert not table.is_as_written(table.look())
+
+
+def test_forgotten_rules_are_written_anew(table, contents, printed):
+    table.write_all()
+    contents.chain(x.UDP + x.verdict(x.DROP))
+    assert table.put_right().count == 0
+    table.forget()
+    assert not table.is_known()
+    assert table.put_right().count > 0
+    assert "drop" in printed()
+
+
+def test_a_kernel_that_refuses_the_optional_part_gets_the_table_without(
+    node, table, contents, printed, refused
+):
+    contents.optional = x.expression("no_such_expression")
+    table.write_all()
+    assert not table.is_complete
+    assert "elements = { 80 }" in printed()
+    # It isn't tried again.
+    node.run("nft flush ruleset")
+    refused(1)
+    table.write_all()
+    assert table.is_known()
+    assert "elements = { 80 }" in printed()
+
+
+def test_a_shortage_says_nothing_about_the_kernel(table, refused):
+    refused(0, code=errno.ENOMEM)
+    with pytest.raises(NftablesError, match="memory"):
+        table.write_all()
+    assert table.is_complete
+    table.write_all()
+    assert table.is_complete
+
+
+def test_a_table_that_another_program_owns_is_a_conflict(node, table):
+    with closing(OwnedTable("ours", lambda _writer: None)) as owned:
+        owned.put_right()
+        for look in (table.read, table.put_right):
+            with pytest.raises(SteeringConflict) as caught:
+                look()
+    assert str(caught.value) == (
+        "cannot use the nftables table inet ours: another program owns it "
+        "(stop that program, or run with --steering=iptables)"
+    )
+
+
+def test_a_table_that_does_not_exist_is_removed_without_a_change(table):
+    with closing(NftTable("other")) as other:
+        table.write_all()
+        table.remove()
+        assert not table.is_known()
+        other.settle()
+        generation = other._ruleset.generation()
+        table.remove()
+        assert other._ruleset.generation() == generation
+
+
+def test_chains_are_added_and_deleted_in_the_order_in_which_the_kernel_lists_them(table, printed):
+    def adding(name):
+        writer = table.writer()
+        writer.add_chain(name)
+        for verdict in (x.ACCEPT, x.DROP):
+            writer.add_rule(name, x.UDP + x.verdict(verdict))
+        return [writer.messages]
+
+    deletion = table.writer()
+    deletion.flush_chain("first")
+    deletion.delete_chain("first")
+    table.write_all()
+    table.change_chains(adding("first"), gone=[], new=["first"])
+    table.change_chains(adding("second"), gone=[], new=["second"])
+    table.change_chains([deletion.messages, *adding("third")], gone=["first"], new=["third"])
+    assert table.is_known()
+    assert [name in printed() for name in ("first", "second", "third")] == [False, True, True]
+    # In full: nothing differs from what was assumed.
+    assert table.put_right() == Repair()
+
+
+def test_after_a_refused_change_of_chains_it_is_known_as_before(table, printed):
+    table.write_all()
+    before = printed()
+    deletion = table.writer()
+    deletion.delete_chain("missing")
+    with pytest.raises(NftablesError):
+        table.change_chains([deletion.messages], gone=["missing"], new=[])
+    assert table.is_known()
+    assert printed() == before

@@ -1,0 +1,217 @@
+"""Which Services are too large for the kernel path."""
+
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.model import (
+    Balance,
+    Endpoint,
+    Handling,
+    IPFamily,
+    Path,
+    ServiceKey,
+    ServicePort,
+    ServiceType,
+    SlicePort,
+)
+from userspace_proxy.plan import Planner
+from userspace_proxy.plan.claims import claims_of
+from userspace_proxy.plan.kernel_room import (
+    ELEMENTS_MAX,
+    NO_ROOM,
+    NODE_RULES_MAX,
+    RULES_MAX,
+    KernelSize,
+    RuleShares,
+    kernel_size,
+)
+from userspace_proxy.policy import EndpointIndex, NodeFacts
+
+from ..model.samples import CART, CART_IP, CART_IP_V6, service, slice_of
+from .planning import plan_of, store_of, the_port
+
+KERNEL = Handling(path=Path.KERNEL)
+HASHED = Handling(path=Path.KERNEL, balance=Balance.SOURCE_HASH)
+PINNED = {"affinity_timeout_s": 60, "handling": KERNEL}
+OUTSIDE = {"external_ip_networks": ("203.0.113.0/24",)}
+
+
+def ips(count):
+    return [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(count)]
+
+
+def size(given, *slices, **facts):
+    node = NodeFacts(**facts)
+    return kernel_size(given, EndpointIndex(slices), claims_of(given, node).ports, node)
+
+
+def test_with_affinity_and_too_many_endpoints_a_service_stays_on_userspace_with_a_note():
+    assert the_port(service(**PINNED), slice_of(*ips(500))).path.path is Path.KERNEL
+    port = the_port(service(**PINNED), slice_of(*ips(501)))
+    why = (
+        "it would have more than 2,000 rules: 4 for each endpoint with session affinity and 1 for "
+        "each source range, counted for each port"
+    )
+    assert port.path[:2] == (Path.USERSPACE, why)
+    assert [note.sentence for note in port.notes] == [f"path kernel is not used: {why}"]
+
+
+@pytest.mark.parametrize(
+    ("count", "path"),
+    [
+        pytest.param(5, Path.KERNEL, id="at-the-bound"),
+        pytest.param(6, Path.USERSPACE, id="beyond"),
+    ],
+)
+def test_endpoints_count_for_each_port_and_all_ports_have_one_path(count, path):
+    ports = [ServicePort(f"p{n}", 80 + n, "TCP") for n in range(count)]
+    targets = [SlicePort(f"p{n}", 8080 + n, "TCP") for n in range(count)]
+    plan = plan_of(service(ports=ports, **PINNED), slice_of(*ips(100), ports=targets))
+    assert [port.path.path for port in plan.ports.values()] == [path] * count
+
+
+def test_without_affinity_endpoints_count_for_each_address_too():
+    slices = slice_of(*ips(ELEMENTS_MAX // 2))
+    assert the_port(service(handling=KERNEL), slices).path.path is Path.KERNEL
+    wide = {"external_ips": ("203.0.113.1", "203.0.113.2")}
+    why = "its endpoints, counted for each port and address, are more than 20,000"
+    port = the_port(service(handling=KERNEL, **wide), slices, **OUTSIDE)
+    assert port.path[:2] == (Path.USERSPACE, why)
+    assert port.notes[0].sentence == f"path kernel is not used: {why}"
+    port = the_port(service(handling=Handling(path=Path.AUTO), **wide), slices, **OUTSIDE)
+    assert (port.path.path, port.path.why, port.notes) == (Path.USERSPACE, why, ())
+
+
+@pytest.mark.parametrize(
+    ("more", "counted"),
+    [
+        pytest.param({"handling": KERNEL}, KernelSize(3, 0), id="endpoints"),
+        pytest.param(PINNED, KernelSize(3, 12), id="affinity"),
+        pytest.param({"handling": HASHED}, KernelSize(128, 0), id="slots"),
+        pytest.param(
+            {"handling": HASHED, "affinity_timeout_s": 60}, KernelSize(128, 32), id="affinity-slots"
+        ),
+        pytest.param({}, KernelSize(), id="userspace"),
+    ],
+)
+def test_slots_count_instead_of_endpoints_and_nothing_unless_the_kernel_is_asked_for(more, counted):
+    assert size(service(**more), slice_of(*ips(3))) == counted
+
+
+def test_weights_count_as_the_parts_that_they_may_have():
+    slices = slice_of(*ips(3), Endpoint("192.0.2.9", weight=7))
+    assert size(service(handling=KERNEL), slices) == KernelSize(256, 0)
+    assert size(service(handling=HASHED), slices) == KernelSize(4096, 0)
+
+
+def test_a_port_without_endpoints_does_not_count():
+    assert size(service(handling=HASHED, affinity_timeout_s=60)) == KernelSize()
+
+
+def test_a_family_without_the_kernel_path_does_not_count():
+    given = service(cluster_ips=(CART_IP, CART_IP_V6), **PINNED)
+    slices = (
+        slice_of(*ips(3)),
+        slice_of("fd00::1", key="six", family=IPFamily.IPV6),
+    )
+    assert size(given, *slices) == KernelSize(4, 16)
+    assert size(given, *slices, no_kernel_path={IPFamily.IPV4: "off"}) == KernelSize(1, 4)
+
+
+def test_source_ranges_count_for_each_port():
+    ports = [ServicePort(f"p{n}", 80 + n, "TCP") for n in range(3)]
+    targets = [SlicePort(f"p{n}", 8080 + n, "TCP") for n in range(3)]
+    given = service(
+        ports=ports,
+        handling=KERNEL,
+        type=ServiceType.LOAD_BALANCER,
+        load_balancer_ips=("192.0.2.9",),
+        load_balancer_source_ranges=("203.0.113.0/24", "198.51.100.0/24", "fd00::/8"),
+    )
+    assert size(given, slice_of(*ips(2), ports=targets)) == KernelSize(2 * 2 * 3, 2 * 3)
+
+
+def key(namespace, number):
+    return ServiceKey(namespace, f"s{number:03}")
+
+
+def sizes(namespace, count, rules=100):
+    return {key(namespace, number): KernelSize(0, rules) for number in range(count)}
+
+
+FIT = NODE_RULES_MAX // 100
+
+
+def left_out(shares, *namespaces):
+    keys = (key(namespace, number) for namespace in namespaces for number in range(2 * FIT))
+    return [one for one in keys if shares.is_left_out(one)]
+
+
+def test_while_the_node_has_room_one_namespace_may_have_it_all():
+    shares = RuleShares()
+    assert shares.change((), sizes("shop", FIT)) == frozenset()
+    assert left_out(shares, "shop") == []
+
+
+def test_beyond_it_the_namespace_with_the_most_gives_way_and_others_have_an_equal_share():
+    shares = RuleShares()
+    shares.change((), sizes("shop", 2 * FIT))
+    assert left_out(shares, "shop") == [key("shop", n) for n in range(FIT, 2 * FIT)]
+    changed = shares.change((), sizes("bank", 10))
+    assert changed == {key("shop", n) for n in range(FIT - 10, FIT)}
+    assert left_out(shares, "bank") == []
+    shares.change((), sizes("bank", 2 * FIT))
+    assert len(left_out(shares, "bank")) == len(left_out(shares, "shop")) == 2 * FIT - FIT // 2
+
+
+def test_in_a_namespace_the_largest_services_are_left_out():
+    shares = RuleShares()
+    small, large = key("shop", 0), key("shop", 2 * FIT - 1)
+    shares.change((), {large: KernelSize(0, RULES_MAX), **sizes("shop", FIT)})
+    assert left_out(shares, "shop") == [large]
+    assert not shares.is_left_out(small)
+
+
+def test_services_that_shrink_are_too_large_or_gone_leave_room_for_others():
+    shares = RuleShares()
+    shares.change((), sizes("shop", FIT + 2))
+    assert shares.change([key("shop", 0)], {}) == {key("shop", FIT)}
+    beyond = {key("shop", 1): KernelSize(0, RULES_MAX + 1)}
+    assert shares.change((), beyond) == {key("shop", FIT + 1)}
+    assert shares.change([key("shop", n) for n in range(FIT + 2)], {}) == frozenset()
+    assert shares.change((), sizes("shop", FIT)) == frozenset()
+
+
+def test_the_order_in_which_services_came_does_not_matter():
+    one, other = RuleShares(), RuleShares()
+    given = [*sizes("shop", FIT).items(), *sizes("bank", FIT).items()]
+    for name, counted in given:
+        one.change((), {name: counted})
+    for name, counted in reversed(given):
+        other.change((), {name: counted})
+    assert left_out(one, "shop", "bank") == left_out(other, "shop", "bank")
+
+
+def test_a_service_without_room_is_planned_again_once_there_is_some(monkeypatch):
+    monkeypatch.setattr("userspace_proxy.plan.kernel_room.NODE_RULES_MAX", 20)
+    other = ServiceKey("shop", "other")
+    store = store_of(
+        service(**PINNED),
+        service(other, cluster_ips=("198.51.100.2",), **PINNED),
+        slice_of(*ips(3)),
+        slice_of(*ips(4), of=other, key="other"),
+    )
+    planner = Planner(NodeFacts())
+
+    def paths():
+        ports = planner.plan(store.snapshot()).ports
+        return {str(name): port.path[:2] for name, port in ports.items()}
+
+    asked = "its annotation asks for it"
+    assert paths() == {
+        "shop/cart:http": (Path.KERNEL, asked),
+        "shop/other:http": (Path.USERSPACE, NO_ROOM),
+    }
+    store.delete_service(CART)
+    assert paths() == {"shop/other:http": (Path.KERNEL, asked)}

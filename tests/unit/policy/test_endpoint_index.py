@@ -1,0 +1,111 @@
+"""Which addresses of a Service's slices serve each of its ports."""
+
+import pytest
+
+from userspace_proxy.model import (
+    DEFAULT_WEIGHT,
+    Endpoint,
+    IPFamily,
+    Protocol,
+    SlicePort,
+    SocketAddress,
+)
+from userspace_proxy.policy import EndpointIndex
+
+from ..model.samples import POD_A, POD_B, slice_of
+
+V4, V6 = IPFamily.IPV4, IPFamily.IPV6
+DNS = SlicePort("dns", 5353, "UDP")
+DNS_TCP = SlicePort("dns", 5354, "TCP")
+METRICS = SlicePort("metrics", 9153, "TCP")
+SCTP = SlicePort("dns", 5355, "SCTP")
+NAMELESS = SlicePort("", 8080, "TCP")
+PORTS = (DNS, DNS_TCP, METRICS, SCTP, NAMELESS)
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol", "port"),
+    [
+        pytest.param("dns", Protocol.UDP, 5353, id="name-and-udp"),
+        pytest.param("dns", Protocol.TCP, 5354, id="same-name-and-tcp"),
+        pytest.param("metrics", Protocol.TCP, 9153, id="another-name"),
+        pytest.param("", Protocol.TCP, 8080, id="no-name"),
+    ],
+)
+def test_a_service_port_is_served_where_name_and_protocol_match(name, protocol, port):
+    index = EndpointIndex([slice_of("192.0.2.1", ports=PORTS)])
+    found = list(index.addresses(V4, name, protocol))
+    assert found == [(SocketAddress("192.0.2.1", port), Endpoint("192.0.2.1"))]
+    assert index.count(V4, name, protocol) == 1
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "protocol"),
+    [
+        pytest.param(V4, "metrics", Protocol.UDP, id="other-protocol"),
+        pytest.param(V4, "http", Protocol.TCP, id="other-name"),
+        pytest.param(V4, "", Protocol.UDP, id="no-name-is-not-any-name"),
+        pytest.param(V6, "dns", Protocol.UDP, id="other-family"),
+    ],
+)
+def test_a_service_port_that_no_slice_port_matches_is_not_served(family, name, protocol):
+    index = EndpointIndex([slice_of("192.0.2.1", ports=PORTS)])
+    assert list(index.addresses(family, name, protocol)) == []
+    assert index.count(family, name, protocol) == 0
+
+
+def test_addresses_come_in_the_order_of_the_slices_each_time_they_are_listed():
+    slices = [slice_of(POD_B.ip), slice_of(POD_A.ip, POD_B.ip, key="cart-2")]
+    index = EndpointIndex(slices)
+    found = [address for address, _ in index.addresses(V4, "http", Protocol.TCP)]
+    assert found == [POD_B, POD_A, POD_B]
+    assert index.count(V4, "http", Protocol.TCP) == 3
+    assert index.slices is slices
+
+
+def test_what_slices_have_instead_of_a_port_is_known_of_those_with_endpoints():
+    six = [SlicePort(name, 80, "TCP") for name in "fedcba"]
+    index = EndpointIndex(
+        [slice_of(POD_A.ip, ports=PORTS), slice_of(ports=six, key="cart-2", family=V6)]
+    )
+    assert index.protocols(V4, "dns") == ["SCTP", "TCP", "UDP"]
+    assert index.protocols(V4, "http") == []
+    assert (index.first_names(V4), index.first_names(V6)) == (("", "dns", "metrics"), ())
+    assert (index.slice_count(V4), index.slice_count(V6)) == (1, 1)
+    assert (index.has_endpoints(V4), index.has_endpoints(V6)) == (True, False)
+    assert EndpointIndex([slice_of(POD_A.ip, ports=six)]).first_names(V4) == tuple("abcde")
+
+
+class Ports(tuple):
+    """Ports of a slice that count how often they are read."""
+
+    reads = 0
+
+    def __iter__(self):
+        type(self).reads += 1
+        return super().__iter__()
+
+
+def test_the_ports_of_a_slice_are_read_once_however_many_are_looked_for():
+    ports = [SlicePort(f"p{number}", number, "TCP") for number in range(1, 1_001)]
+    item = slice_of("192.0.2.1", ports=ports)
+    object.__setattr__(item, "ports", Ports(ports))
+    Ports.reads = 0
+    index = EndpointIndex([item])
+    for number in range(1, 1_001):
+        found = [a.port for a, _ in index.addresses(V4, f"p{number}", Protocol.TCP)]
+        assert found == [number]
+        assert index.first_names(V4)[0] == "p1"
+    assert Ports.reads == 1
+
+
+def test_a_service_port_has_the_weights_of_all_its_slices():
+    index = EndpointIndex(
+        [
+            slice_of("192.0.2.1", "192.0.2.2", key="a", ports=(DNS, METRICS)),
+            slice_of(Endpoint("192.0.2.3", weight=7), key="b", ports=(METRICS,)),
+        ]
+    )
+    assert index.weights(V4, "metrics", Protocol.TCP) == {DEFAULT_WEIGHT, 7}
+    assert index.weights(V4, "dns", Protocol.UDP) == {DEFAULT_WEIGHT}
+    assert index.weights(V6, "dns", Protocol.UDP) == set()

@@ -1,0 +1,86 @@
+"""A trouble is one line when it begins, one for each new cause, and one when it ends."""
+
+import logging
+
+import pytest
+
+from userspace_proxy.log_fields import FieldLogger
+from userspace_proxy.trouble import Trouble
+
+LOG = FieldLogger("userspace_proxy.agent")
+BEGINS, ENDS = "nothing is kept: %(cause)s", "all is kept again"
+
+
+@pytest.fixture
+def lines(caplog):
+    """Return what was logged so far: the level and the message of each record."""
+    caplog.set_level(logging.INFO)
+    return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+def test_a_trouble_is_logged_once_when_it_begins_and_once_when_it_ends(lines):
+    trouble = Trouble[str](LOG, BEGINS, ENDS)
+    for _ in range(2):
+        trouble.set("disk full")
+    for _ in range(2):
+        trouble.clear()
+    assert lines() == [("WARNING", "nothing is kept: disk full"), ("INFO", ENDS)]
+
+
+def test_another_cause_is_news(lines):
+    trouble = Trouble[str](LOG, BEGINS, ENDS)
+    trouble.set("disk full")
+    trouble.set("read-only")
+    assert [line for _, line in lines()] == [
+        "nothing is kept: disk full",
+        "nothing is kept: read-only",
+    ]
+
+
+def test_of_several_causes_each_new_one_is_logged_and_the_end_of_the_last(lines):
+    trouble = Trouble[str](LOG, BEGINS, ENDS)
+    trouble.set("a")
+    trouble.set("b", "a")
+    trouble.set("a")
+    trouble.set()
+    assert [line for _, line in lines()] == ["nothing is kept: a", "nothing is kept: b", ENDS]
+
+
+def test_a_trouble_that_returns_is_logged_again(lines):
+    trouble = Trouble[str](LOG, BEGINS)
+    trouble.set("a")
+    trouble.clear()
+    trouble.set("a")
+    assert [line for _, line in lines()] == ["nothing is kept: a"] * 2
+
+
+def test_it_is_shown_while_it_lasts():
+    trouble = Trouble[str](LOG, BEGINS, ENDS)
+    assert (bool(trouble), str(trouble), trouble.now) == (False, "", ())
+    trouble.set("a", "b")
+    assert (bool(trouble), str(trouble), trouble.now) == (True, "a", ("a", "b"))
+    trouble.set("")
+    assert (bool(trouble), str(trouble), trouble.now) == (False, "", ())
+
+
+def test_the_level_and_the_fields_are_its_own(caplog):
+    caplog.set_level(logging.INFO)
+    trouble = Trouble[int](
+        LOG, "no %(thing)s", "things", fields=lambda n: {"thing": n * "x"}, level=logging.ERROR
+    )
+    trouble.set(3, place="here")
+    trouble.clear(place="there")
+    began, ended = caplog.records
+    assert (began.levelname, began.getMessage(), began.thing) == ("ERROR", "no xxx", "xxx")
+    assert (ended.levelname, ended.getMessage(), ended.place) == ("INFO", "things", "there")
+    assert not hasattr(began, "place")
+
+
+@pytest.mark.parametrize("log", [LOG, logging.getLogger("plain")], ids=["fields", "plain"])
+def test_the_record_shows_where_it_was_noted(log, caplog):
+    caplog.set_level(logging.INFO)
+    trouble = Trouble[str](log, "begins", "ends")
+    for end in (trouble.set, trouble.clear):
+        trouble.set("a")
+        end()
+    assert [record.filename for record in caplog.records] == ["test_trouble.py"] * 4

@@ -1,0 +1,54 @@
+"""The list of what runs in a proxy: a new watcher is its own file and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .core import Core
+from .hand_over import Relief
+from .proxy_parts import PlaneComponent, SourceComponent, SyncComponent
+from .rounds.component import Component, OwnAddresses
+from .status_servers import Shown, StatusServers
+from .watchers.demand import Demand
+from .watchers.firewalls import FirewallWatch
+from .watchers.kernel_counts import KernelCounts
+from .watchers.last_state import LastState
+from .watchers.names import NamesByDns, ProxyNames
+from .watchers.printed_addresses import AddressPrinter
+from .watchers.tracking import TrackingWatch
+
+
+def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Component]:
+    """Yield the components of a proxy in the order of their start; they close in reverse.
+
+    Args:
+        shown: What the status servers show.
+        own: The servers note their addresses there.
+    """
+    options, source, steering, sync = core.options, core.source, core.steering, core.sync
+    plane, served_ports, progress = core.plane, core.served_ports, core.sync.progress
+    last_state = LastState(sync, source, options)
+
+    yield PlaneComponent(plane, progress)
+    yield core.node
+    yield core.health_checks
+    yield SyncComponent(sync, served_ports, steering)
+    yield Demand(plane, served_ports, source, is_allowed=options.allow_wake)
+    # Before the status servers, which import half of the program.
+    yield last_state
+    yield KernelCounts(steering, served_ports)
+    yield StatusServers(options, plane, sync, shown, own)
+    names = ProxyNames(progress, served_ports.listeners, steering.bind, options)
+    yield NamesByDns(names, options, own)
+    if steering.name != "none":
+        exempted = own if core.is_own_steering else None
+        yield TrackingWatch(source.record, exempted, options.proxy_name)
+        if core.client_addresses is not None:
+            yield core.client_addresses
+        if core.is_own_steering:
+            yield FirewallWatch(steering.name, options.proxy_ports)
+    if (write := options.write_addresses) is not None:
+        yield AddressPrinter(progress, served_ports, steering.bind, write)
+    yield SourceComponent(source, last_state.publish)
+    # Last, because what fails before leaves the node to the last process.
+    yield Relief(core.predecessors, progress, plane, options)

@@ -1,0 +1,83 @@
+"""What carries the traffic of one proxy, and what its rounds ask: they are made here, and wired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import InitVar, dataclass, field
+from typing import TYPE_CHECKING
+
+from ..facts import StatusFacts
+from ..model import Frontend
+from ..plan import Planner
+from ..plane import Plane, PortPool
+from ..policy import NodeFacts
+from ..sources import Source
+from ..steering import Steering
+from .rounds.options import Options
+from .rounds.served_ports import ServedPorts
+from .rounds.sync import SyncLoop
+from .watchers.client_address import ClientAddresses
+from .watchers.health_check_ports import HealthChecks
+from .watchers.node_now import NodeNow
+
+if TYPE_CHECKING:
+    from ..plane.adoption import Predecessors
+
+
+@dataclass(slots=True, kw_only=True)
+class Core:
+    """What carries the traffic of one proxy: components start after it, and end before it.
+
+    Args:
+        recovered: Proxy ports that rules of an earlier run still point to.
+        pool: Proxy ports that are free.
+        health: Returns the state of the node, without its Service ports.
+    """
+
+    options: Options
+    source: Source
+    steering: Steering
+    is_own_steering: bool
+    """The agent has created it; for one of its caller's, nothing else is changed on the node."""
+    predecessors: Predecessors | None
+    plane: Plane
+    client_addresses: ClientAddresses | None
+    """None where they aren't preserved."""
+    recovered: InitVar[Mapping[Frontend, int]]
+    pool: InitVar[PortPool]
+    health: InitVar[Callable[[], StatusFacts]]
+    node: NodeNow = field(init=False)
+    health_checks: HealthChecks = field(init=False)
+    served_ports: ServedPorts = field(init=False)
+    sync: SyncLoop = field(init=False)
+
+    def __post_init__(
+        self,
+        recovered: Mapping[Frontend, int],
+        pool: PortPool,
+        health: Callable[[], StatusFacts],
+    ) -> None:
+        options, source, steering = self.options, self.source, self.steering
+        planner = Planner(NodeFacts())
+        self.node = NodeNow(steering, options)
+        self.health_checks = HealthChecks(planner, health)
+        self.served_ports = ServedPorts(
+            self.plane,
+            steering.bind,
+            pool,
+            transparent=steering.needs_transparent,
+            second_port=options.second_port,
+        )
+        self.sync = SyncLoop(
+            planner,
+            self.served_ports,
+            steering,
+            recovered=recovered,
+            min_period_s=options.min_sync_period_s,
+            facts=self.node.facts_for,
+            check_health=self.health_checks.apply,
+            report=source.record,
+            prepare=self.client_addresses.prepare if self.client_addresses else None,
+            want_nodes=source.want_nodes,
+        )
+        self.node.on_change = self.sync.look_again

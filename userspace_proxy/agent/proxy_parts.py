@@ -1,0 +1,159 @@
+"""What each proxy has, as components: workers, rounds and a source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..cluster import Snapshot
+from ..dataplane import ITERATION_BOUNDS_S
+from ..facts import (
+    MemoryFacts,
+    ProbesFacts,
+    SourceFacts,
+    StatusFacts,
+    SteeringState,
+    SyncFacts,
+    WorkerFacts,
+    facts_of_ignored,
+)
+from ..plane import Plane, WorkerState
+from ..sources import Source
+from ..steering import Steering
+from .rounds.changes import Progress
+from .rounds.component import Component
+from .rounds.served_ports import ServedPorts
+from .rounds.sync import SyncLoop
+from .rounds.tasks import Supervisor
+from .view import show_totals
+
+
+class PlaneComponent(Component):
+    """The data plane, which its caller starts and closes: it is first and last."""
+
+    def __init__(self, plane: Plane, progress: Progress) -> None:
+        self._plane = plane
+        self._progress = progress
+
+    async def refresh(self) -> None:
+        """Ask the workers for their counters."""
+        await self._plane.refresh()
+
+    def show(self, facts: StatusFacts) -> None:
+        """Part of Component."""
+        state = self._plane.state()
+        facts.descriptors, facts.descriptor_limit = state.descriptors, state.descriptor_limit
+        facts.is_accepting = state.is_accepting
+        facts.is_ready = self._progress.is_synced and state.is_running and not facts.is_draining
+        facts.memory = MemoryFacts(*state.memory)
+        facts.workers = tuple(_facts_of_worker(worker) for worker in state.workers)
+        facts.worker_problems = state.problems
+        show_totals(facts, state.totals)
+
+
+class SyncComponent(Component):
+    """The rounds, and the steering that they write."""
+
+    def __init__(self, sync: SyncLoop, served_ports: ServedPorts, steering: Steering) -> None:
+        self._sync = sync
+        self._served_ports = served_ports
+        self._steering: Steering | None = steering
+
+    async def start(self, supervisor: Supervisor) -> None:
+        """Do rounds."""
+        supervisor.start("sync", self._sync.run)
+
+    def show(self, facts: StatusFacts) -> None:
+        """Part of Component."""
+        sync = self._sync
+        facts.revision = sync.plan.revision
+        facts.ignored = facts_of_ignored(sync.plan.ignored)
+        facts.node_is_eligible = not sync.progress.node_is_being_deleted
+        facts.steering = _facts_of_steering(self._steering, sync)
+        facts.sync = _facts_of_sync(sync, is_stopped=facts.is_draining)
+        facts.probes = facts_of_probes(self._served_ports)
+
+    async def close(self) -> None:
+        """Show no steering from now on."""
+        self._steering = None
+
+
+class SourceComponent(Component):
+    """The source of Services, whose agent reads it as long as it runs.
+
+    Args:
+        publish: Takes what it publishes; None: it isn't read yet.
+    """
+
+    def __init__(self, source: Source, publish: Callable[[Snapshot], None] | None = None) -> None:
+        self._source = source
+        self._publish = publish
+
+    async def start(self, supervisor: Supervisor) -> None:
+        """Read it."""
+        if (publish := self._publish) is not None:
+            supervisor.start("source", lambda: self._source.run(publish))
+
+    def show(self, facts: StatusFacts) -> None:
+        """Part of Component."""
+        source, status = self._source, self._source.status()
+        facts.source = SourceFacts(
+            source.kind, source.location, status.is_synced, status.problems, status.restarts
+        )
+
+
+def facts_of_probes(served_ports: ServedPorts) -> ProbesFacts:
+    """Return how endpoints are probed for the choice of the path."""
+    probes = served_ports.auto_paths.probes
+    if probes is None:
+        return ProbesFacts()
+    schedule = probes.schedule
+    return ProbesFacts(
+        len(schedule), schedule.interval_s, schedule.per_second, probes.sent, probes.failed
+    )
+
+
+def _facts_of_steering(steering: Steering | None, sync: SyncLoop) -> SteeringState:
+    return SteeringState(
+        name=steering.name if steering else "none",
+        problem=sync.rules.problem,
+        has_drifted=sync.rules.has_drifted,
+        repairs=sync.counters.repairs,
+        helper_restarts=steering.helper_restarts if steering else 0,
+        unguarded=steering.unguarded if steering else "",
+    )
+
+
+def _facts_of_sync(sync: SyncLoop, *, is_stopped: bool) -> SyncFacts:
+    """Return the rounds; while the proxy drains, the loop is stopped on purpose."""
+    counters = sync.counters
+    changes, in_force = counters.changes, counters.in_force
+    return SyncFacts(
+        rounds=counters.rounds,
+        failures=counters.failures,
+        partial_failures=counters.partial_failures,
+        last_s=counters.last_s,
+        last_queued=counters.last_queued,
+        last_done=counters.last_done,
+        waiting_since=counters.waiting_since,
+        service_changes=changes.services,
+        service_changes_pending=changes.services - in_force.services,
+        endpoint_changes=changes.endpoints,
+        endpoint_changes_pending=changes.endpoints - in_force.endpoints,
+        turned_s_ago=0.0 if is_stopped else sync.turned_s_ago,
+        # With drift the last round succeeded, and a repair after it failed.
+        problem="" if sync.rules.has_drifted else sync.rules.problem,
+    )
+
+
+def _facts_of_worker(worker: WorkerState) -> WorkerFacts:
+    status = worker.status
+    return WorkerFacts(
+        worker.index,
+        worker.pid,
+        worker.restarts,
+        status.connections,
+        status.flows,
+        tuple(zip((*ITERATION_BOUNDS_S, None), status.iterations, strict=False)),
+        status.iterations_s,
+        worker.hung,
+    )

@@ -1,0 +1,174 @@
+"""Decides which of the Service ports with path ``auto`` the kernel carries.
+
+    probe ─▶ endpoint is fit? ─▶ all endpoints of a Service port are ─▶ kernel
+                                 one isn't, or wasn't probed yet     ─▶ userspace
+
+Rule 1: an endpoint is unfit from its first failed probe, and until that many in a row have passed.
+Rule 2: endpoints are probed once, however many Service ports share them.
+Rule 3: a UDP Service port can't be probed: the kernel carries it while it has endpoints.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from ...model import Path, Protocol, SocketAddress
+from ...plan import PortKey, PortPlan
+from ...policy import PathChoice
+from ...policy.causes import dial_failed
+from ...status.units import plural
+from .kernel_path import choices_of
+from .path_probes import Note, PathProbes
+
+PASSES = 2
+"""After a failure this many probes in a row must pass."""
+NO_ENDPOINTS = PathChoice(Path.USERSPACE, "it has no usable endpoint")
+NOT_PROBED = PathChoice(Path.KERNEL, "endpoints of UDP aren't probed")
+
+
+@dataclass(slots=True, eq=False)
+class _Endpoint:
+    """What probes have shown of an endpoint."""
+
+    passes: int = 0
+    """In a row."""
+    wanted: int = 1
+    """So many make it fit."""
+    number: int = 0
+    """The error of the last probe that failed; 0 once it is fit."""
+    ports: dict[PortKey, None] = field(default_factory=dict)
+
+    @property
+    def is_fit(self) -> bool:
+        return self.passes >= self.wanted
+
+
+@dataclass(slots=True, eq=False)
+class _Port:
+    """A Service port that the kernel carries while no endpoint is unfit."""
+
+    endpoints: frozenset[SocketAddress] = frozenset()
+    unfit: dict[SocketAddress, None] = field(default_factory=dict)
+
+
+class AutoPaths:
+    """The Service ports with path ``auto`` of one proxy.
+
+    Args:
+        open_probes: Opens what probes endpoints, once the first one has to be.
+    """
+
+    def __init__(self, open_probes: Callable[[Note], PathProbes] = PathProbes) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when :meth:`take` has something new."""
+        self.probes: PathProbes | None = None
+        """None until an endpoint has to be probed."""
+        self._open_probes = open_probes
+        self._endpoints: dict[SocketAddress, _Endpoint] = {}
+        self._ports: dict[PortKey, _Port] = {}
+        self._changed: dict[PortKey, None] = {}
+
+    def follow(self, plan: PortPlan) -> PathChoice:
+        """Return the path of a Service port now; probe its endpoints from now on if it is auto."""
+        if plan.path.path is not Path.AUTO:
+            self.forget(plan.key)
+            return plan.path
+        endpoints = frozenset(_endpoints(plan))
+        if not endpoints or plan.protocol is Protocol.UDP:
+            self.forget(plan.key)
+            return NOT_PROBED if endpoints else NO_ENDPOINTS
+        port = self._ports.setdefault(plan.key, _Port())
+        before, port.endpoints = port.endpoints, endpoints
+        for endpoint in endpoints - before:
+            self._watch(endpoint, plan.key, port)
+        for endpoint in before - endpoints:
+            self._unwatch(endpoint, plan.key, port)
+        return self._choose(port)
+
+    def forget(self, key: PortKey) -> None:
+        """Probe nothing more for a Service port. Idempotent."""
+        port = self._ports.pop(key, None)
+        self._changed.pop(key, None)
+        if port is not None:
+            for endpoint in port.endpoints:
+                self._unwatch(endpoint, key, port)
+
+    def take(self) -> dict[PortKey, PathChoice]:
+        """Return the paths that probes have changed, or their reasons, since the last call."""
+        changed, self._changed = self._changed, {}
+        return {key: self._choose(self._ports[key]) for key in changed}
+
+    def note(self, endpoint: SocketAddress, number: int) -> None:
+        """Take the result of a probe.
+
+        Args:
+            number: The error; 0 for an answer.
+        """
+        known = self._endpoints[endpoint]
+        was_fit, before = known.is_fit, known.number
+        if number:
+            known.passes, known.wanted, known.number = 0, PASSES, number
+        else:
+            known.passes += 1
+            if not was_fit and known.is_fit:
+                known.wanted, known.number = 1, 0
+        if was_fit is known.is_fit and before == known.number:
+            return
+        for key in known.ports:
+            port = self._ports[key]
+            if known.is_fit:
+                port.unfit.pop(endpoint, None)
+            else:
+                port.unfit[endpoint] = None
+            # While others weren't probed yet, an answer of one changes nothing.
+            if not port.unfit or before or number:
+                self._changed[key] = None
+        if self._changed:
+            self.on_change()
+
+    def close(self) -> None:
+        """End all probes."""
+        if self.probes is not None:
+            self.probes.close()
+
+    def _watch(self, endpoint: SocketAddress, key: PortKey, port: _Port) -> None:
+        known = self._endpoints.get(endpoint)
+        if known is None:
+            known = self._endpoints[endpoint] = _Endpoint()
+        if self.probes is None:
+            self.probes = self._open_probes(self.note)
+        self.probes.add(endpoint, key.name.service)
+        known.ports[key] = None
+        if not known.is_fit:
+            port.unfit[endpoint] = None
+
+    def _unwatch(self, endpoint: SocketAddress, key: PortKey, port: _Port) -> None:
+        known = self._endpoints[endpoint]
+        port.unfit.pop(endpoint, None)
+        del known.ports[key]
+        if not known.ports:
+            del self._endpoints[endpoint]
+        if self.probes is not None:
+            self.probes.discard(endpoint, key.name.service)
+
+    def _choose(self, port: _Port) -> PathChoice:
+        if not port.unfit:
+            what = plural(len(port.endpoints), "endpoint")
+            answer = "answers" if len(port.endpoints) == 1 else "answer"
+            return PathChoice(Path.KERNEL, f"auto, and {what} {answer} probes")
+        failed = [endpoint for endpoint in port.unfit if self._endpoints[endpoint].number]
+        if not failed:
+            what = plural(len(port.unfit), "endpoint")
+            return PathChoice(Path.USERSPACE, f"auto, and {what} still to be probed")
+        number = self._endpoints[failed[0]].number
+        cause = dial_failed(failed[0], number, os.strerror(number)).sentence
+        more = f", and {plural(len(failed) - 1, 'other')} failed" if len(failed) > 1 else ""
+        return PathChoice(Path.USERSPACE, f"auto, and a probe failed: {cause}{more}")
+
+
+def _endpoints(plan: PortPlan) -> Iterator[SocketAddress]:
+    """Yield the endpoints that the kernel would choose from."""
+    for choice in choices_of(plan):
+        yield from choice.endpoints

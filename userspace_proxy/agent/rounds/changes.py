@@ -1,0 +1,209 @@
+"""What has arrived and what is in force, counted as by kube-proxy's ``…_changes_total``.
+
+snapshot ─▶ add ─▶ begin ─ a round ─▶ end ─▶ announce ─▶ settled, in_force_after, round_after
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ...cluster import ServiceState, Snapshot, differing_keys
+from ...model import EndpointSlice, SliceKey
+
+
+class ChangeCounts(NamedTuple):
+    """How many objects were added, changed or removed."""
+
+    services: int = 0
+    endpoints: int = 0
+    """EndpointSlices."""
+
+    def plus(self, more: ChangeCounts) -> ChangeCounts:
+        """Return the sum."""
+        return ChangeCounts(self.services + more.services, self.endpoints + more.endpoints)
+
+
+# While the kernel refuses, changes pile up.
+_TRIGGERS_MAX = 10_000
+NO_CHANGES = ChangeCounts()
+
+
+@dataclass(slots=True)
+class SyncCounters:
+    """What the rounds did."""
+
+    rounds: int = 0
+    failures: int = 0
+    partial_failures: int = 0
+    """Of these, those in which only what changed was to be written."""
+    repairs: int = 0
+    last_s: float = 0.0
+    last_queued: float = 0.0
+    last_done: float = 0.0
+    waiting_since: float = 0.0
+    """Unix time at which the oldest change that isn't in force arrived; 0: none waits."""
+    changes: ChangeCounts = NO_CHANGES
+    """Those that arrived since the start."""
+    in_force: ChangeCounts = NO_CHANGES
+    """Those of them that are in force."""
+
+
+class Batch(NamedTuple):
+    """What one round brings into force."""
+
+    snapshot: Snapshot
+    arrived: ChangeCounts
+    """All changes that had arrived when it began."""
+    triggers: int
+    """How many moments it may take from :class:`Triggers`."""
+    began: float
+    """Seconds of ``time.perf_counter``."""
+
+
+class Progress:
+    """The snapshots of one proxy: the newest one, and the one in force."""
+
+    def __init__(self, counters: SyncCounters) -> None:
+        self.latest: Snapshot | None = None
+        """The newest snapshot, perhaps not in force yet; None before the first one."""
+        self.in_force: Snapshot | None = None
+        """The snapshot that is in force; None before the first one."""
+        self._counters = counters
+        self._arrived = 0.0
+        """Unix time of the first snapshot since the present round began; 0: none."""
+        self._triggers = Triggers(time.time())
+        self._done = asyncio.Condition()
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether a first snapshot is in force."""
+        return self.in_force is not None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the newest snapshot isn't in force."""
+        return self.in_force is not self.latest
+
+    @property
+    def node_is_being_deleted(self) -> bool:
+        """Whether this node's object is about to be deleted."""
+        node = self.latest.node if self.latest else None
+        return node is not None and node.is_being_deleted
+
+    def add(self, snapshot: Snapshot) -> bool:
+        """Take the newest snapshot; returns whether it is another one."""
+        if snapshot is self.latest:
+            return False
+        counters = self._counters
+        counters.changes = counters.changes.plus(count_changes(self.latest, snapshot))
+        self._triggers.note(self.latest, snapshot)
+        counters.last_queued = time.time()
+        counters.waiting_since = counters.waiting_since or counters.last_queued
+        self._arrived = self._arrived or counters.last_queued
+        self.latest = snapshot
+        return True
+
+    def begin(self) -> Batch | None:
+        """Begin a round, which ends with :meth:`end` or fails; None: there is no snapshot yet."""
+        if self.latest is None:
+            return None
+        self._arrived = 0.0
+        arrived, triggers = self._counters.changes, len(self._triggers)
+        return Batch(self.latest, arrived, triggers, time.perf_counter())
+
+    def end(self, batch: Batch) -> list[float]:
+        """Note that all of a round is in force; :meth:`announce` comes next.
+
+        Returns for each slice how long it took to come into force, in seconds.
+        """
+        self.in_force = batch.snapshot
+        counters = self._counters
+        counters.rounds += 1
+        counters.last_s = time.perf_counter() - batch.began
+        counters.last_done = time.time()
+        counters.waiting_since = self._arrived
+        counters.in_force = batch.arrived
+        return self._triggers.take(batch.triggers, counters.last_done)
+
+    async def announce(self) -> None:
+        """Wake what waits for a snapshot to be in force."""
+        async with self._done:
+            self._done.notify_all()
+
+    async def settled(self) -> None:
+        """Wait until the newest snapshot is in force."""
+        async with self._done:
+            await self._done.wait_for(lambda: self.in_force is self.latest is not None)
+
+    async def in_force_after(self, earlier: Snapshot | None) -> Snapshot:
+        """Wait until another snapshot than an earlier one is in force, and return it."""
+        async with self._done:
+            while self.in_force is None or self.in_force is earlier:
+                await self._done.wait()
+            return self.in_force
+
+    async def round_after(self, rounds: int) -> int:
+        """Wait until more rounds than that have succeeded, and return how many."""
+        async with self._done:
+            await self._done.wait_for(lambda: self._counters.rounds > rounds)
+        return self._counters.rounds
+
+
+def count_changes(have: Snapshot | None, want: Snapshot) -> ChangeCounts:
+    """Count the objects in which two snapshots differ: several changes of one object are one."""
+    services = endpoints = 0
+    for old, new in _differing(have, want):
+        services += (old and old.service) != (new and new.service)
+        before, after = _slices(old), _slices(new)
+        # A store keeps a slice's object unless the slice changes.
+        endpoints += sum(before.get(k) is not after.get(k) for k in before.keys() | after.keys())
+    return ChangeCounts(services, endpoints)
+
+
+class Triggers:
+    """When pods and Services changed, of the slices that aren't in force yet.
+
+    Args:
+        started: Unix time; what changed before it says nothing about this process.
+
+    Source: kube-proxy, EndpointsChangeTracker (pkg/proxy/endpointschangetracker.go of 1.36).
+    """
+
+    def __init__(self, started: float) -> None:
+        self._started = started
+        self._times: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def note(self, have: Snapshot | None, want: Snapshot) -> None:
+        """Note the slices that only the second snapshot has."""
+        for old, new in _differing(have, want):
+            before = _slices(old)
+            self._times += [
+                item.triggered_at
+                for key, item in _slices(new).items()
+                if item.triggered_at > self._started and before.get(key) is not item
+            ]
+        del self._times[_TRIGGERS_MAX:]
+
+    def take(self, count: int, now: float) -> list[float]:
+        """Forget the first ones, which are in force now; return how long each took, in seconds."""
+        taken, self._times = self._times[:count], self._times[count:]
+        return [max(0.0, now - at) for at in taken]
+
+
+def _differing(
+    have: Snapshot | None, want: Snapshot
+) -> Iterator[tuple[ServiceState | None, ServiceState | None]]:
+    earlier = have.services if have is not None else {}
+    for key in differing_keys(earlier, want.services):
+        yield earlier.get(key), want.services.get(key)
+
+
+def _slices(state: ServiceState | None) -> dict[SliceKey, EndpointSlice]:
+    return {item.key: item for item in state.slices} if state else {}

@@ -1,0 +1,70 @@
+"""Derives from a plan which endpoints the kernel chooses from, and for which clients.
+
+Rule 1: clients that match no choice go to the proxy port, whose socket drops or refuses them as on
+the userspace path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ...balance import fill_slots
+from ...model import Balance, Frontend, SocketAddress, intersect, is_loopback
+from ...plan import PortPlan
+from ...policy.path import in_parts
+from ...steering import Affinity, EndpointChoice, Forward, Refusal, Target
+
+
+def forward(
+    plan: PortPlan, targets: Mapping[Frontend, Target], *, is_in_kernel: bool
+) -> dict[Frontend, Target]:
+    """Return the targets of a Service port that is on the kernel path, or has been.
+
+    Args:
+        targets: Its proxy ports and refusals.
+        is_in_kernel: Whether new connections take the kernel path now.
+    """
+    choices = tuple(choices_of(plan))
+    timeout_s = plan.affinity_timeout_s
+    by_client = plan.handling.balance is Balance.SOURCE_HASH
+    affinity = None if timeout_s is None else Affinity(str(plan.key), timeout_s)
+    return {
+        frontend: target
+        # Clients of a loopback address have one themselves, which can't leave the node.
+        if isinstance(target, Refusal | Forward) or is_loopback(frontend.ip)
+        else Forward(target, choices, affinity, is_in_kernel, by_client)
+        for frontend, target in targets.items()
+    }
+
+
+def choices_of(plan: PortPlan) -> Iterator[EndpointChoice]:
+    """Yield what clients may use, the networks of the first choice that has a client decide."""
+    if plan.outside is None:
+        yield from _choice(plan, plan.usable, plan.admits)
+        return
+    inside = plan.inside if plan.admits is None else intersect(plan.admits, plan.inside)
+    yield from _choice(plan, plan.usable, inside)
+    yield from _choice(plan, plan.outside, plan.admits)
+
+
+def _choice(
+    plan: PortPlan, usable: tuple[SocketAddress, ...], networks: tuple[str, ...] | None
+) -> Iterator[EndpointChoice]:
+    priorities = dict(plan.standbys)
+    first = min((priorities.get(endpoint, 0) for endpoint in usable), default=0)
+    endpoints = [endpoint for endpoint in usable if priorities.get(endpoint, 0) == first]
+    if not endpoints or networks == ():
+        return
+    weights = dict(plan.weights)
+    if plan.handling.balance is Balance.SOURCE_HASH:
+        yield EndpointChoice(fill_slots(endpoints, weights), networks)
+    else:
+        yield EndpointChoice(tuple(_repeat(endpoints, weights) if weights else endpoints), networks)
+
+
+def _repeat(
+    endpoints: list[SocketAddress], weights: Mapping[SocketAddress, int]
+) -> list[SocketAddress]:
+    """Return endpoints as often as their weights say, in proportion."""
+    parts = in_parts([weights.get(endpoint, 0) for endpoint in endpoints])
+    return [one for one, count in zip(endpoints, parts, strict=True) for _ in range(count)]

@@ -1,0 +1,165 @@
+"""Chooses the addresses at which Service ports listen, and explains why none is available.
+
+Bind.PROXY_PORT   one for each Service port, on 0.0.0.0 or ::, in the proxy port range
+Bind.FRONTEND     one for each frontend, at its own address and port
+Bind.LOOPBACK     one for each frontend: at its own address if that is a loopback address, and
+                  its own port if that is free, or its second port; else at a port of the range
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+
+from ...errors import BoundError, ListenError, ShortageError
+from ...model import Frontend, IPFamily, Protocol, SocketAddress, is_loopback
+from ...plan import PortPlan
+from ...plane import Answer, Listener, PortPool, Wanted
+from ...steering import Bind
+
+_WILDCARD = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
+_LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
+
+# Ports of other programs that all Service ports together skip until the next second: they take
+# some 10 ms on a node whose range is full of them.
+_TRIES = 256
+
+HELD_HINT = "stop that process, or give the Service another port"
+
+
+class ListenAddresses:
+    """The addresses of one proxy's listeners.
+
+    Args:
+        transparent: The steering needs transparent sockets.
+        holder: Returns a program that uses one of these ports; empty if there is none.
+        second_port: As in ``Options``.
+    """
+
+    def __init__(
+        self,
+        bind: Bind,
+        pool: PortPool,
+        *,
+        transparent: bool,
+        holder: Callable[[Protocol, IPFamily, Collection[int]], str],
+        second_port: Callable[[Frontend], int] | None = None,
+    ) -> None:
+        self._bind = bind
+        self._pool = pool
+        self._transparent = transparent
+        self._holder = holder
+        self._second_port = second_port
+        self._tries = _TRIES
+        """How many more ports of other programs may be skipped before :meth:`start_over`."""
+        self._skipped = 0
+        """How many were skipped since one was last opened or closed; each is offered in turn."""
+
+    def start_over(self) -> None:
+        """Allow ports of other programs to be skipped again."""
+        self._tries = _TRIES
+
+    def wanted(
+        self, plan: PortPlan, preferred: Mapping[Frontend, int], *, may_open: bool = True
+    ) -> dict[Hashable, Wanted]:
+        """Return the listeners of a Service port, by frontend or with one key for its proxy port.
+
+        Args:
+            plan: Has at least one frontend.
+            preferred: Proxy ports to try first, by frontend.
+            may_open: False: only those that are open are kept, or taken over.
+        """
+        wanted = self._wanted(plan, preferred)
+        return wanted if may_open else {k: w._replace(addresses=()) for k, w in wanted.items()}
+
+    def _wanted(self, plan: PortPlan, preferred: Mapping[Frontend, int]) -> dict[Hashable, Wanted]:
+        if self._bind is Bind.FRONTEND:
+            return {
+                f: Wanted(plan.protocol, (f.address,), freebind=True, transparent=self._transparent)
+                for f in plan.frontends
+            }
+        if self._bind is Bind.LOOPBACK:
+            return {f: Wanted(plan.protocol, self._on_loopback(f)) for f in plan.frontends}
+        port = next((preferred[f] for f in plan.frontends if f in preferred), None)
+        addresses = self._in_range(_WILDCARD[plan.frontends[0].family], port)
+        return {_proxy_port(plan): Wanted(plan.protocol, addresses, transparent=self._transparent)}
+
+    def by_frontend(self, plan: PortPlan, answer: Answer) -> dict[Frontend, Listener]:
+        """Return the open listeners of a Service port; all frontends share its proxy port."""
+        if self._bind is not Bind.PROXY_PORT:
+            return {f: answer.listeners[f] for f in plan.frontends if f in answer.listeners}
+        shared = answer.listeners.get(_proxy_port(plan))
+        return {} if shared is None else dict.fromkeys(plan.frontends, shared)
+
+    def take(self, listeners: Iterable[Listener]) -> None:
+        """Note that listeners were opened."""
+        for listener in listeners:
+            if self._bind is not Bind.FRONTEND and listener.address.port in self._pool:
+                self._pool.take(listener.address.port)
+                self._tries, self._skipped = _TRIES, 0
+
+    def give(self, listeners: Iterable[Listener]) -> None:
+        """Note that listeners were closed."""
+        for listener in listeners:
+            self._pool.give(listener.address.port)
+            self._skipped = 0
+
+    def explain(self, plan: PortPlan, key: Hashable, why: ListenError | None) -> ListenError:
+        """Return why a listener couldn't be opened, with the program that uses its port.
+
+        Args:
+            key: As in :meth:`wanted`.
+            why: The error at the last address; None: there was no address to try.
+        """
+        if why is not None and not _is_taken(why):
+            return why
+        if why is not None and self._bind is Bind.FRONTEND and isinstance(key, Frontend):
+            holder = self._holder(plan.protocol, key.family, (key.port,))
+            return ListenError(f"{key} is held by {holder}", hint=HELD_HINT) if holder else why
+        held = ""
+        if why is not None:
+            others = frozenset(self._pool.free)
+            holder = self._holder(plan.protocol, plan.key.family, others)
+            held = f", {holder} has some" if holder else ""
+        numbers = f"{self._pool.first}-{self._pool.last}"
+        if self._skipped < len(self._pool.free):
+            return ShortageError(
+                f"cannot listen for {plan.key}: no proxy port of {numbers} that was tried "
+                f"is free{held}",
+                hint="others are tried each second",
+            )
+        return BoundError(
+            f"cannot listen for {plan.key}: no proxy port of {numbers} is free{held}",
+            hint="widen --proxy-port-range",
+        )
+
+    def _on_loopback(self, frontend: Frontend) -> Iterator[SocketAddress]:
+        """Yield a frontend's own address if it is a loopback address, and then ports of the range.
+
+        Its own port may be below ip_unprivileged_port_start, or in use.
+        """
+        ip = _LOOPBACK[frontend.family]
+        if is_loopback(frontend.ip):
+            yield frontend.address
+            ip = frontend.ip
+            if self._second_port is not None and (port := self._second_port(frontend)):
+                yield SocketAddress(ip, port)
+        yield from self._in_range(ip, None)
+
+    def _in_range(self, ip: str, preferred: int | None) -> Iterator[SocketAddress]:
+        """Yield proxy ports to try in turn; taking the next one means that the last is in use."""
+        candidates = self._pool.candidates(preferred)
+        while self._tries and (port := next(candidates, None)) is not None:
+            yield SocketAddress(ip, port)
+            self._tries -= 1
+            self._skipped += 1
+
+
+def _is_taken(exc: ListenError) -> bool:
+    cause = exc.__cause__
+    return isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
+
+
+def _proxy_port(plan: PortPlan) -> Hashable:
+    """Return the plane's key for the listener on the proxy port of a Service port."""
+    return plan.key, plan.protocol

@@ -1,0 +1,80 @@
+"""Derives the node facts for the plan from options and the node's current state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+from ...cluster import Snapshot
+from ...model import Balance, IPFamily, Node, ServiceKey
+from ...policy import PRIMARY, NodeFacts
+from .options import Options
+
+# Its endpoints are the API servers. Source: kube-apiserver creates and updates it.
+_API_SERVER = ServiceKey("default", "kubernetes")
+_NO_NODE = Node("")
+_EVERYWHERE: Mapping[IPFamily | Balance, str] = MappingProxyType({})
+
+
+# Loopback is all that it reaches.
+ADDRESSES_WITHOUT_STEERING = ("127.0.0.1",)
+"""This node's addresses with steering ``none``."""
+
+
+def options_with(steering: str, options: Options) -> Options:
+    """Return the options that are in force with a steering."""
+    if steering != "none":
+        return options
+    # Only programs of this machine reach the proxy, and its loopback addresses anyway.
+    return replace(options, allow_loopback_endpoints=True)
+
+
+def make_facts(
+    options: Options,
+    snapshot: Snapshot,
+    addresses: Sequence[str],
+    no_kernel_path: Mapping[IPFamily | Balance, str] = _EVERYWHERE,
+) -> NodeFacts:
+    """Return the current facts.
+
+    Args:
+        snapshot: May contain this node's object and the API server's Service.
+        no_kernel_path: As in :attr:`.Steering.no_kernel_path`.
+    """
+    node = snapshot.node or _NO_NODE
+    api_server = snapshot.services.get(_API_SERVER)
+    return NodeFacts(
+        node_name=options.node_name,
+        proxy_name=options.proxy_name,
+        allow_loopback_endpoints=options.allow_loopback_endpoints,
+        zone=node.zone,
+        addresses=tuple(addresses),
+        primary_addresses=tuple(dict.fromkeys((*options.node_addresses, *node.addresses))),
+        all_node_addresses=frozenset(addresses).union(node.addresses, snapshot.node_addresses),
+        node_port_networks=options.node_port_networks,
+        external_ip_networks=options.external_ip_networks,
+        api_server_addresses=tuple(
+            sorted({e.ip for item in api_server.slices for e in item.endpoints})
+            if api_server
+            else ()
+        ),
+        default_path=options.path,
+        allowed_paths=options.allowed_paths,
+        no_kernel_path=no_kernel_path,
+        # Source: kube-proxy, --detect-local-mode.
+        cluster_networks=(node.pod_networks if options.only_own_pods else ())
+        or options.cluster_networks,
+    )
+
+
+def why_no_node_ports(facts: NodeFacts) -> str:
+    """Return why no address of this node answers at node ports; empty if one does."""
+    if any(facts.node_port_addresses(family) for family in IPFamily):
+        return ""
+    if PRIMARY in facts.node_port_networks and not facts.primary_addresses:
+        return (
+            "--nodeport-addresses=primary needs a Node object with this node's name and an "
+            "address, or --bind-address"
+        )
+    return "this node has no address that --nodeport-addresses allows"

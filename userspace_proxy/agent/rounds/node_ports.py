@@ -1,0 +1,171 @@
+"""Reserves node ports on the node, so that rules never capture a daemon's traffic.
+
+Rule-based steering redirects a node port's packets to a proxy port, without a listener on the
+node port itself. A daemon that holds the node port, or binds it later, would go unnoticed. So the
+agent binds a socket there:
+
+- TCP: the socket is bound and doesn't listen, so the kernel refuses clients that bypass the rules,
+  as on an unused port.
+- UDP: such a socket would swallow datagrams that bypass the rules, so it receives nothing
+  (``dataplane.port_hold``), and the kernel refuses the clients.
+
+Rule 1: a port counts as held if a process waits for clients on it, even on only one address.
+Rule 2: otherwise the proxy takes the port, even if it can't be bound: connections that use or
+used its number prevent that, or a privilege is missing.
+Rule 3: a port that rules of an earlier run still redirect was the proxy's when that run ended. A
+process that listens there bound it later; it doesn't get the clients, as rules come first.
+
+Source: net/ipv4/inet_connection_sock.c, inet_bind_conflict().
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Set
+from typing import NamedTuple
+
+from ...dataplane import get_nothing
+from ...kernel.port_holders import HeldPort, held_ports, owners_of
+from ...log_fields import FieldLogger
+from ...model import Frontend, FrontendKind, IPFamily, Protocol
+
+_log = FieldLogger("userspace_proxy.agent")
+
+_KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
+# Searching the descriptors of all processes takes up to 0.25 s on a busy node, and the result is
+# only shown to people.
+LOOK_EVERY_S = 10.0
+
+
+class NodePort(NamedTuple):
+    """One node port of one family."""
+
+    protocol: Protocol
+    family: IPFamily
+    port: int
+
+
+class NodePortHolds:
+    """The node ports of one proxy, in the network namespace of the calling thread."""
+
+    def __init__(self) -> None:
+        self._held: dict[NodePort, socket.socket | None] = {}
+        """None: the proxy has the port though it can't be bound (Rules 2 and 3)."""
+        self._claimed: set[NodePort] = set()
+        """Those of Rule 3."""
+        self._uses: Counter[NodePort] = Counter()
+        """How many Service ports use each node port."""
+        self._unused: set[NodePort] = set()
+        self._owners: dict[Protocol, Mapping[int, str]] = {}
+        self._looked: dict[Protocol, float] = {}
+
+    def claim(self, ports: Iterable[NodePort]) -> None:
+        """Note that rules of an earlier run steer these node ports (Rule 3)."""
+        self._claimed.update(ports)
+
+    def take(self, port: NodePort, *, now: float) -> str:
+        """Reserve a node port; idempotent.
+
+        Args:
+            port: It is the proxy's until it is released.
+            now: Seconds, monotonic; processes are searched every :data:`LOOK_EVERY_S` at most.
+
+        Returns:
+            Empty if the proxy has it; else why not, in one line.
+        """
+        if self._held.get(port) is not None:
+            return ""
+        sock = hold_port(port)
+        if sock is None:
+            holder = self.holder(port.protocol, port.family, (port.port,), now=now)
+            if holder and port in self._claimed:
+                if port not in self._held:
+                    _log.warning(
+                        "another process took node port %(port)s while no proxy was running, "
+                        "clients are still served: %(holder)s",
+                        extra={"port": f"{port.port}/{port.protocol}", "holder": holder},
+                    )
+            elif holder:
+                self._held.pop(port, None)
+                return f"node port {port.port}/{port.protocol} is held by {holder}"
+        self._held[port] = sock
+        return ""
+
+    def release(self, port: NodePort) -> None:
+        """Give a node port back; idempotent."""
+        self._claimed.discard(port)
+        sock = self._held.pop(port, None)
+        if sock is not None:
+            sock.close()
+
+    def count_uses(self, before: Set[NodePort], now: Set[NodePort]) -> None:
+        """Note that a Service port uses other node ports than before."""
+        self._uses.update(now - before)
+        for port in before - now:
+            self._unused.add(port)
+            self._uses[port] -= 1
+            if not self._uses[port]:
+                del self._uses[port]
+
+    def release_unused(self) -> None:
+        """Release the node ports that no Service port uses any more."""
+        for port in self._unused - self._uses.keys():
+            self.release(port)
+        self._unused.clear()
+
+    def close(self) -> None:
+        """Release all node ports; idempotent."""
+        for port in list(self._held):
+            self.release(port)
+
+    def holder(
+        self, protocol: Protocol, family: IPFamily, ports: Collection[int], *, now: float
+    ) -> str:
+        """Return a process that waits for clients on one of these ports: ``nginx (pid 812)``.
+
+        They needn't be node ports. Empty if there is none.
+        """
+        holders = [
+            held for held in held_ports(protocol) if held.port in ports and family in held.families
+        ]
+        return self._named(protocol, holders, now) if holders else ""
+
+    def _named(self, protocol: Protocol, holders: Collection[HeldPort], now: float) -> str:
+        inodes = {held.inode for held in holders}
+        looked = self._looked.get(protocol)
+        is_due = looked is None or now - looked >= LOOK_EVERY_S
+        if is_due:
+            # All at once: a process that holds one node port may hold a hundred.
+            self._owners[protocol] = owners_of({held.inode for held in held_ports(protocol)})
+            self._looked[protocol] = now
+        owners = self._owners[protocol]
+        return next((owners[i] for i in sorted(inodes) if i in owners), "another process")
+
+
+def node_ports(frontends: Iterable[Frontend]) -> set[NodePort]:
+    """Return the node ports among these frontends."""
+    return {
+        NodePort(f.protocol, f.family, f.port)
+        for f in frontends
+        if f.kind is FrontendKind.NODE_PORT
+    }
+
+
+def hold_port(key: NodePort) -> socket.socket | None:
+    """Return a socket that reserves a port, or None if it can't be bound."""
+    family = socket.AF_INET6 if key.family is IPFamily.IPV6 else socket.AF_INET
+    with contextlib.ExitStack() as stack:
+        try:
+            sock = stack.enter_context(socket.socket(family, _KINDS[key.protocol]))
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # No SO_REUSEADDR: with it on both sides, sockets may share a port.
+            sock.bind(("", key.port))
+            if key.protocol is Protocol.UDP:
+                get_nothing(sock)
+        except OSError:
+            return None
+        stack.pop_all()
+    return sock

@@ -1,0 +1,119 @@
+"""Probes endpoints by TCP for the choice of the path.
+
+    schedule ──due──▶ connect ──answered, refused, unreachable, 1 s of silence──▶ note, next time
+
+Rule 1: there is no task per endpoint: one timer begins probes, one epoll sees them end.
+Rule 2: a connection that is answered is closed at once and carries no byte. It ends with a FIN, as
+the kubelet's probes do, because servers take a RST for a fault; but with a RST where there are so
+many that sockets in TIME_WAIT, and what connection tracking keeps of them, would fill tables.
+Rule 3: a shortage of this process or node says nothing about an endpoint.
+"""
+
+from __future__ import annotations
+
+import _socket
+import asyncio
+import math
+import random
+from collections.abc import Callable
+
+from ...dataplane.probe_dials import ProbeDials
+from ...dataplane.reactor import Reactor
+from ...dataplane.sockets import SHORTAGES
+from ...model import ServiceKey, SocketAddress
+from .probe_schedule import ProbeSchedule
+
+Note = Callable[[SocketAddress, int], None]
+"""Takes an endpoint and the error of its probe, 0 for an answer."""
+
+DEADLINE_S = 1.0
+MAX_UNDER_WAY = 512
+"""Of these a namespace has at most as many as are left for others, so one alone has 256."""
+CLEAN_ENDS_MAX = 300
+"""With more endpoints probes end with a RST. So many cause 12,000 sockets in TIME_WAIT, for a
+minute each, and 24,000 entries of connection tracking, for two."""
+
+
+class PathProbes:
+    """The probes of one proxy, in the caller's event loop.
+
+    Args:
+        note: Called with each result.
+        schedule: Says when; None: the default budget.
+    """
+
+    def __init__(self, note: Note, schedule: ProbeSchedule | None = None) -> None:
+        self.sent = 0
+        self.failed = 0
+        """Of these, how many weren't answered."""
+        self.schedule = ProbeSchedule(random.random) if schedule is None else schedule
+        self._note = note
+        self._loop = loop = asyncio.get_running_loop()
+        self._reactor = reactor = Reactor(loop)
+        self._dials = ProbeDials(reactor, DEADLINE_S, self._ended)
+        self._timer: asyncio.Handle | None = None
+        """Begins the next probes."""
+        self._timer_at = math.inf
+        """When, in the seconds of the reactor's clock."""
+        self._is_soon = False
+        """It does so in the next iteration of the loop."""
+
+    def add(self, endpoint: SocketAddress, service: ServiceKey) -> None:
+        """Probe an endpoint of a Service from now on; each call takes one of :meth:`discard`."""
+        self.schedule.add(endpoint, service)
+        self._begin_soon()
+
+    def discard(self, endpoint: SocketAddress, service: ServiceKey) -> None:
+        """Don't probe an endpoint for a Service any more; after the last, nothing is noted."""
+        self.schedule.discard(endpoint, service)
+        if endpoint not in self.schedule:
+            self._dials.stop(endpoint)
+
+    def close(self) -> None:
+        """End all probes."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._dials.close()
+        self._reactor.close()
+
+    def _begin_soon(self) -> None:
+        if not self._is_soon:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._is_soon, self._timer_at = True, -math.inf
+            self._timer = self._loop.call_soon(self._begin_due)
+
+    def _begin_due(self) -> None:
+        self._is_soon = False
+        now = self._reactor.clock()
+        for endpoint in self.schedule.take(now, MAX_UNDER_WAY - len(self._dials)):
+            self._begin(endpoint, now)
+        self._timer, self._timer_at = None, math.inf
+        self._sleep(now)
+
+    def _sleep(self, now: float) -> None:
+        """Have the timer begin the next probes when they are due, if it would do so later."""
+        at = self.schedule.next_at(now)
+        if at is not None and at < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer, self._timer_at = self._loop.call_later(at - now, self._begin_due), at
+
+    def _begin(self, endpoint: SocketAddress, now: float) -> None:
+        is_one_of_many = len(self.schedule) > CLEAN_ENDS_MAX
+        if number := self._dials.begin(endpoint, ends_with_reset=is_one_of_many):
+            self._take(endpoint, number, now)
+
+    def _ended(self, endpoint: SocketAddress, number: int, _sock: _socket.socket) -> None:
+        self._take(endpoint, number, self._reactor.clock())
+
+    def _take(self, endpoint: SocketAddress, number: int, now: float) -> None:
+        """Take the result of a probe."""
+        is_shortage = number in SHORTAGES
+        self.schedule.finished(endpoint, now, has_failed=number != 0 and not is_shortage)
+        self._sleep(now)
+        if is_shortage:
+            return
+        self.sent += 1
+        self.failed += number != 0
+        self._note(endpoint, number)

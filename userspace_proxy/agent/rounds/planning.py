@@ -1,0 +1,142 @@
+"""Plans snapshots, and has the listeners follow: all of a round that precedes the steering.
+
+    snapshot, node facts ─▶ plan ─▶ differences ─▶ listeners open, change, retire ─▶ reports
+
+Rule 1: Service ports whose old rules point to a port get that port, and until the first round is in
+force no other Service port does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+from ...cluster import Snapshot
+from ...log_fields import FieldLogger
+from ...log_limit import SERVICE_LINES, LogLimit
+from ...model import Cause, CauseCode, Frontend, ServiceKey
+from ...plan import Plan, PlanChanges, Planner, diff_plans, new_conflicts
+from ...policy import NodeFacts
+from ...sources import Happening
+from .served_ports import ServedPorts
+from .tasks import Pace
+
+_log = FieldLogger("userspace_proxy.agent")
+
+
+class Planning:
+    """The plan that one proxy's listeners follow, and how the next one replaces it.
+
+    Args:
+        recovered: Proxy ports that rules of an earlier run still point to.
+        facts: Returns the current node facts for a plan; None: the planner's are used.
+        prepare: Called with what will change, before anything of it is served.
+        report: Called with what the cluster's users should be able to read.
+        want_nodes: Called with whether the plan depends on all Nodes' addresses.
+    """
+
+    def __init__(
+        self,
+        planner: Planner,
+        served_ports: ServedPorts,
+        *,
+        recovered: Mapping[Frontend, int],
+        facts: Callable[[Snapshot], NodeFacts] | None,
+        prepare: Callable[[PlanChanges], Awaitable[None]] | None,
+        report: Callable[[Happening], None],
+        want_nodes: Callable[[bool], None],
+    ) -> None:
+        self.plan = Plan.empty()
+        """The plan that the listeners follow."""
+        self.turned = 0.0
+        """Monotonic seconds of the last turn of a plan, or of its listeners."""
+        self.on_plan: Callable[[Plan, PlanChanges], None] = lambda _before, _changes: None
+        """Called with the plan in force and what will change in it."""
+        self._planner = planner
+        self._served_ports = served_ports
+        self._recovered = dict(recovered)
+        # Until the first round is in force, old rules point to these ports, also those of
+        # Services that are gone: another Service on such a port would get their clients.
+        served_ports.pool.spare(self._recovered.values())
+        served_ports.shortages.on_excess = self._report_unserved
+        self._facts = facts
+        self._prepare = prepare
+        self._report = report
+        self._want_nodes = want_nodes
+        self._conflict_lines = LogLimit(SERVICE_LINES)
+
+    async def follow(self, snapshot: Snapshot) -> PlanChanges:
+        """Plan a snapshot, and have the listeners follow the plan; rules have to follow them."""
+        plan = await self._make(snapshot)
+        self._want_nodes(self._planner.needs_node_addresses)
+        changes = diff_plans(self.plan, plan)
+        if self._prepare is not None:
+            await self._prepare(changes)
+        await self._change_listeners(changes)
+        self._report_conflicts(plan)
+        for happening in _left_out(self.plan, changes):
+            self._report(happening)
+        self.on_plan(self.plan, changes)
+        self.plan = plan
+        return changes
+
+    def end_recovery(self) -> None:
+        """Note that no rule of an earlier run is left. Idempotent."""
+        if self._recovered:
+            self._recovered.clear()
+            self._served_ports.pool.spare(())
+
+    async def _make(self, snapshot: Snapshot) -> Plan:
+        facts = self._facts(snapshot) if self._facts is not None else None
+        pace = Pace(self._note_turn)
+        for _ in self._planner.turns(snapshot, facts):
+            await pace.turn()
+        return self._planner.last
+
+    async def _change_listeners(self, changes: PlanChanges) -> None:
+        for key in changes.close:
+            self._served_ports.retire(key)
+        pace = Pace(self._note_turn)
+        for port in changes.update:
+            self._served_ports.update(port)
+            await pace.turn()
+        # Service ports with recovered proxy ports go first, so that others don't take these.
+        known = self._recovered.keys()
+        for port in sorted(changes.open, key=lambda p: not (known & set(p.frontends))):
+            self._served_ports.open(port, self._recovered)
+            await pace.turn()
+
+    def _note_turn(self) -> None:
+        self.turned = time.monotonic()
+
+    def _report_conflicts(self, plan: Plan) -> None:
+        for item in new_conflicts(self.plan, plan):
+            cause = str(item.cause)
+            if self._conflict_lines.take(time.monotonic()):
+                fields = {"service": str(item.service), "port": item.port, "cause": cause}
+                _log.warning("%(service)s: Service is not served: %(cause)s", extra=fields)
+            port = f"port {item.port}: " if item.port else ""
+            self._report_unserved(item.service, f"{port}{cause}")
+
+    def _report_unserved(self, service: ServiceKey, note: str) -> None:
+        self._report(Happening("ServiceNotServed", "Serve", note, service=service))
+
+
+def _left_out(before: Plan, changes: PlanChanges) -> Iterator[Happening]:
+    """Yield which Service ports, or Services, lose endpoints because they have too many."""
+    reported: set[tuple[ServiceKey, Cause]] = set()
+    for port in (*changes.open, *changes.update):
+        old, service = before.ports.get(port.key), port.key.name.service
+        for note in port.notes:
+            is_new = old is None or note not in old.notes
+            if note.code is CauseCode.TOO_MANY_ENDPOINTS and is_new:
+                text = f"{port.key}: {note}"
+                yield Happening("EndpointsLeftOut", "Serve", text, service=service)
+        cause = port.cause
+        if cause is None or cause.code is not CauseCode.TOO_MANY_ENDPOINTS:
+            continue
+        # Thousands of ports of a Service may have the same one.
+        is_new = old is None or old.cause != cause
+        if is_new and (service, cause) not in reported:
+            reported.add((service, cause))
+            yield Happening("EndpointsLeftOut", "Serve", f"{port.key}: {cause}", service=service)

@@ -1,0 +1,246 @@
+"""When endpoints are probed for the choice of the path: which ones are due, within a budget.
+
+    every 1.5 s ──▶ due ──▶ a queue per Service ──namespaces, then Services, in turn──▶ begin
+    begin ──answered──▶ 1.5 s
+          └──silent───▶ 3, 6 … 30 s
+
+Rule 1: however many endpoints there are, no more probes a second begin than the budget allows.
+Rule 2: namespaces have turns, the Services of each one, and their endpoints, so only endpoints of
+a namespace, or of a Service in it, that has more than its share wait. One that several Services
+share takes the first turn that comes.
+Rule 3: a namespace has at most as many probes under way as others may still begin, and a Service
+as many as the others of its namespace may.
+Rule 4: nothing here reads a clock or draws a random number: both are passed in.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from ...model import ServiceKey, SocketAddress
+
+EVERY_S = 1.5
+"""Seconds between two probes of an endpoint, on average."""
+SILENT_S = 30.0
+"""The longest average interval of an endpoint whose probes fail; each failure in a row doubles it.
+5,000 endpoints that never answer take a twelfth of the budget, and a recovery is noticed within
+40 s, while the Service is served by the proxy."""
+PER_SECOND = 2_000
+"""At most this many probes begin in a second; one takes some 60 µs of a core."""
+# Intervals are drawn between 2/3 and 4/3 of the average, so that nodes don't probe together.
+_LEAST, _SPREAD = 2 / 3, 2 / 3
+# Probes that are due begin together, so that a timer serves several.
+GAP_S = 0.01
+# After a pause no more probes begin at once.
+_BURST_S = 0.05
+
+
+_Queue = OrderedDict[SocketAddress, None]
+
+
+@dataclass(slots=True, eq=False)
+class _Probed:
+    """An endpoint that is probed."""
+
+    interval_s: float
+    """Average seconds from the next probe's failure to the probe after it."""
+    services: Counter[ServiceKey] = field(default_factory=Counter)
+    """Those that have it, and at how many ports."""
+    at: float | None = None
+    """When it is due; None while it waits for a turn, and while a probe is under way."""
+    turn_of: ServiceKey | None = None
+    """The Service whose turn the probe took that is under way."""
+    began_at: float | None = None
+    """When the last probe began."""
+    measured_s: float = 0.0
+    """Seconds between the last two; 0: there weren't two, or the last one failed."""
+
+
+class ProbeSchedule:
+    """The endpoints that are probed, each with the time of its next probe.
+
+    Args:
+        jitter: Returns a number from 0 up to 1.
+        every_s: As ``EVERY_S``.
+        per_second: As ``PER_SECOND``.
+    """
+
+    def __init__(
+        self,
+        jitter: Callable[[], float],
+        *,
+        every_s: float = EVERY_S,
+        per_second: int = PER_SECOND,
+    ) -> None:
+        self.per_second = per_second
+        self._jitter = jitter
+        self._every_s = every_s
+        self._endpoints: dict[SocketAddress, _Probed] = {}
+        self._heap: list[tuple[float, SocketAddress]] = []
+        """Those that aren't due yet; may contain former times."""
+        self._queues: OrderedDict[str, OrderedDict[ServiceKey, _Queue]] = OrderedDict()
+        """Those that wait for a turn, by namespace, in the queue of each of their Services; none
+        is empty."""
+        self._under_way: Counter[ServiceKey | str] = Counter()
+        """The probes under way of each Service, and of each namespace."""
+        self._burst = max(1.0, per_second * _BURST_S)
+        self._left = self._burst
+        """Probes that may begin now."""
+        self._then = 0.0
+        self._measured = 0
+        self._measured_s = 0.0
+        """The sum over that many endpoints."""
+
+    def __len__(self) -> int:
+        return len(self._endpoints)
+
+    def __contains__(self, endpoint: SocketAddress) -> bool:
+        return endpoint in self._endpoints
+
+    @property
+    def interval_s(self) -> float:
+        """Average seconds between the last two probes of an endpoint that answers; 0: unknown."""
+        return self._measured_s / self._measured if self._measured else 0.0
+
+    def add(self, endpoint: SocketAddress, service: ServiceKey) -> None:
+        """Probe an endpoint of a Service from now on, for the first time at once.
+
+        Each call, one for each of the Service's ports, takes one of :meth:`discard`.
+        """
+        known = self._endpoints.get(endpoint)
+        if known is None:
+            known = self._endpoints[endpoint] = _Probed(self._every_s)
+        known.services[service] += 1
+        if known.services[service] > 1 or known.turn_of is not None:
+            return
+        # Its other Services have it in their queues if it isn't on the heap.
+        among = (service,) if known.at is None else known.services
+        known.at, known.interval_s = None, self._every_s
+        self._queue(endpoint, among)
+
+    def discard(self, endpoint: SocketAddress, service: ServiceKey) -> None:
+        """Don't probe an endpoint for a port of a Service any more."""
+        known = self._endpoints[endpoint]
+        known.services[service] -= 1
+        if known.services[service]:
+            return
+        del known.services[service]
+        self._drop(endpoint, service)
+        if not known.services:
+            del self._endpoints[endpoint]
+            self._release(known)
+            self._measure(known, 0.0)
+
+    def take(self, now: float, room: int) -> list[SocketAddress]:
+        """Return the endpoints whose probes are to begin now.
+
+        Each gets its next time by :meth:`finished`.
+
+        Args:
+            room: At most that many.
+        """
+        earned = max(0.0, now - self._then) * self.per_second
+        self._left = min(self._burst, self._left + earned)
+        self._then = now
+        self._queue_due(now)
+        found: list[SocketAddress] = []
+        most = min(room, int(self._left))
+        at_bound = 0
+        while self._queues and len(found) < most and at_bound < len(self._queues):
+            namespace = next(iter(self._queues))
+            self._queues.move_to_end(namespace)
+            service = self._next_service(namespace, room - len(found))
+            if service is None:
+                at_bound += 1
+                continue
+            at_bound = 0
+            endpoint = next(iter(self._queues[namespace][service]))
+            self._begin(endpoint, service, now)
+            found.append(endpoint)
+        self._left -= len(found)
+        return found
+
+    def finished(self, endpoint: SocketAddress, now: float, *, has_failed: bool) -> None:
+        """Set the time of an endpoint's next probe; nothing if it isn't probed any more."""
+        known = self._endpoints.get(endpoint)
+        if known is None:
+            return
+        self._release(known)
+        interval_s = known.interval_s if has_failed else self._every_s
+        known.interval_s = min(2 * interval_s, SILENT_S) if has_failed else self._every_s
+        if has_failed:
+            self._measure(known, 0.0)
+        known.at = now + interval_s * (_LEAST + _SPREAD * self._jitter())
+        heapq.heappush(self._heap, (known.at, endpoint))
+
+    def next_at(self, now: float) -> float | None:
+        """Return when to call :meth:`take` again; None: no endpoint waits for a probe."""
+        if self._queues:
+            return now + GAP_S
+        return max(self._heap[0][0], now + GAP_S) if self._heap else None
+
+    def _next_service(self, namespace: str, room: int) -> ServiceKey | None:
+        """Return the Service of a namespace whose turn it is; None: each has its share."""
+        left = room - self._under_way[namespace]
+        services = self._queues[namespace]
+        for _ in range(len(services) if left > 0 else 0):
+            service = next(iter(services))
+            services.move_to_end(service)
+            if self._under_way[service] < left:
+                return service
+        return None
+
+    def _queue_due(self, now: float) -> None:
+        """Have endpoints that are due wait for a turn of their Services."""
+        while self._heap and self._heap[0][0] <= now:
+            at, endpoint = heapq.heappop(self._heap)
+            known = self._endpoints.get(endpoint)
+            if known is not None and known.at == at:
+                known.at = None
+                self._queue(endpoint, known.services)
+
+    def _queue(self, endpoint: SocketAddress, services: Iterable[ServiceKey]) -> None:
+        """Have an endpoint wait for a turn of one of some Services."""
+        for service in services:
+            services = self._queues.setdefault(service.namespace, OrderedDict())
+            services.setdefault(service, OrderedDict())[endpoint] = None
+
+    def _begin(self, endpoint: SocketAddress, service: ServiceKey, now: float) -> None:
+        """Note that a probe begins, in the turn of a Service."""
+        known = self._endpoints[endpoint]
+        for sharing in known.services:
+            self._drop(endpoint, sharing)
+        known.turn_of = service
+        self._under_way.update((service, service.namespace))
+        if known.began_at is not None and known.interval_s == self._every_s:
+            self._measure(known, now - known.began_at)
+        known.began_at = now
+
+    def _drop(self, endpoint: SocketAddress, service: ServiceKey) -> None:
+        """Remove an endpoint from the queue of a Service."""
+        services = self._queues.get(service.namespace)
+        if services is None or service not in services:
+            return
+        services[service].pop(endpoint, None)
+        if not services[service]:
+            del services[service]
+        if not services:
+            del self._queues[service.namespace]
+
+    def _release(self, known: _Probed) -> None:
+        """Note that no probe of an endpoint is under way any more."""
+        if known.turn_of is not None:
+            for whose in (known.turn_of, known.turn_of.namespace):
+                self._under_way[whose] -= 1
+                if not self._under_way[whose]:
+                    del self._under_way[whose]
+            known.turn_of = None
+
+    def _measure(self, known: _Probed, interval_s: float) -> None:
+        """Replace what was measured of an endpoint."""
+        self._measured += bool(interval_s) - bool(known.measured_s)
+        self._measured_s += interval_s - known.measured_s
+        known.measured_s = interval_s

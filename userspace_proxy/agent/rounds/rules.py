@@ -1,0 +1,141 @@
+"""The steering's rules: they follow the served ports, and are repaired.
+
+follow ──▶ what differs ──▶ in force
+│ the kernel refuses: the old rules stay
+└──▶ the next time, everything
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from ...errors import SteeringError
+from ...log_fields import FieldLogger
+from ...log_limit import LogLimit
+from ...sources import Happening
+from ...steering import Steering
+from ...trouble import Trouble
+from .changes import SyncCounters
+from .served_ports import ServedPort, ServedPorts
+
+_log = FieldLogger("userspace_proxy.agent")
+
+# A minute. The page shows the path of each Service port.
+_SWITCH_LINES = 20
+
+
+class Rules:
+    """The rules that steer the frontends of one proxy's Service ports.
+
+    Args:
+        steering: Started by the caller.
+        counters: Failures and repairs are counted there.
+        report: Called with what the cluster's users should be able to read.
+    """
+
+    def __init__(
+        self,
+        steering: Steering,
+        served_ports: ServedPorts,
+        counters: SyncCounters,
+        report: Callable[[Happening], None],
+    ) -> None:
+        self._trouble = Trouble[str](
+            _log,
+            "steering failed, the old state is in force: %(cause)s",
+            "steering works again",
+            level=logging.ERROR,
+        )
+        self.has_drifted = False
+        """Another program has changed the rules, and they can't be repaired."""
+        self.are_in_force = False
+        """The last change succeeded, so the next one can be a difference."""
+        self.on_switch: Callable[[Sequence[ServedPort]], None] = lambda _ports: None
+        """Called with Service ports whose path has changed because of probes."""
+        self._steering = steering
+        self._served_ports = served_ports
+        self._counters = counters
+        self._report = report
+        self._has_steered = False
+        """Something was applied, so there is something to repair."""
+        self._switch_lines = LogLimit(_SWITCH_LINES)
+
+    @property
+    def problem(self) -> str:
+        """Why the kernel's rules are behind the plan; empty if they aren't."""
+        return str(self._trouble)
+
+    async def follow(self) -> bool:
+        """Steer the frontends of the served ports to their listeners, or along their paths.
+
+        Returns:
+            Whether they are; if not, call it again.
+        """
+        self._served_ports.switch_paths()
+        change = self._served_ports.steering_change()
+        if change or not self.are_in_force:
+            try:
+                if self.are_in_force:
+                    # It doesn't write what has drifted.
+                    await self._steering.change(change.changed, change.gone)
+                else:
+                    await self._steering.apply(self._served_ports.targets())
+                    self._note_recovery()
+            except SteeringError as exc:
+                self._counters.partial_failures += self.are_in_force
+                self.are_in_force = False
+                self._note_failure(exc)
+                return False
+            self._has_steered = self.are_in_force = True
+        switched = self._served_ports.mark_steered(change)
+        self._served_ports.note_unsteered(self._steering.unsteered)
+        self._note_switches(switched)
+        return True
+
+    async def forget_stale(self) -> None:
+        """As :meth:`.Steering.forget_stale`."""
+        await self._steering.forget_stale()
+
+    async def repair(self) -> None:
+        """Undo what other programs have changed."""
+        if not self._has_steered:
+            return
+        name = self._steering.name
+        try:
+            count = await self._steering.repair()
+        except SteeringError as exc:
+            if not self.has_drifted:
+                note = f"rules of {name} steering differ from the plan and can't be repaired: {exc}"
+                self._report(Happening("SteeringDrifted", "Repair", note))
+            self.has_drifted = True
+            self._note_failure(exc)
+            return
+        self._note_recovery()
+        self._served_ports.note_unsteered(self._steering.unsteered)
+        if count:
+            self._counters.repairs += count
+            _log.warning("steering had drifted and was repaired", extra={"rules": count})
+            what = "1 rule or frontend" if count == 1 else f"{count} rules and frontends"
+            note = f"{what} of {name} steering had been changed by another program; repaired"
+            self._report(Happening("SteeringRepaired", "Repair", note))
+
+    def _note_switches(self, switched: Sequence[ServedPort]) -> None:
+        if not switched:
+            return
+        for served in switched:
+            if not self._switch_lines.take(time.monotonic()):
+                break
+            path = served.path
+            fields = {"service": served.group.label, "path": str(path.now), "cause": path.why}
+            _log.info("%(service)s: path %(path)s: %(cause)s", extra=fields)
+        self.on_switch(switched)
+
+    def _note_failure(self, exc: SteeringError) -> None:
+        self._counters.failures += 1
+        self._trouble.set(str(exc))
+
+    def _note_recovery(self) -> None:
+        self.has_drifted = False
+        self._trouble.clear()

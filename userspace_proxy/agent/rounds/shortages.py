@@ -1,0 +1,96 @@
+"""Tracks Service ports that lack a common resource; logs one line for all, and few for others."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+from ...errors import BoundError, ListenError, ShortageError
+from ...log_fields import FieldLogger
+from ...log_limit import SERVICE_LINES, LogLimit
+from ...model import ServiceKey
+from ...plan import PortKey
+from .listener_shares import ListenerShares
+
+_log = FieldLogger("userspace_proxy.agent")
+
+
+class Shortages:
+    """The Service ports of one proxy that lack a descriptor, memory or a proxy port."""
+
+    def __init__(self) -> None:
+        self.shares = ListenerShares()
+        self.on_excess: Callable[[ServiceKey, str], None] = lambda _service, _cause: None
+        """Called with a Service that lacks listeners because it, or its namespace, has most."""
+        self.can_share = False
+        """What another Service port gives up would help: a bound of this proxy is reached."""
+        self._cause, self._hint = "", ""
+        """Of the latest shortage."""
+        self._keys: set[PortKey] = set()
+        self._told: set[ServiceKey] = set()
+        """Services for which ``on_excess`` was called, and which lack listeners since."""
+        self._log_limit = LogLimit()
+        self.lines = LogLimit(SERVICE_LINES)
+        """Of Service ports with problems of their own."""
+        self._served_again = 0
+        """Service ports that are open again while others still lack something."""
+
+    def note(self, key: PortKey, error: ListenError | None, *, now: float) -> ListenError:
+        """Have a Service port wait for its turn; returns what it lacks.
+
+        Logs one line a minute for all of them.
+
+        Args:
+            error: None: it wasn't tried, because others wait; it lacks what these do.
+        """
+        if error is not None:
+            self.can_share = isinstance(error, BoundError)
+            self._cause, self._hint = error.message.partition(": ")[2], error.hint
+        message = error.message if error else f"cannot listen for {key}: {self._cause}"
+        self._keys.add(key)
+        self.shares.wait(key)
+        excess = self.shares.excess(key) if self.can_share else ""
+        if excess:
+            lack = ListenError(f"{message}; {excess}", hint=f"give it fewer ports, or {self._hint}")
+        else:
+            lack = ListenError(message, hint=self._hint)
+        if excess and key.name.service not in self._told:
+            self._told.add(key.name.service)
+            self.on_excess(key.name.service, str(lack))
+        if self._log_limit.take(now):
+            fields = {"service": str(key), "cause": str(lack)}
+            _log.warning("%(service)s: cannot open listeners: %(cause)s", extra=fields)
+        return lack
+
+    def lacks_nothing(self, key: PortKey) -> None:
+        """Note that a Service port has its listeners, or is gone, or has another problem."""
+        self.shares.end(key)
+        if not self.shares.is_waiting(key.name.service):
+            self._told.discard(key.name.service)
+
+    def end(self, key: PortKey, *, served_at: float | None) -> None:
+        """Note that a Service port lacks nothing, and log that it is served again.
+
+        The last one of a shortage logs a line for all; one with a problem of its own logs one.
+
+        Args:
+            served_at: Monotonic seconds at which it is open; None: it is gone.
+        """
+        if key not in self._keys:
+            if served_at is not None and self.lines.take(served_at):
+                extra = {"service": str(key)}
+                _log.info("%(service)s: Service port is served again", extra=extra)
+            return
+        self._keys.discard(key)
+        self._served_again += served_at is not None
+        if not self._keys and self._served_again:
+            _log.info("Service ports are served again", extra={"services": self._served_again})
+            self._served_again = 0
+
+
+def is_shortage(error: ListenError) -> bool:
+    """Return whether the cause concerns this process, and so all its Service ports."""
+    cause = error.__cause__
+    return isinstance(error, ShortageError) or (
+        isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)
+    )

@@ -1,0 +1,230 @@
+"""The sync loop: newest snapshot, plan, diff and apply, in the right order.
+
+    open listeners ─▶ steer what changed in one transaction ─▶ in force ─▶ close listeners
+      Planning          Rules                                   Progress    ServedPorts
+
+Rule 1: a frontend is steered to a proxy port only while its listener accepts.
+Rule 2: snapshots that arrive during a round are handled together in the next round.
+Rule 3: a round that fails leaves in force what was served, and is retried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from ...cluster import Snapshot
+from ...log_fields import FieldLogger
+from ...model import Frontend
+from ...plan import Plan, PlanChanges, Planner
+from ...policy import NodeFacts
+from ...sources import Happening
+from ...steering import Steering
+from .changes import Progress, SyncCounters
+from .planning import Planning
+from .rules import Rules
+from .served_ports import ServedPorts
+from .tasks import Pace
+
+_log = FieldLogger("userspace_proxy.agent")
+
+# Legacy tables send no event when another program changes them: often enough that a flush is
+# repaired within two seconds.
+REPAIR_S = 1.0
+# After a failure: other programs hold their lock for less.
+RETRY_S = 1.0
+
+
+class SyncLoop:
+    """Makes the node match the newest snapshot.
+
+    Args:
+        steering: Started by the caller.
+        recovered: Proxy ports that rules of an earlier run still point to.
+        min_period_s: Seconds between the beginnings of two rounds, so that frequent changes
+            take one round and not hundreds.
+        facts: Returns the current node facts for a plan; None: the planner's are used.
+        check_health: Serves the health check node ports of a plan; also each second, to retry.
+        prepare: Called with what will change, before anything of it is served.
+        report: Called with what the cluster's users should be able to read.
+        want_nodes: Called with whether the plan depends on all Nodes' addresses.
+    """
+
+    def __init__(
+        self,
+        planner: Planner,
+        served_ports: ServedPorts,
+        steering: Steering,
+        *,
+        recovered: Mapping[Frontend, int],
+        min_period_s: float = 0.0,
+        facts: Callable[[Snapshot], NodeFacts] | None = None,
+        check_health: Callable[[Plan], Awaitable[None]] | None = None,
+        prepare: Callable[[PlanChanges], Awaitable[None]] | None = None,
+        report: Callable[[Happening], None] = lambda _happening: None,
+        want_nodes: Callable[[bool], None] = lambda _is_wanted: None,
+    ) -> None:
+        self.counters = SyncCounters()
+        self.progress = Progress(self.counters)
+        """What has arrived, and what of it is in force."""
+        self.planning = Planning(
+            planner,
+            served_ports,
+            recovered=recovered,
+            facts=facts,
+            prepare=prepare,
+            report=report,
+            want_nodes=want_nodes,
+        )
+        """Has the plan that the listeners follow."""
+        self.rules = Rules(steering, served_ports, self.counters, report)
+        """Has the problem of the steering."""
+        self.on_round: Callable[[float, bool, Sequence[float]], None] = lambda *_: None
+        """Called after each round that succeeds: with its duration in seconds, whether everything
+        was compared, and for each slice how long it took to come into force."""
+        self._served_ports = served_ports
+        self._min_period_s = min_period_s
+        self._check_health = check_health or _nothing
+        self._owes_round = False
+        """The node has changed since the last round that succeeded."""
+        self._owes_paths = False
+        served_ports.auto_paths.on_change = self._look_at_paths
+        self._turned = time.monotonic()
+        self._wake = asyncio.Event()
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Take the newest snapshot; a round follows."""
+        if self.progress.add(snapshot):
+            self._wake.set()
+
+    def look_again(self) -> None:
+        """Plan the same snapshot again, because the node has changed."""
+        self._owes_round = True
+        self._wake.set()
+
+    def _look_at_paths(self) -> None:
+        """Follow what probes have shown, before the next round."""
+        self._owes_paths = True
+        self._wake.set()
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that the listeners follow."""
+        return self.planning.plan
+
+    @property
+    def turned_s_ago(self) -> float:
+        """Seconds since the loop last began an iteration, or a turn of one.
+
+        They are a second or less, unless it is stuck.
+
+        An iteration whose round the kernel refuses counts like any other.
+        """
+        return time.monotonic() - max(self._turned, self.planning.turned)
+
+    @property
+    def _is_behind(self) -> bool:
+        return self.progress.is_behind or self._owes_round
+
+    async def run(self) -> None:
+        """Do rounds for ever, and repair what other programs change."""
+        loop = asyncio.get_running_loop()
+        round_began = -self._min_period_s
+        look_at = loop.time() + REPAIR_S
+        while True:
+            self._note_turn()
+            # Also after a round that failed.
+            is_behind = self._is_behind
+            is_due = await self._woken(RETRY_S if is_behind else look_at - loop.time())
+            if self._owes_paths:
+                await self._switch_paths()
+                is_due = self._is_behind
+            if not is_behind and loop.time() >= look_at:
+                # Also while changes keep arriving: a flush is repaired before they end.
+                look_at = loop.time() + REPAIR_S
+                if await self._retry():
+                    self._owes_round = is_due = True
+                await self.rules.repair()
+                await self._check_health(self.plan)
+            if not is_due and not is_behind:
+                continue
+            early = round_began + self._min_period_s - loop.time()
+            while early > 0:
+                self._wake.clear()
+                await self._woken(early)
+                if self._owes_paths:
+                    await self._switch_paths()
+                early = round_began + self._min_period_s - loop.time()
+            self._wake.clear()
+            round_began = loop.time()
+            await self._round()
+
+    async def _woken(self, within_s: float) -> bool:
+        """Wait for a snapshot; False if none arrived in time."""
+        # Not wait_for: until Python 3.12 it loses a cancellation that arrives with a wake.
+        try:
+            async with asyncio.timeout(max(0.0, within_s)):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _note_turn(self) -> None:
+        self._turned = time.monotonic()
+
+    async def _retry(self) -> bool:
+        """Retry what couldn't be opened; returns whether something has changed."""
+        pace, has_changed = Pace(self._note_turn), False
+        for is_change in self._served_ports.retry():
+            has_changed |= is_change
+            await pace.turn()
+        return has_changed
+
+    async def _switch_paths(self) -> None:
+        """Steer along the paths that probes ask for, without a round: clients fail meanwhile."""
+        self._owes_paths = False
+        self._wake.clear()
+        # Otherwise the next round does it.
+        if self.rules.are_in_force and not await self.rules.follow():
+            self._owes_round = True
+        await self.rules.forget_stale()
+
+    async def _round(self) -> None:
+        batch = self.progress.begin()
+        if batch is None:
+            return
+        is_full = not self.rules.are_in_force
+        changes = await self.planning.follow(batch.snapshot)
+        if not await self.rules.follow():
+            return
+        await self._check_health(self.plan)
+        self.planning.end_recovery()
+        programmed_s = self.progress.end(batch)
+        self._owes_round = self._owes_round and self._wake.is_set()
+        self.on_round(self.counters.last_s, is_full, programmed_s)
+        await self.progress.announce()
+        if changes:
+            self._log_round(batch.snapshot, changes)
+        # Before listeners close: flows may still lead to them.
+        await self.rules.forget_stale()
+        self._served_ports.close_retired()
+
+    def _log_round(self, snapshot: Snapshot, changes: PlanChanges) -> None:
+        # Frequent changes take ten rounds a second: only the first is worth a line.
+        _log.log(
+            logging.INFO if self.counters.rounds == 1 else logging.DEBUG,
+            "plan in force",
+            extra={
+                "revision": snapshot.revision,
+                "opened": len(changes.open),
+                "updated": len(changes.update),
+                "closed": len(changes.close),
+                "duration_s": round(self.counters.last_s, 4),
+            },
+        )
+
+
+async def _nothing(_plan: Plan) -> None:
+    """Do nothing."""

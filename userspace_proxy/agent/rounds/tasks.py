@@ -1,0 +1,121 @@
+"""Background tasks whose failures are always reported; no other module of the agent starts a task.
+
+A task that raises a :class:`UserspaceProxyError` ends the proxy: the caller of
+:meth:`Supervisor.failed` receives it. Anything else is a bug: it is logged with its traceback, and
+the task starts again after a pause, unless it was to run once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from ...errors import UserspaceProxyError
+
+_log = logging.getLogger("userspace_proxy.agent")
+
+_T = TypeVar("_T")
+
+# Long enough that a bug which recurs at once doesn't fill the log.
+_RESTART_S = 1.0
+# How long a round may hold the event loop: a delay of 10 ms disturbs no connection.
+_TURN_S = 0.01
+
+
+class Supervisor:
+    """The background tasks of one proxy."""
+
+    def __init__(self) -> None:
+        self.failure: UserspaceProxyError | None = None
+        """The error that ended a task on purpose; None so far."""
+        self._tasks: list[asyncio.Task[None]] = []
+        self._has_failed = asyncio.Event()
+
+    def start(
+        self, name: str, run: Callable[[], Awaitable[None]], *, restarts: bool = True
+    ) -> None:
+        """Run something until it ends or :meth:`stop` is called.
+
+        Args:
+            run: Called again after a bug.
+            restarts: False: it isn't called again.
+        """
+        self._tasks.append(asyncio.create_task(self._guard(name, run, restarts), name=name))
+
+    async def failed(self) -> UserspaceProxyError:
+        """Wait until a task ends on purpose, and return its error."""
+        while self.failure is None:
+            await self._has_failed.wait()
+        return self.failure
+
+    async def stop(self, name: str | None = None) -> None:
+        """Cancel all tasks, or those of one name, and wait for their end; idempotent."""
+        tasks = [task for task in self._tasks if name in (None, task.get_name())]
+        self._tasks = [task for task in self._tasks if task not in tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _guard(self, name: str, run: Callable[[], Awaitable[None]], restarts: bool) -> None:
+        while True:
+            try:
+                await run()
+                return
+            except UserspaceProxyError as exc:
+                self.failure = self.failure or exc
+                self._has_failed.set()
+                return
+            except Exception:
+                _log.exception(
+                    "bug: a background task failed", extra={"task": name, "restarts": restarts}
+                )
+            if not restarts:
+                return
+            await pause(_RESTART_S)
+
+
+async def first_of(*awaitables: Awaitable[_T]) -> _T:
+    """Wait until one of them is done, cancel the others, and return or raise its outcome.
+
+    If several are done, the first argument's outcome counts.
+    """
+    futures = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    try:
+        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        return next(future for future in futures if future.done()).result()
+    finally:
+        for future in futures:
+            future.cancel()
+        await asyncio.gather(*futures, return_exceptions=True)
+
+
+async def pause(seconds: float) -> None:
+    """Wait; the agent waits for time to pass only here."""
+    await asyncio.sleep(seconds)  # noqa: TID251 - the back-off itself
+
+
+class Pace:
+    """Lets other tasks of the loop run in between, while much is done in one round.
+
+    Args:
+        on_turn: Called at each turn: the work goes on, however long it takes.
+    """
+
+    def __init__(
+        self,
+        on_turn: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._on_turn = on_turn
+        self._clock = clock
+        self._until = clock() + _TURN_S
+
+    async def turn(self) -> None:
+        """Let other tasks run if this one has held the loop for long."""
+        self._on_turn()
+        if self._clock() >= self._until:
+            await pause(0)
+            self._until = self._clock() + _TURN_S

@@ -1,0 +1,234 @@
+"""Decides whether endpoints see client addresses, and configures the data plane for it.
+
+    kernel: ReplyRouting ──catches replies──▶ sockets of the data plane
+    NodeRoutes ──links──▶ do they return here?   NodeRoutes ──networks──▶ Plane.preserve
+
+Rule 1: where it is impossible, everything works with this node's address, and the page shows
+the reason.
+Rule 2: kernel state is removed last, after the drain; if replies no longer return through this
+node, open connections keep their addresses.
+Rule 3: families are independent: one that a node has switched off doesn't affect the other.
+Rule 4: with ``--path=kernel`` it begins with the first Service port that the proxy serves: packets
+pass routing rules and a chain for it, which costs a UDP exchange on the kernel path 8 %.
+Rule 5: sysctls change without notice, so they are read at every repair: dials on a bridge whose
+packets are no longer filtered go unanswered for no longer than that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable
+
+from ...errors import SteeringError
+from ...facts import BridgeFacts, ClientAddressFacts, StatusFacts
+from ...kernel.nf_tables.owned import OwnerSockets
+from ...kernel.routes import NodeRoutes
+from ...log_fields import FieldLogger
+from ...model import Path
+from ...plan import PlanChanges
+from ...plane import Plane
+from ...policy.bridges import BridgeObstacle
+from ...policy.locality import Networks, NodeLink
+from ...steering import ReplyRouting
+from ...trouble import Trouble
+from ..rounds.component import Component
+from ..rounds.tasks import Supervisor, pause
+from .client_bridges import ClientBridges
+
+_log = FieldLogger("userspace_proxy.agent")
+
+# As often as the steering: routes that another program flushes are back within two seconds.
+REPAIR_S = 1.0
+# What the kernel refuses now it may permit later: a module is loaded, memory is free again.
+RETRY_S = 30.0
+# Cilium's programs carry replies of pods past this node's network stack, with most settings.
+_PAST_THE_STACK = "cilium_host"
+
+
+class ClientAddresses(Component):
+    """The preservation of client addresses by one proxy.
+
+    Args:
+        proxy_name: Its ``--service-proxy-name``; empty without one.
+        cluster: ``--cluster-cidr``.
+        owners: Of the tables in the kernel.
+    """
+
+    def __init__(
+        self, proxy_name: str, cluster: Iterable[str], owners: OwnerSockets | None = None
+    ) -> None:
+        self.repairs = 0
+        self.problem = ""
+        """Why a repair failed; empty if the last one succeeded."""
+        self._cluster = tuple(cluster)
+        self._replies = ReplyRouting(proxy_name, owners)
+        self._routes: NodeRoutes | None = None
+        self._bridges = ClientBridges()
+        self._has_news = asyncio.Event()
+        self._refusal = "it has not begun"
+        self._has_started = asyncio.Event()
+        self._obstacle = ""
+        self._plane: Plane | None = None
+        self._networks: Networks | None = None
+        """As the plane has them."""
+        self._trouble = Trouble[str](
+            _log,
+            "endpoints see this node's address: %(cause)s",
+            "endpoints see client addresses again",
+        )
+        self._ipv6_trouble = Trouble[str](
+            _log,
+            "endpoints don't see the addresses of IPv6 clients: %(cause)s",
+            level=logging.INFO,
+        )
+
+    @property
+    def bridge_obstacles(self) -> tuple[BridgeObstacle, ...]:
+        """Why endpoints on some bridges don't see the addresses of clients on the same bridge."""
+        return self._bridges.obstacles
+
+    @property
+    def why_not(self) -> str:
+        """Why no client's address is preserved; empty if some are, or will be when it begins."""
+        return (self._obstacle or self._refusal) if self._has_started.is_set() else ""
+
+    async def begin(self) -> None:
+        """Catch replies in the kernel; :attr:`why_not` contains the reason if that fails."""
+        await self._catch()
+        if self._obstacle:
+            await self.leave_nothing()
+        self._has_started.set()
+        self._update()
+
+    async def prepare(self, changes: PlanChanges) -> None:
+        """Begin before the first Service port is served whose connections may pass the proxy."""
+        if self._has_started.is_set():
+            return
+        if any(port.path.path is not Path.KERNEL for port in (*changes.open, *changes.update)):
+            await self.begin()
+
+    async def start(self, supervisor: Supervisor) -> None:
+        """Repair, from the beginning on."""
+        supervisor.start("client addresses", self.repair)
+
+    def show(self, facts: StatusFacts) -> None:
+        """Part of Component."""
+        why_not, problem = self.why_not, self.problem
+        facts.client_address = ClientAddressFacts(
+            is_on=not why_not and not problem,
+            why_not=why_not,
+            problem=problem,
+            repairs=self.repairs,
+            bridges=[
+                BridgeFacts(bridge, f"IPv{version}", cause, hint)
+                for bridge, version, cause, hint in self.bridge_obstacles
+            ],
+        )
+
+    async def leave_nothing(self) -> None:
+        """Remove what an earlier run of this proxy left, if this one doesn't use it."""
+        with contextlib.suppress(SteeringError):
+            await self._replies.clean_up()
+
+    def follow(self, plane: Plane) -> None:
+        """Keep a data plane informed where networks are, from now on."""
+        self._plane = plane
+        self._update()
+
+    async def repair(self) -> None:
+        """Repair what other programs change, and retry what the kernel refused, for ever."""
+        await self._has_started.wait()
+        while True:
+            if self._refusal:
+                await pause(RETRY_S)
+                await self._catch()
+                self._update()
+            else:
+                await self._repair()
+                self._update()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(REPAIR_S):
+                        await self._has_news.wait()
+                self._has_news.clear()
+
+    async def clean_up(self) -> None:
+        """Remove the kernel state; open connections that need it end. Idempotent.
+
+        Raises:
+            SteeringError: The kernel refused.
+        """
+        if self._refusal:
+            # Then it refuses that, too, or there is nothing.
+            await self.leave_nothing()
+        else:
+            await self._replies.clean_up()
+
+    async def close(self) -> None:
+        """Stop watching and catching; idempotent."""
+        if self._routes is not None:
+            self._routes.close()
+        await self._replies.close()
+
+    async def _catch(self) -> None:
+        """Watch routes, and catch replies unless they don't return here."""
+        if self._routes is None:
+            loop = asyncio.get_running_loop()
+            try:
+                self._routes = NodeRoutes(loop, self._follow_node, self._cluster)
+            except SteeringError as exc:
+                self._refusal = exc.message
+                return
+            self._follow_node()
+        if not self._obstacle:
+            self._refusal = await self._replies.start()
+
+    async def _repair(self) -> None:
+        if self._routes is not None:
+            self._routes.look_at_settings()
+        try:
+            count = await self._replies.repair(self._bridges.wanted)
+        except SteeringError as exc:
+            self.problem = str(exc)
+            return
+        self.problem = ""
+        self._bridges.note(self._replies.bridges, self._replies.without_bridges)
+        self._bridges.log_obstacles()
+        if count:
+            self.repairs += count
+            _log.warning(
+                "rules that catch replies had drifted and were repaired", extra={"parts": count}
+            )
+
+    def _follow_node(self) -> None:
+        """Take the node's current links, routes and settings."""
+        routes = self._routes
+        if routes is not None:
+            self._obstacle = why_impossible(routes.links)
+            self._bridges.follow(routes.links, routes.networks, routes.bridge_filter)
+            self._has_news.set()
+            self._update()
+
+    def _update(self) -> None:
+        """Pass the plane the networks if they have changed, and log what endpoints see."""
+        if self._plane is None or not self._has_started.is_set():
+            return
+        cause, without_ipv6 = self.why_not or self.problem, self._replies.without_ipv6
+        self._trouble.set(cause)
+        self._ipv6_trouble.set(without_ipv6)
+        networks: Networks | None = None
+        if self._routes is not None and not cause:
+            networks = self._bridges.mark(self._routes.networks)
+            if without_ipv6:
+                networks = {text: place for text, place in networks.items() if ":" not in text}
+        if networks != self._networks:
+            self._networks = networks
+            self._plane.preserve(networks)
+
+
+def why_impossible(links: Iterable[NodeLink]) -> str:
+    """Return why replies of pods don't pass this node's network stack; empty if they do."""
+    if any(link.name == _PAST_THE_STACK for link in links):
+        return "Cilium delivers replies of pods past this node's network stack"
+    return ""

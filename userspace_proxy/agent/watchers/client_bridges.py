@@ -1,0 +1,88 @@
+"""Tracks the bridges on which endpoints see the addresses of clients on the same bridge.
+
+    NodeRoutes ──links, sysctls──▶ ClientBridges ──wanted──▶ ReplyRouting
+                                         └──networks, marked──▶ Plane.preserve
+
+Rule 1: networks on a bridge are marked only while the kernel delivers its replies here.
+Rule 2: an obstacle is logged once, and again if it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ...log_fields import FieldLogger
+from ...policy.bridges import (
+    BridgeFamily,
+    BridgeFilter,
+    BridgeObstacle,
+    find_obstacles,
+    mark_filtered,
+    pod_bridges,
+)
+from ...policy.locality import Networks, NodeLink
+from ...trouble import Trouble
+
+_log = FieldLogger("userspace_proxy.agent")
+
+
+class ClientBridges:
+    """The bridges of one node."""
+
+    def __init__(self) -> None:
+        self._bridges: dict[BridgeFamily, NodeLink] = {}
+        self._settings: dict[BridgeFamily, BridgeObstacle] = {}
+        self._delivering: frozenset[int] = frozenset()
+        self._refusal = ""
+        self._trouble = Trouble[BridgeObstacle](
+            _log,
+            "endpoints see this node's address where client and endpoint share bridge "
+            "%(bridge)s: %(cause)s",
+            "endpoints now see the addresses of clients on the same bridge",
+            fields=lambda obstacle: {
+                "bridge": obstacle.bridge,
+                "family": f"IPv{obstacle.version}",
+                "cause": obstacle.cause,
+                "hint": obstacle.hint,
+            },
+        )
+
+    @property
+    def wanted(self) -> frozenset[int]:
+        """Bridges whose settings allow to deliver replies here, for at least one IP version."""
+        return frozenset(number for number, _ in self._bridges.keys() - self._settings.keys())
+
+    @property
+    def obstacles(self) -> tuple[BridgeObstacle, ...]:
+        """Why endpoints on bridges don't see clients' addresses, by bridge and IP version."""
+        found = dict(self._settings)
+        if self._refusal:
+            for family, bridge in self._bridges.items():
+                obstacle = BridgeObstacle(bridge.name, family[1], self._refusal)
+                found.setdefault(family, obstacle)
+        return tuple(sorted(found.values()))
+
+    def follow(
+        self, links: tuple[NodeLink, ...], networks: Networks, settings: BridgeFilter
+    ) -> None:
+        """Take the node's current links, networks and settings."""
+        self._bridges = pod_bridges(links, networks)
+        self._settings = find_obstacles(self._bridges, links, settings)
+
+    def note(self, delivering: Iterable[int], refusal: str) -> None:
+        """Take the bridges that deliver replies here.
+
+        Args:
+            delivering: Their link numbers.
+            refusal: Why the kernel permits it on no bridge; empty if it does.
+        """
+        self._delivering, self._refusal = frozenset(delivering), refusal
+
+    def mark(self, networks: Networks) -> Networks:
+        """Return networks, with a mark on those on bridges that deliver replies here."""
+        families = self._bridges.keys() - self._settings.keys()
+        return mark_filtered(networks, (f for f in families if f[0] in self._delivering))
+
+    def log_obstacles(self) -> None:
+        """Log the obstacles that are new since the last call, or that there are none any more."""
+        self._trouble.set(*self.obstacles)

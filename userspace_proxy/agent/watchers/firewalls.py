@@ -1,0 +1,126 @@
+"""Watches for firewalls of other programs that drop packets steered to this proxy.
+
+A packet that this proxy's table accepts may still be dropped by another table, and no rule can
+prevent that. So the chain is reported, with a rule that solves it, as by ``check``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ...errors import SteeringError
+from ...facts import FirewallFacts, StatusFacts
+from ...log_fields import FieldLogger
+from ...steering import OneThread
+from ...steering.others import (
+    Firewall,
+    find_firewalls,
+    read_generation,
+    read_input_chains,
+    read_legacy,
+)
+from ...trouble import Trouble
+from ..rounds.component import Component
+from ..rounds.tasks import Supervisor, pause
+
+_log = FieldLogger("userspace_proxy.agent")
+
+LOOK_EVERY_S = 60.0
+# Nftables has a number that grows with each change, and reading it costs 30 µs.
+_CHECK_EVERY_S = 0.5
+# Reading takes some 10 ms, and seconds if there are 100,000 rules. Changes by this program count.
+_SHARE = 0.02
+
+
+class FirewallWatch(Component):
+    """The firewalls that drop packets of one proxy.
+
+    Args:
+        steering: The name of its steering.
+        proxy_ports: First and last.
+        read: Returns the firewalls; blocks.
+        generation: Returns a number that grows with each change of nftables; blocks.
+    """
+
+    def __init__(
+        self,
+        steering: str,
+        proxy_ports: tuple[int, int],
+        *,
+        read: Callable[[], list[Firewall]] | None = None,
+        generation: Callable[[], int] = read_generation,
+    ) -> None:
+        self._read = read or (lambda: read_firewalls(steering, proxy_ports))
+        self._generation = generation
+        self._seen = -1
+        self._next_s = self._latest_s = 0.0
+        self._thread = OneThread("firewalls")
+        self._trouble = Trouble[Firewall](
+            _log,
+            "a firewall may drop packets to Services: %(chain)s: %(cause)s",
+            "firewalls no longer drop packets to Services",
+            fields=lambda f: {"chain": f.chain, "cause": f.why, "remedy": f.way_out},
+        )
+
+    @property
+    def found(self) -> tuple[Firewall, ...]:
+        """As last read."""
+        return self._trouble.now
+
+    async def start(self, supervisor: Supervisor) -> None:
+        """Watch."""
+        supervisor.start("firewalls", self.run)
+
+    def show(self, facts: StatusFacts) -> None:
+        """Part of Component."""
+        facts.firewalls = [FirewallFacts(f.chain, f.why, f.way_out) for f in self.found]
+
+    async def run(self) -> None:
+        """Read at once, after changes of nftables and each minute, for ever."""
+        while True:
+            await self.look_if_due(time.monotonic())
+            await pause(_CHECK_EVERY_S)
+
+    async def look_if_due(self, now: float) -> None:
+        """Read if a minute has passed, or after a change, as long as that uses 2 % of a CPU."""
+        if now < self._next_s:
+            return
+        generation = await self._thread.run(self._generation)
+        if generation == self._seen and now < self._latest_s:
+            return
+        self._seen = generation
+        began = time.monotonic()
+        await self.look()
+        cost_s = time.monotonic() - began
+        self._latest_s = now + LOOK_EVERY_S
+        self._next_s = min(now + cost_s / _SHARE, self._latest_s)
+
+    async def look(self) -> None:
+        """Read once, and log what is new or gone."""
+        try:
+            self._trouble.set(*await self._thread.run(self._read))
+        except (SteeringError, OSError) as exc:
+            _log.debug("cannot look for firewalls: %(cause)s", extra={"cause": str(exc)})
+
+    async def close(self) -> None:
+        """End the thread; idempotent."""
+        self._thread.close()
+
+
+def read_firewalls(steering: str, proxy_ports: tuple[int, int]) -> list[Firewall]:
+    """Return the firewalls of this thread's network namespace.
+
+    Raises:
+        SteeringError: The privilege to read rules is missing.
+    """
+    nft = read_input_chains()
+    try:
+        legacy = read_legacy("filter")
+    except SteeringError as exc:
+        # Most likely a node with only nftables lacks the program that prints legacy tables.
+        _log.debug(
+            "cannot look for firewalls in legacy tables: %(cause)s", extra={"cause": str(exc)}
+        )
+        legacy = {}
+    return find_firewalls(nft, legacy, steering, proxy_ports)

@@ -1,0 +1,248 @@
+"""Keeps the last state on disk, and serves it after a start until the source has answered.
+
+    start    file ──▶ snapshot ──▶ sync loop            before the source is opened
+    later    source ─▶ sync loop ─▶ in force ─▶ file    the source replaces the last state
+
+Rule 1: what the source publishes replaces the last state, always.
+Rule 2: only what is in force is written: a state that this node refused isn't served by the next
+run.
+Rule 3: a file that can't be used, or not be written, is one line in the log, never the end of a
+run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from ...cluster import Snapshot
+from ...cluster.encoding import StateOwner, decode_state, encode_state
+from ...errors import InputError, UserspaceProxyError
+from ...facts import LastStateFacts, StatusFacts
+from ...log_fields import FieldLogger
+from ...sources import Source
+from ...status.units import seconds_in_words
+from ...steering import proxy_label
+from ...trouble import Trouble
+from ..rounds.component import Component
+from ..rounds.options import Options
+from ..rounds.sync import SyncLoop
+from ..rounds.tasks import Supervisor, pause
+from .state_file import StateBytes, StateFile, StateFileError
+
+_log = FieldLogger("userspace_proxy.agent")
+
+CONFIRM_S = 60.0
+"""Seconds between two notes that an unchanged state is current."""
+# A change waits this long for the next ones.
+_PERIOD_S = 5.0
+# A large cluster changes all the time: this is at most 9 GB a day.
+_BYTES_PER_S = 100_000
+_RETRY_S = 30.0
+# The disk may be slow or hang; a stop doesn't wait longer.
+_STOP_S = 2.0
+# For the first round, which takes a second with 10,000 Services. A kernel that refuses it doesn't
+# keep the source waiting for longer.
+_HEAD_START_S = 3.0
+
+
+class LastState(Component):
+    """The last state of one proxy.
+
+    Args:
+        source: Where the Services come from; not running yet.
+        options: Contains the folder; without one, nothing is read or written.
+    """
+
+    def __init__(
+        self,
+        sync: SyncLoop,
+        source: Source,
+        options: Options,
+        *,
+        clock: Callable[[], float] = time.time,
+        pause: Callable[[float], Awaitable[None]] = pause,
+    ) -> None:
+        proxy_name = options.proxy_name or ""
+        self._sync = sync
+        self._source = source
+        self._max_age_s = options.state_max_age_s
+        self._owner = StateOwner(source.kind, source.identity, options.node_name, proxy_name)
+        self._file = _file(options.state_dir, proxy_name)
+        self._clock = clock
+        self._pause = pause
+        self._served_at = 0.0
+        """When the last state that is served was current; 0: none is."""
+        self._kept: Snapshot | None = None
+        """The snapshot whose content the file has."""
+        self._data = b""
+        """The content of the file."""
+        self._trouble = Trouble[str](
+            _log,
+            "the last state is not kept on disk: %(cause)s",
+            "the last state is kept on disk again",
+        )
+        self._failing_since = 0.0
+        self._failures = 0
+
+    def view(self) -> LastStateFacts:
+        """Return the current state."""
+        return LastStateFacts(
+            path=str(self._file.path) if self._file else "",
+            served_at=self._served_at,
+            problem=str(self._trouble),
+            failing_since=self._failing_since,
+            failures=self._failures,
+        )
+
+    def show(self, facts: StatusFacts) -> None:
+        """Part of Component."""
+        facts.last_state = self.view()
+
+    async def start(self, supervisor: Supervisor) -> None:
+        """Serve the last state, and keep the next ones."""
+        await self.serve()
+        supervisor.start("last state", self.run)
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Publish what the source returns; from now on the last state isn't served."""
+        if self._served_at:
+            self._served_at = 0.0
+            _log.info("the source has answered, the last state is no longer served")
+        self._sync.publish(snapshot)
+
+    async def serve(self) -> None:
+        """Publish the last state, and give it a head start over what the caller does next."""
+        if self._file is None or not await self._publish(self._file):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HEAD_START_S):
+                await self._sync.progress.settled()
+        if self._kept is not None:
+            self._source.resume(self._kept)
+
+    async def run(self) -> None:
+        """Keep on disk what is in force, until cancelled."""
+        if self._file is None:
+            return
+        try:
+            while True:
+                await self._save(self._file, await self._next_in_force())
+                period_s = max(_PERIOD_S, len(self._data) / _BYTES_PER_S)
+                await self._pause(_RETRY_S if self._trouble else period_s)
+        finally:
+            await self._save_at_stop(self._file)
+
+    async def _publish(self, file: StateFile) -> bool:
+        """Publish the state in the file, if it can be used; return whether it was."""
+        try:
+            found = await asyncio.to_thread(self._read, file)
+        except UserspaceProxyError as exc:
+            _log.warning("last state ignored: %(cause)s", extra={"cause": str(exc)})
+            return False
+        if found is None:
+            return False
+        (self._data, current_at), snapshot = found
+        self._kept, self._served_at = snapshot, current_at
+        _log.info(
+            "serving the last state until the source answers",
+            extra={
+                "age_s": round(self._age_s(current_at), 1),
+                "services": len(snapshot.services),
+                "location": self._source.location,
+            },
+        )
+        self._sync.publish(snapshot)
+        return True
+
+    def _read(self, file: StateFile) -> tuple[StateBytes, Snapshot] | None:
+        found = file.read()
+        if found is None:
+            return None
+        age_s = self._age_s(found.current_at)
+        if age_s > self._max_age_s:
+            raise StateFileError(
+                f"cannot use {file.path}: it is {seconds_in_words(age_s)} old",
+                hint="the limit is --state-max-age",
+            )
+        try:
+            return found, decode_state(found.data, self._owner)
+        except InputError as exc:
+            raise StateFileError(f"cannot use {file.path}: {exc}") from exc
+
+    def _age_s(self, current_at: float) -> float:
+        # The clock may have been behind when this proxy started.
+        return max(0.0, self._clock() - current_at)
+
+    async def _next_in_force(self) -> Snapshot | None:
+        """Return the next snapshot that is in force; None if there is none for a while."""
+        try:
+            async with asyncio.timeout(CONFIRM_S):
+                return await self._sync.progress.in_force_after(self._kept)
+        except TimeoutError:
+            return None
+
+    async def _save(self, file: StateFile, snapshot: Snapshot | None) -> None:
+        """Write a snapshot; for None, note that the one in the file is current, if it is."""
+        if snapshot is None and not self._is_current():
+            return
+        try:
+            if snapshot is not None:
+                self._data = await asyncio.to_thread(self._write, file, snapshot)
+                self._kept = snapshot
+            else:
+                await asyncio.to_thread(file.confirm, self._clock())
+        except UserspaceProxyError as exc:
+            self._failures += 1
+            self._failing_since = self._failing_since or self._clock()
+            self._trouble.set(str(exc))
+        else:
+            self._failing_since = 0.0
+            self._trouble.clear()
+
+    async def _save_at_stop(self, file: StateFile) -> None:
+        newest = self._sync.progress.in_force
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await self._save(file, None if newest is self._kept else newest)
+        except TimeoutError:
+            _log.warning("the last state could not be written in time", extra={"path": file.path})
+
+    def _write(self, file: StateFile, snapshot: Snapshot) -> bytes:
+        data = encode_state(snapshot, self._owner)
+        if data == self._data:
+            file.confirm(self._clock())
+        else:
+            file.write(data, current_at=self._clock())
+        return data
+
+    def _is_current(self) -> bool:
+        """Return whether the state in the file is that of the source at this moment."""
+        return self._kept is not None and self._source.status().is_current
+
+
+def default_state_dir() -> str:
+    """Return the folder for this user's state; empty if this user has none.
+
+    Source: the XDG Base Directory Specification for XDG_STATE_HOME.
+    """
+    if os.geteuid() == 0:
+        return "/var/lib/userspace-proxy"
+    home = os.environ.get("XDG_STATE_HOME", "")
+    if not home.startswith("/"):
+        try:
+            home = str(Path.home() / ".local" / "state")
+        except RuntimeError:
+            return ""
+    return f"{home}/userspace-proxy"
+
+
+def _file(folder: str, proxy_name: str) -> StateFile | None:
+    if not folder:
+        return None
+    label = proxy_label(proxy_name)
+    return StateFile(Path(folder) / (f"state-{label}.json.gz" if label else "state.json.gz"))

@@ -1,0 +1,171 @@
+"""The names of one proxy's Services: for this process, for aiohttp, and by DNS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ...cluster import Snapshot
+from ...errors import ConfigError
+from ...model import Frontend, Protocol, SocketAddress
+from ...names import FoundName, NameIndex, ServiceNames, find_name, search_list
+from ...steering import Bind
+from ..rounds.changes import Progress
+from ..rounds.component import Component, OwnAddresses
+from ..rounds.listener_index import ListenerIndex
+from ..rounds.options import Options
+from ..rounds.tasks import Supervisor
+
+if TYPE_CHECKING:
+    from ...lookup.dns_messages import Responder
+    from ...lookup.dns_server import DnsServer
+
+
+class _NamesOfSnapshot(NamedTuple):
+    """The names of one snapshot."""
+
+    snapshot: Snapshot
+    plain: ServiceNames
+    reached: ServiceNames
+
+
+class ProxyNames:
+    """The names of one proxy's Services; may be used by any thread.
+
+    Args:
+        progress: Has the Services.
+        listeners: Where they answer, if not at their cluster IPs.
+        options: Have the cluster's domain.
+    """
+
+    def __init__(
+        self, progress: Progress, listeners: ListenerIndex, bind: Bind, options: Options
+    ) -> None:
+        self._progress = progress
+        self._listeners = listeners if bind is Bind.LOOPBACK else None
+        self._domain = options.cluster_domain
+        self._index = NameIndex()
+        self._last: _NamesOfSnapshot | None = None
+
+    def reach(self, frontend: Frontend) -> SocketAddress:
+        """Return the address at which a frontend answers."""
+        listener = self._listeners.get(frontend) if self._listeners is not None else None
+        return frontend.address if listener is None else listener.address
+
+    def current(self) -> ServiceNames | None:
+        """Return the names of the newest Services; None before the first ones."""
+        made = self._make()
+        return None if made is None else made.plain
+
+    def as_reached(self) -> ServiceNames | None:
+        """Return the same names, with the addresses and ports at which cluster IPs answer."""
+        made = self._make()
+        return None if made is None else made.reached
+
+    def none(self) -> ServiceNames:
+        """Return the names of no Services."""
+        return ServiceNames(Snapshot({}), self._domain)
+
+    def _make(self) -> _NamesOfSnapshot | None:
+        snapshot, last = self._progress.latest, self._last
+        if snapshot is None:
+            return None
+        if last is None or last.snapshot is not snapshot:
+            plain = reached = ServiceNames(snapshot, self._domain, None, self._index)
+            if self._listeners is not None:
+                reached = ServiceNames(snapshot, self._domain, self.reach, self._index)
+            last = self._last = _NamesOfSnapshot(snapshot, plain, reached)
+        return last
+
+    def search(self, namespace: str) -> NamesInNamespace:
+        """Return the names as programs in a namespace look them up."""
+        return NamesInNamespace(self, search_list(namespace, self._domain))
+
+
+class NamesInNamespace:
+    """Names as a program in a namespace looks them up; may be used by any thread.
+
+    Args:
+        search: Domains for short names.
+    """
+
+    def __init__(self, names: ProxyNames, search: Sequence[str]) -> None:
+        self._names = names
+        self._search = search
+
+    def find(self, host: str) -> FoundName | None:
+        """Return what a host name is; None: not a name of the cluster."""
+        # Before the first Services, too, names below the domain aren't looked up elsewhere.
+        names = self._names.current() or self._names.none()
+        return find_name(names, host, self._search)
+
+    def reached(self, ip: str, port: int, *, is_udp: bool) -> tuple[str, int]:
+        """Return where an address and port of a Service answer."""
+        protocol = Protocol.UDP if is_udp else Protocol.TCP
+        return self._names.reach(Frontend(ip, port, protocol))
+
+
+class NamesByDns(Component):
+    """Answers DNS queries where the options ask for it.
+
+    Args:
+        own: Its address is noted there.
+    """
+
+    def __init__(self, names: ProxyNames, options: Options, own: OwnAddresses) -> None:
+        self._names = names
+        self._options = options
+        self._own = own
+        self._server: DnsServer | None = None
+
+    async def start(self, supervisor: Supervisor) -> None:
+        """Open the address.
+
+        Raises:
+            ConfigError: dnspython isn't installed.
+            ListenError: The address isn't available.
+        """
+        options = self._options
+        if options.dns is None:
+            return
+        responder = _responder_type()
+        from ...lookup.dns_server import DnsServer
+
+        respond = responder(self._names.as_reached, options.dns_upstream).respond
+        server = self._server = DnsServer(respond)
+        self._own.dns = await server.open(SocketAddress(*options.dns))
+        supervisor.start("dns", server.run)
+
+    async def close(self) -> None:
+        """Part of Component."""
+        if self._server is not None:
+            await self._server.close()
+
+
+def check_dns(address: SocketAddress | None) -> None:
+    """Check whether DNS queries can be answered at an address, as far as that is known before.
+
+    The address may be in use, as the process that is to hand over the node may answer there.
+
+    Raises:
+        ConfigError: dnspython isn't installed.
+        ListenError: The address isn't available.
+    """
+    if address is None:
+        return
+    _responder_type()
+    from ...lookup.dns_server import check_address
+
+    check_address(address)
+
+
+def _responder_type() -> type[Responder]:
+    try:
+        # It takes 0.1 s to import, and only a DNS server needs it.
+        from ...lookup.dns_messages import Responder
+    except ModuleNotFoundError as exc:
+        raise ConfigError(
+            "cannot serve DNS: dnspython is not installed",
+            hint="pip install .[dns] in the checkout",
+        ) from exc
+    return Responder

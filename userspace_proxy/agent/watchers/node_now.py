@@ -1,0 +1,55 @@
+"""What the plan has to know of this node: follows its addresses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ...cluster import Snapshot
+from ...kernel.addresses import NodeAddresses
+from ...log_fields import FieldLogger
+from ...policy import NodeFacts
+from ...steering import Steering
+from ...trouble import Trouble
+from ..rounds.component import Component
+from ..rounds.node_facts import (
+    ADDRESSES_WITHOUT_STEERING,
+    make_facts,
+    options_with,
+    why_no_node_ports,
+)
+from ..rounds.options import Options
+from ..rounds.tasks import Supervisor
+
+_log = FieldLogger("userspace_proxy.agent")
+
+
+class NodeNow(Component):
+    """The node as it is now."""
+
+    def __init__(self, steering: Steering, options: Options) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        """Called after changes of the node's addresses."""
+        self._steering = steering
+        self._options = options_with(steering.name, options)
+        self._addresses: NodeAddresses | None = None
+        self._no_node_ports = Trouble[str](_log, "node ports are not served: %(cause)s")
+
+    async def start(self, supervisor: Supervisor) -> None:
+        """Follow its addresses, if a steering uses them."""
+        del supervisor
+        if self._steering.name != "none":
+            self._addresses = NodeAddresses(asyncio.get_running_loop(), self.on_change)
+
+    def facts_for(self, snapshot: Snapshot) -> NodeFacts:
+        """Return the facts for a plan of a snapshot; logs why no node port answers."""
+        known = self._addresses
+        addresses = ADDRESSES_WITHOUT_STEERING if known is None else known.current
+        facts = make_facts(self._options, snapshot, addresses, self._steering.no_kernel_path)
+        self._no_node_ports.set(why_no_node_ports(facts))
+        return facts
+
+    async def close(self) -> None:
+        """Part of Component."""
+        if self._addresses is not None:
+            self._addresses.close()

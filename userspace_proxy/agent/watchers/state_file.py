@@ -1,0 +1,149 @@
+"""The file that contains the last state: read with suspicion, replaced atomically.
+
+    write   FILE.new ─▶ fsync ─▶ rename to FILE      a crash leaves the old file or the new one
+    read    regular, this user's own, of bounded size, young enough
+
+Its modification time is when the state was last known to be current.
+
+Rule 1: methods block, so they are called in threads; one of them runs at a time.
+Rule 2: a user who can write the folder can replace the file, so files of other users aren't read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ...errors import UserspaceProxyError
+
+FILE_BYTES_MAX = 64 << 20
+"""Several times what 200,000 Services take."""
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class StateFileError(UserspaceProxyError):
+    """The file can't be read, or not be written."""
+
+
+class StateBytes(NamedTuple):
+    """The content of a file."""
+
+    data: bytes
+    current_at: float
+    """Unix time at which it was last known to be current."""
+
+
+class StateFile:
+    """A file with the last state of one proxy.
+
+    Args:
+        path: Its folder is created, with its parents.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+
+    def read(self) -> StateBytes | None:
+        """Return the content; None if there is no such file.
+
+        Raises:
+            StateFileError: It isn't to be trusted, or can't be read.
+        """
+        try:
+            with self._lock, _opened(self.path, _READ) as descriptor:
+                status = os.fstat(descriptor)
+                self._check(status)
+                with open(descriptor, "rb", closefd=False) as file:
+                    return StateBytes(file.read(FILE_BYTES_MAX), status.st_mtime)
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            why = "it is a symbolic link" if exc.errno == errno.ELOOP else exc.strerror
+            raise StateFileError(f"cannot use {self.path}: {why}") from exc
+
+    def write(self, data: bytes, *, current_at: float) -> None:
+        """Replace the content.
+
+        Args:
+            current_at: Unix time at which it was last known to be current.
+
+        Raises:
+            StateFileError: The old content remains.
+        """
+        if len(data) > FILE_BYTES_MAX:
+            raise StateFileError(
+                f"cannot write {self.path}: the state is larger than {FILE_BYTES_MAX >> 20} MiB"
+            )
+        with self._changing():
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _opened(self.path.parent, _FOLDER) as folder:
+                self._replace(folder, data, current_at)
+
+    def confirm(self, current_at: float) -> None:
+        """Note that the content is still current; nothing is written but this time.
+
+        Raises:
+            StateFileError: It can't be noted.
+        """
+        with self._changing():
+            os.utime(self.path, (current_at, current_at), follow_symlinks=False)
+
+    def _check(self, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            raise StateFileError(f"cannot use {self.path}: it is not a regular file")
+        if status.st_uid != os.geteuid():
+            raise StateFileError(f"cannot use {self.path}: it belongs to user {status.st_uid}")
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise StateFileError(f"cannot use {self.path}: other users may write it")
+        if status.st_size > FILE_BYTES_MAX:
+            raise StateFileError(
+                f"cannot use {self.path}: it is larger than {FILE_BYTES_MAX >> 20} MiB"
+            )
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        try:
+            with self._lock:
+                yield
+        except OSError as exc:
+            raise StateFileError(
+                f"cannot write {self.path}: {exc.strerror}",
+                hint="give --state-dir a folder that this proxy can write, or an empty text",
+            ) from exc
+
+    def _replace(self, folder: int, data: bytes, current_at: float) -> None:
+        name, new = self.path.name, f"{self.path.name}.new"
+        # A crash may have left it.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new, dir_fd=folder)
+        try:
+            with open(os.open(new, _CREATE, 0o600, dir_fd=folder), "wb") as file:  # noqa: PTH123
+                file.write(data)
+                file.flush()
+                os.utime(file.fileno(), (current_at, current_at))
+                os.fsync(file.fileno())
+            os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(new, dir_fd=folder)
+            raise
+        os.fsync(folder)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

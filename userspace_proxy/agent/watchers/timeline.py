@@ -1,0 +1,230 @@
+"""Records what happens: endpoints fail and return, Services lose their endpoints, problems.
+
+    plane ──ejected, returned──┐
+    sync loop ──plan changes───┼──▶ Timeline ──▶ the newest events, for the page
+    view, once a second ───────┘
+
+Rule 1: nothing here depends on the number of Services: only what changed is looked at.
+Rule 2: the numbers of events and of outages are bounded, and many changes of one round are one
+event.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
+
+from ...dataplane import Serving
+from ...facts import Level, StatusFacts
+from ...model import Path, SocketAddress
+from ...plan import Plan, PlanChanges, PortKey, PortPlan
+from ...plane import Group, Plane
+from ...policy.causes import dial_failed
+from ...status.timeline import Event, compare_views
+from ...status.units import plural, seconds_in_words
+from ..rounds.served_ports import ServedPort
+from ..rounds.tasks import pause
+
+# As many as are shown.
+KEPT = 100
+# More changes of one kind in a round are one event.
+_EACH = 5
+_PERIOD_S = 1.0
+# More ejected endpoints aren't followed one by one: a look takes some milliseconds for this many.
+OUTAGES_MAX = 1_000
+# Workers are asked so often for the cause of an outage; one that has died since never reports it.
+_ASKED_MAX = 3
+
+
+@dataclass(slots=True, eq=False)
+class _Outage:
+    """An endpoint from its ejection to its next answer."""
+
+    at: float
+    group: Group
+    endpoint: SocketAddress
+    saved_before: int
+    serving: Serving | None = None
+    """The last one that contained the endpoint."""
+    number: int = 0
+    """The error of its dials; 0 until that was reported."""
+    what: str = ""
+    """Why it fails; empty until that was reported."""
+    asked: int = 0
+    """How often workers were asked for the cause."""
+    returned_at: float = 0.0
+    saved: int | None = None
+    """Connections saved until its end; None while it lasts."""
+    is_on_purpose: bool = False
+    """The endpoint had a fault that was asked for."""
+
+    def event(self) -> Event:
+        """Return the outage as it is now."""
+        lasts = self.saved is None
+        saved = self.group.counters.saved - self.saved_before if self.saved is None else self.saved
+        level = Level.TROUBLE if lasts and not self.is_on_purpose else Level.ATTENTION
+        what = self.what or f"{self.endpoint} fails"
+        what += " (a fault on purpose)" if self.is_on_purpose else ""
+        return Event(self.at, level, f"{what}; ejected", self.group.label, saved, lasts)
+
+
+class Timeline:
+    """The newest events of one proxy.
+
+    Args:
+        plane: Tells it of endpoints.
+        view: Returns the state of the node, without its Service ports.
+        clock: Returns the Unix time.
+    """
+
+    def __init__(
+        self,
+        plane: Plane,
+        view: Callable[[], StatusFacts],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._plane = plane
+        self._view = view
+        self._clock = clock
+        self._events: deque[Event | _Outage] = deque(maxlen=KEPT)
+        self._outages: dict[tuple[int, SocketAddress], _Outage] = {}
+        """Those that last, at most ``OUTAGES_MAX``."""
+        self._has_more = False
+        """Whether there were more, until half of them have ended."""
+        self._left: dict[PortKey, None] = {}
+        """Service ports that left the kernel path because of a probe, at most ``OUTAGES_MAX``."""
+        self._last = view()
+        plane.on_ejection = self._note_ejection
+
+    def events(self) -> Sequence[Event]:
+        """Return the events, the newest first."""
+        made = [one.event() if isinstance(one, _Outage) else one for one in self._events]
+        return sorted(made, key=lambda event: event.at, reverse=True)
+
+    def note_plan(self, before: Plan, changes: PlanChanges) -> None:
+        """Record which Service ports lose their endpoints, or have some again."""
+        lost: list[PortPlan] = []
+        regained: list[PortPlan] = []
+        for port in changes.update:
+            old = before.ports.get(port.key)
+            if old is not None and (old.cause is None) is not (port.cause is None):
+                (regained if port.cause is None else lost).append(port)
+        self._note_ports(Level.ATTENTION, lost, "lost their last usable endpoint")
+        self._note_ports(Level.OK, regained, "have usable endpoints again")
+
+    def note_switches(self, switched: Sequence[ServedPort]) -> None:
+        """Record which Service ports take another path because of probes."""
+        left = [one for one in switched if one.path.now is Path.USERSPACE]
+        # Those whose endpoints are new haven't left.
+        back = [
+            one for one in switched if one.path.now is Path.KERNEL and one.plan.key in self._left
+        ]
+        for one in back:
+            del self._left[one.plan.key]
+        for one in left[: max(0, OUTAGES_MAX - len(self._left))]:
+            self._left[one.plan.key] = None
+        self._note_paths(Level.ATTENTION, left, "left the kernel path: a probe failed")
+        self._note_paths(Level.OK, back, "are back on the kernel path")
+
+    async def run(self) -> None:
+        """Look once a second at the node, and at outages."""
+        while True:
+            await pause(_PERIOD_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """Record what has happened to the node, and bring outages up to date."""
+        view = self._view()
+        self._events.extend(compare_views(self._last, view, self._clock()))
+        self._last = view
+        self._end_removed()
+        if self._must_ask():
+            # Workers report by themselves every few seconds only.
+            await self._plane.refresh()
+        for key, outage in list(self._outages.items()):
+            dials = outage.group.counters_of(outage.endpoint).dials
+            if dials.is_on and dials.number != outage.number:
+                error = os.strerror(dials.number)
+                outage.number = dials.number
+                outage.what = dial_failed(outage.endpoint, dials.number, error).sentence
+            if outage.returned_at:
+                self._end(outage)
+                del self._outages[key]
+        self._has_more &= len(self._outages) > OUTAGES_MAX // 2
+
+    def _end_removed(self) -> None:
+        """End the outages of endpoints that have left their Service port, or with it."""
+        current: dict[int, Set[SocketAddress]] = {}
+        for key, outage in list(self._outages.items()):
+            serving = outage.group.serving
+            if serving is outage.serving:
+                continue
+            if outage.group.number not in current:
+                current[outage.group.number] = frozenset(serving.all_endpoints)
+            if outage.endpoint in current[outage.group.number]:
+                outage.serving = serving
+            else:
+                self._end(outage)
+                del self._outages[key]
+
+    def _must_ask(self) -> bool:
+        """Return whether workers may know more about an outage than they have reported."""
+        must_ask = False
+        for outage in self._outages.values():
+            if outage.returned_at:
+                must_ask = True
+            elif not outage.what and outage.asked < _ASKED_MAX:
+                outage.asked += 1
+                must_ask = True
+        return must_ask
+
+    def _note_ejection(self, group: Group, endpoint: SocketAddress, is_ejected: bool) -> None:
+        key = group.number, endpoint
+        outage = self._outages.get(key)
+        if not is_ejected:
+            if outage is not None:
+                outage.returned_at = self._clock()
+        elif outage is not None:
+            outage.returned_at = 0.0
+        elif len(self._outages) >= OUTAGES_MAX:
+            if not self._has_more:
+                self._has_more = True
+                what = (
+                    f"More than {OUTAGES_MAX:,} endpoints are ejected; further ones aren't listed"
+                )
+                self._events.append(Event(self._clock(), Level.TROUBLE, what))
+        else:
+            outage = _Outage(self._clock(), group, endpoint, group.counters.saved)
+            outage.is_on_purpose = endpoint in dict(group.serving.detours)
+            self._outages[key] = outage
+            self._events.append(outage)
+
+    def _end(self, outage: _Outage) -> None:
+        outage.saved = outage.group.counters.saved - outage.saved_before
+        if outage.returned_at:
+            took = seconds_in_words(outage.returned_at - outage.at)
+            what = f"{outage.endpoint} answers again, after {took}"
+            label = outage.group.label
+            self._events.append(Event(outage.returned_at, Level.OK, what, label, outage.saved))
+
+    def _note_paths(self, level: Level, ports: Sequence[ServedPort], what: str) -> None:
+        now = self._clock()
+        if len(ports) > _EACH:
+            self._events.append(Event(now, level, f"{plural(len(ports), 'Service port')} {what}"))
+            return
+        for port in ports:
+            said = f"Path {port.path.now}: {port.path.why}"
+            self._events.append(Event(now, level, said, str(port.plan.key)))
+
+    def _note_ports(self, level: Level, ports: Sequence[PortPlan], what: str) -> None:
+        now = self._clock()
+        if len(ports) > _EACH:
+            self._events.append(Event(now, level, f"{plural(len(ports), 'Service port')} {what}"))
+            return
+        for port in ports:
+            usable = plural(len(port.usable), "usable endpoint")
+            why = f"No endpoint is usable: {port.cause}" if port.cause else f"{usable} again"
+            self._events.append(Event(now, level, why, str(port.key)))

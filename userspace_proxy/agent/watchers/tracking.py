@@ -1,0 +1,170 @@
+"""Watches how full the connection tracking table is.
+
+While it is full, the kernel silently drops the first packet of every new connection, to Services
+and elsewhere; open connections go on. The table is the kernel's, so it is reported and not changed.
+So that metrics can be read and probes answered, the status ports need no entry while it lasts
+(``steering.held_tables``).
+
+Source: net/netfilter/nf_conntrack_core.c, __nf_conntrack_alloc() and resolve_normal_ct().
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ...facts import StatusFacts, TrackingFacts
+from ...log_fields import FieldLogger
+from ...log_limit import LogLimit
+from ...sources import Happening
+from ...steering import Untracked
+from ..rounds.component import Component, OwnAddresses
+from ..rounds.tasks import Supervisor, pause
+
+_log = FieldLogger("userspace_proxy.agent")
+
+PROC = Path("/proc")
+LOOK_EVERY_S = 1.0
+# Entries that end are replaced at once, so a full table is seldom seen with the last one in use.
+_FULL = 0.99
+# Lower than _FULL, so that a table at its limit isn't reported again and again.
+_ROOM = 0.9
+
+
+class TrackingTable(NamedTuple):
+    """The connection tracking table of a network namespace."""
+
+    entries: int = 0
+    limit: int = 0
+    """0: nothing is tracked."""
+    drops: int = 0
+    """Packets dropped since boot because no entry could be created, mostly due to a full table."""
+
+
+def exempt_ports(own: OwnAddresses, proxy_name: str | None) -> Untracked | None:
+    """Return what exempts the status ports from a table that is full; None without such a port."""
+    ports = [address[1] for address in (own.health, own.admin) if address is not None]
+    return Untracked(ports, proxy_name or "") if ports else None
+
+
+class TrackingWatch(Component):
+    """Reports a table that is full, and its recovery.
+
+    Args:
+        report: Called with what the cluster's users should be able to read.
+        own: Has the status ports, which are exempt while the kernel drops packets; None: they
+            aren't.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[Happening], None],
+        own: OwnAddresses | None = None,
+        proxy_name: str | None = None,
+        *,
+        read: Callable[[], TrackingTable] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._report = report
+        self._own = own
+        self._proxy_name = proxy_name
+        self._untracked: Untracked | None = None
+        self._read = read or read_table
+        self._clock = clock
+        self._log_limit = LogLimit()
+        self.table = TrackingTable()
+        """As of the last look."""
+        self.is_full = False
+        self.is_dropping = False
+        """Packets were dropped since it became full: the kernel found no entry to replace."""
+
+    async def start(self, supervisor: Supervisor) -> None:
+        """Watch; the status servers start before."""
+        if self._own is not None:
+            self._untracked = exempt_ports(self._own, self._proxy_name)
+        supervisor.start("tracking", self.run)
+
+    def show(self, facts: StatusFacts) -> None:
+        """Part of Component."""
+        facts.tracking = TrackingFacts(
+            *self.table, is_full=self.is_full, is_dropping=self.is_dropping
+        )
+
+    async def close(self) -> None:
+        """Exempt nothing any more."""
+        if self._untracked is not None:
+            await self._untracked.let_go()
+
+    async def run(self) -> None:
+        """Look each second, for ever."""
+        while True:
+            before = self.is_dropping
+            self.look()
+            if self.is_dropping != before:
+                await self._exempt_status_ports()
+            await pause(LOOK_EVERY_S)
+
+    def look(self) -> None:
+        """Read the table, and report if it has become full or is no longer full."""
+        before, table = self.table, self._read()
+        self.table = table
+        share = table.entries / table.limit if table.limit else 0.0
+        if share >= _FULL:
+            # Drops before the first look may be old.
+            self.is_dropping |= bool(before.limit) and table.drops > before.drops
+            self._note_full(table)
+        elif self.is_full and share < _ROOM:
+            self.is_full = self.is_dropping = False
+            self._log_limit.forget()
+            _log.info("connection tracking is no longer full", extra=_fields(table))
+
+    async def _exempt_status_ports(self) -> None:
+        """Exempt the status ports from tracking while packets are dropped."""
+        if self._untracked is None:
+            return
+        if not self.is_dropping:
+            await self._untracked.let_go()
+        elif lack := await self._untracked.hold():
+            _log.warning(
+                "health probes and the page fail while connection tracking is full: %(cause)s",
+                extra={"cause": lack},
+            )
+
+    def _note_full(self, table: TrackingTable) -> None:
+        if not self.is_full:
+            self.is_full = True
+            note = (
+                f"connection tracking is full ({table.entries:,} of {table.limit:,} entries): new "
+                "connections fail on this node; raise net.netfilter.nf_conntrack_max"
+            )
+            self._report(Happening("ConntrackTableFull", "Track", note))
+        if self._log_limit.take(self._clock()):
+            _log.error("connection tracking is full, new connections fail", extra=_fields(table))
+
+
+def read_table(proc: Path = PROC) -> TrackingTable:
+    """Return the table of this thread's network namespace; zeros if nothing is tracked."""
+    try:
+        entries, limit = (
+            int((proc / "sys/net/netfilter" / name).read_text(encoding="ascii"))
+            for name in ("nf_conntrack_count", "nf_conntrack_max")
+        )
+    except (OSError, ValueError):
+        return TrackingTable()
+    return TrackingTable(entries, limit, _drops(proc))
+
+
+def _drops(proc: Path) -> int:
+    """Return the sum of all CPUs; 0 if this kernel has no such file."""
+    try:
+        text = (proc / "thread-self/net/stat/nf_conntrack").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    names, *cpus = (line.split() for line in text.splitlines())
+    return sum(int(cpu[names.index("drop")], 16) for cpu in cpus)
+
+
+def _fields(table: TrackingTable) -> dict[str, int]:
+    return {"entries": table.entries, "limit": table.limit, "drops": table.drops}

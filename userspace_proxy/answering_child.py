@@ -1,0 +1,77 @@
+"""A child process that answers each message with one; all calls block.
+
+Workers are children in an event loop, and send by themselves: ``plane.process``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Sequence
+from typing import IO
+
+from .child import end_child, start_child
+from .errors import UserspaceProxyError
+from .frames import receive_frame, send_frame
+
+_END_WITHIN_S = 10.0
+
+
+class ChildEnded(UserspaceProxyError):
+    """It ended or hung before it answered: a predicate, such as ``ended with status 1``."""
+
+
+class AnsweringChild:
+    """A child, not reached by Ctrl-C in the terminal; arguments and errors of ``start_child``."""
+
+    def __init__(
+        self,
+        entry: str,
+        *arguments: int,
+        answer_within_s: float,
+        prefix: Sequence[str] = (),
+        stderr: IO[bytes] | None = None,
+    ) -> None:
+        self._answer_within_s = answer_within_s
+        self._process, self._link = start_child(
+            entry, *arguments, prefix=prefix, stderr=stderr, has_own_session=True
+        )
+        self._link.settimeout(answer_within_s)
+        self.pid = self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._link.fileno() < 0
+
+    def ask(self, message: bytes | None) -> tuple[bytes, list[socket.socket]]:
+        """Send a message; return the answer and its sockets, which the caller closes.
+
+        Args:
+            message: None only waits, for an answer that the child gives unasked when it starts.
+
+        Raises:
+            ChildEnded: There is no answer.
+        """
+        try:
+            if message is not None:
+                # A child that has ended may have said why before.
+                with contextlib.suppress(ConnectionError):
+                    send_frame(self._link, message)
+            return receive_frame(self._link)
+        except TimeoutError as exc:
+            self._process.kill()
+            raise ChildEnded(f"gave no answer within {self._answer_within_s:g} s") from exc
+        except (EOFError, OSError) as exc:
+            status = end_child(self._process, _END_WITHIN_S)
+            raise ChildEnded(f"ended with status {status}") from exc
+
+    def close(self) -> int:
+        """Close the link, which ends the child; return its exit status. Idempotent."""
+        self._link.close()
+        return end_child(self._process, _END_WITHIN_S)

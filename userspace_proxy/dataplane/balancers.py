@@ -1,0 +1,147 @@
+"""Which endpoint the next connection of a Service port uses, as its serving asks for.
+
+    Serving ──change──▶ Balancers ──current──▶ Balancer        all clients use the same endpoints
+                          │               or ▶ SplitBalancer   one balancer for each side
+                          ├─ Weights: shares of endpoints, which may start slowly
+                          └─ Loads: for strategies and limits
+
+Rule 1: a change keeps the turn, and the pins and ejections of endpoints that stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from ..balance import AffinityTables, Balancer, Limited, Preferred, SplitBalancer, Strategy, Weights
+from ..model import Balance, SocketAddress
+from .loads import Loads
+from .serving import Serving
+from .strategies import make_strategy
+
+
+class Balancers:
+    """The balancers of one Service port.
+
+    Args:
+        serving: The first one of :meth:`change`.
+        loads: Follow the same serving.
+        start: The position of the first turn.
+        pins: The worker's.
+    """
+
+    __slots__ = ("_loads", "_pins", "_serving", "_start", "_weights", "current")
+
+    def __init__(
+        self,
+        serving: Serving,
+        loads: Loads,
+        *,
+        start: int = 0,
+        pins: AffinityTables | None = None,
+    ) -> None:
+        self._serving = serving
+        self._loads = loads
+        self._start = start
+        self._pins = pins
+        self._weights = Weights(dict(serving.weights), serving.handling.slow_start_s)
+        self.current: Balancer | SplitBalancer = self._make(serving.endpoints)
+        """What picks the next endpoint."""
+        self.change(serving, 0.0)
+
+    def change(self, serving: Serving, now: float) -> None:
+        """Choose as another serving asks for; new endpoints start slowly from now on."""
+        old, self._serving, before = self._serving, serving, self.current
+        inner, outer = (
+            (before.inner, before.outer) if isinstance(before, SplitBalancer) else (before, None)
+        )
+        self._loads.change(serving.handling)
+        was_weighted = bool(self._weights)
+        self._weights.configure(dict(serving.weights), serving.handling.slow_start_s)
+        is_other_strategy = (
+            serving.handling.balance is not old.handling.balance
+            or serving.handling.seed != old.handling.seed
+            or serving.handling.max_connections != old.handling.max_connections
+            or bool(self._weights) is not was_weighted
+        )
+        self._update(inner, serving.endpoints, is_other_strategy=is_other_strategy)
+        self.current = inner
+        if serving.outside is not None:
+            if outer is None:
+                outer = self._make(serving.outside)
+            else:
+                self._update(outer, serving.outside, is_other_strategy=is_other_strategy)
+            self.current = SplitBalancer(inner, outer, serving.inside)
+        elif outer is not None:
+            outer.forget_pins()
+        if self._weights.may_grow:
+            self._weights.keep(frozenset(serving.all_endpoints))
+            self._weights.begin(serving.newcomers(frozenset(old.all_endpoints)), now)
+
+    def restart(self, endpoint: SocketAddress, now: float) -> None:
+        """Have an endpoint that answers again start slowly."""
+        if self._weights.may_grow:
+            others = frozenset(self._serving.all_endpoints) - {endpoint}
+            self._weights.begin(self._serving.newcomers(others), now)
+
+    def is_at_limit(self, client: str, now: float, tried: Collection[SocketAddress]) -> bool:
+        """Return whether a client has to wait for an endpoint at its limit."""
+        return self._loads.limit is not None and self.current.is_at_limit(client, now, tried=tried)
+
+    def serves(self, client: str, endpoint: SocketAddress) -> bool:
+        """Return whether new connections of a client may use an endpoint."""
+        return self.current.serves(client, endpoint)
+
+    def serves_everyone(self, endpoint: SocketAddress) -> bool:
+        """Return whether new connections of any client may use an endpoint."""
+        balancer = self.current
+        balancers = (
+            (balancer.inner, balancer.outer) if isinstance(balancer, SplitBalancer) else (balancer,)
+        )
+        return all(each.serves("", endpoint) for each in balancers)
+
+    def prefer(self, endpoint: SocketAddress) -> None:
+        """Have the next connection that may use an endpoint use it; affinity comes first."""
+        balancer = self.current.inner if isinstance(self.current, SplitBalancer) else self.current
+        then = balancer.strategy
+
+        def end() -> None:
+            balancer.strategy = then
+
+        balancer.strategy = Preferred(endpoint, then, end)
+
+    def _make(self, endpoints: Sequence[SocketAddress]) -> Balancer:
+        balancer = Balancer(
+            endpoints,
+            affinity_timeout_s=self._serving.affinity_timeout_s,
+            strategy=self._make_strategy(),
+            standbys=dict(self._serving.standbys),
+            weights=self._weights,
+            pins=self._pins,
+        )
+        balancer.is_full = None if self._loads.limit is None else self._loads.is_full
+        return balancer
+
+    def _update(
+        self,
+        balancer: Balancer,
+        endpoints: Sequence[SocketAddress],
+        *,
+        is_other_strategy: bool,
+    ) -> None:
+        if is_other_strategy:
+            balancer.strategy = self._make_strategy()
+        balancer.is_full = None if self._loads.limit is None else self._loads.is_full
+        balancer.update(
+            endpoints,
+            affinity_timeout_s=self._serving.affinity_timeout_s,
+            standbys=dict(self._serving.standbys),
+        )
+
+    def _make_strategy(self) -> Strategy:
+        handling, loads = self._serving.handling, self._loads
+        balance = handling.balance
+        if loads.limit is not None and balance is Balance.ROUND_ROBIN:
+            # The place that becomes free is then that of the endpoint with the most room.
+            balance = Balance.LEAST_CONNECTIONS
+        strategy = make_strategy(balance, self._weights, loads.of, self._start + handling.seed)
+        return strategy if loads.limit is None else Limited(strategy, loads.is_full)

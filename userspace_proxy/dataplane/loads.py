@@ -1,0 +1,74 @@
+"""How many connections the endpoints of one Service port have in this worker, and may have.
+
+    load = open connections (``CounterTable``) + dials in progress
+    limit = this worker's share of ``max-connections``
+
+Rule 1: dials are counted only where something depends on loads: a strategy, or a limit.
+"""
+
+from __future__ import annotations
+
+from ..model import Handling, SocketAddress
+from .counters import CounterTable
+from .strategies import BY_LOAD
+
+
+class Loads:
+    """The loads of one Service port's endpoints.
+
+    Args:
+        table: Has the open connections.
+        handling: The first one of :meth:`change`.
+        index: Which of the processes this is, from 0.
+        processes: How many share a limit.
+    """
+
+    __slots__ = ("_dialling", "_index", "_processes", "_table", "is_tracked", "limit")
+
+    def __init__(
+        self, table: CounterTable, handling: Handling, *, index: int = 0, processes: int = 1
+    ) -> None:
+        self._table = table
+        self._index = index
+        self._processes = processes
+        self._dialling: dict[SocketAddress, int] = {}
+        self.limit: int | None = None
+        """Connections that an endpoint may have; None: any number."""
+        self.is_tracked = False
+        """Whether dials must be counted."""
+        self.change(handling)
+
+    def change(self, handling: Handling) -> None:
+        """Change the limit, and whether dials are counted."""
+        self.limit = self._share_of(handling.max_connections)
+        self.is_tracked = handling.balance in BY_LOAD or self.limit is not None
+        if not self.is_tracked:
+            # The ends of dials in progress aren't reported any more.
+            self._dialling.clear()
+
+    def of(self, endpoint: SocketAddress) -> int:
+        """Return how many connections an endpoint has, including those that are being dialled."""
+        return self._table.counters_of(endpoint).active + self._dialling.get(endpoint, 0)
+
+    def is_full(self, endpoint: SocketAddress) -> bool:
+        """Return whether an endpoint is at its limit."""
+        return self.limit is not None and self.of(endpoint) >= self.limit
+
+    def dial_began(self, endpoint: SocketAddress) -> None:
+        """Count a dial; call only if ``is_tracked``."""
+        self._dialling[endpoint] = self._dialling.get(endpoint, 0) + 1
+
+    def dial_ended(self, endpoint: SocketAddress) -> None:
+        """Stop counting a dial. Idempotent."""
+        left = self._dialling.get(endpoint, 0) - 1
+        if left > 0:
+            self._dialling[endpoint] = left
+        else:
+            self._dialling.pop(endpoint, None)
+
+    def _share_of(self, limit: int | None) -> int | None:
+        """Return this worker's share of the limit of endpoints: 1 at least."""
+        if limit is None:
+            return None
+        share, rest = divmod(limit, self._processes)
+        return max(1, share + (self._index % self._processes < rest))

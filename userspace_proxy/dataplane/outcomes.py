@@ -1,0 +1,207 @@
+"""What dials to the endpoints of one Service port have shown: counted, logged, and acted on.
+
+    failed ─┬─ out of ports, descriptors or memory ──▶ a shortage of this node
+            ├─ for this client only ──▶ counted, no more
+            └─ otherwise ──▶ ejected ──answered, here or in another worker──▶ back
+
+Rule 1: an ejection and its end are reported to other workers, those that they report aren't.
+Rule 2: a minute has a bounded number of lines: the last one says that others are left out.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Container, Mapping
+
+from ..log_fields import FieldLogger
+from ..log_limit import LogLimit
+from ..model import SocketAddress
+from ..policy import causes
+from .balancers import Balancers
+from .counters import CounterTable, EndpointCounters
+from .detours import end_failures, failure_fields
+from .serving import Serving
+from .sockets import SHORTAGES
+
+_log = FieldLogger("userspace_proxy.dataplane")
+
+# Per Service port and minute; the last one says that further ones are left out.
+_EJECTION_LINES = 11
+
+
+class Outcomes:
+    """The outcomes of one Service port's dials.
+
+    Args:
+        label: Of the Service port, for the log.
+        table: What is counted.
+        balancers: What ejects endpoints.
+        detours: Endpoints that are dialled elsewhere; its owner changes it.
+        on_back: Called when an ejection has ended, here or in another worker.
+    """
+
+    __slots__ = (
+        "_balancers",
+        "_detours",
+        "_ejection_log_limit",
+        "_label",
+        "_on_back",
+        "_return_log_limit",
+        "_returned_at",
+        "_shortage_log_limit",
+        "_table",
+        "on_ejected",
+        "on_returned",
+    )
+
+    def __init__(
+        self,
+        label: str,
+        table: CounterTable,
+        balancers: Balancers,
+        detours: Container[SocketAddress],
+        on_back: Callable[[], None],
+    ) -> None:
+        self._label = label
+        self._table = table
+        self._balancers = balancers
+        self._detours = detours
+        self._on_back = on_back
+        self.on_ejected: Callable[[SocketAddress, bool], None] | None = None
+        """Called when a failed dial has ejected an endpoint, or prolonged its ejection; the flag is
+        whether it was silent."""
+        self.on_returned: Callable[[SocketAddress], None] | None = None
+        """Called when a dial has ended an ejection."""
+        self._returned_at: dict[SocketAddress, float] = {}
+        """When the last ejection of an endpoint ended."""
+        self._shortage_log_limit = LogLimit()
+        self._ejection_log_limit = LogLimit(_EJECTION_LINES)
+        self._return_log_limit = LogLimit(_EJECTION_LINES)
+
+    def change(self, old: Serving, new: Serving) -> None:
+        """Forget endpoints that have left, and failures of those that are dialled elsewhere now."""
+        if self._returned_at:
+            for endpoint in frozenset(old.all_endpoints).difference(new.all_endpoints):
+                self._returned_at.pop(endpoint, None)
+        end_failures(old, new, self._table.counters_of, self._balancers.current, self.on_returned)
+
+    def failed(
+        self,
+        endpoint: SocketAddress,
+        number: int,
+        now: float,
+        *,
+        client: str = "",
+        is_client_specific: bool = False,
+        may_be_client_specific: bool = False,
+    ) -> None:
+        """Count a failed dial, and eject the endpoint if it was the cause.
+
+        The client is the one at whose address it was dialled, empty for this node's;
+        ``is_client_specific`` means that the endpoint answers other clients, and
+        ``may_be_client_specific`` that it may well do so.
+        """
+        counters = self._table.counters_of(endpoint)
+        cause = causes.dial_failed(endpoint, number, os.strerror(number))
+        counters.count_failure(cause.code)
+        fields = {"service": self._label, **failure_fields(endpoint, cause, self._detours)}
+        if number in SHORTAGES:
+            self._note_shortage(number, now, fields, is_of_client=bool(client))
+            return
+        if is_client_specific:
+            return
+        counters.dials.failed(now, number)
+        is_silent = number == errno.ETIMEDOUT
+        if may_be_client_specific:
+            return
+        if self._balancers.current.failed(endpoint, now, is_silent=is_silent):
+            if self._ejection_log_limit.take(now):
+                self._log_ejection(fields, is_last=not self._ejection_log_limit.left)
+            if self.on_ejected is not None:
+                self.on_ejected(endpoint, is_silent)
+
+    def answered(self, endpoint: SocketAddress, now: float) -> EndpointCounters:
+        """Note that a dial succeeded; it ends an ejection. Returns the endpoint's counters."""
+        counters = self._table.counters_of(endpoint)
+        counters.dials.succeeded_at = now
+        if self._balancers.current.answered(endpoint):
+            self._note_return(endpoint, now)
+            if self._return_log_limit.take(now):
+                self._log_return(endpoint, is_last=not self._return_log_limit.left)
+            if self.on_returned is not None:
+                self.on_returned(endpoint)
+        return counters
+
+    def answered_elsewhere(self, endpoint: SocketAddress, now: float) -> None:
+        """End an ejection: the endpoint has answered another worker."""
+        counters = self._table.find_counters(endpoint)
+        if counters is not None:
+            counters.dials.succeeded_at = now
+        if self._balancers.current.answered(endpoint):
+            self._note_return(endpoint, now)
+
+    def has_returned_since(self, endpoint: SocketAddress, moment: float) -> bool:
+        """Return whether an ejection has ended since: the silence of an older dial is over."""
+        return self._returned_at.get(endpoint, moment) > moment
+
+    def left_client_address(self, endpoint: SocketAddress, client: str, now: float) -> None:
+        """Count and log a dial from this node's address, as no port of the client's was free."""
+        self._count_client_ports(now)
+        fields = {
+            "service": self._label,
+            "endpoint": str(endpoint),
+            "client": client,
+            "cause": "the client's ports 61000-65535 towards the endpoint are in use",
+            "hint": "set net.ipv4.tcp_timestamps=1 on this node and in the endpoint",
+        }
+        if self._shortage_log_limit.take(now):
+            _log.warning(
+                "%(service)s: endpoint %(endpoint)s sees this node's address, not that of "
+                "%(client)s: %(cause)s",
+                extra=fields,
+            )
+
+    def _note_shortage(
+        self, number: int, now: float, fields: Mapping[str, str], *, is_of_client: bool
+    ) -> None:
+        """Count and log a dial that this node was the cause of."""
+        self._table.counters.shortages += 1
+        if number == errno.EADDRNOTAVAIL and is_of_client:
+            self._count_client_ports(now)
+        elif number == errno.EADDRNOTAVAIL:
+            self._table.counters.out_of_ports += 1
+            self._table.out_of_ports_at = now
+        if self._shortage_log_limit.take(now):
+            _log.warning(
+                "%(service)s: out of local ports, descriptors or memory: %(cause)s",
+                extra=fields,
+            )
+
+    def _count_client_ports(self, now: float) -> None:
+        self._table.counters.out_of_client_ports += 1
+        self._table.out_of_client_ports_at = now
+
+    def _note_return(self, endpoint: SocketAddress, now: float) -> None:
+        self._returned_at[endpoint] = now
+        self._balancers.restart(endpoint, now)
+        self._on_back()
+
+    def _log_ejection(self, fields: Mapping[str, str], *, is_last: bool) -> None:
+        if not is_last:
+            _log.warning("%(service)s: endpoint ejected: %(cause)s", extra=fields)
+            return
+        _log.warning(
+            "%(service)s: more endpoints ejected, not logged one by one for up to a minute",
+            extra={"service": self._label},
+        )
+
+    def _log_return(self, endpoint: SocketAddress, *, is_last: bool) -> None:
+        if not is_last:
+            fields = {"service": self._label, "endpoint": str(endpoint)}
+            _log.info("%(service)s: endpoint is back: %(endpoint)s", extra=fields)
+            return
+        _log.info(
+            "%(service)s: more endpoints are back, not logged one by one for up to a minute",
+            extra={"service": self._label},
+        )

@@ -1,0 +1,94 @@
+"""Dials that ask whether an endpoint answers, and carry no byte of a client's.
+
+    begin ──connect──▶ answered, refused, unreachable, silent until the deadline ──▶ ended
+
+What an answer means, and when to dial, is up to the caller: ``probes`` decides on ejections,
+``agent.path_probes`` on the path. A command needs no event loop and measures: ``explain.probe``.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+from collections.abc import Callable
+from functools import partial
+
+from ..model import SocketAddress
+from . import reactor as epoll
+from .reactor import Reactor
+from .sockets import family_of, reset
+from .timeouts import Timeouts
+
+Ended = Callable[[SocketAddress, int, _socket.socket], None]
+"""Takes the endpoint, the error, 0 for an answer, and the socket, which is closed afterwards."""
+
+_STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
+
+
+class ProbeDials:
+    """Dials in progress, at most one to an endpoint.
+
+    Args:
+        ended: Called once for each dial, unless it failed at once or was stopped.
+    """
+
+    def __init__(self, reactor: Reactor, deadline_s: float, ended: Ended) -> None:
+        self._reactor = reactor
+        self._ended = ended
+        self._socks: dict[SocketAddress, _socket.socket] = {}
+        self._deadlines = Timeouts[SocketAddress](
+            reactor.loop, reactor.clock, deadline_s, partial(self._end, number=errno.ETIMEDOUT)
+        )
+
+    def __len__(self) -> int:
+        return len(self._socks)
+
+    def begin(self, endpoint: SocketAddress, *, ends_with_reset: bool = False) -> int:
+        """Dial an endpoint; return 0, or the error if that failed at once.
+
+        Args:
+            ends_with_reset: Whether an answered connection ends with a RST instead of a FIN.
+        """
+        try:
+            sock = _socket.socket(family_of(endpoint.ip), _STREAM)
+        except OSError as exc:
+            return exc.errno or errno.EIO
+        if ends_with_reset:
+            reset(sock)
+        number = sock.connect_ex(endpoint)
+        if number in (0, errno.EINPROGRESS):
+            try:
+                self._reactor.register(sock, epoll.OUT, partial(self._has_event, endpoint))
+            except OSError as exc:
+                number = exc.errno or errno.EIO
+            else:
+                self._socks[endpoint] = sock
+                self._deadlines.start(endpoint, self._reactor.clock())
+                return 0
+        sock.close()
+        return number
+
+    def stop(self, endpoint: SocketAddress) -> None:
+        """Give up a dial. Idempotent."""
+        sock = self._socks.pop(endpoint, None)
+        if sock is not None:
+            self._deadlines.stop(endpoint)
+            self._reactor.close_socket(sock)
+
+    def close(self) -> None:
+        """Give up all dials."""
+        for endpoint in list(self._socks):
+            self.stop(endpoint)
+        self._deadlines.close()
+
+    def _has_event(self, endpoint: SocketAddress, _events: int) -> None:
+        error = self._socks[endpoint].getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+        self._end(endpoint, error)
+
+    def _end(self, endpoint: SocketAddress, number: int) -> None:
+        sock = self._socks.pop(endpoint)
+        self._deadlines.stop(endpoint)
+        try:
+            self._ended(endpoint, number, sock)
+        finally:
+            self._reactor.close_socket(sock)

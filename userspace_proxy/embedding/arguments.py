@@ -1,0 +1,219 @@
+"""Reads what programs pass to an embedded proxy: names, ports, endpoints.
+
+Rule 1: what the API server would refuse is refused, and an error names the argument, what was given
+and what is expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypedDict, Unpack
+
+from ..errors import ConfigError
+from ..model import (
+    DEFAULT_WEIGHT,
+    Balance,
+    Endpoint,
+    EndpointSlice,
+    Handling,
+    IPFamily,
+    Protocol,
+    Service,
+    ServiceKey,
+    ServicePort,
+    SliceKey,
+    SlicePort,
+    SocketAddress,
+    parse_ip,
+)
+from ..model.annotations import ANNOTATIONS, WITHOUT_SLOW_START
+from ..model.notation import check_label
+from ..model.service_reading import AFFINITY_TIMEOUT_MAX_S
+from ..model.slice_annotations import MAX
+from ..model.wire import FieldError
+
+EndpointAddress = str | tuple[str, int]
+"""``ip:port`` or ``[ip6]:port``, or IP address and port as ``getsockname()`` returns them."""
+
+_ANNOTATIONS = {annotation.name.replace("-", "_"): annotation for annotation in ANNOTATIONS}
+_SEED_MAX = 2**32 - 1
+
+
+def read_key(namespace: str, name: str) -> ServiceKey:
+    """Return the identity of a Service, or raise ValueError or TypeError."""
+    return ServiceKey(read_label(namespace, "namespace"), read_label(name, "name"))
+
+
+def read_label(text: str, argument: str) -> str:
+    """Return a namespace or a name, or raise ValueError or TypeError with the argument's name."""
+    if not isinstance(text, str):
+        raise TypeError(f"{argument}: expected a str, got {text!r}")
+    try:
+        check_label(text, argument)
+    except FieldError as exc:
+        raise ValueError(f"{exc.path}: {exc.problem}") from None
+    return text
+
+
+def read_port(port: int, protocol: str) -> ServicePort:
+    """Return a Service's only port, or raise ValueError or TypeError."""
+    if not _is_int(port):
+        raise TypeError(f"port: expected an int, got {port!r}")
+    if not 1 <= port <= 65535:
+        raise ValueError(f"port: {port} is not in 1–65535")
+    if protocol not in tuple(Protocol.__members__):
+        raise ValueError(f"protocol: {protocol!r} is not TCP or UDP")
+    return ServicePort("", port, protocol)
+
+
+def read_affinity(seconds: int | None) -> int | None:
+    """Return the timeout of ClientIP affinity, or raise ValueError or TypeError."""
+    if seconds is None:
+        return None
+    if not _is_int(seconds):
+        raise TypeError(f"affinity_timeout_s: expected an int or None, got {seconds!r}")
+    if not 1 <= seconds <= AFFINITY_TIMEOUT_MAX_S:
+        raise ValueError(f"affinity_timeout_s: {seconds} is not in 1–{AFFINITY_TIMEOUT_MAX_S}")
+    return seconds
+
+
+class HandlingArguments(TypedDict, total=False):
+    """Arguments of Services that are annotations elsewhere; None: as without."""
+
+    hold: str | None
+    """``60s`` or ``60s,1000``: connections that no endpoint can take wait for that time, at most so
+    many; None: they are refused."""
+    slow_start: str | None
+    """``30s``: a new endpoint, or one that answers again, reaches its share of connections in that
+    time; None: at once."""
+    max_connections: int | str | None
+    """At most this many connections to one endpoint, further ones wait; None: any number."""
+    wake: str | None
+    """``deployment/web`` or ``statefulset/db``: needed while connections wait; for the demand that
+    ``/api/v1/demand`` and the metrics show. Only a proxy of a cluster can have it scaled."""
+    on_endpoint_removal: str | None
+    """``keep``, the default, or ``30s``: connections to an endpoint that has left end after that
+    time."""
+    path: str | None
+    """``kernel``, which needs steering ``nftables`` and is an error without it; ``auto``, which
+    without it is ``userspace``; None: the path of :class:`Options`."""
+    proxy_protocol: str | None
+    """``v1`` or ``v2``: TCP connections to endpoints begin with a header that names the client."""
+
+
+def read_handling(
+    seed: int = 0, *, balance: str = Balance.ROUND_ROBIN, **others: Unpack[HandlingArguments]
+) -> Handling:
+    """Return how connections are handled, or raise ValueError or TypeError."""
+    if not _is_int(seed):
+        raise TypeError(f"seed: expected an int, got {seed!r}")
+    if not 0 <= seed <= _SEED_MAX:
+        raise ValueError(f"seed: {seed} is not in 0–{_SEED_MAX}")
+    fields: dict[str, Any] = {"seed": seed}
+    asked: dict[str, Any] = {"balance": balance, **others}
+    for name, value in asked.items():
+        if name not in _ANNOTATIONS:
+            raise TypeError(f"unexpected keyword argument {name!r}")
+        if value is None:
+            continue
+        if not isinstance(value, str) and not _is_int(value):
+            raise TypeError(f"{name}: expected a str or an int, got {value!r}")
+        annotation = _ANNOTATIONS[name]
+        try:
+            fields[annotation.field] = annotation.read(str(value))
+        except ConfigError as exc:
+            raise ValueError(f"{name}: {exc}") from None
+    if fields.get("balance") is Balance.SOURCE_HASH and "slow_start_s" in fields:
+        raise ValueError(f"slow_start: {WITHOUT_SLOW_START}")
+    if "wake" in fields and "hold" not in fields:
+        raise ValueError("wake: no connection waits without hold: give both")
+    return Handling(**fields)
+
+
+def read_endpoint(endpoint: EndpointAddress) -> SocketAddress:
+    """Return the address of an endpoint, or raise ValueError or TypeError."""
+    if isinstance(endpoint, str):
+        host, colon, port_text = endpoint.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        port = int(port_text) if colon and port_text.isdecimal() else 0
+    elif is_address(endpoint):
+        host, port = endpoint[:2]
+    else:
+        raise TypeError(f"endpoint {endpoint!r}: expected ip:port, or a tuple of IP and port")
+    if not 1 <= port <= 65535:
+        raise ValueError(f"endpoint {endpoint!r}: expected ip:port, with a port in 1–65535")
+    try:
+        return SocketAddress(parse_ip(host), port)
+    except ValueError:
+        hint = f": write 127.0.0.1:{port}" if host == "localhost" else ", not a name or a URL"
+        raise ValueError(f"endpoint {endpoint!r}: expected an IP address{hint}") from None
+
+
+def make_slices(
+    service: Service,
+    endpoints: Iterable[EndpointAddress],
+    standby: Iterable[EndpointAddress] = (),
+) -> list[EndpointSlice]:
+    """Return the slices of a Service with one port: one for each family and port of endpoints.
+
+    Args:
+        endpoints: A mapping contains their weights.
+        standby: Endpoints of the second priority; likewise.
+
+    Raises:
+        ValueError: An endpoint isn't an address, is given twice, or is of a family that the Service
+            doesn't have; or its weight is out of range.
+        TypeError: An endpoint or a weight has another type, or all endpoints are one text.
+    """
+    families = {SocketAddress(ip, 0).family for ip in service.cluster_ips}
+    made: dict[SocketAddress, Endpoint] = {}
+    for priority, (argument, given) in enumerate((("endpoints", endpoints), ("standby", standby))):
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise TypeError(f"{argument}: expected a list of ip:port, got {given!r}")
+        for endpoint in given:
+            address = read_endpoint(endpoint)
+            if families and address.family not in families:
+                (family,) = families
+                raise ValueError(
+                    f"endpoint {address}: expected an {family} address, as the Service's"
+                )
+            if priority and address in made and not made[address].priority:
+                raise ValueError(f"endpoint {address}: expected in endpoints or standby, not both")
+            weight = _read_weight(given[endpoint]) if isinstance(given, Mapping) else DEFAULT_WEIGHT
+            made[address] = Endpoint(address.ip, weight=weight, priority=priority)
+    protocol = service.ports[0].protocol
+    groups: dict[tuple[IPFamily, int], list[Endpoint]] = {}
+    for address, made_of in made.items():
+        groups.setdefault((address.family, address.port), []).append(made_of)
+    return [
+        EndpointSlice(
+            SliceKey(service.key.namespace, f"{service.key.name}-{family.value}-{port}"),
+            service.key,
+            family,
+            (SlicePort("", port, protocol),),
+            tuple(ips),
+        )
+        for (family, port), ips in groups.items()
+    ]
+
+
+def _read_weight(weight: object) -> int:
+    if not isinstance(weight, int) or isinstance(weight, bool):
+        raise TypeError(f"weight: expected an int, got {weight!r}")
+    if not 0 <= weight <= MAX:
+        raise ValueError(f"weight: {weight} is not in 0–{MAX}")
+    return weight
+
+
+def is_address(value: object) -> bool:
+    """Return whether a value is a tuple of text and number, and perhaps more."""
+    return (
+        isinstance(value, tuple)
+        and len(value) >= 2
+        and isinstance(value[0], str)
+        and _is_int(value[1])
+    )
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

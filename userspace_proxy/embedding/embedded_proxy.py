@@ -1,0 +1,374 @@
+"""Services that a program adds to its own proxy by calls: the base of ``Proxy``."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Unpack
+
+from ..agent.agent import Agent
+from ..agent.rounds.options import Options
+from ..agent.rounds.served_ports import ServedPort
+from ..agent.watchers.names import NamesInNamespace, ProxyNames
+from ..agent.watchers.printed_addresses import dialled_address
+from ..errors import ListenError
+from ..lookup.in_process import ProcessNames
+from ..model import (
+    Balance,
+    EndpointSlice,
+    Protocol,
+    Service,
+    ServiceKey,
+    SocketAddress,
+    parse_ip,
+)
+from ..policy import choose_path
+from ..sources import MemorySource, Source
+from ..steering import Bind, Steering
+from .added_service import AddedService
+from .arguments import (
+    EndpointAddress,
+    HandlingArguments,
+    make_slices,
+    read_affinity,
+    read_endpoint,
+    read_handling,
+    read_key,
+    read_label,
+    read_port,
+)
+from .loopback import free_loopback
+
+if TYPE_CHECKING:
+    from ..agent.rounds.faults import EndpointFaults
+    from ..lookup.aiohttp_resolver import ServiceResolver
+
+
+class EmbeddedProxy(Agent):
+    """A proxy whose Services are added by calls.
+
+    Args:
+        steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
+            ``nftables``, ``iptables`` or ``auto``; or a steering of your own.
+        source: Where Services come from; None: from :meth:`add_service` alone.
+        options: Everything else.
+    """
+
+    def __init__(
+        self,
+        *,
+        steering: str | Steering = "none",
+        source: Source | None = None,
+        options: Options | None = None,
+    ) -> None:
+        if steering is None:
+            raise TypeError("steering: expected a name such as 'none', or a Steering, got None")
+        memory = MemorySource()
+        self._memory = memory if source is None else None
+        self._services: dict[ServiceKey, tuple[Service, tuple[EndpointSlice, ...]]] = {}
+        """Each Service that was put here, with its slices."""
+        self._seed = secrets.token_hex(8)
+        """Makes its Services' addresses differ from those of other proxies."""
+        self._faults: EndpointFaults | None = None
+        """None until a fault is set."""
+        super().__init__(steering, source or memory, options or Options())
+
+    def __repr__(self) -> str:
+        ports = len(self.status().ports)
+        return f"<Proxy, {ports} Service port{'' if ports == 1 else 's'}>"
+
+    async def add_service(
+        self,
+        name: str,
+        *,
+        port: int,
+        endpoints: Iterable[EndpointAddress] = (),
+        standby: Iterable[EndpointAddress] = (),
+        namespace: str = "default",
+        protocol: str = "TCP",
+        cluster_ip: str | None = None,
+        affinity_timeout_s: int | None = None,
+        balance: str = Balance.ROUND_ROBIN,
+        seed: int = 0,
+        **handling: Unpack[HandlingArguments],
+    ) -> AddedService:
+        """Serve a Service, or replace the one of the same name; in force on return.
+
+        The handle of a Service that was replaced changes nothing any more.
+
+        Args:
+            name: Its name.
+            port: The port that clients dial.
+            endpoints: ``ip:port``, ``[ip6]:port``, tuples of IP and port, or a mapping to weights.
+            standby: Endpoints that serve only while none of the others can.
+            namespace: Its namespace.
+            protocol: ``TCP`` or ``UDP``.
+            cluster_ip: The address that clients dial; None: one of 127.64.0.0/10.
+            affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
+            balance: How endpoints are chosen: a value of :class:`Balance`.
+            seed: The same seed gives the same choices in each run.
+            handling: Annotations by their names, such as ``hold``: see :class:`HandlingArguments`.
+
+        Returns:
+            A handle with the ``address`` to dial: with steering ``none`` it has another port if
+            the one that was asked for isn't available.
+
+        Raises:
+            ValueError: The proxy reads its Services elsewhere, or an argument is invalid here.
+            TypeError: An argument has another type.
+            ListenError: It can't be served, for the reason that ``status()`` shows; the Service
+                that had its name before is served again.
+        """
+        key = read_key(namespace, name)
+        service = Service(
+            key,
+            (read_port(port, protocol),),
+            cluster_ips=(parse_ip(cluster_ip) if cluster_ip else self._free_address(key),),
+            affinity_timeout_s=read_affinity(affinity_timeout_s),
+            handling=read_handling(seed, balance=balance, **handling),
+        )
+        self._check_path(service)
+        await self._replace(service, make_slices(service, endpoints, standby))
+        return AddedService(self, service)
+
+    def _check_path(self, service: Service) -> None:
+        """Raise a ValueError if a Service asks for the kernel path and can't have it."""
+        handling = service.handling
+        lacks = self._steering.no_kernel_path if self._steering is not None else {}
+        family = SocketAddress(service.cluster_ips[0], 0).family
+        why = lacks.get(family) or lacks.get(handling.balance, "")
+        if note := choose_path(handling, self._options.path, why).note:
+            raise ValueError(note.sentence)
+
+    async def _replace(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
+        """Put a Service; if it can't be served, the one before is put again."""
+        before = self._services.get(service.key)
+        try:
+            await self.put(service, slices)
+        except ListenError:
+            if before is None:
+                await self.delete(service.key)
+            else:
+                with contextlib.suppress(ListenError):
+                    await self.put(*before)
+            raise
+
+    async def put(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
+        """Serve a Service made of model values, or replace the one of its name; in force on return.
+
+        Args:
+            service: The Service.
+            slices: All its slices; those of an earlier call are deleted.
+
+        Raises:
+            ValueError: The proxy reads its Services elsewhere.
+            ListenError: It can't be served, for the reason that ``status()`` shows: clients are
+                refused, and it is retried each second. Only DNS serves those without a cluster IP.
+        """
+        memory = self._embedded()
+        _, before = self._services.get(service.key, (service, ()))
+        now = tuple(slices)
+        self._services[service.key] = service, now
+        memory.put_service(service)
+        for item in now:
+            memory.put_slice(item)
+        for key in {item.key for item in before} - {item.key for item in now}:
+            memory.delete_slice(key)
+        await self.settled()
+        self._raise_problem(service.key)
+
+    def has_put(self, service: Service) -> bool:
+        """Return whether this object was put here, and not removed or replaced since."""
+        return self._services.get(service.key, (None, ()))[0] is service
+
+    async def delete(self, key: ServiceKey) -> None:
+        """Stop serving a Service that was put here; in force on return. Idempotent.
+
+        Raises:
+            ValueError: The proxy reads its Services elsewhere.
+        """
+        memory = self._embedded()
+        memory.delete_service(key)
+        self.remove_faults(key)
+        _, slices = self._services.pop(key, (None, ()))
+        for item in slices:
+            memory.delete_slice(item.key)
+        await self.settled()
+
+    def add_fault(
+        self,
+        /,
+        service: ServiceKey,
+        type_: str,
+        *,
+        endpoint: EndpointAddress | None = None,
+        stream: str = "downstream",
+        toxicity: float = 1.0,
+        name: str = "",
+        **attributes: int,
+    ) -> None:
+        """Make connections to endpoints of a Service suffer a fault; in force on return.
+
+        Toxics affect open connections, too, if they were opened while the endpoint had a fault.
+
+        Args:
+            service: A Service of this proxy; its ports share their faults.
+            type_: As in toxiproxy: ``latency``, ``bandwidth``, ``slow_close``, ``timeout``,
+                ``reset_peer``, ``slicer``, ``limit_data``. Also ``refuse``, ``silent``,
+                ``half_open``, and ``fail_first`` with ``count``. UDP has ``latency``, ``loss`` and
+                ``reorder``, the last two with ``percent``.
+            endpoint: One of its endpoints; None: all of them.
+            stream: ``downstream``, from the endpoint to the client, or ``upstream``.
+            toxicity: The share of connections that are affected.
+            name: A fault of the same name is replaced; empty: ``type_stream``.
+            attributes: As in toxiproxy, such as ``latency`` and ``jitter`` in milliseconds.
+
+        Raises:
+            ConfigError: There is no such fault, or an attribute is invalid.
+            LookupError: There is no such Service, or it has no such endpoint.
+        """
+        for each, protocol in self._endpoints_of(service, endpoint).items():
+            self.faults.add(
+                service,
+                each,
+                protocol,
+                type_,
+                attributes,
+                stream=stream,
+                toxicity=toxicity,
+                name=name,
+            )
+
+    def remove_faults(
+        self, service: ServiceKey, *, endpoint: EndpointAddress | None = None
+    ) -> None:
+        """Remove all faults of an endpoint, or of a Service; open connections there are reset.
+
+        Args:
+            service: The Service; it may have been removed.
+            endpoint: None: all its endpoints.
+        """
+        if self.faults_of(service):
+            self.faults.remove(service, None if endpoint is None else read_endpoint(endpoint))
+
+    def faults_of(self, service: ServiceKey) -> Mapping[SocketAddress, Sequence[str]]:
+        """Return the faults in force in words, by endpoint."""
+        return {} if self._faults is None else self._faults.of(service)
+
+    def _endpoints_of(
+        self, service: ServiceKey, endpoint: EndpointAddress | None
+    ) -> dict[SocketAddress, Protocol]:
+        """Return the endpoints of all ports of a Service, or one of them."""
+        latest = self._running().sync.progress.latest
+        state = latest.services.get(service) if latest is not None else None
+        if state is None:
+            raise LookupError(f"there is no Service {service}")
+        have = {
+            SocketAddress(e.ip, port.port): Protocol(port.protocol)
+            for item in state.slices
+            for port in item.ports
+            if port.protocol in Protocol.__members__
+            for e in item.endpoints
+        }
+        if endpoint is None:
+            return have
+        wanted = read_endpoint(endpoint)
+        if wanted not in have:
+            raise LookupError(f"{service} has no endpoint {wanted}")
+        return {wanted: have[wanted]}
+
+    @property
+    def faults(self) -> EndpointFaults:
+        """The faults of its Services."""
+        served_ports = self._running().served_ports
+        if self._faults is None:
+            # Few proxies have faults.
+            from ..agent.rounds.faults import EndpointFaults
+
+            self._faults = EndpointFaults(served_ports.detour)
+            served_ports.faults_of = self._faults.of
+            self._stack.callback(self._faults.close)
+        return self._faults
+
+    def at_end(self, callback: Callable[[], Awaitable[object]]) -> None:
+        """Have a callback awaited when the proxy stops."""
+        self._running()
+        self._stack.push_async_callback(callback)
+
+    def choose_next(self, service: ServiceKey, endpoint: EndpointAddress) -> None:
+        """Have the next connection of a Service go to one of its endpoints; in force on return.
+
+        If the endpoint is ejected, it is the next connection after that. A client that affinity has
+        pinned stays with its endpoint.
+
+        Raises:
+            LookupError: There is no such Service, or it has no such endpoint.
+        """
+        (wanted,) = self._endpoints_of(service, endpoint)
+        for served in self._ports_of(service):
+            # Each port of a Service has endpoints of its own.
+            if self._plane is not None and wanted in {v.address for v in served.plan.endpoints}:
+                self._plane.prefer(served.group, wanted)
+
+    def address_of(self, key: ServiceKey, port: str = "") -> SocketAddress | None:
+        """Return the address that clients of a Service port dial; None if it isn't served.
+
+        Args:
+            key: The Service.
+            port: The port's name, which may be empty.
+        """
+        for served in self._ports_of(key):
+            if served.plan.key.name.port == port and self._steering is not None:
+                return dialled_address(served, self._steering.bind)
+        return None
+
+    def names(self, namespace: str = "default") -> ProcessNames:
+        """Have this process find the names of Services, in a `with` block.
+
+        In it, ``socket.getaddrinfo`` finds them as in a pod of that namespace, and so do requests,
+        httpx and asyncio; not uvloop and libraries in C. With steering ``none`` it returns the
+        address and port at which a Service port answers.
+        """
+        return ProcessNames(self._lookups(namespace))
+
+    def resolver(self, namespace: str = "default") -> ServiceResolver:
+        """Return a resolver for aiohttp: ``TCPConnector(resolver=proxy.resolver())``."""
+        # aiohttp takes half a second to import.
+        from ..lookup.aiohttp_resolver import ServiceResolver
+
+        return ServiceResolver(self._lookups(namespace))
+
+    def _lookups(self, namespace: str) -> NamesInNamespace:
+        read_label(namespace, "namespace")
+        bind = self._steering.bind if self._steering is not None else Bind.LOOPBACK
+        core = self._running()
+        names = ProxyNames(core.sync.progress, core.served_ports.listeners, bind, self._options)
+        return names.search(namespace)
+
+    def _ports_of(self, key: ServiceKey) -> list[ServedPort]:
+        served_ports = self._core.served_ports if self._core is not None else ()
+        return [p for p in served_ports if p.plan.key.name.service == key]
+
+    def _free_address(self, key: ServiceKey) -> str:
+        ports = self._running().sync.plan.ports.values()
+        taken = {f.ip for port in ports if port.key.name.service != key for f in port.frontends}
+        return free_loopback(key, taken, self._seed)
+
+    def _embedded(self) -> MemorySource:
+        self._running()
+        if self._memory is None:
+            raise ValueError(f"this proxy reads its Services from {self._source.kind}")
+        return self._memory
+
+    def _raise_problem(self, key: ServiceKey) -> None:
+        """Raise why a Service is ignored, or why one of its ports isn't served."""
+        served_ports = self._ports_of(key)
+        for served in served_ports:
+            if served.problem:
+                error = served.not_listening or ListenError(served.problem)
+                # A copy: the traceback of an error that is raised keeps what its frames refer to.
+                raise ListenError(error.message, hint=error.hint)
+        if not served_ports and self._services[key][0].cluster_ips:
+            reasons = [str(i.cause) for i in self._running().sync.plan.ignored if i.service == key]
+            raise ListenError(": ".join([f"cannot serve {key}", *reasons[:1]]))

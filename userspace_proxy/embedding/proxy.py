@@ -1,0 +1,70 @@
+"""The proxy as one object for programs that embed it: they add Services by calls.
+
+::
+
+    async with Proxy(steering="none") as proxy:
+        web = await proxy.add_service("web", port=8080, endpoints=["127.0.0.1:8081"])
+        reader, writer = await asyncio.open_connection(*web.address)
+
+With steering ``none`` it needs no privileges and starts no thread or process.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from ..agent.rounds.options import Options
+from ..sources import Source
+from ..steering import Steering
+from .blocking import BlockingProxy
+from .embedded_proxy import EmbeddedProxy
+
+
+class Proxy(EmbeddedProxy):
+    """A running Service proxy.
+
+    Args:
+        steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
+            ``nftables``, ``iptables`` or ``auto``; or a steering of your own.
+        source: Where Services come from; None: from :meth:`add_service` alone.
+        options: Everything else.
+    """
+
+    @staticmethod
+    def in_thread(
+        *,
+        steering: str | Steering = "none",
+        source: Source | None = None,
+        options: Options | None = None,
+    ) -> BlockingProxy:
+        """Return a proxy for programs without an event loop: ``with`` starts and stops it.
+
+        It has the same calls without ``await``, and runs in a thread of its own. The arguments are
+        those of :class:`Proxy`; a source must not be tied to another event loop.
+        """
+        return BlockingProxy(steering=steering, source=source, options=options)
+
+    async def serve_toxiproxy(self, bind: tuple[str, int] = ("127.0.0.1", 8474)) -> tuple[str, int]:
+        """Serve toxiproxy's HTTP API until the proxy stops, for its clients.
+
+        A proxy that they create is a Service here; the proxy that is embedded has others, too.
+
+        Args:
+            bind: IP address and port; 0 for any free port.
+
+        Returns:
+            The address.
+
+        Raises:
+            ListenError: The address isn't available.
+        """
+        # aiohttp takes half a second to import.
+        from .toxiproxy import serve_toxiproxy
+
+        return await serve_toxiproxy(self, bind)
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError("Proxy: use `async with Proxy(…)`, or `with Proxy.in_thread(…)`")
+
+    def __exit__(self, *_exc: object) -> None:
+        """Python requires it before it calls ``__enter__``."""

@@ -1,0 +1,42 @@
+"""The facts about one Service, of a running proxy or of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..facts import IgnoredFacts, PortFacts, StatusFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One Service as it is served, or would be."""
+
+    service: str
+    """``namespace/name``."""
+    origin: str
+    """Where the facts are from, in words."""
+    now: float
+    ports: Sequence[PortFacts]
+    ignored: Sequence[IgnoredFacts] = ()
+    node: StatusFacts | None = None
+    """None if no proxy was asked."""
+
+
+def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: bool) -> Subject:
+    """Return the facts about a Service, or one port of it.
+
+    Args:
+        status: An answer, which may contain other Services.
+        service: ``namespace/name`` or ``namespace/name:port``.
+        is_live: It is a running proxy's.
+    """
+    part, key = status.only(service), service.partition(":")[0]
+    return Subject(
+        service=key,
+        origin=origin,
+        now=status.now,
+        ports=part.ports,
+        ignored=[item for item in status.ignored if item.service == key],
+        node=status if is_live else None,
+    )

@@ -1,0 +1,364 @@
+"""The table of figures: what is counted is named here once, for all that count, send and show it.
+
+    workers ─── names ───▶ counters, reports          (``counted_names``)
+    metrics ─── Figure ──▶ names, help, details       (``figures_of``)
+    JSON, page, text, explain, docs/api.md ── fields
+
+Rule 1: a field is a figure; its text here is that of docs/api.md, ``help`` that of ``/metrics``.
+Rule 2: the order here is that of the JSON and of ``/metrics``.
+Rule 3: counters grow until the process ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Literal, get_origin, get_type_hints
+
+import msgspec
+
+from ..model import CauseCode
+
+Detail = Literal["node", "service", "endpoint"]
+"""How much ``/metrics`` shows: sums of the node, also Service ports, also endpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What ``/metrics`` shows of a figure."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    metric: str
+    """Without a prefix and ``_total``."""
+    unit: str
+    help: str
+    is_rare: bool = False
+    """Service ports and endpoints have no series while it is 0."""
+    detail: Detail = "service"
+    """The least detail in which each Service port has a series; ``node``: only the sum is shown."""
+
+
+def counter(
+    metric: str, unit: str, help_: str, *, is_rare: bool = False, detail: Detail = "service"
+) -> msgspec.Meta:
+    """Return what makes a field a figure that only grows; the arguments are Figure's."""
+    return _figure(Figure("counter", metric, unit, help_, is_rare, detail))
+
+
+def gauge(metric: str, unit: str, help_: str, *, is_rare: bool = False) -> msgspec.Meta:
+    """Return what makes a field a figure that grows and falls."""
+    return _figure(Figure("gauge", metric, unit, help_, is_rare))
+
+
+def histogram(metric: str, unit: str, help_: str) -> msgspec.Meta:
+    """Return what makes :class:`Times` a figure; it has many series for each Service port."""
+    return _figure(Figure("histogram", metric, unit, help_, detail="endpoint"))
+
+
+def _figure(figure: Figure) -> msgspec.Meta:
+    return msgspec.Meta(extra={"figure": figure})
+
+
+class Times(msgspec.Struct, frozen=True, gc=False):
+    """How long clients waited for something, since the start."""
+
+    bounds: tuple[float, ...] = ()
+    """Seconds, ascending."""
+    counts: tuple[int, ...] = ()
+    """How many waited at most that long, and longer than the bound before; the last number is of
+    those beyond all bounds."""
+    seconds: float = 0.0
+    """Sum of their waits."""
+
+
+NO_TIMES = Times()
+
+
+class Traffic(msgspec.Struct, kw_only=True):
+    """What is counted for one endpoint, and summed up for a Service port and the node."""
+
+    active: Annotated[
+        int, gauge("connections_active", "connections", "Open connections (UDP: live flows)")
+    ] = 0
+    """Open connections, or live flows."""
+    connections: Annotated[
+        int,
+        counter("connections", "connections", "Connections (UDP: flows) since the start"),
+    ] = 0
+    """Connections (flows) since the start."""
+    failures: int = 0
+    """Dials that failed; of a Service port, those of former endpoints, too."""
+    preserved: Annotated[
+        int,
+        counter(
+            "connections_preserved",
+            "connections",
+            "Connections (UDP: flows) in which the endpoint saw the client's own address",
+            is_rare=True,
+        ),
+    ] = 0
+    """Of the connections, those in which the endpoint saw the client's own address."""
+    received_bytes: Annotated[int, counter("received_bytes", "bytes", "Bytes from clients")] = 0
+    """From clients."""
+    sent_bytes: Annotated[int, counter("sent_bytes", "bytes", "Bytes to clients")] = 0
+    """To clients."""
+    resets: Annotated[
+        int,
+        counter(
+            "connections_reset",
+            "connections",
+            "Connections that the endpoint reset before it had sent a byte",
+            is_rare=True,
+        ),
+    ] = 0
+    """Connections that the endpoint reset before it had sent a byte."""
+    empty: Annotated[
+        int,
+        counter(
+            "connections_empty",
+            "connections",
+            "Connections that the endpoint closed without having sent a byte, although the client "
+            "had",
+            is_rare=True,
+        ),
+    ] = 0
+    """Connections that it closed without having sent a byte, although the client had."""
+
+
+class WaitCounts(msgspec.Struct, kw_only=True):
+    """What is counted of clients that wait until an endpoint can take them."""
+
+    total: Annotated[
+        int,
+        counter(
+            "connections_waited",
+            "connections",
+            "Connections that began to wait for an endpoint (UDP: flows)",
+            is_rare=True,
+        ),
+    ] = 0
+    """Those that began to wait since the start."""
+    timeouts: Annotated[
+        int,
+        counter(
+            "wait_timeouts",
+            "connections",
+            "Of these, connections that ended because their time was up",
+            is_rare=True,
+        ),
+    ] = 0
+    """Of these, those that ended because their time was up."""
+    overflows: Annotated[
+        int,
+        counter(
+            "wait_overflows",
+            "connections",
+            "Of these, connections that ended to make room for later ones",
+            is_rare=True,
+        ),
+    ] = 0
+    """Of these, those that ended to make room for later ones."""
+    left: Annotated[
+        int,
+        counter(
+            "waits_left", "connections", "Of these, connections whose clients left", is_rare=True
+        ),
+    ] = 0
+    """Of these, those whose clients left."""
+
+
+class WaitingNow(WaitCounts):
+    """The same, and how many wait now; fields by position precede those by name."""
+
+    waiting: Annotated[
+        int,
+        gauge(
+            "connections_waiting",
+            "connections",
+            "Connections that wait for an endpoint now (UDP: flows)",
+            is_rare=True,
+        ),
+    ] = 0
+    """Connections, and UDP flows, that wait now."""
+    longest_s: Annotated[
+        float,
+        gauge(
+            "longest_wait_seconds",
+            "seconds",
+            "How long the first of the connections that wait has waited",
+            is_rare=True,
+        ),
+    ] = 0.0
+    """How long the first of them has waited; 0 if none waits."""
+
+
+class Waits(WaitingNow, kw_only=True, gc=False):
+    """The clients that waited until an endpoint could take them."""
+
+    problem: str = ""
+    """Why the workload that clients wait for wasn't scaled; empty if it was, or needn't be."""
+
+
+class TrafficByCause(Traffic, kw_only=True):
+    """The same, with failed dials by cause."""
+
+    failures_by_cause: Mapping[CauseCode, int] = {}
+    """Dials that failed, by cause, without causes of which there were none."""
+
+
+class PortFigures(TrafficByCause, kw_only=True):
+    """What is counted for one Service port, and summed up for the node.
+
+    Workers count the whole numbers of this class itself, and the rest for endpoints.
+    """
+
+    saved: Annotated[
+        int,
+        counter(
+            "connections_saved",
+            "connections",
+            "Connections (UDP: flows) whose first dial failed and that another endpoint answered",
+        ),
+    ] = 0
+    """Connections whose first dial failed and that another endpoint answered: their clients noticed
+    nothing. Also UDP flows."""
+    connect_times: Annotated[
+        Times,
+        histogram(
+            "connect_duration_seconds",
+            "seconds",
+            "How long clients waited until an endpoint answered, failed dials included",
+        ),
+    ] = NO_TIMES
+    """Of TCP: how long clients waited until an endpoint answered, failed dials included."""
+    first_byte_times: Annotated[
+        Times,
+        histogram(
+            "first_byte_duration_seconds",
+            "seconds",
+            "How long clients waited for an endpoint's first byte, from its answer or their own "
+            "first byte, whichever came later",
+        ),
+    ] = NO_TIMES
+    """Of TCP: from the endpoint's answer, or the client's first byte if that came later, to the
+    endpoint's first byte."""
+    refused: Annotated[
+        int,
+        counter(
+            "connections_refused",
+            "connections",
+            "Connections that no endpoint answered, and datagrams without an endpoint",
+        ),
+    ] = 0
+    """Connections that no endpoint answered, and datagrams without an endpoint."""
+    denied: Annotated[
+        int,
+        counter(
+            "packets_denied",
+            "packets",
+            "Packets dropped because their clients aren't admitted (source ranges, traffic policy "
+            "Local); a client that isn't answered sends its SYN several times",
+            detail="node",
+        ),
+    ] = 0
+    """Packets from clients that aren't admitted, which were dropped; a client that isn't answered
+    sends its SYN several times."""
+    dropped_datagrams: Annotated[
+        int,
+        counter(
+            "datagrams_dropped",
+            "datagrams",
+            "UDP datagrams lost at this proxy's sockets, mostly because a buffer was full",
+            is_rare=True,
+        ),
+    ] = 0
+    """Datagrams lost at sockets of this proxy, mostly because a buffer was full; but where not all
+    clients are admitted, they are in ``denied``."""
+    evicted: Annotated[
+        int,
+        counter(
+            "connections_evicted",
+            "connections",
+            "Connections reset at the limit of descriptors or memory (UDP: flows ended in a full "
+            "table)",
+            is_rare=True,
+        ),
+    ] = 0
+    """Connections and flows that ended early to make room for others, or to free memory."""
+    evicted_for_memory: Annotated[
+        int,
+        counter(
+            "connections_evicted_for_memory",
+            "connections",
+            "Of these, connections reset because memory was short",
+            is_rare=True,
+        ),
+    ] = 0
+    """Of the connections, those that were reset because memory was short."""
+    ended_by_removal: Annotated[
+        int,
+        counter(
+            "connections_ended_by_removal",
+            "connections",
+            "Connections reset because their endpoint had left (on-endpoint-removal)",
+            is_rare=True,
+        ),
+    ] = 0
+    """Connections that were reset because their endpoint had left (``on-endpoint-removal``)."""
+    bad_headers: Annotated[
+        int,
+        counter(
+            "connections_without_proxy_header",
+            "connections",
+            "Connections reset because no PROXY header came (--accept-proxy-protocol)",
+            is_rare=True,
+        ),
+    ] = 0
+    """Connections that were reset because no PROXY header came (``--accept-proxy-protocol``)."""
+    shortages: Annotated[
+        int,
+        counter(
+            "local_shortages",
+            "dials",
+            "Dials that failed because this node had no source port, descriptor or memory left",
+            is_rare=True,
+        ),
+    ] = 0
+    """Dials that failed because this node had no source port, descriptor or memory left."""
+    waits: Waits = msgspec.field(default_factory=Waits)
+    """Clients that wait for an endpoint, or did so: see the annotation ``hold``."""
+
+
+DIAL_CAUSES = (
+    CauseCode.ENDPOINT_REFUSES,
+    CauseCode.ENDPOINT_SILENT,
+    CauseCode.ENDPOINT_UNREACHABLE,
+    CauseCode.ENDPOINT_FAILS,
+)
+"""Why dials fail; the last one is of all other errors."""
+
+
+@cache
+def counted_names(table: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the whole numbers that a table adds to those of its base, in order."""
+    hints = get_type_hints(table)
+    inherited = {
+        name for base in table.__bases__ for name in getattr(base, "__struct_fields__", ())
+    }
+    names = (name for name in table.__struct_fields__ if hints[name] is int)
+    return tuple(name for name in names if name not in inherited)
+
+
+@cache
+def figures_of(table: type[msgspec.Struct]) -> Mapping[str, Figure]:
+    """Return the figures of a table by the names of their fields, ``waits.total`` among them."""
+    found: dict[str, Figure] = {}
+    hints = get_type_hints(table, include_extras=True)
+    for name in table.__struct_fields__:
+        hint = hints[name]
+        if get_origin(hint) is Annotated:
+            found[name] = hint.__metadata__[0].extra["figure"]
+        elif isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+            found |= {f"{name}.{inner}": one for inner, one in figures_of(hint).items()}
+    return found

@@ -1,0 +1,426 @@
+"""The facts about one proxy and its node: the JSON of ``/api/v1/status``, and what is shown of it.
+
+Rule 1: as in ``port``: fields are only added, in the order of the JSON, and have defaults.
+Rule 2: the agent leaves ``now``, ``level``, ``verdict`` and ``problems`` empty; an answer has them.
+Rule 3: a field that is annotated as a figure is a metric of the node: of a list its length, of a
+text whether there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Annotated
+
+import msgspec
+
+from ..model import Cause, CauseCode, ServiceKey
+from .figures import counter, gauge
+from .port import Aside, Level, PortFacts, TotalsFacts
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One problem of the node or of a Service port."""
+
+    level: Level
+    what: str
+    """One sentence without a full stop."""
+    way_out: str = ""
+    """The remedy; empty if the sentence contains it."""
+    port: str = ""
+    """The name of the Service port; empty for the node."""
+    family: str = ""
+    side: str = ""
+    code: CauseCode | None = None
+    """None where the sentence is the only name that the problem has."""
+
+
+class SourceFacts(msgspec.Struct, frozen=True):
+    """Where Services come from, and the state of reading them."""
+
+    kind: str = ""
+    """``kubernetes``, ``manifests`` or ``memory``."""
+    location: str = ""
+    """The server's URL, or the path."""
+    is_synced: Annotated[
+        bool, gauge("source_synced", "", "1 once everything has been read from the source")
+    ] = False
+    problems: Annotated[
+        Sequence[str], gauge("source_problems", "problems", "Problems of the source now")
+    ] = ()
+    """Problems at this moment, one line each; unreadable objects keep their last state."""
+    restarts: Annotated[
+        int, counter("source_restarts", "restarts", "Watches that restarted with a list")
+    ] = 0
+    """How often a watch restarted with a list."""
+
+
+class SteeringState(msgspec.Struct, frozen=True):
+    """How traffic reaches the proxy, and the steering's state."""
+
+    name: str = ""
+    problem: Annotated[str, gauge("steering_problems", "", "1 while steering fails")] = ""
+    has_drifted: Annotated[
+        bool,
+        gauge("steering_drift", "", "1 while rules may differ from the plan and can't be repaired"),
+    ] = False
+    """Another program has changed the kernel's state, and the problem prevents its repair."""
+    repairs: Annotated[
+        int,
+        counter("steering_repairs", "repairs", "Frontends and guard rules repaired after drift"),
+    ] = 0
+    helper_restarts: Annotated[
+        int,
+        counter("steering_helper_restarts", "restarts", "Helper processes restarted after a crash"),
+    ] = 0
+    """How many crashed helper processes were replaced."""
+    unguarded: str = ""
+    """Why another process could take the proxy's ports after a crash; empty where none can."""
+
+
+class SyncFacts(msgspec.Struct, frozen=True):
+    """The rounds of plan, diff and apply; times are Unix times, 0 for never."""
+
+    rounds: Annotated[int, counter("sync_rounds", "rounds", "Rounds of plan, diff and apply")] = 0
+    failures: Annotated[int, counter("sync_failures", "rounds", "Rounds that failed")] = 0
+    partial_failures: int = 0
+    """Of these, those in which only what changed was to be written."""
+    last_s: float = 0.0
+    """How long the last round took, in seconds."""
+    last_queued: float = 0.0
+    """When the last change arrived."""
+    last_done: float = 0.0
+    """When everything was last in force."""
+    waiting_since: float = 0.0
+    """When the oldest change that is not in force yet arrived; 0 when none waits. Health
+    counts from here: while changes keep arriving and every round fails, ``last_queued``
+    is always recent."""
+    service_changes: int = 0
+    """Services that differed from the previous snapshot, since the start."""
+    service_changes_pending: int = 0
+    """Those of them that aren't in force yet."""
+    endpoint_changes: int = 0
+    """EndpointSlices that differed from the previous snapshot, since the start."""
+    endpoint_changes_pending: int = 0
+    """Those of them that aren't in force yet."""
+    turned_s_ago: float = 0.0
+    """Seconds since the loop began its last iteration, whether or not that succeeded."""
+    problem: str = ""
+    """Why the last round failed, in the other side's words; empty after a success."""
+
+
+class LastStateFacts(msgspec.Struct, frozen=True):
+    """The last state, which is kept on disk and served until the source has answered."""
+
+    path: str = ""
+    """The file; empty where it isn't kept."""
+    served_at: float = 0.0
+    """Unix time at which what is served was last known to be current; 0 while it comes from the
+    source."""
+    problem: str = ""
+    """Why it isn't kept; empty if it is."""
+    failing_since: float = 0.0
+    """Unix time from which it hasn't been kept; 0 if it is."""
+    failures: int = 0
+    """How often it could not be written."""
+    age_s: float | None = None
+    """Its age in seconds; null if it isn't served."""
+
+    def age_at(self, now: float) -> float | None:
+        """Return ``age_s`` at a Unix time."""
+        return max(0.0, now - self.served_at) if self.served_at else None
+
+
+class BridgeFacts(msgspec.Struct, frozen=True):
+    """A bridge on which endpoints don't see the addresses of clients."""
+
+    name: str = ""
+    """The interface."""
+    family: str = ""
+    """``IPv4``, ``IPv6``."""
+    cause: str = ""
+    """Why, in words."""
+    hint: str = ""
+    """What to do about it."""
+
+
+class ClientAddressFacts(msgspec.Struct, frozen=True):
+    """Whether endpoints see client addresses, where replies return through this node."""
+
+    is_on: Annotated[
+        bool,
+        gauge(
+            "preserves_client_address", "", "1 while endpoints see client addresses where possible"
+        ),
+    ] = False
+    """They do."""
+    why_not: str = ""
+    """Why they see this node's; empty where it wasn't requested, or is on."""
+    problem: str = ""
+    """What should be repaired, and can't be at this moment."""
+    repairs: int = 0
+    """Since the start."""
+    bridges: Sequence[BridgeFacts] = ()
+    """Those on which this doesn't work while ``is_on``."""
+
+
+class TrackingFacts(msgspec.Struct, frozen=True):
+    """The node's connection tracking table; packets of connections that don't fit are dropped."""
+
+    entries: Annotated[
+        int, gauge("conntrack_entries", "entries", "Entries of the kernel's conntrack table")
+    ] = 0
+    limit: Annotated[
+        int,
+        gauge(
+            "conntrack_entries_limit", "entries", "Limit of entries in the kernel's conntrack table"
+        ),
+    ] = 0
+    """0 where nothing is tracked."""
+    drops: Annotated[
+        int, counter("conntrack_drops", "packets", "Packets that conntrack dropped since boot")
+    ] = 0
+    is_full: Annotated[
+        bool,
+        gauge(
+            "conntrack_full",
+            "",
+            "1 while the kernel's conntrack table is full and new connections fail",
+        ),
+    ] = False
+    is_dropping: bool = False
+    """It is full, and packets have been dropped since."""
+
+
+class ProbesFacts(msgspec.Struct, frozen=True):
+    """The probes that decide the path of Services with ``auto``."""
+
+    endpoints: int = 0
+    """How many are probed."""
+    interval_s: float = 0.0
+    """Measured: average seconds between the last two probes of an endpoint that answers; 0: none
+    has answered yet, and was probed again."""
+    per_second: int = 0
+    """The budget: more probes never begin in a second; 0: nothing was probed yet."""
+    sent: int = 0
+    """Probes since the start."""
+    failed: int = 0
+    """Of these, how many the endpoint didn't answer."""
+
+
+class FirewallFacts(msgspec.Struct, frozen=True):
+    """A chain of another program that drops packets steered to the proxy."""
+
+    chain: str = ""
+    why: str = ""
+    way_out: str = ""
+
+
+class UnservedFacts(msgspec.Struct, frozen=True):
+    """A status address that can't be served."""
+
+    problem: str = ""
+    """Why."""
+    way_out: str = ""
+    """What to do about it."""
+
+
+class IgnoredFacts(msgspec.Struct, frozen=True):
+    """A Service, or one port of it, that gets no listener."""
+
+    service: str
+    """``namespace/name``."""
+    port: str
+    """The port's name or number; empty when the whole Service is ignored."""
+    cause: Cause
+    """Why."""
+    is_conflict: bool = False
+    """It should be served, but another Service has its address."""
+
+
+class HealthCheckFacts(msgspec.Struct, frozen=True):
+    """The health check node port of one Service."""
+
+    service: str = ""
+    """``namespace/name``."""
+    port: int = 0
+    """The ``healthCheckNodePort``."""
+    local_endpoints: int = 0
+    """Ready endpoints on this node."""
+    problem: str = ""
+    """Why it doesn't answer, or not at every address; empty if it does."""
+
+
+class MemoryFacts(msgspec.Struct, frozen=True):
+    """What is used of the nearest limit of memory; all 0 without a limit."""
+
+    used_bytes: Annotated[
+        int,
+        gauge(
+            "memory_bytes",
+            "bytes",
+            "Memory in use, as far as it counts for the nearest limit; 0 without a limit",
+        ),
+    ] = 0
+    """As far as it counts for the limit; file cache doesn't."""
+    limit_bytes: Annotated[
+        int, gauge("memory_limit_bytes", "bytes", "The nearest limit of memory, or 0")
+    ] = 0
+    is_short: bool = False
+    """So near to the limit that load is shed."""
+    was_short: Annotated[
+        bool,
+        gauge(
+            "memory_short", "", "1 while load is shed because memory is short, and for 10 s after"
+        ),
+    ] = False
+    """That is so, or was in the last seconds."""
+
+
+class WorkerFacts(msgspec.Struct, frozen=True):
+    """One process that carries traffic."""
+
+    index: int = 0
+    pid: int = 0
+    """0 while it isn't running."""
+    restarts: int = 0
+    connections: int = 0
+    """Open TCP connections."""
+    flows: int = 0
+    """Live UDP flows."""
+    iterations: Sequence[tuple[float | None, int]] = ()
+    """Upper bounds in seconds, ascending, None for the last, each with the number of loop
+    iterations that took at most that long and longer than the bound before."""
+    iterations_s: float = 0.0
+    """The sum of all."""
+    hung: int = 0
+    """How many of the restarts replaced a process that hung."""
+
+
+class Unencoded(Aside):
+    """What other answers than the JSON of the status contain."""
+
+    __slots__ = ()
+    demand: Mapping[ServiceKey, int] = MappingProxyType({})
+    """Services whose clients wait, or did in the last 90 s: how many, at least 1."""
+    config: Sequence[tuple[str, object, str]] = ()
+    """Settings for ``/configz``: name, value, origin (``default``, ``file``, ``flag``)."""
+
+
+class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
+    """Everything about one proxy at one moment. Counters grow until the process ends."""
+
+    now: float = 0.0
+    """Unix time of the answer."""
+    level: Level = Level.OK
+    """The worst of all problems."""
+    verdict: str = ""
+    """All of it in one sentence."""
+    problems: Sequence[Problem] = ()
+    """Trouble first; within a level the node's first, then Service ports by name. Of all Service
+    ports, whichever were selected."""
+    version: str = ""
+    """The proxy's."""
+    node: str = ""
+    """This node's name."""
+    started: float = 0.0
+    """Unix time."""
+    revision: int = 0
+    """Of what is in force; it grows with each change."""
+    source: SourceFacts = SourceFacts()
+    """Where Services come from."""
+    steering: SteeringState = SteeringState()
+    """How traffic reaches the proxy."""
+    sync: SyncFacts = SyncFacts()
+    """The rounds of plan, diff and apply."""
+    last_state: LastStateFacts = LastStateFacts()
+    """What is kept for the next start."""
+    client_address: ClientAddressFacts = ClientAddressFacts()
+    """Which address endpoints see."""
+    tracking: TrackingFacts = TrackingFacts()
+    """The kernel's connection tracking."""
+    probes: ProbesFacts = ProbesFacts()
+    """Of all Services with the path ``auto``; zeros without any."""
+    firewalls: Sequence[FirewallFacts] = ()
+    """Chains of other programs that drop packets to Services."""
+    unserved: Sequence[UnservedFacts] = ()
+    """Status addresses that can't be served."""
+    ports: Annotated[
+        Sequence[PortFacts],
+        gauge("service_ports", "ports", "Service ports that are served, by family and side"),
+    ] = ()
+    """Those that were selected, those with problems first, or in the order of ``sort``."""
+    totals: TotalsFacts = msgspec.field(default_factory=TotalsFacts)
+    """Sums over all Service ports, former ones included."""
+    ignored: Annotated[
+        Sequence[IgnoredFacts], gauge("ignored", "", "Services and ports that get no listener")
+    ] = ()
+    """Those that were selected."""
+    health_checks: Sequence[HealthCheckFacts] = ()
+    """Those that were selected, with a problem first."""
+    descriptors: Annotated[
+        int, gauge("descriptors", "descriptors", "Descriptors in use by the data plane")
+    ] = 0
+    """In use by the data plane."""
+    descriptor_limit: Annotated[
+        int, gauge("descriptors_limit", "descriptors", "Limit of the descriptors of this process")
+    ] = 0
+    """Of the processes that carry traffic."""
+    is_accepting: Annotated[
+        bool,
+        gauge(
+            "accepting",
+            "",
+            "0 while accepting is paused because no descriptors or too little memory is left",
+        ),
+    ] = True
+    """False while accepting is paused at the limit of descriptors or memory."""
+    memory: MemoryFacts = MemoryFacts()
+    """Of the nearest limit."""
+    is_ready: Annotated[
+        bool, gauge("ready", "", "1 while the first plan is in force and nothing drains")
+    ] = True
+    """The first plan is in force, a worker runs, and nothing drains."""
+    is_draining: bool = False
+    """It is shutting down."""
+    workers: Sequence[WorkerFacts] = ()
+    """The processes that carry traffic."""
+    worker_problems: Sequence[str] = ()
+    """Which workers are missing, and why, one line each."""
+    dropped_log_lines: Annotated[
+        int,
+        counter(
+            "log_lines_dropped",
+            "lines",
+            "Log lines dropped because stderr was not read, or could not be written",
+        ),
+    ] = 0
+    """Lines that were not written."""
+    node_is_eligible: Annotated[
+        bool, gauge("node_eligible", "", "0 while the Node is to be deleted")
+    ] = True
+    """False when the Node is being deleted."""
+    network_namespace: int = 0
+    """The inode of the proxy's network namespace, as of its ``/proc/PID/ns/net``; 0 if unknown."""
+
+    def only(self, service: str) -> StatusFacts:
+        """Return the facts with one Service, ``namespace/name``, or one port of it."""
+        names = [(port.name, port) for port in self.ports]
+        return self.part(
+            [port for name, port in names if service in (name, name.partition(":")[0])],
+            [item for item in self.ignored if item.service == service],
+            [item for item in self.health_checks if item.service == service],
+        )
+
+    def part(
+        self,
+        ports: Sequence[PortFacts],
+        ignored: Sequence[IgnoredFacts],
+        health_checks: Sequence[HealthCheckFacts],
+    ) -> StatusFacts:
+        """Return the facts with these Service ports and Services only."""
+        part = msgspec.structs.replace(
+            self, ports=ports, ignored=ignored, health_checks=health_checks
+        )
+        part.demand, part.config = self.demand, self.config
+        return part

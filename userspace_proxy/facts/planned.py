@@ -1,0 +1,108 @@
+"""What the plan alone says about a Service port, its frontends and its endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..model import Balance, Frontend, Path, Protocol
+from ..plan import IgnoredService, PortPlan
+from ..policy import EndpointVerdict, Scope
+from .node import IgnoredFacts
+from .port import EndpointFacts, FrontendFacts, PortFacts
+
+_POLICIES = {
+    Scope.CLUSTER: "",
+    Scope.LOCAL: "only this node's endpoints",
+    Scope.LOCAL_FROM_OUTSIDE: "from outside: only this node's endpoints",
+}
+
+
+def facts_of_plan(
+    plan: PortPlan, frontends: Iterable[FrontendFacts], endpoints: Iterable[EndpointFacts]
+) -> PortFacts:
+    """Return the facts about a Service port that its plan decides; figures are all 0.
+
+    Args:
+        frontends: ClusterIPs first, node ports last.
+        endpoints: In the order of the plan.
+    """
+    key, handling = plan.key, plan.handling
+    namespace, service, port = key.name
+    facts = PortFacts(
+        namespace,
+        service,
+        port,
+        str(key.family),
+        plan.protocol,
+        key.side,
+        tuple(frontends),
+        tuple(endpoints),
+        plan.cause,
+        plan.is_dropping,
+        _POLICIES[plan.scope],
+        plan.admits,
+        _balance(plan),
+        handling.slow_start_s,
+        handling.max_connections,
+        None if handling.hold is None else handling.hold.seconds,
+        plan.path.path,
+        path_why=plan.path.why,
+        is_probed=is_probed(plan),
+        affinity_timeout_s=plan.affinity_timeout_s,
+        notes=plan.notes,
+    )
+    facts.plan = plan
+    return facts
+
+
+def facts_of_verdict(verdict: EndpointVerdict, starting: float | None = None) -> EndpointFacts:
+    """Return the facts about an endpoint that the plan decides.
+
+    Args:
+        starting: What it has of its share while it starts slowly; None: all of it.
+    """
+    preference = verdict.preference
+    if starting is not None:
+        slow = f"starts slowly: {100 * starting:.0f} %"
+        preference = f"{preference}, {slow}" if preference else slow
+    return EndpointFacts(
+        str(verdict.address),
+        verdict.reason,
+        verdict.is_usable,
+        verdict.code,
+        verdict.weight,
+        verdict.priority,
+        verdict.is_standby,
+        starting,
+        preference,
+        verdict.node,
+    )
+
+
+def facts_of_frontend(
+    frontend: Frontend, target: str = "", *, is_reached: bool = True
+) -> FrontendFacts:
+    """Return the facts about a frontend.
+
+    Args:
+        target: Where it leads, in words; empty where no proxy runs.
+        is_reached: Clients that dial it reach this proxy.
+    """
+    return FrontendFacts(str(frontend.address), frontend.kind, target, is_reached)
+
+
+def facts_of_ignored(items: Iterable[IgnoredService]) -> list[IgnoredFacts]:
+    """Return the facts about Services, or ports of them, that aren't served."""
+    return [IgnoredFacts(str(i.service), i.port, i.cause, i.is_conflict) for i in items]
+
+
+def is_probed(plan: PortPlan) -> bool:
+    """Return whether probes of its endpoints choose the path of a Service port."""
+    return plan.path.path is Path.AUTO and plan.protocol is Protocol.TCP and bool(plan.usable)
+
+
+def _balance(plan: PortPlan) -> str:
+    balance = plan.handling.balance
+    if balance is not Balance.ROUND_ROBIN:
+        return str(balance)
+    return str(Balance.LEAST_CONNECTIONS) if plan.handling.max_connections else ""

@@ -1,0 +1,237 @@
+"""The facts about one Service port: what the JSON contains, and page, text and metrics show.
+
+    plan ──of_plan──▶ PortFacts ◀── frontends, endpoints, figures, path (agent), state (judge)
+
+Rule 1: a field here is one of the JSON; within a version fields are only added. All have a default,
+because ``explain`` also reads the JSON of older proxies.
+Rule 2: facts are made anew when something changes, and never changed once they are shown.
+Rule 3: fields by position precede those by name, and those of a base its own: the JSON's order.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from ..model import Cause, CauseCode, Path
+from ..plan import PortPlan
+from .figures import PortFigures, TrafficByCause
+
+
+class Level(enum.StrEnum):
+    """The severity of a state."""
+
+    OK = "ok"
+    ATTENTION = "attention"
+    TROUBLE = "trouble"
+
+
+# States of Service ports whose clients are served, though less well than they could be.
+_SERVED = ("partly answering", "failed before", "at their limit", "out of client ports", "served")
+
+
+class FrontendFacts(msgspec.Struct, frozen=True, gc=False):
+    """One address that clients dial."""
+
+    address: str = ""
+    """With its port: ``10.96.7.1:80``, ``[fd00::1]:80``."""
+    kind: str = ""
+    """``ClusterIP``, ``NodePort``, ``LoadBalancer``, ``ExternalIP``."""
+    target: str = ""
+    """Where it leads, in words: ``proxy port 20001``, ``refused``, ``dropped``, …"""
+    is_reached: bool = True
+    """False where clients can't reach this proxy."""
+
+
+class EndpointVerdictFacts(TrafficByCause):
+    """The facts of an endpoint that precede its figures."""
+
+    address: str = ""
+    """With its port."""
+    state: str = ""
+    """``ready``, ``not ready``, ``terminating``, or why it isn't used, in words."""
+    is_usable: bool = False
+    """Whether it may serve from this node now."""
+    code: CauseCode | None = None
+    """Why it isn't used, as a code; null where it is ready or terminating."""
+    weight: int = 0
+    """Its share of new connections, in proportion to the others' weights; 0: it takes none."""
+    priority: int = 0
+    """0 is first; endpoints of a higher number serve while none of a lower one can."""
+    is_standby: bool = False
+    """It is usable, and so is an endpoint of a priority before its own."""
+    starting: float | None = None
+    """What it has of its share while it starts slowly, below 1; null: all of it."""
+    preference: str = ""
+    """Priority, weight and slow start in words; empty if it has none of them."""
+    node: str = ""
+    """Where it runs; empty if unknown."""
+    ejected_for_s: float | None = None
+    """Seconds until it is tried again, because dials to it failed; null if it isn't left out."""
+    cause: Cause | None = None
+    """Why dials fail now; null once it has answered."""
+
+
+class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
+    """One endpoint of a Service port."""
+
+    answered_at: float = 0.0
+    """Unix time at which it last answered a dial; 0 if it never did."""
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether only traffic policy or hints keep this node's clients from it."""
+        return self.code in (CauseCode.NOT_LOCAL, CauseCode.NOT_FOR_THIS_NODE)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the proxy never dials it: its address is reserved, or this node's."""
+        return self.state.startswith("refused")
+
+
+class StateFacts(msgspec.Struct, frozen=True, gc=False):
+    """How the clients of a Service port are served."""
+
+    level: Level = Level.OK
+    """``trouble``: this proxy, or something below it, doesn't work as it should; ``attention``: the
+    cluster asks for something that has no effect."""
+    word: str = ""
+    """``served``, ``partly served``, ``not served``, ``refused``, ``dropped``, ``not answering``,
+    ``partly answering``, ``fault on purpose``, ``out of ports``, ``out of client ports``."""
+    sentence: str = ""
+    """The same with its reason."""
+    causes: Sequence[Cause] = ()
+    """All that is known to go wrong, or to have no effect; the first one decides the state."""
+    way_out: str = ""
+    """The first cause's hint, or empty."""
+    code: CauseCode | None = None
+    """The first cause's; null without a cause."""
+
+    @property
+    def is_problem(self) -> bool:
+        """Whether some clients that should be served aren't."""
+        return self.level is not Level.OK and self.word not in _SERVED
+
+
+class PortPlanFacts(PortFigures):
+    """The facts of a Service port that precede its figures."""
+
+    namespace: str = ""
+    """The Service's."""
+    service: str = ""
+    """Its name."""
+    port: str = ""
+    """The port's name; empty if it has none."""
+    family: str = ""
+    """``IPv4``, ``IPv6``."""
+    protocol: str = ""
+    """``TCP``, ``UDP``."""
+    side: str = ""
+    """Empty for all frontends, or those of the cluster's inside; ``external``, ``load balancer``
+    where these have a policy of their own."""
+    frontends: Sequence[FrontendFacts] = ()
+    """ClusterIPs first, node ports last."""
+    endpoints: Sequence[EndpointFacts] = ()
+    """By address."""
+    cause: Cause | None = None
+    """Why clients are refused, wait or are dropped; null when an endpoint is usable."""
+    is_dropping: bool = False
+    """Some clients get no answer, because only other nodes have endpoints for them."""
+    policy: str = ""
+    """Which endpoints serve, in words; empty where all serve all clients."""
+    admits: Sequence[str] | None = None
+    """Networks whose clients are admitted; null: all are."""
+    balance: str = ""
+    """How endpoints are chosen; empty for round robin."""
+    slow_start_s: float = 0.0
+    """Seconds in which new endpoints reach their share of connections; 0: they have it at once."""
+    max_connections: int | None = None
+    """The limit of each endpoint for this node; null: none."""
+    hold_s: float | None = None
+    """Seconds that clients wait for an endpoint; null: they are refused without one."""
+    path: Path = Path.USERSPACE
+    """``userspace``: connections pass through the proxy; ``kernel``: the kernel translates them
+    straight to an endpoint, and only ``kernel_connections`` counts them; ``auto``, in a plan that
+    isn't served: one of them, as probes show."""
+    path_since: float = 0.0
+    """Unix time at which new connections began to take this path; 0 if unknown."""
+    path_why: str = ""
+    """Why it is this one, in words; empty for the default."""
+    kernel_connections: int | None = None
+    """Connections (flows) since the start that the kernel has led straight to endpoints; null where
+    it never could, or doesn't count them. At most some seconds old."""
+    is_probed: bool = False
+    """Probes of its endpoints choose the path; see ``probes``."""
+    affinity_timeout_s: int | None = None
+    """Of ``sessionAffinity: ClientIP``; null without."""
+    notes: Sequence[Cause] = ()
+    """What this Service port asks for and doesn't get; at the first one of a Service, also what the
+    Service and its EndpointSlices do."""
+    problem: str = ""
+    """Why it isn't served although it should be, or empty."""
+    way_out: str = ""
+    """What to do about the problem."""
+
+
+class Aside:
+    """Attributes of a Struct that the JSON doesn't contain, but another process gets (pickle)."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (*super().__reduce__(), vars(self))
+
+
+class Planned(Aside):
+    """What a Service port's facts are made from."""
+
+    __slots__ = ()
+    plan: PortPlan
+    """Absent where facts were read from JSON."""
+
+
+class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
+    """One family and side of one Service port."""
+
+    turned_away: Sequence[Cause] = ()
+    """Clients that the kernel turned away, by cause; counts are of their packets."""
+    is_out_of_ports: bool = False
+    """In the last minute it had no source port left towards an endpoint."""
+    is_out_of_client_ports: bool = False
+    """In the last minute a client's own address had none left towards an endpoint."""
+    state: StateFacts = StateFacts()
+    """How its clients are served."""
+
+    @property
+    def name(self) -> str:
+        """``shop/web:http``."""
+        name = f"{self.namespace}/{self.service}"
+        return f"{name}:{self.port}" if self.port else name
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether clients wait, because no node has a usable endpoint."""
+        return self.hold_s is not None and self.cause is not None and not self.is_dropping
+
+    @property
+    def usable(self) -> int:
+        """How many endpoints may serve from this node now."""
+        return sum(endpoint.is_usable for endpoint in self.endpoints)
+
+    @property
+    def has_default_path(self) -> bool:
+        """Whether there is nothing to show of the path."""
+        return self.path is Path.USERSPACE and not self.path_why and not self.kernel_connections
+
+
+class TotalsFacts(PortFigures, kw_only=True):
+    """What was counted for all Service ports, former ones included.
+
+    The fields are those of :class:`PortFacts`.
+    """
+
+    kernel_connections: int | None = None
+    """Of the paths of all Service ports; null where they aren't counted."""

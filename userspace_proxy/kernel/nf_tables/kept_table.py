@@ -1,0 +1,216 @@
+"""Keeps one table of this proxy as it should be, whatever it contains.
+
+    difference ─▶ one transaction ─▶ in force
+    refused, or changed by others ─▶ table read in full ─▶ what differs, or the whole table
+
+Its user supplies the contents: the messages that create the table with its sets, chains and rules,
+and the elements of the sets.
+
+Rule 1: unless another program has changed the table, it contains what was written last.
+Rule 2: rules are compared with those that the kernel listed after they were written, elements with
+those that should be there.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
+from dataclasses import dataclass
+
+from ...errors import SteeringConflict
+from .ruleset import NftablesError
+from .table import Definition, Listing, NftTable, Steps
+from .writer import INET, SetElement
+
+# These say nothing about what the kernel can do.
+_SHORTAGES = frozenset(
+    {errno.ENOMEM, errno.ENOBUFS, errno.ENFILE, errno.EBUSY, errno.EAGAIN, errno.EINTR}
+)
+_NOTHING = Listing(is_owned=False, definitions=())
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What differed, and was put right."""
+
+    count: int = 0
+    """How many elements and definitions differed."""
+    removed: Set[SetElement] = frozenset()
+    added: Set[SetElement] = frozenset()
+    """All elements, if the whole table was written."""
+
+
+class KeptTable(NftTable):
+    """Such a table, in this thread's network namespace.
+
+    Args:
+        name: Its name.
+        sets: Those whose elements are kept, in the order in which elements are removed.
+        create: Returns the steps that create it without elements, given whether to include what
+            some kernels refuse.
+        elements: Returns the elements that it should have.
+        family: Its family.
+        sock: A copy of another process's socket, for a table that it owns; closed by this.
+        is_owned: Whether it may have an owner: this process.
+
+    Raises:
+        SteeringError: A privilege or a kernel part is missing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sets: Sequence[str],
+        create: Callable[[bool], Steps],
+        elements: Callable[[], set[SetElement]],
+        *,
+        family: int = INET,
+        sock: socket.socket | None = None,
+        is_owned: bool = False,
+    ) -> None:
+        super().__init__(name, family, sock)
+        self._sets = sets
+        self._create = create
+        self._elements = elements
+        self._may_be_owned = is_owned
+        self.is_complete = True
+        """Whether the kernel has accepted all of it, as far as it was tried."""
+        self._written: tuple[Definition, ...] | None = None
+        """Everything but the elements, as the kernel lists it; None where it is unknown."""
+        self._is_right = False
+        """Whether the last comparison, or writing all of it, succeeded."""
+
+    def is_known(self) -> bool:
+        """Return whether it contains what was written last."""
+        return self._is_right and self._written is not None and not self.is_touched()
+
+    def read(self) -> Listing | None:
+        """Return what is in force, as :meth:`.NftTable.read`.
+
+        Raises:
+            SteeringConflict: Another program owns it.
+        """
+        listing = super().read()
+        if listing is not None and listing.is_owned and not self._may_be_owned:
+            raise SteeringConflict(
+                f"cannot use the nftables table inet {self.name}: another program owns it",
+                hint="stop that program, or run with --steering=iptables",
+            )
+        return listing
+
+    def is_as_written(self, listing: Listing) -> bool:
+        """Return whether a listing has the definitions that were written last."""
+        return self._written in (None, listing.definitions)
+
+    def change(self, removed: Iterable[SetElement], added: Iterable[SetElement]) -> Repair:
+        """Write a difference of elements; where the kernel has something else, all that differs.
+
+        Returns:
+            What was put right; nothing if only the difference was written.
+
+        Raises:
+            SteeringError: The kernel refused; nothing has changed.
+        """
+        if self.is_known() and self._accepts(removed, added):
+            return Repair()
+        return self.put_right()
+
+    def redefine(self, steps: Steps) -> None:
+        """Change rules and chains, which the user's contents already include.
+
+        Raises:
+            SteeringError: The kernel refused; nothing has changed.
+        """
+        self.write(steps)
+        self._written = None
+        self._written = self.read_definitions()
+
+    def change_chains(self, steps: Steps, *, gone: Collection[str], new: Collection[str]) -> None:
+        """Add and delete chains that the kernel doesn't call, which the contents already reflect.
+
+        Costs as much as they have rules, however many others there are.
+
+        Args:
+            gone: The names of those that the steps delete.
+            new: Those that they add, in that order.
+
+        Raises:
+            SteeringError: The kernel refused; nothing has changed.
+        """
+        before = self._written
+        self.write(steps)
+        self._written = None
+        self._written = self.read_definitions(before, gone=frozenset(gone), new=new)
+
+    def repair(self) -> Repair:
+        """Put it right, unless it contains what was written last; costs 10 µs then."""
+        return Repair() if self.is_known() else self.put_right()
+
+    def put_right(self) -> Repair:
+        """Compare it in full, and write what differs."""
+        self._is_right = False
+        listing = self.read() or _NOTHING
+        have, want = listing.elements_of(self._sets), self._elements()
+        removed, added = have - want, want - have
+        count = len({(name, key) for name, key, _ in removed | added})
+        has_definitions = listing is not _NOTHING and listing.definitions == self._written
+        if not has_definitions:
+            count += max(_count_differing(listing.definitions, self._written or ()), 1)
+        if not has_definitions or not self._accepts(removed, added):
+            added = want
+            self._write_all(want)
+        self._is_right = True
+        return Repair(count, removed, added)
+
+    def write_all(self) -> None:
+        """Write it anew, whatever there is.
+
+        Raises:
+            SteeringError: The kernel refused; nothing has changed.
+        """
+        self._is_right = False
+        self.settle()
+        self._write_all(self._elements())
+        self._is_right = True
+
+    def forget(self) -> None:
+        """Have the next repair write all of it, because its rules must change."""
+        self._written = None
+
+    def remove(self) -> None:
+        """Remove it, if it exists; idempotent."""
+        if self.look(with_elements=False) is not None:
+            super().remove()
+        self.forget()
+
+    def steps(self, removed: Iterable[SetElement], added: Iterable[SetElement]) -> Steps:
+        """Return the messages that change elements, each of which leaves it consistent."""
+        writer = self.writer()
+        writer.change_elements(self._sets, removed, added)
+        return [[message] for message in writer.messages]
+
+    def _accepts(self, removed: Iterable[SetElement], added: Iterable[SetElement]) -> bool:
+        """Write a difference of elements; return whether the kernel accepted it."""
+        try:
+            self.write(self.steps(removed, added))
+        except NftablesError:
+            return False
+        return True
+
+    def _write_all(self, elements: Iterable[SetElement]) -> None:
+        steps = self.steps((), elements)
+        try:
+            self.write([*self._create(self.is_complete), *steps])
+        except NftablesError as exc:
+            if not self.is_complete or exc.code in _SHORTAGES:
+                raise
+            self.write([*self._create(False), *steps])
+            self.is_complete = False
+        self._written = self.read_definitions()
+
+
+def _count_differing(some: Iterable[Definition], others: Iterable[Definition]) -> int:
+    have, want = Counter(some), Counter(others)
+    return ((have - want) + (want - have)).total()

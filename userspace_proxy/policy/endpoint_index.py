@@ -1,0 +1,84 @@
+"""The endpoints of one Service by address family and port name, for all its ports.
+
+Rule 1: each slice is read once, and a look-up doesn't depend on how many other slices and ports
+there are: a Service and its slices may have 20,000 ports each, and any number of slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..model import Endpoint, EndpointSlice, IPFamily, Protocol, SliceKey, SlicePort, SocketAddress
+from .causes import NAMES_SHOWN
+
+_Named = list[tuple[SlicePort, EndpointSlice]]
+
+
+class EndpointIndex:
+    """The slices of one Service.
+
+    Args:
+        slices: All of the Service, of both families; of equal endpoints the first one's come first.
+    """
+
+    def __init__(self, slices: Sequence[EndpointSlice]) -> None:
+        self.slices = slices
+        self._counts = dict.fromkeys(IPFamily, 0)
+        self._named: dict[IPFamily, dict[str, _Named]] = {family: {} for family in IPFamily}
+        """Ports of slices with endpoints, by name."""
+        self._shown: dict[IPFamily, tuple[str, ...]] = {}
+        self._weights: dict[SliceKey, set[int]] = {}
+        """Those that were asked for."""
+        for item in slices:
+            self._counts[item.family] += 1
+            named = self._named[item.family]
+            for port in item.ports if item.endpoints else ():
+                named.setdefault(port.name, []).append((port, item))
+        self._with_endpoints = {item.family for item in slices if item.endpoints}
+
+    def slice_count(self, family: IPFamily) -> int:
+        """Return the number of slices of a family."""
+        return self._counts[family]
+
+    def has_endpoints(self, family: IPFamily) -> bool:
+        """Return whether a slice of a family has an endpoint, whatever its ports."""
+        return family in self._with_endpoints
+
+    def count(self, family: IPFamily, name: str, protocol: Protocol) -> int:
+        """Return how many endpoints the slices list for a Service port, repetitions included."""
+        return sum(len(item.endpoints) for _, item in self._found(family, name, protocol))
+
+    def weights(self, family: IPFamily, name: str, protocol: Protocol) -> set[int]:
+        """Return the weights of the endpoints that the slices list for a Service port."""
+        found: set[int] = set()
+        for _, item in self._found(family, name, protocol):
+            if item.key not in self._weights:
+                self._weights[item.key] = {endpoint.weight for endpoint in item.endpoints}
+            found |= self._weights[item.key]
+        return found
+
+    def addresses(
+        self, family: IPFamily, name: str, protocol: Protocol
+    ) -> Iterator[tuple[SocketAddress, Endpoint]]:
+        """Yield the addresses for a Service port, in the order of the slices."""
+        for port, item in self._found(family, name, protocol):
+            number = port.port
+            for endpoint in item.endpoints:
+                yield SocketAddress(endpoint.ip, number), endpoint
+
+    def protocols(self, family: IPFamily, name: str) -> list[str]:
+        """Return the protocols of a port name, sorted."""
+        return sorted({port.protocol for port, _ in self._named[family].get(name, ())})
+
+    def first_names(self, family: IPFamily) -> tuple[str, ...]:
+        """Return the first ``NAMES_SHOWN`` names of ports, sorted; one of them may be empty."""
+        if family not in self._shown:
+            self._shown[family] = tuple(sorted(self._named[family])[:NAMES_SHOWN])
+        return self._shown[family]
+
+    def _found(
+        self, family: IPFamily, name: str, protocol: Protocol
+    ) -> Iterator[tuple[SlicePort, EndpointSlice]]:
+        for port, item in self._named[family].get(name, ()):
+            if port.protocol == protocol:
+                yield port, item

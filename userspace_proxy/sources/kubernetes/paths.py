@@ -1,0 +1,35 @@
+"""URL paths of the API: each name in one is a single segment, whatever it contains.
+
+Rule 1: names come from objects that others write. Each is quoted where it becomes a part of a path.
+Rule 2: a path with ``..``, a query or a fragment isn't sent, even if a name wasn't quoted.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote, unquote
+
+from ...model.quoting import quoted
+from .responses import TransportError
+
+# Source: RFC 3986, pchar.
+_IS_PATH = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*")
+_UNSOUND = frozenset({"", ".", ".."})
+
+
+def join(start: str, *segments: str) -> str:
+    """Return a path that continues another one; the segments are text, and the start is a path."""
+    return "/".join((start, *(quote(segment, safe="") for segment in segments)))
+
+
+def check(path: str) -> None:
+    """Check that a path is sent as it is, and means the same to each server on the way.
+
+    Raises:
+        TransportError: It isn't; nothing must be sent.
+
+    Source: client-go's IsValidPathSegmentName, and RFC 3986, 5.2.4.
+    """
+    segments = path[1:].split("/")
+    if not _IS_PATH.fullmatch(path) or any(unquote(each) in _UNSOUND for each in segments):
+        raise TransportError(f"{quoted(path)} is not the path of an object, nothing was sent")

@@ -1,0 +1,88 @@
+"""The JSON responses: ``/api/v1/status``, which is the facts themselves, and ``/configz``."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import fields, is_dataclass
+
+import msgspec
+
+from ..facts import StatusFacts
+from .problems import summarise
+from .selection import Selection, select
+
+_encoder = msgspec.json.Encoder()
+
+
+def render_status(view: StatusFacts, *, now: float, selection: Selection | None = None) -> bytes:
+    """Return the facts as JSON, with the words of the page.
+
+    Args:
+        selection: Which Service ports, ignored Services and health checks; None for all. The page
+            number is ignored, and ``problems`` covers all of them.
+    """
+    return encode_answer(make_answer(view, now=now, selection=selection or Selection()))
+
+
+def encode_answer(answer: object) -> bytes:
+    """Return an answer, or a part of one, as a line of JSON."""
+    try:
+        return _encoder.encode(answer) + b"\n"
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, which JSON can contain as an escape only.
+        return json.dumps(msgspec.to_builtins(answer)).encode() + b"\n"
+
+
+def make_answer(view: StatusFacts, *, now: float, selection: Selection) -> StatusFacts:
+    """Return the answer that :func:`render_status` writes."""
+    chosen = select(view, selection)
+    summary = summarise(view, now)
+    last_state = view.last_state
+    return msgspec.structs.replace(
+        view,
+        now=now,
+        level=summary.level,
+        verdict=summary.verdict,
+        problems=summary.problems,
+        last_state=msgspec.structs.replace(last_state, age_s=last_state.age_at(now)),
+        ports=chosen.ports,
+        ignored=chosen.ignored,
+        health_checks=chosen.health_checks,
+    )
+
+
+def read_answer(body: bytes | str) -> StatusFacts:
+    """Return the facts in the JSON of a proxy, also of an older or a newer one.
+
+    Raises:
+        ValueError: It isn't the JSON of a proxy.
+    """
+    return msgspec.json.decode(body, type=StatusFacts)
+
+
+def render_configz(view: StatusFacts) -> bytes:
+    """Return the settings in force as JSON, each with its value and origin."""
+    settings = {
+        name: {"value": _plain(value), "origin": origin}
+        for name, value, origin in sorted(view.config)
+    }
+    return json.dumps({"settings": settings}, indent=2).encode() + b"\n"
+
+
+def _plain(value: object) -> object:
+    """Return a form of a setting's value that JSON can express; infinity is null."""
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case dict():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case set() | frozenset():
+            return sorted(map(str, value))
+        case None | bool() | int() | float() | str():
+            return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    return str(value)

@@ -1,0 +1,72 @@
+"""Takes views for requests, in the event loop, for at most a quarter of its time.
+
+    requests ──▶ those that wait ──▶ pause ──▶ refresh ──▶ view ──▶ all get it
+                                       3 times as long as the last view took
+
+Rule 1: a view is taken after the requests for it arrived, so it contains what happened before.
+Rule 2: however many requests arrive, and whatever they search for, views take no more than their
+share: ten thousand Services take a part of a second, in which no probe is answered and no change
+is carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from ..facts import StatusFacts
+from .single_flight import SingleFlight
+
+# Of the event loop's time; samples of the page take as much (``sampling``).
+SHARE = 0.25
+
+
+class FreshViews:
+    """The views of one proxy.
+
+    Args:
+        view: Returns the state at this moment.
+        refresh: Awaited before ``view``, to fetch counters from workers.
+        clock: Monotonic seconds.
+        pause: Waits for that many seconds.
+    """
+
+    def __init__(
+        self,
+        view: Callable[[], StatusFacts],
+        refresh: Callable[[], Awaitable[None]] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], Awaitable[object]] = asyncio.sleep,  # noqa: TID251 - the share
+    ) -> None:
+        self._view = view
+        self._refresh = refresh
+        self._clock = clock
+        self._pause = pause
+        self._due = 0.0
+        """When the next view may be taken."""
+        self._flights: SingleFlight[StatusFacts] = SingleFlight()
+
+    async def take(self) -> StatusFacts:
+        """Return a view that is taken from now on."""
+        return await self._flights.get((), self._take)
+
+    def close(self) -> None:
+        """Take no more views, and refer to nothing."""
+        self._view, self._refresh = _is_closed, None
+
+    async def _take(self) -> StatusFacts:
+        if (wait_s := self._due - self._clock()) > 0:
+            await self._pause(wait_s)
+        if self._refresh is not None:
+            await self._refresh()
+        began = self._clock()
+        view = self._view()
+        ended = self._clock()
+        self._due = ended + (ended - began) * (1 / SHARE - 1)
+        return view
+
+
+def _is_closed() -> StatusFacts:
+    raise RuntimeError("this status server is closed")

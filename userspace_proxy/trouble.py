@@ -1,0 +1,81 @@
+"""Logs a condition once when it begins and once when it ends, and keeps it to be shown between.
+
+    set("disk full")      logs the beginning
+    set("disk full")      nothing
+    set("read-only")      logs the beginning: another cause
+    clear()               logs the end
+
+Rule 1: call :meth:`Trouble.clear` when the condition is over, not when something was requested
+that should end it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+_T = TypeVar("_T")
+
+
+def _as_cause(trouble: object) -> Mapping[str, object]:
+    return {"cause": str(trouble)}
+
+
+class Trouble(Generic[_T]):
+    """A condition that begins and ends; it has one cause, or several at a time.
+
+    Args:
+        log: Logs the lines.
+        begins: The text that is logged for each cause that is new.
+        ends: The text that is logged once there is no cause any more; empty: none is.
+        fields: Returns the fields of the beginning from its cause: by default, ``cause``.
+        level: Of the beginning; the end is information.
+    """
+
+    __slots__ = "_begins", "_ends", "_fields", "_level", "_log", "now"
+
+    def __init__(
+        self,
+        log: logging.Logger | logging.LoggerAdapter[Any],
+        begins: str,
+        ends: str = "",
+        *,
+        fields: Callable[[_T], Mapping[str, object]] = _as_cause,
+        level: int = logging.WARNING,
+    ) -> None:
+        self._log = log
+        self._begins = begins
+        self._ends = ends
+        self._fields = fields
+        self._level = level
+        self.now: tuple[_T, ...] = ()
+        """The present causes; empty if there is no trouble."""
+
+    def __bool__(self) -> bool:
+        return bool(self.now)
+
+    def __str__(self) -> str:
+        return str(self.now[0]) if self.now else ""
+
+    def set(self, *causes: _T, **ending: object) -> None:
+        """Note the present causes, and log those that are new, or that there is none any more.
+
+        Args:
+            causes: All of them, and not just the new ones; an empty text is none.
+            ending: The fields of the end, if it is logged.
+        """
+        self._note(tuple(filter(None, causes)), ending)
+
+    def clear(self, **ending: object) -> None:
+        """Note that it is over, and log that if it wasn't."""
+        self._note((), ending)
+
+    def _note(self, now: tuple[_T, ...], ending: Mapping[str, object]) -> None:
+        before, self.now = frozenset(self.now), now
+        # The records show where a caller of the public methods is.
+        for cause in now:
+            if cause not in before:
+                self._log.log(self._level, self._begins, extra=self._fields(cause), stacklevel=3)
+        if before and not now and self._ends:
+            self._log.info(self._ends, extra=ending, stacklevel=3)
