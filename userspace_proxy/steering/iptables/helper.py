@@ -1,9 +1,9 @@
 """The helper process: it answers one request after the other, and ends when its parent does.
 
-    guard for old and new ports ─▶ nat ─▶ guard for the new ports ─▶ stale conntrack entries
+    guard for old and new ports ─▶ nat ─▶ stale conntrack entries     later: guard for new ports
 
-A port is guarded before its first packet arrives and until its last one has. Conntrack entries from
-before the new rules are removed when these are in force.
+A port is guarded before its first packet arrives and until its last one has, see released_ports.
+Conntrack entries from before the new rules are removed when these are in force.
 
 Rule 1: answers don't use standard output: python-iptables replaces it by a pipe of its own while it
 makes a rule.
@@ -27,6 +27,7 @@ from ...model import Frontend, Protocol
 from ..base import SteeringFacts
 from ..names import ChainNames, label_of
 from ..programmer import NatProgrammer, Ports, Touched
+from ..released_ports import ReleasedPorts
 from .legacy import LegacyTables
 from .nat import NatChains, all_rules, reached_rules, rules_among
 from .process import as_rows, from_rows
@@ -134,6 +135,7 @@ class LegacyProgrammer(NatProgrammer):
         self._nat = LegacyTable(NAT, self._tables, small_edits, names)
         self._filter = LegacyTable(FILTER, self._tables, small_edits, names)
         self._layout = NatChains(version)
+        self._released: ReleasedPorts[tuple[Protocol, int]] = ReleasedPorts()
         self._infos: tuple[bytes, ...] = ()
         self._repairs = 0
 
@@ -196,25 +198,27 @@ class LegacyProgrammer(NatProgrammer):
 
     def _repair(self) -> int:
         self._repairs += 1
+        has_ended = bool(self._released.end_round())
         if (
             self._repairs % FULL_COMPARISON_EVERY
             and not self._address.has_changed()
             and self._read_infos() == self._infos
         ):
-            return 0
+            return self._end_guard() if has_ended else 0
         self._nat.forget()
         self._filter.forget()
-        drifted = self._put_rules({})
+        drifted = self._put_rules()
         if self._follow_address():
-            self._put_rules({})
+            self._put_rules()
         return drifted
 
     def _lay_out(self) -> None:
         self._layout = NatChains(self._version, _rules(self._applied or {}), self._to_ip)
 
     def _put(self, leaving: Touched) -> None:
+        self._released.add((f.protocol, port) for f, port in leaving.items() if port)
         self._follow_address()
-        self._put_rules(leaving)
+        self._put_rules()
 
     def _follow_address(self) -> bool:
         """Lay out the rules that depend on interfaces, if they must change; return whether."""
@@ -227,25 +231,25 @@ class LegacyProgrammer(NatProgrammer):
         self._stale |= self._applied or {}
         return True
 
-    def _put_rules(self, leaving: Touched) -> int:
-        """Write what differs, guarding old ports until the end; return how many rules did."""
-        applied = self._applied or {}
-        ports, old_ports = _by_protocol(applied), _by_protocol(leaving)
-        still_in_use = {protocol: ports[protocol] | old_ports[protocol] for protocol in PROTOCOLS}
-        guard = self._make_guard(ports)
-        drifted = self._put_guard(
-            guard if still_in_use == ports else self._make_guard(still_in_use)
-        )
+    def _put_rules(self) -> int:
+        """Write what differs; return how many rules did."""
+        drifted = self._put_guard()
         difference = self._nat.put(self._layout.chains, NAT_JUMPS)
         # From here on other rules are in force, even if a later step fails.
         self._stale |= self._affected_by(difference)
-        self._put_guard(guard)
         self._infos = self._read_infos()
         self._forget_stale()
         return drifted + difference.count
 
-    def _put_guard(self, guard: PortGuard) -> int:
+    def _put_guard(self) -> int:
+        guard = self._make_guard()
         return self._filter.put(guard.chains, guard.jumps).count
+
+    def _end_guard(self) -> int:
+        """Write the guard alone, without the ports that need none any more."""
+        drifted = self._put_guard()
+        self._infos = (*self._infos[:1], self._filter.info())
+        return drifted
 
     def _affected_by(self, difference: TableDifference) -> Ports:
         """Return the frontends whose rules weren't in force."""
@@ -263,7 +267,11 @@ class LegacyProgrammer(NatProgrammer):
         ports = (read_refuse_port(line, is_ipv6=self._version == 6) for line in lines)
         return {port for port in ports if port is not None}
 
-    def _make_guard(self, ports: Mapping[str, set[int]]) -> PortGuard:
+    def _make_guard(self) -> PortGuard:
+        ports: dict[str, set[int]] = {protocol: set() for protocol in PROTOCOLS}
+        used = ((f.protocol, port) for f, port in (self._applied or {}).items())
+        for protocol, port in (*used, *self._released):
+            ports[protocol.lower()].add(port)
         return make_guard(
             ports,
             refuse_port=self._facts.refuse_port,
@@ -287,11 +295,3 @@ def _rules(ports: Touched) -> list[NatRule]:
 
 def _ports_of(rules: Iterable[NatRule]) -> Ports:
     return {Frontend(r.ip, r.port, Protocol(r.protocol.upper())): r.to_port for r in rules}
-
-
-def _by_protocol(ports: Touched) -> dict[str, set[int]]:
-    found: dict[Protocol, set[int]] = {protocol: set() for protocol in Protocol}
-    for frontend, port in ports.items():
-        if port:
-            found[frontend.protocol].add(port)
-    return {protocol.lower(): found[protocol] for protocol in Protocol}

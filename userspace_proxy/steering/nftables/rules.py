@@ -2,7 +2,7 @@
 
     frontends4  10.96.7.1 . tcp . 80 : 36001
     frontends6  fd00:96::1 . tcp . 80 : 36001
-    guarded     tcp . 36001                       proxy ports in use
+    guarded     tcp . 36001                       proxy ports in use, or just released
 
 Rule 1: nothing here accesses the kernel; it reads and writes values.
 """
@@ -107,10 +107,15 @@ def guard_key(frontend: Frontend, port: int) -> bytes:
     return port_key(frontend.protocol, port)
 
 
+def guard_elements(keys: Iterable[bytes]) -> set[SetElement]:
+    """Return the elements that guard ports, given by their keys."""
+    return {(GUARDED, key, b"") for key in keys}
+
+
 def all_elements(ports: Mapping[Frontend, int], refuse_port: int) -> set[SetElement]:
     """Return the elements of all sets; the refuse port isn't guarded as proxy ports are."""
     steered = {frontend_element(frontend, port) for frontend, port in ports.items()}
-    return steered | {(GUARDED, key, b"") for key in count_uses(ports, refuse_port)}
+    return steered | guard_elements(count_uses(ports, refuse_port))
 
 
 def count_uses(ports: Mapping[Frontend, int], refuse_port: int) -> dict[bytes, int]:
@@ -126,6 +131,8 @@ def differing_frontends(
     refuse_port: int,
 ) -> tuple[ElementChanges, dict[bytes, int]]:
     """Return the changes of all sets when some frontends get other ports.
+
+    Ports that are no longer used stay guarded.
 
     Args:
         before: The old ports of those frontends; None or missing: not steered.
@@ -151,12 +158,7 @@ def differing_frontends(
         if port is not None:
             changes.added.add(frontend_element(frontend, port))
             use(frontend, port, 1)
-    for key, count in uses_now.items():
-        was = uses.get(key, 0)
-        if was and not count:
-            changes.removed.add((GUARDED, key, b""))
-        elif count and not was:
-            changes.added.add((GUARDED, key, b""))
+    changes.added.update(guard_elements(k for k, n in uses_now.items() if n and not uses.get(k)))
     return changes, uses_now
 
 

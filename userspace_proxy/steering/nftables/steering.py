@@ -20,6 +20,7 @@ from ..base import REFUSE, Bind, EndpointChoice, Forward, SteeringFacts, Target,
 from ..earlier_nat import EarlierNat
 from ..names import STEERING_TABLES
 from ..programmer import NatProgrammer, Ports, ProgrammedSteering, Touched
+from ..released_ports import ReleasedPorts
 from .kernel_path import Forwards, KernelPath, find_missing
 from .rules import (
     MAPS,
@@ -29,6 +30,8 @@ from .rules import (
     all_elements,
     count_uses,
     differing_frontends,
+    guard_elements,
+    guard_key,
     is_looked_up,
     read_ports,
     refuse_port_of,
@@ -135,6 +138,7 @@ class NftablesProgrammer(NatProgrammer):
         self._translated_earlier: dict[Frontend, str] = {}
         self._uses: dict[bytes, int] = {}
         """How many frontends use each port, by its key in the guard."""
+        self._released: ReleasedPorts[bytes] = ReleasedPorts()
         self._kernel_path = KernelPath(facts.proxy_name)
         self._forwards: dict[Frontend, Forward] = {}
         """The desired targets of frontends that are on the kernel path, or have been."""
@@ -228,7 +232,9 @@ class NftablesProgrammer(NatProgrammer):
     def _load(self) -> None:
         ports = self._applied or {}
         # Connections that began while no rules were maintained may lead anywhere.
-        self._stale |= dict.fromkeys(ports) | self.start()
+        left = self.start()
+        self._stale |= dict.fromkeys(ports) | left
+        self._released.add(guard_key(f, port) for f, port in left.items() if port)
         self._uses = count_uses(ports, self._refuse_port)
         self._table.write_all()
 
@@ -236,6 +242,7 @@ class NftablesProgrammer(NatProgrammer):
         self._note_stale(before)
         changes, uses = differing_frontends(before, touched, self._uses, self._refuse_port)
         self._uses |= uses
+        self._released.add(key for key, count in uses.items() if not count)
         self._note_repair(self._table.change(changes.removed, changes.added))
         self._follow_address()
 
@@ -244,7 +251,9 @@ class NftablesProgrammer(NatProgrammer):
         self._note_repair(self._table.put_right())
 
     def _repair(self) -> int:
-        repair = self._table.repair()
+        unguarded = {key for key in self._released.end_round() if not self._uses.get(key)}
+        table = self._table
+        repair = table.change(guard_elements(unguarded), ()) if unguarded else table.repair()
         self._note_repair(repair)
         count = repair.count + self._kernel_path.repair()
         self._follow_address()
@@ -294,7 +303,8 @@ class NftablesProgrammer(NatProgrammer):
         return [write_table(self._shape(checks_sockets))]
 
     def _elements(self) -> set[SetElement]:
-        return all_elements(self._applied or {}, self._refuse_port)
+        used = all_elements(self._applied or {}, self._refuse_port)
+        return used | guard_elements(self._released)
 
     def _shape(self, checks_sockets: bool) -> Shape:
         return Shape(self._table.name, self._refuse_port, self._to_ip, checks_sockets)

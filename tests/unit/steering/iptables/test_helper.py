@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from userspace_proxy.errors import SteeringError
@@ -42,6 +44,20 @@ def test_rules_are_applied_changed_and_removed(node, ask):
     assert ask("labels") == [""]
     ask("clean_up")
     assert "UPROXY" not in node.run("iptables-legacy-save")
+
+
+def test_a_port_is_guarded_until_the_second_repair_after_its_last_frontend_has_left(node, ask):
+    def guarded():
+        rules = node.run("iptables-legacy-save -t filter")
+        return re.findall(r"-p tcp -m multiport --dports (\S+) -j REJECT", rules)
+
+    ask("apply", {WEB: 36001})
+    ask("change", {WEB: 36003})
+    assert [guarded(), ask("repair"), guarded()] == [["36001,36003"], 0, ["36001,36003"]]
+    assert [ask("repair"), guarded(), ask("repair")] == [0, ["36003"], 0]
+    ask("change", {WEB: None})
+    ask("change", {WEB: 36003})
+    assert [ask("repair"), ask("repair"), guarded()] == [0, 0, ["36003"]]
 
 
 def test_drift_is_repaired_at_once_if_it_shows_in_the_tables_size(node, ask):

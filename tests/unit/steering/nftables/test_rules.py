@@ -121,7 +121,6 @@ def test_all_elements_are_added_with_the_guard_first():
             {DNS: REFUSE_PORT},
             [
                 ("delete", "frontends4", keys(DNS)),
-                ("delete", "guarded", guards((UDP, 36002))),
                 ("add", "frontends4", maps_to({DNS: REFUSE_PORT})),
             ],
             id="no-endpoint-left",
@@ -131,7 +130,6 @@ def test_all_elements_are_added_with_the_guard_first():
             [
                 ("delete", "frontends4", keys(WEB)),
                 ("delete", "frontends6", keys(WEB_6)),
-                ("delete", "guarded", guards((TCP, 36001))),
             ],
             id="both-families-gone",
         ),

@@ -63,16 +63,43 @@ async def test_drift_is_counted_and_repaired(node, steering):
     assert (steering.unguarded, steering.unsteered) == ("", {})
 
 
-async def test_a_port_is_guarded_until_its_last_frontend_has_left(node, steering):
+async def test_a_port_is_guarded_until_the_second_repair_after_its_last_frontend_has_left(
+    node, steering
+):
+    def is_guarded():
+        return "tcp . 36001" in node.run("nft list set inet userspace-proxy guarded")
+
     cart = Frontend("10.96.7.2", 80, Protocol.TCP)
     await steering.apply({WEB: 36001, cart: 36001})
-    guarded = "nft list set inet userspace-proxy guarded"
     await steering.change({}, [WEB])
-    assert "tcp . 36001" in node.run(guarded)
+    assert [await steering.repair(), await steering.repair(), is_guarded()] == [0, 0, True]
     await steering.change({cart: 36002}, ())
-    assert "36001" not in node.run(guarded)
+    assert [is_guarded(), await steering.repair(), is_guarded()] == [True, 0, True]
+    assert [await steering.repair(), is_guarded()] == [0, False]
     await steering.change({WEB: 36001}, ())
+    assert is_guarded()
+
+
+async def test_a_port_that_is_used_again_stays_guarded(node, steering):
+    await steering.apply({WEB: 36001})
+    await steering.change({}, [WEB])
+    assert await steering.repair() == 0
+    await steering.change({WEB: 36001}, ())
+    assert [await steering.repair() for _ in range(3)] == [0, 0, 0]
+    assert "tcp . 36001" in node.run("nft list set inet userspace-proxy guarded")
+
+
+async def test_a_port_of_an_earlier_run_is_guarded_until_the_second_repair(node, steering):
+    await steering.apply({WEB: 36001})
+    await steering.close()
+    successor = NftablesSteering(FACTS)
+    await successor.start()
+    await successor.apply({WEB: 36002})
+    guarded = "nft list set inet userspace-proxy guarded"
     assert "tcp . 36001" in node.run(guarded)
+    assert [await successor.repair(), await successor.repair()] == [0, 0]
+    assert "36001" not in node.run(guarded)
+    await successor.close()
 
 
 async def test_a_change_after_a_flush_writes_the_whole_table(node, steering):
