@@ -116,14 +116,12 @@ class Demo:
 
     def end_by(self, number):
         """Send a signal to its group, as a terminal does; return what is left after it."""
-        with descriptors_of(self.pids()) as descriptors:
-            own = {namespace_of("self"), ""}
-            namespaces = {namespace_of(pid) for pid in self.pids()} - own
+        with descriptors_of(self.pids()) as descriptors, namespaces_of(self.pids()) as namespaces:
             assert namespaces
             os.killpg(self.process.pid, number)
             rest, _ = self.process.communicate(timeout=READY_S)
             running = [d for d in descriptors if not is_gone(d)]
-        there = {namespace_of(path.name) for path in Path("/proc").glob("[0-9]*")}
+            there = {namespace_of(path.name) for path in Path("/proc").glob("[0-9]*")}
         return {
             "status": self.process.returncode,
             "said": rest.strip(),
@@ -155,6 +153,16 @@ def namespace_of(pid):
         return str(Path(f"/proc/{pid}/ns/net").readlink())
     except OSError:
         return ""
+
+
+@contextlib.contextmanager
+def namespaces_of(pids):
+    """Yield the network namespaces of processes but this one's; no other gets their names."""
+    with contextlib.ExitStack() as opened:
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                opened.enter_context(Path(f"/proc/{pid}/ns/net").open("rb"))
+        yield {namespace_of(pid) for pid in pids} - {namespace_of("self"), ""}
 
 
 def is_gone(descriptor):
