@@ -94,9 +94,15 @@ class Client:
         sock.connect(address)
         return sock
 
-    def get(self, address: tuple[str, int]) -> str:
-        """Return a web server's answer to one request on a connection of its own."""
-        return http_get(self.tcp(address[0]), address, "/")[1].strip()
+    def get(self, address: tuple[str, int], *, port: int = 0) -> str:
+        """Return a web server's answer to one request on a connection of its own.
+
+        Args:
+            address: What to dial.
+            port: The source port; 0 for any.
+        """
+        sock = self._dialler(address[0], port) if port else self.tcp(address[0])
+        return http_get(sock, address, "/")[1].strip()
 
     def tcp(self, ip: str = "") -> socket.socket:
         """Return a new TCP socket, of the family of an address; the caller closes it."""
@@ -112,9 +118,9 @@ class Client:
             sock.connect(address)
             return ask(sock, text).decode()
 
-    def tcp_refusal(self, address: tuple[str, int]) -> str:
+    def tcp_refusal(self, address: tuple[str, int], *, port: int = 0) -> str:
         """Return how a TCP dial ends: ``refused``, ``accepted``, or the kernel's own words."""
-        with self._sockets.tcp(address[0]) as sock:
+        with self._dialler(address[0], port) if port else self.tcp(address[0]) as sock:
             try:
                 sock.connect(address)
             except ConnectionRefusedError:

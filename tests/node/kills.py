@@ -6,12 +6,14 @@
     rest         while nothing changes
 
 After each kill, and before the next start, another program listens on the proxy port that rules
-lead to, where the steering allows that.
+lead to, where the steering allows that. Each client has a source port of its own, because that
+program could get one that uses a port again within a minute (docs/adr/0013).
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import re
 import socket
@@ -59,6 +61,7 @@ class Kills:
         self._testbed = testbed
         self._ips = testbed.add_pods("one", tcp=8080, udp=53)
         self._has_cart = False
+        self._source_ports = itertools.count(10_000)
         testbed.serve(*self._services())
         self._rules = {}
         for has_cart in (True, False):
@@ -71,15 +74,14 @@ class Kills:
         agent, pod = self._testbed.agent, self._testbed["pod"]
         port = 0 if agent.steering == "local" else agent.proxy_port("web")
         self._kill(moment)
-        assert pod.tcp_refusal(WEB.address) == "refused", moment
+        assert self._refusal() == "refused", moment
         with self._thief(port):
-            assert pod.tcp_refusal(WEB.address) == "refused", moment
+            assert self._refusal() == "refused", moment
             agent.start()
             wait_for("an answer", self._is_served, deadline_s=READY_S, hint=agent.log)
             self._settle()
         assert pod.asks(DNS.address) == "one: hello", moment
-        rules, wanted = self._shown_rules(), self._rules[self._has_cart]
-        assert rules == wanted, f"{moment}: {rules - wanted} more, {wanted - rules} missing"
+        self._wait_for_rules(moment)
 
     def _kill(self, moment: Moment) -> None:
         agent = self._testbed.agent
@@ -121,9 +123,13 @@ class Kills:
         self._has_cart = not self._has_cart
         self._testbed.edit(*self._services())
 
+    def _refusal(self) -> str:
+        return self._testbed["pod"].tcp_refusal(WEB.address, port=next(self._source_ports))
+
     def _is_served(self) -> bool:
         try:
-            return self._testbed["pod"].get(WEB.address) == "one"
+            pod = self._testbed["pod"]
+            return pod.get(WEB.address, port=next(self._source_ports)) == "one"
         except ConnectionRefusedError:
             return False
 
@@ -131,6 +137,18 @@ class Kills:
         agent = self._testbed.agent
         wait_for("a healthy agent", agent.is_healthy, deadline_s=READY_S, hint=agent.log)
         agent.wait_until_settled(*self._services())
+
+    def _wait_for_rules(self, moment: Moment) -> None:
+        """Wait until the rules are those of these Services: old ports are guarded for a while."""
+        wanted = self._rules[self._has_cart]
+
+        def difference() -> str:
+            rules = self._shown_rules()
+            return f"{rules - wanted} more, {wanted - rules} missing"
+
+        wait_for(
+            f"the rules after {moment}", lambda: self._shown_rules() == wanted, hint=difference
+        )
 
     def _shown_rules(self) -> Counter[str]:
         """Return the rules, and routes of ``local``, without the numbers of proxy ports."""
