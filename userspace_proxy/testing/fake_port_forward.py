@@ -10,10 +10,11 @@ then no later frame is read; why a dial failed is text on the channel for errors
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import Mapping
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from ..model import SocketAddress
 
@@ -116,24 +117,31 @@ async def _answer_ping(socket: web.WebSocketResponse) -> None:
 async def _relay(
     socket: web.WebSocketResponse, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Pass bytes on until one side ends."""
+    """Pass bytes on until the client has closed the stream."""
     async with asyncio.TaskGroup() as tasks:
         down = tasks.create_task(_from_pod(socket, reader))
         async for message in socket:
             if message.type is WSMsgType.PING:
-                await socket.pong(message.data)
+                # The pod may have ended the stream meanwhile.
+                with contextlib.suppress(ConnectionResetError):
+                    await socket.pong(message.data)
             elif message.type is WSMsgType.BINARY and message.data[:1] == _DATA:
                 writer.write(message.data[1:])
         down.cancel()
 
 
 async def _from_pod(socket: web.WebSocketResponse, reader: asyncio.StreamReader) -> None:
+    """Pass on what the pod sends, and its end.
+
+    Not by ``close``: while another task receives, that doesn't wait for the client's close, and a
+    socket that is closed with unread frames resets the connection: the client may lose bytes.
+    """
     try:
         while data := await reader.read(1 << 16):
             await socket.send_bytes(_DATA + data)
     except ConnectionResetError as exc:
         await socket.send_bytes(_ERROR + f"error forwarding port: {exc}".encode())
-    await socket.close()
+    await socket.send_frame(struct.pack(">H", WSCloseCode.OK), WSMsgType.CLOSE)
 
 
 def _status(code: int, message: str) -> web.Response:

@@ -7,6 +7,7 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType
 
+from tests.unit.dataplane.waiting import until
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.testing.fake_api_server import FakeApiServer
 
@@ -52,6 +53,23 @@ async def test_the_port_comes_first_and_a_pong_once_the_pod_has_answered(api, se
             assert got == {WSMsgType.PONG, WSMsgType.BINARY}
             assert (await socket.receive()).type is WSMsgType.CLOSE
     assert api.pods.dialled == ["default/web-1:80"]
+
+
+async def test_after_the_pods_end_the_stream_waits_for_the_clients_close(api, session):
+    async def serve(_reader, writer):
+        writer.write(b"hello")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        api.pods.run("web-1", {80: SocketAddress(*server.sockets[0].getsockname())})
+        async with connect(session, autoclose=False) as socket:
+            messages = [await socket.receive() for _ in range(4)]
+            assert [messages[2].data, messages[3].type] == [b"\x00hello", WSMsgType.CLOSE]
+            # Pings that it sends meanwhile are read.
+            await socket.ping()
+            async with session.get("/version"):
+                assert api.pods.open == 1
+        await until(lambda: api.pods.open == 0)
 
 
 async def test_a_port_without_a_server_is_an_error_and_the_end(api, session):
