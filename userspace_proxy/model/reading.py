@@ -42,7 +42,7 @@ ANNOTATION_TRIGGERED = "endpoints.kubernetes.io/last-change-trigger-time"
 TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
 
 HINTED_MAX = 1_000
-"""Names of zones and nodes in the hints of one slice: one for each endpoint that it may have."""
+"""Zones that the hints of one slice name, and nodes: one for each endpoint that it may have."""
 HINTED_OTHERS = ("(others)",)
 """Hints of an endpoint that name further ones; no zone or node has that name."""
 _NO_CONDITIONS = WireConditions()
@@ -126,8 +126,8 @@ def _endpoint(
         terminating=conditions.terminating is True,
         # Shared, because thousands of endpoints may have the same node.
         node=intern(item.node_name or ""),
-        hinted_zones=hints.names(hinted.for_zones) if hinted else (),
-        hinted_nodes=hints.names(hinted.for_nodes) if hinted else (),
+        hinted_zones=hints.names(hinted.for_zones, hints.zones) if hinted else (),
+        hinted_nodes=hints.names(hinted.for_nodes, hints.nodes) if hinted else (),
         hostname=hostname,
         weight=preference.weight,
         priority=preference.priority,
@@ -206,20 +206,25 @@ class _Hints:
 
     def __init__(self) -> None:
         self.notes: tuple[str, ...] = ()
-        self._found: set[str] = set()
+        self.zones: set[str] = set()
+        self.nodes: set[str] = set()
 
-    def names(self, items: list[WireHint] | None) -> tuple[str, ...]:
-        """Return the names in an endpoint's hints; one mark instead if they are too many."""
+    def names(self, items: list[WireHint] | None, found: set[str]) -> tuple[str, ...]:
+        """Return the names in an endpoint's hints; one mark instead if they are too many.
+
+        Args:
+            found: The names of their kind so far, to which new ones are added.
+        """
         if not items:
             return ()
         names = [item.name for item in items if item.name]
-        new = [name for name in names if name not in self._found]
-        if len(self._found) + len(new) > HINTED_MAX:
+        new = [name for name in names if name not in found]
+        if len(found) + len(new) > HINTED_MAX:
             self.notes = (
-                f"hints name more than {HINTED_MAX:,} zones and nodes: others are left out",
+                f"hints name more than {HINTED_MAX:,} zones or nodes: others are left out",
             )
             return HINTED_OTHERS
-        self._found.update(new)
+        found.update(new)
         return _only(names[0]) if len(names) == 1 else _shared(tuple(names))
 
 

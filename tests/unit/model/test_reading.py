@@ -200,7 +200,19 @@ class TestSlice:
         assert more.endpoints[:-2] == fit.endpoints
         assert more.endpoints[-2].hinted_zones == HINTED_OTHERS
         assert more.endpoints[-1].hinted_zones == ("zone-1", "zone-0")
-        assert more.notes == ("hints name more than 1,000 zones and nodes: others are left out",)
+        assert more.notes == ("hints name more than 1,000 zones or nodes: others are left out",)
+
+    def test_zones_and_nodes_in_the_hints_of_a_slice_have_a_bound_each(self):
+        def hinted(number):
+            hints = {"forZones": [{"name": f"zone-{number}"}], "forNodes": [{"name": f"n{number}"}]}
+            return {"addresses": ["192.0.2.1"], "hints": hints}
+
+        fit = a_slice(endpoints=[hinted(n) for n in range(HINTED_MAX)])
+        assert fit.notes == ()
+        assert fit.endpoints[-1].hinted_nodes == (f"n{HINTED_MAX - 1}",)
+        more = a_slice(endpoints=[hinted(n) for n in range(2 * HINTED_MAX)])
+        assert more.endpoints[:HINTED_MAX] == fit.endpoints
+        assert {e.hinted_nodes for e in more.endpoints[HINTED_MAX:]} == {HINTED_OTHERS}
 
     @pytest.mark.parametrize(
         ("target", "pod"),
