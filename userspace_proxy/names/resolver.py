@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import itertools
 
 from ..cluster import Snapshot
 from ..model import Service, ServiceType
@@ -177,8 +178,8 @@ class ServiceNames:
         additional: dict[tuple[str, str], Record] = {}
         chosen = pick(len(targets))
         # All targets are of one priority and of equal weight.
-        weight = max(1, 100 // max(1, len(targets)))
-        for to, ip, port in map(targets.at, chosen):
+        weight = max(1, 100 // max(1, len(targets) * targets.ips_of_each))
+        for to, ip, port in itertools.chain.from_iterable(map(targets.at, chosen)):
             if port is None:
                 continue
             data = f"0 {weight} {port} {to}"

@@ -30,19 +30,22 @@ class Targets:
 
     alias: str = ""
     """Another name that it stands for; empty: none."""
+    ips_of_each: int = 1
+    """How many addresses a target has."""
 
     def __len__(self) -> int:
         return 0
 
-    def at(self, position: int) -> NamedAddress:
-        """Return one target; the position is below the length."""
+    def at(self, position: int) -> Sequence[NamedAddress]:
+        """Return the addresses of one target; the position is below the length."""
         raise IndexError(position)
 
     def ips(self, _pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
         """Return the addresses of a family, each once.
 
         Args:
-            pick: Chooses targets where an address has to be found for each.
+            pick: Bounds the number of targets where addresses have to be found for each: the
+                first ones, so that answers to equal questions are equal.
         """
         del is_ipv6
         return ()
@@ -64,9 +67,9 @@ class PodTarget(Targets):
     def __len__(self) -> int:
         return 1
 
-    def at(self, position: int) -> NamedAddress:
+    def at(self, position: int) -> Sequence[NamedAddress]:
         """Part of Targets."""
-        return (self._target,)[position]
+        return [(self._target,)[position]]
 
     def ips(self, _pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
         """Part of Targets."""
@@ -83,11 +86,11 @@ class EndpointTargets(Targets):
     def __len__(self) -> int:
         return len(self._endpoints)
 
-    def at(self, position: int) -> NamedAddress:
+    def at(self, position: int) -> Sequence[NamedAddress]:
         """Part of Targets."""
         endpoint, number = self._endpoints.at(position)
         label = hostname_of(endpoint.ip, endpoint.hostname)
-        return NamedAddress(f"{label}.{self._service_name}", endpoint.ip, number)
+        return [NamedAddress(f"{label}.{self._service_name}", endpoint.ip, number)]
 
     def ips(self, _pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
         """Part of Targets."""
@@ -95,29 +98,30 @@ class EndpointTargets(Targets):
 
 
 class PortTargets(Targets):
-    """The ports of a Service at each of its cluster IPs, or where these answer."""
+    """The ports of a Service, each at all of its cluster IPs, or where these answer."""
 
     def __init__(
         self, owner: str, ports: Sequence[ServicePort], ips: Sequence[str], reach: Reach | None
     ) -> None:
+        self.ips_of_each = len(ips)
         self._owner = owner
         self._ports = ports
         self._ips = ips
         self._reach = reach
 
     def __len__(self) -> int:
-        return len(self._ports) * len(self._ips)
+        return len(self._ports) if self._ips else 0
 
-    def at(self, position: int) -> NamedAddress:
+    def at(self, position: int) -> Sequence[NamedAddress]:
         """Part of Targets."""
-        port, ip = divmod(position, len(self._ips))
-        return self._at(self._ports[port], self._ips[ip])
+        return [self._at(self._ports[position], ip) for ip in self._ips]
 
     def ips(self, pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
-        """Part of Targets; with a ``reach``, the addresses of the ports that are picked."""
+        """Part of Targets; with a ``reach``, the addresses of the first ports."""
         ips: dict[str, None] = dict.fromkeys(self._ips)
         if self._reach is not None:
-            ips = dict.fromkeys(self.at(i).ip for i in pick(len(self)))
+            ports = range(len(pick(len(self))))
+            ips = dict.fromkeys(each.ip for port in ports for each in self.at(port))
         return [ip for ip in ips if (":" in ip) is is_ipv6]
 
     def _at(self, port: ServicePort, ip: str) -> NamedAddress:

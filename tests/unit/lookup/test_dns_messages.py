@@ -18,7 +18,7 @@ from tests.unit.model.samples import service, slice_of
 from userspace_proxy.cluster import Store
 from userspace_proxy.lookup.dns_messages import Responder
 from userspace_proxy.lookup.dns_server import DnsServer
-from userspace_proxy.model import ServiceKey, ServiceType, SocketAddress
+from userspace_proxy.model import ServiceKey, ServicePort, ServiceType, SocketAddress
 from userspace_proxy.names import Code, DnsAnswer, Record, RecordType, ServiceNames
 
 from .names import shop
@@ -141,6 +141,18 @@ async def test_what_does_not_fit_into_a_datagram_is_truncated(payload, is_udp, i
     found = await answer(query, names=many, is_udp=is_udp)
     assert bool(found.flags & dns.flags.TC) is is_truncated
     assert len(found.answer[0]) == 100 if not is_truncated else 20 < len(found.answer[0]) < 80
+
+
+@pytest.mark.parametrize(("count", "is_truncated"), [(1_300, False), (2_600, True)])
+async def test_all_ports_of_both_families_are_sent_over_tcp_as_far_as_they_fit(count, is_truncated):
+    store = Store()
+    ports = [ServicePort(f"p{number}", number + 1, "TCP") for number in range(count)]
+    store.put_service(service(ServiceKey("shop", "web"), ports, ("10.96.0.10", "fd00:96::10")))
+    names = ServiceNames(store.snapshot())
+    query = dns.message.make_query(NAME, "SRV")
+    found = await answer(query, names=lambda: names, is_udp=False)
+    assert bool(found.flags & dns.flags.TC) is is_truncated
+    assert is_truncated or len(found.answer[0]) == count
 
 
 class Counted:
