@@ -59,7 +59,7 @@ _AGAIN_S = 0.01
 PINS_S = 6.0
 # A worker sends some 20 MB at most, nearly all of it pins.
 _MAX_READ_BYTES = 32 * 1024 * 1024
-# The largest messages that may come are reports that were asked for before.
+# The largest messages are a thousand pins, about 100 KB, and log lines.
 _MAX_FRAME_BYTES = 2 * 1024 * 1024
 # Not in Python's socket module; asm-generic/socket.h. Kernels before 5.14 lack the second.
 _SO_COOKIE, _SO_NETNS_COOKIE = 57, 71

@@ -268,8 +268,15 @@ class Worker:
         if len(self._reports) == 1:
             self._continue_report()
 
+    def stop_reports(self) -> None:
+        """End the reports that were asked for: the next control process isn't their reader.
+
+        It would take one of many endpoints for malformed. What they lack is in the next report.
+        """
+        self._reports.clear()
+
     def _continue_report(self) -> None:
-        if self._is_closed:
+        if self._is_closed or not self._reports:
             return
         began = time.monotonic()
         if next(self._reports[0], self) is self:

@@ -170,6 +170,8 @@ class WorkerMain:
     def _on_lost(self, malformed: str) -> None:
         """Wait for the next control process; the last connections of a drain need none."""
         self._stop_pins()
+        if self._worker is not None:
+            self._worker.stop_reports()
         if malformed or self._worker is None:
             self._end(1)
         elif self._rendezvous is not None:

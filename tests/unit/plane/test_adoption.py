@@ -23,6 +23,7 @@ from userspace_proxy.plane.messages import (
     Pins,
     PinsSent,
     Prove,
+    Report,
     Running,
     Start,
     ToWorker,
@@ -30,7 +31,7 @@ from userspace_proxy.plane.messages import (
 from userspace_proxy.plane.rendezvous import connect_to_workers, open_rendezvous
 
 from ..dataplane.peers import TcpEndpoint, UdpPeer, address_of, dial
-from ..dataplane.waiting import until
+from ..dataplane.waiting import turns, until
 
 LABEL = "test"
 TCP, UDP = Protocol.TCP, Protocol.UDP
@@ -381,6 +382,27 @@ async def test_a_message_that_is_too_long_is_malformed(idle, monkeypatch, caplog
     worker.channel.send(Logged("a", 0, 0.0, "x" * 1000, {}, ""))
     assert await worker.predecessors.adopt(60.0) == 0
     assert "malformed message: a frame of 10" in caplog.text
+
+
+async def test_a_report_for_the_last_control_process_never_reaches_the_next(orphan, monkeypatch):
+    """It would be malformed there if it is of many endpoints, and no drain would follow."""
+    monkeypatch.setattr(adoption, "_MAX_FRAME_BYTES", 60)
+    monkeypatch.setattr(worker_main, "_MAX_PINS_WAITING_BYTES", 0)
+    main, channel = orphan.main, orphan.main._channel
+
+    def settle():
+        while main._channel is channel:
+            yield
+
+    monkeypatch.setattr(main._worker._dataplane, "settle", settle)
+    orphan.serve()
+    orphan.send(Report(1))
+    await until(lambda: main._worker._reports, "a report that takes long")
+    predecessors, count = await adopt(orphan)
+    await until(lambda: not main._worker._reports, "its end")
+    await turns(10)
+    predecessors.drain(0.0)
+    assert (count, await asyncio.wait_for(main.ended, 60.0)) == (1, 0)
 
 
 @pytest.fixture
