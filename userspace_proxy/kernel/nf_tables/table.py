@@ -139,27 +139,33 @@ class NftTable:
         gone: Set[str] = frozenset(),
         new: Collection[str] = (),
     ) -> tuple[Definition, ...] | None:
-        """Return everything but the elements, or None if another program may have changed it.
+        """Return everything but the elements.
 
         Args:
             before: What there was, so that only new chains are read; None: everything is read.
             gone: The chains that were deleted since then, without those that the kernel calls.
             new: Those that were added, likewise, in that order.
+
+        Returns:
+            None if another program may have changed it. With ``before``, what it should be, even
+            then: no other program changes a chain alone that exists since a moment.
         """
-        # A request takes as long as a part of a listing.
-        if before is None or len(new) * _READ_FOR_ONE > len(before):
-            listing = self.look(with_elements=False)
-            definitions = listing.definitions if listing else None
-        else:
-            definitions = self._changed(before, gone, new)
-        return None if self.is_touched() else definitions
+        if before is not None:
+            return self._changed(before, gone, new)
+        listing = self.look(with_elements=False)
+        return None if listing is None or self.is_touched() else listing.definitions
 
     def _changed(
         self, before: Sequence[Definition], gone: Set[str], new: Collection[str]
     ) -> tuple[Definition, ...]:
         """Return definitions in the order of a listing: the kernel appends."""
         family, name = self.family, self.name
-        new_rules = (rule for chain in new for rule in self._ruleset.rules(family, name, chain))
+        # A request takes as long as a part of a listing.
+        if len(new) * _READ_FOR_ONE > len(before):
+            names = frozenset(new)
+            new_rules = [rule for rule in self._ruleset.rules(family, name) if rule.chain in names]
+        else:
+            new_rules = [rule for chain in new for rule in self._ruleset.rules(family, name, chain)]
         return (
             *(one for one in before if isinstance(one, ListedSet)),
             *(one for one in before if isinstance(one, ListedChain) and one.name not in gone),

@@ -118,7 +118,8 @@ class KernelPath:
         self._counts.forget(change.uncounted)
 
     def _write(self, change: Difference) -> None:
-        if self._exists and self._table.is_known():
+        if self._exists:
+            self._put_right()
             self._write_steps(change)
             self._forwarding.accept(change)
             return
@@ -144,14 +145,22 @@ class KernelPath:
         """Put right what another program has changed; return how much differed."""
         if not self._exists:
             return 0
-        count = 0
-        if not self._table.is_known():
-            self._keep_counts()
-            repair = self._table.put_right()
-            self._note_repair(repair)
-            count = repair.count
+        count = self._put_right()
         self._follow_links()
         return count
+
+    def _put_right(self) -> int:
+        """Write what differs from what was written last; return how much did.
+
+        Pins stay unless rules differ: another program's transaction during one of ours is no
+        reason to write the whole table.
+        """
+        if self._table.is_known():
+            return 0
+        self._keep_counts()
+        repair = self._table.put_right()
+        self._note_repair(repair)
+        return repair.count
 
     def in_force(self) -> dict[Frontend, tuple[SocketAddress, ...]]:
         """Return the endpoints of frontends on the kernel path, read from the kernel."""
@@ -224,8 +233,6 @@ class KernelPath:
 
     def _write_all(self) -> None:
         """Write the table, or replace what another program has left of it."""
-        if self._exists:
-            self._keep_counts()
         self._numbers = self._links.numbers()
         self._table.write_all()
         self._counts.begin_anew(self._forwarding.counted.values())

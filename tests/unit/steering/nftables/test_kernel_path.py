@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
 from contextlib import closing
 from dataclasses import replace
@@ -373,6 +374,41 @@ def test_pins_stay_while_endpoints_change_and_are_no_drift(node, path):
     node.run(f"nft flush map {TABLE} choices4")
     assert path.repair() == 2
     assert "10.1.0.2" in node.run(f"nft list set {TABLE} pins4")
+
+
+@pytest.fixture
+def crowded(node, monkeypatch):
+    """Has another program change a table of its own in the middle of each transaction."""
+    commit, numbers = Ruleset.commit, itertools.count()
+
+    def begin():
+        def commit_among_others(ruleset, messages):
+            node.run(f"nft add table ip other{next(numbers)}")
+            commit(ruleset, messages)
+
+        monkeypatch.setattr(Ruleset, "commit", commit_among_others)
+
+    return begin
+
+
+@pytest.mark.parametrize("pods", [2, 30], ids=["few-new-chains", "many-new-chains"])
+def test_transactions_of_others_meanwhile_cost_no_pins_and_are_no_drift(node, path, crowded, pods):
+    web, cart = Affinity("shop/web", 60), Affinity("shop/cart", 60)
+    many = tuple(SocketAddress(f"10.244.2.{number}", 8080) for number in range(pods))
+    path.load({WEB: Forward(1, (EndpointChoice((A, B)),), web)})
+    number = node.run("nft list chains inet").partition("-to-")[2].split()[0]
+    node.run(f"nft 'add element {TABLE} pins4 {{ 10.1.0.2 . {number} timeout 60s }}'")
+    handle = node.run(f"nft -a list table {TABLE} | head -n 1")
+    crowded()
+    path.change({CART: Forward(1, (EndpointChoice(many),), cart)})
+    path.change({CART: Forward(1, (EndpointChoice(many[:1]),), cart)})
+    assert path.repair() == 0
+    path.change({CART: ONE})
+    path.change({CART: None})
+    assert path.repair() == 0
+    assert path.in_force() == {WEB: (A, B)}
+    assert "10.1.0.2" in node.run(f"nft list set {TABLE} pins4")
+    assert node.run(f"nft -a list table {TABLE} | head -n 1") == handle
 
 
 def test_a_change_reads_no_rule_of_other_services_and_is_no_drift(node, path, monkeypatch):
