@@ -21,7 +21,8 @@ from .messages import (
     StreakReport,
 )
 
-# Endpoints of one group; what a worker reports of others isn't believed, nor kept.
+# Endpoints of one group, as many as a Service port may have; present ones are known anyway. What a
+# worker reports of others isn't believed, nor kept.
 KNOWN_MAX = 10_000
 
 
@@ -107,10 +108,9 @@ class Group(CounterTable):
         if self._slow_start.seconds:
             self._slow_start.begin(serving.newcomers(frozenset(old.all_endpoints)), now)
         self.fold(current)
-        self._known.update(dict.fromkeys(current))
-        for endpoint in list(self._known)[: max(0, len(self._known) - KNOWN_MAX)]:
-            if endpoint not in current:
-                del self._known[endpoint]
+        former = [endpoint for endpoint in self._known if endpoint not in current]
+        excess = max(0, len(former) + len(current) - KNOWN_MAX)
+        self._known = dict.fromkeys((*former[excess:], *current))
         return GroupUpdate(self.number, self.label, old, serving)
 
     def add(self, worker: int, report: GroupReport, now: float) -> None:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from userspace_proxy.dataplane import Serving, Waiting
 from userspace_proxy.model import Balance, CauseCode, Handling, SocketAddress
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
-from userspace_proxy.plane.group import EndpointChanges, Group, diff_endpoints
+from userspace_proxy.plane.group import KNOWN_MAX, EndpointChanges, Group, diff_endpoints
 from userspace_proxy.plane.messages import (
     MAX_GROUP_BYTES,
     ChangeGroup,
@@ -155,6 +155,17 @@ def refused(failures, first_at, last_at, succeeded_at=-1.0):
     """Return what a worker reports of failed dials of POD_A."""
     dials = StreakReport(succeeded_at, failures, first_at, last_at, errno.ECONNREFUSED)
     return group_report(endpoint_report(POD_A, dials))
+
+
+def test_of_former_endpoints_so_many_are_known_that_there_is_room_for_those_that_stay(group):
+    pods = [SocketAddress(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 80) for n in range(24_000)]
+    stay, others = tuple(pods[:4_000]), pods[4_000:]
+    for first in range(0, len(others), 5_000):
+        group.change(Serving((*stay, *others[first : first + 5_000])))
+    group.add(ONE, group_report(*(endpoint_report(pod, connections=1) for pod in pods)), 0.0)
+    assert group.totals().connections == KNOWN_MAX
+    present = group.serving.endpoints
+    assert {group.counters_of(pod).connections for pod in present} == {1}
 
 
 def test_failures_in_a_row_are_those_that_all_workers_see(group):
