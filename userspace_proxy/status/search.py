@@ -97,11 +97,18 @@ class Search:
         return self._matches(lambda key: texts.get(key, ()))
 
     def _matches(self, texts: Callable[[str], Iterable[str]]) -> bool:
+        # Cost: each text of a row is made once, not for each word: 1 s instead of 16 s for the most
+        # words and 10,000 Service ports with 20 endpoints.
+        lines: dict[str, str] = {}
         for term in self.terms:
-            keys = (term.key,) if term.key else QUALIFIERS
-            matches = str.startswith if term.key == "is" else str.__contains__
-            found = (matches(text.lower(), term.text) for key in keys for text in texts(key))
-            is_found = any(found)
+            is_found = False
+            for key in (term.key,) if term.key else QUALIFIERS:
+                if key not in lines:
+                    lines[key] = "\n".join(("", *texts(key))).lower()
+                # A word contains no line end.
+                if (f"\n{term.text}" if key == "is" else term.text) in lines[key]:
+                    is_found = True
+                    break
             if is_found is term.is_excluded:
                 return False
         return True

@@ -2,6 +2,7 @@ import pytest
 
 from userspace_proxy.model import Protocol
 from userspace_proxy.policy.causes import external_ip_off
+from userspace_proxy.status import search
 from userspace_proxy.status.port_state import judge
 from userspace_proxy.status.search import MAX_LENGTH, Search, Term
 
@@ -31,9 +32,9 @@ PORTS = {"web": WEB, "cart": CART, "dns": DNS}
 
 
 def found(text):
-    search = Search.parse(text)
+    parsed = Search.parse(text)
     return [
-        name for name, port in PORTS.items() if search.matches_port(port, is_busy=name == "dns")
+        name for name, port in PORTS.items() if parsed.matches_port(port, is_busy=name == "dns")
     ]
 
 
@@ -95,7 +96,20 @@ def test_health_checks_are_found_by_name():
 
 
 def test_long_searches_are_cut():
-    assert Search.parse("a" * 5000) == Search((Term("", "a" * MAX_LENGTH),))
+    assert Search.parse("a" * 2 * MAX_LENGTH) == Search((Term("", "a" * MAX_LENGTH),))
+
+
+def test_a_row_of_many_endpoints_is_read_once_however_many_words_are_searched(monkeypatch):
+    """With 67 words and 10,000 Service ports a search took 16 s."""
+    read = []
+    texts = search._texts_of_port
+    monkeypatch.setattr(
+        search, "_texts_of_port", lambda *args, **more: read.append(args[1]) or texts(*args, **more)
+    )
+    words = Search.parse("-q " * MAX_LENGTH)
+    assert len(words.terms) > 60
+    assert words.matches_port(WEB, is_busy=False)
+    assert sorted(read) == sorted(search.QUALIFIERS)
 
 
 def test_every_state_of_a_port_is_known():
