@@ -218,3 +218,14 @@ def test_a_step_frees_a_part_of_very_many():
         table.pin(str(n), POD_A, now=0.0)
     assert 0 < tables.free(MAX_PINS * PIN_BYTES) < 10_000 * PIN_BYTES
     assert len(table) > 0
+
+
+def test_of_twice_as_many_clients_as_a_worker_remembers_a_small_table_loses_none():
+    tables = AffinityTables()
+    small, large = AffinityTable(60, tables), AffinityTable(60, tables)
+    for client in (ALICE, BOB, CAROL):
+        small.pin(client, POD_B, now=0.0)
+    for n in range(2 * MAX_PINS):
+        large.pin(str(n), POD_A, now=1.0)
+    assert (len(tables), clients(small)) == (MAX_PINS, [CAROL, BOB, ALICE])
+    assert large.lookup(str(2 * MAX_PINS - 1), {POD_A}, now=1.0) == POD_A

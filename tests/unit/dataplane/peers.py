@@ -188,9 +188,9 @@ class TcpEndpoint:
 class SilentEndpoint:
     """Drops every SYN: its queue is full, and it never accepts."""
 
-    def __init__(self) -> None:
+    def __init__(self, ip: str = "127.0.0.1") -> None:
         self.sock = socket.socket()
-        self.sock.bind(("127.0.0.1", 0))
+        self.sock.bind((ip, 0))
         self.sock.listen(0)
         self.address = address_of(self.sock)
         self._queued = [socket.socket() for _ in range(2)]

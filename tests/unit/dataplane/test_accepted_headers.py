@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from userspace_proxy.dataplane import Tuning
-from userspace_proxy.dataplane.accepted_headers import HEADER_S
+from userspace_proxy.dataplane.accepted_headers import _MAX_KNOWN, HEADER_S
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.model import Handling, ProxyProtocol
 
@@ -80,10 +80,10 @@ async def test_affinity_is_that_of_the_announced_client(rig, pod):
     assert other.accept_now() is None
 
 
-async def refused(rig, peer, web, caplog, cause):
+async def refused(rig, peer, web, caplog, cause, others=0):
     assert await peer.was_reset()
     assert web.group.counters.bad_headers == 1
-    assert len(rig.connections.headers) == 0
+    assert len(rig.connections.headers) == others
     (line,) = connection_lines(caplog)
     assert (line.cause, line.ended_by, line.endpoint) == ("no PROXY header", "proxy", "")
     (warning,) = [r for r in caplog.records if r.levelno == logging.WARNING]
@@ -159,6 +159,40 @@ async def test_a_peer_that_resets_within_its_header_has_ended_it(rig, pod, caplo
 
 async def test_by_default_no_header_is_expected_of_anyone(build):
     assert build().connections.headers is None
+
+
+async def test_of_twice_as_many_addresses_as_are_remembered_trusted_ones_stay_trusted(rig, pod):
+    headers = rig.connections.headers
+    for number in range(2 * _MAX_KNOWN):
+        assert not headers.expects_one_from(f"10.0.{number >> 8}.{number & 255}")
+        assert len(headers._known) <= _MAX_KNOWN
+    assert headers.expects_one_from(PEER)
+
+
+@pytest.mark.parametrize(
+    ("header", "cause"),
+    [
+        pytest.param(
+            b"PROXY TCP4 " + b"x" * 2 * 107, "no end of line within 107 bytes", id="version-1"
+        ),
+        pytest.param(
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + (8192 - 16).to_bytes(2) + bytes(8192 - 16),
+            "it has 8192 bytes, more than 4096",
+            id="version-2",
+        ),
+    ],
+)
+async def test_a_header_of_twice_the_most_bytes_is_reset_and_others_are_read(
+    rig, pod, caplog, header, cause
+):
+    caplog.set_level(logging.INFO)
+    web = rig.service(pod.address)
+    peer, other = await rig.client(web, source=PEER), await rig.client(web, source=PEER)
+    await until(lambda: len(rig.connections.headers) == 2)
+    peer.send_some(header)
+    await refused(rig, peer, web, caplog, cause, others=1)
+    await other.send(HEADER + b"question")
+    assert await (await pod.accept()).read() == b"question"
 
 
 class TestSending:

@@ -5,7 +5,13 @@ import sys
 
 import pytest
 
-from userspace_proxy.dataplane.pktinfo import Destinations, destination_of, hops_left, reply_from
+from userspace_proxy.dataplane.pktinfo import (
+    _MAX_KNOWN,
+    Destinations,
+    destination_of,
+    hops_left,
+    reply_from,
+)
 from userspace_proxy.dataplane.sockets import IP_PKTINFO, IP_TTL, IPV6_PKTINFO
 
 V4 = socket.inet_aton("192.0.2.1")
@@ -97,3 +103,12 @@ def test_no_more_destinations_are_remembered_than_a_node_may_have():
         item = (socket.IPPROTO_IP, IP_PKTINFO, INTERFACE + local + local)
         assert destinations.of([item]).key == local
     assert len(destinations.known) <= 1024
+
+
+def test_of_twice_as_many_addresses_as_are_remembered_each_has_its_destination():
+    destinations = Destinations()
+    for number in range(2 * _MAX_KNOWN):
+        own = socket.inet_aton(f"10.0.{number >> 8}.{number & 255}")
+        item = (socket.IPPROTO_IP, IP_PKTINFO, INTERFACE + own + V4)
+        assert destinations.of([item]).key == own
+        assert len(destinations.known) <= _MAX_KNOWN

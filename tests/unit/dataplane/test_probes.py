@@ -2,8 +2,10 @@ import errno
 import logging
 
 from userspace_proxy.dataplane import EndpointGroup, Serving
+from userspace_proxy.dataplane.probes import _MAX_UNDER_WAY
 from userspace_proxy.model import Handling, ProxyProtocol, SocketAddress
 
+from .peers import SilentEndpoint
 from .waiting import until
 
 ALICE, BOB, CAROL = "10.1.0.1", "10.1.0.2", "10.1.0.3"
@@ -81,3 +83,14 @@ async def test_a_probe_of_an_endpoint_that_expects_a_header_names_no_client(rig)
     fail(rig, web, ALICE, pod.address)
     assert await (await pod.accept()).read_all() == b"PROXY UNKNOWN\r\n"
     await until(lambda: not rig.connections.probes._under_way, "the probe's end")
+
+
+async def test_of_twice_as_many_endpoints_as_are_probed_at_once_the_first_are_and_dials_go_on(rig):
+    silent = rig.keep(SilentEndpoint(ip="0.0.0.0")).address.port
+    endpoints = [SocketAddress(f"127.1.0.{n}", silent) for n in range(2 * _MAX_UNDER_WAY)]
+    (web,) = groups(rig, endpoints[0], "shop/web")
+    for endpoint in endpoints:
+        rig.connections.probes.request(web, ALICE, endpoint)
+    assert list(rig.connections.probes._under_way) == endpoints[:_MAX_UNDER_WAY]
+    pod = rig.endpoint()
+    await rig.pair(rig.service(pod.address), pod)

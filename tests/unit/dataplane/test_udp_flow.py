@@ -78,6 +78,20 @@ async def test_a_first_datagram_that_is_too_large_to_be_kept_is_not_sent_again(r
     await exchange(client, pod)
 
 
+async def test_of_the_first_datagrams_four_are_sent_again(rig):
+    pod = rig.udp_peer()
+    silent = rig.udp_peer()
+    dns = rig.udp_service(silent.address, pod.address)
+    client = rig.udp_client(dns)
+    for number in range(8):
+        client.send(b"%d" % number)
+        assert await silent.receive() == b"%d" % number
+    silent.close()
+    client.send(b"refused")
+    assert [await pod.receive() for _ in range(4)] == [b"0", b"1", b"2", b"3"]
+    await exchange(client, pod)
+
+
 async def test_a_late_refusal_sends_nothing_again(build, timers):
     """What a syslog client sent to an endpoint an hour before it died has arrived there."""
     rig = build(Tuning(udp_idle_s=9999), timers.clock, timers)

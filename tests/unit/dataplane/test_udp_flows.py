@@ -55,11 +55,12 @@ async def test_while_memory_is_short_a_new_flow_takes_the_place_of_another(build
 
 async def test_the_first_datagrams_of_a_flow_wait_for_the_first_endpoint(rig):
     dns = rig.udp_service(**HOLD)
-    client = rig.udp_client(dns)
-    for number in range(10):
+    client, other = rig.udp_client(dns), rig.udp_client(dns)
+    for number in range(16):
         client.send(b"%d" % number)
-    await until(lambda: dns.group.counters.dropped_datagrams == 2)
-    assert (count_waiting(dns), waited(dns)) == (1, 1)
+    await until(lambda: dns.group.counters.dropped_datagrams == 8)
+    other.send(b"another's")
+    await until(lambda: (count_waiting(dns), waited(dns)) == (2, 2))
     pod = rig.udp_peer()
     rig.update(dns, pod.address, **HOLD)
     for number in range(8):
@@ -67,15 +68,16 @@ async def test_the_first_datagrams_of_a_flow_wait_for_the_first_endpoint(rig):
         assert question == b"%d" % number
     pod.send_to(b"answer", at)
     assert await client.receive() == b"answer"
+    assert await pod.receive() == b"another's"
     assert count_waiting(dns) == 0
 
 
 async def test_of_a_flow_at_most_16_kib_wait(rig):
     dns = rig.udp_service(**HOLD)
     client = rig.udp_client(dns)
-    for _ in range(3):
+    for _ in range(4):
         client.send(bytes(8192))
-    await until(lambda: dns.group.counters.dropped_datagrams == 1)
+    await until(lambda: dns.group.counters.dropped_datagrams == 2)
     assert [len(each) for each in rig.flow.kept] == [8192, 8192]
 
 

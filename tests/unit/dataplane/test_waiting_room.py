@@ -13,6 +13,7 @@ from userspace_proxy.dataplane.waiting_room import (
     WaitingRoom,
 )
 from userspace_proxy.model import Handling, Hold
+from userspace_proxy.model.annotations import HOLD_MAX
 
 from .peers import RefusingEndpoint
 from .rig import UNREACHABLE
@@ -395,11 +396,9 @@ async def test_a_client_that_is_served_after_a_wait_is_not_dialled_by_a_turn_fro
 class Blocked:
     """A client whose own endpoint is at its limit."""
 
-    client_ip = "192.0.2.1"
-
-    def __init__(self, room):
-        self.room = room
-        self.resumed = 0
+    def __init__(self, room, client_ip="192.0.2.1"):
+        self.room, self.client_ip = room, client_ip
+        self.resumed, self.is_over = 0, False
         room.wait(self, is_at_limit=True)
 
     def resume(self):
@@ -407,7 +406,20 @@ class Blocked:
         self.room.wait(self, is_at_limit=True)
 
     def end_wait(self, _cause):
+        self.is_over = True
         self.room.left(self)
+
+
+@pytest.mark.parametrize("workers", [1, 64])
+async def test_of_twice_as_many_as_may_wait_the_largest_client_loses_its_own(rig, workers):
+    hold = Hold(60, HOLD_MAX if workers > 1 else Hold(60).connections)
+    room = WaitingRoom(rig.engine.reactor, workers, GroupCounters(), hold)
+    most = -(-hold.connections // workers)
+    lone = Blocked(room, "192.0.2.2")
+    greedy = [Blocked(room) for _ in range(2 * most)]
+    assert (len(room), lone.is_over, greedy[most].is_over) == (most, False, True)
+    for client in (lone, *greedy[most + 1 :]):
+        room.left(client)
 
 
 async def test_many_clients_with_endpoints_of_their_own_are_not_all_tried_after_each_end(

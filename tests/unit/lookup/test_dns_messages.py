@@ -232,7 +232,7 @@ async def test_an_upstream_server_that_is_not_there_is_a_failure(upstream):
 def far():
     """Return the names of a Service elsewhere, in whose name a label is too long for DNS."""
     store = Store()
-    for name, host in (("far", f"{'a' * 64}.example"), ("near", "near.example")):
+    for name, host in (("far", f"{'a' * 126}.example"), ("near", "near.example")):
         given = service(ServiceKey("shop", name), (), (), type=ServiceType.EXTERNAL_NAME)
         store.put_service(replace(given, external_name=host))
     return ServiceNames(store.snapshot())

@@ -121,6 +121,7 @@ def test_hold_is_a_time_and_a_number_of_connections(value, hold):
         pytest.param("60s,0", "'0' is not a number in 1–100000", id="none"),
         pytest.param("60s,1e3", "'1e3' is not a number in 1–100000", id="not-a-number"),
         pytest.param("60s,100001", "'100001' is not a number in 1–100000", id="too-many"),
+        pytest.param("60s,200000", "'200000' is not a number in 1–100000", id="twice-as-many"),
     ],
 )
 def test_a_wrong_hold_refuses_clients_with_a_note(value, problem):

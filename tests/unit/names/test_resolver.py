@@ -281,3 +281,16 @@ def test_the_addresses_of_an_alias_are_picked_too():
     answer = names.answer("alias.shop.svc.cluster.local.", "A", lambda _: [3])
     assert [record.data for record in answer.records] == ["db.shop.svc.cluster.local.", "10.0.0.3"]
     assert answer.is_partial
+
+
+def test_a_chain_of_twice_as_many_aliases_as_are_followed_has_no_address():
+    store, most = Store(), resolver._CNAMES_MAX
+    store.put_service(service(key("web0"), (HTTP,), ("10.96.0.10",)))
+    for number in range(1, 2 * most):
+        store.put_service(external(f"web{number}", f"web{number - 1}.shop.svc.cluster.local"))
+    names = ServiceNames(store.snapshot())
+    counts = [
+        len(names.answer(f"web{number}.shop.svc.cluster.local.", "A").records)
+        for number in range(2 * most)
+    ]
+    assert counts == [*range(1, most + 2), *[0] * (most - 1)]

@@ -30,6 +30,7 @@ from userspace_proxy.plane.messages import (
 )
 from userspace_proxy.plane.rendezvous import connect_to_workers, open_rendezvous
 
+from ..dataplane.limits import MIB
 from ..dataplane.peers import TcpEndpoint, UdpPeer, address_of, dial
 from ..dataplane.waiting import turns, until
 
@@ -211,7 +212,7 @@ async def test_an_orphan_waits_for_a_time_only(orphan, monkeypatch):
 class Renamed(msgspec.Struct, tag=True, array_like=True):
     """A message of another version."""
 
-    number: int
+    text: str
 
 
 class Compromised:
@@ -290,7 +291,7 @@ async def test_messages_of_another_version_are_skipped_with_one_log_line(idle, c
     idle.channel.close()
     with socket.create_server(("127.0.0.1", 0)) as good:
         for _ in range(2):
-            worker.channel.send(Renamed(1), good)
+            worker.channel.send(Renamed(""), good)
         worker.hand_over(good, is_last=True)
         assert await worker.predecessors.adopt() == 1
     (line,) = (one for one in caplog.records if "this version doesn't know" in one.message)
@@ -363,25 +364,23 @@ async def test_of_a_worker_only_so_many_pins_are_taken(idle, monkeypatch):
     assert taken == {"a": [Pins("shop/a", PINS.pins * 2)], "b": [], "c": []}
 
 
-@pytest.mark.parametrize("message", [Logged("a", 0, 0.0, "x" * 999, {}, ""), Renamed(1)])
-async def test_of_a_worker_only_so_many_bytes_are_read(idle, monkeypatch, caplog, message):
-    monkeypatch.setattr(adoption, "_MAX_READ_BYTES", 1000)
+@pytest.mark.parametrize("message", [Logged("a", 0, 0.0, "x" * MIB, {}, ""), Renamed("x" * MIB)])
+async def test_of_a_worker_only_so_many_bytes_are_read(idle, caplog, message):
     worker = Compromised(idle.keep)
     idle.channel.close()
-    for _ in range(100):
+    for _ in range(2 * 32 - 1):
         worker.channel.send(message)
     assert await worker.predecessors.adopt(60.0) == 0
     (line,) = (one for one in caplog.records if "not adopting it" in one.message)
-    assert line.cause == "more than 1000 bytes"
+    assert line.cause == "more than 33554432 bytes"
 
 
-async def test_a_message_that_is_too_long_is_malformed(idle, monkeypatch, caplog):
-    monkeypatch.setattr(adoption, "_MAX_FRAME_BYTES", 1000)
+async def test_a_message_that_is_too_long_is_malformed(idle, caplog):
     worker = Compromised(idle.keep)
     idle.channel.close()
-    worker.channel.send(Logged("a", 0, 0.0, "x" * 1000, {}, ""))
+    worker.channel.send(Logged("a", 0, 0.0, "x" * (4 * MIB), {}, ""))
     assert await worker.predecessors.adopt(60.0) == 0
-    assert "malformed message: a frame of 10" in caplog.text
+    assert "malformed message: a frame of 41943" in caplog.text
 
 
 async def test_a_report_for_the_last_control_process_never_reaches_the_next(orphan, monkeypatch):

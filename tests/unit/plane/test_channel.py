@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane import channel as channels
-from userspace_proxy.plane.channel import Channel
+from userspace_proxy.plane.channel import MAX_WAITING_BYTES, Channel
 from userspace_proxy.plane.messages import (
     CloseGroup,
     Drain,
@@ -315,6 +315,25 @@ def test_who_reads_nothing_is_lost_at_the_bound(make):
         end.channel.send(LONG)
     assert end.losses == 1
     assert take_all_until_eof_or_reset(theirs)
+
+
+@pytest.mark.parametrize("is_later", [False, True], ids=["messages", "messages-for-later"])
+def test_who_reads_nothing_is_lost_before_twice_the_bound_waits_and_others_are_not(
+    make, ends, is_later
+):
+    slow, _ = make()
+    sender, receiver = ends
+    size = channels._LATER_BYTES if is_later else len(encode(LONG))
+    sent = 0
+    while sent * size < 2 * MAX_WAITING_BYTES and not slow.losses:
+        slow.channel.send_later(lambda: LONG) if is_later else slow.channel.send(LONG)
+        sent += 1
+    assert 0.99 < sent * size / MAX_WAITING_BYTES < 1.01
+    assert (slow.losses, slow.channel.is_stalled) == (1, True)
+    sender.channel.send(Report(1))
+    sender.loop.turn()
+    turn_until(receiver, 1)
+    assert (receiver.messages, sender.losses) == ([Report(1)], 0)
 
 
 def take_all_until_eof_or_reset(sock):

@@ -2,10 +2,12 @@
 
 import socket
 
+import msgspec
 import pytest
 
 from userspace_proxy.dataplane import Serving
 from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
+from userspace_proxy.plane.channel import MAX_FRAME_BYTES
 from userspace_proxy.plane.messages import (
     ChangeGroup,
     CloseGroup,
@@ -20,6 +22,7 @@ from userspace_proxy.plane.messages import (
     Report,
     Returned,
 )
+from userspace_proxy.plane.worker import _ENDPOINTS_A_MESSAGE
 
 from ..dataplane.limits import MIB, Limit
 from ..dataplane.peers import Peer, RefusingEndpoint, SilentEndpoint, TcpEndpoint, UdpPeer, dial
@@ -220,6 +223,27 @@ async def test_a_report_about_many_endpoints_comes_in_parts(control, monkeypatch
         [14],
     ]
     assert {len(report.ejected) for part in parts for report in part.groups} == {3}
+
+
+async def test_the_largest_parts_of_a_report_fit_into_a_frame(control):
+    """Twice as many as may be in a message begin in one; each is reported, and as ejected."""
+    worker = control.main._worker
+    counts = (_ENDPOINTS_A_MESSAGE // 2 - 1, 2 * _ENDPOINTS_A_MESSAGE, 2 * _ENDPOINTS_A_MESSAGE)
+    for number, count in enumerate(counts):
+        pods = tuple(
+            SocketAddress(f"2001:db8:{'ffff:' * 5}{n:04x}", 65535) for n in range(100, count + 100)
+        )
+        worker.apply(OpenGroup(number, "shop/web:http", Serving(pods)))
+        group = worker._groups[number]
+        for pod in pods:
+            counters = group.counters_of(pod)
+            counters.received_bytes = counters.sent_bytes = 1 << 50
+            group.balancers.current.failed(pod, worker._dataplane.engine.clock(), is_silent=False)
+    control.send(Report(7))
+    await until(lambda: control.said(Counted) and control.said(Counted)[-1].number)
+    parts = control.said(Counted)
+    assert [[report.group for report in part.groups] for part in parts] == [[0, 1], [2], []]
+    assert max(len(msgspec.json.encode(part)) for part in parts) < MAX_FRAME_BYTES
 
 
 async def test_a_flow_whose_endpoint_was_removed_has_ended_in_the_report(control):

@@ -8,7 +8,9 @@ from aiohttp import web
 from userspace_proxy.status.connections import (
     CHUNK_BYTES,
     FIRST_REQUEST_S,
+    MAX_CONNECTIONS,
     REQUEST_S,
+    UNREAD_BYTES,
     ConnectionLimit,
     LimitedServer,
     note_request,
@@ -305,6 +307,16 @@ async def test_at_the_limit_of_unread_bytes_the_oldest_reader_ends_and_others_do
         assert await ask(idle)
         limited.release.set()
         assert await is_answered(held[0])
+
+
+async def test_answers_of_twice_the_limit_leave_the_newest_and_probes_alone():
+    async with Limited(ConnectionLimit(MAX_CONNECTIONS)) as limited:
+        kept = UNREAD_BYTES // LARGE
+        unread = [await ask_large(limited, str(number)) for number in range(2 * kept)]
+        assert await ask(await limited.connect())
+        cut = [await is_cut(streams) for streams in unread[: kept + 1]]
+        assert cut == [True] * kept + [False]
+        assert await is_complete(unread[-1])
 
 
 async def is_cut(streams):

@@ -10,8 +10,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from userspace_proxy.errors import ListenError
+from userspace_proxy.status.connections import MAX_CONNECTIONS, LimitedServer
 from userspace_proxy.status.server import StatusServer
 
+from ..dataplane.waiting import until
 from .recorded import RECORDED, render_all
 from .views import NOW, make_calm_view, make_port, make_troubled_view, make_view
 
@@ -105,6 +107,28 @@ async def test_a_terminal_gets_the_status_as_text():
         assert text.startswith("node-a  nftables  10 Service ports, 6 need attention")
         _, wide = await client.ask("/?wide=yes", Accept="text/plain")
         assert "endpoint  10.244.1.193:8080" in wide
+
+
+async def test_twice_as_many_connections_as_there_may_be_leave_the_newest_and_probes(monkeypatch):
+    monkeypatch.setitem(LimitedServer.__init__.__kwdefaults__, "first_request_s", 3600.0)
+    async with serving(make_calm_view()) as client:
+        with contextlib.ExitStack() as stack:
+            flood = [stack.enter_context(socket.socket()) for _ in range(2 * MAX_CONNECTIONS)]
+            for sock in flood:
+                sock.setblocking(False)
+                sock.connect_ex(("127.0.0.1", client.health))
+            assert (await client.ask("/healthz", port=client.health))[0].status == 200
+            await until(lambda: [*map(is_open, flood)].count(True) == MAX_CONNECTIONS - 1)
+            assert all(map(is_open, flood[-MAX_CONNECTIONS // 2 :]))
+
+
+def is_open(sock):
+    try:
+        return bool(sock.recv(1))
+    except BlockingIOError:
+        return True
+    except ConnectionResetError:
+        return False
 
 
 async def test_a_state_that_does_not_exist_is_refused_except_on_the_page():

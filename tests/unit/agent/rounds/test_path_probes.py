@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from userspace_proxy.agent.rounds import path_probes
-from userspace_proxy.agent.rounds.path_probes import PathProbes
+from userspace_proxy.agent.rounds.path_probes import MAX_UNDER_WAY, PathProbes
 from userspace_proxy.agent.rounds.probe_schedule import ProbeSchedule
 from userspace_proxy.model import ServiceKey, SocketAddress
 
@@ -121,6 +121,37 @@ async def test_a_silent_endpoint_has_failed_at_the_deadline(probing, monkeypatch
         for filler in fillers:
             filler.close()
     probes.close()
+
+
+@pytest.fixture
+def silent():
+    """Addresses of endpoints that don't answer, twice as many as are probed at once."""
+    with socket.create_server(("0.0.0.0", 0), backlog=0) as server, contextlib.ExitStack() as full:
+        port = server.getsockname()[1]
+        for _ in range(3):
+            filler = full.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        yield [SocketAddress(f"127.1.{n >> 8}.{n & 255}", port) for n in range(2 * MAX_UNDER_WAY)]
+
+
+@pytest.mark.parametrize("namespaces", [1, 2 * MAX_UNDER_WAY])
+async def test_of_twice_as_many_silent_endpoints_as_may_be_probed_at_once_some_wait(
+    silent, namespaces, monkeypatch
+):
+    monkeypatch.setattr(path_probes, "DEADLINE_S", 3600.0)
+    noted = []
+    schedule = ProbeSchedule(lambda: 0.0, every_s=0.01, per_second=1_000_000)
+    probes = PathProbes(lambda *result: noted.append(result), schedule)
+    with contextlib.closing(probes), listen() as server:
+        for number, endpoint in enumerate(silent):
+            probes.add(endpoint, ServiceKey(f"x{number % namespaces}", f"web-{number}"))
+        await turn()
+        assert len(probes._dials) == MAX_UNDER_WAY // (2 if namespaces == 1 else 1)
+        if namespaces == 1:
+            probes.add(at(server), WEB)
+            await until(lambda: noted.count((at(server), 0)) >= 3)
+        assert len(probes._dials) <= MAX_UNDER_WAY
 
 
 async def test_nothing_is_noted_of_an_endpoint_that_was_discarded(probing):

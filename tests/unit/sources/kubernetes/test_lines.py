@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.sources.kubernetes.lines import LineSplitter, LineTooLong
+from userspace_proxy.sources.kubernetes.lines import LINE_BYTES_MAX, LineSplitter, LineTooLong
 
 
 def test_lines_come_out_whole_however_they_come_in():
@@ -21,6 +21,15 @@ def test_a_line_longer_than_the_bound_is_refused_also_before_it_ends():
     assert splitter.feed(b"1234\n123") == [b"1234"]
     with pytest.raises(LineTooLong, match="a line is longer than 4 bytes"):
         splitter.feed(b"45")
+
+
+def test_a_line_of_twice_the_bound_is_refused_before_all_of_it_has_arrived():
+    splitter, other = LineSplitter(), LineSplitter()
+    half = bytes(LINE_BYTES_MAX // 2)
+    assert splitter.feed(half) + splitter.feed(half) == []
+    with pytest.raises(LineTooLong, match="longer than 16777216 bytes"):
+        splitter.feed(half)
+    assert other.feed(b"one\n") == [b"one"]
 
 
 @given(st.lists(st.binary(max_size=20).filter(lambda b: b"\r" not in b)), st.randoms())

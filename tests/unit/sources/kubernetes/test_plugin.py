@@ -104,6 +104,14 @@ sys.exit({code})
     await ended(int((tmp_path / "pid").read_text()))
 
 
+async def test_of_an_answer_of_two_mib_the_first_one_is_kept(run):
+    """It is read to the end, so that the plugin isn't held up."""
+    blanks = f"import sys; print({ANSWER!r} + ' ' * 2**20 * %d)"
+    assert await run(blanks % 2) == STATUS
+    with pytest.raises(PluginError):
+        await run(f"print(' ' * 2**20 * 2 + {ANSWER!r})")
+
+
 async def test_a_plugin_is_killed_when_its_caller_is_cancelled(run, tmp_path):
     pid = tmp_path / "pid"
     script = f"""

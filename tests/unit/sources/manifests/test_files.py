@@ -168,6 +168,18 @@ def test_a_link_to_nowhere_is_a_problem(folder, watch):
     assert watch.look() == Look(problems={str(folder / "cart.yaml"): problem})
 
 
+def test_a_file_of_twice_the_most_bytes_is_a_problem_and_others_are_read(folder, watch):
+    with (folder / "huge.yaml").open("wb") as huge:
+        huge.truncate(2 * files.FILE_BYTES_MAX)
+    (folder / "web.yaml").write_text("web 2")
+    watch.look()
+    look = watch.look()
+    assert list(look.problems.values()) == [
+        f"{folder}/huge.yaml: cannot read: it is larger than 64 MiB; split it"
+    ]
+    assert look.texts == {str(folder / "web.yaml"): "web 2"}
+
+
 def test_what_cannot_be_read_is_a_problem_until_it_can(folder, watch, monkeypatch):
     web = folder / "web.yaml"
     web.write_text("web 2")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import socket
 from contextlib import closing
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
@@ -376,10 +376,29 @@ def test_pins_stay_while_endpoints_change_and_are_no_drift(node, path):
     assert "10.1.0.2" in node.run(f"nft list set {TABLE} pins4")
 
 
+def test_the_kernel_bounds_the_clients_that_are_remembered(node, path):
+    path.load({WEB: replace(BOTH, affinity=Affinity("shop/web", 60))})
+    for pins in ("pins4", "pins6"):
+        assert "size 262144\n" in node.run(f"nft list set {TABLE} {pins}")
+
+
+def test_beyond_that_clients_are_served_without_affinity(node, path, dial, monkeypatch):
+    """To fill the real bound takes 10 s."""
+    monkeypatch.setattr(forwarding, "PINS_MAX", 2)
+    web, *_ = SERVICES
+    path.load({web: Forward(1, (EndpointChoice(SERVERS[:1]),), Affinity("shop/web", 60))})
+    pins = ("10.1.0.1 . 99999 timeout 60s", "10.1.0.2 . 99999 timeout 60s")
+    node.run(f"nft 'add element {TABLE} pins4 {{ {', '.join(pins)} }}'")
+    dial(web, 4)
+    assert path.connections() == {web: 4}
+    assert node.run(f"nft list set {TABLE} pins4").count("timeout 1m expires") == len(pins)
+    assert path.repair() == 0
+
+
 @pytest.fixture
 def crowded(node, monkeypatch):
     """Has another program change a table of its own in the middle of each transaction."""
-    commit, numbers = Ruleset.commit, itertools.count()
+    commit, numbers = Ruleset.commit, count()
 
     def begin():
         def commit_among_others(ruleset, messages):
