@@ -16,7 +16,6 @@ from .durations import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, DurationCounts, Durat
 from .endpoint_group import EndpointGroup
 from .memory import MemoryState
 from .port_hold import get_nothing
-from .serving import Serving
 from .streak import Streak, StreakPart
 from .tuning import Tuning
 from .udp import UdpListener
@@ -36,7 +35,6 @@ __all__ = [
     "GroupCounters",
     "MemoryState",
     "Opened",
-    "Serving",
     "Streak",
     "StreakPart",
     "Tuning",

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 
 from ..balance import Balancer, SplitBalancer
-from ..model import Cause, SocketAddress
+from ..model import Cause, Serving, SocketAddress
 from .counters import EndpointCounters
-from .serving import Serving
 
 
 def failure_fields(

@@ -15,13 +15,12 @@ import _socket
 from collections.abc import Callable
 
 from ..balance import AffinityTables
-from ..model import SocketAddress
+from ..model import Serving, SocketAddress
 from .balancers import Balancers
 from .counters import CounterTable
 from .loads import Loads
 from .outcomes import Outcomes
 from .reactor import Reactor
-from .serving import Serving
 from .sockets import packets_lost
 from .waiting_room import Waiting, WaitingRoom
 

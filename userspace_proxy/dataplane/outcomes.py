@@ -16,12 +16,11 @@ from collections.abc import Callable, Container, Mapping
 
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
-from ..model import SocketAddress
+from ..model import Serving, SocketAddress
 from ..policy import causes
 from .balancers import Balancers
 from .counters import CounterTable, EndpointCounters
 from .detours import end_failures, failure_fields
-from .serving import Serving
 from .sockets import SHORTAGES
 
 _log = FieldLogger("userspace_proxy.dataplane")

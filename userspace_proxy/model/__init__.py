@@ -24,6 +24,7 @@ from .names import ServiceKey, ServicePortName, SliceKey
 from .networks import contains, intersect, is_loopback, of_family, own_network
 from .nodes import Node
 from .services import Service, ServicePort, ServiceType
+from .serving import Serving
 
 __all__ = [
     "DEFAULT_HANDLING",
@@ -47,6 +48,7 @@ __all__ = [
     "ServicePort",
     "ServicePortName",
     "ServiceType",
+    "Serving",
     "SliceKey",
     "SlicePort",
     "SocketAddress",

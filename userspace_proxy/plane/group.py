@@ -10,8 +10,8 @@ import msgspec
 from msgspec.structs import astuple, replace
 
 from ..balance import SlowStart
-from ..dataplane import CounterTable, Durations, Serving, Streak, StreakPart, Waiting
-from ..model import SocketAddress
+from ..dataplane import CounterTable, Durations, Streak, StreakPart, Waiting
+from ..model import Serving, SocketAddress
 from .messages import (
     MAX_GROUP_BYTES,
     ChangeGroup,

@@ -15,10 +15,9 @@ import contextlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..dataplane import Serving
 from ..dataplane.sockets import cannot_listen
 from ..errors import BoundError, ListenError, ShortageError
-from ..model import Protocol, SocketAddress
+from ..model import Protocol, Serving, SocketAddress
 from .group import Group
 from .listener import Answer, Listener, Wanted
 from .listening_sockets import RESERVE, ListeningSockets

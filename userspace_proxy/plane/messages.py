@@ -19,9 +19,9 @@ from typing import Annotated, Any
 import msgspec
 
 from ..balance import Pin
-from ..dataplane import TIMES_BOUNDS_S, EndpointCounters, GroupCounters, Serving, Tuning
+from ..dataplane import TIMES_BOUNDS_S, EndpointCounters, GroupCounters, Tuning
 from ..dataplane.counters import Counters
-from ..model import Protocol, SocketAddress
+from ..model import Protocol, Serving, SocketAddress
 from ..policy.locality import Networks
 
 Count = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]

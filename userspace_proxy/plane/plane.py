@@ -22,9 +22,10 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..dataplane import Dialer, MemoryState, Serving, Tuning
+from ..dataplane import Dialer, MemoryState, Tuning
 from ..dataplane.pipes import MAX_PIPES
 from ..errors import ListenError
+from ..model import Serving
 from ..policy.locality import Networks
 from .forwarding import write_record
 from .group import Group, GroupUpdate

@@ -17,7 +17,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..dataplane import AnyListener, DataPlane, EndpointGroup, Serving, UdpListener
+from ..dataplane import AnyListener, DataPlane, EndpointGroup, UdpListener
+from ..model import Serving
 from .differences import Differences
 from .messages import (
     ChangeGroup,

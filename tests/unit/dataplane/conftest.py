@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import uvloop
 
-from userspace_proxy.dataplane import EndpointGroup, Serving
+from userspace_proxy.dataplane import EndpointGroup
+from userspace_proxy.model import Serving
 
 from .groups import POD_A, POD_B
 from .rig import Rig, open_sockets

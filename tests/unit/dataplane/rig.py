@@ -17,11 +17,11 @@ from typing import Protocol as Interface
 
 import pytest
 
-from userspace_proxy.dataplane import EndpointGroup, Serving, Tuning
+from userspace_proxy.dataplane import EndpointGroup, Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.dataplane.relay import Direction
 from userspace_proxy.dataplane.tcp import DESCRIPTORS, TcpConnection
-from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model import Protocol, Serving, SocketAddress
 from userspace_proxy.plane import Answer, Group, Listener, Plane, Wanted
 
 from .peers import Peer, RefusingEndpoint, SilentEndpoint, TcpEndpoint, UdpPeer, dial
@@ -137,7 +137,7 @@ class Rig:
         *endpoints: SocketAddress,
         protocol: Protocol = Protocol.TCP,
         at: str | SocketAddress = "127.0.0.1",
-        affinity_timeout_s: float | None = None,
+        affinity_timeout_s: int | None = None,
         **others: Any,
     ) -> Service:
         """Serve these endpoints; ``others`` are fields of the :class:`Serving`."""

@@ -3,23 +3,23 @@ import errno
 import pytest
 
 from userspace_proxy.balance import AffinityTables
-from userspace_proxy.dataplane import EndpointGroup, Serving
-from userspace_proxy.model import Balance, Handling
+from userspace_proxy.dataplane import EndpointGroup
+from userspace_proxy.model import Balance, Handling, Serving
 
 from .groups import ALICE, BOB, CLUSTER, POD_A, POD_B, POD_C, POD_CLIENT, limited, picked, picks
 
 
 def test_the_balance_may_change_and_pins_and_ejections_stay(group):
-    group.update(Serving([POD_A, POD_B, POD_C], affinity_timeout_s=60.0))
+    group.update(Serving([POD_A, POD_B, POD_C], affinity_timeout_s=60))
     (pinned,) = picks(group, 1, BOB)
     dead = POD_A if pinned != POD_A else POD_B
     group.outcomes.failed(dead, errno.ECONNREFUSED, 0.0)
-    lc = Serving([POD_A, POD_B, POD_C], 60.0, handling=Handling(balance=Balance.LEAST_CONNECTIONS))
+    lc = Serving([POD_A, POD_B, POD_C], 60, handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     group.update(lc)
     assert group.loads.is_tracked
     assert picks(group, 2, BOB) == [pinned] * 2
     assert group.balancers.current.ejected(0.0) == {dead: 5.0}
-    group.update(Serving([POD_A, POD_B, POD_C], 60.0))
+    group.update(Serving([POD_A, POD_B, POD_C], 60))
     assert not group.loads.is_tracked
 
 
@@ -46,7 +46,7 @@ def test_a_seed_that_changes_starts_the_choices_again(group):
 
 
 def test_affinity_may_begin_and_end(group):
-    group.update(Serving([POD_A, POD_B], affinity_timeout_s=60.0))
+    group.update(Serving([POD_A, POD_B], affinity_timeout_s=60))
     assert len(set(picks(group, 4))) == 1
     group.update(Serving([POD_A, POD_B]))
     assert len(set(picks(group, 4))) == 2
@@ -60,13 +60,13 @@ def test_clients_outside_have_endpoints_of_their_own(group):
 
 def test_a_split_that_begins_and_ends_keeps_turns_pins_and_ejections(group):
     pods = [POD_A, POD_B, POD_C]
-    group.update(Serving(pods, affinity_timeout_s=60.0))
+    group.update(Serving(pods, affinity_timeout_s=60))
     pinned = {client: picks(group, 1, client)[0] for client in (POD_CLIENT, "10.9.9.8")}
     group.outcomes.failed(POD_C, errno.ECONNREFUSED, 0.0)
     for split in (
-        Serving(pods, 60.0, outside=[POD_B], inside=CLUSTER),
-        Serving(pods, 60.0, outside=[POD_B], inside=("10.9.0.0/16",)),
-        Serving(pods, 60.0),
+        Serving(pods, 60, outside=[POD_B], inside=CLUSTER),
+        Serving(pods, 60, outside=[POD_B], inside=("10.9.0.0/16",)),
+        Serving(pods, 60),
     ):
         group.update(split)
         assert {client: picks(group, 1, client)[0] for client in pinned} == pinned
@@ -75,12 +75,12 @@ def test_a_split_that_begins_and_ends_keeps_turns_pins_and_ejections(group):
 
 def test_the_worker_counts_the_pins_that_are_in_use():
     tables, pods = AffinityTables(), (POD_A, POD_B)
-    split = Serving(pods, 60.0, outside=[POD_B], inside=CLUSTER)
+    split = Serving(pods, 60, outside=[POD_B], inside=CLUSTER)
     group = EndpointGroup("shop/web:http", split, pins=tables)
     for client in (POD_CLIENT, ALICE):
         picks(group, 1, client)
     counts = [len(tables)]
-    for serving in (Serving(pods, 60.0), split, Serving(pods), Serving(pods, 60.0), Serving()):
+    for serving in (Serving(pods, 60), split, Serving(pods), Serving(pods, 60), Serving()):
         group.update(serving)
         counts.append(len(tables))
     assert counts == [2, 1, 1, 0, 0, 0]

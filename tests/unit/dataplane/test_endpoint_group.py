@@ -1,5 +1,5 @@
-from userspace_proxy.dataplane import EndpointGroup, Serving
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.dataplane import EndpointGroup
+from userspace_proxy.model import Serving, SocketAddress
 
 from .groups import CLUSTER, POD_A, POD_B, POD_C, picked
 

@@ -1,7 +1,7 @@
 import pytest
 
-from userspace_proxy.dataplane import EndpointGroup, Serving
-from userspace_proxy.model import Balance, Handling, SocketAddress
+from userspace_proxy.dataplane import EndpointGroup
+from userspace_proxy.model import Balance, Handling, Serving, SocketAddress
 
 from .groups import ALICE, CLUSTER, POD_A, POD_B, POD_C, POD_CLIENT, limited, picks
 

@@ -3,8 +3,8 @@ import logging
 
 import pytest
 
-from userspace_proxy.dataplane import EndpointGroup, Serving
-from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.dataplane import EndpointGroup
+from userspace_proxy.model import CauseCode, Serving, SocketAddress
 
 from .groups import ALICE, POD_A, POD_B
 

@@ -1,9 +1,9 @@
 import errno
 import logging
 
-from userspace_proxy.dataplane import EndpointGroup, Serving
+from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.dataplane.probes import _MAX_UNDER_WAY
-from userspace_proxy.model import Handling, ProxyProtocol, SocketAddress
+from userspace_proxy.model import Handling, ProxyProtocol, Serving, SocketAddress
 
 from .peers import SilentEndpoint
 from .waiting import until

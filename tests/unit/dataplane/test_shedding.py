@@ -188,7 +188,7 @@ async def pinned(build, timers):
     """
     rig = build(None, timers.clock, timers)
     pod = rig.endpoint()
-    web = rig.service(pod.address, affinity_timeout_s=60.0)
+    web = rig.service(pod.address, affinity_timeout_s=60)
     for _ in range(20):
         await rig.pair(web, pod)
     pins = AffinityTable(60.0, rig.engine.pins)

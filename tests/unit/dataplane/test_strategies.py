@@ -16,9 +16,9 @@ from userspace_proxy.balance import (
     WeightedRoundRobin,
     Weights,
 )
-from userspace_proxy.dataplane import EndpointGroup, Serving
+from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.dataplane.strategies import make_strategy
-from userspace_proxy.model import Balance, Handling, SocketAddress
+from userspace_proxy.model import Balance, Handling, Serving, SocketAddress
 
 POD_A, POD_B, POD_C = (SocketAddress(f"10.0.0.{number}", 80) for number in (1, 2, 3))
 ALICE = "203.0.113.1"
@@ -94,6 +94,6 @@ def test_where_no_other_endpoint_stays_new_ones_have_full_shares():
 def test_an_update_of_other_things_goes_on_with_slow_starts():
     group = EndpointGroup("shop/web:http", Serving((POD_A,), handling=SLOWLY))
     group.update(Serving((POD_A, POD_B), handling=SLOWLY), 100.0)
-    group.update(Serving((POD_A, POD_B), affinity_timeout_s=60.0, handling=SLOWLY), 101.0)
+    group.update(Serving((POD_A, POD_B), affinity_timeout_s=60, handling=SLOWLY), 101.0)
     group.update(Serving((POD_A, POD_B), handling=SLOWLY), 102.0)
     assert abs(shares_of(group, POD_B, 102.0)[0] - 10) <= 1

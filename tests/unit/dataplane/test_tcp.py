@@ -4,9 +4,10 @@ import socket
 
 import pytest
 
-from userspace_proxy.dataplane import EndpointGroup, Serving, Tuning
+from userspace_proxy.dataplane import EndpointGroup, Tuning
 from userspace_proxy.dataplane.sockets import buffered_bytes
 from userspace_proxy.dataplane.tcp import TcpConnection
+from userspace_proxy.model import Serving
 
 from .rig import UNREACHABLE, Clock
 from .waiting import until

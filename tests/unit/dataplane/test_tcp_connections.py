@@ -94,7 +94,7 @@ class Chaos:
     def serving(self, endpoints):
         choose = self.random.choice
         return {
-            "affinity_timeout_s": choose([None, None, 60.0]),
+            "affinity_timeout_s": choose([None, None, 60]),
             "standbys": tuple((endpoint, 1) for endpoint in self.some(endpoints, 0.2)),
             "weights": tuple((endpoint, 7) for endpoint in self.some(endpoints, 0.2)),
             "handling": Handling(

@@ -2,7 +2,7 @@ import socket
 
 import pytest
 
-from userspace_proxy.dataplane import EndpointGroup, GroupCounters, Serving, Tuning, Waiting
+from userspace_proxy.dataplane import EndpointGroup, GroupCounters, Tuning, Waiting
 from userspace_proxy.dataplane.redials import REDIALS
 from userspace_proxy.dataplane.tuning import BATCH
 from userspace_proxy.dataplane.waiting_room import (
@@ -12,7 +12,7 @@ from userspace_proxy.dataplane.waiting_room import (
     WINDOW,
     WaitingRoom,
 )
-from userspace_proxy.model import Handling, Hold
+from userspace_proxy.model import Handling, Hold, Serving
 from userspace_proxy.model.annotations import HOLD_MAX
 
 from .peers import RefusingEndpoint
@@ -345,7 +345,7 @@ async def test_that_endpoints_are_gone_is_reported_once_also_if_clients_waited_f
 
 async def test_a_client_that_is_pinned_waits_and_others_are_served_meanwhile(rig):
     pods = {pod.address: pod for pod in (rig.endpoint(), rig.endpoint())}
-    web = rig.service(*pods, affinity_timeout_s=60.0, **limited(1))
+    web = rig.service(*pods, affinity_timeout_s=60, **limited(1))
     await rig.client(web, source="127.0.0.1")
     await until(lambda: web.group.totals().active == 1)
     pinned, server = next(

@@ -4,9 +4,9 @@ import asyncio
 import logging
 import socket
 
-from userspace_proxy.dataplane import Serving, Tuning
+from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.sockets import open_listening
-from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model import Protocol, Serving, SocketAddress
 from userspace_proxy.plane.channel import Channel
 from userspace_proxy.plane.messages import (
     Counted,

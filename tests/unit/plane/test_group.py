@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from userspace_proxy.dataplane import Serving, Waiting
-from userspace_proxy.model import Balance, CauseCode, Handling, SocketAddress
+from userspace_proxy.dataplane import Waiting
+from userspace_proxy.model import Balance, CauseCode, Handling, Serving, SocketAddress
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
 from userspace_proxy.plane.group import KNOWN_MAX, EndpointChanges, Group, diff_endpoints
 from userspace_proxy.plane.messages import (
@@ -25,7 +25,7 @@ POD_A, POD_B, POD_C = (SocketAddress(f"10.0.0.{number}", 80) for number in (1, 2
 ONE, TWO = 0, 1
 
 
-SERVING = Serving((POD_A, POD_B), 60.0)
+SERVING = Serving((POD_A, POD_B), 60)
 
 
 def report_of_a(**counted):
@@ -46,8 +46,8 @@ def test_a_worker_learns_all_that_there_is_to_know(group):
 @pytest.mark.parametrize(
     ("serving", "removed", "added"),
     [
-        pytest.param(Serving((POD_A,), 60.0), [POD_B], [], id="an-endpoint-less"),
-        pytest.param(Serving((POD_A, POD_C, POD_B), 60.0), [], [(1, POD_C)], id="one-more"),
+        pytest.param(Serving((POD_A,), 60), [POD_B], [], id="an-endpoint-less"),
+        pytest.param(Serving((POD_A, POD_C, POD_B), 60), [], [(1, POD_C)], id="one-more"),
     ],
 )
 def test_of_a_change_of_endpoints_workers_learn_what_is_new_and_no_more(
@@ -78,8 +78,8 @@ def test_of_another_change_workers_learn_all_but_the_endpoints(group, others):
 
 
 def test_an_update_that_waits_is_brought_up_to_date(group):
-    update = group.change(Serving((POD_A,), 60.0))
-    update.new = Serving((POD_A, POD_C), 60.0)
+    update = group.change(Serving((POD_A,), 60))
+    update.new = Serving((POD_A, POD_C), 60)
     assert update.message() == ChangeGroup(7, [POD_B], [(1, POD_C)])
 
 

@@ -228,7 +228,7 @@ async def test_a_udp_flow_leaves_an_endpoint_that_was_removed(rig):
 async def test_a_clients_endpoint_stays_with_affinity(rig, protocol):
     pods = [rig.endpoint() if protocol is TCP else rig.udp_peer() for _ in range(2)]
     web = rig.service(
-        *(pod.address for pod in pods), protocol=protocol, affinity_timeout_s=60.0, at="0.0.0.0"
+        *(pod.address for pod in pods), protocol=protocol, affinity_timeout_s=60, at="0.0.0.0"
     )
     for client in (ALICE, BOB):
         served = {await place_of(rig, web, pods, client) for _ in range(10)}

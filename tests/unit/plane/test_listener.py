@@ -1,5 +1,4 @@
-from userspace_proxy.dataplane import Serving
-from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model import Protocol, Serving, SocketAddress
 from userspace_proxy.plane import Group, Listener
 from userspace_proxy.plane.listening_sockets import ListeningSockets
 from userspace_proxy.plane.messages import OpenListener

@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 
-from userspace_proxy.dataplane import Serving
-from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model import Protocol, Serving, SocketAddress
 from userspace_proxy.plane import Group, Plane
 from userspace_proxy.plane.messages import (
     ChangeGroup,

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from userspace_proxy import child
-from userspace_proxy.dataplane import Serving, Tuning
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.model import Serving
 from userspace_proxy.plane import process
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
 from userspace_proxy.plane.messages import (

@@ -5,8 +5,7 @@ import socket
 import msgspec
 import pytest
 
-from userspace_proxy.dataplane import Serving
-from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
+from userspace_proxy.model import Balance, Handling, Protocol, Serving, SocketAddress
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
 from userspace_proxy.plane.messages import (
     ChangeGroup,
@@ -69,12 +68,12 @@ async def test_it_follows_changes_of_everything_else_and_keeps_the_endpoints(con
     at = control.serve(pod.address, other.address)
     both = (pod.address, other.address)
     for others, expected in (
-        (Serving(affinity_timeout_s=60.0), [pod] * 3),
-        (Serving((), 60.0, outside=both[1:], inside=("127.0.0.2/32",)), [other] * 3),
+        (Serving(affinity_timeout_s=60), [pod] * 3),
+        (Serving((), 60, outside=both[1:], inside=("127.0.0.2/32",)), [other] * 3),
         (
             Serving(
                 (),
-                60.0,
+                60,
                 outside=both[1:],
                 inside=("127.0.0.0/8",),
                 handling=Handling(balance=Balance.LEAST_CONNECTIONS),

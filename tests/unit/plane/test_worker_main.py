@@ -7,8 +7,7 @@ import socket
 import msgspec
 import pytest
 
-from userspace_proxy.dataplane import Serving
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import Serving, SocketAddress
 from userspace_proxy.plane import channel, worker, worker_main
 from userspace_proxy.plane.messages import (
     CloseGroup,
@@ -134,7 +133,7 @@ ALICE, BOB = (("203.0.113.1", POD, 0.0), ("203.0.113.2", POD, 1.0))
 
 
 def open_group(control, number, label, *pins):
-    control.send(OpenGroup(number, label, Serving((POD,), affinity_timeout_s=60.0)))
+    control.send(OpenGroup(number, label, Serving((POD,), affinity_timeout_s=60)))
     control.send(Pins(label, list(pins)))
 
 

@@ -53,7 +53,7 @@ async def test_with_affinity_a_client_has_one_endpoint_and_workers_share_the_cli
     pool, protocol
 ):
     pods = pool.pods(3, protocol)
-    web = pool.serve(pods, protocol=protocol, affinity_timeout_s=60.0)
+    web = pool.serve(pods, protocol=protocol, affinity_timeout_s=60)
     places = {client: {await pool.place_of(web, pods, client)} for client in CLIENTS}
     for client in CLIENTS * 3:
         places[client].add(await pool.place_of(web, pods, client))
@@ -67,7 +67,7 @@ async def test_affinity_may_begin_and_end_while_it_serves(pool):
     pods = pool.pods(2)
     web = pool.serve(pods)
     addresses = [pod.address for pod in pods]
-    pool.update(web, *addresses, affinity_timeout_s=60.0)
+    pool.update(web, *addresses, affinity_timeout_s=60)
     await pool.plane.refresh()
     assert len({await pool.place_of(web, pods, CLIENTS[0]) for _ in range(10)}) == 1
     pool.update(web, *addresses)
@@ -124,7 +124,7 @@ async def test_udp_clients_that_send_while_a_worker_is_dead_are_served(pool):
 
 async def test_the_successor_has_the_same_sockets_and_the_pins_of_others_stay(pool):
     pods = pool.pods(3)
-    web = pool.serve(pods, affinity_timeout_s=60.0)
+    web = pool.serve(pods, affinity_timeout_s=60)
     places = {client: await pool.place_of(web, pods, client) for client in CLIENTS}
     sockets = inodes(web)
     os.kill(pool.pids[0], signal.SIGKILL)
@@ -322,8 +322,7 @@ async def test_workers_leave_signals_to_the_control_process(pool, number):
 
 CONTROL = """
 import asyncio, sys
-from userspace_proxy.dataplane import Serving
-from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model import Protocol, Serving, SocketAddress
 from userspace_proxy.plane import Plane, Wanted
 async def main():
     plane = Plane(asyncio.get_running_loop(), 2)

@@ -17,11 +17,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...dataplane import Serving
 from ...errors import ListenError
 from ...facts import PortFacts
 from ...log_fields import FieldLogger
 from ...model import Frontend, FrontendKind, IPFamily, Path, Protocol, ServiceKey, SocketAddress
+from ...model.serving import Serving
 from ...plan import PortKey, PortPlan
 from ...plane import Group, Listener, Plane, PortPool
 from ...policy import DEFAULT_PATH, PathChoice

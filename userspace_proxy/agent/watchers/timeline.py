@@ -17,9 +17,8 @@ from collections import deque
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
-from ...dataplane import Serving
 from ...facts import Level, StatusFacts
-from ...model import Path, SocketAddress
+from ...model import Path, Serving, SocketAddress
 from ...plan import Plan, PlanChanges, PortKey, PortPlan
 from ...plane import Group, Plane
 from ...policy.causes import dial_failed

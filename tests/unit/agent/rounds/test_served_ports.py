@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.dataplane import Serving
-from userspace_proxy.model import Balance, Frontend, Handling, Protocol, SocketAddress
+from userspace_proxy.model import Balance, Frontend, Handling, Protocol, Serving, SocketAddress
 from userspace_proxy.plane import PortPool
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import REFUSE, Bind

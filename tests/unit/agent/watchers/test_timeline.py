@@ -8,9 +8,8 @@ from userspace_proxy import Proxy
 from userspace_proxy.agent.rounds.served_ports import ServedPort
 from userspace_proxy.agent.watchers.timeline import KEPT, OUTAGES_MAX, Timeline
 from userspace_proxy.cluster import Store
-from userspace_proxy.dataplane import Serving
 from userspace_proxy.facts import Level, SourceFacts
-from userspace_proxy.model import Path, SocketAddress
+from userspace_proxy.model import Path, Serving, SocketAddress
 from userspace_proxy.plan import Planner, diff_plans
 from userspace_proxy.plane import Plane
 from userspace_proxy.plane.messages import Ejected, Returned

@@ -1,8 +1,7 @@
 import pytest
 from msgspec.structs import replace
 
-from userspace_proxy.dataplane import Serving
-from userspace_proxy.model import Handling, Hold, SocketAddress
+from userspace_proxy.model import Handling, Hold, Serving, SocketAddress
 
 POD_A, POD_B, POD_C = (SocketAddress(f"10.0.0.{number}", 80) for number in (1, 2, 3))
 PARTNERS = ("203.0.113.0/24",)
@@ -93,7 +92,7 @@ def test_clients_that_change_sides_leave_what_one_side_may_not_use():
     ("serving", "is_uniform"),
     [
         pytest.param(Serving((POD_A,)), True, id="for-all"),
-        pytest.param(Serving((POD_A,), affinity_timeout_s=60.0), False, id="with-affinity"),
+        pytest.param(Serving((POD_A,), affinity_timeout_s=60), False, id="with-affinity"),
         pytest.param(Serving((POD_A,), outside=()), False, id="with-sides"),
     ],
 )

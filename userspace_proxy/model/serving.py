@@ -6,15 +6,16 @@ from collections.abc import Container
 
 import msgspec
 
-from ..model import DEFAULT_HANDLING, Handling, SocketAddress
+from .addresses import SocketAddress
+from .handling import DEFAULT_HANDLING, Handling
 
 
 class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The part of a Service port's plan that the data plane needs; also a part of messages."""
+    """What workers need to serve a Service port: a part of its plan, and of messages to them."""
 
     endpoints: tuple[SocketAddress, ...] = ()
     """Usable endpoints, in the order of their turns."""
-    affinity_timeout_s: float | None = None
+    affinity_timeout_s: int | None = None
     """Seconds of ClientIP affinity; None for none."""
     outside: tuple[SocketAddress, ...] | None = None
     """The endpoints for clients that aren't ``inside``; None: the same for all clients."""
