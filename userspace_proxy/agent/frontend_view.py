@@ -29,7 +29,7 @@ def _target(served: ServedPort, frontend: Frontend, bind: Bind) -> str:
     listener = served.listeners.get(frontend)
     if listener is None or not listener.is_serving:
         return "refused"
-    if served.plan.admits == ():
+    if served.plan.serving.admits == ():
         return "dropped"
     if isinstance(target := served.steered.get(frontend), Forward) and target.is_on:
         return "the kernel, straight to endpoints"

@@ -143,9 +143,10 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
 
 
 def _turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause, ...]:
-    if plan.admits is None or group.denied_at is None:
+    admits = plan.serving.admits
+    if admits is None or group.denied_at is None:
         return ()
     first_at, last_at = map(clock.unix, group.denied_at)
     why = plan.cause if plan.is_dropping else None
-    cause = why or causes.source_denied(plan.admits)
+    cause = why or causes.source_denied(admits)
     return (replace(cause, count=group.counters.denied, first_at=first_at, last_at=last_at),)

@@ -99,7 +99,7 @@ def _refusing(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Finding
     causes = {
         (port.key.name, port.cause): None
         for port in plan.ports.values()
-        if port.cause is not None and port.is_refusing
+        if port.cause is not None and port.serving.is_refusing
     }
     return [
         warning(

@@ -142,7 +142,8 @@ def forwarded_ports(proxy: Proxy) -> dict[str, ForwardedPort]:
         if not problem and view.plan.cause is not None:
             problem = view.plan.cause.sentence
         name = f"{key.name}.{key.namespace}:{number}"
-        ports[name] = ForwardedPort(name, str(address or ""), len(view.plan.usable), problem)
+        count = len(view.plan.serving.endpoints)
+        ports[name] = ForwardedPort(name, str(address or ""), count, problem)
     return dict(sorted(ports.items()))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..model import Balance, Frontend, Path, Protocol
+from ..model import Balance, Frontend, Handling, Path, Protocol
 from ..plan import IgnoredService, PortPlan
 from ..policy import EndpointVerdict, Scope
 from .node import IgnoredFacts
@@ -26,7 +26,7 @@ def facts_of_plan(
         frontends: ClusterIPs first, node ports last.
         endpoints: In the order of the plan.
     """
-    key, handling = plan.key, plan.handling
+    key, handling = plan.key, plan.serving.handling
     namespace, service, port = key.name
     facts = PortFacts(
         namespace,
@@ -40,15 +40,15 @@ def facts_of_plan(
         plan.cause,
         plan.is_dropping,
         _POLICIES[plan.scope],
-        plan.admits,
-        _balance(plan),
+        plan.serving.admits,
+        _balance(handling),
         handling.slow_start_s,
         handling.max_connections,
         None if handling.hold is None else handling.hold.seconds,
         plan.path.path,
         path_why=plan.path.why,
         is_probed=is_probed(plan),
-        affinity_timeout_s=plan.affinity_timeout_s,
+        affinity_timeout_s=plan.serving.affinity_timeout_s,
         notes=plan.notes,
     )
     facts.plan = plan
@@ -98,11 +98,11 @@ def facts_of_ignored(items: Iterable[IgnoredService]) -> list[IgnoredFacts]:
 
 def is_probed(plan: PortPlan) -> bool:
     """Return whether probes of its endpoints choose the path of a Service port."""
-    return plan.path.path is Path.AUTO and plan.protocol is Protocol.TCP and bool(plan.usable)
+    is_auto = plan.path.path is Path.AUTO
+    return is_auto and plan.protocol is Protocol.TCP and bool(plan.serving.endpoints)
 
 
-def _balance(plan: PortPlan) -> str:
-    balance = plan.handling.balance
-    if balance is not Balance.ROUND_ROBIN:
-        return str(balance)
-    return str(Balance.LEAST_CONNECTIONS) if plan.handling.max_connections else ""
+def _balance(handling: Handling) -> str:
+    if handling.balance is not Balance.ROUND_ROBIN:
+        return str(handling.balance)
+    return str(Balance.LEAST_CONNECTIONS) if handling.max_connections else ""

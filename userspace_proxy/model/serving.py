@@ -36,28 +36,38 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
     """Endpoints that are dialled at another address, which passes connections on: for faults."""
 
     @property
-    def is_refusing(self) -> bool:
-        """Whether clients are refused: there is no endpoint, and none waits or is dropped."""
+    def has_none(self) -> bool:
+        """Whether no node has a usable endpoint: clients are refused, or wait."""
         is_dropping = self.admits is not None and not self.admits
-        return not (self.endpoints or self.outside or is_dropping or self.handling.hold)
+        return not (self.endpoints or self.outside or is_dropping)
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether clients are refused at once."""
+        return self.has_none and self.handling.hold is None
 
     @property
     def is_uniform(self) -> bool:
         """Whether all clients use the same endpoints."""
         return self.affinity_timeout_s is None and self.outside is None
 
+    def detoured(self, detours: tuple[tuple[SocketAddress, SocketAddress], ...]) -> Serving:
+        """Return the same with other detours."""
+        return msgspec.structs.replace(self, detours=detours)
+
     @property
     def first_endpoints(self) -> tuple[frozenset[SocketAddress], frozenset[SocketAddress]]:
         """The endpoints inside and outside, without those on standby."""
         outside = self.endpoints if self.outside is None else self.outside
-        return self._first_of(self.endpoints), self._first_of(outside)
+        return frozenset(self.first_of(self.endpoints)), frozenset(self.first_of(outside))
 
-    def _first_of(self, endpoints: tuple[SocketAddress, ...]) -> frozenset[SocketAddress]:
+    def first_of(self, endpoints: tuple[SocketAddress, ...]) -> tuple[SocketAddress, ...]:
+        """Return those of the first priority among them, in order."""
         if not self.standbys:
-            return frozenset(endpoints)
+            return endpoints
         standbys = dict(self.standbys)
         first = min((standbys.get(endpoint, 0) for endpoint in endpoints), default=0)
-        return frozenset(e for e in endpoints if standbys.get(e, 0) == first)
+        return tuple(e for e in endpoints if standbys.get(e, 0) == first)
 
     def newcomers(self, before: Container[SocketAddress]) -> list[SocketAddress]:
         """Return the endpoints that weren't there before, where another one of their priority was.

@@ -14,16 +14,14 @@ from typing import NamedTuple
 
 from ..cluster import PersistentMap, differing_keys
 from ..model import (
-    DEFAULT_HANDLING,
     Cause,
     Frontend,
     FrontendKind,
-    Handling,
     IPFamily,
     Protocol,
     ServiceKey,
     ServicePortName,
-    SocketAddress,
+    Serving,
 )
 from ..policy import DEFAULT_PATH, EndpointVerdict, PathChoice, Scope
 
@@ -62,50 +60,22 @@ class PortPlan:
     """What clients dial, sorted; without frontends that another Service owns."""
     endpoints: tuple[EndpointVerdict, ...]
     """Every endpoint with its verdict, by address."""
-    usable: tuple[SocketAddress, ...]
-    """The usable endpoints, in the order of the balancer's turns."""
+    serving: Serving
+    """What workers get: the usable endpoints, and how clients are handled."""
     cause: Cause | None = None
     """Why clients are refused or dropped; None when an endpoint is usable."""
-    affinity_timeout_s: int | None = None
     notes: tuple[Cause, ...] = ()
     """What this Service port asks for and doesn't get; at the first one of a Service, also what the
     Service and its slices do."""
-    outside: tuple[SocketAddress, ...] | None = None
-    """What clients that aren't ``inside`` may use; None: what all may."""
-    inside: tuple[str, ...] = ()
-    """Networks of clients in the cluster; empty where ``outside`` is None."""
-    admits: tuple[str, ...] | None = None
-    """Networks whose packets are admitted; all others are dropped. None admits all packets."""
-    handling: Handling = DEFAULT_HANDLING
     scope: Scope = Scope.CLUSTER
-    """The traffic policy behind ``usable`` and ``outside``."""
-    weights: tuple[tuple[SocketAddress, int], ...] = ()
-    """Of usable endpoints; empty if all have the same."""
-    standbys: tuple[tuple[SocketAddress, int], ...] = ()
-    """Usable endpoints with a priority other than 0, if not all have the same: they are used
-    while none of a priority before their own is."""
+    """The traffic policy behind the usable endpoints."""
     path: PathChoice = DEFAULT_PATH
     """How the bytes of connections travel."""
 
     @property
-    def is_refusing(self) -> bool:
-        """Whether clients are refused at once, because no node has a usable endpoint."""
-        return self.has_none and self.handling.hold is None
-
-    @property
-    def is_holding(self) -> bool:
-        """Whether clients wait, because no node has a usable endpoint."""
-        return self.has_none and self.handling.hold is not None
-
-    @property
-    def has_none(self) -> bool:
-        """Whether no node has a usable endpoint: clients are refused, or wait."""
-        return not self.usable and self.admits != ()
-
-    @property
     def is_dropping(self) -> bool:
         """Whether some clients are dropped, because only other nodes have endpoints for them."""
-        return self.cause is not None and not self.has_none
+        return self.cause is not None and not self.serving.has_none
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,16 @@ import functools
 from collections.abc import Iterable, Iterator
 
 from ..cluster import ServiceState
-from ..model import Cause, IPFamily, ServiceKey, ServiceType, intersect, own_network
+from ..model import (
+    Cause,
+    IPFamily,
+    Protocol,
+    ServiceKey,
+    ServiceType,
+    Serving,
+    intersect,
+    own_network,
+)
 from ..policy import (
     ENDPOINTS_MAX,
     EndpointIndex,
@@ -98,11 +107,11 @@ def _plan_without_endpoints(state: ServiceState, claim: PortClaim, cause: Cause)
         protocol=claim.protocol,
         frontends=claim.frontends,
         endpoints=(),
-        usable=(),
+        serving=Serving(
+            affinity_timeout_s=state.service.affinity_timeout_s, handling=state.service.handling
+        ),
         cause=cause,
-        affinity_timeout_s=state.service.affinity_timeout_s,
         notes=claim.notes,
-        handling=state.service.handling,
         scope=claim.scope,
     )
 
@@ -138,6 +147,8 @@ def _plan_port(
         has_affinity=state.service.affinity_timeout_s is not None,
         weights=dict(usable.weights).values(),
     )
+    # Only flows need it, which otherwise end at once.
+    has_leaving = claim.protocol is Protocol.UDP and handling.removal_s is not None
     # As with other notes, once for all frontends of a family.
     is_first = claim.key.side is Side.ALL
     notes = (path.note,) if path.note is not None and is_first else ()
@@ -147,17 +158,20 @@ def _plan_port(
         protocol=claim.protocol,
         frontends=claim.frontends,
         endpoints=usable.verdicts,
-        usable=usable.addresses,
+        serving=Serving(
+            usable.addresses,
+            state.service.affinity_timeout_s,
+            usable.outside,
+            inside,
+            _admits(claim.admits, inside, is_dropping=usable.is_dropping),
+            handling,
+            usable.weights,
+            usable.standbys,
+            usable.leaving if has_leaving else (),
+        ),
         cause=_cause(state, index, claim, usable, orphans),
-        affinity_timeout_s=state.service.affinity_timeout_s,
         notes=(*too_many, *claim.notes, *notes),
-        outside=usable.outside,
-        inside=inside,
-        admits=_admits(claim.admits, inside, is_dropping=usable.is_dropping),
-        handling=handling,
         scope=claim.scope,
-        weights=usable.weights,
-        standbys=usable.standbys,
         path=path,
     )
 

@@ -117,6 +117,11 @@ class Usable:
     are_all: bool = True
     """Whether there were at most :data:`ENDPOINTS_MAX`; if not, the rest has no verdict."""
 
+    @property
+    def leaving(self) -> tuple[SocketAddress, ...]:
+        """The endpoints that terminate and still serve, but take no new clients."""
+        return tuple(v.address for v in self.verdicts if v.is_leaving)
+
 
 def usable_endpoints(
     index: EndpointIndex,

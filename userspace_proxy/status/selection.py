@@ -25,7 +25,7 @@ SORTS: dict[str, _Order] = {
     "state": lambda one, _: _LEVELS[one.state.level],
     "name": lambda _one, _: 0,
     "address": lambda one, _: _address(one),
-    "endpoints": lambda one, _: len(one.plan.usable),
+    "endpoints": lambda one, _: len(one.plan.serving.endpoints),
     "rate": lambda one, history: history.rates(one.plan.key).connections,
     "open": lambda one, _: one.active,
     "in": lambda one, history: history.rates(one.plan.key).received_bytes,

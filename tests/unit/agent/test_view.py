@@ -21,6 +21,7 @@ from userspace_proxy.policy import NodeFacts
 from userspace_proxy.policy.causes import dial_failed, not_ours, resets, source_denied
 from userspace_proxy.steering import Bind
 
+from ..plan.planning import with_serving
 from .samples import Cluster, endpoints, service
 
 POD_A, POD_B = "192.0.2.1", "192.0.2.2"
@@ -73,7 +74,7 @@ async def test_counters_and_ejections_are_shown_with_their_endpoint(plane):
     snapshot = Cluster().serve("web", "10.96.0.1", POD_A, POD_B)
     served_ports = served(plane, Bind.PROXY_PORT, snapshot)
     (port,) = served_ports
-    first, second = port.plan.usable
+    first, second = port.plan.serving.endpoints
     port.group.counters_of(first).connections = 7
     port.group.counters_of(first).received_bytes = 70
     figures, waiting = GroupCounters().figures(), WaitingReport(1, 6.0)
@@ -106,7 +107,7 @@ async def test_an_endpoint_shows_why_dials_have_failed_since_it_last_answered(pl
     snapshot = Cluster().serve("web", "10.96.0.1", POD_A, POD_B)
     served_ports = served(plane, Bind.PROXY_PORT, snapshot)
     (port,) = served_ports
-    first, second = port.plan.usable
+    first, second = port.plan.serving.endpoints
     counters, others = port.group.counters_of(first), port.group.counters_of(second)
     others.dials.failed(5.0, errno.ETIMEDOUT)
     counters.dials.succeeded_at = others.dials.succeeded_at = 6.0
@@ -128,7 +129,7 @@ async def test_an_endpoint_shows_why_dials_have_failed_since_it_last_answered(pl
 async def test_an_endpoint_that_ends_each_connection_without_a_byte_is_shown_as_such(plane):
     served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
     (port,) = served_ports
-    (pod,) = port.plan.usable
+    (pod,) = port.plan.serving.endpoints
     counters = port.group.counters_of(pod)
     counters.resets, counters.empty = 1, 2
 
@@ -154,7 +155,7 @@ async def test_an_endpoint_that_ends_each_connection_without_a_byte_is_shown_as_
 async def test_clients_that_are_not_admitted_are_a_cause_with_their_count(plane):
     served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
     (port,) = served_ports
-    port.plan = replace(port.plan, admits=("198.51.100.0/24",))
+    port.plan = with_serving(port.plan, admits=("198.51.100.0/24",))
 
     def turned_away():
         (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
@@ -165,11 +166,12 @@ async def test_clients_that_are_not_admitted_are_a_cause_with_their_count(plane)
         counted = GroupCounters()
         counted.denied = count
         port.group.add(0, GroupReport(port.group.number, counted.figures()), now)
-    denied = source_denied(port.plan.admits, count=3, first_at=1005.0, last_at=1007.0)
+    denied = source_denied(port.plan.serving.admits, count=3, first_at=1005.0, last_at=1007.0)
     assert turned_away() == (3, (denied,))
-    port.plan = replace(port.plan, admits=(), usable=(), cause=not_ours("elsewhere"))
+    dropped = with_serving(port.plan, admits=(), endpoints=())
+    port.plan = replace(dropped, cause=not_ours("elsewhere"))
     assert [(cause.sentence, cause.count) for cause in turned_away()[1]] == [("elsewhere", 3)]
-    port.plan = replace(port.plan, admits=None)
+    port.plan = with_serving(port.plan, admits=None)
     assert turned_away() == (3, ())
 
 
@@ -259,7 +261,7 @@ async def test_clients_from_outside_are_dropped_if_only_other_nodes_have_endpoin
     _, outside = views(plane, balanced("node-b", is_external_local=True))
     assert outside.plan.is_dropping
     assert outside.plan.cause.code is CauseCode.NOT_LOCAL
-    assert "127.0.0.0/8" in outside.plan.admits
+    assert "127.0.0.0/8" in outside.plan.serving.admits
 
 
 async def test_all_clients_are_dropped_by_an_internal_policy_without_a_local_endpoint(plane):
@@ -280,8 +282,8 @@ async def test_source_ranges_and_the_balance_are_shown(plane):
         handling=Handling(balance=Balance.LEAST_CONNECTIONS),
     )
     both = {view.plan.key.side: view for view in views(plane, snapshot)}
-    assert both["load balancer"].plan.admits == ("198.51.100.0/24",)
-    assert both[""].plan.admits is None
+    assert both["load balancer"].plan.serving.admits == ("198.51.100.0/24",)
+    assert both[""].plan.serving.admits is None
     assert both[""].balance == "least-connections"
 
 
@@ -329,7 +331,7 @@ async def test_a_view_with_an_ejected_endpoint_follows_time(plane):
     served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
     (port,) = served_ports
     figures = GroupCounters().figures()
-    ejected = [(port.plan.usable[0], 5.0)]
+    ejected = [(port.plan.serving.endpoints[0], 5.0)]
     port.group.add(0, GroupReport(port.group.number, figures, [], ejected), 10.0)
     left = [
         view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))[0].endpoints[0].ejected_for_s

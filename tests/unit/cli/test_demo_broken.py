@@ -56,7 +56,7 @@ def test_each_mistake_that_manifests_reveal_is_found(plan):
 
 def test_mistakes_at_run_time_lead_to_the_ports_of_the_broken_pod(plan):
     endpoints = {
-        port.key.name.name: [str(address) for address in port.usable]
+        port.key.name.name: [str(address) for address in port.serving.endpoints]
         for port in plan.ports.values()
         if port.key.name.namespace == "broken"
     }
@@ -69,9 +69,9 @@ def test_mistakes_at_run_time_lead_to_the_ports_of_the_broken_pod(plan):
 
 def test_the_load_balancer_address_admits_only_its_source_range(plan):
     admitted = {
-        port.admits
+        port.serving.admits
         for port in plan.ports.values()
-        if port.key.name.name == "source-range" and port.admits is not None
+        if port.key.name.name == "source-range" and port.serving.admits is not None
     }
     assert admitted == {("198.51.100.0/24",)}
 

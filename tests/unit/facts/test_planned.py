@@ -20,6 +20,7 @@ from userspace_proxy.model import (
     Protocol,
     ServiceKey,
     ServicePortName,
+    Serving,
     SocketAddress,
 )
 from userspace_proxy.plan import IgnoredService, PortKey, PortPlan, Side
@@ -32,7 +33,7 @@ HANDLING = Handling(hold=Hold(30.0), slow_start_s=60.0)
 
 
 def make_plan(**changes):
-    return PortPlan(WEB, Protocol.TCP, (), (), **{"usable": (POD,), **changes})
+    return PortPlan(WEB, Protocol.TCP, (), (), **{"serving": Serving((POD,)), **changes})
 
 
 def facts_of(**changes):
@@ -40,7 +41,9 @@ def facts_of(**changes):
 
 
 def test_a_service_port_has_the_names_and_the_handling_of_its_plan():
-    plan = make_plan(handling=HANDLING, path=PathChoice(Path.KERNEL, "its annotation"))
+    plan = make_plan(
+        serving=Serving(handling=HANDLING), path=PathChoice(Path.KERNEL, "its annotation")
+    )
     frontend = facts_of_frontend(Frontend("10.96.0.1", 80, Protocol.TCP), "proxy port 20001")
     facts = facts_of_plan(plan, [frontend], [facts_of_verdict(EndpointVerdict(POD, True, "ready"))])
     assert facts.plan is plan
@@ -61,7 +64,7 @@ def test_a_service_port_has_the_names_and_the_handling_of_its_plan():
     ],
 )
 def test_only_a_balance_other_than_the_default_is_shown(handling, expected):
-    assert facts_of(handling=handling).balance == expected
+    assert facts_of(serving=Serving(handling=handling)).balance == expected
 
 
 @pytest.mark.parametrize(
@@ -113,5 +116,5 @@ def test_what_is_ignored_has_the_name_of_its_service():
 def test_probes_choose_the_path_of_tcp_with_endpoints():
     auto = PathChoice(Path.AUTO)
     assert is_probed(make_plan(path=auto))
-    assert not is_probed(make_plan(path=auto, usable=()))
+    assert not is_probed(make_plan(path=auto, serving=Serving()))
     assert not is_probed(make_plan())

@@ -25,6 +25,17 @@ def test_clients_are_refused_without_endpoints_unless_they_are_dropped(serving, 
     assert serving.is_refusing == is_refusing
 
 
+def test_clients_that_wait_find_no_endpoint_either():
+    assert Serving(handling=Handling(hold=Hold(60))).has_none
+    assert not Serving(admits=()).has_none
+
+
+def test_detours_leave_the_rest_as_it_is():
+    serving = Serving((POD_A,), admits=PARTNERS)
+    detours = ((POD_A, POD_B),)
+    assert serving.detoured(detours) == Serving((POD_A,), admits=PARTNERS, detours=detours)
+
+
 @pytest.mark.parametrize(
     ("endpoints", "outside", "everybody"),
     [
@@ -57,6 +68,11 @@ def test_every_endpoint_is_named_once(endpoints, outside, everybody):
 )
 def test_first_endpoints_are_those_of_the_first_priority(serving, expected):
     assert serving.first_endpoints == expected
+
+
+def test_the_endpoints_of_the_first_priority_keep_their_order():
+    serving = Serving(standbys=((POD_B, 1),))
+    assert serving.first_of((POD_C, POD_B, POD_A)) == (POD_C, POD_A)
 
 
 @pytest.mark.parametrize(

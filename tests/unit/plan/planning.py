@@ -1,5 +1,9 @@
 """Short ways to plan, and to read a plan."""
 
+from dataclasses import replace
+
+import msgspec
+
 from userspace_proxy.cluster import Store
 from userspace_proxy.plan import Planner
 from userspace_proxy.policy import NodeFacts
@@ -40,3 +44,8 @@ def the_port(*things, **facts):
 def frontends(plan):
     """Return the frontends of each port, as text."""
     return {str(key): [str(f) for f in port.frontends] for key, port in plan.ports.items()}
+
+
+def with_serving(port, **changes):
+    """Return a plan of a port whose clients are served in another way."""
+    return replace(port, serving=msgspec.structs.replace(port.serving, **changes))

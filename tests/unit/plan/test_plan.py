@@ -11,10 +11,10 @@ from userspace_proxy.model import (
     Frontend,
     FrontendKind,
     Handling,
-    Hold,
     IPFamily,
     Protocol,
     ServicePortName,
+    Serving,
 )
 from userspace_proxy.plan import (
     IgnoredService,
@@ -29,6 +29,7 @@ from userspace_proxy.plan import (
 from userspace_proxy.policy.causes import address_taken, none_ready
 
 from ..model.samples import CART, CART_IP, POD_A, POD_B, WEB, WEB_IP
+from .planning import with_serving
 
 HTTP = ServicePortName("shop", "cart", "http")
 KEY = PortKey(HTTP, IPFamily.IPV4)
@@ -74,40 +75,9 @@ def test_the_plan_of_a_node_without_services_is_empty():
 
 
 def test_plans_are_compared_without_their_revision():
-    port = PortPlan(KEY, Protocol.TCP, (), (), (), "it has no endpoints")
+    port = PortPlan(KEY, Protocol.TCP, (), (), Serving(), "it has no endpoints")
     assert Plan({KEY: port}, revision=1) == Plan({KEY: port}, revision=2)
     assert Plan({KEY: port}) != Plan.empty()
-
-
-@pytest.mark.parametrize(
-    ("usable", "admits", "is_refusing"),
-    [
-        pytest.param((), None, True, id="no-endpoint"),
-        pytest.param((POD_A,), None, False, id="an-endpoint"),
-        pytest.param((), ("192.0.2.0/24",), True, id="admitted-clients-are-refused"),
-        pytest.param((), (), False, id="none-admitted-so-packets-are-dropped"),
-        pytest.param((POD_A,), (), False, id="none-admitted-and-an-endpoint"),
-    ],
-)
-def test_a_port_refuses_when_no_node_could_serve_the_admitted_clients(usable, admits, is_refusing):
-    port = PortPlan(KEY, Protocol.TCP, (), (), usable, admits=admits)
-    assert port.is_refusing is is_refusing
-
-
-@pytest.mark.parametrize(
-    ("usable", "admits", "is_holding"),
-    [
-        pytest.param((), None, True, id="no-endpoint"),
-        pytest.param((POD_A,), None, False, id="an-endpoint"),
-        pytest.param((), (), False, id="none-admitted-so-packets-are-dropped"),
-    ],
-)
-def test_with_hold_a_port_holds_where_it_would_refuse(usable, admits, is_holding):
-    handling = Handling(hold=Hold(60))
-    cause = None if usable else none_ready(1)
-    port = PortPlan(KEY, Protocol.TCP, (), (), usable, cause, admits=admits, handling=handling)
-    assert (port.is_holding, port.is_refusing) == (is_holding, False)
-    assert port.is_dropping is (admits == ())
 
 
 @pytest.mark.parametrize(
@@ -120,13 +90,13 @@ def test_with_hold_a_port_holds_where_it_would_refuse(usable, admits, is_holding
     ],
 )
 def test_a_port_drops_when_only_other_nodes_have_endpoints(usable, cause, admits, is_dropping):
-    port = PortPlan(KEY, Protocol.TCP, (), (), usable, cause, admits=admits)
+    port = PortPlan(KEY, Protocol.TCP, (), (), Serving(usable, admits=admits), cause)
     assert port.is_dropping is is_dropping
 
 
 def port_plan(service=CART, ip=CART_IP, usable=(POD_A,), protocol=Protocol.TCP):
     key = PortKey(ServicePortName(*service, "http"), IPFamily.IPV4)
-    return PortPlan(key, protocol, (Frontend(ip, 80, protocol),), (), usable)
+    return PortPlan(key, protocol, (Frontend(ip, 80, protocol),), (), Serving(usable))
 
 
 def plan(*ports):
@@ -167,15 +137,17 @@ LOAD_BALANCED = Frontend(CART_IP, 80, Protocol.TCP, FrontendKind.LOAD_BALANCER)
         ),
         pytest.param(
             plan(CART_PORT),
-            plan(replace(CART_PORT, affinity_timeout_s=60)),
-            PlanChanges(open=(), update=(replace(CART_PORT, affinity_timeout_s=60),), close=()),
+            plan(with_serving(CART_PORT, affinity_timeout_s=60)),
+            PlanChanges(
+                open=(), update=(with_serving(CART_PORT, affinity_timeout_s=60),), close=()
+            ),
             id="affinity",
         ),
         *(
             pytest.param(
                 plan(CART_PORT),
-                plan(replace(CART_PORT, **fields)),
-                PlanChanges(open=(), update=(replace(CART_PORT, **fields),), close=()),
+                plan(with_serving(CART_PORT, **fields)),
+                PlanChanges(open=(), update=(with_serving(CART_PORT, **fields),), close=()),
                 id=name,
             )
             for name, fields in {
@@ -183,8 +155,15 @@ LOAD_BALANCED = Frontend(CART_IP, 80, Protocol.TCP, FrontendKind.LOAD_BALANCER)
                 "source-ranges": {"admits": ("192.0.2.0/24",)},
                 "endpoints-of-the-outside": {"outside": (POD_A,)},
                 "who-is-inside": {"inside": ("192.0.2.0/24",)},
-                "frontend-of-another-kind": {"frontends": (LOAD_BALANCED,)},
             }.items()
+        ),
+        pytest.param(
+            plan(CART_PORT),
+            plan(replace(CART_PORT, frontends=(LOAD_BALANCED,))),
+            PlanChanges(
+                open=(), update=(replace(CART_PORT, frontends=(LOAD_BALANCED,)),), close=()
+            ),
+            id="frontend-of-another-kind",
         ),
         pytest.param(
             plan(CART_PORT),
@@ -233,7 +212,7 @@ def test_a_plan_and_itself_or_its_equal_have_no_difference(same):
 
 def test_changes_are_in_the_order_of_their_keys():
     both = plan(CART_PORT, WEB_PORT)
-    idle = plan(replace(CART_PORT, usable=()), replace(WEB_PORT, usable=()))
+    idle = plan(replace(CART_PORT, serving=Serving()), replace(WEB_PORT, serving=Serving()))
     assert [p.key.name.name for p in diff_plans(Plan.empty(), both).open] == ["cart", "web"]
     assert [p.key.name.name for p in diff_plans(both, idle).update] == ["cart", "web"]
     assert [key.name.name for key in diff_plans(both, Plan.empty()).close] == ["cart", "web"]

@@ -47,8 +47,8 @@ class TestManyPorts:
             slice_of(POD_A.ip),
             slice_of("2001:db8::1", key="cart-6", family=IPFamily.IPV6),
         )
-        usable = {str(key): [str(a) for a in port.usable] for key, port in plan.ports.items()}
-        assert usable == {
+        served = {str(key): port.serving for key, port in plan.ports.items()}
+        assert {key: [str(a) for a in one.endpoints] for key, one in served.items()} == {
             "shop/cart:http": ["192.0.2.1:8080"],
             "shop/cart:http (IPv6)": ["[2001:db8::1]:8080"],
         }
@@ -59,7 +59,8 @@ class TestManyPorts:
             service(ports=(HTTP, ServicePort("dns", 53, "UDP"))),
             slice_of(POD_A.ip, ports=targets),
         )
-        usable = {str(key): [a.port for a in port.usable] for key, port in plan.ports.items()}
+        served = {str(key): port.serving.endpoints for key, port in plan.ports.items()}
+        usable = {key: [a.port for a in endpoints] for key, endpoints in served.items()}
         assert usable == {"shop/cart:dns": [5353], "shop/cart:http": [8080]}
 
     def test_a_plan_that_is_abandoned_between_two_turns_is_followed_by_a_whole_one(self):
@@ -324,9 +325,11 @@ class TestWhatIsKept:
         ips = [f"10.1.{n // 250}.{n % 250 + 1}" for n in range(5000)]
         for i in range(0, 5000, 100):
             store.put_slice(slice_of(*ips[i : i + 100], key=f"cart-{i}"))
-        assert len(next(iter(planner.plan(store.snapshot()).ports.values())).usable) == 5001
+        port, _ = planner.plan(store.snapshot()).ports.values()
+        assert len(port.serving.endpoints) == 5001
         store.put_slice(slice_of(*ips[1:100], key="cart-0"))
-        assert len(next(iter(planner.plan(store.snapshot()).ports.values())).usable) == 5000
+        port, _ = planner.plan(store.snapshot()).ports.values()
+        assert len(port.serving.endpoints) == 5000
         assert planner.planned_services == 3
 
     def test_a_new_service_plans_no_service_again_whose_endpoints_it_does_not_affect(self, store):

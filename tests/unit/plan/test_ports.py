@@ -16,6 +16,7 @@ from userspace_proxy.model import (
     ServiceKey,
     ServicePort,
     ServiceType,
+    Serving,
     SlicePort,
     SocketAddress,
 )
@@ -51,8 +52,7 @@ class TestOnePort:
                 EndpointVerdict(POD_A, is_usable=True, reason="ready"),
                 EndpointVerdict(POD_B, is_usable=True, reason="ready"),
             ),
-            usable=(POD_A, POD_B),
-            affinity_timeout_s=60,
+            serving=Serving((POD_A, POD_B), affinity_timeout_s=60),
         )
         assert str(port.key) == "shop/cart:http"
 
@@ -68,13 +68,34 @@ class TestOnePort:
     def test_without_usable_endpoints_it_stays_in_the_plan_with_the_reason(self):
         assert the_port(service()).cause.code is CauseCode.NO_SLICE
         idle = the_port(service(), slice_of(Endpoint(POD_A.ip, **NOT_READY)))
-        assert (idle.usable, idle.cause) == ((), none_ready(1))
+        assert (idle.serving.endpoints, idle.cause) == ((), none_ready(1))
         assert len(idle.frontends) == 1
+
+    @pytest.mark.parametrize(
+        ("protocol", "removal_s", "leaving"),
+        [
+            pytest.param("UDP", 30.0, (POD_B,), id="for-flows"),
+            pytest.param("UDP", None, (), id="which-end-at-once"),
+            pytest.param("TCP", 30.0, (), id="connections-need-none"),
+        ],
+    )
+    def test_flows_to_endpoints_that_terminate_may_go_on(self, protocol, removal_s, leaving):
+        port = the_port(
+            service(
+                ports=(ServicePort("http", 80, protocol),), handling=Handling(removal_s=removal_s)
+            ),
+            slice_of(
+                POD_A.ip,
+                Endpoint(POD_B.ip, ready=False, terminating=True),
+                ports=(SlicePort("http", 8080, protocol),),
+            ),
+        )
+        assert (port.serving.endpoints, port.serving.leaving) == ((POD_A,), leaving)
 
     def test_the_option_for_loopback_endpoints_takes_effect(self):
         things = (service(), slice_of("127.0.0.1"))
-        assert the_port(*things).usable == ()
-        assert the_port(*things, allow_loopback_endpoints=True).usable == (
+        assert the_port(*things).serving.endpoints == ()
+        assert the_port(*things, allow_loopback_endpoints=True).serving.endpoints == (
             SocketAddress("127.0.0.1", 8080),
         )
 
@@ -83,7 +104,7 @@ class TestOnePort:
             handling=Handling(balance=Balance.LEAST_CONNECTIONS), external_ips=("203.0.113.9",)
         )
         port = the_port(given, slice_of(POD_A.ip))
-        assert port.handling.balance is Balance.LEAST_CONNECTIONS
+        assert port.serving.handling.balance is Balance.LEAST_CONNECTIONS
         assert [str(note) for note in port.notes] == [
             "external IP 203.0.113.9 is not served: external IPs are off",
         ]
@@ -94,7 +115,7 @@ class TestOnePort:
             slice_of(*ips[n : n + 1000], key=f"cart-{n}") for n in range(0, 2 * ENDPOINTS_MAX, 1000)
         ]
         port = the_port(service(), *slices)
-        assert [address.ip for address in port.usable] == ips[:ENDPOINTS_MAX]
+        assert [address.ip for address in port.serving.endpoints] == ips[:ENDPOINTS_MAX]
         assert len(port.endpoints) == ENDPOINTS_MAX
         assert [note.code for note in port.notes] == [CauseCode.TOO_MANY_ENDPOINTS]
         assert "10,000 endpoints" in port.notes[0].sentence
@@ -110,13 +131,14 @@ class TestOnePort:
         large = service(ports=ports, handling=Handling(Balance.RANDOM))
         things = slice_of(POD_A.ip, POD_B.ip, ports=targets), service(WEB, cluster_ips=(WEB_IP,))
         plan = plan_of(large, *things, slice_of(POD_A.ip, of=WEB, key="web-1"))
-        served = [key.name.port for key, port in plan.ports.items() if port.usable]
+        served = [key.name.port for key, port in plan.ports.items() if port.serving.endpoints]
         assert served == [*names[:10], "http"]
-        codes = [port.cause.code for port in plan.ports.values() if not port.usable]
+        codes = [port.cause.code for port in plan.ports.values() if not port.serving.endpoints]
         assert codes == [CauseCode.TOO_MANY_ENDPOINTS] * 10 + [CauseCode.PORT_NAME_MISSING]
         beyond = next(port for port in plan.ports.values() if port.key.name.port == "p10")
-        assert (beyond.endpoints, beyond.is_refusing, len(beyond.frontends)) == ((), True, 1)
-        assert beyond.handling.balance is Balance.RANDOM
+        assert (beyond.endpoints, len(beyond.frontends)) == ((), 1)
+        assert beyond.serving.is_refusing
+        assert beyond.serving.handling.balance is Balance.RANDOM
         assert beyond.cause == too_many_at_all_ports(CART, 20)
 
     def test_source_ranges_count_for_each_port_and_ports_beyond_the_bound_have_no_filter(
@@ -133,8 +155,8 @@ class TestOnePort:
         ports = [SlicePort(f"p{n}", 8080 + n, "TCP") for n in range(3)]
         plan = plan_of(given, slice_of(POD_A.ip, ports=ports))
         limited = [p for p in plan.ports.values() if p.key.side is Side.LOAD_BALANCER]
-        assert [len(port.usable) for port in limited] == [1, 1, 0]
-        assert [len(port.admits or ()) for port in limited] == [2, 2, 0]
+        assert [len(port.serving.endpoints) for port in limited] == [1, 1, 0]
+        assert [len(port.serving.admits or ()) for port in limited] == [2, 2, 0]
         assert limited[2].cause == too_many_at_all_ports(CART, 10)
 
     def test_the_bound_of_all_ports_counts_families_and_sides(self, monkeypatch):
@@ -144,10 +166,10 @@ class TestOnePort:
         both = slice_of(POD_A.ip, POD_B.ip), slice_of("2001:db8::1", key="6", family=IPFamily.IPV6)
         allowed = {"external_ip_networks": ("203.0.113.0/24",)}
         plan = plan_of(given, *both, **allowed)
-        assert [bool(port.usable) for port in plan.ports.values()] == [True, True, True]
+        assert [bool(port.serving.endpoints) for port in plan.ports.values()] == [True, True, True]
         monkeypatch.setattr("userspace_proxy.plan.ports.SERVICE_MAX", 4)
         plan = plan_of(given, *both, **allowed)
-        assert [bool(port.usable) for port in plan.ports.values()] == [True, True, False]
+        assert [bool(port.serving.endpoints) for port in plan.ports.values()] == [True, True, False]
 
     def test_a_service_that_is_left_out_of_its_namespace_has_that_cause_where_it_has_endpoints(
         self, monkeypatch
@@ -189,8 +211,8 @@ class TestOnePort:
         )
         second = slice_of(Endpoint(POD_B.ip, priority=1), key="cart-2")
         port = the_port(service(), first, second)
-        assert port.weights == ((POD_A, 5), (POD_B, 100), (POD_C, 100))
-        assert port.standbys == ((POD_B, 1),)
+        assert port.serving.weights == ((POD_A, 5), (POD_B, 100), (POD_C, 100))
+        assert port.serving.standbys == ((POD_B, 1),)
         assert [str(note) for note in port.notes] == ["EndpointSlice shop/cart-1: it is odd"]
 
     def test_notes_of_slices_are_those_of_the_first_port_of_a_family(self):
@@ -236,8 +258,8 @@ class TestPolicies:
     )
     def test_internal_local(self, endpoints, usable, admits, is_refusing):
         port = self.side(Side.ALL, service(is_internal_local=True), *endpoints)
-        assert (port.usable, port.admits, port.is_refusing) == (usable, admits, is_refusing)
-        assert (port.outside, port.inside) == (None, ())
+        assert port.serving == Serving(usable, admits=admits)
+        assert port.serving.is_refusing is is_refusing
 
     @pytest.mark.parametrize(
         ("endpoints", "usable", "outside", "admits"),
@@ -251,12 +273,12 @@ class TestPolicies:
     )
     def test_external_local(self, endpoints, usable, outside, admits):
         port = self.side(Side.EXTERNAL, EXTERNAL, *endpoints)
-        assert (port.usable, port.outside, port.admits) == (usable, outside, admits)
-        assert (port.inside, port.is_refusing) == (INSIDE, not usable)
+        assert port.serving == Serving(usable, outside=outside, inside=INSIDE, admits=admits)
+        assert port.serving.is_refusing is (not usable)
 
     def test_external_local_leaves_the_cluster_ip_alone(self):
         port = self.side(Side.ALL, EXTERNAL, OTHER_POD)
-        assert (port.usable, port.outside, port.inside, port.admits) == ((POD_B,), None, (), None)
+        assert port.serving == Serving((POD_B,))
 
     @pytest.mark.parametrize(
         ("endpoints", "ranges", "admits"),
@@ -271,8 +293,8 @@ class TestPolicies:
     def test_source_ranges_with_external_local(self, endpoints, ranges, admits):
         given = replace(EXTERNAL, load_balancer_source_ranges=ranges)
         port = self.side(Side.LOAD_BALANCER, given, *endpoints)
-        assert port.admits == admits
-        assert port.is_refusing is (not endpoints)
+        assert port.serving.admits == admits
+        assert port.serving.is_refusing is (not endpoints)
 
     @pytest.mark.parametrize(
         ("given", "check"),

@@ -1,7 +1,7 @@
 import pytest
 
 from userspace_proxy.facts import ProbesFacts, is_probed
-from userspace_proxy.model import Path, Protocol
+from userspace_proxy.model import Path, Protocol, Serving
 from userspace_proxy.policy import PathChoice
 from userspace_proxy.status.paths import (
     UNKNOWN,
@@ -75,5 +75,5 @@ def test_only_endpoints_of_tcp_with_path_auto_are_probed():
     plan = replace(make_port().plan, path=PathChoice(Path.AUTO))
     assert is_probed(plan)
     assert not is_probed(replace(plan, protocol=Protocol.UDP))
-    assert not is_probed(replace(plan, usable=()))
+    assert not is_probed(replace(plan, serving=Serving()))
     assert not is_probed(replace(plan, path=PathChoice(Path.KERNEL)))

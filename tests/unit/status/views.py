@@ -32,6 +32,7 @@ from userspace_proxy.model import (
     IPFamily,
     Protocol,
     ServicePortName,
+    Serving,
     SocketAddress,
 )
 from userspace_proxy.plan import PortKey, PortPlan, Side
@@ -43,6 +44,7 @@ from userspace_proxy.status.port_state import judge
 NOW = 1_763_600_000.0
 STARTED = NOW - 3 * 86_400 - 4 * 3600
 _PLAN_FIELDS = frozenset(field.name for field in dataclasses.fields(PortPlan))
+_SERVING_FIELDS = frozenset(Serving.__struct_fields__)
 
 
 def make_address(text: str) -> SocketAddress:
@@ -195,17 +197,18 @@ def make_port(
         changes["cause"] = Cause(CauseCode.NOT_READY, str(reason))
     notes = changes.get("notes", ())
     changes["notes"] = tuple(n if isinstance(n, Cause) else not_followed(n) for n in notes)
+    serving = {key: changes.pop(key) for key in _SERVING_FIELDS & changes.keys()}
+    usable = tuple(verdict.address for verdict in verdicts if verdict.is_usable)
+    serving["endpoints"] = changes.pop("usable", usable)
     planned = {key: changes.pop(key) for key in _PLAN_FIELDS & changes.keys()}
     protocol = planned.pop("protocol", Protocol.TCP)
     plan = PortPlan(
         PortKey(ServicePortName(namespace, name, port), family, side),
         frontends=tuple(_plan_frontend(one, protocol) for one in frontends),
+        protocol=protocol,
         endpoints=verdicts,
-        **{
-            "protocol": protocol,
-            "usable": tuple(verdict.address for verdict in verdicts if verdict.is_usable),
-            **planned,
-        },
+        serving=Serving(**serving),
+        **planned,
     )
     facts = facts_of_plan(plan, frontends, endpoints)
     traffic = {"active": 12, "connections": 36_407, "received_bytes": 96_400_000}
@@ -304,7 +307,7 @@ def make_two_sides() -> tuple[PortFacts, PortFacts]:
         endpoints=tuple(
             replace(e, state="not on this node", is_usable=False) for e in front.endpoints
         ),
-        usable=front.plan.usable,
+        usable=front.plan.serving.endpoints,
         outside=(),
         reason="2 endpoints: 2 not on this node",
         scope=Scope.LOCAL_FROM_OUTSIDE,

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from ...model import Path, Protocol, SocketAddress
+from ...model import Path, Protocol, Serving, SocketAddress
 from ...plan import PortKey, PortPlan
 from ...policy import PathChoice
 from ...policy.causes import dial_failed
@@ -75,7 +75,7 @@ class AutoPaths:
         if plan.path.path is not Path.AUTO:
             self.forget(plan.key)
             return plan.path
-        endpoints = frozenset(_endpoints(plan))
+        endpoints = frozenset(_endpoints(plan.serving))
         if not endpoints or plan.protocol is Protocol.UDP:
             self.forget(plan.key)
             return NOT_PROBED if endpoints else NO_ENDPOINTS
@@ -168,7 +168,7 @@ class AutoPaths:
         return PathChoice(Path.USERSPACE, f"auto, and a probe failed: {cause}{more}")
 
 
-def _endpoints(plan: PortPlan) -> Iterator[SocketAddress]:
+def _endpoints(serving: Serving) -> Iterator[SocketAddress]:
     """Yield the endpoints that the kernel would choose from."""
-    for choice in choices_of(plan):
+    for choice in choices_of(serving):
         yield from choice.endpoints

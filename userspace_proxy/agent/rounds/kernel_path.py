@@ -6,10 +6,10 @@ the userspace path.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from ...balance import fill_slots
-from ...model import Balance, Frontend, SocketAddress, intersect, is_loopback
+from ...model import Balance, Frontend, Serving, SocketAddress, intersect, is_loopback
 from ...plan import PortPlan
 from ...policy.path import in_parts
 from ...steering import Affinity, EndpointChoice, Forward, Refusal, Target
@@ -24,9 +24,10 @@ def forward(
         targets: Its proxy ports and refusals.
         is_in_kernel: Whether new connections take the kernel path now.
     """
-    choices = tuple(choices_of(plan))
-    timeout_s = plan.affinity_timeout_s
-    by_client = plan.handling.balance is Balance.SOURCE_HASH
+    serving = plan.serving
+    choices = tuple(choices_of(serving))
+    timeout_s = serving.affinity_timeout_s
+    by_client = serving.handling.balance is Balance.SOURCE_HASH
     affinity = None if timeout_s is None else Affinity(str(plan.key), timeout_s)
     return {
         frontend: target
@@ -37,33 +38,32 @@ def forward(
     }
 
 
-def choices_of(plan: PortPlan) -> Iterator[EndpointChoice]:
+def choices_of(serving: Serving) -> Iterator[EndpointChoice]:
     """Yield what clients may use, the networks of the first choice that has a client decide."""
-    if plan.outside is None:
-        yield from _choice(plan, plan.usable, plan.admits)
+    admits, inside = serving.admits, serving.inside
+    if serving.outside is None:
+        yield from _choice(serving, serving.endpoints, admits)
         return
-    inside = plan.inside if plan.admits is None else intersect(plan.admits, plan.inside)
-    yield from _choice(plan, plan.usable, inside)
-    yield from _choice(plan, plan.outside, plan.admits)
+    inside = inside if admits is None else intersect(admits, inside)
+    yield from _choice(serving, serving.endpoints, inside)
+    yield from _choice(serving, serving.outside, admits)
 
 
 def _choice(
-    plan: PortPlan, usable: tuple[SocketAddress, ...], networks: tuple[str, ...] | None
+    serving: Serving, usable: tuple[SocketAddress, ...], networks: tuple[str, ...] | None
 ) -> Iterator[EndpointChoice]:
-    priorities = dict(plan.standbys)
-    first = min((priorities.get(endpoint, 0) for endpoint in usable), default=0)
-    endpoints = [endpoint for endpoint in usable if priorities.get(endpoint, 0) == first]
+    endpoints = serving.first_of(usable)
     if not endpoints or networks == ():
         return
-    weights = dict(plan.weights)
-    if plan.handling.balance is Balance.SOURCE_HASH:
+    weights = dict(serving.weights)
+    if serving.handling.balance is Balance.SOURCE_HASH:
         yield EndpointChoice(fill_slots(endpoints, weights), networks)
     else:
-        yield EndpointChoice(tuple(_repeat(endpoints, weights) if weights else endpoints), networks)
+        yield EndpointChoice(tuple(_repeat(endpoints, weights)) if weights else endpoints, networks)
 
 
 def _repeat(
-    endpoints: list[SocketAddress], weights: Mapping[SocketAddress, int]
+    endpoints: Sequence[SocketAddress], weights: Mapping[SocketAddress, int]
 ) -> list[SocketAddress]:
     """Return endpoints as often as their weights say, in proportion."""
     parts = in_parts([weights.get(endpoint, 0) for endpoint in endpoints])

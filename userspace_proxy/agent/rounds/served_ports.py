@@ -20,8 +20,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...errors import ListenError
 from ...facts import PortFacts
 from ...log_fields import FieldLogger
-from ...model import Frontend, FrontendKind, IPFamily, Path, Protocol, ServiceKey, SocketAddress
-from ...model.serving import Serving
+from ...model import (
+    Frontend,
+    FrontendKind,
+    IPFamily,
+    Path,
+    Protocol,
+    ServiceKey,
+    Serving,
+    SocketAddress,
+)
 from ...plan import PortKey, PortPlan
 from ...plane import Group, Listener, Plane, PortPool
 from ...policy import DEFAULT_PATH, PathChoice
@@ -340,8 +348,7 @@ class ServedPorts:
         gives_up = served in self._giving_up
         has_none = is_left_to_others or gives_up
         wanted = {} if has_none else self._addresses.wanted(plan, preferred, may_open=is_turn)
-        serving = _serving(plan, self._detours.get(plan.key.name.service, {}))
-        answer = self._plane.serve(served.group, serving, wanted)
+        answer = self._plane.serve(served.group, self._serving(plan), wanted)
         served.listeners = self.listeners.change(served, self._addresses.by_frontend(plan, answer))
         now = set(served.listeners.values())
         self._addresses.take(now - before)
@@ -352,6 +359,15 @@ class ServedPorts:
             error = why if is_open else self._addresses.explain(plan, key, why)
         waits = gives_up or (not is_turn and None in answer.errors.values())
         self._note(served, error, waits=waits)
+
+    def _serving(self, plan: PortPlan) -> Serving:
+        """Return what workers get: nearly always the plan's, as it is."""
+        detours = self._detours.get(plan.key.name.service)
+        if not detours:
+            return plan.serving
+        return plan.serving.detoured(
+            tuple((at.endpoint, to) for at, to in detours.items() if at.protocol is plan.protocol)
+        )
 
     def _holder_of(self, protocol: Protocol, family: IPFamily, ports: Collection[int]) -> str:
         return self._holds.holder(protocol, family, ports, now=self._clock())
@@ -429,21 +445,3 @@ class ServedPorts:
             served.not_listening = ListenError(error.message, hint=error.hint)
         if served.not_listening is not None:
             self._incomplete[key] = served
-
-
-def _serving(plan: PortPlan, detours: Mapping[At, SocketAddress]) -> Serving:
-    protocol = plan.protocol
-    # Only flows need it, which otherwise end at once.
-    has_leaving = protocol is Protocol.UDP and plan.handling.removal_s is not None
-    return Serving(
-        endpoints=plan.usable,
-        affinity_timeout_s=plan.affinity_timeout_s,
-        outside=plan.outside,
-        inside=plan.inside,
-        admits=plan.admits,
-        handling=plan.handling,
-        weights=plan.weights,
-        standbys=plan.standbys,
-        leaving=tuple(v.address for v in plan.endpoints if v.is_leaving) if has_leaving else (),
-        detours=tuple((at.endpoint, to) for at, to in detours.items() if at.protocol is protocol),
-    )

@@ -59,7 +59,7 @@ class _Need:
     def port_without_endpoints(self) -> ServedPort | None:
         """Return the latest of those ports that has no usable endpoint on any node, if one has."""
         for port in reversed(self.ports):
-            if not port.is_retired and port.plan.has_none:
+            if not port.is_retired and port.plan.serving.has_none:
                 return port
         return None
 
@@ -227,5 +227,5 @@ class Demand(Component):
 
 def _workload_of(served: ServedPort) -> WorkloadKey | None:
     """Return the workload that the Service of a port names."""
-    name, wake = served.plan.key.name, served.plan.handling.wake
+    name, wake = served.plan.key.name, served.plan.serving.handling.wake
     return None if wake is None else (name.service.namespace, wake)

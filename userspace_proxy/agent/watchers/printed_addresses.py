@@ -101,7 +101,7 @@ def _line(served: ServedPort, address: SocketAddress) -> str:
             "protocol": str(plan.protocol),
             "family": str(plan.key.family),
             "address": str(address),
-            "endpoints": len(plan.usable),
+            "endpoints": len(plan.serving.endpoints),
         }
     )
 

@@ -224,6 +224,6 @@ class Timeline:
             self._events.append(Event(now, level, f"{plural(len(ports), 'Service port')} {what}"))
             return
         for port in ports:
-            usable = plural(len(port.usable), "usable endpoint")
+            usable = plural(len(port.serving.endpoints), "usable endpoint")
             why = f"No endpoint is usable: {port.cause}" if port.cause else f"{usable} again"
             self._events.append(Event(now, level, why, str(port.key)))

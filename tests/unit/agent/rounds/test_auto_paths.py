@@ -14,6 +14,7 @@ from userspace_proxy.model import (
     Path,
     Protocol,
     ServicePortName,
+    Serving,
     SocketAddress,
 )
 from userspace_proxy.plan import PortKey, PortPlan
@@ -48,15 +49,14 @@ class Probed:
         self.is_closed = True
 
 
-def plan(*endpoints, name="web", protocol=Protocol.TCP, path=Path.AUTO, **more):
+def plan(*endpoints, name="web", protocol=Protocol.TCP, path=Path.AUTO, **others):
     return PortPlan(
         PortKey(ServicePortName("shop", name, ""), IPFamily.IPV4),
         protocol,
         (Frontend("10.96.7.1", 80, protocol),),
         (),
-        endpoints,
+        Serving(endpoints, **others),
         path=PathChoice(path, "its annotation asks for it"),
-        **more,
     )
 
 

@@ -1,7 +1,5 @@
 """Which endpoints the kernel chooses from, and for which clients."""
 
-from dataclasses import replace
-
 import pytest
 
 from userspace_proxy.agent.rounds.kernel_path import choices_of, forward
@@ -14,6 +12,7 @@ from userspace_proxy.model import (
     Path,
     Protocol,
     ServicePortName,
+    Serving,
     SocketAddress,
 )
 from userspace_proxy.plan import PortKey, PortPlan
@@ -25,15 +24,20 @@ from ..samples import Cluster
 A, B, C = (SocketAddress(f"10.244.1.{number}", 8080) for number in (1, 2, 3))
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 HERE = Frontend("127.0.0.1", 30080, Protocol.TCP)
-PLAN = PortPlan(
-    PortKey(ServicePortName("shop", "web", ""), IPFamily.IPV4), Protocol.TCP, (WEB,), (), (A, B)
-)
+NAME = PortKey(ServicePortName("shop", "web", ""), IPFamily.IPV4)
+
+
+def plan(**others):
+    return PortPlan(NAME, Protocol.TCP, (WEB,), (), Serving((A, B), **others))
+
+
+PLAN = plan()
 POD = "192.0.2.1"
 PODS, OFFICE = "10.244.0.0/16", "203.0.113.0/24"
 
 
-def choices(**more):
-    return tuple(choices_of(replace(PLAN, **more)))
+def choices(*endpoints, **others):
+    return tuple(choices_of(Serving(endpoints or (A, B), **others)))
 
 
 def test_all_clients_may_use_what_is_usable():
@@ -63,14 +67,16 @@ def test_source_ranges_limit_clients_inside_and_outside():
     )
 
 
-@pytest.mark.parametrize("more", [{"usable": ()}, {"admits": ()}], ids=["none", "all-dropped"])
-def test_without_endpoints_or_clients_there_is_no_choice(more):
-    assert choices(**more) == ()
+@pytest.mark.parametrize(
+    "serving", [Serving(), Serving((A, B), admits=())], ids=["none", "all-dropped"]
+)
+def test_without_endpoints_or_clients_there_is_no_choice(serving):
+    assert tuple(choices_of(serving)) == ()
 
 
 def test_only_endpoints_of_the_first_priority_are_chosen():
-    assert choices(usable=(A, B, C), standbys=((A, 2), (B, 1))) == (EndpointChoice((C,)),)
-    assert choices(usable=(A, B), standbys=((A, 2), (B, 1))) == (EndpointChoice((B,)),)
+    assert choices(A, B, C, standbys=((A, 2), (B, 1))) == (EndpointChoice((C,)),)
+    assert choices(A, B, standbys=((A, 2), (B, 1))) == (EndpointChoice((B,)),)
 
 
 def test_endpoints_are_repeated_in_proportion_to_their_weights():
@@ -78,11 +84,11 @@ def test_endpoints_are_repeated_in_proportion_to_their_weights():
 
 
 def test_with_source_hash_slots_take_the_place_of_endpoints_in_proportion_to_weights():
-    plan = replace(PLAN, handling=Handling(balance=Balance.SOURCE_HASH))
-    (target,) = forward(plan, {WEB: 20000}, is_in_kernel=True).values()
+    hashed = Handling(balance=Balance.SOURCE_HASH)
+    (target,) = forward(plan(handling=hashed), {WEB: 20000}, is_in_kernel=True).values()
     slots = fill_slots((A, B), {})
     assert target == Forward(20000, (EndpointChoice(slots),), by_client=True)
-    (choice,) = choices_of(replace(plan, weights=((A, 200), (B, 100))))
+    (choice,) = choices(handling=hashed, weights=((A, 200), (B, 100)))
     assert choice.endpoints == fill_slots((A, B), {A: 200, B: 100})
 
 
@@ -97,7 +103,7 @@ def test_refused_frontends_and_those_on_loopback_stay_as_they_are():
 
 
 def test_session_affinity_belongs_to_the_service_port():
-    targets = forward(replace(PLAN, affinity_timeout_s=60), {WEB: 20000}, is_in_kernel=True)
+    targets = forward(plan(affinity_timeout_s=60), {WEB: 20000}, is_in_kernel=True)
     affinity = Affinity("shop/web", 60)
     assert targets == {WEB: Forward(20000, (EndpointChoice((A, B)),), affinity)}
 

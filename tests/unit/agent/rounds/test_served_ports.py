@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.agent.rounds.faults import At
 from userspace_proxy.model import Balance, Frontend, Handling, Protocol, Serving, SocketAddress
 from userspace_proxy.plane import PortPool
 from userspace_proxy.policy import NodeFacts
@@ -285,6 +286,20 @@ async def test_policies_of_the_plan_reach_the_data_plane(make):
     assert served.group.serving == Serving((), admits=())
 
 
+async def test_workers_get_the_plan_as_it_is_but_for_detours_of_their_protocol(make):
+    served_ports = make(Bind.PROXY_PORT)
+    served_ports.follow(Cluster().serve("web", "10.96.0.1", POD))
+    (served,) = served_ports
+    serving, (pod,) = served.plan.serving, served.plan.serving.endpoints
+    assert served.group.serving is serving
+    elsewhere = SocketAddress("127.0.0.1", 9)
+    detours = {At(protocol, pod): elsewhere for protocol in Protocol}
+    served_ports.detour(served.plan.key.name.service, detours)
+    assert served.group.serving == serving.detoured(((pod, elsewhere),))
+    served_ports.detour(served.plan.key.name.service, {})
+    assert served.group.serving is serving
+
+
 async def test_a_service_that_drops_all_clients_is_steered_like_one_that_serves(make):
     targets = make(Bind.PROXY_PORT).follow(
         Cluster().serve("web", "10.96.0.1", POD, is_internal_local=True)
@@ -399,7 +414,7 @@ async def test_a_change_that_was_not_steered_is_in_the_next_one_too(make):
     first = cluster.serve("web", "10.96.0.1", POD)
     targets = served_ports.follow(first)
     (served,) = served_ports
-    served_ports.update(replace(served.plan, usable=()))
+    served_ports.update(replace(served.plan, serving=Serving()))
     assert served_ports.steering_change().changed == {frontend("10.96.0.1"): REFUSE}
     served_ports.retire(served.plan.key)
     change = served_ports.steering_change()

@@ -9,7 +9,7 @@ import pytest
 from tests.netns import Net
 from userspace_proxy.agent.watchers import client_address
 from userspace_proxy.agent.watchers.client_address import ClientAddresses, why_impossible
-from userspace_proxy.model import IPFamily, Path, Protocol, ServicePortName
+from userspace_proxy.model import IPFamily, Path, Protocol, ServicePortName, Serving
 from userspace_proxy.plan import PlanChanges, PortKey, PortPlan
 from userspace_proxy.policy import PathChoice
 from userspace_proxy.policy.locality import NodeLink
@@ -94,7 +94,7 @@ def test_with_the_kernel_path_for_all_it_begins_with_the_first_service_port_that
     def changes(path):
         name = ServicePortName("shop", "web", "")
         key = PortKey(name, IPFamily.IPV4)
-        port = PortPlan(key, Protocol.TCP, (), (), (), path=PathChoice(path))
+        port = PortPlan(key, Protocol.TCP, (), (), Serving(), path=PathChoice(path))
         return PlanChanges((port,), (), ())
 
     async def main(path):

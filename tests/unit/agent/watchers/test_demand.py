@@ -301,7 +301,7 @@ async def test_the_port_that_has_no_endpoint_wakes_the_workload_whichever_began_
         )
     )
     rig.served_ports.follow(rig.cluster.store.snapshot())
-    for served in sorted(rig.served_ports, key=lambda served: not served.plan.has_none):
+    for served in sorted(rig.served_ports, key=lambda served: not served.plan.serving.has_none):
         rig.plane.receive(0, WaitBegan(served.group.number))
     await rig.look_after(0)
     assert rig.source.woken == ["shop deployment/web"]
