@@ -51,15 +51,39 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
         """Whether all clients use the same endpoints."""
         return self.affinity_timeout_s is None and self.outside is None
 
+    def handled(
+        self,
+        handling: Handling,
+        *,
+        affinity_timeout_s: int | None,
+        inside: tuple[str, ...],
+        admits: tuple[str, ...] | None,
+        leaving: tuple[SocketAddress, ...],
+    ) -> Serving:
+        """Return the same endpoints, with what a Service asks for."""
+        return msgspec.structs.replace(
+            self,
+            handling=handling,
+            affinity_timeout_s=affinity_timeout_s,
+            inside=inside,
+            admits=admits,
+            leaving=leaving,
+        )
+
     def detoured(self, detours: tuple[tuple[SocketAddress, SocketAddress], ...]) -> Serving:
         """Return the same with other detours."""
         return msgspec.structs.replace(self, detours=detours)
 
     @property
+    def used_outside(self) -> tuple[SocketAddress, ...]:
+        """What clients that aren't ``inside`` may use."""
+        return self.endpoints if self.outside is None else self.outside
+
+    @property
     def first_endpoints(self) -> tuple[frozenset[SocketAddress], frozenset[SocketAddress]]:
         """The endpoints inside and outside, without those on standby."""
-        outside = self.endpoints if self.outside is None else self.outside
-        return frozenset(self.first_of(self.endpoints)), frozenset(self.first_of(outside))
+        inside, outside = self.first_of(self.endpoints), self.first_of(self.used_outside)
+        return frozenset(inside), frozenset(outside)
 
     def first_of(self, endpoints: tuple[SocketAddress, ...]) -> tuple[SocketAddress, ...]:
         """Return those of the first priority among them, in order."""

@@ -145,7 +145,7 @@ def _plan_port(
         or no_kernel_path,
         allowed=facts.allowed_paths,
         has_affinity=state.service.affinity_timeout_s is not None,
-        weights=dict(usable.weights).values(),
+        weights=dict(usable.serving.weights).values(),
     )
     # Only flows need it, which otherwise end at once.
     has_leaving = claim.protocol is Protocol.UDP and handling.removal_s is not None
@@ -158,16 +158,12 @@ def _plan_port(
         protocol=claim.protocol,
         frontends=claim.frontends,
         endpoints=usable.verdicts,
-        serving=Serving(
-            usable.addresses,
-            state.service.affinity_timeout_s,
-            usable.outside,
-            inside,
-            _admits(claim.admits, inside, is_dropping=usable.is_dropping),
+        serving=usable.serving.handled(
             handling,
-            usable.weights,
-            usable.standbys,
-            usable.leaving if has_leaving else (),
+            affinity_timeout_s=state.service.affinity_timeout_s,
+            inside=inside,
+            admits=_admits(claim.admits, inside, is_dropping=usable.is_dropping),
+            leaving=usable.leaving if has_leaving else (),
         ),
         cause=_cause(state, index, claim, usable, orphans),
         notes=(*too_many, *claim.notes, *notes),
@@ -187,8 +183,7 @@ def slice_notes(state: ServiceState, family: IPFamily) -> tuple[Cause, ...]:
 def _cause(
     state: ServiceState, index: EndpointIndex, claim: PortClaim, usable: Usable, orphans: Orphans
 ) -> Cause | None:
-    shown = usable.addresses if usable.outside is None else usable.outside
-    if shown:
+    if usable.serving.used_outside:
         return None
     if not state.slices:
         meant = orphans.meant_for(state.service.key)

@@ -27,13 +27,14 @@ from ..model import (
     EndpointSlice,
     IPFamily,
     Protocol,
+    Serving,
     SocketAddress,
     pack_ip,
 )
 from .endpoint_index import EndpointIndex
 from .facts import NodeFacts
 from .hints import why_not_meant
-from .preferences import NO_PREFERENCES, Numbers, have_preferences, read_preferences
+from .preferences import NO_PREFERENCES, have_preferences, read_preferences
 
 _LOOPBACK = "a loopback address is the node itself"
 _ELSEWHERE = "not on this node"
@@ -103,17 +104,11 @@ class Usable:
 
     verdicts: tuple[EndpointVerdict, ...]
     """Of all endpoints, by address and port."""
-    addresses: tuple[SocketAddress, ...]
-    """The usable ones, in order."""
-    outside: tuple[SocketAddress, ...] | None = None
-    """What clients from outside may use; None: what all may."""
+    serving: Serving
+    """The usable ones, in the form that workers get; without what the Service asks for."""
     is_dropping: bool = False
     """Only the scope leaves some clients without a usable endpoint: other nodes have some,
     so packets are dropped, not refused."""
-    weights: Numbers = ()
-    """Of usable endpoints, in order; empty if all have the same."""
-    standbys: Numbers = ()
-    """Usable endpoints with a priority other than 0, in order, with their priorities."""
     are_all: bool = True
     """Whether there were at most :data:`ENDPOINTS_MAX`; if not, the rest has no verdict."""
 
@@ -148,7 +143,7 @@ def usable_endpoints(
     """
     merged, are_all = _bounded(_merge(index.addresses(family, port, protocol), facts), facts, scope)
     if not merged:
-        return Usable((), (), outside=() if scope is Scope.LOCAL_FROM_OUTSIDE else None)
+        return Usable((), Serving(outside=() if scope is Scope.LOCAL_FROM_OUTSIDE else None))
     judged = sorted([(pack_ip(a.ip), a, e) for a, e in merged.items()], key=_by_number)
     refused = {
         a: why
@@ -176,11 +171,8 @@ def usable_endpoints(
         weights, standbys = read_preferences(merged, (*chosen, *(outside or ())))
     return Usable(
         verdicts,
-        chosen,
-        outside,
+        Serving(chosen, outside=outside, weights=weights, standbys=standbys),
         is_dropping=not shown and bool(in_cluster),
-        weights=weights,
-        standbys=standbys,
         are_all=are_all,
     )
 

@@ -30,6 +30,20 @@ def test_clients_that_wait_find_no_endpoint_either():
     assert not Serving(admits=()).has_none
 
 
+def test_what_clients_from_outside_use_is_that_of_all_unless_they_have_their_own():
+    assert Serving((POD_A,)).used_outside == (POD_A,)
+    assert Serving((POD_A,), outside=()).used_outside == ()
+
+
+def test_how_clients_are_handled_leaves_the_endpoints_as_they_are():
+    usable = Serving(
+        (POD_A, POD_B), outside=(POD_A,), weights=((POD_A, 5),), standbys=((POD_B, 1),)
+    )
+    asked = {"affinity_timeout_s": 60, "inside": PARTNERS, "admits": (), "leaving": (POD_C,)}
+    handling = Handling(hold=Hold(60))
+    assert usable.handled(handling, **asked) == replace(usable, handling=handling, **asked)
+
+
 def test_detours_leave_the_rest_as_it_is():
     serving = Serving((POD_A,), admits=PARTNERS)
     detours = ((POD_A, POD_B),)

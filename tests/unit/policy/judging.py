@@ -34,4 +34,4 @@ def reasons(usable):
 
 def usable_ips(usable):
     """Return the IPs of the usable endpoints, in order."""
-    return [address.ip for address in usable.addresses]
+    return [address.ip for address in usable.serving.endpoints]

@@ -112,7 +112,7 @@ def test_local_policies_ignore_hints():
     )
     assert usable_ips(judge(item, scope=Scope.LOCAL, **HERE)) == [A]
     from_outside = judge(item, scope=Scope.LOCAL_FROM_OUTSIDE, **HERE)
-    assert ([a.ip for a in from_outside.outside], usable_ips(from_outside)) == ([A], [B])
+    assert ([a.ip for a in from_outside.serving.outside], usable_ips(from_outside)) == ([A], [B])
 
 
 def test_hints_that_do_not_decide_return_none():

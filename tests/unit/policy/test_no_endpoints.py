@@ -36,7 +36,7 @@ def why(*slices, of=None, port=HTTP, family=IPFamily.IPV4, scope=Scope.CLUSTER):
         facts=NodeFacts(node_name=HERE),
         scope=scope,
     )
-    assert not (usable.addresses if usable.outside is None else usable.outside)
+    assert not usable.serving.used_outside
     return why_none_usable(of, port, family, scope, index, usable.verdicts)
 
 

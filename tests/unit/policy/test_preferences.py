@@ -1,6 +1,6 @@
 """Weights and priorities: what they make of usable endpoints."""
 
-from userspace_proxy.model import Endpoint
+from userspace_proxy.model import Endpoint, Serving
 from userspace_proxy.policy import NodeFacts, Scope, count_local_ready
 
 from ..model.samples import POD_A, POD_B, POD_C, TERMINATING, slice_of
@@ -21,18 +21,18 @@ def preferring(**fields):
 class TestWeights:
     def test_they_are_those_of_the_slices(self):
         usable = judge(slice_of(*preferring(weight=(5, 100, 7))))
-        assert usable.weights == ((POD_A, 5), (POD_B, 100), (POD_C, 7))
+        assert usable.serving.weights == ((POD_A, 5), (POD_B, 100), (POD_C, 7))
         assert [verdict.weight for verdict in usable.verdicts] == [5, 100, 7]
 
     def test_equal_ones_are_none(self):
         usable = judge(slice_of(*preferring(weight=(5, 5))))
-        assert (usable.addresses, usable.weights) == ((POD_A, POD_B), ())
+        assert usable.serving == Serving((POD_A, POD_B))
 
     def test_an_endpoint_without_weight_is_not_usable(self):
         usable = judge(slice_of(*preferring(weight=(0, 5, 5))))
         assert usable_ips(usable) == [B, C]
         assert reasons(usable) == ["drained (weight 0)", "ready", "ready"]
-        assert usable.weights == ()
+        assert usable.serving.weights == ()
 
     def test_one_without_weight_on_this_node_is_not_counted_for_load_balancers(self):
         ready = slice_of(Endpoint(A, node="node-1", weight=0), Endpoint(B, node="node-1"))
@@ -44,19 +44,20 @@ class TestWeights:
             scope=Scope.LOCAL_FROM_OUTSIDE,
             node_name="node-1",
         )
-        assert (usable.outside, usable.weights) == ((POD_B,), ((POD_A, 5), (POD_B, 7)))
+        assert usable.serving.outside == (POD_B,)
+        assert usable.serving.weights == ((POD_A, 5), (POD_B, 7))
 
 
 class TestPriorities:
     def test_endpoints_of_all_of_them_are_usable_and_later_ones_on_standby(self):
         usable = judge(slice_of(*preferring(priority=(1, 0, 2))))
-        assert usable.addresses == (POD_A, POD_B, POD_C)
-        assert usable.standbys == ((POD_A, 1), (POD_C, 2))
+        assert usable.serving.endpoints == (POD_A, POD_B, POD_C)
+        assert usable.serving.standbys == ((POD_A, 1), (POD_C, 2))
         assert [v.is_standby for v in usable.verdicts] == [True, False, True]
 
     def test_where_none_of_the_first_is_ready_the_next_is_first(self):
         usable = judge(slice_of(*preferring(priority=(0, 1), ready=(False, True))))
-        assert (usable.addresses, usable.standbys) == ((POD_B,), ())
+        assert usable.serving == Serving((POD_B,))
         assert [v.is_standby for v in usable.verdicts] == [False, False]
 
     def test_a_terminating_one_of_the_first_is_no_better_than_a_ready_one_of_the_next(self):
@@ -81,4 +82,4 @@ class TestPriorities:
             scope=Scope.LOCAL,
             node_name="node-1",
         )
-        assert (usable.addresses, usable.standbys) == ((POD_B,), ())
+        assert usable.serving == Serving((POD_B,))

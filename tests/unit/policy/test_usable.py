@@ -66,14 +66,14 @@ LOOPBACK = "refused: a loopback address is the node itself"
 def test_ready_endpoints_serve_or_else_serving_and_terminating_ones(conditions, usable, words):
     endpoints = [Endpoint(ip, **c) for ip, c in zip((A, B, C), conditions, strict=False)]
     judged = judge(slice_of(*endpoints))
-    assert list(judged.addresses) == usable
+    assert list(judged.serving.endpoints) == usable
     assert reasons(judged) == words
 
 
 def test_endpoints_come_in_the_order_of_their_numbers():
     ips = ["192.0.2.10", "192.0.2.9", "192.0.2.101"]
     ports = (SlicePort("http", 9000, "TCP"), SlicePort("http", 8000, "TCP"))
-    assert [str(address) for address in judge(slice_of(*ips, ports=ports)).addresses] == [
+    assert [str(address) for address in judge(slice_of(*ips, ports=ports)).serving.endpoints] == [
         "192.0.2.9:8000",
         "192.0.2.9:9000",
         "192.0.2.10:8000",
@@ -85,22 +85,25 @@ def test_endpoints_come_in_the_order_of_their_numbers():
 
 def test_only_slices_of_the_family_count():
     v4, v6 = slice_of(A), slice_of("2001:db8::1", family=IPFamily.IPV6, key="cart-2")
-    assert judge(v4, v6).addresses == (POD_A,)
-    assert judge(v4, v6, family=IPFamily.IPV6).addresses == (SocketAddress("2001:db8::1", 8080),)
+    assert judge(v4, v6).serving.endpoints == (POD_A,)
+    pod_v6 = SocketAddress("2001:db8::1", 8080)
+    assert judge(v4, v6, family=IPFamily.IPV6).serving.endpoints == (pod_v6,)
     assert judge(v4, family=IPFamily.IPV6).verdicts == ()
 
 
 def test_only_the_port_of_that_name_and_protocol_counts():
     ports = (SlicePort("http", 8080, "TCP"), SlicePort("dns", 5353, "UDP"))
     item = slice_of(A, ports=ports)
-    assert judge(item).addresses == (POD_A,)
-    assert judge(item, port="dns", protocol=Protocol.UDP).addresses == (SocketAddress(A, 5353),)
+    assert judge(item).serving.endpoints == (POD_A,)
+    assert judge(item, port="dns", protocol=Protocol.UDP).serving.endpoints == (
+        SocketAddress(A, 5353),
+    )
     assert judge(item, port="dns").verdicts == ()
 
 
 def test_an_endpoint_in_two_slices_counts_once():
     judged = judge(slice_of(A, B), slice_of(B, C, key="cart-2"))
-    assert judged.addresses == (POD_A, POD_B, POD_C)
+    assert judged.serving.endpoints == (POD_A, POD_B, POD_C)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,7 @@ def test_a_verdict_names_the_node_of_the_endpoint():
 )
 def test_an_endpoint_that_points_inward_is_refused(ip, reason):
     judged = judge(slice_of(ip, family=IPFamily.of(ip)), family=IPFamily.of(ip))
-    assert judged.addresses == ()
+    assert judged.serving.endpoints == ()
     assert reasons(judged) == [reason]
 
 
@@ -161,7 +164,7 @@ def test_inward_addresses_agree_with_the_standard_library(ip):
     family = IPFamily(ip.version)
     is_inward = ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified
     judged = judge(slice_of(str(ip), family=family), family=family)
-    assert bool(judged.addresses) != is_inward
+    assert bool(judged.serving.endpoints) != is_inward
 
 
 @pytest.mark.parametrize(
@@ -180,26 +183,26 @@ def test_a_switch_allows_loopback_endpoints_for_embedding(ip, expected):
 
 def test_an_address_that_the_proxy_serves_is_not_an_endpoint():
     judged = judge(slice_of(A, B), frontends={POD_A})
-    assert judged.addresses == (POD_B,)
+    assert judged.serving.endpoints == (POD_B,)
     assert reasons(judged) == ["refused: it is an address that this proxy serves", "ready"]
 
 
 def test_another_port_of_an_address_that_the_proxy_serves_may_be_an_endpoint():
-    assert judge(slice_of(A), frontends={POD_A._replace(port=80)}).addresses == (POD_A,)
+    assert judge(slice_of(A), frontends={POD_A._replace(port=80)}).serving.endpoints == (POD_A,)
 
 
 def test_a_node_port_of_any_node_is_not_an_endpoint():
     node_ports = {POD_A.port}
     judged = judge(slice_of(A, B), node_ports=node_ports, all_node_addresses={A})
-    assert judged.addresses == (POD_B,)
+    assert judged.serving.endpoints == (POD_B,)
     assert reasons(judged) == ["refused: it is a node port of a node", "ready"]
     other = judge(slice_of(A), node_ports={30000}, all_node_addresses={A})
-    assert other.addresses == (POD_A,)
+    assert other.serving.endpoints == (POD_A,)
 
 
 def test_a_refused_endpoint_does_not_count_as_ready():
     judged = judge(slice_of("127.0.0.1", Endpoint(A, **TERMINATING)))
-    assert judged.addresses == (POD_A,)
+    assert judged.serving.endpoints == (POD_A,)
 
 
 def test_if_slices_disagree_about_the_node_this_node_wins():
@@ -286,7 +289,7 @@ class TestLocalScopes:
         self, endpoints, local, cluster, is_dropping
     ):
         judged = judge(slice_of(*endpoints), scope=Scope.LOCAL, node_name=HERE)
-        assert (usable_ips(judged), judged.outside) == (local, None)
+        assert (usable_ips(judged), judged.serving.outside) == (local, None)
         assert judged.is_dropping is is_dropping
 
     def test_from_outside_each_side_has_its_set_with_its_own_fallback(
@@ -294,12 +297,12 @@ class TestLocalScopes:
     ):
         judged = judge(slice_of(*endpoints), scope=Scope.LOCAL_FROM_OUTSIDE, node_name=HERE)
         assert usable_ips(judged) == cluster
-        assert [address.ip for address in judged.outside] == local
+        assert [address.ip for address in judged.serving.outside] == local
         assert judged.is_dropping is is_dropping
 
     def test_the_cluster_scope_never_drops(self, endpoints, local, cluster, is_dropping):
         judged = judge(slice_of(*endpoints), node_name=HERE)
-        assert (usable_ips(judged), judged.outside) == (cluster, None)
+        assert (usable_ips(judged), judged.serving.outside) == (cluster, None)
         assert judged.is_dropping is False
 
 
@@ -362,7 +365,8 @@ def test_endpoints_with_weights_and_priorities_are_drained_used_and_on_standby()
     assert usable_ips(usable) == [B, C]
     assert reasons(usable) == ["drained (weight 0)", "ready", "ready"]
     assert [verdict.is_standby for verdict in usable.verdicts] == [False, False, True]
-    assert (usable.weights, usable.standbys) == (((POD_B, 5), (POD_C, 100)), ((POD_C, 1),))
+    assert usable.serving.weights == ((POD_B, 5), (POD_C, 100))
+    assert usable.serving.standbys == ((POD_C, 1),)
 
 
 @pytest.mark.parametrize(
