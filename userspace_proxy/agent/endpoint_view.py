@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from ..dataplane import EndpointCounters
-from ..facts import EndpointFacts, Traffic, TrafficByCause, counted_names, facts_of_verdict
+from ..facts import (
+    EndpointCounters,
+    EndpointFacts,
+    Traffic,
+    TrafficByCause,
+    counted_names,
+    facts_of_verdict,
+)
 from ..model import Cause, SocketAddress
 from ..policy import EndpointVerdict, causes
 from .rounds.wall_clock import WallClock

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..cluster import Snapshot
-from ..dataplane import ITERATION_BOUNDS_S
 from ..facts import (
+    ITERATION_BOUNDS_S,
     MemoryFacts,
     ProbesFacts,
     SourceFacts,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..dataplane import Durations, GroupCounters, Waiting
+from ..dataplane import Waiting
 from ..facts import (
+    Durations,
+    GroupCounters,
     PortFacts,
     PortFigures,
     StatusFacts,

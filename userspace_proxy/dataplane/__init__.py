@@ -8,35 +8,23 @@ There is no task, no transport and no stream on the traffic path: one epoll, nes
 event loop the caller runs, and raw non-blocking sockets.
 """
 
-from .counters import CounterTable, EndpointCounters, GroupCounters
 from .dataplane import AnyListener, DataPlane
 from .descriptors import raise_descriptor_limit
 from .dialer import Dialer, Opened
-from .durations import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, DurationCounts, Durations
 from .endpoint_group import EndpointGroup
 from .memory import MemoryState
 from .port_hold import get_nothing
-from .streak import Streak, StreakPart
 from .tuning import Tuning
 from .udp import UdpListener
 from .waiting_room import Waiting
 
 __all__ = [
-    "ITERATION_BOUNDS_S",
-    "TIMES_BOUNDS_S",
     "AnyListener",
-    "CounterTable",
     "DataPlane",
     "Dialer",
-    "DurationCounts",
-    "Durations",
-    "EndpointCounters",
     "EndpointGroup",
-    "GroupCounters",
     "MemoryState",
     "Opened",
-    "Streak",
-    "StreakPart",
     "Tuning",
     "UdpListener",
     "Waiting",

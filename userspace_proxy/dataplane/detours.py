@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 
 from ..balance import Balancer, SplitBalancer
+from ..facts import EndpointCounters
 from ..model import Cause, Serving, SocketAddress
-from .counters import EndpointCounters
 
 
 def failure_fields(

@@ -15,9 +15,9 @@ import _socket
 from collections.abc import Callable
 
 from ..balance import AffinityTables
+from ..facts import CounterTable
 from ..model import Serving, SocketAddress
 from .balancers import Balancers
-from .counters import CounterTable
 from .loads import Loads
 from .outcomes import Outcomes
 from .reactor import Reactor

@@ -8,8 +8,8 @@ Rule 1: dials are counted only where something depends on loads: a strategy, or 
 
 from __future__ import annotations
 
+from ..facts import CounterTable
 from ..model import Handling, SocketAddress
-from .counters import CounterTable
 from .strategies import BY_LOAD
 
 

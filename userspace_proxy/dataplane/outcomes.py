@@ -14,12 +14,12 @@ import errno
 import os
 from collections.abc import Callable, Container, Mapping
 
+from ..facts import CounterTable, EndpointCounters
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import Serving, SocketAddress
 from ..policy import causes
 from .balancers import Balancers
-from .counters import CounterTable, EndpointCounters
 from .detours import end_failures, failure_fields
 from .sockets import SHORTAGES
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from .durations import ITERATION_BOUNDS_S, Durations
+from ..facts import ITERATION_BOUNDS_S, Durations
 from .tuning import BUFFER_BYTES
 
 

@@ -21,10 +21,10 @@ import contextlib
 import errno
 from typing import Any, NamedTuple, Protocol
 
+from ..facts import EndpointCounters
 from ..model import ProxyProtocol, SocketAddress
 from . import reactor as epoll
 from .connection_log import ConnectionLog, EndedBy
-from .counters import EndpointCounters
 from .endpoint_group import EndpointGroup
 from .frontends import dialled_at
 from .pipes import PipePool

@@ -36,8 +36,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
+from ..facts import GroupCounters
 from ..model import Hold
-from .counters import GroupCounters
 from .reactor import Reactor
 from .tuning import BATCH
 from .waiting_clients import WaitingClients

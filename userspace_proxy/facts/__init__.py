@@ -1,5 +1,6 @@
-"""What is known of a proxy, declared once: figures that are counted, and facts that are shown."""
+"""What is known of a proxy, declared once: figures, what counts them, and facts that are shown."""
 
+from .counters import CounterTable, EndpointCounters, GroupCounters
 from .figures import (
     DIAL_CAUSES,
     NO_TIMES,
@@ -14,6 +15,7 @@ from .figures import (
     counted_names,
     figures_of,
 )
+from .histogram import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, DurationCounts, Durations
 from .node import (
     BridgeFacts,
     ClientAddressFacts,
@@ -34,17 +36,25 @@ from .node import (
 )
 from .planned import facts_of_frontend, facts_of_ignored, facts_of_plan, facts_of_verdict, is_probed
 from .port import EndpointFacts, FrontendFacts, Level, PortFacts, StateFacts, TotalsFacts
+from .streak import Streak, StreakPart
 
 __all__ = [
     "DIAL_CAUSES",
+    "ITERATION_BOUNDS_S",
     "NO_TIMES",
+    "TIMES_BOUNDS_S",
     "BridgeFacts",
     "ClientAddressFacts",
+    "CounterTable",
     "Detail",
+    "DurationCounts",
+    "Durations",
+    "EndpointCounters",
     "EndpointFacts",
     "Figure",
     "FirewallFacts",
     "FrontendFacts",
+    "GroupCounters",
     "HealthCheckFacts",
     "IgnoredFacts",
     "LastStateFacts",
@@ -58,6 +68,8 @@ __all__ = [
     "StateFacts",
     "StatusFacts",
     "SteeringState",
+    "Streak",
+    "StreakPart",
     "SyncFacts",
     "Times",
     "TotalsFacts",

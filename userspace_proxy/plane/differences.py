@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from ..dataplane import (
-    Durations,
-    EndpointCounters,
-    EndpointGroup,
-    GroupCounters,
-    Streak,
-    StreakPart,
-)
+from ..dataplane import EndpointGroup
+from ..facts import Durations, EndpointCounters, GroupCounters, Streak, StreakPart
 from ..model import SocketAddress
 from .messages import DurationReport, EndpointReport, GroupReport, StreakReport, WaitingReport
 

@@ -10,7 +10,8 @@ import msgspec
 from msgspec.structs import astuple, replace
 
 from ..balance import SlowStart
-from ..dataplane import CounterTable, Durations, Streak, StreakPart, Waiting
+from ..dataplane import Waiting
+from ..facts import CounterTable, Durations, Streak, StreakPart
 from ..model import Serving, SocketAddress
 from .messages import (
     MAX_GROUP_BYTES,

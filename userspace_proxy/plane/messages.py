@@ -19,8 +19,9 @@ from typing import Annotated, Any
 import msgspec
 
 from ..balance import Pin
-from ..dataplane import TIMES_BOUNDS_S, EndpointCounters, GroupCounters, Tuning
-from ..dataplane.counters import Counters
+from ..dataplane import Tuning
+from ..facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounters
+from ..facts.counters import Counters
 from ..model import Protocol, Serving, SocketAddress
 from ..policy.locality import Networks
 

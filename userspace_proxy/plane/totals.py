@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..dataplane import TIMES_BOUNDS_S, Durations, EndpointCounters, GroupCounters
+from ..facts import TIMES_BOUNDS_S, Durations, EndpointCounters, GroupCounters
 from .group import add_durations
 from .messages import GroupReport
 

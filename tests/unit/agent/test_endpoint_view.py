@@ -2,8 +2,7 @@ import errno
 
 from userspace_proxy.agent.endpoint_view import show_traffic, view_endpoint
 from userspace_proxy.agent.rounds.wall_clock import WallClock
-from userspace_proxy.dataplane import EndpointCounters
-from userspace_proxy.facts import TrafficByCause
+from userspace_proxy.facts import EndpointCounters, TrafficByCause
 from userspace_proxy.model import CauseCode, SocketAddress
 from userspace_proxy.policy import EndpointVerdict
 

@@ -11,8 +11,7 @@ from userspace_proxy.agent.rounds.served_ports import ServedPorts
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.agent.view import view_ports
 from userspace_proxy.cluster import Store
-from userspace_proxy.dataplane import GroupCounters
-from userspace_proxy.facts import Waits
+from userspace_proxy.facts import GroupCounters, Waits
 from userspace_proxy.model import Balance, CauseCode, Handling, IPFamily, ServicePort, ServiceType
 from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Plane, PortPool

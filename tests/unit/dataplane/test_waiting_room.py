@@ -2,7 +2,7 @@ import socket
 
 import pytest
 
-from userspace_proxy.dataplane import EndpointGroup, GroupCounters, Tuning, Waiting
+from userspace_proxy.dataplane import EndpointGroup, Tuning, Waiting
 from userspace_proxy.dataplane.redials import REDIALS
 from userspace_proxy.dataplane.tuning import BATCH
 from userspace_proxy.dataplane.waiting_room import (
@@ -12,6 +12,7 @@ from userspace_proxy.dataplane.waiting_room import (
     WINDOW,
     WaitingRoom,
 )
+from userspace_proxy.facts import GroupCounters
 from userspace_proxy.model import Handling, Hold, Serving
 from userspace_proxy.model.annotations import HOLD_MAX
 

@@ -1,6 +1,6 @@
 """Reports of workers, with figures by name."""
 
-from userspace_proxy.dataplane import EndpointCounters, GroupCounters
+from userspace_proxy.facts import EndpointCounters, GroupCounters
 from userspace_proxy.plane.messages import EndpointReport, GroupReport
 
 

@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from userspace_proxy.dataplane import EndpointCounters, EndpointGroup, GroupCounters
-from userspace_proxy.dataplane.durations import TIMES_BOUNDS_S
+from userspace_proxy.dataplane import EndpointGroup
+from userspace_proxy.facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounters
 from userspace_proxy.model import Serving, SocketAddress
 from userspace_proxy.plane.differences import Differences
 from userspace_proxy.plane.group import Group

@@ -1,8 +1,8 @@
 import msgspec
 import pytest
 
-from userspace_proxy.dataplane import EndpointCounters, GroupCounters, StreakPart, Tuning
-from userspace_proxy.dataplane.durations import TIMES_BOUNDS_S
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounters, StreakPart
 from userspace_proxy.model import Balance, Handling, Protocol, Serving, SocketAddress
 from userspace_proxy.plane.messages import (
     ChangeGroup,

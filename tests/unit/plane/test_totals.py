@@ -1,5 +1,4 @@
-from userspace_proxy.dataplane import EndpointCounters, GroupCounters
-from userspace_proxy.dataplane.durations import TIMES_BOUNDS_S
+from userspace_proxy.facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounters
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.plane.messages import DurationReport, EndpointReport, GroupReport
 from userspace_proxy.plane.totals import Totals

@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.dataplane.durations import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, Durations
+from userspace_proxy.facts import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, Durations
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import errno
 
-from userspace_proxy.dataplane.streak import Streak, StreakPart
+from userspace_proxy.facts import Streak, StreakPart
 
 
 def streak_of(*failures, succeeded_at=-1.0):

@@ -1,7 +1,14 @@
 import pytest
 
-from userspace_proxy.dataplane import CounterTable, EndpointCounters, GroupCounters
-from userspace_proxy.facts import PortFigures, Traffic, WaitCounts, counted_names
+from userspace_proxy.facts import (
+    CounterTable,
+    EndpointCounters,
+    GroupCounters,
+    PortFigures,
+    Traffic,
+    WaitCounts,
+    counted_names,
+)
 from userspace_proxy.model import CauseCode, SocketAddress
 
 
@@ -47,3 +54,13 @@ def test_an_endpoint_for_which_nothing_was_counted_has_no_counters():
     assert table.find_counters(pod) is None
     counters = table.counters_of(pod)
     assert table.find_counters(pod) is counters
+
+
+def test_what_was_counted_for_an_endpoint_that_has_left_stays_in_the_sums():
+    table, kept, idle, busy = CounterTable(), *(SocketAddress("10.0.0.1", n) for n in (1, 2, 3))
+    for endpoint in (kept, idle, busy):
+        table.counters_of(endpoint).connections = 2
+    table.counters_of(busy).active = 1
+    table.fold({kept})
+    assert [endpoint for endpoint, _ in table.each_counters()] == [kept, busy]
+    assert (table.totals().connections, table.totals().active) == (6, 1)

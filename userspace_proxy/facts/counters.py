@@ -11,9 +11,9 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..facts import DIAL_CAUSES, PortFigures, Traffic, WaitCounts, Waits, counted_names
 from ..model import CauseCode, SocketAddress
-from .durations import TIMES_BOUNDS_S, Durations
+from .figures import DIAL_CAUSES, PortFigures, Traffic, WaitCounts, Waits, counted_names
+from .histogram import TIMES_BOUNDS_S, Durations
 from .streak import Streak
 
 
