@@ -128,7 +128,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
         (view_frontend(served, frontend, bind) for frontend in frontends),
         (
             view_endpoint(v, group.counters_of(v.address), clock, ejected, starting, faults)
-            for v in plan.endpoints
+            for v in plan.verdicts
         ),
     )
     show_traffic(facts, group.totals())

@@ -308,7 +308,7 @@ class EmbeddedProxy(Agent):
         (wanted,) = self._endpoints_of(service, endpoint)
         for served in self._ports_of(service):
             # Each port of a Service has endpoints of its own.
-            if self._plane is not None and wanted in {v.address for v in served.plan.endpoints}:
+            if self._plane is not None and wanted in {v.address for v in served.plan.verdicts}:
                 self._plane.prefer(served.group, wanted)
 
     def address_of(self, key: ServiceKey, port: str = "") -> SocketAddress | None:

@@ -58,7 +58,7 @@ def plan_status(
 def _port(plan: PortPlan) -> PortFacts:
     frontends, endpoints = (
         map(facts_of_frontend, plan.frontends),
-        map(facts_of_verdict, plan.endpoints),
+        map(facts_of_verdict, plan.verdicts),
     )
     facts = facts_of_plan(plan, frontends, endpoints)
     facts.state = judge(facts)

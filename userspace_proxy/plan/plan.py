@@ -58,8 +58,8 @@ class PortPlan:
     protocol: Protocol
     frontends: tuple[Frontend, ...]
     """What clients dial, sorted; without frontends that another Service owns."""
-    endpoints: tuple[EndpointVerdict, ...]
-    """Every endpoint with its verdict, by address."""
+    verdicts: tuple[EndpointVerdict, ...]
+    """Of all endpoints, by address and port."""
     serving: Serving
     """What workers get: the usable endpoints, and how clients are handled."""
     cause: Cause | None = None

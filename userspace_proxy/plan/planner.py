@@ -216,8 +216,8 @@ class Planner:
     def _index_endpoints(
         self, key: ServiceKey, before: Iterable[PortPlan], now: Iterable[PortPlan]
     ) -> None:
-        old = {verdict.address for port in before for verdict in port.endpoints}
-        new = {verdict.address for port in now for verdict in port.endpoints}
+        old = {verdict.address for port in before for verdict in port.verdicts}
+        new = {verdict.address for port in now for verdict in port.verdicts}
         self._by_endpoint.add(new - old, key)
         self._by_endpoint.discard(old - new, key)
         old_numbers, numbers = {at.port for at in old}, {at.port for at in new}
@@ -226,7 +226,7 @@ class Planner:
         if any(
             verdict.address.port in self._owners.node_ports[port.protocol]
             for port in now
-            for verdict in port.endpoints
+            for verdict in port.verdicts
         ):
             self._at_node_ports.add(key)
         else:

@@ -106,7 +106,7 @@ def _plan_without_endpoints(state: ServiceState, claim: PortClaim, cause: Cause)
         key=claim.key,
         protocol=claim.protocol,
         frontends=claim.frontends,
-        endpoints=(),
+        verdicts=(),
         serving=Serving(
             affinity_timeout_s=state.service.affinity_timeout_s, handling=state.service.handling
         ),
@@ -157,7 +157,7 @@ def _plan_port(
         key=claim.key,
         protocol=claim.protocol,
         frontends=claim.frontends,
-        endpoints=usable.verdicts,
+        verdicts=usable.verdicts,
         serving=usable.serving.handled(
             handling,
             affinity_timeout_s=state.service.affinity_timeout_s,

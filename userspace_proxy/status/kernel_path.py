@@ -50,7 +50,7 @@ def _row(port: PortFacts, tracked: Tracked) -> dict[str, object]:
         "protocol": port.plan.protocol,
         "side": key.side,
         "endpoints": [
-            _endpoint(verdict.address, dialled, tracked) for verdict in port.plan.endpoints
+            _endpoint(verdict.address, dialled, tracked) for verdict in port.plan.verdicts
         ],
     }
 

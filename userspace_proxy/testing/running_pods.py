@@ -75,7 +75,7 @@ class PodFollower:
         """Return the state of its address in words; empty if that is no endpoint."""
         for view in views:
             if view.plan.key.name.service == self.service:
-                for verdict in view.plan.endpoints:
+                for verdict in view.plan.verdicts:
                     if verdict.address == address:
                         # A traffic policy may leave out one that is ready, too.
                         words = verdict.reason.partition(",")[0]

@@ -214,7 +214,7 @@ class TestEndpointsThatPointAtFrontends:
     AT_WEB = slice_of(WEB_IP, ports=(SlicePort("http", 80, "TCP"),))
 
     def reasons(self, plan):
-        return [v.reason for p in plan.ports.values() for v in p.endpoints]
+        return [v.reason for p in plan.ports.values() for v in p.verdicts]
 
     def test_its_own_frontend_is_refused(self):
         at_itself = slice_of(CART_IP, ports=(SlicePort("http", 80, "TCP"),))
@@ -251,7 +251,7 @@ class TestEndpointsAtNodePorts:
             v.reason
             for key, p in plan.ports.items()
             if key.name.service == CART
-            for v in p.endpoints
+            for v in p.verdicts
         ]
 
     def test_on_each_node_they_are_refused(self):

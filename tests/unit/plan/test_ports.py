@@ -48,7 +48,7 @@ class TestOnePort:
             key=port.key,
             protocol=Protocol.TCP,
             frontends=(Frontend(CART_IP, 80, Protocol.TCP),),
-            endpoints=(
+            verdicts=(
                 EndpointVerdict(POD_A, is_usable=True, reason="ready"),
                 EndpointVerdict(POD_B, is_usable=True, reason="ready"),
             ),
@@ -116,7 +116,7 @@ class TestOnePort:
         ]
         port = the_port(service(), *slices)
         assert [address.ip for address in port.serving.endpoints] == ips[:ENDPOINTS_MAX]
-        assert len(port.endpoints) == ENDPOINTS_MAX
+        assert len(port.verdicts) == ENDPOINTS_MAX
         assert [note.code for note in port.notes] == [CauseCode.TOO_MANY_ENDPOINTS]
         assert "10,000 endpoints" in port.notes[0].sentence
         assert the_port(service(), *slices[:10]).notes == ()
@@ -136,7 +136,7 @@ class TestOnePort:
         codes = [port.cause.code for port in plan.ports.values() if not port.serving.endpoints]
         assert codes == [CauseCode.TOO_MANY_ENDPOINTS] * 10 + [CauseCode.PORT_NAME_MISSING]
         beyond = next(port for port in plan.ports.values() if port.key.name.port == "p10")
-        assert (beyond.endpoints, len(beyond.frontends)) == ((), 1)
+        assert (beyond.verdicts, len(beyond.frontends)) == ((), 1)
         assert beyond.serving.is_refusing
         assert beyond.serving.handling.balance is Balance.RANDOM
         assert beyond.cause == too_many_at_all_ports(CART, 20)

@@ -131,7 +131,7 @@ def test_what_ended_early_and_what_found_no_port_is_counted():
 )
 def test_an_endpoint_has(name, expected):
     web = make_port()
-    labels = {**WEB, "endpoint": str(web.plan.endpoints[0].address)}
+    labels = {**WEB, "endpoint": str(web.plan.verdicts[0].address)}
     assert value(make_view(web), f"userspace_proxy_endpoint_{name}", **labels) == expected
 
 
@@ -322,6 +322,6 @@ def test_two_sides_of_a_service_port_are_two_series():
     labels = {**WEB, "service": "front"}
     assert value(view, "userspace_proxy_usable_endpoints", **labels) == 2
     assert value(view, "userspace_proxy_usable_endpoints", **{**labels, "side": "external"}) == 0
-    endpoint = {**labels, "endpoint": str(view.ports[0].plan.endpoints[0].address)}
+    endpoint = {**labels, "endpoint": str(view.ports[0].plan.verdicts[0].address)}
     name = "userspace_proxy_endpoint_connections_total"
     assert value(view, name, **endpoint) == value(view, name, **{**endpoint, "side": "external"})

@@ -206,7 +206,7 @@ def make_port(
         PortKey(ServicePortName(namespace, name, port), family, side),
         frontends=tuple(_plan_frontend(one, protocol) for one in frontends),
         protocol=protocol,
-        endpoints=verdicts,
+        verdicts=verdicts,
         serving=Serving(**serving),
         **planned,
     )

@@ -76,7 +76,7 @@ def view(service, address, reason):
     """Stand for a Service port on the status page."""
     verdicts = [SimpleNamespace(address=address, reason=reason)]
     name = SimpleNamespace(service=service)
-    return SimpleNamespace(plan=SimpleNamespace(key=SimpleNamespace(name=name), endpoints=verdicts))
+    return SimpleNamespace(plan=SimpleNamespace(key=SimpleNamespace(name=name), verdicts=verdicts))
 
 
 @pytest.mark.parametrize(
