@@ -10,7 +10,7 @@ from ..errors import SteeringError
 from ..kernel.netlink import Requests, explained
 from ..kernel.netlink.sockets import NETLINK_ROUTE
 from ..kernel.routes import read_bridge_filter, read_links, read_routes
-from ..model.networks import intersect
+from ..model.addresses import intersect
 from ..policy.bridges import BridgeObstacle
 from ..policy.locality import find_networks
 from ..steering.others import nft_lacks_for_bridges, nft_lacks_for_replies

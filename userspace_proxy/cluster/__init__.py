@@ -1,7 +1,6 @@
 """The latest objects from the source, and immutable snapshots of them."""
 
 from .persistent import PersistentMap, differing_keys
-from .snapshot import ServiceState, Snapshot
-from .store import Store
+from .store import ServiceState, Snapshot, Store
 
 __all__ = ["PersistentMap", "ServiceState", "Snapshot", "Store", "differing_keys"]

@@ -23,10 +23,10 @@ import msgspec
 
 from ..errors import InputError
 from ..model import EndpointSlice, IPFamily, Node, Service, ServiceKey, parse_ip
-from ..model.networks import parse_network
+from ..model.addresses import parse_network
 from ..model.slice_annotations import MAX
 from .persistent import PersistentMap
-from .snapshot import ServiceState, Snapshot
+from .store import ServiceState, Snapshot
 
 FORMAT = 10
 """Increase it with each change of the types in a snapshot: the test of the format fails then."""

@@ -20,8 +20,7 @@ from ..model.pod_endpoints import (
     derive_slices,
     is_selecting,
 )
-from .snapshot import Snapshot
-from .store import Store
+from .store import Snapshot, Store
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")

@@ -16,7 +16,6 @@ attributes is that of ctnetlink_dump_tuples().
 from __future__ import annotations
 
 import operator
-import socket
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -28,11 +27,13 @@ from .netlink.messages import (
     NESTED,
     attribute,
     checked,
+    ip_of,
+    pack_ip,
     read_attributes,
     request,
     walk,
 )
-from .netlink.rtnetlink import FAMILIES, ip_of
+from .netlink.rtnetlink import FAMILIES
 
 # NFNL_SUBSYS_CTNETLINK, which is 1, and the kind of message.
 CT_NEW, CT_GET, CT_DELETE = 0x100, 0x101, 0x102
@@ -121,8 +122,7 @@ class EntryFilter(NamedTuple):
 
 def pack_address(ip: str, port: int) -> bytes:
     """Return an address and port in the form of :class:`ConntrackEntry`."""
-    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-    return socket.inet_pton(family, ip) + port.to_bytes(2, "big")
+    return pack_ip(ip) + port.to_bytes(2, "big")
 
 
 def unpack_ip(packed: bytes) -> str:
@@ -146,7 +146,7 @@ def list_request(version: int, wanted: EntryFilter) -> bytes:
     origin = attribute(CTA_TUPLE_PROTO | NESTED, protocol)
     if wanted.ip and version == 4:
         flags |= FILTER_IP_DST
-        ip = attribute(CTA_IP_DST[4], socket.inet_pton(socket.AF_INET, wanted.ip))
+        ip = attribute(CTA_IP_DST[4], pack_ip(wanted.ip))
         origin = attribute(CTA_TUPLE_IP | NESTED, ip) + origin
     body = attribute(CTA_TUPLE_ORIG | NESTED, origin)
     # Only these flags are in host order.

@@ -7,7 +7,20 @@ IP addresses are text in canonical form (``10.96.7.1``, ``fd00::1``), as in sock
 only :func:`parse_ip` creates them.
 """
 
-from .addresses import Frontend, FrontendKind, IPFamily, Protocol, SocketAddress, pack_ip, parse_ip
+from .addresses import (
+    Frontend,
+    FrontendKind,
+    IPFamily,
+    Protocol,
+    SocketAddress,
+    contains,
+    intersect,
+    is_loopback,
+    of_family,
+    own_network,
+    pack_ip,
+    parse_ip,
+)
 from .causes import Cause, CauseCode
 from .endpoints import DEFAULT_WEIGHT, Endpoint, EndpointSlice, SlicePort
 from .handling import (
@@ -21,7 +34,6 @@ from .handling import (
     WorkloadKind,
 )
 from .names import ServiceKey, ServicePortName, SliceKey
-from .networks import contains, intersect, is_loopback, of_family, own_network
 from .nodes import Node
 from .services import Service, ServicePort, ServiceType
 from .serving import Serving

@@ -35,7 +35,7 @@ from ..kernel.netlink.sockets import is_for_netfilter
 from ..log_fields import FieldLogger
 from ..model import Protocol, SocketAddress
 from .channel import Channel
-from .listening_sockets import RESERVE
+from .listener import RESERVE
 from .messages import (
     Drain,
     End,

@@ -1,16 +1,214 @@
-"""One listener of the plane: what is wanted, what it is, and the outcome."""
+"""One listener of the plane, and its sockets: one for each worker that serves it.
+
+Rule 1: sockets are opened, and start to listen, in the order of the workers: with affinity the
+kernel chooses one by its index.
+Rule 2: a worker's socket outlives the worker: its successor gets the same socket, and the clients
+that wait in its queue.
+Rule 3: before several sockets share a port, one binds it alone, to be sure that no other program
+has it.
+"""
 
 from __future__ import annotations
 
+import _socket
+import socket
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
+from ..dataplane.port_hold import hold_port, share
+from ..dataplane.sockets import (
+    cannot_listen,
+    family_of,
+    listen_again,
+    open_listening,
+    set_transparent,
+    stop_listening,
+)
+from ..dataplane.source_filter import admit, cannot_admit
 from ..errors import ListenError
 from ..model import Protocol, SocketAddress
+from . import reuseport
 from .group import Group
-from .listening_sockets import ListeningSockets
 from .messages import OpenListener
+
+RESERVE = 512
+"""Descriptors that are for everything but listeners: log files, API connections, requests."""
+
+
+class ListeningSockets:
+    """The sockets of one listener for these workers, in this order.
+
+    Options are those of ``open_listening``. Sockets of the last control process at this address are
+    used first; those that no worker is left for are closed, with the clients in their queues.
+    Raises ListenError if the port can't be bound.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        at: SocketAddress,
+        *,
+        freebind: bool,
+        workers: Iterable[int],
+        transparent: bool = False,
+        admits: Sequence[str] | None = None,
+        inherited: Iterable[socket.socket] = (),
+    ) -> None:
+        self._protocol = protocol
+        self._freebind = freebind
+        self._transparent = transparent
+        self._inherited = list(inherited)
+        self._workers = tuple(workers)
+        self._by_client = False
+        self._admits = admits
+        self.by_worker: dict[int, socket.socket] = {}
+        """Empty while a UDP port refuses."""
+        self._hold: socket.socket | None = None
+        """Keeps a UDP port that refuses; None if the kernel can't."""
+        self.at = at
+        self._open()
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def choose(self, *, by_client: bool) -> None:
+        """Have the kernel choose a client's socket by the client's address, or at random."""
+        if by_client != self._by_client:
+            self._by_client = by_client
+            self._choose()
+
+    def admit(self, networks: Sequence[str] | None) -> None:
+        """Admit packets from these networks only; None admits all.
+
+        Raises ListenError if the kernel doesn't take the filter.
+        """
+        if networks == self._admits:
+            return
+        for sock in self.by_worker.values():
+            try:
+                admit(sock, networks)
+            except OSError as exc:
+                raise cannot_admit(self.at, self._protocol, exc) from exc
+        self._admits = networks
+
+    def refuse(self) -> None:
+        """Refuse clients and keep the port. Idempotent.
+
+        UDP clients are refused once each worker has closed its copy; then call :meth:`leave`.
+        """
+        self._stop_listening(keeps_port=True)
+        if self._protocol is Protocol.UDP and self._hold is None:
+            self._hold = hold_port(self.at, self.by_worker.values())
+
+    def leave(self) -> None:
+        """Close the sockets of a UDP port that refuses, and keep the port."""
+        for sock in self.by_worker.values():
+            sock.close()
+        self.by_worker.clear()
+
+    def serve(self) -> None:
+        """Listen again after :meth:`refuse`; UDP sockets are opened if they were closed.
+
+        Raises ListenError if another program has bound the port meanwhile.
+        """
+        if self._protocol is Protocol.TCP:
+            try:
+                listen_again(self.by_worker.values(), self.at)
+            except ListenError:
+                # Clients of a socket that listens, and that no worker accepts from, would wait.
+                self.refuse()
+                raise
+            self._choose()
+            return
+        if not self.by_worker:
+            self._open()
+        self._end_hold()
+
+    def close(self) -> None:
+        """Close the sockets. Idempotent.
+
+        A TCP port refuses at once and can be bound again, even if workers still hold copies; a UDP
+        port can be once they have closed theirs.
+        """
+        self._stop_listening(keeps_port=False)
+        self.leave()
+        self._end_hold()
+
+    def _stop_listening(self, *, keeps_port: bool) -> None:
+        if self._protocol is Protocol.TCP:
+            for sock in self.by_worker.values():
+                stop_listening(sock, keeps_port=keeps_port)
+
+    def _open(self) -> None:
+        is_shared = len(self._workers) > 1
+        at = self.at
+        try:
+            if self._hold is None and is_shared and not self._inherited:
+                # No client dials it, so it needn't be transparent.
+                with _wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
+                    at = SocketAddress(at.ip, alone.getsockname()[1])
+            for worker in self._workers:
+                if self._inherited:
+                    self.by_worker[worker] = self._inherit(is_shared=is_shared)
+                    continue
+                sock = open_listening(
+                    self._protocol,
+                    at,
+                    freebind=self._freebind,
+                    transparent=self._transparent,
+                    share=is_shared or self._hold is not None,
+                    admits=self._admits,
+                )
+                self.by_worker[worker] = _wrapped(sock)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            while self._inherited:
+                self._inherited.pop().close()
+        # With the port that the kernel chose.
+        self.at = SocketAddress(at.ip, next(iter(self.by_worker.values())).getsockname()[1])
+        self._choose()
+
+    def _inherit(self, *, is_shared: bool) -> socket.socket:
+        """Return the next socket of the last control process, with the options of this one."""
+        sock = self._inherited.pop(0)
+        try:
+            if is_shared:
+                share(sock, is_shared=True)
+            if self._transparent:
+                set_transparent(sock)
+            admit(sock, self._admits)
+        except OSError as exc:
+            sock.close()
+            raise cannot_listen(self.at, self._protocol, exc) from exc
+        return sock
+
+    def _end_hold(self) -> None:
+        if self._hold is None:
+            return
+        self._hold.close()
+        self._hold = None
+        if len(self._workers) == 1:
+            for sock in self.by_worker.values():
+                share(sock, is_shared=False)
+
+    def _choose(self) -> None:
+        if len(self.by_worker) < 2:
+            return
+        sock = next(iter(self.by_worker.values()))
+        if self._by_client:
+            reuseport.choose_by_client(sock, family_of(self.at.ip), len(self.by_worker))
+        else:
+            reuseport.choose_by_chance(sock)
+
+
+def _wrapped(sock: _socket.socket) -> socket.socket:
+    wrapped = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+    # It would wait otherwise in a program that calls socket.setdefaulttimeout.
+    wrapped.setblocking(False)
+    return wrapped
 
 
 class Wanted(NamedTuple):

@@ -19,8 +19,7 @@ from ..dataplane.sockets import cannot_listen
 from ..errors import BoundError, ListenError, ShortageError
 from ..model import Protocol, Serving, SocketAddress
 from .group import Group
-from .listener import Answer, Listener, Wanted
-from .listening_sockets import RESERVE, ListeningSockets
+from .listener import RESERVE, Answer, Listener, ListeningSockets, Wanted
 from .messages import CloseListener, MoveListener
 from .stand_ins import StandIns
 

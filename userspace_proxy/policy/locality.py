@@ -19,7 +19,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from ..model.networks import Network, is_within, parse_network
+from ..model.addresses import Network, is_within, parse_network
 
 # Source ports of dials from a client's address: above Linux' default range (32768 to 60999).
 FIRST_PORT, LAST_PORT = 61000, 65535

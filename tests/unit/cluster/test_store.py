@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.cluster import ServiceState, Store
+from userspace_proxy.cluster import ServiceState, Snapshot, Store
 from userspace_proxy.model import Node, SliceKey
 
 from ..model.samples import CART, WEB, WEB_IP, service, slice_of
@@ -270,3 +270,16 @@ def test_what_an_earlier_run_read_stays_the_same_objects(store):
     assert snapshot.services == {WEB: earlier.services[WEB]}
     assert snapshot.services[WEB] is earlier.services[WEB]
     assert snapshot.node is None
+
+
+def test_snapshots_of_equal_states_are_equal_despite_different_revisions():
+    first = Snapshot({CART: ServiceState(service(), (slice_of("192.0.2.1"),))}, revision=1)
+    second = Snapshot({CART: ServiceState(service(), (slice_of("192.0.2.1"),))}, revision=9)
+    assert first == second
+
+
+def test_snapshots_of_different_states_differ():
+    state = ServiceState(service(), (slice_of("192.0.2.1"),))
+    assert Snapshot({CART: state}) != Snapshot({})
+    assert Snapshot({CART: state}) != Snapshot({CART: ServiceState(service(), ())})
+    assert Snapshot({}, Node("node-1")) != Snapshot({})

@@ -1,7 +1,346 @@
+import contextlib
+import os
+import select
+import socket
+
+import pytest
+
+from userspace_proxy.errors import ListenError, ShortageError
 from userspace_proxy.model import Protocol, Serving, SocketAddress
 from userspace_proxy.plane import Group, Listener
-from userspace_proxy.plane.listening_sockets import ListeningSockets
+from userspace_proxy.plane.listener import ListeningSockets
 from userspace_proxy.plane.messages import OpenListener
+
+from ..dataplane.peers import RefusingEndpoint, TcpEndpoint, UdpPeer, address_of, dial
+from ..dataplane.rig import open_sockets
+
+ANY = SocketAddress("127.0.0.1", 0)
+TCP, UDP = Protocol.TCP, Protocol.UDP
+BOTH = pytest.mark.parametrize("protocol", list(Protocol))
+CLIENTS = [f"127.0.0.{number}" for number in range(2, 20)]
+
+
+@pytest.fixture
+def share():
+    before = open_sockets()
+    with contextlib.ExitStack() as stack:
+
+        def share(protocol=TCP, at=ANY, workers=(0, 1), admits=None, inherited=()):
+            sockets = ListeningSockets(
+                protocol, at, freebind=False, workers=workers, admits=admits, inherited=inherited
+            )
+            stack.callback(sockets.close)
+            return sockets
+
+        yield share
+    assert open_sockets() == before, "a socket was left open"
+
+
+async def who_is_reached(sockets, client):
+    """Return the worker whose socket gets a TCP client."""
+    peer = await dial(sockets.at, source=client)
+    with contextlib.closing(peer):
+        for worker, sock in sockets.by_worker.items():
+            with contextlib.suppress(BlockingIOError):
+                sock.accept()[0].close()
+                return worker
+    return None
+
+
+@BOTH
+def test_each_worker_has_a_socket_on_the_same_port(share, protocol):
+    sockets = share(protocol, workers=(0, 1, 2))
+    assert list(sockets.by_worker) == [0, 1, 2]
+    assert {address_of(sock) for sock in sockets.by_worker.values()} == {sockets.at}
+    assert sockets.at.port != 0
+
+
+@BOTH
+def test_a_default_timeout_of_the_program_has_no_effect(share, protocol):
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(5)
+    try:
+        sockets = share(protocol)
+        assert not any(sock.getblocking() for sock in sockets.by_worker.values())
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def accept_all(sock):
+    """Return how many clients wait in a socket's queue, and close their connections."""
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.accept()[0].close()
+            count += 1
+    return count
+
+
+def copies_of(sockets):
+    """Return what the next control process gets."""
+    return [socket.socket(fileno=os.dup(sock.fileno())) for sock in sockets.by_worker.values()]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_the_sockets_of_the_last_process_keep_their_queues(share, count):
+    before = share(workers=range(count))
+    waiting = [await dial(before.at, source=client) for client in CLIENTS]
+    with contextlib.ExitStack() as stack:
+        for peer in waiting:
+            stack.callback(peer.close)
+        after = share(at=before.at, workers=range(count), inherited=copies_of(before))
+        # What the last process had is closed with it, not shut down.
+        for sock in before.by_worker.values():
+            sock.close()
+        before.by_worker.clear()
+        queued = {worker: accept_all(sock) for worker, sock in after.by_worker.items()}
+    assert all(queued.values())
+    assert sum(queued.values()) == len(CLIENTS)
+
+
+@BOTH
+def test_more_workers_than_the_last_process_had_get_sockets_of_their_own(share, protocol):
+    before = share(protocol, workers=(0,))
+    after = share(protocol, at=before.at, workers=(0, 1), inherited=copies_of(before))
+    assert {address_of(sock) for sock in after.by_worker.values()} == {before.at}
+    assert len(after.by_worker) == 2
+
+
+@BOTH
+def test_sockets_for_which_there_is_no_worker_are_closed(share, protocol):
+    before = share(protocol, workers=(0, 1))
+    after = share(protocol, at=before.at, workers=(0,), inherited=copies_of(before))
+    assert list(after.by_worker) == [0]
+
+
+def test_sources_are_those_of_this_process(share):
+    before = share(workers=(0,), admits=["192.0.2.0/24"])
+    after = share(at=before.at, workers=(0,), inherited=copies_of(before))
+    with socket.create_connection(after.at, 1.0):
+        assert accept_all(after.by_worker[0]) == 1
+
+
+@pytest.mark.parametrize("workers", [(0,), (0, 1)], ids=["one-worker", "two-workers"])
+@pytest.mark.parametrize("is_shared", [False, True], ids=["alone", "reuseport"])
+@BOTH
+def test_a_port_of_another_program_is_refused(share, protocol, is_shared, workers):
+    kind = socket.SOCK_STREAM if protocol is TCP else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, kind) as other:
+        if is_shared:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        if protocol is TCP:
+            other.listen()
+        with pytest.raises(ListenError, match="another program holds port"):
+            share(protocol, address_of(other), workers)
+
+
+@BOTH
+def test_the_socket_of_a_single_worker_is_not_shared(share, protocol):
+    sockets = share(protocol, workers=(1,))
+    with pytest.raises(ListenError):
+        share(protocol, sockets.at, workers=(0, 1))
+
+
+async def test_tcp_refuses_and_serves_again_on_the_same_port(share):
+    sockets = share()
+    for _ in range(2):
+        sockets.refuse()
+        sockets.refuse()
+        with pytest.raises(ConnectionRefusedError):
+            await dial(sockets.at)
+        sockets.serve()
+        assert await who_is_reached(sockets, "127.0.0.1") is not None
+
+
+@pytest.mark.parametrize("workers", [(0,), (0, 1)], ids=["one-worker", "two-workers"])
+async def test_while_tcp_refuses_no_other_program_may_have_the_port(share, workers):
+    sockets = share(workers=workers)
+    peer = await dial(sockets.at)
+    with contextlib.closing(peer), sockets.by_worker[0].dup() as copy:
+        copy.setblocking(False)
+        sockets.refuse()
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with pytest.raises(OSError, match="Address already in use"):
+                other.bind(sockets.at)
+        with pytest.raises(ListenError):
+            share(at=sockets.at)
+        sockets.serve()
+        assert await who_is_reached(sockets, "127.0.0.1") is not None
+        sockets.refuse()
+        sockets.close()
+        share(at=sockets.at)
+        assert copy.fileno() >= 0
+
+
+async def test_who_waits_in_a_queue_is_reset_by_the_refusal(share):
+    sockets = share()
+    waiting = [await dial(sockets.at) for _ in range(4)]
+    sockets.refuse()
+    for peer in waiting:
+        with contextlib.closing(peer):
+            assert await peer.was_reset()
+
+
+async def test_by_client_each_has_its_worker_also_after_a_refusal(share):
+    sockets = share(workers=(0, 1, 2))
+    sockets.choose(by_client=True)
+    before = {client: await who_is_reached(sockets, client) for client in CLIENTS}
+    assert set(before.values()) == {0, 1, 2}
+    sockets.refuse()
+    sockets.serve()
+    assert {client: await who_is_reached(sockets, client) for client in CLIENTS} == before
+
+
+async def test_the_choice_may_change_while_it_refuses(share):
+    sockets = share()
+    sockets.refuse()
+    sockets.choose(by_client=True)
+    sockets.serve()
+    assert len({await who_is_reached(sockets, "127.0.0.3") for _ in range(30)}) == 1
+    sockets.choose(by_client=False)
+    assert {await who_is_reached(sockets, "127.0.0.3") for _ in range(100)} == {0, 1}
+
+
+def test_udp_serves_again_on_the_same_port_after_a_close(share):
+    sockets = share(UDP)
+    at = sockets.at
+    sockets.choose(by_client=True)
+    sockets.close()
+    assert sockets.by_worker == {}
+    sockets.serve()
+    assert {address_of(sock) for sock in sockets.by_worker.values()} == {at}
+    with contextlib.closing(UdpPeer("127.0.0.3", to=at)) as client:
+        for _ in range(20):
+            client.send(b"hello")
+    # By its address: 127.0.0.3 is odd.
+    assert len(received(sockets.by_worker[1])) == 20
+
+
+@pytest.mark.parametrize("workers", [(0,), (0, 1)])
+def test_udp_that_refuses_holds_its_port_and_serves_there_again(share, workers):
+    sockets = share(UDP, workers=workers)
+    for _ in range(2):
+        sockets.refuse()
+        sockets.leave()
+        with pytest.raises(OSError, match="in use"):
+            UdpPeer(port=sockets.at.port)
+        assert is_refused(sockets.at)
+        sockets.serve()
+        assert who_gets_in(sockets, *CLIENTS) == set(CLIENTS)
+        assert all(
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+            for sock in sockets.by_worker.values()
+        ) == (len(workers) > 1)
+
+
+def is_refused(at):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(60)
+        client.connect(at)
+        client.send(b"hello")
+        try:
+            client.recv(100)
+        except ConnectionRefusedError:
+            return True
+    return False
+
+
+def received(sock):
+    got = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            got.append(sock.recv(100))
+    return got
+
+
+def test_udp_that_serves_keeps_its_sockets(share):
+    sockets = share(UDP)
+    inodes = [os.fstat(sock.fileno()).st_ino for sock in sockets.by_worker.values()]
+    sockets.refuse()
+    sockets.serve()
+    assert [os.fstat(sock.fileno()).st_ino for sock in sockets.by_worker.values()] == inodes
+    # Shut down, they would be reported as readable for ever.
+    assert select.select(sockets.by_worker.values(), [], [], 0) == ([], [], [])
+
+
+def who_gets_in(sockets, *clients):
+    """Return the clients whose datagrams any worker gets."""
+    for client in clients:
+        with contextlib.closing(UdpPeer(client, to=sockets.at)) as peer:
+            peer.send(client.encode())
+    return {payload.decode() for s in sockets.by_worker.values() for payload in received(s)}
+
+
+def test_every_socket_admits_the_same_clients_and_others_from_the_next_change_on(share):
+    sockets = share(UDP, workers=(0, 1, 2), admits=["127.0.0.2/32"])
+    assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
+    sockets.admit(["127.0.0.3/32", "127.0.0.4/32"])
+    assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.3", "127.0.0.4"}
+    sockets.admit([])
+    assert who_gets_in(sockets, *CLIENTS) == set()
+    sockets.admit(None)
+    assert who_gets_in(sockets, *CLIENTS) == set(CLIENTS)
+
+
+def test_udp_sockets_that_are_opened_again_admit_whom_they_shall(share):
+    sockets = share(UDP)
+    sockets.close()
+    sockets.admit(["127.0.0.2/32"])
+    sockets.serve()
+    assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
+
+
+def test_ranges_that_the_kernel_refuses_are_an_error_each_time_and_the_old_ones_stay(share):
+    sockets = share(UDP, admits=["127.0.0.2/32"])
+    too_many = [f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000)]
+    for _ in range(2):
+        with pytest.raises(ShortageError, match="too many source ranges"):
+            sockets.admit(too_many)
+    assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
+
+
+async def test_a_udp_port_taken_by_another_program_is_an_error(share):
+    sockets = share(UDP)
+    sockets.close()
+    thief = UdpPeer(port=sockets.at.port)
+    with contextlib.closing(thief), pytest.raises(ListenError, match="another program holds"):
+        sockets.serve()
+    sockets.serve()
+
+
+async def test_where_one_can_not_listen_again_none_does(share):
+    sockets = share()
+    sockets.refuse()
+    # Connected, it can't listen; the first one can.
+    with contextlib.closing(TcpEndpoint()) as other:
+        sockets.by_worker[1].setblocking(True)
+        sockets.by_worker[1].connect(other.address)
+        with pytest.raises(ListenError):
+            sockets.serve()
+    with pytest.raises(ConnectionRefusedError):
+        await dial(sockets.at)
+
+
+async def test_a_closed_tcp_port_refuses_and_is_free_even_if_copies_are_open(share):
+    sockets = share()
+    with sockets.by_worker[0].dup() as copy:
+        sockets.close()
+        sockets.close()
+        with pytest.raises(ConnectionRefusedError):
+            await dial(sockets.at)
+        share(at=sockets.at)
+        assert copy.fileno() >= 0
+
+
+@BOTH
+def test_what_can_not_be_opened_leaves_nothing_open(share, protocol):
+    before = open_sockets()
+    kind = socket.SOCK_STREAM if protocol is TCP else socket.SOCK_DGRAM
+    with contextlib.closing(RefusingEndpoint(kind)) as other, pytest.raises(ListenError):
+        share(protocol, other.address)
+    assert open_sockets() == before
 
 
 def test_a_worker_gets_the_address_that_was_chosen():

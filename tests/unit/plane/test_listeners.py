@@ -11,8 +11,8 @@ from userspace_proxy.errors import BoundError, ListenError, ShortageError
 from userspace_proxy.model import Protocol, Serving, SocketAddress
 from userspace_proxy.plane import Wanted
 from userspace_proxy.plane.group import Group
+from userspace_proxy.plane.listener import RESERVE
 from userspace_proxy.plane.listeners import Listeners
-from userspace_proxy.plane.listening_sockets import RESERVE
 from userspace_proxy.plane.messages import (
     ChangeGroup,
     CloseListener,

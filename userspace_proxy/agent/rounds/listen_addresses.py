@@ -1,4 +1,4 @@
-"""Chooses the addresses at which Service ports listen, and explains why none is available.
+"""Chooses the addresses at which Service ports listen, and finds the listener of a frontend.
 
 Bind.PROXY_PORT   one for each Service port, on 0.0.0.0 or ::, in the proxy port range
 Bind.FRONTEND     one for each frontend, at its own address and port
@@ -9,6 +9,7 @@ Bind.LOOPBACK     one for each frontend: at its own address if that is a loopbac
 from __future__ import annotations
 
 import errno
+import typing
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 
 from ...errors import BoundError, ListenError, ShortageError
@@ -163,3 +164,43 @@ def _is_taken(exc: ListenError) -> bool:
 def _proxy_port(plan: PortPlan) -> Hashable:
     """Return the plane's key for the listener on the proxy port of a Service port."""
     return plan.key, plan.protocol
+
+
+class HasListeners(typing.Protocol):
+    """A Service port."""
+
+    @property
+    def listeners(self) -> Mapping[Frontend, Listener]:
+        """Its listeners."""
+
+
+class ListenerIndex:
+    """The listeners of served ports by frontend, so that none is searched for among all ports.
+
+    It may be read by any thread.
+    """
+
+    def __init__(self) -> None:
+        self._owners: dict[Frontend, HasListeners] = {}
+
+    def get(self, frontend: Frontend) -> Listener | None:
+        """Return the listener of a frontend; None if it has none."""
+        owner = self._owners.get(frontend)
+        return None if owner is None else owner.listeners.get(frontend)
+
+    def change(
+        self, owner: HasListeners, listeners: dict[Frontend, Listener] | None = None
+    ) -> dict[Frontend, Listener]:
+        """Replace the frontends of a Service port that have listeners, by default with none.
+
+        Frontends that another Service port has taken over remain that one's.
+
+        Returns:
+            What the Service port's own listeners must be from now on.
+        """
+        wanted = listeners or {}
+        for frontend in owner.listeners.keys() - wanted.keys():
+            if self._owners.get(frontend) is owner:
+                del self._owners[frontend]
+        self._owners.update(dict.fromkeys(wanted, owner))
+        return wanted

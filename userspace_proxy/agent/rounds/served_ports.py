@@ -39,8 +39,7 @@ from ...steering import REFUSE, Bind, Target
 from ..endpoint_view import Faults
 from .auto_paths import AutoPaths
 from .kernel_path import forward
-from .listen_addresses import HELD_HINT, ListenAddresses
-from .listener_index import ListenerIndex
+from .listen_addresses import HELD_HINT, ListenAddresses, ListenerIndex
 from .node_ports import NodePort, NodePortHolds, node_ports
 from .shortages import Shortages, is_shortage
 

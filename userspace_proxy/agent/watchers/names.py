@@ -12,7 +12,7 @@ from ...names import FoundName, NameIndex, ServiceNames, find_name, search_list
 from ...steering import Bind
 from ..rounds.changes import Progress
 from ..rounds.component import Component, OwnAddresses
-from ..rounds.listener_index import ListenerIndex
+from ..rounds.listen_addresses import ListenerIndex
 from ..rounds.options import Options
 from ..rounds.tasks import Supervisor
 

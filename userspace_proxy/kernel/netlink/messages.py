@@ -7,17 +7,19 @@ Rule 2: parsing ends at a truncated message or attribute.
 Rule 3: a message or value that is too short for its kind is an OSError (EBADMSG), as if the kernel
 had refused the request.
 
-Source: netlink(7); include/uapi/linux/netlink.h.
+Source: netlink(7); include/uapi/linux/netlink.h; net/netfilter/nf_tables_api.c (nft_*_policy).
 """
 
 from __future__ import annotations
 
 import errno
 import functools
+import ipaddress
 import os
+import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, ParamSpec, TypeVar
 
 ERROR, DONE = 2, 3
@@ -95,6 +97,53 @@ def attribute(kind: int, value: bytes) -> bytes:
     """Return an attribute; the kind of a nested one includes :data:`NESTED`."""
     size = ATTRIBUTE.size + len(value)
     return ATTRIBUTE.pack(size, kind) + value + bytes(-size % 4)
+
+
+def number(kind: int, value: int) -> bytes:
+    """Return a 32-bit number as an attribute of netfilter, in network order."""
+    return attribute(kind, value.to_bytes(4, "big", signed=value < 0))
+
+
+def text(kind: int, value: str) -> bytes:
+    """Return a name as an attribute."""
+    return attribute(kind, value.encode() + b"\0")
+
+
+def nested(kind: int, value: bytes) -> bytes:
+    """Return an attribute that contains attributes."""
+    return attribute(kind | NESTED, value)
+
+
+def read_all(value: bytes, start: int = 0) -> dict[int, bytes]:
+    """Return attributes by their kinds, after a fixed part of length ``start``."""
+    return dict(read_attributes(value, start))
+
+
+def number_in(found: Mapping[int, bytes], kind: int, *, is_signed: bool = False) -> int:
+    """Return the number of such an attribute; 0 if it is missing."""
+    return int.from_bytes(found.get(kind, b""), "big", signed=is_signed)
+
+
+def text_in(found: Mapping[int, bytes], kind: int) -> str:
+    """Return an attribute's text; empty if it is missing."""
+    return found.get(kind, b"").rstrip(b"\0").decode(errors="replace")
+
+
+def family_of(ip: str) -> int:
+    """Return AF_INET or AF_INET6."""
+    return socket.AF_INET6 if ":" in ip else socket.AF_INET
+
+
+def pack_ip(ip: str) -> bytes:
+    """Return an address as bytes."""
+    return socket.inet_pton(family_of(ip), ip)
+
+
+def ip_of(packed: bytes) -> str:
+    """Return an address in canonical form; empty for none."""
+    if len(packed) == 4:
+        return socket.inet_ntop(socket.AF_INET, packed)
+    return str(ipaddress.IPv6Address(packed)) if packed else ""
 
 
 def request(kind: int, flags: int, body: bytes) -> bytes:

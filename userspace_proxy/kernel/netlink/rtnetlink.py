@@ -9,14 +9,24 @@ neighbour.h.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import struct
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from ...policy.locality import NodeLink
-from .messages import DUMP, U32, Message, attribute, checked, read_attributes, request
+from .messages import (
+    DUMP,
+    U32,
+    Message,
+    attribute,
+    checked,
+    family_of,
+    ip_of,
+    pack_ip,
+    read_attributes,
+    request,
+)
 
 GROUP_LINK, GROUP_ADDRESS_4, GROUP_ADDRESS_6 = 1, 5, 9
 GROUP_ROUTE_4, GROUP_ROUTE_6 = 7, 11
@@ -298,23 +308,6 @@ def write_bridge_entry(kind: int, flags: int, bridge: int, mac: bytes) -> bytes:
     state, flag = _PERMANENT, _ON_THE_BRIDGE_ITSELF
     body = _NEIGHBOUR.pack(socket.AF_BRIDGE, 0, 0, bridge, state, flag, 0)
     return request(kind, flags, body + attribute(_LINK_ADDRESS, mac))
-
-
-def family_of(ip: str) -> int:
-    """Return AF_INET or AF_INET6."""
-    return socket.AF_INET6 if ":" in ip else socket.AF_INET
-
-
-def pack_ip(ip: str) -> bytes:
-    """Return an address as bytes."""
-    return socket.inet_pton(family_of(ip), ip)
-
-
-def ip_of(packed: bytes) -> str:
-    """Return an address in canonical form; empty for none."""
-    if len(packed) == 4:
-        return socket.inet_ntop(socket.AF_INET, packed)
-    return str(ipaddress.IPv6Address(packed)) if packed else ""
 
 
 def _packed(values: tuple[tuple[int, bytes], ...]) -> bytes:

@@ -21,8 +21,7 @@ import sys
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from ..netlink.messages import attribute
-from .attributes import nested, number, text
+from ..netlink.messages import attribute, nested, number, text
 
 # NFTA_LIST_ELEM; NFTA_EXPR_…; NFTA_DATA_…; NFTA_COUNTER_…; NFTA_VERDICT_…
 LIST_ELEMENT = 1

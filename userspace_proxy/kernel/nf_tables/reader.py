@@ -10,8 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ..netlink.messages import ATTRIBUTE, DUMP, Message, checked, read_attributes, request
-from .attributes import number_in, read_all, text, text_in
+from ..netlink.messages import (
+    ATTRIBUTE,
+    DUMP,
+    Message,
+    checked,
+    number_in,
+    read_all,
+    read_attributes,
+    request,
+    text,
+    text_in,
+)
 from .expressions import (
     COUNTER_PACKETS,
     DATA_VALUE,

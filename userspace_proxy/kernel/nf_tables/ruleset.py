@@ -16,10 +16,9 @@ from typing import Self, TypeVar
 
 from ...errors import SteeringError
 from ..netlink import Requests, explained
-from ..netlink.messages import Message, request
+from ..netlink.messages import Message, number_in, read_all, request
 from ..netlink.sockets import NETLINK_NETFILTER
 from . import reader
-from .attributes import number_in, read_all
 from .reader import ListedChain, ListedRule, ListedSet, ListedTable
 from .writer import (
     DELETE_ELEMENT,

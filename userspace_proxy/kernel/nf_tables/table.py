@@ -21,9 +21,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..netlink import Events
-from ..netlink.messages import Message
+from ..netlink.messages import Message, number_in, read_all, text_in
 from ..netlink.sockets import NETLINK_NETFILTER
-from .attributes import number_in, read_all, text_in
 from .reader import (
     ANONYMOUS_SET,
     NEW_GENERATION,

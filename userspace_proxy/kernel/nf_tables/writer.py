@@ -16,8 +16,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ..netlink.messages import ATTRIBUTE, CREATE, attribute, request
-from .attributes import nested, number, text
+from ..netlink.messages import ATTRIBUTE, CREATE, attribute, nested, number, request, text
 from .expressions import (
     DATA_VALUE,
     DATA_VERDICT,

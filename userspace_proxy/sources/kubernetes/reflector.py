@@ -24,8 +24,7 @@ from ...log_limit import LogLimit
 from ...model.wire import FieldError, Metadata, WireEvent, WireHead, WirePage, WireStatus, decode
 from ..base import Pause
 from .backoff import BASE_S, CAP_S, Backoff
-from .client import ApiClient, Stream
-from .lines import LineSplitter, LineTooLong
+from .client import ApiClient, LineSplitter, LineTooLong, Stream
 from .position import Position
 from .resources import ResourceCache
 from .responses import (

@@ -17,12 +17,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 
-from ...kernel.netlink.rtnetlink import pack_ip
+from ...kernel.netlink.messages import pack_ip
 from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.writer import INPUT, SetElement
 from ...model import Frontend, IPFamily
-from ..nftables.elements import (
+from ..nftables.rules import (
     ADDRESS,
     DIALLED,
     FILTER_PRIORITY,

@@ -25,13 +25,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ...kernel.conntrack import PROTOCOL_NUMBERS
-from ...kernel.netlink.rtnetlink import pack_ip
+from ...kernel.netlink.messages import pack_ip
 from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.writer import goto_chain
 from ...model import Frontend, IPFamily, SocketAddress
 from ..base import Affinity, Forward
-from .elements import DIALLED, IS_FAMILY
+from .rules import DIALLED, IS_FAMILY
 
 # A pin takes about 100 bytes of the kernel's memory. Beyond, clients have no affinity.
 PINS_MAX = 1 << 18

@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ...kernel.netlink.rtnetlink import ip_of, pack_ip
+from ...kernel.netlink.messages import ip_of, pack_ip
 from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.expressions import joined
@@ -38,8 +38,8 @@ from .choosers import (
     chooser_of,
     pack_number,
 )
-from .elements import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, frontend_key, read_frontend
 from .numbers import Numbers
+from .rules import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, frontend_key, read_frontend
 
 # Before the chains that steer to proxy ports, and before other programs' masquerading.
 NAT_PRIORITY, SOURCE_PRIORITY = -111, 90

@@ -18,9 +18,8 @@ import struct
 import sys
 from collections.abc import Iterator, Sequence
 
-from ...kernel.netlink.rtnetlink import ip_of
+from ...kernel.netlink.messages import ip_of, number_in, read_all, text_in
 from ...kernel.nf_tables import expressions as x
-from ...kernel.nf_tables.attributes import number_in, read_all, text_in
 from ...kernel.nf_tables.reader import Expression
 from .chains import Step
 from .legacy import words_of_states

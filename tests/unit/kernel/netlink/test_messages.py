@@ -14,13 +14,21 @@ from userspace_proxy.kernel.netlink.messages import (
     Message,
     attribute,
     checked,
+    ip_of,
     is_last,
+    nested,
+    number,
+    number_in,
     number_of,
     numbered,
+    pack_ip,
+    read_all,
     read_attributes,
     read_message,
     read_messages,
     request,
+    text,
+    text_in,
 )
 
 from .datagrams import INTERRUPTED, done, error, message
@@ -112,3 +120,28 @@ def test_a_reader_that_finds_too_little_reports_the_kernel():
     assert first_byte(b"\7") == 7
     with pytest.raises(OSError, match="malformed message"):
         first_byte(b"")
+
+
+def test_numbers_are_in_network_order():
+    assert number(2, 16) == bytes.fromhex("08000200 00000010")
+    assert number(2, -110) == bytes.fromhex("08000200 ffffff92")
+
+
+def test_values_are_read_as_they_were_written():
+    found = read_all(text(1, "ours") + number(2, -5) + nested(3, number(1, 7)))
+    assert text_in(found, 1) == "ours"
+    assert number_in(found, 2, is_signed=True) == -5
+    assert number_in(read_all(found[3]), 1) == 7
+
+
+def test_missing_attributes_are_0_or_empty():
+    assert (number_in({}, 1), text_in({}, 1)) == (0, "")
+
+
+@pytest.mark.parametrize("ip", ["10.1.0.1", "fd00:1::1", "::ffff:a00:1"])
+def test_an_address_is_packed_and_printed_in_canonical_form(ip):
+    assert ip_of(pack_ip(ip)) == ip
+
+
+def test_a_missing_address_is_empty():
+    assert ip_of(b"") == ""

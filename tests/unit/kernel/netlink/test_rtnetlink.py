@@ -24,9 +24,7 @@ from userspace_proxy.kernel.netlink.rtnetlink import (
     RouteDetails,
     RoutingRule,
     find_route,
-    ip_of,
     list_routes,
-    pack_ip,
     read_address,
     read_link,
     read_route,
@@ -217,15 +215,6 @@ def test_a_listing_may_be_limited_to_a_table_and_a_kind():
 
 def test_a_route_is_requested_for_one_address():
     assert body(find_route("10.1.0.2")) == "0220" + "00" * 10 + "080001000a010002"
-
-
-@pytest.mark.parametrize("ip", ["10.1.0.1", "fd00:1::1", "::ffff:a00:1"])
-def test_an_address_is_packed_and_printed_in_canonical_form(ip):
-    assert ip_of(pack_ip(ip)) == ip
-
-
-def test_a_missing_address_is_empty():
-    assert ip_of(b"") == ""
 
 
 @pytest.mark.parametrize("read", [read_link, read_address, read_route, read_rule])

@@ -4,9 +4,15 @@ import sys
 
 import pytest
 
-from userspace_proxy.kernel.netlink.messages import Message, attribute, read_messages
+from userspace_proxy.kernel.netlink.messages import (
+    Message,
+    attribute,
+    nested,
+    number,
+    read_messages,
+    text,
+)
 from userspace_proxy.kernel.nf_tables import reader
-from userspace_proxy.kernel.nf_tables.attributes import nested, number, text
 from userspace_proxy.kernel.nf_tables.writer import goto_chain
 
 # nft add table inet userspace-proxy

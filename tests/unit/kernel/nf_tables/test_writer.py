@@ -1,9 +1,8 @@
 """Messages of changes, read back; tests/node has what a kernel makes of them."""
 
-from userspace_proxy.kernel.netlink.messages import read_messages
+from userspace_proxy.kernel.netlink.messages import read_all, read_messages, text_in
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables import writer as w
-from userspace_proxy.kernel.nf_tables.attributes import read_all, text_in
 from userspace_proxy.kernel.nf_tables.reader import read_chain, read_elements, read_set
 
 

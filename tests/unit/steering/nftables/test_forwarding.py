@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 
 from userspace_proxy.balance import fill_slots
-from userspace_proxy.kernel.netlink.messages import read_messages
+from userspace_proxy.kernel.netlink.messages import read_all, read_messages, text_in
 from userspace_proxy.kernel.nf_tables import reader, writer
-from userspace_proxy.kernel.nf_tables.attributes import read_all, text_in
 from userspace_proxy.kernel.nf_tables.writer import goto_chain
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.steering.base import Affinity, EndpointChoice, Forward
 from userspace_proxy.steering.nftables.choosers import chooser_of
-from userspace_proxy.steering.nftables.elements import frontend_key
 from userspace_proxy.steering.nftables.forwarding import (
     SETS,
     Forwarding,
@@ -21,6 +19,7 @@ from userspace_proxy.steering.nftables.forwarding import (
     write_table,
 )
 from userspace_proxy.steering.nftables.numbers import NUMBERS_END
+from userspace_proxy.steering.nftables.rules import frontend_key
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 CART = Frontend("10.96.7.2", 80, Protocol.TCP)

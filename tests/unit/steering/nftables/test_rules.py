@@ -6,20 +6,22 @@ from collections import Counter
 
 import pytest
 
-from userspace_proxy.kernel.netlink.messages import read_messages
+from userspace_proxy.kernel.netlink.messages import read_all, read_messages, text_in
 from userspace_proxy.kernel.nf_tables import reader, writer
-from userspace_proxy.kernel.nf_tables.attributes import read_all, text_in
 from userspace_proxy.kernel.nf_tables.table import Listing
 from userspace_proxy.kernel.nf_tables.writer import TableWriter
-from userspace_proxy.model import Frontend, Protocol
-from userspace_proxy.steering.nftables.elements import frontend_key, port_key
+from userspace_proxy.model import Frontend, IPFamily, Protocol
 from userspace_proxy.steering.nftables.rules import (
+    FRONTEND,
     SETS,
     Shape,
     all_elements,
     count_uses,
     differing_frontends,
+    frontend_key,
     is_looked_up,
+    port_key,
+    read_frontend,
     read_ports,
     refuse_port_of,
     to_ip_of,
@@ -173,3 +175,35 @@ def test_a_map_is_in_force_if_both_nat_chains_look_it_up():
         if not (isinstance(one, reader.ListedRule) and one.chain == "output")
     )
     assert not is_looked_up(Listing(is_owned=False, definitions=output), "frontends4")
+
+
+DNS_6 = Frontend("fd00:96::a", 53, Protocol.UDP)
+MAPPED = Frontend("::ffff:a00:1", 53, Protocol.UDP)
+
+
+def test_a_frontends_key_is_its_address_protocol_and_port_padded_to_four_bytes():
+    assert frontend_key(WEB).hex(" ", 4) == "0a600701 06000000 00500000"
+
+
+def test_the_key_of_a_guarded_port_is_protocol_and_port():
+    assert port_key(Protocol.UDP, 36001).hex(" ", 4) == "11000000 8ca10000"
+
+
+@pytest.mark.parametrize("frontend", [WEB, DNS_6, MAPPED], ids=str)
+def test_a_frontend_is_read_as_it_was_written(frontend):
+    key = frontend_key(frontend)
+    assert len(key) == FRONTEND[frontend.family].width
+    assert read_frontend(key, frontend.family) == frontend
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(b"", id="catch-all"),
+        pytest.param(frontend_key(DNS_6), id="other-family"),
+        pytest.param(frontend_key(WEB)[:4] + bytes([132, 0, 0, 0, 0, 80, 0, 0]), id="sctp"),
+        pytest.param(frontend_key(WEB)[:8] + bytes(4), id="no-port"),
+    ],
+)
+def test_an_element_that_this_proxy_never_writes_is_not_a_frontend(key):
+    assert read_frontend(key, IPFamily.IPV4) is None

@@ -4,9 +4,8 @@ import struct
 
 import pytest
 
-from userspace_proxy.kernel.netlink.messages import attribute
+from userspace_proxy.kernel.netlink.messages import attribute, number, text
 from userspace_proxy.kernel.nf_tables import expressions as x
-from userspace_proxy.kernel.nf_tables.attributes import number, text
 from userspace_proxy.kernel.nf_tables.reader import ListedRule
 from userspace_proxy.steering.others.chains import Step
 from userspace_proxy.steering.others.rules import read_step
