@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from ..errors import UserspaceProxyError
 from ..kernel.nf_tables.owned import OwnerSockets
+from ..kernel.tracking_timeouts import TrackingTimeouts
 from ..log_fields import FieldLogger
 from ..model import Path
 from ..plane import Plane, PortPool
@@ -19,7 +20,6 @@ from ..steering import (
     ConntrackHold,
     Steering,
     SteeringFacts,
-    TrackingTimeouts,
     make_steering,
     remove_leftovers,
 )

@@ -13,8 +13,8 @@ from ..kernel.routes import read_bridge_filter, read_links, read_routes
 from ..model.addresses import intersect
 from ..policy.bridges import BridgeObstacle
 from ..policy.locality import find_networks
-from ..steering.others import nft_lacks_for_bridges, nft_lacks_for_replies
 from .finding import Finding, ok, warning
+from .nft_offers import nft_lacks_for_bridges, nft_lacks_for_replies
 
 
 def find_obstacle() -> str:

@@ -13,8 +13,8 @@ from ..steering.choice import choose, has_legacy_tables, iptables_lacks
 from ..steering.iptables import has_socket_match
 from ..steering.iptables.legacy import has_legacy_tables_in_kernel, tables_in_use
 from ..steering.nftables import missing
-from ..steering.others import nft_lacks_for_guard, nft_offers
 from .finding import Finding, error, ok, warning
+from .nft_offers import nft_lacks_for_guard, nft_offers
 
 # Source: capabilities(7), include/uapi/linux/capability.h.
 _CAPABILITIES = {12: "NET_ADMIN", 13: "NET_RAW"}

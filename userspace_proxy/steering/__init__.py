@@ -4,8 +4,6 @@
 :func:`make_steering` maps names to steerings.
 """
 
-from ..kernel.one_thread import OneThread
-from ..kernel.tracking_timeouts import TrackingTimeouts
 from .base import (
     REFUSE,
     Affinity,
@@ -36,13 +34,11 @@ __all__ = [
     "EndpointChoice",
     "Forward",
     "IptablesSteering",
-    "OneThread",
     "Refusal",
     "ReplyRouting",
     "Steering",
     "SteeringFacts",
     "Target",
-    "TrackingTimeouts",
     "Untracked",
     "make_steering",
     "proxy_label",

@@ -26,14 +26,12 @@ from typing import NamedTuple
 from ..kernel.interfaces import is_local
 from ..model import Frontend, Protocol
 from .names import is_userspace_proxy_table
-from .others.chains import Chain, Tables
+from .others.chains import DEPTH_MAX, Chain, Tables
 from .others.nft import NftReader
 
 _HOOKS = ("prerouting", "output")
 # How many chains are followed from one that the kernel calls.
 _CHAINS_MAX = 100
-# Chains may jump to each other; the kernel itself allows 16.
-_DEPTH_MAX = 16
 _ADDRESS = re.compile(r"ip6? daddr (\S+)")
 _PORT = re.compile(r"(tcp|udp|th|\d+) dport (\d+)(?:-(\d+))?")
 _PROTOCOL = re.compile(r"meta l4proto (\S+)")
@@ -137,7 +135,7 @@ def follow(
             continue
         word, _, name = step.verdict.partition(" ")
         does = _STEPS.get(word, Outcome(is_translated=False, goes_on=True))
-        if word in ("jump", "goto") and name in chains and depth < _DEPTH_MAX:
+        if word in ("jump", "goto") and name in chains and depth < DEPTH_MAX:
             does = follow(chains[name], chains, frontend, depth + 1)
         names = does.names_address or any(word in step.condition for word in ("daddr", "…dport"))
         if does.is_translated is not False and (met or names):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from ..errors import SteeringError
@@ -268,3 +268,34 @@ def _merge(ports: Ports, touched: Touched) -> None:
             ports.pop(frontend, None)
         else:
             ports[frontend] = port
+
+
+Port = TypeVar("Port")
+
+
+class ReleasedPorts(Generic[Port]):
+    """Proxy ports that stay guarded until the second repair after their last frontend has left.
+
+        packet ─▶ nat, old rules: to port 36001 ─▶ guard, new rules: 36001 isn't guarded ─▶ socket
+
+    A packet that the old rules have translated may meet the new guard. If a port left the guard
+    with its last frontend, any program that has bound it meanwhile, say after a crash of the
+    proxy, would get that client. The ports have the form of one steering's guard.
+    """
+
+    def __init__(self) -> None:
+        self._recent: set[Port] = set()
+        self._earlier: set[Port] = set()
+
+    def __iter__(self) -> Iterator[Port]:
+        return iter(self._recent | self._earlier)
+
+    def add(self, ports: Iterable[Port]) -> None:
+        """Keep ports guarded; those in use may be among them."""
+        self._recent.update(ports)
+
+    def end_round(self) -> set[Port]:
+        """Return the ports that need no guard any more; called once by each repair."""
+        ended = self._earlier - self._recent
+        self._earlier, self._recent = self._recent, set()
+        return ended

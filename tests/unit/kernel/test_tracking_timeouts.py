@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.steering import TrackingTimeouts
+from userspace_proxy.kernel.tracking_timeouts import TrackingTimeouts
 
 NAME = "net.netfilter.nf_conntrack_tcp_timeout_close_wait"
 

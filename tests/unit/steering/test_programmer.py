@@ -7,7 +7,7 @@ import pytest
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering.base import REFUSE, Bind, SteeringFacts
-from userspace_proxy.steering.programmer import ProgrammedSteering, Programmer
+from userspace_proxy.steering.programmer import ProgrammedSteering, Programmer, ReleasedPorts
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 CART = Frontend("10.96.7.2", 80, Protocol.TCP)
@@ -144,3 +144,22 @@ async def test_the_programmers_findings_are_available_after_each_call(programmer
     assert steering.unsteered == {WEB: "translated by another program"}
     assert (steering.unguarded, steering.needs_transparent) == ("no sockets here", True)
     await steering.close()
+
+
+def test_a_port_is_kept_for_at_least_one_whole_round():
+    released = ReleasedPorts()
+    released.add([36001])
+    assert released.end_round() == set()
+    released.add([36002])
+    assert sorted(released) == [36001, 36002]
+    assert released.end_round() == {36001}
+    assert list(released) == [36002]
+    assert [released.end_round(), released.end_round()] == [{36002}, set()]
+
+
+def test_a_port_that_is_released_again_begins_anew():
+    released = ReleasedPorts()
+    released.add([36001])
+    released.end_round()
+    released.add([36001])
+    assert [released.end_round(), released.end_round()] == [set(), {36001}]

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from ...errors import SteeringError
 from ...facts import FirewallFacts, StatusFacts
+from ...kernel.one_thread import OneThread
 from ...log_fields import FieldLogger
-from ...steering import OneThread
 from ...steering.others import (
     Firewall,
     find_firewalls,

@@ -2,7 +2,7 @@
 
     guard for old and new ports ─▶ nat ─▶ stale conntrack entries     later: guard for new ports
 
-A port is guarded before its first packet arrives and until its last one has, see released_ports.
+A port is guarded before its first packet arrives and until its last one has (``ReleasedPorts``).
 Conntrack entries from before the new rules are removed when these are in force.
 
 Rule 1: answers don't use standard output: python-iptables replaces it by a pipe of its own while it
@@ -26,8 +26,7 @@ from ...kernel import conntrack
 from ...model import Frontend, Protocol
 from ..base import SteeringFacts
 from ..names import ChainNames, label_of
-from ..programmer import NatProgrammer, Ports, Touched
-from ..released_ports import ReleasedPorts
+from ..programmer import NatProgrammer, Ports, ReleasedPorts, Touched
 from .legacy import LegacyTables
 from .nat import NatChains, all_rules, reached_rules, rules_among
 from .process import as_rows, from_rows

@@ -16,8 +16,8 @@ Rule 3: routes and tables belong to a proxy by protocol number, name and the pro
 number (:func:`~..names.owner_number`).
 """
 
-from .guards import missing
-from .presence import is_present, remove_routes
+from .guard import missing
+from .kernel import is_present, remove_routes
 from .steering import LocalSteering
 
 __all__ = ["LocalSteering", "is_present", "missing", "remove_routes"]

@@ -14,6 +14,7 @@ import errno
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from ...errors import SteeringConflict, SteeringError
@@ -21,6 +22,8 @@ from ...kernel import classic_bpf as bpf
 from ...kernel.netlink import RouteSockets, explained, rtnetlink
 from ...kernel.netlink.messages import CREATE, EXCL, Message
 from ...kernel.netlink.rtnetlink import FAMILIES, LOCAL, TABLE_LOCAL, LocalRoute
+from ...kernel.nf_tables import list_tables
+from ..names import GUARD_TABLES, owner_number
 
 PROTOCOL = rtnetlink.LOCAL_STEERING
 _GROUPS = (
@@ -210,3 +213,18 @@ def _refused(route: LocalRoute, code: int, *, is_new: bool) -> SteeringError:
             hint="sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0",
         )
     return SteeringError(f"cannot {verb} {what}: {os.strerror(code)}", hint=_HINTS.get(code, ""))
+
+
+def is_present(proxy_name: str) -> bool:
+    """Return whether a proxy has a route or a guard here."""
+    if GUARD_TABLES.of(proxy_name) in list_tables():
+        return True
+    owner = owner_number(proxy_name)
+    with closing(RoutingTables()) as tables:
+        return any(route.metric == owner for route in tables.local_table().ours)
+
+
+def remove_routes() -> None:
+    """Remove the routes of all proxies, whatever their names; idempotent."""
+    with closing(RoutingTables()) as tables:
+        tables.change(removed=sorted(tables.local_table().ours))

@@ -15,13 +15,13 @@ import itertools
 from collections.abc import Mapping
 
 from ...errors import SteeringError
+from ...kernel.sockets_in_use import with_connections
 from ...model import Frontend, IPFamily, Protocol, is_loopback
 from ..base import Bind, SteeringFacts
 from ..programmer import Ports, ProgrammedSteering, Programmer, Touched
 from .desired import REFUSED, DesiredState, network_of
-from .guards import make_guard
+from .guard import make_guard
 from .kernel import RoutingTables
-from .sockets_in_use import with_connections
 
 # The agent calls repair each second. Most changes that end a refusal cause no event: a sysctl, a
 # route that isn't local.
@@ -41,12 +41,8 @@ class LocalSteering(ProgrammedSteering["LocalProgrammer"]):
     def __init__(
         self, facts: SteeringFacts, *, own_namespace: bool = False, uses_nftables: bool = True
     ) -> None:
-        super().__init__(
-            facts,
-            lambda: LocalProgrammer(
-                facts, own_namespace=own_namespace, uses_nftables=uses_nftables
-            ),
-        )
+        how = {"own_namespace": own_namespace, "uses_nftables": uses_nftables}
+        super().__init__(facts, lambda: LocalProgrammer(facts, **how))
 
 
 class LocalProgrammer(Programmer):

@@ -20,9 +20,10 @@ from __future__ import annotations
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ...errors import SteeringError
 from ...kernel.netlink.messages import ip_of, pack_ip
 from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
@@ -38,7 +39,6 @@ from .choosers import (
     chooser_of,
     pack_number,
 )
-from .numbers import Numbers
 from .rules import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, frontend_key, read_frontend
 
 # Before the chains that steer to proxy ports, and before other programs' masquerading.
@@ -294,3 +294,49 @@ def link_elements(links: Collection[int]) -> set[SetElement]:
     """Return the elements for the links that lead only to containers of this node."""
     packed = list(map(pack_number, links))
     return {(LINKS, one, b"") for one in packed} | {(SAME_LINK, one + one, b"") for one in packed}
+
+
+NUMBERS_END = 1 << 32
+
+
+class Numbers:
+    """Numbers of 32 bits, which restart without those that are in use.
+
+        in use  ├──────┤         ├───┤  ├──────────┤
+        given            ▶▶▶▶▶▶▶▶     ▶             ▶▶▶▶▶▶▶▶ the end, then from the first again
+
+    A number that is free again isn't given before all others: packets and pins may name it for
+    some time.
+
+    Args:
+        first: The lowest.
+    """
+
+    def __init__(self, first: int) -> None:
+        self._first = self._next = first
+        self._gap_end = NUMBERS_END
+
+    def take(self, count: int, in_use: Callable[[], Iterable[range]]) -> int:
+        """Return the first of some consecutive numbers.
+
+        Args:
+            count: How many.
+            in_use: Returns all ranges in use, in any order; called when the gap between two ends.
+
+        Raises:
+            SteeringError: There are none.
+        """
+        if self._next + count > self._gap_end:
+            self._next, self._gap_end = self._find_gap(count, in_use())
+        number = self._next
+        self._next += count
+        return number
+
+    def _find_gap(self, count: int, in_use: Iterable[range]) -> tuple[int, int]:
+        used = sorted((one.start, one.stop) for one in in_use)
+        for begin in (self._next, self._first):
+            for start, stop in (*used, (NUMBERS_END, NUMBERS_END)):
+                if start - begin >= count:
+                    return begin, start
+                begin = max(begin, stop)
+        raise SteeringError("cannot number endpoints: all numbers are in use")

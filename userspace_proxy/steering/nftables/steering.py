@@ -19,8 +19,7 @@ from ...model import Balance, Frontend, IPFamily, Protocol, SocketAddress
 from ..base import REFUSE, Bind, EndpointChoice, Forward, SteeringFacts, Target, render_targets
 from ..earlier_nat import EarlierNat
 from ..names import STEERING_TABLES
-from ..programmer import NatProgrammer, Ports, ProgrammedSteering, Touched
-from ..released_ports import ReleasedPorts
+from ..programmer import NatProgrammer, Ports, ProgrammedSteering, ReleasedPorts, Touched
 from .kernel_path import Forwards, KernelPath, find_missing
 from .rules import (
     MAPS,

@@ -13,10 +13,6 @@ from .firewalls import FIREWALLD, Firewall, find_firewalls
 from .legacy import read_legacy
 from .nft import (
     NftReader,
-    nft_lacks_for_bridges,
-    nft_lacks_for_guard,
-    nft_lacks_for_replies,
-    nft_offers,
     read_generation,
     read_input_chains,
 )
@@ -30,10 +26,6 @@ __all__ = [
     "Tables",
     "ends_in_drop",
     "find_firewalls",
-    "nft_lacks_for_bridges",
-    "nft_lacks_for_guard",
-    "nft_lacks_for_replies",
-    "nft_offers",
     "read_generation",
     "read_input_chains",
     "read_legacy",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ..names import is_userspace_proxy_table
 
 # Chains may jump to each other; the kernel itself allows 16.
-_DEPTH_MAX = 16
+DEPTH_MAX = 16
 
 
 class Step(NamedTuple):
@@ -87,7 +87,7 @@ def _walk(
             continue
         word, _, name = step.verdict.partition(" ")
         if word in ("jump", "goto"):
-            target = lookup(name) if depth < _DEPTH_MAX else None
+            target = lookup(name) if depth < DEPTH_MAX else None
             verdict, why = _walk(target.steps if target else (), lookup, meets, depth + 1)
             if verdict:
                 return verdict, why if why.startswith("chain") else f"chain {name}: {why}"

@@ -1,25 +1,20 @@
-"""The nftables chains of all programs, and whether the kernel accepts this proxy's.
+"""The nftables chains of all programs.
 
 Sets and elements of other programs are never read: their user data may be of any kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ...errors import SteeringError
-from ...kernel.nf_tables import BRIDGE, INET, Ruleset, TableWriter
+from ...kernel.nf_tables import Ruleset
 from ...kernel.nf_tables.reader import FAMILIES
-from ..client_address.bridge_delivery import write_bridge_table
-from ..client_address.reply_routing import write_table as write_reply_table
-from ..nftables.rules import Shape, write_table
 from .chains import Chain, Tables, base_chains
 from .rules import read_step
 
 # How many chains' rules are read; a firewall has tens.
 _CHAINS_MAX = 200
-_SHAPE = Shape("userspace-proxy-check", refuse_port=1, to_ip="127.0.0.1")
 _NUMBERS = {name: number for number, name in FAMILIES.items()}
 
 
@@ -95,42 +90,3 @@ def read_generation() -> int:
             return ruleset.generation()
     except SteeringError:
         return 0
-
-
-def nft_offers() -> str:
-    """Return what the kernel's nftables lacks for steering; empty where it lacks nothing.
-
-    The table is sent to the kernel, which checks and then discards it.
-    """
-    return _lack(write_table(_SHAPE._replace(checks_sockets=False)))
-
-
-def nft_lacks_for_guard() -> str:
-    """As :func:`nft_offers`, for the look-up of sockets, without which steering works, too."""
-    return _lack(write_table(_SHAPE))
-
-
-def nft_lacks_for_replies() -> str:
-    """As :func:`nft_offers`, for reply routing."""
-    return _lack(_table(write_reply_table, INET))
-
-
-def nft_lacks_for_bridges() -> str:
-    """As :func:`nft_offers`, for the delivery of replies on bridges."""
-    return _lack(_table(write_bridge_table, BRIDGE))
-
-
-def _table(fill: Callable[[TableWriter], None], family: int) -> list[bytes]:
-    table = TableWriter("userspace-proxy-check", family)
-    table.create()
-    fill(table)
-    return table.messages
-
-
-def _lack(messages: Sequence[bytes]) -> str:
-    try:
-        with Ruleset() as ruleset:
-            ruleset.try_out(messages)
-    except SteeringError as exc:
-        return str(exc)
-    return ""

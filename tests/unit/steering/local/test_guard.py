@@ -1,11 +1,27 @@
 from __future__ import annotations
 
-from userspace_proxy.model import Frontend, Protocol
+from contextlib import closing
+
+import pytest
+
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel.netlink.rtnetlink import LocalRoute
+from userspace_proxy.kernel.nf_tables import Ruleset
+from userspace_proxy.model import Frontend, IPFamily, Protocol
+from userspace_proxy.steering import SteeringFacts
 from userspace_proxy.steering.local.desired import DesiredState
-from userspace_proxy.steering.local.guard import NoGuard
+from userspace_proxy.steering.local.guard import NoGuard, OpenGuard, make_guard, missing
+from userspace_proxy.steering.local.kernel import RoutingTables
+
+from .routing import MemoryTables
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+CART = Frontend("10.96.7.2", 80, Protocol.TCP)
+OUTSIDE = Frontend("198.51.100.7", 443, Protocol.TCP)
 LOOPBACK = Frontend("127.0.0.9", 80, Protocol.TCP)
+OWNER = 7
+TO_WEB = LocalRoute("10.96.7.1/32", "10.1.0.1", OWNER)
+TO_CART = LocalRoute("10.96.7.2/32", "10.1.0.1", OWNER)
 
 
 def test_without_privileges_only_the_nodes_own_addresses_are_served():
@@ -20,3 +36,141 @@ def test_without_privileges_only_the_nodes_own_addresses_are_served():
     assert list(map(guard.look(), (WEB, LOOPBACK))) == [False, True]
     assert guard.put_right() == 0
     guard.clean_up()
+
+
+@pytest.fixture
+def tables():
+    return MemoryTables()
+
+
+@pytest.fixture
+def desired(request):
+    """With the ranges of ``@in_ranges``."""
+    desired = DesiredState(getattr(request, "param", ()))
+    desired.sources[IPFamily.IPV4] = "10.1.0.1"
+    return desired
+
+
+in_ranges = pytest.mark.parametrize("desired", [["10.96.0.0/16"]], ids=["range"], indirect=True)
+
+
+@pytest.fixture
+def guard(tables, desired):
+    return OpenGuard(tables, OWNER, desired)
+
+
+def change(guard, desired, touched):
+    guard.change(desired.change(touched))
+
+
+def test_an_address_has_a_route_with_the_proxys_number(guard, tables, desired):
+    change(guard, desired, {WEB: 80, CART: 80, LOOPBACK: 80})
+    change(guard, desired, {CART: None})
+    assert tables.items == {TO_WEB}
+
+
+def test_differences_are_counted_and_corrected(guard, tables, desired):
+    desired.change({WEB: 80})
+    theirs = LocalRoute("10.96.7.9/32", metric=OWNER + 1)
+    tables.items |= {TO_CART, theirs}
+    assert guard.put_right() == 2
+    assert guard.put_right() == 0
+    assert tables.items == {TO_WEB, theirs}
+
+
+def test_a_new_source_address_replaces_a_route(guard, tables, desired):
+    change(guard, desired, {WEB: 80})
+    desired.sources[IPFamily.IPV4] = "10.5.0.7"
+    assert guard.put_right() == 1
+    assert tables.items == {LocalRoute("10.96.7.1/32", "10.5.0.7", OWNER)}
+
+
+def test_a_refused_route_is_no_drift_and_retried(guard, tables, desired):
+    tables.refused.add(TO_WEB)
+    change(guard, desired, {WEB: 80, CART: 80})
+    assert desired.refused.keys() == {"10.96.7.1/32"}
+    assert guard.put_right() == 0
+    tables.refused.clear()
+    guard.put_right()
+    assert desired.refused == {}
+    assert tables.items == {TO_WEB, TO_CART}
+
+
+def test_a_removed_address_is_no_longer_refused(guard, tables, desired):
+    tables.refused.add(TO_WEB)
+    change(guard, desired, {WEB: 80})
+    change(guard, desired, {WEB: None})
+    assert desired.refused == {}
+
+
+@in_ranges
+def test_a_range_is_routed_unless_the_node_has_it_itself(guard, tables, desired):
+    desired.change({WEB: 80})
+    assert guard.put_right() == 1
+    assert tables.items == {LocalRoute("10.96.0.0/16", "10.1.0.1", OWNER)}
+    tables.items.clear()
+    tables.node_networks.add("10.96.0.0/16")
+    assert guard.put_right() == 0
+
+
+@in_ranges
+def test_a_frontend_is_as_desired_if_its_address_or_range_is_routed(guard, tables, desired):
+    desired.change({WEB: 80, OUTSIDE: 443, LOOPBACK: 80})
+    frontends = (WEB, OUTSIDE, LOOPBACK)
+    assert list(map(guard.look(), frontends)) == [False, False, True]
+    guard.put_right()
+    assert all(map(guard.look(), frontends))
+
+
+def test_cleaning_up_removes_the_proxys_own_routes(guard, tables, desired):
+    change(guard, desired, {WEB: 80})
+    theirs = LocalRoute("10.96.7.9/32")
+    tables.items.add(theirs)
+    guard.clean_up()
+    guard.clean_up()
+    assert tables.items == {theirs}
+    assert not guard.is_touched()
+    guard.close()
+
+
+def kind_of_guard(*, own_namespace, uses_nftables=True):
+    with closing(RoutingTables()) as tables:
+        guard = make_guard(
+            tables,
+            SteeringFacts(),
+            DesiredState(),
+            own_namespace=own_namespace,
+            uses_nftables=uses_nftables,
+        )
+        guard.close()
+        return type(guard).__name__
+
+
+@pytest.fixture
+def without_nftables(monkeypatch):
+    def refuse(_ruleset):
+        raise SteeringError("cannot query nftables: Invalid argument")
+
+    monkeypatch.setattr(Ruleset, "generation", refuse)
+
+
+def test_with_nftables_the_guard_has_a_table(node):
+    assert {kind_of_guard(own_namespace=own) for own in (True, False)} == {"NftGuard"}
+    assert kind_of_guard(own_namespace=True, uses_nftables=False) == "OpenGuard"
+    assert {missing(own_namespace=own) for own in (True, False)} == {""}
+
+
+def test_without_nftables_only_a_namespace_of_the_proxys_own_is_served(node, without_nftables):
+    assert kind_of_guard(own_namespace=True) == "OpenGuard"
+    assert missing(own_namespace=True) == ""
+    lack = (
+        "it needs nftables to keep clients from other daemons' ports on this node: "
+        "cannot query nftables: Invalid argument"
+    )
+    assert missing(own_namespace=False) == lack
+    with pytest.raises(SteeringError) as caught:
+        kind_of_guard(own_namespace=False)
+    assert str(caught.value) == (
+        f"cannot steer by local: {lack} "
+        "(modprobe nf_tables, or run with --steering=iptables or --steering=none)"
+    )

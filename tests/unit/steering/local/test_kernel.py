@@ -6,6 +6,9 @@ import pytest
 
 from userspace_proxy.errors import SteeringConflict
 from userspace_proxy.kernel.netlink.rtnetlink import LocalRoute
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.steering import GUARD_TABLES, SteeringFacts
+from userspace_proxy.steering.local import LocalSteering, is_present, remove_routes
 from userspace_proxy.steering.local.kernel import RoutingTables
 
 TO_WEB = LocalRoute("10.96.7.1/32", metric=7)
@@ -79,3 +82,24 @@ def test_an_address_of_the_node_is_an_event(node, tables):
     tables.changes()
     node.run("ip address add 10.1.0.1/24 dev lo")
     assert "10.1.0.1" in tables.changes().addresses
+
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+
+
+async def test_leftovers_of_a_proxy_are_found_by_its_name(node):
+    before = node.run("ip route show table all")
+    for name in ("", "canary"):
+        steering = LocalSteering(SteeringFacts(proxy_name=name))
+        await steering.apply({WEB: 80})
+        await steering.close()
+        node.run("nft flush ruleset")
+    assert [is_present(name) for name in ("", "canary", "blue")] == [True, True, False]
+    remove_routes()
+    assert node.run("ip route show table all") == before
+    assert not is_present("")
+
+
+async def test_a_guard_alone_is_found(node):
+    node.run(f"nft add table inet {GUARD_TABLES.of('canary')}")
+    assert [is_present(name) for name in ("", "canary")] == [False, True]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 
+import pytest
+
 from userspace_proxy.balance import fill_slots
+from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.netlink.messages import read_all, read_messages, text_in
 from userspace_proxy.kernel.nf_tables import reader, writer
 from userspace_proxy.kernel.nf_tables.writer import goto_chain
@@ -12,13 +15,14 @@ from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.steering.base import Affinity, EndpointChoice, Forward
 from userspace_proxy.steering.nftables.choosers import chooser_of
 from userspace_proxy.steering.nftables.forwarding import (
+    NUMBERS_END,
     SETS,
     Forwarding,
+    Numbers,
     link_elements,
     read_forwards,
     write_table,
 )
-from userspace_proxy.steering.nftables.numbers import NUMBERS_END
 from userspace_proxy.steering.nftables.rules import frontend_key
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -250,3 +254,24 @@ def test_a_change_with_affinity_does_not_look_at_all_other_services():
     forwarding.accept(forwarding.difference({CART: None}))
     assert forwarding.choosers.walks == 0
     assert len(pins_of(forwarding, pinned(A, B))) == 2
+
+
+def test_numbers_are_consecutive_and_not_given_again():
+    numbers = Numbers(1)
+    assert [numbers.take(count, list) for count in (1, 3, 1)] == [1, 2, 5]
+
+
+def test_at_the_end_they_restart_between_those_in_use():
+    used = [range(8, 11), range(2, 4), range(4, 5)]
+    numbers = Numbers(NUMBERS_END - 4)
+    numbers._first = 1
+    assert [numbers.take(3, lambda: used) for _ in range(3)] == [NUMBERS_END - 4, 5, 11]
+    numbers._next = NUMBERS_END
+    numbers._gap_end = NUMBERS_END
+    assert [numbers.take(1, lambda: used) for _ in range(5)] == [1, 5, 6, 7, 11]
+
+
+def test_without_a_gap_there_is_none():
+    numbers = Numbers(NUMBERS_END)
+    with pytest.raises(SteeringError, match="all numbers are in use"):
+        numbers.take(1, lambda: [range(NUMBERS_END)])

@@ -7,10 +7,6 @@ import pytest
 from userspace_proxy.steering.others.chains import Step
 from userspace_proxy.steering.others.nft import (
     NftReader,
-    nft_lacks_for_bridges,
-    nft_lacks_for_guard,
-    nft_lacks_for_replies,
-    nft_offers,
     read_input_chains,
 )
 
@@ -72,9 +68,3 @@ def test_only_chains_for_packets_to_this_node_are_read_with_rules(node):
         ),
         "inet firewall admitted": (Step("accept"),),
     }
-
-
-def test_this_kernel_lacks_nothing_and_checking_it_changes_nothing(node):
-    lacks = (nft_offers, nft_lacks_for_guard, nft_lacks_for_replies, nft_lacks_for_bridges)
-    assert [lack() for lack in lacks] == [""] * 4
-    assert node.run("nft list tables") == ""

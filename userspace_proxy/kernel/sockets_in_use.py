@@ -12,7 +12,7 @@ import struct
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from ...model import Frontend, IPFamily
+from ..model import Frontend, IPFamily
 
 _NET = Path("/proc/thread-self/net")
 # TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN: no connection, or none any more.

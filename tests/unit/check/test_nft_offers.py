@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.netns import Net
+from userspace_proxy.check.nft_offers import (
+    nft_lacks_for_bridges,
+    nft_lacks_for_guard,
+    nft_lacks_for_replies,
+    nft_offers,
+)
+
+
+@pytest.fixture
+def node():
+    net = Net("node")
+    with net:
+        yield net
+    net.close()
+
+
+def test_this_kernel_lacks_nothing_and_checking_it_changes_nothing(node):
+    lacks = (nft_offers, nft_lacks_for_guard, nft_lacks_for_replies, nft_lacks_for_bridges)
+    assert [lack() for lack in lacks] == [""] * 4
+    assert node.run("nft list tables") == ""
