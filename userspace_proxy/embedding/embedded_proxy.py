@@ -41,7 +41,7 @@ from .arguments import (
 from .loopback import free_loopback
 
 if TYPE_CHECKING:
-    from ..agent.rounds.faults import EndpointFaults
+    from ..faults.endpoint_faults import EndpointFaults
     from ..lookup.aiohttp_resolver import ServiceResolver
 
 
@@ -284,7 +284,7 @@ class EmbeddedProxy(Agent):
         served_ports = self._running().served_ports
         if self._faults is None:
             # Few proxies have faults.
-            from ..agent.rounds.faults import EndpointFaults
+            from ..faults.endpoint_faults import EndpointFaults
 
             self._faults = EndpointFaults(served_ports.detour)
             served_ports.faults_of = self._faults.of

@@ -6,11 +6,11 @@ from userspace_proxy.agent.proxy_parts import (
     SyncComponent,
     facts_of_probes,
 )
-from userspace_proxy.agent.rounds.path_probes import PathProbes
 from userspace_proxy.agent.rounds.served_ports import ServedPorts
 from userspace_proxy.agent.rounds.tasks import Supervisor
 from userspace_proxy.facts import ProbesFacts, SourceFacts, StatusFacts
 from userspace_proxy.plane import PortPool
+from userspace_proxy.plane.path_probes import PathProbes
 from userspace_proxy.sources import MemorySource
 from userspace_proxy.steering import Bind
 from userspace_proxy.testing.fake_steering import FakeSteering

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 
 from ...model import Path, Protocol, Serving, SocketAddress
 from ...plan import PortKey, PortPlan
+from ...plane.path_probes import Note, PathProbes
 from ...policy import PathChoice
 from ...policy.causes import dial_failed
 from ...status.units import plural
 from .kernel_path import choices_of
-from .path_probes import Note, PathProbes
 
 PASSES = 2
 """After a failure this many probes in a row must pass."""

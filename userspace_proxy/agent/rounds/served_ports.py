@@ -44,7 +44,7 @@ from .node_ports import NodePort, NodePortHolds, node_ports
 from .shortages import Shortages, is_shortage
 
 if TYPE_CHECKING:
-    from .faults import At
+    from ...faults.endpoint_faults import At
 
 _log = FieldLogger("userspace_proxy.agent")
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
 
 from ...facts import StatusFacts, TrackingFacts
+from ...kernel.tracking_table import TrackingTable, read_table
 from ...log_fields import FieldLogger
 from ...log_limit import LogLimit
 from ...sources import Happening
@@ -25,22 +24,11 @@ from ..rounds.tasks import Supervisor, pause
 
 _log = FieldLogger("userspace_proxy.agent")
 
-PROC = Path("/proc")
 LOOK_EVERY_S = 1.0
 # Entries that end are replaced at once, so a full table is seldom seen with the last one in use.
 _FULL = 0.99
 # Lower than _FULL, so that a table at its limit isn't reported again and again.
 _ROOM = 0.9
-
-
-class TrackingTable(NamedTuple):
-    """The connection tracking table of a network namespace."""
-
-    entries: int = 0
-    limit: int = 0
-    """0: nothing is tracked."""
-    drops: int = 0
-    """Packets dropped since boot because no entry could be created, mostly due to a full table."""
 
 
 def exempt_ports(own: OwnAddresses, proxy_name: str | None) -> Untracked | None:
@@ -142,28 +130,6 @@ class TrackingWatch(Component):
             self._report(Happening("ConntrackTableFull", "Track", note))
         if self._log_limit.take(self._clock()):
             _log.error("connection tracking is full, new connections fail", extra=_fields(table))
-
-
-def read_table(proc: Path = PROC) -> TrackingTable:
-    """Return the table of this thread's network namespace; zeros if nothing is tracked."""
-    try:
-        entries, limit = (
-            int((proc / "sys/net/netfilter" / name).read_text(encoding="ascii"))
-            for name in ("nf_conntrack_count", "nf_conntrack_max")
-        )
-    except (OSError, ValueError):
-        return TrackingTable()
-    return TrackingTable(entries, limit, _drops(proc))
-
-
-def _drops(proc: Path) -> int:
-    """Return the sum of all CPUs; 0 if this kernel has no such file."""
-    try:
-        text = (proc / "thread-self/net/stat/nf_conntrack").read_text(encoding="ascii")
-    except OSError:
-        return 0
-    names, *cpus = (line.split() for line in text.splitlines())
-    return sum(int(cpu[names.index("drop")], 16) for cpu in cpus)
 
 
 def _fields(table: TrackingTable) -> dict[str, int]:

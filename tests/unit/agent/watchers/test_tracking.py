@@ -3,21 +3,12 @@
 import pytest
 
 from userspace_proxy.agent.rounds.component import OwnAddresses
-from userspace_proxy.agent.watchers.tracking import (
-    TrackingTable,
-    TrackingWatch,
-    exempt_ports,
-    read_table,
-)
+from userspace_proxy.agent.watchers.tracking import TrackingWatch, exempt_ports
 from userspace_proxy.facts import StatusFacts, TrackingFacts
+from userspace_proxy.kernel.tracking_table import TrackingTable
 
 EMPTY = TrackingTable(10, 1000)
 FULL = TrackingTable(995, 1000, 7)
-STAT = """\
-entries  clashres found new invalid ignore delete chainlength insert insert_failed drop early_drop
-0000001e  00000000 00000000 00000000 00000000 00000000 00000000 0 0 0 0000000a 0
-0000001e  00000000 00000000 00000000 00000000 00000000 00000000 0 0 0 00000006 0
-"""
 
 
 class Node:
@@ -75,20 +66,9 @@ def test_recovery_is_logged_once_there_is_room(node, caplog):
     assert [r.getMessage() for r in caplog.records][1:] == ["connection tracking is no longer full"]
 
 
-def test_a_node_that_tracks_nothing_has_no_full_table(node, tmp_path):
-    node.look(read_table(tmp_path), 0.0)
+def test_a_node_that_tracks_nothing_has_no_full_table(node):
+    node.look(TrackingTable(), 0.0)
     assert (node.watch.table, node.watch.is_full) == (TrackingTable(), False)
-
-
-def test_the_table_is_read_from_the_kernels_files(tmp_path):
-    sysctls, stat = tmp_path / "sys/net/netfilter", tmp_path / "thread-self/net/stat"
-    for folder in (sysctls, stat):
-        folder.mkdir(parents=True)
-    (sysctls / "nf_conntrack_count").write_text("30\n")
-    (sysctls / "nf_conntrack_max").write_text("262144\n")
-    assert read_table(tmp_path) == TrackingTable(30, 262144, 0)
-    (stat / "nf_conntrack").write_text(STAT)
-    assert read_table(tmp_path) == TrackingTable(30, 262144, 16)
 
 
 def test_the_status_ports_are_exempt_while_something_listens_there():

@@ -2,8 +2,8 @@
 
 import pytest
 
-from userspace_proxy.agent.rounds.faults import At, EndpointFaults
 from userspace_proxy.errors import ConfigError
+from userspace_proxy.faults.endpoint_faults import At, EndpointFaults
 from userspace_proxy.model import Protocol, ServiceKey, SocketAddress
 
 WEB, DNS = ServiceKey("shop", "web"), ServiceKey("shop", "dns")

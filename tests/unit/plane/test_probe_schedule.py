@@ -4,8 +4,8 @@ import heapq
 
 import pytest
 
-from userspace_proxy.agent.rounds.probe_schedule import EVERY_S, GAP_S, SILENT_S, ProbeSchedule
 from userspace_proxy.model import ServiceKey, SocketAddress
+from userspace_proxy.plane.probe_schedule import EVERY_S, GAP_S, SILENT_S, ProbeSchedule
 
 A, B = (SocketAddress(f"10.244.1.{number}", 8080) for number in (1, 2))
 MANY = [SocketAddress(f"10.{n // 65536}.{n // 256 % 256}.{n % 256}", 80) for n in range(10_000)]

@@ -17,10 +17,10 @@ import math
 import random
 from collections.abc import Callable
 
-from ...dataplane.probe_dials import ProbeDials
-from ...dataplane.reactor import Reactor
-from ...dataplane.sockets import SHORTAGES
-from ...model import ServiceKey, SocketAddress
+from ..dataplane.probe_dials import ProbeDials
+from ..dataplane.reactor import Reactor
+from ..dataplane.sockets import SHORTAGES
+from ..model import ServiceKey, SocketAddress
 from .probe_schedule import ProbeSchedule
 
 Note = Callable[[SocketAddress, int], None]

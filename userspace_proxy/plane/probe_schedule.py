@@ -20,7 +20,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ...model import ServiceKey, SocketAddress
+from ..model import ServiceKey, SocketAddress
 
 EVERY_S = 1.5
 """Seconds between two probes of an endpoint, on average."""
