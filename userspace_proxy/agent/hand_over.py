@@ -372,7 +372,7 @@ async def end_workers(label: str) -> None:
 
 
 class Relief(Component):
-    """Relieves the previous process, if there is one: see :func:`relieve`."""
+    """Relieves the previous process, if there is one."""
 
     def __init__(
         self,
@@ -389,31 +389,26 @@ class Relief(Component):
     async def start(self, supervisor: Supervisor) -> None:
         """Wait until this process serves."""
         if self._predecessors is not None or self._options.report_serving is not None:
-            supervisor.start("hand-over", self._run)
+            supervisor.start("hand-over", self.run)
 
-    async def _run(self) -> None:
-        await relieve(self._predecessors, self._progress, self._plane, self._options)
+    async def run(self) -> None:
+        """Have predecessors drain once all Services are served by this process's workers.
 
-
-async def relieve(
-    predecessors: Predecessors | None, progress: Progress, plane: Plane, options: Options
-) -> None:
-    """Have predecessors drain once all Services are served by this process's workers.
-
-    Before, this process reports that it serves.
-    """
-    await progress.settled()
-    while not plane.has_all_workers:
-        await pause(_LOOK_S)
-    # They have applied everything that was sent before when they answer.
-    await plane.refresh()
-    if predecessors is not None:
-        await predecessors.all_pins()
-    # With the drain in one step: from here on, the last process doesn't take the node back.
-    if options.report_serving is not None:
-        options.report_serving()
-    if predecessors is None:
-        return
-    drain_s = options.predecessor_drain_s
-    predecessors.drain(drain_s)
-    _log.info("previous workers stopped accepting connections", extra={"drain_s": drain_s})
+        Before, this process reports that it serves.
+        """
+        options, predecessors = self._options, self._predecessors
+        await self._progress.settled()
+        while not self._plane.has_all_workers:
+            await pause(_LOOK_S)
+        # They have applied everything that was sent before when they answer.
+        await self._plane.refresh()
+        if predecessors is not None:
+            await predecessors.all_pins()
+        # With the drain in one step: from here on, the last process doesn't take the node back.
+        if options.report_serving is not None:
+            options.report_serving()
+        if predecessors is None:
+            return
+        drain_s = options.predecessor_drain_s
+        predecessors.drain(drain_s)
+        _log.info("previous workers stopped accepting connections", extra={"drain_s": drain_s})

@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..dataplane import Waiting
 from ..facts import (
     Durations,
+    EndpointCounters,
+    EndpointFacts,
+    FrontendFacts,
     GroupCounters,
     PortFacts,
     PortFigures,
     StatusFacts,
     Times,
     TotalsFacts,
+    Traffic,
+    TrafficByCause,
     WaitCounts,
     Waits,
     counted_names,
+    facts_of_frontend,
     facts_of_plan,
+    facts_of_verdict,
 )
-from ..model import Cause, FrontendKind
+from ..model import Cause, Frontend, FrontendKind, SocketAddress
 from ..plan import PortPlan
 from ..plane import Group, Plane, Totals
-from ..policy import causes
+from ..policy import EndpointVerdict, causes
 from ..status.port_state import judge
-from ..steering import Bind
-from .endpoint_view import Faults, show_traffic, view_endpoint
-from .frontend_view import view_frontend
-from .rounds.served_ports import ServedPort, ServedPorts
+from ..steering import Bind, Forward
+from .rounds.served_port import Faults, ServedPort
+from .rounds.served_ports import ServedPorts
 from .rounds.wall_clock import WallClock
 
 # A closed connection keeps its source port in TIME_WAIT for a minute, so a shortage lasts as long.
 _RECENT_S = 60.0
+# Of connections in a row that an endpoint ends without a byte: a few are no news.
+_MANY_ENDS = 3
 
 _NAMES = counted_names(PortFigures)
+_TRAFFIC_NAMES = counted_names(Traffic)
 _WAIT_NAMES = counted_names(WaitCounts)
 
 # A node port has many addresses, so the Service's own addresses are listed first.
@@ -152,3 +163,81 @@ def _turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause,
     why = plan.cause if plan.is_dropping else None
     cause = why or causes.source_denied(admits)
     return (replace(cause, count=group.counters.denied, first_at=first_at, last_at=last_at),)
+
+
+def view_endpoint(
+    verdict: EndpointVerdict,
+    counters: EndpointCounters,
+    clock: WallClock,
+    ejected: Mapping[SocketAddress, float],
+    starting: Mapping[SocketAddress, float],
+    faults: Faults,
+) -> EndpointFacts:
+    """Return the facts about an endpoint; figures are copies, as pages are rendered in a thread.
+
+    Args:
+        ejected: Seconds until a probe, of the endpoints that are ejected.
+        starting: What endpoints that start slowly have of their shares.
+    """
+    address = verdict.address
+    facts = facts_of_verdict(verdict, starting.get(address) if verdict.is_usable else None)
+    facts.ejected_for_s = ejected.get(address)
+    # It must not look like a failure.
+    words = faults.get(address)
+    on_purpose = causes.fault_on_purpose(address, words) if words else None
+    facts.cause = on_purpose or _cause(verdict, counters, clock)
+    facts.answered_at = clock.unix(counters.dials.succeeded_at)
+    show_traffic(facts, counters)
+    return facts
+
+
+def show_traffic(facts: TrafficByCause, counters: EndpointCounters) -> None:
+    """Copy what was counted for an endpoint, or the sum over some."""
+    for name in _TRAFFIC_NAMES:
+        setattr(facts, name, getattr(counters, name))
+    if counters.failures:
+        facts.failures_by_cause = counters.failures_by_cause()
+
+
+def _cause(verdict: EndpointVerdict, counters: EndpointCounters, clock: WallClock) -> Cause | None:
+    dials, ends, address = counters.dials, counters.ends, verdict.address
+    failing = dials if dials.is_on else ends
+    when = {"first_at": clock.unix(failing.first_at), "last_at": clock.unix(failing.last_at)}
+    if dials.is_on:
+        error = os.strerror(dials.number)
+        return causes.dial_failed(address, dials.number, error, count=dials.failures, **when)
+    if ends.is_on and ends.failures >= _MANY_ENDS:
+        return causes.resets(address, count=ends.failures, **when)
+    return None
+
+
+def view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> FrontendFacts:
+    """Return the facts about a frontend.
+
+    Args:
+        bind: Decides how its target is worded.
+    """
+    is_held = frontend in served.held_by_others
+    is_unsteered = frontend in served.unsteered
+    return facts_of_frontend(
+        frontend,
+        "held by another program" if is_held else _target(served, frontend, bind),
+        is_reached=frontend in served.listeners and not is_held and not is_unsteered,
+    )
+
+
+def _target(served: ServedPort, frontend: Frontend, bind: Bind) -> str:
+    if frontend in served.unsteered:
+        return "not routed to this node"
+    listener = served.listeners.get(frontend)
+    if listener is None or not listener.is_serving:
+        return "refused"
+    if served.plan.serving.admits == ():
+        return "dropped"
+    if isinstance(target := served.steered.get(frontend), Forward) and target.is_on:
+        return "the kernel, straight to endpoints"
+    if bind is Bind.PROXY_PORT:
+        return f"proxy port {listener.address.port}"
+    if listener.address == frontend.address:
+        return "listens there"
+    return str(listener.address)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from ..agent.agent import Agent
 from ..agent.rounds.options import Options
-from ..agent.rounds.served_ports import ServedPort
+from ..agent.rounds.served_port import ServedPort
 from ..agent.watchers.names import NamesInNamespace, ProxyNames
 from ..agent.watchers.printed_addresses import dialled_address
 from ..errors import ListenError

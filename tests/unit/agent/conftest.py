@@ -70,16 +70,16 @@ def make(plane):
                 served_ports.update(port)
             for port in changes.open:
                 served_ports.open(port, preferred or {})
-            change = served_ports.steering_change()
+            change = served_ports.steered.change()
             for frontend in change.gone:
                 del steered[frontend]
             steered.update(change.changed)
-            served_ports.mark_steered(change)
+            served_ports.steered.mark(change)
             served_ports.close_retired()
             have = want
-            assert steered == served_ports.targets(), "differences add up to the whole"
-            assert not served_ports.steering_change()
-            return served_ports.targets()
+            assert steered == served_ports.steered.targets(), "differences add up to the whole"
+            assert not served_ports.steered.change()
+            return served_ports.steered.targets()
 
         served_ports.follow = follow
         stack.callback(served_ports.close)

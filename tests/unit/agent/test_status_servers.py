@@ -2,14 +2,21 @@
 
 import asyncio
 import contextlib
+import logging
+import socket
 
-from userspace_proxy.agent import Options
+import pytest
+
+from userspace_proxy.agent import Options, status_servers
 from userspace_proxy.agent.rounds.component import OwnAddresses
 from userspace_proxy.agent.rounds.tasks import Supervisor
-from userspace_proxy.agent.status_servers import Shown, StatusServers
+from userspace_proxy.agent.status_servers import Shown, StatusAddresses, StatusServers
+from userspace_proxy.errors import ListenError
 from userspace_proxy.facts import StatusFacts
+from userspace_proxy.status.listening import open_socket
 from userspace_proxy.testing.fake_steering import FakeSteering
 
+from ..port_numbers import own_name
 from ..status.views import make_view
 
 
@@ -54,3 +61,69 @@ async def test_without_an_address_nothing_is_opened(plane, start):
     async with contextlib.AsyncExitStack() as stack:
         _, own = await open_servers(Options(), plane, start, stack, refresh=None)
         assert own == OwnAddresses()
+
+
+@pytest.fixture
+def server():
+    """What serves an address: it keeps its socket until the end."""
+    socks = []
+
+    async def serve(bind):
+        socks.append(await open_socket(bind, what="health checks", flag="--healthz-bind-address"))
+
+    yield serve
+    for sock in socks:
+        sock.close()
+
+
+@pytest.fixture
+def lines(caplog):
+    caplog.set_level(logging.INFO)
+    return lambda: [record.getMessage().partition(": ")[0] for record in caplog.records]
+
+
+async def test_a_taken_address_is_a_problem_that_names_its_holder(server, lines):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        addresses = StatusAddresses([(("127.0.0.1", port), server)])
+        for _ in range(2):
+            await addresses.open()
+        (problem,) = addresses.problems
+    assert problem.message == (
+        f"cannot serve health checks on 127.0.0.1:{port}: Address already in use by {own_name()}"
+    )
+    assert problem.hint.startswith("stop the program that listens there")
+    assert lines() == ["cannot serve a status address"]
+
+
+async def test_a_taken_address_is_retried_until_it_is_free(server, lines, monkeypatch):
+    monkeypatch.setattr(status_servers, "_RETRY_S", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        addresses = StatusAddresses([(taken.getsockname(), server)])
+        await addresses.open()
+        running = asyncio.create_task(addresses.run())
+    await asyncio.wait_for(running, 60)
+    assert addresses.problems == ()
+    assert lines() == ["cannot serve a status address", "status address available"]
+
+
+async def test_other_addresses_are_served_meanwhile(server):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        addresses = StatusAddresses(
+            [(taken.getsockname(), server), (("127.0.0.1", 0), server)],
+        )
+        await addresses.open()
+        assert len(addresses.problems) == 1
+
+
+async def test_a_new_cause_is_logged(lines):
+    causes = iter(["no memory", "no memory", "no right"])
+
+    async def serve(_bind):
+        raise ListenError(next(causes))
+
+    addresses = StatusAddresses([(("127.0.0.1", 80), serve)])
+    for _ in range(3):
+        await addresses.open()
+    assert [str(problem) for problem in addresses.problems] == ["no right"]
+    assert lines() == ["cannot serve a status address"] * 2

@@ -9,14 +9,25 @@ import pytest
 
 from userspace_proxy.agent.rounds.served_ports import ServedPorts
 from userspace_proxy.agent.rounds.wall_clock import WallClock
-from userspace_proxy.agent.view import view_ports
+from userspace_proxy.agent.view import show_traffic, view_endpoint, view_frontend, view_ports
 from userspace_proxy.cluster import Store
-from userspace_proxy.facts import GroupCounters, Waits
-from userspace_proxy.model import Balance, CauseCode, Handling, IPFamily, ServicePort, ServiceType
+from userspace_proxy.facts import EndpointCounters, GroupCounters, TrafficByCause, Waits
+from userspace_proxy.model import (
+    Balance,
+    CauseCode,
+    Frontend,
+    Handling,
+    IPFamily,
+    Path,
+    Protocol,
+    ServicePort,
+    ServiceType,
+    SocketAddress,
+)
 from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Plane, PortPool
 from userspace_proxy.plane.messages import GroupReport, WaitingReport
-from userspace_proxy.policy import NodeFacts
+from userspace_proxy.policy import EndpointVerdict, NodeFacts
 from userspace_proxy.policy.causes import dial_failed, not_ours, resets, source_denied
 from userspace_proxy.steering import Bind
 
@@ -24,6 +35,8 @@ from ..plan.planning import with_serving
 from .samples import Cluster, endpoints, service
 
 POD_A, POD_B = "192.0.2.1", "192.0.2.2"
+POD = SocketAddress(POD_A, 8080)
+WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 NODE = NodeFacts(node_name="node-a", addresses=("198.51.100.10",))
 
 
@@ -60,7 +73,7 @@ def verdicts(view):
 async def test_a_served_port_names_its_frontends_endpoints_and_proxy_port(plane):
     snapshot = Cluster().serve("web", "10.96.0.1", POD_A, POD_B)
     served_ports = served(plane, Bind.PROXY_PORT, snapshot)
-    (port,) = served_ports.targets().values()
+    (port,) = served_ports.steered.targets().values()
     (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
     assert (view.plan.key.name, view.plan.key.family) == (("shop", "web", ""), IPFamily.IPV4)
     assert view.plan.protocol == "TCP"
@@ -311,7 +324,7 @@ async def test_a_view_is_made_anew_only_if_something_of_it_has_changed(plane):
         port.listeners[frontend].is_serving = False
 
     def unsteer():
-        served_ports.note_unsteered({frontend: "no route"})
+        served_ports.steered.note_unsteered({frontend: "no route"})
 
     def plan_again():
         port.plan = replace(port.plan)
@@ -337,3 +350,82 @@ async def test_a_view_with_an_ejected_endpoint_follows_time(plane):
         for now in (11.0, 12.0)
     ]
     assert left == [4.0, 3.0]
+
+
+def test_it_shows_how_much_of_its_share_an_endpoint_has():
+    verdict = EndpointVerdict(POD, True, "ready", weight=10)
+    view = view_endpoint(verdict, EndpointCounters(), CLOCK, {}, {POD: 0.4}, {})
+    assert (view.starting, view.preference) == (0.4, "weight 10, starts slowly: 40 %")
+    assert view_endpoint(verdict, EndpointCounters(), CLOCK, {}, {}, {}).starting is None
+
+
+def test_one_that_is_not_usable_does_not_start():
+    verdict = EndpointVerdict(POD, False, "not ready")
+    assert view_endpoint(verdict, EndpointCounters(), CLOCK, {}, {POD: 0.4}, {}).preference == ""
+
+
+def test_its_traffic_is_a_copy():
+    counters = EndpointCounters()
+    counters.count_failure(CauseCode.ENDPOINT_REFUSES)
+    traffic = TrafficByCause()
+    show_traffic(traffic, counters)
+    counters.count_failure(CauseCode.ENDPOINT_REFUSES)
+    assert (traffic.failures, traffic.failures_by_cause) == (1, {"endpoint-refuses": 1})
+
+
+def test_a_fault_on_purpose_does_not_look_like_a_failure():
+    verdict, counters = EndpointVerdict(POD, True, "ready"), EndpointCounters()
+    counters.dials.failed(1.0, errno.ECONNREFUSED)
+    failing = view_endpoint(verdict, counters, CLOCK, {POD: 2.0}, {}, {})
+    assert failing.cause.code is CauseCode.ENDPOINT_REFUSES
+    on_purpose = view_endpoint(verdict, counters, CLOCK, {POD: 2.0}, {}, {POD: ["refuse"]})
+    assert on_purpose.cause.code is CauseCode.FAULT_ON_PURPOSE
+    assert str(on_purpose.cause) == "192.0.2.1:8080 has a fault on purpose: refuse"
+
+
+def leads_to(served_ports, bind=Bind.PROXY_PORT):
+    (served,) = served_ports
+    view = view_frontend(served, WEB, bind)
+    return view.target, view.is_reached
+
+
+async def test_a_frontend_leads_to_its_proxy_port(make):
+    served_ports = make(Bind.PROXY_PORT)
+    targets = served_ports.follow(Cluster().serve("web", WEB.ip, POD_A))
+    assert leads_to(served_ports) == (f"proxy port {targets[WEB]}", True)
+
+
+@pytest.mark.parametrize(
+    ("pods", "more", "target"),
+    [
+        pytest.param([], {}, "refused", id="without-endpoints"),
+        pytest.param(
+            [POD_A],
+            {"handling": Handling(path=Path.KERNEL)},
+            "the kernel, straight to endpoints",
+            id="on-the-kernel-path",
+        ),
+    ],
+)
+async def test_where_it_leads_depends_on_endpoints_and_path(make, pods, more, target):
+    served_ports = make(Bind.PROXY_PORT)
+    served_ports.follow(Cluster().serve("web", WEB.ip, *pods, **more))
+    assert leads_to(served_ports) == (target, True)
+
+
+async def test_one_that_is_held_by_another_program_or_is_not_steered_is_not_reached(make):
+    served_ports = make(Bind.PROXY_PORT)
+    served_ports.follow(Cluster().serve("web", WEB.ip, POD_A))
+    served_ports.steered.note_unsteered({WEB: "no route"})
+    assert leads_to(served_ports) == ("not routed to this node", False)
+    (served,) = served_ports
+    served.held_by_others.add(WEB)
+    assert leads_to(served_ports) == ("held by another program", False)
+
+
+async def test_a_listener_at_the_frontend_itself_is_named_or_has_another_address(make):
+    served_ports = make(Bind.LOOPBACK)
+    served_ports.follow(Cluster().serve("web", WEB.ip, POD_A))
+    target, is_reached = leads_to(served_ports, Bind.LOOPBACK)
+    assert target.startswith("127.0.0.1:")
+    assert is_reached

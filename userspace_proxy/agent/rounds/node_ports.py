@@ -93,6 +93,19 @@ class NodePortHolds:
         self._held[port] = sock
         return ""
 
+    def take_all(self, frontends: Iterable[Frontend], *, now: float) -> dict[Frontend, str]:
+        """Reserve the node ports among frontends, as :meth:`take`.
+
+        Returns:
+            Why the proxy doesn't have them, for those that it doesn't have.
+        """
+        causes = {
+            f: self.take(NodePort(f.protocol, f.family, f.port), now=now)
+            for f in frontends
+            if f.kind is FrontendKind.NODE_PORT
+        }
+        return {frontend: why for frontend, why in causes.items() if why}
+
     def release(self, port: NodePort) -> None:
         """Give a node port back; idempotent."""
         self._claimed.discard(port)

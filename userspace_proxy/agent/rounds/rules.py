@@ -18,7 +18,8 @@ from ...sources import Happening
 from ...steering import Steering
 from ...trouble import Trouble
 from .changes import SyncCounters
-from .served_ports import ServedPort, ServedPorts
+from .served_port import ServedPort
+from .served_ports import ServedPorts
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -56,6 +57,7 @@ class Rules:
         """Called with Service ports whose path has changed because of probes."""
         self._steering = steering
         self._served_ports = served_ports
+        self._steered = served_ports.steered
         self._counters = counters
         self._report = report
         self._has_steered = False
@@ -74,14 +76,14 @@ class Rules:
             Whether they are; if not, call it again.
         """
         self._served_ports.switch_paths()
-        change = self._served_ports.steering_change()
+        change = self._steered.change()
         if change or not self.are_in_force:
             try:
                 if self.are_in_force:
                     # It doesn't write what has drifted.
                     await self._steering.change(change.changed, change.gone)
                 else:
-                    await self._steering.apply(self._served_ports.targets())
+                    await self._steering.apply(self._steered.targets())
                     self._note_recovery()
             except SteeringError as exc:
                 self._counters.partial_failures += self.are_in_force
@@ -89,8 +91,8 @@ class Rules:
                 self._note_failure(exc)
                 return False
             self._has_steered = self.are_in_force = True
-        switched = self._served_ports.mark_steered(change)
-        self._served_ports.note_unsteered(self._steering.unsteered)
+        switched = self._steered.mark(change)
+        self._steered.note_unsteered(self._steering.unsteered)
         self._note_switches(switched)
         return True
 
@@ -113,7 +115,7 @@ class Rules:
             self._note_failure(exc)
             return
         self._note_recovery()
-        self._served_ports.note_unsteered(self._steering.unsteered)
+        self._steered.note_unsteered(self._steering.unsteered)
         if count:
             self._counters.repairs += count
             _log.warning("steering had drifted and was repaired", extra={"rules": count})

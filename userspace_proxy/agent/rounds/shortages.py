@@ -1,4 +1,8 @@
-"""Tracks Service ports that lack a common resource; logs one line for all, and few for others."""
+"""Tracks Service ports that can't be served; logs one line for those that lack a common resource.
+
+listeners of a Service port ─▶ ListenProblems ─┬─ lack a common resource: Shortages, in turn
+                                               └─ have a problem of their own: incomplete
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from ...log_limit import SERVICE_LINES, LogLimit
 from ...model import ServiceKey
 from ...plan import PortKey
 from .listener_shares import ListenerShares
+from .served_port import ServedPort
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -86,6 +91,57 @@ class Shortages:
         if not self._keys and self._served_again:
             _log.info("Service ports are served again", extra={"services": self._served_again})
             self._served_again = 0
+
+
+class ListenProblems:
+    """The Service ports of one proxy that aren't served, or not at every frontend.
+
+    Args:
+        shortages: Those that wait for their turn.
+    """
+
+    def __init__(self, shortages: Shortages, clock: Callable[[], float]) -> None:
+        self.incomplete: dict[PortKey, ServedPort] = {}
+        """Those with listeners or node ports that aren't available, but for shortages."""
+        self._shortages = shortages
+        self._clock = clock
+
+    def note(self, served: ServedPort, error: ListenError | None, *, waits: bool) -> None:
+        """Remember the problem of a Service port, and log it if it is new.
+
+        Args:
+            waits: It has no listener because it waits for its turn.
+        """
+        key, shortages = served.plan.key, self._shortages
+        # The problem ends with :meth:`end`: until then clients are refused.
+        served.is_listening_again = error is None and not waits and served.not_listening is not None
+        if waits or (error is not None and is_shortage(error)):
+            lacks = None if waits else error
+            served.not_listening = shortages.note(key, lacks, now=self._clock())
+            self.incomplete.pop(key, None)
+            return
+        shortages.lacks_nothing(key)
+        if error is not None:
+            is_new = str(error) != str(served.not_listening or "")
+            if is_new and shortages.lines.take(self._clock()):
+                extra = {"service": served.group.label, "cause": str(error)}
+                _log.warning("%(service)s: cannot serve a Service port: %(cause)s", extra=extra)
+            # A copy: the traceback of an error that was raised keeps what its frames refer to.
+            served.not_listening = ListenError(error.message, hint=error.hint)
+        if served.not_listening is not None:
+            self.incomplete[key] = served
+
+    def end(self, served: ServedPort) -> None:
+        """Forget and log the end of a problem; clients are steered to the listeners now."""
+        self._shortages.end(served.plan.key, served_at=self._clock())
+        served.not_listening, served.is_listening_again = None, False
+        self.incomplete.pop(served.plan.key, None)
+
+    def forget(self, key: PortKey) -> None:
+        """Forget a Service port, which is gone."""
+        self.incomplete.pop(key, None)
+        self._shortages.lacks_nothing(key)
+        self._shortages.end(key, served_at=None)
 
 
 def is_shortage(error: ListenError) -> bool:

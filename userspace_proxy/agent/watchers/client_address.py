@@ -29,7 +29,6 @@ from ...log_fields import FieldLogger
 from ...model import Path
 from ...plan import PlanChanges
 from ...plane import Plane
-from ...policy.bridges import BridgeObstacle
 from ...policy.locality import Networks, NodeLink
 from ...steering import ReplyRouting
 from ...trouble import Trouble
@@ -85,11 +84,6 @@ class ClientAddresses(Component):
         )
 
     @property
-    def bridge_obstacles(self) -> tuple[BridgeObstacle, ...]:
-        """Why endpoints on some bridges don't see the addresses of clients on the same bridge."""
-        return self._bridges.obstacles
-
-    @property
     def why_not(self) -> str:
         """Why no client's address is preserved; empty if some are, or will be when it begins."""
         return (self._obstacle or self._refusal) if self._has_started.is_set() else ""
@@ -123,7 +117,7 @@ class ClientAddresses(Component):
             repairs=self.repairs,
             bridges=[
                 BridgeFacts(bridge, f"IPv{version}", cause, hint)
-                for bridge, version, cause, hint in self.bridge_obstacles
+                for bridge, version, cause, hint in self._bridges.obstacles
             ],
         )
 

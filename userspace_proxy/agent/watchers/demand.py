@@ -22,7 +22,8 @@ from ...model import ServiceKey, Workload
 from ...plane import Group, Plane
 from ...sources import Happening, Source
 from ..rounds.component import Component
-from ..rounds.served_ports import ServedPort, ServedPorts
+from ..rounds.served_port import ServedPort
+from ..rounds.served_ports import ServedPorts
 from ..rounds.tasks import Supervisor
 
 WorkloadKey = tuple[str, Workload]

@@ -18,7 +18,7 @@ from ...steering import Bind
 from ..rounds.changes import Progress
 from ..rounds.component import Component
 from ..rounds.options import WriteText
-from ..rounds.served_ports import ServedPort
+from ..rounds.served_port import ServedPort
 from ..rounds.tasks import Supervisor
 
 _log = FieldLogger("userspace_proxy.agent")

@@ -24,7 +24,7 @@ from ...plane import Group, Plane
 from ...policy.causes import dial_failed
 from ...status.timeline import Event, compare_views
 from ...status.units import plural, seconds_in_words
-from ..rounds.served_ports import ServedPort
+from ..rounds.served_port import ServedPort
 from ..rounds.tasks import pause
 
 # As many as are shown.

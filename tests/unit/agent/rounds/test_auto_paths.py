@@ -202,23 +202,23 @@ async def test_probes_switch_the_path_without_a_new_plan(make):
     targets = served_ports.follow(cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
     (served,) = served_ports
     served_ports.switch_paths()
-    assert (served.path.now, bool(served_ports.steering_change())) == (Path.USERSPACE, False)
+    assert (served.path.now, bool(served_ports.steered.change())) == (Path.USERSPACE, False)
     served_ports.auto_paths.note(A, 0)
     served_ports.switch_paths()
-    change, choices = served_ports.steering_change(), (EndpointChoice((A,)),)
+    change, choices = served_ports.steered.change(), (EndpointChoice((A,)),)
     assert change.changed == {HERE: Forward(targets[HERE], choices)}
     assert served.path.now is Path.USERSPACE, "the change isn't in force yet"
-    assert served_ports.mark_steered(change) == [served]
+    assert served_ports.steered.mark(change) == [served]
     assert served.path.now is Path.KERNEL
     served_ports.auto_paths.note(A, REFUSED)
     served_ports.switch_paths()
-    change = served_ports.steering_change()
+    change = served_ports.steered.change()
     assert change.changed == {HERE: Forward(targets[HERE], choices, is_on=False)}
-    assert served_ports.mark_steered(change) == [served]
+    assert served_ports.steered.mark(change) == [served]
     assert (served.path.now, served.path.why[:24]) == (Path.USERSPACE, "auto, and a probe failed")
     served_ports.auto_paths.note(A, errno.EHOSTUNREACH)
     served_ports.switch_paths()
-    assert not served_ports.steering_change(), "only the reason is another"
+    assert not served_ports.steered.change(), "only the reason is another"
     assert "no route" in served.path.why
 
 
@@ -230,7 +230,7 @@ async def test_a_switch_that_is_taken_back_before_it_is_in_force_is_none(make):
         served_ports.auto_paths.note(A, result)
         served_ports.switch_paths()
     (served,) = served_ports
-    assert served_ports.mark_steered(served_ports.steering_change()) == []
+    assert served_ports.steered.mark(served_ports.steered.change()) == []
     assert served.path.now is Path.USERSPACE
 
 

@@ -237,9 +237,9 @@ async def test_a_giver_refuses_before_its_listener_closes(few):
     cluster = Cluster()
     settle(few, cluster.serve("tenant", "big", PORTS))
     few.follow(cluster.serve("shop", "web"))
-    before = few.targets()
+    before = few.steered.targets()
     assert retry(few)
-    change = few.steering_change().changed
+    change = few.steered.change().changed
     ((frontend, target),) = change.items()
     assert target is REFUSE
     assert before[frontend] not in few.pool.free, "rules still lead to its proxy port"

@@ -2,11 +2,10 @@
 
 import contextlib
 import socket
-from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.agent.rounds.faults import At
+from userspace_proxy.faults.endpoint_faults import At
 from userspace_proxy.model import Balance, Frontend, Handling, Protocol, Serving, SocketAddress
 from userspace_proxy.plane import PortPool
 from userspace_proxy.policy import NodeFacts
@@ -49,38 +48,6 @@ async def test_the_proxy_port_that_rules_of_an_earlier_run_point_to_is_used_agai
     assert targets == {frontend("10.96.0.1"): 27123}
 
 
-async def test_a_frontend_that_cannot_be_steered_is_a_problem_of_its_service_port_alone(
-    make, caplog
-):
-    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
-    cluster.serve("cart", "10.96.0.1", POD)
-    served_ports.follow(cluster.serve("web", "10.96.0.2", POD))
-    served_ports.note_unsteered({frontend("10.96.0.2"): "cannot add local route 10.96.0.2/32: no"})
-    assert {str(served.plan.key.name): served.problem for served in served_ports} == {
-        "shop/cart": "",
-        "shop/web": "cannot add local route 10.96.0.2/32: no",
-    }
-    served_ports.follow(cluster.serve("web", "10.96.0.2", POD, "192.0.2.2"))
-    assert not retry(served_ports), "a listener has nothing to retry"
-    assert [bool(served.problem) for served in served_ports].count(True) == 1
-    served_ports.note_unsteered({})
-    assert not any(served.problem for served in served_ports)
-    (line,) = caplog.messages
-    assert line.startswith("frontends cannot be steered: ")
-
-
-async def test_many_frontends_that_cannot_be_steered_are_one_line(make, caplog):
-    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
-    frontends = [frontend(f"10.96.0.{n}") for n in range(1, 9)]
-    for f in frontends:
-        snapshot = cluster.serve(f"web-{f.ip[-1]}", f.ip, POD)
-    served_ports.follow(snapshot)
-    for _ in range(2):
-        served_ports.note_unsteered(dict.fromkeys(frontends, "IPv4 is switched off"))
-    (record,) = caplog.records
-    assert (record.frontends, record.cause) == (8, "IPv4 is switched off")
-
-
 async def test_a_port_of_the_range_that_another_program_uses_is_skipped(make):
     with socket.create_server(("0.0.0.0", 27500)):
         served_ports = make(Bind.PROXY_PORT, PortPool(27500, 27501))
@@ -107,8 +74,8 @@ async def test_if_other_programs_use_the_whole_range_one_of_them_is_named(make, 
         )
         assert not retry(served_ports)
     assert retry(served_ports)
-    assert served_ports.targets().keys() == {frontend("10.96.0.1")}
-    served_ports.mark_steered(served_ports.steering_change())
+    assert served_ports.steered.targets().keys() == {frontend("10.96.0.1")}
+    served_ports.steered.mark(served_ports.steered.change())
     assert not served.problem
 
 
@@ -124,7 +91,7 @@ async def test_a_problem_lasts_until_clients_are_steered_to_the_listener(make, c
         assert retry(served_ports)
         assert "no proxy port of 27710-27710 is free" in served.problem
         assert "served again" not in caplog.text
-        served_ports.mark_steered(served_ports.steering_change())
+        served_ports.steered.mark(served_ports.steered.change())
         assert not served.problem
         assert "are served again" in caplog.text
         assert not retry(served_ports)
@@ -138,7 +105,7 @@ async def test_lines_of_a_service_that_changes_in_each_round_are_limited(make, c
         for _ in range(30):
             for at in (port, 27712):
                 served_ports.follow(cluster.serve("web", "127.0.0.1", POD, port=at))
-                served_ports.mark_steered(served_ports.steering_change())
+                served_ports.steered.mark(served_ports.steered.change())
     assert caplog.text.count("cannot serve a Service port") >= 5
     lines = caplog.text.count("served again") + caplog.text.count("cannot serve a Service port")
     assert lines == 20
@@ -173,8 +140,8 @@ async def test_an_exhausted_range_is_a_problem_of_the_later_service_alone_until_
     assert not retry(served_ports)
     served_ports.follow(cluster.remove("cart"))
     assert retry(served_ports)
-    assert served_ports.targets() == {frontend("10.96.0.2"): 27600}
-    served_ports.mark_steered(served_ports.steering_change())
+    assert served_ports.steered.targets() == {frontend("10.96.0.2"): 27600}
+    served_ports.steered.mark(served_ports.steered.change())
     assert not any(served.problem for served in served_ports)
 
 
@@ -243,7 +210,7 @@ async def test_a_listener_that_cannot_be_handed_over_is_retried(make):
         assert set(targets.values()) == {REFUSE}
         assert not retry(served_ports)
     assert retry(served_ports)
-    assert set(served_ports.targets().values()) == {8080}
+    assert set(served_ports.steered.targets().values()) == {8080}
 
 
 async def test_a_service_that_changes_its_address_listens_only_there(make):
@@ -266,7 +233,7 @@ async def test_after_closing_all_clients_are_refused(make):
     (port,) = served_ports.follow(Cluster().serve("web", "10.96.0.1", POD)).values()
     served_ports.close()
     assert not is_listening(port)
-    assert served_ports.targets() == {}
+    assert served_ports.steered.targets() == {}
 
 
 async def test_policies_of_the_plan_reach_the_data_plane(make):
@@ -357,8 +324,8 @@ async def test_a_node_port_of_another_program_is_left_to_it_until_it_is_free(mak
         assert served.way_out == "stop that process, or give the Service another port"
         assert not retry(served_ports)
     assert retry(served_ports)
-    assert {f.port for f in served_ports.targets()} == {80, port}
-    served_ports.mark_steered(served_ports.steering_change())
+    assert {f.port for f in served_ports.steered.targets()} == {80, port}
+    served_ports.steered.mark(served_ports.steered.change())
     assert not any(served.problem for served in served_ports)
     with pytest.raises(OSError, match="in use"):
         bound(protocol, port)
@@ -392,7 +359,7 @@ async def test_a_problem_that_is_solved_is_a_change_while_another_one_lasts(make
         daemon.close()
         assert retry(served_ports)
         assert not retry(served_ports)
-        assert set(served_ports.targets().values()) == {REFUSE}
+        assert set(served_ports.steered.targets().values()) == {REFUSE}
 
 
 async def test_where_frontends_are_bound_a_node_port_is_held_by_its_listener(make):
@@ -409,21 +376,6 @@ async def test_closing_releases_node_ports(make):
     bound(Protocol.TCP, port).close()
 
 
-async def test_a_change_that_was_not_steered_is_in_the_next_one_too(make):
-    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
-    first = cluster.serve("web", "10.96.0.1", POD)
-    targets = served_ports.follow(first)
-    (served,) = served_ports
-    served_ports.update(replace(served.plan, serving=Serving()))
-    assert served_ports.steering_change().changed == {frontend("10.96.0.1"): REFUSE}
-    served_ports.retire(served.plan.key)
-    change = served_ports.steering_change()
-    assert (change.changed, change.gone) == ({}, {frontend("10.96.0.1")})
-    served_ports.open(served.plan, targets)
-    change = served_ports.steering_change()
-    assert (change.changed.keys(), change.gone) == ({frontend("10.96.0.1")}, frozenset())
-
-
 async def test_a_round_touches_only_the_listeners_that_it_changes(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     for n in range(20):
@@ -431,7 +383,7 @@ async def test_a_round_touches_only_the_listeners_that_it_changes(make):
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
     (web,) = (served for served in served_ports if served.plan.key.name.name == "web")
     served_ports.update(web.plan)
-    assert [served for served, _ in served_ports.steering_change().targets] == [web]
+    assert [served for served, _ in served_ports.steered.change().targets] == [web]
 
 
 async def test_a_shortage_of_descriptors_is_one_line_for_all_services(make, caplog):

@@ -52,7 +52,7 @@ async def test_connections_belong_to_the_service_port_that_has_the_frontend(coun
     assert await counting.read({}) == (0, None, 0)
     assert await counting.read({WEB: 3}) == (3, None, 3)
     assert await counting.read({WEB: 5}) == (5, None, 5)
-    assert counting.served_ports.targets().keys() == {WEB, CART}
+    assert counting.served_ports.steered.targets().keys() == {WEB, CART}
 
 
 async def test_numbers_stay_while_a_service_port_leaves_the_kernel_path(counting):

@@ -5,7 +5,7 @@ import pytest
 
 from tests.unit.status.views import make_view, replace
 from userspace_proxy import Proxy
-from userspace_proxy.agent.rounds.served_ports import ServedPort
+from userspace_proxy.agent.rounds.served_port import ServedPort
 from userspace_proxy.agent.watchers.timeline import KEPT, OUTAGES_MAX, Timeline
 from userspace_proxy.cluster import Store
 from userspace_proxy.facts import Level, SourceFacts

@@ -1,0 +1,79 @@
+"""Where the frontends of a Service port are steered, and which of them can't be."""
+
+from dataclasses import replace
+
+from userspace_proxy.model import Frontend, Protocol, Serving
+from userspace_proxy.steering import REFUSE, Bind
+
+from ..conftest import retry
+from ..samples import Cluster
+
+POD = "192.0.2.1"
+
+
+def frontend(ip, port=80, protocol=Protocol.TCP):
+    return Frontend(ip, port, protocol)
+
+
+async def test_a_frontend_that_cannot_be_steered_is_a_problem_of_its_service_port_alone(
+    make, caplog
+):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    cluster.serve("cart", "10.96.0.1", POD)
+    served_ports.follow(cluster.serve("web", "10.96.0.2", POD))
+    served_ports.steered.note_unsteered(
+        {frontend("10.96.0.2"): "cannot add local route 10.96.0.2/32: no"}
+    )
+    assert {str(served.plan.key.name): served.problem for served in served_ports} == {
+        "shop/cart": "",
+        "shop/web": "cannot add local route 10.96.0.2/32: no",
+    }
+    served_ports.follow(cluster.serve("web", "10.96.0.2", POD, "192.0.2.2"))
+    assert not retry(served_ports), "a listener has nothing to retry"
+    assert [bool(served.problem) for served in served_ports].count(True) == 1
+    served_ports.steered.note_unsteered({})
+    assert not any(served.problem for served in served_ports)
+    (line,) = caplog.messages
+    assert line.startswith("frontends cannot be steered: ")
+
+
+async def test_many_frontends_that_cannot_be_steered_are_one_line(make, caplog):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    frontends = [frontend(f"10.96.0.{n}") for n in range(1, 9)]
+    for f in frontends:
+        snapshot = cluster.serve(f"web-{f.ip[-1]}", f.ip, POD)
+    served_ports.follow(snapshot)
+    for _ in range(2):
+        served_ports.steered.note_unsteered(dict.fromkeys(frontends, "IPv4 is switched off"))
+    (record,) = caplog.records
+    assert (record.frontends, record.cause) == (8, "IPv4 is switched off")
+
+
+async def test_a_change_that_was_not_steered_is_in_the_next_one_too(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    first = cluster.serve("web", "10.96.0.1", POD)
+    targets = served_ports.follow(first)
+    (served,) = served_ports
+    served_ports.update(replace(served.plan, serving=Serving()))
+    assert served_ports.steered.change().changed == {frontend("10.96.0.1"): REFUSE}
+    served_ports.retire(served.plan.key)
+    change = served_ports.steered.change()
+    assert (change.changed, change.gone) == ({}, {frontend("10.96.0.1")})
+    served_ports.open(served.plan, targets)
+    change = served_ports.steered.change()
+    assert (change.changed.keys(), change.gone) == ({frontend("10.96.0.1")}, frozenset())
+
+
+async def test_what_is_held_by_others_is_not_steered_and_what_refuses_is_refused(make):
+    served_ports = make(Bind.PROXY_PORT)
+    web = frontend("10.96.0.1")
+    served_ports.follow(Cluster().serve("web", web.ip, POD))
+    (served,) = served_ports
+    assert served.targets() == {web: served.listeners[web].address.port}
+    served.listeners[web].is_serving = False
+    assert served.targets() == {web: REFUSE}
+    served.held_by_others.add(web)
+    assert served.targets() == {}
+    served.held_by_others.clear()
+    served.is_retired = True
+    assert served.targets() == {}

@@ -1,0 +1,191 @@
+"""A Service port that is served, and which of them have to be steered elsewhere.
+
+listeners, plan, path ─▶ ServedPort.targets ──differ from ServedPort.steered──▶ Steered.change
+                                                                 in force ──▶ Steered.mark
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ...errors import ListenError
+from ...facts import PortFacts
+from ...log_fields import FieldLogger
+from ...model import Frontend, Path, SocketAddress
+from ...plan import PortKey, PortPlan
+from ...plane import Group, Listener
+from ...policy import DEFAULT_PATH, PathChoice
+from ...status import paths
+from ...status.paths import PathView
+from ...steering import REFUSE, Target
+from .kernel_path import forward
+
+_log = FieldLogger("userspace_proxy.agent")
+
+_NOTHING: Mapping[Frontend, Target] = {}
+
+Faults = Mapping[SocketAddress, Sequence[str]]
+"""Faults on purpose in words, by endpoint."""
+
+
+@dataclass(slots=True, eq=False)
+class ServedPort:
+    """A Service port that is served: its group, its listeners, its problem."""
+
+    plan: PortPlan
+    group: Group
+    listeners: dict[Frontend, Listener] = field(default_factory=dict)
+    """By frontend; with proxy ports they all share one listener."""
+    not_listening: ListenError | None = None
+    """Why a listener or node port isn't available; None once all are, and rules lead to them."""
+    is_listening_again: bool = False
+    """That is over, but rules don't lead to the listeners yet."""
+    unsteered: Mapping[Frontend, str] = field(default_factory=dict)
+    """Frontends that can't be steered, with the causes."""
+    held_by_others: set[Frontend] = field(default_factory=set)
+    """Node ports that a daemon of the node uses, and keeps."""
+    steered: Mapping[Frontend, Target] = field(default_factory=lambda: _NOTHING)
+    """Where its frontends are steered."""
+    shown: tuple[PortFacts, object] | None = None
+    """The last view of it, and what that was made from beside the plan."""
+    wake_problem: str = ""
+    """Why the workload that its clients wait for wasn't scaled; empty if it was, or needn't be."""
+    path: PathView = paths.DEFAULT
+    """How new connections travel now."""
+    chosen: PathChoice = DEFAULT_PATH
+    """How they travel from the next change of the steering on."""
+    was_in_kernel: bool = False
+    """UDP flows may lead straight to endpoints."""
+    is_retired: bool = False
+    """It closes once nothing is steered to it."""
+
+    @property
+    def problem(self) -> str:
+        """Why it isn't served, or not at every frontend; empty if it is."""
+        return str(self.not_listening or "") or next(iter(self.unsteered.values()), "")
+
+    @property
+    def way_out(self) -> str:
+        """How to solve the problem, as at the end of its text in brackets; empty if unknown."""
+        return self.not_listening.hint if self.not_listening is not None else ""
+
+    def targets(self) -> Mapping[Frontend, Target]:
+        """Return where its frontends are to be steered."""
+        if self.is_retired:
+            return _NOTHING
+        targets: dict[Frontend, Target] = {}
+        for frontend in self.plan.frontends:
+            if frontend not in self.held_by_others:
+                listener = self.listeners.get(frontend)
+                serves = listener is not None and listener.is_serving
+                targets[frontend] = listener.address.port if listener and serves else REFUSE
+        if self.was_in_kernel:
+            return forward(self.plan, targets, is_in_kernel=self.chosen.path is Path.KERNEL)
+        return targets
+
+    def choose_path(self, wanted: PathChoice) -> None:
+        """Choose a path. The listeners stay: what the kernel can't place uses them."""
+        self.chosen = wanted
+        self.was_in_kernel |= wanted.path is Path.KERNEL
+        if wanted.path is self.path.now:
+            self.path = self.path.follow(wanted, time.time())
+
+
+class SteeringChange(NamedTuple):
+    """How the steering has to change."""
+
+    changed: Mapping[Frontend, Target]
+    gone: frozenset[Frontend]
+    targets: tuple[tuple[ServedPort, Mapping[Frontend, Target]], ...]
+    """All targets of each Service port that may differ."""
+
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.gone)
+
+
+class Steered:
+    """Where the frontends of one proxy's Service ports are steered, and how that has to change.
+
+    Args:
+        served: All that are served; another object changes it.
+        end_problem: Called with a Service port to whose listeners clients are steered again.
+    """
+
+    def __init__(
+        self,
+        served: Mapping[PortKey, ServedPort],
+        end_problem: Callable[[ServedPort], None],
+    ) -> None:
+        self._served = served
+        self._end_problem = end_problem
+        self._touched: dict[ServedPort, None] = {}
+        """Those whose targets may differ from where they are steered."""
+        self._switching: dict[ServedPort, Path] = {}
+        """Those for which probes have chosen another path, with the one before."""
+        self._unsteered: Mapping[Frontend, str] = {}
+
+    def touch(self, served: ServedPort) -> None:
+        """Note that the frontends or targets of a Service port may have changed."""
+        self._touched[served] = None
+
+    def switch(self, served: ServedPort) -> None:
+        """Note that probes choose another path for a Service port than it has."""
+        self.touch(served)
+        self._switching[served] = served.path.now
+
+    def targets(self) -> dict[Frontend, Target]:
+        """Return where each frontend is to be steered."""
+        return {
+            frontend: target
+            for served in self._served.values()
+            for frontend, target in served.targets().items()
+        }
+
+    def change(self) -> SteeringChange:
+        """Return how targets differ from where frontends are steered."""
+        changed: dict[Frontend, Target] = {}
+        gone: set[Frontend] = set()
+        touched = tuple([(served, served.targets()) for served in self._touched])
+        for served, targets in touched:
+            gone.update(served.steered.keys() - targets.keys())
+            changed.update({f: t for f, t in targets.items() if served.steered.get(f) != t})
+        return SteeringChange(changed, frozenset(gone - changed.keys()), touched)
+
+    def mark(self, change: SteeringChange) -> list[ServedPort]:
+        """Note that a change is in force, before anything else is changed.
+
+        Returns those that take another path now because of probes.
+        """
+        for served, targets in change.targets:
+            served.steered = targets
+            served.path = served.path.follow(served.chosen, time.time())
+            if served.is_listening_again:
+                self._end_problem(served)
+        self._touched.clear()
+        switching, self._switching = self._switching, {}
+        return [served for served, before in switching.items() if served.path.now is not before]
+
+    def note_unsteered(self, unsteered: Mapping[Frontend, str]) -> None:
+        """Follow :attr:`.Steering.unsteered`; call it after each change and repair."""
+        before, self._unsteered = self._unsteered, dict(unsteered)
+        differing = {frontend for frontend, _ in before.items() ^ unsteered.items()}
+        if not differing:
+            return
+        for served in self._served.values():
+            if not differing.isdisjoint(served.plan.frontends):
+                self.show_unsteered(served)
+        # One line for all: if a family is switched off there may be thousands.
+        news = sorted(unsteered.keys() - before.keys(), key=str)
+        if news:
+            extra = {"frontends": len(news), "cause": unsteered[news[0]]}
+            _log.warning("frontends cannot be steered: %(cause)s", extra=extra)
+        elif before and not unsteered:
+            _log.info("all frontends are steered again")
+
+    def show_unsteered(self, served: ServedPort) -> None:
+        """Note at a Service port which of its frontends can't be steered."""
+        causes, frontends = self._unsteered, served.plan.frontends
+        served.unsteered = {f: causes[f] for f in frontends if f in causes}
