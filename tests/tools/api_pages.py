@@ -110,7 +110,7 @@ def _title(name: str) -> str:
 
 def _descriptions() -> dict[str, dict[str, str]]:
     """Return the texts below fields, by class and field."""
-    modules = (facts.figures, facts.port, facts.node, model.causes)
+    modules = (facts.figures, facts.port, facts.processes, facts.node, model.causes)
     found: dict[str, dict[str, str]] = {}
     for module in modules:
         for node in ast.parse(inspect.getsource(module)).body:

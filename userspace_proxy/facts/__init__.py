@@ -23,7 +23,6 @@ from .node import (
     HealthCheckFacts,
     IgnoredFacts,
     LastStateFacts,
-    MemoryFacts,
     ProbesFacts,
     Problem,
     SourceFacts,
@@ -32,10 +31,10 @@ from .node import (
     SyncFacts,
     TrackingFacts,
     UnservedFacts,
-    WorkerFacts,
 )
 from .planned import facts_of_frontend, facts_of_ignored, facts_of_plan, facts_of_verdict, is_probed
 from .port import EndpointFacts, FrontendFacts, Level, PortFacts, StateFacts, TotalsFacts
+from .processes import MemoryFacts, WorkerFacts
 from .streak import Streak, StreakPart
 
 __all__ = [

@@ -17,6 +17,7 @@ import msgspec
 from ..model import Cause, CauseCode, ServiceKey
 from .figures import counter, gauge
 from .port import Aside, Level, PortFacts, TotalsFacts
+from .processes import MemoryFacts, WorkerFacts
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -114,14 +115,26 @@ class LastStateFacts(msgspec.Struct, frozen=True):
 
     path: str = ""
     """The file; empty where it isn't kept."""
-    served_at: float = 0.0
+    served_at: Annotated[
+        float,
+        gauge(
+            "last_state_served_timestamp_seconds",
+            "seconds",
+            "When the last state that is served was current; 0 once the source has answered",
+        ),
+    ] = 0.0
     """Unix time at which what is served was last known to be current; 0 while it comes from the
     source."""
     problem: str = ""
     """Why it isn't kept; empty if it is."""
     failing_since: float = 0.0
     """Unix time from which it hasn't been kept; 0 if it is."""
-    failures: int = 0
+    failures: Annotated[
+        int,
+        counter(
+            "last_state_failures", "failures", "Times the last state could not be written to disk"
+        ),
+    ] = 0
     """How often it could not be written."""
     age_s: float | None = None
     """Its age in seconds; null if it isn't served."""
@@ -195,16 +208,42 @@ class TrackingFacts(msgspec.Struct, frozen=True):
 class ProbesFacts(msgspec.Struct, frozen=True):
     """The probes that decide the path of Services with ``auto``."""
 
-    endpoints: int = 0
+    endpoints: Annotated[
+        int,
+        gauge(
+            "path_probe_endpoints",
+            "endpoints",
+            "Endpoints that are probed, because a Service has the path auto",
+        ),
+    ] = 0
     """How many are probed."""
-    interval_s: float = 0.0
+    interval_s: Annotated[
+        float,
+        gauge(
+            "path_probe_interval_seconds",
+            "seconds",
+            "Measured average time between two probes of an endpoint that answers; 0 while unknown",
+        ),
+    ] = 0.0
     """Measured: average seconds between the last two probes of an endpoint that answers; 0: none
     has answered yet, and was probed again."""
-    per_second: int = 0
+    per_second: Annotated[
+        int,
+        gauge(
+            "path_probe_budget",
+            "probes",
+            "Probes that may begin in a second; 0 while nothing is probed",
+        ),
+    ] = 0
     """The budget: more probes never begin in a second; 0: nothing was probed yet."""
-    sent: int = 0
+    sent: Annotated[
+        int,
+        counter("path_probes", "probes", "Probes of endpoints of Services with the path auto"),
+    ] = 0
     """Probes since the start."""
-    failed: int = 0
+    failed: Annotated[
+        int, counter("path_probe_failures", "probes", "Of these, those without an answer")
+    ] = 0
     """Of these, how many the endpoint didn't answer."""
 
 
@@ -249,52 +288,6 @@ class HealthCheckFacts(msgspec.Struct, frozen=True):
     """Ready endpoints on this node."""
     problem: str = ""
     """Why it doesn't answer, or not at every address; empty if it does."""
-
-
-class MemoryFacts(msgspec.Struct, frozen=True):
-    """What is used of the nearest limit of memory; all 0 without a limit."""
-
-    used_bytes: Annotated[
-        int,
-        gauge(
-            "memory_bytes",
-            "bytes",
-            "Memory in use, as far as it counts for the nearest limit; 0 without a limit",
-        ),
-    ] = 0
-    """As far as it counts for the limit; file cache doesn't."""
-    limit_bytes: Annotated[
-        int, gauge("memory_limit_bytes", "bytes", "The nearest limit of memory, or 0")
-    ] = 0
-    is_short: bool = False
-    """So near to the limit that load is shed."""
-    was_short: Annotated[
-        bool,
-        gauge(
-            "memory_short", "", "1 while load is shed because memory is short, and for 10 s after"
-        ),
-    ] = False
-    """That is so, or was in the last seconds."""
-
-
-class WorkerFacts(msgspec.Struct, frozen=True):
-    """One process that carries traffic."""
-
-    index: int = 0
-    pid: int = 0
-    """0 while it isn't running."""
-    restarts: int = 0
-    connections: int = 0
-    """Open TCP connections."""
-    flows: int = 0
-    """Live UDP flows."""
-    iterations: Sequence[tuple[float | None, int]] = ()
-    """Upper bounds in seconds, ascending, None for the last, each with the number of loop
-    iterations that took at most that long and longer than the bound before."""
-    iterations_s: float = 0.0
-    """The sum of all."""
-    hung: int = 0
-    """How many of the restarts replaced a process that hung."""
 
 
 class Unencoded(Aside):

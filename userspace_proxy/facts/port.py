@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from ..model import Cause, CauseCode, Path
 from ..plan import PortPlan
-from .figures import PortFigures, TrafficByCause
+from .figures import PortFigures, TrafficByCause, counter
 
 
 class Level(enum.StrEnum):
@@ -233,5 +233,13 @@ class TotalsFacts(PortFigures, kw_only=True):
     The fields are those of :class:`PortFacts`.
     """
 
-    kernel_connections: int | None = None
+    kernel_connections: Annotated[
+        int | None,
+        counter(
+            "node_kernel_path_connections",
+            "connections",
+            "Connections (UDP: flows) that the kernel led straight to endpoints; their bytes and "
+            "failures aren't known",
+        ),
+    ] = None
     """Of the paths of all Service ports; null where they aren't counted."""

@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 
-from ..facts import Figure, LastStateFacts, StatusFacts, figures_of
+from ..facts import Figure, StatusFacts, WorkerFacts, figures_of
 from ..model import CauseCode
 from ..policy import Scope
 from .exposition import Buckets, Family, counter, gauge, histogram, info, labels_text
-from .path_families import node_path_families
 from .problems import codes_of_node
 
 PREFIX = "userspace_proxy_"
@@ -52,7 +51,12 @@ _FIRST = (
     "sync.rounds",
     "sync.failures",
     "dropped_log_lines",
+    "last_state.served_at",
+    "last_state.failures",
+    "totals.kernel_connections",
 )
+_WITH_FRACTION = "last_state.failures"
+"""It was written as 4.0 from the beginning."""
 
 
 def _node_figures() -> Mapping[str, Figure]:
@@ -74,31 +78,27 @@ def node_families(view: StatusFacts) -> Iterator[Family]:
     yield info(f"{PREFIX}build", "Version and node of this proxy", build)
     yield _problems(view)
     yield from _figures(view)
-    yield from _last_state_families(view.last_state)
-    yield from node_path_families(view)
     yield from _kube_proxy_families(view)
     yield from _health_check_families(view)
     yield from _worker_families(view)
 
 
 def _figures(view: StatusFacts) -> Iterator[Family]:
-    """Return the facts that are figures: of a list its length, of a text whether there is one."""
+    """Return the facts that are figures: of a list its length, of a text whether there is one.
+
+    A figure that isn't known has no series.
+    """
     for field, figure in _FIGURES.items():
         value = attrgetter(field)(view)
         if isinstance(value, str):
             value = bool(value)
         elif isinstance(value, Sequence):
             value = len(value)
+        elif field == _WITH_FRACTION:
+            value = float(value)
         make = counter if figure.kind == "counter" else gauge
-        yield make(PREFIX + figure.metric, figure.help, [("", value)])
-
-
-def _last_state_families(state: LastStateFacts) -> Iterator[Family]:
-    text = "When the last state that is served was current; 0 once the source has answered"
-    gauges = {"last_state_served_timestamp_seconds": (text, state.served_at)}
-    text = "Times the last state could not be written to disk"
-    counters = {"last_state_failures": (text, float(state.failures))}
-    yield from _plain_families(PREFIX, gauges, counters)
+        samples = [] if value is None else [("", value)]
+        yield make(PREFIX + figure.metric, figure.help, samples)
 
 
 def _kube_proxy_families(view: StatusFacts) -> Iterator[Family]:
@@ -131,7 +131,9 @@ def _kube_proxy_families(view: StatusFacts) -> Iterator[Family]:
     if view.steering.name == "iptables":
         text = "Of these, times that only what had changed was to be written"
         counters["iptables_partial_restore_failures"] = (text, sync.partial_failures)
-    yield from _plain_families(_KUBE_PROXY, gauges, counters)
+    for make, plain in ((gauge, gauges), (counter, counters)):
+        for name, (text, value) in plain.items():
+            yield make(_KUBE_PROXY + name, text, [("", value)])
     without = Counter(
         _POLICIES[port.plan.scope]
         for port in view.ports
@@ -184,16 +186,9 @@ def _worker_families(view: StatusFacts) -> Iterator[Family]:
         "1 while this worker process runs",
         [(labels, worker.pid != 0) for labels, worker in workers.items()],
     )
-    yield gauge(
-        f"{PREFIX}worker_connections_active",
-        "Open TCP connections of this worker process",
-        [(labels, worker.connections) for labels, worker in workers.items()],
-    )
-    yield gauge(
-        f"{PREFIX}worker_flows_active",
-        "Live UDP flows of this worker process",
-        [(labels, worker.flows) for labels, worker in workers.items()],
-    )
+    for name, figure in figures_of(WorkerFacts).items():
+        samples = [(labels, getattr(worker, name)) for labels, worker in workers.items()]
+        yield gauge(PREFIX + figure.metric, figure.help, samples)
     restarts = {}
     for labels, worker in workers.items():
         restarts[f'{labels[:-1]},cause="ended"}}'] = worker.restarts - worker.hung
@@ -217,15 +212,3 @@ def _worker_families(view: StatusFacts) -> Iterator[Family]:
             if worker.iterations
         ],
     )
-
-
-def _plain_families(
-    prefix: str,
-    gauges: Mapping[str, tuple[str, float]],
-    counters: Mapping[str, tuple[str, float]],
-) -> Iterator[Family]:
-    """Return families without labels, given their help and value by name."""
-    for name, (text, value) in gauges.items():
-        yield gauge(prefix + name, text, [("", value)])
-    for name, (text, value) in counters.items():
-        yield counter(prefix + name, text, [("", value)])

@@ -3,9 +3,11 @@ import pytest
 from userspace_proxy.facts import (
     FirewallFacts,
     LastStateFacts,
+    ProbesFacts,
     StatusFacts,
     SteeringState,
     SyncFacts,
+    TotalsFacts,
     figures_of,
 )
 from userspace_proxy.model import Cause, CauseCode
@@ -143,3 +145,22 @@ def test_each_figure_of_the_nodes_facts_is_a_metric():
     for field, figure in figures_of(StatusFacts).items():
         if not field.startswith("totals."):
             assert names.count(f"userspace_proxy_{figure.metric}") == 1, field
+
+
+def test_probes_have_their_interval_their_budget_and_their_results():
+    view = make_view(probes=ProbesFacts(30_000, 15.0, 2_000, sent=500, failed=7))
+    expected = {
+        "path_probe_endpoints": 30_000,
+        "path_probe_interval_seconds": 15.0,
+        "path_probe_budget": 2_000,
+        "path_probes_total": 500,
+        "path_probe_failures_total": 7,
+    }
+    assert {name: value(view, f"userspace_proxy_{name}") for name in expected} == expected
+
+
+def test_the_node_has_a_sum_where_connections_on_the_kernel_path_are_counted():
+    name = "node_kernel_path_connections_total"
+    view = make_view(totals=TotalsFacts(kernel_connections=0))
+    assert value(view, f"userspace_proxy_{name}") == 0
+    assert value(make_view(), f"userspace_proxy_{name}") is None

@@ -1,35 +1,15 @@
-from userspace_proxy.facts import ProbesFacts, TotalsFacts
 from userspace_proxy.model import Path
-from userspace_proxy.status.path_families import node_path_families, path_families
+from userspace_proxy.status.path_families import path_families
 from userspace_proxy.status.paths import PathView
 
 from .readings import read_samples
-from .views import make_port, make_view, replace
+from .views import make_port, replace
 
 WEB, CART = '{service="web"}', '{service="cart"}'
 
 
 def value(families, name, **labels):
     return read_samples(families).get((f"userspace_proxy_{name}", tuple(sorted(labels.items()))))
-
-
-def test_probes_have_their_interval_their_budget_and_their_results():
-    view = make_view(probes=ProbesFacts(30_000, 15.0, 2_000, sent=500, failed=7))
-    expected = {
-        "path_probe_endpoints": 30_000,
-        "path_probe_interval_seconds": 15.0,
-        "path_probe_budget": 2_000,
-        "path_probes_total": 500,
-        "path_probe_failures_total": 7,
-    }
-    assert {name: value(node_path_families(view), name) for name in expected} == expected
-
-
-def test_the_node_has_a_sum_where_connections_on_the_kernel_path_are_counted():
-    name = "node_kernel_path_connections_total"
-    view = make_view(totals=TotalsFacts(kernel_connections=0))
-    assert value(node_path_families(view), name) == 0
-    assert value(node_path_families(make_view()), name) is None
 
 
 def test_a_service_port_that_was_on_the_kernel_path_has_its_connections_from_the_first_one_on():

@@ -455,8 +455,8 @@ DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
 
 def test_what_a_counter_has_grown_by_is_added():
     counts = Counts()
-    for count in (3, 3, 7):
-        counts.note(WEB, count)
+    for number in (3, 3, 7):
+        counts.note(WEB, number)
     counts.note(CART, 0)
     assert counts.totals == {WEB: 7, CART: 0}
 
