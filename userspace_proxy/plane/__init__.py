@@ -7,9 +7,8 @@ or to the caller's own loop, where commands are plain calls.
 """
 
 from .group import Group
-from .listener import Answer, Listener, Wanted
+from .listener import Answer, Listener, PortPool, Wanted
 from .plane import Plane
-from .ports import PortPool
 from .totals import Totals
 from .workers import PlaneState, WorkerState, default_workers
 

@@ -1,4 +1,4 @@
-"""One listener of the plane, and its sockets: one for each worker that serves it.
+"""One listener of the plane, its port, and its sockets: one for each worker that serves it.
 
 Rule 1: sockets are opened, and start to listen, in the order of the workers: with affinity the
 kernel chooses one by its index.
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import _socket
 import socket
-from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..dataplane.port_hold import hold_port, share
@@ -269,3 +269,53 @@ class Listener:
     def opening(self, number: int) -> OpenListener:
         """Return the message that opens it in a worker under this number."""
         return OpenListener(number, self.group.number, self.protocol, self.address)
+
+
+class PortPool:
+    """The numbers of a range, both ends included, the most recently freed or tried last.
+
+    A number that was taken isn't offered before it is given back; whether it is free in the kernel
+    shows when it is bound. A search costs as much as the numbers that it offers: nothing if all
+    are taken.
+    """
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first = first
+        self.last = last
+        self._free = OrderedDict.fromkeys(range(first, last + 1))
+        self._spared: frozenset[int] = frozenset()
+
+    def __contains__(self, port: object) -> bool:
+        return isinstance(port, int) and self.first <= port <= self.last
+
+    @property
+    def free(self) -> Collection[int]:
+        """The numbers that aren't taken."""
+        return self._free.keys()
+
+    def candidates(self, preferred: int | None = None) -> Iterator[int]:
+        """Yield each number that isn't taken once, the preferred one first.
+
+        The caller takes the first that it can bind. The next search begins after those that were
+        offered: other programs use them.
+        """
+        if preferred is not None and preferred in self._free:
+            yield preferred
+        for _ in range(len(self._free)):
+            port = next(iter(self._free))
+            self._free.move_to_end(port)
+            if port not in self._spared and port != preferred:
+                yield port
+
+    def take(self, port: int) -> None:
+        """Note that a number is in use."""
+        self._free.pop(port, None)
+
+    def spare(self, ports: Iterable[int]) -> None:
+        """Offer these numbers only where they are preferred; replaces those of the last call."""
+        self._spared = frozenset(ports)
+
+    def give(self, port: int) -> None:
+        """Note that a number is free. Idempotent."""
+        if port in self:
+            self._free[port] = None
