@@ -5,7 +5,8 @@ if there is one.
 
 Rule 1: a file has at most 450 lines and a function at most 60, in the package, tests, benchmarks
 and examples. All lines count, docstrings too. A function starts at its ``def``, so a table of
-cases in a decorator counts for its file only, like a table in a constant.
+cases in a decorator counts for its file only, like a table in a constant. The package has at most
+24 subpackages, none of more than 7,000 lines.
 Rule 2: modules of the package don't import each other in a cycle; imports for types and imports
 inside functions count. The package's own ``__init__`` is exempt: it imports on first use.
 Rule 3: background tasks are started in agent/rounds/tasks.py, which reports their failures, in
@@ -22,6 +23,7 @@ from __future__ import annotations
 import ast
 import builtins
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -32,6 +34,8 @@ PACKAGE = "userspace_proxy"
 FOLDERS = (PACKAGE, "tests", "benchmarks", "examples")
 MAX_FILE_LINES = 450
 MAX_FUNCTION_LINES = 60
+MAX_SUBPACKAGES = 24
+MAX_SUBPACKAGE_LINES = 7000
 TASKS = tuple(
     f"{PACKAGE}/{path}"
     for path in ("agent/rounds/tasks.py", "status/accepting.py", "faults/server.py")
@@ -74,6 +78,7 @@ def find_problems(root: Path, not_yet: Collection[str]) -> list[str]:
     package = {path: nodes for path, nodes in parsed.items() if path.startswith(f"{PACKAGE}/")}
     problems = {
         *find_long_files(texts),
+        *find_large_subpackages(texts),
         *find_long_functions(parsed),
         *find_import_cycles(package),
         *find_stray_tasks(package),
@@ -92,6 +97,20 @@ def find_long_files(texts: Mapping[str, str]) -> Iterator[Problem]:
     for path, text in texts.items():
         if (lines := len(text.splitlines())) > MAX_FILE_LINES:
             yield Problem(path, 1, f"{lines} lines, at most {MAX_FILE_LINES}")
+
+
+def find_large_subpackages(texts: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield the subpackages with more than MAX_SUBPACKAGE_LINES lines, and that there are many."""
+    lines: Counter[str] = Counter()
+    for path, text in texts.items():
+        package, _, below = path.partition("/")
+        if package == PACKAGE and "/" in below:
+            lines[f"{package}/{below.partition('/')[0]}"] += len(text.splitlines())
+    if len(lines) > MAX_SUBPACKAGES:
+        yield Problem(PACKAGE, 1, f"{len(lines)} subpackages, at most {MAX_SUBPACKAGES}")
+    for folder, count in lines.items():
+        if count > MAX_SUBPACKAGE_LINES:
+            yield Problem(folder, 1, f"{count} lines in all, at most {MAX_SUBPACKAGE_LINES}")
 
 
 def find_long_functions(files: Files) -> Iterator[Problem]:

@@ -35,6 +35,18 @@ def test_a_file_may_have_450_lines(folder: str, tmp_path: Path) -> None:
     assert problems(tmp_path, files) == [f"{folder}/over.py:1: 451 lines, at most 450"]
 
 
+def test_the_package_may_have_24_subpackages_of_7000_lines(tmp_path: Path) -> None:
+    files = {f"userspace_proxy/full/{n}.py": EMPTY * 350 for n in range(20)}
+    files |= {f"userspace_proxy/over/{'deep/' * (n % 2)}{n}.py": EMPTY * 350 for n in range(20)}
+    files |= {"userspace_proxy/over/more.py": EMPTY}
+    files |= {f"userspace_proxy/part{n}/one.py": EMPTY for n in range(22)}
+    large = "userspace_proxy/over:1: 7001 lines in all, at most 7000"
+    assert problems(tmp_path, files) == [large]
+    files = {"userspace_proxy/another/one.py": EMPTY}
+    many = "userspace_proxy:1: 25 subpackages, at most 24"
+    assert problems(tmp_path, files) == [many, large]
+
+
 @pytest.mark.parametrize("before", ["", "async ", "@cases([\n    1,\n])\n"])
 def test_a_function_may_have_60_lines_without_its_decorators(before: str, tmp_path: Path) -> None:
     full, over = (f'{before}def f():\n    """Text.\n{EMPTY * n}    """\n' for n in (57, 58))

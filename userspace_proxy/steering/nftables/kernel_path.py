@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from ...errors import SteeringError
 from ...kernel.nf_tables import NftablesError, Ruleset
+from ...kernel.nf_tables.counts import Counts
 from ...kernel.nf_tables.kept_table import KeptTable, Repair
 from ...kernel.nf_tables.table import Steps
 from ...kernel.nf_tables.writer import SetElement
@@ -242,33 +243,3 @@ class KernelPath:
             have, want = link_elements(self._numbers), link_elements(numbers)
             self._numbers = numbers
             self._note_repair(self._table.change(have - want, want - have))
-
-
-class Counts:
-    """The connections of one table's frontends, from readings of its counters.
-
-    Numbers never shrink: a counter that is lower than before has begun again at 0.
-    """
-
-    def __init__(self) -> None:
-        self.totals: dict[Frontend, int] = {}
-        self._read: dict[Frontend, int] = {}
-        """What the counters had at the last reading."""
-
-    def note(self, frontend: Frontend, count: int) -> None:
-        """Take a reading of a frontend's counter."""
-        before = self._read.get(frontend, 0)
-        grown = count - before if count >= before else count
-        self.totals[frontend] = self.totals.get(frontend, 0) + grown
-        self._read[frontend] = count
-
-    def begin_anew(self, frontends: Iterable[Frontend]) -> None:
-        """Note that counters have begun again at 0."""
-        for frontend in frontends:
-            self._read.pop(frontend, None)
-
-    def forget(self, frontends: Iterable[Frontend]) -> None:
-        """Forget frontends whose counters are gone."""
-        for frontend in frontends:
-            self.totals.pop(frontend, None)
-            self._read.pop(frontend, None)
