@@ -45,9 +45,9 @@ class Texts(BuildHookInterface[Any]):
 def made_texts(root: Path) -> dict[str, str]:
     """Return the texts by their paths in the prefix."""
     sys.path.insert(0, str(root))
+    from userspace_proxy.cli.command_table import COMMANDS, SUMMARY
     from userspace_proxy.cli.completion import completion_script
     from userspace_proxy.cli.man import man_page
-    from userspace_proxy.cli.table import COMMANDS, SUMMARY
 
     commands = tuple(COMMANDS.values())
     texts = {

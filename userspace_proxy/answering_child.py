@@ -1,6 +1,6 @@
 """A child process that answers each message with one; all calls block.
 
-Workers are children in an event loop, and send by themselves: ``plane.process``.
+Workers are children in an event loop, and send by themselves: ``plane.worker_process``.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from userspace_proxy.sandbox import SandboxNode
-from userspace_proxy.sandbox.addresses import POD_CIDR
+from userspace_proxy.sandbox.address_plan import POD_CIDR
 
 from .build import Write
 from .control_plane import ControlPlane

@@ -25,7 +25,7 @@ UNDO = {
     "local-on-a-node": "NftTable('userspace-proxy/local').remove()",
 }
 IMPORTS = "from userspace_proxy.kernel.nf_tables import list_tables\n"
-IMPORTS += "from userspace_proxy.kernel.nf_tables.table import NftTable\n"
+IMPORTS += "from userspace_proxy.kernel.nf_tables.nft_table import NftTable\n"
 
 
 def on_the_node(testbed: Testbed, script: str) -> str:

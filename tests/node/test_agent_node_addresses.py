@@ -7,7 +7,7 @@ import asyncio
 import pytest
 import steering_nodes as nodes
 
-from userspace_proxy.kernel.addresses import NodeAddresses
+from userspace_proxy.kernel.interface_addresses import NodeAddresses
 
 pytestmark = pytest.mark.netns
 LOOPBACK = ("127.0.0.1", "::1")

@@ -121,7 +121,9 @@ async def test_helpers_that_die_repeatedly_are_started_after_longer_pauses(
 ):
     await steering.apply({WEB: 36001})
     before = nodes.tables(node)
-    monkeypatch.setattr("userspace_proxy.steering.iptables.process._ENTRY", "no.such.module:main")
+    monkeypatch.setattr(
+        "userspace_proxy.steering.iptables.helper_process._ENTRY", "no.such.module:main"
+    )
     os.kill(steering.helper_pids[IPFamily.IPV4], signal.SIGKILL)
     with pytest.raises(SteeringError, match="No module named"):
         await steering.repair()

@@ -19,7 +19,7 @@ from userspace_proxy.kernel.nf_tables import (
 )
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables import writer as w
-from userspace_proxy.kernel.nf_tables.table import NftTable, TableWatch
+from userspace_proxy.kernel.nf_tables.nft_table import NftTable, TableWatch
 
 pytestmark = pytest.mark.netns
 KEY = x.joined(x.IPV4_ADDR, x.INET_PROTO, x.INET_SERVICE)

@@ -11,7 +11,7 @@ from playwright.async_api import expect
 from tests.netns import Net
 from tests.unit.agent.backends import answers
 from userspace_proxy import Options, Proxy
-from userspace_proxy.model import Path, SocketAddress
+from userspace_proxy.model import DataPath, SocketAddress
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -28,7 +28,7 @@ async def proxy():
     node.run(f"ip address add {NODE}/32 dev lo; ip route add 10.96.0.0/16 dev lo")
     node.run("echo 1 > /proc/sys/net/ipv4/ip_forward")
     with node:
-        options = Options(admin=admin, path=Path.AUTO)
+        options = Options(admin=admin, path=DataPath.AUTO)
         async with Proxy(steering="nftables", options=options) as proxy:
             yield proxy
     node.close()

@@ -219,7 +219,7 @@ def foreign_set(rig: Rig) -> Iterator[None]:
 
 
 REMOVE_OTHER = (
-    "from userspace_proxy.kernel.nf_tables.table import NftTable; NftTable('other').remove()"
+    "from userspace_proxy.kernel.nf_tables.nft_table import NftTable; NftTable('other').remove()"
 )
 
 

@@ -10,9 +10,8 @@ cases in a decorator counts for its file only, like a table in a constant. The p
 Rule 2: modules of the package don't import each other in a cycle; imports for types and imports
 inside functions count. The package's own ``__init__`` is exempt: it imports on first use.
 Rule 3: background tasks are started in agent/rounds/tasks.py, which reports their failures, in
-status/accepting.py, whose tasks only pass a socket to the event loop, in faults/server.py, whose
-tasks end with a connection of a test, or by a TaskGroup, which
-raises them.
+status/accepting.py, whose tasks only pass a socket to the event loop, in faults/detour_server.py,
+whose tasks end with a connection of a test, or by a TaskGroup, which raises them.
 Rule 4: every exception class of the package derives from UserspaceProxyError.
 Rule 5: a class name occurs once in the package.
 Rule 6: files in NOT_YET are exempt until they are fixed; an entry that isn't needed is a problem.
@@ -38,7 +37,7 @@ MAX_SUBPACKAGES = 24
 MAX_SUBPACKAGE_LINES = 7000
 TASKS = tuple(
     f"{PACKAGE}/{path}"
-    for path in ("agent/rounds/tasks.py", "status/accepting.py", "faults/server.py")
+    for path in ("agent/rounds/tasks.py", "status/accepting.py", "faults/detour_server.py")
 )
 ROOT_EXCEPTION = "UserspaceProxyError"
 _STARTERS = ("create_task", "ensure_future")

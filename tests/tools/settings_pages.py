@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from userspace_proxy.config.ignored import FIELDS, FLAGS, IgnoredSetting
+from userspace_proxy.config.setting_table import Setting, Topic
 from userspace_proxy.config.settings import TABLE, Settings
-from userspace_proxy.config.table import Setting, Topic
 
 from .markdown import replace_part, table
 

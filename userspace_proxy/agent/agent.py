@@ -26,7 +26,7 @@ from ..version import __version__
 from .components import components_of
 from .core import Core
 from .hand_over import adopt, worker_label
-from .node import (
+from .node_setup import (
     keep_owners,
     open_steering,
     prepare_node,

@@ -26,9 +26,9 @@ from ..steering import (
     proxy_label,
     remove_local_routes,
 )
-from ..steering.choice import has_python_iptables
 from ..steering.iptables.legacy import tables_in_use
 from ..steering.local import is_present
+from ..steering.selection import has_python_iptables
 from .hand_over import end_workers
 from .lock import NodeLock, running_proxies
 

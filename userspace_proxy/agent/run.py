@@ -27,7 +27,7 @@ from ..log_fields import FieldLogger
 from ..plane import default_workers
 from ..sources import Source
 from ..status.listening import ListenAt
-from ..steering.choice import check_steering
+from ..steering.selection import check_steering
 from .agent import Agent
 from .hand_over import CRASH_DRAIN_S, TakenOver, ask_to_hand_over
 from .rounds.options import Options, WriteText

@@ -32,7 +32,7 @@ from ..plan import PortPlan
 from ..plane import Group, Plane, Totals
 from ..policy import EndpointVerdict, causes
 from ..status.port_state import judge
-from ..steering import Bind, Forward
+from ..steering import Bind, KernelTarget
 from .rounds.served_port import Faults, ServedPort
 from .rounds.served_ports import ServedPorts
 from .rounds.wall_clock import WallClock
@@ -234,7 +234,7 @@ def _target(served: ServedPort, frontend: Frontend, bind: Bind) -> str:
         return "refused"
     if served.plan.serving.admits == ():
         return "dropped"
-    if isinstance(target := served.steered.get(frontend), Forward) and target.is_on:
+    if isinstance(target := served.steered.get(frontend), KernelTarget) and target.is_on:
         return "the kernel, straight to endpoints"
     if bind is Bind.PROXY_PORT:
         return f"proxy port {listener.address.port}"

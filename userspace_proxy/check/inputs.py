@@ -9,12 +9,12 @@ from ..agent.rounds.node_facts import ADDRESSES_WITHOUT_STEERING, make_facts, op
 from ..agent.rounds.options import Options
 from ..cluster import Snapshot
 from ..errors import ConfigError, UserspaceProxyError
-from ..kernel.addresses import list_addresses
+from ..kernel.interface_addresses import list_addresses
 from ..model import ServiceKey
 from ..plan import Plan, Planner
 from ..sources.manifests import load_state
 from ..status.units import plural
-from ..steering.choice import find_no_kernel_path
+from ..steering.selection import find_no_kernel_path
 from .finding import Finding, error, ok, reason, warning
 
 # Others are only counted: a cluster may have hundreds of headless Services.

@@ -9,10 +9,10 @@ from ..errors import SteeringError
 from ..kernel.privileges import effective_capabilities
 from ..sandbox.privileges import forbidding, read_sysctls
 from ..steering import local
-from ..steering.choice import choose, has_legacy_tables, iptables_lacks
 from ..steering.iptables import has_socket_match
 from ..steering.iptables.legacy import has_legacy_tables_in_kernel, tables_in_use
 from ..steering.nftables import missing
+from ..steering.selection import choose, has_legacy_tables, iptables_lacks
 from .finding import Finding, error, ok, warning
 from .nft_offers import nft_lacks_for_guard, nft_offers
 

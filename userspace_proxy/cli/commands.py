@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from ..errors import ConfigError, UserspaceProxyError
 from .command import DONE, FAILED, WRONG_USAGE, Command
-from .table import COMMANDS, SUMMARY
+from .command_table import COMMANDS, SUMMARY
 
 _SIMILAR = "userspace-proxy-similar"
 _SIMILAR_SIGNS = {"✓": "+", "✕": "x", "·": "-", "…": "...", "–": "-", "─": "-", "▶": ">", "µ": "u"}

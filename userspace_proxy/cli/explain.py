@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..cluster import ServiceState, Snapshot
     from ..config import Settings
     from ..explain import PathStep, Subject
-    from ..explain.probe import ProbeResult
+    from ..explain.dial import DialResult
 
 # More take longer than anyone waits.
 _DIALLED_MAX = 64
@@ -194,13 +194,13 @@ def _is_elsewhere(subject: Subject) -> bool:
     return bool(theirs) and theirs != network_namespace()
 
 
-def _probe(subject: Subject) -> dict[str, ProbeResult]:
+def _probe(subject: Subject) -> dict[str, DialResult]:
     """Dial the addresses and endpoints; clients of UDP would have to send something.
 
     Endpoints that the proxy refuses are left out: anyone who may write EndpointSlices chooses them,
     and this machine's own programs and its cloud's metadata would be dialled.
     """
-    from ..explain.probe import probe
+    from ..explain.dial import probe
 
     wanted: list[str] = []
     for port in subject.ports:

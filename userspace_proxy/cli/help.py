@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..config.kinds import BOOL
+from ..config.setting_table import Setting, Topic
 from ..config.settings import TABLE, Settings
-from ..config.table import Setting, Topic
 from .command import PROGRAM, WRONG_USAGE, Command, CommandFlag
 
 _WIDTH = 96

@@ -14,8 +14,8 @@ from typing import Any
 from ..errors import ConfigError
 from ..model import SocketAddress
 from .flags import Flags, read_flags
+from .setting_table import Origin
 from .settings import TABLE, Settings
-from .table import Origin
 
 # Kubernetes' default --service-node-port-range, and Linux' ip_local_port_range above it.
 _NODE_PORTS_FIRST = 30000

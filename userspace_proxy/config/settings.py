@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from ..model import Path, SocketAddress
+from ..model import DataPath, SocketAddress
 from ..names import CLUSTER_DOMAIN
 from .forms import (
     DOMAIN,
@@ -30,7 +30,7 @@ from .forms import (
     listen_address,
 )
 from .kinds import BOOL, GATES, PATH, SHARE, TEXT, choice, duration, integer, port_range, texts
-from .table import Origin, Topic, rows_of, setting
+from .setting_table import Origin, Topic, rows_of, setting
 from .values import ListenAddress, PortRange
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ class Settings:
         "auto: by the kernel while all endpoints answer probes; kernel and auto need "
         "--steering=nftables",
         why="fail-over and counters need the proxy",
-        convert=Path,
+        convert=DataPath,
     )
     allow_paths: tuple[str, ...] = setting(
         ("userspace", "kernel", "auto"),
@@ -246,7 +246,7 @@ class Settings:
         "other Services --path decides. Without auto, no annotation can have this node probe "
         "endpoints",
         why="probes have a budget in which Services have turns",
-        option="allowed_paths", convert=lambda paths: tuple(map(Path, paths)),
+        option="allowed_paths", convert=lambda paths: tuple(map(DataPath, paths)),
     )
     proxy_port_range: PortRange = setting(
         PROXY_PORTS, kind=port_range(PROXY_PORTS), topic=Topic.STEERING, flag="proxy-port-range",

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import ConfigError
+from .setting_table import Setting
 from .settings import TABLE, Settings
-from .table import Setting
 
 _KUBE_HEAD = """\
 # Settings that kube-proxy also has, in kube-proxy's own form.

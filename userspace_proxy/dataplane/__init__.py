@@ -12,8 +12,8 @@ from .dataplane import AnyListener, DataPlane
 from .descriptors import raise_descriptor_limit
 from .dialer import Dialer, Opened
 from .endpoint_group import EndpointGroup
-from .memory import MemoryState
-from .port_hold import get_nothing
+from .memory_pressure import MemoryState
+from .port_reservation import get_nothing
 from .tuning import Tuning
 from .udp import UdpListener
 from .waiting_room import Waiting

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ..balance import AffinityTables, Balancer, Limited, Preferred, SplitBalancer, Strategy, Weights
-from ..model import Balance, Serving, SocketAddress
+from ..model import Balance, SocketAddress
+from ..model.serving import Serving
 from .loads import Loads
 from .strategies import make_strategy
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Container
 
 from ..balance import Balancer, SplitBalancer
 from ..facts import EndpointCounters
-from ..model import Cause, Serving, SocketAddress
+from ..model import Cause, SocketAddress
+from ..model.serving import Serving
 
 
 def failure_fields(

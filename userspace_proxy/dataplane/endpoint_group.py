@@ -16,7 +16,8 @@ from collections.abc import Callable
 
 from ..balance import AffinityTables
 from ..facts import CounterTable
-from ..model import Serving, SocketAddress
+from ..model import SocketAddress
+from ..model.serving import Serving
 from .balancers import Balancers
 from .loads import Loads
 from .outcomes import Outcomes

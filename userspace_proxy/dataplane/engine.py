@@ -14,7 +14,7 @@ from .client_address import ClientAddressDialer
 from .connection_log import ConnectionLog
 from .descriptors import Descriptors
 from .dialer import Dialer
-from .memory import Memory
+from .memory_pressure import Memory
 from .pipes import PipePool
 from .reactor import Reactor
 from .redials import Redials

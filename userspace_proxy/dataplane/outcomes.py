@@ -17,7 +17,8 @@ from collections.abc import Callable, Container, Mapping
 from ..facts import CounterTable, EndpointCounters
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
-from ..model import Serving, SocketAddress
+from ..model import SocketAddress
+from ..model.serving import Serving
 from ..policy import causes
 from .balancers import Balancers
 from .detours import end_failures, failure_fields

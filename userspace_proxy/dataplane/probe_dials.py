@@ -3,7 +3,7 @@
     begin ──connect──▶ answered, refused, unreachable, silent until the deadline ──▶ ended
 
 What an answer means, and when to dial, is up to the caller: ``probes`` decides on ejections,
-``plane.path_probes`` on the path. A command needs no event loop and measures: ``explain.probe``.
+``plane.path_probes`` on the path. A command needs no event loop and measures: ``explain.dial``.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from .descriptors import Descriptors
 from .endpoint_group import EndpointGroup
-from .memory import Memory
-from .shares import CONNECTION_BYTES, Choice, choose, choose_to_free
+from .memory_pressure import Memory
+from .shares import CONNECTION_BYTES, LargestHolder, choose, choose_to_free
 from .tcp import DESCRIPTORS, TcpConnection
 
 _log = FieldLogger("userspace_proxy.dataplane")
@@ -107,7 +107,7 @@ class Shedding:
         connection.evict(for_memory=self._is_for_memory)
         return False
 
-    def _log(self, choice: Choice[TcpConnection], now: float) -> None:
+    def _log(self, choice: LargestHolder[TcpConnection], now: float) -> None:
         if not self._log_limit.take(now):
             return
         limit = "memory limit nearly" if self._memory.is_short else "descriptor limit"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
 from ..model import Cause, CauseCode
-from ..status.paths import counted_in_words, path_in_words, probes_in_words
+from ..status.path_words import counted_in_words, path_in_words, probes_in_words
 from ..status.text import ejected_in_words
 from ..status.units import (
     plural,
@@ -23,8 +23,8 @@ from ..status.units import (
     waiting_in_words,
 )
 from .clients import say_client
-from .commands import next_command
-from .probe import ProbeResult
+from .dial import DialResult
+from .next_command import next_command
 from .reading import Subject
 
 _NODE, _SOURCE = "node", "source"
@@ -34,7 +34,7 @@ _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # A Service may have a thousand endpoints; those that don't serve are shown first.
 ENDPOINTS_SHOWN = 20
 
-Probes = Mapping[str, ProbeResult]
+Probes = Mapping[str, DialResult]
 """The results of dials, by address."""
 
 
@@ -323,7 +323,7 @@ def _told(cause: Cause, now: float) -> str:
     return f"{cause.sentence}{times_in_words(cause.count, cause.last_at, now)}"
 
 
-def _dial_address(address: str, result: ProbeResult) -> PathStep:
+def _dial_address(address: str, result: DialResult) -> PathStep:
     if result.cause is None:
         return PathStep(Level.OK, "dial", f"{address} answers {_after(result)}")
     # Many addresses of Services can be dialled only from nodes and pods.
@@ -349,7 +349,7 @@ def _dials(port: PortFacts, probes: Probes) -> Iterator[PathStep]:
         yield PathStep(Level.OK, "dial", what, details=details)
 
 
-def _dial(endpoint: EndpointFacts, result: ProbeResult) -> tuple[Level, str]:
+def _dial(endpoint: EndpointFacts, result: DialResult) -> tuple[Level, str]:
     used = "" if endpoint.is_usable else f" ({endpoint.state})"
     if result.cause is None:
         return Level.OK, f"{endpoint.address}{used}: answers {_after(result)}"
@@ -357,7 +357,7 @@ def _dial(endpoint: EndpointFacts, result: ProbeResult) -> tuple[Level, str]:
     return level, f"{endpoint.address}{used}: {result.error} {_after(result)}"
 
 
-def _after(result: ProbeResult) -> str:
+def _after(result: DialResult) -> str:
     # Most answers take less than a millisecond.
     return (
         f"after {result.seconds * 1000:.1f} ms"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..model import Balance, Frontend, Handling, Path, Protocol
+from ..model import Balance, DataPath, Frontend, Handling, Protocol
 from ..plan import IgnoredService, PortPlan
 from ..policy import EndpointVerdict, Scope
 from .node import IgnoredFacts
@@ -98,7 +98,7 @@ def facts_of_ignored(items: Iterable[IgnoredService]) -> list[IgnoredFacts]:
 
 def is_probed(plan: PortPlan) -> bool:
     """Return whether probes of its endpoints choose the path of a Service port."""
-    is_auto = plan.path.path is Path.AUTO
+    is_auto = plan.path.path is DataPath.AUTO
     return is_auto and plan.protocol is Protocol.TCP and bool(plan.serving.endpoints)
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ..model import Cause, CauseCode, Path
+from ..model import Cause, CauseCode, DataPath
 from ..plan import PortPlan
 from .figures import PortFigures, TrafficByCause, counter
 
@@ -152,7 +152,7 @@ class PortPlanFacts(PortFigures):
     """The limit of each endpoint for this node; null: none."""
     hold_s: float | None = None
     """Seconds that clients wait for an endpoint; null: they are refused without one."""
-    path: Path = Path.USERSPACE
+    path: DataPath = DataPath.USERSPACE
     """``userspace``: connections pass through the proxy; ``kernel``: the kernel translates them
     straight to an endpoint, and only ``kernel_connections`` counts them; ``auto``, in a plan that
     isn't served: one of them, as probes show."""
@@ -224,7 +224,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     @property
     def has_default_path(self) -> bool:
         """Whether there is nothing to show of the path."""
-        return self.path is Path.USERSPACE and not self.path_why and not self.kernel_connections
+        return self.path is DataPath.USERSPACE and not self.path_why and not self.kernel_connections
 
 
 class TotalsFacts(PortFigures, kw_only=True):

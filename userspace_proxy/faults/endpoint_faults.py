@@ -14,7 +14,7 @@ from ..model import Protocol, ServiceKey, SocketAddress
 from ..model.faults import FAIL_FIRST, LISTENER_TYPES, check_listener_fault, check_type
 from ..model.toxics import TYPES, UDP_TYPES, NamedToxic, read_toxic
 from .datagrams import FaultDatagrams
-from .server import FaultServer, Mode
+from .detour_server import FaultServer, Mode
 
 _MODES = {mode.value: mode for mode in Mode if mode is not Mode.PASS}
 

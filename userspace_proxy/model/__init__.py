@@ -5,6 +5,9 @@ All of them are immutable values. Kubernetes objects are read into them here too
 
 IP addresses are text in canonical form (``10.96.7.1``, ``fd00::1``), as in sockets, rules and logs;
 only :func:`parse_ip` creates them.
+
+``serving`` is imported by its own name, as ``wire`` and ``reading`` are: it needs msgspec, which
+help and programs without dependencies, like a sandbox's, don't import.
 """
 
 from .addresses import (
@@ -26,9 +29,9 @@ from .endpoints import DEFAULT_WEIGHT, Endpoint, EndpointSlice, SlicePort
 from .handling import (
     DEFAULT_HANDLING,
     Balance,
+    DataPath,
     Handling,
     Hold,
-    Path,
     ProxyProtocol,
     Workload,
     WorkloadKind,
@@ -36,7 +39,6 @@ from .handling import (
 from .names import ServiceKey, ServicePortName, SliceKey
 from .nodes import Node
 from .services import Service, ServicePort, ServiceType
-from .serving import Serving
 
 __all__ = [
     "DEFAULT_HANDLING",
@@ -44,6 +46,7 @@ __all__ = [
     "Balance",
     "Cause",
     "CauseCode",
+    "DataPath",
     "Endpoint",
     "EndpointSlice",
     "Frontend",
@@ -52,7 +55,6 @@ __all__ = [
     "Hold",
     "IPFamily",
     "Node",
-    "Path",
     "Protocol",
     "ProxyProtocol",
     "Service",
@@ -60,7 +62,6 @@ __all__ = [
     "ServicePort",
     "ServicePortName",
     "ServiceType",
-    "Serving",
     "SliceKey",
     "SlicePort",
     "SocketAddress",

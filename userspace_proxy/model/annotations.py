@@ -17,9 +17,9 @@ from .durations import parse_duration
 from .handling import (
     DEFAULT_HANDLING,
     Balance,
+    DataPath,
     Handling,
     Hold,
-    Path,
     ProxyProtocol,
     Workload,
     WorkloadKind,
@@ -156,7 +156,7 @@ ANNOTATIONS = (
     Annotation(
         "path",
         "path",
-        one_of({path.value: path for path in Path}),
+        one_of({path.value: path for path in DataPath}),
         "the flag --path decides",
     ),
 )

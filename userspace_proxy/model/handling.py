@@ -35,7 +35,7 @@ class Hold:
     """At most this many of one Service port on this node; the oldest one is ended for a new one."""
 
 
-class Path(enum.StrEnum):
+class DataPath(enum.StrEnum):
     """How the bytes of a Service travel."""
 
     USERSPACE = "userspace"
@@ -89,7 +89,7 @@ class Handling:
     """Seconds after which connections to an endpoint that has left end; None: they don't."""
     proxy_protocol: ProxyProtocol | None = None
     """TCP connections to endpoints begin with this header; None: with the client's bytes."""
-    path: Path | None = None
+    path: DataPath | None = None
     """None: as ``--path`` says."""
 
     @property

@@ -32,9 +32,9 @@ from ..policy.causes import (
     too_many_external_ips,
     too_many_frontends_in_namespace,
 )
+from .namespace_shares import FRONTENDS_OF_NAMESPACE_MAX
 from .plan import IgnoredService, PortKey, Side
 from .port_bounds import families_of, most_external_ips, served_ports, unsupported_ports
-from .shares import FRONTENDS_OF_NAMESPACE_MAX
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ..balance import count_slots
-from ..model import Balance, Path, Service, ServiceKey
+from ..model import Balance, DataPath, Service, ServiceKey
 from ..policy import EndpointIndex, NodeFacts, choose_path
 from ..policy.path import PARTS_MAX
 from .claims import PortClaim
@@ -85,7 +85,7 @@ def kernel_size(
         allowed=facts.allowed_paths,
         has_affinity=has_affinity,
     ).path
-    if path is Path.USERSPACE:
+    if path is DataPath.USERSPACE:
         return _NOTHING
     elements = rules = 0
     for claim in claims:

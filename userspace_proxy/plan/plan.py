@@ -13,17 +13,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..cluster import PersistentMap, differing_keys
-from ..model import (
-    Cause,
-    Frontend,
-    FrontendKind,
-    IPFamily,
-    Protocol,
-    ServiceKey,
-    ServicePortName,
-    Serving,
-)
-from ..policy import DEFAULT_PATH, EndpointVerdict, PathChoice, Scope
+from ..model import Cause, Frontend, FrontendKind, IPFamily, Protocol, ServiceKey, ServicePortName
+from ..model.serving import Serving
+from ..policy import DEFAULT_PATH, EndpointVerdict, PathDecision, Scope
 
 
 class Side(enum.StrEnum):
@@ -69,7 +61,7 @@ class PortPlan:
     Service and its slices do."""
     scope: Scope = Scope.CLUSTER
     """The traffic policy behind the usable endpoints."""
-    path: PathChoice = DEFAULT_PATH
+    path: PathDecision = DEFAULT_PATH
     """How the bytes of connections travel."""
 
     @property

@@ -25,11 +25,11 @@ from ..policy import EndpointIndex, NodeFacts
 from ..policy.orphans import Orphans
 from .claims import PortClaim, ServiceClaims, claims_of
 from .kernel_room import NO_ROOM, KernelSize, RuleShares, kernel_size
+from .namespace_shares import endpoint_shares, frontend_shares
 from .ownership import FrontendOwners, OwnershipChange, ServiceIndex
 from .plan import HealthCheck, IgnoredService, Plan, PortKey, PortPlan
 from .port_bounds import count_frontends, first_ignored
 from .ports import count_endpoints, health_check_of, plan_ports, slice_notes
-from .shares import endpoint_shares, frontend_shares
 
 _Value = TypeVar("_Value")
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 from ..model import IPFamily, Protocol, Service, ServicePort
 from ..policy import NodeFacts, why_ignored, why_port_ignored
 from ..policy.causes import and_more, too_many_frontends
+from .namespace_shares import FRONTENDS_OF_SERVICE_MAX
 from .plan import IgnoredService
-from .shares import FRONTENDS_OF_SERVICE_MAX
 
 EXTERNAL_IPS_MAX = 100
 """External IPs of a Service that are served; of more than 100 ports fewer, down to one."""

@@ -11,16 +11,8 @@ import functools
 from collections.abc import Iterable, Iterator
 
 from ..cluster import ServiceState
-from ..model import (
-    Cause,
-    IPFamily,
-    Protocol,
-    ServiceKey,
-    ServiceType,
-    Serving,
-    intersect,
-    own_network,
-)
+from ..model import Cause, IPFamily, Protocol, ServiceKey, ServiceType, intersect, own_network
+from ..model.serving import Serving
 from ..policy import (
     ENDPOINTS_MAX,
     EndpointIndex,
@@ -41,9 +33,9 @@ from ..policy.causes import (
 )
 from ..policy.orphans import Orphans
 from .claims import PortClaim
+from .namespace_shares import NAMESPACE_MAX, SERVICE_MAX
 from .ownership import FrontendOwners
 from .plan import HealthCheck, PortPlan, Side
-from .shares import NAMESPACE_MAX, SERVICE_MAX
 
 NO_ORPHANS = Orphans()
 

@@ -12,7 +12,8 @@ from msgspec.structs import astuple, replace
 from ..balance import SlowStart
 from ..dataplane import Waiting
 from ..facts import CounterTable, Durations, Streak, StreakPart
-from ..model import Serving, SocketAddress
+from ..model import SocketAddress
+from ..model.serving import Serving
 from .messages import (
     MAX_GROUP_BYTES,
     ChangeGroup,

@@ -16,7 +16,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from ..dataplane.port_hold import hold_port, share
+from ..dataplane.port_reservation import hold_port, share
 from ..dataplane.sockets import (
     cannot_listen,
     family_of,

@@ -2,8 +2,9 @@
 
 Rule 1: sockets listen or refuse at once; workers close a listener before its group loses its
 endpoints, and open it after the group has some.
-Rule 2: a UDP port that refuses is held by a socket that receives nothing (``port_hold``). The
-sockets that served it stay open until no worker has a copy, so that it can serve again meanwhile.
+Rule 2: a UDP port that refuses is held by a socket that receives nothing
+(``port_reservation``). The sockets that served it stay open until no worker has a copy, so that it
+can serve again meanwhile.
 Rule 3: a listener has a socket for each worker while descriptors are plentiful, else one.
 Rule 4: while a worker is missing, another one serves its sockets (``stand_ins``).
 Rule 5: a worker in the caller's loop answers while a message is sent, so state changes before.
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from ..dataplane.sockets import cannot_listen
 from ..errors import BoundError, ListenError, ShortageError
-from ..model import Protocol, Serving, SocketAddress
+from ..model import Protocol, SocketAddress
+from ..model.serving import Serving
 from .group import Group
 from .listener import RESERVE, Answer, Listener, ListeningSockets, Wanted
 from .messages import CloseListener, MoveListener

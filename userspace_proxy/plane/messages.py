@@ -22,7 +22,8 @@ from ..balance import Pin
 from ..dataplane import Tuning
 from ..facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounters
 from ..facts.counters import Counters
-from ..model import Protocol, Serving, SocketAddress
+from ..model import Protocol, SocketAddress
+from ..model.serving import Serving
 from ..policy.locality import Networks
 
 Count = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]

@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING
 from ..dataplane import Dialer, MemoryState, Tuning
 from ..dataplane.pipes import MAX_PIPES
 from ..errors import ListenError
-from ..model import Serving
+from ..model.serving import Serving
 from ..policy.locality import Networks
-from .forwarding import write_record
 from .group import Group, GroupUpdate
 from .link import LocalLink
 from .listener import Answer, Listener, Wanted
 from .listeners import Listeners
+from .log_sender import write_record
 from .messages import (
     CloseGroup,
     Counted,

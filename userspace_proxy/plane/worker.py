@@ -18,7 +18,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from ..dataplane import AnyListener, DataPlane, EndpointGroup, UdpListener
-from ..model import Serving
+from ..model.serving import Serving
 from .differences import Differences
 from .messages import (
     ChangeGroup,

@@ -26,7 +26,7 @@ from ..dataplane import DataPlane
 from ..kernel.memory_limits import find_memory_limits
 from .candidates import Candidates, Lost, Receive
 from .channel import MAX_FRAME_BYTES, Channel
-from .forwarding import ForwardingHandler, take_levels
+from .log_sender import LogSender, take_levels
 from .messages import (
     Beat,
     Drain,
@@ -283,7 +283,7 @@ class WorkerMain:
 
     def _start(self, message: Start) -> Worker:
         self._index = message.worker
-        take_levels(message.log_levels, ForwardingHandler(self._forward_log))
+        take_levels(message.log_levels, LogSender(self._forward_log))
         dataplane = DataPlane(self._loop, message.tuning)
         self._confine(keeps_net_raw=message.keeps_net_raw)
         # What was imported lives as long as the process: the collector needn't traverse it.

@@ -20,9 +20,9 @@ from typing import Protocol
 from ..child import pause_before_start
 from ..dataplane import MemoryState, Tuning
 from ..log_fields import FieldLogger
-from .forwarding import current_levels
 from .group import GroupUpdate
 from .link import Link
+from .log_sender import current_levels
 from .merging import Merging
 from .messages import (
     Counted,
@@ -157,7 +157,7 @@ class WorkerSlot:
     def start(self) -> None:
         """Start a process; messages to it wait until it runs."""
         # Embedding starts no process, and imports nothing for it.
-        from .process import WorkerProcess
+        from .worker_process import WorkerProcess
 
         self._began = self._clock()
         try:

@@ -4,7 +4,7 @@ from .endpoint_index import EndpointIndex
 from .facts import PRIMARY, NodeFacts
 from .ignored import why_ignored, why_port_ignored
 from .no_endpoints import why_none_usable
-from .path import DEFAULT_PATH, PathChoice, choose_path
+from .path import DEFAULT_PATH, PathDecision, choose_path
 from .usable import (
     ENDPOINTS_MAX,
     EndpointVerdict,
@@ -21,7 +21,7 @@ __all__ = [
     "EndpointIndex",
     "EndpointVerdict",
     "NodeFacts",
-    "PathChoice",
+    "PathDecision",
     "Scope",
     "Usable",
     "choose_path",

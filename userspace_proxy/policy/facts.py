@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..model import Balance, IPFamily, Path, contains, of_family, own_network
+from ..model import Balance, DataPath, IPFamily, contains, of_family, own_network
 
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.0/8", IPFamily.IPV6: "::1/128"}
 
@@ -46,9 +46,9 @@ class NodeFacts:
     """These are never external IPs."""
     cluster_networks: tuple[str, ...] = ()
     """Networks of pods in the cluster: ``--cluster-cidr``, or this node's; empty if unknown."""
-    default_path: Path = Path.USERSPACE
+    default_path: DataPath = DataPath.USERSPACE
     """``--path``."""
-    allowed_paths: tuple[Path, ...] = tuple(Path)
+    allowed_paths: tuple[DataPath, ...] = tuple(DataPath)
     """``--allow-paths``: those that annotations may choose."""
     no_kernel_path: Mapping[IPFamily | Balance, str] = field(default_factory=dict)
     """The families, and the choices of endpoints, for which there is no kernel path here, with the

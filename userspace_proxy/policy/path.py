@@ -9,15 +9,15 @@ import math
 from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
-from ..model import Balance, Cause, Handling, Path
+from ..model import Balance, Cause, DataPath, Handling
 from ..model.annotations import DOMAIN
 from .causes import not_followed
 
 
-class PathChoice(NamedTuple):
+class PathDecision(NamedTuple):
     """The path of a Service port."""
 
-    path: Path
+    path: DataPath
     """``AUTO``: what probes show decides while it is served."""
     why: str = ""
     """The reason, as a clause; empty for the default."""
@@ -29,18 +29,18 @@ class PathChoice(NamedTuple):
 PARTS_MAX = 256
 # It draws one of the endpoints, or hashes the client's address.
 _IN_KERNEL = (Balance.ROUND_ROBIN, Balance.RANDOM, Balance.SOURCE_HASH)
-DEFAULT_PATH = PathChoice(Path.USERSPACE)
+DEFAULT_PATH = PathDecision(DataPath.USERSPACE)
 
 
 def choose_path(
     handling: Handling,
-    default: Path,
+    default: DataPath,
     no_kernel_path: str,
     *,
-    allowed: Container[Path | None] = tuple(Path),
+    allowed: Container[DataPath | None] = tuple(DataPath),
     has_affinity: bool = False,
     weights: Iterable[int] = (),
-) -> PathChoice:
+) -> PathDecision:
     """Return the path of a Service's ports.
 
     Args:
@@ -57,22 +57,22 @@ def choose_path(
             f"annotation {DOMAIN}path is ignored: --allow-paths does not contain {handling.path}"
         )
     path = asked or default
-    if path is Path.USERSPACE:
+    if path is DataPath.USERSPACE:
         if asked is None and note is None:
             return DEFAULT_PATH
-        return PathChoice(path, "its annotation asks for it" if asked else "", note)
+        return PathDecision(path, "its annotation asks for it" if asked else "", note)
     parts = sum(in_parts(tuple(weights)))
     needs = _needs_proxy(handling, parts=parts)
-    if not needs and path is Path.AUTO:
+    if not needs and path is DataPath.AUTO:
         needs = _is_for_one_path(handling, has_affinity=has_affinity)
     if not needs and not no_kernel_path:
         why = "its annotation asks for it" if asked else f"--path={path} is the default"
-        return PathChoice(path, why, note)
+        return PathDecision(path, why, note)
     why = f"{needs} needs the proxy" if needs else no_kernel_path
     # Auto leaves the choice to the proxy.
-    if asked is Path.KERNEL:
+    if asked is DataPath.KERNEL:
         note = not_followed(f"path kernel is not used: {why}")
-    return PathChoice(Path.USERSPACE, why, note)
+    return PathDecision(DataPath.USERSPACE, why, note)
 
 
 def in_parts(weights: Sequence[int]) -> list[int]:

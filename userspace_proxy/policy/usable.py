@@ -27,10 +27,10 @@ from ..model import (
     EndpointSlice,
     IPFamily,
     Protocol,
-    Serving,
     SocketAddress,
     pack_ip,
 )
+from ..model.serving import Serving
 from .endpoint_index import EndpointIndex
 from .facts import NodeFacts
 from .hints import why_not_meant

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from .addresses import Address, AddressPlan, Network, by_family, nth
+from .address_plan import Address, AddressPlan, Network, by_family, nth
 
 Mode = Literal["routed", "bridge", "unnumbered"]
 

@@ -8,7 +8,7 @@ from typing import Self
 from ..errors import SandboxError
 from ..kernel.privileges import effective_capabilities
 from . import links
-from .addresses import (
+from .address_plan import (
     POD_CIDR,
     ROUTER,
     SERVICE_CIDR,

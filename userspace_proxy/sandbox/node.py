@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from ..errors import SandboxError
 from . import links
-from .addresses import Address, PodRanges, nth
+from .address_plan import Address, PodRanges, nth
 from .holder import Holder
 from .namespace import Namespace
 

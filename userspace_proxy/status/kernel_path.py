@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from ..facts import PortFacts, StatusFacts
 from ..kernel.conntrack import PROTOCOL_NUMBERS, Tracked, count_by_endpoint
 from ..kernel.ctnetlink import NO_VOLUME, Volume, pack_address
-from ..model import Path, SocketAddress
+from ..model import DataPath, SocketAddress
 
 NOT_COUNTED = "bytes aren't counted while net.netfilter.nf_conntrack_acct is 0"
 
@@ -31,7 +31,7 @@ def render_tracked(
     Raises:
         SteeringError: The kernel doesn't list them.
     """
-    ports = [port for port in view.ports if port.path is Path.KERNEL]
+    ports = [port for port in view.ports if port.path is DataPath.KERNEL]
     kinds = {(port.plan.key.family, port.plan.protocol) for port in ports}
     counts = {kind: count(kind[0], PROTOCOL_NUMBERS[kind[1]]) for kind in kinds}
     rows = [_row(port, counts[port.plan.key.family, port.plan.protocol]) for port in ports]

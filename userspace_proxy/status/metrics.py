@@ -90,7 +90,7 @@ class SyncMetrics:
         return [kind.family() for kind in kinds]
 
 
-class ProbeCounts:
+class HealthCheckCounts:
     """The answers of ``/healthz`` and ``/livez``, by status code."""
 
     def __init__(self) -> None:
@@ -152,7 +152,7 @@ def render_metrics(
 
     Args:
         view: The state at this moment.
-        taken: The families of :class:`SyncMetrics` and :class:`ProbeCounts`.
+        taken: The families of :class:`SyncMetrics` and :class:`HealthCheckCounts`.
         detail: How much of Service ports and endpoints.
         form: None: plain text.
     """

@@ -22,7 +22,7 @@ from markupsafe import Markup
 from ..facts import HealthCheckFacts, IgnoredFacts, Level, Problem, StatusFacts
 from .history import SECONDS, Figures
 from .overview import SHAPES, Overview, make_overview
-from .paths import probes_in_words
+from .path_words import probes_in_words
 from .problems import summarise
 from .rows import Row, make_row
 from .sampling import Sample

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..facts import PortFacts, TotalsFacts, figures_of
-from ..model import Path
+from ..model import DataPath
 from .exposition import Family, counter, gauge
 
 _PREFIX = "userspace_proxy_"
@@ -25,7 +25,7 @@ def path_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
         [
             (f'{labels[:-1]},path="{port.path}"}}', 1.0)
             for labels, port in ports.items()
-            if port.path is not Path.USERSPACE
+            if port.path is not DataPath.USERSPACE
         ],
     )
     yield counter(

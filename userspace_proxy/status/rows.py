@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..facts import EndpointFacts, FrontendFacts, Level, PortFacts
 from .history import Figures, History
-from .paths import counted_in_words, path_in_words
+from .path_words import counted_in_words, path_in_words
 from .selection import row_id
 from .sparkline import Sparkline, draw
 from .units import plural, seconds_in_words, waits_in_words

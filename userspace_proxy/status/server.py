@@ -32,7 +32,7 @@ from .fresh_views import FreshViews
 from .health import HealthAnswer, answer_healthz, answer_livez
 from .kernel_path import render_tracked
 from .listening import ListenAt, address_of, open_socket
-from .metrics import MetricsForm, MetricsPage, ProbeCounts, SyncMetrics, render_metrics
+from .metrics import HealthCheckCounts, MetricsForm, MetricsPage, SyncMetrics, render_metrics
 from .middleware import Middleware, make_runner
 from .page import render_page
 from .sampling import Sample, Sampler
@@ -91,7 +91,7 @@ class StatusServer:
         self._views = FreshViews(view, refresh)
         self._metrics_detail = metrics_detail
         self._clock = clock
-        self._probes = ProbeCounts()
+        self._probes = HealthCheckCounts()
         self._sampler = Sampler(self._views.take, events=events, unix=clock)
         self._streams = Streams(self._sampler)
         # The answer of 10,000 Services takes some seconds and up to 75 MiB.

@@ -24,10 +24,10 @@ from ..facts import (
     PortFacts,
     StatusFacts,
 )
-from ..model import Cause, CauseCode, Path
+from ..model import Cause, CauseCode, DataPath
 from ..model.similar import did_you_mean
 from .history import IDLE, History
-from .paths import counted_in_words, path_in_words, probes_in_words
+from .path_words import counted_in_words, path_in_words, probes_in_words
 from .problems import problems_of_node
 from .selection import Selection, select
 from .units import (
@@ -226,7 +226,7 @@ def _words(port: PortFacts, now: float, history: History) -> str:
     if state.level is not Level.OK or port.is_dropping or port.is_holding:
         return state.sentence + (_times(state.causes[0], now) if state.causes else "")
     noun = "flow" if port.protocol == "UDP" else "connection"
-    if port.path is Path.KERNEL:
+    if port.path is DataPath.KERNEL:
         counted = port.kernel_connections
         more = "" if counted is None else f", {plural(counted, noun)}"
         return f"on the kernel path{more}"

@@ -9,19 +9,19 @@ from .base import (
     Affinity,
     Bind,
     EndpointChoice,
-    Forward,
+    KernelTarget,
     Refusal,
     Steering,
     SteeringFacts,
     Target,
 )
-from .choice import make_steering
 from .client_address import ReplyRouting
 from .held_tables import ConntrackHold, Untracked
 from .iptables import IptablesSteering
 from .leftovers import remove_leftovers
 from .local import remove_routes as remove_local_routes
 from .names import GUARD_TABLES, REPLY_TABLES, STEERING_TABLES, proxy_label
+from .selection import make_steering
 
 __all__ = [
     "GUARD_TABLES",
@@ -32,8 +32,8 @@ __all__ = [
     "Bind",
     "ConntrackHold",
     "EndpointChoice",
-    "Forward",
     "IptablesSteering",
+    "KernelTarget",
     "Refusal",
     "ReplyRouting",
     "Steering",

@@ -53,7 +53,7 @@ class Affinity(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Forward:
+class KernelTarget:
     """The target of a frontend whose new connections the kernel translates to endpoints.
 
     Connections that are open stay as they are.
@@ -71,7 +71,7 @@ class Forward:
     each with one of its endpoints."""
 
 
-Target = int | Refusal | Forward
+Target = int | Refusal | KernelTarget
 """A proxy port on this node, REFUSE, or endpoints."""
 
 
@@ -138,10 +138,10 @@ def render_targets(targets: Mapping[Frontend, Target]) -> str:
 
 
 def _render_target(target: Target) -> str:
-    if isinstance(target, Forward) and target.is_on:
+    if isinstance(target, KernelTarget) and target.is_on:
         endpoints = sorted({str(e) for choice in target.choices for e in choice.endpoints})
         return f":{target.port}, in the kernel to {' '.join(endpoints)}"
-    if isinstance(target, Forward):
+    if isinstance(target, KernelTarget):
         return f":{target.port}"
     return "refuse" if isinstance(target, Refusal) else f":{target}"
 
@@ -162,8 +162,8 @@ class Steering(abc.ABC):
     no_kernel_path: Mapping[IPFamily | Balance, str] = MappingProxyType(
         dict.fromkeys(IPFamily, "this steering has no kernel path: it needs --steering=nftables")
     )
-    """The families, and the choices of endpoints, for which it takes no :class:`Forward`, with the
-    reasons; those of nftables are known after :meth:`start`, and may change with each
+    """The families, and the choices of endpoints, for which it takes no :class:`KernelTarget`, with
+    the reasons; those of nftables are known after :meth:`start`, and may change with each
     :meth:`repair`."""
 
     unsteered: Mapping[Frontend, str] = MappingProxyType({})

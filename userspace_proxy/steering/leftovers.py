@@ -16,11 +16,11 @@ from typing import TypeVar
 from ..errors import SteeringError
 from . import local
 from .base import Steering, SteeringFacts
-from .choice import has_legacy_tables, has_python_iptables
 from .iptables import IptablesSteering
 from .local import LocalSteering
 from .names import STEERING_TABLES, proxy_label
 from .nftables import NftablesSteering
+from .selection import has_legacy_tables, has_python_iptables
 
 _Kind = TypeVar("_Kind", bound=Steering)
 _HasLeft = Callable[[str], Awaitable[bool]]

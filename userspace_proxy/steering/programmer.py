@@ -25,7 +25,7 @@ from .base import (
     REFUSE,
     Bind,
     EndpointChoice,
-    Forward,
+    KernelTarget,
     Refusal,
     Steering,
     SteeringFacts,
@@ -257,7 +257,7 @@ class ProgrammedSteering(Steering, Generic[Kind]):
 
 
 def _port(target: Target, refused: int) -> int:
-    if isinstance(target, Forward):
+    if isinstance(target, KernelTarget):
         return target.port
     return refused if isinstance(target, Refusal) else target
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..embedding.arguments import read_endpoint
 from ..embedding.loop_thread import LoopThread
 from ..errors import SandboxError
-from ..faults.stream import reset
+from ..faults.detour_stream import reset
 from ..log_fields import FieldLogger
 from ..model import SocketAddress
 from .backend_arguments import BackendLike, StreamHandler, check_backend, stream_handler

@@ -21,7 +21,7 @@ from ..agent.rounds.options import Options
 from ..embedding.blocking import BlockingService
 from ..errors import UserspaceProxyError
 from ..frames import receive_frame, send_frame
-from ..sandbox.addresses import POD_CIDR, SERVICE_CIDR
+from ..sandbox.address_plan import POD_CIDR, SERVICE_CIDR
 from ..steering import nftables
 from .calls import PROXY, Call, CallResult, Reference
 from .proxy_with_decisions import ProxyWithDecisions

@@ -22,9 +22,9 @@ from ..model.pod_endpoints import (
 )
 from ..model.service_reading import read_service
 from ..model.wire import decode
+from ..sources.kubernetes.api_paths import join
 from ..sources.kubernetes.client import ApiClient
 from ..sources.kubernetes.credentials import Credentials
-from ..sources.kubernetes.paths import join
 from ..sources.kubernetes.responses import TransportError, rejected, unreachable
 
 Object = Mapping[str, Any]

@@ -35,7 +35,7 @@ from typing import Self
 
 from ..embedding.loop_thread import LoopThread
 from ..sandbox import Pod, Sandbox, write_resolver_files
-from ..sandbox.addresses import SERVICE_CIDR
+from ..sandbox.address_plan import SERVICE_CIDR
 from ..sandbox.reaper import namespace_of
 from .backends import BackendLike
 from .network_client import NetworkClient

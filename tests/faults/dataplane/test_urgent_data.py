@@ -10,7 +10,7 @@ import pytest
 from tests.unit.dataplane.peers import Peer
 from tests.unit.dataplane.waiting import turns, until, writable
 from userspace_proxy.dataplane import EndpointGroup, Tuning
-from userspace_proxy.model import Serving
+from userspace_proxy.model.serving import Serving
 
 MIB = 1 << 20
 DATA = random.Random(1).randbytes(8 * MIB)

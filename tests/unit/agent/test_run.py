@@ -13,7 +13,7 @@ from userspace_proxy.agent.run import make_options, make_source, node_name, sett
 from userspace_proxy.config import InheritedSocket, PortRange, Settings
 from userspace_proxy.config.load import load_settings
 from userspace_proxy.errors import ConfigError
-from userspace_proxy.model import Path, SocketAddress
+from userspace_proxy.model import DataPath, SocketAddress
 from userspace_proxy.testing.fake_api_server import FakeApiServer
 
 
@@ -134,8 +134,10 @@ def test_what_the_last_state_does_not_need_is_imported_after_it_is_served():
 @pytest.mark.parametrize(
     ("words", "allowed"),
     [
-        pytest.param([], {*Path}, id="all-by-default"),
-        pytest.param(["--allow-paths=userspace,kernel"], {Path.USERSPACE, Path.KERNEL}, id="two"),
+        pytest.param([], {*DataPath}, id="all-by-default"),
+        pytest.param(
+            ["--allow-paths=userspace,kernel"], {DataPath.USERSPACE, DataPath.KERNEL}, id="two"
+        ),
         pytest.param(["--allow-paths="], set(), id="none"),
     ],
 )

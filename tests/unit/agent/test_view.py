@@ -15,10 +15,10 @@ from userspace_proxy.facts import EndpointCounters, GroupCounters, TrafficByCaus
 from userspace_proxy.model import (
     Balance,
     CauseCode,
+    DataPath,
     Frontend,
     Handling,
     IPFamily,
-    Path,
     Protocol,
     ServicePort,
     ServiceType,
@@ -401,7 +401,7 @@ async def test_a_frontend_leads_to_its_proxy_port(make):
         pytest.param([], {}, "refused", id="without-endpoints"),
         pytest.param(
             [POD_A],
-            {"handling": Handling(path=Path.KERNEL)},
+            {"handling": Handling(path=DataPath.KERNEL)},
             "the kernel, straight to endpoints",
             id="on-the-kernel-path",
         ),

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 
-from userspace_proxy.steering import REFUSE, Forward
+from userspace_proxy.steering import REFUSE, KernelTarget
 from userspace_proxy.testing.fake_steering import FakeSteering
 
 from ..port_numbers import is_listening
@@ -40,7 +40,7 @@ class WatchedSteering(FakeSteering):
             frontend
             for frontend, target in kernel.items()
             if target is not REFUSE
-            and not is_listening(target.port if isinstance(target, Forward) else target)
+            and not is_listening(target.port if isinstance(target, KernelTarget) else target)
         ]
 
 

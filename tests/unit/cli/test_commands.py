@@ -7,7 +7,7 @@ import pytest
 
 from userspace_proxy import __version__
 from userspace_proxy.cli import main
-from userspace_proxy.cli.table import COMMANDS
+from userspace_proxy.cli.command_table import COMMANDS
 from userspace_proxy.errors import ConfigError, SteeringError
 
 
@@ -193,7 +193,7 @@ class HangUp:
 signal.signal(signal.SIG%s, signal.SIG_DFL)
 sys.meta_path.insert(0, HangUp())
 from userspace_proxy.cli import main
-from userspace_proxy.cli.table import COMMANDS
+from userspace_proxy.cli.command_table import COMMANDS
 sys.exit(main(["run", "--version"]))
 """
 

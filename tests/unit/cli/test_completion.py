@@ -9,8 +9,8 @@ import pytest
 
 from userspace_proxy.cli import main
 from userspace_proxy.cli.command import PROGRAM, Command, CommandFlag
+from userspace_proxy.cli.command_table import COMMANDS
 from userspace_proxy.cli.completion import PLUGIN, completion_script
-from userspace_proxy.cli.table import COMMANDS
 from userspace_proxy.config.settings import TABLE
 
 ALL = tuple(COMMANDS.values())

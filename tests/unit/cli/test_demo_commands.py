@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
+from userspace_proxy.cli.command_table import COMMANDS
 from userspace_proxy.cli.demo_commands import FOLDER_PREFIX, Commands, Tour, send_command
-from userspace_proxy.cli.table import COMMANDS
 from userspace_proxy.errors import UserspaceProxyError
 
 

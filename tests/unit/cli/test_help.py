@@ -1,9 +1,9 @@
 import pytest
 
+from userspace_proxy.cli.command_table import COMMANDS, SUMMARY
 from userspace_proxy.cli.help import command_help, program_help
-from userspace_proxy.cli.table import COMMANDS, SUMMARY
+from userspace_proxy.config.setting_table import Topic
 from userspace_proxy.config.settings import TABLE
-from userspace_proxy.config.table import Topic
 
 RUN = command_help(COMMANDS["run"])
 

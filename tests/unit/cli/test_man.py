@@ -2,8 +2,8 @@ import pytest
 
 from userspace_proxy.cli import main
 from userspace_proxy.cli.command import Command, CommandFlag
+from userspace_proxy.cli.command_table import COMMANDS, SUMMARY
 from userspace_proxy.cli.man import man_page
-from userspace_proxy.cli.table import COMMANDS, SUMMARY
 from userspace_proxy.config.settings import TABLE
 
 ALL = tuple(COMMANDS.values())

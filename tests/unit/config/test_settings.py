@@ -6,7 +6,7 @@ import pytest
 from userspace_proxy.config.kinds import BOOL
 from userspace_proxy.config.settings import TABLE, Settings
 from userspace_proxy.config.values import PortRange
-from userspace_proxy.model import Path, SocketAddress
+from userspace_proxy.model import DataPath, SocketAddress
 
 
 def test_the_defaults():
@@ -98,8 +98,8 @@ def test_options_have_the_values_of_settings_by_name_and_else_their_defaults():
         pytest.param(
             {"bind_address": "192.0.2.1"}, "node_addresses", ("192.0.2.1",), id="own-address"
         ),
-        pytest.param({"path": "auto"}, "path", Path.AUTO, id="path"),
-        pytest.param({"allow_paths": ("kernel",)}, "allowed_paths", (Path.KERNEL,), id="paths"),
+        pytest.param({"path": "auto"}, "path", DataPath.AUTO, id="path"),
+        pytest.param({"allow_paths": ("kernel",)}, "allowed_paths", (DataPath.KERNEL,), id="paths"),
         pytest.param({}, "preserves_client_address", True, id="client-addresses"),
         pytest.param(
             {"preserve_client_address": "never"}, "preserves_client_address", False, id="never"

@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from userspace_proxy.dataplane import EndpointGroup
-from userspace_proxy.model import Serving
+from userspace_proxy.model.serving import Serving
 
 from .groups import POD_A, POD_B
 from .rig import Rig, open_sockets

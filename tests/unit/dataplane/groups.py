@@ -6,7 +6,8 @@ from collections import Counter
 from typing import Any
 
 from userspace_proxy.dataplane import EndpointGroup
-from userspace_proxy.model import Handling, Serving, SocketAddress
+from userspace_proxy.model import Handling, SocketAddress
+from userspace_proxy.model.serving import Serving
 
 POD_A, POD_B, POD_C = (SocketAddress(f"10.0.0.{number}", 80) for number in (1, 2, 3))
 ALICE, BOB = "203.0.113.1", "203.0.113.2"

@@ -21,7 +21,8 @@ from userspace_proxy.dataplane import EndpointGroup, Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.dataplane.relay import Direction
 from userspace_proxy.dataplane.tcp import DESCRIPTORS, TcpConnection
-from userspace_proxy.model import Protocol, Serving, SocketAddress
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Answer, Group, Listener, Plane, Wanted
 
 from .peers import Peer, RefusingEndpoint, SilentEndpoint, TcpEndpoint, UdpPeer, dial

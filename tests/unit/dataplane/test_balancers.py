@@ -4,7 +4,8 @@ import pytest
 
 from userspace_proxy.balance import AffinityTables
 from userspace_proxy.dataplane import EndpointGroup
-from userspace_proxy.model import Balance, Handling, Serving
+from userspace_proxy.model import Balance, Handling
+from userspace_proxy.model.serving import Serving
 
 from .groups import ALICE, BOB, CLUSTER, POD_A, POD_B, POD_C, POD_CLIENT, limited, picked, picks
 

@@ -1,7 +1,8 @@
 import errno
 
 from userspace_proxy.dataplane import EndpointGroup
-from userspace_proxy.model import Serving, SocketAddress
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.serving import Serving
 
 POD_A, POD_B, POD_C = (SocketAddress(f"10.0.0.{number}", 80) for number in (1, 2, 3))
 

@@ -1,5 +1,6 @@
 from userspace_proxy.dataplane import EndpointGroup
-from userspace_proxy.model import Serving, SocketAddress
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.serving import Serving
 
 from .groups import CLUSTER, POD_A, POD_B, POD_C, picked
 

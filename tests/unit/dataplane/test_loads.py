@@ -1,7 +1,8 @@
 import pytest
 
 from userspace_proxy.dataplane import EndpointGroup
-from userspace_proxy.model import Balance, Handling, Serving, SocketAddress
+from userspace_proxy.model import Balance, Handling, SocketAddress
+from userspace_proxy.model.serving import Serving
 
 from .groups import ALICE, CLUSTER, POD_A, POD_B, POD_C, POD_CLIENT, limited, picks
 

@@ -4,7 +4,8 @@ import logging
 import pytest
 
 from userspace_proxy.dataplane import EndpointGroup
-from userspace_proxy.model import CauseCode, Serving, SocketAddress
+from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.model.serving import Serving
 
 from .groups import ALICE, POD_A, POD_B
 

@@ -3,7 +3,8 @@ import logging
 
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.dataplane.probes import _MAX_UNDER_WAY
-from userspace_proxy.model import Handling, ProxyProtocol, Serving, SocketAddress
+from userspace_proxy.model import Handling, ProxyProtocol, SocketAddress
+from userspace_proxy.model.serving import Serving
 
 from .peers import SilentEndpoint
 from .waiting import until

@@ -18,7 +18,8 @@ from userspace_proxy.balance import (
 )
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.dataplane.strategies import make_strategy
-from userspace_proxy.model import Balance, Handling, Serving, SocketAddress
+from userspace_proxy.model import Balance, Handling, SocketAddress
+from userspace_proxy.model.serving import Serving
 
 POD_A, POD_B, POD_C = (SocketAddress(f"10.0.0.{number}", 80) for number in (1, 2, 3))
 ALICE = "203.0.113.1"

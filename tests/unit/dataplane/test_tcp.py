@@ -7,7 +7,7 @@ import pytest
 from userspace_proxy.dataplane import EndpointGroup, Tuning
 from userspace_proxy.dataplane.sockets import buffered_bytes
 from userspace_proxy.dataplane.tcp import TcpConnection
-from userspace_proxy.model import Serving
+from userspace_proxy.model.serving import Serving
 
 from .rig import UNREACHABLE, Clock
 from .waiting import until

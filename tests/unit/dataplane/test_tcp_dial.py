@@ -8,7 +8,8 @@ from userspace_proxy.balance import TRIED_MAX
 from userspace_proxy.dataplane import EndpointGroup, Tuning
 from userspace_proxy.dataplane import reactor as epoll
 from userspace_proxy.dataplane.tcp_dial import TcpDial
-from userspace_proxy.model import Serving, SocketAddress
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.serving import Serving
 
 from .peers import RefusingEndpoint, SilentEndpoint, TcpEndpoint
 from .rig import UNREACHABLE, Clock, no_descriptors

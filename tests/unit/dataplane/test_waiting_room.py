@@ -13,8 +13,9 @@ from userspace_proxy.dataplane.waiting_room import (
     WaitingRoom,
 )
 from userspace_proxy.facts import GroupCounters
-from userspace_proxy.model import Handling, Hold, Serving
+from userspace_proxy.model import Handling, Hold
 from userspace_proxy.model.annotations import HOLD_MAX
+from userspace_proxy.model.serving import Serving
 
 from .peers import RefusingEndpoint
 from .rig import UNREACHABLE

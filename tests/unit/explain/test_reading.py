@@ -9,8 +9,8 @@ from tests.unit.status.views import (
 )
 from userspace_proxy.explain import explain
 from userspace_proxy.facts import FirewallFacts, LastStateFacts, Level, ProbesFacts
-from userspace_proxy.model import Path
-from userspace_proxy.status.paths import PathView
+from userspace_proxy.model import DataPath
+from userspace_proxy.status.path_words import PathView
 
 from .subjects import make_dead_endpoint, make_subject
 
@@ -61,7 +61,7 @@ def test_only_a_running_proxy_has_facts_about_its_node():
 
 
 def test_the_path_of_a_port_is_a_step_where_it_is_not_the_default():
-    subject = make_subject(replace(make_port(connections=0), path=PathView(Path.KERNEL)))
+    subject = make_subject(replace(make_port(connections=0), path=PathView(DataPath.KERNEL)))
     assert (subject.ports[0].path, subject.ports[0].path_why) == ("kernel", "")
     explanation = explain(subject)
     (step,) = (one for part in explanation.parts for one in part.steps if one.topic == "path")
@@ -79,7 +79,7 @@ def test_the_path_of_a_port_is_a_step_where_it_is_not_the_default():
     ],
 )
 def test_connections_on_the_kernel_path_count_as_clients(count, sentence):
-    path = PathView(Path.KERNEL, kernel_connections=count)
+    path = PathView(DataPath.KERNEL, kernel_connections=count)
     subject = make_subject(replace(make_port(connections=0), path=path))
     assert subject.ports[0].kernel_connections == count
     assert explain(subject).sentence == sentence
@@ -87,7 +87,7 @@ def test_connections_on_the_kernel_path_count_as_clients(count, sentence):
 
 def test_the_probes_that_choose_a_path_are_said_with_their_budget():
     port = make_port(is_probed=True)
-    auto = replace(port, path=PathView(Path.USERSPACE, why="auto"))
+    auto = replace(port, path=PathView(DataPath.USERSPACE, why="auto"))
     subject = make_subject(auto, probes=ProbesFacts(3, 1.5, 2_000))
     (step,) = (s for part in explain(subject).parts for s in part.steps if s.topic == "path")
     assert [text for _, text in step.details] == [

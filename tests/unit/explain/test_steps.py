@@ -16,7 +16,7 @@ from tests.unit.status.views import (
     replace,
 )
 from userspace_proxy.explain import explain
-from userspace_proxy.explain.probe import ProbeResult
+from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.explain.steps import PathStep
 from userspace_proxy.facts import (
     FirewallFacts,
@@ -272,9 +272,9 @@ def test_a_client_that_is_dropped_is_the_sentence():
 def probes(**results):
     number = errno.ECONNREFUSED
     return {
-        address: ProbeResult(0.0004)
+        address: DialResult(0.0004)
         if answers
-        else ProbeResult(
+        else DialResult(
             0.0001,
             dial_failed(make_address(address), number, os.strerror(number)),
             os.strerror(number),
@@ -329,7 +329,7 @@ def test_an_address_that_cannot_be_dialled_from_here_is_not_yet_trouble():
 
 
 def test_a_slow_answer_is_in_seconds():
-    results = {"10.96.7.118:80": ProbeResult(1.2)}
+    results = {"10.96.7.118:80": DialResult(1.2)}
     (step,) = steps_of(explain(make_subject(), probes=results), "dial")
     assert step.what == "10.96.7.118:80 answers after 1 s"
 

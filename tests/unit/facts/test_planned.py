@@ -11,20 +11,20 @@ from userspace_proxy.facts import (
 from userspace_proxy.model import (
     Balance,
     CauseCode,
+    DataPath,
     Frontend,
     FrontendKind,
     Handling,
     Hold,
     IPFamily,
-    Path,
     Protocol,
     ServiceKey,
     ServicePortName,
-    Serving,
     SocketAddress,
 )
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import IgnoredService, PortKey, PortPlan, Side
-from userspace_proxy.policy import EndpointVerdict, PathChoice, Scope
+from userspace_proxy.policy import EndpointVerdict, PathDecision, Scope
 from userspace_proxy.policy.causes import not_ours
 
 POD = SocketAddress("10.244.1.7", 8080)
@@ -42,7 +42,7 @@ def facts_of(**changes):
 
 def test_a_service_port_has_the_names_and_the_handling_of_its_plan():
     plan = make_plan(
-        serving=Serving(handling=HANDLING), path=PathChoice(Path.KERNEL, "its annotation")
+        serving=Serving(handling=HANDLING), path=PathDecision(DataPath.KERNEL, "its annotation")
     )
     frontend = facts_of_frontend(Frontend("10.96.0.1", 80, Protocol.TCP), "proxy port 20001")
     facts = facts_of_plan(plan, [frontend], [facts_of_verdict(EndpointVerdict(POD, True, "ready"))])
@@ -114,7 +114,7 @@ def test_what_is_ignored_has_the_name_of_its_service():
 
 
 def test_probes_choose_the_path_of_tcp_with_endpoints():
-    auto = PathChoice(Path.AUTO)
+    auto = PathDecision(DataPath.AUTO)
     assert is_probed(make_plan(path=auto))
     assert not is_probed(make_plan(path=auto, serving=Serving()))
     assert not is_probed(make_plan())

@@ -3,7 +3,7 @@ import pickle
 import pytest
 
 from userspace_proxy.facts import EndpointFacts, Level, PortFacts, StateFacts
-from userspace_proxy.model import Cause, CauseCode, Path
+from userspace_proxy.model import Cause, CauseCode, DataPath
 
 CAUSE = Cause(CauseCode.NOT_READY, "none is ready")
 
@@ -60,7 +60,7 @@ def test_usable_endpoints_are_counted():
 
 def test_the_default_path_is_one_without_anything_to_show():
     assert PortFacts(kernel_connections=0).has_default_path
-    assert not PortFacts(path=Path.KERNEL).has_default_path
+    assert not PortFacts(path=DataPath.KERNEL).has_default_path
     assert not PortFacts(path_why="its annotation").has_default_path
     assert not PortFacts(kernel_connections=1).has_default_path
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 
-from userspace_proxy.faults.server import FaultServer
+from userspace_proxy.faults.detour_server import FaultServer
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.toxics import read_toxic
 

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from userspace_proxy.faults.stream import reset
+from userspace_proxy.faults.detour_stream import reset
 from userspace_proxy.forward.port_forwarder import PortForwarder
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.sources.kubernetes.client import ApiClient

@@ -1,7 +1,8 @@
 import pytest
 from msgspec.structs import replace
 
-from userspace_proxy.model import Handling, Hold, Serving, SocketAddress
+from userspace_proxy.model import Handling, Hold, SocketAddress
+from userspace_proxy.model.serving import Serving
 
 POD_A, POD_B, POD_C = (SocketAddress(f"10.0.0.{number}", 80) for number in (1, 2, 3))
 PARTNERS = ("203.0.113.0/24",)

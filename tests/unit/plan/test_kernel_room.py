@@ -6,10 +6,10 @@ import pytest
 
 from userspace_proxy.model import (
     Balance,
+    DataPath,
     Endpoint,
     Handling,
     IPFamily,
-    Path,
     ServiceKey,
     ServicePort,
     ServiceType,
@@ -31,8 +31,8 @@ from userspace_proxy.policy import EndpointIndex, NodeFacts
 from ..model.samples import CART, CART_IP, CART_IP_V6, service, slice_of
 from .planning import plan_of, store_of, the_port
 
-KERNEL = Handling(path=Path.KERNEL)
-HASHED = Handling(path=Path.KERNEL, balance=Balance.SOURCE_HASH)
+KERNEL = Handling(path=DataPath.KERNEL)
+HASHED = Handling(path=DataPath.KERNEL, balance=Balance.SOURCE_HASH)
 PINNED = {"affinity_timeout_s": 60, "handling": KERNEL}
 OUTSIDE = {"external_ip_networks": ("203.0.113.0/24",)}
 
@@ -47,21 +47,21 @@ def size(given, *slices, **facts):
 
 
 def test_with_affinity_and_too_many_endpoints_a_service_stays_on_userspace_with_a_note():
-    assert the_port(service(**PINNED), slice_of(*ips(500))).path.path is Path.KERNEL
+    assert the_port(service(**PINNED), slice_of(*ips(500))).path.path is DataPath.KERNEL
     port = the_port(service(**PINNED), slice_of(*ips(501)))
     why = (
         "it would have more than 2,000 rules: 4 for each endpoint with session affinity and 1 for "
         "each source range, counted for each port"
     )
-    assert port.path[:2] == (Path.USERSPACE, why)
+    assert port.path[:2] == (DataPath.USERSPACE, why)
     assert [note.sentence for note in port.notes] == [f"path kernel is not used: {why}"]
 
 
 @pytest.mark.parametrize(
     ("count", "path"),
     [
-        pytest.param(5, Path.KERNEL, id="at-the-bound"),
-        pytest.param(6, Path.USERSPACE, id="beyond"),
+        pytest.param(5, DataPath.KERNEL, id="at-the-bound"),
+        pytest.param(6, DataPath.USERSPACE, id="beyond"),
     ],
 )
 def test_endpoints_count_for_each_port_and_all_ports_have_one_path(count, path):
@@ -73,14 +73,14 @@ def test_endpoints_count_for_each_port_and_all_ports_have_one_path(count, path):
 
 def test_without_affinity_endpoints_count_for_each_address_too():
     slices = slice_of(*ips(ELEMENTS_MAX // 2))
-    assert the_port(service(handling=KERNEL), slices).path.path is Path.KERNEL
+    assert the_port(service(handling=KERNEL), slices).path.path is DataPath.KERNEL
     wide = {"external_ips": ("203.0.113.1", "203.0.113.2")}
     why = "its endpoints, counted for each port and address, are more than 20,000"
     port = the_port(service(handling=KERNEL, **wide), slices, **OUTSIDE)
-    assert port.path[:2] == (Path.USERSPACE, why)
+    assert port.path[:2] == (DataPath.USERSPACE, why)
     assert port.notes[0].sentence == f"path kernel is not used: {why}"
-    port = the_port(service(handling=Handling(path=Path.AUTO), **wide), slices, **OUTSIDE)
-    assert (port.path.path, port.path.why, port.notes) == (Path.USERSPACE, why, ())
+    port = the_port(service(handling=Handling(path=DataPath.AUTO), **wide), slices, **OUTSIDE)
+    assert (port.path.path, port.path.why, port.notes) == (DataPath.USERSPACE, why, ())
 
 
 @pytest.mark.parametrize(
@@ -210,8 +210,8 @@ def test_a_service_without_room_is_planned_again_once_there_is_some(monkeypatch)
 
     asked = "its annotation asks for it"
     assert paths() == {
-        "shop/cart:http": (Path.KERNEL, asked),
-        "shop/other:http": (Path.USERSPACE, NO_ROOM),
+        "shop/cart:http": (DataPath.KERNEL, asked),
+        "shop/other:http": (DataPath.USERSPACE, NO_ROOM),
     }
     store.delete_service(CART)
-    assert paths() == {"shop/other:http": (Path.KERNEL, asked)}
+    assert paths() == {"shop/other:http": (DataPath.KERNEL, asked)}

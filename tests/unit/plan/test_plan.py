@@ -14,8 +14,8 @@ from userspace_proxy.model import (
     IPFamily,
     Protocol,
     ServicePortName,
-    Serving,
 )
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import (
     IgnoredService,
     Plan,

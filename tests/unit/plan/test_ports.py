@@ -7,19 +7,19 @@ import pytest
 from userspace_proxy.model import (
     Balance,
     CauseCode,
+    DataPath,
     Endpoint,
     Frontend,
     Handling,
     IPFamily,
-    Path,
     Protocol,
     ServiceKey,
     ServicePort,
     ServiceType,
-    Serving,
     SlicePort,
     SocketAddress,
 )
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import HealthCheck, Planner, PortPlan, Side
 from userspace_proxy.policy import ENDPOINTS_MAX, EndpointVerdict, NodeFacts
 from userspace_proxy.policy.causes import NOTES_MAX, none_ready, too_many_at_all_ports
@@ -57,10 +57,10 @@ class TestOnePort:
         assert str(port.key) == "shop/cart:http"
 
     def test_its_annotation_chooses_a_path_only_if_the_operator_allows_it(self):
-        given = (service(handling=Handling(path=Path.AUTO)), slice_of(POD_A.ip))
-        assert the_port(*given).path.path is Path.AUTO
-        port = the_port(*given, allowed_paths=(Path.USERSPACE,))
-        assert port.path.path is Path.USERSPACE
+        given = (service(handling=Handling(path=DataPath.AUTO)), slice_of(POD_A.ip))
+        assert the_port(*given).path.path is DataPath.AUTO
+        port = the_port(*given, allowed_paths=(DataPath.USERSPACE,))
+        assert port.path.path is DataPath.USERSPACE
         assert [note.sentence for note in port.notes] == [
             "annotation userspace-proxy.io/path is ignored: --allow-paths does not contain auto"
         ]
@@ -174,7 +174,7 @@ class TestOnePort:
     def test_a_service_that_is_left_out_of_its_namespace_has_that_cause_where_it_has_endpoints(
         self, monkeypatch
     ):
-        monkeypatch.setattr("userspace_proxy.plan.shares.NAMESPACE_MAX", 1)
+        monkeypatch.setattr("userspace_proxy.plan.namespace_shares.NAMESPACE_MAX", 1)
         given = service(ports=(HTTP, ServicePort("unlisted", 81, "TCP")))
         plan = plan_of(given, slice_of(POD_A.ip, POD_B.ip))
         codes = [port.cause.code for port in plan.ports.values()]
@@ -186,24 +186,24 @@ class TestOnePort:
         assert port.cause.code is CauseCode.SLICE_ORPHANED
 
     def test_its_path_is_that_of_its_annotation_and_a_note_states_what_prevents_it(self):
-        asked = Handling(path=Path.KERNEL)
+        asked = Handling(path=DataPath.KERNEL)
         port = the_port(service(handling=asked), slice_of(POD_A.ip))
-        assert (port.path.path, port.notes) == (Path.KERNEL, ())
-        limited = Handling(path=Path.KERNEL, max_connections=5)
+        assert (port.path.path, port.notes) == (DataPath.KERNEL, ())
+        limited = Handling(path=DataPath.KERNEL, max_connections=5)
         port = the_port(service(handling=limited), slice_of(POD_A.ip))
-        assert port.path.path is Path.USERSPACE
+        assert port.path.path is DataPath.USERSPACE
         assert [str(note) for note in port.notes] == [
             "path kernel is not used: max-connections needs the proxy"
         ]
 
     def test_a_kernel_that_cannot_hash_has_no_path_for_what_is_chosen_by_hash(self):
         facts = {"no_kernel_path": {Balance.SOURCE_HASH: "modprobe nft_hash"}}
-        hashed = Handling(path=Path.KERNEL, balance=Balance.SOURCE_HASH)
+        hashed = Handling(path=DataPath.KERNEL, balance=Balance.SOURCE_HASH)
         slices = slice_of(POD_A.ip)
         port = the_port(service(handling=hashed), slices, **facts)
-        assert (port.path.path, port.path.why) == (Path.USERSPACE, "modprobe nft_hash")
-        drawn = the_port(service(handling=Handling(path=Path.KERNEL)), slices, **facts)
-        assert drawn.path.path is Path.KERNEL
+        assert (port.path.path, port.path.why) == (DataPath.USERSPACE, "modprobe nft_hash")
+        drawn = the_port(service(handling=Handling(path=DataPath.KERNEL)), slices, **facts)
+        assert drawn.path.path is DataPath.KERNEL
 
     def test_it_has_the_weights_the_priorities_and_the_notes_of_its_slices(self):
         first = replace(

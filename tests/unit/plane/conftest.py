@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 import uvloop
 
-from userspace_proxy.plane.forwarding import LOGGERS
+from userspace_proxy.plane.log_sender import LOGGERS
 from userspace_proxy.plane.messages import Running
 
 from ..dataplane.peers import TcpEndpoint

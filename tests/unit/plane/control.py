@@ -6,7 +6,8 @@ import socket
 
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.sockets import open_listening
-from userspace_proxy.model import Protocol, Serving, SocketAddress
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.channel import Channel
 from userspace_proxy.plane.messages import (
     Counted,

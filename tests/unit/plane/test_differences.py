@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounters
-from userspace_proxy.model import Serving, SocketAddress
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.differences import Differences
 from userspace_proxy.plane.group import Group
 from userspace_proxy.plane.messages import DurationReport, EndpointReport, StreakReport

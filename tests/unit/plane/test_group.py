@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from userspace_proxy.dataplane import Waiting
-from userspace_proxy.model import Balance, CauseCode, Handling, Serving, SocketAddress
+from userspace_proxy.model import Balance, CauseCode, Handling, SocketAddress
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
 from userspace_proxy.plane.group import KNOWN_MAX, EndpointChanges, Group, diff_endpoints
 from userspace_proxy.plane.messages import (

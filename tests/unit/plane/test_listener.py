@@ -6,7 +6,8 @@ import socket
 import pytest
 
 from userspace_proxy.errors import ListenError, ShortageError
-from userspace_proxy.model import Protocol, Serving, SocketAddress
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Group, Listener, PortPool
 from userspace_proxy.plane.listener import ListeningSockets
 from userspace_proxy.plane.messages import OpenListener

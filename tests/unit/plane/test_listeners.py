@@ -8,7 +8,8 @@ import resource
 import pytest
 
 from userspace_proxy.errors import BoundError, ListenError, ShortageError
-from userspace_proxy.model import Protocol, Serving, SocketAddress
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Wanted
 from userspace_proxy.plane.group import Group
 from userspace_proxy.plane.listener import RESERVE

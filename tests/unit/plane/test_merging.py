@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from userspace_proxy.model import Protocol, Serving, SocketAddress
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Group, Plane
 from userspace_proxy.plane.messages import (
     ChangeGroup,

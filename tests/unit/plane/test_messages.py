@@ -3,7 +3,8 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounters, StreakPart
-from userspace_proxy.model import Balance, Handling, Protocol, Serving, SocketAddress
+from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.messages import (
     ChangeGroup,
     Counted,

@@ -7,7 +7,8 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.errors import ShortageError
-from userspace_proxy.model import Balance, Handling, Protocol, Serving, SocketAddress
+from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Plane
 from userspace_proxy.plane.messages import Status
 

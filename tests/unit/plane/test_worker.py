@@ -5,7 +5,8 @@ import socket
 import msgspec
 import pytest
 
-from userspace_proxy.model import Balance, Handling, Protocol, Serving, SocketAddress
+from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
 from userspace_proxy.plane.messages import (
     ChangeGroup,

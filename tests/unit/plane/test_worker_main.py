@@ -7,7 +7,8 @@ import socket
 import msgspec
 import pytest
 
-from userspace_proxy.model import Serving, SocketAddress
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import channel, worker, worker_main
 from userspace_proxy.plane.messages import (
     CloseGroup,

@@ -6,30 +6,34 @@ from userspace_proxy.model import (
     DEFAULT_HANDLING,
     Balance,
     CauseCode,
+    DataPath,
     Handling,
     Hold,
-    Path,
     ProxyProtocol,
 )
 from userspace_proxy.policy.path import DEFAULT_PATH, choose_path, in_parts
 
-ASKED = Handling(path=Path.KERNEL)
+ASKED = Handling(path=DataPath.KERNEL)
 
 
 def test_without_a_wish_connections_pass_through_the_proxy():
-    assert choose_path(DEFAULT_HANDLING, Path.USERSPACE, "") == DEFAULT_PATH
+    assert choose_path(DEFAULT_HANDLING, DataPath.USERSPACE, "") == DEFAULT_PATH
 
 
 @pytest.mark.parametrize(
     ("handling", "default", "path", "why"),
     [
-        pytest.param(ASKED, Path.USERSPACE, "kernel", "its annotation asks for it", id="asked"),
+        pytest.param(ASKED, DataPath.USERSPACE, "kernel", "its annotation asks for it", id="asked"),
         pytest.param(
-            DEFAULT_HANDLING, Path.KERNEL, "kernel", "--path=kernel is the default", id="default"
+            DEFAULT_HANDLING,
+            DataPath.KERNEL,
+            "kernel",
+            "--path=kernel is the default",
+            id="default",
         ),
         pytest.param(
-            Handling(path=Path.USERSPACE),
-            Path.KERNEL,
+            Handling(path=DataPath.USERSPACE),
+            DataPath.KERNEL,
             "userspace",
             "its annotation asks for it",
             id="annotation-wins",
@@ -44,47 +48,49 @@ def test_the_annotation_decides_and_then_the_flag(handling, default, path, why):
     ("handling", "default", "why"),
     [
         pytest.param(
-            Handling(path=Path.AUTO), Path.KERNEL, "its annotation asks for it", id="asked"
+            Handling(path=DataPath.AUTO), DataPath.KERNEL, "its annotation asks for it", id="asked"
         ),
-        pytest.param(DEFAULT_HANDLING, Path.AUTO, "--path=auto is the default", id="default"),
+        pytest.param(DEFAULT_HANDLING, DataPath.AUTO, "--path=auto is the default", id="default"),
     ],
 )
 def test_auto_leaves_the_path_to_what_probes_show(handling, default, why):
-    assert choose_path(handling, default, "") == (Path.AUTO, why, None)
+    assert choose_path(handling, default, "") == (DataPath.AUTO, why, None)
 
 
 @pytest.mark.parametrize(
     ("default", "why"),
     [
-        pytest.param(Path.USERSPACE, "", id="userspace"),
-        pytest.param(Path.KERNEL, "--path=kernel is the default", id="kernel"),
+        pytest.param(DataPath.USERSPACE, "", id="userspace"),
+        pytest.param(DataPath.KERNEL, "--path=kernel is the default", id="kernel"),
     ],
 )
 def test_an_annotation_that_is_not_allowed_has_no_effect_but_a_note(default, why):
-    allowed = (Path.USERSPACE, Path.KERNEL)
-    chosen = choose_path(Handling(path=Path.AUTO), default, "", allowed=allowed)
+    allowed = (DataPath.USERSPACE, DataPath.KERNEL)
+    chosen = choose_path(Handling(path=DataPath.AUTO), default, "", allowed=allowed)
     assert (chosen.path, chosen.why) == (default, why)
     assert (chosen.note.code, chosen.note.sentence) == (
         CauseCode.NOT_FOLLOWED,
         "annotation userspace-proxy.io/path is ignored: --allow-paths does not contain auto",
     )
-    assert choose_path(ASKED, default, "", allowed=allowed).path is Path.KERNEL
-    assert choose_path(DEFAULT_HANDLING, Path.AUTO, "", allowed=()).note is None
+    assert choose_path(ASKED, default, "", allowed=allowed).path is DataPath.KERNEL
+    assert choose_path(DEFAULT_HANDLING, DataPath.AUTO, "", allowed=()).note is None
 
 
 def test_session_affinity_is_for_one_path_so_auto_stays_on_userspace():
-    chosen = choose_path(Handling(path=Path.AUTO), Path.USERSPACE, "", has_affinity=True)
+    chosen = choose_path(Handling(path=DataPath.AUTO), DataPath.USERSPACE, "", has_affinity=True)
     why = "session affinity with path auto needs the proxy"
-    assert chosen == (Path.USERSPACE, why, None)
-    assert choose_path(ASKED, Path.USERSPACE, "", has_affinity=True).path is Path.KERNEL
+    assert chosen == (DataPath.USERSPACE, why, None)
+    assert choose_path(ASKED, DataPath.USERSPACE, "", has_affinity=True).path is DataPath.KERNEL
 
 
 def test_what_needs_the_proxy_overrides_auto_without_a_note():
-    asked = Handling(path=Path.AUTO, max_connections=100)
+    asked = Handling(path=DataPath.AUTO, max_connections=100)
     why = "max-connections needs the proxy"
-    assert choose_path(asked, Path.USERSPACE, "") == (Path.USERSPACE, why, None)
-    chosen = choose_path(Handling(path=Path.AUTO), Path.USERSPACE, "it needs --steering=nftables")
-    assert chosen == (Path.USERSPACE, "it needs --steering=nftables", None)
+    assert choose_path(asked, DataPath.USERSPACE, "") == (DataPath.USERSPACE, why, None)
+    chosen = choose_path(
+        Handling(path=DataPath.AUTO), DataPath.USERSPACE, "it needs --steering=nftables"
+    )
+    assert chosen == (DataPath.USERSPACE, "it needs --steering=nftables", None)
 
 
 @pytest.mark.parametrize(
@@ -102,40 +108,40 @@ def test_what_needs_the_proxy_keeps_a_service_on_it_with_a_note_where_the_kernel
     more, what
 ):
     why = f"{what} needs the proxy"
-    asked = choose_path(Handling(path=Path.KERNEL, **more), Path.USERSPACE, "")
-    assert (asked.path, asked.why) == (Path.USERSPACE, why)
+    asked = choose_path(Handling(path=DataPath.KERNEL, **more), DataPath.USERSPACE, "")
+    assert (asked.path, asked.why) == (DataPath.USERSPACE, why)
     assert asked.note is not None
     assert (asked.note.code, asked.note.sentence) == (
         CauseCode.NOT_FOLLOWED,
         f"path kernel is not used: {why}",
     )
-    assert choose_path(Handling(**more), Path.KERNEL, "") == (Path.USERSPACE, why, None)
+    assert choose_path(Handling(**more), DataPath.KERNEL, "") == (DataPath.USERSPACE, why, None)
 
 
 @pytest.mark.parametrize("balance", [Balance.RANDOM, Balance.SOURCE_HASH])
 def test_the_kernel_chooses_at_random_or_by_the_clients_address(balance):
-    chosen = choose_path(Handling(path=Path.KERNEL, balance=balance), Path.USERSPACE, "")
-    assert chosen.path is Path.KERNEL
+    chosen = choose_path(Handling(path=DataPath.KERNEL, balance=balance), DataPath.USERSPACE, "")
+    assert chosen.path is DataPath.KERNEL
 
 
 def test_source_hash_differs_between_the_paths_so_auto_stays_on_userspace():
-    asked = Handling(path=Path.AUTO, balance=Balance.SOURCE_HASH)
+    asked = Handling(path=DataPath.AUTO, balance=Balance.SOURCE_HASH)
     why = "balance source-hash with path auto needs the proxy"
-    assert choose_path(asked, Path.USERSPACE, "") == (Path.USERSPACE, why, None)
+    assert choose_path(asked, DataPath.USERSPACE, "") == (DataPath.USERSPACE, why, None)
 
 
 def test_a_steering_that_has_no_kernel_path_is_the_reason():
-    chosen = choose_path(ASKED, Path.USERSPACE, "it needs --steering=nftables")
-    assert (chosen.path, chosen.why) == (Path.USERSPACE, "it needs --steering=nftables")
+    chosen = choose_path(ASKED, DataPath.USERSPACE, "it needs --steering=nftables")
+    assert (chosen.path, chosen.why) == (DataPath.USERSPACE, "it needs --steering=nftables")
     assert chosen.note is not None
 
 
 def test_weights_are_the_kernels_as_long_as_it_can_repeat_endpoints_by_them():
     assert in_parts((200, 100)) == [2, 1]
     assert in_parts(()) == []
-    assert choose_path(ASKED, Path.USERSPACE, "", weights=(255, 1)).path is Path.KERNEL
-    chosen = choose_path(ASKED, Path.USERSPACE, "", weights=(256, 1))
+    assert choose_path(ASKED, DataPath.USERSPACE, "", weights=(255, 1)).path is DataPath.KERNEL
+    chosen = choose_path(ASKED, DataPath.USERSPACE, "", weights=(256, 1))
     assert (chosen.path, chosen.why) == (
-        Path.USERSPACE,
+        DataPath.USERSPACE,
         "a choice by weights of 257 parts needs the proxy",
     )

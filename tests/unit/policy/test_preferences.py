@@ -1,6 +1,7 @@
 """Weights and priorities: what they make of usable endpoints."""
 
-from userspace_proxy.model import Endpoint, Serving
+from userspace_proxy.model import Endpoint
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.policy import NodeFacts, Scope, count_local_ready
 
 from ..model.samples import POD_A, POD_B, POD_C, TERMINATING, slice_of

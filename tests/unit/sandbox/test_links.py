@@ -2,7 +2,7 @@ from ipaddress import ip_address, ip_network
 from textwrap import dedent
 
 from userspace_proxy.sandbox import links
-from userspace_proxy.sandbox.addresses import POD_CIDR, SERVICE_CIDR, plan_addresses
+from userspace_proxy.sandbox.address_plan import POD_CIDR, SERVICE_CIDR, plan_addresses
 from userspace_proxy.sandbox.links import FarEnd, FarRoute
 
 POD = FarEnd(42, (ip_address("10.244.0.2"), ip_address("fd00:10:244::2")))

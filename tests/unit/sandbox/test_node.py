@@ -3,7 +3,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from userspace_proxy.errors import SandboxError
-from userspace_proxy.sandbox.addresses import PodRanges
+from userspace_proxy.sandbox.address_plan import PodRanges
 from userspace_proxy.sandbox.node import Host, SandboxNode
 
 

@@ -32,6 +32,7 @@ from userspace_proxy.facts import (
 from userspace_proxy.model import (
     Balance,
     CauseCode,
+    DataPath,
     Handling,
     Hold,
     IPFamily,
@@ -39,8 +40,7 @@ from userspace_proxy.model import (
     ProxyProtocol,
     ServiceKey,
 )
-from userspace_proxy.model import Path as TrafficPath
-from userspace_proxy.policy import PathChoice
+from userspace_proxy.policy import PathDecision
 from userspace_proxy.policy.causes import dial_failed, not_followed, resets, source_denied
 from userspace_proxy.sources.manifests import load_manifests
 from userspace_proxy.status.answers import make_answer, read_answer, render_configz, render_status
@@ -49,7 +49,7 @@ from userspace_proxy.status.exposition import write_families
 from userspace_proxy.status.families import families_of
 from userspace_proxy.status.history import History
 from userspace_proxy.status.page import build_page, render_page, render_parts
-from userspace_proxy.status.paths import PathView
+from userspace_proxy.status.path_words import PathView
 from userspace_proxy.status.sampling import Sample
 from userspace_proxy.status.selection import Selection, row_id
 from userspace_proxy.status.text import render_text as render_status_text
@@ -172,12 +172,12 @@ def _orders() -> PortFacts:
 
 def _others() -> Iterator[PortFacts]:
     """Yield a Service port on each path, one that holds, one of UDP, one without an address."""
-    choice = PathChoice(TrafficPath.AUTO, "its annotation")
-    in_kernel = PathView(TrafficPath.KERNEL, NOW - 600, "probes are answered", 1_234)
+    choice = PathDecision(DataPath.AUTO, "its annotation")
+    in_kernel = PathView(DataPath.KERNEL, NOW - 600, "probes are answered", 1_234)
     yield replace(make_port("fast"), path=in_kernel)
     uncounted = in_kernel._replace(kernel_connections=None, why="")
     yield replace(make_port("uncounted", path=choice), path=uncounted)
-    left = PathView(TrafficPath.USERSPACE, NOW - 5, "a probe failed", 9)
+    left = PathView(DataPath.USERSPACE, NOW - 5, "a probe failed", 9)
     yield replace(make_port("back"), path=left)
     yield make_port(
         "idle",

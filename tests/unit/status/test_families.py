@@ -2,10 +2,10 @@ import msgspec
 import pytest
 
 from userspace_proxy.facts import Times, TotalsFacts, Waits
-from userspace_proxy.model import CauseCode, Handling, Hold, Path
+from userspace_proxy.model import CauseCode, DataPath, Handling, Hold
 from userspace_proxy.policy.causes import source_denied
 from userspace_proxy.status.families import families_of, state_label
-from userspace_proxy.status.paths import PathView
+from userspace_proxy.status.path_words import PathView
 
 from .readings import read_samples
 from .views import (
@@ -221,7 +221,7 @@ def test_connections_that_endpoints_end_without_an_answer_are_counted():
 
 
 def test_service_ports_on_the_kernel_path_have_a_series_that_says_so():
-    port = replace(make_port(), path=PathView(Path.KERNEL, kernel_connections=7))
+    port = replace(make_port(), path=PathView(DataPath.KERNEL, kernel_connections=7))
     view = make_view(port, make_port("cart"))
     counted = "userspace_proxy_kernel_path_connections_total"
     assert value(view, counted, detail="service", **WEB) == 7

@@ -6,9 +6,9 @@ import json
 
 from userspace_proxy.kernel.conntrack import Tracked
 from userspace_proxy.kernel.ctnetlink import Volume, pack_address
-from userspace_proxy.model import Path
+from userspace_proxy.model import DataPath
 from userspace_proxy.status.kernel_path import render_tracked
-from userspace_proxy.status.paths import PathView
+from userspace_proxy.status.path_words import PathView
 
 from .views import make_endpoint, make_frontend, make_port, make_view, replace
 
@@ -22,7 +22,7 @@ def shown(tracked):
     frontends = tuple(make_frontend(f"10.96.7.{n}:80", "ClusterIP", "") for n in (1, 2))
     endpoints = (make_endpoint("10.244.1.2:8080"), make_endpoint("10.244.1.3:8080"))
     port = make_port(frontends=frontends, endpoints=endpoints)
-    on_kernel_path = replace(port, path=PathView(Path.KERNEL))
+    on_kernel_path = replace(port, path=PathView(DataPath.KERNEL))
     asked = []
 
     def count(version, protocol):

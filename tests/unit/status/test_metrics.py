@@ -6,13 +6,18 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from userspace_proxy.status.metrics import MetricsForm, ProbeCounts, SyncMetrics, render_metrics
+from userspace_proxy.status.metrics import (
+    HealthCheckCounts,
+    MetricsForm,
+    SyncMetrics,
+    render_metrics,
+)
 
 from .views import make_port, make_troubled_view, make_view
 
 
 def render(view, *, sync=None, probes=None, accept="", accept_encoding=""):
-    taken = [*(sync or SyncMetrics()).families(), *(probes or ProbeCounts()).families()]
+    taken = [*(sync or SyncMetrics()).families(), *(probes or HealthCheckCounts()).families()]
     return render_metrics(view, taken, form=MetricsForm.accepted(accept, accept_encoding))
 
 
@@ -104,7 +109,7 @@ def test_a_scrape_does_not_change_while_it_is_rendered():
 
 
 def test_probes_are_counted_by_code_from_the_start():
-    probes = ProbeCounts()
+    probes = HealthCheckCounts()
     probes.count("healthz", 503)
     found = values(render(make_view(), probes=probes))
     assert found["kubeproxy_proxy_healthz_total", "503"] == 1

@@ -4,8 +4,8 @@ import time
 import pytest
 
 from userspace_proxy.facts import Level, ProbesFacts, SourceFacts, Waits
-from userspace_proxy.model import Handling, Hold, Path, ProxyProtocol
-from userspace_proxy.policy import PathChoice
+from userspace_proxy.model import DataPath, Handling, Hold, ProxyProtocol
+from userspace_proxy.policy import PathDecision
 from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.page import (
     HEALTH_CHECKS_SHOWN,
@@ -16,7 +16,7 @@ from userspace_proxy.status.page import (
     render_page,
     render_parts,
 )
-from userspace_proxy.status.paths import PathView
+from userspace_proxy.status.path_words import PathView
 from userspace_proxy.status.sampling import Sample
 from userspace_proxy.status.selection import Selection, row_id
 from userspace_proxy.status.timeline import Event
@@ -315,7 +315,7 @@ def test_a_row_that_is_open_shows_what_connections_begin_and_end_with():
 def test_probes_are_a_fact_and_a_note_of_each_service_port_that_they_concern():
     words = "3 endpoints probed, every 1.5 s while they answer, at most 2,000 probes a second"
     port = make_port()
-    auto = replace(port, plan=replace(port.plan, path=PathChoice(Path.AUTO)))
+    auto = replace(port, plan=replace(port.plan, path=PathDecision(DataPath.AUTO)))
     view = make_view(auto, probes=ProbesFacts(3, 1.5, 2_000))
     assert text_of(render(view, q="web")).count(words) == 2
     assert "probed" not in text_of(render(make_view(auto), q="web"))
@@ -323,7 +323,7 @@ def test_probes_are_a_fact_and_a_note_of_each_service_port_that_they_concern():
 
 
 def test_connections_on_the_kernel_path_are_shown_with_a_link_to_those_that_are_tracked():
-    path = PathView(Path.KERNEL, kernel_connections=1_234)
+    path = PathView(DataPath.KERNEL, kernel_connections=1_234)
     html = render(make_view(replace(make_port(), path=path)), q="web")
     assert "1,234 connections since the start; bytes and failures aren" in text_of(html)
     assert 'href="api/v1/kernel-path"' in html

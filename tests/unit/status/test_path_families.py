@@ -1,6 +1,6 @@
-from userspace_proxy.model import Path
+from userspace_proxy.model import DataPath
 from userspace_proxy.status.path_families import path_families
-from userspace_proxy.status.paths import PathView
+from userspace_proxy.status.path_words import PathView
 
 from .readings import read_samples
 from .views import make_port, replace
@@ -14,7 +14,7 @@ def value(families, name, **labels):
 
 def test_a_service_port_that_was_on_the_kernel_path_has_its_connections_from_the_first_one_on():
     ports = {
-        WEB: replace(make_port(), path=PathView(Path.KERNEL, kernel_connections=0)),
+        WEB: replace(make_port(), path=PathView(DataPath.KERNEL, kernel_connections=0)),
         CART: replace(make_port("cart"), path=PathView(kernel_connections=12)),
     }
     name = "kernel_path_connections_total"
@@ -26,5 +26,5 @@ def test_a_service_port_that_was_on_the_kernel_path_has_its_connections_from_the
 
 
 def test_connections_that_are_not_counted_have_no_series():
-    ports = {WEB: replace(make_port(), path=PathView(Path.KERNEL))}
+    ports = {WEB: replace(make_port(), path=PathView(DataPath.KERNEL))}
     assert value(path_families(ports), "kernel_path_connections_total", service="web") is None

@@ -1,9 +1,9 @@
 import pytest
 
 from userspace_proxy.facts import Level, Times
-from userspace_proxy.model import Path
+from userspace_proxy.model import DataPath
 from userspace_proxy.status.history import History
-from userspace_proxy.status.paths import PathView
+from userspace_proxy.status.path_words import PathView
 from userspace_proxy.status.rows import DOTS_SHOWN, ENDPOINTS_SHOWN, make_row
 
 from .views import make_endpoint, make_frontend, make_port, make_standby, replace
@@ -133,13 +133,13 @@ def test_a_row_has_the_first_address():
 
 def test_the_path_is_shown_where_it_is_not_the_default():
     assert row_of(make_port()).detail.path == ""
-    port = replace(make_port(), path=PathView(Path.KERNEL, NOW - 180))
+    port = replace(make_port(), path=PathView(DataPath.KERNEL, NOW - 180))
     assert row_of(port).detail.path == "kernel for 3 min"
     port = replace(make_port(), path=PathView(why="hold needs the proxy"))
     assert row_of(port).detail.path == "userspace: hold needs the proxy"
 
 
 def test_connections_on_the_kernel_path_are_shown_in_words():
-    port = replace(make_port(), path=PathView(Path.KERNEL, kernel_connections=3))
+    port = replace(make_port(), path=PathView(DataPath.KERNEL, kernel_connections=3))
     assert row_of(port).detail.counted.startswith("3 connections since the start; ")
     assert row_of(make_port()).detail.counted == ""

@@ -4,11 +4,11 @@ import os
 import pytest
 
 from userspace_proxy.facts import Level, ProbesFacts, SteeringState
-from userspace_proxy.model import Path
-from userspace_proxy.policy import PathChoice
+from userspace_proxy.model import DataPath
+from userspace_proxy.policy import PathDecision
 from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.history import History
-from userspace_proxy.status.paths import UNKNOWN, PathView
+from userspace_proxy.status.path_words import UNKNOWN, PathView
 from userspace_proxy.status.selection import Selection
 from userspace_proxy.status.text import prefers_text, render_text, render_top, say_missing
 
@@ -258,7 +258,7 @@ def test_terminals_get_text_and_browsers_the_page(accept, agent, expected):
 
 
 def test_on_the_kernel_path_only_connections_are_shown():
-    path = PathView(Path.KERNEL, NOW - 180, "it is asked for", 1_200)
+    path = PathView(DataPath.KERNEL, NOW - 180, "it is asked for", 1_200)
     shown = lines_of(make_view(replace(make_port(), path=path)), is_wide=True)
     assert shown[1].endswith("on the kernel path, 1,200 connections")
     at = shown.index("      path      kernel for 3 min: it is asked for")
@@ -266,7 +266,7 @@ def test_on_the_kernel_path_only_connections_are_shown():
 
 
 def test_a_kernel_that_does_not_count_connections_is_named():
-    port = replace(make_port(), path=PathView(Path.KERNEL))
+    port = replace(make_port(), path=PathView(DataPath.KERNEL))
     shown = lines_of(make_view(port), is_wide=True)
     assert shown[1].endswith("on the kernel path")
     assert any("this kernel doesn't count connections there" in line for line in shown)
@@ -275,7 +275,7 @@ def test_a_kernel_that_does_not_count_connections_is_named():
 def test_the_header_has_the_budget_of_probes_and_so_has_each_service_port_that_they_concern():
     words = "3 endpoints probed, every 1.5 s while they answer, at most 2,000 probes a second"
     port = make_port()
-    auto = replace(port, plan=replace(port.plan, path=PathChoice(Path.AUTO)))
+    auto = replace(port, plan=replace(port.plan, path=PathDecision(DataPath.AUTO)))
     view = make_view(auto, make_port("cart"), probes=ProbesFacts(3, 1.5, 2_000))
     header, *lines = lines_of(view, is_wide=True)
     assert f", {words}, " in header

@@ -32,13 +32,13 @@ from userspace_proxy.model import (
     IPFamily,
     Protocol,
     ServicePortName,
-    Serving,
     SocketAddress,
 )
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import PortKey, PortPlan, Side
 from userspace_proxy.policy import EndpointVerdict, Scope
 from userspace_proxy.policy.causes import address_taken, not_followed, not_ours
-from userspace_proxy.status.paths import PathView
+from userspace_proxy.status.path_words import PathView
 from userspace_proxy.status.port_state import judge
 
 NOW = 1_763_600_000.0

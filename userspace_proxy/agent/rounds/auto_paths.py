@@ -14,18 +14,19 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from ...model import Path, Protocol, Serving, SocketAddress
+from ...model import DataPath, Protocol, SocketAddress
+from ...model.serving import Serving
 from ...plan import PortKey, PortPlan
 from ...plane.path_probes import Note, PathProbes
-from ...policy import PathChoice
+from ...policy import PathDecision
 from ...policy.causes import dial_failed
 from ...status.units import plural
 from .kernel_path import choices_of
 
 PASSES = 2
 """After a failure this many probes in a row must pass."""
-NO_ENDPOINTS = PathChoice(Path.USERSPACE, "it has no usable endpoint")
-NOT_PROBED = PathChoice(Path.KERNEL, "endpoints of UDP aren't probed")
+NO_ENDPOINTS = PathDecision(DataPath.USERSPACE, "it has no usable endpoint")
+NOT_PROBED = PathDecision(DataPath.KERNEL, "endpoints of UDP aren't probed")
 
 
 @dataclass(slots=True, eq=False)
@@ -70,9 +71,9 @@ class AutoPaths:
         self._ports: dict[PortKey, _Port] = {}
         self._changed: dict[PortKey, None] = {}
 
-    def follow(self, plan: PortPlan) -> PathChoice:
+    def follow(self, plan: PortPlan) -> PathDecision:
         """Return the path of a Service port now; probe its endpoints from now on if it is auto."""
-        if plan.path.path is not Path.AUTO:
+        if plan.path.path is not DataPath.AUTO:
             self.forget(plan.key)
             return plan.path
         endpoints = frozenset(_endpoints(plan.serving))
@@ -95,7 +96,7 @@ class AutoPaths:
             for endpoint in port.endpoints:
                 self._unwatch(endpoint, key, port)
 
-    def take(self) -> dict[PortKey, PathChoice]:
+    def take(self) -> dict[PortKey, PathDecision]:
         """Return the paths that probes have changed, or their reasons, since the last call."""
         changed, self._changed = self._changed, {}
         return {key: self._choose(self._ports[key]) for key in changed}
@@ -153,19 +154,19 @@ class AutoPaths:
         if self.probes is not None:
             self.probes.discard(endpoint, key.name.service)
 
-    def _choose(self, port: _Port) -> PathChoice:
+    def _choose(self, port: _Port) -> PathDecision:
         if not port.unfit:
             what = plural(len(port.endpoints), "endpoint")
             answer = "answers" if len(port.endpoints) == 1 else "answer"
-            return PathChoice(Path.KERNEL, f"auto, and {what} {answer} probes")
+            return PathDecision(DataPath.KERNEL, f"auto, and {what} {answer} probes")
         failed = [endpoint for endpoint in port.unfit if self._endpoints[endpoint].number]
         if not failed:
             what = plural(len(port.unfit), "endpoint")
-            return PathChoice(Path.USERSPACE, f"auto, and {what} still to be probed")
+            return PathDecision(DataPath.USERSPACE, f"auto, and {what} still to be probed")
         number = self._endpoints[failed[0]].number
         cause = dial_failed(failed[0], number, os.strerror(number)).sentence
         more = f", and {plural(len(failed) - 1, 'other')} failed" if len(failed) > 1 else ""
-        return PathChoice(Path.USERSPACE, f"auto, and a probe failed: {cause}{more}")
+        return PathDecision(DataPath.USERSPACE, f"auto, and a probe failed: {cause}{more}")
 
 
 def _endpoints(serving: Serving) -> Iterator[SocketAddress]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from ...balance import fill_slots
-from ...model import Balance, Frontend, Serving, SocketAddress, intersect, is_loopback
+from ...model import Balance, Frontend, SocketAddress, intersect, is_loopback
+from ...model.serving import Serving
 from ...plan import PortPlan
 from ...policy.path import in_parts
-from ...steering import Affinity, EndpointChoice, Forward, Refusal, Target
+from ...steering import Affinity, EndpointChoice, KernelTarget, Refusal, Target
 
 
 def forward(
@@ -32,8 +33,8 @@ def forward(
     return {
         frontend: target
         # Clients of a loopback address have one themselves, which can't leave the node.
-        if isinstance(target, Refusal | Forward) or is_loopback(frontend.ip)
-        else Forward(target, choices, affinity, is_in_kernel, by_client)
+        if isinstance(target, Refusal | KernelTarget) or is_loopback(frontend.ip)
+        else KernelTarget(target, choices, affinity, is_in_kernel, by_client)
         for frontend, target in targets.items()
     }
 

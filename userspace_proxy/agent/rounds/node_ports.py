@@ -7,7 +7,7 @@ agent binds a socket there:
 - TCP: the socket is bound and doesn't listen, so the kernel refuses clients that bypass the rules,
   as on an unused port.
 - UDP: such a socket would swallow datagrams that bypass the rules, so it receives nothing
-  (``dataplane.port_hold``), and the kernel refuses the clients.
+  (``dataplane.port_reservation``), and the kernel refuses the clients.
 
 Rule 1: a port counts as held if a process waits for clients on it, even on only one address.
 Rule 2: otherwise the proxy takes the port, even if it can't be bound: connections that use or
@@ -47,7 +47,7 @@ class NodePort(NamedTuple):
     port: int
 
 
-class NodePortHolds:
+class NodePortReservations:
     """The node ports of one proxy, in the network namespace of the calling thread."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ...dataplane import Dialer, Tuning
-from ...model import Frontend, Path, SocketAddress
+from ...model import DataPath, Frontend, SocketAddress
 from ...names import CLUSTER_DOMAIN
 from ...status.listening import ListenAt
 
@@ -46,9 +46,9 @@ class Options:
     """Endpoints may be on 127.0.0.0/8 and ::1; they mustn't on nodes (CVE-2021-25737)."""
     is_own_namespace: bool = False
     """The network namespace was created for this proxy, so it may change all routes."""
-    path: Path = Path.USERSPACE
+    path: DataPath = DataPath.USERSPACE
     """How the bytes of Services travel whose annotations don't say."""
-    allowed_paths: tuple[Path, ...] = tuple(Path)
+    allowed_paths: tuple[DataPath, ...] = tuple(DataPath)
     """Those that annotations may choose."""
     tuning: Tuning = field(default_factory=Tuning)
     workers: int | None = None

@@ -14,12 +14,12 @@ from typing import NamedTuple
 from ...errors import ListenError
 from ...facts import PortFacts
 from ...log_fields import FieldLogger
-from ...model import Frontend, Path, SocketAddress
+from ...model import DataPath, Frontend, SocketAddress
 from ...plan import PortKey, PortPlan
 from ...plane import Group, Listener
-from ...policy import DEFAULT_PATH, PathChoice
-from ...status import paths
-from ...status.paths import PathView
+from ...policy import DEFAULT_PATH, PathDecision
+from ...status import path_words as paths
+from ...status.path_words import PathView
 from ...steering import REFUSE, Target
 from .kernel_path import forward
 
@@ -55,7 +55,7 @@ class ServedPort:
     """Why the workload that its clients wait for wasn't scaled; empty if it was, or needn't be."""
     path: PathView = paths.DEFAULT
     """How new connections travel now."""
-    chosen: PathChoice = DEFAULT_PATH
+    chosen: PathDecision = DEFAULT_PATH
     """How they travel from the next change of the steering on."""
     was_in_kernel: bool = False
     """UDP flows may lead straight to endpoints."""
@@ -83,13 +83,13 @@ class ServedPort:
                 serves = listener is not None and listener.is_serving
                 targets[frontend] = listener.address.port if listener and serves else REFUSE
         if self.was_in_kernel:
-            return forward(self.plan, targets, is_in_kernel=self.chosen.path is Path.KERNEL)
+            return forward(self.plan, targets, is_in_kernel=self.chosen.path is DataPath.KERNEL)
         return targets
 
-    def choose_path(self, wanted: PathChoice) -> None:
+    def choose_path(self, wanted: PathDecision) -> None:
         """Choose a path. The listeners stay: what the kernel can't place uses them."""
         self.chosen = wanted
-        self.was_in_kernel |= wanted.path is Path.KERNEL
+        self.was_in_kernel |= wanted.path is DataPath.KERNEL
         if wanted.path is self.path.now:
             self.path = self.path.follow(wanted, time.time())
 
@@ -123,7 +123,7 @@ class Steered:
         self._end_problem = end_problem
         self._touched: dict[ServedPort, None] = {}
         """Those whose targets may differ from where they are steered."""
-        self._switching: dict[ServedPort, Path] = {}
+        self._switching: dict[ServedPort, DataPath] = {}
         """Those for which probes have chosen another path, with the one before."""
         self._unsteered: Mapping[Frontend, str] = {}
 

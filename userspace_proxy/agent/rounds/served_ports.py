@@ -17,13 +17,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ...errors import ListenError
-from ...model import Frontend, IPFamily, Protocol, ServiceKey, Serving, SocketAddress
+from ...model import Frontend, IPFamily, Protocol, ServiceKey, SocketAddress
+from ...model.serving import Serving
 from ...plan import PortKey, PortPlan
 from ...plane import Group, Plane, PortPool
 from ...steering import Bind
 from .auto_paths import AutoPaths
 from .listen_addresses import HELD_HINT, ListenAddresses, ListenerIndex
-from .node_ports import NodePortHolds, node_ports
+from .node_ports import NodePortReservations, node_ports
 from .served_port import Faults, ServedPort, Steered
 from .shortages import ListenProblems, Shortages
 
@@ -53,7 +54,7 @@ class ServedPorts:
         self._plane = plane
         self._bind = bind
         self._clock = clock
-        self._holds = NodePortHolds()
+        self._holds = NodePortReservations()
         self._addresses = ListenAddresses(
             bind,
             pool,

@@ -26,7 +26,7 @@ from ...facts import BridgeFacts, ClientAddressFacts, StatusFacts
 from ...kernel.nf_tables.owned import OwnerSockets
 from ...kernel.routes import NodeRoutes
 from ...log_fields import FieldLogger
-from ...model import Path
+from ...model import DataPath
 from ...plan import PlanChanges
 from ...plane import Plane
 from ...policy.locality import Networks, NodeLink
@@ -100,7 +100,7 @@ class ClientAddresses(Component):
         """Begin before the first Service port is served whose connections may pass the proxy."""
         if self._has_started.is_set():
             return
-        if any(port.path.path is not Path.KERNEL for port in (*changes.open, *changes.update)):
+        if any(port.path.path is not DataPath.KERNEL for port in (*changes.open, *changes.update)):
             await self.begin()
 
     async def start(self, supervisor: Supervisor) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from ...cluster import Snapshot
-from ...kernel.addresses import NodeAddresses
+from ...kernel.interface_addresses import NodeAddresses
 from ...log_fields import FieldLogger
 from ...policy import NodeFacts
 from ...steering import Steering

@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 from ...facts import Level, StatusFacts
-from ...model import Path, Serving, SocketAddress
+from ...model import DataPath, SocketAddress
+from ...model.serving import Serving
 from ...plan import Plan, PlanChanges, PortKey, PortPlan
 from ...plane import Group, Plane
 from ...policy.causes import dial_failed
@@ -116,10 +117,12 @@ class Timeline:
 
     def note_switches(self, switched: Sequence[ServedPort]) -> None:
         """Record which Service ports take another path because of probes."""
-        left = [one for one in switched if one.path.now is Path.USERSPACE]
+        left = [one for one in switched if one.path.now is DataPath.USERSPACE]
         # Those whose endpoints are new haven't left.
         back = [
-            one for one in switched if one.path.now is Path.KERNEL and one.plan.key in self._left
+            one
+            for one in switched
+            if one.path.now is DataPath.KERNEL and one.plan.key in self._left
         ]
         for one in back:
             del self._left[one.plan.key]

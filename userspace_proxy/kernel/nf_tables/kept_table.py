@@ -20,8 +20,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from ...errors import SteeringConflict
+from .nft_table import Definition, Listing, NftTable, Steps
 from .ruleset import NftablesError
-from .table import Definition, Listing, NftTable, Steps
 from .writer import INET, SetElement
 
 # These say nothing about what the kernel can do.

@@ -15,7 +15,7 @@ from collections.abc import Callable, MutableMapping
 
 from ...errors import SteeringError
 from .kept_table import KeptTable
-from .table import Steps
+from .nft_table import Steps
 from .writer import INET, TableWriter
 
 # More than the kernel queues (net.core.rmem_default is 208 KiB, and a message takes 700 bytes).

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from ... import __version__
 from ...errors import SourceError, UserspaceProxyError
+from .api_paths import check
 from .credentials import Credentials, Fingerprint
 from .network_errors import describe
-from .paths import check
 from .responses import Response, TransportError
 
 if TYPE_CHECKING:

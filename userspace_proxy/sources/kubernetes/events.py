@@ -17,7 +17,7 @@ from typing import Any
 
 from ...model import ServiceKey
 from ..base import Happening
-from .paths import join
+from .api_paths import join
 
 EVERY_S = 60.0
 SERIES_END_S = 360.0

@@ -15,9 +15,9 @@ from ...errors import SourceError
 from ...model import ServiceKey
 from ...model.pods import PodState, read_pods, read_target_names
 from ...model.wire import FieldError, WireHead, WirePage, decode
+from .api_paths import join
 from .client import ApiClient
 from .credentials import Credentials
-from .paths import join
 from .resources import SERVICES, SLICES, Resource, ResourceCache, inside, this_node
 from .responses import Response, TransportError, invalid, rejected, unreachable
 

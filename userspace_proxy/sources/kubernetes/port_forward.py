@@ -27,8 +27,8 @@ import errno
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import UserspaceProxyError
+from .api_paths import join
 from .client import ApiClient
-from .paths import join
 from .responses import Response, TransportError, read_status, unreachable
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 
 from ..base import Happening
+from .api_paths import join
 from .client import ApiClient
 from .events import EVERY_S, Correlator, Series, new_event, path_of, series_patch
-from .paths import join
 from .responses import Response, TransportError, cause_of
 
 _log = logging.getLogger("userspace_proxy.sources")

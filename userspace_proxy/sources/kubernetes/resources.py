@@ -34,7 +34,7 @@ from ...model.wire import (
     WireService,
     decode,
 )
-from .paths import join
+from .api_paths import join
 
 Key = tuple[str, str]
 """Namespace (empty for a Node) and name."""

@@ -11,8 +11,8 @@ import json
 import logging
 
 from ...model import Workload, WorkloadKind
+from .api_paths import join
 from .client import ApiClient
-from .paths import join
 from .responses import Response, TransportError, cause_of
 
 _log = logging.getLogger("userspace_proxy.sources")

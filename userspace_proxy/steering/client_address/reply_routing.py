@@ -31,8 +31,8 @@ from collections.abc import Iterable
 from ...errors import SteeringError
 from ...kernel.nf_tables import BRIDGE, INET, TableWriter, list_tables
 from ...kernel.nf_tables import expressions as x
+from ...kernel.nf_tables.nft_table import NftTable
 from ...kernel.nf_tables.owned import OwnedTable, OwnerSockets
-from ...kernel.nf_tables.table import NftTable
 from ...kernel.nf_tables.writer import PREROUTING
 from ...kernel.one_thread import InOneThread
 from ...policy.locality import FIRST_PORT, LAST_PORT

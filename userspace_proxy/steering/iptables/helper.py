@@ -27,9 +27,10 @@ from ...model import Frontend, Protocol
 from ..base import SteeringFacts
 from ..names import ChainNames, label_of
 from ..programmer import NatProgrammer, Ports, ReleasedPorts, Touched
+from .helper_process import as_rows, from_rows
 from .legacy import LegacyTables
+from .legacy_table import LegacyTable, TableDifference, missing_jumps, parse_table
 from .nat import NatChains, all_rules, reached_rules, rules_among
-from .process import as_rows, from_rows
 from .rules import (
     FILTER,
     GUARDS,
@@ -45,7 +46,6 @@ from .rules import (
     read_refuse_port,
 )
 from .small_edits import SmallEdits
-from .table import LegacyTable, TableDifference, missing_jumps, parse_table
 
 # The agent calls repair each second. The tables' size and layout reveal each rule that was added or
 # removed; a rule that was replaced by one of the same size is found by the full comparison only.

@@ -32,8 +32,8 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from .legacy_table import Chains
 from .rules import OUT, PRE, PREFIX, PROTOCOLS, Jump, NatFrontend, NatRule
-from .table import Chains
 
 # Above this many rules at once, a new layout is less work.
 LAY_OUT_ABOVE = 200

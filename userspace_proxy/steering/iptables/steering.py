@@ -11,8 +11,8 @@ from ...kernel.interfaces import without_ipv6
 from ...model import Frontend, IPFamily
 from ..base import Bind, SteeringFacts
 from ..programmer import Ports, ProgrammedSteering, Programmer, Touched
+from .helper_process import HelperEnded, HelperProcess, as_rows, from_rows
 from .legacy import tables_in_use
-from .process import HelperEnded, HelperProcess, as_rows, from_rows
 
 
 class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ...errors import SteeringError
 from ...kernel.netlink.rtnetlink import LocalRoute
 from ...kernel.nf_tables.kept_table import KeptTable
-from ...kernel.nf_tables.table import Steps
+from ...kernel.nf_tables.nft_table import Steps
 from ...kernel.nf_tables.writer import SetElement
 from ...kernel.privileges import has_net_admin
 from ...model import Frontend, IPFamily, is_loopback

@@ -30,7 +30,7 @@ from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.writer import goto_chain
 from ...model import Frontend, IPFamily, SocketAddress
-from ..base import Affinity, Forward
+from ..base import Affinity, KernelTarget
 from .rules import DIALLED, IS_FAMILY
 
 # A pin takes about 100 bytes of the kernel's memory. Beyond, clients have no affinity.
@@ -71,7 +71,7 @@ class Chooser(NamedTuple):
     endpoints: tuple[SocketAddress, ...] = ()
     """With affinity: those of all choices, one after the other."""
     by_client: bool = False
-    """As in :class:`.Forward`."""
+    """As in :class:`.KernelTarget`."""
 
 
 class ChooserChain(NamedTuple):
@@ -92,7 +92,7 @@ class ChooserChain(NamedTuple):
         return f"{self.name(chooser)}-to-{self.pins[endpoint]}"
 
 
-def chooser_of(frontend: Frontend, forward: Forward) -> Chooser:
+def chooser_of(frontend: Frontend, forward: KernelTarget) -> Chooser:
     """Return the way of choosing of a target."""
     counts = tuple((choice.networks, len(choice.endpoints)) for choice in forward.choices)
     if forward.affinity is None:

@@ -13,11 +13,11 @@ from ...errors import SteeringError
 from ...kernel.nf_tables import NftablesError, Ruleset
 from ...kernel.nf_tables.counts import Counts
 from ...kernel.nf_tables.kept_table import KeptTable, Repair
-from ...kernel.nf_tables.table import Steps
+from ...kernel.nf_tables.nft_table import Steps
 from ...kernel.nf_tables.writer import SetElement
 from ...kernel.pod_links import PodLinks
 from ...model import Balance, Frontend, IPFamily, SocketAddress
-from ..base import Affinity, Forward
+from ..base import Affinity, KernelTarget
 from ..names import KERNEL_PATH_TABLES
 from .choosers import (
     NAMES,
@@ -27,7 +27,7 @@ from .choosers import (
     write_chooser,
     write_without_chooser,
 )
-from .forwarding import SETS, Difference, Forwarding, link_elements, read_forwards, write_table
+from .kernel_rules import SETS, Difference, KernelRules, link_elements, read_forwards, write_table
 
 # Whether the kernel has all kinds of expressions, and of those that some Services need.
 _PROBES = (
@@ -36,7 +36,7 @@ _PROBES = (
 )
 _HASH_PROBES = (Chooser(IPFamily.IPV4, ((None, 1),), by_client=True),)
 
-Forwards = Mapping[Frontend, Forward | None]
+KernelTargets = Mapping[Frontend, KernelTarget | None]
 """The targets of some frontends; None: not on the kernel path."""
 
 
@@ -85,18 +85,18 @@ class KernelPath:
         name = KERNEL_PATH_TABLES.of(proxy_name)
         self._table = KeptTable(name, SETS, self._create, self._elements)
         self._links = PodLinks()
-        self._forwarding = Forwarding()
+        self._forwarding = KernelRules()
         self._numbers: frozenset[int] = frozenset()
         """Those of the links that lead only to containers of this node."""
         self._exists = False
         self._has_counters = True
         self._counts = Counts()
 
-    def load(self, forwards: Forwards) -> None:
+    def load(self, forwards: KernelTargets) -> None:
         """Write the desired state for the first time."""
         # It may be another program's.
         self._table.read()
-        self._forwarding, self._counts = Forwarding(), Counts()
+        self._forwarding, self._counts = KernelRules(), Counts()
         self._forwarding.accept(self._forwarding.difference(forwards))
         self._exists = False
         if self._forwarding.forwards:
@@ -105,7 +105,7 @@ class KernelPath:
         else:
             self._table.remove()
 
-    def change(self, touched: Forwards, gone: Iterable[Frontend] = ()) -> None:
+    def change(self, touched: KernelTargets, gone: Iterable[Frontend] = ()) -> None:
         """Write a difference; nothing has changed if it raises an error.
 
         Args:
@@ -128,7 +128,7 @@ class KernelPath:
         try:
             self._write_all()
         except SteeringError:
-            undone: Forwards = {f: before.get(f) for f in change.forwards}
+            undone: KernelTargets = {f: before.get(f) for f in change.forwards}
             self._forwarding.accept(self._forwarding.difference(undone))
             raise
         self._exists = True
@@ -183,7 +183,7 @@ class KernelPath:
     def remove(self) -> None:
         """Remove the table; idempotent."""
         self._table.remove()
-        self._forwarding, self._exists, self._counts = Forwarding(), False, Counts()
+        self._forwarding, self._exists, self._counts = KernelRules(), False, Counts()
 
     def close(self) -> None:
         """Close all sockets; what is in force stays in force."""

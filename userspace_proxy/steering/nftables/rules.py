@@ -26,8 +26,8 @@ from ...kernel.nf_tables.expressions import (
     KeyType,
     joined,
 )
+from ...kernel.nf_tables.nft_table import Listing
 from ...kernel.nf_tables.reader import Expression
-from ...kernel.nf_tables.table import Listing
 from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING, SetElement
 from ...model import Frontend, IPFamily, Protocol
 

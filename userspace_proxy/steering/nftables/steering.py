@@ -13,14 +13,14 @@ from ...kernel import conntrack
 from ...kernel.interfaces import not_forwarding, without_ipv6
 from ...kernel.nf_tables import Ruleset
 from ...kernel.nf_tables.kept_table import KeptTable, Repair
-from ...kernel.nf_tables.table import Steps
+from ...kernel.nf_tables.nft_table import Steps
 from ...kernel.nf_tables.writer import SetElement
 from ...model import Balance, Frontend, IPFamily, Protocol, SocketAddress
-from ..base import REFUSE, Bind, EndpointChoice, Forward, SteeringFacts, Target, render_targets
+from ..base import REFUSE, Bind, EndpointChoice, KernelTarget, SteeringFacts, Target, render_targets
 from ..earlier_nat import EarlierNat
 from ..names import STEERING_TABLES
 from ..programmer import NatProgrammer, Ports, ProgrammedSteering, ReleasedPorts, Touched
-from .kernel_path import Forwards, KernelPath, find_missing
+from .kernel_path import KernelPath, KernelTargets, find_missing
 from .rules import (
     MAPS,
     NAT_PRIORITY,
@@ -107,7 +107,7 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
         for frontend, port in ports.items():
             targets[frontend] = REFUSE if port == self._refuse_port else port
             if endpoints := forwards.get(frontend):
-                targets[frontend] = Forward(port, (EndpointChoice(endpoints),))
+                targets[frontend] = KernelTarget(port, (EndpointChoice(endpoints),))
         return render_targets(targets)
 
     async def kernel_connections(self) -> Mapping[Frontend, int] | None:
@@ -139,9 +139,9 @@ class NftablesProgrammer(NatProgrammer):
         """How many frontends use each port, by its key in the guard."""
         self._released: ReleasedPorts[bytes] = ReleasedPorts()
         self._kernel_path = KernelPath(facts.proxy_name)
-        self._forwards: dict[Frontend, Forward] = {}
+        self._forwards: dict[Frontend, KernelTarget] = {}
         """The desired targets of frontends that are on the kernel path, or have been."""
-        self._ended: dict[Frontend, Forward] = {}
+        self._ended: dict[Frontend, KernelTarget] = {}
         """What frontends had that are no longer steered, until their flows are ended."""
 
     def unguarded(self) -> str:
@@ -163,7 +163,7 @@ class NftablesProgrammer(NatProgrammer):
         ports = read_ports(listing.elements_of(SETS))
         return {f: 0 if port in refuse_ports else port for f, port in ports.items()}
 
-    def apply_all(self, ports: Ports, forwards: dict[Frontend, Forward]) -> None:
+    def apply_all(self, ports: Ports, forwards: dict[Frontend, KernelTarget]) -> None:
         """Make the kernel steer exactly these frontends, some of them to endpoints."""
         if self._applied is not None:
             gone = dict.fromkeys(self._applied.keys() - ports.keys())
@@ -174,7 +174,7 @@ class NftablesProgrammer(NatProgrammer):
             self.apply(ports)
         self.forget_stale()
 
-    def change_all(self, touched: Touched, forwards: Mapping[Frontend, Forward]) -> None:
+    def change_all(self, touched: Touched, forwards: Mapping[Frontend, KernelTarget]) -> None:
         """Steer some frontends; those of ``touched`` without a forward lead to ports alone.
 
         First to endpoints, then to ports: the proxy would pin clients that reach it meanwhile.
@@ -261,7 +261,7 @@ class NftablesProgrammer(NatProgrammer):
         self._translated_earlier = self._earlier.look(ports.keys()) | without_ipv6(ports)
         return count
 
-    def _set_forwards(self, forwards: Forwards) -> None:
+    def _set_forwards(self, forwards: KernelTargets) -> None:
         for frontend, forward in forwards.items():
             if forward is None:
                 self._forwards.pop(frontend, None)
@@ -281,7 +281,7 @@ class NftablesProgrammer(NatProgrammer):
         super()._forget_stale()
         self._ended = {}
 
-    def _note_ended(self, touched: Touched, before: Forwards) -> None:
+    def _note_ended(self, touched: Touched, before: KernelTargets) -> None:
         """Note frontends with UDP flows, or unanswered SYNs, to endpoints that they no longer have.
 
         A SYN to an endpoint that doesn't answer is sent again, and follows its entry for up to two
@@ -332,5 +332,5 @@ class NftablesProgrammer(NatProgrammer):
             self._table.redefine([write_prerouting(self._shape(self._table.is_complete))])
 
 
-def _forwards(targets: Mapping[Frontend, Target]) -> dict[Frontend, Forward]:
-    return {f: target for f, target in targets.items() if isinstance(target, Forward)}
+def _forwards(targets: Mapping[Frontend, Target]) -> dict[Frontend, KernelTarget]:
+    return {f: target for f, target in targets.items() if isinstance(target, KernelTarget)}

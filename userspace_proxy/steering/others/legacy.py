@@ -6,7 +6,7 @@ import re
 from collections.abc import Container, Sequence
 
 from ..iptables.legacy import LegacyTables, tables_in_use
-from ..iptables.table import parse_table, split_target
+from ..iptables.legacy_table import parse_table, split_target
 from .chains import Chain, Step, Tables
 
 FAMILIES = {4: "ip", 6: "ip6"}

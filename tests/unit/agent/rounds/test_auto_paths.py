@@ -8,18 +8,18 @@ import pytest
 from userspace_proxy.agent.rounds.auto_paths import NO_ENDPOINTS, NOT_PROBED, AutoPaths
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import (
+    DataPath,
     Frontend,
     Handling,
     IPFamily,
-    Path,
     Protocol,
     ServicePortName,
-    Serving,
     SocketAddress,
 )
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import PortKey, PortPlan
-from userspace_proxy.policy import PathChoice
-from userspace_proxy.steering import Bind, EndpointChoice, Forward
+from userspace_proxy.policy import PathDecision
+from userspace_proxy.steering import Bind, EndpointChoice, KernelTarget
 
 from ..samples import Cluster
 from ..watched import WatchedSteering, settle, until
@@ -49,19 +49,19 @@ class Probed:
         self.is_closed = True
 
 
-def plan(*endpoints, name="web", protocol=Protocol.TCP, path=Path.AUTO, **others):
+def plan(*endpoints, name="web", protocol=Protocol.TCP, path=DataPath.AUTO, **others):
     return PortPlan(
         PortKey(ServicePortName("shop", name, ""), IPFamily.IPV4),
         protocol,
         (Frontend("10.96.7.1", 80, protocol),),
         (),
         Serving(endpoints, **others),
-        path=PathChoice(path, "its annotation asks for it"),
+        path=PathDecision(path, "its annotation asks for it"),
     )
 
 
 WEB = plan(A, B)
-AUTO = Handling(path=Path.AUTO)
+AUTO = Handling(path=DataPath.AUTO)
 HERE, THERE = (Frontend(f"10.96.0.{number}", 80, Protocol.TCP) for number in (1, 2))
 
 
@@ -79,13 +79,17 @@ def answer(auto, *endpoints):
 
 
 def test_at_first_a_service_port_is_on_userspace_until_each_endpoint_has_answered_once(auto):
-    assert auto.follow(WEB) == (Path.USERSPACE, "auto, and 2 endpoints still to be probed", None)
+    assert auto.follow(WEB) == (
+        DataPath.USERSPACE,
+        "auto, and 2 endpoints still to be probed",
+        None,
+    )
     answer(auto, A)
     assert not auto.changes
     assert auto.follow(WEB).why == "auto, and 1 endpoint still to be probed"
     answer(auto, B)
     assert auto.changes
-    assert auto.take() == {WEB.key: (Path.KERNEL, "auto, and 2 endpoints answer probes", None)}
+    assert auto.take() == {WEB.key: (DataPath.KERNEL, "auto, and 2 endpoints answer probes", None)}
     assert auto.take() == {}
 
 
@@ -96,7 +100,7 @@ def test_the_first_failed_probe_is_the_way_to_userspace_and_says_why(auto):
     auto.note(B, REFUSED)
     assert auto.take() == {
         WEB.key: (
-            Path.USERSPACE,
+            DataPath.USERSPACE,
             "auto, and a probe failed: 10.244.1.2:8080 refuses connections: nothing listens on "
             "port 8080 there",
             None,
@@ -111,12 +115,12 @@ def test_after_a_failure_two_answers_in_a_row_are_the_way_back(auto):
     answer(auto, A, B)
     auto.note(B, REFUSED)
     answer(auto, A, B)
-    assert auto.follow(WEB).path is Path.USERSPACE
+    assert auto.follow(WEB).path is DataPath.USERSPACE
     answer(auto, B)
-    assert auto.take()[WEB.key].path is Path.KERNEL
+    assert auto.take()[WEB.key].path is DataPath.KERNEL
     auto.note(B, REFUSED)
     answer(auto, B)
-    assert auto.follow(WEB).path is Path.USERSPACE, "each failure wants two answers"
+    assert auto.follow(WEB).path is DataPath.USERSPACE, "each failure wants two answers"
 
 
 def test_all_endpoints_have_to_answer(auto):
@@ -127,10 +131,10 @@ def test_all_endpoints_have_to_answer(auto):
     assert auto.take()[WEB.key].why.endswith("there, and 1 other failed")
     answer(auto, A, A)
     choice = auto.take()[WEB.key]
-    assert choice.path is Path.USERSPACE
+    assert choice.path is DataPath.USERSPACE
     assert "10.244.1.2:8080 does not answer" in choice.why
     answer(auto, B, B)
-    assert auto.take()[WEB.key].path is Path.KERNEL
+    assert auto.take()[WEB.key].path is DataPath.KERNEL
 
 
 def test_another_error_is_another_reason_and_the_same_is_no_news(auto):
@@ -149,7 +153,7 @@ def test_an_endpoint_that_is_shared_is_probed_once_and_decides_for_all(auto):
     auto.follow(other)
     assert sorted(auto.probes.endpoints) == [A, B, C]
     answer(auto, A, B, C)
-    assert {choice.path for choice in auto.take().values()} == {Path.KERNEL}
+    assert {choice.path for choice in auto.take().values()} == {DataPath.KERNEL}
     auto.note(B, REFUSED)
     assert auto.take().keys() == {WEB.key, other.key}
     auto.forget(WEB.key)
@@ -163,9 +167,9 @@ def test_a_new_endpoint_has_to_answer_first_and_one_that_leaves_no_longer_counts
     auto.follow(WEB)
     answer(auto, A, B)
     auto.take()
-    assert auto.follow(plan(A, B, C)).path is Path.USERSPACE
+    assert auto.follow(plan(A, B, C)).path is DataPath.USERSPACE
     auto.note(C, REFUSED)
-    assert auto.follow(WEB).path is Path.KERNEL
+    assert auto.follow(WEB).path is DataPath.KERNEL
     assert sorted(auto.probes.endpoints) == [A, B]
 
 
@@ -189,7 +193,7 @@ def test_udp_stays_in_the_kernel_unless_it_has_no_endpoints(auto):
 
 def test_a_service_port_that_is_not_auto_any_more_is_not_probed(auto):
     auto.follow(WEB)
-    asked = replace(WEB, path=PathChoice(Path.KERNEL, "its annotation asks for it"))
+    asked = replace(WEB, path=PathDecision(DataPath.KERNEL, "its annotation asks for it"))
     assert auto.follow(asked) == asked.path
     assert auto.probes.endpoints == []
     auto.close()
@@ -202,20 +206,23 @@ async def test_probes_switch_the_path_without_a_new_plan(make):
     targets = served_ports.follow(cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
     (served,) = served_ports
     served_ports.switch_paths()
-    assert (served.path.now, bool(served_ports.steered.change())) == (Path.USERSPACE, False)
+    assert (served.path.now, bool(served_ports.steered.change())) == (DataPath.USERSPACE, False)
     served_ports.auto_paths.note(A, 0)
     served_ports.switch_paths()
     change, choices = served_ports.steered.change(), (EndpointChoice((A,)),)
-    assert change.changed == {HERE: Forward(targets[HERE], choices)}
-    assert served.path.now is Path.USERSPACE, "the change isn't in force yet"
+    assert change.changed == {HERE: KernelTarget(targets[HERE], choices)}
+    assert served.path.now is DataPath.USERSPACE, "the change isn't in force yet"
     assert served_ports.steered.mark(change) == [served]
-    assert served.path.now is Path.KERNEL
+    assert served.path.now is DataPath.KERNEL
     served_ports.auto_paths.note(A, REFUSED)
     served_ports.switch_paths()
     change = served_ports.steered.change()
-    assert change.changed == {HERE: Forward(targets[HERE], choices, is_on=False)}
+    assert change.changed == {HERE: KernelTarget(targets[HERE], choices, is_on=False)}
     assert served_ports.steered.mark(change) == [served]
-    assert (served.path.now, served.path.why[:24]) == (Path.USERSPACE, "auto, and a probe failed")
+    assert (served.path.now, served.path.why[:24]) == (
+        DataPath.USERSPACE,
+        "auto, and a probe failed",
+    )
     served_ports.auto_paths.note(A, errno.EHOSTUNREACH)
     served_ports.switch_paths()
     assert not served_ports.steered.change(), "only the reason is another"
@@ -231,7 +238,7 @@ async def test_a_switch_that_is_taken_back_before_it_is_in_force_is_none(make):
         served_ports.switch_paths()
     (served,) = served_ports
     assert served_ports.steered.mark(served_ports.steered.change()) == []
-    assert served.path.now is Path.USERSPACE
+    assert served.path.now is DataPath.USERSPACE
 
 
 async def test_a_path_is_shown_and_reported_once_the_steering_has_changed(start):
@@ -251,8 +258,8 @@ async def test_a_path_is_shown_and_reported_once_the_steering_has_changed(start)
     for count, result in enumerate((0, REFUSED), 1):
         auto.note(A, result)
         await until(lambda count=count: len(switched) == count)
-    assert shown == [[(Path.USERSPACE, 0)], [(Path.KERNEL, 1)]]
-    assert [one.path.now for one in start.served_ports] == [Path.USERSPACE]
+    assert shown == [[(DataPath.USERSPACE, 0)], [(DataPath.KERNEL, 1)]]
+    assert [one.path.now for one in start.served_ports] == [DataPath.USERSPACE]
 
 
 async def test_probes_switch_a_path_at_once_and_without_a_round(start, caplog):
@@ -304,7 +311,7 @@ async def test_the_log_has_at_most_twenty_lines_of_many_switches(start, caplog):
     calls = len(steering.calls)
     auto.note(A, 0)
     await until(lambda: any("path kernel" in message for message in caplog.messages))
-    assert all(isinstance(target, Forward) for target in steering.kernel.values())
+    assert all(isinstance(target, KernelTarget) for target in steering.kernel.values())
     assert len(steering.calls) == calls + 1, "one transaction"
     assert len([message for message in caplog.messages if "path kernel" in message]) == 20
 
@@ -312,4 +319,4 @@ async def test_the_log_has_at_most_twenty_lines_of_many_switches(start, caplog):
 def is_on(steering):
     """Return whether the kernel translates new connections of the Service web."""
     target = steering.kernel[HERE]
-    return isinstance(target, Forward) and target.is_on
+    return isinstance(target, KernelTarget) and target.is_on

@@ -6,17 +6,17 @@ from userspace_proxy.agent.rounds.kernel_path import choices_of, forward
 from userspace_proxy.balance import fill_slots
 from userspace_proxy.model import (
     Balance,
+    DataPath,
     Frontend,
     Handling,
     IPFamily,
-    Path,
     Protocol,
     ServicePortName,
-    Serving,
     SocketAddress,
 )
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import PortKey, PortPlan
-from userspace_proxy.steering import REFUSE, Affinity, Bind, EndpointChoice, Forward
+from userspace_proxy.steering import REFUSE, Affinity, Bind, EndpointChoice, KernelTarget
 
 from ...port_numbers import is_listening
 from ..samples import Cluster
@@ -87,7 +87,7 @@ def test_with_source_hash_slots_take_the_place_of_endpoints_in_proportion_to_wei
     hashed = Handling(balance=Balance.SOURCE_HASH)
     (target,) = forward(plan(handling=hashed), {WEB: 20000}, is_in_kernel=True).values()
     slots = fill_slots((A, B), {})
-    assert target == Forward(20000, (EndpointChoice(slots),), by_client=True)
+    assert target == KernelTarget(20000, (EndpointChoice(slots),), by_client=True)
     (choice,) = choices(handling=hashed, weights=((A, 200), (B, 100)))
     assert choice.endpoints == fill_slots((A, B), {A: 200, B: 100})
 
@@ -96,7 +96,7 @@ def test_refused_frontends_and_those_on_loopback_stay_as_they_are():
     other = Frontend("10.96.7.2", 80, Protocol.TCP)
     targets = forward(PLAN, {WEB: 20000, other: REFUSE, HERE: 20000}, is_in_kernel=True)
     assert targets == {
-        WEB: Forward(20000, (EndpointChoice((A, B)),)),
+        WEB: KernelTarget(20000, (EndpointChoice((A, B)),)),
         other: REFUSE,
         HERE: 20000,
     }
@@ -105,12 +105,12 @@ def test_refused_frontends_and_those_on_loopback_stay_as_they_are():
 def test_session_affinity_belongs_to_the_service_port():
     targets = forward(plan(affinity_timeout_s=60), {WEB: 20000}, is_in_kernel=True)
     affinity = Affinity("shop/web", 60)
-    assert targets == {WEB: Forward(20000, (EndpointChoice((A, B)),), affinity)}
+    assert targets == {WEB: KernelTarget(20000, (EndpointChoice((A, B)),), affinity)}
 
 
 def test_a_service_port_that_has_left_the_kernel_path_keeps_its_endpoints_for_flows():
     targets = forward(PLAN, {WEB: 20000}, is_in_kernel=False)
-    assert targets == {WEB: Forward(20000, (EndpointChoice((A, B)),), is_on=False)}
+    assert targets == {WEB: KernelTarget(20000, (EndpointChoice((A, B)),), is_on=False)}
 
 
 async def test_a_path_is_switched_by_the_targets_alone_and_the_listener_stays(make):
@@ -118,16 +118,16 @@ async def test_a_path_is_switched_by_the_targets_alone_and_the_listener_stays(ma
     web = Frontend("10.96.0.1", 80, Protocol.TCP)
     choices = (EndpointChoice((SocketAddress(POD, 8080),)),)
     port = served_ports.follow(cluster.serve("web", web.ip, POD))[web]
-    kernel = Handling(path=Path.KERNEL)
+    kernel = Handling(path=DataPath.KERNEL)
     targets = served_ports.follow(cluster.serve("web", web.ip, POD, handling=kernel))
-    assert targets == {web: Forward(port, choices)}
+    assert targets == {web: KernelTarget(port, choices)}
     (served,) = served_ports
-    assert (served.path.now, served.path.why) == (Path.KERNEL, "its annotation asks for it")
+    assert (served.path.now, served.path.why) == (DataPath.KERNEL, "its annotation asks for it")
     began = served.path.since
     assert is_listening(port)
     # UDP flows may still lead to its endpoints.
     targets = served_ports.follow(cluster.serve("web", web.ip, POD))
-    assert targets == {web: Forward(port, choices, is_on=False)}
-    assert (served.path.now, served.path.why) == (Path.USERSPACE, "")
+    assert targets == {web: KernelTarget(port, choices, is_on=False)}
+    assert (served.path.now, served.path.why) == (DataPath.USERSPACE, "")
     assert served.path.since >= began > 0
     assert served_ports.follow(cluster.serve("web", web.ip)) == {web: REFUSE}

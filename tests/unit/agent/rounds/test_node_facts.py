@@ -6,11 +6,11 @@ from userspace_proxy.agent.rounds.node_facts import make_facts, options_with, wh
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.cluster import Store
 from userspace_proxy.model import (
+    DataPath,
     Endpoint,
     EndpointSlice,
     IPFamily,
     Node,
-    Path,
     Service,
     ServiceKey,
     SliceKey,
@@ -124,7 +124,7 @@ def test_options_decide_whether_loopback_endpoints_are_allowed(is_allowed):
 
 
 def test_options_decide_which_paths_annotations_may_choose():
-    assert facts_of(allowed_paths=(Path.AUTO,)).allowed_paths == (Path.AUTO,)
+    assert facts_of(allowed_paths=(DataPath.AUTO,)).allowed_paths == (DataPath.AUTO,)
 
 
 @pytest.mark.parametrize(("steering", "is_allowed"), [("none", True), ("local", False)])

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from userspace_proxy.agent.rounds import node_ports
-from userspace_proxy.agent.rounds.node_ports import LOOK_EVERY_S, NodePort, NodePortHolds
+from userspace_proxy.agent.rounds.node_ports import LOOK_EVERY_S, NodePort, NodePortReservations
 from userspace_proxy.model import IPFamily, Protocol
 
 from ...port_numbers import free_port, own_name
@@ -24,7 +24,7 @@ ALL = [
 
 @pytest.fixture
 def holds():
-    holds = NodePortHolds()
+    holds = NodePortReservations()
     yield holds
     holds.close()
 

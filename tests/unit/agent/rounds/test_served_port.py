@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from userspace_proxy.model import Frontend, Protocol, Serving
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.steering import REFUSE, Bind
 
 from ..conftest import retry

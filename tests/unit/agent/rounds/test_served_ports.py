@@ -6,7 +6,8 @@ import socket
 import pytest
 
 from userspace_proxy.faults.endpoint_faults import At
-from userspace_proxy.model import Balance, Frontend, Handling, Protocol, Serving, SocketAddress
+from userspace_proxy.model import Balance, Frontend, Handling, Protocol, SocketAddress
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import PortPool
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import REFUSE, Bind

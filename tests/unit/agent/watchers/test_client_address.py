@@ -9,9 +9,10 @@ import pytest
 from tests.netns import Net
 from userspace_proxy.agent.watchers import client_address
 from userspace_proxy.agent.watchers.client_address import ClientAddresses, why_impossible
-from userspace_proxy.model import IPFamily, Path, Protocol, ServicePortName, Serving
+from userspace_proxy.model import DataPath, IPFamily, Protocol, ServicePortName
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import PlanChanges, PortKey, PortPlan
-from userspace_proxy.policy import PathChoice
+from userspace_proxy.policy import PathDecision
 from userspace_proxy.policy.locality import NodeLink
 
 from ..watched import until
@@ -94,13 +95,13 @@ def test_with_the_kernel_path_for_all_it_begins_with_the_first_service_port_that
     def changes(path):
         name = ServicePortName("shop", "web", "")
         key = PortKey(name, IPFamily.IPV4)
-        port = PortPlan(key, Protocol.TCP, (), (), Serving(), path=PathChoice(path))
+        port = PortPlan(key, Protocol.TCP, (), (), Serving(), path=PathDecision(path))
         return PlanChanges((port,), (), ())
 
     async def main(path):
         addresses, plane = ClientAddresses("", ()), NetworksOfPlane()
         addresses.follow(plane)
-        await addresses.prepare(changes(Path.KERNEL))
+        await addresses.prepare(changes(DataPath.KERNEL))
         assert addresses.why_not == ""
         assert reply_rules(node) == 0
         assert plane.given == []
@@ -113,7 +114,7 @@ def test_with_the_kernel_path_for_all_it_begins_with_the_first_service_port_that
         assert reply_rules(node) == 0
 
     with node:
-        for path in (Path.USERSPACE, Path.AUTO):
+        for path in (DataPath.USERSPACE, DataPath.AUTO):
             asyncio.run(main(path))
 
 

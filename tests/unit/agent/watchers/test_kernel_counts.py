@@ -7,7 +7,7 @@ import pytest
 from userspace_proxy.agent.watchers import kernel_counts
 from userspace_proxy.agent.watchers.kernel_counts import EVERY_S, KernelCounts
 from userspace_proxy.errors import SteeringError
-from userspace_proxy.model import Frontend, Handling, Path, Protocol
+from userspace_proxy.model import DataPath, Frontend, Handling, Protocol
 from userspace_proxy.steering import Bind
 from userspace_proxy.testing.fake_steering import FakeSteering
 
@@ -15,7 +15,7 @@ from ..samples import Cluster
 
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 CART = Frontend("10.96.0.2", 80, Protocol.TCP)
-KERNEL = Handling(path=Path.KERNEL)
+KERNEL = Handling(path=DataPath.KERNEL)
 POD = "192.0.2.1"
 
 

@@ -9,12 +9,13 @@ from userspace_proxy.agent.rounds.served_port import ServedPort
 from userspace_proxy.agent.watchers.timeline import KEPT, OUTAGES_MAX, Timeline
 from userspace_proxy.cluster import Store
 from userspace_proxy.facts import Level, SourceFacts
-from userspace_proxy.model import Path, Serving, SocketAddress
+from userspace_proxy.model import DataPath, SocketAddress
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import Planner, diff_plans
 from userspace_proxy.plane import Plane
 from userspace_proxy.plane.messages import Ejected, Returned
 from userspace_proxy.policy import NodeFacts
-from userspace_proxy.status.paths import PathView
+from userspace_proxy.status.path_words import PathView
 from userspace_proxy.status.timeline import Event
 
 from ..backends import answers, backend, free_address
@@ -246,9 +247,9 @@ class Switched:
 
 async def test_a_switch_of_the_path_is_an_event_each_way(rig):
     switched = Switched(1)
-    rig.timeline.note_switches(switched.to(Path.KERNEL, "all answer"))
+    rig.timeline.note_switches(switched.to(DataPath.KERNEL, "all answer"))
     assert rig.timeline.events() == [], "it hasn't left"
-    for path, why in ((Path.USERSPACE, "a probe failed"), (Path.KERNEL, "all answer")) * 2:
+    for path, why in ((DataPath.USERSPACE, "a probe failed"), (DataPath.KERNEL, "all answer")) * 2:
         rig.now += 1
         rig.timeline.note_switches(switched.to(path, why))
     assert rig.whats()[:2] == [
@@ -263,8 +264,8 @@ async def test_a_switch_of_the_path_is_an_event_each_way(rig):
 
 async def test_switches_of_many_service_ports_are_one_event_and_remembered_up_to_a_bound(rig):
     switched = Switched(OUTAGES_MAX + 5)
-    rig.timeline.note_switches(switched.to(Path.USERSPACE, "a probe failed"))
-    rig.timeline.note_switches(switched.to(Path.KERNEL, "all answer"))
+    rig.timeline.note_switches(switched.to(DataPath.USERSPACE, "a probe failed"))
+    rig.timeline.note_switches(switched.to(DataPath.KERNEL, "all answer"))
     assert sorted(event.what for event in rig.timeline.events()) == [
         "1,000 Service ports are back on the kernel path",
         "1,005 Service ports left the kernel path: a probe failed",

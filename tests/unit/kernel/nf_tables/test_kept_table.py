@@ -12,8 +12,8 @@ from userspace_proxy.errors import SteeringConflict, SteeringError
 from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset, TableWriter
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables.kept_table import KeptTable, Repair
+from userspace_proxy.kernel.nf_tables.nft_table import NftTable
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
-from userspace_proxy.kernel.nf_tables.table import NftTable
 
 DNS, WEB, HTTPS = (("ports", port.to_bytes(2, "big"), b"") for port in (53, 80, 443))
 

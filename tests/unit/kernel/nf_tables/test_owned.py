@@ -6,8 +6,8 @@ import pytest
 
 from tests.netns import Net
 from userspace_proxy.kernel.nf_tables import NftablesError, TableWriter, list_tables, writer
+from userspace_proxy.kernel.nf_tables.nft_table import NftTable
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable, OwnerSockets
-from userspace_proxy.kernel.nf_tables.table import NftTable
 
 
 @pytest.fixture

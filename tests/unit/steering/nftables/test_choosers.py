@@ -5,7 +5,7 @@ from __future__ import annotations
 from userspace_proxy.kernel.netlink.messages import read_messages
 from userspace_proxy.kernel.nf_tables import reader, writer
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
-from userspace_proxy.steering.base import Affinity, EndpointChoice, Forward
+from userspace_proxy.steering.base import Affinity, EndpointChoice, KernelTarget
 from userspace_proxy.steering.nftables.choosers import (
     ChooserChain,
     chooser_of,
@@ -29,8 +29,8 @@ def kinds(messages):
 
 
 def test_frontends_with_equally_many_endpoints_have_one_chain_with_one_rule():
-    chooser = chooser_of(WEB, Forward(1, (EndpointChoice((A, B)),)))
-    assert chooser == chooser_of(WEB, Forward(2, (EndpointChoice((B, A)),)))
+    chooser = chooser_of(WEB, KernelTarget(1, (EndpointChoice((A, B)),)))
+    assert chooser == chooser_of(WEB, KernelTarget(2, (EndpointChoice((B, A)),)))
     (rule,) = rules_of(write_chooser("t", chooser, ChooserChain(7)))
     assert rule.chain == "choose-7-of-2-ip"
     names = [one.name for one in rule.expressions()]
@@ -40,8 +40,8 @@ def test_frontends_with_equally_many_endpoints_have_one_chain_with_one_rule():
 
 
 def test_a_choice_by_the_clients_address_has_a_chain_that_hashes_it():
-    hashed = chooser_of(WEB, Forward(1, (EndpointChoice((A, B)),), by_client=True))
-    assert hashed != chooser_of(WEB, Forward(1, (EndpointChoice((A, B)),)))
+    hashed = chooser_of(WEB, KernelTarget(1, (EndpointChoice((A, B)),), by_client=True))
+    assert hashed != chooser_of(WEB, KernelTarget(1, (EndpointChoice((A, B)),)))
     (rule,) = rules_of(write_chooser("t", hashed, ChooserChain(7)))
     assert rule.chain == "hash-7-of-2-ip"
     names = [one.name for one in rule.expressions()]
@@ -50,7 +50,7 @@ def test_a_choice_by_the_clients_address_has_a_chain_that_hashes_it():
 
 
 def test_clients_of_some_networks_have_a_chain_of_their_own():
-    chooser = chooser_of(WEB, Forward(1, (INSIDE, EndpointChoice((B,)))))
+    chooser = chooser_of(WEB, KernelTarget(1, (INSIDE, EndpointChoice((B,)))))
     chains = [rule.chain for rule in rules_of(write_chooser("t", chooser, ChooserChain(7)))]
     name = "choose-7-of-1-1-ip"
     assert chains == [name, name, f"{name}-0", name]
@@ -59,7 +59,7 @@ def test_clients_of_some_networks_have_a_chain_of_their_own():
 
 
 def test_with_affinity_each_endpoint_has_a_chain_that_remembers_the_client():
-    forward = Forward(1, (EndpointChoice((A, A, B)),), Affinity("shop/web", 60))
+    forward = KernelTarget(1, (EndpointChoice((A, A, B)),), Affinity("shop/web", 60))
     chooser, chain = chooser_of(WEB, forward), ChooserChain(9, {A: 7, B: 8})
     name = "choose-9-of-3-ip"
     assert [rule.chain for rule in rules_of(write_chooser("t", chooser, chain))] == [
@@ -75,7 +75,7 @@ def test_with_affinity_each_endpoint_has_a_chain_that_remembers_the_client():
 
 def test_a_service_with_affinity_leads_to_its_own_endpoints_only():
     """With one map of all Services, each rule cost as much as they had endpoints together."""
-    forward = Forward(1, (EndpointChoice((A, A, B)),), Affinity("shop/web", 60))
+    forward = KernelTarget(1, (EndpointChoice((A, A, B)),), Affinity("shop/web", 60))
     messages = write_chooser("t", chooser_of(WEB, forward), ChooserChain(9, {A: 7, B: 8}))
     parsed = [one for block in messages for one in read_messages(block)]
     (made,) = [reader.read_set(one) for one in parsed if one.kind == writer.NEW_SET]

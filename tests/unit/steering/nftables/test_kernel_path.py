@@ -16,14 +16,14 @@ from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset, writer
 from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
 from userspace_proxy.model import Balance, Frontend, IPFamily, Protocol, SocketAddress
-from userspace_proxy.steering.base import Affinity, EndpointChoice, Forward
-from userspace_proxy.steering.nftables import forwarding
+from userspace_proxy.steering.base import Affinity, EndpointChoice, KernelTarget
+from userspace_proxy.steering.nftables import kernel_rules as forwarding
 from userspace_proxy.steering.nftables.kernel_path import KernelPath, find_missing
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 CART = Frontend("10.96.7.2", 80, Protocol.TCP)
 A, B = SocketAddress("10.244.1.2", 8080), SocketAddress("10.244.1.3", 8080)
-BOTH, ONE = Forward(1, (EndpointChoice((A, B)),)), Forward(1, (EndpointChoice((A,)),))
+BOTH, ONE = KernelTarget(1, (EndpointChoice((A, B)),)), KernelTarget(1, (EndpointChoice((A,)),))
 BY_HASH = replace(BOTH, by_client=True)
 TABLE = "inet userspace-proxy/paths"
 
@@ -73,7 +73,7 @@ def test_the_table_exists_from_the_first_frontend_on(node, path):
 def test_a_change_writes_no_rule_where_others_choose_alike(node, path):
     path.load({WEB: BOTH})
     before = node.run(f"nft -a list table {TABLE} | grep -v elements")
-    path.change({WEB: Forward(1, (EndpointChoice((B, A)),))})
+    path.change({WEB: KernelTarget(1, (EndpointChoice((B, A)),))})
     after = node.run(f"nft -a list table {TABLE} | grep -v elements")
     assert path.in_force() == {WEB: (B, A)}
     assert after.replace("10.244.1.2", "").replace("10.244.1.3", "") == before.replace(
@@ -128,8 +128,8 @@ def test_another_number_of_slots_takes_the_place_of_the_chain(node, path):
     few, many = (
         fill_slots([SocketAddress(f"10.244.1.{n}", 80) for n in range(e)], {}) for e in (16, 17)
     )
-    path.load({WEB: Forward(1, (EndpointChoice(few),), by_client=True)})
-    path.change({WEB: Forward(1, (EndpointChoice(many),), by_client=True)})
+    path.load({WEB: KernelTarget(1, (EndpointChoice(few),), by_client=True)})
+    path.change({WEB: KernelTarget(1, (EndpointChoice(many),), by_client=True)})
     chains = node.run("nft list chains inet")
     assert ("-of-128-" in chains, "-of-1024-" in chains) == (False, True)
     assert path.in_force() == {WEB: many}
@@ -241,7 +241,7 @@ SERVICES = (
 )
 SERVERS = (SocketAddress("127.0.0.1", 8080), SocketAddress("::1", 8080))
 BOTH_FAMILIES = {
-    frontend: Forward(1, (EndpointChoice((SERVERS[frontend.family == 6],)),))
+    frontend: KernelTarget(1, (EndpointChoice((SERVERS[frontend.family == 6],)),))
     for frontend in SERVICES
 }
 
@@ -280,7 +280,7 @@ def test_counts_stay_while_endpoints_and_paths_change_and_the_table_is_written_a
     web, cart, six = SERVICES
     path.load(BOTH_FAMILIES)
     dial(web, 3)
-    path.change({web: Forward(1, (EndpointChoice(SERVERS[:1] * 2),))})
+    path.change({web: KernelTarget(1, (EndpointChoice(SERVERS[:1] * 2),))})
     dial(web)
     path.change({web: None})
     dial(web)
@@ -315,7 +315,7 @@ def test_a_counter_that_another_program_removed_begins_anew(node, path, dial):
 
 def test_clients_with_affinity_are_counted_too(path, dial):
     web, *_ = SERVICES
-    path.load({web: Forward(1, (EndpointChoice(SERVERS[:1]),), Affinity("shop/web", 60))})
+    path.load({web: KernelTarget(1, (EndpointChoice(SERVERS[:1]),), Affinity("shop/web", 60))})
     dial(web, 4)
     assert path.connections() == {web: 4}
 
@@ -358,7 +358,7 @@ def test_nothing_is_counted_before_the_first_frontend(node, path):
 
 def test_pins_stay_while_endpoints_change_and_are_no_drift(node, path):
     def pinned(*endpoints):
-        return Forward(1, (EndpointChoice(endpoints),), Affinity("shop/web", 60))
+        return KernelTarget(1, (EndpointChoice(endpoints),), Affinity("shop/web", 60))
 
     path.load({WEB: pinned(A, B), CART: pinned(A, B)})
     chains = node.run(f"nft list chains {TABLE.split()[0]} | grep -c -- -to-")
@@ -386,7 +386,7 @@ def test_beyond_that_clients_are_served_without_affinity(node, path, dial, monke
     """To fill the real bound takes 10 s."""
     monkeypatch.setattr(forwarding, "PINS_MAX", 2)
     web, *_ = SERVICES
-    path.load({web: Forward(1, (EndpointChoice(SERVERS[:1]),), Affinity("shop/web", 60))})
+    path.load({web: KernelTarget(1, (EndpointChoice(SERVERS[:1]),), Affinity("shop/web", 60))})
     pins = ("10.1.0.1 . 99999 timeout 60s", "10.1.0.2 . 99999 timeout 60s")
     node.run(f"nft 'add element {TABLE} pins4 {{ {', '.join(pins)} }}'")
     dial(web, 4)
@@ -414,13 +414,13 @@ def crowded(node, monkeypatch):
 def test_transactions_of_others_meanwhile_cost_no_pins_and_are_no_drift(node, path, crowded, pods):
     web, cart = Affinity("shop/web", 60), Affinity("shop/cart", 60)
     many = tuple(SocketAddress(f"10.244.2.{number}", 8080) for number in range(pods))
-    path.load({WEB: Forward(1, (EndpointChoice((A, B)),), web)})
+    path.load({WEB: KernelTarget(1, (EndpointChoice((A, B)),), web)})
     number = node.run("nft list chains inet").partition("-to-")[2].split()[0]
     node.run(f"nft 'add element {TABLE} pins4 {{ 10.1.0.2 . {number} timeout 60s }}'")
     handle = node.run(f"nft -a list table {TABLE} | head -n 1")
     crowded()
-    path.change({CART: Forward(1, (EndpointChoice(many),), cart)})
-    path.change({CART: Forward(1, (EndpointChoice(many[:1]),), cart)})
+    path.change({CART: KernelTarget(1, (EndpointChoice(many),), cart)})
+    path.change({CART: KernelTarget(1, (EndpointChoice(many[:1]),), cart)})
     assert path.repair() == 0
     path.change({CART: ONE})
     path.change({CART: None})
@@ -440,7 +440,7 @@ def test_a_change_reads_no_rule_of_other_services_and_is_no_drift(node, path, mo
         return listed
 
     many = tuple(SocketAddress(f"10.244.2.{number}", 8080) for number in range(50))
-    path.load({CART: Forward(1, (EndpointChoice(many),), Affinity("shop/cart", 60))})
+    path.load({CART: KernelTarget(1, (EndpointChoice(many),), Affinity("shop/cart", 60))})
     path.change({WEB: ONE})
     monkeypatch.setattr(Ruleset, "rules", note)
     path.change({WEB: BOTH})

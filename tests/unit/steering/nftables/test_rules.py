@@ -8,7 +8,7 @@ import pytest
 
 from userspace_proxy.kernel.netlink.messages import read_all, read_messages, text_in
 from userspace_proxy.kernel.nf_tables import reader, writer
-from userspace_proxy.kernel.nf_tables.table import Listing
+from userspace_proxy.kernel.nf_tables.nft_table import Listing
 from userspace_proxy.kernel.nf_tables.writer import TableWriter
 from userspace_proxy.model import Frontend, IPFamily, Protocol
 from userspace_proxy.steering.nftables.rules import (

@@ -14,7 +14,7 @@ from userspace_proxy.steering import (
     REFUSE,
     STEERING_TABLES,
     EndpointChoice,
-    Forward,
+    KernelTarget,
     SteeringFacts,
 )
 from userspace_proxy.steering.nftables import NftablesSteering, missing, rules
@@ -117,7 +117,7 @@ async def test_a_change_whose_kernel_path_is_refused_leaves_the_proxy_ports_as_t
     cart = Frontend("10.96.7.2", 80, Protocol.TCP)
     choice = EndpointChoice((SocketAddress("10.244.1.2", 8080),))
     with pytest.raises(SteeringError, match="No such file"):
-        await steering.change({WEB: REFUSE, cart: Forward(36003, (choice,))}, ())
+        await steering.change({WEB: REFUSE, cart: KernelTarget(36003, (choice,))}, ())
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
     assert await steering.repair() == 0
 

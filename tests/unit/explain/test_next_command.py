@@ -1,7 +1,7 @@
 import pytest
 
 from tests.unit.status.views import make_address
-from userspace_proxy.explain.commands import next_command
+from userspace_proxy.explain.next_command import next_command
 from userspace_proxy.facts import SourceFacts
 from userspace_proxy.model import Cause, CauseCode
 from userspace_proxy.policy.causes import resets

@@ -7,8 +7,7 @@ from textwrap import dedent
 import pytest
 
 from userspace_proxy.errors import SteeringError
-from userspace_proxy.steering.iptables.rules import NAT_JUMPS, OUT, PRE
-from userspace_proxy.steering.iptables.table import (
+from userspace_proxy.steering.iptables.legacy_table import (
     ATTEMPTS,
     LegacyTable,
     TableDifference,
@@ -19,6 +18,7 @@ from userspace_proxy.steering.iptables.table import (
     split_target,
     target_of,
 )
+from userspace_proxy.steering.iptables.rules import NAT_JUMPS, OUT, PRE
 from userspace_proxy.steering.names import ChainNames
 
 WEB = "-d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36001"

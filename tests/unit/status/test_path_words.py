@@ -1,9 +1,10 @@
 import pytest
 
 from userspace_proxy.facts import ProbesFacts, is_probed
-from userspace_proxy.model import Path, Protocol, Serving
-from userspace_proxy.policy import PathChoice
-from userspace_proxy.status.paths import (
+from userspace_proxy.model import DataPath, Protocol
+from userspace_proxy.model.serving import Serving
+from userspace_proxy.policy import PathDecision
+from userspace_proxy.status.path_words import (
     UNKNOWN,
     PathView,
     counted_in_words,
@@ -22,10 +23,15 @@ def test_a_path_has_its_age_and_its_reason_where_they_are_known():
 
 
 def test_a_path_counts_from_the_moment_at_which_it_comes_into_force():
-    chosen = PathChoice(Path.KERNEL, "its annotation asks for it")
+    chosen = PathDecision(DataPath.KERNEL, "its annotation asks for it")
     view = PathView(since=90.0, kernel_connections=3).follow(chosen, 100.0)
-    assert view == (Path.KERNEL, 100.0, "its annotation asks for it", 3)
-    assert view.follow(PathChoice(Path.KERNEL, "auto"), 110.0) == (Path.KERNEL, 100.0, "auto", 3)
+    assert view == (DataPath.KERNEL, 100.0, "its annotation asks for it", 3)
+    assert view.follow(PathDecision(DataPath.KERNEL, "auto"), 110.0) == (
+        DataPath.KERNEL,
+        100.0,
+        "auto",
+        3,
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,8 +78,8 @@ def test_probes_are_said_with_their_budget(probes, said):
 
 
 def test_only_endpoints_of_tcp_with_path_auto_are_probed():
-    plan = replace(make_port().plan, path=PathChoice(Path.AUTO))
+    plan = replace(make_port().plan, path=PathDecision(DataPath.AUTO))
     assert is_probed(plan)
     assert not is_probed(replace(plan, protocol=Protocol.UDP))
     assert not is_probed(replace(plan, serving=Serving()))
-    assert not is_probed(replace(plan, path=PathChoice(Path.KERNEL)))
+    assert not is_probed(replace(plan, path=PathDecision(DataPath.KERNEL)))

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.kernel.netlink.datagrams import Kernel, done, error, message
 from userspace_proxy.errors import SteeringError
-from userspace_proxy.kernel.addresses import NodeAddresses, list_addresses, read_addresses
+from userspace_proxy.kernel.interface_addresses import NodeAddresses, list_addresses, read_addresses
 from userspace_proxy.kernel.netlink.messages import attribute
 
 TENTATIVE, OPTIMISTIC, DAD_FAILED, PERMANENT = 0x40, 0x04, 0x08, 0x80

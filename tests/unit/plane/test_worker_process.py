@@ -8,8 +8,8 @@ import pytest
 
 from userspace_proxy import child
 from userspace_proxy.dataplane import Tuning
-from userspace_proxy.model import Serving
-from userspace_proxy.plane import process
+from userspace_proxy.model.serving import Serving
+from userspace_proxy.plane import worker_process as process
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
 from userspace_proxy.plane.messages import (
     Drained,
@@ -19,7 +19,7 @@ from userspace_proxy.plane.messages import (
     Running,
     Start,
 )
-from userspace_proxy.plane.process import WorkerProcess
+from userspace_proxy.plane.worker_process import WorkerProcess
 
 from ..dataplane.rig import open_sockets
 from ..dataplane.waiting import turns, until

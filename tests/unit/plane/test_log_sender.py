@@ -4,8 +4,8 @@ import pytest
 from msgspec.structs import replace
 
 from userspace_proxy.model import SocketAddress
-from userspace_proxy.plane.forwarding import (
-    ForwardingHandler,
+from userspace_proxy.plane.log_sender import (
+    LogSender,
     current_levels,
     take_levels,
     write_record,
@@ -24,7 +24,7 @@ def logged(name=LOGGER, level=logging.WARNING, message="endpoint ejected", **fie
 def forwarded():
     """What a logger's handler has forwarded."""
     lines, logger = [], logging.getLogger(f"{LOGGER}.test")
-    handler = ForwardingHandler(lines.append)
+    handler = LogSender(lines.append)
     logger.addHandler(handler)
     yield logger, lines
     logger.removeHandler(handler)
@@ -99,7 +99,7 @@ def test_a_worker_takes_the_levels_of_the_control_process(clean_logging):
     levels = current_levels()
     logging.getLogger(CONNECTIONS).setLevel(logging.DEBUG)
     lines = []
-    take_levels(levels, ForwardingHandler(lines.append))
+    take_levels(levels, LogSender(lines.append))
     logging.getLogger(CONNECTIONS).warning("connection complete")
     logging.getLogger(CONNECTIONS).error("told")
     assert [line.message for line in lines] == ["told"]

@@ -4,7 +4,7 @@ import pytest
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import IPFamily
-from userspace_proxy.steering import SteeringFacts, choice, make_steering
+from userspace_proxy.steering import SteeringFacts, make_steering, selection
 from userspace_proxy.steering.iptables import legacy
 
 FACTS = SteeringFacts(refuse_port=35999)
@@ -26,7 +26,7 @@ async def test_the_lack_of_a_kernel_path_is_known_before_the_start(node, name):
     steering = make_steering(name, FACTS)
     await steering.start()
     try:
-        assert choice.find_no_kernel_path(name, "") == steering.no_kernel_path
+        assert selection.find_no_kernel_path(name, "") == steering.no_kernel_path
     finally:
         await steering.clean_up()
         await steering.close()
@@ -36,8 +36,8 @@ def test_without_nftables_its_kernel_path_lacks_the_same(node, monkeypatch):
     def refuse(proxy_name):
         raise SteeringError("cannot query nftables: Invalid argument")
 
-    monkeypatch.setattr(choice.nftables, "find_no_kernel_path", refuse)
-    assert choice.find_no_kernel_path("nftables", "") == dict.fromkeys(IPFamily, NO_NFT)
+    monkeypatch.setattr(selection.nftables, "find_no_kernel_path", refuse)
+    assert selection.find_no_kernel_path("nftables", "") == dict.fromkeys(IPFamily, NO_NFT)
 
 
 NO_NFT = "cannot query nftables: Invalid argument"
@@ -65,7 +65,7 @@ NO_PIP = "python-iptables is missing"
 def test_what_auto_chooses_on_a_node(has_legacy, iptables_lacks, nftables_lacks, expected):
     lacks = {"iptables": iptables_lacks, "nftables": nftables_lacks}
     try:
-        answer = choice.choose_by(lacks, has_legacy=has_legacy)
+        answer = selection.choose_by(lacks, has_legacy=has_legacy)
     except SteeringError as exc:
         answer = str(exc)
     assert answer == expected
@@ -83,13 +83,13 @@ def test_iptables_lacks_the_programs_of_the_legacy_tables(monkeypatch, tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(legacy, "MORE_PATHS", ())
     assert "iptables-legacy-save is missing, iptables-legacy-restore is missing" in (
-        choice.iptables_lacks()
+        selection.iptables_lacks()
     )
 
 
 def test_what_a_steering_lacks_is_known_before_the_start(monkeypatch):
-    choice.check_steering("nftables", own_namespace=False)
-    choice.check_steering("none", own_namespace=False)
-    monkeypatch.setattr(choice, "has_net_admin", lambda: False)
+    selection.check_steering("nftables", own_namespace=False)
+    selection.check_steering("none", own_namespace=False)
+    monkeypatch.setattr(selection, "has_net_admin", lambda: False)
     with pytest.raises(SteeringError, match=r"cannot steer by iptables: .*NET_ADMIN is missing"):
-        choice.check_steering("iptables", own_namespace=False)
+        selection.check_steering("iptables", own_namespace=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from userspace_proxy.kernel.netlink.messages import read_messages
-from userspace_proxy.kernel.nf_tables.table import Listing, RulesetEvent, read_event
+from userspace_proxy.kernel.nf_tables.nft_table import Listing, RulesetEvent, read_event
 
 NEW_TABLE = (
     bytes.fromhex("44000000 000a0000 01000000 19090000 01000002 14000100")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from ..model import SocketAddress
 from ..model.toxics import DOWNSTREAM, UPSTREAM, NamedToxic
-from .stream import FaultyStream, reset
+from .detour_stream import FaultyStream, reset
 
 _HOST = "127.0.0.1"
 

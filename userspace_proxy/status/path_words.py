@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..facts import ProbesFacts
-from ..model import Path
-from ..policy import PathChoice
+from ..model import DataPath
+from ..policy import PathDecision
 from .units import plural, seconds_in_words
 
 UNKNOWN = "bytes and failures aren't known on this path"
@@ -15,7 +15,7 @@ UNKNOWN = "bytes and failures aren't known on this path"
 class PathView(NamedTuple):
     """The path of a Service port."""
 
-    now: Path = Path.USERSPACE
+    now: DataPath = DataPath.USERSPACE
     """That of new connections."""
     since: float = 0.0
     """Unix time at which they began to take it; 0 if unknown."""
@@ -25,7 +25,7 @@ class PathView(NamedTuple):
     """Connections (UDP: flows) that the kernel has led straight to endpoints since the start; None
     where it never could, or doesn't count them."""
 
-    def follow(self, chosen: PathChoice, at: float) -> PathView:
+    def follow(self, chosen: PathDecision, at: float) -> PathView:
         """Return it with a path that came into force at a Unix time, unless it was before."""
         since = self.since if chosen.path is self.now and self.since else at
         return self._replace(now=chosen.path, since=since, why=chosen.why)
@@ -61,7 +61,7 @@ def counted_in_words(path: str, kernel_connections: int | None, protocol: str) -
     Returns:
         Clauses; empty where there is nothing to say.
     """
-    is_in_kernel = path == Path.KERNEL
+    is_in_kernel = path == DataPath.KERNEL
     if kernel_connections is None:
         return f"this kernel doesn't count connections there; {UNKNOWN}" if is_in_kernel else ""
     if not kernel_connections and not is_in_kernel:

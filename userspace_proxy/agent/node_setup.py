@@ -13,7 +13,7 @@ from ..errors import UserspaceProxyError
 from ..kernel.nf_tables.owned import OwnerSockets
 from ..kernel.tracking_timeouts import TrackingTimeouts
 from ..log_fields import FieldLogger
-from ..model import Path
+from ..model import DataPath
 from ..plane import Plane, PortPool
 from ..steering import (
     Bind,
@@ -98,7 +98,7 @@ async def start_client_addresses(
     if not options.preserves_client_address:
         await client_addresses.leave_nothing()
         return None
-    if options.path is not Path.KERNEL:
+    if options.path is not DataPath.KERNEL:
         await client_addresses.begin()
     client_addresses.follow(plane)
     return client_addresses

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .records import Code, RecordType
 from .resolver import ServiceNames
-from .search import candidates
+from .search_list import candidates
 
 
 @dataclass(frozen=True, slots=True)

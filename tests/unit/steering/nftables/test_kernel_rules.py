@@ -12,12 +12,12 @@ from userspace_proxy.kernel.netlink.messages import read_all, read_messages, tex
 from userspace_proxy.kernel.nf_tables import reader, writer
 from userspace_proxy.kernel.nf_tables.writer import goto_chain
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
-from userspace_proxy.steering.base import Affinity, EndpointChoice, Forward
+from userspace_proxy.steering.base import Affinity, EndpointChoice, KernelTarget
 from userspace_proxy.steering.nftables.choosers import chooser_of
-from userspace_proxy.steering.nftables.forwarding import (
+from userspace_proxy.steering.nftables.kernel_rules import (
     NUMBERS_END,
     SETS,
-    Forwarding,
+    KernelRules,
     Numbers,
     link_elements,
     read_forwards,
@@ -31,15 +31,15 @@ WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
 A, B, C = (SocketAddress(f"10.244.1.{number}", 8080) for number in (2, 3, 4))
 A_6 = SocketAddress("fd00:10::2", 8080)
 BOTH, ONE, SIX = (
-    Forward(1, (EndpointChoice((A, B)),)),
-    Forward(1, (EndpointChoice((A,)),)),
+    KernelTarget(1, (EndpointChoice((A, B)),)),
+    KernelTarget(1, (EndpointChoice((A,)),)),
     EndpointChoice((A_6,)),
 )
 
 
 def loaded(**_):
-    forwarding = Forwarding()
-    forwarding.accept(forwarding.difference({WEB: BOTH, WEB_6: Forward(1, (SIX,))}))
+    forwarding = KernelRules()
+    forwarding.accept(forwarding.difference({WEB: BOTH, WEB_6: KernelTarget(1, (SIX,))}))
     return forwarding
 
 
@@ -75,7 +75,7 @@ def test_services_that_choose_alike_share_a_chain():
 
 def test_a_change_of_an_endpoint_changes_one_element():
     forwarding = loaded()
-    other = Forward(1, (EndpointChoice((A, SocketAddress("10.244.1.9", 8080))),))
+    other = KernelTarget(1, (EndpointChoice((A, SocketAddress("10.244.1.9", 8080))),))
     change = forwarding.difference({WEB: other})
     (removed,), (added,) = change.removed, change.added
     assert (
@@ -89,12 +89,12 @@ def test_a_change_of_an_endpoint_changes_one_element():
 
 
 def test_a_change_is_as_small_with_many_services_and_they_share_one_chain():
-    forwarding = Forwarding()
+    forwarding = KernelRules()
     many = {Frontend(f"10.97.{n // 250}.{n % 250}", 80, Protocol.TCP): BOTH for n in range(5000)}
     forwarding.accept(forwarding.difference(many))
     assert len(forwarding.choosers) == 1
     (one, *_) = many
-    change = forwarding.difference({one: Forward(1, (EndpointChoice((B, B)),))})
+    change = forwarding.difference({one: KernelTarget(1, (EndpointChoice((B, B)),))})
     assert (len(change.removed), len(change.added), change.new_choosers) == (1, 1, {})
     change = forwarding.difference({one: None})
     # Its two elements as a frontend, and one for each endpoint.
@@ -104,11 +104,11 @@ def test_a_change_is_as_small_with_many_services_and_they_share_one_chain():
 
 
 def by_hash(*endpoints):
-    return Forward(1, (EndpointChoice(fill_slots(endpoints, {})),), by_client=True)
+    return KernelTarget(1, (EndpointChoice(fill_slots(endpoints, {})),), by_client=True)
 
 
 def test_with_hashed_clients_a_change_of_endpoints_is_one_of_the_slots_that_move():
-    forwarding = Forwarding()
+    forwarding = KernelRules()
     forwarding.accept(forwarding.difference({WEB: by_hash(A, B), CART: by_hash(A, B, C)}))
     assert len(forwarding.choosers) == 1
     change = forwarding.difference({CART: by_hash(A, B)})
@@ -118,7 +118,7 @@ def test_with_hashed_clients_a_change_of_endpoints_is_one_of_the_slots_that_move
 
 
 def test_a_frontend_is_counted_from_its_first_endpoint_until_it_is_gone():
-    forwarding = Forwarding()
+    forwarding = KernelRules()
     counter = ("counted4", frontend_key(WEB), b"")
     for target, is_added in ((BOTH, True), (ONE, False), (None, False), (ONE, False)):
         change = forwarding.difference({WEB: target})
@@ -146,7 +146,9 @@ def test_a_chain_goes_with_the_last_frontend_that_uses_it():
 def test_a_frontend_whose_path_is_off_or_that_has_no_choice_leaves_only_its_counter():
     forwarding = loaded()
     forwarding.accept(
-        forwarding.difference({WEB: Forward(1, BOTH.choices, is_on=False), WEB_6: Forward(1)})
+        forwarding.difference(
+            {WEB: KernelTarget(1, BOTH.choices, is_on=False), WEB_6: KernelTarget(1)}
+        )
     )
     names = sorted(name for name, _, _ in forwarding.elements())
     assert (names, forwarding.choosers) == (["counted4", "counted6"], {})
@@ -187,7 +189,7 @@ PINNED = Affinity("shop/web", 60)
 
 
 def pinned(*endpoints):
-    return Forward(1, (EndpointChoice(endpoints),), PINNED)
+    return KernelTarget(1, (EndpointChoice(endpoints),), PINNED)
 
 
 def pins_of(forwarding, forward):
@@ -195,7 +197,7 @@ def pins_of(forwarding, forward):
 
 
 def test_with_affinity_an_endpoint_keeps_its_number_while_it_serves_and_none_gets_it_later():
-    forwarding = Forwarding()
+    forwarding = KernelRules()
     forwarding.accept(forwarding.difference({WEB: pinned(A, B)}))
     first = pins_of(forwarding, pinned(A, B))
     forwarding.accept(forwarding.difference({WEB: pinned(B)}))
@@ -209,8 +211,8 @@ def test_with_affinity_an_endpoint_keeps_its_number_while_it_serves_and_none_get
 
 
 def test_frontends_of_one_name_share_their_pins_and_others_have_their_own():
-    forwarding = Forwarding()
-    other = Forward(1, pinned(A, B).choices, Affinity("shop/cart", 60))
+    forwarding = KernelRules()
+    other = KernelTarget(1, pinned(A, B).choices, Affinity("shop/cart", 60))
     change = forwarding.difference({WEB: pinned(A, B), CART: pinned(A, B)})
     assert len(change.new_choosers) == 1
     forwarding.accept(change)
@@ -222,13 +224,13 @@ def test_frontends_of_one_name_share_their_pins_and_others_have_their_own():
 
 
 def test_numbers_restart_without_those_in_use_after_all_were_given():
-    forwarding = Forwarding()
+    forwarding = KernelRules()
     forwarding.accept(forwarding.difference({WEB: pinned(A, B)}))
     kept = forwarding.choosers[chooser_of(WEB, pinned(A, B))]
     forwarding._numbers._next = NUMBERS_END - 1
     for number in range(3, 9):
         target = pinned(A, B, SocketAddress(f"10.244.2.{number}", 8080))
-        other = Forward(1, target.choices, Affinity("shop/cart", 60))
+        other = KernelTarget(1, target.choices, Affinity("shop/cart", 60))
         forwarding.accept(forwarding.difference({CART: other}))
         chain = forwarding.choosers[chooser_of(CART, other)]
         assert not {kept.number, *kept.pins.values()} & {chain.number, *chain.pins.values()}
@@ -246,10 +248,10 @@ class Walked(dict):
 
 
 def test_a_change_with_affinity_does_not_look_at_all_other_services():
-    forwarding = Forwarding()
+    forwarding = KernelRules()
     forwarding.accept(forwarding.difference({WEB: pinned(A, B)}))
     forwarding.choosers = Walked(forwarding.choosers)
-    other = Forward(1, pinned(A, B).choices, Affinity("shop/cart", 60))
+    other = KernelTarget(1, pinned(A, B).choices, Affinity("shop/cart", 60))
     forwarding.accept(forwarding.difference({CART: other}))
     forwarding.accept(forwarding.difference({CART: None}))
     assert forwarding.choosers.walks == 0

@@ -1,5 +1,5 @@
 from userspace_proxy.cli import main
-from userspace_proxy.cli.table import COMMANDS
+from userspace_proxy.cli.command_table import COMMANDS
 
 
 def test_each_command_has_its_own_words():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.sources.kubernetes.paths import check, join
+from userspace_proxy.sources.kubernetes.api_paths import check, join
 from userspace_proxy.sources.kubernetes.responses import TransportError
 
 POD = "/api/v1/namespaces/shop/pods/"

@@ -6,7 +6,7 @@ import pytest
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend, Protocol
-from userspace_proxy.steering.iptables.process import (
+from userspace_proxy.steering.iptables.helper_process import (
     HelperEnded,
     HelperProcess,
     as_rows,

@@ -1,4 +1,4 @@
-from userspace_proxy.check.server import judge_server
+from userspace_proxy.check.api_server import judge_server
 
 
 def test_a_server_that_permits_reading_is_ok():

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from userspace_proxy.dataplane.port_hold import hold_port, share
+from userspace_proxy.dataplane.port_reservation import hold_port, share
 from userspace_proxy.model import SocketAddress
 
 WAIT_S = 10.0

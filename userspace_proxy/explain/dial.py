@@ -29,7 +29,7 @@ _AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeResult:
+class DialResult:
     """The result of one dial."""
 
     seconds: float
@@ -40,7 +40,7 @@ class ProbeResult:
     """The same in the kernel's words."""
 
 
-def probe(addresses: Iterable[SocketAddress]) -> dict[str, ProbeResult]:
+def probe(addresses: Iterable[SocketAddress]) -> dict[str, DialResult]:
     """Dial addresses over TCP; return the results by address.
 
     It blocks for at most some 3 s for each 32 addresses.
@@ -52,7 +52,7 @@ def probe(addresses: Iterable[SocketAddress]) -> dict[str, ProbeResult]:
         return {str(at): result for at, result in zip(wanted, pool.map(dial, wanted), strict=True)}
 
 
-def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> ProbeResult:
+def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
     """Dial one address over TCP, without sending a byte."""
     family = socket.AF_INET6 if ":" in address.ip else socket.AF_INET
     begin = time.monotonic()
@@ -67,11 +67,11 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> ProbeResult
             # A reset may arrive before this call returns, though the connection was open.
             is_reset = number == errno.ECONNRESET
             cause = resets(address) if is_reset else dial_failed(address, number, error)
-            return ProbeResult(time.monotonic() - begin, cause, error)
+            return DialResult(time.monotonic() - begin, cause, error)
         seconds = time.monotonic() - begin
         if _ends(sock):
-            return ProbeResult(seconds, resets(address), "the connection ends at once")
-        return ProbeResult(seconds)
+            return DialResult(seconds, resets(address), "the connection ends at once")
+        return DialResult(seconds)
 
 
 def _ends(sock: socket.socket) -> bool:

@@ -1,7 +1,7 @@
 from dataclasses import dataclass
 
 from userspace_proxy.config.kinds import TEXT
-from userspace_proxy.config.table import Topic, rows_of, setting
+from userspace_proxy.config.setting_table import Topic, rows_of, setting
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from userspace_proxy.dataplane.descriptors import Descriptors
-from userspace_proxy.dataplane.memory import Memory, MemoryState
+from userspace_proxy.dataplane.memory_pressure import Memory, MemoryState
 
 from .limits import MIB, Limit
 from .timers import TimerLoop

@@ -2,7 +2,12 @@
 
 from userspace_proxy.model import CauseCode, ServiceKey, ServicePort
 from userspace_proxy.plan import Planner
-from userspace_proxy.plan.shares import NAMESPACE_MAX, SERVICE_MAX, endpoint_shares, frontend_shares
+from userspace_proxy.plan.namespace_shares import (
+    NAMESPACE_MAX,
+    SERVICE_MAX,
+    endpoint_shares,
+    frontend_shares,
+)
 from userspace_proxy.policy import NodeFacts
 
 from ..model.samples import CART, POD_A, WEB, service, slice_of
@@ -63,7 +68,7 @@ def test_which_ones_are_left_out_does_not_depend_on_the_order_in_which_they_came
 
 def test_services_of_a_namespace_with_too_many_endpoints_are_left_out_largest_first(monkeypatch):
     for name, limit in (("SERVICE_MAX", 100), ("NAMESPACE_MAX", 101)):
-        monkeypatch.setattr(f"userspace_proxy.plan.shares.{name}", limit)
+        monkeypatch.setattr(f"userspace_proxy.plan.namespace_shares.{name}", limit)
     elsewhere = ServiceKey("bank", "web")
     pods = [f"192.0.2.{number}" for number in range(100)]
     keys = [CART, WEB, elsewhere, ServiceKey("shop", "small")]
@@ -93,7 +98,7 @@ def many_ports(key, count, number):
 
 
 def test_services_of_a_namespace_with_too_many_ports_are_left_out_largest_first(monkeypatch):
-    monkeypatch.setattr("userspace_proxy.plan.shares.FRONTENDS_OF_NAMESPACE_MAX", 101)
+    monkeypatch.setattr("userspace_proxy.plan.namespace_shares.FRONTENDS_OF_NAMESPACE_MAX", 101)
     store = store_of(many_ports(WEB, 100, 1), many_ports(CART, 2, 2), many_ports(ELSEWHERE, 100, 3))
     planner = Planner(NodeFacts())
     plan = planner.plan(store.snapshot())

@@ -13,7 +13,7 @@ LOGGERS = ("userspace_proxy", "userspace_proxy.connections")
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-class ForwardingHandler(logging.Handler):
+class LogSender(logging.Handler):
     """Passes each record to a function, as a message."""
 
     def __init__(self, send: Callable[[Logged], None]) -> None:

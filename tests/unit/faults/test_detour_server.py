@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from userspace_proxy.faults.server import FaultServer, Mode
+from userspace_proxy.faults.detour_server import FaultServer, Mode
 from userspace_proxy.model import SocketAddress
 
 from .rig import ask, connect, faulty

@@ -3,7 +3,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from userspace_proxy.errors import SandboxError
-from userspace_proxy.sandbox.addresses import (
+from userspace_proxy.sandbox.address_plan import (
     POD_CIDR,
     SERVICE_CIDR,
     by_family,

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from tests.unit.port_numbers import free_port
-from userspace_proxy.explain.probe import dial, probe
+from userspace_proxy.explain.dial import dial, probe
 from userspace_proxy.model import CauseCode, SocketAddress
 
 

@@ -30,7 +30,7 @@ from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.expressions import joined
 from ...kernel.nf_tables.writer import OUTPUT, POSTROUTING, PREROUTING, SetElement, goto_chain
 from ...model import Frontend, IPFamily, SocketAddress
-from ..base import Forward
+from ..base import KernelTarget
 from .choosers import (
     NAMES,
     PINS_MAX,
@@ -73,7 +73,7 @@ class Difference:
     added: set[SetElement] = field(default_factory=set)
     new_choosers: dict[Chooser, ChooserChain] = field(default_factory=dict)
     gone_choosers: dict[Chooser, ChooserChain] = field(default_factory=dict)
-    forwards: dict[Frontend, Forward | None] = field(default_factory=dict)
+    forwards: dict[Frontend, KernelTarget | None] = field(default_factory=dict)
     """What takes the place of targets; None: nothing."""
     counted: set[Frontend] = field(default_factory=set)
     """Frontends whose connections are counted from now on."""
@@ -81,11 +81,11 @@ class Difference:
     """Those whose connections no longer are."""
 
 
-class Forwarding:
+class KernelRules:
     """What the table contains: all frontends on the kernel path."""
 
     def __init__(self) -> None:
-        self.forwards: dict[Frontend, Forward] = {}
+        self.forwards: dict[Frontend, KernelTarget] = {}
         self.counted: dict[SetKey, Frontend] = {}
         """The elements that count, which stay while their frontends leave the kernel path."""
         self.choosers: dict[Chooser, ChooserChain] = {}
@@ -96,7 +96,7 @@ class Forwarding:
         """Choosers by the name of their affinity; none is empty."""
 
     def difference(
-        self, touched: Mapping[Frontend, Forward | None], gone: Iterable[Frontend] = ()
+        self, touched: Mapping[Frontend, KernelTarget | None], gone: Iterable[Frontend] = ()
     ) -> Difference:
         """Return what changes if some frontends get other targets.
 
@@ -203,7 +203,9 @@ def _numbers_in(*choosers: Mapping[Chooser, ChooserChain]) -> Iterator[range]:
             yield range(number, number + 1)
 
 
-def _elements(frontend: Frontend, forward: Forward, chain: ChooserChain) -> Iterator[SetElement]:
+def _elements(
+    frontend: Frontend, forward: KernelTarget, chain: ChooserChain
+) -> Iterator[SetElement]:
     names, key = NAMES[frontend.family], frontend_key(frontend)
     yield names.forwarded, key, b""
     yield names.choices, key, goto_chain(chain.name(chooser_of(frontend, forward)))

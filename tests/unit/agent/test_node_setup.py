@@ -6,7 +6,7 @@ import os
 import pytest
 
 from userspace_proxy.agent.lock import NodeLock
-from userspace_proxy.agent.node import open_steering
+from userspace_proxy.agent.node_setup import open_steering
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.errors import LockHeld
 from userspace_proxy.plane import PortPool
