@@ -63,9 +63,9 @@ class Pods:
             writer.write(name.encode())
 
         async def serve(reader, writer):
-            with contextlib.suppress(ConnectionError):
+            # Also when a test ends while it waits.
+            with contextlib.closing(writer), contextlib.suppress(ConnectionError):
                 await (handle or send_name)(reader, writer)
-            writer.close()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         await self._stack.enter_async_context(server)
