@@ -322,7 +322,8 @@ async def test_workers_leave_signals_to_the_control_process(pool, number):
 
 CONTROL = """
 import asyncio, sys
-from userspace_proxy.model import Protocol, Serving, SocketAddress
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Plane, Wanted
 async def main():
     plane = Plane(asyncio.get_running_loop(), 2)
