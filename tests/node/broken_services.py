@@ -310,8 +310,11 @@ def ask(agent: Agent, client: Client, case: Case) -> None:
         return
 
     def is_in_force() -> bool:
-        ports = [p for p in agent.status()["ports"] if p["service"] == case.name]
-        return any(bool(port["endpoints"]) == case.has_endpoints for port in ports)
+        status = agent.status()
+        ports = [p for p in status["ports"] if p["service"] == case.name]
+        is_planned = any(bool(port["endpoints"]) == case.has_endpoints for port in ports)
+        # The plan is shown a moment before the rules are in the kernel.
+        return is_planned and not status["sync"]["waiting_since"]
 
     wait_for("the Service", is_in_force)
     for _ in range(case.dials):

@@ -100,14 +100,15 @@ OBSERVERS: Mapping[str, Callable[[Agent, Expected], bool]] = {
 
 
 def check(agent: Agent, expected: Expected) -> None:
-    """Wait until the JSON has it, and then check that each observer names it."""
+    """Wait until the JSON has it, and then each other observer."""
     wait_for(
         f"{expected.code} in the JSON",
         lambda: in_json(agent, expected),
         hint=lambda: dump(agent, expected),
     )
-    silent = [name for name, names in OBSERVERS.items() if not names(agent, expected)]
-    assert silent == [], f"{expected}: not named by {silent}"
+    for name, names in OBSERVERS.items():
+        # The page shows a sample that is at most a third of a second old.
+        wait_for(f"{expected.code} in {name}", lambda names=names: names(agent, expected))
 
 
 def expected_of(case: Case, ip: str) -> Expected:
