@@ -42,6 +42,19 @@ def test_a_failed_dial_ejects_for_5_s(ejections, now, out):
     assert ejections.out(now) == out
 
 
+def test_each_change_of_what_no_client_may_use_is_told():
+    told = []
+    ejections = Ejections(lambda endpoint, is_out: told.append((endpoint, is_out)))
+    ejections.failed(POD_A, now=0.0)
+    ejections.failed(POD_A, now=1.0)
+    assert told == [(POD_A, True)]
+    ejections.out(now=5.0)
+    assert told == [(POD_A, True), (POD_A, False)]
+    ejections.picked(POD_A, now=5.0)
+    ejections.answered(POD_A)
+    assert told[2:] == [(POD_A, True), (POD_A, False)]
+
+
 def test_only_the_first_failure_begins_an_ejection():
     ejections = Ejections()
     assert ejections.failed(POD_A, now=0.0)

@@ -355,7 +355,9 @@ def test_a_pod_of_both_families_counts_once():
 )
 def test_one_that_terminates_and_serves_is_leaving_while_others_are_ready(conditions, leaving):
     endpoints = [Endpoint(ip, **c) for ip, c in zip((A, B, C), conditions, strict=False)]
-    assert [v.is_leaving for v in judge(slice_of(*endpoints)).verdicts] == leaving
+    usable = judge(slice_of(*endpoints))
+    assert [v.is_leaving for v in usable.verdicts] == leaving
+    assert [at.ip for at in usable.leaving] == [B] * any(leaving)
 
 
 def test_endpoints_with_weights_and_priorities_are_drained_used_and_on_standby():
