@@ -23,8 +23,8 @@ from .messages import (
     StreakReport,
 )
 
-# Endpoints of one group, as many as a Service port may have; present ones are known anyway. What a
-# worker reports of others isn't believed, nor kept.
+# Former endpoints of one group, as many as a Service port may have present ones. What a worker
+# reports of others isn't believed, nor kept.
 KNOWN_MAX = 10_000
 
 
@@ -109,11 +109,19 @@ class Group(CounterTable):
         self._slow_start.keep(current)
         if self._slow_start.seconds:
             self._slow_start.begin(serving.newcomers(frozenset(old.all_endpoints)), now)
-        self.fold(current)
         former = [endpoint for endpoint in self._known if endpoint not in current]
-        excess = max(0, len(former) + len(current) - KNOWN_MAX)
+        excess = max(0, len(former) - KNOWN_MAX)
+        self._forget(former[:excess])
         self._known = dict.fromkeys((*former[excess:], *current))
+        self.fold(current)
         return GroupUpdate(self.number, self.label, old, serving)
+
+    def _forget(self, endpoints: Sequence[SocketAddress]) -> None:
+        """Subtract open connections to endpoints whose ends nobody will count."""
+        for active_of in self._active.values():
+            for endpoint in endpoints:
+                if active := active_of.pop(endpoint, 0):
+                    self.counters_of(endpoint).active -= active
 
     def add(self, worker: int, report: GroupReport, now: float) -> None:
         """Add what a worker has counted for this group."""
@@ -139,9 +147,12 @@ class Group(CounterTable):
             counters.add(each.figures)
             _add_streak(counters.dials, each.dials, now)
             _add_streak(counters.ends, each.ends, now)
-            active_of[endpoint] = active_of.get(endpoint, 0) + counters.active - before_active
-            if not active_of[endpoint]:
-                del active_of[endpoint]
+            active = active_of.pop(endpoint, 0) + counters.active - before_active
+            if active > 0:
+                active_of[endpoint] = active
+            else:
+                # Ends of connections that were subtracted when it was forgotten.
+                counters.active -= active
         self._ejected[worker] = {endpoint: now + left for endpoint, left in report.ejected}
         if report.waiting is None:
             self._waiting.pop(worker, None)

@@ -272,7 +272,7 @@ class Worker:
     def stop_reports(self) -> None:
         """End the reports that were asked for: the next control process isn't their reader.
 
-        It would take one of many endpoints for malformed. What they lack is in the next report.
+        It would take one of many endpoints for malformed.
         """
         self._reports.clear()
 
@@ -280,7 +280,8 @@ class Worker:
         if self._is_closed or not self._reports:
             return
         began = time.monotonic()
-        if next(self._reports[0], self) is self:
+        # What it sends may lose the control process, which ends all reports.
+        if next(self._reports[0], self) is self and self._reports:
             self._reports.pop(0)
         self.count_iteration(time.monotonic() - began)
         if self._reports:

@@ -106,7 +106,7 @@ class Search:
                 if key not in lines:
                     lines[key] = "\n".join(("", *texts(key))).lower()
                 # A word contains no line end.
-                if (f"\n{term.text}" if key == "is" else term.text) in lines[key]:
+                if (f"\n{term.text}" if term.key == "is" else term.text) in lines[key]:
                     is_found = True
                     break
             if is_found is term.is_excluded:

@@ -158,15 +158,30 @@ def refused(failures, first_at, last_at, succeeded_at=-1.0):
     return group_report(endpoint_report(POD_A, dials))
 
 
-def test_of_former_endpoints_so_many_are_known_that_there_is_room_for_those_that_stay(group):
+def test_of_former_endpoints_those_that_left_last_are_known_whatever_stays(group):
     pods = [SocketAddress(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 80) for n in range(24_000)]
     stay, others = tuple(pods[:4_000]), pods[4_000:]
     for first in range(0, len(others), 5_000):
         group.change(Serving((*stay, *others[first : first + 5_000])))
     group.add(ONE, group_report(*(endpoint_report(pod, connections=1) for pod in pods)), 0.0)
-    assert group.totals().connections == KNOWN_MAX
+    assert group.totals().connections == len(group.serving.endpoints) + KNOWN_MAX
     present = group.serving.endpoints
     assert {group.counters_of(pod).connections for pod in present} == {1}
+
+
+def test_open_connections_to_endpoints_that_are_no_longer_known_do_not_count_for_ever(group):
+    pods = [SocketAddress(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 80) for n in range(24_000)]
+    first, second, third = pods[:8_000], pods[8_000:16_000], pods[16_000:]
+    for current in (first, second, third):
+        group.change(Serving(tuple(current)))
+        group.add(ONE, group_report(*(endpoint_report(pod, active=1) for pod in current)), 0.0)
+    # The third update forgot 6,000 of the first ones, POD_A too, which is back.
+    group.change(Serving((POD_A,)))
+    ends = group_report(*(endpoint_report(pod, active=-1) for pod in pods))
+    group.add(ONE, ends, 1.0)
+    assert group.totals().active == 0
+    group.change(Serving((POD_B,)))
+    assert dict(group.each_counters()) == {}
 
 
 def test_failures_in_a_row_are_those_that_all_workers_see(group):

@@ -1,10 +1,13 @@
 """A worker over its channel; test_link.py has one in the loop of its plane, too."""
 
+import asyncio
+import contextlib
 import socket
 
 import msgspec
 import pytest
 
+from userspace_proxy.dataplane import DataPlane
 from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
@@ -22,7 +25,7 @@ from userspace_proxy.plane.messages import (
     Report,
     Returned,
 )
-from userspace_proxy.plane.worker import _ENDPOINTS_A_MESSAGE
+from userspace_proxy.plane.worker import _ENDPOINTS_A_MESSAGE, Worker
 
 from ..dataplane.limits import MIB, Limit
 from ..dataplane.peers import Peer, RefusingEndpoint, SilentEndpoint, TcpEndpoint, UdpPeer, dial
@@ -259,6 +262,20 @@ async def test_a_flow_whose_endpoint_was_removed_has_ended_in_the_report(control
     await pod.receive()
     control.send(ChangeGroup(GROUP, [pod.address], [(0, other.address)]))
     assert await control.counted() == {pod.address: {"active": -1, "received_bytes": 3}}
+
+
+async def test_a_report_whose_last_part_loses_the_control_process_is_over():
+    with contextlib.closing(DataPlane(asyncio.get_running_loop())) as dataplane:
+        sent = []
+
+        def lose(message):
+            sent.append(message.number)
+            worker.stop_reports()
+
+        worker = Worker(0, dataplane, lose, has_process=True)
+        worker.apply(Report(1))
+        worker.apply(Report(2))
+    assert sent == [1, 2]
 
 
 # -- what others learn -----------------------------------------------------------

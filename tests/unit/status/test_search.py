@@ -82,6 +82,13 @@ def test_a_state_is_found_by_its_beginning(word):
         assert Search.parse(f"is:{word}").matches_port(port, is_busy=False) is is_found
 
 
+def test_a_word_alone_is_found_anywhere_in_a_state():
+    # Of LATE, only the state contains it: "trouble".
+    assert Search.parse("rouble").matches_port(LATE, is_busy=False)
+    assert not Search.parse("-rouble").matches_port(LATE, is_busy=False)
+    assert not Search.parse("is:rouble").matches_port(LATE, is_busy=False)
+
+
 def test_ignored_services_are_found_by_name_state_and_cause():
     item = make_ignored("voice/media", "rtp", "protocol SCTP is not supported")
     texts = ("media:rtp", "is:ignored", "sctp", "ns:voice", "cause:not-ours")

@@ -197,18 +197,18 @@ class LegacyProgrammer(NatProgrammer):
 
     def _repair(self) -> int:
         self._repairs += 1
-        has_ended = bool(self._released.end_round())
+        drifted = 0
         if (
-            self._repairs % FULL_COMPARISON_EVERY
-            and not self._address.has_changed()
-            and self._read_infos() == self._infos
+            self._repairs % FULL_COMPARISON_EVERY == 0
+            or self._address.has_changed()
+            or self._read_infos() != self._infos
         ):
-            return self._end_guard() if has_ended else 0
-        self._nat.forget()
-        self._filter.forget()
-        drifted = self._put_rules()
-        if self._follow_address():
-            self._put_rules()
+            self._nat.forget()
+            self._filter.forget()
+            drifted = self._put_rules()
+            if self._follow_address():
+                self._put_rules()
+        self._end_guards()
         return drifted
 
     def _lay_out(self) -> None:
@@ -244,11 +244,16 @@ class LegacyProgrammer(NatProgrammer):
         guard = self._make_guard()
         return self._filter.put(guard.chains, guard.jumps).count
 
-    def _end_guard(self) -> int:
-        """Write the guard alone, without the ports that need none any more."""
-        drifted = self._put_guard()
-        self._infos = (*self._infos[:1], self._filter.info())
-        return drifted
+    def _end_guards(self) -> None:
+        """Guard released ports no longer; after the comparison, as it is no drift."""
+        ended = self._released.end_round()
+        try:
+            if ended:
+                self._put_guard()
+                self._infos = (*self._infos[:1], self._filter.info())
+        except SteeringError:
+            self._released.add(ended)
+            raise
 
     def _affected_by(self, difference: TableDifference) -> Ports:
         """Return the frontends whose rules weren't in force."""

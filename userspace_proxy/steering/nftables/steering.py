@@ -247,19 +247,31 @@ class NftablesProgrammer(NatProgrammer):
 
     def _restore(self, touched: Touched, before: Touched) -> None:
         self._uses = count_uses(self._applied or {}, self._refuse_port)
+        refused = (guard_key(f, port) for f, port in touched.items() if port)
+        self._released.add(key for key in refused if not self._uses.get(key))
         self._note_repair(self._table.put_right())
 
     def _repair(self) -> int:
-        unguarded = {key for key in self._released.end_round() if not self._uses.get(key)}
-        table = self._table
-        repair = table.change(guard_elements(unguarded), ()) if unguarded else table.repair()
+        repair = self._table.repair()
         self._note_repair(repair)
+        self._end_guards()
         count = repair.count + self._kernel_path.repair()
         self._follow_address()
         self._forget_stale()
         ports = self._applied or {}
         self._translated_earlier = self._earlier.look(ports.keys()) | without_ipv6(ports)
         return count
+
+    def _end_guards(self) -> None:
+        """Guard released ports no longer; after the comparison, as it is no drift."""
+        ended = self._released.end_round()
+        unguarded = {key for key in ended if not self._uses.get(key)}
+        try:
+            if unguarded:
+                self._note_repair(self._table.change(guard_elements(unguarded), ()))
+        except SteeringError:
+            self._released.add(ended)
+            raise
 
     def _set_forwards(self, forwards: KernelTargets) -> None:
         for frontend, forward in forwards.items():

@@ -60,6 +60,18 @@ def test_a_port_is_guarded_until_the_second_repair_after_its_last_frontend_has_l
     assert [ask("repair"), ask("repair"), guarded()] == [0, 0, ["36003"]]
 
 
+@pytest.mark.parametrize("before", [0, FULL_COMPARISON_EVERY - 2], ids=["others", "in-full"])
+def test_the_end_of_a_guard_is_no_drift(node, ask, before):
+    ask("apply", {WEB: 36001})
+    assert [ask("repair") for _ in range(before)] == [0] * before
+    ask("change", {WEB: 36003})
+    assert ask("repair") == 0
+    # With it, everything is compared.
+    node.run("iptables-legacy -A INPUT -p tcp --dport 9999 -j ACCEPT")
+    assert [ask("repair"), ask("repair")] == [0, 0]
+    assert "36001" not in node.run("iptables-legacy-save -t filter")
+
+
 def test_drift_is_repaired_at_once_if_it_shows_in_the_tables_size(node, ask):
     ask("apply", {WEB: 36001})
     assert ask("repair") == 0

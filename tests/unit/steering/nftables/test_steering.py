@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from userspace_proxy.errors import SteeringConflict, SteeringError
-from userspace_proxy.kernel.nf_tables import INET, TableWriter
+from userspace_proxy.kernel.nf_tables import INET, Ruleset, TableWriter
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
@@ -78,6 +78,24 @@ async def test_a_port_is_guarded_until_the_second_repair_after_its_last_frontend
     assert [await steering.repair(), is_guarded()] == [0, False]
     await steering.change({WEB: 36001}, ())
     assert is_guarded()
+
+
+async def test_the_end_of_a_guard_is_no_drift(node, steering, monkeypatch):
+    await steering.apply({WEB: 36001})
+    await steering.change({WEB: 36002}, ())
+    assert await steering.repair() == 0
+    commit = Ruleset.commit
+
+    def commit_after_another(ruleset, messages):
+        node.run("nft add table ip other")
+        commit(ruleset, messages)
+
+    with monkeypatch.context() as busy:
+        busy.setattr(Ruleset, "commit", commit_after_another)
+        await steering.change({DNS: 36003}, ())
+    # Now everything is compared.
+    assert [await steering.repair(), await steering.repair()] == [0, 0]
+    assert "36001" not in node.run("nft list set inet userspace-proxy guarded")
 
 
 async def test_a_port_that_is_used_again_stays_guarded(node, steering):
