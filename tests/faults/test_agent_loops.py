@@ -67,7 +67,7 @@ def agents(testbed, tmp_path):
 
 def serve(testbed, agents, nodes=""):
     """Have both serve a Service whose endpoints are its own node port on both nodes."""
-    loop = with_endpoints(LOOP, [str(agent.node_setup.ip) for agent in agents])
+    loop = with_endpoints(LOOP, [str(agent.node.ip) for agent in agents])
     web = with_endpoints(WEB, testbed.add_pods("web", tcp=8080))
     for agent in agents:
         agent.manifests.write(loop, web)
@@ -111,9 +111,9 @@ def test_a_loop_that_no_agent_can_see_leaves_room_for_others_and_ends(testbed, a
 
 
 def test_a_loop_that_the_node_objects_show_is_refused(testbed, agents):
-    nodes = "---\n".join(node_object(agent.node_setup) for agent in agents)
+    nodes = "---\n".join(node_object(agent.node) for agent in agents)
     serve(testbed, agents, nodes)
     before = [descriptors(agent) for agent in agents]
     for agent in agents:
-        assert testbed["laptop"].tcp_refusal((str(agent.node_setup.ip), NODE_PORT)) == "refused"
+        assert testbed["laptop"].tcp_refusal((str(agent.node.ip), NODE_PORT)) == "refused"
     assert [descriptors(agent) for agent in agents] == before

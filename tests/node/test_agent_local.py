@@ -49,8 +49,11 @@ def daemons_of(testbed):
 
 
 def kernel_without_daemons(testbed) -> list[str]:
-    """Return the lines of ``kernel``, but for our daemons, which have clients in their queues."""
-    return [line for line in testbed.kernel().splitlines() if f":{DAEMON} " not in line]
+    """Return the lines of ``kernel``, sorted: tables are listed in the order of their creation.
+
+    Without our daemons, which have clients in their queues.
+    """
+    return sorted(line for line in testbed.kernel().splitlines() if f":{DAEMON} " not in line)
 
 
 def test_services_are_served_to_all_clients(testbed):

@@ -114,6 +114,7 @@ def run_tests(cluster: Cluster, programs: Programs, group: Group, folder: Path) 
         *(f"--focus={group.focus}", f"--skip={'|'.join(group.skip)}"),
         *(f"--output-dir={folder}", f"--junit-report={report.name}"),
         *(programs["e2e.test"], "--", f"--kubeconfig={kubeconfig}", "--provider=skeleton"),
+        f"--kubectl-path={cluster.control_plane.kubectl_program}",
         f"--num-nodes={group.nodes}",
     ]
     with output.open("wb") as log:
