@@ -247,8 +247,6 @@ class NftablesProgrammer(NatProgrammer):
 
     def _restore(self, touched: Touched, before: Touched) -> None:
         self._uses = count_uses(self._applied or {}, self._refuse_port)
-        refused = (guard_key(f, port) for f, port in touched.items() if port)
-        self._released.add(key for key in refused if not self._uses.get(key))
         self._note_repair(self._table.put_right())
 
     def _repair(self) -> int:
