@@ -23,7 +23,7 @@ QUIET_S = 1.5
 EVIDENCE_S = 8.0
 """How long a fault may take to show; it is repaired after that."""
 AFTERWARDS_S = 1.0
-"""The load continues for this long after the proxy is well again."""
+"""The load continues for this long after the proxy has recovered."""
 PATIENCE = 3
 """How many times as long as promised the framework waits, so that it reports a figure."""
 

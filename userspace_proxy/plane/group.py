@@ -117,7 +117,7 @@ class Group(CounterTable):
         return GroupUpdate(self.number, self.label, old, serving)
 
     def _forget(self, endpoints: Sequence[SocketAddress]) -> None:
-        """Subtract open connections to endpoints whose ends nobody will count."""
+        """Subtract open connections to endpoints of which nothing more is counted."""
         for active_of in self._active.values():
             for endpoint in endpoints:
                 if active := active_of.pop(endpoint, 0):
