@@ -294,8 +294,16 @@ class ReleasedPorts(Generic[Port]):
         """Keep ports guarded; those in use may be among them."""
         self._recent.update(ports)
 
-    def end_round(self) -> set[Port]:
-        """Return the ports that need no guard any more; called once by each repair."""
+    @contextlib.contextmanager
+    def end_round(self) -> Iterator[set[Port]]:
+        """Yield the ports that need no guard any more; called once by each repair.
+
+        After its comparison, so that their end is no drift. If it raises, they stay guarded.
+        """
         ended = self._earlier - self._recent
         self._earlier, self._recent = self._recent, set()
-        return ended
+        try:
+            yield ended
+        except SteeringError:
+            self.add(ended)
+            raise

@@ -146,20 +146,35 @@ async def test_the_programmers_findings_are_available_after_each_call(programmer
     await steering.close()
 
 
+def end_round(released):
+    with released.end_round() as ended:
+        return ended
+
+
 def test_a_port_is_kept_for_at_least_one_whole_round():
     released = ReleasedPorts()
     released.add([36001])
-    assert released.end_round() == set()
+    assert end_round(released) == set()
     released.add([36002])
     assert sorted(released) == [36001, 36002]
-    assert released.end_round() == {36001}
+    assert end_round(released) == {36001}
     assert list(released) == [36002]
-    assert [released.end_round(), released.end_round()] == [{36002}, set()]
+    assert [end_round(released), end_round(released)] == [{36002}, set()]
 
 
 def test_a_port_that_is_released_again_begins_anew():
     released = ReleasedPorts()
     released.add([36001])
-    released.end_round()
+    end_round(released)
     released.add([36001])
-    assert [released.end_round(), released.end_round()] == [set(), {36001}]
+    assert [end_round(released), end_round(released)] == [set(), {36001}]
+
+
+def test_a_port_whose_guard_can_not_be_ended_is_kept():
+    released = ReleasedPorts()
+    released.add([36001])
+    end_round(released)
+    with pytest.raises(SteeringError), released.end_round():
+        raise SteeringError("the kernel refused")
+    assert list(released) == [36001]
+    assert [end_round(released), end_round(released)] == [set(), {36001}]

@@ -208,7 +208,10 @@ class LegacyProgrammer(NatProgrammer):
             drifted = self._put_rules()
             if self._follow_address():
                 self._put_rules()
-        self._end_guards()
+        with self._released.end_round() as ended:
+            if ended:
+                self._put_guard()
+                self._infos = (*self._infos[:1], self._filter.info())
         return drifted
 
     def _lay_out(self) -> None:
@@ -243,17 +246,6 @@ class LegacyProgrammer(NatProgrammer):
     def _put_guard(self) -> int:
         guard = self._make_guard()
         return self._filter.put(guard.chains, guard.jumps).count
-
-    def _end_guards(self) -> None:
-        """Guard released ports no longer; after the comparison, as it is no drift."""
-        ended = self._released.end_round()
-        try:
-            if ended:
-                self._put_guard()
-                self._infos = (*self._infos[:1], self._filter.info())
-        except SteeringError:
-            self._released.add(ended)
-            raise
 
     def _affected_by(self, difference: TableDifference) -> Ports:
         """Return the frontends whose rules weren't in force."""

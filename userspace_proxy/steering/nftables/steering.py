@@ -252,24 +252,15 @@ class NftablesProgrammer(NatProgrammer):
     def _repair(self) -> int:
         repair = self._table.repair()
         self._note_repair(repair)
-        self._end_guards()
+        with self._released.end_round() as ended:
+            if unguarded := {key for key in ended if not self._uses.get(key)}:
+                self._note_repair(self._table.change(guard_elements(unguarded), ()))
         count = repair.count + self._kernel_path.repair()
         self._follow_address()
         self._forget_stale()
         ports = self._applied or {}
         self._translated_earlier = self._earlier.look(ports.keys()) | without_ipv6(ports)
         return count
-
-    def _end_guards(self) -> None:
-        """Guard released ports no longer; after the comparison, as it is no drift."""
-        ended = self._released.end_round()
-        unguarded = {key for key in ended if not self._uses.get(key)}
-        try:
-            if unguarded:
-                self._note_repair(self._table.change(guard_elements(unguarded), ()))
-        except SteeringError:
-            self._released.add(ended)
-            raise
 
     def _set_forwards(self, forwards: KernelTargets) -> None:
         for frontend, forward in forwards.items():
