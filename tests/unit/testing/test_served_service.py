@@ -1,5 +1,6 @@
 """What all Services of tests can do, shown by those of a `ServiceProxy`."""
 
+import contextlib
 import threading
 from urllib.request import urlopen
 
@@ -19,10 +20,21 @@ def get(service):
         return answer.read().decode().strip()
 
 
+@contextlib.contextmanager
+def soon(function, *args):
+    """Call it in a thread, which has ended when the block has: the proxy is still there then."""
+    timer = threading.Timer(0.05, function, args)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+
+
 def test_eventually_waits_for_a_condition(proxy):
     web = proxy.service("web")
-    threading.Timer(0.05, get, [web]).start()
-    web.eventually(lambda web: web.stats.connections == 1)
+    with soon(get, web):
+        web.eventually(lambda web: web.stats.connections == 1)
 
 
 def test_eventually_fails_with_the_counters(proxy):
@@ -42,8 +54,8 @@ def test_eventually_waits_while_clients_are_refused_or_reset(proxy):
     with pytest.raises(AssertionError, match="not so after") as caught:
         web.eventually(lambda web: get(web) == "web-1", timeout_s=0.02)
     assert isinstance(caught.value.__cause__, OSError)
-    threading.Timer(0.05, web.backends[0].start).start()
-    web.eventually(lambda web: get(web) == "web-1")
+    with soon(web.backends[0].start):
+        web.eventually(lambda web: get(web) == "web-1")
 
 
 def test_an_assertion_inside_eventually_is_the_cause_of_the_failure(proxy):
