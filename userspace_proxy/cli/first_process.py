@@ -53,7 +53,7 @@ def run_as_first(command: list[str]) -> int:
 
 
 def _follow(child: int) -> tuple[int, bool]:
-    """Forward signals to a child until it ends.
+    """Pass signals on to a child until it ends.
 
     Returns:
         Its exit status, below 0 for a signal; and whether it was to stop.

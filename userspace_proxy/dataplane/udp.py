@@ -140,7 +140,7 @@ class UdpListener:
                     continue
                 except OSError:
                     pass
-            self._forward(flow, buffer[:count])
+            self._pass_on(flow, buffer[:count])
         return most
 
     def _new_flow(
@@ -254,7 +254,7 @@ class UdpListener:
             endpoint, number, now, client=client, may_be_client_specific=flow.is_preserved
         )
 
-    def _forward(self, flow: UdpFlow, payload: memoryview) -> None:
+    def _pass_on(self, flow: UdpFlow, payload: memoryview) -> None:
         now = self.engine.reactor.now
         if not flow.is_stream:
             if flow.is_waiting:

@@ -1,4 +1,4 @@
-"""Forwards workers' log records to the control process, which alone writes the log."""
+"""Sends workers' log records to the control process, which alone writes the log."""
 
 from __future__ import annotations
 

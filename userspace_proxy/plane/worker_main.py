@@ -283,7 +283,7 @@ class WorkerMain:
 
     def _start(self, message: Start) -> Worker:
         self._index = message.worker
-        take_levels(message.log_levels, LogSender(self._forward_log))
+        take_levels(message.log_levels, LogSender(self._send_log))
         dataplane = DataPlane(self._loop, message.tuning)
         self._confine(keeps_net_raw=message.keeps_net_raw)
         # What was imported lives as long as the process: the collector needn't traverse it.
@@ -313,7 +313,7 @@ class WorkerMain:
         if not self.ended.done():
             self.ended.set_result(status)
 
-    def _forward_log(self, line: Logged) -> None:
+    def _send_log(self, line: Logged) -> None:
         if self._channel.waiting_bytes >= _MAX_LOG_WAITING_BYTES:
             self._dropped_lines += 1
             return

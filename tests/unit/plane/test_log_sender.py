@@ -21,8 +21,8 @@ def logged(name=LOGGER, level=logging.WARNING, message="endpoint ejected", **fie
 
 
 @pytest.fixture
-def forwarded():
-    """What a logger's handler has forwarded."""
+def sent():
+    """What a logger's handler has sent."""
     lines, logger = [], logging.getLogger(f"{LOGGER}.test")
     handler = LogSender(lines.append)
     logger.addHandler(handler)
@@ -30,8 +30,8 @@ def forwarded():
     logger.removeHandler(handler)
 
 
-def test_a_line_carries_its_text_level_and_fields(forwarded):
-    logger, lines = forwarded
+def test_a_line_carries_its_text_level_and_fields(sent):
+    logger, lines = sent
     logger.warning("flow %s", "ended", extra={"endpoint": POD, "count": 3, "cause": None})
     (line,) = lines
     assert (line.logger, line.level, line.message) == (logger.name, logging.WARNING, "flow ended")
@@ -39,8 +39,8 @@ def test_a_line_carries_its_text_level_and_fields(forwarded):
     assert line.traceback == ""
 
 
-def test_a_line_carries_its_traceback(forwarded):
-    logger, lines = forwarded
+def test_a_line_carries_its_traceback(sent):
+    logger, lines = sent
     try:
         {}["nobody"]
     except LookupError:
@@ -48,8 +48,8 @@ def test_a_line_carries_its_traceback(forwarded):
     assert lines[0].traceback.endswith("KeyError: 'nobody'")
 
 
-def test_a_record_that_cannot_be_formatted_is_forwarded_as_a_bug(forwarded, capsys):
-    logger, lines = forwarded
+def test_a_record_that_cannot_be_formatted_is_sent_as_a_bug(sent, capsys):
+    logger, lines = sent
     # Not by the logger: pytest's own handler would fail, too.
     (handler,) = logger.handlers
     handler.handle(logger.makeRecord(LOGGER, logging.WARNING, "f.py", 1, "%d", ("text",), None))
@@ -105,12 +105,12 @@ def test_a_worker_takes_the_levels_of_the_control_process(clean_logging):
     assert [line.message for line in lines] == ["told"]
 
 
-def test_a_lack_of_memory_is_not_a_bug_of_the_record(forwarded):
+def test_a_lack_of_memory_is_not_a_bug_of_the_record(sent):
     class NeedsMemory:
         def __str__(self):
             raise MemoryError
 
-    logger, lines = forwarded
+    logger, lines = sent
     (handler,) = logger.handlers
     record = logger.makeRecord(LOGGER, logging.WARNING, "f.py", 1, "%s", (NeedsMemory(),), None)
     with pytest.raises(MemoryError):

@@ -16,7 +16,7 @@ from ...policy.path import in_parts
 from ...steering import Affinity, EndpointChoice, KernelTarget, Refusal, Target
 
 
-def forward(
+def kernel_targets(
     plan: PortPlan, targets: Mapping[Frontend, Target], *, is_in_kernel: bool
 ) -> dict[Frontend, Target]:
     """Return the targets of a Service port that is on the kernel path, or has been.

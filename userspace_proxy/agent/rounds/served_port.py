@@ -21,7 +21,7 @@ from ...policy import DEFAULT_PATH, PathDecision
 from ...status import path_words as paths
 from ...status.path_words import PathView
 from ...steering import REFUSE, Target
-from .kernel_path import forward
+from .kernel_path import kernel_targets
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -83,7 +83,9 @@ class ServedPort:
                 serves = listener is not None and listener.is_serving
                 targets[frontend] = listener.address.port if listener and serves else REFUSE
         if self.was_in_kernel:
-            return forward(self.plan, targets, is_in_kernel=self.chosen.path is DataPath.KERNEL)
+            return kernel_targets(
+                self.plan, targets, is_in_kernel=self.chosen.path is DataPath.KERNEL
+            )
         return targets
 
     def choose_path(self, wanted: PathDecision) -> None:

@@ -92,13 +92,13 @@ class ChooserChain(NamedTuple):
         return f"{self.name(chooser)}-to-{self.pins[endpoint]}"
 
 
-def chooser_of(frontend: Frontend, forward: KernelTarget) -> Chooser:
+def chooser_of(frontend: Frontend, target: KernelTarget) -> Chooser:
     """Return the way of choosing of a target."""
-    counts = tuple((choice.networks, len(choice.endpoints)) for choice in forward.choices)
-    if forward.affinity is None:
-        return Chooser(frontend.family, counts, by_client=forward.by_client)
-    endpoints = itertools.chain.from_iterable(choice.endpoints for choice in forward.choices)
-    return Chooser(frontend.family, counts, forward.affinity, tuple(endpoints), forward.by_client)
+    counts = tuple((choice.networks, len(choice.endpoints)) for choice in target.choices)
+    if target.affinity is None:
+        return Chooser(frontend.family, counts, by_client=target.by_client)
+    endpoints = itertools.chain.from_iterable(choice.endpoints for choice in target.choices)
+    return Chooser(frontend.family, counts, target.affinity, tuple(endpoints), target.by_client)
 
 
 def pack_number(value: int) -> bytes:

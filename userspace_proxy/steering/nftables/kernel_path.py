@@ -27,7 +27,7 @@ from .choosers import (
     write_chooser,
     write_without_chooser,
 )
-from .kernel_rules import SETS, Difference, KernelRules, link_elements, read_forwards, write_table
+from .kernel_rules import SETS, Difference, KernelRules, link_elements, read_endpoints, write_table
 
 # Whether the kernel has all kinds of expressions, and of those that some Services need.
 _PROBES = (
@@ -85,21 +85,21 @@ class KernelPath:
         name = KERNEL_PATH_TABLES.of(proxy_name)
         self._table = KeptTable(name, SETS, self._create, self._elements)
         self._links = PodLinks()
-        self._forwarding = KernelRules()
+        self._rules = KernelRules()
         self._numbers: frozenset[int] = frozenset()
         """Those of the links that lead only to containers of this node."""
         self._exists = False
         self._has_counters = True
         self._counts = Counts()
 
-    def load(self, forwards: KernelTargets) -> None:
+    def load(self, targets: KernelTargets) -> None:
         """Write the desired state for the first time."""
         # It may be another program's.
         self._table.read()
-        self._forwarding, self._counts = KernelRules(), Counts()
-        self._forwarding.accept(self._forwarding.difference(forwards))
+        self._rules, self._counts = KernelRules(), Counts()
+        self._rules.accept(self._rules.difference(targets))
         self._exists = False
-        if self._forwarding.forwards:
+        if self._rules.targets:
             self._write_all()
             self._exists = True
         else:
@@ -111,8 +111,8 @@ class KernelPath:
         Args:
             gone: The frontends that aren't steered any more.
         """
-        change = self._forwarding.difference(touched, gone)
-        if not change.forwards and not change.uncounted:
+        change = self._rules.difference(touched, gone)
+        if not change.targets and not change.uncounted:
             return
         self._write(change)
         self._counts.forget(change.uncounted)
@@ -121,15 +121,15 @@ class KernelPath:
         if self._exists:
             self._put_right()
             self._write_steps(change)
-            self._forwarding.accept(change)
+            self._rules.accept(change)
             return
-        before = dict(self._forwarding.forwards)
-        self._forwarding.accept(change)
+        before = dict(self._rules.targets)
+        self._rules.accept(change)
         try:
             self._write_all()
         except SteeringError:
-            undone: KernelTargets = {f: before.get(f) for f in change.forwards}
-            self._forwarding.accept(self._forwarding.difference(undone))
+            undone: KernelTargets = {f: before.get(f) for f in change.targets}
+            self._rules.accept(self._rules.difference(undone))
             raise
         self._exists = True
 
@@ -165,7 +165,7 @@ class KernelPath:
     def in_force(self) -> dict[Frontend, tuple[SocketAddress, ...]]:
         """Return the endpoints of frontends on the kernel path, read from the kernel."""
         listing = self._table.look()
-        return read_forwards(listing.elements) if listing else {}
+        return read_endpoints(listing.elements) if listing else {}
 
     def connections(self) -> dict[Frontend, int] | None:
         """Return how many connections went to endpoints, by frontend; None: they aren't counted.
@@ -183,7 +183,7 @@ class KernelPath:
     def remove(self) -> None:
         """Remove the table; idempotent."""
         self._table.remove()
-        self._forwarding, self._exists, self._counts = KernelRules(), False, Counts()
+        self._rules, self._exists, self._counts = KernelRules(), False, Counts()
 
     def close(self) -> None:
         """Close all sockets; what is in force stays in force."""
@@ -194,11 +194,11 @@ class KernelPath:
         name = self._table.name
         return [
             write_table(name, has_counters=has_counters and self._has_counters),
-            *(write_chooser(name, *one) for one in self._forwarding.choosers.items()),
+            *(write_chooser(name, *one) for one in self._rules.choosers.items()),
         ]
 
     def _elements(self) -> set[SetElement]:
-        return self._forwarding.elements() | link_elements(self._numbers)
+        return self._rules.elements() | link_elements(self._numbers)
 
     def _steps(self, change: Difference) -> Steps:
         name = self._table.name
@@ -212,7 +212,7 @@ class KernelPath:
         self._has_counters = self._has_counters and self._table.is_complete
         if not self._has_counters:
             return
-        counted = self._forwarding.counted
+        counted = self._rules.counted
         for names in NAMES.values():
             found = self._table.counts(names.counted)
             self._has_counters = self._has_counters and None not in found.values()
@@ -228,14 +228,14 @@ class KernelPath:
 
     def _note_repair(self, repair: Repair) -> None:
         keys = {(name, key) for name, key, _ in repair.added}
-        counted = self._forwarding.counted
+        counted = self._rules.counted
         self._counts.begin_anew(counted[key] for key in keys & counted.keys())
 
     def _write_all(self) -> None:
         """Write the table, or replace what another program has left of it."""
         self._numbers = self._links.numbers()
         self._table.write_all()
-        self._counts.begin_anew(self._forwarding.counted.values())
+        self._counts.begin_anew(self._rules.counted.values())
 
     def _follow_links(self) -> None:
         numbers = self._links.numbers()

@@ -73,7 +73,7 @@ class Difference:
     added: set[SetElement] = field(default_factory=set)
     new_choosers: dict[Chooser, ChooserChain] = field(default_factory=dict)
     gone_choosers: dict[Chooser, ChooserChain] = field(default_factory=dict)
-    forwards: dict[Frontend, KernelTarget | None] = field(default_factory=dict)
+    targets: dict[Frontend, KernelTarget | None] = field(default_factory=dict)
     """What takes the place of targets; None: nothing."""
     counted: set[Frontend] = field(default_factory=set)
     """Frontends whose connections are counted from now on."""
@@ -85,7 +85,7 @@ class KernelRules:
     """What the table contains: all frontends on the kernel path."""
 
     def __init__(self) -> None:
-        self.forwards: dict[Frontend, KernelTarget] = {}
+        self.targets: dict[Frontend, KernelTarget] = {}
         self.counted: dict[SetKey, Frontend] = {}
         """The elements that count, which stay while their frontends leave the kernel path."""
         self.choosers: dict[Chooser, ChooserChain] = {}
@@ -106,12 +106,12 @@ class KernelRules:
         """
         change = Difference()
         uses: Counter[Chooser] = Counter()
-        for frontend, forward in touched.items():
-            old = self.forwards.get(frontend)
-            new = forward if forward and forward.is_on and forward.choices else None
+        for frontend, target in touched.items():
+            old = self.targets.get(frontend)
+            new = target if target and target.is_on and target.choices else None
             if old == new:
                 continue
-            change.forwards[frontend] = new
+            change.targets[frontend] = new
             before: set[SetElement] = set()
             now: set[SetElement] = set()
             if old is not None:
@@ -138,13 +138,13 @@ class KernelRules:
 
     def accept(self, change: Difference) -> None:
         """Note that a difference is in force."""
-        for frontend, forward in change.forwards.items():
-            old = self.forwards.pop(frontend, None)
+        for frontend, target in change.targets.items():
+            old = self.targets.pop(frontend, None)
             if old is not None:
                 self._uses[chooser_of(frontend, old)] -= 1
-            if forward is not None:
-                self.forwards[frontend] = forward
-                self._uses[chooser_of(frontend, forward)] += 1
+            if target is not None:
+                self.targets[frontend] = target
+                self._uses[chooser_of(frontend, target)] += 1
         self.counted |= {_count_key(frontend): frontend for frontend in change.counted}
         for frontend in change.uncounted:
             del self.counted[_count_key(frontend)]
@@ -157,10 +157,8 @@ class KernelRules:
         """Return the elements of all sets, without pins."""
         return {(*key, b"") for key in self.counted} | {
             element
-            for frontend, forward in self.forwards.items()
-            for element in _elements(
-                frontend, forward, self.choosers[chooser_of(frontend, forward)]
-            )
+            for frontend, target in self.targets.items()
+            for element in _elements(frontend, target, self.choosers[chooser_of(frontend, target)])
         }
 
     def _chain(self, chooser: Chooser, change: Difference) -> ChooserChain:
@@ -204,12 +202,12 @@ def _numbers_in(*choosers: Mapping[Chooser, ChooserChain]) -> Iterator[range]:
 
 
 def _elements(
-    frontend: Frontend, forward: KernelTarget, chain: ChooserChain
+    frontend: Frontend, target: KernelTarget, chain: ChooserChain
 ) -> Iterator[SetElement]:
     names, key = NAMES[frontend.family], frontend_key(frontend)
     yield names.forwarded, key, b""
-    yield names.choices, key, goto_chain(chain.name(chooser_of(frontend, forward)))
-    endpoints = itertools.chain.from_iterable(choice.endpoints for choice in forward.choices)
+    yield names.choices, key, goto_chain(chain.name(chooser_of(frontend, target)))
+    endpoints = itertools.chain.from_iterable(choice.endpoints for choice in target.choices)
     for index, endpoint in enumerate(endpoints):
         yield names.endpoints, key + pack_number(index), pack_endpoint(endpoint)
 
@@ -227,7 +225,7 @@ def _unpack_endpoint(value: bytes) -> SocketAddress:
     return SocketAddress(ip_of(value[:-4]), int.from_bytes(value[-4:-2], "big"))
 
 
-def read_forwards(
+def read_endpoints(
     elements: Mapping[str, Mapping[bytes, bytes]],
 ) -> dict[Frontend, tuple[SocketAddress, ...]]:
     """Return the endpoints of frontends in the elements of a table, by their numbers."""

@@ -85,14 +85,14 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
         """Part of Steering."""
-        ports, forwards = self._ports(wanted), _forwards(wanted)
-        await self._do(lambda programmer: programmer.apply_all(ports, forwards))
+        ports, targets = self._ports(wanted), _kernel_targets(wanted)
+        await self._do(lambda programmer: programmer.apply_all(ports, targets))
 
     async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
         """Part of Steering."""
         touched: Touched = {**dict.fromkeys(gone), **self._ports(changed)}
-        forwards = _forwards(changed)
-        await self._do(lambda programmer: programmer.change_all(touched, forwards))
+        targets = _kernel_targets(changed)
+        await self._do(lambda programmer: programmer.change_all(touched, targets))
 
     async def forget_stale(self) -> None:
         """Part of Steering."""
@@ -100,13 +100,13 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
 
     async def render(self) -> str:
         """Part of Steering."""
-        ports, forwards = await self._do(
-            lambda programmer: (programmer.in_force(), programmer.forwards_in_force())
+        ports, endpoints_of = await self._do(
+            lambda programmer: (programmer.in_force(), programmer.endpoints_in_force())
         )
         targets: dict[Frontend, Target] = {}
         for frontend, port in ports.items():
             targets[frontend] = REFUSE if port == self._refuse_port else port
-            if endpoints := forwards.get(frontend):
+            if endpoints := endpoints_of.get(frontend):
                 targets[frontend] = KernelTarget(port, (EndpointChoice(endpoints),))
         return render_targets(targets)
 
@@ -139,7 +139,7 @@ class NftablesProgrammer(NatProgrammer):
         """How many frontends use each port, by its key in the guard."""
         self._released: ReleasedPorts[bytes] = ReleasedPorts()
         self._kernel_path = KernelPath(facts.proxy_name)
-        self._forwards: dict[Frontend, KernelTarget] = {}
+        self._targets: dict[Frontend, KernelTarget] = {}
         """The desired targets of frontends that are on the kernel path, or have been."""
         self._ended: dict[Frontend, KernelTarget] = {}
         """What frontends had that are no longer steered, until their flows are ended."""
@@ -163,30 +163,30 @@ class NftablesProgrammer(NatProgrammer):
         ports = read_ports(listing.elements_of(SETS))
         return {f: 0 if port in refuse_ports else port for f, port in ports.items()}
 
-    def apply_all(self, ports: Ports, forwards: dict[Frontend, KernelTarget]) -> None:
+    def apply_all(self, ports: Ports, targets: dict[Frontend, KernelTarget]) -> None:
         """Make the kernel steer exactly these frontends, some of them to endpoints."""
         if self._applied is not None:
             gone = dict.fromkeys(self._applied.keys() - ports.keys())
-            self.change_all({**gone, **ports}, forwards)
+            self.change_all({**gone, **ports}, targets)
         else:
-            self._forwards = forwards
-            self._kernel_path.load(forwards)
+            self._targets = targets
+            self._kernel_path.load(targets)
             self.apply(ports)
         self.forget_stale()
 
-    def change_all(self, touched: Touched, forwards: Mapping[Frontend, KernelTarget]) -> None:
-        """Steer some frontends; those of ``touched`` without a forward lead to ports alone.
+    def change_all(self, touched: Touched, targets: Mapping[Frontend, KernelTarget]) -> None:
+        """Steer some frontends; those of ``touched`` without a target lead to ports alone.
 
         First to endpoints, then to ports: the proxy would pin clients that reach it meanwhile.
         """
-        moved = {f: forwards.get(f) for f in touched if self._forwards.get(f) != forwards.get(f)}
-        before = {frontend: self._forwards.get(frontend) for frontend in moved}
-        self._set_forwards(moved)
+        moved = {f: targets.get(f) for f in touched if self._targets.get(f) != targets.get(f)}
+        before = {frontend: self._targets.get(frontend) for frontend in moved}
+        self._set_targets(moved)
         try:
             self._kernel_path.change(moved, [f for f, port in touched.items() if port is None])
             self.change(touched)
         except SteeringError:
-            self._set_forwards(before)
+            self._set_targets(before)
             with contextlib.suppress(SteeringError):
                 self._kernel_path.change(before)
             raise
@@ -201,7 +201,7 @@ class NftablesProgrammer(NatProgrammer):
         """As in :class:`..base.Steering`."""
         return self._kernel_path.connections()
 
-    def forwards_in_force(self) -> dict[Frontend, tuple[SocketAddress, ...]]:
+    def endpoints_in_force(self) -> dict[Frontend, tuple[SocketAddress, ...]]:
         """Return the endpoints of frontends on the kernel path, read from the kernel."""
         return self._kernel_path.in_force()
 
@@ -262,21 +262,21 @@ class NftablesProgrammer(NatProgrammer):
         self._translated_earlier = self._earlier.look(ports.keys()) | without_ipv6(ports)
         return count
 
-    def _set_forwards(self, forwards: KernelTargets) -> None:
-        for frontend, forward in forwards.items():
-            if forward is None:
-                self._forwards.pop(frontend, None)
+    def _set_targets(self, targets: KernelTargets) -> None:
+        for frontend, target in targets.items():
+            if target is None:
+                self._targets.pop(frontend, None)
             else:
-                self._forwards[frontend] = forward
+                self._targets[frontend] = target
 
     def _choices(self, frontend: Frontend) -> Collection[EndpointChoice]:
-        forward = self._forwards.get(frontend)
-        if forward is None and frontend not in (self._applied or {}):
-            forward = self._ended.get(frontend)
-        if forward is None or (frontend.protocol is Protocol.TCP and not forward.is_on):
+        target = self._targets.get(frontend)
+        if target is None and frontend not in (self._applied or {}):
+            target = self._ended.get(frontend)
+        if target is None or (frontend.protocol is Protocol.TCP and not target.is_on):
             # Open connections stay; what no endpoint has answered is the proxy's.
             return ()
-        return forward.choices
+        return target.choices
 
     def _forget_stale(self) -> None:
         super()._forget_stale()
@@ -288,15 +288,15 @@ class NftablesProgrammer(NatProgrammer):
         A SYN to an endpoint that doesn't answer is sent again, and follows its entry for up to two
         minutes; so does a new connection from the same port.
         """
-        for frontend, forward in before.items():
-            if forward is None:
+        for frontend, target in before.items():
+            if target is None:
                 continue
             if touched[frontend] is None:
-                self._ended[frontend] = forward
+                self._ended[frontend] = target
                 continue
-            is_concerned = forward.is_on or frontend.protocol is Protocol.UDP
-            if is_concerned and forward.choices != self._choices(frontend):
-                self._stale.setdefault(frontend, forward.port)
+            is_concerned = target.is_on or frontend.protocol is Protocol.UDP
+            if is_concerned and target.choices != self._choices(frontend):
+                self._stale.setdefault(frontend, target.port)
 
     def _create(self, checks_sockets: bool) -> Steps:
         self._choose_address()
@@ -333,5 +333,5 @@ class NftablesProgrammer(NatProgrammer):
             self._table.redefine([write_prerouting(self._shape(self._table.is_complete))])
 
 
-def _forwards(targets: Mapping[Frontend, Target]) -> dict[Frontend, KernelTarget]:
+def _kernel_targets(targets: Mapping[Frontend, Target]) -> dict[Frontend, KernelTarget]:
     return {f: target for f, target in targets.items() if isinstance(target, KernelTarget)}

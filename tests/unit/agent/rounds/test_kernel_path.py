@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.agent.rounds.kernel_path import choices_of, forward
+from userspace_proxy.agent.rounds.kernel_path import choices_of, kernel_targets
 from userspace_proxy.balance import fill_slots
 from userspace_proxy.model import (
     Balance,
@@ -85,7 +85,7 @@ def test_endpoints_are_repeated_in_proportion_to_their_weights():
 
 def test_with_source_hash_slots_take_the_place_of_endpoints_in_proportion_to_weights():
     hashed = Handling(balance=Balance.SOURCE_HASH)
-    (target,) = forward(plan(handling=hashed), {WEB: 20000}, is_in_kernel=True).values()
+    (target,) = kernel_targets(plan(handling=hashed), {WEB: 20000}, is_in_kernel=True).values()
     slots = fill_slots((A, B), {})
     assert target == KernelTarget(20000, (EndpointChoice(slots),), by_client=True)
     (choice,) = choices(handling=hashed, weights=((A, 200), (B, 100)))
@@ -94,7 +94,7 @@ def test_with_source_hash_slots_take_the_place_of_endpoints_in_proportion_to_wei
 
 def test_refused_frontends_and_those_on_loopback_stay_as_they_are():
     other = Frontend("10.96.7.2", 80, Protocol.TCP)
-    targets = forward(PLAN, {WEB: 20000, other: REFUSE, HERE: 20000}, is_in_kernel=True)
+    targets = kernel_targets(PLAN, {WEB: 20000, other: REFUSE, HERE: 20000}, is_in_kernel=True)
     assert targets == {
         WEB: KernelTarget(20000, (EndpointChoice((A, B)),)),
         other: REFUSE,
@@ -103,13 +103,13 @@ def test_refused_frontends_and_those_on_loopback_stay_as_they_are():
 
 
 def test_session_affinity_belongs_to_the_service_port():
-    targets = forward(plan(affinity_timeout_s=60), {WEB: 20000}, is_in_kernel=True)
+    targets = kernel_targets(plan(affinity_timeout_s=60), {WEB: 20000}, is_in_kernel=True)
     affinity = Affinity("shop/web", 60)
     assert targets == {WEB: KernelTarget(20000, (EndpointChoice((A, B)),), affinity)}
 
 
 def test_a_service_port_that_has_left_the_kernel_path_keeps_its_endpoints_for_flows():
-    targets = forward(PLAN, {WEB: 20000}, is_in_kernel=False)
+    targets = kernel_targets(PLAN, {WEB: 20000}, is_in_kernel=False)
     assert targets == {WEB: KernelTarget(20000, (EndpointChoice((A, B)),), is_on=False)}
 
 

@@ -59,8 +59,8 @@ def test_clients_of_some_networks_have_a_chain_of_their_own():
 
 
 def test_with_affinity_each_endpoint_has_a_chain_that_remembers_the_client():
-    forward = KernelTarget(1, (EndpointChoice((A, A, B)),), Affinity("shop/web", 60))
-    chooser, chain = chooser_of(WEB, forward), ChooserChain(9, {A: 7, B: 8})
+    target = KernelTarget(1, (EndpointChoice((A, A, B)),), Affinity("shop/web", 60))
+    chooser, chain = chooser_of(WEB, target), ChooserChain(9, {A: 7, B: 8})
     name = "choose-9-of-3-ip"
     assert [rule.chain for rule in rules_of(write_chooser("t", chooser, chain))] == [
         *[name] * 3,
@@ -75,8 +75,8 @@ def test_with_affinity_each_endpoint_has_a_chain_that_remembers_the_client():
 
 def test_a_service_with_affinity_leads_to_its_own_endpoints_only():
     """With one map of all Services, each rule cost as much as they had endpoints together."""
-    forward = KernelTarget(1, (EndpointChoice((A, A, B)),), Affinity("shop/web", 60))
-    messages = write_chooser("t", chooser_of(WEB, forward), ChooserChain(9, {A: 7, B: 8}))
+    target = KernelTarget(1, (EndpointChoice((A, A, B)),), Affinity("shop/web", 60))
+    messages = write_chooser("t", chooser_of(WEB, target), ChooserChain(9, {A: 7, B: 8}))
     parsed = [one for block in messages for one in read_messages(block)]
     (made,) = [reader.read_set(one) for one in parsed if one.kind == writer.NEW_SET]
     assert made.flags & reader.ANONYMOUS_SET

@@ -13,11 +13,11 @@ import pytest
 from userspace_proxy.balance import fill_slots
 from userspace_proxy.errors import SteeringConflict
 from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset, writer
-from userspace_proxy.kernel.nf_tables.expressions import expression
+from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
 from userspace_proxy.model import Balance, Frontend, IPFamily, Protocol, SocketAddress
 from userspace_proxy.steering.base import Affinity, EndpointChoice, KernelTarget
-from userspace_proxy.steering.nftables import kernel_rules as forwarding
+from userspace_proxy.steering.nftables import kernel_rules
 from userspace_proxy.steering.nftables.kernel_path import KernelPath, find_missing
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -42,7 +42,7 @@ def test_this_node_lacks_nothing_and_looking_writes_nothing(node):
 
 
 def test_a_kernel_without_an_expression_states_what_is_missing(node, monkeypatch):
-    monkeypatch.setattr(forwarding.x, "pick", lambda *_: expression("no_such_expression"))
+    monkeypatch.setattr(x, "pick", lambda *_: x.expression("no_such_expression"))
     assert find_missing("") == dict.fromkeys(
         IPFamily,
         "cannot change nftables: No such file or directory (add rule) "
@@ -51,7 +51,7 @@ def test_a_kernel_without_an_expression_states_what_is_missing(node, monkeypatch
 
 
 def test_a_kernel_that_cannot_hash_lacks_only_the_choice_by_clients_addresses(node, monkeypatch):
-    monkeypatch.setattr(forwarding.x, "pick_by", lambda *_, **__: expression("no_such_expression"))
+    monkeypatch.setattr(x, "pick_by", lambda *_, **__: x.expression("no_such_expression"))
     assert find_missing("") == {
         Balance.SOURCE_HASH: "cannot change nftables: No such file or directory (add rule) "
         "(modprobe nft_hash)"
@@ -155,7 +155,7 @@ def test_a_change_after_a_flush_writes_the_whole_table(node, path):
 def test_a_refused_change_changes_nothing(node, path, monkeypatch):
     path.load({WEB: BOTH})
     with monkeypatch.context() as broken:
-        broken.setattr(forwarding.x, "pick", lambda *_: expression("no_such_expression"))
+        broken.setattr(x, "pick", lambda *_: x.expression("no_such_expression"))
         with pytest.raises(NftablesError):
             path.change({CART: ONE})
         node.run("nft flush ruleset")
@@ -332,7 +332,7 @@ def test_another_runs_counts_are_not_taken_over(path, dial):
 @pytest.mark.parametrize(
     "counter",
     [
-        pytest.param(expression("no_such_expression", kind=17), id="refused"),
+        pytest.param(x.expression("no_such_expression", kind=17), id="refused"),
         pytest.param(b"", id="ignored"),
     ],
 )
@@ -384,7 +384,7 @@ def test_the_kernel_bounds_the_clients_that_are_remembered(node, path):
 
 def test_beyond_that_clients_are_served_without_affinity(node, path, dial, monkeypatch):
     """To fill the real bound takes 10 s."""
-    monkeypatch.setattr(forwarding, "PINS_MAX", 2)
+    monkeypatch.setattr(kernel_rules, "PINS_MAX", 2)
     web, *_ = SERVICES
     path.load({web: KernelTarget(1, (EndpointChoice(SERVERS[:1]),), Affinity("shop/web", 60))})
     pins = ("10.1.0.1 . 99999 timeout 60s", "10.1.0.2 . 99999 timeout 60s")

@@ -20,7 +20,7 @@ from userspace_proxy.steering.nftables.kernel_rules import (
     KernelRules,
     Numbers,
     link_elements,
-    read_forwards,
+    read_endpoints,
     write_table,
 )
 from userspace_proxy.steering.nftables.rules import frontend_key
@@ -38,9 +38,9 @@ BOTH, ONE, SIX = (
 
 
 def loaded(**_):
-    forwarding = KernelRules()
-    forwarding.accept(forwarding.difference({WEB: BOTH, WEB_6: KernelTarget(1, (SIX,))}))
-    return forwarding
+    rules = KernelRules()
+    rules.accept(rules.difference({WEB: BOTH, WEB_6: KernelTarget(1, (SIX,))}))
+    return rules
 
 
 def kinds(messages):
@@ -55,28 +55,28 @@ def by_set(elements):
 
 
 def test_a_frontend_leads_to_its_endpoints_and_is_read_back():
-    assert read_forwards(by_set(loaded().elements())) == {WEB: (A, B), WEB_6: (A_6,)}
+    assert read_endpoints(by_set(loaded().elements())) == {WEB: (A, B), WEB_6: (A_6,)}
 
 
 def test_an_endpoint_without_its_frontend_is_not_in_force():
     elements = by_set(loaded().elements())
     del elements["choices4"]
-    assert read_forwards(elements) == {WEB_6: (A_6,)}
+    assert read_endpoints(elements) == {WEB_6: (A_6,)}
 
 
 def test_services_that_choose_alike_share_a_chain():
-    forwarding = loaded()
-    change = forwarding.difference({CART: BOTH})
+    rules = loaded()
+    change = rules.difference({CART: BOTH})
     assert (change.new_choosers, change.removed) == ({}, set())
     chooser = chooser_of(WEB, BOTH)
-    chain = forwarding.choosers[chooser].name(chooser)
+    chain = rules.choosers[chooser].name(chooser)
     assert ("choices4", frontend_key(CART), goto_chain(chain)) in change.added
 
 
 def test_a_change_of_an_endpoint_changes_one_element():
-    forwarding = loaded()
+    rules = loaded()
     other = KernelTarget(1, (EndpointChoice((A, SocketAddress("10.244.1.9", 8080))),))
-    change = forwarding.difference({WEB: other})
+    change = rules.difference({WEB: other})
     (removed,), (added,) = change.removed, change.added
     assert (
         removed[:2]
@@ -89,18 +89,18 @@ def test_a_change_of_an_endpoint_changes_one_element():
 
 
 def test_a_change_is_as_small_with_many_services_and_they_share_one_chain():
-    forwarding = KernelRules()
+    rules = KernelRules()
     many = {Frontend(f"10.97.{n // 250}.{n % 250}", 80, Protocol.TCP): BOTH for n in range(5000)}
-    forwarding.accept(forwarding.difference(many))
-    assert len(forwarding.choosers) == 1
+    rules.accept(rules.difference(many))
+    assert len(rules.choosers) == 1
     (one, *_) = many
-    change = forwarding.difference({one: KernelTarget(1, (EndpointChoice((B, B)),))})
+    change = rules.difference({one: KernelTarget(1, (EndpointChoice((B, B)),))})
     assert (len(change.removed), len(change.added), change.new_choosers) == (1, 1, {})
-    change = forwarding.difference({one: None})
+    change = rules.difference({one: None})
     # Its two elements as a frontend, and one for each endpoint.
     assert (len(change.removed), change.added, change.gone_choosers) == (4, set(), {})
     # And the one that counts, once nothing steers it.
-    assert len(forwarding.difference({one: None}, [one]).removed) == 5
+    assert len(rules.difference({one: None}, [one]).removed) == 5
 
 
 def by_hash(*endpoints):
@@ -108,66 +108,64 @@ def by_hash(*endpoints):
 
 
 def test_with_hashed_clients_a_change_of_endpoints_is_one_of_the_slots_that_move():
-    forwarding = KernelRules()
-    forwarding.accept(forwarding.difference({WEB: by_hash(A, B), CART: by_hash(A, B, C)}))
-    assert len(forwarding.choosers) == 1
-    change = forwarding.difference({CART: by_hash(A, B)})
+    rules = KernelRules()
+    rules.accept(rules.difference({WEB: by_hash(A, B), CART: by_hash(A, B, C)}))
+    assert len(rules.choosers) == 1
+    change = rules.difference({CART: by_hash(A, B)})
     assert (change.new_choosers, change.gone_choosers) == ({}, {})
     moved = fill_slots((A, B, C), {}).count(C)
     assert len(change.removed) == len(change.added) == moved
 
 
 def test_a_frontend_is_counted_from_its_first_endpoint_until_it_is_gone():
-    forwarding = KernelRules()
+    rules = KernelRules()
     counter = ("counted4", frontend_key(WEB), b"")
     for target, is_added in ((BOTH, True), (ONE, False), (None, False), (ONE, False)):
-        change = forwarding.difference({WEB: target})
+        change = rules.difference({WEB: target})
         assert (counter in change.added, counter in change.removed) == (is_added, False)
-        forwarding.accept(change)
-        assert counter in forwarding.elements()
-    change = forwarding.difference({WEB: None}, [WEB, CART])
+        rules.accept(change)
+        assert counter in rules.elements()
+    change = rules.difference({WEB: None}, [WEB, CART])
     assert (change.uncounted, counter in change.removed) == ({WEB}, True)
-    forwarding.accept(change)
-    assert forwarding.elements() == set()
+    rules.accept(change)
+    assert rules.elements() == set()
 
 
 def test_a_chain_goes_with_the_last_frontend_that_uses_it():
-    forwarding = loaded()
-    forwarding.accept(forwarding.difference({CART: BOTH}))
-    change = forwarding.difference({WEB: ONE})
+    rules = loaded()
+    rules.accept(rules.difference({CART: BOTH}))
+    change = rules.difference({WEB: ONE})
     assert change.gone_choosers == {}
-    forwarding.accept(change)
-    change = forwarding.difference({CART: None})
+    rules.accept(change)
+    change = rules.difference({CART: None})
     assert [*change.gone_choosers] == [chooser_of(WEB, BOTH)]
-    forwarding.accept(change)
-    assert read_forwards(by_set(forwarding.elements())) == {WEB: (A,), WEB_6: (A_6,)}
+    rules.accept(change)
+    assert read_endpoints(by_set(rules.elements())) == {WEB: (A,), WEB_6: (A_6,)}
 
 
 def test_a_frontend_whose_path_is_off_or_that_has_no_choice_leaves_only_its_counter():
-    forwarding = loaded()
-    forwarding.accept(
-        forwarding.difference(
-            {WEB: KernelTarget(1, BOTH.choices, is_on=False), WEB_6: KernelTarget(1)}
-        )
+    rules = loaded()
+    rules.accept(
+        rules.difference({WEB: KernelTarget(1, BOTH.choices, is_on=False), WEB_6: KernelTarget(1)})
     )
-    names = sorted(name for name, _, _ in forwarding.elements())
-    assert (names, forwarding.choosers) == (["counted4", "counted6"], {})
+    names = sorted(name for name, _, _ in rules.elements())
+    assert (names, rules.choosers) == (["counted4", "counted6"], {})
 
 
 def test_nothing_changes_if_targets_are_the_same():
-    assert not loaded().difference({WEB: BOTH, CART: None}).forwards
+    assert not loaded().difference({WEB: BOTH, CART: None}).targets
 
 
 def test_a_difference_that_is_not_accepted_changes_nothing():
-    forwarding = loaded()
-    before = forwarding.elements()
-    forwarding.difference({WEB: None, CART: ONE})
-    assert forwarding.elements() == before
+    rules = loaded()
+    before = rules.elements()
+    rules.difference({WEB: None, CART: ONE})
+    assert rules.elements() == before
 
 
 def test_elements_are_removed_from_the_frontend_on_and_added_up_to_it():
-    forwarding = loaded()
-    elements = forwarding.elements()
+    rules = loaded()
+    elements = rules.elements()
     table = writer.TableWriter("t")
     table.change_elements(SETS, elements, elements)
     messages = [message for block in table.messages for message in read_messages(block)]
@@ -192,47 +190,47 @@ def pinned(*endpoints):
     return KernelTarget(1, (EndpointChoice(endpoints),), PINNED)
 
 
-def pins_of(forwarding, forward):
-    return forwarding.choosers[chooser_of(WEB, forward)].pins
+def pins_of(rules, target):
+    return rules.choosers[chooser_of(WEB, target)].pins
 
 
 def test_with_affinity_an_endpoint_keeps_its_number_while_it_serves_and_none_gets_it_later():
-    forwarding = KernelRules()
-    forwarding.accept(forwarding.difference({WEB: pinned(A, B)}))
-    first = pins_of(forwarding, pinned(A, B))
-    forwarding.accept(forwarding.difference({WEB: pinned(B)}))
-    assert pins_of(forwarding, pinned(B)) == {B: first[B]}
-    forwarding.accept(forwarding.difference({WEB: pinned(A, B)}))
-    again = pins_of(forwarding, pinned(A, B))
+    rules = KernelRules()
+    rules.accept(rules.difference({WEB: pinned(A, B)}))
+    first = pins_of(rules, pinned(A, B))
+    rules.accept(rules.difference({WEB: pinned(B)}))
+    assert pins_of(rules, pinned(B)) == {B: first[B]}
+    rules.accept(rules.difference({WEB: pinned(A, B)}))
+    again = pins_of(rules, pinned(A, B))
     assert again[B] == first[B]
     assert again[A] not in first.values()
-    forwarding.accept(forwarding.difference({WEB: None}, [WEB]))
-    assert (forwarding.elements(), forwarding.choosers) == (set(), {})
+    rules.accept(rules.difference({WEB: None}, [WEB]))
+    assert (rules.elements(), rules.choosers) == (set(), {})
 
 
 def test_frontends_of_one_name_share_their_pins_and_others_have_their_own():
-    forwarding = KernelRules()
+    rules = KernelRules()
     other = KernelTarget(1, pinned(A, B).choices, Affinity("shop/cart", 60))
-    change = forwarding.difference({WEB: pinned(A, B), CART: pinned(A, B)})
+    change = rules.difference({WEB: pinned(A, B), CART: pinned(A, B)})
     assert len(change.new_choosers) == 1
-    forwarding.accept(change)
-    change = forwarding.difference({CART: other})
+    rules.accept(change)
+    change = rules.difference({CART: other})
     (chain,) = change.new_choosers.values()
-    assert set(chain.pins.values()).isdisjoint(pins_of(forwarding, pinned(A, B)).values())
-    forwarding.accept(change)
-    assert len(forwarding.choosers) == 2
+    assert set(chain.pins.values()).isdisjoint(pins_of(rules, pinned(A, B)).values())
+    rules.accept(change)
+    assert len(rules.choosers) == 2
 
 
 def test_numbers_restart_without_those_in_use_after_all_were_given():
-    forwarding = KernelRules()
-    forwarding.accept(forwarding.difference({WEB: pinned(A, B)}))
-    kept = forwarding.choosers[chooser_of(WEB, pinned(A, B))]
-    forwarding._numbers._next = NUMBERS_END - 1
+    rules = KernelRules()
+    rules.accept(rules.difference({WEB: pinned(A, B)}))
+    kept = rules.choosers[chooser_of(WEB, pinned(A, B))]
+    rules._numbers._next = NUMBERS_END - 1
     for number in range(3, 9):
         target = pinned(A, B, SocketAddress(f"10.244.2.{number}", 8080))
         other = KernelTarget(1, target.choices, Affinity("shop/cart", 60))
-        forwarding.accept(forwarding.difference({CART: other}))
-        chain = forwarding.choosers[chooser_of(CART, other)]
+        rules.accept(rules.difference({CART: other}))
+        chain = rules.choosers[chooser_of(CART, other)]
         assert not {kept.number, *kept.pins.values()} & {chain.number, *chain.pins.values()}
         assert len({chain.number, *chain.pins.values()}) == 4
 
@@ -248,14 +246,14 @@ class Walked(dict):
 
 
 def test_a_change_with_affinity_does_not_look_at_all_other_services():
-    forwarding = KernelRules()
-    forwarding.accept(forwarding.difference({WEB: pinned(A, B)}))
-    forwarding.choosers = Walked(forwarding.choosers)
+    rules = KernelRules()
+    rules.accept(rules.difference({WEB: pinned(A, B)}))
+    rules.choosers = Walked(rules.choosers)
     other = KernelTarget(1, pinned(A, B).choices, Affinity("shop/cart", 60))
-    forwarding.accept(forwarding.difference({CART: other}))
-    forwarding.accept(forwarding.difference({CART: None}))
-    assert forwarding.choosers.walks == 0
-    assert len(pins_of(forwarding, pinned(A, B))) == 2
+    rules.accept(rules.difference({CART: other}))
+    rules.accept(rules.difference({CART: None}))
+    assert rules.choosers.walks == 0
+    assert len(pins_of(rules, pinned(A, B))) == 2
 
 
 def test_numbers_are_consecutive_and_not_given_again():
