@@ -58,11 +58,11 @@ def explain(given: Given) -> int:
     wants_dials = given.is_on("probe")
     found = _find(given, service)
     is_elsewhere = _is_elsewhere(found.subject)
-    probes = _probe(found.subject) if wants_dials and not is_elsewhere else {}
+    dials = _dial(found.subject) if wants_dials and not is_elsewhere else {}
     explanation = explaining.explain(
         found.subject,
         client=client,
-        probes=probes if wants_dials else None,
+        dials=dials if wants_dials else None,
         pods=found.pods,
         asked=found.asked,
         is_elsewhere=is_elsewhere,
@@ -194,13 +194,13 @@ def _is_elsewhere(subject: Subject) -> bool:
     return bool(theirs) and theirs != network_namespace()
 
 
-def _probe(subject: Subject) -> dict[str, DialResult]:
+def _dial(subject: Subject) -> dict[str, DialResult]:
     """Dial the addresses and endpoints; clients of UDP would have to send something.
 
     Endpoints that the proxy refuses are left out: anyone who may write EndpointSlices chooses them,
     and this machine's own programs and its cloud's metadata would be dialled.
     """
-    from ..explain.dial import probe
+    from ..explain.dial import dial_all
 
     wanted: list[str] = []
     for port in subject.ports:
@@ -209,7 +209,7 @@ def _probe(subject: Subject) -> dict[str, DialResult]:
         if subject.node is not None:
             wanted += [frontend.address for frontend in port.frontends[:1]]
         wanted += [endpoint.address for endpoint in port.endpoints if not endpoint.is_refused]
-    return probe(map(_address, wanted[:_DIALLED_MAX]))
+    return dial_all(map(_address, wanted[:_DIALLED_MAX]))
 
 
 def _address(text: str) -> SocketAddress:

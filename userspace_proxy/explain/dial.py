@@ -40,7 +40,7 @@ class DialResult:
     """The same in the kernel's words."""
 
 
-def probe(addresses: Iterable[SocketAddress]) -> dict[str, DialResult]:
+def dial_all(addresses: Iterable[SocketAddress]) -> dict[str, DialResult]:
     """Dial addresses over TCP; return the results by address.
 
     It blocks for at most some 3 s for each 32 addresses.

@@ -48,7 +48,7 @@ def next_command(
     subject: Subject,
     *,
     asked: Sequence[str] = (),
-    probed: bool = False,
+    has_dialled: bool = False,
     has_pods: bool = False,
 ) -> str:
     """Return the command that shows more about a Service.
@@ -56,7 +56,7 @@ def next_command(
     Args:
         cause: The cause that the command should be about; None without a problem.
         asked: The flags that named the source of the facts.
-        probed: Endpoints were dialled, or can't be from here.
+        has_dialled: Endpoints were dialled, or can't be from here.
         has_pods: The pods were looked at.
     """
     again = shlex.join([PROGRAM, "explain", subject.service, *asked])
@@ -74,7 +74,7 @@ def next_command(
         namespace, _, name = subject.service.partition("/")
         ip = cause.object.rpartition(":")[0].strip("[]")
         return command.format(namespace=namespace, name=name, ip=ip)
-    if not probed and (cause is None or cause.code.startswith("endpoint-")):
+    if not has_dialled and (cause is None or cause.code.startswith("endpoint-")):
         return f"{again} --probe"
     if subject.node is None:
         return shlex.join([PROGRAM, "check", *asked])

@@ -34,7 +34,7 @@ _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # A Service may have a thousand endpoints; those that don't serve are shown first.
 ENDPOINTS_SHOWN = 20
 
-Probes = Mapping[str, DialResult]
+Dials = Mapping[str, DialResult]
 """The results of dials, by address."""
 
 
@@ -87,7 +87,7 @@ def explain(
     subject: Subject,
     *,
     client: str = "",
-    probes: Probes | None = None,
+    dials: Dials | None = None,
     pods: Sequence[PathStep] | None = None,
     asked: Sequence[str] = (),
     is_elsewhere: bool = False,
@@ -96,7 +96,7 @@ def explain(
 
     Args:
         client: The address of a client; empty: any.
-        probes: Results of dials; None: no dials were asked for.
+        dials: Results of dials; None: no dials were asked for.
         pods: What was found out about the pods of the Service; None: they weren't looked at.
         asked: The flags of the source, which the next command needs again.
         is_elsewhere: The proxy is in another network than this program, which can't dial for it.
@@ -111,12 +111,12 @@ def explain(
     parts = [PathPart("", tuple(whole))] if whole else []
     if subject.node is not None:
         parts.append(PathPart(_NODE, tuple(_node(subject.node))))
-    parts += [PathPart(_title(port), tuple(_port(port, subject, client, probes))) for port in ports]
-    if is_elsewhere and probes is not None:
+    parts += [PathPart(_title(port), tuple(_port(port, subject, client, dials))) for port in ports]
+    if is_elsewhere and dials is not None:
         parts.append(PathPart("", (_ELSEWHERE,)))
     steps = [step for part in parts for step in part.steps]
     level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
-    cause = _first_cause(ports, subject, probes or {})
+    cause = _first_cause(ports, subject, dials or {})
     return Explanation(
         service=subject.service,
         origin=subject.origin,
@@ -126,7 +126,7 @@ def explain(
             cause,
             subject,
             asked=asked,
-            probed=probes is not None or is_elsewhere,
+            has_dialled=dials is not None or is_elsewhere,
             has_pods=pods is not None,
         ),
         parts=tuple(parts),
@@ -139,7 +139,7 @@ def _title(port: PortFacts) -> str:
     return f"{port.name} ({', '.join(words)})"
 
 
-def _first_cause(ports: Sequence[PortFacts], subject: Subject, probes: Probes) -> Cause | None:
+def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> Cause | None:
     """Return the cause that the next command should be about, or None without a problem."""
     ill = [port for port in ports if port.state.level is not Level.OK]
     for port in sorted(ill, key=lambda port: _ORDER.index(port.state.level)):
@@ -147,7 +147,7 @@ def _first_cause(ports: Sequence[PortFacts], subject: Subject, probes: Probes) -
             return port.state.causes[0]
     for port in ports:
         for endpoint in port.endpoints:
-            result = probes.get(endpoint.address)
+            result = dials.get(endpoint.address)
             if endpoint.is_usable and result is not None and result.cause is not None:
                 return result.cause
     return subject.ignored[0].cause if subject.ignored else None
@@ -226,7 +226,7 @@ def _node(node: StatusFacts) -> Iterator[PathStep]:
 
 
 def _port(
-    port: PortFacts, subject: Subject, client: str, probes: Probes | None
+    port: PortFacts, subject: Subject, client: str, dials: Dials | None
 ) -> Iterator[PathStep]:
     for frontend in port.frontends:
         what = f"{frontend.address}/{port.protocol}, {frontend.kind}"
@@ -238,8 +238,8 @@ def _port(
             yield PathStep(
                 Level.OK, "address", f"{what}: {frontend.target}" if frontend.target else what
             )
-        if probes is not None and frontend.address in probes:
-            yield _dial_address(frontend.address, probes[frontend.address])
+        if dials is not None and frontend.address in dials:
+            yield _dial_address(frontend.address, dials[frontend.address])
     if not port.has_default_path:
         yield _path(port, subject)
     if client:
@@ -257,8 +257,8 @@ def _port(
     ]
     for cause in others:
         yield PathStep(Level.OK, "note", _told(cause, subject.now), cause.hint)
-    if probes is not None:
-        yield from _dials(port, probes)
+    if dials is not None:
+        yield from _dials(port, dials)
 
 
 def _path(port: PortFacts, subject: Subject) -> PathStep:
@@ -330,12 +330,12 @@ def _dial_address(address: str, result: DialResult) -> PathStep:
     return PathStep(Level.ATTENTION, "dial", f"{address}, from this machine: {result.error}")
 
 
-def _dials(port: PortFacts, probes: Probes) -> Iterator[PathStep]:
+def _dials(port: PortFacts, dials: Dials) -> Iterator[PathStep]:
     """Yield one step about the endpoints that were dialled, and one about those that weren't."""
     if refused := sum(endpoint.is_refused for endpoint in port.endpoints):
         them = plural(refused, "endpoint")
         yield PathStep(Level.OK, "dial", f"{them} not dialled, because the proxy refuses to")
-    dialled = [(e, probes[e.address]) for e in port.endpoints if e.address in probes]
+    dialled = [(e, dials[e.address]) for e in port.endpoints if e.address in dials]
     if not dialled:
         return
     used = [result for endpoint, result in dialled if endpoint.is_usable]

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from tests.unit.port_numbers import free_port
-from userspace_proxy.explain.dial import dial, probe
+from userspace_proxy.explain.dial import dial, dial_all
 from userspace_proxy.model import CauseCode, SocketAddress
 
 
@@ -81,9 +81,9 @@ def test_an_address_of_another_family_is_dialled(listener):
 
 def test_all_addresses_are_dialled_once(listener):
     at, dead = address_of(listener), SocketAddress("127.0.0.1", free_port())
-    results = probe([at, dead, at])
+    results = dial_all([at, dead, at])
     assert {address: result.cause is None for address, result in results.items()} == {
         str(at): True,
         str(dead): False,
     }
-    assert probe([]) == {}
+    assert dial_all([]) == {}

@@ -64,7 +64,11 @@ ODD = Cause(CauseCode("a-code-of-a-newer-proxy"), "?")
         pytest.param(ODD, LIVE, {}, "userspace-proxy status shop/web", id="unknown-code"),
         pytest.param(None, LIVE, {}, "userspace-proxy explain shop/web --probe", id="served"),
         pytest.param(
-            None, LIVE, {"probed": True}, "userspace-proxy status shop/web", id="served-and-dialled"
+            None,
+            LIVE,
+            {"has_dialled": True},
+            "userspace-proxy status shop/web",
+            id="served-and-dialled",
         ),
     ],
 )

@@ -269,7 +269,7 @@ def test_a_client_that_is_dropped_is_the_sentence():
     assert explain(subject).level is Level.OK
 
 
-def probes(**results):
+def dials(**results):
     number = errno.ECONNREFUSED
     return {
         address: DialResult(0.0004)
@@ -305,7 +305,7 @@ ENDPOINTS = (make_endpoint("10.244.1.7:80"), make_endpoint("10.244.1.8:80", "not
     ],
 )
 def test_dials_are_judged_by_the_endpoints_that_are_used(results, level, what):
-    explanation = explain(make_subject(make_port(endpoints=ENDPOINTS)), probes=probes(**results))
+    explanation = explain(make_subject(make_port(endpoints=ENDPOINTS)), dials=dials(**results))
     (step,) = steps_of(explanation, "dial")
     assert (step.level, step.what) == (level, what)
     assert [text for _, text in step.details] == [
@@ -323,20 +323,20 @@ def test_an_address_that_cannot_be_dialled_from_here_is_not_yet_trouble():
         (True, Level.OK, "10.96.7.118:80 answers after 0.4 ms"),
         (False, Level.ATTENTION, "10.96.7.118:80, from this machine: Connection refused"),
     ):
-        explanation = explain(make_subject(), probes=probes(**{"10.96.7.118:80": answers}))
+        explanation = explain(make_subject(), dials=dials(**{"10.96.7.118:80": answers}))
         (step,) = steps_of(explanation, "dial")
         assert (step.level, step.what) == (level, what)
 
 
 def test_a_slow_answer_is_in_seconds():
     results = {"10.96.7.118:80": DialResult(1.2)}
-    (step,) = steps_of(explain(make_subject(), probes=results), "dial")
+    (step,) = steps_of(explain(make_subject(), dials=results), "dial")
     assert step.what == "10.96.7.118:80 answers after 1 s"
 
 
 def test_a_failed_dial_decides_the_next_command():
     explanation = explain(
-        make_subject(make_port(endpoints=ENDPOINTS)), probes=probes(**{"10.244.1.7:80": False})
+        make_subject(make_port(endpoints=ENDPOINTS)), dials=dials(**{"10.244.1.7:80": False})
     )
     assert explanation.next.endswith("status.podIP=10.244.1.7")
 
