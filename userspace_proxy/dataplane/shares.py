@@ -61,8 +61,8 @@ H = TypeVar("H", bound=Held)
 K = TypeVar("K")
 
 
-class LargestHolder(NamedTuple, Generic[H]):
-    """The holder that loses connections, and which."""
+class Eviction(NamedTuple, Generic[H]):
+    """Connections to reset, and the client or Service port that they belong to."""
 
     client: str
     """Empty if it is a Service port with many small clients."""
@@ -93,7 +93,7 @@ def network_of(client_ip: str) -> bytes | None:
     return _socket.inet_pton(_socket.AF_INET6, client_ip.partition("%")[0])[:8]
 
 
-def choose(connections: Collection[H], newcomers: Hashable, now: float) -> LargestHolder[H] | None:
+def choose(connections: Collection[H], newcomers: Hashable, now: float) -> Eviction[H] | None:
     """Return which open connections to reset for a new one of a Service port; None: it waits."""
     if not connections:
         return None
@@ -106,13 +106,11 @@ def choose(connections: Collection[H], newcomers: Hashable, now: float) -> Large
         if most > share:
             own = [c for c in own if c.client_ip == client]
             victims = _longest_idle(own, min(batch, most - share), now)
-            return LargestHolder(client, group, most, share, victims)
+            return Eviction(client, group, most, share, victims)
         if group is newcomers:
             return _choose_within_shares(own, clients, share, now)
         share = service_share(len(connections))
-        return LargestHolder(
-            "", group, held, share, _longest_idle(own, min(batch, held - share), now)
-        )
+        return Eviction("", group, held, share, _longest_idle(own, min(batch, held - share), now))
     clients = Counter([c.client_ip for c in connections])
     client, most = _largest(clients)
     if most > share:
@@ -158,26 +156,26 @@ def choose_to_free(
         victims.append(connection)
         excess -= holding[connection] + CONNECTION_BYTES
     if excess > 0:
-        choice = choose([c for c in connections if c not in holding], None, now)
-        if choice is not None:
-            victims += choice.victims[: math.ceil(excess / CONNECTION_BYTES)]
+        eviction = choose([c for c in connections if c not in holding], None, now)
+        if eviction is not None:
+            victims += eviction.victims[: math.ceil(excess / CONNECTION_BYTES)]
     return victims
 
 
-def _choose_of_client(own: Collection[H], share: int, count: int, now: float) -> LargestHolder[H]:
+def _choose_of_client(own: Collection[H], share: int, count: int, now: float) -> Eviction[H]:
     """Choose among one client's: it may have a few connections to each of many Service ports."""
     client = next(iter(own)).client_ip
     group, held = _largest(Counter([c.group for c in own]))
     if held <= _FEW:
-        return LargestHolder(client, None, len(own), share, _longest_idle(own, count, now))
+        return Eviction(client, None, len(own), share, _longest_idle(own, count, now))
     pressing = [c for c in own if c.group is group]
     victims = _longest_idle(pressing, min(count, held - _FEW), now)
-    return LargestHolder(client, group, len(own), share, victims)
+    return Eviction(client, group, len(own), share, victims)
 
 
 def _choose_within_shares(
     connections: Collection[H], clients: Counter[str], share: int, now: float
-) -> LargestHolder[H] | None:
+) -> Eviction[H] | None:
     """Choose those of the largest client in the largest network that aren't new."""
     networks = {ip: network_of(ip) or ip for ip in clients}
     sizes: Counter[Hashable] = Counter()
@@ -196,7 +194,7 @@ def _choose_within_shares(
     if not victims:
         return None
     client = victims[0].client_ip
-    return LargestHolder(client, None, clients[client], share, victims)
+    return Eviction(client, None, clients[client], share, victims)
 
 
 def _is_settled(connection: Held, now: float, *, is_only: bool) -> bool:

@@ -21,7 +21,7 @@ from ..log_limit import LogLimit
 from .descriptors import Descriptors
 from .endpoint_group import EndpointGroup
 from .memory_pressure import Memory
-from .shares import CONNECTION_BYTES, LargestHolder, choose, choose_to_free
+from .shares import CONNECTION_BYTES, Eviction, choose, choose_to_free
 from .tcp import DESCRIPTORS, TcpConnection
 
 _log = FieldLogger("userspace_proxy.dataplane")
@@ -61,15 +61,15 @@ class Shedding:
         """
         if not self._descriptors.is_stalled(now):
             return False
-        choice = choose(self._connections, group, now)
-        if choice is None:
+        eviction = choose(self._connections, group, now)
+        if eviction is None:
             return False
         self._descriptors.shed(now)
-        self._log(choice, now)
-        if choice.held > choice.share:
-            self._pressing, self.pressing_until = choice[:2], now + _PRESSING_S
+        self._log(eviction, now)
+        if eviction.held > eviction.share:
+            self._pressing, self.pressing_until = eviction[:2], now + _PRESSING_S
         self._is_for_memory = self._memory.is_short
-        for connection in choice.victims:
+        for connection in eviction.victims:
             connection.evict(for_memory=self._is_for_memory)
         return True
 
@@ -107,20 +107,20 @@ class Shedding:
         connection.evict(for_memory=self._is_for_memory)
         return False
 
-    def _log(self, choice: LargestHolder[TcpConnection], now: float) -> None:
+    def _log(self, eviction: Eviction[TcpConnection], now: float) -> None:
         if not self._log_limit.take(now):
             return
         limit = "memory limit nearly" if self._memory.is_short else "descriptor limit"
-        service = choice.victims[0].group.label if choice.group is not None else ""
+        service = eviction.victims[0].group.label if eviction.group is not None else ""
         holder = "%(client)s at %(service)s" if service else "%(client)s"
         text = f"{limit} reached, resetting idle connections of the largest holder: {holder}"
         _log.warning(
             text,
             extra={
-                "client": choice.client,
+                "client": eviction.client,
                 "service": service,
-                "connections": choice.held,
-                "share": choice.share,
+                "connections": eviction.held,
+                "share": eviction.share,
                 "limit": self._descriptors.limit,
             },
         )

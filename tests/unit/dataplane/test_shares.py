@@ -114,15 +114,15 @@ def test_of_clients_within_their_shares_the_largest_loses_connections(idle):
         *crowd(120, DB, each=4, ip="10.2.{}.{}"),
         *crowd(120, "dns", each=4, ip="10.3.{}.{}"),
     ]
-    choice = choose(others + largest, CART, NOW)
-    assert choice.victims == largest[:2]
-    assert (choice.client, choice.held) == (ALICE, 5)
+    eviction = choose(others + largest, CART, NOW)
+    assert eviction.victims == largest[:2]
+    assert (eviction.client, eviction.held) == (ALICE, 5)
 
 
 def test_a_newcomer_to_a_flooded_service_replaces_one_of_its_connections():
     mine = held(3, ALICE, WEB)
-    choice = choose(crowd(300, WEB, each=2) + mine + held(40, BOB, DB), WEB, NOW)
-    assert choice.victims == mine[:2]
+    eviction = choose(crowd(300, WEB, each=2) + mine + held(40, BOB, DB), WEB, NOW)
+    assert eviction.victims == mine[:2]
 
 
 def test_if_each_client_has_one_connection_the_longest_idle_is_reset():
@@ -148,8 +148,8 @@ def test_a_newcomer_waits(connections):
 def test_a_network_of_ipv6_clients_is_no_larger_than_one():
     """One host may have a whole /64."""
     network = in_use(100, WEB, ip="2001:db8::{}:{}") + in_use(100, CART, ip="2001:db8::1:{}:{}")
-    choice = choose(network + crowd(180, DB, each=4), CART, NOW)
-    assert {network_of(c.client_ip) for c in choice.victims} == {network_of("2001:db8::")}
+    eviction = choose(network + crowd(180, DB, each=4), CART, NOW)
+    assert {network_of(c.client_ip) for c in eviction.victims} == {network_of("2001:db8::")}
 
 
 def test_new_connections_of_a_network_do_not_wear_others_down():
