@@ -20,6 +20,7 @@ from ..model import Balance, DataPath, Service, ServiceKey
 from ..policy import EndpointIndex, NodeFacts, choose_path
 from ..policy.path import PARTS_MAX
 from .claims import PortClaim
+from .namespace_shares import ServiceCounts
 
 ELEMENTS_MAX = 20_000
 """Elements of one Service: its endpoints, or slots, for each address and port.
@@ -110,9 +111,7 @@ class RuleShares:
     """How many rules each Service would have on the kernel path, and which have no room."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, dict[ServiceKey, int]] = {}
-        """By namespace; none is empty."""
-        self._total = 0
+        self._counts = ServiceCounts()
         self._left_out: frozenset[ServiceKey] = frozenset()
 
     def is_left_out(self, key: ServiceKey) -> bool:
@@ -128,44 +127,19 @@ class RuleShares:
             The Services that are left out now and weren't before, or the reverse.
         """
         counts = {key: 0 if size.excess else size.rules for key, size in sizes.items()}
-        has_changed = False
-        for key, count in {**counts, **dict.fromkeys(gone, 0)}.items():
-            has_changed |= self._set(key, count)
-        if not has_changed:
+        if not self._counts.change(gone, counts):
             return frozenset()
         before, self._left_out = self._left_out, self._choose()
         return before ^ self._left_out
 
-    def _set(self, key: ServiceKey, count: int) -> bool:
-        """Note how many rules a Service would have; return whether it differs."""
-        counts = self._counts.get(key.namespace, {})
-        before = counts.get(key, 0)
-        if count == before:
-            return False
-        self._total += count - before
-        if count:
-            self._counts.setdefault(key.namespace, counts)[key] = count
-        else:
-            del counts[key]
-            if not counts:
-                del self._counts[key.namespace]
-        return True
-
     def _choose(self) -> frozenset[ServiceKey]:
-        if self._total <= NODE_RULES_MAX:
+        if self._counts.total <= NODE_RULES_MAX:
             return frozenset()
-        totals = {namespace: sum(counts.values()) for namespace, counts in self._counts.items()}
-        left, left_out = NODE_RULES_MAX, set[ServiceKey]()
+        totals = self._counts.totals
+        left, all_left_out = NODE_RULES_MAX, set[ServiceKey]()
         # What a namespace leaves of its share is for those that want more.
         for others, namespace in enumerate(sorted(totals, key=lambda one: (totals[one], one))):
-            room = left // (len(totals) - others)
-            smallest_first = sorted(
-                self._counts[namespace].items(), key=lambda item: (item[1], item[0])
-            )
-            for key, count in smallest_first:
-                if count > room:
-                    left_out.add(key)
-                else:
-                    room -= count
-                    left -= count
-        return frozenset(left_out)
+            left_out, taken = self._counts.divide(namespace, left // (len(totals) - others))
+            all_left_out |= left_out
+            left -= taken
+        return frozenset(all_left_out)

@@ -39,6 +39,50 @@ range of proxy ports has 13,000.
 """
 
 
+class ServiceCounts:
+    """How many of something each Service has, by namespace."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.totals: dict[str, int] = {}
+        """By namespace; none is 0."""
+        self._counts: dict[str, dict[ServiceKey, int]] = {}
+        """By namespace; none is empty."""
+
+    def change(self, gone: Iterable[ServiceKey], counts: Mapping[ServiceKey, int]) -> set[str]:
+        """Take the counts that some Services have now; return the namespaces that differ."""
+        differing: set[str] = set()
+        for key, count in {**counts, **dict.fromkeys(gone, 0)}.items():
+            namespace = key.namespace
+            services = self._counts.get(namespace, {})
+            more = count - services.get(key, 0)
+            if not more:
+                continue
+            differing.add(namespace)
+            self.total += more
+            self.totals[namespace] = self.totals.get(namespace, 0) + more
+            if count:
+                self._counts.setdefault(namespace, services)[key] = count
+            else:
+                del services[key]
+                if not services:
+                    del self._counts[namespace], self.totals[namespace]
+        return differing
+
+    def divide(self, namespace: str, room: int) -> tuple[frozenset[ServiceKey], int]:
+        """Return the Services for which there is no room, and how much of it the others take.
+
+        The smallest come first.
+        """
+        left, left_out = room, set[ServiceKey]()
+        for key, count in sorted(self._counts[namespace].items(), key=lambda it: (it[1], it[0])):
+            if count > left:
+                left_out.add(key)
+            else:
+                left -= count
+        return frozenset(left_out), room - left
+
+
 class NamespaceShares:
     """How many endpoints, or frontends, each Service has, and which ones are left out.
 
@@ -50,10 +94,9 @@ class NamespaceShares:
     def __init__(self, service_max: int, namespace_max: int) -> None:
         self._service_max = service_max
         self._namespace_max = namespace_max
-        self._counts: dict[str, dict[ServiceKey, int]] = {}
+        self._counts = ServiceCounts()
         self._left_out: dict[str, frozenset[ServiceKey]] = {}
         """By namespace; none is empty."""
-        self._totals: dict[str, int] = {}
 
     def is_left_out(self, key: ServiceKey) -> bool:
         """Return whether a Service is left out."""
@@ -67,14 +110,9 @@ class NamespaceShares:
         Returns:
             The Services that are left out now and weren't before, or the reverse.
         """
-        namespaces = {key.namespace for key in counts}
-        for key, count in counts.items():
-            self._set(key, count)
-        for key in gone:
-            namespaces.add(key.namespace)
-            self._set(key, 0)
+        counted = {key: min(count, self._service_max) for key, count in counts.items()}
         changed: set[ServiceKey] = set()
-        for namespace in namespaces:
+        for namespace in self._counts.change(gone, counted):
             before = self._left_out.pop(namespace, frozenset())
             now = self._choose(namespace)
             if now:
@@ -82,26 +120,11 @@ class NamespaceShares:
             changed |= before ^ now
         return changed
 
-    def _set(self, key: ServiceKey, count: int) -> None:
-        counts = self._counts.setdefault(key.namespace, {})
-        count = min(count, self._service_max)
-        self._totals[key.namespace] = (
-            self._totals.get(key.namespace, 0) + count - counts.pop(key, 0)
-        )
-        if count:
-            counts[key] = count
-        elif not counts:
-            del self._counts[key.namespace], self._totals[key.namespace]
-
     def _choose(self, namespace: str) -> frozenset[ServiceKey]:
-        if self._totals.get(namespace, 0) <= self._namespace_max:
+        if self._counts.totals.get(namespace, 0) <= self._namespace_max:
             return frozenset()
-        left, left_out = self._namespace_max, set()
-        for key, count in sorted(self._counts[namespace].items(), key=lambda it: (it[1], it[0])):
-            left -= count
-            if left < 0:
-                left_out.add(key)
-        return frozenset(left_out)
+        left_out, _ = self._counts.divide(namespace, self._namespace_max)
+        return left_out
 
 
 def endpoint_shares() -> NamespaceShares:

@@ -5,6 +5,7 @@ from userspace_proxy.plan import Planner
 from userspace_proxy.plan.namespace_shares import (
     NAMESPACE_MAX,
     SERVICE_MAX,
+    ServiceCounts,
     endpoint_shares,
     frontend_shares,
 )
@@ -33,6 +34,13 @@ def test_at_twice_the_bound_the_largest_services_are_left_out_and_no_other_names
     counts = {SMALL: 20, ELSEWHERE: SERVICE_MAX, **dict.fromkeys(LARGE, SERVICE_MAX)}
     assert shares.change((), counts) == set(LARGE[FIT - 1 :])
     assert left_out(shares) == LARGE[FIT - 1 :]
+
+
+def test_a_namespace_whose_services_are_gone_is_no_longer_counted():
+    counts = ServiceCounts()
+    assert counts.change((), {SMALL: 2, ELSEWHERE: 3}) == {"shop", "bank"}
+    assert counts.change([SMALL, CART], {SMALL: 5}) == {"shop"}
+    assert (counts.totals, counts.total) == ({"bank": 3}, 3)
 
 
 def test_of_a_service_no_more_counts_than_it_may_have():
