@@ -24,7 +24,6 @@ COMMENT = "userspace-proxy"
 
 NAT = "nat"
 FILTER = "filter"
-CHAINS: Mapping[str, tuple[str, ...]] = {NAT: (PRE, OUT), FILTER: (TCP, UDP)}
 GUARDS: Mapping[str, str] = {"tcp": TCP, "udp": UDP}
 """The guard's chain of each protocol."""
 PROTOCOLS = tuple(GUARDS)

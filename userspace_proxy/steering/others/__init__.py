@@ -8,23 +8,17 @@ would create it.
 Rule 2: all chains are listed, but rules are read of a few chains only.
 """
 
-from .chains import Chain, Step, Tables, ends_in_drop
+from .chains import Chain, Step, Tables
 from .firewalls import FIREWALLD, Firewall, find_firewalls
 from .legacy import read_legacy
-from .nft import (
-    NftReader,
-    read_generation,
-    read_input_chains,
-)
+from .nft import read_generation, read_input_chains
 
 __all__ = [
     "FIREWALLD",
     "Chain",
     "Firewall",
-    "NftReader",
     "Step",
     "Tables",
-    "ends_in_drop",
     "find_firewalls",
     "read_generation",
     "read_input_chains",

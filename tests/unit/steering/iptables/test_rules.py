@@ -5,7 +5,6 @@ from textwrap import dedent
 import pytest
 
 from userspace_proxy.steering.iptables.rules import (
-    CHAINS,
     NAT_JUMPS,
     Jump,
     NatFrontend,
@@ -117,11 +116,6 @@ def test_the_jumps_of_nat_have_a_comment_with_the_programs_name():
         "-A PREROUTING -m comment --comment userspace-proxy -j UPROXY-PRE",
         "-A OUTPUT -m comment --comment userspace-proxy -j UPROXY-OUT",
     ]
-
-
-def test_chain_names_fit_the_kernel():
-    chains = [name for table in CHAINS.values() for name in table]
-    assert all(len(name) <= 28 for name in chains)
 
 
 def test_a_range_of_one_port_is_written_as_iptables_does():
