@@ -17,7 +17,7 @@ class Sample:
     way: str
     round: int
     values: dict[str, float] = field(default_factory=dict)
-    """By metric; see ``loads.METRICS``."""
+    """By metric; see ``metrics.METRICS``."""
     note: str = ""
     """Why there are no values."""
 

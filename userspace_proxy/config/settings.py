@@ -1,8 +1,8 @@
 # ruff: noqa: RUF009  (defaults are immutable, and a row is a call)
 """The table of all settings; flags, help, files and docs are generated from it.
 
-Each field has a default and a row (see ``table``): its flag, its fields in files, its kind, its
-help, and the reason for the default. To add a setting, add a field here and run ``make docs``.
+Each field has a default and a row (see ``setting_table``): its flag, its fields in files, its kind,
+its help, and the reason for the default. To add a setting, add a field here and run ``make docs``.
 A field of ``Options`` or ``Tuning`` with the same name receives its value.
 """
 

@@ -1,6 +1,6 @@
 """The facts about one Service port: what the JSON contains, and page, text and metrics show.
 
-    plan ──of_plan──▶ PortFacts ◀── frontends, endpoints, figures, path (agent), state (judge)
+    plan ──facts_of_plan──▶ PortFacts ◀── frontends, endpoints, figures, path (agent), state (judge)
 
 Rule 1: a field here is one of the JSON; within a version fields are only added. All have a default,
 because ``explain`` also reads the JSON of older proxies.

@@ -1,4 +1,4 @@
-"""The link to a worker: in a process of its own (``process``), or in the caller's loop (here)."""
+"""The link to a worker: in a process (``worker_process``), or in the caller's loop (here)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 observe() in the loop ──▶ SyncMetrics ──┐ copied
 StatusFacts, immutable ──────────────────┼──▶ render_metrics(), in a thread
-answers to probes ──▶ ProbeCounts ──────┘ copied
+answers to probes ──▶ HealthCheckCounts ┘ copied
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class ServedPorts:
         self._plane = plane
         self._bind = bind
         self._clock = clock
-        self._holds = NodePortReservations()
+        self._reservations = NodePortReservations()
         self._addresses = ListenAddresses(
             bind,
             pool,
@@ -96,7 +96,7 @@ class ServedPorts:
         self.retire(plan.key)
         served = ServedPort(plan, self._plane.open_group(str(plan.key)))
         self._served[plan.key] = self._by_group[served.group] = served
-        self._holds.claim(node_ports(f for f in plan.frontends if f in preferred))
+        self._reservations.claim(node_ports(f for f in plan.frontends if f in preferred))
         self._follow(served, (), preferred)
 
     def update(self, plan: PortPlan) -> None:
@@ -146,7 +146,7 @@ class ServedPorts:
 
         Call it once nothing is steered to them.
         """
-        self._holds.release_unused()
+        self._reservations.release_unused()
         retired, self._retired = self._retired, []
         closed = self._plane.close_unwanted()
         for served in retired:
@@ -195,7 +195,7 @@ class ServedPorts:
             self.retire(key)
         self.auto_paths.close()
         self.close_retired()
-        self._holds.close()
+        self._reservations.close()
 
     def _serve(
         self, served: ServedPort, preferred: Mapping[Frontend, int], *, is_turn: bool = False
@@ -237,13 +237,13 @@ class ServedPorts:
         )
 
     def _holder_of(self, protocol: Protocol, family: IPFamily, ports: Collection[int]) -> str:
-        return self._holds.holder(protocol, family, ports, now=self._clock())
+        return self._reservations.holder(protocol, family, ports, now=self._clock())
 
     def _take_node_ports(self, served: ServedPort) -> ListenError | None:
         """Hold the node ports from which packets are steered; return why one isn't available."""
         if self._bind is not Bind.PROXY_PORT:
             return None
-        held = self._holds.take_all(served.plan.frontends, now=self._clock())
+        held = self._reservations.take_all(served.plan.frontends, now=self._clock())
         served.held_by_others = set(held)
         return ListenError(next(reversed(held.values())), hint=HELD_HINT) if held else None
 
@@ -253,4 +253,4 @@ class ServedPorts:
         """Note that the frontends or targets of a Service port may have changed."""
         self.steered.touch(served)
         if self._bind is Bind.PROXY_PORT and before is not now:
-            self._holds.count_uses(node_ports(before), node_ports(now))
+            self._reservations.count_uses(node_ports(before), node_ports(now))

@@ -5,7 +5,7 @@
     bridge_delivery  diverts replies to clients on the same bridge to this node  (ADR 0017)
 
 ``policy.locality`` decides for which clients the address is preserved, ``dataplane.client_address``
-dials, and ``agent.client_address`` connects the three.
+dials, and ``agent.watchers.client_address`` connects the three.
 """
 
 from .reply_routing import ReplyRouting

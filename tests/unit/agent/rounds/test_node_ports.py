@@ -23,10 +23,10 @@ ALL = [
 
 
 @pytest.fixture
-def holds():
-    holds = NodePortReservations()
-    yield holds
-    holds.close()
+def reservations():
+    reservations = NodePortReservations()
+    yield reservations
+    reservations.close()
 
 
 def bound(protocol, family, ip="", port=0):
@@ -46,10 +46,10 @@ def bound(protocol, family, ip="", port=0):
 
 
 @pytest.mark.parametrize(("protocol", "family"), ALL)
-def test_a_daemon_that_starts_later_cannot_bind_it(holds, protocol, family):
+def test_a_daemon_that_starts_later_cannot_bind_it(reservations, protocol, family):
     port = free_port(protocol, family)
-    assert holds.take(NodePort(protocol, family, port), now=0) == ""
-    assert holds.take(NodePort(protocol, family, port), now=1) == ""
+    assert reservations.take(NodePort(protocol, family, port), now=0) == ""
+    assert reservations.take(NodePort(protocol, family, port), now=1) == ""
     with pytest.raises(OSError, match="in use"):
         bound(protocol, family, port=port)
     loopback = "127.0.0.1" if family is V4 else "::1"
@@ -58,18 +58,18 @@ def test_a_daemon_that_starts_later_cannot_bind_it(holds, protocol, family):
 
 
 @pytest.mark.parametrize(("protocol", "family"), ALL)
-def test_a_daemon_can_bind_it_once_it_is_released(holds, protocol, family):
+def test_a_daemon_can_bind_it_once_it_is_released(reservations, protocol, family):
     port = free_port(protocol, family)
-    holds.take(NodePort(protocol, family, port), now=0)
-    holds.release(NodePort(protocol, family, port))
-    holds.release(NodePort(protocol, family, port))
+    reservations.take(NodePort(protocol, family, port), now=0)
+    reservations.release(NodePort(protocol, family, port))
+    reservations.release(NodePort(protocol, family, port))
     bound(protocol, family, port=port).close()
 
 
 @pytest.mark.parametrize(("protocol", "family"), ALL)
-def test_a_client_that_bypasses_the_rules_is_refused_at_once(holds, protocol, family):
+def test_a_client_that_bypasses_the_rules_is_refused_at_once(reservations, protocol, family):
     port = free_port(protocol, family)
-    holds.take(NodePort(protocol, family, port), now=0)
+    reservations.take(NodePort(protocol, family, port), now=0)
     with socket.socket(FAMILIES[family], KINDS[protocol]) as client:
         client.settimeout(60)
         with pytest.raises(ConnectionRefusedError):  # noqa: PT012 - UDP is refused by the answer.
@@ -80,122 +80,126 @@ def test_a_client_that_bypasses_the_rules_is_refused_at_once(holds, protocol, fa
 
 @pytest.mark.parametrize("ip", ["", "127.0.0.1"], ids=["everywhere", "on-one-address"])
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_the_error_names_a_daemon_that_holds_the_port(holds, protocol, ip):
+def test_the_error_names_a_daemon_that_holds_the_port(reservations, protocol, ip):
     with bound(protocol, V4, ip) as daemon:
         port = daemon.getsockname()[1]
         reason = f"node port {port}/{protocol} is held by {own_name()}"
-        assert holds.take(NodePort(protocol, V4, port), now=0) == reason
-        assert not holds._held
-    assert holds.take(NodePort(protocol, V4, port), now=1) == ""
+        assert reservations.take(NodePort(protocol, V4, port), now=0) == reason
+        assert not reservations._held
+    assert reservations.take(NodePort(protocol, V4, port), now=1) == ""
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
 def test_a_port_that_the_last_run_steered_is_steered_even_if_another_process_holds_it(
-    holds, protocol, caplog
+    reservations, protocol, caplog
 ):
     with bound(protocol, V4) as daemon:
         port = daemon.getsockname()[1]
-        holds.claim([NodePort(protocol, V4, port)])
+        reservations.claim([NodePort(protocol, V4, port)])
         for now in (0, 1):
-            assert holds.take(NodePort(protocol, V4, port), now=now) == ""
+            assert reservations.take(NodePort(protocol, V4, port), now=now) == ""
         assert [r.holder for r in caplog.records] == [own_name()]
-    assert holds.take(NodePort(protocol, V4, port), now=2) == ""
+    assert reservations.take(NodePort(protocol, V4, port), now=2) == ""
     with pytest.raises(OSError, match="in use"):
         bound(protocol, V4, port=port)
-    holds.release(NodePort(protocol, V4, port))
+    reservations.release(NodePort(protocol, V4, port))
     with bound(protocol, V4, port=port):
-        assert "is held by" in holds.take(NodePort(protocol, V4, port), now=3)
+        assert "is held by" in reservations.take(NodePort(protocol, V4, port), now=3)
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_a_daemon_of_one_family_leaves_the_other_free(holds, protocol):
+def test_a_daemon_of_one_family_leaves_the_other_free(reservations, protocol):
     with bound(protocol, V4) as daemon:
         port = daemon.getsockname()[1]
-        assert holds.take(NodePort(protocol, V6, port), now=0) == ""
+        assert reservations.take(NodePort(protocol, V6, port), now=0) == ""
 
 
-def test_a_daemon_of_both_families_holds_both(holds):
+def test_a_daemon_of_both_families_holds_both(reservations):
     with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as daemon:
         port = daemon.getsockname()[1]
-        assert own_name() in holds.take(NodePort(TCP, V4, port), now=0)
-        assert own_name() in holds.take(NodePort(TCP, V6, port), now=0)
+        assert own_name() in reservations.take(NodePort(TCP, V4, port), now=0)
+        assert own_name() in reservations.take(NodePort(TCP, V6, port), now=0)
 
 
-def test_tcp_and_udp_may_share_a_number(holds):
+def test_tcp_and_udp_may_share_a_number(reservations):
     with bound(UDP, V4) as daemon:
-        assert holds.take(NodePort(TCP, V4, daemon.getsockname()[1]), now=0) == ""
+        assert reservations.take(NodePort(TCP, V4, daemon.getsockname()[1]), now=0) == ""
 
 
-def test_connections_that_use_the_number_do_not_hold_the_port(holds):
+def test_connections_that_use_the_number_do_not_hold_the_port(reservations):
     with bound(TCP, V4, "127.0.0.1") as server:
         client = socket.create_connection(server.getsockname())
         served, _ = server.accept()
         port = server.getsockname()[1]
     with client, served:
-        assert holds.take(NodePort(TCP, V4, port), now=0) == ""
-        assert holds.take(NodePort(TCP, V4, client.getsockname()[1]), now=0) == ""
+        assert reservations.take(NodePort(TCP, V4, port), now=0) == ""
+        assert reservations.take(NodePort(TCP, V4, client.getsockname()[1]), now=0) == ""
 
 
-def test_a_number_that_connections_used_is_held_after_they_end(holds):
+def test_a_number_that_connections_used_is_held_after_they_end(reservations):
     with bound(TCP, V4, "127.0.0.1") as server:
         client = socket.create_connection(server.getsockname())
         port = client.getsockname()[1]
         with client:
-            assert holds.take(NodePort(TCP, V4, port), now=0) == ""
+            assert reservations.take(NodePort(TCP, V4, port), now=0) == ""
             # A reset, which leaves no trace of the connection.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    assert holds.take(NodePort(TCP, V4, port), now=1) == ""
+    assert reservations.take(NodePort(TCP, V4, port), now=1) == ""
     with pytest.raises(OSError, match="in use"):
         bound(TCP, V4, port=port)
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_a_daemon_bound_to_an_interface_holds_the_port(holds, protocol):
+def test_a_daemon_bound_to_an_interface_holds_the_port(reservations, protocol):
     with bound(protocol, V4) as daemon:
         daemon.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
-        assert own_name() in holds.take(NodePort(protocol, V4, daemon.getsockname()[1]), now=0)
+        assert own_name() in reservations.take(
+            NodePort(protocol, V4, daemon.getsockname()[1]), now=0
+        )
 
 
-def test_a_connected_udp_client_does_not_hold_the_port(holds):
+def test_a_connected_udp_client_does_not_hold_the_port(reservations):
     with bound(UDP, V4, "127.0.0.1") as peer, socket.socket(socket.AF_INET, KINDS[UDP]) as client:
         client.connect(peer.getsockname())
-        assert holds.take(NodePort(UDP, V4, client.getsockname()[1]), now=0) == ""
+        assert reservations.take(NodePort(UDP, V4, client.getsockname()[1]), now=0) == ""
 
 
-def test_processes_are_searched_at_intervals(holds, monkeypatch):
+def test_processes_are_searched_at_intervals(reservations, monkeypatch):
     looks = []
     look = node_ports.owners_of
     monkeypatch.setattr(node_ports, "owners_of", lambda inodes: looks.append(1) or look(inodes))
     with bound(TCP, V4) as one, bound(TCP, V4) as two:
         for now in (0, 1, LOOK_EVERY_S - 1):
             for daemon in (one, two):
-                assert own_name() in holds.take(NodePort(TCP, V4, daemon.getsockname()[1]), now=now)
+                assert own_name() in reservations.take(
+                    NodePort(TCP, V4, daemon.getsockname()[1]), now=now
+                )
         assert len(looks) == 1
-        holds.take(NodePort(TCP, V4, one.getsockname()[1]), now=LOOK_EVERY_S)
+        reservations.take(NodePort(TCP, V4, one.getsockname()[1]), now=LOOK_EVERY_S)
         assert len(looks) == 2
 
 
-def test_a_daemon_that_started_since_the_last_search_has_no_name_yet(holds):
+def test_a_daemon_that_started_since_the_last_search_has_no_name_yet(reservations):
     with bound(TCP, V4) as old:
-        holds.take(NodePort(TCP, V4, old.getsockname()[1]), now=0)
+        reservations.take(NodePort(TCP, V4, old.getsockname()[1]), now=0)
         with bound(TCP, V4) as new:
             port = new.getsockname()[1]
-            assert holds.take(NodePort(TCP, V4, port), now=1) == (
+            assert reservations.take(NodePort(TCP, V4, port), now=1) == (
                 f"node port {port}/TCP is held by another process"
             )
-            assert own_name() in holds.take(NodePort(TCP, V4, port), now=LOOK_EVERY_S)
+            assert own_name() in reservations.take(NodePort(TCP, V4, port), now=LOOK_EVERY_S)
 
 
-def test_the_holder_of_any_port_is_found(holds):
+def test_the_holder_of_any_port_is_found(reservations):
     with bound(TCP, V4, "127.0.0.1") as daemon:
         port = daemon.getsockname()[1]
-        assert holds.holder(TCP, V4, (port,), now=0) == own_name()
-    assert holds.holder(TCP, V4, (port,), now=0) == ""
+        assert reservations.holder(TCP, V4, (port,), now=0) == own_name()
+    assert reservations.holder(TCP, V4, (port,), now=0) == ""
 
 
-def test_closing_releases_all_and_can_be_repeated(holds):
+def test_closing_releases_all_and_can_be_repeated(reservations):
     port = free_port()
-    holds.take(NodePort(TCP, V4, port), now=0)
-    holds.close()
-    holds.close()
+    reservations.take(NodePort(TCP, V4, port), now=0)
+    reservations.close()
+    reservations.close()
     bound(TCP, V4, port=port).close()
