@@ -35,6 +35,8 @@ _http._tcp.web.shop.svc  _http._udp.web.shop.svc  _dns._udp.web.shop.svc  _ftp._
 http.tcp.web.shop.svc    single.shop.svc          _http._tcp.single.shop.svc
 db.shop.svc              db-0.db.shop.svc         10-244-0-5.db.shop.svc  10-244-0-6.db.shop.svc
 fd00-244--4.db.shop.svc  _http._tcp.db.shop.svc   _http._tcp.db-0.db.shop.svc
+two-protocols.shop.svc   _dns._udp.two-protocols.shop.svc
+two-families.shop.svc    _http._tcp.two-families.shop.svc  web-0.two-families.shop.svc
 empty.shop.svc           portless.shop.svc        _http._tcp.portless.shop.svc
 10-244-0-7.portless.shop.svc                      unlabelled.shop.svc
 search.shop.svc          x.search.shop.svc        alias.shop.svc    second.shop.svc

@@ -135,10 +135,12 @@ class ServiceNames:
         elif service.is_headless:
             targets = EndpointTargets(owner, index.endpoints(question.port, question.protocol))
         else:
-            ports = index.ports(question.port, question.protocol)
+            asked = question.port, question.protocol
+            ports = index.ports(*asked)
             if not ports:
                 return None
-            return PortTargets(owner, ports, service.cluster_ips, self._reach)
+            by_number = index.ports_by_number(*asked)
+            return PortTargets(owner, by_number, len(ports), service.cluster_ips, self._reach)
         return targets if len(targets) else None
 
     def _addresses(
@@ -174,24 +176,22 @@ class ServiceNames:
         return dataclasses.replace(found, records=records)
 
     def _srv(self, name: str, targets: Targets, pick: Pick) -> DnsAnswer:
-        records: dict[tuple[str, int], Record] = {}
-        additional: dict[tuple[str, str], Record] = {}
-        chosen = pick(len(targets))
-        # All targets are of one priority and of equal weight.
-        weight = max(1, 100 // max(1, len(targets) * targets.ips_of_each))
-        for to, ip, port in itertools.chain.from_iterable(map(targets.at, chosen)):
-            if port is None:
-                continue
-            data = f"0 {weight} {port} {to}"
-            records.setdefault((to, port), Record(name, RecordType.SRV, data, TTL_S))
-            type_ = RecordType.AAAA if ":" in ip else RecordType.A
-            additional.setdefault((to, ip), Record(to, type_, ip, TTL_S))
-        return DnsAnswer(
-            Code.NOERROR,
-            tuple(records.values()),
-            additional=tuple(additional.values()),
-            is_partial=len(chosen) < len(targets),
+        count = targets.count_ports()
+        chosen = pick(count)
+        # All targets are of one priority and of equal weight; CoreDNS counts each address.
+        weight = max(1, 100 // max(1, len(targets)))
+        ports = dict.fromkeys(itertools.chain.from_iterable(map(targets.ports_at, chosen)))
+        records = tuple(
+            Record(name, RecordType.SRV, f"0 {weight} {port} {to}", TTL_S) for to, port in ports
         )
+        if len(chosen) < count:
+            # Their addresses aren't added: there is no room for all records as it is.
+            return DnsAnswer(Code.NOERROR, records, is_partial=True)
+        additional = tuple(
+            Record(to, RecordType.AAAA if ":" in ip else RecordType.A, ip, TTL_S)
+            for to, ip in targets.addresses(pick)
+        )
+        return DnsAnswer(Code.NOERROR, records, additional=additional)
 
     def _pointers(self, name: str, address: str, pick: Pick) -> DnsAnswer | None:
         names = self._index.names_of(self._snapshot, address)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from ..model import Frontend, Protocol, ServicePort, SocketAddress
+from ..model import Endpoint, Frontend, Protocol, ServicePort, SocketAddress
 from .endpoints import Endpoints
 from .question import hostname_of
 
@@ -15,14 +16,18 @@ Pick = Callable[[int], Sequence[int]]
 """Returns the positions to use, each once, of as many as there are."""
 
 
-class NamedAddress(NamedTuple):
-    """An address and port."""
+class NamedPort(NamedTuple):
+    """What an SRV record points to."""
 
     owner: str
-    """The name that SRV records point to."""
+    port: int
+
+
+class NamedAddress(NamedTuple):
+    """An address of a name that SRV records point to."""
+
+    owner: str
     ip: str
-    port: int | None
-    """None: the endpoint's slice has no port."""
 
 
 class Targets:
@@ -30,15 +35,22 @@ class Targets:
 
     alias: str = ""
     """Another name that it stands for; empty: none."""
-    ips_of_each: int = 1
-    """How many addresses a target has."""
 
     def __len__(self) -> int:
+        """Return how many pairs of address and port there are, as CoreDNS counts for weights."""
         return 0
 
-    def at(self, position: int) -> Sequence[NamedAddress]:
-        """Return the addresses of one target; the position is below the length."""
+    def count_ports(self) -> int:
+        """Return the number of positions of :meth:`ports_at`."""
+        return 0
+
+    def ports_at(self, position: int) -> Sequence[NamedPort]:
+        """Return a name and port that no other position has; several if they answer elsewhere."""
         raise IndexError(position)
+
+    def addresses(self, _pick: Pick) -> Sequence[NamedAddress]:
+        """Return the addresses of the names of all ports, as many as are picked."""
+        return ()
 
     def ips(self, _pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
         """Return the addresses of a family, each once.
@@ -62,22 +74,31 @@ class PodTarget(Targets):
     """The address in the name of a pod."""
 
     def __init__(self, owner: str, ip: str) -> None:
-        self._target = NamedAddress(owner, ip, 0)
+        self._owner = owner
+        self._ip = ip
 
     def __len__(self) -> int:
         return 1
 
-    def at(self, position: int) -> Sequence[NamedAddress]:
+    def count_ports(self) -> int:
         """Part of Targets."""
-        return [(self._target,)[position]]
+        return 1
+
+    def ports_at(self, position: int) -> Sequence[NamedPort]:
+        """Part of Targets."""
+        return [(NamedPort(self._owner, 0),)[position]]
+
+    def addresses(self, _pick: Pick) -> Sequence[NamedAddress]:
+        """Part of Targets."""
+        return [NamedAddress(self._owner, self._ip)]
 
     def ips(self, _pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
         """Part of Targets."""
-        return [self._target.ip] if (":" in self._target.ip) is is_ipv6 else []
+        return [self._ip] if (":" in self._ip) is is_ipv6 else []
 
 
 class EndpointTargets(Targets):
-    """Endpoints of a Service, each with a name of its own."""
+    """Endpoints of a Service, each with a name of its own, or one that it shares with others."""
 
     def __init__(self, service_name: str, endpoints: Endpoints) -> None:
         self._service_name = service_name
@@ -86,46 +107,81 @@ class EndpointTargets(Targets):
     def __len__(self) -> int:
         return len(self._endpoints)
 
-    def at(self, position: int) -> Sequence[NamedAddress]:
+    def count_ports(self) -> int:
         """Part of Targets."""
-        endpoint, number = self._endpoints.at(position)
-        label = hostname_of(endpoint.ip, endpoint.hostname)
-        return [NamedAddress(f"{label}.{self._service_name}", endpoint.ip, number)]
+        return len(self._endpoints.named)
+
+    def ports_at(self, position: int) -> Sequence[NamedPort]:
+        """Part of Targets."""
+        endpoint, number = self._endpoints.named.at(position)
+        return [NamedPort(self._owner(endpoint), number)]
+
+    def addresses(self, pick: Pick) -> Sequence[NamedAddress]:
+        """Part of Targets."""
+        endpoints = self._endpoints.with_ports
+        chosen = (endpoints[i] for i in pick(len(endpoints)))
+        return [NamedAddress(self._owner(each), each.ip) for each in chosen]
 
     def ips(self, _pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
         """Part of Targets."""
         return self._endpoints.ips(is_ipv6=is_ipv6)
 
+    def _owner(self, endpoint: Endpoint) -> str:
+        return f"{hostname_of(endpoint.ip, endpoint.hostname)}.{self._service_name}"
+
 
 class PortTargets(Targets):
-    """The ports of a Service, each at all of its cluster IPs, or where these answer."""
+    """The ports of a Service, each at all of its cluster IPs, or where these answer.
+
+    Args:
+        ports: Those with one number together.
+        count: How many they are.
+    """
 
     def __init__(
-        self, owner: str, ports: Sequence[ServicePort], ips: Sequence[str], reach: Reach | None
+        self,
+        owner: str,
+        ports: Sequence[Sequence[ServicePort]],
+        count: int,
+        ips: Sequence[str],
+        reach: Reach | None,
     ) -> None:
-        self.ips_of_each = len(ips)
         self._owner = owner
         self._ports = ports
+        self._count = count
         self._ips = ips
         self._reach = reach
 
     def __len__(self) -> int:
+        return self._count * len(self._ips)
+
+    def count_ports(self) -> int:
+        """Part of Targets."""
         return len(self._ports) if self._ips else 0
 
-    def at(self, position: int) -> Sequence[NamedAddress]:
+    def ports_at(self, position: int) -> Sequence[NamedPort]:
         """Part of Targets."""
-        return [self._at(self._ports[position], ip) for ip in self._ips]
+        reached = dict.fromkeys(number for _, number in self._at(position))
+        return [NamedPort(self._owner, number) for number in reached]
+
+    def addresses(self, pick: Pick) -> Sequence[NamedAddress]:
+        """Part of Targets."""
+        return [NamedAddress(self._owner, ip) for ip in self._all_ips(pick)]
 
     def ips(self, pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
         """Part of Targets; with a ``reach``, the addresses of the first ports."""
-        ips: dict[str, None] = dict.fromkeys(self._ips)
-        if self._reach is not None:
-            ports = range(len(pick(len(self))))
-            ips = dict.fromkeys(each.ip for port in ports for each in self.at(port))
-        return [ip for ip in ips if (":" in ip) is is_ipv6]
+        return [ip for ip in self._all_ips(pick) if (":" in ip) is is_ipv6]
 
-    def _at(self, port: ServicePort, ip: str) -> NamedAddress:
-        number = port.port
-        if self._reach is not None and port.protocol in Protocol.__members__:
-            ip, number = self._reach(Frontend(ip, number, Protocol(port.protocol)))
-        return NamedAddress(self._owner, ip, number)
+    def _all_ips(self, pick: Pick) -> Iterable[str]:
+        if self._reach is None:
+            return dict.fromkeys(self._ips)
+        looked_up = range(len(pick(self.count_ports())))
+        return dict.fromkeys(ip for position in looked_up for ip, _ in self._at(position))
+
+    def _at(self, position: int) -> Iterator[tuple[str, int]]:
+        """Return where the ports of one number answer."""
+        for port, ip in itertools.product(self._ports[position], self._ips):
+            if self._reach is None or port.protocol not in Protocol.__members__:
+                yield ip, port.port
+            else:
+                yield self._reach(Frontend(ip, port.port, Protocol(port.protocol)))

@@ -5,7 +5,8 @@ import pytest
 from tests.unit.model.samples import CART, service, slice_of
 from userspace_proxy.cluster import ServiceState
 from userspace_proxy.model import Endpoint, ServicePort, SlicePort
-from userspace_proxy.names.endpoints import Endpoints, NamedEndpoints
+from userspace_proxy.names import endpoints
+from userspace_proxy.names.endpoints import Endpoints, NamedEndpoints, SamePorts
 
 HTTP = SlicePort("http", 8080, "TCP")
 ADMIN = SlicePort("Admin", 9090, "TCP")
@@ -17,7 +18,7 @@ def index(*slices, ports=()):
 
 
 def pairs(endpoints):
-    found = (endpoints.at(i) for i in range(len(endpoints)))
+    found = (endpoints.named.at(i) for i in range(len(endpoints.named)))
     return [(endpoint.ip, number) for endpoint, number in found]
 
 
@@ -29,20 +30,61 @@ MIXED = index(
 
 
 @pytest.mark.parametrize(
-    ("port", "protocol", "expected"),
+    ("port", "protocol", "count", "expected"),
     [
-        pytest.param("", "", [
-            ("10.0.0.1", 9090), ("10.0.0.1", 5353), ("10.0.0.1", 8080), ("10.0.0.3", None),
-            ("10.0.0.4", 8080), ("10.0.0.1", 8080), ("fd00::4", 8080)], id="any"),
-        pytest.param("admin", "tcp", [("10.0.0.1", 9090)], id="in-any-case"),
-        pytest.param("", "udp", [("10.0.0.1", 5353)], id="any-of-a-protocol"),
-        pytest.param("dns", "", [("10.0.0.1", 5353)], id="any-protocol"),
-        pytest.param("dns", "tcp", [], id="another-protocol"),
+        pytest.param("", "", 7, [
+            ("10.0.0.1", 9090), ("10.0.0.1", 5353), ("10.0.0.1", 8080), ("10.0.0.4", 8080),
+            ("fd00::4", 8080)], id="any"),
+        pytest.param("admin", "tcp", 1, [("10.0.0.1", 9090)], id="in-any-case"),
+        pytest.param("", "udp", 1, [("10.0.0.1", 5353)], id="any-of-a-protocol"),
+        pytest.param("dns", "", 1, [("10.0.0.1", 5353)], id="any-protocol"),
+        pytest.param("dns", "tcp", 0, [], id="another-protocol"),
     ],
 )  # fmt: skip
-def test_each_ready_endpoint_with_a_port_once_for_each_number(port, protocol, expected):
-    assert pairs(MIXED.endpoints(port, protocol)) == expected
-    assert pairs(MIXED.endpoints(port, protocol)) == expected
+def test_each_ready_endpoint_with_a_port_once_for_each_number(port, protocol, count, expected):
+    for _ in range(2):
+        found = MIXED.endpoints(port, protocol)
+        assert (len(found), pairs(found)) == (count, expected)
+
+
+def test_two_ports_with_one_number_are_counted_and_have_it_once():
+    found = index(slice_of("10.0.0.1", ports=(DNS, SlicePort("dns-tcp", 5353, "TCP"))))
+    for some in (found.endpoints(), found.labelled("10-0-0-1")):
+        assert (len(some), pairs(some)) == (2, [("10.0.0.1", 5353)])
+
+
+def test_the_endpoints_of_a_label_are_remembered_only_if_they_are_many(monkeypatch):
+    found = index(slice_of(*(Endpoint(f"10.0.0.{i}", hostname=f"w{i // 2}") for i in range(3))))
+    monkeypatch.setattr(endpoints, "_REMEMBERED_FROM", 2)
+    assert [found.labelled(each) is found.labelled(each) for each in ("w0", "w1")] == [True, False]
+
+
+def test_a_name_has_each_number_once():
+    one, other = Endpoint("10.0.0.1", hostname="web"), Endpoint("fd00::1", hostname="web")
+    web, alone = Endpoint("10.0.0.2", hostname="web"), Endpoint("10.0.0.3")
+    found = Endpoints(
+        [
+            SamePorts([one, web], [80], 2),
+            SamePorts([other, alone], [80, 443], 2),
+            SamePorts([web], [443], 1),
+        ]
+    )
+    assert len(found) == 9
+    assert pairs(found) == [("10.0.0.2", 80), ("fd00::1", 443), ("10.0.0.3", 80), ("10.0.0.3", 443)]
+    assert found.with_ports == [one, web, other, alone]
+
+
+def test_too_many_are_compared_only_with_those_of_slices_with_the_same_ports(monkeypatch):
+    monkeypatch.setattr(endpoints, "_COMPARED_MAX", 3)
+    web = Endpoint("10.0.0.1", hostname="web")
+    assert pairs(Endpoints([SamePorts([web, web], [80], 1), SamePorts([web], [80, 443], 2)])) == [
+        ("10.0.0.1", 80),
+        ("10.0.0.1", 443),
+    ]
+    monkeypatch.setattr(endpoints, "_COMPARED_MAX", 2)
+    assert (
+        len(Endpoints([SamePorts([web, web], [80], 1), SamePorts([web], [80, 443], 2)]).named) == 3
+    )
 
 
 def test_addresses_are_those_of_a_family_each_once():
@@ -57,11 +99,10 @@ def test_endpoints_are_found_by_their_hostnames_or_addresses():
     one, two = Endpoint("10.0.0.1", hostname="Web-0"), Endpoint("10.0.0.2", hostname="web-0")
     slices = slice_of(one, two, "10.0.0.3", key="a"), slice_of(one, key="b", ports=(DNS,))
     found = index(*slices)
-    assert pairs(found.labelled("web-0")) == [
-        ("10.0.0.1", 8080),
-        ("10.0.0.2", 8080),
-        ("10.0.0.1", 5353),
-    ]
+    labelled = found.labelled("web-0")
+    assert list(labelled.ips(is_ipv6=False)) == ["10.0.0.1", "10.0.0.2"]
+    # Names differ by case.
+    assert pairs(labelled) == [("10.0.0.1", 8080), ("10.0.0.2", 8080), ("10.0.0.1", 5353)]
     assert pairs(found.labelled("10-0-0-3")) == [("10.0.0.3", 8080)]
     assert not len(found.labelled("10-0-0-1"))
 
@@ -71,7 +112,8 @@ def test_what_does_not_exist_is_not_remembered():
     for i in range(10):
         assert not len(found.endpoints(f"p{i}", "tcp"))
         assert not len(found.labelled(f"p{i}"))
-    assert found._found == {}
+        assert not found.ports_by_number(f"p{i}", "tcp")
+    assert (found._found, found._by_number) == ({}, {})
 
 
 def test_ports_of_the_service():
@@ -83,6 +125,15 @@ def test_ports_of_the_service():
     assert list(found.ports("dns", "tcp")) == []
 
 
+def test_ports_with_one_number_are_found_together():
+    tcp, udp, web = (ServicePort("dns-tcp", 53, "TCP"), ServicePort("dns", 53, "UDP"),
+        ServicePort("web", 80, "TCP"))  # fmt: skip
+    found = index(ports=(tcp, web, udp))
+    for _ in range(2):
+        assert found.ports_by_number("", "") == [[tcp, udp], [web]]
+        assert found.ports_by_number("dns", "udp") == [[udp]]
+
+
 def test_none():
-    assert len(Endpoints(())) == 0
+    assert len(Endpoints(())) == len(Endpoints(()).named) == 0
     assert index().state.service.key == CART

@@ -268,8 +268,86 @@ def test_the_cost_of_a_question_does_not_grow_with_the_service(monkeypatch):
     monkeypatch.setattr(resolver, "Record", lambda *values: made.append(values) or Record(*values))
     for name in ("db", "ports"):
         many().answer(f"{name}.shop.svc.cluster.local.", "SRV", lambda _: [7, 251])
-    # Two records for each, and two of addresses for endpoints, one for the cluster IP's.
-    assert len(made) == 8
+    assert len(made) == 4
+
+
+def first(most):
+    """Return a pick of as many at most."""
+    return lambda count: range(min(count, most))
+
+
+def srv(cluster_ips, ports, slices, most=100, name="web.shop.svc"):
+    store = Store()
+    store.put_service(service(key("web"), ports, cluster_ips, is_headless=not cluster_ips))
+    for each in slices:
+        store.put_slice(each)
+    names = ServiceNames(store.snapshot())
+    return names.answer(f"{name}.cluster.local.", "SRV", first(most))
+
+
+def texts(records):
+    return [(record.type, record.name.split(".")[0], record.data) for record in records]
+
+
+def test_a_port_of_two_protocols_has_one_record():
+    """A pick chose among ports, so an answer with all records was marked as truncated."""
+    both = [ServicePort(f"{p}-{i}".lower(), i, p) for p in ("TCP", "UDP") for i in (53, 80)]
+    found = srv(("10.96.0.10", "fd00:96::10"), both, (), 2)
+    assert [record.data for record in found.records] == [
+        "0 12 53 web.shop.svc.cluster.local.",
+        "0 12 80 web.shop.svc.cluster.local.",
+    ]
+    assert texts(found.additional) == [("A", "web", "10.96.0.10"), ("AAAA", "web", "fd00:96::10")]
+    assert not found.is_partial
+    assert srv(("10.96.0.10",), both, (), 1).is_partial
+
+
+def dual_stack(ports_of_ipv6=TARGETS, number=2):
+    """Return the slices of pods with hostnames, one for each family."""
+    return [
+        slice_of(
+            *(Endpoint(f"{start}{i}", hostname=f"web-{i}") for i in range(number)),
+            key=start,
+            of=key("web"),
+            ports=ports,
+            family=family,
+        )
+        for start, ports, family in (
+            ("10.244.0.", TARGETS, IPFamily.IPV4),
+            ("fd00:244::", ports_of_ipv6, IPFamily.IPV6),
+        )
+    ]
+
+
+@pytest.mark.parametrize("ports", [TARGETS, TARGETS[::-1], TARGETS[:1]])
+def test_the_addresses_of_a_hostname_have_one_record_for_each_port(ports):
+    found = srv((), (HTTP, DNS), dual_stack(ports), 4)
+    numbers = {tuple(record.data.split()[2:]) for record in found.records}
+    assert numbers == {
+        (port, f"web-{i}.web.shop.svc.cluster.local.") for port in ("8080", "5353") for i in (0, 1)
+    }
+    assert (len(found.records), found.is_partial) == (4, False)
+    assert sorted(texts(found.additional)) == [
+        ("A", "web-0", "10.244.0.0"),
+        ("A", "web-1", "10.244.0.1"),
+        ("AAAA", "web-0", "fd00:244::0"),
+        ("AAAA", "web-1", "fd00:244::1"),
+    ]
+    assert srv((), (HTTP, DNS), dual_stack(ports), 3).is_partial
+
+
+def test_an_endpoint_of_both_families_has_one_record_for_a_port():
+    found = srv((), (HTTP, DNS), dual_stack(TARGETS[::-1]), 1, "web-1.web.shop.svc")
+    assert (len(found.records), found.is_partial) == (1, True)
+    found = srv((), (HTTP, DNS), dual_stack(TARGETS[::-1]), 2, "web-1.web.shop.svc")
+    assert (len(found.records), found.is_partial) == (2, False)
+
+
+def test_of_many_endpoints_with_one_hostname_as_many_addresses_as_are_picked_are_added():
+    endpoints = [Endpoint(f"10.0.{i // 250}.{i % 250}", hostname="web") for i in range(10_000)]
+    found = srv((), (HTTP,), [slice_of(*endpoints, key="a", of=key("web"))], 18)
+    assert (len(found.records), found.is_partial) == (1, False)
+    assert len(found.additional) == 18
 
 
 def test_the_addresses_of_an_alias_are_picked_too():

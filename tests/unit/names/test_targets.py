@@ -3,42 +3,60 @@
 import pytest
 
 from userspace_proxy.model import Endpoint, ServicePort, SocketAddress
-from userspace_proxy.names.endpoints import Endpoints
+from userspace_proxy.names.endpoints import Endpoints, SamePorts
 from userspace_proxy.names.targets import (
     Alias,
     EndpointTargets,
     NamedAddress,
+    NamedPort,
     PodTarget,
     PortTargets,
     Targets,
 )
 
-PORTS = [ServicePort(f"p{i}", i, "TCP") for i in range(1, 101)]
+PORTS = [[ServicePort(f"p{i}", i, "TCP")] for i in range(1, 101)]
+BOTH = [[ServicePort("dns-tcp", 53, "TCP"), ServicePort("dns", 53, "UDP")]]
 
 
 def test_a_name_above_others_and_an_alias_have_no_targets():
     for targets in (Targets(), Alias("web.")):
-        assert (len(targets), list(targets.ips(range, is_ipv6=False))) == (0, [])
+        assert (len(targets), targets.count_ports()) == (0, 0)
+        assert (*targets.ips(range, is_ipv6=False), *targets.addresses(range)) == ()
         with pytest.raises(IndexError):
-            targets.at(0)
+            targets.ports_at(0)
     assert (Targets().alias, Alias("web.").alias) == ("", "web.")
 
 
 def test_a_pod_has_its_address():
     pod = PodTarget("fd00--3.shop.pod.", "fd00::3")
-    assert (len(pod), pod.at(0)) == (1, [NamedAddress("fd00--3.shop.pod.", "fd00::3", 0)])
+    assert (len(pod), pod.count_ports()) == (1, 1)
+    assert pod.ports_at(0) == [NamedPort("fd00--3.shop.pod.", 0)]
+    assert pod.addresses(range) == [NamedAddress("fd00--3.shop.pod.", "fd00::3")]
     assert (pod.ips(range, is_ipv6=True), pod.ips(range, is_ipv6=False)) == (["fd00::3"], [])
 
 
 def test_each_port_is_at_each_cluster_ip():
-    targets = PortTargets("web.", PORTS, ["10.0.0.1", "fd00::1"], None)
-    assert (len(targets), targets.ips_of_each) == (100, 2)
-    assert targets.at(2) == [
-        NamedAddress("web.", "10.0.0.1", 3),
-        NamedAddress("web.", "fd00::1", 3),
+    targets = PortTargets("web.", PORTS, 100, ["10.0.0.1", "fd00::1"], None)
+    assert (len(targets), targets.count_ports()) == (200, 100)
+    assert targets.ports_at(2) == [NamedPort("web.", 3)]
+    assert targets.addresses(range) == [
+        NamedAddress("web.", "10.0.0.1"),
+        NamedAddress("web.", "fd00::1"),
     ]
     assert targets.ips(range, is_ipv6=True) == ["fd00::1"]
-    assert not len(PortTargets("web.", PORTS, [], None))
+    without = PortTargets("web.", PORTS, 100, [], None)
+    assert (len(without), without.count_ports()) == (0, 0)
+
+
+def test_ports_with_one_number_are_one_where_they_answer_there():
+    assert PortTargets("web.", BOTH, 2, ["10.0.0.1"], None).ports_at(0) == [NamedPort("web.", 53)]
+
+    def reach(frontend):
+        return SocketAddress("127.0.0.1", 1000 if frontend.protocol == "TCP" else 2000)
+
+    reached = PortTargets("web.", BOTH, 2, ["10.0.0.1", "fd00::1"], reach)
+    assert reached.ports_at(0) == [NamedPort("web.", 1000), NamedPort("web.", 2000)]
+    assert reached.addresses(range) == [NamedAddress("web.", "127.0.0.1")]
 
 
 def test_of_as_many_ports_as_are_picked_the_first_ones_are_looked_up():
@@ -48,8 +66,8 @@ def test_of_as_many_ports_as_are_picked_the_first_ones_are_looked_up():
         reached.append(frontend.port)
         return SocketAddress(f"127.0.0.{frontend.port % 2}", frontend.port + 1000)
 
-    targets = PortTargets("web.", PORTS, ["10.0.0.1"], reach)
-    assert targets.at(6) == [NamedAddress("web.", "127.0.0.1", 1007)]
+    targets = PortTargets("web.", PORTS, 100, ["10.0.0.1"], reach)
+    assert targets.ports_at(6) == [NamedPort("web.", 1007)]
     assert targets.ips(lambda _: [4, 7, 1], is_ipv6=False) == ["127.0.0.1", "127.0.0.0"]
     assert reached == [7, 1, 2, 3]
 
@@ -60,7 +78,7 @@ def test_equal_questions_about_ports_have_equal_answers():
     def reach(frontend):
         return SocketAddress(f"127.0.0.{1 + (frontend.port == 90)}", frontend.port)
 
-    targets = PortTargets("web.", PORTS, ["10.0.0.1"], reach)
+    targets = PortTargets("web.", PORTS, 100, ["10.0.0.1"], reach)
     for first in range(0, 100, 20):
         chosen = range(first, first + 20)
         assert targets.ips(lambda _, chosen=chosen: chosen, is_ipv6=False) == ["127.0.0.1"]
@@ -68,8 +86,9 @@ def test_equal_questions_about_ports_have_equal_answers():
 
 def test_each_endpoint_has_a_name_of_its_own():
     endpoints = [Endpoint("10.0.0.1", hostname="web-0"), Endpoint("fd00::2")]
-    targets = EndpointTargets("web.", Endpoints([(endpoints, [80, 443])]))
-    assert len(targets) == 4
-    assert targets.at(1) == [NamedAddress("web-0.web.", "10.0.0.1", 443)]
-    assert targets.at(2) == [NamedAddress("fd00--2.web.", "fd00::2", 80)]
+    targets = EndpointTargets("web.", Endpoints([SamePorts(endpoints, [80, 443], 2)]))
+    assert (len(targets), targets.count_ports()) == (4, 4)
+    assert targets.ports_at(1) == [NamedPort("web-0.web.", 443)]
+    assert targets.ports_at(2) == [NamedPort("fd00--2.web.", 80)]
+    assert targets.addresses(lambda _: [1]) == [NamedAddress("fd00--2.web.", "fd00::2")]
     assert targets.ips(range, is_ipv6=True) == ["fd00::2"]
