@@ -243,24 +243,53 @@ def test_a_set_that_other_libraries_cannot_parse_does_no_harm(node, ruleset):
     assert list_tables() == ["other"]
 
 
-def test_events_of_own_changes_and_of_other_tables_do_not_count(node, watch):
+def test_events_of_own_changes_and_of_other_tables_do_not_count(node, ruleset, watch):
+    table = TableWriter("userspace-proxy")
+    table.create()
     with watch.own_change():
-        node.run("nft add table inet userspace-proxy")
-    node.run("nft add table inet other; nft add table ip userspace-proxy")
+        node.run("nft add table inet other")
+        ruleset.commit(table.messages)
+        node.run("nft add table ip userspace-proxy")
     assert not watch.is_touched()
+    node.run("nft delete table inet other; nft delete table ip userspace-proxy")
     with watch.own_change():
-        node.run("nft delete table inet userspace-proxy")
+        ruleset.commit(table.messages)
     assert not watch.is_touched()
-    node.run("nft add table inet userspace-proxy")
+    node.run("nft add chain inet userspace-proxy more")
     assert watch.is_touched()
     watch.settle()
     assert not watch.is_touched()
 
 
-def test_a_change_by_others_during_an_own_change_counts_as_touched(node, watch):
+@pytest.mark.parametrize("is_before", [True, False])
+def test_a_change_by_others_during_an_own_change_counts_as_touched(node, ruleset, watch, is_before):
+    table = TableWriter("userspace-proxy")
+    table.create()
     with watch.own_change():
-        node.run("nft add table inet userspace-proxy; nft add table inet other")
+        if not is_before:
+            ruleset.commit(table.messages)
+        node.run("nft 'add table inet userspace-proxy; add chain inet userspace-proxy more'")
+        if is_before:
+            ruleset.commit(table.messages)
     assert watch.is_touched()
+
+
+def test_outside_of_an_own_change_those_of_the_same_socket_count(ruleset, watch):
+    """Another process may have a copy of it."""
+    table = TableWriter("userspace-proxy")
+    table.create()
+    ruleset.commit(table.messages)
+    assert watch.is_touched()
+
+
+def test_while_events_of_a_transaction_have_not_arrived_the_table_counts_as_touched(
+    ruleset, watch, monkeypatch
+):
+    newest = ruleset.generation()
+    monkeypatch.setattr(ruleset, "generation", lambda: newest + 1)
+    assert watch.is_touched()
+    monkeypatch.undo()
+    assert not watch.is_touched()
 
 
 def test_where_events_were_lost_the_table_counts_as_touched(node, watch):

@@ -20,7 +20,7 @@ RETURN = 0x06
 RETURN_ACCUMULATOR = 0x16
 
 # Not in Python's socket module; asm-generic/socket.h.
-SO_ATTACH_FILTER = 26
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 
 NETWORK_HEADER = 0xFFF00000
 """Added to offsets that count from the network header, wherever the packet's data begins."""

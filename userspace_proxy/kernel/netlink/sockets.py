@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Self
 
 from ...errors import SteeringError, shortage_hint
-from ..classic_bpf import SO_ATTACH_FILTER, Instruction, attach
+from ..classic_bpf import SO_ATTACH_FILTER, SO_DETACH_FILTER, Instruction, attach
 from .messages import (
     ACK,
     ERROR,
@@ -40,7 +40,7 @@ from .messages import (
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 SOL_NETLINK = 270
-ADD_MEMBERSHIP, DROP_MEMBERSHIP, CAP_ACK, STRICT_CHECK = 1, 2, 10, 12
+ADD_MEMBERSHIP, CAP_ACK, STRICT_CHECK = 1, 10, 12
 SO_SNDBUFFORCE = 32
 # What the kernel reserves of a socket's send buffer (netlink_sendmsg).
 _OVERHEAD = 32
@@ -281,7 +281,7 @@ class Events:
         self._socket.setblocking(False)
         try:
             if program:
-                attach(self._socket, SO_ATTACH_FILTER, program)
+                self.filter(program)
             for group in groups:
                 self.subscribe(group)
         except OSError:
@@ -296,9 +296,12 @@ class Events:
         """Receive the events of a group from now on."""
         self._socket.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, group)
 
-    def unsubscribe(self, group: int) -> None:
-        """Stop receiving the events of a group."""
-        self._socket.setsockopt(SOL_NETLINK, DROP_MEMBERSHIP, group)
+    def filter(self, program: Sequence[Instruction]) -> None:
+        """Have a program pass the relevant events from now on; empty: all pass."""
+        if program:
+            attach(self._socket, SO_ATTACH_FILTER, program)
+        else:
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
     def read(self) -> EventBatch:
         """Return all events that have arrived."""

@@ -5,7 +5,7 @@
 Reading the generation takes 10 µs, so it is read each second. Only after it has changed are the
 events read, and only events of this table count.
 
-Rule 1: this program's changes cause no events: the socket leaves the group meanwhile.
+Rule 1: this program's changes cause no events but the new generation: the kernel filters them.
 Rule 2: where events may be missing, the table counts as changed.
 
 Source: include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h; nf_tables_commit().
@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, S
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from .. import classic_bpf as bpf
 from ..netlink import Events
 from ..netlink.messages import Message, number_in, read_all, text_in
 from ..netlink.sockets import NETLINK_NETFILTER
@@ -35,6 +36,11 @@ from .ruleset import NftablesError, Ruleset, query_errors
 from .writer import DYNAMIC_SET, INET, TABLE, TABLE_OWNED, Elements, SetElement, TableWriter
 
 NFNLGRP_NFTABLES = 7
+# How often events are read until those of a transaction have arrived, which the kernel sends some
+# microseconds after it takes effect. Reading takes 10 µs.
+_READS = 100
+# Offsets of fields in an event; loads are big-endian.
+_KIND_AT, _SENDER_AT = 4, 12
 _SUBSYSTEM = 0xA
 # Of struct nfgenmsg.
 _HEADER_BYTES = 4
@@ -236,6 +242,18 @@ def read_event(message: Message) -> RulesetEvent | None:
     return RulesetEvent(message.body[0], text_in(found, TABLE))
 
 
+def _all_but_changes_of(sender: int) -> list[bpf.Instruction]:
+    """Return a program that discards events of a socket's changes, except new generations."""
+    return [
+        (bpf.LOAD_WORD, 0, 0, _SENDER_AT),
+        (bpf.JUMP_IF_EQUAL, 0, 2, socket.htonl(sender)),
+        (bpf.LOAD_HALF, 0, 0, _KIND_AT),
+        (bpf.JUMP_IF_EQUAL, 0, 1, socket.htons(NEW_GENERATION)),
+        (bpf.RETURN, 0, 0, 0xFFFFFFFF),
+        (bpf.RETURN, 0, 0, 0),
+    ]
+
+
 class TableWatch:
     """Watches a table in this thread's network namespace.
 
@@ -255,9 +273,13 @@ class TableWatch:
 
     def is_touched(self) -> bool:
         """Return whether another program has changed the table since :meth:`settle`."""
-        if not self._is_touched and self._ruleset.generation() != self._seen:
+        generation = self._ruleset.generation()
+        for _ in range(_READS):
+            if self._is_touched or self._seen >= generation:
+                return self._is_touched
             self._read()
-        return self._is_touched
+        # What another program changes now may be this table.
+        return True
 
     def settle(self) -> None:
         """Forget earlier changes; to be called before the table is read, so none is missed."""
@@ -272,19 +294,14 @@ class TableWatch:
 
     @contextlib.contextmanager
     def own_change(self) -> Iterator[None]:
-        """Make one transaction that doesn't count as another program's."""
-        before = self._ruleset.generation()
-        self._read()
-        is_quiet = before == self._seen
-        self._events.unsubscribe(NFNLGRP_NFTABLES)
+        """Make one transaction of the ruleset's socket that doesn't count as another program's."""
+        with query_errors():
+            self._events.filter(_all_but_changes_of(self._ruleset.port))
         try:
             yield
         finally:
-            self._events.subscribe(NFNLGRP_NFTABLES)
-            self._seen = self._ruleset.generation()
-            if not is_quiet or self._seen not in (before, before + 1):
-                # Other programs made changes meanwhile, without events for this socket.
-                self._is_touched = True
+            with query_errors():
+                self._events.filter(())
 
     def close(self) -> None:
         """Close its socket; idempotent."""

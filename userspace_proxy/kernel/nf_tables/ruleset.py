@@ -108,6 +108,11 @@ class Ruleset:
         """Its socket, which owns tables."""
         return self._requests.sock
 
+    @property
+    def port(self) -> int:
+        """The sender of events that its changes cause."""
+        return self._requests.port
+
     def generation(self) -> int:
         """Return the ruleset's number, which grows with each transaction by any program."""
         with query_errors():

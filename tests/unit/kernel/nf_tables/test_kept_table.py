@@ -167,6 +167,51 @@ def test_drift_is_counted_and_the_table_written_anew(node, table, printed, comma
     assert table.is_known()
 
 
+@pytest.fixture
+def meanwhile(node, monkeypatch):
+    """Runs nft commands right before and after each transaction from now on."""
+
+    def begin(before: str, after: str) -> None:
+        commit = Ruleset.commit
+
+        def commit_among_others(ruleset, messages):
+            node.run(f"nft {before}")
+            commit(ruleset, messages)
+            node.run(f"nft {after}")
+
+        monkeypatch.setattr(Ruleset, "commit", commit_among_others)
+
+    return begin
+
+
+def test_tables_of_others_that_change_meanwhile_are_no_drift(table, contents, meanwhile):
+    """After the first write, or one of rules, the table was written anew."""
+    meanwhile("add table inet others", "delete table inet others")
+    table.write_all()
+    assert table.is_known()
+    table.redefine(contents.chain(x.UDP + x.verdict(x.DROP)))
+    assert table.is_known()
+    assert table.change({WEB}, {DNS}) == Repair()
+    assert table.is_known()
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["first-write", "rules"])
+def test_what_others_change_right_after_a_write_is_put_right(
+    node, table, contents, meanwhile, monkeypatch, is_first
+):
+    table.write_all()
+    before = node.run("nft list table inet ours")
+    meanwhile("add table inet others", "add chain inet ours more")
+    if is_first:
+        table.write_all()
+    else:
+        table.redefine(contents.chain(*contents.rules))
+    monkeypatch.undo()
+    assert table.put_right().count > 0
+    assert node.run("nft list table inet ours") == before
+    assert table.is_known()
+
+
 def test_rules_that_change_are_no_drift(node, table, contents, printed):
     table.write_all()
     table.redefine(contents.chain(x.UDP + x.verdict(x.DROP)))

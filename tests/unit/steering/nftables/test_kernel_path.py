@@ -414,11 +414,11 @@ def crowded(node, monkeypatch):
 def test_transactions_of_others_meanwhile_cost_no_pins_and_are_no_drift(node, path, crowded, pods):
     web, cart = Affinity("shop/web", 60), Affinity("shop/cart", 60)
     many = tuple(SocketAddress(f"10.244.2.{number}", 8080) for number in range(pods))
+    crowded()
     path.load({WEB: KernelTarget(1, (EndpointChoice((A, B)),), web)})
     number = node.run("nft list chains inet").partition("-to-")[2].split()[0]
     node.run(f"nft 'add element {TABLE} pins4 {{ 10.1.0.2 . {number} timeout 60s }}'")
     handle = node.run(f"nft -a list table {TABLE} | head -n 1")
-    crowded()
     path.change({CART: KernelTarget(1, (EndpointChoice(many),), cart)})
     path.change({CART: KernelTarget(1, (EndpointChoice(many[:1]),), cart)})
     assert path.repair() == 0
