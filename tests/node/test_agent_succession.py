@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 
@@ -194,3 +195,33 @@ def test_a_process_that_cannot_start_asks_for_nothing(testbed):
     assert "cannot serve DNS on 203.0.113.99:53: Cannot assign requested address" in said
     assert "handed over" not in testbed.agent.log()
     assert testbed.agent.is_healthy()
+
+
+@pytest.mark.long
+def test_a_process_that_was_told_to_stop_takes_nothing_back(testbed):
+    """A next process asks while the last one drains, and can't start."""
+    testbed.agent.stop()
+    testbed.agent.flags = ("--drain-timeout=60s",)
+    testbed.agent.start_until_ready()
+    workers = child_pids(testbed.agent.pid)
+    with testbed["node-1"].new_udp() as taken, testbed["pod"].dial(WEB.address):
+        taken.bind(("127.0.0.1", 0))
+        testbed.agent.send(signal.SIGTERM)
+        wait_for("a drain", lambda: "stopping" in testbed.agent.log(), hint=testbed.agent.log)
+        old, testbed.agent.process = testbed.agent.process, None
+        dns = f"--dns-bind-address=127.0.0.1:{taken.getsockname()[1]}"
+        testbed.agent.flags = ("--take-over", dns)
+        testbed.agent.start()
+        assert testbed.agent.wait() == 1
+    for worker in filter(is_alive, workers):
+        os.kill(worker, signal.SIGKILL)
+    assert old.wait(30) == 0
+    said = testbed.agent.log()
+    assert "handing over the node, waiting for connections to end" in said
+    assert "cannot serve DNS" in said
+    assert "taking the node back" not in said
+    testbed.agent.flags = ()
+    testbed.agent.start_until_ready()
+    assert testbed["pod"].get(WEB.address) in ("one", "two")
+    assert testbed.agent.stop() == 0
+    assert "userspace-proxy" not in testbed.rules()

@@ -16,6 +16,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 import uvloop
 
@@ -68,7 +69,6 @@ def run_agent(
         options = replace(
             make_options(settings),
             dropped_log_lines=dropped_log_lines,
-            hand_over=wait_for_workers,
             write_addresses=write_stdout if settings.print_addresses == "json" else None,
         )
         return runner.run(_run(settings, options, check))
@@ -81,22 +81,17 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
         _log.error("the next process ended before it served, taking the node back")
         reap_children(asyncio.get_running_loop())
     taken = None if is_back else _make_way(settings, source)
-    if taken is None:
-        options = replace(options, predecessor_drain_s=CRASH_DRAIN_S)
-    else:
-        options = replace(
-            options,
-            predecessor_drain_s=settings.drain_s,
-            report_serving=taken.report_serving,
-            is_awaited=taken.is_awaited,
-        )
-    agent = Agent(settings.steering, source, options)
 
     def end(status: int) -> None:
         agent.abandon()
         os._exit(status)
 
+    def hand_over(connection: socket.socket) -> NoReturn:
+        wait_for_workers(connection, is_stopping=stop.is_set())
+
     stop = stop_on_signal(asyncio.get_running_loop(), leave=leave, end=end)
+    options = replace(_succeeding(options, taken, settings.drain_s), hand_over=hand_over)
+    agent = Agent(settings.steering, source, options)
     # Full collections take a tenth of a start with thousands of Services, and find nothing yet.
     gc.disable()
 
@@ -148,6 +143,18 @@ def _make_way(settings: Settings, source: Source) -> TakenOver | None:
     if taken is not None:
         _log.info("the running proxy has handed over the node", extra={"pid": taken.pid})
     return taken
+
+
+def _succeeding(options: Options, taken: TakenOver | None, drain_s: float) -> Options:
+    """Return the options for a node that was taken over, or whose last process has ended."""
+    if taken is None:
+        return replace(options, predecessor_drain_s=CRASH_DRAIN_S)
+    return replace(
+        options,
+        predecessor_drain_s=drain_s,
+        report_serving=taken.report_serving,
+        is_awaited=taken.is_awaited,
+    )
 
 
 def settle_memory() -> None:

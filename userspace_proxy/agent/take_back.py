@@ -10,6 +10,7 @@ Rule 2: taking the node back is a start as after a crash, which needs no code of
 process may have changed rules and sockets, and the last state is in a file.
 Rule 3: what waits needs only the interpreter's standard library: an upgrade may have removed the
 rest.
+Rule 4: a process that was told to stop, before or while it waits, takes nothing back.
 
 Source: docs/adr/0026, docs/adr/0050.
 """
@@ -43,18 +44,19 @@ _KEPT = "USERSPACE_PROXY_KEPT_"
 _START_S = 5.0
 # A start that finds the lock held takes milliseconds, and workers wait 10 minutes.
 _AGAIN_S = 1.0
-# A second SIGTERM or SIGINT ends it, and leaves the workers to the next process. Descriptors that
-# this process has inherited are for the command, too.
+# A second SIGTERM or SIGINT ends it, and leaves the workers to the next process; both are blocked
+# until it handles them. Descriptors that this process has inherited are for the command, too.
 _WAIT = f"""\
 import os, signal, sys
 link = int(sys.argv[1])
-asked = []
+asked = ["before"] if sys.argv[2] else []
 def on_signal(number, frame):
     asked.append(number)
     if len(asked) > 1:
         os._exit(128 + number)
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, on_signal)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
 serves = link < 0
 try:
     if not serves:
@@ -69,7 +71,7 @@ if not serves and not asked:
         for name, text in os.environ.items()
         if not name.startswith("PYTHON")
     }}
-    os.execve({RUNNING_INTERPRETER!r}, sys.argv[2:], {{**environment, {_MARK!r}: "1"}})
+    os.execve({RUNNING_INTERPRETER!r}, sys.argv[3:], {{**environment, {_MARK!r}: "1"}})
 os.closerange(3, os.sysconf("SC_OPEN_MAX"))
 while True:
     try:
@@ -86,12 +88,13 @@ def leave() -> NoReturn:
     os._exit(0)
 
 
-def wait_for_workers(connection: socket.socket | None) -> NoReturn:
+def wait_for_workers(connection: socket.socket | None, *, is_stopping: bool = False) -> NoReturn:
     """Become a program that exits when the workers have ended.
 
     Args:
         connection: To the next process. If it ends without a report that it serves, this process
             takes the node back. None: another process serves the node already.
+        is_stopping: This process was told to stop, so it takes nothing back.
 
     Raises:
         UserspaceProxyError: That program can't start; this process continues as before.
@@ -101,16 +104,18 @@ def wait_for_workers(connection: socket.socket | None) -> NoReturn:
     kept = {_KEPT + name: text for name, text in os.environ.items() if name.startswith("PYTHON")}
     environment |= kept
     link = -1 if connection is None else connection.fileno()
-    arguments = [str(link), sys.executable, *sys.orig_argv[1:]]
+    was_told = "stop" if is_stopping else ""
+    arguments = [str(link), was_told, sys.executable, *sys.orig_argv[1:]]
     restore = contextlib.ExitStack()
     try:
+        # One that arrives from now on is handled by that program, or by this one if that can't
+        # start.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+        restore.callback(signal.pthread_sigmask, signal.SIG_SETMASK, blocked)
         _check_start([*command, "import os, signal, sys"], environment)
         _log.info("handing over the node, waiting for connections to end")
         for handler in logging.getLogger().handlers:
             handler.flush()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            # Until the program handles it.
-            restore.callback(signal.signal, number, signal.signal(number, signal.SIG_IGN))
         if connection is not None:
             connection.setblocking(True)
             connection.set_inheritable(True)
@@ -194,7 +199,7 @@ async def start_while_workers_live(
         False: all workers have ended, or this process is to stop.
     """
     is_logged = False
-    while True:
+    while not stop.is_set():
         try:
             await start()
             return True
@@ -202,9 +207,10 @@ async def start_while_workers_live(
             if not is_logged:
                 _log.warning("%(cause)s", extra={"cause": str(exc)})
             is_logged = True
-        if stop.is_set() or not has_workers():
-            return False
+        if not has_workers():
+            break
         await first_of(pause(pause_s), stop.wait())
+    return False
 
 
 def _reap(loop: asyncio.AbstractEventLoop, descriptor: int, pid: int) -> None:

@@ -25,9 +25,14 @@ async def main():
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     lock = NodeLock()
     lock.take()
-    HandOverRequests(asyncio.get_running_loop(), lock, wait_for_workers)
+    def hand_over(connection):
+        wait_for_workers(connection, is_stopping=stop.is_set())
+    HandOverRequests(asyncio.get_running_loop(), lock, hand_over)
     print("held", flush=True)
     await stop.wait()
+    if {drains}:
+        print("draining", flush=True)
+        await asyncio.Event().wait()
     sys.exit(3)
 
 {spoil}
@@ -36,10 +41,15 @@ uvloop.run(main())
 
 
 @contextlib.contextmanager
-def running(executable, spoil=""):
-    """A process that holds the lock and hands over on request."""
+def running(executable, spoil="", *, drains=False):
+    """A process that holds the lock and hands over on request.
+
+    Args:
+        spoil: Run before all else.
+        drains: It doesn't end by SIGTERM, as while connections are open.
+    """
     with subprocess.Popen(
-        [executable, "-c", HOLDER.format(spoil=spoil), "argument"],
+        [executable, "-c", HOLDER.format(spoil=spoil, drains=drains), "argument"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"},

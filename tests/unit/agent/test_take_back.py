@@ -80,6 +80,35 @@ def test_a_process_that_was_told_to_stop_meanwhile_takes_nothing_back(holder):
     assert holder.stdout.read() == ""
 
 
+def test_a_process_that_is_asked_while_it_stops_takes_nothing_back():
+    with running(sys.executable, drains=True) as holder:
+        holder.terminate()
+        assert holder.stdout.readline() == "draining\n"
+        taken = ask_to_hand_over(None)
+        assert taken.pid == holder.pid
+        end(taken)
+        holder.stdin.close()
+        assert holder.wait(20) == 0
+        assert holder.stdout.read() == ""
+
+
+SIGNALLED = """
+def run(*args, run=subprocess.run, **more):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return run(*args, **more)
+subprocess.run = run
+"""
+
+
+def test_a_signal_while_a_process_becomes_the_program_that_waits_is_not_lost():
+    """It arrives while the process tries whether that program can start."""
+    with running(sys.executable, SIGNALLED) as holder:
+        end(ask_to_hand_over(None))
+        holder.stdin.close()
+        assert holder.wait(20) == 0
+        assert holder.stdout.read() == ""
+
+
 def test_a_process_that_has_ended_awaits_no_report(holder):
     taken = ask_to_hand_over(None)
     holder.kill()
@@ -129,6 +158,7 @@ async def test_a_process_that_is_to_stop_tries_no_more_to_take_a_node_back():
     with contextlib.closing(Starts()) as starts:
         asyncio.get_running_loop().call_soon(starts.stop.set)
         assert not await start_while_workers_live(starts, starts.stop, lambda: True, 3600.0)
+        assert starts.count == 1
 
 
 def test_children_are_workers_of_before():
