@@ -148,8 +148,7 @@ def _families(
         samples = [(labels, value(row)) for labels, row in rows.items()]
         if figure.is_rare and prefix != "node_":
             samples = [sample for sample in samples if sample[1]]
-        make = counter if figure.kind == "counter" else gauge
-        yield make(f"{PREFIX}{prefix}{figure.metric}", figure.help, samples)
+        yield Family(figure.kind, f"{PREFIX}{prefix}{figure.metric}", figure.help, samples)
 
 
 def _waits(prefix: str, rows: Mapping[str, PortFigures]) -> Iterator[Family]:

@@ -96,9 +96,8 @@ def _figures(view: StatusFacts) -> Iterator[Family]:
             value = len(value)
         elif field == _WITH_FRACTION:
             value = float(value)
-        make = counter if figure.kind == "counter" else gauge
         samples = [] if value is None else [("", value)]
-        yield make(PREFIX + figure.metric, figure.help, samples)
+        yield Family(figure.kind, PREFIX + figure.metric, figure.help, samples)
 
 
 def _kube_proxy_families(view: StatusFacts) -> Iterator[Family]:
@@ -188,7 +187,7 @@ def _worker_families(view: StatusFacts) -> Iterator[Family]:
     )
     for name, figure in figures_of(WorkerFacts).items():
         samples = [(labels, getattr(worker, name)) for labels, worker in workers.items()]
-        yield gauge(PREFIX + figure.metric, figure.help, samples)
+        yield Family(figure.kind, PREFIX + figure.metric, figure.help, samples)
     restarts = {}
     for labels, worker in workers.items():
         restarts[f'{labels[:-1]},cause="ended"}}'] = worker.restarts - worker.hung

@@ -8,6 +8,7 @@ from userspace_proxy.facts import (
     SteeringState,
     SyncFacts,
     TotalsFacts,
+    WorkerFacts,
     figures_of,
 )
 from userspace_proxy.model import Cause, CauseCode
@@ -50,6 +51,20 @@ def value(view, name, **labels):
 )
 def test_a_node_has(name, expected):
     assert value(make_troubled_view(), name) == expected
+
+
+def test_each_figure_is_of_the_kind_that_its_table_states():
+    kinds = {family.name: family.kind for family in node_families(make_troubled_view())}
+    tables = figures_of(StatusFacts), figures_of(WorkerFacts)
+    figures = {
+        f"userspace_proxy_{figure.metric}": figure.kind
+        for table in tables
+        for name, figure in table.items()
+        # Their sums are among the figures of Service ports.
+        if not name.startswith("totals.") or name == "totals.kernel_connections"
+    }
+    assert {"counter", "gauge"} <= set(figures.values())
+    assert {name: kinds[name] for name in figures} == figures
 
 
 @pytest.mark.parametrize("reason", ["firewall-drops", "source-away"])
