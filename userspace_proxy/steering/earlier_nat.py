@@ -30,8 +30,6 @@ from .others.chains import DEPTH_MAX, Chain, Tables
 from .others.nft import NftReader
 
 _HOOKS = ("prerouting", "output")
-# How many chains are followed from one that the kernel calls.
-_CHAINS_MAX = 100
 _ADDRESS = re.compile(r"ip6? daddr (\S+)")
 _PORT = re.compile(r"(tcp|udp|th|\d+) dport (\d+)(?:-(\d+))?")
 _PROTOCOL = re.compile(r"meta l4proto (\S+)")
@@ -82,7 +80,7 @@ class EarlierNat:
         tables = self._reader.chains()
         found: dict[Frontend, str] = {}
         for base in earlier_chains(tables, self._priority):
-            chains = self._read(tables[base.table], base)
+            chains = self._reader.reached(tables[base.table], base)
             if not any(
                 s.verdict in ("translate", "vmap") for c in chains.values() for s in c.steps
             ):
@@ -94,18 +92,6 @@ class EarlierNat:
                         base, self._priority, is_sure=outcome.is_translated is True
                     )
         return found
-
-    def _read(self, table: Mapping[str, Chain], base: Chain) -> dict[str, Chain]:
-        """Return a chain and those that it jumps to, with their rules."""
-        known: dict[str, Chain] = {}
-        waiting = [base.name]
-        while waiting and len(known) < _CHAINS_MAX:
-            name = waiting.pop()
-            if name in known or name not in table:
-                continue
-            known[name] = self._reader.with_steps(table[name])
-            waiting += [step.verdict.partition(" ")[2] for step in known[name].steps]
-        return known
 
 
 def earlier_chains(tables: Tables, priority: int) -> Iterator[Chain]:

@@ -1,8 +1,11 @@
+from contextlib import closing
+
 import pytest
 
 from userspace_proxy.model import Frontend, Protocol
-from userspace_proxy.steering.earlier_nat import earlier_chains, follow, meets
+from userspace_proxy.steering.earlier_nat import EarlierNat, earlier_chains, follow, meets
 from userspace_proxy.steering.others import Chain, Step
+from userspace_proxy.steering.others.nft import CHAINS_MAX
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
@@ -99,3 +102,30 @@ def test_a_host_port_at_a_node_port_is_found():
 def test_only_other_programs_nat_chains_at_or_before_the_priority_matter(table, chain, is_earlier):
     tables = {table: {"chain": Chain(table, "chain", *chain)}}
     assert bool(list(earlier_chains(tables, -110))) == is_earlier
+
+
+def test_of_twice_as_many_chains_as_are_read_the_first_count_and_those_of_others(node, tmp_path):
+    here, beyond, others = (f"10.96.7.{number}" for number in (1, 2, 3))
+    last = 2 * CHAINS_MAX - 1
+    translated = {0: here, last: beyond}
+    chains = "".join(
+        f"chain c{n} {{ ip daddr {translated.get(n, '192.0.2.1')} dnat to 192.0.2.2; }}; "
+        for n in range(last + 1)
+    )
+    jumps = "; ".join(f"jump c{n}" for n in range(last + 1))
+    hook = "type nat hook prerouting priority -150;"
+    other = f"chain pre {{ {hook} jump x; }}; chain x {{ ip daddr {others} dnat to 192.0.2.2; }}"
+    rules = tmp_path / "rules"
+    rules.write_text(
+        f"table ip many {{ {chains} chain pre {{ {hook} {jumps}; }}; }}\n"
+        f"table ip other {{ {other}; }}\n"
+    )
+    node.run(f"nft -f {rules}")
+    frontends = {ip: Frontend(ip, 80, Protocol.TCP) for ip in (here, beyond, others)}
+    with closing(EarlierNat(-110)) as earlier:
+        found = earlier.look(frontends.values())
+    assert {ip: frontend in found for ip, frontend in frontends.items()} == {
+        here: True,
+        beyond: False,
+        others: True,
+    }

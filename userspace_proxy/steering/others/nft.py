@@ -5,6 +5,8 @@ Sets and elements of other programs are never read: their user data may be of an
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ...errors import SteeringError
@@ -13,8 +15,9 @@ from ...kernel.nf_tables.reader import FAMILIES
 from .chains import Chain, Tables, base_chains
 from .rules import read_step
 
-# How many chains' rules are read; a firewall has tens.
-_CHAINS_MAX = 200
+CHAINS_MAX = 200
+"""How many chains are read with their rules from one that the kernel calls; a firewall has tens."""
+
 _NUMBERS = {name: number for number, name in FAMILIES.items()}
 
 
@@ -47,6 +50,23 @@ class NftReader:
         steps = (read_step(rule.expressions()) for rule in listed)
         return replace(chain, steps=tuple(step for step in steps if step is not None))
 
+    def reached(self, chains: Mapping[str, Chain], base: Chain) -> dict[str, Chain]:
+        """Return a chain and those that it leads to, with their rules, by name.
+
+        At most :data:`CHAINS_MAX`, those that fewest jumps lead to.
+
+        Args:
+            chains: Those of its table, by name.
+        """
+        found: dict[str, Chain] = {}
+        waiting = deque([base.name])
+        while waiting and len(found) < CHAINS_MAX:
+            name = waiting.popleft()
+            if name in chains and name not in found:
+                found[name] = self.with_steps(chains[name])
+                waiting += [step.verdict.partition(" ")[2] for step in found[name].steps]
+        return found
+
     def generation(self) -> int:
         """Return the ruleset's number, which grows with each change by any program.
 
@@ -65,19 +85,9 @@ def read_input_chains() -> Tables:
     reader = NftReader()
     try:
         tables = reader.chains()
-        wanted = list(base_chains(tables, kind="filter", hook="input"))
-        known = {str(chain) for chain in wanted}
-        room = _CHAINS_MAX
-        while wanted and room:
-            room -= 1
-            chain = reader.with_steps(wanted.pop())
-            chains = tables[chain.table]
-            chains[chain.name] = chain
-            for step in chain.steps:
-                target = chains.get(step.verdict.partition(" ")[2])
-                if target is not None and str(target) not in known:
-                    known.add(str(target))
-                    wanted.append(target)
+        for base in list(base_chains(tables, kind="filter", hook="input")):
+            chains = tables[base.table]
+            chains |= reader.reached(chains, base)
         return tables
     finally:
         reader.close()

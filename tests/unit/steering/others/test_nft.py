@@ -6,6 +6,7 @@ import pytest
 
 from userspace_proxy.steering.others.chains import Step
 from userspace_proxy.steering.others.nft import (
+    CHAINS_MAX,
     NftReader,
     read_input_chains,
 )
@@ -68,3 +69,24 @@ def test_only_chains_for_packets_to_this_node_are_read_with_rules(node):
         ),
         "inet firewall admitted": (Step("accept"),),
     }
+
+
+def test_of_twice_as_many_chains_as_are_read_those_of_others_are_too(node, tmp_path):
+    """A program with many chains hides none of another program, before it or after it."""
+    numbers = range(2 * CHAINS_MAX)
+    chains = "".join(f"chain c{n} {{ jump d{n}; }}; chain d{n} {{ drop; }}; " for n in numbers)
+    jumps = "; ".join(f"jump c{n}" for n in numbers)
+    hook = "type filter hook input priority 0;"
+    other = f"chain input {{ {hook} jump others; }}; chain others {{ drop; }}"
+    rules = tmp_path / "rules"
+    rules.write_text(
+        f"table inet one {{ {other}; }}\n"
+        f"table inet many {{ {chains} chain input {{ {hook} {jumps}; }}; }}\n"
+        f"table inet two {{ {other}; }}\n"
+    )
+    node.run(f"nft -f {rules}")
+    tables = read_input_chains()
+    read = {name: {c.name for c in t.values() if c.steps} for name, t in tables.items()}
+    assert len(read["inet many"]) == CHAINS_MAX
+    assert read["inet many"] >= {"input", "c0"}
+    assert read["inet one"] == read["inet two"] == {"input", "others"}
