@@ -1,6 +1,7 @@
 """The format of the state on disk: what goes in comes out, and nothing else is accepted."""
 
 import re
+import tracemalloc
 import zlib
 from dataclasses import replace
 
@@ -259,6 +260,25 @@ def test_the_size_is_limited(monkeypatch):
         encode_state(snapshot(), OWNER)
     with pytest.raises(InputError, match="it is larger than 0 MiB"):
         decode_state(data, OWNER)
+
+
+@pytest.mark.long
+def test_of_a_state_of_twice_the_bound_little_is_encoded_at_once():
+    """Also if a few Services are most of it."""
+    (usual,) = snapshot().services.values()
+    (of_two,) = usual.slices
+    of_1_000 = replace(of_two, endpoints=500 * of_two.endpoints)
+    large = replace(usual, slices=100 * (of_1_000,))
+    each = len(encoding._encoder.encode(large))
+    keys = [
+        ServiceKey("shop", f"{number}") for number in range(2 * encoding.TEXT_BYTES_MAX // each)
+    ]
+    tracemalloc.start()
+    with pytest.raises(InputError, match="the state is larger than 256 MiB"):
+        encode_state(Snapshot(dict.fromkeys(keys, large)), OWNER)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * each < encoding.TEXT_BYTES_MAX
 
 
 def test_a_snapshot_without_a_node_has_none():
