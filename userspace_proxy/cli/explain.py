@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..explain.dial import DialResult
 
 # More take longer than anyone waits.
-_DIALLED_MAX = 64
+DIALLED_MAX = 64
 # A healthy API server answers the three or four requests in a tenth of a second.
 _SERVER_S = 15.0
 
@@ -209,7 +209,7 @@ def _dial(subject: Subject) -> dict[str, DialResult]:
         if subject.node is not None:
             wanted += [frontend.address for frontend in port.frontends[:1]]
         wanted += [endpoint.address for endpoint in port.endpoints if not endpoint.is_refused]
-    return dial_all(map(_address, wanted[:_DIALLED_MAX]))
+    return dial_all(map(_address, wanted[:DIALLED_MAX]))
 
 
 def _address(text: str) -> SocketAddress:

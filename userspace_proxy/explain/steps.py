@@ -336,6 +336,10 @@ def _dials(port: PortFacts, dials: Dials) -> Iterator[PathStep]:
         them = plural(refused, "endpoint")
         yield PathStep(Level.OK, "dial", f"{them} not dialled, because the proxy refuses to")
     dialled = [(e, dials[e.address]) for e in port.endpoints if e.address in dials]
+    rest = sum(not e.is_refused and e.address not in dials for e in port.endpoints)
+    if rest and dials and port.protocol == "TCP":
+        them = plural(rest, "endpoint")
+        yield PathStep(Level.OK, "dial", f"{them} not dialled, because the Service has so many")
     if not dialled:
         return
     used = [result for endpoint, result in dialled if endpoint.is_usable]

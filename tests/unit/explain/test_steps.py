@@ -324,13 +324,14 @@ def test_an_address_that_cannot_be_dialled_from_here_is_not_yet_trouble():
         (False, Level.ATTENTION, "10.96.7.118:80, from this machine: Connection refused"),
     ):
         explanation = explain(make_subject(), dials=dials(**{"10.96.7.118:80": answers}))
-        (step,) = steps_of(explanation, "dial")
+        step, rest = steps_of(explanation, "dial")
+        assert rest.what == "2 endpoints not dialled, because the Service has so many"
         assert (step.level, step.what) == (level, what)
 
 
 def test_a_slow_answer_is_in_seconds():
     results = {"10.96.7.118:80": DialResult(1.2)}
-    (step,) = steps_of(explain(make_subject(), dials=results), "dial")
+    step, _ = steps_of(explain(make_subject(), dials=results), "dial")
     assert step.what == "10.96.7.118:80 answers after 1 s"
 
 
