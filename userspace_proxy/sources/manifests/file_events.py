@@ -26,7 +26,7 @@ _HINTS = {
     errno.ENOSPC: "raise the sysctl fs.inotify.max_user_watches",
     errno.EMFILE: "raise the sysctl fs.inotify.max_user_instances, or the limit of open files",
 }
-_LINKS_MAX = 40
+LINKS_MAX = 40
 """On one path, as in the kernel."""
 
 
@@ -177,7 +177,7 @@ async def _ended(timer: Awaitable[None]) -> None:
 def _links_to(path: str) -> Iterator[tuple[str, str]]:
     """Yield folder and name of each link on the way to a path."""
     here, rest, links = "/", _parts(path), 0
-    while rest and links < _LINKS_MAX:
+    while rest and links < LINKS_MAX:
         name = rest.pop()
         if name == "..":
             here = str(Path(here).parent)

@@ -6,8 +6,11 @@ import stat
 
 import pytest
 
-from userspace_proxy.agent.watchers import state_file
-from userspace_proxy.agent.watchers.state_file import StateFile, StateFileError
+from userspace_proxy.agent.watchers.state_file import (
+    FILE_BYTES_MAX,
+    StateFile,
+    StateFileError,
+)
 
 NOW = 1_763_600_000.5
 
@@ -82,11 +85,16 @@ def test_a_folder_that_cannot_be_created_is_a_cause(tmp_path):
     assert cause(file.read) == f"cannot use {file.path}: Not a directory"
 
 
-def test_a_state_that_is_too_large_is_neither_written_nor_read(file, monkeypatch):
+def test_a_state_of_twice_the_bound_is_neither_written_nor_read(file):
+    """The last one stays."""
     file.write(b"state", current_at=NOW)
-    monkeypatch.setattr(state_file, "FILE_BYTES_MAX", 4)
-    assert "the state is larger than 0 MiB" in cause(file.write, b"state", current_at=NOW)
-    assert "it is larger than 0 MiB" in cause(file.read)
+    twice = bytes(2 * FILE_BYTES_MAX)
+    assert "the state is larger than 64 MiB" in cause(file.write, twice, current_at=NOW)
+    assert file.read() == (b"state", NOW)
+    os.truncate(file.path, 2 * FILE_BYTES_MAX)
+    assert "it is larger than 64 MiB" in cause(file.read)
+    file.write(b"next", current_at=NOW)
+    assert file.read() == (b"next", NOW)
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,27 @@ async def test_an_endless_response_is_a_transport_error(api, client, monkeypatch
         await client.get(SERVICES, {})
 
 
+class Endless:
+    """A response of twice the bound, whose parts are one object; it counts those that are read."""
+
+    def __init__(self):
+        self.status, self.headers, self.content = 200, {}, self
+        self.read = 0
+
+    async def iter_any(self):
+        part = bytes(1 << 20)
+        while self.read < 2 * module.RESPONSE_BYTES_MAX:
+            self.read += len(part)
+            yield part
+
+
+async def test_of_a_response_of_twice_the_bound_no_more_than_the_bound_is_read():
+    endless = Endless()
+    with pytest.raises(TransportError, match="a response is larger than 512 MiB"):
+        await module._read(endless)
+    assert endless.read == module.RESPONSE_BYTES_MAX + (1 << 20)
+
+
 async def test_no_response_is_a_transport_error(monkeypatch):
     monkeypatch.setattr(module, "RESPONSE_S", 0.01)
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from userspace_proxy.sources.manifests.file_events import FileEvents
+from userspace_proxy.sources.manifests.file_events import LINKS_MAX, FileEvents
 
 
 @pytest.fixture
@@ -120,6 +120,22 @@ def test_links_in_a_circle_are_followed_to_an_end(folder, follow):
     (folder / "b.yaml").symlink_to("a.yaml")
     events = follow(folder, folder / "a.yaml", folder / "b.yaml")
     (folder / "a.yaml").unlink()
+    assert events.take()
+
+
+def test_of_twice_as_many_links_as_the_kernel_follows_the_first_are_watched(folder, follow):
+    """Each is in a folder of its own, and a manifest without links is heard as before."""
+    links = [folder / f"{n}" / "a.yaml" for n in range(2 * LINKS_MAX)]
+    for link, target in zip(links, [*links[1:], folder / "web.yaml"], strict=True):
+        link.parent.mkdir()
+        link.symlink_to(target)
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        links[0].read_text()
+    events = follow(folder, links[0])
+    for number, link in enumerate(links):
+        link.unlink()
+        assert events.take() == (number < LINKS_MAX)
+    (folder / "web.yaml").write_text("web 2")
     assert events.take()
 
 

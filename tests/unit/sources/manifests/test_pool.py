@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from userspace_proxy.sources.manifests.pool import Pool, low_band
+from userspace_proxy.sources.manifests import pool as pool_module
+from userspace_proxy.sources.manifests.cluster_ips import ClusterIPRange
+from userspace_proxy.sources.manifests.pool import NAMES_MAX, Pool, low_band
 
 
 def pool(count: int, low: int = 0) -> Pool[int]:
@@ -45,6 +47,18 @@ def test_the_lower_band_is_given_out_last():
     names = "abcdefghij"
     assert set(of_ten.allocate(names[:6], taken=()).values()) == set(range(4, 10))
     assert set(of_ten.allocate(names, taken=()).values()) == set(range(10))
+
+
+def test_of_twice_as_many_names_as_are_cached_each_keeps_its_value():
+    """The caches of hashes and of addresses are bounded, and what they forgot is computed again."""
+    addresses = ClusterIPRange("10.64.0.0/10").pool
+    few = [f"shop/{number:06}" for number in range(100)]
+    before = addresses.allocate(few, taken=())
+    many = addresses.allocate((f"shop/{number:06}" for number in range(2 * NAMES_MAX)), taken=())
+    assert len(set(many.values())) == 2 * NAMES_MAX
+    assert {name: many[name] for name in few} == before == addresses.allocate(few, taken=())
+    for cache in (addresses.value_at, pool_module._number_of):
+        assert cache.cache_info().currsize == NAMES_MAX
 
 
 @pytest.mark.parametrize(

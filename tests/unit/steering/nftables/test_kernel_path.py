@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import socket
 from contextlib import closing
 from dataclasses import replace
 from itertools import count
@@ -15,6 +14,7 @@ from userspace_proxy.errors import SteeringConflict
 from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset, writer
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
+from userspace_proxy.kernel.nf_tables.writer import TableWriter
 from userspace_proxy.model import Balance, Frontend, IPFamily, Protocol, SocketAddress
 from userspace_proxy.steering.base import Affinity, EndpointChoice, KernelTarget
 from userspace_proxy.steering.nftables import kernel_rules
@@ -26,14 +26,6 @@ A, B = SocketAddress("10.244.1.2", 8080), SocketAddress("10.244.1.3", 8080)
 BOTH, ONE = KernelTarget(1, (EndpointChoice((A, B)),)), KernelTarget(1, (EndpointChoice((A,)),))
 BY_HASH = replace(BOTH, by_client=True)
 TABLE = "inet userspace-proxy/paths"
-
-
-@pytest.fixture
-def path(node):
-    path = KernelPath("")
-    yield path
-    path.remove()
-    path.close()
 
 
 def test_this_node_lacks_nothing_and_looking_writes_nothing(node):
@@ -246,23 +238,6 @@ BOTH_FAMILIES = {
 }
 
 
-@pytest.fixture
-def dial(node):
-    """Begins a flow from this node."""
-    node.run(
-        "ip link set lo up; ip route add 10.96.0.0/16 dev lo; ip route add fd00:96::/32 dev lo"
-    )
-    node.run("ip address add fd00::1/128 dev lo nodad")
-
-    def dial(frontend, times=1):
-        for _ in range(times):
-            kind = socket.AF_INET6 if ":" in frontend.ip else socket.AF_INET
-            with socket.socket(kind, socket.SOCK_DGRAM) as flow:
-                flow.sendto(b"hello", (frontend.ip, frontend.port))
-
-    return dial
-
-
 def test_connections_are_counted_for_each_frontend_and_that_is_no_drift(node, path, dial):
     web, cart, six = SERVICES
     path.load(BOTH_FAMILIES)
@@ -383,7 +358,6 @@ def test_the_kernel_bounds_the_clients_that_are_remembered(node, path):
 
 
 def test_beyond_that_clients_are_served_without_affinity(node, path, dial, monkeypatch):
-    """To fill the real bound takes 10 s."""
     monkeypatch.setattr(kernel_rules, "PINS_MAX", 2)
     web, *_ = SERVICES
     path.load({web: KernelTarget(1, (EndpointChoice(SERVERS[:1]),), Affinity("shop/web", 60))})
@@ -392,6 +366,30 @@ def test_beyond_that_clients_are_served_without_affinity(node, path, dial, monke
     dial(web, 4)
     assert path.connections() == {web: 4}
     assert node.run(f"nft list set {TABLE} pins4").count("timeout 1m expires") == len(pins)
+    assert path.repair() == 0
+
+
+@pytest.mark.long
+def test_of_twice_as_many_pins_as_the_bound_half_are_refused(node, path, dial):
+    """Clients are served meanwhile, those of other Services, too; to fill it takes seconds."""
+    web, cart, *_ = SERVICES
+    served, most = EndpointChoice(SERVERS[:1]), kernel_rules.PINS_MAX
+    with_pins = KernelTarget(1, (served,), Affinity("shop/web", 60))
+    path.load({web: with_pins, cart: KernelTarget(1, (served,))})
+
+    def pin(numbers):
+        table = TableWriter("userspace-proxy/paths")
+        table.add_elements("pins4", {n.to_bytes(8): b"" for n in numbers})
+        ruleset.commit(table.messages)
+
+    with Ruleset() as ruleset:
+        pin(range(most))
+        for more in (range(most, 2 * most), [most]):
+            with pytest.raises(NftablesError, match="Too many open files in system"):
+                pin(more)
+    dial(web, 4)
+    dial(cart, 4)
+    assert path.connections() == {web: 4, cart: 4}
     assert path.repair() == 0
 
 
