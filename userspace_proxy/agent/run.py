@@ -3,7 +3,7 @@
     settings ─▶ options, source, steering ─▶ Agent ─▶ SIGTERM, SIGINT ─▶ drain ─▶ exit 0
                                                └────▶ the source can't continue ─▶ exit 1
 
-This is the only module that makes options from settings; the table of settings names them.
+Settings name their options in their table.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def make_source(settings: Settings) -> Source:
 
         return ManifestSource(
             settings.manifests,
-            node_name=node_name(settings),
+            node_name=settings.node_name,
             service_cidrs=settings.service_cluster_ip_range,
         )
     from ..sources.kubernetes import KubernetesSource
@@ -199,7 +199,7 @@ def make_source(settings: Settings) -> Source:
     return KubernetesSource(
         kubeconfig=settings.kubeconfig,
         master=settings.master,
-        node_name=node_name(settings),
+        node_name=settings.node_name,
         with_headless=settings.dns_bind_address is not None,
         endpoints_from_pods=settings.endpoints_from_pods,
     )
@@ -211,7 +211,7 @@ def make_options(settings: Settings) -> Options:
         settings.as_options(Options),
         tuning=settings.as_options(Tuning),
         # These depend on this host or process, or on two settings.
-        node_name=node_name(settings),
+        node_name=settings.node_name,
         service_cidrs=settings.service_cluster_ip_range if settings.manifests else (),
         is_own_namespace=is_own_namespace(),
         workers=settings.workers or default_workers(),
@@ -220,11 +220,6 @@ def make_options(settings: Settings) -> Options:
         state_dir=default_state_dir() if settings.state_dir == "auto" else settings.state_dir,
         config=settings.as_rows(),
     )
-
-
-def node_name(settings: Settings) -> str:
-    """Return this node's name: the setting, or else the host's, as kubelet derives it."""
-    return settings.hostname_override or socket.gethostname().strip().lower()
 
 
 def _bind(address: ListenAddress | None, flag: str) -> ListenAt | None:

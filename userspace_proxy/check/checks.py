@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ..agent.lock import running_proxies
 from ..agent.rounds.options import Options
-from ..agent.run import make_options, node_name
+from ..agent.run import make_options
 from ..config import Settings
 from ..errors import ConfigError
 from ..kernel.own_namespace import is_own_namespace
@@ -85,7 +85,7 @@ def _look_at_source(
     settings: Settings, options: Options, steering: str
 ) -> tuple[list[Finding], Inputs]:
     if not settings.manifests:
-        return look_at_server(settings, node_name(settings))
+        return look_at_server(settings, settings.node_name)
     cidrs = settings.service_cluster_ip_range
     return look_at_manifests(
         settings.manifests, options=options, steering=steering, service_cidrs=cidrs

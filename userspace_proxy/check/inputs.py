@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..agent.rounds.node_facts import ADDRESSES_WITHOUT_STEERING, make_facts, options_with
 from ..agent.rounds.options import Options
 from ..cluster import Snapshot
 from ..errors import ConfigError, UserspaceProxyError
 from ..kernel.interface_addresses import list_addresses
 from ..model import ServiceKey
 from ..plan import Plan, Planner
+from ..policy.node_facts import ADDRESSES_WITHOUT_STEERING, make_facts, options_with
 from ..sources.manifests import load_state
 from ..status.units import plural
 from ..steering.selection import find_no_kernel_path

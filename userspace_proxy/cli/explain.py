@@ -104,13 +104,13 @@ def _find(given: Given, service: str) -> _Found:
 
 
 def _in_manifests(settings: Settings, service: str) -> _Found:
-    from ..agent.run import make_options
     from ..explain import read_subject
     from ..explain.planned import plan_status
+    from ..policy import PolicyOptions
     from ..sources.manifests import load_manifests
     from ..status.text import printable
 
-    options = make_options(settings)
+    options = replace(settings.as_options(PolicyOptions), node_name=settings.node_name)
     snapshot, problems = load_manifests(
         settings.manifests,
         node_name=options.node_name,
@@ -127,10 +127,10 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
 def _in_cluster(settings: Settings, service: str, *, with_pods: bool) -> _Found:
     import asyncio
 
-    from ..agent.run import make_options
     from ..explain import read_subject
     from ..explain.planned import plan_status
     from ..explain.pods import judge_pods
+    from ..policy import PolicyOptions
     from ..sources.kubernetes.one_service import OneServiceReader
 
     kubeconfig = settings.kubeconfig or ("" if settings.master else find_kubeconfig())
@@ -140,7 +140,7 @@ def _in_cluster(settings: Settings, service: str, *, with_pods: bool) -> _Found:
     key = ServiceKey(*service.partition(":")[0].split("/", 1))
     one = asyncio.run(reader.read(key, with_pods=with_pods, within_s=_SERVER_S))
     state = _state_of(one.snapshot, service)
-    options = replace(make_options(settings), node_name=node)
+    options = replace(settings.as_options(PolicyOptions), node_name=node)
     status = plan_status(one.snapshot, options, now=time.time())
     pods = None
     if with_pods:

@@ -363,6 +363,14 @@ class Settings:
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
     """Where values come from, by name; a missing name has its default."""
 
+    @property
+    def node_name(self) -> str:
+        """The name of this node: the setting, or else the host's, as kubelet derives it."""
+        # Help needs no socket.
+        from socket import gethostname
+
+        return self.hostname_override or gethostname().strip().lower()
+
     def as_rows(self) -> tuple[tuple[str, object, Origin], ...]:
         """Return (name, plain value, origin) of every setting, in the table's order.
 

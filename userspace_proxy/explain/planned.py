@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ..agent.rounds.node_facts import make_facts, options_with
 from ..cluster import Snapshot
 from ..facts import (
     PortFacts,
@@ -18,12 +15,11 @@ from ..facts import (
     facts_of_verdict,
 )
 from ..plan import Planner, PortPlan
+from ..policy import PolicyOptions
+from ..policy.node_facts import make_facts, options_with
 from ..status.answers import make_answer
 from ..status.port_state import judge
 from ..status.selection import Selection
-
-if TYPE_CHECKING:
-    from ..agent.rounds.options import Options
 
 # This machine need not be the node, so node ports are planned at the Node's addresses, or else only
 # at these.
@@ -31,7 +27,7 @@ _LOOPBACK = ("127.0.0.1", "::1")
 
 
 def plan_status(
-    snapshot: Snapshot, options: Options, *, now: float, is_node: bool = True
+    snapshot: Snapshot, options: PolicyOptions, *, now: float, is_node: bool = True
 ) -> StatusFacts:
     """Return the answer of ``/api/v1/status`` that a proxy with these Services would give.
 

@@ -4,6 +4,7 @@ from .endpoint_index import EndpointIndex
 from .facts import PRIMARY, NodeFacts
 from .ignored import why_ignored, why_port_ignored
 from .no_endpoints import why_none_usable
+from .options import PolicyOptions
 from .path import DEFAULT_PATH, PathDecision, choose_path
 from .usable import (
     ENDPOINTS_MAX,
@@ -22,6 +23,7 @@ __all__ = [
     "EndpointVerdict",
     "NodeFacts",
     "PathDecision",
+    "PolicyOptions",
     "Scope",
     "Usable",
     "choose_path",

@@ -9,17 +9,12 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.sources.running import running
-from userspace_proxy.agent.run import make_options, make_source, node_name, settle_memory
+from userspace_proxy.agent.run import make_options, make_source, settle_memory
 from userspace_proxy.config import InheritedSocket, PortRange, Settings
 from userspace_proxy.config.load import load_settings
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import DataPath, SocketAddress
 from userspace_proxy.testing.fake_api_server import FakeApiServer
-
-
-def test_the_nodes_name_is_the_setting_or_else_the_hosts():
-    assert node_name(Settings(hostname_override="node-7")) == "node-7"
-    assert node_name(Settings()) == socket.gethostname().strip().lower()
 
 
 def test_settings_reach_the_proxy():

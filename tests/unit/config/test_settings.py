@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import socket
 
 import pytest
 
@@ -16,6 +17,11 @@ def test_the_defaults():
     assert settings.udp_idle_s is None
     assert settings.connect_timeout_s == 1.0
     assert settings.steering == "auto"
+
+
+def test_the_nodes_name_is_the_setting_or_else_the_hosts():
+    assert Settings(hostname_override="node-7").node_name == "node-7"
+    assert Settings().node_name == socket.gethostname().strip().lower()
 
 
 def test_proxy_ports_stay_below_node_ports_and_ephemeral_ports():

@@ -1,8 +1,8 @@
 import pytest
 
-from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.explain import explain, read_subject
 from userspace_proxy.explain.planned import plan_status
+from userspace_proxy.policy import PolicyOptions
 from userspace_proxy.sources.manifests import load_manifests
 
 SHOP = """\
@@ -30,7 +30,7 @@ def explain_manifest(tmp_path, service, **options):
     path.write_text(SHOP)
     snapshot, problems = load_manifests(path)
     assert problems == ()
-    status = plan_status(snapshot, Options(), now=1.0, **options)
+    status = plan_status(snapshot, PolicyOptions(), now=1.0, **options)
     return explain(read_subject(status, service, "shop.yaml", is_live=False))
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ...dataplane import Dialer, Tuning
-from ...model import DataPath, Frontend, SocketAddress
+from ...model import Frontend, SocketAddress
 from ...names import CLUSTER_DOMAIN
+from ...policy import PolicyOptions
 from ...status.listening import ListenAt
 
 WriteText = Callable[[str], Awaitable[None]]
@@ -17,39 +18,18 @@ WriteText = Callable[[str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class Options(PolicyOptions):
     """The options of one proxy; the defaults are for embedding."""
 
-    node_name: str = ""
-    """Name of this node in Kubernetes; empty without a cluster."""
-    proxy_name: str | None = None
-    """Serve only Services with this ``service-proxy-name`` label; None: those without."""
     proxy_ports: tuple[int, int] = (17000, 29999)
     """First and last number of the proxy port range."""
     service_cidrs: tuple[str, ...] = ()
     """The ranges of cluster IPs, for steerings that route them."""
-    node_addresses: tuple[str, ...] = ()
-    """This node's own addresses, best first; empty: the kernel's choice."""
-    node_port_networks: tuple[str, ...] = ()
-    """This node's addresses in these networks serve node ports; also ``primary``, ``localhost``
-    and ``all``; empty: all do."""
-    external_ip_networks: tuple[str, ...] = ()
-    """External IPs in these networks are served; empty: none are (CVE-2020-8554)."""
-    cluster_networks: tuple[str, ...] = ()
-    """The networks of this cluster's pods; empty: unknown."""
     preserves_client_address: bool = False
     """Endpoints see client addresses if replies return through this node; that takes NET_ADMIN,
     nftables and a steering other than ``none``."""
-    only_own_pods: bool = False
-    """Only this node's pods are inside, if its Node object contains their networks."""
-    allow_loopback_endpoints: bool = False
-    """Endpoints may be on 127.0.0.0/8 and ::1; they mustn't on nodes (CVE-2021-25737)."""
     is_own_namespace: bool = False
     """The network namespace was created for this proxy, so it may change all routes."""
-    path: DataPath = DataPath.USERSPACE
-    """How the bytes of Services travel whose annotations don't say."""
-    allowed_paths: tuple[DataPath, ...] = tuple(DataPath)
-    """Those that annotations may choose."""
     tuning: Tuning = field(default_factory=Tuning)
     workers: int | None = None
     """How many processes carry the traffic; None: the caller's event loop does."""

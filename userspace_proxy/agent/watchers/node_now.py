@@ -9,15 +9,15 @@ from ...cluster import Snapshot
 from ...kernel.interface_addresses import NodeAddresses
 from ...log_fields import FieldLogger
 from ...policy import NodeFacts
-from ...steering import Steering
-from ...trouble import Trouble
-from ..rounds.component import Component
-from ..rounds.node_facts import (
+from ...policy.node_facts import (
     ADDRESSES_WITHOUT_STEERING,
     make_facts,
     options_with,
     why_no_node_ports,
 )
+from ...steering import Steering
+from ...trouble import Trouble
+from ..rounds.component import Component
 from ..rounds.options import Options
 from ..rounds.tasks import Supervisor
 

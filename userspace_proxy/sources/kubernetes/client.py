@@ -18,8 +18,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ... import __version__
 from ...errors import SourceError, UserspaceProxyError
+from ...version import __version__
 from .api_paths import check
 from .credentials import Credentials, Fingerprint
 from .network_errors import describe

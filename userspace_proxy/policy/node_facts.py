@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
+from typing import TypeVar
 
-from ...cluster import Snapshot
-from ...model import Balance, IPFamily, Node, ServiceKey
-from ...policy import PRIMARY, NodeFacts
-from .options import Options
+from ..cluster import Snapshot
+from ..model import Balance, IPFamily, Node, ServiceKey
+from .facts import PRIMARY, NodeFacts
+from .options import PolicyOptions
 
 # Its endpoints are the API servers. Source: kube-apiserver creates and updates it.
 _API_SERVER = ServiceKey("default", "kubernetes")
 _NO_NODE = Node("")
+_OptionsT = TypeVar("_OptionsT", bound=PolicyOptions)
+
 _EVERYWHERE: Mapping[IPFamily | Balance, str] = MappingProxyType({})
 
 
@@ -22,7 +25,7 @@ ADDRESSES_WITHOUT_STEERING = ("127.0.0.1",)
 """This node's addresses with steering ``none``."""
 
 
-def options_with(steering: str, options: Options) -> Options:
+def options_with(steering: str, options: _OptionsT) -> _OptionsT:
     """Return the options that are in force with a steering."""
     if steering != "none":
         return options
@@ -31,7 +34,7 @@ def options_with(steering: str, options: Options) -> Options:
 
 
 def make_facts(
-    options: Options,
+    options: PolicyOptions,
     snapshot: Snapshot,
     addresses: Sequence[str],
     no_kernel_path: Mapping[IPFamily | Balance, str] = _EVERYWHERE,

@@ -2,8 +2,6 @@
 
 import pytest
 
-from userspace_proxy.agent.rounds.node_facts import make_facts, options_with, why_no_node_ports
-from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.cluster import Store
 from userspace_proxy.model import (
     DataPath,
@@ -16,14 +14,15 @@ from userspace_proxy.model import (
     SliceKey,
     SlicePort,
 )
-from userspace_proxy.policy import NodeFacts
+from userspace_proxy.policy import NodeFacts, PolicyOptions
+from userspace_proxy.policy.node_facts import make_facts, options_with, why_no_node_ports
 
 NODE = Node("node-7", ("192.0.2.10", "2001:db8::10"), "eu-1a")
 API_SERVER = ServiceKey("default", "kubernetes")
 
 
 def facts_of(snapshot=None, addresses=(), **options):
-    return make_facts(Options(**options), snapshot or Store().snapshot(), addresses)
+    return make_facts(PolicyOptions(**options), snapshot or Store().snapshot(), addresses)
 
 
 def cluster(node=None, **endpoints):
@@ -129,7 +128,7 @@ def test_options_decide_which_paths_annotations_may_choose():
 
 @pytest.mark.parametrize(("steering", "is_allowed"), [("none", True), ("local", False)])
 def test_loopback_endpoints_are_allowed_without_steering(steering, is_allowed):
-    assert options_with(steering, Options()).allow_loopback_endpoints is is_allowed
+    assert options_with(steering, PolicyOptions()).allow_loopback_endpoints is is_allowed
 
 
 @pytest.mark.parametrize(
