@@ -11,7 +11,7 @@
     │   └── SteeringConflict   another program owns that name or address
     ├── LockHeld               another proxy runs on this node
     ├── SandboxError           namespaces cannot be created here
-    └── PlatformError          this operating system has no epoll
+    └── PlatformError          this operating system has no epoll; exit status 2
 
 Modules define narrower ones below these for their callers. Any other exception is a bug, and is
 logged with its traceback. Expected outcomes (no endpoint, a refused dial) are values.

@@ -8,18 +8,11 @@
 Only this package, and what is above it, depends on all shells.
 """
 
-import select
-import sys
+from ..linux import require_linux
 
-from ..errors import PlatformError
+# Before the modules that need it: each of them would name one of many missing functions.
+require_linux()
 
-if not hasattr(select, "epoll"):
-    # Before the modules that need it: each of them would name one of many missing functions.
-    raise PlatformError(
-        f"userspace-proxy runs on Linux only: Python on {sys.platform} has no epoll",
-        hint="use a Linux container, a virtual machine or WSL",
-    )
-
-from .rounds.options import Options
+from .rounds.options import Options  # noqa: E402 - only where it can be imported
 
 __all__ = ["Options"]

@@ -52,6 +52,11 @@ class Given:
     rest: tuple[str, ...] = ()
     """The words after ``--``, if the command takes another program's."""
 
+    @property
+    def asks_version(self) -> bool:
+        """Whether only the version is wanted: ``--version``, or kube-proxy's ``--version=raw``."""
+        return self.values.get("version") == "raw" or self.is_on("version")
+
     def is_on(self, switch: str) -> bool:
         """Return whether a switch was given and not set to ``false``.
 
@@ -92,6 +97,8 @@ class Command:
     """Whether ``--`` and the words of another program follow."""
     is_daemon: bool = False
     """Whether signals without a meaning are ignored from its start."""
+    runs_anywhere: bool = False
+    """Whether it works where a proxy can't run: on macOS and Windows."""
 
     @property
     def usage(self) -> str:

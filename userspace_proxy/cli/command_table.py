@@ -161,6 +161,7 @@ _ROWS = (
             (FAILED, "no proxy answered, or there is no such Service"),
             (NEEDS_ATTENTION, "something needs attention"),
         ),
+        runs_anywhere=True,
     ),
     Command(
         "top",
@@ -176,6 +177,7 @@ _ROWS = (
             _CONFIG,
         ),
         examples=("top", "top --sort=out --search=ns:shop"),
+        runs_anywhere=True,
     ),
     Command(
         "explain",
@@ -210,6 +212,7 @@ _ROWS = (
             (FAILED, "no proxy answered, or there is no such Service"),
             (NEEDS_ATTENTION, "something needs attention"),
         ),
+        runs_anywhere=True,
     ),
     Command(
         "check",
@@ -340,17 +343,26 @@ _ROWS = (
             'completion zsh > "${fpath[1]}/_userspace-proxy"',
             "completion fish > ~/.config/fish/completions/userspace-proxy.fish",
         ),
+        runs_anywhere=True,
     ),
     Command(
         "man",
         "print the manual page",
         _man,
         examples=("man | man -l -", "man > /usr/local/share/man/man8/userspace-proxy.8"),
+        runs_anywhere=True,
     ),
 )
 
 _NAMES = tuple(row.name for row in _ROWS)
-_HELP = Command("help", "show the help of a command", _help, arguments="[COMMAND]", choices=_NAMES)
+_HELP = Command(
+    "help",
+    "show the help of a command",
+    _help,
+    arguments="[COMMAND]",
+    choices=_NAMES,
+    runs_anywhere=True,
+)
 
 COMMANDS = {row.name: row for row in (*_ROWS, _HELP)}
 """By name, in the order of the help."""

@@ -14,7 +14,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from ..errors import ConfigError, UserspaceProxyError
+from ..errors import ConfigError, PlatformError, UserspaceProxyError
+from ..linux import is_linux, require_linux
 from .command import DONE, FAILED, WRONG_USAGE, Command
 from .command_table import COMMANDS, SUMMARY
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status = _dispatch(words)
         sys.stdout.flush()
-    except ConfigError as exc:
+    except (ConfigError, PlatformError) as exc:
         _complain(exc)
         return WRONG_USAGE
     except UserspaceProxyError as exc:
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(words: Sequence[str]) -> int:
     called = "" if not words or words[0].startswith("-") else words[0]
     command = _find(called or "run")
-    if command.is_daemon:
+    if command.is_daemon and is_linux():
         if os.getpid() == 1:
             from .first_process import run_as_first
 
@@ -74,6 +75,8 @@ def _dispatch(words: Sequence[str]) -> int:
         text = command_help(command) if called else program_help(SUMMARY, tuple(COMMANDS.values()))
         print(text)
         return DONE
+    if not command.runs_anywhere and not given.asks_version:
+        require_linux(f"{command.name} needs Linux")
     return command.run(given)
 
 

@@ -155,11 +155,13 @@ def _in_cluster(settings: Settings, service: str, *, with_pods: bool) -> _Found:
 def find_kubeconfig(environment: Mapping[str, str] = os.environ) -> str:
     """Return the kubeconfig that kubectl uses; empty if there is none.
 
-    Source: kubectl; of several files in the variable, only the first is used here.
+    Source: kubectl; of several files in the variable, only the first is used here. Windows sets
+    USERPROFILE and not HOME.
     """
     if paths := environment.get("KUBECONFIG"):
         return next(filter(None, paths.split(os.pathsep)), "")
-    default = Path(environment.get("HOME", "/")) / ".kube" / "config"
+    home = environment.get("HOME") or environment.get("USERPROFILE", "/")
+    default = Path(home) / ".kube" / "config"
     return str(default) if default.is_file() else ""
 
 

@@ -23,8 +23,9 @@ from typing import NamedTuple
 MAX_QUEUED_BYTES = 1024 * 1024
 """Some 5,000 lines."""
 
-# A write of up to PIPE_BUF bytes to a pipe isn't mixed with those of other processes (pipe(7)).
-_WRITE_BYTES = select.PIPE_BUF
+# Linux's PIPE_BUF: so much in one write to a pipe isn't mixed with those of other processes
+# (pipe(7)).
+_WRITE_BYTES = 4096
 
 
 class _Line(NamedTuple):

@@ -18,8 +18,7 @@ def run(given: Given) -> int:
     Raises:
         UserspaceProxyError: A flag is wrong, or the proxy can't start or go on.
     """
-    # As for kube-proxy, --version=raw is a form of it.
-    if given.values.get("version") == "raw" or given.is_on("version"):
+    if given.asks_version:
         return _version()
 
     from ..config.load import load_settings

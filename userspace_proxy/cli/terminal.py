@@ -1,14 +1,17 @@
 """Prints text to a terminal or a file: colours, and screens that are shown again and again.
 
 Rule 1: colours are added only on a terminal, and never with NO_COLOR (https://no-color.org).
+Rule 2: a terminal that can only print gets plain text: ``TERM=dumb``, and Windows' old console,
+which shows escape sequences as they are.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import select
 import shutil
+import sys
+import threading
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
@@ -56,7 +59,7 @@ def write(stream: TextIO, text: str) -> None:
 
 def wait(seconds: float) -> None:
     """Wait; Ctrl-C ends it."""
-    select.select([], [], [], seconds)
+    threading.Event().wait(seconds)
 
 
 def watch(
@@ -69,7 +72,7 @@ def watch(
     """Show a text every second until Ctrl-C, which raises KeyboardInterrupt.
 
     A terminal shows as much as fits, and what it showed before when this ends. Elsewhere, and on a
-    terminal that can only print (``TERM=dumb``), the texts are written one after another.
+    terminal that can only print, the texts are written one after another.
 
     Args:
         show: Returns the text; it ends with a newline.
@@ -91,6 +94,9 @@ def watch(
 
 
 def _is_dumb(environment: Mapping[str, str]) -> bool:
+    # Windows Terminal sets WT_SESSION; Git's and Cygwin's set TERM.
+    if sys.platform == "win32" and not environment.keys() & {"WT_SESSION", "TERM"}:
+        return True
     return environment.get("TERM") == "dumb"
 
 

@@ -63,7 +63,7 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
         except OSError as exc:
             # A timeout of settimeout has no errno.
             number = exc.errno or errno.ETIMEDOUT
-            error = os.strerror(number)
+            error = exc.strerror or os.strerror(number)
             # A reset may arrive before this call returns, though the connection was open.
             is_reset = number == errno.ECONNRESET
             cause = resets(address) if is_reset else dial_failed(address, number, error)

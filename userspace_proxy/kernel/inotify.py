@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import functools
 import os
 import struct
 from typing import NamedTuple
 
-_libc = ctypes.CDLL(None, use_errno=True)
 _HEADER = struct.Struct("iIII")
 _READ_BYTES = 64 << 10
 _READS_MAX = 64
@@ -67,7 +67,7 @@ class Inotify:
     """
 
     def __init__(self) -> None:
-        self._fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        self._fd = _checked(_libc().inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
 
     def fileno(self) -> int:
         """Return the descriptor, which is readable when there are events."""
@@ -83,11 +83,13 @@ class Inotify:
             OSError: ENOSPC if the user has too many watches (``fs.inotify.max_user_watches``).
         """
         mask = what | _SELF | _ONLY_FOLDERS
-        return _checked(_libc.inotify_add_watch(self._fd, os.fsencode(folder), ctypes.c_uint(mask)))
+        return _checked(
+            _libc().inotify_add_watch(self._fd, os.fsencode(folder), ctypes.c_uint(mask))
+        )
 
     def unwatch(self, watch: int) -> None:
         """End a watch, if it hasn't ended already."""
-        _libc.inotify_rm_watch(self._fd, watch)
+        _libc().inotify_rm_watch(self._fd, watch)
 
     def read(self) -> list[FileEvent]:
         """Return the events since the last call; never waits."""
@@ -114,6 +116,12 @@ def _parse(data: bytes) -> list[FileEvent]:
         name = data[at - length : at].rstrip(b"\0")
         events.append(FileEvent(watch, What(mask), os.fsdecode(name)))
     return events
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    # Not when this is imported: manifests are read on Windows, too, which has no C library by None.
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def _checked(result: int) -> int:

@@ -259,6 +259,7 @@ def test_the_kubeconfig_is_the_one_of_kubectl(tmp_path):
     default = tmp_path / ".kube" / "config"
     default.touch()
     assert find_kubeconfig(home) == str(default)
+    assert find_kubeconfig({"USERPROFILE": str(tmp_path)}) == str(default)
     assert find_kubeconfig({**home, "KUBECONFIG": ":/a:/b"}) == "/a"
 
 

@@ -32,6 +32,19 @@ def test_only_a_terminal_gets_colours(stream, environment, expected):
     assert wants_colours(stream, environment) is expected
 
 
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        pytest.param({}, False, id="console"),
+        pytest.param({"WT_SESSION": "1"}, True, id="windows-terminal"),
+        pytest.param({"TERM": "xterm"}, True, id="git-bash"),
+    ],
+)
+def test_the_old_console_of_windows_only_prints(environment, expected, monkeypatch):
+    monkeypatch.setattr("sys.platform", "win32")
+    assert wants_colours(Terminal(), environment) is expected
+
+
 def test_a_file_gets_the_text_as_it_is():
     stream = io.StringIO()
     write(stream, TEXT)

@@ -42,11 +42,16 @@ _GOODBYE_S = 1.0
 # A page or an event may be larger than aiohttp's buffer of 64 KiB.
 _BUFFER_BYTES = 2 << 20
 # A peer that vanishes is detected within a minute, also while nothing is sent.
-_KEEPALIVE = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+_KEEPALIVE = tuple(
+    (level, getattr(socket, name), value)
+    for level, name, value in (
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 30),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+    )
+    # macOS lacks the second. Only watches are silent for so long, and they are for proxies.
+    if hasattr(socket, name)
 )
 
 

@@ -2,7 +2,8 @@
 
 The library writes certificates and keys from a kubeconfig or a plugin to files in /tmp, where they
 remain after a crash, and leaks a descriptor of each. Here they are memory files (memfd_create),
-which OpenSSL opens by their names below /proc/self/fd.
+which OpenSSL opens by their names below /proc/self/fd. Only Linux has these; on other systems
+:class:`TemporaryFiles` takes their place.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
 
 from .library import Library
 from .plugin import PluginError, run_plugin
@@ -22,6 +24,45 @@ _AHEAD = timedelta(minutes=5)
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
+class KeyFiles(Protocol):
+    """Files for OpenSSL, by name."""
+
+    def put(self, name: str, content: bytes) -> str:
+        """Return the path of a file with this content; it replaces the one of the same name.
+
+        The file and its path stay the same while the content does.
+        """
+        ...
+
+    def close(self) -> None:
+        """Remove all files; idempotent."""
+        ...
+
+
+def make_key_files() -> KeyFiles:
+    """Return the files that leave the least behind on this system."""
+    return MemoryFiles() if hasattr(os, "memfd_create") else TemporaryFiles()
+
+
+class TemporaryFiles:
+    """Files in a folder that only this user may enter; they remain after a crash."""
+
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory(prefix="userspace-proxy-")
+
+    def put(self, name: str, content: bytes) -> str:
+        """Part of KeyFiles."""
+        path = Path(self._folder.name, name)
+        # Otherwise its time would change, and with it connections' certificates.
+        if not path.exists() or path.read_bytes() != content:
+            path.write_bytes(content)
+        return str(path)
+
+    def close(self) -> None:
+        """Part of KeyFiles."""
+        self._folder.cleanup()
+
+
 class MemoryFiles:
     """Files that aren't in the file system, by name."""
 
@@ -29,10 +70,7 @@ class MemoryFiles:
         self._files: dict[str, tuple[bytes, int]] = {}
 
     def put(self, name: str, content: bytes) -> str:
-        """Return the path of a file with this content; it replaces the one of the same name.
-
-        The file and its path stay the same while the content does.
-        """
+        """Part of KeyFiles."""
         have, descriptor = self._files.get(name, (None, -1))
         if have != content:
             self._close(descriptor)
@@ -43,7 +81,7 @@ class MemoryFiles:
         return f"/proc/self/fd/{descriptor}"
 
     def close(self) -> None:
-        """Close all files; idempotent."""
+        """Part of KeyFiles."""
         files, self._files = self._files, {}
         for _, descriptor in files.values():
             self._close(descriptor)
@@ -57,7 +95,7 @@ def make_loader(library: Library, kubeconfig: str, *, plugin_s: float) -> Any:
     """Return a ``KubeConfigLoader`` for a file.
 
     It has two more methods: after ``expire()`` the next load runs the plugin again, and
-    ``close()`` closes the memory files.
+    ``close()`` removes the files with keys.
 
     Args:
         plugin_s: Seconds for one run of an exec plugin.
@@ -70,11 +108,11 @@ def make_loader(library: Library, kubeconfig: str, *, plugin_s: float) -> Any:
 
         def __init__(self, **more: Any) -> None:
             super().__init__(**more)
-            self._files = MemoryFiles()
+            self._files = make_key_files()
             self._expiry: datetime | None = None
             node, files = kube_config.ConfigNode, self._files
-            self._cluster = _in_memory(node, files, self._cluster, ("certificate-authority",))
-            self._user = _in_memory(node, files, self._user, ("client-certificate", "client-key"))
+            self._cluster = _with_files(node, files, self._cluster, ("certificate-authority",))
+            self._user = _with_files(node, files, self._user, ("client-certificate", "client-key"))
 
         def expire(self) -> None:
             self._expiry = None
@@ -109,10 +147,10 @@ def make_loader(library: Library, kubeconfig: str, *, plugin_s: float) -> Any:
     )
 
 
-def _in_memory(
-    make_node: Callable[..., Any], files: MemoryFiles, node: Any, keys: Sequence[str]
+def _with_files(
+    make_node: Callable[..., Any], files: KeyFiles, node: Any, keys: Sequence[str]
 ) -> Any:
-    """Return a part of a kubeconfig with memory files instead of data."""
+    """Return a part of a kubeconfig with files instead of data."""
     if node is None or not isinstance(node.value, dict):
         return node
     # A copy: the library may write the original, with the data, back to the file.

@@ -25,7 +25,9 @@ def describe(exc: BaseException) -> str:
         if isinstance(cause, TimeoutError) and not cause.errno:
             return "no response in time"
         if isinstance(cause, OSError) and cause.errno:
-            return os.strerror(cause.errno)
+            # Asyncio's text contains the address; but Windows' numbers have no other text.
+            text = cause.strerror if getattr(cause, "winerror", None) else None
+            return text or os.strerror(cause.errno)
     if isinstance(exc, ClientPayloadError):
         return "its response was cut off"
     # Without an errno, a connection reset is one that was closed during the TLS handshake.

@@ -50,7 +50,7 @@ async def run_plugin(spec: Mapping[str, Any], *, folder: Path, within_s: float) 
         if not isinstance(spec.get(key), str):
             raise PluginError(f"exec: missing key '{key}'")
     command = spec["command"]
-    program = str(folder / command) if "/" in command else command
+    program = command if Path(command).name == command else str(folder / command)
     process = await asyncio.create_subprocess_exec(
         program,
         *map(str, spec.get("args") or ()),
@@ -69,12 +69,20 @@ async def run_plugin(spec: Mapping[str, Any], *, folder: Path, within_s: float) 
     finally:
         # Its children may run on and keep the pipes open. Those of another user can't be killed.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
         await process.wait()
     if code != 0:
         first = stderr.decode(errors="replace").strip().partition("\n")[0]
         raise PluginError(f"exec: {command} ended with {code}" + (f": {first}" if first else ""))
     return _status(stdout, spec["apiVersion"], command)
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        # Windows has no process groups, so children of the plugin remain.
+        process.kill()
 
 
 def _environment(spec: Mapping[str, Any]) -> dict[str, str]:

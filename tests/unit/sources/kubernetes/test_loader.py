@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import stat
 import sys
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from userspace_proxy.sources.kubernetes.library import import_library
-from userspace_proxy.sources.kubernetes.loader import MemoryFiles, make_loader
+from userspace_proxy.sources.kubernetes.loader import MemoryFiles, TemporaryFiles, make_loader
 from userspace_proxy.sources.kubernetes.plugin import PluginError
 
 from . import certificates
@@ -133,3 +134,17 @@ def test_a_memory_file_stays_while_its_content_does():
     files.close()
     files.close()
     assert not Path(changed).exists()
+
+
+def test_without_memory_files_a_key_is_in_a_folder_of_this_user(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    files = TemporaryFiles()
+    path = Path(files.put("key", b"first"))
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    os.utime(path, (1, 1))
+    assert files.put("key", b"first") == str(path)
+    assert path.stat().st_mtime == 1
+    assert Path(files.put("key", b"second")).read_bytes() == b"second"
+    files.close()
+    files.close()
+    assert list(tmp_path.iterdir()) == []

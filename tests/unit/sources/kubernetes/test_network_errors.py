@@ -105,3 +105,9 @@ def test_an_untrusted_certificate_is_described_with_the_reason():
     outer = OSError("outer")
     outer.__cause__ = exc
     assert describe(outer) == "its certificate is not trusted: self-signed certificate"
+
+
+def test_an_error_of_windows_is_described_in_its_own_words():
+    error = ConnectionRefusedError(errno.EINVAL, "The remote computer refused the connection")
+    error.winerror = 1225
+    assert describe(error) == "The remote computer refused the connection"

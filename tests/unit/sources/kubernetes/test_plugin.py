@@ -172,3 +172,15 @@ async def test_a_program_that_is_not_there_is_an_oserror():
     spec = {"command": "/nowhere/plugin", "apiVersion": "v1"}
     with pytest.raises(FileNotFoundError):
         await run_plugin(spec, folder=Path(), within_s=1)
+
+
+async def test_without_process_groups_the_plugin_alone_is_killed(run, tmp_path, monkeypatch):
+    monkeypatch.delattr("os.killpg")
+    script = f"""
+import os, pathlib, signal
+pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(os.getpid()))
+signal.pause()
+"""
+    with pytest.raises(PluginError, match="did not exit within"):
+        await run(script, within_s=2)
+    await ended(int((tmp_path / "pid").read_text()))

@@ -1,0 +1,149 @@
+"""Has a Python process lack what Python lacks on macOS or Windows, as its first act.
+
+    python -c "from tests.unit.other_systems import become; become('darwin'); …"
+
+Which names a module has where is in typeshed, which mypy contains.
+
+Rule 1: modules of the standard library that differ by system are imported before: they are those of
+Linux, and only what they offer to others is changed.
+Rule 2: third-party packages are imported after: they must do without the same names.
+"""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import functools
+import importlib
+import importlib.util
+import select
+import selectors
+import socket
+import ssl
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import SimpleNamespace
+
+SYSTEMS = ("darwin", "win32")
+MODULES = ("errno", "mmap", "os", "select", "signal", "socket", "time")
+"""Those that have other names elsewhere."""
+UNIX_MODULES = (
+    *("crypt", "curses", "fcntl", "grp", "nis", "ossaudiodev", "posix", "pty", "pwd"),
+    *("readline", "resource", "spwd", "syslog", "termios", "tty"),
+)
+"""Windows lacks them, and macOS some. They are missing on both here: nothing may depend on them."""
+_OF_LINUX = (
+    *("asyncio", "asyncio.subprocess", "concurrent.futures.thread", "ctypes.util", "getpass"),
+    *("http.client", "logging.handlers", "mimetypes", "multiprocessing", "platform", "shutil"),
+    *("selectors", "ssl", "subprocess", "tempfile", "urllib.request", "uuid", "webbrowser"),
+)
+"""What the standard library and third-party packages import below."""
+
+
+def become(system: str) -> None:
+    """Remove all that another system lacks; call it first, and in a process of its own."""
+    lacking = {name: lacks(name, system) for name in MODULES}
+    # The event loop takes another selector; socket has imported this module.
+    _remove("select", lacking.pop("select"))
+    importlib.reload(selectors)
+    for name in _OF_LINUX:
+        importlib.import_module(name)
+    for name, lacked in lacking.items():
+        _remove(name, lacked)
+    gone = (*UNIX_MODULES, "uvloop") if system == "win32" else UNIX_MODULES
+    for name in gone:
+        sys.modules.pop(name, None)
+    sys.meta_path.insert(0, _Refusing(gone))
+    if system == "win32":
+        _behave_as_windows()
+    sys.platform = system
+
+
+def lacks(module: str, system: str) -> list[str]:
+    """Return the names that a module has here, on Linux, and not on another system."""
+    there = _names(module, system)
+    here = vars(importlib.import_module(module))
+    return sorted(name for name in _names(module, "linux") - there if name in here)
+
+
+def _remove(module: str, names: Iterable[str]) -> None:
+    for name in names:
+        delattr(sys.modules[module], name)
+
+
+class _Refusing:
+    """Finds no module of some names."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(names)
+
+    def find_spec(
+        self, name: str, _path: object = None, _target: object = None
+    ) -> ModuleSpec | None:
+        if name in self._names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return None
+
+
+def _behave_as_windows() -> None:
+    # Windows has no socketpair(2), so Python connects two sockets.
+    socket.socketpair = _connected_pair
+    select.select = functools.partial(_select, select.select)
+    ssl.enum_certificates = lambda _store: []
+    ctypes.CDLL = functools.partial(_load_library, ctypes.CDLL)  # type: ignore[misc,assignment]
+    loop = sys.modules["asyncio.unix_events"]._UnixSelectorEventLoop  # type: ignore[attr-defined]
+    for name in ("add_reader", "add_writer", "add_signal_handler", "create_unix_connection"):
+        setattr(loop, name, _not_implemented)
+
+
+def _connected_pair(*_args: object) -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        return server.accept()[0], client
+
+
+def _select(real, read, write, exceptional, timeout=None):
+    # Source: Python's documentation of select; WSAEINVAL.
+    if not (read or write or exceptional):
+        raise OSError(10022, "An invalid argument was supplied")
+    return real(read, write, exceptional, timeout)
+
+
+def _load_library(real, name, *args, **kwargs):
+    if name is None:
+        raise TypeError("argument of type 'NoneType' is not iterable")
+    return real(name, *args, **kwargs)
+
+
+def _not_implemented(*_args: object, **_kwargs: object) -> None:
+    raise NotImplementedError
+
+
+def _names(module: str, system: str) -> set[str]:
+    """Return what typeshed lists as a module's names on a system."""
+    spec = importlib.util.find_spec("mypy")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent / "typeshed" / "stdlib"
+    path = folder / f"{module}.pyi"
+    text = (path if path.exists() else folder / module / "__init__.pyi").read_text()
+    platform = SimpleNamespace(platform=system, version_info=sys.version_info)
+    return set(_defined(ast.parse(text).body, {"sys": platform}))
+
+
+def _defined(statements: Iterable[ast.stmt], variables: dict[str, object]) -> Iterator[str]:
+    for node in statements:
+        match node:
+            case ast.If(test=test):
+                is_so = eval(compile(ast.Expression(test), "", "eval"), variables)
+                yield from _defined(node.body if is_so else node.orelse, variables)
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                yield name
+            case ast.Assign(targets=[ast.Name(id=name)]):
+                yield name
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                yield from (alias.asname or alias.name for alias in names)

@@ -1,0 +1,180 @@
+"""Commands on macOS and Windows, as processes that lack what Python lacks there."""
+
+import asyncio
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.other_systems import SYSTEMS, lacks
+from tests.unit.sources.kubernetes import certificates
+from tests.unit.sources.kubernetes.objects import endpoint_slice, service
+from userspace_proxy import Options, Proxy
+from userspace_proxy.cli import main
+from userspace_proxy.cli.command_table import COMMANDS
+from userspace_proxy.testing.fake_api_server import FakeApiServer
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples" / "manifests"
+BECOME = "import sys; from tests.unit.other_systems import become; become({system!r}); "
+COMMAND = "from userspace_proxy.cli import main; sys.exit(main())"
+HINT = "(use a Linux container, a virtual machine or WSL)"
+
+pytestmark = pytest.mark.parametrize("system", SYSTEMS)
+
+
+def python(system, code, *words, **environment):
+    """Run code where Python is as on another system."""
+    command = [sys.executable, "-c", BECOME.format(system=system) + code, *words]
+    env = {**os.environ, **environment}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+
+
+async def run(system, *words, **environment):
+    """Run a command; return its exit status and what it printed."""
+    done = await asyncio.to_thread(python, system, COMMAND, *words, **environment)
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+@pytest.fixture
+async def running():
+    """Run an embedded proxy with a Service; returns ``--server=…``."""
+    async with Proxy(options=Options(admin=("127.0.0.1", 0))) as proxy:
+        await proxy.add_service("web", port=8080, endpoints=["127.0.0.1:8081"])
+        ip, port = proxy.admin_address
+        yield f"--server={ip}:{port}"
+
+
+@pytest.fixture
+def kubeconfig(tmp_path):
+    """Write a kubeconfig with a certificate in it, and a plugin."""
+
+    def write(url, **user):
+        authority = base64.b64encode(certificates.FIRST.encode()).decode()
+        cluster = {"server": url, "certificate-authority-data": authority}
+        content = {
+            "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "users": [{"name": "u", "user": user}],
+        }
+        (tmp_path / "config").write_text(json.dumps(content))
+        return f"--kubeconfig={tmp_path / 'config'}"
+
+    return write
+
+
+def test_what_is_missing_is_what_others_report_missing(system):
+    assert {"epoll", "EPOLLIN"} <= {*lacks("select", system)}
+    missing = {"AF_NETLINK", "AF_PACKET", "SO_MARK", "TCP_QUICKACK", "IP_TRANSPARENT"}
+    assert missing <= {*lacks("socket", system)}
+    missing = {"eventfd", "memfd_create", "pidfd_open", "sched_getaffinity", "splice"}
+    assert missing <= {*lacks("os", system)}
+    windows = {*lacks("socket", system), *lacks("signal", system), *lacks("os", system)}
+    assert ({"AF_UNIX", "SO_REUSEPORT", "SIGUSR1", "geteuid"} <= windows) is (system == "win32")
+
+
+def test_the_package_is_imported(system):
+    code = "import userspace_proxy, select, fcntl"
+    done = python(system, code)
+    assert done.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'fcntl'"
+
+
+PRINTING = (
+    *("help", "help run", "explain --help", "--help", "man", "--version", "run --version"),
+    *("completion bash", "completion zsh", "completion fish"),
+)
+ALL = "from userspace_proxy.cli import main; print([main(w.split()) for w in sys.argv[1:]])"
+
+
+def test_what_only_prints_prints_the_same(system, capsys):
+    statuses = [main(words.split()) for words in PRINTING]
+    assert statuses == [0] * len(PRINTING)
+    done = python(system, ALL, *PRINTING)
+    assert done.stdout == f"{capsys.readouterr().out}{statuses}\n"
+
+
+def test_what_needs_linux_says_so_in_one_line(system):
+    names = [name for name, command in COMMANDS.items() if not command.runs_anywhere]
+    assert {"run", "forward", "check", "cleanup"} <= {*names}
+    done = python(system, ALL, "--manifests=.", *names)
+    lines = [
+        f"error: {name} needs Linux: Python on {system} has no epoll {HINT}"
+        for name in ("run", *names)
+    ]
+    assert done.stderr.splitlines() == lines
+    assert done.stdout == f"{[2] * len(lines)}\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["shop/web"], id="text"),
+        pytest.param(["shop/api", "-o", "json", "--from=192.0.2.1"], id="json"),
+    ],
+)
+async def test_manifests_are_explained(words, system, capsys):
+    words = ["explain", *words, f"--manifests={EXAMPLES}", "--hostname-override=node-1"]
+    status = main(words)
+    assert await run(system, *words) == (status, capsys.readouterr().out)
+
+
+async def test_endpoints_of_manifests_are_dialled(system):
+    status, out = await run(system, "explain", "shop/web", f"--manifests={EXAMPLES}", "--probe")
+    assert status == 3
+    assert "127.0.0.1:8081 refuses connections" in out
+
+
+async def test_a_running_proxy_is_asked(system, running):
+    status, out = await run(system, "status", running)
+    assert status == 0
+    assert "default/web" in out
+    status, out = await run(system, "status", "web", "-o", "json", running)
+    assert (status, [port["service"] for port in json.loads(out)["ports"]]) == (0, ["web"])
+    status, out = await run(system, "explain", "web", running)
+    assert status == 0
+    assert out.splitlines()[0].startswith("default/web, from the proxy at 127.0.0.1:")
+
+
+async def test_rates_are_shown(system, running):
+    status, out = await run(system, "top", running)
+    assert status == 0
+    assert "default/web" in out
+
+
+def test_an_error_is_one_line(system):
+    done = python(system, COMMAND, "status", "--server=127.0.0.1:1")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no userspace-proxy answers at 127.0.0.1:1: ")
+    assert done.stderr.count("\n") == 1
+
+
+# Pipes of child processes are read in another way on Windows, which can't be shown here.
+PLUGINS = {
+    "darwin": {"exec": {"apiVersion": "v1", "command": "./plugin"}},
+    "win32": {"token": "secret"},
+}
+PLUGIN = """\
+#!/bin/sh
+echo '{"apiVersion": "v1", "status": {"token": "secret"}}'
+"""
+
+
+async def test_a_cluster_is_explained(system, kubeconfig, tmp_path, capsys):
+    (tmp_path / "plugin").write_text(PLUGIN)
+    (tmp_path / "plugin").chmod(0o755)
+    async with FakeApiServer(token="secret") as api:
+        api.put(service())
+        api.put(endpoint_slice())
+        words = ("explain", "web", kubeconfig(api.url, **PLUGINS[system]), "--pods")
+        status = await asyncio.to_thread(main, words)
+        here = capsys.readouterr().out
+        assert here.startswith(f"default/web, from {api.url}\n")
+        assert await run(system, *words, TMPDIR=str(tmp_path)) == (status, here)
+    # The file with the certificate has been removed.
+    assert {path.name for path in tmp_path.iterdir()} == {"config", "plugin"}
