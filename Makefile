@@ -108,7 +108,7 @@ build-toxiproxy-cli: $(VENV)/installed-dev ## build toxiproxy-cli, a client of t
 build-envtest-go: $(VENV)/installed-dev ## build the tests of examples/envtest-go
 	@$(BUILD) tests.cluster.envtest_go
 
-build-image: $(VENV)/installed-dev ## build the image of the Dockerfile (root)
+build-image: $(VENV)/installed-dev ## build the image of the Dockerfile, print its sizes (root)
 	@$(BUILD) tests.cluster.image
 
 build-nodes: build-control-plane ## build containerd, kubelet, upstream's tests and the pods' images (root)

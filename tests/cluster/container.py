@@ -1,7 +1,7 @@
 """Runs one container of a pod as its manifest says, without a container runtime.
 
-    pod spec + image ──▶ overlay root, read-only ──▶ volumes ──▶ chroot ──▶ setpriv ──▶ the program
-                         as a runtime mounts it                             few capabilities
+    pod spec + image ──▶ overlay root, read-only ──▶ volumes ──▶ `limited.py` ──▶ the program
+                         as a runtime mounts it                             chroot, few capabilities
 
 Rule 1: what the manifest grants is granted, and nothing else: the capabilities, a root that can't
 be written, ``/proc/sys`` read-only, no new privileges, only the environment that it names.
@@ -12,6 +12,7 @@ Rule 3: no seccomp, cgroup or PID namespace is made; a real runtime has to show 
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from .image import Image
 Manifest = Mapping[str, Any]
 
 TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
+_LIMITED = Path(__file__).with_name("limited.py")
 _KNOWN_SECURITY = frozenset(
     {
         "allowPrivilegeEscalation",
@@ -42,8 +44,9 @@ mkdir -p "$root" "$ours/upper" "$ours/work"
 mount -t overlay overlay -o "lowerdir=$lower,upperdir=$ours/upper,workdir=$ours/work" "$root"
 while [ "$1" != -- ]; do
   # Links are the image's own: its /var/run is not ours.
-  place=$root$(chroot "$root" readlink -m "$3")
-  if [ -d "$2" ]; then mkdir -p "$place"; else mkdir -p "$(dirname "$place")"; : >"$place"; fi
+  if [ -d "$2" ]; then folder=$3 name=; else folder=$(dirname "$3") name=/$(basename "$3"); fi
+  place=$root$(chroot "$root" sh -c 'mkdir -p "$1" && readlink -f "$1"' sh "$folder")$name
+  [ -d "$2" ] || : >"$place"
   mount --bind "$2" "$place"
   [ "$1" = rw ] || mount -o remount,bind,ro "$place"
   shift 3
@@ -143,7 +146,8 @@ def start_process(
     """
     command = ["unshare", "--mount", "sh", "-c", _SCRIPT, "sh"]
     command += [":".join(map(str, reversed(image.layers))), str(folder), *mounts, "--"]
-    command += ["chroot", f"{folder}/root", *limits, *words]
+    command += [sys.executable, "-IS", str(_LIMITED), f"--root={folder}/root"]
+    command += [*limits, "--", *words]
     seen = {"PATH": _PATH, "HOME": "/root", **image.environment, **environment}
     return where.popen(command, stdout=log, stderr=log, env=seen)
 
@@ -152,17 +156,16 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def privileges(context: Manifest) -> list[str]:
-    """Return the command that takes away what a security context doesn't grant."""
+    """Return the options of `limited` that grant what a security context does."""
     if unknown := context.keys() - _KNOWN_SECURITY:
         raise ValueError(f"securityContext: {', '.join(unknown)} isn't known here")
     if context.get("privileged") or not context["readOnlyRootFilesystem"]:
         raise ValueError("only an unprivileged container with a read-only root is known here")
     if context["capabilities"]["drop"] != ["ALL"]:
         raise ValueError("only capabilities after drop: [ALL] are known here")
-    granted = ["-all", *(f"+{name.lower()}" for name in context["capabilities"]["add"])]
-    command = ["setpriv", "--inh-caps=-all", f"--bounding-set={','.join(granted)}"]
-    command += [f"--reuid={context['runAsUser']}", "--clear-groups"]
-    return command + ([] if context["allowPrivilegeEscalation"] else ["--no-new-privs"])
+    granted = ",".join(name.lower() for name in context["capabilities"]["add"])
+    limits = [f"--user={context['runAsUser']}", f"--add={granted}"]
+    return limits + ([] if context["allowPrivilegeEscalation"] else ["--no-new-privs"])
 
 
 def _environment(container: Manifest, volumes: Volumes) -> dict[str, str]:

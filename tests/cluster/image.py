@@ -8,7 +8,8 @@ kept under a key of all that it depends on: a second build takes what hasn't cha
 Rule 1: a layer appears under its key only when it is whole.
 Rule 2: it needs root, overlayfs, and what apt and pip need to fetch packages.
 
-Runs alone too: ``python -m tests.cluster.image root.tar`` writes the root filesystem.
+Runs alone too: ``python -m tests.cluster.image root.tar`` writes the root filesystem, and prints
+the sizes of the layers, as a registry has them.
 """
 # ruff: noqa: T201 - printing what it does is this program's interface.
 
@@ -23,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +36,20 @@ ROOT = Path(__file__).resolve().parents[2]
 
 BASES = {"debian:bookworm-slim": "bookworm"}
 """What stands for an image that can't be pulled here: a release for mmdebstrap."""
-# What Debian's slim images leave out. Source: debuerreotype, scripts/.slimify-excludes.
-_SLIM = ("doc", "groff", "info", "linda", "lintian", "locale", "man")
+NOTHING = "scratch"
+"""The base that is empty."""
+# As debootstrap, by which those images are made, merges /usr. Without it, apt takes the package
+# usrmerge, and with it all of Perl: 47 MB that those images don't have.
+_MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
+# What Debian's slim images leave out. Source: debuerreotype, scripts/.slimify-excludes, -includes.
+_SLIM = (
+    *(
+        f"path-exclude=/usr/share/{part}/*"
+        for part in ("doc", "groff", "info", "linda", "lintian/overrides", "locale", "man")
+    ),
+    "path-include=/usr/share/doc/*/copyright",
+    "path-include=/usr/share/locale/locale.alias",
+)
 # What keeps apt from storing what it fetched, as in those images.
 _APT = """\
 APT::Keep-Downloaded-Packages "false";
@@ -47,6 +61,22 @@ _PASSED_ON = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_D
 _CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _STEP_DEADLINE_S = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What one layer takes, or several, in bytes.
+
+    Args:
+        unpacked: As a tar.
+        compressed: As a gzipped tar, in which form registries store and send it.
+    """
+
+    unpacked: int
+    compressed: int
+
+    def __str__(self) -> str:
+        return f"{self.unpacked / 1e6:.1f} MB unpacked, {self.compressed / 1e6:.1f} MB compressed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +109,10 @@ class Image:
                 _do(["umount", folder])
         finally:
             folder.rmdir()
+
+    def sizes(self) -> list[Size]:
+        """Return the size of each layer."""
+        return [_size_of(layer) for layer in self.layers]
 
     def write_tar(self, path: Path) -> None:
         """Write the whole root filesystem as one tar, as a layer of an image has it."""
@@ -132,15 +166,18 @@ def build_image(
 
 def _base(name: str, cache: Path, write: Write) -> Path:
     """Return the layer that stands for an image of a registry."""
+    if name == NOTHING:
+        folder = cache / _key(name)
+        folder.mkdir(exist_ok=True)
+        return folder
     if name not in BASES:
-        raise BuildError(f"cannot begin with {name}: known are {', '.join(BASES)}")
-    folder = cache / _key("base", platform.machine(), name, *_SLIM, _APT)
+        raise BuildError(f"cannot begin with {name}: known are {', '.join([*BASES, NOTHING])}")
+    folder = cache / _key("base", platform.machine(), name, _MERGED_USR, *_SLIM, _APT)
     if not folder.is_dir():
         write(f"FROM {name}, by mmdebstrap\n")
-        excluded = [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in _SLIM]
+        options = [f"--hook-dir={_MERGED_USR}", *(f"--dpkgopt={option}" for option in _SLIM)]
         with _unfinished(folder) as unfinished:
-            command = ["mmdebstrap", "--quiet", "--variant=minbase", *excluded]
-            _do([*command, BASES[name], unfinished])
+            _do(["mmdebstrap", "--quiet", "--variant=minbase", *options, BASES[name], unfinished])
             # A step's network needs a place for the name servers.
             resolver = unfinished / "etc/resolv.conf"
             resolver.unlink(missing_ok=True)
@@ -246,6 +283,26 @@ def _digests(step: Copy, context: Path, ignored: Sequence[str]) -> Iterator[str]
             yield f"{path.relative_to(context)} {os.access(path, os.X_OK)} {digest}"
 
 
+def _size_of(layer: Path) -> Size:
+    command = ["tar", "--create", "--numeric-owner", f"--directory={layer}", "."]
+    unpacked = compressed = 0
+    # The level that registries' clients use, with gzip's header.
+    gzip = zlib.compressobj(6, wbits=31)
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as tar:
+        assert tar.stdout is not None
+        while part := tar.stdout.read(1 << 20):
+            unpacked += len(part)
+            compressed += len(gzip.compress(part))
+    if tar.returncode:
+        raise BuildError(f"cannot measure {layer}: tar failed")
+    return Size(unpacked, compressed + len(gzip.flush()))
+
+
+def total(sizes: Sequence[Size]) -> Size:
+    """Return what several layers take together."""
+    return Size(sum(size.unpacked for size in sizes), sum(size.compressed for size in sizes))
+
+
 def _key(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -298,11 +355,14 @@ def main(words: Sequence[str]) -> int:
         image = build_image()
         for word in words:
             image.write_tar(Path(word))
+        sizes = image.sizes()
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"entrypoint {' '.join(image.entrypoint)}, {len(image.layers)} layers:")
-    print(*image.layers, sep="\n")
+    for layer, size in zip(image.layers, sizes, strict=True):
+        print(f"{layer}: {size}")
+    print(f"all: {total(sizes)}")
     return 0
 
 
