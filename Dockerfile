@@ -25,28 +25,43 @@ RUN python3 -m venv /hatch \
  && python3 -m venv --without-pip /opt/userspace-proxy \
  && python3 -m pip --python=/opt/userspace-proxy/bin/python install --no-cache-dir \
       --no-index --find-links=/wheels 'userspace-proxy[dns,iptables]'
+# What never runs: symbols for debuggers, and the models and APIs of kubernetes-asyncio, of which only
+# configuration and credentials are used. The byte code stays: each start would compile again.
+WORKDIR /opt/userspace-proxy/lib
+RUN find . -name '*.so' -exec strip --strip-unneeded {} + \
+ && rm -r python3*/site-packages/kubernetes_asyncio/client/api \
+      python3*/site-packages/kubernetes_asyncio/client/models
 
-FROM debian:bookworm-slim
+FROM debian:bookworm-slim AS root
+# iptables contains both flavours, legacy and nft, and the libraries that python-iptables calls. The
+# proxy needs no library for nftables; the command nft is for people who inspect the rules, and so
+# are busybox, with a shell and the usual tools, and tzdata, which gives TZ a meaning.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends busybox-static iptables nftables python3 \
+ && rm -rf /var/lib/apt/lists/*
+COPY image/assemble.sh /
+# kubeadm's DaemonSet starts /usr/local/bin/kube-proxy; the flags are the same.
+RUN bash /assemble.sh /image \
+      base-files base-passwd busybox-static iptables libc-bin netbase nftables python3 tzdata \
+ && mkdir -p /image/usr/local/bin \
+ && ln -s /opt/userspace-proxy/bin/userspace-proxy /image/usr/local/bin/userspace-proxy \
+ && ln -s userspace-proxy /image/usr/local/bin/kube-proxy
+
+# Of Debian only the packages that are needed here, without apt and Perl: docs/adr/0055.
+FROM scratch
 ARG VERSION=0.1.0
 ARG REVISION=
 LABEL org.opencontainers.image.title="userspace-proxy" \
       org.opencontainers.image.description="A Service proxy for Kubernetes that carries every connection through userspace" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
-# iptables contains both flavours, legacy and nft, and the libraries that python-iptables calls. The
-# proxy needs no library for nftables; the command nft is for people who inspect the rules.
-# hadolint ignore=DL3008
-RUN apt-get update \
- && apt-get install -y --no-install-recommends iptables nftables python3 \
- && rm -rf /var/lib/apt/lists/*
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=root /image /
 COPY --from=builder /opt/userspace-proxy /opt/userspace-proxy
-# kubeadm's DaemonSet starts /usr/local/bin/kube-proxy; the flags are the same.
-RUN ln -s /opt/userspace-proxy/bin/userspace-proxy /usr/local/bin/userspace-proxy \
- && ln -s userspace-proxy /usr/local/bin/kube-proxy
 # The root may be read-only, and the log is a pipe.
-ENV PYTHONDONTWRITEBYTECODE=1 \
+ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 # The control process, root with few capabilities, writes the rules; the workers, which carry the
 # traffic, run as user 65521.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 import userspace_proxy
 
 from .build import BuildError
-from .image import ROOT, Image, build_image
+from .image import ROOT, Image, build_image, total
 
 
 @pytest.fixture
@@ -25,9 +26,11 @@ def root(image: Image) -> Iterator[Path]:
 
 
 def run_in(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a root filesystem."""
-    command = ["chroot", str(root), "/usr/bin/env", "-i", "PATH=/usr/local/bin:/usr/bin:/usr/sbin"]
-    return subprocess.run([*command, *words], capture_output=True, text=True)
+    """Run a command in a root filesystem, which gets devices as any container does."""
+    script = 'mount --rbind /dev "$0/dev" && exec chroot "$0" /usr/bin/env -i "$@"'
+    command = ["unshare", "--mount", "sh", "-c", script, str(root)]
+    command += ["PATH=/usr/local/bin:/usr/bin:/usr/sbin", *words]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def test_the_linter_finds_nothing() -> None:
@@ -73,10 +76,108 @@ def test_it_contains_no_compiler_and_no_installer(root: Path) -> None:
     assert not list(root.glob("opt/userspace-proxy/lib/python3*/site-packages/pip"))
 
 
+def test_nodes_fetch_and_store_little(image: Image) -> None:
+    size = total(image.sizes())
+    assert size.unpacked <= 150e6, size
+    assert size.compressed <= 60e6, size
+
+
+def test_its_size_is_that_of_its_layers(image: Image) -> None:
+    (*_, layer) = image.layers
+    written = sum(path.lstat().st_size for path in layer.rglob("*") if not path.is_dir())
+    (*_, size) = image.sizes()
+    assert written < size.unpacked < 1.5 * written
+    assert size.compressed < size.unpacked / 2
+
+
+def test_it_reads_credentials_without_the_clients_models(root: Path) -> None:
+    script = (
+        "from userspace_proxy.sources.kubernetes.library import import_library;"
+        "import_library().kube_config.KubeConfigLoader"
+    )
+    done = run_in(root, "/opt/userspace-proxy/bin/python", "-c", script)
+    assert done.returncode == 0, done.stderr
+    (folder,) = root.glob("opt/userspace-proxy/lib/python3*/site-packages/kubernetes_asyncio")
+    assert sum(path.stat().st_size for path in folder.rglob("*.py")) < 1e6
+
+
+def test_byte_code_is_there(root: Path) -> None:
+    """It can't be written later, and each start would compile again."""
+    (package,) = root.glob("opt/userspace-proxy/lib/python3*/site-packages/userspace_proxy")
+    (library,) = root.glob("usr/lib/python3.*/asyncio")
+    folders = [f"/{folder.relative_to(root)}" for folder in (package, library)]
+    script = (
+        "import pathlib, sys\n"
+        "from importlib.util import cache_from_source\n"
+        "sources = [path for name in sys.argv[1:] for path in pathlib.Path(name).rglob('*.py')]\n"
+        "missing = [p for p in sources if not pathlib.Path(cache_from_source(p)).is_file()]\n"
+        "print(len(sources) > 100, missing)"
+    )
+    done = run_in(root, "/opt/userspace-proxy/bin/python", "-c", script, *folders)
+    assert done.stdout == "True []\n", done.stderr
+
+
+def test_it_contains_a_shell_and_tools_for_people(root: Path) -> None:
+    # Files, because a runtime knows nothing of the commands that are in busybox' shell.
+    there = {path.name for path in (*root.glob("usr/bin/*"), *root.glob("usr/sbin/*"))}
+    tools = {"cat", "env", "find", "grep", "ip", "ls", "nslookup", "ps", "sh", "tail", "vi", "wget"}
+    assert tools | {"nft", "iptables", "ip6tables", "iptables-save"} <= there
+    assert run_in(root, "sh", "-c", "ps | grep -c . && ip6tables --version").returncode == 0
+
+
+def test_it_contains_nothing_that_gives_a_user_more_rights(root: Path) -> None:
+    files = [path for path in root.rglob("*") if stat.S_ISREG(path.lstat().st_mode)]
+    assert files
+    assert not [path for path in files if path.stat().st_mode & (stat.S_ISUID | stat.S_ISGID)]
+
+
+def test_every_library_that_a_program_needs_is_there(root: Path) -> None:
+    (loader,) = (path for path in root.glob("lib*/ld-linux*.so.*"))
+    programs = [
+        path
+        for path in root.rglob("*")
+        if path.is_file() and not path.is_symlink() and path.read_bytes()[:4] == b"\x7fELF"
+    ]
+    script = 'loader=$1; shift; for file do "$loader" --list "$file"; done'
+    inside = [f"/{path.relative_to(root)}" for path in (loader, *programs)]
+    lines = run_in(root, "sh", "-c", script, "sh", *inside).stdout.splitlines()
+    assert any("libxtables.so.12 => " in line for line in lines)
+    assert not [line for line in lines if "not found" in line]
+
+
+def test_scanners_learn_the_versions_of_its_packages(root: Path) -> None:
+    entries = (root / "var/lib/dpkg/status").read_text().split("\n\n")
+    names = [entry.split("\n", 1)[0] for entry in entries if entry]
+    assert len(set(names)) == len(names)
+    assert {"Package: libc6", "Package: libssl3", "Package: python3.11"} <= set(names)
+    assert all("\nVersion: " in entry for entry in entries if entry)
+    assert not {"Package: apt", "Package: dpkg", "Package: perl-base"} & set(names)
+    assert "VERSION_CODENAME=bookworm" in (root / "etc/os-release").read_text()
+
+
 def test_a_second_build_repeats_nothing(image: Image) -> None:
     steps: list[object] = []
     assert build_image(write=steps.append) == image
     assert steps == []
+
+
+def test_an_image_may_begin_with_nothing(image: Image, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY a.txt /b/\n")
+    built = build_image(tmp_path, write=lambda _: None)
+    with built.mounted() as root:
+        assert [path.relative_to(root).as_posix() for path in root.rglob("*")] == ["b", "b/a.txt"]
+
+
+def test_what_stands_for_the_base_lacks_the_packages_that_it_lacks(
+    image: Image, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM debian:bookworm-slim\n")
+    (layer,) = build_image(tmp_path, write=lambda _: None).layers
+    lists = layer.glob("var/lib/dpkg/info/*.list")
+    names = {path.stem.partition(":")[0] for path in lists}
+    assert "usr-is-merged" in names
+    assert names.isdisjoint({"usrmerge", "perl", "libperl5.36"})
 
 
 def test_a_failing_step_is_reported_and_leaves_no_layer(image: Image, tmp_path: Path) -> None:

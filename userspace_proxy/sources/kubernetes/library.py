@@ -5,10 +5,11 @@ and APIs: 1.2 s and 95 MiB; the used parts (configuration and credentials, aioht
 take 0.3 s and 31 MiB (measured, Python 3.11, version 36.1.0). Most of it is imported by the two
 ``__init__`` files, so empty packages with the same folders replace them meanwhile. Afterwards all
 of it is removed from ``sys.modules``, and a later import of kubernetes_asyncio gets a complete,
-separate copy.
+separate copy. The image contains only the used parts.
 
 Rule 1: if the program has already imported it, that copy is used.
-Rule 2: if this fails (another version with another layout), a plain import is the fallback.
+Rule 2: if this fails (another version with another layout), a plain import is the fallback; the
+image has none, so its test runs this.
 Rule 3: only the event loop's thread runs this, and it doesn't await in between.
 """
 
