@@ -14,6 +14,8 @@ FORM := style types layers mirror form litter
 NODE_TESTS := tests/node tests/faults tests/soak tests/reliability --ignore=tests/reliability/test_matrix.py
 API_TESTS := tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes
 BUILD := $(BIN)/python -m
+UNIT_TESTS := tests/unit tests/kit tests/tools
+PROJECTS := pyproject.toml pytest-userspace-proxy/pyproject.toml
 ONE_AT_A_TIME := $(MAKE) --no-print-directory --keep-going
 
 .PHONY: help demo test test-all packages check style types layers mirror form litter unit coverage node api page long upstream build
@@ -62,13 +64,13 @@ litter: $(VENV)/installed-dev ## check that git tracks no ignored and no large f
 	$(BIN)/python -m tests.tools.litter
 
 unit: $(VENV)/installed-dev ## unit tests, in a network namespace with only loopback
-	$(PYTEST) unit tests/unit tests/tools -m "not long" $(IN_PARALLEL)
+	$(PYTEST) unit $(UNIT_TESTS) -m "not long" $(IN_PARALLEL)
 
 # Half as much CPU time again as unit, so test runs unit and test-all runs this.
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage/data
 coverage: $(VENV)/installed-dev ## the unit tests, and a check that they cover 95 % of the package, and pure modules completely
 	@rm -rf .coverage && mkdir .coverage
-	RUN="$(BIN)/coverage run -m pytest" $(PYTEST) coverage tests/unit tests/tools --hypothesis-profile=thorough $(IN_PARALLEL)
+	RUN="$(BIN)/coverage run -m pytest" $(PYTEST) coverage $(UNIT_TESTS) --hypothesis-profile=thorough $(IN_PARALLEL)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/python -m tests.tools.covered
 
@@ -143,7 +145,7 @@ soak: build-nodes ## mixed load beside kube-proxy while everything changes, for 
 
 fuzz: $(VENV)/installed-dev $(VENV)/installed-fuzz ## fuzz all parsers for FUZZ_S=600 seconds in all: TARGETS="yaml http", … (x86-64); draw new examples
 	$(BIN)/python -m tests.fuzz $(if $(FUZZ_S),--seconds=$(FUZZ_S)) $(TARGETS)
-	nice -n 19 $(BIN)/pytest tests/unit tests/faults tests/fuzz -m hypothesis --hypothesis-profile=explore $(IN_PARALLEL)
+	nice -n 19 $(BIN)/pytest tests/unit tests/kit tests/faults tests/fuzz -m hypothesis --hypothesis-profile=explore $(IN_PARALLEL)
 
 docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/
 	$(BIN)/python -m tests.tools.generated
@@ -160,11 +162,11 @@ clean: ## remove the virtual environment and the tools' caches
 $(VENV)/bin/python:
 	@tests/tools/venv.sh $(PYTHON) $(VENV)
 
-$(VENV)/installed: requirements.lock pyproject.toml | $(VENV)/bin/python
+$(VENV)/installed: requirements.lock $(PROJECTS) | $(VENV)/bin/python
 	@tests/tools/venv.sh $(PYTHON) $(VENV) requirements.lock
 	@touch $@
 
-$(VENV)/installed-dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
+$(VENV)/installed-dev: requirements-dev.lock $(PROJECTS) | $(VENV)/bin/python
 	@tests/tools/venv.sh $(PYTHON) $(VENV) requirements-dev.lock
 	@touch $@ $(VENV)/installed
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from userspace_proxy.errors import SandboxError
-from userspace_proxy.sandbox.holder import read_line
+from userspace_proxy_testing.sandbox.holder import read_line
 
 from .metrics import Values
 from .ways import Way

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from userspace_proxy.errors import SandboxError
-from userspace_proxy.sandbox import Sandbox
+from userspace_proxy_testing.sandbox import Sandbox
 
 from .loads import Load
 from .metrics import METRICS, NotMeasured, Values

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from userspace_proxy.errors import SandboxError
-from userspace_proxy.sandbox import Pod, Sandbox, SandboxNode
-from userspace_proxy.sandbox.holder import read_line
+from userspace_proxy_testing.sandbox import Pod, Sandbox, SandboxNode
+from userspace_proxy_testing.sandbox.holder import read_line
 
 SERVICE_IP = "10.96.0.10"
 READY_S = 20.0

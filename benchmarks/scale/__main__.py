@@ -16,7 +16,7 @@ from tests.cluster.build import BuildError, ensure_binaries
 from tests.cluster.readiness import ControlPlaneError
 from tests.cluster.waiting import DeadlineExceededError
 from userspace_proxy.errors import UserspaceProxyError
-from userspace_proxy.sandbox import Sandbox
+from userspace_proxy_testing.sandbox import Sandbox
 
 from ..__main__ import CALM, keys_of
 from ..machine import describe_machine

@@ -99,7 +99,7 @@ class Agent:
     def metrics(self) -> dict[tuple[str, str], float]:
         """Return its metrics by name and labels."""
         url = "http://127.0.0.1:10249/metrics"
-        client = [sys.executable, "-m", "userspace_proxy.sandbox.client"]
+        client = [sys.executable, "-m", "userspace_proxy_testing.sandbox.client"]
         done = self.stage.node.run(
             [*client, "http", "--timeout", f"{_METRICS_S:g}", url], timeout=_METRICS_S + 5
         )

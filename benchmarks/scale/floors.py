@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from userspace_proxy.sandbox import Sandbox, SandboxNode
+from userspace_proxy_testing.sandbox import Sandbox, SandboxNode
 
 from ..tools import find_program
 

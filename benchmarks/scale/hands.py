@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from userspace_proxy.errors import SandboxError
-from userspace_proxy.sandbox import Namespace
+from userspace_proxy_testing.sandbox import Namespace
 
 Deed = Callable[..., Any]
 

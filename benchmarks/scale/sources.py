@@ -14,7 +14,7 @@ import yaml
 from tests.cluster.build import Binaries, version_key
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.credentials import ADMIN, NODE_PROXIER, token_of
-from userspace_proxy.sandbox import SandboxNode
+from userspace_proxy_testing.sandbox import SandboxNode
 
 from .hands import Hand
 from .objects import NAMESPACES, SERVICE_CIDR, WATCHED, Object, Spec, all_objects

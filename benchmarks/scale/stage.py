@@ -13,8 +13,8 @@ import subprocess
 from pathlib import Path
 
 from userspace_proxy.errors import SandboxError
-from userspace_proxy.sandbox import Pod, Sandbox, SandboxNode
-from userspace_proxy.sandbox.holder import read_line
+from userspace_proxy_testing.sandbox import Pod, Sandbox, SandboxNode
+from userspace_proxy_testing.sandbox.holder import read_line
 
 from ..sites import CLIENT_SYSCTLS, READY_S
 from .hands import Hand

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_network
 
-from userspace_proxy.sandbox import SandboxNode
+from userspace_proxy_testing.sandbox import SandboxNode
 
 from ..metrics import NotMeasured
 from ..tools import find_program

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from userspace_proxy.sandbox import Namespace
+from userspace_proxy_testing.sandbox import Namespace
 
 from .image import Image
 

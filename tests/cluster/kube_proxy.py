@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from userspace_proxy.sandbox import SandboxNode
-from userspace_proxy.sandbox.address_plan import POD_CIDR
+from userspace_proxy_testing.sandbox import SandboxNode
+from userspace_proxy_testing.sandbox.address_plan import POD_CIDR
 
 from .build import Write
 from .control_plane import ControlPlane

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from userspace_proxy.sandbox import Namespace
-from userspace_proxy.sandbox.holder import Holder
+from userspace_proxy_testing.sandbox import Namespace
+from userspace_proxy_testing.sandbox.holder import Holder
 
 from .build import HERE, Binaries, required_version
 from .container import privileges, start_process
@@ -25,7 +25,7 @@ from .image import ROOT, Image
 from .waiting import wait_for
 
 FILE = ROOT / "docker-compose.yml"
-ASK = [sys.executable, "-m", "userspace_proxy.sandbox.client"]
+ASK = [sys.executable, "-m", "userspace_proxy_testing.sandbox.client"]
 # For services that the file gives no address; an engine would choose one, too.
 FREE_ADDRESSES = {"etcd": "10.213.0.2", "proxy": "10.213.0.3", "manifests": "10.213.0.4"}
 

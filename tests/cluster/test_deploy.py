@@ -18,7 +18,7 @@ import yaml
 
 from tests.node.load import Load
 from userspace_proxy.plane.privileges import WORKER_ID
-from userspace_proxy.sandbox import Sandbox
+from userspace_proxy_testing.sandbox import Sandbox
 
 from .build import Binaries
 from .container import Volumes, start_container
@@ -33,7 +33,7 @@ OVERLAYS = ("base", "canary", "kubeadm", "kubeadm/original", "kubeadm/standby")
 KUBEADM = ROOT / "tests/unit/config"
 ACCOUNT = "system:serviceaccount:kube-system:userspace-proxy"
 GROUPS = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"]
-ASK = [sys.executable, "-m", "userspace_proxy.sandbox.client"]
+ASK = [sys.executable, "-m", "userspace_proxy_testing.sandbox.client"]
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 ALLOWED = {
     "get services", "list services", "watch services",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from userspace_proxy.sandbox import Host, Pod, Sandbox
+from userspace_proxy_testing.sandbox import Host, Pod, Sandbox
 
 from .build import Binaries
 from .control_plane import ControlPlane
@@ -22,7 +22,7 @@ from .waiting import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.netns]
 
-ASK = [sys.executable, "-m", "userspace_proxy.sandbox.client"]
+ASK = [sys.executable, "-m", "userspace_proxy_testing.sandbox.client"]
 
 SERVICE = """
 apiVersion: v1

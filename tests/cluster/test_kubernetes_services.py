@@ -11,9 +11,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from userspace_proxy.testing.backends import echo
-from userspace_proxy.testing.kubernetes_service import KubernetesService
-from userspace_proxy.testing.kubernetes_services import KubernetesServices
+from userspace_proxy_testing.backends import echo
+from userspace_proxy_testing.kubernetes_service import KubernetesService
+from userspace_proxy_testing.kubernetes_services import KubernetesServices
 
 from .control_plane import ControlPlane
 

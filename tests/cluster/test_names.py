@@ -17,7 +17,7 @@ import pytest
 
 from userspace_proxy import Options, Proxy
 from userspace_proxy.sources.kubernetes import KubernetesSource
-from userspace_proxy.testing.fake_steering import FakeSteering
+from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from .build import Binaries
 from .child import Child

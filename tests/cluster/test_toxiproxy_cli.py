@@ -11,7 +11,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.cluster.toxiproxy_cli import toxiproxy_cli_path
-from userspace_proxy.testing.service_proxy import ServiceProxy
+from userspace_proxy_testing.service_proxy import ServiceProxy
 
 pytestmark = pytest.mark.cluster
 

@@ -19,7 +19,7 @@ from tests.node.clients import Sockets, http_get
 from tests.node.manifests import Manifests, Service
 from tests.node.processes import child_pids, is_alive
 from userspace_proxy.kernel.own_namespace import own_namespace_environment
-from userspace_proxy.sandbox import SandboxNode
+from userspace_proxy_testing.sandbox import SandboxNode
 
 # On a machine that is busy with other tests; the agent alone needs less than one second.
 READY_S = 60.0

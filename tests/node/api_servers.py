@@ -16,8 +16,8 @@ from pathlib import Path
 from tests.cluster.waiting import wait_for
 from tests.node.clients import Sockets
 from tests.node.manifests import Service
-from userspace_proxy.sandbox import SandboxNode
-from userspace_proxy.testing.fake_api_server import FakeApiServer
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
+from userspace_proxy_testing.sandbox import SandboxNode
 
 PORT = 6443
 

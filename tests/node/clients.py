@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 
-from userspace_proxy.sandbox import Host, Namespace, Pod
+from userspace_proxy_testing.sandbox import Host, Namespace, Pod
 
 DEADLINE_S = 120.0
 _MAX_DATAGRAM = 65535

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.cluster.nodes.clients import LATE_S, PROBER, Attempt, read_attempts, toll_of
 from tests.cluster.waiting import wait_for
-from userspace_proxy.sandbox import Namespace
+from userspace_proxy_testing.sandbox import Namespace
 
 TIMEOUT_S = 5.0
 """The prober waits this long for an answer."""

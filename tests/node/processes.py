@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import userspace_proxy
+import userspace_proxy_testing
 
 NOBODY = 65534
 
@@ -81,7 +82,10 @@ def readable_runtime() -> Iterator[tuple[list[str], str, dict[str, str]]]:
         The prefix of a command, the interpreter, and the variables that it needs.
     """
     packages = [path for path in sys.path if path.endswith("site-packages")]
-    shown = [sys.base_prefix, str(Path(userspace_proxy.__file__).parents[1]), *packages]
+    roots = [
+        str(Path(each.__file__).parents[1]) for each in (userspace_proxy, userspace_proxy_testing)
+    ]
+    shown = [sys.base_prefix, *roots, *packages]
     with tempfile.TemporaryDirectory(prefix="runtime-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         targets = [f"{folder}/{number}" for number in range(len(shown))]

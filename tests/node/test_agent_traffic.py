@@ -14,7 +14,7 @@ from tests.node.clients import DEADLINE_S, Client, ask, listen, read_all, refusa
 from tests.node.manifests import CLIENT_IP, Service, with_endpoints
 from tests.node.steerings import steerings
 from tests.node.testbed import CLIENTS, Testbed
-from userspace_proxy.sandbox.backends import pattern
+from userspace_proxy_testing.sandbox.backends import pattern
 
 pytestmark = pytest.mark.netns
 

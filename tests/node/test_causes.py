@@ -30,8 +30,9 @@ from tests.node.broken_services import (
 from tests.node.clients import http_get
 from tests.node.observers import FIREWALL, Expected, check, expected_of
 from tests.node.testbed import Testbed
-from userspace_proxy import Options, Proxy
+from userspace_proxy import Options
 from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy_testing.proxy_with_faults import ProxyWithFaults
 
 pytestmark = pytest.mark.netns
 
@@ -101,7 +102,7 @@ def dial(address):
 
 async def test_a_fault_on_purpose_is_named_everywhere_and_is_no_failure():
     sentence = "127.0.0.1:8081 has a fault on purpose: refuse"
-    async with Proxy(options=Options(admin=("127.0.0.1", 0))) as proxy:
+    async with ProxyWithFaults(options=Options(admin=("127.0.0.1", 0))) as proxy:
         faulty = await proxy.add_service(
             "faulty", namespace=NAMESPACE, port=80, endpoints=["127.0.0.1:8081"]
         )

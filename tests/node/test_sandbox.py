@@ -17,14 +17,15 @@ from textwrap import dedent
 import pytest
 
 from userspace_proxy.kernel.privileges import effective_capabilities
-from userspace_proxy.sandbox import Sandbox, SandboxError
-from userspace_proxy.sandbox.holder import REAPER
-from userspace_proxy.sandbox.privileges import needs_user_namespace
+from userspace_proxy_testing.sandbox import Sandbox, SandboxError
+from userspace_proxy_testing.sandbox import client as client_module
+from userspace_proxy_testing.sandbox.holder import REAPER
+from userspace_proxy_testing.sandbox.privileges import needs_user_namespace
 
 pytestmark = pytest.mark.netns
 
 ROOT = Path(__file__).parents[2]
-CLIENT = (sys.executable, "-IS", str(ROOT / "userspace_proxy" / "sandbox" / "client.py"))
+CLIENT = (sys.executable, "-IS", client_module.__file__)
 # setpriv itself may still read everything when it runs its command; env may not.
 SOME_USER = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--", "env")
 MODES = {"pod-a": "routed", "pod-b": "unnumbered", "pod-c": "bridge", "pod-d": "bridge"}
@@ -326,7 +327,7 @@ def test_the_reaper_spares_the_given_namespace(pod):
 
 OWNER = """
     import json, os, sys
-    from userspace_proxy.sandbox import Sandbox
+    from userspace_proxy_testing.sandbox import Sandbox
 
     sandbox = Sandbox().open()
     pod = sandbox.add_pod("web", "unnumbered")
@@ -361,7 +362,8 @@ def start_owner(prefix):
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=os.environ
+        | {"PYTHONPATH": f"{ROOT}:{ROOT}/pytest-userspace-proxy", "PYTHONDONTWRITEBYTECODE": "1"},
     )
     return owner, json.loads(owner.stdout.readline())
 
@@ -379,7 +381,7 @@ def test_a_killed_owner_ends_everything_while_its_forked_child_lives(user):
 
 def test_forbidden_user_namespaces_are_an_error_with_a_remedy():
     attempt = """
-        from userspace_proxy.sandbox import Sandbox, SandboxError
+        from userspace_proxy_testing.sandbox import Sandbox, SandboxError
         try:
             Sandbox(rootless=True).open()
         except SandboxError as exc:

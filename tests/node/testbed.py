@@ -17,7 +17,7 @@ from tests.node.agents import Agent
 from tests.node.clients import Client, Sockets
 from tests.node.manifests import Service
 from tests.promises.listings import with_sorted_elements
-from userspace_proxy.sandbox import Host, Pod, Sandbox, SandboxError
+from userspace_proxy_testing.sandbox import Host, Pod, Sandbox, SandboxError
 
 CLIENTS = ("pod", "bare-pod", "bridge-pod", "node-1", "laptop")
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from userspace_proxy.sandbox import Namespace
-from userspace_proxy.sandbox.holder import read_line
+from userspace_proxy_testing.sandbox import Namespace
+from userspace_proxy_testing.sandbox.holder import read_line
 
 PROGRAM = Path(__file__).with_name("crowd.py")
 CROWD_S = 60.0

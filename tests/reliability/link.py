@@ -8,8 +8,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from userspace_proxy.sandbox import Pod, SandboxNode
-from userspace_proxy.sandbox.holder import read_line
+from userspace_proxy_testing.sandbox import Pod, SandboxNode
+from userspace_proxy_testing.sandbox.holder import read_line
 
 from .relay import Conditions
 

@@ -34,7 +34,7 @@ from tests.cluster.waiting import wait_for
 from tests.node.manifests import Service
 from tests.node.testbed import Testbed
 from tests.tools.markdown import table
-from userspace_proxy.sandbox import Pod
+from userspace_proxy_testing.sandbox import Pod
 
 RATE = 1_000
 BEFORE_S, AFTER_S = 2.0, 8.0

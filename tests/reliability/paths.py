@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tests.node.manifests import Service
-from userspace_proxy.sandbox import SandboxNode
+from userspace_proxy_testing.sandbox import SandboxNode
 
 from .crowds import holding
 from .endpoints import EJECTED, FAILURES, OF_WEB, ONE_OF_TWO

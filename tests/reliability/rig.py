@@ -17,8 +17,8 @@ from tests.node.agents import Agent
 from tests.node.load import Load
 from tests.node.manifests import Service, with_endpoints
 from tests.node.testbed import Testbed
-from userspace_proxy.sandbox import Pod
-from userspace_proxy.sandbox.backend_process import BackendProcess
+from userspace_proxy_testing.sandbox import Pod
+from userspace_proxy_testing.sandbox.backend_process import BackendProcess
 
 WEB = Service("web", "10.96.0.10")
 CART = Service("cart", "10.96.0.20")

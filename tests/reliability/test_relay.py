@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.clients import Client
-from userspace_proxy.sandbox import Sandbox
+from userspace_proxy_testing.sandbox import Sandbox
 
 from .link import Link
 from .relay import Conditions, Line

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.cluster.api_world import Api
-from userspace_proxy.sandbox import SandboxNode
-from userspace_proxy.sandbox.backend_process import BackendProcess
+from userspace_proxy_testing.sandbox import SandboxNode
+from userspace_proxy_testing.sandbox.backend_process import BackendProcess
 
 NAMESPACE = "soak"
 PORTS = {"tcp": 8080, "source": 9000, "udp": 5353}

@@ -20,7 +20,7 @@ from tests.node.processes import child_pids, is_alive
 from tests.node.testbed import without_noise, without_states
 from tests.promises.listings import with_sorted_elements
 from tests.reliability.footprint import footprint_of, memory_bytes, processes
-from userspace_proxy.sandbox import SandboxNode
+from userspace_proxy_testing.sandbox import SandboxNode
 
 from .holdings import Holdings
 from .requests import Request, read_requests

@@ -13,7 +13,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.credentials import NODE_PROXIER
 from tests.cluster.kube_proxy import USER, USERS, find_kube_proxy, kube_proxy_command
 from tests.node.clients import Client
-from userspace_proxy.sandbox import Sandbox
+from userspace_proxy_testing.sandbox import Sandbox
 
 from .pauses import pass_time
 from .requests import ENDPOINT_DIES

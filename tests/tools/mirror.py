@@ -1,6 +1,7 @@
-"""Checks that tests/unit mirrors the package: a test module for every module, and back.
+"""Checks that tests mirror the packages: a test module for every module, and back.
 
-    userspace_proxy/plan/plan.py ◀──▶ tests/unit/plan/test_plan.py
+    userspace_proxy/plan/plan.py                             ◀──▶ tests/unit/plan/test_plan.py
+    pytest-userspace-proxy/userspace_proxy_testing/places.py ◀──▶ tests/kit/test_places.py
 
 Run it as ``python -m tests.tools.mirror``. It prints one line per problem and exits with status 1
 if there is one.
@@ -18,7 +19,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path("userspace_proxy")
-UNIT = Path("tests/unit")
+KIT = Path("pytest-userspace-proxy/userspace_proxy_testing")
+TESTS = {PACKAGE: Path("tests/unit"), KIT: Path("tests/kit")}
+"""Where the unit tests of each package are."""
 
 ELSEWHERE: Mapping[str, str] = {}
 """Modules that are tested elsewhere, and where."""
@@ -39,9 +42,11 @@ def missing(root: Path, elsewhere: Mapping[str, str], untested: Mapping[str, str
         elsewhere: As ELSEWHERE.
         untested: As UNTESTED.
     """
-    modules = {p.relative_to(root) for p in (root / PACKAGE).rglob("*.py")}
+    modules = {p.relative_to(root) for package in TESTS for p in (root / package).rglob("*.py")}
     modules = {module for module in modules if module.name != "__init__.py"}
-    tests = {p.relative_to(root) for p in (root / UNIT).rglob("test_*.py")}
+    tests = {
+        p.relative_to(root) for unit in TESTS.values() for p in (root / unit).rglob("test_*.py")
+    }
     for module in sorted(modules):
         name, test = module.as_posix(), test_of(module)
         listed = [table for table in (elsewhere, untested) if name in table]
@@ -61,12 +66,14 @@ def missing(root: Path, elsewhere: Mapping[str, str], untested: Mapping[str, str
 
 def test_of(module: Path) -> Path:
     """Return the test module that belongs to a module."""
-    return UNIT / module.relative_to(PACKAGE).with_name(f"test_{module.name}")
+    (package,) = (each for each in TESTS if module.is_relative_to(each))
+    return TESTS[package] / module.relative_to(package).with_name(f"test_{module.name}")
 
 
 def module_of(test: Path) -> Path:
     """Return the module that belongs to a test module."""
-    return PACKAGE / test.relative_to(UNIT).with_name(test.name.removeprefix("test_"))
+    ((package, unit),) = (each for each in TESTS.items() if test.is_relative_to(each[1]))
+    return package / test.relative_to(unit).with_name(test.name.removeprefix("test_"))
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ import pytest
 from .form import find_problems
 
 EMPTY = "\n"
+KIT = "pytest-userspace-proxy/userspace_proxy_testing"
 
 
 def problems(root: Path, files: Mapping[str, str], *, not_yet: Collection[str] = ()) -> list[str]:
@@ -29,7 +30,7 @@ def package_problems(root: Path, **modules: str) -> list[str]:
     return [line.removeprefix("userspace_proxy/") for line in found]
 
 
-@pytest.mark.parametrize("folder", ["userspace_proxy", "tests", "benchmarks", "examples"])
+@pytest.mark.parametrize("folder", ["userspace_proxy", KIT, "tests", "benchmarks", "examples"])
 def test_a_file_may_have_450_lines(folder: str, tmp_path: Path) -> None:
     files = {f"{folder}/full.py": EMPTY * 450, f"{folder}/over.py": EMPTY * 451}
     assert problems(tmp_path, files) == [f"{folder}/over.py:1: 451 lines, at most 450"]
@@ -80,6 +81,23 @@ def test_a_module_that_imports_from_the_package_that_offers_it_is_a_cycle(tmp_pa
     }
     (found,) = problems(tmp_path, files)
     assert found.startswith("userspace_proxy/part/__init__.py:1: import cycle: ")
+
+
+def test_a_cycle_in_the_test_kit_is_found(tmp_path: Path) -> None:
+    files = {
+        f"{KIT}/a.py": "from .part import b",
+        f"{KIT}/part/b.py": "from userspace_proxy_testing import a",
+    }
+    (found,) = problems(tmp_path, files)
+    assert found.startswith(f"{KIT}/a.py:1: import cycle: ")
+
+
+def test_a_class_name_occurs_in_one_package_only(tmp_path: Path) -> None:
+    files = {f"{KIT}/a.py": "class Noun: ...", "userspace_proxy/part/b.py": "class Noun: ..."}
+    assert problems(tmp_path, files) == [
+        f"{KIT}/a.py:1: class Noun exists 2 times",
+        "userspace_proxy/part/b.py:1: class Noun exists 2 times",
+    ]
 
 
 def test_imports_in_one_direction_and_of_the_versions_module_are_no_cycle(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""No page, example or message installs this package by its name from a package index.
+"""No page, example or message installs these packages by their names from a package index.
 
-The name isn't registered there: another author could register it, and run code on nodes as root.
+The names aren't registered there: another author could register them, and run code on nodes as
+root.
 """
 
 from __future__ import annotations
@@ -12,18 +13,36 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PLACES = ("*.md", "*.yml", "Dockerfile", "Makefile", "docs", "examples", "userspace_proxy")
+PLACES = (
+    "*.md",
+    "*.yml",
+    "Dockerfile",
+    "Makefile",
+    "docs",
+    "examples",
+    "userspace_proxy",
+    "pytest-userspace-proxy",
+)
 
 _CONTINUED = re.compile(r"\\\n[#\s]*")
 _INSTALL = re.compile(r"\b(?:pip[0-9.]*|pipx|uv)\b[^\n]*?\b(?:install|add|run)\b(?P<what>.*)")
 # Not a part of a path or of a wheel's name, and no option that names a path.
-_NAME = re.compile(r"(?<![\w./:@-])userspace[-_.]proxy(?![\w/:-]|\.\w)", re.IGNORECASE)
+_NAME = re.compile(
+    r"(?<![\w./:@-])(?:pytest[-_.])?userspace[-_.]proxy(?![\w/:-]|\.\w)", re.IGNORECASE
+)
+_KIT_FOLDER = re.compile(r"(?<!\S)[./]*pytest-userspace-proxy/?(?!\S)")
+_NODE_FOLDER = re.compile(r"(?<!\S)'?\.(?:\[|(?!\S))")
 
 
 def installs_by_name(text: str) -> Iterator[str]:
-    """Yield the commands of a text that would take this package from an index."""
+    """Yield the commands of a text that would take one of the packages from an index.
+
+    The test kit alone would take the proxy from there.
+    """
     for found in _INSTALL.finditer(_CONTINUED.sub("", text)):
-        if "--no-index" not in found["what"] and _NAME.search(found["what"]):
+        what = found["what"]
+        is_kit_alone = bool(_KIT_FOLDER.search(what)) and not _NODE_FOLDER.search(what)
+        if "--no-index" not in what and (_NAME.search(what) or is_kit_alone):
             yield found[0]
 
 
@@ -33,7 +52,7 @@ def files() -> Iterator[Path]:
             yield from (p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 
-def test_nothing_installs_this_package_by_its_name_from_an_index() -> None:
+def test_nothing_installs_a_package_by_its_name_from_an_index() -> None:
     found = {
         f"{path.relative_to(ROOT)}: {command}"
         for path in files()
@@ -52,6 +71,8 @@ def test_nothing_installs_this_package_by_its_name_from_an_index() -> None:
         "python3 -m pip install --upgrade \\\n#   userspace-proxy",
         "pipx run userspace-proxy demo",
         "uv add userspace-proxy.",
+        "pip install pytest-userspace-proxy",
+        "pip install ./pytest-userspace-proxy",
     ],
 )
 def test_a_command_that_installs_it_by_name_is_found(text: str) -> None:
@@ -62,6 +83,8 @@ def test_a_command_that_installs_it_by_name_is_found(text: str) -> None:
     "text",
     [
         "pip install '.[dns]' pytest",
+        "pip install . ./pytest-userspace-proxy",
+        "pip install '.[dns]' ./pytest-userspace-proxy",
         "/opt/userspace-proxy/bin/pip install wheels/userspace_proxy-0.1-py3-none-any.whl",
         "pip install --no-index --find-links=/wheels 'userspace-proxy[dns]'",
         "pip install dnspython\nuserspace-proxy run",

@@ -11,6 +11,8 @@ from .mirror import missing
 
 MODULE, TEST = "userspace_proxy/plan/plan.py", "tests/unit/plan/test_plan.py"
 NODE_TEST = "tests/node/test_plan.py"
+KIT_MODULE = "pytest-userspace-proxy/userspace_proxy_testing/sandbox/node.py"
+KIT_TEST = "tests/kit/sandbox/test_node.py"
 
 
 def problems(
@@ -29,11 +31,17 @@ def problems(
 
 def test_modules_and_tests_that_mirror_each_other_are_no_problem(tmp_path: Path) -> None:
     assert problems(tmp_path, MODULE, TEST, "userspace_proxy/plan/__init__.py") == []
+    assert problems(tmp_path, KIT_MODULE, KIT_TEST) == []
 
 
 @pytest.mark.parametrize(
     ("file", "problem"),
-    [(MODULE, f"{MODULE} has no {TEST}"), (TEST, f"{TEST} has no module {MODULE}")],
+    [
+        (MODULE, f"{MODULE} has no {TEST}"),
+        (TEST, f"{TEST} has no module {MODULE}"),
+        (KIT_MODULE, f"{KIT_MODULE} has no {KIT_TEST}"),
+        (KIT_TEST, f"{KIT_TEST} has no module {KIT_MODULE}"),
+    ],
 )
 def test_one_without_the_other_is_a_problem(file: str, problem: str, tmp_path: Path) -> None:
     assert problems(tmp_path, file) == [problem]

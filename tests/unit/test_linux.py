@@ -16,7 +16,7 @@ from tests.unit.sources.kubernetes.objects import endpoint_slice, service
 from userspace_proxy import Options, Proxy
 from userspace_proxy.cli import main
 from userspace_proxy.cli.command_table import COMMANDS
-from userspace_proxy.testing.fake_api_server import FakeApiServer
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "manifests"

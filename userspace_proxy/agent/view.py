@@ -29,11 +29,12 @@ from ..facts import (
 )
 from ..model import Cause, Frontend, FrontendKind, SocketAddress
 from ..plan import PortPlan
+from ..plan.detours import Faults
 from ..plane import Group, Plane, Totals
 from ..policy import EndpointVerdict, causes
 from ..status.port_state import judge
 from ..steering import Bind, KernelTarget
-from .rounds.served_port import Faults, ServedPort
+from .rounds.served_port import ServedPort
 from .rounds.served_ports import ServedPorts
 from .rounds.wall_clock import WallClock
 
@@ -71,7 +72,7 @@ def view_ports(
     clock.tick()
     served = sorted(served_ports, key=lambda s: s.plan.key)
     return tuple(
-        _reuse_view(port, bind, clock, served_ports.faults_of(port.plan.key.name.service))
+        _reuse_view(port, bind, clock, served_ports.detours.faults_of(port.plan.key.name.service))
         for port in served
     )
 

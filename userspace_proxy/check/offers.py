@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import SteeringError
 from ..kernel.privileges import effective_capabilities
-from ..sandbox.privileges import forbidding, read_sysctls
+from ..kernel.user_namespaces import forbidding, read_sysctls
 from ..steering import local
 from ..steering.iptables import has_socket_match
 from ..steering.iptables.legacy import has_legacy_tables_in_kernel, tables_in_use

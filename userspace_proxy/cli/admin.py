@@ -1,7 +1,7 @@
 """Reads from the admin address of a running proxy, over plain HTTP.
 
 Rule 1: only ``http.client`` is used: it is imported in a tenth of the time that aiohttp takes,
-which is for the API server. Clients in pods use ``sandbox.client``, which needs no proxy's answer.
+which is for the API server.
 Rule 2: each failure is one line with the address and the remedy.
 """
 

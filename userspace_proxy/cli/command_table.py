@@ -1,6 +1,7 @@
-"""The table of commands; help, completion and the man page are made from it.
+"""The table of this package's commands; help, completion and the man page are made from it.
 
 To add a command, add a row here and a module that does the work, which is imported when it runs.
+Commands of other packages: ``plugin_commands``.
 """
 
 from __future__ import annotations
@@ -65,18 +66,6 @@ def _check(given: Given) -> int:
     return check(given)
 
 
-def _demo(given: Given) -> int:
-    from .demo import demo
-
-    return demo(given)
-
-
-def _sandbox(given: Given) -> int:
-    from .sandbox import sandbox
-
-    return sandbox(given)
-
-
 def _forward(given: Given) -> int:
     from .forward import forward
 
@@ -85,25 +74,28 @@ def _forward(given: Given) -> int:
 
 def _completion(given: Given) -> int:
     from .completion import completion_script
+    from .plugin_commands import all_commands
 
-    print(completion_script(given.arguments[0], tuple(COMMANDS.values())), end="")
+    print(completion_script(given.arguments[0], tuple(all_commands(COMMANDS).values())), end="")
     return DONE
 
 
 def _man(_given: Given) -> int:
     from .man import man_page
+    from .plugin_commands import all_commands
 
-    print(man_page(SUMMARY, tuple(COMMANDS.values())), end="")
+    print(man_page(SUMMARY, tuple(all_commands(COMMANDS).values())), end="")
     return DONE
 
 
 def _help(given: Given) -> int:
     from .help import command_help, program_help
+    from .plugin_commands import all_commands, find_command
 
     if given.arguments:
-        print(command_help(COMMANDS[given.arguments[0]]))
+        print(command_help(find_command(given.arguments[0], COMMANDS)))
     else:
-        print(program_help(SUMMARY, tuple(COMMANDS.values())))
+        print(program_help(SUMMARY, tuple(all_commands(COMMANDS).values())))
     return DONE
 
 
@@ -225,64 +217,6 @@ _ROWS = (
         exits=((DONE, "no errors"), (FAILED, "run would fail, or clients would not be served")),
     ),
     Command(
-        "demo",
-        "start a sandbox with backends, sample Services, the proxy and its status page",
-        _demo,
-        arguments="[COMMAND [POD]]",
-        choices=("break", "silence", "slow", "heal"),
-        details=(
-            (
-                "It needs no cluster, and no root where user namespaces are allowed. It prints "
-                "what to try, and ends with Ctrl-C."
-            ),
-            (
-                "With a command, the running demo stops, silences or slows a pod, or heals one "
-                "pod or all. At its own terminal it takes the same commands, status and explain."
-            ),
-        ),
-        flags=(
-            CommandFlag("port", "port of the status page (10249 if it is free, else any)", "N"),
-        ),
-        examples=("demo", "demo --port=8080", "demo break web-2", "demo heal"),
-    ),
-    Command(
-        "sandbox",
-        "run a command where the Services of manifests answer at their ClusterIPs and names",
-        _sandbox,
-        details=(
-            (
-                "It needs no cluster, and no root where user namespaces are allowed. Each ready "
-                "endpoint of the manifests is a pod whose TCP ports answer HTTP requests with its "
-                "name and whose UDP ports return what arrives."
-            ),
-            (
-                "The command runs in a network of its own and reaches nothing else. "
-                "/etc/resolv.conf leads to a DNS server for the Services, which needs dnspython."
-            ),
-        ),
-        flags=(
-            CommandFlag("manifests", "file or folder with Services and EndpointSlices", "PATH"),
-            CommandFlag(
-                "namespace",
-                "namespace in which short names are looked up first (default)",
-                "NAME",
-                short="n",
-            ),
-            CommandFlag(
-                "own",
-                "Services whose endpoints the command serves itself, at their ports",
-                "NAMESPACE/NAME,...",
-            ),
-        ),
-        examples=(
-            "sandbox --manifests=services.yaml -- curl http://web.shop/",
-            "sandbox --manifests=deploy/ -n shop -- pytest tests",
-            "sandbox --manifests=deploy/ --own=shop/web -- sh -c './web & pytest tests'",
-        ),
-        exits=((DONE, "the command's own exit status"), (FAILED, "it could not be started")),
-        takes_program=True,
-    ),
-    Command(
         "forward",
         "serve a cluster's Services on this machine, through the API server's port-forward",
         _forward,
@@ -354,14 +288,8 @@ _ROWS = (
     ),
 )
 
-_NAMES = tuple(row.name for row in _ROWS)
 _HELP = Command(
-    "help",
-    "show the help of a command",
-    _help,
-    arguments="[COMMAND]",
-    choices=_NAMES,
-    runs_anywhere=True,
+    "help", "show the help of a command", _help, arguments="[COMMAND]", runs_anywhere=True
 )
 
 COMMANDS = {row.name: row for row in (*_ROWS, _HELP)}

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 
 from ..errors import ConfigError, PlatformError, UserspaceProxyError
 from ..linux import is_linux, require_linux
-from .command import DONE, FAILED, WRONG_USAGE, Command
+from .command import DONE, FAILED, WRONG_USAGE
 from .command_table import COMMANDS, SUMMARY
+from .plugin_commands import all_commands, find_command
 
 _SIMILAR = "userspace-proxy-similar"
 _SIMILAR_SIGNS = {"✓": "+", "✕": "x", "·": "-", "…": "...", "–": "-", "─": "-", "▶": ">", "µ": "u"}
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: Sequence[str]) -> int:
     called = "" if not words or words[0].startswith("-") else words[0]
-    command = _find(called or "run")
+    command = find_command(called or "run", COMMANDS)
     if command.is_daemon and is_linux():
         if os.getpid() == 1:
             from .first_process import run_as_first
@@ -72,22 +73,12 @@ def _dispatch(words: Sequence[str]) -> int:
     if given.is_on("help"):
         from .help import command_help, program_help
 
-        text = command_help(command) if called else program_help(SUMMARY, tuple(COMMANDS.values()))
-        print(text)
+        commands = () if called else tuple(all_commands(COMMANDS).values())
+        print(command_help(command) if called else program_help(SUMMARY, commands))
         return DONE
     if not command.runs_anywhere and not given.asks_version:
         require_linux(f"{command.name} needs Linux")
     return command.run(given)
-
-
-def _find(name: str) -> Command:
-    command = COMMANDS.get(name)
-    if command is None:
-        from ..model.similar import did_you_mean
-
-        hint = did_you_mean(name, COMMANDS) or f"commands: {', '.join(COMMANDS)}"
-        raise ConfigError(f"unknown command {name!r}", hint=hint)
-    return command
 
 
 def _complain(exc: UserspaceProxyError) -> None:

@@ -14,12 +14,19 @@ from .help import all_flags, setting_flags
 
 PLUGIN = "kubectl-userspace_proxy"
 _PATH = "PATH"
+_COMMAND = "[COMMAND]"
 _DEFAULT = "run"
 
 
 def completion_script(shell: str, commands: Sequence[Command]) -> str:
     """Return the script for ``bash``, ``zsh`` or ``fish``."""
     return "\n".join([*_SHELLS[shell](commands), ""])
+
+
+def _choices(command: Command, commands: Sequence[Command]) -> tuple[str, ...]:
+    if command.arguments == _COMMAND:
+        return tuple(other.name for other in commands if other is not command)
+    return command.choices
 
 
 def _names(flag: CommandFlag) -> list[str]:
@@ -67,8 +74,8 @@ def _bash(commands: Sequence[Command]) -> Iterator[str]:
     yield "        words="
     yield '        case "$command" in'
     for command in commands:
-        if command.choices:
-            yield f"            {command.name}) words={shlex.quote(' '.join(command.choices))} ;;"
+        if choices := _choices(command, commands):
+            yield f"            {command.name}) words={shlex.quote(' '.join(choices))} ;;"
     yield "        esac"
     names_of_all = " ".join(command.name for command in commands)
     yield f"        [[ $COMP_CWORD -eq 1 ]] && words={shlex.quote(names_of_all)}"
@@ -115,8 +122,8 @@ def _zsh(commands: Sequence[Command]) -> Iterator[str]:
         yield f"        {command.name})"
         yield "            _arguments \\"
         specs = [spec for flag in all_flags(command) for spec in _zsh_flag(flag)]
-        if command.choices:
-            specs.append(shlex.quote(f"1:argument:({' '.join(command.choices)})"))
+        if choices := _choices(command, commands):
+            specs.append(shlex.quote(f"1:argument:({' '.join(choices)})"))
         yield " \\\n".join(f"                {spec}" for spec in specs)
         yield "            ;;"
     yield "    esac"
@@ -155,8 +162,8 @@ def _fish(commands: Sequence[Command]) -> Iterator[str]:
             else:
                 when = f"'__fish_seen_subcommand_from {command.name}'"
             start = f"complete -c {program} -n {when}"
-            if command.choices:
-                yield f"{start} -a {_fish_text(' '.join(command.choices))}"
+            if choices := _choices(command, commands):
+                yield f"{start} -a {_fish_text(' '.join(choices))}"
             for flag in all_flags(command):
                 yield f"{start} {_fish_flag(flag)} -d {_fish_text(flag.help)}"
 

@@ -27,7 +27,7 @@ Commands:
 {rows}
 
 Examples:
-  {PROGRAM} demo
+  {PROGRAM} --manifests=services.yaml --steering=none
   {PROGRAM} --kubeconfig=/etc/kubernetes/proxy.conf
   {PROGRAM} status
 

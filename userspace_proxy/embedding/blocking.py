@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from inspect import signature
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from ..model import Service, ServiceKey, SocketAddress
 from .added_service import AddedService
@@ -22,45 +22,51 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class _InThread(Generic[_O]):
+class InThread(Generic[_O]):
     """The calls of an object that lives in a proxy's thread."""
 
     _thread: LoopThread
     _object: _O
 
 
-def _called(
+def called(
     method: Callable[Concatenate[_O, _P], _T],
-) -> Callable[Concatenate[_InThread[_O], _P], _T]:
+) -> Callable[Concatenate[InThread[Any], _P], _T]:
     """Return a method that calls this one in the proxy's thread."""
 
     @wraps(method)
-    def call(self: _InThread[_O], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return self._thread.do(lambda: method(self._object, *args, **kwargs))
+    def call(self: InThread[_O], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return self._thread.do(lambda: _bound(self._object, method)(*args, **kwargs))
 
     return call
 
 
-def _awaited(
+def awaited(
     method: Callable[Concatenate[_O, _P], Coroutine[Any, Any, _T]],
-) -> Callable[Concatenate[_InThread[_O], _P], _T]:
+) -> Callable[Concatenate[InThread[Any], _P], _T]:
     """Return a method that awaits this one in the proxy's thread."""
 
     @wraps(method)
-    def call(self: _InThread[_O], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return self._thread.call(method(self._object, *args, **kwargs))
+    def call(self: InThread[_O], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return self._thread.call(_bound(self._object, method)(*args, **kwargs))
 
     return call
+
+
+def _bound(owner: object, method: Callable[..., _T]) -> Callable[..., _T]:
+    """Return the method of an object whose class may override this one."""
+    bound: Callable[..., _T] = getattr(owner, method.__name__)
+    return bound
 
 
 def _adding(
     method: Callable[Concatenate[_O, _P], Coroutine[Any, Any, AddedService]],
-) -> Callable[Concatenate[_InThread[_O], _P], BlockingService]:
+) -> Callable[Concatenate[InThread[_O], _P], BlockingService]:
     """Return a method that awaits this one, and returns a handle that blocks."""
-    add = _awaited(method)
+    add = awaited(method)
 
     @wraps(method)
-    def call(self: _InThread[_O], /, *args: _P.args, **kwargs: _P.kwargs) -> BlockingService:
+    def call(self: InThread[_O], /, *args: _P.args, **kwargs: _P.kwargs) -> BlockingService:
         return BlockingService(self._thread, add(self, *args, **kwargs))
 
     # For help(): else it shows the handle whose calls are awaited.
@@ -69,7 +75,7 @@ def _adding(
     return call
 
 
-class BlockingService(_InThread[AddedService]):
+class BlockingService(InThread[AddedService]):
     """A Service that :meth:`BlockingProxy.add_service` serves."""
 
     def __init__(self, thread: LoopThread, service: AddedService) -> None:
@@ -100,11 +106,11 @@ class BlockingService(_InThread[AddedService]):
         """
         return self._thread.do(lambda: self._object.address)
 
-    set_endpoints = _awaited(AddedService.set_endpoints)
-    remove = _awaited(AddedService.remove)
+    set_endpoints = awaited(AddedService.set_endpoints)
+    remove = awaited(AddedService.remove)
 
 
-class BlockingProxy(_InThread[EmbeddedProxy]):
+class BlockingProxy(InThread[EmbeddedProxy]):
     """A Service proxy in a thread of its own, with the calls of ``Proxy`` without ``await``.
 
     ``with Proxy.in_thread() as proxy`` creates, starts and stops it. Its calls may come from any
@@ -113,6 +119,10 @@ class BlockingProxy(_InThread[EmbeddedProxy]):
     Args:
         arguments: Those of ``Proxy``.
     """
+
+    proxy_class: ClassVar[type[EmbeddedProxy]] = EmbeddedProxy
+    """What runs in the thread. A subclass of this class may name one with more methods, and offer
+    them with :func:`called` and :func:`awaited`."""
 
     def __init__(self, **arguments: Any) -> None:
         self._arguments = arguments
@@ -142,7 +152,7 @@ class BlockingProxy(_InThread[EmbeddedProxy]):
         self._thread = LoopThread()
         try:
             # Its events belong to the loop in which it is created.
-            self._object = self._thread.do(lambda: EmbeddedProxy(**self._arguments))
+            self._object = self._thread.do(lambda: self.proxy_class(**self._arguments))
             self._thread.call(self._object.start())
         except BaseException:
             self._thread.close()
@@ -156,28 +166,21 @@ class BlockingProxy(_InThread[EmbeddedProxy]):
             finally:
                 self._thread.close()
 
-    def serve_toxiproxy(self, bind: tuple[str, int] = ("127.0.0.1", 8474)) -> tuple[str, int]:
-        """Serve toxiproxy's HTTP API until the proxy stops, and return its address."""
-        from .toxiproxy import serve_toxiproxy
-
-        return self._thread.call(serve_toxiproxy(self._object, bind))
-
     @property
     def dns_address(self) -> SocketAddress | None:
         """Where names of Services are answered by DNS; None: nowhere."""
         return self._thread.do(lambda: self._object.dns_address)
 
     add_service = _adding(EmbeddedProxy.add_service)
-    put = _awaited(EmbeddedProxy.put)
-    delete = _awaited(EmbeddedProxy.delete)
-    add_fault = _called(EmbeddedProxy.add_fault)
-    remove_faults = _called(EmbeddedProxy.remove_faults)
-    faults_of = _called(EmbeddedProxy.faults_of)
-    choose_next = _called(EmbeddedProxy.choose_next)
-    address_of = _called(EmbeddedProxy.address_of)
-    names = _called(EmbeddedProxy.names)
-    resolver = _called(EmbeddedProxy.resolver)
-    settled = _awaited(EmbeddedProxy.settled)
-    status = _called(EmbeddedProxy.status)
-    failed = _awaited(EmbeddedProxy.failed)
-    stop = _awaited(EmbeddedProxy.stop)
+    put = awaited(EmbeddedProxy.put)
+    delete = awaited(EmbeddedProxy.delete)
+    detour = called(EmbeddedProxy.detour)
+    endpoints_of = called(EmbeddedProxy.endpoints_of)
+    choose_next = called(EmbeddedProxy.choose_next)
+    address_of = called(EmbeddedProxy.address_of)
+    names = called(EmbeddedProxy.names)
+    resolver = called(EmbeddedProxy.resolver)
+    settled = awaited(EmbeddedProxy.settled)
+    status = called(EmbeddedProxy.status)
+    failed = awaited(EmbeddedProxy.failed)
+    stop = awaited(EmbeddedProxy.stop)

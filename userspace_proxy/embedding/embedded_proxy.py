@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Unpack
 
 from ..agent.agent import Agent
@@ -23,6 +23,7 @@ from ..model import (
     SocketAddress,
     parse_ip,
 )
+from ..plan.detours import At, Faults
 from ..policy import choose_path
 from ..sources import MemorySource, Source
 from ..steering import Bind, Steering
@@ -41,7 +42,6 @@ from .arguments import (
 from .loopback import free_loopback
 
 if TYPE_CHECKING:
-    from ..faults.endpoint_faults import EndpointFaults
     from ..lookup.aiohttp_resolver import ServiceResolver
 
 
@@ -70,8 +70,6 @@ class EmbeddedProxy(Agent):
         """Each Service that was put here, with its slices."""
         self._seed = secrets.token_hex(8)
         """Makes its Services' addresses differ from those of other proxies."""
-        self._faults: EndpointFaults | None = None
-        """None until a fault is set."""
         super().__init__(steering, source or memory, options or Options())
 
     def __repr__(self) -> str:
@@ -190,76 +188,19 @@ class EmbeddedProxy(Agent):
         """
         memory = self._embedded()
         memory.delete_service(key)
-        self.remove_faults(key)
         _, slices = self._services.pop(key, (None, ()))
         for item in slices:
             memory.delete_slice(item.key)
         await self.settled()
 
-    def add_fault(
-        self,
-        /,
-        service: ServiceKey,
-        type_: str,
-        *,
-        endpoint: EndpointAddress | None = None,
-        stream: str = "downstream",
-        toxicity: float = 1.0,
-        name: str = "",
-        **attributes: int,
-    ) -> None:
-        """Make connections to endpoints of a Service suffer a fault; in force on return.
-
-        Toxics affect open connections, too, if they were opened while the endpoint had a fault.
-
-        Args:
-            service: A Service of this proxy; its ports share their faults.
-            type_: As in toxiproxy: ``latency``, ``bandwidth``, ``slow_close``, ``timeout``,
-                ``reset_peer``, ``slicer``, ``limit_data``. Also ``refuse``, ``silent``,
-                ``half_open``, and ``fail_first`` with ``count``. UDP has ``latency``, ``loss`` and
-                ``reorder``, the last two with ``percent``.
-            endpoint: One of its endpoints; None: all of them.
-            stream: ``downstream``, from the endpoint to the client, or ``upstream``.
-            toxicity: The share of connections that are affected.
-            name: A fault of the same name is replaced; empty: ``type_stream``.
-            attributes: As in toxiproxy, such as ``latency`` and ``jitter`` in milliseconds.
+    def endpoints_of(
+        self, service: ServiceKey, endpoint: EndpointAddress | None = None
+    ) -> dict[SocketAddress, Protocol]:
+        """Return the endpoints of all ports of a Service, or one of them.
 
         Raises:
-            ConfigError: There is no such fault, or an attribute is invalid.
             LookupError: There is no such Service, or it has no such endpoint.
         """
-        for each, protocol in self._endpoints_of(service, endpoint).items():
-            self.faults.add(
-                service,
-                each,
-                protocol,
-                type_,
-                attributes,
-                stream=stream,
-                toxicity=toxicity,
-                name=name,
-            )
-
-    def remove_faults(
-        self, service: ServiceKey, *, endpoint: EndpointAddress | None = None
-    ) -> None:
-        """Remove all faults of an endpoint, or of a Service; open connections there are reset.
-
-        Args:
-            service: The Service; it may have been removed.
-            endpoint: None: all its endpoints.
-        """
-        if self.faults_of(service):
-            self.faults.remove(service, None if endpoint is None else read_endpoint(endpoint))
-
-    def faults_of(self, service: ServiceKey) -> Mapping[SocketAddress, Sequence[str]]:
-        """Return the faults in force in words, by endpoint."""
-        return {} if self._faults is None else self._faults.of(service)
-
-    def _endpoints_of(
-        self, service: ServiceKey, endpoint: EndpointAddress | None
-    ) -> dict[SocketAddress, Protocol]:
-        """Return the endpoints of all ports of a Service, or one of them."""
         latest = self._running().sync.progress.latest
         state = latest.services.get(service) if latest is not None else None
         if state is None:
@@ -278,18 +219,23 @@ class EmbeddedProxy(Agent):
             raise LookupError(f"{service} has no endpoint {wanted}")
         return {wanted: have[wanted]}
 
-    @property
-    def faults(self) -> EndpointFaults:
-        """The faults of its Services."""
-        served_ports = self._running().served_ports
-        if self._faults is None:
-            # Few proxies have faults.
-            from ..faults.endpoint_faults import EndpointFaults
+    def detour(
+        self,
+        service: ServiceKey,
+        detours: Mapping[At, SocketAddress],
+        why: Callable[[], Faults] = dict,
+    ) -> None:
+        """Have endpoints of a Service dialled at other addresses; in force on return.
 
-            self._faults = EndpointFaults(served_ports.detour)
-            served_ports.faults_of = self._faults.of
-            self._stack.callback(self._faults.close)
-        return self._faults
+        What listens there passes connections on to the endpoint, or acts in its place; the page
+        shows the endpoint with its reasons. The detours stay when the Service is removed.
+
+        Args:
+            service: A Service, which may be served later.
+            detours: By endpoint; those of an earlier call that are missing end.
+            why: Returns the reasons in words, by endpoint, whenever the Service is shown.
+        """
+        self._running().served_ports.detour(service, detours, why)
 
     def at_end(self, callback: Callable[[], Awaitable[object]]) -> None:
         """Have a callback awaited when the proxy stops."""
@@ -305,7 +251,7 @@ class EmbeddedProxy(Agent):
         Raises:
             LookupError: There is no such Service, or it has no such endpoint.
         """
-        (wanted,) = self._endpoints_of(service, endpoint)
+        (wanted,) = self.endpoints_of(service, endpoint)
         for served in self._ports_of(service):
             # Each port of a Service has endpoints of its own.
             if self._plane is not None and wanted in {v.address for v in served.plan.verdicts}:

@@ -44,25 +44,6 @@ class Proxy(EmbeddedProxy):
         """
         return BlockingProxy(steering=steering, source=source, options=options)
 
-    async def serve_toxiproxy(self, bind: tuple[str, int] = ("127.0.0.1", 8474)) -> tuple[str, int]:
-        """Serve toxiproxy's HTTP API until the proxy stops, for its clients.
-
-        A proxy that they create is a Service here; the proxy that is embedded has others, too.
-
-        Args:
-            bind: IP address and port; 0 for any free port.
-
-        Returns:
-            The address.
-
-        Raises:
-            ListenError: The address isn't available.
-        """
-        # aiohttp takes half a second to import.
-        from .toxiproxy import serve_toxiproxy
-
-        return await serve_toxiproxy(self, bind)
-
     def __enter__(self) -> NoReturn:
         raise TypeError("Proxy: use `async with Proxy(…)`, or `with Proxy.in_thread(…)`")
 

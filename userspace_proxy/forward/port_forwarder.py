@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 
 from ..agent.rounds.tasks import first_of
 from ..dataplane import Opened
-from ..faults.detour_stream import reset
+from ..kernel.stream_reset import reset
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress

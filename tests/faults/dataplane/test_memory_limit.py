@@ -57,7 +57,7 @@ def unused_ports(count: int) -> list[int]:
 def backends():
     """The ports of two backends: bytes as asked for, and HTTP."""
     source, http = unused_ports(2)
-    command = [sys.executable, "-m", "userspace_proxy.sandbox.backends", "--name=cart"]
+    command = [sys.executable, "-m", "userspace_proxy_testing.sandbox.backends", "--name=cart"]
     with subprocess.Popen(
         [*command, f"--source={source}", f"--tcp={http}"], stdout=subprocess.PIPE, text=True
     ) as process:

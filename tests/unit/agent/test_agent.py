@@ -14,7 +14,7 @@ from userspace_proxy.agent.watchers import node_now
 from userspace_proxy.errors import ListenError, SourceError
 from userspace_proxy.model import Frontend, Node, Protocol, ServiceKey, ServiceType
 from userspace_proxy.sources import ManifestSource, MemorySource
-from userspace_proxy.testing.fake_steering import FakeSteering
+from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from .backends import Interfaces, ask, backend, free_port, http_status
 from .samples import endpoints, service

@@ -7,7 +7,7 @@ from userspace_proxy.agent.rounds.component import OwnAddresses
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.agent.status_servers import Shown
 from userspace_proxy.facts import StatusFacts
-from userspace_proxy.testing.fake_steering import FakeSteering
+from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from .test_core import make_core
 

@@ -5,7 +5,7 @@ from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.plane import PortPool
 from userspace_proxy.sources import MemorySource
-from userspace_proxy.testing.fake_steering import FakeSteering
+from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from .samples import Cluster
 

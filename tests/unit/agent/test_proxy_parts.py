@@ -13,7 +13,7 @@ from userspace_proxy.plane import PortPool
 from userspace_proxy.plane.path_probes import PathProbes
 from userspace_proxy.sources import MemorySource
 from userspace_proxy.steering import Bind
-from userspace_proxy.testing.fake_steering import FakeSteering
+from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from .samples import Cluster
 

@@ -14,7 +14,7 @@ from userspace_proxy.config import InheritedSocket, PortRange, Settings
 from userspace_proxy.config.load import load_settings
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import DataPath, SocketAddress
-from userspace_proxy.testing.fake_api_server import FakeApiServer
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 
 def test_settings_reach_the_proxy():

@@ -14,7 +14,7 @@ from userspace_proxy.agent.status_servers import Shown, StatusAddresses, StatusS
 from userspace_proxy.errors import ListenError
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.status.listening import open_socket
-from userspace_proxy.testing.fake_steering import FakeSteering
+from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from ..port_numbers import own_name
 from ..status.views import make_view

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 from userspace_proxy.steering import REFUSE, KernelTarget
-from userspace_proxy.testing.fake_steering import FakeSteering
+from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from ..port_numbers import is_listening
 

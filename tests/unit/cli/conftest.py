@@ -47,7 +47,7 @@ def stand_ins(monkeypatch):
     def set_outcome(outcome=0):
         stand_in("userspace_proxy.agent.run", "run_agent", outcome)
         stand_in("userspace_proxy.agent.cleanup", "cleanup", outcome)
-        stand_in("userspace_proxy.cli.demo", "demo", outcome)
+        stand_in("userspace_proxy_testing.commands.demo", "demo", outcome)
         return calls
 
     return set_outcome

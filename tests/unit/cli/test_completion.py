@@ -11,9 +11,10 @@ from userspace_proxy.cli import main
 from userspace_proxy.cli.command import PROGRAM, Command, CommandFlag
 from userspace_proxy.cli.command_table import COMMANDS
 from userspace_proxy.cli.completion import PLUGIN, completion_script
+from userspace_proxy.cli.plugin_commands import all_commands
 from userspace_proxy.config.settings import TABLE
 
-ALL = tuple(COMMANDS.values())
+ALL = tuple(all_commands(COMMANDS).values())
 BASH = completion_script("bash", ALL)
 
 
@@ -53,7 +54,7 @@ def test_bash_offers_what_fits(words, offered):
 
 
 def test_bash_offers_all_commands():
-    assert complete(PROGRAM, "") == list(COMMANDS)
+    assert complete(PROGRAM, "") == list(all_commands(COMMANDS))
 
 
 def test_bash_offers_files_with_blanks_in_their_names(tmp_path):

@@ -17,7 +17,7 @@ from tests.unit.status.views import (
 from userspace_proxy.cli import main
 from userspace_proxy.cli.explain import DIALLED_MAX, find_kubeconfig, is_plugin
 from userspace_proxy.kernel.own_namespace import network_namespace
-from userspace_proxy.testing.fake_api_server import FakeApiServer
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 WEB = """\
 apiVersion: v1

@@ -15,7 +15,7 @@ from userspace_proxy.cli.forward import make_options, wanted_services
 from userspace_proxy.config import Settings
 from userspace_proxy.forward.source import ForwardSource
 from userspace_proxy.model import ServiceKey
-from userspace_proxy.testing.fake_api_server import FakeApiServer
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 DEADLINE_S = 120.0
 UDP = {"name": "udp", "port": 53, "protocol": "UDP"}

@@ -4,9 +4,10 @@ from userspace_proxy.cli import main
 from userspace_proxy.cli.command import Command, CommandFlag
 from userspace_proxy.cli.command_table import COMMANDS, SUMMARY
 from userspace_proxy.cli.man import man_page
+from userspace_proxy.cli.plugin_commands import all_commands
 from userspace_proxy.config.settings import TABLE
 
-ALL = tuple(COMMANDS.values())
+ALL = tuple(all_commands(COMMANDS).values())
 PAGE = man_page(SUMMARY, ALL)
 
 

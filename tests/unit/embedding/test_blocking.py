@@ -109,7 +109,7 @@ def test_calls_of_several_threads_are_served(one):
 
 PAIRS = [(BlockingProxy, EmbeddedProxy), (BlockingService, AddedService)]
 # For a node's process and for other parts of the proxy; start creates the thread, too.
-OTHERS = {"abandon", "admin_address", "at_end", "faults", "has_put", "health_address"}
+OTHERS = {"abandon", "admin_address", "at_end", "has_put", "health_address"}
 OTHERS |= {"is_awaited", "start"}
 
 

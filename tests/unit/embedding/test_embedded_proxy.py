@@ -7,8 +7,10 @@ import pytest
 
 from userspace_proxy import Options, Proxy
 from userspace_proxy.dataplane import Tuning
+from userspace_proxy.embedding.arguments import read_endpoint
 from userspace_proxy.errors import ListenError
 from userspace_proxy.model import CauseCode, ServiceKey
+from userspace_proxy.plan.detours import At
 
 from ..agent.backends import answers, ask, backend, free_address
 from ..dataplane.rig import no_descriptors
@@ -276,22 +278,19 @@ def test_endpoints_may_be_addresses_as_sockets_return_them(run):
     run(main())
 
 
-def test_faults_of_a_service_are_in_force_while_it_has_them(run, caplog):
+def test_an_endpoint_is_dialled_elsewhere_and_shown_with_the_reason(run):
     async def main():
-        async with backend(b"one") as one, Proxy() as proxy:
+        async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
             web = await proxy.add_service("web", port=8080, endpoints=[one])
-            assert proxy.faults_of(web.key) == {}
-            proxy.add_fault(web.key, "reset_peer")
-            with pytest.raises(ConnectionResetError):
-                await ask(web.address)
-            (port,) = proxy.status().ports
-            assert port.endpoints[0].cause.code is CauseCode.FAULT_ON_PURPOSE
-            assert list(proxy.faults_of(web.key).values()) == [["reset_peer() downstream"]]
-            proxy.remove_faults(web.key)
+            ((endpoint, protocol),) = proxy.endpoints_of(web.key).items()
+            why = {endpoint: ["a canary"]}
+            proxy.detour(web.key, {At(protocol, endpoint): read_endpoint(two)}, lambda: why)
+            assert await ask(web.address) == b"two"
+            (shown,) = proxy.status().ports[0].endpoints
+            assert (str(shown.address), shown.cause.code) == (one, CauseCode.FAULT_ON_PURPOSE)
+            assert "a canary" in shown.cause.sentence
+            proxy.detour(web.key, {})
             assert await ask(web.address) == b"one"
-            assert proxy.faults_of(web.key) == {}
             assert proxy.status().ports[0].endpoints[0].cause is None
 
     run(main())
-    # An exception in a task of a faulty connection would be one.
-    assert not [record for record in caplog.records if record.name == "asyncio"]

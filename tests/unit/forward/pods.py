@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from userspace_proxy.model import SocketAddress
-from userspace_proxy.testing.fake_api_server import FakeApiServer
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]]
 PORT = 8080

@@ -7,13 +7,13 @@ import socket
 
 import pytest
 
-from userspace_proxy.faults.detour_stream import reset
 from userspace_proxy.forward.port_forwarder import PortForwarder
+from userspace_proxy.kernel.stream_reset import reset
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
-from userspace_proxy.testing.fake_api_server import FakeApiServer
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..dataplane.waiting import until
 from .pods import PORT, Pods

@@ -12,7 +12,7 @@ from userspace_proxy.embedding import Proxy
 from userspace_proxy.errors import SourceError
 from userspace_proxy.forward.source import ForwardSource
 from userspace_proxy.model import ServiceKey
-from userspace_proxy.testing.fake_api_server import FakeApiServer
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..agent.backends import ask
 from .pods import Pods, service

@@ -7,14 +7,14 @@ listeners, plan, path ─▶ ServedPort.targets ──differ from ServedPort.ste
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ...errors import ListenError
 from ...facts import PortFacts
 from ...log_fields import FieldLogger
-from ...model import DataPath, Frontend, SocketAddress
+from ...model import DataPath, Frontend
 from ...plan import PortKey, PortPlan
 from ...plane import Group, Listener
 from ...policy import DEFAULT_PATH, PathDecision
@@ -26,9 +26,6 @@ from .kernel_path import kernel_targets
 _log = FieldLogger("userspace_proxy.agent")
 
 _NOTHING: Mapping[Frontend, Target] = {}
-
-Faults = Mapping[SocketAddress, Sequence[str]]
-"""Faults on purpose in words, by endpoint."""
 
 
 @dataclass(slots=True, eq=False)

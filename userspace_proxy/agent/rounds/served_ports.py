@@ -14,22 +14,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from ...errors import ListenError
 from ...model import Frontend, IPFamily, Protocol, ServiceKey, SocketAddress
-from ...model.serving import Serving
 from ...plan import PortKey, PortPlan
+from ...plan.detours import At, Detours, Faults
 from ...plane import Group, Plane, PortPool
 from ...steering import Bind
 from .auto_paths import AutoPaths
 from .listen_addresses import HELD_HINT, ListenAddresses, ListenerIndex
 from .node_ports import NodePortReservations, node_ports
-from .served_port import Faults, ServedPort, Steered
+from .served_port import ServedPort, Steered
 from .shortages import ListenProblems, Shortages
-
-if TYPE_CHECKING:
-    from ...faults.endpoint_faults import At
 
 
 class ServedPorts:
@@ -73,9 +69,7 @@ class ServedPorts:
         self._problems = ListenProblems(self.shortages, clock)
         self.steered = Steered(self._served, self._problems.end)
         """Where they are steered."""
-        self._detours: dict[ServiceKey, Mapping[At, SocketAddress]] = {}
-        self.faults_of: Callable[[ServiceKey], Faults] = lambda _service: {}
-        """Returns the faults on purpose of a Service, for the view."""
+        self.detours = Detours()
         self.auto_paths = AutoPaths()
 
     def __iter__(self) -> Iterator[ServedPort]:
@@ -113,15 +107,16 @@ class ServedPorts:
         served.choose_path(self.auto_paths.follow(served.plan))
         self._serve(served, preferred)
 
-    def detour(self, service: ServiceKey, detours: Mapping[At, SocketAddress]) -> None:
+    def detour(
+        self, service: ServiceKey, detours: Mapping[At, SocketAddress], why: Callable[[], Faults]
+    ) -> None:
         """Dial endpoints of a Service at other addresses; in force on return.
 
         Args:
             detours: By endpoint; those of an earlier call that are missing end.
+            why: Returns the reasons whenever they are shown.
         """
-        self._detours[service] = detours
-        if not detours:
-            del self._detours[service]
+        self.detours.set(service, detours, why)
         for served in self._served.values():
             if served.plan.key.name.service == service:
                 self._touch(served, served.plan.frontends, served.plan.frontends)
@@ -215,7 +210,7 @@ class ServedPorts:
         gives_up = served in self._giving_up
         has_none = is_left_to_others or gives_up
         wanted = {} if has_none else self._addresses.wanted(plan, preferred, may_open=is_turn)
-        answer = self._plane.serve(served.group, self._serving(plan), wanted)
+        answer = self._plane.serve(served.group, self.detours.lead(plan), wanted)
         served.listeners = self.listeners.change(served, self._addresses.by_frontend(plan, answer))
         now = set(served.listeners.values())
         self._addresses.take(now - before)
@@ -226,15 +221,6 @@ class ServedPorts:
             error = why if is_open else self._addresses.explain(plan, key, why)
         waits = gives_up or (not is_turn and None in answer.errors.values())
         self._problems.note(served, error, waits=waits)
-
-    def _serving(self, plan: PortPlan) -> Serving:
-        """Return what workers get: nearly always the plan's, as it is."""
-        detours = self._detours.get(plan.key.name.service)
-        if not detours:
-            return plan.serving
-        return plan.serving.detoured(
-            tuple((at.endpoint, to) for at, to in detours.items() if at.protocol is plan.protocol)
-        )
 
     def _holder_of(self, protocol: Protocol, family: IPFamily, ports: Collection[int]) -> str:
         return self._reservations.holder(protocol, family, ports, now=self._clock())

@@ -5,12 +5,12 @@ import socket
 
 import pytest
 
-from userspace_proxy.faults.endpoint_faults import At
 from userspace_proxy.model import Balance, Frontend, Handling, Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import PortPool
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import REFUSE, Bind
+from userspace_proxy_testing.faults.endpoint_faults import At
 
 from ...dataplane.rig import no_descriptors
 from ...port_numbers import free_port, is_listening, look_no_further_than, own_name
@@ -262,9 +262,9 @@ async def test_workers_get_the_plan_as_it_is_but_for_detours_of_their_protocol(m
     assert served.group.serving is serving
     elsewhere = SocketAddress("127.0.0.1", 9)
     detours = {At(protocol, pod): elsewhere for protocol in Protocol}
-    served_ports.detour(served.plan.key.name.service, detours)
+    served_ports.detour(served.plan.key.name.service, detours, dict)
     assert served.group.serving == serving.detoured(((pod, elsewhere),))
-    served_ports.detour(served.plan.key.name.service, {})
+    served_ports.detour(served.plan.key.name.service, {}, dict)
     assert served.group.serving is serving
 
 

@@ -15,7 +15,7 @@ from userspace_proxy.plan import Planner
 from userspace_proxy.plane import PortPool
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import REFUSE
-from userspace_proxy.testing.fake_steering import FakeSteering
+from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from ...port_numbers import free_port, is_listening
 from ..samples import Cluster

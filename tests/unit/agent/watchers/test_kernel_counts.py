@@ -9,7 +9,7 @@ from userspace_proxy.agent.watchers.kernel_counts import EVERY_S, KernelCounts
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import DataPath, Frontend, Handling, Protocol
 from userspace_proxy.steering import Bind
-from userspace_proxy.testing.fake_steering import FakeSteering
+from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from ..samples import Cluster
 

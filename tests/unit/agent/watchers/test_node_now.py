@@ -5,7 +5,7 @@ from userspace_proxy.agent.rounds.tasks import Supervisor
 from userspace_proxy.agent.watchers.node_now import NodeNow
 from userspace_proxy.cluster import Snapshot
 from userspace_proxy.policy import PRIMARY
-from userspace_proxy.testing.fake_steering import FakeSteering
+from userspace_proxy_testing.fakes.steering import FakeSteering
 
 
 class NoSteering(FakeSteering):

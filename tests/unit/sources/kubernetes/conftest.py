@@ -8,7 +8,7 @@ import pytest
 
 from userspace_proxy.sources.kubernetes import KubernetesSource
 from userspace_proxy.sources.kubernetes.reflector import Timing
-from userspace_proxy.testing.fake_api_server import FakeApiServer
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 QUICK = Timing(backoff_base_s=0.001, backoff_cap_s=0.002)
 

@@ -14,7 +14,7 @@ from userspace_proxy.sources.kubernetes.client import ApiClient, Stream
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.reflector import Reflector, Timing
 from userspace_proxy.sources.kubernetes.resources import SERVICES, ResourceCache
-from userspace_proxy.testing.fake_api_server import FakeApiServer
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 DEADLINE_S = 120.0
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from userspace_proxy.faults.detour_stream import reset
+from userspace_proxy.kernel.stream_reset import reset
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials

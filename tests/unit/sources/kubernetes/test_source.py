@@ -9,7 +9,7 @@ import pytest
 
 from userspace_proxy.errors import SourceError
 from userspace_proxy.sources.kubernetes import KubernetesSource
-from userspace_proxy.testing.fake_api_server import FakeApiServer
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..running import Published, running
 from .conftest import QUICK

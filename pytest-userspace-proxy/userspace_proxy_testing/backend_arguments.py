@@ -1,0 +1,117 @@
+"""Reads what a test passes as the backends of a Service.
+
+Rule 1: an error is raised before anything is started, and names the argument, what was given and
+what is expected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from userspace_proxy.embedding.arguments import EndpointAddress, read_endpoint
+
+from .http_serving import HttpHandler, serve_http
+
+StreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+BackendLike = EndpointAddress | HttpHandler | StreamHandler | list[str]
+"""What a backend can be made of."""
+
+
+def read_backends(
+    backends: int | Iterable[BackendLike | None], protocol: str
+) -> list[BackendLike | None]:
+    """Return what each backend is made of; None: a server that answers its name.
+
+    Raises:
+        TypeError: Nothing can be made of one.
+        ValueError: One is a text that isn't an address, or their number is negative.
+    """
+    if isinstance(backends, int) and not isinstance(backends, bool):
+        if backends < 0:
+            raise ValueError(f"backends: {backends} is less than 0")
+        return [None] * backends
+    if isinstance(backends, str | bool) or not isinstance(backends, Iterable):
+        raise TypeError(f"backends: expected a number or a list, got {backends!r}")
+    likes = list(backends)
+    for like in likes:
+        check_backend(like, protocol)
+    return likes
+
+
+def check_backend(like: BackendLike | None, protocol: str) -> None:
+    """Raise a TypeError or ValueError if no backend can be made of this."""
+    is_udp = protocol == "UDP"
+    if isinstance(like, str):
+        _check_text(like)
+    elif isinstance(like, tuple):
+        read_endpoint(like)
+    elif isinstance(like, list):
+        if not like or not all(isinstance(word, str) for word in like):
+            raise TypeError(f"backend {like!r}: expected the words of a command")
+        if is_udp:
+            what = f"backend {like!r}: a command can't be a UDP backend"
+            raise TypeError(f"{what}: start it in the test, and give its address")
+    elif callable(like):
+        if is_udp:
+            what = f"backend {_name(like)}: a function can't be a UDP backend"
+            raise TypeError(f"{what}: backends=2 makes two that answer")
+        stream_handler(like)
+    elif like is not None:
+        raise TypeError(f"backend {like!r}: expected a function, a command or an address")
+
+
+def stream_handler(function: Callable[..., Any]) -> StreamHandler:
+    """Return a function of a reader and a writer as it is; one of a request serves HTTP.
+
+    Raises:
+        TypeError: It takes something else, or is no coroutine function.
+    """
+    count = _required(function)
+    if count == 2:
+        call = getattr(function, "__call__", None)  # noqa: B004 - an object with an async method
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call):
+            return function
+        raise TypeError(
+            f"backend {_name(function)}: a function of a reader and a writer must be `async def`"
+        )
+    if count != 1:
+        raise TypeError(
+            f"backend {_name(function)}: expected a function of a request, or of a reader and a "
+            f"writer; it needs {count} arguments"
+        )
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await serve_http(reader, writer, function)
+
+    return serve
+
+
+def _check_text(text: str) -> None:
+    try:
+        read_endpoint(text)
+    except ValueError as exc:
+        if ":" in text:
+            raise
+        words = text.split() or [text]
+        raise ValueError(f"{exc}; a command is a list: {words!r}") from None
+
+
+def _required(function: Callable[..., Any]) -> int:
+    """Return how many arguments must be given by position; one if only that is possible."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        # Some builtins have none.
+        return 1
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = signature.parameters.values()
+    count = sum(p.kind in positional and p.default is p.empty for p in parameters)
+    takes_one = any(p.kind in (*positional, p.VAR_POSITIONAL) for p in parameters)
+    return 1 if count == 0 and takes_one else count
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", "") or repr(function)

@@ -1,0 +1,394 @@
+"""Backends of a test's Services: in the test's process, as a command, or anywhere else.
+
+``2``: HTTP servers that answer their name; with UDP, servers that answer name and datagram
+``[echo, http("hello")]``: ready-made ones
+``[handler]``: a function of the test, which gets an HTTP request, or a reader and a writer
+``[["redis-server", "--port={port}"]]``: a command
+``["127.0.0.1:8081"]``: an address that another program serves
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from userspace_proxy.embedding.arguments import read_endpoint
+from userspace_proxy.embedding.loop_thread import LoopThread
+from userspace_proxy.errors import SandboxError
+from userspace_proxy.kernel.stream_reset import reset
+from userspace_proxy.log_fields import FieldLogger
+from userspace_proxy.model import SocketAddress
+
+from .backend_arguments import BackendLike, StreamHandler, check_backend, stream_handler
+from .http_serving import HttpAnswer, HttpHandler, HttpRequest
+from .places import BackendPlace
+
+if TYPE_CHECKING:
+    from .sandbox import Pod
+
+_log = FieldLogger("userspace_proxy_testing")
+
+_COMMAND_READY_S = 20.0
+_COMMAND_ENDS_S = 5.0
+_RETRY_S = 0.01
+
+
+def http(answer: HttpAnswer) -> HttpHandler:
+    """Return a backend that gives each HTTP request this answer."""
+    return lambda _request: answer
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Return what it receives, and the FIN; a backend."""
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+
+
+class FaultControl(NamedTuple):
+    """Sets and removes the faults of one Service."""
+
+    add: Callable[..., None]
+    remove: Callable[..., None]
+
+
+class Backend:
+    """One backend of a Service; :meth:`stop` and :meth:`start` make it die and return.
+
+    This class itself is a backend that another program serves.
+    """
+
+    is_own = False
+    """Whether it is served for this test."""
+    is_left = False
+    """Whether something still accepted connections at its address when it was closed."""
+
+    def __init__(self, name: str, address: SocketAddress, place: BackendPlace) -> None:
+        self.name = name
+        self.address = address
+        self.is_draining = False
+        self._place = place
+        self._control: FaultControl | None = None
+        self._is_closed = False
+        self._reserved: socket.socket | None = None
+        """Keeps other programs from the port while it is stopped; what dials it is refused."""
+
+    def __repr__(self) -> str:
+        return f"<Backend {self.name} at {self.address}{self._state()}>"
+
+    @property
+    def pod(self) -> Pod:
+        """The network namespace in which it runs, which a test may configure.
+
+        Raises:
+            TypeError: It has none: only backends of ``service_network`` have.
+        """
+        pod = self._place.pod
+        if pod is None:
+            raise TypeError(f"{self!r} has no pod: only backends of service_network have one")
+        return pod
+
+    def start(self) -> None:
+        """Serve again, at the same address. Idempotent.
+
+        Raises:
+            LookupError: Its Service was removed.
+        """
+        raise TypeError(f"{self!r} is served by another program: it can't be started here")
+
+    def stop(self) -> None:
+        """Refuse connections from now on, and reset the open ones. Idempotent."""
+        raise TypeError(f"{self!r} is served by another program: it can't be stopped here")
+
+    def fault(
+        self, type_: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: int
+    ) -> None:
+        """Make connections to it suffer a fault: see :meth:`.EmbeddedProxy.add_fault`."""
+        self._controlled().add(
+            type_, endpoint=self.address, stream=stream, toxicity=toxicity, **attributes
+        )
+
+    def heal(self) -> None:
+        """Remove its faults. Idempotent."""
+        self._controlled().remove(endpoint=self.address)
+
+    def attach(self, control: FaultControl) -> None:
+        """Say who sets faults of the Service to which it belongs."""
+        self._control = control
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise LookupError(f"{self!r} can't be started: its Service was removed")
+
+    def _controlled(self) -> FaultControl:
+        assert self._control is not None, "it belongs to a Service"
+        return self._control
+
+    def close(self) -> None:
+        """End everything that belongs to it, for good. Idempotent."""
+        if self.is_own and not self._is_closed:
+            self.stop()
+            if self._reserved is not None:
+                # Later another program may have the port.
+                self.is_left = self._accepts()
+                self._free()
+            self._place.leave()
+        self._is_closed = True
+
+    def _accepts(self) -> bool:
+        with self._place.open_socket(socket.SOCK_STREAM) as client:
+            return client.connect_ex(self.address) == 0
+
+    def _reserve(self) -> None:
+        """Take a port of TCP that programs outside this test may get, without listening."""
+        if self._place.pod is None:
+            with contextlib.suppress(OSError):
+                self._reserved = self._place.bind(socket.SOCK_STREAM, self.address)
+
+    def _free(self) -> None:
+        reserved, self._reserved = self._reserved, None
+        if reserved is not None:
+            reserved.close()
+
+    def _state(self) -> str:
+        return ", draining" if self.is_draining else ""
+
+
+class StreamBackend(Backend):
+    """A TCP server in the proxy's thread."""
+
+    is_own = True
+
+    def __init__(
+        self, name: str, thread: LoopThread, handler: StreamHandler, place: BackendPlace
+    ) -> None:
+        self._thread = thread
+        self._handler = handler
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        super().__init__(name, place.address, place)
+        self.start()
+
+    def start(self) -> None:
+        """Part of Backend."""
+        self._check_open()
+        if self._server is None:
+            self._free()
+            sock = self._place.bind(socket.SOCK_STREAM, self.address)
+            self.address = SocketAddress(*sock.getsockname()[:2])
+            self._server = self._thread.call(asyncio.start_server(self._serve, sock=sock))
+
+    def stop(self) -> None:
+        """Part of Backend."""
+        server, self._server = self._server, None
+        if server is not None:
+            self._thread.do(lambda: self._reset(server))
+            self._reserve()
+
+    def _reset(self, server: asyncio.Server) -> None:
+        server.close()
+        for writer in self._writers:
+            reset(writer)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            await self._handler(reader, writer)
+        except ConnectionError:
+            pass
+        except Exception:  # noqa: BLE001 - the test's own code
+            _log.exception("%(backend)s: its function failed", extra={"backend": self.name})
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    def _state(self) -> str:
+        return super()._state() or ("" if self._server else ", stopped")
+
+
+class UdpBackend(Backend):
+    """A UDP server in the proxy's thread that answers ``name: `` and the datagram."""
+
+    is_own = True
+
+    def __init__(self, name: str, thread: LoopThread, place: BackendPlace) -> None:
+        self._thread = thread
+        self._transport: asyncio.DatagramTransport | None = None
+        super().__init__(name, place.address, place)
+        self.start()
+
+    def start(self) -> None:
+        """Part of Backend."""
+        self._check_open()
+        if self._transport is None:
+            sock = self._place.bind(socket.SOCK_DGRAM, self.address)
+            self.address = SocketAddress(*sock.getsockname()[:2])
+            self._transport = self._thread.call(self._open(sock))
+
+    def stop(self) -> None:
+        """Part of Backend."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            self._thread.do(transport.abort)
+
+    async def _open(self, sock: socket.socket) -> asyncio.DatagramTransport:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(lambda: _Answering(self.name), sock=sock)
+        return transport
+
+    def _state(self) -> str:
+        return super()._state() or ("" if self._transport else ", stopped")
+
+
+class _Answering(asyncio.DatagramProtocol):
+    def __init__(self, name: str) -> None:
+        self._name = name.encode()
+        self._transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self._transport.sendto(self._name + b": " + data, addr)
+
+
+class CommandBackend(Backend):
+    """A program; ``{host}`` and ``{port}`` in its arguments are where it must listen.
+
+    Its environment has them as HOST and PORT.
+    """
+
+    is_own = True
+
+    def __init__(self, name: str, command: Sequence[str], place: BackendPlace) -> None:
+        with place.bind(socket.SOCK_STREAM, place.address) as probe:
+            address = SocketAddress(*probe.getsockname()[:2])
+        values = {"{host}": address.ip, "{port}": str(address.port)}
+        self._command = [_replace(word, values) for word in command]
+        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(name, address, place)
+        self.start()
+
+    def start(self) -> None:
+        """Part of Backend; returns when the program accepts connections.
+
+        Raises:
+            SandboxError: It can't be started, ends, or doesn't listen in time.
+        """
+        self._check_open()
+        if self._process is not None:
+            return
+        self._free()
+        where = {"HOST": self.address.ip, "PORT": str(self.address.port)}
+        try:
+            # A session of its own, so that a signal reaches its children, too.
+            self._process = subprocess.Popen(
+                self._place.command(self._command),
+                env=os.environ | where,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as exc:
+            raise SandboxError(f"cannot start backend {self.name}: {exc}") from exc
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            self._free()
+            raise
+
+    def stop(self) -> None:
+        """Part of Backend."""
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(_COMMAND_ENDS_S)
+            self._reserve()
+
+    def _wait(self) -> None:
+        assert self._process is not None, "it was started"
+        deadline, pause = time.monotonic() + _COMMAND_READY_S, threading.Event()
+        while time.monotonic() < deadline:
+            status = self._process.poll()
+            if status is not None:
+                what = f"backend {self.name} ended with status {status}: {self._command}"
+                raise SandboxError(what)
+            with (
+                contextlib.suppress(OSError),
+                self._place.open_socket(socket.SOCK_STREAM) as client,
+            ):
+                client.settimeout(1)
+                client.connect(self.address)
+                return
+            pause.wait(_RETRY_S)
+        raise SandboxError(
+            f"backend {self.name} does not listen at {self.address} after {_COMMAND_READY_S:.0f} s",
+            hint="its address is {host} and {port} in its arguments, or HOST and PORT in its "
+            "environment",
+        )
+
+    def _state(self) -> str:
+        return super()._state() or ("" if self._process else ", stopped")
+
+
+def make_backend(
+    like: BackendLike | None,
+    *,
+    name: str,
+    protocol: str,
+    thread: LoopThread,
+    find_place: Callable[[], BackendPlace] = BackendPlace,
+) -> Backend:
+    """Return a backend, started.
+
+    Args:
+        like: What it is made of; None: an HTTP or UDP server that answers its name.
+        find_place: Returns where it listens, if it isn't served by another program.
+
+    Raises:
+        TypeError: Nothing can be made of it.
+        ValueError: It is a text that isn't an address.
+        SandboxError: A program doesn't start.
+    """
+    check_backend(like, protocol)
+    if isinstance(like, str | tuple):
+        return Backend(name, read_endpoint(like), BackendPlace())
+    place = find_place()
+    try:
+        if isinstance(like, list):
+            return CommandBackend(name, like, place)
+        if like is None and protocol == "UDP":
+            return UdpBackend(name, thread, place)
+        return StreamBackend(name, thread, stream_handler(like or http(f"{name}\n")), place)
+    except BaseException:
+        place.leave()
+        raise
+
+
+def _replace(word: str, values: Mapping[str, str]) -> str:
+    for placeholder, value in values.items():
+        word = word.replace(placeholder, value)
+    return word
+
+
+__all__ = [
+    "Backend",
+    "BackendLike",
+    "CommandBackend",
+    "HttpAnswer",
+    "HttpRequest",
+    "StreamBackend",
+    "UdpBackend",
+    "echo",
+    "http",
+    "make_backend",
+]

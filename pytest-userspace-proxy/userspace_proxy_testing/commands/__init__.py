@@ -1,0 +1,1 @@
+"""The commands ``demo`` and ``sandbox`` of ``userspace-proxy``."""

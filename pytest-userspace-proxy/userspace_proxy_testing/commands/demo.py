@@ -1,0 +1,203 @@
+"""``userspace-proxy demo``: a sandbox with backends, sample Services, the proxy and its page.
+
+    here ── 127.0.0.1:10249 (page) ──┐ a socket opened here and handed in
+    sandbox: client ── node-1 (userspace-proxy run --steering=local) ── web-1…3, dns-1…2, broken
+             (traffic)
+
+Everything but the page's socket lives in namespaces that end with this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from userspace_proxy.cli.command import DONE, Given
+from userspace_proxy.config.flags import parsed
+from userspace_proxy.config.kinds import integer
+from userspace_proxy.errors import UserspaceProxyError
+
+from ..sandbox import Pod, Sandbox, SandboxError
+from .demo_broken import RESETTING, SILENT, broken_manifests_for, broken_traffic
+from .demo_commands import FOLDER_PREFIX, Commands, Tour, send_command
+from .demo_manifests import DNS_PODS, WEB_PODS, manifests_for, sample_traffic
+from .sandbox_proxy import PAGE_PORT, last_line, page_socket, running_proxy, wait_until_ready
+
+_TRAFFIC = "userspace_proxy_testing.sandbox.traffic"
+
+
+def demo(given: Given) -> int:
+    """Run the demo until Ctrl-C, or have the running one carry out a command.
+
+    Args:
+        given: The arguments are the command; ``port``: the page's port on 127.0.0.1; without it
+            10249, or any free one.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        ConfigError: The port isn't a number.
+        UserspaceProxyError: No demo runs, or it refuses the command.
+        SandboxError: Namespaces can't be created here; the message contains the remedy.
+        ListenError: The page's port is in use.
+    """
+    if given.arguments:
+        print(send_command(given.arguments))
+        return DONE
+    began = time.monotonic()
+    text = given.values.get("port")
+    port = None if text is None else parsed("port", text, integer(0, 65535).parse)
+    with page_socket(port) as page, contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX)))
+        stop = _StopOnSignal()
+        try:
+            _show(page, folder, stop, began, stack)
+        except SandboxError:
+            # Ctrl-C also ends a command that is setting up the sandbox.
+            if not stop.is_set:
+                raise
+        print("\nending the demo …", flush=True)
+    return DONE
+
+
+def _show(
+    page: socket.socket,
+    folder: Path,
+    stop: _StopOnSignal,
+    began: float,
+    stack: contextlib.ExitStack,
+) -> None:
+    """Set everything up, print what to try, and wait for the signal to end it."""
+    sandbox = stack.enter_context(Sandbox())
+    tour = Tour()
+    pods = _add_pods(sandbox, tour)
+    client = sandbox.add_pod("client")
+    manifests = _write_manifests(folder, {name: str(pod.ip) for name, pod in pods.items()})
+    _write_scripts(folder, sandbox, client)
+    _start_traffic(client)
+    proxy = stack.enter_context(running_proxy(sandbox, page, manifests, folder / "proxy.log"))
+    port = page.getsockname()[1]
+    tour.server = f"127.0.0.1:{port}"
+    wait_until_ready(port, proxy, folder / "proxy.log", lambda: stop.is_set)
+    commands = stack.enter_context(contextlib.closing(Commands(folder, tour.run)))
+    if not stop.is_set:
+        print(_text(folder, port, time.monotonic() - began), flush=True)
+        commands.show_prompt()
+    while not stop.is_set and proxy.poll() is None:
+        commands.wait(stop.fileno())
+        stop.clear()
+    if not stop.is_set and proxy.returncode != 0:
+        how = (
+            f"was killed by signal {-proxy.returncode}"
+            if proxy.returncode < 0
+            else f"exited with status {proxy.returncode}"
+        )
+        raise UserspaceProxyError(
+            f"the proxy {how}; its last log line: {last_line(folder / 'proxy.log')}"
+        )
+
+
+class _StopOnSignal:
+    """Lets Ctrl-C, SIGTERM and the end of a child wake a poll of its descriptor.
+
+    Signals are bytes on a socket, so that none is lost between a check and a poll.
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        signal.set_wakeup_fd(self._waker.fileno())
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._set)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable after a signal."""
+        return self._woken.fileno()
+
+    def clear(self) -> None:
+        """Wait for the next signal: the caller has looked at everything."""
+        with contextlib.suppress(BlockingIOError):
+            self._woken.recv(64)
+
+    def _set(self, *_: object) -> None:
+        self.is_set = True
+
+
+def _add_pods(sandbox: Sandbox, tour: Tour) -> dict[str, Pod]:
+    pods = {name: sandbox.add_pod(name) for name in (*WEB_PODS, *DNS_PODS, "broken")}
+    for name in WEB_PODS:
+        tour.serve(pods[name], tcp=8080)
+    for name in DNS_PODS:
+        tour.serve(pods[name], udp=5353)
+    # A port without a server refuses connections, like a crashed container.
+    pods["broken"].serve(reset=RESETTING, silent=SILENT)
+    return pods
+
+
+def _write_manifests(folder: Path, addresses: Mapping[str, str]) -> Path:
+    """Write the manifests into a folder of their own, and return it."""
+    manifests = folder / "manifests"
+    manifests.mkdir()
+    (manifests / "shop.yaml").write_text(manifests_for(addresses))
+    (manifests / "broken.yaml").write_text(broken_manifests_for(addresses))
+    return manifests
+
+
+def _write_scripts(folder: Path, sandbox: Sandbox, client: Pod) -> None:
+    """Write the scripts ``pod`` and ``node``, which run a command there, ``ask``, and this program.
+
+    This program needn't be in a folder of PATH.
+    """
+    for name, words in (
+        ("pod", client.prefix),
+        ("node", sandbox.node.prefix),
+        ("ask", (*client.prefix, sys.executable, "-m", "userspace_proxy_testing.sandbox.client")),
+        ("userspace-proxy", (sys.executable, "-m", "userspace_proxy")),
+    ):
+        script = folder / name
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        script.chmod(0o755)
+
+
+def _start_traffic(client: Pod) -> None:
+    """Start background traffic, which ends with the client's namespace."""
+    client.popen(
+        [sys.executable, "-m", _TRAFFIC, *sample_traffic(), *broken_traffic()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _text(folder: Path, port: int, seconds: float) -> str:
+    server = "" if port == PAGE_PORT else f" --server=127.0.0.1:{port}"
+    return f"""
+userspace-proxy demo: ready after {seconds:.1f} s; Ctrl-C ends it and leaves nothing behind.
+
+  status page         http://127.0.0.1:{port}/
+  round robin         {folder}/ask http http://10.96.0.10/ --count 6
+  ClientIP affinity   {folder}/ask http http://10.96.0.20/ --count 6
+  UDP                 {folder}/ask udp 10.96.0.53:53 hello --count 4    (one socket, one pod)
+  a dead endpoint     {folder}/ask http http://10.96.0.30/ --count 6    (no request fails)
+
+  break a pod         {folder}/userspace-proxy demo break web-2    (or here: break web-2)
+  find the reason     {folder}/userspace-proxy explain broken/port-name{server}    (or here)
+  Services to fix     {folder}/manifests/broken.yaml: twelve with one mistake each
+  change something    edit {folder}/manifests/shop.yaml: the proxy follows at once
+  shell in the pod    {folder}/pod sh
+  shell on the node   {folder}/node sh
+  the proxy's log     tail -f {folder}/proxy.log
+"""

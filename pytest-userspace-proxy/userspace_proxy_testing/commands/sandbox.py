@@ -1,0 +1,149 @@
+"""``userspace-proxy sandbox``: runs a command where the Services of manifests answer.
+
+    sandbox: client (the command) ── node-1 (userspace-proxy run --steering=local, DNS)
+                                        └── a pod for each endpoint of the manifests
+
+The command reaches Services at their ClusterIPs and, through DNS, at their names. Everything is in
+namespaces that end with this process; the machine's own network isn't changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import tempfile
+from collections.abc import Container, Iterator
+from pathlib import Path
+
+from userspace_proxy.cli.command import Given
+from userspace_proxy.cluster import Snapshot
+from userspace_proxy.errors import ConfigError, InputError
+from userspace_proxy.model import Endpoint, EndpointSlice, Protocol, ServiceKey
+from userspace_proxy.model.similar import did_you_mean
+from userspace_proxy.sources import load_manifests
+
+from ..sandbox import Pod, Sandbox, write_resolver_files
+from .sandbox_proxy import page_socket, running_proxy, wait_until_ready
+
+# Source: RFC 2544, addresses for benchmarks: manifests don't contain them.
+POD_CIDR = "198.18.0.0/16,fd00:198:18::/56"
+_KINDS = {Protocol.TCP: "tcp", Protocol.UDP: "udp"}
+
+
+def sandbox(given: Given) -> int:
+    """Run a command in a sandbox.
+
+    Args:
+        given: ``manifests``: a file or folder; ``namespace``: the one in which short names are
+            looked up first; ``own``: Services whose endpoints the command serves; the command.
+
+    Returns:
+        The exit status of the command, or 128 and the number of the signal that ended it.
+
+    Raises:
+        ConfigError: The manifests or the command are missing, or a Service isn't in them.
+        InputError: The manifests contain an error.
+        SandboxError: Namespaces can't be created here, or the command can't be started.
+    """
+    path = given.values.get("manifests", "")
+    if not path or not given.rest:
+        raise ConfigError(
+            f"sandbox needs {'a command' if path else '--manifests'}",
+            hint="userspace-proxy sandbox --manifests=PATH -- COMMAND",
+        )
+    manifests = Path(path).resolve()
+    snapshot = _read(manifests)
+    namespace = given.values.get("namespace", "default")
+    own = _own(given.values.get("own", ""), namespace, snapshot)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="userspace-proxy-")))
+        page = stack.enter_context(page_socket(0))
+        box = stack.enter_context(Sandbox(pod_cidr=POD_CIDR))
+        client = box.add_pod("client")
+        _add_endpoints(box, snapshot, own, client)
+        log = folder / "proxy.log"
+        flags = [f"--dns-bind-address={box.node.ip}:53"]
+        # The command may be client and endpoint of one connection, at different addresses.
+        flags += ["--preserve-client-address=never"] if own else []
+        proxy = stack.enter_context(running_proxy(box, page, manifests, log, *flags))
+        wait_until_ready(page.getsockname()[1], proxy, log, lambda: False)
+        files = write_resolver_files(folder, str(box.node.ip), namespace)
+        return _run([*client.prefix_with_files(files), *given.rest])
+
+
+def _read(manifests: Path) -> Snapshot:
+    snapshot, problems = load_manifests(manifests)
+    if problems:
+        raise InputError(problems[0])
+    return snapshot
+
+
+def _own(text: str, namespace: str, snapshot: Snapshot) -> frozenset[ServiceKey]:
+    """Return the Services in a list such as ``web,shop/db``."""
+    keys = set()
+    for word in filter(None, text.split(",")):
+        before, slash, name = word.strip().rpartition("/")
+        key = ServiceKey(before if slash else namespace, name)
+        if key not in snapshot.services:
+            raise ConfigError(
+                f"--own: the manifests contain no Service {key}",
+                hint=did_you_mean(str(key), map(str, snapshot.services)),
+            )
+        keys.add(key)
+    return frozenset(keys)
+
+
+def _add_endpoints(
+    box: Sandbox, snapshot: Snapshot, own: Container[ServiceKey], client: Pod
+) -> None:
+    """Start a pod with backends for each address of a ready endpoint.
+
+    Args:
+        own: The addresses of their endpoints are the client's.
+    """
+    owned = {e.ip for item in _slices(snapshot) if item.service in own for e in item.endpoints}
+    for ip in sorted(owned):
+        _give_address(box, client, ip)
+    ports: dict[str, dict[str, set[int]]] = {}
+    names: dict[str, str] = {}
+    for item in _slices(snapshot):
+        for endpoint in item.endpoints:
+            if not endpoint.ready or endpoint.ip in owned:
+                continue
+            names.setdefault(endpoint.ip, _name(item, endpoint))
+            of_ip = ports.setdefault(endpoint.ip, {})
+            for port in item.ports:
+                if port.protocol in Protocol.__members__:
+                    kind = _KINDS[Protocol(port.protocol)]
+                    of_ip.setdefault(kind, set()).add(port.port)
+    for number, (ip, of_ip) in enumerate(ports.items()):
+        pod = box.add_pod(f"endpoint-{number}")
+        _give_address(box, pod, ip)
+        if of_ip:
+            pod.serve(names[ip], **{kind: sorted(found) for kind, found in of_ip.items()})
+
+
+def _slices(snapshot: Snapshot) -> Iterator[EndpointSlice]:
+    for state in snapshot.services.values():
+        yield from state.slices
+
+
+def _name(item: EndpointSlice, endpoint: Endpoint) -> str:
+    """Return what the backends of an endpoint answer."""
+    return endpoint.hostname or f"{item.service.name}-{endpoint.ip.replace('.', '-')}"
+
+
+def _give_address(box: Sandbox, pod: Pod, ip: str) -> None:
+    length, via = (128, pod.ip6) if ":" in ip else (32, pod.ip)
+    pod.configure([f"addr add {ip}/{length} dev lo"])
+    box.node.configure([f"route add {ip}/{length} via {via}"])
+
+
+def _run(argv: list[str]) -> int:
+    """Run a command in the foreground; Ctrl-C is for the command, SIGTERM is passed on."""
+    process = subprocess.Popen(argv)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    status = process.wait()
+    return status if status >= 0 else 128 - status

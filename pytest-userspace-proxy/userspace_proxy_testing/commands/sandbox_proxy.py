@@ -1,0 +1,130 @@
+"""The proxy of a sandbox: a process on its node, whose page is on this machine's loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from userspace_proxy.cli.admin import AdminAddress
+from userspace_proxy.errors import ListenError, SandboxError, UserspaceProxyError
+from userspace_proxy.kernel.own_namespace import own_namespace_environment
+
+from ..sandbox import Sandbox
+
+PAGE_PORT = 10249
+_READY_S = 20.0
+_POLL_S = 0.02
+_STOP_S = 10.0
+
+
+def page_socket(port: int | None) -> socket.socket:
+    """Open the page's socket outside: it belongs to the namespace in which it is created.
+
+    Args:
+        port: On 127.0.0.1; None: 10249, or any that is free.
+
+    Raises:
+        ListenError: It is in use.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for candidate in (PAGE_PORT, 0) if port is None else (port,):
+        try:
+            sock.bind(("127.0.0.1", candidate))
+            sock.listen(128)
+        except OSError as exc:
+            if port is not None:
+                sock.close()
+                raise ListenError(
+                    f"cannot listen on 127.0.0.1:{port}: {exc.strerror}",
+                    hint="choose another with --port=N, or --port=0 for any free one",
+                ) from exc
+            continue
+        break
+    return sock
+
+
+@contextlib.contextmanager
+def running_proxy(
+    sandbox: Sandbox, page: socket.socket, manifests: Path, log: Path, *flags: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a proxy on a sandbox's node; SIGTERM ends it at the end of the block.
+
+    Args:
+        page: Listens for its status page.
+        log: A file for its log.
+        flags: Further flags.
+    """
+    page.set_inheritable(True)
+    with log.open("w") as stream:
+        proxy = sandbox.node.popen(
+            [
+                sys.executable,
+                "-m",
+                "userspace_proxy",
+                "run",
+                f"--manifests={manifests}",
+                "--steering=local",
+                "--hostname-override=node-1",
+                "--state-dir=",
+                f"--bind-address={sandbox.node.ip}",
+                f"--metrics-bind-address=fd://{page.fileno()}",
+                "--v=3",
+                # With one worker, round robin is visible.
+                "--workers=1",
+                *flags,
+            ],
+            stdin=subprocess.DEVNULL,
+            stderr=stream,
+            env={**os.environ, **own_namespace_environment(sandbox.node.pid)},
+            pass_fds=[page.fileno()],
+            # Ctrl-C doesn't reach the proxy, which is stopped by SIGTERM.
+            start_new_session=True,
+        )
+        try:
+            yield proxy
+        finally:
+            proxy.terminate()
+            try:
+                proxy.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                proxy.kill()
+                proxy.wait()
+
+
+def wait_until_ready(
+    port: int, proxy: subprocess.Popen[str], log: Path, is_over: Callable[[], bool]
+) -> None:
+    """Wait until the proxy serves what the manifests contain.
+
+    Args:
+        port: Of its status page.
+        is_over: Ends the wait when it returns True.
+
+    Raises:
+        SandboxError: It has ended, or takes too long.
+    """
+    # The page's socket is this process's, too: of a proxy that has ended nothing is refused.
+    page = AdminAddress("127.0.0.1", port, timeout_s=1.0)
+    deadline = time.monotonic() + _READY_S
+    while not is_over():
+        # Until it serves what it has read, it answers 503.
+        with contextlib.suppress(UserspaceProxyError):
+            page.get("/healthz", accept="application/json")
+            return
+        if proxy.poll() is not None or time.monotonic() > deadline:
+            raise SandboxError(f"cannot start the proxy: {last_line(log)}")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            proxy.wait(_POLL_S)
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log."""
+    lines = log.read_text().strip().splitlines()
+    return lines[-1] if lines else "the log is empty"

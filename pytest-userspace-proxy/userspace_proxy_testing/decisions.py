@@ -1,0 +1,100 @@
+"""Keeps the last connections of each Service: who dialled, which endpoint answered, how it ended.
+
+The facts are those of the connection log: each proxy of a test has a thread of its own, so the
+thread of a record shows whose it is. What a recorder keeps isn't passed on to the program's log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from userspace_proxy.dataplane.connection_log import LOGGER
+from userspace_proxy.model import ServiceKey
+
+KEPT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One connection that has ended."""
+
+    client: str
+    endpoint: str
+    """Empty if none answered."""
+    outcome: str
+    """The cause in the connection log: ``complete``, ``reset``, ``unanswered``, ``evicted``."""
+    dials: int
+    """How many endpoints were dialled; more than one: the first ones failed."""
+    duration_s: float
+    received_bytes: int
+    sent_bytes: int
+
+    def __str__(self) -> str:
+        endpoint = self.endpoint or "no endpoint"
+        dials = f" at dial {self.dials}" if self.dials > 1 else ""
+        figures = f"{self.received_bytes} B in, {self.sent_bytes} B out, {self.duration_s:.3f} s"
+        return f"{self.client} → {endpoint}{dials}: {self.outcome}, {figures}"
+
+
+class Decisions(logging.Filter):
+    """Records the connections of one proxy that end between :meth:`begin` and :meth:`end`.
+
+    A filter, not a handler: pytest has handlers of its own, even at loggers that don't propagate.
+    """
+
+    _running: ClassVar[list[Decisions]] = []
+    _level_before: ClassVar[int] = logging.NOTSET
+    """Level of the logger before the first recorder began."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, deque[Decision]] = {}
+        self._thread = 0
+
+    def begin(self, thread: int) -> None:
+        """Start recording what a thread logs."""
+        logger = logging.getLogger(LOGGER)
+        if not self._running:
+            Decisions._level_before = logger.level
+        self._thread = thread
+        self._running.append(self)
+        logger.setLevel(logging.INFO)
+        logger.addFilter(self)
+
+    def end(self) -> None:
+        """Stop recording, and restore the logger after the last recorder. Idempotent."""
+        if self not in self._running:
+            return
+        self._running.remove(self)
+        logger = logging.getLogger(LOGGER)
+        logger.removeFilter(self)
+        if not self._running:
+            logger.setLevel(Decisions._level_before)
+
+    def of(self, service: ServiceKey) -> Sequence[Decision]:
+        """Return the last ones of a Service, the oldest first."""
+        return tuple(self._last.get(str(service), ()))
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Part of Filter: keep a record of this proxy, and pass on those of others."""
+        if record.thread != self._thread:
+            return True
+        fields = record.__dict__
+        service = str(fields["service"]).partition(":")[0].partition(" ")[0]
+        last = self._last.setdefault(service, deque(maxlen=KEPT))
+        last.append(
+            Decision(
+                fields["client"],
+                fields["endpoint"],
+                fields["cause"],
+                fields["dials"],
+                fields["duration_s"],
+                fields["received_bytes"],
+                fields["sent_bytes"],
+            )
+        )
+        return False

@@ -1,0 +1,6 @@
+"""Fakes with the contract of the real parts, and readable output.
+
+``steering.FakeSteering`` steers in memory and passes the contract suite of the real steerings;
+``api_server.FakeApiServer`` serves Services, EndpointSlices, Pods and Nodes over HTTP as
+kube-apiserver does, faults included; ``api_objects`` contains its objects and their history.
+"""

@@ -1,0 +1,189 @@
+"""A UDP server on loopback that passes datagrams on to one endpoint, with faults.
+
+Each client has a socket of its own towards the endpoint: a flow, which ends when it has been idle,
+or when another client needs its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from userspace_proxy.model import SocketAddress
+
+from .toxics import DOWNSTREAM, UPSTREAM, Latency, Loss, NamedToxic, Reorder
+
+_HOST = "127.0.0.1"
+_DATAGRAM_BYTES_MAX = 65535
+# As long as a flow lives in the data plane that has gone back and forth (nf_conntrack).
+IDLE_S = 120.0
+# Each takes a descriptor of the control process.
+_FLOWS_MAX = 1000
+_Send = Callable[[bytes], object]
+_Client = tuple[str, int]
+
+
+class FaultDatagrams:
+    """The stand-in for one UDP endpoint; it lives in the running event loop.
+
+    Args:
+        upstream: The endpoint.
+        seed: Of losses, order and jitter, so that a test can be repeated.
+        idle_s: Seconds without a datagram in either direction before a flow ends.
+    """
+
+    def __init__(self, upstream: SocketAddress, *, seed: int = 0, idle_s: float = IDLE_S) -> None:
+        self.upstream = upstream
+        self.toxics: tuple[NamedToxic, ...] = ()
+        """In the order in which they apply."""
+        self._chance = random.Random(seed)
+        self._loop = asyncio.get_running_loop()
+        self._idle_s = idle_s
+        self._flows: OrderedDict[_Client, _Flow] = OrderedDict()
+        """The one that has been idle for longest first."""
+        self._expiry: asyncio.TimerHandle | None = None
+        self._socket = _open((_HOST, 0))
+        self.address = SocketAddress(*self._socket.getsockname()[:2])
+        """Where clients send."""
+        self._loop.add_reader(self._socket.fileno(), self._receive)
+
+    def set_toxics(self, toxics: Sequence[NamedToxic]) -> None:
+        """Replace the toxics."""
+        self.toxics = tuple(toxics)
+
+    def close(self) -> None:
+        """Close all sockets. Idempotent."""
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+        if self._expiry is not None:
+            self._expiry.cancel()
+        while self._flows:
+            self._end_first()
+
+    def affect(self, stream: str, held: list[bytes], data: bytes, send: _Send) -> None:
+        """Send a datagram, later, behind the next one, or never.
+
+        Args:
+            held: Those that wait for the next one, which this call may add to or empty.
+        """
+        toxics = [named for named in self.toxics if named.stream == stream]
+        hit = [named.toxic for named in toxics if self._chance.random() < named.toxicity]
+        delay_s = 0.0
+        for toxic in hit:
+            if isinstance(toxic, Loss) and self._is_hit(toxic.percent):
+                return
+            if isinstance(toxic, Reorder) and not held and self._is_hit(toxic.percent):
+                held.append(data)
+                return
+            if isinstance(toxic, Latency):
+                jitter = self._chance.uniform(-toxic.jitter, toxic.jitter)
+                delay_s += max(0.0, toxic.latency + jitter) / 1000
+        for each in (data, *held):
+            if delay_s:
+                self._loop.call_later(delay_s, send, each)
+            else:
+                send(each)
+        held.clear()
+
+    def _is_hit(self, percent: int) -> bool:
+        return self._chance.random() * 100 < percent
+
+    def _receive(self) -> None:
+        try:
+            data, client = self._socket.recvfrom(_DATAGRAM_BYTES_MAX)
+        except OSError:
+            return
+        flow = self._flows.get(client)
+        if flow is None:
+            if len(self._flows) >= _FLOWS_MAX:
+                self._end_first()
+            try:
+                flow = _Flow(self, lambda data: self._send_to(client, data))
+            except OSError:
+                # Out of descriptors, for instance: this datagram is lost.
+                return
+            self._flows[client] = flow
+        self._use(client)
+        flow.send(data)
+
+    def _use(self, client: _Client) -> None:
+        """Note a datagram in either direction."""
+        if client in self._flows:
+            self._flows[client].used = self._loop.time()
+            self._flows.move_to_end(client)
+            if self._expiry is None:
+                self._expiry = self._loop.call_later(self._idle_s, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        for flow in list(self._flows.values()):
+            left_s = flow.used + self._idle_s - self._loop.time()
+            if left_s > 0:
+                self._expiry = self._loop.call_later(left_s, self._expire)
+                return
+            self._end_first()
+
+    def _end_first(self) -> None:
+        self._flows.popitem(last=False)[1].close()
+
+    def _send_to(self, client: _Client, data: bytes) -> None:
+        self._use(client)
+        try:
+            self._socket.sendto(data, client)
+        except OSError:
+            return
+
+
+class _Flow:
+    """One client's datagrams to the endpoint, and the replies."""
+
+    def __init__(self, owner: FaultDatagrams, reply: _Send) -> None:
+        self.used = 0.0
+        """When the last datagram passed."""
+        self._owner = owner
+        self._reply = reply
+        self._up: list[bytes] = []
+        self._down: list[bytes] = []
+        self._socket = _open(None)
+        try:
+            self._socket.connect(owner.upstream)
+        except OSError:
+            self._socket.close()
+            raise
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket.fileno(), self._receive)
+
+    def send(self, data: bytes) -> None:
+        """Send a client's datagram."""
+        self._owner.affect(UPSTREAM, self._up, data, self._send_up)
+
+    def close(self) -> None:
+        """Close its socket."""
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+
+    def _send_up(self, data: bytes) -> None:
+        try:
+            self._socket.send(data)
+        except OSError:
+            # Closed meanwhile, or the refusal of an earlier one, which a client would not see.
+            return
+
+    def _receive(self) -> None:
+        try:
+            data = self._socket.recv(_DATAGRAM_BYTES_MAX)
+        except OSError:
+            return
+        self._owner.affect(DOWNSTREAM, self._down, data, self._reply)
+
+
+def _open(address: tuple[str, int] | None) -> socket.socket:
+    sock = socket.socket(type=socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    if address is not None:
+        sock.bind(address)
+    return sock

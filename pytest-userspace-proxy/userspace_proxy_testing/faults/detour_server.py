@@ -1,0 +1,189 @@
+"""A server on loopback that passes connections on to one endpoint, with faults.
+
+Rule 1: without a fault that says otherwise it accepts a client only to pass it on: if the endpoint
+refuses, the client is reset.
+Rule 2: what a toxic can't express is the mode of the listening socket: refuse, silent, half-open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import random
+import socket
+from collections.abc import Sequence
+
+from userspace_proxy.kernel.stream_reset import reset
+from userspace_proxy.model import SocketAddress
+
+from .detour_stream import FaultyStream
+from .toxics import DOWNSTREAM, UPSTREAM, NamedToxic
+
+_HOST = "127.0.0.1"
+
+
+class Mode(enum.StrEnum):
+    """What happens to clients that connect."""
+
+    PASS = "pass"
+    """They are passed on, through the toxics."""
+    REFUSE = "refuse"
+    """They are refused: nothing listens."""
+    SILENT = "silent"
+    """They get no answer to their SYN."""
+    HALF_OPEN = "half_open"
+    """They are accepted, and nothing else ever happens."""
+
+
+class FaultServer:
+    """The stand-in for one endpoint; it lives in the running event loop.
+
+    Args:
+        upstream: The endpoint.
+        seed: Of jitter, sizes and toxicity, so that a test can be repeated.
+    """
+
+    def __init__(self, upstream: SocketAddress, *, seed: int = 0) -> None:
+        self.upstream = upstream
+        self.toxics: tuple[NamedToxic, ...] = ()
+        """In the order in which they apply; see :meth:`set_toxics`."""
+        self.fails_first = 0
+        """How many of the next clients are reset."""
+        self._mode = Mode.PASS
+        self._chance = random.Random(seed)
+        self._loop = asyncio.get_running_loop()
+        self._streams: set[FaultyStream] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._fillers: list[socket.socket] = []
+        self._listener = _bound(SocketAddress(_HOST, 0))
+        self.address = SocketAddress(*self._listener.getsockname()[:2])
+        """Where clients connect."""
+        self._listen()
+
+    @property
+    def mode(self) -> Mode:
+        """What happens to clients that connect."""
+        return self._mode
+
+    def set_mode(self, mode: Mode) -> None:
+        """Change what happens to new clients; open connections go on."""
+        if mode is not self._mode:
+            self._close_listener()
+            self._mode = mode
+            self._listen()
+
+    def set_toxics(self, toxics: Sequence[NamedToxic]) -> None:
+        """Replace the toxics, for open connections, too."""
+        self.toxics = tuple(toxics)
+        for stream in self._streams:
+            stream.change()
+
+    def close(self) -> None:
+        """Refuse clients, and reset the open connections. Idempotent."""
+        self._close_listener()
+        self.drop_connections()
+
+    def drop_connections(self) -> None:
+        """Reset the open connections."""
+        for task in self._tasks:
+            task.cancel()
+        for writer in self._writers:
+            reset(writer)
+
+    def _listen(self) -> None:
+        if self._listener.fileno() < 0:
+            self._listener = _bound(self.address)
+        if self._mode is Mode.REFUSE:
+            # Bound and not listening: the kernel refuses, and no other program can bind the port.
+            return
+        if self._mode is Mode.SILENT:
+            self._listener.listen(0)
+            self._fill()
+            return
+        self._listener.listen(128)
+        self._loop.add_reader(self._listener.fileno(), self._accept)
+
+    def _fill(self) -> None:
+        """Fill the listener's queue, so that further SYNs get no answer."""
+        for _ in range(2):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(self.address)
+            self._fillers.append(filler)
+
+    def _close_listener(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener.fileno())
+            self._listener.close()
+        while self._fillers:
+            self._fillers.pop().close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            client, _ = self._listener.accept()
+            client.setblocking(False)
+            task = self._loop.create_task(self._serve(client))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, client: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=client)
+        self._writers.add(writer)
+        try:
+            if self.fails_first:
+                self.fails_first -= 1
+                reset(writer)
+            elif self._mode is Mode.HALF_OPEN:
+                await asyncio.Event().wait()
+            else:
+                await self._pass_on(reader, writer)
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            other_reader, other_writer = await asyncio.open_connection(*self.upstream)
+        except OSError:
+            reset(writer)
+            return
+        self._writers.add(other_writer)
+
+        def abort(as_reset: bool) -> None:
+            for each in (writer, other_writer):
+                if as_reset:
+                    reset(each)
+                else:
+                    each.close()
+
+        def make(
+            stream: str, source: asyncio.StreamReader, sink: asyncio.StreamWriter
+        ) -> FaultyStream:
+            return FaultyStream(
+                source,
+                sink,
+                toxics=lambda: [toxic for toxic in self.toxics if toxic.stream == stream],
+                abort=abort,
+                chance=self._chance,
+            )
+
+        streams = [make(UPSTREAM, reader, other_writer), make(DOWNSTREAM, other_reader, writer)]
+        self._streams.update(streams)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for stream in streams:
+                    tasks.create_task(stream.run())
+        finally:
+            self._streams.difference_update(streams)
+            self._writers.discard(other_writer)
+            other_writer.close()
+
+
+def _bound(address: SocketAddress) -> socket.socket:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setblocking(False)
+    sock.bind(address)
+    return sock

@@ -1,0 +1,207 @@
+"""One direction of a connection, with its toxics.
+
+    source ──read──▶ queue of chunks with the time of their arrival ──toxics──▶ sink
+
+Rule 1: a chunk is delayed from the moment of its arrival, so a latency doesn't lower the rate.
+Rule 2: toxics may change while a connection is open: the next chunk sees the new ones, and a wait
+for an old one ends.
+Rule 3: toxicity is drawn once for each connection and toxic.
+
+The data plane's relay (``dataplane.relay``) never holds back what it may send, and splices; here
+each chunk waits, is cut or is dropped, at a rate that tests have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from .toxics import (
+    Bandwidth,
+    Latency,
+    LimitData,
+    NamedToxic,
+    ResetPeer,
+    Slicer,
+    SlowClose,
+    Timeout,
+)
+
+_CHUNK_BYTES = 32 * 1024
+# As many as toxiproxy keeps for a latency.
+_CHUNKS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    data: bytes
+    """Empty at the end."""
+    arrived: float
+
+
+class FaultyStream:
+    """One direction; :meth:`run` ends when everything has been passed on, or the connection ended.
+
+    Args:
+        toxics: Returns those of this direction now.
+        abort: Ends the connection; with True as a reset.
+    """
+
+    def __init__(
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        *,
+        toxics: Callable[[], Sequence[NamedToxic]],
+        abort: Callable[[bool], None],
+        chance: random.Random,
+    ) -> None:
+        self._source = source
+        self._sink = sink
+        self._toxics = toxics
+        self._abort = abort
+        self._chance = chance
+        self._drawn: dict[NamedToxic, bool] = {}
+        self._queue: asyncio.Queue[_Chunk | None] = asyncio.Queue(_CHUNKS)
+        self._changed = asyncio.Event()
+        self._clock = asyncio.get_running_loop().time
+        self._passed = 0
+        """Bytes that were passed on, for ``limit_data``."""
+        self._is_over = False
+        """The source has ended while nothing is passed on."""
+
+    async def run(self) -> None:
+        """Pass bytes on until the end."""
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(self._read())
+            try:
+                await self._write()
+            finally:
+                reading.cancel()
+
+    def change(self) -> None:
+        """Look at the toxics again: they have changed."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+        # Otherwise a connection without traffic would not see a reset.
+        with contextlib.suppress(asyncio.QueueFull):
+            self._queue.put_nowait(None)
+
+    async def _read(self) -> None:
+        while True:
+            with contextlib.suppress(ConnectionError):
+                data = await self._source.read(_CHUNK_BYTES)
+                await self._queue.put(_Chunk(data, self._clock()))
+                if data:
+                    continue
+                if any(isinstance(toxic, Timeout) for toxic in self._active()):
+                    self._is_over = True
+                    self.change()
+                return
+            self._abort(True)
+            return
+
+    async def _write(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while await self._may_go_on():
+                chunk = await self._queue.get()
+                if chunk is not None and not await (
+                    self._pass(chunk) if chunk.data else self._end()
+                ):
+                    return
+
+    async def _may_go_on(self) -> bool:
+        """Wait while nothing is passed on; returns False once the connection has ended."""
+        while True:
+            ends = [t for t in self._active() if isinstance(t, ResetPeer | Timeout)]
+            if not ends:
+                return True
+            toxic = ends[0]
+            is_reset = isinstance(toxic, ResetPeer)
+            is_forever = not is_reset and not toxic.timeout
+            if not await self._wait(None if is_forever else toxic.timeout / 1000):
+                self._abort(is_reset)
+                return False
+            if self._is_over:
+                # As toxiproxy does: otherwise it would stay open after its client has gone.
+                self._abort(False)
+                return False
+            # What has arrived meanwhile is lost.
+            while not self._queue.empty():
+                self._queue.get_nowait()
+
+    async def _pass(self, chunk: _Chunk) -> bool:
+        """Pass a chunk on; returns whether the connection goes on."""
+        due, toxics = chunk.arrived, self._active()
+        for toxic in toxics:
+            if isinstance(toxic, Latency):
+                jitter = self._chance.uniform(-toxic.jitter, toxic.jitter)
+                due += max(0.0, toxic.latency + jitter) / 1000
+        await self._wait(due - self._clock())
+        for piece, pause_s in self._pieces(chunk.data, toxics):
+            await self._wait(pause_s)
+            for toxic in toxics:
+                if isinstance(toxic, Bandwidth):
+                    await self._wait(len(piece) / (toxic.rate * 1000) if toxic.rate else None)
+            if not await self._send(piece, toxics):
+                return False
+        return True
+
+    async def _send(self, piece: bytes, toxics: Sequence[object]) -> bool:
+        limits = [toxic.bytes for toxic in toxics if isinstance(toxic, LimitData)]
+        left = min(limits, default=None)
+        if left is not None:
+            piece = piece[: max(0, left - self._passed)]
+        self._passed += len(piece)
+        if self._sink.is_closing():
+            return False
+        self._sink.write(piece)
+        await self._sink.drain()
+        if left is not None and self._passed >= left:
+            self._abort(False)
+            return False
+        return True
+
+    async def _end(self) -> bool:
+        for toxic in self._active():
+            if isinstance(toxic, SlowClose):
+                await self._wait(toxic.delay / 1000)
+        # The other direction may have reset it: uvloop raises then, and asyncio doesn't.
+        if self._sink.can_write_eof() and not self._sink.is_closing():
+            self._sink.write_eof()
+        return False
+
+    def _pieces(self, data: bytes, toxics: Sequence[object]) -> Iterator[tuple[bytes, float]]:
+        """Yield pieces, each with the seconds to wait before it."""
+        slicer = next((toxic for toxic in toxics if isinstance(toxic, Slicer)), None)
+        if slicer is None or not slicer.average_size:
+            yield data, 0.0
+            return
+        at, pause_s = 0, 0.0
+        while at < len(data):
+            variation = min(slicer.size_variation, slicer.average_size - 1)
+            size = slicer.average_size + self._chance.randint(-variation, variation)
+            yield data[at : at + size], pause_s
+            at, pause_s = at + size, slicer.delay / 1_000_000
+
+    async def _wait(self, seconds: float | None) -> bool:
+        """Wait, for ever if None; returns True at once if toxics change meanwhile."""
+        if seconds is not None and seconds <= 0:
+            return False
+        try:
+            await asyncio.wait_for(self._changed.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    def _active(self) -> list[object]:
+        """Return the toxics that affect this connection now."""
+        return [named.toxic for named in self._toxics() if self._is_drawn(named)]
+
+    def _is_drawn(self, named: NamedToxic) -> bool:
+        if named not in self._drawn:
+            self._drawn[named] = self._chance.random() < named.toxicity
+        return self._drawn[named]

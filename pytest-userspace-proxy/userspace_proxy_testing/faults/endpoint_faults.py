@@ -1,0 +1,163 @@
+"""The faults in force, by Service and endpoint.
+
+    add ─▶ a server on loopback for the endpoint ─▶ Proxy.detour: it is dialled instead
+
+Rule 1: an endpoint without a fault is dialled itself; its server is closed with the last fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from userspace_proxy.model import Protocol, ServiceKey, SocketAddress
+from userspace_proxy.plan.detours import At, Faults
+
+from .datagrams import FaultDatagrams
+from .detour_server import FaultServer, Mode
+from .fault_types import FAIL_FIRST, LISTENER_TYPES, check_listener_fault, check_type
+from .toxics import TYPES, UDP_TYPES, NamedToxic, read_toxic
+
+_MODES = {mode.value: mode for mode in Mode if mode is not Mode.PASS}
+
+_Detour = Callable[[ServiceKey, Mapping[At, SocketAddress], Callable[[], Faults]], object]
+
+
+class EndpointFaults:
+    """The faults of one proxy.
+
+    Args:
+        detour: Has endpoints of a Service dialled elsewhere: ``Proxy.detour``.
+    """
+
+    def __init__(self, detour: _Detour) -> None:
+        self._detour = detour
+        self._servers: dict[ServiceKey, dict[At, FaultServer | FaultDatagrams]] = {}
+
+    def add(
+        self,
+        service: ServiceKey,
+        endpoint: SocketAddress,
+        protocol: Protocol,
+        type_: str,
+        attributes: Mapping[str, int],
+        *,
+        stream: str = "downstream",
+        toxicity: float = 1.0,
+        name: str = "",
+    ) -> None:
+        """Add a fault to one endpoint of a Service; one of the same name is replaced.
+
+        Args:
+            type_: A toxic of toxiproxy, ``refuse``, ``silent``, ``half_open``, or ``fail_first``
+                with ``count``; with UDP ``latency``, ``loss``, ``reorder``.
+
+        Raises:
+            ConfigError: There is no such fault, or an attribute is invalid.
+        """
+        is_udp = protocol is Protocol.UDP
+        check_type(type_, protocol)
+        if not is_udp and type_ in LISTENER_TYPES:
+            count = check_listener_fault(type_, attributes)
+            server = self._server(service, endpoint, is_udp=False)
+            assert isinstance(server, FaultServer), "TCP"
+            if type_ == FAIL_FIRST:
+                server.fails_first = count
+            else:
+                server.set_mode(_MODES[type_])
+            return
+        toxic = read_toxic(
+            type_,
+            attributes,
+            stream=stream,
+            toxicity=toxicity,
+            name=name,
+            types=UDP_TYPES if is_udp else TYPES,
+        )
+        server = self._server(service, endpoint, is_udp=is_udp)
+        server.set_toxics([*(t for t in server.toxics if t.name != toxic.name), toxic])
+
+    def remove(
+        self,
+        service: ServiceKey,
+        endpoint: SocketAddress | None = None,
+        protocol: Protocol | None = None,
+    ) -> None:
+        """Remove all faults of an endpoint, or of a Service; idempotent.
+
+        Args:
+            protocol: Only those of this protocol; None: of both.
+        """
+        servers = self._servers.get(service, {})
+        for at in list(servers):
+            if endpoint in (None, at.endpoint) and protocol in (None, at.protocol):
+                servers.pop(at).close()
+        if servers:
+            self._redirect(service)
+        elif self._servers.pop(service, None) is not None:
+            self._detour(service, {}, dict)
+
+    def set_toxics(
+        self,
+        service: ServiceKey,
+        endpoint: SocketAddress,
+        protocol: Protocol,
+        toxics: Sequence[NamedToxic],
+    ) -> None:
+        """Replace the toxics of an endpoint.
+
+        Even without one its connections lead through a server, so that later ones affect them.
+        """
+        self._server(service, endpoint, is_udp=protocol is Protocol.UDP).set_toxics(toxics)
+
+    def drop_connections(self, service: ServiceKey) -> None:
+        """Reset the open connections that lead through a server."""
+        for server in self._servers.get(service, {}).values():
+            if isinstance(server, FaultServer):
+                server.drop_connections()
+
+    def of(self, service: ServiceKey) -> Faults:
+        """Return the faults of a Service in words, by endpoint."""
+        words: dict[SocketAddress, list[str]] = {}
+        for at, server in self._servers.get(service, {}).items():
+            words.setdefault(at.endpoint, []).extend(_words(server))
+        return words
+
+    async def close(self) -> None:
+        """End all servers; the detours stay. Idempotent."""
+        for servers in self._servers.values():
+            for server in servers.values():
+                server.close()
+        self._servers.clear()
+
+    def _server(
+        self, service: ServiceKey, endpoint: SocketAddress, *, is_udp: bool
+    ) -> FaultServer | FaultDatagrams:
+        servers = self._servers.setdefault(service, {})
+        at = At(Protocol.UDP if is_udp else Protocol.TCP, endpoint)
+        server = servers.get(at)
+        if server is None:
+            server = FaultDatagrams(endpoint) if is_udp else FaultServer(endpoint)
+            servers[at] = server
+            self._redirect(service)
+        return server
+
+    def _redirect(self, service: ServiceKey) -> None:
+        servers = self._servers[service]
+        detours = {at: server.address for at, server in servers.items()}
+        self._detour(service, detours, partial(self.of, service))
+
+
+def _words(server: FaultServer | FaultDatagrams) -> list[str]:
+    units = "connections" if isinstance(server, FaultServer) else "datagrams"
+    words = [_toxic_in_words(named, units) for named in server.toxics]
+    if isinstance(server, FaultServer):
+        words += [server.mode.value] if server.mode is not Mode.PASS else []
+        words += [f"fails the next {server.fails_first}"] if server.fails_first else []
+    return words
+
+
+def _toxic_in_words(named: NamedToxic, units: str) -> str:
+    attributes = ", ".join(f"{k}={v}" for k, v in named.toxic.attributes().items() if v)
+    share = "" if named.toxicity == 1 else f" for {named.toxicity:.0%} of {units}"
+    return f"{named.toxic.TYPE}({attributes}) {named.stream}{share}"

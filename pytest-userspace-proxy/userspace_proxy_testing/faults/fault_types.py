@@ -1,0 +1,48 @@
+"""The faults on purpose that there are: toxics, and what a toxic can't do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from userspace_proxy.errors import ConfigError
+from userspace_proxy.model.addresses import Protocol
+from userspace_proxy.model.quoting import quoted
+from userspace_proxy.model.similar import did_you_mean
+
+from .toxics import TYPES, UDP_TYPES
+
+FAIL_FIRST = "fail_first"
+LISTENER_TYPES = ("refuse", "silent", "half_open", FAIL_FIRST)
+"""What happens to connections before a byte is passed on; TCP only."""
+_TYPES_OF = {
+    Protocol.TCP: (*TYPES, *LISTENER_TYPES),
+    Protocol.UDP: tuple(UDP_TYPES),
+}
+
+
+def check_type(type_: str, protocol: Protocol) -> None:
+    """Raise ConfigError unless there is such a fault for a protocol."""
+    known = _TYPES_OF[protocol]
+    if type_ in known:
+        return
+    other = Protocol.TCP if protocol is Protocol.UDP else Protocol.UDP
+    if type_ in _TYPES_OF[other]:
+        raise ConfigError(f"fault {type_} is for {other} only")
+    hint = did_you_mean(type_, known) or f"known: {', '.join(known)}"
+    raise ConfigError(f"there is no fault {quoted(type_)}", hint=hint)
+
+
+def check_listener_fault(type_: str, attributes: Mapping[str, object]) -> int:
+    """Return how many connections a fault of ``LISTENER_TYPES`` is for; 0: all.
+
+    Raises:
+        ConfigError: An attribute is missing, unknown or invalid.
+    """
+    wanted = {"count"} if type_ == FAIL_FIRST else set()
+    if attributes.keys() != wanted:
+        hint = "give count=N" if wanted else "it takes none"
+        raise ConfigError(f"fault {type_}: attributes {quoted(sorted(attributes))}", hint=hint)
+    count = attributes.get("count", 0)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise ConfigError(f"fault {type_}: count: {quoted(count)} is not a whole number from 0")
+    return count

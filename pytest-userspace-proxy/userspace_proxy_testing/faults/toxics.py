@@ -1,0 +1,172 @@
+"""Toxics as values: what one does to the bytes of one direction, by toxiproxy's names.
+
+Times are in milliseconds and rates in KB/s, as toxiproxy has them; a slicer's delay is in
+microseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from userspace_proxy.errors import ConfigError
+from userspace_proxy.model.quoting import quoted
+from userspace_proxy.model.similar import did_you_mean
+
+UPSTREAM, DOWNSTREAM = "upstream", "downstream"
+STREAMS = (UPSTREAM, DOWNSTREAM)
+_MAX = 2**53
+_PERCENT_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Toxic:
+    """What happens to one direction; a subclass for each type."""
+
+    TYPE: ClassVar[str] = ""
+
+    def attributes(self) -> dict[str, int]:
+        """Return its attributes by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Latency(Toxic):
+    """Bytes arrive later by ``latency`` ± ``jitter``."""
+
+    TYPE = "latency"
+    latency: int = 0
+    jitter: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth(Toxic):
+    """At most ``rate`` KB/s; 0 stops the bytes."""
+
+    TYPE = "bandwidth"
+    rate: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SlowClose(Toxic):
+    """The end is passed on after ``delay``."""
+
+    TYPE = "slow_close"
+    delay: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout(Toxic):
+    """No byte is passed on, and after ``timeout`` the connection is closed; 0: never."""
+
+    TYPE = "timeout"
+    timeout: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ResetPeer(Toxic):
+    """The connection is reset after ``timeout``; 0: at once."""
+
+    TYPE = "reset_peer"
+    timeout: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Slicer(Toxic):
+    """Bytes arrive in pieces of ``average_size`` ± ``size_variation``, ``delay`` µs apart."""
+
+    TYPE = "slicer"
+    average_size: int = 0
+    size_variation: int = 0
+    delay: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LimitData(Toxic):
+    """The connection is closed after ``bytes``."""
+
+    TYPE = "limit_data"
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Loss(Toxic):
+    """Of a hundred datagrams, ``percent`` are lost; UDP only."""
+
+    TYPE = "loss"
+    percent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reorder(Toxic):
+    """Of a hundred datagrams, ``percent`` arrive behind the next one; UDP only."""
+
+    TYPE = "reorder"
+    percent: int = 0
+
+
+TYPES: Mapping[str, type[Toxic]] = {
+    toxic.TYPE: toxic
+    for toxic in (Latency, Bandwidth, SlowClose, Timeout, ResetPeer, Slicer, LimitData)
+}
+UDP_TYPES: Mapping[str, type[Toxic]] = {toxic.TYPE: toxic for toxic in (Latency, Loss, Reorder)}
+
+
+@dataclass(frozen=True, slots=True)
+class NamedToxic:
+    """A toxic of one direction, with its name and its probability."""
+
+    name: str
+    stream: str
+    """``upstream``: client to endpoint; ``downstream``: endpoint to client."""
+    toxic: Toxic
+    toxicity: float = 1.0
+    """The share of connections that it affects."""
+
+
+def read_toxic(
+    type_: str,
+    attributes: Mapping[str, object],
+    *,
+    name: str = "",
+    stream: str = DOWNSTREAM,
+    toxicity: float = 1.0,
+    types: Mapping[str, type[Toxic]] = TYPES,
+) -> NamedToxic:
+    """Return a toxic.
+
+    Args:
+        attributes: By name; what is missing is 0.
+        name: Empty for ``type_stream``, as toxiproxy names it.
+        types: Those that the protocol has.
+
+    Raises:
+        ConfigError: A type, attribute or value is invalid.
+    """
+    toxic = types.get(type_)
+    if toxic is None:
+        raise ConfigError(f"there is no toxic {quoted(type_)}", hint=_near(type_, types))
+    known = [field.name for field in fields(toxic)]
+    for key, value in attributes.items():
+        if key not in known:
+            raise ConfigError(f"toxic {type_} has no {quoted(key)}", hint=_near(key, known))
+        highest = _PERCENT_MAX if key == "percent" else _MAX
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= highest:
+            to = f" to {highest}" if highest != _MAX else ""
+            raise ConfigError(
+                f"toxic {type_}: {key}: {quoted(value)} is not a whole number from 0{to}"
+            )
+    if stream not in STREAMS:
+        raise ConfigError(f"toxic {type_}: stream {quoted(stream)} is not upstream or downstream")
+    if not _is_share(toxicity):
+        raise ConfigError(f"toxic {type_}: toxicity {quoted(toxicity)} is not a number from 0 to 1")
+    return NamedToxic(name or f"{type_}_{stream}", stream, toxic(**attributes), float(toxicity))
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _near(word: str, known: Collection[str]) -> str:
+    return did_you_mean(word, known) or f"known: {', '.join(known)}"

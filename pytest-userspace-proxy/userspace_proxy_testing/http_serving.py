@@ -1,0 +1,120 @@
+"""A small HTTP/1.1 server on asyncio streams, for backends that live in a test's process.
+
+aiohttp's, which the status pages use, takes as long to import as a whole proxy takes to start, and
+an embedded proxy needs none of it. The servers of ``sandbox.backends`` are programs of their own,
+with blocking sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from userspace_proxy.log_fields import FieldLogger
+
+_log = FieldLogger("userspace_proxy_testing")
+
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One request."""
+
+    method: str
+    path: str
+    """With the query."""
+    headers: dict[str, str]
+    """By name, in lower case."""
+    body: bytes
+    version: str = "HTTP/1.1"
+
+
+HttpAnswer = str | bytes | tuple[int, str | bytes]
+"""A body, or a status and a body."""
+HttpHandler = Callable[[HttpRequest], HttpAnswer | Awaitable[HttpAnswer]]
+
+
+async def serve_http(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handler: HttpHandler
+) -> None:
+    """Answer the requests of one connection until one of them asks to close.
+
+    An exception of the handler is logged, and answered with status 500 and its text.
+    """
+    while (request := await _read_request(reader, writer)) is not None:
+        status, body = await _answer(handler, request)
+        is_kept = _keeps(request)
+        writer.write(_head(status, len(body), is_kept=is_kept))
+        if request.method != "HEAD":
+            writer.write(body)
+        await writer.drain()
+        if not is_kept:
+            return
+
+
+def _keeps(request: HttpRequest) -> bool:
+    """Return whether the connection stays open; clients of HTTP/1.0 read until its end."""
+    wish = request.headers.get("connection", "").lower()
+    return wish == "keep-alive" if request.version == "HTTP/1.0" else wish != "close"
+
+
+async def _answer(handler: HttpHandler, request: HttpRequest) -> tuple[int, bytes]:
+    try:
+        answer = handler(request)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        return _read_answer(answer)
+    except Exception as exc:  # noqa: BLE001 - the test's own code; the log and the client are told
+        _log.exception(
+            "a backend's function failed for %(method)s %(path)s",
+            extra={"method": request.method, "path": request.path},
+        )
+        return 500, f"{type(exc).__name__}: {exc}\n".encode()
+
+
+def _read_answer(answer: Any) -> tuple[int, bytes]:
+    status, body = answer if isinstance(answer, tuple) and len(answer) == 2 else (200, answer)
+    body = body.encode() if isinstance(body, str) else body
+    if not isinstance(status, int) or not isinstance(body, bytes):
+        raise TypeError(f"expected a str, bytes, or a status and one of them, got {answer!r}")
+    return status, body
+
+
+async def _read_request(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> HttpRequest | None:
+    """Return the next request; None at the end, and after an answer to an invalid one."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return None
+    except asyncio.LimitOverrunError:
+        writer.write(_BAD_REQUEST)
+        return None
+    first, *lines = head.decode("latin-1").split("\r\n")
+    words = first.split(" ")
+    pairs = [line.partition(":") for line in lines if line]
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    length = headers.get("content-length", "0")
+    if len(words) != 3 or not length.isdecimal() or "transfer-encoding" in headers:
+        writer.write(_BAD_REQUEST)
+        return None
+    try:
+        body = await reader.readexactly(int(length))
+    except asyncio.IncompleteReadError:
+        return None
+    return HttpRequest(words[0], words[1], headers, body, words[2])
+
+
+def _head(status: int, length: int, *, is_kept: bool) -> bytes:
+    connection = "keep-alive" if is_kept else "close"
+    return (
+        f"HTTP/1.1 {status} {'OK' if status < 400 else 'Error'}\r\n"
+        "Content-Type: text/plain; charset=utf-8\r\n"
+        f"Content-Length: {length}\r\n"
+        f"Connection: {connection}\r\n\r\n"
+    ).encode()

@@ -1,0 +1,142 @@
+"""One Service of a cluster in which nothing runs, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from userspace_proxy.embedding.blocking import BlockingProxy
+from userspace_proxy.facts import PortFacts
+from userspace_proxy.model import ServiceKey, SocketAddress
+from userspace_proxy.model.pod_endpoints import PodKey, PodPort
+
+from .backends import Backend
+from .pod_api import Object
+from .pod_runner import PodRunner
+from .running_pods import PodLike, RunningPod, SelectingService
+from .served_service import RecordingProxy, ServedService
+
+
+class PodRun(NamedTuple):
+    """A Pod that runs here for one Service."""
+
+    pod: RunningPod
+    ports: Mapping[str, PodPort]
+    """Its ports by the names of the Service's."""
+    like: PodLike
+
+
+class KubernetesService(ServedService):
+    """One Service of a cluster, or one port of it.
+
+    Args:
+        port: The port's name, which may be empty.
+        runs: The Pods that run here for it, which its ports share.
+    """
+
+    def __init__(
+        self,
+        proxy: RecordingProxy,
+        runner: PodRunner,
+        key: ServiceKey,
+        port: str,
+        runs: dict[str, PodRun],
+    ) -> None:
+        super().__init__(proxy, key)
+        self._addresses: BlockingProxy = proxy
+        self._runner = runner
+        self._port = port
+        self._pods = runs
+
+    def __repr__(self) -> str:
+        name = f"{self.key}:{self._port}" if self._port else str(self.key)
+        try:
+            return f"<Service {name} at {self.address}, {self.stats.state}>"
+        except LookupError:
+            return f"<Service {name}, not served>"
+
+    @property
+    def address(self) -> SocketAddress:
+        """Part of ServedService."""
+        address = self._addresses.address_of(self.key, self._port)
+        if address is None:
+            raise LookupError(f"{self.key} is not served")
+        return address
+
+    @property
+    def backends(self) -> Sequence[Backend]:
+        """What serves this port of the Pods that run here, in the order of their names."""
+        runs = [run for _, run in sorted(self._pods.items()) if self._port in run.ports]
+        return [run.pod.backends[run.ports[self._port]] for run in runs]
+
+    @property
+    def pods(self) -> Mapping[str, RunningPod]:
+        """The Pods that run here, by name; may be set to what they are made of.
+
+        A Pod that doesn't exist is created with the labels that the Service selects. A Pod that
+        isn't named any more is ended, and one that is made of the same, or of itself, goes on:
+        ``{**web.pods, "web-2": None}`` adds one. All is in force on return.
+        """
+        return {name: run.pod for name, run in sorted(self._pods.items())}
+
+    @pods.setter
+    def pods(self, pods: Mapping[str, PodLike | RunningPod]) -> None:
+        selected = self._runner.select(self.key)
+        for name in self._pods.keys() - pods.keys():
+            self._runner.end_pod(self._pods.pop(name).pod)
+        there = self._runner.find_pods(selected)
+        for name, like in pods.items():
+            key, run = PodKey(self.key.namespace, name), self._pods.get(name)
+            if isinstance(like, RunningPod):
+                if run is None or like is not run.pod:
+                    raise ValueError(f"Pod {name} is made of {like!r}, another Pod")
+                continue
+            goes_on = run is not None and (key in there or run.pod.is_terminating)
+            if run is None or like != run.like or not goes_on:
+                replaces = like is not None or run is not None
+                self._run(key, there, selected, like, replaces=replaces)
+
+    def run_pods(self, like: PodLike = None) -> list[RunningPod]:
+        """Run all Pods here that the Service selects now; they are ready on return.
+
+        Args:
+            like: What each is made of: as a backend of ``service_proxy``, for each port of the
+                Service; or a mapping of the names of its ports. None: a server that answers the
+                Pod's name; Pods that run already go on.
+
+        Raises:
+            LookupError: It selects none.
+        """
+        selected = self._runner.select(self.key)
+        there = self._runner.find_pods(selected)
+        if not there:
+            labels = ", ".join(f"{key}={value}" for key, value in selected.service.selector)
+            raise LookupError(f"no Pod in {self.key.namespace} has the labels {labels}")
+        return [self._run(k, there, selected, like, replaces=like is not None) for k in there]
+
+    def drain(self, pod: RunningPod) -> None:
+        """Delete a Pod that keeps its connections, and terminates until the test ends."""
+        self._runner.terminate(pod)
+
+    def views(self) -> list[PortFacts]:
+        """Part of ServedService: only this port."""
+        return [view for view in super().views() if view.plan.key.name.port == self._port]
+
+    def served_addresses(self) -> list[SocketAddress]:
+        """Part of ServedService: none, as other proxies may get its own address."""
+        return []
+
+    def _run(
+        self,
+        key: PodKey,
+        there: Mapping[PodKey, Object],
+        selected: SelectingService,
+        like: PodLike,
+        *,
+        replaces: bool,
+    ) -> RunningPod:
+        pod, ports = self._runner.run_pod(key, there.get(key), selected, like, replaces=replaces)
+        for port in ports.values():
+            pod.backends[port].attach(self._control)
+        self._pods[key.name] = PodRun(pod, ports, like)
+        return pod

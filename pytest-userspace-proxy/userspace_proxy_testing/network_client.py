@@ -1,0 +1,175 @@
+"""A client in a pod of a network: it dials from there, or runs programs there."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import subprocess
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from userspace_proxy.errors import SandboxError
+
+from .node_process import NodeProcess
+from .places import family_of
+from .sandbox.client import fetch
+from .services import ProxiedService
+
+if TYPE_CHECKING:
+    from .sandbox import Pod
+
+Dialled = ProxiedService | str | tuple[str, int]
+"""A Service, ``host:port``, or host and port; a host is an IP address or a name."""
+
+_TIMEOUT_S = 5.0
+_RUN_TIMEOUT_S = 30.0
+_TYPES = {"TCP": socket.SOCK_STREAM, "UDP": socket.SOCK_DGRAM}
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """What a web server answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By name, in lower case."""
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode(errors="replace")
+
+
+class NetworkClient:
+    """A client in a pod.
+
+    Args:
+        namespace: The Kubernetes namespace in which it looks up short names.
+        files: What its programs see of the resolver's configuration.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pod: Pod,
+        process: NodeProcess,
+        *,
+        namespace: str,
+        files: Mapping[str, Path],
+    ) -> None:
+        self.name = name
+        self.namespace = namespace
+        self.pod = pod
+        """Its network namespace, which a test may configure."""
+        self._process = process
+        self._files = files
+        self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def __repr__(self) -> str:
+        return f"<NetworkClient {self.name} at {self.pod.ip}, namespace {self.namespace}>"
+
+    @property
+    def ip(self) -> str:
+        """Its IPv4 address."""
+        return str(self.pod.ip)
+
+    def get(
+        self, url: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = _TIMEOUT_S
+    ) -> HttpResponse:
+        """GET a URL of a web server, over a connection of its own; any status is an answer.
+
+        Args:
+            url: Such as ``web.url`` or ``http://web.shop/cart``.
+
+        Raises:
+            ValueError: The URL isn't one of HTTP without TLS.
+            OSError: There is no connection, or it ended before the answer.
+        """
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            hint = "run a program, such as curl, by client.run()"
+            raise ValueError(f"cannot get {url!r}: expected http://HOST; {hint} for anything else")
+        sock = self.connect((parts.hostname, parts.port or 80), timeout_s=timeout_s)
+        answer, body = fetch(url, sock, headers)
+        received = {name.lower(): value for name, value in answer.getheaders()}
+        return HttpResponse(answer.status, received, body)
+
+    def connect(
+        self, to: Dialled, *, protocol: str = "TCP", timeout_s: float = _TIMEOUT_S
+    ) -> socket.socket:
+        """Return a socket of its pod that is connected; it is closed with the network at last.
+
+        With ``asyncio.open_connection(sock=…)`` it serves a coroutine, too.
+
+        Args:
+            protocol: ``TCP`` or ``UDP``.
+            timeout_s: Of the dial, and of each later call of the socket.
+
+        Raises:
+            OSError: The kernel's error; ``socket.gaierror`` if a name isn't known.
+        """
+        type_ = _TYPES[protocol]
+        failed: OSError | None = None
+        for host, port in self._addresses(to, type_):
+            sock = self._process.open_socket(self.pod, family_of(host), type_)
+            try:
+                sock.settimeout(timeout_s)
+                sock.connect((host, port))
+            except OSError as exc:
+                sock.close()
+                failed = exc
+            else:
+                self._open.add(sock)
+                return sock
+        assert failed is not None, "a name has at least one address"
+        raise failed
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        input: str | None = None,  # noqa: A002 - as in subprocess.run
+        check: bool = True,
+        timeout_s: float = _RUN_TIMEOUT_S,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in its pod, in which names of Services resolve.
+
+        Returns:
+            Its status and, as text, what it wrote.
+
+        Raises:
+            SandboxError: It failed, with the last line of its output, or took too long.
+        """
+        try:
+            return self.pod.run(
+                argv, input=input, check=check, timeout=timeout_s, env=env, files=self._files
+            )
+        except SandboxError as exc:
+            if self._files:
+                raise
+            hint = "without dnspython names don't resolve here: pip install dnspython"
+            raise SandboxError(exc.message, hint=hint) from exc
+
+    def close(self) -> None:
+        """Close its sockets, which would keep the pod's namespace alive. Idempotent."""
+        for sock in self._open:
+            sock.close()
+
+    def _addresses(self, to: Dialled, type_: socket.SocketKind) -> list[tuple[str, int]]:
+        if isinstance(to, ProxiedService):
+            return [to.address]
+        if isinstance(to, str):
+            host, _, port = to.rpartition(":")
+            to = (host.removeprefix("[").removesuffix("]"), int(port))
+        try:
+            ipaddress.ip_address(to[0])
+        except ValueError:
+            infos = self._process.look_up(*to, type_, self.namespace)
+            return [(info[4][0], info[4][1]) for info in infos]
+        return [to]

@@ -1,0 +1,177 @@
+"""The proxy on the node of a network, seen from the test's process."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from userspace_proxy.answering_child import AnsweringChild, ChildEnded
+from userspace_proxy.embedding.arguments import EndpointAddress
+from userspace_proxy.errors import SandboxError
+from userspace_proxy.facts import StatusFacts
+from userspace_proxy.model import EndpointSlice, Service, ServiceKey, SocketAddress
+
+from .calls import PROXY, Call, CallResult, Reference
+from .decisions import Decision
+from .served_service import ServiceHandle
+
+if TYPE_CHECKING:
+    from .node_main import AddressInfos
+    from .sandbox import Namespace, SandboxNode
+
+_ENTRY = "userspace_proxy_testing.node_main:main"
+# A proxy starts in 0.4 s, and a change takes milliseconds, more while other tests use the machine.
+_ANSWER_WITHIN_S = 30.0
+
+
+class NodeProcess:
+    """A process on a node that runs a proxy; it starts while this process does something else.
+
+    Its calls may come from any thread. Those without an explanation are those of ``Proxy``.
+    """
+
+    def __init__(self, node: SandboxNode) -> None:
+        self._lock = threading.Lock()
+        self._child = AnsweringChild(
+            _ENTRY, *node.ip.packed, answer_within_s=_ANSWER_WITHIN_S, prefix=node.prefix
+        )
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._child.pid
+
+    def wait_until_ready(self) -> None:
+        """Wait until the proxy has started.
+
+        Raises:
+            UserspaceProxyError: It can't.
+        """
+        with self._lock:
+            self._exchange(None)
+
+    def open_socket(
+        self, namespace: Namespace, family: socket.AddressFamily, type_: socket.SocketKind
+    ) -> socket.socket:
+        """Return a socket of a namespace, which the caller closes."""
+        with self._lock:
+            _, (passed,) = self._exchange((namespace.pid, int(family), int(type_)))
+        return passed
+
+    def look_up(
+        self, host: str, port: int, type_: socket.SocketKind, namespace: str
+    ) -> AddressInfos:
+        """Return the addresses of a name as in a pod of a namespace.
+
+        Raises:
+            socket.gaierror: It isn't known there.
+        """
+        found: AddressInfos = self.call(PROXY, "look_up", host, port, int(type_), namespace)
+        return found
+
+    def add_service(self, *arguments: Any, **keywords: Any) -> ServiceHandle:
+        """Part of ProxyCalls."""
+        reference = self.call(PROXY, "add_service", *arguments, **keywords)
+        return ServiceOfNode(self, reference)
+
+    def put(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
+        """Part of ProxyCalls."""
+        self.call(PROXY, "put", service, list(slices))
+
+    def add_fault(self, service: ServiceKey, type_: str, **arguments: Any) -> None:
+        """Part of ProxyCalls."""
+        self.call(PROXY, "add_fault", service, type_, **arguments)
+
+    def remove_faults(
+        self, service: ServiceKey, *, endpoint: EndpointAddress | None = None
+    ) -> None:
+        """Part of ProxyCalls."""
+        self.call(PROXY, "remove_faults", service, endpoint=endpoint)
+
+    def faults_of(self, service: ServiceKey) -> Mapping[SocketAddress, Sequence[str]]:
+        """Part of ProxyCalls."""
+        faults: Mapping[SocketAddress, Sequence[str]] = self.call(PROXY, "faults_of", service)
+        return faults
+
+    def choose_next(self, service: ServiceKey, endpoint: EndpointAddress) -> None:
+        """Part of ProxyCalls."""
+        self.call(PROXY, "choose_next", service, endpoint)
+
+    def status(self) -> StatusFacts:
+        """Part of ProxyCalls."""
+        view: StatusFacts = self.call(PROXY, "status")
+        return view
+
+    def decisions_of(self, service: ServiceKey) -> Sequence[Decision]:
+        """Part of ProxyCalls."""
+        decisions: Sequence[Decision] = self.call(PROXY, "decisions_of", service)
+        return decisions
+
+    @property
+    def dns_address(self) -> SocketAddress | None:
+        """Where names of Services are answered by DNS; None: dnspython isn't installed."""
+        address: SocketAddress | None = self.call(PROXY, "dns_address")
+        return address
+
+    def call(self, target: Reference, name: str, *arguments: Any, **keywords: Any) -> Any:
+        """Call a method of an object in the process; return its result, or raise its exception.
+
+        Raises:
+            SandboxError: The process has ended, or gives no answer.
+            RuntimeError: It was closed.
+        """
+        with self._lock:
+            return self._exchange(Call(target, name, arguments, keywords))[0]
+
+    def close(self) -> int:
+        """Stop the proxy; return the exit status of its process. Idempotent."""
+        return self._child.close()
+
+    def _exchange(self, message: object) -> tuple[Any, list[socket.socket]]:
+        if self._child.is_closed:
+            raise RuntimeError("this network has ended")
+        try:
+            data, passed = self._child.ask(None if message is None else pickle.dumps(message))
+        except ChildEnded as exc:
+            raise SandboxError(f"the proxy of the network {exc}") from None
+        answer = pickle.loads(data)
+        assert isinstance(answer, CallResult), "the other side sends nothing else"
+        if answer.error is not None:
+            raise answer.error
+        return answer.value, passed
+
+
+class ServiceOfNode:
+    """A Service that a :class:`NodeProcess` serves; a ``ServiceHandle``."""
+
+    def __init__(self, process: NodeProcess, reference: Reference) -> None:
+        self._process = process
+        self._reference = reference
+
+    def __repr__(self) -> str:
+        return str(self._process.call(self._reference, "__repr__"))
+
+    @property
+    def service(self) -> Service:
+        """Part of ServiceHandle."""
+        service: Service = self._process.call(self._reference, "service")
+        return service
+
+    @property
+    def key(self) -> ServiceKey:
+        """Part of ServiceHandle."""
+        key: ServiceKey = self._process.call(self._reference, "key")
+        return key
+
+    @property
+    def address(self) -> SocketAddress:
+        """Part of ServiceHandle."""
+        address: SocketAddress = self._process.call(self._reference, "address")
+        return address
+
+    def remove(self) -> None:
+        """Part of ServiceHandle."""
+        self._process.call(self._reference, "remove")

@@ -1,0 +1,61 @@
+"""Where a backend of a test listens: on loopback, or in a pod of a sandbox."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from userspace_proxy.model import IPFamily, SocketAddress
+
+if TYPE_CHECKING:
+    from .sandbox import Pod
+
+
+class BackendPlace:
+    """An address on this machine's loopback.
+
+    Args:
+        host: The IP address.
+        port: The port; 0: any that is free.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.address = SocketAddress(host, port)
+
+    @property
+    def pod(self) -> Pod | None:
+        """The network namespace that belongs to it alone; None: it has none."""
+        return None
+
+    def open_socket(self, type_: socket.SocketKind) -> socket.socket:
+        """Return a socket of this place, of the address's family, which isn't bound."""
+        return socket.socket(family_of(self.address.ip), type_)
+
+    def bind(self, type_: socket.SocketKind, address: SocketAddress) -> socket.socket:
+        """Return a socket that is bound to an address of this place.
+
+        Raises:
+            OSError: The address isn't available.
+        """
+        sock = self.open_socket(type_)
+        try:
+            if type_ is socket.SOCK_STREAM:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def command(self, argv: Sequence[str]) -> Sequence[str]:
+        """Return the command that runs a program here."""
+        return argv
+
+    def leave(self) -> None:
+        """Let others use the place. Idempotent."""
+
+
+def family_of(ip: str) -> socket.AddressFamily:
+    """Return the family of sockets for an IP address."""
+    return socket.AF_INET6 if IPFamily.of(ip) is IPFamily.IPV6 else socket.AF_INET

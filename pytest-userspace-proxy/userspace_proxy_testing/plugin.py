@@ -1,0 +1,198 @@
+"""The pytest plugin: Services for tests, without a cluster, root or Docker.
+
+    def test_a_dead_backend_costs_no_request(service_proxy):
+        web = service_proxy.service("web", backends=2)
+        web.backends[0].stop()
+        assert urlopen(web.url).status == 200
+
+    def test_its_name_resolves(service_network):
+        service_network.service("web")
+        assert service_network.client().get("http://web/").status == 200
+
+    def test_a_service_of_envtest_answers(kubernetes_services):
+        web = kubernetes_services["shop/web"]
+        web.pods = {"web-1": None}
+        assert urlopen(web.url).status == 200
+
+It is loaded by every run of pytest in an environment that contains this package, so it imports the
+proxy only when a test asks for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Literal, NoReturn
+
+import pytest
+
+from userspace_proxy.errors import PlatformError, SandboxError
+
+if TYPE_CHECKING:
+    from .kubernetes_services import KubernetesServices
+    from .report import Reported
+    from .service_network import ServiceNetwork
+    from .service_proxy import ServiceProxy
+
+_OPEN = pytest.StashKey["list[tuple[str, Reported]]"]()
+"""What runs now, with a title for reports."""
+_FIXTURES = frozenset({"service_proxy", "service_network", "kubernetes_services"})
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add this plugin's options."""
+    group = parser.getgroup("service proxy")
+    group.addoption(
+        "--service-proxy-scope",
+        choices=("function", "session"),
+        default="function",
+        help="whether each test gets a proxy or network of its own (function), or all tests share "
+        "one (session)",
+    )
+    group.addoption(
+        "--service-proxy-kubeconfig",
+        metavar="PATH",
+        help="the cluster whose Services kubernetes_services serves, instead of KUBECONFIG",
+    )
+    what = "fail instead of skipping a test where this machine lacks what a fixture needs"
+    group.addoption("--service-proxy-require", action="store_true", help=what)
+    parser.addini("service_proxy_require", what, type="bool", default=False)
+
+
+def skip(request: pytest.FixtureRequest, reason: str) -> NoReturn:
+    """Skip the test that requests a fixture, or fail it if skips are forbidden.
+
+    Args:
+        reason: What is missing, and the remedy.
+    """
+    if _is_required(request.config):
+        pytest.fail(f"{request.fixturename}: {reason}", pytrace=False)
+    pytest.skip(f"{request.fixturename}: {reason}")
+
+
+def _is_required(config: pytest.Config) -> bool:
+    option: bool = config.getoption("--service-proxy-require")
+    ini: bool = config.getini("service_proxy_require")
+    return option or ini
+
+
+def _scope(fixture_name: str, config: pytest.Config) -> Literal["function", "session"]:
+    """Return the scope that the option sets."""
+    scope: Literal["function", "session"] = config.getoption("--service-proxy-scope")
+    return scope
+
+
+@pytest.fixture(scope=_scope)
+def service_proxy(request: pytest.FixtureRequest) -> Iterator[ServiceProxy]:
+    """Start a proxy; ``service_proxy.service("web", port=80, backends=2)`` serves a Service."""
+    try:
+        from .service_proxy import ServiceProxy
+    except PlatformError as exc:
+        skip(request, str(exc))
+
+    with ServiceProxy() as proxy, _reported(request.config, "service proxy", proxy):
+        yield proxy
+
+
+@pytest.fixture(scope=_scope)
+def service_network(request: pytest.FixtureRequest) -> Iterator[ServiceNetwork]:
+    """Start a network of namespaces; ``service_network.client()`` reaches its Services."""
+    try:
+        from .service_network import ServiceNetwork
+
+        network = ServiceNetwork()
+        network.start()
+    except (PlatformError, SandboxError) as exc:
+        skip(request, str(exc))
+    with contextlib.closing(network), _reported(request.config, "service network", network):
+        yield network
+
+
+@pytest.fixture(scope="session")
+def service_proxy_kubeconfig(request: pytest.FixtureRequest) -> str:
+    """Return the kubeconfig of ``kubernetes_services``; override it where a test starts a cluster.
+
+    Empty: there is none.
+    """
+    given: str | None = request.config.getoption("--service-proxy-kubeconfig")
+    return given or os.environ.get("KUBECONFIG", "").partition(os.pathsep)[0]
+
+
+@pytest.fixture(scope=_scope)
+def kubernetes_services(
+    request: pytest.FixtureRequest, service_proxy_kubeconfig: str | os.PathLike[str]
+) -> Iterator[KubernetesServices]:
+    """Serve the Services of a cluster: ``kubernetes_services["shop/web"]`` is one of them."""
+    kubeconfig = os.fspath(service_proxy_kubeconfig)
+    if not kubeconfig:
+        skip(
+            request,
+            "no cluster (give --service-proxy-kubeconfig=PATH, set KUBECONFIG, or override the "
+            "fixture service_proxy_kubeconfig)",
+        )
+    try:
+        from .kubernetes_services import KubernetesServices, UsedServices
+    except PlatformError as exc:
+        skip(request, str(exc))
+    with (
+        KubernetesServices(kubeconfig) as services,
+        _reported(request.config, "kubernetes services", UsedServices(services)),
+    ):
+        yield services
+
+
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine that uses one of these fixtures, unless another plugin has run it."""
+    function = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(function) or _FIXTURES.isdisjoint(pyfuncitem.fixturenames):
+        return None
+    import asyncio
+
+    parameters = inspect.signature(function).parameters
+    values = pyfuncitem.funcargs
+    asyncio.run(function(**{name: values[name] for name in parameters if name in values}))
+    return True
+
+
+@contextlib.contextmanager
+def _reported(config: pytest.Config, title: str, services: Reported) -> Iterator[None]:
+    """Have the reports of tests that fail in this block show the Services."""
+    entry = (title, services)
+    running = config.stash.setdefault(_OPEN, [])
+    running.append(entry)
+    try:
+        yield
+    finally:
+        running.remove(entry)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the Services and their last connections to the report of a test that failed."""
+    report = yield
+    running = item.config.stash.get(_OPEN, [])
+    if report.failed and running:
+        from .report import describe
+
+        report.sections += [(title, describe(services)) for title, services in running]
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Skip a test module that imports the proxy where it can't run, unless skips are forbidden."""
+    report = yield
+    call: pytest.CallInfo[object] | None = getattr(report, "call", None)
+    error = call.excinfo.value if call is not None and call.excinfo is not None else None
+    if isinstance(error, PlatformError) and not _is_required(collector.config):
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 0, f"Skipped: {error}")
+        # Otherwise pytest would treat it as a failure, for its debugger.
+        report.__dict__.pop("call")
+    return report

@@ -1,0 +1,165 @@
+"""Pods of a cluster that run in a test: what each is made of, and the endpoints that follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from userspace_proxy.facts import PortFacts
+from userspace_proxy.model import IPFamily, Service, ServiceKey, SocketAddress
+from userspace_proxy.model.pod_endpoints import PodEndpoint, PodKey, PodPort, PodSelection
+
+from .backends import Backend, BackendLike
+from .pod_api import Object
+
+PodLike = BackendLike | Mapping[str, BackendLike | None] | None
+"""What a Pod is made of: a backend for each port of the Service, or one for each name of a port."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelectingService:
+    """A Service, and how it selects its Pods."""
+
+    service: Service
+    selection: PodSelection
+
+    @property
+    def host(self) -> str:
+        """The address of a Pod of one family, as those that are programs have."""
+        return "127.0.0.1" if IPFamily.IPV4 in self.selection.families else "::1"
+
+    def likes(self, like: PodLike) -> dict[str, BackendLike | None]:
+        """Return what each port of the Service is made of, by its name.
+
+        Raises:
+            ValueError: The Service has no port of a name.
+        """
+        names = [target.name for target in self.selection.targets]
+        if not isinstance(like, Mapping):
+            return dict.fromkeys(names, like)
+        if unknown := sorted(like.keys() - set(names)):
+            have = ", ".join(repr(name) for name in names)
+            raise ValueError(f"{self.service.key} has no port {unknown[0]!r}; it has {have}")
+        return dict(like)
+
+    def ports_of(self, pod: PodEndpoint, names: Mapping[str, object]) -> dict[str, PodPort]:
+        """Return the ports of a Pod by the names of the Service's ports.
+
+        Raises:
+            ValueError: None of its containers has a port of the name of a target port.
+        """
+        ports: dict[str, PodPort] = {}
+        for target in self.selection.targets:
+            if target.name not in names:
+                continue
+            number = target.port
+            if isinstance(number, str):
+                number = pod.ports.get((number, target.protocol), 0)
+            if not number:
+                raise ValueError(
+                    f"Pod {pod.key.name} has no {target.protocol} port of the name {target.port}, "
+                    f"the target port of {self.service.key}"
+                )
+            ports[target.name] = PodPort(number, target.protocol)
+        return ports
+
+
+@dataclass(frozen=True, slots=True)
+class PodFollower:
+    """An endpoint of a Service that follows a Pod."""
+
+    service: ServiceKey
+    port: PodPort
+    publishes_not_ready: bool
+
+    def state_in(self, views: Sequence[PortFacts], address: SocketAddress) -> str:
+        """Return the state of its address in words; empty if that is no endpoint."""
+        for view in views:
+            if view.plan.key.name.service == self.service:
+                for verdict in view.plan.verdicts:
+                    if verdict.address == address:
+                        # A traffic policy may leave out one that is ready, too.
+                        words = verdict.reason.partition(",")[0]
+                        return words if words in ("not ready", "terminating") else "ready"
+        return ""
+
+
+class RunningPod:
+    """A Pod that runs in this test.
+
+    Args:
+        written: The Pod before it ran here.
+        update: Writes its state to the cluster; returns once it is in force.
+        is_ours: It was created for this test.
+    """
+
+    def __init__(
+        self,
+        key: PodKey,
+        written: Object,
+        update: Callable[[RunningPod], None],
+        *,
+        is_ours: bool = False,
+    ) -> None:
+        self.key = key
+        self.uid = written["metadata"]["uid"]
+        """Another Pod of the same name has another one."""
+        self.written = written
+        self.is_ours = is_ours
+        self.backends: dict[PodPort, Backend] = {}
+        """What serves its ports, by the numbers that its containers have."""
+        self.followers: set[PodFollower] = set()
+        self.is_terminating = False
+        self._is_ready = True
+        self._update = update
+
+    def __repr__(self) -> str:
+        state = "terminating" if self.is_terminating else "ready" if self.is_ready else "not ready"
+        ports = ", ".join(
+            f"{port.number}/{port.protocol} at {backend.address}"
+            for port, backend in self.backends.items()
+        )
+        return f"<Pod {self.key.namespace}/{self.name}, {state}, {ports}>"
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.key.name
+
+    @property
+    def is_ready(self) -> bool:
+        """Its condition ``Ready``; may be set, and is in force then."""
+        return self._is_ready
+
+    @is_ready.setter
+    def is_ready(self, is_ready: bool) -> None:
+        self._is_ready = is_ready
+        self._update(self)
+
+    def stop(self) -> None:
+        """Refuse connections from now on, and reset the open ones; it stays ready. Idempotent."""
+        for backend in self.backends.values():
+            backend.stop()
+
+    def start(self) -> None:
+        """Serve again. Idempotent."""
+        for backend in self.backends.values():
+            backend.start()
+
+    def fault(
+        self, type_: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: int
+    ) -> None:
+        """Make connections to it suffer a fault: see :meth:`.EmbeddedProxy.add_fault`."""
+        for backend in self.backends.values():
+            backend.fault(type_, stream=stream, toxicity=toxicity, **attributes)
+
+    def heal(self) -> None:
+        """Remove its faults. Idempotent."""
+        for backend in self.backends.values():
+            backend.heal()
+
+    def expected_state(self, follower: PodFollower) -> str:
+        """Return the state that an endpoint has once this Pod's state is in force."""
+        if follower.publishes_not_ready:
+            return "ready"
+        return "terminating" if self.is_terminating else "ready" if self.is_ready else "not ready"

@@ -1,0 +1,149 @@
+"""A node of a sandbox, and the pods on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, IPv6Address
+
+from userspace_proxy.errors import SandboxError
+
+from . import links
+from .address_plan import Address, PodRanges, nth
+from .holder import Holder
+from .namespace import Namespace
+
+# The first pod of each half of the range follows the gateway.
+FIRST_POD = 2
+
+MakeHolder = Callable[[], Holder]
+
+
+class Host(Namespace):
+    """A namespace with addresses: ``ip``, and ``ip6`` if kernel and ranges have IPv6."""
+
+    def __init__(self, name: str, holder: Holder, addresses: Sequence[Address]) -> None:
+        super().__init__(name, holder)
+        self.addresses = tuple(addresses)
+        self.ip = next(a for a in addresses if isinstance(a, IPv4Address))
+        self.ip6 = next((a for a in addresses if isinstance(a, IPv6Address)), None)
+
+    def far_end(self) -> links.FarEnd:
+        """Return the far end of a link to this host."""
+        return links.FarEnd(self.pid, self.addresses)
+
+
+class Pod(Host):
+    """One pod: a namespace on a node, with ``eth0`` as its only link.
+
+    Args:
+        host_interface: The near end of its link, in the node's namespace.
+        mode: The kind of link; see ``SandboxNode.add_pod``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        holder: Holder,
+        addresses: Sequence[Address],
+        *,
+        host_interface: str,
+        mode: links.Mode,
+    ) -> None:
+        super().__init__(name, holder, addresses)
+        self.host_interface = host_interface
+        self.mode = mode
+        self.drops_traffic = False
+        """Whether it is silent now."""
+        self._routes: tuple[links.FarRoute, ...] = ()
+
+    def connect(self, wiring: links.Wiring) -> None:
+        """Configure the far end of the pod's link; the near end exists."""
+        self._routes = wiring.routes
+        self.configure(wiring.far_lines())
+
+    def drop_traffic(self) -> None:
+        """Make the pod silent: its clients get no answer, not even a refusal. Idempotent.
+
+        Its routes become blackholes, so no packet leaves it, except for answers to ARP
+        and neighbour discovery, which need no route. Packets to it arrive.
+        """
+        self.configure(route.blackhole() for route in reversed(self._routes))
+        self.drops_traffic = True
+
+    def pass_traffic(self) -> None:
+        """Undo ``drop_traffic``; idempotent."""
+        self.configure(route.line() for route in self._routes)
+        self.drops_traffic = False
+
+
+class SandboxNode(Host):
+    """One node, which forwards between its pods and the LAN; the proxy runs here.
+
+    Args:
+        ranges: Its pods' addresses.
+        make_holder: Creates the holder of a new pod.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        holder: Holder,
+        addresses: Sequence[Address],
+        *,
+        ranges: PodRanges,
+        make_holder: MakeHolder,
+    ) -> None:
+        super().__init__(name, holder, addresses)
+        self.ranges = ranges
+        self.pods: dict[str, Pod] = {}
+        self._make_holder = make_holder
+        self._used = {"routed": FIRST_POD, "bridge": FIRST_POD}
+        self._links = 0
+
+    def add_pod(self, name: str, mode: links.Mode = "routed") -> Pod:
+        """Start a pod.
+
+        Args:
+            name: The text of its backends' answers, too. The name of a closed pod may be used
+                again, with another address.
+            mode: ``routed``: a veth with the gateway's address at the node's end.
+                ``bridge``: a port of ``cni0``, with hairpin. ``unnumbered``: a veth whose end
+                at the node has no IPv4 address and answers ARP for the gateway 169.254.1.1,
+                as with Calico.
+
+        Raises:
+            SandboxError: The name is taken, or the node's pod range is exhausted.
+        """
+        if name in self.pods and not self.pods[name].closed:
+            raise SandboxError(f"cannot add pod {name}: {self.name} has a pod of that name")
+        addresses = self._next_addresses(mode)
+        pod = Pod(
+            name,
+            self._make_holder(),
+            addresses,
+            host_interface=f"veth{self._links}",
+            mode=mode,
+        )
+        self._links += 1
+        self.pods[name] = pod
+        wiring = self._wire(pod)
+        self.configure(wiring.near, wiring.near_sysctls)
+        pod.connect(wiring)
+        return pod
+
+    def _next_addresses(self, mode: links.Mode) -> tuple[Address, ...]:
+        half = "bridge" if mode == "bridge" else "routed"
+        index = self._used[half]
+        addresses = nth(self.ranges.bridged if half == "bridge" else self.ranges.routed, index)
+        if half == "bridge" and index == FIRST_POD:
+            self.configure(links.bridge(self.ranges.bridged))
+        self._used[half] = index + 1
+        return addresses
+
+    def _wire(self, pod: Pod) -> links.Wiring:
+        near, far = pod.host_interface, pod.far_end()
+        if pod.mode == "bridge":
+            return links.bridged_pod(near, far, self.ranges.bridged)
+        if pod.mode == "unnumbered":
+            return links.unnumbered_pod(near, far, self.addresses)
+        return links.routed_pod(near, far, nth(self.ranges.routed, 1))

@@ -1,0 +1,217 @@
+"""What Services of tests have in common, wherever they and their backends come from."""
+
+from __future__ import annotations
+
+import abc
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol, Self
+
+from userspace_proxy.embedding.arguments import EndpointAddress
+from userspace_proxy.facts import PortFacts, StatusFacts
+from userspace_proxy.model import EndpointSlice, Service, ServiceKey, SocketAddress
+
+from .backends import Backend, FaultControl
+from .decisions import Decision
+from .places import family_of
+from .proxy_with_decisions import ProxyWithDecisions
+from .stats import ServiceStats, stats_of
+
+EVENTUALLY_S = 5.0
+_POLL_S = 0.005
+
+
+class ProxyCalls(Protocol):
+    """What Services of a test need of their proxy; see :class:`.EmbeddedProxy`."""
+
+    def add_service(self, *arguments: Any, **keywords: Any) -> ServiceHandle:
+        """Serve a Service."""
+
+    def put(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
+        """Replace a Service."""
+
+    def add_fault(self, service: ServiceKey, type_: str, **arguments: Any) -> None:
+        """Make connections suffer a fault."""
+
+    def remove_faults(
+        self, service: ServiceKey, *, endpoint: EndpointAddress | None = None
+    ) -> None:
+        """Remove faults."""
+
+    def faults_of(self, service: ServiceKey) -> Mapping[SocketAddress, Sequence[str]]:
+        """Return the faults in force."""
+
+    def choose_next(self, service: ServiceKey, endpoint: EndpointAddress) -> None:
+        """Have the next connection go to an endpoint."""
+
+    def status(self) -> StatusFacts:
+        """Return everything about the proxy."""
+
+    def decisions_of(self, service: ServiceKey) -> Sequence[Decision]:
+        """Return the last connections that have ended."""
+
+
+class ServiceHandle(Protocol):
+    """A Service that a proxy serves, such as :class:`.BlockingService`."""
+
+    @property
+    def service(self) -> Service:
+        """The Service as it was put."""
+
+    @property
+    def key(self) -> ServiceKey:
+        """Its namespace and name."""
+
+    @property
+    def address(self) -> SocketAddress:
+        """The address to dial."""
+
+    def remove(self) -> None:
+        """Stop serving it. Idempotent."""
+
+
+class RecordingProxy(ProxyWithDecisions, abc.ABC):
+    """A proxy with Services of a test; the arguments are those of ``Proxy``."""
+
+    def close(self) -> None:
+        """End all Services of the test with their backends, the proxy and its thread. Idempotent.
+
+        Raises:
+            AssertionError: Something is left of them.
+        """
+        services = self.services
+        served = [address for service in services for address in service.served_addresses()]
+        backends = [backend for service in services for backend in service.backends]
+        try:
+            self.end_services()
+        finally:
+            super().close()
+        left = [str(address) for address in served if _is_served(address)]
+        left += [str(backend.address) for backend in backends if backend.is_left]
+        assert not left, f"still served after the end of the proxy: {', '.join(left)}"
+
+    @property
+    @abc.abstractmethod
+    def services(self) -> Sequence[ServedService]:
+        """The Services of the test, in the order of their creation."""
+
+    @abc.abstractmethod
+    def end_services(self) -> None:
+        """End what the test has started; idempotent."""
+
+
+class ServedService(abc.ABC):
+    """One Service of a test."""
+
+    def __init__(self, proxy: ProxyCalls, key: ServiceKey) -> None:
+        self.key = key
+        self._proxy = proxy
+        add, remove = partial(proxy.add_fault, key), partial(proxy.remove_faults, key)
+        self._control = FaultControl(add, remove)
+
+    @property
+    @abc.abstractmethod
+    def address(self) -> SocketAddress:
+        """What clients dial; unpacks into host and port.
+
+        Raises:
+            LookupError: It isn't served (any more).
+        """
+
+    @property
+    @abc.abstractmethod
+    def backends(self) -> Sequence[Backend]:
+        """What serves it for this test."""
+
+    @abc.abstractmethod
+    def served_addresses(self) -> list[SocketAddress]:
+        """Return its own TCP addresses that no program serves after the end of the test."""
+
+    @property
+    def host(self) -> str:
+        """The IP address that clients dial."""
+        return self.address.ip
+
+    @property
+    def port(self) -> int:
+        """The port that clients dial."""
+        return self.address.port
+
+    @property
+    def url(self) -> str:
+        """Such as ``http://10.96.0.10:80``, without a slash at the end."""
+        return f"http://{self.address}"
+
+    @property
+    def stats(self) -> ServiceStats:
+        """What was counted until now."""
+        names = {str(backend.address): backend.name for backend in self.backends}
+        return stats_of(str(self.key), self.views(), names)
+
+    def views(self) -> list[PortFacts]:
+        """Return its Service ports as the status page shows them."""
+        return [p for p in self._proxy.status().ports if p.plan.key.name.service == self.key]
+
+    @property
+    def decisions(self) -> Sequence[Decision]:
+        """The last connections that have ended, the oldest first: client, endpoint, bytes, time."""
+        return self._proxy.decisions_of(self.key)
+
+    @property  # noqa: B027 - it can only be set
+    def next_endpoint(self) -> None:
+        """Set it to a backend or an address, and the next connection goes there."""
+
+    @next_endpoint.setter
+    def next_endpoint(self, endpoint: Backend | EndpointAddress) -> None:
+        address = endpoint.address if isinstance(endpoint, Backend) else endpoint
+        self._proxy.choose_next(self.key, address)
+
+    def fault(
+        self, type_: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: int
+    ) -> None:
+        """Make connections to all its endpoints suffer a fault, as ``Proxy.add_fault`` does."""
+        self._control.add(type_, stream=stream, toxicity=toxicity, **attributes)
+
+    def heal(self) -> None:
+        """Remove all its faults. Idempotent."""
+        self._control.remove()
+
+    @property
+    def faults(self) -> dict[str, Sequence[str]]:
+        """The faults in force in words, by the backend's name or the endpoint's address."""
+        names = {backend.address: backend.name for backend in self.backends}
+        found = self._proxy.faults_of(self.key)
+        return {names.get(address, str(address)): words for address, words in found.items()}
+
+    def eventually(
+        self, predicate: Callable[[Self], object], *, timeout_s: float = EVENTUALLY_S
+    ) -> None:
+        """Wait until a condition holds; it is called with this Service.
+
+        An AssertionError or OSError of the condition means that it doesn't hold yet: a client may
+        be refused or reset meanwhile.
+
+        Raises:
+            AssertionError: It doesn't hold after the timeout; the text has the counters.
+        """
+        if not callable(predicate):
+            raise TypeError(f"eventually: expected a function of the Service, got {predicate!r}")
+        deadline, pause = time.monotonic() + timeout_s, threading.Event()
+        while True:
+            failed: AssertionError | OSError | None = None
+            try:
+                if predicate(self):
+                    return
+            except (AssertionError, OSError) as exc:
+                failed = exc
+            if time.monotonic() >= deadline:
+                raise AssertionError(f"not so after {timeout_s:g} s: {self.stats!r}") from failed
+            pause.wait(_POLL_S)
+
+
+def _is_served(address: SocketAddress) -> bool:
+    with socket.socket(family_of(address.ip)) as client:
+        return client.connect_ex(address) == 0

@@ -1,0 +1,62 @@
+r"""Services for tests: a proxy in a thread, with backends that can die and return.
+
+::
+
+    with ServiceProxy() as proxy:
+        web = proxy.service("web", port=80, backends=2)
+        web.backends[0].stop()
+        assert urlopen(web.url).read() == b"web-2\n"
+        assert web.stats.saved == 1
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from userspace_proxy.embedding.loop_thread import LoopThread
+from userspace_proxy.facts import StatusFacts
+
+from .backends import BackendLike
+from .places import BackendPlace
+from .served_service import ProxyCalls, RecordingProxy
+from .services import ProxiedService, Services
+
+
+class ServiceProxy(Services, RecordingProxy):
+    """A proxy whose Services have backends; the arguments are those of ``Proxy``."""
+
+    def __init__(self, **arguments: Any) -> None:
+        RecordingProxy.__init__(self, **arguments)
+        Services.__init__(self)
+
+    def __repr__(self) -> str:
+        return f"<ServiceProxy, {len(self.services)} Services>"
+
+    def end_services(self) -> None:
+        """Part of RecordingProxy: remove all Services."""
+        for service in self.services:
+            service.remove()
+
+    def status(self) -> StatusFacts:
+        """Return everything about this proxy at this moment."""
+        return RecordingProxy.status(self)
+
+    def _calls(self) -> ProxyCalls:
+        return self
+
+    def _backend_thread(self) -> LoopThread:
+        return self._thread
+
+    def _find_place(
+        self, number: int, like: BackendLike | None, *, cluster_ip: str | None, namespace: str
+    ) -> BackendPlace:
+        if cluster_ip is not None and ":" in cluster_ip:
+            return BackendPlace("::1")
+        if isinstance(like, list):
+            # Most programs listen there if they aren't told otherwise.
+            return BackendPlace()
+        # Endpoints take turns in the order of their addresses: so it is that of the list.
+        return BackendPlace(f"127.0.{number // 250}.{number % 250 + 1}")
+
+
+__all__ = ["ProxiedService", "ServiceProxy"]

@@ -1,0 +1,263 @@
+"""Services of a test: each with backends that can die and return.
+
+Rule 1: what differs between a proxy in this process and one in a sandbox is in ``ProxyCalls`` and
+in the places of the backends; the Services are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Unpack
+
+from userspace_proxy.embedding.arguments import (
+    EndpointAddress,
+    HandlingArguments,
+    make_slices,
+    read_endpoint,
+    read_key,
+)
+from userspace_proxy.embedding.loop_thread import LoopThread
+from userspace_proxy.facts import StatusFacts
+from userspace_proxy.model import Balance, EndpointSlice, ServiceKey, SocketAddress
+
+from .backend_arguments import BackendLike, read_backends
+from .backends import Backend, make_backend
+from .places import BackendPlace
+from .served_service import ProxyCalls, ServedService, ServiceHandle
+
+
+class Services:
+    """The Services of one proxy; the base of what fixtures yield."""
+
+    def __init__(self) -> None:
+        self._made: dict[ServiceKey, ProxiedService] = {}
+
+    def _calls(self) -> ProxyCalls:
+        """Return the proxy."""
+        raise NotImplementedError
+
+    def _backend_thread(self) -> LoopThread:
+        """Return the thread of the backends that live in this process."""
+        raise NotImplementedError
+
+    def _find_place(
+        self, number: int, like: BackendLike | None, *, cluster_ip: str | None, namespace: str
+    ) -> BackendPlace:
+        """Return where a backend is to listen.
+
+        Args:
+            number: Which one of its Service, from 1.
+            like: What it is made of.
+            cluster_ip: The address of its Service, whose family it must have; None: IPv4.
+            namespace: That of its Service.
+        """
+        raise NotImplementedError
+
+    def _free_cluster_ip(self) -> str | None:
+        """Return an address for a Service; None: the proxy chooses one."""
+        return None
+
+    def service(
+        self,
+        name: str = "web",
+        *,
+        port: int = 80,
+        backends: int | Iterable[BackendLike] = 1,
+        namespace: str = "default",
+        protocol: str = "TCP",
+        cluster_ip: str | None = None,
+        affinity_timeout_s: int | None = None,
+        balance: str = Balance.ROUND_ROBIN,
+        seed: int = 0,
+        **handling: Unpack[HandlingArguments],
+    ) -> ProxiedService:
+        """Serve a Service with backends; it is in force on return.
+
+        Args:
+            name: Its name; a Service of the same name is removed first.
+            port: The port that clients dial; with ``service_proxy`` another one if it isn't
+                available, such as one below 1024 without privileges.
+            backends: Their number, or what each of them is: see the module ``backends``.
+            namespace: Its namespace.
+            protocol: ``TCP`` or ``UDP``.
+            cluster_ip: The IP address that clients dial; its backends have addresses of the same
+                family. None: a free one, of IPv4.
+            affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
+            balance: How backends are chosen: see ``Proxy.add_service``.
+            seed: The same seed gives the same choices in each run.
+            handling: Annotations by their names: see ``Proxy.add_service``.
+        """
+        likes = read_backends(backends, protocol)
+        earlier = self._made.get(read_key(namespace, name))
+        if earlier is not None:
+            earlier.remove()
+        cluster_ip = cluster_ip or self._free_cluster_ip()
+        with contextlib.ExitStack() as undo:
+            made = self._make_backends(undo, name, likes, protocol, cluster_ip, namespace)
+            handle = self._calls().add_service(
+                name,
+                port=port,
+                endpoints=[backend.address for backend in made],
+                namespace=namespace,
+                protocol=protocol,
+                cluster_ip=cluster_ip,
+                affinity_timeout_s=affinity_timeout_s,
+                balance=balance,
+                seed=seed,
+                **handling,
+            )
+            undo.pop_all()
+        service = self._made[handle.key] = ProxiedService(
+            self._calls(), handle, made, forget=self._forget
+        )
+        return service
+
+    def _make_backends(
+        self,
+        undo: contextlib.ExitStack,
+        name: str,
+        likes: Sequence[BackendLike | None],
+        protocol: str,
+        cluster_ip: str | None,
+        namespace: str,
+    ) -> list[Backend]:
+        """Return backends, started; the stack gets what ends them."""
+        made = []
+        for number, like in enumerate(likes, 1):
+            backend = make_backend(
+                like,
+                name=f"{name}-{number}",
+                protocol=protocol,
+                thread=self._backend_thread(),
+                find_place=partial(
+                    self._find_place, number, like, cluster_ip=cluster_ip, namespace=namespace
+                ),
+            )
+            undo.callback(backend.close)
+            made.append(backend)
+        return made
+
+    @property
+    def services(self) -> Sequence[ProxiedService]:
+        """All Services, in the order of their creation."""
+        return tuple(self._made.values())
+
+    def status(self) -> StatusFacts:
+        """Return everything about the proxy at this moment."""
+        return self._calls().status()
+
+    def _forget(self, service: ProxiedService) -> None:
+        if self._made.get(service.key) is service:
+            del self._made[service.key]
+
+
+class ProxiedService(ServedService):
+    """One Service of a test, with its backends."""
+
+    def __init__(
+        self,
+        proxy: ProxyCalls,
+        handle: ServiceHandle,
+        backends: Sequence[Backend],
+        *,
+        forget: Callable[[ProxiedService], None],
+    ) -> None:
+        super().__init__(proxy, handle.key)
+        self._forget = forget
+        self._backends = list(backends)
+        self._handle = handle
+        self._is_removed = False
+        self._endpoints = [backend.address for backend in backends]
+        for backend in backends:
+            backend.attach(self._control)
+
+    def __repr__(self) -> str:
+        return repr(self._handle)
+
+    @property
+    def address(self) -> SocketAddress:
+        """Part of ServedService."""
+        return self._handle.address
+
+    @property
+    def backends(self) -> Sequence[Backend]:
+        """In the order in which they were given."""
+        return self._backends
+
+    @property
+    def endpoints(self) -> list[SocketAddress]:
+        """Where its connections go; may be set to other addresses or backends, or to none."""
+        return list(self._endpoints)
+
+    @endpoints.setter
+    def endpoints(self, endpoints: Iterable[EndpointAddress | Backend]) -> None:
+        if isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
+            raise TypeError(f"endpoints: expected a list of ip:port, got {endpoints!r}")
+        addresses = [e.address if isinstance(e, Backend) else read_endpoint(e) for e in endpoints]
+        slices = self._slices(addresses)
+        self._endpoints = addresses
+        self._put(slices)
+
+    def drain(self, backend: Backend) -> None:
+        """Make a backend terminate: its connections go on, and new ones go to the others.
+
+        While no other backend is ready, new ones still go to it, as in Kubernetes (KEP-1669).
+
+        Raises:
+            LookupError: It isn't one of ``backends``, or the Service was removed.
+        """
+        self._own(backend).is_draining = True
+        self._put(self._slices(self._endpoints))
+
+    def undrain(self, backend: Backend) -> None:
+        """Make a backend ready again."""
+        self._own(backend).is_draining = False
+        self._put(self._slices(self._endpoints))
+
+    def served_addresses(self) -> list[SocketAddress]:
+        """Part of ServedService: its own."""
+        return [self.address] if self._handle.service.ports[0].protocol == "TCP" else []
+
+    def remove(self) -> None:
+        """Stop serving it, and end its backends. Idempotent."""
+        try:
+            self._handle.remove()
+        finally:
+            self.end_backends()
+
+    def end_backends(self) -> None:
+        """End its backends, while the proxy isn't told. Idempotent."""
+        self._is_removed = True
+        self._forget(self)
+        for backend in self.backends:
+            backend.close()
+
+    def _own(self, backend: Backend) -> Backend:
+        if backend not in self._backends:
+            raise LookupError(f"{self.key} has no backend {backend!r}: give one of its backends")
+        return backend
+
+    def _slices(self, endpoints: Sequence[SocketAddress]) -> list[EndpointSlice]:
+        if self._is_removed:
+            raise LookupError(f"{self.key} was removed or replaced")
+        return make_slices(self._handle.service, endpoints)
+
+    def _put(self, slices: Sequence[EndpointSlice]) -> None:
+        draining = {backend.address for backend in self.backends if backend.is_draining}
+        self._proxy.put(self._handle.service, [_with_draining(item, draining) for item in slices])
+
+
+def _with_draining(item: EndpointSlice, draining: set[SocketAddress]) -> EndpointSlice:
+    port = item.ports[0].port
+    return replace(
+        item,
+        endpoints=tuple(
+            replace(e, ready=False, serving=True, terminating=True)
+            if SocketAddress(e.ip, port) in draining
+            else e
+            for e in item.endpoints
+        ),
+    )

@@ -1,0 +1,406 @@
+"""The demo, as root and as a user without privileges: its commands work, and nothing is left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import READY_S
+from tests.node.clients import DEADLINE_S
+from tests.node.processes import descriptors_of, readable_runtime
+from userspace_proxy_testing.commands.demo_broken import BROKEN_SERVICES
+
+COMMAND = ("-m", "userspace_proxy", "demo")
+# "  round robin         /tmp/…/ask http … --count 6": a label, a gap, and what to do.
+PRINTED = re.compile(r"^  (\S.*?) {2,}(\S.*?)(?: {2,}\(.*\))?$", re.MULTILINE)
+WEB_PODS = ["web-1", "web-2", "web-3"]
+LEAVES_NOTHING = {
+    "status": 0,
+    "said": "ending the demo …",
+    "processes": [],
+    "namespaces": set(),
+    "files": [],
+}
+
+
+class Demo:
+    """One demo in a session of its own, as a terminal gives it one.
+
+    Args:
+        stack: Ends it.
+        as_ourselves: Whether this user runs it; else a user without privileges does.
+    """
+
+    def __init__(self, stack, *, as_ourselves):
+        prefix, self.python, self._env = [], sys.executable, {}
+        if not as_ourselves:
+            prefix, self.python, self._env = stack.enter_context(readable_runtime())
+        self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))
+        self.folder.chmod(0o1777)
+        self.process = subprocess.Popen(
+            [*prefix, self.python, *COMMAND, "--port=0"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | self._env | {"TMPDIR": str(self.folder)},
+            start_new_session=True,
+        )
+        stack.callback(self._kill)
+        self._enter = []
+        if not as_ourselves:
+            self._enter = [
+                *("nsenter", "--mount", "--target", str(self.process.pid), "--"),
+                *("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--"),
+            ]
+        self.printed = {}
+
+    def read(self):
+        """Wait until it has printed what to try; return itself."""
+        self.printed = dict(PRINTED.findall(self._read_until("the proxy's log")))
+        return self
+
+    def run(self, label, more="", **options):
+        """Run a printed command as the user who started the demo; return its output."""
+        return self.run_command(f"{self.printed[label]} {more}", **options)
+
+    def run_command(self, command, *, ok=0, **options):
+        """Run a command as that user, with this exit status; return its output."""
+        done = subprocess.run(
+            [*self._enter, "sh", "-c", command],
+            capture_output=True,
+            text=True,
+            timeout=READY_S,
+            env=os.environ | self._env | {"TMPDIR": str(self.folder)},
+            **options,
+        )
+        assert done.returncode == ok, done.stderr
+        return done.stdout
+
+    def first_line(self, label):
+        """Run a printed command that doesn't end; return its first line."""
+        command = [*self._enter, "sh", "-c", f"exec {self.printed[label]}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+            line = running.stdout.readline()
+            running.kill()
+        return line
+
+    def lines(self, label):
+        """Return the lines that a printed command answers with."""
+        return self.run(label).splitlines()
+
+    def pids(self):
+        """Return all its processes: its children, theirs, and so on."""
+        parents = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        found = {self.process.pid}
+        while more := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= more
+        return found
+
+    def end_by(self, number):
+        """Send a signal to its group, as a terminal does; return what is left after it."""
+        with descriptors_of(self.pids()) as descriptors, namespaces_of(self.pids()) as namespaces:
+            assert namespaces
+            os.killpg(self.process.pid, number)
+            rest, _ = self.process.communicate(timeout=READY_S)
+            running = [d for d in descriptors if not is_gone(d)]
+            there = {namespace_of(path.name) for path in Path("/proc").glob("[0-9]*")}
+        return {
+            "status": self.process.returncode,
+            "said": rest.strip(),
+            "processes": running,
+            "namespaces": namespaces & there,
+            "files": [path.name for path in self.folder.iterdir()],
+        }
+
+    def _read_until(self, last):
+        text = ""
+        readable = select.poll()
+        readable.register(self.process.stdout, select.POLLIN)
+        while last not in text.rpartition("\n")[0]:
+            assert readable.poll(READY_S * 1000), text
+            chunk = os.read(self.process.stdout.fileno(), 4096).decode()
+            assert chunk, text
+            text += chunk
+        return text
+
+    def _kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def namespace_of(pid):
+    """Return a process's network namespace; empty when it is gone."""
+    try:
+        return str(Path(f"/proc/{pid}/ns/net").readlink())
+    except OSError:
+        return ""
+
+
+@contextlib.contextmanager
+def namespaces_of(pids):
+    """Yield the network namespaces of processes but this one's; no other gets their names."""
+    with contextlib.ExitStack() as opened:
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                opened.enter_context(Path(f"/proc/{pid}/ns/net").open("rb"))
+        yield {namespace_of(pid) for pid in pids} - {namespace_of("self"), ""}
+
+
+def is_gone(descriptor):
+    """Wait for a process to end."""
+    return bool(select.select([descriptor], [], [], DEADLINE_S)[0])
+
+
+# Only root can change its user; any other user has no privileges anyway.
+AS_ROOT = [
+    pytest.param(False, id="nobody"),
+    pytest.param(True, id="ourselves", marks=pytest.mark.long),
+]
+
+
+@pytest.fixture(scope="module", params=AS_ROOT if os.geteuid() == 0 else [True])
+def as_ourselves(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def demo(as_ourselves):
+    with contextlib.ExitStack() as stack:
+        yield Demo(stack, as_ourselves=as_ourselves).read()
+
+
+@pytest.fixture
+def manifest(demo):
+    """The manifest that the demo names; as it was after the test."""
+    path = Path(re.match(r"edit (\S+):", demo.printed["change something"])[1])
+    text = path.read_text()
+    yield path
+    path.write_text(text)
+
+
+def test_each_printed_line_has_a_test_here(demo):
+    assert set(demo.printed) == {
+        "status page",
+        "round robin",
+        "ClientIP affinity",
+        "UDP",
+        "a dead endpoint",
+        "break a pod",
+        "find the reason",
+        "Services to fix",
+        "change something",
+        "shell in the pod",
+        "shell on the node",
+        "the proxy's log",
+    }
+
+
+def test_the_page_is_served_on_loopback_and_shows_the_services(demo):
+    url = demo.printed["status page"]
+    assert url.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
+        page = re.sub(r"<[^>]*>", "", answer.read().decode())
+    assert all(name in page for name in ("shop/web", "shop/cart", "shop/flaky", "shop/dns"))
+
+
+def test_round_robin_reaches_all_pods(demo):
+    # Background traffic takes turns, too.
+    seen = set()
+
+    def reached():
+        seen.update(demo.lines("round robin"))
+        return seen == set(WEB_PODS)
+
+    wait_for("all pods", reached)
+
+
+def test_affinity_keeps_a_client_with_one_pod(demo):
+    answers = demo.lines("ClientIP affinity")
+    assert answers == [answers[0]] * 6
+    assert answers[0] in WEB_PODS
+
+
+def test_udp_is_answered(demo):
+    answers = demo.lines("UDP")
+    assert len(answers) == 4
+    assert set(answers) <= {"dns-1: hello", "dns-2: hello"}
+
+
+def test_a_dead_endpoint_fails_no_request(demo):
+    assert demo.lines("a dead endpoint") == ["web-3"] * 6
+
+
+def test_an_edit_of_the_manifest_is_followed(demo, manifest):
+    edited = re.sub(r"^- .*# web-[13]\n", "", manifest.read_text(), flags=re.MULTILINE)
+    manifest.write_text(edited)
+    wait_for("the edit", lambda: demo.lines("round robin") == ["web-2"] * 6)
+
+
+def status_of(demo):
+    url = demo.printed["status page"].rstrip("/") + "/api/v1/status"
+    with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
+        return json.load(answer)
+
+
+def connections(demo):
+    """Return how many connections each Service of the shop had."""
+    return {
+        port["service"]: port["connections"]
+        for port in status_of(demo)["ports"]
+        if port["namespace"] == "shop"
+    }
+
+
+def test_background_traffic_keeps_the_numbers_moving(demo):
+    before = connections(demo)
+    assert before.keys() == {"web", "cart", "flaky", "api", "dns"}
+    wait_for("traffic", lambda: all(connections(demo)[name] > n for name, n in before.items()))
+
+
+@pytest.mark.long
+def test_a_broken_pod_fails_no_request_and_heals(demo):
+    assert "web-2 refuses connections" in demo.run("break a pod")
+    wait_for("its ejection", lambda: "web-2" not in demo.lines("round robin"))
+    assert len(demo.lines("round robin")) == 6
+    heal = demo.printed["break a pod"].replace("break", "heal")
+    assert demo.run_command(heal) == "web-2 serves again\n"
+    wait_for("its return", lambda: "web-2" in demo.lines("round robin"))
+
+
+@pytest.mark.long
+def test_a_slow_pod_gets_fewer_of_the_least_connections(demo):
+    slow = demo.printed["break a pod"].replace("break web-2", "slow web-1")
+    assert "web-1 is slow" in demo.run_command(slow)
+
+    def is_busy():
+        (api,) = (port for port in status_of(demo)["ports"] if port["service"] == "api")
+        return next(e["active"] for e in api["endpoints"] if e["address"].startswith("10.244.0.2"))
+
+    wait_for("a slow connection", is_busy)
+    assert demo.run_command(slow.replace("slow web-1", "heal")) == "all pods serve again\n"
+
+
+@pytest.mark.long
+def test_a_silent_pod_fails_no_request(demo):
+    silence = demo.printed["break a pod"].replace("break", "silence")
+    assert "web-2 is silent" in demo.run_command(silence)
+    assert len(demo.lines("round robin")) == 6
+    assert demo.run_command(silence.replace("silence", "heal")) == "web-2 serves again\n"
+
+
+def test_a_broken_service_is_explained(demo):
+    said = demo.run("find the reason", ok=3)
+    assert 'its endpoints have no port named "http"; they have "web"' in " ".join(said.split())
+
+
+def codes(demo):
+    """Return the codes of the causes of each broken Service."""
+    found = {}
+    for port in status_of(demo)["ports"]:
+        if port["namespace"] == "broken":
+            causes = {cause["code"] for cause in port["state"]["causes"]}
+            found[port["service"]] = found.get(port["service"], set()) | causes
+    return found
+
+
+def test_the_mistake_of_each_broken_service_is_found(demo):
+    path = Path(demo.printed["Services to fix"].partition(":")[0])
+    assert path.read_text().startswith("# Each of these Services has one mistake.")
+    expected = {service.name: {service.code} for service in BROKEN_SERVICES}
+    wait_for("all mistakes", lambda: codes(demo) == expected, hint=lambda: str(codes(demo)))
+
+
+@pytest.mark.parametrize("label", ["shell in the pod", "shell on the node"])
+def test_the_shell_reaches_the_services(demo, label):
+    ask = demo.printed["round robin"].partition(" ")[2].replace("--count 6", "")
+    client = f"{shlex.quote(demo.python)} -m userspace_proxy_testing.sandbox.client {ask}"
+    said = demo.run(label, input=f"readlink /proc/self/ns/net; {client}\n").splitlines()
+    assert said[0] != namespace_of("self")
+    assert said[1] in WEB_PODS
+
+
+def test_the_pod_and_the_node_have_different_namespaces(demo):
+    places = {
+        demo.run(label, input="readlink /proc/self/ns/net\n")
+        for label in ("shell in the pod", "shell on the node")
+    }
+    assert len(places) == 2
+
+
+def test_the_log_can_be_followed(demo):
+    assert re.match(r"\d{4}-\S+Z (INFO|WARNING) ", demo.first_line("the proxy's log"))
+
+
+def test_ctrl_c_ends_the_demo_and_leaves_nothing(demo):
+    assert demo.end_by(signal.SIGINT) == LEAVES_NOTHING
+
+
+def test_ctrl_c_during_the_setup_ends_the_demo_and_leaves_nothing():
+    with contextlib.ExitStack() as stack:
+        demo = Demo(stack, as_ourselves=True)
+        wait_for("the first namespace", lambda: len({namespace_of(p) for p in demo.pids()}) > 1)
+        left = demo.end_by(signal.SIGINT)
+    assert left == LEAVES_NOTHING
+
+
+def test_a_killed_demo_leaves_no_process_and_no_namespace(as_ourselves):
+    with contextlib.ExitStack() as stack:
+        left = Demo(stack, as_ourselves=as_ourselves).read().end_by(signal.SIGKILL)
+    assert (left["processes"], left["namespaces"]) == ([], set())
+
+
+def run_demo(*flags, prefix=()):
+    done = subprocess.run(
+        [*prefix, sys.executable, *COMMAND, *flags],
+        capture_output=True,
+        text=True,
+        timeout=READY_S,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_port_that_is_taken_is_one_line():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert run_demo(f"--port={port}") == (
+            1,
+            "",
+            f"error: cannot listen on 127.0.0.1:{port}: Address already in use "
+            "(choose another with --port=N, or --port=0 for any free one)\n",
+        )
+
+
+def test_a_wrong_flag_is_one_line_and_status_2():
+    status, said, error = run_demo("--prot=1")
+    assert (status, said, error.count("\n")) == (2, "", 1)
+    assert error.startswith("error: unknown flag --prot")
+
+
+def test_if_namespaces_are_forbidden_one_line_states_the_remedy():
+    forbid = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv"
+    prefix = ["unshare", "-Ur", "sh", "-c", f'{forbid} --bounding-set=-all -- "$@"', "sh"]
+    status, said, error = run_demo("--port=0", prefix=prefix)
+    assert (status, said, error.count("\n")) == (1, "", 1)
+    assert error.startswith("error: cannot create a user namespace: ")
+    assert error.endswith("sysctl -w user.max_user_namespaces=15000; or run this as root)\n")

@@ -1,0 +1,84 @@
+"""The demo's broken Services: each has the mistake that it was written for."""
+
+import dataclasses
+
+import pytest
+
+from tests.kit.commands.test_demo_manifests import PODS, read
+from userspace_proxy.model import CauseCode
+from userspace_proxy.plan import Planner
+from userspace_proxy.policy import NodeFacts
+from userspace_proxy_testing.commands.demo_broken import (
+    BROKEN_SERVICES,
+    RESETTING,
+    SILENT,
+    broken_manifests_for,
+    broken_traffic,
+)
+from userspace_proxy_testing.commands.demo_manifests import manifests_for
+from userspace_proxy_testing.sandbox.traffic import target
+
+AT_RUN_TIME = {
+    CauseCode.ENDPOINT_REFUSES,
+    CauseCode.ENDPOINT_SILENT,
+    CauseCode.ENDPOINT_UNREACHABLE,
+    CauseCode.ENDPOINT_RESETS,
+    CauseCode.SOURCE_DENIED,
+}
+
+
+@pytest.fixture
+async def plan(tmp_path):
+    """What node-1 plans for the demo's manifests."""
+    (tmp_path / "shop.yaml").write_text(manifests_for(PODS))
+    (tmp_path / "broken.yaml").write_text(broken_manifests_for(PODS))
+    snapshot, status = await read(tmp_path)
+    assert status.problems == ()
+    return Planner(NodeFacts(node_name="node-1")).plan(snapshot)
+
+
+def test_there_are_at_least_ten():
+    assert len({service.name for service in BROKEN_SERVICES}) >= 10
+    assert len({service.code for service in BROKEN_SERVICES}) == len(BROKEN_SERVICES)
+
+
+def test_each_mistake_that_manifests_reveal_is_found(plan):
+    found = {}
+    for port in plan.ports.values():
+        if port.key.name.namespace == "broken":
+            causes = (port.cause, *port.notes)
+            found[port.key.name.name] = {cause.code for cause in causes if cause}
+    assert found == {
+        service.name: set() if service.code in AT_RUN_TIME else {service.code}
+        for service in BROKEN_SERVICES
+    }
+
+
+def test_mistakes_at_run_time_lead_to_the_ports_of_the_broken_pod(plan):
+    endpoints = {
+        port.key.name.name: [str(address) for address in port.serving.endpoints]
+        for port in plan.ports.values()
+        if port.key.name.namespace == "broken"
+    }
+    broken = PODS["broken"]
+    assert endpoints["refused"] == [f"{broken}:8080"]
+    assert endpoints["resetting"] == [f"{broken}:{RESETTING}"]
+    assert endpoints["silent"] == [f"{broken}:{SILENT}"]
+    assert endpoints["nonexistent"][0].partition(":")[0] not in PODS.values()
+
+
+def test_the_load_balancer_address_admits_only_its_source_range(plan):
+    admitted = {
+        port.serving.admits
+        for port in plan.ports.values()
+        if port.key.name.name == "source-range" and port.serving.admits is not None
+    }
+    assert admitted == {("198.51.100.0/24",)}
+
+
+def test_traffic_dials_each_of_them():
+    targets = [target(text) for text in broken_traffic()]
+    assert [to.host for to in targets] == [
+        service.dialled or service.cluster_ip for service in BROKEN_SERVICES
+    ]
+    assert {dataclasses.replace(to, host="").per_second for to in targets} == {0.5}

@@ -1,0 +1,164 @@
+"""Commands of a running demo arrive by its terminal and by its socket."""
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy_testing.commands.demo_commands import (
+    FOLDER_PREFIX,
+    Commands,
+    Tour,
+    send_command,
+)
+from userspace_proxy_testing.commands.table import DEMO
+
+
+def run(line):
+    if "web-9" in line:
+        raise UserspaceProxyError("there is no pod 'web-9'", hint="pods: web-1")
+    return f"did {line.strip()}"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder of a demo, where the command looks for it."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / f"{FOLDER_PREFIX}1"
+    folder.mkdir()
+    return folder
+
+
+@contextlib.contextmanager
+def listening(folder):
+    """Run Commands in a thread until the end of the block."""
+    ended, end = os.pipe()
+    commands = Commands(folder, run)
+
+    def serve():
+        while not select.select([ended], [], [], 0)[0]:
+            commands.wait(ended)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield
+    os.write(end, b".")
+    thread.join()
+    commands.close()
+    os.close(ended)
+    os.close(end)
+
+
+def test_a_command_of_another_terminal_is_answered(folder):
+    with listening(folder):
+        assert send_command(["break", "web-2"]) == "did break web-2"
+        assert send_command(["heal"]) == "did heal"
+
+
+def test_an_error_is_one_for_the_other_terminal(folder):
+    with listening(folder), pytest.raises(UserspaceProxyError) as caught:
+        send_command(["break", "web-9"])
+    assert str(caught.value) == "there is no pod 'web-9' (pods: web-1)"
+
+
+def test_the_folder_of_a_demo_that_was_killed_is_skipped(folder):
+    with listening(folder):
+        pass
+    newer = folder.with_name(f"{FOLDER_PREFIX}2")
+    newer.mkdir()
+    with listening(newer):
+        assert send_command(["heal"]) == "did heal"
+    with pytest.raises(UserspaceProxyError) as caught:
+        send_command(["heal"])
+    assert str(caught.value) == "no demo is running (start one: userspace-proxy demo)"
+
+
+def test_a_path_may_be_longer_than_that_of_a_unix_socket(tmp_path, monkeypatch):
+    deep = tmp_path / ("d" * 120)
+    folder = deep / f"{FOLDER_PREFIX}1"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    with listening(folder):
+        assert send_command(["heal"]) == "did heal"
+
+
+def test_a_client_without_a_command_delays_no_other(folder):
+    silent = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])"
+    with listening(folder):
+        subprocess.run([sys.executable, "-c", silent, str(folder / "commands")], check=True)
+        assert send_command(["heal"]) == "did heal"
+
+
+TERMINAL = """
+import os, sys
+from pathlib import Path
+from userspace_proxy_testing.commands.table import DEMO
+from userspace_proxy_testing.commands.demo_commands import Commands
+from userspace_proxy.errors import UserspaceProxyError
+
+def run(line):
+    if line.strip() == "end":
+        os._exit(7)
+    if line.strip() == "brek":
+        raise UserspaceProxyError("unknown command")
+    return f"did {line.strip()}"
+
+commands = Commands(Path(sys.argv[1]), run)
+commands.show_prompt()
+while True:
+    commands.wait()
+"""
+
+
+def test_lines_of_the_terminal_are_commands(folder):
+    controller, terminal = os.openpty()
+    login = (
+        "import os, sys; os.login_tty(0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", login, "-c", TERMINAL, str(folder)],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    os.write(controller, b"break web-2\nbrek\n\nend\n")
+    assert process.wait(30) == 7
+    shown = b""
+    with contextlib.suppress(OSError):
+        while chunk := os.read(controller, 4096):
+            shown += chunk
+    os.close(controller)
+    lines = shown.decode().replace("\r\n", "\n").splitlines()
+    assert "did break web-2" in [line.removeprefix("demo> ") for line in lines]
+    assert "error: unknown command" in [line.removeprefix("demo> ") for line in lines]
+    assert shown.count(b"demo> ") == 4
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("brake web-2", "unknown command 'brake' (did you mean break?)"),
+        (
+            "xyzzy",
+            "unknown command 'xyzzy' (commands: break, silence, slow, heal, status, explain, help)",
+        ),
+        ("break", "break takes the name of one pod (pods: )"),
+        ("break web-2", "there is no pod 'web-2' (pods: )"),
+    ],
+)
+def test_a_wrong_command_is_answered_with_the_right_ones(line, message):
+    with pytest.raises(UserspaceProxyError) as caught:
+        Tour().run(line)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("line", ["help", ""])
+def test_help_lists_the_commands_that_the_program_takes_too(line):
+    listed = [text.split()[0] for text in Tour().run(line).splitlines()]
+    assert listed == [*DEMO.choices, "status", "explain", "help"]

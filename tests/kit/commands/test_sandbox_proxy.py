@@ -1,0 +1,58 @@
+"""The proxy of a sandbox: its page's socket, and what is said when it doesn't start."""
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from userspace_proxy.errors import ListenError, SandboxError
+from userspace_proxy_testing.commands.sandbox_proxy import (
+    last_line,
+    page_socket,
+    running_proxy,
+    wait_until_ready,
+)
+from userspace_proxy_testing.sandbox import Sandbox
+
+
+def test_a_port_that_is_in_use_is_an_error():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ListenError, match=f"cannot listen on 127.0.0.1:{port}"):
+            page_socket(port)
+
+
+def test_without_a_port_it_is_the_usual_one_or_any():
+    with page_socket(None) as first, page_socket(None) as second:
+        assert first.getsockname()[1] != second.getsockname()[1]
+
+
+def test_the_last_line_of_a_log(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("")
+    assert last_line(log) == "the log is empty"
+    log.write_text("one\ntwo\n")
+    assert last_line(log) == "two"
+
+
+def test_a_proxy_that_ends_is_an_error_with_its_last_words(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("why it ended\n")
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+        with page_socket(0) as page:
+            port = page.getsockname()[1]
+        with pytest.raises(SandboxError, match="why it ended"):
+            wait_until_ready(port, ended, log, lambda: False)
+
+
+def test_it_is_ready_when_it_serves_and_ends_with_the_block(tmp_path):
+    manifests = tmp_path / "manifests"
+    manifests.mkdir()
+    log = tmp_path / "log"
+    with page_socket(0) as page, Sandbox() as sandbox:
+        with running_proxy(sandbox, page, manifests, log) as proxy:
+            wait_until_ready(page.getsockname()[1], proxy, log, lambda: False)
+            assert proxy.poll() is None
+        assert proxy.returncode == 0

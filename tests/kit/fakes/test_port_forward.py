@@ -1,0 +1,102 @@
+"""The fake's port-forwards, by the frames that a client sees."""
+
+import asyncio
+import struct
+
+import aiohttp
+import pytest
+from aiohttp import WSMsgType
+
+from tests.unit.dataplane.waiting import until
+from userspace_proxy.model import SocketAddress
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
+
+PATH = "/api/v1/namespaces/default/pods/web-1/portforward"
+EIGHTY = struct.pack("<H", 80)
+
+
+@pytest.fixture
+async def api():
+    async with FakeApiServer() as api:
+        yield api
+
+
+@pytest.fixture
+async def session(api):
+    async with aiohttp.ClientSession(api.url) as session:
+        yield session
+
+
+def connect(session, **more):
+    query = {"ports": "80"}
+    return session.ws_connect(PATH, params=query, protocols=["v4.channel.k8s.io"], **more)
+
+
+async def test_the_port_comes_first_and_a_pong_once_the_pod_has_answered(api, session):
+    async def serve(_reader, writer):
+        writer.write(b"hello")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        api.pods.run("web-1", {80: SocketAddress(*server.sockets[0].getsockname())})
+        api.pods.hold()
+        async with connect(session, autoping=False) as socket:
+            assert socket.protocol == "v4.channel.k8s.io"
+            assert await socket.receive_bytes() == b"\x00" + EIGHTY
+            assert await socket.receive_bytes() == b"\x01" + EIGHTY
+            await socket.send_bytes(b"\x00")
+            await socket.ping()
+            await api.until(lambda api: api.pods.dialled)
+            assert api.pods.open == 0
+            api.pods.release()
+            got = {(await socket.receive()).type for _ in range(2)}
+            assert got == {WSMsgType.PONG, WSMsgType.BINARY}
+            assert (await socket.receive()).type is WSMsgType.CLOSE
+    assert api.pods.dialled == ["default/web-1:80"]
+
+
+async def test_after_the_pods_end_the_stream_waits_for_the_clients_close(api, session):
+    async def serve(_reader, writer):
+        writer.write(b"hello")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        api.pods.run("web-1", {80: SocketAddress(*server.sockets[0].getsockname())})
+        async with connect(session, autoclose=False) as socket:
+            messages = [await socket.receive() for _ in range(4)]
+            assert [messages[2].data, messages[3].type] == [b"\x00hello", WSMsgType.CLOSE]
+            # Pings that it sends meanwhile are read.
+            await socket.ping()
+            async with session.get("/version"):
+                assert api.pods.open == 1
+        await until(lambda: api.pods.open == 0)
+
+
+async def test_a_port_without_a_server_is_an_error_and_the_end(api, session):
+    api.pods.run("web-1", {})
+    async with connect(session) as socket:
+        messages = [await socket.receive() for _ in range(4)]
+    assert b"connection refused" in messages[2].data
+    assert messages[2].data[:1] == b"\x01"
+    assert messages[3].type is WSMsgType.CLOSE
+
+
+@pytest.mark.parametrize(
+    ("pods", "query", "code"),
+    [
+        pytest.param((), {"ports": "80"}, 404, id="no-pod"),
+        pytest.param(("web-1",), {}, 400, id="no-port"),
+        pytest.param(("web-1",), {"ports": "80"}, 400, id="no-upgrade"),
+    ],
+)
+async def test_other_requests_are_refused(api, session, pods, query, code):
+    for name in pods:
+        api.pods.run(name, {})
+    async with session.get(PATH, params=query) as response:
+        assert response.status == code
+        assert (await response.json())["code"] == code
+
+
+def test_a_pod_that_does_not_run_cannot_be_killed():
+    with pytest.raises(KeyError):
+        FakeApiServer().pods.kill("web-1")

@@ -1,0 +1,54 @@
+"""A fault server in front of a small server."""
+
+import asyncio
+import contextlib
+
+from userspace_proxy.model import SocketAddress
+from userspace_proxy_testing.faults.detour_server import FaultServer
+from userspace_proxy_testing.faults.toxics import read_toxic
+
+PATIENCE_S = 60.0
+
+
+async def echo(reader, writer):
+    """Return what arrives, and the FIN."""
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@contextlib.asynccontextmanager
+async def faulty(handler=echo, *toxics, **options):
+    """Yield a fault server with these toxics, given as for ``read_toxic``."""
+    server = await asyncio.start_server(handler, "127.0.0.1", 0)
+    async with server:
+        faults = FaultServer(SocketAddress(*server.sockets[0].getsockname()), **options)
+        faults.set_toxics([toxic(**given) for given in toxics])
+        try:
+            yield faults
+        finally:
+            faults.close()
+
+
+def toxic(type_, stream="downstream", toxicity=1.0, **attributes):
+    """Return a toxic in a short form."""
+    return read_toxic(type_, attributes, stream=stream, toxicity=toxicity)
+
+
+async def connect(faults):
+    """Connect to it."""
+    async with asyncio.timeout(PATIENCE_S):
+        return await asyncio.open_connection(*faults.address)
+
+
+async def ask(faults, sent=b"hello", count=None):
+    """Send bytes, and return as many."""
+    reader, writer = await connect(faults)
+    writer.write(sent)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return await reader.readexactly(len(sent) if count is None else count)
+    finally:
+        writer.close()

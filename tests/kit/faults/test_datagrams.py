@@ -1,0 +1,186 @@
+"""Datagrams with faults."""
+
+import asyncio
+import contextlib
+import os
+import resource
+import socket
+
+import pytest
+
+from tests.unit.dataplane.waiting import until
+from userspace_proxy.model import SocketAddress
+from userspace_proxy_testing.faults import datagrams
+from userspace_proxy_testing.faults.datagrams import FaultDatagrams
+from userspace_proxy_testing.faults.toxics import UDP_TYPES, read_toxic
+
+from .rig import PATIENCE_S
+
+
+class Echo(asyncio.DatagramProtocol):
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, addr):
+        self.transport.sendto(data, addr)
+
+
+class Client(asyncio.DatagramProtocol):
+    def __init__(self):
+        self.received = asyncio.Queue()
+
+    def datagram_received(self, data, addr):
+        self.received.put_nowait(data)
+
+
+@contextlib.asynccontextmanager
+async def faulty(*toxics):
+    """Yield a function that sends datagrams and returns the replies to as many as are given."""
+    loop = asyncio.get_running_loop()
+    server, _ = await loop.create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
+    faults = FaultDatagrams(SocketAddress(*server.get_extra_info("sockname")), seed=1)
+    faults.set_toxics(
+        [
+            read_toxic(given.pop("type_"), given, stream=stream, types=UDP_TYPES)
+            for stream, given in toxics
+        ]
+    )
+    transport, client = await loop.create_datagram_endpoint(Client, remote_addr=faults.address)
+
+    async def send(*datagrams, replies):
+        for datagram in datagrams:
+            transport.sendto(datagram)
+        async with asyncio.timeout(PATIENCE_S):
+            return [await client.received.get() for _ in range(replies)]
+
+    try:
+        yield send
+    finally:
+        transport.close()
+        server.close()
+        faults.close()
+        faults.close()
+
+
+async def test_without_toxics_datagrams_and_replies_are_passed_on():
+    async with faulty() as send:
+        assert await send(b"1", b"2", replies=2) == [b"1", b"2"]
+
+
+@pytest.mark.parametrize("stream", ["upstream", "downstream"])
+async def test_all_are_lost(stream):
+    async with faulty((stream, {"type_": "loss", "percent": 100})) as send:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await send(b"1", replies=1)
+
+
+async def test_some_are_lost_and_always_the_same():
+    async with faulty(("upstream", {"type_": "loss", "percent": 50})) as send:
+        first = await send(*[b"%d" % n for n in range(40)], replies=10)
+    async with faulty(("upstream", {"type_": "loss", "percent": 50})) as send:
+        assert await send(*[b"%d" % n for n in range(40)], replies=10) == first
+    assert first != [b"%d" % n for n in range(10)]
+
+
+async def test_one_arrives_behind_the_next():
+    async with faulty(("upstream", {"type_": "reorder", "percent": 100})) as send:
+        assert await send(b"1", b"2", b"3", b"4", replies=4) == [b"2", b"1", b"4", b"3"]
+
+
+async def test_latency_delays_each():
+    async with faulty(("downstream", {"type_": "latency", "latency": 60})) as send:
+        began = asyncio.get_running_loop().time()
+        assert await send(b"1", b"2", replies=2) == [b"1", b"2"]
+        assert asyncio.get_running_loop().time() - began >= 0.06
+
+
+@contextlib.asynccontextmanager
+async def echoing(**settings):
+    """Yield what passes datagrams on to an echo, and a function that exchanges one with it."""
+    loop = asyncio.get_running_loop()
+    server, _ = await loop.create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.close)
+        faults = FaultDatagrams(SocketAddress(*server.get_extra_info("sockname")), **settings)
+        stack.callback(faults.close)
+
+        async def exchange(transport=None):
+            transport, client = transport or await loop.create_datagram_endpoint(
+                Client, remote_addr=faults.address
+            )
+            stack.callback(transport.close)
+            transport.sendto(b"1")
+            async with asyncio.timeout(PATIENCE_S):
+                assert await client.received.get() == b"1"
+            return transport, client
+
+        yield faults, exchange
+
+
+async def test_an_idle_flow_is_closed_and_its_client_gets_another_one():
+    async with echoing(idle_s=0.05) as (faults, exchange):
+        client = await exchange()
+        flows = []
+        for _ in range(2):
+            flows += faults._flows.values()
+            await until(lambda: not faults._flows, "the end of the flow")
+            assert [flow._socket.fileno() for flow in flows] == [-1] * len(flows)
+            await exchange(client)
+
+
+async def test_a_flow_in_use_stays_open():
+    async with echoing() as (faults, exchange):
+        client = await exchange()
+        (flow,) = faults._flows.values()
+        flow.used -= 1000.0
+        faults._use(client[0].get_extra_info("sockname"))
+        faults._expire()
+        assert [*faults._flows.values()] == [flow]
+
+
+async def test_at_the_bound_the_flow_that_was_idle_for_longest_ends(monkeypatch):
+    monkeypatch.setattr(datagrams, "_FLOWS_MAX", 2)
+    async with echoing() as (faults, exchange):
+        first, second = await exchange(), await exchange()
+        await exchange(first)
+        third = await exchange()
+        assert list(faults._flows) == [
+            client.get_extra_info("sockname") for client, _ in (first, third)
+        ]
+        await exchange(second)
+
+
+async def test_without_a_descriptor_a_datagram_is_lost():
+    async with echoing() as (faults, exchange):
+        client = await exchange()
+        faults._end_first()
+        free = os.dup(0)
+        os.close(free)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            client[0].sendto(b"lost")
+            faults._receive()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert not faults._flows
+        await exchange(client)
+
+
+async def test_an_endpoint_that_refuses_ends_nothing():
+    with socket.socket(type=socket.SOCK_DGRAM) as gone:
+        gone.bind(("127.0.0.1", 0))
+        dead = SocketAddress(*gone.getsockname())
+    faults = FaultDatagrams(dead)
+    transport, client = await asyncio.get_running_loop().create_datagram_endpoint(
+        Client, remote_addr=faults.address
+    )
+    for _ in range(3):
+        transport.sendto(b"x")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await client.received.get()
+    assert client.received.empty()
+    transport.close()
+    faults.close()

@@ -1,0 +1,86 @@
+"""The modes of a fault server."""
+
+import asyncio
+import errno
+import socket
+
+import pytest
+
+from userspace_proxy.model import SocketAddress
+from userspace_proxy_testing.faults.detour_server import FaultServer, Mode
+
+from .rig import ask, connect, faulty
+
+
+def connects(address, timeout_s=0.2):
+    """Return the errno of a blocking connect; ETIMEDOUT if there is no answer."""
+    with socket.socket() as client:
+        client.settimeout(timeout_s)
+        try:
+            client.connect(address)
+        except TimeoutError:
+            return errno.ETIMEDOUT
+        except OSError as exc:
+            return exc.errno
+        return 0
+
+
+async def test_it_refuses_and_serves_again_at_the_same_address():
+    async with faulty() as faults:
+        address = faults.address
+        faults.set_mode(Mode.REFUSE)
+        assert connects(address) == errno.ECONNREFUSED
+        faults.set_mode(Mode.PASS)
+        assert (await ask(faults), faults.address) == (b"hello", address)
+        assert faults.mode is Mode.PASS
+
+
+async def test_it_is_silent():
+    async with faulty() as faults:
+        faults.set_mode(Mode.SILENT)
+        assert connects(faults.address) == errno.ETIMEDOUT
+        faults.set_mode(Mode.PASS)
+        assert await ask(faults) == b"hello"
+
+
+async def test_half_open_connections_are_accepted_and_nothing_happens():
+    async with faulty() as faults:
+        faults.set_mode(Mode.HALF_OPEN)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await ask(faults)
+
+
+async def test_the_first_clients_fail():
+    async with faulty() as faults:
+        faults.fails_first = 2
+        for _ in range(2):
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                await ask(faults)
+        assert await ask(faults) == b"hello"
+
+
+async def test_open_connections_survive_a_change_of_mode_and_end_at_the_close():
+    async with faulty() as faults:
+        reader, writer = await connect(faults)
+        writer.write(b"a")
+        assert await reader.readexactly(1) == b"a"
+        faults.set_mode(Mode.REFUSE)
+        writer.write(b"b")
+        assert await reader.readexactly(1) == b"b"
+        faults.close()
+        faults.close()
+        with pytest.raises(ConnectionResetError):
+            await reader.read(1)
+        writer.close()
+
+
+async def test_a_client_of_a_dead_endpoint_is_reset():
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        dead = SocketAddress(*gone.getsockname())
+    faults = FaultServer(dead)
+    try:
+        with pytest.raises(ConnectionResetError):
+            await ask(faults)
+    finally:
+        faults.close()

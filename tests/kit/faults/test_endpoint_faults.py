@@ -1,0 +1,100 @@
+"""Faults by Service and endpoint."""
+
+import pytest
+
+from userspace_proxy.errors import ConfigError
+from userspace_proxy.model import Protocol, ServiceKey, SocketAddress
+from userspace_proxy_testing.faults.endpoint_faults import At, EndpointFaults
+
+WEB, DNS = ServiceKey("shop", "web"), ServiceKey("shop", "dns")
+ONE, TWO = SocketAddress("127.0.0.1", 8081), SocketAddress("127.0.0.1", 8082)
+
+
+class Rig:
+    def __init__(self):
+        self.detours = {}
+        self.faults = EndpointFaults(self._detour)
+
+    def _detour(self, service, detours, _why):
+        self.detours[service] = detours
+
+    def add(self, type_, endpoint=ONE, service=WEB, protocol=Protocol.TCP, **given):
+        options = {key: given.pop(key) for key in ("stream", "toxicity", "name") if key in given}
+        self.faults.add(service, endpoint, protocol, type_, given, **options)
+
+
+@pytest.fixture
+async def rig():
+    rig = Rig()
+    yield rig
+    await rig.faults.close()
+
+
+async def test_an_endpoint_with_a_fault_is_dialled_elsewhere(rig):
+    rig.add("latency", latency=10)
+    assert list(rig.detours[WEB]) == [At(Protocol.TCP, ONE)]
+    assert rig.detours[WEB][At(Protocol.TCP, ONE)].ip == "127.0.0.1"
+    rig.add("refuse", TWO)
+    assert sorted(at.endpoint for at in rig.detours[WEB]) == [ONE, TWO]
+    rig.faults.remove(WEB, ONE)
+    assert [at.endpoint for at in rig.detours[WEB]] == [TWO]
+    rig.faults.remove(WEB)
+    rig.faults.remove(WEB)
+    assert rig.detours[WEB] == {}
+
+
+async def test_faults_are_described(rig):
+    rig.add("latency", latency=10, jitter=2)
+    rig.add("bandwidth", rate=5, stream="upstream", toxicity=0.25)
+    rig.add("half_open")
+    rig.add("fail_first", TWO, count=3)
+    assert rig.faults.of(WEB) == {
+        ONE: [
+            "latency(latency=10, jitter=2) downstream",
+            "bandwidth(rate=5) upstream for 25% of connections",
+            "half_open",
+        ],
+        TWO: ["fails the next 3"],
+    }
+    assert rig.faults.of(DNS) == {}
+
+
+async def test_toxicity_is_a_share_of_datagrams_with_udp(rig):
+    rig.add("latency", service=DNS, protocol=Protocol.UDP, latency=5, toxicity=0.5)
+    assert rig.faults.of(DNS) == {ONE: ["latency(latency=5) downstream for 50% of datagrams"]}
+
+
+async def test_a_fault_of_the_same_name_is_replaced(rig):
+    rig.add("latency", latency=10)
+    rig.add("latency", latency=20)
+    rig.add("latency", latency=30, name="more")
+    assert rig.faults.of(WEB)[ONE] == [
+        "latency(latency=20) downstream",
+        "latency(latency=30) downstream",
+    ]
+
+
+async def test_udp_has_faults_of_its_own(rig):
+    rig.add("loss", service=DNS, protocol=Protocol.UDP, percent=50)
+    assert rig.faults.of(DNS) == {ONE: ["loss(percent=50) downstream"]}
+    with pytest.raises(ConfigError, match=r"there is no fault 'los'.*did you mean loss"):
+        rig.add("los", service=DNS, protocol=Protocol.UDP)
+    with pytest.raises(ConfigError, match="fault refuse is for TCP only"):
+        rig.add("refuse", service=DNS, protocol=Protocol.UDP)
+    with pytest.raises(ConfigError, match="fault loss is for UDP only"):
+        rig.add("loss", percent=50)
+
+
+@pytest.mark.parametrize(
+    ("type_", "given", "words"),
+    [
+        pytest.param("latancy", {}, "did you mean latency", id="type"),
+        pytest.param("refuse", {"count": 1}, "it takes none", id="too-many"),
+        pytest.param("fail_first", {}, "give count=N", id="missing"),
+        pytest.param("fail_first", {"count": -1}, "-1 is not a whole number", id="negative"),
+    ],
+)
+async def test_an_invalid_fault_is_an_error_and_changes_nothing(rig, type_, given, words):
+    with pytest.raises(ConfigError, match=words):
+        rig.add(type_, **given)
+    assert rig.detours == {}

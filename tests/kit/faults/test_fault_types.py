@@ -1,0 +1,41 @@
+"""The faults on purpose that there are."""
+
+import pytest
+
+from userspace_proxy.errors import ConfigError
+from userspace_proxy.model import Protocol
+from userspace_proxy_testing.faults.fault_types import check_listener_fault, check_type
+
+
+def test_each_protocol_has_faults_of_its_own():
+    for protocol in Protocol:
+        check_type("latency", protocol)
+    with pytest.raises(ConfigError, match="fault loss is for UDP only"):
+        check_type("loss", Protocol.TCP)
+    with pytest.raises(ConfigError, match="fault refuse is for TCP only"):
+        check_type("refuse", Protocol.UDP)
+
+
+@pytest.mark.parametrize(
+    ("type_", "hint"),
+    [("latancy", "did you mean latency?"), ("slow", "known: latency, loss, reorder")],
+)
+def test_an_unknown_fault_is_refused_with_what_was_probably_meant(type_, hint):
+    with pytest.raises(ConfigError) as caught:
+        check_type(type_, Protocol.UDP)
+    assert str(caught.value) == f"there is no fault {type_!r} ({hint})"
+
+
+def test_only_fail_first_has_a_count():
+    assert check_listener_fault("refuse", {}) == 0
+    assert check_listener_fault("fail_first", {"count": 3}) == 3
+    with pytest.raises(ConfigError, match=r"attributes \['count'\] \(it takes none\)"):
+        check_listener_fault("refuse", {"count": 1})
+    with pytest.raises(ConfigError, match=r"attributes \[\] \(give count=N\)"):
+        check_listener_fault("fail_first", {})
+
+
+@pytest.mark.parametrize("count", [1.5, True, "2", -1])
+def test_a_count_that_is_no_whole_number_is_an_error(count):
+    with pytest.raises(ConfigError, match="is not a whole number from 0"):
+        check_listener_fault("fail_first", {"count": count})

@@ -1,0 +1,272 @@
+"""toxiproxy's API in front of a real proxy, as its clients use it."""
+
+import json
+import socket
+import time
+from http.client import HTTPException
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from toxiproxy import Toxiproxy
+from toxiproxy.api import APIConsumer
+from toxiproxy.exceptions import InvalidToxic, NotFound, ProxyExists
+
+from userspace_proxy_testing.backends import echo
+from userspace_proxy_testing.service_proxy import ServiceProxy
+
+
+@pytest.fixture
+def proxy():
+    with ServiceProxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def call(proxy):
+    """Call toxiproxy's API."""
+    host, port = proxy.serve_toxiproxy(("127.0.0.1", 0))
+
+    def call(method, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(f"http://{host}:{port}{path}", data, method=method)
+        with urlopen(request, timeout=60) as got:
+            text = got.read()
+            return json.loads(text) if text else None
+
+    return call
+
+
+@pytest.fixture
+def upstream(proxy):
+    """The address of a server that answers ``origin-1``."""
+    return str(proxy.service("origin", backends=1).backends[0].address)
+
+
+def connect(info):
+    host, port = info["listen"].split(":")
+    return socket.create_connection((host, int(port)), timeout=60)
+
+
+def get(info):
+    with urlopen(f"http://{info['listen']}/", timeout=60) as answer:
+        return answer.read()
+
+
+def test_a_proxy_passes_connections_on_and_has_toxics(call, upstream):
+    info = call("POST", "/proxies", {"name": "Shop_db", "upstream": upstream})
+    assert get(info) == b"origin-1\n"
+    call("POST", "/proxies/Shop_db/toxics", {"type": "latency", "attributes": {"latency": 80}})
+    began = time.monotonic()
+    assert get(info) == b"origin-1\n"
+    assert time.monotonic() - began >= 0.08
+    call("DELETE", "/proxies/Shop_db/toxics/latency_downstream")
+    call("POST", "/proxies/Shop_db/toxics", {"type": "reset_peer"})
+    with pytest.raises(OSError, match="reset by peer"):
+        get(info)
+    call("POST", "/reset")
+    assert get(info) == b"origin-1\n"
+
+
+def test_a_proxy_that_is_disabled_refuses_and_returns(call, upstream):
+    info = call("POST", "/proxies", {"name": "db", "upstream": upstream, "listen": "localhost:0"})
+    call("POST", "/proxies/db", {"enabled": False})
+    with pytest.raises(OSError, match="refused"):
+        get(info)
+    assert call("POST", "/proxies/db", {"enabled": True})["listen"] == info["listen"]
+    assert get(info) == b"origin-1\n"
+    call("DELETE", "/proxies/db")
+    with pytest.raises(OSError, match="refused"):
+        get(info)
+
+
+def test_a_new_upstream_ends_open_connections_and_keeps_toxics(proxy, call):
+    old, new = (proxy.service(name, backends=[echo]).backends[0].address for name in ("old", "new"))
+    info = call("POST", "/proxies", {"name": "db", "upstream": str(old)})
+    slow = {"type": "latency", "attributes": {"latency": 80}}
+    call("POST", "/proxies/db/toxics", slow)
+    with connect(info) as client:
+        client.sendall(b"a")
+        assert client.recv(1) == b"a"
+        call("POST", "/proxies/db", {"upstream": str(new)})
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    with connect(info) as client:
+        began = time.monotonic()
+        client.sendall(b"b")
+        assert client.recv(1) == b"b"
+        assert time.monotonic() - began >= 0.08
+    (port,) = [p for p in proxy.status().ports if p.plan.key.name.service.name == "db-1"]
+    assert [e.address for e in port.endpoints] == [str(new)]
+
+
+def test_a_proxy_moves_to_another_address_with_its_toxics(call, upstream):
+    info = call("POST", "/proxies", {"name": "db", "upstream": upstream})
+    call("POST", "/proxies/db/toxics", {"type": "reset_peer"})
+    moved = call("POST", "/proxies/db", {"listen": "localhost:0"})
+    assert moved["listen"] != info["listen"]
+    assert [toxic["type"] for toxic in moved["toxics"]] == ["reset_peer"]
+    with pytest.raises(OSError, match="reset by peer"):
+        get(moved)
+    with pytest.raises(OSError, match="refused"):
+        get(info)
+
+
+def test_an_address_that_is_in_use_leaves_the_proxy_where_it_was(call, upstream):
+    info = call("POST", "/proxies", {"name": "db", "upstream": upstream})
+    taken = call("POST", "/proxies", {"name": "other", "upstream": upstream})["listen"]
+    with pytest.raises(HTTPError) as caught:
+        call("POST", "/proxies/db", {"listen": taken})
+    assert (
+        json.loads(caught.value.read())["error"] == f"cannot listen on {taken}: proxy 'other' does"
+    )
+    assert caught.value.code == 500
+    assert call("GET", "/proxies/db") == info
+    assert get(info) == b"origin-1\n"
+
+
+def test_a_port_of_another_program_is_an_error(call, upstream):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(HTTPError) as caught:
+            call("POST", "/proxies", {"name": "db", "upstream": upstream, "listen": taken})
+    assert caught.value.code == 500
+    assert json.loads(caught.value.read())["error"].startswith(f"cannot listen on {taken}: ")
+    assert call("GET", "/proxies") == {}
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "[::]", "localhost"])
+def test_all_addresses_are_those_of_this_host(call, upstream, host):
+    given = {"name": "db", "listen": f"{host}:0", "upstream": upstream}
+    info = call("POST", "/proxies", given)
+    assert info["listen"].startswith("127.0.0.1:")
+    assert get(info) == b"origin-1\n"
+
+
+def test_an_upstream_may_be_a_name_and_stays_as_it_was_given(call, upstream):
+    name = upstream.replace("127.0.0.2", "localhost")
+    info = call("POST", "/proxies", {"name": "db", "upstream": name})
+    assert info["upstream"] == name
+
+
+@pytest.mark.parametrize(
+    ("upstream", "words"),
+    [
+        pytest.param("redis", "upstream 'redis': expected host:port", id="no-port"),
+        pytest.param("redis..local:6379", "'redis..local:6379' has no IPv4 address", id="name"),
+        pytest.param("[::1]:6379", "upstream '[::1]:6379' has no IPv4 address", id="family"),
+    ],
+)
+def test_an_upstream_that_cannot_be_dialled_is_an_error(call, upstream, words):
+    with pytest.raises(HTTPError) as caught:
+        call("POST", "/proxies", {"name": "db", "upstream": upstream})
+    assert caught.value.code == 400
+    assert words in json.loads(caught.value.read())["error"]
+
+
+def test_only_an_address_can_be_bound(proxy):
+    with pytest.raises(TypeError, match="bind: expected a tuple of IP address and port, got 8474"):
+        proxy.serve_toxiproxy(8474)
+
+
+def test_names_that_differ_only_for_toxiproxy_are_two_proxies(call, upstream):
+    for name in ("a_b", "a-b"):
+        call("POST", "/proxies", {"name": name, "upstream": upstream})
+    assert [get(info) for info in call("GET", "/proxies").values()] == [b"origin-1\n"] * 2
+
+
+@pytest.fixture
+def client(proxy):
+    """toxiproxy's client for Python; its host and port are variables of a class."""
+    before = APIConsumer.host, APIConsumer.port
+    client = Toxiproxy()
+    client.update_api_consumer(*proxy.serve_toxiproxy(("127.0.0.1", 0)))
+    yield client
+    client.update_api_consumer(*before)
+
+
+def fetch(proxy):
+    with urlopen(f"http://{proxy.listen}/", timeout=60) as answer:
+        return answer.read()
+
+
+def test_a_client_library_creates_lists_and_destroys_proxies(client, upstream):
+    assert client.running()
+    assert json.loads(client.version()) == {"version": "2.9.0"}
+    made = client.create(upstream=upstream, name="db")
+    assert fetch(made) == b"origin-1\n"
+    with pytest.raises(ProxyExists):
+        client.create(upstream=upstream, name="db")
+    found = client.get_proxy("db")
+    assert vars(found) == vars(made)
+    assert client.get_proxy("cache") is None
+    client.create(upstream=upstream, name="cache", enabled=False)
+    assert {name: proxy.enabled for name, proxy in client.proxies().items()} == {
+        "db": True,
+        "cache": False,
+    }
+    assert client.destroy(found)
+    with pytest.raises(OSError, match="refused"):
+        fetch(made)
+    with pytest.raises(NotFound):
+        found.destroy()
+    client.destroy_all()
+    assert client.proxies() == {}
+
+
+def test_a_client_library_takes_a_proxy_down_and_up(client, upstream):
+    made = client.create(upstream=upstream, name="db")
+    with made.down():
+        assert not client.get_proxy("db").enabled
+        with pytest.raises(OSError, match="refused"):
+            fetch(made)
+    assert fetch(made) == b"origin-1\n"
+
+
+def test_a_client_library_adds_and_removes_toxics(client, upstream):
+    made = client.create(upstream=upstream, name="db")
+    made.add_toxic(type="latency", attributes={"latency": 80})
+    made.add_toxic(name="cut", type="limit_data", stream="upstream", attributes={"bytes": 3})
+    assert {name: vars(toxic) for name, toxic in made.toxics().items()} == {
+        "latency_downstream": {
+            "type": "latency",
+            "stream": "downstream",
+            "name": "latency_downstream",
+            "toxicity": 1.0,
+            "attributes": {"latency": 80, "jitter": 0},
+        },
+        "cut": {
+            "type": "limit_data",
+            "stream": "upstream",
+            "name": "cut",
+            "toxicity": 1.0,
+            "attributes": {"bytes": 3},
+        },
+    }
+    with pytest.raises((OSError, HTTPException)):
+        fetch(made)
+    assert made.destroy_toxic("cut")
+    assert made.get_toxic("cut") is None
+    began = time.monotonic()
+    assert fetch(made) == b"origin-1\n"
+    assert time.monotonic() - began >= 0.08
+    with pytest.raises(InvalidToxic, match="did you mean latency"):
+        made.add_toxic(type="latancy")
+
+
+def test_a_client_library_resets_everything(client, upstream):
+    made = client.create(upstream=upstream, name="db")
+    made.add_toxic(type="reset_peer")
+    made.disable()
+    assert client.reset()
+    assert client.get_proxy("db").enabled
+    assert made.toxics() == {}
+    assert fetch(made) == b"origin-1\n"
+
+
+def test_a_client_library_populates_and_keeps_what_is_as_wanted(client, upstream):
+    wanted = [{"name": "db", "upstream": upstream, "listen": "127.0.0.1:0"}]
+    (made,) = client.populate(wanted)
+    again = [{**wanted[0], "listen": made.listen}]
+    assert client.populate(again) == []
+    assert fetch(made) == b"origin-1\n"

@@ -1,0 +1,161 @@
+import hashlib
+import socket
+import struct
+import time
+from threading import Thread
+
+import pytest
+
+from userspace_proxy_testing.sandbox import backends
+from userspace_proxy_testing.sandbox.backends import (
+    MAX_DATAGRAM_BYTES,
+    keeps_alive,
+    parse,
+    pattern,
+    reply_from,
+    serve_close,
+    serve_echo,
+    serve_http,
+    serve_one,
+    serve_reset,
+    serve_source,
+    serve_sum,
+)
+
+
+def answer(server, sent):
+    """Return all that a server answers to a client that sends and then half-closes."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(60)
+        ours.sendall(sent)
+        ours.shutdown(socket.SHUT_WR)
+        server(theirs, "web-1")
+        theirs.close()
+        with ours.makefile("rb") as stream:
+            return stream.read()
+
+
+def test_each_request_of_a_connection_is_answered_with_the_name():
+    got = answer(serve_http, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
+    assert got.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert got.endswith(b"\r\n\r\nweb-1\n")
+
+
+def test_a_body_is_not_taken_for_the_next_request():
+    got = answer(serve_http, b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nGET /" * 2)
+    assert got.count(b"HTTP/1.1 200 OK\r\n") == 2
+
+
+def test_a_response_to_head_has_no_body():
+    assert answer(serve_http, b"HEAD / HTTP/1.1\r\n\r\n").endswith(b"\r\n\r\n")
+
+
+def test_requests_after_one_that_closes_are_not_answered():
+    got = answer(serve_http, b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n" * 2)
+    assert got.count(b"HTTP/1.1 200 OK\r\n") == 1
+
+
+def test_invalid_requests_are_rejected():
+    assert answer(serve_http, b"hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    ("version", "connection", "expected"),
+    [
+        pytest.param(b"HTTP/1.1", b"", True, id="1.1"),
+        pytest.param(b"HTTP/1.1", b"close", False, id="1.1-close"),
+        pytest.param(b"HTTP/1.0", b"", False, id="1.0"),
+        pytest.param(b"HTTP/1.0", b"keep-alive", True, id="1.0-keep-alive"),
+    ],
+)
+def test_keep_alive_is_the_default_since_http_1_1(version, connection, expected):
+    assert keeps_alive(version, connection) is expected
+
+
+def test_an_echo_ends_after_the_clients_fin():
+    assert answer(serve_echo, b"question") == b"question"
+
+
+def test_a_connection_is_closed_without_an_answer():
+    assert answer(serve_close, b"question") == b""
+
+
+def test_a_sum_is_that_of_all_that_was_sent():
+    digest = hashlib.sha256(b"abc").hexdigest()
+    assert answer(serve_sum, b"abc") == f"{digest} 3\n".encode()
+
+
+def test_a_source_sends_as_much_as_each_line_asks_for():
+    assert answer(serve_source, b"3\n0\n2\n") == b"\x00\x01\x02\x00\x01"
+
+
+@pytest.mark.parametrize("count", [0, 1, 251, 257_024, 1_000_000])
+def test_byte_number_i_of_the_pattern_is_i_modulo_251(count):
+    data = b"".join(pattern(count))
+    assert len(data) == count
+    assert data == bytes(i % 251 for i in range(count))
+
+
+def test_a_reset_waits_for_the_first_byte_and_sets_linger():
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.sendall(b"x")
+        serve_reset(theirs, "web-1")
+        assert theirs.fileno() == -1
+
+
+def test_a_client_that_vanishes_ends_only_its_own_thread():
+    ours, theirs = socket.socketpair()
+    ours.close()
+    serving = Thread(target=serve_one, args=(theirs, serve_echo, "web-1"))
+    serving.start()
+    serving.join(10)
+    assert theirs.fileno() == -1
+
+
+def test_an_answer_leaves_from_the_address_that_was_dialled():
+    arrived = struct.pack("=I4s4s", 3, b"\x0a\x60\x00\x01", b"\x0a\x60\x00\x01")
+    _, _, note = reply_from(socket.IPPROTO_IP, 8, arrived)
+    assert note == struct.pack("=I4s4s", 0, b"\x0a\x60\x00\x01", bytes(4))
+
+
+def test_only_a_link_local_answer_keeps_its_interface():
+    for address, interface in ((b"\xfe\x80", 3), (b"\xfd\x00", 0)):
+        arrived = address + bytes(14) + struct.pack("=I", 3)
+        _, _, note = reply_from(socket.IPPROTO_IPV6, 50, arrived)
+        assert struct.unpack("=I", note[16:]) == (interface,)
+
+
+def test_a_flag_may_be_given_more_than_once():
+    options = parse(["--tcp", "80", "--tcp", "81", "--udp-echo", "7"])
+    assert (options.tcp, options.udp_echo, options.udp) == ([80, 81], [7], [])
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        pytest.param([], id="no-port"),
+        pytest.param(["--tcp", "0"], id="port-0"),
+        pytest.param(["--tcp", "70000"], id="too-high"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_status_2(argv, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(argv)
+    assert caught.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_the_largest_datagram_is_that_of_ipv4():
+    assert MAX_DATAGRAM_BYTES == 2**16 - 1 - 20 - 8
+
+
+def test_a_slow_server_answers_later():
+    backends.slow.set()
+    try:
+        began = time.monotonic()
+        assert answer(serve_http, b"GET / HTTP/1.0\r\n\r\n").endswith(b"web-1\n")
+        assert time.monotonic() - began >= backends.SLOW_S
+    finally:
+        backends.slow.clear()

@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+
+from userspace_proxy.errors import SandboxError
+from userspace_proxy_testing.sandbox.namespace import Namespace, explain_batch
+
+
+class Here:
+    """A holder of no namespace: commands run where the tests run."""
+
+    pid = 42
+
+    def enter(self):
+        return ("env",)
+
+    def release(self):
+        """Part of Holder."""
+
+    def wait(self):
+        """Part of Holder."""
+
+
+@pytest.fixture
+def here():
+    with Namespace("pod-a", Here()) as namespace:
+        yield namespace
+
+
+def test_output_and_status_are_returned(here):
+    done = here.run(["sh", "-c", "cat; exit 3"], input="hello", check=False)
+    assert (done.stdout, done.returncode) == ("hello", 3)
+
+
+def test_a_command_without_input_does_not_read_the_callers(here):
+    assert here.run(["cat"]).stdout == ""
+
+
+def test_a_failed_command_is_named_with_its_last_line(here):
+    with pytest.raises(SandboxError) as caught:
+        here.run(["sh", "-c", "echo one >&2; echo two >&2; exit 3"])
+    assert str(caught.value).endswith("in pod-a: two; status 3")
+
+
+def test_a_command_that_takes_too_long_is_killed(here):
+    with pytest.raises(
+        SandboxError,
+        match=r"cannot run `sleep 60` in pod-a: still running after "
+        "0.01 s",
+    ):
+        here.run(["sleep", "60"], timeout=0.01)
+
+
+def test_what_was_started_ends_with_the_namespace():
+    with Namespace("pod-a", Here()) as namespace:
+        process = namespace.popen(["sleep", "60"])
+    assert process.returncode == -9
+
+
+def test_files_are_shown_in_a_mount_namespace_of_the_command(here):
+    prefix = here.prefix_with_files({"/etc/resolv.conf": Path("mine")})
+    assert prefix[:4] == ("env", "unshare", "--mount", "sh")
+    assert prefix[-3:] == ("mine", "/etc/resolv.conf", "--")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        pytest.param(
+            "Error: Nexthop has invalid gateway.\nCommand failed -:2\n",
+            "cannot configure pod-a: ip route add default via 192.0.2.9: "
+            "Nexthop has invalid gateway.",
+            id="route",
+        ),
+        pytest.param(
+            "Error: Unknown device type.\nCommand failed -:1\n",
+            "cannot configure pod-a: ip link add v type veth: Unknown device type. "
+            "(as root: modprobe -a veth bridge)",
+            id="no-module",
+        ),
+        pytest.param(
+            "sh: 1: cannot create /proc/sys/net/x: Directory nonexistent\n",
+            "cannot configure pod-a: sh: 1: cannot create /proc/sys/net/x: Directory nonexistent",
+            id="sysctl",
+        ),
+        pytest.param("", "cannot configure pod-a: no reason given", id="silent"),
+    ],
+)
+def test_the_line_that_failed_is_named(said, expected):
+    lines = ["link add v type veth", "route add default via 192.0.2.9"]
+    assert str(explain_batch("pod-a", lines, said)) == expected

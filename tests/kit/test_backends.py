@@ -1,0 +1,196 @@
+"""What a backend can be made of, and how it dies and returns."""
+
+import errno
+import socket
+import sys
+
+import pytest
+
+from userspace_proxy.embedding.loop_thread import LoopThread
+from userspace_proxy.errors import SandboxError
+from userspace_proxy.model import SocketAddress
+from userspace_proxy_testing.backends import echo, http, make_backend
+
+SERVER = [
+    sys.executable,
+    "-m",
+    "userspace_proxy_testing.sandbox.backends",
+    "--tcp={port}",
+    "--name=cmd",
+]
+
+
+@pytest.fixture
+def make():
+    """Make a backend that is closed at the end."""
+    thread, made = LoopThread(), []
+
+    def make(like=None, *, name="web-1", protocol="TCP"):
+        made.append(make_backend(like, name=name, protocol=protocol, thread=thread))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        backend.close()
+    thread.close()
+
+
+def ask(address, sent=b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"):
+    with socket.create_connection(address, timeout=60) as client:
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+        with client.makefile("rb") as stream:
+            return stream.read()
+
+
+def refuses(address):
+    with socket.socket() as client:
+        return client.connect_ex(address) == errno.ECONNREFUSED
+
+
+def test_by_default_it_answers_its_name(make):
+    assert ask(make().address).endswith(b"\r\n\r\nweb-1\n")
+
+
+def test_a_udp_backend_answers_name_and_datagram(make):
+    backend = make(protocol="UDP")
+    for _ in range(2):
+        with socket.socket(type=socket.SOCK_DGRAM) as client:
+            client.settimeout(60)
+            client.sendto(b"hello", backend.address)
+            assert client.recv(100) == b"web-1: hello"
+        backend.stop()
+        with socket.socket(type=socket.SOCK_DGRAM) as client:
+            client.settimeout(60)
+            client.connect(backend.address)
+            client.send(b"hello")
+            with pytest.raises(ConnectionRefusedError):
+                client.recv(100)
+        backend.start()
+
+
+@pytest.mark.parametrize(
+    ("like", "sent", "answer"),
+    [
+        pytest.param(echo, b"hello", b"hello", id="echo"),
+        pytest.param(http("hi"), b"GET / HTTP/1.1\r\n\r\n", b"\r\n\r\nhi", id="http"),
+        pytest.param(
+            lambda request: request.path, b"GET /x HTTP/1.1\r\n\r\n", b"\r\n\r\n/x", id="function"
+        ),
+    ],
+)
+def test_it_may_be_a_function(make, like, sent, answer):
+    assert ask(make(like).address, sent).endswith(answer)
+
+
+@pytest.mark.parametrize("like", [None, echo], ids=["http", "echo"])
+def test_no_other_program_gets_the_port_of_a_stopped_backend(make, like):
+    backend = make(like)
+    backend.stop()
+    assert refuses(backend.address)
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(backend.address)
+    backend.start()
+    backend.close()
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(backend.address)
+
+
+def test_what_listens_at_the_address_of_a_closed_backend_is_left(make):
+    backend = make()
+    backend.stop()
+    with socket.create_server(backend.address):
+        backend.close()
+    assert backend.is_left
+
+
+def test_a_backend_that_was_stopped_refuses_and_resets_and_returns_at_its_address(make):
+    backend = make(echo)
+    address = backend.address
+    with socket.create_connection(address, timeout=60) as client:
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+        backend.stop()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    assert refuses(address)
+    assert repr(backend) == f"<Backend web-1 at {address}, stopped>"
+    backend.stop()
+    backend.start()
+    backend.start()
+    assert backend.address == address
+    assert ask(address, b"hello") == b"hello"
+    assert repr(backend) == f"<Backend web-1 at {address}>"
+
+
+def test_it_may_be_a_command(make):
+    backend = make(SERVER)
+    assert ask(backend.address).endswith(b"cmd\n")
+    backend.stop()
+    assert refuses(backend.address)
+    assert repr(backend).endswith(", stopped>")
+    backend.start()
+    assert ask(backend.address).endswith(b"cmd\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        pytest.param(["no-such-program"], "cannot start backend web-1", id="missing"),
+        pytest.param(
+            [sys.executable, "-c", "raise SystemExit(3)"], "ended with status 3", id="ends"
+        ),
+    ],
+)
+def test_a_command_that_does_not_serve_is_an_error(make, command, words):
+    with pytest.raises(SandboxError, match=words):
+        make(command)
+
+
+def test_it_may_be_an_address_that_another_program_serves(make):
+    backend = make("192.0.2.1:80")
+    assert backend.address == SocketAddress("192.0.2.1", 80)
+    with pytest.raises(TypeError, match="served by another program: it can't be stopped here"):
+        backend.stop()
+    with pytest.raises(TypeError, match="it can't be started here"):
+        backend.start()
+    assert make(("192.0.2.1", 81)).address == SocketAddress("192.0.2.1", 81)
+
+
+def test_a_backend_on_loopback_has_no_pod(make):
+    with pytest.raises(TypeError, match="has no pod: only backends of service_network"):
+        make().pod  # noqa: B018 - a property that raises
+
+
+def test_a_function_cannot_be_a_udp_backend(make):
+    with pytest.raises(TypeError, match="can't be a UDP backend"):
+        make(echo, protocol="UDP")
+
+
+def test_anything_else_is_an_error(make):
+    with pytest.raises(TypeError, match="backend 7: expected a function"):
+        make(7)
+
+
+def test_a_backend_that_fails_ends_its_connection(make):
+    async def fails(reader, writer):
+        await reader.read(1)
+        raise ConnectionResetError
+
+    assert ask(make(fails).address, b"x") == b""
+
+
+def test_its_state_is_shown_while_it_drains(make):
+    backend = make()
+    backend.is_draining = True
+    assert repr(backend) == f"<Backend web-1 at {backend.address}, draining>"
+
+
+def test_an_exception_of_a_stream_function_is_logged_with_the_backend(make, caplog):
+    async def fail(reader, writer):
+        raise LookupError("no such thing")
+
+    assert ask(make(fail).address, b"") == b""
+    assert caplog.messages == ["web-1: its function failed"]
+    assert "LookupError: no such thing" in caplog.text

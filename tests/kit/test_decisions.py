@@ -1,0 +1,89 @@
+"""The last connections of each Service."""
+
+import logging
+import threading
+
+from userspace_proxy.model import ServiceKey
+from userspace_proxy_testing.decisions import KEPT, LOGGER, Decision, Decisions
+
+WEB = ServiceKey("default", "web")
+
+
+def log(service="default/web", endpoint="127.0.0.1:8080", outcome="complete"):
+    logging.getLogger(LOGGER).info(
+        "connection ended",
+        extra={
+            "service": service,
+            "client": "127.0.0.1:40000",
+            "endpoint": endpoint,
+            "cause": outcome,
+            "received_bytes": 7,
+            "sent_bytes": 9,
+            "dials": 1,
+            "duration_s": 0.25,
+        },
+    )
+
+
+def test_connections_are_kept_by_service_and_only_the_last_ones():
+    decisions = Decisions()
+    decisions.begin(threading.get_ident())
+    for number in range(KEPT + 2):
+        log(endpoint=f"127.0.0.1:{number}")
+    log("default/other:http (IPv6)")
+    decisions.end()
+    log()
+    assert [d.endpoint for d in decisions.of(WEB)] == [
+        f"127.0.0.1:{number}" for number in range(2, KEPT + 2)
+    ]
+    assert len(decisions.of(ServiceKey("default", "other"))) == 1
+    assert decisions.of(ServiceKey("default", "none")) == ()
+
+
+def test_the_logger_is_as_before_afterwards():
+    logger = logging.getLogger(LOGGER)
+    before = logger.level, list(logger.filters)
+    decisions = Decisions()
+    decisions.begin(threading.get_ident())
+    decisions.end()
+    decisions.end()
+    assert (logger.level, logger.filters) == before
+
+
+def test_a_decision_is_a_line():
+    decision = Decision("127.0.0.1:40000", "127.0.0.1:80", "complete", 1, 0.25, 7, 9)
+    assert str(decision) == "127.0.0.1:40000 → 127.0.0.1:80: complete, 7 B in, 9 B out, 0.250 s"
+    unanswered = Decision("127.0.0.1:40000", "", "unanswered", 2, 0, 0, 0)
+    assert str(unanswered).startswith("127.0.0.1:40000 → no endpoint at dial 2: unanswered")
+
+
+def test_what_is_kept_is_not_passed_on(caplog):
+    decisions = Decisions()
+    decisions.begin(threading.get_ident())
+    log()
+    decisions.end()
+    assert len(decisions.of(WEB)) == 1
+    assert caplog.records == []
+
+
+def test_what_another_thread_logs_is_another_proxys_and_is_passed_on(caplog):
+    decisions = Decisions()
+    decisions.begin(threading.get_ident())
+    thread = threading.Thread(target=log)
+    thread.start()
+    thread.join()
+    decisions.end()
+    assert decisions.of(WEB) == ()
+    assert [record.thread for record in caplog.records] == [thread.ident]
+
+
+def test_the_logger_is_restored_after_the_last_of_several():
+    logger = logging.getLogger(LOGGER)
+    before = logger.level
+    first, second = Decisions(), Decisions()
+    first.begin(1)
+    second.begin(2)
+    first.end()
+    assert logger.level == logging.INFO
+    second.end()
+    assert logger.level == before

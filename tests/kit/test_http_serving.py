@@ -1,0 +1,142 @@
+"""The small HTTP server of backends."""
+
+import asyncio
+
+import pytest
+
+from userspace_proxy_testing.http_serving import HttpRequest, serve_http
+
+
+async def talk(handler, sent):
+    """Send bytes and a FIN, and return what comes back."""
+    server = await asyncio.start_server(
+        lambda reader, writer: serve(reader, writer, handler), "127.0.0.1", 0
+    )
+    async with server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(sent)
+        writer.write_eof()
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return answer
+
+
+async def serve(reader, writer, handler):
+    await serve_http(reader, writer, handler)
+    writer.close()
+
+
+def bodies(answer):
+    """Return each answer's status line and body."""
+    parts = []
+    while answer:
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        first, *lines = head.split(b"\r\n")
+        fields = dict(line.split(b": ") for line in lines)
+        length = int(fields[b"Content-Length"])
+        parts.append((first.decode(), rest[:length]))
+        answer = rest[length:]
+    return parts
+
+
+async def test_a_handler_gets_the_request_and_its_answer_is_sent():
+    seen = []
+
+    def handler(request):
+        seen.append(request)
+        return "hello"
+
+    head = b"POST /a?b=1 HTTP/1.1\r\nHost: web\r\nContent-Length: 3\r\n\r\nabc"
+    assert bodies(await talk(handler, head)) == [("HTTP/1.1 200 OK", b"hello")]
+    assert seen == [HttpRequest("POST", "/a?b=1", {"host": "web", "content-length": "3"}, b"abc")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        pytest.param("text", ("HTTP/1.1 200 OK", b"text"), id="text"),
+        pytest.param(b"\x00\xff", ("HTTP/1.1 200 OK", b"\x00\xff"), id="bytes"),
+        pytest.param((503, "busy"), ("HTTP/1.1 503 Error", b"busy"), id="status"),
+    ],
+)
+async def test_an_answer_may_be_text_bytes_or_a_status_and_a_body(answer, expected):
+    assert bodies(await talk(lambda _: answer, b"GET / HTTP/1.1\r\n\r\n")) == [expected]
+
+
+async def test_a_handler_may_be_a_coroutine_function():
+    async def handler(request):
+        return request.path
+
+    assert bodies(await talk(handler, b"GET /x HTTP/1.1\r\n\r\n")) == [("HTTP/1.1 200 OK", b"/x")]
+
+
+async def test_a_connection_carries_several_requests_until_one_asks_to_close():
+    last = b"GET /2 HTTP/1.1\r\nConnection: close\r\n\r\n"
+    sent = b"GET /1 HTTP/1.1\r\n\r\n" + last + b"GET /3 HTTP/1.1\r\n\r\n"
+    answer = await talk(lambda request: request.path, sent)
+    assert [body for _, body in bodies(answer)] == [b"/1", b"/2"]
+
+
+async def test_the_answer_to_head_has_no_body():
+    answer = await talk(lambda _: "hello", b"HEAD / HTTP/1.1\r\n\r\n")
+    assert answer.endswith(b"\r\n\r\n")
+    assert b"Content-Length: 5" in answer
+
+
+async def test_an_exception_of_the_handler_is_logged_and_sent_to_the_client(caplog):
+    def handler(_):
+        raise LookupError("no such thing")
+
+    assert bodies(await talk(handler, b"GET /a HTTP/1.1\r\n\r\n")) == [
+        ("HTTP/1.1 500 Error", b"LookupError: no such thing\n")
+    ]
+    assert caplog.messages == ["a backend's function failed for GET /a"]
+    assert "LookupError: no such thing" in caplog.text
+
+
+@pytest.mark.parametrize("answer", [None, 7, ("200", "text"), (200, None), (200, {}, "text")])
+async def test_an_answer_that_cannot_be_sent_is_an_error(answer, caplog):
+    ((status, body),) = bodies(await talk(lambda _: answer, b"GET / HTTP/1.1\r\n\r\n"))
+    assert status == "HTTP/1.1 500 Error"
+    assert body.startswith(b"TypeError: expected a str, bytes, or a status and one of them, got ")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"hello\r\n\r\n", id="no-http"),
+        pytest.param(b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n", id="length"),
+        pytest.param(b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", id="chunked"),
+        pytest.param(b"GET / HTTP/1.1\r\nX: " + b"a" * 70000, id="too-long"),
+    ],
+)
+async def test_an_invalid_request_is_refused(sent):
+    assert (await talk(lambda _: "hello", sent)).startswith(b"HTTP/1.1 400 Bad Request")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"GET / HT", id="half-a-head"),
+        pytest.param(b"GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\nab", id="half-a-body"),
+    ],
+)
+async def test_an_unfinished_request_gets_no_answer(sent):
+    assert await talk(lambda _: "hello", sent) == b""
+
+
+@pytest.mark.parametrize(
+    ("head", "connection"),
+    [
+        pytest.param(b"GET / HTTP/1.0\r\n\r\n", b"close", id="1.0"),
+        pytest.param(
+            b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", b"keep-alive", id="1.0-kept"
+        ),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", b"keep-alive", id="1.1"),
+    ],
+)
+async def test_a_connection_of_http_1_0_ends_after_its_answer(head, connection):
+    answer = await talk(lambda request: "hello", head)
+    assert b"\r\nConnection: " + connection + b"\r\n" in answer

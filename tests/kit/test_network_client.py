@@ -1,0 +1,87 @@
+import errno
+import socket
+
+import pytest
+
+from userspace_proxy.errors import SandboxError
+from userspace_proxy_testing.backends import echo
+from userspace_proxy_testing.network_client import NetworkClient
+
+
+def test_it_gets_pages_by_address_and_by_name(network):
+    def page(request):
+        return 404, f"no {request.path} for {request.headers['x-user']}"
+
+    web = network.service("web", backends=[page], namespace="shop")
+    client = network.client("shopper", namespace="shop")
+    for url in (web.url, "http://web", "http://web.shop.svc.cluster.local"):
+        answer = client.get(f"{url}/cart?a=b", headers={"X-User": "alice"})
+        assert (answer.status, answer.text) == (404, "no /cart?a=b for alice")
+        assert answer.headers["content-type"].startswith("text/plain")
+    with pytest.raises(socket.gaierror):
+        network.client().get("http://web")
+
+
+def test_other_urls_are_an_error(network):
+    with pytest.raises(ValueError, match="expected http://HOST; run a program, such as curl"):
+        network.client().get("https://web/")
+
+
+def test_a_service_may_be_dialled_in_several_ways(network):
+    web = network.service("echo", port=7, backends=[echo])
+    client = network.client()
+    for to in (web, tuple(web.address), str(web.address), "echo:7", ("echo.default", 7)):
+        with client.connect(to) as sock:
+            sock.sendall(b"hello")
+            assert sock.recv(10) == b"hello"
+            assert sock.getsockname()[0] == client.ip
+
+
+def test_udp_has_a_connected_socket(network):
+    dns = network.service("dns", port=53, protocol="UDP")
+    with network.client().connect(dns, protocol="UDP") as sock:
+        sock.send(b"hello")
+        assert sock.recv(100) == b"dns-1: hello"
+
+
+def test_the_kernel_refuses_a_service_without_endpoints(network):
+    none = network.service("none", backends=0)
+    with pytest.raises(ConnectionRefusedError):
+        network.client().connect(none)
+
+
+def test_a_pod_may_be_configured(network):
+    client = network.client("lonely")
+    web = network.service("web")
+    client.pod.configure(["route replace unreachable 10.96.0.0/12"])
+    with pytest.raises(OSError, match="No route to host") as caught:
+        client.connect(web)
+    assert caught.value.errno == errno.EHOSTUNREACH
+
+
+def test_programs_run_in_its_pod_and_find_names(network):
+    web = network.service("named", port=80)
+    client = network.client()
+    done = client.run(["getent", "hosts", "named"])
+    assert done.stdout.split() == [web.host, "named.default.svc.cluster.local"]
+    assert client.ip in client.run(["ip", "address"]).stdout
+    assert client.run(["cat"], input="hello").stdout == "hello"
+
+
+def test_a_program_that_fails_is_an_error_unless_its_status_is_wanted(network):
+    failing = ["sh", "-c", "echo no such page >&2; exit 22"]
+    with pytest.raises(SandboxError, match="no such page; status 22"):
+        network.client().run(failing)
+    assert network.client().run(failing, check=False).returncode == 22
+
+
+def test_without_a_dns_server_the_error_of_a_program_names_what_is_missing(network):
+    client = network.client()
+    bare = NetworkClient("bare", client.pod, network._process, namespace="default", files={})
+    with pytest.raises(SandboxError, match=r"status 2 \(without dnspython names don't resolve"):
+        bare.run(["sh", "-c", "exit 2"])
+
+
+def test_its_text_shows_where_it_is(network):
+    client = network.client("shopper", namespace="shop")
+    assert repr(client) == f"<NetworkClient shopper at {client.ip}, namespace shop>"

@@ -1,0 +1,71 @@
+import os
+import signal
+import socket
+
+import pytest
+
+from userspace_proxy.errors import SandboxError
+from userspace_proxy_testing.node_process import NodeProcess
+from userspace_proxy_testing.sandbox import Sandbox
+
+TCP = socket.SOCK_STREAM
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def process(sandbox):
+    process = NodeProcess(sandbox.node)
+    process.wait_until_ready()
+    yield process
+    assert process.close() == 0
+
+
+def test_it_serves_a_service_until_that_is_removed(sandbox, process):
+    sandbox.node.serve("web-1", tcp=8080)
+    web = process.add_service(
+        "web", port=80, endpoints=[f"{sandbox.node.ip}:8080"], cluster_ip="10.96.0.10"
+    )
+    assert (str(web.key), str(web.address)) == ("default/web", "10.96.0.10:80")
+    assert repr(web) == "<Service default/web at 10.96.0.10:80, 1 endpoint>"
+    with process.open_socket(sandbox.node, socket.AF_INET, TCP) as client:
+        client.settimeout(60)
+        client.connect(web.address)
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert client.makefile("rb").read().endswith(b"web-1\n")
+    (found,) = process.look_up("web.default", 80, TCP, "shop")
+    assert found[4] == web.address
+    web.remove()
+    with pytest.raises(LookupError, match="default/web is not served"):
+        web.address  # noqa: B018 - a property that raises
+    assert process.status().ports == ()
+
+
+def test_names_that_are_unknown_are_an_error(process):
+    with pytest.raises(socket.gaierror):
+        process.look_up("web.shop.svc.cluster.local", 80, TCP, "default")
+
+
+def test_it_answers_dns_on_the_node(sandbox, process):
+    assert process.dns_address == (str(sandbox.node.ip), 53)
+
+
+def test_arguments_are_checked_where_the_proxy_is(process):
+    with pytest.raises(ValueError, match="port: 0 is not in 1–65535"):
+        process.add_service("web", port=0)
+
+
+def test_a_process_that_was_killed_is_an_error(sandbox):
+    node = sandbox.add_node()
+    process = NodeProcess(node)
+    process.wait_until_ready()
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(SandboxError, match="the proxy of the network ended with status -9"):
+        process.status()
+    assert process.close() == -signal.SIGKILL
+    with pytest.raises(RuntimeError, match="this network has ended"):
+        process.status()

@@ -1,0 +1,413 @@
+"""The pytest plugin, in runs of pytest of its own."""
+
+import contextlib
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.node.processes import readable_runtime
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parents[2]
+
+PLUGIN = ("-p", "userspace_proxy_testing.plugin", "-p", "no:asyncio", "-p", "no:cacheprovider")
+
+GET = """
+from urllib.request import urlopen
+
+def get(service):
+    with urlopen(service.url, timeout=60) as answer:
+        return answer.read().decode().strip()
+"""
+
+
+@pytest.fixture
+def run(pytester):
+    """Run a test file with the plugin, in a process of its own."""
+
+    def run(text, *arguments):
+        pytester.makepyfile(GET + text)
+        return pytester.runpytest_subprocess(*PLUGIN, *arguments)
+
+    return run
+
+
+@pytest.mark.long
+def test_a_test_gets_a_proxy_without_configuration(run):
+    result = run(
+        """
+def test_a_dead_backend_costs_no_request(service_proxy):
+    web = service_proxy.service("web", backends=2)
+    web.backends[0].stop()
+    assert get(web) == "web-2"
+    assert web.stats.saved == 1
+"""
+    )
+    result.assert_outcomes(passed=1)
+
+
+WITHOUT_EPOLL = """
+import select
+
+for name in [name for name in vars(select) if "epoll" in name.lower()]:
+    delattr(select, name)
+"""
+
+
+@pytest.fixture
+def run_without_epoll(run, pytester):
+    """Run a test that needs a proxy where there is no epoll, as on macOS."""
+
+    def run_it(*arguments, text="def test_it(service_proxy): pass"):
+        pytester.makeconftest(WITHOUT_EPOLL)
+        return run(text, *arguments)
+
+    return run_it
+
+
+def test_without_epoll_it_is_skipped_and_the_reason_is_stated(run_without_epoll):
+    result = run_without_epoll("-rs")
+    result.assert_outcomes(skipped=1)
+    reason = "SKIPPED*service_proxy: userspace-proxy runs on Linux only:*has no epoll (use a Linux*"
+    result.stdout.fnmatch_lines([reason])
+
+
+IMPORTS = """
+from userspace_proxy_testing.backends import echo
+
+def test_it(service_proxy):
+    service_proxy.service("web", backends=[echo])
+"""
+
+
+@pytest.mark.long
+def test_without_epoll_a_module_that_imports_the_proxy_is_skipped(run_without_epoll):
+    result = run_without_epoll("-rs", text=IMPORTS)
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*userspace-proxy runs on Linux only:*has no epoll (use *"])
+    forbidden = run_without_epoll("--service-proxy-require", text=IMPORTS)
+    forbidden.assert_outcomes(errors=1)
+    forbidden.stdout.fnmatch_lines(["E *PlatformError: userspace-proxy runs on Linux only:*"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["--service-proxy-require"], id="option"),
+        pytest.param(["-o", "service_proxy_require=true"], id="ini"),
+    ],
+)
+def test_a_skip_may_be_forbidden(run_without_epoll, arguments):
+    result = run_without_epoll(*arguments)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["service_proxy: userspace-proxy runs on Linux only:*"])
+
+
+NETWORK = """
+import os
+
+def test_it_answers(service_network):
+    web = service_network.service("web", backends=2)
+    client = service_network.client()
+    before = os.readlink("/proc/self/ns/net"), os.readlink("/proc/self/ns/user")
+    web.backends[0].stop()
+    assert client.get("http://web/").text == "web-2\\n"
+    assert web.stats.saved == 1
+    assert before == (os.readlink("/proc/self/ns/net"), os.readlink("/proc/self/ns/user"))
+    print("capabilities", next(l for l in open("/proc/self/status") if l.startswith("CapEff")))
+"""
+
+
+def test_a_test_gets_a_network_without_privileges(pytester, monkeypatch):
+    with readable_runtime() as (prefix, python, env), readable_folder() as folder:
+        (folder / "test_it.py").write_text(NETWORK)
+        monkeypatch.chdir(folder)
+        command = [*prefix, "env", *(f"{k}={v}" for k, v in env.items()), python, "-m", "pytest"]
+        result = pytester.run(*command, *PLUGIN, "-rP", f"--rootdir={folder}", folder)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["capabilities CapEff:*0000000000000000"])
+
+
+@contextlib.contextmanager
+def readable_folder():
+    """A folder that every user may read."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+# As root of a user namespace without capabilities, in which no further one may be created.
+WITHOUT_NAMESPACES = (
+    *("unshare", "--user", "--map-root-user", "sh", "-c"),
+    'echo 0 >/proc/sys/user/max_user_namespaces; exec setpriv --bounding-set=-all -- "$@"',
+    "sh",
+)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("arguments", "outcomes"),
+    [
+        pytest.param(["-rs"], {"skipped": 1}, id="skipped"),
+        pytest.param(["--service-proxy-require"], {"errors": 1}, id="required"),
+    ],
+)
+def test_where_user_namespaces_are_forbidden_the_reason_and_the_remedy_are_shown(
+    pytester, arguments, outcomes
+):
+    pytester.makepyfile(NETWORK)
+    command = [*WITHOUT_NAMESPACES, sys.executable, "-m", "pytest", *PLUGIN, *arguments]
+    result = pytester.run(*command)
+    result.assert_outcomes(**outcomes)
+    result.stdout.fnmatch_lines(
+        [
+            "*service_network: cannot create a user namespace: *; user.max_user_namespaces is 0 "
+            "(as root: sysctl -w user.max_user_namespaces=15000; or run this as root)*"
+        ]
+    )
+
+
+@pytest.mark.long
+def test_the_report_of_a_failing_test_shows_the_network(run):
+    result = run(
+        """
+def test_it_fails(service_network):
+    web = service_network.service("web", backends=2)
+    web.backends[0].stop()
+    web.backends[1].fault("latency", latency=1)
+    service_network.client().get(web.url)
+    assert web.stats.saved == 7
+"""
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*assert 1 == 7*",
+            "*service network*",
+            "*default/web*has a fault on purpose: latency(latency=1)*; * refuses connections*",
+            "default/web: backends web-1 at 10.244.0.*:8080 (stopped), web-2 at 10.244.0.*:8080",
+            "  fault: web-2: latency(latency=1) downstream",
+            "  10.244.0.* → 10.244.0.*:8080 at dial 2: complete*",
+        ]
+    )
+
+
+@pytest.mark.long
+def test_networks_of_several_processes_do_not_collide(run):
+    result = run(
+        """
+import pytest
+
+@pytest.mark.parametrize("number", range(4))
+def test_it_answers(service_network, number):
+    web = service_network.service("web", cluster_ip="10.96.7.1")
+    assert service_network.client().get("http://10.96.7.1/").text.strip() == "web-1"
+""",
+        "-p",
+        "xdist",
+        "-n",
+        "2",
+    )
+    result.assert_outcomes(passed=4)
+
+
+SCOPE = """
+seen = []
+
+def test_first(service_proxy):
+    seen.append(service_proxy)
+
+def test_second(service_proxy):
+    assert (service_proxy is seen[0]) is {shared}
+"""
+
+
+def test_each_test_has_a_proxy_of_its_own(run):
+    run(SCOPE.format(shared=False)).assert_outcomes(passed=2)
+
+
+@pytest.mark.long
+def test_an_option_makes_all_tests_share_one(run):
+    result = run(SCOPE.format(shared=True), "--service-proxy-scope=session")
+    result.assert_outcomes(passed=2)
+
+
+@pytest.mark.long
+def test_runs_in_several_processes_do_not_collide(run):
+    result = run(
+        """
+import pytest
+
+@pytest.mark.parametrize("number", range(20))
+def test_it_answers(service_proxy, number):
+    assert get(service_proxy.service("web")) == "web-1"
+""",
+        "-p",
+        "xdist",
+        "-n",
+        "3",
+    )
+    result.assert_outcomes(passed=20)
+
+
+def test_what_is_left_behind_fails_the_test(run):
+    result = run(
+        """
+import socket
+
+def test_it_passes(service_proxy):
+    web = service_proxy.service("web")
+    # As if another program took the address: it answers after the end.
+    web.backends[0].stop()
+    global listener
+    listener = socket.create_server(web.backends[0].address)
+"""
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*still served after the end of the proxy: 127.0.0.2:*"])
+
+
+@pytest.mark.long
+def test_unittest_and_coroutines_can_use_it(run):
+    result = run(
+        """
+import asyncio
+import unittest
+
+import pytest
+
+class TestWeb(unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def _proxy(self, service_proxy):
+        self.web = service_proxy.service("web")
+
+    def test_it_answers(self):
+        self.assertEqual(get(self.web), "web-1")
+
+async def test_a_coroutine(service_proxy):
+    web = service_proxy.service("web")
+    reader, writer = await asyncio.open_connection(*web.address)
+    writer.write(b"GET / HTTP/1.1\\r\\nConnection: close\\r\\n\\r\\n")
+    assert (await reader.read()).endswith(b"web-1\\n")
+    writer.close()
+
+async def test_a_coroutine_fails(service_proxy):
+    assert service_proxy.services
+
+async def test_without_the_fixture_it_is_left_to_other_plugins():
+    pass
+"""
+    )
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.fnmatch_lines(["*assert ()*", "*functions are not natively supported*"])
+
+
+ASKS = """
+def test_it_asks(kubernetes_services):
+    web = kubernetes_services["shop/web"]
+    web.pods = {"web-1": None}
+    assert get(web) == "web-1"
+"""
+
+
+@pytest.mark.long
+def test_without_a_cluster_the_skip_says_what_is_missing(run, monkeypatch):
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    result = run(ASKS, "-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(
+        ["*kubernetes_services: no cluster (give --service-proxy-kubeconfig=PATH, *"]
+    )
+    run(ASKS, "--service-proxy-require").assert_outcomes(errors=1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["option", "variable", "fixture"])
+def test_a_kubeconfig_leads_to_the_services_of_a_cluster(run, cluster, monkeypatch, how):
+    cluster.put_service()
+    arguments, fixture = [], ""
+    if how == "option":
+        arguments = [f"--service-proxy-kubeconfig={cluster.kubeconfig}"]
+    elif how == "variable":
+        monkeypatch.setenv("KUBECONFIG", f"{cluster.kubeconfig}:/another")
+    else:
+        fixture = f"""
+import pathlib
+import pytest
+
+@pytest.fixture(scope="session")
+def service_proxy_kubeconfig():
+    return pathlib.Path({str(cluster.kubeconfig)!r})
+"""
+    run(fixture + ASKS, *arguments).assert_outcomes(passed=1)
+    assert cluster.pods() == {}
+
+
+@pytest.mark.long
+def test_the_report_of_a_failing_test_shows_the_services_of_a_cluster(run, cluster):
+    cluster.put_service()
+    text = ASKS + "    assert web.stats.saved == 7\n"
+    result = run(text, f"--service-proxy-kubeconfig={cluster.kubeconfig}")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*assert 0 == 7*", "*kubernetes services*", "shop/web: backends web-1 at*"]
+    )
+
+
+def test_the_report_of_a_failing_test_shows_the_services(run):
+    result = run(
+        """
+def test_it_fails(service_proxy):
+    web = service_proxy.service("web", backends=2)
+    web.backends[0].stop()
+    get(web)
+    assert web.stats.saved == 7
+"""
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*assert 1 == 7*",
+            "*service proxy*",
+            "*default/web*refuses connections*",
+            "default/web: backends web-1 at 127.0.0.2:* (stopped), web-2 at 127.0.0.3:*",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*connection ended*")
+
+
+def test_a_run_without_the_fixture_does_not_import_the_proxy(run):
+    result = run(
+        """
+import sys
+
+def test_nothing_is_imported():
+    assert "userspace_proxy.agent" not in sys.modules
+    assert "asyncio" not in sys.modules or "userspace_proxy.dataplane" not in sys.modules
+"""
+    )
+    result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/in-tests.md"])
+def test_the_tests_on_a_page_pass(pytester, page):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    tests = [block for block in blocks if "def test_" in block]
+    # Tests with a cluster are those of examples/envtest-pytest, which tests/cluster runs.
+    text = "\n\n".join(test for test in tests if "kubernetes_services" not in test)
+    pytester.makepyfile(text)
+    result = pytester.runpytest_subprocess(*PLUGIN)
+    result.assert_outcomes(passed=text.count("def test_"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "count"), [("test_shop", 7), ("test_network", 4)])
+def test_the_examples_pass(pytester, name, count):
+    example = ROOT / f"examples/pytest/{name}.py"
+    pytester.makepyfile(**{name: example.read_text()})
+    pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=count)

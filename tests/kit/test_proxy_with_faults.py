@@ -1,0 +1,76 @@
+"""A proxy whose endpoints can have faults, with an event loop and in a thread."""
+
+import inspect
+
+import pytest
+
+from tests.unit.agent.backends import ask, backend
+from tests.unit.embedding.test_blocking import OTHERS
+from userspace_proxy.model import CauseCode
+from userspace_proxy_testing.proxy_with_faults import BlockingProxyWithFaults, ProxyWithFaults
+
+
+def test_faults_of_a_service_are_in_force_while_it_has_them(run, caplog):
+    async def main():
+        async with backend(b"one") as one, ProxyWithFaults() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[one])
+            assert proxy.faults_of(web.key) == {}
+            proxy.add_fault(web.key, "reset_peer")
+            with pytest.raises(ConnectionResetError):
+                await ask(web.address)
+            (port,) = proxy.status().ports
+            assert port.endpoints[0].cause.code is CauseCode.FAULT_ON_PURPOSE
+            assert list(proxy.faults_of(web.key).values()) == [["reset_peer() downstream"]]
+            proxy.remove_faults(web.key)
+            assert await ask(web.address) == b"one"
+            assert proxy.faults_of(web.key) == {}
+            assert proxy.status().ports[0].endpoints[0].cause is None
+
+    run(main())
+    # An exception in a task of a faulty connection would be one.
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+def test_the_faults_of_a_service_end_with_it(run):
+    async def main():
+        async with backend(b"one") as one, ProxyWithFaults() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[one])
+            proxy.add_fault(web.key, "refuse")
+            await web.remove()
+            assert proxy.faults_of(web.key) == {}
+            web = await proxy.add_service("web", port=8080, endpoints=[one])
+            assert await ask(web.address) == b"one"
+
+    run(main())
+
+
+def test_there_is_no_fault_without_its_endpoint(run):
+    async def main():
+        async with ProxyWithFaults() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=["127.0.0.1:1"])
+            with pytest.raises(LookupError, match=r"default/web has no endpoint 127\.0\.0\.1:2"):
+                proxy.add_fault(web.key, "refuse", endpoint="127.0.0.1:2")
+            await web.remove()
+            with pytest.raises(LookupError, match="there is no Service default/web"):
+                proxy.add_fault(web.key, "refuse")
+
+    run(main())
+
+
+def test_in_a_thread_the_faults_of_a_service_end_with_it_too():
+    with ProxyWithFaults.in_thread() as proxy:
+        web = proxy.add_service("web", port=8080, endpoints=["127.0.0.1:1"])
+        proxy.add_fault(web.key, "latency", latency=1)
+        assert list(proxy.faults_of(web.key).values()) == [["latency(latency=1) downstream"]]
+        proxy.delete(web.key)
+        assert proxy.faults_of(web.key) == {}
+
+
+def test_each_call_is_there_without_await():
+    names = {name for name in dir(ProxyWithFaults) if not name.startswith("_")}
+    # It is a way to create one.
+    for name in names - OTHERS - {"in_thread"}:
+        call, awaited = getattr(BlockingProxyWithFaults, name), getattr(ProxyWithFaults, name)
+        assert not inspect.iscoroutinefunction(call), name
+        if name in vars(BlockingProxyWithFaults):
+            assert inspect.signature(call) == inspect.signature(awaited), name

@@ -1,0 +1,77 @@
+"""What all Services of tests can do, shown by those of a `ServiceProxy`."""
+
+import contextlib
+import threading
+from urllib.request import urlopen
+
+import pytest
+
+from userspace_proxy_testing.service_proxy import ServiceProxy
+
+
+@pytest.fixture
+def proxy():
+    with ServiceProxy() as proxy:
+        yield proxy
+
+
+def get(service):
+    with urlopen(service.url, timeout=60) as answer:
+        return answer.read().decode().strip()
+
+
+@contextlib.contextmanager
+def soon(function, *args):
+    """Call it in a thread, which has ended when the block has: the proxy is still there then."""
+    timer = threading.Timer(0.05, function, args)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+
+
+def test_eventually_waits_for_a_condition(proxy):
+    web = proxy.service("web")
+    with soon(get, web):
+        web.eventually(lambda web: web.stats.connections == 1)
+
+
+def test_eventually_fails_with_the_counters(proxy):
+    web = proxy.service("web")
+    with pytest.raises(AssertionError, match=r"not so after 0\.02 s: <default/web: 0 connections"):
+        web.eventually(lambda web: web.stats.connections, timeout_s=0.02)
+
+
+def test_eventually_takes_a_function(proxy):
+    with pytest.raises(TypeError, match="expected a function of the Service, got True"):
+        proxy.service("web").eventually(True)
+
+
+def test_eventually_waits_while_clients_are_refused_or_reset(proxy):
+    web = proxy.service("web")
+    web.backends[0].stop()
+    with pytest.raises(AssertionError, match="not so after") as caught:
+        web.eventually(lambda web: get(web) == "web-1", timeout_s=0.02)
+    assert isinstance(caught.value.__cause__, OSError)
+    with soon(web.backends[0].start):
+        web.eventually(lambda web: get(web) == "web-1")
+
+
+def test_an_assertion_inside_eventually_is_the_cause_of_the_failure(proxy):
+    def three(web):
+        assert web.stats.connections == 3
+
+    with pytest.raises(AssertionError, match="not so after") as caught:
+        proxy.service("web").eventually(three, timeout_s=0.02)
+    assert isinstance(caught.value.__cause__, AssertionError)
+
+
+def test_its_last_connections_are_known(proxy):
+    web = proxy.service("web", backends=1)
+    get(web)
+    web.eventually(lambda web: web.decisions)
+    (decision,) = web.decisions
+    assert decision.endpoint == str(web.backends[0].address)
+    assert (decision.outcome, decision.dials, decision.sent_bytes > 0) == ("complete", 1, True)
+    assert str(decision).startswith(f"{decision.client} → {decision.endpoint}: complete, ")

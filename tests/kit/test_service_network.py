@@ -1,0 +1,188 @@
+"""A network with Services, as a test author uses it."""
+
+import os
+import signal
+import sys
+from ipaddress import ip_address
+
+import pytest
+
+from userspace_proxy_testing.sandbox import holder
+from userspace_proxy_testing.sandbox.reaper import namespace_of
+from userspace_proxy_testing.service_network import ServiceNetwork
+
+
+def get(network, service):
+    return network.client().get(service.url).text.strip()
+
+
+def test_backends_answer_in_turn_at_a_cluster_ip(network):
+    web = network.service("web", port=80, backends=2)
+    assert web.host.startswith("10.96.0.")
+    assert web.port == 80
+    assert [get(network, web) for _ in range(4)] == ["web-1", "web-2", "web-1", "web-2"]
+
+
+def test_each_backend_is_a_pod_with_an_address_of_its_own(network):
+    web = network.service("web", backends=2)
+    ips = {backend.address.ip for backend in web.backends}
+    assert len(ips) == 2
+    assert ips < {str(pod.ip) for pod in network.sandbox.pods.values()}
+    assert {backend.address.port for backend in web.backends} == {8080}
+
+
+def test_an_endpoint_sees_the_address_of_the_client(network):
+    async def peer(_reader, writer):
+        writer.write(writer.get_extra_info("peername")[0].encode())
+
+    client = network.client()
+    with client.connect(network.service("peer", backends=[peer])) as sock:
+        assert sock.recv(100).decode() == client.ip
+
+
+def test_ipv6_services_have_ipv6_pods(network):
+    web = network.service("six", cluster_ip="fd00:10:96::7")
+    assert web.url == "http://[fd00:10:96::7]:80"
+    assert ":" in web.backends[0].address.ip
+    assert get(network, web) == "six-1"
+
+
+def test_a_cluster_ip_that_is_in_use_is_not_given_again(network):
+    first = network.service("first", backends=0)
+    following = str(ip_address(first.host) + 1)
+    taken = network.service("taken", cluster_ip=following, backends=0)
+    assert network.service("other", backends=0).host not in (first.host, taken.host)
+
+
+def test_a_dead_backend_costs_no_request_and_returns(network):
+    web = network.service("web", backends=2)
+    web.backends[0].stop()
+    assert [get(network, web) for _ in range(3)] == ["web-2"] * 3
+    assert web.stats.saved == 1
+    assert "stopped" in repr(web.backends[0])
+    web.backends[0].start()
+    web.backends[1].stop()
+    web.eventually(lambda web: get(network, web) == "web-1")
+
+
+def test_a_draining_backend_gets_no_new_connections(network):
+    web = network.service("web", backends=2)
+    web.drain(web.backends[0])
+    assert [get(network, web) for _ in range(2)] == ["web-2"] * 2
+    web.undrain(web.backends[0])
+    web.next_endpoint = web.backends[0]
+    assert get(network, web) == "web-1"
+
+
+def test_faults_are_those_of_the_other_fixture(network):
+    web = network.service("web", backends=2)
+    web.backends[0].fault("refuse")
+    assert get(network, web) == "web-2"
+    assert web.faults == {"web-1": ["refuse"]}
+    web.heal()
+    web.fault("reset_peer")
+    with pytest.raises(ConnectionResetError):
+        get(network, web)
+    web.heal()
+    assert web.faults == {}
+
+
+def test_a_silent_pod_is_left(network):
+    web = network.service("web", backends=2)
+    silent = web.backends[0].pod
+    silent.drop_traffic()
+    web.next_endpoint = web.backends[0]
+    assert get(network, web) == "web-2"
+    assert "does not answer" in web.stats.state
+    web.remove()
+    # The next backend that gets the pod isn't silent.
+    assert not silent.drops_traffic
+
+
+def test_decisions_show_client_and_endpoint(network):
+    web = network.service("decided")
+    get(network, web)
+    web.eventually(lambda web: web.decisions)
+    (decision,) = web.decisions
+    assert decision.client.startswith(network.client().ip)
+    assert decision.endpoint == str(web.backends[0].address)
+
+
+FINDER = """
+import http.server, os, socket
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(socket.gethostbyname(self.path[1:]).encode())
+
+http.server.HTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+def test_a_program_may_be_a_backend_and_finds_names(network):
+    db = network.service("db", namespace="shop", backends=0)
+    web = network.service("program", namespace="shop", backends=[[sys.executable, "-c", FINDER]])
+    assert network.client().get(f"{web.url}/db").text == db.host
+    web.backends[0].stop()
+    with pytest.raises(ConnectionResetError):
+        get(network, web)
+
+
+def test_pods_of_a_service_that_was_removed_are_used_again(network):
+    network.service("web", backends=3)
+    count = len(network.sandbox.pods)
+    for _ in range(3):
+        network.service("web", backends=3)
+    assert len(network.sandbox.pods) == count
+
+
+def test_clients_have_pods_of_their_own_by_name_and_namespace(network):
+    client = network.client("alice")
+    assert network.client("alice") is client
+    assert network.client("alice", namespace="shop").ip != client.ip
+    assert network.client("bob").ip != client.ip
+
+
+def test_nothing_is_left_after_its_end():
+    with ServiceNetwork() as own:
+        web = own.service("web")
+        assert get(own, web) == "web-1"
+        assert repr(own) == "<ServiceNetwork, 1 Services, 1 clients>"
+        pid, folder = own.sandbox.node.pid, own._folder
+        client = own.client().connect(web)
+    assert client.fileno() == -1
+    assert namespace_of(pid) == ""
+    assert not folder.exists()
+    own.close()
+
+
+@pytest.mark.long
+def test_a_proxy_that_did_not_end_by_itself_is_an_error():
+    own = ServiceNetwork()
+    own.start()
+    pid = own.sandbox.node.pid
+    os.kill(own._process.pid, signal.SIGKILL)
+    with pytest.raises(AssertionError, match="the proxy of the network ended with status -9"):
+        own.close()
+    assert namespace_of(pid) == ""
+
+
+@pytest.mark.long
+def test_a_process_that_is_left_is_an_error(monkeypatch, tmp_path):
+    # A reaper that kills nothing.
+    idle = tmp_path / "reaper.py"
+    idle.write_text("")
+    monkeypatch.setattr(holder, "REAPER", idle)
+    own = ServiceNetwork()
+    own.start()
+    detached = "sleep 1000 >/dev/null 2>&1 & echo $!"
+    left = int(own.client().run(["sh", "-c", detached]).stdout)
+    try:
+        # On a busy machine those that end by themselves may be among them.
+        words = rf"processes of the network are left: \[.*\b{left}\b"
+        with pytest.raises(AssertionError, match=words):
+            own.close()
+    finally:
+        os.kill(left, signal.SIGKILL)

@@ -1,0 +1,231 @@
+"""Services for tests, as a test author uses them."""
+
+import errno
+import socket
+import threading
+import time
+from urllib.request import urlopen
+
+import pytest
+
+from userspace_proxy_testing.backends import echo
+from userspace_proxy_testing.service_proxy import ServiceProxy
+
+
+@pytest.fixture
+def proxy():
+    with ServiceProxy() as proxy:
+        yield proxy
+
+
+def get(service):
+    with urlopen(service.url, timeout=60) as answer:
+        return answer.read().decode().strip()
+
+
+def refuses(address):
+    with socket.socket() as client:
+        return client.connect_ex(address) == errno.ECONNREFUSED
+
+
+def test_its_backends_answer_in_turn(proxy):
+    web = proxy.service("web", backends=2)
+    assert [get(web) for _ in range(4)] == ["web-1", "web-2", "web-1", "web-2"]
+    assert (web.host, web.port) == web.address
+    assert web.url == f"http://{web.address}"
+    assert proxy.services == (web,)
+
+
+def test_random_choices_are_the_same_in_each_run(proxy):
+    def chosen(seed):
+        web = proxy.service("web", backends=3, balance="random", seed=seed)
+        return [get(web) for _ in range(12)]
+
+    first = chosen(7)
+    assert set(first) == {"web-1", "web-2", "web-3"}
+    assert chosen(7) == first
+    assert chosen(8) != first
+
+
+def test_draining_a_backend_does_not_restart_the_turns(proxy):
+    web = proxy.service("web", backends=3, seed=2)
+    assert get(web) == "web-3"
+    web.drain(web.backends[0])
+    assert [get(web) for _ in range(4)] == ["web-3", "web-2", "web-3", "web-2"]
+
+
+def test_a_dead_backend_costs_no_request_and_is_counted_as_saved(proxy):
+    web = proxy.service("web", backends=2)
+    web.backends[0].stop()
+    assert [get(web) for _ in range(3)] == ["web-2"] * 3
+    assert web.stats.saved == 1
+    assert web.stats["web-1"].failures == 1
+    assert web.stats["web-2"].connections == 3
+    assert "refuses connections" in web.stats.state
+
+
+def test_stats_are_readable(proxy):
+    web = proxy.service("web")
+    get(web)
+    web.eventually(lambda web: web.stats.active == 0)
+    assert repr(web.stats) == (
+        "<default/web: 1 connections, 0 open, 0 saved, 0 failed dials, 0 refused; "
+        "web-1: 1 connections, 0 failed dials; Served by 1 endpoint>"
+    )
+
+
+def test_a_client_that_gives_up_ends_a_connection_without_an_answer(proxy):
+    web = proxy.service("web")
+    web.fault("timeout")
+    with socket.create_connection(web.address) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        web.eventually(lambda web: web.stats.active == 1)
+    web.eventually(lambda web: web.stats.active == 0)
+
+
+def test_a_backend_that_drains_keeps_its_connections_and_gets_no_new_ones(proxy):
+    web = proxy.service("web", backends=[echo, echo])
+    with socket.create_connection(web.address, timeout=60) as open_one:
+        open_one.sendall(b"a")
+        assert open_one.recv(1) == b"a"
+        web.drain(web.backends[0])
+        for _ in range(3):
+            with socket.create_connection(web.address, timeout=60) as client:
+                client.sendall(b"b")
+                assert client.recv(1) == b"b"
+        assert web.stats["web-1"].connections == 1
+        open_one.sendall(b"c")
+        assert open_one.recv(1) == b"c"
+    web.undrain(web.backends[0])
+    with socket.create_connection(web.address, timeout=60), socket.create_connection(web.address):
+        web.eventually(lambda web: web.stats["web-1"].connections == 2)
+
+
+def test_its_endpoints_may_be_set(proxy):
+    web = proxy.service("web", backends=2)
+    web.endpoints = [web.backends[1].address]
+    assert [get(web) for _ in range(2)] == ["web-2"] * 2
+    assert web.endpoints == [web.backends[1].address]
+    web.endpoints = []
+    assert refuses(web.address)
+
+
+def test_the_next_connection_goes_where_a_test_needs_it(proxy):
+    web = proxy.service("web", backends=3)
+    web.next_endpoint = web.backends[2]
+    assert [get(web) for _ in range(3)] == ["web-3", "web-1", "web-2"]
+    web.next_endpoint = web.backends[0].address
+    assert [get(web) for _ in range(2)] == ["web-1", "web-3"]
+    with pytest.raises(LookupError, match="has no endpoint"):
+        web.next_endpoint = "127.0.0.1:1"
+
+
+def test_decisions_count_dials(proxy):
+    web = proxy.service("web", backends=2)
+    web.backends[0].stop()
+    get(web)
+    web.eventually(lambda web: web.decisions)
+    assert [decision.dials for decision in web.decisions] == [2]
+    assert "web-2" in repr(web.stats)
+
+
+def test_one_backend_refuses_and_the_other_answers(proxy):
+    web = proxy.service("web", backends=2)
+    web.backends[0].fault("refuse")
+    assert [get(web) for _ in range(3)] == ["web-2"] * 3
+    assert web.stats.saved == 1
+    assert web.faults == {"web-1": ["refuse"]}
+    web.backends[0].heal()
+    assert web.faults == {}
+
+
+def test_all_backends_reset(proxy):
+    web = proxy.service("web", backends=2)
+    web.fault("reset_peer")
+    for _ in range(2):
+        with pytest.raises(OSError, match="reset by peer"):
+            get(web)
+    web.heal()
+    assert get(web) == "web-1"
+
+
+def test_a_slow_backend(proxy):
+    web = proxy.service("web", backends=1)
+    web.fault("latency", latency=80)
+    began = time.monotonic()
+    assert get(web) == "web-1"
+    assert time.monotonic() - began >= 0.08
+
+
+def test_a_silent_backend_is_left(proxy):
+    web = proxy.service("web", backends=2)
+    web.backends[0].fault("silent")
+    assert get(web) == "web-2"
+    assert web.stats.saved == 1
+    assert "has a fault on purpose: silent" in web.stats.state
+
+
+def test_an_endpoint_that_the_service_does_not_have_cannot_have_a_fault(proxy):
+    web = proxy.service("web", backends=1)
+    with pytest.raises(LookupError, match="default/web has no endpoint 127"):
+        proxy.add_fault(web.key, "refuse", endpoint="127.0.0.1:1")
+
+
+def test_lost_datagrams(proxy):
+    dns = proxy.service("dns", port=53, protocol="UDP", backends=1)
+    dns.fault("loss", percent=100)
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.settimeout(0.1)
+        client.connect(dns.address)
+        client.send(b"hello")
+        with pytest.raises(TimeoutError):
+            client.recv(100)
+
+
+def test_a_udp_service(proxy):
+    dns = proxy.service("dns", port=53, protocol="UDP", backends=2)
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.settimeout(60)
+        client.connect(dns.address)
+        client.send(b"hello")
+        assert client.recv(100) in (b"dns-1: hello", b"dns-2: hello")
+
+
+def test_a_service_of_the_same_name_replaces_the_earlier_one(proxy):
+    first = proxy.service("web", backends=1)
+    second = proxy.service("web", backends=2)
+    assert refuses(first.backends[0].address)
+    assert get(second) == "web-1"
+    assert proxy.services == (second,)
+
+
+def test_removing_a_service_ends_its_backends(proxy):
+    web = proxy.service("web")
+    address = web.address
+    web.remove()
+    web.remove()
+    assert refuses(address)
+    assert refuses(web.backends[0].address)
+    assert proxy.services == ()
+
+
+def test_the_end_leaves_no_port_and_no_thread():
+    before = threading.active_count()
+    with ServiceProxy() as proxy:
+        web = proxy.service("web")
+        addresses = [web.address, web.backends[0].address]
+        assert repr(proxy) == "<ServiceProxy, 1 Services>"
+    assert [refuses(address) for address in addresses] == [True, True]
+    assert threading.active_count() == before
+
+
+def test_a_service_that_cannot_be_served_leaves_no_backend(proxy):
+    with pytest.raises(ValueError, match="name: 'Web' is not a DNS label"):
+        proxy.service("Web", backends=1)
+    assert proxy.services == ()
+
+
+def test_fifty_services_come_and_go(proxy):
+    for number in range(50):
+        proxy.service(f"web-{number}", backends=1).remove()
+    assert proxy.status().ports == ()

@@ -1,0 +1,103 @@
+"""What Services of a test are, whatever serves them; test_service_proxy.py tries the rest."""
+
+import socket
+
+import pytest
+
+from userspace_proxy.model import ServiceKey
+from userspace_proxy_testing.service_proxy import ServiceProxy
+from userspace_proxy_testing.services import Services
+
+
+@pytest.fixture
+def proxy():
+    with ServiceProxy() as proxy:
+        yield proxy
+
+
+def test_the_base_serves_nothing():
+    base = Services()
+    assert base.services == ()
+    with pytest.raises(NotImplementedError):
+        base.service("web", backends=0)
+
+
+def test_a_cluster_ip_may_be_chosen_and_its_backends_have_its_family(proxy):
+    web = proxy.service("web", port=8080, cluster_ip="::1")
+    assert web.host == "::1"
+    assert web.url == f"http://[::1]:{web.port}"
+    assert web.backends[0].address.ip == "::1"
+    with socket.create_connection(web.address, timeout=60) as client:
+        client.sendall(b"GET / HTTP/1.0\r\nConnection: close\r\n\r\n")
+        assert client.makefile("rb").read().endswith(b"web-1\n")
+
+
+def test_a_terminating_endpoint_is_put_as_serving(proxy):
+    web = proxy.service("web", backends=2)
+    web.drain(web.backends[0])
+    (port,) = (p for p in proxy.status().ports if p.plan.key.name.service == web.key)
+    terminating = [e.address for e in port.endpoints if not e.is_usable]
+    assert terminating == [str(web.backends[0].address)]
+
+
+def test_a_service_that_was_removed_is_not_listed(proxy):
+    web = proxy.service("web", namespace="shop")
+    assert web.key == ServiceKey("shop", "web")
+    web.remove()
+    assert proxy.services == ()
+    assert repr(web) == "<Service shop/web, not served>"
+
+
+def test_what_replaced_it_stays_when_it_is_removed_again(proxy):
+    first = proxy.service("web")
+    second = proxy.service("web")
+    first.remove()
+    assert proxy.services == (second,)
+    with socket.create_connection(second.address, timeout=60):
+        pass
+
+
+def test_a_wrong_argument_leaves_the_service_of_that_name_as_it_was(proxy):
+    web = proxy.service("web")
+    with pytest.raises(TypeError, match="backends: expected a number or a list"):
+        proxy.service("web", backends="127.0.0.1:80")
+    assert proxy.services == (web,)
+
+
+def test_a_wrong_argument_ends_the_backends_that_were_started(proxy):
+    with pytest.raises(ValueError, match="port: 0 is not in"):
+        proxy.service("web", port=0, backends=1)
+    assert proxy.services == ()
+
+
+def test_its_endpoints_may_be_backends(proxy):
+    web = proxy.service("web", backends=2)
+    web.endpoints = [web.backends[1]]
+    assert web.endpoints == [web.backends[1].address]
+
+
+@pytest.mark.parametrize("given", ["127.0.0.1:80", None, [None]])
+def test_wrong_endpoints_are_an_error_and_change_nothing(proxy, given):
+    web = proxy.service("web")
+    with pytest.raises(TypeError, match="expected"):
+        web.endpoints = given
+    assert web.endpoints == [web.backends[0].address]
+
+
+def test_only_its_own_backends_can_be_drained(proxy):
+    web, other = proxy.service("web"), proxy.service("other")
+    with pytest.raises(LookupError, match="default/web has no backend <Backend other-1 at"):
+        web.drain(other.backends[0])
+
+
+def test_a_service_that_was_removed_is_not_revived(proxy):
+    web = proxy.service("web")
+    web.remove()
+    for call in (lambda: web.drain(web.backends[0]), lambda: setattr(web, "endpoints", [])):
+        with pytest.raises(LookupError, match="default/web was removed or replaced"):
+            call()
+    with pytest.raises(LookupError, match="there is no Service default/web"):
+        web.fault("refuse")
+    with pytest.raises(LookupError, match="can't be started: its Service was removed"):
+        web.backends[0].start()
+    assert not proxy.status().ports

@@ -1,0 +1,35 @@
+"""Endpoints that are dialled elsewhere."""
+
+from userspace_proxy.model import IPFamily, Protocol, ServiceKey, ServicePortName, SocketAddress
+from userspace_proxy.model.serving import Serving
+from userspace_proxy.plan import PortKey, PortPlan
+from userspace_proxy.plan.detours import At, Detours
+
+WEB = ServiceKey("shop", "web")
+POD, ELSEWHERE = SocketAddress("10.0.0.1", 80), SocketAddress("127.0.0.1", 9)
+KEY = PortKey(ServicePortName("shop", "web", "http"), IPFamily.IPV4)
+PLAN = PortPlan(KEY, Protocol.TCP, (), (), Serving((POD,)))
+
+
+def test_without_a_detour_workers_get_the_plans_own_object():
+    detours = Detours()
+    assert detours.lead(PLAN) is PLAN.serving
+    assert detours.faults_of(WEB) == {}
+
+
+def test_only_detours_of_the_ports_protocol_lead_elsewhere():
+    detours = Detours()
+    detours.set(WEB, {At(protocol, POD): ELSEWHERE for protocol in Protocol}, dict)
+    assert detours.lead(PLAN) == PLAN.serving.detoured(((POD, ELSEWHERE),))
+    detours.set(WEB, {At(Protocol.UDP, POD): ELSEWHERE}, dict)
+    assert detours.lead(PLAN).detours == ()
+
+
+def test_the_reasons_are_those_of_the_moment_and_end_with_the_detours():
+    detours, words = Detours(), ["refuse"]
+    detours.set(WEB, {At(Protocol.TCP, POD): ELSEWHERE}, lambda: {POD: words})
+    words.append("latency")
+    assert detours.faults_of(WEB) == {POD: ["refuse", "latency"]}
+    detours.set(WEB, {}, lambda: {POD: words})
+    assert detours.faults_of(WEB) == {}
+    assert detours.lead(PLAN) is PLAN.serving

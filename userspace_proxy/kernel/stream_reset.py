@@ -1,0 +1,21 @@
+"""Ends a connection of an asyncio stream by a reset instead of a FIN."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+
+# SO_LINGER, on and with no time: closing sends a reset. Source: socket(7).
+_RESET = struct.pack("ii", 1, 0)
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection by a reset."""
+    sock = writer.get_extra_info("socket")
+    if sock is not None:
+        # uvloop raises ValueError once the socket is closed.
+        with contextlib.suppress(OSError, ValueError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    writer.transport.abort()
