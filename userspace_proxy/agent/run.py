@@ -16,7 +16,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NoReturn
+from functools import partial
 
 import uvloop
 
@@ -86,10 +86,9 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
         agent.abandon()
         os._exit(status)
 
-    def hand_over(connection: socket.socket) -> NoReturn:
-        wait_for_workers(connection, is_stopping=stop.is_set())
-
-    stop = stop_on_signal(asyncio.get_running_loop(), leave=leave, end=end)
+    arrived: list[int] = []
+    stop = stop_on_signal(asyncio.get_running_loop(), arrived, leave=leave, end=end)
+    hand_over = partial(wait_for_workers, arrived=arrived)
     options = replace(_succeeding(options, taken, settings.drain_s), hand_over=hand_over)
     agent = Agent(settings.steering, source, options)
     # Full collections take a tenth of a start with thousands of Services, and find nothing yet.

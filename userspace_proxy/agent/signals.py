@@ -32,6 +32,7 @@ _STEPS = 3
 
 def stop_on_signal(
     loop: asyncio.AbstractEventLoop,
+    arrived: list[int],
     *,
     leave: Callable[[], object],
     end: Callable[[int], object],
@@ -41,6 +42,7 @@ def stop_on_signal(
 
     Args:
         loop: The main thread's.
+        arrived: Gets the number of each SIGTERM and SIGINT at once, even while the loop is busy.
         leave: Called upon SIGUSR1.
         end: Called with the exit status upon a second signal.
         later: Calls a function after a time; None: the loop's ``call_later``.
@@ -75,6 +77,9 @@ def stop_on_signal(
 
     for number in _STOP:
         loop.add_signal_handler(number, stop_or_end, number)
+        # In place of the loop's handler, which does nothing: the loop learns of signals elsewhere.
+        signal.signal(number, lambda number, _frame: arrived.append(number))
+        signal.siginterrupt(number, False)
     loop.add_signal_handler(signal.SIGUSR1, leave)
     for number in _IGNORED:
         loop.add_signal_handler(number, _ignore, number)

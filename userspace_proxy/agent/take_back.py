@@ -25,7 +25,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -88,13 +88,13 @@ def leave() -> NoReturn:
     os._exit(0)
 
 
-def wait_for_workers(connection: socket.socket | None, *, is_stopping: bool = False) -> NoReturn:
+def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = ()) -> NoReturn:
     """Become a program that exits when the workers have ended.
 
     Args:
         connection: To the next process. If it ends without a report that it serves, this process
             takes the node back. None: another process serves the node already.
-        is_stopping: This process was told to stop, so it takes nothing back.
+        arrived: The signals to stop; with any, until the last moment, it takes nothing back.
 
     Raises:
         UserspaceProxyError: That program can't start; this process continues as before.
@@ -104,12 +104,10 @@ def wait_for_workers(connection: socket.socket | None, *, is_stopping: bool = Fa
     kept = {_KEPT + name: text for name, text in os.environ.items() if name.startswith("PYTHON")}
     environment |= kept
     link = -1 if connection is None else connection.fileno()
-    was_told = "stop" if is_stopping else ""
-    arguments = [str(link), was_told, sys.executable, *sys.orig_argv[1:]]
     restore = contextlib.ExitStack()
     try:
-        # One that arrives from now on is handled by that program, or by this one if that can't
-        # start.
+        # One that arrives from now on is handled by that program, or by this one: if that can't
+        # start, or before, if this one has another thread, to which the kernel delivers it.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         restore.callback(signal.pthread_sigmask, signal.SIG_SETMASK, blocked)
         _check_start([*command, "import os, signal, sys"], environment)
@@ -120,6 +118,8 @@ def wait_for_workers(connection: socket.socket | None, *, is_stopping: bool = Fa
             connection.setblocking(True)
             connection.set_inheritable(True)
             restore.callback(connection.setblocking, False)
+        was_told = "stop" if arrived else ""
+        arguments = [str(link), was_told, sys.executable, *sys.orig_argv[1:]]
         os.execve(RUNNING_INTERPRETER, [*command, _WAIT, *arguments], environment)
     except (OSError, subprocess.SubprocessError) as exc:
         restore.close()

@@ -12,21 +12,22 @@ import asyncio, logging, os, signal, subprocess, sys
 import uvloop
 from userspace_proxy.agent.hand_over import HandOverRequests
 from userspace_proxy.agent.lock import NodeLock
+from userspace_proxy.agent.signals import stop_on_signal
 from userspace_proxy.agent.take_back import reap_children, takes_back, wait_for_workers
 
 async def main():
-    stop = asyncio.Event()
     if takes_back():
         seed, has_home = os.environ["PYTHONHASHSEED"], "PYTHONHOME" in os.environ
         print("back", sys.argv[1], seed, has_home, flush=True)
         reap_children(asyncio.get_running_loop())
     else:
         subprocess.Popen(["cat"], stdin=0, stdout=subprocess.DEVNULL)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    arrived = []
+    stop = stop_on_signal(asyncio.get_running_loop(), arrived, leave=os.abort, end=os._exit)
     lock = NodeLock()
     lock.take()
     def hand_over(connection):
-        wait_for_workers(connection, is_stopping=stop.is_set())
+        wait_for_workers(connection, arrived)
     HandOverRequests(asyncio.get_running_loop(), lock, hand_over)
     print("held", flush=True)
     await stop.wait()

@@ -27,7 +27,7 @@ async def main():
     later = {"enough": call_at_once, "none": call_never}.get(sys.argv[1])
     signals._SAME_REQUEST_S = 0.03
     stop = signals.stop_on_signal(
-        asyncio.get_running_loop(), leave=leave, end=os._exit, later=later
+        asyncio.get_running_loop(), [], leave=leave, end=os._exit, later=later
     )
     print("ready", flush=True)
     await stop.wait()

@@ -92,17 +92,32 @@ def test_a_process_that_is_asked_while_it_stops_takes_nothing_back():
         assert holder.stdout.read() == ""
 
 
-SIGNALLED = """
+SIGNALS = {
+    "while-its-program-is-tried": """
 def run(*args, run=subprocess.run, **more):
     os.kill(os.getpid(), signal.SIGTERM)
     return run(*args, **more)
 subprocess.run = run
+""",
+    "in-the-same-step-of-the-loop": """
+from userspace_proxy.kernel import net_admin_proof
+def is_answered(*args, is_answered=net_admin_proof.is_answered):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return is_answered(*args)
+net_admin_proof.is_answered = is_answered
+""",
+}
+THREAD = """
+import threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
 """
 
 
-def test_a_signal_while_a_process_becomes_the_program_that_waits_is_not_lost():
-    """It arrives while the process tries whether that program can start."""
-    with running(sys.executable, SIGNALLED) as holder:
+@pytest.mark.parametrize("thread", ["", THREAD], ids=["one-thread", "two-threads"])
+@pytest.mark.parametrize("moment", SIGNALS)
+def test_a_signal_while_a_process_becomes_the_program_that_waits_is_not_lost(moment, thread):
+    """The kernel delivers it to another thread, such as the log's, while this one blocks it."""
+    with running(sys.executable, thread + SIGNALS[moment]) as holder:
         end(ask_to_hand_over(None))
         holder.stdin.close()
         assert holder.wait(20) == 0
