@@ -108,7 +108,7 @@ class Planner:
         counts: dict[ServiceKey, int] = {}
         sizes: dict[ServiceKey, KernelSize] = {}
         for key in changed:
-            index = indexes[key] = EndpointIndex(new[key].slices)
+            index = indexes[key] = yield from EndpointIndex.in_turns(new[key].slices)
             counts[key] = count_endpoints(index, self._claims(key))
             sizes[key] = self._kernel_size(new[key], index)
             yield
@@ -134,7 +134,8 @@ class Planner:
 
     def _plan_service(self, state: ServiceState, index: EndpointIndex | None) -> Iterator[None]:
         key, ports = state.service.key, []
-        index = index or EndpointIndex(state.slices)
+        if index is None:
+            index = yield from EndpointIndex.in_turns(state.slices)
         no_room = NO_ROOM if self._rule_shares.is_left_out(key) else ""
         for port in plan_ports(
             state,

@@ -6,10 +6,13 @@ there are: a Service and its slices may have 20,000 ports each, and any number o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from ..model import Endpoint, EndpointSlice, IPFamily, Protocol, SliceKey, SlicePort, SocketAddress
 from .causes import NAMES_SHOWN
+
+# Ports that are read in one turn, which takes some 15 ms.
+_AT_ONCE = 20_000
 
 _Named = list[tuple[SlicePort, EndpointSlice]]
 
@@ -22,6 +25,17 @@ class EndpointIndex:
     """
 
     def __init__(self, slices: Sequence[EndpointSlice]) -> None:
+        for _ in self._read(slices):
+            pass
+
+    @classmethod
+    def in_turns(cls, slices: Sequence[EndpointSlice]) -> Generator[None, None, EndpointIndex]:
+        """Return such an index, at once unless the slices have very many ports."""
+        index = cls(())
+        yield from index._read(slices)
+        return index
+
+    def _read(self, slices: Sequence[EndpointSlice]) -> Iterator[None]:
         self.slices = slices
         self._counts = dict.fromkeys(IPFamily, 0)
         self._named: dict[IPFamily, dict[str, _Named]] = {family: {} for family in IPFamily}
@@ -29,11 +43,16 @@ class EndpointIndex:
         self._shown: dict[IPFamily, tuple[str, ...]] = {}
         self._weights: dict[SliceKey, set[int]] = {}
         """Those that were asked for."""
+        count = 0
         for item in slices:
             self._counts[item.family] += 1
             named = self._named[item.family]
             for port in item.ports if item.endpoints else ():
                 named.setdefault(port.name, []).append((port, item))
+            count += len(item.ports)
+            if count >= _AT_ONCE:
+                count = 0
+                yield
         self._with_endpoints = {item.family for item in slices if item.endpoints}
 
     def slice_count(self, family: IPFamily) -> int:

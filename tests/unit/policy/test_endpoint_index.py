@@ -109,3 +109,15 @@ def test_a_service_port_has_the_weights_of_all_its_slices():
     assert index.weights(V4, "metrics", Protocol.TCP) == {DEFAULT_WEIGHT, 7}
     assert index.weights(V4, "dns", Protocol.UDP) == {DEFAULT_WEIGHT}
     assert index.weights(V6, "dns", Protocol.UDP) == set()
+
+
+def test_slices_with_many_ports_are_read_in_turns():
+    ports = tuple(SlicePort(f"p{number}", number, "TCP") for number in range(1, 20_001))
+    slices = [slice_of(f"192.0.2.{number}", key=f"s{number}", ports=ports) for number in range(5)]
+    read = []
+
+    def read_all():
+        read.append((yield from EndpointIndex.in_turns(slices)))
+
+    assert sum(1 for _ in read_all()) == len(slices)
+    assert read[0].count(V4, "p20000", Protocol.TCP) == len(slices)
