@@ -12,9 +12,13 @@ Rule 1: a command of this package is found without reading what is installed, an
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from .command import Command
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "userspace_proxy.commands"
 _KIT = "pytest-userspace-proxy"
@@ -28,7 +32,8 @@ def find_command(name: str, own: Mapping[str, Command]) -> Command:
         own: This package's commands by name.
 
     Raises:
-        ConfigError: There is none of this name, or it needs a package that isn't installed.
+        ConfigError: There is none of this name, or it needs a package that isn't installed or
+            can't be loaded.
     """
     commands = own if name in own else all_commands(own)
     if name in commands:
@@ -49,8 +54,23 @@ def all_commands(own: Mapping[str, Command]) -> Mapping[str, Command]:
 
     Args:
         own: This package's commands by name.
+
+    Raises:
+        ConfigError: What another package names as its command isn't there.
     """
     from importlib.metadata import entry_points
 
     others = {entry.name: entry for entry in entry_points(group=GROUP)}
-    return {**own, **{name: others[name].load() for name in sorted(others.keys() - own.keys())}}
+    return {**own, **{name: _load(others[name]) for name in sorted(others.keys() - own.keys())}}
+
+
+def _load(entry: EntryPoint) -> Command:
+    try:
+        command: Command = entry.load()
+    except (ImportError, AttributeError) as exc:
+        package = entry.dist.name if entry.dist is not None else entry.module
+        raise ConfigError(
+            f"cannot load the command {entry.name} of {package}: {exc}",
+            hint="install that package again, or remove it",
+        ) from exc
+    return command

@@ -46,7 +46,8 @@ def test_a_package_replaces_no_command(installed):
 def test_a_command_of_this_package_is_found_without_reading_what_is_installed(installed):
     (installed / "entry_points.txt").write_text("[userspace_proxy.commands]\nbroken = gone:GONE\n")
     assert find_command("status", COMMANDS) is COMMANDS["status"]
-    with pytest.raises(ModuleNotFoundError):
+    what = "cannot load the command broken of made-for-this-test: No module named 'gone'"
+    with pytest.raises(ConfigError, match=what):
         find_command("broken", COMMANDS)
 
 
