@@ -10,10 +10,10 @@ from __future__ import annotations
 import enum
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ..log_fields import FieldLogger
-from ..model import SocketAddress
+from ..model import CauseCode, SocketAddress
 
 LOGGER = "userspace_proxy.connections"
 _log = FieldLogger(LOGGER)
@@ -48,6 +48,7 @@ class ConnectionLog:
         endpoint: SocketAddress | None,
         is_preserved: bool,
         dials: int,
+        failed: Mapping[SocketAddress, CauseCode] | None,
         waited_s: float,
         received_bytes: int,
         sent_bytes: int,
@@ -68,6 +69,7 @@ class ConnectionLog:
                 "endpoint": "" if endpoint is None else str(endpoint),
                 "source": "client" if is_preserved else "node",
                 "dials": dials,
+                "failed": ", ".join(f"{one} {code}" for one, code in (failed or {}).items()),
                 "waited_s": round(waited_s, 6),
                 "received_bytes": received_bytes,
                 "sent_bytes": sent_bytes,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Container, Mapping
 from ..facts import CounterTable, EndpointCounters
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
-from ..model import SocketAddress
+from ..model import CauseCode, SocketAddress
 from ..model.serving import Serving
 from ..policy import causes
 from .balancers import Balancers
@@ -95,8 +95,8 @@ class Outcomes:
         client: str = "",
         is_client_specific: bool = False,
         may_be_client_specific: bool = False,
-    ) -> None:
-        """Count a failed dial, and eject the endpoint if it was the cause.
+    ) -> CauseCode:
+        """Count a failed dial, eject the endpoint if it was the cause, and return why it failed.
 
         The client is the one at whose address it was dialled, empty for this node's;
         ``is_client_specific`` means that the endpoint answers other clients, and
@@ -108,18 +108,20 @@ class Outcomes:
         fields = {"service": self._label, **failure_fields(endpoint, cause, self._detours)}
         if number in SHORTAGES:
             self._note_shortage(number, now, fields, is_of_client=bool(client))
-            return
+            return cause.code
+        code = CauseCode.FAULT_ON_PURPOSE if endpoint in self._detours else cause.code
         if is_client_specific:
-            return
+            return code
         counters.dials.failed(now, number)
         is_silent = number == errno.ETIMEDOUT
         if may_be_client_specific:
-            return
+            return code
         if self._balancers.current.failed(endpoint, now, is_silent=is_silent):
             if self._ejection_log_limit.take(now):
                 self._log_ejection(fields, is_last=not self._ejection_log_limit.left)
             if self.on_ejected is not None:
                 self.on_ejected(endpoint, is_silent)
+        return code
 
     def answered(self, endpoint: SocketAddress, now: float) -> EndpointCounters:
         """Note that a dial succeeded; it ends an ejection. Returns the endpoint's counters."""

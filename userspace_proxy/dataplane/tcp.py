@@ -420,6 +420,7 @@ class TcpConnection:
             endpoint=None if dial is None else dial.endpoint,
             is_preserved=dial is not None and dial.is_preserved,
             dials=0 if dial is None else dial.count,
+            failed=None if dial is None else dial.tried,
             waited_s=(self._answered_at if up else now) - self.started,
             received_bytes=up.bytes_moved if up else 0,
             sent_bytes=down.bytes_moved if down else 0,

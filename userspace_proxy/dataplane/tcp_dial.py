@@ -23,7 +23,7 @@ import errno
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..model import SocketAddress
+from ..model import CauseCode, SocketAddress
 from . import reactor as epoll
 from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
@@ -104,8 +104,8 @@ class TcpDial:
         """The endpoint that is dialled, or that answered."""
         self.sock: _socket.socket | None = None
         """Towards the endpoint, until it has answered."""
-        self.tried: set[SocketAddress] | None = None
-        """Endpoints that failed; most connections need no set."""
+        self.tried: dict[SocketAddress, CauseCode] | None = None
+        """Endpoints that failed, and why; most connections need no dict."""
         self.began_at: float | None = None
         """When the last dial began; None before the first one."""
         self.is_preserved = False
@@ -227,7 +227,7 @@ class TcpDial:
         A worker may see a client before the change that admits it: both have arrived, and the loop
         chooses the order. Twice, because what the loop saw last may be older than this client.
         """
-        self.tried = set()
+        self.tried = {}
         self._awaits_turn = True
         loop = self._owner.engine.loop
         loop.call_soon(loop.call_soon, self._dial_again)
@@ -393,8 +393,7 @@ class TcpDial:
     def _dial_failed(self, number: int) -> None:
         if self.endpoint is not None:
             if self.tried is None:
-                self.tried = set()
-            self.tried.add(self.endpoint)
+                self.tried = {}
             now, probes, client = self._reactor.now, self._owner.probes, self.address[0]
             is_denied = self.is_preserved and probes.is_denied(client, self.endpoint, now)
             is_over = (
@@ -403,7 +402,7 @@ class TcpDial:
                 and self.group.outcomes.has_returned_since(self.endpoint, self.began_at)
             )
             own = client if self.is_preserved else ""
-            self.group.outcomes.failed(
+            self.tried[self.endpoint] = self.group.outcomes.failed(
                 self.endpoint,
                 number,
                 now,

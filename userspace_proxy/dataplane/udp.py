@@ -246,11 +246,10 @@ class UdpListener:
 
     def _dial_failed(self, flow: UdpFlow, endpoint: SocketAddress, number: int) -> None:
         if flow.tried is None:
-            flow.tried = set()
-        flow.tried.add(endpoint)
+            flow.tried = {}
         now = self.engine.reactor.now
         client = flow.address[0] if flow.is_preserved else ""
-        self.group.outcomes.failed(
+        flow.tried[endpoint] = self.group.outcomes.failed(
             endpoint, number, now, client=client, may_be_client_specific=flow.is_preserved
         )
 
@@ -393,6 +392,7 @@ class UdpListener:
             endpoint=flow.endpoint,
             is_preserved=flow.is_preserved,
             dials=len(flow.tried or ()) + bool(flow.endpoint),
+            failed=flow.tried,
             waited_s=0.0 if flow.waiting_since is None else flow.sent_since - flow.started,
             received_bytes=flow.received_bytes,
             sent_bytes=flow.sent_bytes,

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Hashable
 from typing import Any, Protocol
 
-from ..model import SocketAddress
+from ..model import CauseCode, SocketAddress
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .flow_table import GRAIN_S, FlowTable
@@ -121,8 +121,8 @@ class UdpFlow:
         """The dispatch in which its socket was last read."""
         self.counted = (0, 0)
         """What of the two is in the endpoint's counters."""
-        self.tried: set[SocketAddress] | None = None
-        """Endpoints that refused; most flows need no set."""
+        self.tried: dict[SocketAddress, CauseCode] | None = None
+        """Endpoints that refused, and why; most flows need no dict."""
 
     def on_endpoint(self, _events: int) -> None:
         """Send the endpoint's datagrams to the client; an error means that it refused.

@@ -34,7 +34,8 @@ async def test_a_connection_leaves_one_line(build, lines):
     clock = Clock()
     rig = build(Tuning(connect_timeout_s=60, connection_log=1.0), clock)
     pod = rig.endpoint()
-    web = rig.service(rig.refusing(), pod.address)
+    dead = rig.refusing()
+    web = rig.service(dead, pod.address)
     client, server = await rig.pair(web, pod)
     await client.send(b"question")
     assert await server.read() == b"question"
@@ -50,6 +51,7 @@ async def test_a_connection_leaves_one_line(build, lines):
     assert (line.service, line.client) == ("shop/web:http", str(address))
     assert (line.frontend, line.endpoint) == (str(web.address), str(pod.address))
     assert (line.dials, line.waited_s, line.duration_s) == (2, 0.0, 2.5)
+    assert line.failed == f"{dead} endpoint-refuses"
     assert (line.received_bytes, line.sent_bytes, line.source) == (8, 7, "node")
 
 
@@ -111,6 +113,7 @@ async def test_a_flow_leaves_one_line(build, timers, lines):
     assert (line.service, line.client) == ("shop/web:http", str(client.address))
     assert (line.frontend, line.endpoint) == (str(dns.address), str(pod.address))
     assert (line.received_bytes, line.sent_bytes, line.ended_by) == (8, 7, "proxy")
+    assert line.failed == ""
     assert 30 <= line.duration_s <= 31
 
 
@@ -130,7 +133,8 @@ async def test_a_flow_has_its_cause_and_side(build, lines):
     dns = rig.udp_service(pod.address)
     for _ in range(2):
         await exchange(rig.udp_client(dns), pod)
-    rig.update(dns, rig.refusing_udp())
+    dead = rig.refusing_udp()
+    rig.update(dns, dead)
     client = rig.udp_client(dns)
     client.send(b"question")
     await until(lambda: len(lines()) == 3)
@@ -143,6 +147,7 @@ async def test_a_flow_has_its_cause_and_side(build, lines):
         ("unanswered", "proxy"),
         ("listener closed", "proxy"),
     ]
+    assert [line.failed for line in lines()] == ["", "", f"{dead} endpoint-refuses", ""]
 
 
 async def test_without_the_setting_nothing_is_logged(build, lines):
