@@ -17,7 +17,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from userspace_proxy.embedding.arguments import read_endpoint
@@ -162,6 +162,15 @@ class Backend:
         return ", draining" if self.is_draining else ""
 
 
+@contextlib.contextmanager
+def _closing_on_error(sock: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        sock.close()
+        raise
+
+
 class StreamBackend(Backend):
     """A TCP server in the proxy's thread."""
 
@@ -184,7 +193,8 @@ class StreamBackend(Backend):
             self._free()
             sock = self._place.bind(socket.SOCK_STREAM, self.address)
             self.address = SocketAddress(*sock.getsockname()[:2])
-            self._server = self._thread.call(asyncio.start_server(self._serve, sock=sock))
+            with _closing_on_error(sock):
+                self._server = self._thread.call(asyncio.start_server(self._serve, sock=sock))
 
     def stop(self) -> None:
         """Part of Backend."""
@@ -231,7 +241,8 @@ class UdpBackend(Backend):
         if self._transport is None:
             sock = self._place.bind(socket.SOCK_DGRAM, self.address)
             self.address = SocketAddress(*sock.getsockname()[:2])
-            self._transport = self._thread.call(self._open(sock))
+            with _closing_on_error(sock):
+                self._transport = self._thread.call(self._open(sock))
 
     def stop(self) -> None:
         """Part of Backend."""

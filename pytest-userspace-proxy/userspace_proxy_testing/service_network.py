@@ -101,6 +101,7 @@ class ServiceNetwork(Services):
             process = self._process = NodeProcess(self.sandbox.node)
             stack.callback(process.close)
             self._thread = LoopThread()
+            self._thread.start()
             stack.callback(self._thread.close)
             self._idle = [self._add_pod() for _ in range(_PODS_AT_START)]
             process.wait_until_ready()

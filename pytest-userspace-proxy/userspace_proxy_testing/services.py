@@ -219,7 +219,13 @@ class ProxiedService(ServedService):
 
     def served_addresses(self) -> list[SocketAddress]:
         """Part of ServedService: its own."""
-        return [self.address] if self._handle.service.ports[0].protocol == "TCP" else []
+        if self._handle.service.ports[0].protocol != "TCP":
+            return []
+        try:
+            return [self.address]
+        except LookupError:
+            # The test has deleted it, or it couldn't be served.
+            return []
 
     def remove(self) -> None:
         """Stop serving it, and end its backends. Idempotent."""

@@ -31,6 +31,7 @@ class FakeCluster:
     def __init__(self, folder: Path) -> None:
         self.kubeconfig = folder / "fake.kubeconfig"
         self.thread = LoopThread()
+        self.thread.start()
         self.api: FakeApiServer
         self.thread.call(self._start())
         self.kubeconfig.write_text(KUBECONFIG.format(url=self.api.url))

@@ -24,6 +24,7 @@ SERVER = [
 def make():
     """Make a backend that is closed at the end."""
     thread, made = LoopThread(), []
+    thread.start()
 
     def make(like=None, *, name="web-1", protocol="TCP"):
         made.append(make_backend(like, name=name, protocol=protocol, thread=thread))

@@ -394,7 +394,9 @@ def test_nothing_is_imported():
     result.assert_outcomes(passed=1)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/in-tests.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/in-tests.md", "pytest-userspace-proxy/README.md"]
+)
 def test_the_tests_on_a_page_pass(pytester, page):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     tests = [block for block in blocks if "def test_" in block]

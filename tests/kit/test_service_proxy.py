@@ -1,9 +1,14 @@
 """Services for tests, as a test author uses them."""
 
+import doctest
 import errno
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
@@ -229,3 +234,67 @@ def test_fifty_services_come_and_go(proxy):
     for number in range(50):
         proxy.service(f"web-{number}", backends=1).remove()
     assert proxy.status().ports == ()
+
+
+def test_without_a_with_block_it_is_started_and_closed():
+    proxy = ServiceProxy()
+    proxy.close()
+    with pytest.raises(RuntimeError, match="isn't running: use it in a `with` block, or call st"):
+        proxy.service("web")
+    proxy.start()
+    web = proxy.service("web")
+    with pytest.raises(RuntimeError, match="is running"):
+        proxy.start()
+    assert get(web) == "web-1"
+    proxy.close()
+    proxy.close()
+    assert refuses(web.backends[0].address)
+
+
+def test_a_service_that_was_deleted_does_not_keep_the_proxy_from_its_end():
+    before = threading.active_count()
+    with ServiceProxy() as proxy:
+        proxy.delete(proxy.service("web").key)
+    assert threading.active_count() == before
+
+
+PAGES = ["docs/in-tests.md", "pytest-userspace-proxy/README.md"]
+
+
+def examples(page, language, marker):
+    """Return the blocks of a page that contain a text."""
+    text = (Path(__file__).parents[2] / page).read_text()
+    blocks = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return [block for block in blocks if marker in block]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_unittest_example_runs_without_pytest(tmp_path, page):
+    (example,) = examples(page, "python", "unittest.TestCase")
+    (tmp_path / "test_shop.py").write_text(example)
+    command = [sys.executable, "-m", "unittest", "test_shop"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    count = example.count("def test_")
+    assert (ran.returncode, f"Ran {count} test" in ran.stderr) == (0, True), ran.stderr
+    assert "ResourceWarning" not in ran.stderr
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_session_of_an_interpreter_is_as_shown(page):
+    (session,) = examples(page, "pycon", "ServiceProxy")
+    parsed = doctest.DocTestParser().get_doctest(session, {}, page, None, 0)
+    printed = []
+    results = doctest.DocTestRunner().run(parsed, out=printed.append)
+    assert (results.failed, results.attempted > 3) == (0, True), "".join(printed)
+    assert "userspace-proxy" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_the_package_imports_it_when_it_is_first_used():
+    program = (
+        "import sys, userspace_proxy_testing\n"
+        "assert 'asyncio' not in sys.modules and 'msgspec' not in sys.modules\n"
+        "from userspace_proxy_testing import ServiceProxy\n"
+        "from userspace_proxy_testing.service_proxy import ServiceProxy as same\n"
+        "assert ServiceProxy is same and not hasattr(userspace_proxy_testing, 'Other')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -126,9 +126,10 @@ class BlockingProxy(InThread[EmbeddedProxy]):
 
     def __init__(self, **arguments: Any) -> None:
         self._arguments = arguments
+        self._thread = LoopThread()
 
     def __repr__(self) -> str:
-        if not hasattr(self, "_thread") or not self._thread.is_running:
+        if not self._thread.is_running:
             return "<BlockingProxy, not running>"
         return f"<BlockingProxy of {self._thread.do(lambda: repr(self._object))}>"
 
@@ -149,7 +150,10 @@ class BlockingProxy(InThread[EmbeddedProxy]):
 
         Raises what ``Proxy.start`` raises.
         """
+        if self._thread.is_running:
+            raise RuntimeError("this proxy is running: close() ends it")
         self._thread = LoopThread()
+        self._thread.start()
         try:
             # Its events belong to the loop in which it is created.
             self._object = self._thread.do(lambda: self.proxy_class(**self._arguments))

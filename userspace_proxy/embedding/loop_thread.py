@@ -11,14 +11,18 @@ _T = TypeVar("_T")
 
 
 class LoopThread:
-    """An event loop that runs in a thread until :meth:`close`.
+    """An event loop that runs in a thread from :meth:`start` to :meth:`close`.
 
     The thread doesn't keep the program from ending.
     """
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._run, name="userspace-proxy", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread, once."""
+        self._loop = asyncio.new_event_loop()
         self._thread.start()
 
     @property
@@ -29,7 +33,7 @@ class LoopThread:
 
     @property
     def is_running(self) -> bool:
-        """Whether it hasn't been closed."""
+        """Whether it was started, and hasn't been closed."""
         return self._thread.is_alive()
 
     def call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
@@ -45,7 +49,9 @@ class LoopThread:
             raise RuntimeError("a blocking call in the proxy's own thread would wait for itself")
         if not self.is_running:
             coroutine.close()
-            raise RuntimeError("this proxy isn't running: enter `with Proxy.in_thread()` first")
+            raise RuntimeError(
+                "this proxy isn't running: use it in a `with` block, or call start()"
+            )
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()

@@ -11,6 +11,7 @@ from userspace_proxy.embedding.loop_thread import LoopThread
 @pytest.fixture
 def thread():
     thread = LoopThread()
+    thread.start()
     yield thread
     thread.close()
 
