@@ -82,7 +82,8 @@ class Backend:
         """Keeps other programs from the port while it is stopped; what dials it is refused."""
 
     def __repr__(self) -> str:
-        return f"<Backend {self.name} at {self.address}{self._state()}>"
+        state = self.state and f", {self.state}"
+        return f"<Backend {self.name} at {self.address}{state}>"
 
     @property
     def pod(self) -> Pod:
@@ -158,8 +159,15 @@ class Backend:
         if reserved is not None:
             reserved.close()
 
-    def _state(self) -> str:
-        return ", draining" if self.is_draining else ""
+    @property
+    def state(self) -> str:
+        """``stopped``, ``draining``, or empty while it serves."""
+        if not self._is_running():
+            return "stopped"
+        return "draining" if self.is_draining else ""
+
+    def _is_running(self) -> bool:
+        return True
 
 
 @contextlib.contextmanager
@@ -220,8 +228,8 @@ class StreamBackend(Backend):
             self._writers.discard(writer)
             writer.close()
 
-    def _state(self) -> str:
-        return super()._state() or ("" if self._server else ", stopped")
+    def _is_running(self) -> bool:
+        return self._server is not None
 
 
 class UdpBackend(Backend):
@@ -255,8 +263,8 @@ class UdpBackend(Backend):
         transport, _ = await loop.create_datagram_endpoint(lambda: _Answering(self.name), sock=sock)
         return transport
 
-    def _state(self) -> str:
-        return super()._state() or ("" if self._transport else ", stopped")
+    def _is_running(self) -> bool:
+        return self._transport is not None
 
 
 class _Answering(asyncio.DatagramProtocol):
@@ -347,8 +355,8 @@ class CommandBackend(Backend):
             "environment",
         )
 
-    def _state(self) -> str:
-        return super()._state() or ("" if self._process else ", stopped")
+    def _is_running(self) -> bool:
+        return self._process is not None
 
 
 def make_backend(

@@ -15,7 +15,17 @@ from typing import ClassVar
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.model import ServiceKey
 
-KEPT = 10
+KEPT = 1000
+"""Connections of each Service."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedDial:
+    """An endpoint that was dialled, and didn't answer."""
+
+    endpoint: str
+    cause: str
+    """The code: ``endpoint-refuses``, ``fault-on-purpose``, …"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,12 @@ class Decision:
     duration_s: float
     received_bytes: int
     sent_bytes: int
+    began_at: float = 0.0
+    """Unix time."""
+    ended_by: str = ""
+    """``client``, ``endpoint``, ``proxy``."""
+    failed_dials: Sequence[FailedDial] = ()
+    """The endpoints before this one, in the order in which they were dialled."""
 
     def __str__(self) -> str:
         endpoint = self.endpoint or "no endpoint"
@@ -95,6 +111,14 @@ class Decisions(logging.Filter):
                 fields["duration_s"],
                 fields["received_bytes"],
                 fields["sent_bytes"],
+                record.created - fields["duration_s"],
+                fields["ended_by"],
+                _read_failed(fields["failed"]),
             )
         )
         return False
+
+
+def _read_failed(text: str) -> Sequence[FailedDial]:
+    """Return the failed dials in a field of the connection log."""
+    return [FailedDial(*one.split(" ")) for one in text.split(", ") if one]

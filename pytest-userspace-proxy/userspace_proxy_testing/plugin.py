@@ -23,7 +23,9 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+from collections import Counter
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 import pytest
@@ -32,12 +34,19 @@ from userspace_proxy.errors import PlatformError, SandboxError
 
 if TYPE_CHECKING:
     from .kubernetes_services import KubernetesServices
+    from .record import RecordedFixture, RecordedTest
     from .report import Reported
     from .service_network import ServiceNetwork
     from .service_proxy import ServiceProxy
 
 _OPEN = pytest.StashKey["list[tuple[str, Reported]]"]()
-"""What runs now, with a title for reports."""
+"""What runs now, by the fixture's name."""
+_ENDED = pytest.StashKey["list[RecordedFixture]"]()
+"""What has ended in this test, as it was before; only with a folder for records."""
+_RECORD = pytest.StashKey["tuple[RecordedTest, Path | None]"]()
+"""The record of a test that has failed, and its file."""
+_RECORD_TITLE = "service proxy record"
+_CANNOT = "cannot write to"
 _FIXTURES = frozenset({"service_proxy", "service_network", "kubernetes_services"})
 
 
@@ -59,6 +68,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     what = "fail instead of skipping a test where this machine lacks what a fixture needs"
     group.addoption("--service-proxy-require", action="store_true", help=what)
     parser.addini("service_proxy_require", what, type="bool", default=False)
+    what = "write a JSON file to DIR for each failed test that used a fixture of the service proxy"
+    group.addoption("--service-proxy-record", metavar="DIR", default="", help=what)
+    parser.addini("service_proxy_record", what, type="string", default="")
 
 
 def skip(request: pytest.FixtureRequest, reason: str) -> NoReturn:
@@ -92,7 +104,7 @@ def service_proxy(request: pytest.FixtureRequest) -> Iterator[ServiceProxy]:
     except PlatformError as exc:
         skip(request, str(exc))
 
-    with ServiceProxy() as proxy, _reported(request.config, "service proxy", proxy):
+    with ServiceProxy() as proxy, _reported(request, proxy):
         yield proxy
 
 
@@ -106,7 +118,7 @@ def service_network(request: pytest.FixtureRequest) -> Iterator[ServiceNetwork]:
         network.start()
     except (PlatformError, SandboxError) as exc:
         skip(request, str(exc))
-    with contextlib.closing(network), _reported(request.config, "service network", network):
+    with contextlib.closing(network), _reported(request, network):
         yield network
 
 
@@ -138,7 +150,7 @@ def kubernetes_services(
         skip(request, str(exc))
     with (
         KubernetesServices(kubeconfig) as services,
-        _reported(request.config, "kubernetes services", UsedServices(services)),
+        _reported(request, UsedServices(services)),
     ):
         yield services
 
@@ -157,29 +169,98 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @contextlib.contextmanager
-def _reported(config: pytest.Config, title: str, services: Reported) -> Iterator[None]:
+def _reported(request: pytest.FixtureRequest, services: Reported) -> Iterator[None]:
     """Have the reports of tests that fail in this block show the Services."""
-    entry = (title, services)
-    running = config.stash.setdefault(_OPEN, [])
+    assert request.fixturename is not None, "a fixture requests it"
+    entry = (request.fixturename, services)
+    stash = request.config.stash
+    running = stash.setdefault(_OPEN, [])
     running.append(entry)
     try:
         yield
     finally:
         running.remove(entry)
+        if _record_folder(request.config) is not None:
+            from .record import take
+
+            # If the end fails, they are gone when that is reported.
+            stash.setdefault(_ENDED, []).append(take(*entry))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item,
+    item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the Services and their last connections to the report of a test that failed."""
     report = yield
-    running = item.config.stash.get(_OPEN, [])
-    if report.failed and running:
-        from .report import describe
+    stash = item.config.stash
+    if call.when == "setup" and _RECORD in item.stash:
+        # Another try, which has a record of its own.
+        del item.stash[_RECORD]
+    running, ended = stash.get(_OPEN, []), stash.get(_ENDED, [])
+    if call.when == "teardown":
+        stash[_ENDED] = []
+    if report.failed and (running or ended):
+        from .record import take
 
-        report.sections += [(title, describe(services)) for title, services in running]
+        fixtures = [*ended, *(take(*entry) for entry in running)]
+        report.sections += [(fixture.title, fixture.report) for fixture in fixtures]
+        if _uses_fixture(item):
+            _record(item, call, report, fixtures)
     return report
+
+
+def _uses_fixture(item: pytest.Item) -> bool:
+    # One of the session also runs while other tests do.
+    requested: list[str] = getattr(item, "fixturenames", [])
+    return _scope("", item.config) == "function" or not _FIXTURES.isdisjoint(requested)
+
+
+def _record_folder(config: pytest.Config) -> Path | None:
+    """Return where failed tests are recorded; None: nowhere."""
+    option: str = config.getoption("--service-proxy-record")
+    if option:
+        return config.invocation_params.dir / option
+    ini: str = config.getini("service_proxy_record")
+    return config.rootpath / ini if ini else None
+
+
+def _record(
+    item: pytest.Item,
+    call: pytest.CallInfo[None],
+    report: pytest.TestReport,
+    fixtures: list[RecordedFixture],
+) -> None:
+    """Write the record of a failed test, if there is a folder; the report says where it is."""
+    folder = _record_folder(item.config)
+    if folder is None:
+        return
+    from . import record
+
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    test: RecordedTest
+    test, path = item.stash.get(_RECORD, (record.RecordedTest(item.nodeid, worker), None))
+    failure = record.RecordedFailure(call.when, call.stop, report.longreprtext, fixtures)
+    test.failures.append(failure)
+    try:
+        path = record.write(folder, test, path)
+        line = str(path)
+    except OSError as exc:
+        line = f"{_CANNOT} {folder}: {exc.strerror}"
+    item.stash[_RECORD] = test, path
+    report.sections.append((_RECORD_TITLE, line))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show where failed tests are recorded, or why they aren't."""
+    reports = [report for some in terminalreporter.stats.values() for report in some]
+    sections = [section for report in reports for section in getattr(report, "sections", ())]
+    texts = {text for title, text in sections if title == _RECORD_TITLE}
+    problems = {text for text in texts if text.startswith(_CANNOT)}
+    folders = Counter(str(Path(path).parent) for path in texts - problems)
+    lines = [f"{count} recorded in {folder}" for folder, count in sorted(folders.items())]
+    for line in (*lines, *sorted(problems)):
+        terminalreporter.line(f"service proxy: failed tests: {line}")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,6 +11,9 @@ from userspace_proxy.status.text import render_text
 
 from .served_service import ServedService
 
+SHOWN = 10
+"""Connections of each Service."""
+
 
 class Reported(Protocol):
     """The Services of a test."""
@@ -28,19 +31,16 @@ def describe(services: Reported) -> str:
     status = render_text(services.status(), now=time.time(), has_node=False).body.decode()
     parts = [status.rstrip()]
     for service in services.services:
-        backends = ", ".join(f"{b.name} at {b.address}{_state(b)}" for b in service.backends)
+        backends = ", ".join(
+            f"{b.name} at {b.address}{b.state and f' ({b.state})'}" for b in service.backends
+        )
         parts.append(f"{service.key}: backends {backends or 'none'}")
         used = {e.address for port in service.views() for e in port.endpoints}
         if used != {str(backend.address) for backend in service.backends}:
             parts.append(f"  endpoints: {', '.join(sorted(used)) or 'none'}")
         parts += [f"  fault: {name}: {', '.join(words)}" for name, words in service.faults.items()]
-        decisions = service.decisions
+        decisions = service.decisions[-SHOWN:]
         parts += [f"  {decision}" for decision in decisions]
         if not decisions:
             parts.append("  no connection has ended")
     return "\n".join(parts)
-
-
-def _state(backend: object) -> str:
-    text = repr(backend)
-    return " (stopped)" if "stopped" in text else " (draining)" if "draining" in text else ""

@@ -131,6 +131,11 @@ class ServedService(abc.ABC):
         """Return its own TCP addresses that no program serves after the end of the test."""
 
     @property
+    def settings(self) -> Mapping[str, object]:
+        """What the test has asked for, where it differs from the defaults."""
+        return {}
+
+    @property
     def host(self) -> str:
         """The IP address that clients dial."""
         return self.address.ip

@@ -7,9 +7,10 @@ in the places of the backends; the Services are the same.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from typing import Unpack
 
 from userspace_proxy.embedding.arguments import (
@@ -90,6 +91,15 @@ class Services:
             seed: The same seed gives the same choices in each run.
             handling: Annotations by their names: see ``Proxy.add_service``.
         """
+        asked: dict[str, object] = {
+            "port": port,
+            "protocol": protocol,
+            "cluster_ip": cluster_ip,
+            "affinity_timeout_s": affinity_timeout_s,
+            "balance": balance,
+            "seed": seed,
+            **handling,
+        }
         likes = read_backends(backends, protocol)
         earlier = self._made.get(read_key(namespace, name))
         if earlier is not None:
@@ -99,19 +109,13 @@ class Services:
             made = self._make_backends(undo, name, likes, protocol, cluster_ip, namespace)
             handle = self._calls().add_service(
                 name,
-                port=port,
                 endpoints=[backend.address for backend in made],
                 namespace=namespace,
-                protocol=protocol,
-                cluster_ip=cluster_ip,
-                affinity_timeout_s=affinity_timeout_s,
-                balance=balance,
-                seed=seed,
-                **handling,
+                **{**asked, "cluster_ip": cluster_ip},
             )
             undo.pop_all()
         service = self._made[handle.key] = ProxiedService(
-            self._calls(), handle, made, forget=self._forget
+            self._calls(), handle, made, asked, forget=self._forget
         )
         return service
 
@@ -162,11 +166,13 @@ class ProxiedService(ServedService):
         proxy: ProxyCalls,
         handle: ServiceHandle,
         backends: Sequence[Backend],
+        asked: Mapping[str, object],
         *,
         forget: Callable[[ProxiedService], None],
     ) -> None:
         super().__init__(proxy, handle.key)
         self._forget = forget
+        self._asked = asked
         self._backends = list(backends)
         self._handle = handle
         self._is_removed = False
@@ -181,6 +187,13 @@ class ProxiedService(ServedService):
     def address(self) -> SocketAddress:
         """Part of ServedService."""
         return self._handle.address
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """Part of ServedService: the arguments of ``service``."""
+        known = signature(Services.service).parameters
+        defaults = {name: one.default for name, one in known.items()}
+        return {name: value for name, value in self._asked.items() if value != defaults.get(name)}
 
     @property
     def backends(self) -> Sequence[Backend]:

@@ -4,12 +4,12 @@ import logging
 import threading
 
 from userspace_proxy.model import ServiceKey
-from userspace_proxy_testing.decisions import KEPT, LOGGER, Decision, Decisions
+from userspace_proxy_testing.decisions import KEPT, LOGGER, Decision, Decisions, FailedDial
 
 WEB = ServiceKey("default", "web")
 
 
-def log(service="default/web", endpoint="127.0.0.1:8080", outcome="complete"):
+def log(service="default/web", endpoint="127.0.0.1:8080", outcome="complete", failed=""):
     logging.getLogger(LOGGER).info(
         "connection ended",
         extra={
@@ -21,6 +21,8 @@ def log(service="default/web", endpoint="127.0.0.1:8080", outcome="complete"):
             "sent_bytes": 9,
             "dials": 1,
             "duration_s": 0.25,
+            "ended_by": "endpoint",
+            "failed": failed,
         },
     )
 
@@ -48,6 +50,20 @@ def test_the_logger_is_as_before_afterwards():
     decisions.end()
     decisions.end()
     assert (logger.level, logger.filters) == before
+
+
+def test_failed_dials_are_kept_with_their_causes():
+    decisions = Decisions()
+    decisions.begin(threading.get_ident())
+    log(failed="127.0.0.2:80 endpoint-refuses, [::1]:80 fault-on-purpose")
+    log()
+    decisions.end()
+    first, second = decisions.of(WEB)
+    assert first.failed_dials == [
+        FailedDial("127.0.0.2:80", "endpoint-refuses"),
+        FailedDial("[::1]:80", "fault-on-purpose"),
+    ]
+    assert (second.failed_dials, second.ended_by) == ([], "endpoint")
 
 
 def test_a_decision_is_a_line():

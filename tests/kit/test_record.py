@@ -1,0 +1,309 @@
+"""The records of failed tests, in runs of pytest of its own."""
+
+import json
+import re
+from dataclasses import fields
+
+import msgspec
+import pytest
+
+from userspace_proxy_testing import record
+from userspace_proxy_testing.decisions import Decision, FailedDial
+from userspace_proxy_testing.record import RecordedTest, take, write
+from userspace_proxy_testing.service_proxy import ServiceProxy
+
+from .test_plugin import GET, PLUGIN, ROOT
+
+pytest_plugins = ["pytester"]
+
+RECORD = "--service-proxy-record=out"
+FAILS = """
+import pytest
+
+@pytest.mark.parametrize("what", ["a/b", "a b", "../../etc", "ü" * 300])
+def test_it_fails(service_proxy, what):
+    service_proxy.service("web")
+    assert 0
+"""
+
+
+@pytest.fixture
+def run(pytester):
+    """Run a test file with the plugin, in a process of its own."""
+
+    def run(text, *arguments):
+        pytester.makepyfile(GET + text)
+        return pytester.runpytest_subprocess(*PLUGIN, *arguments)
+
+    return run
+
+
+@pytest.fixture
+def records(pytester):
+    """Return what is in the folder, by the name of the test's function."""
+
+    def records(folder="out"):
+        files = sorted((pytester.path / folder).glob("*.json"))
+        return [json.loads(file.read_text()) for file in files]
+
+    return records
+
+
+SHOP = """
+def test_it_fails(service_proxy):
+    web = service_proxy.service("web", backends=3, balance="random", seed=7, hold="60s")
+    idle = service_proxy.service("idle", namespace="shop")
+    web.backends[0].stop()
+    web.backends[1].fault("refuse")
+    assert [get(web) for _ in range(2)] == ["web-3"] * 2
+    web.eventually(lambda web: len(web.decisions) == 2)
+    web.drain(web.backends[2])
+    assert web.stats.saved == 7
+
+def test_it_passes(service_proxy):
+    get(service_proxy.service("web"))
+
+def test_without_a_fixture():
+    assert 0
+"""
+
+
+def test_a_failed_test_is_recorded_and_a_passed_one_is_not(run, records):
+    result = run(SHOP, RECORD)
+    result.assert_outcomes(failed=2, passed=1)
+    (found,) = records()
+    (failure,) = found["failures"]
+    (fixture,) = failure["fixtures"]
+    web, idle = fixture["services"]
+    names = {one["address"]: one["name"] for one in web["backends"]}
+    assert found["test"].endswith(".py::test_it_fails")
+    assert (found["version"], found["worker"], failure["when"]) == (1, "", "call")
+    assert "assert 1 == 7" in failure["text"]
+    assert fixture["fixture"] == "service_proxy"
+    assert f"default/web: backends web-1 at {web['backends'][0]['address']}" in fixture["report"]
+    assert (web["service"], idle["service"]) == ("default/web", "shop/idle")
+    assert web["settings"] == {"balance": "random", "seed": 7, "hold": "60s"}
+    assert (web["seed"], idle["seed"], idle["settings"]) == (7, 0, {})
+    assert [one["state"] for one in web["backends"]] == ["stopped", "", "draining"]
+    assert web["faults"] == {"web-2": ["refuse"]}
+    assert web["address"] == web["ports"][0]["frontends"][0]["address"]
+    assert (web["ports"][0]["saved"], web["ports"][0]["connections"]) == (1, 2)
+    first, second = web["connections"]
+    causes = {names[dial["endpoint"]]: dial["cause"] for dial in first["failed_dials"]}
+    assert causes == {"web-1": "endpoint-refuses", "web-2": "fault-on-purpose"}
+    assert (names[first["endpoint"]], first["dials"], first["outcome"]) == ("web-3", 3, "complete")
+    assert first["began_at"] <= second["began_at"] <= failure["time"]
+    assert (second["failed_dials"], second["dials"]) == ([], 1)
+    assert min(first["received_bytes"], first["sent_bytes"]) > 0
+    assert idle["connections"] == []
+
+
+@pytest.mark.long
+def test_a_record_repeats_the_order_of_choices(run, records):
+    text = """
+def test_it_fails(service_proxy):
+    web = service_proxy.service("web", backends=3, balance="random")
+    for _ in range(12):
+        get(web)
+    web.eventually(lambda web: len(web.decisions) == 12)
+    assert 0
+"""
+    run(text, RECORD)
+    run(text, RECORD)
+    orders = []
+    for found in records():
+        (web,) = found["failures"][0]["fixtures"][0]["services"]
+        names = {one["address"]: one["name"] for one in web["backends"]}
+        assert web["seed"] == 0
+        orders.append([names[one["endpoint"]] for one in web["connections"]])
+    assert len(orders) == 2
+    assert orders[0] == orders[1]
+    assert set(orders[0]) == {"web-1", "web-2", "web-3"}
+
+
+PHASES = """
+import pytest
+
+@pytest.fixture
+def shop(service_proxy):
+    service_proxy.service("shop")
+    {before}
+    yield
+    {after}
+
+def test_it(shop):
+    {test}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "test", "after", "failed"),
+    [
+        pytest.param("assert 0", "pass", "pass", ["setup"], id="setup"),
+        pytest.param("pass", "pass", "assert 0", ["teardown"], id="teardown"),
+        pytest.param("pass", "assert 0", "assert 0", ["call", "teardown"], id="both"),
+    ],
+)
+def test_failures_of_fixtures_are_recorded(run, records, before, test, after, failed):
+    run(PHASES.format(before=before, test=test, after=after), RECORD)
+    (found,) = records()
+    assert [one["when"] for one in found["failures"]] == failed
+    for one in found["failures"]:
+        assert one["fixtures"][0]["services"][0]["service"] == "default/shop"
+
+
+def test_the_end_of_the_proxy_itself_is_recorded(run, records):
+    text = """
+import socket
+
+def test_it(service_proxy):
+    web = service_proxy.service("web")
+    web.backends[0].stop()
+    global listener
+    listener = socket.create_server(web.backends[0].address)
+
+def test_another(service_proxy):
+    assert 0
+"""
+    run(text, RECORD)
+    another, first = records()
+    (failure,) = first["failures"]
+    assert "still served after the end" in failure["text"]
+    assert failure["fixtures"][0]["services"][0]["backends"][0]["state"] == "stopped"
+    assert [len(one["fixtures"]) for one in another["failures"]] == [1]
+
+
+def test_a_proxy_that_the_test_has_closed_does_not_hide_its_failure(run, records):
+    text = "def test_it(service_proxy):\n    service_proxy.close()\n    assert 3 == 4\n"
+    result = run(text, RECORD)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*assert 3 == 4*", "not known: this proxy isn't running*"])
+    (found,) = records()
+    assert found["failures"][0]["fixtures"][0]["services"] == []
+
+
+def test_names_of_files_are_safe_and_differ(pytester, run, records):
+    result = run(FAILS, RECORD)
+    result.assert_outcomes(failed=4)
+    result.stdout.fnmatch_lines([f"*failed tests: 4 recorded in {pytester.path}/out"])
+    names = [path.name for path in (pytester.path / "out").iterdir()]
+    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{,200}\.json", name) for name in names)
+    assert len({found["test"] for found in records()}) == len(names) == 4
+
+
+@pytest.mark.long
+def test_workers_and_later_runs_do_not_replace_each_others_files(run, records):
+    for _ in range(2):
+        run(FAILS, RECORD, "-p", "xdist", "-n", "2").assert_outcomes(failed=4)
+    found = records()
+    assert len(found) == 8
+    assert {one["worker"] for one in found} == {"gw0", "gw1"}
+
+
+RERUNS = """
+import pytest
+from _pytest.runner import runtestprotocol
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    for _ in range(3):
+        item._initrequest()
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    return True
+"""
+
+
+def test_each_try_that_fails_has_a_file(pytester, run, records):
+    pytester.makeconftest(RERUNS)
+    text = """
+tries = []
+
+def test_it(service_proxy):
+    tries.append(service_proxy.service("web", seed=len(tries)))
+    assert len(tries) > 2
+"""
+    run(text, RECORD).assert_outcomes(passed=1)
+    services = [one["failures"][0]["fixtures"][0]["services"] for one in records()]
+    assert sorted(one["seed"] for some in services for one in some) == [0, 1]
+    assert [len(one["failures"]) for one in records()] == [1, 1]
+
+
+@pytest.mark.parametrize("where", ["file", "file/below"])
+def test_a_folder_that_cannot_be_written_is_one_line_and_the_failure_is_shown(pytester, run, where):
+    (pytester.path / "file").touch()
+    result = run(FAILS, f"--service-proxy-record={where}")
+    result.assert_outcomes(failed=4)
+    text = result.stdout.str()
+    assert text.count("AssertionError") >= 4
+    assert len(re.findall(r"(?m)^service proxy: failed tests: cannot write to .*/file", text)) == 1
+
+
+def test_a_folder_of_the_configuration_is_below_the_root(pytester, run, records):
+    result = run(FAILS, "-o", "service_proxy_record=reports/proxy", "-k", "etc")
+    result.assert_outcomes(failed=1, deselected=3)
+    assert len(records("reports/proxy")) == 1
+
+
+def test_with_one_proxy_for_all_only_tests_that_use_it_are_recorded(run, records):
+    run(SHOP, RECORD, "--service-proxy-scope=session").assert_outcomes(failed=2, passed=1)
+    assert [one["test"].rpartition("::")[2] for one in records()] == ["test_it_fails"]
+
+
+@pytest.mark.long
+def test_a_network_is_recorded(run, records):
+    text = """
+def test_it_fails(service_network):
+    web = service_network.service("web", backends=2, seed=1)
+    service_network.client().get(web.url)
+    web.eventually(lambda web: web.decisions)
+    assert 0
+"""
+    run(text, RECORD)
+    (found,) = records()
+    (fixture,) = found["failures"][0]["fixtures"]
+    (web,) = fixture["services"]
+    assert (fixture["fixture"], web["settings"]) == ("service_network", {"seed": 1})
+    assert web["connections"][0]["endpoint"] == web["backends"][1]["address"]
+
+
+@pytest.mark.long
+def test_services_of_a_cluster_are_recorded(run, records, cluster):
+    cluster.put_service()
+    text = """
+def test_it_fails(kubernetes_services):
+    web = kubernetes_services["shop/web"]
+    web.pods = {"web-1": None}
+    assert 0
+"""
+    run(text, RECORD, f"--service-proxy-kubeconfig={cluster.kubeconfig}")
+    (found,) = records()
+    (fixture,) = found["failures"][0]["fixtures"]
+    (web,) = fixture["services"]
+    assert (fixture["fixture"], web["service"]) == ("kubernetes_services", "shop/web")
+    assert [one["name"] for one in web["backends"]] == ["web-1"]
+
+
+def test_text_that_is_not_unicode_is_recorded(tmp_path):
+    path = write(tmp_path, RecordedTest("test_it[\ud800]", "", failures=[]))
+    assert json.loads(path.read_text())["test"] == "test_it[\ud800]"
+
+
+def test_a_service_that_is_not_served_any_more_has_no_address():
+    with ServiceProxy() as proxy:
+        web = proxy.service("web")
+        proxy.delete(web.key)
+        (service,) = take("service_proxy", proxy).services
+    assert service.address is None
+
+
+def test_the_fields_are_those_of_the_page():
+    page = (ROOT / "docs/in-tests.md").read_text()
+    section = page.partition("## Recorded failures")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"^\| `([a-z_.…\[\]]+)` ", section, re.MULTILINE))
+    structs = [one for name, one in vars(record).items() if name.startswith("Recorded")]
+    names = [field.name for one in structs for field in msgspec.structs.fields(one)]
+    names += [field.name for one in (Decision, FailedDial) for field in fields(one)]
+    parts = {part.removesuffix("[]") for one in documented for part in one.split(".")}
+    assert parts - {"…"} == set(names)
