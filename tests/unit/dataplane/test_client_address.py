@@ -46,10 +46,13 @@ class Dialling:
 def node():
     """The test's thread is in its namespace, where replies to clients' addresses return."""
     node = Net("node")
+    # The kernel adds an IPv6 address's route later, and drops what is sent there before.
+    # Source: net/ipv6/addrconf.c, addrconf_dad_work().
     node.run("""
         ip route add local 10.1.0.0/24 dev lo
         ip route add local 10.9.9.0/24 dev lo
         ip -6 address add fd00:1::1/128 dev lo nodad
+        ip -6 route replace local fd00:1::1 dev lo
         ip -6 route add local fd00:9::/64 dev lo""")
     with node:
         yield node
