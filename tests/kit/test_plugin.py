@@ -407,6 +407,38 @@ def test_the_tests_on_a_page_pass(pytester, page):
     result.assert_outcomes(passed=text.count("def test_"))
 
 
+FAULT = 'web.backends[1].fault("reset_peer")'
+VARYING = {
+    r"127[\d.]+:\d+": "ADDRESS",
+    r"port \d+": "port",
+    r"\b[\d.]+ (s|ms|B)\b": "AMOUNT",
+    # The client may be reset when it sends, or when it receives.
+    r"(?m)^E +": "E ",
+}
+
+
+def masked(text):
+    """Return lines without what differs from run to run."""
+    for pattern, word in VARYING.items():
+        text = re.sub(pattern, word, text)
+    return text.splitlines()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/in-tests.md"])
+def test_the_report_on_a_page_is_that_of_its_first_test_with_a_fault(pytester, page):
+    text = (ROOT / page).read_text()
+    first = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    assert f"`{FAULT}`" in text
+    shown = re.search(r"```\n([^`]*  ! default/web [^`]*)```", text)[1]
+    stop = "    web.backends[0].stop()\n"
+    assert stop in first
+    pytester.makepyfile(first.replace(stop, f"{stop}    {FAULT}\n"))
+    result = pytester.runpytest_subprocess(*PLUGIN)
+    result.assert_outcomes(failed=1)
+    output = iter(masked(result.stdout.str()))
+    assert [line for line in masked(shown) if line not in output] == []
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(("name", "count"), [("test_shop", 7), ("test_network", 4)])
 def test_the_examples_pass(pytester, name, count):
