@@ -48,8 +48,9 @@ style: $(VENV)/installed-dev ## check format and lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(VENV)/installed-dev ## mypy --strict
+types: $(VENV)/installed-dev ## mypy --strict; the examples with mypy and pyright, both strict
 	$(BIN)/mypy
+	$(BIN)/python -m tests.tools.typed_examples
 
 layers: $(VENV)/installed-dev ## check which package imports which (pyproject: tool.importlinter)
 	$(BIN)/lint-imports

@@ -32,8 +32,8 @@ class ApiServer:
         """Start etcd and kube-apiserver; return when the latter is ready."""
         folder = self._folder
         key = folder / "service-accounts.key"
-        openssl = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key]
-        subprocess.run(openssl, check=True)
+        openssl = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout"]
+        subprocess.run([*openssl, "-out", str(key)], check=True)
         (folder / "tokens.csv").write_text(f"{TOKEN},admin,admin,system:masters\n")
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
@@ -82,7 +82,7 @@ class ApiServer:
 
     def kubectl(self, *arguments: str, text: str = "") -> str:
         """Run kubectl, and return what it prints."""
-        command = [self._assets / "kubectl", f"--kubeconfig={self.kubeconfig}", *arguments]
+        command = [str(self._assets / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
         return subprocess.run(
             command, input=text, capture_output=True, text=True, check=True
         ).stdout
@@ -95,10 +95,11 @@ class ApiServer:
 
     def _run(self, program: str, *flags: str) -> None:
         with (self._folder / f"{program}.log").open("wb") as log:
-            command = [self._assets / program, *flags]
+            command = [str(self._assets / program), *flags]
             self._processes.append(subprocess.Popen(command, stdout=log, stderr=log))
 
     def _wait(self) -> None:
+        why = ""
         for _ in range(READY_S * 5):
             try:
                 self.kubectl("get", "namespace", "default")
@@ -110,7 +111,7 @@ class ApiServer:
                     process.wait(0.1)
                 except subprocess.TimeoutExpired:
                     continue
-                pytest.fail(f"{process.args} has ended, see {self._folder}")
+                pytest.fail(f"{process.args!r} has ended, see {self._folder}")
         pytest.fail(f"the API server is not ready: {why}")
 
 

@@ -46,7 +46,7 @@ def shop(api_server: ApiServer) -> Iterator[None]:
 def fetch(service: KubernetesService, path: str = "/") -> str:
     """Fetch a page; stands for the program under test that is a client."""
     with urlopen(service.url + path, timeout=5) as answer:
-        return answer.read().decode().strip()
+        return str(answer.read(), "utf-8").strip()
 
 
 @pytest.mark.usefixtures("shop")

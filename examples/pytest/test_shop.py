@@ -16,7 +16,7 @@ from userspace_proxy_testing.service_proxy import ProxiedService, ServiceProxy
 def fetch(service: ProxiedService, path: str = "/") -> str:
     """Fetch a page of a Service; stands for the program under test."""
     with urlopen(service.url + path, timeout=5) as answer:
-        return answer.read().decode().strip()
+        return str(answer.read(), "utf-8").strip()
 
 
 def test_backends_take_turns(service_proxy: ServiceProxy) -> None:
@@ -72,7 +72,7 @@ def test_one_backend_is_slow(service_proxy: ServiceProxy) -> None:
     """A latency on one of two backends, with toxiproxy's name and attributes."""
     web = service_proxy.service("web", backends=2)
     web.backends[0].fault("latency", latency=100)
-    times = []
+    times: list[float] = []
     for _ in range(2):
         began = time.monotonic()
         fetch(web)

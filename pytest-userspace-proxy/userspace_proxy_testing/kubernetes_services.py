@@ -137,3 +137,6 @@ class UsedServices:
         names = {*map(str, used)}
         ignored = [item for item in status.ignored if item.service in names]
         return status.part(ports, ignored, status.health_checks)
+
+
+__all__ = ["KubernetesService", "KubernetesServices", "UsedServices"]

@@ -66,7 +66,7 @@ class Services:
         name: str = "web",
         *,
         port: int = 80,
-        backends: int | Iterable[BackendLike] = 1,
+        backends: int | Iterable[BackendLike | None] = 1,
         namespace: str = "default",
         protocol: str = "TCP",
         cluster_ip: str | None = None,
