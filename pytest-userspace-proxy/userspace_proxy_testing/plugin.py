@@ -24,13 +24,14 @@ import contextlib
 import inspect
 import os
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 import pytest
 
 from userspace_proxy.errors import PlatformError, SandboxError
+from userspace_proxy.linux import is_linux, require_linux
 
 if TYPE_CHECKING:
     from .kubernetes_services import KubernetesServices
@@ -47,6 +48,8 @@ _RECORD = pytest.StashKey["tuple[RecordedTest, Path | None]"]()
 """The record of a test that has failed, and its file."""
 _RECORD_TITLE = "service proxy record"
 _CANNOT = "cannot write to"
+_SKIPS_MODULES = pytest.StashKey[bool]()
+"""Whether a test module is skipped, because it imports a proxy that can't run here."""
 _FIXTURES = frozenset({"service_proxy", "service_network", "kubernetes_services"})
 
 
@@ -267,13 +270,45 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Skip a test module that imports the proxy where it can't run, unless skips are forbidden."""
+    """Where no proxy can run, skip a module that imports it, or forbid all that needs one."""
     report = yield
+    if is_linux():
+        return report
     call: pytest.CallInfo[object] | None = getattr(report, "call", None)
     error = call.excinfo.value if call is not None and call.excinfo is not None else None
-    if isinstance(error, PlatformError) and not _is_required(collector.config):
+    problem = str(error) if isinstance(error, PlatformError) else ""
+    if problem and not _is_required(collector.config):
+        collector.config.stash[_SKIPS_MODULES] = True
         report.outcome = "skipped"
-        report.longrepr = (str(collector.path), 0, f"Skipped: {error}")
+        report.longrepr = (str(collector.path), 0, f"Skipped: {problem}")
         # Otherwise pytest would treat it as a failure, for its debugger.
         report.__dict__.pop("call")
+    elif _is_required(collector.config):
+        needed = sorted({name for node in report.result for name in _fixtures_of(node)})
+        problem = problem or (f"{', '.join(needed)}: {_lack()}" if needed else "")
+        if problem:
+            report.outcome, report.longrepr = "failed", problem
     return report
+
+
+def pytest_report_collectionfinish(
+    config: pytest.Config, items: Sequence[pytest.Item]
+) -> str | list[str]:
+    """State once why tests are skipped where no proxy can run."""
+    if is_linux() or not (config.stash.get(_SKIPS_MODULES, False) or any(map(_fixtures_of, items))):
+        return []
+    return f"service proxy: tests that need it are skipped: {_lack()}"
+
+
+def _fixtures_of(node: object) -> frozenset[str]:
+    """Return those of these fixtures that a test requests, itself or by other fixtures."""
+    return _FIXTURES.intersection(node.fixturenames if isinstance(node, pytest.Function) else ())
+
+
+def _lack() -> str:
+    """Return why no proxy can run here."""
+    try:
+        require_linux()
+    except PlatformError as exc:
+        return str(exc)
+    return ""

@@ -50,64 +50,6 @@ def test_a_dead_backend_costs_no_request(service_proxy):
     result.assert_outcomes(passed=1)
 
 
-WITHOUT_EPOLL = """
-import select
-
-for name in [name for name in vars(select) if "epoll" in name.lower()]:
-    delattr(select, name)
-"""
-
-
-@pytest.fixture
-def run_without_epoll(run, pytester):
-    """Run a test that needs a proxy where there is no epoll, as on macOS."""
-
-    def run_it(*arguments, text="def test_it(service_proxy): pass"):
-        pytester.makeconftest(WITHOUT_EPOLL)
-        return run(text, *arguments)
-
-    return run_it
-
-
-def test_without_epoll_it_is_skipped_and_the_reason_is_stated(run_without_epoll):
-    result = run_without_epoll("-rs")
-    result.assert_outcomes(skipped=1)
-    reason = "SKIPPED*service_proxy: userspace-proxy runs on Linux only:*has no epoll (use a Linux*"
-    result.stdout.fnmatch_lines([reason])
-
-
-IMPORTS = """
-from userspace_proxy_testing.backends import echo
-
-def test_it(service_proxy):
-    service_proxy.service("web", backends=[echo])
-"""
-
-
-@pytest.mark.long
-def test_without_epoll_a_module_that_imports_the_proxy_is_skipped(run_without_epoll):
-    result = run_without_epoll("-rs", text=IMPORTS)
-    result.assert_outcomes(skipped=1)
-    result.stdout.fnmatch_lines(["SKIPPED*userspace-proxy runs on Linux only:*has no epoll (use *"])
-    forbidden = run_without_epoll("--service-proxy-require", text=IMPORTS)
-    forbidden.assert_outcomes(errors=1)
-    forbidden.stdout.fnmatch_lines(["E *PlatformError: userspace-proxy runs on Linux only:*"])
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        pytest.param(["--service-proxy-require"], id="option"),
-        pytest.param(["-o", "service_proxy_require=true"], id="ini"),
-    ],
-)
-def test_a_skip_may_be_forbidden(run_without_epoll, arguments):
-    result = run_without_epoll(*arguments)
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["service_proxy: userspace-proxy runs on Linux only:*"])
-
-
 NETWORK = """
 import os
 

@@ -16,11 +16,13 @@ import ctypes
 import functools
 import importlib
 import importlib.util
+import io
 import select
 import selectors
 import socket
 import ssl
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -52,6 +54,8 @@ def become(system: str) -> None:
         importlib.import_module(name)
     for name, lacked in lacking.items():
         _remove(name, lacked)
+    # What it decides when it is imported.
+    tempfile._O_TMPFILE_WORKS = False
     gone = (*UNIX_MODULES, "uvloop") if system == "win32" else UNIX_MODULES
     for name in gone:
         sys.modules.pop(name, None)
@@ -91,6 +95,8 @@ def _behave_as_windows() -> None:
     # Windows has no socketpair(2), so Python connects two sockets.
     socket.socketpair = _connected_pair
     select.select = functools.partial(_select, select.select)
+    # No stream here is a Windows console.
+    io._WindowsConsoleIO = type("_WindowsConsoleIO", (io.RawIOBase,), {})
     ssl.enum_certificates = lambda _store: []
     ctypes.CDLL = functools.partial(_load_library, ctypes.CDLL)  # type: ignore[misc,assignment]
     loop = sys.modules["asyncio.unix_events"]._UnixSelectorEventLoop  # type: ignore[attr-defined]

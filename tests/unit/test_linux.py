@@ -1,4 +1,4 @@
-"""Commands on macOS and Windows, as processes that lack what Python lacks there."""
+"""Commands and pytest on macOS and Windows, as processes that lack what Python lacks there."""
 
 import asyncio
 import base64
@@ -24,6 +24,7 @@ BECOME = "import sys; from tests.unit.other_systems import become; become({syste
 COMMAND = "from userspace_proxy.cli import main; sys.exit(main())"
 HINT = "(use a Linux container, a virtual machine or WSL)"
 
+pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.parametrize("system", SYSTEMS)
 
 
@@ -178,3 +179,67 @@ async def test_a_cluster_is_explained(system, kubeconfig, tmp_path, capsys):
         assert await run(system, *words, TMPDIR=str(tmp_path)) == (status, here)
     # The file with the certificate has been removed.
     assert {path.name for path in tmp_path.iterdir()} == {"config", "plugin"}
+
+
+LOADED = ("-p", "userspace_proxy_testing.plugin", "-p", "no:cacheprovider")
+# Other plugins may need what it lacks.
+PYTEST = f"""
+import os, sys
+os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+sys.path.insert(0, {str(ROOT)!r})
+from tests.unit.other_systems import become
+become(sys.argv[1])
+import pytest
+sys.exit(pytest.main(sys.argv[2:]))
+"""
+FILES = {
+    "test_it": "def test_it(service_proxy): pass\ndef test_its_network(service_network): pass",
+    "test_importing": "import userspace_proxy_testing.backends\ndef test_it(service_proxy): pass",
+    "test_other": "def test_it(): pass",
+}
+NEEDS_LINUX = "userspace-proxy runs on Linux only: Python on {} has no epoll (use a Linux *"
+
+
+@pytest.fixture
+def run_pytest(pytester):
+    """Run test files where Python is as on another system."""
+
+    def run(system, *arguments, **files):
+        pytester.makepyfile(**files)
+        return pytester.run(sys.executable, "-c", PYTEST, system, *LOADED, *arguments)
+
+    return run
+
+
+def test_one_line_at_collection_states_why_tests_are_skipped(system, run_pytest):
+    result = run_pytest(system, "-rs", **FILES)
+    result.assert_outcomes(passed=1, skipped=3)
+    why = NEEDS_LINUX.format(system)
+    line = f"service proxy: tests that need it are skipped: {why}"
+    result.stdout.fnmatch_lines(["collected 3 items / 1 skipped", line], consecutive=True)
+    result.stdout.fnmatch_lines_random([f"SKIPPED*service_proxy: {why}", f"SKIPPED*py:0: {why}"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["--service-proxy-require"], id="option"),
+        pytest.param(["-o", "service_proxy_require=true"], id="ini"),
+    ],
+)
+def test_the_skips_may_be_errors_at_collection(system, arguments, run_pytest):
+    result = run_pytest(system, *arguments, **FILES)
+    result.assert_outcomes(errors=2)
+    why = NEEDS_LINUX.format(system)
+    for lines in (
+        ["*ERROR collecting test_it.py*", f"service_network, service_proxy: {why}"],
+        ["*ERROR collecting test_importing.py*", why],
+    ):
+        result.stdout.fnmatch_lines(lines, consecutive=True)
+    result.stdout.no_fnmatch_line("*are skipped*")
+
+
+def test_a_run_of_pytest_that_needs_no_proxy_passes(system, run_pytest):
+    result = run_pytest(system, "--service-proxy-require", test_it=FILES["test_other"])
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*Linux*")
