@@ -21,6 +21,7 @@ from userspace_proxy.sources import Source
 from userspace_proxy.steering import Steering
 
 from .faults.endpoint_faults import EndpointFaults
+from .faults.fault_types import protocols_of
 
 
 class ProxyWithFaults(Proxy):
@@ -67,7 +68,8 @@ class ProxyWithFaults(Proxy):
         Toxics affect open connections, too, if they were opened while the endpoint had a fault.
 
         Args:
-            service: A Service of this proxy; its ports share their faults.
+            service: A Service of this proxy; its ports share their faults. With TCP and UDP, those
+                of its endpoints suffer it for whose protocol there is such a fault.
             type_: As in toxiproxy: ``latency``, ``bandwidth``, ``slow_close``, ``timeout``,
                 ``reset_peer``, ``slicer``, ``limit_data``. Also ``refuse``, ``silent``,
                 ``half_open``, and ``fail_first`` with ``count``. UDP has ``latency``, ``loss`` and
@@ -82,11 +84,13 @@ class ProxyWithFaults(Proxy):
             ConfigError: There is no such fault, or an attribute is invalid.
             LookupError: There is no such Service, or it has no such endpoint.
         """
-        for each, protocol in self.endpoints_of(service, endpoint).items():
+        endpoints, protocols = self.endpoints_of(service, endpoint), protocols_of(type_)
+        # Without one of these protocols, adding it says so.
+        for at in [at for at in endpoints if at.protocol in protocols] or endpoints:
             self.faults.add(
                 service,
-                each,
-                protocol,
+                at.endpoint,
+                at.protocol,
                 type_,
                 attributes,
                 stream=stream,
@@ -106,8 +110,11 @@ class ProxyWithFaults(Proxy):
         self.faults.remove(service, None if endpoint is None else read_endpoint(endpoint))
 
     def faults_of(self, service: ServiceKey) -> Mapping[SocketAddress, Sequence[str]]:
-        """Return the faults in force in words, by endpoint."""
-        return self.faults.of(service)
+        """Return the faults in force in words, by endpoint; with TCP and UDP, those of both."""
+        words: dict[SocketAddress, list[str]] = {}
+        for at, each in self.faults.of(service).items():
+            words.setdefault(at.endpoint, []).extend(each)
+        return words
 
     async def serve_toxiproxy(self, bind: tuple[str, int] = ("127.0.0.1", 8474)) -> tuple[str, int]:
         """Serve toxiproxy's HTTP API until the proxy stops, for its clients.

@@ -6,7 +6,20 @@ import pytest
 
 from tests.unit.agent.backends import ask, backend
 from tests.unit.embedding.test_blocking import OTHERS
-from userspace_proxy.model import CauseCode
+from userspace_proxy.embedding.arguments import read_endpoint
+from userspace_proxy.errors import ConfigError
+from userspace_proxy.model import (
+    CauseCode,
+    Endpoint,
+    EndpointSlice,
+    IPFamily,
+    Protocol,
+    Service,
+    ServiceKey,
+    ServicePort,
+    SliceKey,
+    SlicePort,
+)
 from userspace_proxy_testing.proxy_with_faults import BlockingProxyWithFaults, ProxyWithFaults
 
 
@@ -53,6 +66,38 @@ def test_there_is_no_fault_without_its_endpoint(run):
             await web.remove()
             with pytest.raises(LookupError, match="there is no Service default/web"):
                 proxy.add_fault(web.key, "refuse")
+
+    run(main())
+
+
+@pytest.mark.parametrize("protocols", [("TCP", "UDP"), ("UDP", "TCP")], ids="-".join)
+def test_tcp_and_udp_of_one_address_are_two_endpoints(run, protocols):
+    ports = tuple(ServicePort(protocol.lower(), 8080, protocol) for protocol in protocols)
+    web = Service(ServiceKey("default", "web"), ports, cluster_ips=("127.64.0.1",))
+
+    async def main():
+        async with backend(b"one") as one, ProxyWithFaults() as proxy:
+            address = read_endpoint(one)
+            slice_ports = tuple(SlicePort(p.name, address.port, p.protocol) for p in ports)
+            key = SliceKey("default", "web-1")
+            endpoints = (Endpoint(address.ip),)
+            item = EndpointSlice(key, web.key, IPFamily.IPV4, slice_ports, endpoints)
+            await proxy.put(web, [item])
+
+            def suffering():
+                shown = proxy.status().ports
+                return {p.plan.protocol for p in shown if p.endpoints[0].cause is not None}
+
+            proxy.add_fault(web.key, "loss", percent=100)
+            assert suffering() == {Protocol.UDP}
+            assert await ask(proxy.address_of(web.key, "tcp")) == b"one"
+            proxy.add_fault(web.key, "latency", endpoint=one, latency=1)
+            assert suffering() == {*Protocol}
+            assert len(proxy.faults_of(web.key)[address]) == 3
+            with pytest.raises(ConfigError, match="there is no fault 'slow'"):
+                proxy.add_fault(web.key, "slow")
+            proxy.remove_faults(web.key, endpoint=one)
+            assert suffering() == set()
 
     run(main())
 

@@ -72,8 +72,7 @@ def view_ports(
     clock.tick()
     served = sorted(served_ports, key=lambda s: s.plan.key)
     return tuple(
-        _reuse_view(port, bind, clock, served_ports.detours.faults_of(port.plan.key.name.service))
-        for port in served
+        _reuse_view(port, bind, clock, served_ports.detours.faults_of(port.plan)) for port in served
     )
 
 

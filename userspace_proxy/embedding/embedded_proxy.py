@@ -23,7 +23,7 @@ from ..model import (
     SocketAddress,
     parse_ip,
 )
-from ..plan.detours import At, Faults
+from ..plan.detours import At, Reasons
 from ..policy import choose_path
 from ..sources import MemorySource, Source
 from ..steering import Bind, Steering
@@ -195,8 +195,10 @@ class EmbeddedProxy(Agent):
 
     def endpoints_of(
         self, service: ServiceKey, endpoint: EndpointAddress | None = None
-    ) -> dict[SocketAddress, Protocol]:
-        """Return the endpoints of all ports of a Service, or one of them.
+    ) -> list[At]:
+        """Return the endpoints of all ports of a Service, or those at one address.
+
+        TCP and UDP of one address are two endpoints.
 
         Raises:
             LookupError: There is no such Service, or it has no such endpoint.
@@ -206,24 +208,25 @@ class EmbeddedProxy(Agent):
         if state is None:
             raise LookupError(f"there is no Service {service}")
         have = {
-            SocketAddress(e.ip, port.port): Protocol(port.protocol)
+            At(Protocol(port.protocol), SocketAddress(e.ip, port.port)): None
             for item in state.slices
             for port in item.ports
             if port.protocol in Protocol.__members__
             for e in item.endpoints
         }
         if endpoint is None:
-            return have
+            return list(have)
         wanted = read_endpoint(endpoint)
-        if wanted not in have:
+        found = [at for at in have if at.endpoint == wanted]
+        if not found:
             raise LookupError(f"{service} has no endpoint {wanted}")
-        return {wanted: have[wanted]}
+        return found
 
     def detour(
         self,
         service: ServiceKey,
         detours: Mapping[At, SocketAddress],
-        why: Callable[[], Faults] = dict,
+        why: Callable[[], Reasons] = dict,
     ) -> None:
         """Have endpoints of a Service dialled at other addresses; in force on return.
 
@@ -251,7 +254,7 @@ class EmbeddedProxy(Agent):
         Raises:
             LookupError: There is no such Service, or it has no such endpoint.
         """
-        (wanted,) = self.endpoints_of(service, endpoint)
+        wanted = self.endpoints_of(service, endpoint)[0].endpoint
         for served in self._ports_of(service):
             # Each port of a Service has endpoints of its own.
             if self._plane is not None and wanted in {v.address for v in served.plan.verdicts}:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from userspace_proxy.model import Protocol, ServiceKey, SocketAddress
-from userspace_proxy.plan.detours import At, Faults
+from userspace_proxy.plan.detours import At, Reasons
 
 from .datagrams import FaultDatagrams
 from .detour_server import FaultServer, Mode
@@ -20,7 +20,7 @@ from .toxics import TYPES, UDP_TYPES, NamedToxic, read_toxic
 
 _MODES = {mode.value: mode for mode in Mode if mode is not Mode.PASS}
 
-_Detour = Callable[[ServiceKey, Mapping[At, SocketAddress], Callable[[], Faults]], object]
+_Detour = Callable[[ServiceKey, Mapping[At, SocketAddress], Callable[[], Reasons]], object]
 
 
 class EndpointFaults:
@@ -116,12 +116,9 @@ class EndpointFaults:
             if isinstance(server, FaultServer):
                 server.drop_connections()
 
-    def of(self, service: ServiceKey) -> Faults:
+    def of(self, service: ServiceKey) -> Reasons:
         """Return the faults of a Service in words, by endpoint."""
-        words: dict[SocketAddress, list[str]] = {}
-        for at, server in self._servers.get(service, {}).items():
-            words.setdefault(at.endpoint, []).extend(_words(server))
-        return words
+        return {at: _words(server) for at, server in self._servers.get(service, {}).items()}
 
     async def close(self) -> None:
         """End all servers; the detours stay. Idempotent."""

@@ -20,6 +20,11 @@ _TYPES_OF = {
 }
 
 
+def protocols_of(type_: str) -> frozenset[Protocol]:
+    """Return the protocols for which there is such a fault."""
+    return frozenset(protocol for protocol, known in _TYPES_OF.items() if type_ in known)
+
+
 def check_type(type_: str, protocol: Protocol) -> None:
     """Raise ConfigError unless there is such a fault for a protocol."""
     known = _TYPES_OF[protocol]

@@ -49,26 +49,27 @@ async def test_faults_are_described(rig):
     rig.add("half_open")
     rig.add("fail_first", TWO, count=3)
     assert rig.faults.of(WEB) == {
-        ONE: [
+        At(Protocol.TCP, ONE): [
             "latency(latency=10, jitter=2) downstream",
             "bandwidth(rate=5) upstream for 25% of connections",
             "half_open",
         ],
-        TWO: ["fails the next 3"],
+        At(Protocol.TCP, TWO): ["fails the next 3"],
     }
     assert rig.faults.of(DNS) == {}
 
 
 async def test_toxicity_is_a_share_of_datagrams_with_udp(rig):
     rig.add("latency", service=DNS, protocol=Protocol.UDP, latency=5, toxicity=0.5)
-    assert rig.faults.of(DNS) == {ONE: ["latency(latency=5) downstream for 50% of datagrams"]}
+    words = ["latency(latency=5) downstream for 50% of datagrams"]
+    assert rig.faults.of(DNS) == {At(Protocol.UDP, ONE): words}
 
 
 async def test_a_fault_of_the_same_name_is_replaced(rig):
     rig.add("latency", latency=10)
     rig.add("latency", latency=20)
     rig.add("latency", latency=30, name="more")
-    assert rig.faults.of(WEB)[ONE] == [
+    assert rig.faults.of(WEB)[At(Protocol.TCP, ONE)] == [
         "latency(latency=20) downstream",
         "latency(latency=30) downstream",
     ]
@@ -76,7 +77,7 @@ async def test_a_fault_of_the_same_name_is_replaced(rig):
 
 async def test_udp_has_faults_of_its_own(rig):
     rig.add("loss", service=DNS, protocol=Protocol.UDP, percent=50)
-    assert rig.faults.of(DNS) == {ONE: ["loss(percent=50) downstream"]}
+    assert rig.faults.of(DNS) == {At(Protocol.UDP, ONE): ["loss(percent=50) downstream"]}
     with pytest.raises(ConfigError, match=r"there is no fault 'los'.*did you mean loss"):
         rig.add("los", service=DNS, protocol=Protocol.UDP)
     with pytest.raises(ConfigError, match="fault refuse is for TCP only"):

@@ -4,12 +4,19 @@ import pytest
 
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import Protocol
-from userspace_proxy_testing.faults.fault_types import check_listener_fault, check_type
+from userspace_proxy_testing.faults.fault_types import (
+    check_listener_fault,
+    check_type,
+    protocols_of,
+)
 
 
 def test_each_protocol_has_faults_of_its_own():
     for protocol in Protocol:
         check_type("latency", protocol)
+    assert protocols_of("latency") == {*Protocol}
+    assert protocols_of("loss") == {Protocol.UDP}
+    assert protocols_of("slow") == frozenset()
     with pytest.raises(ConfigError, match="fault loss is for UDP only"):
         check_type("loss", Protocol.TCP)
     with pytest.raises(ConfigError, match="fault refuse is for TCP only"):

@@ -9,7 +9,7 @@ from userspace_proxy import Options, Proxy
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.embedding.arguments import read_endpoint
 from userspace_proxy.errors import ListenError
-from userspace_proxy.model import CauseCode, ServiceKey
+from userspace_proxy.model import CauseCode, Protocol, ServiceKey
 from userspace_proxy.plan.detours import At
 
 from ..agent.backends import answers, ask, backend, free_address
@@ -282,9 +282,10 @@ def test_an_endpoint_is_dialled_elsewhere_and_shown_with_the_reason(run):
     async def main():
         async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
             web = await proxy.add_service("web", port=8080, endpoints=[one])
-            ((endpoint, protocol),) = proxy.endpoints_of(web.key).items()
+            (endpoint,) = proxy.endpoints_of(web.key)
+            assert endpoint == At(Protocol.TCP, read_endpoint(one))
             why = {endpoint: ["a canary"]}
-            proxy.detour(web.key, {At(protocol, endpoint): read_endpoint(two)}, lambda: why)
+            proxy.detour(web.key, {endpoint: read_endpoint(two)}, lambda: why)
             assert await ask(web.address) == b"two"
             (shown,) = proxy.status().ports[0].endpoints
             assert (str(shown.address), shown.cause.code) == (one, CauseCode.FAULT_ON_PURPOSE)

@@ -14,7 +14,7 @@ PLAN = PortPlan(KEY, Protocol.TCP, (), (), Serving((POD,)))
 def test_without_a_detour_workers_get_the_plans_own_object():
     detours = Detours()
     assert detours.lead(PLAN) is PLAN.serving
-    assert detours.faults_of(WEB) == {}
+    assert detours.faults_of(PLAN) == {}
 
 
 def test_only_detours_of_the_ports_protocol_lead_elsewhere():
@@ -27,9 +27,10 @@ def test_only_detours_of_the_ports_protocol_lead_elsewhere():
 
 def test_the_reasons_are_those_of_the_moment_and_end_with_the_detours():
     detours, words = Detours(), ["refuse"]
-    detours.set(WEB, {At(Protocol.TCP, POD): ELSEWHERE}, lambda: {POD: words})
+    why = {At(Protocol.TCP, POD): words, At(Protocol.UDP, POD): ["loss"]}
+    detours.set(WEB, dict.fromkeys(why, ELSEWHERE), lambda: why)
     words.append("latency")
-    assert detours.faults_of(WEB) == {POD: ["refuse", "latency"]}
-    detours.set(WEB, {}, lambda: {POD: words})
-    assert detours.faults_of(WEB) == {}
+    assert detours.faults_of(PLAN) == {POD: ["refuse", "latency"]}
+    detours.set(WEB, {}, lambda: why)
+    assert detours.faults_of(PLAN) == {}
     assert detours.lead(PLAN) is PLAN.serving

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from ...errors import ListenError
 from ...model import Frontend, IPFamily, Protocol, ServiceKey, SocketAddress
 from ...plan import PortKey, PortPlan
-from ...plan.detours import At, Detours, Faults
+from ...plan.detours import At, Detours, Reasons
 from ...plane import Group, Plane, PortPool
 from ...steering import Bind
 from .auto_paths import AutoPaths
@@ -108,7 +108,7 @@ class ServedPorts:
         self._serve(served, preferred)
 
     def detour(
-        self, service: ServiceKey, detours: Mapping[At, SocketAddress], why: Callable[[], Faults]
+        self, service: ServiceKey, detours: Mapping[At, SocketAddress], why: Callable[[], Reasons]
     ) -> None:
         """Dial endpoints of a Service at other addresses; in force on return.
 
