@@ -86,10 +86,12 @@ def apply(folder: Path, file: Path) -> None:
 
 
 def patch(url: str, body: str, token: str) -> None:
-    """Send a server-side apply, and retry until the server is up.
+    """Send a server-side apply, and retry until the server takes it.
+
+    While the server starts it has no range of ClusterIPs yet, and calls each of them invalid.
 
     Raises:
-        OSError: The server refused the object, or wasn't up in time.
+        OSError: The server can't read the object, still refuses it, or wasn't up in time.
     """
     headers = {
         "Authorization": f"Bearer {token}",
@@ -102,9 +104,12 @@ def patch(url: str, body: str, token: str) -> None:
             request = urllib.request.Request(url, body.encode(), headers, method="PATCH")
             urllib.request.urlopen(request, timeout=10, context=context).close()
             return
-        except OSError as exc:
-            is_final = isinstance(exc, urllib.error.HTTPError) and exc.code in (400, 422)
-            if is_final or time.monotonic() > deadline:
+        except urllib.error.HTTPError as exc:
+            answer = exc.read().decode(errors="replace")
+            if exc.code == 400 or time.monotonic() > deadline:
+                raise OSError(f"{url}: {exc.code} {answer}") from None
+        except OSError:
+            if time.monotonic() > deadline:
                 raise
         threading.Event().wait(0.5)
 
@@ -113,4 +118,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "credentials":
         write_credentials(Path(sys.argv[2]))
     else:
-        apply(Path(sys.argv[2]), Path(sys.argv[3]))
+        try:
+            apply(Path(sys.argv[2]), Path(sys.argv[3]))
+        except OSError as exc:
+            sys.exit(f"error: {exc}")

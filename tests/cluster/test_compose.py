@@ -7,9 +7,12 @@ bridge 10.213.0.0/24 ── a network namespace for each service, with its addre
 from __future__ import annotations
 
 import contextlib
+import runpy
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,40 @@ def test_docker_compose_accepts_the_file(composed: Any) -> None:
 def test_the_api_server_is_the_one_that_is_tested(composed: Any) -> None:
     version = required_version((HERE / "kube/go.mod").read_text(), "k8s.io/kubernetes")
     assert composed["services"]["kubernetes"]["image"].endswith(f":{version}")
+
+
+@pytest.mark.parametrize(("status", "tries"), [(422, 2), (503, 2), (400, 1)])
+def test_objects_are_sent_until_the_api_server_takes_them(
+    status: int, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_PATCH(self) -> None:
+            asked.append(self.path)
+            self.send_response(status if len(asked) == 1 else 200)
+            self.send_header("Content-Length", "3")
+            self.end_headers()
+            self.wfile.write(b"why")
+
+        def log_message(self, *_words: object) -> None:
+            pass
+
+    set_up = runpy.run_path(str(ROOT / "examples/compose/set_up.py"))
+    monkeypatch.setitem(set_up["patch"].__globals__, "CERTIFICATE", None)
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/services/web"
+            with (
+                pytest.raises(OSError, match="web: 400 why")
+                if status == 400
+                else contextlib.nullcontext()
+            ):
+                set_up["patch"](url, "{}", "token")
+        finally:
+            server.shutdown()
+    assert asked == ["/services/web"] * tries
 
 
 def test_the_proxy_is_granted_what_the_daemon_set_grants(composed: Any) -> None:
