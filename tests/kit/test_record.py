@@ -28,8 +28,10 @@ def test_it_fails(service_proxy, what):
 
 
 @pytest.fixture
-def run(pytester):
+def run(pytester, monkeypatch):
     """Run a test file with the plugin, in a process of its own."""
+    # This process may be a worker of pytest-xdist; that one isn't.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
 
     def run(text, *arguments):
         pytester.makepyfile(GET + text)
