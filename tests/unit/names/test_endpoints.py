@@ -26,6 +26,7 @@ MIXED = index(
     slice_of("10.0.0.1", Endpoint("10.0.0.2", ready=False), key="a", ports=(HTTP, ADMIN, DNS)),
     slice_of("10.0.0.3", key="b", ports=()),
     slice_of("10.0.0.4", "10.0.0.1", "fd00::4", key="c", ports=(HTTP,)),
+    slice_of(Endpoint("10.0.0.5", ready=False), key="none-ready", ports=(HTTP,)),
 )
 
 

@@ -120,4 +120,5 @@ def test_slices_with_many_ports_are_read_in_turns():
         read.append((yield from EndpointIndex.in_turns(slices)))
 
     assert sum(1 for _ in read_all()) == len(slices)
-    assert read[0].count(V4, "p20000", Protocol.TCP) == len(slices)
+    for index in (*read, EndpointIndex(slices)):
+        assert index.count(V4, "p20000", Protocol.TCP) == len(slices)
