@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Unpack
 
 from ..agent.agent import Agent
@@ -295,13 +295,12 @@ class EmbeddedProxy(Agent):
         names = ProxyNames(core.sync.progress, core.served_ports.listeners, bind, self._options)
         return names.search(namespace)
 
-    def _ports_of(self, key: ServiceKey) -> list[ServedPort]:
-        served_ports = self._core.served_ports if self._core is not None else ()
-        return [p for p in served_ports if p.plan.key.name.service == key]
+    def _ports_of(self, key: ServiceKey) -> Collection[ServedPort]:
+        return self._core.served_ports.of_service(key) if self._core is not None else ()
 
     def _free_address(self, key: ServiceKey) -> str:
-        ports = self._running().sync.plan.ports.values()
-        taken = {f.ip for port in ports if port.key.name.service != key for f in port.frontends}
+        others = (service for service, _ in self._services.values() if service.key != key)
+        taken = {ip for service in others for ip in service.cluster_ips}
         return free_loopback(key, taken, self._seed)
 
     def _embedded(self) -> MemorySource:

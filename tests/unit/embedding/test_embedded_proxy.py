@@ -166,6 +166,23 @@ def test_a_service_that_is_replaced_keeps_its_address(run):
     run(main())
 
 
+def test_services_that_are_added_at_once_have_addresses_of_their_own(run):
+    async def main():
+        async with Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080)
+            wanted = web.address.ip
+            await web.remove()
+            cart, web = await asyncio.gather(
+                proxy.add_service("cart", port=8080, cluster_ip=wanted),
+                proxy.add_service("web", port=8080),
+            )
+            assert cart.address == (wanted, 8080)
+            assert web.address.port == 8080
+            assert web.address.ip != wanted
+
+    run(main())
+
+
 def test_endpoints_that_cannot_be_served_raise_the_problem_in_the_status(run):
     async def main():
         async with Proxy() as proxy:

@@ -61,6 +61,7 @@ class ServedPorts:
         self.listeners = ListenerIndex()
         self._served: dict[PortKey, ServedPort] = {}
         self._by_group: dict[Group, ServedPort] = {}
+        self._by_service: dict[ServiceKey, dict[PortKey, ServedPort]] = {}
         self._retired: list[ServedPort] = []
         self._giving_up: set[ServedPort] = set()
         """Those whose listeners close once nothing is steered to them, for others without any."""
@@ -79,6 +80,10 @@ class ServedPorts:
         """Return the Service port of a group, if it is served."""
         return self._by_group.get(group)
 
+    def of_service(self, service: ServiceKey) -> Collection[ServedPort]:
+        """Return a Service's ports that are served; none if there is no such Service."""
+        return tuple(self._by_service.get(service, {}).values())
+
     def open(self, plan: PortPlan, preferred: Mapping[Frontend, int]) -> None:
         """Begin to serve a Service port.
 
@@ -90,6 +95,7 @@ class ServedPorts:
         self.retire(plan.key)
         served = ServedPort(plan, self._plane.open_group(str(plan.key)))
         self._served[plan.key] = self._by_group[served.group] = served
+        self._by_service.setdefault(plan.key.name.service, {})[plan.key] = served
         self._reservations.claim(node_ports(f for f in plan.frontends if f in preferred))
         self._follow(served, (), preferred)
 
@@ -117,10 +123,9 @@ class ServedPorts:
             why: Returns the reasons whenever they are shown.
         """
         self.detours.set(service, detours, why)
-        for served in self._served.values():
-            if served.plan.key.name.service == service:
-                self._touch(served, served.plan.frontends, served.plan.frontends)
-                self._serve(served, {})
+        for served in self.of_service(service):
+            self._touch(served, served.plan.frontends, served.plan.frontends)
+            self._serve(served, {})
 
     def retire(self, key: PortKey) -> None:
         """Have :meth:`close_retired` close a Service port; idempotent."""
@@ -129,6 +134,10 @@ class ServedPorts:
             return
         self._touch(served, served.plan.frontends, ())
         self._by_group.pop(served.group, None)
+        ports = self._by_service[key.name.service]
+        del ports[key]
+        if not ports:
+            del self._by_service[key.name.service]
         self._problems.forget(key)
         self.shortages.shares.hold(key, 0)
         self.listeners.change(served)

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from userspace_proxy.model import Balance, Frontend, Handling, Protocol, SocketAddress
+from userspace_proxy.model import Balance, Frontend, Handling, Protocol, ServiceKey, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import PortPool
 from userspace_proxy.policy import NodeFacts
@@ -375,6 +375,18 @@ async def test_closing_releases_node_ports(make):
     served_ports.follow(Cluster().serve("web", "10.96.0.1", POD, node_port=port))
     served_ports.close()
     bound(Protocol.TCP, port).close()
+
+
+async def test_a_service_has_those_of_its_ports_that_are_served(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    cluster.serve("web", "10.96.0.1", POD)
+    served_ports.follow(cluster.serve_large(2))
+    large = served_ports.of_service(ServiceKey("shop", "large"))
+    assert [served.plan.key.name.port for served in large] == ["p00001", "p00002"]
+    cluster.serve_large(1)
+    served_ports.follow(cluster.remove("web"))
+    assert len(served_ports.of_service(ServiceKey("shop", "large"))) == 1
+    assert not served_ports.of_service(ServiceKey("shop", "web"))
 
 
 async def test_a_round_touches_only_the_listeners_that_it_changes(make):
