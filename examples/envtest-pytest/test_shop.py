@@ -12,8 +12,8 @@ from urllib.request import urlopen
 import pytest
 from conftest import ApiServer
 
+from userspace_proxy_testing import KubernetesService, KubernetesServices
 from userspace_proxy_testing.backends import HttpRequest
-from userspace_proxy_testing.kubernetes_services import KubernetesService, KubernetesServices
 
 SHOP = """
 apiVersion: v1

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from userspace_proxy_testing.service_network import ServiceNetwork
+from userspace_proxy_testing import ServiceNetwork
 
 # Stands for the program under test: it fetches a page of the Service "web".
 PROGRAM = """

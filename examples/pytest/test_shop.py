@@ -9,8 +9,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from userspace_proxy_testing import ProxiedService, ServiceProxy
 from userspace_proxy_testing.backends import HttpRequest, echo, http
-from userspace_proxy_testing.service_proxy import ProxiedService, ServiceProxy
 
 
 def fetch(service: ProxiedService, path: str = "/") -> str:

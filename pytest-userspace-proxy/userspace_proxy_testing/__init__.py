@@ -1,28 +1,48 @@
 """For users' test suites: Services with backends, and fakes with the contract of the real parts.
 
-``plugin`` is the pytest plugin; ``ServiceProxy``, ``service_network.ServiceNetwork`` and
-``kubernetes_services.KubernetesServices`` are what its fixtures yield, and ``backends`` are what
-their Services are made of.
-``proxy_with_faults.ProxyWithFaults`` is a ``Proxy`` whose endpoints can have faults; ``fakes`` have
-the contract of the real parts. They are public: import them from their modules.
+``plugin`` is the pytest plugin; ``ServiceProxy``, ``ServiceNetwork`` and ``KubernetesServices`` are
+what its fixtures yield, and ``backends`` are what their Services are made of.
+``ProxyWithFaults`` is a ``Proxy`` whose endpoints can have faults; ``fakes`` have the contract of
+the real parts.
 
-``ServiceProxy`` is imported when it is first used: the plugin is a part of this package, and every
-run of pytest loads it.
+Names are imported when they are first used: the plugin is a part of this package, and every run of
+pytest loads it.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .kubernetes_service import KubernetesService
+    from .kubernetes_services import KubernetesServices
+    from .proxy_with_faults import ProxyWithFaults
+    from .service_network import ServiceNetwork
     from .service_proxy import ServiceProxy
+    from .services import ProxiedService
 
-__all__ = ["ServiceProxy"]
+__all__ = [
+    "KubernetesService",
+    "KubernetesServices",
+    "ProxiedService",
+    "ProxyWithFaults",
+    "ServiceNetwork",
+    "ServiceProxy",
+]
+
+_MODULES = {
+    "KubernetesService": "kubernetes_service",
+    "KubernetesServices": "kubernetes_services",
+    "ProxiedService": "services",
+    "ProxyWithFaults": "proxy_with_faults",
+    "ServiceNetwork": "service_network",
+    "ServiceProxy": "service_proxy",
+}
 
 
 def __getattr__(name: str) -> object:
-    if name == "ServiceProxy":
-        from .service_proxy import ServiceProxy
-
-        return ServiceProxy
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{module}", __name__), name)

@@ -67,7 +67,7 @@ class ServiceNetwork(Services):
         self._numbers = itertools.count(1)
         self._hosts = itertools.count(_FIRST_CLUSTER_IP)
         self._clients: dict[tuple[str, str], NetworkClient] = {}
-        self._process: NodeProcess
+        self._process: NodeProcess | None = None
         self._thread: LoopThread
         self._folder: Path
 
@@ -113,14 +113,15 @@ class ServiceNetwork(Services):
         Raises:
             AssertionError: Something is left of them.
         """
-        if not self.sandbox.nodes:
+        process = self._process
+        if not self.sandbox.nodes or process is None:
             return
         hosts = [self.sandbox.lan, *self.sandbox.nodes, *self.sandbox.pods.values()]
         namespaces = {namespace_of(host.pid) for host in hosts}
         with self._stack:
             for client in self._clients.values():
                 client.close()
-            status = self._process.close()
+            status = process.close()
             for service in self.services:
                 service.end_backends()
         assert status == 0, f"the proxy of the network ended with status {status}"
@@ -132,13 +133,16 @@ class ServiceNetwork(Services):
 
         Args:
             namespace: The Kubernetes namespace in which it looks up short names.
+
+        Raises:
+            RuntimeError: The network isn't started, or has ended.
         """
         client = self._clients.get((name, namespace))
         if client is None:
             client = self._clients[name, namespace] = NetworkClient(
                 name,
                 self.take_pod(),
-                self._process,
+                self._running(),
                 namespace=namespace,
                 files=self._files(namespace),
             )
@@ -146,6 +150,7 @@ class ServiceNetwork(Services):
 
     def take_pod(self) -> Pod:
         """Return a pod that nothing uses; :meth:`give_pod` returns it."""
+        self._running()
         return self._idle.pop(0) if self._idle else self._add_pod()
 
     def give_pod(self, pod: Pod) -> None:
@@ -156,12 +161,12 @@ class ServiceNetwork(Services):
         self, pod: Pod, family: socket.AddressFamily, type_: socket.SocketKind
     ) -> socket.socket:
         """Return a socket of a pod."""
-        return self._process.open_socket(pod, family, type_)
+        return self._running().open_socket(pod, family, type_)
 
     def _files(self, namespace: str) -> Mapping[str, Path]:
         """Return what programs in a namespace see of the resolver's configuration."""
         folder = self._folder / namespace
-        if self._process.dns_address is None:
+        if self._running().dns_address is None:
             return {}
         folder.mkdir(exist_ok=True)
         return write_resolver_files(folder, str(self.sandbox.node.ip), namespace)
@@ -169,10 +174,16 @@ class ServiceNetwork(Services):
     def _add_pod(self) -> Pod:
         return self.sandbox.add_pod(f"pod-{next(self._numbers)}")
 
-    def _calls(self) -> ProxyCalls:
+    def _running(self) -> NodeProcess:
+        if self._process is None:
+            raise RuntimeError("this network isn't started: use it in a with block")
         return self._process
 
+    def _calls(self) -> ProxyCalls:
+        return self._running()
+
     def _backend_thread(self) -> LoopThread:
+        self._running()
         return self._thread
 
     def _find_place(

@@ -145,6 +145,14 @@ def test_clients_have_pods_of_their_own_by_name_and_namespace(network):
     assert network.client("bob").ip != client.ip
 
 
+def test_before_its_start_a_network_says_how_to_start_it():
+    own = ServiceNetwork()
+    for use in (own.service, own.client, lambda: own.service(backends=0)):
+        with pytest.raises(RuntimeError, match="isn't started: use it in a with block"):
+            use()
+    own.close()
+
+
 def test_nothing_is_left_after_its_end():
     with ServiceNetwork() as own:
         web = own.service("web")

@@ -296,5 +296,8 @@ def test_the_package_imports_it_when_it_is_first_used():
         "from userspace_proxy_testing import ServiceProxy\n"
         "from userspace_proxy_testing.service_proxy import ServiceProxy as same\n"
         "assert ServiceProxy is same and not hasattr(userspace_proxy_testing, 'Other')\n"
+        "assert 'userspace_proxy_testing.service_network' not in sys.modules\n"
+        "names = userspace_proxy_testing.__all__\n"
+        "assert [getattr(userspace_proxy_testing, name).__name__ for name in names] == names\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
