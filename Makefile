@@ -14,7 +14,7 @@ FORM := style types layers mirror form litter
 NODE_TESTS := tests/node tests/faults tests/soak tests/reliability --ignore=tests/reliability/test_matrix.py
 API_TESTS := tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes
 BUILD := $(BIN)/python -m
-UNIT_TESTS := tests/unit tests/kit tests/tools
+UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks
 PROJECTS := pyproject.toml pytest-userspace-proxy/pyproject.toml
 ONE_AT_A_TIME := $(MAKE) --no-print-directory --keep-going
 

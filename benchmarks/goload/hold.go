@@ -24,6 +24,8 @@ type held struct {
 type holder struct {
 	to     *address
 	poller *poller
+	first  []byte // what each connection is used with
+	answer int    // the bytes of the answer to it
 	open   []int
 	buffer [4096]byte
 }
@@ -40,7 +42,7 @@ func hold(flags *flag.FlagSet) func() (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		h := &holder{to: to, poller: p}
+		h := &holder{to: to, poller: p, first: []byte("?")}
 		reports := json.NewEncoder(os.Stdout)
 		_ = reports.Encode(held{h.fill(*connections), *connections - len(h.open)})
 		lines := bufio.NewScanner(os.Stdin)
@@ -66,13 +68,14 @@ func (h *holder) fill(wanted int) int {
 		for _, event := range h.poller.wait(10) {
 			fd := int(event.Fd)
 			if !asked[fd] {
-				if _, err := syscall.Write(fd, []byte("?")); err == nil {
+				if _, err := syscall.Write(fd, h.first); err == nil {
 					asked[fd] = true
 					h.poller.modify(fd, in)
 					continue
 				}
 			} else if count, err := syscall.Read(fd, h.buffer[:]); err == nil && count > 0 {
 				h.open = append(h.open, fd)
+				h.answer = count
 				progress = now()
 				delete(asked, fd)
 				continue

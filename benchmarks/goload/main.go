@@ -5,6 +5,7 @@
 //	goload bulk   --to IP:PORT --streams 8 --seconds 2                 receive as fast as it comes
 //	goload udp    --to IP:PORT --sockets 16 --seconds 2                one datagram in flight per socket
 //	goload hold   --to IP:PORT --connections 8000                      open and hold; talks for each line on stdin
+//	goload open   --to IP:PORT --rate 5000 --connections 64            keep-alive requests at fixed times
 //	goload probe  --echo IP:PORT --udp IP:PORT --seconds 20            wait until both answer
 //
 // Each report is a line of JSON. One thread, one epoll, no goroutine on the path: it has to be
@@ -27,10 +28,10 @@ func main() {
 	runtime.LockOSThread()
 	debug.SetGCPercent(1000)
 	commands := map[string]func(*flag.FlagSet) func() (any, error){
-		"bulk": bulk, "echo": echo, "hold": hold, "probe": probe, "serve": serve, "udp": udp,
+		"bulk": bulk, "echo": echo, "hold": hold, "open": open, "probe": probe, "serve": serve, "udp": udp,
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: goload bulk|echo|hold|probe|serve|udp [flags]")
+		fmt.Fprintln(os.Stderr, "usage: goload bulk|echo|hold|open|probe|serve|udp [flags]")
 		os.Exit(2)
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
@@ -71,6 +72,7 @@ type timings struct {
 	Errors  int     `json:"errors"`
 	P50us   float64 `json:"p50_us"`
 	P99us   float64 `json:"p99_us"`
+	P999us  float64 `json:"p999_us"`
 	MaxUs   float64 `json:"max_us"`
 }
 
@@ -83,5 +85,5 @@ func summarize(took []int64, elapsed int64, failed int) timings {
 		}
 		return float64(took[int(share*float64(len(took)-1))]) / 1e3
 	}
-	return timings{len(took), float64(elapsed) / 1e9, failed, at(0.5), at(0.99), at(1)}
+	return timings{len(took), float64(elapsed) / 1e9, failed, at(0.5), at(0.99), at(0.999), at(1)}
 }
