@@ -6,6 +6,7 @@
     sites     a node, a client and two backend pods in namespaces, one site for each way
     ways      how a client's bytes reach a pod: direct, kernel, us, HAProxy, a Go proxy
     loads     what clients do, and what of it is measured
+    open_loop requests at fixed times: their rate, and which runs count
     runner    rounds: every load, and within it every way, one after the other
     samples   what was measured; medians, and ratios within a round
     goals     what was promised, and whether it is kept

@@ -15,7 +15,7 @@ from tests.cluster.waiting import DeadlineExceededError
 from userspace_proxy.errors import UserspaceProxyError
 
 from .goals import judge
-from .loads import LOADS, Load, WrkLoad
+from .loads import LOADS, WrkLoad, with_needed
 from .machine import describe_machine
 from .report import page_of, write_report
 from .runner import open_ways, raise_descriptor_limit, run_rounds
@@ -56,7 +56,7 @@ def main() -> int:
 
 def _run(options: argparse.Namespace) -> Samples:
     began = time.monotonic()
-    loads: Sequence[Load] = [LOADS[key] for key in options.only]
+    loads = with_needed(options.only)
     # What is missing is said before anything is started.
     if any(isinstance(load, WrkLoad) for load in loads):
         find_program("wrk")

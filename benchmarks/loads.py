@@ -10,10 +10,13 @@ from __future__ import annotations
 import abc
 import resource
 import threading
+from collections.abc import Collection
 
+from . import open_loop
 from .generators import MARGIN_S, hold, read_wrk, run_goload, timings
 from .metrics import NotMeasured, Values
 from .processes import cpu_seconds, descriptors, machine_cpu_seconds, memory_bytes
+from .samples import Samples
 from .tools import find_program
 from .ways import Way
 
@@ -77,6 +80,11 @@ class Load(abc.ABC):
     rounds_at_most: int | None = None
     skips: frozenset[str] = frozenset()
     """Keys of ways that it isn't put on."""
+    needs: str | None = None
+    """Key of the load whose samples of the same run it needs."""
+
+    def prepare(self, samples: Samples) -> None:  # noqa: B027 - most need nothing
+        """Take what it needs from the samples of this run; called in each round, before ``run``."""
 
     def suits(self, way: Way) -> bool:
         """Return whether it can be put on a way."""
@@ -148,6 +156,42 @@ class GoLoad(Load):
             **timings(said),
             **meter.each(said["count"]),
         }
+
+
+class OpenLoad(Load):
+    """Keep-alive requests at fixed times, as ``open_loop`` describes.
+
+    Args:
+        share: Of the highest rate of keep-alive requests, which is that of the closed loop.
+        of: Whose rate that is, and the only way that is measured beside ``direct``; None: that of
+            the slowest proxy, and all are measured.
+    """
+
+    port, rate, needs = "http", "requests", "keepalive"
+    metrics = ("requests", *open_loop.QUANTILES, "late_percent", "errors")
+
+    def __init__(self, key: str, short: str, share: float, of: str | None = None) -> None:
+        self.key, self.short, self.share, self.of = key, short, share, of
+        self._rate: float | None = None
+
+    def suits(self, way: Way) -> bool:
+        """Part of Load."""
+        return super().suits(way) and (self.of is None or way.key in {"direct", self.of})
+
+    def prepare(self, samples: Samples) -> None:
+        """Part of Load."""
+        ways = {self.of} if self.of else {*samples.ways(self.needs)} - IN_KERNEL
+        highest = open_loop.slowest_rate(samples, self.needs, self.rate, ways)
+        self._rate = highest and highest * self.share
+
+    def run(self, way: Way, seconds: float) -> Values:
+        """Part of Load."""
+        if self._rate is None:
+            whose = self.of or "a proxy"
+            raise NotMeasured(f"needs the rate of keep-alive requests of {whose}")
+        flags = f"--rate={self._rate:.1f}", f"--connections={open_loop.CONNECTIONS}"
+        said = run_goload(way, self.port, seconds * open_loop.LENGTH, "open", *flags)
+        return {"scheduled": self._rate, **open_loop.read_open(said)}
 
 
 class BulkLoad(Load):
@@ -289,10 +333,20 @@ LOADS: dict[str, Load] = {
             )
             for sockets in (1, 16)
         ),
+        OpenLoad("open10", "a tenth of the slowest proxy's highest rate", 0.1),
+        OpenLoad("open25", "a quarter of the slowest proxy's highest rate", 0.25),
+        OpenLoad("open50", "half of the slowest proxy's highest rate", 0.5),
+        OpenLoad("open-ours", "half of this proxy's own highest rate", 0.5, of="ours"),
         *(HeldLoad(connections) for connections in (1, 100, 2000, 8000)),
         SilentLoad(),
     )
 }
+
+
+def with_needed(keys: Collection[str]) -> list[Load]:
+    """Return the loads of these keys, and those that they need, in their order in LOADS."""
+    wanted = {*keys, *(LOADS[key].needs for key in keys)}
+    return [load for key, load in LOADS.items() if key in wanted]
 
 
 def _wait_until_at_rest(way: Way) -> None:

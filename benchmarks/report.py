@@ -10,8 +10,9 @@ from tests.tools.markdown import RIGHT, table
 
 from .chart import Group, draw_bars
 from .goals import Goal, Verdict, judge, why
-from .loads import LOADS, HeldLoad, Load
+from .loads import LOADS, HeldLoad, Load, OpenLoad
 from .metrics import METRICS
+from .open_loop import QUANTILES
 from .samples import Samples
 from .ways import WAYS
 
@@ -19,6 +20,7 @@ PAGE = Path(__file__).with_name("page.md")
 
 MAIN = ("close", "echo", "keepalive", "bulk1", "bulk8", "udp1", "udp16")
 HELD = tuple(key for key, load in LOADS.items() if isinstance(load, HeldLoad))
+OPEN = tuple(key for key, load in LOADS.items() if isinstance(load, OpenLoad))
 PICTURED = {
     "close": "connections/s, wrk",
     "echo": "connections/s, echo",
@@ -56,6 +58,7 @@ def page_of(samples: Samples) -> str:
         goals=_goals(verdicts),
         why=_reasons(verdicts),
         main="\n\n".join(_load_table(LOADS[key], samples) for key in MAIN if _has(samples, key)),
+        latency=_open_tables(samples),
         held=_held_tables(samples),
         silent=_load_table(LOADS["silent"], samples) if _has(samples, "silent") else "Not run.",
         spread=_spread(samples),
@@ -96,6 +99,31 @@ def _load_table(load: Load, samples: Samples) -> str:
     return (
         f"### {title}{': ' * bool(load.details)}{load.details}\n\n{table(head, rows, others=RIGHT)}"
     )
+
+
+def _open_tables(samples: Samples) -> str:
+    return (
+        "\n\n".join(_open_table(key, samples) for key in OPEN if _has(samples, key)) or "Not run."
+    )
+
+
+def _open_table(key: str, samples: Samples) -> str:
+    """Return the table of one rate; a way without a round that counts has its note instead."""
+    quantiles = [METRICS[metric].head for metric in QUANTILES]
+    head = ["", *quantiles, *(f"{head} added" for head in quantiles), "late, %", "errors", "rounds"]
+    rows, title = [], LOADS[key].short
+    for way in (way for way in WAYS if way in samples.ways(key)):
+        rates = samples.values(key, way, "scheduled").values()
+        if not rates:
+            rows.append([WAYS[way].label, samples.note(key, way), *[""] * (len(head) - 2)])
+            continue
+        title = f"{LOADS[key].short}: {max(rates):,.0f} requests/s"
+        figures = [(samples.median(key, way, metric), metric) for metric in QUANTILES]
+        figures += [(samples.added(key, metric, way, "direct"), metric) for metric in QUANTILES]
+        figures += [(samples.median(key, way, m), m) for m in ("late_percent", "errors")]
+        counted = f"{len(rates)} of {samples.rounds(key)}"
+        rows.append([WAYS[way].label, *(_figure(*figure) for figure in figures), counted])
+    return f"### {title[0].upper()}{title[1:]}\n\n{table(head, rows, others=RIGHT)}"
 
 
 def _held_tables(samples: Samples) -> str:

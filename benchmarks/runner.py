@@ -65,6 +65,7 @@ def run_rounds(
         for load in loads:
             if load.rounds_at_most is not None and number >= load.rounds_at_most:
                 continue
+            load.prepare(samples)
             if load.uses_ports_up:
                 time.sleep(max(0.0, ports_are_back - time.monotonic()))  # noqa: TID251 - the kernel tells no end
             for way in [*ways[turn:], *ways[:turn]]:

@@ -1,4 +1,4 @@
-"""What was measured, by way, load and round; medians, and ratios within a round."""
+"""What was measured, by way, load and round; medians; ratios and differences within a round."""
 
 from __future__ import annotations
 
@@ -70,6 +70,12 @@ class Samples:
         ours, theirs = self.values(load, way, metric), self.values(load, to, metric)
         ratios = [ours[n] / theirs[n] for n in ours if theirs.get(n)]
         return median(ratios) if ratios else None
+
+    def added(self, load: str, metric: str, way: str, over: str) -> float | None:
+        """Return the median of the differences within each round; None when there is none."""
+        ours, theirs = self.values(load, way, metric), self.values(load, over, metric)
+        differences = [ours[n] - theirs[n] for n in ours if n in theirs]
+        return median(differences) if differences else None
 
     def spread(self, load: str, way: str, metric: str) -> float | None:
         """Return how far apart least and most are, as a share of the median."""

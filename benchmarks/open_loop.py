@@ -1,0 +1,50 @@
+"""Requests at fixed times: at what rate they are sent, and which runs count.
+
+In a closed loop a client sends a request when it has the answer to the one before. So a slow
+answer delays requests that would have been slow, too, and these are missing from the quantiles
+(coordinated omission). In an open loop a schedule says when each request is due, and its latency
+counts from then on, whenever it is sent: ``goload/schedule.go``. Source: wrk2, perf-gauge.
+
+Rule 1: the rate is the same for all ways, and in all rounds.
+Rule 2: a run counts only if the load generator kept the schedule. Its own delay would otherwise be
+taken for the way's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .metrics import NotMeasured, Values
+from .samples import Samples
+
+QUANTILES = ("p50_us", "p99_us", "p999_us")
+CONNECTIONS = 64
+"""As many as the closed loop has: the ``-c64`` of wrk."""
+LENGTH = 1.5
+"""How long a run is, in those of other loads: all of them take some ten minutes with thirteen ways
+and five rounds of 2 s, and the slowest rate has enough requests for a p99.9."""
+LATE_PERCENT = 1.0
+"""Of the requests; if more are late, the p99 may be the generator's."""
+
+
+def slowest_rate(samples: Samples, load: str, metric: str, ways: Iterable[str]) -> float | None:
+    """Return the lowest rate of these ways in the first round; None when there is none."""
+    rates = (samples.values(load, way, metric).get(0) for way in ways)
+    return min(filter(None, rates), default=None)
+
+
+def read_open(said: Mapping[str, Any]) -> Values:
+    """Return what a report of goload's command ``open`` says.
+
+    Raises:
+        NotMeasured: The generator didn't keep its schedule.
+    """
+    late = 100 * said["late"] / said["count"]
+    if late > LATE_PERCENT:
+        raise NotMeasured(f"not counted: the load generator sent {late:.1f} % of the requests late")
+    return {
+        "requests": (said["count"] - said["errors"]) / said["seconds"],
+        **{name: said[name] for name in (*QUANTILES, "errors")},
+        "late_percent": late,
+    }
