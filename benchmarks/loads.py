@@ -10,7 +10,9 @@ from __future__ import annotations
 import abc
 import resource
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+
+from userspace_proxy.errors import SandboxError
 
 from . import open_loop
 from .generators import MARGIN_S, hold, read_wrk, run_goload, timings
@@ -156,6 +158,29 @@ class GoLoad(Load):
             **timings(said),
             **meter.each(said["count"]),
         }
+
+
+class DelayedAckLoad(GoLoad):
+    """Exchanges in which one side waits if the proxy delays an ACK: each on a new connection.
+
+    Args:
+        words: Flags of goload's command ``request``.
+    """
+
+    # No proxy, no ACK of its own; one of them shows what the peers do by themselves.
+    skips = IN_KERNEL - {"direct"}
+    rounds_at_most = 3
+
+    def __init__(self, key: str, short: str, *words: str, port: str) -> None:
+        words = ("request", "--parallel=4", *words)
+        super().__init__(key, short, "", *words, port=port, rate="connections")
+
+    def run(self, way: Way, seconds: float) -> Values:
+        """Part of Load."""
+        values = super().run(way, seconds)
+        if values["errors"]:
+            raise SandboxError(f"{values['errors']:.0f} exchanges had no answer")
+        return values
 
 
 class OpenLoad(Load):
@@ -305,6 +330,17 @@ class SilentLoad(Load):
         }
 
 
+def _delayed_ack_loads() -> Iterator[Load]:
+    """Yield each with and without TCP_NODELAY on the socket of the peer that would wait."""
+    for key, what, flag, nagle, port in (
+        ("client2", "client writes twice", "--writes=2", "--nagle", "request"),
+        ("server2", "server writes twice", "--server-writes=2", "--server-nagle", "request"),
+        ("banner", "server speaks first", "--banner", "--server-nagle", "banner"),
+    ):
+        yield DelayedAckLoad(key, what, flag, port=port)
+        yield DelayedAckLoad(f"{key}-nagle", f"{what}, no TCP_NODELAY", flag, nagle, port=port)
+
+
 LOADS: dict[str, Load] = {
     load.key: load
     for load in (
@@ -337,6 +373,7 @@ LOADS: dict[str, Load] = {
         OpenLoad("open25", "a quarter of the slowest proxy's highest rate", 0.25),
         OpenLoad("open50", "half of the slowest proxy's highest rate", 0.5),
         OpenLoad("open-ours", "half of this proxy's own highest rate", 0.5, of="ours"),
+        *_delayed_ack_loads(),
         *(HeldLoad(connections) for connections in (1, 100, 2000, 8000)),
         SilentLoad(),
     )

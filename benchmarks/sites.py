@@ -42,6 +42,8 @@ PORTS = {
         Port("echo", "TCP", 7, 7000),
         Port("source", "TCP", 19, 9000),
         Port("udp", "UDP", 53, 5353),
+        Port("request", "TCP", 70, 7070),
+        Port("banner", "TCP", 25, 2525),
     )
 }
 

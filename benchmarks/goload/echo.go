@@ -7,16 +7,26 @@ import (
 	"syscall"
 )
 
-// exchange is one connection: dialled, asked, answered, closed.
+// exchange is one connection: dialled, greeted, asked, answered, closed.
 type exchange struct {
 	started int64
-	missing int
+	missing int // bytes: of the banner, then of the answer, then the end of the stream
 	asked   bool
+	left    bool
+}
+
+// habits are how exchanges differ.
+type habits struct {
+	writes int  // the message is sent in so many
+	nagle  bool // without TCP_NODELAY
+	banner int  // bytes that the server sends first
+	leave  bool // one more byte follows the answer, and the server closes
 }
 
 type echoClient struct {
 	to      *address
 	poller  *poller
+	habits  habits
 	payload []byte
 	buffer  [4096]byte
 	open    map[int]*exchange
@@ -32,34 +42,36 @@ func echo(flags *flag.FlagSet) func() (any, error) {
 	size := flags.Int("bytes", 64, "of one message")
 	settle := flags.Float64("settle", 0, "seconds before that in which nothing is counted")
 	return func() (any, error) {
-		p, err := newPoller()
-		if err != nil {
-			return nil, err
-		}
-		c := &echoClient{
-			to: to, poller: p, payload: make([]byte, *size),
-			open: map[int]*exchange{}, took: make([]int64, 0, 1<<20),
-		}
-		for range *parallel {
-			c.spare = append(c.spare, &exchange{})
-		}
-		start := now() + int64(*settle*1e9)
-		end := start + int64(*seconds*1e9)
-		settled := *settle == 0
-		for now() < end {
-			if !settled && now() >= start {
-				settled = true
-				c.took, c.failed = c.took[:0], 0
-			}
-			for count := len(c.spare); count > 0; count-- {
-				c.begin()
-			}
-			for _, event := range p.wait(10) {
-				c.handle(int(event.Fd), event.Events)
-			}
-		}
-		return summarize(c.took, now()-start, c.failed), nil
+		c := &echoClient{to: to, payload: make([]byte, *size), habits: habits{writes: 1}}
+		return c.run(*parallel, *seconds, *settle)
 	}
+}
+
+func (c *echoClient) run(parallel int, seconds, settle float64) (any, error) {
+	p, err := newPoller()
+	if err != nil {
+		return nil, err
+	}
+	c.poller, c.open, c.took = p, map[int]*exchange{}, make([]int64, 0, 1<<20)
+	for range parallel {
+		c.spare = append(c.spare, &exchange{})
+	}
+	start := now() + int64(settle*1e9)
+	end := start + int64(seconds*1e9)
+	settled := settle == 0
+	for now() < end {
+		if !settled && now() >= start {
+			settled = true
+			c.took, c.failed = c.took[:0], 0
+		}
+		for count := len(c.spare); count > 0; count-- {
+			c.begin()
+		}
+		for _, event := range p.wait(10) {
+			c.handle(int(event.Fd), event.Events)
+		}
+	}
+	return summarize(c.took, now()-start, c.failed), nil
 }
 
 func (c *echoClient) begin() {
@@ -68,9 +80,12 @@ func (c *echoClient) begin() {
 		c.failed++
 		return
 	}
+	if c.habits.nagle {
+		delaySmallWrites(fd)
+	}
 	e := c.spare[len(c.spare)-1]
 	c.spare = c.spare[:len(c.spare)-1]
-	*e = exchange{started: now(), missing: len(c.payload)}
+	*e = exchange{started: now(), missing: c.habits.banner}
 	c.open[fd] = e
 	c.poller.add(fd, in|out|edge)
 }
@@ -80,35 +95,56 @@ func (c *echoClient) handle(fd int, events uint32) {
 	if e == nil {
 		return
 	}
-	if !e.asked && events&out != 0 {
-		if _, err := syscall.Write(fd, c.payload); err != nil {
-			c.fail(fd, e, "write", err)
+	if !e.asked && e.missing == 0 && events&out != 0 && !c.ask(fd, e) {
+		return
+	}
+	for events&in != 0 && e.missing > 0 {
+		count, err := syscall.Read(fd, c.buffer[:])
+		if err == syscall.EAGAIN {
 			return
 		}
-		e.asked = true
-	}
-	if events&in != 0 && e.asked {
-		for e.missing > 0 {
-			count, err := syscall.Read(fd, c.buffer[:])
-			if err == syscall.EAGAIN {
-				return
-			}
-			if err != nil || count == 0 {
-				c.fail(fd, e, "read", err)
-				return
-			}
-			e.missing -= count
-			if e.missing == 0 {
-				c.took = append(c.took, now()-e.started)
-				c.finish(fd, e)
-				return
-			}
+		if e.left {
+			c.finish(fd, e)
+			return
+		}
+		if err != nil || count == 0 {
+			c.fail(fd, e, "read", err)
+			return
+		}
+		e.missing -= count
+		if e.missing == 0 && !c.goOn(fd, e) {
+			return
 		}
 	}
 	if events&(syscall.EPOLLERR|syscall.EPOLLHUP) != 0 {
 		number, _ := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_ERROR)
 		c.fail(fd, e, "connect", syscall.Errno(number))
 	}
+}
+
+// ask sends the message; false: that was the end.
+func (c *echoClient) ask(fd int, e *exchange) bool {
+	if err := writeInParts(fd, c.payload, c.habits.writes); err != nil {
+		c.fail(fd, e, "write", err)
+		return false
+	}
+	e.asked, e.missing = true, len(c.payload)
+	return true
+}
+
+// goOn does what follows the banner or the answer; false: that was the end.
+func (c *echoClient) goOn(fd int, e *exchange) bool {
+	if !e.asked {
+		return c.ask(fd, e)
+	}
+	c.took = append(c.took, now()-e.started)
+	if !c.habits.leave {
+		c.finish(fd, e)
+		return false
+	}
+	_, _ = syscall.Write(fd, c.payload[:1])
+	e.left, e.missing = true, 1
+	return true
 }
 
 func (c *echoClient) finish(fd int, e *exchange) {

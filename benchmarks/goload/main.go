@@ -1,11 +1,12 @@
 // Goload is both ends of the benchmarks' traffic: the backends, and the clients that time them.
 //
-//	goload serve  --http 8080 --echo 7000 --source 9000 --udp 5353     backends; "ready", then until killed
+//	goload serve  --http 8080 --echo 7000 --udp 5353 …                  backends; "ready", then until killed
 //	goload echo   --to IP:PORT --parallel 32 --seconds 2               connect, 64 bytes there and back, close
 //	goload bulk   --to IP:PORT --streams 8 --seconds 2                 receive as fast as it comes
 //	goload udp    --to IP:PORT --sockets 16 --seconds 2                one datagram in flight per socket
 //	goload hold   --to IP:PORT --connections 8000                      open and hold; talks for each line on stdin
 //	goload open   --to IP:PORT --rate 5000 --connections 64            keep-alive requests at fixed times
+//	goload request --to IP:PORT --writes 2 --server-writes 2 --nagle   as echo, with a server of whole requests
 //	goload probe  --echo IP:PORT --udp IP:PORT --seconds 20            wait until both answer
 //
 // Each report is a line of JSON. One thread, one epoll, no goroutine on the path: it has to be
@@ -28,10 +29,11 @@ func main() {
 	runtime.LockOSThread()
 	debug.SetGCPercent(1000)
 	commands := map[string]func(*flag.FlagSet) func() (any, error){
-		"bulk": bulk, "echo": echo, "hold": hold, "open": open, "probe": probe, "serve": serve, "udp": udp,
+		"bulk": bulk, "echo": echo, "hold": hold, "open": open, "probe": probe,
+		"request": request, "serve": serve, "udp": udp,
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: goload bulk|echo|hold|open|probe|serve|udp [flags]")
+		fmt.Fprintln(os.Stderr, "usage: goload bulk|echo|hold|open|probe|request|serve|udp [flags]")
 		os.Exit(2)
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)

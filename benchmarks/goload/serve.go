@@ -26,6 +26,7 @@ type server struct {
 	piece    [1 << 20]byte // of bulk: sendfile was slower, its pages are small
 	answer   []byte
 	farewell []byte
+	requests map[int][]byte // what there is of the request of each connection that has sent some
 }
 
 func serve(flags *flag.FlagSet) func() (any, error) {
@@ -33,6 +34,8 @@ func serve(flags *flag.FlagSet) func() (any, error) {
 	echoPort := flags.Int("echo", 0, "port that sends back what it gets; 0: none")
 	sourcePort := flags.Int("source", 0, "port that sends without end after the first byte; 0: none")
 	udpPort := flags.Int("udp", 0, "port that sends datagrams back; 0: none")
+	requestPort := flags.Int("request", 0, "port that answers a request once it is whole; 0: none")
+	bannerPort := flags.Int("banner", 0, "port that does the same, but speaks first; 0: none")
 	return func() (any, error) {
 		p, err := newPoller()
 		if err != nil {
@@ -40,13 +43,20 @@ func serve(flags *flag.FlagSet) func() (any, error) {
 		}
 		body := bytes.Repeat([]byte("."), 128)
 		s := &server{
-			poller: p, handlers: map[int]handler{},
+			poller: p, handlers: map[int]handler{}, requests: map[int][]byte{},
 			answer:   fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body),
 			farewell: fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body),
 		}
-		for port, handle := range map[int]handler{*httpPort: s.http, *echoPort: s.echo, *sourcePort: s.source} {
+		for port, handle := range map[int]handler{
+			*httpPort: s.http, *echoPort: s.echo, *sourcePort: s.source,
+			*requestPort: s.request, *bannerPort: s.request,
+		} {
 			if port != 0 {
-				if err := s.listen(port, handle); err != nil {
+				var first []byte
+				if port == *bannerPort {
+					first = make([]byte, messageBytes)
+				}
+				if err := s.listen(port, first, handle); err != nil {
 					return nil, err
 				}
 			}
@@ -68,7 +78,8 @@ func serve(flags *flag.FlagSet) func() (any, error) {
 	}
 }
 
-func (s *server) listen(port int, handle handler) error {
+// listen sends first to each client that connects; empty: nothing.
+func (s *server) listen(port int, first []byte, handle handler) error {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return err
@@ -82,12 +93,12 @@ func (s *server) listen(port int, handle handler) error {
 	if err := syscall.Listen(fd, backlog); err != nil {
 		return err
 	}
-	s.handlers[fd] = func(fd int, _ uint32) { s.accept(fd, handle) }
+	s.handlers[fd] = func(fd int, _ uint32) { s.accept(fd, first, handle) }
 	s.poller.add(fd, in)
 	return nil
 }
 
-func (s *server) accept(listener int, handle handler) {
+func (s *server) accept(listener int, first []byte, handle handler) {
 	for range acceptAtOne {
 		fd, _, errno := syscall.Syscall6(syscall.SYS_ACCEPT4, uintptr(listener), 0, 0, syscall.SOCK_NONBLOCK, 0, 0)
 		if errno != 0 {
@@ -95,11 +106,15 @@ func (s *server) accept(listener int, handle handler) {
 		}
 		s.handlers[int(fd)] = handle
 		s.poller.add(int(fd), in)
+		if len(first) > 0 {
+			_, _ = syscall.Write(int(fd), first)
+		}
 	}
 }
 
 func (s *server) close(fd int) {
 	delete(s.handlers, fd)
+	delete(s.requests, fd)
 	syscall.Close(fd)
 }
 
