@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
@@ -10,7 +10,7 @@ from tests.tools.markdown import RIGHT, table
 
 from .chart import Group, draw_bars
 from .goals import Goal, Verdict, judge, why
-from .loads import LOADS, HeldLoad, Load, OpenLoad
+from .loads import LOADS, DelayedAckLoad, HeldLoad, Load, OpenLoad
 from .metrics import METRICS
 from .open_loop import QUANTILES
 from .samples import Samples
@@ -21,6 +21,17 @@ PAGE = Path(__file__).with_name("page.md")
 MAIN = ("close", "echo", "keepalive", "bulk1", "bulk8", "udp1", "udp16")
 HELD = tuple(key for key, load in LOADS.items() if isinstance(load, HeldLoad))
 OPEN = tuple(key for key, load in LOADS.items() if isinstance(load, OpenLoad))
+DELAYED_ACKS = tuple(key for key, load in LOADS.items() if isinstance(load, DelayedAckLoad))
+HELD_FIGURES = {
+    "exchanges": "Exchanges/s over all connections in turn, 64 at a time",
+    "cpu_us": "Proxy CPU, µs for each exchange",
+    "p99_ms": "p99, ms",
+    "bytes_each": "User memory, bytes for each idle connection",
+    "descriptors_each": "Descriptors for each connection",
+    "base_mb": "User memory before any connection, MB",
+}
+BEFORE = frozenset({"base_mb"})
+"""Figures that don't differ by load."""
 PICTURED = {
     "close": "connections/s, wrk",
     "echo": "connections/s, echo",
@@ -59,7 +70,10 @@ def page_of(samples: Samples) -> str:
         why=_reasons(verdicts),
         main="\n\n".join(_load_table(LOADS[key], samples) for key in MAIN if _has(samples, key)),
         latency=_open_tables(samples),
-        held=_held_tables(samples),
+        delayed_acks=_tables_by_figure(
+            samples, DELAYED_ACKS, {"p50_ms": "p50, ms", "p99_ms": "p99, ms"}
+        ),
+        held=_tables_by_figure(samples, HELD, HELD_FIGURES),
         silent=_load_table(LOADS["silent"], samples) if _has(samples, "silent") else "Not run.",
         spread=_spread(samples),
     )
@@ -126,38 +140,31 @@ def _open_table(key: str, samples: Samples) -> str:
     return f"### {title[0].upper()}{title[1:]}\n\n{table(head, rows, others=RIGHT)}"
 
 
-def _held_tables(samples: Samples) -> str:
-    keys = [key for key in HELD if _has(samples, key)]
-    if not keys:
-        return "Not run."
-    keys_of = {"base_mb": keys[:1]}
+def _tables_by_figure(samples: Samples, loads: Sequence[str], figures: Mapping[str, str]) -> str:
+    """Return a table for each figure, in which each load has a column.
+
+    Args:
+        figures: The title of each metric.
+    """
+    keys = [key for key in loads if _has(samples, key)]
     parts = []
-    for metric, title in (
-        ("exchanges", "Exchanges/s over all connections in turn, 64 at a time"),
-        ("cpu_us", "Proxy CPU, µs for each exchange"),
-        ("p99_ms", "p99, ms"),
-        ("bytes_each", "User memory, bytes for each idle connection"),
-        ("descriptors_each", "Descriptors for each connection"),
-        ("base_mb", "User memory before any connection, MB"),
-    ):
-        used = [
-            key
-            for key in keys_of.get(metric, keys)
-            if any(samples.values(key, way, metric) for way in WAYS)
-        ]
+    for metric, title in figures.items():
+        used = [key for key in keys if any(samples.values(key, way, metric) for way in WAYS)]
+        if metric in BEFORE:
+            used = used[:1]
         if not used:
             continue
         rows = [
-            [WAYS[way].label, *(_held_cell(samples, key, way, metric) for key in used)]
+            [WAYS[way].label, *(_cell(samples, key, way, metric) for key in used)]
             for way in WAYS
             if way in samples.ways(used[0])
         ]
         head = ["", *(LOADS[key].short for key in used)]
         parts.append(f"### {title}\n\n{table(head, rows, others=RIGHT)}")
-    return "\n\n".join(parts)
+    return "\n\n".join(parts) or "Not run."
 
 
-def _held_cell(samples: Samples, load: str, way: str, metric: str) -> str:
+def _cell(samples: Samples, load: str, way: str, metric: str) -> str:
     return samples.note(load, way) or _figure(samples.median(load, way, metric), metric)
 
 

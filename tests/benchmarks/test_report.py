@@ -38,3 +38,34 @@ def test_a_rate_at_which_no_round_counted_has_no_figures() -> None:
     page = page_of(Samples([Sample("open10", "ours", 0, {}, LATE)]))
     assert "### A tenth of the slowest proxy's highest rate\n" in page
     assert LATE in page
+
+
+def test_what_a_delayed_ack_costs_is_a_column_with_and_without_nodelay() -> None:
+    samples = Samples(
+        [
+            Sample("banner", "direct", 0, {"p50_ms": 0.2, "p99_ms": 0.31}),
+            Sample("banner-nagle", "direct", 0, {"p50_ms": 0.21, "p99_ms": 0.32}),
+            Sample("banner", "ours", 0, {"p50_ms": 204.1, "p99_ms": 208}),
+            Sample("banner-nagle", "ours", 0, {}, "failed: 3 exchanges had no answer"),
+        ]
+    )
+    page = page_of(samples)
+    assert (
+        "### p50, ms\n\n"
+        "|  | server speaks first | server speaks first, no TCP_NODELAY |\n"
+        "|---|---:|---:|\n"
+        "| direct to one pod | 0.20 | 0.21 |\n"
+        f"| {Ours.label} | 204.10 | failed: 3 exchanges had no answer |\n"
+    ) in page
+    assert "| direct to one pod | 0.31 | 0.32 |\n" in page
+
+
+def test_loads_that_did_not_run_have_no_tables() -> None:
+    parts = page_of(Samples()).split("\n## ")
+    empty = [part.partition("\n")[0] for part in parts if part.rstrip().endswith("\nNot run.")]
+    assert empty == [
+        "Latency at fixed rates",
+        "Delayed acknowledgements",
+        "Many connections",
+        "A silent endpoint",
+    ]
