@@ -17,11 +17,12 @@ from userspace_proxy.errors import UserspaceProxyError
 from .goals import judge
 from .loads import LOADS, WrkLoad, with_needed
 from .machine import describe_machine
+from .peers import HAProxy
 from .report import page_of, write_report
 from .runner import open_ways, raise_descriptor_limit, run_rounds
 from .samples import Samples, load_samples
 from .tools import build_tools, find_kubernetes, find_program
-from .ways import WAYS, HAProxy, KubeProxy
+from .ways import WAYS, KubeProxy
 
 PAGE = Path("docs/benchmarks.md")
 QUICK_SECONDS = 1.0

@@ -13,7 +13,7 @@ from userspace_proxy.errors import SandboxError
 from userspace_proxy_testing.sandbox.holder import read_line
 
 from .metrics import Values
-from .ways import Way
+from .way import Way
 
 MARGIN_S = 15.0
 """For a command to end after its load has."""

@@ -20,7 +20,7 @@ from .metrics import NotMeasured, Values
 from .processes import cpu_seconds, descriptors, machine_cpu_seconds, memory_bytes
 from .samples import Samples
 from .tools import find_program
-from .ways import Way
+from .way import Way
 
 BYTES_IN_GB = 1e9
 

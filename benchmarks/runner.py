@@ -17,7 +17,8 @@ from .metrics import METRICS, NotMeasured, Values
 from .samples import Sample, Samples
 from .sites import Site
 from .tools import Tools
-from .ways import WAYS, Way
+from .way import Way
+from .ways import WAYS
 
 # How long the kernel keeps the source port of a connection that was closed first on this side.
 # Source: TCP_TIMEWAIT_LEN of include/net/tcp.h.

@@ -1,0 +1,78 @@
+"""Other proxies as ways: HAProxy, and a Go proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .sites import PORTS
+from .tools import find_program
+from .way import TCP_ONLY, Way, matching
+
+FIRST_PROXY_PORT = 17001
+
+
+class Peer(Way):
+    """Another proxy, behind one REDIRECT rule for each port."""
+
+    def rules(self) -> Iterator[list[str]]:
+        """Part of Way."""
+        for name, number in self.proxy_ports():
+            yield [*matching(PORTS[name]), "-j", "REDIRECT", "--to-ports", str(number)]
+
+    def proxy_ports(self) -> Iterator[tuple[str, int]]:
+        """Yield each port's name and where the proxy listens for it."""
+        for number, name in enumerate(PORTS, FIRST_PROXY_PORT):
+            if name in self.serves:
+                yield name, number
+
+
+class GoProxy(Peer):
+    """Our own Go proxy in the style of kube-proxy's userspace mode."""
+
+    key, label = "go", "Go proxy, userspace style"
+    descriptors_each = 6
+
+    def command(self) -> list[str]:
+        """Part of Way."""
+        flags = [
+            f"--{PORTS[name].protocol.lower()}={number}="
+            + ",".join(self.site.endpoints(PORTS[name]))
+            for name, number in self.proxy_ports()
+        ]
+        return [str(self.tools.goproxy), *flags]
+
+    def environment(self) -> dict[str, str]:
+        """Part of Way."""
+        return {"GOMAXPROCS": "1"}
+
+
+class HAProxy(Peer):
+    """Debian's HAProxy with one thread, in TCP mode, else as it comes."""
+
+    key, label = "haproxy", "HAProxy, one thread"
+    serves = TCP_ONLY
+    descriptors_each = 2
+
+    def command(self) -> list[str]:
+        """Part of Way."""
+        config = self.folder / "haproxy.cfg"
+        config.write_text(self._config())
+        return [find_program("haproxy"), "-db", "-f", str(config)]
+
+    def _config(self) -> str:
+        lines = [
+            "global",
+            "  nbthread 1",
+            "  maxconn 9000",
+            "defaults",
+            "  mode tcp",
+            "  balance roundrobin",
+            "  timeout connect 5s",
+            "  timeout client 5m",
+            "  timeout server 5m",
+        ]
+        for name, number in self.proxy_ports():
+            lines += [f"listen {name}", f"  bind 0.0.0.0:{number}"]
+            for index, endpoint in enumerate(self.site.endpoints(PORTS[name])):
+                lines.append(f"  server pod{index} {endpoint}")
+        return "\n".join(lines) + "\n"

@@ -1,0 +1,145 @@
+"""One way by which a client's bytes reach a pod: what all of them have."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from userspace_proxy.errors import SandboxError
+
+from .processes import family
+from .sites import PORTS, READY_S, SERVICE_IP, Port, Site
+from .tools import Tools, find_program
+
+STOP_S = 10.0
+
+ALL = frozenset(PORTS)
+TCP_ONLY = frozenset(name for name, port in PORTS.items() if port.protocol == "TCP")
+
+
+class Way:
+    """One way, in a site of its own.
+
+    Args:
+        site: Where it lives.
+        tools: Programs of ours.
+        folder: For its files; empty.
+    """
+
+    key: str
+    label: str
+    serves = ALL
+    descriptors_each = 0
+    """What it needs for one idle connection; 0: it has none."""
+
+    def __init__(self, site: Site, tools: Tools, folder: Path) -> None:
+        self.site = site
+        self.tools = tools
+        self.folder = folder
+        self._process: subprocess.Popen[str] | None = None
+
+    def open(self) -> None:
+        """Set up what stays, once; ``start`` comes next. Most need rules."""
+        for rule in self.rules():
+            self.site.node.run(
+                [find_program("iptables-legacy"), "-t", "nat", "-A", "PREROUTING", *rule],
+                env={**os.environ, "XTABLES_LOCKFILE": str(self.folder / "xtables.lock")},
+            )
+
+    def rules(self) -> Iterator[list[str]]:
+        """Yield the rules that bring the Service's traffic here."""
+        yield from ()
+
+    def command(self) -> list[str]:
+        """Return what to run on the node; empty: nothing."""
+        return []
+
+    def environment(self) -> dict[str, str]:
+        """Return what the command's environment has besides ours."""
+        return {}
+
+    def address(self, port: str) -> str:
+        """Return what clients dial for a port, as IP:PORT."""
+        return f"{SERVICE_IP}:{PORTS[port].front}"
+
+    def start(self) -> None:
+        """Start the command, and wait until a client is answered.
+
+        Raises:
+            SandboxError: Nobody answered in time; the message has its last words.
+        """
+        if command := self.command():
+            with self._log().open("w") as log:
+                self._process = self.site.node.popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, **self.environment()},
+                    start_new_session=True,
+                )
+        self.wait_until_answered()
+        self.site.shorten_conntrack()
+
+    def wait_until_answered(self) -> None:
+        """Wait until a client is answered, behind all who are in the queue.
+
+        Raises:
+            SandboxError: Nobody answered in time; the message has its last words.
+        """
+        probe = [self.site.goload, "probe", f"--seconds={READY_S}", "--echo", self.address("echo")]
+        if "udp" in self.serves:
+            probe += ["--udp", self.address("udp")]
+        try:
+            self.site.client.run(probe, timeout=READY_S + 5)
+        except SandboxError as exc:
+            raise SandboxError(f"cannot measure {self.label}: {exc}; {self.last_words()}") from exc
+
+    def stop(self) -> None:
+        """End the command. Idempotent."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def restart(self) -> None:
+        """Kill the command and start it afresh; without one there is nothing to do.
+
+        Killed, because then our rules stay as a peer's do. A packet that came while there are
+        none would leave an entry in the connection tracking table by which later connections
+        from the same port miss the rules.
+        """
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self.start()
+
+    @property
+    def has_died(self) -> bool:
+        """Whether the command has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
+
+    def last_words(self) -> str:
+        """Return the last line that the command wrote."""
+        log = self._log()
+        lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+        return lines[-1] if lines else "the log is empty"
+
+    def pids(self) -> list[int]:
+        """Return its processes; empty where the kernel does it all."""
+        return family(self._process.pid) if self._process else []
+
+    def _log(self) -> Path:
+        return self.folder / "log"
+
+
+def matching(port: Port) -> list[str]:
+    """Return the part of an iptables rule that matches what clients dial for a port."""
+    return ["-d", SERVICE_IP, "-p", port.protocol.lower(), "--dport", str(port.front)]
