@@ -6,6 +6,7 @@
     sites     a node, a client and two backend pods in namespaces, one site for each way
     way       what all ways have;  peers: HAProxy, the Go proxy
     ways      how a client's bytes reach a pod: direct, kernel, us, HAProxy, a Go proxy
+    seen      which address backends see: checked once for each way
     loads     what clients do, and what of it is measured
     open_loop requests at fixed times: their rate, and which runs count
     runner    rounds: every load, and within it every way, one after the other

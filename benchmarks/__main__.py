@@ -17,12 +17,11 @@ from userspace_proxy.errors import UserspaceProxyError
 from .goals import judge
 from .loads import LOADS, WrkLoad, with_needed
 from .machine import describe_machine
-from .peers import HAProxy
 from .report import page_of, write_report
 from .runner import open_ways, raise_descriptor_limit, run_rounds
 from .samples import Samples, load_samples
-from .tools import build_tools, find_kubernetes, find_program
-from .ways import WAYS, KubeProxy
+from .tools import build_tools, find_program
+from .ways import WAYS
 
 PAGE = Path("docs/benchmarks.md")
 QUICK_SECONDS = 1.0
@@ -61,10 +60,8 @@ def _run(options: argparse.Namespace) -> Samples:
     # What is missing is said before anything is started.
     if any(isinstance(load, WrkLoad) for load in loads):
         find_program("wrk")
-    if HAProxy.key in options.candidates:
-        find_program("haproxy")
-    if KubeProxy.key in options.candidates:
-        find_kubernetes()
+    for key in options.candidates:
+        WAYS[key].find_programs()
     find_program("iptables-legacy")
     tools = build_tools()
     raise_descriptor_limit()

@@ -14,6 +14,8 @@ FIRST_PROXY_PORT = 17001
 class Peer(Way):
     """Another proxy, behind one REDIRECT rule for each port."""
 
+    preserves_client_address = False
+
     def rules(self) -> Iterator[list[str]]:
         """Part of Way."""
         for name, number in self.proxy_ports():
@@ -52,6 +54,11 @@ class HAProxy(Peer):
     key, label = "haproxy", "HAProxy, one thread"
     serves = TCP_ONLY
     descriptors_each = 2
+
+    @classmethod
+    def find_programs(cls) -> None:
+        """Part of Way."""
+        find_program("haproxy")
 
     def command(self) -> list[str]:
         """Part of Way."""

@@ -15,6 +15,7 @@ from userspace_proxy_testing.sandbox import Sandbox
 from .loads import Load
 from .metrics import METRICS, NotMeasured, Values
 from .samples import Sample, Samples
+from .seen import check_client_address
 from .sites import Site
 from .tools import Tools
 from .way import Way
@@ -47,6 +48,7 @@ def open_ways(keys: Sequence[str], tools: Tools) -> Iterator[list[Way]]:
             stack.callback(way.stop)
             way.open()
             way.start()
+            check_client_address(way)
             ways.append(way)
             print(f"{time.monotonic() - began:.1f} s", flush=True)
         yield ways

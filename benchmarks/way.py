@@ -33,12 +33,22 @@ class Way:
     serves = ALL
     descriptors_each = 0
     """What it needs for one idle connection; 0: it has none."""
+    preserves_client_address = True
+    """Whether backends see the client's own address; see ``seen``."""
 
     def __init__(self, site: Site, tools: Tools, folder: Path) -> None:
         self.site = site
         self.tools = tools
         self.folder = folder
         self._process: subprocess.Popen[str] | None = None
+
+    @classmethod
+    def find_programs(cls) -> None:
+        """Find the programs that it runs, before anything is started.
+
+        Raises:
+            ToolMissing: One isn't there.
+        """
 
     def open(self) -> None:
         """Set up what stays, once; ``start`` comes next. Most need rules."""

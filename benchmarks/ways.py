@@ -61,6 +61,11 @@ class KubeProxy(Way):
 
     key, label = "kube-proxy", "kube-proxy 1.36, nftables"
 
+    @classmethod
+    def find_programs(cls) -> None:
+        """Part of Way."""
+        find_kubernetes()
+
     def start(self) -> None:
         """Part of Way."""
         binaries, self._program = find_kubernetes()
@@ -139,6 +144,7 @@ class OursAsNode(Ours):
 
     key, label = "ours-node", "**userspace-proxy**, REDIRECT, the node's address"
     preserve = "never"
+    preserves_client_address = False
 
 
 class OursTwoWorkers(Ours):
