@@ -54,6 +54,8 @@ class HAProxy(Peer):
     key, label = "haproxy", "HAProxy, one thread"
     serves = TCP_ONLY
     descriptors_each = 2
+    source = ""
+    """The address from which it dials, as its configuration has it; empty: its own choice."""
 
     @classmethod
     def find_programs(cls) -> None:
@@ -77,9 +79,35 @@ class HAProxy(Peer):
             "  timeout connect 5s",
             "  timeout client 5m",
             "  timeout server 5m",
+            *([f"  source {self.source}"] if self.source else []),
         ]
         for name, number in self.proxy_ports():
             lines += [f"listen {name}", f"  bind 0.0.0.0:{number}"]
             for index, endpoint in enumerate(self.site.endpoints(PORTS[name])):
                 lines.append(f"  server pod{index} {endpoint}")
         return "\n".join(lines) + "\n"
+
+
+class HAProxyAsClient(HAProxy):
+    """The same, with endpoints that see the client's own address, by transparent sockets."""
+
+    key, label = "haproxy-client", "HAProxy, one thread, the client's address"
+    source = "0.0.0.0 usesrc clientip"
+    preserves_client_address = True
+
+    def open(self) -> None:
+        """Part of Way. Replies to clients' addresses have to be delivered to this node.
+
+        Source: Documentation/networking/tproxy.rst of the kernel has these commands.
+        """
+        super().open()
+        for words in (
+            "-N DIVERT",
+            "-A PREROUTING -p tcp -m socket --transparent -j DIVERT",
+            "-A DIVERT -j MARK --set-mark 1",
+            "-A DIVERT -j ACCEPT",
+        ):
+            self.iptables("-t", "mangle", *words.split())
+        self.site.node.configure(
+            ["rule add fwmark 1 lookup 100", "route add local 0.0.0.0/0 dev lo table 100"]
+        )

@@ -101,4 +101,4 @@ def _line(sample: Sample, rounds: int) -> str:
         f"{METRICS[name].head} {value:,.{METRICS[name].digits}f}"
         for name, value in sample.values.items()
     )
-    return f"{sample.round + 1}/{rounds} {sample.load:9} {sample.way:11} {said}"
+    return f"{sample.round + 1}/{rounds} {sample.load:9} {sample.way:14} {said}"

@@ -53,14 +53,18 @@ class Way:
     def open(self) -> None:
         """Set up what stays, once; ``start`` comes next. Most need rules."""
         for rule in self.rules():
-            self.site.node.run(
-                [find_program("iptables-legacy"), "-t", "nat", "-A", "PREROUTING", *rule],
-                env={**os.environ, "XTABLES_LOCKFILE": str(self.folder / "xtables.lock")},
-            )
+            self.iptables("-t", "nat", "-A", "PREROUTING", *rule)
 
     def rules(self) -> Iterator[list[str]]:
         """Yield the rules that bring the Service's traffic here."""
         yield from ()
+
+    def iptables(self, *words: str) -> None:
+        """Run iptables in the node's namespace."""
+        self.site.node.run(
+            [find_program("iptables-legacy"), *words],
+            env={**os.environ, "XTABLES_LOCKFILE": str(self.folder / "xtables.lock")},
+        )
 
     def command(self) -> list[str]:
         """Return what to run on the node; empty: nothing."""
