@@ -2,10 +2,10 @@
 
 ::
 
-    tools     Go programs of ours, built once; wrk and HAProxy of Debian
+    tools     Go programs of ours, built once; wrk, HAProxy and nginx of Debian
     sites     a node, a client and two backend pods in namespaces, one site for each way
-    way       what all ways have;  peers: HAProxy, the Go proxy
-    ways      how a client's bytes reach a pod: direct, kernel, us, HAProxy, a Go proxy
+    way       what all ways have;  peers: HAProxy, nginx, the Go proxy
+    ways      how a client's bytes reach a pod: direct, kernel, us, HAProxy, nginx, a Go proxy
     seen      which address backends see: checked once for each way
     loads     what clients do, and what of it is measured
     open_loop requests at fixed times: their rate, and which runs count

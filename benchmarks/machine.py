@@ -23,6 +23,7 @@ def describe_machine(tools: Tools) -> dict[str, str]:
         **describe_host(),
         "Go proxy, load generator, backends": f"Go {tools.go_version}",
         "HAProxy": _version_of("haproxy", "-v"),
+        "nginx": _version_of("nginx", "-v"),
         "kube-proxy": kubernetes_version().removeprefix("v"),
         "wrk": _version_of("wrk", "--version"),
         "descriptors for each process": f"{resource.getrlimit(resource.RLIMIT_NOFILE)[1]:,}",

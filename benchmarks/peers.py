@@ -1,14 +1,16 @@
-"""Other proxies as ways: HAProxy, and a Go proxy."""
+"""Other proxies as ways: HAProxy, nginx, and a Go proxy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from .sites import PORTS
-from .tools import find_program
+from .tools import NGINX_STREAM, find_nginx, find_program
 from .way import TCP_ONLY, Way, matching
 
 FIRST_PROXY_PORT = 17001
+MAX_CONNECTIONS = 9000
+"""More than any load has; as HAProxy counts them."""
 
 
 class Peer(Way):
@@ -72,7 +74,7 @@ class HAProxy(Peer):
         lines = [
             "global",
             "  nbthread 1",
-            "  maxconn 9000",
+            f"  maxconn {MAX_CONNECTIONS}",
             "defaults",
             "  mode tcp",
             "  balance roundrobin",
@@ -111,3 +113,39 @@ class HAProxyAsClient(HAProxy):
         self.site.node.configure(
             ["rule add fwmark 1 lookup 100", "route add local 0.0.0.0/0 dev lo table 100"]
         )
+
+
+class Nginx(Peer):
+    """Debian's nginx with its stream module and one worker, else as it comes."""
+
+    key, label = "nginx", "nginx stream, one worker"
+    descriptors_each = 2
+
+    @classmethod
+    def find_programs(cls) -> None:
+        """Part of Way."""
+        find_nginx()
+
+    def command(self) -> list[str]:
+        """Part of Way."""
+        config = self.folder / "nginx.conf"
+        config.write_text(self._config())
+        return [find_nginx(), "-p", str(self.folder), "-e", "stderr", "-c", str(config)]
+
+    def _config(self) -> str:
+        # In a user namespace there is no other user for the worker. It counts both sides.
+        lines = [
+            f"load_module {NGINX_STREAM};",
+            "daemon off;",
+            "user root;",
+            "worker_processes 1;",
+            "pid nginx.pid;",
+            f"events {{ worker_connections {2 * MAX_CONNECTIONS}; }}",
+            "stream {",
+        ]
+        for name, number in self.proxy_ports():
+            udp = " udp" * (PORTS[name].protocol == "UDP")
+            servers = [f"    server {endpoint};" for endpoint in self.site.endpoints(PORTS[name])]
+            lines += [f"  upstream {name} {{", *servers, "  }"]
+            lines += [f"  server {{ listen 0.0.0.0:{number}{udp}; proxy_pass {name}; }}"]
+        return "\n".join([*lines, "}"]) + "\n"

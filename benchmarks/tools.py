@@ -18,10 +18,14 @@ HERE = Path(__file__).parent
 PACKAGES = {
     "wrk": "wrk",
     "haproxy": "haproxy",
+    "nginx": "nginx-light",
     "iptables-legacy": "iptables",
     "nft": "nftables",
 }
 """Programs by their Debian package."""
+
+NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+"""Where Debian's package libnginx-mod-stream has it."""
 
 SEARCHED = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
@@ -52,6 +56,20 @@ def find_program(name: str) -> str:
             hint=f"apt-get install {PACKAGES[name]}",
         )
     return found
+
+
+def find_nginx() -> str:
+    """Return where Debian's nginx is, whose module for TCP and UDP is there, too.
+
+    Raises:
+        ToolMissing: One of them isn't there; the message names the package.
+    """
+    if not NGINX_STREAM.is_file():
+        raise ToolMissing(
+            "cannot run the benchmarks: nginx's stream module is missing",
+            hint="apt-get install libnginx-mod-stream",
+        )
+    return find_program("nginx")
 
 
 def find_kubernetes() -> tuple[Binaries, Path]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,14 +126,16 @@ class Way:
             process.wait()
 
     def restart(self) -> None:
-        """Kill the command and start it afresh; without one there is nothing to do.
+        """Kill the command, children included, and start it afresh; without one do nothing.
 
         Killed, because then our rules stay as a peer's do. A packet that came while there are
         none would leave an entry in the connection tracking table by which later connections
         from the same port miss the rules.
         """
         if self._process is not None:
-            self._process.kill()
+            # A worker of nginx would outlive its master, and keep the sockets.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self.start()
 

@@ -2,7 +2,7 @@
 
     direct       client ──────────────────────────────────▶ pod a
     dnat         client ─▶ Service address ─▶ iptables DNAT ─▶ pods
-    peers        client ─▶ Service address ─▶ iptables REDIRECT ─▶ HAProxy, goproxy ─▶ pods
+    peers        client ─▶ Service address ─▶ iptables REDIRECT ─▶ HAProxy, nginx, … ─▶ pods
     ours         client ─▶ Service address ─▶ our own steering ─▶ the real agent ─▶ pods
     ours-kernel  client ─▶ Service address ─▶ the agent's translation ─▶ pods
     kube-proxy   client ─▶ Service address ─▶ kube-proxy's translation ─▶ pods
@@ -22,7 +22,7 @@ from tests.cluster import kube_proxy
 from tests.cluster.control_plane import ControlPlane
 from userspace_proxy.kernel.own_namespace import own_namespace_environment
 
-from .peers import GoProxy, HAProxy, HAProxyAsClient
+from .peers import GoProxy, HAProxy, HAProxyAsClient, Nginx
 from .sites import PORTS
 from .tools import find_kubernetes
 from .way import Way, matching
@@ -159,6 +159,6 @@ WAYS: dict[str, type[Way]] = {
     for way in (
         *(Direct, KernelDnat, KubeProxy, OursKernelPath),
         *(Ours, OursLocal, OursAsNode, OursTwoWorkers),
-        *(HAProxy, HAProxyAsClient, GoProxy),
+        *(HAProxy, HAProxyAsClient, Nginx, GoProxy),
     )
 }
