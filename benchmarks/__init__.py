@@ -2,7 +2,7 @@
 
 ::
 
-    tools     Go programs of ours, built once; wrk, HAProxy and nginx of Debian
+    tools     Go programs of ours, built once; wrk, HAProxy and nginx of Debian;  newer_haproxy
     sites     a node, a client and two backend pods in namespaces, one site for each way
     way       what all ways have;  peers: HAProxy, nginx, the Go proxy
     ways      how a client's bytes reach a pod: direct, kernel, us, HAProxy, nginx, a Go proxy

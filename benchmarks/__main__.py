@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from tests.cluster.readiness import ControlPlaneError
@@ -17,10 +17,12 @@ from userspace_proxy.errors import UserspaceProxyError
 from .goals import judge
 from .loads import LOADS, WrkLoad, with_needed
 from .machine import describe_machine
+from .newer_haproxy import cached_haproxy
+from .peers import HAProxyOfNewerDebian
 from .report import page_of, write_report
 from .runner import open_ways, raise_descriptor_limit, run_rounds
 from .samples import Samples, load_samples
-from .tools import build_tools, find_program
+from .tools import ToolMissing, build_tools, find_program
 from .ways import WAYS
 
 PAGE = Path("docs/benchmarks.md")
@@ -60,15 +62,17 @@ def _run(options: argparse.Namespace) -> Samples:
     # What is missing is said before anything is started.
     if any(isinstance(load, WrkLoad) for load in loads):
         find_program("wrk")
-    for key in options.candidates:
-        WAYS[key].find_programs()
+    keys = list(_available(options.candidates))
     find_program("iptables-legacy")
     tools = build_tools()
     raise_descriptor_limit()
     if os.getloadavg()[0] > CALM:
         print("the machine is busy with other work: these figures will not be worth much")
     samples = Samples(machine=describe_machine(tools))
-    with open_ways(options.candidates, tools) as ways:
+    if HAProxyOfNewerDebian.key in options.candidates:
+        newer = cached_haproxy()
+        samples.machine["newer HAProxy"] = str(newer or "left out: it could not be fetched")
+    with open_ways(keys, tools) as ways:
         run_rounds(ways, loads, samples, rounds=options.rounds, seconds=options.seconds)
     took = time.monotonic() - began
     samples.machine["run"] = (
@@ -76,6 +80,23 @@ def _run(options: argparse.Namespace) -> Samples:
     )
     print(f"measured for {took:.0f} s")
     return samples
+
+
+def _available(keys: Sequence[str]) -> Iterator[str]:
+    """Yield the ways whose programs are there.
+
+    Raises:
+        ToolMissing: One can't be had whose way isn't optional.
+    """
+    for key in keys:
+        try:
+            WAYS[key].find_programs()
+        except ToolMissing as exc:
+            if not WAYS[key].is_optional:
+                raise
+            print(f"{key} is left out: {exc}", flush=True)
+            continue
+        yield key
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:

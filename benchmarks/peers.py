@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .newer_haproxy import find_newer_haproxy
 from .sites import PORTS
 from .tools import NGINX_STREAM, find_nginx, find_program
 from .way import TCP_ONLY, Way, matching
@@ -68,7 +69,11 @@ class HAProxy(Peer):
         """Part of Way."""
         config = self.folder / "haproxy.cfg"
         config.write_text(self._config())
-        return [find_program("haproxy"), "-db", "-f", str(config)]
+        return [*self.program(), "-db", "-f", str(config)]
+
+    def program(self) -> list[str]:
+        """Return the words that run it, without its flags."""
+        return [find_program("haproxy")]
 
     def _config(self) -> str:
         lines = [
@@ -113,6 +118,22 @@ class HAProxyAsClient(HAProxy):
         self.site.node.configure(
             ["rule add fwmark 1 lookup 100", "route add local 0.0.0.0/0 dev lo table 100"]
         )
+
+
+class HAProxyOfNewerDebian(HAProxy):
+    """The same configuration as ``haproxy``, by a newer HAProxy."""
+
+    key, label = "haproxy-newer", "HAProxy of a newer Debian, one thread"
+    is_optional = True
+
+    @classmethod
+    def find_programs(cls) -> None:
+        """Part of Way."""
+        find_newer_haproxy()
+
+    def program(self) -> list[str]:
+        """Part of HAProxy."""
+        return find_newer_haproxy().command
 
 
 class Nginx(Peer):

@@ -21,6 +21,7 @@ PACKAGES = {
     "nginx": "nginx-light",
     "iptables-legacy": "iptables",
     "nft": "nftables",
+    "mmdebstrap": "mmdebstrap",
 }
 """Programs by their Debian package."""
 
@@ -56,6 +57,12 @@ def find_program(name: str) -> str:
             hint=f"apt-get install {PACKAGES[name]}",
         )
     return found
+
+
+def cache_folder() -> Path:
+    """Return the folder for programs that were built or fetched; it may not exist yet."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "userspace-proxy" / "benchmarks"
 
 
 def find_nginx() -> str:
@@ -106,8 +113,7 @@ def _build(go: Path, source: Path, version: str) -> Path:
     digest = hashlib.sha256(version.encode())
     for path in sorted(source.iterdir()):
         digest.update(path.name.encode() + path.read_bytes())
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    program = base / "userspace-proxy" / "benchmarks" / f"{source.name}-{digest.hexdigest()[:12]}"
+    program = cache_folder() / f"{source.name}-{digest.hexdigest()[:12]}"
     if program.is_file():
         return program
     program.parent.mkdir(parents=True, exist_ok=True)

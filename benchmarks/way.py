@@ -37,6 +37,8 @@ class Way:
     """What it needs for one idle connection; 0: it has none."""
     preserves_client_address = True
     """Whether backends see the client's own address; see ``seen``."""
+    is_optional = False
+    """Whether it is left out where its programs can't be had."""
 
     def __init__(self, site: Site, tools: Tools, folder: Path) -> None:
         self.site = site

@@ -22,7 +22,7 @@ from tests.cluster import kube_proxy
 from tests.cluster.control_plane import ControlPlane
 from userspace_proxy.kernel.own_namespace import own_namespace_environment
 
-from .peers import GoProxy, HAProxy, HAProxyAsClient, Nginx
+from .peers import GoProxy, HAProxy, HAProxyAsClient, HAProxyOfNewerDebian, Nginx
 from .sites import PORTS
 from .tools import find_kubernetes
 from .way import Way, matching
@@ -159,6 +159,7 @@ WAYS: dict[str, type[Way]] = {
     for way in (
         *(Direct, KernelDnat, KubeProxy, OursKernelPath),
         *(Ours, OursLocal, OursAsNode, OursTwoWorkers),
-        *(HAProxy, HAProxyAsClient, Nginx, GoProxy),
+        *(HAProxy, HAProxyOfNewerDebian, HAProxyAsClient),
+        *(Nginx, GoProxy),
     )
 }

@@ -1,0 +1,129 @@
+"""A newer HAProxy than this machine's: Debian's package of a later suite, in a cache.
+
+    mmdebstrap ──▶ <cache>/userspace-proxy/benchmarks/haproxy-SUITE-VERSION/usr/sbin/haproxy, …
+
+The package and all that it depends on are unpacked and not installed. It runs with the dynamic
+loader and the libraries of that folder, so it needs no chroot. The folder appears under its name
+when it is whole, and is used until it is removed.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from .tools import ToolMissing, cache_folder, find_program
+
+SUITES = ("sid", "trixie")
+"""The first that can be fetched is used. apt refuses sid where the mirror is weeks behind."""
+
+FETCH_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class NewerHAProxy:
+    """One that is in the cache.
+
+    Args:
+        root: The folder in which it was unpacked.
+        suite: Debian's.
+    """
+
+    root: Path
+    suite: str
+
+    @property
+    def version(self) -> str:
+        """Debian's version of the package."""
+        return self.root.name.removeprefix(_prefix(self.suite))
+
+    @property
+    def command(self) -> list[str]:
+        """The words that run it, without its flags."""
+        return _command(self.root)
+
+    def __str__(self) -> str:
+        return f"{self.version}, Debian {self.suite}"
+
+
+def cached_haproxy() -> NewerHAProxy | None:
+    """Return the one that is in the cache."""
+    for suite in SUITES:
+        for root in sorted(cache_folder().glob(f"{_prefix(suite)}*")):
+            return NewerHAProxy(root, suite)
+    return None
+
+
+def find_newer_haproxy() -> NewerHAProxy:
+    """Return the one that is in the cache, which is fetched if there is none.
+
+    Raises:
+        ToolMissing: It can't be had from any suite; the message says why.
+    """
+    if found := cached_haproxy():
+        return found
+    reasons = []
+    for suite in SUITES:
+        try:
+            return _fetch(suite)
+        except ToolMissing as exc:
+            reasons.append(f"{suite}: {exc}")
+    raise ToolMissing(f"cannot fetch a newer HAProxy: {'; '.join(reasons)}")
+
+
+def _fetch(suite: str) -> NewerHAProxy:
+    mmdebstrap = find_program("mmdebstrap")
+    print(f"fetching HAProxy of Debian {suite}", flush=True)
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=".haproxy-", dir=cache_folder(), ignore_cleanup_errors=True
+    ) as folder:
+        root = Path(folder, "root")
+        _run([mmdebstrap, "--variant=extract", "--include=haproxy", suite, str(root)])
+        said = _run([*_command(root), "-v"])
+        found = re.search(r"^HAProxy version (\S+)", said)
+        if found is None:
+            raise ToolMissing(f"its version is unknown: {said.partition(chr(10))[0]}")
+        target = cache_folder() / f"{_prefix(suite)}{found[1]}"
+        root.rename(target)
+    return NewerHAProxy(target, suite)
+
+
+def _command(root: Path) -> list[str]:
+    loaders = sorted(root.glob("usr/lib*/ld-linux*.so.*"))
+    libraries = sorted(root.glob("usr/lib/*/libc.so.6"))
+    if not (loaders and libraries):
+        raise ToolMissing("its package for this kind of machine has no loader or no libraries")
+    return [
+        str(loaders[0]),
+        "--inhibit-cache",
+        "--library-path",
+        str(libraries[0].parent),
+        str(root / "usr/sbin/haproxy"),
+    ]
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=FETCH_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise ToolMissing(str(exc)) from exc
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("E: ")]
+        cause = errors[0][3:] if errors else done.stderr.strip().rpartition("\n")[2]
+        raise ToolMissing(cause or f"{command[0]} failed with status {done.returncode}")
+    return done.stdout
+
+
+def _prefix(suite: str) -> str:
+    return f"haproxy-{suite}-"
