@@ -134,7 +134,7 @@ takeover: build-nodes ## migrate from kube-proxy and back while clients connect;
 faults: build-control-plane ## break endpoints, clients, processes, …; write docs/reliability.md: ROWS='endpoint-*' JOBS=2 (minutes, root)
 	@$(BIN)/python -m tests.reliability $(if $(ROWS),--rows='$(ROWS)') $(if $(JOBS),--jobs=$(JOBS))
 
-bench: $(VENV)/installed-dev ## compare this proxy with others, in namespaces; write docs/benchmarks.md (minutes, root)
+bench: $(VENV)/installed-dev ## compare this proxy with others, in namespaces; print the goals, write docs/benchmarks.md (minutes, root)
 	$(BIN)/python -m benchmarks
 
 bench-scale: $(VENV)/installed-dev ## benchmark ten thousand Services with a real API server; write docs/benchmarks-scale.md (minutes, root)

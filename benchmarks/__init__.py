@@ -11,6 +11,6 @@
     open_loop requests at fixed times: their rate, and which runs count
     runner    rounds: every load, and within it every way, one after the other
     samples   what was measured; medians, and ratios within a round
-    goals     what was promised, and whether it is kept
+    goals     what was promised, and whether it is kept: printed, not on the page
     report    docs/benchmarks.md, from ``page.md`` and tables;  chart: its picture
 """

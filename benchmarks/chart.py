@@ -15,9 +15,13 @@ TOP = 96
 COLOURS = {
     "go": "#9aa0a6",
     "haproxy": "#6f9bd1",
+    "haproxy-newer": "#9fc0e8",
+    "haproxy-client": "#3f6aa3",
+    "nginx": "#8e6bb0",
     "ours": "#e07b39",
     "ours-2w": "#b5501b",
     "ours-local": "#f2b134",
+    "ours-node": "#f0a57a",
     "dnat": "#d5d9dd",
     "kube-proxy": "#4a5a8c",
     "ours-kernel": "#3b8f5a",

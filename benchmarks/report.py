@@ -43,9 +43,13 @@ PICTURED = {
 LEGEND = {
     "go": "Go, userspace style",
     "haproxy": "HAProxy",
+    "haproxy-newer": "newer HAProxy",
+    "haproxy-client": "HAProxy, client's address",
+    "nginx": "nginx stream",
     "ours": "us, REDIRECT",
     "ours-2w": "us, 2 workers",
     "ours-local": "us, local",
+    "ours-node": "us, node's address",
     "dnat": "kernel DNAT",
     "kube-proxy": "kube-proxy, nftables",
     "ours-kernel": "us, kernel path",
@@ -62,12 +66,8 @@ def write_report(samples: Samples, path: Path) -> None:
 
 def page_of(samples: Samples) -> str:
     """Return the page as Markdown."""
-    verdicts = judge(samples)
     return Template(PAGE.read_text()).substitute(
         machine=table(("what", "here"), samples.machine.items()),
-        verdict=_summary(verdicts),
-        goals=_goals(verdicts),
-        why=_reasons(verdicts),
         main="\n\n".join(_load_table(LOADS[key], samples) for key in MAIN if _has(samples, key)),
         latency=_open_tables(samples),
         delayed_acks=_tables_by_figure(
@@ -92,6 +92,14 @@ def picture_of(samples: Samples) -> str:
         way: label for way, label in LEGEND.items() if any(way in group.values for group in groups)
     }
     return draw_bars("Rates as multiples of the Go proxy's in the same round", shown, groups)
+
+
+def goals_of(samples: Samples) -> str:
+    """Return the goals as Markdown, with what was measured of them and how many are met."""
+    verdicts = judge(samples)
+    met = sum(verdict.is_met is True for verdict in verdicts)
+    parts = [_goals(verdicts), _reasons(verdicts), f"{met} of {len(verdicts)} goals are met"]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _has(samples: Samples, key: str) -> bool:
@@ -198,19 +206,14 @@ def _reasons(verdicts: Sequence[Verdict]) -> str:
     for verdict in verdicts:
         if verdict.is_met is False:
             goal = verdict.goal
-            loads = missed.setdefault(why(goal.way, goal.load), {})
-            loads[f"{LOADS[goal.load].short} ({LEGEND[goal.way]})"] = None
+            loads = missed.setdefault(why(goal), {})
+            loads[f"{LOADS[goal.load].short} ({_whose(goal)})"] = None
     lines = [f"- **{'; '.join(loads)}**: {reason}." for reason, loads in missed.items()]
     return "\n".join(["What is not met, and why:", "", *lines]) if lines else ""
 
 
 def _whose(goal: Goal) -> str:
     return f"{LEGEND[goal.way]}, to {LEGEND[goal.to]}" if goal.to else LEGEND[goal.way]
-
-
-def _summary(verdicts: Sequence[Verdict]) -> str:
-    met = sum(verdict.is_met is True for verdict in verdicts)
-    return f"{met} of {len(verdicts)} goals are met"
 
 
 def _spread(samples: Samples) -> str:
