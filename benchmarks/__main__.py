@@ -14,7 +14,7 @@ from tests.cluster.readiness import ControlPlaneError
 from tests.cluster.waiting import DeadlineExceededError
 from userspace_proxy.errors import UserspaceProxyError
 
-from .loads import LOADS, Load, WrkLoad, with_needed
+from .loads import LOADS, WrkLoad, with_needed
 from .machine import describe_machine
 from .newer_haproxy import cached_haproxy
 from .peers import HAProxyOfNewerDebian

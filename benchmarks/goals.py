@@ -81,6 +81,8 @@ class Goal:
     bound: float
     at_most: bool = False
     slack: float = TOLERANCE
+    added: bool = False
+    """Whether ``to`` is subtracted instead."""
 
 
 def why(goal: Goal) -> str:
@@ -198,6 +200,10 @@ GOALS = (
     Goal("share of its own rate that is kept", "silent", "share", "ours", None, 0.9),
     *_against_haproxy(),
     *_of_client_address(),
+    *(
+        Goal("added " + METRICS[m].head, "open-ours", m, "ours", "direct", us, True, 0.0, True)
+        for m, us in (("p50_us", 60.0), ("p99_us", 150.0))
+    ),
 )
 
 
@@ -210,4 +216,6 @@ def judge(samples: Samples, goals: Sequence[Goal] = GOALS) -> list[Verdict]:
 def _value(goal: Goal, samples: Samples) -> float | None:
     if goal.to is None:
         return samples.median(goal.load, goal.way, goal.metric)
+    if goal.added:
+        return samples.added(goal.load, goal.metric, goal.way, goal.to)
     return samples.ratio(goal.load, goal.metric, goal.way, goal.to)

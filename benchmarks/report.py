@@ -213,6 +213,8 @@ def _reasons(verdicts: Sequence[Verdict]) -> str:
 
 
 def _whose(goal: Goal) -> str:
+    if goal.added:
+        return f"{LEGEND[goal.way]}, over {goal.to}"
     return f"{LEGEND[goal.way]}, to {LEGEND[goal.to]}" if goal.to else LEGEND[goal.way]
 
 
