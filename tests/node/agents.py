@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -102,7 +103,11 @@ class Agent:
         assert self.process.poll() is None, self.log()
         try:
             return self.read("/healthz", port=HEALTH)[0] == 200
-        except ConnectionRefusedError:
+        except OSError as exc:
+            # The kernel finds no local address while it separates the tables local and main, for a
+            # namespace's first routing rule: 9 of 150 such moments showed EINVAL.
+            if exc.errno not in (errno.ECONNREFUSED, errno.EINVAL):
+                raise
             return False
 
     def dial_the_lock(self) -> None:
