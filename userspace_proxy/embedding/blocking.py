@@ -6,6 +6,7 @@ the proxy's thread.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from inspect import signature
@@ -127,6 +128,8 @@ class BlockingProxy(InThread[EmbeddedProxy]):
     def __init__(self, **arguments: Any) -> None:
         self._arguments = arguments
         self._thread = LoopThread()
+        self._life = threading.RLock()
+        """Held while the proxy starts or closes: another thread's call waits for that."""
 
     def __repr__(self) -> str:
         if not self._thread.is_running:
@@ -150,25 +153,31 @@ class BlockingProxy(InThread[EmbeddedProxy]):
 
         Raises what ``Proxy.start`` raises.
         """
-        if self._thread.is_running:
-            raise RuntimeError("this proxy is running: close() ends it")
-        self._thread = LoopThread()
-        self._thread.start()
-        try:
-            # Its events belong to the loop in which it is created.
-            self._object = self._thread.do(lambda: self.proxy_class(**self._arguments))
-            self._thread.call(self._object.start())
-        except BaseException:
-            self._thread.close()
-            raise
+        with self._life:
+            if self._thread.is_running:
+                raise RuntimeError("this proxy is running: close() ends it")
+            self._thread = LoopThread()
+            try:
+                self._thread.start()
+                # Its events belong to the loop in which it is created.
+                self._object = self._thread.do(lambda: self.proxy_class(**self._arguments))
+                self._thread.call(self._object.start())
+            except BaseException:
+                self._thread.close()
+                raise
 
     def close(self) -> None:
-        """Stop the proxy and end its thread. Idempotent."""
-        if self._thread.is_running:
-            try:
-                self._thread.call(self._object.stop())
-            finally:
-                self._thread.close()
+        """Stop the proxy and end its thread. Idempotent.
+
+        Calls that wait in other threads raise a RuntimeError.
+        """
+        self._thread.check_caller()
+        with self._life:
+            if self._thread.is_running:
+                try:
+                    self._thread.call(self._object.stop())
+                finally:
+                    self._thread.close()
 
     @property
     def dns_address(self) -> SocketAddress | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+_NOT_RUNNING = "this proxy isn't running: use it in a `with` block, or call start()"
 
 
 class LoopThread:
@@ -18,11 +20,15 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop
+        self._lock = threading.Lock()
+        """Orders calls and the end: a call that the loop doesn't get would wait for ever."""
+        self._takes_calls = False
         self._thread = threading.Thread(target=self._run, name="userspace-proxy", daemon=True)
 
     def start(self) -> None:
         """Start the thread, once."""
         self._loop = asyncio.new_event_loop()
+        self._takes_calls = True
         self._thread.start()
 
     @property
@@ -42,22 +48,35 @@ class LoopThread:
         An exception in the calling thread, such as KeyboardInterrupt, cancels the coroutine.
 
         Raises:
-            RuntimeError: The loop is closed, or this is its own thread.
+            RuntimeError: The loop is closed or closes meanwhile, or this is its own thread.
         """
-        if threading.current_thread() is self._thread:
+        try:
+            future = self._submit(coroutine)
+        except RuntimeError:
             coroutine.close()
-            raise RuntimeError("a blocking call in the proxy's own thread would wait for itself")
-        if not self.is_running:
-            coroutine.close()
-            raise RuntimeError(
-                "this proxy isn't running: use it in a `with` block, or call start()"
-            )
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            raise
         try:
             return future.result()
+        except CancelledError:
+            if self._takes_calls:
+                raise
+            raise RuntimeError(_NOT_RUNNING) from None
         except BaseException:
             future.cancel()
             raise
+
+    def _submit(self, coroutine: Coroutine[Any, Any, _T]) -> Future[_T]:
+        self.check_caller()
+        with self._lock:
+            # A process that was forked has no such thread.
+            if self._takes_calls and self.is_running:
+                return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        raise RuntimeError(_NOT_RUNNING)
+
+    def check_caller(self) -> None:
+        """Raise a RuntimeError if this is its own thread, which must not wait for itself."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a blocking call in the proxy's own thread would wait for itself")
 
     def do(self, function: Callable[[], _T]) -> _T:
         """Call a function in the loop, and return its result or raise its exception."""
@@ -69,8 +88,11 @@ class LoopThread:
 
     def close(self) -> None:
         """End the loop and its thread; what still runs in it is cancelled. Idempotent."""
+        with self._lock:
+            if self._takes_calls and self.is_running:
+                self._loop.call_soon_threadsafe(self._loop.stop)
+            self._takes_calls = False
         if self.is_running:
-            self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
 
     def _run(self) -> None:
@@ -78,6 +100,10 @@ class LoopThread:
         try:
             self._loop.run_forever()
         finally:
+            with self._lock:
+                self._takes_calls = False
+            # The last calls become tasks in this turn.
+            self._loop.run_until_complete(asyncio.sleep(0))  # noqa: TID251 - yields once
             left = asyncio.all_tasks(self._loop)
             for task in left:
                 task.cancel()

@@ -5,6 +5,7 @@ import inspect
 import pydoc
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -105,6 +106,26 @@ def test_calls_of_several_threads_are_served(one):
         for thread in threads:
             thread.join()
         assert len(proxy.status().ports) == 8
+
+
+def test_it_may_be_closed_by_several_threads_at_once():
+    def close(proxy, begun):
+        begun.wait()
+        proxy.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(20):
+            with Proxy.in_thread() as proxy:
+                begun = threading.Barrier(2)
+                for closed in [pool.submit(close, proxy, begun) for _ in range(2)]:
+                    closed.result(60)
+
+
+def test_a_function_in_its_own_thread_cannot_close_it():
+    with Proxy.in_thread() as proxy:
+        with pytest.raises(RuntimeError, match="would wait for itself"):
+            proxy._thread.do(proxy.close)
+        assert proxy.status().ports == ()
 
 
 PAIRS = [(BlockingProxy, EmbeddedProxy), (BlockingService, AddedService)]

@@ -1,6 +1,7 @@
 """A loop in a thread."""
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -57,3 +58,51 @@ def test_what_still_runs_at_the_end_is_cancelled(thread):
     thread.do(lambda: tasks.append(asyncio.ensure_future(waits())))
     thread.close()
     assert ended.is_set()
+
+
+def test_calls_of_other_threads_while_it_ends_return_with_an_error(thread):
+    errors, begun = [], threading.Barrier(4)
+
+    def call_until_the_end():
+        begun.wait()
+        try:
+            while True:
+                thread.do(int)
+        except RuntimeError as exc:
+            errors.append(str(exc))
+
+    # Daemons, because one that waits for ever would keep this process from its end.
+    callers = [threading.Thread(target=call_until_the_end, daemon=True) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    begun.wait()
+    thread.close()
+    for caller in callers:
+        caller.join(60)
+    assert [error.partition(":")[0] for error in errors] == ["this proxy isn't running"] * 3
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_calls_are_an_error_after_a_function_has_ended_the_loop(thread):
+    def ends():
+        raise SystemExit
+
+    def call_until_the_end():
+        while True:
+            thread.do(int)
+
+    thread.do(lambda: asyncio.get_running_loop().call_soon(ends))
+    with pytest.raises(RuntimeError, match="isn't running"):
+        call_until_the_end()
+
+
+def test_a_call_in_a_forked_process_is_an_error(thread):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            thread.do(int)
+        except RuntimeError:
+            os._exit(7)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
