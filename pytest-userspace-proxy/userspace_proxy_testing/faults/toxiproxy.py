@@ -1,17 +1,19 @@
 """toxiproxy's HTTP API, so that its clients (Go, Ruby, Node, Python, …) work.
 
-Rule: what a web page can make a browser send is refused: any page in a browser on this machine can
-reach an address of loopback.
+Rule 1: what a web page can make a browser send is refused: any page in a browser on this machine
+can reach an address of loopback.
+Rule 2: changes are made one after another, so that none sees half of another one.
 
 Source: toxiproxy's README (HTTP API), and api.go for statuses and the form of errors.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -25,6 +27,7 @@ VERSION = "2.9.0"
 """The version of toxiproxy whose API this is."""
 
 _Handler = Callable[[web.Request], Awaitable[web.Response]]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class ToxiproxyApi:
 
     def __init__(self, services: ToxiproxyServices) -> None:
         self._services = services
+        self._change = asyncio.Lock()
         self._loopback_only = False
         self._runner = web.AppRunner(self._application(), access_log=None)
 
@@ -133,8 +137,28 @@ class ToxiproxyApi:
             ("DELETE", toxic, self._remove_toxic),
         )
         for method, path, handler in routes:
-            app.router.add_route(method, path, _answering(handler))
+            app.router.add_route(method, path, self._answering(handler))
         return app
+
+    def _answering(self, handler: _Handler) -> _Handler:
+        """Return a handler that turns errors into toxiproxy's answers."""
+
+        async def answer(request: web.Request) -> web.Response:
+            # A client that sends it slowly keeps no other from a change.
+            await request.read()
+            try:
+                if request.method == "GET":
+                    return await handler(request)
+                async with self._change:
+                    return await handler(request)
+            except _ApiError as exc:
+                return _json({"error": str(exc), "status": exc.status}, status=exc.status)
+            except ListenError as exc:
+                return _json({"error": str(exc), "status": 500}, status=500)
+            except (UserspaceProxyError, ValueError, TypeError) as exc:
+                return _json({"error": str(exc), "status": 400}, status=400)
+
+        return answer
 
     async def _version(self, _request: web.Request) -> web.Response:
         return _json({"version": VERSION})
@@ -181,12 +205,11 @@ class ToxiproxyApi:
 
     async def _update(self, request: web.Request) -> web.Response:
         name, wanted = self._of(request).name, await _body(request)
-        enabled = wanted.get("enabled")
         await self._services.update(
             name,
-            wanted.get("listen"),
-            wanted.get("upstream"),
-            enabled=None if enabled is None else bool(enabled),
+            _field(wanted, "listen", str),
+            _field(wanted, "upstream", str),
+            _field(wanted, "enabled", bool),
         )
         return _json(_proxy(self._found(name)))
 
@@ -200,10 +223,10 @@ class ToxiproxyApi:
     async def _add_toxic(self, request: web.Request) -> web.Response:
         proxy, wanted = self._of(request), await _body(request)
         toxic = read_toxic(
-            str(wanted.get("type", "")),
+            _field(wanted, "type", str) or "",
             _attributes(wanted),
-            name=str(wanted.get("name") or ""),
-            stream=str(wanted.get("stream") or DOWNSTREAM).lower(),
+            name=_field(wanted, "name", str) or "",
+            stream=(_field(wanted, "stream", str) or DOWNSTREAM).lower(),
             toxicity=wanted.get("toxicity", 1.0),
         )
         if any(have.name == toxic.name for have in proxy.toxics):
@@ -247,26 +270,11 @@ class ToxiproxyApi:
         raise _ApiError(404, "toxic not found")
 
 
-def _answering(handler: _Handler) -> _Handler:
-    """Return a handler that turns errors into toxiproxy's answers."""
-
-    async def answer(request: web.Request) -> web.Response:
-        try:
-            return await handler(request)
-        except _ApiError as exc:
-            return _json({"error": str(exc), "status": exc.status}, status=exc.status)
-        except ListenError as exc:
-            return _json({"error": str(exc), "status": 500}, status=500)
-        except (UserspaceProxyError, ValueError, TypeError) as exc:
-            return _json({"error": str(exc), "status": 400}, status=400)
-
-    return answer
-
-
 async def _body(request: web.Request, type_: type = dict) -> Any:
     try:
         body = json.loads(await request.text())
-    except ValueError as exc:
+    except (ValueError, LookupError, RecursionError) as exc:
+        # No JSON, in no known charset, or nested too deeply.
         raise _ApiError(400, f"bad request body: {exc}") from exc
     if not isinstance(body, type_):
         raise _ApiError(400, f"bad request body: expected {type_.__name__}")
@@ -279,21 +287,25 @@ def _read_proxy(wanted: Any, place: str = "") -> ProxyInfo:
     for field in ("name", "upstream"):
         if not isinstance(wanted.get(field), str) or not wanted[field]:
             raise _ApiError(400, f"missing required field: {field}{place}")
-    enabled = wanted.get("enabled")
     return ProxyInfo(
         wanted["name"],
-        str(wanted.get("listen") or "127.0.0.1:0"),
+        _field(wanted, "listen", str, place) or "127.0.0.1:0",
         wanted["upstream"],
-        enabled=enabled is None or bool(enabled),
+        enabled=_field(wanted, "enabled", bool, place) is not False,
         toxics=(),
     )
 
 
 def _attributes(wanted: Mapping[str, Any]) -> Mapping[str, Any]:
-    attributes = wanted.get("attributes") or {}
-    if not isinstance(attributes, dict):
-        raise _ApiError(400, "bad request body: attributes: expected dict")
-    return attributes
+    return _field(wanted, "attributes", dict) or {}
+
+
+def _field(wanted: Mapping[str, Any], name: str, type_: type[_T], place: str = "") -> _T | None:
+    """Return a field; None if it is missing or null."""
+    value = wanted.get(name)
+    if value is not None and not isinstance(value, type_):
+        raise _ApiError(400, f"bad request body: {name}: expected {type_.__name__}{place}")
+    return value
 
 
 def _proxy(proxy: ProxyInfo) -> dict[str, object]:

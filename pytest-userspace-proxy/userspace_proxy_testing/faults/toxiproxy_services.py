@@ -12,7 +12,7 @@ from userspace_proxy.embedding.added_service import AddedService
 from userspace_proxy.embedding.arguments import is_address, read_endpoint
 from userspace_proxy.embedding.embedded_proxy import EmbeddedProxy
 from userspace_proxy.errors import ListenError
-from userspace_proxy.model import IPFamily, Protocol, SocketAddress
+from userspace_proxy.model import IPFamily, Protocol, SocketAddress, parse_ip
 
 from .endpoint_faults import EndpointFaults
 from .toxics import NamedToxic
@@ -163,8 +163,8 @@ async def _resolved(upstream: str, listen: SocketAddress) -> SocketAddress:
         ValueError: It isn't known, or isn't of the listener's family.
     """
     host, _, port = upstream.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ValueError(f"upstream {upstream!r}: expected host:port")
+    if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ValueError(f"upstream {upstream!r}: expected host:port, with a port in 1–65535")
     family = socket.AF_INET6 if listen.family is IPFamily.IPV6 else socket.AF_INET
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
@@ -179,9 +179,18 @@ async def _resolved(upstream: str, listen: SocketAddress) -> SocketAddress:
 
 
 def _free(listen: str) -> SocketAddress:
-    """Return an address to listen at, with a free port for 0."""
+    """Return an address to listen at, with a free port for 0.
+
+    Raises:
+        ValueError: It is something else.
+        ListenError: It isn't one of this machine's.
+    """
     if not listen.endswith(":0"):
         return read_endpoint(listen)
-    host = listen.removesuffix(":0").strip("[]")
-    with socket.create_server((host, 0)) as probe:
-        return SocketAddress(*probe.getsockname()[:2])
+    ip = parse_ip(listen.removesuffix(":0").removeprefix("[").removesuffix("]"))
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET) as probe:
+            probe.bind((ip, 0))
+            return SocketAddress(*probe.getsockname()[:2])
+    except OSError as exc:
+        raise ListenError(f"cannot listen on {listen}: {exc.strerror}") from exc

@@ -1,5 +1,6 @@
 """toxiproxy's HTTP API, on Services that only remember."""
 
+import asyncio
 import contextlib
 from dataclasses import replace
 
@@ -22,6 +23,8 @@ class Services:
     async def create(self, name, listen, upstream, *, enabled):
         if ":" not in upstream:
             raise ValueError(f"upstream {upstream!r}")
+        # As the look-up of a name does.
+        await asyncio.get_running_loop().run_in_executor(None, int)
         self.proxies[name] = ProxyInfo(name, listen.replace(":0", ":7"), upstream, enabled, ())
 
     async def update(self, name, listen, upstream, enabled):
@@ -137,6 +140,28 @@ async def test_populating_changes_nothing_if_one_proxy_is_invalid(call):
     assert await call("GET", "/proxies") == (200, {})
 
 
+async def test_of_clients_that_create_the_same_proxy_at_once_one_succeeds(call):
+    answers = await asyncio.gather(*[call("POST", "/proxies", WEB) for _ in range(20)])
+    assert sorted(status for status, _ in answers) == [201] + [409] * 19
+
+
+async def test_a_client_that_sends_slowly_keeps_no_other_from_a_change(call):
+    has_sent, may_end = asyncio.Event(), asyncio.Event()
+
+    async def body():
+        yield b"{"
+        has_sent.set()
+        await may_end.wait()
+
+    slow = asyncio.create_task(call("POST", "/proxies", data=body()))
+    await has_sent.wait()
+    # Once this is answered, the server has read the other request's head, too.
+    await call("GET", "/version")
+    assert (await call("POST", "/proxies", WEB))[0] == 201
+    may_end.set()
+    assert (await slow)[0] == 400
+
+
 async def test_a_browser_is_refused(call):
     browser = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)"}
     answer = await call("POST", "/proxies", WEB, headers=browser)
@@ -189,6 +214,18 @@ async def test_it_tells_its_version(call):
         ),
         pytest.param("POST", "/proxies", [1], 400, "expected dict", id="no-object"),
         pytest.param("POST", "/populate", {}, 400, "expected list", id="no-list"),
+        pytest.param(
+            "POST", "/proxies", {**WEB, "listen": 80}, 400, "listen: expected str", id="listen"
+        ),
+        pytest.param(
+            "POST", "/proxies/web", {"upstream": 80}, 400, "upstream: expected str", id="number"
+        ),
+        pytest.param(
+            "POST", "/proxies/web", {"enabled": "false"}, 400, "enabled: expected bool", id="text"
+        ),
+        pytest.param(
+            "POST", "/proxies/web/toxics", {"type": ["a"]}, 400, "type: expected str", id="list"
+        ),
         pytest.param("POST", "/populate", ["db"], 400, "dict at proxy 1", id="not-an-object"),
         pytest.param(
             "POST",
@@ -215,8 +252,18 @@ async def test_errors_have_the_form_of_toxiproxys(call, method, path, body, stat
     assert (got, answer["status"], words in answer["error"]) == (status, status, True)
 
 
-async def test_what_is_not_json_is_refused(call):
-    status, answer = await call("POST", "/proxies", data=b"{")
+@pytest.mark.parametrize(
+    ("data", "charset"),
+    [
+        pytest.param(b"{", "utf-8", id="cut"),
+        pytest.param(b"[" * 200_000, "utf-8", id="deep"),
+        pytest.param(b"\xff", "utf-8", id="bytes"),
+        pytest.param(b"{}", "none-such", id="charset"),
+    ],
+)
+async def test_what_is_not_json_is_refused(call, data, charset):
+    type_ = {"Content-Type": f"application/json; charset={charset}"}
+    status, answer = await call("POST", "/proxies", data=data, headers=type_)
     assert (status, answer["error"].startswith("bad request body")) == (400, True)
 
 

@@ -143,6 +143,28 @@ def test_all_addresses_are_those_of_this_host(call, upstream, host):
     assert get(info) == b"origin-1\n"
 
 
+def test_a_free_port_of_ipv6(proxy, call):
+    origin = proxy.service("origin", cluster_ip="::1", port=8080).backends[0].address
+    info = call("POST", "/proxies", {"name": "db", "listen": "[::1]:0", "upstream": str(origin)})
+    assert info["listen"].startswith("[::1]:")
+    assert get(info) == b"origin-1\n"
+
+
+@pytest.mark.parametrize(
+    ("listen", "status", "words"),
+    [
+        pytest.param("db.example:0", 400, "db.example", id="name"),
+        pytest.param("192.0.2.1:0", 500, "cannot listen on 192.0.2.1:0: Cannot assign", id="far"),
+    ],
+)
+def test_an_address_that_is_not_one_of_this_machine_is_an_error(
+    call, upstream, listen, status, words
+):
+    with pytest.raises(HTTPError) as caught:
+        call("POST", "/proxies", {"name": "db", "upstream": upstream, "listen": listen})
+    assert (caught.value.code, words in json.loads(caught.value.read())["error"]) == (status, True)
+
+
 def test_an_upstream_may_be_a_name_and_stays_as_it_was_given(call, upstream):
     name = upstream.replace("127.0.0.2", "localhost")
     info = call("POST", "/proxies", {"name": "db", "upstream": name})
@@ -153,6 +175,7 @@ def test_an_upstream_may_be_a_name_and_stays_as_it_was_given(call, upstream):
     ("upstream", "words"),
     [
         pytest.param("redis", "upstream 'redis': expected host:port", id="no-port"),
+        pytest.param("127.0.0.1:99999", "with a port in 1–65535", id="port"),
         pytest.param("redis..local:6379", "'redis..local:6379' has no IPv4 address", id="name"),
         pytest.param("[::1]:6379", "upstream '[::1]:6379' has no IPv4 address", id="family"),
     ],
