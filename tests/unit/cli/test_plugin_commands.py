@@ -12,6 +12,7 @@ MODULE = """\
 from userspace_proxy.cli.command import Command
 
 GREET = Command("greet", "say hello", lambda given: 0)
+MODULE = "no command"
 RUN = Command("run", "replace a command", lambda given: 1)
 """
 ENTRY_POINTS = """\
@@ -44,11 +45,31 @@ def test_a_package_replaces_no_command(installed):
 
 
 def test_a_command_of_this_package_is_found_without_reading_what_is_installed(installed):
-    (installed / "entry_points.txt").write_text("[userspace_proxy.commands]\nbroken = gone:GONE\n")
+    (installed / "entry_points.txt").write_bytes(b"\xff")
+    with pytest.raises(UnicodeDecodeError):
+        all_commands(COMMANDS)
     assert find_command("status", COMMANDS) is COMMANDS["status"]
-    what = "cannot load the command broken of made-for-this-test: No module named 'gone'"
+
+
+@pytest.mark.parametrize(
+    ("where", "why"),
+    [
+        pytest.param("gone:GONE", "ModuleNotFoundError: No module named 'gone'", id="no-module"),
+        pytest.param("made_for_this_test:GONE", "AttributeError: .*'GONE'", id="no-attribute"),
+        pytest.param("fails_at_import:GREET", "ZeroDivisionError: ", id="fails"),
+        pytest.param("made_for_this_test:MODULE", "made_for_this_test:MODULE is no", id="type"),
+    ],
+)
+def test_a_command_that_cannot_be_loaded_fails_alone(installed, where, why):
+    (installed.parent / "fails_at_import.py").write_text("1 / 0")
+    (installed / "entry_points.txt").write_text(f"{ENTRY_POINTS}broken = {where}\n")
+    assert find_command("greet", COMMANDS).name == "greet"
+    assert list(all_commands(COMMANDS)) == [*COMMANDS, "greet"]
+    what = f"cannot load the command broken of made-for-this-test: {why}"
     with pytest.raises(ConfigError, match=what):
         find_command("broken", COMMANDS)
+    with pytest.raises(ConfigError, match="did you mean broken"):
+        find_command("brokn", COMMANDS)
 
 
 @pytest.mark.parametrize("name", ["demo", "sandbox"])
