@@ -12,7 +12,7 @@ import socket
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import IPFamily, SocketAddress
 
 from .toxics import DOWNSTREAM, UPSTREAM, Latency, Loss, NamedToxic, Reorder
 
@@ -45,7 +45,8 @@ class FaultDatagrams:
         self._flows: OrderedDict[_Client, _Flow] = OrderedDict()
         """The one that has been idle for longest first."""
         self._expiry: asyncio.TimerHandle | None = None
-        self._socket = _open((_HOST, 0))
+        self._socket = _open(SocketAddress(_HOST, 0))
+        self._socket.bind((_HOST, 0))
         self.address = SocketAddress(*self._socket.getsockname()[:2])
         """Where clients send."""
         self._loop.add_reader(self._socket.fileno(), self._receive)
@@ -148,7 +149,7 @@ class _Flow:
         self._reply = reply
         self._up: list[bytes] = []
         self._down: list[bytes] = []
-        self._socket = _open(None)
+        self._socket = _open(owner.upstream)
         try:
             self._socket.connect(owner.upstream)
         except OSError:
@@ -181,9 +182,9 @@ class _Flow:
         self._owner.affect(DOWNSTREAM, self._down, data, self._reply)
 
 
-def _open(address: tuple[str, int] | None) -> socket.socket:
-    sock = socket.socket(type=socket.SOCK_DGRAM)
+def _open(to: SocketAddress) -> socket.socket:
+    """Return a socket of an address's family."""
+    family = socket.AF_INET6 if to.family is IPFamily.IPV6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
     sock.setblocking(False)
-    if address is not None:
-        sock.bind(address)
     return sock

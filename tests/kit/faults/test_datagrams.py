@@ -34,11 +34,11 @@ class Client(asyncio.DatagramProtocol):
 
 
 @contextlib.asynccontextmanager
-async def faulty(*toxics):
+async def faulty(*toxics, host="127.0.0.1"):
     """Yield a function that sends datagrams and returns the replies to as many as are given."""
     loop = asyncio.get_running_loop()
-    server, _ = await loop.create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
-    faults = FaultDatagrams(SocketAddress(*server.get_extra_info("sockname")), seed=1)
+    server, _ = await loop.create_datagram_endpoint(Echo, local_addr=(host, 0))
+    faults = FaultDatagrams(SocketAddress(*server.get_extra_info("sockname")[:2]), seed=1)
     faults.set_toxics(
         [
             read_toxic(given.pop("type_"), given, stream=stream, types=UDP_TYPES)
@@ -62,8 +62,9 @@ async def faulty(*toxics):
         faults.close()
 
 
-async def test_without_toxics_datagrams_and_replies_are_passed_on():
-    async with faulty() as send:
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_without_toxics_datagrams_and_replies_are_passed_on(host):
+    async with faulty(host=host) as send:
         assert await send(b"1", b"2", replies=2) == [b"1", b"2"]
 
 
