@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from .toxics import (
 _CHUNK_BYTES = 32 * 1024
 # As many as toxiproxy keeps for a latency.
 _CHUNKS = 1024
+# Of bytes at a low rate, toxiproxy sends as many in each tenth of a second.
+_PART_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class FaultyStream:
         self._passed = 0
         """Bytes that were passed on, for ``limit_data``."""
         self._is_over = False
-        """The source has ended while nothing is passed on."""
+        """The source has ended."""
 
     async def run(self) -> None:
         """Pass bytes on until the end."""
@@ -91,18 +94,21 @@ class FaultyStream:
             self._queue.put_nowait(None)
 
     async def _read(self) -> None:
-        while True:
-            with contextlib.suppress(ConnectionError):
-                data = await self._source.read(_CHUNK_BYTES)
-                await self._queue.put(_Chunk(data, self._clock()))
-                if data:
-                    continue
-                if any(isinstance(toxic, Timeout) for toxic in self._active()):
-                    self._is_over = True
-                    self.change()
-                return
-            self._abort(True)
+        with contextlib.suppress(ConnectionError):
+            while data := await self._source.read(_CHUNK_BYTES):
+                if not self._drops():
+                    await self._queue.put(_Chunk(data, self._clock()))
+            self._is_over = True
+            if self._drops():
+                self.change()
+            else:
+                await self._queue.put(_Chunk(b"", self._clock()))
             return
+        self._abort(True)
+
+    def _drops(self) -> bool:
+        """Return whether what arrives is lost."""
+        return any(isinstance(toxic, Timeout) for toxic in self._active())
 
     async def _write(self) -> None:
         with contextlib.suppress(ConnectionError):
@@ -118,20 +124,26 @@ class FaultyStream:
         while True:
             ends = [t for t in self._active() if isinstance(t, ResetPeer | Timeout)]
             if not ends:
+                if self._is_over and self._queue.empty():
+                    # The end was lost, too.
+                    self._queue.put_nowait(_Chunk(b"", self._clock()))
                 return True
-            toxic = ends[0]
-            is_reset = isinstance(toxic, ResetPeer)
-            is_forever = not is_reset and not toxic.timeout
-            if not await self._wait(None if is_forever else toxic.timeout / 1000):
-                self._abort(is_reset)
-                return False
-            if self._is_over:
+            if self._is_over and self._drops():
                 # As toxiproxy does: otherwise it would stay open after its client has gone.
                 self._abort(False)
                 return False
-            # What has arrived meanwhile is lost.
-            while not self._queue.empty():
-                self._queue.get_nowait()
+            # Also what waits for room in the queue.
+            self._lose()
+            first = min(ends, key=_ends_after_s)
+            if not await self._wait(_ends_after_s(first)):
+                self._abort(isinstance(first, ResetPeer))
+                return False
+            self._lose()
+
+    def _lose(self) -> None:
+        """Drop what has arrived until now."""
+        while not self._queue.empty():
+            self._queue.get_nowait()
 
     async def _pass(self, chunk: _Chunk) -> bool:
         """Pass a chunk on; returns whether the connection goes on."""
@@ -143,12 +155,21 @@ class FaultyStream:
         await self._wait(due - self._clock())
         for piece, pause_s in self._pieces(chunk.data, toxics):
             await self._wait(pause_s)
-            for toxic in toxics:
-                if isinstance(toxic, Bandwidth):
-                    await self._wait(len(piece) / (toxic.rate * 1000) if toxic.rate else None)
-            if not await self._send(piece, toxics):
+            if not await self._send_slowly(piece, toxics):
                 return False
         return True
+
+    async def _send_slowly(self, piece: bytes, toxics: Sequence[object]) -> bool:
+        """Send a piece in parts, at the lowest rate; at once if toxics change meanwhile."""
+        rates = [toxic.rate * 1000 for toxic in toxics if isinstance(toxic, Bandwidth)]
+        rate, left = min(rates, default=None), piece
+        while rate is not None and left:
+            part, left = left[: int(rate * _PART_S)], left[int(rate * _PART_S) :]
+            if await self._wait(len(part) / rate if rate else math.inf):
+                return await self._send(part + left, toxics)
+            if not await self._send(part, toxics):
+                return False
+        return rate is not None or await self._send(piece, toxics)
 
     async def _send(self, piece: bytes, toxics: Sequence[object]) -> bool:
         limits = [toxic.bytes for toxic in toxics if isinstance(toxic, LimitData)]
@@ -187,12 +208,12 @@ class FaultyStream:
             yield data[at : at + size], pause_s
             at, pause_s = at + size, slicer.delay / 1_000_000
 
-    async def _wait(self, seconds: float | None) -> bool:
-        """Wait, for ever if None; returns True at once if toxics change meanwhile."""
-        if seconds is not None and seconds <= 0:
+    async def _wait(self, seconds: float) -> bool:
+        """Wait, perhaps for ever; returns True at once if toxics change meanwhile."""
+        if seconds <= 0:
             return False
         try:
-            await asyncio.wait_for(self._changed.wait(), seconds)
+            await asyncio.wait_for(self._changed.wait(), None if seconds == math.inf else seconds)
         except TimeoutError:
             return False
         return True
@@ -205,3 +226,9 @@ class FaultyStream:
         if named not in self._drawn:
             self._drawn[named] = self._chance.random() < named.toxicity
         return self._drawn[named]
+
+
+def _ends_after_s(toxic: ResetPeer | Timeout) -> float:
+    """Return after how many seconds a toxic ends a connection."""
+    is_forever = isinstance(toxic, Timeout) and not toxic.timeout
+    return math.inf if is_forever else toxic.timeout / 1000

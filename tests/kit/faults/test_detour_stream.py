@@ -5,6 +5,9 @@ import contextlib
 
 import pytest
 
+from tests.unit.dataplane.waiting import until
+from userspace_proxy_testing.faults import detour_stream
+
 from .rig import PATIENCE_S, ask, connect, echo, faulty, toxic
 
 
@@ -49,6 +52,28 @@ async def test_bandwidth_limits_the_rate():
         assert clock() - began >= 0.15
 
 
+async def test_at_a_low_rate_bytes_arrive_in_each_tenth_of_a_second():
+    async with faulty(echo, {"type_": "bandwidth", "rate": 100}) as faults:
+        reader, writer = await connect(faults)
+        writer.write(b"x" * 30_000)
+        async with asyncio.timeout(PATIENCE_S):
+            assert len(await reader.read(30_000)) <= 20_000
+        writer.close()
+
+
+async def test_at_the_rate_0_bytes_wait_until_it_is_removed():
+    async with faulty(echo, {"type_": "bandwidth"}) as faults:
+        reader, writer = await connect(faults)
+        writer.write(b"kept")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await reader.read(100)
+        faults.set_toxics([])
+        async with asyncio.timeout(PATIENCE_S):
+            assert await reader.read(100) == b"kept"
+        writer.close()
+
+
 async def test_a_timeout_drops_bytes_and_closes():
     async with faulty(echo, {"type_": "timeout", "timeout": 50}) as faults:
         began = clock()
@@ -69,6 +94,42 @@ async def test_a_timeout_of_0_drops_bytes_until_it_is_removed():
         async with asyncio.timeout(PATIENCE_S):
             assert await reader.read(100) == b"kept"
         writer.close()
+
+
+async def test_with_a_timeout_of_0_any_number_of_bytes_is_lost_and_the_end_is_seen(monkeypatch):
+    monkeypatch.setattr(detour_stream, "_CHUNKS", 4)
+    async with faulty(echo, {"type_": "timeout", "stream": "upstream"}) as faults:
+        reader, writer = await connect(faults)
+        # More than the kernel and the queue keep.
+        for _ in range(16):
+            writer.write(bytes(1 << 20))
+            async with asyncio.timeout(PATIENCE_S):
+                await writer.drain()
+        writer.write_eof()
+        async with asyncio.timeout(PATIENCE_S):
+            assert await reader.read(1) == b""
+        writer.close()
+
+
+async def test_an_end_that_was_lost_is_passed_on_later():
+    given = {"type_": "reset_peer", "timeout": 60_000, "stream": "upstream"}
+    async with faulty(echo, given) as faults:
+        reader, writer = await connect(faults)
+        writer.write_eof()
+        await until(lambda: any(stream._is_over for stream in faults._streams), "the end")
+        faults.set_toxics([])
+        async with asyncio.timeout(PATIENCE_S):
+            assert await reader.read(1) == b""
+        writer.close()
+
+
+@pytest.mark.parametrize("first", ["timeout", "reset_peer"])
+async def test_of_several_toxics_that_end_a_connection_the_earliest_does(first):
+    given = {"timeout": {"type_": "timeout"}, "reset_peer": {"type_": "reset_peer", "timeout": 30}}
+    toxics = [given[first], *(toxic for type_, toxic in given.items() if type_ != first)]
+    async with faulty(echo, *toxics) as faults:
+        with pytest.raises(ConnectionResetError):
+            await ask(faults)
 
 
 async def test_reset_peer_resets_after_its_timeout():
