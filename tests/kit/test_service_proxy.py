@@ -154,6 +154,20 @@ def test_all_backends_reset(proxy):
     assert get(web) == "web-1"
 
 
+def test_a_share_of_the_connections_of_each_backend_is_another_one(proxy):
+    web = proxy.service("web", backends=2)
+    web.fault("reset_peer", toxicity=0.5)
+    answered = []
+    for _ in range(24):
+        try:
+            answered.append(get(web) != "")
+        except OSError:
+            answered.append(False)
+    first, second = answered[::2], answered[1::2]
+    assert 0 < sum(first) < 12
+    assert first != second
+
+
 def test_a_slow_backend(proxy):
     web = proxy.service("web", backends=1)
     web.fault("latency", latency=80)

@@ -11,6 +11,7 @@ import random
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from userspace_proxy.model import IPFamily, SocketAddress
 
@@ -31,7 +32,9 @@ class FaultDatagrams:
 
     Args:
         upstream: The endpoint.
-        seed: Of losses, order and jitter, so that a test can be repeated.
+        seed: Of losses, order and jitter, so that a test can be repeated. What is drawn for a
+            flow's datagrams in one direction depends only on the seed, on how many flows began
+            before, and on how many of these datagrams.
         idle_s: Seconds without a datagram in either direction before a flow ends.
     """
 
@@ -65,33 +68,30 @@ class FaultDatagrams:
         while self._flows:
             self._end_first()
 
-    def affect(self, stream: str, held: list[bytes], data: bytes, send: _Send) -> None:
-        """Send a datagram, later, behind the next one, or never.
-
-        Args:
-            held: Those that wait for the next one, which this call may add to or empty.
-        """
-        toxics = [named for named in self.toxics if named.stream == stream]
-        hit = [named.toxic for named in toxics if self._chance.random() < named.toxicity]
+    def affect(self, way: _Direction, data: bytes, send: _Send) -> None:
+        """Send a datagram, later, behind the next one, or never."""
+        toxics = [named for named in self.toxics if named.stream == way.stream]
+        hit = [named.toxic for named in toxics if way.chance.random() < named.toxicity]
         delay_s = 0.0
         for toxic in hit:
-            if isinstance(toxic, Loss) and self._is_hit(toxic.percent):
+            if isinstance(toxic, Loss) and way.is_hit(toxic.percent):
                 return
-            if isinstance(toxic, Reorder) and not held and self._is_hit(toxic.percent):
-                held.append(data)
+            if isinstance(toxic, Reorder) and not way.held and way.is_hit(toxic.percent):
+                way.held.append(data)
                 return
             if isinstance(toxic, Latency):
-                jitter = self._chance.uniform(-toxic.jitter, toxic.jitter)
+                jitter = way.chance.uniform(-toxic.jitter, toxic.jitter)
                 delay_s += max(0.0, toxic.latency + jitter) / 1000
-        for each in (data, *held):
+        for each in (data, *way.held):
             if delay_s:
                 self._loop.call_later(delay_s, send, each)
             else:
                 send(each)
-        held.clear()
+        way.held.clear()
 
-    def _is_hit(self, percent: int) -> bool:
-        return self._chance.random() * 100 < percent
+    def direction(self, stream: str) -> _Direction:
+        """Return one of a new flow."""
+        return _Direction(stream, random.Random(self._chance.random()))
 
     def _receive(self) -> None:
         try:
@@ -139,6 +139,20 @@ class FaultDatagrams:
             return
 
 
+@dataclass(slots=True)
+class _Direction:
+    """One direction of a flow."""
+
+    stream: str
+    chance: random.Random
+    held: list[bytes] = field(default_factory=list)
+    """Datagrams that wait for the next one."""
+
+    def is_hit(self, percent: int) -> bool:
+        """Draw whether this datagram is one of so many of a hundred."""
+        return self.chance.random() * 100 < percent
+
+
 class _Flow:
     """One client's datagrams to the endpoint, and the replies."""
 
@@ -147,8 +161,7 @@ class _Flow:
         """When the last datagram passed."""
         self._owner = owner
         self._reply = reply
-        self._up: list[bytes] = []
-        self._down: list[bytes] = []
+        self._up, self._down = map(owner.direction, (UPSTREAM, DOWNSTREAM))
         self._socket = _open(owner.upstream)
         try:
             self._socket.connect(owner.upstream)
@@ -160,7 +173,7 @@ class _Flow:
 
     def send(self, data: bytes) -> None:
         """Send a client's datagram."""
-        self._owner.affect(UPSTREAM, self._up, data, self._send_up)
+        self._owner.affect(self._up, data, self._send_up)
 
     def close(self) -> None:
         """Close its socket."""
@@ -179,7 +192,7 @@ class _Flow:
             data = self._socket.recv(_DATAGRAM_BYTES_MAX)
         except OSError:
             return
-        self._owner.affect(DOWNSTREAM, self._down, data, self._reply)
+        self._owner.affect(self._down, data, self._reply)
 
 
 def _open(to: SocketAddress) -> socket.socket:

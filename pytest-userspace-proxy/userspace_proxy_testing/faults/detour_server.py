@@ -41,7 +41,8 @@ class FaultServer:
 
     Args:
         upstream: The endpoint.
-        seed: Of jitter, sizes and toxicity, so that a test can be repeated.
+        seed: Of jitter, sizes and toxicity, so that a test can be repeated. What is drawn for a
+            connection depends only on the seed and on how many were accepted before.
     """
 
     def __init__(self, upstream: SocketAddress, *, seed: int = 0) -> None:
@@ -124,11 +125,11 @@ class FaultServer:
         with contextlib.suppress(OSError):
             client, _ = self._listener.accept()
             client.setblocking(False)
-            task = self._loop.create_task(self._serve(client))
+            task = self._loop.create_task(self._serve(client, random.Random(self._chance.random())))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, client: socket.socket) -> None:
+    async def _serve(self, client: socket.socket, chance: random.Random) -> None:
         reader, writer = await asyncio.open_connection(sock=client)
         self._writers.add(writer)
         try:
@@ -138,12 +139,14 @@ class FaultServer:
             elif self._mode is Mode.HALF_OPEN:
                 await asyncio.Event().wait()
             else:
-                await self._pass_on(reader, writer)
+                await self._pass_on(reader, writer, chance)
         finally:
             self._writers.discard(writer)
             writer.close()
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, chance: random.Random
+    ) -> None:
         try:
             other_reader, other_writer = await asyncio.open_connection(*self.upstream)
         except OSError:
@@ -166,7 +169,7 @@ class FaultServer:
                 sink,
                 toxics=lambda: [toxic for toxic in self.toxics if toxic.stream == stream],
                 abort=abort,
-                chance=self._chance,
+                chance=random.Random(chance.random()),
             )
 
         streams = [make(UPSTREAM, reader, other_writer), make(DOWNSTREAM, other_reader, writer)]

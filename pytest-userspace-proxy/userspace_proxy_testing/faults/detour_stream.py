@@ -5,7 +5,7 @@
 Rule 1: a chunk is delayed from the moment of its arrival, so a latency doesn't lower the rate.
 Rule 2: toxics may change while a connection is open: the next chunk sees the new ones, and a wait
 for an old one ends.
-Rule 3: toxicity is drawn once for each connection and toxic.
+Rule 3: toxicity is drawn once for each connection and toxic, whatever else is drawn.
 
 The data plane's relay (``dataplane.relay``) never holds back what it may send, and splices; here
 each chunk waits, is cut or is dropped, at a rate that tests have.
@@ -67,6 +67,8 @@ class FaultyStream:
         self._toxics = toxics
         self._abort = abort
         self._chance = chance
+        # Chunks depend on time, and so does how often jitter is drawn.
+        self._share = random.Random(chance.random())
         self._drawn: dict[NamedToxic, bool] = {}
         self._queue: asyncio.Queue[_Chunk | None] = asyncio.Queue(_CHUNKS)
         self._changed = asyncio.Event()
@@ -224,7 +226,7 @@ class FaultyStream:
 
     def _is_drawn(self, named: NamedToxic) -> bool:
         if named not in self._drawn:
-            self._drawn[named] = self._chance.random() < named.toxicity
+            self._drawn[named] = self._share.random() < named.toxicity
         return self._drawn[named]
 
 

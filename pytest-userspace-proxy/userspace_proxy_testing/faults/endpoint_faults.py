@@ -134,7 +134,9 @@ class EndpointFaults:
         at = At(Protocol.UDP if is_udp else Protocol.TCP, endpoint)
         server = servers.get(at)
         if server is None:
-            server = FaultDatagrams(endpoint) if is_udp else FaultServer(endpoint)
+            # Seeds differ, so that a client's next endpoint isn't affected whenever the first is.
+            make, seed = FaultDatagrams if is_udp else FaultServer, len(servers)
+            server = make(endpoint, seed=seed)
             servers[at] = server
             self._redirect(service)
         return server

@@ -84,6 +84,17 @@ async def test_some_are_lost_and_always_the_same():
     assert first != [b"%d" % n for n in range(10)]
 
 
+async def test_losses_in_one_direction_do_not_depend_on_the_other():
+    loss = {"type_": "loss", "percent": 50}
+
+    async def lost(*toxics):
+        async with faulty(*toxics) as send:
+            return await send(*[b"%d" % n for n in range(40)], replies=5)
+
+    both = await lost(("downstream", {**loss}), ("upstream", {"type_": "latency"}))
+    assert await lost(("downstream", {**loss})) == both
+
+
 async def test_one_arrives_behind_the_next():
     async with faulty(("upstream", {"type_": "reorder", "percent": 100})) as send:
         assert await send(b"1", b"2", b"3", b"4", replies=4) == [b"2", b"1", b"4", b"3"]

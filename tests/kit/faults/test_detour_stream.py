@@ -213,6 +213,29 @@ async def test_toxicity_is_the_share_of_connections_and_is_repeatable():
     assert await outcomes() == first
 
 
+async def test_what_is_drawn_for_a_connection_does_not_depend_on_the_bytes_of_others():
+    given = {"type_": "limit_data", "bytes": 0, "toxicity": 0.5}
+    jitter = {"type_": "latency", "latency": 1, "jitter": 1}
+
+    async def outcomes(count):
+        async with faulty(echo, jitter, given, seed=3) as faults:
+            seen = []
+            for _ in range(12):
+                reader, writer = await connect(faults)
+                async with asyncio.timeout(PATIENCE_S):
+                    with contextlib.suppress(asyncio.IncompleteReadError):
+                        for _ in range(count):
+                            writer.write(b"x")
+                            await reader.readexactly(1)
+                seen.append(not reader.at_eof())
+                writer.close()
+            return seen
+
+    first = await outcomes(1)
+    assert 0 < sum(first) < 12
+    assert await outcomes(3) == first
+
+
 async def test_an_endpoint_that_resets_resets_the_client():
     async def abort(_reader, writer):
         import socket
