@@ -1,4 +1,4 @@
-"""Ends a connection of an asyncio stream by a reset instead of a FIN."""
+"""Ends a connection by a reset instead of a FIN: of an asyncio stream, or a socket."""
 
 from __future__ import annotations
 
@@ -15,7 +15,17 @@ def reset(writer: asyncio.StreamWriter) -> None:
     """End a connection by a reset."""
     sock = writer.get_extra_info("socket")
     if sock is not None:
-        # uvloop raises ValueError once the socket is closed.
-        with contextlib.suppress(OSError, ValueError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        _close_by_reset(sock)
     writer.transport.abort()
+
+
+def reset_socket(sock: socket.socket) -> None:
+    """End a connection by a reset, and close its socket, which no event loop has."""
+    _close_by_reset(sock)
+    sock.close()
+
+
+def _close_by_reset(sock: socket.socket) -> None:
+    # uvloop raises ValueError once the socket is closed.
+    with contextlib.suppress(OSError, ValueError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -14,7 +14,7 @@ import random
 import socket
 from collections.abc import Sequence
 
-from userspace_proxy.kernel.stream_reset import reset
+from userspace_proxy.kernel.stream_reset import reset, reset_socket
 from userspace_proxy.model import SocketAddress
 
 from .detour_stream import FaultyStream
@@ -54,6 +54,8 @@ class FaultServer:
         self._mode = Mode.PASS
         self._chance = random.Random(seed)
         self._loop = asyncio.get_running_loop()
+        self._accepted: set[socket.socket] = set()
+        """Connections whose task hasn't begun, and never will if it is cancelled."""
         self._streams: set[FaultyStream] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,6 +90,8 @@ class FaultServer:
 
     def drop_connections(self) -> None:
         """Reset the open connections."""
+        while self._accepted:
+            reset_socket(self._accepted.pop())
         for task in self._tasks:
             task.cancel()
         for writer in self._writers:
@@ -125,11 +129,13 @@ class FaultServer:
         with contextlib.suppress(OSError):
             client, _ = self._listener.accept()
             client.setblocking(False)
+            self._accepted.add(client)
             task = self._loop.create_task(self._serve(client, random.Random(self._chance.random())))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, client: socket.socket, chance: random.Random) -> None:
+        self._accepted.discard(client)
         reader, writer = await asyncio.open_connection(sock=client)
         self._writers.add(writer)
         try:

@@ -84,3 +84,12 @@ async def test_a_client_of_a_dead_endpoint_is_reset():
             await ask(faults)
     finally:
         faults.close()
+
+
+async def test_a_connection_whose_task_has_not_begun_is_reset():
+    async with faulty() as faults:
+        with socket.create_connection(faults.address, timeout=60) as client:
+            faults._accept()
+            faults.drop_connections()
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
