@@ -303,8 +303,10 @@ class CommandBackend(Backend):
             SandboxError: It can't be started, ends, or doesn't listen in time.
         """
         self._check_open()
-        if self._process is not None:
+        if self._is_running():
             return
+        # It may have ended by itself.
+        self.stop()
         self._free()
         where = {"HOST": self.address.ip, "PORT": str(self.address.port)}
         try:
@@ -356,7 +358,13 @@ class CommandBackend(Backend):
         )
 
     def _is_running(self) -> bool:
-        return self._process is not None
+        if self._process is None:
+            return False
+        # Not reaped here: the number of its group stays its own until it is stopped.
+        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        with contextlib.suppress(ChildProcessError):
+            return os.waitid(os.P_PID, self._process.pid, how) is None
+        return False
 
 
 def make_backend(

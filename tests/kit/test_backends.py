@@ -1,6 +1,8 @@
 """What a backend can be made of, and how it dies and returns."""
 
 import errno
+import os
+import signal
 import socket
 import sys
 
@@ -132,6 +134,16 @@ def test_it_may_be_a_command(make):
     assert refuses(backend.address)
     assert repr(backend).endswith(", stopped>")
     backend.start()
+    assert ask(backend.address).endswith(b"cmd\n")
+
+
+def test_a_command_that_has_ended_by_itself_is_stopped_and_can_be_started_again(make):
+    backend = make(SERVER)
+    os.kill(backend._process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, backend._process.pid, os.WEXITED | os.WNOWAIT)
+    assert backend.state == "stopped"
+    backend.start()
+    assert backend.state == ""
     assert ask(backend.address).endswith(b"cmd\n")
 
 
