@@ -222,7 +222,9 @@ class StreamBackend(Backend):
             await self._handler(reader, writer)
         except ConnectionError:
             pass
-        except Exception:  # noqa: BLE001 - the test's own code
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException:  # noqa: BLE001 - the test's own code, which may exit, or fail the test
             _log.exception("%(backend)s: its function failed", extra={"backend": self.name})
         finally:
             self._writers.discard(writer)

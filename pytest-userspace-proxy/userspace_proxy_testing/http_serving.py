@@ -43,7 +43,8 @@ async def serve_http(
 ) -> None:
     """Answer the requests of one connection until one of them asks to close.
 
-    An exception of the handler is logged, and answered with status 500 and its text.
+    An exception of the handler is logged, and answered with status 500 and its text: also that of
+    ``sys.exit``, which would end the event loop, and of ``pytest.fail``.
     """
     while (request := await _read_request(reader, writer)) is not None:
         status, body = await _answer(handler, request)
@@ -68,7 +69,9 @@ async def _answer(handler: HttpHandler, request: HttpRequest) -> tuple[int, byte
         if inspect.isawaitable(answer):
             answer = await answer
         return _read_answer(answer)
-    except Exception as exc:  # noqa: BLE001 - the test's own code; the log and the client are told
+    except (asyncio.CancelledError, GeneratorExit):
+        raise
+    except BaseException as exc:  # noqa: BLE001 - the test's own code; the log and the client are told
         _log.exception(
             "a backend's function failed for %(method)s %(path)s",
             extra={"method": request.method, "path": request.path},

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
@@ -270,6 +271,21 @@ def test_a_service_that_was_deleted_does_not_keep_the_proxy_from_its_end():
     with ServiceProxy() as proxy:
         proxy.delete(proxy.service("web").key)
     assert threading.active_count() == before
+
+
+def test_a_function_that_exits_or_fails_the_test_ends_only_its_connection(proxy):
+    async def exits(reader, writer):
+        raise SystemExit
+
+    def fails(request):
+        pytest.fail("unexpected")
+
+    with socket.create_connection(proxy.service("exits", backends=[exits]).address) as client:
+        assert client.recv(1) == b""
+    with pytest.raises(HTTPError, match="500") as caught:
+        get(proxy.service("fails", backends=[fails]))
+    assert caught.value.read() == b"Failed: unexpected\n"
+    assert get(proxy.service("web")) == "web-1"
 
 
 PAGES = ["docs/in-tests.md", "pytest-userspace-proxy/README.md"]
