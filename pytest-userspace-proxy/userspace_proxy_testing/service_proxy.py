@@ -11,6 +11,7 @@ r"""Services for tests: a proxy in a thread, with backends that can die and retu
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from userspace_proxy.embedding.loop_thread import LoopThread
@@ -34,8 +35,9 @@ class ServiceProxy(Services, RecordingProxy):
 
     def end_services(self) -> None:
         """Part of RecordingProxy: remove all Services."""
-        for service in self.services:
-            service.remove()
+        with contextlib.ExitStack() as each:
+            for service in self.services:
+                each.callback(service.remove)
 
     def status(self) -> StatusFacts:
         """Return everything about this proxy at this moment."""

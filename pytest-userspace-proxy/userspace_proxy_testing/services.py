@@ -251,8 +251,9 @@ class ProxiedService(ServedService):
         """End its backends, while the proxy isn't told. Idempotent."""
         self._is_removed = True
         self._forget(self)
-        for backend in self.backends:
-            backend.close()
+        with contextlib.ExitStack() as each:
+            for backend in self.backends:
+                each.callback(backend.close)
 
     def _own(self, backend: Backend) -> Backend:
         if backend not in self._backends:

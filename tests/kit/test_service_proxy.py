@@ -273,6 +273,18 @@ def test_a_service_that_was_deleted_does_not_keep_the_proxy_from_its_end():
     assert threading.active_count() == before
 
 
+def test_a_proxy_that_the_test_has_stopped_leaves_no_program():
+    serve = [sys.executable, "-m", "http.server", "--bind={host}", "{port}"]
+    proxy = ServiceProxy()
+    proxy.start()
+    backends = [proxy.service(name, backends=[serve]).backends[0] for name in ("web", "db")]
+    proxy.stop()
+    with pytest.raises(RuntimeError, match="isn't running"):
+        proxy.close()
+    assert [backend.state for backend in backends] == ["stopped"] * 2
+    assert [refuses(backend.address) for backend in backends] == [True] * 2
+
+
 def test_a_function_that_exits_or_fails_the_test_ends_only_its_connection(proxy):
     async def exits(reader, writer):
         raise SystemExit
