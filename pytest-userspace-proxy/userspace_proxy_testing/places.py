@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
 import socket
+import subprocess
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -49,11 +53,31 @@ class BackendPlace:
         return sock
 
     def command(self, argv: Sequence[str]) -> Sequence[str]:
-        """Return the command that runs a program here."""
-        return argv
+        """Return the command that runs a program here, and lets it end with this process.
+
+        It does so even if this process is killed. The kernel ties the program to the thread that
+        starts it, so only the main thread's are tied: the end of another would take it along.
+        """
+        if threading.current_thread() is not threading.main_thread() or not shutil.which(argv[0]):
+            return argv
+        return [*_tie(), *argv]
 
     def leave(self) -> None:
         """Let others use the place. Idempotent."""
+
+
+@functools.cache
+def _tie() -> Sequence[str]:
+    """Return the words before a command that kill its program when this process ends.
+
+    They are those of util-linux since 2.33; others lack the option.
+    """
+    tie = ("setpriv", "--pdeathsig", "KILL", "--")
+    try:
+        status = subprocess.run([*tie, "true"], capture_output=True, check=False).returncode
+    except OSError:
+        return ()
+    return () if status else tie
 
 
 def family_of(ip: str) -> socket.AddressFamily:

@@ -1,5 +1,12 @@
+import contextlib
 import errno
+import os
+import select
+import signal
 import socket
+import subprocess
+import sys
+import threading
 
 import pytest
 
@@ -38,5 +45,42 @@ def test_an_address_that_is_in_use_is_an_error():
 
 
 def test_programs_run_where_this_process_is():
-    assert BackendPlace().command(["redis-server"]) == ["redis-server"]
+    assert BackendPlace().command(["no-such-program"]) == ["no-such-program"]
+    assert list(BackendPlace().command(["sh", "-c", "a b"]))[-3:] == ["sh", "-c", "a b"]
     BackendPlace().leave()
+
+
+def test_the_program_of_another_thread_outlives_it():
+    commands = []
+    thread = threading.Thread(target=lambda: commands.append(BackendPlace().command(["sh"])))
+    thread.start()
+    thread.join()
+    assert commands == [["sh"]]
+
+
+# Starts a program, prints its number, and is killed once it was read.
+DIES = """
+import os, signal, sys
+from userspace_proxy_testing.places import BackendPlace
+import subprocess
+
+command = BackendPlace().command([sys.executable, "-c", "import signal; signal.pause()"])
+print(subprocess.Popen(command, stdout=subprocess.DEVNULL).pid, flush=True)
+input()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_program_ends_with_this_process_even_if_that_is_killed():
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", DIES], stdin=pipe, stdout=pipe) as dies:
+        program = os.pidfd_open(int(dies.stdout.readline()))
+        try:
+            dies.communicate(b"\n", timeout=60)
+            ended = select.poll()
+            ended.register(program, select.POLLIN)
+            assert ended.poll(60_000)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(program, signal.SIGKILL)
+            os.close(program)
