@@ -7,6 +7,7 @@ thread of a record shows whose it is. What a recorder keeps isn't passed on to t
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,9 +63,11 @@ class Decisions(logging.Filter):
     A filter, not a handler: pytest has handlers of its own, even at loggers that don't propagate.
     """
 
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+    """Held while a recorder begins or ends, which several threads may do."""
     _running: ClassVar[list[Decisions]] = []
-    _level_before: ClassVar[int] = logging.NOTSET
-    """Level of the logger before the first recorder began."""
+    _before: ClassVar[tuple[int, bool]] = (logging.NOTSET, False)
+    """Level of the logger before the first recorder began, and whether it was disabled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,22 +77,27 @@ class Decisions(logging.Filter):
     def begin(self, thread: int) -> None:
         """Start recording what a thread logs."""
         logger = logging.getLogger(LOGGER)
-        if not self._running:
-            Decisions._level_before = logger.level
-        self._thread = thread
-        self._running.append(self)
-        logger.setLevel(logging.INFO)
-        logger.addFilter(self)
+        with self._lock:
+            if not self._running:
+                Decisions._before = logger.level, logger.disabled
+            self._thread = thread
+            self._running.append(self)
+            logger.setLevel(logging.INFO)
+            # A configuration of the program's log disables what it doesn't name.
+            logger.disabled = False
+            logger.addFilter(self)
 
     def end(self) -> None:
         """Stop recording, and restore the logger after the last recorder. Idempotent."""
-        if self not in self._running:
-            return
-        self._running.remove(self)
-        logger = logging.getLogger(LOGGER)
-        logger.removeFilter(self)
-        if not self._running:
-            logger.setLevel(Decisions._level_before)
+        with self._lock:
+            if self not in self._running:
+                return
+            self._running.remove(self)
+            logger = logging.getLogger(LOGGER)
+            logger.removeFilter(self)
+            if not self._running:
+                level, logger.disabled = Decisions._before
+                logger.setLevel(level)
 
     def of(self, service: ServiceKey) -> Sequence[Decision]:
         """Return the last ones of a Service, the oldest first."""

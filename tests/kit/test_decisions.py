@@ -52,6 +52,42 @@ def test_the_logger_is_as_before_afterwards():
     assert (logger.level, logger.filters) == before
 
 
+def test_they_are_kept_where_the_programs_configuration_has_disabled_the_logger(monkeypatch):
+    logger = logging.getLogger(LOGGER)
+    # As dictConfig and fileConfig do with each logger that they don't name.
+    monkeypatch.setattr(logger, "disabled", True)
+    decisions = Decisions()
+    decisions.begin(threading.get_ident())
+    log()
+    decisions.end()
+    assert len(decisions.of(WEB)) == 1
+    assert logger.disabled
+
+
+def test_one_that_begins_while_the_last_one_ends_gets_all_records(monkeypatch):
+    logger = logging.getLogger(LOGGER)
+    first, second = Decisions(), Decisions()
+    first.begin(1)
+    set_level, ends, begun = logger.setLevel, threading.Event(), threading.Event()
+
+    def slow(level):
+        ends.set()
+        if threading.current_thread() is ending:
+            # The other one must wait: without that, it begins at once.
+            begun.wait(0.1)
+        set_level(level)
+
+    monkeypatch.setattr(logger, "setLevel", slow)
+    ending = threading.Thread(target=first.end)
+    ending.start()
+    ends.wait(60)
+    second.begin(2)
+    begun.set()
+    ending.join()
+    assert logger.level == logging.INFO
+    second.end()
+
+
 def test_failed_dials_are_kept_with_their_causes():
     decisions = Decisions()
     decisions.begin(threading.get_ident())
