@@ -52,6 +52,8 @@ class AnsweringChild:
     def ask(self, message: bytes | None) -> tuple[bytes, list[socket.socket]]:
         """Send a message; return the answer and its sockets, which the caller closes.
 
+        An exception in this thread, such as KeyboardInterrupt, closes the link.
+
         Args:
             message: None only waits, for an answer that the child gives unasked when it starts.
 
@@ -70,6 +72,10 @@ class AnsweringChild:
         except (EOFError, OSError) as exc:
             status = end_child(self._process, _END_WITHIN_S)
             raise ChildEnded(f"ended with status {status}") from exc
+        except BaseException:
+            # Ctrl-C, for instance. The answer may come later: another call must not get it.
+            self._link.close()
+            raise
 
     def close(self) -> int:
         """Close the link, which ends the child; return its exit status. Idempotent."""

@@ -7,6 +7,7 @@ import pytest
 from userspace_proxy.answering_child import AnsweringChild, ChildEnded
 
 PROGRAM = """
+import os
 import signal
 import socket
 from userspace_proxy.frames import receive_frame, send_frame
@@ -17,6 +18,15 @@ def echo(descriptor, status):
         try:
             while True:
                 send_frame(link, receive_frame(link)[0], link)
+        except EOFError:
+            return status
+
+def interrupt(descriptor, status):
+    with socket.socket(fileno=descriptor) as link:
+        receive_frame(link)
+        os.kill(os.getppid(), signal.SIGINT)
+        try:
+            receive_frame(link)
         except EOFError:
             return status
 
@@ -78,6 +88,14 @@ def test_a_child_that_gives_no_answer_is_killed(start):
     with os.fdopen(os.pidfd_open(child.pid)) as end:
         assert select.select([end], [], [], 60.0)[0]
     assert child.close() == -signal.SIGKILL
+
+
+def test_no_later_call_gets_the_answer_to_one_that_was_interrupted(start):
+    child = start("interrupt")
+    with pytest.raises(KeyboardInterrupt):
+        child.ask(b"one")
+    assert child.is_closed
+    assert child.close() == 7
 
 
 def test_what_a_child_said_before_it_ended_is_its_answer(start):
