@@ -2,6 +2,7 @@
 
 Rule 1: what the API server would refuse is refused, and an error names the argument, what was given
 and what is expected.
+Rule 2: texts and numbers of subclasses become plain ones, which messages to workers require.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def read_label(text: str, argument: str) -> str:
         check_label(text, argument)
     except FieldError as exc:
         raise ValueError(f"{exc.path}: {exc.problem}") from None
-    return text
+    return str.__str__(text)
 
 
 def read_port(port: int, protocol: str) -> ServicePort:
@@ -63,7 +64,7 @@ def read_port(port: int, protocol: str) -> ServicePort:
         raise ValueError(f"port: {port} is not in 1–65535")
     if protocol not in tuple(Protocol.__members__):
         raise ValueError(f"protocol: {protocol!r} is not TCP or UDP")
-    return ServicePort("", port, protocol)
+    return ServicePort("", int(port), str.__str__(protocol))
 
 
 def read_affinity(seconds: int | None) -> int | None:
@@ -74,7 +75,7 @@ def read_affinity(seconds: int | None) -> int | None:
         raise TypeError(f"affinity_timeout_s: expected an int or None, got {seconds!r}")
     if not 1 <= seconds <= AFFINITY_TIMEOUT_MAX_S:
         raise ValueError(f"affinity_timeout_s: {seconds} is not in 1–{AFFINITY_TIMEOUT_MAX_S}")
-    return seconds
+    return int(seconds)
 
 
 class HandlingArguments(TypedDict, total=False):
@@ -109,7 +110,7 @@ def read_handling(
         raise TypeError(f"seed: expected an int, got {seed!r}")
     if not 0 <= seed <= _SEED_MAX:
         raise ValueError(f"seed: {seed} is not in 0–{_SEED_MAX}")
-    fields: dict[str, Any] = {"seed": seed}
+    fields: dict[str, Any] = {"seed": int(seed)}
     asked: dict[str, Any] = {"balance": balance, **others}
     for name, value in asked.items():
         if name not in _ANNOTATIONS:
@@ -143,7 +144,7 @@ def read_endpoint(endpoint: EndpointAddress) -> SocketAddress:
     if not 1 <= port <= 65535:
         raise ValueError(f"endpoint {endpoint!r}: expected ip:port, with a port in 1–65535")
     try:
-        return SocketAddress(parse_ip(host), port)
+        return SocketAddress(parse_ip(host), int(port))
     except ValueError:
         hint = f": write 127.0.0.1:{port}" if host == "localhost" else ", not a name or a URL"
         raise ValueError(f"endpoint {endpoint!r}: expected an IP address{hint}") from None
@@ -202,7 +203,7 @@ def _read_weight(weight: object) -> int:
         raise TypeError(f"weight: expected an int, got {weight!r}")
     if not 0 <= weight <= MAX:
         raise ValueError(f"weight: {weight} is not in 0–{MAX}")
-    return weight
+    return int(weight)
 
 
 def is_address(value: object) -> bool:

@@ -229,6 +229,25 @@ def test_an_endpoint_that_clients_could_not_reach_is_an_error():
         make_slices(service("web", "127.99.0.1"), ["[::1]:80"])
 
 
+class Text(str):
+    __slots__ = ()
+
+
+class Number(int):
+    pass
+
+
+def test_texts_and_numbers_of_subclasses_become_plain_ones():
+    port, key = read_port(Number(80), Text("TCP")), read_key(Text("shop"), Text("web"))
+    (made,) = make_slices(service("web", "10.0.0.1"), {(Text("1.1.1.1"), Number(80)): Number(3)})
+    texts = [port.protocol, *key, made.endpoints[0].ip]
+    numbers = [port.port, read_affinity(Number(5)), read_handling(Number(7)).seed]
+    numbers += [made.ports[0].port, made.endpoints[0].weight]
+    assert (texts, numbers) == (["TCP", "shop", "web", "1.1.1.1"], [80, 5, 7, 80, 3])
+    assert {type(value) for value in texts} == {str}
+    assert {type(value) for value in numbers} == {int}
+
+
 def test_slow_start_and_source_hash_exclude_each_other():
     with pytest.raises(ValueError, match="slow_start: it has no effect with balance source-hash"):
         read_handling(slow_start="30s", balance="source-hash")
