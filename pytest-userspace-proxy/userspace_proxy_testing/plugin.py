@@ -248,8 +248,8 @@ def _record(
     try:
         path = record.write(folder, test, path)
         line = str(path)
-    except OSError as exc:
-        line = f"{_CANNOT} {folder}: {exc.strerror}"
+    except Exception as exc:  # noqa: BLE001 - it would end the whole run
+        line = f"{_CANNOT} {folder}: {getattr(exc, 'strerror', None) or exc}"
     item.stash[_RECORD] = test, path
     report.sections.append((_RECORD_TITLE, line))
 

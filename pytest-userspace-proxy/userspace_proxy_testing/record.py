@@ -4,7 +4,8 @@
     failure of a phase ────────────────┴▶ RecordedTest ──write──▶ one file
 
 Rule 1: the fields are those of docs/in-tests.md; within a version fields are only added.
-Rule 2: a test that has failed stays the failure: what can't be read is worded in the record.
+Rule 2: a test that has failed stays the failure: what can't be read is worded in the record, and an
+exception of this module would end the whole run of pytest.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from pathlib import Path
 
 import msgspec
 
-from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.facts import PortFacts
 from userspace_proxy.status.answers import encode_answer
 
@@ -105,7 +105,7 @@ def take(fixture: str, services: Reported) -> RecordedFixture:
     try:
         report = describe(services)
         recorded = [_service(service) for service in services.services]
-    except (UserspaceProxyError, LookupError, OSError, RuntimeError) as exc:
+    except Exception as exc:  # noqa: BLE001 - rule 2
         return RecordedFixture(fixture, (), f"not known: {exc}")
     return RecordedFixture(fixture, recorded, report)
 
@@ -115,7 +115,7 @@ def _service(service: ServedService) -> RecordedService:
         address = str(service.address)
     except LookupError:
         address = None
-    settings = service.settings
+    settings = {name: _plain(value) for name, value in service.settings.items()}
     seed = settings.get("seed", 0)
     return RecordedService(
         str(service.key),
@@ -127,6 +127,13 @@ def _service(service: ServedService) -> RecordedService:
         service.decisions,
         service.views(),
     )
+
+
+def _plain(value: object) -> object:
+    """Return the text or number of a subclass as such, which JSON can have."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def write(folder: Path, test: RecordedTest, earlier: Path | None = None) -> Path:

@@ -292,6 +292,45 @@ def test_text_that_is_not_unicode_is_recorded(tmp_path):
     assert json.loads(path.read_text())["test"] == "test_it[\ud800]"
 
 
+ODD = """
+class Text(str):
+    pass
+
+class Number(int):
+    pass
+
+def test_its_arguments(service_proxy):
+    service_proxy.service(Text("web"), seed=Number(3), hold=Text("5s"))
+    assert 0
+
+def test_what_no_record_can_have(service_proxy):
+    service_proxy.service("web")._asked["hold"] = object()
+    assert 0
+
+def test_another(service_proxy):
+    assert 0
+"""
+
+
+def test_odd_arguments_do_not_end_the_run(run, records):
+    result = run(ODD, RECORD)
+    result.assert_outcomes(failed=3)
+    result.stdout.fnmatch_lines(["*failed tests: cannot write to */out: *object is unsupported*"])
+    _, first = records()
+    (web,) = first["failures"][0]["fixtures"][0]["services"]
+    assert (web["seed"], web["settings"]) == (3, {"seed": 3, "hold": "5s"})
+
+
+def test_services_that_cannot_be_read_are_worded_in_the_record():
+    class Broken:
+        services = ()
+
+        def status(self):
+            raise ZeroDivisionError("no status")
+
+    assert take("service_proxy", Broken()).report == "not known: no status"
+
+
 def test_a_service_that_is_not_served_any_more_has_no_address():
     with ServiceProxy() as proxy:
         web = proxy.service("web")
