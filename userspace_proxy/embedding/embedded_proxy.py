@@ -237,8 +237,16 @@ class EmbeddedProxy(Agent):
             service: A Service, which may be served later.
             detours: By endpoint; those of an earlier call that are missing end.
             why: Returns the reasons in words, by endpoint, whenever the Service is shown.
+
+        Raises:
+            ValueError: One of them isn't an address; nothing has changed.
+            TypeError: Likewise, or it has another type.
         """
-        self._running().served_ports.detour(service, detours, why)
+        read = {
+            At(Protocol(protocol), read_endpoint(endpoint)): read_endpoint(to)
+            for (protocol, endpoint), to in detours.items()
+        }
+        self._running().served_ports.detour(service, read, why)
 
     def at_end(self, callback: Callable[[], Awaitable[object]]) -> None:
         """Have a callback awaited when the proxy stops."""

@@ -312,3 +312,24 @@ def test_an_endpoint_is_dialled_elsewhere_and_shown_with_the_reason(run):
             assert proxy.status().ports[0].endpoints[0].cause is None
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("at", "to", "error"),
+    [
+        pytest.param(("TCP", "127.0.0.1:1"), "127.0.0.1:0", ValueError, id="port"),
+        pytest.param(("TCP", "web:1"), "127.0.0.1:1", ValueError, id="name"),
+        pytest.param(("ICMP", "127.0.0.1:1"), "127.0.0.1:1", ValueError, id="protocol"),
+        pytest.param(("TCP", "127.0.0.1:1"), None, TypeError, id="none"),
+    ],
+)
+def test_an_invalid_detour_is_an_error_and_changes_nothing(run, at, to, error):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[one])
+            with pytest.raises(error):
+                proxy.detour(web.key, {at: to})
+            await web.set_endpoints([one])
+            assert await ask(web.address) == b"one"
+
+    run(main())
