@@ -13,6 +13,7 @@ from typing import Any
 
 from userspace_proxy.embedding.arguments import EndpointAddress, read_endpoint
 
+from .handler_threads import in_threads, is_coroutine_function
 from .http_serving import HttpHandler, serve_http
 
 StreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -66,13 +67,14 @@ def check_backend(like: BackendLike | None, protocol: str) -> None:
 def stream_handler(function: Callable[..., Any]) -> StreamHandler:
     """Return a function of a reader and a writer as it is; one of a request serves HTTP.
 
+    One of a request that isn't a coroutine function runs in threads.
+
     Raises:
         TypeError: It takes something else, or is no coroutine function.
     """
     count = _required(function)
     if count == 2:
-        call = getattr(function, "__call__", None)  # noqa: B004 - an object with an async method
-        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call):
+        if is_coroutine_function(function):
             return function
         raise TypeError(
             f"backend {_name(function)}: a function of a reader and a writer must be `async def`"
@@ -82,9 +84,10 @@ def stream_handler(function: Callable[..., Any]) -> StreamHandler:
             f"backend {_name(function)}: expected a function of a request, or of a reader and a "
             f"writer; it needs {count} arguments"
         )
+    handler = in_threads(function)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await serve_http(reader, writer, function)
+        await serve_http(reader, writer, handler)
 
     return serve
 

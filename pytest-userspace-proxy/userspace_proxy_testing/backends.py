@@ -2,7 +2,8 @@
 
 ``2``: HTTP servers that answer their name; with UDP, servers that answer name and datagram
 ``[echo, http("hello")]``: ready-made ones
-``[handler]``: a function of the test, which gets an HTTP request, or a reader and a writer
+``[handler]``: a function of the test, which gets an HTTP request, or a reader and a writer; a
+    coroutine function runs in the proxy's event loop, and any other in a thread, so it may block
 ``[["redis-server", "--port={port}"]]``: a command
 ``["127.0.0.1:8081"]``: an address that another program serves
 """
@@ -43,7 +44,11 @@ _RETRY_S = 0.01
 
 def http(answer: HttpAnswer) -> HttpHandler:
     """Return a backend that gives each HTTP request this answer."""
-    return lambda _request: answer
+
+    async def give(_request: HttpRequest) -> HttpAnswer:
+        return answer
+
+    return give
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -180,7 +185,7 @@ def _closing_on_error(sock: socket.socket) -> Iterator[None]:
 
 
 class StreamBackend(Backend):
-    """A TCP server in the proxy's thread."""
+    """A TCP server in the proxy's thread; its coroutines are cancelled when it stops."""
 
     is_own = True
 
@@ -190,7 +195,7 @@ class StreamBackend(Backend):
         self._thread = thread
         self._handler = handler
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._open: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
         super().__init__(name, place.address, place)
         self.start()
 
@@ -213,21 +218,23 @@ class StreamBackend(Backend):
 
     def _reset(self, server: asyncio.Server) -> None:
         server.close()
-        for writer in self._writers:
+        for writer, task in self._open.items():
             reset(writer)
+            if task is not None:
+                task.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+        self._open[writer] = asyncio.current_task()
         try:
             await self._handler(reader, writer)
-        except ConnectionError:
+        except (ConnectionError, asyncio.CancelledError):
             pass
-        except (asyncio.CancelledError, GeneratorExit):
+        except GeneratorExit:
             raise
         except BaseException:  # noqa: BLE001 - the test's own code, which may exit, or fail the test
             _log.exception("%(backend)s: its function failed", extra={"backend": self.name})
         finally:
-            self._writers.discard(writer)
+            del self._open[writer]
             writer.close()
 
     def _is_running(self) -> bool:

@@ -8,7 +8,6 @@ with blocking sockets.
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -36,10 +35,11 @@ class HttpRequest:
 HttpAnswer = str | bytes | tuple[int, str | bytes]
 """A body, or a status and a body."""
 HttpHandler = Callable[[HttpRequest], HttpAnswer | Awaitable[HttpAnswer]]
+AsyncHttpHandler = Callable[[HttpRequest], Awaitable[HttpAnswer]]
 
 
 async def serve_http(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handler: HttpHandler
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handler: AsyncHttpHandler
 ) -> None:
     """Answer the requests of one connection until one of them asks to close.
 
@@ -63,12 +63,9 @@ def _keeps(request: HttpRequest) -> bool:
     return wish == "keep-alive" if request.version == "HTTP/1.0" else wish != "close"
 
 
-async def _answer(handler: HttpHandler, request: HttpRequest) -> tuple[int, bytes]:
+async def _answer(handler: AsyncHttpHandler, request: HttpRequest) -> tuple[int, bytes]:
     try:
-        answer = handler(request)
-        if inspect.isawaitable(answer):
-            answer = await answer
-        return _read_answer(answer)
+        return _read_answer(await handler(request))
     except (asyncio.CancelledError, GeneratorExit):
         raise
     except BaseException as exc:  # noqa: BLE001 - the test's own code; the log and the client are told

@@ -1,10 +1,12 @@
 """What a backend can be made of, and how it dies and returns."""
 
+import asyncio
 import errno
 import os
 import signal
 import socket
 import sys
+import threading
 
 import pytest
 
@@ -207,3 +209,30 @@ def test_an_exception_of_a_stream_function_is_logged_with_the_backend(make, capl
     assert ask(make(fail).address, b"") == b""
     assert caplog.messages == ["web-1: its function failed"]
     assert "LookupError: no such thing" in caplog.text
+
+
+def test_a_stream_function_that_ends_the_program_ends_only_its_connection(make, caplog):
+    async def leave(reader, writer):
+        sys.exit("no more")
+
+    backend = make(leave)
+    assert ask(backend.address, b"") == b""
+    assert ask(backend.address, b"") == b""
+    assert "SystemExit: no more" in caplog.text
+
+
+def test_a_coroutine_of_a_backend_ends_with_it(make):
+    began, ended = threading.Event(), threading.Event()
+
+    async def wait(reader, writer):
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    backend = make(wait)
+    with socket.create_connection(backend.address, timeout=60):
+        assert began.wait(60)
+        backend.stop()
+        assert ended.wait(60)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from userspace_proxy_testing.handler_threads import in_threads
 from userspace_proxy_testing.http_serving import HttpRequest, serve_http
 
 
@@ -23,7 +24,7 @@ async def talk(handler, sent):
 
 
 async def serve(reader, writer, handler):
-    await serve_http(reader, writer, handler)
+    await serve_http(reader, writer, in_threads(handler))
     writer.close()
 
 
@@ -93,6 +94,19 @@ async def test_an_exception_of_the_handler_is_logged_and_sent_to_the_client(capl
     ]
     assert caplog.messages == ["a backend's function failed for GET /a"]
     assert "LookupError: no such thing" in caplog.text
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), pytest.fail.Exception("no")])
+async def test_a_handler_that_ends_the_program_or_the_test_ends_neither(error, caplog):
+    async def handler(_):
+        raise error
+
+    ((status, body),) = bodies(await talk(handler, b"GET / HTTP/1.1\r\n\r\n"))
+    assert (status, body) == (
+        "HTTP/1.1 500 Error",
+        f"{type(error).__name__}: {error}\n".encode(),
+    )
+    assert type(error).__name__ in caplog.text
 
 
 @pytest.mark.parametrize("answer", [None, 7, ("200", "text"), (200, None), (200, {}, "text")])

@@ -70,6 +70,31 @@ def test_a_dead_backend_costs_no_request_and_is_counted_as_saved(proxy):
     assert "refuses connections" in web.stats.state
 
 
+def test_a_function_may_block_and_call_another_service_and_the_proxy(proxy):
+    db = proxy.service("db", backends=[lambda request: "data"])
+    front = proxy.service("front", backends=[lambda request: f"{get(db)} {db.stats.connections}"])
+    assert get(front) == "data 1"
+
+
+def test_a_function_that_hangs_stops_no_other_service(proxy):
+    began, may_end = threading.Event(), threading.Event()
+
+    def hang(request):
+        began.set()
+        may_end.wait(60)
+        return "late"
+
+    web, other = proxy.service("web", backends=[hang]), proxy.service("other")
+    with socket.create_connection(web.address) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert began.wait(60)
+        assert get(other) == "other-1"
+        proxy.close()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    may_end.set()
+
+
 def test_stats_are_readable(proxy):
     web = proxy.service("web")
     get(web)
