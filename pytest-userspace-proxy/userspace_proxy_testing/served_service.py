@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import abc
+import asyncio
+import inspect
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Sized
 from functools import partial
 from typing import Any, Protocol, Self
 
@@ -22,6 +24,13 @@ from .stats import ServiceStats, stats_of
 
 EVENTUALLY_S = 5.0
 _POLL_S = 0.005
+
+
+class HasTruth(Protocol):
+    """A value that is true or false by itself, such as a number; a coroutine isn't."""
+
+    def __bool__(self) -> bool:
+        """Return whether it is true."""
 
 
 class ProxyCalls(Protocol):
@@ -192,15 +201,20 @@ class ServedService(abc.ABC):
         return {names.get(address, str(address)): words for address, words in found.items()}
 
     def eventually(
-        self, predicate: Callable[[Self], object], *, timeout_s: float = EVENTUALLY_S
+        self,
+        predicate: Callable[[Self], HasTruth | Sized | None],
+        *,
+        timeout_s: float = EVENTUALLY_S,
     ) -> None:
         """Wait until a condition holds; it is called with this Service.
 
         An AssertionError or OSError of the condition means that it doesn't hold yet: a client may
-        be refused or reset meanwhile.
+        be refused or reset meanwhile. It blocks its thread: a coroutine whose own loop has a part
+        in the condition awaits ``asyncio.to_thread(web.eventually, condition)``.
 
         Raises:
             AssertionError: It doesn't hold after the timeout; the text has the counters.
+            TypeError: It is no function, or a coroutine function.
         """
         if not callable(predicate):
             raise TypeError(f"eventually: expected a function of the Service, got {predicate!r}")
@@ -208,13 +222,34 @@ class ServedService(abc.ABC):
         while True:
             failed: AssertionError | OSError | None = None
             try:
-                if predicate(self):
+                if _is_true(predicate(self)):
                     return
             except (AssertionError, OSError) as exc:
                 failed = exc
             if time.monotonic() >= deadline:
-                raise AssertionError(f"not so after {timeout_s:g} s: {self.stats!r}") from failed
+                what = f"not so after {timeout_s:g} s: {self.stats!r}{_blocked_loop()}"
+                raise AssertionError(what) from failed
             pause.wait(_POLL_S)
+
+
+def _is_true(value: object) -> bool:
+    if inspect.isawaitable(value):
+        if isinstance(value, Coroutine):
+            value.close()
+        raise TypeError("eventually: expected a function that returns a value, not a coroutine")
+    return bool(value)
+
+
+def _blocked_loop() -> str:
+    """Return that an event loop couldn't run; empty if none has this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return ""
+    return (
+        " (meanwhile the event loop of this thread stood still: if the condition needs it, "
+        "await asyncio.to_thread(web.eventually, condition))"
+    )
 
 
 def _is_served(address: SocketAddress) -> bool:

@@ -1,5 +1,6 @@
 """What all Services of tests can do, shown by those of a `ServiceProxy`."""
 
+import asyncio
 import contextlib
 import threading
 from urllib.request import urlopen
@@ -46,6 +47,23 @@ def test_eventually_fails_with_the_counters(proxy):
 def test_eventually_takes_a_function(proxy):
     with pytest.raises(TypeError, match="expected a function of the Service, got True"):
         proxy.service("web").eventually(True)
+
+
+def test_a_coroutine_is_no_condition_although_it_is_true(proxy):
+    async def empty(web):
+        return web.stats.connections == 99
+
+    with pytest.raises(TypeError, match="that returns a value, not a coroutine"):
+        proxy.service("web").eventually(empty)
+
+
+async def test_the_failure_names_the_event_loop_that_could_not_run(proxy):
+    web = proxy.service("web")
+    with pytest.raises(AssertionError, match=r"stood still: .* await asyncio\.to_thread\(web\.ev"):
+        web.eventually(lambda web: web.decisions, timeout_s=0.02)
+    with pytest.raises(AssertionError) as caught:
+        await asyncio.to_thread(web.eventually, lambda web: web.decisions, timeout_s=0.02)
+    assert "stood still" not in str(caught.value)
 
 
 def test_eventually_waits_while_clients_are_refused_or_reset(proxy):
