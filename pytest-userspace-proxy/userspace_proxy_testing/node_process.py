@@ -77,10 +77,6 @@ class NodeProcess:
         reference = self.call(PROXY, "add_service", *arguments, **keywords)
         return ServiceOfNode(self, reference)
 
-    def put(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
-        """Part of ProxyCalls."""
-        self.call(PROXY, "put", service, list(slices))
-
     def add_fault(self, service: ServiceKey, type_: str, **arguments: Any) -> None:
         """Part of ProxyCalls."""
         self.call(PROXY, "add_fault", service, type_, **arguments)
@@ -171,6 +167,10 @@ class ServiceOfNode:
         """Part of ServiceHandle."""
         address: SocketAddress = self._process.call(self._reference, "address")
         return address
+
+    def put(self, slices: Iterable[EndpointSlice]) -> None:
+        """Part of ServiceHandle."""
+        self._process.call(self._reference, "put", list(slices))
 
     def remove(self) -> None:
         """Part of ServiceHandle."""

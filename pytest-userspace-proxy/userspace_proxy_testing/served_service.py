@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Sized
-from functools import partial
 from typing import Any, Protocol, Self
 
 from userspace_proxy.embedding.arguments import EndpointAddress
@@ -38,9 +37,6 @@ class ProxyCalls(Protocol):
 
     def add_service(self, *arguments: Any, **keywords: Any) -> ServiceHandle:
         """Serve a Service."""
-
-    def put(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
-        """Replace a Service."""
 
     def add_fault(self, service: ServiceKey, type_: str, **arguments: Any) -> None:
         """Make connections suffer a fault."""
@@ -77,6 +73,9 @@ class ServiceHandle(Protocol):
     @property
     def address(self) -> SocketAddress:
         """The address to dial."""
+
+    def put(self, slices: Iterable[EndpointSlice]) -> None:
+        """Replace its slices."""
 
     def remove(self) -> None:
         """Stop serving it. Idempotent."""
@@ -118,8 +117,9 @@ class ServedService(abc.ABC):
     def __init__(self, proxy: ProxyCalls, key: ServiceKey) -> None:
         self.key = key
         self._proxy = proxy
-        add, remove = partial(proxy.add_fault, key), partial(proxy.remove_faults, key)
-        self._control = FaultControl(add, remove)
+        self._is_removed = False
+        """Then another Service may have its name, which is not affected."""
+        self._control = FaultControl(self._add_fault, self._remove_faults)
 
     @property
     @abc.abstractmethod
@@ -161,17 +161,28 @@ class ServedService(abc.ABC):
 
     @property
     def stats(self) -> ServiceStats:
-        """What was counted until now."""
+        """What was counted until now.
+
+        Raises:
+            LookupError: The test has removed or replaced it.
+        """
         names = {str(backend.address): backend.name for backend in self.backends}
         return stats_of(str(self.key), self.views(), names)
 
     def views(self) -> list[PortFacts]:
-        """Return its Service ports as the status page shows them."""
-        return [p for p in self._proxy.status().ports if p.plan.key.name.service == self.key]
+        """Return its Service ports as the status page shows them.
+
+        Raises:
+            LookupError: The test has removed or replaced it.
+        """
+        return [p for p in self._served().status().ports if p.plan.key.name.service == self.key]
 
     @property
     def decisions(self) -> Sequence[Decision]:
-        """The last connections that have ended, the oldest first: client, endpoint, bytes, time."""
+        """The last connections that have ended, the oldest first: client, endpoint, bytes, time.
+
+        A Service that has replaced another one of its name has only its own.
+        """
         return self._proxy.decisions_of(self.key)
 
     @property  # noqa: B027 - it can only be set
@@ -181,7 +192,7 @@ class ServedService(abc.ABC):
     @next_endpoint.setter
     def next_endpoint(self, endpoint: Backend | EndpointAddress) -> None:
         address = endpoint.address if isinstance(endpoint, Backend) else endpoint
-        self._proxy.choose_next(self.key, address)
+        self._served().choose_next(self.key, address)
 
     def fault(
         self, type_: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: int
@@ -197,8 +208,22 @@ class ServedService(abc.ABC):
     def faults(self) -> dict[str, Sequence[str]]:
         """The faults in force in words, by the backend's name or the endpoint's address."""
         names = {backend.address: backend.name for backend in self.backends}
-        found = self._proxy.faults_of(self.key)
+        found = self._served().faults_of(self.key)
         return {names.get(address, str(address)): words for address, words in found.items()}
+
+    def _served(self) -> ProxyCalls:
+        """Return its proxy; raise LookupError once it was removed or replaced."""
+        if self._is_removed:
+            raise LookupError(f"{self.key} was removed or replaced")
+        return self._proxy
+
+    def _add_fault(self, type_: str, **arguments: Any) -> None:
+        self._served().add_fault(self.key, type_, **arguments)
+
+    def _remove_faults(self, **arguments: Any) -> None:
+        # Its faults end with it.
+        if not self._is_removed:
+            self._proxy.remove_faults(self.key, **arguments)
 
     def eventually(
         self,

@@ -7,6 +7,8 @@ in the places of the backends; the Services are the same.
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,6 +28,7 @@ from userspace_proxy.model import Balance, EndpointSlice, ServiceKey, SocketAddr
 
 from .backend_arguments import BackendLike, read_backends
 from .backends import Backend, make_backend
+from .decisions import Decision
 from .places import BackendPlace
 from .served_service import ProxyCalls, ServedService, ServiceHandle
 
@@ -105,6 +108,7 @@ class Services:
         if earlier is not None:
             earlier.remove()
         cluster_ip = cluster_ip or self._free_cluster_ip()
+        began_at = time.time()
         with contextlib.ExitStack() as undo:
             made = self._make_backends(undo, name, likes, protocol, cluster_ip, namespace)
             handle = self._calls().add_service(
@@ -115,7 +119,7 @@ class Services:
             )
             undo.pop_all()
         service = self._made[handle.key] = ProxiedService(
-            self._calls(), handle, made, asked, forget=self._forget
+            self._calls(), handle, made, asked, began_at, forget=self._forget
         )
         return service
 
@@ -167,6 +171,7 @@ class ProxiedService(ServedService):
         handle: ServiceHandle,
         backends: Sequence[Backend],
         asked: Mapping[str, object],
+        began_at: float,
         *,
         forget: Callable[[ProxiedService], None],
     ) -> None:
@@ -175,17 +180,19 @@ class ProxiedService(ServedService):
         self._asked = asked
         self._backends = list(backends)
         self._handle = handle
-        self._is_removed = False
+        self._began_at = began_at
+        self._ended_at = math.inf
         self._endpoints = [backend.address for backend in backends]
         for backend in backends:
             backend.attach(self._control)
 
     def __repr__(self) -> str:
-        return repr(self._handle)
+        return f"<Service {self.key}, not served>" if self._is_removed else repr(self._handle)
 
     @property
     def address(self) -> SocketAddress:
         """Part of ServedService."""
+        self._served()
         return self._handle.address
 
     @property
@@ -194,6 +201,11 @@ class ProxiedService(ServedService):
         known = signature(Services.service).parameters
         defaults = {name: one.default for name, one in known.items()}
         return {name: value for name, value in self._asked.items() if value != defaults.get(name)}
+
+    @property
+    def decisions(self) -> Sequence[Decision]:
+        """Part of ServedService: of connections that began while it was served."""
+        return [d for d in super().decisions if self._began_at <= d.began_at < self._ended_at]
 
     @property
     def backends(self) -> Sequence[Backend]:
@@ -249,7 +261,8 @@ class ProxiedService(ServedService):
 
     def end_backends(self) -> None:
         """End its backends, while the proxy isn't told. Idempotent."""
-        self._is_removed = True
+        if not self._is_removed:
+            self._is_removed, self._ended_at = True, time.time()
         self._forget(self)
         with contextlib.ExitStack() as each:
             for backend in self.backends:
@@ -261,13 +274,12 @@ class ProxiedService(ServedService):
         return backend
 
     def _slices(self, endpoints: Sequence[SocketAddress]) -> list[EndpointSlice]:
-        if self._is_removed:
-            raise LookupError(f"{self.key} was removed or replaced")
+        self._served()
         return make_slices(self._handle.service, endpoints)
 
     def _put(self, slices: Sequence[EndpointSlice]) -> None:
         draining = {backend.address for backend in self.backends if backend.is_draining}
-        self._proxy.put(self._handle.service, [_with_draining(item, draining) for item in slices])
+        self._handle.put([_with_draining(item, draining) for item in slices])
 
 
 def _with_draining(item: EndpointSlice, draining: set[SocketAddress]) -> EndpointSlice:

@@ -74,6 +74,13 @@ def test_a_draining_backend_gets_no_new_connections(network):
     assert get(network, web) == "web-1"
 
 
+def test_a_service_that_has_changed_can_be_removed(network):
+    web = network.service("changed", backends=2)
+    web.drain(web.backends[0])
+    web.remove()
+    assert web.key not in [port.plan.key.name.service for port in network.status().ports]
+
+
 def test_faults_are_those_of_the_other_fixture(network):
     web = network.service("web", backends=2)
     web.backends[0].fault("refuse")

@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from userspace_proxy.model import ServiceKey
+from userspace_proxy_testing.backends import echo
 from userspace_proxy_testing.service_proxy import ServiceProxy
 from userspace_proxy_testing.services import Services
 
@@ -90,13 +91,53 @@ def test_only_its_own_backends_can_be_drained(proxy):
         web.drain(other.backends[0])
 
 
+def test_a_service_has_only_its_own_decisions(proxy):
+    first = proxy.service("web", backends=[echo])
+    with socket.create_connection(first.address, timeout=60) as client:
+        client.sendall(b"a")
+        assert client.recv(1) == b"a"
+    first.eventually(lambda web: web.decisions)
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        first.endpoints = [elsewhere.getsockname()]
+        with socket.create_connection(first.address, timeout=60):
+            elsewhere.accept()[0].close()
+            second = proxy.service("web")
+        # The second connection of the first ends after it was replaced.
+        while len(first.decisions) < 2:
+            proxy.settled()
+    assert second.decisions == []
+    with socket.create_connection(second.address, timeout=60):
+        pass
+    second.eventually(lambda web: len(web.decisions) == 1)
+    assert len(first.decisions) == 2
+
+
+def test_the_handle_of_a_service_that_was_replaced_changes_nothing(proxy):
+    first = proxy.service("web")
+    second = proxy.service("web")
+    second.fault("refuse")
+    for call in (
+        lambda: first.fault("latency", latency=1),
+        lambda: first.backends[0].fault("latency", latency=1),
+        lambda: setattr(first, "next_endpoint", second.backends[0]),
+        lambda: first.address,
+        lambda: first.stats,
+        lambda: first.faults,
+    ):
+        with pytest.raises(LookupError, match="default/web was removed or replaced"):
+            call()
+    first.heal()
+    assert second.faults == {"web-1": ["refuse"]}
+    assert repr(first) == "<Service default/web, not served>"
+
+
 def test_a_service_that_was_removed_is_not_revived(proxy):
     web = proxy.service("web")
     web.remove()
     for call in (lambda: web.drain(web.backends[0]), lambda: setattr(web, "endpoints", [])):
         with pytest.raises(LookupError, match="default/web was removed or replaced"):
             call()
-    with pytest.raises(LookupError, match="there is no Service default/web"):
+    with pytest.raises(LookupError, match="default/web was removed or replaced"):
         web.fault("refuse")
     with pytest.raises(LookupError, match="can't be started: its Service was removed"):
         web.backends[0].start()

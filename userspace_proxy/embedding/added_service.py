@@ -90,9 +90,18 @@ class AddedService:
             ListenError: It can't be served now: clients are refused, and it is retried each
                 second, with these endpoints.
         """
+        await self.put(make_slices(self._service, endpoints, standby))
+
+    async def put(self, slices: Iterable[EndpointSlice]) -> None:
+        """Replace its slices; in force on return.
+
+        Raises:
+            LookupError: The Service was removed, or replaced by another of its name.
+            ListenError: As with :meth:`set_endpoints`.
+        """
         if not self._proxy.has_put(self._service):
             raise LookupError(f"{self.key} was removed or replaced")
-        await self._proxy.put(self._service, make_slices(self._service, endpoints, standby))
+        await self._proxy.put(self._service, slices)
 
     async def remove(self) -> None:
         """Stop serving it; open connections go on. Idempotent.

@@ -108,6 +108,7 @@ class BlockingService(InThread[AddedService]):
         return self._thread.do(lambda: self._object.address)
 
     set_endpoints = awaited(AddedService.set_endpoints)
+    put = awaited(AddedService.put)
     remove = awaited(AddedService.remove)
 
 

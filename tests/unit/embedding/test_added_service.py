@@ -15,6 +15,8 @@ def test_the_handle_of_a_replaced_service_has_no_effect(run):
             after = await proxy.add_service("web", port=8081, endpoints=[one])
             with pytest.raises(LookupError, match="default/web was removed or replaced"):
                 await before.set_endpoints(["127.0.0.1:1"])
+            with pytest.raises(LookupError, match="default/web was removed or replaced"):
+                await before.put([])
             await before.remove()
             assert await ask(after.address) == b"one"
             assert after.address.port == 8081
