@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import signal
@@ -291,7 +292,8 @@ class _Answering(asyncio.DatagramProtocol):
 class CommandBackend(Backend):
     """A program; ``{host}`` and ``{port}`` in its arguments are where it must listen.
 
-    Its environment has them as HOST and PORT.
+    Its environment has them as HOST and PORT. It ends at the latest when this program exits; if a
+    signal kills that, see :meth:`.BackendPlace.command`.
     """
 
     is_own = True
@@ -328,6 +330,8 @@ class CommandBackend(Backend):
             )
         except OSError as exc:
             raise SandboxError(f"cannot start backend {self.name}: {exc}") from exc
+        # A program may exit without closing its proxy.
+        atexit.register(self.stop)
         try:
             self._wait()
         except BaseException:
@@ -339,6 +343,7 @@ class CommandBackend(Backend):
         """Part of Backend."""
         process, self._process = self._process, None
         if process is not None:
+            atexit.unregister(self.stop)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(_COMMAND_ENDS_S)

@@ -5,6 +5,7 @@ import errno
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 
@@ -147,6 +148,31 @@ def test_a_command_that_has_ended_by_itself_is_stopped_and_can_be_started_again(
     backend.start()
     assert backend.state == ""
     assert ask(backend.address).endswith(b"cmd\n")
+
+
+def test_a_command_ends_with_a_program_that_exits_without_closing_its_proxy():
+    # Commands of other threads aren't tied to the process.
+    program = f"""
+from threading import Thread
+from userspace_proxy_testing import ServiceProxy
+proxy = ServiceProxy()
+proxy.start()
+start = Thread(target=proxy.service, kwargs=dict(backends=[{SERVER}]))
+start.start()
+start.join()
+print(*proxy.services[0].backends[0].address)
+raise SystemExit(3)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    host, port = ran.stdout.splitlines()[-1].split()
+    assert ran.returncode == 3
+    assert refuses((host, int(port)))
 
 
 @pytest.mark.parametrize(
