@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import ipaddress
+import re
 import socket
 import subprocess
 import weakref
@@ -12,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from userspace_proxy.embedding.arguments import is_address
 from userspace_proxy.errors import SandboxError
 
 from .node_process import NodeProcess
 from .places import family_of
-from .sandbox.client import fetch
+from .sandbox.client import fetch, split
 from .services import ProxiedService
 
 if TYPE_CHECKING:
@@ -27,6 +30,11 @@ Dialled = ProxiedService | str | tuple[str, int]
 
 _TIMEOUT_S = 5.0
 _RUN_TIMEOUT_S = 30.0
+_EXPECTED = "expected a Service, host:port, or a tuple of both"
+# What programs write when a name isn't found: those of the C library, curl, busybox, Node.js, Go.
+_NO_NAME = re.compile(
+    r"name or service not known|resol|bad address|ENOTFOUND|EAI_AGAIN|no such host", re.IGNORECASE
+)
 _TYPES = {"TCP": socket.SOCK_STREAM, "UDP": socket.SOCK_DGRAM}
 
 
@@ -100,19 +108,24 @@ class NetworkClient:
         return HttpResponse(answer.status, received, body)
 
     def connect(
-        self, to: Dialled, *, protocol: str = "TCP", timeout_s: float = _TIMEOUT_S
+        self, to: Dialled, *, protocol: str | None = None, timeout_s: float = _TIMEOUT_S
     ) -> socket.socket:
         """Return a socket of its pod that is connected; it is closed with the network at last.
 
         With ``asyncio.open_connection(sock=…)`` it serves a coroutine, too.
 
         Args:
-            protocol: ``TCP`` or ``UDP``.
+            protocol: ``TCP`` or ``UDP``; None: that of the Service, or else TCP.
             timeout_s: Of the dial, and of each later call of the socket.
 
         Raises:
             OSError: The kernel's error; ``socket.gaierror`` if a name isn't known.
+            ValueError: A text isn't ``host:port``, or there is no such protocol.
         """
+        if protocol is None:
+            protocol = to.protocol if isinstance(to, ProxiedService) else "TCP"
+        if protocol not in _TYPES:
+            raise ValueError(f"protocol: {protocol!r} is not TCP or UDP")
         type_ = _TYPES[protocol]
         failed: OSError | None = None
         for host, port in self._addresses(to, type_):
@@ -151,7 +164,7 @@ class NetworkClient:
                 argv, input=input, check=check, timeout=timeout_s, env=env, files=self._files
             )
         except SandboxError as exc:
-            if self._files:
+            if self._files or not _NO_NAME.search(exc.message):
                 raise
             hint = "without dnspython names don't resolve here: pip install dnspython"
             raise SandboxError(exc.message, hint=hint) from exc
@@ -165,11 +178,22 @@ class NetworkClient:
         if isinstance(to, ProxiedService):
             return [to.address]
         if isinstance(to, str):
-            host, _, port = to.rpartition(":")
-            to = (host.removeprefix("[").removesuffix("]"), int(port))
+            try:
+                to = split(to)
+            except argparse.ArgumentTypeError:
+                raise ValueError(f"cannot connect to {to!r}: {_EXPECTED}") from None
+        if not is_address(to):
+            raise TypeError(f"cannot connect to {to!r}: {_EXPECTED}")
+        host, port = to[:2]
         try:
-            ipaddress.ip_address(to[0])
+            ipaddress.ip_address(host)
         except ValueError:
-            infos = self._process.look_up(*to, type_, self.namespace)
-            return [(info[4][0], info[4][1]) for info in infos]
-        return [to]
+            pass
+        else:
+            return [(host, port)]
+        try:
+            infos = self._process.look_up(host, port, type_, self.namespace)
+        except socket.gaierror as exc:
+            what = f"cannot look up {host!r} in namespace {self.namespace}: {exc.strerror}"
+            raise socket.gaierror(exc.errno, what) from None
+        return [(info[4][0], info[4][1]) for info in infos]

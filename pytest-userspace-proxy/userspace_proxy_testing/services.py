@@ -196,6 +196,11 @@ class ProxiedService(ServedService):
         return self._handle.address
 
     @property
+    def protocol(self) -> str:
+        """``TCP`` or ``UDP``."""
+        return str(self._asked["protocol"])
+
+    @property
     def settings(self) -> Mapping[str, object]:
         """Part of ServedService: the arguments of ``service``."""
         known = signature(Services.service).parameters
@@ -244,7 +249,7 @@ class ProxiedService(ServedService):
 
     def served_addresses(self) -> list[SocketAddress]:
         """Part of ServedService: its own."""
-        if self._handle.service.ports[0].protocol != "TCP":
+        if self.protocol != "TCP":
             return []
         try:
             return [self.address]

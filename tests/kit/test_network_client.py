@@ -18,7 +18,7 @@ def test_it_gets_pages_by_address_and_by_name(network):
         answer = client.get(f"{url}/cart?a=b", headers={"X-User": "alice"})
         assert (answer.status, answer.text) == (404, "no /cart?a=b for alice")
         assert answer.headers["content-type"].startswith("text/plain")
-    with pytest.raises(socket.gaierror):
+    with pytest.raises(socket.gaierror, match="cannot look up 'web' in namespace default: "):
         network.client().get("http://web")
 
 
@@ -39,9 +39,27 @@ def test_a_service_may_be_dialled_in_several_ways(network):
 
 def test_udp_has_a_connected_socket(network):
     dns = network.service("dns", port=53, protocol="UDP")
-    with network.client().connect(dns, protocol="UDP") as sock:
-        sock.send(b"hello")
-        assert sock.recv(100) == b"dns-1: hello"
+    client = network.client()
+    for sock in (client.connect(dns), client.connect(dns.address, protocol="UDP")):
+        with sock:
+            sock.send(b"hello")
+            assert sock.recv(100) == b"dns-1: hello"
+
+
+@pytest.mark.parametrize(
+    ("to", "given", "error", "words"),
+    [
+        pytest.param("web", {}, ValueError, "connect to 'web': expected a Service", id="no-port"),
+        pytest.param("web:http", {}, ValueError, "'web:http': expected", id="port-by-name"),
+        pytest.param(7, {}, TypeError, "connect to 7: expected a Service, host:port", id="number"),
+        pytest.param(
+            "127.0.0.1:1", {"protocol": "tcp"}, ValueError, "'tcp' is not TCP or UDP", id="protocol"
+        ),
+    ],
+)
+def test_what_cannot_be_dialled_is_an_error_that_names_it(network, to, given, error, words):
+    with pytest.raises(error, match=words):
+        network.client().connect(to, **given)
 
 
 def test_the_kernel_refuses_a_service_without_endpoints(network):
@@ -79,6 +97,8 @@ def test_without_a_dns_server_the_error_of_a_program_names_what_is_missing(netwo
     client = network.client()
     bare = NetworkClient("bare", client.pod, network._process, namespace="default", files={})
     with pytest.raises(SandboxError, match=r"status 2 \(without dnspython names don't resolve"):
+        bare.run(["sh", "-c", "echo 'web: Name or service not known' >&2; exit 2"])
+    with pytest.raises(SandboxError, match=r"status 2$"):
         bare.run(["sh", "-c", "exit 2"])
 
 

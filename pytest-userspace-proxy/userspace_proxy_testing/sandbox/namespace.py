@@ -85,7 +85,10 @@ class Namespace:
 
         Raises:
             SandboxError: It failed, with the last line of its output, or took too long.
+            TypeError: It is one text.
         """
+        if isinstance(argv, str):
+            raise TypeError(f"cannot run {argv!r}: a command is a list: {argv.split()!r}")
         try:
             done = subprocess.run(
                 [*(self.prefix_with_files(files) if files else self.prefix), *argv],

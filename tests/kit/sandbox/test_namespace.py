@@ -42,6 +42,11 @@ def test_a_failed_command_is_named_with_its_last_line(here):
     assert str(caught.value).endswith("in pod-a: two; status 3")
 
 
+def test_a_command_is_a_list(here):
+    with pytest.raises(TypeError, match=r"cannot run 'ip addr': a command is a list: \['ip', 'ad"):
+        here.run("ip addr")
+
+
 def test_a_command_that_takes_too_long_is_killed(here):
     with pytest.raises(
         SandboxError,
