@@ -10,13 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import Protocol, ServiceKey, SocketAddress
 from userspace_proxy.plan.detours import At, Reasons
 
 from .datagrams import FaultDatagrams
 from .detour_server import FaultServer, Mode
-from .fault_types import FAIL_FIRST, LISTENER_TYPES, check_listener_fault, check_type
-from .toxics import TYPES, UDP_TYPES, NamedToxic, read_toxic
+from .fault_types import (
+    FAIL_FIRST,
+    LISTENER_TYPES,
+    check_given,
+    check_listener_fault,
+    check_type,
+)
+from .toxics import DOWNSTREAM, TYPES, UDP_TYPES, NamedToxic, read_toxic
 
 _MODES = {mode.value: mode for mode in Mode if mode is not Mode.PASS}
 
@@ -42,7 +49,7 @@ class EndpointFaults:
         type_: str,
         attributes: Mapping[str, int],
         *,
-        stream: str = "downstream",
+        stream: str = DOWNSTREAM,
         toxicity: float = 1.0,
         name: str = "",
     ) -> None:
@@ -59,6 +66,10 @@ class EndpointFaults:
         check_type(type_, protocol)
         if not is_udp and type_ in LISTENER_TYPES:
             count = check_listener_fault(type_, attributes)
+            if stream != DOWNSTREAM or toxicity != 1 or name:
+                raise ConfigError(
+                    f"fault {type_}: it has no stream, toxicity or name", hint="give none of them"
+                )
             server = self._server(service, endpoint, is_udp=False)
             assert isinstance(server, FaultServer), "TCP"
             if type_ == FAIL_FIRST:
@@ -74,6 +85,7 @@ class EndpointFaults:
             name=name,
             types=UDP_TYPES if is_udp else TYPES,
         )
+        check_given(toxic.toxic, attributes)
         server = self._server(service, endpoint, is_udp=is_udp)
         server.set_toxics([*(t for t in server.toxics if t.name != toxic.name), toxic])
 
@@ -117,8 +129,9 @@ class EndpointFaults:
                 server.drop_connections()
 
     def of(self, service: ServiceKey) -> Reasons:
-        """Return the faults of a Service in words, by endpoint."""
-        return {at: _words(server) for at, server in self._servers.get(service, {}).items()}
+        """Return the faults of a Service in words, by endpoint; one without a fault is left out."""
+        servers = self._servers.get(service, {})
+        return {at: words for at, server in servers.items() if (words := _words(server))}
 
     async def close(self) -> None:
         """End all servers; the detours stay. Idempotent."""

@@ -9,7 +9,7 @@ from userspace_proxy.model.addresses import Protocol
 from userspace_proxy.model.quoting import quoted
 from userspace_proxy.model.similar import did_you_mean
 
-from .toxics import TYPES, UDP_TYPES
+from .toxics import TYPES, UDP_TYPES, Toxic
 
 FAIL_FIRST = "fail_first"
 LISTENER_TYPES = ("refuse", "silent", "half_open", FAIL_FIRST)
@@ -27,6 +27,8 @@ def protocols_of(type_: str) -> frozenset[Protocol]:
 
 def check_type(type_: str, protocol: Protocol) -> None:
     """Raise ConfigError unless there is such a fault for a protocol."""
+    if not isinstance(type_, str):
+        raise TypeError(f"fault: expected a name such as 'latency', got {type_!r}")
     known = _TYPES_OF[protocol]
     if type_ in known:
         return
@@ -47,7 +49,21 @@ def check_listener_fault(type_: str, attributes: Mapping[str, object]) -> int:
     if attributes.keys() != wanted:
         hint = "give count=N" if wanted else "it takes none"
         raise ConfigError(f"fault {type_}: attributes {quoted(sorted(attributes))}", hint=hint)
-    count = attributes.get("count", 0)
-    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-        raise ConfigError(f"fault {type_}: count: {quoted(count)} is not a whole number from 0")
+    if not wanted:
+        return 0
+    count = attributes["count"]
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ConfigError(f"fault {type_}: count: {quoted(count)} is not a whole number from 1")
     return count
+
+
+def check_given(toxic: Toxic, attributes: Mapping[str, object]) -> None:
+    """Raise ConfigError if a test has given no attribute that such a fault needs.
+
+    toxiproxy's clients may: an attribute that is missing is 0 there.
+    """
+    needed = toxic.NEEDED
+    if needed and attributes.keys().isdisjoint(needed):
+        raise ConfigError(
+            f"fault {toxic.TYPE}: no {' or '.join(needed)} is given", hint=f"give {needed[0]}=N"
+        )

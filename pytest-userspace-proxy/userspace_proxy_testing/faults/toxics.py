@@ -6,7 +6,7 @@ microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -25,6 +25,8 @@ class Toxic:
     """What happens to one direction; a subclass for each type."""
 
     TYPE: ClassVar[str] = ""
+    NEEDED: ClassVar[Sequence[str]] = ()
+    """A test gives one of these: with none, it would have no effect, or stop all bytes."""
 
     def attributes(self) -> dict[str, int]:
         """Return its attributes by name."""
@@ -36,6 +38,7 @@ class Latency(Toxic):
     """Bytes arrive later by ``latency`` ± ``jitter``."""
 
     TYPE = "latency"
+    NEEDED = ("latency", "jitter")
     latency: int = 0
     jitter: int = 0
 
@@ -45,6 +48,7 @@ class Bandwidth(Toxic):
     """At most ``rate`` KB/s; 0 stops the bytes."""
 
     TYPE = "bandwidth"
+    NEEDED = ("rate",)
     rate: int = 0
 
 
@@ -53,6 +57,7 @@ class SlowClose(Toxic):
     """The end is passed on after ``delay``."""
 
     TYPE = "slow_close"
+    NEEDED = ("delay",)
     delay: int = 0
 
 
@@ -77,6 +82,7 @@ class Slicer(Toxic):
     """Bytes arrive in pieces of ``average_size`` ± ``size_variation``, ``delay`` µs apart."""
 
     TYPE = "slicer"
+    NEEDED = ("average_size",)
     average_size: int = 0
     size_variation: int = 0
     delay: int = 0
@@ -87,6 +93,7 @@ class LimitData(Toxic):
     """The connection is closed after ``bytes``."""
 
     TYPE = "limit_data"
+    NEEDED = ("bytes",)
     bytes: int = 0
 
 
@@ -95,6 +102,7 @@ class Loss(Toxic):
     """Of a hundred datagrams, ``percent`` are lost; UDP only."""
 
     TYPE = "loss"
+    NEEDED = ("percent",)
     percent: int = 0
 
 
@@ -103,6 +111,7 @@ class Reorder(Toxic):
     """Of a hundred datagrams, ``percent`` arrive behind the next one; UDP only."""
 
     TYPE = "reorder"
+    NEEDED = ("percent",)
     percent: int = 0
 
 

@@ -1,5 +1,7 @@
 """Faults by Service and endpoint."""
 
+import asyncio
+
 import pytest
 
 from userspace_proxy.errors import ConfigError
@@ -59,6 +61,16 @@ async def test_faults_are_described(rig):
     assert rig.faults.of(DNS) == {}
 
 
+async def test_a_fault_that_is_used_up_is_none(rig):
+    rig.add("fail_first", count=1)
+    (server,) = rig.detours[WEB].values()
+    reader, writer = await asyncio.open_connection(*server)
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
+    assert rig.faults.of(WEB) == {}
+
+
 async def test_toxicity_is_a_share_of_datagrams_with_udp(rig):
     rig.add("latency", service=DNS, protocol=Protocol.UDP, latency=5, toxicity=0.5)
     words = ["latency(latency=5) downstream for 50% of datagrams"]
@@ -92,7 +104,12 @@ async def test_udp_has_faults_of_its_own(rig):
         pytest.param("latancy", {}, "did you mean latency", id="type"),
         pytest.param("refuse", {"count": 1}, "it takes none", id="too-many"),
         pytest.param("fail_first", {}, "give count=N", id="missing"),
-        pytest.param("fail_first", {"count": -1}, "-1 is not a whole number", id="negative"),
+        pytest.param("fail_first", {"count": 0}, "0 is not a whole number from 1", id="zero"),
+        pytest.param("latency", {}, r"no latency or jitter is given \(give lat", id="without"),
+        pytest.param("latency", {"latancy": 5}, "did you mean latency", id="attribute"),
+        pytest.param("refuse", {"stream": "upstream"}, "it has no stream, toxicity", id="stream"),
+        pytest.param("silent", {"toxicity": 0.5}, "it has no stream, toxicity", id="toxicity"),
+        pytest.param("half_open", {"name": "one"}, "it has no stream, toxicity", id="name"),
     ],
 )
 async def test_an_invalid_fault_is_an_error_and_changes_nothing(rig, type_, given, words):

@@ -5,10 +5,12 @@ import pytest
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import Protocol
 from userspace_proxy_testing.faults.fault_types import (
+    check_given,
     check_listener_fault,
     check_type,
     protocols_of,
 )
+from userspace_proxy_testing.faults.toxics import Bandwidth, Latency, Loss, ResetPeer
 
 
 def test_each_protocol_has_faults_of_its_own():
@@ -33,6 +35,24 @@ def test_an_unknown_fault_is_refused_with_what_was_probably_meant(type_, hint):
     assert str(caught.value) == f"there is no fault {type_!r} ({hint})"
 
 
+@pytest.mark.parametrize("type_", [None, 7, ["latency"]])
+def test_a_fault_has_a_name(type_):
+    with pytest.raises(TypeError, match="fault: expected a name such as 'latency', got "):
+        check_type(type_, Protocol.TCP)
+
+
+@pytest.mark.parametrize("toxic", [Latency(), Bandwidth(), Loss()])
+def test_a_fault_that_would_do_nothing_or_everything_by_mistake_is_refused(toxic):
+    with pytest.raises(ConfigError, match=rf"fault {toxic.TYPE}: no .* is given \(give "):
+        check_given(toxic, {})
+
+
+def test_a_fault_may_be_0_if_a_test_says_so():
+    check_given(Latency(), {"jitter": 0})
+    check_given(Bandwidth(), {"rate": 0})
+    check_given(ResetPeer(), {})
+
+
 def test_only_fail_first_has_a_count():
     assert check_listener_fault("refuse", {}) == 0
     assert check_listener_fault("fail_first", {"count": 3}) == 3
@@ -42,7 +62,7 @@ def test_only_fail_first_has_a_count():
         check_listener_fault("fail_first", {})
 
 
-@pytest.mark.parametrize("count", [1.5, True, "2", -1])
+@pytest.mark.parametrize("count", [1.5, True, "2", 0, -1])
 def test_a_count_that_is_no_whole_number_is_an_error(count):
-    with pytest.raises(ConfigError, match="is not a whole number from 0"):
+    with pytest.raises(ConfigError, match="is not a whole number from 1"):
         check_listener_fault("fail_first", {"count": count})
