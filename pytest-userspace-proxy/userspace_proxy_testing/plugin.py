@@ -82,9 +82,11 @@ def skip(request: pytest.FixtureRequest, reason: str) -> NoReturn:
     Args:
         reason: What is missing, and the remedy.
     """
+    text = f"{request.fixturename}: {reason}"
+    # Without the exception that is the reason: pytest would show both.
     if _is_required(request.config):
-        pytest.fail(f"{request.fixturename}: {reason}", pytrace=False)
-    pytest.skip(f"{request.fixturename}: {reason}")
+        raise pytest.fail.Exception(text, pytrace=False) from None
+    raise pytest.skip.Exception(text) from None
 
 
 def _is_required(config: pytest.Config) -> bool:

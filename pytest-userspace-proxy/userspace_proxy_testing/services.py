@@ -18,6 +18,7 @@ from typing import Unpack
 from userspace_proxy.embedding.arguments import (
     EndpointAddress,
     HandlingArguments,
+    check_names,
     make_slices,
     read_endpoint,
     read_key,
@@ -103,6 +104,7 @@ class Services:
             "seed": seed,
             **handling,
         }
+        check_names(handling, Services.service)
         likes = read_backends(backends, protocol)
         earlier = self._made.get(read_key(namespace, name))
         if earlier is not None:

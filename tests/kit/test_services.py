@@ -65,6 +65,14 @@ def test_a_wrong_argument_leaves_the_service_of_that_name_as_it_was(proxy):
     assert proxy.services == (web,)
 
 
+@pytest.mark.parametrize(("name", "meant"), [("prot", "port"), ("backend", "backends")])
+def test_an_unknown_argument_is_an_error_with_what_was_probably_meant(proxy, name, meant):
+    web = proxy.service("web")
+    with pytest.raises(TypeError, match=rf"argument '{name}' \(did you mean {meant}\?\)"):
+        proxy.service("web", **{name: 80})
+    assert proxy.services == (web,)
+
+
 def test_a_wrong_argument_ends_the_backends_that_were_started(proxy):
     with pytest.raises(ValueError, match="port: 0 is not in"):
         proxy.service("web", port=0, backends=1)

@@ -7,7 +7,8 @@ Rule 2: texts and numbers of subclasses become plain ones, which messages to wor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from inspect import Parameter, signature
 from typing import Any, TypedDict, Unpack
 
 from ..errors import ConfigError
@@ -30,6 +31,7 @@ from ..model import (
 from ..model.annotations import ANNOTATIONS, WITHOUT_SLOW_START
 from ..model.notation import check_label
 from ..model.service_reading import AFFINITY_TIMEOUT_MAX_S
+from ..model.similar import did_you_mean
 from ..model.slice_annotations import MAX
 from ..model.wire import FieldError
 
@@ -37,6 +39,7 @@ EndpointAddress = str | tuple[str, int]
 """``ip:port`` or ``[ip6]:port``, or IP address and port as ``getsockname()`` returns them."""
 
 _ANNOTATIONS = {annotation.name.replace("-", "_"): annotation for annotation in ANNOTATIONS}
+_NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 _SEED_MAX = 2**32 - 1
 
 
@@ -111,10 +114,9 @@ def read_handling(
     if not 0 <= seed <= _SEED_MAX:
         raise ValueError(f"seed: {seed} is not in 0–{_SEED_MAX}")
     fields: dict[str, Any] = {"seed": int(seed)}
+    check_names(others, read_handling)
     asked: dict[str, Any] = {"balance": balance, **others}
     for name, value in asked.items():
-        if name not in _ANNOTATIONS:
-            raise TypeError(f"unexpected keyword argument {name!r}")
         if value is None:
             continue
         if not isinstance(value, str) and not _is_int(value):
@@ -129,6 +131,16 @@ def read_handling(
     if "wake" in fields and "hold" not in fields:
         raise ValueError("wake: no connection waits without hold: give both")
     return Handling(**fields)
+
+
+def check_names(names: Iterable[str], function: Callable[..., object]) -> None:
+    """Raise a TypeError unless further keyword arguments of a function are annotations."""
+    for name in names:
+        if name not in _ANNOTATIONS:
+            own = signature(function).parameters.values()
+            near = did_you_mean(name, [*_ANNOTATIONS, *(p.name for p in own if p.kind in _NAMED)])
+            hint = f" ({near})" if near else ""
+            raise TypeError(f"unexpected keyword argument {name!r}{hint}")
 
 
 def read_endpoint(endpoint: EndpointAddress) -> SocketAddress:

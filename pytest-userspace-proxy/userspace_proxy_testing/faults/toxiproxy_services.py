@@ -128,9 +128,14 @@ class ToxiproxyProxies:
             cluster_ip=at.ip,
             endpoints=[endpoint] if enabled else [],
         )
-        if service.address != at:
+        if (got := service.address) != at:
             # Other Services may answer at another port; toxiproxy's clients expect this one.
             await service.remove()
+            if got.ip != at.ip:
+                raise ListenError(
+                    f"cannot listen on {at}: only loopback addresses are served here",
+                    hint=f"choose {SocketAddress(got.ip, at.port)}",
+                )
             raise ListenError(
                 f"cannot listen on {at}: the port is in use, or needs privileges",
                 hint="choose another one, or 0",

@@ -125,6 +125,20 @@ def test_an_address_that_is_in_use_leaves_the_proxy_where_it_was(call, upstream)
     assert get(info) == b"origin-1\n"
 
 
+@pytest.mark.parametrize(
+    ("listen", "remedy"),
+    [("10.1.1.1:26379", "127.0.0.1:26379"), ("[fd00::10]:26379", "[::1]:26379")],
+)
+def test_only_loopback_addresses_are_served(call, upstream, listen, remedy):
+    upstream = upstream if listen[0] != "[" else "[::1]:80"
+    with pytest.raises(HTTPError) as caught:
+        call("POST", "/proxies", {"name": "db", "upstream": upstream, "listen": listen})
+    assert json.loads(caught.value.read())["error"] == (
+        f"cannot listen on {listen}: only loopback addresses are served here (choose {remedy})"
+    )
+    assert call("GET", "/proxies") == {}
+
+
 def test_a_port_of_another_program_is_an_error(call, upstream):
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"

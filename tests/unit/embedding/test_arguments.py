@@ -119,7 +119,7 @@ def test_other_arguments_are_those_of_annotations():
     assert read_handling(slow_start="30s") == Handling(slow_start_s=30.0)
     assert read_handling(hold=None, on_endpoint_removal="30s") == Handling(removal_s=30.0)
     assert read_handling(proxy_protocol="v2") == Handling(proxy_protocol=ProxyProtocol.V2)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'held'"):
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'held' \(did you mean hold"):
         read_handling(held="60s")
 
 
