@@ -229,6 +229,7 @@ class StreamBackend(Backend):
         try:
             await self._handler(reader, writer)
         except (ConnectionError, asyncio.CancelledError):
+            # The client has left, or the backend was stopped.
             pass
         except GeneratorExit:
             raise

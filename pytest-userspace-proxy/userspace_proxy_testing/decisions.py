@@ -35,7 +35,7 @@ class Decision:
 
     client: str
     endpoint: str
-    """Empty if none answered."""
+    """As text, such as ``str(backend.address)``; empty if none answered."""
     outcome: str
     """The cause in the connection log: ``complete``, ``reset``, ``unanswered``, ``evicted``."""
     dials: int

@@ -34,6 +34,8 @@ class KubernetesService(ServedService):
         runs: The Pods that run here for it, which its ports share.
     """
 
+    __slots__ = ("_addresses", "_pods", "_port", "_runner")
+
     def __init__(
         self,
         proxy: RecordingProxy,

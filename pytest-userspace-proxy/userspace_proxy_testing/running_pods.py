@@ -85,13 +85,25 @@ class PodFollower:
 
 
 class RunningPod:
-    """A Pod that runs in this test.
+    """A Pod that runs in this test; it has slots, so that ``pod.is_redy = False`` is an error.
 
     Args:
         written: The Pod before it ran here.
         update: Writes its state to the cluster; returns once it is in force.
         is_ours: It was created for this test.
     """
+
+    __slots__ = (
+        "_is_ready",
+        "_update",
+        "backends",
+        "followers",
+        "is_ours",
+        "is_terminating",
+        "key",
+        "uid",
+        "written",
+    )
 
     def __init__(
         self,

@@ -112,7 +112,12 @@ class RecordingProxy(ProxyWithDecisions, abc.ABC):
 
 
 class ServedService(abc.ABC):
-    """One Service of a test."""
+    """One Service of a test.
+
+    It has slots, as its subclasses, so that a misspelt ``web.next_endpoint = …`` is an error.
+    """
+
+    __slots__ = ("_control", "_is_removed", "_proxy", "key")
 
     def __init__(self, proxy: ProxyCalls, key: ServiceKey) -> None:
         self.key = key

@@ -167,6 +167,16 @@ class Services:
 class ProxiedService(ServedService):
     """One Service of a test, with its backends."""
 
+    __slots__ = (
+        "_asked",
+        "_backends",
+        "_began_at",
+        "_ended_at",
+        "_endpoints",
+        "_forget",
+        "_handle",
+    )
+
     def __init__(
         self,
         proxy: ProxyCalls,

@@ -94,6 +94,12 @@ def test_a_service_without_a_selector_or_pods_has_nothing_to_run(cluster, servic
         services.run_pods("shop/web")
 
 
+def test_a_misspelt_attribute_is_an_error(cluster, services):
+    cluster.put_service()
+    with pytest.raises(AttributeError, match="has no attribute 'pod'"):
+        services["shop/web"].pod = {"web-1": None}
+
+
 def test_a_service_that_is_gone_has_no_address(cluster, services):
     cluster.put_service()
     web = services["shop/web"]

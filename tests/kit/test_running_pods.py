@@ -107,6 +107,8 @@ def test_a_pod_shows_its_state_and_writes_each_change():
     pod.backends[PodPort(8080, "TCP")] = Backend("web-1", WHERE, BackendPlace())
     assert repr(pod) == "<Pod shop/web-1, ready, 8080/TCP at 127.0.0.2:41123>"
     pod.is_ready = False
+    with pytest.raises(AttributeError, match="has no attribute 'is_redy'"):
+        pod.is_redy = True
     assert (written, pod.name) == ([False], "web-1")
     assert ", not ready," in repr(pod)
     pod.is_terminating = True

@@ -93,6 +93,12 @@ def test_wrong_endpoints_are_an_error_and_change_nothing(proxy, given):
     assert web.endpoints == [web.backends[0].address]
 
 
+def test_a_misspelt_attribute_is_an_error(proxy):
+    web = proxy.service("web")
+    with pytest.raises(AttributeError, match="has no attribute 'next_endpont'"):
+        web.next_endpont = web.backends[0]
+
+
 def test_only_its_own_backends_can_be_drained(proxy):
     web, other = proxy.service("web"), proxy.service("other")
     with pytest.raises(LookupError, match="default/web has no backend <Backend other-1 at"):
