@@ -112,7 +112,10 @@ class Backend:
         raise TypeError(f"{self!r} is served by another program: it can't be started here")
 
     def stop(self) -> None:
-        """Refuse connections from now on, and reset the open ones. Idempotent."""
+        """Refuse connections from now on, and reset the open ones. Idempotent.
+
+        The proxy tries other endpoints; if none answers, it resets its client.
+        """
         raise TypeError(f"{self!r} is served by another program: it can't be stopped here")
 
     def fault(

@@ -88,8 +88,9 @@ class Services:
             backends: Their number, or what each of them is: see the module ``backends``.
             namespace: Its namespace.
             protocol: ``TCP`` or ``UDP``.
-            cluster_ip: The IP address that clients dial; its backends have addresses of the same
-                family. None: a free one, of IPv4.
+            cluster_ip: The IP address that clients dial, with ``service_proxy`` one of loopback:
+                with another one they dial a port of 127.0.0.1 or ::1. Its backends have addresses
+                of the same family. None: a free one, of IPv4.
             affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
             balance: How backends are chosen: see ``Proxy.add_service``.
             seed: The same seed gives the same choices in each run.

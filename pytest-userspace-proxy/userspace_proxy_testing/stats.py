@@ -16,13 +16,14 @@ class ServiceStats:
     connections: int
     """Connections that an endpoint answered; with UDP, flows."""
     active: int
-    """Open ones."""
+    """Open ones; a UDP flow is open until it has been idle for 30 s, or 120 s."""
     saved: int
     """Connections that a dead endpoint would have cost, and that another one answered."""
     failures: int
     """Dials that failed."""
     refused: int
-    """Connections that no endpoint answered."""
+    """Connections that were accepted and no endpoint answered. Those that the kernel refuses, while
+    no endpoint is usable, aren't counted."""
     received_bytes: int
     """From clients."""
     sent_bytes: int

@@ -105,6 +105,15 @@ def test_stats_are_readable(proxy):
     )
 
 
+def test_only_clients_that_the_proxy_accepted_are_counted_as_refused(proxy):
+    none, stopped = proxy.service("none", backends=0), proxy.service("stopped")
+    stopped.backends[0].stop()
+    assert refuses(none.address)
+    with pytest.raises(OSError, match="reset by peer"):
+        get(stopped)
+    assert (none.stats.refused, stopped.stats.refused) == (0, 1)
+
+
 def test_a_client_that_gives_up_ends_a_connection_without_an_answer(proxy):
     web = proxy.service("web")
     web.fault("timeout")
