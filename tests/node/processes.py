@@ -72,20 +72,23 @@ as_another_user = pytest.mark.skipif(
 
 
 @contextlib.contextmanager
-def readable_runtime() -> Iterator[tuple[list[str], str, dict[str, str]]]:
+def readable_runtime(
+    *roots: Path,
+) -> Iterator[tuple[list[str], str, dict[str, str]]]:
     """Yield how to run this interpreter and package as a user without privileges.
 
     Their files may be where such a user can't read them, such as below ``/root``: a mount
     namespace of the command's own shows them in a folder that every user may read.
 
+    Args:
+        roots: The folders that contain the two packages; those of this interpreter by default.
+
     Yields:
         The prefix of a command, the interpreter, and the variables that it needs.
     """
     packages = [path for path in sys.path if path.endswith("site-packages")]
-    roots = [
-        str(Path(each.__file__).parents[1]) for each in (userspace_proxy, userspace_proxy_testing)
-    ]
-    shown = [sys.base_prefix, *roots, *packages]
+    own = (Path(each.__file__).parents[1] for each in (userspace_proxy, userspace_proxy_testing))
+    shown = [sys.base_prefix, *map(str, roots or own), *packages]
     with tempfile.TemporaryDirectory(prefix="runtime-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         targets = [f"{folder}/{number}" for number in range(len(shown))]

@@ -1,4 +1,4 @@
-"""A suite of 500 tests with the pytest plugin, as users run it: in parallel, without privileges.
+"""A suite of 500 tests with the pytest plugin, as users run it: both wheels, without privileges.
 
 It runs in a network namespace of its own and as a user without capabilities, who can't create
 namespaces. Whatever it leaves behind is seen from outside: its process is the reaper of all others.
@@ -14,10 +14,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
 from tests.node.processes import NOBODY, has_user, readable_runtime
+from tests.tools.wheels import KIT, ROOT, build
 
 pytestmark = [pytest.mark.netns, pytest.mark.long]
 
@@ -75,7 +77,10 @@ exec unshare --user --map-user=65534 --map-group=65534 -- "$@"
 """
 RUNNER = """
 import ctypes, errno, json, os, subprocess, sys
+from importlib.util import find_spec
 from pathlib import Path
+
+PACKAGES = "userspace_proxy", "userspace_proxy_testing"
 
 PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
@@ -102,6 +107,11 @@ print(json.dumps({
     "capabilities": [line.split()[1] for line in status if line.startswith("CapEff")],
     "refused": refused,
     "status": done.returncode,
+    "wheels": [
+        found.name.partition("-")[0]
+        for name in PACKAGES
+        for found in Path(find_spec(name).origin).parents[1].glob("*.dist-info")
+    ],
     "output": (done.stdout + done.stderr)[-8000:],
     "sockets": sockets,
     "processes": processes,
@@ -110,13 +120,25 @@ print(json.dumps({
 
 
 @contextlib.contextmanager
-def unprivileged() -> Iterator[tuple[list[str], str, dict[str, str]]]:
+def unprivileged(*roots: Path) -> Iterator[tuple[list[str], str, dict[str, str]]]:
     """Yield how to run this interpreter as a user of the machine without privileges."""
     if has_user(NOBODY):
-        with readable_runtime() as runtime:
+        with readable_runtime(*roots) as runtime:
             yield runtime
     else:
-        yield [], sys.executable, {"PYTHONPATH": os.pathsep.join(sys.path)}
+        yield [], sys.executable, {"PYTHONPATH": os.pathsep.join([*map(str, roots), *sys.path])}
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> list[Path]:
+    """The folders into which the wheels of the node's package and the kit were unpacked."""
+    unpacked = []
+    for root in (ROOT, KIT):
+        folder = tmp_path / root.name
+        with ZipFile(build("wheel", folder / "built", root)) as archive:
+            archive.extractall(folder / "unpacked")
+        unpacked.append(folder / "unpacked")
+    return unpacked
 
 
 @pytest.fixture
@@ -128,12 +150,14 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.mark.timeout(600)
-def test_a_suite_of_500_tests_in_parallel_leaves_nothing_behind(folder: Path) -> None:
+def test_a_suite_of_500_tests_in_parallel_leaves_nothing_behind(
+    folder: Path, wheels: list[Path]
+) -> None:
     (folder / "test_many.py").write_text(SUITE)
     temporary = folder / "temporary"
     temporary.mkdir()
     temporary.chmod(0o777)
-    with unprivileged() as (prefix, python, environment):
+    with unprivileged(*wheels) as (prefix, python, environment):
         unshare = ["unshare", "--user", "--map-root-user", "--net", "sh", "-ec", ENTER, "sh"]
         options = ["-q", f"--basetemp={temporary}/pytest", "-p", "no:cacheprovider"]
         run = [python, "-c", RUNNER, "-n", str(WORKERS), *options]
@@ -154,6 +178,7 @@ def test_a_suite_of_500_tests_in_parallel_leaves_nothing_behind(folder: Path) ->
     assert (got["user"], got["refused"]) == (NOBODY, ["ENOSPC", "EPERM"])
     assert got["capabilities"] == [f"{0:016x}"]
     assert got["status"] == 0, got["output"]
+    assert got["wheels"] == ["userspace_proxy", "pytest_userspace_proxy"]
     assert f"{COUNT} passed" in got["output"]
     assert (got["sockets"], got["processes"]) == ([], [])
     # pytest's own folders are empty.
