@@ -1,8 +1,10 @@
 """What a backend can be made of, and how it dies and returns."""
 
 import asyncio
+import contextlib
 import errno
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -89,7 +91,7 @@ def test_it_may_be_a_function(make, like, sent, answer):
     assert ask(make(like).address, sent).endswith(answer)
 
 
-@pytest.mark.parametrize("like", [None, echo], ids=["http", "echo"])
+@pytest.mark.parametrize("like", [None, echo, SERVER], ids=["http", "echo", "command"])
 def test_no_other_program_gets_the_port_of_a_stopped_backend(make, like):
     backend = make(like)
     backend.stop()
@@ -138,6 +140,22 @@ def test_it_may_be_a_command(make):
     assert repr(backend).endswith(", stopped>")
     backend.start()
     assert ask(backend.address).endswith(b"cmd\n")
+
+
+def test_the_children_of_a_command_end_with_it(make, tmp_path):
+    pid = tmp_path / "pid"
+    script = f'sleep 1000 & echo $! >{pid}.part; mv {pid}.part {pid}; exec "$@"'
+    backend = make(["sh", "-c", script, "sh", *SERVER])
+    child = os.pidfd_open(int(pid.read_text()))
+    try:
+        backend.stop()
+        ended = select.poll()
+        ended.register(child, select.POLLIN)
+        assert ended.poll(60_000)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(child, signal.SIGKILL)
+        os.close(child)
 
 
 def test_a_command_that_has_ended_by_itself_is_stopped_and_can_be_started_again(make):

@@ -1,6 +1,7 @@
 import os
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -52,6 +53,19 @@ def test_names_that_are_unknown_are_an_error(process):
 
 def test_it_answers_dns_on_the_node(sandbox, process):
     assert process.dns_address == (str(sandbox.node.ip), 53)
+
+
+def test_calls_of_several_threads_get_their_own_answers(sandbox, process):
+    def ask(number):
+        name = f"web-{number}"
+        web = process.add_service(name, port=80, cluster_ip=f"10.96.1.{number + 1}")
+        answers = [str(web.key) for _ in range(20)]
+        web.remove()
+        return set(answers)
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(ask, range(4), timeout=60))
+    assert answers == [{f"default/web-{number}"} for number in range(4)]
 
 
 def test_arguments_are_checked_where_the_proxy_is(process):

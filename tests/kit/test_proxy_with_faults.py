@@ -57,6 +57,18 @@ def test_the_faults_of_a_service_end_with_it(run):
     run(main())
 
 
+def test_faults_end_with_the_proxy(run):
+    async def main():
+        async with backend(b"one") as one, ProxyWithFaults() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[one])
+            proxy.add_fault(web.key, "latency", latency=1)
+            ((server,),) = [each.values() for each in proxy.faults._servers.values()]
+        with pytest.raises(ConnectionRefusedError):
+            await ask(server.address)
+
+    run(main())
+
+
 def test_there_is_no_fault_without_its_endpoint(run):
     async def main():
         async with ProxyWithFaults() as proxy:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 from dataclasses import fields
 
 import msgspec
@@ -189,7 +190,8 @@ def test_names_of_files_are_safe_and_differ(pytester, run, records):
     result.assert_outcomes(failed=4)
     result.stdout.fnmatch_lines([f"*failed tests: 4 recorded in {pytester.path}/out"])
     names = [path.name for path in (pytester.path / "out").iterdir()]
-    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{,200}\.json", name) for name in names)
+    form = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{,200}-[0-9a-f]{8}\.json")
+    assert [name for name in names if not form.fullmatch(name)] == []
     assert len({found["test"] for found in records()}) == len(names) == 4
 
 
@@ -242,8 +244,11 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_the_failure_is_shown(py
     assert len(re.findall(r"(?m)^service proxy: failed tests: cannot write to .*/file", text)) == 1
 
 
-def test_a_folder_of_the_configuration_is_below_the_root(pytester, run, records):
-    result = run(FAILS, "-o", "service_proxy_record=reports/proxy", "-k", "etc")
+def test_a_folder_of_the_configuration_is_below_the_root(pytester, monkeypatch, run, records):
+    root = f"--rootdir={pytester.path}"
+    below = pytester.mkdir("below")
+    monkeypatch.chdir(below)
+    result = run(FAILS, "-o", "service_proxy_record=reports/proxy", "-k", "etc", root, "..")
     result.assert_outcomes(failed=1, deselected=3)
     assert len(records("reports/proxy")) == 1
 
@@ -285,6 +290,17 @@ def test_it_fails(kubernetes_services):
     (web,) = fixture["services"]
     assert (fixture["fixture"], web["service"]) == ("kubernetes_services", "shop/web")
     assert [one["name"] for one in web["backends"]] == ["web-1"]
+
+
+def test_no_part_of_a_record_is_left_where_it_cannot_be_written(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write(tmp_path, RecordedTest("test_it", ""))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_text_that_is_not_unicode_is_recorded(tmp_path):

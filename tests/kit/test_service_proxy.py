@@ -273,6 +273,21 @@ def test_the_end_leaves_no_port_and_no_thread():
     assert threading.active_count() == before
 
 
+def test_an_address_that_is_served_after_the_end_is_an_error():
+    class TakenOver(ServiceProxy):
+        def end_services(self):
+            address = self.services[0].address
+            super().end_services()
+            self.other = socket.create_server(address)
+
+    proxy = TakenOver()
+    proxy.start()
+    address = proxy.service("web").address
+    with pytest.raises(AssertionError, match=f"still served after the end of the proxy: {address}"):
+        proxy.close()
+    proxy.other.close()
+
+
 def test_a_service_that_cannot_be_served_leaves_no_backend(proxy):
     with pytest.raises(ValueError, match="name: 'Web' is not a DNS label"):
         proxy.service("Web", backends=1)

@@ -141,6 +141,13 @@ async def test_an_idle_flow_is_closed_and_its_client_gets_another_one():
             await exchange(client)
 
 
+async def test_nothing_waits_for_idle_flows_after_the_end():
+    async with echoing() as (faults, exchange):
+        await exchange()
+        faults.close()
+        assert faults._expiry.cancelled()
+
+
 async def test_a_flow_in_use_stays_open():
     async with echoing() as (faults, exchange):
         client = await exchange()

@@ -80,6 +80,17 @@ def test_a_proxy_that_is_disabled_refuses_and_returns(call, upstream):
         get(info)
 
 
+def test_a_proxy_that_is_disabled_ends_open_connections(proxy, call):
+    origin = proxy.service("origin", backends=[echo]).backends[0].address
+    info = call("POST", "/proxies", {"name": "db", "upstream": str(origin)})
+    with connect(info) as client:
+        client.sendall(b"a")
+        assert client.recv(1) == b"a"
+        call("POST", "/proxies/db", {"enabled": False})
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
 def test_a_new_upstream_ends_open_connections_and_keeps_toxics(proxy, call):
     old, new = (proxy.service(name, backends=[echo]).backends[0].address for name in ("old", "new"))
     info = call("POST", "/proxies", {"name": "db", "upstream": str(old)})
