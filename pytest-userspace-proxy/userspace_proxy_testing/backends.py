@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from userspace_proxy.embedding.arguments import read_endpoint
 from userspace_proxy.embedding.loop_thread import LoopThread
 from userspace_proxy.errors import SandboxError
-from userspace_proxy.kernel.stream_reset import reset
 from userspace_proxy.log_fields import FieldLogger
 from userspace_proxy.model import SocketAddress
 
 from .backend_arguments import BackendLike, StreamHandler, check_backend, stream_handler
+from .connections import Connections
 from .http_serving import HttpAnswer, HttpHandler, HttpRequest
 from .places import BackendPlace
 
@@ -41,6 +41,8 @@ _log = FieldLogger("userspace_proxy_testing")
 _COMMAND_READY_S = 20.0
 _COMMAND_ENDS_S = 5.0
 _RETRY_S = 0.01
+# As asyncio's servers.
+_BACKLOG = 100
 
 
 def http(answer: HttpAnswer) -> HttpHandler:
@@ -198,37 +200,44 @@ class StreamBackend(Backend):
     ) -> None:
         self._thread = thread
         self._handler = handler
-        self._server: asyncio.Server | None = None
-        self._open: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
+        self._listener: socket.socket | None = None
+        self._connections = Connections()
         super().__init__(name, place.address, place)
         self.start()
 
     def start(self) -> None:
         """Part of Backend."""
         self._check_open()
-        if self._server is None:
+        if self._listener is None:
             self._free()
             sock = self._place.bind(socket.SOCK_STREAM, self.address)
             self.address = SocketAddress(*sock.getsockname()[:2])
             with _closing_on_error(sock):
-                self._server = self._thread.call(asyncio.start_server(self._serve, sock=sock))
+                self._thread.do(lambda: self._listen(sock))
+            self._listener = sock
 
     def stop(self) -> None:
         """Part of Backend."""
-        server, self._server = self._server, None
-        if server is not None:
-            self._thread.do(lambda: self._reset(server))
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            self._thread.do(lambda: self._reset(listener))
             self._reserve()
 
-    def _reset(self, server: asyncio.Server) -> None:
-        server.close()
-        for writer, task in self._open.items():
-            reset(writer)
-            if task is not None:
-                task.cancel()
+    def _listen(self, listener: socket.socket) -> None:
+        listener.setblocking(False)
+        listener.listen(_BACKLOG)
+        asyncio.get_running_loop().add_reader(listener.fileno(), self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            self._connections.serve(listener.accept()[0], self._serve)
+
+    def _reset(self, listener: socket.socket) -> None:
+        asyncio.get_running_loop().remove_reader(listener.fileno())
+        listener.close()
+        self._connections.reset()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open[writer] = asyncio.current_task()
         try:
             await self._handler(reader, writer)
         except (ConnectionError, asyncio.CancelledError):
@@ -238,12 +247,9 @@ class StreamBackend(Backend):
             raise
         except BaseException:  # noqa: BLE001 - the test's own code, which may exit, or fail the test
             _log.exception("%(backend)s: its function failed", extra={"backend": self.name})
-        finally:
-            del self._open[writer]
-            writer.close()
 
     def _is_running(self) -> bool:
-        return self._server is not None
+        return self._listener is not None
 
 
 class UdpBackend(Backend):

@@ -132,6 +132,16 @@ def test_a_backend_that_was_stopped_refuses_and_resets_and_returns_at_its_addres
     assert repr(backend) == f"<Backend web-1 at {address}>"
 
 
+def test_a_client_that_connects_while_it_stops_is_reset(make):
+    backend = make(echo)
+    for _ in range(20):
+        with socket.create_connection(backend.address, timeout=60) as client:
+            backend.stop()
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        backend.start()
+
+
 def test_it_may_be_a_command(make):
     backend = make(SERVER)
     assert ask(backend.address).endswith(b"cmd\n")

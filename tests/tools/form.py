@@ -11,7 +11,7 @@ Rule 2: modules of the packages don't import each other in a cycle; imports for 
 inside functions count. The node package's own ``__init__`` is exempt: it imports on first use.
 Rule 3: background tasks are started in agent/rounds/tasks.py, which reports their failures, in
 status/accepting.py, whose tasks only pass a socket to the event loop, in the test kit's
-faults/detour_server.py, whose tasks end with a connection of a test, or by a TaskGroup, which
+connections.py, whose tasks end with a connection of a test, or by a TaskGroup, which
 raises them.
 Rule 4: every exception class of the packages derives from UserspaceProxyError.
 Rule 5: a class name occurs once in both packages.
@@ -41,7 +41,7 @@ MAX_SUBPACKAGE_LINES = 7000
 TASKS = (
     f"{PACKAGE}/agent/rounds/tasks.py",
     f"{PACKAGE}/status/accepting.py",
-    f"{KIT}/faults/detour_server.py",
+    f"{KIT}/connections.py",
 )
 ROOT_EXCEPTION = "UserspaceProxyError"
 _STARTERS = ("create_task", "ensure_future")

@@ -15,17 +15,12 @@ def reset(writer: asyncio.StreamWriter) -> None:
     """End a connection by a reset."""
     sock = writer.get_extra_info("socket")
     if sock is not None:
-        _close_by_reset(sock)
+        reset_on_close(sock)
     writer.transport.abort()
 
 
-def reset_socket(sock: socket.socket) -> None:
-    """End a connection by a reset, and close its socket, which no event loop has."""
-    _close_by_reset(sock)
-    sock.close()
-
-
-def _close_by_reset(sock: socket.socket) -> None:
+def reset_on_close(sock: socket.socket) -> None:
+    """Have a connection end by a reset when its socket is closed."""
     # uvloop raises ValueError once the socket is closed.
     with contextlib.suppress(OSError, ValueError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -13,10 +13,12 @@ import enum
 import random
 import socket
 from collections.abc import Sequence
+from functools import partial
 
-from userspace_proxy.kernel.stream_reset import reset, reset_socket
+from userspace_proxy.kernel.stream_reset import reset
 from userspace_proxy.model import SocketAddress
 
+from ..connections import Connections
 from .detour_stream import FaultyStream
 from .toxics import DOWNSTREAM, UPSTREAM, NamedToxic
 
@@ -54,11 +56,8 @@ class FaultServer:
         self._mode = Mode.PASS
         self._chance = random.Random(seed)
         self._loop = asyncio.get_running_loop()
-        self._accepted: set[socket.socket] = set()
-        """Connections whose task hasn't begun, and never will if it is cancelled."""
         self._streams: set[FaultyStream] = set()
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections = Connections()
         self._fillers: list[socket.socket] = []
         self._listener = _bound(SocketAddress(_HOST, 0))
         self.address = SocketAddress(*self._listener.getsockname()[:2])
@@ -90,12 +89,7 @@ class FaultServer:
 
     def drop_connections(self) -> None:
         """Reset the open connections."""
-        while self._accepted:
-            reset_socket(self._accepted.pop())
-        for task in self._tasks:
-            task.cancel()
-        for writer in self._writers:
-            reset(writer)
+        self._connections.reset()
 
     def _listen(self) -> None:
         if self._listener.fileno() < 0:
@@ -128,27 +122,19 @@ class FaultServer:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             client, _ = self._listener.accept()
-            client.setblocking(False)
-            self._accepted.add(client)
-            task = self._loop.create_task(self._serve(client, random.Random(self._chance.random())))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            chance = random.Random(self._chance.random())
+            self._connections.serve(client, partial(self._serve, chance=chance))
 
-    async def _serve(self, client: socket.socket, chance: random.Random) -> None:
-        self._accepted.discard(client)
-        reader, writer = await asyncio.open_connection(sock=client)
-        self._writers.add(writer)
-        try:
-            if self.fails_first:
-                self.fails_first -= 1
-                reset(writer)
-            elif self._mode is Mode.HALF_OPEN:
-                await asyncio.Event().wait()
-            else:
-                await self._pass_on(reader, writer, chance)
-        finally:
-            self._writers.discard(writer)
-            writer.close()
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, chance: random.Random
+    ) -> None:
+        if self.fails_first:
+            self.fails_first -= 1
+            reset(writer)
+        elif self._mode is Mode.HALF_OPEN:
+            await asyncio.Event().wait()
+        else:
+            await self._pass_on(reader, writer, chance)
 
     async def _pass_on(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, chance: random.Random
@@ -158,7 +144,6 @@ class FaultServer:
         except OSError:
             reset(writer)
             return
-        self._writers.add(other_writer)
 
         def abort(as_reset: bool) -> None:
             for each in (writer, other_writer):
@@ -181,13 +166,12 @@ class FaultServer:
         streams = [make(UPSTREAM, reader, other_writer), make(DOWNSTREAM, other_reader, writer)]
         self._streams.update(streams)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for stream in streams:
-                    tasks.create_task(stream.run())
+            with self._connections.keep(other_writer):
+                async with asyncio.TaskGroup() as tasks:
+                    for stream in streams:
+                        tasks.create_task(stream.run())
         finally:
             self._streams.difference_update(streams)
-            self._writers.discard(other_writer)
-            other_writer.close()
 
 
 def _bound(address: SocketAddress) -> socket.socket:

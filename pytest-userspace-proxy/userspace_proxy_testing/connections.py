@@ -1,0 +1,74 @@
+"""Connections that a server of the kit has accepted, and that can be ended all at once by resets.
+
+asyncio's own servers lose what they have just accepted when they close: its client waits for ever,
+or is served by what has stopped.
+
+    accepted ──serve──▶ fresh ──its task begins──▶ opening ──▶ writer ──▶ the server's function
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+
+from userspace_proxy.kernel.stream_reset import reset, reset_on_close
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Connections:
+    """The connections of one server, each with a task in the running event loop."""
+
+    def __init__(self) -> None:
+        self._fresh: dict[asyncio.Task[None], socket.socket] = {}
+        """Those whose task hasn't begun, and never will if it is cancelled."""
+        self._opening: dict[asyncio.Task[None], socket.socket] = {}
+        """Those whose socket the event loop has, and that have no writer yet."""
+        self._served: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def serve(self, client: socket.socket, serve: Serve) -> None:
+        """Serve a connection that was accepted; it is closed at the end of the function."""
+        client.setblocking(False)
+        task = asyncio.get_running_loop().create_task(self._run(client, serve))
+        self._fresh[task] = client
+        task.add_done_callback(self._forget)
+
+    @contextlib.contextmanager
+    def keep(self, writer: asyncio.StreamWriter) -> Iterator[None]:
+        """Let :meth:`reset` reset another connection, too, which is closed at the block's end."""
+        self._writers.add(writer)
+        try:
+            yield
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    def reset(self) -> None:
+        """Reset all connections, and cancel the functions that serve them."""
+        for task, client in {**self._fresh, **self._opening}.items():
+            reset_on_close(client)
+            if task in self._fresh:
+                client.close()
+            task.cancel()
+        for task in self._served:
+            task.cancel()
+        for writer in self._writers:
+            reset(writer)
+
+    async def _run(self, client: socket.socket, serve: Serve) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "it is one"
+        self._opening[task] = self._fresh.pop(task)
+        reader, writer = await asyncio.open_connection(sock=client)
+        with self.keep(writer):
+            del self._opening[task]
+            self._served.add(task)
+            await serve(reader, writer)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._fresh.pop(task, None)
+        self._opening.pop(task, None)
+        self._served.discard(task)
