@@ -68,6 +68,12 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin/userspace-proxy"
 
 
+@pytest.fixture(autouse=True)
+def only_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no program see the packages of a checkout."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+
 @pytest.fixture
 def backend() -> Iterator[int]:
     """The port of a server that answers one client."""
