@@ -64,8 +64,12 @@ import os, signal, sys
 from userspace_proxy_testing.places import BackendPlace
 import subprocess
 
-command = BackendPlace().command([sys.executable, "-c", "import signal; signal.pause()"])
-print(subprocess.Popen(command, stdout=subprocess.DEVNULL).pid, flush=True)
+program = "import signal; print(flush=True); signal.pause()"
+command = BackendPlace().command([sys.executable, "-c", program])
+child = subprocess.Popen(command, stdout=subprocess.PIPE)
+# From here on setpriv has asked for the signal.
+child.stdout.readline()
+print(child.pid, flush=True)
 input()
 os.kill(os.getpid(), signal.SIGKILL)
 """
