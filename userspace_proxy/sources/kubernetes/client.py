@@ -155,6 +155,11 @@ class ApiClient:
         try:
             yield Stream(response)
         finally:
+            # TLS would wait for the server's goodbye, and aiohttp doesn't wait for TLS: a loop that
+            # ends in between leaves the socket open.
+            connection = response.connection
+            if connection is not None and connection.transport is not None:
+                connection.transport.abort()
             response.close()
 
     async def websocket(

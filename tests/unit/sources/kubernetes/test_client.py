@@ -8,9 +8,12 @@ import json
 import re
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -255,6 +258,35 @@ async def test_server_and_client_are_verified(server_tls, tmp_path, cluster, use
             got = str(exc)
         await client.close()
     assert re.match(outcome, got)
+
+
+def test_a_stream_over_tls_is_closed_without_the_servers_goodbye(server_tls, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as server:
+        is_left = threading.Event()
+
+        def serve() -> None:
+            peer, _ = listener.accept()
+            with peer, server_tls.wrap_socket(peer, server_side=True) as tls:
+                tls.recv(4096)
+                tls.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                is_left.wait()
+
+        async def leave() -> Any:
+            address = f"https://127.0.0.1:{listener.getsockname()[1]}"
+            path = kubeconfig(tmp_path, {"server": address, **TRUSTED}, CLIENT)
+            client = ApiClient(Credentials(kubeconfig=path))
+            await client.open()
+            async with client.stream(SERVICES, WATCH) as stream:
+                used = stream._response.connection.transport.get_extra_info("socket")
+            await client.close()
+            return used
+
+        served = server.submit(serve)
+        try:
+            assert asyncio.run(leave()).fileno() == -1
+        finally:
+            is_left.set()
+        served.result()
 
 
 async def test_requests_go_through_the_proxy_of_the_kubeconfig(tmp_path):
