@@ -18,7 +18,7 @@ from .loads import LOADS, WrkLoad, with_needed
 from .machine import describe_machine
 from .newer_haproxy import cached_haproxy
 from .peers import HAProxyOfNewerDebian
-from .report import goals_of, page_of, write_report
+from .report import details_of, goals_of, write_report
 from .runner import open_ways, raise_descriptor_limit, run_rounds
 from .samples import Samples, load_samples
 from .tools import ToolMissing, build_tools, find_program
@@ -48,8 +48,7 @@ def main() -> int:
     if options.output:
         write_report(samples, options.output)
         print(f"wrote {options.output}")
-    else:
-        print(page_of(samples).partition("## Rates")[2])
+    print(details_of(samples))
     print(goals_of(samples))
     return 0
 

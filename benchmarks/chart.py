@@ -19,9 +19,9 @@ COLOURS = {
     "haproxy-client": "#3f6aa3",
     "nginx": "#8e6bb0",
     "ours": "#e07b39",
-    "ours-2w": "#b5501b",
     "ours-local": "#f2b134",
     "ours-node": "#f0a57a",
+    "direct": "#e8eaed",
     "dnat": "#d5d9dd",
     "kube-proxy": "#4a5a8c",
     "ours-kernel": "#3b8f5a",
@@ -42,16 +42,20 @@ class Group:
     values: dict[str, float]
 
 
-def draw_bars(title: str, labels: dict[str, str], groups: Sequence[Group]) -> str:
-    """Return an SVG of horizontal bars; 1 is marked by a line.
+def draw_bars(
+    title: str, labels: dict[str, str], groups: Sequence[Group], *, are_ratios: bool = True
+) -> str:
+    """Return an SVG of horizontal bars.
 
     Args:
         title: What the bars' lengths mean.
         labels: The ways in their order, and what the legend calls them.
         groups: One for each load; a way that is missing has no bar.
+        are_ratios: Whether the figures are ratios, and 1 is marked.
     """
     most = max((v for group in groups for v in group.values.values()), default=1.0)
-    unit = (WIDTH - LEFT - RIGHT) / max(most, 1.0)
+    unit = (WIDTH - LEFT - RIGHT) / (max(most, 1.0) if are_ratios else most or 1.0)
+    digits = ".2f" if are_ratios else ",.0f"
     parts, y = [], TOP
     for group in groups:
         bars = [(way, group.values[way]) for way in labels if way in group.values]
@@ -62,14 +66,14 @@ def draw_bars(title: str, labels: dict[str, str], groups: Sequence[Group]) -> st
         )
         for way, value in bars:
             parts.append(
-                f'<rect x="{LEFT}" y="{y}" width="{value * unit:.1f}" height="{BAR}" '
+                f'<rect x="{LEFT}" y="{y}" width="{max(value, 0) * unit:.1f}" height="{BAR}" '
                 f'fill="{COLOURS.get(way, OTHER)}"/>'
-                f'<text class="value" x="{LEFT + value * unit + 5:.1f}" y="{y + BAR - 3}">'
-                f"{value:.2f}</text>"
+                f'<text class="value" x="{LEFT + max(value, 0) * unit + 5:.1f}" y="{y + BAR - 3}">'
+                f"{value:{digits}}</text>"
             )
             y += BAR + GAP
         y += GROUP_GAP
-    one = LEFT + unit
+    one = f'<path class="one" d="M{LEFT + unit:.1f} {TOP - 8}V{y - GROUP_GAP + 4}"/>'
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" role="img">',
@@ -79,7 +83,7 @@ def draw_bars(title: str, labels: dict[str, str], groups: Sequence[Group]) -> st
             f'<text class="title" x="16" y="26">{escape(title)}</text>',
             *_legend(labels),
             *parts,
-            f'<path class="one" d="M{one:.1f} {TOP - 8}V{y - GROUP_GAP + 4}"/>',
+            *([one] if are_ratios else []),
             "</svg>\n",
         ]
     )

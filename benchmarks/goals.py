@@ -31,11 +31,6 @@ _STREAMS = (
     "nothing preempts it, this proxy reaches 0.98 with eight streams and 0.92 with one, which "
     "wakes it twice as often; on two shared cores it is preempted more often, too (ADR 0048)"
 )
-_TWO_WORKERS = (
-    "the machine has two cores, which client, backends and the Go proxy already use fully: a "
-    "second worker adds no core, only context switches; this doesn't show whether it helps on "
-    "more cores"
-)
 _IN_THE_KERNEL = (
     "both translate the first packet of a connection by look-ups in maps, and the others by "
     "connection tracking; the agent itself takes less than 1 % of a core; rounds differ by more"
@@ -46,7 +41,7 @@ _CLIENT_ADDRESS = (
 )
 _UNEXPLAINED = "not explained yet"
 _WHY_OF_PEER = {"ours-node": _CLIENT_ADDRESS, "haproxy-client": _UNEXPLAINED}
-_WHY_OF_WAY = {"ours-2w": _TWO_WORKERS, "ours-kernel": _IN_THE_KERNEL}
+_WHY_OF_WAY = {"ours-kernel": _IN_THE_KERNEL}
 _WHY = {
     "close": _CONNECTING,
     "echo": _CONNECTING,
@@ -188,7 +183,6 @@ GOALS = (
     *_against_go(
         "ours", connects=1.15, requests=1.15, bulk=1.0, udp=1.05, strict=("bulk8", "udp16")
     ),
-    *_against_go("ours-2w", connects=1.3, requests=1.25, bulk=1.2, udp=1.3),
     # Bytes don't differ from run to run.
     *(
         Goal("bytes of user memory each", load, "bytes_each", "ours", None, 3000, True, slack=0.0)

@@ -1,8 +1,12 @@
-"""Writes docs/benchmarks.md: the text of ``page.md`` with tables put in, and the picture."""
+"""Writes docs/benchmarks.md: the text of ``page.md`` with tables put in, and its pictures.
+
+Each question has one picture and one table. What the page leaves out, such as the latencies of
+closed loops, :func:`details_of` returns for developers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from string import Template
 
@@ -10,7 +14,7 @@ from tests.tools.markdown import RIGHT, table
 
 from .chart import Group, draw_bars
 from .goals import Goal, Verdict, judge, why
-from .loads import LOADS, DelayedAckLoad, HeldLoad, Load, OpenLoad
+from .loads import IN_KERNEL, LOADS, DelayedAckLoad, HeldLoad, Load, OpenLoad
 from .metrics import METRICS
 from .open_loop import QUANTILES
 from .samples import Samples
@@ -19,9 +23,21 @@ from .ways import WAYS
 PAGE = Path(__file__).with_name("page.md")
 
 MAIN = ("close", "echo", "keepalive", "bulk1", "bulk8", "udp1", "udp16")
+ADDRESSED = ("close", "echo", "keepalive")
+"""The loads that show what the client's address costs."""
 HELD = tuple(key for key, load in LOADS.items() if isinstance(load, HeldLoad))
 OPEN = tuple(key for key, load in LOADS.items() if isinstance(load, OpenLoad))
 DELAYED_ACKS = tuple(key for key, load in LOADS.items() if isinstance(load, DelayedAckLoad))
+HEADS = {
+    "close": "short connections/s, HTTP",
+    "echo": "short connections/s, echo",
+    "keepalive": "keep-alive requests/s",
+    "bulk1": "bulk Gbit/s, 1 stream",
+    "bulk8": "bulk Gbit/s, 8 streams",
+    "udp1": "UDP exchanges/s, 1 socket",
+    "udp16": "UDP exchanges/s, 16 sockets",
+}
+ACKS_FIGURES = {"p50_ms": "p50, ms", "p99_ms": "p99, ms"}
 HELD_FIGURES = {
     "exchanges": "Exchanges/s over all connections in turn, 64 at a time",
     "cpu_us": "Proxy CPU, µs for each exchange",
@@ -32,35 +48,36 @@ HELD_FIGURES = {
 }
 BEFORE = frozenset({"base_mb"})
 """Figures that don't differ by load."""
-PICTURED = {
-    "close": "connections/s, wrk",
-    "echo": "connections/s, echo",
-    "keepalive": "keep-alive req/s",
-    "bulk1": "bulk, 1 stream",
-    "bulk8": "bulk, 8 streams",
-    "udp16": "UDP exchanges/s",
-}
 LEGEND = {
-    "go": "Go, userspace style",
+    "direct": "direct",
+    "dnat": "kernel DNAT",
+    "kube-proxy": "kube-proxy, nftables",
+    "ours-kernel": "us, kernel path",
+    "ours": "us, REDIRECT",
+    "ours-local": "us, local",
+    "ours-node": "us, node's address",
     "haproxy": "HAProxy",
     "haproxy-newer": "newer HAProxy",
     "haproxy-client": "HAProxy, client's address",
     "nginx": "nginx stream",
-    "ours": "us, REDIRECT",
-    "ours-2w": "us, 2 workers",
-    "ours-local": "us, local",
-    "ours-node": "us, node's address",
-    "dnat": "kernel DNAT",
-    "kube-proxy": "kube-proxy, nftables",
-    "ours-kernel": "us, kernel path",
+    "go": "Go, userspace style",
 }
+
+_Value = Callable[[str, str], float | None]
+"""A figure of a load and a way; None: there is none."""
+
+
+def base_of(load: str) -> str:
+    """Return the way by which a load's figures are divided: HAProxy relays no UDP."""
+    return "go" if load.startswith("udp") else "haproxy"
 
 
 def write_report(samples: Samples, path: Path) -> None:
-    """Write the page, and its picture into ``images/`` beside it."""
-    picture = path.parent / "images" / "benchmarks.svg"
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    picture.write_text(picture_of(samples))
+    """Write the page, and its pictures into ``images/`` beside it."""
+    folder = path.parent / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in pictures_of(samples).items():
+        (folder / f"benchmarks-{name}.svg").write_text(picture)
     path.write_text(page_of(samples))
 
 
@@ -68,30 +85,77 @@ def page_of(samples: Samples) -> str:
     """Return the page as Markdown."""
     return Template(PAGE.read_text()).substitute(
         machine=table(("what", "here"), samples.machine.items()),
-        main="\n\n".join(_load_table(LOADS[key], samples) for key in MAIN if _has(samples, key)),
-        latency=_open_tables(samples),
-        delayed_acks=_tables_by_figure(
-            samples, DELAYED_ACKS, {"p50_ms": "p50, ms", "p99_ms": "p99, ms"}
-        ),
-        held=_tables_by_figure(samples, HELD, HELD_FIGURES),
+        rates=_rates(samples),
+        cpu=_cpu(samples),
+        latency=_latency(samples),
+        memory=_memory(samples),
+        client_address=_client_address(samples),
+        delayed_acks=_tables_by_figure(samples, DELAYED_ACKS, ACKS_FIGURES),
         silent=_load_table(LOADS["silent"], samples) if _has(samples, "silent") else "Not run.",
         spread=_spread(samples),
     )
 
 
-def picture_of(samples: Samples) -> str:
-    """Return the picture: rates as ratios to the Go proxy."""
-    groups = []
-    for key, title in PICTURED.items():
-        metric = LOADS[key].rate
-        ratios = {way: samples.ratio(key, metric, way, "go") for way in samples.ways(key)}
-        values = {way: ratio for way, ratio in ratios.items() if ratio and way in LEGEND}
-        if values:
-            groups.append(Group(title, values))
-    shown = {
-        way: label for way, label in LEGEND.items() if any(way in group.values for group in groups)
+def pictures_of(samples: Samples) -> dict[str, str]:
+    """Return the pictures as SVG, by the question that they answer."""
+
+    def to_base(metric_of: Callable[[Load], str]) -> _Value:
+        return lambda load, way: samples.ratio(load, metric_of(LOADS[load]), way, base_of(load))
+
+    def added(metric: str, way: str) -> float | None:
+        return None if way == "direct" else samples.added("open50", metric, way, "direct")
+
+    def per_connection(load: str, way: str) -> float | None:
+        return samples.median(load, way, "bytes_each")
+
+    peers = "HAProxy's (UDP: the Go proxy's)"
+    proxies = [way for way in LEGEND if way not in IN_KERNEL]
+    compared = ["ours", "ours-node", "haproxy-client", "haproxy"]
+    titles = {load: HEADS[load] for load in MAIN}
+    heads = {metric: METRICS[metric].head for metric in QUANTILES[:2]}
+    big = [key for key in HELD if _has(samples, key)][-1:]
+    return {
+        "rates": _picture(
+            f"Rates as multiples of {peers}", titles, to_base(lambda load: load.rate)
+        ),
+        "cpu": _picture(
+            f"The machine's CPU for the same work, as multiples of {peers}",
+            {load: _unit(LOADS[load]) for load in MAIN},
+            to_base(_machine_metric),
+        ),
+        "latency": _picture(
+            "µs added to a request at half of the slowest proxy's rate",
+            heads,
+            added,
+            are_ratios=False,
+        ),
+        "memory": _picture(
+            "User memory for each idle connection, bytes",
+            {key: LOADS[key].short for key in big},
+            per_connection,
+            proxies,
+            are_ratios=False,
+        ),
+        "client-address": _picture(
+            "The machine's CPU for the same work, as multiples of HAProxy's with its defaults",
+            {load: _unit(LOADS[load]) for load in ADDRESSED},
+            to_base(_machine_metric),
+            compared,
+        ),
     }
-    return draw_bars("Rates as multiples of the Go proxy's in the same round", shown, groups)
+
+
+def details_of(samples: Samples) -> str:
+    """Return all that was measured, a table for each load."""
+    parts = [_load_table(LOADS[key], samples) for key in MAIN if _has(samples, key)]
+    parts += [_open_table(key, samples) for key in OPEN if _has(samples, key)]
+    if any(_has(samples, key) for key in DELAYED_ACKS):
+        parts.append(_tables_by_figure(samples, DELAYED_ACKS, ACKS_FIGURES))
+    if any(_has(samples, key) for key in HELD):
+        parts.append(_tables_by_figure(samples, HELD, HELD_FIGURES))
+    if _has(samples, "silent"):
+        parts.append(_load_table(LOADS["silent"], samples))
+    return "\n\n".join(parts)
 
 
 def goals_of(samples: Samples) -> str:
@@ -104,6 +168,155 @@ def goals_of(samples: Samples) -> str:
 
 def _has(samples: Samples, key: str) -> bool:
     return key in samples.loads()
+
+
+def _rates(samples: Samples) -> str:
+    def cell(load: str, way: str) -> str:
+        metric = LOADS[load].rate
+        if note := samples.note(load, way):
+            return note
+        rate, ratio = (
+            samples.median(load, way, metric),
+            samples.ratio(load, metric, way, base_of(load)),
+        )
+        errors = sum(samples.values(load, way, "errors").values())
+        beside = f" ({ratio:.2f})" if ratio else ""
+        return f"{_figure(rate, metric)}{beside}{f', {errors:,.0f} errors' if errors else ''}"
+
+    return _by_way(samples, MAIN, HEADS, cell)
+
+
+def _cpu(samples: Samples) -> str:
+    def cell(load: str, way: str) -> str:
+        own, whole = (metric_of(LOADS[load]) for metric_of in (_proxy_metric, _machine_metric))
+        value = samples.median(load, way, own)
+        beside = "" if value is None else f" ({_figure(value, own)})"
+        return f"{_figure(samples.median(load, way, whole), whole)}{beside}"
+
+    return _by_way(samples, MAIN, {load: _unit(LOADS[load]) for load in MAIN}, cell)
+
+
+def _latency(samples: Samples) -> str:
+    """Return the table of what is added to ``direct``, whose row has its latencies themselves."""
+
+    def cell(load: str, way: str) -> str:
+        if not samples.values(load, way, "scheduled"):
+            return samples.note(load, way) or "–"
+        if way == "direct":
+            return " / ".join(_figure(samples.median(load, way, m), m) for m in QUANTILES)
+        added = [samples.added(load, metric, way, "direct") for metric in QUANTILES]
+        return " / ".join("–" if value is None else f"{value:+,.0f}" for value in added)
+
+    heads = {}
+    for key in OPEN:
+        rates = [r for way in WAYS for r in samples.values(key, way, "scheduled").values()]
+        short = LOADS[key].short
+        heads[key] = f"{max(rates):,.0f} requests/s, {short}" if rates else short
+    return _by_way(samples, OPEN, heads, cell)
+
+
+def _memory(samples: Samples) -> str:
+    keys = [key for key in HELD if _has(samples, key)]
+    if not keys:
+        return "Not run."
+    few, many = keys[0], keys[-1]
+    columns = [
+        ("before any connection, MB", few, "base_mb"),
+        (f"bytes for each of {LOADS[many].short}", many, "bytes_each"),
+        ("descriptors for each", many, "descriptors_each"),
+        ("exchanges/s over them", many, "exchanges"),
+        ("proxy CPU, µs each", many, "cpu_us"),
+    ]
+    rows = []
+    for way in (way for way in WAYS if way in samples.ways(many)):
+        note = samples.note(many, way)
+        cells = [
+            "" if note and load == many else _figure(samples.median(load, way, metric), metric)
+            for _, load, metric in columns
+        ]
+        if note:
+            cells[1] = note
+        rows.append([WAYS[way].label, *cells])
+    return table(("", *(head for head, _, _ in columns)), rows, others=RIGHT)
+
+
+def _client_address(samples: Samples) -> str:
+    """Return the table of the machine's CPU with the client's and with the node's address."""
+    keys = [key for key in ADDRESSED if _has(samples, key)]
+    rows = []
+    for name, client, node in (
+        ("**userspace-proxy**", "ours", "ours-node"),
+        ("HAProxy", "haproxy-client", "haproxy"),
+    ):
+        cells = []
+        for key in keys:
+            metric = _machine_metric(LOADS[key])
+            figures = [_figure(samples.median(key, way, metric), metric) for way in (client, node)]
+            ratio = samples.ratio(key, metric, client, node)
+            cells += [*figures, "–" if ratio is None else f"{ratio:.2f}"]
+        rows.append([name, *cells])
+    if not keys:
+        return "Not run."
+    head = [
+        title
+        for key in keys
+        for title in (f"{_unit(LOADS[key])}: client's address", "node's", "ratio")
+    ]
+    return table(("", *head), rows, others=RIGHT)
+
+
+def _by_way(
+    samples: Samples,
+    loads: Sequence[str],
+    heads: Mapping[str, str],
+    cell: Callable[[str, str], str],
+) -> str:
+    """Return a table with a row for each way, and a column for each load that ran."""
+    keys = [key for key in loads if _has(samples, key)]
+    ways = [way for way in WAYS if any(way in samples.ways(key) for key in keys)]
+    rows = [
+        [WAYS[way].label, *(cell(key, way) if way in samples.ways(key) else "–" for key in keys)]
+        for way in ways
+    ]
+    if not keys:
+        return "Not run."
+    return table(("", *(heads[key] for key in keys)), rows, others=RIGHT)
+
+
+def _picture(
+    title: str,
+    groups: Mapping[str, str],
+    value: _Value,
+    ways: Collection[str] = tuple(LEGEND),
+    *,
+    are_ratios: bool = True,
+) -> str:
+    """Return bars, in groups by load or metric with their titles.
+
+    Args:
+        are_ratios: Whether the figures are ratios, and 1 is marked.
+    """
+    drawn = []
+    for key, head in groups.items():
+        values = {way: found for way in ways if (found := value(key, way)) is not None}
+        if values:
+            drawn.append(Group(head, values))
+    used = {way: LEGEND[way] for way in ways if any(way in group.values for group in drawn)}
+    return draw_bars(title, used, drawn, are_ratios=are_ratios)
+
+
+def _machine_metric(load: Load) -> str:
+    return "machine_s_per_gb" if load.rate == "gbits" else "machine_us"
+
+
+def _proxy_metric(load: Load) -> str:
+    return "cpu_s_per_gb" if load.rate == "gbits" else "cpu_us"
+
+
+def _unit(load: Load) -> str:
+    """Return the unit of a load's CPU, with what it is spent on."""
+    amount = "s for each GB" if load.rate == "gbits" else f"µs for each of its {load.rate}"
+    return f"{load.short}, {amount}"
 
 
 def _load_table(load: Load, samples: Samples) -> str:
@@ -120,12 +333,6 @@ def _load_table(load: Load, samples: Samples) -> str:
     title = f"{load.short[:1].upper()}{load.short[1:]}"
     return (
         f"### {title}{': ' * bool(load.details)}{load.details}\n\n{table(head, rows, others=RIGHT)}"
-    )
-
-
-def _open_tables(samples: Samples) -> str:
-    return (
-        "\n\n".join(_open_table(key, samples) for key in OPEN if _has(samples, key)) or "Not run."
     )
 
 

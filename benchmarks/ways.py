@@ -89,7 +89,6 @@ class Ours(Way):
 
     key, label = "ours", "**userspace-proxy**, REDIRECT"
     steering = "iptables"
-    workers = 1
     preserve = "auto"
     path = "userspace"
     descriptors_each = 2
@@ -110,7 +109,7 @@ class Ours(Way):
             "--hostname-override=node-1",
             "--state-dir=",
             "--drain-timeout=0s",
-            f"--workers={self.workers}",
+            "--workers=1",
             f"--preserve-client-address={self.preserve}",
         ]
         return [sys.executable, "-m", "userspace_proxy", "run", *flags]
@@ -147,18 +146,11 @@ class OursAsNode(Ours):
     preserves_client_address = False
 
 
-class OursTwoWorkers(Ours):
-    """The same with two worker processes."""
-
-    key, label = "ours-2w", "**userspace-proxy**, REDIRECT, 2 workers"
-    workers = 2
-
-
 WAYS: dict[str, type[Way]] = {
     way.key: way
     for way in (
         *(Direct, KernelDnat, KubeProxy, OursKernelPath),
-        *(Ours, OursLocal, OursAsNode, OursTwoWorkers),
+        *(Ours, OursLocal, OursAsNode),
         *(HAProxy, HAProxyOfNewerDebian, HAProxyAsClient),
         *(Nginx, GoProxy),
     )
