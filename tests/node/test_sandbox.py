@@ -7,15 +7,18 @@ import json
 import os
 import select
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from hashlib import sha256
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
+import userspace_proxy_testing
 from userspace_proxy.kernel.privileges import effective_capabilities
 from userspace_proxy_testing.sandbox import Sandbox, SandboxError
 from userspace_proxy_testing.sandbox import client as client_module
@@ -354,23 +357,34 @@ def readable_python(prefix):
     return pytest.skip(f"no Python 3.11 behind `{shlex.join(prefix)}`")
 
 
-def start_owner(prefix):
+@pytest.fixture(scope="module")
+def readable_packages():
+    """Both packages, where every user can read them: the checkout may be in the home of root."""
+    with tempfile.TemporaryDirectory(prefix="packages-") as folder:
+        for package in (ROOT / "userspace_proxy", Path(userspace_proxy_testing.__file__).parent):
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(package, Path(folder, package.name), ignore=ignored)
+        Path(folder).chmod(0o755)
+        yield folder
+
+
+def start_owner(prefix, packages):
     """Start a process that owns a sandbox; return it and what it says of itself."""
+    client = Path(packages, Path(CLIENT[-1]).relative_to(ROOT / "pytest-userspace-proxy"))
     owner = subprocess.Popen(
-        [*prefix, readable_python(prefix), "-c", dedent(OWNER), CLIENT[-1]],
+        [*prefix, readable_python(prefix), "-c", dedent(OWNER), client],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=ROOT,
-        env=os.environ
-        | {"PYTHONPATH": f"{ROOT}:{ROOT}/pytest-userspace-proxy", "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=packages,
+        env=os.environ | {"PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     return owner, json.loads(owner.stdout.readline())
 
 
 @pytest.mark.parametrize("user", [pytest.param((), id="us"), pytest.param(SOME_USER, id="nobody")])
-def test_a_killed_owner_ends_everything_while_its_forked_child_lives(user):
-    owner, said = start_owner(user)
+def test_a_killed_owner_ends_everything_while_its_forked_child_lives(user, readable_packages):
+    owner, said = start_owner(user, readable_packages)
     watched = [os.pidfd_open(pid) for pid in said["pids"]]
     with owner:
         owner.send_signal(signal.SIGKILL)
