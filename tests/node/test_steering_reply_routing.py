@@ -142,6 +142,7 @@ def test_the_table_reads_as_it_was_written(cluster):
 
             chain prerouting {
                 type filter hook prerouting priority dstnat + 1; policy accept;
+                tcp dport < 61000 accept
                 meta l4proto { tcp, udp } th dport 61000-65535 socket transparent 1 socket wildcard 0 meta mark set meta mark | 0x00001000
                 meta l4proto { icmp, ipv6-icmp } socket transparent 1 socket wildcard 0 meta mark set meta mark | 0x00001000
             }

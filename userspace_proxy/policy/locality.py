@@ -42,7 +42,7 @@ _PORTS = (_CONTAINER, "tun")
 _TUNNELS = ("gre", "ip6gre", "ip6tnl", "ipip", "sit", "vxlan", "geneve", "wireguard")
 # Weave's bridge spans all nodes, through a pair that looks like a container's.
 _SPANNING = ("weave",)
-# Cached addresses: as many as a busy node has clients and endpoints.
+# Cached addresses, and cached pairs: as many as a busy node has clients and endpoints.
 _CACHED = 16_384
 
 Networks = Mapping[str, Location]
@@ -92,11 +92,14 @@ class Locality:
         self._by_length: dict[tuple[int, int], dict[int, Location]] = {}
         self._lengths: dict[int, list[int]] = {4: [], 6: []}
         self._cache: dict[str, Location] = {}
+        self._pairs: dict[tuple[str, str], bool] = {}
+        """Answers of :meth:`keeps_client`, which each connection asks."""
         self.change((), networks or {})
 
     def change(self, removed: Iterable[str], added: Networks) -> None:
         """Remove some networks, and add or move others; the cost is that of the change."""
         self._cache.clear()
+        self._pairs.clear()
         before = len(self._by_length)
         for text in removed:
             if self._networks.pop(text, None) is not None:
@@ -119,25 +122,30 @@ class Locality:
 
         Not from a pod to itself: a kernel drops arriving packets with its own source address.
         """
-        source, target = self._cache.get(client), self._cache.get(endpoint)
-        if source is None:
-            source = self._find(client)
-        if target is None:
-            target = self._find(endpoint)
-        return (
-            may_keep(source, target) and client != endpoint and (":" in client) == (":" in endpoint)
-        )
+        pair = client, endpoint
+        kept = self._pairs.get(pair)
+        if kept is None:
+            kept = (
+                may_keep(self._locate(client), self._locate(endpoint))
+                and client != endpoint
+                and (":" in client) == (":" in endpoint)
+            )
+            if len(self._pairs) >= _CACHED:
+                self._pairs.clear()
+            self._pairs[pair] = kept
+        return kept
 
     def attaches(self, ip: str) -> bool:
         """Return whether an address is that of a container on this node."""
-        location = self._cache.get(ip)
-        return is_attached(self._find(ip) if location is None else location)
+        return is_attached(self._locate(ip))
 
-    def _find(self, ip: str) -> Location:
-        location = self._look_up(ip)
-        if len(self._cache) >= _CACHED:
-            self._cache.clear()
-        self._cache[ip] = location
+    def _locate(self, ip: str) -> Location:
+        location = self._cache.get(ip)
+        if location is None:
+            location = self._look_up(ip)
+            if len(self._cache) >= _CACHED:
+                self._cache.clear()
+            self._cache[ip] = location
         return location
 
     def _look_up(self, ip: str) -> Location:

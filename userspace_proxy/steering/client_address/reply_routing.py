@@ -172,9 +172,10 @@ class _Kernel:
 def write_table(table: TableWriter) -> None:
     """Add the chains and rules to the table.
 
-    Ports are checked first, which saves other packets the search for a socket. ICMP errors have
-    none; their socket is found by the packet that they are about. Without them a dial at a client's
-    address would get no refusals, and a connection no smaller MTU.
+    Ports are checked first, which saves other packets the search for a socket; most of a node's
+    packets pass only the first rule. ICMP errors have no ports; their socket is found by the packet
+    that they are about. Without them a dial at a client's address would get no refusals, and a
+    connection no smaller MTU.
 
     No rule jumps to ``defragment``. The kernel reassembles fragments before all chains as long as
     a rule has ``tproxy``; otherwise it does so only where connections are tracked, and a fragment
@@ -189,6 +190,8 @@ def write_table(table: TableWriter) -> None:
         + x.match(x.SOCKET_WILDCARD, 0)
         + x.set_bits(x.MARK, MARK)
     )
+    others = x.TCP + x.match(x.DPORT, FIRST_PORT, op=x.LESS)
+    table.add_rule("prerouting", others + x.verdict(x.ACCEPT))
     protocols = x.one_of(x.L4PROTO, x.INET_PROTO, socket.IPPROTO_TCP, socket.IPPROTO_UDP)
     ports = x.within(x.DPORT, FIRST_PORT, LAST_PORT)
     table.add_rule("prerouting", protocols, ports + marked)
