@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST := tests/tools/pytest.sh
 IN_PARALLEL := -n 4 --dist=worksteal
 BY_MODULE := -n 4 --dist=loadscope
-FORM := style types layers mirror form litter
+FORM := style types layers mirror form litter workflows
 NODE_TESTS := tests/node tests/faults tests/soak tests/reliability --ignore=tests/reliability/test_matrix.py
 API_TESTS := tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes
 BUILD := $(BIN)/python -m
@@ -18,8 +18,8 @@ UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks
 PROJECTS := pyproject.toml pytest-userspace-proxy/pyproject.toml
 ONE_AT_A_TIME := $(MAKE) --no-print-directory --keep-going
 
-.PHONY: help demo test test-all packages check style types layers mirror form litter unit coverage node api page long upstream build
-.PHONY: build-control-plane build-promtool build-toxiproxy-cli build-envtest-go build-image build-nodes cluster cluster-down e2e takeover faults bench bench-scale docs lock clean
+.PHONY: help demo test test-all packages check style types layers mirror form litter workflows unit coverage node api page long upstream build
+.PHONY: build-control-plane build-promtool build-actionlint build-toxiproxy-cli build-envtest-go build-image build-nodes cluster cluster-down e2e takeover faults bench bench-scale docs lock clean
 
 help:                  ## show this list
 	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1 — /'
@@ -64,6 +64,9 @@ form: $(VENV)/installed-dev ## check sizes, import cycles, background tasks, exc
 litter: $(VENV)/installed-dev ## check that git tracks no ignored and no large file
 	$(BIN)/python -m tests.tools.litter
 
+workflows: $(VENV)/installed-dev ## lint the workflows, and check that their steps are targets of this file
+	$(BIN)/python -m tests.tools.workflows
+
 unit: $(VENV)/installed-dev ## unit tests, in a network namespace with only loopback
 	$(PYTEST) unit $(UNIT_TESTS) -m "not long" $(IN_PARALLEL)
 
@@ -97,13 +100,16 @@ upstream: build-nodes ## tests with whole clusters, including some of Kubernetes
 	$(PYTEST) upstream tests/cluster/nodes tests/cluster/upstream --ignore=tests/cluster/nodes/test_takeover.py \
 	  -n 3 --dist=load
 
-build: build-control-plane build-image build-nodes build-promtool build-toxiproxy-cli build-envtest-go ## build all programs and images that tests run (the first time: 20 minutes)
+build: build-control-plane build-image build-nodes build-promtool build-actionlint build-toxiproxy-cli build-envtest-go ## build all programs and images that tests run (the first time: 20 minutes)
 
 build-control-plane: $(VENV)/bin/python ## build etcd, kube-apiserver, kubectl
 	@$(BUILD) tests.cluster.build
 
 build-promtool: $(VENV)/installed-dev ## build promtool, which tests the alerts in examples/monitoring
 	@$(BUILD) tests.cluster.promtool
+
+build-actionlint: $(VENV)/installed-dev ## build actionlint, which lints the workflows
+	@$(BUILD) tests.cluster.actionlint
 
 build-toxiproxy-cli: $(VENV)/installed-dev ## build toxiproxy-cli, a client of toxiproxy in Go
 	@$(BUILD) tests.cluster.toxiproxy_cli

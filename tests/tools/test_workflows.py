@@ -1,0 +1,125 @@
+"""The project's workflows break no rule, and each rule finds what breaks it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .workflows import ROOT, lint, make_targets, problems, problems_of_project, pythons
+
+TARGETS = {"test", "help"}
+TESTED = ["3.11", "3.14"]
+PINNED = f"actions/checkout@{'0123abcd' * 5} # v7.0.1"
+GOOD = f"""\
+on: [push]
+permissions:
+  contents: read
+concurrency:
+  group: ci-${{{{ github.ref }}}}
+jobs:
+  test:
+    runs-on: ubuntu-24.04
+    container: python:${{{{ matrix.python }}}}-bookworm
+    strategy:
+      matrix:
+        python: ["3.11", "3.14"]
+        target: [test, help]
+    timeout-minutes: 10
+    steps:
+      - uses: {PINNED}
+      - run: make ${{{{ matrix.target }}}}
+        if: always()
+        env:
+          INDEX: ${{{{ vars.PYTHON_INDEX }}}}
+  again:
+    uses: ./.github/workflows/other.yml
+"""
+HASH = "0123abcd" * 5
+
+
+def found(text: str, name: str = "ci") -> list[str]:
+    return list(problems(name, text, TARGETS, TESTED))
+
+
+def test_the_projects_workflows_break_no_rule() -> None:
+    assert list(problems_of_project(ROOT)) == []
+
+
+def test_a_workflow_that_follows_the_rules_is_no_problem() -> None:
+    assert found(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "problem"),
+    [
+        pytest.param("make ${{ matrix.target }}", "pip install .", "`pip install .`", id="shell"),
+        pytest.param("[test, help]", "[test, gone]", "`make gone`", id="no-target"),
+        pytest.param(
+            "make ${{ matrix.target }}", "make test && rm x", "`make test && rm x`", id="more"
+        ),
+        pytest.param(
+            "make ${{ matrix.target }}",
+            "|\n          make test\n          rm x",
+            "`make",
+            id="lines",
+        ),
+        pytest.param("if: always()", "if: github.actor == 'me'", "decides by `if`", id="if"),
+        pytest.param("if: always()", "continue-on-error: true", "decides by", id="goes-on"),
+        pytest.param(
+            "${{ vars.PYTHON_INDEX }}", "https://ghcr.io/x", "the host ghcr.io", id="host"
+        ),
+        pytest.param("container: python", "container: quay.io/python", "host quay.io", id="image"),
+        pytest.param(f"@{HASH} # v7.0.1", "@v7", "isn't pinned", id="tag"),
+        pytest.param(" # v7.0.1", "", "isn't pinned", id="no-version"),
+        pytest.param("contents: read", "contents: write", "permissions", id="may-write"),
+        pytest.param("permissions:\n  contents: read\n", "", "permissions", id="no-permissions"),
+        pytest.param("    timeout-minutes: 10\n", "", "no timeout-minutes", id="no-deadline"),
+        pytest.param("group: ci", "group: ${{ github.workflow }}", "no group", id="group"),
+        pytest.param('["3.11", "3.14"]', '["3.11"]', "its Pythons are ['3.11']", id="fewer"),
+        pytest.param("${{ matrix.python }}", "3.10", "Python 3.10 isn't", id="other-python"),
+    ],
+)
+def test_what_breaks_a_rule_is_a_problem(right: str, wrong: str, problem: str) -> None:
+    assert right in GOOD
+    (line,) = found(GOOD.replace(right, wrong))
+    assert line.startswith("ci")
+    assert problem in line
+
+
+def test_a_group_of_another_file_is_a_problem() -> None:
+    assert found(GOOD, "long") == ["long: concurrency has no group that begins with long-"]
+
+
+def test_variables_of_a_makefile_are_no_targets() -> None:
+    assert make_targets("BIN := x\nbin:= y\ntest: unit ## all\n.PHONY: unit\n") == {"test"}
+
+
+def test_classifiers_name_the_pythons() -> None:
+    lines = ["Python :: 3", "Python :: 3.11", "Python :: 3.14", "C"]
+    classifiers = [f"Programming Language :: {line}" for line in lines]
+    assert pythons(f"[project]\nclassifiers = {classifiers}\n") == TESTED
+
+
+def test_projects_with_different_pythons_are_a_problem(tmp_path: Path) -> None:
+    (tmp_path / ".github/workflows").mkdir(parents=True)
+    (tmp_path / "Makefile").touch()
+    (tmp_path / "pytest-userspace-proxy").mkdir()
+    for folder, version in ((".", "3.11"), ("pytest-userspace-proxy", "3.12")):
+        text = f'[project]\nclassifiers = ["Programming Language :: Python :: {version}"]\n'
+        (tmp_path / folder / "pyproject.toml").write_text(text)
+    (line,) = problems_of_project(tmp_path)
+    assert "name different Pythons" in line
+
+
+@pytest.mark.long
+def test_actionlint_finds_what_the_rules_dont(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    workflow = tmp_path / "ci.yml"
+    workflow.write_text(GOOD)
+    assert lint([workflow])
+    workflow.write_text(GOOD.replace("runs-on", "run-on"))
+    assert found(workflow.read_text()) == []
+    assert not lint([workflow])
+    assert 'unexpected key "run-on"' in capfd.readouterr().out
