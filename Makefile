@@ -19,7 +19,7 @@ PROJECTS := pyproject.toml pytest-userspace-proxy/pyproject.toml
 ONE_AT_A_TIME := $(MAKE) --no-print-directory --keep-going
 
 .PHONY: help demo test test-all packages check style types layers mirror form litter workflows unit coverage node api page long upstream build
-.PHONY: build-control-plane build-promtool build-actionlint build-toxiproxy-cli build-envtest-go build-image build-nodes cluster cluster-down e2e takeover faults bench bench-scale docs lock clean
+.PHONY: build-control-plane build-promtool build-actionlint build-toxiproxy-cli build-envtest-go build-image build-nodes cluster cluster-down e2e takeover faults bench bench-scale docs notes release-notes lock clean
 
 help:                  ## show this list
 	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1 — /'
@@ -156,6 +156,13 @@ fuzz: $(VENV)/installed-dev $(VENV)/installed-fuzz ## fuzz all parsers for FUZZ_
 
 docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/
 	$(BIN)/python -m tests.tools.generated
+
+notes: $(VENV)/installed-dev ## print what the CHANGELOG says about a version: VERSION=0.1.0
+	@$(BIN)/python -m tests.tools.notes $(VERSION)
+
+release-notes: $(VENV)/installed-dev ## check that TAG=v0.1.0 is of this version, write its notes to dist/notes.md, with links to REPOSITORY=URL
+	@mkdir -p dist
+	@$(BIN)/python -m tests.tools.notes --tag="$$TAG" --repository="$$REPOSITORY" > dist/notes.md
 
 lock: $(VENV)/installed-dev ## regenerate the requirements files
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build pyproject.toml -o requirements.lock

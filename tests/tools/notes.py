@@ -1,0 +1,82 @@
+"""Prints what CHANGELOG.md says about a version, for the page of a release.
+
+Run it as ``python -m tests.tools.notes VERSION`` (0.1.0 or v0.1.0), or with ``--tag=v0.1.0`` to
+check that the tag is of this checkout's version first. ``--repository=URL`` has links lead to the
+files of the tag: a release's page has no folder that they could be relative to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from userspace_proxy import __version__
+
+CHANGELOG = Path(__file__).resolve().parents[2] / "CHANGELOG.md"
+
+_LINK = re.compile(r"\]\((?![a-z]+:|#)")
+
+
+class NoNotesError(Exception):
+    """There are no notes for this release; the message says why."""
+
+
+def notes(changelog: str, version: str) -> str:
+    """Return the lines below the heading of a version, without those of the next one.
+
+    Args:
+        changelog: The text of the CHANGELOG.
+        version: Without a leading ``v``.
+
+    Raises:
+        NoNotesError: It has no heading for this version, or nothing below it.
+    """
+    pattern = rf"^## {re.escape(version)}(?: - \S+)?$\n(.*?)(?=^## |\Z)"
+    found = re.search(pattern, changelog, re.MULTILINE | re.DOTALL)
+    if found is None or not found[1].strip():
+        raise NoNotesError(f"CHANGELOG.md says nothing about {version}")
+    return f"{found[1].strip()}\n"
+
+
+def version_of(tag: str, current: str) -> str:
+    """Return the version that a tag releases.
+
+    Raises:
+        NoNotesError: The tag isn't ``v`` and the current version.
+    """
+    if tag != f"v{current}":
+        raise NoNotesError(f"the tag is {tag!r}, but this checkout's version is {current}")
+    return current
+
+
+def with_absolute_links(text: str, repository: str, tag: str) -> str:
+    """Return the text with links to files of the repository as they are at the tag."""
+    return _LINK.sub(f"]({repository}/blob/{tag}/", text)
+
+
+def main(words: Sequence[str]) -> int:
+    """Print the notes; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.tools.notes")
+    parser.add_argument("version", nargs="?", default=__version__)
+    parser.add_argument("--tag")
+    parser.add_argument("--repository", metavar="URL")
+    given = parser.parse_args(words)
+    try:
+        version = given.version.removeprefix("v")
+        if given.tag is not None:
+            version = version_of(given.tag, __version__)
+        text = notes(CHANGELOG.read_text(), version)
+    except NoNotesError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    if given.repository:
+        text = with_absolute_links(text, given.repository, f"v{version}")
+    sys.stdout.write(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
