@@ -1,0 +1,66 @@
+"""What users and bots find in ``.github``: issue forms, owners, dependency updates."""
+
+from __future__ import annotations
+
+import fnmatch
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from userspace_proxy.cli.command_table import COMMANDS
+
+from .workflows import ROOT
+
+FOLDER = ROOT / ".github"
+FORMS = [
+    path for path in sorted((FOLDER / "ISSUE_TEMPLATE").glob("*.yml")) if path.name != "config.yml"
+]
+TYPES = {"checkboxes", "dropdown", "input", "markdown", "textarea"}
+
+
+def read(path: Path) -> Mapping[str, Any]:
+    form: Mapping[str, Any] = yaml.safe_load(path.read_text())
+    return form
+
+
+@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
+def test_a_form_has_what_github_needs(path: Path) -> None:
+    form = read(path)
+    assert {"name", "description", "body"} <= form.keys()
+    assert {field["type"] for field in form["body"]} <= TYPES
+    questions = [field for field in form["body"] if field["type"] != "markdown"]
+    assert all(field["attributes"]["label"] for field in questions)
+    names = [field["id"] for field in questions]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("command", ["explain", "check"])
+def test_the_form_for_bugs_asks_for_what_commands_print(command: str) -> None:
+    fields = {field.get("id"): field for field in read(FOLDER / "ISSUE_TEMPLATE/bug.yml")["body"]}
+    assert f"userspace-proxy {command} " in fields[command]["attributes"]["description"]
+    assert "-o json`" in fields[command]["attributes"]["description"]
+    assert fields[command]["attributes"]["render"] == "json"
+    assert command in COMMANDS
+
+
+def test_every_file_has_owners() -> None:
+    owners = (FOLDER / "CODEOWNERS").read_text().split()
+    assert owners[0] == "*"
+    assert all(owner.startswith("@") for owner in owners[1:])
+
+
+def test_each_go_module_gets_updates() -> None:
+    updates = {one["package-ecosystem"]: one for one in read(FOLDER / "dependabot.yml")["updates"]}
+    patterns = updates["gomod"]["directories"]
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*go.mod"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    folders = [f"/{Path(name).parent}" for name in listed.splitlines()]
+    assert folders
+    for folder in folders:
+        # A star doesn't match a slash in Dependabot's patterns.
+        parts = (pattern for pattern in patterns if pattern.count("/") == folder.count("/"))
+        assert any(fnmatch.fnmatchcase(folder, pattern) for pattern in parts), folder
