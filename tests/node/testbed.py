@@ -148,5 +148,10 @@ def without_noise(text: str) -> str:
 
 
 def without_states(text: str) -> str:
-    """Return routes without what changes by itself: whether a link is up, when they end."""
+    """Return routes without what changes by itself: whether a link is up, when they end.
+
+    Nor with those that the kernel adds for an IPv6 address: it does so in a thread of its own, so
+    they may come between two listings.
+    """
+    text = re.sub(r"^(local|anycast) \S*:\S* .*\bproto kernel\b.*\n", "", text, flags=re.MULTILINE)
     return re.sub(r" (linkdown|expires \d+sec)", "", text)
