@@ -18,8 +18,8 @@ UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks
 PROJECTS := pyproject.toml pytest-userspace-proxy/pyproject.toml
 ONE_AT_A_TIME := $(MAKE) --no-print-directory --keep-going
 
-.PHONY: help demo test test-all packages check style types layers mirror form litter workflows unit coverage node api page long upstream build
-.PHONY: build-control-plane build-promtool build-actionlint build-toxiproxy-cli build-envtest-go build-image build-nodes cluster cluster-down e2e takeover faults bench bench-scale docs notes release-notes lock clean
+# All targets but those of $(VENV) are names, not files.
+.PHONY: $(shell grep -oE '^[a-z0-9-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d : | sort -u)
 
 help:                  ## show this list
 	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1 — /'
@@ -78,7 +78,6 @@ coverage: $(VENV)/installed-dev ## the unit tests, and a check that they cover 9
 	$(BIN)/coverage combine --quiet
 	$(BIN)/python -m tests.tools.covered
 
-.PHONY: corpus fuzz
 corpus: $(VENV)/installed-dev ## replay the corpus of the fuzzer
 	$(PYTEST) corpus tests/fuzz $(IN_PARALLEL)
 
@@ -146,7 +145,6 @@ bench: $(VENV)/installed-dev ## compare this proxy with others, in namespaces; p
 bench-scale: $(VENV)/installed-dev ## benchmark ten thousand Services with a real API server; write docs/benchmarks-scale.md (minutes, root)
 	$(BIN)/python -m benchmarks.scale
 
-.PHONY: soak
 soak: build-nodes ## mixed load beside kube-proxy while everything changes, for SOAK_S=3600 seconds; RATE=250 new connections a second (root)
 	$(BIN)/python -m tests.soak $(if $(SOAK_S),--seconds=$(SOAK_S)) $(if $(RATE),--rate=$(RATE))
 
