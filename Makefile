@@ -90,7 +90,7 @@ api: build-control-plane ## tests with a real kube-apiserver and etcd
 page: $(VENV)/installed-dev ## tests with a real Chromium
 	$(PYTEST) page tests/page -m "not long" -n 2 --dist=worksteal
 
-long: build ## tests that make test leaves out: other steerings, containers, CoreDNS, promtool, envtest, toxiproxy-cli (root)
+long: build ## tests that make test leaves out: other steerings, containers, CoreDNS, promtool, helm, envtest, toxiproxy-cli (root)
 	$(PYTEST) long $(NODE_TESTS) $(API_TESTS) -m long $(BY_MODULE)
 	@# Not beside tests that count dials beyond loopback: Chromium asks for routes.
 	$(PYTEST) long-page tests/page -m long -n 2 --dist=worksteal
@@ -99,7 +99,7 @@ upstream: build-nodes ## tests with whole clusters, including some of Kubernetes
 	$(PYTEST) upstream tests/cluster/nodes tests/cluster/upstream --ignore=tests/cluster/nodes/test_takeover.py \
 	  -n 3 --dist=load
 
-build: build-control-plane build-image build-nodes build-promtool build-actionlint build-toxiproxy-cli build-envtest-go ## build all programs and images that tests run (the first time: 20 minutes)
+build: build-control-plane build-image build-nodes build-promtool build-actionlint build-toxiproxy-cli build-helm build-envtest-go ## build all programs and images that tests run (the first time: 20 minutes)
 
 build-control-plane: $(VENV)/bin/python ## build etcd, kube-apiserver, kubectl
 	@$(BUILD) tests.cluster.build
@@ -112,6 +112,9 @@ build-actionlint: $(VENV)/installed-dev ## build actionlint, which lints the wor
 
 build-toxiproxy-cli: $(VENV)/installed-dev ## build toxiproxy-cli, a client of toxiproxy in Go
 	@$(BUILD) tests.cluster.toxiproxy_cli
+
+build-helm: $(VENV)/installed-dev ## build helm, which renders and checks the chart
+	@$(BUILD) tests.cluster.helm
 
 build-envtest-go: $(VENV)/installed-dev ## build the tests of examples/envtest-go
 	@$(BUILD) tests.cluster.envtest_go
