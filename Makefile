@@ -136,7 +136,7 @@ e2e: $(VENV)/installed-dev ## run Kubernetes' own tests, write docs/conformance.
 	@PYTHON=$(BIN)/python tests/tools/prepare.sh
 	@$(BIN)/python -m tests.cluster.upstream $(if $(PROXY),--proxy=$(PROXY)) $(if $(GROUP),--group=$(GROUP)) $(if $(CNI),--cni=$(CNI)) $(if $(FAMILIES),--families=$(FAMILIES))
 
-takeover: build-nodes ## migrate from kube-proxy and back while clients connect; print the failures (minutes, root)
+takeover: build-nodes build-helm ## migrate from kube-proxy and back while clients connect; print the failures (minutes, root)
 	@$(BIN)/pytest tests/cluster/nodes/test_takeover.py -s
 
 faults: build-control-plane ## break endpoints, clients, processes, …; write docs/reliability.md: ROWS='endpoint-*' JOBS=2 (minutes, root)
@@ -155,7 +155,7 @@ fuzz: $(VENV)/installed-dev $(VENV)/installed-fuzz ## fuzz all parsers for FUZZ_
 	$(BIN)/python -m tests.fuzz $(if $(FUZZ_S),--seconds=$(FUZZ_S)) $(TARGETS)
 	nice -n 19 $(BIN)/pytest tests/unit tests/kit tests/faults tests/fuzz -m hypothesis --hypothesis-profile=explore $(IN_PARALLEL)
 
-docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/
+docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/, the chart's schema
 	$(BIN)/python -m tests.tools.generated
 
 notes: $(VENV)/installed-dev ## print what the CHANGELOG says about a version: VERSION=0.1.0
@@ -164,6 +164,9 @@ notes: $(VENV)/installed-dev ## print what the CHANGELOG says about a version: V
 release-notes: $(VENV)/installed-dev ## check that TAG=v0.1.0 is of this version, write its notes to dist/notes.md, with links to REPOSITORY=URL
 	@mkdir -p dist
 	@$(BIN)/python -m tests.tools.notes --tag="$$TAG" --repository="$$REPOSITORY" > dist/notes.md
+
+manifests: build-helm ## render examples/deploy from the chart
+	@$(BUILD) tests.cluster.chart
 
 lock: $(VENV)/installed-dev ## regenerate the requirements files
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build pyproject.toml -o requirements.lock

@@ -13,10 +13,14 @@ import pytest
 
 from . import build
 from .control_plane import ControlPlane
+from .helm import TARGET as HELM
+from .helm import helm_path
 from .image import Image, build_image
 from .nodes.programs import ALL_TARGETS, Programs, ensure_programs, programs_folder
 
-BUILT_FOR_TEST_ALL = {"node_programs", "coredns_program", "image", "promtool", "toxiproxy_cli"}
+BUILT_FOR_TEST_ALL = {
+    "node_programs", "coredns_program", "image", "promtool", "toxiproxy_cli", "helm",
+}  # fmt: skip
 """Fixtures of what ``make test`` doesn't build."""
 
 
@@ -50,6 +54,12 @@ def coredns_program() -> Path:
     targets = tuple(target for target in ALL_TARGETS if target.binary == "coredns")
     _need(build.missing_targets(targets, programs_folder()))
     return programs_folder() / "coredns"
+
+
+@pytest.fixture(scope="session")
+def helm() -> None:
+    """The built helm, which `chart` runs."""
+    _need(build.missing_targets((HELM,), helm_path().parent))
 
 
 @pytest.fixture(scope="session")

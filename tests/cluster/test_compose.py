@@ -90,8 +90,9 @@ def test_objects_are_sent_until_the_api_server_takes_them(
 
 
 def test_the_proxy_is_granted_what_the_daemon_set_grants(composed: Any) -> None:
-    manifest = yaml.safe_load((ROOT / "examples/deploy/base/daemon-set.yaml").read_text())
-    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+    manifest = yaml.safe_load_all((ROOT / "examples/deploy/install.yaml").read_text())
+    (daemon_set,) = (one for one in manifest if one["kind"] == "DaemonSet")
+    (container,) = daemon_set["spec"]["template"]["spec"]["containers"]
     proxy = composed["services"]["proxy"]
     assert proxy["image"] == container["image"]
     assert proxy["read_only"] is container["securityContext"]["readOnlyRootFilesystem"] is True

@@ -1,4 +1,4 @@
-"""examples/deploy against the real API server, and its containers on a node."""
+"""The manifest of examples/deploy against the real API server, and its containers on a node."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from userspace_proxy.plane.privileges import WORKER_ID
 from userspace_proxy_testing.sandbox import Sandbox
 
 from .build import Binaries
+from .chart import kubeadm_phase
 from .container import Volumes, start_container
 from .control_plane import ControlPlane
 from .image import ROOT, Image
@@ -28,8 +29,7 @@ from .waiting import wait_for
 
 pytestmark = [pytest.mark.cluster]
 
-DEPLOY = ROOT / "examples/deploy"
-OVERLAYS = ("base", "canary", "kubeadm", "kubeadm/original", "kubeadm/standby")
+INSTALL = ROOT / "examples/deploy/install.yaml"
 KUBEADM = ROOT / "tests/unit/config"
 ACCOUNT = "system:serviceaccount:kube-system:userspace-proxy"
 GROUPS = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"]
@@ -63,15 +63,14 @@ endpoints: [{addresses: [POD]}]
 """
 
 
-def rendered(binaries: Binaries, overlay: str) -> str:
-    """Return what ``kubectl kustomize`` makes of an overlay."""
-    command = [str(binaries.kubectl), "kustomize", str(DEPLOY / overlay)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
 def objects_of(text: str) -> dict[tuple[str, str], Any]:
     """Return the objects of a stream by kind and name."""
     return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(text)}
+
+
+def installed() -> dict[tuple[str, str], Any]:
+    """Return the objects of the plain manifest."""
+    return objects_of(INSTALL.read_text())
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/on-nodes.md"])
@@ -82,61 +81,26 @@ def test_the_documented_install_replaces_all_examples(page: str) -> None:
     assert command is not None
     applied = subprocess.run(["sh", "-ec", command[1]], cwd=ROOT, check=True, capture_output=True)
     left = r"api\.cluster\.example|image: userspace-proxy:|10\.244\.0\.0/16"
-    assert re.search(left, (DEPLOY / "install.yaml").read_text())
+    assert re.search(left, INSTALL.read_text())
     assert not re.search(left, applied.stdout.decode())
 
 
-def test_install_yaml_is_what_the_base_renders(cluster_binaries: Binaries) -> None:
-    written = (DEPLOY / "install.yaml").read_text()
-    assert written == rendered(cluster_binaries, "base"), (
-        "write it anew: kubectl kustomize examples/deploy/base >examples/deploy/install.yaml"
-    )
-
-
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_api_server_accepts_every_object_of_an_overlay(
-    control_plane: ControlPlane, cluster_binaries: Binaries, overlay: str
-) -> None:
-    text = rendered(cluster_binaries, overlay)
+def test_the_api_server_accepts_every_object_of_the_manifest(control_plane: ControlPlane) -> None:
     said = control_plane.kubectl(
-        "apply", "--dry-run=server", "--validate=strict", "-f", "-", input=text
+        "apply", "--dry-run=server", "--validate=strict", "-f", str(INSTALL)
     )
-    assert said.count("(server dry run)") == len(objects_of(text))
-
-
-def test_the_way_back_is_what_kubeadm_writes() -> None:
-    original = yaml.safe_load((DEPLOY / "kubeadm/original/kube-proxy.yaml").read_text())
-    assert original == yaml.safe_load(
-        (Path(__file__).parent / "kubeadm-kube-proxy.yaml").read_text()
-    )
-
-
-def test_all_manifests_grant_the_agent_the_same(cluster_binaries: Binaries) -> None:
-    contexts = [
-        pod_of(objects_of(rendered(cluster_binaries, overlay)), name)["containers"][0]
-        for overlay, name in (
-            ("base", "userspace-proxy"),
-            ("canary", "userspace-proxy-canary"),
-            ("kubeadm", "kube-proxy"),
-        )
-    ]
-    assert contexts[0]["securityContext"] == contexts[1]["securityContext"]
-    assert contexts[0]["securityContext"] == contexts[2]["securityContext"]
-    assert len({context["image"] for context in contexts}) == 1
+    assert said.count("(server dry run)") == len(installed())
 
 
 def test_the_tests_own_agent_has_the_same_role() -> None:
-    texts = (DEPLOY / "base/rbac.yaml", Path(__file__).with_name("node-proxier.yaml"))
-    of_base, of_tests = (next(yaml.safe_load_all(path.read_text())) for path in texts)
-    assert of_base == of_tests
+    of_tests = next(yaml.safe_load_all(Path(__file__).with_name("node-proxier.yaml").read_text()))
+    assert installed()["ClusterRole", "userspace-proxy"]["rules"] == of_tests["rules"]
 
 
-def test_the_account_may_do_only_what_the_golden_list_names(
-    control_plane: ControlPlane, cluster_binaries: Binaries
-) -> None:
+def test_the_account_may_do_only_what_the_golden_list_names(control_plane: ControlPlane) -> None:
     rbac = {
         kind: one
-        for (kind, _), one in objects_of(rendered(cluster_binaries, "base")).items()
+        for (kind, _), one in installed().items()
         if kind in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding")
     }
     assert len(rbac) == 3
@@ -265,15 +229,15 @@ PORTS = ((80, "TCP"), (53, "UDP"))
 
 @pytest.fixture(scope="module")
 def node(cluster_binaries: Binaries, image: Image) -> Iterator[Node]:
-    """A node whose API server knows the accounts of base and of kubeadm."""
+    """A node whose API server knows the accounts of the manifest and of kubeadm."""
     with (
         Sandbox() as sandbox,
         ControlPlane(
             cluster_binaries, prefix=sandbox.node.prefix, bind_address=str(sandbox.node.ip)
         ) as control_plane,
     ):
-        base = objects_of(rendered(cluster_binaries, "base"))
-        text = yaml.safe_dump_all(one for (kind, _), one in base.items() if kind != "DaemonSet")
+        objects = installed().items()
+        text = yaml.safe_dump_all(one for (kind, _), one in objects if kind != "DaemonSet")
         control_plane.kubectl("apply", "-f", "-", input=text)
         # As kubeadm does: its account, bound to the role that every cluster has.
         control_plane.kubectl("-n", "kube-system", "create", "serviceaccount", "kube-proxy")
@@ -287,9 +251,9 @@ def node(cluster_binaries: Binaries, image: Image) -> Iterator[Node]:
 @pytest.mark.netns
 @pytest.mark.parametrize("steering", ["nftables", "iptables"])
 def test_the_daemon_sets_container_serves_with_what_it_is_granted(
-    node: Node, cluster_binaries: Binaries, tmp_path: Path, steering: str
+    node: Node, tmp_path: Path, steering: str
 ) -> None:
-    objects = objects_of(rendered(cluster_binaries, "base"))
+    objects = installed()
     data = objects["ConfigMap", "userspace-proxy"]["data"]
     data["api-server-host"] = node.server[0]
     data["config.conf"] = data["config.conf"].replace("steering: auto", f"steering: {steering}")
@@ -303,10 +267,8 @@ def test_the_daemon_sets_container_serves_with_what_it_is_granted(
 
 
 @pytest.mark.netns
-def test_a_rolling_update_costs_no_request(
-    node: Node, cluster_binaries: Binaries, tmp_path: Path
-) -> None:
-    objects = objects_of(rendered(cluster_binaries, "base"))
+def test_a_rolling_update_costs_no_request(node: Node, tmp_path: Path) -> None:
+    objects = installed()
     assert objects["DaemonSet", "userspace-proxy"]["spec"]["updateStrategy"] == {
         "type": "RollingUpdate",
         "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
@@ -341,11 +303,12 @@ def test_a_rolling_update_costs_no_request(
 
 
 @pytest.mark.netns
+@pytest.mark.usefixtures("helm")
 @pytest.mark.parametrize("version", ["1.25", "1.36"])
 def test_kubeadms_daemon_set_and_config_map_work_with_the_image(
-    node: Node, cluster_binaries: Binaries, tmp_path: Path, version: str
+    node: Node, tmp_path: Path, version: str
 ) -> None:
-    pod = pod_of(objects_of(rendered(cluster_binaries, "kubeadm")), "kube-proxy")
+    pod = pod_of(objects_of(kubeadm_phase("take-over")), "kube-proxy")
     text = (KUBEADM / f"kubeadm-{version}.yaml").read_text()
     data = yaml.safe_load(text)["data"]
     server = f"https://{':'.join(map(str, node.server))}"

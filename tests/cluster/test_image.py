@@ -45,8 +45,9 @@ def test_the_linter_finds_nothing() -> None:
 def test_its_version_is_that_of_the_package_and_of_the_manifests(image: Image) -> None:
     version = userspace_proxy.__version__.removesuffix(".dev0")
     assert image.labels["org.opencontainers.image.version"] == version
-    daemon_set = (ROOT / "examples/deploy/base/daemon-set.yaml").read_text()
-    assert f"image: userspace-proxy:{version}\n" in daemon_set
+    assert (
+        f"image: userspace-proxy:{version}\n" in (ROOT / "examples/deploy/install.yaml").read_text()
+    )
 
 
 def test_no_step_depends_on_the_machine() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from . import api_pages, guide_page, settings_pages
+from . import api_pages, chart, guide_page, settings_pages
 from .settings_pages import DOCS
 
 FILES: Mapping[Path, Callable[[str], str]] = {
@@ -13,15 +13,22 @@ FILES: Mapping[Path, Callable[[str], str]] = {
     DOCS / "kube-proxy.md": settings_pages.kube_proxy_page,
     api_pages.PAGE: api_pages.make_page,
     api_pages.SCHEMA: lambda _: api_pages.make_schema_text(),
+    chart.METADATA: chart.metadata,
+    chart.SCHEMA: chart.schema,
     guide_page.PAGE: lambda _: guide_page.render(guide_page.SOURCE.read_text(encoding="utf-8")),
 }
 """What returns a file's text, from the text that it has; a program writes only a part of some."""
 
 
-def main() -> None:
-    """Write them."""
-    for path, make in FILES.items():
+def write(files: Mapping[Path, Callable[[str], str]]) -> None:
+    """Write files anew, each from the text that it has."""
+    for path, make in files.items():
         path.write_text(make(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def main() -> None:
+    """Write all of them."""
+    write(FILES)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ WEB_NAMES = (f"{E2E}/nginx:1.15-4", f"{E2E}/nginx:1.27-0")
 REGRESSION = f"{E2E}/regression-issue-74839:1.4"
 KUBE_PROXY = f"{REGISTRY}/kube-proxy:v1.36.3"
 OURS = "userspace-proxy:0.1.0"
-"""As examples/deploy names it."""
+"""As the chart names it."""
 KUBE_PROXY_PLACE = "usr/local/bin/kube-proxy"
 
 

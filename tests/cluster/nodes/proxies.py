@@ -60,7 +60,7 @@ def _ours(steering: str, path: str = "userspace") -> Proxy:
             "--detect-local-mode=NodeCIDR",
             # The nodes share this machine's folders.
             "--state-dir=",
-            # Without the role of examples/deploy/wake it changes nothing.
+            # Without the role of examples/deploy/wake.yaml it changes nothing.
             "--allow-wake",
         ]
         return [sys.executable, "-m", "userspace_proxy", "run", *flags]

@@ -1,7 +1,7 @@
 """Our DaemonSet takes over from a running kube-proxy, serves, and gives back; nobody may notice.
 
     web on three nodes ◀── 100 connections a second each ── pods and hosts on three nodes
-    kube-proxy ──rollout restart──▶ kube-proxy ──overlay──▶ ours ──standby, original──▶ kube-proxy
+    kube-proxy ──rollout restart──▶ kube-proxy ──take-over──▶ ours ──standby, original──▶ kube-proxy
 
 The commands are those of docs/migrating-from-kube-proxy.md, in its order.
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from ..build import Binaries
+from ..chart import kubeadm_phase
 from ..waiting import wait_for
 from . import kubeadm
 from .clients import Client, Clients, Toll, now
@@ -27,9 +28,13 @@ from .images import AGNHOST_NAMES, ensure_images, ensure_own_image
 from .node import ClusterNode
 from .programs import Programs
 
-pytestmark = [pytest.mark.cluster, pytest.mark.netns, pytest.mark.timeout(2400)]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.netns,
+    pytest.mark.timeout(2400),
+    pytest.mark.usefixtures("helm"),
+]
 
-OVERLAY = Path(__file__).parents[3] / "examples/deploy/kubeadm"
 ADDRESS, PORT = "10.96.7.7", 80
 CLIENTS = (
     Client("node-1", on_host=False),
@@ -63,7 +68,7 @@ class Stage:
     def take_over(self) -> Toll:
         """Replace kube-proxy by ours."""
         began = now()
-        self.cluster.kubectl("apply", "-k", str(OVERLAY))
+        self._apply("take-over")
         self._settle("kube-proxy")
         self._settle("kube-proxy-cleanup")
         self.system("delete", "daemonset", "kube-proxy-cleanup")
@@ -72,12 +77,16 @@ class Stage:
     def give_back(self) -> Toll:
         """Replace ours by kube-proxy."""
         began = now()
-        self.cluster.kubectl("apply", "-k", str(OVERLAY / "standby"))
+        self._apply("standby")
         self._settle("kube-proxy-standby")
-        self.cluster.kubectl("apply", "-k", str(OVERLAY / "original"))
+        self._apply("original")
         self._settle("kube-proxy")
         self.system("delete", "daemonset", "kube-proxy-standby")
         return self.clients.toll(began, now())
+
+    def _apply(self, phase: str) -> None:
+        objects = kubeadm_phase(phase)
+        self.cluster.control_plane.kubectl("apply", "-f", "-", input=objects)
 
     def _settle(self, daemon_set: str) -> None:
         kubeadm.wait_for_rollout(self.cluster, daemon_set)

@@ -70,7 +70,7 @@ def cluster(
 @pytest.fixture
 def role(cluster: Cluster) -> None:
     """Grant what the page says, to the user that the agents of this cluster have."""
-    text = (REPOSITORY / "examples/deploy/wake/rbac.yaml").read_text()
+    text = (REPOSITORY / "examples/deploy/wake.yaml").read_text()
     role, binding = yaml.safe_load_all(text)
     binding["subjects"] = [{"kind": "User", "name": "userspace-proxy"}]
     items = {"apiVersion": "v1", "kind": "List", "items": [role, binding]}

@@ -1,0 +1,105 @@
+{{- define "userspace-proxy.name" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride }}
+{{- else if contains .Chart.Name .Release.Name }}
+{{- .Release.Name }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "userspace-proxy.serviceAccountName" -}}
+{{- if .Values.kubeadm.phase }}
+{{- (include "userspace-proxy.kubeProxy" . | fromYaml).spec.template.spec.serviceAccountName }}
+{{- else if .Values.serviceAccount.name }}
+{{- .Values.serviceAccount.name }}
+{{- else if .Values.serviceAccount.create }}
+{{- include "userspace-proxy.name" . }}
+{{- else }}
+{{- fail "serviceAccount.create is false: set serviceAccount.name to an account that exists" }}
+{{- end }}
+{{- end }}
+
+{{- define "userspace-proxy.labels" -}}
+{{ include "userspace-proxy.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- end }}
+
+{{- define "userspace-proxy.selectorLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "userspace-proxy.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{- define "userspace-proxy.healthPort" -}}
+{{ ternary .Values.canary.healthPort 10256 (not (empty .Values.canary.name)) }}
+{{- end }}
+
+{{- define "userspace-proxy.metricsPort" -}}
+{{ ternary .Values.canary.metricsPort 10249 (not (empty .Values.canary.name)) }}
+{{- end }}
+
+{{/* The container's fields that are the same in a DaemonSet of its own and in kubeadm's. */}}
+{{- define "userspace-proxy.container" -}}
+image: {{ include "userspace-proxy.image" . }}
+{{- with .Values.image.pullPolicy }}
+imagePullPolicy: {{ . }}
+{{- end }}
+securityContext:
+  privileged: false
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  runAsUser: 0
+  capabilities:
+    drop: [ALL]
+    add:
+      - NET_ADMIN # rules, routes, connection tracking
+      - NET_RAW # legacy tables are read and written through a raw socket; clients' addresses
+      - SETUID # the workers run as user and group 65521
+      - SETGID
+      - KILL # the control process ends the workers
+      {{- if eq .Values.steering "local" }}
+      - NET_BIND_SERVICE # the frontends' own ports are bound
+      {{- end }}
+livenessProbe:
+  httpGet:
+    path: /livez
+    port: {{ include "userspace-proxy.healthPort" . }}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
+readinessProbe:
+  httpGet:
+    path: /healthz
+    port: {{ include "userspace-proxy.healthPort" . }}
+  periodSeconds: 2
+  timeoutSeconds: 5
+{{- with .Values.resources }}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The last state, which is served after a restart until the API server has answered. */}}
+{{- define "userspace-proxy.stateMount" -}}
+name: state
+mountPath: /var/lib/userspace-proxy
+{{- end }}
+
+{{- define "userspace-proxy.stateVolume" -}}
+name: state
+hostPath:
+  path: /var/lib/userspace-proxy
+  type: DirectoryOrCreate
+{{- end }}
+
+{{- define "userspace-proxy.metricsFlag" -}}
+{{- $host := .Values.metrics.host }}
+{{- $shown := ternary (printf "[%s]" $host) $host (contains ":" $host) }}
+{{- if or .Values.canary.name (ne $host "127.0.0.1") -}}
+- --metrics-bind-address={{ $shown }}:{{ include "userspace-proxy.metricsPort" . }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,94 @@
+"""Renders the chart by helm, and with it the plain manifests: ``make manifests``.
+
+charts/userspace-proxy ──helm template──▶ objects, for tests
+                                     └──▶ examples/deploy/install.yaml, wake.yaml
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tests.tools.chart import CHART
+from tests.tools.generated import write
+
+from .build import TARGETS, BuildError
+from .helm import ensure_helm, helm_path
+
+NAMESPACE = "kube-system"
+KUBE_PROXY = Path(__file__).with_name("kubeadm-kube-proxy.yaml")
+"""kube-proxy's DaemonSet before a take-over."""
+DEPLOY = CHART.parents[1] / "examples/deploy"
+PLACEHOLDERS = ("--set=apiServer.host=api.cluster.example", "--set=clusterCIDR=10.244.0.0/16")
+"""What a user of the plain manifest replaces, besides the image."""
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run helm, which must have been built, without a configuration of its user."""
+    with tempfile.TemporaryDirectory() as home:
+        own = {f"HELM_{name}_HOME": home for name in ("CACHE", "CONFIG", "DATA")}
+        command = [str(helm_path()), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, env=os.environ | own)
+
+
+def render(*values: str, release: str = "userspace-proxy") -> str:
+    """Return the objects that the chart renders, as YAML.
+
+    Args:
+        values: Options of ``helm template``, such as ``--set=steering=local``.
+        release: The release's name, from which those of the objects follow.
+
+    Raises:
+        BuildError: helm refused the values.
+    """
+    done = run(
+        "template", release, CHART, f"--namespace={NAMESPACE}", for_our_kubernetes(), *values
+    )
+    if done.returncode:
+        raise BuildError(f"cannot render the chart: {done.stderr.strip()}")
+    return done.stdout
+
+
+def for_our_kubernetes() -> str:
+    """Return the option that names the tests' version of Kubernetes, as a built helm knows none."""
+    (version,) = (target.version for target in TARGETS if target.binary == "kube-apiserver")
+    return f"--kube-version={version}"
+
+
+def kubeadm_phase(phase: str, daemon_set: Path = KUBE_PROXY, *values: str) -> str:
+    """Return the objects of a phase of replacing kubeadm's kube-proxy.
+
+    Args:
+        phase: take-over, standby or original.
+        daemon_set: The file with the DaemonSet before the take-over.
+        values: More options of ``helm template``.
+    """
+    of_phase = (f"--set=kubeadm.phase={phase}", f"--set-file=kubeadm.daemonSet={daemon_set}")
+    return render(*of_phase, *values)
+
+
+def _manifest(*values: str) -> str:
+    return f"# Made from charts/userspace-proxy: make manifests.\n{render(*PLACEHOLDERS, *values)}"
+
+
+MANIFESTS: Mapping[Path, Callable[[str], str]] = {
+    DEPLOY / "install.yaml": lambda _: _manifest(),
+    DEPLOY / "wake.yaml": lambda _: _manifest(
+        "--set=wake.namespaces={default}", "--show-only=templates/wake.yaml"
+    ),
+}
+"""What returns a plain manifest, as in `tests.tools.generated`."""
+
+
+def main() -> int:
+    """Write the plain manifests, after building helm if it is missing."""
+    ensure_helm()
+    write(MANIFESTS)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

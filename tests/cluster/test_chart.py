@@ -1,0 +1,248 @@
+"""The chart: helm and the real API server accept what it renders, and it refuses bad values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.tools.chart import CHART
+
+from .build import BuildError
+from .chart import KUBE_PROXY, MANIFESTS, for_our_kubernetes, kubeadm_phase, render, run
+from .control_plane import ControlPlane
+from .waiting import wait_for
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("helm")]
+
+SETS = sorted((CHART / "ci").glob("*-values.yaml"))
+PHASES = ("take-over", "standby", "original")
+API_SERVER = "--set=apiServer.host=api.cluster.example"
+POD_MONITORS = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: podmonitors.monitoring.coreos.com}
+spec:
+  group: monitoring.coreos.com
+  names: {kind: PodMonitor, plural: podmonitors}
+  scope: Namespaced
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+"""
+
+
+def objects_of(text: str) -> dict[tuple[str, str], Any]:
+    """Return the objects of a stream by kind and name."""
+    return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(text)}
+
+
+def container_of(daemon_set: Any) -> Any:
+    """Return the only container of a DaemonSet."""
+    (container,) = daemon_set["spec"]["template"]["spec"]["containers"]
+    return container
+
+
+@pytest.fixture(scope="module")
+def api_server(control_plane: ControlPlane) -> ControlPlane:
+    """An API server that knows PodMonitors."""
+    control_plane.kubectl("apply", "-f", "-", input=POD_MONITORS)
+    wait_for(
+        "PodMonitors to be served",
+        lambda: "PodMonitor" in control_plane.kubectl("api-resources", check=False),
+    )
+    return control_plane
+
+
+def assert_accepted(api_server: ControlPlane, text: str) -> None:
+    done = api_server.kubectl(
+        "apply", "--dry-run=server", "--validate=strict", "-f", "-", input=text
+    )
+    assert done.count("(server dry run)") == len(list(yaml.safe_load_all(text))) > 0
+
+
+def test_there_are_eight_sets_of_values() -> None:
+    assert len(SETS) == 8
+
+
+@pytest.mark.parametrize("values", SETS, ids=lambda path: path.stem.removesuffix("-values"))
+def test_the_linter_finds_nothing_in_a_set_of_values(values: Path) -> None:
+    done = run("lint", "--strict", "--quiet", for_our_kubernetes(), f"--values={values}", CHART)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("values", SETS, ids=lambda path: path.stem.removesuffix("-values"))
+def test_the_api_server_accepts_every_object_of_a_set_of_values(
+    api_server: ControlPlane, values: Path
+) -> None:
+    assert_accepted(api_server, render(f"--values={values}"))
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_api_server_accepts_every_object_of_a_phase(
+    api_server: ControlPlane, phase: str
+) -> None:
+    assert_accepted(api_server, kubeadm_phase(phase))
+
+
+@pytest.mark.parametrize(
+    ("path", "make"), [pytest.param(*item, id=item[0].name) for item in MANIFESTS.items()]
+)
+def test_a_plain_manifest_is_what_the_chart_renders(path: Path, make: Callable[[str], str]) -> None:
+    text = path.read_text()
+    assert make(text) == text, "renew it: make manifests"
+
+
+@pytest.mark.parametrize(
+    ("value", "refusal"),
+    [
+        pytest.param(
+            "steering=ipvs",
+            "at '/steering': value must be one of 'auto', 'iptables', 'nftables', 'local', 'none'",
+            id="steering",
+        ),
+        pytest.param(
+            "path=fast",
+            "at '/path': value must be one of 'userspace', 'kernel', 'auto'",
+            id="path",
+        ),
+        pytest.param("sterring=none", "'sterring' not allowed", id="misspelled"),
+        pytest.param("apiServer.host=https://10.0.0.1", "at '/apiServer/host'", id="address"),
+        pytest.param("apiServer.port=0", "at '/apiServer/port': minimum", id="port"),
+        pytest.param("clusterCIDR=10.244.0.0", "at '/clusterCIDR'", id="cidr"),
+        pytest.param("extraFlags={-v}", "at '/extraFlags/0'", id="flag"),
+        pytest.param("image.repository=host/name:tag", "at '/image/repository'", id="image"),
+        pytest.param("wake.namespaces={Shop}", "at '/wake/namespaces/0'", id="namespace"),
+        pytest.param(
+            "updateStrategy.rollingUpdate.maxSurge=all",
+            "at '/updateStrategy/rollingUpdate/maxSurge'",
+            id="surge",
+        ),
+        pytest.param("kubeadm.phase=undo", "at '/kubeadm/phase': value must be one of", id="phase"),
+        pytest.param(
+            "steering=iptables,path=kernel",
+            "at '/steering': value must be one of 'auto', 'nftables'",
+            id="path-without-nftables",
+        ),
+        pytest.param(
+            "kubeadm.phase=standby,canary.name=canary", "at '/canary/name'", id="canary-and-kubeadm"
+        ),
+        pytest.param("apiServer.host=", "set apiServer.host to an address", id="no-address"),
+        pytest.param("kubeadm.phase=standby", "set kubeadm.daemonSet, by", id="no-daemon-set"),
+        pytest.param("serviceAccount.create=false", "set serviceAccount.name", id="no-account"),
+        pytest.param(
+            "metrics.podMonitor.enabled=true", "podMonitor needs metrics.host", id="loopback"
+        ),
+    ],
+)
+def test_a_bad_value_is_refused_with_a_line_that_names_it(value: str, refusal: str) -> None:
+    with pytest.raises(BuildError) as refused:
+        render(API_SERVER, f"--set={value}")
+    (line,) = [line for line in str(refused.value).splitlines() if refusal in line]
+    assert len(line) < 300
+
+
+def test_a_canary_has_a_label_ports_and_flags_of_its_own() -> None:
+    values = f"--values={CHART / 'ci/canary-values.yaml'}"
+    node = objects_of(render(API_SERVER))["DaemonSet", "userspace-proxy"]
+    name = "userspace-proxy-canary"
+    objects = objects_of(render(values, release=name))
+    canary = objects["DaemonSet", name]
+    container = container_of(canary)
+    assert node["spec"]["selector"] != canary["spec"]["selector"]
+    assert container["livenessProbe"]["httpGet"]["port"] == 10356
+    assert container["args"][-3:] == [
+        "--service-proxy-name=canary",
+        "--healthz-bind-address=0.0.0.0:10356",
+        "--metrics-bind-address=127.0.0.1:10349",
+    ]
+    # kube-proxy serves the Service "kubernetes".
+    assert [variable["name"] for variable in container["env"]] == ["NODE_NAME"]
+    assert set(objects["ConfigMap", name]["data"]) == {"config.conf"}
+
+
+def test_all_ways_to_deploy_grant_the_agent_the_same() -> None:
+    containers = [
+        container_of(objects_of(text)["DaemonSet", name])
+        for name, text in {
+            "userspace-proxy": render(API_SERVER),
+            "userspace-proxy-canary": render(
+                "--set=canary.name=a", "--set=fullnameOverride=userspace-proxy-canary"
+            ),
+            "kube-proxy": kubeadm_phase("take-over"),
+        }.items()
+    ]
+    for field in ("image", "securityContext", "resources"):
+        assert containers[0][field] == containers[1][field] == containers[2][field], field
+
+
+def test_only_steering_local_may_bind_low_ports() -> None:
+    def added(steering: str) -> list[str]:
+        objects = objects_of(render(API_SERVER, f"--set=steering={steering}"))
+        context = container_of(objects["DaemonSet", "userspace-proxy"])["securityContext"]
+        return list(context["capabilities"]["add"])
+
+    assert added("local") == [*added("nftables"), "NET_BIND_SERVICE"]
+
+
+def test_namespaces_to_wake_get_a_binding_and_the_agent_the_setting() -> None:
+    objects = objects_of(render(f"--values={CHART / 'ci/wake-values.yaml'}"))
+    text = objects["ConfigMap", "userspace-proxy"]["data"]["config.conf"]
+    assert list(yaml.safe_load_all(text))[1]["allowWake"] is True
+    assert ("ClusterRole", "userspace-proxy-wake") in objects
+    plain = objects_of(render(API_SERVER))
+    assert not [name for _, name in plain if name.endswith("wake")]
+
+
+def test_a_change_of_the_configuration_replaces_the_pods() -> None:
+    def annotations(*values: str) -> Any:
+        daemon_set = objects_of(render(API_SERVER, *values))["DaemonSet", "userspace-proxy"]
+        return daemon_set["spec"]["template"]["metadata"]["annotations"]
+
+    assert annotations() == annotations()
+    assert annotations() != annotations("--set=steering=none")
+
+
+def test_a_take_over_adds_flags_only_for_values_that_were_set() -> None:
+    def command(*values: str) -> list[str]:
+        daemon_set = objects_of(kubeadm_phase("take-over", KUBE_PROXY, *values))
+        return list(container_of(daemon_set["DaemonSet", "kube-proxy"])["command"])
+
+    (original,) = yaml.safe_load_all(KUBE_PROXY.read_text())
+    assert command() == container_of(original)["command"]
+    values = "steering=nftables,path=auto,wake.namespaces={shop},metrics.host=0.0.0.0"
+    assert command(f"--set={values}", "--set=extraFlags={--metrics-detail=node}") == [
+        *command(),
+        "--path=auto",
+        "--steering=nftables",
+        "--allow-wake",
+        "--metrics-bind-address=0.0.0.0:10249",
+        "--metrics-detail=node",
+    ]
+
+
+def test_the_way_back_is_what_was_there(control_plane: ControlPlane, tmp_path: Path) -> None:
+    (given,) = yaml.safe_load_all(KUBE_PROXY.read_text())
+    assert objects_of(kubeadm_phase("original")) == {("DaemonSet", "kube-proxy"): given}
+    # As the API server returns it, with fields of its own.
+    returned = tmp_path / "kube-proxy.json"
+    returned.write_text(control_plane.kubectl("create", "-o", "json", "-f", str(KUBE_PROXY)))
+    (written,) = objects_of(kubeadm_phase("original", returned)).values()
+    spec = json.loads(returned.read_text())["spec"]
+    spec["template"]["metadata"].pop("creationTimestamp", None)
+    assert written["spec"] == spec
+    assert set(written["metadata"]) == {"name", "namespace", "labels"}
+
+
+def test_a_daemon_set_that_was_taken_over_is_no_way_back(tmp_path: Path) -> None:
+    ours = tmp_path / "kube-proxy.json"
+    daemon_set = objects_of(kubeadm_phase("take-over"))["DaemonSet", "kube-proxy"]
+    ours.write_text(json.dumps(daemon_set))
+    with pytest.raises(BuildError, match="give the one from before"):
+        kubeadm_phase("original", ours)

@@ -1,0 +1,52 @@
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from userspace_proxy.config.settings import TABLE, Settings
+
+from .chart import CHART, METADATA, SCHEMA, SETTINGS, metadata, schema
+
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_default_of_a_value_is_that_of_the_setting(name: str) -> None:
+    assert VALUES[name] == getattr(Settings(), name)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_setting_accepts_each_choice_of_the_schema(name: str) -> None:
+    choices = json.loads(schema(SCHEMA.read_text()))["properties"][name]["enum"]
+    assert [TABLE[name].kind.parse(choice) for choice in choices] == choices
+    assert TABLE[name].kind.name == "|".join(choices)
+
+
+def test_a_choice_that_is_written_into_the_schema_is_replaced() -> None:
+    text = SCHEMA.read_text()
+    assert schema(text.replace('"nftables"', '"ipvs"', 1)) == schema(text)
+
+
+def test_the_chart_has_the_packages_version_without_that_of_development() -> None:
+    text = "apiVersion: v2\nversion: 9.9.9\nappVersion: 9.9.9\n"
+    renewed = yaml.safe_load(metadata(text))
+    assert renewed["apiVersion"] == "v2"
+    assert renewed["version"] == renewed["appVersion"]
+    assert renewed["version"] == yaml.safe_load(METADATA.read_text())["version"]
+
+
+def test_the_schema_describes_each_value_and_no_other() -> None:
+    parsed = json.loads(SCHEMA.read_text())
+    assert_described(VALUES, parsed)
+    assert parsed["properties"].keys() - VALUES.keys() == {"global"}
+
+
+def assert_described(values: dict[str, Any], described: dict[str, Any]) -> None:
+    if "properties" not in described:
+        return
+    assert described["additionalProperties"] is False
+    assert values.keys() <= described["properties"].keys()
+    for name, value in values.items():
+        if isinstance(value, dict):
+            assert_described(value, described["properties"][name])
