@@ -73,7 +73,7 @@ def installed() -> dict[tuple[str, str], Any]:
     return objects_of(INSTALL.read_text())
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/on-nodes.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/install.md"])
 def test_the_documented_install_replaces_all_examples(page: str) -> None:
     command = re.search(
         r"^\$ (sed (?:.|\n)*?) \| kubectl apply -f -$", (ROOT / page).read_text(), re.MULTILINE

@@ -192,7 +192,7 @@ def test_an_endpoint_is_reset_when_its_clients_container_has_gone(tmp_path):
                     accepted.send(bytes(65536))
 
         def all_reset():
-            # 20 s as docs/on-nodes.md says, and as much again on a busy machine.
+            # 20 s as docs/operate.md says, and as much again on a busy machine.
             for client in ("bridge-pod", "pod"):
                 with contextlib.suppress(OSError):
                     waiting[client, "trickling"].send(b"!")

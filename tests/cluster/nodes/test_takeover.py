@@ -3,9 +3,9 @@
     web on three nodes ◀── 100 connections a second each ── pods and hosts on three nodes
     kube-proxy ──rollout restart──▶ kube-proxy ──take-over──▶ ours ──standby, original──▶ kube-proxy
 
-The commands are those of docs/migrating-from-kube-proxy.md, in its order.
+The commands are those of docs/install.md, in its order.
 """
-# ruff: noqa: T201 - the figures are for docs/migrating-from-kube-proxy.md.
+# ruff: noqa: T201 - the figures are for docs/install.md.
 
 from __future__ import annotations
 
