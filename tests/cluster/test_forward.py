@@ -20,7 +20,7 @@ from .waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 
-DOCS = Path(__file__).parents[2] / "docs" / "forward.md"
+DOCS = Path(__file__).parents[2] / "docs" / "terminal.md"
 DEADLINE_S = 120.0
 PORTS = [{"name": "http", "port": 80, "targetPort": 8080}]
 SERVICE = {
