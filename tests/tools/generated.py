@@ -10,7 +10,6 @@ from .settings_pages import DOCS
 
 FILES: Mapping[Path, Callable[[str], str]] = {
     DOCS / "configuration.md": settings_pages.configuration_page,
-    DOCS / "kube-proxy.md": settings_pages.kube_proxy_page,
     api_pages.PAGE: api_pages.make_page,
     api_pages.SCHEMA: lambda _: api_pages.make_schema_text(),
     chart.METADATA: chart.metadata,

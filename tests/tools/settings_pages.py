@@ -1,10 +1,11 @@
-"""Generates the tables of docs/configuration.md and docs/kube-proxy.md from the table of settings.
+"""Generates the tables of docs/configuration.md from the table of settings.
 
-They are the part between each page's markers; ``make docs`` writes it.
+They are the part between the page's markers; ``make docs`` writes it.
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from userspace_proxy.config.settings import TABLE, Settings
 from .markdown import replace_part, table
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE_WIDTH = 120
 
 # kube-proxy's flags without a field in its file.
 _FLAGS_ONLY = frozenset({"config", "master", "cleanup", "write-config-to"})
@@ -23,37 +25,43 @@ _PORTS = {"healthz-port": "healthz-bind-address", "metrics-port": "metrics-bind-
 
 
 def configuration() -> str:
-    """Return the tables of docs/configuration.md: all settings, and what is ignored."""
+    """Return the tables: all settings, and the effect of kube-proxy's flags and fields."""
     lines: list[str] = []
     for topic in Topic:
         rows = [_setting(name, row) for name, row in TABLE.items() if row.topic is topic]
         headings = ("flag", "in the file", "value", "default", "what it does")
         lines += [f"### {topic}", "", table(headings, rows), ""]
-    lines += ["## kube-proxy's flags that are ignored", "", _ignored(FLAGS, "--"), ""]
-    lines += ["## KubeProxyConfiguration's fields that are ignored", "", _ignored(FIELDS, "")]
-    return "\n".join(lines)
+    lines += ["## kube-proxy's flags", "", used_flags(), ""]
+    lines += ["These have no effect; each is validated, and logged once, with the reason:", ""]
+    return "\n".join([*lines, ignored()])
 
 
-def kube_proxy() -> str:
-    """Return the tables of docs/kube-proxy.md: the effect of each kube-proxy flag and field."""
+def used_flags() -> str:
+    """Return which of kube-proxy's flags are in the tables of settings."""
     used = [row for row in TABLE.values() if row.kube_field or row.flag in _FLAGS_ONLY]
     # Where kube-proxy's name is an alias, the flag itself is this proxy's.
-    flags = {flag: _effect(row) for row in used for flag in row.aliases or (row.flag,)}
-    flags |= {old: ("used", f"the port of `--{new}`; 0: off") for old, new in _PORTS.items()}
-    fields = {row.kube_field: _effect(row) for row in used if row.kube_field}
-    lines = ["## Flags", "", _effects("flag", "--", flags, FLAGS), ""]
-    lines += ["## Fields of KubeProxyConfiguration", "", _effects("field", "", fields, FIELDS)]
-    return "\n".join(lines)
+    flags = [f"`--{flag}`" for row in used for flag in row.aliases or (row.flag,)]
+    ports = [f"`--{old}` (the port of `--{new}`; 0: off)" for old, new in _PORTS.items()]
+    text = f"Those in the tables above are kube-proxy's, too: {', '.join(flags)}. So are"
+    return textwrap.fill(
+        f"{text} {' and '.join(ports)}.",
+        PAGE_WIDTH,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def ignored() -> str:
+    """Return a table of kube-proxy's flags and fields without effect, by reason."""
+    flags, fields = _by_reason(FLAGS, "--"), _by_reason(FIELDS, "")
+    reasons = {**flags, **fields}
+    rows = ((flags.get(reason, ""), fields.get(reason, ""), reason) for reason in reasons)
+    return table(("flags", "fields", "because"), rows)
 
 
 def configuration_page(page: str) -> str:
     """Return docs/configuration.md with tables that are up to date."""
     return replace_part(page, configuration())
-
-
-def kube_proxy_page(page: str) -> str:
-    """Return docs/kube-proxy.md with tables that are up to date."""
-    return replace_part(page, kube_proxy())
 
 
 def _setting(name: str, row: Setting) -> tuple[str, ...]:
@@ -69,25 +77,8 @@ def _setting(name: str, row: Setting) -> tuple[str, ...]:
     )
 
 
-def _ignored(rows: Mapping[str, IgnoredSetting], prefix: str) -> str:
+def _by_reason(rows: Mapping[str, IgnoredSetting], prefix: str) -> dict[str, str]:
     names: dict[str, list[str]] = {}
     for name, row in rows.items():
         names.setdefault(row.reason, []).append(f"`{prefix}{name}`")
-    by_reason = ((", ".join(ignored), reason) for reason, ignored in names.items())
-    return table(("ignored", "because"), by_reason)
-
-
-def _effect(row: Setting) -> tuple[str, str]:
-    return ("no effect", row.no_effect) if row.no_effect else ("used", row.help)
-
-
-def _effects(
-    heading: str,
-    prefix: str,
-    used: Mapping[str, tuple[str, str]],
-    ignored: Mapping[str, IgnoredSetting],
-) -> str:
-    # Used ones stay in the table's order, where a sentence may refer to the one before it.
-    effects = {**used, **{name: ("ignored", ignored[name].reason) for name in sorted(ignored)}}
-    rows = ((f"`{prefix}{name}`", *effect) for name, effect in effects.items())
-    return table((heading, "here", "what it does, or why it has no effect"), rows)
+    return {reason: ", ".join(ignored) for reason, ignored in names.items()}
