@@ -9,7 +9,6 @@ from string import Template
 
 from tests.node.load import Outcome
 from tests.tools.markdown import table
-from userspace_proxy.status.units import plural
 
 from .measuring import Measured
 from .rig import CART_RATE, WEB_RATE
@@ -17,6 +16,7 @@ from .row import Limits
 
 PAGE = Path(__file__).with_name("page.md")
 HEAD = (
+    "row",
     "what breaks",
     "what clients see",
     "another Service's p99, before → during",
@@ -73,15 +73,17 @@ def summary_of(results: Sequence[Measured], unmeasured: Sequence[str]) -> str:
 
 def line_of(measured: Measured) -> tuple[str, ...]:
     """Return the cells of one row, as HEAD names them."""
-    row, lines = measured.row, plural(len(measured.log_lines), "log line")
-    shown = "; ".join([*filter(None, measured.shown), lines])
+    row = measured.row
+    # Of a problem or a log line, only the kind: their texts are those of the row.
+    kinds = [shown.partition(" “")[0].removeprefix("metric ") for shown in measured.shown if shown]
     return tuple(
         _FOLDER.sub("…", cell)
         for cell in (
+            f"`{row.name}`",
             row.breaks,
             "; ".join([describe(measured.web), *measured.figures]),
             f"{measured.quiet.p99_ms:.0f} → {measured.cart.p99_ms:.0f} ms",
-            shown,
+            ", ".join(kinds),
             f"{measured.back_s:.1f} s",
             verdict_of(measured),
         )
@@ -157,9 +159,12 @@ def _groups(results: Sequence[Measured]) -> Iterator[str]:
 
 
 def _not_promised(results: Iterable[Measured]) -> Iterator[str]:
+    rows: dict[str, list[str]] = {}
     for measured in results:
-        if measured.row.not_promised:
-            yield f"- {measured.row.breaks}: {measured.row.not_promised}"
+        if reason := measured.row.not_promised:
+            rows.setdefault(reason, []).append(f"`{measured.row.name}`")
+    for reason, names in rows.items():
+        yield f"- {', '.join(names)}: {reason}"
 
 
 def _seconds(seconds: float) -> str:

@@ -51,10 +51,11 @@ HOLDS = Measured(
 def test_a_row_within_its_limits_holds() -> None:
     assert verdict_of(HOLDS) == "holds"
     assert line_of(HOLDS) == (
+        "`pod-burns`",
         "a pod burns | melts",
         "0 of 100 failed, slowest 2 ms",
         "2 → 2 ms",
-        "log “pod burns”; 1 log line",
+        "log",
         "2.0 s",
         "holds",
     )
@@ -101,5 +102,5 @@ def test_the_page_counts_rows_and_names_what_is_not_promised() -> None:
     limited = replace(HOLDS, row=replace(ROW, not_promised="ashes aren't restored"))
     page = page_of([HOLDS, limited, replace(HOLDS, survived=False)], {"kernel": "Linux 6"})
     assert "Of 3 rows, 1 hold, 1 hold with a limit that is stated, 1 failed" in page
-    assert "- a pod burns | melts: ashes aren't restored" in page
+    assert "- `pod-burns`: ashes aren't restored" in page
     assert "| kernel | Linux 6 |" in page
