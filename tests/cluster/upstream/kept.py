@@ -12,7 +12,17 @@ from ..nodes.families import FAMILIES
 from ..nodes.proxies import PROXIES
 from .groups import CNIS, GROUPS
 from .junit import PASSED, Result
-from .report import CNI, COUNT, DURATION, KUBERNETES, MARKS, VERSION, Column, heading
+from .report import (
+    CNI,
+    COUNT,
+    DURATION,
+    EVERYWHERE,
+    KUBERNETES,
+    MARKS,
+    VERSION,
+    Column,
+    heading,
+)
 from .run import Run
 
 _ABOUT = {VERSION, KUBERNETES, CNI, COUNT, DURATION}
@@ -39,6 +49,9 @@ def _read_table(part: str) -> Iterator[Run]:
     group, families = _TABLES[lines[0]]
     (_, *titles), _, *rows = [line[2:-2].split(" | ") for line in lines if line.startswith("|")]
     cells = {name: values for name, *values in rows}
+    passed = part.partition(f"{EVERYWHERE}\n\n")[2].partition("\n\n")[0].splitlines()
+    everywhere = [MARKS[PASSED]] * len(titles)
+    cells |= dict.fromkeys((line.removeprefix("- ") for line in passed), everywhere)
     proxies = [_TITLES[title] for title in titles]
     columns = list(zip(proxies, (_bare(cni) for cni in cells[CNI]), strict=True))
     remarks = [found for line in lines if (found := _REMARK.fullmatch(line))]
@@ -63,7 +76,7 @@ def _read_results(
     column: Column,
     reasons: Mapping[str, Mapping[Column, str]],
 ) -> Iterator[Result]:
-    for name, values in cells.items():
+    for name, values in sorted(cells.items()):
         if name in _ABOUT or not values[index]:
             continue
         outcome = _OUTCOMES[values[index]]

@@ -25,6 +25,7 @@ COLUMNS = ("kube-proxy", "nftables", "nftables-kernel", "nftables-auto", "iptabl
 VERSION, KUBERNETES, CNI = "version", "Kubernetes", "pods connected by"
 COUNT, DURATION = "**passed**", "duration"
 """What the first rows are called; the others are tests."""
+EVERYWHERE = "Passed in every column:"
 Column = tuple[str, str]
 """A key of `PROXIES` and one of `CNIS`."""
 MARKS = {PASSED: "✓", FAILED: "**✗**", SKIPPED: "–"}
@@ -34,21 +35,19 @@ _LABEL = re.compile(r" \[(?!Provider:)[^\]]*\]")
 _HEAD = """\
 # Upstream's own tests
 
-Kubernetes' end-to-end tests (`e2e.test` {kubernetes}), unchanged, against real clusters. Their
-only Service proxy is the one at the head of the column. Etcd, kube-apiserver,
-kube-controller-manager, kube-scheduler, kubelet and containerd are the real ones, and each node
-runs in namespaces of one machine (`make cluster`). `make e2e` runs the tests, and puts each run
-into its column of this page; `make e2e PROXY=nftables-kernel GROUP=services FAMILIES=ipv6
-CNI=bridge` runs one of them. Pods are connected by CNI's reference plugins: `ptp` gives each pod a
-link of its own, `bridge` connects a node's pods with a Linux bridge, as flannel and k3s do. A
-version that ends with `+` had uncommitted changes. *Path kernel* and *path auto* are the default of
-all Services (`--path`, [paths.md](paths.md)).
+Kubernetes' end-to-end tests (`e2e.test` {kubernetes}), unchanged, against real clusters: etcd,
+kube-apiserver, kube-controller-manager, kube-scheduler, kubelet and containerd are the real ones,
+each node runs in namespaces of one machine (`make cluster`), and the only Service proxy is the one
+at the head of the column. `make e2e` runs the tests, and puts each run into its column of this
+page; `make e2e PROXY=nftables-kernel GROUP=services FAMILIES=ipv6 CNI=bridge` runs one of them.
+CNI's plugin `ptp` gives each pod a link of its own, `bridge` connects a node's pods with a Linux
+bridge, as flannel and k3s do. A version that ends with `+` had uncommitted changes. *Path kernel*
+and *path auto* are the default of all Services ([paths.md](paths.md)).
 
-The tests are those of `[sig-network]` in the groups that the headings name, except tests that
-upstream marks
+The tests are those of `[sig-network]`, except those that upstream marks
 {skip}:
-they need SSH access to nodes, a cloud, or a feature that is off by default. The table *Dual stack*
-has those that upstream marks `Feature:IPv6DualStack`, except the one that needs SCTP.
+they need SSH access to nodes, a cloud, or a feature that is off by default. *Dual stack* has those
+that upstream marks `Feature:IPv6DualStack`, except the one that needs SCTP.
 ✓ passed, ✗ failed, – didn't run, for the reason given.
 """
 
@@ -82,13 +81,16 @@ def _render_table(group: Group, families: str, runs: Mapping[Column, Run]) -> st
     rows.append([CNI, *(f"`{cni}`" for _, cni in columns)])
     rows.append([COUNT, *(_count(runs[column]) for column in columns)])
     rows.append([DURATION, *(f"{runs[column].seconds:.0f} s" for column in columns)])
-    for name in names:
+    passed = [name for name in names if all(_has_passed(results[c].get(name)) for c in columns)]
+    for name in (name for name in names if name not in passed):
         cells = [_cell(results[column].get(name)) for column in columns]
         rows.append([name, *cells])
     lines = [f"## {heading(group, families)}", ""]
     lines.append(f"{group.nodes} nodes in three zones, {group.processes} tests at a time.")
     lines.append(f"Nodes, pods and Services have {ADDRESSES[families]}.")
     lines += ["", table(["", *titles], rows, others=CENTRED), ""]
+    if passed:
+        lines += [EVERYWHERE, "", *(f"- {name}" for name in passed), ""]
     remarks = list(_remarks(names, columns, results))
     return "\n".join([*lines, *remarks, *([""] if remarks else [])])
 
@@ -96,6 +98,10 @@ def _render_table(group: Group, families: str, runs: Mapping[Column, Run]) -> st
 def _count(run: Run) -> str:
     ran = [result for result in run.results if result.outcome != SKIPPED]
     return f"{run.passed} of {len(ran)}"
+
+
+def _has_passed(result: Result | None) -> bool:
+    return result is not None and result.outcome == PASSED
 
 
 def _cell(result: Result | None) -> str:
