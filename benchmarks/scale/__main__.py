@@ -27,7 +27,7 @@ from ..tools import Tools, build_tools
 from .agents import Agent
 from .floors import load_times, rules_of
 from .objects import make_specs, probe_specs
-from .report import METRICS, page_of, verdicts_of
+from .report import METRICS, goals, page_of, verdicts_of
 from .rows import ROWS, Scene
 from .sources import Cluster, write_manifests
 from .stage import Stage
@@ -61,9 +61,10 @@ def main() -> int:
         options.output.write_text(page)
         print(f"wrote {options.output}")
     else:
-        print(page.partition("## Goals")[2])
-    met = [verdict.is_met for verdict in verdicts_of(samples)]
-    print(f"{met.count(True)} of {len(met)} goals are met")
+        print(page.partition("## Start")[2])
+    verdicts = verdicts_of(samples)
+    print(goals(verdicts))
+    print(f"{sum(one.is_met is True for one in verdicts)} of {len(verdicts)} goals are met")
     return 0
 
 

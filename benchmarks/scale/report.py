@@ -65,13 +65,8 @@ _TITLES = {key: metric.head for key, metric in METRICS.items()}
 
 def page_of(samples: Samples) -> str:
     """Return the page as Markdown."""
-    verdicts = verdicts_of(samples)
-    met = sum(verdict.is_met is True for verdict in verdicts)
     return Template(PAGE.read_text()).substitute(
         machine=table(("what", "here"), samples.machine.items()),
-        verdict=f"{met} of {len(verdicts)} goals are met",
-        scope=_scope(samples),
-        goals=_goals(verdicts),
         start=_row_table(samples, "start", _START),
         memory=_row_table(samples, "memory", _MEMORY),
         effects=_effects(samples),
@@ -88,12 +83,8 @@ def verdicts_of(samples: Samples) -> list[Verdict]:
     return [measured.get(goal, Verdict(goal, None)) for goal in tried]
 
 
-def _scope(samples: Samples) -> str:
-    """Say what of the whole was left out or made smaller, and whether others were at work."""
-    return samples.machine.get("scope", "unknown")
-
-
-def _goals(verdicts: Sequence[Verdict]) -> str:
+def goals(verdicts: Sequence[Verdict]) -> str:
+    """Return a table of the goals, for developers."""
     words = {True: "met", False: "**not met**", None: "**failed**"}
     rows = [
         (
