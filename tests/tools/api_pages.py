@@ -27,6 +27,9 @@ SCHEMA = DOCS / "api.schema.json"
 _REF = "#/$defs/{name}"
 _SUFFIX = "Facts"
 
+SHARED_FROM_WORDS = 5
+"""Fields with the same description, of at least as many words, are described at the first one."""
+
 
 def make_schema() -> dict[str, Any]:
     """Return the JSON Schema of the answer."""
@@ -61,8 +64,9 @@ def make_tables(schema: Mapping[str, Any]) -> str:
     parts = schema["$defs"]
     first = schema["$ref"].rpartition("/")[2]
     lines: list[str] = []
+    described: dict[tuple[str, str], str] = {}
     for name in (first, *(name for name in parts if name != first)):
-        lines += _section(name, parts[name])
+        lines += _section(name, parts[name], described)
     return "\n".join(lines).rstrip()
 
 
@@ -76,21 +80,39 @@ def make_page(page: str) -> str:
     return replace_part(page, make_tables(make_schema()))
 
 
-def _section(name: str, part: Mapping[str, Any]) -> Iterator[str]:
-    yield f"### {_title(name)}"
+def _section(
+    name: str, part: Mapping[str, Any], described: dict[tuple[str, str], str]
+) -> Iterator[str]:
+    """Yield the lines about an object.
+
+    Args:
+        described: The title of the first object with a field, by the field and its description;
+            its fields are added.
+    """
+    title = _title(name)
+    yield f"### {title}"
     yield ""
     if text := part.get("description"):
         yield text
         yield ""
     if "enum" in part:
         yield ", ".join(f"`{value}`" for value in part["enum"])
-    else:
-        rows = (
-            (f"`{field}`", _type(content), content.get("description", ""))
-            for field, content in part["properties"].items()
-        )
-        yield table(("field", "type", "what it is"), rows)
+        yield ""
+        return
+    rows = []
+    shared: dict[str, list[str]] = {}
+    for field, content in part["properties"].items():
+        text = content.get("description", "")
+        where = described.setdefault((field, text), title)
+        if where == title or len(text.split()) < SHARED_FROM_WORDS:
+            rows.append((f"`{field}`", _type(content), text))
+        else:
+            shared.setdefault(where, []).append(f"`{field}`")
+    yield table(("field", "type", "what it is"), rows)
     yield ""
+    for where, fields in shared.items():
+        yield f"As in [{where}](#{where.lower()}): {', '.join(fields)}."
+        yield ""
 
 
 def _type(content: Mapping[str, Any]) -> str:
