@@ -19,6 +19,7 @@ from .report import (
     EVERYWHERE,
     KUBERNETES,
     MARKS,
+    THOSE_OF,
     VERSION,
     Column,
     heading,
@@ -41,17 +42,17 @@ _REMARK = re.compile(r"- \*(.*?)\*: (.*)")
 
 def read_runs(page: str) -> list[Run]:
     """Return the runs that a page shows; tests have no duration there."""
-    return [run for part in page.split("\n## ")[1:] for run in _read_table(part)]
+    listed: dict[str, Sequence[str]] = {}
+    return [run for part in page.split("\n## ")[1:] for run in _read_table(part, listed)]
 
 
-def _read_table(part: str) -> Iterator[Run]:
+def _read_table(part: str, listed: dict[str, Sequence[str]]) -> Iterator[Run]:
     lines = part.splitlines()
     group, families = _TABLES[lines[0]]
     (_, *titles), _, *rows = [line[2:-2].split(" | ") for line in lines if line.startswith("|")]
     cells = {name: values for name, *values in rows}
-    passed = part.partition(f"{EVERYWHERE}\n\n")[2].partition("\n\n")[0].splitlines()
-    everywhere = [MARKS[PASSED]] * len(titles)
-    cells |= dict.fromkeys((line.removeprefix("- ") for line in passed), everywhere)
+    listed[lines[0]] = _read_passed(part, listed)
+    cells |= dict.fromkeys(listed[lines[0]], [MARKS[PASSED]] * len(titles))
     proxies = [_TITLES[title] for title in titles]
     columns = list(zip(proxies, (_bare(cni) for cni in cells[CNI]), strict=True))
     remarks = [found for line in lines if (found := _REMARK.fullmatch(line))]
@@ -68,6 +69,14 @@ def _read_table(part: str) -> Iterator[Run]:
             seconds=float(cells[DURATION][index].removesuffix(" s")),
             results=tuple(results),
         )
+
+
+def _read_passed(part: str, listed: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """Return the tests that a part lists, or that the part to which it refers does."""
+    _, _, rest = part.partition(EVERYWHERE)
+    if rest.startswith(f" {THOSE_OF}"):
+        return listed[rest.splitlines()[0].removeprefix(f" {THOSE_OF}").removesuffix(".")]
+    return [line.removeprefix("- ") for line in rest.split("\n\n")[1].splitlines()] if rest else []
 
 
 def _read_results(

@@ -25,7 +25,7 @@ COLUMNS = ("kube-proxy", "nftables", "nftables-kernel", "nftables-auto", "iptabl
 VERSION, KUBERNETES, CNI = "version", "Kubernetes", "pods connected by"
 COUNT, DURATION = "**passed**", "duration"
 """What the first rows are called; the others are tests."""
-EVERYWHERE = "Passed in every column:"
+EVERYWHERE, THOSE_OF = "Passed in every column:", "those listed below the table "
 Column = tuple[str, str]
 """A key of `PROXIES` and one of `CNIS`."""
 MARKS = {PASSED: "✓", FAILED: "**✗**", SKIPPED: "–"}
@@ -57,12 +57,13 @@ def render(runs: Collection[Run]) -> str:
     versions = sorted({run.kubernetes for run in runs})
     skip = ", ".join(f"`{word.rstrip(':')}`" for word in SKIP)
     parts = [_HEAD.format(kubernetes=", ".join(versions), skip=skip)]
+    listed: dict[tuple[str, ...], str] = {}
     for name, group in GROUPS.items():
         for families in group.families if name != "ci" else ():
             of_table = [run for run in runs if (run.group, run.families) == (name, families)]
             if of_table:
                 columns = {(run.proxy, run.cni): run for run in of_table}
-                parts.append(_render_table(group, families, columns))
+                parts.append(_render_table(group, families, columns, listed))
     return "\n".join(parts)
 
 
@@ -71,7 +72,17 @@ def heading(group: Group, families: str) -> str:
     return HEADINGS[families].format(group.title)
 
 
-def _render_table(group: Group, families: str, runs: Mapping[Column, Run]) -> str:
+def _render_table(
+    group: Group,
+    families: str,
+    runs: Mapping[Column, Run],
+    listed: dict[tuple[str, ...], str],
+) -> str:
+    """Return a table and what is below it.
+
+    Args:
+        listed: The headings below which tests are listed, by these tests; this one is added.
+    """
     columns = [column for column in product(COLUMNS, CNIS) if column in runs]
     results = {c: {plain(one.name): one for one in runs[c].results} for c in columns}
     names = sorted({name for found in results.values() for name in found})
@@ -89,7 +100,10 @@ def _render_table(group: Group, families: str, runs: Mapping[Column, Run]) -> st
     lines.append(f"{group.nodes} nodes in three zones, {group.processes} tests at a time.")
     lines.append(f"Nodes, pods and Services have {ADDRESSES[families]}.")
     lines += ["", table(["", *titles], rows, others=CENTRED), ""]
-    if passed:
+    title = heading(group, families)
+    if passed and (first := listed.setdefault(tuple(passed), title)) != title:
+        lines += [f"{EVERYWHERE} {THOSE_OF}{first}.", ""]
+    elif passed:
         lines += [EVERYWHERE, "", *(f"- {name}" for name in passed), ""]
     remarks = list(_remarks(names, columns, results))
     return "\n".join([*lines, *remarks, *([""] if remarks else [])])

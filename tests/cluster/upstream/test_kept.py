@@ -27,6 +27,13 @@ def test_what_a_page_shows_of_runs_is_read_again() -> None:
     assert read_runs(render(runs)) == runs
 
 
+def test_tests_that_a_former_table_lists_are_read_for_a_table_that_refers_to_it() -> None:
+    runs = [run("nftables", families=families, a=PASSED, b=PASSED) for families in ("ipv4", "ipv6")]
+    page = render(runs)
+    assert page.count("- a\n") == 1
+    assert read_runs(page) == runs
+
+
 def test_columns_that_failed_for_one_reason_share_a_remark() -> None:
     failed = Result("serve", FAILED, 0.0, "no DNS; it took: 1 s")
     runs = [
