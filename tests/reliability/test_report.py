@@ -54,7 +54,6 @@ def test_a_row_within_its_limits_holds() -> None:
         "`pod-burns`",
         "a pod burns | melts",
         "0 of 100 failed, slowest 2 ms",
-        "2 → 2 ms",
         "log",
         "2.0 s",
         "holds",
