@@ -337,7 +337,7 @@ def _load_table(load: Load, samples: Samples) -> str:
 
 
 def _open_table(key: str, samples: Samples) -> str:
-    """Return the table of one rate; a way without a round that counts has its note instead."""
+    """Return the table of one rate; a way without figures has its note instead."""
     quantiles = [METRICS[metric].head for metric in QUANTILES]
     head = ["", *quantiles, *(f"{head} added" for head in quantiles), "late, %", "errors", "rounds"]
     rows, title = [], LOADS[key].short

@@ -8,15 +8,16 @@ const lateAfter = 100e3
 // clock: times are nanoseconds since its beginning.
 //
 // A request is due at a time that depends on nothing but the rate, and what it took counts from
-// then on, however late it is sent: a slow answer doesn't keep others from being measured
-// (coordinated omission). If no connection is idle, requests wait for one in their order.
+// then on, also while it waits for a connection: a slow answer doesn't keep others from being
+// measured (coordinated omission). If no connection is idle, requests wait for one in their order.
+// Only this program's own delay doesn't count: from when a request could be sent until it is sent.
 type schedule struct {
 	interval float64 // between two requests
 	total    int
-	next     int     // the request that is sent next
-	idle     []int   // connections without a request; the longest idle comes first
-	since    []int64 // when each connection became idle
-	asked    map[int]int64
+	next     int           // the request that is sent next
+	idle     []int         // connections without a request; the longest idle comes first
+	since    []int64       // when each connection became idle
+	asked    map[int]int64 // from when on the request under way counts
 	took     []int64
 	late     int
 	failed   int
@@ -45,10 +46,11 @@ func (s *schedule) send(now int64) int {
 	}
 	connection := s.idle[0]
 	s.idle = s.idle[1:]
-	if now-max(s.due(), s.since[connection]) > lateAfter {
+	own := now - max(s.due(), s.since[connection])
+	if own > lateAfter {
 		s.late++
 	}
-	s.asked[connection] = s.due()
+	s.asked[connection] = s.due() + own
 	s.next++
 	return connection
 }

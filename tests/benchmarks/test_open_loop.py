@@ -1,6 +1,3 @@
-import pytest
-
-from benchmarks.metrics import NotMeasured
 from benchmarks.open_loop import read_open, slowest_rate
 from benchmarks.samples import Sample, Samples
 
@@ -25,11 +22,6 @@ def test_a_report_gives_quantiles_and_the_rate_of_answers() -> None:
         "errors": 4,
         "late_percent": 1.0,
     }
-
-
-def test_a_run_in_which_the_generator_was_late_gives_no_latency() -> None:
-    with pytest.raises(NotMeasured, match=r"the load generator sent 1\.1 % of the requests late"):
-        read_open({**REPORT, "late": 21})
 
 
 def test_the_slowest_rate_is_that_of_the_first_round_and_of_ways_that_have_one() -> None:

@@ -4,7 +4,7 @@ from benchmarks.report import details_of, page_of, pictures_of
 from benchmarks.samples import Sample, Samples
 from benchmarks.ways import Ours
 
-LATE = "not counted: the load generator sent 3.0 % of the requests late"
+LOST = "failed: the connection was refused"
 
 
 def open_sample(way: str, number: int, p50: float, p99: float) -> Sample:
@@ -23,36 +23,36 @@ def test_latency_at_a_fixed_rate_is_shown_beside_what_it_adds_to_direct() -> Non
         [
             open_sample("direct", 0, 40, 90),
             open_sample("ours", 0, 90, 190),
-            Sample("open50", "go", 0, {}, LATE),
+            Sample("open50", "go", 0, {}, LOST),
             open_sample("direct", 1, 44, 96),
             open_sample("ours", 1, 104, 216),
-            Sample("open50", "go", 1, {}, LATE),
+            Sample("open50", "go", 1, {}, LOST),
             open_sample("direct", 2, 60, 100),
-            Sample("open50", "ours", 2, {}, LATE),
+            Sample("open50", "ours", 2, {}, LOST),
         ]
     )
     details = details_of(samples)
     assert "### Half of the slowest proxy's highest rate: 20,400 requests/s\n" in details
-    rows = [line for line in details.splitlines() if "of 3 |" in line or LATE in line]
+    rows = [line for line in details.splitlines() if "of 3 |" in line or LOST in line]
     assert rows == [
         "| direct to one pod | 44 | 96 | 960 | 0 | 0 | 0 | 0.25 | 0 | 3 of 3 |",
         f"| {Ours.label} | 97 | 203 | 2,030 | 55 | 110 | 1,100 | 0.25 | 0 | 2 of 3 |",
-        f"| Go proxy, userspace style | {LATE} |  |  |  |  |  |  |  |  |",
+        f"| Go proxy, userspace style | {LOST} |  |  |  |  |  |  |  |  |",
     ]
     assert (
         "|  | 20,400 requests/s, half of the slowest proxy's highest rate |\n"
         "|---|---:|\n"
         "| direct to one pod | 44 / 96 / 960 |\n"
         f"| {Ours.label} | +55 / +110 / +1,100 |\n"
-        f"| Go proxy, userspace style | {LATE} |\n"
+        f"| Go proxy, userspace style | {LOST} |\n"
     ) in page_of(samples)
     assert bars(pictures_of(samples)["latency"]) == ["55", "110"]
 
 
-def test_a_rate_at_which_no_round_counted_has_no_figures() -> None:
-    samples = Samples([Sample("open10", "ours", 0, {}, LATE)])
+def test_a_rate_at_which_no_round_succeeded_has_no_figures() -> None:
+    samples = Samples([Sample("open10", "ours", 0, {}, LOST)])
     assert "### A tenth of the slowest proxy's highest rate\n" in details_of(samples)
-    assert LATE in page_of(samples)
+    assert LOST in page_of(samples)
 
 
 def test_what_a_delayed_ack_costs_is_a_column_with_and_without_nodelay() -> None:
