@@ -13,8 +13,8 @@ import struct
 from collections.abc import Iterable
 
 from ..errors import ListenError, ShortageError, shortage_hint
+from ..kernel.source_filter import admit, cannot_admit
 from ..model import Protocol, SocketAddress
-from .source_filter import admit, cannot_admit
 from .tuning import BACKLOG
 
 # Not in Python's socket module; linux/in.h and linux/in6.h.

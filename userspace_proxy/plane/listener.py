@@ -26,8 +26,8 @@ from ..dataplane.sockets import (
     set_transparent,
     stop_listening,
 )
-from ..dataplane.source_filter import admit, cannot_admit
 from ..errors import ListenError
+from ..kernel.source_filter import admit, cannot_admit
 from ..model import Protocol, SocketAddress
 from . import reuseport
 from .group import Group

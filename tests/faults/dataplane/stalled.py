@@ -19,9 +19,9 @@ from tests.unit.dataplane.peers import Peer
 from tests.unit.dataplane.rig import Rig
 from tests.unit.dataplane.waiting import until
 from userspace_proxy.dataplane.ageing import keep_alive
-from userspace_proxy.dataplane.source_filter import SO_ATTACH_FILTER
 from userspace_proxy.dataplane.tcp import TcpConnection
 from userspace_proxy.kernel.classic_bpf import RETURN, attach
+from userspace_proxy.kernel.source_filter import SO_ATTACH_FILTER
 
 # Resends and window probes without an answer until the kernel gives up, of this namespace alone.
 RETRIES = 2

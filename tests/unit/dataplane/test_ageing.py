@@ -8,7 +8,7 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning, ageing
 from userspace_proxy.dataplane.ageing import unanswered
-from userspace_proxy.dataplane.source_filter import admit_all, admit_only
+from userspace_proxy.kernel.source_filter import admit_all, admit_only
 
 from .waiting import until
 

@@ -21,9 +21,9 @@ import struct
 from collections.abc import Iterable
 
 from ..errors import ShortageError
-from ..kernel import classic_bpf as bpf
-from ..kernel.classic_bpf import SO_ATTACH_FILTER
 from ..model import Protocol, SocketAddress
+from . import classic_bpf as bpf
+from .classic_bpf import SO_ATTACH_FILTER
 
 # asm-generic/socket.h.
 SO_DETACH_FILTER = 27

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.dataplane import source_filter
-from userspace_proxy.dataplane.source_filter import (
+from userspace_proxy.kernel import source_filter
+from userspace_proxy.kernel.source_filter import (
     SO_ATTACH_FILTER,
     _program,
     admit,
@@ -21,7 +21,7 @@ from userspace_proxy.dataplane.source_filter import (
 )
 from userspace_proxy.model import Protocol, SocketAddress
 
-from .peers import Peer, UdpPeer, address_of, dial
+from ..dataplane.peers import Peer, UdpPeer, address_of, dial
 
 TCP, UDP = Protocol.TCP, Protocol.UDP
 KINDS = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}
