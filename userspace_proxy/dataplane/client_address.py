@@ -32,6 +32,7 @@ from ..model import SocketAddress
 from ..policy.locality import Locality
 from .client_ports import ClientPorts
 from .endpoint_group import EndpointGroup
+from .node_ports import NodePorts
 from .pairs import PairCounts, Pairs
 from .sockets import family_of, set_transparent
 
@@ -71,6 +72,7 @@ class ClientAddressDialer:
         self._out_of_ports = Pairs()
         """Pairs between which no TCP port was free within the last minute."""
         self._ports = ports or ClientPorts()
+        self._node_ports = NodePorts(self._ports)
         self._has_failed = False
 
     def dial_for(
@@ -119,6 +121,8 @@ class ClientAddressDialer:
         at = endpoint
         if dialling.group.detours:
             at = dialling.group.detours.get(endpoint, endpoint)
+        if not is_flow:
+            return self._node_ports.dial(kind, at, now)
         sock = _socket.socket(family_of(at.ip), kind)
         return sock, sock.connect_ex(at)
 

@@ -28,7 +28,7 @@ from . import reactor as epoll
 from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .ephemeral import EPHEMERAL
+from .node_ports import may_be_source
 from .probes import Probes
 from .sockets import (
     EXHAUSTED,
@@ -319,7 +319,7 @@ class TcpDial:
             number == 0
             and not self.is_preserved  # another host's address is never the endpoint's
             and self.endpoint is not None
-            and EPHEMERAL.includes(self.endpoint.port, self._reactor.now)
+            and may_be_source(self.endpoint.port, self._reactor.now)
             and is_self_connected(sock, self.endpoint)
         ):
             number = errno.ECONNREFUSED

@@ -1,0 +1,116 @@
+"""Source ports of dials from this node's address, with real sockets."""
+
+import socket
+
+import pytest
+
+from tests.netns import DEADLINE_S, Net
+from userspace_proxy.dataplane import node_ports as module
+from userspace_proxy.dataplane.client_ports import ClientPorts
+from userspace_proxy.dataplane.ephemeral import EphemeralPorts
+from userspace_proxy.dataplane.node_ports import NodePorts, may_be_source
+from userspace_proxy.model import SocketAddress
+
+TCP = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+# The test's file says that the ephemeral range has 16 ports, and the fifth dial is one too many.
+EASY = 4
+OURS = range(61000, 61004)
+
+
+@pytest.fixture(autouse=True)
+def ephemeral(monkeypatch, tmp_path):
+    path = tmp_path / "ip_local_port_range"
+    path.write_text("40000\t40015\n")
+    monkeypatch.setattr(module, "EPHEMERAL", EphemeralPorts(path))
+
+
+@pytest.fixture(autouse=True)
+def node():
+    """The test's thread is in its namespace, so no other test has these ports."""
+    node = Net("node")
+    with node:
+        yield
+    node.close()
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"], ids=["v4", "v6"])
+def server(request):
+    family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.settimeout(DEADLINE_S)
+        listener.bind((request.param, 0))
+        listener.listen()
+        yield listener
+
+
+@pytest.fixture
+def ports():
+    return NodePorts(ClientPorts(OURS[0], OURS[-1]))
+
+
+def source_port(ports, server, now=0.0):
+    """Dial, have this side close first, and return the port that the server saw."""
+    at = SocketAddress(*server.getsockname()[:2])
+    sock, _ = ports.dial(TCP, at, now)
+    accepted, peer = server.accept()
+    with accepted:
+        sock.close()
+        assert accepted.recv(1) == b""
+    return peer[1]
+
+
+def are_ours(ports, server, count, now=0.0):
+    return [source_port(ports, server, now) in OURS for _ in range(count)]
+
+
+def test_an_endpoint_with_many_dials_gets_ports_of_its_own(ports, server):
+    assert are_ours(ports, server, EASY + 2) == [False] * EASY + [True] * 2
+
+
+def test_ports_in_time_wait_are_used_again(ports, server):
+    are_ours(ports, server, EASY)
+    used = [source_port(ports, server) for _ in range(3 * len(OURS))]
+    assert sorted(used) == sorted([*OURS] * 3)
+
+
+def test_an_endpoint_stays_busy_until_a_minute_with_few_dials(ports, server):
+    are_ours(ports, server, EASY + 1, now=0.0)
+    assert are_ours(ports, server, 1, now=60.0) == [True]
+    assert are_ours(ports, server, 1, now=120.0) == [False]
+
+
+def test_another_endpoint_has_the_kernels_ports(ports, server):
+    are_ours(ports, server, EASY + 1)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(DEADLINE_S)
+        assert are_ours(ports, other, 1) == [False]
+
+
+def test_without_a_free_port_the_kernel_chooses_one(ports, server):
+    taken = []
+    try:
+        for port in OURS:
+            taken.append(socket.socket(server.family, socket.SOCK_STREAM))
+            taken[-1].bind(("::" if server.family == socket.AF_INET6 else "0.0.0.0", port))
+            taken[-1].listen()
+        assert are_ours(ports, server, EASY + 2) == [False] * (EASY + 2)
+    finally:
+        for sock in taken:
+            sock.close()
+
+
+def test_ports_in_use_to_the_same_endpoint_are_passed_over(ports, server):
+    at = SocketAddress(*server.getsockname()[:2])
+    are_ours(ports, server, EASY)
+    held = [ports.dial(TCP, at, 0.0)[0] for _ in range(len(OURS) + 1)]
+    found = [server.accept() for _ in held]
+    assert [peer[1] in OURS for _, peer in found] == [True] * len(OURS) + [False]
+    for sock in (*held, *(accepted for accepted, _ in found)):
+        sock.close()
+
+
+@pytest.mark.parametrize(
+    ("port", "expected"), [(40000, True), (61000, True), (65535, True), (8080, False)]
+)
+def test_only_some_ports_are_sources_of_dials(port, expected):
+    assert may_be_source(port, 0.0) is expected
