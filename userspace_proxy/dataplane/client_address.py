@@ -32,7 +32,8 @@ from ..model import SocketAddress
 from ..policy.locality import Locality
 from .client_ports import ClientPorts
 from .endpoint_group import EndpointGroup
-from .node_ports import NodePorts
+from .held_acks import hold_acks
+from .node_address import NodeAddressDialer
 from .pairs import PairCounts, Pairs
 from .sockets import family_of, set_transparent
 
@@ -72,7 +73,7 @@ class ClientAddressDialer:
         self._out_of_ports = Pairs()
         """Pairs between which no TCP port was free within the last minute."""
         self._ports = ports or ClientPorts()
-        self._node_ports = NodePorts(self._ports)
+        self._node_dialer = NodeAddressDialer(self._ports)
         self._has_failed = False
 
     def dial_for(
@@ -83,11 +84,12 @@ class ClientAddressDialer:
         now: float,
         *,
         may_preserve: bool,
+        holds_ack: bool = False,
     ) -> tuple[_socket.socket, int]:
         """Dial at the client's address if possible, else at this node's; sets ``is_preserved``.
 
-        With ``may_preserve`` unset only this node's address is used. Returns and raises as
-        :meth:`dial`, but for NoClientAddress.
+        With ``may_preserve`` unset only this node's address is used; ``holds_ack`` is for streams
+        (``held_acks``). Returns and raises as :meth:`dial`, but for NoClientAddress.
         """
         client, is_flow = dialling.address[0], bool(kind & _socket.SOCK_DGRAM)
         dialling.is_preserved = (
@@ -99,7 +101,7 @@ class ClientAddressDialer:
         )
         if dialling.is_preserved:
             try:
-                sock, number = self.dial(kind, client, endpoint)
+                sock, number = self.dial(kind, client, endpoint, holds_ack=holds_ack)
             except NoClientAddress:
                 dialling.is_preserved = False
             else:
@@ -122,11 +124,13 @@ class ClientAddressDialer:
         if dialling.group.detours:
             at = dialling.group.detours.get(endpoint, endpoint)
         if not is_flow:
-            return self._node_ports.dial(kind, at, now)
+            return self._node_dialer.dial(kind, at, now, holds_ack=holds_ack)
         sock = _socket.socket(family_of(at.ip), kind)
         return sock, sock.connect_ex(at)
 
-    def dial(self, kind: int, client: str, endpoint: SocketAddress) -> tuple[_socket.socket, int]:
+    def dial(
+        self, kind: int, client: str, endpoint: SocketAddress, *, holds_ack: bool = False
+    ) -> tuple[_socket.socket, int]:
         """Dial an endpoint from a client's address with a non-blocking stream or datagram socket.
 
         Returns the socket and the result of ``connect_ex``; EADDRNOTAVAIL if no port was found. The
@@ -137,13 +141,13 @@ class ClientAddressDialer:
         """
         port = self._ports.next()
         for _ in range(_TRIES):
-            sock, number = self._try(kind, client, port, endpoint)
+            sock, number = self._try(kind, client, port, endpoint, holds_ack=holds_ack)
             if kind & _socket.SOCK_DGRAM or number not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
                 return sock, number
             # A socket that is bound can't be bound again.
             sock.close()
             port = self._ports.random()
-        return self._try(kind, client, port, endpoint)
+        return self._try(kind, client, port, endpoint, holds_ack=holds_ack)
 
     def connection_joined(self, client: str, endpoint: SocketAddress) -> None:
         """Note that an endpoint has answered a connection at the client's address."""
@@ -159,7 +163,7 @@ class ClientAddressDialer:
         self._ports.give(client, sock.getsockname()[1], endpoint)
 
     def _try(
-        self, kind: int, client: str, port: int, endpoint: SocketAddress
+        self, kind: int, client: str, port: int, endpoint: SocketAddress, *, holds_ack: bool
     ) -> tuple[_socket.socket, int]:
         family = family_of(endpoint.ip)
         sock = _socket.socket(family, kind)
@@ -175,6 +179,8 @@ class ClientAddressDialer:
                 if exc.errno == errno.EADDRINUSE:
                     return sock, errno.EADDRNOTAVAIL
                 raise
+            if holds_ack:
+                hold_acks(sock)
             return sock, sock.connect_ex(endpoint)
         except OSError as exc:
             sock.close()

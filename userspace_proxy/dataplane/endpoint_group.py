@@ -54,6 +54,8 @@ class EndpointGroup(CounterTable):
         self.loads = Loads(self, self.serving.handling, index=start, processes=processes)
         self.balancers = Balancers(self.serving, self.loads, start=start, pins=pins)
         self.outcomes = Outcomes(label, self, self.balancers, self.detours, self._retry)
+        self.sends_at_once = False
+        """When an endpoint last answered, there were bytes to send to it."""
         self.waiting_room: WaitingRoom | None = None
         """None before the first client has waited."""
         self._processes = processes

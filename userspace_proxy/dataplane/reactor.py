@@ -49,6 +49,11 @@ ET = select.EPOLLET
 # Events per dispatch: the kernel copies them in one call, and timers wait for no more of them.
 _MAX_EVENTS = 256
 
+# A dispatch with so many takes about 0.3 ms, and a connection at least four dispatches.
+_MANY_EVENTS = 16
+# Between two of them a busy loop has some with few events.
+_BEHIND_S = 0.002
+
 
 class Reactor:
     """Delivers readiness to handlers, in the thread of an event loop."""
@@ -62,6 +67,8 @@ class Reactor:
         """Time of the current dispatch; a timer's callback calls :meth:`tick` first."""
         self.turn = 0
         """Number of the current dispatch."""
+        self._behind_until = 0.0
+        """Descriptors wait for the loop, and not for a peer, if it isn't idle until then."""
         self.iterations = Durations(ITERATION_BOUNDS_S)
         """How long dispatches took."""
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
@@ -78,6 +85,10 @@ class Reactor:
     def tick(self) -> None:
         """Bring :attr:`now` up to date."""
         self.now = self.clock()
+
+    def is_behind(self, now: float) -> bool:
+        """Return whether connections wait for this loop: a dispatch just now had many events."""
+        return now < self._behind_until
 
     def register(self, sock: Closeable, events: int, handler: Handler) -> None:
         """Deliver the events of a socket to a handler, also what is ready now."""
@@ -141,7 +152,8 @@ class Reactor:
         self._is_dispatching = True
         handlers = self._handlers
         try:
-            for fd, events in self._epoll.poll(0, _MAX_EVENTS):
+            batch = self._epoll.poll(0, _MAX_EVENTS)
+            for fd, events in batch:
                 handler = handlers.get(fd)
                 if handler is not None:
                     try:
@@ -163,7 +175,10 @@ class Reactor:
                     sock.close()
         if self._ready:
             self._schedule()
-        self.iterations.add(self.clock() - began)
+        ended = self.clock()
+        self.iterations.add(ended - began)
+        if len(batch) >= _MANY_EVENTS:
+            self._behind_until = ended + _BEHIND_S
 
     def _report(self, exc: Exception, culprit: object) -> None:
         """Report a bug to the loop's exception handler; the batch continues."""

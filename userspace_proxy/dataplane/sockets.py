@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from ..errors import ListenError, ShortageError, shortage_hint
 from ..kernel.source_filter import admit, cannot_admit
 from ..model import Protocol, SocketAddress
+from .held_acks import hold_acks
 from .tuning import BACKLOG
 
 # Not in Python's socket module; linux/in.h and linux/in6.h.
@@ -124,6 +125,7 @@ def _listen(sock: _socket.socket, at: SocketAddress, *, freebind: bool) -> None:
             probe.bind(at)
             sock.bind(probe.getsockname())
     sock.listen(BACKLOG)
+    hold_acks(sock)
 
 
 def _receive(sock: _socket.socket, at: SocketAddress) -> None:
@@ -168,6 +170,7 @@ def listen_again(socks: Iterable[_socket.socket], at: SocketAddress) -> None:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         for sock in socks:
             sock.listen(BACKLOG)
+            hold_acks(sock)
     except OSError as exc:
         raise cannot_listen(at, Protocol.TCP, exc) from exc
 

@@ -10,8 +10,8 @@
 
 Rule 1: a client that can't be served gets a RST, never a clean end.
 Rule 2: a RST is passed on as a RST, behind what was sent before it (``late_reset``).
-Rule 3: packets are what a connection costs: a FIN travels with the bytes before it. ACKs are left
-to the kernel: delaying that of a handshake made endpoints that write twice wait for 40 ms.
+Rule 3: packets are what a connection costs: a FIN travels with the bytes before it, and ACKs with
+the bytes after it, for a short time (``held_acks``).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from . import reactor as epoll
 from .connection_log import ConnectionLog, EndedBy
 from .endpoint_group import EndpointGroup
 from .frontends import dialled_at
+from .held_acks import send_acks
 from .pipes import PipePool
 from .proxy_protocol import write_header
 from .relay import Direction
@@ -148,6 +149,13 @@ class TcpConnection:
         """The client's IP address."""
         return str(self.address[0])
 
+    @property
+    def endpoint_socket(self) -> _socket.socket | None:
+        """The socket towards the endpoint that is dialled or has answered, if there is one."""
+        if self.up is not None:
+            return self.up.sink
+        return None if self.dial is None else self.dial.sock
+
     def begin(self) -> None:
         """Dial endpoints until one answers."""
         dial = self.dial = TcpDial(self)
@@ -180,6 +188,9 @@ class TcpConnection:
             up.pump()
         else:
             self._send_header(version, sock)
+        group.sends_at_once = up.bytes_moved > 0 or version is not None
+        if dial.holds_ack and not group.sends_at_once:
+            send_acks(sock)
         if up.bytes_moved > _ONE_PACKET_BYTES:
             self._set_nodelay()
         if events & _READABLE:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from .accepted_headers import AcceptedHeaders
 from .ageing import Ageing
 from .engine import Engine
+from .held_acks import HeldAcks
 from .late_reset import LateResets
 from .probes import Probes
 from .removals import Removals
@@ -32,6 +33,7 @@ class TcpConnections:
             loop, clock, tuning.client_timeout_s, TcpDial.client_timed_out
         )
         """Of clients that no endpoint has answered yet."""
+        self.held_acks = HeldAcks(engine.reactor)
         self.late_resets = LateResets(loop, clock, tuning.reset_wait_s)
         trusted = tuning.proxy_protocol_from
         self.headers = AcceptedHeaders(engine, trusted) if trusted else None
@@ -49,11 +51,13 @@ class TcpConnections:
         if not self.open:
             self.ageing.start()
         self.open.add(connection)
+        self.held_acks.start(connection, connection.started)
         self.engine.descriptors.take(DESCRIPTORS)
 
     def ended(self, connection: TcpConnection) -> None:
         """Remove a closed connection that has no deadline any more."""
         self.open.discard(connection)
+        self.held_acks.stop(connection)
         if connection.is_aborting:
             self.late_resets.forget(connection)
         if self.headers is not None:
@@ -77,6 +81,7 @@ class TcpConnections:
         """Reset all connections, and stop every timer. Idempotent."""
         self.reset_all()
         self.probes.close()
+        self.held_acks.close()
         self.late_resets.close()
         self.ageing.close()
         self.removals.close()

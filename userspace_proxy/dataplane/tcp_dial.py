@@ -28,7 +28,8 @@ from . import reactor as epoll
 from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .node_ports import may_be_source
+from .held_acks import HeldAcks
+from .node_address import may_be_source
 from .probes import Probes
 from .sockets import (
     EXHAUSTED,
@@ -52,6 +53,7 @@ class DialOwner(Protocol):
 
     engine: Engine
     probes: Probes
+    held_acks: HeldAcks
     dial_deadlines: Timeouts[TcpDial]
     client_deadlines: Timeouts[TcpDial]
 
@@ -87,6 +89,7 @@ class TcpDial:
         "began_at",
         "endpoint",
         "group",
+        "holds_ack",
         "is_preserved",
         "is_waiting",
         "shows_local_client",
@@ -108,6 +111,8 @@ class TcpDial:
         """Endpoints that failed, and why; most connections need no dict."""
         self.began_at: float | None = None
         """When the last dial began; None before the first one."""
+        self.holds_ack = False
+        """The ACK of the endpoint's answer waits for bytes to send (``held_acks``)."""
         self.is_preserved = False
         """The endpoint sees the client's own address."""
         self.shows_local_client = False
@@ -247,6 +252,7 @@ class TcpDial:
             self._dial_began(endpoint)
             return 0
         self.shows_local_client = False
+        self.holds_ack = self.group.sends_at_once and self._connection in self._owner.held_acks
         try:
             sock, number = self._owner.engine.client_dialer.dial_for(
                 self,
@@ -254,6 +260,7 @@ class TcpDial:
                 endpoint,
                 self._reactor.now,
                 may_preserve=self._connection.may_preserve,
+                holds_ack=self.holds_ack,
             )
         except OSError as exc:
             return exc.errno or errno.EMFILE

@@ -33,6 +33,9 @@ class Timeouts(Generic[Item]):
     def __len__(self) -> int:
         return len(self._due)
 
+    def __contains__(self, item: object) -> bool:
+        return item in self._due
+
     def start(self, item: Item, now: float) -> None:
         """Begin the deadline of an item that has none."""
         self._due[item] = now + self._after_s

@@ -24,6 +24,7 @@ import errno
 from collections.abc import Hashable
 from typing import Any
 
+from ..kernel.ephemeral import EPHEMERAL
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress
@@ -31,7 +32,6 @@ from . import reactor as epoll
 from .connection_log import ConnectionLog, EndedBy
 from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .ephemeral import EPHEMERAL
 from .flow_table import GRAIN_S
 from .pktinfo import ANCILLARY_BYTES, Ancillary, AncillaryItem, Destinations, hops_left
 from .sockets import EXHAUSTED, is_self_connected, is_wildcard, packets_lost, set_hop_limit

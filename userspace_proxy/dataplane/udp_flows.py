@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from ..kernel.ephemeral import EPHEMERAL
 from .engine import Engine
-from .ephemeral import EPHEMERAL
 from .flow_table import FlowTable
 from .shares import CONNECTION_BYTES
 from .udp_flow import UdpFlow

@@ -216,6 +216,27 @@ async def test_turns_are_counted(reactor, pairs):
     assert turns_seen == list(range(turns_seen[0], turns_seen[0] + len(turns_seen)))
 
 
+async def test_a_loop_is_behind_for_2_ms_after_a_dispatch_of_many_events(pairs):
+    clock = Clock()
+    reactor = Reactor(asyncio.get_running_loop(), clock=clock)
+    heard = []
+    theirs = []
+    for _ in range(16):
+        ours, other = pairs()
+        theirs.append(other)
+        reactor.register(ours, epoll.IN | epoll.ET, heard.append)
+    behind = []
+    for count in (15, 16, 1):
+        heard.clear()
+        for other in theirs[:count]:
+            other.send(b"x")
+        await until(lambda: len(heard) == count)  # noqa: B023 - it is over in this turn
+        behind.append(reactor.is_behind(clock.now))
+    assert behind == [False, True, True]
+    assert not reactor.is_behind(clock.now + 0.002)
+    reactor.close()
+
+
 async def test_a_closed_reactor_delivers_nothing_and_gives_its_descriptor_back(pairs):
     before = open_sockets()
     reactor = Reactor(asyncio.get_running_loop())

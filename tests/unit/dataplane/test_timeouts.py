@@ -36,6 +36,7 @@ def test_an_item_that_was_stopped_does_not_expire(timeouts, loop, expired):
     timeouts.start(BOB, loop.now)
     timeouts.stop(ALICE)
     timeouts.stop(ALICE)
+    assert (ALICE in timeouts, BOB in timeouts) == (False, True)
     loop.advance(2)
     assert expired == [BOB]
 

@@ -1,8 +1,8 @@
 import pytest
 
 from userspace_proxy.dataplane import Tuning
-from userspace_proxy.dataplane.ephemeral import EPHEMERAL
 from userspace_proxy.dataplane.waiting_room import RETRIES, RETRY_S, WINDOW
+from userspace_proxy.kernel.ephemeral import EPHEMERAL
 
 from .limits import MIB, Limit
 from .waiters import HOLD, count_waiting, limited, waited

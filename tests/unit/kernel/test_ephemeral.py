@@ -1,8 +1,7 @@
 import pytest
 
-from userspace_proxy.dataplane.ephemeral import EPHEMERAL, EphemeralPorts
-
-from .peers import TcpEndpoint
+from tests.unit.dataplane.peers import TcpEndpoint
+from userspace_proxy.kernel.ephemeral import EPHEMERAL, EphemeralPorts
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Decides when dials from this node's address choose their own source port, and which.
+"""Dials from this node's address, with source ports of its own choice to busy endpoints.
 
 The kernel chooses from the ephemeral range, and a port stays in TIME_WAIT for a minute. Once half
 of the range is in use towards an endpoint, it considers thousands of ports for each dial, and the
@@ -17,10 +17,11 @@ from __future__ import annotations
 import _socket
 import errno
 
+from ..kernel.ephemeral import EPHEMERAL
 from ..model import SocketAddress
 from ..policy.locality import FIRST_PORT, LAST_PORT
 from .client_ports import ClientPorts
-from .ephemeral import EPHEMERAL
+from .held_acks import hold_acks
 from .sockets import family_of
 
 # As long as TIME_WAIT (TCP_TIMEWAIT_LEN).
@@ -29,18 +30,11 @@ _WINDOW_S = 60.0
 _SHARE_OF_RANGE = 4
 # Ports to try; without TCP timestamps all may be in TIME_WAIT.
 _TRIES = 4
-# Endpoints to count; beyond that counting begins anew.
 _MAX_ENDPOINTS = 4096
-_WILDCARDS = {_socket.AF_INET: "0.0.0.0", _socket.AF_INET6: "::"}
-_TAKEN = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
 
 
-class NodePorts:
-    """Dials from this node's address of one data plane.
-
-    Args:
-        ports: Used in turn.
-    """
+class NodeAddressDialer:
+    """Dials of one data plane; its ``ports`` are used in turn."""
 
     def __init__(self, ports: ClientPorts) -> None:
         self._ports = ports
@@ -49,21 +43,21 @@ class NodePorts:
         self._busy: frozenset[SocketAddress] = frozenset()
         """Endpoints that were busy in the last window."""
 
-    def dial(self, kind: int, endpoint: SocketAddress, now: float) -> tuple[_socket.socket, int]:
-        """Dial an endpoint with a non-blocking TCP socket.
+    def dial(
+        self, kind: int, endpoint: SocketAddress, now: float, *, holds_ack: bool = False
+    ) -> tuple[_socket.socket, int]:
+        """Dial an endpoint with a non-blocking TCP socket; for ``holds_ack`` see ``held_acks``.
 
-        Returns the socket and the result of ``connect_ex``. Raises OSError if the kernel grants no
-        socket.
+        Returns the socket and the result of ``connect_ex``. Raises OSError if there is no socket.
         """
-        if self._is_busy(endpoint, now):
-            for _ in range(_TRIES):
-                sock = _socket.socket(family_of(endpoint.ip), kind)
-                number = self._connect_bound(sock, endpoint)
-                if number not in _TAKEN:
-                    return sock, number
-                # A socket that is bound can't be bound again.
-                sock.close()
-        sock = _socket.socket(family_of(endpoint.ip), kind)
+        for _ in range(_TRIES if self._is_busy(endpoint, now) else 0):
+            sock = _open(kind, endpoint, holds_ack=holds_ack)
+            number = sock.connect_ex(endpoint) if self._bind(sock) else errno.EADDRNOTAVAIL
+            if number != errno.EADDRNOTAVAIL:
+                return sock, number
+            # A socket that is bound can't be bound again.
+            sock.close()
+        sock = _open(kind, endpoint, holds_ack=holds_ack)
         return sock, sock.connect_ex(endpoint)
 
     def _is_busy(self, endpoint: SocketAddress, now: float) -> bool:
@@ -76,17 +70,21 @@ class NodePorts:
         count = counts[endpoint] = counts.get(endpoint, 0) + 1
         return count > many or endpoint in self._busy
 
-    def _connect_bound(self, sock: _socket.socket, endpoint: SocketAddress) -> int:
+    def _bind(self, sock: _socket.socket) -> bool:
+        """Bind the next port; returns False if another program listens there."""
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         try:
-            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-            sock.bind((_WILDCARDS[sock.family], self._ports.next()))
-            return sock.connect_ex(endpoint)
-        except OSError as exc:
-            # Another program listens there.
-            if exc.errno == errno.EADDRINUSE:
-                return exc.errno
-            sock.close()
-            raise
+            sock.bind(("", self._ports.next()))
+        except OSError:
+            return False
+        return True
+
+
+def _open(kind: int, endpoint: SocketAddress, *, holds_ack: bool) -> _socket.socket:
+    sock = _socket.socket(family_of(endpoint.ip), kind)
+    if holds_ack:
+        hold_acks(sock)
+    return sock
 
 
 def may_be_source(port: int, now: float) -> bool:

@@ -5,10 +5,10 @@ import socket
 import pytest
 
 from tests.netns import DEADLINE_S, Net
-from userspace_proxy.dataplane import node_ports as module
+from userspace_proxy.dataplane import node_address as module
 from userspace_proxy.dataplane.client_ports import ClientPorts
-from userspace_proxy.dataplane.ephemeral import EphemeralPorts
-from userspace_proxy.dataplane.node_ports import NodePorts, may_be_source
+from userspace_proxy.dataplane.node_address import NodeAddressDialer, may_be_source
+from userspace_proxy.kernel.ephemeral import EphemeralPorts
 from userspace_proxy.model import SocketAddress
 
 TCP = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
@@ -45,7 +45,7 @@ def server(request):
 
 @pytest.fixture
 def ports():
-    return NodePorts(ClientPorts(OURS[0], OURS[-1]))
+    return NodeAddressDialer(ClientPorts(OURS[0], OURS[-1]))
 
 
 def source_port(ports, server, now=0.0):

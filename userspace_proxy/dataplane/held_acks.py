@@ -1,0 +1,85 @@
+"""Holds back ACKs of a new TCP connection, so that they travel with the data that follows.
+
+    client's bytes ──▶ their ACK travels with the answer
+    endpoint's SYN-ACK ──▶ its ACK travels with the client's bytes
+    answer ──▶ its ACK travels with the FIN
+         └──▶ still open after HELD_S: ACKs are sent as on any other socket
+
+Rule 1: accepted sockets inherit held ACKs from the listening socket: no system call for each.
+Rule 2: the ACK of the endpoint's handshake is held back if the last connection of the Service port
+had bytes to send when its endpoint answered. If this one has none, the ACK is sent at once: until
+then the endpoint sees no connection, so a server that speaks first would wait.
+Rule 3: whatever the two sides do, nothing is held back for longer than HELD_S, or BEHIND_S while
+the loop is behind: with Nagle's algorithm, a peer that writes twice sends the rest after the ACK.
+
+Source: net/ipv4/tcp.c, tcp_sock_set_quickack(); net/ipv4/tcp_input.c,
+tcp_rcv_synsent_state_process() for the handshake's ACK.
+"""
+
+from __future__ import annotations
+
+import _socket
+from typing import Protocol
+
+from .reactor import Reactor
+from .timeouts import Timeouts
+
+# Most short connections between pods end within a millisecond; a timer of uvloop has no shorter.
+HELD_S = 0.002
+
+# While connections wait for the loop and not for a peer, two more calls for each would add to that.
+BEHIND_S = 0.02
+
+
+class _Accepted(Protocol):
+    """What is needed of a connection: see ``TcpConnection``."""
+
+    client: _socket.socket
+    started: float
+
+    @property
+    def endpoint_socket(self) -> _socket.socket | None: ...
+    def __hash__(self) -> int: ...
+
+
+class HeldAcks(Timeouts[_Accepted]):
+    """The open connections of one data plane whose ACKs are held back."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        super().__init__(reactor.loop, reactor.clock, HELD_S, self._release)
+        self._reactor = reactor
+
+    def _release(self, connection: _Accepted) -> None:
+        now = self._reactor.clock()
+        may_hold = now - connection.started < BEHIND_S - HELD_S
+        if may_hold and self._reactor.is_behind(now):
+            self.start(connection, now)
+            return
+        send_acks(connection.client)
+        endpoint = connection.endpoint_socket
+        if endpoint is not None:
+            send_acks(endpoint)
+
+
+def hold_acks(sock: _socket.socket) -> None:
+    """Have ACKs wait for data to send, up to the kernel's own limits: 40 ms, a handshake's 200 ms.
+
+    For a socket that is to connect, or that listens: ``listen`` undoes it. Without effect where the
+    kernel has no such option.
+    """
+    _set_quick_acks(sock, 0)
+
+
+def send_acks(sock: _socket.socket) -> None:
+    """Undo :func:`hold_acks`: send the ACK that waits, and leave later ones to the kernel.
+
+    Without effect on sockets other than TCP's.
+    """
+    _set_quick_acks(sock, 1)
+
+
+def _set_quick_acks(sock: _socket.socket, value: int) -> None:
+    try:
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_QUICKACK, value)
+    except OSError:
+        return
