@@ -168,11 +168,15 @@ release-notes: $(VENV)/installed-dev ## check that TAG=v0.1.0 is of this version
 manifests: build-helm ## render examples/deploy from the chart
 	@$(BUILD) tests.cluster.chart
 
+recording: $(VENV)/installed-dev $(VENV)/installed-site ## record the demo's page with Chromium, write docs/images/demo.webp
+	$(BIN)/python -m tests.page.recording
+
 lock: $(VENV)/installed-dev ## regenerate the requirements files
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build --extra=dns --extra=iptables pyproject.toml -o requirements-image.lock
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=dev pyproject.toml -o requirements-dev.lock
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --group=fuzz -o requirements-fuzz.lock
+	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --constraints=requirements-dev.lock --group=site -o requirements-site.lock
 
 clean: ## remove the virtual environment and the tools' caches
 	rm -rf $(VENV) .coverage .fuzz .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
@@ -188,6 +192,6 @@ $(VENV)/installed-dev: requirements-dev.lock $(PROJECTS) | $(VENV)/bin/python
 	@tests/tools/venv.sh $(PYTHON) $(VENV) requirements-dev.lock
 	@touch $@ $(VENV)/installed
 
-$(VENV)/installed-fuzz: requirements-fuzz.lock $(VENV)/installed-dev
-	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements-fuzz.lock
+$(VENV)/installed-fuzz $(VENV)/installed-site: $(VENV)/installed-%: requirements-%.lock $(VENV)/installed-dev
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --require-hashes -r $<
 	@touch $@
