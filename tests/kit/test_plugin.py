@@ -338,7 +338,8 @@ def test_nothing_is_imported():
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/in-tests.md", "pytest-userspace-proxy/README.md"]
+    "page",
+    ["README.md", "docs/in-tests.md", "docs/index.md", "pytest-userspace-proxy/README.md"],
 )
 def test_the_tests_on_a_page_pass(pytester, page):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)

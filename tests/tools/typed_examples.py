@@ -23,7 +23,13 @@ from pathlib import Path
 
 from .mirror import ROOT
 
-PAGES = ("README.md", "pytest-userspace-proxy/README.md", "docs/in-tests.md")
+PAGES = (
+    "README.md",
+    "pytest-userspace-proxy/README.md",
+    "docs/in-tests.md",
+    "docs/index.md",
+    "docs/scale-to-zero-for-tcp-and-udp.md",
+)
 """Pages whose Python blocks are checked."""
 
 _IGNORED = re.compile(r"#\s*(?:type:\s*ignore|pyright:)")

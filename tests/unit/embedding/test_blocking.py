@@ -3,9 +3,13 @@
 import errno
 import inspect
 import pydoc
+import re
 import socket
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +21,7 @@ from userspace_proxy.errors import ListenError, SteeringError
 from userspace_proxy.model import ServiceKey
 
 WEB = ServiceKey("default", "web")
+PAGE = Path(__file__).parents[3] / "docs" / "scale-to-zero-for-tcp-and-udp.md"
 
 
 @pytest.fixture
@@ -152,3 +157,12 @@ def test_help_shows_what_a_call_takes_and_returns():
     assert "-> BlockingService" in shown
     assert "choose_next(self, service: ServiceKey, endpoint: EndpointAddress)" in shown
     assert "Have the next connection of a Service go to one of its endpoints" in shown
+
+
+def test_the_program_on_the_page_prints_what_the_page_shows():
+    page = PAGE.read_text()
+    program = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    shown = re.search(r"```console\n\$ python zero.py\n(.*?)```", page, re.DOTALL)[1]
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    seconds = re.compile(r"^\d+ s", re.MULTILINE)
+    assert seconds.sub("", done.stdout) == seconds.sub("", shown), done.stderr
