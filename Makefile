@@ -168,6 +168,9 @@ release-notes: $(VENV)/installed-dev ## check that TAG=v0.1.0 is of this version
 manifests: build-helm ## render examples/deploy from the chart
 	@$(BUILD) tests.cluster.chart
 
+site: $(VENV)/installed-dev $(VENV)/installed-site ## build the site from docs/ into site/; dead links and anchors fail (REPOSITORY=URL, SITE_URL=URL: where the project is)
+	$(BIN)/python -m tests.tools.site
+
 recording: $(VENV)/installed-dev $(VENV)/installed-site ## record the demo's page with Chromium, write docs/images/demo.webp
 	$(BIN)/python -m tests.page.recording
 
@@ -179,7 +182,7 @@ lock: $(VENV)/installed-dev ## regenerate the requirements files
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --constraints=requirements-dev.lock --group=site -o requirements-site.lock
 
 clean: ## remove the virtual environment and the tools' caches
-	rm -rf $(VENV) .coverage .fuzz .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf $(VENV) .coverage .fuzz .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist site
 
 $(VENV)/bin/python:
 	@tests/tools/venv.sh $(PYTHON) $(VENV)

@@ -1,0 +1,79 @@
+"""What makes pages fit the site; the generator itself runs with ``make site`` only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .site import ROOT, decisions_page, page_text, place_of, repository_address, write_versions
+
+REPOSITORY = "https://code.example/team/project"
+FILES = f"{REPOSITORY}/blob/v1.2.0/"
+
+
+@pytest.mark.parametrize(
+    ("path", "link", "fitted"),
+    [
+        pytest.param("docs/a.md", "[b](b.md#x)", "[b](b.md#x)", id="page"),
+        pytest.param("docs/adr/1.md", "[b](../b.md)", "[b](../b.md)", id="page-above"),
+        pytest.param("docs/a.md", "[b](../docs/b.md)", "[b](b.md)", id="long-way-round"),
+        pytest.param("ARCHITECTURE.md", "[b](docs/b.md#x)", "[b](b.md#x)", id="from-the-root"),
+        pytest.param("docs/a.md", "[b](../ARCHITECTURE.md)", "[b](architecture.md)", id="to-it"),
+        pytest.param("ARCHITECTURE.md", "[why](docs/adr)", "[why](decisions.md)", id="decisions"),
+        pytest.param("docs/a.md", "![b](images/b.png)", "![b](images/b.png)", id="picture"),
+        pytest.param("docs/a.md", "[t](../Makefile)", f"[t]({FILES}Makefile)", id="file"),
+        pytest.param("docs/a.md", "[b](https://x.example/)", "[b](https://x.example/)", id="web"),
+        pytest.param("docs/a.md", "[here](#x)", "[here](#x)", id="same-page"),
+        pytest.param("docs/a.md", "see [b.md](b.md)", "see [About b](b.md)", id="title"),
+        pytest.param("ARCHITECTURE.md", "[docs/b.md](docs/b.md)", "[About b](b.md)", id="titles"),
+        pytest.param("docs/a.md", "```\n[b](../b)\n```", "```\n[b](../b)\n```", id="code"),
+    ],
+)
+def test_links_fit_the_site(path: str, link: str, fitted: str) -> None:
+    assert page_text(link, path, FILES, {"b.md": "About b"}) == fitted
+
+
+def test_without_a_repository_a_link_to_a_file_is_text() -> None:
+    text = page_text("see [`shop.py`](../examples/shop.py).", "docs/a.md", "", {})
+    assert text == "see `shop.py`."
+
+
+def test_a_list_may_follow_a_paragraph_at_once() -> None:
+    page = "Rejected:\n- one\n  more of it\n- two\n\n1. first\n2. second\n"
+    fitted = page_text(page, "docs/a.md", "", {})
+    assert fitted == page.replace("Rejected:\n", "Rejected:\n\n")
+
+
+def test_a_development_version_shows_the_newest_files() -> None:
+    assert repository_address(REPOSITORY + "/", "1.2.0") == FILES
+    assert repository_address(REPOSITORY, "1.2.0.dev0") == f"{REPOSITORY}/blob/HEAD/"
+
+
+def test_no_host_is_decided() -> None:
+    assert repository_address("", "1.2.0") == ""
+    assert 'site_url: !ENV [SITE_URL, ""]' in (ROOT / "mkdocs.yml").read_text()
+
+
+def test_all_decisions_are_listed() -> None:
+    page = decisions_page(ROOT / "docs/adr")
+    files = sorted(file.name for file in (ROOT / "docs/adr").glob("0*.md"))
+    assert [file for file in files if f"](adr/{file})" not in page] == []
+    assert "- [0054: " in page
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    settings = (ROOT / "mkdocs.yml").read_text()
+    pages = [page.name for page in (ROOT / "docs").glob("*.md")] + [place_of("ARCHITECTURE.md")]
+    assert [page for page in pages if f"- {page}\n" not in settings] == []
+
+
+def test_older_versions_stay_and_the_newest_is_shown(tmp_path: Path) -> None:
+    for version in ("0.9.0", "0.10.0", "0.10.0.dev0"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "index.html").touch()
+    write_versions(tmp_path)
+    listed = json.loads((tmp_path / "versions.json").read_text())
+    assert [each["version"] for each in listed] == ["0.10.0", "0.10.0.dev0", "0.9.0"]
+    assert 'url=0.10.0/"' in (tmp_path / "index.html").read_text()
