@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from .guide_page import headings
 from .site import ROOT, decisions_page, page_text, place_of, repository_address, write_versions
 
 REPOSITORY = "https://code.example/team/project"
@@ -77,3 +79,14 @@ def test_older_versions_stay_and_the_newest_is_shown(tmp_path: Path) -> None:
     listed = json.loads((tmp_path / "versions.json").read_text())
     assert [each["version"] for each in listed] == ["0.10.0", "0.10.0.dev0", "0.9.0"]
     assert 'url=0.10.0/"' in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_no_link_of_a_page_outside_of_docs_is_dead(page: str) -> None:
+    links = re.findall(r"\]\(([^():\s#]+)(?:#([^()\s]+))?\)", (ROOT / page).read_text())
+    dead = [path for path, _ in links if not (ROOT / path).exists()]
+    anchors = [(ROOT / path, anchor) for path, anchor in links if anchor and path not in dead]
+    dead += [
+        f"{path}#{anchor}" for path, anchor in anchors if anchor not in headings(path.read_text())
+    ]
+    assert dead == []
