@@ -81,6 +81,9 @@ coverage: $(VENV)/installed-dev ## the unit tests, and a check that they cover 9
 corpus: $(VENV)/installed-dev ## replay the corpus of the fuzzer
 	$(PYTEST) corpus tests/fuzz $(IN_PARALLEL)
 
+pythons: $(VENV)/installed-dev ## unit and node tests of the last commit on newer Pythons, in roots of Debian's newer suites: PYTHONS="3.13 3.14" (minutes, root)
+	@$(BUILD) tests.tools.pythons $(addprefix --python=,$(PYTHONS)) unit node
+
 node: $(VENV)/installed-dev ## tests with a real kernel: rules, routes and sockets in namespaces
 	$(PYTEST) node $(NODE_TESTS) -m "not long" $(BY_MODULE)
 

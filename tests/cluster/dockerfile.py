@@ -69,13 +69,17 @@ def read_dockerfile(text: str, arguments: Mapping[str, str] | None = None) -> li
     """
     given = arguments or {}
     stages: list[Stage] = []
+    # Those before the first FROM are for the names of bases.
+    outside: dict[str, str] = {}
     for row in DockerfileParser(fileobj=BytesIO(text.encode())).structure:
         instruction, value = row["instruction"], row["value"]
         if instruction in _SILENT:
             continue
         if instruction == "FROM":
-            base, name = image_from(value)
+            base, name = image_from(WordSplitter(value, args=outside).dequote())
             stages.append(Stage(name or str(len(stages)), base))
+        elif not stages and instruction == "ARG":
+            outside |= _argument(value, given)
         elif not stages:
             raise BuildError(f"cannot read the Dockerfile: {instruction} before the first FROM")
         else:
@@ -94,8 +98,7 @@ def _add(stage: Stage, instruction: str, value: str, given: Mapping[str, str]) -
         case "WORKDIR":
             stage.folder = str(PurePosixPath(stage.folder, value))
         case "ARG":
-            name, _, default = value.partition("=")
-            stage.arguments[name] = given.get(name, WordSplitter(default).dequote())
+            stage.arguments |= _argument(value, given)
         case "ENV" | "LABEL":
             pairs = dict(
                 extract_key_values(
@@ -107,6 +110,11 @@ def _add(stage: Stage, instruction: str, value: str, given: Mapping[str, str]) -
             stage.entrypoint = tuple(json.loads(value))
         case _:
             raise BuildError(f"cannot build by {instruction} {value}: not known here")
+
+
+def _argument(value: str, given: Mapping[str, str]) -> dict[str, str]:
+    name, _, default = value.partition("=")
+    return {name: given.get(name, WordSplitter(default).dequote())}
 
 
 def _copy(value: str, folder: str) -> Copy:

@@ -20,6 +20,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -34,8 +35,8 @@ from .dockerfile import Copy, Run, Stage, files_of, read_dockerfile
 
 ROOT = Path(__file__).resolve().parents[2]
 
-BASES = {"debian:bookworm-slim": "bookworm"}
-"""What stands for an image that can't be pulled here: a release for mmdebstrap."""
+DEBIAN = re.compile(r"debian:(?P<suite>[a-z]+)-slim")
+"""Images that can't be pulled here, and for which mmdebstrap's root of a suite stands."""
 NOTHING = "scratch"
 """The base that is empty."""
 # As debootstrap, by which those images are made, merges /usr. Without it, apt takes the package
@@ -56,6 +57,10 @@ APT::Keep-Downloaded-Packages "false";
 Dir::Cache::pkgcache "";
 Dir::Cache::srcpkgcache "";
 """
+# Suites whose lists expire after a week, which a mirror may be behind. Only tests run in their
+# roots; the lists' signatures are still verified.
+_UNRELEASED = ("forky", "sid")
+_OLD_LISTS = 'Acquire::Check-Valid-Until "false"'
 # How pip was told to fetch packages; what it was told to find on this machine stays behind.
 _PASSED_ON = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT")
 _CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
@@ -170,14 +175,18 @@ def _base(name: str, cache: Path, write: Write) -> Path:
         folder = cache / _key(name)
         folder.mkdir(exist_ok=True)
         return folder
-    if name not in BASES:
-        raise BuildError(f"cannot begin with {name}: known are {', '.join([*BASES, NOTHING])}")
+    known = DEBIAN.fullmatch(name)
+    if known is None:
+        raise BuildError(f"cannot begin with {name}: known are debian:SUITE-slim and {NOTHING}")
     folder = cache / _key("base", platform.machine(), name, _MERGED_USR, *_SLIM, _APT)
     if not folder.is_dir():
         write(f"FROM {name}, by mmdebstrap\n")
+        suite = known["suite"]
         options = [f"--hook-dir={_MERGED_USR}", *(f"--dpkgopt={option}" for option in _SLIM)]
+        if suite in _UNRELEASED:
+            options.append(f"--aptopt={_OLD_LISTS}")
         with _unfinished(folder) as unfinished:
-            _do(["mmdebstrap", "--quiet", "--variant=minbase", *options, BASES[name], unfinished])
+            _do(["mmdebstrap", "--quiet", "--variant=minbase", *options, suite, unfinished])
             # A step's network needs a place for the name servers.
             resolver = unfinished / "etc/resolv.conf"
             resolver.unlink(missing_ok=True)
@@ -233,22 +242,27 @@ def _run(step: Run, below: Sequence[Path], upper: Path) -> None:
             mount --rbind /dev "{merged}/dev"
             mount -t tmpfs tmpfs "{merged}/run"
             mount --bind /etc/resolv.conf "{merged}/etc/resolv.conf"
-            {_certificates(merged)}
+            {give_certificates(merged)}
             exec chroot "{merged}" /bin/sh -c 'mkdir -p "$0" && cd "$0" && eval "$1"' "$1" "$2"
         """
-        environment = {"PATH": _PATH, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"}
-        environment |= {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        if _certificates(merged):
-            environment |= dict.fromkeys(_CERTIFICATES, "/run/certificates")
         _do(
             ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--",
              "/bin/sh", "-c", script, "sh", step.folder, step.command],
-            environment | dict(step.environment),
+            environment() | dict(step.environment),
         )  # fmt: skip
 
 
-def _certificates(merged: Path) -> str:
-    """Return the command that gives a step the authorities that pip here trusts, if any."""
+def environment() -> dict[str, str]:
+    """Return what a command in a root filesystem sees: how to fetch packages, and little else."""
+    seen = {"PATH": _PATH, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"}
+    seen |= {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    if any(name in os.environ for name in _CERTIFICATES):
+        seen |= dict.fromkeys(_CERTIFICATES, "/run/certificates")
+    return seen
+
+
+def give_certificates(merged: Path) -> str:
+    """Return the command that gives a root the authorities that pip here trusts, if any."""
     named = next((os.environ[name] for name in _CERTIFICATES if name in os.environ), "")
     return f'cp "{named}" "{merged}/run/certificates"' if named else ""
 

@@ -43,6 +43,14 @@ def test_stages_arguments_and_environment_reach_the_steps_after_them() -> None:
     assert last.entrypoint == ("/bin/x", "run")
 
 
+@pytest.mark.parametrize(("given", "base"), [({}, "debian:b"), ({"SUITE": "c"}, "debian:c")])
+def test_an_argument_before_the_first_stage_chooses_its_base(
+    given: dict[str, str], base: str
+) -> None:
+    (stage,) = read_dockerfile("ARG SUITE=b\nFROM debian:${SUITE} AS root\n", given)
+    assert (stage.base, stage.name, stage.arguments) == (base, "root", {})
+
+
 @pytest.mark.parametrize(
     "line", ["ADD x /x", "COPY --chown=1 x /x", "ENTRYPOINT sh", "HEALTHCHECK CMD x"]
 )

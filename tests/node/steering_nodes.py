@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns import DEADLINE_S, Net
-from tests.promises.listings import with_sorted_elements
+from tests.promises.listings import as_older_nft_prints, with_sorted_elements
 from userspace_proxy.dataplane.sockets import IP_TRANSPARENT, IPV6_TRANSPARENT
 from userspace_proxy.kernel.nf_tables import ruleset as transactions
 
@@ -186,7 +186,7 @@ def tables(net: Net) -> str:
 
 def ruleset(net: Net) -> str:
     """Return all tables of nftables as text, without counters."""
-    return with_sorted_elements(net.run("nft -s list ruleset"))
+    return as_older_nft_prints(with_sorted_elements(net.run("nft -s list ruleset")))
 
 
 def run_until_killed(program: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from contextlib import closing
 from textwrap import dedent
 
@@ -10,6 +9,7 @@ import pytest
 import steering_nodes as nodes
 from foreign_sets import add_foreign_set
 
+from tests.promises.listings import as_older_nft_prints
 from userspace_proxy.kernel.nf_tables import (
     BRIDGE,
     NftablesError,
@@ -132,7 +132,7 @@ def test_nft_prints_each_rule_as_intended(node, ruleset):
     table.add_rule("refuse", x.one_of(x.L4PROTO, x.INET_PROTO, 6, 17, is_inverted=True), x.reject())
     table.add_elements("frontends", {WEB: PORT})
     ruleset.commit(table.messages)
-    assert node.run("nft -s list table inet ours").expandtabs(4) == RULES
+    assert as_older_nft_prints(node.run("nft -s list table inet ours").expandtabs(4)) == RULES
 
 
 def test_a_table_of_bridges_changes_forwarded_frames(node, ruleset):
@@ -235,7 +235,6 @@ def test_an_owned_table_is_changed_only_by_its_owner_and_ends_with_it(node):
 
 def test_a_set_that_other_libraries_cannot_parse_does_no_harm(node, ruleset):
     add_foreign_set()
-    assert subprocess.run(["nft", "list", "ruleset"], capture_output=True).returncode < 0
     ruleset.commit(table_with_map().messages)
     assert list_tables() == ["other", "ours"]
     with closing(NftTable("ours")) as table:

@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
 # Installs what the tests need from Debian, if it isn't there: kernel tools, browser, compiler.
-# usage: prepare.sh [build]
+# usage: prepare.sh [build|node]
 #   build: only what the virtual environment needs
+#   node: only what it and the unit and node tests need
 set -euo pipefail
 
 declare -A needs=([cc]=gcc)
 [ "${1:-}" = build ] || needs+=(
   [ip]=iproute2 [nsenter]=util-linux [iptables-legacy]=iptables [nft]=nftables [conntrack]=conntrack
-  [openssl]=openssl [chromium]=chromium [curl]=curl [ps]=procps
+  [openssl]=openssl [curl]=curl [ps]=procps
   [haproxy]=haproxy [nginx]=nginx-light
-  [mmdebstrap]=mmdebstrap [docker-compose]=docker-compose [runc]=runc
+)
+[ -n "${1:-}" ] || needs+=(
+  [chromium]=chromium [mmdebstrap]=mmdebstrap [docker-compose]=docker-compose [runc]=runc
 )
 missing=()
 for command in "${!needs[@]}"; do

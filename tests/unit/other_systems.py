@@ -17,18 +17,23 @@ import functools
 import importlib
 import importlib.util
 import io
+import os
+import platform
 import select
 import selectors
+import shutil
 import socket
 import ssl
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
 
-SYSTEMS = ("darwin", "win32")
+SYSTEMS = {"darwin": "Darwin", "win32": "Windows"}
+"""Their names, by that in ``sys.platform``."""
 MODULES = ("errno", "mmap", "os", "select", "signal", "socket", "time")
 """Those that have other names elsewhere."""
 UNIX_MODULES = (
@@ -52,10 +57,17 @@ def become(system: str) -> None:
     importlib.reload(selectors)
     for name in _OF_LINUX:
         importlib.import_module(name)
+    # The kind of loops is decided when the first is made.
+    sys.modules["asyncio"].new_event_loop().close()
+    # Its file is named by the system.
+    sysconfig.get_config_vars()
     for name, lacked in lacking.items():
         _remove(name, lacked)
-    # What it decides when it is imported.
+    # What is decided by those names when a module is imported.
     tempfile._O_TMPFILE_WORKS = False
+    os.process_cpu_count = os.cpu_count
+    _, *machine = platform.uname()[:5]
+    platform._uname_cache = platform.uname_result(SYSTEMS[system], *machine)
     gone = (*UNIX_MODULES, "uvloop") if system == "win32" else UNIX_MODULES
     for name in gone:
         sys.modules.pop(name, None)
@@ -95,6 +107,9 @@ def _behave_as_windows() -> None:
     # Windows has no socketpair(2), so Python connects two sockets.
     socket.socketpair = _connected_pair
     select.select = functools.partial(_select, select.select)
+    # Folders are removed by their names, not by descriptors.
+    shutil._use_fd_functions = False
+    shutil._rmtree_impl = shutil._rmtree_unsafe
     # No stream here is a Windows console.
     io._WindowsConsoleIO = type("_WindowsConsoleIO", (io.RawIOBase,), {})
     ssl.enum_certificates = lambda _store: []

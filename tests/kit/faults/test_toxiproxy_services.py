@@ -43,6 +43,14 @@ def upstream(proxy):
     return str(proxy.service("origin", backends=1).backends[0].address)
 
 
+def refused(call, *request):
+    """Return the status and the error of a call that fails."""
+    with pytest.raises(HTTPError) as caught:
+        call(*request)
+    with caught.value as answer:
+        return answer.code, json.loads(answer.read())["error"]
+
+
 def connect(info):
     host, port = info["listen"].split(":")
     return socket.create_connection((host, int(port)), timeout=60)
@@ -126,12 +134,8 @@ def test_a_proxy_moves_to_another_address_with_its_toxics(call, upstream):
 def test_an_address_that_is_in_use_leaves_the_proxy_where_it_was(call, upstream):
     info = call("POST", "/proxies", {"name": "db", "upstream": upstream})
     taken = call("POST", "/proxies", {"name": "other", "upstream": upstream})["listen"]
-    with pytest.raises(HTTPError) as caught:
-        call("POST", "/proxies/db", {"listen": taken})
-    assert (
-        json.loads(caught.value.read())["error"] == f"cannot listen on {taken}: proxy 'other' does"
-    )
-    assert caught.value.code == 500
+    status, error = refused(call, "POST", "/proxies/db", {"listen": taken})
+    assert (status, error) == (500, f"cannot listen on {taken}: proxy 'other' does")
     assert call("GET", "/proxies/db") == info
     assert get(info) == b"origin-1\n"
 
@@ -142,9 +146,10 @@ def test_an_address_that_is_in_use_leaves_the_proxy_where_it_was(call, upstream)
 )
 def test_only_loopback_addresses_are_served(call, upstream, listen, remedy):
     upstream = upstream if listen[0] != "[" else "[::1]:80"
-    with pytest.raises(HTTPError) as caught:
-        call("POST", "/proxies", {"name": "db", "upstream": upstream, "listen": listen})
-    assert json.loads(caught.value.read())["error"] == (
+    _, error = refused(
+        call, "POST", "/proxies", {"name": "db", "upstream": upstream, "listen": listen}
+    )
+    assert error == (
         f"cannot listen on {listen}: only loopback addresses are served here (choose {remedy})"
     )
     assert call("GET", "/proxies") == {}
@@ -153,10 +158,10 @@ def test_only_loopback_addresses_are_served(call, upstream, listen, remedy):
 def test_a_port_of_another_program_is_an_error(call, upstream):
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(HTTPError) as caught:
-            call("POST", "/proxies", {"name": "db", "upstream": upstream, "listen": taken})
-    assert caught.value.code == 500
-    assert json.loads(caught.value.read())["error"].startswith(f"cannot listen on {taken}: ")
+        wanted = {"name": "db", "upstream": upstream, "listen": taken}
+        status, error = refused(call, "POST", "/proxies", wanted)
+    assert status == 500
+    assert error.startswith(f"cannot listen on {taken}: ")
     assert call("GET", "/proxies") == {}
 
 
@@ -185,9 +190,9 @@ def test_a_free_port_of_ipv6(proxy, call):
 def test_an_address_that_is_not_one_of_this_machine_is_an_error(
     call, upstream, listen, status, words
 ):
-    with pytest.raises(HTTPError) as caught:
-        call("POST", "/proxies", {"name": "db", "upstream": upstream, "listen": listen})
-    assert (caught.value.code, words in json.loads(caught.value.read())["error"]) == (status, True)
+    wanted = {"name": "db", "upstream": upstream, "listen": listen}
+    found, error = refused(call, "POST", "/proxies", wanted)
+    assert (found, words in error) == (status, True)
 
 
 def test_an_upstream_may_be_a_name_and_stays_as_it_was_given(call, upstream):
@@ -206,10 +211,9 @@ def test_an_upstream_may_be_a_name_and_stays_as_it_was_given(call, upstream):
     ],
 )
 def test_an_upstream_that_cannot_be_dialled_is_an_error(call, upstream, words):
-    with pytest.raises(HTTPError) as caught:
-        call("POST", "/proxies", {"name": "db", "upstream": upstream})
-    assert caught.value.code == 400
-    assert words in json.loads(caught.value.read())["error"]
+    status, error = refused(call, "POST", "/proxies", {"name": "db", "upstream": upstream})
+    assert status == 400
+    assert words in error
 
 
 def test_only_an_address_can_be_bound(proxy):
