@@ -1,16 +1,26 @@
-"""Puts the manual page and the shells' completions into each wheel, where programs look for them.
+"""Makes what a distribution contains that no file has: pages for shells, addresses, the readme.
 
-They are made by the package's own code from its tables, which needs no other package.
+The manual page and the shells' completions are made by the package's own code from its tables,
+which needs no other package. They are where programs look for them.
+
+An index shows the readme on a page of its own, so its links lead to the repository, at the tag of
+the version. A source distribution has all that in its metadata, which hatchling then uses.
 """
 
 from __future__ import annotations
 
+import posixpath
+import re
+import runpy
 import sys
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 COMPLETIONS = {
     "bash": "bash-completion/completions/userspace-proxy",
@@ -18,6 +28,71 @@ COMPLETIONS = {
     "fish": "fish/vendor_completions.d/userspace-proxy.fish",
 }
 """Where shells look, below ``share`` of a prefix such as ``/usr/local``."""
+
+_FENCE = re.compile(r"^(```.*?^```)", re.DOTALL | re.MULTILINE)
+_CODE = re.compile(r"(`[^`\n]*`)")
+# In Markdown's form or HTML's; one with a scheme is absolute.
+_TARGET = re.compile(r"""((?:\]\(|\b(?:src|href)="))(?![a-z]+:)([^)"\s]+)""")
+_PICTURES = (".gif", ".jpg", ".png", ".svg", ".webp")
+
+
+class Addresses(MetadataHookInterface):
+    """Fills in what the repository's address and the version decide."""
+
+    PLUGIN_NAME = "custom"
+
+    def update(self, metadata: dict[str, Any]) -> None:
+        """Part of MetadataHookInterface."""
+        root = Path(self.root)
+        metadata |= addresses(root, root)
+
+
+def declared_version(checkout: Path) -> str:
+    """Return the version of both distributions."""
+    return str(runpy.run_path(str(checkout / "userspace_proxy/version.py"))["__version__"])
+
+
+def addresses(checkout: Path, root: Path) -> dict[str, Any]:
+    """Return the metadata ``readme`` and ``urls`` of a distribution.
+
+    Args:
+        checkout: The repository's folder.
+        root: The distribution's folder in it.
+    """
+    project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
+    repository = project["tool"]["userspace-proxy"]["repository"]
+    tag = f"v{declared_version(checkout)}"
+
+    def address(path: str) -> str:
+        page, _, anchor = path.partition("#")
+        whole = posixpath.normpath(posixpath.join(folder, page or "README.md"))
+        kind = "raw" if page.endswith(_PICTURES) else "tree" if page.endswith("/") else "blob"
+        return f"{repository}/{kind}/{tag}/{whole}{'#' if anchor else ''}{anchor}"
+
+    folder = root.relative_to(checkout).as_posix()
+    text = (root / "README.md").read_text(encoding="utf-8")
+    return {
+        "readme": {"content-type": "text/markdown", "text": with_links(text, address)},
+        "urls": {
+            "Source": repository,
+            "Documentation": f"{repository}/tree/{tag}/docs",
+            "Changelog": f"{repository}/blob/{tag}/CHANGELOG.md",
+            "Issues": f"{repository}/issues",
+        },
+    }
+
+
+def with_links(text: str, address: Callable[[str], str]) -> str:
+    """Return Markdown whose relative links and pictures are what ``address`` returns for them."""
+
+    def outside_code(pattern: re.Pattern[str], part: str, change: Callable[[str], str]) -> str:
+        parts = pattern.split(part)
+        return "".join(p if at % 2 else change(p) for at, p in enumerate(parts))
+
+    def change(part: str) -> str:
+        return _TARGET.sub(lambda found: found[1] + address(found[2]), part)
+
+    return outside_code(_FENCE, text, lambda part: outside_code(_CODE, part, change))
 
 
 class Texts(BuildHookInterface[Any]):

@@ -1,0 +1,118 @@
+"""What a package index shows of each distribution: addresses, classifiers, the readme."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from markdown_it import MarkdownIt
+
+from userspace_proxy import __version__
+
+from .clones import git
+from .pythons import SUITES
+from .wheels import KIT, ROOT, run
+from .workflows import pythons
+
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["userspace-proxy"][
+    "repository"
+]
+TAG = f"v{__version__}"
+
+
+@pytest.fixture(scope="module", params=[ROOT, KIT], ids=["node", "kit"])
+def project(request: pytest.FixtureRequest) -> Path:
+    root: Path = request.param
+    return root
+
+
+@pytest.fixture(scope="module")
+def metadata(project: Path) -> dict[str, Any]:
+    made = run([sys.executable, "-m", "hatchling", "metadata"], project)
+    read: dict[str, Any] = json.loads(made)
+    return read
+
+
+def addresses_in(text: str) -> list[str]:
+    """Return what the links and pictures of rendered Markdown lead to."""
+    return re.findall(
+        r'(?:href|src)="([^"]*)"', MarkdownIt("commonmark").enable("table").render(text)
+    )
+
+
+def shown(text: str, checkout: Path, folder: str) -> str:
+    """Return the readme that a checkout's distribution has, with T for the tag."""
+    (checkout / "userspace_proxy").mkdir()
+    (checkout / "userspace_proxy/version.py").write_text('__version__ = "1.0"\n')
+    (checkout / "pyproject.toml").write_text('[tool.userspace-proxy]\nrepository = "R"\n')
+    root = checkout / folder
+    root.mkdir(exist_ok=True)
+    (root / "README.md").write_text(text)
+    made = runpy.run_path(str(ROOT / "hatch_build.py"))["addresses"](checkout, root)
+    return str(made["readme"]["text"]).replace("/v1.0/", "/T/")
+
+
+def test_it_names_its_authors_and_leads_to_the_repository(metadata: dict[str, Any]) -> None:
+    assert metadata["authors"] == [{"name": "The userspace-proxy authors"}]
+    assert metadata["urls"] == {
+        "Source": REPOSITORY,
+        "Documentation": f"{REPOSITORY}/tree/{TAG}/docs",
+        "Changelog": f"{REPOSITORY}/blob/{TAG}/CHANGELOG.md",
+        "Issues": f"{REPOSITORY}/issues",
+    }
+
+
+def test_classifiers_name_each_python_from_the_oldest_to_the_newest_that_is_tested(
+    project: Path, metadata: dict[str, Any]
+) -> None:
+    named = pythons((project / "pyproject.toml").read_text())
+    newest = list(SUITES)[-1]
+    minors = range(int(named[0].partition(".")[2]), int(newest.partition(".")[2]) + 1)
+    assert named == [f"3.{minor}" for minor in minors]
+    assert metadata["requires-python"] == f">={named[0]}"
+
+
+def test_the_readme_has_no_relative_link_and_each_leads_to_a_file_at_the_tag(
+    metadata: dict[str, Any],
+) -> None:
+    found = addresses_in(metadata["readme"]["text"])
+    ours = [each for each in found if each.startswith(REPOSITORY)]
+    assert ours
+    assert [each for each in found if not re.match(r"https?://", each)] == []
+    for each in ours:
+        kind, tag, path = each.removeprefix(f"{REPOSITORY}/").partition("#")[0].split("/", 2)
+        assert (tag, (ROOT / path).exists()) == (TAG, True), each
+        assert kind == ("tree" if (ROOT / path).is_dir() else "raw" if "png" in path else "blob")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[a](docs/a.md#b)", "[a](R/blob/T/docs/a.md#b)"),
+        ("[`a`](docs/a.md), [b](docs/)", "[`a`](R/blob/T/docs/a.md), [b](R/tree/T/docs)"),
+        ("[![a](a.png)](a.md)", "[![a](R/raw/T/a.png)](R/blob/T/a.md)"),
+        ('<img src="docs/a.svg" alt="a">', '<img src="R/raw/T/docs/a.svg" alt="a">'),
+        ("[a](#b)", "[a](R/blob/T/README.md#b)"),
+        ("[a](https://b.example/c)", "[a](https://b.example/c)"),
+        ("`[a](b)`\n```\n[a](b)\n```\n", "`[a](b)`\n```\n[a](b)\n```\n"),
+    ],
+)
+def test_links_become_absolute_and_code_stays(text: str, expected: str, tmp_path: Path) -> None:
+    assert shown(text, tmp_path, ".") == expected
+
+
+def test_a_link_that_leaves_the_folder_leads_to_its_place_in_the_repository(tmp_path: Path) -> None:
+    assert shown("[a](../docs/a.md)", tmp_path, "kit") == "[a](R/blob/T/docs/a.md)"
+
+
+def test_no_other_file_names_the_repositorys_address() -> None:
+    host_and_path = REPOSITORY.partition("://")[2]
+    assert git(ROOT, "grep", "--files-with-matches", "--fixed-strings", host_and_path) == (
+        "pyproject.toml"
+    )
