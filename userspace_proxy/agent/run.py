@@ -18,13 +18,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-import uvloop
-
 from ..config import InheritedSocket, ListenAddress, Settings
 from ..dataplane import Tuning, raise_descriptor_limit
 from ..errors import ConfigError, LockHeld, UserspaceProxyError
 from ..kernel.own_namespace import is_own_namespace
 from ..log_fields import FieldLogger
+from ..loops import loop_factory
 from ..plane import default_workers
 from ..sources import Source
 from ..status.listening import ListenAt
@@ -65,7 +64,10 @@ def run_agent(
     for warning in warnings:
         _log.warning(warning)
     raise_descriptor_limit()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    factory = loop_factory()
+    if factory is asyncio.new_event_loop:
+        _log.info("uvloop is not installed, asyncio's event loop serves")
+    with asyncio.Runner(loop_factory=factory) as runner:
         options = replace(
             make_options(settings),
             dropped_log_lines=dropped_log_lines,

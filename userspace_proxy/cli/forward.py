@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import uvloop
-
 from ..errors import ConfigError, UserspaceProxyError
+from ..loops import loop_factory
 from ..model import ServiceKey
 from .command import DONE, Given
 from .explain import find_kubeconfig
@@ -58,7 +57,7 @@ def forward(given: Given) -> int:
         namespace = ""
     else:
         (namespace,) = namespaces
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
 
         async def main() -> None:
             source = ForwardSource(

@@ -20,10 +20,9 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
-import uvloop
-
 from ..dataplane import DataPlane
 from ..kernel.memory_limits import find_memory_limits
+from ..loops import loop_factory
 from .candidates import Candidates, Lost, Receive
 from .channel import MAX_FRAME_BYTES, Channel
 from .log_sender import LogSender, take_levels
@@ -79,7 +78,7 @@ def run_worker(descriptor: int) -> int:
     stop = (signal.SIGINT, signal.SIGTERM)
     for number in (*stop, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_run(socket.socket(fileno=descriptor)))
 
 

@@ -1,0 +1,115 @@
+"""An environment with the node's wheel and what it depends on, and an agent of it that serves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import venv
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from .wheels import ROOT, build, run
+
+PAGE = "127.0.0.7:10249"
+"""Only this process and its children use its network namespace."""
+MANIFESTS = """\
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.7.1, ports: [{name: http, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, port: %d}]
+endpoints: [{addresses: [127.0.0.1]}]
+"""
+
+
+def install_node(folder: Path, without: Container[str] = ()) -> Path:
+    """Install the node's wheel in an empty folder; return its command.
+
+    Args:
+        folder: It gets the environment and the wheel.
+        without: Locked packages that it lacks.
+    """
+    environment = folder / "environment"
+    venv.create(environment, symlinks=True)
+    python = environment / "bin/python"
+    (site,) = environment.glob("lib/python3*/site-packages")
+    _link_locked_packages(site, without)
+    wheel = build("wheel", folder / "wheel")
+    pip = [sys.executable, "-m", "pip", f"--python={python}", "--disable-pip-version-check"]
+    run([*pip, "install", "--no-index", "--no-deps", str(wheel)])
+    return environment / "bin/userspace-proxy"
+
+
+def _link_locked_packages(site: Path, without: Container[str]) -> None:
+    """Install what requirements.lock names, as links to what is installed here."""
+    names = re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    for name in (name for name in names if name not in without):
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:
+            # For another platform.
+            continue
+        tops = {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "bin")}
+        for top in tops - {"__pycache__"}:
+            (site / top).symlink_to(Path(str(found.locate_file(top))))
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """An agent that serves one Service, which has one endpoint."""
+
+    address: tuple[str, int]
+    """The Service's."""
+    log: Path
+
+
+@contextlib.contextmanager
+def backend() -> Iterator[int]:
+    """The port of a server that answers one client."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.sendall(b"one")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serving(program: Path, port: int, folder: Path) -> Iterator[Serving]:
+    """Run an agent whose Service has an endpoint at this port; it must end with status 0."""
+    manifests, log = folder / "services.yaml", folder / "log"
+    manifests.write_text(MANIFESTS % port)
+    command = [
+        str(program), "run", f"--manifests={manifests}", "--steering=none", "--workers=1",
+        "--state-dir=disabled", "--healthz-bind-address=disabled",
+        f"--metrics-bind-address={PAGE}", "--print-addresses=json",
+    ]  # fmt: skip
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as agent,
+    ):
+        try:
+            assert agent.stdout is not None, "a pipe"
+            line = json.loads(agent.stdout.readline())
+            host, _, number = line["address"].rpartition(":")
+            yield Serving((host, int(number)), log)
+        finally:
+            agent.send_signal(signal.SIGTERM)
+    assert agent.returncode == 0, log.read_text()

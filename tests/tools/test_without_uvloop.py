@@ -1,0 +1,35 @@
+"""A node works where uvloop isn't installed, as on machines that it has no wheel for."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from .installed import backend, install_node, serving
+from .wheels import run
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install_node(tmp_path_factory.mktemp("node"), without={"uvloop"})
+
+
+def test_an_agent_and_its_worker_serve_and_one_line_states_which_loop_does(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    code = "import importlib.util as u; print(u.find_spec('uvloop'))"
+    assert run([str(program.with_name("python")), "-c", code], Path("/")) == "None\n"
+    with (
+        backend() as port,
+        serving(program, port, tmp_path) as served,
+        socket.create_connection(served.address, timeout=60) as client,
+    ):
+        assert client.recv(100) == b"one"
+    log = served.log.read_text()
+    assert log.count("uvloop") == 1
+    assert " INFO uvloop is not installed, asyncio's event loop serves\n" in log
