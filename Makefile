@@ -161,6 +161,15 @@ fuzz: $(VENV)/installed-dev $(VENV)/installed-fuzz ## fuzz all parsers for FUZZ_
 docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/, the chart's schema
 	$(BIN)/python -m tests.tools.generated
 
+dist: $(VENV)/installed-dev ## build both wheels and source distributions of the last commit into dist/, twice, and check them
+	@$(BIN)/python -m tests.tools.distributions
+
+locked-wheels: $(VENV)/installed-dev ## check that each locked package has wheels for x86-64 and arm64 on each Python
+	@$(BIN)/python -m tests.tools.locked_wheels
+
+check-version: $(VENV)/installed-dev ## check that TAG=v0.1.0 is of this version, and that the CHANGELOG has its notes
+	@$(BIN)/python -m tests.tools.notes --tag="$$TAG" >/dev/null
+
 notes: $(VENV)/installed-dev ## print what the CHANGELOG says about a version: VERSION=0.1.0
 	@$(BIN)/python -m tests.tools.notes $(VERSION)
 
