@@ -3,7 +3,7 @@
 #   docker build -t userspace-proxy:0.1.0 .                       for this machine
 #   docker buildx build --platform=linux/amd64,linux/arm64 …      nothing below depends on the platform
 
-FROM debian:bookworm-slim AS builder
+FROM debian:trixie-slim AS builder
 # Debian's own versions: the base image pins the release, and fixes should be installed.
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -32,7 +32,7 @@ RUN find . -name '*.so' -exec strip --strip-unneeded {} + \
  && rm -r python3*/site-packages/kubernetes_asyncio/client/api \
       python3*/site-packages/kubernetes_asyncio/client/models
 
-FROM debian:bookworm-slim AS root
+FROM debian:trixie-slim AS root
 # iptables contains both flavours, legacy and nft, and the libraries that python-iptables calls. The
 # proxy needs no library for nftables; the command nft is for people who inspect the rules, and so
 # are busybox, with a shell and the usual tools, and tzdata, which gives TZ a meaning.
@@ -51,12 +51,20 @@ RUN bash /assemble.sh /image \
 # Of Debian only the packages that are needed here, without apt and Perl: docs/adr/0055.
 FROM scratch
 ARG VERSION=0.1.0
+# What only a release knows: the commit, its time (RFC 3339), and the repository's address.
 ARG REVISION=
+ARG CREATED=
+ARG SOURCE=
 LABEL org.opencontainers.image.title="userspace-proxy" \
       org.opencontainers.image.description="A Service proxy for Kubernetes that carries every connection through userspace" \
+      org.opencontainers.image.authors="The userspace-proxy authors" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.url="${SOURCE}" \
+      org.opencontainers.image.documentation="${SOURCE}/tree/v${VERSION}/docs"
 COPY --from=root /image /
 COPY --from=builder /opt/userspace-proxy /opt/userspace-proxy
 # The root may be read-only, and the log is a pipe.

@@ -1,6 +1,6 @@
 """Builds our container image without a container engine: its Dockerfile, step by step.
 
-    debian:bookworm-slim ──mmdebstrap──▶ layer ──RUN, COPY──▶ layer ──▶ … ──▶ one root filesystem
+    debian:trixie-slim ──mmdebstrap──▶ layer ──RUN, COPY──▶ layer ──▶ … ──▶ one root filesystem
 
 Each step is an overlay over those before it, run by chroot in a mount namespace of its own, and
 kept under a key of all that it depends on: a second build takes what hasn't changed.
@@ -9,7 +9,7 @@ Rule 1: a layer appears under its key only when it is whole.
 Rule 2: it needs root, overlayfs, and what apt and pip need to fetch packages.
 
 Runs alone too: ``python -m tests.cluster.image root.tar`` writes the root filesystem, and prints
-the sizes of the layers, as a registry has them.
+the labels and the sizes of the layers, as a registry has them.
 """
 # ruff: noqa: T201 - printing what it does is this program's interface.
 
@@ -32,6 +32,7 @@ from pathlib import Path
 
 from .build import BuildError, Write, cache_root
 from .dockerfile import Copy, Run, Stage, files_of, read_dockerfile
+from .release_arguments import release_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -366,13 +367,15 @@ def _do(command: Sequence[str | Path], environment: Mapping[str, str] | None = N
 def main(words: Sequence[str]) -> int:
     """Build the image and, with a path, write its root filesystem there."""
     try:
-        image = build_image()
+        image = build_image(arguments=release_arguments())
         for word in words:
             image.write_tar(Path(word))
         sizes = image.sizes()
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    for name, value in image.labels.items():
+        print(f"{name}={value}")
     print(f"entrypoint {' '.join(image.entrypoint)}, {len(image.layers)} layers:")
     for layer, size in zip(image.layers, sizes, strict=True):
         print(f"{layer}: {size}")
