@@ -164,11 +164,16 @@ docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs
 dist: $(VENV)/installed-dev ## build both wheels and source distributions of the last commit into dist/, twice, and check them
 	@$(BIN)/python -m tests.tools.distributions
 
+sbom: $(VENV)/installed-dev ## write the list of the image's Python packages to dist/, as CycloneDX
+	@$(BIN)/python -m tests.tools.sbom
+
 locked-wheels: $(VENV)/installed-dev ## check that each locked package has wheels for x86-64 and arm64 on each Python
 	@$(BIN)/python -m tests.tools.locked_wheels
 
 check-version: $(VENV)/installed-dev ## check that TAG=v0.1.0 is of this version, and that the CHANGELOG has its notes
 	@$(BIN)/python -m tests.tools.notes --tag="$$TAG" >/dev/null
+
+release-check: packages $(if $(TAG),check-version) dist sbom locked-wheels workflows build-image ## all that a tag does but uploading, for the last commit: TAG=v0.1.0 (root)
 
 notes: $(VENV)/installed-dev ## print what the CHANGELOG says about a version: VERSION=0.1.0
 	@$(BIN)/python -m tests.tools.notes $(VERSION)

@@ -9,11 +9,15 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 import userspace_proxy
+from tests.tools.locked_wheels import MACHINES
+from tests.tools.sbom import image_python, packages_of_image
 
 from .build import BuildError
 from .dockerfile import read_dockerfile
@@ -114,6 +118,22 @@ def test_it_contains_no_test_kit(root: Path) -> None:
     ours = {path.name for path in packages.glob("*userspace_proxy*") if path.is_dir()}
     assert {name for name in ours if not name.endswith(".dist-info")} == {"userspace_proxy"}
     assert len(ours) == 2
+
+
+def test_it_contains_what_its_list_of_packages_names(root: Path) -> None:
+    (packages,) = root.glob("opt/userspace-proxy/lib/python3*/site-packages")
+    here = distributions(path=[str(packages)])
+    found = {str(canonicalize_name(each.name)): each.version for each in here}
+    assert found.pop("userspace-proxy") == userspace_proxy.__version__
+    for machine in MACHINES:
+        listed = packages_of_image(machine)
+        assert found == {name: each.version for name, each in listed.items()}, machine
+
+
+def test_its_python_is_one_that_is_tested(root: Path) -> None:
+    version = image_python((ROOT / "Dockerfile").read_text())
+    done = run_in(root, "/opt/userspace-proxy/bin/python", "--version")
+    assert done.stdout.startswith(f"Python {version}.")
 
 
 def test_nodes_fetch_and_store_little(image: Image) -> None:
