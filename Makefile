@@ -191,6 +191,16 @@ site: $(VENV)/installed-dev $(VENV)/installed-site ## build the site from docs/ 
 recording: $(VENV)/installed-dev $(VENV)/installed-site ## record the demo's page with Chromium, write docs/images/demo.webp
 	$(BIN)/python -m tests.page.recording
 
+release-variables: ## check that the environment has the variables of a release, which .github/actionlint.yaml lists
+	@for name in $$(sed -n 's/^  - \([A-Z_]*\) .*/\1/p' .github/actionlint.yaml); do \
+	  [ -n "$${!name}" ] || { echo "error: the repository's variable $$name isn't set" >&2; exit 1; }; done
+
+chart: $(VENV)/bin/python ## package the chart into dist
+	@$(BUILD) tests.cluster.chart_package package
+
+push-chart: $(VENV)/bin/python ## push dist's chart with docker's login: CHARTS=oci://HOST/FOLDER
+	@$(BUILD) tests.cluster.chart_package push "$$CHARTS"
+
 lock: $(VENV)/installed-dev ## regenerate the requirements files
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build --extra=dns --extra=iptables pyproject.toml -o requirements-image.lock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,3 +65,30 @@ def test_each_go_module_gets_updates() -> None:
         # A star doesn't match a slash in Dependabot's patterns.
         parts = (pattern for pattern in patterns if pattern.count("/") == folder.count("/"))
         assert any(fnmatch.fnmatchcase(folder, pattern) for pattern in parts), folder
+
+
+def variables() -> list[str]:
+    listed: list[str] = read(FOLDER / "actionlint.yaml")["config-variables"]
+    return listed
+
+
+def run_release_variables(**given: str) -> subprocess.CompletedProcess[str]:
+    command = ["make", "--no-print-directory", "release-variables"]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | given, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("missing", variables())
+def test_a_release_without_one_of_its_variables_stops(missing: str) -> None:
+    done = run_release_variables(**{name: "" if name == missing else "x" for name in variables()})
+    assert done.returncode != 0
+    assert f"the repository's variable {missing} isn't set" in done.stderr
+
+
+def test_a_release_with_all_variables_goes_on() -> None:
+    assert run_release_variables(**dict.fromkeys(variables(), "x")).returncode == 0
+
+
+def test_the_release_is_given_its_variables() -> None:
+    steps = read(FOLDER / "workflows/release.yml")["jobs"]["build"]["steps"]
+    (step,) = [one for one in steps if one.get("run") == "make release-variables"]
+    assert step["env"] == {name: f"${{{{ vars.{name} }}}}" for name in variables()}
