@@ -173,7 +173,7 @@ locked-wheels: $(VENV)/installed-dev ## check that each locked package has wheel
 check-version: $(VENV)/installed-dev ## check that TAG=v0.1.0 is of this version, and that the CHANGELOG has its notes
 	@$(BIN)/python -m tests.tools.notes --tag="$$TAG" >/dev/null
 
-release-check: packages $(if $(TAG),check-version) dist sbom locked-wheels workflows build-image ## all that a tag does but uploading, for the last commit: TAG=v0.1.0 (root)
+release-check: packages $(if $(TAG),check-version) dist sbom locked-wheels chart site workflows build-image ## all that a tag does but uploading, for the last commit: TAG=v0.1.0 (root)
 
 notes: $(VENV)/installed-dev ## print what the CHANGELOG says about a version: VERSION=0.1.0
 	@$(BIN)/python -m tests.tools.notes $(VERSION)
