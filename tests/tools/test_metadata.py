@@ -88,7 +88,7 @@ def test_the_readme_has_no_relative_link_and_each_leads_to_a_file_at_the_tag(
     for each in ours:
         kind, tag, path = each.removeprefix(f"{REPOSITORY}/").partition("#")[0].split("/", 2)
         assert (tag, (ROOT / path).exists()) == (TAG, True), each
-        assert kind == ("tree" if (ROOT / path).is_dir() else "raw" if "png" in path else "blob")
+        assert kind == ("tree" if (ROOT / path).is_dir() else "raw" if "images" in path else "blob")
 
 
 @pytest.mark.parametrize(
