@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 860
-LEFT = 170
+LEFT = 190
 RIGHT = 70
 BAR, GAP, GROUP_GAP = 13, 3, 16
 TOP = 96
