@@ -64,17 +64,13 @@ class HeldAcks(Timeouts[_Accepted]):
 def hold_acks(sock: _socket.socket) -> None:
     """Have ACKs wait for data to send, up to the kernel's own limits: 40 ms, a handshake's 200 ms.
 
-    For a socket that is to connect, or that listens: ``listen`` undoes it. Without effect where the
-    kernel has no such option.
+    For a socket that is to connect, or that listens: ``listen`` undoes it.
     """
     _set_quick_acks(sock, 0)
 
 
 def send_acks(sock: _socket.socket) -> None:
-    """Undo :func:`hold_acks`: send the ACK that waits, and leave later ones to the kernel.
-
-    Without effect on sockets other than TCP's.
-    """
+    """Undo :func:`hold_acks`: send the ACK that waits, and leave later ones to the kernel."""
     _set_quick_acks(sock, 1)
 
 
@@ -82,4 +78,4 @@ def _set_quick_acks(sock: _socket.socket, value: int) -> None:
     try:
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_QUICKACK, value)
     except OSError:
-        return
+        return  # It isn't a socket of TCP.

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+# uvloop rounds to milliseconds, and a timer of 0 has the loop run without a pause.
+_SHORTEST_S = 0.001
+
 Item = TypeVar("Item", bound=Hashable)
 
 
@@ -62,12 +65,11 @@ class Timeouts(Generic[Item]):
                     del self._due[item]
                     self._expired(item)
         finally:
-            # Only here: a deadline that was started meanwhile may be much later than the next one
-            # due.
+            # Only here: a deadline that was started meanwhile may be much later than the next.
             self._timer = None
             if self._due:
                 due = next(iter(self._due.values()))
-                self._timer = self._loop.call_later(max(0.0, due - now), self._fire)
+                self._timer = self._loop.call_later(max(_SHORTEST_S, due - now), self._fire)
 
     def _expiring(self, now: float) -> list[tuple[Item, float]]:
         """Return all that are due, as finding the head of a dictionary is slow."""

@@ -51,6 +51,16 @@ def test_each_item_has_its_own_time(timeouts, loop, expired):
     assert expired == [ALICE, BOB]
 
 
+def test_no_timer_is_so_short_that_uvloop_runs_without_a_pause(timeouts, loop, expired):
+    timeouts.start(ALICE, loop.now)
+    loop.advance(0.0004)
+    timeouts.start(BOB, loop.now)
+    loop.advance(1.0)
+    assert expired == [ALICE]
+    loop.advance(0.0006)
+    assert expired == [ALICE, BOB]
+
+
 def test_an_item_that_is_started_again_has_its_full_time(timeouts, loop, expired):
     timeouts.start(ALICE, loop.now)
     timeouts.start(BOB, loop.now)
