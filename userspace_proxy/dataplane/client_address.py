@@ -60,7 +60,7 @@ class _Dialling(Protocol):
 class ClientAddressDialer:
     """Dials for the clients of one data plane, from these ports of theirs."""
 
-    def __init__(self, ports: ClientPorts | None = None) -> None:
+    def __init__(self, ports: ClientPorts | None = None, processes: int = 1) -> None:
         self.is_on = False
         """Replies to client addresses are routed to this node."""
         self.locality = Locality()
@@ -73,7 +73,7 @@ class ClientAddressDialer:
         self._out_of_ports = Pairs()
         """Pairs between which no TCP port was free within the last minute."""
         self._ports = ports or ClientPorts()
-        self._node_dialer = NodeAddressDialer(self._ports)
+        self._node_dialer = NodeAddressDialer(self._ports, processes)
         self._has_failed = False
 
     def dial_for(

@@ -42,7 +42,7 @@ class Engine:
         self.pins = AffinityTables()
         """Of all groups."""
         self.pipes = PipePool(self.descriptors, self.tuning.max_pipes)
-        self.client_dialer = ClientAddressDialer()
+        self.client_dialer = ClientAddressDialer(processes=self.tuning.processes)
         share = self.tuning.connection_log
         self.connection_log = ConnectionLog(share) if share else None
         self.dialer = dialer

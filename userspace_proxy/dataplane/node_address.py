@@ -34,10 +34,11 @@ _MAX_ENDPOINTS = 4096
 
 
 class NodeAddressDialer:
-    """Dials of one data plane; its ``ports`` are used in turn."""
+    """Dials of one data plane of these ``processes``; its ``ports`` are used in turn."""
 
-    def __init__(self, ports: ClientPorts) -> None:
+    def __init__(self, ports: ClientPorts, processes: int) -> None:
         self._ports = ports
+        self._share = _SHARE_OF_RANGE * processes
         self._began_at = 0.0
         self._counts: dict[SocketAddress, int] = {}
         self._busy: frozenset[SocketAddress] = frozenset()
@@ -62,7 +63,7 @@ class NodeAddressDialer:
 
     def _is_busy(self, endpoint: SocketAddress, now: float) -> bool:
         counts = self._counts
-        many = EPHEMERAL.count(now) // _SHARE_OF_RANGE
+        many = EPHEMERAL.count(now) // self._share
         if now - self._began_at >= _WINDOW_S or len(counts) >= _MAX_ENDPOINTS:
             self._busy = frozenset(known for known, count in counts.items() if count >= many)
             self._began_at = now

@@ -1,5 +1,7 @@
 """Source ports of dials from this node's address, with real sockets."""
 
+import asyncio
+import contextlib
 import socket
 
 import pytest
@@ -7,9 +9,12 @@ import pytest
 from tests.netns import DEADLINE_S, Net
 from userspace_proxy.dataplane import node_address as module
 from userspace_proxy.dataplane.client_ports import ClientPorts
+from userspace_proxy.dataplane.engine import Engine
 from userspace_proxy.dataplane.node_address import NodeAddressDialer, may_be_source
+from userspace_proxy.dataplane.tuning import Tuning
 from userspace_proxy.kernel.ephemeral import EphemeralPorts
 from userspace_proxy.model import SocketAddress
+from userspace_proxy.policy.locality import FIRST_PORT, LAST_PORT
 
 TCP = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 # The test's file says that the ephemeral range has 16 ports, and the fifth dial is one too many.
@@ -45,7 +50,7 @@ def server(request):
 
 @pytest.fixture
 def ports():
-    return NodeAddressDialer(ClientPorts(OURS[0], OURS[-1]))
+    return NodeAddressDialer(ClientPorts(OURS[0], OURS[-1]), 1)
 
 
 def source_port(ports, server, now=0.0):
@@ -65,6 +70,14 @@ def are_ours(ports, server, count, now=0.0):
 
 def test_an_endpoint_with_many_dials_gets_ports_of_its_own(ports, server):
     assert are_ours(ports, server, EASY + 2) == [False] * EASY + [True] * 2
+
+
+async def test_workers_share_the_kernels_ports(server):
+    loop = asyncio.get_running_loop()
+    with contextlib.closing(Engine(loop, Tuning(processes=EASY))) as engine:
+        dialer = engine.client_dialer._node_dialer
+        used = [source_port(dialer, server) for _ in range(2)]
+    assert [FIRST_PORT <= port <= LAST_PORT for port in used] == [False, True]
 
 
 def test_ports_in_time_wait_are_used_again(ports, server):
