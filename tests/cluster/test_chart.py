@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,18 @@ from .waiting import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("helm")]
 
+ROOT = Path(__file__).parents[2]
 SETS = sorted((CHART / "ci").glob("*-values.yaml"))
 PHASES = ("take-over", "standby", "original")
 API_SERVER = "--set=apiServer.host=api.cluster.example"
+PLACEHOLDERS = {
+    "charts/userspace-proxy": str(CHART),
+    "kube-proxy.yaml": str(KUBE_PROXY),
+    "ADDRESS": "192.0.2.10",
+    "HOST": "192.0.2.10",
+    "PODS": "10.244.0.0/16",
+    "PORT": "6443",
+}
 POD_MONITORS = """
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -89,6 +100,26 @@ def test_the_api_server_accepts_every_object_of_a_phase(
     api_server: ControlPlane, phase: str
 ) -> None:
     assert_accepted(api_server, kubeadm_phase(phase))
+
+
+def documented() -> Iterator[tuple[str, str]]:
+    """Yield a name for each command with helm on a page, and the command."""
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text().replace("\\\n", " ")
+        for number, found in enumerate(
+            re.finditer(r"^\$ helm (?:install|template) (.*)", text, re.MULTILINE)
+        ):
+            yield f"{page.name}-{number + 1}", found[1]
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(command, id=name) for name, command in documented()]
+)
+def test_a_documented_command_renders(command: str) -> None:
+    words = shlex.split(command.partition(" | ")[0], comments=True)
+    placed = [re.sub("|".join(PLACEHOLDERS), lambda f: PLACEHOLDERS[f[0]], word) for word in words]
+    done = run("template", *placed, for_our_kubernetes())
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

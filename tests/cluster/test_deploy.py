@@ -73,11 +73,9 @@ def installed() -> dict[tuple[str, str], Any]:
     return objects_of(INSTALL.read_text())
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/install.md"])
-def test_the_documented_install_replaces_all_examples(page: str) -> None:
-    command = re.search(
-        r"^\$ (sed (?:.|\n)*?) \| kubectl apply -f -$", (ROOT / page).read_text(), re.MULTILINE
-    )
+def test_the_documented_install_replaces_all_examples() -> None:
+    page = (ROOT / "docs/install.md").read_text()
+    command = re.search(r"^\$ (sed (?:.|\n)*?) \| kubectl apply -f -$", page, re.MULTILINE)
     assert command is not None
     applied = subprocess.run(["sh", "-ec", command[1]], cwd=ROOT, check=True, capture_output=True)
     left = r"api\.cluster\.example|image: userspace-proxy:|10\.244\.0\.0/16"
