@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterable
 
 from ..errors import ListenError, ShortageError, shortage_hint
+from ..kernel.pktinfo import IP_PKTINFO
 from ..kernel.source_filter import admit, cannot_admit
 from ..model import Protocol, SocketAddress
 from .held_acks import hold_acks
@@ -23,9 +24,7 @@ IP_FREEBIND = 15
 IPV6_FREEBIND = 78
 IP_TRANSPARENT = 19
 IPV6_TRANSPARENT = 75
-IP_PKTINFO = 8
 IPV6_RECVPKTINFO = 49
-IPV6_PKTINFO = 50
 IP_TTL = 2
 IP_RECVTTL = 12
 IPV6_UNICAST_HOPS = 16

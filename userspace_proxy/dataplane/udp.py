@@ -25,6 +25,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from ..kernel.ephemeral import EPHEMERAL
+from ..kernel.pktinfo import ANCILLARY_BYTES, Ancillary, AncillaryItem, Destinations, hops_left
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress
@@ -33,7 +34,6 @@ from .connection_log import ConnectionLog, EndedBy
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .flow_table import GRAIN_S
-from .pktinfo import ANCILLARY_BYTES, Ancillary, AncillaryItem, Destinations, hops_left
 from .sockets import EXHAUSTED, is_self_connected, is_wildcard, packets_lost, set_hop_limit
 from .tuning import BATCH, DIALS
 from .udp_flow import REFUSALS, UdpFlow

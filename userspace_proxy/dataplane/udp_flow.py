@@ -7,11 +7,11 @@ import errno
 from collections.abc import Hashable
 from typing import Any, Protocol
 
+from ..kernel.pktinfo import Ancillary, AncillaryItem
 from ..model import CauseCode, SocketAddress
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .flow_table import GRAIN_S, FlowTable
-from .pktinfo import Ancillary, AncillaryItem
 from .tuning import BATCH
 
 # ICMP errors that mean a refusal (icmp_err_convert in net/ipv4/icmp.c, and IPv6's). EMSGSIZE

@@ -3,7 +3,6 @@ import socket
 
 import pytest
 
-from userspace_proxy.dataplane.pktinfo import hops_left
 from userspace_proxy.dataplane.sockets import (
     IP_TRANSPARENT,
     IPV6_TRANSPARENT,
@@ -18,6 +17,7 @@ from userspace_proxy.dataplane.sockets import (
     stop_listening,
 )
 from userspace_proxy.errors import ListenError
+from userspace_proxy.kernel.pktinfo import hops_left
 from userspace_proxy.model import Protocol, SocketAddress
 
 PROTOCOLS = pytest.mark.parametrize("protocol", list(Protocol))

@@ -5,14 +5,16 @@ import sys
 
 import pytest
 
-from userspace_proxy.dataplane.pktinfo import (
+from userspace_proxy.dataplane.sockets import IP_TTL
+from userspace_proxy.kernel.pktinfo import (
     _MAX_KNOWN,
+    IP_PKTINFO,
+    IPV6_PKTINFO,
     Destinations,
     destination_of,
     hops_left,
     reply_from,
 )
-from userspace_proxy.dataplane.sockets import IP_PKTINFO, IP_TTL, IPV6_PKTINFO
 
 V4 = socket.inet_aton("192.0.2.1")
 V6 = socket.inet_pton(socket.AF_INET6, "2001:db8::1")

@@ -13,7 +13,9 @@ import struct
 import sys
 from typing import NamedTuple
 
-from .sockets import IP_PKTINFO, IPV6_PKTINFO
+# Not in Python's socket module; linux/in.h and linux/in6.h.
+IP_PKTINFO = 8
+IPV6_PKTINFO = 50
 
 ANCILLARY_BYTES = 128
 """Room for what the kernel adds to a datagram."""
