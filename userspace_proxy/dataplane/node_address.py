@@ -28,8 +28,10 @@ from .sockets import family_of
 _WINDOW_S = 60.0
 # The kernel looks for ports of one parity first, and slows down once these are in use.
 _SHARE_OF_RANGE = 4
-# Ports to try; without TCP timestamps all may be in TIME_WAIT.
-_TRIES = 4
+# Whether to bind, in turn: four ports, as without TCP timestamps all may be in TIME_WAIT, and the
+# kernel's choice, which fails if connections of other programs have its whole range.
+_BOUND_FIRST = (True, True, True, True, False)
+_BOUND_LAST = _BOUND_FIRST[::-1]
 _MAX_ENDPOINTS = 4096
 
 
@@ -49,17 +51,18 @@ class NodeAddressDialer:
     ) -> tuple[_socket.socket, int]:
         """Dial an endpoint with a non-blocking TCP socket; for ``holds_ack`` see ``held_acks``.
 
-        Returns the socket and the result of ``connect_ex``. Raises OSError if there is no socket.
+        Returns the socket and the result of ``connect_ex``; EADDRNOTAVAIL, with a closed socket, if
+        there is no port. Raises OSError if there is no socket.
         """
-        for _ in range(_TRIES if self._is_busy(endpoint, now) else 0):
+        for is_bound in _BOUND_FIRST if self._is_busy(endpoint, now) else _BOUND_LAST:
             sock = _open(kind, endpoint, holds_ack=holds_ack)
-            number = sock.connect_ex(endpoint) if self._bind(sock) else errno.EADDRNOTAVAIL
+            has_port = not is_bound or self._bind(sock)
+            number = sock.connect_ex(endpoint) if has_port else errno.EADDRNOTAVAIL
             if number != errno.EADDRNOTAVAIL:
-                return sock, number
+                break
             # A socket that is bound can't be bound again.
             sock.close()
-        sock = _open(kind, endpoint, holds_ack=holds_ack)
-        return sock, sock.connect_ex(endpoint)
+        return sock, number
 
     def _is_busy(self, endpoint: SocketAddress, now: float) -> bool:
         counts = self._counts

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import socket
 
 import pytest
@@ -34,7 +35,7 @@ def node():
     """The test's thread is in its namespace, so no other test has these ports."""
     node = Net("node")
     with node:
-        yield
+        yield node
     node.close()
 
 
@@ -119,6 +120,26 @@ def test_ports_in_use_to_the_same_endpoint_are_passed_over(ports, server):
     found = [server.accept() for _ in held]
     assert [peer[1] in OURS for _, peer in found] == [True] * len(OURS) + [False]
     for sock in (*held, *(accepted for accepted, _ in found)):
+        sock.close()
+
+
+def test_ports_that_others_have_used_up_are_replaced_by_bound_ones(node, ports, server):
+    at = SocketAddress(*server.getsockname()[:2])
+    node.run("sysctl -qw net.ipv4.ip_local_port_range='40000 40001'")
+    held = [ports.dial(TCP, at, 0.0)[0] for _ in range(3)]
+    found = [server.accept() for _ in held]
+    assert [peer[1] in OURS for _, peer in found] == [False, False, True]
+    for sock in (*held, *(accepted for accepted, _ in found)):
+        sock.close()
+
+
+def test_a_dial_without_any_port_says_so(node, ports, server):
+    at = SocketAddress(*server.getsockname()[:2])
+    node.run("sysctl -qw net.ipv4.ip_local_port_range='40000 40001'")
+    held = [ports.dial(TCP, at, 0.0)[0] for _ in range(2 + len(OURS))]
+    sock, number = ports.dial(TCP, at, 0.0)
+    assert (sock.fileno(), number) == (-1, errno.EADDRNOTAVAIL)
+    for sock in held:
         sock.close()
 
 
