@@ -30,6 +30,9 @@ def committed_at(root: Path = ROOT) -> int:
 
 def git(root: Path, *words: str) -> str:
     """Return what git prints."""
-    # Of another user where tests run in a root filesystem.
-    command = ["git", "-c", f"safe.directory={root}", "-C", str(root), *words]
+    # The repository is another user's where tests run in a root filesystem. A log of references
+    # names the user, for which git asks for this machine's name in DNS.
+    options = (f"safe.directory={root}", "core.logAllRefUpdates=false")
+    command = ["git", *(word for option in options for word in ("-c", option))]
+    command += ["-C", str(root), *words]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
