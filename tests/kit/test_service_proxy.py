@@ -345,7 +345,8 @@ def test_a_function_that_exits_or_fails_the_test_ends_only_its_connection(proxy)
         assert client.recv(1) == b""
     with pytest.raises(HTTPError, match="500") as caught:
         get(proxy.service("fails", backends=[fails]))
-    assert caught.value.read() == b"Failed: unexpected\n"
+    with caught.value as answer:
+        assert answer.read() == b"Failed: unexpected\n"
     assert get(proxy.service("web")) == "web-1"
 
 
