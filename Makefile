@@ -108,16 +108,16 @@ build-control-plane: $(VENV)/bin/python ## build etcd, kube-apiserver, kubectl
 	@$(BUILD) tests.cluster.build
 
 build-promtool: $(VENV)/installed-dev ## build promtool, which tests the alerts in examples/monitoring
-	@$(BUILD) tests.cluster.promtool
+	@$(BUILD) tests.cluster.tools promtool
 
 build-actionlint: $(VENV)/installed-dev ## build actionlint, which lints the workflows
-	@$(BUILD) tests.cluster.actionlint
+	@$(BUILD) tests.cluster.tools actionlint
 
 build-toxiproxy-cli: $(VENV)/installed-dev ## build toxiproxy-cli, a client of toxiproxy in Go
-	@$(BUILD) tests.cluster.toxiproxy_cli
+	@$(BUILD) tests.cluster.tools toxiproxy-cli
 
 build-helm: $(VENV)/installed-dev ## build helm, which renders and checks the chart
-	@$(BUILD) tests.cluster.helm
+	@$(BUILD) tests.cluster.tools helm
 
 build-envtest-go: $(VENV)/installed-dev ## build the tests of examples/envtest-go
 	@$(BUILD) tests.cluster.envtest_go

@@ -16,7 +16,7 @@ from tests.tools.chart import CHART
 from tests.tools.generated import write
 
 from .build import TARGETS, BuildError
-from .helm import ensure_helm, helm_path
+from .tools import HELM, ensure, path_of
 
 NAMESPACE = "kube-system"
 KUBE_PROXY = Path(__file__).with_name("kubeadm-kube-proxy.yaml")
@@ -30,7 +30,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run helm, which must have been built, without a configuration of its user."""
     with tempfile.TemporaryDirectory() as home:
         own = {f"HELM_{name}_HOME": home for name in ("CACHE", "CONFIG", "DATA")}
-        command = [str(helm_path()), *map(str, arguments)]
+        command = [str(path_of(HELM)), *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, env=os.environ | own)
 
 
@@ -85,7 +85,7 @@ MANIFESTS: Mapping[Path, Callable[[str], str]] = {
 
 def main() -> int:
     """Write the plain manifests, after building helm if it is missing."""
-    ensure_helm()
+    ensure(HELM)
     write(MANIFESTS)
     return 0
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .build import BuildError
-from .helm import ensure_helm
+from .tools import HELM, ensure
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts/userspace-proxy"
@@ -49,7 +49,7 @@ def push(dist: Path, charts: str, *options: str) -> int:
 
 
 def _helm(*words: str | Path) -> int:
-    return subprocess.run([ensure_helm(), *words]).returncode
+    return subprocess.run([ensure(HELM), *words]).returncode
 
 
 def main(words: Sequence[str]) -> int:

@@ -13,10 +13,9 @@ import pytest
 
 from . import build
 from .control_plane import ControlPlane
-from .helm import TARGET as HELM
-from .helm import helm_path
 from .image import Image, build_image
 from .nodes.programs import ALL_TARGETS, Programs, ensure_programs, programs_folder
+from .tools import HELM, path_of
 
 BUILT_FOR_TEST_ALL = {
     "node_programs", "coredns_program", "image", "promtool", "toxiproxy_cli", "helm",
@@ -59,7 +58,7 @@ def coredns_program() -> Path:
 @pytest.fixture(scope="session")
 def helm() -> None:
     """The built helm, which `chart` runs."""
-    _need(build.missing_targets((HELM,), helm_path().parent))
+    _need(build.missing_targets((HELM,), path_of(HELM).parent))
 
 
 @pytest.fixture(scope="session")

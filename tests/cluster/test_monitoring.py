@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.promtool import promtool_path
+from tests.cluster.tools import PROMTOOL, path_of
 from tests.node.monitoring import queries_of, triggers_of
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ BROKEN = [
 @pytest.fixture(scope="module")
 def promtool() -> Path:
     """The built promtool."""
-    path = promtool_path()
+    path = path_of(PROMTOOL)
     if not path.is_file():
         pytest.skip("no promtool (run: make build)")
     return path

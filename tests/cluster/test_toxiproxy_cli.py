@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.cluster.toxiproxy_cli import toxiproxy_cli_path
+from tests.cluster.tools import TOXIPROXY_CLI, path_of
 from userspace_proxy_testing.service_proxy import ServiceProxy
 
 pytestmark = pytest.mark.cluster
@@ -34,7 +34,7 @@ def upstream(proxy: ServiceProxy) -> str:
 @pytest.fixture
 def toxiproxy_cli() -> Path:
     """The built client."""
-    path = toxiproxy_cli_path()
+    path = path_of(TOXIPROXY_CLI)
     if not path.is_file():
         pytest.skip("no toxiproxy-cli (run: make build)")
     return path

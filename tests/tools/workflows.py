@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from tests.cluster.actionlint import ensure_actionlint
+from tests.cluster.tools import ACTIONLINT, ensure
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ".github/workflows"
@@ -124,7 +124,7 @@ def problems_of_project(root: Path) -> Iterator[str]:
 def lint(files: Sequence[Path]) -> bool:
     """Have actionlint print what it finds in workflows; return whether it found nothing."""
     # Without programs that only some machines have, it finds the same everywhere.
-    command = [str(ensure_actionlint()), "-shellcheck=", "-pyflakes=", *map(str, files)]
+    command = [str(ensure(ACTIONLINT)), "-shellcheck=", "-pyflakes=", *map(str, files)]
     return subprocess.run(command, cwd=ROOT).returncode == 0
 
 

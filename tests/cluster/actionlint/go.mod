@@ -1,4 +1,4 @@
-// actionlint, which lints the workflows in .github/; tests/cluster/actionlint.py builds it.
+// actionlint, which lints the workflows in .github/; tests/cluster/tools.py builds it.
 module userspace-proxy.io/tests/cluster/actionlint
 
 go 1.26.0

@@ -1,4 +1,4 @@
-// helm, which renders and checks charts/userspace-proxy; tests/cluster/helm.py builds it.
+// helm, which renders and checks charts/userspace-proxy; tests/cluster/tools.py builds it.
 module userspace-proxy.io/tests/cluster/helm
 
 go 1.26.0

@@ -1,4 +1,4 @@
-// promtool, which tests the alerts of examples/monitoring; tests/cluster/promtool.py builds it.
+// promtool, which tests the alerts of examples/monitoring; tests/cluster/tools.py builds it.
 module userspace-proxy.io/tests/cluster/prometheus
 
 go 1.26.0

@@ -1,4 +1,4 @@
-// toxiproxy-cli, a client of toxiproxy in Go; tests/cluster/toxiproxy_cli.py builds it.
+// toxiproxy-cli, a client of toxiproxy in Go; tests/cluster/tools.py builds it.
 module userspace-proxy.io/tests/cluster/toxiproxy
 
 go 1.26.0

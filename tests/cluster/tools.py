@@ -1,0 +1,65 @@
+"""Programs in Go that tests run, each built into the cache of the other programs.
+
+Runs alone too, to warm the cache: ``python -m tests.cluster.tools helm``.
+"""
+# ruff: noqa: T201 - printing what it does is this program's interface.
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .build import BuildError, Target, Write, build_missing, cache_root, version_key
+
+_HERE = Path(__file__).parent
+_PROMETHEUS = "github.com/prometheus/prometheus"
+_HELM = "helm.sh/helm/v3"
+_ACTIONLINT = "github.com/rhysd/actionlint"
+_TOXIPROXY = "github.com/Shopify/toxiproxy/v2"
+
+# It checks and tests alert rules, and needs no service discovery, which is most of the code.
+PROMTOOL = Target(
+    "promtool",
+    f"{_PROMETHEUS}/cmd/promtool",
+    _PROMETHEUS,
+    _HERE / "prometheus",
+    tags=("remove_all_sd",),
+)
+HELM = Target("helm", f"{_HELM}/cmd/helm", _HELM, _HERE / "helm")
+ACTIONLINT = Target(
+    "actionlint", f"{_ACTIONLINT}/cmd/actionlint", _ACTIONLINT, _HERE / "actionlint"
+)
+TOXIPROXY_CLI = Target("toxiproxy-cli", f"{_TOXIPROXY}/cmd/cli", _TOXIPROXY, _HERE / "toxiproxy")
+TOOLS = {target.binary: target for target in (PROMTOOL, HELM, ACTIONLINT, TOXIPROXY_CLI)}
+
+
+def path_of(tool: Target) -> Path:
+    """Return where a program is, or will be once it is built."""
+    return cache_root() / version_key((tool,)) / "bin" / tool.binary
+
+
+def ensure(tool: Target, write: Write = sys.stdout.write) -> Path:
+    """Return a program, after building it if it is missing.
+
+    Raises:
+        BuildError: It can't be built.
+    """
+    path = path_of(tool)
+    build_missing((tool,), path.parent, write)
+    return path
+
+
+def main(names: Sequence[str]) -> int:
+    """Build the programs of these names, keys of TOOLS, and print where they are."""
+    for name in names:
+        try:
+            print(f"{name} is {ensure(TOOLS[name])}")
+        except BuildError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
