@@ -201,9 +201,12 @@ class TcpConnection:
         up, service = self.up, self.group.label.partition(" ")[0]
         assert up is not None, "it is joined"
         client = SocketAddress(self.address[0], self.address[1])
-        # Its event reports an error.
-        with contextlib.suppress(OSError):
+        try:
             sock.send(write_header(version, client, self._frontend(), service), _MSG_MORE)
+        except OSError as exc:
+            # No event reports this error again: what follows would look like a clean end.
+            self.abort(exc.errno)
+            return
         up.pump()
         with contextlib.suppress(OSError):
             # Sends what MSG_MORE holds back.

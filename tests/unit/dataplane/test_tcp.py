@@ -5,8 +5,10 @@ import socket
 import pytest
 
 from userspace_proxy.dataplane import EndpointGroup, Tuning
+from userspace_proxy.dataplane import reactor as epoll
 from userspace_proxy.dataplane.sockets import buffered_bytes
 from userspace_proxy.dataplane.tcp import TcpConnection
+from userspace_proxy.model import Handling, ProxyProtocol
 from userspace_proxy.model.serving import Serving
 
 from .rig import UNREACHABLE, Clock
@@ -34,6 +36,20 @@ async def test_bytes_that_an_endpoint_sends_before_the_join_arrive(rig):
     connection.begin()
     assert pod.accept_now().send_some(b"220 ready") == 9
     assert await client.read() == b"220 ready"
+
+
+async def test_an_endpoint_that_resets_before_the_header_is_sent_resets_the_client(rig):
+    pod = rig.endpoint()
+    handling = Handling(proxy_protocol=ProxyProtocol.V1)
+    group = EndpointGroup("shop/web", Serving([pod.address], handling=handling))
+    connection, client = await rig.begun(group)
+    connection.begin()
+    server = pod.accept_now()
+    server.send_some(b"220 ready")
+    server.reset()
+    # The event was reported before the reset.
+    connection.dial._on_dialling(epoll.OUT)
+    assert await client.was_reset()
 
 
 async def test_an_endpoint_that_sends_first_gets_the_connection_at_once(rig):
