@@ -37,7 +37,7 @@ class TcpListener:
         self._is_closed = False
         # A successor gets its predecessor's socket, with the kernel's count.
         self._lost = packets_lost(sock)
-        self._resume()
+        self._watch()
 
     def hand_over(self, group: EndpointGroup) -> None:
         """Accept for another group; accepted connections stay with theirs."""
@@ -55,10 +55,18 @@ class TcpListener:
         if self.group.serving.admits is not None:
             self._lost = self.group.count_lost(self.sock, self._lost)
 
+    def _watch(self) -> None:
+        # Level-triggered: what is left after a batch, or after a pause, is reported again.
+        self._engine.reactor.register(self.sock, epoll.IN, self._on_acceptable)
+
     def _resume(self) -> None:
-        if not self._is_closed:
-            # Level-triggered: what is left after a batch, or after a pause, is reported again.
-            self._engine.reactor.register(self.sock, epoll.IN, self._on_acceptable)
+        if self._is_closed:
+            return
+        try:
+            self._watch()
+        except OSError:
+            # The epoll takes no more sockets: others had the place meanwhile.
+            self._engine.descriptors.wait(self._resume, self._engine.reactor.now)
 
     def _pause(self) -> None:
         self._engine.reactor.unregister(self.sock)

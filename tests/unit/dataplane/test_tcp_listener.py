@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import socket
 
 import pytest
@@ -47,6 +48,24 @@ async def test_a_waiting_client_is_served_when_a_connection_ends(build):
     await waiting.send(b"patience")
     await until(lambda: not rig.engine.descriptors.is_accepting)
     pairs[0][0].reset()
+    assert await (await pod.accept()).read() == b"patience"
+
+
+async def test_a_paused_listener_that_cannot_be_watched_is_watched_later(build, monkeypatch):
+    rig, web, pod, pairs = await serving_two(build)
+    waiting = await rig.client(web)
+    await waiting.send(b"patience")
+    await until(lambda: not rig.engine.descriptors.is_accepting)
+    tries = []
+
+    def out_of_watches(*_args):
+        tries.append(1)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.engine.reactor, "register", out_of_watches)
+        pairs[0][0].reset()
+        await until(lambda: tries)
     assert await (await pod.accept()).read() == b"patience"
 
 
