@@ -69,6 +69,7 @@ class AcceptedHeaders:
             )
         except OSError:
             connection.group.counters.shortages += 1
+            connection.group.counters.refused += 1
             connection.finish("unanswered", as_reset=True)
             return
         self._deadlines.start(connection, self._engine.reactor.now)

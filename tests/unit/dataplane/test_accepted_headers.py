@@ -1,5 +1,7 @@
 """PROXY headers: read from trusted peers, and sent to endpoints."""
 
+import contextlib
+import errno
 import logging
 import socket
 import sys
@@ -155,6 +157,20 @@ async def test_a_peer_that_resets_within_its_header_has_ended_it(rig, pod, caplo
         ("reset", "client")
     ]
     assert len(rig.connections.headers) == 0
+
+
+async def test_a_peer_that_cannot_be_watched_is_refused_and_counted(rig, pod, monkeypatch):
+    web = rig.service(pod.address)
+
+    def out_of_watches(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(rig.engine.reactor, "register", out_of_watches)
+    counters = web.group.counters
+    with contextlib.suppress(ConnectionResetError):
+        await rig.client(web, source=PEER)
+    await until(lambda: counters.shortages)
+    assert (counters.refused, counters.shortages, counters.bad_headers) == (1, 1, 0)
 
 
 async def test_by_default_no_header_is_expected_of_anyone(build):
