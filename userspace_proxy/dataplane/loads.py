@@ -3,7 +3,8 @@
     load = open connections (``CounterTable``) + dials in progress
     limit = this worker's share of ``max-connections``
 
-Rule 1: dials are counted only where something depends on loads: a strategy, or a limit.
+Rule 1: dials are counted only where something depends on loads: a strategy, or a limit. One that
+began before isn't counted, nor is its end.
 """
 
 from __future__ import annotations
@@ -42,9 +43,6 @@ class Loads:
         """Change the limit, and whether dials are counted."""
         self.limit = self._share_of(handling.max_connections)
         self.is_tracked = handling.balance in BY_LOAD or self.limit is not None
-        if not self.is_tracked:
-            # The ends of dials in progress aren't reported any more.
-            self._dialling.clear()
 
     def of(self, endpoint: SocketAddress) -> int:
         """Return how many connections an endpoint has, including those that are being dialled."""
@@ -59,12 +57,12 @@ class Loads:
         self._dialling[endpoint] = self._dialling.get(endpoint, 0) + 1
 
     def dial_ended(self, endpoint: SocketAddress) -> None:
-        """Stop counting a dial. Idempotent."""
-        left = self._dialling.get(endpoint, 0) - 1
-        if left > 0:
+        """Stop counting a dial that was counted, also if dials aren't any more."""
+        left = self._dialling[endpoint] - 1
+        if left:
             self._dialling[endpoint] = left
         else:
-            self._dialling.pop(endpoint, None)
+            del self._dialling[endpoint]
 
     def _share_of(self, limit: int | None) -> int | None:
         """Return this worker's share of the limit of endpoints: 1 at least."""

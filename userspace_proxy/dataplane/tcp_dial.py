@@ -82,6 +82,7 @@ class TcpDial:
         "_awaits_turn",
         "_cancel_opening",
         "_connection",
+        "_is_counted",
         "_is_dialling",
         "_owner",
         "_reactor",
@@ -120,6 +121,8 @@ class TcpDial:
         self.is_waiting = False
         """It has a place in the waiting room of its Service port."""
         self._is_dialling = False
+        self._is_counted = False
+        """The loads have the dial in progress."""
         self._cancel_opening: Callable[[], None] | None = None
         """Gives up the dialer's dial in progress; None where endpoints are dialled by connect."""
         self._awaits_turn = False
@@ -282,6 +285,7 @@ class TcpDial:
         self._is_dialling = True
         self.began_at = self._reactor.now
         if self.group.loads.is_tracked:
+            self._is_counted = True
             self.group.loads.dial_began(endpoint)
         self._owner.dial_deadlines.start(self, self._reactor.now)
 
@@ -361,7 +365,8 @@ class TcpDial:
                 self._cancel_opening()
                 self._cancel_opening = None
             self._owner.dial_deadlines.stop(self)
-            if self.group.loads.is_tracked and self.endpoint is not None:
+            if self._is_counted and self.endpoint is not None:
+                self._is_counted = False
                 self.group.loads.dial_ended(self.endpoint)
 
     def timed_out(self) -> None:

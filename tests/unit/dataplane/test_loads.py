@@ -21,11 +21,6 @@ def test_strategies_by_load_see_connections_and_dials(balance):
     assert picks(group, 3) == [POD_B] * 3
 
 
-def test_a_dial_that_was_not_counted_may_end(group):
-    group.loads.dial_ended(POD_A)
-    assert group.loads.of(POD_A) == 0
-
-
 def test_64_unanswered_dials_are_spread_evenly():
     pods = [POD_A, POD_B, POD_C, SocketAddress("10.0.0.4", 80)]
     group = EndpointGroup(
@@ -36,12 +31,14 @@ def test_64_unanswered_dials_are_spread_evenly():
     assert [group.loads.of(pod) for pod in pods] == [16] * 4
 
 
-def test_dials_that_end_uncounted_are_no_load_for_ever(group):
+def test_a_dial_that_was_counted_is_a_load_until_it_ends(group):
     by_load = Serving([POD_A, POD_B], handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     group.update(by_load)
     group.loads.dial_began(POD_A)
     group.update(Serving([POD_A, POD_B]))
     group.update(by_load)
+    assert group.loads.of(POD_A) == 1
+    group.loads.dial_ended(POD_A)
     assert group.loads.of(POD_A) == 0
 
 

@@ -8,7 +8,7 @@ from userspace_proxy.balance import TRIED_MAX
 from userspace_proxy.dataplane import EndpointGroup, Tuning
 from userspace_proxy.dataplane import reactor as epoll
 from userspace_proxy.dataplane.tcp_dial import TcpDial
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import Handling, SocketAddress
 from userspace_proxy.model.serving import Serving
 
 from .peers import RefusingEndpoint, SilentEndpoint, TcpEndpoint
@@ -282,6 +282,20 @@ async def test_a_dial_that_cannot_be_watched_is_tried_again_soon(rig, monkeypatc
     await client.send(b"patience")
     assert await (await pod.accept()).read() == b""
     assert await (await pod.accept()).read() == b"patience"
+
+
+async def test_the_end_of_a_dial_that_was_not_counted_ends_no_other(rig):
+    silent = rig.silent()
+    group = EndpointGroup("shop/web", Serving([silent]))
+    before, _ = await rig.begun(group)
+    before.begin()
+    group.update(Serving([silent], handling=Handling(max_connections=9)))
+    after, _ = await rig.begun(group)
+    after.begin()
+    before.close()
+    assert group.loads.of(silent) == 1
+    after.close()
+    assert group.loads.of(silent) == 0
 
 
 async def test_an_endpoint_that_is_the_dialling_socket_itself_counts_as_refusing(rig):
