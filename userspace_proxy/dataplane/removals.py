@@ -4,7 +4,8 @@
                                      └── it is back before ──▶ nothing happens
 
 Rule 1: an endpoint has left if new connections may not use it: it was removed, isn't ready any
-more, or one of a better priority serves instead.
+more, or one of a better priority serves instead. If it has left for some clients, and leaves for
+others before their time is up, the time counts from then for all.
 Rule 2: only connections that were dialled before end: what is dialled later was meant to be.
 Rule 3: UDP flows end at once, except those to an endpoint that terminates and still serves: these
 end with the connections, or before, when it doesn't serve any more.
@@ -68,7 +69,7 @@ class Removals:
             # The Service may ask for it only now.
             for endpoint in {*left, *group.former_endpoints(), *(e for _, e in known)}:
                 if not group.balancers.serves_everyone(endpoint):
-                    since = known.get((group, endpoint))
+                    since = None if endpoint in left else known.get((group, endpoint))
                     at = now if since is None else since.at
                     self._left[group, endpoint] = _Left(at, at + seconds)
         if self._rest is None:

@@ -10,7 +10,7 @@ from userspace_proxy.model import Handling
 
 from .peers import exchange
 from .rig import connection_lines
-from .waiting import until
+from .waiting import turns, until
 
 AFTER_30_S = Handling(removal_s=30.0)
 
@@ -163,6 +163,22 @@ async def test_an_endpoint_that_only_outside_clients_may_not_use_keeps_those_ins
     timers.advance(60)
     await served.client.send(b"still here")
     assert await served.server.read() == b"still here"
+
+
+async def test_an_endpoint_that_leaves_for_outside_clients_first_loses_later_ones_inside(
+    rig, timers
+):
+    sides = {"outside": (), "inside": ("127.0.0.0/8",)}
+    served = Served(rig, AFTER_30_S)
+    served.update(served.first, **sides)
+    timers.advance(10)
+    await served.connect()
+    served.update(**sides)
+    timers.advance(29)
+    await turns(3)
+    assert served.is_open
+    timers.advance(1)
+    await until(lambda: not served.is_open)
 
 
 async def test_a_dial_that_was_under_way_ends_when_it_was_answered(rig, timers):
