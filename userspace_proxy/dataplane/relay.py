@@ -304,6 +304,8 @@ class Direction:
         """
         self.reads_to_empty = self.is_broken = True
         self.has_fin = False
+        # The other direction may have met the error before an event announced urgent data here.
+        self._read_urgent_inline()
         self.flush()
         for _ in range(LAST_TURNS):
             self.is_waiting_turn = False

@@ -8,9 +8,11 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from userspace_proxy.dataplane import relay
+from userspace_proxy.dataplane import EndpointGroup, relay
+from userspace_proxy.dataplane import reactor as epoll
 from userspace_proxy.dataplane.pipes import PIPE_BYTES
 from userspace_proxy.dataplane.tuning import BUFFER_BYTES, ROUNDS
+from userspace_proxy.model.serving import Serving
 
 from .actors import ACTIONS, ONE_SIDE, OTHER_SIDE, Actor, assert_equal_or_told, end_all
 from .peers import MIB, drink, pour
@@ -289,6 +291,20 @@ async def test_the_last_words_before_a_reset_may_be_longer_than_a_turn(rig, smal
     resets.close()
     assert await hears.read_exactly(len(words)) == words
     assert await hears.was_reset()
+
+
+async def test_urgent_data_before_a_reset_is_in_its_place(rig):
+    pod = rig.endpoint()
+    connection, client = await rig.begun(EndpointGroup("shop/web", Serving([pod.address])))
+    await client.send(b"hello")
+    connection.begin()
+    server = pod.accept_now()
+    server.sock.send(b"!", socket.MSG_OOB)
+    server.send_some(b"bye")
+    server.reset()
+    # The event was reported before, so sending "hello" meets the error first.
+    connection.dial._on_dialling(epoll.OUT)
+    assert await client.read_exactly(4) == b"!bye"
 
 
 @SIDES
