@@ -1,0 +1,17 @@
+"""Simulates the data plane: one thread, a virtual clock, simulated sockets; a seed decides all.
+
+    seed ──▶ Plan ──▶ World ─┬─ Timeline: the clock, and all that is still to happen
+             (plan)  (world) ├─ VirtualLoop: asyncio's part of an event loop      (timeline)
+                             ├─ Kernel, Network: sockets, epoll, pipes, delays    (kernel, network)
+                             ├─ the data plane itself, which calls them           (seam)
+                             ├─ clients and endpoints                             (actors)
+                             └─ oracles, after each turn and at the end           (oracles)
+
+Rule 1: nothing here reads a clock, draws from an unseeded source or iterates over a set of objects,
+so a seed gives the same run on any machine (``PYTHONHASHSEED=0``).
+Rule 2: the data plane is unchanged: names of modules that it refers to are replaced (``seam``).
+Rule 3: the simulated kernel behaves as Linux does where the data plane relies on it: one suite of
+tests runs against both (``test_kernel_contract``).
+
+``make simulate SEEDS=1000`` runs seeds, ``make simulate SEED=7`` one, and prints its trace.
+"""

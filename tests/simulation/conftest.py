@@ -1,0 +1,17 @@
+"""Tests of the simulation; those of the contract run against both kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .systems import RealSystem, SimulatedSystem, System
+
+
+@pytest.fixture(params=[SimulatedSystem, RealSystem], ids=["simulated", "real"])
+def system(request: pytest.FixtureRequest) -> Iterator[System]:
+    """A kernel."""
+    system: System = request.param()
+    yield system
+    system.close()

@@ -1,0 +1,114 @@
+"""A simulated UDP socket: a bounded queue, an error that is reported once, ancillary data.
+
+Source: net/ipv4/udp.c, udp_recvmsg(), udp_sendmsg(), udp_lib_get_port(); net/ipv4/icmp.c,
+icmp_unreach(): only a connected socket is told of an error.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import select
+import struct
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .network import Network
+    from .polling import Item
+
+IN, OUT, ERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
+
+IP_TTL = 2
+_PKTINFO = 8
+
+Address = tuple[str, int]
+
+
+class DatagramSocket:
+    """One socket; its owner binds it, or connects it, through ``sockets``."""
+
+    __slots__ = (
+        "dropped",
+        "error",
+        "hops",
+        "inbox",
+        "item",
+        "local",
+        "name",
+        "network",
+        "remote",
+        "reports_destination",
+        "room",
+        "sent",
+    )
+
+    def __init__(self, network: Network, name: str) -> None:
+        self.network = network
+        self.name = name
+        self.local: Address | None = None
+        self.remote: Address | None = None
+        self.inbox: deque[tuple[bytes, Address, list[tuple[int, int, bytes]]]] = deque()
+        self.error = 0
+        self.item: Item | None = None
+        self.dropped = 0
+        """Datagrams for which the queue was full."""
+        self.hops = 64
+        self.reports_destination = False
+        self.room = network.inbox_datagrams
+        self.sent = 0
+
+    def events(self) -> int:
+        """Return what poll reports now."""
+        return (IN if self.inbox else 0) | (ERR if self.error else 0) | OUT
+
+    def take_error(self) -> int:
+        """Return the pending error, and clear it."""
+        number, self.error = self.error, 0
+        return number
+
+    def fail(self, number: int) -> None:
+        """Note an ICMP error, which the next call reports."""
+        if self.remote is not None:
+            self.error = number
+            if self.item is not None:
+                self.item.wake(ERR)
+
+    def receive(self, payload: bytes, source: Address, at: str, hops: int) -> None:
+        """Queue a datagram from the network, or drop it."""
+        if len(self.inbox) >= self.room:
+            self.dropped += 1
+            return
+        ancillary = [(_socket.IPPROTO_IP, IP_TTL, struct.pack("=i", hops))]
+        if self.reports_destination:
+            ip = _socket.inet_aton(at)
+            info = struct.pack("=I4s4s", 1, ip, ip)
+            ancillary.insert(0, (_socket.IPPROTO_IP, _PKTINFO, info))
+        self.inbox.append((payload, source, ancillary))
+        if self.item is not None:
+            self.item.wake(IN)
+
+    def read(self) -> tuple[bytes, Address, list[tuple[int, int, bytes]]]:
+        """Return the next datagram, its source and its ancillary data, or raise the error."""
+        if self.error:
+            number = self.take_error()
+            raise OSError(number, os.strerror(number))
+        if not self.inbox:
+            raise BlockingIOError(errno.EAGAIN, "no datagram")
+        return self.inbox.popleft()
+
+    def write(self, payload: Any, to: Address, source_ip: str | None = None) -> int:
+        """Send a datagram, or raise the error."""
+        if self.error:
+            number = self.take_error()
+            raise OSError(number, os.strerror(number))
+        self.sent += 1
+        self.network.carry_datagram(self, bytes(payload), to, source_ip)
+        return len(payload)
+
+    def close(self) -> bool:
+        """Receive nothing more."""
+        self.item = None
+        self.network.forget_datagrams(self)
+        return False

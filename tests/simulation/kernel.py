@@ -1,0 +1,260 @@
+"""The simulated kernel of the node: descriptors, epoll, pipes, and what it is out of.
+
+Rule 1: a descriptor has the lowest free number, as in Linux, so a stale number reaches another
+file. Numbers begin where no real descriptor is.
+Rule 2: before a system call of the data plane something else may happen (``enter``).
+Rule 3: what no program may do is noted: using or closing a descriptor that is closed, and a number
+that is used again while events of its former file are still to be handled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import heapq
+import os
+import struct
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+from .network import Network
+from .polling import Epoll
+from .sockets import SimulatedSocket
+from .streams import Stream
+from .timeline import Timeline
+
+_FIRST = 100_000
+_SIOCOUTQ = 0x5411
+# A run has some thousands.
+_MAX_CALLS = 500_000
+
+FAULTS = {
+    "descriptors": errno.EMFILE,
+    "memory": errno.ENOBUFS,
+    "watches": errno.ENOSPC,
+    "ports": errno.EADDRNOTAVAIL,
+    "pipes": errno.EPERM,
+}
+"""What the kernel may be out of, and the error of a call that needs it."""
+
+
+class Runaway(BaseException):
+    """The data plane makes system calls without end."""
+
+
+class _Pipe:
+    """What is in a pipe, and how many of its ends are open."""
+
+    def __init__(self, room: int) -> None:
+        self.data = bytearray()
+        self.room = room
+        self.item = None
+
+    def events(self) -> int:
+        return 0
+
+
+class Kernel:
+    """The system calls of one process.
+
+    Args:
+        network: What sockets are connected by.
+        rng: Decides what happens during a system call.
+        preemption: The share of system calls during which something else happens.
+        spurious: The share of events that are reported twice.
+        pipe_bytes: The room of a pipe.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        rng: Random,
+        *,
+        preemption: float,
+        spurious: float,
+        pipe_bytes: int,
+    ) -> None:
+        self.network = network
+        self.timeline: Timeline = network.timeline
+        self._random = rng.random
+        self._preemption = preemption
+        self._spurious = spurious
+        self._pipe_bytes = pipe_bytes
+        self.lacking: set[str] = set()
+        """What it is out of now: keys of FAULTS."""
+        self._is_granting = False
+        self.files: dict[int, Any] = {}
+        self.sockets: dict[int, SimulatedSocket] = {}
+        """The data plane's, by descriptor."""
+        self._free: list[int] = []
+        self._next = _FIRST
+        self.batch: set[int] = set()
+        """Descriptors with events that are being handled."""
+        self._closed_in_batch: set[int] = set()
+        self.violations: list[str] = []
+        self.taken: dict[Stream | None, None] = {}
+        """Clients' ends of the connections that were accepted."""
+        self.calls = 0
+        self.epolls: dict[int, Epoll] = {}
+        self.woken: Callable[[], None] = lambda: None
+        """Called when an epoll may have an event."""
+        self.on_connect: Callable[[SimulatedSocket, tuple[str, int]], None] | None = None
+
+    # -- what the data plane's modules call --------------------------------------------------------
+
+    def socket(
+        self, family: int = 2, kind: int = 1, proto: int = 0, fileno: int | None = None
+    ) -> SimulatedSocket:
+        """Part of _socket."""
+        if fileno is None:
+            self.enter("socket")
+            self.fault("descriptors")
+            self.fault("memory")
+        return SimulatedSocket(self, family, kind, proto, fileno)
+
+    def epoll(self) -> Epoll:
+        """Part of select."""
+        epoll = Epoll(self, self.woken)
+        self.epolls[epoll.fileno()] = epoll
+        return epoll
+
+    def pipe2(self, _flags: int) -> tuple[int, int]:
+        """Part of os."""
+        self.enter("pipe2")
+        self.fault("descriptors")
+        pipe = _Pipe(self._pipe_bytes)
+        return self.allocate(pipe), self.allocate(pipe)
+
+    def fcntl(self, _fd: int, command: int, _value: int) -> int:
+        """Part of fcntl."""
+        self.enter("fcntl")
+        assert command == fcntl.F_SETPIPE_SZ, "no other command is simulated"
+        self.fault("pipes")
+        return self._pipe_bytes
+
+    def ioctl(self, fd: int, request: int, into: bytearray) -> int:
+        """Part of fcntl."""
+        self.enter("ioctl")
+        assert request == _SIOCOUTQ, "no other request is simulated"
+        struct.pack_into("i", into, 0, self.file_of(fd).unacknowledged)
+        return 0
+
+    def close(self, fd: int) -> None:
+        """Part of os; only pipes are closed so."""
+        self.enter("close")
+        if not isinstance(self.file_of(fd), _Pipe):
+            self.violate(f"descriptor {fd} of a socket was closed as a pipe's")
+        self.release(fd)
+
+    def read(self, fd: int, most: int) -> bytes:
+        """Part of os; only pipes are read so."""
+        self.enter("read")
+        data = self.file_of(fd).data
+        if not data:
+            raise BlockingIOError(errno.EAGAIN, "the pipe is empty")
+        end = min(len(data), most, 1 + self.network.draw(most))
+        taken = bytes(data[:end])
+        del data[:end]
+        return taken
+
+    def splice(self, source: int, sink: int, most: int, *, flags: int) -> int:
+        """Part of os."""
+        self.enter("splice")
+        assert flags & os.SPLICE_F_NONBLOCK, "it would block"
+        left, right = self.file_of(source), self.file_of(sink)
+        if isinstance(right, _Pipe):
+            room = right.room - len(right.data)
+            if right.data:
+                self.violate("a pipe with bytes in it was filled")
+            self._check_use(source)
+            # Each piece of a packet takes a page of the pipe, however small.
+            data = left.read(min(most, room, 1 + self.network.draw(2 * room)), is_splice=True)
+            right.data += data
+            return len(data)
+        self._check_use(sink)
+        if not left.data:
+            self.violate("an empty pipe was spliced to a socket")
+        count = right.write(memoryview(bytes(left.data[:most])))
+        del left.data[:count]
+        return int(count)
+
+    # -- for the other parts -----------------------------------------------------------------------
+
+    def enter(self, _call: str) -> None:
+        """Begin a system call of the data plane: something else may happen before."""
+        self.calls += 1
+        if self.calls > _MAX_CALLS:
+            raise Runaway
+        if self._random() < self._preemption:
+            self.timeline.preempt()
+
+    def draws_spurious(self) -> bool:
+        """Return whether an event is to be reported once more."""
+        return self._random() < self._spurious
+
+    def fault(self, what: str) -> None:
+        """Raise the error of a call for which something is missing now."""
+        if what in self.lacking and not self._is_granting:
+            number = FAULTS[what]
+            raise OSError(number, os.strerror(number))
+
+    @contextlib.contextmanager
+    def granted(self) -> Iterator[None]:
+        """Lack nothing while this lasts."""
+        self._is_granting = True
+        try:
+            yield
+        finally:
+            self._is_granting = False
+
+    def violate(self, what: str) -> None:
+        """Note what must not happen."""
+        self.network.note(f"VIOLATION: {what}")
+        self.violations.append(what)
+
+    def _check_use(self, fd: int) -> None:
+        sock = self.sockets.get(fd)
+        if sock is not None:
+            sock.check_use("splice")
+
+    def allocate(self, file: Any) -> int:
+        """Return the lowest free descriptor, for a file."""
+        fd = heapq.heappop(self._free) if self._free else self._next
+        if fd == self._next:
+            self._next += 1
+        if fd in self._closed_in_batch:
+            self.violate(f"descriptor {fd} was used again while its former events were handled")
+        self.files[fd] = file
+        return fd
+
+    def release(self, fd: int) -> None:
+        """Close a descriptor."""
+        if self.files.pop(fd, None) is None:
+            self.violate(f"descriptor {fd} was closed twice")
+            raise OSError(errno.EBADF, "closed")
+        self.sockets.pop(fd, None)
+        for epoll in self.epolls.values():
+            epoll.forget(fd)
+        if self.epolls.pop(fd, None) is None and fd in self.batch:
+            self._closed_in_batch.add(fd)
+        heapq.heappush(self._free, fd)
+
+    def file_of(self, fd: int) -> Any:
+        """Return what a descriptor is open for."""
+        file = self.files.get(fd)
+        if file is None:
+            self.violate(f"descriptor {fd} was used after its close")
+            raise OSError(errno.EBADF, "closed")
+        return file
+
+    def is_ready(self, fd: int) -> bool:
+        """Return whether an epoll has events."""
+        epoll = self.epolls.get(fd)
+        return epoll is not None and epoll.is_ready()
+
+    def end_batch(self) -> None:
+        """Note that the events of the last poll have been handled."""
+        self.batch = set()
+        self._closed_in_batch = set()

@@ -1,0 +1,236 @@
+"""The simulated network: who listens where, how long packets take, and what a dial meets.
+
+client ──SYN──▶ the data plane's listening socket ──▶ its queue
+the data plane ──SYN──▶ a host ──▶ answers, now or late; refuses; is unreachable; is silent
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Container
+from random import Random
+from typing import Any, Protocol
+
+from .datagrams import DatagramSocket
+from .streams import CONNECTING, LISTENING, NEW, OPEN, Stream
+from .timeline import Timeline
+
+Address = tuple[str, int]
+
+NODE_IP = "10.1.0.1"
+EPHEMERAL_PORTS = range(32768, 61000)
+
+ANSWERS, REFUSES, UNREACHABLE, SILENT, LATE, UNROUTABLE = (
+    "answers",
+    "refuses",
+    "unreachable",
+    "silent",
+    "late",
+    "unroutable",
+)
+"""What a dial, or a datagram, meets at a host."""
+
+
+class Host(Protocol):
+    """An endpoint, as the network sees it."""
+
+    def behaviour(self) -> str:
+        """Return what the next packet meets."""
+
+    def accept(self, stream: Stream) -> None:
+        """Take a connection."""
+
+    def receive(self, payload: bytes, source: Address) -> None:
+        """Take a datagram."""
+
+
+class Network:
+    """What connects clients, the data plane's node and endpoints."""
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        rng: Random,
+        *,
+        delay_s: float = 0.001,
+        segment_bytes: int = 1500,
+        inbox_bytes: int = 4096,
+        outbox_bytes: int = 4096,
+        inbox_datagrams: int = 64,
+        loss: float = 0.0,
+    ) -> None:
+        self.timeline = timeline
+        self._random = rng.random
+        self.delay_s = delay_s
+        self.segment_bytes = segment_bytes
+        self.inbox_bytes = inbox_bytes
+        self.outbox_bytes = outbox_bytes
+        self.inbox_datagrams = inbox_datagrams
+        self.loss = loss
+        """The share of datagrams that are lost on the way."""
+        self.hosts: dict[Address, Host] = {}
+        self.clients: dict[Address, Callable[[bytes, Address], None]] = {}
+        """What takes the datagrams for clients."""
+        self._listening: dict[Address, Stream] = {}
+        self._bound: dict[Address, DatagramSocket] = {}
+        self._connected: dict[tuple[Address, Address], DatagramSocket] = {}
+        self._port = EPHEMERAL_PORTS[0]
+        self.trace: list[tuple[float, str]] | None = None
+        self.closing: Callable[[], Container[Any]] = tuple
+        """Sockets that the reactor is going to close."""
+
+    def note(self, text: str) -> None:
+        """Add a line to the trace, if there is one."""
+        if self.trace is not None:
+            self.trace.append((self.timeline.now, text))
+
+    def draw(self, below: int) -> int:
+        """Return a number from 0 to below that."""
+        return int(self._random() * below)
+
+    def soon(self, delay_s: float, callback: Callable[..., object], *args: Any) -> None:
+        """Call back after about that time; now and then it takes ten times as long."""
+        share = self._random()
+        factor = 10.0 if share > 0.97 else 0.2 + share
+        self.timeline.after(delay_s * factor, callback, *args)
+
+    # -- streams -----------------------------------------------------------------------------------
+
+    def listen(self, stream: Stream) -> None:
+        """Lead dials to a listening socket."""
+        assert stream.local is not None, "it is bound"
+        self._listening[stream.local] = stream
+
+    def dial(self, name: str, source: Address, to: Address) -> Stream:
+        """Dial the data plane for a client."""
+        client = Stream(self, name)
+        client.local, client.remote = source, to
+        client.state, client.inline = CONNECTING, True
+        self.soon(client.delay_s, self._arrive_at_node, client)
+        return client
+
+    def _arrive_at_node(self, client: Stream) -> None:
+        if client.state != CONNECTING:
+            return
+        assert client.remote is not None, "it dials an address"
+        listening = self._listening.get(client.remote)
+        if listening is None or listening.state != LISTENING:
+            client.fail(errno.ECONNREFUSED)
+            return
+        if len(listening.queue) > listening.backlog:
+            # It would send its SYN again.
+            self.timeline.after(1.0, self._arrive_at_node, client)
+            return
+        server = Stream(self, f"proxy's side of {client.name}")
+        server.local, server.remote = client.remote, client.local
+        server.opened(client)
+        client.opened(server)
+        listening.queue.append(server)
+        listening.wake(1)
+
+    def connect(self, core: Any, to: Address) -> int:
+        """Dial a host for the data plane; return what connect_ex returns."""
+        host = self.hosts.get(to)
+        behaviour = UNREACHABLE if host is None else host.behaviour()
+        if core.local is None:
+            self._port = self._port + 1 if self._port < EPHEMERAL_PORTS[-1] else EPHEMERAL_PORTS[0]
+            core.local = (NODE_IP, self._port)
+        if behaviour == UNROUTABLE:
+            return errno.ENETUNREACH
+        core.remote = to
+        if isinstance(core, DatagramSocket):
+            self._connected[core.local, to] = core
+            return 0
+        assert core.state == NEW, "a socket dials once"
+        core.state = CONNECTING
+        core.name = f"proxy's dial of {to[0]} from port {core.local[1]}"
+        self.note(f"{core.name}: {behaviour}")
+        if behaviour != SILENT:
+            delay_s = 0.5 + 2.5 * self._random() if behaviour == LATE else core.delay_s
+            self.soon(delay_s, self._arrive_at_host, core, host, behaviour)
+        return errno.EINPROGRESS
+
+    def _arrive_at_host(self, core: Stream, host: Host, behaviour: str) -> None:
+        if core.state != CONNECTING:
+            return
+        if behaviour in (REFUSES, UNREACHABLE):
+            core.fail(errno.ECONNREFUSED if behaviour == REFUSES else errno.EHOSTUNREACH)
+            return
+        assert core.remote is not None, "it dials an address"
+        server = Stream(self, f"endpoint {core.remote[0]}")
+        server.local, server.remote, server.inline = core.remote, core.local, True
+        server.opened(core)
+        core.opened(server)
+        host.accept(server)
+
+    # -- datagrams ---------------------------------------------------------------------------------
+
+    def bind(self, core: Any, address: Address) -> None:
+        """Give a socket an address; raises OSError if another one has it."""
+        core.local = (address[0] or NODE_IP, address[1])
+        if isinstance(core, DatagramSocket):
+            if core.local in self._bound:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            self._bound[core.local] = core
+
+    def forget_datagrams(self, core: DatagramSocket) -> None:
+        """Lead no datagram to a socket any more."""
+        if core.local is None:
+            return
+        if self._bound.get(core.local) is core:
+            del self._bound[core.local]
+        if core.remote is not None:
+            self._connected.pop((core.local, core.remote), None)
+
+    def carry_datagram(
+        self, sender: DatagramSocket, payload: bytes, to: Address, source_ip: str | None
+    ) -> None:
+        """Bring a datagram of the data plane to a host, or to a client."""
+        assert sender.local is not None, "it has an address"
+        source = (source_ip or sender.local[0], sender.local[1])
+        if self._random() < self.loss:
+            self.note(f"lost {payload!r} to {to[0]}")
+            return
+        if sender.remote is None:
+            self.soon(self.delay_s, self._reach_client, payload, source, to)
+        else:
+            self.soon(self.delay_s, self._reach_host, sender, payload, to)
+
+    def _reach_client(self, payload: bytes, source: Address, to: Address) -> None:
+        client = self.clients.get(to)
+        if client is not None:
+            client(payload, source)
+        else:
+            self._reach_node(payload, source, to, 64)
+
+    def _reach_host(self, sender: DatagramSocket, payload: bytes, to: Address) -> None:
+        host = self.hosts.get(to)
+        behaviour = UNREACHABLE if host is None else host.behaviour()
+        if behaviour in (ANSWERS, LATE):
+            assert host is not None, "it answers"
+            assert sender.local is not None, "it has sent"
+            host.receive(payload, sender.local)
+        elif behaviour != SILENT:
+            number = errno.ECONNREFUSED if behaviour == REFUSES else errno.EHOSTUNREACH
+            self.soon(self.delay_s, sender.fail, number)
+
+    def send_datagram(self, payload: bytes, source: Address, to: Address, hops: int = 64) -> None:
+        """Bring a datagram of a client, or of a host, to the data plane."""
+        if self._random() < self.loss:
+            self.note(f"lost {payload!r} from {source[0]}")
+            return
+        self.soon(self.delay_s, self._reach_node, payload, source, to, hops)
+
+    def _reach_node(self, payload: bytes, source: Address, to: Address, hops: int) -> None:
+        core = (
+            self._connected.get((to, source))
+            or self._bound.get(to)
+            or self._bound.get(("0.0.0.0", to[1]))
+        )
+        if core is not None and core.remote in (None, source):
+            core.receive(payload, source, to[0], hops)
+
+    def is_open(self, stream: Stream) -> bool:
+        """Return whether neither side of a connection has ended it."""
+        return stream.state == OPEN

@@ -1,0 +1,227 @@
+"""The data plane's sockets: system calls on streams and datagram sockets, as ``_socket`` has them.
+
+Source: CPython's Modules/socketmodule.c for arguments and results; ``streams`` and ``datagrams``
+have the kernel's behaviour.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import struct
+from typing import TYPE_CHECKING, Any
+
+from .datagrams import DatagramSocket
+from .streams import CLOSED, CONNECTING, LISTENING, NEW, OPEN, Stream
+
+if TYPE_CHECKING:
+    from .kernel import Kernel
+
+Address = tuple[str, int]
+
+_SO_MEMINFO = 55
+_SO_ORIGINAL_DST = 80
+_TTL = (_socket.IPPROTO_IP, 2)
+_PKTINFO = (_socket.IPPROTO_IP, 8)
+_LINGER = (_socket.SOL_SOCKET, _socket.SO_LINGER)
+_INLINE = (_socket.SOL_SOCKET, _socket.SO_OOBINLINE)
+# linux/tcp_states.h.
+_ESTABLISHED, _CLOSE, _CLOSE_WAIT = 1, 7, 8
+
+
+class SimulatedSocket:
+    """Part of _socket.socket."""
+
+    __slots__ = ("_fd", "_kernel", "_was_watched", "core", "family", "type")
+
+    def __init__(
+        self, kernel: Kernel, family: int, kind: int, _proto: int, fileno: int | None
+    ) -> None:
+        self._kernel = kernel
+        self.family = family
+        self.type = kind & 0xF
+        self._was_watched = False
+        self.core: Any
+        if fileno is not None:
+            self._fd = fileno
+            self.core = kernel.file_of(fileno)
+        else:
+            network = kernel.network
+            is_stream = self.type == _socket.SOCK_STREAM
+            self.core = (Stream if is_stream else DatagramSocket)(network, "proxy")
+            self._fd = kernel.allocate(self.core)
+        kernel.sockets[self._fd] = self
+
+    def fileno(self) -> int:
+        """Part of _socket.socket."""
+        return self._fd
+
+    def setblocking(self, _is_blocking: bool) -> None:
+        """Part of _socket.socket."""
+
+    def close(self) -> None:
+        """Part of _socket.socket."""
+        if self._fd < 0:
+            if self._was_watched:
+                self._kernel.violate(f"{self.core.name} was closed twice")
+            return
+        self._kernel.enter("close")
+        self._was_watched = self.core.item is not None
+        self._kernel.release(self._fd)
+        self._fd = -1
+        self.core.close()
+
+    def check_use(self, call: str) -> None:
+        """Note a use after the close, also while the reactor delays the close."""
+        if self._fd < 0:
+            self._kernel.violate(f"{call} on {self.core.name} after its close")
+            raise OSError(errno.EBADF, "closed")
+        if self in self._kernel.network.closing():
+            self._kernel.violate(f"{call} on {self.core.name} while it is being closed")
+
+    def _enter(self, call: str) -> Any:
+        self._kernel.enter(call)
+        self.check_use(call)
+        return self.core
+
+    # -- bytes and datagrams -----------------------------------------------------------------------
+
+    def recv_into(self, buffer: Any) -> int:
+        """Part of _socket.socket."""
+        core = self._enter("recv")
+        data = core.read(len(buffer)) if isinstance(core, Stream) else core.read()[0]
+        count = min(len(data), len(buffer))
+        buffer[:count] = data[:count]
+        return count
+
+    def recv(self, most: int, flags: int = 0) -> bytes:
+        """Part of _socket.socket."""
+        core: Stream = self._enter("recv")
+        return core.read(most, is_peek=bool(flags & _socket.MSG_PEEK))
+
+    def send(self, data: Any, _flags: int = 0) -> int:
+        """Part of _socket.socket."""
+        core = self._enter("send")
+        if isinstance(core, Stream):
+            return core.write(data)
+        if core.remote is None:
+            raise OSError(errno.EDESTADDRREQ, "not connected")
+        self._kernel.fault("memory")
+        return int(core.write(data, core.remote))
+
+    def sendto(self, data: Any, address: Address) -> int:
+        """Part of _socket.socket."""
+        core: DatagramSocket = self._enter("sendto")
+        self._kernel.fault("memory")
+        return core.write(data, address)
+
+    def sendmsg(self, buffers: Any, ancillary: Any, _flags: int, address: Address) -> int:
+        """Part of _socket.socket."""
+        core: DatagramSocket = self._enter("sendmsg")
+        self._kernel.fault("memory")
+        source_ip = _socket.inet_ntoa(ancillary[0][2][4:8])
+        return core.write(b"".join(buffers), address, source_ip)
+
+    def recvmsg_into(self, buffers: Any, _room: int) -> tuple[int, Any, int, Address]:
+        """Part of _socket.socket."""
+        core: DatagramSocket = self._enter("recvmsg")
+        data, source, ancillary = core.read()
+        count = min(len(data), len(buffers[0]))
+        buffers[0][:count] = data[:count]
+        return count, ancillary, 0, source
+
+    # -- connections -------------------------------------------------------------------------------
+
+    def bind(self, address: Address) -> None:
+        """Part of _socket.socket."""
+        core = self._enter("bind")
+        self._kernel.network.bind(core, address)
+
+    def listen(self, backlog: int) -> None:
+        """Part of _socket.socket."""
+        core: Stream = self._enter("listen")
+        core.state, core.backlog = LISTENING, backlog
+        self._kernel.network.listen(core)
+        core.wake(0)
+
+    def _accept(self) -> tuple[int, Address]:
+        """Part of _socket.socket."""
+        core: Stream = self._enter("accept")
+        self._kernel.fault("descriptors")
+        if core.state != LISTENING:
+            raise OSError(errno.EINVAL, "not listening")
+        if not core.queue:
+            raise BlockingIOError(errno.EAGAIN, "no connection waits")
+        self._kernel.fault("memory")
+        accepted = core.queue.popleft()
+        accepted.inline = core.inline
+        self._kernel.taken[accepted.peer] = None
+        assert accepted.remote is not None, "it has a client"
+        return self._kernel.allocate(accepted), accepted.remote
+
+    def connect_ex(self, address: Address) -> int:
+        """Part of _socket.socket."""
+        core = self._enter("connect")
+        if self._kernel.on_connect is not None:
+            self._kernel.on_connect(self, address)
+        for what in ("ports", "memory"):
+            try:
+                self._kernel.fault(what)
+            except OSError as exc:
+                return exc.errno or errno.EIO
+        return self._kernel.network.connect(core, (address[0], address[1]))
+
+    def shutdown(self, how: int) -> None:
+        """Part of _socket.socket."""
+        core: Stream = self._enter("shutdown")
+        if core.state == LISTENING:
+            core.stop_listening()
+        else:
+            assert how == _socket.SHUT_WR, "nothing else is simulated"
+            core.shut_down()
+
+    def getsockname(self) -> Address:
+        """Part of _socket.socket."""
+        address: Address | None = self._enter("getsockname").local
+        return address or ("0.0.0.0", 0)
+
+    def getpeername(self) -> Address:
+        """Part of _socket.socket."""
+        core = self._enter("getpeername")
+        is_gone = isinstance(core, Stream) and core.state in (NEW, CONNECTING, CLOSED)
+        if core.remote is None or is_gone:
+            raise OSError(errno.ENOTCONN, "not connected")
+        address: Address = core.remote
+        return address
+
+    # -- options -----------------------------------------------------------------------------------
+
+    def setsockopt(self, level: int, option: int, value: Any) -> None:
+        """Part of _socket.socket."""
+        self._kernel.enter("setsockopt")
+        if self._fd < 0:
+            self.check_use("setsockopt")
+        core = self.core
+        if (level, option) == _LINGER:
+            core.lingers_zero = struct.unpack("ii", value)[0] == 1
+        elif (level, option) == _INLINE:
+            core.inline = bool(value)
+        elif (level, option) == _TTL:
+            core.hops = value
+        elif (level, option) == _PKTINFO:
+            core.reports_destination = True
+
+    def getsockopt(self, level: int, option: int, length: int = 0) -> Any:
+        """Part of _socket.socket."""
+        core = self._enter("getsockopt")
+        if level == _socket.SOL_SOCKET and option == _socket.SO_ERROR:
+            return core.take_error()
+        if level == _socket.SOL_SOCKET and option == _SO_MEMINFO:
+            if isinstance(core, Stream):
+                return struct.pack("=9I", len(core.inbox), *[0] * 4, len(core.outbox), 0, 0, 0)
+            return struct.pack("=9I", *[0] * 8, core.dropped)
+        if level == _socket.IPPROTO_TCP and option == _socket.TCP_INFO:
+            state = _CLOSE_WAIT if core.has_fin else _ESTABLISHED
+            return bytes([state if core.state == OPEN else _CLOSE, 0, 0, 0][:length])
+        raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))

@@ -1,0 +1,340 @@
+"""One end of a simulated TCP connection: its state, its queues, and the wire to the other end.
+
+    write ──▶ outbox ──delivered, as far as the peer has room──▶ the peer's inbox ──▶ read
+              └ FIN behind the last byte; a RST behind a part of them
+
+What is in the outbox hasn't been acknowledged. Clients and endpoints call these methods; the data
+plane calls system calls (``sockets``), which may be preempted.
+
+Source: net/ipv4/tcp.c, tcp_poll(), tcp_recvmsg_locked(), tcp_sendmsg_locked(), tcp_splice_read(),
+tcp_read_sock(), tcp_disconnect(), __tcp_close(); net/ipv4/tcp_input.c, tcp_reset(), tcp_fin().
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .network import Network
+    from .polling import Item
+
+IN, OUT, PRI = select.EPOLLIN, select.EPOLLOUT, select.EPOLLPRI
+ERR, HUP, RDHUP = select.EPOLLERR, select.EPOLLHUP, select.EPOLLRDHUP
+_READABLE = IN | PRI
+
+NEW, LISTENING, CONNECTING, OPEN, CLOSED = range(5)
+
+
+class Stream:
+    """One end of a connection, or what may become one, or a listening socket."""
+
+    __slots__ = (
+        "_is_moving",
+        "accepted_bytes",
+        "backlog",
+        "delay_s",
+        "error",
+        "fin_delivered",
+        "fin_queued",
+        "has_fin",
+        "inbox",
+        "inbox_bytes",
+        "inline",
+        "is_orphan",
+        "item",
+        "lingers_zero",
+        "local",
+        "mark",
+        "moved_at",
+        "name",
+        "network",
+        "nospace",
+        "outbox",
+        "outbox_bytes",
+        "outgoing_mark",
+        "peer",
+        "queue",
+        "received_bytes",
+        "remote",
+        "reset_queued",
+        "shut_in",
+        "shut_out",
+        "state",
+    )
+
+    def __init__(self, network: Network, name: str) -> None:
+        self.network = network
+        self.name = name
+        """In traces."""
+        self.state = NEW
+        self.local: tuple[str, int] | None = None
+        self.remote: tuple[str, int] | None = None
+        self.peer: Stream | None = None
+        self.inbox = bytearray()
+        self.outbox = bytearray()
+        self.inbox_bytes = network.inbox_bytes
+        self.outbox_bytes = network.outbox_bytes
+        self.delay_s = network.delay_s
+        self.error = 0
+        self.has_fin = self.fin_queued = self.fin_delivered = False
+        self.shut_in = self.shut_out = False
+        self.is_orphan = self.reset_queued = self._is_moving = False
+        self.nospace = False
+        """A write found no room since the last event that announced some."""
+        self.mark: int | None = None
+        """Where in the inbox the urgent byte is."""
+        self.outgoing_mark: int | None = None
+        """The same in the outbox."""
+        self.inline = self.lingers_zero = False
+        self.queue: deque[Stream] = deque()
+        """Connections that are to be accepted."""
+        self.backlog = 0
+        self.item: Item | None = None
+        """What watches it."""
+        self.accepted_bytes = 0
+        """How many bytes were written."""
+        self.received_bytes = 0
+        """How many bytes have arrived."""
+        self.moved_at = network.timeline.now
+
+    # -- what the process on this side does --------------------------------------------------------
+
+    def events(self) -> int:
+        """Return what poll reports now."""
+        if self.state == LISTENING:
+            return IN if self.queue else 0
+        events = 0
+        both = self.shut_in and self.shut_out
+        if both or self.state in (CLOSED, NEW):
+            events |= HUP
+        if self.shut_in:
+            events |= IN | RDHUP
+        if self.state != CONNECTING:
+            skipped = self.mark == 0 and not self.inline
+            if len(self.inbox) > skipped:
+                events |= IN
+            if self.shut_out or 3 * len(self.outbox) <= 2 * self.outbox_bytes:
+                events |= OUT
+            else:
+                self.nospace = True
+            if self.mark is not None:
+                events |= PRI
+        if self.error:
+            events |= ERR
+        return events
+
+    def take_error(self) -> int:
+        """Return the pending error, and clear it."""
+        number, self.error = self.error, 0
+        return number
+
+    def read(self, most: int, *, is_peek: bool = False, is_splice: bool = False) -> bytes:
+        """Return what there is; raises BlockingIOError, or the error."""
+        inbox = self.inbox
+        if self.mark == 0 and not is_splice and not self.inline and inbox:
+            # Only recv with MSG_OOB would return it.
+            del inbox[0]
+            self.mark = None
+        if inbox:
+            end = min(most, len(inbox))
+            if self.mark is not None and (self.mark or is_splice):
+                end = min(end, self.mark)
+            if end:
+                data = bytes(inbox[:end])
+                if not is_peek:
+                    self._consume(end)
+                return data
+        if self.has_fin:
+            return b""
+        if self.error:
+            number = self.take_error()
+            raise OSError(number, os.strerror(number))
+        if self.shut_in:
+            return b""
+        if self.state in (CLOSED, NEW):
+            raise OSError(errno.ENOTCONN, "not connected")
+        raise BlockingIOError(errno.EAGAIN, "nothing to read")
+
+    def _consume(self, count: int) -> None:
+        had_room = self.inbox_bytes - len(self.inbox)
+        del self.inbox[:count]
+        if self.mark is not None:
+            self.mark = None if self.mark < count else self.mark - count
+        if self.peer is not None and had_room < self.inbox_bytes:
+            self.peer.move()
+
+    def write(self, data: Any, *, is_urgent: bool = False) -> int:
+        """Take as many bytes as there is room for; raises BlockingIOError, or the error."""
+        if self.error or self.shut_out:
+            number = self.take_error() or errno.EPIPE
+            raise OSError(number, os.strerror(number))
+        if self.state != OPEN:
+            number = errno.EAGAIN if self.state == CONNECTING else errno.EPIPE
+            raise OSError(number, os.strerror(number))
+        count = min(len(data), self.outbox_bytes - len(self.outbox))
+        if count < len(data):
+            self.nospace = True
+        if count <= 0:
+            raise BlockingIOError(errno.EAGAIN, "no room")
+        if is_urgent:
+            self.outgoing_mark = len(self.outbox) + count - 1
+        self.outbox += data[:count]
+        self.accepted_bytes += count
+        self.moved_at = self.network.timeline.now
+        self.move()
+        return count
+
+    @property
+    def unacknowledged(self) -> int:
+        """What SIOCOUTQ reports: the FIN counts as a byte."""
+        return len(self.outbox) + (self.fin_queued and not self.fin_delivered)
+
+    def shut_down(self) -> None:
+        """Send a FIN; reading continues."""
+        if self.state != OPEN:
+            raise OSError(errno.ENOTCONN, "not connected")
+        self.shut_out = True
+        if not self.fin_queued:
+            self.fin_queued = True
+            self.move()
+        self.wake(0)
+
+    def stop_listening(self) -> None:
+        """Refuse from now on, also those that are queued."""
+        for queued in self.queue:
+            queued.send_reset()
+        self.queue.clear()
+        self.state = CLOSED
+        self.wake(0)
+
+    def close(self) -> bool:
+        """Close it; returns whether that sends a RST."""
+        if self.state == LISTENING:
+            self.stop_listening()
+        was, self.item = self.state, None
+        if was != OPEN:
+            self.state = CLOSED
+            return False
+        is_last_ack = self.has_fin and self.fin_queued and not self.outbox
+        if self.inbox or (self.lingers_zero and not is_last_ack):
+            self.send_reset()
+            return True
+        self.is_orphan = True
+        self.shut_in = self.shut_out = self.fin_queued = True
+        self.move()
+        return False
+
+    def send_reset(self) -> None:
+        """End it with a RST, behind a part of what hasn't been acknowledged."""
+        self.item = None
+        if self.state != OPEN:
+            self.state = CLOSED
+            return
+        self.state = CLOSED
+        self.reset_queued = True
+        self.fin_queued = False
+        del self.outbox[self.network.draw(len(self.outbox) + 1) :]
+        self.move()
+
+    # -- what the network does ---------------------------------------------------------------------
+
+    def wake(self, events: int) -> None:
+        """Tell what watches it that these events may have happened; 0 is any."""
+        if self.item is not None:
+            self.item.wake(events)
+
+    def opened(self, peer: Stream) -> None:
+        """Be one end of a connection from now on."""
+        self.peer, self.state = peer, OPEN
+        self.moved_at = self.network.timeline.now
+        self.wake(0)
+
+    def fail(self, number: int) -> None:
+        """End a dial, or a connection, with an error."""
+        self.error = number
+        self.state = CLOSED
+        self.shut_in = self.shut_out = True
+        self.outbox.clear()
+        self.outgoing_mark = None
+        self.fin_queued = False
+        self.wake(ERR)
+        self.wake(0)
+
+    def move(self) -> None:
+        """Deliver what waits, after a moment, if the peer has room for it."""
+        peer = self.peer
+        if self._is_moving or peer is None:
+            return
+        has_bytes = self.outbox and len(peer.inbox) < peer.inbox_bytes
+        has_fin = self.fin_queued and not self.fin_delivered and not self.outbox
+        if has_bytes or has_fin or self.reset_queued:
+            self._is_moving = True
+            self.network.soon(self.delay_s, self._deliver)
+
+    def _deliver(self) -> None:
+        self._is_moving = False
+        peer = self.peer
+        if peer is None or peer.state != OPEN:
+            self.reset_queued = False
+            return
+        if self.outbox and not self._deliver_bytes(peer):
+            return
+        if self.reset_queued:
+            self.reset_queued = False
+            peer.receive_reset()
+            return
+        if self.fin_queued and not self.outbox and not self.fin_delivered:
+            self.fin_delivered = True
+            peer.receive_fin()
+            if self.has_fin:
+                self._both_ended()
+        self.move()
+
+    def _deliver_bytes(self, peer: Stream) -> bool:
+        """Move some bytes; returns False if the peer answers with a RST."""
+        if peer.is_orphan:
+            peer.state = CLOSED
+            self.network.soon(self.delay_s, self.receive_reset)
+            return False
+        count = min(len(self.outbox), peer.inbox_bytes - len(peer.inbox))
+        count = min(count, 1 + self.network.draw(self.network.segment_bytes))
+        if count <= 0:
+            return True
+        mark = self.outgoing_mark
+        if mark is not None:
+            if mark < count:
+                peer.mark = len(peer.inbox) + mark
+                self.outgoing_mark = None
+            else:
+                self.outgoing_mark = mark - count
+        peer.inbox += self.outbox[:count]
+        del self.outbox[:count]
+        peer.received_bytes += count
+        peer.wake(_READABLE)
+        if self.nospace and 3 * len(self.outbox) <= 2 * self.outbox_bytes:
+            self.nospace = False
+            self.wake(OUT)
+        return True
+
+    def receive_fin(self) -> None:
+        """Note that the peer sends nothing more."""
+        self.has_fin = self.shut_in = True
+        if self.fin_delivered:
+            self._both_ended()
+        else:
+            self.wake(0)
+
+    def _both_ended(self) -> None:
+        self.state = CLOSED
+        self.shut_in = self.shut_out = True
+        self.wake(0)
+
+    def receive_reset(self) -> None:
+        """End with an error."""
+        if self.state == OPEN:
+            is_close_wait = self.has_fin and not self.fin_queued
+            self.fail(errno.EPIPE if is_close_wait else errno.ECONNRESET)

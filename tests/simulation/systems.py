@@ -1,0 +1,295 @@
+"""The two kernels of the contract: the simulated one and the real one, with the same methods."""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import fcntl
+import os
+import select
+import struct
+from collections.abc import Callable, Iterator
+from random import Random
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+from ..unit.dataplane.peers import SilentEndpoint
+from ..unit.dataplane.rig import no_descriptors
+from .kernel import Kernel
+from .network import ANSWERS, REFUSES, SILENT, Address, Network
+from .sockets import SimulatedSocket
+from .streams import LISTENING, Stream
+from .timeline import Timeline
+
+_ALL = select.EPOLLIN | select.EPOLLOUT | select.EPOLLPRI | select.EPOLLRDHUP
+_SIOCOUTQ = 0x5411
+_SMALL_BYTES = 16 * 1024
+_DEADLINE_TURNS = 30_000
+_PAUSE_S = 0.002
+_QUIET_S = 0.03
+# linux/in.h: datagrams come with their TTL.
+_IP_RECVTTL = 12
+
+
+class System(Protocol):
+    """What a test of the contract needs of a kernel."""
+
+    os: Any
+    """With ``pipe2``, ``read``, ``close`` and ``splice``."""
+
+    def socket(self, kind: int) -> Any:
+        """Return a new non-blocking socket."""
+
+    def socket_of(self, fd: int) -> Any:
+        """Return the socket of an accepted descriptor."""
+
+    def epoll(self) -> Any:
+        """Return a new epoll."""
+
+    def events_of(self, sock: Any) -> int:
+        """Return what a poll reports."""
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Let things happen until a condition holds."""
+
+    def settle(self) -> None:
+        """Let everything happen that happens by itself."""
+
+    def listener(self) -> tuple[Any, Address]:
+        """Return a listening socket and its address."""
+
+    def silent_address(self) -> Address:
+        """Return an address that answers no dial."""
+
+    def no_descriptors(self) -> contextlib.AbstractContextManager[None]:
+        """Have no free descriptor."""
+
+    def unacknowledged(self, sock: Any) -> int:
+        """Return what SIOCOUTQ reports."""
+
+    def send_urgent(self, sock: Any, data: bytes) -> None:
+        """Send bytes, the last of which is urgent."""
+
+    def receiver(self) -> tuple[Any, Address]:
+        """Return a bound datagram socket that reports hop limits, and its address."""
+
+    def refusing_address(self) -> Address:
+        """Return an address where datagrams are refused."""
+
+    def dial(self, address: Address) -> Any:
+        """Return a connected socket."""
+
+    def accept(self, listener: Any) -> tuple[Any, Address]:
+        """Return the next client of a listener, and its address."""
+
+    def pair(self) -> tuple[Any, Any]:
+        """Return both ends of a connection."""
+
+    def drain(self, sock: Any) -> None:
+        """Read all there is, and what follows at once."""
+
+    def close(self) -> None:
+        """Close everything."""
+
+
+class _Common:
+    """What both do in the same way."""
+
+    def dial(self: Any, address: Address) -> Any:
+        sock = self.socket(_socket.SOCK_STREAM)
+        sock.connect_ex(address)
+        self.until(lambda: self.events_of(sock) & select.EPOLLOUT)
+        return sock
+
+    def accept(self: Any, listener: Any) -> tuple[Any, Address]:
+        self.until(lambda: self.events_of(listener))
+        fd, address = listener._accept()
+        sock = self.socket_of(fd)
+        sock.setblocking(False)
+        return sock, address
+
+    def pair(self: Any) -> tuple[Any, Any]:
+        listener, address = self.listener()
+        right = self.dial(address)
+        left, _ = self.accept(listener)
+        return left, right
+
+    def drain(self: Any, sock: Any) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while sock.recv(1 << 20):
+                pass
+
+    def unacknowledged(self: Any, sock: Any) -> int:
+        queued = bytearray(4)
+        self.fcntl.ioctl(sock.fileno(), _SIOCOUTQ, queued)
+        return int(struct.unpack("i", queued)[0])
+
+
+class RealSystem(_Common):
+    """The real kernel, on loopback."""
+
+    def __init__(self) -> None:
+        self.os = os
+        self.fcntl = fcntl
+        self._open: list[Any] = []
+
+    def socket(self, kind: int) -> Any:
+        sock = _socket.socket(_socket.AF_INET, kind | _socket.SOCK_NONBLOCK)
+        sock.setblocking(False)
+        for option in (_socket.SO_SNDBUF, _socket.SO_RCVBUF):
+            sock.setsockopt(_socket.SOL_SOCKET, option, _SMALL_BYTES)
+        self._open.append(sock)
+        return sock
+
+    def socket_of(self, fd: int) -> Any:
+        sock = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, fd)
+        self._open.append(sock)
+        return sock
+
+    def epoll(self) -> Any:
+        return select.epoll()
+
+    def events_of(self, sock: Any) -> int:
+        poll = select.poll()
+        poll.register(sock.fileno(), _ALL)
+        return dict(poll.poll(0)).get(sock.fileno(), 0)
+
+    def until(self, condition: Callable[[], object]) -> None:
+        for _ in range(_DEADLINE_TURNS):
+            if condition():
+                return
+            select.select([], [], [], _PAUSE_S)
+        raise AssertionError("not so after a minute")
+
+    def settle(self) -> None:
+        select.select([], [], [], _QUIET_S)
+
+    def listener(self) -> tuple[Any, Address]:
+        sock = self.socket(_socket.SOCK_STREAM)
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(8)
+        return sock, sock.getsockname()
+
+    def silent_address(self) -> Address:
+        silent = SilentEndpoint()
+        self._open.append(silent)
+        return silent.address
+
+    def no_descriptors(self) -> contextlib.AbstractContextManager[None]:
+        return no_descriptors()
+
+    def send_urgent(self, sock: Any, data: bytes) -> None:
+        sock.send(data, _socket.MSG_OOB)
+
+    def receiver(self) -> tuple[Any, Address]:
+        sock = self.socket(_socket.SOCK_DGRAM)
+        sock.setsockopt(_socket.IPPROTO_IP, _IP_RECVTTL, 1)
+        sock.bind(("127.0.0.1", 0))
+        return sock, sock.getsockname()
+
+    def refusing_address(self) -> Address:
+        sock, address = self.receiver()
+        sock.close()
+        return address
+
+    def close(self) -> None:
+        for each in self._open:
+            each.close()
+
+
+class _ContractHost:
+    """Part of Host: leads dials and datagrams to a simulated socket."""
+
+    def __init__(self, core: Any, behaves: str = ANSWERS) -> None:
+        self._core = core
+        self._behaves = behaves
+
+    def behaviour(self) -> str:
+        if isinstance(self._core, Stream) and self._core.state != LISTENING:
+            return REFUSES
+        return self._behaves
+
+    def accept(self, stream: Stream) -> None:
+        self._core.queue.append(stream)
+        self._core.wake(select.EPOLLIN)
+
+    def receive(self, payload: bytes, source: Address) -> None:
+        self._core.receive(payload, source, source[0], 64)
+
+
+class SimulatedSystem(_Common):
+    """The simulated kernel."""
+
+    def __init__(self, *, spurious: float = 0.0) -> None:
+        self._timeline = Timeline()
+        rng = Random(1)
+        self._network = Network(self._timeline, rng)
+        self._kernel = Kernel(
+            self._network, rng, preemption=0.0, spurious=spurious, pipe_bytes=4096
+        )
+        self.os = SimpleNamespace(
+            **{name: getattr(self._kernel, name) for name in ("pipe2", "read", "close", "splice")}
+        )
+        self.fcntl = SimpleNamespace(ioctl=self._kernel.ioctl)
+        self._port = 100
+
+    def socket(self, kind: int) -> Any:
+        return self._kernel.socket(_socket.AF_INET, kind)
+
+    def socket_of(self, fd: int) -> Any:
+        return self._kernel.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, fd)
+
+    def epoll(self) -> Any:
+        return self._kernel.epoll()
+
+    def events_of(self, sock: Any) -> int:
+        return int(sock.core.events())
+
+    def until(self, condition: Callable[[], object]) -> None:
+        for _ in range(_DEADLINE_TURNS):
+            if condition():
+                return
+            self._timeline.run_until(self._timeline.now + _PAUSE_S)
+        raise AssertionError("not so after a minute")
+
+    def settle(self) -> None:
+        self._timeline.run_until(self._timeline.now + 1.0)
+
+    def _bound(self, kind: int) -> tuple[SimulatedSocket, Address]:
+        self._port += 1
+        address = ("10.9.0.1", self._port)
+        sock = self._kernel.socket(_socket.AF_INET, kind)
+        sock.bind(address)
+        self._network.hosts[address] = _ContractHost(sock.core)
+        return sock, address
+
+    def listener(self) -> tuple[Any, Address]:
+        sock, address = self._bound(_socket.SOCK_STREAM)
+        sock.listen(8)
+        return sock, address
+
+    def silent_address(self) -> Address:
+        address = ("10.9.0.2", 1)
+        self._network.hosts[address] = _ContractHost(None, SILENT)
+        return address
+
+    def refusing_address(self) -> Address:
+        address = ("10.9.0.3", 1)
+        self._network.hosts[address] = _ContractHost(None, REFUSES)
+        return address
+
+    @contextlib.contextmanager
+    def no_descriptors(self) -> Iterator[None]:
+        self._kernel.lacking.add("descriptors")
+        yield
+        self._kernel.lacking.discard("descriptors")
+
+    def send_urgent(self, sock: Any, data: bytes) -> None:
+        sock.core.write(data, is_urgent=True)
+
+    def receiver(self) -> tuple[Any, Address]:
+        sock, address = self._bound(_socket.SOCK_DGRAM)
+        return sock, address
+
+    def close(self) -> None:
+        assert self._kernel.violations == []

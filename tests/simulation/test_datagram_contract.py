@@ -1,0 +1,82 @@
+"""What the data plane relies on with datagrams: for the simulated kernel and for the real one."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import select
+from typing import Any
+
+from userspace_proxy.dataplane.sockets import packets_lost
+from userspace_proxy.kernel.pktinfo import ANCILLARY_BYTES, hops_left
+
+from .systems import System
+from .test_kernel_contract import error_of, pending
+
+IN, OUT, ERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
+
+
+def connected(system: System, address: Any) -> Any:
+    sock = system.socket(_socket.SOCK_DGRAM)
+    assert sock.connect_ex(address) == 0
+    return sock
+
+
+def receive(sock: Any) -> Any:
+    """Return what recvmsg_into returns, with the payload instead of its length."""
+    buffer = memoryview(bytearray(1000))
+    count, ancillary, _, source = sock.recvmsg_into([buffer], ANCILLARY_BYTES)
+    return bytes(buffer[:count]), ancillary, source
+
+
+def test_a_datagram_comes_with_its_source_and_its_hop_limit_last(system: System) -> None:
+    server, address = system.receiver()
+    client = connected(system, address)
+    assert client.send(b"abc") == 3
+    system.until(lambda: system.events_of(server) & IN)
+    payload, ancillary, source = receive(server)
+    assert (payload, source) == (b"abc", client.getsockname())
+    assert hops_left(ancillary[-1]) == 64
+    assert error_of(receive, server) == errno.EAGAIN
+
+
+def test_an_answer_reaches_the_connected_socket(system: System) -> None:
+    server, address = system.receiver()
+    client = connected(system, address)
+    client.send(b"question")
+    system.until(lambda: system.events_of(server) & IN)
+    server.sendto(b"answer", receive(server)[2])
+    system.until(lambda: system.events_of(client) & IN)
+    buffer = bytearray(100)
+    assert client.recv_into(buffer) == len(b"answer")
+
+
+def test_a_refusal_is_reported_once_before_anything_else(system: System) -> None:
+    client = connected(system, system.refusing_address())
+    client.send(b"abc")
+    system.until(lambda: system.events_of(client) & ERR)
+    assert system.events_of(client) == OUT | ERR
+    assert error_of(client.send, b"def") == errno.ECONNREFUSED
+    assert pending(client) == 0
+
+
+def test_a_refusal_is_read_like_a_datagram(system: System) -> None:
+    client = connected(system, system.refusing_address())
+    client.send(b"abc")
+    system.until(lambda: system.events_of(client) & ERR)
+    assert error_of(client.recv_into, bytearray(9)) == errno.ECONNREFUSED
+    assert error_of(client.recv_into, bytearray(9)) == errno.EAGAIN
+
+
+def test_a_full_queue_drops_and_counts(system: System) -> None:
+    server, address = system.receiver()
+    client = connected(system, address)
+    before = packets_lost(server)
+    for _ in range(400):
+        client.send(bytes(200))
+    system.settle()
+    received = 0
+    while not error_of(receive, server):
+        received += 1
+    assert 0 < received < 400
+    assert packets_lost(server) - before == 400 - received

@@ -1,0 +1,430 @@
+"""What the data plane relies on: the same tests for the simulated kernel and for the real one.
+
+``system.pair()`` returns both ends of a TCP connection, whichever end the data plane would have.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import select
+import struct
+from typing import Any
+
+import pytest
+
+from .systems import System
+
+IN, OUT, PRI, ET = select.EPOLLIN, select.EPOLLOUT, select.EPOLLPRI, select.EPOLLET
+ERR, HUP, RDHUP = select.EPOLLERR, select.EPOLLHUP, select.EPOLLRDHUP
+ALL = IN | OUT | PRI | RDHUP | ET
+_RESET = struct.pack("ii", 1, 0)
+_SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+
+
+def read(sock: Any, most: int = 1000) -> bytes:
+    """Return what recv_into reads."""
+    buffer = bytearray(most)
+    return bytes(buffer[: sock.recv_into(memoryview(buffer))])
+
+
+def error_of(call: Any, *args: Any) -> int:
+    """Return the errno that a call raises; 0 for none."""
+    try:
+        call(*args)
+    except OSError as exc:
+        return exc.errno or -1
+    return 0
+
+
+def reset(sock: Any) -> None:
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RESET)
+    sock.close()
+
+
+def pending(sock: Any) -> int:
+    return int(sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR))
+
+
+def state_of(system: System, sock: Any) -> int:
+    """Return all events that hold now."""
+    return system.events_of(sock)
+
+
+def fill(system: System, sock: Any) -> int:
+    """Write until nothing fits any more; return how much did."""
+    total = 0
+    while True:
+        try:
+            total += sock.send(bytes(65536))
+        except BlockingIOError:
+            system.settle()
+            if not state_of(system, sock) & OUT:
+                return total
+
+
+def test_an_empty_socket_is_read_later(system: System) -> None:
+    left, _ = system.pair()
+    assert error_of(read, left) == errno.EAGAIN
+    assert state_of(system, left) == OUT
+
+
+def test_a_short_read_returns_all_there_is(system: System) -> None:
+    left, right = system.pair()
+    right.send(b"abc")
+    right.send(b"def")
+    system.until(lambda: state_of(system, left) & IN)
+    system.settle()
+    assert read(left) == b"abcdef"
+    assert error_of(read, left) == errno.EAGAIN
+
+
+def test_a_fin_follows_the_last_byte_and_is_read_again_and_again(system: System) -> None:
+    left, right = system.pair()
+    right.send(b"abc")
+    right.shutdown(_socket.SHUT_WR)
+    system.until(lambda: state_of(system, left) & RDHUP)
+    assert state_of(system, left) == IN | OUT | RDHUP
+    assert [read(left), read(left), read(left)] == [b"abc", b"", b""]
+    left.send(b"still")
+    system.until(lambda: state_of(system, right) & IN)
+    assert read(right) == b"still"
+
+
+def test_after_both_fins_the_socket_is_not_connected(system: System) -> None:
+    left, right = system.pair()
+    right.shutdown(_socket.SHUT_WR)
+    system.until(lambda: state_of(system, left) & RDHUP)
+    left.getpeername()
+    left.shutdown(_socket.SHUT_WR)
+    system.until(lambda: state_of(system, left) & HUP)
+    system.until(lambda: state_of(system, right) & HUP)
+    for sock in (left, right):
+        assert state_of(system, sock) == IN | OUT | RDHUP | HUP
+        assert error_of(sock.getpeername) == errno.ENOTCONN
+        assert error_of(sock.shutdown, _socket.SHUT_WR) == errno.ENOTCONN
+        assert pending(sock) == 0
+
+
+def test_what_arrived_before_a_reset_is_read_before_the_error(system: System) -> None:
+    left, right = system.pair()
+    right.send(b"abc")
+    system.until(lambda: state_of(system, left) & IN)
+    reset(right)
+    system.until(lambda: state_of(system, left) & ERR)
+    assert state_of(system, left) == IN | OUT | RDHUP | HUP | ERR
+    assert error_of(left.getpeername) == errno.ENOTCONN
+    assert read(left) == b"abc"
+    assert error_of(read, left) == errno.ECONNRESET
+    assert read(left) == b"", "the error is reported once"
+
+
+def test_a_write_after_a_reset_takes_the_error_and_reads_look_like_an_end(system: System) -> None:
+    left, right = system.pair()
+    reset(right)
+    system.until(lambda: state_of(system, left) & ERR)
+    assert error_of(left.send, b"x") == errno.ECONNRESET
+    assert error_of(left.send, b"x") == errno.EPIPE
+    assert read(left) == b""
+    assert error_of(left.shutdown, _socket.SHUT_WR) == errno.ENOTCONN
+    assert state_of(system, left) == IN | OUT | RDHUP | HUP
+
+
+def test_after_a_fin_no_read_reports_a_reset(system: System) -> None:
+    left, right = system.pair()
+    right.shutdown(_socket.SHUT_WR)
+    system.until(lambda: state_of(system, left) & RDHUP)
+    reset(right)
+    system.until(lambda: state_of(system, left) & ERR)
+    assert read(left) == b""
+    assert pending(left) == errno.EPIPE
+    assert pending(left) == 0
+
+
+def test_a_close_with_unread_bytes_is_a_reset(system: System) -> None:
+    left, right = system.pair()
+    right.send(b"abc")
+    system.until(lambda: state_of(system, left) & IN)
+    left.close()
+    system.until(lambda: state_of(system, right) & ERR)
+    assert error_of(read, right) == errno.ECONNRESET
+
+
+def test_a_close_without_unread_bytes_is_a_fin_and_bytes_after_it_are_reset(
+    system: System,
+) -> None:
+    left, right = system.pair()
+    left.send(b"abc")
+    left.close()
+    system.until(lambda: state_of(system, right) & RDHUP)
+    assert [read(right), read(right)] == [b"abc", b""]
+    right.send(b"late")
+    system.until(lambda: state_of(system, right) & ERR)
+    assert pending(right) == errno.EPIPE
+
+
+def test_a_full_sink_takes_a_part_then_nothing_then_reports_room_once(system: System) -> None:
+    left, right = system.pair()
+    epoll = system.epoll()
+    fill(system, left)
+    epoll.register(left.fileno(), ALL)
+    assert epoll.poll(0, 8) == []
+    system.drain(right)
+    system.until(lambda: state_of(system, left) & OUT)
+    assert epoll.poll(0, 8) == [(left.fileno(), OUT)]
+    assert epoll.poll(0, 8) == []
+    epoll.close()
+
+
+def test_unacknowledged_bytes_are_counted_and_a_fin_is_one(system: System) -> None:
+    left, right = system.pair()
+    assert system.unacknowledged(left) == 0
+    fill(system, left)
+    before = system.unacknowledged(left)
+    assert before > 0
+    left.shutdown(_socket.SHUT_WR)
+    assert system.unacknowledged(left) == before + 1
+    system.until(lambda: system.drain(right) or system.unacknowledged(left) == 0)
+
+
+def test_an_edge_is_reported_once_and_a_level_until_it_is_read(system: System) -> None:
+    left, right = system.pair()
+    epoll = system.epoll()
+    epoll.register(left.fileno(), IN | ET)
+    right.send(b"abc")
+    system.until(lambda: state_of(system, left) & IN)
+    assert [epoll.poll(0, 8), epoll.poll(0, 8)] == [[(left.fileno(), IN)], []]
+    epoll.modify(left.fileno(), IN)
+    assert epoll.poll(0, 8) == epoll.poll(0, 8) == [(left.fileno(), IN)]
+    read(left)
+    assert epoll.poll(0, 8) == []
+    epoll.close()
+
+
+def test_an_edge_of_what_was_read_meanwhile_is_not_reported(system: System) -> None:
+    left, right = system.pair()
+    epoll = system.epoll()
+    epoll.register(left.fileno(), IN | ET)
+    right.send(b"abc")
+    system.until(lambda: state_of(system, left) & IN)
+    read(left)
+    assert epoll.poll(0, 8) == []
+    epoll.close()
+
+
+def test_an_event_has_all_that_holds(system: System) -> None:
+    left, right = system.pair()
+    epoll = system.epoll()
+    epoll.register(left.fileno(), ALL)
+    assert epoll.poll(0, 8) == [(left.fileno(), OUT)]
+    right.send(b"abc")
+    system.until(lambda: state_of(system, left) & IN)
+    right.shutdown(_socket.SHUT_WR)
+    system.until(lambda: state_of(system, left) & RDHUP)
+    assert epoll.poll(0, 8) == [(left.fileno(), IN | OUT | RDHUP)]
+    assert epoll.poll(0, 8) == []
+    epoll.modify(left.fileno(), IN | ET)
+    assert epoll.poll(0, 8) == [(left.fileno(), IN)], "what holds is reported again"
+    epoll.unregister(left.fileno())
+    assert epoll.poll(0, 8) == []
+    epoll.close()
+
+
+def test_a_closed_socket_leaves_the_epoll(system: System) -> None:
+    left, right = system.pair()
+    epoll = system.epoll()
+    epoll.register(left.fileno(), ALL)
+    right.send(b"abc")
+    system.until(lambda: state_of(system, left) & IN)
+    left.close()
+    assert epoll.poll(0, 8) == []
+    epoll.close()
+
+
+def test_a_shutdown_wakes_its_own_side(system: System) -> None:
+    left, _ = system.pair()
+    epoll = system.epoll()
+    epoll.register(left.fileno(), ALL)
+    epoll.poll(0, 8)
+    left.shutdown(_socket.SHUT_WR)
+    assert epoll.poll(0, 8) == [(left.fileno(), OUT)]
+    epoll.close()
+
+
+def test_a_batch_is_bounded_and_the_rest_comes_next(system: System) -> None:
+    pairs = [system.pair() for _ in range(3)]
+    epoll = system.epoll()
+    for left, _ in pairs:
+        epoll.register(left.fileno(), OUT)
+    first, second = epoll.poll(0, 2), epoll.poll(0, 2)
+    assert (len(first), len(second)) == (2, 2)
+    assert {fd for fd, _ in first + second} == {left.fileno() for left, _ in pairs}
+    epoll.close()
+
+
+# -- accepting and dialling ------------------------------------------------------------------------
+
+
+def test_a_listener_reports_clients_until_all_are_accepted(system: System) -> None:
+    listener, address = system.listener()
+    epoll = system.epoll()
+    epoll.register(listener.fileno(), IN)
+    assert error_of(listener._accept) == errno.EAGAIN
+    client = system.dial(address)
+    system.until(lambda: epoll.poll(0, 8))
+    assert epoll.poll(0, 8) == [(listener.fileno(), IN)]
+    accepted, source = system.accept(listener)
+    assert source[:2] == client.getsockname()[:2]
+    assert accepted.getpeername() == client.getsockname()
+    assert epoll.poll(0, 8) == []
+    listener.shutdown(_socket.SHUT_RDWR)
+    assert epoll.poll(0, 8)[0][1] & HUP
+    epoll.close()
+
+
+def test_without_a_descriptor_a_client_stays_in_the_queue(system: System) -> None:
+    listener, address = system.listener()
+    system.dial(address)
+    system.until(lambda: state_of(system, listener) & IN)
+    with system.no_descriptors():
+        assert error_of(listener._accept) == errno.EMFILE
+    system.accept(listener)
+
+
+def test_a_client_that_was_reset_in_the_queue_is_accepted(system: System) -> None:
+    listener, address = system.listener()
+    reset(system.dial(address))
+    system.settle()
+    accepted, _ = system.accept(listener)
+    system.until(lambda: state_of(system, accepted) & ERR)
+    assert error_of(accepted.getpeername) == errno.ENOTCONN
+    assert error_of(read, accepted) == errno.ECONNRESET
+
+
+def test_urgent_data_inline_is_inherited(system: System) -> None:
+    listener, address = system.listener()
+    listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
+    client = system.dial(address)
+    system.until(lambda: state_of(system, listener) & IN)
+    accepted, _ = system.accept(listener)
+    system.send_urgent(client, b"a!")
+    system.until(lambda: state_of(system, accepted) & PRI)
+    assert read(accepted) + read(accepted) == b"a!"
+
+
+def test_a_refused_dial_has_an_error_that_is_reported_once(system: System) -> None:
+    listener, address = system.listener()
+    listener.close()
+    sock = system.socket(_socket.SOCK_STREAM)
+    assert sock.connect_ex(address) == errno.EINPROGRESS
+    system.until(lambda: state_of(system, sock) & ERR)
+    assert state_of(system, sock) == IN | OUT | RDHUP | HUP | ERR
+    assert pending(sock) == errno.ECONNREFUSED
+    assert pending(sock) == 0
+
+
+def test_a_dial_in_progress_is_not_connected_and_reports_nothing(system: System) -> None:
+    sock = system.socket(_socket.SOCK_STREAM)
+    assert state_of(system, sock) == OUT | HUP
+    assert sock.connect_ex(system.silent_address()) == errno.EINPROGRESS
+    assert state_of(system, sock) == 0
+    assert error_of(sock.getpeername) == errno.ENOTCONN
+
+
+def test_an_answered_dial_can_be_written_to(system: System) -> None:
+    _, address = system.listener()
+    sock = system.socket(_socket.SOCK_STREAM)
+    assert sock.connect_ex(address) == errno.EINPROGRESS
+    system.until(lambda: state_of(system, sock) & OUT)
+    assert state_of(system, sock) == OUT
+    assert (pending(sock), sock.getpeername()) == (0, address)
+
+
+# -- splice and urgent data ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pipe(system: System) -> Any:
+    ends = system.os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    yield ends
+    for end in ends:
+        system.os.close(end)
+
+
+def test_splice_moves_what_there_is_then_nothing_then_meets_the_end(
+    system: System, pipe: Any
+) -> None:
+    left, right = system.pair()
+    splice = system.os.splice
+    assert error_of(lambda: splice(left.fileno(), pipe[1], 9, flags=_SPLICE)) == errno.EAGAIN
+    right.send(b"abc")
+    right.shutdown(_socket.SHUT_WR)
+    system.until(lambda: state_of(system, left) & RDHUP)
+    moved = b""
+    while splice(left.fileno(), pipe[1], 9, flags=_SPLICE):
+        moved += system.os.read(pipe[0], 9)
+    assert moved == b"abc"
+
+
+def test_splice_reports_a_reset(system: System, pipe: Any) -> None:
+    left, right = system.pair()
+    reset(right)
+    system.until(lambda: state_of(system, left) & ERR)
+    splice = system.os.splice
+    error = error_of(lambda: splice(left.fileno(), pipe[1], 9, flags=_SPLICE))
+    assert error == errno.ECONNRESET
+    assert splice(left.fileno(), pipe[1], 9, flags=_SPLICE) == 0
+
+
+def test_splice_stops_at_an_urgent_mark(system: System, pipe: Any) -> None:
+    left, right = system.pair()
+    left.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
+    system.send_urgent(right, b"!")
+    system.until(lambda: state_of(system, left) & PRI)
+    splice = system.os.splice
+    assert error_of(lambda: splice(left.fileno(), pipe[1], 9, flags=_SPLICE)) == errno.EAGAIN
+    right.shutdown(_socket.SHUT_WR)
+    system.until(lambda: state_of(system, left) & RDHUP)
+    assert splice(left.fileno(), pipe[1], 9, flags=_SPLICE) == 0, "it isn't the end"
+    assert read(left) == b"!"
+
+
+def test_a_read_stops_at_an_urgent_mark_and_goes_on_behind_it(system: System) -> None:
+    left, right = system.pair()
+    left.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
+    system.send_urgent(right, b"abc!")
+    right.send(b"def")
+    system.until(lambda: state_of(system, left) & PRI)
+    system.settle()
+    assert state_of(system, left) == IN | OUT | PRI
+    assert read(left) == b"abc"
+    assert state_of(system, left) == IN | OUT | PRI
+    assert read(left) == b"!def"
+    assert state_of(system, left) == OUT
+
+
+def test_without_the_option_a_read_leaves_urgent_data_out(system: System) -> None:
+    left, right = system.pair()
+    system.send_urgent(right, b"abc!")
+    right.send(b"def")
+    system.until(lambda: state_of(system, left) & PRI)
+    system.settle()
+    assert [read(left), read(left)] == [b"abc", b"def"]
+    assert error_of(read, left) == errno.EAGAIN
+
+
+def test_a_full_sink_leaves_bytes_in_the_pipe(system: System, pipe: Any) -> None:
+    left, right = system.pair()
+    other, source = system.pair()
+    fill(system, left)
+    source.send(b"abc")
+    system.until(lambda: state_of(system, other) & IN)
+    splice = system.os.splice
+    count = splice(other.fileno(), pipe[1], 9, flags=_SPLICE)
+    assert error_of(lambda: splice(pipe[0], left.fileno(), 9, flags=_SPLICE)) == errno.EAGAIN
+    reset(right)
+    system.until(lambda: state_of(system, left) & ERR)
+    error = error_of(lambda: splice(pipe[0], left.fileno(), 9, flags=_SPLICE))
+    assert error == errno.ECONNRESET
+    assert len(system.os.read(pipe[0], 9)) == count

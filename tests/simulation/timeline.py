@@ -1,0 +1,221 @@
+"""The virtual clock, what is still to happen, and an event loop that lives on it."""
+
+from __future__ import annotations
+
+import heapq
+import traceback
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+# A preempted system call is as long as this at most.
+_PREEMPTION_S = 0.002
+# uvloop rounds timers to milliseconds.
+_EARLY_S = 0.001
+
+
+class Timeline:
+    """Monotonic seconds, and events in their order; equal times keep the order of their calls."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._events: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
+        self._count = 0
+
+    def clock(self) -> float:
+        """Return the time."""
+        return self.now
+
+    def at(self, when: float, callback: Callable[..., object], *args: Any) -> None:
+        """Call back at a time, or as soon as possible if that has passed."""
+        self._count += 1
+        heapq.heappush(self._events, (when, self._count, callback, args))
+
+    def after(self, delay: float, callback: Callable[..., object], *args: Any) -> None:
+        """Call back that many seconds later."""
+        self.at(self.now + delay, callback, *args)
+
+    def step(self) -> bool:
+        """Let the next event happen; returns False if there is none."""
+        if not self._events:
+            return False
+        when, _, callback, args = heapq.heappop(self._events)
+        self.now = max(self.now, when)
+        callback(*args)
+        return True
+
+    def preempt(self) -> None:
+        """Let the next event happen within a system call, if it is that near."""
+        if self._events and self._events[0][0] <= self.now + _PREEMPTION_S:
+            self.step()
+
+    def run_until(self, end: float) -> None:
+        """Let everything happen up to a time."""
+        while self._events and self._events[0][0] <= end:
+            self.step()
+        self.now = max(self.now, end)
+
+
+class _Handle:
+    """Part of asyncio.TimerHandle."""
+
+    __slots__ = ("args", "callback", "is_cancelled", "when")
+
+    def __init__(self, when: float, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self.when = when
+        self.callback = callback
+        self.args = args
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        """Part of asyncio.Handle."""
+        self.is_cancelled = True
+
+
+class VirtualLoop:
+    """What the data plane uses of asyncio.AbstractEventLoop, in virtual time.
+
+    Args:
+        timeline: The clock.
+        rng: Decides how long the process waits for the processor.
+        timers_first: The order of uvloop; otherwise that of asyncio.
+        is_ready: Returns whether a descriptor can be read.
+        report: Takes each exception, and each report of one.
+        after_turn: Called after each iteration.
+    """
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        rng: Random,
+        *,
+        timers_first: bool,
+        is_ready: Callable[[int], bool],
+        report: Callable[[str], None],
+        after_turn: Callable[[], None],
+    ) -> None:
+        self._timeline = timeline
+        self._random = rng.random
+        self._timers_first = timers_first
+        self._is_ready = is_ready
+        self._report = report
+        self._after_turn = after_turn
+        self._soon: deque[_Handle] = deque()
+        self._timers: list[tuple[float, int, _Handle]] = []
+        self._readers: dict[int, Callable[[], object]] = {}
+        self._count = 0
+        self._is_scheduled = False
+        self.is_running = False
+        self.turn_began = 0.0
+        """When the last iteration began."""
+        self.held_until = 0.0
+        """The process is stopped until then."""
+        self.after_callback: Callable[[], None] | None = None
+
+    def time(self) -> float:
+        """Part of asyncio.AbstractEventLoop."""
+        return self._timeline.now
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> _Handle:
+        """Part of asyncio.AbstractEventLoop."""
+        handle = _Handle(self._timeline.now, callback, args)
+        self._soon.append(handle)
+        self.wake()
+        return handle
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> _Handle:
+        """Part of asyncio.AbstractEventLoop."""
+        handle = _Handle(self._timeline.now + delay, callback, args)
+        self._count += 1
+        heapq.heappush(self._timers, (handle.when, self._count, handle))
+        self._timeline.at(handle.when - _EARLY_S * self._random(), self._wake_for, handle)
+        return handle
+
+    def add_reader(self, fd: int, callback: Callable[[], object]) -> None:
+        """Part of asyncio.AbstractEventLoop."""
+        self._readers[fd] = callback
+        self.wake()
+
+    def remove_reader(self, fd: int) -> bool:
+        """Part of asyncio.AbstractEventLoop."""
+        return self._readers.pop(fd, None) is not None
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Part of asyncio.AbstractEventLoop."""
+        self._report(f"{context['message']}: {_in_one_line(context['exception'])}")
+
+    @property
+    def timers(self) -> list[str]:
+        """The callbacks of timers that are still to fire."""
+        return [repr(h.callback) for _, _, h in self._timers if not h.is_cancelled]
+
+    def run(self, callback: Callable[[], object]) -> None:
+        """Run a callback now, as in an iteration of its own."""
+        self.is_running = True
+        callback()
+        self.is_running = False
+        self.wake()
+
+    def hold(self, seconds: float) -> None:
+        """Stop the process for a while."""
+        self.held_until = max(self.held_until, self._timeline.now + seconds)
+
+    def wake(self) -> None:
+        """Run an iteration soon."""
+        if not self._is_scheduled and not self.is_running:
+            self._is_scheduled = True
+            start = max(self._timeline.now, self.held_until)
+            self._timeline.at(start + 0.0003 * self._random(), self._iterate)
+
+    def _wake_for(self, handle: _Handle) -> None:
+        if not handle.is_cancelled:
+            self.wake()
+
+    def _iterate(self) -> None:
+        now = self._timeline.now
+        self._is_scheduled = False
+        if self.is_running:
+            return
+        if now < self.held_until:
+            self.wake()
+            return
+        batch = [] if self._timers_first else list(self._soon)
+        ready = [_Handle(now, each, ()) for fd, each in self._readers.items() if self._is_ready(fd)]
+        timers = self._due(now)
+        if self._timers_first:
+            batch += timers
+            batch += self._soon
+            batch += ready
+        else:
+            batch += ready
+            batch += timers
+        self._soon.clear()
+        self.is_running = True
+        self.turn_began = now
+        for handle in batch:
+            if not handle.is_cancelled:
+                try:
+                    handle.callback(*handle.args)
+                except Exception as exc:  # noqa: BLE001 - whatever it is, it is a finding
+                    self._report(f"exception in {handle.callback!r}: {_in_one_line(exc)}")
+                if self.after_callback is not None:
+                    self.after_callback()
+        self.is_running = False
+        self._after_turn()
+        due = bool(self._timers) and self._timers[0][0] <= self._timeline.now + _EARLY_S
+        if self._soon or due or any(self._is_ready(fd) for fd in self._readers):
+            self.wake()
+
+    def _due(self, now: float) -> list[_Handle]:
+        due = []
+        while self._timers and self._timers[0][0] <= now + _EARLY_S:
+            handle = heapq.heappop(self._timers)[2]
+            if not handle.is_cancelled:
+                due.append(handle)
+        return due
+
+
+def _in_one_line(exc: BaseException) -> str:
+    frame = traceback.extract_tb(exc.__traceback__)[-1]
+    return f"{exc!r} at {frame.filename.rpartition('/')[2]}:{frame.lineno}"
