@@ -14,7 +14,7 @@ FORM := style types layers mirror form litter workflows
 NODE_TESTS := tests/node tests/faults tests/soak tests/reliability --ignore=tests/reliability/test_matrix.py
 API_TESTS := tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes
 BUILD := $(BIN)/python -m
-UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks
+UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation
 PROJECTS := pyproject.toml pytest-userspace-proxy/pyproject.toml
 ONE_AT_A_TIME := $(MAKE) --no-print-directory --keep-going
 
@@ -157,6 +157,12 @@ soak: build-nodes ## mixed load beside kube-proxy while everything changes, for 
 fuzz: $(VENV)/installed-dev $(VENV)/installed-fuzz ## fuzz all parsers for FUZZ_S=600 seconds in all: TARGETS="yaml http", … (x86-64); draw new examples
 	$(BIN)/python -m tests.fuzz $(if $(FUZZ_S),--seconds=$(FUZZ_S)) $(TARGETS)
 	nice -n 19 $(BIN)/pytest tests/unit tests/kit tests/faults tests/fuzz -m hypothesis --hypothesis-profile=explore $(IN_PARALLEL)
+
+simulate: $(VENV)/installed-dev ## simulate the data plane with SEEDS=10000 seeds from FIRST=0 on, or trace one of them: SEED=7
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seed=$(SEED),--seeds=$(or $(SEEDS),10000) $(if $(FIRST),--first=$(FIRST)) --jobs=2)
+
+simulate-mutants: $(VENV)/installed-dev ## break the data plane in some ways, and count the seeds that find each: MUTANTS="lost-fin …"
+	$(BIN)/python -m tests.simulation.mutants $(MUTANTS)
 
 docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/, the chart's schema
 	$(BIN)/python -m tests.tools.generated

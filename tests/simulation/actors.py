@@ -1,0 +1,389 @@
+"""Clients and endpoints: they act by a script, and orderly when the world is calm.
+
+    Party      one side of a TCP connection: sends, reads, ends it in any way at any moment
+    PodHost    an endpoint of TCP or UDP: what dials meet, and the parties that it accepts
+    Asker      a client of UDP
+
+What a party sends is a part of one endless pattern, so what its peer has read is checked at once.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from random import Random
+from typing import TYPE_CHECKING
+
+from userspace_proxy.dataplane.proxy_protocol import write_header, write_local_header
+from userspace_proxy.model import ProxyProtocol, SocketAddress
+
+from .network import ANSWERS, LATE, REFUSES, UNREACHABLE, Address
+from .streams import CLOSED, CONNECTING, OPEN, Stream
+
+if TYPE_CHECKING:
+    from .world import World
+
+Step = tuple[float, str, int]
+"""Seconds to wait, what to do then, and how much of it."""
+
+Joined = tuple[ProxyProtocol | None, str, SocketAddress, SocketAddress | None]
+"""The PROXY header's version, the Service port's label, the client, and the frontend."""
+
+_PATTERN_BYTES = 1 << 16
+_PATTERN = Random(7).randbytes(_PATTERN_BYTES) * 2
+
+SEND, READ, FINISH, RESET, CLOSE, URGENT, STALL = (
+    "send",
+    "read",
+    "finish",
+    "reset",
+    "close",
+    "urgent",
+    "stall",
+)
+
+_CALM_S = 0.1
+_BUSY_S = 0.02
+# When the last late answer of a host comes.
+_LATEST_S = 3.5
+# What the data plane sends on a connection that only asks whether the endpoint answers.
+_PROBES = [write_local_header(version) for version in ProxyProtocol]
+# The last bytes of a party that has sent nothing.
+_LAST_BYTES = 20
+
+
+def pattern(base: int, start: int, count: int) -> bytes:
+    """Return a part of what a party with this base sends."""
+    start = (base + start) % _PATTERN_BYTES
+    return _PATTERN[start : start + count]
+
+
+class Party:
+    """One side of a TCP connection, and what it has seen.
+
+    Args:
+        world: Has the clock, and takes what is wrong.
+        stream: Its end.
+        number: Distinguishes what it sends.
+        steps: What it does until the world is calm.
+    """
+
+    def __init__(self, world: World, stream: Stream, number: int, steps: Sequence[Step]) -> None:
+        self.world = world
+        self.stream = stream
+        self.base = number * 977
+        self.number = number
+        self.service = -1
+        """The Service that a client dials."""
+        self.other: Party | None = None
+        """The other side, once the data plane has joined the two."""
+        self.joined_at = 0.0
+        self.joined: Joined | None = None
+        """What a client's connection was when it was joined."""
+        self.sent = self.heard = 0
+        self.header: bytes | None = None
+        """What is still to be read before the client's bytes; None: not known yet."""
+        self.announced = 0
+        self._announces: list[bytes] = []
+        """What it sends before its own bytes: a PROXY header, in pieces."""
+        self.has_finished = self.has_reset = self.has_closed = self.has_left = False
+        self._has_said_last = False
+        self.heard_fin = False
+        self.error = 0
+        self.reset_at: float | None = None
+        self._turn = 0
+        """The last act that was planned."""
+        self._steps = iter(steps)
+        self._next: Step | None = None
+        self._advance()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it does nothing any more."""
+        return self.has_closed or self.has_reset
+
+    @property
+    def is_orderly(self) -> bool:
+        """Whether it has neither reset the connection nor closed it before both sides ended."""
+        return not (self.has_reset or self.has_left)
+
+    def announce(self, source: SocketAddress, destination: SocketAddress, how: str) -> None:
+        """Send a PROXY header first: in one piece, in two, a malformed one, or none."""
+        header = write_header(ProxyProtocol.V1, source, destination, "")
+        half = len(header) // 2
+        self._announces = {
+            "whole": [header],
+            "split": [header[:half], header[half:]],
+            "bad": [header.replace(b"TCP4", b"TCP9")],
+            "none": [],
+        }[how]
+
+    def _advance(self) -> None:
+        self._next = next(self._steps, None)
+        self._act_after(_CALM_S if self._next is None else self._next[0])
+
+    def calm_down(self) -> None:
+        """End the script: be orderly from now on."""
+        self._next = None
+        self._steps = iter(())
+        self._act_after(_CALM_S)
+
+    def _act_after(self, seconds: float) -> None:
+        self._turn += 1
+        self.world.timeline.after(seconds, self._act, self._turn)
+
+    def _act(self, turn: int) -> None:
+        if self.is_done or turn != self._turn:
+            return
+        if self.stream.state == CONNECTING:
+            # Its script begins when the connection is open.
+            self._act_after(0.01)
+            return
+        if self._announces and self.stream.state == OPEN:
+            piece = self._announces.pop(0)
+            self.announced += self.stream.write(piece)
+            self.world.network.note(f"{self.stream.name}: sent {piece!r}")
+            self._act_after(0.01)
+            return
+        if self._next is None:
+            self._be_orderly()
+            return
+        _, what, amount = self._next
+        try:
+            self.do(what, amount)
+        except BlockingIOError:
+            pass
+        except OSError as exc:
+            self._fail(exc.errno or errno.EIO)
+        if not self.is_done:
+            self._advance()
+
+    def do(self, what: str, amount: int) -> None:
+        """Do one step; raises what the call raises."""
+        if what == SEND and not self.has_finished:
+            self.send(amount)
+        elif what == READ:
+            self.read(amount)
+        elif what == FINISH and not self.has_finished:
+            self.finish()
+        elif what == URGENT and not self.has_finished and self.stream.outgoing_mark is None:
+            self.send(1, is_urgent=True)
+        elif what == RESET:
+            self.has_reset, self.reset_at = True, self.world.timeline.now
+            self.world.network.note(f"{self.stream.name}: RST")
+            self.stream.lingers_zero = True
+            self.stream.close()
+        elif what == CLOSE:
+            self.has_left = True
+            self.close()
+
+    def send(self, count: int, *, is_urgent: bool = False) -> None:
+        """Send the next bytes of its pattern, as far as there is room."""
+        data = pattern(self.base, self.sent, count)
+        took = self.stream.write(data, is_urgent=is_urgent)
+        self.sent += took
+        self.world.network.note(f"{self.stream.name}: sent {took} B{' urgent' * is_urgent}")
+
+    def finish(self) -> None:
+        """Send a FIN."""
+        self.stream.shut_down()
+        self.has_finished = True
+        self.world.network.note(f"{self.stream.name}: FIN after {self.sent} B")
+
+    def close(self) -> None:
+        """Close; that is a RST if something is unread."""
+        if not self.stream.close():
+            self.has_finished = True
+        else:
+            self.has_reset = True
+        self.has_closed = True
+        self.world.network.note(f"{self.stream.name}: close{' by RST' * self.has_reset}")
+
+    def read(self, most: int) -> None:
+        """Read, and check what was read."""
+        data = self.stream.read(most)
+        if not data:
+            if not self.heard_fin:
+                self.heard_fin = True
+                self.world.network.note(f"{self.stream.name}: read FIN after {self.heard} B")
+            return
+        self.world.network.note(f"{self.stream.name}: read {len(data)} B")
+        if self.other is not None and self.header is None:
+            self.header = self.other.expected_header()
+        if self.header:
+            known = min(len(data), len(self.header))
+            if data[:known] != self.header[:known]:
+                self.world.violate(f"{self.stream.name} read another PROXY header: {data!r}")
+            self.header, data = self.header[known:], data[known:]
+        if self.other is None:
+            if not any(data in probe for probe in _PROBES):
+                self.world.violate(f"{self.stream.name} read {data!r}, and isn't joined")
+            return
+        expected = pattern(self.other.base, self.heard, len(data))
+        if data != expected or self.heard + len(data) > self.other.sent:
+            self.world.violate(f"{self.stream.name} read other bytes than were sent, {self.heard}+")
+        self.heard += len(data)
+
+    def expected_header(self) -> bytes:
+        """Return what the data plane sends before its bytes."""
+        return self.world.header_of(self)
+
+    def _be_orderly(self) -> None:
+        """Read all, send a last piece, finish, and close when both sides have finished."""
+        before = self.heard
+        try:
+            while not self.heard_fin:
+                self.read(1 << 20)
+        except BlockingIOError:
+            pass
+        except OSError as exc:
+            self._fail(exc.errno or errno.EIO)
+            return
+        if self.stream.error:
+            self._fail(self.stream.take_error())
+            return
+        if self._may_end and self.stream.state in (OPEN, CLOSED):
+            if self._ends_by_reset:
+                self._end_by_reset()
+                return
+            try:
+                if not self.has_finished:
+                    if not self.sent:
+                        self.send(_LAST_BYTES)
+                    self.finish()
+            except BlockingIOError:
+                pass
+            except OSError as exc:
+                self._fail(exc.errno or errno.EIO)
+                return
+            if self.heard_fin and self.has_finished and self.stream.state == CLOSED:
+                self.has_closed = True
+                self.stream.close()
+                return
+        self._act_after(_BUSY_S if self.heard != before else _CALM_S)
+
+    @property
+    def _may_end(self) -> bool:
+        """Whether it is its turn to finish: one side waits for the other's end."""
+        first = self.world.plan.node.finishes_first
+        is_first = first in ("both", "client" if self.service >= 0 else "endpoint")
+        return self.world.is_finishing and (is_first or self.heard_fin or self.other is None)
+
+    @property
+    def _ends_by_reset(self) -> bool:
+        every = self.world.plan.node.resets_every
+        is_open = self.stream.state == OPEN and not self.has_finished and not self.heard_fin
+        return bool(every) and self.number % every == 0 and is_open
+
+    def _end_by_reset(self) -> None:
+        """Send something, and a RST behind it: what has arrived before it is passed on."""
+        try:
+            if not self._has_said_last:
+                self._has_said_last = True
+                self.send(_LAST_BYTES * 20)
+            else:
+                self.do(RESET, 0)
+        except BlockingIOError:
+            pass
+        except OSError as exc:
+            self._fail(exc.errno or errno.EIO)
+        if not self.is_done:
+            self._act_after(_BUSY_S)
+
+    def _fail(self, number: int) -> None:
+        if not self.error:
+            self.error = number
+            self.world.network.note(f"{self.stream.name}: {errno.errorcode[number]}")
+        self.has_closed = True
+        self.stream.close()
+
+
+class PodHost:
+    """An endpoint, at an address.
+
+    Args:
+        scripts: What the parties that it accepts do, one after another.
+    """
+
+    def __init__(self, world: World, address: Address, scripts: Sequence[Sequence[Step]]) -> None:
+        self.world = world
+        self.address = address
+        self.behaves = ANSWERS
+        self.mix: tuple[str, ...] = ()
+        """What dials meet in turn instead; empty: all meet the same."""
+        self.dialled = 0
+        self.failed_at = -1.0
+        """When a dial last met something else than an answer; what follows is more exact."""
+        self.refused_at = self.answered_at = -1.0
+        self.was_reported = False
+        """Another worker has reported that it failed."""
+        self.parties: list[Party] = []
+        self._scripts = scripts
+        self.heard: list[bytes] = []
+        """Datagrams."""
+        self.answers_every = 1
+        """Datagrams for one answer; 0: it never answers."""
+
+    def behaviour(self) -> str:
+        """Part of Host."""
+        self.dialled += 1
+        now = self.behaves
+        if self.mix and not self.world.is_calm:
+            now = self.mix[self.dialled % len(self.mix)]
+        if now in (ANSWERS, LATE):
+            self.answered_at = self.world.timeline.now + _LATEST_S * (now == LATE)
+        if now != ANSWERS:
+            self.failed_at = self.world.timeline.now
+        if now in (REFUSES, UNREACHABLE):
+            self.refused_at = self.world.timeline.now
+        return now
+
+    def accept(self, stream: Stream) -> None:
+        """Part of Host."""
+        count = len(self.parties)
+        steps = self._scripts[count % len(self._scripts)] if self._scripts else ()
+        stream.name = f"endpoint {self.address[0]}#{count}"
+        number = 5000 + 101 * self.address[1] + 31 * count
+        party = Party(self.world, stream, number, steps)
+        self.parties.append(party)
+        self.world.note_accepted(party)
+
+    def receive(self, payload: bytes, source: Address) -> None:
+        """Part of Host."""
+        self.heard.append(payload)
+        self.world.network.note(f"endpoint {self.address[0]}: got {payload!r}")
+        if self.answers_every and len(self.heard) % self.answers_every == 0:
+            answer = payload + b" from " + self.address[0].encode()
+            self.world.answered.add(answer)
+            self.world.network.send_datagram(answer, self.address, source)
+
+
+class Asker:
+    """A client of UDP: one address, and what it has sent and got."""
+
+    def __init__(self, world: World, address: Address, to: Address) -> None:
+        self.world = world
+        self.address = address
+        self.to = to
+        self.sent = 0
+        self.hopless = 0
+        """Datagrams with which no hop is left behind the data plane."""
+        self.got: list[bytes] = []
+        world.network.clients[address] = self._receive
+
+    def ask(self, hops: int = 64) -> None:
+        """Send a datagram."""
+        payload = f"{self.address[0]}:{self.address[1]}/{self.sent}".encode()
+        self.sent += 1
+        self.hopless += hops <= 1
+        self.world.network.note(f"udp client {self.address[0]}: sent {payload!r}")
+        self.world.network.send_datagram(payload, self.address, self.to, hops)
+
+    def _receive(self, payload: bytes, source: Address) -> None:
+        self.got.append(payload)
+        self.world.network.note(f"udp client {self.address[0]}: got {payload!r}")
+        if source != self.to:
+            self.world.violate(f"an answer for {self.address} came from {source}")
+        own = f"{self.address[0]}:{self.address[1]}/".encode()
+        if not payload.startswith(own) or payload not in self.world.answered:
+            self.world.violate(f"{self.address} got {payload!r}")

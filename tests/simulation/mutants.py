@@ -1,0 +1,102 @@
+"""Breaks the data plane on purpose, to show that the simulation notices.
+
+A mutant is the data plane with one place of its source replaced, in memory, in a process of its
+own. ``python -m tests.simulation.mutants`` (``make simulate-mutants``) prints how many of the seeds
+find each, and fails if none finds one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from .mutant_table import MUTANTS, Mutant
+
+PACKAGE = "userspace_proxy.dataplane"
+ROOT = Path(__file__).resolve().parents[2]
+_SEEDS = 500
+
+
+class _MutantLoader(importlib.machinery.SourceFileLoader):
+    """Compiles one module from changed source."""
+
+    def __init__(self, name: str, path: str, mutant: Mutant) -> None:
+        super().__init__(name, path)
+        self._mutant = mutant
+
+    def get_code(self, fullname: str) -> object:
+        """Part of SourceLoader; no compiled file is read or written."""
+        source = self._mutant.apply(Path(self.path).read_text())
+        return compile(source, self.path, "exec", dont_inherit=True)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds the changed module before others do."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        self._mutant = mutant
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, _target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Part of MetaPathFinder."""
+        if fullname != f"{PACKAGE}.{self._mutant.module}" or not path:
+            return None
+        file = str(Path(path[0]) / f"{self._mutant.module}.py")
+        loader = _MutantLoader(fullname, file, self._mutant)
+        return importlib.util.spec_from_file_location(fullname, file, loader=loader)
+
+
+def install(name: str) -> None:
+    """Have this process import a mutant; before the data plane is imported."""
+    assert PACKAGE not in sys.modules, "the data plane has been imported"
+    sys.meta_path.insert(0, _Finder(MUTANTS[name]))
+
+
+def count(name: str, seeds: int) -> tuple[int, int | None, str]:
+    """Return how many seeds find a mutant, the first of them, and what it found."""
+    found = subprocess.run(
+        [sys.executable, "-m", "tests.simulation", f"--mutant={name}", f"--seeds={seeds}"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    failed = re.findall(r"^seed (\d+): (.*)$", found.stdout, re.MULTILINE)
+    if found.returncode not in (0, 1) or " seeds in " not in found.stdout:
+        sys.stderr.write(found.stderr)
+        raise SystemExit(f"{name}: the run ended with {found.returncode}")
+    return len(failed), int(failed[0][0]) if failed else None, failed[0][1] if failed else ""
+
+
+def main() -> int:
+    """Print a line for each mutant; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=_SEEDS)
+    parser.add_argument("names", nargs="*", default=list(MUTANTS))
+    options = parser.parse_args()
+    missed = []
+    for name in options.names:
+        found, first, what = count(name, options.seeds)
+        first_text = "" if first is None else f"first {first}: {what[:70]}"
+        sys.stdout.write(f"{found:4} of {options.seeds}  {name:45} {first_text}\n")
+        sys.stdout.flush()
+        if not found:
+            missed.append(name)
+    if missed:
+        sys.stdout.write(f"not found: {', '.join(missed)}\n")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The seam: names that modules of the data plane refer to, replaced by those of a simulation.
+
+    reactor ── select.epoll        sockets, node_address, client_address, probe_dials, tcp_listener
+    relay ──── os.splice, os.read  └── _socket.socket
+    pipes ──── os.pipe2, os.close, fcntl.fcntl          late_reset ── fcntl.ioctl
+
+The modules look these up at each call, so nothing in the data plane knows of it, and nothing costs
+time. Some constants are replaced, too, so that a few hundred bytes are bulk.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import fcntl
+import importlib
+import os
+import pkgutil
+import random
+import select
+from collections.abc import Iterator, Mapping
+from random import Random
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import userspace_proxy.dataplane
+
+from .kernel import Kernel
+from .network import EPHEMERAL_PORTS
+
+PACKAGE = "userspace_proxy.dataplane"
+_SYSTEM: Mapping[str, tuple[ModuleType, tuple[str, ...]]] = {
+    "_socket": (_socket, ("socket",)),
+    "select": (select, ("epoll",)),
+    "os": (os, ("pipe2", "close", "read", "splice")),
+    "fcntl": (fcntl, ("fcntl", "ioctl")),
+}
+"""Modules, and the functions of theirs that are replaced."""
+
+
+class InOrder(dict[Any, None]):
+    """A set that is iterated over in the order of its additions, not of addresses in memory."""
+
+    def add(self, item: Any) -> None:
+        """Part of set."""
+        self[item] = None
+
+    def discard(self, item: Any) -> None:
+        """Part of set."""
+        self.pop(item, None)
+
+
+class _Ports:
+    """Part of EphemeralPorts."""
+
+    def includes(self, port: int, _now: float) -> bool:
+        return port in EPHEMERAL_PORTS
+
+    def count(self, _now: float) -> int:
+        return len(EPHEMERAL_PORTS)
+
+
+def modules() -> list[ModuleType]:
+    """Return the modules of the data plane."""
+    names = [each.name for each in pkgutil.iter_modules(userspace_proxy.dataplane.__path__)]
+    return [importlib.import_module(f"{PACKAGE}.{name}") for name in names]
+
+
+def _nothing() -> None:
+    """Instead of what changes this process."""
+
+
+@contextlib.contextmanager
+def installed(kernel: Kernel, rng: Random, constants: Mapping[str, int]) -> Iterator[None]:
+    """Have the data plane call a simulated kernel while this lasts.
+
+    Args:
+        kernel: What is called.
+        rng: For choices that are random on a node.
+        constants: Other values of the data plane's constants, wherever a module has them.
+    """
+    fakes: dict[str, Any] = {}
+    for name, (real, functions) in _SYSTEM.items():
+        fake = SimpleNamespace(**vars(real))
+        for function in functions:
+            setattr(fake, function, getattr(kernel, function))
+        fakes[name] = fake
+    others = {"EPHEMERAL": _Ports(), "_return_freed_memory": _nothing, "random": rng, **constants}
+    undo: list[tuple[ModuleType, str, Any]] = []
+    for module in modules():
+        for name, value in {**fakes, **others}.items():
+            real = _SYSTEM[name][0] if name in _SYSTEM else None
+            has = vars(module).get(name)
+            is_random = name == "random" and has is not random
+            if has is None or is_random or (real is not None and has is not real):
+                continue
+            if name == "random" and module.__name__.endswith("strategies"):
+                continue
+            undo.append((module, name, has))
+            setattr(module, name, value)
+        if module.__name__.endswith((".tcp_connections", ".dataplane")):
+            vars(module)["set"] = InOrder
+    try:
+        yield
+    finally:
+        for module, name, value in undo:
+            setattr(module, name, value)
+        for module in modules():
+            vars(module).pop("set", None)

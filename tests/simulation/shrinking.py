@@ -1,0 +1,87 @@
+"""Makes a failing plan smaller, as long as it fails in the same way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from .plan import CLIENT, Plan
+
+T = TypeVar("T")
+
+# About 20 s.
+_MAX_RUNS = 600
+_SIMPLER_NODES: Sequence[dict[str, Any]] = (
+    {"preemption": 0.0},
+    {"spurious": 0.0},
+    {"loss": 0.0},
+    {"ends": "calm"},
+    {"timers_first": False},
+    {"is_preserving": False},
+    {"reads_headers": False},
+    {"max_pipes": 0},
+)
+
+
+def kind_of(violation: str) -> str:
+    """Return a violation without its numbers: what two runs have in common."""
+    return re.sub(r"[\d.]+|0x[0-9a-f]+", "n", violation)
+
+
+def shrink(plan: Plan, run: Callable[[Plan], list[str]], most: int = _MAX_RUNS) -> Plan:
+    """Return a smaller plan whose first violation is of the same kind.
+
+    Args:
+        plan: It fails.
+        run: Returns what is wrong with a plan.
+        most: How many plans to try.
+    """
+    wanted = kind_of(run(plan)[0])
+    runs = 0
+    has_changed = True
+    while has_changed:
+        has_changed = False
+        for smaller in _smaller(plan):
+            runs += 1
+            if runs > most:
+                return plan
+            found = run(smaller)
+            if found and kind_of(found[0]) == wanted:
+                plan, has_changed = smaller, True
+                break
+    return plan
+
+
+def _smaller(plan: Plan) -> Iterator[Plan]:
+    """Yield plans with less in them, those with the least first."""
+    for events in _parts_removed(plan.events):
+        yield replace(plan, events=tuple(events))
+    for endpoint, scripts in plan.scripts.items():
+        if scripts:
+            yield replace(plan, scripts={**plan.scripts, endpoint: ()})
+        for number, script in enumerate(scripts):
+            for steps in _parts_removed(script):
+                others = (*scripts[:number], tuple(steps), *scripts[number + 1 :])
+                yield replace(plan, scripts={**plan.scripts, endpoint: others})
+    for number, event in enumerate(plan.events):
+        if event.what == CLIENT:
+            for steps in _parts_removed(event.args[3]):
+                args = (*event.args[:3], tuple(steps), *event.args[4:])
+                events = list(plan.events)
+                events[number] = replace(event, args=args)
+                yield replace(plan, events=tuple(events))
+    for fields in _SIMPLER_NODES:
+        node = replace(plan.node, **fields)
+        if node != plan.node:
+            yield replace(plan, node=node)
+
+
+def _parts_removed(items: Sequence[T]) -> Iterator[list[T]]:
+    """Yield the items without a part of them: a half first, then a quarter, …, then one."""
+    size = len(items) // 2 or 1
+    while items and size:
+        for start in range(0, len(items), size):
+            yield [*items[:start], *items[start + size :]]
+        size //= 2
