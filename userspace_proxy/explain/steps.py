@@ -10,7 +10,7 @@ wrong with the Service itself wins over problems of the node that may be about o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
 from ..model import Cause, CauseCode
@@ -24,7 +24,7 @@ from ..status.units import (
 )
 from .clients import say_client
 from .dial import DialResult
-from .next_command import next_command
+from .next_command import Asked, next_command
 from .reading import Subject
 
 _NODE, _SOURCE = "node", "source"
@@ -49,6 +49,8 @@ class PathStep:
     hint: str = ""
     details: tuple[tuple[Level, str], ...] = ()
     """Lines below it, each with a level."""
+    pod: str = ""
+    """The name of the pod that it is about; empty if it is about none, or several."""
 
 
 _ELSEWHERE = PathStep(
@@ -56,7 +58,6 @@ _ELSEWHERE = PathStep(
     "dial",
     "Nothing was dialled: the proxy is in another network namespace; run this on its node, in that "
     "namespace",
-    "nsenter --net --target PID runs a command in the namespace of a process",
 )
 
 
@@ -79,7 +80,7 @@ class Explanation:
     sentence: str
     """One sentence without a full stop."""
     next: str
-    """The command that shows more, or that repairs it."""
+    """The command that shows more, or that repairs it; empty if there is none."""
     parts: tuple[PathPart, ...]
 
 
@@ -89,8 +90,7 @@ def explain(
     client: str = "",
     dials: Dials | None = None,
     pods: Sequence[PathStep] | None = None,
-    asked: Sequence[str] = (),
-    is_elsewhere: bool = False,
+    asked: Asked | None = None,
 ) -> Explanation:
     """Return the steps of connections to a Service.
 
@@ -98,9 +98,9 @@ def explain(
         client: The address of a client; empty: any.
         dials: Results of dials; None: no dials were asked for.
         pods: What was found out about the pods of the Service; None: they weren't looked at.
-        asked: The flags of the source, which the next command needs again.
-        is_elsewhere: The proxy is in another network than this program, which can't dial for it.
+        asked: How the user asked; None: by default, of this machine's proxy.
     """
+    asked = asked or Asked()
     family = "IPv6" if ":" in client else "IPv4"
     ports = [port for port in subject.ports if not client or port.family == family]
     whole = [*_ignored(subject), *(pods or ())]
@@ -112,7 +112,7 @@ def explain(
     if subject.node is not None:
         parts.append(PathPart(_NODE, tuple(_node(subject.node))))
     parts += [PathPart(_title(port), tuple(_port(port, subject, client, dials))) for port in ports]
-    if is_elsewhere and dials is not None:
+    if asked.is_elsewhere and dials is not None:
         parts.append(PathPart("", (_ELSEWHERE,)))
     steps = [step for part in parts for step in part.steps]
     level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
@@ -125,9 +125,8 @@ def explain(
         next=next_command(
             cause,
             subject,
-            asked=asked,
-            has_dialled=dials is not None or is_elsewhere,
-            has_pods=pods is not None,
+            replace(asked, has_dialled=dials is not None, has_pods=pods is not None),
+            pod=next((step.pod for step in pods or () if step.pod), ""),
         ),
         parts=tuple(parts),
     )
