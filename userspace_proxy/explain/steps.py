@@ -47,8 +47,8 @@ class PathStep:
     """One word: ``endpoints``."""
     what: str
     hint: str = ""
-    details: tuple[tuple[Level, str], ...] = ()
-    """Lines below it, each with a level."""
+    details: tuple[tuple[Level | None, str], ...] = ()
+    """Lines below it, each with a level; None: about what isn't used, by design."""
     pod: str = ""
     """The name of the pod that it is about; empty if it is about none, or several."""
 
@@ -272,8 +272,10 @@ def _path(port: PortFacts, subject: Subject) -> PathStep:
 def _endpoints(port: PortFacts, now: float) -> PathStep:
     total = len(port.endpoints)
     usable = port.usable
-    shown = sorted(port.endpoints, key=lambda endpoint: endpoint.is_usable and not endpoint.cause)
-    details = [_endpoint(endpoint, now) for endpoint in shown[:ENDPOINTS_SHOWN]]
+    shown = sorted(port.endpoints, key=lambda endpoint: endpoint.serves)
+    details: list[tuple[Level | None, str]] = [
+        _endpoint(endpoint, now) for endpoint in shown[:ENDPOINTS_SHOWN]
+    ]
     if total > len(details):
         details.append((Level.OK, f"and {total - len(details):,} more"))
     hint = port.state.causes[0].hint if port.state.causes else ""
@@ -295,7 +297,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
 _STILL_ANSWERS = (CauseCode.ENDPOINT_RESETS, CauseCode.FAULT_ON_PURPOSE)
 
 
-def _endpoint(endpoint: EndpointFacts, now: float) -> tuple[Level, str]:
+def _endpoint(endpoint: EndpointFacts, now: float) -> tuple[Level | None, str]:
     node = f" on {endpoint.node}" if endpoint.node else ""
     where = f"{endpoint.address}{node}"
     if endpoint.cause is not None:
@@ -305,17 +307,14 @@ def _endpoint(endpoint: EndpointFacts, now: float) -> tuple[Level, str]:
         before = served if has_served else ""
         # Most causes begin with the address.
         sentence = _told(endpoint.cause, now).removeprefix(f"{endpoint.address} ")
-        is_on_purpose = endpoint.cause.code == CauseCode.FAULT_ON_PURPOSE
-        level = Level.ATTENTION if is_on_purpose else Level.TROUBLE
-        return level, f"{where}: {sentence}{before}"
+        return endpoint.level, f"{where}: {sentence}{before}"
     if endpoint.ejected_for_s is not None:
-        return Level.TROUBLE, f"{where}: {ejected_in_words(endpoint.ejected_for_s)}"
+        return endpoint.level, f"{where}: {ejected_in_words(endpoint.ejected_for_s)}"
     if endpoint.is_usable:
         count = f", {plural(endpoint.connections, 'connection')}" if endpoint.connections else ""
         preference = f", {endpoint.preference}" if endpoint.preference else ""
-        return Level.OK, f"{where}: {endpoint.state}{preference}{count}"
-    is_ready = endpoint.state not in ("not ready", "terminating") and not endpoint.is_refused
-    return Level.OK if is_ready else Level.ATTENTION, f"{where}: {endpoint.state}"
+        return endpoint.level, f"{where}: {endpoint.state}{preference}{count}"
+    return endpoint.level, f"{where}: {endpoint.state}"
 
 
 def _told(cause: Cause, now: float) -> str:

@@ -182,6 +182,10 @@ class StatusServer:
         if prefers_text(request.headers.get("Accept", ""), request.headers.get("User-Agent", "")):
             return await self._text(request)
         selection = Selection.parse(request.query)
+        if service := request.query.get("service", ""):
+            # The search field, links and streams know the search alone.
+            link = selection.link(q=f"service:{service} {selection.q}".strip())
+            return web.Response(status=302, headers={"Location": link})
 
         async def make() -> bytes:
             sample = await self._sampler.look()

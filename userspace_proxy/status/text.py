@@ -41,8 +41,8 @@ from .units import (
 
 LEVEL_HEADER = "X-Userspace-Proxy-Level"
 """The header with the worst level that an answer shows: ``ok``, ``attention``, ``trouble``."""
-MARKS = {Level.TROUBLE: "✕", Level.ATTENTION: "!", Level.OK: "✓"}
-IGNORED_MARK = "·"
+MARKS = {Level.TROUBLE: "✕", Level.ATTENTION: "!", Level.OK: "✓", None: "·"}
+IGNORED_MARK = MARKS[None]
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # Longer names and addresses move the rest of their line, not the columns of all others.
 _WIDEST = 44
@@ -217,8 +217,7 @@ def _address(port: PortFacts) -> str:
 
 
 def _usable(port: PortFacts) -> str:
-    serving = sum(e.is_usable and e.ejected_for_s is None for e in port.endpoints)
-    return f"{serving:,} of {len(port.endpoints):,}"
+    return f"{port.serving:,} of {len(port.endpoints):,}"
 
 
 def _words(port: PortFacts, now: float, history: History) -> str:
