@@ -22,7 +22,7 @@ from .admin import find_admin
 from .command import DONE, NEEDS_ATTENTION, Given
 from .program import ProgramStart
 from .status import JSON, service_name
-from .terminal import write
+from .terminal import columns_of, write
 
 if TYPE_CHECKING:
     from ..cluster import ServiceState, Snapshot
@@ -75,7 +75,7 @@ def explain(given: Given) -> int:
     if given.values.get("output") == "json":
         sys.stdout.write(explaining.render_json(explanation))
     else:
-        write(sys.stdout, explaining.render_text(explanation))
+        write(sys.stdout, explaining.render_text(explanation, columns=columns_of(sys.stdout)))
     return DONE if explanation.level == "ok" else NEEDS_ATTENTION
 
 

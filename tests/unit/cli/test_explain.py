@@ -1,7 +1,12 @@
 import asyncio
 import contextlib
 import json
+import os
+import pty
 import socket
+import subprocess
+import sys
+import termios
 
 import pytest
 
@@ -209,6 +214,29 @@ async def test_a_cluster_is_explained_without_a_proxy(api, capsys):
         "Clients would be served by 1 endpoint.",
         f"next: userspace-proxy explain default/web --master={api.url} --probe",
     ]
+
+
+def test_on_a_terminal_lines_have_its_width(manifests):
+    """The command's own terminal, 80 columns wide."""
+    command = ["explain", "shop/web", manifests("a-port-whose-name-nobody-would-choose")]
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "userspace_proxy", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            env={**os.environ, "TERM": "dumb"},
+        )
+        lines = os.read(ours, 4096).decode().splitlines()
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert done.returncode == 3
+    cause = next(n for n, line in enumerate(lines) if line.startswith("  ! endpoints"))
+    assert lines[cause].endswith('no port named "http";')
+    assert lines[cause + 1] == f'{" " * 15}they have "a-port-whose-name-nobody-would-choose"'
+    assert max(map(len, lines[1:])) <= 80
 
 
 async def test_the_next_command_asks_as_the_user_did(api, capsys, monkeypatch):
