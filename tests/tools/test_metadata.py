@@ -6,13 +6,13 @@ import json
 import re
 import runpy
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
 
+from hatch_build import declared_repository, tag_of
 from userspace_proxy import __version__
 
 from .clones import git
@@ -20,10 +20,8 @@ from .pythons import SUITES
 from .wheels import KIT, ROOT, run
 from .workflows import pythons
 
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["userspace-proxy"][
-    "repository"
-]
-TAG = f"v{__version__}"
+REPOSITORY = declared_repository(ROOT)
+TAG = tag_of(__version__)
 
 
 @pytest.fixture(scope="module", params=[ROOT, KIT], ids=["node", "kit"])
@@ -101,10 +99,15 @@ def test_the_readme_has_no_relative_link_and_each_leads_to_a_file_at_the_tag(
         ("[a](#b)", "[a](R/blob/T/README.md#b)"),
         ("[a](https://b.example/c)", "[a](https://b.example/c)"),
         ("`[a](b)`\n```\n[a](b)\n```\n", "`[a](b)`\n```\n[a](b)\n```\n"),
+        ("- c\n  ~~~\n  [a](b)\n  ~~~\n", "- c\n  ~~~\n  [a](b)\n  ~~~\n"),
     ],
 )
 def test_links_become_absolute_and_code_stays(text: str, expected: str, tmp_path: Path) -> None:
     assert shown(text, tmp_path, ".") == expected
+
+
+def test_a_development_version_leads_to_the_newest_files() -> None:
+    assert [tag_of(version) for version in ("1.2.0", "1.2.0.dev0")] == ["v1.2.0", "HEAD"]
 
 
 def test_a_link_that_leaves_the_folder_leads_to_its_place_in_the_repository(tmp_path: Path) -> None:
