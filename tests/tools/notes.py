@@ -13,8 +13,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hatch_build import declared_repository, links_from, with_links
 from userspace_proxy import __version__
+
+from .addresses import links_from, repository, with_links
 
 CHANGELOG = Path(__file__).resolve().parents[2] / "CHANGELOG.md"
 
@@ -63,7 +64,6 @@ def main(words: Sequence[str]) -> int:
             version = version_of(given.tag, __version__)
         text = notes(CHANGELOG.read_text(), version)
         if given.tag is not None:
-            repository = declared_repository(CHANGELOG.parent)
             text = with_links(text, links_from(CHANGELOG.name, repository, given.tag))
     except NoNotesError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -19,15 +19,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from posixpath import basename, dirname, join, normpath, relpath
 
 from packaging.version import Version
 
-from hatch_build import declared_repository, links_from, outside_fences, tag_of, with_links
 from userspace_proxy.version import __version__
 
+from .addresses import LinksFrom, links_from, outside_fences, repository, tag_of, with_links
 from .site_links import problems
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +46,7 @@ _ITEM = re.compile(r"(- |\d+\. )")
 def page_text(
     text: str,
     path: str,
-    links: Callable[[str], Callable[[str], str]],
+    links: LinksFrom,
     titles: Mapping[str, str],
 ) -> str:
     """Return a page as the site needs it.
@@ -78,6 +77,10 @@ def page_text(
 
     text = outside_fences(text, lambda part: _FILE_LINK.sub(titled, _with_blank_lines(part)))
     return with_links(text, fitted)
+
+
+def _links(page: str) -> Callable[[str], str]:
+    return links_from(page, repository, tag_of(__version__))
 
 
 def _with_blank_lines(part: str) -> str:
@@ -119,8 +122,6 @@ def decisions_page(folder: Path) -> str:
 
 def stage(root: Path, folder: Path) -> None:
     """Write what the generator reads: the settings, and pages whose links fit the site."""
-    repository, tag = declared_repository(root), tag_of(__version__)
-    links = partial(links_from, repository=repository, tag=tag)
     docs = folder / "docs"
     shutil.copytree(root / "docs", docs)
     for path, place in ELSEWHERE.items():
@@ -137,7 +138,7 @@ def stage(root: Path, folder: Path) -> None:
     titles = {place: title_of(text) for place, text in texts.items()}
     for place, text in texts.items():
         path = paths.get(place, f"docs/{place}")
-        fitted = page_text(text, path, links, titles)
+        fitted = page_text(text, path, _links, titles)
         (docs / place).write_text(fitted, encoding="utf-8")
 
 

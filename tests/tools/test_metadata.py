@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from hatch_build import declared_repository, tag_of
 from userspace_proxy import __version__
 
+from .addresses import repository, tag_of
+from .alerts import RULES
 from .clones import git
 from .pythons import SUITES
 from .wheels import KIT, ROOT, run
 from .workflows import pythons
 
-REPOSITORY = declared_repository(ROOT)
+REPOSITORY = repository
 TAG = tag_of(__version__)
 
 
@@ -114,8 +115,7 @@ def test_a_link_that_leaves_the_folder_leads_to_its_place_in_the_repository(tmp_
     assert shown("[a](../docs/a.md)", tmp_path, "kit") == "[a](R/blob/T/docs/a.md)"
 
 
-def test_no_other_file_names_the_repositorys_address() -> None:
+def test_no_other_file_names_the_repositorys_address_but_one_that_is_made_from_it() -> None:
     host_and_path = REPOSITORY.partition("://")[2]
-    assert git(ROOT, "grep", "--files-with-matches", "--fixed-strings", host_and_path) == (
-        "pyproject.toml"
-    )
+    found = git(ROOT, "grep", "--files-with-matches", "--fixed-strings", host_and_path)
+    assert found.split() == [str(RULES.relative_to(ROOT)), "pyproject.toml"]

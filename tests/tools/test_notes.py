@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hatch_build import declared_repository
 from userspace_proxy import __version__
 
+from .addresses import repository
 from .notes import CHANGELOG, NoNotesError, main, notes, version_of
 
 TEXT = """\
@@ -54,11 +54,12 @@ def test_the_first_release_has_notes(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_on_a_releases_page_links_lead_to_the_files_of_the_tag(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main([f"--tag=v{__version__}"]) == 0
+    monkeypatch.setattr("tests.tools.notes.__version__", "0.1.0")
+    assert main(["--tag=v0.1.0"]) == 0
     printed = capsys.readouterr().out
-    files = f"{declared_repository(CHANGELOG.parent)}/blob/v{__version__}"
+    files = f"{repository}/blob/v0.1.0"
     assert f"({files}/docs/services.md)" in printed
     assert "(docs/" not in printed
 

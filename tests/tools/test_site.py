@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hatch_build import links_from
-
+from .addresses import links_from
 from .guide_page import headings
 from .site import ROOT, decisions_page, page_text, place_of, write_versions
 
 FILES = "https://code.example/team/project/blob/v1.2.0/"
-LINKS = partial(links_from, repository="https://code.example/team/project", tag="v1.2.0")
+
+
+def links(page: str) -> Callable[[str], str]:
+    return links_from(page, "https://code.example/team/project", "v1.2.0")
 
 
 @pytest.mark.parametrize(
@@ -39,18 +41,18 @@ LINKS = partial(links_from, repository="https://code.example/team/project", tag=
     ],
 )
 def test_links_fit_the_site(path: str, link: str, fitted: str) -> None:
-    assert page_text(link, path, LINKS, {"b.md": "About b"}) == fitted
+    assert page_text(link, path, links, {"b.md": "About b"}) == fitted
 
 
 def test_a_list_may_follow_a_paragraph_at_once() -> None:
     page = "Rejected:\n- one\n  more of it\n- two\n\n1. first\n2. second\n"
-    fitted = page_text(page, "docs/a.md", LINKS, {})
+    fitted = page_text(page, "docs/a.md", links, {})
     assert fitted == page.replace("Rejected:\n", "Rejected:\n\n")
 
 
 def test_a_list_may_follow_code_at_once_and_code_stays() -> None:
     page = "  ```\n  a:\n- b\n  ```\n- c\n"
-    assert page_text(page, "docs/a.md", LINKS, {}) == page.replace("```\n- c", "```\n\n- c")
+    assert page_text(page, "docs/a.md", links, {}) == page.replace("```\n- c", "```\n\n- c")
 
 
 def test_the_publisher_decides_the_sites_host() -> None:
