@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _SLICES = "get endpointslices -n {namespace} -l kubernetes.io/service-name={name} -o yaml"
 _POD_AT = "get pods -A -o wide --field-selector status.podIP={ip}"
 _SELECTOR = "edit service -n {namespace} {name}"
+# The codes of causes that are about an endpoint's address begin so.
+_ENDPOINT = "endpoint-"
 # Words after kubectl.
 _KUBECTL: dict[str, str] = {
     CauseCode.NO_SLICE: _SLICES,
@@ -31,11 +33,6 @@ _KUBECTL: dict[str, str] = {
     CauseCode.NOT_READY: "describe pods -n {namespace}",
     CauseCode.NOT_LOCAL: "get pods -n {namespace} -o wide",
     CauseCode.NOT_FOR_THIS_NODE: _SLICES,
-    CauseCode.ENDPOINT_REFUSES: _POD_AT,
-    CauseCode.ENDPOINT_SILENT: _POD_AT,
-    CauseCode.ENDPOINT_UNREACHABLE: _POD_AT,
-    CauseCode.ENDPOINT_RESETS: _POD_AT,
-    CauseCode.ENDPOINT_FAILS: _POD_AT,
     CauseCode.ADDRESS_TAKEN: "get services -A -o wide",
 }
 # The same for one pod that was named.
@@ -120,14 +117,15 @@ def next_command(cause: Cause | None, subject: Subject, asked: Asked, *, pod: st
         namespace, _, name = subject.service.partition("/")
         ip = cause.object.rpartition(":")[0].strip("[]")
         return asked.kubectl(words.format(namespace=namespace, name=name, ip=ip, pod=pod))
-    if cause.code.startswith("endpoint-") and can_dial:
+    if cause.code.startswith(_ENDPOINT) and can_dial:
         return asked.again(subject.service, "--probe")
     return "" if asked.is_elsewhere else _ON_THE_NODE.get(cause.code, "")
 
 
 def _words(cause: Cause, pod: str) -> str:
     named = _KUBECTL_OF_POD.get(cause.code, "") if pod else ""
-    return named or _KUBECTL.get(cause.code, "")
+    of_endpoint = _POD_AT if cause.code.startswith(_ENDPOINT) and cause.object else ""
+    return named or _KUBECTL.get(cause.code, of_endpoint)
 
 
 def _other_node(subject: Subject) -> str:
