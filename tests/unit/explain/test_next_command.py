@@ -3,7 +3,7 @@ import pytest
 from tests.unit.status.views import make_address, make_port
 from userspace_proxy.explain.next_command import Asked, next_command
 from userspace_proxy.facts import SourceFacts
-from userspace_proxy.model import Cause, CauseCode
+from userspace_proxy.model import Cause, CauseCode, Protocol
 from userspace_proxy.policy.causes import none_ready, not_listening, resets
 
 from .subjects import make_subject
@@ -20,7 +20,7 @@ ODD = Cause(CauseCode("a-code-of-a-newer-proxy"), "?")
 
 NOT_READY = none_ready(2)
 UNOPENED = not_listening("Address already in use", "")
-UDP = make_subject(make_port(protocol="UDP"), source=FILES_SOURCE)
+UDP = make_subject(make_port(protocol=Protocol.UDP), source=FILES_SOURCE)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,6 @@ def test_a_column_that_is_too_narrow_is_left():
 
 
 def test_blanks_before_a_text_are_kept_on_each_line():
-    assert list(placed("", "  -> a b", 6)) == ["", "        -> a b"]
     assert list(placed("", f"  {WORDS}", 50)) == [
         "  no route to 10.244.0.9: that address does not",
         "  exist, or its node is down",
