@@ -27,7 +27,7 @@ from ..model.slice_annotations import MAX
 from .persistent import PersistentMap
 from .store import ServiceState, Snapshot
 
-FORMAT = 10
+FORMAT = 11
 """Increase it with each change of the types in a snapshot: the test of the format fails then."""
 TEXT_BYTES_MAX = 256 << 20
 """Before compression: room for 200,000 Services with three endpoints each."""
