@@ -294,7 +294,8 @@ class FakeApiServer:
         if refusal is not None:
             return refusal
         item = {"kind": "Lease", **await request.json()}
-        name, namespace = item["metadata"]["name"], request.match_info["namespace"]
+        name = request.match_info.get("name") or item["metadata"]["name"]
+        namespace = request.match_info["namespace"]
         before = self._objects.get("leases", name, namespace)
         if request.method == "PUT" and before is None:
             return _status(404, _REASONS[404], f'leases "{name}" not found')
