@@ -33,7 +33,8 @@ _log = FieldLogger("userspace_proxy.agent")
 _LOOK_S = 1.0
 # Without a Service that names a workload.
 _UNUSED_S = 5.0
-_RETRY_S = 5.0
+# A role without Leases is no load for the server then, with thousands of nodes.
+_RETRY_S = 60.0
 # A longer dial would make rounds longer than clients should wait.
 _SETTLE_MAX_S = 5.0
 
