@@ -18,6 +18,7 @@ ALWAYS = [
     "SyncComponent",
     "Scaling",
     "LastState",
+    "EndpointNames",
     "KernelCounts",
     "StatusServers",
     "NamesByDns",
