@@ -154,6 +154,9 @@ bench-scale: $(VENV)/installed-dev ## benchmark ten thousand Services with a rea
 soak: build-nodes ## mixed load beside kube-proxy while everything changes, for SOAK_S=3600 seconds; RATE=250 new connections a second (root)
 	$(BIN)/python -m tests.soak $(if $(SOAK_S),--seconds=$(SOAK_S)) $(if $(RATE),--rate=$(RATE))
 
+zero: build-control-plane ## scale a workload to zero and back under random load, CYCLES=100 times; fail if a connection is lost (minutes)
+	$(BIN)/python -m tests.cluster.resting_cycles $(if $(CYCLES),--cycles=$(CYCLES)) $(if $(SEED),--seed=$(SEED))
+
 fuzz: $(VENV)/installed-dev $(VENV)/installed-fuzz ## fuzz all parsers for FUZZ_S=600 seconds in all: TARGETS="yaml http", … (x86-64); draw new examples
 	$(BIN)/python -m tests.fuzz $(if $(FUZZ_S),--seconds=$(FUZZ_S)) $(TARGETS)
 	nice -n 19 $(BIN)/pytest tests/unit tests/kit tests/faults tests/fuzz -m hypothesis --hypothesis-profile=explore $(IN_PARALLEL)

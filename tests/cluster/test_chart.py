@@ -62,7 +62,9 @@ def container_of(daemon_set: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def api_server(control_plane: ControlPlane) -> ControlPlane:
-    """An API server that knows PodMonitors."""
+    """An API server that knows PodMonitors, with the namespace of the Leases."""
+    # A dry run of the Namespace creates none for the objects in it.
+    control_plane.kubectl("create", "namespace", "userspace-proxy")
     control_plane.kubectl("apply", "-f", "-", input=POD_MONITORS)
     wait_for(
         "PodMonitors to be served",
@@ -236,8 +238,14 @@ def test_namespaces_to_wake_get_a_binding_and_the_agent_the_setting() -> None:
     text = objects["ConfigMap", "userspace-proxy"]["data"]["config.conf"]
     assert list(yaml.safe_load_all(text))[1]["allowWake"] is True
     assert ("ClusterRole", "userspace-proxy-wake") in objects
+    leases = objects["Role", "userspace-proxy-leases"]
+    assert leases["metadata"]["namespace"] == "userspace-proxy"
+    assert ("Namespace", "userspace-proxy") in objects
     plain = objects_of(render(API_SERVER))
-    assert not [name for _, name in plain if name.endswith("wake")]
+    assert not [name for _, name in plain if name.endswith(("wake", "leases"))]
+    second = "--set=wake.createNamespace=false"
+    values = f"--values={CHART / 'ci/wake-values.yaml'}"
+    assert ("Namespace", "userspace-proxy") not in objects_of(render(values, second))
 
 
 def test_allowed_names_of_endpoints_are_a_setting_of_the_agent() -> None:

@@ -9,13 +9,13 @@ from .hand_over import Relief
 from .proxy_parts import PlaneComponent, SourceComponent, SyncComponent
 from .rounds.component import Component, OwnAddresses
 from .status_servers import Shown, StatusServers
-from .watchers.demand import Demand
 from .watchers.endpoint_names import EndpointNames
 from .watchers.firewalls import FirewallWatch
 from .watchers.kernel_counts import KernelCounts
 from .watchers.last_state import LastState
 from .watchers.names import NamesByDns, ProxyNames
 from .watchers.printed_addresses import AddressPrinter
+from .watchers.scaling import Scaling
 from .watchers.tracking import TrackingWatch
 
 
@@ -35,7 +35,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield core.node
     yield core.health_checks
     yield SyncComponent(sync, served_ports, steering)
-    yield Demand(plane, served_ports, source, is_allowed=options.allow_wake)
+    yield Scaling(core)
     # Before the status servers, which import half of the program.
     yield last_state
     yield names_of_endpoints

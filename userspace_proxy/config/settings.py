@@ -84,7 +84,8 @@ class Settings:
     allow_wake: bool = setting(
         False, kind=BOOL, topic=Topic.SOURCE, flag="allow-wake", own_field="allowWake",
         help="scale the workload that a Service names (annotation wake) from 0 to 1 while its "
-        "clients wait; takes the permission to get and update its subresource scale",
+        "clients wait, and from 1 to 0 once it has had none for a time (annotation idle-after); "
+        "takes permissions (chart value wake.namespaces)",
         why="a proxy changes nothing in the cluster unless it is asked to",
     )
     allow_endpoint_names: tuple[str, ...] = setting(

@@ -87,6 +87,9 @@ class Handling:
     """Bounds connections to one endpoint from this node; further ones wait. None: no bound."""
     wake: Workload | None = None
     """Needed while clients wait: asked for by an Event, and scaled from zero where allowed."""
+    idle_after_s: float | None = None
+    """Seconds after the last client in which ``wake`` is still needed; then it is scaled to zero
+    where allowed. None: as long as demand lasts without it, and it isn't scaled to zero."""
     removal_s: float | None = None
     """Seconds after which connections to an endpoint that has left end; None: they don't."""
     proxy_protocol: ProxyProtocol | None = None

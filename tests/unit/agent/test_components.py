@@ -16,7 +16,7 @@ ALWAYS = [
     "NodeNow",
     "HealthChecks",
     "SyncComponent",
-    "Demand",
+    "Scaling",
     "LastState",
     "EndpointNames",
     "KernelCounts",

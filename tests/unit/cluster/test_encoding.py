@@ -129,7 +129,7 @@ def test_the_format():
         '"affinity_timeout_s":null,"external_ips":[],"load_balancer_ips":[],'
         '"load_balancer_source_ranges":[],"health_check_node_port":0,"is_internal_local":false,'
         '"is_external_local":false,"handling":{"balance":"round-robin","seed":0,"keeps_clients":true,'
-        '"hold":null,"slow_start_s":0.0,"max_connections":null,"wake":null,"removal_s":null,"proxy_protocol":null,"path":null,"names":[],"found_by_name":[]},"notes":[],'
+        '"hold":null,"slow_start_s":0.0,"max_connections":null,"wake":null,"idle_after_s":null,"removal_s":null,"proxy_protocol":null,"path":null,"names":[],"found_by_name":[]},"notes":[],'
         '"proxy_name":null,"has_headless_label":false,"external_name":"","created":""},'
         '"slices":[{"key":["shop","web-0-v4"],"service":["shop","web-0"],"family":4,'
         '"ports":[{"name":"http","port":8080,"protocol":"TCP"}],'
