@@ -108,6 +108,7 @@ async def test_a_silent_connection_keeps_the_pods_and_once_it_is_closed_they_go(
     await again.close()
 
 
+@pytest.mark.long
 async def test_all_nodes_show_the_demand_of_all(shop: Shop) -> None:
     clients = [await shop.dial(node) for node in ("node-1", "node-1", "node-2")]
     for client in clients:
@@ -138,6 +139,7 @@ async def test_the_scale_that_someone_else_has_chosen_is_respected(shop: Shop) -
     await until(lambda: asleep(shop))
 
 
+@pytest.mark.long
 async def test_a_workload_that_is_scaled_while_nodes_are_asked_is_respected(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +163,7 @@ async def test_a_workload_that_is_scaled_while_nodes_are_asked_is_respected(
     await stays(shop, 3)
 
 
+@pytest.mark.long
 async def test_an_autoscaler_keeps_its_least_number(shop: Shop) -> None:
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
     spec = {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 3}
@@ -177,6 +180,7 @@ async def test_an_autoscaler_keeps_its_least_number(shop: Shop) -> None:
     await until(lambda: asleep(shop))
 
 
+@pytest.mark.long
 async def test_a_budget_keeps_the_pods_that_it_asks_for(shop: Shop) -> None:
     selector = {"matchLabels": {"app": "web"}}
     await shop.put(
@@ -188,6 +192,7 @@ async def test_a_budget_keeps_the_pods_that_it_asks_for(shop: Shop) -> None:
     await until(lambda: asleep(shop))
 
 
+@pytest.mark.long
 async def test_no_connection_is_lost_while_the_workload_sleeps_and_wakes(shop: Shop) -> None:
     found = await run_cycles(shop, 3, IDLE_AFTER_S, random.Random(7), pause)
     assert found.lost == 0
