@@ -30,7 +30,14 @@ class Level(enum.StrEnum):
 
 
 # States of Service ports whose clients are served, though less well than they could be.
-_SERVED = ("partly answering", "failed before", "at their limit", "out of client ports", "served")
+_SERVED = (
+    "partly answering",
+    "failed before",
+    "unanswered",
+    "at their limit",
+    "out of client ports",
+    "served",
+)
 
 
 class FrontendFacts(msgspec.Struct, frozen=True, gc=False):
@@ -80,6 +87,8 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
 
     answered_at: float = 0.0
     """Unix time at which it last answered a dial; 0 if it never did."""
+    is_past: bool = False
+    """Its cause is of a while ago, and nothing has tried it since."""
 
     @property
     def is_left_out(self) -> bool:
@@ -100,7 +109,8 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
     cluster asks for something that has no effect."""
     word: str = ""
     """``served``, ``partly served``, ``not served``, ``refused``, ``dropped``, ``not answering``,
-    ``partly answering``, ``fault on purpose``, ``out of ports``, ``out of client ports``."""
+    ``partly answering``, ``failed before``, ``unanswered``, ``fault on purpose``, ``out of ports``,
+    ``out of client ports``."""
     sentence: str = ""
     """The same with its reason."""
     causes: Sequence[Cause] = ()
