@@ -10,6 +10,7 @@ from .proxy_parts import PlaneComponent, SourceComponent, SyncComponent
 from .rounds.component import Component, OwnAddresses
 from .status_servers import Shown, StatusServers
 from .watchers.demand import Demand
+from .watchers.ejected import EjectionProbes
 from .watchers.firewalls import FirewallWatch
 from .watchers.kernel_counts import KernelCounts
 from .watchers.last_state import LastState
@@ -34,6 +35,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield core.health_checks
     yield SyncComponent(sync, served_ports, steering)
     yield Demand(plane, served_ports, source, is_allowed=options.allow_wake)
+    yield EjectionProbes(plane, served_ports, can_probe=options.dialer is None)
     # Before the status servers, which import half of the program.
     yield last_state
     yield KernelCounts(steering, served_ports)

@@ -17,6 +17,7 @@ ALWAYS = [
     "HealthChecks",
     "SyncComponent",
     "Demand",
+    "EjectionProbes",
     "LastState",
     "KernelCounts",
     "StatusServers",
