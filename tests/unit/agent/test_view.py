@@ -143,7 +143,7 @@ async def test_an_endpoint_that_ends_each_connection_without_a_byte_is_shown_as_
     (port,) = served_ports
     (pod,) = port.plan.serving.endpoints
     counters = port.group.counters_of(pod)
-    counters.resets, counters.empty = 1, 2
+    counters.connections, counters.resets, counters.empty = 9, 1, 2
 
     def cause():
         # As with each report of a worker.
