@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
-from ..model import Cause, CauseCode
+from ..model import Cause
 from ..status.path_words import counted_in_words, path_in_words, probes_in_words
 from ..status.text import ejected_in_words
 from ..status.units import (
