@@ -134,18 +134,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts = facts_of_plan(
         plan,
         (view_frontend(served, frontend, bind) for frontend in frontends),
-        (
-            view_endpoint(
-                v,
-                group.counters_of(v.address),
-                clock,
-                ejected,
-                starting,
-                faults,
-                absent_on=group.absent_on(v.address),
-            )
-            for v in plan.verdicts
-        ),
+        (view_endpoint(v, group, clock, ejected, starting, faults) for v in plan.verdicts),
     )
     show_traffic(facts, group.totals())
     _show_counted(facts, group.counters, group.waiting(now), served.wake_problem)
@@ -172,21 +161,20 @@ def _turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause,
 
 def view_endpoint(
     verdict: EndpointVerdict,
-    counters: EndpointCounters,
+    group: Group,
     clock: WallClock,
     ejected: Mapping[SocketAddress, float],
     starting: Mapping[SocketAddress, float],
     faults: Faults,
-    absent_on: str = "",
 ) -> EndpointFacts:
     """Return the facts about an endpoint; figures are copies, as pages are rendered in a thread.
 
     Args:
         ejected: Seconds until a probe, of the endpoints that are ejected.
         starting: What endpoints that start slowly have of their shares.
-        absent_on: The interface on whose link no host has its address; empty: that isn't known.
     """
     address = verdict.address
+    counters = group.counters_of(address)
     facts = facts_of_verdict(verdict, starting.get(address) if verdict.is_usable else None)
     facts.ejected_for_s = ejected.get(address)
     # It must not look like a failure.
@@ -194,7 +182,7 @@ def view_endpoint(
     on_purpose = causes.fault_on_purpose(address, words) if words else None
     facts.cause = on_purpose
     if on_purpose is None:
-        facts.cause, facts.is_past = failure_of(address, counters, clock, absent_on)
+        facts.cause, facts.is_past = failure_of(address, counters, clock, group.absent_on(address))
     facts.answered_at = clock.unix(counters.dials.succeeded_at)
     show_traffic(facts, counters)
     return facts

@@ -19,6 +19,7 @@ ALWAYS = [
     "Demand",
     "EjectionProbes",
     "LastState",
+    "EndpointNames",
     "KernelCounts",
     "StatusServers",
     "NamesByDns",

@@ -13,11 +13,7 @@ _LOOK_S = 1.0
 
 
 class EjectionProbes(Component):
-    """The ejected endpoints of one proxy.
-
-    Args:
-        can_probe: Endpoints are dialled by address.
-    """
+    """The ejected endpoints of one proxy; ``can_probe`` if they are dialled by address."""
 
     def __init__(self, plane: Plane, served_ports: ServedPorts, *, can_probe: bool) -> None:
         self._served_ports = served_ports
