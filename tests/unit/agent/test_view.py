@@ -365,8 +365,7 @@ def test_one_that_is_not_usable_does_not_start():
 
 
 def test_its_traffic_is_a_copy():
-    group = Group(1, "shop/web")
-    counters = group.counters_of(verdict.address)
+    counters = EndpointCounters()
     counters.count_failure(CauseCode.ENDPOINT_REFUSES)
     traffic = TrafficByCause()
     show_traffic(traffic, counters)
@@ -375,8 +374,8 @@ def test_its_traffic_is_a_copy():
 
 
 def test_a_fault_on_purpose_does_not_look_like_a_failure():
-    verdict, counters = EndpointVerdict(POD, True, "ready"), EndpointCounters()
-    counters.dials.failed(1.0, errno.ECONNREFUSED)
+    verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, "shop/web")
+    group.counters_of(POD).dials.failed(1.0, errno.ECONNREFUSED)
     failing = view_endpoint(verdict, group, CLOCK, {POD: 2.0}, {}, {})
     assert failing.cause.code is CauseCode.ENDPOINT_REFUSES
     on_purpose = view_endpoint(verdict, group, CLOCK, {POD: 2.0}, {}, {POD: ["refuse"]})

@@ -1,6 +1,6 @@
 """Ejected endpoints that no client dials, with real sockets."""
 
-import asyncio
+import socket
 
 import pytest
 
@@ -44,5 +44,5 @@ async def test_an_endpoint_that_is_back_is_found_without_a_client(monkeypatch):
 
         assert failing() == [dead]
         host, _, number = dead.rpartition(":")
-        async with await asyncio.start_server(lambda _reader, writer: writer.close(), host, number):
+        with socket.create_server((host, int(number))):
             await until(lambda: not failing())
