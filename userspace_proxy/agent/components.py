@@ -9,6 +9,7 @@ from .hand_over import Relief
 from .proxy_parts import PlaneComponent, SourceComponent, SyncComponent
 from .rounds.component import Component, OwnAddresses
 from .status_servers import Shown, StatusServers
+from .watchers.ejected import EjectionProbes
 from .watchers.endpoint_names import EndpointNames
 from .watchers.firewalls import FirewallWatch
 from .watchers.kernel_counts import KernelCounts
@@ -36,6 +37,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield core.health_checks
     yield SyncComponent(sync, served_ports, steering)
     yield Scaling(core)
+    yield EjectionProbes(plane, served_ports, can_probe=options.dialer is None)
     # Before the status servers, which import half of the program.
     yield last_state
     yield names_of_endpoints

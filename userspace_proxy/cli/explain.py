@@ -150,7 +150,7 @@ def _in_cluster(settings: Settings, service: str, *, with_pods: bool) -> _Found:
     pods = None
     if with_pods:
         has_endpoints = any(item.endpoints for item in state.slices)
-        steps = judge_pods(state.service, one.target_names, one.pods, has_endpoints=has_endpoints)
+        steps = judge_pods(state.service, one.targets, one.pods, has_endpoints=has_endpoints)
         pods = tuple(steps)
     flags = {"kubeconfig": kubeconfig, "master": settings.master, "hostname-override": node}
     asked = tuple(f"--{name}={text}" for name, text in flags.items() if text)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
-from ..model import Cause, CauseCode
+from ..model import Cause
 from ..status.path_words import counted_in_words, path_in_words, probes_in_words
 from ..status.text import ejected_in_words
 from ..status.units import (
@@ -25,6 +25,7 @@ from ..status.units import (
 from .clients import say_client
 from .dial import DialResult
 from .next_command import Asked, next_command
+from .observed import before_it_failed, nothing_came_back
 from .reading import Subject
 
 _NODE, _SOURCE = "node", "source"
@@ -173,10 +174,14 @@ def _sentence(worst: PathStep | None, ports: Sequence[PortFacts], subject: Subje
         return worst.what
     if not ports:
         return f"{subject.service} has no ports"
+    holding = [port for port in ports if port.state.word == "holding"]
+    if holding:
+        return holding[0].state.sentence
     usable = ports[0].usable
     if subject.node is None:
-        return f"Clients would be served by {plural(usable, 'endpoint')}"
-    parts = [f"Clients are served by {plural(usable, 'endpoint')}"]
+        would = f"Clients would be served by {plural(usable, 'endpoint')}"
+        return "; ".join((would, *_pinned(ports)))
+    parts = [f"Clients are served by {plural(usable, 'endpoint')}", *_pinned(ports)]
     is_counted = all(port.path != "kernel" or port.kernel_connections is not None for port in ports)
     if is_counted and not any(port.connections or port.kernel_connections for port in ports):
         parts.append("none has connected since the proxy started")
@@ -186,6 +191,14 @@ def _sentence(worst: PathStep | None, ports: Sequence[PortFacts], subject: Subje
         who = "clients from outside are dropped: " if is_from_outside else ""
         parts.append(f"{who}{_told(cause, subject.now)}")
     return "; ".join(parts)
+
+
+def _pinned(ports: Sequence[PortFacts]) -> Iterator[str]:
+    """Yield how long each client stays with one of several endpoints, if it does."""
+    for port in ports[:1]:
+        if port.affinity_timeout_s is not None and port.usable > 1:
+            within = seconds_in_words(port.affinity_timeout_s)
+            yield f"each client keeps to one, until it is away for {within} (sessionAffinity)"
 
 
 def _ignored(subject: Subject) -> Iterator[PathStep]:
@@ -245,6 +258,9 @@ def _port(
         level, said = say_client(port, client)
         yield PathStep(level, "client", said)
     yield _endpoints(port, subject.now)
+    what, hint = nothing_came_back(port)
+    if what and port.state.level is Level.OK:
+        yield PathStep(Level.ATTENTION, "answers", what, hint)
     if port.waits.waiting and port.state.word not in _WAITING:
         held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
         yield PathStep(Level.ATTENTION, "waiting", f"Waiting for an endpoint: {held}")
@@ -274,7 +290,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     usable = port.usable
     shown = sorted(port.endpoints, key=lambda endpoint: endpoint.serves)
     details: list[tuple[Level | None, str]] = [
-        _endpoint(endpoint, now) for endpoint in shown[:ENDPOINTS_SHOWN]
+        _endpoint(endpoint, port.protocol, now) for endpoint in shown[:ENDPOINTS_SHOWN]
     ]
     if total > len(details):
         details.append((Level.OK, f"and {total - len(details):,} more"))
@@ -294,17 +310,11 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     return PathStep(Level.OK, "endpoints", what, details=tuple(details))
 
 
-_STILL_ANSWERS = (CauseCode.ENDPOINT_RESETS, CauseCode.FAULT_ON_PURPOSE)
-
-
-def _endpoint(endpoint: EndpointFacts, now: float) -> tuple[Level | None, str]:
+def _endpoint(endpoint: EndpointFacts, protocol: str, now: float) -> tuple[Level | None, str]:
     node = f" on {endpoint.node}" if endpoint.node else ""
     where = f"{endpoint.address}{node}"
     if endpoint.cause is not None:
-        served = f"; it served {plural(endpoint.connections, 'connection')} before"
-        # The connections that it ends, or that suffer a fault, are among those that it answered.
-        has_served = endpoint.connections and endpoint.cause.code not in _STILL_ANSWERS
-        before = served if has_served else ""
+        before = before_it_failed(endpoint, protocol)
         # Most causes begin with the address.
         sentence = _told(endpoint.cause, now).removeprefix(f"{endpoint.address} ")
         return endpoint.level, f"{where}: {sentence}{before}"

@@ -28,6 +28,7 @@ from ..policy import (
 from ..policy.causes import (
     first_notes,
     not_followed,
+    some_lack_port,
     too_many_at_all_ports,
     too_many_endpoints,
     too_many_in_namespace,
@@ -147,6 +148,7 @@ def _plan_port(
     # As with other notes, once for all frontends of a family.
     is_first = claim.key.side is Side.ALL
     notes = (path.note,) if path.note is not None and is_first else ()
+    lacking = _lacking(state, index, claim) if is_first else ()
     too_many = () if usable.are_all or not is_first else (too_many_endpoints(ENDPOINTS_MAX),)
     return PortPlan(
         key=claim.key,
@@ -161,10 +163,17 @@ def _plan_port(
             leaving=usable.leaving if has_leaving else (),
         ),
         cause=_cause(state, index, claim, usable, orphans),
-        notes=(*too_many, *claim.notes, *notes),
+        notes=(*too_many, *claim.notes, *lacking, *notes),
         scope=claim.scope,
         path=path,
     )
+
+
+def _lacking(state: ServiceState, index: EndpointIndex, claim: PortClaim) -> tuple[Cause, ...]:
+    """Return that some of the pods lack a port that others have; slices by hand may mean it so."""
+    port, service = claim.port, state.service
+    have, total = index.lacking(claim.key.family, port.name, claim.protocol)
+    return (some_lack_port(port, have, total),) if have and service.selector else ()
 
 
 def slice_notes(state: ServiceState, family: IPFamily) -> tuple[Cause, ...]:

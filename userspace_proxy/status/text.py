@@ -180,7 +180,13 @@ def _worst(levels: Iterable[Level]) -> Level:
 
 
 def say_missing(view: StatusFacts, service: str) -> str:
-    """Return that there is no such Service, and the nearest name."""
+    """Return that there is no such Service, and the nearest name; or that it has no such port."""
+    key, _, wanted = service.partition(":")
+    own = [port for port in view.ports if f"{port.namespace}/{port.service}" == key]
+    if wanted and own:
+        numbers = (port.frontends[0].address.rpartition(":")[2] for port in own if port.frontends)
+        have = dict.fromkeys([*filter(None, (port.port for port in own)), *numbers])
+        return printable(f"{key} has no port {wanted}; it has {', '.join(have)}")
     names = {f"{port.namespace}/{port.service}" for port in view.ports}
     names |= {item.service for item in view.ignored}
     hint = did_you_mean(service, sorted(names))

@@ -17,6 +17,7 @@ ALWAYS = [
     "HealthChecks",
     "SyncComponent",
     "Scaling",
+    "EjectionProbes",
     "LastState",
     "EndpointNames",
     "KernelCounts",

@@ -81,7 +81,7 @@ def test_the_worst_step_is_the_sentence():
 
 
 def test_an_endpoint_has_its_cause_how_often_and_when_and_what_it_served():
-    dead = make_dead_endpoint("10.244.1.8:80", connections=20, node="node-b")
+    dead = make_dead_endpoint("10.244.1.8:80", connections=20, sent_bytes=9, node="node-b")
     subject = make_subject(make_port(endpoints=(make_endpoint("10.244.1.7:80"), dead)))
     (step,) = steps_of(explain(subject), "endpoints")
     assert step.level is Level.ATTENTION

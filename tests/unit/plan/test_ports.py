@@ -70,6 +70,17 @@ class TestOnePort:
             "annotation userspace-proxy.io/path is ignored: --allow-paths does not contain auto"
         ]
 
+    @pytest.mark.parametrize(("selector", "notes"), [((("app", "web"),), 1), ((), 0)])
+    def test_pods_that_lack_its_port_are_a_note_and_slices_by_hand_may_mean_it_so(
+        self, selector, notes
+    ):
+        others = slice_of("192.0.2.200", key="cart-2", ports=())
+        port = the_port(service(selector=selector), slice_of(POD_A.ip), others)
+        assert [note.sentence for note in port.notes] == notes * [
+            '1 of its endpoints has no port named "http"'
+        ]
+        assert port.serving.endpoints == (POD_A,)
+
     def test_without_usable_endpoints_it_stays_in_the_plan_with_the_reason(self):
         assert the_port(service()).cause.code is CauseCode.NO_SLICE
         idle = the_port(service(), slice_of(Endpoint(POD_A.ip, **NOT_READY)))
