@@ -154,6 +154,9 @@ bench-scale: $(VENV)/installed-dev ## benchmark ten thousand Services with a rea
 soak: build-nodes ## mixed load beside kube-proxy while everything changes, for SOAK_S=3600 seconds; RATE=250 new connections a second (root)
 	$(BIN)/python -m tests.soak $(if $(SOAK_S),--seconds=$(SOAK_S)) $(if $(RATE),--rate=$(RATE))
 
+zero: build-control-plane ## scale a workload to zero and back under random load, CYCLES=100 times; fail if a connection is lost (minutes)
+	$(BIN)/python -m tests.cluster.resting_cycles $(if $(CYCLES),--cycles=$(CYCLES)) $(if $(SEED),--seed=$(SEED))
+
 fuzz: $(VENV)/installed-dev $(VENV)/installed-fuzz ## fuzz all parsers for FUZZ_S=600 seconds in all: TARGETS="yaml http", … (x86-64); draw new examples
 	$(BIN)/python -m tests.fuzz $(if $(FUZZ_S),--seconds=$(FUZZ_S)) $(TARGETS)
 	nice -n 19 $(BIN)/pytest tests/unit tests/kit tests/faults tests/fuzz -m hypothesis --hypothesis-profile=explore $(IN_PARALLEL)
@@ -184,14 +187,14 @@ release-check: packages $(if $(TAG),check-version) dist sbom locked-wheels chart
 notes: $(VENV)/installed-dev ## print what the CHANGELOG says about a version: VERSION=0.1.0
 	@$(BIN)/python -m tests.tools.notes $(VERSION)
 
-release-notes: $(VENV)/installed-dev ## check that TAG=v0.1.0 is of this version, write its notes to dist/notes.md, with links to REPOSITORY=URL
+release-notes: $(VENV)/installed-dev ## check that TAG=v0.1.0 is of this version, write its notes to dist/notes.md, with links to the tag
 	@mkdir -p dist
-	@$(BIN)/python -m tests.tools.notes --tag="$$TAG" --repository="$$REPOSITORY" > dist/notes.md
+	@$(BIN)/python -m tests.tools.notes --tag="$$TAG" > dist/notes.md
 
 manifests: build-helm ## render examples/deploy from the chart
 	@$(BUILD) tests.cluster.chart
 
-site: $(VENV)/installed-dev $(VENV)/installed-site ## build the site from docs/ into site/; dead links and anchors fail (REPOSITORY=URL, SITE_URL=URL: where the project is)
+site: $(VENV)/installed-dev $(VENV)/installed-site ## build the site from docs/ into site/; dead links and anchors fail (SITE_URL=URL: where it will be)
 	$(BIN)/python -m tests.tools.site
 
 recording: $(VENV)/installed-dev $(VENV)/installed-site ## record the demo's page with Chromium, write docs/images/demo.webp

@@ -62,7 +62,9 @@ def container_of(daemon_set: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def api_server(control_plane: ControlPlane) -> ControlPlane:
-    """An API server that knows PodMonitors."""
+    """An API server that knows PodMonitors, with the namespace of the Leases."""
+    # A dry run of the Namespace creates none for the objects in it.
+    control_plane.kubectl("create", "namespace", "userspace-proxy")
     control_plane.kubectl("apply", "-f", "-", input=POD_MONITORS)
     wait_for(
         "PodMonitors to be served",
@@ -151,6 +153,14 @@ def test_a_plain_manifest_is_what_the_chart_renders(path: Path, make: Callable[[
         pytest.param("image.repository=host/name:tag", "at '/image/repository'", id="image"),
         pytest.param("wake.namespaces={Shop}", "at '/wake/namespaces/0'", id="namespace"),
         pytest.param(
+            "allowEndpointNames={*.example.com}", "at '/allowEndpointNames/0'", id="suffix"
+        ),
+        pytest.param(
+            "allowEndpointNames={example.com}",
+            "allowEndpointNames needs clusterCIDR",
+            id="names-without-networks",
+        ),
+        pytest.param(
             "updateStrategy.rollingUpdate.maxSurge=all",
             "at '/updateStrategy/rollingUpdate/maxSurge'",
             id="surge",
@@ -194,7 +204,8 @@ def test_a_canary_has_a_label_ports_and_flags_of_its_own() -> None:
         "--metrics-bind-address=127.0.0.1:10349",
     ]
     # kube-proxy serves the Service "kubernetes".
-    assert [variable["name"] for variable in container["env"]] == ["NODE_NAME"]
+    names = [variable["name"] for variable in container["env"]]
+    assert names == ["NODE_NAME", "POD_NAMESPACE", "POD_NAME"]
     assert set(objects["ConfigMap", name]["data"]) == {"config.conf"}
 
 
@@ -227,8 +238,21 @@ def test_namespaces_to_wake_get_a_binding_and_the_agent_the_setting() -> None:
     text = objects["ConfigMap", "userspace-proxy"]["data"]["config.conf"]
     assert list(yaml.safe_load_all(text))[1]["allowWake"] is True
     assert ("ClusterRole", "userspace-proxy-wake") in objects
+    leases = objects["Role", "userspace-proxy-leases"]
+    assert leases["metadata"]["namespace"] == "userspace-proxy"
+    assert ("Namespace", "userspace-proxy") in objects
     plain = objects_of(render(API_SERVER))
-    assert not [name for _, name in plain if name.endswith("wake")]
+    assert not [name for _, name in plain if name.endswith(("wake", "leases"))]
+    second = "--set=wake.createNamespace=false"
+    values = f"--values={CHART / 'ci/wake-values.yaml'}"
+    assert ("Namespace", "userspace-proxy") not in objects_of(render(values, second))
+
+
+def test_allowed_names_of_endpoints_are_a_setting_of_the_agent() -> None:
+    names = "--set=clusterCIDR=10.244.0.0/16,allowEndpointNames={example.com,example.net}"
+    objects = objects_of(render(API_SERVER, names))
+    text = objects["ConfigMap", "userspace-proxy"]["data"]["config.conf"]
+    assert list(yaml.safe_load_all(text))[1]["allowEndpointNames"] == ["example.com", "example.net"]
 
 
 def test_a_change_of_the_configuration_replaces_the_pods() -> None:

@@ -9,12 +9,14 @@ from .hand_over import Relief
 from .proxy_parts import PlaneComponent, SourceComponent, SyncComponent
 from .rounds.component import Component, OwnAddresses
 from .status_servers import Shown, StatusServers
-from .watchers.demand import Demand
+from .watchers.ejected import EjectionProbes
+from .watchers.endpoint_names import EndpointNames
 from .watchers.firewalls import FirewallWatch
 from .watchers.kernel_counts import KernelCounts
 from .watchers.last_state import LastState
 from .watchers.names import NamesByDns, ProxyNames
 from .watchers.printed_addresses import AddressPrinter
+from .watchers.scaling import Scaling
 from .watchers.tracking import TrackingWatch
 
 
@@ -28,14 +30,17 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     options, source, steering, sync = core.options, core.source, core.steering, core.sync
     plane, served_ports, progress = core.plane, core.served_ports, core.sync.progress
     last_state = LastState(sync, source, options)
+    names_of_endpoints = EndpointNames(sync, source.kind, options)
 
     yield PlaneComponent(plane, progress)
     yield core.node
     yield core.health_checks
     yield SyncComponent(sync, served_ports, steering)
-    yield Demand(plane, served_ports, source, is_allowed=options.allow_wake)
+    yield Scaling(core)
+    yield EjectionProbes(plane, served_ports, can_probe=options.dialer is None)
     # Before the status servers, which import half of the program.
     yield last_state
+    yield names_of_endpoints
     yield KernelCounts(steering, served_ports)
     yield StatusServers(options, plane, sync, shown, own)
     names = ProxyNames(progress, served_ports.listeners, steering.bind, options)
@@ -49,6 +54,6 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
             yield FirewallWatch(steering.name, options.proxy_ports)
     if (write := options.write_addresses) is not None:
         yield AddressPrinter(progress, served_ports, steering.bind, write)
-    yield SourceComponent(source, last_state.publish)
+    yield SourceComponent(source, lambda new: last_state.publish(names_of_endpoints.derive(new)))
     # Last, because what fails before leaves the node to the last process.
     yield Relief(core.predecessors, progress, plane, options)

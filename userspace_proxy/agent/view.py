@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -32,6 +31,7 @@ from ..plan import PortPlan
 from ..plan.detours import Faults
 from ..plane import Group, Plane, Totals
 from ..policy import EndpointVerdict, causes
+from ..status.failures import becomes_past, failure_of
 from ..status.port_state import judge
 from ..steering import Bind, KernelTarget
 from .rounds.served_port import ServedPort
@@ -40,9 +40,6 @@ from .rounds.wall_clock import WallClock
 
 # A closed connection keeps its source port in TIME_WAIT for a minute, so a shortage lasts as long.
 _RECENT_S = 60.0
-# Of connections in a row that an endpoint ends without a byte: a few are no news.
-_MANY_ENDS = 3
-
 _NAMES = counted_names(PortFigures)
 _TRAFFIC_NAMES = counted_names(Traffic)
 _WAIT_NAMES = counted_names(WaitCounts)
@@ -123,7 +120,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
     # How long an endpoint stays ejected, or a client has waited, changes with time.
     if served.shown is not None and not group.has_passing:
         view, before = served.shown
-        if view.plan is served.plan and before == made_from:
+        if view.plan is served.plan and before == made_from and not becomes_past(view, clock):
             return view
     view = _view_port(served, bind, clock, faults)
     served.shown = view, made_from
@@ -137,10 +134,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts = facts_of_plan(
         plan,
         (view_frontend(served, frontend, bind) for frontend in frontends),
-        (
-            view_endpoint(v, group.counters_of(v.address), clock, ejected, starting, faults)
-            for v in plan.verdicts
-        ),
+        (view_endpoint(v, group, clock, ejected, starting, faults) for v in plan.verdicts),
     )
     show_traffic(facts, group.totals())
     _show_counted(facts, group.counters, group.waiting(now), served.wake_problem)
@@ -167,7 +161,7 @@ def _turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause,
 
 def view_endpoint(
     verdict: EndpointVerdict,
-    counters: EndpointCounters,
+    group: Group,
     clock: WallClock,
     ejected: Mapping[SocketAddress, float],
     starting: Mapping[SocketAddress, float],
@@ -180,12 +174,15 @@ def view_endpoint(
         starting: What endpoints that start slowly have of their shares.
     """
     address = verdict.address
+    counters = group.counters_of(address)
     facts = facts_of_verdict(verdict, starting.get(address) if verdict.is_usable else None)
     facts.ejected_for_s = ejected.get(address)
     # It must not look like a failure.
     words = faults.get(address)
     on_purpose = causes.fault_on_purpose(address, words) if words else None
-    facts.cause = on_purpose or _cause(verdict, counters, clock)
+    facts.cause = on_purpose
+    if on_purpose is None:
+        facts.cause, facts.is_past = failure_of(address, counters, clock, group.absent_on(address))
     facts.answered_at = clock.unix(counters.dials.succeeded_at)
     show_traffic(facts, counters)
     return facts
@@ -197,18 +194,6 @@ def show_traffic(facts: TrafficByCause, counters: EndpointCounters) -> None:
         setattr(facts, name, getattr(counters, name))
     if counters.failures:
         facts.failures_by_cause = counters.failures_by_cause()
-
-
-def _cause(verdict: EndpointVerdict, counters: EndpointCounters, clock: WallClock) -> Cause | None:
-    dials, ends, address = counters.dials, counters.ends, verdict.address
-    failing = dials if dials.is_on else ends
-    when = {"first_at": clock.unix(failing.first_at), "last_at": clock.unix(failing.last_at)}
-    if dials.is_on:
-        error = os.strerror(dials.number)
-        return causes.dial_failed(address, dials.number, error, count=dials.failures, **when)
-    if ends.is_on and ends.failures >= _MANY_ENDS:
-        return causes.resets(address, count=ends.failures, **when)
-    return None
 
 
 def view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> FrontendFacts:

@@ -21,6 +21,7 @@ from .inputs import Inputs, judge_settings, look_at_manifests
 from .kernel_view import KernelView, read_kernel
 from .leftovers import judge_kube_proxy, judge_own
 from .offers import chosen, judge_offers, judge_path, read_offers
+from .wake import look_at_wake
 
 _log = logging.getLogger("userspace_proxy.check")
 
@@ -85,7 +86,8 @@ def _look_at_source(
     settings: Settings, options: Options, steering: str
 ) -> tuple[list[Finding], Inputs]:
     if not settings.manifests:
-        return look_at_server(settings, settings.node_name)
+        found, inputs = look_at_server(settings, settings.node_name)
+        return [*found, *look_at_wake(settings, settings.node_name)], inputs
     cidrs = settings.service_cluster_ip_range
     return look_at_manifests(
         settings.manifests, options=options, steering=steering, service_cidrs=cidrs

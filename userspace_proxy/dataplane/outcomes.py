@@ -109,6 +109,9 @@ class Outcomes:
         if number in SHORTAGES:
             self._note_shortage(number, now, fields, is_of_client=bool(client))
             return cause.code
+        if number in causes.RESETS:
+            # It has accepted the connection, whatever a dial from another address shows.
+            counters.ends.failed(now, number)
         code = CauseCode.FAULT_ON_PURPOSE if endpoint in self._detours else cause.code
         if is_client_specific:
             return code

@@ -27,6 +27,7 @@ from . import reactor as epoll
 from .connection_log import ConnectionLog, EndedBy
 from .endpoint_group import EndpointGroup
 from .frontends import dialled_at
+from .giving_up import has_given_up
 from .held_acks import send_acks
 from .pipes import PipePool
 from .proxy_protocol import write_header
@@ -139,7 +140,7 @@ class TcpConnection:
         self._asked_at = 0.0
         """When the endpoint answered, or the client first sent something after that."""
         self._has_ended_badly = False
-        """The endpoint has ended it without a byte."""
+        """The endpoint has ended it without a byte, or the client was the first to give up."""
         self._wants_client_out = False
         self._has_nodelay = False
         """The endpoint's socket has TCP_NODELAY."""
@@ -380,6 +381,9 @@ class TcpConnection:
         counters.received_bytes += up.bytes_moved - up.bytes_counted
         counters.sent_bytes += down.bytes_moved - down.bytes_counted
         up.bytes_counted, down.bytes_counted = up.bytes_moved, down.bytes_moved
+        is_unanswered = not (down.bytes_moved or down.waiting_bytes or self._has_ended_badly)
+        if is_unanswered and has_given_up(up, self.reactor.now - self._answered_at):
+            self._note_bad_end(errno.ETIMEDOUT)
 
     def close(self) -> None:
         """Reset both sides at once. Idempotent."""

@@ -25,6 +25,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from ..kernel.ephemeral import EPHEMERAL
+from ..kernel.icmp_errors import keep_icmp_errors
 from ..kernel.pktinfo import ANCILLARY_BYTES, Ancillary, AncillaryItem, Destinations, hops_left
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
@@ -36,7 +37,7 @@ from .engine import Engine
 from .flow_table import GRAIN_S
 from .sockets import EXHAUSTED, is_self_connected, is_wildcard, packets_lost, set_hop_limit
 from .tuning import BATCH, DIALS
-from .udp_flow import REFUSALS, UdpFlow
+from .udp_flow import UdpFlow, refusal_of
 from .udp_flows import UdpFlows
 
 _DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK
@@ -49,6 +50,9 @@ _log = FieldLogger("userspace_proxy.dataplane")
 _KEEP_BYTES = 2048
 _KEEP_DATAGRAMS = 4
 _KEEP_S = 1.0
+# That an endpoint has refused nothing shows that it is there only once ARP or neighbour discovery
+# had the time to fail: three requests, a second apart (arp(7): mcast_solicit, retrans_time_ms).
+_ONE_WAY_S = 4.0
 
 
 class UdpListener:
@@ -237,6 +241,7 @@ class UdpListener:
                 number = exc.errno or errno.ENOMEM
             else:
                 set_hop_limit(sock, hops_left(flow.hop_limit) - 1)
+                keep_icmp_errors(sock)
                 flow.sock = sock
                 return 0
         if flow.is_preserved:
@@ -271,13 +276,13 @@ class UdpListener:
             self.endpoint_refused(flow, refusal)
 
     def _keep(self, flow: UdpFlow, payload: memoryview, now: float) -> None:
-        kept = flow.kept
-        if now - flow.sent_since > _KEEP_S:
+        kept, age_s = flow.kept, now - flow.sent_since
+        if age_s > _ONE_WAY_S:
             flow.kept = None
             if flow.endpoint is not None:
                 # Endpoints of one-way protocols never answer; it is enough that they don't refuse.
                 self.group.outcomes.answered(flow.endpoint, now)
-        elif kept is not None and len(kept) < _KEEP_DATAGRAMS:
+        elif kept is not None and age_s <= _KEEP_S and len(kept) < _KEEP_DATAGRAMS:
             fits = len(payload) + sum(map(len, kept)) <= _KEEP_BYTES
             if fits:
                 kept.append(bytes(payload))
@@ -295,8 +300,7 @@ class UdpListener:
             except BlockingIOError:
                 break
             except OSError as exc:
-                if exc.errno in REFUSALS:
-                    refusal = exc.errno
+                refusal = refusal_of(sock, exc.errno) or refusal
             else:
                 return refusal
         self.group.counters.dropped_datagrams += 1

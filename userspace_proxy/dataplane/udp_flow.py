@@ -7,8 +7,10 @@ import errno
 from collections.abc import Hashable
 from typing import Any, Protocol
 
+from ..kernel.icmp_errors import take_icmp_errors
 from ..kernel.pktinfo import Ancillary, AncillaryItem
 from ..model import CauseCode, SocketAddress
+from . import reactor as epoll
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .flow_table import GRAIN_S, FlowTable
@@ -33,6 +35,17 @@ REFUSALS = frozenset(
 # Of a flow that waits: about twice what is kept of others, for protocols that open with a burst.
 _HELD_DATAGRAMS = 8
 _HELD_BYTES = 16 * 1024
+
+
+def refusal_of(sock: _socket.socket, number: int | None) -> int:
+    """Return the errno of the endpoint's refusal, 0 if an error of its socket isn't one.
+
+    Args:
+        number: The errno of a call that failed.
+    """
+    queued = take_icmp_errors(sock)
+    found = number if queued is None else queued
+    return found if found in REFUSALS else 0
 
 
 class _FlowOwner(Protocol):
@@ -124,8 +137,8 @@ class UdpFlow:
         self.tried: dict[SocketAddress, CauseCode] | None = None
         """Endpoints that refused, and why; most flows need no dict."""
 
-    def on_endpoint(self, _events: int) -> None:
-        """Send the endpoint's datagrams to the client; an error means that it refused.
+    def on_endpoint(self, events: int) -> None:
+        """Send the endpoint's datagrams to the client; an error may mean that it refused.
 
         The socket is level-triggered: most flows have one answer to read, so no read finds the
         socket empty; one with more is reported again and read to the end.
@@ -144,11 +157,13 @@ class UdpFlow:
             try:
                 count = sock.recv_into(buffer)
             except BlockingIOError:
+                if events & epoll.ERR:
+                    # A call that failed has taken the error, and left it in the queue.
+                    refusal = refusal_of(sock, 0) or refusal
                 break
             except OSError as exc:
                 # The kernel reports it before datagrams that arrived earlier.
-                if exc.errno in REFUSALS:
-                    refusal = exc.errno
+                refusal = refusal_of(sock, exc.errno) or refusal
                 left = left or BATCH
                 continue
             if not self.has_answer:

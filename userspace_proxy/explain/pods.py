@@ -17,12 +17,12 @@ _SHOWN = 10
 
 
 def judge_pods(
-    service: Service, target_names: Sequence[str], pods: Sequence[PodState], *, has_endpoints: bool
+    service: Service, targets: Sequence[int | str], pods: Sequence[PodState], *, has_endpoints: bool
 ) -> list[PathStep]:
     """Return what the pods of a Service explain.
 
     Args:
-        target_names: The values of ``targetPort`` that are names.
+        targets: The target ports: numbers, or names of container ports.
         pods: Those of the Service, or if there are none, all of its namespace.
         has_endpoints: The Service's slices contain endpoints.
     """
@@ -41,19 +41,19 @@ def judge_pods(
         what = f"The only pod with the labels {labels} is not ready"
         if len(own) > 1:
             what = f"None of the {len(own)} pods with the labels {labels} is ready"
-        return [PathStep(Level.TROUBLE, _TOPIC, what, details=details)]
+        return [PathStep(Level.TROUBLE, _TOPIC, what, details=details, pod=own[0].name)]
     steps = [
         PathStep(
             Level.OK, _TOPIC, f"{len(ready)} of {plural(len(own), 'pod')} ready", details=details
         )
     ]
-    steps += _missing_ports(target_names, own)
+    steps += _missing_ports([t for t in targets if isinstance(t, str)], own)
     if not has_endpoints and len(steps) == 1:
         which = "1 pod is" if len(ready) == 1 else f"{len(ready)} pods are"
         what = f"{which} ready, and no EndpointSlice contains them"
         hint = "The EndpointSlice controller of kube-controller-manager creates slices: is it up?"
         steps.append(PathStep(Level.TROUBLE, _TOPIC, what, hint))
-    return steps
+    return steps + _other_numbers([t for t in targets if isinstance(t, int)], own)
 
 
 def _no_pod(service: Service, others: Sequence[PodState]) -> PathStep:
@@ -71,8 +71,9 @@ def _no_pod(service: Service, others: Sequence[PodState]) -> PathStep:
             hint = did_you_mean(f"{key}={value}", [p for p in known if p != f"{key}={value}"])
             if hint:
                 near = hint.removeprefix("did you mean ").removesuffix("?")
-                has = f"pod {pairs[near].name} has {near}"
-                return PathStep(Level.TROUBLE, _TOPIC, f"{what}; {has}", hint.capitalize())
+                pod = pairs[near].name
+                what = f"{what}; pod {pod} has {near}"
+                return PathStep(Level.TROUBLE, _TOPIC, what, hint.capitalize(), pod=pod)
     there = ", ".join(sorted(pairs)[:_SHOWN]) or "none"
     return PathStep(Level.TROUBLE, _TOPIC, f"{what}; the labels there are {there}")
 
@@ -81,10 +82,36 @@ def _missing_ports(target_names: Sequence[str], pods: Sequence[PodState]) -> lis
     names = sorted({name for pod in pods for name in pod.port_names})
     steps = []
     for wanted in target_names:
-        if wanted not in names:
+        lacking = [pod.name for pod in pods if wanted not in pod.port_names]
+        if lacking and wanted in names:
+            who = plural(len(pods), "pod")
+            what = (
+                f'{len(lacking)} of {who} lack the port "{wanted}": {", ".join(lacking[:_SHOWN])}'
+            )
+            hint = "They get no connections for it: name the port in their containers, too"
+            steps.append(PathStep(Level.ATTENTION, _TOPIC, what, hint))
+        elif wanted not in names:
             have = ", ".join(f'"{name}"' for name in names) or "no named port"
             what = f'targetPort "{wanted}" is no port of the pods\' containers; they have {have}'
             steps.append(
-                PathStep(Level.TROUBLE, _TOPIC, what, "Name the port so, or use its number")
+                PathStep(
+                    Level.TROUBLE,
+                    _TOPIC,
+                    what,
+                    "Name the port so, or use its number",
+                    pod=pods[0].name,
+                )
             )
     return steps
+
+
+def _other_numbers(targets: Sequence[int], pods: Sequence[PodState]) -> list[PathStep]:
+    """Return the target ports that no container lists; it needn't, so this is no failure yet."""
+    have = sorted({number for pod in pods for number in pod.port_numbers})
+    missing = [target for target in dict.fromkeys(targets) if target not in have]
+    if not have or not missing:
+        return []
+    shown = ", ".join(map(str, have[:_SHOWN]))
+    what = f"targetPort {missing[0]} is no containerPort of its pods; they have {shown}"
+    hint = "If the program listens on one of these, set targetPort to it; --probe dials it"
+    return [PathStep(Level.ATTENTION, _TOPIC, what, hint)]

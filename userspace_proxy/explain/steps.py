@@ -10,10 +10,10 @@ wrong with the Service itself wins over problems of the node that may be about o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
-from ..model import Cause, CauseCode
+from ..model import Cause
 from ..status.path_words import counted_in_words, path_in_words, probes_in_words
 from ..status.text import ejected_in_words
 from ..status.units import (
@@ -24,7 +24,8 @@ from ..status.units import (
 )
 from .clients import say_client
 from .dial import DialResult
-from .next_command import next_command
+from .next_command import Asked, next_command
+from .observed import before_it_failed, nothing_came_back
 from .reading import Subject
 
 _NODE, _SOURCE = "node", "source"
@@ -47,8 +48,10 @@ class PathStep:
     """One word: ``endpoints``."""
     what: str
     hint: str = ""
-    details: tuple[tuple[Level, str], ...] = ()
-    """Lines below it, each with a level."""
+    details: tuple[tuple[Level | None, str], ...] = ()
+    """Lines below it, each with a level; None: about what isn't used, by design."""
+    pod: str = ""
+    """The name of the pod that it is about; empty if it is about none, or several."""
 
 
 _ELSEWHERE = PathStep(
@@ -56,7 +59,6 @@ _ELSEWHERE = PathStep(
     "dial",
     "Nothing was dialled: the proxy is in another network namespace; run this on its node, in that "
     "namespace",
-    "nsenter --net --target PID runs a command in the namespace of a process",
 )
 
 
@@ -79,7 +81,7 @@ class Explanation:
     sentence: str
     """One sentence without a full stop."""
     next: str
-    """The command that shows more, or that repairs it."""
+    """The command that shows more, or that repairs it; empty if there is none."""
     parts: tuple[PathPart, ...]
 
 
@@ -89,8 +91,7 @@ def explain(
     client: str = "",
     dials: Dials | None = None,
     pods: Sequence[PathStep] | None = None,
-    asked: Sequence[str] = (),
-    is_elsewhere: bool = False,
+    asked: Asked | None = None,
 ) -> Explanation:
     """Return the steps of connections to a Service.
 
@@ -98,9 +99,9 @@ def explain(
         client: The address of a client; empty: any.
         dials: Results of dials; None: no dials were asked for.
         pods: What was found out about the pods of the Service; None: they weren't looked at.
-        asked: The flags of the source, which the next command needs again.
-        is_elsewhere: The proxy is in another network than this program, which can't dial for it.
+        asked: How the user asked; None: by default, of this machine's proxy.
     """
+    asked = asked or Asked()
     family = "IPv6" if ":" in client else "IPv4"
     ports = [port for port in subject.ports if not client or port.family == family]
     whole = [*_ignored(subject), *(pods or ())]
@@ -112,7 +113,7 @@ def explain(
     if subject.node is not None:
         parts.append(PathPart(_NODE, tuple(_node(subject.node))))
     parts += [PathPart(_title(port), tuple(_port(port, subject, client, dials))) for port in ports]
-    if is_elsewhere and dials is not None:
+    if asked.is_elsewhere and dials is not None:
         parts.append(PathPart("", (_ELSEWHERE,)))
     steps = [step for part in parts for step in part.steps]
     level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
@@ -125,9 +126,8 @@ def explain(
         next=next_command(
             cause,
             subject,
-            asked=asked,
-            has_dialled=dials is not None or is_elsewhere,
-            has_pods=pods is not None,
+            replace(asked, has_dialled=dials is not None, has_pods=pods is not None),
+            pod=next((step.pod for step in pods or () if step.pod), ""),
         ),
         parts=tuple(parts),
     )
@@ -174,10 +174,14 @@ def _sentence(worst: PathStep | None, ports: Sequence[PortFacts], subject: Subje
         return worst.what
     if not ports:
         return f"{subject.service} has no ports"
+    holding = [port for port in ports if port.state.word == "holding"]
+    if holding:
+        return holding[0].state.sentence
     usable = ports[0].usable
     if subject.node is None:
-        return f"Clients would be served by {plural(usable, 'endpoint')}"
-    parts = [f"Clients are served by {plural(usable, 'endpoint')}"]
+        would = f"Clients would be served by {plural(usable, 'endpoint')}"
+        return "; ".join((would, *_pinned(ports)))
+    parts = [f"Clients are served by {plural(usable, 'endpoint')}", *_pinned(ports)]
     is_counted = all(port.path != "kernel" or port.kernel_connections is not None for port in ports)
     if is_counted and not any(port.connections or port.kernel_connections for port in ports):
         parts.append("none has connected since the proxy started")
@@ -187,6 +191,14 @@ def _sentence(worst: PathStep | None, ports: Sequence[PortFacts], subject: Subje
         who = "clients from outside are dropped: " if is_from_outside else ""
         parts.append(f"{who}{_told(cause, subject.now)}")
     return "; ".join(parts)
+
+
+def _pinned(ports: Sequence[PortFacts]) -> Iterator[str]:
+    """Yield how long each client stays with one of several endpoints, if it does."""
+    for port in ports[:1]:
+        if port.affinity_timeout_s is not None and port.usable > 1:
+            within = seconds_in_words(port.affinity_timeout_s)
+            yield f"each client keeps to one, until it is away for {within} (sessionAffinity)"
 
 
 def _ignored(subject: Subject) -> Iterator[PathStep]:
@@ -246,6 +258,9 @@ def _port(
         level, said = say_client(port, client)
         yield PathStep(level, "client", said)
     yield _endpoints(port, subject.now)
+    what, hint = nothing_came_back(port)
+    if what and port.state.level is Level.OK:
+        yield PathStep(Level.ATTENTION, "answers", what, hint)
     if port.waits.waiting and port.state.word not in _WAITING:
         held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
         yield PathStep(Level.ATTENTION, "waiting", f"Waiting for an endpoint: {held}")
@@ -273,8 +288,10 @@ def _path(port: PortFacts, subject: Subject) -> PathStep:
 def _endpoints(port: PortFacts, now: float) -> PathStep:
     total = len(port.endpoints)
     usable = port.usable
-    shown = sorted(port.endpoints, key=lambda endpoint: endpoint.is_usable and not endpoint.cause)
-    details = [_endpoint(endpoint, now) for endpoint in shown[:ENDPOINTS_SHOWN]]
+    shown = sorted(port.endpoints, key=lambda endpoint: endpoint.serves)
+    details: list[tuple[Level | None, str]] = [
+        _endpoint(endpoint, port.protocol, now) for endpoint in shown[:ENDPOINTS_SHOWN]
+    ]
     if total > len(details):
         details.append((Level.OK, f"and {total - len(details):,} more"))
     hint = port.state.causes[0].hint if port.state.causes else ""
@@ -293,30 +310,21 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     return PathStep(Level.OK, "endpoints", what, details=tuple(details))
 
 
-_STILL_ANSWERS = (CauseCode.ENDPOINT_RESETS, CauseCode.FAULT_ON_PURPOSE)
-
-
-def _endpoint(endpoint: EndpointFacts, now: float) -> tuple[Level, str]:
+def _endpoint(endpoint: EndpointFacts, protocol: str, now: float) -> tuple[Level | None, str]:
     node = f" on {endpoint.node}" if endpoint.node else ""
     where = f"{endpoint.address}{node}"
     if endpoint.cause is not None:
-        served = f"; it served {plural(endpoint.connections, 'connection')} before"
-        # The connections that it ends, or that suffer a fault, are among those that it answered.
-        has_served = endpoint.connections and endpoint.cause.code not in _STILL_ANSWERS
-        before = served if has_served else ""
+        before = before_it_failed(endpoint, protocol)
         # Most causes begin with the address.
         sentence = _told(endpoint.cause, now).removeprefix(f"{endpoint.address} ")
-        is_on_purpose = endpoint.cause.code == CauseCode.FAULT_ON_PURPOSE
-        level = Level.ATTENTION if is_on_purpose else Level.TROUBLE
-        return level, f"{where}: {sentence}{before}"
+        return endpoint.level, f"{where}: {sentence}{before}"
     if endpoint.ejected_for_s is not None:
-        return Level.TROUBLE, f"{where}: {ejected_in_words(endpoint.ejected_for_s)}"
+        return endpoint.level, f"{where}: {ejected_in_words(endpoint.ejected_for_s)}"
     if endpoint.is_usable:
         count = f", {plural(endpoint.connections, 'connection')}" if endpoint.connections else ""
         preference = f", {endpoint.preference}" if endpoint.preference else ""
-        return Level.OK, f"{where}: {endpoint.state}{preference}{count}"
-    is_ready = endpoint.state not in ("not ready", "terminating") and not endpoint.is_refused
-    return Level.OK if is_ready else Level.ATTENTION, f"{where}: {endpoint.state}"
+        return endpoint.level, f"{where}: {endpoint.state}{preference}{count}"
+    return endpoint.level, f"{where}: {endpoint.state}"
 
 
 def _told(cause: Cause, now: float) -> str:

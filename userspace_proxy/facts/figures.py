@@ -334,6 +334,7 @@ DIAL_CAUSES = (
     CauseCode.ENDPOINT_REFUSES,
     CauseCode.ENDPOINT_SILENT,
     CauseCode.ENDPOINT_UNREACHABLE,
+    CauseCode.ENDPOINT_RESETS,
     CauseCode.ENDPOINT_FAILS,
 )
 """Why dials fail; the last one is of all other errors."""

@@ -295,7 +295,10 @@ class Unencoded(Aside):
 
     __slots__ = ()
     demand: Mapping[ServiceKey, int] = MappingProxyType({})
-    """Services whose clients wait, or did in the last 90 s: how many, at least 1."""
+    """How much each Service that holds connections needs pods, from this node: clients that wait,
+    open connections and flows; at least 1 for some time after the last of them."""
+    cluster_demand: Mapping[ServiceKey, int] | None = None
+    """The same of all nodes; None: unknown here."""
     config: Sequence[tuple[str, object, str]] = ()
     """Settings for ``/configz``: name, value, origin (``default``, ``file``, ``flag``)."""
 
@@ -415,5 +418,6 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
         part = msgspec.structs.replace(
             self, ports=ports, ignored=ignored, health_checks=health_checks
         )
-        part.demand, part.config = self.demand, self.config
+        part.demand, part.cluster_demand = self.demand, self.cluster_demand
+        part.config = self.config
         return part

@@ -30,7 +30,14 @@ class Level(enum.StrEnum):
 
 
 # States of Service ports whose clients are served, though less well than they could be.
-_SERVED = ("partly answering", "failed before", "at their limit", "out of client ports", "served")
+_SERVED = (
+    "partly answering",
+    "failed before",
+    "unanswered",
+    "at their limit",
+    "out of client ports",
+    "served",
+)
 
 
 class FrontendFacts(msgspec.Struct, frozen=True, gc=False):
@@ -80,6 +87,8 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
 
     answered_at: float = 0.0
     """Unix time at which it last answered a dial; 0 if it never did."""
+    is_past: bool = False
+    """Its cause is of a while ago, and nothing has tried it since."""
 
     @property
     def is_left_out(self) -> bool:
@@ -91,6 +100,26 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
         """Whether the proxy never dials it: its address is reserved, or this node's."""
         return self.state.startswith("refused")
 
+    @property
+    def serves(self) -> bool:
+        """Whether clients get there: it is usable, and connections to it don't fail.
+
+        A fault on purpose is no failure.
+        """
+        is_fine = self.cause is None or self.cause.code == CauseCode.FAULT_ON_PURPOSE
+        return self.is_usable and self.ejected_for_s is None and is_fine
+
+    @property
+    def level(self) -> Level | None:
+        """How it serves, for all observers; None where this node leaves it out by design."""
+        if self.is_usable:
+            is_well = self.state == "ready" and self.cause is None
+            # What was seen of it is no failure, or a former one.
+            is_seen = self.cause is not None and self.cause.code == CauseCode.ENDPOINT_SENDS_NOTHING
+            fails = not (self.serves or self.is_past or is_seen)
+            return Level.TROUBLE if fails else Level.OK if is_well else Level.ATTENTION
+        return None if self.is_left_out or self.state == "ready" else Level.ATTENTION
+
 
 class StateFacts(msgspec.Struct, frozen=True, gc=False):
     """How the clients of a Service port are served."""
@@ -100,7 +129,8 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
     cluster asks for something that has no effect."""
     word: str = ""
     """``served``, ``partly served``, ``not served``, ``refused``, ``dropped``, ``not answering``,
-    ``partly answering``, ``fault on purpose``, ``out of ports``, ``out of client ports``."""
+    ``partly answering``, ``failed before``, ``unanswered``, ``fault on purpose``, ``out of ports``,
+    ``out of client ports``."""
     sentence: str = ""
     """The same with its reason."""
     causes: Sequence[Cause] = ()
@@ -218,8 +248,13 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def usable(self) -> int:
-        """How many endpoints may serve from this node now."""
+        """How many endpoints may serve from this node now, whether connections fail or not."""
         return sum(endpoint.is_usable for endpoint in self.endpoints)
+
+    @property
+    def serving(self) -> int:
+        """How many endpoints serve from this node now: the figure that people see."""
+        return sum(endpoint.serves for endpoint in self.endpoints)
 
     @property
     def has_default_path(self) -> bool:

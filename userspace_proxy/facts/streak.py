@@ -52,6 +52,11 @@ class Streak:
         """Note a failure at this time."""
         self.add(StreakPart(_NEVER, 1, now, now, number))
 
+    def still_fails(self, now: float, number: int) -> None:
+        """Note that a probe has found it as it was; no client's attempt, so it isn't counted."""
+        if self.is_on:
+            self.last_at, self.number = now, number
+
     def end(self) -> None:
         """End it, as if the last failure had been a success: connections go elsewhere now."""
         self.succeeded_at = max(self.succeeded_at, self.last_at)

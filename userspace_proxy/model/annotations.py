@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from .durations import parse_duration
+from .endpoint_names import read_endpoint_names
 from .handling import (
     DEFAULT_HANDLING,
     Balance,
@@ -47,7 +48,10 @@ WITHOUT_SLOW_START = "it has no effect with balance source-hash"
 HOLD_MAX = 100_000
 # More than a node has connections.
 CONNECTIONS_MAX = 1_000_000
+# An autoscaler's cooldown is minutes; a day without clients isn't a pause between two of them.
+IDLE_AFTER_MAX_S = 86400.0
 _ASLEEP = "nothing is woken"
+_AWAKE = "nothing is scaled to zero"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,14 @@ def read_workload(text: str) -> Workload:
     return workload
 
 
+def read_idle_after(text: str) -> float:
+    """Return the value of ``idle-after``, a duration."""
+    seconds = parse_duration(text)
+    if not 1 <= seconds <= IDLE_AFTER_MAX_S:
+        raise ConfigError(f"{quoted(text)} is not in 1s–24h")
+    return seconds
+
+
 def read_removal(text: str) -> float | None:
     """Return the value of ``on-endpoint-removal``: ``keep``, or a duration."""
     return None if text == "keep" else parse_duration(text)
@@ -146,6 +158,7 @@ ANNOTATIONS = (
         "slow-start", "slow_start_s", read_slow_start, "new endpoints get full shares at once"
     ),
     Annotation("wake", "wake", read_workload, _ASLEEP),
+    Annotation("idle-after", "idle_after_s", read_idle_after, _AWAKE),
     Annotation("on-endpoint-removal", "removal_s", read_removal, "connections continue"),
     Annotation(
         "proxy-protocol",
@@ -159,6 +172,7 @@ ANNOTATIONS = (
         one_of({path.value: path for path in DataPath}),
         "the flag --path decides",
     ),
+    Annotation("endpoints", "names", read_endpoint_names, "no endpoint is found by name"),
 )
 """All of them; docs/services.md lists them, and a test compares the two."""
 
@@ -187,6 +201,9 @@ def read_handling(annotations: Mapping[str, str | None]) -> tuple[Handling, tupl
     if handling.wake is not None and handling.hold is None:
         why = f"no connection waits without {DOMAIN}hold"
         notes.append(f"annotation {DOMAIN}wake: {why}: {_ASLEEP}")
+    if handling.idle_after_s is not None and handling.wake is None:
+        why = f"no workload is named by {DOMAIN}wake"
+        notes.append(f"annotation {DOMAIN}idle-after: {why}: {_AWAKE}")
     return handling, (*notes, *unknown_notes(annotations, _KEYS))
 
 

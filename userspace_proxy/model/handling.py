@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from .endpoint_names import EndpointName
+
 
 class Balance(enum.StrEnum):
     """How the endpoint of a new connection is chosen."""
@@ -85,12 +87,19 @@ class Handling:
     """Bounds connections to one endpoint from this node; further ones wait. None: no bound."""
     wake: Workload | None = None
     """Needed while clients wait: asked for by an Event, and scaled from zero where allowed."""
+    idle_after_s: float | None = None
+    """Seconds after the last client in which ``wake`` is still needed; then it is scaled to zero
+    where allowed. None: as long as demand lasts without it, and it isn't scaled to zero."""
     removal_s: float | None = None
     """Seconds after which connections to an endpoint that has left end; None: they don't."""
     proxy_protocol: ProxyProtocol | None = None
     """TCP connections to endpoints begin with this header; None: with the client's bytes."""
     path: DataPath | None = None
     """None: as ``--path`` says."""
+    names: tuple[EndpointName, ...] = ()
+    """Endpoints by name, also those of slices."""
+    found_by_name: tuple[str, ...] = ()
+    """Their addresses, sorted: at each dial the kernel is asked whether one is this node's."""
 
     @property
     def waits(self) -> Hold | None:

@@ -21,6 +21,8 @@ class PodState:
     """Why it isn't ready, in the cluster's words; empty if it is."""
     port_names: tuple[str, ...]
     """Of its containers, without unnamed ones."""
+    port_numbers: tuple[int, ...] = ()
+    """The ``containerPort`` of all its containers; programs may listen on others, too."""
 
 
 class WireContainerPort(msgspec.Struct, frozen=True, rename="camel", gc=False):
@@ -106,6 +108,7 @@ class WirePod(msgspec.Struct, frozen=True, rename="camel", gc=False):
 
 
 class _ServicePort(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    port: int | None = None
     target_port: int | str | None = None
 
 
@@ -117,14 +120,14 @@ class _WireService(msgspec.Struct, frozen=True, rename="camel", gc=False):
     spec: _ServiceSpec | None = None
 
 
-def read_target_names(service: bytes | memoryview | msgspec.Raw) -> tuple[str, ...]:
-    """Return the values of a Service's ``targetPort`` that are names of container ports.
+def read_targets(service: bytes | memoryview | msgspec.Raw) -> tuple[int | str, ...]:
+    """Return the target ports of a Service: numbers, or names of container ports.
 
     Raises:
         FieldError: It isn't a Service.
     """
     ports = (decode(service, _WireService).spec or _ServiceSpec()).ports or ()
-    return tuple(port.target_port for port in ports if isinstance(port.target_port, str))
+    return tuple(port.target_port or port.port or 0 for port in ports)
 
 
 def read_pods(page: bytes) -> tuple[PodState, ...]:
@@ -142,13 +145,14 @@ def _read(wire: WirePod) -> PodState:
     labels = {key: value or "" for key, value in (wire.metadata.labels or {}).items()}
     is_ready = wire.condition("Ready").status == "True" and not wire.metadata.deletion_timestamp
     containers = (wire.spec or WirePodSpec()).containers or []
-    names = [port.name for container in containers for port in container.ports or ()]
+    ports = [port for container in containers for port in container.ports or ()]
     return PodState(
         name=wire.metadata.name or "",
         labels=tuple(sorted(labels.items())),
         is_ready=is_ready,
         why_not="" if is_ready else _why_not(wire),
-        port_names=tuple(name for name in names if name),
+        port_names=tuple(port.name for port in ports if port.name),
+        port_numbers=tuple(port.container_port for port in ports if port.container_port),
     )
 
 

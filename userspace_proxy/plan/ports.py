@@ -8,6 +8,7 @@ endpoint and no source range: it refuses all clients.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Iterator
 
 from ..cluster import ServiceState
@@ -27,10 +28,12 @@ from ..policy import (
 from ..policy.causes import (
     first_notes,
     not_followed,
+    some_lack_port,
     too_many_at_all_ports,
     too_many_endpoints,
     too_many_in_namespace,
 )
+from ..policy.name_causes import NEEDS_PROXY, name_notes, why_no_name_serves
 from ..policy.orphans import Orphans
 from .claims import PortClaim
 from .namespace_shares import NAMESPACE_MAX, SERVICE_MAX
@@ -132,7 +135,8 @@ def _plan_port(
     path = choose_path(
         handling,
         facts.default_path,
-        facts.no_kernel_path.get(claim.key.family)
+        (f"{NEEDS_PROXY} needs the proxy" if handling.found_by_name else "")
+        or facts.no_kernel_path.get(claim.key.family)
         or facts.no_kernel_path.get(handling.balance)
         or no_kernel_path,
         allowed=facts.allowed_paths,
@@ -144,6 +148,7 @@ def _plan_port(
     # As with other notes, once for all frontends of a family.
     is_first = claim.key.side is Side.ALL
     notes = (path.note,) if path.note is not None and is_first else ()
+    lacking = _lacking(state, index, claim) if is_first else ()
     too_many = () if usable.are_all or not is_first else (too_many_endpoints(ENDPOINTS_MAX),)
     return PortPlan(
         key=claim.key,
@@ -158,18 +163,26 @@ def _plan_port(
             leaving=usable.leaving if has_leaving else (),
         ),
         cause=_cause(state, index, claim, usable, orphans),
-        notes=(*too_many, *claim.notes, *notes),
+        notes=(*too_many, *claim.notes, *lacking, *notes),
         scope=claim.scope,
         path=path,
     )
 
 
+def _lacking(state: ServiceState, index: EndpointIndex, claim: PortClaim) -> tuple[Cause, ...]:
+    """Return that some of the pods lack a port that others have; slices by hand may mean it so."""
+    port, service = claim.port, state.service
+    have, total = index.lacking(claim.key.family, port.name, claim.protocol)
+    return (some_lack_port(port, have, total),) if have and service.selector else ()
+
+
 def slice_notes(state: ServiceState, family: IPFamily) -> tuple[Cause, ...]:
     """Return what the slices of a family ask for and don't get."""
-    slices = (item for item in state.slices if item.family is family)
-    return first_notes(
+    slices = [item for item in state.slices if item.family is family]
+    written = (
         not_followed(f"EndpointSlice {item.key}: {note}") for item in slices for note in item.notes
     )
+    return first_notes(itertools.chain(name_notes(slices), written))
 
 
 def _cause(
@@ -181,6 +194,8 @@ def _cause(
         meant = orphans.meant_for(state.service.key)
         if meant is not None:
             return meant
+    if not usable.verdicts and (cause := why_no_name_serves(state, claim.port, claim.key.family)):
+        return cause
     return why_none_usable(
         state.service, claim.port, claim.key.family, claim.scope, index, usable.verdicts
     )

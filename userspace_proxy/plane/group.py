@@ -76,6 +76,8 @@ class Group(CounterTable):
         """As in each worker."""
         self._measured = Serving(), ""
         """What was measured last, and why it is too large."""
+        self._absent: dict[SocketAddress, str] = {}
+        """Ejected endpoints that no host of a link has, each with the link's interface."""
 
     def opening(self) -> GroupUpdate:
         """Return what opens it in a worker."""
@@ -184,6 +186,20 @@ class Group(CounterTable):
         if self._slow_start.seconds:
             others = frozenset(self.serving.all_endpoints) - {endpoint}
             self._slow_start.begin(self.serving.newcomers(others), now)
+
+    def note_absent(self, endpoint: SocketAddress, interface: str) -> None:
+        """Note on which link no host has the endpoint's address; empty: that isn't so."""
+        if self._absent.get(endpoint, "") == interface:
+            return
+        self.revision += 1
+        if interface:
+            self._absent[endpoint] = interface
+        else:
+            del self._absent[endpoint]
+
+    def absent_on(self, endpoint: SocketAddress) -> str:
+        """Return the interface on whose link no host has the address; empty: none is known."""
+        return self._absent.get(endpoint, "")
 
     def starting(self, now: float) -> Mapping[SocketAddress, float]:
         """Return what endpoints that start slowly have of their shares."""

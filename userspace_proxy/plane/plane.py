@@ -73,10 +73,6 @@ OnWaits = Callable[[Group], None]
 """Called when a client begins to wait for an endpoint, and no other waits in its worker."""
 
 
-def _ignore_ejection(_group: Group, _endpoint: SocketAddress, _is_ejected: bool) -> None:
-    """Do nothing."""
-
-
 def _ignore_waits(_group: Group) -> None:
     """Do nothing."""
 
@@ -104,7 +100,7 @@ class Plane:
         predecessors: Predecessors | None = None,
         dialer: Dialer | None = None,
     ) -> None:
-        self.on_ejection: OnEjection = _ignore_ejection
+        self.on_ejection: list[OnEjection] = []
         self.on_waits: OnWaits = _ignore_waits
         self._loop = loop
         self._clock = clock
@@ -335,7 +331,8 @@ class Plane:
             if (group := self._groups.get(message.group)) is not None:
                 if isinstance(message, Returned):
                     group.returned(message.endpoint, self._clock())
-                self.on_ejection(group, message.endpoint, isinstance(message, Ejected))
+                for note in self.on_ejection:
+                    note(group, message.endpoint, isinstance(message, Ejected))
         elif isinstance(message, WaitBegan):
             if (group := self._groups.get(message.group)) is not None:
                 self.on_waits(group)

@@ -26,6 +26,9 @@ from ..model import (
 
 _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 _FORBIDDEN = frozenset({errno.EPERM, errno.EACCES})
+RESETS = frozenset({errno.ECONNRESET, errno.EPIPE})
+"""Errors of a dial that the endpoint accepted and reset. Source: tcp_reset() in
+net/ipv4/tcp_input.c; a RST that answers a SYN is ECONNREFUSED."""
 NAMES_SHOWN = 5
 """Names and networks in a sentence."""
 NOTES_MAX = 10
@@ -44,6 +47,8 @@ def dial_failed(
     last_at: float = 0.0,
 ) -> Cause:
     """Return the cause of dials of an endpoint that failed with an errno, and its words."""
+    if number in RESETS:
+        return resets(endpoint, count=count, first_at=first_at, last_at=last_at)
     hint = ""
     if number == errno.ECONNREFUSED:
         code = CauseCode.ENDPOINT_REFUSES
@@ -136,12 +141,15 @@ def slice_empty(service: Service, count: int) -> Cause:
     return Cause(CauseCode.SLICE_EMPTY, sentence, str(service.key), hint)
 
 
-def port_missing(port: ServicePort, others: Sequence[str], names: Sequence[str]) -> Cause:
+def port_missing(
+    port: ServicePort, others: Sequence[str], names: Sequence[str], *, has_selector: bool = False
+) -> Cause:
     """Return that no endpoint has the Service port.
 
     Args:
         others: Protocols for which endpoints have a port of this name.
         names: The first names of the endpoints' ports; empty if they have none.
+        has_selector: The slices are made from pods.
     """
     wanted = f'port named "{port.name}"' if port.name else "unnamed port"
     if others:
@@ -155,15 +163,41 @@ def port_missing(port: ServicePort, others: Sequence[str], names: Sequence[str])
         hint = "The port's name in the EndpointSlice must be that in the Service"
     else:
         sentence = f"its endpoints have no {wanted}, nor any other"
-        hint = "targetPort is a name that no container port of the pods has"
+        hint = "The ports of the EndpointSlice are empty: add those of the Service"
+        if has_selector:
+            # The EndpointSlice controller leaves a port out that it doesn't find in the pod.
+            sentence += ": targetPort is a name that no container port of its pods has"
+            hint = "Name a container port so, or set targetPort to its name or number"
     return Cause(CauseCode.PORT_NAME_MISSING, sentence, port.name, hint)
 
 
-def none_ready(total: int) -> Cause:
-    """Return that no endpoint is ready, nor still serving."""
+def none_ready(total: int, ended: int = 0) -> Cause:
+    """Return that no endpoint is ready, nor still serving.
+
+    Args:
+        ended: Of them, those that terminate and don't serve any more.
+    """
     one, many = "its only endpoint is not ready", f"none of its {total} endpoints is ready"
     hint = "Readiness probes decide: kubectl describe pod shows why one fails"
+    if ended:
+        one = "its only endpoint is terminating and doesn't serve any more"
+        are = "all are" if ended == total else f"{ended:,} of them {'is' if ended == 1 else 'are'}"
+        many = f"{many}, and {are} terminating"
+        hint = "Pods that end must be replaced by others that become ready: kubectl get pods"
     return Cause(CauseCode.NOT_READY, one if total == 1 else many, hint=hint)
+
+
+def some_lack_port(port: ServicePort, have: int, total: int) -> Cause:
+    """Return that only some of a Service's endpoints have the port, and serve it."""
+    wanted = f'port named "{port.name}"' if port.name else "unnamed port"
+    lack = total - have
+    them = "1 of its endpoints has" if lack == 1 else f"{lack:,} of its {total:,} endpoints have"
+    return Cause(
+        CauseCode.PORT_NAME_MISSING,
+        f"{them} no {wanted}",
+        port.name,
+        "targetPort is a name that containers of the other pods don't have",
+    )
 
 
 def none_local(nodes: Collection[str], total: int, policy: str) -> Cause:
@@ -182,10 +216,14 @@ def none_local(nodes: Collection[str], total: int, policy: str) -> Cause:
 
 def none_usable(code: CauseCode, counts: Iterable[tuple[int, str]], total: int) -> Cause:
     """Return that no endpoint is usable, for several reasons; the code is that of the first."""
+    hint = ""
+    if code is CauseCode.ENDPOINT_NOT_ALLOWED:
+        hint = "Endpoints must be addresses of pods, or of hosts that aren't nodes: edit the slice"
     if total == 1:
-        return Cause(code, f"its only endpoint is not usable: {next(iter(counts))[1]}")
+        what = f"its only endpoint is not usable: {next(iter(counts))[1]}"
+        return Cause(code, what, hint=hint)
     parts = ", ".join(f"{count} {reason}" for count, reason in counts)
-    return Cause(code, f"none of its {total} endpoints is usable: {parts}")
+    return Cause(code, f"none of its {total} endpoints is usable: {parts}", hint=hint)
 
 
 def source_denied(
@@ -325,6 +363,16 @@ def not_ours(sentence: str) -> Cause:
 def address_taken(sentence: str, address: str) -> Cause:
     """Return that another Service has the address."""
     return Cause(CauseCode.ADDRESS_TAKEN, sentence, address, "Give one of them another address")
+
+
+def own_address(ip: str) -> Cause:
+    """Return that a Service's cluster IP is an address of this node."""
+    return Cause(
+        CauseCode.ADDRESS_TAKEN,
+        f"its clusterIP {ip} is an address of this node",
+        ip,
+        "Give it a clusterIP that no machine has, such as one of the cluster's range for Services",
+    )
 
 
 def selector_text(service: Service, most: int | None = None) -> str:

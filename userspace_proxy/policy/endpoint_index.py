@@ -41,10 +41,15 @@ class EndpointIndex:
         self._named: dict[IPFamily, dict[str, _Named]] = {family: {} for family in IPFamily}
         """Ports of slices with endpoints, by name."""
         self._shown: dict[IPFamily, tuple[str, ...]] = {}
+        self._addresses: dict[IPFamily, int] = {}
+        """How many addresses the slices of a family list, without repetitions."""
         self._weights: dict[SliceKey, set[int]] = {}
         """Those that were asked for."""
+        self._listed = dict.fromkeys(IPFamily, 0)
+        """Endpoints of the slices of a family, repetitions included."""
         count = 0
         for item in slices:
+            self._listed[item.family] += len(item.endpoints)
             self._counts[item.family] += 1
             named = self._named[item.family]
             for port in item.ports if item.endpoints else ():
@@ -66,6 +71,22 @@ class EndpointIndex:
     def count(self, family: IPFamily, name: str, protocol: Protocol) -> int:
         """Return how many endpoints the slices list for a Service port, repetitions included."""
         return sum(len(item.endpoints) for _, item in self._found(family, name, protocol))
+
+    def lacking(self, family: IPFamily, name: str, protocol: Protocol) -> tuple[int, int]:
+        """Return how many addresses have a Service port, and how many there are.
+
+        Both are 0 if all have it, which costs no look at the addresses.
+        """
+        found = [item for _, item in self._found(family, name, protocol)]
+        if sum(len(item.endpoints) for item in found) >= self._listed[family]:
+            return 0, 0
+        have = len({endpoint.ip for item in found for endpoint in item.endpoints})
+        if family not in self._addresses:
+            others = (item for item in self.slices if item.family is family)
+            every = {endpoint.ip for item in others for endpoint in item.endpoints}
+            self._addresses[family] = len(every)
+        total = self._addresses[family]
+        return (have, total) if have < total else (0, 0)
 
     def weights(self, family: IPFamily, name: str, protocol: Protocol) -> set[int]:
         """Return the weights of the endpoints that the slices list for a Service port."""

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from ..model import Cause, CauseCode, IPFamily, Service, ServicePort
 from .causes import no_slice, none_local, none_ready, none_usable, port_missing, slice_empty
 from .endpoint_index import EndpointIndex
-from .usable import DRAINED, EndpointVerdict, Scope
+from .usable import DRAINED, HAS_ENDED, EndpointVerdict, Scope
 
 _POLICIES = {
     Scope.LOCAL: "internalTrafficPolicy",
@@ -36,7 +36,8 @@ def why_none_usable(
     if not count:
         return no_slice(service, family, index.slices)
     if index.has_endpoints(family):
-        return port_missing(port, index.protocols(family, port.name), index.first_names(family))
+        others, names = index.protocols(family, port.name), index.first_names(family)
+        return port_missing(port, others, names, has_selector=bool(service.selector))
     return slice_empty(service, count)
 
 
@@ -45,7 +46,7 @@ def _none_usable(verdicts: Collection[EndpointVerdict], scope: Scope) -> Cause:
     total = len(verdicts)
     is_drained = any(verdict.reason == DRAINED for verdict in verdicts)
     if codes == {CauseCode.NOT_READY} and not is_drained:
-        return none_ready(total)
+        return none_ready(total, sum(verdict.reason == HAS_ENDED for verdict in verdicts))
     if codes == {CauseCode.NOT_LOCAL}:
         return none_local([v.node for v in verdicts], total, _POLICIES[scope])
     counts = sorted(Counter(verdict.reason for verdict in verdicts).items())

@@ -38,7 +38,10 @@ from .preferences import NO_PREFERENCES, have_preferences, read_preferences
 
 _LOOPBACK = "a loopback address is the node itself"
 _ELSEWHERE = "not on this node"
-_TERMINATING = "terminating"
+TERMINATING = "terminating"
+"""The reason of a verdict: it terminates, and still serves."""
+HAS_ENDED = "terminating, not serving"
+"""Another one."""
 ENDPOINTS_MAX = 10_000
 """Endpoints of one Service port and family; others are left out.
 
@@ -85,7 +88,7 @@ class EndpointVerdict:
     @property
     def is_leaving(self) -> bool:
         """Whether it terminates and still serves, but takes no new clients."""
-        return not self.is_usable and self.reason == _TERMINATING
+        return not self.is_usable and self.reason == TERMINATING
 
     @property
     def preference(self) -> str:
@@ -335,11 +338,11 @@ def _verdict(
         code = CauseCode.NOT_READY if is_drained else CauseCode.ENDPOINT_NOT_ALLOWED
     elif endpoint.ready or (endpoint.terminating and endpoint.serving):
         why = why_not(endpoint) if why_not else ""
-        reason = why or ("ready" if endpoint.ready else _TERMINATING)
+        reason = why or ("ready" if endpoint.ready else TERMINATING)
         if why:
             code = CauseCode.NOT_LOCAL if why == _ELSEWHERE else CauseCode.NOT_FOR_THIS_NODE
     elif endpoint.terminating:
-        reason, code = "terminating, not serving", CauseCode.NOT_READY
+        reason, code = HAS_ENDED, CauseCode.NOT_READY
     else:
         reason, code = "not ready", CauseCode.NOT_READY
     return EndpointVerdict(

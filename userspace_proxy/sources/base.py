@@ -14,9 +14,11 @@ import abc
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..cluster import Snapshot
 from ..model import ServiceKey, Workload
+from .leases import Leases
 
 Pause = Callable[[float], Awaitable[None]]
 """Returns after that many seconds; tests pass one that they control."""
@@ -53,6 +55,19 @@ class SourceStatus:
     """One line each, with the place and a remedy."""
     restarts: int = 0
     """How often a list had to follow a watch."""
+
+
+class Rest(NamedTuple):
+    """What became of an attempt to scale a workload to zero."""
+
+    is_asleep: bool = False
+    """It was scaled from one replica to zero."""
+    why_not: str = ""
+    """What a user has to change first; empty if clients, or someone who scaled it, need it."""
+
+
+Agree = Callable[[], Awaitable[bool]]
+"""Returns whether all nodes agree now that a workload has no clients."""
 
 
 class Source(abc.ABC):
@@ -95,6 +110,22 @@ class Source(abc.ABC):
             Why it can't, with the remedy; empty if it has replicas now.
         """
         return f"{workload} can't be scaled: Services are read from {self.kind}, not from a cluster"
+
+    async def rest(self, namespace: str, workload: Workload, agree: Agree) -> Rest:
+        """Scale a workload from one replica to zero, unless something else asks for replicas.
+
+        Args:
+            agree: Awaited before the update; a change of the scale meanwhile prevents that.
+        """
+        return Rest(why_not=f"{workload} can't be scaled: Services are read from {self.kind}")
+
+    def leases(self, node_name: str, prefix: str) -> Leases | None:
+        """Return what the proxies of all nodes share; None: there is only one of them.
+
+        Args:
+            prefix: Begins the names of a proxy's Leases, if there are several proxies.
+        """
+        return None
 
     @abc.abstractmethod
     async def run(self, publish: Publish) -> None:

@@ -1,6 +1,7 @@
 """Demand for pods, in the form that autoscalers read.
 
-Source: KEDA's scaler ``metrics-api`` reads a number from JSON by a path, here ``demand.shop.web``.
+Source: KEDA's scaler ``metrics-api`` reads a number from JSON by a path, here ``cluster.shop.web``.
+A path that isn't there is an error, after which it changes nothing.
 """
 
 from __future__ import annotations
@@ -21,11 +22,18 @@ def demand_of(view: StatusFacts) -> Mapping[ServiceKey, int]:
 
 
 def render_demand(view: StatusFacts) -> bytes:
-    """Return it as JSON: by namespace, then by name."""
+    """Return it as JSON, by namespace, then by name: this node's, and all nodes' where known."""
+    answer = {"demand": _by_namespace(demand_of(view))}
+    if (of_all := view.cluster_demand) is not None:
+        answer["cluster"] = _by_namespace(of_all)
+    return json.dumps(answer).encode()
+
+
+def _by_namespace(demand: Mapping[ServiceKey, int]) -> dict[str, dict[str, int]]:
     by_namespace: dict[str, dict[str, int]] = {}
-    for key, demand in demand_of(view).items():
-        by_namespace.setdefault(key.namespace, {})[key.name] = demand
-    return json.dumps({"demand": by_namespace}).encode()
+    for key, count in demand.items():
+        by_namespace.setdefault(key.namespace, {})[key.name] = count
+    return by_namespace
 
 
 def demand_family(view: StatusFacts) -> Family:
@@ -36,7 +44,7 @@ def demand_family(view: StatusFacts) -> Family:
     ]
     return gauge(
         f"{PREFIX}demand",
-        "Clients that wait for an endpoint of a Service with the annotation hold; at least 1 until "
-        "90 s after the last one has waited",
+        "How much a Service with the annotation hold needs pods: clients that wait, open "
+        "connections (UDP: live flows); at least 1 until idle-after, or 90 s, after the last",
         rows,
     )

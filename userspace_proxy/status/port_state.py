@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from ..facts import EndpointFacts, Level, PortFacts, StateFacts
 from ..model import Cause, CauseCode
 from ..policy.causes import not_listening, out_of_client_ports, out_of_ports
+from ..policy.endpoint_causes import UNANSWERED_S
+from ..policy.usable import TERMINATING
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
 
@@ -69,12 +71,15 @@ def _judge(port: PortFacts) -> _Judgement:
 
 def _holding(port: PortFacts) -> _Judgement:
     """Judge a Service port without endpoints whose clients wait."""
-    cause = port.cause
-    if port.hold_s is not None and not port.waits.waiting:
-        # As intended: a workload that is scaled to zero has no endpoint most of the time.
-        within = seconds_in_words(port.hold_s)
-        return Level.OK, "holding", f"Clients would wait for an endpoint for {within}: {cause}", ()
-    return _holding_now(port, str(cause))
+    cause, waits = port.cause, port.waits
+    if port.hold_s is None or waits.waiting:
+        return _holding_now(port, str(cause))
+    sentence = f"Clients would wait for an endpoint for {seconds_in_words(port.hold_s)}: {cause}"
+    if waits.total and waits.timeouts + waits.overflows + waits.left == waits.total:
+        lost = f"{plural(waits.total, 'client')} waited, and none was served"
+        return Level.ATTENTION, "holding", f"{sentence}; {lost}", ()
+    # As intended: a workload that is scaled to zero has no endpoint most of the time.
+    return Level.OK, "holding", sentence, ()
 
 
 def _holding_now(port: PortFacts, why: str) -> _Judgement:
@@ -108,22 +113,42 @@ def _faults(usable: Sequence[EndpointFacts]) -> str:
 
 def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgement:
     """Judge a Service port whose endpoints have all failed when a client last tried them."""
-    sentence = _all_fail(failing)
+    is_past = all(endpoint.is_past for endpoint in failing)
+    sentence = _all_fail(failing, is_past=is_past)
     if port.waits.waiting:
         return _holding_now(port, sentence)
-    if all(endpoint.ejected_for_s == 0 for endpoint in failing):
-        # No client has tried since: they may have recovered, and the next one will show.
+    if is_past:
+        # Nothing has tried since: they may have recovered, and the next client will show.
         return Level.ATTENTION, "failed before", f"Clients failed before: {sentence}", ()
+    if all(_sends_nothing(endpoint) for endpoint in failing):
+        # Normal for some protocols: an observation, no failure.
+        what = f"{_counted(failing)} got no byte in {UNANSWERED_S} s"
+        return Level.ATTENTION, "unanswered", f"Clients get no answer: {what}; {sentence}", ()
     if all(_only_closes(endpoint) for endpoint in failing):
         # Normal for some protocols, such as syslog over TCP.
         return Level.ATTENTION, "not answering", f"Clients get no answer: {sentence}", ()
     return Level.TROUBLE, "not answering", f"Clients fail: {sentence}", ()
 
 
+def _sends_nothing(endpoint: EndpointFacts) -> bool:
+    cause = endpoint.cause
+    return cause is not None and cause.code is CauseCode.ENDPOINT_SENDS_NOTHING
+
+
+def _counted(failing: Sequence[EndpointFacts]) -> str:
+    """Return how many of the connections to endpoints ended without a byte."""
+    ended = sum(endpoint.cause.count for endpoint in failing if endpoint.cause)
+    total = sum(endpoint.connections for endpoint in failing)
+    if ended < total:
+        return "the last connection" if ended == 1 else f"the last {ended:,} connections"
+    return f"{ended:,} of {plural(total, 'connection')}"
+
+
 def _only_closes(endpoint: EndpointFacts) -> bool:
     cause = endpoint.cause
     is_end = cause is not None and cause.code is CauseCode.ENDPOINT_RESETS
-    return is_end and endpoint.ejected_for_s is None and not endpoint.resets
+    has_reset = endpoint.resets or CauseCode.ENDPOINT_RESETS in endpoint.failures_by_cause
+    return is_end and endpoint.ejected_for_s is None and not has_reset
 
 
 def _not_listening(port: PortFacts) -> _Judgement:
@@ -138,12 +163,24 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
     standby = sum(endpoint.is_standby for endpoint in port.endpoints)
     others = f", {standby:,} on standby" if standby else ""
     sentence = f"Served by {plural(usable - standby, 'endpoint')}{others}"
+    if flows := without_answer(port):
+        sentence = f"{sentence}; no datagram has come back in {plural(flows, 'flow')}"
     if unserved:
         return Level.ATTENTION, "partly served", f"Partly served: {unserved[0]}", tuple(unserved)
     if port.notes:
         return Level.ATTENTION, "served", f"{sentence}; {port.notes[0]}", ()
+    if all(e.state == TERMINATING for e in port.endpoints if e.is_usable):
+        are = "it is" if usable == 1 else "all are"
+        what = f"{sentence}; {are} terminating and about to vanish, and none is ready"
+        return Level.ATTENTION, "served", what, ()
     # As intended: at an address for the internet, scanners are dropped all day.
     return Level.OK, "served", "; ".join((sentence, *map(str, _denied(port)))), ()
+
+
+def without_answer(port: PortFacts) -> int:
+    """Return the number of UDP flows if none of their datagrams was answered; 0 if one was."""
+    is_asked = port.protocol == "UDP" and port.received_bytes and not port.sent_bytes
+    return port.connections if is_asked else 0
 
 
 def _denied(port: PortFacts) -> Sequence[Cause]:
@@ -151,10 +188,10 @@ def _denied(port: PortFacts) -> Sequence[Cause]:
     return [cause for cause in port.turned_away if cause.code is CauseCode.SOURCE_DENIED]
 
 
-def _all_fail(failing: Sequence[EndpointFacts]) -> str:
+def _all_fail(failing: Sequence[EndpointFacts], *, is_past: bool) -> str:
     if len(failing) == 1:
         return str(failing[0].cause or "its only endpoint doesn't answer")
-    text = f"none of its {len(failing)} endpoints answers"
+    text = f"none of its {len(failing)} endpoints {'answered' if is_past else 'answers'}"
     cause = next((endpoint.cause for endpoint in failing if endpoint.cause), None)
     return f"{text}; {cause}" if cause else text
 

@@ -20,6 +20,7 @@ KINDS = {
     "EndpointSlice": "endpointslices",
     "Node": "nodes",
     "Pod": "pods",
+    "Lease": "leases",
 }
 FIRST_REVISION = 1000
 
@@ -80,7 +81,7 @@ class ListPage:
 
 
 class FakeObjects:
-    """Services, EndpointSlices, Nodes and Pods, with resourceVersions."""
+    """Services, EndpointSlices, Nodes, Pods and Leases, with resourceVersions."""
 
     def __init__(self) -> None:
         self.revision = FIRST_REVISION
@@ -142,11 +143,15 @@ class FakeObjects:
         return self._page(self._rests.pop(token), limit)
 
     def since(self, revision: int, wanted: ObjectFilter) -> Iterable[WatchEvent]:
-        """Return the events after a revision.
+        """Return the events after a revision; after 0, one for each present object.
 
         Raises:
             Expired: Some of them were forgotten.
         """
+        if revision == 0:
+            # Source: Kubernetes API concepts, "Get State and Start at Any".
+            now = self.list(wanted, 0)
+            return [WatchEvent(now.revision, wanted.resource, "ADDED", item) for item in now.items]
         if revision < self._forgotten:
             raise Expired(f"too old resource version: {revision} ({self._forgotten})")
         events = (e for e in self._history if e.revision > revision)

@@ -1,4 +1,4 @@
-"""A Kubernetes API server in memory: Services, EndpointSlices, Nodes, Pods, listed and watched.
+"""A Kubernetes API server in memory: Services, EndpointSlices, Nodes, Pods, Leases.
 
     test ──put, delete──▶ objects ──HTTP──▶ lists, watches ──▶ client
          ──refuse, forget, break …──────────┘
@@ -31,10 +31,12 @@ PATHS = {
     "endpointslices": "/apis/discovery.k8s.io/v1/endpointslices",
     "nodes": "/api/v1/nodes",
     "pods": "/api/v1/pods",
+    "leases": "/apis/coordination.k8s.io/v1/leases",
 }
 _FORWARD = "/api/v1/namespaces/{namespace}/pods/{name}/portforward"
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _PODS = "/api/v1/namespaces/{namespace}/pods"
+_LEASES = "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
 _REASONS = {404: "NotFound", 409: "Conflict"}
 _EVENTS = "/apis/events.k8s.io/v1/namespaces/{namespace}/events"
 
@@ -109,11 +111,14 @@ class FakeApiServer:
             inside = f"{start}/namespaces/{{namespace}}/{name}"
             app.router.add_get(inside, self._handler(resource))
             app.router.add_get(f"{inside}/{{name}}", self._get(resource))
+            app.router.add_get(f"{path}/{{name}}", self._get(resource))
         one = f"{_PODS}/{{name}}"
         app.router.add_post(_PODS, self._write_pod)
         for method, path in (("PATCH", one), ("DELETE", one)):
             app.router.add_route(method, path, self._write_pod)
         app.router.add_patch(f"{one}/status", self._write_pod)
+        app.router.add_post(_LEASES, self._write_lease)
+        app.router.add_put(f"{_LEASES}/{{name}}", self._write_lease)
         app.router.add_post(_EVENTS, self._take)
         app.router.add_patch(f"{_EVENTS}/{{name}}", self._take)
         app.router.add_get(_FORWARD, self._forward)
@@ -139,7 +144,7 @@ class FakeApiServer:
         """Add an object, or replace the one of its kind and name; return its resourceVersion.
 
         Raises:
-            KeyError: Its kind isn't Service, EndpointSlice or Node, or it has no name.
+            KeyError: Its kind isn't one of ``PATHS``, or it has no name.
         """
         return self._send_event(self._objects.put(item))
 
@@ -255,7 +260,7 @@ class FakeApiServer:
         async def get(request: web.Request) -> web.Response:
             self.requests.append(f"GET {request.path_qs}")
             where = request.match_info
-            item = self._objects.get(resource, where["name"], where["namespace"])
+            item = self._objects.get(resource, where["name"], where.get("namespace", ""))
             refusal = self._refuse(resource, request)
             if item is None:
                 refusal = refusal or _status(404, _REASONS[404], f'"{where["name"]}" not found')
@@ -281,6 +286,25 @@ class FakeApiServer:
         else:
             self.put(after)
         return web.json_response(after or before, status=code)
+
+    async def _write_lease(self, request: web.Request) -> web.Response:
+        self.requests.append(f"{request.method} {request.path_qs}")
+        await self._notify()
+        refusal = self._refuse("leases", request)
+        if refusal is not None:
+            return refusal
+        item = {"kind": "Lease", **await request.json()}
+        name = request.match_info.get("name") or item["metadata"]["name"]
+        namespace = request.match_info["namespace"]
+        before = self._objects.get("leases", name, namespace)
+        if request.method == "PUT" and before is None:
+            return _status(404, _REASONS[404], f'leases "{name}" not found')
+        version = before["metadata"]["resourceVersion"] if before else None
+        if item["metadata"].get("resourceVersion") != version:
+            return _status(409, _REASONS[409], f'leases "{name}": modified or already exists')
+        self.put(item)
+        after = self._objects.get("leases", name, namespace)
+        return web.json_response(after, status=200 if before else 201)
 
     async def _version(self, _request: web.Request) -> web.Response:
         return web.json_response({"gitVersion": "v1.36.3"})

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import yaml
 
 from ..build import Binaries
 from ..waiting import wait_for
+from ..wake_role import grant_wake
 from .cluster import Cluster
 from .images import AGNHOST_NAMES, ensure_images
 from .node import ClusterNode
 from .programs import Programs
-from .proxies import PROXIES, REPOSITORY
+from .proxies import PROXIES
 
 pytestmark = [pytest.mark.cluster, pytest.mark.netns, pytest.mark.timeout(400)]
 
@@ -70,16 +71,13 @@ def cluster(
 @pytest.fixture
 def role(cluster: Cluster) -> None:
     """Grant what the page says, to the user that the agents of this cluster have."""
-    text = (REPOSITORY / "examples/deploy/wake.yaml").read_text()
-    role, binding = yaml.safe_load_all(text)
-    binding["subjects"] = [{"kind": "User", "name": "userspace-proxy"}]
-    items = {"apiVersion": "v1", "kind": "List", "items": [role, binding]}
-    cluster.control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
+    grant_wake(cluster.control_plane)
 
 
 @pytest.fixture
 def address(cluster: Cluster) -> Iterator[str]:
     """The Service's address; each test begins and ends with the Deployment at zero."""
+    cluster.kubectl("annotate", "service", "web", "userspace-proxy.io/idle-after-")
     cluster.kubectl("scale", "deployment/web", "--replicas=0")
     cluster.kubectl("wait", "--for=delete", "pod", "--selector=app=web", "--timeout=100s")
     wait_for("the Service to have no endpoints", lambda: endpoints(cluster) == [])
@@ -136,6 +134,31 @@ def test_the_first_clients_of_two_nodes_wake_a_deployment_once_and_are_served(
     assert {event["message"] for event in needed} == {"The service-port default/web needs pods."}
     for node in cluster.nodes:
         assert json.loads(status(cluster, node, "/api/v1/demand"))["demand"]["default"]["web"] >= 1
+
+
+@pytest.mark.usefixtures("role")
+def test_a_silent_connection_keeps_the_pod_for_longer_than_idle_after_and_then_it_goes(
+    cluster: Cluster, address: str
+) -> None:
+    cluster.kubectl("annotate", "service", "web", "userspace-proxy.io/idle-after=5s")
+    for node in cluster.nodes:
+        assert client(node, address).communicate()[0].startswith("web-")
+    # It says nothing, and ends with its standard input.
+    silent = subprocess.Popen(
+        [
+            *cluster.nodes[1].holder.enter_network(),
+            *("bash", "-c", f"exec 3<>/dev/tcp/{address}/80; read"),
+        ],
+        stdin=subprocess.PIPE,
+    )
+    since = time.monotonic()
+    wait_for("four times idle-after", lambda: time.monotonic() - since > 20)
+    assert get(cluster, "deployment/web")["spec"]["replicas"] == 1
+    assert silent.poll() is None
+    silent.kill()
+    silent.communicate()
+    asleep = lambda: get(cluster, "deployment/web")["spec"]["replicas"] == 0  # noqa: E731
+    wait_for("the workload to be scaled to zero", asleep)
 
 
 def test_without_the_role_clients_wait_and_the_cause_is_shown(

@@ -91,3 +91,12 @@ def test_unknown_paths_are_an_error(objects):
         objects.put({"kind": "Deployment", "metadata": {"name": "web"}})
     with pytest.raises(KeyError):
         objects.delete("Service", "web", "default")
+
+
+def test_a_watch_from_any_state_begins_with_what_is_there(objects):
+    for name in ("cart", "web"):
+        objects.put(service(name))
+    objects.delete("Service", "cart", "default")
+    objects.forget()
+    (event,) = objects.since(0, SERVICES)
+    assert (event.type, names([event.object])) == ("ADDED", ["web"])

@@ -167,3 +167,27 @@ async def test_a_wait_without_success_ends_with_the_requests(api, client):
     await get(client, SERVICES)
     with pytest.raises(TimeoutError, match="not so after:\nGET /api/v1/services"):
         await api.until(lambda _: False, deadline_s=0.01)
+
+
+async def test_a_lease_is_written_with_the_version_that_was_read(api, client):
+    path = "/apis/coordination.k8s.io/v1/namespaces/shop/leases"
+    lease = {"metadata": {"name": "one", "namespace": "shop"}}
+    async with client.post(path, json=lease) as created:
+        assert created.status == 201
+        version = (await created.json())["metadata"]["resourceVersion"]
+    async with client.post(path, json=lease) as again:
+        assert again.status == 409
+    lease["metadata"]["resourceVersion"] = version
+    codes = []
+    for _ in range(2):
+        async with client.put(f"{path}/one", json=lease) as changed:
+            codes.append(changed.status)
+    assert codes == [200, 409]
+    async with client.put(f"{path}/absent", json=lease) as absent:
+        assert absent.status == 404
+
+
+async def test_a_node_is_read_by_its_name(api, client):
+    api.put({"kind": "Node", "metadata": {"name": "alice"}})
+    assert (await get(client, "/api/v1/nodes/alice"))[1]["metadata"]["name"] == "alice"
+    assert (await get(client, "/api/v1/nodes/bob"))[0] == 404

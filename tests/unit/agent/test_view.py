@@ -25,7 +25,7 @@ from userspace_proxy.model import (
     SocketAddress,
 )
 from userspace_proxy.plan import Planner
-from userspace_proxy.plane import Plane, PortPool
+from userspace_proxy.plane import Group, Plane, PortPool
 from userspace_proxy.plane.messages import GroupReport, WaitingReport
 from userspace_proxy.policy import EndpointVerdict, NodeFacts
 from userspace_proxy.policy.causes import dial_failed, not_ours, resets, source_denied
@@ -143,7 +143,7 @@ async def test_an_endpoint_that_ends_each_connection_without_a_byte_is_shown_as_
     (port,) = served_ports
     (pod,) = port.plan.serving.endpoints
     counters = port.group.counters_of(pod)
-    counters.resets, counters.empty = 1, 2
+    counters.connections, counters.resets, counters.empty = 9, 1, 2
 
     def cause():
         # As with each report of a worker.
@@ -354,14 +354,14 @@ async def test_a_view_with_an_ejected_endpoint_follows_time(plane):
 
 def test_it_shows_how_much_of_its_share_an_endpoint_has():
     verdict = EndpointVerdict(POD, True, "ready", weight=10)
-    view = view_endpoint(verdict, EndpointCounters(), CLOCK, {}, {POD: 0.4}, {})
+    view = view_endpoint(verdict, Group(1, "shop/web"), CLOCK, {}, {POD: 0.4}, {})
     assert (view.starting, view.preference) == (0.4, "weight 10, starts slowly: 40 %")
-    assert view_endpoint(verdict, EndpointCounters(), CLOCK, {}, {}, {}).starting is None
+    assert view_endpoint(verdict, Group(1, "shop/web"), CLOCK, {}, {}, {}).starting is None
 
 
 def test_one_that_is_not_usable_does_not_start():
     verdict = EndpointVerdict(POD, False, "not ready")
-    assert view_endpoint(verdict, EndpointCounters(), CLOCK, {}, {POD: 0.4}, {}).preference == ""
+    assert view_endpoint(verdict, Group(1, "shop/web"), CLOCK, {}, {POD: 0.4}, {}).preference == ""
 
 
 def test_its_traffic_is_a_copy():
@@ -374,11 +374,11 @@ def test_its_traffic_is_a_copy():
 
 
 def test_a_fault_on_purpose_does_not_look_like_a_failure():
-    verdict, counters = EndpointVerdict(POD, True, "ready"), EndpointCounters()
-    counters.dials.failed(1.0, errno.ECONNREFUSED)
-    failing = view_endpoint(verdict, counters, CLOCK, {POD: 2.0}, {}, {})
+    verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, "shop/web")
+    group.counters_of(POD).dials.failed(1.0, errno.ECONNREFUSED)
+    failing = view_endpoint(verdict, group, CLOCK, {POD: 2.0}, {}, {})
     assert failing.cause.code is CauseCode.ENDPOINT_REFUSES
-    on_purpose = view_endpoint(verdict, counters, CLOCK, {POD: 2.0}, {}, {POD: ["refuse"]})
+    on_purpose = view_endpoint(verdict, group, CLOCK, {POD: 2.0}, {}, {POD: ["refuse"]})
     assert on_purpose.cause.code is CauseCode.FAULT_ON_PURPOSE
     assert str(on_purpose.cause) == "192.0.2.1:8080 has a fault on purpose: refuse"
 

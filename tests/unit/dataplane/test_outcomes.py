@@ -45,6 +45,14 @@ def test_what_may_concern_one_client_ejects_nothing_and_shows_nothing_if_it_does
     assert not group.counters_of(POD_B).dials.is_on
 
 
+@pytest.mark.parametrize("number", [errno.ECONNRESET, errno.EPIPE], ids=errno.errorcode.get)
+def test_a_dial_that_was_accepted_and_reset_is_an_end_without_an_answer(group, number):
+    group.outcomes.failed(POD_A, number, 1.0, is_client_specific=True)
+    counters = group.counters_of(POD_A)
+    assert counters.failures_by_cause() == {CauseCode.ENDPOINT_RESETS: 1}
+    assert (counters.dials.is_on, counters.ends.is_on) == (False, True)
+
+
 @pytest.mark.parametrize(
     "number",
     [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN],

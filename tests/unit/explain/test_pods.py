@@ -8,13 +8,13 @@ from userspace_proxy.model.pods import PodState
 WEB = Service(ServiceKey("shop", "web"), (), selector=(("app", "web"),))
 
 
-def pod(name="web-1", why_not="", ports=("http",), **labels):
+def pod(name="web-1", why_not="", ports=("http",), numbers=(8080,), **labels):
     labels = labels or {"app": "web"}
-    return PodState(name, tuple(sorted(labels.items())), not why_not, why_not, ports)
+    return PodState(name, tuple(sorted(labels.items())), not why_not, why_not, ports, numbers)
 
 
-def judge(*pods, target_names=(), has_endpoints=True, service=WEB):
-    return judge_pods(service, target_names, pods, has_endpoints=has_endpoints)
+def judge(*pods, targets=(), has_endpoints=True, service=WEB):
+    return judge_pods(service, targets, pods, has_endpoints=has_endpoints)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_pods_that_are_not_ready_have_their_reasons(pods, what):
 
 
 def test_ready_pods_are_no_problem():
-    (step,) = judge(pod(), pod("web-2", "it crashes"), target_names=["http"])
+    (step,) = judge(pod(), pod("web-2", "it crashes"), targets=["http"])
     assert (step.level, step.what) == (Level.OK, "1 of 2 pods ready")
     assert step.details == ((Level.ATTENTION, "web-2: it crashes"),)
 
@@ -87,7 +87,7 @@ def test_ready_pods_are_no_problem():
     ("ports", "have"), [(("web", "admin"), '"admin", "web"'), ((), "no named port")]
 )
 def test_a_target_port_that_no_container_has(ports, have):
-    _, step = judge(pod(ports=ports), target_names=["http"], has_endpoints=False)
+    _, step = judge(pod(ports=ports), targets=["http"], has_endpoints=False)
     assert step.level is Level.TROUBLE
     assert step.what == f'targetPort "http" is no port of the pods\' containers; they have {have}'
 
@@ -106,3 +106,25 @@ def test_without_a_selector_no_pod_belongs_to_a_service():
     (step,) = judge(service=Service(ServiceKey("shop", "db"), ()))
     assert step.level is Level.OK
     assert step.what.startswith("It has no selector")
+
+
+def test_a_port_that_some_pods_lack_is_named_with_them():
+    _, step = judge(pod(), pod("web-2", ports=()), targets=["http"])
+    assert (step.level, step.what) == (
+        Level.ATTENTION,
+        '1 of 2 pods lack the port "http": web-2',
+    )
+
+
+def test_a_target_port_that_no_container_lists_is_compared_with_those_that_they_do():
+    _, step = judge(pod(), targets=[9090])
+    assert (step.level, step.what) == (
+        Level.ATTENTION,
+        "targetPort 9090 is no containerPort of its pods; they have 8080",
+    )
+
+
+@pytest.mark.parametrize("numbers", [(8080, 9090), ()], ids=["listed", "none-listed"])
+def test_a_target_port_that_a_container_lists_is_right_and_none_has_to(numbers):
+    (step,) = judge(pod(numbers=numbers), targets=[9090])
+    assert step.level is Level.OK

@@ -81,7 +81,7 @@ def test_the_worst_step_is_the_sentence():
 
 
 def test_an_endpoint_has_its_cause_how_often_and_when_and_what_it_served():
-    dead = make_dead_endpoint("10.244.1.8:80", connections=20, node="node-b")
+    dead = make_dead_endpoint("10.244.1.8:80", connections=20, sent_bytes=9, node="node-b")
     subject = make_subject(make_port(endpoints=(make_endpoint("10.244.1.7:80"), dead)))
     (step,) = steps_of(explain(subject), "endpoints")
     assert step.level is Level.ATTENTION
@@ -124,11 +124,11 @@ def test_endpoints_that_are_not_used_have_the_reason():
         make_endpoint("10.244.1.10:80", ejected_for_s=5.0),
     )
     (step,) = steps_of(explain(make_subject(make_port(endpoints=endpoints))), "endpoints")
-    assert [(level.value, text) for level, text in step.details] == [
-        ("attention", "10.244.1.8:80: not ready"),
-        ("ok", "10.244.1.9:80 on node-b: not on this node"),
-        ("ok", "10.244.1.7:80: ready, 1 connection"),
-        ("trouble", "10.244.1.10:80: ejected for 5 s"),
+    assert list(step.details) == [
+        (Level.ATTENTION, "10.244.1.8:80: not ready"),
+        (None, "10.244.1.9:80 on node-b: not on this node"),
+        (Level.TROUBLE, "10.244.1.10:80: ejected for 5 s"),
+        (Level.OK, "10.244.1.7:80: ready, 1 connection"),
     ]
 
 

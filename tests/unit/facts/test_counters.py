@@ -39,11 +39,13 @@ def test_failures_are_counted_by_cause():
         counters.count_failure(code)
     counters.count_failure(CauseCode.ENDPOINT_UNREACHABLE)
     counters.count_failure(CauseCode.ENDPOINT_RESETS)
-    assert counters.failures == 5
+    counters.count_failure(CauseCode.OUT_OF_PORTS)
+    assert counters.failures == 6
     assert counters.failures_by_cause() == {
         CauseCode.ENDPOINT_REFUSES: 1,
         CauseCode.ENDPOINT_SILENT: 2,
         CauseCode.ENDPOINT_UNREACHABLE: 1,
+        CauseCode.ENDPOINT_RESETS: 1,
         CauseCode.ENDPOINT_FAILS: 1,
     }
     assert EndpointCounters().failures_by_cause() == {}

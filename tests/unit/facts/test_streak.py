@@ -62,3 +62,12 @@ def test_failures_before_a_success_in_another_process_are_over():
     streak.add(StreakPart(succeeded_at=4.0))
     streak.add(StreakPart(-1.0, 1, 3.0, 3.0, errno.ETIMEDOUT))
     assert not streak.is_on
+
+
+def test_a_probe_that_fails_brings_it_up_to_date_and_is_not_counted():
+    streak = streak_of((1.0, errno.ECONNREFUSED))
+    streak.still_fails(9.0, errno.EHOSTUNREACH)
+    assert streak.whole() == StreakPart(-1.0, 1, 1.0, 9.0, errno.EHOSTUNREACH)
+    streak.succeeded_at = 10.0
+    streak.still_fails(11.0, errno.ECONNREFUSED)
+    assert not streak.is_on

@@ -240,6 +240,40 @@ def test_wake_without_hold_is_a_note():
     )
 
 
+IDLE_AFTER = "userspace-proxy.io/idle-after"
+AWAKE = {"userspace-proxy.io/hold": "60s", "userspace-proxy.io/wake": "deployment/web"}
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("1s", 1.0), ("10m", 600.0), ("24h", 86400.0)])
+def test_idle_after_is_a_time(text, seconds):
+    handling, notes = read_handling({**AWAKE, IDLE_AFTER: text})
+    assert (handling.idle_after_s, notes) == (seconds, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("0", "'0' is not in 1s–24h"),
+        ("500ms", "'500ms' is not in 1s–24h"),
+        ("25h", "'25h' is not in 1s–24h"),
+        ("600", "'600' has no unit (write 600s)"),
+        ("never", "'never' is not a duration (write 30s, 250ms or 1m30s)"),
+    ],
+)
+def test_a_wrong_idle_after_scales_nothing_to_zero_with_a_note(text, problem):
+    handling, notes = read_handling({**AWAKE, IDLE_AFTER: text})
+    assert handling.idle_after_s is None
+    assert notes == (f"annotation {IDLE_AFTER}: {problem}: nothing is scaled to zero",)
+
+
+def test_idle_after_without_a_workload_is_a_note():
+    _, notes = read_handling({"userspace-proxy.io/hold": "60s", IDLE_AFTER: "10m"})
+    assert notes == (
+        f"annotation {IDLE_AFTER}: no workload is named by userspace-proxy.io/wake: nothing is "
+        "scaled to zero",
+    )
+
+
 @pytest.mark.parametrize("annotation", ANNOTATIONS, ids=lambda annotation: annotation.name)
 def test_a_text_that_is_too_long_is_a_note(annotation):
     long = "random;" * TEXT_MAX

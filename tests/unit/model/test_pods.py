@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from userspace_proxy.model.pods import read_pods, read_target_names
+from userspace_proxy.model.pods import read_pods, read_targets
 from userspace_proxy.model.wire import FieldError
 
 READY = [{"type": "Ready", "status": "True"}]
@@ -111,12 +111,15 @@ def test_what_is_no_list_is_an_error():
 
 
 @pytest.mark.parametrize(
-    ("service", "names"),
+    ("service", "targets"),
     [
-        ({"spec": {"ports": [{"targetPort": "http"}, {"targetPort": 80}, {}]}}, ("http",)),
+        (
+            {"spec": {"ports": [{"targetPort": "http"}, {"targetPort": 80}, {"port": 90}]}},
+            ("http", 80, 90),
+        ),
         ({"spec": {}}, ()),
         ({}, ()),
     ],
 )
-def test_target_ports_that_are_names_are_read(service, names):
-    assert read_target_names(json.dumps(service).encode()) == names
+def test_target_ports_are_numbers_or_names_or_by_default_the_ports(service, targets):
+    assert read_targets(json.dumps(service).encode()) == targets

@@ -89,6 +89,18 @@ SELECTING = service(selector=(("app", "web"), ("tier", "front")))
             "10.244.0.3:8080 can't be dialled: Invalid argument",
             id="another-error",
         ),
+        pytest.param(
+            errno.ECONNRESET,
+            CauseCode.ENDPOINT_RESETS,
+            "10.244.0.3:8080 accepts connections and ends them without answering",
+            id="reset-with-the-handshake",
+        ),
+        pytest.param(
+            errno.EPIPE,
+            CauseCode.ENDPOINT_RESETS,
+            "10.244.0.3:8080 accepts connections and ends them without answering",
+            id="closed-and-reset-with-the-handshake",
+        ),
     ],
 )
 def test_a_failed_dial_is_worded_by_its_errno(number, code, sentence):
@@ -278,6 +290,21 @@ def test_a_missing_port_is_compared_with_those_of_the_endpoints(port, others, na
     [
         pytest.param(none_ready(1), "its only endpoint is not ready", id="one-not-ready"),
         pytest.param(none_ready(3), "none of its 3 endpoints is ready", id="none-ready"),
+        pytest.param(
+            none_ready(1, 1),
+            "its only endpoint is terminating and doesn't serve any more",
+            id="one-ended",
+        ),
+        pytest.param(
+            none_ready(3, 1),
+            "none of its 3 endpoints is ready, and 1 of them is terminating",
+            id="one-of-several-ended",
+        ),
+        pytest.param(
+            none_ready(3, 3),
+            "none of its 3 endpoints is ready, and all are terminating",
+            id="all-ended",
+        ),
         pytest.param(
             none_local(["node-2"], 1, "internalTrafficPolicy"),
             "its only endpoint is on node node-2, and the traffic policy is Local",

@@ -122,3 +122,18 @@ def test_slices_with_many_ports_are_read_in_turns():
     assert sum(1 for _ in read_all()) == len(slices)
     for index in (*read, EndpointIndex(slices)):
         assert index.count(V4, "p20000", Protocol.TCP) == len(slices)
+
+
+@pytest.mark.parametrize(
+    ("slices", "expected"),
+    [
+        pytest.param([("192.0.2.1", PORTS), ("192.0.2.2", PORTS)], (0, 0), id="all-have-it"),
+        pytest.param([("192.0.2.1", PORTS), ("192.0.2.2", (METRICS,))], (1, 2), id="one-lacks-it"),
+        pytest.param([("192.0.2.1", PORTS), ("192.0.2.1", (METRICS,))], (0, 0), id="in-another"),
+        pytest.param([("192.0.2.1", (METRICS,))], (0, 1), id="none-has-it"),
+    ],
+)
+def test_addresses_that_lack_a_service_port_are_counted(slices, expected):
+    listed = [slice_of(ip, ports=ports, key=f"s-{n}") for n, (ip, ports) in enumerate(slices)]
+    index = EndpointIndex([*listed, slice_of("fd00::1", ports=(METRICS,), family=V6, key="six")])
+    assert index.lacking(V4, "dns", Protocol.TCP) == expected

@@ -140,6 +140,13 @@ def test_its_endpoints_lack_the_port(port, targets, sentence):
     assert (cause.code, str(cause)) == (CauseCode.PORT_NAME_MISSING, sentence)
 
 
+def test_a_port_that_the_controller_left_out_has_a_wrong_target():
+    assert str(why(slice_of(A, ports=()), of=service(selector=WEB))) == (
+        'its endpoints have no port named "http", nor any other: targetPort is a name that no '
+        "container port of its pods has"
+    )
+
+
 @pytest.mark.parametrize(
     ("endpoints", "scope", "code", "sentence"),
     [
@@ -154,7 +161,7 @@ def test_its_endpoints_lack_the_port(port, targets, sentence):
             [Endpoint(A, **NOT_READY), Endpoint(B, **NOT_READY), Endpoint(C, **GONE)],
             Scope.CLUSTER,
             CauseCode.NOT_READY,
-            "none of its 3 endpoints is ready",
+            "none of its 3 endpoints is ready, and 1 of them is terminating",
             id="none-ready",
         ),
         pytest.param(
@@ -212,3 +219,12 @@ def test_the_hint_names_the_policy_that_excludes_other_nodes():
     assert why(elsewhere, scope=Scope.LOCAL).hint.startswith("internalTrafficPolicy")
     outside = why(elsewhere, scope=Scope.LOCAL_FROM_OUTSIDE)
     assert outside.hint.startswith("externalTrafficPolicy")
+
+
+def test_endpoints_that_have_ended_are_not_waited_for():
+    ended = Endpoint(A, **GONE)
+    assert str(why(slice_of(ended))) == (
+        "its only endpoint is terminating and doesn't serve any more"
+    )
+    both = why(slice_of(ended, Endpoint(B, **NOT_READY)))
+    assert str(both) == "none of its 2 endpoints is ready, and 1 of them is terminating"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from userspace_proxy.model import Workload, WorkloadKind
 from userspace_proxy.sources import ManifestSource, MemorySource, SourceStatus
+from userspace_proxy.sources.base import Rest
 
 
 def test_nothing_is_synced_before_it_runs(tmp_path):
@@ -16,3 +18,15 @@ def test_each_source_names_its_kind_and_its_place(tmp_path):
         ("memory", "this program"),
         ("manifests", str(tmp_path)),
     ]
+
+
+async def test_without_a_cluster_nothing_is_scaled_and_nothing_is_shared():
+    web = Workload(WorkloadKind.DEPLOYMENT, "web")
+
+    async def agree():
+        return True
+
+    source = MemorySource()
+    assert source.leases("node-1", "") is None
+    why = "deployment/web can't be scaled: Services are read from memory"
+    assert await source.rest("shop", web, agree) == Rest(why_not=why)

@@ -214,6 +214,7 @@ def test_an_endpoint_has_these_fields(shown):
             "empty": 0,
             "failures_by_cause": {"endpoint-refuses": 1},
             "answered_at": 1500.0,
+            "is_past": False,
         }
     ]
 

@@ -19,3 +19,12 @@ def test_each_service_that_holds_has_its_demand_or_0():
 
 def test_an_autoscaler_finds_the_number_by_namespace_and_name():
     assert json.loads(render_demand(view())) == {"demand": {"shop": {"api": 0, "web": 3}}}
+
+
+def test_the_sums_of_all_nodes_follow_where_they_are_known():
+    one = view()
+    one.cluster_demand = {ServiceKey("shop", "web"): 7, ServiceKey("live", "api"): 0}
+    assert json.loads(render_demand(one)) == {
+        "demand": {"shop": {"api": 0, "web": 3}},
+        "cluster": {"shop": {"web": 7}, "live": {"api": 0}},
+    }

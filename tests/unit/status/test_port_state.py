@@ -3,7 +3,7 @@
 import pytest
 
 from userspace_proxy.facts import Level, Waits
-from userspace_proxy.model import Handling, Hold, SocketAddress
+from userspace_proxy.model import Handling, Hold, Protocol, SocketAddress
 from userspace_proxy.policy.causes import (
     dial_failed,
     external_ip_off,
@@ -12,9 +12,10 @@ from userspace_proxy.policy.causes import (
     resets,
     source_denied,
 )
+from userspace_proxy.policy.endpoint_causes import in_the_past, sends_nothing
 from userspace_proxy.status.port_state import judge
 
-from .views import make_endpoint, make_frontend, make_port, make_standby
+from .views import make_endpoint, make_frontend, make_port, make_standby, replace
 
 READY = make_endpoint("10.244.1.7:8080", "ready", True)
 REFUSES = dial_failed(SocketAddress("10.244.1.8", 8080), 111, "Connection refused", count=9)
@@ -25,6 +26,12 @@ ALSO_EJECTED = make_endpoint("10.244.1.9:8080", "ready", True, ejected_for_s=3.0
 RESETTING = make_endpoint("10.244.1.9:8080", "ready", True, cause=RESETS, resets=8)
 CLOSING = make_endpoint("10.244.1.9:8080", "ready", True, cause=RESETS)
 DUE = make_endpoint("10.244.1.8:8080", "ready", True, ejected_for_s=0.0, cause=REFUSES)
+REFUSED = in_the_past(REFUSES)
+PAST = make_endpoint("10.244.1.8:8080", "ready", True, cause=REFUSED, is_past=True)
+NOTHING = sends_nothing(SocketAddress("10.244.1.9", 8080), count=3)
+HANGING = make_endpoint("10.244.1.9:8080", "ready", True, cause=NOTHING, connections=3)
+ENDING = make_endpoint("10.244.1.9:8080", "terminating", True)
+UNHEARD = {"protocol": Protocol.UDP, "connections": 3, "received_bytes": 90, "sent_bytes": 0}
 EJECTED_ELSEWHERE = make_endpoint("10.244.1.8:8080", "ready", True, ejected_for_s=12.0)
 NOT_READY = make_endpoint("10.244.1.9:8080", "not ready", False)
 ELSEWHERE = make_endpoint("10.244.2.9:8080", "not on this node", False)
@@ -228,10 +235,89 @@ FAULTY = make_endpoint(
             id="closes-without-a-byte",
         ),
         pytest.param(
-            {"endpoints": (DUE, DUE)},
+            {"endpoints": (DUE,)},
+            Level.TROUBLE,
+            f"Clients fail: {REFUSES}",
+            id="due-for-a-client-a-moment-ago",
+        ),
+        pytest.param(
+            {"endpoints": (PAST,)},
             Level.ATTENTION,
-            f"Clients failed before: none of its 2 endpoints answers; {REFUSES}",
+            "Clients failed before: 10.244.1.8:8080 refused connections when it was last tried",
             id="not-tried-since",
+        ),
+        pytest.param(
+            {"endpoints": (PAST, PAST)},
+            Level.ATTENTION,
+            f"Clients failed before: none of its 2 endpoints answered; {REFUSED}",
+            id="none-tried-since",
+        ),
+        pytest.param(
+            {"endpoints": (HANGING,)},
+            Level.ATTENTION,
+            "Clients get no answer: 3 of 3 connections got no byte in 1 s; 10.244.1.9:8080 "
+            "accepts connections and sends nothing",
+            id="sends-nothing",
+        ),
+        pytest.param(
+            {"endpoints": (replace(HANGING, connections=900),)},
+            Level.ATTENTION,
+            "Clients get no answer: the last 3 connections got no byte in 1 s; 10.244.1.9:8080 "
+            "accepts connections and sends nothing",
+            id="sends-nothing-any-more",
+        ),
+        pytest.param(
+            {"endpoints": (READY, HANGING)},
+            Level.ATTENTION,
+            f"{NOTHING}; the other one serves",
+            id="one-sends-nothing",
+        ),
+        pytest.param(
+            {"endpoints": (ENDING,)},
+            Level.ATTENTION,
+            "Served by 1 endpoint; it is terminating and about to vanish, and none is ready",
+            id="terminating",
+        ),
+        pytest.param(
+            {"endpoints": (ENDING, ENDING)},
+            Level.ATTENTION,
+            "Served by 2 endpoints; all are terminating and about to vanish, and none is ready",
+            id="all-terminating",
+        ),
+        pytest.param(
+            {"endpoints": (READY,), **UNHEARD},
+            Level.OK,
+            "Served by 1 endpoint; no datagram has come back in 3 flows",
+            id="udp-without-an-answer",
+        ),
+        pytest.param(
+            {"endpoints": (READY,), **UNHEARD, "sent_bytes": 1},
+            Level.OK,
+            "Served by 1 endpoint",
+            id="udp-with-an-answer",
+        ),
+        pytest.param(
+            {
+                "endpoints": (NOT_READY,),
+                "reason": "1 endpoint: not ready",
+                "handling": HOLD,
+                "waits": Waits(timeouts=2, left=1, total=3),
+            },
+            Level.ATTENTION,
+            "Clients would wait for an endpoint for 1 min: 1 endpoint: not ready; 3 clients "
+            "waited, and none was served",
+            id="holding-in-vain",
+        ),
+        pytest.param(
+            {
+                "endpoints": (NOT_READY,),
+                "reason": "1 endpoint: not ready",
+                "handling": HOLD,
+                "waits": Waits(timeouts=2, total=3),
+            },
+            Level.OK,
+            "Clients would wait for an endpoint for 1 min: 1 endpoint: not ready",
+            id="holding-and-one-was-served",
         ),
         pytest.param(
             {"endpoints": (READY,), "notes": ("annotation x: y is used",)},
@@ -277,5 +363,5 @@ def test_a_port_that_is_served_has_no_cause():
 
 
 def test_an_alert_ends_when_no_client_has_tried_since_the_ejection():
-    words = [judge(make_port(endpoints=(e,))).is_problem for e in (EJECTED, DUE, CLOSING)]
-    assert words == [True, False, True]
+    words = [judge(make_port(endpoints=(e,))).is_problem for e in (EJECTED, DUE, PAST, CLOSING)]
+    assert words == [True, True, False, True]

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from ...errors import ListenError
 from ...model import Frontend, IPFamily, Protocol, ServiceKey, SocketAddress
+from ...model.quiesced import Quiesced
 from ...plan import PortKey, PortPlan
 from ...plan.detours import At, Detours, Reasons
 from ...plane import Group, Plane, PortPool
@@ -71,6 +72,8 @@ class ServedPorts:
         self.steered = Steered(self._served, self._problems.end)
         """Where they are steered."""
         self.detours = Detours()
+        self.quiesced = Quiesced()
+        self._holding: dict[ServedPort, None] = {}
         self.auto_paths = AutoPaths()
 
     def __iter__(self) -> Iterator[ServedPort]:
@@ -83,6 +86,11 @@ class ServedPorts:
     def of_service(self, service: ServiceKey) -> Collection[ServedPort]:
         """Return a Service's ports that are served; none if there is no such Service."""
         return tuple(self._by_service.get(service, {}).values())
+
+    @property
+    def holding(self) -> Collection[ServedPort]:
+        """Those whose clients wait while no endpoint is usable."""
+        return self._holding.keys()
 
     def open(self, plan: PortPlan, preferred: Mapping[Frontend, int]) -> None:
         """Begin to serve a Service port.
@@ -127,6 +135,19 @@ class ServedPorts:
             self._touch(served, served.plan.frontends, served.plan.frontends)
             self._serve(served, {})
 
+    def quiesce(self, service: ServiceKey, *, is_quiesced: bool) -> None:
+        """Lead no new client to the present endpoints of a Service, or do so again.
+
+        In force on return. Open connections go on, new clients wait, and endpoints that are added
+        later take them.
+        """
+        ports = self.of_service(service)
+        present = (e for served in ports for e in served.plan.serving.all_endpoints)
+        self.quiesced.set(service, present if is_quiesced else ())
+        for served in ports:
+            self._touch(served, served.plan.frontends, served.plan.frontends)
+            self._serve(served, {})
+
     def retire(self, key: PortKey) -> None:
         """Have :meth:`close_retired` close a Service port; idempotent."""
         served = self._served.pop(key, None)
@@ -134,6 +155,7 @@ class ServedPorts:
             return
         self._touch(served, served.plan.frontends, ())
         self._by_group.pop(served.group, None)
+        self._holding.pop(served, None)
         ports = self._by_service[key.name.service]
         del ports[key]
         if not ports:
@@ -219,7 +241,12 @@ class ServedPorts:
         gives_up = served in self._giving_up
         has_none = is_left_to_others or gives_up
         wanted = {} if has_none else self._addresses.wanted(plan, preferred, may_open=is_turn)
-        answer = self._plane.serve(served.group, self.detours.lead(plan), wanted)
+        if plan.serving.handling.hold is None:
+            self._holding.pop(served, None)
+        else:
+            self._holding[served] = None
+        serving = self.quiesced.lead(plan.key.name.service, self.detours.lead(plan))
+        answer = self._plane.serve(served.group, serving, wanted)
         served.listeners = self.listeners.change(served, self._addresses.by_frontend(plan, answer))
         now = set(served.listeners.values())
         self._addresses.take(now - before)

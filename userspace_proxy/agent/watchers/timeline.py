@@ -97,7 +97,7 @@ class Timeline:
         self._left: dict[PortKey, None] = {}
         """Service ports that left the kernel path because of a probe, at most ``OUTAGES_MAX``."""
         self._last = view()
-        plane.on_ejection = self._note_ejection
+        plane.on_ejection.append(self._note_ejection)
 
     def events(self) -> Sequence[Event]:
         """Return the events, the newest first."""

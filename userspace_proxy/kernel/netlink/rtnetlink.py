@@ -33,7 +33,7 @@ GROUP_ROUTE_4, GROUP_ROUTE_6 = 7, 11
 NEW_LINK, DEL_LINK, GET_LINK = 16, 17, 18
 NEW_ADDRESS, DEL_ADDRESS, GET_ADDRESS = 20, 21, 22
 NEW_ROUTE, DEL_ROUTE, GET_ROUTE = 24, 25, 26
-NEW_NEIGHBOUR, DEL_NEIGHBOUR = 28, 29
+NEW_NEIGHBOUR, DEL_NEIGHBOUR, GET_NEIGHBOUR = 28, 29, 30
 NEW_RULE, DEL_RULE, GET_RULE = 32, 33, 34
 TABLE_MAIN, TABLE_LOCAL = 254, 255
 UNICAST, LOCAL, BROADCAST, ANYCAST, MULTICAST = 1, 2, 3, 4, 5
@@ -55,7 +55,8 @@ _BRIDGE_FILTERS_VLANS, _BRIDGE_CALLS_IPTABLES, _BRIDGE_CALLS_IP6TABLES = 7, 36, 
 _BRIDGE_PORT_ISOLATED = 33
 # family, padding, interface, state, flags, type.
 _NEIGHBOUR = struct.Struct("=BBHiHBB")
-_LINK_ADDRESS, _PERMANENT, _ON_THE_BRIDGE_ITSELF = 2, 0x80, 0x2
+_NEIGHBOUR_ADDRESS, _LINK_ADDRESS, _PERMANENT, _ON_THE_BRIDGE_ITSELF = 1, 2, 0x80, 0x2
+_INCOMPLETE, _FAILED = 0x1, 0x20
 # family, prefix length, flags, scope, interface.
 _ADDRESS = struct.Struct("=BBBBI")
 _PEER, _LOCAL_ADDRESS, _ADDRESS_FLAGS = 1, 2, 8
@@ -139,6 +140,15 @@ class RouteDetails(NamedTuple):
     """Whether it has one or more."""
 
 
+class ListedNeighbour(NamedTuple):
+    """An address that this node has looked for on a link."""
+
+    ip: str
+    link: int
+    is_absent: bool
+    """No host has answered for it, so far or at all."""
+
+
 class LocalRoute(NamedTuple):
     """A route that delivers a network to this node itself."""
 
@@ -195,6 +205,11 @@ def list_routes(family: int, *, table: int = 0, kind: int = 0) -> bytes:
     return request(GET_ROUTE, DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, kind, 0) + limit)
 
 
+def list_neighbours() -> bytes:
+    """Return the request for the neighbours of all links, of both families."""
+    return request(GET_NEIGHBOUR, DUMP, _NEIGHBOUR.pack(socket.AF_UNSPEC, 0, 0, 0, 0, 0, 0))
+
+
 def list_rules(family: int) -> bytes:
     """Return the request for all rules."""
     return request(GET_RULE, DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
@@ -240,6 +255,15 @@ def read_address(message: Message) -> ListedAddress:
     flags = _number(found[_ADDRESS_FLAGS]) if _ADDRESS_FLAGS in found else flags
     ip = ip_of(found.get(_LOCAL_ADDRESS) or found.get(_PEER, b""))
     return ListedAddress(ip, link, scope, flags)
+
+
+@checked
+def read_neighbour(message: Message) -> ListedNeighbour:
+    """Return the neighbour of a message."""
+    _, _, _, link, state, _, _ = _NEIGHBOUR.unpack_from(message.body)
+    found = dict(read_attributes(message.body, _NEIGHBOUR.size))
+    is_absent = bool(state & (_INCOMPLETE | _FAILED))
+    return ListedNeighbour(ip_of(found.get(_NEIGHBOUR_ADDRESS, b"")), link, is_absent)
 
 
 @checked

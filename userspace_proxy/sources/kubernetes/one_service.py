@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ...cluster import Snapshot, Store
 from ...errors import SourceError
 from ...model import ServiceKey
-from ...model.pods import PodState, read_pods, read_target_names
+from ...model.pods import PodState, read_pods, read_targets
 from ...model.wire import FieldError, WireHead, WirePage, decode
 from .api_paths import join
 from .client import ApiClient
@@ -33,8 +33,8 @@ class OneService:
     url: str
     snapshot: Snapshot
     """It may lack the Service; it contains the other Services of the namespace."""
-    target_names: tuple[str, ...] = ()
-    """The values of ``targetPort`` that are names."""
+    targets: tuple[int | str, ...] = ()
+    """The target ports of the Service: numbers, or names of container ports."""
     pods: tuple[PodState, ...] = ()
     """Those that the selector matches, or if there are none, all of the namespace."""
 
@@ -92,8 +92,8 @@ class OneServiceReader:
         pods: tuple[PodState, ...] = ()
         if with_pods and state.service.selector:
             pods = await self._pods(key, state.service.selector)
-        names = next((read_target_names(item) for item in services if _is(item, key)), ())
-        return OneService(self._client.url, snapshot, names, pods)
+        targets = next((read_targets(item) for item in services if _is(item, key)), ())
+        return OneService(self._client.url, snapshot, targets, pods)
 
     async def _pods(
         self, key: ServiceKey, selector: tuple[tuple[str, str], ...]

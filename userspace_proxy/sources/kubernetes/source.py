@@ -17,13 +17,15 @@ from ...cluster import Snapshot, Store
 from ...cluster.from_pods import PodEndpoints
 from ...log_limit import EVERY_S
 from ...model import Workload
-from ..base import Happening, Pause, Publish, Source, SourceStatus, pause
+from ..base import Agree, Happening, Pause, Publish, Rest, Source, SourceStatus, pause
 from .client import ApiClient
 from .credentials import SERVICE_ACCOUNT, Credentials
+from .leases import KubernetesLeases
 from .node_addresses import NodeAddressLister
 from .recorder import Recorder
 from .reflector import Reflector, Timing
 from .resources import ResourceCache, inside, resources_of, this_node
+from .resting import scale_to_zero
 from .scaling import scale_from_zero
 
 _log = logging.getLogger("userspace_proxy.sources")
@@ -158,6 +160,18 @@ class KubernetesSource(Source):
         if self._publish is None:
             return f"cannot scale {workload}: there is no connection to the API server yet"
         return await scale_from_zero(self._client, namespace, workload)
+
+    async def rest(self, namespace: str, workload: Workload, agree: Agree) -> Rest:
+        """Part of Source."""
+        if self._publish is None:
+            return Rest()
+        return await scale_to_zero(self._client, namespace, workload, agree)
+
+    def leases(self, node_name: str, prefix: str) -> KubernetesLeases:
+        """Part of Source."""
+        return KubernetesLeases(
+            self._client, node_name, prefix, is_open=lambda: self._publish is not None
+        )
 
     def want_nodes(self, is_wanted: bool) -> None:
         """Part of Source."""

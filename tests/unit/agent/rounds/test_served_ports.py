@@ -5,7 +5,15 @@ import socket
 
 import pytest
 
-from userspace_proxy.model import Balance, Frontend, Handling, Protocol, ServiceKey, SocketAddress
+from userspace_proxy.model import (
+    Balance,
+    Frontend,
+    Handling,
+    Hold,
+    Protocol,
+    ServiceKey,
+    SocketAddress,
+)
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import PortPool
 from userspace_proxy.policy import NodeFacts
@@ -409,3 +417,32 @@ async def test_a_shortage_of_descriptors_is_one_line_for_all_services(make, capl
     lines = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     (line,) = lines
     assert line.startswith("shop/web-1: cannot open listeners: cannot listen on 0.0.0.0:")
+
+
+async def test_quiesced_endpoints_take_no_client_and_those_that_come_later_do(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    handling = Handling(hold=Hold(60.0))
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD, handling=handling))
+    (served,) = served_ports.holding
+    key = ServiceKey("shop", "web")
+
+    def endpoints():
+        return [endpoint.ip for endpoint in served.group.serving.endpoints]
+
+    served_ports.quiesce(key, is_quiesced=True)
+    assert endpoints() == []
+    assert is_listening(served.listeners[frontend("10.96.0.1")].address.port)
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD, "192.0.2.2", handling=handling))
+    assert endpoints() == ["192.0.2.2"]
+    served_ports.quiesce(key, is_quiesced=False)
+    assert sorted(endpoints()) == [POD, "192.0.2.2"]
+
+
+async def test_those_that_hold_clients_are_known_while_they_are_served(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
+    assert not served_ports.holding
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD, handling=Handling(hold=Hold(60.0))))
+    assert len(served_ports.holding) == 1
+    served_ports.follow(cluster.remove("web"))
+    assert not served_ports.holding

@@ -108,9 +108,9 @@ async def test_pods_may_be_forbidden(api):
         await read(api, with_pods=True)
 
 
-async def test_names_of_target_ports_are_read(api):
+async def test_target_ports_are_read(api):
     api.put(service(ports=[{"port": 80, "targetPort": "http"}]))
-    assert (await read(api)).target_names == ("http",)
+    assert (await read(api)).targets == ("http",)
 
 
 async def test_a_missing_service_has_the_others_of_its_namespace(api):

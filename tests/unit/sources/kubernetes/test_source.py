@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from userspace_proxy.errors import SourceError
+from userspace_proxy.model import Workload, WorkloadKind
+from userspace_proxy.sources.base import Rest
 from userspace_proxy.sources.kubernetes import KubernetesSource
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
@@ -304,3 +306,22 @@ async def test_a_restart_with_endpoints_from_pods_publishes_the_same_objects(api
         after = await published.first()
     assert [*after.services.values()] == [*before.services.values()]
     assert all(after.services[key] is state for key, state in before.services.items())
+
+
+async def test_before_it_runs_no_workload_rests_and_no_lease_is_read(api, source_of):
+    async def agree():
+        return True
+
+    source = source_of(api, node_name="node-1")
+    web = Workload(WorkloadKind.DEPLOYMENT, "web")
+    assert await source.rest("shop", web, agree) == Rest()
+    with pytest.raises(SourceError, match="no connection"):
+        await source.leases("node-1", "").read("holder")
+    assert api.requests == []
+
+
+async def test_while_it_runs_its_leases_can_be_read(api, source_of):
+    source = source_of(api, node_name="alice")
+    async with running(source) as published:
+        await published.first()
+        assert await source.leases("alice", "").read("holder") is None

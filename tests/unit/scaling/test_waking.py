@@ -1,11 +1,10 @@
-"""Demand for pods: what clients that wait cause in the cluster, and for how long."""
+"""Clients that wait for pods: what they cause in the cluster."""
 
 import asyncio
 
 import msgspec
 import pytest
 
-from userspace_proxy.agent.watchers.demand import DEMAND_S, Demand
 from userspace_proxy.model import (
     Endpoint,
     EndpointSlice,
@@ -21,13 +20,15 @@ from userspace_proxy.model import (
     WorkloadKind,
 )
 from userspace_proxy.plane.messages import WaitBegan, WaitingReport
+from userspace_proxy.scaling.usage import Usage
+from userspace_proxy.scaling.waking import Waking
 from userspace_proxy.sources import MemorySource
 from userspace_proxy.steering import Bind
 
-from ...dataplane.waiting import until
-from ...plane.reports import group_report
-from ..samples import Cluster
-from ..watched import turn
+from ..agent.samples import Cluster
+from ..agent.watched import turn
+from ..dataplane.waiting import until
+from ..plane.reports import group_report
 
 POD = "192.0.2.1"
 WEB = ServiceKey("shop", "web")
@@ -66,14 +67,16 @@ class Rig:
         self.now = 100.0
         self.cluster = Cluster()
         self.served_ports = served_ports
-        self.demand = self.make(is_allowed=True)
+        self.usage = Usage(served_ports, clock=lambda: self.now)
+        self.waking = self.make(is_allowed=True)
         self.serve()
 
     def make(self, *, is_allowed):
-        return Demand(
+        return Waking(
             self.plane,
             self.served_ports,
             self.source,
+            self.usage,
             is_allowed=is_allowed,
             clock=lambda: self.now,
         )
@@ -110,7 +113,7 @@ class Rig:
 
     async def look_after(self, seconds):
         self.now += seconds
-        await self.demand.look()
+        await self.waking.look()
 
 
 @pytest.fixture
@@ -125,19 +128,7 @@ async def test_a_client_that_waits_is_an_event_and_wakes_the_workload(rig):
     assert (happening.reason, happening.service, happening.is_warning) == ("NeedPods", WEB, False)
     assert happening.note == "The service-port shop/web needs pods."
     assert rig.source.woken == ["shop deployment/web"]
-    assert rig.demand.services() == {WEB: 1}
-
-
-async def test_demand_counts_the_clients_and_lasts_for_90_s_after_the_last(rig):
-    rig.begin()
-    rig.report(3)
-    await rig.look_after(1)
-    assert rig.demand.services() == {WEB: 3}
-    rig.report(0)
-    await rig.look_after(DEMAND_S - 1)
-    assert rig.demand.services() == {WEB: 1}
-    await rig.look_after(1)
-    assert rig.demand.services() == {}
+    assert rig.usage.demand() == {WEB: 1}
 
 
 @pytest.mark.parametrize("answer", ["", "cannot scale deployment/web: forbidden"])
@@ -208,13 +199,13 @@ async def test_without_a_workload_there_is_demand_and_nothing_else(rig):
     rig.serve(handling=Handling(hold=Hold(60.0)))
     rig.begin()
     await rig.look_after(0)
-    assert rig.demand.services() == {WEB: 1}
+    assert rig.usage.demand() == {WEB: 1}
     assert not rig.source.woken
     assert not rig.source.happenings
 
 
 async def test_what_the_operator_has_not_allowed_is_only_an_event_and_a_problem(rig):
-    rig.demand = rig.make(is_allowed=False)
+    rig.waking = rig.make(is_allowed=False)
     rig.begin()
     await rig.look_after(0)
     assert len(rig.source.happenings) == 1
@@ -280,7 +271,7 @@ async def test_demand_that_begins_meanwhile_is_next(rig):
         return await wake(namespace, workload)
 
     rig.source.wake = wake_and_begin
-    task = asyncio.ensure_future(rig.demand.run())
+    task = asyncio.ensure_future(rig.waking.run())
     await until(lambda: len(rig.source.woken) == 4)
     assert rig.source.woken[1] == "shop deployment/web"
     task.cancel()
@@ -315,15 +306,34 @@ async def test_a_service_that_is_not_served_any_more_is_not_woken(rig):
 
 
 async def test_clients_of_an_unknown_group_are_ignored(rig):
-    rig.demand.services()
     rig.plane.on_waits(rig.plane.open_group("other"))
     await rig.look_after(0)
-    assert rig.demand.services() == {}
+    assert rig.usage.demand() == {WEB: 0}
 
 
 async def test_a_workload_is_woken_without_a_timer(rig):
-    task = asyncio.ensure_future(rig.demand.run())
+    task = asyncio.ensure_future(rig.waking.run())
     rig.begin()
     await until(lambda: rig.source.woken)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_clients_of_endpoints_that_are_quiesced_wake_the_workload(rig):
+    rig.serve(POD)
+    rig.served_ports.quiesce(WEB, is_quiesced=True)
+    rig.begin()
+    await rig.look_after(0)
+    assert rig.source.woken == ["shop deployment/web"]
+
+
+async def test_once_the_workload_was_scaled_to_zero_the_next_attempt_is_made_at_once(rig):
+    rig.begin()
+    rig.report(1)
+    await rig.look_after(0)
+    await rig.look_after(1)
+    assert len(rig.source.woken) == 1, "the next attempt would be 4 s later"
+    rig.waking.hurry(WEB)
+    await rig.look_after(0)
+    assert len(rig.source.woken) == 2
+    rig.waking.hurry(ServiceKey("shop", "unknown"))

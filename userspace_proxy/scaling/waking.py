@@ -1,8 +1,9 @@
-"""Which Services need pods, because their clients wait for an endpoint.
+"""Wakes the workloads of Services whose clients wait for an endpoint.
 
-    a first client waits ──▶ Demand ──▶ Event NeedPods, again each minute
-                                  ├──▶ metric and /api/v1/demand, until 90 s after the last wait
+    a first client waits ──▶ Waking ──▶ Event NeedPods, again each minute
                                   └──▶ its workload is scaled from zero, where that is allowed
+
+What demand is, and how long it lasts, is decided in ``usage``.
 
 Rule 1: only Services that name a workload (annotation ``wake``) cause Events and are scaled.
 Rule 2: one attempt to scale is made at a time, so they share a connection to the API server; it
@@ -14,23 +15,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...facts import StatusFacts
-from ...model import ServiceKey, Workload
-from ...plane import Group, Plane
-from ...sources import Happening, Source
-from ..rounds.component import Component
-from ..rounds.served_port import ServedPort
-from ..rounds.served_ports import ServedPorts
-from ..rounds.tasks import Supervisor
+from ..model import ServiceKey, Workload
+from ..plane import Group, Plane
+from ..sources import Happening, Source
+from .served import Served, ServedByName
+from .usage import RECENT_S, Usage
 
 WorkloadKey = tuple[str, Workload]
 """A workload, after its namespace."""
 
-DEMAND_S = 90.0
-"""How long demand lasts after the last client has waited: until an autoscaler has looked twice."""
 # Between two looks at clients that wait.
 _LOOK_S = 1.0
 # Between the first two attempts to scale a workload whose clients still wait.
@@ -46,7 +42,7 @@ NOT_ALLOWED = "it isn't scaled by this proxy, which needs --allow-wake for that"
 class _Need:
     """A Service whose clients wait, or have waited a moment ago."""
 
-    ports: dict[ServedPort, None]
+    ports: dict[Served, None]
     """Those of its Service ports whose clients have waited, the latest last."""
     waited_at: float
     """Monotonic seconds when a client last waited, as far as is known."""
@@ -57,10 +53,10 @@ class _Need:
         """Return how many clients wait, as of the workers' last reports."""
         return sum(port.group.waiting(now).clients for port in self.ports if not port.is_retired)
 
-    def port_without_endpoints(self) -> ServedPort | None:
+    def port_without_endpoints(self) -> Served | None:
         """Return the latest of those ports that has no usable endpoint on any node, if one has."""
         for port in reversed(self.ports):
-            if not port.is_retired and port.plan.serving.has_none:
+            if not port.is_retired and port.group.serving.has_none:
                 return port
         return None
 
@@ -84,25 +80,28 @@ class _Attempts:
 _NEVER = _Attempts()
 
 
-class Demand(Component):
-    """The demand for pods at one proxy.
+class Waking:
+    """The clients of one proxy that wait for pods.
 
     Args:
-        plane: Tells it of clients that wait.
+        plane: Reports clients that begin to wait.
+        usage: Clients that begin to wait are noted there.
         is_allowed: Whether it may have workloads scaled.
     """
 
     def __init__(
         self,
         plane: Plane,
-        served_ports: ServedPorts,
+        served_ports: ServedByName,
         source: Source,
+        usage: Usage,
         *,
         is_allowed: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._served_ports = served_ports
         self._source = source
+        self._usage = usage
         self._is_allowed = is_allowed
         self._clock = clock
         self._needs: dict[ServiceKey, _Need] = {}
@@ -110,25 +109,8 @@ class Demand(Component):
         self._news = asyncio.Event()
         plane.on_waits = self._note
 
-    def services(self) -> Mapping[ServiceKey, int]:
-        """Return the Services with demand: how many clients wait, at least 1."""
-        now = self._clock()
-        return {
-            key: max(1, need.waiting(now))
-            for key, need in self._needs.items()
-            if now - need.waited_at < DEMAND_S
-        }
-
-    async def start(self, supervisor: Supervisor) -> None:
-        """Follow the clients that wait."""
-        supervisor.start("demand", self.run)
-
-    def show(self, facts: StatusFacts) -> None:
-        """Part of Component."""
-        facts.demand = self.services()
-
     async def run(self) -> None:
-        """Report demand, and wake workloads, until cancelled."""
+        """Report needs, and wake workloads, until cancelled."""
         while True:
             next_at = self._clock() + _LOOK_S
             await self.look()
@@ -139,10 +121,18 @@ class Demand(Component):
             except TimeoutError:
                 continue
 
+    def hurry(self, service: ServiceKey) -> None:
+        """Make the next attempt for a Service at once: its workload was scaled to zero just now."""
+        if (need := self._needs.get(service)) is not None:
+            for served in need.ports:
+                if (workload := _workload_of(served)) is not None:
+                    self._attempts.pop(workload, None)
+            self._news.set()
+
     async def look(self) -> None:
         """Follow which clients wait; for a second, scale what is due for them.
 
-        New demand ends it earlier: workloads that were never tried precede those that were.
+        A new need ends it earlier: workloads that were never tried precede those that were.
         """
         self._news.clear()
         now = self._clock()
@@ -152,13 +142,13 @@ class Demand(Component):
             if self._news.is_set() or self._clock() - now >= _LOOK_S:
                 return
 
-    def _follow(self, now: float) -> dict[WorkloadKey, list[ServedPort]]:
+    def _follow(self, now: float) -> dict[WorkloadKey, list[Served]]:
         """Follow which clients wait, and return the workloads that are to be scaled for them."""
-        due: dict[WorkloadKey, list[ServedPort]] = {}
+        due: dict[WorkloadKey, list[Served]] = {}
         for service, need in list(self._needs.items()):
             if need.waiting(now):
                 need.waited_at = now
-            elif now - need.waited_at >= DEMAND_S:
+            elif now - need.waited_at >= RECENT_S:
                 del self._needs[service]
                 continue
             served = need.port_without_endpoints()
@@ -191,6 +181,7 @@ class Demand(Component):
         need.ports.pop(served, None)
         need.ports[served] = None
         need.waited_at = now
+        self._usage.note(served)
         self._news.set()
 
     def _precedence(self, workload: WorkloadKey) -> tuple[float, float]:
@@ -198,7 +189,7 @@ class Demand(Component):
         attempts = self._attempts.get(workload, _NEVER)
         return attempts.again_s, attempts.again_at
 
-    def _note_need(self, need: _Need, served: ServedPort, now: float) -> None:
+    def _note_need(self, need: _Need, served: Served, now: float) -> None:
         """Record an Event, unless one was recorded within a minute."""
         if need.noted_at is not None and now - need.noted_at < _EVENT_S:
             return
@@ -209,7 +200,7 @@ class Demand(Component):
         happening = Happening("NeedPods", "Wake", note, name.service, is_warning=False)
         self._source.record(happening)
 
-    async def _scale(self, key: WorkloadKey, ports: list[ServedPort]) -> None:
+    async def _scale(self, key: WorkloadKey, ports: list[Served]) -> None:
         """Make an attempt to scale a workload, for these ports."""
         attempts = self._attempts.setdefault(key, _Attempts())
         attempts.last_at = self._clock()
@@ -226,7 +217,7 @@ class Demand(Component):
             served.wake_problem = attempts.problem
 
 
-def _workload_of(served: ServedPort) -> WorkloadKey | None:
+def _workload_of(served: Served) -> WorkloadKey | None:
     """Return the workload that the Service of a port names."""
     name, wake = served.plan.key.name, served.plan.serving.handling.wake
     return None if wake is None else (name.service.namespace, wake)

@@ -1,0 +1,281 @@
+"""A Deployment that wakes and rests, at a real API server, with two nodes in this process.
+
+    clients ──▶ agent of node-1, agent of node-2 ──▶ the pod: a server of this process
+                        │ Leases, scale                   ▲ starts and ends it
+                        ▼                                 │
+                 kube-apiserver ──watch──▶ Controllers ───┘ writes the EndpointSlice
+
+Agents dial the pod at loopback by a detour, because the API server takes no slice with such an
+address.
+
+Rule 1: a pod that ends resets its connections before its slice changes: what an agent does too late
+is a lost connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
+
+from userspace_proxy.agent.agent import Agent
+from userspace_proxy.agent.rounds.options import Options
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.model import Protocol, ServiceKey, SocketAddress
+from userspace_proxy.plan.detours import At
+from userspace_proxy.sources.kubernetes import KubernetesSource
+from userspace_proxy.sources.kubernetes.client import ApiClient, LineSplitter
+from userspace_proxy.sources.kubernetes.credentials import Credentials
+
+from .control_plane import ControlPlane
+from .credentials import NODE_PROXIER
+
+NAMESPACE = "shop"
+WEB = ServiceKey(NAMESPACE, "web")
+DEADLINE_S = 120.0
+_APPS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
+_SLICES = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
+_LABELS = {"app": "web"}
+_PORT = 8080
+
+
+def deployment(replicas: int) -> dict[str, Any]:
+    """Return the Deployment."""
+    container = {"name": "web", "image": "none"}
+    template = {"metadata": {"labels": _LABELS}, "spec": {"containers": [container]}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": NAMESPACE},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": _LABELS},
+            "template": template,
+        },
+    }
+
+
+def service(idle_after: str) -> dict[str, Any]:
+    """Return its Service."""
+    annotations = {
+        "userspace-proxy.io/hold": "60s",
+        "userspace-proxy.io/wake": "deployment/web",
+        "userspace-proxy.io/idle-after": idle_after,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web", "namespace": NAMESPACE, "annotations": annotations},
+        "spec": {"ports": [{"port": 80, "targetPort": _PORT}]},
+    }
+
+
+class Controllers:
+    """What runs the Deployment: its controller, its kubelet, and the controller of slices.
+
+    Args:
+        agents: Those that have to find the pod.
+    """
+
+    def __init__(self, api: ApiClient, agents: Iterable[Agent]) -> None:
+        self.starts = self.ends = 0
+        self._api = api
+        self._agents = tuple(agents)
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+        self._version = ""
+
+    async def run(self) -> None:
+        """Follow the Deployment until cancelled."""
+        query = {"watch": "1", "fieldSelector": "metadata.name=web", "resourceVersion": "0"}
+        while True:
+            lines = LineSplitter()
+            async with self._api.stream(_APPS, query) as stream:
+                while chunk := await stream.read(silence_s=600.0):
+                    for line in lines.feed(chunk):
+                        await self._follow(json.loads(line)["object"]["spec"]["replicas"])
+
+    async def _follow(self, replicas: int) -> None:
+        if replicas and self._server is None:
+            await self._start_pod()
+        elif not replicas and self._server is not None:
+            await self._end_pod()
+
+    async def _start_pod(self) -> None:
+        self.starts += 1
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        host, port = self._server.sockets[0].getsockname()
+        ip = f"192.0.2.{self.starts % 250 + 1}"
+        detours = {At(Protocol.TCP, SocketAddress(ip, _PORT)): SocketAddress(host, port)}
+        for agent in self._agents:
+            assert agent._core is not None
+            agent._core.served_ports.detour(WEB, detours, dict)
+        await self._write_slice(ip)
+
+    async def _end_pod(self) -> None:
+        self.ends += 1
+        assert self._server is not None
+        self._server.close()
+        self._server = None
+        for writer in self._open:
+            writer.transport.abort()
+        await self._write_slice()
+
+    async def close(self) -> None:
+        """End the pod, if there is one."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+        writers = list(self._open)
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.gather(*(w.wait_closed() for w in writers), return_exceptions=True)
+
+    async def _write_slice(self, *ips: str) -> None:
+        metadata: dict[str, Any] = {
+            "name": "web-1",
+            "labels": {"kubernetes.io/service-name": "web"},
+        }
+        method, path = "POST", _SLICES
+        if self._version:
+            metadata["resourceVersion"] = self._version
+            method, path = "PUT", f"{_SLICES}/web-1"
+        item = {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": metadata,
+            "addressType": "IPv4",
+            "ports": [{"name": "", "port": _PORT, "protocol": "TCP"}],
+            "endpoints": [{"addresses": [ip], "conditions": {"ready": True}} for ip in ips],
+        }
+        response = await self._api.send(method, path, item, content_type="application/json")
+        assert response.code in (200, 201), response.body
+        self._version = json.loads(response.body)["metadata"]["resourceVersion"]
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        try:
+            with contextlib.suppress(ConnectionError):
+                while line := await reader.readline():
+                    writer.write(line)
+                    await writer.drain()
+        finally:
+            self._open.discard(writer)
+            writer.close()
+
+
+class Connection:
+    """A client's connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def ask(self) -> bool:
+        """Send a line; return whether it came back."""
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                self._writer.write(b"hello\n")
+                return await self._reader.readline() == b"hello\n"
+        except OSError:
+            return False
+
+    async def close(self) -> None:
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+
+class Shop:
+    """The Deployment, its Service, and the nodes; see :func:`open_shop`."""
+
+    def __init__(self, api: ApiClient, agents: Mapping[str, Agent]) -> None:
+        self.agents = agents
+        self.controllers = Controllers(api, agents.values())
+        self._api = api
+
+    async def put(self, path: str, item: Mapping[str, Any]) -> None:
+        """Create an object, or replace the one of its name."""
+        json_ = "application/json"
+        response = await self._api.send("POST", path, item, content_type=json_)
+        if response.code == 409:
+            name = item["metadata"]["name"]
+            response = await self._api.send("PUT", f"{path}/{name}", item, content_type=json_)
+        assert response.code in (200, 201), response.body
+
+    async def delete(self, path: str) -> None:
+        await self._api.send("DELETE", path, {}, content_type="application/json")
+
+    async def replicas(self) -> int:
+        """Return how many replicas are wanted."""
+        response = await self._api.get(f"{_APPS}/web", {})
+        return int(json.loads(response.body)["spec"]["replicas"])
+
+    async def scale(self, replicas: int) -> None:
+        """Scale as a user does."""
+        response = await self._api.send(
+            "PATCH",
+            f"{_APPS}/web/scale",
+            {"spec": {"replicas": replicas}},
+            content_type="application/merge-patch+json",
+        )
+        assert response.code == 200, response.body
+
+    async def events(self, reason: str) -> list[str]:
+        """Return the notes of a reason's Events."""
+        response = await self._api.get(f"/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events", {})
+        items = json.loads(response.body)["items"]
+        return [item["note"] for item in items if item["reason"] == reason]
+
+    def address(self, node: str) -> SocketAddress:
+        """Return where a node's clients dial the Service."""
+        core = self.agents[node]._core
+        assert core is not None
+        (served,) = core.served_ports.of_service(WEB)
+        (listener,) = served.listeners.values()
+        return listener.address
+
+    async def dial(self, node: str) -> Connection:
+        """Open a connection to the Service on a node."""
+        address = self.address(node)
+        return Connection(*await asyncio.open_connection(address.ip, address.port))
+
+
+@contextlib.asynccontextmanager
+async def open_shop(control_plane: ControlPlane, idle_after: str) -> AsyncIterator[Shop]:
+    """Run the agents of two nodes, with the rights of the role, and the Deployment at zero."""
+    api = ApiClient(Credentials(kubeconfig=str(control_plane.kubeconfig)))
+    await api.open()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(api.close)
+        agents: dict[str, Agent] = {}
+        for number, name in enumerate(("node-1", "node-2")):
+            kubeconfig = str(control_plane.kubeconfig_for(NODE_PROXIER))
+            source = KubernetesSource(kubeconfig=kubeconfig, node_name=name)
+            options = Options(
+                node_name=name,
+                allow_wake=True,
+                proxy_ports=(27000 + 500 * number, 27499 + 500 * number),
+                tuning=Tuning(connect_timeout_s=0.3),
+            )
+            agents[name] = Agent("none", source, options)
+        shop = Shop(api, agents)
+        for name in agents:
+            await shop.put("/api/v1/nodes", {"kind": "Node", "metadata": {"name": name}})
+        await shop.put(_APPS, deployment(0))
+        await shop.put(f"/api/v1/namespaces/{NAMESPACE}/services", service(idle_after))
+        for agent in agents.values():
+            await stack.enter_async_context(agent)
+            await agent.settled()
+        controllers = asyncio.create_task(shop.controllers.run())
+        try:
+            yield shop
+        finally:
+            controllers.cancel()
+            await asyncio.gather(controllers, return_exceptions=True)
+            await shop.controllers.close()
+            for path in (f"{_APPS}/web", f"{_SLICES}/web-1"):
+                await shop.delete(path)
+            await shop.delete(f"/api/v1/namespaces/{NAMESPACE}/services/web")

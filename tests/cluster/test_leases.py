@@ -1,0 +1,45 @@
+"""Leases at a real API server, as the user that the role is granted to: the contract."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.unit.sources.leases_contract import NODES, LeasesContract, LeasesOf
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy.sources.kubernetes.leases import KubernetesLeases
+
+from .control_plane import ControlPlane
+from .credentials import NODE_PROXIER
+from .wake_role import grant_wake
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def granted(control_plane: ControlPlane) -> ControlPlane:
+    control_plane.grant_node_proxier()
+    grant_wake(control_plane)
+    nodes = [{"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}} for name in NODES]
+    items = {"apiVersion": "v1", "kind": "List", "items": nodes}
+    control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
+    return control_plane
+
+
+@pytest.fixture
+async def leases_of(
+    granted: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[LeasesOf]:
+    monkeypatch.setenv("NO_PROXY", "*")
+    granted.kubectl("delete", "leases", "--all", "--namespace=userspace-proxy")
+    client = ApiClient(Credentials(kubeconfig=str(granted.kubeconfig_for(NODE_PROXIER))))
+    await client.open()
+    yield lambda name: KubernetesLeases(client, name, "", is_open=lambda: True)
+    await client.close()
+
+
+class TestContract(LeasesContract):
+    pass

@@ -1,0 +1,199 @@
+"""A Deployment that goes to zero and back at a real API server, as docs/scale-to-zero.md says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from userspace_proxy.agent.rounds.tasks import pause
+from userspace_proxy.agent.watchers import scaling
+from userspace_proxy.facts import StatusFacts
+from userspace_proxy.scaling import holder_lease, node_lease
+from userspace_proxy.status.demand import render_demand
+
+from .control_plane import ControlPlane
+from .resting_cycles import run_cycles
+from .resting_shop import DEADLINE_S, NAMESPACE, WEB, Shop, open_shop
+from .wake_role import grant_wake
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+
+IDLE_AFTER_S = 2.0
+AUTOSCALERS = f"/apis/autoscaling/v2/namespaces/{NAMESPACE}/horizontalpodautoscalers"
+BUDGETS = f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(scaling, "_LOOK_S", 0.1)
+    monkeypatch.setattr(scaling, "_UNUSED_S", 0.1)
+    monkeypatch.setattr(holder_lease, "_LOOK_S", 0.2)
+    monkeypatch.setattr(holder_lease, "_NODES_S", 1.0)
+    monkeypatch.setattr(holder_lease, "_RENEW_S", 1.0)
+    monkeypatch.setattr(node_lease, "_FIGURES_S", 1.0)
+
+
+@pytest.fixture(scope="module")
+def granted(control_plane: ControlPlane) -> ControlPlane:
+    """The roles that the page names, for the user that the agents have."""
+    control_plane.grant_node_proxier()
+    grant_wake(control_plane, NAMESPACE)
+    return control_plane
+
+
+@pytest.fixture
+async def shop(granted: ControlPlane) -> AsyncIterator[Shop]:
+    # The holder of the test before is gone, and its Lease would be free after a minute.
+    granted.kubectl("delete", "leases", "--all", "--namespace=userspace-proxy")
+    async with open_shop(granted, f"{IDLE_AFTER_S:g}s") as shop:
+        yield shop
+
+
+async def until(condition: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not await condition():
+            await pause(0.05)
+
+
+async def asleep(shop: Shop) -> bool:
+    return await shop.replicas() == 0
+
+
+async def stays(shop: Shop, replicas: int) -> None:
+    """Check that nothing scales the workload for several times its idle-after."""
+    began = time.monotonic()
+
+    async def is_over() -> bool:
+        assert await shop.replicas() == replicas
+        return time.monotonic() - began > 4 * IDLE_AFTER_S
+
+    await until(is_over)
+
+
+async def wake(shop: Shop) -> None:
+    """Have a client on one node, for a moment."""
+    client = await shop.dial("node-1")
+    assert await client.ask()
+    await client.close()
+
+
+def cluster_demand(shop: Shop, node: str) -> Any:
+    """Return what /api/v1/demand has for all nodes; None: nothing."""
+    facts = StatusFacts()
+    for component in shop.agents[node]._components:
+        component.show(facts)
+    return json.loads(render_demand(facts)).get("cluster")
+
+
+async def test_a_silent_connection_keeps_the_pods_and_once_it_is_closed_they_go(
+    shop: Shop,
+) -> None:
+    assert await asleep(shop)
+    client = await shop.dial("node-1")
+    assert await client.ask(), "the workload was scaled from zero"
+    await stays(shop, 1)
+    assert await client.ask(), "the connection is still open"
+    await client.close()
+    await until(lambda: asleep(shop))
+    assert (shop.controllers.starts, shop.controllers.ends) == (1, 1)
+    again = await shop.dial("node-2")
+    assert await again.ask(), "the next client wakes it again"
+    await again.close()
+
+
+@pytest.mark.long
+async def test_all_nodes_show_the_demand_of_all(shop: Shop) -> None:
+    clients = [await shop.dial(node) for node in ("node-1", "node-1", "node-2")]
+    for client in clients:
+        assert await client.ask()
+
+    async def is_known() -> bool:
+        wanted = {WEB.namespace: {WEB.name: 3}}
+        return all(cluster_demand(shop, node) == wanted for node in shop.agents)
+
+    await until(is_known)
+    for client in clients:
+        await client.close()
+
+
+async def test_a_node_that_nothing_is_known_of_counts_as_busy(shop: Shop) -> None:
+    await shop.put("/api/v1/nodes", {"kind": "Node", "metadata": {"name": "node-3"}})
+    await wake(shop)
+    await stays(shop, 1)
+    await shop.delete("/api/v1/nodes/node-3")
+    await until(lambda: asleep(shop))
+
+
+async def test_the_scale_that_someone_else_has_chosen_is_respected(shop: Shop) -> None:
+    await wake(shop)
+    await shop.scale(2)
+    await stays(shop, 2)
+    await shop.scale(1)
+    await until(lambda: asleep(shop))
+
+
+@pytest.mark.long
+async def test_a_workload_that_is_scaled_while_nodes_are_asked_is_respected(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    ask = holder_lease.HolderLease._ask
+
+    async def scale_and_ask(holder: holder_lease.HolderLease, question: Any) -> bool:
+        agreed = await ask(holder, question)
+        if agreed and not asked:
+            await shop.scale(3)
+            asked.append(question)
+        return agreed
+
+    monkeypatch.setattr(holder_lease.HolderLease, "_ask", scale_and_ask)
+    await wake(shop)
+
+    async def is_asked() -> bool:
+        return bool(asked)
+
+    await until(is_asked)
+    await stays(shop, 3)
+
+
+@pytest.mark.long
+async def test_an_autoscaler_keeps_its_least_number(shop: Shop) -> None:
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
+    spec = {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 3}
+    await shop.put(AUTOSCALERS, {"metadata": {"name": "web"}, "spec": spec})
+    await wake(shop)
+    await stays(shop, 1)
+    why = "deployment/web stays at one replica: HorizontalPodAutoscaler web has minReplicas 1."
+
+    async def is_said() -> bool:
+        return why in await shop.events("StaysAwake")
+
+    await until(is_said)
+    await shop.delete(f"{AUTOSCALERS}/web")
+    await until(lambda: asleep(shop))
+
+
+@pytest.mark.long
+async def test_a_budget_keeps_the_pods_that_it_asks_for(shop: Shop) -> None:
+    selector = {"matchLabels": {"app": "web"}}
+    await shop.put(
+        BUDGETS, {"metadata": {"name": "web"}, "spec": {"minAvailable": 1, "selector": selector}}
+    )
+    await wake(shop)
+    await stays(shop, 1)
+    await shop.delete(f"{BUDGETS}/web")
+    await until(lambda: asleep(shop))
+
+
+@pytest.mark.long
+async def test_no_connection_is_lost_while_the_workload_sleeps_and_wakes(shop: Shop) -> None:
+    found = await run_cycles(shop, 3, IDLE_AFTER_S, random.Random(7), pause)
+    assert found.lost == 0
+    assert found.served > found.cycles >= 3

@@ -1,0 +1,74 @@
+"""What ``explain`` says first about Services that are wrong for real: the cause, and no other.
+
+First line: the sentence at its end, which is also what the page and ``status`` show of the Service.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.broken_services import NAMESPACE
+from tests.node.observers import EXPLAIN
+from tests.node.testbed import Testbed
+from tests.node.wrong_services import (
+    MISTAKES,
+    ORIGINAL,
+    SERVING,
+    WrongServers,
+    dial,
+    objects_of,
+    service_ip,
+)
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.fixture(scope="module")
+def testbed(tmp_path_factory):
+    """A node that serves nothing yet, two pods, and a link without hosts."""
+    folder = tmp_path_factory.mktemp("agent")
+    with Testbed(folder, "nftables", clients=("pod", "laptop")) as testbed:
+        testbed.pod("pod").serve(tcp=SERVING)
+        testbed.add_pods("other", tcp=[SERVING, 8080])
+        servers = WrongServers(testbed)
+        testbed.serve()
+        yield testbed
+        servers.close()
+
+
+@pytest.mark.parametrize("case", MISTAKES, ids=lambda case: case.name)
+def test_the_first_line_has_the_cause(testbed, case):
+    agent = testbed.agent
+    places = {
+        "pod": testbed.ip("pod"),
+        "other": testbed.ip("other"),
+        "original": service_ip(ORIGINAL),
+    }
+    agent.manifests.write_objects(objects_of(ORIGINAL, **places), name="a-original.yaml")
+    wait_for("the other Service", lambda: agent.frontends("original"))
+    agent.manifests.write_objects(objects_of(case, **places), name="case.yaml")
+
+    def is_in_force():
+        status = agent.status()
+        names = {port["service"] for port in status["ports"]}
+        names |= {item["service"].partition("/")[2] for item in status["ignored"]}
+        return case.name in names and not status["sync"]["waiting_since"]
+
+    wait_for("the Service", is_in_force, hint=agent.log)
+    dial(testbed["pod"], case)
+    asked = f"{NAMESPACE}/{case.name}{':' + case.asks if case.asks else ''}"
+    said = []
+
+    def says():
+        done = agent.run(command=[*EXPLAIN, asked])
+        lines = (done.stdout or done.stderr).splitlines()
+        said[:] = lines
+        # The last line may be a further command.
+        first = [line for line in lines if line and not line.startswith("next: ")][-1]
+        return case.says.format(**places) in first
+
+    wait_for(f"“{case.says.format(**places)}”", says, deadline_s=20.0, hint=lambda: "\n".join(said))
+    text = "\n".join(said)
+    assert not [words for words in case.never if words.format(**places) in text], text
+    assert case.hint in text, text

@@ -1,0 +1,433 @@
+"""Thirty Services with one mistake each, and what the first line about each must say.
+
+    Mistake ──▶ objects ──▶ clients dial ──▶ ``explain``: its sentence contains the cause
+
+The cases of ``broken_services`` have codes that every observer names. These are of what only shows
+once a client has dialled, and of mistakes whose words were missing or wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.node.broken_services import NAMESPACE, Object
+from tests.node.clients import DEADLINE_S, Client, Sockets
+from tests.node.testbed import Testbed
+
+SERVING, CLOSED, HANGING, RESETTING, LATE_CLOSING = 80, 8080, 9100, 9101, 9102
+LOCAL_ONLY, FILTERED, REFUSED_BY_RULE, OTHER_SOURCE, PROXY_HEADER, ONE_WAY = (
+    9103,
+    9104,
+    9105,
+    9106,
+    9107,
+    9108,
+)
+"""Ports of the pod "pod"."""
+LINK, ABSENT = "eth9", "10.99.0.77"
+"""A link of the node without any host on it, and an address there."""
+HELD = 30080
+"""A node port that a daemon holds."""
+_TURN_S = 0.2
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One Service that doesn't serve its clients, or not all of them."""
+
+    name: str
+    says: str
+    """Part of the sentence, with ``{pod}`` for the pod's address and ``{ip}`` for the Service's."""
+    never: tuple[str, ...] = ()
+    """What none of the lines may contain, because it is wrong."""
+    hint: str = ""
+    """Part of a remedy."""
+    port: Mapping[str, Any] = field(default_factory=lambda: {"port": 80})
+    target: int = SERVING
+    ips: Sequence[str] = ("{pod}",)
+    """Of the endpoints."""
+    conditions: Mapping[str, bool] = field(default_factory=dict)
+    slice_port: Mapping[str, Any] = field(default_factory=dict)
+    """Where it differs from the Service's."""
+    slices: Callable[[Mistake, str], Iterator[Object]] | None = None
+    """The slices; None: one of the above."""
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    dials: int = 3
+    wait_s: float = 1.2
+    """How long a client waits for a byte."""
+    asks: str = ""
+    """The port of the Service that is asked about; empty: all."""
+
+
+def _lacking(case: Mistake, pod: str) -> Iterator[Object]:
+    """Yield the slices that the controller writes where only one of three pods has the port."""
+    yield slice_of(case, pod, [pod], [{"name": "metrics", "port": SERVING}])
+    yield slice_of(case, pod, ["10.244.0.201", "10.244.0.202"], [], number=2)
+
+
+def _six(case: Mistake, pod: str) -> Iterator[Object]:
+    yield slice_of(case, pod, ["fd00:9::1"], [{"port": SERVING}], family="IPv6")
+
+
+def _none(_case: Mistake, _pod: str) -> Iterator[Object]:
+    yield from ()
+
+
+_DNS = {"port": 53, "protocol": "UDP"}
+_SERVED_WRONGLY = ("Clients are served",)
+_AFFINITY = {"sessionAffinity": "ClientIP"}
+
+MISTAKES = (
+    # The first seventeen were tried by hand, and nine of them named.
+    Mistake(
+        "udp-slice",
+        'its endpoints have a port named "dns" only for UDP, not TCP',
+        port={"name": "dns", "port": 53},
+        slice_port={"protocol": "UDP"},
+        dials=0,
+    ),
+    Mistake(
+        "held",
+        f"node port {HELD}/TCP is held by",
+        port={"port": 80, "nodePort": HELD},
+        spec={"type": "NodePort"},
+        dials=0,
+    ),
+    Mistake(
+        "udp-closed",
+        "{pod}:8080 refuses connections",
+        never=("before", *_SERVED_WRONGLY),
+        port=_DNS,
+        target=CLOSED,
+    ),
+    Mistake(
+        "udp-no-host",
+        f"no host answers for {ABSENT} on {LINK}",
+        never=("before", *_SERVED_WRONGLY),
+        port=_DNS,
+        ips=(ABSENT,),
+        wait_s=4.0,
+        dials=1,
+    ),
+    Mistake(
+        "hangs",
+        "3 of 3 connections got no byte in 1 s; {pod}:9100 accepts connections and sends nothing",
+        never=_SERVED_WRONGLY,
+        target=HANGING,
+    ),
+    Mistake("twin", ":80/TCP is already held by broken/original", dials=0),
+    Mistake(
+        "external-name",
+        "type ExternalName is served by DNS alone",
+        spec={"type": "ExternalName", "externalName": "shop.example"},
+        dials=0,
+    ),
+    Mistake(
+        "headless",
+        "it is headless (clusterIP: None): clients reach its endpoints directly",
+        spec={"clusterIP": "None"},
+        dials=0,
+    ),
+    Mistake(
+        "six",
+        "no EndpointSlice of IPv4 belongs to broken/six, only of IPv6",
+        slices=_six,
+        dials=0,
+    ),
+    Mistake(
+        "ended",
+        "its only endpoint is terminating and doesn't serve any more",
+        never=("✓ {pod}", "Readiness probes"),
+        conditions={"ready": False, "serving": False, "terminating": True},
+        dials=0,
+    ),
+    Mistake(
+        "ending",
+        "it is terminating and about to vanish",
+        conditions={"ready": False, "serving": True, "terminating": True},
+        dials=0,
+    ),
+    Mistake(
+        "some-lack-port",
+        '2 of its 3 endpoints have no port named "metrics"',
+        port={"name": "metrics", "port": 80},
+        spec={"selector": {"app": "some-lack-port"}},
+        slices=_lacking,
+        dials=0,
+    ),
+    Mistake(
+        "pinned",
+        "each client keeps to one, until it is away for 3 h (sessionAffinity)",
+        spec=_AFFINITY,
+        ips=("{pod}", "{other}"),
+        dials=0,
+    ),
+    Mistake(
+        "wrong-port",
+        "broken/wrong-port has no port 80; it has 8080",
+        port={"port": 8080},
+        asks="80",
+        dials=0,
+    ),
+    Mistake(
+        "loop",
+        "its only endpoint is not usable: refused: it is an address that this proxy serves",
+        hint="Endpoints must be addresses of pods",
+        ips=("{original}",),
+        dials=0,
+    ),
+    Mistake("annotation", "'60' has no unit (write 60s)", annotations={"hold": "60"}, dials=0),
+    Mistake("unused", "none has connected since the proxy started", dials=0),
+    # And others.
+    Mistake(
+        "no-host",
+        f"no host answers for {ABSENT} on {LINK}",
+        never=_SERVED_WRONGLY,
+        ips=(ABSENT,),
+        wait_s=5.0,
+        dials=1,
+    ),
+    Mistake(
+        "resets-at-once",
+        "{pod}:9101 accepts connections and ends them without answering",
+        never=("can't be dialled", *_SERVED_WRONGLY),
+        target=RESETTING,
+    ),
+    Mistake(
+        "hangs-until-the-end",
+        "3 of 3 connections got no byte in 1 s",
+        never=_SERVED_WRONGLY,
+        target=LATE_CLOSING,
+    ),
+    Mistake(
+        "local-only",
+        "{pod}:9103 refuses connections: nothing listens on port 9103 there",
+        hint="and on which address",
+        target=LOCAL_ONLY,
+    ),
+    Mistake(
+        "policy-drops",
+        "{pod}:9104 does not answer: packets are dropped, or the pod hangs",
+        target=FILTERED,
+        dials=1,
+        wait_s=5.0,
+    ),
+    Mistake(
+        "answers-from-elsewhere",
+        "No datagram has come back in 3 flows",
+        never=_SERVED_WRONGLY,
+        port=_DNS,
+        target=OTHER_SOURCE,
+    ),
+    Mistake(
+        "expects-proxy-header",
+        "{pod}:9107 accepts connections and ends them without answering",
+        hint="TLS or another protocol",
+        target=PROXY_HEADER,
+    ),
+    Mistake(
+        "held-in-vain",
+        "and none was served",
+        never=("served by 0 endpoints",),
+        annotations={"hold": "1s"},
+        slices=_none,
+        spec={"selector": {"app": "held-in-vain"}},
+        wait_s=5.0,
+        dials=2,
+    ),
+    Mistake(
+        "pinned-to-the-dead",
+        "{pod}:8080 refuses connections: nothing listens on port 8080 there; the other one serves",
+        target=CLOSED,
+        spec=_AFFINITY,
+        ips=("{pod}", "{other}"),
+        dials=3,
+    ),
+    Mistake(
+        "no-ports",
+        "nor any other: targetPort is a name that no container port of its pods has",
+        spec={"selector": {"app": "no-ports"}},
+        slices=lambda case, pod: iter([slice_of(case, pod, [pod], [])]),
+        dials=0,
+    ),
+    Mistake(
+        "one-way",
+        "Clients are served by 1 endpoint",
+        never=("no byte", "gets no answer"),
+        target=ONE_WAY,
+        wait_s=0.0,
+    ),
+)
+
+
+def service_ip(case: Mistake) -> str:
+    """Return the ClusterIP of a case."""
+    name = "original" if case.name == "twin" else case.name
+    names = ["original", *(one.name for one in MISTAKES)]
+    return f"10.96.3.{names.index(name) + 1}"
+
+
+ORIGINAL = Mistake("original", "", dials=0)
+
+
+def objects_of(case: Mistake, **places: str) -> Iterator[Object]:
+    """Yield the Service and its slices; ``places`` are ``pod`` and others in ``ips``."""
+    kind = case.spec.get("type", "")
+    ip = {} if kind == "ExternalName" else {"clusterIP": service_ip(case)}
+    prefix = "userspace-proxy.io/"
+    yield {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "namespace": NAMESPACE,
+            "name": case.name,
+            "annotations": {prefix + name: text for name, text in case.annotations.items()},
+        },
+        "spec": {**ip, "ports": [{"targetPort": case.target, **case.port}], **case.spec},
+    }
+    if case.slices is not None:
+        yield from case.slices(case, places["pod"])
+    elif kind != "ExternalName":
+        port = {
+            "port": case.target,
+            "protocol": case.port.get("protocol", "TCP"),
+            "name": case.port.get("name", ""),
+            **case.slice_port,
+        }
+        yield slice_of(case, places["pod"], [ip.format(**places) for ip in case.ips], [port])
+
+
+def slice_of(
+    case: Mistake,
+    _pod: str,
+    ips: Sequence[str],
+    ports: Sequence[Object],
+    *,
+    number: int = 1,
+    family: str = "IPv4",
+) -> Object:
+    """Return a slice of a case."""
+    conditions = {"conditions": dict(case.conditions)} if case.conditions else {}
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": NAMESPACE,
+            "name": f"{case.name}-{number}",
+            "labels": {"kubernetes.io/service-name": case.name},
+        },
+        "addressType": family,
+        "ports": list(ports),
+        "endpoints": [{"addresses": [ip], "nodeName": "node-1", **conditions} for ip in ips],
+    }
+
+
+def dial(client: Client, case: Mistake) -> None:
+    """Let clients dial one after another, each from a port of its own."""
+    address = service_ip(case), case.port["port"]
+    for _ in range(case.dials):
+        is_udp = case.port.get("protocol") == "UDP"
+        with client.new_udp() if is_udp else client.tcp() as sock, contextlib.suppress(OSError):
+            sock.settimeout(max(case.wait_s, 1.0))
+            sock.connect(address)
+            sock.send(b"GET / HTTP/1.0\r\n\r\n")
+            if not case.wait_s:
+                continue
+            sock.settimeout(case.wait_s)
+            while sock.recv(4096):
+                pass
+
+
+class WrongServers:
+    """What the pod does at its ports, as far as the sandbox's own backends don't."""
+
+    def __init__(self, testbed: Testbed) -> None:
+        pod = testbed.pod("pod")
+        self._ip = str(pod.ip)
+        self._is_over = False
+        self._stack = contextlib.ExitStack()
+        self._sockets = Sockets(pod)
+        self._stack.callback(self._sockets.close)
+        # Accepted by the kernel, up to the backlog; nothing reads.
+        self._listen(HANGING)
+        self._listen(LOCAL_ONLY, "127.0.0.1")
+        self._listen(FILTERED)
+        self._serve(self._listen(RESETTING), _reset)
+        self._serve(self._listen(LATE_CLOSING), _read_to_the_end)
+        self._serve(self._listen(ONE_WAY), _read_to_the_end)
+        self._serve(self._listen(PROXY_HEADER), _close_without_header)
+        asked = self._udp(OTHER_SOURCE)
+        other = self._udp(OTHER_SOURCE + 100)
+        self._repeat(asked, lambda: other.sendto(*asked.recvfrom(4096)))
+        pod.run(["sh", "-ec", f"PATH=$PATH:/usr/sbin:/sbin; {_FILTER}"])
+        testbed.shell(_LINK)
+        self._stack.enter_context(testbed.agent.listener(HELD))
+
+    def close(self) -> None:
+        """End all of them."""
+        self._is_over = True
+        self._stack.close()
+
+    def _listen(self, port: int, ip: str = "") -> socket.socket:
+        server = self._stack.enter_context(self._sockets.tcp())
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((ip or self._ip, port))
+        server.listen(64)
+        return server
+
+    def _udp(self, port: int) -> socket.socket:
+        server = self._stack.enter_context(self._sockets.udp())
+        server.bind((self._ip, port))
+        return server
+
+    def _serve(self, server: socket.socket, handle: Callable[[socket.socket], None]) -> None:
+        def accept() -> None:
+            accepted, _ = server.accept()
+            with accepted:
+                accepted.settimeout(DEADLINE_S)
+                handle(accepted)
+
+        self._repeat(server, accept)
+
+    def _repeat(self, server: socket.socket, step: Callable[[], object]) -> None:
+        """Repeat a step that waits for a socket, in a thread that ends with this object."""
+        server.settimeout(_TURN_S)
+
+        def run() -> None:
+            while not self._is_over:
+                with contextlib.suppress(OSError):
+                    step()
+
+        thread = threading.Thread(target=run)
+        self._stack.callback(thread.join)
+        thread.start()
+
+
+_FILTER = (
+    "nft add table ip netpol; "
+    "nft add chain ip netpol input '{ type filter hook input priority 0; }'; "
+    f"nft add rule ip netpol input tcp dport {FILTERED} drop"
+)
+_LINK = (
+    f"ip link add {LINK} type veth peer name far9; ip link set {LINK} up; ip link set far9 up; "
+    f"sysctl -qw net.ipv4.conf.far9.arp_ignore=8; ip address add 10.99.0.1/24 dev {LINK}"
+)
+
+
+def _reset(accepted: socket.socket) -> None:
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+def _read_to_the_end(accepted: socket.socket) -> None:
+    while accepted.recv(4096):
+        pass
+
+
+def _close_without_header(accepted: socket.socket) -> None:
+    accepted.recv(4096)

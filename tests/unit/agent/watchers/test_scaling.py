@@ -1,0 +1,143 @@
+"""Scaling in an agent: it runs where it may, reports what fails, and shows the demand."""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+
+import pytest
+
+from userspace_proxy.agent.rounds.options import Options
+from userspace_proxy.agent.rounds.tasks import Supervisor
+from userspace_proxy.agent.watchers import scaling
+from userspace_proxy.agent.watchers.scaling import Scaling
+from userspace_proxy.facts import StatusFacts
+from userspace_proxy.model import Handling, Hold
+from userspace_proxy.scaling.lease_notes import HOLDER
+from userspace_proxy.sources import MemorySource
+from userspace_proxy_testing.fakes.steering import FakeSteering
+
+from ...scaling.resting_nodes import ASLEEP_WHEN_IDLE, POD, WEB
+from ...sources.shared_leases import LeaseStore
+from ..samples import Cluster
+from ..test_core import make_core
+from ..watched import until
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    for name in ("_LOOK_S", "_UNUSED_S", "_RETRY_S"):
+        monkeypatch.setattr(scaling, name, 0.01)
+
+
+class Predecessors(list):
+    """Workers of the last process."""
+
+
+class Shared(MemorySource):
+    """A source whose proxies share Leases."""
+
+    def __init__(self, store):
+        super().__init__()
+        self.store = store
+
+    def leases(self, node_name, prefix):
+        assert (node_name, prefix) == ("node-1", "canary")
+        return self.store.at(node_name)
+
+
+@pytest.fixture
+async def proxy(plane):
+    """A proxy whose Service has a pod."""
+    async with contextlib.AsyncExitStack() as stack:
+        options = Options(
+            node_name="node-1", proxy_name="canary", allow_wake=True, predecessor_drain_s=30.0
+        )
+        core = make_core(plane, FakeSteering(), options)
+        stack.callback(core.served_ports.close)
+        supervisor = Supervisor()
+        stack.push_async_callback(supervisor.stop)
+
+        class Running:
+            store = LeaseStore("node-1")
+            now = 100.0
+
+            async def serve(self, handling=ASLEEP_WHEN_IDLE):
+                snapshot = Cluster().serve(
+                    "web", "10.96.0.1", POD, handling=handling, proxy_name="canary"
+                )
+                core.sync.publish(snapshot)
+                await core.sync._round()
+
+            async def start(self, predecessors=None, **changes):
+                core.predecessors = predecessors
+                core.source = Shared(self.store)
+                core.options = dataclasses.replace(core.options, **changes)
+                self.component = Scaling(core, clock=lambda: self.now)
+                await self.component.start(supervisor)
+
+            @property
+            def shown(self):
+                facts = StatusFacts()
+                self.component.show(facts)
+                return facts.cluster_demand
+
+        yield Running()
+
+
+async def test_it_reports_and_holds_the_lease_and_shows_the_sums(proxy):
+    await proxy.serve()
+    await proxy.start()
+    assert proxy.shown is None
+    await until(lambda: proxy.shown == {WEB: 1})
+    assert proxy.store.leases[HOLDER].holder.startswith("node-1_")
+
+
+async def test_without_a_service_that_names_a_workload_nothing_is_written(proxy):
+    await proxy.serve(Handling(hold=Hold(60.0)))
+    await proxy.start()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.Event().wait(), 0.05)
+    assert proxy.store.writes == []
+    await proxy.serve()
+    await until(lambda: HOLDER in proxy.store.leases)
+
+
+async def test_a_failure_is_logged_until_it_is_over(proxy, caplog):
+    caplog.set_level(logging.INFO)
+    await proxy.serve()
+    proxy.store.failure = "the server is down"
+    await proxy.start()
+    lines = lambda: [record.getMessage() for record in caplog.records]  # noqa: E731
+    failed = "workloads are not scaled to zero: the server is down"
+    await until(lambda: failed in lines())
+    proxy.store.failure = ""
+    await until(lambda: "workloads are scaled to zero again" in lines())
+    assert lines().count(failed) == 1
+
+
+async def test_connections_of_old_workers_are_unknown_until_they_have_drained(proxy):
+    old = Predecessors(["worker"])
+    await proxy.serve()
+    await proxy.start(old)
+    assert not proxy.component._resting.is_known()
+    old.clear()
+    assert not proxy.component._resting.is_known()
+    proxy.now += 29
+    assert not proxy.component._resting.is_known()
+    proxy.now += 1
+    assert proxy.component._resting.is_known()
+
+
+async def test_without_old_workers_all_connections_are_known(proxy):
+    await proxy.start(Predecessors())
+    assert proxy.component._resting.is_known()
+
+
+async def test_where_workloads_must_not_be_scaled_there_are_no_leases(proxy):
+    await proxy.serve()
+    await proxy.start(allow_wake=False)
+    assert proxy.component._resting is None
+    facts = StatusFacts()
+    proxy.component.show(facts)
+    assert (facts.demand, facts.cluster_demand) == ({WEB: 1}, None)

@@ -1,0 +1,88 @@
+"""Clients that leave without an answer, counted against an endpoint that never sends a byte."""
+
+import errno
+import socket
+import struct
+
+import pytest
+
+from .waiting import turns, until
+
+
+def waited_s(connection):
+    """Return for how long the client has sent nothing, as the kernel has it."""
+    info = connection.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 56)
+    return struct.unpack_from("=I", info, 52)[0] / 1000
+
+
+async def ask_and_wait(rig, pod, web):
+    """Return a client, and the endpoint's end, a second after its question."""
+    client, server = await rig.pair(web, pod)
+    await client.send(b"question")
+    assert await server.read() == b"question"
+    (connection,) = rig.connections.open
+    await until(lambda: waited_s(connection) >= 0.95, "the client has waited")
+    return client, server
+
+
+def noted(rig, web, pod):
+    """Return how many connections in a row ended without an answer, as the next report has it."""
+    rig.plane.settle()
+    ends = web.group.counters_of(pod.address).ends
+    return (ends.failures, ends.number) if ends.is_on else (0, 0)
+
+
+@pytest.mark.parametrize("leave", ["close", "reset"])
+async def test_a_client_that_leaves_after_a_second_without_an_answer_has_given_up(rig, leave):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, _server = await ask_and_wait(rig, pod, web)
+    assert noted(rig, web, pod) == (0, 0), "it still waits, as long polls do"
+    getattr(client, leave)()
+    await until(lambda: noted(rig, web, pod) == (1, errno.ETIMEDOUT))
+    assert noted(rig, web, pod) == (1, errno.ETIMEDOUT), "once"
+
+
+async def test_an_endpoint_that_closes_when_the_client_has_left_has_not_answered_either(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, server = await ask_and_wait(rig, pod, web)
+    client.close()
+    assert await server.read() == b""
+    server.close()
+    await until(lambda: not rig.connections.open)
+    assert noted(rig, web, pod) == (1, errno.ETIMEDOUT)
+
+
+async def test_a_client_that_sends_and_leaves_at_once_wants_no_answer(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, server = await ask_and_wait(rig, pod, web)
+    await client.send(b"another line")
+    client.close()
+    assert await server.read() == b"another line"
+    server.close()
+    await until(lambda: not rig.connections.open)
+    assert noted(rig, web, pod) == (0, 0)
+
+
+async def test_an_answer_ends_it_also_a_late_one(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, server = await ask_and_wait(rig, pod, web)
+    client.finish()
+    await until(lambda: noted(rig, web, pod) == (1, errno.ETIMEDOUT))
+    await server.send(b"answer")
+    assert await client.read() == b"answer"
+    assert noted(rig, web, pod) == (0, 0)
+
+
+async def test_a_client_that_has_got_a_byte_has_its_answer(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, server = await ask_and_wait(rig, pod, web)
+    await server.send(b"answer")
+    assert await client.read() == b"answer"
+    client.close()
+    await turns(3)
+    assert noted(rig, web, pod) == (0, 0)

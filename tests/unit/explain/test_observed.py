@@ -1,0 +1,65 @@
+import pytest
+
+from tests.unit.status.views import make_address, make_endpoint, make_port, replace
+from userspace_proxy.explain import explain
+from userspace_proxy.explain.observed import before_it_failed, nothing_came_back
+from userspace_proxy.facts import Level
+from userspace_proxy.model import Protocol
+from userspace_proxy.policy.causes import dial_failed, fault_on_purpose, resets
+from userspace_proxy.policy.endpoint_causes import sends_nothing
+
+from .subjects import make_subject
+
+POD = make_address("10.244.1.8:80")
+REFUSES = dial_failed(POD, 111, "")
+
+
+def failing(cause, **figures):
+    return replace(make_endpoint(str(POD)), **{"connections": 20, **figures}, cause=cause)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "protocol", "said"),
+    [
+        pytest.param(failing(REFUSES, sent_bytes=1), "TCP", "; it served 20 connections before"),
+        pytest.param(failing(REFUSES, sent_bytes=0), "TCP", "; it accepted 20 connections before"),
+        pytest.param(failing(REFUSES, connections=0), "TCP", ""),
+        pytest.param(failing(REFUSES, sent_bytes=0), "UDP", ""),
+        pytest.param(failing(REFUSES, sent_bytes=1), "UDP", "; it answered before"),
+        pytest.param(failing(resets(POD), sent_bytes=1), "TCP", ""),
+        pytest.param(failing(sends_nothing(POD), sent_bytes=1), "TCP", ""),
+        pytest.param(failing(fault_on_purpose(POD, ["silent"]), sent_bytes=1), "TCP", ""),
+        pytest.param(failing(None, sent_bytes=1), "TCP", ""),
+    ],
+)
+def test_what_an_endpoint_did_before_is_what_came_back_from_it(endpoint, protocol, said):
+    assert before_it_failed(endpoint, protocol) == said
+
+
+def udp(**figures):
+    counted = {"connections": 3, "received_bytes": 90, "sent_bytes": 0, **figures}
+    return make_port(protocol=Protocol.UDP, **counted)
+
+
+def test_flows_without_an_answer_are_the_sentence():
+    explanation = explain(make_subject(udp()))
+    assert explanation.level is Level.ATTENTION
+    assert explanation.sentence == (
+        "No datagram has come back in 3 flows: if the protocol has answers, clients get none"
+    )
+    assert "network policy" in nothing_came_back(udp())[1]
+
+
+@pytest.mark.parametrize("figures", [{"sent_bytes": 1}, {"connections": 0, "received_bytes": 0}])
+def test_flows_with_an_answer_or_none_at_all_are_not(figures):
+    assert nothing_came_back(udp(**figures)) == ("", "")
+    assert explain(make_subject(udp(**figures))).level is Level.OK
+
+
+def test_a_service_that_keeps_each_client_to_an_endpoint_says_so():
+    said = "; each client keeps to one, until it is away for 3 h (sessionAffinity)"
+    assert explain(make_subject(make_port(affinity_timeout_s=10800))).sentence.endswith(said)
+    planned = explain(make_subject(make_port(affinity_timeout_s=10800), is_live=False))
+    assert planned.sentence.endswith(said)
+    alone = make_port(endpoints=(make_endpoint(str(POD)),), affinity_timeout_s=10800)
+    assert "sessionAffinity" not in explain(make_subject(alone)).sentence

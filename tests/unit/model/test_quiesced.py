@@ -1,0 +1,46 @@
+from userspace_proxy.model import Handling, Hold, ServiceKey, SocketAddress
+from userspace_proxy.model.quiesced import Quiesced
+from userspace_proxy.model.serving import Serving
+
+WEB, API = ServiceKey("shop", "web"), ServiceKey("shop", "api")
+POD_A, POD_B = SocketAddress("192.0.2.1", 80), SocketAddress("192.0.2.2", 80)
+
+
+def quiesced(*endpoints):
+    quiesced = Quiesced()
+    quiesced.set(WEB, endpoints)
+    return quiesced
+
+
+def test_a_service_without_quiesced_endpoints_is_served_as_planned():
+    serving = Serving((POD_A,))
+    assert quiesced().lead(WEB, serving) is serving
+    assert quiesced(POD_A).lead(API, serving) is serving
+
+
+def test_quiesced_endpoints_take_no_client_and_others_do():
+    serving = Serving((POD_A, POD_B), outside=(POD_A,), weights=((POD_A, 3), (POD_B, 1)))
+    led = quiesced(POD_A).lead(WEB, serving)
+    assert (led.endpoints, led.outside, led.weights) == ((POD_B,), (), ((POD_B, 1),))
+
+
+def test_clients_wait_while_all_endpoints_are_quiesced():
+    led = quiesced(POD_A).lead(WEB, Serving((POD_A,), handling=Handling(hold=Hold(60.0))))
+    assert led.has_none
+    assert not led.is_refusing
+
+
+def test_open_connections_and_flows_go_on_whatever_happens_to_them_at_a_removal():
+    handling = Handling(hold=Hold(60.0), removal_s=0.0)
+    led = quiesced(POD_A).lead(WEB, Serving((POD_A,), handling=handling, leaving=(POD_B,)))
+    assert led.handling == Handling(hold=Hold(60.0))
+    assert led.leaving == (POD_B, POD_A)
+
+
+def test_what_ends_is_as_before():
+    one = quiesced(POD_A)
+    assert one.of(WEB) == {POD_A}
+    one.set(WEB, ())
+    assert one.of(WEB) == frozenset()
+    serving = Serving((POD_A,))
+    assert one.lead(WEB, serving) is serving

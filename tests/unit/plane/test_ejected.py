@@ -1,0 +1,221 @@
+"""Ejected endpoints that no client dials; what probes them is in ``test_path_probes``."""
+
+import asyncio
+import errno
+
+import pytest
+
+from userspace_proxy.model import ServiceKey, SocketAddress
+from userspace_proxy.model.serving import Serving
+from userspace_proxy.plane import Plane, ejected
+from userspace_proxy.plane.ejected import FOLLOWED_MAX, QUIET_S, EjectedEndpoints
+from userspace_proxy.plane.messages import Ejected
+
+POD, OTHER = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080)
+REFUSED, SILENT = errno.ECONNREFUSED, errno.ETIMEDOUT
+
+
+class Probed:
+    """What was asked to be probed, instead of probes."""
+
+    def __init__(self, _note):
+        self.wanted = []
+
+    def add(self, endpoint, service):
+        self.wanted.append((endpoint, str(service)))
+
+    def discard(self, endpoint, service):
+        self.wanted.remove((endpoint, str(service)))
+
+    def close(self):
+        """Part of PathProbes."""
+
+
+class Rig:
+    """What follows ejections, Services with two endpoints, a clock and a neighbour table."""
+
+    def __init__(self, plane):
+        self.now = 1000.0
+        self.plane = plane
+        self.services = {}
+        self.absent = {}
+        self.reads = 0
+        self.probed = None
+        self.watcher = EjectedEndpoints(
+            plane,
+            self.services.get,
+            clock=lambda: self.now,
+            open_probes=self._open,
+            absent_hosts=self._read,
+        )
+        self.group = self.serve("web")
+
+    def serve(self, name):
+        """Return the group of another Service with both endpoints."""
+        group = self.plane.open_group(f"shop/{name}:http")
+        self.plane.serve(group, Serving((POD, OTHER)), {})
+        self.services[group] = ServiceKey("shop", name)
+        return group
+
+    def eject(self, group=None, pod=POD, number=REFUSED):
+        """Have a worker eject an endpoint because a client's dial failed."""
+        group = group or self.group
+        group.counters_of(pod).dials.failed(self.now, number)
+        self.plane.receive(0, Ejected(group.number, pod, is_silent=number == SILENT))
+
+    def pass_(self, seconds):
+        self.now += seconds
+        self.watcher.look()
+
+    @property
+    def wanted(self):
+        return self.probed.wanted if self.probed else []
+
+    def _open(self, note):
+        self.probed = Probed(note)
+        return self.probed
+
+    def _read(self):
+        self.reads += 1
+        return self.absent
+
+
+@pytest.fixture
+async def rig():
+    plane = Plane(asyncio.get_running_loop())
+    yield Rig(plane)
+    plane.close()
+
+
+def test_an_endpoint_is_probed_once_no_client_has_dialled_it_for_a_while(rig):
+    rig.eject()
+    rig.pass_(QUIET_S - 1)
+    assert rig.wanted == []
+    rig.pass_(1)
+    assert rig.wanted == [(POD, "shop/web")]
+
+
+def test_an_endpoint_that_clients_dial_is_left_to_them(rig):
+    for _ in range(5):
+        rig.eject()
+        rig.pass_(QUIET_S - 1)
+    assert rig.wanted == []
+
+
+def test_an_answer_ends_the_ejection_in_all_workers(rig):
+    events = []
+    rig.plane.on_ejection.append(lambda _group, pod, is_ejected: events.append((pod, is_ejected)))
+    rig.eject()
+    rig.pass_(QUIET_S)
+    rig.now += 1
+    rig.watcher.note(POD, 0)
+    assert events == [(POD, True), (POD, False)]
+    assert not rig.group.counters_of(POD).dials.is_on
+    assert rig.wanted == []
+
+
+def test_a_failure_is_of_now_and_no_client_s(rig):
+    rig.eject()
+    rig.pass_(QUIET_S)
+    before = rig.group.revision
+    rig.now += 5
+    rig.watcher.note(POD, errno.EHOSTUNREACH)
+    dials = rig.group.counters_of(POD).dials
+    assert (dials.failures, dials.last_at, dials.number) == (1, rig.now, errno.EHOSTUNREACH)
+    assert rig.group.revision > before
+    assert rig.wanted == [(POD, "shop/web")], "it is probed further"
+
+
+def test_an_endpoint_that_accepts_and_resets_answers_no_probe(rig):
+    rig.eject(number=errno.ECONNRESET)
+    rig.pass_(QUIET_S)
+    assert rig.wanted == []
+
+
+def test_an_answer_says_nothing_once_clients_were_reset(rig):
+    rig.eject()
+    rig.pass_(QUIET_S)
+    rig.group.counters_of(POD).dials.failed(rig.now, errno.ECONNRESET)
+    rig.watcher.note(POD, 0)
+    assert rig.group.counters_of(POD).dials.is_on
+
+
+def test_a_service_whose_endpoints_can_not_be_probed_has_none_probed(rig):
+    rig.services.clear()
+    rig.eject()
+    rig.pass_(QUIET_S)
+    assert rig.wanted == []
+
+
+def test_an_endpoint_that_leaves_is_forgotten_and_so_is_its_service(rig):
+    cart = rig.serve("cart")
+    for group in (rig.group, cart):
+        rig.eject(group)
+    rig.pass_(QUIET_S)
+    assert rig.wanted == [(POD, "shop/web"), (POD, "shop/cart")]
+    rig.plane.serve(rig.group, Serving((OTHER,)), {})
+    rig.pass_(1)
+    assert rig.wanted == [(POD, "shop/cart")]
+    rig.plane.close_group(cart)
+    rig.pass_(1)
+    assert rig.wanted == []
+
+
+def test_two_services_that_share_an_endpoint_both_get_it_back(rig):
+    cart = rig.serve("cart")
+    for group in (rig.group, cart):
+        rig.eject(group)
+    rig.pass_(QUIET_S)
+    rig.watcher.note(POD, 0)
+    assert not any(g.counters_of(POD).dials.is_on for g in (rig.group, cart))
+
+
+def test_the_number_of_endpoints_that_are_followed_has_a_bound(rig, monkeypatch):
+    assert FOLLOWED_MAX == 1000
+    monkeypatch.setattr(ejected, "FOLLOWED_MAX", 1)
+    rig.eject()
+    rig.eject(pod=OTHER)
+    rig.pass_(QUIET_S)
+    assert rig.wanted == [(POD, "shop/web")]
+
+
+# -- hosts that aren't there -------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [SILENT, errno.EHOSTUNREACH])
+def test_a_dial_without_an_answer_has_the_neighbour_table_read(rig, number):
+    rig.absent = {POD.ip: "eth0"}
+    rig.eject(number=number)
+    rig.eject(pod=OTHER, number=number)
+    rig.pass_(1)
+    assert [rig.group.absent_on(pod) for pod in (POD, OTHER)] == ["eth0", ""]
+    rig.absent = {}
+    rig.pass_(1)
+    assert rig.group.absent_on(POD) == "", "ARP was answered"
+
+
+def test_a_refusal_was_an_answer_so_the_table_is_not_read(rig):
+    rig.eject()
+    rig.pass_(1)
+    assert rig.reads == 0
+
+
+def test_a_host_that_answers_is_there(rig):
+    rig.absent = {POD.ip: "eth0"}
+    rig.eject(number=SILENT)
+    rig.pass_(QUIET_S)
+    rig.watcher.note(POD, 0)
+    assert rig.group.absent_on(POD) == ""
+
+
+def test_a_large_table_is_read_rarely(rig):
+    rig.eject(number=SILENT)
+
+    def slow():
+        rig.now += 0.5
+        return {}
+
+    rig.watcher._absent_hosts = lambda: (rig._read(), slow())[1]
+    for _ in range(20):
+        rig.pass_(1)
+    assert rig.reads == 2

@@ -1,0 +1,53 @@
+import errno
+
+import pytest
+
+from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.policy.causes import dial_failed, resets
+from userspace_proxy.policy.endpoint_causes import (
+    has_ended,
+    in_the_past,
+    no_host,
+    sends_nothing,
+)
+
+POD = SocketAddress("10.244.1.8", 8080)
+REFUSES = dial_failed(POD, errno.ECONNREFUSED, "", count=2, first_at=5.0, last_at=9.0)
+UNREACHABLE = dial_failed(POD, errno.EHOSTUNREACH, "")
+ABSENT = no_host(dial_failed(POD, errno.ETIMEDOUT, "", count=3, last_at=7.0), POD.ip, "eth0")
+
+
+def test_an_address_that_no_host_has_is_named_with_its_interface():
+    assert (ABSENT.code, ABSENT.sentence, ABSENT.object) == (
+        CauseCode.ENDPOINT_NO_HOST,
+        "no host answers for 10.244.1.8 on eth0",
+        "10.244.1.8:8080",
+    )
+    assert (ABSENT.count, ABSENT.last_at) == (3, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("cause", "sentence"),
+    [
+        (REFUSES, "10.244.1.8:8080 refused connections"),
+        (dial_failed(POD, errno.ETIMEDOUT, ""), "10.244.1.8:8080 did not answer"),
+        (UNREACHABLE, "there was no route to 10.244.1.8:8080"),
+        (ABSENT, "no host answered for 10.244.1.8:8080"),
+        (dial_failed(POD, errno.EPERM, ""), "10.244.1.8:8080 could not be dialled"),
+        (resets(POD), "10.244.1.8:8080 accepted connections and ended them without answering"),
+        (sends_nothing(POD), "10.244.1.8:8080 accepted connections and sent nothing"),
+    ],
+    ids=lambda value: value.code if hasattr(value, "code") else "",
+)
+def test_what_was_so_a_while_ago_is_in_the_past_tense(cause, sentence):
+    past = in_the_past(cause)
+    assert past.sentence == f"{sentence} when it was last tried"
+    assert (past.code, past.count, past.last_at) == (cause.code, cause.count, cause.last_at)
+
+
+def test_an_endpoint_that_answered_before_has_ended_and_its_target_port_is_right():
+    ended = has_ended(REFUSES)
+    assert ended.sentence == REFUSES.sentence
+    assert "kubectl logs --previous" in ended.hint
+    assert "Compare targetPort" in REFUSES.hint
+    assert has_ended(UNREACHABLE) is UNREACHABLE

@@ -1,0 +1,5 @@
+"""Service ports for the tests of scaling."""
+
+from ..agent.conftest import make, plane
+
+__all__ = ["make", "plane"]

@@ -1,0 +1,167 @@
+"""Nodes whose proxies share Leases in memory, for the tests of scaling to zero."""
+
+import msgspec
+
+from userspace_proxy.model import (
+    Handling,
+    Hold,
+    ServiceKey,
+    SocketAddress,
+    Workload,
+    WorkloadKind,
+)
+from userspace_proxy.plane import PortPool
+from userspace_proxy.plane.messages import WaitingReport
+from userspace_proxy.scaling.holder_lease import HolderLease
+from userspace_proxy.scaling.lease_notes import HOLDER, read_board
+from userspace_proxy.scaling.node_lease import NodeLease
+from userspace_proxy.scaling.usage import Usage
+from userspace_proxy.sources import MemorySource
+from userspace_proxy.sources.base import Rest
+from userspace_proxy.steering import Bind
+
+from ..agent.samples import Cluster
+from ..plane.reports import endpoint_report, group_report
+from ..sources.shared_leases import LeaseStore
+
+POD = "192.0.2.1"
+WEB = ServiceKey("shop", "web")
+WORKLOAD = Workload(WorkloadKind.DEPLOYMENT, "web")
+IDLE_AFTER_S = 600.0
+ASLEEP_WHEN_IDLE = Handling(hold=Hold(60.0), wake=WORKLOAD, idle_after_s=IDLE_AFTER_S)
+
+
+class Sleeper(MemorySource):
+    """A source that scales to zero once all agree, unless a test forbids that."""
+
+    def __init__(self):
+        super().__init__()
+        self.why_not = ""
+        self.asked = 0
+        self.slept = []
+        self.happenings = []
+
+    def record(self, happening):
+        self.happenings.append(happening)
+
+    async def rest(self, namespace, workload, agree):
+        self.asked += 1
+        if self.slept:
+            return Rest()
+        if self.why_not:
+            return Rest(why_not=self.why_not)
+        if not await agree():
+            return Rest()
+        self.slept.append(f"{namespace} {workload}")
+        return Rest(is_asleep=True)
+
+
+class Node:
+    """One node: its Service ports, and its part in the Leases."""
+
+    def __init__(self, name, world, make, first_port):
+        self.name = name
+        self.world = world
+        self.served_ports = make(Bind.PROXY_PORT, PortPool(first_port, first_port + 99))
+        self.cluster = Cluster()
+        self.source = Sleeper()
+        self.is_known = True
+        self.is_silent = False
+        """It doesn't follow the holder's Lease."""
+        self.hurried = []
+        self.on_settle = None
+        leases, usage = world.store.at(name), Usage(self.served_ports, clock=world.clock)
+        self.lease = NodeLease(
+            leases,
+            usage,
+            self.served_ports,
+            refresh=self._refresh,
+            is_known=lambda: self.is_known,
+            hurry=self.hurried.append,
+            settle_s=1.0,
+            clock=world.clock,
+            pause=self._settle,
+        )
+        self.holder = HolderLease(
+            leases,
+            usage,
+            self.served_ports,
+            self.source,
+            identity=name,
+            clock=world.clock,
+            pause=world.pause,
+        )
+
+    async def _refresh(self):
+        """Counters are current already."""
+
+    async def _settle(self, seconds):
+        assert seconds == 1.0
+        if self.on_settle is not None:
+            self.on_settle()
+
+    def serve(self, *pods, handling=ASLEEP_WHEN_IDLE, name="web", ip="10.96.0.1"):
+        self.served_ports.follow(self.cluster.serve(name, ip, *pods, handling=handling))
+
+    @property
+    def served(self):
+        (served,) = self.served_ports.of_service(WEB)
+        return served
+
+    @property
+    def endpoints(self):
+        """The endpoints that take clients."""
+        return [endpoint.ip for endpoint in self.served.group.serving.endpoints]
+
+    def report(self, clients=0, **counted):
+        """Have a worker report clients that wait, and what it has counted for the pod."""
+        waiting = WaitingReport(clients, 1.0) if clients else None
+        endpoints = [endpoint_report(SocketAddress(POD, 8080), **counted)] if counted else []
+        report = group_report(*endpoints, waiting=waiting)
+        report = msgspec.structs.replace(report, group=self.served.group.number)
+        self.served.group.add(0, report, self.world.now)
+
+    async def step(self):
+        """Do what is due, but for the holder's part."""
+        await self.lease.look()
+        lease = self.world.store.leases.get(HOLDER)
+        if lease is not None and not self.is_silent:
+            self.holder.see(lease)
+            await self.lease.follow(read_board(lease).round)
+
+
+class World:
+    """Some nodes, and the time."""
+
+    def __init__(self, make, *names):
+        self.now = 100.0
+        self.store = LeaseStore(*names)
+        self.nodes = [Node(n, self, make, 27000 + 100 * i) for i, n in enumerate(names)]
+        for node in self.nodes:
+            node.serve(POD)
+
+    def clock(self):
+        return self.now
+
+    async def pause(self, seconds):
+        """Let the other nodes run while the holder waits for them."""
+        self.now += seconds
+        for node in self.nodes:
+            await node.step()
+
+    async def run(self, seconds):
+        """Do what is due in each second."""
+        for _ in range(int(seconds)):
+            self.now += 1.0
+            for node in self.nodes:
+                await node.step()
+            for node in self.nodes:
+                await node.holder.look()
+
+    @property
+    def slept(self):
+        return [what for node in self.nodes for what in node.source.slept]
+
+    @property
+    def board(self):
+        return read_board(self.store.leases[HOLDER])

@@ -1,0 +1,239 @@
+"""The holder of the Lease: the sums, and which workloads are put to rest, by all nodes together."""
+
+import random
+
+import pytest
+
+from userspace_proxy.errors import SourceError
+from userspace_proxy.model import Handling, Hold, ServiceKey
+from userspace_proxy.scaling.holder_lease import AGAIN_MAX_S, TOO_OLD_S
+from userspace_proxy.scaling.lease_notes import HOLDER
+from userspace_proxy.sources.base import Rest
+from userspace_proxy.sources.leases import DURATION_S, Lease
+
+from .resting_nodes import ASLEEP_WHEN_IDLE, IDLE_AFTER_S, POD, WEB, WORKLOAD, World
+
+API = ServiceKey("shop", "api")
+
+
+@pytest.fixture
+def world(make):
+    return World(make, "node-1", "node-2")
+
+
+def holders(world):
+    return [node.name for node in world.nodes if node.holder.is_held]
+
+
+async def test_a_workload_without_clients_on_any_node_rests_after_idle_after(world):
+    await world.run(IDLE_AFTER_S - 10)
+    assert world.slept == []
+    await world.run(30)
+    assert world.slept == ["shop deployment/web"]
+    assert [node.endpoints for node in world.nodes] == [[], []], "new clients wait"
+    assert [node.hurried for node in world.nodes] == [[WEB], [WEB]]
+
+
+async def test_a_silent_connection_on_one_node_keeps_it_awake_until_it_has_ended(world):
+    busy = world.nodes[1]
+    busy.report(active=1, connections=1)
+    await world.run(3 * IDLE_AFTER_S)
+    assert world.slept == []
+    assert busy.endpoints == [POD]
+    busy.report(active=-1)
+    await world.run(IDLE_AFTER_S - 10)
+    assert world.slept == []
+    await world.run(90)
+    assert world.slept == ["shop deployment/web"]
+
+
+async def test_a_client_that_comes_before_its_node_has_answered_keeps_it_awake(world):
+    quick = world.nodes[1]
+    quick.on_settle = lambda: quick.report(active=1, connections=1)
+    await world.run(IDLE_AFTER_S + 30)
+    assert world.slept == []
+    assert [node.endpoints for node in world.nodes] == [[POD], [POD]]
+
+
+async def test_a_client_that_comes_after_its_node_has_answered_waits_for_the_next_pod(world):
+    late = world.nodes[1]
+    rest = late.source.rest
+
+    async def rest_with_a_client(*arguments):
+        found = await rest(*arguments)
+        late.report(clients=1)
+        return found
+
+    for node in world.nodes:
+        node.source.rest = rest_with_a_client
+    await world.run(IDLE_AFTER_S + 30)
+    assert late.endpoints == []
+    assert late.hurried == [WEB]
+
+
+async def test_a_node_that_has_never_reported_counts_as_busy(world):
+    world.store.nodes.add("node-3")
+    await world.run(IDLE_AFTER_S + 100)
+    assert world.slept == []
+    assert world.board.unknown == "node-3"
+    assert [node.holder.demand for node in world.nodes] == [{WEB: 1}, {WEB: 1}]
+    world.store.nodes.remove("node-3")
+    await world.run(100)
+    assert world.slept == ["shop deployment/web"]
+
+
+async def test_a_node_that_does_not_know_its_connections_counts_as_busy(world):
+    world.nodes[1].is_known = False
+    await world.run(IDLE_AFTER_S + 100)
+    assert world.slept == []
+    assert world.board.unknown == "node-2"
+
+
+async def test_a_node_whose_report_is_too_old_counts_as_busy(world):
+    await world.run(10)
+    silent = world.nodes.pop()
+    await world.run(TOO_OLD_S - 20)
+    assert world.board.unknown == ""
+    await world.run(40)
+    assert world.board.unknown == silent.name
+    await world.run(IDLE_AFTER_S)
+    assert world.slept == []
+
+
+async def test_a_node_that_does_not_answer_counts_as_busy(world):
+    world.nodes[1].is_silent = True
+    await world.run(IDLE_AFTER_S + 100)
+    assert world.slept == []
+    assert sum(node.source.asked for node in world.nodes) >= 2, "it is tried again"
+    assert world.nodes[0].endpoints == [POD], "clients are served"
+    world.nodes[1].is_silent = False
+    await world.run(AGAIN_MAX_S + 10)
+    assert world.slept == ["shop deployment/web"]
+
+
+async def test_one_node_holds_the_lease_and_another_one_takes_over(world):
+    await world.run(100)
+    (holder,) = holders(world)
+    gone = next(node for node in world.nodes if node.name == holder)
+    world.nodes.remove(gone)
+    await world.run(DURATION_S - 10)
+    assert world.store.leases[HOLDER].holder == holder
+    await world.run(30)
+    assert holders(world) == [world.nodes[0].name]
+    assert not gone.holder.is_held
+
+
+async def test_a_holder_whose_lease_was_taken_is_none(world):
+    await world.run(10)
+    (holder,) = holders(world)
+    await world.store.put(Lease(HOLDER, "node-9"))
+    await world.run(30)
+    assert holders(world) == []
+    assert world.store.leases[HOLDER].holder == "node-9"
+    assert holder != "node-9"
+
+
+async def test_all_nodes_know_the_sums(world):
+    one, other = world.nodes
+    one.report(active=2, connections=2)
+    other.report(clients=3)
+    await world.run(40)
+    assert [node.holder.demand for node in world.nodes] == [{WEB: 5}, {WEB: 5}]
+    other.report()
+    await world.run(60)
+    assert one.holder.demand == {WEB: 3}, "the client was there a moment ago"
+
+
+async def test_sums_of_a_holder_that_is_gone_are_unknown(world):
+    one = world.nodes[0]
+    assert one.holder.demand is None
+    await world.run(40)
+    assert one.holder.demand == {WEB: 2}
+    world.now += DURATION_S
+    assert one.holder.demand is None
+
+
+async def test_what_keeps_a_workload_awake_is_an_event_once(world):
+    for node in world.nodes:
+        node.source.why_not = "deployment/web stays at one replica: an autoscaler"
+    await world.run(IDLE_AFTER_S + 300)
+    found = [each for node in world.nodes for each in node.source.happenings]
+    assert [(each.reason, each.service, each.note) for each in found] == [
+        ("StaysAwake", WEB, "deployment/web stays at one replica: an autoscaler.")
+    ]
+    assert sum(node.source.asked for node in world.nodes) >= 3
+
+
+async def test_a_workload_whose_scale_was_changed_meanwhile_is_not_quiesced(world):
+    async def rest(_namespace, _workload, agree):
+        assert await agree()
+        return Rest()
+
+    for node in world.nodes:
+        node.source.rest = rest
+    await world.run(IDLE_AFTER_S + 30)
+    assert [node.endpoints for node in world.nodes] == [[POD], [POD]]
+    assert world.board.round.is_over
+    assert world.board.round.services == ()
+
+
+@pytest.mark.parametrize(
+    "handling",
+    [
+        pytest.param(Handling(hold=Hold(60.0), wake=WORKLOAD), id="without-idle-after"),
+        pytest.param(Handling(hold=Hold(60.0)), id="without-workload"),
+    ],
+)
+async def test_only_a_service_that_asks_for_it_has_its_workload_rest(world, handling):
+    for node in world.nodes:
+        node.serve(POD, handling=handling)
+    await world.run(IDLE_AFTER_S + 100)
+    assert sum(node.source.asked for node in world.nodes) == 0
+
+
+async def test_all_services_of_a_workload_must_be_without_clients(world):
+    other = world.nodes[1]
+    for node in world.nodes:
+        node.serve(POD, name="api", ip="10.96.0.2", handling=ASLEEP_WHEN_IDLE)
+    (api,) = other.served_ports.of_service(API)
+    api.group._waiting[0] = 1, world.now
+    await world.run(IDLE_AFTER_S + 100)
+    assert world.slept == []
+    api.group._waiting.clear()
+    await world.run(IDLE_AFTER_S + 100)
+    assert world.slept == ["shop deployment/web"]
+
+
+async def test_a_workload_without_pods_rests_already(world):
+    for node in world.nodes:
+        node.serve()
+    await world.run(IDLE_AFTER_S + 100)
+    assert sum(node.source.asked for node in world.nodes) == 0
+
+
+async def test_a_new_pod_begins_the_time_anew(world):
+    await world.run(IDLE_AFTER_S - 60)
+    for node in world.nodes:
+        node.serve(POD, "192.0.2.2")
+    await world.run(IDLE_AFTER_S - 60)
+    assert world.slept == []
+
+
+async def test_a_server_that_fails_is_an_error_of_the_caller(world):
+    await world.run(10)
+    world.store.failure = "the server is down"
+    world.now += 20
+    (holder,) = [node.holder for node in world.nodes if node.holder.is_held]
+    with pytest.raises(SourceError):
+        await holder.look()
+
+
+async def test_nodes_that_find_the_lease_free_do_not_take_it_at_once(make):
+    world = World(make, "node-1")
+    (node,) = world.nodes
+    world.store.leases[HOLDER] = Lease(HOLDER, "node-9", version="0")
+    node.holder._jitter_s = random.Random(7).uniform(0, 10)
+    await world.run(DURATION_S)
+    assert not node.holder.is_held
+    await world.run(12)
+    assert node.holder.is_held

@@ -1,0 +1,139 @@
+"""Demand: what counts as use of a Service, and for how long."""
+
+import msgspec
+import pytest
+
+from userspace_proxy.model import Handling, Hold, ServiceKey, SocketAddress
+from userspace_proxy.plane.messages import WaitingReport
+from userspace_proxy.scaling.usage import RECENT_S, Usage
+from userspace_proxy.steering import Bind
+
+from ..agent.samples import Cluster
+from ..plane.reports import endpoint_report, group_report
+
+POD_A, POD_B = "192.0.2.1", "192.0.2.2"
+WEB = ServiceKey("shop", "web")
+HOLDING = Handling(hold=Hold(60.0))
+
+
+class Used:
+    """The Service shop/web, and what workers report of its clients."""
+
+    def __init__(self, served_ports):
+        self.now = 100.0
+        self.cluster = Cluster()
+        self.served_ports = served_ports
+        self.usage = Usage(served_ports, clock=lambda: self.now)
+
+    def serve(self, *pods, handling=HOLDING, **more):
+        snapshot = self.cluster.serve("web", "10.96.0.1", *pods, handling=handling, **more)
+        self.served_ports.follow(snapshot)
+
+    @property
+    def served(self):
+        (served,) = self.served_ports.of_service(WEB)
+        return served
+
+    def report(self, clients=0, pod=POD_A, **counted):
+        waiting = WaitingReport(clients, 1.0) if clients else None
+        endpoints = [endpoint_report(SocketAddress(pod, 8080), **counted)] if counted else []
+        report = group_report(*endpoints, waiting=waiting)
+        report = msgspec.structs.replace(report, group=self.served.group.number)
+        self.served.group.add(0, report, self.now)
+
+    def demand_after(self, seconds):
+        self.now += seconds
+        return self.usage.demand()[WEB]
+
+
+@pytest.fixture
+def used(make):
+    return Used(make(Bind.PROXY_PORT))
+
+
+def test_a_service_without_pods_and_clients_has_no_demand(used):
+    used.serve()
+    assert used.demand_after(0) == 0
+
+
+def test_clients_that_wait_and_open_connections_are_added_up(used):
+    used.serve(POD_A)
+    used.report(clients=3, active=2, connections=2)
+    assert used.demand_after(0) == 5
+
+
+def test_a_silent_connection_is_demand_until_some_time_after_its_end(used):
+    used.serve(POD_A)
+    used.report(active=1, connections=1)
+    assert used.demand_after(0) == 1
+    assert used.demand_after(10 * RECENT_S) == 1
+    used.report(active=-1)
+    assert used.demand_after(0) == 1
+    assert used.demand_after(RECENT_S - 1) == 1
+    assert used.demand_after(1) == 0
+
+
+@pytest.mark.parametrize("counted", [{"connections": 1}, {"received_bytes": 9}, {"sent_bytes": 9}])
+def test_what_began_and_ended_between_two_looks_is_recent(used, counted):
+    used.serve(POD_A)
+    assert used.demand_after(0) == 1
+    assert used.demand_after(RECENT_S) == 0
+    used.report(**counted)
+    assert used.demand_after(1) == 1
+    assert used.demand_after(RECENT_S) == 0
+
+
+def test_a_client_that_waited_is_recent_before_a_worker_reports_it(used):
+    used.serve()
+    used.usage.note(used.served)
+    assert used.demand_after(RECENT_S - 1) == 1
+    assert used.demand_after(1) == 0
+
+
+def test_idle_after_is_how_long_use_is_recent(used):
+    used.serve(POD_A, handling=Handling(hold=Hold(60.0), idle_after_s=600.0))
+    assert used.demand_after(0) == 1
+    assert used.demand_after(599) == 1
+    assert used.demand_after(1) == 0
+
+
+def test_a_new_pod_counts_as_use_and_one_that_leaves_does_not(used):
+    used.serve(POD_A)
+    assert used.demand_after(0) == 1
+    assert used.demand_after(RECENT_S) == 0
+    used.serve(POD_A, POD_B)
+    assert used.demand_after(0) == 1
+    assert used.demand_after(RECENT_S) == 0
+    used.serve(POD_A)
+    assert used.demand_after(0) == 0
+    used.serve()
+    assert used.demand_after(0) == 0
+    used.serve(POD_A)
+    assert used.demand_after(0) == 1
+
+
+def test_an_endpoint_that_fails_is_no_use(used):
+    used.serve(POD_A)
+    used.demand_after(0)
+    used.report(failures=3)
+    assert used.demand_after(RECENT_S) == 0
+
+
+def test_services_that_refuse_clients_are_not_followed(used):
+    used.serve(POD_A, handling=Handling())
+    assert used.usage.demand() == {}
+    used.serve(POD_A)
+    assert used.usage.demand() == {WEB: 1}
+    used.served_ports.follow(used.cluster.remove("web"))
+    assert used.usage.demand() == {}
+    assert used.usage._seen == {}
+
+
+def test_a_look_follows_clients_that_nothing_asks_for(used):
+    used.serve(POD_A)
+    used.report(active=1, connections=1)
+    used.usage.look()
+    used.now += 1000
+    used.report(active=-1)
+    used.usage.look()
+    assert used.demand_after(RECENT_S - 1) == 1

@@ -1,0 +1,143 @@
+"""Leases at a fake API server: the contract, and what goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from userspace_proxy.errors import SourceError
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy.sources.kubernetes.leases import KubernetesLeases
+from userspace_proxy.sources.leases import Lease
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
+
+from ..leases_contract import NODES, LeasesContract, LeasesOf
+from .objects import node
+
+NEEDED = (
+    "create the namespace userspace-proxy, and allow this user to get, list, watch, create and "
+    "update leases of coordination.k8s.io there, and to get and list nodes"
+)
+
+
+@pytest.fixture
+async def client(api: FakeApiServer) -> AsyncIterator[ApiClient]:
+    for name in NODES:
+        api.put({**node(name), "metadata": {"name": name, "uid": f"uid-of-{name}"}})
+    client = ApiClient(Credentials(master=api.url))
+    await client.open()
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def leases_of(client: ApiClient) -> LeasesOf:
+    return lambda name: KubernetesLeases(client, name, "", is_open=lambda: True)
+
+
+class TestContract(LeasesContract):
+    pass
+
+
+async def test_a_node_owns_its_lease_and_is_asked_for_once(
+    api: FakeApiServer, leases_of: LeasesOf
+) -> None:
+    leases = leases_of("node-1")
+    lease = await leases.write(Lease("node.node-1"))
+    assert lease is not None
+    await leases.write(lease)
+    owner = {"apiVersion": "v1", "kind": "Node", "name": "node-1", "uid": "uid-of-node-1"}
+    written = api._objects.get("leases", "node.node-1", "userspace-proxy")
+    assert written is not None
+    assert written["metadata"]["ownerReferences"] == [owner]
+    assert api.requests.count("GET /api/v1/nodes/node-1") == 1
+
+
+async def test_the_holders_lease_belongs_to_no_node(
+    api: FakeApiServer, leases_of: LeasesOf
+) -> None:
+    await leases_of("node-1").write(Lease("holder", "node-1"))
+    written = api._objects.get("leases", "holder", "userspace-proxy")
+    assert written is not None
+    assert "ownerReferences" not in written["metadata"]
+    assert written["spec"]["leaseDurationSeconds"] == 45
+
+
+async def test_a_node_without_an_object_has_a_lease_anyway(
+    api: FakeApiServer, leases_of: LeasesOf
+) -> None:
+    assert await leases_of("node-9").write(Lease("node.node-9")) is not None
+
+
+async def test_proxies_of_another_name_have_leases_of_their_own(client: ApiClient) -> None:
+    ours = KubernetesLeases(client, "node-1", "", is_open=lambda: True)
+    canary = KubernetesLeases(client, "node-1", "Canary_1", is_open=lambda: True)
+    await ours.write(Lease("holder", "ours"))
+    assert await canary.read("holder") is None
+    assert await canary.write(Lease("holder", "canary")) is not None
+    assert [lease.holder for lease in await ours.read_all()] == ["ours"]
+    assert [(lease.name, lease.holder) for lease in await canary.read_all()] == [
+        ("holder", "canary")
+    ]
+
+
+@pytest.mark.parametrize("code", [403, 404])
+async def test_what_is_missing_is_named(api: FakeApiServer, leases_of: LeasesOf, code: int) -> None:
+    api.refuse("leases", code, message="no")
+    with pytest.raises(SourceError) as refused:
+        await leases_of("node-1").write(Lease("holder"))
+    assert str(refused.value) == (
+        f"the API server at {api.url} refuses to write leases: no ({NEEDED})"
+    )
+
+
+async def test_a_refused_list_and_watch_are_errors(api: FakeApiServer, leases_of: LeasesOf) -> None:
+    api.refuse("leases", 500, message="no", times=2)
+    with pytest.raises(SourceError, match=r"refuses to list leases: no$"):
+        await leases_of("node-1").read_all()
+    with pytest.raises(SourceError, match=r"refuses to watch leases: no$"):
+        await anext(leases_of("node-1").follow("holder"))
+
+
+async def test_a_server_that_is_gone_is_an_error(api: FakeApiServer, leases_of: LeasesOf) -> None:
+    await api.stop()
+    with pytest.raises(SourceError, match="cannot reach the API server"):
+        await leases_of("node-1").read_all()
+    with pytest.raises(SourceError, match="cannot reach the API server"):
+        await anext(leases_of("node-1").follow("holder"))
+
+
+async def test_the_server_ends_what_is_followed(api: FakeApiServer, leases_of: LeasesOf) -> None:
+    leases = leases_of("node-1")
+    await leases.write(Lease("holder"))
+    followed = leases.follow("holder")
+    await anext(followed)
+    api.end_watches()
+    with pytest.raises(StopAsyncIteration):
+        await anext(followed)
+
+
+@pytest.mark.parametrize("line", [b"{}\n", b"nonsense\n", b'{"type": "ADDED", "object": {}}\n'])
+async def test_an_invalid_event_is_an_error(
+    api: FakeApiServer, leases_of: LeasesOf, line: bytes
+) -> None:
+    leases = leases_of("node-1")
+    await leases.write(Lease("holder"))
+    followed = leases.follow("holder")
+    await anext(followed)
+    api.send("leases", line)
+    with pytest.raises(SourceError, match=r"invalid response from .* for leases"):
+        await anext(followed)
+
+
+async def test_before_the_source_runs_nothing_is_asked(
+    api: FakeApiServer, client: ApiClient
+) -> None:
+    leases = KubernetesLeases(client, "node-1", "", is_open=lambda: False)
+    with pytest.raises(SourceError, match="no connection to the API server yet"):
+        await leases.read("holder")
+    with pytest.raises(SourceError, match="no connection to the API server yet"):
+        await anext(leases.follow("holder"))
+    assert api.requests == []

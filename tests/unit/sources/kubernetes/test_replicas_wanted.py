@@ -1,0 +1,116 @@
+"""Which autoscalers and budgets ask for the last replica."""
+
+import pytest
+
+from userspace_proxy.model import Workload, WorkloadKind
+from userspace_proxy.model.annotations import TEXT_MAX
+from userspace_proxy.sources.kubernetes.replicas_wanted import autoscaler_of, budget_of, labels_of
+
+WEB = Workload(WorkloadKind.DEPLOYMENT, "web")
+
+
+def autoscaler(kind="Deployment", name="web", **spec):
+    target = {"kind": kind, "name": name}
+    return {"metadata": {"name": "a"}, "spec": {"scaleTargetRef": target, **spec}}
+
+
+def budget(selector=None, **spec):
+    selector = {"matchLabels": {"app": "web"}} if selector is None else selector
+    return {"metadata": {"name": "b"}, "spec": {"selector": selector, **spec}}
+
+
+@pytest.mark.parametrize(
+    ("item", "why"),
+    [
+        pytest.param(autoscaler(), "HorizontalPodAutoscaler a has minReplicas 1", id="default"),
+        pytest.param(
+            autoscaler(minReplicas=2), "HorizontalPodAutoscaler a has minReplicas 2", id="two"
+        ),
+        pytest.param(autoscaler(minReplicas=0), "", id="zero"),
+        pytest.param(autoscaler(kind="StatefulSet"), "", id="another-kind"),
+        pytest.param(autoscaler(name="api"), "", id="another-name"),
+        pytest.param({}, "", id="empty"),
+    ],
+)
+def test_an_autoscaler_keeps_its_target_at_its_least_number(item, why):
+    assert autoscaler_of(WEB, [item]) == why
+
+
+@pytest.mark.parametrize(
+    ("spec", "wish"),
+    [
+        ({"minAvailable": 1}, "minAvailable 1"),
+        ({"minAvailable": "50%"}, "minAvailable 50%"),
+        ({"minAvailable": 0}, ""),
+        ({"minAvailable": "0%"}, ""),
+        ({"maxUnavailable": 0}, "maxUnavailable 0"),
+        ({"maxUnavailable": "0%"}, "maxUnavailable 0%"),
+        ({"maxUnavailable": 1}, ""),
+        ({"maxUnavailable": "30%"}, ""),
+        ({}, "neither minAvailable nor maxUnavailable"),
+        ({"minAvailable": "some"}, "minAvailable some"),
+    ],
+)
+def test_a_budget_asks_for_the_last_pod_or_does_not(spec, wish):
+    assert budget_of("app=web", [budget(**spec)]) == (
+        f"PodDisruptionBudget b has {wish}" if wish else ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("selector", "matches"),
+    [
+        pytest.param({}, True, id="empty"),
+        pytest.param({"matchLabels": {"app": "web"}}, True, id="equal"),
+        pytest.param({"matchLabels": {"app": "api"}}, False, id="another-value"),
+        pytest.param({"matchLabels": {"tier": "front"}}, True, id="unknown-label"),
+        pytest.param({"matchLabels": {"tier": "front", "app": "api"}}, False, id="one-differs"),
+        pytest.param(
+            {"matchExpressions": [{"key": "app", "operator": "In", "values": ["web", "api"]}]},
+            True,
+            id="among",
+        ),
+        pytest.param(
+            {"matchExpressions": [{"key": "app", "operator": "In", "values": ["api"]}]},
+            False,
+            id="not-among",
+        ),
+        pytest.param(
+            {"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["web"]}]},
+            False,
+            id="excluded",
+        ),
+        pytest.param(
+            {"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}, False, id="absent"
+        ),
+        pytest.param(
+            {"matchExpressions": [{"key": "app", "operator": "Exists"}]}, True, id="present"
+        ),
+        pytest.param(
+            {"matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]},
+            True,
+            id="unknown-expression",
+        ),
+    ],
+)
+def test_a_budget_whose_selector_may_match_the_pods_counts(selector, matches):
+    assert bool(budget_of("app=web", [budget(selector, minAvailable=1)])) is matches
+
+
+def test_a_budget_without_a_selector_selects_nothing():
+    assert budget_of("app=web", [{"spec": {"minAvailable": 1}}]) == ""
+
+
+@pytest.mark.parametrize(
+    ("selector", "labels"),
+    [
+        ("app=web,tier==front", {"app": "web", "tier": "front"}),
+        ("app in (web),tier in (a,b)", {"app": "web"}),
+        ("!app,tier,env!=prod,zone notin (a)", {}),
+        ("example.com/app=web", {"example.com/app": "web"}),
+        ("", {}),
+        (f"app=web,{'a' * TEXT_MAX}", {}),
+    ],
+)
+def test_labels_that_a_selector_requires_are_known(selector, labels):
+    assert labels_of(selector) == labels

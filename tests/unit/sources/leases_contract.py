@@ -1,0 +1,69 @@
+"""What Leases must do: run for those in memory, for a fake API server, and for the real one.
+
+A module that runs it defines ``TestContract(LeasesContract)`` and a fixture ``leases_of``, which
+returns the Leases as the proxy of a node has them. The cluster has the Nodes NODES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from userspace_proxy.sources.leases import Lease, Leases
+
+NODES = frozenset({"node-1", "node-2"})
+LeasesOf = Callable[[str], Leases]
+
+
+class LeasesContract:
+    async def test_a_lease_that_was_never_written_is_none(self, leases_of: LeasesOf) -> None:
+        assert await leases_of("node-1").read("absent") is None
+
+    async def test_what_one_node_writes_another_one_reads(self, leases_of: LeasesOf) -> None:
+        wanted = Lease("node.node-1", "node-1", {"demand": '{"shop/web": 3}'})
+        written = await leases_of("node-1").write(wanted)
+        assert written is not None
+        assert replace(written, version="") == wanted
+        assert await leases_of("node-2").read("node.node-1") == written
+
+    async def test_of_two_that_create_a_lease_the_first_one_has_it(
+        self, leases_of: LeasesOf
+    ) -> None:
+        assert await leases_of("node-1").write(Lease("one", "node-1")) is not None
+        assert await leases_of("node-2").write(Lease("one", "node-2")) is None
+        read = await leases_of("node-1").read("one")
+        assert read is not None
+        assert read.holder == "node-1"
+
+    async def test_of_two_that_change_a_version_the_first_one_does(
+        self, leases_of: LeasesOf
+    ) -> None:
+        first = await leases_of("node-1").write(Lease("two", "node-1"))
+        assert first is not None
+        second = await leases_of("node-2").write(replace(first, holder="node-2"))
+        assert second is not None
+        assert await leases_of("node-1").write(first) is None
+        third = await leases_of("node-1").write(replace(second, notes={"demand": "{}"}))
+        assert third is not None
+        assert (third.holder, third.notes) == ("node-2", {"demand": "{}"})
+
+    async def test_all_leases_are_listed(self, leases_of: LeasesOf) -> None:
+        one = await leases_of("node-1").write(Lease("node.node-1", "a"))
+        other = await leases_of("node-2").write(Lease("node.node-2", "b"))
+        listed = await leases_of("node-1").read_all()
+        assert {lease.name: lease for lease in listed if lease.name.startswith("node.")} == {
+            "node.node-1": one,
+            "node.node-2": other,
+        }
+
+    async def test_a_lease_is_followed_from_what_it_is(self, leases_of: LeasesOf) -> None:
+        first = await leases_of("node-1").write(Lease("holder", "node-1"))
+        assert first is not None
+        followed = leases_of("node-2").follow("holder")
+        assert await anext(followed) == first
+        second = await leases_of("node-1").write(replace(first, notes={"round": "{}"}))
+        assert await anext(followed) == second
+        await followed.aclose()  # type: ignore[attr-defined]
+
+    async def test_all_nodes_of_the_cluster_are_known(self, leases_of: LeasesOf) -> None:
+        assert await leases_of("node-1").nodes() == NODES

@@ -1,0 +1,90 @@
+import errno
+
+import pytest
+
+from userspace_proxy.agent.rounds.wall_clock import WallClock
+from userspace_proxy.facts import EndpointCounters
+from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.policy.causes import dial_failed, resets
+from userspace_proxy.policy.endpoint_causes import in_the_past, sends_nothing
+from userspace_proxy.status.failures import MANY_ENDS, PAST_S, becomes_past, failure_of
+from userspace_proxy.status.port_state import judge
+
+from .views import make_endpoint, make_port, replace
+
+POD = SocketAddress("192.0.2.1", 8080)
+
+
+def at(now):
+    """Return the clock at a moment; Unix time is 1000 s ahead of it."""
+    return WallClock(lambda: now, lambda: 1000.0 + now)
+
+
+@pytest.fixture
+def counters():
+    return EndpointCounters()
+
+
+def fail(counters, number=errno.ECONNREFUSED, now=5.0):
+    counters.dials.failed(now, number)
+
+
+def test_a_dial_that_failed_a_moment_ago_fails_now(counters):
+    fail(counters)
+    cause, is_past = failure_of(POD, counters, at(5.0 + PAST_S - 1))
+    assert not is_past
+    assert cause == dial_failed(
+        POD, errno.ECONNREFUSED, "", count=1, first_at=1005.0, last_at=1005.0
+    )
+
+
+def test_a_dial_that_failed_a_while_ago_did_so_then(counters):
+    fail(counters)
+    now, _ = failure_of(POD, counters, at(5.0))
+    assert failure_of(POD, counters, at(5.0 + PAST_S)) == (in_the_past(now), True)
+    # A probe.
+    counters.dials.still_fails(5.0 + PAST_S, errno.ECONNREFUSED)
+    assert failure_of(POD, counters, at(5.0 + PAST_S))[1] is False
+
+
+def test_an_endpoint_that_has_sent_bytes_before_has_ended(counters):
+    fail(counters)
+    assert "targetPort" in failure_of(POD, counters, at(5.0))[0].hint
+    counters.sent_bytes = 1
+    assert "kubectl logs --previous" in failure_of(POD, counters, at(5.0))[0].hint
+
+
+def test_a_silent_endpoint_whose_address_no_host_has_is_not_there(counters):
+    fail(counters, errno.ETIMEDOUT)
+    assert failure_of(POD, counters, at(5.0))[0].code is CauseCode.ENDPOINT_SILENT
+    cause, _ = failure_of(POD, counters, at(5.0), "eth0")
+    assert (cause.code, cause.count) == (CauseCode.ENDPOINT_NO_HOST, 1)
+    assert cause.sentence == "no host answers for 192.0.2.1 on eth0"
+
+
+@pytest.mark.parametrize(("number", "word"), [(0, resets), (errno.ETIMEDOUT, sends_nothing)])
+def test_connections_without_a_byte_are_a_cause_if_there_are_many_or_no_others(
+    counters, number, word
+):
+    counters.connections = 100
+    for now in range(1, MANY_ENDS):
+        counters.ends.failed(float(now), number)
+    assert failure_of(POD, counters, at(5.0)) == (None, False)
+    counters.connections = MANY_ENDS - 1
+    cause, _ = failure_of(POD, counters, at(5.0))
+    assert cause == word(POD, count=MANY_ENDS - 1, first_at=1001.0, last_at=1002.0)
+    counters.connections = 100
+    counters.ends.failed(3.0, number)
+    assert failure_of(POD, counters, at(5.0))[0].count == MANY_ENDS
+
+
+def test_time_alone_makes_a_view_untrue_once():
+    cause = dial_failed(POD, errno.ECONNREFUSED, "", count=1, last_at=1005.0)
+    failing = make_endpoint(str(POD), cause=cause)
+    view = make_port(endpoints=(failing,))
+    view.state = judge(view)
+    assert not becomes_past(view, at(5.0 + PAST_S - 1))
+    assert becomes_past(view, at(5.0 + PAST_S))
+    view = make_port(endpoints=(replace(failing, is_past=True),))
+    view.state = judge(view)
+    assert not becomes_past(view, at(5.0 + PAST_S))

@@ -1,0 +1,41 @@
+"""Has ejected endpoints that no client dials probed (``plane.ejected``), where they can be."""
+
+from __future__ import annotations
+
+from ...model import Protocol, ServiceKey
+from ...plane import Group, Plane
+from ...plane.ejected import EjectedEndpoints
+from ..rounds.component import Component
+from ..rounds.served_ports import ServedPorts
+from ..rounds.tasks import Supervisor, pause
+
+_LOOK_S = 1.0
+
+
+class EjectionProbes(Component):
+    """The ejected endpoints of one proxy; ``can_probe`` if they are dialled by address."""
+
+    def __init__(self, plane: Plane, served_ports: ServedPorts, *, can_probe: bool) -> None:
+        self._served_ports = served_ports
+        self._can_probe = can_probe
+        self._endpoints = EjectedEndpoints(plane, self._probed_for)
+
+    async def start(self, supervisor: Supervisor) -> None:
+        """Look once a second."""
+        supervisor.start("ejected", self.run)
+
+    async def run(self) -> None:
+        """Look once a second, until cancelled."""
+        while True:
+            await pause(_LOOK_S)
+            self._endpoints.look()
+
+    async def close(self) -> None:
+        """End all probes."""
+        self._endpoints.close()
+
+    def _probed_for(self, group: Group) -> ServiceKey | None:
+        served = self._served_ports.of_group(group)
+        if served is None or served.plan.protocol is not Protocol.TCP or not self._can_probe:
+            return None
+        return served.plan.key.name.service

@@ -1,0 +1,157 @@
+"""Has workloads scaled from zero and to zero, together with the proxies of all other nodes.
+
+    a first client waits ──▶ Waking
+    each second ──▶ NodeLease: reports this node's demand
+                ──▶ HolderLease: takes the free Lease; as its holder, adds up, and asks
+    Lease of the holder, followed ──▶ both
+
+Rule 1: without a Service that names a workload, no Lease is read or written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+from ...errors import SourceError
+from ...facts import StatusFacts
+from ...log_fields import FieldLogger
+from ...model import ServiceKey
+from ...scaling.holder_lease import HolderLease
+from ...scaling.lease_notes import HOLDER, read_board
+from ...scaling.node_lease import NodeLease
+from ...scaling.usage import Usage
+from ...scaling.waking import Waking
+from ...sources.leases import Leases
+from ...trouble import Trouble
+from ..core import Core
+from ..rounds.component import Component
+from ..rounds.tasks import Supervisor, pause
+
+_log = FieldLogger("userspace_proxy.agent")
+
+_LOOK_S = 1.0
+# Without a Service that names a workload.
+_UNUSED_S = 5.0
+# A role without Leases is no load for the server then, with thousands of nodes.
+_RETRY_S = 60.0
+# A longer dial would make rounds longer than clients should wait.
+_SETTLE_MAX_S = 5.0
+
+
+class Scaling(Component):
+    """The demand at one proxy, and its part in scaling workloads."""
+
+    def __init__(self, core: Core, *, clock: Callable[[], float] = time.monotonic) -> None:
+        options, served_ports, source = core.options, core.served_ports, core.source
+        self._usage = Usage(served_ports)
+        self._waking = Waking(
+            core.plane, served_ports, source, self._usage, is_allowed=options.allow_wake
+        )
+        shared = source.leases(options.node_name, options.proxy_name or "")
+        self._resting = (
+            _Resting(core, shared, self._usage, self._waking, clock)
+            if options.allow_wake and shared is not None
+            else None
+        )
+
+    async def start(self, supervisor: Supervisor) -> None:
+        """Follow clients that wait; report, hold the Lease if it is free, and follow it."""
+        supervisor.start("waking", self._waking.run)
+        for name, run in self._resting.tasks() if self._resting else ():
+            supervisor.start(name, run)
+
+    def show(self, facts: StatusFacts) -> None:
+        """Part of Component."""
+        facts.demand = self._usage.demand()
+        facts.cluster_demand = self._resting.demand if self._resting else None
+
+
+class _Resting:
+    """The part of one proxy in scaling workloads to zero."""
+
+    def __init__(
+        self,
+        core: Core,
+        leases: Leases,
+        usage: Usage,
+        waking: Waking,
+        clock: Callable[[], float],
+    ) -> None:
+        self._core = core
+        self._leases = leases
+        self._clock = clock
+        self._has_old_workers = bool(core.predecessors)
+        self._relieved_at: float | None = None
+        self._trouble = Trouble[str](
+            _log,
+            "workloads are not scaled to zero: %(cause)s",
+            "workloads are scaled to zero again",
+        )
+        self._node = NodeLease(
+            leases,
+            usage,
+            core.served_ports,
+            refresh=core.plane.refresh,
+            is_known=self.is_known,
+            hurry=waking.hurry,
+            settle_s=min(core.options.tuning.connect_timeout_s, _SETTLE_MAX_S),
+        )
+        self._holder = HolderLease(leases, usage, core.served_ports, core.source)
+
+    @property
+    def demand(self) -> Mapping[ServiceKey, int] | None:
+        """The demand of all nodes."""
+        return self._holder.demand
+
+    def tasks(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+        """Yield what goes on in the background, with names."""
+        yield "lease of the node", lambda: self._repeat(self._report)
+        yield "lease of the holder", lambda: self._repeat(self._holder.look)
+        yield "rounds of the holder", lambda: self._repeat(self._follow)
+
+    async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Do a step each second for ever, where a Service needs it."""
+        while True:
+            if not self._is_wanted():
+                await pause(_UNUSED_S)
+                continue
+            try:
+                await step()
+            except SourceError as exc:
+                self._trouble.set(str(exc))
+                await pause(_RETRY_S)
+            else:
+                if step == self._report:
+                    self._trouble.clear()
+                await pause(_LOOK_S)
+
+    async def _report(self) -> None:
+        """Report this node's demand, as far as workers have reported it."""
+        self._core.plane.settle()
+        await self._node.look()
+
+    async def _follow(self) -> None:
+        """Follow the holder's Lease until the server ends that."""
+        async for lease in self._leases.follow(HOLDER):
+            self._holder.see(lease)
+            await self._node.follow(read_board(lease).round)
+
+    def _is_wanted(self) -> bool:
+        return self._core.sync.progress.is_synced and any(
+            served.plan.serving.handling.wake is not None
+            for served in self._core.served_ports.holding
+        )
+
+    def is_known(self) -> bool:
+        """Return whether all connections are counted here.
+
+        Workers of the last process report to no one, and their connections go on for a while.
+        """
+        if not self._has_old_workers:
+            return True
+        if self._core.predecessors:
+            return False
+        now = self._clock()
+        self._relieved_at = now if self._relieved_at is None else self._relieved_at
+        return now - self._relieved_at >= self._core.options.predecessor_drain_s

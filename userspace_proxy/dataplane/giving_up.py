@@ -1,0 +1,41 @@
+"""Recognizes clients that have left without an answer after they had waited for one.
+
+    client ──request──▶ proxy ──▶ endpoint: not a byte      client ──FIN or RST, 1 s later──▶ proxy
+
+Rule 1: the client has sent something, and nothing more for a second: one that sends and leaves at
+once wants no answer (syslog, graphite).
+Rule 2: nothing here is done for a connection on which the endpoint has sent a byte.
+"""
+
+from __future__ import annotations
+
+import _socket
+import struct
+
+from .relay import Direction
+from .sockets import is_connected
+
+_WAITED_S = 0.9
+"""Clients that wait for a second have begun to count before the endpoint answered."""
+# Struct tcp_info (linux/tcp.h): tcpi_last_data_recv, in milliseconds.
+_LAST_DATA = struct.Struct("=I")
+_LAST_DATA_AT = 52
+
+
+def has_given_up(up: Direction, joined_s: float) -> bool:
+    """Return whether a client has left that had waited for the endpoint's first byte.
+
+    Args:
+        up: From the client, whose endpoint has sent nothing.
+        joined_s: Seconds since the endpoint answered.
+    """
+    if joined_s < _WAITED_S or not up.bytes_moved:
+        return False
+    return (up.is_ended or not is_connected(up.source)) and _silent_s(up.source) >= _WAITED_S
+
+
+def _silent_s(sock: _socket.socket) -> float:
+    """Return for how long a socket has received no data; a FIN isn't data."""
+    size = _LAST_DATA_AT + _LAST_DATA.size
+    info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, size)
+    return float(_LAST_DATA.unpack_from(info, _LAST_DATA_AT)[0]) / 1000

@@ -1,0 +1,53 @@
+"""Endpoints that get no new client, because their workload is about to be scaled to zero.
+
+Rule 1: open connections and flows go on, whatever the Service asks for at an endpoint's removal.
+Rule 2: only endpoints that were there at the beginning are meant: a new one takes clients.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import msgspec
+
+from .addresses import SocketAddress
+from .names import ServiceKey
+from .serving import Serving
+
+
+class Quiesced:
+    """The quiesced endpoints of one proxy, by Service."""
+
+    def __init__(self) -> None:
+        self._of: dict[ServiceKey, frozenset[SocketAddress]] = {}
+
+    def set(self, service: ServiceKey, endpoints: Iterable[SocketAddress]) -> None:
+        """Replace the quiesced endpoints of a Service; without any, it is served as planned."""
+        self._of[service] = frozenset(endpoints)
+        if not self._of[service]:
+            del self._of[service]
+
+    def of(self, service: ServiceKey) -> frozenset[SocketAddress]:
+        """Return the quiesced endpoints of a Service."""
+        return self._of.get(service, frozenset())
+
+    def lead(self, service: ServiceKey, serving: Serving) -> Serving:
+        """Return what workers get: nearly always the same."""
+        quiesced = self._of.get(service)
+        if not quiesced:
+            return serving
+
+        def others(endpoints: tuple[SocketAddress, ...]) -> tuple[SocketAddress, ...]:
+            return tuple(endpoint for endpoint in endpoints if endpoint not in quiesced)
+
+        present = tuple(e for e in serving.all_endpoints if e in quiesced)
+        return msgspec.structs.replace(
+            serving,
+            endpoints=others(serving.endpoints),
+            outside=None if serving.outside is None else others(serving.outside),
+            weights=tuple(pair for pair in serving.weights if pair[0] not in quiesced),
+            standbys=tuple(pair for pair in serving.standbys if pair[0] not in quiesced),
+            leaving=tuple(dict.fromkeys((*serving.leaving, *present))),
+            handling=dataclasses.replace(serving.handling, removal_s=None),
+        )

@@ -1,0 +1,70 @@
+"""Words what is known of an endpoint beyond the error of a dial.
+
+    it never sends a byte · its link has no such host · it failed a while ago · it has ended
+
+Rule 1: a sentence in the present tense is about what was tried a moment ago (``in_the_past``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..model import Cause, CauseCode, SocketAddress
+
+UNANSWERED_S = 1
+"""Seconds without a byte after which a client that leaves has given up."""
+
+
+def sends_nothing(
+    endpoint: SocketAddress, *, count: int = 0, first_at: float = 0.0, last_at: float = 0.0
+) -> Cause:
+    """Return the cause of connections that an endpoint accepts, and whose clients give up."""
+    return Cause(
+        CauseCode.ENDPOINT_SENDS_NOTHING,
+        f"{endpoint} accepts connections and sends nothing",
+        str(endpoint),
+        "The program may hang, or wait for something else first: look at the pod's log and load; "
+        "endpoints that only receive (syslog, graphite) send nothing, too",
+        count,
+        first_at,
+        last_at,
+    )
+
+
+def no_host(cause: Cause, ip: str, interface: str) -> Cause:
+    """Return the cause of failed dials of an address that no host on an interface's link has."""
+    return replace(
+        cause,
+        code=CauseCode.ENDPOINT_NO_HOST,
+        sentence=f"no host answers for {ip} on {interface}",
+        hint="No pod has this address any more, or it is on another link: compare it with those of "
+        "the pods, and look at the pod's node",
+    )
+
+
+_PAST = {
+    CauseCode.ENDPOINT_REFUSES: "{} refused connections",
+    CauseCode.ENDPOINT_SILENT: "{} did not answer",
+    CauseCode.ENDPOINT_UNREACHABLE: "there was no route to {}",
+    CauseCode.ENDPOINT_NO_HOST: "no host answered for {}",
+    CauseCode.ENDPOINT_FAILS: "{} could not be dialled",
+    CauseCode.ENDPOINT_RESETS: "{} accepted connections and ended them without answering",
+    CauseCode.ENDPOINT_SENDS_NOTHING: "{} accepted connections and sent nothing",
+}
+
+
+def in_the_past(cause: Cause) -> Cause:
+    """Return the cause of an endpoint that failed a while ago, and that nothing has tried since."""
+    sentence = f"{_PAST[cause.code].format(cause.object)} when it was last tried"
+    return replace(cause, sentence=sentence)
+
+
+def has_ended(cause: Cause) -> Cause:
+    """Return the cause of an endpoint that refuses connections, and that has answered before."""
+    if cause.code is not CauseCode.ENDPOINT_REFUSES:
+        return cause
+    hint = (
+        "It answered before, so its targetPort is right and its program has ended: kubectl logs "
+        "--previous of its pod, and kubectl describe pod, show why"
+    )
+    return replace(cause, hint=hint)

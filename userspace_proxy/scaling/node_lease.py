@@ -1,0 +1,192 @@
+"""Reports this node's demand to the other nodes, and answers the holder's rounds.
+
+    demand ──changes between 0 and more, at once; else each 30 to 60 s──▶ Lease of this node
+    round ──▶ counters, now ──▶ endpoints of Services without clients get no new ones
+          ──▶ once dials in progress have ended, counters again ──▶ answer ──▶ new clients wait
+    round is over ──▶ workload asleep: they wait for its next pod; else they are served
+
+Rule 1: an answer is a promise: until the round is over, or its time is up, none of the endpoints
+that it concerns gets a client from this node.
+Rule 2: a node that doesn't know its demand reports none, which others count as busy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+
+from ..model import ServiceKey
+from ..sources.base import Pause, pause
+from ..sources.leases import Lease, Leases
+from .lease_notes import NODE_PREFIX, NodeAnswer, NodeReport, Round, write_report
+from .served import ServedByName
+from .usage import Usage
+
+BEAT_S = 60.0
+"""Between two reports of the same figures: 5,000 nodes write 83 Leases a second, and their kubelets
+500."""
+_FIGURES_S = 30.0
+PROMISE_S = 20.0
+"""How long an answer holds: longer than the holder takes for a round and its update."""
+ASLEEP_S = 60.0
+"""How long endpoints of a workload that was scaled to zero get no client, while they are listed."""
+# A worker that is busier than that makes the node's figure unknown.
+_COUNT_S = 0.9
+
+
+class NodeLease:
+    """The Lease of this node.
+
+    Args:
+        refresh: Brings the workers' counters up to date; it may take a second.
+        is_known: Returns whether all connections of this node are counted.
+        hurry: Called with a Service whose workload was scaled to zero just now.
+        settle_s: The longest time that a dial takes.
+    """
+
+    def __init__(
+        self,
+        leases: Leases,
+        usage: Usage,
+        served_ports: ServedByName,
+        *,
+        refresh: Callable[[], Awaitable[None]],
+        is_known: Callable[[], bool],
+        hurry: Callable[[ServiceKey], None],
+        settle_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Pause = pause,
+    ) -> None:
+        self._leases = leases
+        self._usage = usage
+        self._served_ports = served_ports
+        self._refresh = refresh
+        self._is_known = is_known
+        self._hurry = hurry
+        self._settle_s = settle_s
+        self._clock = clock
+        self._pause = pause
+        self._lease: Lease | None = None
+        self._written: tuple[Mapping[ServiceKey, int] | None, float] | None = None
+        """The demand that was written last, and when."""
+        self._answer = NodeAnswer()
+        self._promised: dict[ServiceKey, float] = {}
+        """Services that are quiesced for a round, and until when, in monotonic seconds."""
+        self._asleep: dict[ServiceKey, float] = {}
+        """Those whose workload was scaled to zero, likewise."""
+        self._writing = asyncio.Lock()
+
+    async def look(self) -> None:
+        """NodeReport what has changed; call it about each second.
+
+        Raises:
+            SourceError: The report wasn't written.
+        """
+        self._usage.look()
+        self._release_late()
+        demand = self._demand()
+        if self._is_due(demand):
+            await self._write(demand)
+
+    async def follow(self, asked: Round | None) -> None:
+        """Follow the round that the holder's Lease contains.
+
+        Raises:
+            SourceError: The answer wasn't written; new clients are served until it is.
+        """
+        if asked is None or asked.is_over:
+            self._end(asked.services if asked else ())
+        elif asked.number != self._answer.number:
+            self._end(())
+            quiesced = await self._quiesce(asked.services)
+            self._answer = NodeAnswer(asked.number, quiesced)
+            try:
+                await self._write(self._demand())
+            except BaseException:
+                self._end(())
+                raise
+
+    def _demand(self) -> Mapping[ServiceKey, int] | None:
+        if not self._is_known():
+            return None
+        return {key: count for key, count in self._usage.demand().items() if count}
+
+    def _is_due(self, demand: Mapping[ServiceKey, int] | None) -> bool:
+        if self._written is None:
+            return True
+        before, at = self._written
+        age_s = self._clock() - at
+        if demand is None or before is None:
+            return demand is not before or age_s >= BEAT_S
+        if demand.keys() != before.keys():
+            return True
+        return age_s >= (_FIGURES_S if demand != before else BEAT_S)
+
+    async def _write(self, demand: Mapping[ServiceKey, int] | None) -> None:
+        async with self._writing:
+            name = NODE_PREFIX + self._leases.node_name
+            lease = self._lease or await self._leases.read(name) or Lease(name)
+            notes = write_report(NodeReport(demand, self._answer))
+            written = replace(lease, holder=self._leases.node_name, notes=notes)
+            self._lease = await self._leases.write(written)
+            # None: another process of this node has written it, too.
+            self._written = None if self._lease is None else (demand, self._clock())
+
+    async def _quiesce(self, services: Iterable[ServiceKey]) -> frozenset[ServiceKey]:
+        """Lead no new client to Services without clients, and return those that still have none."""
+        if not await self._count():
+            return frozenset()
+        until = self._clock() + PROMISE_S
+        for service in self._without_clients(services):
+            self._served_ports.quiesce(service, is_quiesced=True)
+            self._asleep.pop(service, None)
+            self._promised[service] = until
+        if self._promised:
+            await self._pause(self._settle_s)
+        is_counted = await self._count()
+        still = self._without_clients(self._promised) if is_counted else frozenset()
+        for service in self._promised.keys() - still:
+            self._release(service)
+        return still
+
+    async def _count(self) -> bool:
+        """Bring counters up to date; return whether all clients are known."""
+        try:
+            async with asyncio.timeout(_COUNT_S):
+                await self._refresh()
+        except TimeoutError:
+            return False
+        return self._is_known()
+
+    def _without_clients(self, services: Iterable[ServiceKey]) -> frozenset[ServiceKey]:
+        demand = self._usage.demand()
+        # A Service that isn't served here yet may be tomorrow's: its demand isn't known.
+        return frozenset(service for service in services if demand.get(service, 1) == 0)
+
+    def _end(self, asleep: Iterable[ServiceKey]) -> None:
+        """End a round: the workloads of these Services have no replicas any more."""
+        for service in list(self._promised):
+            if service in asleep:
+                del self._promised[service]
+                self._asleep[service] = self._clock() + ASLEEP_S
+                self._hurry(service)
+            else:
+                self._release(service)
+        self._answer = self._answer._replace(quiesced=frozenset())
+
+    def _release_late(self) -> None:
+        """Serve clients as planned again where no endpoint is left, or the time is up."""
+        now = self._clock()
+        for service, until in (self._promised | self._asleep).items():
+            quiesced = self._served_ports.quiesced.of(service)
+            ports = self._served_ports.of_service(service)
+            left = (e for port in ports for e in port.plan.serving.all_endpoints)
+            if now >= until or quiesced.isdisjoint(left):
+                self._release(service)
+
+    def _release(self, service: ServiceKey) -> None:
+        self._promised.pop(service, None)
+        self._asleep.pop(service, None)
+        self._served_ports.quiesce(service, is_quiesced=False)

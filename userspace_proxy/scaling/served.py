@@ -1,0 +1,39 @@
+"""What scaling needs of the Service ports that are served; the agent has them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+from ..model import ServiceKey
+from ..model.quiesced import Quiesced
+from ..plan import PortPlan
+from ..plane import Group
+
+
+class Served(Protocol):
+    """A Service port that is served."""
+
+    plan: PortPlan
+    group: Group
+    is_retired: bool
+    wake_problem: str
+
+
+class ServedByName(Protocol):
+    """All Service ports that one proxy serves."""
+
+    quiesced: Quiesced
+
+    @property
+    def holding(self) -> Collection[Served]:
+        """Those whose clients wait while no endpoint is usable."""
+
+    def of_group(self, group: Group) -> Served | None:
+        """Return the Service port of a group, if it is served."""
+
+    def of_service(self, service: ServiceKey) -> Collection[Served]:
+        """Return a Service's ports that are served."""
+
+    def quiesce(self, service: ServiceKey, *, is_quiesced: bool) -> None:
+        """Lead no new client to the present endpoints of a Service, or do so again."""

@@ -1,0 +1,102 @@
+"""How much each Service needs pods: metric, JSON, Events and scaling all follow from this.
+
+    demand = clients that wait + open connections + live flows
+             at least 1 until some time after the last of them: idle-after, or RECENT_S
+
+Rule 1: new endpoints count as use: whoever scaled the workload, or replaced its pods, finds them
+for that time, and so does a proxy that has just started and knows nothing of the past.
+Rule 2: only Services that hold connections are followed: without pods others refuse clients, which
+is no demand.
+Rule 3: a look costs as much as what has changed, and next to nothing for each of the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ..model import ServiceKey, SocketAddress
+from .served import Served, ServedByName
+
+RECENT_S = 90.0
+"""How long demand lasts after the last client without ``idle-after``: until an autoscaler has
+looked twice."""
+
+
+@dataclass(slots=True, eq=False)
+class _Use:
+    """What was last seen of a Service port."""
+
+    used_at: float
+    """Monotonic seconds."""
+    revision: int = -1
+    traffic: tuple[int, ...] = ()
+    active: int = 0
+    endpoints: frozenset[SocketAddress] = frozenset()
+
+
+class Usage:
+    """What clients use at one proxy."""
+
+    def __init__(
+        self, served_ports: ServedByName, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._served_ports = served_ports
+        self._clock = clock
+        self._seen: dict[Served, _Use] = {}
+
+    def demand(self) -> Mapping[ServiceKey, int]:
+        """Return the demand of each Service that holds connections, 0 included.
+
+        It is as current as the workers' counters.
+        """
+        now = self._clock()
+        counts: dict[ServiceKey, int] = defaultdict(int)
+        recent: set[ServiceKey] = set()
+        for served in self._followed(now):
+            seen, key = self._seen[served], served.plan.key.name.service
+            counts[key] += seen.active + served.group.waiting(now).clients
+            if now - seen.used_at < recent_s(served):
+                recent.add(key)
+        return {key: max(count, int(key in recent)) for key, count in counts.items()}
+
+    def note(self, served: Served) -> None:
+        """Note that a client uses a Service port, before a worker has counted it."""
+        self._seen.setdefault(served, _Use(0.0)).used_at = self._clock()
+
+    def look(self) -> None:
+        """Follow what clients use; call it about each second."""
+        self._followed(self._clock())
+
+    def _followed(self, now: float) -> list[Served]:
+        holding = list(self._served_ports.holding)
+        for served in holding:
+            self._follow(served, now)
+        if len(self._seen) > len(holding):
+            self._seen = {served: self._seen[served] for served in holding}
+        return holding
+
+    def _follow(self, served: Served, now: float) -> None:
+        group, seen = served.group, self._seen.get(served)
+        if seen is None:
+            seen = self._seen[served] = _Use(float("-inf"))
+        was_active = seen.active
+        if group.revision != seen.revision:
+            seen.revision = group.revision
+            totals, waits = group.totals(), group.counters.waits
+            traffic = totals.connections, totals.received_bytes, totals.sent_bytes, waits.total
+            endpoints = frozenset(served.plan.serving.all_endpoints)
+            if traffic != (seen.traffic or (0, 0, 0, 0)) or not endpoints <= seen.endpoints:
+                seen.used_at = now
+            seen.traffic, seen.active, seen.endpoints = traffic, totals.active, endpoints
+        # What has ended since the last look was used until then.
+        if was_active or seen.active or group.waiting(now).clients:
+            seen.used_at = now
+
+
+def recent_s(served: Served) -> float:
+    """Return how long demand lasts after the last client of a Service port, in seconds."""
+    idle_after_s = served.plan.serving.handling.idle_after_s
+    return RECENT_S if idle_after_s is None else idle_after_s

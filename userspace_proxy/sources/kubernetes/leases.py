@@ -1,0 +1,224 @@
+"""Leases of coordination.k8s.io, in a namespace of their own.
+
+Rule 1: only Leases with this proxy's label are read, so others in the namespace do no harm.
+Rule 2: the Lease of a node belongs to its Node object, with which the API server removes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ...errors import SourceError
+from ...model.annotations import DOMAIN
+from ..leases import DURATION_S, Lease, Leases
+from .api_paths import join
+from .client import ApiClient, LineSplitter, LineTooLong
+from .responses import Response, TransportError, cause_of, unreachable
+
+NAMESPACE = "userspace-proxy"
+"""Of all Leases: permission to write them affects nothing else there, unlike in kube-system."""
+_PATH = join("/apis/coordination.k8s.io/v1/namespaces", NAMESPACE, "leases")
+_LABEL = f"{DOMAIN}leases-of"
+# The holder renews several times in that time.
+_WATCH_S = 300
+_SILENCE_S = 330.0
+_ANSWER_S = 5.0
+# Nodes of 1.5 MiB, and Leases of 1 MiB.
+_PAGE = 100
+_LEASE_PAGE = 500
+_HINT = (
+    f"create the namespace {NAMESPACE}, and allow this user to get, list, watch, create and update "
+    "leases of coordination.k8s.io there, and to get and list nodes"
+)
+_NOT_IN_NAMES = re.compile(r"[^a-z0-9.-]")
+
+
+class KubernetesLeases(Leases):
+    """The Leases of one proxy's name.
+
+    Args:
+        prefix: The proxy's name; empty for the node's proxy.
+        is_open: Returns whether the client can be used.
+    """
+
+    def __init__(
+        self, client: ApiClient, node_name: str, prefix: str, is_open: Callable[[], bool]
+    ) -> None:
+        self.node_name = node_name
+        self._client = client
+        self._is_open = is_open
+        self._owner: Mapping[str, str] | None = None
+        self._prefix = f"{_NOT_IN_NAMES.sub('-', prefix.lower())}." if prefix else ""
+        self._label = prefix or "node"
+
+    async def read(self, name: str) -> Lease | None:
+        """Part of Leases."""
+        response = await self._ask(lambda: self._client.get(self._path(name), {}))
+        return None if response.code == 404 else self._lease("read", response)
+
+    async def write(self, lease: Lease) -> Lease | None:
+        """Part of Leases."""
+        item = await self._written(lease)
+        method, path = ("PUT", self._path(lease.name)) if lease.version else ("POST", _PATH)
+        response = await self._ask(
+            lambda: self._client.send(method, path, item, content_type="application/json"),
+        )
+        # A PUT finds that it was deleted; without the namespace a POST does.
+        if response.code == 409 or (response.code == 404 and lease.version):
+            return None
+        return self._lease("write", response)
+
+    async def read_all(self) -> list[Lease]:
+        """Part of Leases."""
+        query = {
+            "labelSelector": f"{_LABEL}={self._label}",
+            "limit": str(_LEASE_PAGE),
+            # From the server's memory: each has a version, and an answer names its question.
+            "resourceVersion": "0",
+        }
+        return [self._read_item(item) async for item in self._items(_PATH, query)]
+
+    async def nodes(self) -> frozenset[str]:
+        """Part of Leases."""
+        items = self._items("/api/v1/nodes", {"limit": str(_PAGE)})
+        return frozenset([str(item["metadata"]["name"]) async for item in items])
+
+    async def follow(self, name: str) -> AsyncIterator[Lease]:
+        """Part of Leases."""
+        query = {
+            "watch": "1",
+            "fieldSelector": f"metadata.name={self._prefix}{name}",
+            "resourceVersion": "0",
+            "timeoutSeconds": str(_WATCH_S),
+        }
+        lines = LineSplitter()
+        self._check_open()
+        try:
+            async with self._client.stream(_PATH, query) as stream:
+                if stream.code != 200:
+                    raise self._refused("watch", await stream.rest())
+                while chunk := await stream.read(silence_s=_SILENCE_S):
+                    for line in lines.feed(chunk):
+                        event = json.loads(line)
+                        if event["type"] in ("ADDED", "MODIFIED"):
+                            yield self._read_item(event["object"])
+        except (TransportError, TimeoutError) as exc:
+            raise self._unreachable(exc) from exc
+        except (LineTooLong, ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise self._invalid() from exc
+
+    async def _items(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Mapping[str, Any]]:
+        """Yield the objects of a list, page by page."""
+        asked = dict(query)
+        while True:
+            response = await self._ask(lambda: self._client.get(path, asked))
+            if response.code != 200:
+                raise self._refused("list", response)
+            try:
+                page = json.loads(response.body)
+                for item in page["items"] or ():
+                    yield item
+                token = page["metadata"].get("continue")
+            except (ValueError, KeyError, TypeError, AttributeError) as exc:
+                raise self._invalid() from exc
+            if not token:
+                return
+            asked["continue"] = token
+            asked.pop("resourceVersion", None)
+
+    async def _written(self, lease: Lease) -> Mapping[str, Any]:
+        """Return the object to write."""
+        metadata: dict[str, Any] = {
+            "name": self._prefix + lease.name,
+            "namespace": NAMESPACE,
+            "labels": {_LABEL: self._label},
+            "annotations": {DOMAIN + name: text for name, text in lease.notes.items()},
+        }
+        if lease.version:
+            metadata["resourceVersion"] = lease.version
+        if lease.name.endswith(f".{self.node_name}"):
+            metadata["ownerReferences"] = await self._owners()
+        spec = {
+            "holderIdentity": lease.holder,
+            "leaseDurationSeconds": DURATION_S,
+            "renewTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        }
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": metadata,
+            "spec": spec,
+        }
+
+    async def _owners(self) -> list[Mapping[str, str]]:
+        """Return a reference to this node's object; none if there is no such object."""
+        if self._owner is None:
+            path = join("/api/v1/nodes", self.node_name)
+            response = await self._ask(lambda: self._client.get(path, {}))
+            if response.code != 200:
+                return []
+            try:
+                uid = str(json.loads(response.body)["metadata"]["uid"])
+            except (ValueError, KeyError, TypeError):
+                return []
+            self._owner = {
+                "apiVersion": "v1",
+                "kind": "Node",
+                "name": self.node_name,
+                "uid": uid,
+            }
+        return [self._owner]
+
+    async def _ask(self, ask: Callable[[], Awaitable[Response]]) -> Response:
+        self._check_open()
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                return await ask()
+        except (TransportError, TimeoutError) as exc:
+            raise self._unreachable(exc) from exc
+
+    def _lease(self, verb: str, response: Response) -> Lease:
+        if response.code not in (200, 201):
+            raise self._refused(verb, response)
+        try:
+            return self._read_item(json.loads(response.body))
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise self._invalid() from exc
+
+    def _read_item(self, item: Mapping[str, Any]) -> Lease:
+        metadata = item["metadata"]
+        notes = {
+            key.removeprefix(DOMAIN): str(text)
+            for key, text in (metadata.get("annotations") or {}).items()
+            if key.startswith(DOMAIN)
+        }
+        return Lease(
+            str(metadata["name"]).removeprefix(self._prefix),
+            str((item.get("spec") or {}).get("holderIdentity") or ""),
+            notes,
+            str(metadata["resourceVersion"]),
+        )
+
+    def _check_open(self) -> None:
+        if not self._is_open():
+            raise SourceError("there is no connection to the API server yet")
+
+    def _path(self, name: str) -> str:
+        return join(_PATH, self._prefix + name)
+
+    def _refused(self, verb: str, response: Response) -> SourceError:
+        text = f"the API server at {self._client.url} refuses to {verb} leases: "
+        hint = _HINT if response.code in (401, 403, 404) else ""
+        return SourceError(text + cause_of(response), hint=hint)
+
+    def _unreachable(self, exc: Exception) -> SourceError:
+        cause = TransportError(str(exc) or "no answer in time")
+        return SourceError(unreachable(self._client.url, cause).text)
+
+    def _invalid(self) -> SourceError:
+        return SourceError(f"invalid response from {self._client.url} for leases")

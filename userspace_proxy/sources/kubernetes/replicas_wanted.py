@@ -1,0 +1,111 @@
+"""Decides whether a HorizontalPodAutoscaler or a PodDisruptionBudget asks for a replica.
+
+Rule 1: of pods only the labels are known that the workload's selector requires. A budget whose
+selector may match them, for all that is known, counts as matching: pods themselves aren't read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ...model import Workload
+from ...model.annotations import TEXT_MAX
+
+_KINDS = {"deployment": "Deployment", "statefulset": "StatefulSet"}
+_EQUAL = re.compile(r"([^\s,()=!]+)\s*==?\s*([^\s,()]*)")
+_ONE_OF = re.compile(r"([^\s,()=!]+)\s+in\s+\(([^(),]*)\)")
+_PERCENT = re.compile(r"\d{1,9}%", re.ASCII)
+
+
+def autoscaler_of(workload: Workload, autoscalers: Iterable[Mapping[str, Any]]) -> str:
+    """Return which HorizontalPodAutoscaler keeps a workload from zero; empty if none does.
+
+    Source: autoscaling/v2: ``minReplicas`` is 1 unless set.
+    """
+    for item in autoscalers:
+        spec = item.get("spec") or {}
+        target = spec.get("scaleTargetRef") or {}
+        if (target.get("kind"), target.get("name")) != (_KINDS[workload.kind], workload.name):
+            continue
+        least = spec.get("minReplicas")
+        if least is None or least > 0:
+            name = _name_of(item)
+            return f"HorizontalPodAutoscaler {name} has minReplicas {1 if least is None else least}"
+    return ""
+
+
+def budget_of(selector: str, budgets: Iterable[Mapping[str, Any]]) -> str:
+    """Return which PodDisruptionBudget asks for the last replica; empty if none does.
+
+    Args:
+        selector: Of the workload's pods, as in the status of its Scale.
+
+    Source: policy/v1. Percentages are rounded up: of one pod any percentage above 0 is one pod.
+    """
+    labels = labels_of(selector)
+    for item in budgets:
+        spec = item.get("spec") or {}
+        wish = _wish(spec)
+        if wish and _may_match(spec.get("selector"), labels):
+            return f"PodDisruptionBudget {_name_of(item)} has {wish}"
+    return ""
+
+
+def labels_of(selector: str) -> Mapping[str, str]:
+    """Return the labels that a selector requires with a value; none of a longer text."""
+    if len(selector) > TEXT_MAX:
+        return {}
+    found = dict(_ONE_OF.findall(selector))
+    rest = re.sub(r"\([^()]*\)", "()", selector)
+    return {**found, **dict(_EQUAL.findall(rest))}
+
+
+def _wish(spec: Mapping[str, Any]) -> str:
+    """Return the field that asks for the last of one replicas; empty if none does."""
+    least, most = spec.get("minAvailable"), spec.get("maxUnavailable")
+    if least is not None:
+        return f"minAvailable {least}" if _count(least) > 0 else ""
+    if most is not None:
+        return "" if _count(most) > 0 else f"maxUnavailable {most}"
+    # Source: Kubernetes' disruption controller, which then allows no disruption.
+    return "neither minAvailable nor maxUnavailable"
+
+
+def _count(value: object) -> int:
+    """Return how many of one pods a number or a percentage is."""
+    if isinstance(value, str) and _PERCENT.fullmatch(value):
+        return 1 if int(value[:-1]) > 0 else 0
+    return value if isinstance(value, int) else 1
+
+
+def _may_match(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
+    """Return whether a budget's selector may match pods that have at least these labels.
+
+    Source: policy/v1: a selector that is empty matches all pods, and none matches none.
+    """
+    if selector is None:
+        return False
+    for key, value in (selector.get("matchLabels") or {}).items():
+        if key in labels and labels[key] != value:
+            return False
+    for one in selector.get("matchExpressions") or ():
+        known = labels.get(one.get("key"))
+        if known is None:
+            continue
+        is_among = known in (one.get("values") or ())
+        match one.get("operator"):
+            case "In" if not is_among:
+                return False
+            case "NotIn" if is_among:
+                return False
+            case "DoesNotExist":
+                return False
+            case _:
+                pass
+    return True
+
+
+def _name_of(item: Mapping[str, Any]) -> str:
+    return str((item.get("metadata") or {}).get("name", ""))

@@ -1,0 +1,114 @@
+"""Scales a workload from one replica to zero.
+
+    scale, HorizontalPodAutoscalers, PodDisruptionBudgets ──▶ nothing else asks for a replica
+    ──▶ all nodes agree ──▶ update of the version that was read
+
+Rule 1: only 1 → 0. Another number of replicas was someone else's decision.
+Rule 2: the update names the version that was read before nodes were asked, so the server refuses it
+if anyone has scaled the workload since.
+Rule 3: what can't be read counts as asking for a replica.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from ...errors import SourceError
+from ...model import Workload
+from ..base import Agree, Rest
+from .api_paths import join
+from .client import ApiClient
+from .replicas_wanted import autoscaler_of, budget_of
+from .responses import Response, TransportError, cause_of
+
+_log = logging.getLogger("userspace_proxy.sources")
+
+_ANSWER_S = 5.0
+_SILENT = "no answer in time"
+_AUTOSCALERS = ("autoscaling/v2", "horizontalpodautoscalers")
+_BUDGETS = ("policy/v1", "poddisruptionbudgets")
+
+
+async def scale_to_zero(
+    client: ApiClient, namespace: str, workload: Workload, agree: Agree
+) -> Rest:
+    """Scale to zero, if there is one replica, and nothing asks for it.
+
+    Source: autoscaling/v1 Scale.
+    """
+    path = join("/apis/apps/v1/namespaces", namespace, f"{workload.kind}s", workload.name, "scale")
+    try:
+        async with asyncio.timeout(_ANSWER_S):
+            scale = await _get(client, path, f"{workload.kind}s/scale", namespace)
+            replicas = scale.get("spec", {}).get("replicas", 0)
+            if replicas != 1:
+                return Rest()
+            why_not = await _other_wish(client, namespace, workload, scale)
+    except (TransportError, TimeoutError, SourceError) as exc:
+        return Rest(why_not=f"cannot scale {workload} to zero: {str(exc) or _SILENT}")
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return Rest(why_not=f"cannot scale {workload} to zero: invalid response")
+    if why_not:
+        return Rest(why_not=f"{workload} stays at one replica: {why_not}")
+    if not await agree():
+        return Rest()
+    return await _put(client, path, namespace, workload, scale)
+
+
+async def _put(
+    client: ApiClient, path: str, namespace: str, workload: Workload, scale: Mapping[str, Any]
+) -> Rest:
+    asleep = {**scale, "spec": {"replicas": 0}}
+    try:
+        # Nodes hold connections for as long as this may take.
+        async with asyncio.timeout(_ANSWER_S):
+            response = await client.send("PUT", path, asleep, content_type="application/json")
+    except (TransportError, TimeoutError) as exc:
+        return Rest(why_not=f"cannot scale {workload} to zero: {str(exc) or _SILENT}")
+    if response.code == 409:
+        return Rest()
+    if response.code != 200:
+        cause = _refused(response, f"{workload.kind}s/scale", namespace, "get and update")
+        return Rest(why_not=f"cannot scale {workload} to zero: {cause}")
+    fields = {"workload": str(workload), "namespace": namespace}
+    _log.info("scaled %(namespace)s %(workload)s from 1 to 0: no client uses it", extra=fields)
+    return Rest(is_asleep=True)
+
+
+async def _other_wish(
+    client: ApiClient, namespace: str, workload: Workload, scale: Mapping[str, Any]
+) -> str:
+    """Return what asks for a replica; empty if nothing does."""
+    autoscalers = await _list(client, namespace, *_AUTOSCALERS)
+    if why := autoscaler_of(workload, autoscalers):
+        return why
+    selector = str(scale.get("status", {}).get("selector", ""))
+    return budget_of(selector, await _list(client, namespace, *_BUDGETS))
+
+
+async def _list(
+    client: ApiClient, namespace: str, version: str, plural: str
+) -> list[Mapping[str, Any]]:
+    path = join(f"/apis/{version}/namespaces", namespace, plural)
+    items = (await _get(client, path, plural, namespace, "list"))["items"]
+    return [item for item in items or () if isinstance(item, dict)]
+
+
+async def _get(
+    client: ApiClient, path: str, resource: str, namespace: str, verbs: str = "get and update"
+) -> Any:
+    response = await client.get(path, {})
+    if response.code != 200:
+        raise SourceError(_refused(response, resource, namespace, verbs))
+    return json.loads(response.body)
+
+
+def _refused(response: Response, resource: str, namespace: str, verbs: str) -> str:
+    hint = ""
+    if response.code == 403:
+        hint = f" (allow this user to {verbs} {resource} in namespace {namespace})"
+    return cause_of(response) + hint

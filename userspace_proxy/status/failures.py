@@ -1,0 +1,74 @@
+"""Chooses the cause of an endpoint's failures: what failed last, how often, and if it does now.
+
+dials in a row that failed ──▶ connections in a row without a byte ──▶ a while ago? ──▶ Cause
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Protocol
+
+from ..facts import EndpointCounters, PortFacts
+from ..model import Cause, SocketAddress
+from ..policy.causes import dial_failed, resets
+from ..policy.endpoint_causes import has_ended, in_the_past, no_host, sends_nothing
+
+MANY_ENDS = 3
+"""Of connections in a row that an endpoint ends without a byte, or on which it sends none: a few
+are no news, unless there were no others."""
+PAST_S = 60.0
+"""Longer than a probe of an endpoint that no client dials takes to come (``plane.ejected``)."""
+
+
+class Clock(Protocol):
+    """Both of a node's clocks."""
+
+    now: float
+    """Monotonic seconds."""
+
+    def unix(self, moment: float) -> float:
+        """Return the Unix time of a moment in monotonic seconds; 0 if it is negative."""
+
+
+def failure_of(
+    address: SocketAddress, counters: EndpointCounters, clock: Clock, absent_on: str = ""
+) -> tuple[Cause | None, bool]:
+    """Return why an endpoint fails, None if it doesn't, and whether that was a while ago.
+
+    Args:
+        absent_on: The interface on whose link no host has its address; empty: that isn't known.
+    """
+    cause = _failure(address, counters, clock, absent_on)
+    if cause is None or not _is_past(cause, clock):
+        return cause, False
+    return in_the_past(cause), True
+
+
+def becomes_past(view: PortFacts, clock: Clock) -> bool:
+    """Return whether time alone has made something of a view untrue."""
+    if not view.state.causes:
+        return False
+    return any(e.cause and not e.is_past and _is_past(e.cause, clock) for e in view.endpoints)
+
+
+def _is_past(cause: Cause, clock: Clock) -> bool:
+    return cause.last_at > 0 and clock.unix(clock.now) - cause.last_at >= PAST_S
+
+
+def _failure(
+    address: SocketAddress, counters: EndpointCounters, clock: Clock, absent_on: str
+) -> Cause | None:
+    dials, ends = counters.dials, counters.ends
+    failing = dials if dials.is_on else ends
+    when = {"first_at": clock.unix(failing.first_at), "last_at": clock.unix(failing.last_at)}
+    if dials.is_on:
+        error = os.strerror(dials.number)
+        cause = dial_failed(address, dials.number, error, count=dials.failures, **when)
+        if absent_on:
+            return no_host(cause, address.ip, absent_on)
+        return has_ended(cause) if counters.sent_bytes else cause
+    if ends.is_on and ends.failures >= min(MANY_ENDS, counters.connections):
+        word = sends_nothing if ends.number == errno.ETIMEDOUT else resets
+        return word(address, count=ends.failures, **when)
+    return None
