@@ -3,8 +3,7 @@
     load = open connections (``CounterTable``) + dials in progress
     limit = this worker's share of ``max-connections``
 
-Rule 1: dials are counted only where something depends on loads: a strategy, or a limit. One that
-began before isn't counted, nor is its end.
+Rule 1: dials are counted only where something depends on loads as they begin.
 """
 
 from __future__ import annotations
@@ -58,10 +57,8 @@ class Loads:
 
     def dial_ended(self, endpoint: SocketAddress) -> None:
         """Stop counting a dial that was counted, also if dials aren't any more."""
-        left = self._dialling[endpoint] - 1
-        if left:
-            self._dialling[endpoint] = left
-        else:
+        self._dialling[endpoint] -= 1
+        if not self._dialling[endpoint]:
             del self._dialling[endpoint]
 
     def _share_of(self, limit: int | None) -> int | None:

@@ -300,11 +300,10 @@ class Direction:
         """Move what has arrived as far as the sink has room, before a reset.
 
         An end passes on no FIN any more: once a send has reported the error, reads look like a
-        clean end.
+        clean end. No event may have announced urgent data.
         """
         self.reads_to_empty = self.is_broken = True
         self.has_fin = False
-        # The other direction may have met the error before an event announced urgent data here.
         self._read_urgent_inline()
         self.flush()
         for _ in range(LAST_TURNS):

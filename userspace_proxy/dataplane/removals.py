@@ -4,8 +4,7 @@
                                      └── it is back before ──▶ nothing happens
 
 Rule 1: an endpoint has left if new connections may not use it: it was removed, isn't ready any
-more, or one of a better priority serves instead. If it has left for some clients, and leaves for
-others before their time is up, the time counts from then for all.
+more, or one of a better priority serves instead. The last change that left it out counts.
 Rule 2: only connections that were dialled before end: what is dialled later was meant to be.
 Rule 3: UDP flows end at once, except those to an endpoint that terminates and still serves: these
 end with the connections, or before, when it doesn't serve any more.

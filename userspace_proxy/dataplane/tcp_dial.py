@@ -122,7 +122,6 @@ class TcpDial:
         """It has a place in the waiting room of its Service port."""
         self._is_dialling = False
         self._is_counted = False
-        """The loads have the dial in progress."""
         self._cancel_opening: Callable[[], None] | None = None
         """Gives up the dialer's dial in progress; None where endpoints are dialled by connect."""
         self._awaits_turn = False

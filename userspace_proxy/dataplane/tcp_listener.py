@@ -60,12 +60,10 @@ class TcpListener:
         self._engine.reactor.register(self.sock, epoll.IN, self._on_acceptable)
 
     def _resume(self) -> None:
-        if self._is_closed:
-            return
         try:
-            self._watch()
+            if not self._is_closed:
+                self._watch()
         except OSError:
-            # The epoll takes no more sockets: others had the place meanwhile.
             self._engine.descriptors.wait(self._resume, self._engine.reactor.now)
 
     def _pause(self) -> None:
