@@ -17,7 +17,7 @@ from itertools import islice
 # At a time, for one process.
 _CHUNK = 100
 _LINES = 44
-_MOST_SHOWN = 100
+_MOST_SHOWN = 20
 
 
 def main() -> int:

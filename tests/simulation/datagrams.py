@@ -14,6 +14,8 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from userspace_proxy.kernel.icmp_errors import IP_RECVERR
+
 if TYPE_CHECKING:
     from .network import Network
     from .polling import Item
@@ -22,6 +24,8 @@ IN, OUT, ERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
 
 IP_TTL = 2
 _PKTINFO = 8
+# Origin, type and code of an ICMP error: port unreachable.
+_UNREACHABLE = 2, 3, 3
 
 Address = tuple[str, int]
 
@@ -32,9 +36,11 @@ class DatagramSocket:
     __slots__ = (
         "dropped",
         "error",
+        "errors",
         "hops",
         "inbox",
         "item",
+        "keeps_errors",
         "local",
         "name",
         "network",
@@ -51,6 +57,8 @@ class DatagramSocket:
         self.remote: Address | None = None
         self.inbox: deque[tuple[bytes, Address, list[tuple[int, int, bytes]]]] = deque()
         self.error = 0
+        self.errors: deque[int] = deque()
+        self.keeps_errors = False
         self.item: Item | None = None
         self.dropped = 0
         """Datagrams for which the queue was full."""
@@ -61,7 +69,7 @@ class DatagramSocket:
 
     def events(self) -> int:
         """Return what poll reports now."""
-        return (IN if self.inbox else 0) | (ERR if self.error else 0) | OUT
+        return (IN if self.inbox else 0) | (ERR if self.error or self.errors else 0) | OUT
 
     def take_error(self) -> int:
         """Return the pending error, and clear it."""
@@ -70,10 +78,21 @@ class DatagramSocket:
 
     def fail(self, number: int) -> None:
         """Note an ICMP error, which the next call reports."""
-        if self.remote is not None:
-            self.error = number
-            if self.item is not None:
-                self.item.wake(ERR)
+        if self.remote is None or not (self.keeps_errors or number == errno.ECONNREFUSED):
+            return
+        self.error = number
+        if self.keeps_errors:
+            self.errors.append(number)
+        if self.item is not None:
+            self.item.wake(ERR)
+
+    def read_error(self) -> list[tuple[int, int, bytes]]:
+        """Return the next error of the queue; the last one ends the pending error."""
+        if not self.errors:
+            raise BlockingIOError(errno.EAGAIN, "no error")
+        number = self.errors.popleft()
+        self.error = self.errors[0] if self.errors else 0
+        return [(_socket.IPPROTO_IP, IP_RECVERR, struct.pack("=IBBB", number, *_UNREACHABLE))]
 
     def receive(self, payload: bytes, source: Address, at: str, hops: int) -> None:
         """Queue a datagram from the network, or drop it."""

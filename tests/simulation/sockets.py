@@ -12,6 +12,8 @@ import os
 import struct
 from typing import TYPE_CHECKING, Any
 
+from userspace_proxy.kernel.icmp_errors import IP_RECVERR
+
 from .datagrams import DatagramSocket
 from .streams import CLOSED, CONNECTING, LISTENING, NEW, OPEN, Stream
 
@@ -24,6 +26,7 @@ _SO_MEMINFO = 55
 _SO_ORIGINAL_DST = 80
 _TTL = (_socket.IPPROTO_IP, 2)
 _PKTINFO = (_socket.IPPROTO_IP, 8)
+_RECVERR = (_socket.IPPROTO_IP, IP_RECVERR)
 _LINGER = (_socket.SOL_SOCKET, _socket.SO_LINGER)
 _INLINE = (_socket.SOL_SOCKET, _socket.SO_OOBINLINE)
 # linux/tcp_states.h.
@@ -131,6 +134,12 @@ class SimulatedSocket:
         buffers[0][:count] = data[:count]
         return count, ancillary, 0, source
 
+    def recvmsg(self, _room: int, _more: int, flags: int) -> tuple[bytes, Any, int, Any]:
+        """Part of _socket.socket; only for the error queue."""
+        core: DatagramSocket = self._enter("recvmsg")
+        assert flags & _socket.MSG_ERRQUEUE, "nothing else is simulated"
+        return b"", core.read_error(), flags, None
+
     # -- connections -------------------------------------------------------------------------------
 
     def bind(self, address: Address) -> None:
@@ -211,6 +220,8 @@ class SimulatedSocket:
             core.hops = value
         elif (level, option) == _PKTINFO:
             core.reports_destination = True
+        elif (level, option) == _RECVERR:
+            core.keeps_errors = bool(value)
 
     def getsockopt(self, level: int, option: int, length: int = 0) -> Any:
         """Part of _socket.socket."""
@@ -223,5 +234,7 @@ class SimulatedSocket:
             return struct.pack("=9I", *[0] * 8, core.dropped)
         if level == _socket.IPPROTO_TCP and option == _socket.TCP_INFO:
             state = _CLOSE_WAIT if core.has_fin else _ESTABLISHED
-            return bytes([state if core.state == OPEN else _CLOSE, 0, 0, 0][:length])
+            silent_s = self._kernel.timeline.now - core.data_at
+            state = state if core.state == OPEN else _CLOSE
+            return struct.pack("=B51xI", state, int(silent_s * 1000))[:length]
         raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))

@@ -36,6 +36,7 @@ class Stream:
         "_is_moving",
         "accepted_bytes",
         "backlog",
+        "data_at",
         "delay_s",
         "error",
         "fin_delivered",
@@ -99,7 +100,7 @@ class Stream:
         """How many bytes were written."""
         self.received_bytes = 0
         """How many bytes have arrived."""
-        self.moved_at = network.timeline.now
+        self.moved_at = self.data_at = network.timeline.now
 
     # -- what the process on this side does --------------------------------------------------------
 
@@ -314,6 +315,7 @@ class Stream:
         peer.inbox += self.outbox[:count]
         del self.outbox[:count]
         peer.received_bytes += count
+        peer.data_at = self.network.timeline.now
         peer.wake(_READABLE)
         if self.nospace and 3 * len(self.outbox) <= 2 * self.outbox_bytes:
             self.nospace = False

@@ -8,6 +8,7 @@ import select
 from typing import Any
 
 from userspace_proxy.dataplane.sockets import packets_lost
+from userspace_proxy.kernel.icmp_errors import keep_icmp_errors, take_icmp_errors
 from userspace_proxy.kernel.pktinfo import ANCILLARY_BYTES, hops_left
 
 from .systems import System
@@ -80,3 +81,24 @@ def test_a_full_queue_drops_and_counts(system: System) -> None:
         received += 1
     assert 0 < received < 400
     assert packets_lost(server) - before == 400 - received
+
+
+def test_with_the_option_an_error_stays_in_a_queue_until_it_is_read(system: System) -> None:
+    client = connected(system, system.refusing_address())
+    keep_icmp_errors(client)
+    client.send(b"abc")
+    system.until(lambda: system.events_of(client) & ERR)
+    assert error_of(client.recv_into, bytearray(9)) == errno.ECONNREFUSED
+    assert system.events_of(client) == OUT | ERR, "the call has left it in the queue"
+    assert take_icmp_errors(client) == errno.ECONNREFUSED
+    assert (take_icmp_errors(client), pending(client)) == (None, 0)
+    assert system.events_of(client) == OUT
+
+
+def test_an_error_that_was_read_from_the_queue_is_not_reported_by_calls(system: System) -> None:
+    client = connected(system, system.refusing_address())
+    keep_icmp_errors(client)
+    client.send(b"abc")
+    system.until(lambda: system.events_of(client) & ERR)
+    assert take_icmp_errors(client) == errno.ECONNREFUSED
+    assert error_of(client.recv_into, bytearray(9)) == errno.EAGAIN
