@@ -141,6 +141,7 @@ class TcpConnection:
 
     def begin(self) -> None:
         """Dial endpoints until one answers."""
+        self.owner.engine.calls.add(self.group.label, self.address[0])
         dial = self.dial = TcpDial(self)
         dial.try_next()
 

@@ -155,6 +155,7 @@ class UdpListener:
             return None
         flow = UdpFlow(self, key, address, reply, hop_limit)
         flow.started = flow.sent_since = self.engine.reactor.now
+        self.engine.calls.add(self.group.label, flow.client_ip)
         if not (self._connect(flow) or flow.wait()):
             self.group.counters.refused += 1
             self.note(flow, ConnectionEvent.REFUSED, "unanswered", EndedBy.PROXY)
