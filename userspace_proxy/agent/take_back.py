@@ -54,9 +54,10 @@ def on_signal(number, frame):
     asked.append(number)
     if len(asked) > 1:
         os._exit(128 + number)
-for number in (signal.SIGTERM, signal.SIGINT):
+stop = (signal.SIGTERM, signal.SIGINT)
+for number in stop:
     signal.signal(number, on_signal)
-signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, stop)
 serves = link < 0
 try:
     if not serves:
@@ -64,6 +65,9 @@ try:
         serves = os.read(link, 16) == {SERVES!r}
 except OSError:
     pass
+if not serves:
+    # One that arrives from now on waits for the command, which unblocks it once it handles it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
 if not serves and not asked:
     os.close(link)
     environment = {{
@@ -72,6 +76,7 @@ if not serves and not asked:
         if not name.startswith("PYTHON")
     }}
     os.execve({RUNNING_INTERPRETER!r}, sys.argv[3:], {{**environment, {_MARK!r}: "1"}})
+signal.pthread_sigmask(signal.SIG_UNBLOCK, stop)
 os.closerange(3, os.sysconf("SC_OPEN_MAX"))
 while True:
     try:

@@ -124,6 +124,17 @@ def test_a_signal_while_a_process_becomes_the_program_that_waits_is_not_lost(mom
         assert holder.stdout.read() == ""
 
 
+def test_a_signal_while_a_process_takes_the_node_back_is_handled_once_it_can_be():
+    arrives = """
+if "USERSPACE_PROXY_TAKES_BACK" in os.environ:
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    with running(sys.executable, arrives) as holder:
+        end(ask_to_hand_over(None))
+        assert holder.wait(20) == 3
+        assert holder.stdout.read() == "back argument 7 False\nheld\n"
+
+
 def test_a_process_that_has_ended_awaits_no_report(holder):
     taken = ask_to_hand_over(None)
     holder.kill()

@@ -21,6 +21,10 @@ PIPES = pytest.mark.parametrize("pipes", [32, 0], ids=["spliced", "copied"])
 STALLING_BYTES = 4_000_000
 MORE_THAN_IS_TAKEN = 20_000_000
 
+# More than the reader's window and a pipe contain: the rest waits in the proxy's kernel. How
+# much that takes depends on how soon its receive buffer grows, 2 to 5 MB.
+TAKEN_AT_LEAST = 1_000_000
+
 
 @SIDES
 @PIPES
@@ -32,7 +36,7 @@ async def test_what_was_sent_before_a_reset_arrives_at_a_reader_that_was_stalled
     resets, stalls = await rig.both_ends(first)
     data = random.Random(size).randbytes(size)
     acknowledged = await reset_behind(rig, resets, data)
-    assert acknowledged >= min(size, 2_500_000)
+    assert acknowledged >= min(size, TAKEN_AT_LEAST)
     assert await stalls.read_exactly(acknowledged) == data[:acknowledged]
     assert await stalls.was_reset()
     await until(lambda: not rig.connections.open)
@@ -66,7 +70,7 @@ async def test_a_slow_reader_gets_all_that_the_proxys_kernel_had_acknowledged(
     resets, slow = await rig.both_ends(first)
     data = random.Random(first).randbytes(MORE_THAN_IS_TAKEN)
     acknowledged = await reset_behind(rig, resets, data)
-    assert acknowledged > 2_500_000
+    assert acknowledged > TAKEN_AT_LEAST
     got = await read_slowly(slow, timers)
     assert len(got) >= acknowledged
     assert got == data[: len(got)]
