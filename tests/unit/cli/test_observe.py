@@ -2,6 +2,7 @@ import asyncio
 import json
 import sys
 import threading
+from urllib.request import urlopen
 
 import pytest
 
@@ -10,8 +11,9 @@ from tests.unit.port_numbers import free_port
 from tests.unit.status.views import NOW, make_calm_view
 from userspace_proxy.cli import main
 from userspace_proxy.cli.command import Given
-from userspace_proxy.cli.observe import observe
+from userspace_proxy.cli.observe import _show, observe
 from userspace_proxy.facts.connection import ConnectionFacts
+from userspace_proxy.status import stream
 from userspace_proxy.status.observing import Observing
 from userspace_proxy.status.server import StatusServer
 
@@ -126,6 +128,22 @@ def test_a_value_that_is_not_valid_is_wrong_usage(words, error, capsys):
 def test_without_a_proxy_it_is_one_line_and_status_1(capsys):
     assert main(["observe", f"--server=:{free_port()}"]) == 1
     assert capsys.readouterr().err.startswith("error: no userspace-proxy answers at 127.0.0.1:")
+
+
+def test_a_proxy_with_too_many_readers_is_one_line_and_status_1(serve_view, capsys, monkeypatch):
+    monkeypatch.setattr(stream, "MAX_STREAMS", 1)
+    server = serve_view(make_calm_view())
+    with urlopen(f"http://{server.partition('=')[2]}/api/v1/connections?watch") as other:
+        assert other.readline() == b"\n"
+        assert main(["observe", server]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: cannot watch connections at 127.0.0.1:")
+    assert error.endswith(": 1 pages are open already; close one of them.\n")
+
+
+def test_a_line_that_is_cut_off_is_not_shown(capsys):
+    _show(b'{"event":"end', sys.stdout, is_json=False)
+    assert capsys.readouterr().out == ""
 
 
 def test_an_unknown_service_is_one_line_and_status_1(serve_view, capsys):
