@@ -178,14 +178,14 @@ release-check: packages $(if $(TAG),check-version) dist sbom locked-wheels chart
 notes: $(VENV)/installed-dev ## print what the CHANGELOG says about a version: VERSION=0.1.0
 	@$(BIN)/python -m tests.tools.notes $(VERSION)
 
-release-notes: $(VENV)/installed-dev ## check that TAG=v0.1.0 is of this version, write its notes to dist/notes.md, with links to REPOSITORY=URL
+release-notes: $(VENV)/installed-dev ## check that TAG=v0.1.0 is of this version, write its notes to dist/notes.md, with links to the tag
 	@mkdir -p dist
-	@$(BIN)/python -m tests.tools.notes --tag="$$TAG" --repository="$$REPOSITORY" > dist/notes.md
+	@$(BIN)/python -m tests.tools.notes --tag="$$TAG" > dist/notes.md
 
 manifests: build-helm ## render examples/deploy from the chart
 	@$(BUILD) tests.cluster.chart
 
-site: $(VENV)/installed-dev $(VENV)/installed-site ## build the site from docs/ into site/; dead links and anchors fail (REPOSITORY=URL, SITE_URL=URL: where the project is)
+site: $(VENV)/installed-dev $(VENV)/installed-site ## build the site from docs/ into site/; dead links and anchors fail (SITE_URL=URL: where it will be)
 	$(BIN)/python -m tests.tools.site
 
 recording: $(VENV)/installed-dev $(VENV)/installed-site ## record the demo's page with Chromium, write docs/images/demo.webp

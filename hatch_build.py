@@ -29,7 +29,7 @@ COMPLETIONS = {
 }
 """Where shells look, below ``share`` of a prefix such as ``/usr/local``."""
 
-_FENCE = re.compile(r"^(```.*?^```)", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^([ \t]*```.*?^[ \t]*```|[ \t]*~~~.*?^[ \t]*~~~)", re.DOTALL | re.MULTILINE)
 _CODE = re.compile(r"(`[^`\n]*`)")
 # In Markdown's form or HTML's; one with a scheme is absolute.
 _TARGET = re.compile(r"""((?:\]\(|\b(?:src|href)="))(?![a-z]+:)([^)"\s]+)""")
@@ -52,6 +52,17 @@ def declared_version(checkout: Path) -> str:
     return str(runpy.run_path(str(checkout / "userspace_proxy/version.py"))["__version__"])
 
 
+def declared_repository(checkout: Path) -> str:
+    """Return where the source is published, without a slash at the end."""
+    project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
+    return str(project["tool"]["userspace-proxy"]["repository"])
+
+
+def tag_of(version: str) -> str:
+    """Return the repository's name for the files of a version; a development version has no tag."""
+    return "HEAD" if ".dev" in version else f"v{version}"
+
+
 def addresses(checkout: Path, root: Path) -> dict[str, Any]:
     """Return the metadata ``readme`` and ``urls`` of a distribution.
 
@@ -59,20 +70,12 @@ def addresses(checkout: Path, root: Path) -> dict[str, Any]:
         checkout: The repository's folder.
         root: The distribution's folder in it.
     """
-    project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
-    repository = project["tool"]["userspace-proxy"]["repository"]
-    tag = f"v{declared_version(checkout)}"
-
-    def address(path: str) -> str:
-        page, _, anchor = path.partition("#")
-        whole = posixpath.normpath(posixpath.join(folder, page or "README.md"))
-        kind = "raw" if page.endswith(_PICTURES) else "tree" if page.endswith("/") else "blob"
-        return f"{repository}/{kind}/{tag}/{whole}{'#' if anchor else ''}{anchor}"
-
-    folder = root.relative_to(checkout).as_posix()
-    text = (root / "README.md").read_text(encoding="utf-8")
+    repository, tag = declared_repository(checkout), tag_of(declared_version(checkout))
+    page = root / "README.md"
+    address = links_from(page.relative_to(checkout).as_posix(), repository, tag)
+    text = with_links(page.read_text(encoding="utf-8"), address)
     return {
-        "readme": {"content-type": "text/markdown", "text": with_links(text, address)},
+        "readme": {"content-type": "text/markdown", "text": text},
         "urls": {
             "Source": repository,
             "Documentation": f"{repository}/tree/{tag}/docs",
@@ -82,17 +85,39 @@ def addresses(checkout: Path, root: Path) -> dict[str, Any]:
     }
 
 
+def links_from(page: str, repository: str, tag: str) -> Callable[[str], str]:
+    """Return what makes a link of a page of the checkout absolute.
+
+    Args:
+        page: Where it is in the checkout: ``docs/api.md``.
+    """
+
+    def address(link: str) -> str:
+        path, mark, anchor = link.partition("#")
+        whole = posixpath.join(posixpath.dirname(page), path) if path else page
+        kind = "raw" if path.endswith(_PICTURES) else "tree" if path.endswith("/") else "blob"
+        return f"{repository}/{kind}/{tag}/{posixpath.normpath(whole)}{mark}{anchor}"
+
+    return address
+
+
 def with_links(text: str, address: Callable[[str], str]) -> str:
     """Return Markdown whose relative links and pictures are what ``address`` returns for them."""
-
-    def outside_code(pattern: re.Pattern[str], part: str, change: Callable[[str], str]) -> str:
-        parts = pattern.split(part)
-        return "".join(p if at % 2 else change(p) for at, p in enumerate(parts))
 
     def change(part: str) -> str:
         return _TARGET.sub(lambda found: found[1] + address(found[2]), part)
 
-    return outside_code(_FENCE, text, lambda part: outside_code(_CODE, part, change))
+    return outside_fences(text, lambda part: _between(_CODE, part, change))
+
+
+def outside_fences(text: str, change: Callable[[str], str]) -> str:
+    """Return Markdown whose parts between blocks of code are changed."""
+    return _between(_FENCE, text, change)
+
+
+def _between(pattern: re.Pattern[str], text: str, change: Callable[[str], str]) -> str:
+    parts = pattern.split(text)
+    return "".join(part if at % 2 else change(part) for at, part in enumerate(parts))
 
 
 class Texts(BuildHookInterface[Any]):

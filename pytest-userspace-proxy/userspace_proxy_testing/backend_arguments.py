@@ -14,7 +14,7 @@ from typing import Any
 from userspace_proxy.embedding.arguments import EndpointAddress, read_endpoint
 
 from .handler_threads import in_threads, is_coroutine_function
-from .http_serving import HttpHandler, serve_http
+from .http_serving import HttpHandler, HttpServer
 
 StreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 BackendLike = EndpointAddress | HttpHandler | StreamHandler | list[str]
@@ -84,12 +84,7 @@ def stream_handler(function: Callable[..., Any]) -> StreamHandler:
             f"backend {_name(function)}: expected a function of a request, or of a reader and a "
             f"writer; it needs {count} arguments"
         )
-    handler = in_threads(function)
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await serve_http(reader, writer, handler)
-
-    return serve
+    return HttpServer(in_threads(function))
 
 
 def _check_text(text: str) -> None:

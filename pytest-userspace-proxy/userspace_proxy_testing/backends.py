@@ -30,7 +30,7 @@ from userspace_proxy.model import SocketAddress
 
 from .backend_arguments import BackendLike, StreamHandler, check_backend, stream_handler
 from .connections import Connections
-from .http_serving import HttpAnswer, HttpHandler, HttpRequest
+from .http_serving import HttpAnswer, HttpHandler, HttpRequest, HttpServer, SeenRequest
 from .places import BackendPlace
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class Backend:
 
     is_own = False
     """Whether it is served for this test."""
+    requests: Sequence[SeenRequest] = ()
+    """The last that it saw, the oldest first; none where it isn't an HTTP server of the test."""
     is_left = False
     """Whether something still accepted connections at its address when it was closed."""
 
@@ -200,6 +202,7 @@ class StreamBackend(Backend):
     ) -> None:
         self._thread = thread
         self._handler = handler
+        self.requests = handler.seen if isinstance(handler, HttpServer) else ()
         self._listener: socket.socket | None = None
         self._connections = Connections()
         super().__init__(name, place.address, place)

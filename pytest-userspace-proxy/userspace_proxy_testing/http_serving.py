@@ -8,6 +8,7 @@ with blocking sockets.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 from userspace_proxy.log_fields import FieldLogger
 
 _log = FieldLogger("userspace_proxy_testing")
+
+KEPT = 100
+"""Requests of each backend."""
 
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -38,23 +42,46 @@ HttpHandler = Callable[[HttpRequest], HttpAnswer | Awaitable[HttpAnswer]]
 AsyncHttpHandler = Callable[[HttpRequest], Awaitable[HttpAnswer]]
 
 
-async def serve_http(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handler: AsyncHttpHandler
-) -> None:
-    """Answer the requests of one connection until one of them asks to close.
+@dataclass(slots=True)
+class SeenRequest:
+    """A request that a backend has received."""
 
-    An exception of the handler is logged, and answered with status 500 and its text: also that of
+    method: str
+    path: str
+    """With the query."""
+    status: int | None = None
+    """None until it was answered."""
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path} → {self.status or 'no answer'}"
+
+
+class HttpServer:
+    """Serves HTTP on connections by a function of a request, and keeps what it saw.
+
+    An exception of the function is logged, and answered with status 500 and its text: also that of
     ``sys.exit``, which would end the event loop, and of ``pytest.fail``.
     """
-    while (request := await _read_request(reader, writer)) is not None:
-        status, body = await _answer(handler, request)
-        is_kept = _keeps(request)
-        writer.write(_head(status, len(body), is_kept=is_kept))
-        if request.method != "HEAD":
-            writer.write(body)
-        await writer.drain()
-        if not is_kept:
-            return
+
+    def __init__(self, handler: AsyncHttpHandler) -> None:
+        self._handler = handler
+        self.seen: deque[SeenRequest] = deque(maxlen=KEPT)
+        """The last requests, the oldest first."""
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one connection until one of them asks to close."""
+        while (request := await _read_request(reader, writer)) is not None:
+            seen = SeenRequest(request.method, request.path)
+            self.seen.append(seen)
+            status, body = await _answer(self._handler, request)
+            is_kept = _keeps(request)
+            writer.write(_head(status, len(body), is_kept=is_kept))
+            if request.method != "HEAD":
+                writer.write(body)
+            await writer.drain()
+            seen.status = status
+            if not is_kept:
+                return
 
 
 def _keeps(request: HttpRequest) -> bool:

@@ -82,9 +82,11 @@ class ProxyWithFaults(Proxy):
 
         Raises:
             ConfigError: There is no such fault, or an attribute is invalid.
-            LookupError: There is no such Service, or it has no such endpoint.
+            LookupError: There is no such Service, or it has no such endpoint, or none.
         """
         endpoints, protocols = self.endpoints_of(service, endpoint), protocols_of(type_)
+        if not endpoints:
+            raise LookupError(f"{service} has no endpoint that could suffer a fault")
         # Without one of these protocols, adding it says so.
         for at in [at for at in endpoints if at.protocol in protocols] or endpoints:
             self.faults.add(

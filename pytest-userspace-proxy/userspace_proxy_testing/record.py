@@ -23,7 +23,9 @@ import msgspec
 from userspace_proxy.facts import PortFacts
 from userspace_proxy.status.answers import encode_answer
 
+from .backends import Backend
 from .decisions import Decision
+from .http_serving import SeenRequest
 from .report import Reported, describe
 from .served_service import ServedService
 
@@ -40,6 +42,8 @@ class RecordedBackend(msgspec.Struct, frozen=True):
     address: str
     state: str
     """``stopped``, ``draining``, or empty."""
+    requests: Sequence[SeenRequest] = ()
+    """The last ones that it saw, the oldest first; only of an HTTP server of the test."""
 
 
 class RecordedService(msgspec.Struct, frozen=True):
@@ -122,11 +126,16 @@ def _service(service: ServedService) -> RecordedService:
         address,
         seed if isinstance(seed, int) else 0,
         settings,
-        [RecordedBackend(one.name, str(one.address), one.state) for one in service.backends],
+        [_backend(backend) for backend in service.backends],
         service.faults,
         service.decisions,
         service.views(),
     )
+
+
+def _backend(backend: Backend) -> RecordedBackend:
+    requests = tuple(backend.requests)
+    return RecordedBackend(backend.name, str(backend.address), backend.state, requests)
 
 
 def _plain(value: object) -> object:

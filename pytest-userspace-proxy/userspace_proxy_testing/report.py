@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.status.text import render_text
+from userspace_proxy.status.units import plural
 
 from .served_service import ServedService
 
 SHOWN = 10
-"""Connections of each Service."""
+"""Connections of each Service, and requests of each of its backends."""
 
 
 class Reported(Protocol):
@@ -38,9 +39,41 @@ def describe(services: Reported) -> str:
         used = {e.address for port in service.views() for e in port.endpoints}
         if used != {str(backend.address) for backend in service.backends}:
             parts.append(f"  endpoints: {', '.join(sorted(used)) or 'none'}")
+        parts.append(f"  clients dial {_address(service)}")
         parts += [f"  fault: {name}: {', '.join(words)}" for name, words in service.faults.items()]
+        parts += _open(service)
         decisions = service.decisions[-SHOWN:]
         parts += [f"  {decision}" for decision in decisions]
         if not decisions:
             parts.append("  no connection has ended")
+        parts += _seen(service)
     return "\n".join(parts)
+
+
+def _address(service: ServedService) -> str:
+    """Return what the test has dialled, which may have another port than the Service."""
+    try:
+        return str(service.address)
+    except LookupError as exc:
+        return f"nothing: {exc}"
+
+
+def _open(service: ServedService) -> Iterator[str]:
+    names = {str(backend.address): backend.name for backend in service.backends}
+    for port in service.views():
+        if port.active:
+            noun = "flow" if port.protocol == "UDP" else "connection"
+            each = ", ".join(
+                f"{endpoint.active:,} to {names.get(endpoint.address, endpoint.address)}"
+                for endpoint in port.endpoints
+                if endpoint.active
+            )
+            yield f"  still open: {plural(port.active, noun)}{each and f': {each}'}"
+
+
+def _seen(service: ServedService) -> Iterator[str]:
+    for backend in service.backends:
+        requests = list(backend.requests)
+        if requests:
+            more = f" after {len(requests) - SHOWN} others" if len(requests) > SHOWN else ""
+            yield f"  {backend.name} saw{more}: {', '.join(map(str, requests[-SHOWN:]))}"

@@ -14,8 +14,11 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+from userspace_proxy.embedding.arguments import HandlingArguments
 from userspace_proxy.embedding.loop_thread import LoopThread
 from userspace_proxy.facts import StatusFacts
+from userspace_proxy.hosts import is_loopback_address
+from userspace_proxy.model import DataPath
 
 from .backends import BackendLike
 from .places import BackendPlace
@@ -27,6 +30,7 @@ class ServiceProxy(Services, RecordingProxy):
     """A proxy whose Services have backends; the arguments are those of ``Proxy``."""
 
     def __init__(self, **arguments: Any) -> None:
+        self._is_without_steering = arguments.get("steering", "none") == "none"
         RecordingProxy.__init__(self, **arguments)
         Services.__init__(self)
 
@@ -42,6 +46,20 @@ class ServiceProxy(Services, RecordingProxy):
     def status(self) -> StatusFacts:
         """Return everything about this proxy at this moment."""
         return RecordingProxy.status(self)
+
+    def _check_effect(
+        self, protocol: str, cluster_ip: str | None, handling: HandlingArguments
+    ) -> None:
+        super()._check_effect(protocol, cluster_ip, handling)
+        if not self._is_without_steering:
+            return
+        other = "service_network has ClusterIPs of every kind"
+        if cluster_ip is not None and not is_loopback_address(cluster_ip):
+            what = f"cluster_ip: {cluster_ip} has no effect: without steering clients dial loopback"
+            raise ValueError(f"{what} (give one of 127.0.0.0/8, or ::1; {other})")
+        if handling.get("path") == DataPath.AUTO:
+            what = "path: auto has no effect: without steering all is userspace"
+            raise ValueError(f"{what} (service_network has nftables)")
 
     def _calls(self) -> ProxyCalls:
         return self

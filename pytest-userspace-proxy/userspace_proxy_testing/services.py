@@ -83,18 +83,19 @@ class Services:
 
         Args:
             name: Its name; a Service of the same name is removed first.
-            port: The port that clients dial; with ``service_proxy`` another one if it isn't
-                available, such as one below 1024 without privileges.
+            port: What clients dial; with ``service_proxy`` another one if it isn't available.
             backends: Their number, or what each of them is: see the module ``backends``.
             namespace: Its namespace.
             protocol: ``TCP`` or ``UDP``.
-            cluster_ip: The IP address that clients dial, with ``service_proxy`` one of loopback:
-                with another one they dial a port of 127.0.0.1 or ::1. Its backends have addresses
-                of the same family. None: a free one, of IPv4.
+            cluster_ip: The IP address that clients dial; with ``service_proxy`` one of loopback.
+                Its backends have addresses of the same family. None: a free one, of IPv4.
             affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
             balance: How backends are chosen: see ``Proxy.add_service``.
             seed: The same seed gives the same choices in each run.
             handling: Annotations by their names: see ``Proxy.add_service``.
+
+        Raises:
+            ValueError: An argument is invalid, or has no effect here.
         """
         asked: dict[str, object] = {
             "port": port,
@@ -105,7 +106,7 @@ class Services:
             "seed": seed,
             **handling,
         }
-        check_names(handling, Services.service)
+        self._check_effect(protocol, cluster_ip, handling)
         likes = read_backends(backends, protocol)
         earlier = self._made.get(read_key(namespace, name))
         if earlier is not None:
@@ -121,10 +122,17 @@ class Services:
                 **{**asked, "cluster_ip": cluster_ip},
             )
             undo.pop_all()
-        service = self._made[handle.key] = ProxiedService(
-            self._calls(), handle, made, asked, began_at, forget=self._forget
-        )
+        service = ProxiedService(self._calls(), handle, made, asked, began_at, forget=self._forget)
+        self._made[handle.key] = service
         return service
+
+    def _check_effect(
+        self, protocol: str, cluster_ip: str | None, handling: HandlingArguments
+    ) -> None:
+        """Raise a TypeError or ValueError if an argument doesn't exist or would have no effect."""
+        check_names(handling, Services.service)
+        if protocol == "UDP" and handling.get("proxy_protocol"):
+            raise ValueError("proxy_protocol: it has no effect: only TCP connections have a header")
 
     def _make_backends(
         self,
@@ -250,9 +258,12 @@ class ProxiedService(ServedService):
         While no other backend is ready, new ones still go to it, as in Kubernetes (KEP-1669).
 
         Raises:
-            LookupError: It isn't one of ``backends``, or the Service was removed.
+            LookupError: It isn't one of ``backends``, no connections go to it, or the Service was
+                removed.
         """
-        self._own(backend).is_draining = True
+        if self._own(backend).address not in self._endpoints:
+            raise LookupError(f"{backend!r} is no endpoint of {self.key}: endpoints were set")
+        backend.is_draining = True
         self._put(self._slices(self._endpoints))
 
     def undrain(self, backend: Backend) -> None:

@@ -194,7 +194,8 @@ def test_a_canary_has_a_label_ports_and_flags_of_its_own() -> None:
         "--metrics-bind-address=127.0.0.1:10349",
     ]
     # kube-proxy serves the Service "kubernetes".
-    assert [variable["name"] for variable in container["env"]] == ["NODE_NAME"]
+    names = [variable["name"] for variable in container["env"]]
+    assert names == ["NODE_NAME", "POD_NAMESPACE", "POD_NAME"]
     assert set(objects["ConfigMap", name]["data"]) == {"config.conf"}
 
 

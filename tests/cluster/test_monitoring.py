@@ -167,4 +167,4 @@ def test_each_alert_has_a_test(rules: Path) -> None:
 def test_each_alert_says_what_and_what_to_do(rules: Path) -> None:
     for rule in alerts_of(rules):
         assert rule["labels"]["severity"] in ("critical", "warning"), rule["alert"]
-        assert set(rule["annotations"]) == {"summary", "description"}, rule["alert"]
+        assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}, rule["alert"]

@@ -5,13 +5,17 @@ import asyncio
 import pytest
 
 from userspace_proxy_testing.handler_threads import in_threads
-from userspace_proxy_testing.http_serving import HttpRequest, serve_http
+from userspace_proxy_testing.http_serving import KEPT, HttpRequest, HttpServer, SeenRequest
 
 
 async def talk(handler, sent):
     """Send bytes and a FIN, and return what comes back."""
+    return await talk_to(HttpServer(in_threads(handler)), sent)
+
+
+async def talk_to(http, sent):
     server = await asyncio.start_server(
-        lambda reader, writer: serve(reader, writer, handler), "127.0.0.1", 0
+        lambda reader, writer: serve(reader, writer, http), "127.0.0.1", 0
     )
     async with server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
@@ -23,8 +27,8 @@ async def talk(handler, sent):
         return answer
 
 
-async def serve(reader, writer, handler):
-    await serve_http(reader, writer, in_threads(handler))
+async def serve(reader, writer, http):
+    await http(reader, writer)
     writer.close()
 
 
@@ -154,3 +158,30 @@ async def test_an_unfinished_request_gets_no_answer(sent):
 async def test_a_connection_of_http_1_0_ends_after_its_answer(head, connection):
     answer = await talk(lambda request: "hello", head)
     assert b"\r\nConnection: " + connection + b"\r\n" in answer
+
+
+async def test_it_keeps_what_it_saw_and_how_it_was_answered():
+    http = HttpServer(in_threads(lambda request: (404, "") if request.path == "/b" else "a"))
+    await talk_to(http, b"GET /a?x HTTP/1.1\r\n\r\nPUT /b HTTP/1.1\r\n\r\n")
+    assert list(map(str, http.seen)) == ["GET /a?x → 200", "PUT /b → 404"]
+
+
+async def test_a_request_that_is_not_answered_was_seen():
+    arrived = asyncio.Event()
+
+    async def never(_request):
+        arrived.set()
+        await asyncio.Event().wait()
+
+    http = HttpServer(never)
+    task = asyncio.create_task(talk_to(http, b"GET / HTTP/1.1\r\n\r\n"))
+    await asyncio.wait_for(arrived.wait(), 10)
+    assert list(http.seen) == [SeenRequest("GET", "/", None)]
+    assert str(http.seen[0]) == "GET / → no answer"
+    task.cancel()
+
+
+async def test_only_the_last_requests_are_kept():
+    http = HttpServer(in_threads(lambda _request: ""))
+    await talk_to(http, b"GET /0 HTTP/1.1\r\n\r\n" * KEPT + b"GET /1 HTTP/1.1\r\n\r\n")
+    assert (len(http.seen), http.seen[-1].path) == (KEPT, "/1")

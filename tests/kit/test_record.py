@@ -10,6 +10,7 @@ import pytest
 
 from userspace_proxy_testing import record
 from userspace_proxy_testing.decisions import Decision, FailedDial
+from userspace_proxy_testing.http_serving import SeenRequest
 from userspace_proxy_testing.record import RecordedTest, take, write
 from userspace_proxy_testing.service_proxy import ServiceProxy
 
@@ -361,6 +362,6 @@ def test_the_fields_are_those_of_the_page():
     documented = set(re.findall(r"^\| `([a-z_.…\[\]]+)` ", section, re.MULTILINE))
     structs = [one for name, one in vars(record).items() if name.startswith("Recorded")]
     names = [field.name for one in structs for field in msgspec.structs.fields(one)]
-    names += [field.name for one in (Decision, FailedDial) for field in fields(one)]
+    names += [field.name for one in (Decision, FailedDial, SeenRequest) for field in fields(one)]
     parts = {part.removesuffix("[]") for one in documented for part in one.split(".")}
     assert parts - {"…"} == set(names)

@@ -1,9 +1,12 @@
 """What a failing test's report shows."""
 
+import contextlib
 import socket
 
 import pytest
 
+from userspace_proxy_testing import report
+from userspace_proxy_testing.backends import echo
 from userspace_proxy_testing.report import describe
 from userspace_proxy_testing.service_proxy import ServiceProxy
 
@@ -12,6 +15,7 @@ def test_it_shows_each_service_with_its_cause_its_backends_and_its_last_connecti
     with ServiceProxy() as proxy:
         web = proxy.service("web", backends=1)
         idle = proxy.service("idle", backends=1)
+        idle_address = idle.address
         with socket.create_connection(web.address, timeout=60) as client:
             client.sendall(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
             while client.recv(1000):
@@ -27,7 +31,50 @@ def test_it_shows_each_service_with_its_cause_its_backends_and_its_last_connecti
     assert "refuses connections: nothing listens on port" in text
     assert f"default/web: backends web-1 at {web.backends[0].address} (stopped)" in text
     assert f"→ {web.backends[0].address}: complete" in text
-    assert f"default/idle: backends idle-1 at {idle.backends[0].address}\n  no connection" in text
+    assert "\n  web-1 saw: GET / → 200\n" in text
+    assert text.endswith(
+        f"default/idle: backends idle-1 at {idle.backends[0].address}\n"
+        f"  clients dial {idle_address}\n"
+        "  no connection has ended"
+    )
+
+
+def test_connections_that_are_still_open_are_shown_by_endpoint():
+    with ServiceProxy() as proxy:
+        web = proxy.service("web", backends=[echo, echo])
+        web.fault("timeout")
+        with contextlib.ExitStack() as clients:
+            for _ in range(3):
+                client = clients.enter_context(socket.create_connection(web.address, timeout=60))
+                client.sendall(b"hello")
+            web.eventually(lambda web: web.stats.active == 3)
+            text = describe(proxy)
+    assert "\n  still open: 3 connections: 2 to web-1, 1 to web-2\n" in text
+
+
+def test_of_many_requests_the_last_are_shown():
+    with ServiceProxy() as proxy:
+        web = proxy.service("web")
+        with socket.create_connection(web.address, timeout=60) as client:
+            for number in range(12):
+                client.sendall(b"GET /%d HTTP/1.1\r\n\r\n" % number)
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(65536):
+                pass
+        text = describe(proxy)
+    assert "\n  web-1 saw after 2 others: GET /2 → 200, " in text
+    assert "GET /11 → 200" in text
+
+
+def test_a_service_that_is_not_served_has_no_address():
+    class Removed:
+        """A Service that its test has removed."""
+
+        @property
+        def address(self):
+            raise LookupError("default/web was removed or replaced")
+
+    assert report._address(Removed()) == "nothing: default/web was removed or replaced"
 
 
 def test_endpoints_that_are_not_its_backends_are_shown():

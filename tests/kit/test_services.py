@@ -33,6 +33,51 @@ def test_a_cluster_ip_may_be_chosen_and_its_backends_have_its_family(proxy):
         assert client.makefile("rb").read().endswith(b"web-1\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(
+            {"cluster_ip": "10.96.0.10"},
+            "cluster_ip: 10.96.0.10 has no effect: without steering clients dial loopback "
+            "(give one of 127.0.0.0/8, or ::1; service_network has ClusterIPs of every kind)",
+            id="cluster-ip",
+        ),
+        pytest.param(
+            {"path": "auto"},
+            "path: auto has no effect: without steering all is userspace "
+            "(service_network has nftables)",
+            id="path",
+        ),
+        pytest.param(
+            {"protocol": "UDP", "proxy_protocol": "v2"},
+            "proxy_protocol: it has no effect: only TCP connections have a header",
+            id="proxy-protocol-of-udp",
+        ),
+    ],
+)
+def test_an_argument_without_effect_is_an_error_and_nothing_is_replaced(proxy, arguments, said):
+    web = proxy.service("web")
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole text is compared
+        proxy.service("web", **arguments)
+    assert str(caught.value) == said
+    assert proxy.services == (web,)
+
+
+def test_a_fault_of_no_endpoint_is_an_error(proxy):
+    web = proxy.service("web", backends=0)
+    with pytest.raises(LookupError, match="default/web has no endpoint that could suffer a fault"):
+        web.fault("latency", latency=100)
+
+
+def test_draining_what_gets_no_connections_is_an_error(proxy):
+    web = proxy.service("web", backends=2)
+    web.endpoints = [web.backends[1]]
+    with pytest.raises(LookupError, match="is no endpoint of default/web: endpoints were set"):
+        web.drain(web.backends[0])
+    web.drain(web.backends[1])
+    assert [backend.state for backend in web.backends] == ["", "draining"]
+
+
 def test_a_terminating_endpoint_is_put_as_serving(proxy):
     web = proxy.service("web", backends=2)
     web.drain(web.backends[0])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+
 import pytest
 
 from tests.cluster.waiting import wait_for
@@ -63,6 +66,41 @@ def test_a_corrected_manifest_is_served_and_its_problem_ends(testbed):
     path.write_text(BROKEN.replace("70000", "80"))
     wait_for("a good manifest", lambda: not problems(testbed))
     wait_for("the Service", lambda: testbed["pod"].tcp_refusal(("10.96.0.11", 80)) == "refused")
+
+
+def test_a_pipe_in_the_folder_is_shown_and_files_are_followed(testbed):
+    pipe = testbed.agent.manifests.folder / "pipe.yaml"
+    os.mkfifo(pipe)
+    said = f"{pipe}: cannot read: it is a pipe, a socket or a device"
+    wait_for("the problem", lambda: any(p.startswith(said) for p in problems(testbed)))
+    testbed.agent.manifests.write(Service("late", "10.96.0.12"), name="late.yaml")
+    wait_for("a later file", lambda: testbed["pod"].tcp_refusal(("10.96.0.12", 80)) == "refused")
+    pipe.unlink()
+    wait_for("its end", lambda: not problems(testbed))
+
+
+def test_a_service_at_the_nodes_own_address_is_told_and_all_others_are_served(testbed):
+    own = str(testbed.sandbox.node.ip)
+    ports = {"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]}
+    service = replace(with_endpoints(Service("own", own), [testbed.ip("one")]), more=ports)
+    before = testbed.kernel()
+    testbed.agent.manifests.write(service, name="own.yaml")
+
+    def said():
+        ignored = testbed.agent.status()["ignored"]
+        return [(item["service"], item["cause"]["sentence"]) for item in ignored]
+
+    sentence = f"its clusterIP {own} is an address of this node"
+    wait_for("the cause", lambda: said() == [("shop/own", sentence)])
+    assert testbed.agent.log().count(sentence) == 1
+    assert "Give it a clusterIP that no machine has" in testbed.agent.log()
+    assert testbed.kernel() == before
+    assert [testbed["pod"].tcp_refusal((own, port)) for port in (80, 30080)] == ["refused"] * 2
+    assert testbed["pod"].get(WEB.address) == "one"
+    service = replace(service, ip="10.96.0.13")
+    testbed.agent.manifests.write(service, name="own.yaml")
+    wait_for("a good address", lambda: said() == [])
+    assert testbed["pod"].get(service.address) == "one"
 
 
 def test_a_manifests_folder_that_vanishes_changes_nothing(testbed):

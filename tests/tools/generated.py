@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from . import api_pages, chart, guide_page, settings_pages
+from . import alerts, api_pages, chart, guide_page, settings_pages
 from .settings_pages import DOCS
 
 FILES: Mapping[Path, Callable[[str], str]] = {
@@ -14,6 +14,7 @@ FILES: Mapping[Path, Callable[[str], str]] = {
     api_pages.SCHEMA: lambda _: api_pages.make_schema_text(),
     chart.METADATA: chart.metadata,
     chart.SCHEMA: chart.schema,
+    alerts.RULES: alerts.with_runbooks,
     guide_page.PAGE: lambda _: guide_page.render(guide_page.SOURCE.read_text(encoding="utf-8")),
 }
 """What returns a file's text, from the text that it has; a program writes only a part of some."""

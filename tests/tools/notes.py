@@ -1,8 +1,8 @@
 """Prints what CHANGELOG.md says about a version, for the page of a release.
 
 Run it as ``python -m tests.tools.notes VERSION`` (0.1.0 or v0.1.0), or with ``--tag=v0.1.0`` to
-check that the tag is of this checkout's version first. ``--repository=URL`` has links lead to the
-files of the tag: a release's page has no folder that they could be relative to.
+check that the tag is of this checkout's version first. Then links lead to the files of the tag: a
+release's page has no folder that they could be relative to.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from userspace_proxy import __version__
 
-CHANGELOG = Path(__file__).resolve().parents[2] / "CHANGELOG.md"
+from .addresses import links_from, repository, with_links
 
-_LINK = re.compile(r"\]\((?![a-z]+:|#)")
+CHANGELOG = Path(__file__).resolve().parents[2] / "CHANGELOG.md"
 
 
 class NoNotesError(Exception):
@@ -52,28 +52,22 @@ def version_of(tag: str, current: str) -> str:
     return current
 
 
-def with_absolute_links(text: str, repository: str, tag: str) -> str:
-    """Return the text with links to files of the repository as they are at the tag."""
-    return _LINK.sub(f"]({repository}/blob/{tag}/", text)
-
-
 def main(words: Sequence[str]) -> int:
     """Print the notes; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.tools.notes")
     parser.add_argument("version", nargs="?", default=__version__)
     parser.add_argument("--tag")
-    parser.add_argument("--repository", metavar="URL")
     given = parser.parse_args(words)
     try:
         version = given.version.removeprefix("v")
         if given.tag is not None:
             version = version_of(given.tag, __version__)
         text = notes(CHANGELOG.read_text(), version)
+        if given.tag is not None:
+            text = with_links(text, links_from(CHANGELOG.name, repository, given.tag))
     except NoNotesError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    if given.repository:
-        text = with_absolute_links(text, given.repository, f"v{version}")
     sys.stdout.write(text)
     return 0
 

@@ -3,7 +3,7 @@
     docs/, ARCHITECTURE.md, … ──▶ a copy whose links fit the site ──▶ zensical --strict ──▶ checked
 
 Rule 1: a page is written for readers of the checkout. Its links to other files of the checkout
-lead to REPOSITORY, or, without one, are left as text: no host is decided.
+lead to the repository, at the tag of the version.
 Rule 2: a dead link, a dead anchor, or something that another host would serve fails the build.
 Rule 3: a build replaces its own version only. The folder ``site`` may contain older versions:
 versions.json lists them for the site's selector, and ``site/index.html`` leads to the newest one.
@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from posixpath import basename, dirname, join, normpath, relpath
 
@@ -27,6 +26,7 @@ from packaging.version import Version
 
 from userspace_proxy.version import __version__
 
+from .addresses import LinksFrom, links_from, outside_fences, repository, tag_of, with_links
 from .site_links import problems
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,54 +38,61 @@ DECISIONS = "decisions.md"
 FILES = ("tests/tools/site.css", "userspace_proxy/status/static/icon-ok.svg")
 """What the settings refer to, besides pages: the style, and the icon of the status page."""
 
-_LINK = re.compile(
-    r"(?P<text>!?\[(?:[^\[\]]|\[[^\[\]]*\])*\])\((?P<path>[^()\s#:]+)(?P<anchor>#[^()\s]*)?\)"
-)
-_FENCE = re.compile(r"^\s*(```|~~~)")
+_FILE_LINK = re.compile(r"\[(?P<text>[^\[\]]+)\]\((?P<path>[^()\s#:]+)(?P<anchor>#[^()\s]*)?\)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[mK]")
 _ITEM = re.compile(r"(- |\d+\. )")
 
 
-def repository_address(url: str, version: str) -> str:
-    """Return the address below which a repository shows the files of a version.
-
-    Args:
-        url: The repository's own address; empty if it has none.
-        version: A development version has no tag.
-    """
-    ref = "HEAD" if Version(version).is_devrelease else f"v{version}"
-    return f"{url.rstrip('/')}/blob/{ref}/" if url else ""
-
-
-def page_text(text: str, path: str, repository: str, titles: Mapping[str, str]) -> str:
+def page_text(
+    text: str,
+    path: str,
+    links: LinksFrom,
+    titles: Mapping[str, str],
+) -> str:
     """Return a page as the site needs it.
 
     Args:
         text: The page, for readers of the checkout.
         path: Where it is in the checkout.
-        repository: Where other files of the checkout are shown; empty: nowhere.
+        links: Returns for a page what makes its links to other files of the checkout absolute.
         titles: Titles of pages, by their places. A link whose text is a file's name shows them.
     """
+    elsewhere, folder = links(path), dirname(path)
 
-    def fitted(link: re.Match[str]) -> str:
-        target, anchor = normpath(join(dirname(path), link["path"])), link["anchor"] or ""
-        words = link["text"]
-        if place := place_of(target):
-            if words in (f"[{target}]", f"[{basename(target)}]") and place in titles:
-                words = f"[{titles[place]}]"
-            return f"{words}({relpath(place, dirname(place_of(path)) or '.')}{anchor})"
-        if repository:
-            return f"{words}({repository}{target}{anchor})"
-        return words[1:-1]
+    def fitted(link: str) -> str:
+        file, mark, anchor = link.partition("#")
+        place = place_of(normpath(join(folder, file))) if file else ""
+        if not file:
+            return link
+        if not place:
+            return elsewhere(link)
+        return f"{relpath(place, dirname(place_of(path)) or '.')}{mark}{anchor}"
 
-    lines, in_code, before = [], False, "\n"
-    for line in text.splitlines(keepends=True):
-        in_code ^= bool(_FENCE.match(line))
-        if not in_code and _ITEM.match(line) and not (before[0].isspace() or _ITEM.match(before)):
-            # Elsewhere a list may follow a paragraph without an empty line.
+    def titled(link: re.Match[str]) -> str:
+        target = normpath(join(folder, link["path"]))
+        place = place_of(target)
+        if link["text"] not in (target, basename(target)) or place not in titles:
+            return link[0]
+        return f"[{titles[place]}]({link['path']}{link['anchor'] or ''})"
+
+    text = outside_fences(text, lambda part: _FILE_LINK.sub(titled, _with_blank_lines(part)))
+    return with_links(text, fitted)
+
+
+def _links(page: str) -> Callable[[str], str]:
+    return links_from(page, repository, tag_of(__version__))
+
+
+def _with_blank_lines(part: str) -> str:
+    """Return a part of a page with an empty line before each list; elsewhere it needs none."""
+    lines, before = [], "```"
+    for number, line in enumerate(part.splitlines(keepends=True)):
+        if _ITEM.match(line) and not (before[0].isspace() or _ITEM.match(before)):
             lines.append("\n")
-        lines.append(line if in_code else _LINK.sub(fitted, line))
-        before = line
+        lines.append(line)
+        # The first one may be the end of the line of the code before it.
+        if number or line != "\n":
+            before = line
     return "".join(lines)
 
 
@@ -113,7 +120,7 @@ def decisions_page(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def stage(root: Path, folder: Path, repository: str) -> None:
+def stage(root: Path, folder: Path) -> None:
     """Write what the generator reads: the settings, and pages whose links fit the site."""
     docs = folder / "docs"
     shutil.copytree(root / "docs", docs)
@@ -131,18 +138,18 @@ def stage(root: Path, folder: Path, repository: str) -> None:
     titles = {place: title_of(text) for place, text in texts.items()}
     for place, text in texts.items():
         path = paths.get(place, f"docs/{place}")
-        fitted = page_text(text, path, repository, titles)
+        fitted = page_text(text, path, _links, titles)
         (docs / place).write_text(fitted, encoding="utf-8")
 
 
-def build(root: Path, target: Path, repository: str) -> Iterator[str]:
+def build(root: Path, target: Path) -> Iterator[str]:
     """Build one version into a folder, which is replaced; yield its problems.
 
     Nothing is replaced if there is a problem.
     """
     with tempfile.TemporaryDirectory(prefix="site-") as name:
         folder = Path(name)
-        stage(root, folder, repository)
+        stage(root, folder)
         command = [sys.executable, "-m", "zensical", "build", "--strict"]
         done = subprocess.run(
             [*command, "-f", "mkdocs.yml"], cwd=folder, capture_output=True, text=True
@@ -177,8 +184,7 @@ def write_versions(site: Path) -> None:
 def main() -> int:
     """Build the site of this checkout; return the exit status."""
     target = SITE / __version__
-    repository = repository_address(os.environ.get("REPOSITORY", ""), __version__)
-    found = list(build(ROOT, target, repository))
+    found = list(build(ROOT, target))
     for problem in found:
         sys.stderr.write(f"error: {problem}\n")
     if not found:

@@ -6,7 +6,6 @@ import json
 import re
 import runpy
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,15 @@ from markdown_it import MarkdownIt
 
 from userspace_proxy import __version__
 
+from .addresses import repository, tag_of
+from .alerts import RULES
 from .clones import git
 from .pythons import SUITES
 from .wheels import KIT, ROOT, run
 from .workflows import pythons
 
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["userspace-proxy"][
-    "repository"
-]
-TAG = f"v{__version__}"
+REPOSITORY = repository
+TAG = tag_of(__version__)
 
 
 @pytest.fixture(scope="module", params=[ROOT, KIT], ids=["node", "kit"])
@@ -101,18 +100,22 @@ def test_the_readme_has_no_relative_link_and_each_leads_to_a_file_at_the_tag(
         ("[a](#b)", "[a](R/blob/T/README.md#b)"),
         ("[a](https://b.example/c)", "[a](https://b.example/c)"),
         ("`[a](b)`\n```\n[a](b)\n```\n", "`[a](b)`\n```\n[a](b)\n```\n"),
+        ("- c\n  ~~~\n  [a](b)\n  ~~~\n", "- c\n  ~~~\n  [a](b)\n  ~~~\n"),
     ],
 )
 def test_links_become_absolute_and_code_stays(text: str, expected: str, tmp_path: Path) -> None:
     assert shown(text, tmp_path, ".") == expected
 
 
+def test_a_development_version_leads_to_the_newest_files() -> None:
+    assert [tag_of(version) for version in ("1.2.0", "1.2.0.dev0")] == ["v1.2.0", "HEAD"]
+
+
 def test_a_link_that_leaves_the_folder_leads_to_its_place_in_the_repository(tmp_path: Path) -> None:
     assert shown("[a](../docs/a.md)", tmp_path, "kit") == "[a](R/blob/T/docs/a.md)"
 
 
-def test_no_other_file_names_the_repositorys_address() -> None:
+def test_no_other_file_names_the_repositorys_address_but_one_that_is_made_from_it() -> None:
     host_and_path = REPOSITORY.partition("://")[2]
-    assert git(ROOT, "grep", "--files-with-matches", "--fixed-strings", host_and_path) == (
-        "pyproject.toml"
-    )
+    found = git(ROOT, "grep", "--files-with-matches", "--fixed-strings", host_and_path)
+    assert found.split() == [str(RULES.relative_to(ROOT)), "pyproject.toml"]

@@ -6,7 +6,8 @@ import pytest
 
 from userspace_proxy import __version__
 
-from .notes import CHANGELOG, NoNotesError, main, notes, version_of, with_absolute_links
+from .addresses import repository
+from .notes import CHANGELOG, NoNotesError, main, notes, version_of
 
 TEXT = """\
 # Changelog
@@ -47,17 +48,19 @@ def test_another_tag_releases_nothing(tag: str) -> None:
         version_of(tag, "0.1.0")
 
 
-def test_links_lead_to_the_files_of_the_tag() -> None:
-    text = "[a](docs/a.md#b), [c](https://example.org/c), [d](#d)"
-    assert with_absolute_links(text, "https://example.org/us", "v1") == (
-        "[a](https://example.org/us/blob/v1/docs/a.md#b), [c](https://example.org/c), [d](#d)"
-    )
-
-
 def test_the_first_release_has_notes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["v0.1.0", "--repository=https://example.org/us"]) == 0
+    assert main(["v0.1.0"]) == 0
+    assert "(docs/services.md)" in capsys.readouterr().out
+
+
+def test_on_a_releases_page_links_lead_to_the_files_of_the_tag(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.tools.notes.__version__", "0.1.0")
+    assert main(["--tag=v0.1.0"]) == 0
     printed = capsys.readouterr().out
-    assert "(https://example.org/us/blob/v0.1.0/docs/services.md)" in printed
+    files = f"{repository}/blob/v0.1.0"
+    assert f"({files}/docs/services.md)" in printed
     assert "(docs/" not in printed
 
 

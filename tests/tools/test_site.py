@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from .addresses import links_from
 from .guide_page import headings
-from .site import ROOT, decisions_page, page_text, place_of, repository_address, write_versions
+from .site import ROOT, decisions_page, page_text, place_of, write_versions
 
-REPOSITORY = "https://code.example/team/project"
-FILES = f"{REPOSITORY}/blob/v1.2.0/"
+FILES = "https://code.example/team/project/blob/v1.2.0/"
+
+
+def links(page: str) -> Callable[[str], str]:
+    return links_from(page, "https://code.example/team/project", "v1.2.0")
 
 
 @pytest.mark.parametrize(
@@ -26,6 +31,8 @@ FILES = f"{REPOSITORY}/blob/v1.2.0/"
         pytest.param("ARCHITECTURE.md", "[why](docs/adr)", "[why](decisions.md)", id="decisions"),
         pytest.param("docs/a.md", "![b](images/b.png)", "![b](images/b.png)", id="picture"),
         pytest.param("docs/a.md", "[t](../Makefile)", f"[t]({FILES}Makefile)", id="file"),
+        pytest.param("docs/a.md", "[`t`](../x.py#b)", f"[`t`]({FILES}x.py#b)", id="anchor"),
+        pytest.param("docs/a.md", "`[t](../x)`", "`[t](../x)`", id="words-of-code"),
         pytest.param("docs/a.md", "[b](https://x.example/)", "[b](https://x.example/)", id="web"),
         pytest.param("docs/a.md", "[here](#x)", "[here](#x)", id="same-page"),
         pytest.param("docs/a.md", "see [b.md](b.md)", "see [About b](b.md)", id="title"),
@@ -34,27 +41,21 @@ FILES = f"{REPOSITORY}/blob/v1.2.0/"
     ],
 )
 def test_links_fit_the_site(path: str, link: str, fitted: str) -> None:
-    assert page_text(link, path, FILES, {"b.md": "About b"}) == fitted
-
-
-def test_without_a_repository_a_link_to_a_file_is_text() -> None:
-    text = page_text("see [`shop.py`](../examples/shop.py).", "docs/a.md", "", {})
-    assert text == "see `shop.py`."
+    assert page_text(link, path, links, {"b.md": "About b"}) == fitted
 
 
 def test_a_list_may_follow_a_paragraph_at_once() -> None:
     page = "Rejected:\n- one\n  more of it\n- two\n\n1. first\n2. second\n"
-    fitted = page_text(page, "docs/a.md", "", {})
+    fitted = page_text(page, "docs/a.md", links, {})
     assert fitted == page.replace("Rejected:\n", "Rejected:\n\n")
 
 
-def test_a_development_version_shows_the_newest_files() -> None:
-    assert repository_address(REPOSITORY + "/", "1.2.0") == FILES
-    assert repository_address(REPOSITORY, "1.2.0.dev0") == f"{REPOSITORY}/blob/HEAD/"
+def test_a_list_may_follow_code_at_once_and_code_stays() -> None:
+    page = "  ```\n  a:\n- b\n  ```\n- c\n"
+    assert page_text(page, "docs/a.md", links, {}) == page.replace("```\n- c", "```\n\n- c")
 
 
-def test_no_host_is_decided() -> None:
-    assert repository_address("", "1.2.0") == ""
+def test_the_publisher_decides_the_sites_host() -> None:
     assert 'site_url: !ENV [SITE_URL, ""]' in (ROOT / "mkdocs.yml").read_text()
 
 

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..config.flags import Flags, read_flags
 from ..config.load import Loaded, load_flags
 from ..errors import ConfigError
+from ..status.wrapping import placed, placed_remedy
 from .command import DONE, FAILED, Given
+from .terminal import columns_of
 
 if TYPE_CHECKING:
     from ..check import Finding
@@ -34,17 +37,32 @@ def check(given: Given) -> int:
     from ..check import Mark, worst
 
     is_json = given.values.get("output") == "json"
-    print(render_json(findings) if is_json else render_text(findings))
+    print(render_json(findings) if is_json else render_text(findings, columns_of(sys.stdout)))
     return FAILED if worst(findings) is Mark.ERROR else DONE
 
 
-def render_text(findings: Sequence[Finding]) -> str:
-    """Return one line per finding, and one with their counts."""
+def render_text(findings: Sequence[Finding], columns: int = 0) -> str:
+    """Return one line per finding, and one with their counts.
+
+    Args:
+        columns: The width of the terminal, on which longer lines are wrapped; 0: no bound.
+    """
     from ..status.text import printable
 
     counts = {mark: sum(f.mark == mark for f in findings) for mark in ("error", "warning", "ok")}
     words = ", ".join(f"{count} {mark}" for mark, count in counts.items())
-    return "\n".join([*(printable(str(finding)) for finding in findings), words])
+    lines = []
+    for finding in findings:
+        whole = printable(str(finding))
+        if len(whole) <= columns or not columns:
+            lines.append(whole)
+            continue
+        what = f"{finding.topic}: {finding.what}{f' [{finding.where}]' if finding.where else ''}"
+        head = f"{finding.mark:<7}  "
+        lines += placed(head, printable(what), columns)
+        if finding.way_out:
+            lines += placed_remedy(f"{' ' * len(head)}-> ", printable(finding.way_out), columns)
+    return "\n".join([*lines, words])
 
 
 def render_json(findings: Sequence[Finding]) -> str:

@@ -20,8 +20,9 @@ from ..model import ServiceKey, SocketAddress
 from ..model.similar import did_you_mean
 from .admin import find_admin
 from .command import DONE, NEEDS_ATTENTION, Given
+from .program import ProgramStart
 from .status import JSON, service_name
-from .terminal import write
+from .terminal import columns_of, write
 
 if TYPE_CHECKING:
     from ..cluster import ServiceState, Snapshot
@@ -57,20 +58,24 @@ def explain(given: Given) -> int:
     client = _client(given.values.get("from", ""))
     wants_dials = given.is_on("probe")
     found = _find(given, service)
-    is_elsewhere = _is_elsewhere(found.subject)
-    dials = _dial(found.subject) if wants_dials and not is_elsewhere else {}
+    asked = explaining.Asked(
+        program=ProgramStart().program,
+        source=found.asked,
+        others=(f"--from={client}",) if client else (),
+        is_elsewhere=_is_elsewhere(found.subject),
+    )
+    dials = _dial(found.subject) if wants_dials and not asked.is_elsewhere else {}
     explanation = explaining.explain(
         found.subject,
         client=client,
         dials=dials if wants_dials else None,
         pods=found.pods,
-        asked=found.asked,
-        is_elsewhere=is_elsewhere,
+        asked=asked,
     )
     if given.values.get("output") == "json":
         sys.stdout.write(explaining.render_json(explanation))
     else:
-        write(sys.stdout, explaining.render_text(explanation))
+        write(sys.stdout, explaining.render_text(explanation, columns=columns_of(sys.stdout)))
     return DONE if explanation.level == "ok" else NEEDS_ATTENTION
 
 
@@ -92,7 +97,7 @@ def _find(given: Given, service: str) -> _Found:
     if "server" not in given.values:
         if "manifests" in flags and not given.is_on("pods"):
             return _in_manifests(settings, service)
-        if flags & {"kubeconfig", "master"} or is_plugin():
+        if flags & {"kubeconfig", "master"} or ProgramStart().is_plugin:
             return _in_cluster(settings, service, with_pods=given.is_on("pods"))
     if given.is_on("pods"):
         raise ConfigError("--pods needs --kubeconfig, and no --server")
@@ -163,11 +168,6 @@ def find_kubeconfig(environment: Mapping[str, str] = os.environ) -> str:
     home = environment.get("HOME") or environment.get("USERPROFILE", "/")
     default = Path(home) / ".kube" / "config"
     return str(default) if default.is_file() else ""
-
-
-def is_plugin(program: str = "") -> bool:
-    """Return whether kubectl runs this program; its users expect that it reads the cluster."""
-    return Path(program or sys.argv[0]).name.startswith("kubectl-")
 
 
 def _state_of(snapshot: Snapshot, service: str) -> ServiceState:

@@ -20,6 +20,7 @@ from ..model import ServiceKey
 from .command import DONE, Given
 from .explain import find_kubeconfig
 from .forward_text import ForwardedPort, render_changes, render_left_out, render_start
+from .terminal import columns_of
 
 if TYPE_CHECKING:
     from ..agent.rounds.options import Options
@@ -124,7 +125,8 @@ async def _forward(source: ForwardSource, options: Options, write: Write) -> Non
             before, shown = shown, forwarded_ports(proxy)
             last, left_out = left_out, [(_name(n), n.reason) for n in source.services.left_out]
             if before is None:
-                write(render_start(shown, left_out, head=_head(source), dns=_dns(proxy, shown)))
+                head, dns, columns = _head(source), _dns(proxy, shown), columns_of(sys.stdout)
+                write(render_start(shown, left_out, head=head, dns=dns, columns=columns))
             else:
                 for line in (*render_changes(before, shown), *render_left_out(last, left_out)):
                     write(f"{line}\n")

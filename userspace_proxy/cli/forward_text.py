@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..status.units import plural
+from ..status.wrapping import placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,12 @@ class ForwardedPort:
 
 
 def render_start(
-    ports: Mapping[str, ForwardedPort], left_out: Sequence[tuple[str, str]], *, head: str, dns: str
+    ports: Mapping[str, ForwardedPort],
+    left_out: Sequence[tuple[str, str]],
+    *,
+    head: str,
+    dns: str,
+    columns: int = 0,
 ) -> str:
     """Return the table.
 
@@ -32,11 +38,12 @@ def render_start(
         left_out: What isn't forwarded, each with the reason.
         head: The first line.
         dns: The address of the DNS server, or why there is none.
+        columns: The width of the terminal; 0: no bound.
     """
     rows = [(port.name, port.address or "-", _state(port)) for port in ports.values()]
-    lines = [head, *_table([("NAME", "ADDRESS", "PODS"), *rows] if rows else [])]
+    lines = [head, *_table([("NAME", "ADDRESS", "PODS"), *rows] if rows else [], columns)]
     if left_out:
-        lines += ["not forwarded:", *_table(left_out)]
+        lines += ["not forwarded:", *_table(left_out, columns)]
     lines += [dns, "Ctrl-C ends it"]
     return "".join(f"{line}\n" for line in lines)
 
@@ -71,8 +78,8 @@ def _state(port: ForwardedPort) -> str:
     return plural(port.pods, "pod")
 
 
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def _table(rows: Sequence[Sequence[str]], columns: int) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield f"  {'  '.join(cells)}".rstrip()
+        cells = (cell.ljust(width) for cell, width in zip(row, widths[:-1], strict=False))
+        yield from placed(f"  {'  '.join(cells)}  ", row[-1], columns)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from ..errors import UserspaceProxyError
 from .admin import AdminAnswer, find_admin
 from .command import DONE, NEEDS_ATTENTION, Given
-from .terminal import EVERY_S, wait, watch, write
+from .terminal import EVERY_S, columns_of, wait, watch, write
 
 TEXT, JSON = "text/plain", "application/json"
 _OK = "ok"
@@ -36,7 +36,7 @@ def status(given: Given) -> int:
     def ask() -> AdminAnswer:
         if form == "json":
             return admin.get("/api/v1/status", accept=JSON, **query)
-        return admin.get("/", accept=TEXT, **query)
+        return admin.get("/", accept=TEXT, **query, **_width())
 
     is_watching = given.is_on("watch")
     answer = ask()
@@ -61,7 +61,7 @@ def top(given: Given) -> int:
     query["q"] = given.values.get("search", "")
 
     def ask() -> AdminAnswer:
-        return admin.get("/", accept=TEXT, **query)
+        return admin.get("/", accept=TEXT, **query, **_width())
 
     ask()
     if sys.stdout.isatty():
@@ -87,6 +87,12 @@ def show_now(ask: Callable[[], AdminAnswer]) -> str:
         return ask().body.decode()
     except UserspaceProxyError as exc:
         return f"{exc}\n"
+
+
+def _width() -> dict[str, str]:
+    """Return what asks for lines that fit on the terminal, which may have another size by now."""
+    columns = columns_of(sys.stdout)
+    return {"columns": str(columns)} if columns else {}
 
 
 def _level_of(body: bytes, *, is_part: bool) -> str:

@@ -15,6 +15,11 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
+from ..status.wrapping import LEAST_COLUMNS
+
+COLUMNS_SHOWN = "USERSPACE_PROXY_COLUMNS"
+"""The environment variable by which a program states that it shows what is printed on a terminal of
+so many columns."""
 EVERY_S = 1.0
 """How often a screen is shown again."""
 
@@ -29,6 +34,16 @@ _HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 def wants_colours(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
     """Return whether text for a stream gets colours."""
     return stream.isatty() and not environment.get("NO_COLOR") and not _is_dumb(environment)
+
+
+def columns_of(stream: TextIO, environment: Mapping[str, str] = os.environ) -> int:
+    """Return how many columns lines may have; 0: any number, as no terminal shows them.
+
+    COLUMNS says nothing about files and pipes: programs that use readline export it.
+    """
+    if text := environment.get(COLUMNS_SHOWN):
+        return max(int(text), LEAST_COLUMNS)
+    return max(shutil.get_terminal_size().columns, LEAST_COLUMNS) if stream.isatty() else 0
 
 
 def add_colours(text: str) -> str:

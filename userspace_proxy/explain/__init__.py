@@ -5,11 +5,13 @@
 It changes nothing. Dials and requests for pods are made only if they are asked for.
 """
 
+from .next_command import Asked
 from .reading import Subject, read_subject
 from .render import render_json, render_text
 from .steps import Explanation, PathStep, explain
 
 __all__ = [
+    "Asked",
     "Explanation",
     "PathStep",
     "Subject",

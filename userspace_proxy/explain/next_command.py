@@ -1,9 +1,16 @@
-"""Chooses the command to run next, from the cause that keeps clients from being served."""
+"""Chooses the command to run next, from the cause that keeps clients from being served.
+
+Rule 1: a command shows what the explanation doesn't: never the same explanation, nor its summary.
+Without such a command there is none.
+Rule 2: a command can be pasted: it starts with the words that started this program, names what was
+just named, and asks the same cluster.
+"""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..model import Cause, CauseCode
@@ -11,27 +18,30 @@ from ..model import Cause, CauseCode
 if TYPE_CHECKING:
     from .reading import Subject
 
-PROGRAM = "userspace-proxy"
-
-_SLICES = "kubectl get endpointslices -n {namespace} -l kubernetes.io/service-name={name} -o yaml"
-_POD = "kubectl get pods -A -o wide --field-selector status.podIP={ip}"
-_COMMANDS: dict[str, str] = {
+_SLICES = "get endpointslices -n {namespace} -l kubernetes.io/service-name={name} -o yaml"
+_POD_AT = "get pods -A -o wide --field-selector status.podIP={ip}"
+_SELECTOR = "edit service -n {namespace} {name}"
+# The codes of causes that are about an endpoint's address begin so.
+_ENDPOINT = "endpoint-"
+# Words after kubectl.
+_KUBECTL: dict[str, str] = {
     CauseCode.NO_SLICE: _SLICES,
-    CauseCode.SLICE_EMPTY: "kubectl get pods -n {namespace} --show-labels",
-    CauseCode.SLICE_ELSEWHERE: "kubectl get endpointslices -A -l kubernetes.io/service-name={name}",
-    CauseCode.SLICE_ORPHANED: "kubectl get endpointslices -n {namespace} --show-labels",
+    CauseCode.SLICE_EMPTY: "get pods -n {namespace} --show-labels",
+    CauseCode.SLICE_ELSEWHERE: "get endpointslices -A -l kubernetes.io/service-name={name}",
+    CauseCode.SLICE_ORPHANED: "get endpointslices -n {namespace} --show-labels",
     CauseCode.PORT_NAME_MISSING: _SLICES,
-    CauseCode.NOT_READY: "kubectl describe pods -n {namespace}",
-    CauseCode.NOT_LOCAL: "kubectl get pods -n {namespace} -o wide",
+    CauseCode.NOT_READY: "describe pods -n {namespace}",
+    CauseCode.NOT_LOCAL: "get pods -n {namespace} -o wide",
     CauseCode.NOT_FOR_THIS_NODE: _SLICES,
-    CauseCode.ENDPOINT_REFUSES: _POD,
-    CauseCode.ENDPOINT_SILENT: _POD,
-    CauseCode.ENDPOINT_UNREACHABLE: _POD,
-    CauseCode.ENDPOINT_RESETS: _POD,
-    CauseCode.ENDPOINT_FAILS: _POD,
-    CauseCode.ADDRESS_TAKEN: "kubectl get services -A -o wide",
-    CauseCode.NOT_LISTENING: "ss -Hlntup",
+    CauseCode.ADDRESS_TAKEN: "get services -A -o wide",
 }
+# The same for one pod that was named.
+_KUBECTL_OF_POD: dict[str, str] = {
+    CauseCode.NOT_READY: "describe pod -n {namespace} {pod}",
+    CauseCode.SLICE_EMPTY: _SELECTOR,
+    CauseCode.PORT_NAME_MISSING: _SELECTOR,
+}
+_ON_THE_NODE: dict[str, str] = {CauseCode.NOT_LISTENING: "ss -Hlntup"}
 # With the pods themselves these are explained.
 _ABOUT_PODS = frozenset(
     {
@@ -41,41 +51,86 @@ _ABOUT_PODS = frozenset(
         CauseCode.NOT_READY,
     }
 )
+# The source's flags that kubectl has, too, and its name for them.
+_KUBECTL_FLAGS = {"--kubeconfig": "--kubeconfig", "--master": "--server"}
 
 
-def next_command(
-    cause: Cause | None,
-    subject: Subject,
-    *,
-    asked: Sequence[str] = (),
-    has_dialled: bool = False,
-    has_pods: bool = False,
-) -> str:
-    """Return the command that shows more about a Service.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the user has asked already, and how."""
+
+    program: tuple[str, ...] = ("userspace-proxy",)
+    """The words that start this program."""
+    source: tuple[str, ...] = ()
+    """The flags that name the source of the facts."""
+    others: tuple[str, ...] = ()
+    """Flags that change what is explained, such as ``--from``."""
+    has_dialled: bool = False
+    """Endpoints were dialled."""
+    is_elsewhere: bool = False
+    """The proxy is in another network than this program, which can't dial for it."""
+    has_pods: bool = False
+    """The pods were looked at."""
+
+    @property
+    def is_api(self) -> bool:
+        """Whether an API server was asked."""
+        return any(_name(flag) in _KUBECTL_FLAGS for flag in self.source)
+
+    def again(self, service: str, *more: str, source: Sequence[str] | None = None) -> str:
+        """Return the command that explains a Service with further flags."""
+        flags = self.source if source is None else source
+        return shlex.join([*self.program, "explain", service, *flags, *self.others, *more])
+
+    def kubectl(self, words: str) -> str:
+        """Return a command of kubectl for the cluster that was asked."""
+        pairs = (flag.partition("=") for flag in self.source if _name(flag) in _KUBECTL_FLAGS)
+        flags = [f"{_KUBECTL_FLAGS[name]}={value}" for name, _, value in pairs]
+        return " ".join(["kubectl", words, *map(shlex.quote, flags)])
+
+
+def next_command(cause: Cause | None, subject: Subject, asked: Asked, *, pod: str = "") -> str:
+    """Return the command that shows more about a Service; empty if none does.
 
     Args:
         cause: The cause that the command should be about; None without a problem.
-        asked: The flags that named the source of the facts.
-        has_dialled: Endpoints were dialled, or can't be from here.
-        has_pods: The pods were looked at.
+        pod: The name of the pod that was found to be the reason; empty if none was.
     """
-    again = shlex.join([PROGRAM, "explain", subject.service, *asked])
-    is_api = any(flag.startswith(("--kubeconfig", "--master")) for flag in asked)
-    if cause is not None and is_api and not has_pods and cause.code in _ABOUT_PODS:
-        return f"{again} --pods"
-    if cause is not None and is_api and cause.code == CauseCode.NOT_LOCAL:
-        nodes = [e.node for port in subject.ports for e in port.endpoints if e.node]
-        node = nodes[0] if nodes else "NODE"
-        others = [flag for flag in asked if not flag.startswith("--hostname-override")]
-        flags = [*others, f"--hostname-override={node}"]
-        return shlex.join([PROGRAM, "explain", subject.service, *flags])
-    has_kubectl = is_api or (subject.node is not None and subject.node.source.kind == "kubernetes")
-    if cause is not None and has_kubectl and (command := _COMMANDS.get(cause.code, "")):
+    if cause is not None and asked.is_api:
+        if not asked.has_pods and cause.code in _ABOUT_PODS:
+            return asked.again(subject.service, "--pods")
+        if cause.code == CauseCode.NOT_LOCAL and (node := _other_node(subject)):
+            flags = [flag for flag in asked.source if _name(flag) != "--hostname-override"]
+            flags.append(f"--hostname-override={node}")
+            return asked.again(subject.service, source=flags)
+    can_dial = (
+        any(port.protocol == "TCP" and port.endpoints for port in subject.ports)
+        and not asked.has_dialled
+        and not asked.is_elsewhere
+    )
+    has_kubectl = asked.is_api or (
+        subject.node is not None and subject.node.source.kind == "kubernetes"
+    )
+    if cause is None:
+        return asked.again(subject.service, "--probe") if can_dial else ""
+    if has_kubectl and (words := _words(cause, pod)):
         namespace, _, name = subject.service.partition("/")
         ip = cause.object.rpartition(":")[0].strip("[]")
-        return command.format(namespace=namespace, name=name, ip=ip)
-    if not has_dialled and (cause is None or cause.code.startswith("endpoint-")):
-        return f"{again} --probe"
-    if subject.node is None:
-        return shlex.join([PROGRAM, "check", *asked])
-    return shlex.join([PROGRAM, "status", subject.service, *asked])
+        return asked.kubectl(words.format(namespace=namespace, name=name, ip=ip, pod=pod))
+    if cause.code.startswith(_ENDPOINT) and can_dial:
+        return asked.again(subject.service, "--probe")
+    return "" if asked.is_elsewhere else _ON_THE_NODE.get(cause.code, "")
+
+
+def _words(cause: Cause, pod: str) -> str:
+    named = _KUBECTL_OF_POD.get(cause.code, "") if pod else ""
+    of_endpoint = _POD_AT if cause.code.startswith(_ENDPOINT) and cause.object else ""
+    return named or _KUBECTL.get(cause.code, of_endpoint)
+
+
+def _other_node(subject: Subject) -> str:
+    return next((e.node for port in subject.ports for e in port.endpoints if e.node), "")
+
+
+def _name(flag: str) -> str:
+    return flag.partition("=")[0]

@@ -41,7 +41,7 @@ def judge_pods(
         what = f"The only pod with the labels {labels} is not ready"
         if len(own) > 1:
             what = f"None of the {len(own)} pods with the labels {labels} is ready"
-        return [PathStep(Level.TROUBLE, _TOPIC, what, details=details)]
+        return [PathStep(Level.TROUBLE, _TOPIC, what, details=details, pod=own[0].name)]
     steps = [
         PathStep(
             Level.OK, _TOPIC, f"{len(ready)} of {plural(len(own), 'pod')} ready", details=details
@@ -71,8 +71,9 @@ def _no_pod(service: Service, others: Sequence[PodState]) -> PathStep:
             hint = did_you_mean(f"{key}={value}", [p for p in known if p != f"{key}={value}"])
             if hint:
                 near = hint.removeprefix("did you mean ").removesuffix("?")
-                has = f"pod {pairs[near].name} has {near}"
-                return PathStep(Level.TROUBLE, _TOPIC, f"{what}; {has}", hint.capitalize())
+                pod = pairs[near].name
+                what = f"{what}; pod {pod} has {near}"
+                return PathStep(Level.TROUBLE, _TOPIC, what, hint.capitalize(), pod=pod)
     there = ", ".join(sorted(pairs)[:_SHOWN]) or "none"
     return PathStep(Level.TROUBLE, _TOPIC, f"{what}; the labels there are {there}")
 
@@ -85,6 +86,12 @@ def _missing_ports(target_names: Sequence[str], pods: Sequence[PodState]) -> lis
             have = ", ".join(f'"{name}"' for name in names) or "no named port"
             what = f'targetPort "{wanted}" is no port of the pods\' containers; they have {have}'
             steps.append(
-                PathStep(Level.TROUBLE, _TOPIC, what, "Name the port so, or use its number")
+                PathStep(
+                    Level.TROUBLE,
+                    _TOPIC,
+                    what,
+                    "Name the port so, or use its number",
+                    pod=pods[0].name,
+                )
             )
     return steps

@@ -7,14 +7,19 @@ import json
 from collections.abc import Iterator
 
 from ..status.text import MARKS, printable
+from ..status.wrapping import placed, placed_remedy
 from .steps import Explanation, PathStep
 
 _TOPIC_WIDTH = 9
 
 
-def render_text(explanation: Explanation) -> str:
-    """Return the steps, one sentence and the next command."""
-    return "\n".join([*map(printable, _lines(explanation)), ""])
+def render_text(explanation: Explanation, *, columns: int = 0) -> str:
+    """Return the steps, one sentence and the next command.
+
+    Args:
+        columns: The width of the terminal; 0: no bound.
+    """
+    return "\n".join([*map(printable, _lines(explanation, columns)), ""])
 
 
 def render_json(explanation: Explanation) -> str:
@@ -22,22 +27,24 @@ def render_json(explanation: Explanation) -> str:
     return json.dumps(dataclasses.asdict(explanation), indent=2) + "\n"
 
 
-def _lines(explanation: Explanation) -> Iterator[str]:
-    yield f"{explanation.service}, from {explanation.origin}"
+def _lines(explanation: Explanation, columns: int) -> Iterator[str]:
+    yield from placed("", f"{explanation.service}, from {explanation.origin}", columns)
     for part in explanation.parts:
         if part.title:
-            yield part.title
+            yield from placed("", part.title, columns)
         for step in part.steps:
-            yield from _step(step)
+            yield from _step(step, columns)
     yield ""
-    yield f"{explanation.sentence}."
+    yield from placed("", f"{explanation.sentence}.", columns)
     if explanation.next:
         yield f"next: {explanation.next}"
 
 
-def _step(step: PathStep) -> Iterator[str]:
-    yield f"  {MARKS[step.level]} {step.topic:<{_TOPIC_WIDTH}}  {step.what}"
+def _step(step: PathStep, columns: int) -> Iterator[str]:
+    head = f"  {MARKS[step.level]} {step.topic:<{_TOPIC_WIDTH}}  "
+    yield from placed(head, step.what, columns)
+    indent = " " * len(head)
     for level, text in step.details:
-        yield f"  {' ' * (_TOPIC_WIDTH + 4)}{MARKS[level]} {text}"
+        yield from placed(f"{indent}{MARKS[level]} ", text, columns)
     if step.hint:
-        yield f"  {' ' * (_TOPIC_WIDTH + 4)}-> {step.hint}"
+        yield from placed_remedy(f"{indent}-> ", step.hint, columns)

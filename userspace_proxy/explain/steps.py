@@ -10,7 +10,7 @@ wrong with the Service itself wins over problems of the node that may be about o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
 from ..model import Cause, CauseCode
@@ -24,7 +24,7 @@ from ..status.units import (
 )
 from .clients import say_client
 from .dial import DialResult
-from .next_command import next_command
+from .next_command import Asked, next_command
 from .reading import Subject
 
 _NODE, _SOURCE = "node", "source"
@@ -47,8 +47,10 @@ class PathStep:
     """One word: ``endpoints``."""
     what: str
     hint: str = ""
-    details: tuple[tuple[Level, str], ...] = ()
-    """Lines below it, each with a level."""
+    details: tuple[tuple[Level | None, str], ...] = ()
+    """Lines below it, each with a level; None: about what isn't used, by design."""
+    pod: str = ""
+    """The name of the pod that it is about; empty if it is about none, or several."""
 
 
 _ELSEWHERE = PathStep(
@@ -56,7 +58,6 @@ _ELSEWHERE = PathStep(
     "dial",
     "Nothing was dialled: the proxy is in another network namespace; run this on its node, in that "
     "namespace",
-    "nsenter --net --target PID runs a command in the namespace of a process",
 )
 
 
@@ -79,7 +80,7 @@ class Explanation:
     sentence: str
     """One sentence without a full stop."""
     next: str
-    """The command that shows more, or that repairs it."""
+    """The command that shows more, or that repairs it; empty if there is none."""
     parts: tuple[PathPart, ...]
 
 
@@ -89,8 +90,7 @@ def explain(
     client: str = "",
     dials: Dials | None = None,
     pods: Sequence[PathStep] | None = None,
-    asked: Sequence[str] = (),
-    is_elsewhere: bool = False,
+    asked: Asked | None = None,
 ) -> Explanation:
     """Return the steps of connections to a Service.
 
@@ -98,9 +98,9 @@ def explain(
         client: The address of a client; empty: any.
         dials: Results of dials; None: no dials were asked for.
         pods: What was found out about the pods of the Service; None: they weren't looked at.
-        asked: The flags of the source, which the next command needs again.
-        is_elsewhere: The proxy is in another network than this program, which can't dial for it.
+        asked: How the user asked; None: by default, of this machine's proxy.
     """
+    asked = asked or Asked()
     family = "IPv6" if ":" in client else "IPv4"
     ports = [port for port in subject.ports if not client or port.family == family]
     whole = [*_ignored(subject), *(pods or ())]
@@ -112,7 +112,7 @@ def explain(
     if subject.node is not None:
         parts.append(PathPart(_NODE, tuple(_node(subject.node))))
     parts += [PathPart(_title(port), tuple(_port(port, subject, client, dials))) for port in ports]
-    if is_elsewhere and dials is not None:
+    if asked.is_elsewhere and dials is not None:
         parts.append(PathPart("", (_ELSEWHERE,)))
     steps = [step for part in parts for step in part.steps]
     level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
@@ -125,9 +125,8 @@ def explain(
         next=next_command(
             cause,
             subject,
-            asked=asked,
-            has_dialled=dials is not None or is_elsewhere,
-            has_pods=pods is not None,
+            replace(asked, has_dialled=dials is not None, has_pods=pods is not None),
+            pod=next((step.pod for step in pods or () if step.pod), ""),
         ),
         parts=tuple(parts),
     )
@@ -273,8 +272,10 @@ def _path(port: PortFacts, subject: Subject) -> PathStep:
 def _endpoints(port: PortFacts, now: float) -> PathStep:
     total = len(port.endpoints)
     usable = port.usable
-    shown = sorted(port.endpoints, key=lambda endpoint: endpoint.is_usable and not endpoint.cause)
-    details = [_endpoint(endpoint, now) for endpoint in shown[:ENDPOINTS_SHOWN]]
+    shown = sorted(port.endpoints, key=lambda endpoint: endpoint.serves)
+    details: list[tuple[Level | None, str]] = [
+        _endpoint(endpoint, now) for endpoint in shown[:ENDPOINTS_SHOWN]
+    ]
     if total > len(details):
         details.append((Level.OK, f"and {total - len(details):,} more"))
     hint = port.state.causes[0].hint if port.state.causes else ""
@@ -296,7 +297,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
 _STILL_ANSWERS = (CauseCode.ENDPOINT_RESETS, CauseCode.FAULT_ON_PURPOSE)
 
 
-def _endpoint(endpoint: EndpointFacts, now: float) -> tuple[Level, str]:
+def _endpoint(endpoint: EndpointFacts, now: float) -> tuple[Level | None, str]:
     node = f" on {endpoint.node}" if endpoint.node else ""
     where = f"{endpoint.address}{node}"
     if endpoint.cause is not None:
@@ -306,17 +307,14 @@ def _endpoint(endpoint: EndpointFacts, now: float) -> tuple[Level, str]:
         before = served if has_served else ""
         # Most causes begin with the address.
         sentence = _told(endpoint.cause, now).removeprefix(f"{endpoint.address} ")
-        is_on_purpose = endpoint.cause.code == CauseCode.FAULT_ON_PURPOSE
-        level = Level.ATTENTION if is_on_purpose else Level.TROUBLE
-        return level, f"{where}: {sentence}{before}"
+        return endpoint.level, f"{where}: {sentence}{before}"
     if endpoint.ejected_for_s is not None:
-        return Level.TROUBLE, f"{where}: {ejected_in_words(endpoint.ejected_for_s)}"
+        return endpoint.level, f"{where}: {ejected_in_words(endpoint.ejected_for_s)}"
     if endpoint.is_usable:
         count = f", {plural(endpoint.connections, 'connection')}" if endpoint.connections else ""
         preference = f", {endpoint.preference}" if endpoint.preference else ""
-        return Level.OK, f"{where}: {endpoint.state}{preference}{count}"
-    is_ready = endpoint.state not in ("not ready", "terminating") and not endpoint.is_refused
-    return Level.OK if is_ready else Level.ATTENTION, f"{where}: {endpoint.state}"
+        return endpoint.level, f"{where}: {endpoint.state}{preference}{count}"
+    return endpoint.level, f"{where}: {endpoint.state}"
 
 
 def _told(cause: Cause, now: float) -> str:

@@ -91,6 +91,23 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
         """Whether the proxy never dials it: its address is reserved, or this node's."""
         return self.state.startswith("refused")
 
+    @property
+    def serves(self) -> bool:
+        """Whether clients get there: it is usable, and connections to it don't fail.
+
+        A fault on purpose is no failure.
+        """
+        is_fine = self.cause is None or self.cause.code == CauseCode.FAULT_ON_PURPOSE
+        return self.is_usable and self.ejected_for_s is None and is_fine
+
+    @property
+    def level(self) -> Level | None:
+        """How it serves, for all observers; None where this node leaves it out by design."""
+        if self.is_usable:
+            is_well = self.state == "ready" and self.cause is None
+            return Level.TROUBLE if not self.serves else Level.OK if is_well else Level.ATTENTION
+        return None if self.is_left_out or self.state == "ready" else Level.ATTENTION
+
 
 class StateFacts(msgspec.Struct, frozen=True, gc=False):
     """How the clients of a Service port are served."""
@@ -218,8 +235,13 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def usable(self) -> int:
-        """How many endpoints may serve from this node now."""
+        """How many endpoints may serve from this node now, whether connections fail or not."""
         return sum(endpoint.is_usable for endpoint in self.endpoints)
+
+    @property
+    def serving(self) -> int:
+        """How many endpoints serve from this node now: the figure that people see."""
+        return sum(endpoint.serves for endpoint in self.endpoints)
 
     @property
     def has_default_path(self) -> bool:

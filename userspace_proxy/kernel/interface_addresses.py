@@ -15,7 +15,8 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Container
 
 from .netlink import Requests, RouteSockets, explained, rtnetlink
 from .netlink.messages import Message
@@ -27,6 +28,10 @@ _IFA_F_OPTIMISTIC = 0x04
 _IFA_F_DADFAILED = 0x08
 _IFA_F_TENTATIVE = 0x40
 _LINK_LOCAL = ipaddress.IPv6Network("fe80::/10")
+
+# Interfaces whose addresses are cluster IPs of Services: of kube-proxy's mode ipvs, of kube-router,
+# of NodeLocal DNSCache. Source: DefaultDummyDevice in pkg/proxy/ipvs; -interfacename of node-cache.
+_LENDERS = ("kube-ipvs0", "kube-dummy-if", "nodelocaldns")
 
 _GROUPS = (rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDRESS_6)
 _RETRY_S = 1.0
@@ -46,7 +51,8 @@ class NodeAddresses:
     current: tuple[str, ...]
     """Those of all interfaces and both families in canonical form, sorted as text, with loopback.
     IPv6 link-local addresses are left out, because a client must name an interface to dial them,
-    and so are addresses that the kernel doesn't answer at (duplicate address detection)."""
+    and so are addresses that the kernel doesn't answer at (duplicate address detection), and those
+    that other programs have given the node for Services."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
         self._loop = loop
@@ -100,13 +106,28 @@ def list_addresses() -> tuple[str, ...]:
 def read_addresses(requests: Requests) -> tuple[str, ...]:
     """List the addresses of a network namespace, as :attr:`NodeAddresses.current`."""
     listed = requests.list_all(rtnetlink.list_addresses())
-    found = {_read(one) for one in listed if one.kind == rtnetlink.NEW_ADDRESS}
+    lent = frozenset(map(_index, _LENDERS))
+    found = {_read(one, lent) for one in listed if one.kind == rtnetlink.NEW_ADDRESS}
     return tuple(sorted(found - {""}))
 
 
-def _read(message: Message) -> str:
-    """Return the address of a message; empty if it is left out."""
+def _index(interface: str) -> int:
+    """Return the number of an interface; 0, which none has, if there is no such interface."""
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        return 0
+
+
+def _read(message: Message, lent: Container[int]) -> str:
+    """Return the address of a message; empty if it is left out.
+
+    Args:
+        lent: Interfaces whose addresses are those of Services.
+    """
     address = rtnetlink.read_address(message)
+    if address.link in lent:
+        return ""
     flags = address.flags
     is_tentative = flags & _IFA_F_TENTATIVE and not flags & _IFA_F_OPTIMISTIC
     if not address.ip or is_tentative or flags & _IFA_F_DADFAILED:

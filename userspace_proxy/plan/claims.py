@@ -24,7 +24,7 @@ from ..model import (
     of_family,
     own_network,
 )
-from ..policy import NodeFacts, Scope, why_ignored
+from ..policy import NodeFacts, Scope, why_ignored, why_own_address
 from ..policy.causes import (
     external_ip_off,
     first_notes,
@@ -83,9 +83,12 @@ def claims_of(service: Service, facts: NodeFacts, *, is_left_out: bool = False) 
         is_left_out: The Services of its namespace have too many frontends: it claims none.
     """
     cause, is_conflict = why_ignored(service, facts), False
-    if cause is None and is_left_out:
-        cause = too_many_frontends_in_namespace(service.key.namespace, FRONTENDS_OF_NAMESPACE_MAX)
-        is_conflict = True
+    if cause is None:
+        cause = why_own_address(service, facts)
+        if cause is None and is_left_out:
+            namespace = service.key.namespace
+            cause = too_many_frontends_in_namespace(namespace, FRONTENDS_OF_NAMESPACE_MAX)
+        is_conflict = cause is not None
     if cause is not None:
         ignored_whole = (IgnoredService(service.key, "", cause, is_conflict),)
         return ServiceClaims(service.key, (), ignored_whole, _own_ips(service))

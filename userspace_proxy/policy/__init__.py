@@ -2,7 +2,7 @@
 
 from .endpoint_index import EndpointIndex
 from .facts import PRIMARY, NodeFacts
-from .ignored import why_ignored, why_port_ignored
+from .ignored import why_ignored, why_own_address, why_port_ignored
 from .no_endpoints import why_none_usable
 from .options import PolicyOptions
 from .path import DEFAULT_PATH, PathDecision, choose_path
@@ -31,5 +31,6 @@ __all__ = [
     "usable_endpoints",
     "why_ignored",
     "why_none_usable",
+    "why_own_address",
     "why_port_ignored",
 ]

@@ -327,6 +327,16 @@ def address_taken(sentence: str, address: str) -> Cause:
     return Cause(CauseCode.ADDRESS_TAKEN, sentence, address, "Give one of them another address")
 
 
+def own_address(ip: str) -> Cause:
+    """Return that a Service's cluster IP is an address of this node."""
+    return Cause(
+        CauseCode.ADDRESS_TAKEN,
+        f"its clusterIP {ip} is an address of this node",
+        ip,
+        "Give it a clusterIP that no machine has, such as one of the cluster's range for Services",
+    )
+
+
 def selector_text(service: Service, most: int | None = None) -> str:
     """Return a Service's selector as kubectl takes it: ``app=web,tier=front``.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..model import Cause, Protocol, Service, ServicePort, ServiceType
-from .causes import not_ours
+from .causes import not_ours, own_address
 from .facts import NodeFacts
 
 
@@ -27,6 +27,19 @@ def why_ignored(service: Service, facts: NodeFacts) -> Cause | None:
     if not service.cluster_ips:
         return not_ours("it has no cluster IP yet")
     return None
+
+
+def why_own_address(service: Service, facts: NodeFacts) -> Cause | None:
+    """Return why a Service can't have its cluster IP on this node: it is one of the node's own.
+
+    Everything that dials the node itself at the Service's ports would reach the Service. Without
+    steering the proxy only listens, and loopback addresses are as good as any.
+    """
+    if facts.allow_loopback_endpoints:
+        return None
+    own = {*facts.addresses, *facts.primary_addresses}
+    taken = next((ip for ip in service.cluster_ips if ip in own), "")
+    return own_address(taken) if taken else None
 
 
 def why_port_ignored(port: ServicePort) -> Cause | None:

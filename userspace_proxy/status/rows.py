@@ -24,6 +24,7 @@ ENDPOINTS_SHOWN_ALONE = 1000
 FRONTENDS_SHOWN = 20
 NETWORKS_SHOWN = 8
 DOTS_SHOWN = 6
+_FINE = (Level.OK, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class EndpointRow:
     """One endpoint as the page shows it."""
 
     endpoint: EndpointFacts
-    level: Level
+    level: Level | None
+    """None: this node leaves it out by design."""
     state: str
     share: int
     """Its percentage of the Service port's connections."""
@@ -64,9 +66,8 @@ class Row:
 
     id: str
     port: PortFacts
-    dots: tuple[Level, ...]
-    """The first endpoints, one each; those that aren't usable are at least ``attention``."""
-    usable: int
+    dots: tuple[Level | None, ...]
+    """The levels of the first endpoints."""
     rates: Figures
     sparkline: Sparkline | None
     detail: Expanded | None
@@ -94,8 +95,7 @@ def make_row(
     return Row(
         id=row_id(key),
         port=port,
-        dots=tuple(_dot(endpoint) for endpoint in port.endpoints[:DOTS_SHOWN]),
-        usable=port.usable,
+        dots=tuple(endpoint.level for endpoint in port.endpoints[:DOTS_SHOWN]),
         rates=history.rates(key),
         sparkline=None if minute is None else draw(minute),
         detail=_detail(port, limit, now) if is_open else None,
@@ -108,9 +108,9 @@ def _detail(port: PortFacts, limit: int, now: float) -> Expanded:
     more = ""
     if len(rows) > limit:
         # Problems are shown first; sorting is stable.
-        rows.sort(key=lambda row: row.level is Level.OK)
+        rows.sort(key=lambda row: row.level in _FINE)
         hidden = rows[limit:]
-        ready = sum(row.level is Level.OK for row in hidden)
+        ready = sum(row.level in _FINE for row in hidden)
         how_many = "all" if ready == len(hidden) else f"{ready:,} of them"
         more = f"{plural(len(hidden), 'more endpoint')}, {how_many} ready"
     return Expanded(
@@ -134,31 +134,22 @@ def _admits(networks: Sequence[str]) -> str:
     return f"{shown} and {plural(more, 'more network')}" if more > 0 else shown
 
 
-def _dot(endpoint: EndpointFacts) -> Level:
-    if endpoint.ejected_for_s is not None:
-        return Level.TROUBLE
-    return Level.OK if endpoint.is_usable else Level.ATTENTION
-
-
 def _endpoint(endpoint: EndpointFacts, total: float) -> EndpointRow:
     connections = endpoint.connections
     share = round(100 * connections / total) if 0 < connections <= total < math.inf else 0
-    level, state = _state(endpoint)
-    return EndpointRow(
-        endpoint, level, ", ".join(filter(None, (state, endpoint.preference))), share
-    )
+    words = ", ".join(filter(None, (_state(endpoint), endpoint.preference)))
+    return EndpointRow(endpoint, endpoint.level, words, share)
 
 
-def _state(endpoint: EndpointFacts) -> tuple[Level, str]:
+def _state(endpoint: EndpointFacts) -> str:
     state, is_usable = endpoint.state, endpoint.is_usable
     if is_usable and endpoint.ejected_for_s is not None:
         if endpoint.ejected_for_s <= 0:
-            return Level.TROUBLE, "ejected; the next client tries it"
-        left = seconds_in_words(endpoint.ejected_for_s)
-        return Level.TROUBLE, f"ejected for {left}"
+            return "ejected; the next client tries it"
+        return f"ejected for {seconds_in_words(endpoint.ejected_for_s)}"
     if state == "ready":
+        if is_usable:
+            return state if endpoint.serves else "ready, but connections fail"
         # Traffic policy or hints send this node's clients to other endpoints.
-        return Level.OK, state if is_usable else "ready, not used"
-    if endpoint.is_left_out:
-        return Level.OK, state
-    return Level.ATTENTION, f"{state}, still serving" if is_usable else state
+        return "ready, not used"
+    return f"{state}, still serving" if is_usable else state

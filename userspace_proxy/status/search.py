@@ -5,7 +5,7 @@
 Rule 1: a word matches anything that a row is about: its name, an address, an endpoint, a node, its
 state, a cause or a note. A qualifier matches one of these.
 Rule 2: text is compared in any case, and a part of it is enough; of a state, its beginning, so
-``is:served`` doesn't find what is not served.
+``is:served`` doesn't find what is not served; of a Service, all of it.
 Rule 3: an unknown qualifier is a word, because names of Service ports contain colons.
 """
 
@@ -26,6 +26,7 @@ QUALIFIERS = {
     "is": "its state: is:refused, is:served, is:problem, is:busy, is:udp, is:ipv6",
     "ns": "its namespace",
     "name": "its name",
+    "service": "a Service, or one port of it, by its whole name: service:shop/web",
     "ip": "an address that clients dial",
     "endpoint": "the address of an endpoint",
     "node": "the node of an endpoint",
@@ -49,6 +50,16 @@ class Term:
     """In lower case; never empty."""
     is_excluded: bool = False
     """Rows that match are left out."""
+
+    @property
+    def in_lines(self) -> str:
+        """What it finds in texts that each begin and end with a line end; a word has none."""
+        match self.key:
+            case "is":
+                return f"\n{self.text}"
+            case "service":
+                return f"\n{self.text}\n"
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +97,7 @@ class Search:
             "is": ("ignored",),
             "ns": (item.service.partition("/")[0],),
             "name": (f"{item.service}:{item.port}",),
+            "service": (item.service, f"{item.service}:{item.port}"),
             "cause": (item.cause.code, str(item.cause)),
         }
         return self._matches(lambda key: texts.get(key, ()))
@@ -93,7 +105,8 @@ class Search:
     def matches_health_check(self, item: HealthCheckFacts) -> bool:
         """Return whether a health check node port is found."""
         namespace = item.service.partition("/")[0]
-        texts = {"ns": (namespace,), "name": (f"{item.service}:{item.port}",)}
+        name = f"{item.service}:{item.port}"
+        texts = {"ns": (namespace,), "name": (name,), "service": (item.service, name)}
         return self._matches(lambda key: texts.get(key, ()))
 
     def _matches(self, texts: Callable[[str], Iterable[str]]) -> bool:
@@ -104,9 +117,8 @@ class Search:
             is_found = False
             for key in (term.key,) if term.key else QUALIFIERS:
                 if key not in lines:
-                    lines[key] = "\n".join(("", *texts(key))).lower()
-                # A word contains no line end.
-                if (f"\n{term.text}" if term.key == "is" else term.text) in lines[key]:
+                    lines[key] = "\n".join(("", *texts(key), "")).lower()
+                if term.in_lines in lines[key]:
                     is_found = True
                     break
             if is_found is term.is_excluded:
@@ -143,6 +155,8 @@ def _texts_of_port(port: PortFacts, key: str, *, is_busy: bool) -> Iterable[str]
             return (port.namespace,)
         case "name":
             return (port.name,)
+        case "service":
+            return (port.name, port.name.partition(":")[0])
         case "ip":
             return [frontend.address for frontend in port.frontends]
         case "endpoint":

@@ -54,6 +54,7 @@ from .text import (
     say_missing,
 )
 from .timeline import Event
+from .wrapping import LEAST_COLUMNS
 
 _STATIC = {
     "troubleshooting.html": "text/html",
@@ -195,6 +196,10 @@ class StatusServer:
         if prefers_text(request.headers.get("Accept", ""), request.headers.get("User-Agent", "")):
             return await self._text(request)
         selection = Selection.parse(request.query)
+        if service := request.query.get("service", ""):
+            # The search field, links and streams know the search alone.
+            link = selection.link(q=f"service:{service} {selection.q}".strip())
+            return web.Response(status=302, headers={"Location": link})
 
         async def make() -> bytes:
             sample = await self._sampler.look()
@@ -207,10 +212,12 @@ class StatusServer:
         query = {"sort": "-rate", **request.query} if "top" in request.query else request.query
         selection, service = _strictly_selected(query), query.get("service", "")
         is_top, is_wide = "top" in query, "wide" in query or bool(service)
+        columns = _columns(query.get("columns", ""))
 
         def render(sample: Sample, part: StatusFacts) -> StatusText:
             if is_top:
-                return render_top(part, selection=selection, history=sample.history)
+                history = sample.history
+                return render_top(part, selection=selection, history=history, columns=columns)
             return render_text(
                 part,
                 now=sample.now,
@@ -218,6 +225,7 @@ class StatusServer:
                 history=sample.history,
                 is_wide=is_wide,
                 has_node=not service and not selection.q,
+                columns=columns,
             )
 
         async def make() -> StatusText:
@@ -225,7 +233,7 @@ class StatusServer:
             part = _part(sample.view, service)
             return await self._sampler.work(lambda: render(sample, part))
 
-        text = await self._texts.get((selection, service, is_top, is_wide), make)
+        text = await self._texts.get((selection, service, is_top, is_wide, columns), make)
         return web.Response(
             body=text.body,
             content_type="text/plain",
@@ -308,6 +316,12 @@ def _part(view: StatusFacts, service: str) -> StatusFacts:
     if service and not part.ports and not part.ignored:
         raise web.HTTPNotFound(reason=say_missing(view, service))
     return part
+
+
+def _columns(text: str) -> int:
+    """Return the width of a terminal in a query; 0 if there is none."""
+    is_number = text.isascii() and text.isdigit() and len(text) < 5
+    return max(int(text), LEAST_COLUMNS) if is_number else 0
 
 
 def _strictly_selected(query: Mapping[str, str]) -> Selection:

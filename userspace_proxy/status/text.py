@@ -38,14 +38,17 @@ from .units import (
     seconds_in_words,
     times_in_words,
 )
+from .wrapping import placed
 
 LEVEL_HEADER = "X-Userspace-Proxy-Level"
 """The header with the worst level that an answer shows: ``ok``, ``attention``, ``trouble``."""
-MARKS = {Level.TROUBLE: "✕", Level.ATTENTION: "!", Level.OK: "✓"}
-IGNORED_MARK = "·"
+MARKS = {Level.TROUBLE: "✕", Level.ATTENTION: "!", Level.OK: "✓", None: "·"}
+IGNORED_MARK = MARKS[None]
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # Longer names and addresses move the rest of their line, not the columns of all others.
 _WIDEST = 44
+# ``12 open, 36,407 connections, 2.5 GB`` in columns, or a little less.
+_TRAFFIC = 30
 
 
 _ALL = Selection()
@@ -94,6 +97,7 @@ def render_text(
     history: History = IDLE,
     is_wide: bool = False,
     has_node: bool = True,
+    columns: int = 0,
 ) -> StatusText:
     """Return a view as text in UTF-8.
 
@@ -104,6 +108,7 @@ def render_text(
             ignored.
         is_wide: Show the addresses and endpoints of each Service port, and ignored Services.
         has_node: Show the problems of the node.
+        columns: The width of the terminal; 0: no bound.
     """
     chosen = select(view, selection, history)
     node = list(_node_lines(view, now)) if has_node else []
@@ -116,22 +121,36 @@ def render_text(
     if has_node and (words := probes_in_words(view.probes)):
         facts.append(words)
     header = _header(view, chosen.ports, facts, history)
-    lines = [header, *_format(node), *_format(shown)]
+    lines = [*placed("", header, columns), *_format(node, columns), *_format(shown, columns)]
     if left and not is_wide:
-        lines.append(_ignored_count(len(left)))
+        lines += placed(f"  {IGNORED_MARK} ", _ignored_count(len(left)), columns)
     return StatusText(_encode(lines), _worst(line.level for line in (*node, *taken, *ports)))
 
 
-def render_top(view: StatusFacts, *, selection: Selection, history: History) -> StatusText:
-    """Return the rates of the selected Service ports, of the first ones in its order."""
+def render_top(
+    view: StatusFacts, *, selection: Selection, history: History, columns: int = 0
+) -> StatusText:
+    """Return the rates of the selected Service ports, of the first ones in its order.
+
+    A name that is too long for the width has a line of its own.
+    """
     chosen = select(view, selection, history).ports
     rows = [_TOP_HEADINGS, *(_top_cells(one, history) for one in chosen[:_TOP_SHOWN])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     marks = [" ", *(MARKS[one.state.level] for one in chosen)]
-    lines = [_header(view, chosen, [], history)]
+    lines = [*placed("", _header(view, chosen, [], history), columns)]
+    gap = "  "
+    if columns and 4 + sum(widths) + len(gap) * len(widths[1:]) > columns:
+        gap = " "
+        room = columns - 4 - sum(widths[1:]) - len(widths[1:])
+        widths[0] = min(widths[0], max(room, len(_TOP_HEADINGS[0])))
     for mark, (name, *cells) in zip(marks, rows, strict=False):
-        padded = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-        lines.append(f"  {mark} {'  '.join([name.ljust(widths[0]), *padded])}")
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        begin = f"  {mark} {name.ljust(widths[0])}"
+        if len(name) > widths[0]:
+            lines.append(begin)
+            begin = " " * (4 + widths[0])
+        lines.append(gap.join([begin, *padded]))
     if len(chosen) > _TOP_SHOWN:
         lines.append(f"    and {len(chosen) - _TOP_SHOWN:,} more")
     return StatusText(_encode(lines), _worst(one.state.level for one in chosen))
@@ -217,8 +236,7 @@ def _address(port: PortFacts) -> str:
 
 
 def _usable(port: PortFacts) -> str:
-    serving = sum(e.is_usable and e.ejected_for_s is None for e in port.endpoints)
-    return f"{serving:,} of {len(port.endpoints):,}"
+    return f"{port.serving:,} of {len(port.endpoints):,}"
 
 
 def _words(port: PortFacts, now: float, history: History) -> str:
@@ -297,22 +315,27 @@ def _ignored_line(item: IgnoredFacts) -> _Entry:
 
 def _ignored_count(count: int) -> str:
     words = plural(count, "Service or port", "Services or ports")
-    return f"  {IGNORED_MARK} {words} ignored by design: wide output lists them"
+    return f"{words} ignored by design: wide output lists them"
 
 
 def _times(cause: Cause, now: float) -> str:
     return times_in_words(cause.count, cause.last_at, now)
 
 
-def _format(lines: Sequence[_Entry]) -> Iterator[str]:
-    """Yield the lines with their cells in columns; the last cell has no width."""
-    columns = list(zip(*(line.cells for line in lines), strict=True))[:-1]
-    widths = [max((len(c) for c in column if len(c) <= _WIDEST), default=0) for column in columns]
+def _format(lines: Sequence[_Entry], columns: int) -> Iterator[str]:
+    """Yield the lines with their cells in columns; the last cell has what is left of the width."""
+    cells_of = list(zip(*(line.cells for line in lines), strict=True))[:-1]
+    widths = [max((len(c) for c in column if len(c) <= _WIDEST), default=0) for column in cells_of]
+    if columns and widths:
+        # Traffic, which is short, has room behind most names.
+        room = columns - _TRAFFIC - len("  ✓ ") - sum(width + 2 for width in widths[1:]) - 2
+        widths[0] = max((len(c) for c in cells_of[0] if len(c) <= room), default=0)
     for line in lines:
         *cells, last = line.cells
-        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
-        yield f"  {line.mark or MARKS[line.level]} {'  '.join([*padded, last])}"
-        yield from (f"      {text}" for text in line.below)
+        padded = (f"{cell.ljust(width)}  " for cell, width in zip(cells, widths, strict=True))
+        yield from placed(f"  {line.mark or MARKS[line.level]} {''.join(padded)}", last, columns)
+        for text in line.below:
+            yield from placed("      ", text, columns)
 
 
 def _encode(lines: Iterable[str]) -> bytes:

@@ -26,10 +26,17 @@ from userspace_proxy.config.kinds import integer
 from userspace_proxy.errors import UserspaceProxyError
 
 from ..sandbox import Pod, Sandbox, SandboxError
-from .demo_broken import RESETTING, SILENT, broken_manifests_for, broken_traffic
+from .demo_broken import ELSEWHERE, RESETTING, SILENT, broken_manifests_for, broken_traffic
 from .demo_commands import FOLDER_PREFIX, Commands, Tour, send_command
 from .demo_manifests import DNS_PODS, WEB_PODS, manifests_for, sample_traffic
-from .sandbox_proxy import PAGE_PORT, last_line, page_socket, running_proxy, wait_until_ready
+from .sandbox_proxy import (
+    PAGE_PORT,
+    give_address,
+    last_line,
+    page_socket,
+    running_proxy,
+    wait_until_ready,
+)
 
 _TRAFFIC = "userspace_proxy_testing.sandbox.traffic"
 
@@ -141,6 +148,10 @@ def _add_pods(sandbox: Sandbox, tour: Tour) -> dict[str, Pod]:
         tour.serve(pods[name], tcp=8080)
     for name in DNS_PODS:
         tour.serve(pods[name], udp=5353)
+    # A pod of node-2, which node-1 reaches.
+    far = sandbox.add_pod("far")
+    far.serve("web-4", tcp=8080)
+    give_address(sandbox, far, ELSEWHERE)
     # A port without a server refuses connections, like a crashed container.
     pods["broken"].serve(reset=RESETTING, silent=SILENT)
     return pods

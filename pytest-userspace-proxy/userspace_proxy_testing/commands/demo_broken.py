@@ -14,6 +14,8 @@ from userspace_proxy.model import CauseCode
 NAMESPACE = "broken"
 REFUSED, RESETTING, SILENT = 8080, 9000, 9001
 """Ports of the pod "broken"."""
+ELSEWHERE = "10.244.1.2"
+"""The address of a pod on another node."""
 
 _HEAD = """\
 # Each of these Services has one mistake. Find it: userspace-proxy explain broken/NAME
@@ -71,7 +73,7 @@ class BrokenService:
 
 _BALANCED = "\n  type: LoadBalancer\n  loadBalancerSourceRanges: [198.51.100.0/24]"
 _INGRESS = "\nstatus: {loadBalancer: {ingress: [{ip: 203.0.113.10}]}}"
-_ELSEWHERE = "{{addresses: [10.244.1.2], nodeName: node-2}}"
+_ON_NODE_2 = f"{{{{addresses: [{ELSEWHERE}], nodeName: node-2}}}}"
 
 BROKEN_SERVICES = (
     BrokenService("labels", CauseCode.SLICE_EMPTY, "10.96.1.1", endpoint=""),
@@ -122,7 +124,7 @@ BROKEN_SERVICES = (
         CauseCode.NOT_LOCAL,
         "10.96.1.10",
         spec="\n  internalTrafficPolicy: Local",
-        endpoint=_ELSEWHERE,
+        endpoint=_ON_NODE_2,
     ),
     BrokenService(
         "external-ip",

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from userspace_proxy.cli.terminal import COLUMNS_SHOWN
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.model.similar import did_you_mean
 
@@ -103,12 +105,20 @@ class Tour:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            env=_environment(),
             check=False,
         )
         return done.stdout.rstrip()
 
     def _pods(self) -> str:
         return f"pods: {', '.join(self._backends)}"
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of a command whose output is shown on this terminal, if it is one."""
+    if not sys.stdout.isatty():
+        return dict(os.environ)
+    return {**os.environ, COLUMNS_SHOWN: str(shutil.get_terminal_size().columns)}
 
 
 def _break(backend: _Backend) -> str:

@@ -3,8 +3,9 @@
     sandbox: client (the command) ── node-1 (userspace-proxy run --steering=local, DNS)
                                         └── a pod for each endpoint of the manifests
 
-The command reaches Services at their ClusterIPs and, through DNS, at their names. Everything is in
-namespaces that end with this process; the machine's own network isn't changed.
+The command reaches Services at their ClusterIPs and, through DNS, at their names, and the proxy's
+page where ``status`` and ``explain`` look for it. Everything is in namespaces that end with this
+process; the machine's own network isn't changed.
 """
 
 from __future__ import annotations
@@ -12,22 +13,36 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Container, Iterator
 from pathlib import Path
 
 from userspace_proxy.cli.command import Given
 from userspace_proxy.cluster import Snapshot
 from userspace_proxy.errors import ConfigError, InputError
+from userspace_proxy.explain.planned import plan_status
 from userspace_proxy.model import Endpoint, EndpointSlice, Protocol, ServiceKey
 from userspace_proxy.model.similar import did_you_mean
+from userspace_proxy.policy import PolicyOptions
 from userspace_proxy.sources import load_manifests
+from userspace_proxy.status.text import printable
 
 from ..sandbox import Pod, Sandbox, write_resolver_files
-from .sandbox_proxy import page_socket, running_proxy, wait_until_ready
+from .sandbox_proxy import (
+    NODE,
+    give_address,
+    page_socket,
+    page_socket_in,
+    running_proxy,
+    wait_until_ready,
+)
 
 # Source: RFC 2544, addresses for benchmarks: manifests don't contain them.
 POD_CIDR = "198.18.0.0/16,fd00:198:18::/56"
+_SHOWN = 20
+"""Lines about Services that aren't served."""
 _KINDS = {Protocol.TCP: "tcp", Protocol.UDP: "udp"}
 
 
@@ -56,20 +71,42 @@ def sandbox(given: Given) -> int:
     snapshot = _read(manifests)
     namespace = given.values.get("namespace", "default")
     own = _own(given.values.get("own", ""), namespace, snapshot)
+    for line in unserved(snapshot):
+        print(f"warning: {line}", file=sys.stderr, flush=True)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="userspace-proxy-")))
-        page = stack.enter_context(page_socket(0))
+        health = stack.enter_context(page_socket(0))
         box = stack.enter_context(Sandbox(pod_cidr=POD_CIDR))
         client = box.add_pod("client")
+        page = stack.enter_context(page_socket_in(client))
         _add_endpoints(box, snapshot, own, client)
         log = folder / "proxy.log"
         flags = [f"--dns-bind-address={box.node.ip}:53"]
         # The command may be client and endpoint of one connection, at different addresses.
         flags += ["--preserve-client-address=never"] if own else []
-        proxy = stack.enter_context(running_proxy(box, page, manifests, log, *flags))
-        wait_until_ready(page.getsockname()[1], proxy, log, lambda: False)
+        proxy = stack.enter_context(running_proxy(box, page, manifests, log, *flags, health=health))
+        wait_until_ready(health.getsockname()[1], proxy, log, lambda: False)
         files = write_resolver_files(folder, str(box.node.ip), namespace)
         return _run([*client.prefix_with_files(files), *given.rest])
+
+
+def unserved(snapshot: Snapshot) -> Iterator[str]:
+    """Yield a line for each Service port whose clients aren't served, with cause and remedy."""
+    status = plan_status(snapshot, PolicyOptions(node_name=NODE), now=time.time())
+    found = [
+        (port.name, port.state.sentence, port.state.way_out)
+        for port in status.ports
+        if port.state.is_problem
+    ]
+    found += [
+        (item.service, f"It is not served: {item.cause}", item.cause.hint)
+        for item in status.ignored
+        if item.is_conflict
+    ]
+    for name, sentence, hint in found[:_SHOWN]:
+        yield printable(f"{name}: {sentence}{f' -> {hint}' if hint else ''}")
+    if len(found) > _SHOWN:
+        yield f"{len(found) - _SHOWN} more are not served: status lists them"
 
 
 def _read(manifests: Path) -> Snapshot:
@@ -104,7 +141,7 @@ def _add_endpoints(
     """
     owned = {e.ip for item in _slices(snapshot) if item.service in own for e in item.endpoints}
     for ip in sorted(owned):
-        _give_address(box, client, ip)
+        give_address(box, client, ip)
     ports: dict[str, dict[str, set[int]]] = {}
     names: dict[str, str] = {}
     for item in _slices(snapshot):
@@ -119,7 +156,7 @@ def _add_endpoints(
                     of_ip.setdefault(kind, set()).add(port.port)
     for number, (ip, of_ip) in enumerate(ports.items()):
         pod = box.add_pod(f"endpoint-{number}")
-        _give_address(box, pod, ip)
+        give_address(box, pod, ip)
         if of_ip:
             pod.serve(names[ip], **{kind: sorted(found) for kind, found in of_ip.items()})
 
@@ -132,12 +169,6 @@ def _slices(snapshot: Snapshot) -> Iterator[EndpointSlice]:
 def _name(item: EndpointSlice, endpoint: Endpoint) -> str:
     """Return what the backends of an endpoint answer."""
     return endpoint.hostname or f"{item.service.name}-{endpoint.ip.replace('.', '-')}"
-
-
-def _give_address(box: Sandbox, pod: Pod, ip: str) -> None:
-    length, via = (128, pod.ip6) if ":" in ip else (32, pod.ip)
-    pod.configure([f"addr add {ip}/{length} dev lo"])
-    box.node.configure([f"route add {ip}/{length} via {via}"])
 
 
 def _run(argv: list[str]) -> int:

@@ -15,9 +15,17 @@ from userspace_proxy.cli.admin import AdminAddress
 from userspace_proxy.errors import ListenError, SandboxError, UserspaceProxyError
 from userspace_proxy.kernel.own_namespace import own_namespace_environment
 
-from ..sandbox import Sandbox
+from ..sandbox import Pod, Sandbox
 
+NODE = "node-1"
+"""The name of the proxy's node."""
 PAGE_PORT = 10249
+# Sends a listening socket of the namespace to the process that started it.
+_OPEN = """
+import socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[2])), backlog=128)
+socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b"."], [listener.fileno()])
+"""
 _READY_S = 20.0
 _POLL_S = 0.02
 _STOP_S = 10.0
@@ -50,9 +58,38 @@ def page_socket(port: int | None) -> socket.socket:
     return sock
 
 
+def page_socket_in(pod: Pod) -> socket.socket:
+    """Open the page's socket in a pod, where programs there look for it.
+
+    Raises:
+        SandboxError: It can't be opened.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        command = [sys.executable, "-IS", "-c", _OPEN, str(theirs.fileno()), str(PAGE_PORT)]
+        with pod.popen(command, pass_fds=[theirs.fileno()]):
+            theirs.close()
+            _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
+    if not descriptors:
+        raise SandboxError(f"cannot open port {PAGE_PORT} in {pod.name}")
+    return socket.socket(fileno=descriptors[0])
+
+
+def give_address(sandbox: Sandbox, pod: Pod, ip: str) -> None:
+    """Give a pod one more address, which the node reaches."""
+    length, via = (128, pod.ip6) if ":" in ip else (32, pod.ip)
+    pod.configure([f"addr add {ip}/{length} dev lo"])
+    sandbox.node.configure([f"route add {ip}/{length} via {via}"])
+
+
 @contextlib.contextmanager
 def running_proxy(
-    sandbox: Sandbox, page: socket.socket, manifests: Path, log: Path, *flags: str
+    sandbox: Sandbox,
+    page: socket.socket,
+    manifests: Path,
+    log: Path,
+    *flags: str,
+    health: socket.socket | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
     """Run a proxy on a sandbox's node; SIGTERM ends it at the end of the block.
 
@@ -60,8 +97,12 @@ def running_proxy(
         page: Listens for its status page.
         log: A file for its log.
         flags: Further flags.
+        health: Listens for its health checks; None: on the node.
     """
-    page.set_inheritable(True)
+    inherited = [page, *([health] if health else [])]
+    for one in inherited:
+        one.set_inheritable(True)
+    healthz = [f"--healthz-bind-address=fd://{health.fileno()}"] if health else []
     with log.open("w") as stream:
         proxy = sandbox.node.popen(
             [
@@ -71,19 +112,20 @@ def running_proxy(
                 "run",
                 f"--manifests={manifests}",
                 "--steering=local",
-                "--hostname-override=node-1",
+                f"--hostname-override={NODE}",
                 "--state-dir=",
                 f"--bind-address={sandbox.node.ip}",
                 f"--metrics-bind-address=fd://{page.fileno()}",
                 "--v=3",
                 # With one worker, round robin is visible.
                 "--workers=1",
+                *healthz,
                 *flags,
             ],
             stdin=subprocess.DEVNULL,
             stderr=stream,
             env={**os.environ, **own_namespace_environment(sandbox.node.pid)},
-            pass_fds=[page.fileno()],
+            pass_fds=[one.fileno() for one in inherited],
             # Ctrl-C doesn't reach the proxy, which is stopped by SIGTERM.
             start_new_session=True,
         )
@@ -104,7 +146,7 @@ def wait_until_ready(
     """Wait until the proxy serves what the manifests contain.
 
     Args:
-        port: Of its status page.
+        port: Of its status page or its health checks.
         is_over: Ends the wait when it returns True.
 
     Raises:

@@ -329,6 +329,27 @@ def test_the_mistake_of_each_broken_service_is_found(demo):
     wait_for("all mistakes", lambda: codes(demo) == expected, hint=lambda: str(codes(demo)))
 
 
+def test_following_the_advice_about_a_local_policy_turns_nothing_red(demo):
+    path = Path(demo.printed["Services to fix"].partition(":")[0])
+    text = path.read_text()
+    path.write_text(text.replace("internalTrafficPolicy: Local", "internalTrafficPolicy: Cluster"))
+
+    def state():
+        ports = status_of(demo)["ports"]
+        (local,) = (port for port in ports if port["service"] == "local")
+        return local["state"]["level"], local["connections"] > 0
+
+    seen = set()
+
+    def is_served():
+        seen.add(state())
+        return ("ok", True) in seen
+
+    wait_for("its clients", is_served, hint=lambda: str(seen))
+    assert "trouble" not in {level for level, _ in seen}
+    path.write_text(text)
+
+
 @pytest.mark.parametrize("label", ["shell in the pod", "shell on the node"])
 def test_the_shell_reaches_the_services(demo, label):
     ask = demo.printed["round robin"].partition(" ")[2].replace("--count 6", "")

@@ -10,6 +10,7 @@ from userspace_proxy.plan import Planner
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy_testing.commands.demo_broken import (
     BROKEN_SERVICES,
+    ELSEWHERE,
     RESETTING,
     SILENT,
     broken_manifests_for,
@@ -65,6 +66,17 @@ def test_mistakes_at_run_time_lead_to_the_ports_of_the_broken_pod(plan):
     assert endpoints["resetting"] == [f"{broken}:{RESETTING}"]
     assert endpoints["silent"] == [f"{broken}:{SILENT}"]
     assert endpoints["nonexistent"][0].partition(":")[0] not in PODS.values()
+
+
+async def test_following_the_advice_about_a_local_policy_leads_to_a_pod(tmp_path):
+    text = broken_manifests_for(PODS).replace(
+        "internalTrafficPolicy: Local", "internalTrafficPolicy: Cluster"
+    )
+    (tmp_path / "broken.yaml").write_text(text)
+    snapshot, _ = await read(tmp_path)
+    plan = Planner(NodeFacts(node_name="node-1")).plan(snapshot)
+    (local,) = (port for port in plan.ports.values() if port.key.name.name == "local")
+    assert [str(address) for address in local.serving.endpoints] == [f"{ELSEWHERE}:8080"]
 
 
 def test_the_load_balancer_address_admits_only_its_source_range(plan):

@@ -9,7 +9,10 @@ import threading
 
 import pytest
 
+from tests.unit.cli.conftest import Terminal
+from userspace_proxy.cli.terminal import COLUMNS_SHOWN
 from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy_testing.commands import demo_commands
 from userspace_proxy_testing.commands.demo_commands import (
     FOLDER_PREFIX,
     Commands,
@@ -162,3 +165,10 @@ def test_a_wrong_command_is_answered_with_the_right_ones(line, message):
 def test_help_lists_the_commands_that_the_program_takes_too(line):
     listed = [text.split()[0] for text in Tour().run(line).splitlines()]
     assert listed == [*DEMO.choices, "status", "explain", "help"]
+
+
+def test_answers_fit_on_the_terminal_that_shows_them(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "97")
+    assert COLUMNS_SHOWN not in demo_commands._environment()
+    monkeypatch.setattr("sys.stdout", Terminal())
+    assert demo_commands._environment()[COLUMNS_SHOWN] == "97"

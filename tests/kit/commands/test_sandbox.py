@@ -9,6 +9,8 @@ import pytest
 
 from tests.node.processes import readable_runtime
 from userspace_proxy.cli import main
+from userspace_proxy.sources import load_manifests
+from userspace_proxy_testing.commands.sandbox import unserved
 
 MANIFESTS = """
 apiVersion: v1
@@ -52,6 +54,58 @@ def manifests(tmp_path):
     path = tmp_path / "shop.yaml"
     path.write_text(MANIFESTS)
     return path
+
+
+BROKEN = (
+    MANIFESTS
+    + """---
+apiVersion: v1
+kind: Service
+metadata: {name: api, namespace: shop}
+spec: {clusterIP: 10.96.0.20, selector: {app: api}, ports: [{port: 80}]}
+"""
+)
+# It asks as a user would, and ends with the status of explain.
+ASK = """
+userspace-proxy() { "$PYTHON" -m userspace_proxy "$@"; }
+userspace-proxy status; echo $?
+userspace-proxy explain shop/api
+"""
+
+
+def test_a_service_that_is_not_served_has_a_line_and_status_and_explain_work_inside(tmp_path):
+    path = tmp_path / "shop.yaml"
+    path.write_text(BROKEN)
+    run = ["-m", "userspace_proxy", "sandbox", f"--manifests={path}", "--", "bash", "-c", ASK]
+    done = subprocess.run(
+        [sys.executable, *run],
+        env=os.environ | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    said = "Clients are refused: no EndpointSlice belongs to shop/api"
+    assert done.stderr.startswith(f"warning: shop/api: {said} -> The EndpointSlice controller ")
+    assert len(done.stderr.splitlines()) == 1
+    head, line, *lines = done.stdout.splitlines()
+    assert head.startswith("node-1  local  2 Service ports, 1 needs attention")
+    assert line.startswith("  ! shop/api ")
+    assert line.endswith(said)
+    assert lines[lines.index("3") + 1] == "shop/api, from the proxy at 127.0.0.1:10249"
+    assert f"{said}." in lines
+    assert done.returncode == 3
+
+
+def test_of_many_services_that_are_not_served_the_first_are_named(tmp_path):
+    services = [
+        BROKEN.rpartition("---")[2].replace("name: api", f"name: api-{n}") for n in range(25)
+    ]
+    services = [text.replace("0.20", f"0.{n + 20}") for n, text in enumerate(services)]
+    (tmp_path / "shop.yaml").write_text("---".join(services))
+    snapshot, problems = load_manifests(tmp_path)
+    assert not problems
+    lines = list(unserved(snapshot))
+    assert (len(lines), lines[-1]) == (21, "5 more are not served: status lists them")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from userspace_proxy.errors import ListenError, SandboxError
 from userspace_proxy_testing.commands.sandbox_proxy import (
     last_line,
     page_socket,
+    page_socket_in,
     running_proxy,
     wait_until_ready,
 )
@@ -45,6 +46,24 @@ def test_a_proxy_that_ends_is_an_error_with_its_last_words(tmp_path):
             port = page.getsockname()[1]
         with pytest.raises(SandboxError, match="why it ended"):
             wait_until_ready(port, ended, log, lambda: False)
+
+
+def test_a_page_in_a_pod_is_served_there_while_health_is_checked_here(tmp_path):
+    manifests = tmp_path / "manifests"
+    manifests.mkdir()
+    log = tmp_path / "log"
+    with page_socket(0) as health, Sandbox() as sandbox:
+        pod = sandbox.add_pod("client")
+        with (
+            page_socket_in(pod) as page,
+            running_proxy(sandbox, page, manifests, log, health=health) as proxy,
+        ):
+            wait_until_ready(health.getsockname()[1], proxy, log, lambda: False)
+            # An empty folder is a problem.
+            done = pod.run([sys.executable, "-m", "userspace_proxy", "status"], check=False)
+            assert done.stdout.startswith("node-1  local  0 Service ports")
+            with pytest.raises(SandboxError, match="cannot open port 10249 in client"):
+                page_socket_in(pod)
 
 
 def test_it_is_ready_when_it_serves_and_ends_with_the_block(tmp_path):

@@ -21,6 +21,25 @@ def test_each_finding_is_a_line_and_the_last_counts_them():
     )
 
 
+def test_on_a_terminal_a_long_finding_is_wrapped_in_its_column():
+    what = "kube-proxy is running, and both would steer the same addresses of Services"
+    findings = [
+        warning("proxies", what, "/proc/77", "Stop it first: its rules come before these ones"),
+        warning("ports", what, "", "sysctl -w net.ipv4.ip_local_reserved_ports=20000-21023,30000"),
+        ok("config", "understood"),
+    ]
+    assert render_text(findings, 60).splitlines() == [
+        "warning  proxies: kube-proxy is running, and both would",
+        "         steer the same addresses of Services [/proc/77]",
+        "         -> Stop it first: its rules come before these ones",
+        "warning  ports: kube-proxy is running, and both would steer",
+        "         the same addresses of Services",
+        "         -> sysctl -w net.ipv4.ip_local_reserved_ports=20000-21023,30000",
+        "ok       config: understood",
+        "0 error, 2 warning, 1 ok",
+    ]
+
+
 def test_control_characters_in_a_name_are_not_printed():
     text = render_text([warning("manifests", "\x1b[2Ja\nok  b: not YAML")])
     assert text.splitlines()[0] == "warning  manifests: \ufffd[2Ja\ufffdok  b: not YAML"

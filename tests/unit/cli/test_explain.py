@@ -1,7 +1,12 @@
 import asyncio
 import contextlib
 import json
+import os
+import pty
 import socket
+import subprocess
+import sys
+import termios
 
 import pytest
 
@@ -15,7 +20,7 @@ from tests.unit.status.views import (
     make_view,
 )
 from userspace_proxy.cli import main
-from userspace_proxy.cli.explain import DIALLED_MAX, find_kubeconfig, is_plugin
+from userspace_proxy.cli.explain import DIALLED_MAX, find_kubeconfig
 from userspace_proxy.kernel.own_namespace import network_namespace
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
@@ -32,6 +37,11 @@ addressType: IPv4
 ports: [{name: NAME, port: PORT}]
 endpoints: [{addresses: [127.0.0.1]}]
 """
+
+
+@pytest.fixture(autouse=True)
+def started_by_name(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["userspace-proxy"])
 
 
 @pytest.fixture
@@ -125,8 +135,8 @@ def test_nothing_is_dialled_for_a_proxy_in_another_network(serve_view, capsys):
     endpoint = make_endpoint(f"127.0.0.1:{free_port()}")
     here = network_namespace()
     for inode, dials, last in (
-        (here, ["1 of 1 used endpoint failed"], "kubectl"),
-        (here + 1, ["Nothing was dialled: the proxy is in another network"], "status"),
+        (here, ["1 of 1 used endpoint failed"], "next: kubectl"),
+        (here + 1, ["Nothing was dialled: the proxy is in another network"], "in that namespace."),
     ):
         view = make_view(make_port(endpoints=(endpoint,), frontends=()), network_namespace=inode)
         assert main(["explain", "shop/web", "--probe", serve_view(view)]) == 3
@@ -139,8 +149,9 @@ def test_nothing_is_dialled_for_a_proxy_in_another_network(serve_view, capsys):
 def test_dials_are_not_the_next_command_for_a_proxy_in_another_network(serve_view, capsys):
     view = make_view(make_port(), network_namespace=network_namespace() + 1)
     assert main(["explain", "shop/web", serve_view(view)]) == 0
-    assert "dial" not in (out := capsys.readouterr().out)
-    assert "next: userspace-proxy status shop/web --server=" in out
+    out = capsys.readouterr().out
+    assert "dial" not in out
+    assert "next:" not in out
 
 
 @pytest.mark.parametrize(
@@ -203,6 +214,52 @@ async def test_a_cluster_is_explained_without_a_proxy(api, capsys):
         "Clients would be served by 1 endpoint.",
         f"next: userspace-proxy explain default/web --master={api.url} --probe",
     ]
+
+
+def test_on_a_terminal_lines_have_its_width(manifests):
+    """The command's own terminal, 80 columns wide."""
+    command = ["explain", "shop/web", manifests("a-port-whose-name-nobody-would-choose")]
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "userspace_proxy", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            env={**os.environ, "TERM": "dumb"},
+        )
+        lines = os.read(ours, 4096).decode().splitlines()
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert done.returncode == 3
+    cause = next(n for n, line in enumerate(lines) if line.startswith("  ! endpoints"))
+    assert lines[cause].endswith('no port named "http";')
+    assert lines[cause + 1] == f'{" " * 15}they have "a-port-whose-name-nobody-would-choose"'
+    assert max(map(len, lines[1:])) <= 80
+
+
+async def test_the_next_command_asks_as_the_user_did(api, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/usr/bin/kubectl-userspace_proxy", "explain"])
+    api.put(service())
+    api.put(endpoint_slice("10.244.0.1"))
+    asked = [f"--master={api.url}", "--from=192.0.2.7"]
+    assert await run("web", *asked) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"next: kubectl userspace_proxy explain default/web {' '.join(asked)} --probe"
+    )
+
+
+async def test_the_next_command_names_the_pod_that_was_just_named(api, capsys):
+    api.put(service(selector={"app": "web"}))
+    item = endpoint_slice("10.244.0.1")
+    item["endpoints"][0]["conditions"] = {"ready": False}
+    api.put(item)
+    api.put({"kind": "Pod", "metadata": {"name": "a-1", "labels": {"app": "web"}}})
+    assert await run("web", f"--master={api.url}", "--pods") == 3
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"next: kubectl describe pod -n default a-1 --server={api.url}"
+    )
 
 
 async def test_pods_are_read_only_if_they_are_asked_for(api, capsys):
@@ -282,8 +339,3 @@ async def test_a_plugin_of_kubectl_reads_the_cluster_of_kubectl(api, monkeypatch
     monkeypatch.setattr("sys.argv", ["/usr/bin/kubectl-userspace_proxy"])
     assert await run("web") == 3
     assert "no EndpointSlice belongs to default/web" in capsys.readouterr().out
-
-
-def test_only_the_plugin_is_a_plugin():
-    assert is_plugin("/usr/local/bin/kubectl-userspace_proxy")
-    assert not is_plugin("/usr/local/bin/userspace-proxy")

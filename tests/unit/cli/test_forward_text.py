@@ -34,6 +34,16 @@ def test_without_services_there_is_no_table():
     assert render_start({}, [], head="none", dns="dns") == "none\ndns\nCtrl-C ends it\n"
 
 
+def test_a_long_reason_continues_in_its_column():
+    reason = "no pod with an address was found for selector app=wbe,tier=front"
+    text = render_start(by_name(WEB), [("db.shop", reason)], head="h", dns="d", columns=60)
+    assert text.splitlines()[3:6] == [
+        "not forwarded:",
+        "  db.shop  no pod with an address was found for selector",
+        "           app=wbe,tier=front",
+    ]
+
+
 def test_each_change_is_a_line():
     assert list(render_changes(by_name(WEB), by_name(WEB))) == []
     assert list(render_changes(by_name(WEB), by_name(ONE))) == ["  web.shop:80: 1 pod"]

@@ -14,8 +14,11 @@ from tests.unit.status.views import (
 from userspace_proxy.cli import main
 from userspace_proxy.cli.admin import AdminAddress
 from userspace_proxy.cli.status import show_now
+from userspace_proxy.cli.terminal import COLUMNS_SHOWN
 
 from .conftest import Terminal
+
+LONG = "none of its 2 endpoints answers; no route to 10.244.0.9: that address does not exist"
 
 
 @pytest.mark.parametrize(
@@ -47,6 +50,16 @@ def test_the_text_is_that_of_the_proxy(serve_view, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "node-a  nftables  4 Service ports  plan 12 s old, 2 workers, 36 open"
     assert len(lines) == 6
+
+
+@pytest.mark.parametrize("words", [["status"], ["status", "-o", "wide"], ["top"]])
+def test_lines_fit_on_the_terminal(words, serve_view, capsys, monkeypatch):
+    server = serve_view(make_view(make_port("web", problem=LONG), make_port("a" * 25)))
+    main([*words, server])
+    assert max(map(len, capsys.readouterr().out.splitlines())) > 90
+    monkeypatch.setenv(COLUMNS_SHOWN, "80")
+    main([*words, server])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
 def test_wide_has_endpoints(serve_view, capsys):

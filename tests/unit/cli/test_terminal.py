@@ -2,7 +2,15 @@ import io
 
 import pytest
 
-from userspace_proxy.cli.terminal import add_colours, fit, wants_colours, watch, write
+from userspace_proxy.cli.terminal import (
+    COLUMNS_SHOWN,
+    add_colours,
+    columns_of,
+    fit,
+    wants_colours,
+    watch,
+    write,
+)
 
 from .conftest import Terminal
 
@@ -30,6 +38,20 @@ def test_marks_have_colours_and_the_first_line_is_bold():
 )
 def test_only_a_terminal_gets_colours(stream, environment, expected):
     assert wants_colours(stream, environment) is expected
+
+
+@pytest.mark.parametrize(
+    ("stream", "environment", "expected"),
+    [
+        pytest.param(Terminal(), {}, 97, id="terminal"),
+        pytest.param(Terminal(), {COLUMNS_SHOWN: "7"}, 40, id="no-room"),
+        pytest.param(io.StringIO(), {COLUMNS_SHOWN: "90"}, 90, id="shown-by-another-program"),
+        pytest.param(io.StringIO(), {}, 0, id="file"),
+    ],
+)
+def test_lines_are_bounded_on_a_terminal_only(stream, environment, expected, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "97")
+    assert columns_of(stream, environment) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,30 @@
 import pytest
 
-from tests.unit.status.views import make_address
-from userspace_proxy.explain.next_command import next_command
+from tests.unit.status.views import make_address, make_port
+from userspace_proxy.explain.next_command import Asked, next_command
 from userspace_proxy.facts import SourceFacts
-from userspace_proxy.model import Cause, CauseCode
-from userspace_proxy.policy.causes import resets
+from userspace_proxy.model import Cause, CauseCode, Protocol
+from userspace_proxy.policy.causes import none_ready, not_listening, resets
 
 from .subjects import make_subject
 
 LIVE = make_subject()
-FROM_FILES = make_subject(source=SourceFacts("manifests", "shop.yaml", is_synced=True))
+FILES_SOURCE = SourceFacts("manifests", "shop.yaml", is_synced=True)
+FROM_FILES = make_subject(source=FILES_SOURCE)
 PLANNED = make_subject(is_live=False)
-API, FILES = ("--kubeconfig=k",), ("--manifests=m",)
+API, FILES = {"source": ("--kubeconfig=k",)}, {"source": ("--manifests=m",)}
 EMPTY = Cause(CauseCode.SLICE_EMPTY, "empty", "shop/web")
 DEAD = resets(make_address("[fd00::1]:80"))
 ODD = Cause(CauseCode("a-code-of-a-newer-proxy"), "?")
 
 
+NOT_READY = none_ready(2)
+UNOPENED = not_listening("Address already in use", "")
+UDP = make_subject(make_port(protocol=Protocol.UDP), source=FILES_SOURCE)
+
+
 @pytest.mark.parametrize(
-    ("cause", "subject", "options", "command"),
+    ("cause", "subject", "asked", "command"),
     [
         pytest.param(
             EMPTY, LIVE, {}, "kubectl get pods -n shop --show-labels", id="about-the-service"
@@ -33,16 +39,23 @@ ODD = Cause(CauseCode("a-code-of-a-newer-proxy"), "?")
         pytest.param(
             EMPTY,
             PLANNED,
-            {"asked": API},
+            API,
             "userspace-proxy explain shop/web --kubeconfig=k --pods",
             id="the-pods-are-next",
         ),
         pytest.param(
             EMPTY,
             PLANNED,
-            {"asked": API, "has_pods": True},
-            "kubectl get pods -n shop --show-labels",
+            {**API, "has_pods": True},
+            "kubectl get pods -n shop --show-labels --kubeconfig=k",
             id="the-pods-were-looked-at",
+        ),
+        pytest.param(
+            NOT_READY,
+            PLANNED,
+            {"source": ("--master=https://a:1", "--hostname-override=n"), "has_pods": True},
+            "kubectl describe pods -n shop --server=https://a:1",
+            id="kubectl-has-other-flags",
         ),
         pytest.param(
             DEAD,
@@ -51,26 +64,58 @@ ODD = Cause(CauseCode("a-code-of-a-newer-proxy"), "?")
             "userspace-proxy explain shop/web --probe",
             id="without-a-cluster",
         ),
-        pytest.param(
-            EMPTY,
-            FROM_FILES,
-            {"asked": ("--server=:1",)},
-            "userspace-proxy status shop/web --server=:1",
-            id="status-has-the-rest",
-        ),
-        pytest.param(
-            EMPTY, PLANNED, {"asked": FILES}, "userspace-proxy check --manifests=m", id="manifests"
-        ),
-        pytest.param(ODD, LIVE, {}, "userspace-proxy status shop/web", id="unknown-code"),
+        pytest.param(DEAD, FROM_FILES, {"has_dialled": True}, "", id="dialled"),
+        pytest.param(DEAD, FROM_FILES, {"is_elsewhere": True}, "", id="cannot-be-dialled"),
+        pytest.param(DEAD, UDP, {}, "", id="udp-is-not-dialled"),
+        pytest.param(EMPTY, FROM_FILES, {"source": ("--server=:1",)}, "", id="all-is-said"),
+        pytest.param(EMPTY, PLANNED, FILES, "", id="all-of-manifests-is-said"),
+        pytest.param(UNOPENED, FROM_FILES, {}, "ss -Hlntup", id="about-the-node"),
+        pytest.param(UNOPENED, FROM_FILES, {"is_elsewhere": True}, "", id="another-node"),
+        pytest.param(ODD, LIVE, {}, "", id="unknown-code"),
         pytest.param(None, LIVE, {}, "userspace-proxy explain shop/web --probe", id="served"),
+        pytest.param(None, LIVE, {"has_dialled": True}, "", id="served-and-dialled"),
         pytest.param(
             None,
             LIVE,
-            {"has_dialled": True},
-            "userspace-proxy status shop/web",
-            id="served-and-dialled",
+            {"program": ("python3", "-m", "userspace_proxy"), "others": ("--from=192.0.2.1",)},
+            "python3 -m userspace_proxy explain shop/web --from=192.0.2.1 --probe",
+            id="as-it-was-asked",
+        ),
+        pytest.param(
+            None,
+            LIVE,
+            {"program": ("/opt/a b/userspace-proxy",)},
+            "'/opt/a b/userspace-proxy' explain shop/web --probe",
+            id="quoted",
         ),
     ],
 )
-def test_the_next_command_fits_the_cause_and_the_source(cause, subject, options, command):
-    assert next_command(cause, subject, **options) == command
+def test_the_next_command_fits_the_cause_and_the_source(cause, subject, asked, command):
+    assert next_command(cause, subject, Asked(**asked)) == command
+
+
+@pytest.mark.parametrize(
+    ("cause", "command"),
+    [
+        pytest.param(NOT_READY, "kubectl describe pod -n shop web-7", id="not-ready"),
+        pytest.param(EMPTY, "kubectl edit service -n shop web", id="other-labels"),
+        pytest.param(
+            DEAD,
+            "kubectl get pods -A -o wide --field-selector status.podIP=fd00::1",
+            id="another-matter",
+        ),
+    ],
+)
+def test_the_next_command_is_about_the_pod_that_was_named(cause, command):
+    assert next_command(cause, LIVE, Asked(has_pods=True), pod="web-7") == command
+
+
+def test_no_command_is_the_one_that_was_just_run():
+    for cause in (None, *(Cause(code, "?", "10.0.0.1:80") for code in CauseCode)):
+        for subject in (LIVE, FROM_FILES, PLANNED):
+            for source in ((), ("--kubeconfig=k",), ("--manifests=m",)):
+                asked = Asked(source=source, has_dialled=True, has_pods=True)
+                command = next_command(cause, subject, asked)
+                assert command != asked.again("shop/web")
+                assert " status " not in command
+                assert " check " not in command

@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from tests.unit.status.views import make_port
 from userspace_proxy.explain import explain, render_json, render_text
 
@@ -26,6 +28,16 @@ def test_text_ends_with_one_sentence_and_the_next_command():
         "Clients fail: 10.244.1.8:80 refuses connections: nothing listens on port 80 there.",
         "next: kubectl get pods -A -o wide --field-selector status.podIP=10.244.1.8",
     ]
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_text_fits_on_the_terminal_except_what_is_pasted(columns):
+    explanation = explain(make_subject(DEAD))
+    *lines, last = render_text(explanation, columns=columns).splitlines()
+    assert last == f"next: {explanation.next}"
+    assert max(map(len, lines)) <= columns
+    whole = " ".join(render_text(explanation).split())
+    assert " ".join("\n".join([*lines, last]).split()) == whole
 
 
 def test_control_characters_are_not_written():

@@ -124,11 +124,11 @@ def test_endpoints_that_are_not_used_have_the_reason():
         make_endpoint("10.244.1.10:80", ejected_for_s=5.0),
     )
     (step,) = steps_of(explain(make_subject(make_port(endpoints=endpoints))), "endpoints")
-    assert [(level.value, text) for level, text in step.details] == [
-        ("attention", "10.244.1.8:80: not ready"),
-        ("ok", "10.244.1.9:80 on node-b: not on this node"),
-        ("ok", "10.244.1.7:80: ready, 1 connection"),
-        ("trouble", "10.244.1.10:80: ejected for 5 s"),
+    assert list(step.details) == [
+        (Level.ATTENTION, "10.244.1.8:80: not ready"),
+        (None, "10.244.1.9:80 on node-b: not on this node"),
+        (Level.TROUBLE, "10.244.1.10:80: ejected for 5 s"),
+        (Level.OK, "10.244.1.7:80: ready, 1 connection"),
     ]
 
 

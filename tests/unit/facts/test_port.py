@@ -3,7 +3,8 @@ import pickle
 import pytest
 
 from userspace_proxy.facts import EndpointFacts, Level, PortFacts, StateFacts
-from userspace_proxy.model import Cause, CauseCode, DataPath
+from userspace_proxy.model import Cause, CauseCode, DataPath, SocketAddress
+from userspace_proxy.policy.causes import resets
 
 CAUSE = Cause(CauseCode.NOT_READY, "none is ready")
 
@@ -56,6 +57,39 @@ def test_clients_wait_where_no_endpoint_is_usable_and_they_are_not_dropped():
 
 def test_usable_endpoints_are_counted():
     assert PortFacts(endpoints=[EndpointFacts(is_usable=True), EndpointFacts()]).usable == 1
+
+
+RESETS = resets(SocketAddress("10.0.0.1", 80))
+ON_PURPOSE = Cause(CauseCode.FAULT_ON_PURPOSE, "a fault of 1 s on purpose")
+
+
+@pytest.mark.parametrize(
+    ("facts", "serves", "level"),
+    [
+        pytest.param({"state": "ready"}, True, Level.OK, id="ready"),
+        pytest.param({"state": "terminating"}, True, Level.ATTENTION, id="soon-gone"),
+        pytest.param({"state": "ready", "ejected_for_s": 0.0}, False, Level.TROUBLE, id="ejected"),
+        pytest.param({"state": "ready", "cause": RESETS}, False, Level.TROUBLE, id="resets"),
+        pytest.param({"state": "ready", "cause": ON_PURPOSE}, True, Level.ATTENTION, id="fault"),
+        pytest.param({"is_usable": False, "state": "ready"}, False, None, id="policy"),
+        pytest.param(
+            {"is_usable": False, "state": "not on this node", "code": CauseCode.NOT_LOCAL},
+            False,
+            None,
+            id="elsewhere",
+        ),
+        pytest.param(
+            {"is_usable": False, "state": "terminating, not serving", "code": CauseCode.NOT_READY},
+            False,
+            Level.ATTENTION,
+            id="terminating",
+        ),
+    ],
+)
+def test_an_endpoint_has_one_level_and_counts_as_serving_or_not(facts, serves, level):
+    endpoint = EndpointFacts(**{"is_usable": True, **facts})
+    assert (endpoint.serves, endpoint.level) == (serves, level)
+    assert PortFacts(endpoints=[endpoint]).serving == serves
 
 
 def test_the_default_path_is_one_without_anything_to_show():

@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.kernel.netlink.datagrams import Kernel, done, error, message
 from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel import interface_addresses
 from userspace_proxy.kernel.interface_addresses import NodeAddresses, list_addresses, read_addresses
 from userspace_proxy.kernel.netlink.messages import attribute
 
@@ -16,11 +17,11 @@ TENTATIVE, OPTIMISTIC, DAD_FAILED, PERMANENT = 0x40, 0x04, 0x08, 0x80
 NEWADDR, NEWLINK = 20, 16
 
 
-def address(*, local=None, peer=None, flags=PERMANENT, wide=True):
+def address(*, local=None, peer=None, flags=PERMANENT, wide=True, link=1):
     """Return the body of an RTM_NEWADDR."""
     packed = [ipaddress.ip_address(ip).packed if ip else None for ip in (peer, local)]
     family = socket.AF_INET6 if len(packed[0] or packed[1]) == 16 else socket.AF_INET
-    body = struct.pack("=BBBBI", family, 24, flags & 0xFF, 0, 1)
+    body = struct.pack("=BBBBI", family, 24, flags & 0xFF, 0, link)
     body += b"".join(attribute(kind, ip) for kind, ip in zip((1, 2), packed, strict=True) if ip)
     return body + (
         attribute(3, b"eth0\0") + attribute(8, struct.pack("=I", flags)) if wide else b""
@@ -56,6 +57,12 @@ def read(*bodies, kind=NEWADDR):
 )
 def test_which_addresses_are_included(body, expected):
     assert read(body) == expected
+
+
+def test_addresses_that_others_gave_the_node_for_services_are_left_out(monkeypatch):
+    monkeypatch.setattr(interface_addresses, "_LENDERS", ("lo", "no-such-interface"))
+    assert socket.if_nametoindex("lo") == 1
+    assert read(address(local="10.96.0.10"), address(local="10.1.0.1", link=2)) == ("10.1.0.1",)
 
 
 def test_addresses_are_sorted_and_unique():

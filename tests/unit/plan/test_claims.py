@@ -16,6 +16,7 @@ from userspace_proxy.policy import PRIMARY, NodeFacts, Scope
 from userspace_proxy.policy.causes import (
     NOTES_MAX,
     not_ours,
+    own_address,
     too_many_frontends_in_namespace,
 )
 
@@ -430,3 +431,11 @@ def test_a_service_that_is_left_out_claims_nothing_but_keeps_its_addresses():
     assert ignored.cause == too_many_frontends_in_namespace("shop", 30_000)
     (by_design,) = claims_of(service(cluster_ips=()), NODE, is_left_out=True).ignored
     assert not by_design.is_conflict
+
+
+def test_a_service_at_the_nodes_own_address_claims_nothing_even_at_its_node_ports():
+    given = service(cluster_ips=(NODE_IP,), ports=(NODE_PORT,), load_balancer_ips=(LB_IP,))
+    made = claims_of(given, NODE)
+    (ignored,) = made.ignored
+    assert (made.ports, ignored.port, ignored.is_conflict) == ((), "", True)
+    assert ignored.cause == own_address(NODE_IP)

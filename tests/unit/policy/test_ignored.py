@@ -3,7 +3,7 @@
 import pytest
 
 from userspace_proxy.model import CauseCode, ServicePort, ServiceType
-from userspace_proxy.policy import NodeFacts, why_ignored, why_port_ignored
+from userspace_proxy.policy import NodeFacts, why_ignored, why_own_address, why_port_ignored
 
 from ..model.samples import CART_IP_V6, service
 
@@ -119,3 +119,26 @@ def test_a_service_without_its_label_is_served_again(fields):
     labelled = service(**fields)
     assert why_ignored(labelled, EVERYBODYS)
     assert why_ignored(service(labelled.key), EVERYBODYS) is None
+
+
+OWN = service(cluster_ips=("10.96.0.7", "fd00::5"))
+
+
+@pytest.mark.parametrize(
+    ("facts", "ip"),
+    [
+        pytest.param({}, "", id="another"),
+        pytest.param({"addresses": ("10.0.0.1", "fd00::5")}, "fd00::5", id="of-an-interface"),
+        pytest.param({"primary_addresses": ("10.96.0.7",)}, "10.96.0.7", id="of-the-node-object"),
+        pytest.param(
+            {"addresses": ("10.96.0.7",), "allow_loopback_endpoints": True}, "", id="no-steering"
+        ),
+    ],
+)
+def test_a_cluster_ip_that_is_the_nodes_own_is_not_served(facts, ip):
+    cause = why_own_address(OWN, NodeFacts(**facts))
+    if not ip:
+        assert cause is None
+        return
+    assert (cause.code, cause.object) == (CauseCode.ADDRESS_TAKEN, ip)
+    assert str(cause) == f"its clusterIP {ip} is an address of this node"

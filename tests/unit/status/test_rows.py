@@ -2,11 +2,12 @@ import pytest
 
 from userspace_proxy.facts import Level, Times
 from userspace_proxy.model import DataPath
+from userspace_proxy.policy.causes import resets
 from userspace_proxy.status.history import History
 from userspace_proxy.status.path_words import PathView
 from userspace_proxy.status.rows import DOTS_SHOWN, ENDPOINTS_SHOWN, make_row
 
-from .views import make_endpoint, make_frontend, make_port, make_standby, replace
+from .views import make_address, make_endpoint, make_frontend, make_port, make_standby, replace
 
 NOW = 1000.0
 
@@ -24,10 +25,10 @@ def endpoints(count, state="ready"):
     ("endpoint", "level", "words"),
     [
         pytest.param(make_endpoint("a", "ready", True), Level.OK, "ready", id="ready"),
-        pytest.param(make_endpoint("a", "ready", False), Level.OK, "ready, not used", id="policy"),
+        pytest.param(make_endpoint("a", "ready", False), None, "ready, not used", id="policy"),
         pytest.param(
             make_endpoint("a", "not on this node", False),
-            Level.OK,
+            None,
             "not on this node",
             id="elsewhere",
         ),
@@ -58,6 +59,12 @@ def endpoints(count, state="ready"):
             "not ready",
             id="gone-while-ejected",
         ),
+        pytest.param(
+            make_endpoint("a", cause=resets(make_address("10.1.0.1:80"))),
+            Level.TROUBLE,
+            "ready, but connections fail",
+            id="resets",
+        ),
         pytest.param(make_standby("a"), Level.OK, "ready, on standby (priority 1)", id="standby"),
     ],
 )
@@ -73,7 +80,7 @@ def test_a_folded_row_has_no_detail_and_its_endpoints_are_dots():
     )
     assert row.detail is None
     assert row.dots[:3] == (Level.TROUBLE, Level.OK, Level.ATTENTION)
-    assert (len(row.dots), row.usable) == (DOTS_SHOWN, 2)
+    assert len(row.dots) == DOTS_SHOWN
 
 
 def test_hidden_endpoints_are_counted_and_failing_ones_are_first():

@@ -62,6 +62,10 @@ def found(text):
         pytest.param("ns:kube", ["dns"], id="namespace"),
         pytest.param("name:web", ["web"], id="name"),
         pytest.param("name:10.96", [], id="name-is-no-address"),
+        pytest.param("service:shop/web", ["web"], id="service"),
+        pytest.param("service:Shop/Web:http", ["web"], id="port-of-a-service"),
+        pytest.param("service:shop/we", [], id="part-of-a-service"),
+        pytest.param("-service:shop/web", ["cart", "dns"], id="all-but-a-service"),
         pytest.param("ip:10.96.0.1", ["web"], id="ip"),
         pytest.param("endpoint:10.244.2.7", ["web"], id="endpoint-alone"),
         pytest.param("is:partly node:node-1", ["web"], id="two-qualifiers"),
@@ -91,7 +95,7 @@ def test_a_word_alone_is_found_anywhere_in_a_state():
 
 def test_ignored_services_are_found_by_name_state_and_cause():
     item = make_ignored("voice/media", "rtp", "protocol SCTP is not supported")
-    texts = ("media:rtp", "is:ignored", "sctp", "ns:voice", "cause:not-ours")
+    texts = ("media:rtp", "service:voice/media", "is:ignored", "sctp", "ns:voice", "cause:not-ours")
     assert all(Search.parse(text).matches_ignored(item) for text in texts)
     assert not Search.parse("node:a").matches_ignored(item)
 

@@ -165,6 +165,17 @@ async def test_one_service_can_be_asked_for(path):
         )
 
 
+async def test_a_browser_that_asks_for_one_service_is_led_to_its_search():
+    async with serving(make_troubled_view()) as client:
+        response, text = await client.ask("/?service=shop/cart&refresh=off", Accept="text/html")
+        assert (str(response.url.query_string), response.history[0].status) == (
+            "q=service:shop/cart&refresh=off",
+            302,
+        )
+        assert "shop/</span>cart" in text
+        assert "shop/</span>payments" not in text
+
+
 @pytest.mark.parametrize("path", ["/api/v1/status?q=web", "/metrics", "/configz", "/api/v1/demand"])
 async def test_requests_that_wait_share_an_answer_and_probes_do_not_wait(path):
     taken, first, release = [], asyncio.Event(), asyncio.Event()

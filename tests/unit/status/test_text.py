@@ -174,6 +174,47 @@ def test_before_the_first_plan_it_is_not_in_force():
     )
 
 
+LONG = "none of its 2 endpoints answers; no route to 10.244.0.9: that address does not exist"
+
+
+@pytest.mark.parametrize("columns", [40, 80, 100])
+def test_lines_fit_on_the_terminal_with_every_word(columns):
+    view = make_troubled_view()
+    for options in ({}, {"is_wide": True}):
+        lines = lines_of(view, columns=columns, **options)
+        long = [line for line in lines if len(line) > columns]
+        # Names, addresses and figures are never broken.
+        assert not [line for line in long if line[-1] not in "0123456789"]
+        whole = " ".join("\n".join(lines_of(view, **options)).split())
+        assert " ".join("\n".join(lines).split()) == whole
+
+
+def test_a_cause_continues_in_its_column_or_below_and_long_names_do_not_take_its_room():
+    view = make_view(make_port("a", problem=LONG), make_port("a-name-that-leaves-no-room"))
+    assert lines_of(view, columns=90, has_node=False)[1:3] == [
+        "  ✕ shop/a:http  10.96.7.97:80  2 of 2  Not served: none of its 2 endpoints answers; no",
+        f"{' ' * 40}route to 10.244.0.9: that address does not exist",
+    ]
+    assert lines_of(view, columns=60, has_node=False)[2:5] == [
+        "  ✕ shop/a:http  10.96.7.97:80  2 of 2",
+        "      Not served: none of its 2 endpoints answers; no route",
+        "      to 10.244.0.9: that address does not exist",
+    ]
+
+
+def test_top_fits_and_a_long_name_has_a_line_of_its_own():
+    ports = make_port("web"), make_port("metrics-server-for-the-shop")
+    top = render_top(
+        make_view(*ports), selection=Selection(), history=busy_history(*ports), columns=80
+    )
+    lines = top.body.decode().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[2] == "  ✓ shop/metrics-server-for-the-shop:http"
+    assert lines[3].split() == ["2", "of", "2", "12", "0", "0", "B", "0", "B", "0", "0"]
+    assert lines[4].startswith("  ✓ shop/web:http ")
+    assert [line.rindex(" of ") for line in lines[3:]] == [lines[3].index(" of ")] * 2
+
+
 def busy_history(*ports):
     """Return the history of ports, in which the first carried 20 connections in two seconds."""
     history = History()

@@ -305,7 +305,8 @@ def make_two_sides() -> tuple[PortFacts, PortFacts]:
         side=Side.EXTERNAL,
         frontends=(make_frontend("192.0.2.10:30090", "NodePort", "proxy port 20100"),),
         endpoints=tuple(
-            replace(e, state="not on this node", is_usable=False) for e in front.endpoints
+            replace(e, state="not on this node", is_usable=False, code=CauseCode.NOT_LOCAL)
+            for e in front.endpoints
         ),
         usable=front.plan.serving.endpoints,
         outside=(),

@@ -113,7 +113,8 @@ class Planning:
         for item in new_conflicts(self.plan, plan):
             cause = str(item.cause)
             if self._conflict_lines.take(time.monotonic()):
-                fields = {"service": str(item.service), "port": item.port, "cause": cause}
+                about = {"service": str(item.service), "port": item.port, "cause": cause}
+                fields = {**about, "remedy": item.cause.hint}
                 _log.warning("%(service)s: Service is not served: %(cause)s", extra=fields)
             port = f"port {item.port}: " if item.port else ""
             self._report_unserved(item.service, f"{port}{cause}")

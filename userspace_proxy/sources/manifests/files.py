@@ -28,6 +28,7 @@ FILE_BYTES_MAX = 64 << 20
 UNSETTLED_LOOKS_MAX = 200
 """After this many looks, ten seconds, a file that keeps changing is read as it is."""
 
+_NO_FILE = "it is a pipe, a socket or a device (write a file there, or a link to one)"
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 
 Fingerprint = tuple[int, ...]
@@ -195,9 +196,10 @@ class FileWatch:
                     if entry.path in links:
                         problems[entry.path] = f"{entry.path}: cannot read: {exc.strerror}"
                     continue
-                # Opening a pipe would wait for a writer.
                 if stat.S_ISREG(status.st_mode):
                     found[entry.path] = _fingerprint(status)
+                elif not stat.S_ISDIR(status.st_mode):
+                    problems[entry.path] = f"{entry.path}: cannot read: {_NO_FILE}"
         self.links = frozenset(links)
         return found, problems
 
@@ -209,8 +211,12 @@ def is_manifest(name: str) -> bool:
 
 def _read_file(name: str) -> tuple[str, Fingerprint]:
     """Return a file's text, and its fingerprint from before it was read."""
-    with Path(name).open("rb") as file:
-        fingerprint = _fingerprint(os.fstat(file.fileno()))
+    # Opening a pipe would wait for a writer; the file may have been replaced by one.
+    with open(os.open(name, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123 - a descriptor
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, _NO_FILE)
+        fingerprint = _fingerprint(status)
         data = file.read(FILE_BYTES_MAX + 1)
     if len(data) > FILE_BYTES_MAX:
         raise OSError(errno.EFBIG, f"it is larger than {FILE_BYTES_MAX >> 20} MiB; split it")

@@ -34,7 +34,6 @@ def test_the_first_look_reads_manifests_sorted_and_nothing_else(folder):
     for name in ("b.yml", "a.json", "notes.txt", ".hidden.yaml", "web.yaml~"):
         (folder / name).write_text(name)
     (folder / "below.yaml").mkdir()
-    os.mkfifo(folder / "pipe.yaml")
     look = FileWatch(folder).first_look()
     assert names(look) == ["a.json", "b.yml", "web.yaml"]
     assert (look.gone, look.problems, look.is_settling) == (frozenset(), {}, False)
@@ -160,6 +159,34 @@ def test_a_path_that_is_no_file_is_an_error(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(SourceError, match="Not a directory"):
         FileWatch(tmp_path / "pipe").first_look()
+
+
+def test_a_pipe_is_a_problem_at_once_and_other_files_are_read(folder):
+    os.mkfifo(folder / "pipe.yaml")
+    look = FileWatch(folder).first_look()
+    assert names(look) == ["web.yaml"]
+    assert look.problems == {
+        str(folder / "pipe.yaml"): f"{folder}/pipe.yaml: cannot read: it is a pipe, a socket or a "
+        "device (write a file there, or a link to one)"
+    }
+
+
+def test_a_file_that_becomes_a_pipe_keeps_its_content_until_it_is_a_file_again(folder, watch):
+    web = folder / "web.yaml"
+    web.unlink()
+    os.mkfifo(web)
+    assert list(watch.look().problems) == [str(web)]
+    assert watch.look().gone == frozenset()
+    web.unlink()
+    web.write_text("web 3")
+    watch.look()
+    assert watch.look() == Look({str(web): "web 3"})
+
+
+def test_a_file_that_is_replaced_by_a_pipe_before_it_is_read_does_not_wait(folder):
+    os.mkfifo(folder / "pipe.yaml")
+    with pytest.raises(OSError, match="it is a pipe"):
+        files._read_file(str(folder / "pipe.yaml"))
 
 
 def test_a_link_to_nowhere_is_a_problem(folder, watch):

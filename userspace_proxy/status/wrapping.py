@@ -1,0 +1,48 @@
+"""Places text on lines of a terminal's width, in the column where it begins.
+
+    ✕ shop/flaky  10.96.0.30:80  0 of 1  Clients fail: no route to
+                                         10.244.0.9
+
+Rule 1: without a width lines are as long as their text, for programs that read them.
+Rule 2: a command stays on one line, because it is pasted.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+LEAST_COLUMNS = 40
+"""No line is made shorter; terminals of phones have about as many."""
+# A narrower column is left, and the text continues below its line.
+_LEAST_TEXT = 32
+_BELOW = " " * 6
+
+
+def placed(head: str, text: str, columns: int) -> Iterator[str]:
+    """Yield the lines of a text behind a head; all begin in the same column.
+
+    Args:
+        columns: The width of a line; 0: no bound.
+    """
+    if not columns or len(head) + len(text) <= columns:
+        yield f"{head}{text}"
+        return
+    if columns - len(head) < _LEAST_TEXT:
+        yield head.rstrip()
+        head = _BELOW
+    blanks = " " * (len(text) - len(text.lstrip()))
+    lines = textwrap.wrap(
+        text,
+        columns - len(head),
+        subsequent_indent=blanks,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    for number, line in enumerate(lines):
+        yield f"{' ' * len(head) if number else head}{line}"
+
+
+def placed_remedy(head: str, text: str, columns: int) -> Iterator[str]:
+    """Yield the lines of a remedy: a sentence, or a command, which begins in lower case."""
+    yield from placed(head, text, 0 if text[:1].islower() else columns)
