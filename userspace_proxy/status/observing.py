@@ -20,7 +20,7 @@ from ..facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilte
 from ..facts.edges import Calls, Edges, EdgesFacts
 from ..model import DataPath
 
-# Of one watcher: what four workers send in a second.
+# Of one watcher: what four workers send in two seconds.
 RING = 4096
 LEFT_OUT = "too many at a time"
 # Service ports that are named at the start of a stream: a page of a terminal.
