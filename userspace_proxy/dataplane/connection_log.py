@@ -28,8 +28,8 @@ _log = FieldLogger(LOGGER)
 class Watch(Protocol):
     """What observes connections: see ``plane.record_ring``."""
 
-    def has_room(self) -> bool:
-        """Return whether it takes another one; counts it as left out if not."""
+    def has_room(self, *, is_plain: bool = False) -> bool:
+        """Return whether it takes another one; without room that is counted as left out."""
 
     def put(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
         """Take one; the function returns the address that the client dialled."""
@@ -55,12 +55,17 @@ class ConnectionLog:
         """Whether it passes records on."""
         return self._watch is not None
 
-    def takes_next(self) -> bool:
-        """Return whether to record what ends now, before its fields are collected."""
+    def takes_next(self, *, is_plain: bool = False) -> bool:
+        """Return whether to record what ends now, before its fields are collected.
+
+        It is plain if its client was served at the first dial, and its end was clean.
+        """
         self._logs_next = (
             self._share > 0 and self._draw() < self._share and _log.isEnabledFor(logging.INFO)
         )
-        return self._logs_next or (self._watch is not None and self._watch.has_room())
+        return self._logs_next or (
+            self._watch is not None and self._watch.has_room(is_plain=is_plain)
+        )
 
     def is_watched(self) -> bool:
         """Return whether to record what happens before the end, which isn't logged."""

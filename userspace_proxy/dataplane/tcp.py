@@ -376,7 +376,7 @@ class TcpConnection:
         self.is_closed = True
         self.settle()
         log = self.owner.engine.connection_log
-        if log is not None and log.takes_next():
+        if log is not None and log.takes_next(is_plain=self._is_plain(cause)):
             event = ending(by, is_served=self.up is not None)
             log.write(self._facts(event, cause, by), self._frontend)
         up, down, dial = self.up, self.down, self.dial
@@ -406,6 +406,10 @@ class TcpConnection:
         if dial is not None and dial.is_preserved and dial.endpoint is not None:
             client_dialer = self.owner.engine.client_dialer
             client_dialer.connection_ended(self.address[0], dial.endpoint, self.reactor.now)
+
+    def _is_plain(self, cause: str) -> bool:
+        is_at_once = self.dial is not None and not self.dial.tried
+        return is_at_once and self._first_byte_s is not None and cause == "complete"
 
     def note(self, event: ConnectionEvent) -> None:
         """Record what happens before the end, where connections are watched."""

@@ -39,6 +39,8 @@ class RecordRing(Watch):
         self._engine = engine
         self._clock = clock
         self._filters: Sequence[ConnectionFilter] = ()
+        self._takes_no_plain = False
+        """No filter takes a connection that was served at the first dial and ended well."""
         self._records: list[ConnectionFacts] = []
         self._left_out = 0
 
@@ -48,6 +50,9 @@ class RecordRing(Watch):
         Returns what was observed since the last call.
         """
         self._filters = filters
+        self._takes_no_plain = all(
+            one.slow_s is None and (one.failed or one.saved) for one in filters
+        )
         engine, share = self._engine, self._engine.tuning.connection_log
         if not filters:
             engine.connection_log = ConnectionLog(share) if share else None
@@ -57,8 +62,10 @@ class RecordRing(Watch):
         self._records, self._left_out = [], 0
         return observed
 
-    def has_room(self) -> bool:
+    def has_room(self, *, is_plain: bool = False) -> bool:
         """Part of Watch."""
+        if is_plain and self._takes_no_plain:
+            return False
         if len(self._records) < OBSERVED_MAX:
             return True
         self._left_out += 1

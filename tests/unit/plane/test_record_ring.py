@@ -205,6 +205,36 @@ async def test_what_no_filter_takes_is_left_to_no_reader(rig):
     assert (observer.ask(), observer.left_out) == ([], 0)
 
 
+@pytest.mark.parametrize(
+    ("filters", "takes"),
+    [
+        ([ALL], True),
+        ([ConnectionFilter(failed=True)], False),
+        ([ConnectionFilter(failed=True), ConnectionFilter(saved=True)], False),
+        ([ConnectionFilter(failed=True), ConnectionFilter(client="10.0.0.7")], True),
+        ([ConnectionFilter(failed=True, slow_s=1.0)], True),
+    ],
+)
+async def test_no_fields_are_collected_of_what_no_filter_can_take(rig, filters, takes):
+    ring = RecordRing(rig.engine)
+    ring.observe(filters)
+    assert ring.has_room(is_plain=True) is takes
+    assert ring.has_room()
+    assert ring.observe(filters).left_out == 0
+
+
+async def test_a_connection_that_was_served_at_once_is_plain(rig, monkeypatch):
+    asked = []
+    Observer(rig, ConnectionFilter(failed=True))
+    ring = rig.link._worker._ring
+    monkeypatch.setattr(ring, "has_room", lambda *, is_plain=False: asked.append(is_plain))
+    dead, pod = rig.refusing(), rig.endpoint()
+    await finished(rig, rig.service(pod.address), pod)
+    await until(lambda: asked == [True])
+    assert await rig.resets_a_client(rig.service(dead))
+    await until(lambda: asked == [True, False])
+
+
 async def test_a_full_ring_counts_what_it_leaves_out(rig):
     ring, one = RecordRing(rig.engine), ConnectionFacts()
     ring.observe([ALL])
