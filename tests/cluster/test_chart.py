@@ -151,6 +151,14 @@ def test_a_plain_manifest_is_what_the_chart_renders(path: Path, make: Callable[[
         pytest.param("image.repository=host/name:tag", "at '/image/repository'", id="image"),
         pytest.param("wake.namespaces={Shop}", "at '/wake/namespaces/0'", id="namespace"),
         pytest.param(
+            "allowEndpointNames={*.example.com}", "at '/allowEndpointNames/0'", id="suffix"
+        ),
+        pytest.param(
+            "allowEndpointNames={example.com}",
+            "allowEndpointNames needs clusterCIDR",
+            id="names-without-networks",
+        ),
+        pytest.param(
             "updateStrategy.rollingUpdate.maxSurge=all",
             "at '/updateStrategy/rollingUpdate/maxSurge'",
             id="surge",
@@ -230,6 +238,13 @@ def test_namespaces_to_wake_get_a_binding_and_the_agent_the_setting() -> None:
     assert ("ClusterRole", "userspace-proxy-wake") in objects
     plain = objects_of(render(API_SERVER))
     assert not [name for _, name in plain if name.endswith("wake")]
+
+
+def test_allowed_names_of_endpoints_are_a_setting_of_the_agent() -> None:
+    names = "--set=clusterCIDR=10.244.0.0/16,allowEndpointNames={example.com,example.net}"
+    objects = objects_of(render(API_SERVER, names))
+    text = objects["ConfigMap", "userspace-proxy"]["data"]["config.conf"]
+    assert list(yaml.safe_load_all(text))[1]["allowEndpointNames"] == ["example.com", "example.net"]
 
 
 def test_a_change_of_the_configuration_replaces_the_pods() -> None:

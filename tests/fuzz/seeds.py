@@ -143,6 +143,7 @@ ANNOTATIONS = {
     "hold": "1m30s,1000",
     "wake": "deployment/web",
     "range": "10.0.0.0/8",
+    "endpoints": "sql=db.example.com:5432,db2.example.com.:5433",
 }
 KUBECONFIG = """\
 apiVersion: v1

@@ -10,6 +10,7 @@ from .proxy_parts import PlaneComponent, SourceComponent, SyncComponent
 from .rounds.component import Component, OwnAddresses
 from .status_servers import Shown, StatusServers
 from .watchers.demand import Demand
+from .watchers.endpoint_names import EndpointNames
 from .watchers.firewalls import FirewallWatch
 from .watchers.kernel_counts import KernelCounts
 from .watchers.last_state import LastState
@@ -28,6 +29,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     options, source, steering, sync = core.options, core.source, core.steering, core.sync
     plane, served_ports, progress = core.plane, core.served_ports, core.sync.progress
     last_state = LastState(sync, source, options)
+    names_of_endpoints = EndpointNames(sync, source.kind, options)
 
     yield PlaneComponent(plane, progress)
     yield core.node
@@ -36,6 +38,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield Demand(plane, served_ports, source, is_allowed=options.allow_wake)
     # Before the status servers, which import half of the program.
     yield last_state
+    yield names_of_endpoints
     yield KernelCounts(steering, served_ports)
     yield StatusServers(options, plane, sync, shown, own)
     names = ProxyNames(progress, served_ports.listeners, steering.bind, options)
@@ -49,6 +52,6 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
             yield FirewallWatch(steering.name, options.proxy_ports)
     if (write := options.write_addresses) is not None:
         yield AddressPrinter(progress, served_ports, steering.bind, write)
-    yield SourceComponent(source, last_state.publish)
+    yield SourceComponent(source, lambda new: last_state.publish(names_of_endpoints.derive(new)))
     # Last, because what fails before leaves the node to the last process.
     yield Relief(core.predecessors, progress, plane, options)

@@ -1,6 +1,6 @@
 """Encodes a snapshot for the state that is kept on disk: JSON lines, compressed by gzip.
 
-    {"format":10}                                       which of these formats it is
+    {"format":11}                                       which of these formats it is
     {"of":{…},"node":{…},"node_addresses":[…]}          whose state it is, and all but the Services
     {"service":{…},"slices":[{…},…]}                    a Service; a line each, in their order
 
@@ -27,7 +27,7 @@ from ..model.slice_annotations import MAX
 from .persistent import PersistentMap
 from .store import ServiceState, Snapshot
 
-FORMAT = 10
+FORMAT = 11
 """Increase it with each change of the types in a snapshot: the test of the format fails then."""
 TEXT_BYTES_MAX = 256 << 20
 """Before compression: room for 200,000 Services with three endpoints each."""
@@ -171,6 +171,7 @@ def _check_node(node: Node) -> None:
 
 def _check_service(service: Service) -> None:
     _check_ips((*service.cluster_ips, *service.external_ips, *service.load_balancer_ips))
+    _check_ips(service.handling.found_by_name)
     _check_networks(service.load_balancer_source_ranges)
     _check_port(service.health_check_node_port)
     for port in service.ports:

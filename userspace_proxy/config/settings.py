@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ..model import DataPath, SocketAddress
+from ..model.endpoint_names import read_host
 from ..names import CLUSTER_DOMAIN
 from .forms import (
     DOMAIN,
@@ -86,10 +87,20 @@ class Settings:
         "clients wait; takes the permission to get and update its subresource scale",
         why="a proxy changes nothing in the cluster unless it is asked to",
     )
+    allow_endpoint_names: tuple[str, ...] = setting(
+        (), kind=texts("SUFFIX,...", read_host), topic=Topic.SOURCE, flag="allow-endpoint-names",
+        own_field="allowEndpointNames",
+        help="names that Services may have as endpoints (annotation endpoints, EndpointSlices of "
+        "addressType FQDN), each with all names below it: example.com; they are looked up by the "
+        "DNS servers of this node. With an API server, names need --cluster-cidr, too",
+        shown_default="none",
+        why="a user who can write a Service could have each node dial what a name leads to",
+    )
     service_cluster_ip_range: tuple[str, ...] = setting(
         ("10.96.0.0/12",), kind=SERVICE_CIDRS, topic=Topic.SOURCE,
         flag="service-cluster-ip-range", own_field="serviceClusterIPRange",
-        help="range from which ClusterIPs are allocated for manifests without one",
+        help="range from which ClusterIPs are allocated for manifests without one; no endpoint by "
+        "name may be in it",
         why="kubeadm's default",
     )
     service_proxy_name: str = setting(

@@ -10,7 +10,9 @@ Rule 3: if the kernel denies such sockets, this node's address is used.
 Rule 4: one port serves a client's dials to all endpoints. A UDP port belongs to one process: it is
 bound without SO_REUSEADDR first, so no other process has it, and only flows to known, different
 endpoints share it (``client_ports``).
-Rule 5: where all ports between a client and an endpoint are in use, this node's address is used
+Rule 5: an endpoint by name is dialled only if the kernel says at that moment that its address isn't
+this node's (``cluster.from_names``); other endpoints cost one comparison.
+Rule 6: where all ports between a client and an endpoint are in use, this node's address is used
 (with TCP for a minute), but only if the endpoint has just answered that client at its own address:
 a client that a network policy denies can use up ports, too. A port in TIME_WAIT is in use unless
 both sides have TCP timestamps.
@@ -27,6 +29,7 @@ import errno
 from typing import Any, Protocol
 
 from ..errors import UserspaceProxyError
+from ..kernel.own_addresses import OwnAddressCheck
 from ..log_fields import FieldLogger
 from ..model import SocketAddress
 from ..policy.locality import Locality
@@ -75,6 +78,7 @@ class ClientAddressDialer:
         self._ports = ports or ClientPorts()
         self._node_dialer = NodeAddressDialer(self._ports, processes)
         self._has_failed = False
+        self._own_addresses = OwnAddressCheck()
 
     def dial_for(
         self,
@@ -91,6 +95,10 @@ class ClientAddressDialer:
         With ``may_preserve`` unset only this node's address is used; ``holds_ack`` is for streams
         (``held_acks``). Returns and raises as :meth:`dial`, but for NoClientAddress.
         """
+        by_name = dialling.group.serving.handling.found_by_name
+        if endpoint.ip in by_name and self._own_addresses.has(endpoint.ip):
+            dialling.is_preserved = False
+            raise OSError(errno.ECANCELED, f"{endpoint.ip} is an address of this node")
         client, is_flow = dialling.address[0], bool(kind & _socket.SOCK_DGRAM)
         dialling.is_preserved = (
             self.is_on

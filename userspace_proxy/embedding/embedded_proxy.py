@@ -31,7 +31,6 @@ from .added_service import AddedService
 from .arguments import (
     EndpointAddress,
     HandlingArguments,
-    make_slices,
     read_affinity,
     read_endpoint,
     read_handling,
@@ -40,6 +39,7 @@ from .arguments import (
     read_port,
 )
 from .loopback import free_loopback
+from .named_endpoints import make_all_slices
 
 if TYPE_CHECKING:
     from ..lookup.aiohttp_resolver import ServiceResolver
@@ -99,6 +99,10 @@ class EmbeddedProxy(Agent):
             name: Its name.
             port: The port that clients dial.
             endpoints: ``ip:port``, ``[ip6]:port``, tuples of IP and port, or a mapping to weights.
+                Names instead of IPs (``db.example.com:5432``) are off by default:
+                ``Options(allow_endpoint_names=("example.com",))`` allows those below
+                ``example.com``. They are looked up after the return, by the DNS servers of this
+                machine, and never lead to it, or to reserved addresses: see docs/services.md.
             standby: Endpoints that serve only while none of the others can.
             namespace: Its namespace.
             protocol: ``TCP`` or ``UDP``.
@@ -127,7 +131,8 @@ class EmbeddedProxy(Agent):
             handling=read_handling(seed, balance=balance, **handling),
         )
         self._check_path(service)
-        await self._replace(service, make_slices(service, endpoints, standby))
+        allowed = self._options.allow_endpoint_names
+        await self._replace(service, make_all_slices(service, endpoints, standby, allowed))
         return AddedService(self, service)
 
     def _check_path(self, service: Service) -> None:

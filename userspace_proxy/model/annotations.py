@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from .durations import parse_duration
+from .endpoint_names import read_endpoint_names
 from .handling import (
     DEFAULT_HANDLING,
     Balance,
@@ -159,6 +160,7 @@ ANNOTATIONS = (
         one_of({path.value: path for path in DataPath}),
         "the flag --path decides",
     ),
+    Annotation("endpoints", "names", read_endpoint_names, "no endpoint is found by name"),
 )
 """All of them; docs/services.md lists them, and a test compares the two."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from .endpoint_names import EndpointName
+
 
 class Balance(enum.StrEnum):
     """How the endpoint of a new connection is chosen."""
@@ -91,6 +93,10 @@ class Handling:
     """TCP connections to endpoints begin with this header; None: with the client's bytes."""
     path: DataPath | None = None
     """None: as ``--path`` says."""
+    names: tuple[EndpointName, ...] = ()
+    """Endpoints by name, also those of slices."""
+    found_by_name: tuple[str, ...] = ()
+    """Their addresses, sorted: at each dial the kernel is asked whether one is this node's."""
 
     @property
     def waits(self) -> Hold | None:

@@ -17,7 +17,9 @@ import ipaddress
 from collections.abc import Iterable
 from sys import intern
 
+from ..errors import ConfigError
 from .addresses import IPFamily, parse_ip
+from .endpoint_names import NameSlice, read_host
 from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .names import ServiceKey, SliceKey
 from .nodes import Node
@@ -59,8 +61,8 @@ def read_slice(
         with_pods: Note endpoints that can't be pods, which port-forwards need.
 
     Returns:
-        None for a slice without a Service (label ``kubernetes.io/service-name``), of a headless
-        Service unless they are wanted, or of names (addressType FQDN).
+        None for a slice without a Service (label ``kubernetes.io/service-name``), or of a headless
+        Service unless they are wanted. With addressType FQDN, a slice of names.
 
     Raises:
         FieldError: A name is missing, or the address type is invalid.
@@ -69,20 +71,24 @@ def read_slice(
     service = labels.get(LABEL_SERVICE_NAME)
     if LABEL_HEADLESS in labels and not with_headless:
         return None
-    if not service or wire.address_type == "FQDN":
+    if not service:
         return None
     if not wire.address_type:
         raise FieldError("addressType", "is missing")
-    if wire.address_type not in ("IPv4", "IPv6"):
+    if wire.address_type not in ("IPv4", "IPv6", "FQDN"):
         raise FieldError("addressType", f"{quoted(wire.address_type)} is not IPv4, IPv6 or FQDN")
-    family = IPFamily.IPV4 if wire.address_type == "IPv4" else IPFamily.IPV6
+    family = IPFamily.IPV6 if wire.address_type == "IPv6" else IPFamily.IPV4
+    are_names = wire.address_type == "FQDN"
     namespace = namespace_of(wire.metadata)
     preference = read_preference(wire.metadata.annotations)
     endpoints, hints = [], _Hints()
-    notes = []
+    notes: list[str] = []
     for i, item in enumerate(wire.endpoints or ()):
         # Clients use the first address only. Source: discovery.k8s.io/v1, Endpoint.addresses.
-        address = _address_of(item.addresses, family)
+        if are_names:
+            address = _name_of(item.addresses, f"endpoints[{i}].addresses", notes)
+        else:
+            address = _address_of(item.addresses, family)
         if address is None:
             continue
         hostname = (item.hostname if with_headless else None) or ""
@@ -93,19 +99,24 @@ def read_slice(
             if with_pods:
                 notes.append(f"{exc}: {address} has no pod")
         endpoints.append(_endpoint(item, address, preference, hints, hostname, pod))
-    return EndpointSlice(
+    made = EndpointSlice(
         key=SliceKey(namespace, name_of(wire.metadata)),
         service=ServiceKey(namespace, service),
         family=family,
-        ports=tuple(
-            SlicePort(port.name or "", port.port, port.protocol or "TCP")
-            for port in wire.ports or ()
-            # A port without a number means "all ports", which a proxy can't dial.
-            if port.port and 1 <= port.port <= 65535
-        ),
+        ports=_slice_ports(wire),
         endpoints=tuple(endpoints),
         triggered_at=_trigger_time(wire.metadata),
         notes=(*notes, *preference.notes, *hints.notes),
+    )
+    return NameSlice.of(made) if are_names else made
+
+
+def _slice_ports(wire: WireEndpointSlice) -> tuple[SlicePort, ...]:
+    return tuple(
+        SlicePort(port.name or "", port.port, port.protocol or "TCP")
+        for port in wire.ports or ()
+        # A port without a number means "all ports", which a proxy can't dial.
+        if port.port and 1 <= port.port <= 65535
     )
 
 
@@ -259,6 +270,15 @@ def valid_networks(texts: Iterable[str | None]) -> tuple[str, ...]:
         except ValueError:
             continue
     return tuple(networks)
+
+
+def _name_of(addresses: list[str] | None, path: str, notes: list[str]) -> str | None:
+    """Return the first name; None, and a note, if it is none."""
+    try:
+        return read_host((addresses or [""])[0])
+    except ConfigError as exc:
+        notes.append(f"{path}: {exc}")
+        return None
 
 
 def _address_of(addresses: list[str] | None, family: IPFamily) -> str | None:

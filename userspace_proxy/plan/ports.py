@@ -8,6 +8,7 @@ endpoint and no source range: it refuses all clients.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Iterator
 
 from ..cluster import ServiceState
@@ -31,6 +32,7 @@ from ..policy.causes import (
     too_many_endpoints,
     too_many_in_namespace,
 )
+from ..policy.name_causes import NEEDS_PROXY, name_notes, why_no_name_serves
 from ..policy.orphans import Orphans
 from .claims import PortClaim
 from .namespace_shares import NAMESPACE_MAX, SERVICE_MAX
@@ -132,7 +134,8 @@ def _plan_port(
     path = choose_path(
         handling,
         facts.default_path,
-        facts.no_kernel_path.get(claim.key.family)
+        (f"{NEEDS_PROXY} needs the proxy" if handling.found_by_name else "")
+        or facts.no_kernel_path.get(claim.key.family)
         or facts.no_kernel_path.get(handling.balance)
         or no_kernel_path,
         allowed=facts.allowed_paths,
@@ -166,10 +169,11 @@ def _plan_port(
 
 def slice_notes(state: ServiceState, family: IPFamily) -> tuple[Cause, ...]:
     """Return what the slices of a family ask for and don't get."""
-    slices = (item for item in state.slices if item.family is family)
-    return first_notes(
+    slices = [item for item in state.slices if item.family is family]
+    written = (
         not_followed(f"EndpointSlice {item.key}: {note}") for item in slices for note in item.notes
     )
+    return first_notes(itertools.chain(name_notes(slices), written))
 
 
 def _cause(
@@ -181,6 +185,8 @@ def _cause(
         meant = orphans.meant_for(state.service.key)
         if meant is not None:
             return meant
+    if not usable.verdicts and (cause := why_no_name_serves(state, claim.port, claim.key.family)):
+        return cause
     return why_none_usable(
         state.service, claim.port, claim.key.family, claim.scope, index, usable.verdicts
     )

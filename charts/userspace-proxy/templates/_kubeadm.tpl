@@ -29,6 +29,9 @@
 {{- if .Values.wake.namespaces }}
 {{- $flags = append $flags "--allow-wake" }}
 {{- end }}
+{{- with .Values.allowEndpointNames }}
+{{- $flags = append $flags (printf "--allow-endpoint-names=%s" (join "," .)) }}
+{{- end }}
 {{- $flags = concat $flags (include "userspace-proxy.metricsFlag" . | fromYamlArray) .Values.extraFlags }}
 {{- $ours := include "userspace-proxy.container" . | fromYaml }}
 {{- $_ := set $container "command" (concat $container.command $flags) }}

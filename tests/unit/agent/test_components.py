@@ -18,6 +18,7 @@ ALWAYS = [
     "SyncComponent",
     "Demand",
     "LastState",
+    "EndpointNames",
     "KernelCounts",
     "StatusServers",
     "NamesByDns",

@@ -27,6 +27,7 @@ from userspace_proxy.model import (
     SliceKey,
     SlicePort,
 )
+from userspace_proxy.model.endpoint_names import EndpointName
 
 OWNER = StateOwner("kubernetes", "https://192.0.2.10:6443", "node-1", "")
 WEB = ServiceKey("shop", "web")
@@ -78,6 +79,8 @@ def every_field():
                 keeps_clients=False,
                 hold=Hold(60, 16),
                 max_connections=100,
+                names=(EndpointName("db.example.com", 5432, "sql"),),
+                found_by_name=("203.0.113.1",),
             ),
             notes=("café is ignored",),
             proxy_name="canary",
@@ -116,7 +119,7 @@ def test_equal_snapshots_are_equal_bytes():
 def test_the_format():
     """If this text changes, increase FORMAT: an earlier version must not read it."""
     assert zlib.decompress(encode_state(snapshot(), OWNER), wbits=31).decode() == (
-        '{"format":10}\n'
+        '{"format":11}\n'
         '{"of":{"source":"kubernetes","location":"https://192.0.2.10:6443","node":"node-1",'
         '"proxy_name":""},"node":{"name":"node-1","addresses":["192.0.2.1"],"zone":"zone-a",'
         '"pod_networks":["10.244.1.0/24"],"is_being_deleted":false},'
@@ -126,7 +129,7 @@ def test_the_format():
         '"affinity_timeout_s":null,"external_ips":[],"load_balancer_ips":[],'
         '"load_balancer_source_ranges":[],"health_check_node_port":0,"is_internal_local":false,'
         '"is_external_local":false,"handling":{"balance":"round-robin","seed":0,"keeps_clients":true,'
-        '"hold":null,"slow_start_s":0.0,"max_connections":null,"wake":null,"removal_s":null,"proxy_protocol":null,"path":null},"notes":[],'
+        '"hold":null,"slow_start_s":0.0,"max_connections":null,"wake":null,"removal_s":null,"proxy_protocol":null,"path":null,"names":[],"found_by_name":[]},"notes":[],'
         '"proxy_name":null,"has_headless_label":false,"external_name":"","created":""},'
         '"slices":[{"key":["shop","web-0-v4"],"service":["shop","web-0"],"family":4,'
         '"ports":[{"name":"http","port":8080,"protocol":"TCP"}],'
@@ -165,10 +168,10 @@ def test_the_state_of_another_proxy_is_not_accepted(field, other, cause):
     [
         pytest.param(b"", "it is corrupt: Input data was truncated", id="empty"),
         pytest.param(b"[]\n", "it is corrupt: Expected `object`, got `array`", id="not-a-head"),
-        pytest.param(b'{"format":11}\n', "its format is 11, and this version reads 10", id="newer"),
-        pytest.param(b'{"format":10}\n{}\n', "it is corrupt: Object missing required field `of`",
+        pytest.param(b'{"format":12}\n', "its format is 12, and this version reads 11", id="newer"),
+        pytest.param(b'{"format":11}\n{}\n', "it is corrupt: Object missing required field `of`",
             id="without-an-owner"),
-        pytest.param(b'{"format":10}\n{"of":{"source":"\xff"}}', "it is corrupt: ",
+        pytest.param(b'{"format":11}\n{"of":{"source":"\xff"}}', "it is corrupt: ",
             id="not-utf-8"),
     ],
 )  # fmt: skip
@@ -221,7 +224,7 @@ def test_arbitrary_bytes_are_not_accepted(data):
 
 @given(st.binary())
 def test_arbitrary_text_is_not_accepted(text):
-    for prefix in (b"", b'{"format":10}\n'):
+    for prefix in (b"", b'{"format":11}\n'):
         with pytest.raises(InputError):
             decode_state(compressed(prefix + text), OWNER)
 

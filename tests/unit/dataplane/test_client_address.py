@@ -11,13 +11,15 @@ import pytest
 from tests.netns import DEADLINE_S, Net
 from userspace_proxy.dataplane.client_address import ClientAddressDialer
 from userspace_proxy.dataplane.client_ports import ClientPorts
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import Handling, SocketAddress
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.policy.locality import FIRST_PORT, LAST_PORT, Locality
 
 TCP = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 UDP = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
 ALICE, ALICE_6 = "10.9.9.9", "fd00:9::9"
 POD, POD_6, OTHER_POD = "10.1.0.1", "fd00:1::1", "10.1.0.2"
+BY_NAME = Serving(handling=Handling(found_by_name=("10.1.0.1", "203.0.113.1")))
 KINDS = pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
 
 
@@ -26,6 +28,7 @@ class Group:
 
     def __init__(self):
         self.left = []
+        self.serving = Serving()
         self.detours = {}
         self.outcomes = self
 
@@ -236,6 +239,7 @@ import logging, socket
 from types import SimpleNamespace
 from userspace_proxy.dataplane.client_address import ClientAddressDialer
 from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.policy.locality import Locality
 
 logging.basicConfig(format="%(message)s")
@@ -243,7 +247,7 @@ dialer, at = ClientAddressDialer(), SocketAddress({version!r}, 80)
 dialer.is_on, dialer.locality = True, Locality({{"10.1.0.0/24": 1, "fd00:1::/64": 1}})
 client = "10.9.9.9" if "." in at.ip else "fd00:9::9"
 for _ in range(2):
-    group = SimpleNamespace(detours={{}})
+    group = SimpleNamespace(detours={{}}, serving=Serving())
     dialling = SimpleNamespace(address=(client, 1), group=group, is_preserved=True)
     dialer.dial_for(dialling, socket.SOCK_STREAM, at, 0.0, may_preserve=True)[0].close()
     print(dialling.is_preserved)
@@ -267,3 +271,31 @@ def test_an_endpoint_with_a_detour_is_dialled_there_and_from_this_node():
         assert (number, sock.getpeername()) == (0, there)
         sock.close()
         assert dialling.is_preserved is False
+
+
+@KINDS
+def test_an_endpoint_by_name_is_not_dialled_at_an_address_of_this_node(server, dialer, kind):
+    _, at = server(kind)
+    dialling = Dialling()
+    dialling.group.serving = BY_NAME
+    with pytest.raises(OSError, match=r"10\.1\.0\.1 is an address of this node") as refused:
+        dialer.dial_for(dialling, kind, at, 0.0, may_preserve=True)
+    assert refused.value.errno == errno.ECANCELED
+    assert not dialling.is_preserved
+    # Other endpoints may be there, also of the same Service.
+    dialling.group.serving = Serving(handling=Handling(found_by_name=("203.0.113.1",)))
+    sock, _ = dialer.dial_for(dialling, kind, at, 0.0, may_preserve=True)
+    assert dialling.is_preserved
+    sock.close()
+
+
+@KINDS
+def test_an_endpoint_by_name_is_dialled_anywhere_else(node, dialer, kind):
+    node.run("ip link add v0 type veth peer name v1; ip link set v0 up; ip link set v1 up")
+    node.run("ip address add 192.0.2.1/32 dev v0; ip route add 203.0.113.0/24 dev v0")
+    dialling = Dialling()
+    dialling.group.serving = BY_NAME
+    at = SocketAddress("203.0.113.1", 80)
+    sock, number = dialer.dial_for(dialling, kind, at, 0.0, may_preserve=False)
+    assert number in (0, errno.EINPROGRESS)
+    sock.close()

@@ -3,6 +3,7 @@
 import pytest
 
 from userspace_proxy.model import Endpoint, IPFamily, Node, SliceKey, SlicePort
+from userspace_proxy.model.endpoint_names import NameSlice
 from userspace_proxy.model.reading import HINTED_MAX, HINTED_OTHERS, read_node, read_slice
 from userspace_proxy.model.wire import FieldError, WireEndpointSlice, WireNode, convert
 
@@ -143,7 +144,6 @@ class TestSlice:
             pytest.param({"metadata": {"name": "x"}}, id="no-labels"),
             pytest.param({"metadata": {"name": "x", "labels": {LABEL: None}}}, id="null-label"),
             pytest.param({"metadata": {"name": "x", "labels": {LABEL: ""}}}, id="empty-label"),
-            pytest.param({"addressType": "FQDN"}, id="names-for-addresses"),
             # Upstream's e2e, "should implement service.kubernetes.io/headless".
             pytest.param(
                 {
@@ -158,6 +158,22 @@ class TestSlice:
     )
     def test_a_slice_without_a_service_to_serve_is_none(self, fields):
         assert a_slice(**fields) is None
+
+    def test_a_slice_with_names_for_addresses_is_one_of_names(self):
+        endpoints = [
+            {"addresses": ["DB.example.com."], "conditions": {"ready": False}},
+            {"addresses": ["192.0.2.1"]},
+            {"addresses": []},
+        ]
+        item = a_slice(addressType="FQDN", endpoints=endpoints)
+        assert isinstance(item, NameSlice)
+        assert item.endpoints == ()
+        assert item.named == (Endpoint("db.example.com", ready=False),)
+        assert item.notes == (
+            "endpoints[1].addresses: '192.0.2.1' is not a DNS name: addresses belong in "
+            "EndpointSlices",
+            "endpoints[2].addresses: '' is not a DNS name",
+        )
 
     @pytest.mark.parametrize(
         ("text", "expected"),

@@ -19,6 +19,11 @@ from userspace_proxy.model import (
     SlicePort,
     SocketAddress,
 )
+from userspace_proxy.model.endpoint_names import (
+    NameProblem,
+    NameState,
+    ResolvedSlice,
+)
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import HealthCheck, Planner, PortPlan, Side
 from userspace_proxy.policy import ENDPOINTS_MAX, EndpointVerdict, NodeFacts
@@ -343,3 +348,38 @@ class TestPolicies:
         store.put_service(replace(EXTERNAL, is_external_local=False))
         sides.append([str(key.side) for key in planner.plan(store.snapshot()).ports])
         assert sides == [["", "external"], [""]]
+
+
+class TestEndpointsByName:
+    NAMES = Handling(found_by_name=("203.0.113.1",), path=DataPath.KERNEL)
+
+    def resolved(self, *ips, problems=()):
+        item = slice_of(*ips)
+        return ResolvedSlice(
+            item.key, item.service, item.family, item.ports, item.endpoints, problems=problems
+        )
+
+    def test_they_are_served_in_userspace_only(self):
+        port = the_port(service(handling=self.NAMES), self.resolved("203.0.113.1"))
+        assert port.path.path is DataPath.USERSPACE
+        assert [str(note) for note in port.notes] == [
+            "path kernel is not used: an endpoint by name needs the proxy"
+        ]
+
+    def test_without_an_address_the_name_is_the_cause(self):
+        problem = NameProblem("db.example.com", NameState.UNRESOLVED, "DNS has no such name")
+        port = the_port(service(), self.resolved(problems=(problem,)))
+        assert port.cause.code is CauseCode.NAME_UNRESOLVED
+        assert str(port.cause) == "db.example.com has no address: DNS has no such name"
+
+    def test_while_others_serve_it_is_a_note(self):
+        problem = NameProblem("db.example.com", NameState.STALE, "no server answers")
+        port = the_port(service(), self.resolved("203.0.113.1", problems=(problem,)))
+        assert port.cause is None
+        assert [note.code for note in port.notes] == [CauseCode.NAME_UNRESOLVED]
+
+    def test_an_endpoint_that_is_not_ready_is_the_cause_of_its_own(self):
+        item = slice_of(Endpoint(POD_A.ip, **NOT_READY))
+        problem = NameProblem("db.example.com", NameState.STALE, "no server answers")
+        made = replace(self.resolved(problems=(problem,)), endpoints=item.endpoints)
+        assert the_port(service(), made).cause == none_ready(1)

@@ -46,6 +46,11 @@ class Options(PolicyOptions):
     """The address of the page, ``/metrics`` and the rest; None: they aren't served."""
     metrics_detail: Literal["node", "service", "endpoint"] = "service"
     """What ``/metrics`` has beside the sums of the node."""
+    allow_endpoint_names: tuple[str, ...] = ()
+    """Names, with all below them, that Services may have as endpoints: ``example.com``. It needs
+    dnspython, the extra ``dns``. Empty: none are looked up."""
+    service_cluster_ip_range: tuple[str, ...] = ()
+    """The networks of Services, to which such a name must not lead."""
     allow_wake: bool = False
     """Have workloads scaled from zero while clients of their Services wait."""
     dns: tuple[str, int] | None = None

@@ -8,6 +8,7 @@ from textwrap import dedent
 import pytest
 
 from userspace_proxy.model import IPFamily, Node, Service, ServiceKey, ServicePort, SliceKey
+from userspace_proxy.model.endpoint_names import NameSlice
 from userspace_proxy.sources.manifests.objects import (
     FileObjects,
     ManifestReader,
@@ -272,9 +273,15 @@ def test_aliases_of_all_documents_have_one_limit_however_often_a_text_is_read():
         assert (problem in first, problem in second, problem in third) == (False, False, True)
 
 
-def test_slices_of_names_and_locks_are_skipped():
+def test_a_slice_of_names_is_read():
     text = SLICE.replace("IPv4", "FQDN").replace("10.244.1.7", "shop.example")
+    (found,) = read(text).objects
+    assert isinstance(found.value, NameSlice)
+    assert [endpoint.ip for endpoint in found.value.named] == ["shop.example"]
+
+
+def test_locks_are_skipped():
     lock = ENDPOINTS.replace(
         "{name: cart}", "{name: cart, annotations: {control-plane.alpha.kubernetes.io/leader: x}}"
     )
-    assert read(text) == read(lock) == FileObjects()
+    assert read(lock) == FileObjects()

@@ -1,0 +1,235 @@
+"""Endpoints by name, on a node whose resolv.conf names a real DNS server outside.
+
+pod ──▶ node-1: userspace-proxy run --allow-endpoint-names=example.com ──▶ db-1, db-2
+                   └── DNS ──▶ dns, whose records a test writes
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import Agent
+from tests.node.broken_services import NAMESPACE, Shown
+from tests.node.observers import Expected, check, in_explain, in_json, on_page
+from tests.node.testbed import Testbed
+from userspace_proxy.model import CauseCode
+from userspace_proxy_testing.sandbox import write_resolver_files
+from userspace_proxy_testing.sandbox.address_plan import POD_CIDR
+
+pytestmark = pytest.mark.netns
+
+FLAGS = ("--allow-endpoint-names=example.com", f"--cluster-cidr={POD_CIDR}")
+PORT = 5432
+REFUSED = "it is not dialled"
+
+
+class NamingAgent(Agent):
+    """An agent on a node with a resolv.conf of its own."""
+
+    files = Path()
+
+    @property
+    def command(self) -> list[str]:
+        """The command line, in a mount namespace with the node's files."""
+        files = write_resolver_files(self.files, "198.51.100.2", "none")
+        prefix = self.node.prefix_with_files({"/etc/resolv.conf": files["/etc/resolv.conf"]})
+        return [*prefix[len(self.node.prefix) :], *super().command]
+
+
+class Site(Testbed):
+    """The testbed with a DNS server and two databases outside."""
+
+    def __init__(self, folder: Path) -> None:
+        state = f"--state-dir={folder / 'state'}"
+        super().__init__(folder, "nftables", *FLAGS, state, agent=NamingAgent)
+        assert isinstance(self.agent, NamingAgent)
+        self.agent.files = folder
+        self.databases: dict[str, str] = {}
+        self._zone = folder / "zone.json"
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        self.resolve()
+        dns = self.sandbox.add_outside("dns")
+        assert str(dns.ip) == "198.51.100.2"
+        command = [sys.executable, "-m", "tests.dns_zone", str(dns.ip), str(self._zone)]
+        server = dns.popen(command, stdout=subprocess.PIPE, env=dict(os.environ))
+        assert server.stdout is not None
+        with server.stdout:
+            assert server.stdout.readline() == "ready\n"
+        for name in ("db-1", "db-2"):
+            host = self.sandbox.add_outside(name)
+            host.serve(tcp=PORT)
+            self.databases[name] = str(host.ip)
+        self.agent.manifests.write()
+        self.agent.start_until_ready()
+
+    def resolve(self, **names: list[str]) -> None:
+        """Have names below example.com lead to these addresses, and no others."""
+        records = {
+            f"{name}.example.com {kind}": [0, *(ip for ip in ips if (":" in ip) is is_6)]
+            for name, ips in names.items()
+            for kind, is_6 in (("A", False), ("AAAA", True))
+        }
+        text = self._zone.with_suffix(".new")
+        text.write_text(json.dumps(records))
+        text.replace(self._zone)
+
+    def serve_name(self, name: str, ip: str, text: str, *more_ips: str) -> None:
+        """Write a Service with this annotation."""
+        service = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "namespace": NAMESPACE,
+                "name": name,
+                "annotations": {"userspace-proxy.io/endpoints": text},
+            },
+            "spec": {"clusterIP": ip, "clusterIPs": [ip, *more_ips], "ports": [{"port": 80}]},
+        }
+        self.agent.manifests.write_objects([service], name=f"{name}.yaml")
+
+    def endpoints(self, name: str) -> list[str]:
+        """Return the addresses of the endpoints that serve."""
+        return [
+            endpoint["address"]
+            for port in self.agent.status()["ports"]
+            if port["service"] == name and not self.agent.status()["sync"]["waiting_since"]
+            for endpoint in port["endpoints"]
+            if endpoint["is_usable"]
+        ]
+
+    def address(self, name: str) -> str:
+        """Return where a database answers."""
+        return f"{self.databases[name]}:{PORT}"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    with Site(tmp_path_factory.mktemp("agent")) as site:
+        yield site
+
+
+def check_note(agent: Agent, expected: Expected) -> None:
+    """Wait until all that shows notes of a Service has this one."""
+    for shows in (in_json, on_page, in_explain):
+        wait_for(expected.sentence, lambda shows=shows: shows(agent, expected))  # type: ignore[misc]
+
+
+def test_clients_reach_a_name_at_another_port_and_fail_over_between_its_addresses(site):
+    one, two = site.address("db-1"), site.address("db-2")
+    nobody = "198.51.100.99"
+    site.resolve(db=[site.databases["db-1"], nobody])
+    site.serve_name("db", "10.96.3.1", f"db.example.com:{PORT}")
+    wait_for("both", lambda: site.endpoints("db") == [one, f"{nobody}:{PORT}"], hint=site.agent.log)
+    for _ in range(4):
+        # The address that doesn't answer costs time, and no request.
+        assert "db-1" in site["pod"].get(("10.96.3.1", 80))
+    site.resolve(db=[site.databases["db-2"]])
+    wait_for("the other", lambda: site.endpoints("db") == [two])
+    assert "db-2" in site["pod"].get(("10.96.3.1", 80))
+    site.resolve()
+    sentence = (
+        "db.example.com no longer resolves, its last addresses are used: DNS has no such name"
+    )
+    check_note(site.agent, Expected("db", CauseCode.NAME_UNRESOLVED, sentence, Shown.PORT))
+    assert "db-2" in site["pod"].get(("10.96.3.1", 80))
+
+
+def test_a_service_of_two_families_has_the_addresses_of_both(site):
+    host = site.sandbox.outside["db-1"]
+    if len(host.addresses) == 1:
+        pytest.skip("this kernel has no IPv6")
+    ips = [str(address) for address in host.addresses]
+    site.resolve(dual=ips)
+    site.serve_name("dual", "10.96.3.7", f"dual.example.com:{PORT}", "fd00:10:96::37")
+    wanted = {f"{ips[0]}:{PORT}", f"[{ips[1]}]:{PORT}"}
+    wait_for("both", lambda: set(site.endpoints("dual")) == wanted)
+    for ip in ("10.96.3.7", "fd00:10:96::37"):
+        assert "db-1" in site["pod"].get((ip, 80))
+
+
+def test_a_name_that_is_not_allowed_says_so_everywhere(site):
+    site.serve_name("other", "10.96.3.2", "db.example.org:5432")
+    sentence = "db.example.org is not looked up: --allow-endpoint-names has no suffix of it"
+    check(site.agent, Expected("other", CauseCode.NAME_NOT_ALLOWED, sentence, Shown.PORT))
+    assert site["pod"].tcp_refusal(("10.96.3.2", 80)) == "refused"
+
+
+def test_a_name_that_never_resolved_says_so_everywhere(site):
+    site.serve_name("none", "10.96.3.3", "none.example.com:5432")
+    sentence = "none.example.com has no address: DNS has no such name"
+    check(site.agent, Expected("none", CauseCode.NAME_UNRESOLVED, sentence, Shown.PORT))
+
+
+@pytest.mark.parametrize(
+    ("ip", "words"),
+    [
+        pytest.param("192.0.2.1", "an address of this node", id="this-node"),
+        pytest.param("127.0.0.1", "a loopback address", id="loopback"),
+        pytest.param("0.0.0.0", "the unspecified address, which is this node", id="unspecified"),
+        pytest.param("169.254.169.254", "the metadata address of clouds", id="metadata"),
+        pytest.param("10.244.0.2", "in the network of pods", id="pod"),
+        pytest.param("10.96.3.1", "an address of a Service", id="service"),
+        pytest.param("10.96.200.1", "in the network of Services", id="services"),
+    ],
+)
+def test_a_name_does_not_lead_to_this_node_or_into_the_cluster(site, ip, words):
+    site.serve_name("db", "10.96.3.1", f"db.example.com:{PORT}")
+    name = f"bad-{ip.replace('.', '-')}"
+    site.resolve(**{name: [ip]})
+    site.serve_name(name, "10.96.3.9", f"{name}.example.com:{PORT}")
+    sentence = f"{name}.example.com leads to {ip}, which is {words}: {REFUSED}"
+    check(site.agent, Expected(name, CauseCode.ENDPOINT_NOT_ALLOWED, sentence, Shown.PORT))
+    assert site["pod"].tcp_refusal(("10.96.3.9", 80)) == "refused"
+    site.agent.manifests.write_objects([], name=f"{name}.yaml")
+    wait_for("its end", lambda: not site.agent.frontends(name))
+
+
+def test_a_name_does_not_lead_to_an_address_that_the_node_gets_later(site):
+    ip = "198.51.100.77"
+    site.resolve(later=[ip])
+    site.serve_name("later", "10.96.3.4", f"later.example.com:{PORT}")
+    wait_for("the endpoint", lambda: site.endpoints("later") == [f"{ip}:{PORT}"])
+    with site.agent.listener(PORT) as daemon:
+        daemon.setblocking(False)
+        site.shell(f"ip address add {ip}/32 dev lo")
+        for _ in range(3):
+            site["pod"].tcp_refusal(("10.96.3.4", 80))
+        sentence = f"later.example.com leads to {ip}, which is an address of this node: {REFUSED}"
+        check(site.agent, Expected("later", CauseCode.ENDPOINT_NOT_ALLOWED, sentence, Shown.PORT))
+        with pytest.raises(BlockingIOError):
+            daemon.accept()
+        site.shell(f"ip address del {ip}/32 dev lo")
+
+
+def test_bad_values_are_one_line_each(site):
+    site.serve_name("wrong", "10.96.3.5", "192.0.2.7:5432")
+    sentence = (
+        "annotation userspace-proxy.io/endpoints: '192.0.2.7' is not a DNS name: addresses belong "
+        "in EndpointSlices: no endpoint is found by name"
+    )
+    check_note(site.agent, Expected("wrong", CauseCode.NOT_FOLLOWED, sentence, Shown.PORT))
+
+
+def test_after_a_restart_without_dns_the_last_addresses_serve(site):
+    site.resolve(kept=[site.databases["db-1"]])
+    site.serve_name("kept", "10.96.3.6", f"kept.example.com:{PORT}")
+    wait_for("the endpoint", lambda: site.endpoints("kept") == [site.address("db-1")])
+    assert site.agent.stop() == 0
+    site.resolve()
+    site.agent.start_until_ready()
+    sentence = "kept.example.com no longer resolves, its last addresses are used: DNS has no such"
+    check_note(site.agent, Expected("kept", CauseCode.NAME_UNRESOLVED, sentence, Shown.PORT))
+    assert "db-1" in site["pod"].get(("10.96.3.6", 80))

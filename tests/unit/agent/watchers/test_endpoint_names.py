@@ -1,0 +1,131 @@
+"""What the agent does beside lookups of names: networks, the last state, this node's addresses."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from tests.netns import Net
+from userspace_proxy.agent.rounds.options import Options
+from userspace_proxy.agent.rounds.tasks import Supervisor
+from userspace_proxy.agent.watchers.endpoint_names import EndpointNames
+from userspace_proxy.cluster import Store
+from userspace_proxy.lookup import endpoint_lookups
+from userspace_proxy.model import Handling
+from userspace_proxy.model.endpoint_names import EndpointName, Lookup, NameState
+
+from ..samples import service
+from ..watched import turn, until
+
+ALLOWED = {"allow_endpoint_names": ("example.com",)}
+
+
+class Rounds:
+    """What the component needs of the sync loop."""
+
+    def __init__(self):
+        self.progress = SimpleNamespace(latest=None)
+
+    def publish(self, snapshot):
+        self.progress.latest = snapshot
+
+
+class Node:
+    """The component, and one Service with an endpoint by name."""
+
+    def __init__(self, source="manifests", **options):
+        self.rounds = Rounds()
+        self.store = Store()
+        self.supervisor = Supervisor()
+        self.names = EndpointNames(self.rounds, source, Options(**options))
+
+    async def __aenter__(self):
+        await self.names.start(self.supervisor)
+        return self
+
+    async def __aexit__(self, *_exc):
+        await self.supervisor.stop()
+        await self.names.close()
+
+    def put(self):
+        names = (EndpointName("db.example.com", 5433),)
+        self.store.put_service(service("db", "10.96.0.1", handling=Handling(names=names)))
+        self.rounds.publish(self.names.derive(self.store.snapshot()))
+
+    @property
+    def slice(self):
+        (state,) = self.rounds.progress.latest.services.values()
+        (item,) = state.slices
+        return item
+
+    def ips(self):
+        return [endpoint.ip for endpoint in self.slice.endpoints]
+
+    def states(self):
+        return [problem.state for problem in self.slice.problems]
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """The addresses that each name has."""
+    found = []
+
+    async def look_up(_host, families):
+        return Lookup({family: tuple(found) for family in families}, 300)
+
+    monkeypatch.setattr(endpoint_lookups, "node_look_up", lambda: look_up)
+    return found
+
+
+async def test_names_are_looked_up_where_they_are_allowed(answers):
+    answers.append("203.0.113.1")
+    async with Node(**ALLOWED) as node:
+        node.put()
+        await until(lambda: node.ips() == ["203.0.113.1"])
+
+
+async def test_without_permission_nothing_is_looked_up(answers):
+    answers.append("203.0.113.1")
+    async with Node() as node:
+        node.put()
+        for _ in range(5):
+            await turn()
+        assert node.states() == [NameState.NOT_ALLOWED]
+
+
+async def test_in_a_cluster_the_networks_of_pods_must_be_known(answers):
+    answers += ["10.244.0.7", "203.0.113.1"]
+    async with Node("kubernetes", **ALLOWED) as node:
+        node.put()
+        assert node.states() == [NameState.NETWORKS_UNKNOWN]
+    async with Node("kubernetes", cluster_networks=("10.244.0.0/16",), **ALLOWED) as node:
+        node.put()
+        await until(lambda: node.ips() == ["203.0.113.1"])
+
+
+async def test_names_do_not_lead_to_the_networks_of_services(answers):
+    answers.append("10.97.0.7")
+    async with Node(service_cluster_ip_range=("10.96.0.0/12",), **ALLOWED) as node:
+        node.put()
+        await until(lambda: node.states() == [NameState.FORBIDDEN])
+
+
+async def test_names_of_the_last_state_are_judged_at_the_start():
+    node = Node()
+    node.put()
+    node.rounds.publish(node.store.snapshot())
+    async with node:
+        assert node.states() == [NameState.NOT_ALLOWED]
+
+
+async def test_names_do_not_lead_to_an_address_that_the_node_has_got(answers):
+    answers.append("203.0.113.1")
+    net = Net("node")
+    try:
+        with net:
+            async with Node(**ALLOWED) as node:
+                node.put()
+                await until(lambda: node.ips() == ["203.0.113.1"])
+                net.run("ip address add 203.0.113.1/32 dev lo")
+                await until(lambda: node.states() == [NameState.FORBIDDEN])
+    finally:
+        net.close()

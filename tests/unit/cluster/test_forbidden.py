@@ -1,0 +1,107 @@
+import pytest
+
+from userspace_proxy.cluster.forbidden import ClusterNetworks, ForbiddenAddresses
+from userspace_proxy.model import Node, Service, ServiceKey
+
+NETWORKS = ClusterNetworks(("10.244.0.0/16", "fd00:10:244::/56"), ("10.96.0.0/12",))
+
+
+def service(name, *ips, **fields):
+    return Service(ServiceKey("shop", name), (), cluster_ips=ips, **fields)
+
+
+@pytest.fixture
+def forbidden():
+    made = ForbiddenAddresses(NETWORKS, {"198.51.100.1"}.__contains__)
+    made.set_nodes(
+        Node("node-1", ("198.51.100.2",), pod_networks=("10.250.1.0/24",)),
+        frozenset({"198.51.100.3"}),
+    )
+    made.change_services(
+        (),
+        [
+            service(
+                "web",
+                "172.20.0.1",
+                external_ips=("203.0.113.8",),
+                load_balancer_ips=("203.0.113.9",),
+            )
+        ],
+    )
+    return made
+
+
+@pytest.mark.parametrize(
+    ("ip", "why"),
+    [
+        pytest.param("127.0.0.1", "a loopback address", id="reserved"),
+        pytest.param("10.244.7.1", "in the network of pods", id="pods"),
+        pytest.param("fd00:10:244::1", "in the network of pods", id="pods-ipv6"),
+        pytest.param("10.250.1.7", "in the network of pods", id="pods-of-this-node"),
+        pytest.param("10.96.0.10", "in the network of Services", id="services"),
+        pytest.param("172.20.0.1", "an address of a Service", id="cluster-ip"),
+        pytest.param("203.0.113.8", "an address of a Service", id="external-ip"),
+        pytest.param("203.0.113.9", "an address of a Service", id="load-balancer-ip"),
+        pytest.param("198.51.100.1", "an address of this node", id="this-node"),
+        pytest.param("198.51.100.2", "an address of a Node", id="this-node-object"),
+        pytest.param("198.51.100.3", "an address of a Node", id="other-node"),
+        pytest.param("64:ff9b::7f00:1", "a loopback address", id="nat64-reserved"),
+        pytest.param("64:ff9b::af4:701", "in the network of pods", id="nat64-pods"),
+        pytest.param("64:ff9b::c633:6401", "an address of this node", id="nat64-this-node"),
+        pytest.param("203.0.113.1", "", id="elsewhere"),
+        pytest.param("64:ff9b::cb00:7101", "", id="nat64-elsewhere"),
+        pytest.param("10.250.2.7", "", id="private"),
+    ],
+)
+def test_a_name_must_not_lead_to_this_node_or_the_cluster(forbidden, ip, why):
+    assert forbidden.why(ip) == why
+
+
+def test_the_kernel_is_asked_once_until_this_nodes_addresses_change():
+    asked = []
+    forbidden = ForbiddenAddresses(NETWORKS, lambda ip: bool(asked.append(ip)))
+    assert forbidden.why("203.0.113.1") == forbidden.why("203.0.113.1") == ""
+    assert asked == ["203.0.113.1"]
+    forbidden.look_again()
+    forbidden.why("203.0.113.1")
+    assert asked == ["203.0.113.1"] * 2
+
+
+def test_what_the_kernel_has_answered_is_bounded(monkeypatch):
+    monkeypatch.setattr("userspace_proxy.cluster.forbidden._OWN_MAX", 1)
+    asked = []
+    forbidden = ForbiddenAddresses(ClusterNetworks(), lambda ip: bool(asked.append(ip)))
+    for ip in ("203.0.113.1", "203.0.113.2", "203.0.113.1"):
+        forbidden.why(ip)
+    assert len(asked) == 3
+
+
+def test_an_address_is_free_when_its_last_service_is_gone(forbidden):
+    old, new = service("a", "172.20.0.1"), service("b", "172.20.0.2")
+    assert forbidden.change_services((), [old]) == {"172.20.0.1"}
+    assert forbidden.change_services([old], [new]) == {"172.20.0.1", "172.20.0.2"}
+    assert forbidden.why("172.20.0.1") == "an address of a Service"
+    web = service(
+        "web", "172.20.0.1", external_ips=("203.0.113.8",), load_balancer_ips=("203.0.113.9",)
+    )
+    forbidden.change_services([web], ())
+    assert forbidden.why("172.20.0.1") == ""
+
+
+def test_equal_nodes_are_no_change(forbidden):
+    node = Node("node-1", ("198.51.100.2",), pod_networks=("10.250.1.0/24",))
+    assert not forbidden.set_nodes(node, frozenset({"198.51.100.3"}))
+    assert forbidden.set_nodes(None, frozenset())
+    assert forbidden.why("198.51.100.2") == ""
+
+
+@pytest.mark.parametrize(
+    ("networks", "are_unknown"),
+    [
+        (ClusterNetworks(must_know_pods=True), True),
+        (ClusterNetworks(("10.244.0.0/16",), must_know_pods=True), False),
+        (ClusterNetworks(), False),
+    ],
+)
+def test_in_a_cluster_the_networks_of_pods_must_be_known(networks, are_unknown):
+    assert networks.are_unknown is are_unknown

@@ -1,0 +1,402 @@
+"""Endpoints by name, from the snapshots of a source and the answers of DNS."""
+
+from dataclasses import replace
+
+import pytest
+
+from userspace_proxy.cluster import Snapshot, Store, from_names
+from userspace_proxy.cluster.forbidden import ClusterNetworks, ForbiddenAddresses
+from userspace_proxy.cluster.from_names import EndpointsByName
+from userspace_proxy.model import (
+    Endpoint,
+    EndpointSlice,
+    Handling,
+    IPFamily,
+    Node,
+    Service,
+    ServiceKey,
+    ServicePort,
+    SliceKey,
+    SlicePort,
+)
+from userspace_proxy.model.endpoint_names import EndpointName, Lookup, NameSlice, NameState
+
+NETWORKS = ClusterNetworks(services=("10.96.0.0/12",))
+V4, V6 = IPFamily.IPV4, IPFamily.IPV6
+DB = "db.example.com"
+GONE = Lookup({V4: ()}, why="DNS has no such name")
+
+
+class Proxy:
+    """A store of a source, and what is derived of it."""
+
+    def __init__(self, *allowed, networks=NETWORKS):
+        self.store = Store()
+        self.own = set()
+        self.endpoints = EndpointsByName(
+            allowed or ("example.com",), ForbiddenAddresses(networks, self.own.__contains__)
+        )
+        self.snapshot = self.endpoints.derive(Snapshot({}))
+        self.now = 0.0
+
+    def put(self, name="db", *hosts, namespace="shop", cluster_ips=("10.96.0.1",), **fields):
+        names = tuple(EndpointName(host, 5433) for host in hosts or (DB,))
+        service = Service(
+            ServiceKey(namespace, name),
+            (ServicePort("", 5432, "TCP"),),
+            cluster_ips=cluster_ips,
+            handling=Handling(names=names),
+            **fields,
+        )
+        self.store.put_service(service)
+
+    def derive(self):
+        self.snapshot = self.endpoints.derive(self.store.snapshot())
+
+    def answer(self, *ips, host=DB, lookup=None):
+        """Take the answer to the next lookup."""
+        self.now += 1000
+        taken, families = self.endpoints.hosts.take(self.now)
+        assert taken == host
+        by_family = {f: tuple(ip for ip in ips if IPFamily.of(ip) is f) for f in families}
+        found = lookup or Lookup(by_family, 30)
+        if self.endpoints.learn(host, found, self.now, self.now + 1e6):
+            self.snapshot = self.endpoints.again()
+
+    def state(self, name="db", namespace="shop"):
+        return self.snapshot.services[ServiceKey(namespace, name)]
+
+    def ips(self, name="db", namespace="shop"):
+        slices = self.state(name, namespace).slices
+        return [endpoint.ip for item in slices for endpoint in item.endpoints]
+
+    def problems(self, name="db", namespace="shop"):
+        slices = self.state(name, namespace).slices
+        return [(p.state, p.detail) for item in slices for p in item.problems]
+
+
+@pytest.fixture
+def proxy():
+    made = Proxy()
+    made.put()
+    made.derive()
+    return made
+
+
+def test_all_addresses_of_a_name_become_endpoints(proxy):
+    assert proxy.problems() == [(NameState.PENDING, "")]
+    proxy.answer("203.0.113.1", "203.0.113.2")
+    (item,) = proxy.state().slices
+    assert [endpoint.ip for endpoint in item.endpoints] == ["203.0.113.1", "203.0.113.2"]
+    assert item.ports == (SlicePort("", 5433, "TCP"),)
+    assert (item.family, item.service) == (V4, ServiceKey("shop", "db"))
+    assert item.problems == ()
+
+
+def test_each_family_of_the_service_has_a_slice():
+    proxy = Proxy()
+    proxy.put(cluster_ips=("10.96.0.1", "fd00::1"))
+    proxy.derive()
+    proxy.answer("203.0.113.1", "2001:db8::1")
+    assert [(item.family, item.endpoints[0].ip) for item in proxy.state().slices] == [
+        (V4, "203.0.113.1"),
+        (V6, "2001:db8::1"),
+    ]
+
+
+def test_a_family_without_an_address_is_a_problem_of_its_slice():
+    proxy = Proxy()
+    proxy.put(cluster_ips=("10.96.0.1", "fd00::1"))
+    proxy.derive()
+    proxy.answer("203.0.113.1")
+    assert proxy.problems() == [(NameState.NO_ADDRESS, "IPv6")]
+
+
+def test_addresses_follow_dns(proxy):
+    proxy.answer("203.0.113.1")
+    revision = proxy.snapshot.revision
+    proxy.answer("203.0.113.2")
+    assert proxy.ips() == ["203.0.113.2"]
+    assert proxy.snapshot.revision == revision + 1
+
+
+def test_equal_answers_make_no_snapshot(proxy):
+    proxy.answer("203.0.113.1")
+    before = proxy.snapshot
+    proxy.answer("203.0.113.1")
+    assert proxy.snapshot is before
+    assert proxy.endpoints.again() is before
+
+
+def test_a_name_that_no_longer_resolves_keeps_its_last_addresses(proxy):
+    proxy.answer("203.0.113.1")
+    proxy.answer(lookup=GONE)
+    assert proxy.ips() == ["203.0.113.1"]
+    assert proxy.problems() == [(NameState.STALE, "DNS has no such name")]
+
+
+def test_a_name_that_never_resolved_has_its_problem(proxy):
+    proxy.answer(lookup=GONE)
+    assert proxy.ips() == []
+    assert proxy.problems() == [(NameState.UNRESOLVED, "DNS has no such name")]
+
+
+def test_a_name_that_is_not_allowed_is_not_looked_up():
+    proxy = Proxy("example.org")
+    proxy.put()
+    proxy.derive()
+    assert proxy.endpoints.hosts.take(0.0) is None
+    assert proxy.problems() == [(NameState.NOT_ALLOWED, "")]
+
+
+def test_while_the_networks_of_pods_are_unknown_no_name_is_looked_up():
+    proxy = Proxy(networks=ClusterNetworks(must_know_pods=True))
+    proxy.put()
+    proxy.derive()
+    assert proxy.endpoints.hosts.take(0.0) is None
+    assert proxy.problems() == [(NameState.NETWORKS_UNKNOWN, "")]
+
+
+def test_a_forbidden_address_is_no_endpoint_and_the_others_are(proxy):
+    proxy.answer("127.0.0.1", "203.0.113.1")
+    assert proxy.ips() == ["203.0.113.1"]
+    assert proxy.problems() == [(NameState.FORBIDDEN, "127.0.0.1, which is a loopback address")]
+
+
+def test_of_many_forbidden_addresses_the_first_are_shown(proxy):
+    proxy.answer(*(f"127.0.0.{n}" for n in range(1, 10)))
+    assert proxy.ips() == []
+    assert [state for state, _ in proxy.problems()] == [NameState.FORBIDDEN] * 3
+
+
+def test_last_addresses_that_are_forbidden_are_not_used(proxy):
+    proxy.answer("127.0.0.1")
+    proxy.answer(lookup=GONE)
+    assert [state for state, _ in proxy.problems()] == [NameState.FORBIDDEN]
+
+
+def test_an_address_that_becomes_this_nodes_is_no_endpoint_any_more(proxy):
+    proxy.answer("203.0.113.1")
+    proxy.own.add("203.0.113.1")
+    proxy.endpoints.look_again()
+    proxy.snapshot = proxy.endpoints.again()
+    assert proxy.ips() == []
+    assert proxy.problems() == [
+        (NameState.FORBIDDEN, "203.0.113.1, which is an address of this node")
+    ]
+
+
+def test_an_address_that_becomes_a_services_is_no_endpoint_any_more(proxy):
+    proxy.answer("172.20.0.7")
+    assert proxy.ips() == ["172.20.0.7"]
+    other = Service(ServiceKey("shop", "web"), (), cluster_ips=("172.20.0.7",))
+    proxy.store.put_service(other)
+    proxy.derive()
+    assert proxy.ips() == []
+    proxy.store.delete_service(other.key)
+    proxy.derive()
+    assert proxy.ips() == ["172.20.0.7"]
+
+
+def test_nat64_does_not_lead_to_a_service_either():
+    proxy = Proxy()
+    proxy.put(cluster_ips=("fd00::1",))
+    proxy.derive()
+    proxy.answer("64:ff9b::ac14:7")
+    assert proxy.ips() == ["64:ff9b::ac14:7"]
+    proxy.store.put_service(Service(ServiceKey("shop", "web"), (), cluster_ips=("172.20.0.7",)))
+    proxy.derive()
+    assert proxy.ips() == []
+
+
+def test_an_address_that_becomes_a_nodes_is_no_endpoint_any_more(proxy):
+    proxy.answer("203.0.113.1")
+    proxy.store.set_node(Node("node-1", ("203.0.113.1",)))
+    proxy.derive()
+    assert proxy.ips() == []
+
+
+def test_a_snapshot_without_names_is_passed_on_as_it_is():
+    proxy = Proxy()
+    proxy.store.put_service(Service(ServiceKey("shop", "web"), (), cluster_ips=("10.96.0.9",)))
+    snapshot = proxy.store.snapshot()
+    assert proxy.endpoints.derive(snapshot) is snapshot
+    assert proxy.endpoints.derive(snapshot) is snapshot
+    proxy.store.delete_service(ServiceKey("shop", "web"))
+    snapshot = proxy.store.snapshot()
+    assert proxy.endpoints.derive(snapshot) is snapshot
+
+
+def test_when_the_last_name_is_gone_snapshots_are_passed_on_again(proxy):
+    proxy.answer("203.0.113.1")
+    revision = proxy.snapshot.revision
+    proxy.store.delete_service(ServiceKey("shop", "db"))
+    proxy.derive()
+    assert len(proxy.snapshot.services) == 0
+    assert proxy.snapshot.revision > revision
+    assert proxy.endpoints.hosts.next_at() is None
+
+
+def test_services_that_do_not_change_stay_the_same_objects(proxy):
+    proxy.answer("203.0.113.1")
+    before = proxy.state()
+    proxy.store.put_service(Service(ServiceKey("shop", "web"), (), cluster_ips=("10.96.0.9",)))
+    proxy.derive()
+    web = proxy.state("web")
+    assert proxy.state() is before
+    proxy.answer("203.0.113.2")
+    assert proxy.state("web") is web
+
+
+def test_a_service_that_changes_keeps_the_addresses_of_its_names(proxy):
+    proxy.answer("203.0.113.1")
+    proxy.put(external_ips=("198.51.100.7",))
+    proxy.derive()
+    assert proxy.ips() == ["203.0.113.1"]
+
+
+def test_a_name_that_moves_to_another_service_keeps_its_addresses(proxy):
+    proxy.answer("203.0.113.1")
+    proxy.store.delete_service(ServiceKey("shop", "db"))
+    proxy.put("other")
+    proxy.derive()
+    assert proxy.ips("other") == ["203.0.113.1"]
+
+
+def test_two_services_share_a_lookup(proxy):
+    proxy.put("other", cluster_ips=("fd00::1",))
+    proxy.derive()
+    proxy.answer("203.0.113.1", "2001:db8::1")
+    assert (proxy.ips(), proxy.ips("other")) == (["203.0.113.1"], ["2001:db8::1"])
+    proxy.store.delete_service(ServiceKey("shop", "db"))
+    proxy.derive()
+    proxy.now += 1000
+    assert proxy.endpoints.hosts.take(proxy.now) == (DB, (V6,))
+
+
+def test_a_name_that_is_not_asked_for_any_more_is_not_looked_up(proxy):
+    proxy.answer("203.0.113.1")
+    proxy.put("db", "db2.example.com")
+    proxy.derive()
+    assert DB not in proxy.endpoints.hosts
+    proxy.answer("203.0.113.2", host="db2.example.com")
+    assert proxy.ips() == ["203.0.113.2"]
+
+
+def test_a_slice_of_names_gives_its_weights_to_the_addresses():
+    proxy = Proxy()
+    proxy.store.put_service(
+        Service(
+            ServiceKey("shop", "db"), (ServicePort("", 5432, "TCP"),), cluster_ips=("10.96.0.1",)
+        )
+    )
+    written = EndpointSlice(
+        SliceKey("shop", "db-x"),
+        ServiceKey("shop", "db"),
+        V4,
+        (SlicePort("", 5433, "TCP"),),
+        (Endpoint(DB, weight=7, priority=1, ready=False),),
+        notes=("a note",),
+    )
+    proxy.store.put_slice(NameSlice.of(written))
+    proxy.derive()
+    proxy.answer("203.0.113.1")
+    (item,) = proxy.state().slices
+    assert item.endpoints == (Endpoint("203.0.113.1", weight=7, priority=1, ready=False),)
+    assert item.notes == ("a note",)
+    assert proxy.state().service.handling.names == (EndpointName(DB, 5433),)
+
+
+def test_slices_of_addresses_stay_beside_those_of_names(proxy):
+    item = EndpointSlice(
+        SliceKey("shop", "a"), ServiceKey("shop", "db"), V4, (), (Endpoint("192.0.2.1"),)
+    )
+    proxy.store.put_slice(item)
+    proxy.derive()
+    proxy.answer("203.0.113.1")
+    assert proxy.ips() == ["192.0.2.1", "203.0.113.1"]
+    # By this the data plane knows whose addresses it has to ask the kernel about.
+    assert proxy.state().service.handling.found_by_name == ("203.0.113.1",)
+
+
+def test_what_can_not_be_followed_is_a_note_of_the_service():
+    proxy = Proxy()
+    proxy.put(selector=(("app", "db"),))
+    proxy.derive()
+    assert proxy.state().slices == ()
+    assert "the Service has a selector" in proxy.state().service.notes[0]
+
+
+def test_after_a_restart_the_addresses_of_the_last_state_serve(proxy):
+    proxy.answer("203.0.113.1")
+    kept = proxy.snapshot
+    plain = {
+        key: replace(
+            state,
+            slices=tuple(
+                EndpointSlice(s.key, s.service, s.family, s.ports, s.endpoints)
+                for s in state.slices
+            ),
+        )
+        for key, state in kept.services.items()
+    }
+    again = Proxy()
+    again.snapshot = again.endpoints.derive(Snapshot(plain))
+    assert again.ips() == ["203.0.113.1"]
+    assert again.problems() == []
+    again.answer(lookup=GONE)
+    assert again.ips() == ["203.0.113.1"]
+    # The source has the Service without slices, and the names go on.
+    again.put()
+    again.derive()
+    assert again.ips() == ["203.0.113.1"]
+
+
+def test_after_a_restart_names_of_the_last_state_that_are_not_allowed_are_not_served(proxy):
+    proxy.answer("203.0.113.1")
+    again = Proxy("example.org")
+    again.snapshot = again.endpoints.derive(proxy.snapshot)
+    assert again.ips() == []
+    assert again.problems() == [(NameState.NOT_ALLOWED, "")]
+
+
+def test_of_names_that_are_not_looked_up_one_shows_why():
+    proxy = Proxy()
+    proxy.put("db", "a.example.org", "b.example.org", DB)
+    proxy.derive()
+    proxy.answer("203.0.113.1")
+    assert proxy.ips() == ["203.0.113.1"]
+    assert proxy.problems() == [(NameState.NOT_ALLOWED, "")]
+
+
+class TestBounds:
+    def test_a_service_has_as_many_names_as_are_looked_up_for_one(self, monkeypatch):
+        monkeypatch.setattr(from_names, "NAMES_MAX", 1)
+        proxy = Proxy()
+        proxy.put("db", DB, "db2.example.com")
+        proxy.derive()
+        assert proxy.problems() == [(NameState.PENDING, ""), (NameState.TOO_MANY, "")]
+
+    def test_a_namespace_has_a_share_and_what_is_left_out_follows(self, monkeypatch):
+        monkeypatch.setattr(from_names, "NAMESPACE_MAX", 1)
+        proxy = Proxy()
+        proxy.put("a", "a.example.com")
+        proxy.put("b", "b.example.com")
+        proxy.put("c", "c.example.com", namespace="other")
+        proxy.derive()
+        assert proxy.problems("b") == [(NameState.TOO_MANY, "")]
+        assert proxy.problems("c", "other") == [(NameState.PENDING, "")]
+        proxy.store.delete_service(ServiceKey("shop", "a"))
+        proxy.derive()
+        assert proxy.problems("b") == [(NameState.PENDING, "")]
+
+    def test_a_node_has_a_bound_and_what_is_left_out_follows(self, monkeypatch):
+        monkeypatch.setattr(from_names, "NODE_MAX", 1)
+        proxy = Proxy()
+        proxy.put("a", "a.example.com", namespace="one")
+        proxy.put("b", "b.example.com", namespace="two")
+        proxy.derive()
+        assert proxy.problems("b", "two") == [(NameState.TOO_MANY, "")]
+        proxy.store.delete_service(ServiceKey("one", "a"))
+        proxy.derive()
+        assert proxy.problems("b", "two") == [(NameState.PENDING, "")]

@@ -1,0 +1,191 @@
+import pytest
+
+from userspace_proxy.cluster.host_table import (
+    KEEP_S,
+    RETRY_MAX_S,
+    RETRY_S,
+    TTL_MAX_S,
+    TTL_MIN_S,
+    HostTable,
+)
+from userspace_proxy.model import IPFamily
+from userspace_proxy.model.endpoint_names import Lookup, NameProblem, NameState
+
+V4, V6 = IPFamily.IPV4, IPFamily.IPV6
+DB = "db.example.com"
+ONE, TWO = ("203.0.113.1",), ("203.0.113.2",)
+GONE = Lookup({V4: ()}, why="DNS has no such name")
+
+
+class Clock:
+    """Monotonic seconds; Unix time is a million more."""
+
+    def __init__(self):
+        self.now = 100.0
+        self.table = HostTable()
+
+    def learn(self, lookup, host=DB):
+        assert self.table.take(self.now) == (host, lookup_families(self.table, host))
+        return self.table.learn(host, lookup, self.now, self.now + 1e6)
+
+    @property
+    def wait_s(self):
+        return self.table.next_at() - self.now
+
+
+def lookup_families(table, host):
+    return table._hosts[host].families
+
+
+@pytest.fixture
+def clock():
+    made = Clock()
+    made.table.want(DB, [V4])
+    return made
+
+
+def found(ips=ONE, ttl_s=30.0):
+    return Lookup({V4: ips}, ttl_s)
+
+
+def test_a_new_name_is_due_at_once(clock):
+    assert clock.table.problem(DB) == NameProblem(DB, NameState.PENDING)
+    assert DB in clock.table
+    assert clock.table.take(clock.now) == (DB, (V4,))
+
+
+def test_a_name_is_looked_up_by_one_at_a_time(clock):
+    clock.table.take(clock.now)
+    assert clock.table.take(clock.now) is None
+    assert clock.table.next_at() is None
+
+
+@pytest.mark.parametrize(
+    ("ttl_s", "wait_s"),
+    [(0.0, TTL_MIN_S), (30.0, 30.0), (86400.0, TTL_MAX_S)],
+)
+def test_the_ttl_has_bounds(clock, ttl_s, wait_s):
+    assert clock.learn(found(ttl_s=ttl_s))
+    assert clock.table.addresses(DB, V4) == ONE
+    assert clock.table.problem(DB) is None
+    assert clock.wait_s == wait_s
+    assert clock.table.take(clock.now + wait_s - 0.1) is None
+
+
+def test_equal_addresses_are_no_change(clock):
+    clock.learn(found())
+    clock.now += 30
+    assert not clock.learn(found())
+    clock.now += 30
+    assert clock.learn(found(TWO))
+    assert clock.table.addresses(DB, V4) == TWO
+
+
+def test_a_name_that_never_resolved_is_tried_again_ever_more_rarely(clock):
+    waits = []
+    for _ in range(6):
+        clock.learn(GONE)
+        waits.append(clock.wait_s)
+        clock.now += clock.wait_s
+    assert waits == [RETRY_S, 10, 20, 40, RETRY_MAX_S, RETRY_MAX_S]
+    assert clock.table.problem(DB) == NameProblem(
+        DB, NameState.UNRESOLVED, "DNS has no such name", since=1e6 + 100
+    )
+
+
+def test_a_name_that_no_longer_resolves_keeps_its_last_addresses_for_an_hour(clock):
+    clock.learn(found())
+    clock.now += 30
+    began = clock.now
+    assert clock.learn(GONE)
+    stale = NameProblem(DB, NameState.STALE, "DNS has no such name", since=began + 1e6)
+    assert clock.table.problem(DB) == stale
+    while clock.now + clock.wait_s < began + KEEP_S:
+        clock.now += clock.wait_s
+        assert not clock.learn(GONE)
+        assert clock.table.addresses(DB, V4) == ONE
+    clock.now += clock.wait_s
+    assert clock.now == began + KEEP_S
+    assert clock.learn(GONE)
+    assert clock.table.addresses(DB, V4) == ()
+    assert clock.table.problem(DB).state is NameState.UNRESOLVED
+
+
+def test_a_name_that_resolves_again_has_no_problem(clock):
+    clock.learn(GONE)
+    clock.now += RETRY_S
+    assert clock.learn(found())
+    assert clock.table.problem(DB) is None
+
+
+def test_another_failure_is_a_change_since_the_first_one(clock):
+    clock.learn(GONE)
+    clock.now += RETRY_S
+    assert clock.learn(Lookup({}, why="no server answers"))
+    assert clock.table.problem(DB).detail == "no server answers"
+    assert clock.table.problem(DB).since == 1e6 + 100
+
+
+def test_a_family_without_an_answer_keeps_its_addresses(clock):
+    clock.table.want(DB, [V4, V6])
+    clock.learn(Lookup({V4: ONE, V6: ("2001:db8::1",)}, 30))
+    clock.now += 30
+    clock.learn(Lookup({V4: TWO}, 30))
+    assert clock.table.addresses(DB, V6) == ("2001:db8::1",)
+    clock.now += 30
+    clock.learn(Lookup({V4: TWO, V6: ()}, 30))
+    assert clock.table.addresses(DB, V6) == ()
+
+
+def test_a_further_family_is_looked_up_at_once(clock):
+    clock.learn(found())
+    clock.table.want(DB, [V4, V6])
+    assert clock.table.take(clock.now) == (DB, (V4, V6))
+
+
+def test_a_family_that_is_wanted_during_a_lookup_is_looked_up_after_it(clock):
+    clock.table.take(clock.now)
+    clock.table.want(DB, [V4, V6])
+    clock.table.learn(DB, found(), clock.now, 0.0)
+    assert clock.table.take(clock.now) == (DB, (V4, V6))
+
+
+def test_a_family_that_is_no_longer_wanted_has_no_addresses(clock):
+    clock.table.want(DB, [V4, V6])
+    clock.learn(Lookup({V4: ONE, V6: ("2001:db8::1",)}, 30))
+    clock.table.want(DB, [V4])
+    clock.now += 30
+    clock.learn(found())
+    assert clock.table.addresses(DB, V6) == ()
+
+
+def test_a_name_that_is_forgotten_is_not_looked_up(clock):
+    clock.table.forget(DB)
+    assert clock.table.take(clock.now) is None
+    assert clock.table.addresses(DB, V4) == ()
+    assert clock.table.problem(DB).state is NameState.PENDING
+
+
+def test_an_answer_about_a_name_that_was_forgotten_meanwhile_has_no_effect(clock):
+    clock.table.take(clock.now)
+    clock.table.forget(DB)
+    assert not clock.table.learn(DB, found(), clock.now, 0.0)
+
+
+def test_addresses_of_an_earlier_run_serve_until_the_first_answer(clock):
+    clock.table.seed(DB, V4, ONE)
+    assert clock.table.addresses(DB, V4) == ONE
+    assert clock.table.problem(DB) is None
+    assert clock.learn(GONE)
+    assert clock.table.problem(DB).state is NameState.STALE
+    clock.table.seed(DB, V4, TWO)
+    assert clock.table.addresses(DB, V4) == ONE
+
+
+def test_names_are_taken_in_the_order_in_which_they_are_due(clock):
+    clock.learn(found(ttl_s=30))
+    clock.table.want("db2.example.com", [V4])
+    clock.learn(found(ttl_s=10), host="db2.example.com")
+    clock.now += 60
+    assert clock.table.take(clock.now)[0] == "db2.example.com"
+    assert clock.table.take(clock.now)[0] == DB

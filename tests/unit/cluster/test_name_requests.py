@@ -1,0 +1,143 @@
+import pytest
+
+from userspace_proxy.cluster import ServiceState
+from userspace_proxy.cluster.name_requests import derived_key, host_of, read_request
+from userspace_proxy.model import (
+    Endpoint,
+    EndpointSlice,
+    Handling,
+    IPFamily,
+    Service,
+    ServiceKey,
+    ServicePort,
+    SliceKey,
+    SlicePort,
+)
+from userspace_proxy.model.endpoint_names import EndpointName, NameSlice
+
+KEY = ServiceKey("shop", "db")
+PORTS = (ServicePort("", 5432, "TCP"),)
+SQL, REST = ServicePort("sql", 5432, "TCP"), ServicePort("rest", 80, "TCP")
+DB = EndpointName("db.example.com", 5433)
+
+
+def service(*names, ports=PORTS, cluster_ips=("10.96.0.1",), **fields):
+    return Service(
+        KEY, ports, cluster_ips=cluster_ips, handling=Handling(names=tuple(names)), **fields
+    )
+
+
+def item(name="db-x", *endpoints):
+    key, ports = SliceKey("shop", name), (SlicePort("", 5433, "TCP"),)
+    return EndpointSlice(key, KEY, IPFamily.IPV4, ports, endpoints)
+
+
+def request(*slices, of):
+    return read_request(ServiceState(of, slices))
+
+
+def test_a_name_without_a_port_name_is_for_the_only_port():
+    found = request(of=service(DB))
+    (named,) = found.named
+    assert named.ports == (SlicePort("", 5433, "TCP"),)
+    assert named.named == (Endpoint("db.example.com"),)
+    assert (found.hosts, found.families, found.notes) == (
+        ("db.example.com",),
+        (IPFamily.IPV4,),
+        (),
+    )
+
+
+def test_names_with_one_port_are_one_slice():
+    other = EndpointName("db2.example.com", 5433)
+    (named,) = request(of=service(DB, other)).named
+    assert [endpoint.ip for endpoint in named.named] == ["db.example.com", "db2.example.com"]
+
+
+def test_of_several_ports_each_name_says_its_own():
+    sql, rest = EndpointName("a.test", 1, "sql"), EndpointName("b.test", 2, "rest")
+    found = request(of=service(sql, rest, ports=(SQL, REST)))
+    assert [(each.ports, each.named) for each in found.named] == [
+        ((SlicePort("sql", 1, "TCP"),), (Endpoint("a.test"),)),
+        ((SlicePort("rest", 2, "TCP"),), (Endpoint("b.test"),)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "ports", "why"),
+    [
+        (DB, (SQL, REST), "the Service has several ports: write PORT=HOST:PORT"),
+        (EndpointName("a.test", 1, "sq"), (SQL, REST), "the Service has no port 'sq'"),
+        (EndpointName("a.test", 1, "sq"), (SQL,), "the Service has no port 'sq'"),
+    ],
+)
+def test_a_name_without_a_port_of_the_service_is_a_note(name, ports, why):
+    found = request(of=service(name, ports=ports))
+    assert found.named == ()
+    assert found.notes == (
+        f"annotation userspace-proxy.io/endpoints: {name.host}:{name.port}: {why}",
+    )
+
+
+def test_the_only_port_may_be_named():
+    found = request(of=service(EndpointName("a.test", 1, "sql"), ports=(SQL,)))
+    assert found.named[0].ports == (SlicePort("sql", 1, "TCP"),)
+
+
+def test_a_service_with_a_selector_has_no_endpoints_by_annotation():
+    found = request(of=service(DB, selector=(("app", "db"),)))
+    assert found.named == ()
+    assert found.notes == (
+        "annotation userspace-proxy.io/endpoints: the Service has a selector, so its pods are its "
+        "endpoints: no endpoint is found by name",
+    )
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        pytest.param(service(), id="no-names"),
+        pytest.param(service(DB, cluster_ips=()), id="headless"),
+    ],
+)
+def test_other_services_ask_for_nothing(of):
+    assert request(item("db-x", Endpoint("192.0.2.1")), of=of) is None
+
+
+def test_slices_of_names_are_among_slices_of_addresses():
+    plain = item("db-y", Endpoint("192.0.2.1"))
+    names = NameSlice.of(item("db-x", Endpoint("db.example.com", weight=7)))
+    found = request(plain, names, of=service())
+    assert (found.plain, found.named) == ((plain,), (names,))
+    assert found.names == (DB,)
+
+
+def test_both_forms_of_names_are_listed():
+    names = NameSlice.of(item("db-x", Endpoint("db.example.com")))
+    other = EndpointName("a.test", 1)
+    assert request(names, of=service(other)).names == (other, DB)
+
+
+def test_a_derived_slice_has_a_key_that_no_object_has():
+    key = derived_key(SliceKey("shop", "db-x"), "db.example.com", IPFamily.IPV6)
+    assert key == SliceKey("shop", "db-x:db.example.com:6")
+    assert host_of(item(key.name)) == "db.example.com"
+    assert host_of(item("db-x")) == ""
+
+
+def test_what_an_earlier_run_has_derived_is_read_as_what_it_was_derived_of():
+    first = item("db-x:db.example.com:4", Endpoint("203.0.113.1", weight=7))
+    second = item("db-x:a.test:4")
+    found = request(first, second, of=service(DB, EndpointName("a.test", 5433)))
+    (named,) = found.named
+    assert named.key == SliceKey("shop", "db-x")
+    assert named.named == (Endpoint("db.example.com", weight=7), Endpoint("a.test"))
+    assert found.plain == ()
+    assert list(found.earlier) == [("db.example.com", first), ("a.test", second)]
+
+
+def test_of_both_families_that_with_an_endpoint_says_its_weight():
+    of_4 = item("db-x:db.example.com:4")
+    of_6 = item("db-x:db.example.com:6", Endpoint("2001:db8::1", weight=7))
+    (named,) = request(of_4, of_6, of=service(DB)).named
+    assert named.named == (Endpoint("db.example.com", weight=7),)

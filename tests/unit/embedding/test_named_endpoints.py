@@ -1,0 +1,124 @@
+import asyncio
+import re
+
+import pytest
+
+from tests.dns_zone import Zone
+from userspace_proxy import Options, Proxy
+from userspace_proxy.embedding.named_endpoints import make_all_slices
+from userspace_proxy.lookup.dns_server import DnsServer
+from userspace_proxy.lookup.node_resolver import NodeResolver
+from userspace_proxy.model import (
+    Endpoint,
+    Service,
+    ServiceKey,
+    ServicePort,
+    SlicePort,
+    SocketAddress,
+)
+from userspace_proxy.model.endpoint_names import NAMES_MAX, NameSlice
+
+from ..agent.watched import until
+
+DB = Service(ServiceKey("shop", "db"), (ServicePort("", 5432, "TCP"),), cluster_ips=("127.99.0.1",))
+ALLOWED = ("example.com",)
+
+
+def named(endpoints, standby=(), allowed=ALLOWED):
+    slices = make_all_slices(DB, endpoints, standby, allowed)
+    return [item for item in slices if isinstance(item, NameSlice)]
+
+
+def test_names_and_addresses_may_be_mixed():
+    plain, names = make_all_slices(DB, ["192.0.2.1:80", ("DB.example.com.", 5432)], (), ALLOWED)
+    assert plain.endpoints == (Endpoint("192.0.2.1"),)
+    assert names.named == (Endpoint("db.example.com"),)
+    assert names.ports == (SlicePort("", 5432, "TCP"),)
+    assert names.endpoints == ()
+
+
+def test_names_have_weights_and_priorities():
+    (item,) = named({"a.example.com:1": 7, "b.example.com:1": 0}, ["c.example.com:1"])
+    assert item.named == (
+        Endpoint("a.example.com", weight=7),
+        Endpoint("b.example.com", weight=0),
+        Endpoint("c.example.com", priority=1),
+    )
+
+
+def test_each_port_has_a_slice():
+    slices = named(["a.example.com:1", "a.example.com:2"])
+    assert [(item.key.name, item.ports[0].port) for item in slices] == [
+        ("db-names-1", 1),
+        ("db-names-2", 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "allowed", "words"),
+    [
+        pytest.param(
+            ["db.example.com:1"],
+            (),
+            "endpoint 'db.example.com:1': names are looked up only below those of "
+            "Options(allow_endpoint_names=…), which are []",
+            id="off",
+        ),
+        pytest.param(
+            ["db.example.org:1"], ALLOWED, "which are ['example.com']", id="another-suffix"
+        ),
+        pytest.param(["db.example.com"], ALLOWED, "expected ip:port, with a port", id="no-port"),
+        pytest.param(["db.example.com:0"], ALLOWED, "with a port in 1–65535", id="port-zero"),
+        pytest.param(["db:1"], ALLOWED, "expected an IP address, not a name", id="short"),
+        pytest.param(["localhost:1"], ALLOWED, "write 127.0.0.1:1", id="localhost"),
+        pytest.param(["http://db.example.com:1"], ALLOWED, "not a name or a URL", id="url"),
+        pytest.param({"db.example.com:1": -1}, ALLOWED, "weight: -1 is not in", id="weight"),
+        pytest.param(
+            [f"db{n}.example.com:1" for n in range(NAMES_MAX + 1)],
+            ALLOWED,
+            "a Service may have 16 names",
+            id="too-many",
+        ),
+    ],
+)
+def test_a_wrong_name_is_an_error(endpoints, allowed, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        named(endpoints, allowed=allowed)
+
+
+def test_a_name_is_in_endpoints_or_standby():
+    words = "endpoint 'a.example.com:1': expected in endpoints or standby, not both"
+    with pytest.raises(ValueError, match=re.escape(words)):
+        named(["a.example.com:1"], ["a.example.com:1"])
+
+
+@pytest.mark.parametrize("endpoints", ["db.example.com:1", None, 7, [7]])
+def test_endpoints_must_be_a_list(endpoints):
+    with pytest.raises(TypeError, match="expected"):
+        named(endpoints)
+
+
+async def test_names_are_off_by_default_in_a_proxy():
+    async with Proxy() as proxy:
+        with pytest.raises(ValueError, match="names are looked up only below"):
+            await proxy.add_service("db", port=5432, endpoints=["db.example.com:5432"])
+
+
+async def test_a_name_that_leads_to_this_machine_is_not_dialled(tmp_path, monkeypatch):
+    zone = Zone()
+    zone.records = {"db.example.com A": [5, "127.0.0.5"]}
+    server = DnsServer(zone.respond)
+    address = await server.open(SocketAddress("127.0.0.1", 0))
+    resolv_conf = tmp_path / "resolv.conf"
+    resolv_conf.write_text("nameserver 127.0.0.1\n")
+    monkeypatch.setattr(NodeResolver.__init__, "__defaults__", (resolv_conf, address.port))
+    async with Proxy(options=Options(allow_endpoint_names=ALLOWED)) as proxy:
+        db = await proxy.add_service("db", port=5432, endpoints=["db.example.com:5432"])
+        await until(lambda: proxy.status().ports[0].cause.code == "endpoint-not-allowed")
+        (port,) = proxy.status().ports
+        assert str(port.cause) == (
+            "db.example.com leads to 127.0.0.5, which is a loopback address: it is not dialled"
+        )
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*db.address)
+    await server.close()

@@ -1,0 +1,218 @@
+"""Names of endpoints are looked up, with the test's own clock, and snapshots follow the answers."""
+
+import asyncio
+import logging
+import sys
+
+from tests.dns_zone import Zone
+from userspace_proxy.agent.rounds.tasks import Supervisor, first_of
+from userspace_proxy.cluster import Store
+from userspace_proxy.cluster.forbidden import ClusterNetworks, ForbiddenAddresses
+from userspace_proxy.lookup import endpoint_lookups as module
+from userspace_proxy.lookup.dns_server import DnsServer
+from userspace_proxy.lookup.endpoint_lookups import EndpointLookups
+from userspace_proxy.lookup.node_resolver import NodeResolver
+from userspace_proxy.model import Handling, IPFamily, SocketAddress
+from userspace_proxy.model.endpoint_names import EndpointName, Lookup, NameState
+
+from ..agent.samples import service
+from ..agent.watched import until
+
+V4 = IPFamily.IPV4
+DB = "db.example.com"
+GONE = Lookup({V4: ()}, why="DNS has no such name")
+WORKERS = 8
+
+
+class Rig:
+    """The lookups of some workers, with answers and a clock that the test controls."""
+
+    def __init__(self, look_up=None):
+        self.published = None
+        self.store = Store()
+        self.now = 100.0
+        self.moved = asyncio.Event()
+        self.asked = []
+        self.answers = {}
+        self.own = set()
+        self.most_under_way = self.under_way = 0
+        self.gate = None
+        self.waits = []
+        self.supervisor = Supervisor()
+        self.lookups = EndpointLookups(
+            ("example.com",),
+            ForbiddenAddresses(ClusterNetworks(), self.own.__contains__),
+            self.publish,
+            look_up=look_up or self._look_up,
+            wait=self._wait,
+            clock=lambda: self.now,
+            wall_clock=lambda: self.now + 1e6,
+        )
+
+    async def __aenter__(self):
+        for _ in range(WORKERS):
+            self.supervisor.start("lookups", self.lookups.work)
+        return self
+
+    async def __aexit__(self, *_exc):
+        await self.supervisor.stop()
+
+    def publish(self, snapshot):
+        self.published = snapshot
+
+    async def _look_up(self, host, families):
+        self.asked.append((host, families))
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        if self.gate is not None:
+            await self.gate.wait()
+        self.under_way -= 1
+        answer = self.answers.get(host, GONE)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def _wait(self, event, seconds):
+        self.waits.append(seconds)
+        await first_of(event.wait(), self._pass(self.now + seconds))
+
+    async def _pass(self, until):
+        while self.now < until:
+            await self.moved.wait()
+
+    def advance(self, seconds):
+        """Have time pass."""
+        self.now += seconds
+        self.moved.set()
+        self.moved = asyncio.Event()
+
+    def put(self, *hosts, name="db"):
+        names = tuple(EndpointName(host, 5433) for host in hosts or (DB,))
+        self.store.put_service(service(name, "10.96.0.1", handling=Handling(names=names)))
+        self.publish(self.lookups.derive(self.store.snapshot()))
+
+    def ips(self):
+        slices = [item for state in self.published.services.values() for item in state.slices]
+        return [endpoint.ip for item in slices for endpoint in item.endpoints]
+
+    def states(self):
+        slices = [item for state in self.published.services.values() for item in state.slices]
+        return [problem.state for item in slices for problem in item.problems]
+
+
+async def test_a_name_is_looked_up_at_once_and_rounds_follow():
+    async with Rig() as rig:
+        rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
+        rig.put()
+        assert rig.states() == [NameState.PENDING]
+        await until(lambda: rig.ips() == ["203.0.113.1"])
+        assert rig.asked == [(DB, (V4,))]
+
+
+async def test_a_name_is_looked_up_again_when_its_ttl_has_passed():
+    async with Rig() as rig:
+        rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
+        rig.put()
+        await until(rig.ips)
+        await until(lambda: rig.waits)
+        assert set(rig.waits) == {30.0}
+        rig.answers[DB] = Lookup({V4: ("203.0.113.2",)}, 30)
+        rig.advance(30)
+        await until(lambda: rig.ips() == ["203.0.113.2"])
+        assert len(rig.asked) == 2
+
+
+async def test_a_failure_keeps_the_addresses_and_is_logged_once_at_each_end(caplog):
+    caplog.set_level(logging.INFO)
+    async with Rig() as rig:
+        rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
+        rig.put()
+        await until(rig.ips)
+        rig.answers[DB] = GONE
+        rig.advance(30)
+        await until(lambda: rig.states() == [NameState.STALE])
+        assert rig.ips() == ["203.0.113.1"]
+        rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
+        rig.advance(30)
+        await until(lambda: not rig.states())
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
+        (
+            "WARNING",
+            f"{DB}: keeping the last addresses of the name of endpoints: DNS has no such name",
+        ),
+        ("INFO", f"{DB}: the name of endpoints resolves again"),
+    ]
+
+
+async def test_a_name_that_never_resolved_is_logged(caplog):
+    async with Rig() as rig:
+        rig.put()
+        await until(lambda: rig.states() == [NameState.UNRESOLVED])
+    message = f"{DB}: no address for the name of endpoints: DNS has no such name"
+    assert [r.getMessage() for r in caplog.records] == [message]
+
+
+async def test_a_bounded_number_of_names_is_looked_up_at_the_same_time():
+    async with Rig() as rig:
+        rig.gate = asyncio.Event()
+        for n in range(3):
+            rig.put(*(f"db{n}-{m}.example.com" for m in range(5)), name=f"db{n}")
+        await until(lambda: rig.under_way == WORKERS)
+        rig.gate.set()
+        await until(lambda: len(rig.asked) == 15)
+        assert rig.most_under_way == WORKERS
+
+
+async def test_after_a_bug_the_name_is_looked_up_again(caplog):
+    async with Rig() as rig:
+        rig.answers[DB] = RuntimeError("a bug")
+        rig.put()
+        await until(lambda: rig.asked)
+        await until(lambda: rig.lookups._endpoints.hosts.next_at() is not None)
+        rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
+        rig.advance(30)
+        await until(rig.ips)
+    assert "bug: a background task failed" in caplog.text
+
+
+async def test_an_address_that_the_node_has_got_is_no_endpoint_any_more():
+    async with Rig() as rig:
+        rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
+        rig.put()
+        await until(rig.ips)
+        rig.own.add("203.0.113.1")
+        rig.lookups.look_again()
+        assert rig.ips() == []
+        assert rig.states() == [NameState.FORBIDDEN]
+
+
+async def test_without_dnspython_the_cause_names_the_extra(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "dns.asyncquery", None)
+    monkeypatch.delitem(sys.modules, "userspace_proxy.lookup.node_resolver", raising=False)
+    async with Rig(look_up=module.node_look_up()) as rig:
+        rig.put()
+        await until(lambda: rig.states() == [NameState.UNRESOLVED])
+    assert "dnspython is not installed (pip install .[dns] in the checkout)" in caplog.text
+
+
+async def test_the_node_is_asked_by_default():
+    assert isinstance(module.node_look_up().__self__, NodeResolver)
+
+
+async def test_a_real_server_answers(tmp_path):
+    zone = Zone()
+    zone.records = {f"{DB} A": [5, "203.0.113.1", "203.0.113.2"]}
+    server = DnsServer(zone.respond)
+    address = await server.open(SocketAddress("127.0.0.1", 0))
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+    resolver = NodeResolver(tmp_path / "resolv.conf", address.port)
+    async with Rig(look_up=resolver.look_up) as rig:
+        rig.put()
+        await until(lambda: rig.ips() == ["203.0.113.1", "203.0.113.2"])
+        zone.records = {f"{DB} A": [5, "203.0.113.3"]}
+        rig.advance(5)
+        await until(lambda: rig.ips() == ["203.0.113.3"])
+        zone.records = {}
+        rig.advance(5)
+        await until(lambda: rig.states() == [NameState.STALE])
+    await server.close()

@@ -1,0 +1,170 @@
+"""Lookups by a real DNS server on loopback."""
+
+import asyncio
+
+import dns.rcode
+import pytest
+
+from tests.dns_zone import Zone
+from userspace_proxy.lookup import node_resolver
+from userspace_proxy.lookup.dns_server import DnsServer
+from userspace_proxy.lookup.node_resolver import ADDRESSES_MAX, NodeResolver
+from userspace_proxy.model import IPFamily, SocketAddress
+from userspace_proxy.model.endpoint_names import Lookup
+
+V4, V6 = IPFamily.IPV4, IPFamily.IPV6
+DB = "db.example.com"
+
+
+class Server:
+    """A zone, its server, and a resolver of a node whose resolv.conf names it."""
+
+    def __init__(self, folder, port):
+        self.zone = Zone()
+        self.resolv_conf = folder / "resolv.conf"
+        self.resolv_conf.write_text("nameserver 127.0.0.1\nsearch example.org\n")
+        self.resolver = NodeResolver(self.resolv_conf, port)
+
+    async def look_up(self, *families, host=DB):
+        async with asyncio.timeout(60):
+            return await self.resolver.look_up(host, families or (V4,))
+
+
+@pytest.fixture
+async def server(tmp_path):
+    made = []
+    listening = DnsServer(lambda wire, *, is_udp: made[0].zone.respond(wire, is_udp=is_udp))
+    address = await listening.open(SocketAddress("127.0.0.1", 0))
+    made.append(Server(tmp_path, address.port))
+    yield made[0]
+    await listening.close()
+
+
+async def test_both_families_are_looked_up(server):
+    server.zone.records = {
+        f"{DB} A": [30, "203.0.113.2", "203.0.113.1"],
+        f"{DB} AAAA": [20, "2001:DB8::1"],
+    }
+    assert await server.look_up(V4, V6) == Lookup(
+        {V4: ("203.0.113.1", "203.0.113.2"), V6: ("2001:db8::1",)}, 20
+    )
+
+
+async def test_only_the_wanted_family_is_asked_for_and_the_name_is_absolute(server):
+    server.zone.records = {f"{DB} A": [30, "203.0.113.1"]}
+    await server.look_up()
+    assert server.zone.asked == [f"{DB} A udp"]
+
+
+async def test_an_alias_is_followed_and_the_shortest_ttl_counts(server):
+    server.zone.records = {
+        f"{DB} CNAME": [7, "real.example.com."],
+        "real.example.com A": [300, "203.0.113.1"],
+    }
+    assert await server.look_up() == Lookup({V4: ("203.0.113.1",)}, 7)
+
+
+async def test_a_chain_of_aliases_without_an_end_is_no_answer(server):
+    server.zone.records = {f"{DB} CNAME": [7, f"{DB}."]}
+    lookup = await server.look_up()
+    assert lookup.addresses == {}
+    assert lookup.why.startswith("server 127.0.0.1: ")
+
+
+async def test_a_name_that_does_not_exist(server):
+    assert await server.look_up() == Lookup({V4: ()}, why="DNS has no such name")
+
+
+async def test_a_name_without_an_address_of_the_family(server):
+    server.zone.records = {f"{DB} AAAA": [30, "2001:db8::1"]}
+    assert await server.look_up() == Lookup({V4: ()}, why="DNS has no IPv4 address")
+
+
+async def test_a_family_without_an_address_is_no_failure_of_the_other(server):
+    server.zone.records = {f"{DB} AAAA": [30, "2001:db8::1"]}
+    assert await server.look_up(V4, V6) == Lookup({V4: (), V6: ("2001:db8::1",)}, 30)
+
+
+async def test_a_server_that_fails_is_named(server):
+    server.zone.code = dns.rcode.SERVFAIL
+    assert await server.look_up() == Lookup({}, why="server 127.0.0.1 answers SERVFAIL")
+    assert len(server.zone.asked) == 2
+
+
+async def test_the_next_server_is_asked_where_one_fails(server):
+    server.resolv_conf.write_text("nameserver ::1\nnameserver 127.0.0.1\n")
+    server.zone.records = {f"{DB} A": [30, "203.0.113.1"]}
+    assert (await server.look_up()).addresses == {V4: ("203.0.113.1",)}
+
+
+async def test_a_server_that_is_silent_is_given_up(server, monkeypatch):
+    monkeypatch.setattr(node_resolver, "_TRY_S", 0.05)
+    server.zone.is_silent = True
+    assert await server.look_up() == Lookup({}, why="server 127.0.0.1 does not answer")
+
+
+async def test_a_lookup_has_a_deadline(server, monkeypatch):
+    monkeypatch.setattr(node_resolver, "LOOKUP_S", 0.05)
+    server.zone.is_silent = True
+    assert await server.look_up() == Lookup({}, why="no server answers")
+
+
+async def test_a_truncated_answer_with_addresses_is_enough(server):
+    server.zone.records = {f"{DB} A": [30, "203.0.113.1"]}
+    server.zone.is_truncating, server.zone.sets_in_truncated = True, 1
+    assert (await server.look_up()).addresses == {V4: ("203.0.113.1",)}
+    assert server.zone.asked == [f"{DB} A udp"]
+
+
+async def test_a_truncated_answer_without_addresses_is_asked_for_by_tcp(server):
+    server.zone.records = {f"{DB} A": [30, "203.0.113.1"]}
+    server.zone.is_truncating = True
+    assert (await server.look_up()).addresses == {V4: ("203.0.113.1",)}
+    assert server.zone.asked == [f"{DB} A udp", f"{DB} A tcp"]
+
+
+async def test_a_large_answer_is_not_parsed(server):
+    server.zone.records = {f"{DB} A": [30, *(f"10.0.{n // 250}.{n % 250}" for n in range(1000))]}
+    server.zone.is_truncating = True
+    lookup = await server.look_up()
+    assert lookup.why == "server 127.0.0.1: its answer has 16,043 bytes, and 8,192 are read"
+
+
+async def test_a_name_has_a_bounded_number_of_addresses(server):
+    server.zone.records = {f"{DB} A": [30, *(f"203.0.113.{n}" for n in range(100))]}
+    lookup = await server.look_up()
+    assert len(lookup.addresses[V4]) == ADDRESSES_MAX
+    assert lookup.addresses[V4] == tuple(sorted(lookup.addresses[V4]))
+
+
+async def test_an_ipv4_address_written_as_ipv6_is_what_the_kernel_would_dial(server):
+    server.zone.records = {f"{DB} AAAA": [30, "::ffff:127.0.0.1"]}
+    (ip,) = (await server.look_up(V6)).addresses[V6]
+    assert ip.startswith("::ffff:")
+
+
+@pytest.mark.parametrize(
+    ("text", "servers"),
+    [
+        pytest.param(
+            "# comment\nsearch a b\nnameserver 192.0.2.1\nnameserver\nnameserver 2001:db8::1\n",
+            ("192.0.2.1", "2001:db8::1"),
+            id="two",
+        ),
+        pytest.param("nameserver fe80::1%eth0\nnameserver x\n", ("127.0.0.1",), id="none-valid"),
+        pytest.param("", ("127.0.0.1",), id="empty"),
+        pytest.param(
+            "".join(f"nameserver 192.0.2.{n}\n" for n in range(1, 6)),
+            ("192.0.2.1", "192.0.2.2", "192.0.2.3"),
+            id="more-than-glibc-asks",
+        ),
+    ],
+)
+def test_the_servers_are_those_of_resolv_conf(tmp_path, text, servers):
+    path = tmp_path / "resolv.conf"
+    path.write_text(text)
+    assert NodeResolver(path)._servers() == servers
+
+
+def test_without_resolv_conf_this_machine_is_asked(tmp_path):
+    assert NodeResolver(tmp_path / "none")._servers() == ("127.0.0.1",)

@@ -1,0 +1,112 @@
+import pytest
+
+from userspace_proxy.errors import ConfigError
+from userspace_proxy.model import Endpoint, EndpointSlice, IPFamily, ServiceKey, SliceKey
+from userspace_proxy.model.endpoint_names import (
+    NAMES_MAX,
+    EndpointName,
+    NameSlice,
+    is_below,
+    read_endpoint_names,
+    read_host,
+)
+
+
+def test_an_annotation_lists_names_with_their_ports():
+    assert read_endpoint_names("db.example.com:5432, DB2.example.com.:5433") == (
+        EndpointName("db.example.com", 5432),
+        EndpointName("db2.example.com", 5433),
+    )
+
+
+def test_a_name_may_be_for_one_port_of_the_service():
+    assert read_endpoint_names("sql=db.example.com:5432") == (
+        EndpointName("db.example.com", 5432, "sql"),
+    )
+
+
+def test_a_name_counts_once():
+    assert len(read_endpoint_names("a.example.com:1,a.example.com:1")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        pytest.param("db.example.com", "'db.example.com' is not a name with a port", id="no-port"),
+        pytest.param(":5432", "':5432' is not a name with a port", id="no-name"),
+        pytest.param("=db.example.com:1", "is not a name with a port", id="no-port-name"),
+        pytest.param("db.example.com:http", "is not a name with a port", id="port-by-name"),
+        pytest.param("db.example.com:0", "0 is not in 1–65535", id="port-zero"),
+        pytest.param("db.example.com:65536", "65536 is not in 1–65535", id="port-high"),
+        pytest.param("a.example.com:1,,", "'' is not a name with a port", id="empty"),
+        pytest.param("192.0.2.1:80", "addresses belong in EndpointSlices", id="ipv4"),
+        pytest.param("[2001:db8::1]:80", "addresses belong in EndpointSlices", id="ipv6"),
+        pytest.param("127.1:80", "addresses belong in EndpointSlices", id="short-ipv4"),
+        pytest.param("http://db.example.com:80", "is not a DNS name", id="url"),
+        pytest.param("db..example.com:80", "is not a DNS name", id="empty-label"),
+        pytest.param(f"{'a' * 64}.com:80", "is not a DNS name", id="long-label"),
+        pytest.param(f"{'a.' * 127}com:80", "is not a DNS name", id="long-name"),
+        pytest.param("db exam.com:80", "is not a DNS name", id="blank"),
+    ],
+)
+def test_a_wrong_name_is_an_error_of_one_line(text, error):
+    with pytest.raises(ConfigError) as raised:
+        read_endpoint_names(text)
+    assert error in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_more_names_than_are_looked_up_are_an_error():
+    text = ",".join(f"db{n}.example.com:1" for n in range(NAMES_MAX + 1))
+    with pytest.raises(ConfigError, match="it has 17 items, and at most 16 are looked up"):
+        read_endpoint_names(text)
+
+
+@pytest.mark.parametrize("name", ["db", "_sql.example.com", "xn--bcher-kva.example", "a" * 63])
+def test_names_that_dns_allows_are_read(name):
+    assert read_host(name) == name
+
+
+def test_the_longest_name_is_read():
+    name = ".".join(["a" * 63] * 3 + ["b" * 61])
+    assert read_host(f"{name}.") == name
+
+
+@pytest.mark.parametrize(
+    ("host", "is_allowed"),
+    [
+        ("example.com", True),
+        ("db.example.com", True),
+        ("a.db.example.com", True),
+        ("notexample.com", False),
+        ("example.com.evil.test", False),
+        ("com", False),
+    ],
+)
+def test_a_suffix_matches_on_the_boundary_of_a_label(host, is_allowed):
+    assert is_below(host, ("example.com",)) is is_allowed
+
+
+def test_without_suffixes_no_name_is_allowed():
+    assert not is_below("example.com", ())
+
+
+def test_a_slice_of_names_keeps_all_but_its_endpoints():
+    item = EndpointSlice(
+        SliceKey("shop", "db-x"),
+        ServiceKey("shop", "db"),
+        IPFamily.IPV4,
+        (),
+        (Endpoint("db.example.com", weight=7),),
+        triggered_at=5.0,
+        notes=("a note",),
+    )
+    made = NameSlice.of(item)
+    assert made.endpoints == ()
+    assert made.named == item.endpoints
+    assert (made.key, made.service, made.triggered_at, made.notes) == (
+        item.key,
+        item.service,
+        5.0,
+        ("a note",),
+    )

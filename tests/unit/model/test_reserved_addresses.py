@@ -1,0 +1,79 @@
+"""One case for each range: its first address, its last one, and what it is called."""
+
+import ipaddress
+
+import pytest
+
+from userspace_proxy.model.reserved_addresses import behind_nat64, why_reserved
+
+RANGES = [
+    ("169.254.169.254/32", "the metadata address of clouds"),
+    ("169.254.170.2/32", "the metadata address of clouds"),
+    ("168.63.129.16/32", "the metadata address of a cloud"),
+    ("192.0.0.192/32", "the metadata address of a cloud"),
+    ("100.100.100.200/32", "the metadata address of a cloud"),
+    ("fd00:ec2::254/128", "the metadata address of a cloud"),
+    ("fd20:ce::254/128", "the metadata address of a cloud"),
+    ("0.0.0.0/32", "the unspecified address, which is this node"),
+    ("0.0.0.1/32", "an address of this network (0.0.0.0/8)"),
+    ("0.128.0.0/9", "an address of this network (0.0.0.0/8)"),
+    ("127.0.0.0/8", "a loopback address"),
+    ("169.254.0.0/24", "a link-local address"),
+    ("169.254.255.0/24", "a link-local address"),
+    ("192.0.0.0/25", "an address of protocols (192.0.0.0/24)"),
+    ("224.0.0.0/4", "a multicast address"),
+    ("255.255.255.255/32", "the broadcast address"),
+    ("240.0.0.0/5", "a reserved address (240.0.0.0/4)"),
+    ("::/128", "the unspecified address, which is this node"),
+    ("::1/128", "a loopback address"),
+    ("::ffff:0:0/96", "an IPv4 address written as IPv6"),
+    ("::2/128", "an IPv4 address written as IPv6"),
+    ("::8000:0/97", "an IPv4 address written as IPv6"),
+    ("64:ff9b:1::/48", "an IPv4 address behind NAT64 of local use"),
+    ("100::/64", "an address that discards packets"),
+    ("2001::/32", "an IPv4 address behind Teredo"),
+    ("2002::/16", "an IPv4 address behind 6to4"),
+    ("fe80::/10", "a link-local address"),
+    ("fec0::/10", "a site-local address"),
+    ("ff00::/8", "a multicast address"),
+]
+
+
+@pytest.mark.parametrize(("network", "words"), RANGES)
+def test_each_address_of_a_reserved_range_is_refused(network, words):
+    addresses = ipaddress.ip_network(network)
+    assert why_reserved(str(addresses[0])) == words
+    assert why_reserved(str(addresses[-1])) == words
+
+
+@pytest.mark.parametrize(
+    "ip",
+    [
+        "1.0.0.0",
+        "10.0.0.1",
+        "126.255.255.255",
+        "128.0.0.1",
+        "168.63.129.17",
+        "172.16.0.1",
+        "192.0.1.0",
+        "192.168.0.1",
+        "223.255.255.255",
+        "64:ff9b::c633:6407",
+        "2001:1::1",
+        "2003::1",
+        "2a00::1",
+        "fd12::1",
+    ],
+)
+def test_other_addresses_may_be_endpoints(ip):
+    assert why_reserved(ip) == ""
+
+
+def test_nat64_translates_to_the_address_in_the_last_bytes():
+    assert behind_nat64("64:ff9b::7f00:1") == "127.0.0.1"
+    assert behind_nat64("64:ff9b::a9fe:a9fe") == "169.254.169.254"
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "64:ff9b:1::7f00:1", "2001:db8::1"])
+def test_nat64_translates_only_its_own_prefix(ip):
+    assert behind_nat64(ip) == ""

@@ -1,0 +1,149 @@
+import pytest
+
+from userspace_proxy.cluster import ServiceState
+from userspace_proxy.model import (
+    CauseCode,
+    Endpoint,
+    EndpointSlice,
+    Handling,
+    IPFamily,
+    Service,
+    ServiceKey,
+    ServicePort,
+    SliceKey,
+    SlicePort,
+)
+from userspace_proxy.model.endpoint_names import (
+    EndpointName,
+    NameProblem,
+    NameSlice,
+    NameState,
+    ResolvedSlice,
+)
+from userspace_proxy.policy.name_causes import name_notes, why_no_name_serves
+
+KEY = ServiceKey("shop", "db")
+V4, V6 = IPFamily.IPV4, IPFamily.IPV6
+HOST = "db.example.com"
+NAMES = (EndpointName(HOST, 5432, "sql"),)
+SQL, REST = ServicePort("sql", 5432, "TCP"), ServicePort("rest", 80, "TCP")
+
+
+def slice_of(kind=ResolvedSlice, family=V4, port="sql", **fields):
+    ports = (SlicePort(port, 5432, "TCP"),)
+    return kind(SliceKey("shop", f"db:{HOST}:4"), KEY, family, ports, (), **fields)
+
+
+def resolved(*problems, **fields):
+    return slice_of(problems=problems, **fields)
+
+
+def why(*slices, names=NAMES, port=SQL, family=V4, **fields):
+    service = Service(KEY, (SQL, REST), handling=Handling(names=names), **fields)
+    return why_no_name_serves(ServiceState(service, slices), port, family)
+
+
+@pytest.mark.parametrize(
+    ("state", "detail", "code", "sentence"),
+    [
+        (
+            NameState.NOT_ALLOWED,
+            "",
+            CauseCode.NAME_NOT_ALLOWED,
+            f"{HOST} is not looked up: --allow-endpoint-names has no suffix of it",
+        ),
+        (
+            NameState.NETWORKS_UNKNOWN,
+            "",
+            CauseCode.NAME_NOT_ALLOWED,
+            f"{HOST} is not looked up: which addresses are those of pods is unknown",
+        ),
+        (
+            NameState.TOO_MANY,
+            "",
+            CauseCode.NAME_NOT_ALLOWED,
+            f"{HOST} is not looked up: a Service may have 16 names, the Services of a namespace "
+            "100, and all Services 1,000",
+        ),
+        (
+            NameState.PENDING,
+            "",
+            CauseCode.NAME_UNRESOLVED,
+            f"{HOST} has not been looked up yet",
+        ),
+        (
+            NameState.UNRESOLVED,
+            "DNS has no such name",
+            CauseCode.NAME_UNRESOLVED,
+            f"{HOST} has no address: DNS has no such name",
+        ),
+        (
+            NameState.STALE,
+            "no server answers",
+            CauseCode.NAME_UNRESOLVED,
+            f"{HOST} no longer resolves, its last addresses are used: no server answers",
+        ),
+        (
+            NameState.FORBIDDEN,
+            "127.0.0.1, which is a loopback address",
+            CauseCode.ENDPOINT_NOT_ALLOWED,
+            f"{HOST} leads to 127.0.0.1, which is a loopback address: it is not dialled",
+        ),
+        (
+            NameState.NO_ADDRESS,
+            "IPv6",
+            CauseCode.NAME_UNRESOLVED,
+            f"{HOST} has no IPv6 address",
+        ),
+    ],
+)
+def test_each_problem_of_a_name_has_its_words(state, detail, code, sentence):
+    cause = why(resolved(NameProblem(HOST, state, detail, since=5.0)))
+    assert (cause.code, cause.sentence, cause.object) == (code, sentence, HOST)
+    assert cause.hint
+    assert cause.first_at == 5.0
+
+
+def test_a_service_without_names_has_none():
+    assert why(names=()) is None
+    plain = EndpointSlice(SliceKey("shop", "a"), KEY, V4, (), (Endpoint("192.0.2.1"),))
+    assert why(plain, names=()) is None
+
+
+def test_with_a_selector_its_pods_are_the_cause():
+    assert why(selector=(("app", "db"),)) is None
+
+
+def test_where_no_proxy_runs_names_are_not_looked_up_yet():
+    assert str(why()) == f"{HOST} has not been looked up yet"
+    named = slice_of(NameSlice, named=(Endpoint(HOST),))
+    assert str(why(named, names=())) == f"{HOST} has not been looked up yet"
+
+
+def test_a_slice_of_names_without_a_name_is_empty():
+    assert why(slice_of(NameSlice), names=()) is None
+
+
+def test_only_the_family_counts():
+    problem = NameProblem(HOST, NameState.NO_ADDRESS, "IPv6")
+    assert why(resolved(), resolved(problem, family=V6)) is None
+    assert why(resolved(), resolved(problem, family=V6), family=V6) is not None
+
+
+def test_a_port_for_which_there_is_no_name_says_so():
+    cause = why(resolved(), port=REST)
+    assert cause.code is CauseCode.PORT_NAME_MISSING
+    assert str(cause) == 'no endpoint by name is for its port "rest"'
+
+
+def test_a_slice_without_the_port_has_no_cause_of_names():
+    assert why(resolved(), port=REST, names=()) is None
+
+
+def test_notes_have_each_problem_once_and_nothing_that_passes():
+    not_allowed = NameProblem(HOST, NameState.NOT_ALLOWED)
+    pending = NameProblem("b.test", NameState.PENDING)
+    no_address = NameProblem("c.test", NameState.NO_ADDRESS, "IPv6")
+    slices = [resolved(not_allowed, pending), resolved(not_allowed, no_address)]
+    plain = EndpointSlice(SliceKey("shop", "a"), KEY, V4, (), ())
+    assert [cause.object for cause in name_notes([plain, *slices])] == [HOST]

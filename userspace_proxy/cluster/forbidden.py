@@ -1,0 +1,102 @@
+"""Addresses to which no name may lead: those of this node, other Nodes, pods, Services, and others.
+
+Rule 1: an address that NAT64 translates is judged by both of its forms.
+Rule 2: what changes is followed: Services, Nodes, and this node's addresses.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from ..model import Node, Service, contains
+from ..model.reserved_addresses import behind_nat64, why_reserved
+
+# As many as the names of a node may have.
+_OWN_MAX = 64_000
+
+
+class ClusterNetworks(NamedTuple):
+    """What is configured of the cluster."""
+
+    pods: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    must_know_pods: bool = False
+    """Without networks of pods, no name is looked up."""
+
+    @property
+    def are_unknown(self) -> bool:
+        """Whether no name may be looked up."""
+        return self.must_know_pods and not self.pods
+
+
+class ForbiddenAddresses:
+    """What the names of one proxy must not lead to.
+
+    Args:
+        is_own: Returns whether the kernel delivers packets to an address to this node itself.
+    """
+
+    def __init__(self, networks: ClusterNetworks, is_own: Callable[[str], bool]) -> None:
+        self.networks = networks
+        self._is_own = is_own
+        self._own: dict[str, bool] = {}
+        """What ``is_own`` has returned since this node's addresses last changed."""
+        self._services: Counter[str] = Counter()
+        """How many Services have an address."""
+        self._node: Node | None = None
+        self._nodes: frozenset[str] = frozenset()
+
+    def set_nodes(self, node: Node | None, addresses: frozenset[str]) -> bool:
+        """Take this node's object and the addresses of all Nodes; returns whether they differ."""
+        if (node, addresses) == (self._node, self._nodes):
+            return False
+        self._node, self._nodes = node, addresses
+        return True
+
+    def change_services(self, old: Iterable[Service], new: Iterable[Service]) -> set[str]:
+        """Replace some Services by others; returns the addresses that differ."""
+        before = Counter(ip for service in old for ip in _ips_of(service))
+        now = Counter(ip for service in new for ip in _ips_of(service))
+        self._services.subtract(before)
+        self._services.update(now)
+        differing = {ip for ip in before.keys() | now.keys() if before[ip] != now[ip]}
+        for ip in differing:
+            if not self._services[ip]:
+                del self._services[ip]
+        return differing
+
+    def look_again(self) -> None:
+        """Ask the kernel again: this node's addresses have changed."""
+        self._own.clear()
+
+    def why(self, ip: str) -> str:
+        """Return what an address is that must not be dialled; empty: it may be."""
+        why = why_reserved(ip) or self._why_ours(ip)
+        if not why and (inner := behind_nat64(ip)):
+            why = why_reserved(inner) or self._why_ours(inner)
+        return why
+
+    def _why_ours(self, ip: str) -> str:
+        """Return whose address it is, here or in the cluster."""
+        networks, node = self.networks, self._node
+        if contains((*networks.pods, *(node.pod_networks if node else ())), ip):
+            return "in the network of pods"
+        if ip in self._services:
+            return "an address of a Service"
+        if contains(networks.services, ip):
+            return "in the network of Services"
+        if ip not in self._own:
+            if len(self._own) >= _OWN_MAX:
+                self._own.clear()
+            self._own[ip] = self._is_own(ip)
+        if self._own[ip]:
+            return "an address of this node"
+        if ip in self._nodes or (node is not None and ip in node.addresses):
+            return "an address of a Node"
+        return ""
+
+
+def _ips_of(service: Service) -> tuple[str, ...]:
+    return (*service.cluster_ips, *service.external_ips, *service.load_balancer_ips)

@@ -1,0 +1,258 @@
+"""Endpoints of Services by name: slices with the addresses that DNS has answered.
+
+    source ──snapshot──▶ EndpointsByName ──snapshot with slices of addresses──▶ rounds
+    DNS ────lookups────▶ (host_table)
+
+Rule 1: a name is looked up only where the operator has allowed it, or a name above it.
+Rule 2: an address that is forbidden (``forbidden``) is no endpoint, whatever a name resolves to.
+That is judged again when Services, Nodes or this node's addresses change; at each dial, the kernel
+is asked again (``kernel.own_addresses``).
+Rule 3: a snapshot without names is passed on as it is; otherwise the cost of a change depends on
+the Services and names that change.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from ..model import Endpoint, EndpointSlice, IPFamily, ServiceKey, SliceKey
+from ..model.endpoint_names import (
+    NAMES_MAX,
+    Lookup,
+    NameProblem,
+    NameSlice,
+    NameState,
+    ResolvedSlice,
+    is_below,
+)
+from ..model.reserved_addresses import behind_nat64
+from .forbidden import ForbiddenAddresses
+from .host_table import HostTable
+from .name_requests import NameRequest, derived_key, read_request
+from .persistent import PersistentMap, differing_keys
+from .store import ServiceState, Snapshot
+
+NAMESPACE_MAX = 100
+"""Names that the Services of one namespace have looked up, counted for each Service."""
+NODE_MAX = 1000
+"""The same for all Services: with the shortest TTL, 200 lookups a second."""
+_FORBIDDEN_SHOWN = 3
+_Services = Mapping[ServiceKey, ServiceState]
+_NOTHING: _Services = PersistentMap()
+
+
+class EndpointsByName:
+    """Derives the slices of one proxy's Services.
+
+    Args:
+        allowed: Names that may be looked up, with all names below them.
+        forbidden: Addresses to which they must not lead.
+    """
+
+    def __init__(self, allowed: Sequence[str], forbidden: ForbiddenAddresses) -> None:
+        self.hosts = HostTable()
+        """The names to look up."""
+        self._allowed = () if forbidden.networks.are_unknown else tuple(allowed)
+        self._not_allowed = (
+            NameState.NETWORKS_UNKNOWN if allowed and not self._allowed else NameState.NOT_ALLOWED
+        )
+        self._forbidden = forbidden
+        self._source = self._last = Snapshot(_NOTHING)
+        self._changes = 0
+        """How many snapshots differ from those of the source by lookups alone."""
+        self._requests: dict[ServiceKey, NameRequest] = {}
+        self._claims: dict[ServiceKey, tuple[str, ...]] = {}
+        """The names of each Service that are looked up."""
+        self._claimed: Counter[str] = Counter()
+        """How many of them each namespace has."""
+        self._left_out: dict[str, dict[ServiceKey, None]] = {}
+        """Services with further names, by namespace."""
+        self._users: dict[str, set[ServiceKey]] = {}
+        """Services by the names that are looked up for them."""
+        self._touched: set[ServiceKey] = set()
+
+    def derive(self, snapshot: Snapshot) -> Snapshot:
+        """Return a snapshot of the source with the slices that follow from names."""
+        old, self._source = self._source, snapshot
+        changed = differing_keys(old.services, snapshot.services)
+        gone = {key for key in changed if key not in snapshot.services}
+        if self._allowed:
+            self._follow(old, snapshot, changed)
+        for key in changed:
+            request = None if key in gone else read_request(snapshot.services[key])
+            if request is not None:
+                self._requests[key] = request
+                self._touched.add(key)
+            elif self._requests.pop(key, None) is not None:
+                self._touched.add(key)
+        return self._update(changed, gone, is_other=snapshot is not old)
+
+    def learn(self, host: str, lookup: Lookup, now: float, wall: float) -> bool:
+        """Take the result of a lookup; returns whether :meth:`again` gives another snapshot.
+
+        Args:
+            now: Monotonic seconds.
+            wall: Unix time.
+        """
+        has_changed = self.hosts.learn(host, lookup, now, wall)
+        if has_changed:
+            self._touched.update(self._users.get(host, ()))
+        return has_changed
+
+    def look_again(self) -> None:
+        """Judge all addresses again: those of this node have changed."""
+        self._forbidden.look_again()
+        self._touched.update(*self._users.values())
+
+    def again(self) -> Snapshot:
+        """Return the last snapshot of the source with what has been learnt since."""
+        return self._update((), (), is_other=False)
+
+    def _follow(self, old: Snapshot, new: Snapshot, changed: Collection[ServiceKey]) -> None:
+        """Follow what is forbidden, and touch the Services that this may concern."""
+        if self._forbidden.set_nodes(new.node, new.node_addresses):
+            self._touched.update(*self._users.values())
+        before = (old.services[key].service for key in changed if key in old.services)
+        now = (new.services[key].service for key in changed if key in new.services)
+        moved = self._forbidden.change_services(before, now)
+        for host, users in self._users.items() if moved else ():
+            ips = [ip for family in IPFamily for ip in self.hosts.addresses(host, family)]
+            if not moved.isdisjoint(ips) or not moved.isdisjoint(map(behind_nat64, ips)):
+                self._touched.update(users)
+
+    def _update(
+        self, changed: Collection[ServiceKey], gone: Collection[ServiceKey], *, is_other: bool
+    ) -> Snapshot:
+        source, have = self._source, self._last.services
+        derived: dict[ServiceKey, ServiceState] = {}
+        while self._touched:
+            # In order, so that equal Services have equal claims; those that ask for nothing any
+            # more are last, so that a name goes on that another one asks for now.
+            touched = sorted(self._touched, key=lambda key: (key not in self._requests, key))
+            self._touched = set()
+            for key in touched:
+                self._claim(key)
+            for key in touched:
+                if key in self._requests:
+                    derived[key] = self._derive(key)
+        services = source.services
+        if self._requests:
+            put = {key: services[key] for key in changed if key not in gone} | derived
+            put = {key: state for key, state in put.items() if have.get(key) is not state}
+            services = _changed(have, put, gone) if put or gone else have
+        if not is_other and services is have:
+            return self._last
+        self._changes += not is_other
+        revision = source.revision + self._changes
+        self._last = source
+        if services is not source.services or revision != source.revision:
+            self._last = replace(source, services=services, revision=revision)
+        return self._last
+
+    def _derive(self, key: ServiceKey) -> ServiceState:
+        request, claimed = self._requests[key], self._claims.get(key, ())
+        slices: dict[SliceKey, EndpointSlice] = {item.key: item for item in request.plain}
+        for item in request.named:
+            # One name that isn't looked up shows why, of any number.
+            unclaimed = [endpoint for endpoint in item.named if endpoint.ip not in claimed][:1]
+            for endpoint in (*(e for e in item.named if e.ip in claimed), *unclaimed):
+                for family in request.families:
+                    made = self._resolve(key, item, endpoint, family)
+                    slices.setdefault(made.key, made)
+        service = request.state.service
+        resolved = (item for item in slices.values() if isinstance(item, ResolvedSlice))
+        ips = sorted({endpoint.ip for item in resolved for endpoint in item.endpoints})
+        handling = replace(service.handling, names=request.names, found_by_name=tuple(ips))
+        derived = ServiceState(
+            replace(service, handling=handling, notes=(*service.notes, *request.notes)),
+            tuple(slices[name] for name in sorted(slices)),
+        )
+        old = self._last.services.get(key)
+        return old if old is not None and old == derived else derived
+
+    def _resolve(
+        self, key: ServiceKey, item: NameSlice, endpoint: Endpoint, family: IPFamily
+    ) -> ResolvedSlice:
+        host = endpoint.ip
+        ips: tuple[str, ...] = ()
+        problem: NameProblem | None
+        if not is_below(host, self._allowed):
+            problem = NameProblem(host, self._not_allowed)
+        elif host not in self._claims.get(key, ()):
+            problem = NameProblem(host, NameState.TOO_MANY)
+        else:
+            ips, problem = self.hosts.addresses(host, family), self.hosts.problem(host)
+        refused = {ip: why for ip in ips if (why := self._forbidden.why(ip))}
+        problems = [
+            NameProblem(host, NameState.FORBIDDEN, f"{ip}, which is {why}")
+            for ip, why in list(refused.items())[:_FORBIDDEN_SHOWN]
+        ]
+        has_last = len(ips) > len(refused)
+        if problem is not None and (has_last or problem.state is not NameState.STALE):
+            problems.append(problem)
+        if not ips and not problems:
+            problems.append(NameProblem(host, NameState.NO_ADDRESS, str(family)))
+        return ResolvedSlice(
+            derived_key(item.key, host, family),
+            key,
+            family,
+            item.ports,
+            tuple(replace(endpoint, ip=ip) for ip in ips if ip not in refused),
+            notes=item.notes,
+            problems=tuple(problems),
+        )
+
+    def _claim(self, key: ServiceKey) -> None:
+        """Have the names of a Service looked up, as many as there is room for."""
+        request, have = self._requests.get(key), self._claims.get(key, ())
+        wanted: list[str] = []
+        if request is not None:
+            wanted = [host for host in request.hosts if is_below(host, self._allowed)]
+        kept = [host for host in have if host in wanted]
+        for host in wanted:
+            if host in kept or len(kept) >= NAMES_MAX:
+                continue
+            if self._claimed[key.namespace] < NAMESPACE_MAX and self._claimed.total() < NODE_MAX:
+                kept.append(host)
+                self._claimed[key.namespace] += 1
+                self._users.setdefault(host, set()).add(key)
+        self._claims[key] = tuple(kept)
+        if len(kept) < len(wanted):
+            self._left_out.setdefault(key.namespace, {})[key] = None
+        elif (others := self._left_out.get(key.namespace)) is not None:
+            others.pop(key, None)
+            if not others:
+                del self._left_out[key.namespace]
+        for host in (*kept, *have):
+            self._want(host, key, is_wanted=host in kept)
+        if request is None:
+            del self._claims[key]
+            return
+        for host, item in request.earlier:
+            if host in kept:
+                self.hosts.seed(host, item.family, [e.ip for e in item.endpoints])
+
+    def _want(self, host: str, key: ServiceKey, *, is_wanted: bool) -> None:
+        """Have a name looked up for the Services that use it; this one does so, or no longer."""
+        users = self._users.get(host, set())
+        if not is_wanted and key in users:
+            users.discard(key)
+            self._claimed[key.namespace] -= 1
+            # There is room for another Service: one of the namespace, or else the first one.
+            others = self._left_out.get(key.namespace) or next(iter(self._left_out.values()), {})
+            self._touched.update(itertools.islice(others, 1))
+        if users:
+            requests = (self._requests.get(user) for user in users)
+            self.hosts.want(host, {f for each in requests if each for f in each.families})
+        elif self._users.pop(host, None) is not None:
+            self.hosts.forget(host)
+
+
+def _changed(have: _Services, put: _Services, gone: Collection[ServiceKey]) -> _Services:
+    """Return some Services with others put or removed."""
+    if not isinstance(have, PersistentMap):
+        have = PersistentMap[ServiceKey, ServiceState]().changed(have)
+    return have.changed(put, gone)

@@ -1,0 +1,154 @@
+"""When names are looked up, and what is known of each.
+
+    want ──▶ due ──take──▶ under way ──learn──┬─ addresses ──TTL, 5–300 s──▶ due
+                                              └─ none ──5 s, doubling to 60 s──▶ due
+
+Rule 1: a name that no longer resolves keeps its last addresses for an hour, whatever DNS answers:
+an outage of DNS, or a zone that is loaded wrongly, ends no Service.
+Rule 2: a family about which no server has answered keeps its addresses while the other family has
+some; one that has been answered has what was answered.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ..model import IPFamily
+from ..model.endpoint_names import Lookup, NameProblem, NameState
+
+TTL_MIN_S = 5.0
+"""Envoy refreshes names that often by default, whatever their TTL."""
+TTL_MAX_S = 300.0
+"""Some zones have a TTL of a day, and a database moves within minutes."""
+RETRY_S, RETRY_MAX_S = 5.0, 60.0
+"""RFC 8767 asks for at least 30 s between tries in the long run."""
+KEEP_S = 3600.0
+"""RFC 8767 allows days; by then an address may belong to another customer of the cloud."""
+
+
+@dataclass(slots=True)
+class _Host:
+    families: tuple[IPFamily, ...] = ()
+    asked: tuple[IPFamily, ...] = ()
+    """Those of the last lookup."""
+    addresses: dict[IPFamily, tuple[str, ...]] = field(default_factory=dict)
+    due_at: float | None = 0.0
+    """Monotonic seconds; None: it is being looked up."""
+    is_known: bool = False
+    """It has been looked up."""
+    failures: int = 0
+    """Lookups in a row without an address."""
+    why: str = ""
+    """Why it has none; empty: it has."""
+    since: float = 0.0
+    """Unix time of the first of these failures."""
+    keep_until: float = 0.0
+    """Monotonic seconds until which it keeps its last addresses."""
+
+
+class HostTable:
+    """The names of one proxy; the caller passes the time, and does the lookups."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, _Host] = {}
+        self._due: list[tuple[float, str]] = []
+        """A heap; an entry whose time isn't that of its host is void."""
+
+    def __contains__(self, host: str) -> bool:
+        return host in self._hosts
+
+    def want(self, host: str, families: Iterable[IPFamily]) -> None:
+        """Look a name up from now on, for these families. Idempotent."""
+        known = self._hosts.setdefault(host, _Host())
+        wanted = tuple(sorted(families))
+        if set(wanted) - set(known.families) and known.due_at is not None:
+            self._set_due(host, known, 0.0)
+        known.families = wanted
+
+    def seed(self, host: str, family: IPFamily, addresses: Sequence[str]) -> None:
+        """Note the addresses that a wanted name had in an earlier run, unless some are known."""
+        known = self._hosts[host]
+        if not known.is_known and addresses:
+            known.addresses.setdefault(family, tuple(addresses))
+
+    def forget(self, host: str) -> None:
+        """Look a name up no longer. Idempotent."""
+        self._hosts.pop(host, None)
+
+    def take(self, now: float) -> tuple[str, tuple[IPFamily, ...]] | None:
+        """Return a name that is due, which :meth:`learn` is to be called for; None: none is."""
+        if (at := self.next_at()) is None or at > now:
+            return None
+        _, host = heapq.heappop(self._due)
+        known = self._hosts[host]
+        known.due_at, known.asked = None, known.families
+        return host, known.families
+
+    def next_at(self) -> float | None:
+        """Return when the next name is due; None: none is waiting."""
+        while self._due:
+            at, host = self._due[0]
+            known = self._hosts.get(host)
+            if known is not None and known.due_at == at:
+                return at
+            heapq.heappop(self._due)
+        return None
+
+    def learn(self, host: str, lookup: Lookup, now: float, wall: float) -> bool:
+        """Take the result of a lookup; returns whether addresses or problems have changed.
+
+        Args:
+            now: Monotonic seconds.
+            wall: Unix time.
+        """
+        known = self._hosts.get(host)
+        if known is None:
+            return False
+        before = dict(known.addresses), self.problem(host), known.is_known
+        known.is_known = True
+        if lookup.why:
+            self._note_failure(known, lookup.why, now, wall)
+            wait_s = min(RETRY_S * 2 ** (min(known.failures, 10) - 1), RETRY_MAX_S)
+            if any(known.addresses.values()):
+                # Not later than the last addresses are given up.
+                wait_s = min(wait_s, max(known.keep_until - now, 0.0))
+        else:
+            known.failures, known.why, known.since = 0, "", 0.0
+            known.addresses.update(lookup.addresses)
+            for family in known.addresses.keys() - set(known.families):
+                del known.addresses[family]
+            wait_s = min(max(lookup.ttl_s, TTL_MIN_S), TTL_MAX_S)
+        if set(known.families) - set(known.asked):
+            wait_s = 0.0
+        self._set_due(host, known, now + wait_s)
+        return before != (known.addresses, self.problem(host), True)
+
+    def addresses(self, host: str, family: IPFamily) -> tuple[str, ...]:
+        """Return the addresses of a name, sorted; empty if none is known."""
+        known = self._hosts.get(host)
+        return () if known is None else known.addresses.get(family, ())
+
+    def problem(self, host: str) -> NameProblem | None:
+        """Return why a name has no addresses, or only its last ones; None: it resolves."""
+        known = self._hosts.get(host)
+        has_addresses = known is not None and any(known.addresses.values())
+        if known is None or not (known.is_known or has_addresses):
+            return NameProblem(host, NameState.PENDING)
+        if not known.why:
+            return None
+        state = NameState.STALE if has_addresses else NameState.UNRESOLVED
+        return NameProblem(host, state, known.why, known.since)
+
+    def _note_failure(self, known: _Host, why: str, now: float, wall: float) -> None:
+        if not known.why:
+            known.since, known.keep_until = wall, now + KEEP_S
+        known.why = why
+        known.failures += 1
+        if now >= known.keep_until:
+            known.addresses.clear()
+
+    def _set_due(self, host: str, known: _Host, at: float) -> None:
+        known.due_at = at
+        heapq.heappush(self._due, (at, host))

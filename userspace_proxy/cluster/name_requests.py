@@ -1,0 +1,158 @@
+"""What a Service asks for by name, whoever has written it: its annotation, or slices of names.
+
+Rule 1: the key of a derived slice contains a colon, which names of objects can't. So the last state
+on disk shows what was derived, and of which name: it is read as if its slices of names were there.
+Rule 2: a name without a port of the Service is left out, with a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from ..model import Endpoint, EndpointSlice, IPFamily, Service, SliceKey, SlicePort
+from ..model.annotations import DOMAIN
+from ..model.endpoint_names import EndpointName, NameSlice
+from ..model.quoting import quoted, shown
+from .store import ServiceState
+
+_SEPARATOR = ":"
+_ANNOTATION = f"annotation {DOMAIN}endpoints"
+
+
+class NameRequest(NamedTuple):
+    """What one Service asks for."""
+
+    state: ServiceState
+    """As the source has it."""
+    plain: tuple[EndpointSlice, ...]
+    """Its slices of addresses."""
+    named: tuple[NameSlice, ...]
+    families: tuple[IPFamily, ...]
+    """Those of the Service."""
+    notes: tuple[str, ...]
+    """What can't be followed, one sentence each."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names, each once."""
+        return tuple(dict.fromkeys(e.ip for item in self.named for e in item.named))
+
+    @property
+    def names(self) -> tuple[EndpointName, ...]:
+        """The names with their ports, whoever has written them."""
+        found = dict.fromkeys(self.state.service.handling.names)
+        for item in self.named:
+            for port in item.ports:
+                for endpoint in item.named:
+                    found[EndpointName(endpoint.ip, port.port, port.name)] = None
+        return tuple(found)
+
+    @property
+    def earlier(self) -> Iterator[tuple[str, EndpointSlice]]:
+        """What an earlier run has derived: names, and slices of their addresses."""
+        for item in self.state.slices:
+            if not isinstance(item, NameSlice) and (host := host_of(item)):
+                yield host, item
+
+
+def read_request(state: ServiceState) -> NameRequest | None:
+    """Return what a Service asks for by name; None: nothing."""
+    service = state.service
+    # Cost: nearly all Services have none, so that one look is enough.
+    if not service.handling.names and not any(map(_is_named, state.slices)):
+        return None
+    families = tuple(sorted({IPFamily.of(ip) for ip in service.cluster_ips}))
+    if not families:
+        return None
+    plain: list[EndpointSlice] = []
+    named: dict[SliceKey, NameSlice] = {}
+    is_earlier = False
+    for item in state.slices:
+        if isinstance(item, NameSlice):
+            named[item.key] = item
+        elif host := host_of(item):
+            is_earlier = True
+            _add(named, _before_derivation(item, host))
+        else:
+            plain.append(item)
+    notes: list[str] = []
+    if service.handling.names and not is_earlier:
+        for made in _of_annotation(service, notes):
+            _add(named, made)
+    return NameRequest(state, tuple(plain), tuple(named.values()), families, tuple(notes))
+
+
+def derived_key(origin: SliceKey, host: str, family: IPFamily) -> SliceKey:
+    """Return the key of the slice with the addresses of a name in a slice of names."""
+    name = _SEPARATOR.join((origin.name, host, str(family.value)))
+    return SliceKey(origin.namespace, name)
+
+
+def host_of(item: EndpointSlice) -> str:
+    """Return the name of which a slice was derived; empty: of none."""
+    _, separator, rest = item.key.name.rpartition(_SEPARATOR)[0].rpartition(_SEPARATOR)
+    return rest if separator else ""
+
+
+def _is_named(item: EndpointSlice) -> bool:
+    return _SEPARATOR in item.key.name or isinstance(item, NameSlice)
+
+
+def _add(named: dict[SliceKey, NameSlice], item: NameSlice) -> None:
+    """Add a slice of names to that of the same key; of equal names, one with endpoints counts."""
+    before = named.get(item.key)
+    if before is None:
+        named[item.key] = item
+        return
+    hosts = {endpoint.ip: endpoint for endpoint in before.named}
+    for endpoint in item.named:
+        if endpoint != Endpoint(endpoint.ip):
+            hosts[endpoint.ip] = endpoint
+        hosts.setdefault(endpoint.ip, endpoint)
+    named[item.key] = replace(before, named=tuple(hosts.values()))
+
+
+def _before_derivation(item: EndpointSlice, host: str) -> NameSlice:
+    """Return the slice of names of which an earlier run has derived this one."""
+    origin = item.key.name.rpartition(_SEPARATOR)[0].rpartition(_SEPARATOR)[0]
+    like = item.endpoints[0] if item.endpoints else Endpoint(host)
+    return NameSlice(
+        SliceKey(item.key.namespace, origin),
+        item.service,
+        item.family,
+        item.ports,
+        (),
+        notes=item.notes,
+        named=(replace(like, ip=host),),
+    )
+
+
+def _of_annotation(service: Service, notes: list[str]) -> Iterator[NameSlice]:
+    """Yield the slices of names that an annotation asks for, and add what it can't have."""
+    if service.selector:
+        why = "the Service has a selector, so its pods are its endpoints"
+        notes.append(f"{_ANNOTATION}: {why}: no endpoint is found by name")
+        return
+    ports = {port.name: port for port in service.ports}
+    for name in service.handling.names:
+        port = ports.get(name.port_name)
+        if not name.port_name and len(ports) == 1:
+            (port,) = ports.values()
+        if port is None:
+            at = f"{shown(name.host)}:{name.port}"
+            why = "the Service has several ports: write PORT=HOST:PORT"
+            if name.port_name:
+                why = f"the Service has no port {quoted(name.port_name)}"
+            notes.append(f"{_ANNOTATION}: {at}: {why}")
+            continue
+        origin = _SEPARATOR.join((service.key.name, port.name, str(name.port)))
+        yield NameSlice(
+            SliceKey(service.key.namespace, origin),
+            service.key,
+            IPFamily.IPV4,
+            (SlicePort(port.name, name.port, port.protocol),),
+            (),
+            named=(Endpoint(name.host),),
+        )

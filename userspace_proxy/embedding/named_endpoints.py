@@ -1,0 +1,105 @@
+"""Makes the slices of a Service whose endpoints a program passes by address, or by name.
+
+Rule 1: a name is accepted only below one that the options allow.
+Rule 2: everything else about an endpoint, such as its weight, is read as that of an address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from ..errors import ConfigError
+from ..model import EndpointSlice, Service, SliceKey
+from ..model.endpoint_names import NAMES_MAX, NameSlice, is_below, read_host
+from .arguments import EndpointAddress, is_address, make_slices
+
+
+def make_all_slices(
+    service: Service,
+    endpoints: Iterable[EndpointAddress],
+    standby: Iterable[EndpointAddress],
+    allowed: Sequence[str],
+) -> list[EndpointSlice]:
+    """Return the slices of a Service with one port, as ``make_slices``, and slices of names.
+
+    Args:
+        allowed: As in :class:`Options`.
+
+    Raises:
+        ValueError: As ``make_slices``; or a name isn't allowed, or they are too many.
+        TypeError: As ``make_slices``.
+    """
+    names = _NamedAmong(tuple(allowed))
+    addresses, named = names.split(endpoints)
+    other_addresses, other_named = names.split(standby)
+    slices = make_slices(service, addresses, other_addresses)
+    if not names.hosts:
+        return slices
+    # Of any family: the name decides.
+    of_names = make_slices(replace(service, cluster_ips=()), named, other_named)
+    return [*slices, *(names.named(item) for item in of_names)]
+
+
+class _NamedAmong:
+    """Names among endpoints, with an address in the place of each."""
+
+    def __init__(self, allowed: tuple[str, ...]) -> None:
+        self.hosts: dict[str, str] = {}
+        """By the addresses in their places, which are for documentation (RFC 5737)."""
+        self._allowed = allowed
+        self._seen: dict[EndpointAddress, int] = {}
+        """Endpoints by name, and the identity of the argument that has them."""
+
+    def split(
+        self, endpoints: Iterable[EndpointAddress]
+    ) -> tuple[Iterable[EndpointAddress], Iterable[EndpointAddress]]:
+        """Return the endpoints by address, and those by name; what is neither is an address."""
+        if isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
+            return endpoints, ()
+        found = [(endpoint, self._stand_in(endpoint)) for endpoint in endpoints]
+        addresses = [endpoint for endpoint, stand_in in found if stand_in is None]
+        named = [(endpoint, stand_in) for endpoint, stand_in in found if stand_in is not None]
+        for endpoint, stand_in in named:
+            if self._seen.setdefault(stand_in, id(endpoints)) != id(endpoints):
+                raise ValueError(
+                    f"endpoint {endpoint!r}: expected in endpoints or standby, not both"
+                )
+        if isinstance(endpoints, Mapping):
+            weights = {stand_in: endpoints[endpoint] for endpoint, stand_in in named}
+            return {endpoint: endpoints[endpoint] for endpoint in addresses}, weights
+        return addresses, [stand_in for _, stand_in in named]
+
+    def named(self, item: EndpointSlice) -> NameSlice:
+        """Return the slice of names for one with addresses in their places."""
+        endpoints = tuple(replace(e, ip=self.hosts[e.ip]) for e in item.endpoints)
+        key = SliceKey(item.key.namespace, f"{item.service.name}-names-{item.ports[0].port}")
+        return NameSlice.of(replace(item, key=key, endpoints=endpoints))
+
+    def _stand_in(self, endpoint: EndpointAddress) -> EndpointAddress | None:
+        """Return an address and the port for an endpoint by name; None: it isn't one."""
+        if isinstance(endpoint, str):
+            host, _, port = endpoint.rpartition(":")
+        elif is_address(endpoint):
+            host, port = endpoint[0], str(endpoint[1])
+        else:
+            return None
+        if not (port.isascii() and port.isdecimal() and 1 <= int(port[:6]) <= 65535):
+            return None
+        try:
+            name = read_host(host)
+        except ConfigError:
+            return None
+        if not is_below(name, self._allowed):
+            if "." not in name:
+                return None
+            raise ValueError(
+                f"endpoint {endpoint!r}: names are looked up only below those of "
+                f"Options(allow_endpoint_names=…), which are {list(self._allowed)}"
+            )
+        ips = {known: ip for ip, known in self.hosts.items()}
+        if name not in ips and len(ips) >= NAMES_MAX:
+            raise ValueError(f"endpoint {endpoint!r}: a Service may have {NAMES_MAX} names")
+        ip = ips.get(name, f"192.0.2.{len(ips) + 1}")
+        self.hosts[ip] = name
+        return f"{ip}:{port}"

@@ -1,0 +1,108 @@
+"""Words the causes of endpoints by name, once; the facts are those of the derived slices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..cluster import ServiceState
+from ..cluster.from_names import NAMESPACE_MAX, NODE_MAX
+from ..model import Cause, CauseCode, EndpointSlice, IPFamily, ServicePort
+from ..model.annotations import DOMAIN
+from ..model.endpoint_names import NAMES_MAX, NameProblem, NameSlice, NameState, ResolvedSlice
+
+NEEDS_PROXY = "an endpoint by name"
+"""Why a Service stays on the userspace path: the kernel asks nothing before it dials."""
+# What passes by itself, or concerns a family only, is no note of a Service that is served.
+_UNNOTED = (NameState.PENDING, NameState.NO_ADDRESS)
+_FORBIDDEN_HINT = (
+    "A name may lead only to addresses outside this node and the cluster: see docs/services.md"
+)
+
+
+def why_no_name_serves(state: ServiceState, port: ServicePort, family: IPFamily) -> Cause | None:
+    """Return why a Service port without endpoints has none by name; None: it asks for none."""
+    named = [item for item in state.slices if isinstance(item, ResolvedSlice | NameSlice)]
+    if not named:
+        if not state.service.handling.names or state.service.selector:
+            return None
+        host = state.service.handling.names[0].host
+        return _cause(NameProblem(host, NameState.PENDING))
+    for item in named:
+        if not _has(item, port):
+            continue
+        if isinstance(item, NameSlice):
+            return _cause(NameProblem(item.named[0].ip, NameState.PENDING)) if item.named else None
+        if item.family is family and item.problems:
+            return _cause(item.problems[0])
+    if not state.service.handling.names or any(_has(item, port) for item in named):
+        return None
+    return Cause(
+        CauseCode.PORT_NAME_MISSING,
+        f'no endpoint by name is for its port "{port.name}"',
+        port.name,
+        f"Write {port.name}=HOST:PORT in the annotation {DOMAIN}endpoints, or list the port in the "
+        "EndpointSlice",
+    )
+
+
+def name_notes(slices: Iterable[EndpointSlice]) -> Iterable[Cause]:
+    """Return what is wrong with names, each once, also where other endpoints serve."""
+    found = (
+        problem
+        for item in slices
+        if isinstance(item, ResolvedSlice)
+        for problem in item.problems
+        if problem.state not in _UNNOTED
+    )
+    return map(_cause, dict.fromkeys(found))
+
+
+def _has(item: EndpointSlice, port: ServicePort) -> bool:
+    return any(p.name == port.name and p.protocol == port.protocol for p in item.ports)
+
+
+def _cause(problem: NameProblem) -> Cause:
+    host, detail = problem.host, problem.detail
+    match problem.state:
+        case NameState.NOT_ALLOWED:
+            code = CauseCode.NAME_NOT_ALLOWED
+            sentence = f"{host} is not looked up: --allow-endpoint-names has no suffix of it"
+            hint = (
+                "Endpoints by name are for names that the operator of the proxy has allowed: "
+                "--allow-endpoint-names=example.com allows names below example.com"
+            )
+        case NameState.NETWORKS_UNKNOWN:
+            code = CauseCode.NAME_NOT_ALLOWED
+            sentence = f"{host} is not looked up: which addresses are those of pods is unknown"
+            hint = "Names must not lead to pods: set --cluster-cidr"
+        case NameState.TOO_MANY:
+            code = CauseCode.NAME_NOT_ALLOWED
+            sentence = (
+                f"{host} is not looked up: a Service may have {NAMES_MAX} names, the Services of a "
+                f"namespace {NAMESPACE_MAX}, and all Services {NODE_MAX:,}"
+            )
+            hint = "Remove names, from this Service or from others"
+        case NameState.PENDING:
+            code = CauseCode.NAME_UNRESOLVED
+            sentence = f"{host} has not been looked up yet"
+            hint = "The running proxy looks it up, by the DNS servers of its node"
+        case NameState.UNRESOLVED:
+            code = CauseCode.NAME_UNRESOLVED
+            sentence = f"{host} has no address: {detail}"
+            hint = f"Ask the DNS servers of /etc/resolv.conf on the node: dig {host}"
+        case NameState.STALE:
+            code = CauseCode.NAME_UNRESOLVED
+            sentence = f"{host} no longer resolves, its last addresses are used: {detail}"
+            hint = (
+                "They are used for an hour. Ask the DNS servers of /etc/resolv.conf on the node: "
+                f"dig {host}"
+            )
+        case NameState.FORBIDDEN:
+            code = CauseCode.ENDPOINT_NOT_ALLOWED
+            sentence = f"{host} leads to {detail}: it is not dialled"
+            hint = _FORBIDDEN_HINT
+        case NameState.NO_ADDRESS:
+            code = CauseCode.NAME_UNRESOLVED
+            sentence = f"{host} has no {detail} address"
+            hint = f"The Service has an {detail} address, and the name has none"
+    return Cause(code, sentence, host, hint, first_at=problem.since)
