@@ -24,6 +24,7 @@ from ..kernel.port_holders import who_holds
 from ..log_fields import FieldLogger
 from ..model import IPFamily, Protocol
 from ..plane import Plane
+from ..plane.observation import Observation
 from ..status.listening import ListenAt
 from ..status.observing import Observing
 from ..trouble import Trouble
@@ -31,7 +32,6 @@ from .rounds.component import Component, OwnAddresses
 from .rounds.options import Options
 from .rounds.sync import SyncLoop
 from .rounds.tasks import Supervisor, pause
-from .watchers.observation import Observation
 from .watchers.timeline import Timeline
 
 if TYPE_CHECKING:

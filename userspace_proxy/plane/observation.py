@@ -11,17 +11,35 @@ address of a node, or of several pods, has none: pods in the node's network shar
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
 
-from ...cluster import ServiceState, Snapshot, differing_keys
-from ...plane import Plane
-from ...plane.messages import Called, Observed
-from ...status.observing import Observing
-from ..rounds.tasks import pause
+from ..cluster import ServiceState, Snapshot, differing_keys
+from ..facts.connection import ConnectionFacts, ConnectionFilter
+from ..facts.edges import Calls
+from .messages import Called, Observed
+from .plane import Plane
 
 # Between two questions to workers.
 PERIOD_S = 0.25
+
+
+class Observers(Protocol):
+    """Those that watch: see ``status.observing``."""
+
+    pod_of: Callable[[str], str]
+    is_on: asyncio.Event
+
+    def filters(self) -> Sequence[ConnectionFilter]:
+        """Return what is watched, each once."""
+
+    def deliver(self, records: Sequence[ConnectionFacts], left_out: int) -> None:
+        """Pass on what a worker has observed."""
+
+    def add_calls(self, calls: Iterable[Calls], left_out: int) -> None:
+        """Add what a worker has counted of clients' calls."""
 
 
 class Observation:
@@ -32,7 +50,7 @@ class Observation:
     """
 
     def __init__(
-        self, plane: Plane, observing: Observing, latest: Callable[[], Snapshot | None]
+        self, plane: Plane, observing: Observers, latest: Callable[[], Snapshot | None]
     ) -> None:
         self._plane = plane
         self._observing = observing
@@ -47,7 +65,7 @@ class Observation:
             await self._observing.is_on.wait()
             while filters := self._observing.filters():
                 self._plane.observe(filters)
-                await pause(PERIOD_S)
+                await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=PERIOD_S)
             self._plane.observe(())
 
     def _take(self, message: Observed | Called) -> None:

@@ -3,15 +3,15 @@ from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.agent.watchers.observation import Observation, PodNames
 from userspace_proxy.cluster import Store
 from userspace_proxy.facts.connection import ConnectionFilter
 from userspace_proxy.model import Endpoint, EndpointSlice, IPFamily, Node, ServiceKey, SliceKey
+from userspace_proxy.plane.observation import Observation, PodNames
 from userspace_proxy.status.observing import Observing
 
-from ...dataplane.rig import UNREACHABLE, Rig
-from ...dataplane.waiting import until
-from ..samples import service
+from ..agent.samples import service
+from ..dataplane.rig import UNREACHABLE, Rig
+from ..dataplane.waiting import until
 
 WEB = ServiceKey("shop", "web")
 
