@@ -22,13 +22,13 @@ from tests import loopback
 from userspace_proxy.cluster.encoding import encode_state
 from userspace_proxy.config.settings import Settings
 from userspace_proxy.config.writing import render_config
-from userspace_proxy.dataplane.proxy_protocol import write_header, write_local_header
 from userspace_proxy.facts import EndpointCounters, GroupCounters
 from userspace_proxy.kernel import ctnetlink
 from userspace_proxy.kernel.netlink import Requests, rtnetlink
 from userspace_proxy.kernel.netlink.sockets import NETLINK_NETFILTER, NETLINK_ROUTE
 from userspace_proxy.kernel.nf_tables import reader
 from userspace_proxy.model import ProxyProtocol, SocketAddress
+from userspace_proxy.model.proxy_protocol import write_header, write_local_header
 from userspace_proxy.plane.messages import (
     Counted,
     Drained,

@@ -12,6 +12,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from tests.unit.status.views import NOW
 from userspace_proxy.facts import Level, StatusFacts
+from userspace_proxy.status.observing import Observing
 from userspace_proxy.status.server import StatusServer
 from userspace_proxy.status.timeline import Event
 
@@ -60,6 +61,8 @@ class Screen:
     page: Page
     url: str
     show: Callable[[StatusFacts], None]
+    observing: Observing
+    """Whose connections it shows."""
     errors: list[str] = field(default_factory=list)
     """Console errors, exceptions, and requests that failed."""
 
@@ -96,10 +99,13 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 async def screen(context: BrowserContext) -> AsyncIterator[Screen]:
     """A page of a running status server; fails if the page complained of anything."""
     shown: list[StatusFacts] = []
-    server = StatusServer(lambda: shown[-1], events=lambda: EVENTS, clock=lambda: NOW)
+    observing = Observing(lambda: NOW)
+    server = StatusServer(
+        lambda: shown[-1], events=lambda: EVENTS, clock=lambda: NOW, observing=observing
+    )
     host, port = await server.serve_admin(("127.0.0.1", 0))
     page = await context.new_page()
-    screen = Screen(page, f"http://{host}:{port}", shown.append)
+    screen = Screen(page, f"http://{host}:{port}", shown.append, observing)
     page.on(
         "console",
         lambda m: screen.errors.append(m.text) if m.type in {"error", "warning"} else None,

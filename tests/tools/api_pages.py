@@ -17,6 +17,8 @@ import msgspec
 
 from userspace_proxy import facts, model
 from userspace_proxy.facts import StatusFacts
+from userspace_proxy.facts.connection import ConnectionFacts
+from userspace_proxy.facts.edges import EdgesFacts
 
 from .markdown import replace_part, table
 from .settings_pages import DOCS
@@ -32,8 +34,9 @@ SHARED_FROM_WORDS = 5
 
 
 def make_schema() -> dict[str, Any]:
-    """Return the JSON Schema of the answer."""
-    (root,), parts = msgspec.json.schema_components((StatusFacts,), ref_template=_REF)
+    """Return the JSON Schema of the status; its parts are also those of other answers."""
+    answers = (StatusFacts, ConnectionFacts, EdgesFacts)
+    (root, *_), parts = msgspec.json.schema_components(answers, ref_template=_REF)
     descriptions = _descriptions()
     for name, part in parts.items():
         if text := part.get("description"):
@@ -96,7 +99,7 @@ def _section(
         yield text
         yield ""
     if "enum" in part:
-        yield ", ".join(f"`{value}`" for value in part["enum"])
+        yield ", ".join(f"`{value}`" for value in part["enum"] if value)
         yield ""
         return
     rows = []
@@ -132,7 +135,10 @@ def _title(name: str) -> str:
 
 def _descriptions() -> dict[str, dict[str, str]]:
     """Return the texts below fields, by class and field."""
-    modules = (facts.figures, facts.port, facts.processes, facts.node, model.causes)
+    modules = (
+        facts.figures, facts.port, facts.processes, facts.node, facts.connection, facts.edges,
+        model.causes,
+    )  # fmt: skip
     found: dict[str, dict[str, str]] = {}
     for module in modules:
         for node in ast.parse(inspect.getsource(module)).body:

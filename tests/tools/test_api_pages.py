@@ -1,21 +1,26 @@
 import msgspec
+import pytest
 
 from userspace_proxy.facts import StatusFacts
+from userspace_proxy.facts.connection import ConnectionFacts
+from userspace_proxy.facts.edges import EdgesFacts
 
 from .api_pages import make_schema, make_tables
 
 
-def test_each_field_of_the_answer_is_described() -> None:
-    status = make_schema()["$defs"]["StatusFacts"]
-    assert tuple(status["properties"]) == StatusFacts.__struct_fields__
-    assert all(field.get("description") for field in status["properties"].values())
+@pytest.mark.parametrize("answer", [StatusFacts, ConnectionFacts, EdgesFacts])
+def test_each_field_of_an_answer_is_described(answer: type[msgspec.Struct]) -> None:
+    part = make_schema()["$defs"][answer.__name__]
+    assert tuple(part["properties"]) == answer.__struct_fields__
+    assert all(field.get("description") for field in part["properties"].values())
 
 
 def test_each_reference_of_the_schema_leads_somewhere() -> None:
     schema = make_schema()
     text = msgspec.json.encode(schema).decode()
     names = {part.partition('"')[0] for part in text.split('"#/$defs/')[1:]}
-    assert names == schema["$defs"].keys()
+    # These two are answers of their own.
+    assert names | {"ConnectionFacts", "EdgesFacts"} == schema["$defs"].keys()
 
 
 def test_every_field_is_required_as_the_answer_contains_all() -> None:

@@ -1,6 +1,6 @@
 """Opens the status servers of one proxy, and keeps what they show up to date.
 
-Timeline ◀── sync loop, plane          StatusServer ──▶ refresh, status, health
+Timeline, Observation ◀── sync loop, plane      StatusServer ──▶ refresh, status, health
 
 Rule 1: a proxy serves without them: any user of a node may have bound such an address before.
 Rule 2: an address that isn't available is logged, with the program that uses it, and again when
@@ -24,7 +24,9 @@ from ..kernel.port_holders import who_holds
 from ..log_fields import FieldLogger
 from ..model import IPFamily, Protocol
 from ..plane import Plane
+from ..plane.observation import Observation
 from ..status.listening import ListenAt
+from ..status.observing import Observing
 from ..trouble import Trouble
 from .rounds.component import Component, OwnAddresses
 from .rounds.options import Options
@@ -154,12 +156,16 @@ class StatusServers(Component):
         timeline = Timeline(self._plane, shown.health)
         sync.planning.on_plan, sync.rules.on_switch = timeline.note_plan, timeline.note_switches
         supervisor.start("timeline", timeline.run)
+        observing = Observing()
+        observation = Observation(self._plane, observing, lambda: sync.progress.latest)
+        supervisor.start("observation", observation.run)
         server = self._server = StatusServer(
             shown.status,
             options.metrics_detail,
             health=shown.health,
             refresh=shown.refresh,
             events=timeline.events,
+            observing=observing,
         )
         sync.on_round = server.sync.observe
 

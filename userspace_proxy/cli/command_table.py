@@ -54,6 +54,12 @@ def _top(given: Given) -> int:
     return top(given)
 
 
+def _observe(given: Given) -> int:
+    from .observe import observe
+
+    return observe(given)
+
+
 def _explain(given: Given) -> int:
     from .explain import explain
 
@@ -169,6 +175,44 @@ _ROWS = (
             _CONFIG,
         ),
         examples=("top", "top --sort=out --search=ns:shop"),
+        runs_anywhere=True,
+    ),
+    Command(
+        "observe",
+        "show each connection as it ends, or is saved, held or refused, until Ctrl-C",
+        _observe,
+        arguments="[NAMESPACE[/NAME]]",
+        details=(
+            (
+                "A line has the time, the client (its pod, where an EndpointSlice names it), the "
+                "Service port, the endpoint, dials that failed with their causes, bytes from the "
+                "client and to it, the time to the first byte, and which side ended it how. "
+                "Several of --failed, --saved and --slow show what any of them selects."
+            ),
+            (
+                "Connections on the kernel path, and those that the kernel refuses for lack of an "
+                "endpoint, can't be seen: it lists their Service ports first."
+            ),
+        ),
+        flags=(
+            CommandFlag("failed", "only those whose clients didn't get what they asked for"),
+            CommandFlag("saved", "only those whose first dial failed and that were served anyway"),
+            CommandFlag("slow", "only those that waited so long for the first byte", "DURATION"),
+            CommandFlag("from", "only those of a client", "IP"),
+            _OUTPUT,
+            _SERVER,
+            _CONFIG,
+        ),
+        examples=(
+            "observe",
+            "observe shop/web --failed --saved",
+            "observe shop --slow=1s",
+            "observe --from=10.244.0.8 -o json",
+        ),
+        exits=(
+            (DONE, "ended by Ctrl-C"),
+            (FAILED, "no proxy answered, or there is no such Service"),
+        ),
         runs_anywhere=True,
     ),
     Command(

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress, contains
+from ..model.proxy_protocol import HEADER_BYTES, Header, MalformedHeader, read_header
 from .connection_log import EndedBy
 from .engine import Engine
-from .proxy_protocol import HEADER_BYTES, Header, MalformedHeader, read_header
 from .tcp import Announced, TcpConnection
 from .tcp_dial import READ_EVENTS
 from .timeouts import Timeouts

@@ -1,80 +1,86 @@
-"""The connection log: one line for each connection and flow, or for a share of them, at its end.
+"""What is recorded of connections and flows: a line of the log at their end, and what is watched.
 
-Rule 1: a connection that isn't logged costs one attribute test.
+    TcpConnection, UdpListener ──ConnectionFacts──▶ ConnectionLog ─┬▶ logger: a share of all ends
+                                                                   └▶ Watch: what is observed
+
+Rule 1: a connection that isn't recorded costs one attribute test at its end.
 Rule 2: a line never waits for its reader. Where lines queue, beyond a bound they are dropped and
-counted (``plane.worker_main``, ``cli.log_writer``).
+counted (``plane.worker_main``, ``cli.log_writer``, ``plane.record_ring``).
 """
 
 from __future__ import annotations
 
-import enum
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Protocol
 
+from ..facts.connection import ConnectionFacts, EndedBy
 from ..log_fields import FieldLogger
-from ..model import CauseCode, SocketAddress
+from ..model import SocketAddress
+
+__all__ = ["LOGGER", "ConnectionLog", "EndedBy", "Watch"]
 
 LOGGER = "userspace_proxy.connections"
 _log = FieldLogger(LOGGER)
 
 
-class EndedBy(enum.StrEnum):
-    """Which side ended a connection: for a clean end, the one that sent its FIN first."""
+class Watch(Protocol):
+    """What observes connections: see ``plane.record_ring``."""
 
-    CLIENT = "client"
-    ENDPOINT = "endpoint"
-    PROXY = "proxy"
+    def has_room(self, *, is_plain: bool = False) -> bool:
+        """Return whether it takes another one; without room that is counted as left out."""
+
+    def put(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
+        """Take one; the function returns the address that the client dialled."""
 
 
 class ConnectionLog:
     """Logs a share of what ends: 1 is everything; ``draw`` returns numbers from 0 to below 1."""
 
-    def __init__(self, share: float, draw: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        share: float,
+        draw: Callable[[], float] = random.random,
+        *,
+        watch: Watch | None = None,
+    ) -> None:
         self._share = share
         self._draw = draw
+        self._watch = watch
+        self._logs_next = False
 
-    def takes_next(self) -> bool:
-        """Return whether to log what ends now, before its fields are collected."""
-        return self._draw() < self._share and _log.isEnabledFor(logging.INFO)
+    @property
+    def is_watching(self) -> bool:
+        """Whether it passes records on."""
+        return self._watch is not None
 
-    def write(
-        self,
-        what: str,
-        *,
-        service: str,
-        client: SocketAddress,
-        frontend: SocketAddress | None,
-        endpoint: SocketAddress | None,
-        is_preserved: bool,
-        dials: int,
-        failed: Mapping[SocketAddress, CauseCode] | None,
-        waited_s: float,
-        received_bytes: int,
-        sent_bytes: int,
-        duration_s: float,
-        ended_by: EndedBy,
-        cause: str,
-        via: SocketAddress | None = None,
-    ) -> None:
-        """Write one line about what has ended, a ``connection`` or a ``flow``."""
-        _log.info(
-            "%(kind)s ended: %(cause)s",
-            extra={
-                "kind": what,
-                "service": service,
-                "client": str(client),
-                "frontend": "" if frontend is None else str(frontend),
-                "via": "" if via is None else str(via),
-                "endpoint": "" if endpoint is None else str(endpoint),
-                "source": "client" if is_preserved else "node",
-                "dials": dials,
-                "failed": ", ".join(f"{one} {code}" for one, code in (failed or {}).items()),
-                "waited_s": round(waited_s, 6),
-                "received_bytes": received_bytes,
-                "sent_bytes": sent_bytes,
-                "duration_s": round(duration_s, 6),
-                "ended_by": ended_by.value,
-                "cause": cause,
-            },
+    def takes_next(self, *, is_plain: bool = False) -> bool:
+        """Return whether to record what ends now, before its fields are collected.
+
+        It is plain if its client was served at the first dial, and its end was clean.
+        """
+        self._logs_next = (
+            self._share > 0 and self._draw() < self._share and _log.isEnabledFor(logging.INFO)
         )
+        return self._logs_next or (
+            self._watch is not None and self._watch.has_room(is_plain=is_plain)
+        )
+
+    def is_watched(self) -> bool:
+        """Return whether to record what happens before the end, which isn't logged."""
+        self._logs_next = False
+        return self._watch is not None and self._watch.has_room()
+
+    def write(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
+        """Record it, after :meth:`takes_next` or :meth:`is_watched`.
+
+        Args:
+            frontend: Returns the address that the client dialled, by a system call.
+        """
+        if self._watch is not None:
+            self._watch.put(one, frontend)
+        if self._logs_next:
+            dialled = frontend()
+            one.frontend = "" if dialled is None else str(dialled)
+            _log.info("%(kind)s ended: %(cause)s", extra=one.log_fields())

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from ..balance import AffinityTables
+from ..facts.edges import CallCounts
 from .client_address import ClientAddressDialer
 from .connection_log import ConnectionLog
 from .descriptors import Descriptors
@@ -45,6 +46,7 @@ class Engine:
         self.client_dialer = ClientAddressDialer(processes=self.tuning.processes)
         share = self.tuning.connection_log
         self.connection_log = ConnectionLog(share) if share else None
+        self.calls = CallCounts()
         self.dialer = dialer
 
     def close(self) -> None:

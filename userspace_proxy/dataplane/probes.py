@@ -21,11 +21,11 @@ import contextlib
 
 from ..log_fields import FieldLogger
 from ..model import SocketAddress
+from ..model.proxy_protocol import write_local_header
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .pairs import MAX_PAIRS, Pairs
 from .probe_dials import ProbeDials
-from .proxy_protocol import write_local_header
 
 _log = FieldLogger("userspace_proxy.dataplane")
 

@@ -22,15 +22,16 @@ import errno
 from typing import Any, NamedTuple, Protocol
 
 from ..facts import EndpointCounters
+from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
 from ..model import ProxyProtocol, SocketAddress
+from ..model.proxy_protocol import write_header
 from . import reactor as epoll
-from .connection_log import ConnectionLog, EndedBy
+from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
 from .frontends import dialled_at
 from .giving_up import has_given_up
 from .held_acks import send_acks
 from .pipes import PipePool
-from .proxy_protocol import write_header
 from .relay import Direction
 from .sockets import buffered_bytes, is_connected, reset
 from .tcp_dial import READ_EVENTS, DialOwner, TcpDial
@@ -78,30 +79,11 @@ class TcpConnection:
     """
 
     __slots__ = (
-        "_answered_at",
-        "_asked_at",
-        "_counters",
-        "_has_ended_badly",
-        "_has_nodelay",
-        "_reset_as",
-        "_wants_client_out",
-        "address",
-        "announced",
-        "client",
-        "dial",
-        "down",
-        "group",
-        "is_aborting",
-        "is_closed",
-        "may_preserve",
-        "owner",
-        "reactor",
-        "seen_moved",
-        "seen_moving_at",
-        "started",
-        "unanswered_since",
-        "up",
-    )
+        "_answered_at", "_asked_at", "_counters", "_first_byte_s", "_has_ended_badly",
+        "_has_nodelay", "_reset_as", "_wants_client_out", "address", "announced", "client", "dial",
+        "down", "group", "is_aborting", "is_closed", "may_preserve", "owner", "reactor",
+        "seen_moved", "seen_moving_at", "started", "unanswered_since", "up",
+    )  # fmt: skip
 
     def __init__(
         self, owner: _ConnectionOwner, group: EndpointGroup, client: _socket.socket, address: Any
@@ -139,6 +121,7 @@ class TcpConnection:
         """When the endpoint answered."""
         self._asked_at = 0.0
         """When the endpoint answered, or the client first sent something after that."""
+        self._first_byte_s: float | None = None
         self._has_ended_badly = False
         """The endpoint has ended it without a byte, or the client was the first to give up."""
         self._wants_client_out = False
@@ -159,6 +142,7 @@ class TcpConnection:
 
     def begin(self) -> None:
         """Dial endpoints until one answers."""
+        self.owner.engine.calls.add(self.group.label, self.address[0])
         dial = self.dial = TcpDial(self)
         dial.try_next()
 
@@ -183,6 +167,7 @@ class TcpConnection:
             self.owner.engine.client_dialer.connection_joined(self.address[0], endpoint)
         if dial.tried:
             group.counters.saved += 1
+            self.note(ConnectionEvent.SAVED)
         self.reactor.replace_handler(sock, self._on_endpoint)
         version = group.serving.handling.proxy_protocol
         if version is None:
@@ -238,7 +223,8 @@ class TcpConnection:
         down.pump(events)
         if down.bytes_moved or down.waiting_bytes:
             now = self.reactor.now
-            self.group.first_byte_times.add(now - self._asked_at)
+            waited_s = self._first_byte_s = now - self._asked_at
+            self.group.first_byte_times.add(waited_s)
             counters.ends.succeeded_at = now
             if self.down is not None and not self.is_aborting:
                 self.reactor.replace_handler(down.source, down.pump)
@@ -397,8 +383,9 @@ class TcpConnection:
         self.is_closed = True
         self.settle()
         log = self.owner.engine.connection_log
-        if log is not None and log.takes_next():
-            self._log_end(log, cause, by)
+        if log is not None and log.takes_next(is_plain=self._is_plain(cause)):
+            event = ending(by, is_served=self.up is not None)
+            log.write(self._facts(event, cause, by), self._frontend)
         up, down, dial = self.up, self.down, self.dial
         if as_reset:
             reset(self.client)
@@ -427,19 +414,30 @@ class TcpConnection:
             client_dialer = self.owner.engine.client_dialer
             client_dialer.connection_ended(self.address[0], dial.endpoint, self.reactor.now)
 
-    def _log_end(self, log: ConnectionLog, cause: str, by: EndedBy) -> None:
+    def _is_plain(self, cause: str) -> bool:
+        is_at_once = self.dial is not None and not self.dial.tried
+        return is_at_once and self._first_byte_s is not None and cause == "complete"
+
+    def note(self, event: ConnectionEvent) -> None:
+        """Record what happens before the end, where connections are watched."""
+        log = self.owner.engine.connection_log
+        if log is not None and log.is_watched():
+            log.write(self._facts(event, "", EndedBy.NONE), self._frontend)
+
+    def _facts(self, event: ConnectionEvent, cause: str, by: EndedBy) -> ConnectionFacts:
         up, down, dial, now = self.up, self.down, self.dial, self.reactor.clock()
-        log.write(
-            "connection",
+        endpoint = None if dial is None else dial.endpoint
+        return ConnectionFacts(
+            event=event,
             service=self.group.label,
-            client=SocketAddress(self.address[0], self.address[1]),
-            frontend=self._frontend(),
-            via=None if self.announced is None else self.announced.via,
-            endpoint=None if dial is None else dial.endpoint,
-            is_preserved=dial is not None and dial.is_preserved,
+            client=str(SocketAddress(self.address[0], self.address[1])),
+            via="" if self.announced is None else str(self.announced.via),
+            endpoint="" if endpoint is None else str(endpoint),
+            source="client" if dial is not None and dial.is_preserved else "node",
             dials=0 if dial is None else dial.count,
-            failed=None if dial is None else dial.tried,
+            failed=() if dial is None else failed_dials(dial.tried),
             waited_s=(self._answered_at if up else now) - self.started,
+            first_byte_s=self._first_byte_s,
             received_bytes=up.bytes_moved if up else 0,
             sent_bytes=down.bytes_moved if down else 0,
             duration_s=now - self.started,

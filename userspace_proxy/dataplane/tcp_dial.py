@@ -23,6 +23,7 @@ import errno
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ..facts.connection import ConnectionEvent
 from ..model import CauseCode, SocketAddress
 from . import reactor as epoll
 from .connection_log import EndedBy
@@ -73,6 +74,7 @@ class _DialledFor(Protocol):
     def on_client(self, events: int) -> None: ...
     def join(self, sock: _socket.socket, events: int) -> None: ...
     def finish(self, cause: str, *, as_reset: bool, by: EndedBy = EndedBy.PROXY) -> None: ...
+    def note(self, event: ConnectionEvent) -> None: ...
 
 
 class TcpDial:
@@ -205,7 +207,10 @@ class TcpDial:
             self.group.counters.shortages += 1
             return False
         self._owner.client_deadlines.stop(self)
-        self.tried = self.began_at = self.endpoint = None
+        self.endpoint = None
+        if not self.is_waiting:
+            self._connection.note(ConnectionEvent.HELD)
+        self.tried = self.began_at = None
         self._awaits_turn = False
         if not self.is_waiting:
             self.is_waiting = True

@@ -24,6 +24,7 @@ import errno
 from collections.abc import Hashable
 from typing import Any
 
+from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
 from ..kernel.ephemeral import EPHEMERAL
 from ..kernel.icmp_errors import keep_icmp_errors
 from ..kernel.pktinfo import ANCILLARY_BYTES, Ancillary, AncillaryItem, Destinations, hops_left
@@ -31,7 +32,7 @@ from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress
 from . import reactor as epoll
-from .connection_log import ConnectionLog, EndedBy
+from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .flow_table import GRAIN_S
@@ -158,9 +159,13 @@ class UdpListener:
             return None
         flow = UdpFlow(self, key, address, reply, hop_limit)
         flow.started = flow.sent_since = self.engine.reactor.now
+        self.engine.calls.add(self.group.label, flow.client_ip)
         if not (self._connect(flow) or flow.wait()):
             self.group.counters.refused += 1
+            self.note(flow, ConnectionEvent.REFUSED, "unanswered", EndedBy.PROXY)
             return None
+        if flow.is_waiting:
+            self.note(flow, ConnectionEvent.HELD)
         self._flows[key] = flow
         self.table.add(flow, self.engine.reactor.now)
         return flow
@@ -318,7 +323,9 @@ class UdpListener:
         if self._connect(flow):
             for payload in kept:
                 self._send(flow, payload)
-        elif not flow.wait():
+        elif flow.wait():
+            self.note(flow, ConnectionEvent.HELD)
+        else:
             self.group.counters.refused += 1
             self.end(flow, "unanswered")
 
@@ -344,7 +351,8 @@ class UdpListener:
         flow.is_ended = True
         log = self.engine.connection_log
         if log is not None and log.takes_next():
-            self._log_end(log, flow, cause, by)
+            event = ending(by, is_served=flow.endpoint is not None)
+            log.write(self._facts(flow, event, cause, by), self._frontend)
         flow.leave_room()
         self._leave_endpoint(flow)
         self._flows.pop(flow.key, None)
@@ -385,19 +393,37 @@ class UdpListener:
         for flow in [f for f in self._flows.values() if f.endpoint in removed]:
             self.end(flow, "endpoint removed")
 
-    def _log_end(self, log: ConnectionLog, flow: UdpFlow, cause: str, by: EndedBy) -> None:
+    def note(
+        self,
+        flow: UdpFlow,
+        event: ConnectionEvent,
+        cause: str = "",
+        by: EndedBy = EndedBy.NONE,
+    ) -> None:
+        """Record what happens before the end of a flow, where flows are watched."""
+        log = self.engine.connection_log
+        if log is not None and log.is_watched():
+            log.write(self._facts(flow, event, cause, by), self._frontend)
+
+    def _frontend(self) -> SocketAddress | None:
+        # Where rules lead to all addresses, the kernel doesn't tell which one was dialled.
+        return None if is_wildcard(self._at.ip) else self._at
+
+    def _facts(
+        self, flow: UdpFlow, event: ConnectionEvent, cause: str, by: EndedBy
+    ) -> ConnectionFacts:
         now = self.engine.reactor.clock()
-        log.write(
-            "flow",
+        return ConnectionFacts(
+            event=event,
+            kind="flow",
             service=self.group.label,
-            client=SocketAddress(flow.address[0], flow.address[1]),
-            # Where rules lead to all addresses, the kernel doesn't tell which one was dialled.
-            frontend=None if is_wildcard(self._at.ip) else self._at,
-            endpoint=flow.endpoint,
-            is_preserved=flow.is_preserved,
+            client=str(SocketAddress(flow.address[0], flow.address[1])),
+            endpoint="" if flow.endpoint is None else str(flow.endpoint),
+            source="client" if flow.is_preserved else "node",
             dials=len(flow.tried or ()) + bool(flow.endpoint),
-            failed=flow.tried,
+            failed=failed_dials(flow.tried),
             waited_s=0.0 if flow.waiting_since is None else flow.sent_since - flow.started,
+            first_byte_s=flow.first_byte_s,
             received_bytes=flow.received_bytes,
             sent_bytes=flow.sent_bytes,
             duration_s=now - flow.started,

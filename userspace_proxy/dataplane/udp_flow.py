@@ -7,6 +7,7 @@ import errno
 from collections.abc import Hashable
 from typing import Any, Protocol
 
+from ..facts.connection import ConnectionEvent
 from ..kernel.icmp_errors import take_icmp_errors
 from ..kernel.pktinfo import Ancillary, AncillaryItem
 from ..model import CauseCode, SocketAddress
@@ -59,6 +60,7 @@ class _FlowOwner(Protocol):
     def endpoint_refused(self, flow: UdpFlow, number: int) -> None: ...
     def resume(self, flow: UdpFlow) -> None: ...
     def end(self, flow: UdpFlow, cause: str) -> None: ...
+    def note(self, flow: UdpFlow, event: ConnectionEvent) -> None: ...
 
 
 class UdpFlow:
@@ -70,6 +72,7 @@ class UdpFlow:
         "client_ip",
         "counted",
         "endpoint",
+        "first_byte_s",
         "group",
         "has_answer",
         "holders",
@@ -128,6 +131,8 @@ class UdpFlow:
         self.started = 0.0
         self.sent_since = 0.0
         """When its first datagrams were sent: at its start, or after its wait."""
+        self.first_byte_s: float | None = None
+        """Seconds from then to the endpoint's first answer; None before it."""
         self.received_bytes = 0
         self.sent_bytes = 0
         self.turn = 0
@@ -226,10 +231,13 @@ class UdpFlow:
         """Note the first datagram of the endpoint."""
         self.has_answer = True
         self.kept = None
+        now = self.listener.engine.reactor.now
+        self.first_byte_s = now - self.sent_since
         if self.endpoint is not None:
-            self.group.outcomes.answered(self.endpoint, self.listener.engine.reactor.now)
+            self.group.outcomes.answered(self.endpoint, now)
             if self.tried:
                 self.group.counters.saved += 1
+                self.listener.note(self, ConnectionEvent.SAVED)
             if self.is_preserved:
                 client_dialer = self.listener.engine.client_dialer
                 client_dialer.answered_flows.add(self.address[0], self.endpoint)

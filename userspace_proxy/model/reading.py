@@ -58,7 +58,7 @@ def read_slice(
     Args:
         with_headless: Read what only DNS uses: slices of headless Services (label
             ``service.kubernetes.io/headless``, whatever its value), and host names.
-        with_pods: Read the names of endpoints' pods, which only port-forwards need.
+        with_pods: Note endpoints that can't be pods, which port-forwards need.
 
     Returns:
         None for a slice without a Service (label ``kubernetes.io/service-name``), or of a headless
@@ -93,10 +93,10 @@ def read_slice(
             continue
         hostname = (item.hostname if with_headless else None) or ""
         pod = ""
-        if with_pods:
-            try:
-                pod = _pod_of(item.target_ref, namespace, f"endpoints[{i}].targetRef")
-            except FieldError as exc:
+        try:
+            pod = intern(_pod_of(item.target_ref, namespace, f"endpoints[{i}].targetRef"))
+        except FieldError as exc:
+            if with_pods:
                 notes.append(f"{exc}: {address} has no pod")
         endpoints.append(_endpoint(item, address, preference, hints, hostname, pod))
     made = EndpointSlice(

@@ -1,9 +1,9 @@
 """The messages between the control half and its workers.
 
     control ──▶ worker   Start, Beat, Preserve, OpenGroup, ChangeGroup, CloseGroup, OpenListener,
-                         MoveListener, CloseListener, Ejected, Returned, Report, Drain
-    worker  ──▶ control  Running, Counted, ListenerClosed, Ejected, Returned, WaitBegan, Logged,
-                         Drained
+                         MoveListener, CloseListener, Ejected, Returned, Report, Observe, Drain
+    worker  ──▶ control  Running, Counted, Observed, Called, ListenerClosed, Ejected, Returned,
+                         WaitBegan, Logged, Drained
 
     worker  ──▶ next control process   Prove, HandedOver, Pins, PinsSent
 
@@ -21,7 +21,9 @@ import msgspec
 from ..balance import Pin
 from ..dataplane import Tuning
 from ..facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounters
+from ..facts.connection import ConnectionFacts, ConnectionFilter
 from ..facts.counters import Counters
+from ..facts.edges import CALLS_MAX, Calls
 from ..model import Protocol, SocketAddress
 from ..model.serving import Serving
 from ..policy.locality import Networks
@@ -37,6 +39,10 @@ MAX_GROUP_BYTES = 2_621_440
 2.1 MB. A change removes what is there and adds what is new, each with an index: it takes three
 times as much at most, and a channel takes that (``channel.MAX_FRAME_BYTES``).
 """
+
+OBSERVED_MAX = 128
+"""How many connections a worker keeps between two questions, which is a quarter of a second: more
+than can be read, and less than 1 % of a core."""
 
 _BOUNDS = len(TIMES_BOUNDS_S)
 
@@ -168,6 +174,16 @@ class Report(_Message):
     number: int
 
 
+class Observe(_Message):
+    """Answer with what was observed since the last such message, and observe what is taken now.
+
+    Without filters nothing is observed any more.
+    """
+
+    filters: Annotated[list[ConnectionFilter], msgspec.Meta(max_length=64)]
+    """A connection is observed if one of them takes it."""
+
+
 class Keep(_Message):
     """Keep a socket that comes with this message, for the next control process."""
 
@@ -287,6 +303,22 @@ class Counted(_Message):
     status: Status
 
 
+class Observed(_Message):
+    """The answer to :class:`Observe`."""
+
+    records: Annotated[list[ConnectionFacts], msgspec.Meta(max_length=OBSERVED_MAX)]
+    left_out: Count
+    """Connections that the ring had no place for, whether or not they would have been taken."""
+
+
+class Called(_Message):
+    """The calls of clients since the last report."""
+
+    calls: Annotated[list[Calls], msgspec.Meta(max_length=CALLS_MAX)]
+    left_out: Count
+    """Calls that the worker's table had no place for."""
+
+
 class ListenerClosed(_Message):
     """The worker doesn't use a listener's socket any more."""
 
@@ -343,6 +375,7 @@ ToWorker = (
     | Ejected
     | Returned
     | Report
+    | Observe
     | Pins
     | Keep
     | HandOver
@@ -353,6 +386,8 @@ ToWorker = (
 FromWorker = (
     Running
     | Counted
+    | Observed
+    | Called
     | ListenerClosed
     | Ejected
     | Returned

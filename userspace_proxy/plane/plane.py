@@ -18,13 +18,14 @@ import asyncio
 import resource
 import socket
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..dataplane import Dialer, MemoryState, Tuning
 from ..dataplane.pipes import MAX_PIPES
 from ..errors import ListenError
+from ..facts.connection import ConnectionFilter
 from ..model.serving import Serving
 from ..policy.locality import Networks
 from .group import Group, GroupUpdate
@@ -33,6 +34,7 @@ from .listener import Answer, Listener, Wanted
 from .listeners import Listeners
 from .log_sender import write_record
 from .messages import (
+    Called,
     CloseGroup,
     Counted,
     Ejected,
@@ -40,6 +42,8 @@ from .messages import (
     Keep,
     ListenerClosed,
     Logged,
+    Observe,
+    Observed,
     Prefer,
     Preserve,
     Returned,
@@ -73,7 +77,15 @@ OnWaits = Callable[[Group], None]
 """Called when a client begins to wait for an endpoint, and no other waits in its worker."""
 
 
+OnObserved = Callable[[Observed | Called], None]
+"""Called with what a worker has observed, and with the calls of its clients."""
+
+
 def _ignore_waits(_group: Group) -> None:
+    """Do nothing."""
+
+
+def _ignore_observed(_message: Observed | Called) -> None:
     """Do nothing."""
 
 
@@ -102,6 +114,7 @@ class Plane:
     ) -> None:
         self.on_ejection: list[OnEjection] = []
         self.on_waits: OnWaits = _ignore_waits
+        self.on_observed: OnObserved = _ignore_observed
         self._loop = loop
         self._clock = clock
         self._totals = Totals()
@@ -224,6 +237,13 @@ class Plane:
         self._kept[name] = sock
         self._send_all(Keep(name), sock)
 
+    def observe(self, filters: Sequence[ConnectionFilter]) -> None:
+        """Have workers send what they have observed, and observe what a filter takes from now on.
+
+        :attr:`on_observed` gets it. Without filters nothing is observed any more.
+        """
+        self._send_all(Observe(list(filters)))
+
     def settle(self) -> None:
         """Bring counters up to date, as far as that takes no waiting."""
         if self._local is not None:
@@ -327,19 +347,26 @@ class Plane:
                 if group is not None:
                     group.add(worker, report, self._clock())
         elif isinstance(message, Ejected | Returned):
-            self._send_all(message, but=worker)
-            if (group := self._groups.get(message.group)) is not None:
-                if isinstance(message, Returned):
-                    group.returned(message.endpoint, self._clock())
-                for note in self.on_ejection:
-                    note(group, message.endpoint, isinstance(message, Ejected))
+            self._note_ejection(worker, message)
         elif isinstance(message, WaitBegan):
             if (group := self._groups.get(message.group)) is not None:
                 self.on_waits(group)
         elif isinstance(message, Logged):
             write_record(message)
+        elif isinstance(message, Observed | Called):
+            self.on_observed(message)
         elif isinstance(message, ListenerClosed):
             self._listeners.closed_by(worker, message.listener)
+
+    def _note_ejection(self, worker: int, message: Ejected | Returned) -> None:
+        self._send_all(message, but=worker)
+        group = self._groups.get(message.group)
+        if group is None:
+            return
+        if isinstance(message, Returned):
+            group.returned(message.endpoint, self._clock())
+        for note in self.on_ejection:
+            note(group, message.endpoint, isinstance(message, Ejected))
 
     def worker_began(self, worker: int) -> None:
         """Send a process that has just been started everything."""

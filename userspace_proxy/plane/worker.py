@@ -21,6 +21,7 @@ from ..dataplane import AnyListener, DataPlane, EndpointGroup, UdpListener
 from ..model.serving import Serving
 from .differences import Differences
 from .messages import (
+    Called,
     ChangeGroup,
     CloseGroup,
     CloseListener,
@@ -32,6 +33,7 @@ from .messages import (
     GroupReport,
     ListenerClosed,
     MoveListener,
+    Observe,
     OpenGroup,
     OpenListener,
     Pins,
@@ -43,6 +45,7 @@ from .messages import (
     ToWorker,
     WaitBegan,
 )
+from .record_ring import RecordRing
 
 # Some tenths of a millisecond.
 _GROUPS_PER_ITERATION = 256
@@ -81,6 +84,7 @@ class Worker:
         """The last one that was opened with a label."""
         self._differences: dict[int, Differences] = {}
         self._listeners: dict[int, AnyListener] = {}
+        self._ring = RecordRing(dataplane.engine)
         self._reports: list[Iterator[None]] = []
         self._is_closed = False
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -95,6 +99,7 @@ class Worker:
             Returned: self._end_ejection,
             Pins: self._restore_pins,
             Report: self._report,
+            Observe: lambda message: self._send(self._ring.observe(message.filters)),
             Drain: self._drain,
         }
 
@@ -272,9 +277,10 @@ class Worker:
     def stop_reports(self) -> None:
         """End the reports that were asked for: the next control process isn't their reader.
 
-        It would take one of many endpoints for malformed.
+        It would take one of many endpoints for malformed. Nothing is observed for it either.
         """
         self._reports.clear()
+        self._ring.observe(())
 
     def _continue_report(self) -> None:
         if self._is_closed or not self._reports:
@@ -304,9 +310,14 @@ class Worker:
                 if (report := differences.give(group, now)) is None:
                     continue
                 groups.append(report)
+                if (opened := self._groups.get(group)) is not None:
+                    self._ring.note_drops(opened.label, report)
                 endpoints += len(report.endpoints) + len(report.ejected)
                 if endpoints >= _ENDPOINTS_A_MESSAGE:
                     self._send(Counted(0, groups, self.status()))
                     groups, endpoints = [], 0
             yield
+        calls, left_out = self._dataplane.engine.calls.take()
+        if calls or left_out:
+            self._send(Called(calls, left_out))
         self._send(Counted(number, groups, self.status()))

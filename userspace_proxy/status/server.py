@@ -1,7 +1,7 @@
 """The two HTTP servers of a proxy: one for load balancers, one for operators and scrapers.
 
     0.0.0.0:10256    /healthz /livez                      for clients that reach the node
-    127.0.0.1:10249  / /stream /metrics /configz /api/v1/status   for clients on the node
+    127.0.0.1:10249  / /stream /metrics /configz /api/v1/…        for clients on the node
 
 Rule 1: the view is built in the event loop, and rendered in a thread: ten thousand
 Services take about a second, and connections are carried meanwhile.
@@ -23,17 +23,21 @@ from aiohttp import web
 
 from ..errors import SteeringError
 from ..facts import Detail, StatusFacts
+from ..facts.connection import ConnectionFilter
 from ..hosts import is_loopback_address
 from .accepting import Accepting, Reserve
 from .answers import render_configz, render_status
+from .connection_streams import ConnectionStreams
 from .connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
 from .demand import render_demand
+from .edge_families import edge_family
 from .fresh_views import FreshViews
 from .health import HealthAnswer, answer_healthz, answer_livez
 from .kernel_path import render_tracked
 from .listening import ListenAt, address_of, open_socket
 from .metrics import HealthCheckCounts, MetricsForm, MetricsPage, SyncMetrics, render_metrics
 from .middleware import Middleware, make_runner
+from .observing import Observing
 from .page import render_page
 from .sampling import Sample, Sampler
 from .search import Search
@@ -57,6 +61,8 @@ _STATIC = {
     "guide.css": "text/css",
     "style.css": "text/css",
     "page.js": "text/javascript",
+    "connections.css": "text/css",
+    "connections.js": "text/javascript",
     "icon-ok.svg": "image/svg+xml",
     "icon-attention.svg": "image/svg+xml",
     "icon-trouble.svg": "image/svg+xml",
@@ -71,6 +77,7 @@ class StatusServer:
         metrics_detail: What ``/metrics`` has beside the sums of the node.
         health: As ``view``, but called for probes, which are more frequent; it
             may leave out the Service ports. None: ``view``.
+        observing: Whose connections and clients are shown; None: none are.
         refresh: Awaited before ``view``, to fetch counters from workers.
         events: Returns what has happened, the newest first; called as ``view``.
         clock: Returns the Unix time.
@@ -85,6 +92,7 @@ class StatusServer:
         refresh: Callable[[], Awaitable[None]] | None = None,
         events: Callable[[], Sequence[Event]] = tuple,
         clock: Callable[[], float] = time.time,
+        observing: Observing | None = None,
     ) -> None:
         self.sync = SyncMetrics()
         """How long the rounds took; the agent feeds it."""
@@ -95,6 +103,8 @@ class StatusServer:
         self._probes = HealthCheckCounts()
         self._sampler = Sampler(self._views.take, events=events, unix=clock)
         self._streams = Streams(self._sampler)
+        self._observing = observing or Observing()
+        self._connections = ConnectionStreams(self._observing, self._views.take)
         # The answer of 10,000 Services takes some seconds and up to 75 MiB.
         self._pages: SingleFlight[MetricsPage] = SingleFlight()
         self._answers: SingleFlight[bytes] = SingleFlight()
@@ -138,6 +148,7 @@ class StatusServer:
             web.get("/configz", self._configz),
             web.get("/api/v1/status", self._status),
             web.get("/api/v1/demand", self._demand),
+            web.get("/api/v1/connections", self._connections.answer),
             web.get("/api/v1/kernel-path", self._kernel_path),
             web.get("/static/{name}", self._static),
         ]
@@ -146,6 +157,8 @@ class StatusServer:
     async def close(self) -> None:
         """Close every port and connection; idempotent."""
         self._streams.close()
+        self._connections.close()
+        self._observing.close()
         while self._open:
             server, runner = self._open.pop()
             server.close()
@@ -236,6 +249,8 @@ class StatusServer:
         async def make() -> MetricsPage:
             view = await self._views.take()
             taken = [*self.sync.families(), *self._probes.families()]
+            if self._metrics_detail == "endpoint":
+                taken.append(edge_family(self._observing.edges(ConnectionFilter())))
             return await self._sampler.work(
                 lambda: render_metrics(view, taken, detail=self._metrics_detail, form=form)
             )

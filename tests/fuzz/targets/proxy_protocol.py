@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from userspace_proxy.dataplane.proxy_protocol import (
+from userspace_proxy.model import ProxyProtocol
+from userspace_proxy.model.proxy_protocol import (
     HEADER_BYTES,
     Header,
     MalformedHeader,
     read_header,
     write_header,
 )
-from userspace_proxy.model import ProxyProtocol
 
 
 def check_proxy_header(data: bytes) -> None:

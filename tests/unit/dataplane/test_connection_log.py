@@ -53,6 +53,7 @@ async def test_a_connection_leaves_one_line(build, lines):
     assert (line.dials, line.waited_s, line.duration_s) == (2, 0.0, 2.5)
     assert line.failed == f"{dead} endpoint-refuses"
     assert (line.received_bytes, line.sent_bytes, line.source) == (8, 7, "node")
+    assert line.first_byte_s == 2.5
 
 
 @pytest.mark.parametrize("first", ["client", "endpoint"])
@@ -169,4 +170,4 @@ def test_nothing_is_collected_for_a_log_that_is_not_read(caplog):
 
 
 def test_sides_are_words():
-    assert [str(side) for side in EndedBy] == ["client", "endpoint", "proxy"]
+    assert [str(side) for side in EndedBy] == ["", "client", "endpoint", "proxy"]

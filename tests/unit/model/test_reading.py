@@ -241,12 +241,10 @@ class TestSlice:
         ],
     )
     def test_the_pod_of_an_endpoint_is_its_target(self, target, pod):
-        item = a_slice(endpoints=[{"addresses": ["192.0.2.1"], "targetRef": target}])
-        assert (item.endpoints[0].pod, item.notes) == ("", ())
-        item = a_slice(
-            with_pods=True, endpoints=[{"addresses": ["192.0.2.1"], "targetRef": target}]
-        )
-        assert (item.endpoints[0].pod, item.notes) == (pod, ())
+        endpoints = [{"addresses": ["192.0.2.1"], "targetRef": target}]
+        for with_pods in (False, True):
+            item = a_slice(with_pods=with_pods, endpoints=endpoints)
+            assert (item.endpoints[0].pod, item.notes) == (pod, ())
 
     @pytest.mark.parametrize(
         ("target", "problem"),
@@ -273,6 +271,7 @@ class TestSlice:
         (note,) = item.notes
         assert note.startswith(f"endpoints[1].targetRef.{problem}")
         assert note.endswith(": 192.0.2.2 has no pod")
+        assert a_slice(endpoints=[good, bad]).notes == ()
 
     def test_in_a_namespace_that_cannot_be_one_are_no_pods(self):
         metadata = {"name": "x", "namespace": "..", "labels": {LABEL: "cart"}}

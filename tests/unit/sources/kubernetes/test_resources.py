@@ -122,13 +122,16 @@ def test_slices_of_headless_services_are_read_if_wanted(store, resource, count):
     assert len(store.snapshot().services[WEB].slices) == count
 
 
-@pytest.mark.parametrize(("with_pods", "pod"), [(False, ""), (True, "web-7")])
-def test_names_of_pods_are_read_if_wanted(store, with_pods, pod):
+@pytest.mark.parametrize(("name", "notes"), [("web-7", 0), ("..", 1)])
+def test_endpoints_that_cannot_be_pods_are_noted_if_wanted(store, name, notes):
     ResourceCache(SERVICES, store).put(raw(service()))
     item = endpoint_slice("10.244.1.7")
-    item["endpoints"][0]["targetRef"] = {"kind": "Pod", "name": "web-7"}
-    ResourceCache(slices(with_pods=with_pods), store).put(raw(item))
-    assert [e.pod for e in store.snapshot().services[WEB].slices[0].endpoints] == [pod]
+    item["endpoints"][0]["targetRef"] = {"kind": "Pod", "name": name}
+    for with_pods in (False, True):
+        ResourceCache(slices(with_pods=with_pods), store).put(raw(item))
+        (read,) = store.snapshot().services[WEB].slices
+        assert [endpoint.pod for endpoint in read.endpoints] == [name.strip(".")]
+        assert len(read.notes) == with_pods * notes
 
 
 def test_a_resource_is_listed_in_one_namespace_or_in_all():

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.dataplane.proxy_protocol import (
+from userspace_proxy.model import ProxyProtocol, SocketAddress
+from userspace_proxy.model.proxy_protocol import (
     HEADER_BYTES,
     Header,
     MalformedHeader,
@@ -14,7 +15,6 @@ from userspace_proxy.dataplane.proxy_protocol import (
     write_header,
     write_local_header,
 )
-from userspace_proxy.model import ProxyProtocol, SocketAddress
 
 V1, V2 = ProxyProtocol
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")

@@ -17,7 +17,8 @@ import struct
 from typing import NamedTuple
 
 from ..errors import UserspaceProxyError
-from ..model import ProxyProtocol, SocketAddress
+from .addresses import SocketAddress
+from .handling import ProxyProtocol
 
 SERVICE_FIELD = 0xE5
 """The type of the field with the Service port's name, of those for custom use (2.2.7)."""

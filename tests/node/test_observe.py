@@ -1,0 +1,138 @@
+"""The command observe on a real node with two workers: each connection that clients make."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.manifests import Service, with_endpoints
+from tests.node.steerings import steerings
+from tests.node.testbed import Testbed
+
+pytestmark = pytest.mark.netns
+
+PROGRAM = (sys.executable, "-m", "userspace_proxy")
+WEB = Service("web", "10.96.0.10")
+FLAKY = Service("flaky", "10.96.0.20")
+DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
+EMPTY = Service("empty", "10.96.0.40")
+METRIC = "userspace_proxy_client_connections_total"
+
+
+@pytest.fixture(scope="module", params=steerings("nftables", "local"))
+def testbed(request, tmp_path_factory):
+    """A node that serves web and dns, flaky, of whose two endpoints one is dead, and empty."""
+    folder = tmp_path_factory.mktemp("agent")
+    flags = ("--workers=2", "--udp-timeout=1s", "--metrics-detail=endpoint")
+    with Testbed(folder, request.param, *flags) as testbed:
+        (one,) = testbed.add_pods("one", tcp=8080, udp=53)
+        testbed.sandbox.add_pod("gone")
+        services = (
+            with_endpoints(WEB, [one]),
+            with_endpoints(DNS, [one]),
+            with_endpoints(FLAKY, [testbed.ip("gone"), one]),
+            EMPTY,
+        )
+        objects = [item for service in services for item in service.objects()]
+        # The pod of clients is an endpoint, too, so its name is known.
+        client = {"addresses": [testbed.ip("pod")], "conditions": {"ready": False}}
+        target = {"targetRef": {"kind": "Pod", "name": "cart-1"}}
+        objects[1]["endpoints"].append(client | target)
+        testbed.agent.manifests.write_objects(objects)
+        testbed.agent.start_until_ready()
+        yield testbed
+
+
+@contextmanager
+def observing(testbed, tmp_path, *words):
+    """Run observe on the node; yields a function that returns its lines until now."""
+    shown = tmp_path / "shown"
+    with shown.open("wb") as output:
+        process = testbed.node.popen(
+            [*PROGRAM, "observe", *words], stdout=output, env=testbed.agent.environment
+        )
+    try:
+        yield lambda: shown.read_text().splitlines()
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def test_connections_and_flows_are_lines_with_the_names_of_clients(testbed, tmp_path):
+    pod = testbed["pod"]
+
+    def found():
+        assert pod.get(WEB.address) == "one"
+        assert pod.asks(DNS.address) == "one: hello"
+        records = map(json.loads, lines())
+        kinds.update({one["kind"]: one for one in records if one["event"] == "ended"})
+        return len(kinds) == 2
+
+    kinds = {}
+    with observing(testbed, tmp_path, "shop", "-o", "json", f"--from={testbed.ip('pod')}") as lines:
+        wait_for("a connection and a flow", found, hint=lines)
+        unseen = json.loads(lines()[0])
+    tcp, udp = kinds["connection"], kinds["flow"]
+    assert (tcp["service"], tcp["cause"], tcp["source"]) == ("shop/web", "complete", "client")
+    assert (tcp["client_pod"], tcp["frontend"]) == ("shop/cart-1", "10.96.0.10:80")
+    assert tcp["endpoint"] == f"{testbed.ip('one')}:8080"
+    assert 0 <= tcp["first_byte_s"] <= tcp["duration_s"]
+    assert tcp["sent_bytes"] > 0
+    assert (udp["service"], udp["received_bytes"], udp["sent_bytes"]) == ("shop/dns", 5, 10)
+    assert udp["first_byte_s"] is not None
+    assert (unseen["event"], unseen["service"]) == ("unseen", "shop/empty")
+
+
+def test_the_source_is_the_address_that_the_endpoint_sees(testbed, tmp_path):
+    sources = {}
+
+    def found():
+        testbed["pod"].get(WEB.address)
+        testbed["node-1"].get(WEB.address)
+        records = map(json.loads, lines())
+        sources.update({one["client_pod"]: one["source"] for one in records if one["endpoint"]})
+        return len(sources) == 2
+
+    with observing(testbed, tmp_path, "shop/web", "-o", "json") as lines:
+        wait_for("both clients", found, hint=lines)
+    # Replies to the node itself don't pass through it.
+    assert sources == {"shop/cart-1": "client", "": "node"}
+
+
+def test_a_saved_connection_is_a_line_with_the_cause(testbed, tmp_path):
+    one, gone = testbed.ip("one"), testbed.ip("gone")
+    saved = f"shop/cart-1 → shop/flaky → {one}:8080: {gone}:8080 failed (endpoint-refuses)"
+
+    def found():
+        # An ejected endpoint isn't dialled for a while: few connections are saved.
+        assert testbed["pod"].get(FLAKY.address) == "one"
+        return any(saved in line and "answered after" in line for line in lines())
+
+    with observing(testbed, tmp_path, "shop/flaky", "--saved") as lines:
+        wait_for("a saved connection", found, hint=lines)
+        assert all(line.startswith("  ! ") for line in lines())
+
+
+def test_the_table_of_clients_has_the_calls_of_all_workers(testbed):
+    before = calls(testbed)
+    for _ in range(8):
+        testbed["pod"].get(WEB.address)
+        testbed["node-1"].get(WEB.address)
+    key = "shop/cart-1", "shop/web"
+    assert calls(testbed)[key] - before.get(key, 0) == 8
+    assert sum(calls(testbed).values()) - sum(before.values()) == 16
+    _, text = testbed.agent.read("/metrics")
+    assert f'{METRIC}{{namespace="shop",service="web",client="shop/cart-1"}}' in text
+
+
+def calls(testbed):
+    """Return how often each client has called each Service."""
+    _, body = testbed.agent.read("/api/v1/connections")
+    return {
+        (edge["client_pod"] or edge["client"], edge["service"]): edge["connections"]
+        for edge in json.loads(body)["edges"]
+    }

@@ -1,0 +1,151 @@
+import asyncio
+import json
+import sys
+import threading
+from urllib.request import urlopen
+
+import pytest
+
+from tests.unit.dataplane.waiting import until
+from tests.unit.port_numbers import free_port
+from tests.unit.status.views import NOW, make_calm_view
+from userspace_proxy.cli import main
+from userspace_proxy.cli.command import Given
+from userspace_proxy.cli.observe import _show, observe
+from userspace_proxy.facts.connection import ConnectionFacts
+from userspace_proxy.status import stream
+from userspace_proxy.status.observing import Observing
+from userspace_proxy.status.server import StatusServer
+
+from .conftest import Terminal
+
+POD = "shop/cart-7d9f8b6c5d-x2x9z"
+ENDED = ConnectionFacts(
+    at=NOW,
+    service="shop/web:http",
+    client="10.244.0.7:41234",
+    endpoint="10.244.0.3:8080",
+    received_bytes=78,
+    sent_bytes=1240,
+    first_byte_s=0.0008,
+    duration_s=3.1,
+    ended_by="client",
+    cause="complete",
+)
+
+
+class Stopped(Exception):
+    """The first stream has ended."""
+
+
+@pytest.fixture
+def proxy():
+    """A proxy that shows one connection to the first watcher, and ends; returns its address."""
+    started, ports, filters = threading.Event(), [], []
+
+    async def serve():
+        observing = Observing()
+        observing.pod_of = {"10.244.0.7": POD}.__getitem__
+        server = StatusServer(make_calm_view, clock=lambda: NOW, observing=observing)
+        ports.append((await server.serve_admin(("127.0.0.1", 0)))[1])
+        started.set()
+        async with asyncio.timeout(60):
+            await observing.is_on.wait()
+        filters.extend(observing.filters())
+        observing.deliver([ENDED], 0)
+        (watcher,) = observing._watchers
+        await until(lambda: not watcher._ring, "the stream has taken it, and so written it")
+        await server.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert started.wait(10)
+    yield ports[0], filters
+    thread.join(10)
+
+
+def watch(port, *arguments, **values):
+    """Observe until the proxy ends."""
+
+    def stop(_seconds):
+        raise Stopped
+
+    given = Given({"server": f"127.0.0.1:{port}", **values}, arguments)
+    with pytest.raises(Stopped):
+        observe(given, wait=stop)
+
+
+def test_a_connection_is_a_line(proxy, capsys):
+    port, _ = proxy
+    watch(port)
+    out, err = capsys.readouterr()
+    (line,) = out.splitlines()
+    assert line.startswith("  ✓ ")
+    assert f" {POD} → shop/web:http → 10.244.0.3:8080: 78 B in, " in line
+    assert line.endswith("; complete, by the client, after 3.1 s")
+    assert err == f"127.0.0.1:{port} has closed the connection; trying again\n"
+
+
+def test_json_is_that_of_the_proxy(proxy, capsys):
+    watch(proxy[0], output="json")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["client_pod"] == POD
+
+
+def test_a_terminal_of_80_columns_gets_lines_that_fit_with_colours(proxy, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    watch(proxy[0])
+    first, *rest = terminal.getvalue().splitlines()
+    assert first.startswith("  \x1b[32m✓\x1b[0m ")
+    assert rest
+    assert all(line.startswith(" " * 17) and len(line) <= 80 for line in rest)
+
+
+def test_the_proxy_gets_what_is_to_be_shown(proxy):
+    port, filters = proxy
+    watch(port, "shop/web", failed="true", slow="1s", **{"from": "10.244.0.7"})
+    (wanted,) = filters
+    assert (wanted.service, wanted.client) == ("shop/web", "10.244.0.7")
+    assert (wanted.failed, wanted.saved, wanted.slow_s) == (True, False, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--from=10.244.0"], "error: --from: '10.244.0' is not an IP address\n"),
+        (["--slow=1"], "error: '1' has no unit (write 1s)\n"),
+    ],
+)
+def test_a_value_that_is_not_valid_is_wrong_usage(words, error, capsys):
+    assert main(["observe", *words]) == 2
+    assert capsys.readouterr().err == error
+
+
+def test_without_a_proxy_it_is_one_line_and_status_1(capsys):
+    assert main(["observe", f"--server=:{free_port()}"]) == 1
+    assert capsys.readouterr().err.startswith("error: no userspace-proxy answers at 127.0.0.1:")
+
+
+def test_a_proxy_with_too_many_readers_is_one_line_and_status_1(serve_view, capsys, monkeypatch):
+    monkeypatch.setattr(stream, "MAX_STREAMS", 1)
+    server = serve_view(make_calm_view())
+    with urlopen(f"http://{server.partition('=')[2]}/api/v1/connections?watch") as other:
+        assert other.readline() == b"\n"
+        assert main(["observe", server]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: cannot watch connections at 127.0.0.1:")
+    assert error.endswith(": 1 pages are open already; close one of them.\n")
+
+
+def test_a_line_that_is_cut_off_is_not_shown(capsys):
+    _show(b'{"event":"end', sys.stdout, is_json=False)
+    assert capsys.readouterr().out == ""
+
+
+def test_an_unknown_service_is_one_line_and_status_1(serve_view, capsys):
+    assert main(["observe", "shop/wbe", serve_view(make_calm_view())]) == 1
+    assert capsys.readouterr().err == "error: there is no Service port of 'shop/wbe'\n"

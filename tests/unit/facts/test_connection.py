@@ -1,0 +1,147 @@
+import json
+
+import msgspec
+import pytest
+
+from userspace_proxy.facts.connection import (
+    ConnectionEvent,
+    ConnectionFacts,
+    ConnectionFilter,
+    EndedBy,
+    FailedDialFacts,
+    ending,
+    failed_dials,
+    read_connection,
+)
+from userspace_proxy.model import CauseCode, SocketAddress
+
+DEAD = FailedDialFacts("10.244.0.9:80", CauseCode.ENDPOINT_REFUSES)
+
+
+def served(**changes):
+    """Return a connection that was served and ended well."""
+    fields = {
+        "service": "shop/web:http",
+        "client": "10.244.0.7:41234",
+        "endpoint": "10.244.0.3:80",
+        "waited_s": 0.001,
+        "first_byte_s": 0.002,
+        "received_bytes": 78,
+        "sent_bytes": 1240,
+        "duration_s": 3.0,
+        "ended_by": EndedBy.CLIENT,
+        "cause": "complete",
+    }
+    return ConnectionFacts(**fields | changes)
+
+
+@pytest.mark.parametrize(
+    ("one", "is_failed"),
+    [
+        pytest.param(served(), False, id="complete"),
+        pytest.param(served(event=ConnectionEvent.REFUSED, cause="unanswered"), True, id="refused"),
+        pytest.param(served(event=ConnectionEvent.DROPPED), True, id="dropped"),
+        pytest.param(served(event=ConnectionEvent.SAVED, sent_bytes=0), False, id="saved"),
+        pytest.param(served(event=ConnectionEvent.HELD, sent_bytes=0), False, id="held"),
+        pytest.param(served(cause="reset"), False, id="reset-by-the-client"),
+        pytest.param(served(cause="reset", ended_by=EndedBy.ENDPOINT), True, id="reset-by-it"),
+        pytest.param(served(cause="evicted", ended_by=EndedBy.PROXY), True, id="evicted"),
+        pytest.param(served(cause="idle", ended_by=EndedBy.PROXY), False, id="idle"),
+        pytest.param(served(sent_bytes=0), True, id="asked-without-an-answer"),
+        pytest.param(served(sent_bytes=0, received_bytes=0), False, id="never-asked"),
+        pytest.param(served(sent_bytes=0, kind="flow"), False, id="one-way-datagrams"),
+    ],
+)
+def test_a_client_that_got_nothing_failed(one, is_failed):
+    assert one.is_failed is is_failed
+
+
+@pytest.mark.parametrize(
+    ("one", "seconds"),
+    [
+        pytest.param(served(), 0.003, id="until-it-came"),
+        pytest.param(served(first_byte_s=None, sent_bytes=0), 3.0, id="asked-in-vain"),
+        pytest.param(served(first_byte_s=None, received_bytes=0), 0.001, id="never-asked"),
+        pytest.param(served(first_byte_s=None, endpoint="", received_bytes=0), 3.0, id="refused"),
+    ],
+)
+def test_the_wait_for_the_first_byte_includes_that_for_an_endpoint(one, seconds):
+    assert one.until_first_byte_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("service", "taken"),
+    [
+        ("", True),
+        ("shop", True),
+        ("shop/web", True),
+        ("shop/web:http", True),
+        ("shop/web:https", False),
+        ("shop/we", False),
+        ("sho", False),
+        ("default/web", False),
+    ],
+)
+def test_a_service_is_selected_by_its_namespace_its_name_or_a_port(service, taken):
+    wanted = ConnectionFilter(service=service)
+    assert wanted.takes(served()) is taken
+    assert wanted.takes(served(service="shop/web:http (IPv6, external)")) is taken
+
+
+@pytest.mark.parametrize(
+    ("client", "ip"),
+    [("10.244.0.7:41234", "10.244.0.7"), ("[fd00::7]:41234", "fd00::7")],
+)
+def test_a_client_is_selected_by_its_address_without_the_port(client, ip):
+    one = served(client=client)
+    assert one.client_ip == ip
+    assert ConnectionFilter(client=ip).takes(one)
+    assert not ConnectionFilter(client="10.244.0.8").takes(one)
+
+
+def test_several_kinds_select_what_any_of_them_does():
+    either = ConnectionFilter(failed=True, saved=True)
+    saved, failed = served(failed=(DEAD,)), served(sent_bytes=0)
+    assert [either.takes(one) for one in (saved, failed, served())] == [True, True, False]
+    assert not ConnectionFilter(failed=True, service="other").takes(failed)
+
+
+def test_slow_ones_waited_at_least_as_long():
+    slow = ConnectionFilter(slow_s=0.003)
+    assert slow.takes(served())
+    assert not slow.takes(served(first_byte_s=0.0015))
+
+
+def test_a_client_that_leaves_is_not_refused():
+    assert ending(EndedBy.CLIENT, is_served=False) is ConnectionEvent.ENDED
+    assert ending(EndedBy.PROXY, is_served=False) is ConnectionEvent.REFUSED
+    assert ending(EndedBy.PROXY, is_served=True) is ConnectionEvent.ENDED
+
+
+def test_failed_dials_are_in_order_with_their_causes():
+    assert failed_dials(None) == ()
+    tried = {SocketAddress("10.244.0.9", 80): CauseCode.ENDPOINT_REFUSES}
+    assert failed_dials(tried) == (DEAD,)
+    assert str(DEAD) == "10.244.0.9:80 endpoint-refuses"
+
+
+def test_a_line_of_the_log_has_texts_and_rounded_seconds():
+    fields = served(failed=(DEAD,), waited_s=0.0000004, first_byte_s=None).log_fields()
+    assert (fields["failed"], fields["waited_s"]) == ("10.244.0.9:80 endpoint-refuses", 0.0)
+    assert fields["first_byte_s"] is None
+    assert "at" not in fields
+
+
+def test_json_is_read_as_it_was_written():
+    one = served(failed=(DEAD,), at=17.5)
+    line = msgspec.json.encode(one)
+    assert read_connection(line) == one
+    assert json.loads(line)["failed"] == [
+        {"endpoint": "10.244.0.9:80", "cause": "endpoint-refuses"}
+    ]
+
+
+@pytest.mark.parametrize("line", [b"", b"[]", b'{"sent_bytes":-1}', b'{"event":"other"}'])
+def test_other_lines_are_an_error(line):
+    with pytest.raises(msgspec.DecodeError):
+        read_connection(line)

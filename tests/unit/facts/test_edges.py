@@ -1,0 +1,108 @@
+import pytest
+
+from userspace_proxy.facts import edges as module
+from userspace_proxy.facts.edges import (
+    CALLS_MAX,
+    EDGES_MAX,
+    EDGES_OF_A_PORT,
+    STALE_S,
+    CallCounts,
+    Calls,
+    Edges,
+)
+
+ALICE, BOB = "10.244.0.7", "10.244.0.8"
+PODS = {ALICE: "shop/cart-1"}
+WEB = "shop/web:http"
+
+
+def pod_of(ip):
+    return PODS.get(ip, "")
+
+
+def rows(edges):
+    return [(row.client, row.service, row.connections) for row in edges.facts(pod_of).edges]
+
+
+def test_calls_are_counted_by_service_and_client_until_they_are_taken():
+    counts = CallCounts()
+    for client in (ALICE, BOB, ALICE):
+        counts.add(WEB, client)
+    counts.add("shop/db", ALICE)
+    assert counts.take() == (
+        [Calls(WEB, ALICE, 2), Calls(WEB, BOB, 1), Calls("shop/db", ALICE, 1)],
+        0,
+    )
+    assert counts.take() == ([], 0)
+
+
+def test_calls_that_a_full_table_has_no_place_for_are_counted_together():
+    counts = CallCounts()
+    for number in range(CALLS_MAX + 3):
+        counts.add(WEB, str(number))
+    counts.add(WEB, "0")
+    calls, left_out = counts.take()
+    assert (len(calls), calls[0].number, left_out) == (CALLS_MAX, 2, 3)
+
+
+def test_the_table_has_the_busiest_first_with_their_pods():
+    edges = Edges()
+    edges.add([Calls(WEB, BOB, 1), Calls(WEB, ALICE, 2)], 0, 10.0)
+    edges.add([Calls(WEB, ALICE, 3)], 4, 12.0)
+    facts = edges.facts(pod_of)
+    assert rows(edges) == [(ALICE, WEB, 5), (BOB, WEB, 1)]
+    assert [(row.client_pod, row.last_at) for row in facts.edges] == [
+        ("shop/cart-1", 12.0),
+        ("", 10.0),
+    ]
+    assert facts.others == 4
+
+
+def test_only_wanted_services_are_shown():
+    edges = Edges()
+    edges.add([Calls(WEB, BOB, 1), Calls("shop/db", BOB, 1)], 0, 10.0)
+    shown = edges.facts(pod_of, lambda service: service == WEB).edges
+    assert [row.service for row in shown] == [WEB]
+
+
+def test_the_clients_of_one_port_take_no_more_than_its_share():
+    edges = Edges()
+    edges.add([Calls(WEB, str(n), 1) for n in range(EDGES_OF_A_PORT + 7)], 0, 10.0)
+    edges.add([Calls("shop/db", ALICE, 1)], 0, 10.0)
+    facts = edges.facts(pod_of)
+    assert (len(facts.edges), facts.others) == (EDGES_OF_A_PORT + 1, 7)
+
+
+def test_the_table_is_bounded():
+    edges = Edges()
+    edges.add([Calls(f"shop/{n}", ALICE, 1) for n in range(EDGES_MAX + 5)], 0, 10.0)
+    facts = edges.facts(pod_of)
+    assert (len(facts.edges), facts.others) == (EDGES_MAX, 5)
+
+
+@pytest.mark.parametrize(
+    ("service", "most"), [(WEB.format, EDGES_OF_A_PORT), ("shop/{}".format, EDGES_MAX)]
+)
+def test_a_client_that_has_not_called_for_long_makes_room(service, most, monkeypatch):
+    edges = Edges()
+    edges.add([Calls(service(n), str(n), 2) for n in range(most)], 0, 10.0)
+    edges.add([Calls(service(0), "0", 1)], 0, 20.0)
+    newcomer = Calls(service(1) if service(1) == WEB else "shop/new", ALICE, 1)
+    edges.add([newcomer], 0, 10.0 + STALE_S - 1)
+    assert edges.facts(pod_of).others == 1
+    edges.add([newcomer], 0, 10.0 + STALE_S)
+    facts = edges.facts(pod_of)
+    assert (len(facts.edges), facts.others) == (most, 3)
+    clients = {row.client for row in facts.edges}
+    assert ALICE in clients
+    assert "0" in clients
+    assert "1" not in clients
+
+
+def test_a_place_that_was_freed_is_free_for_its_port_too(monkeypatch):
+    monkeypatch.setattr(module, "EDGES_MAX", 1)
+    edges = Edges()
+    edges.add([Calls(WEB, ALICE, 1)], 0, 0.0)
+    edges.add([Calls("shop/db", ALICE, 1)], 0, STALE_S)
+    edges.add([Calls(WEB, ALICE, 1)], 0, 2 * STALE_S)
+    assert rows(edges) == [(ALICE, WEB, 1)]

@@ -1,0 +1,92 @@
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from userspace_proxy.cluster import Store
+from userspace_proxy.facts.connection import ConnectionFilter
+from userspace_proxy.model import Endpoint, EndpointSlice, IPFamily, Node, ServiceKey, SliceKey
+from userspace_proxy.plane.observation import Observation, PodNames
+from userspace_proxy.status.observing import Observing
+
+from ..agent.samples import service
+from ..dataplane.rig import UNREACHABLE, Rig
+from ..dataplane.waiting import until
+
+WEB = ServiceKey("shop", "web")
+
+
+def put(store, *pods, name="web"):
+    """Have a Service with these endpoints, each an address and a pod; returns the snapshot."""
+    endpoints = tuple(Endpoint(ip, pod=pod) for ip, pod in pods)
+    key = ServiceKey("shop", name)
+    store.put_service(service(name, "10.96.0.1"))
+    store.put_slice(EndpointSlice(SliceKey(*key), key, IPFamily.IPV4, (), endpoints))
+    return store.snapshot()
+
+
+def test_an_address_has_the_pod_that_a_slice_names():
+    store, names = Store(), PodNames()
+    snapshot = put(store, ("10.244.0.7", "web-7"), ("10.244.0.8", ""))
+    assert names.of(snapshot, "10.244.0.7") == "shop/web-7"
+    assert names.of(snapshot, "10.244.0.8") == ""
+    assert names.of(snapshot, "10.244.0.9") == ""
+
+
+def test_names_follow_changes():
+    store, names = Store(), PodNames()
+    names.of(put(store, ("10.244.0.7", "web-7")), "10.244.0.7")
+    put(store, ("10.244.0.7", "web-7"), name="api")
+    snapshot = put(store, ("10.244.0.7", "web-8"))
+    # Two pods with one address: neither is known to be the client.
+    assert names.of(snapshot, "10.244.0.7") == ""
+    store.delete_service(ServiceKey("shop", "api"))
+    assert names.of(store.snapshot(), "10.244.0.7") == "shop/web-8"
+    store.delete_service(WEB)
+    assert names.of(store.snapshot(), "10.244.0.7") == ""
+
+
+def test_the_address_of_a_node_has_no_pod():
+    snapshot = put(Store(), ("192.0.2.1", "web-7"))
+    own = replace(snapshot, node=Node("node-1", addresses=("192.0.2.1",)))
+    others = replace(snapshot, node_addresses=frozenset({"192.0.2.1"}))
+    assert [PodNames().of(one, "192.0.2.1") for one in (snapshot, own, others)] == [
+        "shop/web-7",
+        "",
+        "",
+    ]
+
+
+@pytest.fixture
+async def rig():
+    rig = Rig()
+    yield rig
+    rig.close()
+
+
+async def test_connections_reach_a_watcher_with_the_pod_of_their_client(rig):
+    snapshot = put(Store(), ("127.0.0.1", "web-7"))
+    observing = Observing()
+    observation = Observation(rig.plane, observing, lambda: snapshot)
+    task = asyncio.create_task(observation.run())
+    web = rig.service(rig.refusing())
+    with observing.watch(ConnectionFilter(failed=True)) as watcher:
+        await until(lambda: rig.engine.connection_log is not None)
+        assert await rig.resets_a_client(web)
+        (one,) = await watcher.take(30.0)
+        assert (one.service, one.client_pod) == ("shop/web:http", "shop/web-7")
+    await until(lambda: rig.engine.connection_log is None)
+    task.cancel()
+
+
+async def test_clients_are_counted_without_a_watcher(rig):
+    observing = Observing()
+    Observation(rig.plane, observing, lambda: None)
+    web, dns = rig.service(rig.refusing()), rig.udp_service(UNREACHABLE)
+    for _ in range(2):
+        assert await rig.resets_a_client(web)
+    rig.udp_client(dns).send(b"question")
+    await until(lambda: dns.group.counters.refused)
+    await rig.plane.refresh()
+    (edge,) = observing.edges(ConnectionFilter()).edges
+    assert (edge.client, edge.client_pod, edge.connections) == ("127.0.0.1", "", 3)

@@ -1,0 +1,265 @@
+"""What a worker observes, with real connections and flows."""
+
+import pytest
+
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter
+from userspace_proxy.facts.counters import GroupCounters
+from userspace_proxy.model import Handling, Hold
+from userspace_proxy.plane.messages import OBSERVED_MAX, GroupReport, Observed
+from userspace_proxy.plane.record_ring import RecordRing
+
+from ..dataplane.peers import exchange
+from ..dataplane.rig import UNREACHABLE, Clock, Rig
+from ..dataplane.waiting import until
+
+ALL = ConnectionFilter()
+HELD = Handling(hold=Hold(60.0))
+
+
+class Observer:
+    """Observes what a filter takes at a rig."""
+
+    def __init__(self, rig, wanted=ALL):
+        self.rig = rig
+        self.wanted = wanted
+        self.records = []
+        self.left_out = 0
+        rig.plane.on_observed = self.take
+        rig.plane.observe([wanted])
+
+    def take(self, message):
+        if isinstance(message, Observed):
+            self.records += message.records
+            self.left_out += message.left_out
+
+    def ask(self):
+        """Return what has been observed until now."""
+        self.rig.plane.observe([self.wanted])
+        return self.records
+
+    async def events(self, count):
+        """Wait for a number of records; returns their events."""
+        await until(lambda: len(self.ask()) >= count)
+        return [str(one.event) for one in self.records]
+
+
+@pytest.fixture
+async def rig():
+    rig = Rig()
+    yield rig
+    rig.close()
+    assert rig.bugs == []
+
+
+async def finished(rig, web, pod):
+    """Have a connection ask, be answered and end; returns its client's address."""
+    client, server = await rig.pair(web, pod)
+    await client.send(b"question")
+    assert await server.read() == b"question"
+    await server.send(b"answer!")
+    server.close()
+    assert await client.read_all() == b"answer!"
+    address = str(client.address)
+    client.close()
+    return address
+
+
+async def test_without_a_watcher_there_is_no_log_to_write_to(rig):
+    assert rig.engine.connection_log is None
+    Observer(rig)
+    assert rig.engine.connection_log is not None
+    rig.plane.observe([])
+    assert rig.engine.connection_log is None
+
+
+async def test_a_log_of_connections_goes_on_when_the_last_watcher_has_left():
+    rig = Rig(Tuning(connection_log=1.0))
+    Observer(rig)
+    rig.plane.observe([])
+    assert rig.engine.connection_log is not None
+    assert not rig.engine.connection_log.is_watching
+    rig.close()
+
+
+async def test_a_connection_is_observed_at_its_end(rig):
+    observer = Observer(rig)
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client = await finished(rig, web, pod)
+    assert await observer.events(1) == ["ended"]
+    (one,) = observer.records
+    assert (one.service, one.endpoint) == ("shop/web:http", str(pod.address))
+    assert (one.client, one.frontend) == (client, str(web.address))
+    assert (one.received_bytes, one.sent_bytes, one.dials) == (8, 7, 1)
+    assert (one.cause, one.ended_by) == ("complete", "endpoint")
+    assert one.at > 1e9
+
+
+async def test_the_time_to_the_first_byte_is_that_of_the_reactor():
+    clock = Clock()
+    rig = Rig(Tuning(connect_timeout_s=60), clock)
+    observer = Observer(rig)
+    pod = rig.endpoint()
+    client, server = await rig.pair(rig.service(pod.address), pod)
+    await client.send(b"question")
+    assert await server.read() == b"question"
+    clock.now += 2.5
+    await server.send(b"answer!")
+    assert await client.read() == b"answer!"
+    clock.now += 1
+    client.reset()
+    await observer.events(1)
+    (one,) = observer.records
+    assert (one.first_byte_s, one.duration_s) == (2.5, 3.5)
+    rig.close()
+
+
+async def test_a_connection_whose_endpoint_never_answers_has_no_first_byte(rig):
+    observer = Observer(rig)
+    client, _ = await rig.both_ends()
+    client.reset()
+    await observer.events(1)
+    assert observer.records[0].first_byte_s is None
+
+
+async def test_a_saved_connection_is_observed_at_once_and_at_its_end(rig):
+    observer = Observer(rig, ConnectionFilter(saved=True))
+    dead, pod = rig.refusing(), rig.endpoint()
+    web = rig.service(dead, pod.address)
+    client, _ = await rig.pair(web, pod)
+    assert await observer.events(1) == ["saved"]
+    (one,) = observer.records
+    assert [str(failed) for failed in one.failed] == [f"{dead} endpoint-refuses"]
+    assert (one.endpoint, one.dials, one.ended_by) == (str(pod.address), 2, "")
+    client.reset()
+    assert await observer.events(2) == ["saved", "ended"]
+
+
+async def test_a_refused_client_is_observed(rig):
+    observer = Observer(rig, ConnectionFilter(failed=True))
+    dead = rig.refusing()
+    assert await rig.resets_a_client(rig.service(dead))
+    assert await observer.events(1) == ["refused"]
+    (one,) = observer.records
+    assert (one.endpoint, one.cause, one.ended_by) == ("", "unanswered", "proxy")
+    assert [str(failed) for failed in one.failed] == [f"{dead} endpoint-refuses"]
+
+
+async def test_a_client_that_waits_is_observed_once(rig):
+    observer = Observer(rig)
+    dead, pod = rig.refusing(), rig.endpoint()
+    web = rig.service(dead, handling=HELD)
+    client = await rig.client(web)
+    assert await observer.events(1) == ["held"]
+    assert [str(failed) for failed in observer.records[0].failed] == [f"{dead} endpoint-refuses"]
+    rig.update(web, pod.address, handling=HELD)
+    await pod.accept()
+    client.reset()
+    assert await observer.events(2) == ["held", "ended"]
+
+
+async def test_a_client_that_leaves_while_it_waits_was_not_refused(rig):
+    observer = Observer(rig)
+    client = await rig.client(rig.service(handling=HELD))
+    await observer.events(1)
+    client.reset()
+    assert await observer.events(2) == ["held", "ended"]
+    assert (observer.records[1].cause, observer.records[1].ended_by) == ("left", "client")
+
+
+async def test_a_flow_is_observed_when_it_is_saved_and_when_it_ends(rig):
+    observer = Observer(rig)
+    dead, pod = rig.refusing_udp(), rig.udp_peer()
+    dns = rig.udp_service(dead, pod.address)
+    await exchange(rig.udp_client(dns), pod, b"question", b"answer!")
+    assert await observer.events(1) == ["saved"]
+    dns.close()
+    assert await observer.events(2) == ["saved", "ended"]
+    one = observer.records[1]
+    # The question was sent twice.
+    assert (one.kind, one.received_bytes, one.sent_bytes) == ("flow", 16, 7)
+    assert one.first_byte_s is not None
+    assert one.is_saved
+
+
+async def test_a_datagram_without_an_endpoint_is_refused(rig):
+    observer = Observer(rig)
+    client = rig.udp_client(rig.udp_service(UNREACHABLE))
+    client.send(b"question")
+    assert await observer.events(1) == ["refused"]
+    assert (observer.records[0].kind, observer.records[0].cause) == ("flow", "unanswered")
+
+
+async def test_a_flow_that_waits_is_observed(rig):
+    observer = Observer(rig)
+    rig.udp_client(rig.udp_service(handling=HELD)).send(b"question")
+    assert await observer.events(1) == ["held"]
+
+
+async def test_what_no_filter_takes_is_left_to_no_reader(rig):
+    observer = Observer(rig, ConnectionFilter(service="shop/db"))
+    pod = rig.endpoint()
+    await finished(rig, rig.service(pod.address), pod)
+    await until(lambda: not rig.connections.open)
+    assert (observer.ask(), observer.left_out) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("filters", "takes"),
+    [
+        ([ALL], True),
+        ([ConnectionFilter(failed=True)], False),
+        ([ConnectionFilter(failed=True), ConnectionFilter(saved=True)], False),
+        ([ConnectionFilter(failed=True), ConnectionFilter(client="10.0.0.7")], True),
+        ([ConnectionFilter(failed=True, slow_s=1.0)], True),
+    ],
+)
+async def test_no_fields_are_collected_of_what_no_filter_can_take(rig, filters, takes):
+    ring = RecordRing(rig.engine)
+    ring.observe(filters)
+    assert ring.has_room(is_plain=True) is takes
+    assert ring.has_room()
+    assert ring.observe(filters).left_out == 0
+
+
+async def test_a_connection_that_was_served_at_once_is_plain(rig, monkeypatch):
+    asked = []
+    Observer(rig, ConnectionFilter(failed=True))
+    ring = rig.link._worker._ring
+    monkeypatch.setattr(ring, "has_room", lambda *, is_plain=False: asked.append(is_plain))
+    dead, pod = rig.refusing(), rig.endpoint()
+    await finished(rig, rig.service(pod.address), pod)
+    await until(lambda: asked == [True])
+    assert await rig.resets_a_client(rig.service(dead))
+    await until(lambda: asked == [True, False])
+
+
+async def test_a_full_ring_counts_what_it_leaves_out(rig):
+    ring, one = RecordRing(rig.engine), ConnectionFacts()
+    ring.observe([ALL])
+    for _ in range(OBSERVED_MAX + 5):
+        if ring.has_room():
+            ring.put(one, lambda: None)
+    ring.put(one, lambda: None)
+    observed = ring.observe([ALL])
+    assert (len(observed.records), observed.left_out) == (OBSERVED_MAX, 5)
+    assert ring.observe([ALL]) == Observed([], 0)
+
+
+def drops(**figures):
+    values = tuple(figures.get(name, 0) for name in GroupCounters.names)
+    return GroupReport(7, values)
+
+
+async def test_packets_that_the_kernel_dropped_are_a_number(rig):
+    ring = RecordRing(rig.engine)
+    ring.note_drops("shop/web:http", drops(denied=3))
+    assert ring.observe([ConnectionFilter(failed=True)]).records == []
+    ring.note_drops("shop/web:http", drops(denied=4, dropped_datagrams=2))
+    ring.note_drops("shop/web:http", drops(refused=9))
+    records = ring.observe([ALL]).records
+    assert [(one.event, one.count, one.cause) for one in records] == [
+        (ConnectionEvent.DROPPED, 4, "packets of clients that aren't admitted"),
+        (ConnectionEvent.DROPPED, 2, "datagrams that this proxy had no room for"),
+    ]

@@ -1,0 +1,169 @@
+import asyncio
+import contextlib
+import json
+
+import aiohttp
+import pytest
+
+from userspace_proxy.facts.connection import ConnectionEvent, ConnectionFacts, read_connection
+from userspace_proxy.facts.edges import Calls
+from userspace_proxy.model import DataPath
+from userspace_proxy.policy import PathDecision
+from userspace_proxy.status.connection_streams import EDGES_SHOWN, ROWS_AT_ONCE, read_filter
+from userspace_proxy.status.observing import Observing
+from userspace_proxy.status.server import StatusServer
+from userspace_proxy.status.stream import MAX_STREAMS
+
+from ..dataplane.waiting import until
+from .views import NOW, make_port, make_view
+
+WAIT_S = 20.0
+PATH = "/api/v1/connections"
+VIEW = make_view(make_port("web"), make_port("cart"))
+AT = {"client": "10.0.0.7:1", "endpoint": "10.0.0.3:80", "cause": "complete"}
+WEB, CART = (ConnectionFacts(service=f"shop/{name}:http", **AT) for name in ("web", "cart"))
+
+
+class Served:
+    """A status server, and a session with it."""
+
+    def __init__(self, session, url, observing):
+        self.session = session
+        self.url = url
+        self.observing = observing
+
+    def get(self, query="", **headers):
+        return self.session.get(f"{self.url}{PATH}{query}", headers=headers)
+
+    async def watched(self, response):
+        """Wait until a stream watches."""
+        async with asyncio.timeout(WAIT_S):
+            assert await response.content.readline()
+        await until(self.observing.filters)
+
+    @staticmethod
+    async def line(response):
+        """Return the next line that isn't empty."""
+        async with asyncio.timeout(WAIT_S):
+            while not (line := (await response.content.readline()).strip()):
+                pass
+        return line
+
+
+@contextlib.asynccontextmanager
+async def serving(view=VIEW, detail="service"):
+    observing = Observing(lambda: NOW)
+    server = StatusServer(lambda: view, detail, clock=lambda: NOW, observing=observing)
+    try:
+        host, port = await server.serve_admin(("127.0.0.1", 0))
+        async with aiohttp.ClientSession() as session:
+            yield Served(session, f"http://{host}:{port}", observing)
+    finally:
+        await server.close()
+
+
+async def test_a_line_is_a_connection_that_is_wanted():
+    async with serving() as served, served.get("?watch&service=shop/web") as response:
+        assert response.content_type == "application/x-ndjson"
+        await served.watched(response)
+        served.observing.deliver([CART, WEB], 0)
+        assert read_connection(await served.line(response)) == WEB
+
+
+async def test_without_connections_an_empty_line_is_sent_now_and_then():
+    async with serving() as served, served.get("?watch") as response:
+        async with asyncio.timeout(WAIT_S):
+            assert [await response.content.readline() for _ in range(2)] == [b"\n", b"\n"]
+
+
+async def test_what_cannot_be_seen_is_said_first():
+    view = make_view(make_port("web", path=PathDecision(DataPath.KERNEL)))
+    async with serving(view) as served, served.get("?watch") as response:
+        one = read_connection(await served.line(response))
+        assert (one.event, one.service) == (ConnectionEvent.UNSEEN, "shop/web:http")
+
+
+async def test_the_page_gets_words_for_rows_and_the_table_of_clients():
+    async with serving() as served:
+        served.observing.add_calls([Calls("shop/web:http", f"10.0.0.{n}", 1) for n in range(30)], 0)
+        async with served.get("?watch", Accept="text/event-stream") as response:
+            assert response.content_type == "text/event-stream"
+            first = json.loads((await served.line(response)).removeprefix(b"data: "))
+            assert (first["rows"], len(first["edges"])) == ([], EDGES_SHOWN + 1)
+            served.observing.deliver([WEB] * (ROWS_AT_ONCE + 3), 0)
+            event = json.loads((await served.line(response)).removeprefix(b"data: "))
+            *rows, note = event["rows"]
+            assert (len(rows), rows[0]["level"]) == (ROWS_AT_ONCE, "ok")
+            assert rows[0]["cells"][1:3] == ["10.0.0.7:1", "shop/web:http"]
+            assert (note["level"], note["cells"][4][:22]) == ("", "3 connections left out")
+
+
+async def test_without_watch_it_is_the_table_of_clients():
+    async with serving() as served:
+        served.observing.add_calls([Calls("shop/web:http", "10.0.0.7", 3)], 2)
+        async with served.get() as response:
+            answer = await response.json()
+        assert answer["others"] == 2
+        assert answer["edges"] == [
+            {
+                "client": "10.0.0.7",
+                "client_pod": "",
+                "service": "shop/web:http",
+                "connections": 3,
+                "last_at": NOW,
+            }
+        ]
+        async with served.get("?service=shop/cart") as response:
+            assert (await response.json())["edges"] == []
+
+
+async def test_nothing_is_observed_once_the_last_reader_has_left():
+    async with serving() as served:
+        async with served.get("?watch") as response:
+            await served.watched(response)
+        await until(lambda: not served.observing.filters())
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "text"),
+    [
+        ("?service=shop/wbe", 404, "there is no Service port of 'shop/wbe'"),
+        ("?watch&service=shops", 404, "there is no Service port of 'shops'"),
+        ("?watch&from=10.0.0", 400, "'10.0.0' is not an IP address"),
+        ("?watch&slow=1", 400, "'1' has no unit"),
+    ],
+)
+async def test_what_is_not_valid_is_refused(query, status, text):
+    async with serving() as served, served.get(query) as response:
+        assert response.status == status
+        assert text in await response.text()
+
+
+async def test_the_number_of_streams_is_limited():
+    async with serving() as served, contextlib.AsyncExitStack() as others:
+        for _ in range(MAX_STREAMS):
+            response = await others.enter_async_context(served.get("?watch"))
+            await response.content.readline()
+        async with served.get("?watch") as response:
+            assert response.status == 503
+        assert len(served.observing.filters()) == 1
+
+
+async def test_other_web_sites_open_no_stream():
+    site = {"Sec-Fetch-Site": "cross-site"}
+    async with serving() as served, served.get("?watch", **site) as response:
+        assert response.status == 403
+
+
+async def test_only_the_most_detailed_metrics_have_clients():
+    for detail, has_clients in (("service", False), ("endpoint", True)):
+        async with serving(detail=detail) as served:
+            async with served.session.get(f"{served.url}/metrics") as response:
+                text = await response.text()
+            assert ("userspace_proxy_client_connections_total{" in text) is has_clients
+
+
+def test_a_filter_is_read_from_the_query():
+    wanted = read_filter({"service": "shop", "from": "10.0.0.7", "slow": "1.5s", "failed": "yes"})
+    assert (wanted.service, wanted.client, wanted.slow_s) == ("shop", "10.0.0.7", 1.5)
+    assert (wanted.failed, wanted.saved) == (True, False)

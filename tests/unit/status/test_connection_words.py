@@ -1,0 +1,174 @@
+import time
+
+import pytest
+
+from userspace_proxy.facts import Level
+from userspace_proxy.facts.connection import (
+    ConnectionEvent,
+    ConnectionFacts,
+    EndedBy,
+    FailedDialFacts,
+)
+from userspace_proxy.facts.edges import EdgeFacts, EdgesFacts
+from userspace_proxy.model import CauseCode
+from userspace_proxy.status.connection_words import (
+    cells_of,
+    edge_cells,
+    level_of,
+    line_of,
+    time_of_day,
+)
+
+AT = time.mktime((2026, 11, 20, 9, 18, 3, 0, 0, -1)) + 0.123
+DEAD = FailedDialFacts("10.244.0.9:8080", CauseCode.ENDPOINT_REFUSES)
+
+
+def one(event=ConnectionEvent.ENDED, **changes):
+    fields = {
+        "event": event,
+        "at": AT,
+        "service": "shop/web:http",
+        "client": "10.244.0.7:41234",
+        "endpoint": "10.244.0.3:8080",
+        "received_bytes": 78,
+        "sent_bytes": 1240,
+        "waited_s": 0.0004,
+        "first_byte_s": 0.0008,
+        "duration_s": 3.14,
+        "ended_by": EndedBy.CLIENT,
+        "cause": "complete",
+    }
+    return ConnectionFacts(**fields | changes)
+
+
+NOT_ENDED = {"ended_by": EndedBy.NONE, "cause": ""}
+WAY = "10.244.0.7:41234 → shop/web:http"
+
+
+@pytest.mark.parametrize(
+    ("record", "line"),
+    [
+        pytest.param(
+            one(),
+            f"  ✓ 09:18:03.123 {WAY} → 10.244.0.3:8080: 78 B in, 1.2 kB out, first byte after "
+            "0.8 ms; complete, by the client, after 3.1 s",
+            id="ended",
+        ),
+        pytest.param(
+            one(client_pod="shop/cart-1", failed=(DEAD,), waited_s=1.004),
+            "  ! 09:18:03.123 shop/cart-1 → shop/web:http → 10.244.0.3:8080: 10.244.0.9:8080 failed"
+            " (endpoint-refuses), 78 B in, 1.2 kB out, answered after 1.0 s, first byte after "
+            "0.8 ms; complete, by the client, after 3.1 s",
+            id="ended-after-it-was-saved",
+        ),
+        pytest.param(
+            one(ConnectionEvent.SAVED, failed=(DEAD,), **NOT_ENDED),
+            f"  ! 09:18:03.123 {WAY} → 10.244.0.3:8080: 10.244.0.9:8080 failed (endpoint-refuses), "
+            "answered after 0.4 ms",
+            id="saved",
+        ),
+        pytest.param(
+            one(ConnectionEvent.HELD, endpoint="", **NOT_ENDED),
+            f"  ! 09:18:03.123 {WAY}: waits for an endpoint",
+            id="held",
+        ),
+        pytest.param(
+            one(
+                ConnectionEvent.REFUSED,
+                endpoint="",
+                failed=(DEAD,),
+                cause="unanswered",
+                ended_by=EndedBy.PROXY,
+            ),
+            f"  ✕ 09:18:03.123 {WAY}: 10.244.0.9:8080 failed (endpoint-refuses); refused: "
+            "unanswered, by the proxy, after 3.1 s",
+            id="refused",
+        ),
+        pytest.param(
+            ConnectionFacts(
+                event=ConnectionEvent.DROPPED,
+                at=AT,
+                service="shop/dns",
+                count=1200,
+                cause="packets",
+            ),
+            "  ✕ 09:18:03.123 shop/dns: 1,200 packets were dropped",
+            id="dropped",
+        ),
+        pytest.param(
+            ConnectionFacts(event=ConnectionEvent.LEFT_OUT, at=AT, count=1, cause="too many"),
+            "  · 09:18:03.123 1 connection left out: too many",
+            id="left-out",
+        ),
+        pytest.param(
+            ConnectionFacts(
+                event=ConnectionEvent.UNSEEN, at=AT, service="shop/dns", cause="kernel path"
+            ),
+            "  · 09:18:03.123 shop/dns: its connections can't be seen: kernel path",
+            id="unseen",
+        ),
+        pytest.param(
+            ConnectionFacts(event=ConnectionEvent.UNSEEN, at=AT, cause="others", count=3),
+            "  · 09:18:03.123 3 more Service ports can't be seen: others",
+            id="more-unseen",
+        ),
+    ],
+)
+def test_a_line_is_what_happened(record, line):
+    assert line_of(record) == line
+
+
+def test_on_80_columns_a_line_wraps_below_its_own_text():
+    lines = line_of(one(client_pod="shop/cart-7d9f8b6c5d-x2x9z", failed=(DEAD,)), 80).splitlines()
+    assert lines == [
+        "  ! 09:18:03.123 shop/cart-7d9f8b6c5d-x2x9z → shop/web:http → 10.244.0.3:8080:",
+        "                 10.244.0.9:8080 failed (endpoint-refuses), 78 B in, 1.2 kB out,",
+        "                 first byte after 0.8 ms; complete, by the client, after 3.1 s",
+    ]
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_line_that_fits_does_not_wrap():
+    held = one(ConnectionEvent.HELD, endpoint="", **NOT_ENDED)
+    assert line_of(held, 80) == line_of(held)
+
+
+def test_a_terminal_is_sent_nothing_that_it_would_obey():
+    assert "\x1b" not in line_of(one(service="shop/\x1b[2J"))
+
+
+def test_marks_are_levels():
+    assert [level_of(record) for record in (one(), one(sent_bytes=0), one(failed=(DEAD,)))] == [
+        Level.OK,
+        Level.TROUBLE,
+        Level.ATTENTION,
+    ]
+    assert level_of(one(ConnectionEvent.LEFT_OUT)) is None
+
+
+def test_cells_of_a_row_are_the_parts_of_a_line():
+    assert cells_of(one())[:4] == [
+        "09:18:03.123",
+        "10.244.0.7:41234",
+        "shop/web:http",
+        "10.244.0.3:8080",
+    ]
+    assert cells_of(one())[4].startswith("78 B in, 1.2 kB out")
+
+
+def test_the_table_of_clients_has_the_busiest_and_the_sum_of_the_others():
+    rows = tuple(
+        EdgeFacts(client=f"10.0.0.{n}", service="shop/web", connections=9 - n) for n in range(3)
+    )
+    named = EdgeFacts(client="10.0.0.9", client_pod="shop/cart-1", service="a/b", connections=2000)
+    edges = EdgesFacts(edges=(named, *rows), others=5)
+    assert edge_cells(edges, 2) == [
+        ["shop/cart-1", "a/b", "2,000"],
+        ["10.0.0.0", "shop/web", "9"],
+        ["others", "", "20"],
+    ]
+    assert edge_cells(EdgesFacts(edges=(named,)), 2) == [["shop/cart-1", "a/b", "2,000"]]
+
+
+def test_a_time_has_milliseconds():
+    assert time_of_day(AT) == "09:18:03.123"

@@ -1,0 +1,103 @@
+import asyncio
+
+from userspace_proxy.facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter
+from userspace_proxy.facts.edges import Calls
+from userspace_proxy.model import DataPath, Handling, Hold
+from userspace_proxy.policy import PathDecision
+from userspace_proxy.status.observing import RING, Observing, Watcher, unseen
+
+from ..dataplane.waiting import turns
+from .views import make_port, make_view
+
+ALL = ConnectionFilter()
+IN_KERNEL = PathDecision(DataPath.KERNEL)
+WEB, DB = (ConnectionFacts(service=f"shop/{name}", client="10.0.0.7:1") for name in ("web", "db"))
+
+
+async def test_a_watcher_gets_what_it_wants():
+    observing = Observing()
+    with observing.watch(ConnectionFilter(service="shop/web")) as watcher:
+        observing.deliver([WEB, DB], 0)
+        assert await watcher.take(10.0) == [WEB]
+
+
+async def test_a_watcher_gets_nothing_after_a_time():
+    assert await Watcher(ALL).take(0.001) == []
+
+
+async def test_a_watcher_waits_for_the_next_connection():
+    watcher = Watcher(ALL)
+    taking = asyncio.create_task(watcher.take(60.0))
+    await turns(2)
+    watcher.put([WEB])
+    assert await taking == [WEB]
+
+
+async def test_a_watcher_that_reads_slowly_loses_the_oldest_and_learns_how_many():
+    watcher = Watcher(ALL)
+    watcher.put([DB] * 3 + [WEB] * RING, 4)
+    *records, note = await watcher.take(10.0)
+    assert records == [WEB] * RING
+    assert (note.event, note.count) == (ConnectionEvent.LEFT_OUT, 7)
+    watcher.put([WEB])
+    assert await watcher.take(10.0) == [WEB]
+
+
+async def test_workers_are_asked_only_while_something_watches():
+    observing = Observing()
+    assert (observing.filters(), observing.is_on.is_set()) == ([], False)
+    with observing.watch(ALL), observing.watch(ALL):
+        assert (observing.filters(), observing.is_on.is_set()) == ([ALL], True)
+    assert (observing.filters(), observing.is_on.is_set()) == ([], False)
+
+
+async def test_clients_have_the_names_of_their_pods():
+    observing = Observing(lambda: 17.0)
+    observing.pod_of = {"10.0.0.7": "shop/cart-1"}.__getitem__
+    with observing.watch(ALL) as watcher:
+        observing.deliver([ConnectionFacts(client="10.0.0.7:1")], 0)
+        assert [one.client_pod for one in await watcher.take(10.0)] == ["shop/cart-1"]
+    observing.add_calls([Calls("shop/web", "10.0.0.7", 2)], 1)
+    edges = observing.edges(ALL)
+    assert [(edge.client_pod, edge.last_at) for edge in edges.edges] == [("shop/cart-1", 17.0)]
+    assert edges.others == 1
+    assert observing.edges(ConnectionFilter(service="db")).edges == ()
+
+
+def reasons(*ports, wanted=ALL):
+    notes = unseen(make_view(*ports), wanted, 17.0)
+    return [(note.service, note.cause, note.count) for note in notes]
+
+
+def test_what_passes_through_the_proxy_is_seen():
+    assert reasons(make_port("web")) == []
+
+
+def test_the_kernel_path_is_not_seen():
+    (note,) = reasons(make_port("web", path=IN_KERNEL), make_port("cart"))
+    assert note[0] == "shop/web:http"
+    assert "the kernel leads its connections straight to endpoints" in note[1]
+
+
+def test_what_the_kernel_refuses_is_not_seen():
+    port = make_port("web", endpoints=(), reason="It has no endpoints")
+    assert reasons(port) == [("shop/web:http", port.state.sentence, 0)]
+    assert reasons(port, wanted=ConnectionFilter(service="shop/db")) == []
+
+
+def test_clients_that_wait_are_seen():
+    held = Handling(hold=Hold(30.0))
+    assert reasons(make_port("web", endpoints=(), reason="None", handling=held)) == []
+
+
+def test_of_many_that_are_not_seen_ten_are_named():
+    notes = reasons(*(make_port(f"web-{n:02}", path=IN_KERNEL) for n in range(12)))
+    assert [service for service, *_ in notes[9:]] == ["shop/web-09:http", ""]
+    assert notes[10][2] == 2
+
+
+def test_after_the_end_nothing_that_names_clients_is_kept():
+    observing = Observing()
+    observing.pod_of = {"10.0.0.7": "shop/cart-1"}.__getitem__
+    observing.close()
+    assert observing.pod_of("10.0.0.7") == ""

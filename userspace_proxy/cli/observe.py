@@ -1,0 +1,104 @@
+"""The command ``observe``: one line for each connection of a running proxy, as it happens.
+
+    admin address ──lines of JSON──▶ line of text, or as it is ──▶ terminal
+
+A proxy that restarts is waited for; what happens meanwhile isn't shown.
+"""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from typing import TextIO
+from urllib.parse import urlencode
+
+from ..errors import ConfigError, UserspaceProxyError
+from ..facts.connection import read_connection
+from ..model import parse_ip
+from ..model.durations import parse_duration
+from ..status.connection_words import line_of
+from .admin import AdminAddress, find_admin
+from .command import Given
+from .terminal import EVERY_S, add_colours, wait, wants_colours
+
+PATH = "/api/v1/connections"
+# The proxy sends an empty line at least every two seconds.
+_SILENT_S = 20.0
+
+
+def observe(given: Given, *, wait: Callable[[float], object] = wait) -> int:
+    """Show connections until Ctrl-C, which raises KeyboardInterrupt.
+
+    Raises:
+        ConfigError: A flag's value isn't valid.
+        UserspaceProxyError: No proxy answers at first, or it has no such Service.
+    """
+    query = _query(given)
+    admin = find_admin(given)
+    is_json = given.values.get("output") == "json"
+    # It reports what a stream wouldn't: another program, another version, an unknown Service.
+    admin.get(PATH, accept="application/json", **query)
+    is_lost = False
+    while True:
+        for line in _lines(admin, query):
+            is_lost = False
+            if line.strip():
+                _show(line, sys.stdout, is_json=is_json)
+        if not is_lost:
+            print(f"{admin} has closed the connection; trying again", file=sys.stderr)
+        is_lost = True
+        wait(EVERY_S)
+
+
+def _query(given: Given) -> dict[str, str]:
+    query = {"service": given.arguments[0] if given.arguments else ""}
+    query |= {name: "yes" for name in ("failed", "saved") if given.is_on(name)}
+    if slow := given.values.get("slow"):
+        parse_duration(slow)
+        query["slow"] = slow
+    if client := given.values.get("from"):
+        try:
+            query["from"] = parse_ip(client)
+        except ValueError as exc:
+            raise ConfigError(f"--from: {exc}") from None
+    return query
+
+
+def _lines(admin: AdminAddress, query: dict[str, str]) -> Iterator[bytes]:
+    """Yield the lines of one stream until it ends.
+
+    Raises:
+        UserspaceProxyError: The proxy refuses it.
+    """
+    wanted = urlencode({"watch": "yes", **{name: text for name, text in query.items() if text}})
+    connection = http.client.HTTPConnection(admin.host, admin.port, timeout=_SILENT_S)
+    try:
+        connection.request("GET", f"{PATH}?{wanted}")
+        response = connection.getresponse()
+        if response.status != http.client.OK:
+            why = response.read().decode("utf-8", "replace").strip()
+            raise UserspaceProxyError(f"cannot watch connections at {admin}: {why}")
+        while line := response.readline():
+            yield line
+    except (OSError, http.client.HTTPException):
+        return
+    finally:
+        connection.close()
+
+
+def _show(line: bytes, stream: TextIO, *, is_json: bool) -> None:
+    if is_json:
+        stream.write(line.decode())
+    else:
+        try:
+            one = read_connection(line)
+        except ValueError:
+            # Cut off by the end of the connection, or of a newer proxy.
+            return
+        columns = shutil.get_terminal_size().columns if stream.isatty() else None
+        text = f"{line_of(one, columns)}\n"
+        # The first line of a text with colours is a heading.
+        stream.write(add_colours(f"\n{text}").partition("\n")[2] if wants_colours(stream) else text)
+    stream.flush()

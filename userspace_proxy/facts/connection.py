@@ -1,0 +1,227 @@
+"""What is known of one connection or flow, for the connection log and all that watch connections.
+
+    dataplane ──ConnectionFacts──┬▶ connection log: at the end, a line
+                                 └▶ who watches: a line of JSON, of text, of the page
+
+Rule 1: a field here is one of the JSON; fields are only added, and have defaults.
+Rule 2: what is watched is filtered by the same value everywhere: in workers, and for each watcher.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+
+from ..model import CauseCode, SocketAddress
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_Seconds = Annotated[float, msgspec.Meta(ge=-1e11, le=1e11)]
+# Workers are believed no more than this: names and addresses are shorter.
+_Text = Annotated[str, msgspec.Meta(max_length=1024)]
+_DIALS_MAX = 64
+
+
+class ConnectionEvent(enum.StrEnum):
+    """What a line about connections reports."""
+
+    ENDED = "ended"
+    """It ended after an endpoint had served it, or its client gave up."""
+    SAVED = "saved"
+    """Its first dial failed, and another endpoint answered; it goes on."""
+    HELD = "held"
+    """It waits until an endpoint can take it."""
+    REFUSED = "refused"
+    """No endpoint served it."""
+    DROPPED = "dropped"
+    """Packets of clients were dropped, of which only the number is known."""
+    LEFT_OUT = "left-out"
+    """Connections happened that this watcher was too slow for, or that were too many."""
+    UNSEEN = "unseen"
+    """Connections of a Service port can't be seen."""
+
+
+class EndedBy(enum.StrEnum):
+    """Which side ended a connection: for a clean end, the one that sent its FIN first."""
+
+    NONE = ""
+    """It goes on."""
+    CLIENT = "client"
+    ENDPOINT = "endpoint"
+    PROXY = "proxy"
+
+
+_LOGGED = (
+    "kind", "service", "client", "frontend", "via", "endpoint", "source", "dials", "failed",
+    "waited_s", "first_byte_s", "received_bytes", "sent_bytes", "duration_s", "ended_by", "cause",
+)  # fmt: skip
+"""The fields of a line in the connection log."""
+_ROUNDED = ("waited_s", "first_byte_s", "duration_s")
+
+# Ends that are no failure, whichever side they are of.
+_SOUND = frozenset(
+    (
+        "complete",
+        "endpoint removed",
+        "idle",
+        "left",
+        "listener closed",
+        "listener handed over",
+        "shutdown",
+    )
+)
+
+
+class FailedDialFacts(msgspec.Struct, frozen=True, gc=False):
+    """An endpoint that was dialled without effect."""
+
+    endpoint: _Text = ""
+    """With its port."""
+    cause: CauseCode = CauseCode.ENDPOINT_FAILS
+
+    def __str__(self) -> str:
+        return f"{self.endpoint} {self.cause}"
+
+
+class ConnectionFacts(msgspec.Struct, kw_only=True):
+    """One connection or flow at one moment: at its end, or before it."""
+
+    event: ConnectionEvent = ConnectionEvent.ENDED
+    """What happened."""
+    at: _Seconds = 0.0
+    """Unix time at which it did."""
+    kind: _Text = "connection"
+    """``connection`` (TCP) or ``flow`` (UDP)."""
+    service: _Text = ""
+    """The Service port, ``namespace/name:port``, followed by its family and side where it has
+    several: ``shop/web:http (IPv6, external)``."""
+    client: _Text = ""
+    """The client's address and port."""
+    client_pod: _Text = ""
+    """The client's pod, ``namespace/name``, if its name is known: that of an endpoint."""
+    frontend: _Text = ""
+    """The address that the client dialled; empty if it isn't known."""
+    via: _Text = ""
+    """The load balancer that announced the client by a PROXY header; empty without one."""
+    endpoint: _Text = ""
+    """The endpoint that answered; empty if none did."""
+    source: _Text = ""
+    """Whose address the endpoint sees: ``client`` or ``node``."""
+    dials: _Count = 0
+    """How many endpoints were dialled."""
+    failed: Annotated[tuple[FailedDialFacts, ...], msgspec.Meta(max_length=_DIALS_MAX)] = ()
+    """Those of them that didn't answer, each with its cause."""
+    waited_s: _Seconds = 0.0
+    """Seconds until an endpoint answered, or until now."""
+    first_byte_s: _Seconds | None = None
+    """Seconds from the endpoint's answer, or the client's first byte if that came later, to the
+    endpoint's first byte; null before it."""
+    received_bytes: _Count = 0
+    """From the client."""
+    sent_bytes: _Count = 0
+    """To the client."""
+    duration_s: _Seconds = 0.0
+    """Seconds since it was accepted."""
+    ended_by: EndedBy = EndedBy.NONE
+    """The side that ended it; empty while it goes on."""
+    cause: _Text = ""
+    """How it ended, in the words of the connection log, or why it can't be seen."""
+    count: _Count = 0
+    """How many connections were left out, or packets dropped."""
+
+    @property
+    def client_ip(self) -> str:
+        """The client's address without the port."""
+        return self.client.rpartition(":")[0].strip("[]")
+
+    @property
+    def until_first_byte_s(self) -> float:
+        """How long the client waited for the first byte; until now if it asked and got none."""
+        if self.first_byte_s is not None:
+            return self.waited_s + self.first_byte_s
+        return self.duration_s if self.received_bytes or not self.endpoint else self.waited_s
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether its first dial failed, and another endpoint answered."""
+        return bool(self.failed and self.endpoint)
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether its client didn't get what it asked for, as far as that is visible."""
+        if self.event in (ConnectionEvent.REFUSED, ConnectionEvent.DROPPED):
+            return True
+        if self.event is not ConnectionEvent.ENDED:
+            return False
+        if self.cause not in _SOUND and self.ended_by is not EndedBy.CLIENT:
+            return True
+        return self.kind == "connection" and self.received_bytes > 0 and not self.sent_bytes
+
+    def log_fields(self) -> dict[str, object]:
+        """Return the fields of its line in the connection log."""
+        fields: dict[str, object] = {name: getattr(self, name) for name in _LOGGED}
+        fields["failed"] = ", ".join(map(str, self.failed))
+        for name in _ROUNDED:
+            if (seconds := getattr(self, name)) is not None:
+                fields[name] = round(seconds, 6)
+        return fields
+
+
+def ending(by: EndedBy, *, is_served: bool) -> ConnectionEvent:
+    """Return the event of an end: a client that no endpoint serves may end it, too."""
+    is_end = is_served or by is not EndedBy.PROXY
+    return ConnectionEvent.ENDED if is_end else ConnectionEvent.REFUSED
+
+
+def failed_dials(tried: Mapping[SocketAddress, CauseCode] | None) -> tuple[FailedDialFacts, ...]:
+    """Return the endpoints that didn't answer."""
+    return tuple(FailedDialFacts(str(one), code) for one, code in tried.items()) if tried else ()
+
+
+class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which connections are watched: those of a client and a Service, of which some kinds."""
+
+    service: Annotated[str, msgspec.Meta(max_length=512)] = ""
+    """``namespace``, ``namespace/name`` or ``namespace/name:port``; empty for all."""
+    client: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """An IP address in canonical form; empty for all."""
+    failed: bool = False
+    """Those that failed. With ``saved`` or ``slow_s``, those that any of them selects."""
+    saved: bool = False
+    """Those whose first dial failed and that another endpoint answered."""
+    slow_s: _Seconds | None = None
+    """Those whose client waited at least this long for the first byte."""
+
+    def takes(self, one: ConnectionFacts) -> bool:
+        """Return whether a connection is watched."""
+        if self.service and not self.takes_service(one.service):
+            return False
+        if self.client and one.client_ip != self.client:
+            return False
+        if not self.failed and not self.saved and self.slow_s is None:
+            return True
+        return (
+            (self.failed and one.is_failed)
+            or (self.saved and one.is_saved)
+            or (self.slow_s is not None and one.until_first_byte_s >= self.slow_s)
+        )
+
+    def takes_service(self, name: str) -> bool:
+        """Return whether a Service port, as of :attr:`ConnectionFacts.service`, is watched."""
+        port = name.partition(" ")[0]
+        wanted = self.service
+        return not wanted or port == wanted or port.startswith((f"{wanted}/", f"{wanted}:"))
+
+
+_decoder = msgspec.json.Decoder(ConnectionFacts)
+
+
+def read_connection(line: bytes | str) -> ConnectionFacts:
+    """Read a line of the stream of a proxy, also of an older or a newer one.
+
+    Raises:
+        ValueError: It is none.
+    """
+    return _decoder.decode(line)

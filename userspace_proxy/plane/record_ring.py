@@ -1,0 +1,93 @@
+"""What is observed in one worker: a bounded ring, emptied whenever the control process asks.
+
+    TcpConnection, UdpListener ──▶ ConnectionLog ──▶ RecordRing ◀──Observe── control process
+                                                         └────────Observed──▶
+
+Rule 1: nothing is sent unasked, so a worker never waits for a reader, and nothing queues for one
+that doesn't ask: what doesn't fit is counted, before its fields are collected.
+Rule 2: a ring lasts as long as it is asked for; without one a connection costs one attribute test.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from ..dataplane.connection_log import ConnectionLog, Watch
+from ..dataplane.engine import Engine
+from ..facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter
+from ..facts.counters import GroupCounters
+from ..model import SocketAddress
+from .messages import OBSERVED_MAX, GroupReport, Observed
+
+_DROPS = {
+    GroupCounters.names.index("denied"): "packets of clients that aren't admitted",
+    GroupCounters.names.index("dropped_datagrams"): "datagrams that this proxy had no room for",
+}
+"""Figures that only the kernel counts, by their places in a report."""
+
+
+class RecordRing(Watch):
+    """What one worker has observed since it was last asked.
+
+    Args:
+        engine: Its data plane's, whose connection log passes records on from now on.
+        clock: Returns the Unix time.
+    """
+
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._filters: Sequence[ConnectionFilter] = ()
+        self._takes_no_plain = False
+        """No filter takes a connection that was served at the first dial and ended well."""
+        self._records: list[ConnectionFacts] = []
+        self._left_out = 0
+
+    def observe(self, filters: Sequence[ConnectionFilter]) -> Observed:
+        """Observe what one of these filters takes, from now on; none: nothing.
+
+        Returns what was observed since the last call.
+        """
+        self._filters = filters
+        self._takes_no_plain = all(
+            one.slow_s is None and (one.failed or one.saved) for one in filters
+        )
+        engine, share = self._engine, self._engine.tuning.connection_log
+        if not filters:
+            engine.connection_log = ConnectionLog(share) if share else None
+        elif engine.connection_log is None or not engine.connection_log.is_watching:
+            engine.connection_log = ConnectionLog(share, watch=self)
+        observed = Observed(self._records, self._left_out)
+        self._records, self._left_out = [], 0
+        return observed
+
+    def has_room(self, *, is_plain: bool = False) -> bool:
+        """Part of Watch."""
+        if is_plain and self._takes_no_plain:
+            return False
+        if len(self._records) < OBSERVED_MAX:
+            return True
+        self._left_out += 1
+        return False
+
+    def put(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
+        """Part of Watch."""
+        if len(self._records) < OBSERVED_MAX and any(each.takes(one) for each in self._filters):
+            one.at = self._clock()
+            dialled = frontend()
+            one.frontend = "" if dialled is None else str(dialled)
+            self._records.append(one)
+
+    def note_drops(self, service: str, report: GroupReport) -> None:
+        """Note what the kernel has dropped at a Service port since its last report."""
+        for place, what in _DROPS.items():
+            if self._filters and (count := report.figures[place]) > 0 and self.has_room():
+                one = ConnectionFacts(
+                    event=ConnectionEvent.DROPPED, kind="", service=service, cause=what, count=count
+                )
+                self.put(one, _unknown)
+
+
+def _unknown() -> None:
+    return None

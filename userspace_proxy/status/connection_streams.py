@@ -1,0 +1,128 @@
+"""``/api/v1/connections``: which client calls which Service, and with ``watch`` each connection.
+
+    Observing ──▶ Watcher ──┬─▶ lines of JSON, for programs and the command ``observe``
+                            └─▶ events with words, for the page
+
+Rule 1: the limit of streams, and who loses one at the limit, are those of ``stream``.
+Rule 2: a line is one connection; an empty one, after two seconds without any, finds out whether
+the client still reads.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiohttp import web
+
+from ..errors import ConfigError
+from ..facts import StatusFacts
+from ..facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter
+from ..model import parse_ip
+from ..model.durations import parse_duration
+from .answers import encode_answer
+from .connection_words import cells_of, edge_cells, level_of
+from .observing import LEFT_OUT, Observing, Watcher, unseen
+from .sampling import Sample, Sampler
+from .stream import Streams
+
+_QUIET_S = 2.0
+# Rows of one event: a browser draws four events a second.
+ROWS_AT_ONCE = 50
+EDGES_SHOWN = 20
+
+_EVENTS = "text/event-stream"
+
+
+class _Unsampled(Sampler):
+    """Has a stream wait by itself, not for samples of the page."""
+
+    async def after(self, count: int) -> tuple[int, Sample]:
+        """Part of Sampler; at once."""
+        return count + 1, _NO_SAMPLE
+
+
+class ConnectionStreams(Streams):
+    """The streams of connections of one status server.
+
+    Args:
+        take: Returns the view at this moment.
+    """
+
+    def __init__(self, observing: Observing, take: Callable[[], Awaitable[StatusFacts]]) -> None:
+        super().__init__(_Unsampled(take))
+        self._observing = observing
+        self._take = take
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Return the table of clients, or the stream of connections with ``watch``."""
+        wanted = read_filter(request.query)
+        view = await self._take()
+        if wanted.service and not _has_port(view, wanted):
+            raise web.HTTPNotFound(reason=f"there is no Service port of {wanted.service!a}")
+        if "watch" not in request.query or request.method != "GET":
+            body = encode_answer(self._observing.edges(wanted))
+            return web.Response(body=body, content_type="application/json")
+        first = list(unseen(view, wanted, time.time()))
+        is_page = _EVENTS in request.headers.get("Accept", "")
+        with self._observing.watch(wanted) as watcher:
+            watched = _Watched(watcher, self._observing, first)
+            content_type = _EVENTS if is_page else "application/x-ndjson"
+            message = watched.event if is_page else watched.lines
+            return await self._stream(request, content_type, b"", message)
+
+
+class _Watched:
+    """What one client gets; it is called for each message."""
+
+    def __init__(
+        self, watcher: Watcher, observing: Observing, first: list[ConnectionFacts]
+    ) -> None:
+        self._watcher = watcher
+        self._observing = observing
+        self._first = first
+
+    async def lines(self, count: int, _sample: Sample) -> bytes:
+        """Return lines of JSON; the first message is sent at once."""
+        return b"".join(map(encode_answer, await self._records(count))) or b"\n"
+
+    async def event(self, count: int, _sample: Sample) -> bytes:
+        """Return an event with the words of rows, the newest last, and of the table of clients."""
+        records = await self._records(count)
+        if (more := len(records) - ROWS_AT_ONCE) > 0:
+            event, last = ConnectionEvent.LEFT_OUT, records[-1].at
+            left_out = ConnectionFacts(event=event, at=last, count=more, cause=LEFT_OUT)
+            records = [*records[more:], left_out]
+        rows = [{"level": level_of(one) or "", "cells": cells_of(one)} for one in records]
+        edges = edge_cells(self._observing.edges(self._watcher.wanted), EDGES_SHOWN)
+        return b"data: %s\n\n" % json.dumps({"rows": rows, "edges": edges}).encode()
+
+    async def _records(self, count: int) -> list[ConnectionFacts]:
+        return self._first if count == 1 else await self._watcher.take(_QUIET_S)
+
+
+def read_filter(query: Mapping[str, str]) -> ConnectionFilter:
+    """Return which connections a request wants.
+
+    Raises:
+        HTTPBadRequest: A value isn't valid.
+    """
+    client, slow = query.get("from", ""), query.get("slow", "")
+    try:
+        return ConnectionFilter(
+            service=query.get("service", "")[:512],
+            client=parse_ip(client) if client else "",
+            failed="failed" in query,
+            saved="saved" in query,
+            slow_s=parse_duration(slow) if slow else None,
+        )
+    except (ValueError, ConfigError) as exc:
+        raise web.HTTPBadRequest(reason=" ".join(str(exc).split())) from None
+
+
+def _has_port(view: StatusFacts, wanted: ConnectionFilter) -> bool:
+    return any(wanted.takes_service(str(port.plan.key)) for port in view.ports)
+
+
+_NO_SAMPLE = Sample(StatusFacts(), 0.0)

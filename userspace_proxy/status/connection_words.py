@@ -1,0 +1,133 @@
+"""Words for one connection, the same for the terminal and the page.
+
+      ✓ 09:18:03.123 shop/cart-1 → shop/web:http → 10.244.0.3:8080: 78 B in, 1.2 kB out, first byte
+                     after 0.8 ms; complete, by the client, after 3.1 ms
+
+Rule 1: as in ``text``: a line begins with two blanks and a mark. What failed has ✕, what was saved
+or waits !, what is about the stream itself ·.
+Rule 2: a text contains nothing that a terminal would obey: workers and clusters have chosen it.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Sequence
+
+from ..facts import Level
+from ..facts.connection import ConnectionEvent, ConnectionFacts
+from ..facts.edges import EdgesFacts
+from .text import IGNORED_MARK, MARKS, printable
+from .units import bytes_in_words, count_in_words, plural, seconds_in_words
+
+# Below the text of the line before, behind its mark and time.
+_INDENT = " " * 17
+_LEAST_COLUMNS = 40
+
+_NOTED = (ConnectionEvent.LEFT_OUT, ConnectionEvent.UNSEEN)
+
+
+def level_of(one: ConnectionFacts) -> Level | None:
+    """Return how serious it is; None for a note about the stream."""
+    if one.event in _NOTED:
+        return None
+    if one.is_failed:
+        return Level.TROUBLE
+    is_served = one.event is ConnectionEvent.ENDED and not one.is_saved
+    return Level.OK if is_served else Level.ATTENTION
+
+
+def line_of(one: ConnectionFacts, columns: int | None = None) -> str:
+    """Return a line, without its end.
+
+    Args:
+        columns: What is longer wraps below its own text; None: it doesn't.
+    """
+    level = level_of(one)
+    mark = IGNORED_MARK if level is None else MARKS[level]
+    way = " → ".join(filter(None, (client_of(one), one.service, one.endpoint)))
+    what = printable(": ".join(filter(None, (way, rest_of(one)))))
+    text = f"  {mark} {time_of_day(one.at)} {what}"
+    if columns is None or len(text) <= columns:
+        return text
+    wrapped = textwrap.wrap(
+        text,
+        max(_LEAST_COLUMNS, columns),
+        subsequent_indent=_INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(wrapped)
+
+
+def client_of(one: ConnectionFacts) -> str:
+    """Return the client by its pod, or else its address."""
+    return one.client_pod or one.client
+
+
+def rest_of(one: ConnectionFacts) -> str:
+    """Return all but who and when."""
+    match one.event:
+        case ConnectionEvent.ENDED | ConnectionEvent.REFUSED:
+            parts = [*_dials(one), *_bytes(one)]
+            return "; ".join(filter(None, (", ".join(parts), end_of(one))))
+        case ConnectionEvent.SAVED:
+            return ", ".join([*_dials(one), f"answered after {_seconds(one.waited_s)}"])
+        case ConnectionEvent.HELD:
+            return ", ".join([*_dials(one), "waits for an endpoint"])
+        case ConnectionEvent.DROPPED:
+            return f"{count_in_words(one.count)} {one.cause} were dropped"
+        case ConnectionEvent.LEFT_OUT:
+            return f"{plural(one.count, 'connection')} left out: {one.cause}"
+        case ConnectionEvent.UNSEEN:
+            what = f"{one.count} more Service ports" if one.count else "its connections"
+            return f"{what} can't be seen: {one.cause}"
+
+
+def end_of(one: ConnectionFacts) -> str:
+    """Return how and by which side it ended; empty while it goes on."""
+    if not one.ended_by:
+        return ""
+    word = "refused: " if one.event is ConnectionEvent.REFUSED else ""
+    return f"{word}{one.cause}, by the {one.ended_by}, after {_seconds(one.duration_s)}"
+
+
+def cells_of(one: ConnectionFacts) -> Sequence[str]:
+    """Return the cells of a row: time, client, Service port, endpoint, and what happened."""
+    return [time_of_day(one.at), client_of(one), one.service, one.endpoint, rest_of(one)]
+
+
+def edge_cells(edges: EdgesFacts, most: int) -> Sequence[Sequence[str]]:
+    """Return rows of the busiest clients: client, Service port, connections."""
+    rows = [
+        [edge.client_pod or edge.client, edge.service, count_in_words(edge.connections)]
+        for edge in edges.edges[:most]
+    ]
+    others = edges.others + sum(edge.connections for edge in edges.edges[most:])
+    return [*rows, ["others", "", count_in_words(others)]] if others else rows
+
+
+def time_of_day(at: float) -> str:
+    """Return a Unix time as the time of day, with milliseconds."""
+    return f"{time.strftime('%H:%M:%S', time.localtime(at))}.{int(at * 1000) % 1000:03d}"
+
+
+def _dials(one: ConnectionFacts) -> list[str]:
+    return [f"{failed.endpoint} failed ({failed.cause})" for failed in one.failed]
+
+
+def _bytes(one: ConnectionFacts) -> list[str]:
+    if not one.endpoint:
+        return []
+    parts = [f"{bytes_in_words(one.received_bytes)} in", f"{bytes_in_words(one.sent_bytes)} out"]
+    if one.waited_s >= 0.001:
+        parts.append(f"answered after {_seconds(one.waited_s)}")
+    if one.first_byte_s is not None:
+        parts.append(f"first byte after {_seconds(one.first_byte_s)}")
+    return parts
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 0.01:
+        return f"{seconds * 1000:.1f} ms"
+    return f"{seconds:.1f} s" if 1 <= seconds < 10 else seconds_in_words(seconds)

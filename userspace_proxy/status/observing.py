@@ -1,0 +1,155 @@
+"""Those that watch connections, and the table of which client calls which Service.
+
+    workers ──a few times a second──▶ Observing ──▶ Watcher: a bounded ring ──▶ stream ──▶ client
+                                          └──────▶ Edges
+
+Rule 1: without a watcher nothing is asked of workers.
+Rule 2: nothing waits for a watcher that reads slowly: its ring loses the oldest, and counts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from ..facts import PortFacts, StatusFacts
+from ..facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter
+from ..facts.edges import Calls, Edges, EdgesFacts
+from ..model import DataPath
+
+# Of one watcher: what four workers send in two seconds.
+RING = 4096
+LEFT_OUT = "too many at a time"
+# Service ports that are named at the start of a stream: a page of a terminal.
+_UNSEEN_MAX = 10
+_IN_KERNEL = "the kernel leads its connections straight to endpoints, past this proxy"
+
+
+class Watcher:
+    """One reader of connections; it is used in the event loop only."""
+
+    def __init__(self, wanted: ConnectionFilter) -> None:
+        self.wanted = wanted
+        self._ring: deque[ConnectionFacts] = deque()
+        self._left_out = 0
+        self._news = asyncio.Event()
+
+    def put(self, records: Iterable[ConnectionFacts], left_out: int = 0) -> None:
+        """Add those that it wants; the oldest make room."""
+        self._left_out += left_out
+        for one in records:
+            if self.wanted.takes(one):
+                if len(self._ring) >= RING:
+                    self._ring.popleft()
+                    self._left_out += 1
+                self._ring.append(one)
+        if self._ring or self._left_out:
+            self._news.set()
+
+    async def take(self, within_s: float) -> list[ConnectionFacts]:
+        """Return what there is, the oldest first, as soon as there is some; none after a time.
+
+        What was left out is the last one, with its number.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._news.wait()
+        self._news.clear()
+        records = list(self._ring)
+        self._ring.clear()
+        if self._left_out:
+            at = records[-1].at if records else time.time()
+            event, count, self._left_out = ConnectionEvent.LEFT_OUT, self._left_out, 0
+            records.append(
+                ConnectionFacts(event=event, at=at, kind="", count=count, cause=LEFT_OUT)
+            )
+        return records
+
+
+class Observing:
+    """The watchers of one proxy, and the clients of its Services.
+
+    Args:
+        clock: Returns the Unix time.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.pod_of: Callable[[str], str] = _no_pod
+        """Returns the pod of an address, ``namespace/name``; empty if it isn't known."""
+        self.is_on = asyncio.Event()
+        """Set while something watches."""
+        self._clock = clock
+        self._watchers: dict[Watcher, None] = {}
+        self._edges = Edges()
+
+    @contextlib.contextmanager
+    def watch(self, wanted: ConnectionFilter) -> Iterator[Watcher]:
+        """Watch connections in a `with` block."""
+        watcher = Watcher(wanted)
+        self._watchers[watcher] = None
+        self.is_on.set()
+        try:
+            yield watcher
+        finally:
+            del self._watchers[watcher]
+            if not self._watchers:
+                self.is_on.clear()
+
+    def filters(self) -> Sequence[ConnectionFilter]:
+        """Return what is watched, each once."""
+        return list(dict.fromkeys(watcher.wanted for watcher in self._watchers))
+
+    def deliver(self, records: Sequence[ConnectionFacts], left_out: int) -> None:
+        """Pass on what a worker has observed."""
+        for one in records:
+            one.client_pod = self.pod_of(one.client_ip)
+        for watcher in self._watchers:
+            watcher.put(records, left_out)
+
+    def add_calls(self, calls: Iterable[Calls], left_out: int) -> None:
+        """Add what a worker has counted of clients' calls."""
+        self._edges.add(calls, left_out, self._clock())
+
+    def close(self) -> None:
+        """Refer to nothing that names clients. Idempotent."""
+        self.pod_of = _no_pod
+
+    def edges(self, wanted: ConnectionFilter) -> EdgesFacts:
+        """Return which clients call which Services, of those that are wanted."""
+        return self._edges.facts(self.pod_of, wanted.takes_service)
+
+
+def unseen(view: StatusFacts, wanted: ConnectionFilter, now: float) -> Iterator[ConnectionFacts]:
+    """Yield the Service ports whose connections don't pass through the proxy, each with the reason.
+
+    They take the kernel path, or the kernel refuses or drops them, as no endpoint is usable.
+    """
+    reasons = {
+        str(port.plan.key): why
+        for port in view.ports
+        if wanted.takes_service(str(port.plan.key)) and (why := _why_unseen(port))
+    }
+    for name, why in list(reasons.items())[:_UNSEEN_MAX]:
+        yield _unseen(now, service=name, cause=why)
+    if (more := len(reasons) - _UNSEEN_MAX) > 0:
+        yield _unseen(now, cause="for reasons such as these", count=more)
+
+
+def _unseen(at: float, *, cause: str, service: str = "", count: int = 0) -> ConnectionFacts:
+    event = ConnectionEvent.UNSEEN
+    return ConnectionFacts(event=event, at=at, kind="", service=service, cause=cause, count=count)
+
+
+def _why_unseen(port: PortFacts) -> str:
+    if port.path is DataPath.KERNEL:
+        return _IN_KERNEL
+    if port.cause is None or port.is_holding:
+        return ""
+    return port.state.sentence or str(port.cause)
+
+
+def _no_pod(_ip: str) -> str:
+    return ""
