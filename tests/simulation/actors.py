@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
-from userspace_proxy.dataplane.proxy_protocol import write_header, write_local_header
 from userspace_proxy.model import ProxyProtocol, SocketAddress
+from userspace_proxy.model.proxy_protocol import write_header, write_local_header
 
 from .network import ANSWERS, LATE, REFUSES, UNREACHABLE, Address
 from .streams import CLOSED, CONNECTING, OPEN, Stream

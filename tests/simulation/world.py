@@ -12,9 +12,9 @@ from typing import Any
 
 from userspace_proxy.dataplane import DataPlane, EndpointGroup, Tuning, tcp
 from userspace_proxy.dataplane.connection_log import LOGGER
-from userspace_proxy.dataplane.proxy_protocol import write_header
 from userspace_proxy.kernel.pktinfo import IP_PKTINFO
 from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model.proxy_protocol import write_header
 from userspace_proxy.model.serving import Serving
 
 from . import plan as plans
