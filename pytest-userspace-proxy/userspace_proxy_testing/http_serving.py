@@ -75,11 +75,12 @@ class HttpServer:
             self.seen.append(seen)
             status, body = await _answer(self._handler, request)
             is_kept = _keeps(request)
+            # Before the client may read the answer: its test may fail at once, and print this.
+            seen.status = status
             writer.write(_head(status, len(body), is_kept=is_kept))
             if request.method != "HEAD":
                 writer.write(body)
             await writer.drain()
-            seen.status = status
             if not is_kept:
                 return
 

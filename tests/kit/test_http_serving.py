@@ -166,19 +166,22 @@ async def test_it_keeps_what_it_saw_and_how_it_was_answered():
     assert list(map(str, http.seen)) == ["GET /a?x → 200", "PUT /b → 404"]
 
 
-async def test_a_request_that_is_not_answered_was_seen():
-    arrived = asyncio.Event()
+async def test_a_request_that_is_not_answered_yet_was_seen():
+    arrived, leave = asyncio.Event(), asyncio.Event()
 
-    async def never(_request):
+    async def waits(_request):
         arrived.set()
-        await asyncio.Event().wait()
+        await leave.wait()
+        return ""
 
-    http = HttpServer(never)
+    http = HttpServer(waits)
     task = asyncio.create_task(talk_to(http, b"GET / HTTP/1.1\r\n\r\n"))
     await asyncio.wait_for(arrived.wait(), 10)
     assert list(http.seen) == [SeenRequest("GET", "/", None)]
     assert str(http.seen[0]) == "GET / → no answer"
-    task.cancel()
+    leave.set()
+    await task
+    assert str(http.seen[0]) == "GET / → 200"
 
 
 async def test_only_the_last_requests_are_kept():

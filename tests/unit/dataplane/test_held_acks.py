@@ -13,6 +13,7 @@ from userspace_proxy.dataplane.held_acks import BEHIND_S, HELD_S, HeldAcks, hold
 from userspace_proxy.dataplane.reactor import Reactor
 from userspace_proxy.model import ProxyProtocol
 from userspace_proxy.model.handling import Handling
+from userspace_proxy.model.serving import Serving
 
 from .peers import Peer, address_of, family_of
 from .waiting import until
@@ -139,6 +140,7 @@ def dialled(client, at, holds_ack):
 
     class Group:
         detours = ()
+        serving = Serving(())
 
     dialling = Dialling()
     dialling.group = Group()

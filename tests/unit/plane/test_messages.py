@@ -123,6 +123,8 @@ def test_the_form_is_plain_json():
     assert encode(Drain(1.5)) == b'["Drain",1.5]'
     assert encode(OpenGroup(3, "shop/web:http", SPLIT)) == (
         b'["OpenGroup",3,"shop/web:http",{"endpoints":[["10.0.0.1",80]],"outside":[],'
-        b'"admits":["10.0.0.0/8"],"handling":{"balance":"least-connections","seed":0,"keeps_clients":true,"ho'
-        b'ld":null,"slow_start_s":0.0,"max_connections":null,"wake":null,"removal_s":null,"proxy_protocol":null,"path":null}}]'
+        b'"admits":["10.0.0.0/8"],"handling":{"balance":"least-connections","seed":0,'
+        b'"keeps_clients":true,"hold":null,"slow_start_s":0.0,"max_connections":null,"wake":null,'
+        b'"idle_after_s":null,"removal_s":null,"proxy_protocol":null,"path":null,"names":[],'
+        b'"found_by_name":[]}}]'
     )

@@ -30,6 +30,8 @@ UNSETTLED_LOOKS_MAX = 200
 
 _NO_FILE = "it is a pipe, a socket or a device (write a file there, or a link to one)"
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
+# Windows, where `explain` reads manifests, too, has no such flag, and no pipes in folders.
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
 Fingerprint = tuple[int, ...]
 """Changes whenever a file's content may have: its times, size and inode."""
@@ -212,7 +214,7 @@ def is_manifest(name: str) -> bool:
 def _read_file(name: str) -> tuple[str, Fingerprint]:
     """Return a file's text, and its fingerprint from before it was read."""
     # Opening a pipe would wait for a writer; the file may have been replaced by one.
-    with open(os.open(name, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123 - a descriptor
+    with open(os.open(name, os.O_RDONLY | _NO_WAIT), "rb") as file:  # noqa: PTH123 - a descriptor
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, _NO_FILE)
