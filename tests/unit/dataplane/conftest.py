@@ -35,7 +35,7 @@ async def build() -> AsyncIterator[Callable[..., Rig]]:
         rig.close()
         assert rig.bugs == []
         assert rig.engine.descriptors.in_use == 0
-    assert open_sockets() == before, "a socket was left open"
+    assert open_sockets() <= before, "a socket was left open"
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ async def own_rig(request):
     rig = SharedRig(plane=make_plane(request.param))
     yield rig
     rig.close()
-    assert open_sockets() == before, "a socket was left open"
+    assert open_sockets() <= before, "a socket was left open"
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ async def make():
         pool.close()
         assert pool.bugs == []
         assert pool.timers.waiting == 0
-    assert open_sockets() == before, "a socket was left open"
+    assert open_sockets() <= before, "a socket was left open"
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ async def idle(clean_logging):
         closeable.close()
     control.main.close()
     await turns(2)
-    assert open_sockets() == before, "a socket was left open"
+    assert open_sockets() <= before, "a socket was left open"
 
 
 @pytest.fixture

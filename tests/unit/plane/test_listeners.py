@@ -75,7 +75,7 @@ def workers():
     workers = Workers()
     yield workers
     workers.listeners.close_all()
-    assert open_sockets() == before, "a socket was left open"
+    assert open_sockets() <= before, "a socket was left open"
 
 
 def both(kind):

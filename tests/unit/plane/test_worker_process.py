@@ -82,7 +82,7 @@ async def start(tmp_path, monkeypatch):
     for parent in parents:
         parent.process.close(within_s=1.0)
         parent.process.close(within_s=1.0)
-    assert open_sockets() == before, "a socket was left open"
+    assert open_sockets() <= before, "a socket was left open"
 
 
 async def test_a_worker_is_started_and_its_messages_arrive(start):
