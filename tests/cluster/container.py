@@ -173,13 +173,19 @@ def _environment(container: Manifest, volumes: Volumes) -> dict[str, str]:
         "KUBERNETES_SERVICE_HOST": volumes.service_host,
         "KUBERNETES_SERVICE_PORT": str(volumes.service_port),
     }
+    fields = {
+        "spec.nodeName": volumes.node,
+        # Nothing asks for this pod by its name.
+        "metadata.namespace": "kube-system",
+        "metadata.name": f"userspace-proxy-{volumes.node}",
+    }
     for entry in container.get("env", ()):
         if "value" in entry:
             known[entry["name"]] = entry["value"]
         elif key := entry["valueFrom"].get("configMapKeyRef"):
             known[entry["name"]] = volumes.config_maps[key["name"]][key["key"]]
-        elif entry["valueFrom"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}:
-            known[entry["name"]] = volumes.node
+        elif (field := entry["valueFrom"].get("fieldRef", {}).get("fieldPath")) in fields:
+            known[entry["name"]] = fields[field]
         else:
             raise ValueError(f"env: {entry['name']} isn't known here")
     return known
