@@ -146,6 +146,32 @@ async def test_a_refused_client_is_observed(rig):
     assert [str(failed) for failed in one.failed] == [f"{dead} endpoint-refuses"]
 
 
+async def test_an_endpoint_that_is_still_dialled_has_not_answered(rig):
+    observer = Observer(rig)
+    silent = rig.silent()
+    await rig.client(rig.service(silent))
+    await until(lambda: rig.connections.open)
+    rig.connections.reset_all()
+    await observer.events(1)
+    (one,) = observer.records
+    assert (one.endpoint, one.failed, one.dials) == ("", (), 1)
+
+
+async def test_a_client_that_left_during_a_dial_that_failed_was_not_saved():
+    rig = Rig(Tuning(connect_timeout_s=0.1))
+    observer = Observer(rig)
+    silent, pod = rig.silent(), rig.endpoint()
+    client = await rig.client(rig.service(silent, pod.address))
+    await until(lambda: rig.connections.open)
+    client.reset()
+    await observer.events(1)
+    (one,) = observer.records
+    assert (one.event, one.endpoint, one.dials) == (ConnectionEvent.ENDED, "", 1)
+    assert [failed.endpoint for failed in one.failed] == [str(silent)]
+    assert not one.is_saved
+    rig.close()
+
+
 async def test_a_client_that_waits_is_observed_once(rig):
     observer = Observer(rig)
     dead, pod = rig.refusing(), rig.endpoint()
