@@ -209,6 +209,19 @@ async def test_a_flow_is_observed_when_it_is_saved_and_when_it_ends(rig):
     assert one.is_saved
 
 
+async def test_an_endpoint_that_has_refused_a_flow_was_dialled_once(rig):
+    observer = Observer(rig)
+    pod = rig.udp_peer()
+    client = rig.udp_client(rig.udp_service(pod.address))
+    await exchange(client, pod)
+    pod.close()
+    client.send(b"question")
+    await observer.events(1)
+    (one,) = observer.records
+    assert (one.cause, one.ended_by, one.dials) == ("refused", "endpoint", 1)
+    assert [failed.endpoint for failed in one.failed] == [one.endpoint]
+
+
 async def test_a_datagram_without_an_endpoint_is_refused(rig):
     observer = Observer(rig)
     client = rig.udp_client(rig.udp_service(UNREACHABLE))
