@@ -89,13 +89,16 @@ def _lines(admin: AdminAddress, query: dict[str, str]) -> Iterator[bytes]:
 
 
 def _show(line: bytes, stream: TextIO, *, is_json: bool) -> None:
+    if not line.endswith(b"\n"):
+        # Cut off by the end of the connection.
+        return
     if is_json:
         stream.write(line.decode())
     else:
         try:
             one = read_connection(line)
         except ValueError:
-            # Cut off by the end of the connection, or of a newer proxy.
+            # Of a newer proxy.
             return
         columns = shutil.get_terminal_size().columns if stream.isatty() else None
         text = f"{line_of(one, columns)}\n"

@@ -426,7 +426,7 @@ class TcpConnection:
 
     def _facts(self, event: ConnectionEvent, cause: str, by: EndedBy) -> ConnectionFacts:
         up, down, dial, now = self.up, self.down, self.dial, self.reactor.clock()
-        endpoint = None if dial is None else dial.endpoint
+        endpoint = None if dial is None or up is None else dial.endpoint
         return ConnectionFacts(
             event=event,
             service=self.group.label,

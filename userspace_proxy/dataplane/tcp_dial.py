@@ -132,7 +132,8 @@ class TcpDial:
     @property
     def count(self) -> int:
         """How many endpoints have been dialled since the client last waited."""
-        return len(self.tried or ()) + (self.endpoint is not None)
+        tried, endpoint = self.tried or (), self.endpoint
+        return len(tried) + (endpoint is not None and endpoint not in tried)
 
     def try_next(self) -> None:
         """Dial the next endpoint; if none is left, have the client wait, or reset it."""

@@ -413,14 +413,15 @@ class UdpListener:
         self, flow: UdpFlow, event: ConnectionEvent, cause: str, by: EndedBy
     ) -> ConnectionFacts:
         now = self.engine.reactor.clock()
+        tried, endpoint = flow.tried or (), flow.endpoint
         return ConnectionFacts(
             event=event,
             kind="flow",
             service=self.group.label,
             client=str(SocketAddress(flow.address[0], flow.address[1])),
-            endpoint="" if flow.endpoint is None else str(flow.endpoint),
+            endpoint="" if endpoint is None else str(endpoint),
             source="client" if flow.is_preserved else "node",
-            dials=len(flow.tried or ()) + bool(flow.endpoint),
+            dials=len(tried) + (endpoint is not None and endpoint not in tried),
             failed=failed_dials(flow.tried),
             waited_s=0.0 if flow.waiting_since is None else flow.sent_since - flow.started,
             first_byte_s=flow.first_byte_s,

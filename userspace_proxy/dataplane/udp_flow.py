@@ -31,7 +31,8 @@ REFUSALS = frozenset(
         errno.EPROTO,
     }
 )
-
+# These may pass, as while a route changes or ARP gets no answer (RFC 1122, 4.2.3.9).
+_PASSING = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 # Of a flow that waits: about twice what is kept of others, for protocols that open with a burst.
 _HELD_DATAGRAMS = 8
@@ -184,7 +185,7 @@ class UdpFlow:
                 self.group.counters.dropped_datagrams += 1
             else:
                 self.sent_bytes += count
-        if refusal:
+        if refusal and not (self.has_answer and refusal in _PASSING):
             listener.endpoint_refused(self, refusal)
 
     def hold(self, payload: memoryview) -> None:

@@ -146,7 +146,8 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     @property
     def is_saved(self) -> bool:
         """Whether its first dial failed, and another endpoint answered."""
-        return bool(self.failed and self.endpoint)
+        has_answer = self.kind == "connection" or self.first_byte_s is not None
+        return bool(self.failed and self.endpoint) and has_answer
 
     @property
     def is_failed(self) -> bool:
@@ -156,6 +157,8 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
         if self.event is not ConnectionEvent.ENDED:
             return False
         if self.cause not in _SOUND and self.ended_by is not EndedBy.CLIENT:
+            return True
+        if self.failed and not self.endpoint:
             return True
         return self.kind == "connection" and self.received_bytes > 0 and not self.sent_bytes
 

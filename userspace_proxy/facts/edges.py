@@ -108,11 +108,14 @@ class Edges:
     def add(self, calls: Iterable[Calls], left_out: int, now: float) -> None:
         """Add what a worker has counted until a Unix time."""
         self._others += left_out
+        full: set[str] = set()
+        """Service ports without a place at this time: a flood of clients costs one search."""
         for service, client, count in calls:
             key = service, client
             edge = self._edges.pop(key, None)
             if edge is None:
-                if not self._has_place(service, now):
+                if service in full or not self._has_place(service, now):
+                    full.add(service)
                     self._others += count
                     continue
                 edge = _Edge()

@@ -22,9 +22,9 @@ from .messages import OBSERVED_MAX, GroupReport, Observed
 
 _DROPS = {
     GroupCounters.names.index("denied"): "packets of clients that aren't admitted",
-    GroupCounters.names.index("dropped_datagrams"): "datagrams that this proxy had no room for",
+    GroupCounters.names.index("dropped_datagrams"): "datagrams (mostly because a buffer was full)",
 }
-"""Figures that only the kernel counts, by their places in a report."""
+"""Figures without addresses of clients, by their places in a report."""
 
 
 class RecordRing(Watch):
@@ -80,7 +80,7 @@ class RecordRing(Watch):
             self._records.append(one)
 
     def note_drops(self, service: str, report: GroupReport) -> None:
-        """Note what the kernel has dropped at a Service port since its last report."""
+        """Note what was dropped at a Service port since its last report."""
         for place, what in _DROPS.items():
             if self._filters and (count := report.figures[place]) > 0 and self.has_room():
                 one = ConnectionFacts(

@@ -3,8 +3,8 @@
       ✓ 09:18:03.123 shop/cart-1 → shop/web:http → 10.244.0.3:8080: 78 B in, 1.2 kB out, first byte
                      after 0.8 ms; complete, by the client, after 3.1 ms
 
-Rule 1: as in ``text``: a line begins with two blanks and a mark. What failed has ✕, what was saved
-or waits !, what is about the stream itself ·.
+Rule 1: as in ``text``: a line begins with two blanks and a mark. What failed has ✕; what was saved,
+waits, or left before an endpoint answered !; what is about the stream itself ·.
 Rule 2: a text contains nothing that a terminal would obey: workers and clusters have chosen it.
 """
 
@@ -33,7 +33,7 @@ def level_of(one: ConnectionFacts) -> Level | None:
         return None
     if one.is_failed:
         return Level.TROUBLE
-    is_served = one.event is ConnectionEvent.ENDED and not one.is_saved
+    is_served = one.event is ConnectionEvent.ENDED and one.endpoint and not one.failed
     return Level.OK if is_served else Level.ATTENTION
 
 

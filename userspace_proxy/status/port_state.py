@@ -200,6 +200,8 @@ def _some_fail(failing: Sequence[EndpointFacts], usable: int) -> str:
     left = usable - len(failing)
     serve = "the other one serves" if left == 1 else f"the other {left} serve"
     if len(failing) > 1:
-        return f"{len(failing)} of {plural(usable, 'endpoint')} don't answer; {serve}"
+        is_past = any(endpoint.is_past for endpoint in failing)
+        answer = "didn't answer when last tried" if is_past else "don't answer"
+        return f"{len(failing)} of {plural(usable, 'endpoint')} {answer}; {serve}"
     cause = failing[0].cause
     return f"{capitalised(str(cause))}; {serve}" if cause else f"1 endpoint doesn't answer; {serve}"

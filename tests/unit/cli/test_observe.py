@@ -141,8 +141,15 @@ def test_a_proxy_with_too_many_readers_is_one_line_and_status_1(serve_view, caps
     assert error.endswith(": 1 pages are open already; close one of them.\n")
 
 
-def test_a_line_that_is_cut_off_is_not_shown(capsys):
-    _show(b'{"event":"end', sys.stdout, is_json=False)
+@pytest.mark.parametrize("is_json", [True, False])
+def test_a_line_that_is_cut_off_is_not_shown(capsys, is_json):
+    # In the middle of a character: the next line would continue it.
+    _show(b'{"event":"ended","cause":"\xc3', sys.stdout, is_json=is_json)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_line_that_a_newer_proxy_has_sent_is_not_shown_as_text(capsys):
+    _show(b'{"event":"new"}\n', sys.stdout, is_json=False)
     assert capsys.readouterr().out == ""
 
 

@@ -170,24 +170,44 @@ async def test_an_old_refusal_does_not_cost_an_answer_that_has_arrived(rig, quie
     assert await client.receive() == b"good"
 
 
-async def test_news_of_a_smaller_path_mtu_is_no_refusal(rig):
+@pytest.mark.parametrize("number", [errno.EMSGSIZE, errno.EHOSTUNREACH, errno.ENETUNREACH])
+async def test_an_error_that_may_pass_does_not_end_a_flow_with_an_answer(rig, number):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address)
     client = rig.udp_client(dns)
     await exchange(client, pod)
     flow = rig.flow
-    sock, flow.sock = flow.sock, TooBig()
-    flow.on_endpoint(0)
-    flow.sock = sock
+    report(flow, number)
+    assert rig.flow is flow
     assert dns.group.totals().failures == 0
     await exchange(client, pod)
 
 
-class TooBig:
-    """A socket that has news of the path's MTU, and nothing else."""
+async def test_a_flow_without_an_answer_moves_on_from_a_host_that_is_not_there(rig):
+    pods = [rig.udp_peer() for _ in range(2)]
+    dns = rig.udp_service(*(pod.address for pod in pods))
+    rig.udp_client(dns).send(b"question")
+    assert await pods[0].receive() == b"question"
+    report(rig.flow, errno.EHOSTUNREACH)
+    assert await pods[1].receive() == b"question"
 
-    def __init__(self):
-        self._errors = [BlockingIOError(), OSError(errno.EMSGSIZE, "Message too long")]
+
+def report(flow, number):
+    """Have the socket of a flow report an error, and nothing else."""
+    sock = flow.sock
+    failing = flow.sock = Failing(sock, number)
+    flow.on_endpoint(0)
+    if flow.sock is failing:
+        flow.sock = sock
+
+
+class Failing:
+    """A socket that reports an error, and nothing else."""
+
+    def __init__(self, sock, number):
+        self.fileno = sock.fileno
+        self.close = sock.close
+        self._errors = [BlockingIOError(), OSError(number, "from the other side")]
 
     def recv_into(self, _buffer):
         raise self._errors.pop()

@@ -47,6 +47,11 @@ def served(**changes):
         pytest.param(served(cause="reset", ended_by=EndedBy.ENDPOINT), True, id="reset-by-it"),
         pytest.param(served(cause="evicted", ended_by=EndedBy.PROXY), True, id="evicted"),
         pytest.param(served(cause="idle", ended_by=EndedBy.PROXY), False, id="idle"),
+        pytest.param(
+            served(endpoint="", failed=(DEAD,), cause="reset", received_bytes=0, sent_bytes=0),
+            True,
+            id="left-after-a-failed-dial",
+        ),
         pytest.param(served(sent_bytes=0), True, id="asked-without-an-answer"),
         pytest.param(served(sent_bytes=0, received_bytes=0), False, id="never-asked"),
         pytest.param(served(sent_bytes=0, kind="flow"), False, id="one-way-datagrams"),
@@ -54,6 +59,13 @@ def served(**changes):
 )
 def test_a_client_that_got_nothing_failed(one, is_failed):
     assert one.is_failed is is_failed
+
+
+def test_a_flow_is_saved_once_its_endpoint_has_answered():
+    flow = served(kind="flow", failed=(DEAD,))
+    assert flow.is_saved
+    flow.first_byte_s = None
+    assert not flow.is_saved
 
 
 @pytest.mark.parametrize(

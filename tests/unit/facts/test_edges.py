@@ -73,6 +73,23 @@ def test_the_clients_of_one_port_take_no_more_than_its_share():
     assert (len(facts.edges), facts.others) == (EDGES_OF_A_PORT + 1, 7)
 
 
+def test_a_flood_of_clients_costs_one_search_for_a_place(monkeypatch):
+    searched, has_place = [], Edges._has_place
+
+    def search(edges, service, now):
+        searched.append(service)
+        return has_place(edges, service, now)
+
+    edges = Edges()
+    edges.add([Calls(WEB, str(n), 1) for n in range(EDGES_OF_A_PORT)], 0, 10.0)
+    monkeypatch.setattr(Edges, "_has_place", search)
+    flood = [Calls(WEB, f"new {n}", 1) for n in range(1000)]
+    edges.add([*flood, Calls("shop/db", ALICE, 1)], 0, 20.0)
+    assert searched == [WEB, "shop/db"]
+    facts = edges.facts(pod_of)
+    assert (len(facts.edges), facts.others) == (EDGES_OF_A_PORT + 1, 1000)
+
+
 def test_the_table_is_bounded():
     edges = Edges()
     edges.add([Calls(f"shop/{n}", ALICE, 1) for n in range(EDGES_MAX + 5)], 0, 10.0)

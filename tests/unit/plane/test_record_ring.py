@@ -146,6 +146,32 @@ async def test_a_refused_client_is_observed(rig):
     assert [str(failed) for failed in one.failed] == [f"{dead} endpoint-refuses"]
 
 
+async def test_an_endpoint_that_is_still_dialled_has_not_answered(rig):
+    observer = Observer(rig)
+    silent = rig.silent()
+    await rig.client(rig.service(silent))
+    await until(lambda: rig.connections.open)
+    rig.connections.reset_all()
+    await observer.events(1)
+    (one,) = observer.records
+    assert (one.endpoint, one.failed, one.dials) == ("", (), 1)
+
+
+async def test_a_client_that_left_during_a_dial_that_failed_was_not_saved():
+    rig = Rig(Tuning(connect_timeout_s=0.1))
+    observer = Observer(rig)
+    silent, pod = rig.silent(), rig.endpoint()
+    client = await rig.client(rig.service(silent, pod.address))
+    await until(lambda: rig.connections.open)
+    client.reset()
+    await observer.events(1)
+    (one,) = observer.records
+    assert (one.event, one.endpoint, one.dials) == (ConnectionEvent.ENDED, "", 1)
+    assert [failed.endpoint for failed in one.failed] == [str(silent)]
+    assert not one.is_saved
+    rig.close()
+
+
 async def test_a_client_that_waits_is_observed_once(rig):
     observer = Observer(rig)
     dead, pod = rig.refusing(), rig.endpoint()
@@ -181,6 +207,19 @@ async def test_a_flow_is_observed_when_it_is_saved_and_when_it_ends(rig):
     assert (one.kind, one.received_bytes, one.sent_bytes) == ("flow", 16, 7)
     assert one.first_byte_s is not None
     assert one.is_saved
+
+
+async def test_an_endpoint_that_has_refused_a_flow_was_dialled_once(rig):
+    observer = Observer(rig)
+    pod = rig.udp_peer()
+    client = rig.udp_client(rig.udp_service(pod.address))
+    await exchange(client, pod)
+    pod.close()
+    client.send(b"question")
+    await observer.events(1)
+    (one,) = observer.records
+    assert (one.cause, one.ended_by, one.dials) == ("refused", "endpoint", 1)
+    assert [failed.endpoint for failed in one.failed] == [one.endpoint]
 
 
 async def test_a_datagram_without_an_endpoint_is_refused(rig):
@@ -252,7 +291,7 @@ def drops(**figures):
     return GroupReport(7, values)
 
 
-async def test_packets_that_the_kernel_dropped_are_a_number(rig):
+async def test_packets_that_were_dropped_are_a_number(rig):
     ring = RecordRing(rig.engine)
     ring.note_drops("shop/web:http", drops(denied=3))
     assert ring.observe([ConnectionFilter(failed=True)]).records == []
@@ -261,5 +300,5 @@ async def test_packets_that_the_kernel_dropped_are_a_number(rig):
     records = ring.observe([ALL]).records
     assert [(one.event, one.count, one.cause) for one in records] == [
         (ConnectionEvent.DROPPED, 4, "packets of clients that aren't admitted"),
-        (ConnectionEvent.DROPPED, 2, "datagrams that this proxy had no room for"),
+        (ConnectionEvent.DROPPED, 2, "datagrams (mostly because a buffer was full)"),
     ]

@@ -146,6 +146,13 @@ def test_marks_are_levels():
     assert level_of(one(ConnectionEvent.LEFT_OUT)) is None
 
 
+def test_what_no_endpoint_answered_has_no_mark_of_success():
+    left = one(endpoint="", cause="left", received_bytes=0, sent_bytes=0, first_byte_s=None)
+    assert level_of(left) is Level.ATTENTION
+    flow = one(kind="flow", failed=(DEAD,), sent_bytes=0, first_byte_s=None, cause="idle")
+    assert level_of(flow) is Level.ATTENTION
+
+
 def test_cells_of_a_row_are_the_parts_of_a_line():
     assert cells_of(one())[:4] == [
         "09:18:03.123",

@@ -205,6 +205,12 @@ FAULTY = make_endpoint(
             id="some-fail",
         ),
         pytest.param(
+            {"endpoints": (READY, PAST, HANGING)},
+            Level.ATTENTION,
+            "2 of 3 endpoints didn't answer when last tried; the other one serves",
+            id="some-failed-a-while-ago",
+        ),
+        pytest.param(
             {"endpoints": (EJECTED, ALSO_EJECTED, NOT_READY)},
             Level.TROUBLE,
             f"Clients fail: none of its 2 endpoints answers; {REFUSES}",
