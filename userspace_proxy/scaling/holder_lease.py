@@ -238,7 +238,9 @@ class HolderLease:
             if (wake := served.plan.serving.handling.wake) is not None:
                 workloads[served.plan.key.name.service.namespace, wake].append(served)
         self._again_at = {key: at for key, at in self._again_at.items() if key in workloads}
-        for key, ports in workloads.items():
+        # Those that were never tried first, then the longest due.
+        for key in sorted(workloads, key=lambda key: self._again_at.get(key, 0.0)):
+            ports = workloads[key]
             services = tuple(dict.fromkeys(port.plan.key.name.service for port in ports))
             if not _may_rest(ports) or any(demand.get(service) for service in services):
                 self._why_awake.pop(key, None)

@@ -1,11 +1,12 @@
 """The holder of the Lease: the sums, and which workloads are put to rest, by all nodes together."""
 
+import dataclasses
 import random
 
 import pytest
 
 from userspace_proxy.errors import SourceError
-from userspace_proxy.model import Handling, Hold, ServiceKey
+from userspace_proxy.model import Handling, Hold, ServiceKey, Workload, WorkloadKind
 from userspace_proxy.scaling.holder_lease import AGAIN_MAX_S, TOO_OLD_S
 from userspace_proxy.scaling.lease_notes import HOLDER
 from userspace_proxy.sources.base import Rest
@@ -202,6 +203,22 @@ async def test_all_services_of_a_workload_must_be_without_clients(world):
     api.group._waiting.clear()
     await world.run(IDLE_AFTER_S + 100)
     assert world.slept == ["shop deployment/web"]
+
+
+async def test_a_workload_that_cannot_rest_does_not_keep_others_from_their_turn(world):
+    first, tried = Handling(hold=Hold(60.0), wake=WORKLOAD, idle_after_s=1.0), []
+    second = dataclasses.replace(first, wake=Workload(WorkloadKind.DEPLOYMENT, "api"))
+
+    async def rest(_namespace, workload, _agree):
+        tried.append(workload.name)
+        return Rest(why_not="it has an autoscaler")
+
+    for node in world.nodes:
+        node.serve(POD, handling=first)
+        node.serve(POD, name="api", ip="10.96.0.2", handling=second)
+        node.source.rest = rest
+    await world.run(60)
+    assert tried[:4] == ["web", "api"] * 2
 
 
 async def test_a_workload_without_pods_rests_already(world):
