@@ -286,7 +286,8 @@ class HolderLease:
             if any(not wanted <= quiesced for quiesced in answers):
                 return False
             if len(answers) == len(self._nodes):
-                return self.is_held
+                # A list of many may take long, and answers hold for a time only.
+                return self.is_held and self._clock() - began < _ANSWERS_S
             await self._pause(_ANSWERS_EVERY_S)
         return False
 

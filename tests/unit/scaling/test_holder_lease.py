@@ -221,6 +221,36 @@ async def test_a_workload_that_cannot_rest_does_not_keep_others_from_their_turn(
     assert tried[:4] == ["web", "api"] * 2
 
 
+async def test_answers_that_are_read_too_late_are_none(world):
+    for node in world.nodes:
+        lists = node.holder._leases.read_all
+
+        async def slow(lists=lists):
+            found = await lists()
+            if world.board.round is not None and not world.board.round.is_over:
+                world.now += 9.0
+            return found
+
+        node.holder._leases.read_all = slow
+        node.holder._leases.write = answered_at_once(world, node.holder._leases.write)
+    await world.run(IDLE_AFTER_S + 30)
+    assert sum(node.source.asked for node in world.nodes) >= 1
+    assert world.slept == []
+
+
+def answered_at_once(world, write):
+    """Have all nodes answer a round before the holder's write returns."""
+
+    async def write_and_answer(lease):
+        written = await write(lease)
+        if lease.name == HOLDER:
+            for node in world.nodes:
+                await node.lease.follow(world.board.round)
+        return written
+
+    return write_and_answer
+
+
 async def test_a_workload_without_pods_rests_already(world):
     for node in world.nodes:
         node.serve()
