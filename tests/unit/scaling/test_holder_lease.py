@@ -83,6 +83,38 @@ async def test_a_node_that_has_never_reported_counts_as_busy(world):
     assert world.slept == ["shop deployment/web"]
 
 
+async def test_a_proxy_without_a_node_counts_for_as_long_as_it_reports(world):
+    busy = world.nodes[1]
+    world.store.nodes.remove(busy.name)
+    busy.report(active=1, connections=1)
+    await world.run(IDLE_AFTER_S + 100)
+    assert world.slept == []
+    world.nodes.remove(busy)
+    await world.run(TOO_OLD_S + DURATION_S + 3 * AGAIN_MAX_S)
+    assert world.slept == ["shop deployment/web"]
+
+
+async def test_a_node_that_joins_during_a_round_is_asked_too(world):
+    joins = world.nodes[1]
+    world.store.nodes.remove(joins.name)
+    joins.lease._leases.write = late(world, joins.lease._leases.write)
+    joins.is_silent = True
+    await world.run(IDLE_AFTER_S + 30)
+    assert sum(node.source.asked for node in world.nodes) >= 1
+    assert world.slept == []
+
+
+def late(world, write):
+    """Have a node's first report come once a round has begun."""
+
+    async def write_later(lease):
+        if HOLDER not in world.store.leases or world.board.round is None:
+            return None
+        return await write(lease)
+
+    return write_later
+
+
 async def test_a_node_that_does_not_know_its_connections_counts_as_busy(world):
     world.nodes[1].is_known = False
     await world.run(IDLE_AFTER_S + 100)
