@@ -35,7 +35,8 @@ class Quiesced:
     def lead(self, service: ServiceKey, serving: Serving) -> Serving:
         """Return what workers get: nearly always the same."""
         quiesced = self._of.get(service)
-        if not quiesced:
+        # Without hold clients would be refused, not wait.
+        if not quiesced or serving.handling.hold is None:
             return serving
 
         def others(endpoints: tuple[SocketAddress, ...]) -> tuple[SocketAddress, ...]:

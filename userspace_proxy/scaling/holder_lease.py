@@ -205,7 +205,7 @@ class HolderLease:
         if now - self._nodes_at >= max(_NODES_S, _NODES_FOR_EACH_S * len(self._nodes)):
             self._nodes, self._nodes_at = await self._leases.nodes(), now
         sums: dict[ServiceKey, int] = defaultdict(int)
-        for name in self._nodes & self._known.keys():
+        for name in self._asked(now) & self._known.keys():
             for key, count in (self._known[name].report.demand or {}).items():
                 sums[key] += count
         unknown = next(iter(sorted(self._unknown(now))), "")
@@ -218,11 +218,16 @@ class HolderLease:
             # With the next renewal.
             self._board = before._replace(demand=dict(sums))
 
+    def _asked(self, now: float) -> frozenset[str]:
+        """Return all Nodes, and proxies that report without one, or whose Node is newer."""
+        recent = (n for n, known in self._known.items() if now - known.changed_at < TOO_OLD_S)
+        return self._nodes.union(recent)
+
     def _unknown(self, now: float) -> frozenset[str]:
         """Return the nodes that haven't reported, or not recently."""
         return frozenset(
             node
-            for node in self._nodes
+            for node in self._asked(now)
             if (known := self._known.get(node)) is None
             or known.report.demand is None
             or now - known.changed_at >= TOO_OLD_S
@@ -238,7 +243,9 @@ class HolderLease:
             if (wake := served.plan.serving.handling.wake) is not None:
                 workloads[served.plan.key.name.service.namespace, wake].append(served)
         self._again_at = {key: at for key, at in self._again_at.items() if key in workloads}
-        for key, ports in workloads.items():
+        # Those that were never tried first, then the longest due.
+        for key in sorted(workloads, key=lambda key: self._again_at.get(key, 0.0)):
+            ports = workloads[key]
             services = tuple(dict.fromkeys(port.plan.key.name.service for port in ports))
             if not _may_rest(ports) or any(demand.get(service) for service in services):
                 self._why_awake.pop(key, None)
@@ -275,16 +282,18 @@ class HolderLease:
         wanted = frozenset(asked.services)
         while self._clock() - began < _ANSWERS_S:
             await self._list(self._clock())
+            nodes = self._asked(self._clock())
             answers = [
                 known.report.answer.quiesced
-                for node in self._nodes
+                for node in nodes
                 if (known := self._known.get(node)) is not None
                 and known.report.answer.number == asked.number
             ]
             if any(not wanted <= quiesced for quiesced in answers):
                 return False
-            if len(answers) == len(self._nodes):
-                return self.is_held
+            if len(answers) == len(nodes):
+                # A list of many may take long, and answers hold for a time only.
+                return self.is_held and self._clock() - began < _ANSWERS_S
             await self._pause(_ANSWERS_EVERY_S)
         return False
 

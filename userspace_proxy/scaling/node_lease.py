@@ -85,7 +85,6 @@ class NodeLease:
             SourceError: The report wasn't written.
         """
         self._usage.look()
-        self._release_late()
         demand = self._demand()
         if self._is_due(demand):
             await self._write(demand)
@@ -107,6 +106,19 @@ class NodeLease:
             except BaseException:
                 self._end(())
                 raise
+
+    def release_late(self) -> None:
+        """Serve clients as planned again where no endpoint is left, or the time is up.
+
+        Call it about each second, whatever becomes of requests to the server.
+        """
+        now = self._clock()
+        for service, until in (self._promised | self._asleep).items():
+            quiesced = self._served_ports.quiesced.of(service)
+            ports = self._served_ports.of_service(service)
+            left = (e for port in ports for e in port.plan.serving.all_endpoints)
+            if now >= until or quiesced.isdisjoint(left):
+                self._release(service)
 
     def _demand(self) -> Mapping[ServiceKey, int] | None:
         if not self._is_known():
@@ -175,16 +187,6 @@ class NodeLease:
             else:
                 self._release(service)
         self._answer = self._answer._replace(quiesced=frozenset())
-
-    def _release_late(self) -> None:
-        """Serve clients as planned again where no endpoint is left, or the time is up."""
-        now = self._clock()
-        for service, until in (self._promised | self._asleep).items():
-            quiesced = self._served_ports.quiesced.of(service)
-            ports = self._served_ports.of_service(service)
-            left = (e for port in ports for e in port.plan.serving.all_endpoints)
-            if now >= until or quiesced.isdisjoint(left):
-                self._release(service)
 
     def _release(self, service: ServiceKey) -> None:
         self._promised.pop(service, None)

@@ -2,6 +2,7 @@ from userspace_proxy.model import Handling, Hold, ServiceKey, SocketAddress
 from userspace_proxy.model.quiesced import Quiesced
 from userspace_proxy.model.serving import Serving
 
+HOLDING = Handling(hold=Hold(60.0))
 WEB, API = ServiceKey("shop", "web"), ServiceKey("shop", "api")
 POD_A, POD_B = SocketAddress("192.0.2.1", 80), SocketAddress("192.0.2.2", 80)
 
@@ -13,27 +14,33 @@ def quiesced(*endpoints):
 
 
 def test_a_service_without_quiesced_endpoints_is_served_as_planned():
-    serving = Serving((POD_A,))
+    serving = Serving((POD_A,), handling=HOLDING)
     assert quiesced().lead(WEB, serving) is serving
     assert quiesced(POD_A).lead(API, serving) is serving
 
 
 def test_quiesced_endpoints_take_no_client_and_others_do():
-    serving = Serving((POD_A, POD_B), outside=(POD_A,), weights=((POD_A, 3), (POD_B, 1)))
+    weights = ((POD_A, 3), (POD_B, 1))
+    serving = Serving((POD_A, POD_B), outside=(POD_A,), weights=weights, handling=HOLDING)
     led = quiesced(POD_A).lead(WEB, serving)
     assert (led.endpoints, led.outside, led.weights) == ((POD_B,), (), ((POD_B, 1),))
 
 
 def test_clients_wait_while_all_endpoints_are_quiesced():
-    led = quiesced(POD_A).lead(WEB, Serving((POD_A,), handling=Handling(hold=Hold(60.0))))
+    led = quiesced(POD_A).lead(WEB, Serving((POD_A,), handling=HOLDING))
     assert led.has_none
     assert not led.is_refusing
+
+
+def test_a_service_that_holds_no_clients_any_more_is_served_as_planned():
+    serving = Serving((POD_A,))
+    assert quiesced(POD_A).lead(WEB, serving) is serving
 
 
 def test_open_connections_and_flows_go_on_whatever_happens_to_them_at_a_removal():
     handling = Handling(hold=Hold(60.0), removal_s=0.0)
     led = quiesced(POD_A).lead(WEB, Serving((POD_A,), handling=handling, leaving=(POD_B,)))
-    assert led.handling == Handling(hold=Hold(60.0))
+    assert led.handling == HOLDING
     assert led.leaving == (POD_B, POD_A)
 
 
@@ -42,5 +49,5 @@ def test_what_ends_is_as_before():
     assert one.of(WEB) == {POD_A}
     one.set(WEB, ())
     assert one.of(WEB) == frozenset()
-    serving = Serving((POD_A,))
+    serving = Serving((POD_A,), handling=HOLDING)
     assert one.lead(WEB, serving) is serving

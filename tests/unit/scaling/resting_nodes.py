@@ -123,6 +123,7 @@ class Node:
 
     async def step(self):
         """Do what is due, but for the holder's part."""
+        self.lease.release_late()
         await self.lease.look()
         lease = self.world.store.leases.get(HOLDER)
         if lease is not None and not self.is_silent:

@@ -1,11 +1,12 @@
 """The holder of the Lease: the sums, and which workloads are put to rest, by all nodes together."""
 
+import dataclasses
 import random
 
 import pytest
 
 from userspace_proxy.errors import SourceError
-from userspace_proxy.model import Handling, Hold, ServiceKey
+from userspace_proxy.model import Handling, Hold, ServiceKey, Workload, WorkloadKind
 from userspace_proxy.scaling.holder_lease import AGAIN_MAX_S, TOO_OLD_S
 from userspace_proxy.scaling.lease_notes import HOLDER
 from userspace_proxy.sources.base import Rest
@@ -80,6 +81,38 @@ async def test_a_node_that_has_never_reported_counts_as_busy(world):
     world.store.nodes.remove("node-3")
     await world.run(100)
     assert world.slept == ["shop deployment/web"]
+
+
+async def test_a_proxy_without_a_node_counts_for_as_long_as_it_reports(world):
+    busy = world.nodes[1]
+    world.store.nodes.remove(busy.name)
+    busy.report(active=1, connections=1)
+    await world.run(IDLE_AFTER_S + 100)
+    assert world.slept == []
+    world.nodes.remove(busy)
+    await world.run(TOO_OLD_S + DURATION_S + 3 * AGAIN_MAX_S)
+    assert world.slept == ["shop deployment/web"]
+
+
+async def test_a_node_that_joins_during_a_round_is_asked_too(world):
+    joins = world.nodes[1]
+    world.store.nodes.remove(joins.name)
+    joins.lease._leases.write = late(world, joins.lease._leases.write)
+    joins.is_silent = True
+    await world.run(IDLE_AFTER_S + 30)
+    assert sum(node.source.asked for node in world.nodes) >= 1
+    assert world.slept == []
+
+
+def late(world, write):
+    """Have a node's first report come once a round has begun."""
+
+    async def write_later(lease):
+        if HOLDER not in world.store.leases or world.board.round is None:
+            return None
+        return await write(lease)
+
+    return write_later
 
 
 async def test_a_node_that_does_not_know_its_connections_counts_as_busy(world):
@@ -202,6 +235,52 @@ async def test_all_services_of_a_workload_must_be_without_clients(world):
     api.group._waiting.clear()
     await world.run(IDLE_AFTER_S + 100)
     assert world.slept == ["shop deployment/web"]
+
+
+async def test_a_workload_that_cannot_rest_does_not_keep_others_from_their_turn(world):
+    first, tried = Handling(hold=Hold(60.0), wake=WORKLOAD, idle_after_s=1.0), []
+    second = dataclasses.replace(first, wake=Workload(WorkloadKind.DEPLOYMENT, "api"))
+
+    async def rest(_namespace, workload, _agree):
+        tried.append(workload.name)
+        return Rest(why_not="it has an autoscaler")
+
+    for node in world.nodes:
+        node.serve(POD, handling=first)
+        node.serve(POD, name="api", ip="10.96.0.2", handling=second)
+        node.source.rest = rest
+    await world.run(60)
+    assert tried[:4] == ["web", "api"] * 2
+
+
+async def test_answers_that_are_read_too_late_are_none(world):
+    for node in world.nodes:
+        lists = node.holder._leases.read_all
+
+        async def slow(lists=lists):
+            found = await lists()
+            if world.board.round is not None and not world.board.round.is_over:
+                world.now += 9.0
+            return found
+
+        node.holder._leases.read_all = slow
+        node.holder._leases.write = answered_at_once(world, node.holder._leases.write)
+    await world.run(IDLE_AFTER_S + 30)
+    assert sum(node.source.asked for node in world.nodes) >= 1
+    assert world.slept == []
+
+
+def answered_at_once(world, write):
+    """Have all nodes answer a round before the holder's write returns."""
+
+    async def write_and_answer(lease):
+        written = await write(lease)
+        if lease.name == HOLDER:
+            for node in world.nodes:
+                await node.lease.follow(world.board.round)
+        return written
+
+    return write_and_answer
 
 
 async def test_a_workload_without_pods_rests_already(world):

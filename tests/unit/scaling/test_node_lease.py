@@ -143,10 +143,10 @@ async def test_clients_are_served_again_when_a_round_ends_without_effect(node, o
 async def test_a_holder_that_says_no_more_cannot_keep_clients_waiting(node):
     await node.lease.follow(ROUND)
     node.world.now += PROMISE_S - 1
-    await node.lease.look()
+    node.lease.release_late()
     assert node.endpoints == []
     node.world.now += 1
-    await node.lease.look()
+    node.lease.release_late()
     assert node.endpoints == [POD]
 
 
@@ -164,12 +164,12 @@ async def test_endpoints_of_a_workload_that_was_scaled_to_zero_get_no_client_unt
     await node.lease.follow(ROUND._replace(is_over=True))
     assert node.hurried == [WEB]
     node.world.now += PROMISE_S
-    await node.lease.look()
+    node.lease.release_late()
     assert node.endpoints == []
     node.serve(POD, OTHER_POD)
     assert node.endpoints == [OTHER_POD], "the next pod takes the clients that wait"
     node.serve(OTHER_POD)
-    await node.lease.look()
+    node.lease.release_late()
     node.serve(POD, OTHER_POD)
     assert sorted(node.endpoints) == [POD, OTHER_POD]
 
@@ -178,7 +178,7 @@ async def test_endpoints_that_stay_listed_are_used_again_after_a_minute(node):
     await node.lease.follow(ROUND)
     await node.lease.follow(ROUND._replace(is_over=True))
     node.world.now += ASLEEP_S
-    await node.lease.look()
+    node.lease.release_late()
     assert node.endpoints == [POD]
 
 

@@ -1,7 +1,7 @@
 """Has workloads scaled from zero and to zero, together with the proxies of all other nodes.
 
     a first client waits ──▶ Waking
-    each second ──▶ NodeLease: reports this node's demand
+    each second ──▶ NodeLease: reports this node's demand; ends promises
                 ──▶ HolderLease: takes the free Lease; as its holder, adds up, and asks
     Lease of the holder, followed ──▶ both
 
@@ -106,6 +106,7 @@ class _Resting:
 
     def tasks(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
         """Yield what goes on in the background, with names."""
+        yield "clients that wait for a round", self._release
         yield "lease of the node", lambda: self._repeat(self._report)
         yield "lease of the holder", lambda: self._repeat(self._holder.look)
         yield "rounds of the holder", lambda: self._repeat(self._follow)
@@ -125,6 +126,12 @@ class _Resting:
                 if step == self._report:
                     self._trouble.clear()
                 await pause(_LOOK_S)
+
+    async def _release(self) -> None:
+        """Let no client wait longer than promised, also without a server or a Service."""
+        while True:
+            self._node.release_late()
+            await pause(_LOOK_S)
 
     async def _report(self) -> None:
         """Report this node's demand, as far as workers have reported it."""

@@ -76,6 +76,17 @@ async def proxy(plane):
                 self.component = Scaling(core, clock=lambda: self.now)
                 await self.component.start(supervisor)
 
+            def promise(self):
+                """Have new clients wait for a round, whose time isn't up."""
+                core.served_ports.quiesce(WEB, is_quiesced=True)
+                self.component._resting._node._promised[WEB] = float("inf")
+
+            @property
+            def endpoints(self):
+                """The endpoints that take clients."""
+                (served,) = core.served_ports.of_service(WEB)
+                return [endpoint.ip for endpoint in served.group.serving.endpoints]
+
             @property
             def shown(self):
                 facts = StatusFacts()
@@ -141,3 +152,28 @@ async def test_where_workloads_must_not_be_scaled_there_are_no_leases(proxy):
     facts = StatusFacts()
     proxy.component.show(facts)
     assert (facts.demand, facts.cluster_demand) == ({WEB: 1}, None)
+
+
+async def test_a_promise_ends_in_time_although_its_service_names_no_workload_now(proxy):
+    await proxy.serve()
+    await proxy.start()
+    await until(lambda: HOLDER in proxy.store.leases)
+    proxy.promise()
+    assert proxy.endpoints == []
+    await proxy.serve(Handling(hold=Hold(60.0)))
+    proxy.component._resting._node._promised[WEB] = 0.0
+    await until(lambda: proxy.endpoints == [POD])
+
+
+async def test_a_promise_ends_in_time_although_the_server_is_down(proxy, monkeypatch, caplog):
+    monkeypatch.setattr(scaling, "_RETRY_S", 3600.0)
+    await proxy.serve()
+    await proxy.start()
+    await until(lambda: HOLDER in proxy.store.leases)
+    proxy.promise()
+    proxy.store.failure = "the server is down"
+    # A report is due.
+    proxy.component._resting._node._written = None
+    await until(lambda: "the server is down" in caplog.text)
+    proxy.component._resting._node._promised[WEB] = 0.0
+    await until(lambda: proxy.endpoints == [POD])
