@@ -29,11 +29,13 @@ from userspace_proxy.policy.causes import (
     not_ours,
     out_of_client_ports,
     out_of_ports,
+    own_address,
     port_missing,
     resets,
     slice_elsewhere,
     slice_empty,
     slice_orphaned,
+    some_lack_port,
     source_denied,
     too_many_at_all_ports,
     too_many_endpoints,
@@ -283,6 +285,47 @@ def test_a_missing_port_is_compared_with_those_of_the_endpoints(port, others, na
     cause = port_missing(port, others, names)
     assert (cause.code, cause.sentence) == (CauseCode.PORT_NAME_MISSING, sentence)
     assert cause.object == port.name
+
+
+def test_a_port_that_no_pod_has_is_a_name_of_a_target_port():
+    cause = port_missing(HTTP, [], [], has_selector=True)
+    assert cause.sentence == (
+        'its endpoints have no port named "http", nor any other: targetPort is a name that no '
+        "container port of its pods has"
+    )
+    assert cause.hint == "Name a container port so, or set targetPort to its name or number"
+
+
+@pytest.mark.parametrize(
+    ("port", "have", "total", "sentence"),
+    [
+        pytest.param(HTTP, 2, 3, '1 of its endpoints has no port named "http"', id="one"),
+        pytest.param(
+            ServicePort("", 80, "TCP"), 1, 3, "2 of its 3 endpoints have no unnamed port", id="two"
+        ),
+    ],
+)
+def test_endpoints_without_a_port_that_others_have_are_counted(port, have, total, sentence):
+    cause = some_lack_port(port, have, total)
+    assert (cause.code, cause.sentence, cause.object) == (
+        CauseCode.PORT_NAME_MISSING,
+        sentence,
+        port.name,
+    )
+
+
+def test_endpoints_that_may_not_be_used_have_a_remedy():
+    refused = none_usable(CauseCode.ENDPOINT_NOT_ALLOWED, [(1, "refused")], 1)
+    assert refused.hint == (
+        "Endpoints must be addresses of pods, or of hosts that aren't nodes: edit the slice"
+    )
+    assert none_usable(CauseCode.NOT_READY, [(1, "not ready")], 1).hint == ""
+
+
+def test_a_cluster_ip_of_this_node_is_the_object_of_its_cause():
+    cause = own_address("10.96.0.9")
+    assert (cause.code, cause.object) == (CauseCode.ADDRESS_TAKEN, "10.96.0.9")
+    assert cause.sentence == "its clusterIP 10.96.0.9 is an address of this node"
 
 
 @pytest.mark.parametrize(
