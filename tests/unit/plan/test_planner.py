@@ -11,7 +11,6 @@ from userspace_proxy.cluster import Snapshot, Store
 from userspace_proxy.model import (
     Cause,
     CauseCode,
-    Handling,
     IPFamily,
     ServiceKey,
     ServicePort,
@@ -286,15 +285,6 @@ class TestEndpointsAtNodePorts:
         planner = Planner(NodeFacts())
         assert self.reasons(planner, store) == ["ready"]
         assert not planner.needs_node_addresses
-
-    def test_node_addresses_are_needed_while_an_endpoint_is_found_by_name(self):
-        store, planner = store_of(service(), slice_of(POD_A.ip)), Planner(NodeFacts())
-        needed = []
-        for ips in ((POD_A.ip,), ()):
-            store.put_service(service(handling=Handling(found_by_name=ips)))
-            planner.plan(store.snapshot())
-            needed.append(planner.needs_node_addresses)
-        assert needed == [True, False]
 
 
 class TestWhatIsKept:
