@@ -2,6 +2,8 @@
 
 Rule 1: an address that NAT64 translates is judged by both of its forms.
 Rule 2: what changes is followed: Services, Nodes, and this node's addresses.
+Rule 3: where the networks of pods must be known, this holds for each family: a name has no endpoint
+of a family without one.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from ..model import Node, Service, contains
+from ..model import IPFamily, Node, Service, contains
 from ..model.reserved_addresses import behind_nat64, why_reserved
 
 # As many as the names of a node may have.
@@ -73,10 +75,17 @@ class ForbiddenAddresses:
 
     def why(self, ip: str) -> str:
         """Return what an address is that must not be dialled; empty: it may be."""
-        why = why_reserved(ip) or self._why_ours(ip)
+        why = why_reserved(ip) or self._why_unknown(ip) or self._why_ours(ip)
         if not why and (inner := behind_nat64(ip)):
             why = why_reserved(inner) or self._why_ours(inner)
         return why
+
+    def _why_unknown(self, ip: str) -> str:
+        """Return that an address may be a pod's for all that is known."""
+        family, networks = IPFamily.of(ip), self.networks
+        if networks.must_know_pods and not any(IPFamily.of(n) is family for n in networks.pods):
+            return f"of {family}, while --cluster-cidr has no {family} network"
+        return ""
 
     def _why_ours(self, ip: str) -> str:
         """Return whose address it is, here or in the cluster."""

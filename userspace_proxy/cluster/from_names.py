@@ -39,6 +39,8 @@ NAMESPACE_MAX = 100
 """Names that the Services of one namespace have looked up, counted for each Service."""
 NODE_MAX = 1000
 """The same for all Services: with the shortest TTL, 200 lookups a second."""
+USES_MAX = 64
+"""Names of one Service, counted for each slice that has them: each use may be 128 endpoints."""
 _FORBIDDEN_SHOWN = 3
 _Services = Mapping[ServiceKey, ServiceState]
 _NOTHING: _Services = PersistentMap()
@@ -155,12 +157,17 @@ class EndpointsByName:
     def _derive(self, key: ServiceKey) -> ServiceState:
         request, claimed = self._requests[key], self._claims.get(key, ())
         slices: dict[SliceKey, EndpointSlice] = {item.key: item for item in request.plain}
+        room = USES_MAX
         for item in request.named:
+            wanted = [endpoint for endpoint in item.named if endpoint.ip in claimed]
+            used, unused = wanted[:room], wanted[room:]
+            room -= len(used)
+            unused += (endpoint for endpoint in item.named if endpoint.ip not in claimed)
             # One name that isn't looked up shows why, of any number.
-            unclaimed = [endpoint for endpoint in item.named if endpoint.ip not in claimed][:1]
-            for endpoint in (*(e for e in item.named if e.ip in claimed), *unclaimed):
+            for endpoint in (*used, *unused[:1]):
+                names = claimed if endpoint in used else ()
                 for family in request.families:
-                    made = self._resolve(key, item, endpoint, family)
+                    made = self._resolve(names, item, endpoint, family)
                     slices.setdefault(made.key, made)
         service = request.state.service
         resolved = (item for item in slices.values() if isinstance(item, ResolvedSlice))
@@ -174,14 +181,14 @@ class EndpointsByName:
         return old if old is not None and old == derived else derived
 
     def _resolve(
-        self, key: ServiceKey, item: NameSlice, endpoint: Endpoint, family: IPFamily
+        self, claimed: Collection[str], item: NameSlice, endpoint: Endpoint, family: IPFamily
     ) -> ResolvedSlice:
         host = endpoint.ip
         ips: tuple[str, ...] = ()
         problem: NameProblem | None
         if not is_below(host, self._allowed):
             problem = NameProblem(host, self._not_allowed)
-        elif host not in self._claims.get(key, ()):
+        elif host not in claimed:
             problem = NameProblem(host, NameState.TOO_MANY)
         else:
             ips, problem = self.hosts.addresses(host, family), self.hosts.problem(host)
@@ -197,7 +204,7 @@ class EndpointsByName:
             problems.append(NameProblem(host, NameState.NO_ADDRESS, str(family)))
         return ResolvedSlice(
             derived_key(item.key, host, family),
-            key,
+            item.service,
             family,
             item.ports,
             tuple(replace(endpoint, ip=ip) for ip in ips if ip not in refused),

@@ -7,13 +7,14 @@ Rule 2: a name without a port of the Service is left out, with a note.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
 from ..model import Endpoint, EndpointSlice, IPFamily, Service, SliceKey, SlicePort
 from ..model.annotations import DOMAIN
-from ..model.endpoint_names import EndpointName, NameSlice
+from ..model.endpoint_names import NAMES_MAX, EndpointName, NameSlice
 from ..model.quoting import quoted, shown
 from .store import ServiceState
 
@@ -41,12 +42,14 @@ class NameRequest(NamedTuple):
 
     @property
     def names(self) -> tuple[EndpointName, ...]:
-        """The names with their ports, whoever has written them."""
+        """The first names with their ports, whoever has written them."""
         found = dict.fromkeys(self.state.service.handling.names)
         for item in self.named:
-            for port in item.ports:
-                for endpoint in item.named:
-                    found[EndpointName(endpoint.ip, port.port, port.name)] = None
+            # Cost: a slice of a user's may have a thousand names and a hundred ports.
+            for port, endpoint in itertools.product(item.ports, item.named):
+                if len(found) >= NAMES_MAX:
+                    return tuple(found)
+                found[EndpointName(endpoint.ip, port.port, port.name)] = None
         return tuple(found)
 
     @property

@@ -15,13 +15,18 @@ from .addresses import Network
 
 # Of networks that contain each other, the first one's words are used.
 _RESERVED: tuple[tuple[str, str], ...] = (
-    # Source: the manuals of AWS, Azure, GCP (IPv4 and IPv6), Oracle and Alibaba Cloud.
+    # Source: the manuals of AWS, Azure, GCP, Oracle, Alibaba Cloud, Scaleway and Linode.
     ("169.254.169.254/32", "the metadata address of clouds"),
     ("169.254.170.2/32", "the metadata address of clouds"),
     ("168.63.129.16/32", "the metadata address of a cloud"),
     ("192.0.0.192/32", "the metadata address of a cloud"),
     ("100.100.100.200/32", "the metadata address of a cloud"),
-    ("fd00:ec2::254/128", "the metadata address of a cloud"),
+    # With EKS Pod Identity, DNS and time. Source: the manual of Amazon VPC.
+    ("fd00:ec2::/32", "the metadata address of a cloud"),
+    ("fd00:c1::a9fe:a9fe/128", "the metadata address of a cloud"),
+    ("fd00:42::42/128", "the metadata address of a cloud"),
+    ("fd00:100::100:200/128", "the metadata address of a cloud"),
+    ("fd00:a9fe:a9fe::1/128", "the metadata address of a cloud"),
     ("fd20:ce::254/128", "the metadata address of a cloud"),
     ("0.0.0.0/32", "the unspecified address, which is this node"),
     ("0.0.0.0/8", "an address of this network (0.0.0.0/8)"),

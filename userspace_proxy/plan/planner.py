@@ -63,8 +63,8 @@ class Planner:
         """Services whose cause depends on the orphans."""
         self._by_endpoint: ServiceIndex[SocketAddress] = ServiceIndex()
         self._by_endpoint_port: ServiceIndex[int] = ServiceIndex()
-        self._at_node_ports: set[ServiceKey] = set()
-        """Services with an endpoint whose port is the number of a node port."""
+        self._not_at_nodes: set[ServiceKey] = set()
+        """Services with an endpoint by name, or one whose port is the number of a node port."""
         self._ports: PersistentMap[PortKey, PortPlan] = PersistentMap()
         self._ignored: dict[ServiceKey, tuple[IgnoredService, ...]] = {}
         self._health_checks: dict[ServiceKey, HealthCheck] = {}
@@ -157,8 +157,8 @@ class Planner:
 
     @property
     def needs_node_addresses(self) -> bool:
-        """Whether an endpoint would be a node port if its address were a node's."""
-        return bool(self._at_node_ports)
+        """Whether an endpoint would be refused if its address were a node's."""
+        return bool(self._not_at_nodes)
 
     def _change_orphans(
         self, orphaned: Mapping[ServiceKey, tuple[SliceKey, ...]]
@@ -224,14 +224,14 @@ class Planner:
         old_numbers, numbers = {at.port for at in old}, {at.port for at in new}
         self._by_endpoint_port.add(numbers - old_numbers, key)
         self._by_endpoint_port.discard(old_numbers - numbers, key)
-        if any(
+        if any(port.serving.handling.found_by_name for port in now) or any(
             verdict.address.port in self._owners.node_ports[port.protocol]
             for port in now
             for verdict in port.verdicts
         ):
-            self._at_node_ports.add(key)
+            self._not_at_nodes.add(key)
         else:
-            self._at_node_ports.discard(key)
+            self._not_at_nodes.discard(key)
 
     def _update_ports(
         self, keys: Iterable[ServiceKey], before: Mapping[ServiceKey, tuple[PortPlan, ...]]

@@ -12,7 +12,8 @@ Rule 2: a probe ends an ejection and never prolongs one. A network policy may de
 address a probe has, what it grants to clients at their own addresses.
 Rule 3: an answer says nothing about an endpoint that accepts connections and resets them, nor about
 UDP, where a probe would have to be a datagram. There the words say when it was true.
-Rule 4: the neighbour table is read only while a failed dial met silence, and for a twentieth of the
+Rule 4: an endpoint by name isn't probed: only workers ask the kernel whether it is this node.
+Rule 5: the neighbour table is read only while a failed dial met silence, and for a twentieth of the
 time at most.
 """
 
@@ -166,8 +167,10 @@ class EjectedEndpoints:
         if service is None:
             return
         dials = one.group.counters_of(one.endpoint).dials
-        is_detoured = one.endpoint in dict(one.group.serving.detours)
-        if is_detoured or not dials.is_on or dials.number in RESETS:
+        serving = one.group.serving
+        is_detoured = one.endpoint in dict(serving.detours)
+        is_by_name = one.endpoint.ip in serving.handling.found_by_name
+        if is_detoured or is_by_name or not dials.is_on or dials.number in RESETS:
             return
         if self._probes is None:
             self._probes = self._open_probes(self.note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..cluster import ServiceState
-from ..cluster.from_names import NAMESPACE_MAX, NODE_MAX
+from ..cluster.from_names import NAMESPACE_MAX, NODE_MAX, USES_MAX
 from ..model import Cause, CauseCode, EndpointSlice, IPFamily, ServicePort
 from ..model.annotations import DOMAIN
 from ..model.endpoint_names import NAMES_MAX, NameProblem, NameSlice, NameState, ResolvedSlice
@@ -78,8 +78,9 @@ def _cause(problem: NameProblem) -> Cause:
         case NameState.TOO_MANY:
             code = CauseCode.NAME_NOT_ALLOWED
             sentence = (
-                f"{host} is not looked up: a Service may have {NAMES_MAX} names, the Services of a "
-                f"namespace {NAMESPACE_MAX}, and all Services {NODE_MAX:,}"
+                f"{host} is not looked up: a Service may have {NAMES_MAX} names ({USES_MAX} "
+                f"over all its slices), the Services of a namespace {NAMESPACE_MAX}, and all "
+                f"Services {NODE_MAX:,}"
             )
             hint = "Remove names, from this Service or from others"
         case NameState.PENDING:

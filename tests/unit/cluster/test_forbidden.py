@@ -105,3 +105,18 @@ def test_equal_nodes_are_no_change(forbidden):
 )
 def test_in_a_cluster_the_networks_of_pods_must_be_known(networks, are_unknown):
     assert networks.are_unknown is are_unknown
+
+
+@pytest.mark.parametrize(
+    ("pods", "ip", "why"),
+    [
+        ("10.244.0.0/16", "2001:db8::1", "of IPv6, while --cluster-cidr has no IPv6 network"),
+        ("fd00:10:244::/56", "203.0.113.1", "of IPv4, while --cluster-cidr has no IPv4 network"),
+        ("10.244.0.0/16", "203.0.113.1", ""),
+        # DNS64 of a cluster with IPv6 only.
+        ("fd00:10:244::/56", "64:ff9b::cb00:7101", ""),
+    ],
+)
+def test_an_address_whose_family_has_no_known_network_of_pods_is_refused(pods, ip, why):
+    networks = ClusterNetworks((pods,), must_know_pods=True)
+    assert ForbiddenAddresses(networks, lambda _ip: False).why(ip) == why

@@ -377,6 +377,19 @@ class TestBounds:
         proxy.derive()
         assert proxy.problems() == [(NameState.PENDING, ""), (NameState.TOO_MANY, "")]
 
+    def test_the_slices_of_a_service_use_names_so_often(self, monkeypatch):
+        monkeypatch.setattr(from_names, "USES_MAX", 3)
+        proxy = Proxy()
+        proxy.put()
+        key = ServiceKey("shop", "db")
+        for number in range(4):
+            item = EndpointSlice(SliceKey("shop", f"x{number}"), key, V4, (), (Endpoint(DB),))
+            proxy.store.put_slice(NameSlice.of(item))
+        proxy.derive()
+        proxy.answer("203.0.113.1")
+        assert proxy.ips() == ["203.0.113.1"] * 3
+        assert proxy.problems() == [(NameState.TOO_MANY, "")] * 2
+
     def test_a_namespace_has_a_share_and_what_is_left_out_follows(self, monkeypatch):
         monkeypatch.setattr(from_names, "NAMESPACE_MAX", 1)
         proxy = Proxy()

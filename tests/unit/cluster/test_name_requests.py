@@ -13,7 +13,7 @@ from userspace_proxy.model import (
     SliceKey,
     SlicePort,
 )
-from userspace_proxy.model.endpoint_names import EndpointName, NameSlice
+from userspace_proxy.model.endpoint_names import NAMES_MAX, EndpointName, NameSlice
 
 KEY = ServiceKey("shop", "db")
 PORTS = (ServicePort("", 5432, "TCP"),)
@@ -116,6 +116,12 @@ def test_both_forms_of_names_are_listed():
     names = NameSlice.of(item("db-x", Endpoint("db.example.com")))
     other = EndpointName("a.test", 1)
     assert request(names, of=service(other)).names == (other, DB)
+
+
+def test_of_many_names_and_ports_the_first_are_listed():
+    hosts = [Endpoint(f"db-{number}.example.com") for number in range(NAMES_MAX)]
+    names = NameSlice.of(item("db-x", *hosts))
+    assert len(request(names, of=service(DB)).names) == NAMES_MAX
 
 
 def test_a_derived_slice_has_a_key_that_no_object_has():

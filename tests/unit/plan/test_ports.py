@@ -394,3 +394,12 @@ class TestEndpointsByName:
         problem = NameProblem("db.example.com", NameState.STALE, "no server answers")
         made = replace(self.resolved(problems=(problem,)), endpoints=item.endpoints)
         assert the_port(service(), made).cause == none_ready(1)
+
+
+def test_the_addresses_of_nodes_are_needed_while_an_endpoint_is_found_by_name():
+    store, planner, needed = store_of(service()), Planner(NodeFacts()), []
+    for ips in ((POD_A.ip,), ()):
+        store.put_service(service(handling=Handling(found_by_name=ips)))
+        planner.plan(store.snapshot())
+        needed.append(planner.needs_node_addresses)
+    assert needed == [True, False]

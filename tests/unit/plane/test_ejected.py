@@ -5,7 +5,7 @@ import errno
 
 import pytest
 
-from userspace_proxy.model import ServiceKey, SocketAddress
+from userspace_proxy.model import Handling, ServiceKey, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Plane, ejected
 from userspace_proxy.plane.ejected import FOLLOWED_MAX, QUIET_S, EjectedEndpoints
@@ -93,6 +93,15 @@ def test_an_endpoint_is_probed_once_no_client_has_dialled_it_for_a_while(rig):
     assert rig.wanted == []
     rig.pass_(1)
     assert rig.wanted == [(POD, "shop/web")]
+
+
+def test_an_endpoint_by_name_is_not_probed(rig):
+    handling = Handling(found_by_name=(POD.ip,))
+    rig.plane.serve(rig.group, Serving((POD, OTHER), handling=handling), {})
+    rig.eject()
+    rig.eject(pod=OTHER)
+    rig.pass_(QUIET_S)
+    assert rig.wanted == [(OTHER, "shop/web")]
 
 
 def test_an_endpoint_that_clients_dial_is_left_to_them(rig):

@@ -62,8 +62,8 @@ def why(*slices, names=NAMES, port=SQL, family=V4, **fields):
             NameState.TOO_MANY,
             "",
             CauseCode.NAME_NOT_ALLOWED,
-            f"{HOST} is not looked up: a Service may have 16 names, the Services of a namespace "
-            "100, and all Services 1,000",
+            f"{HOST} is not looked up: a Service may have 16 names (64 over all its slices), "
+            "the Services of a namespace 100, and all Services 1,000",
         ),
         (
             NameState.PENDING,

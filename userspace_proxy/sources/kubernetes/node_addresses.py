@@ -1,8 +1,8 @@
-"""Lists the addresses of all Nodes while an endpoint may be one of their node ports.
+"""Lists the addresses of all Nodes while an endpoint must not be one of them.
 
 Rule 1: nothing is requested unless the plan needs it. A Node is 15 KiB and changes every few
 minutes: watching all of them from each of 5,000 nodes would cost the API server more than
-everything else. Endpoints at the number of a node port are rare.
+everything else. Endpoints at the number of a node port, and by name, are rare.
 Rule 2: after a list that fails the addresses of the last one stay, and it is retried.
 """
 
