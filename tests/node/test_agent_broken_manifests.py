@@ -100,6 +100,8 @@ def test_a_service_at_the_nodes_own_address_is_told_and_all_others_are_served(te
     service = replace(service, ip="10.96.0.13")
     testbed.agent.manifests.write(service, name="own.yaml")
     wait_for("a good address", lambda: said() == [])
+    # The plan says so; the rules follow.
+    wait_for("its rules", lambda: service.ip in str(testbed.kernel()))
     assert testbed["pod"].get(service.address) == "one"
 
 
