@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import pytest_asyncio
@@ -20,6 +21,17 @@ SOON_MS = 6000
 NODE, WEB = "10.1.0.1", ("10.96.0.10", 8080)
 
 
+@contextlib.contextmanager
+def threads_of_here():
+    """Have the loop start new threads: those of other tests are in the browser's network."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor())
+    try:
+        yield
+    finally:
+        loop.set_default_executor(ThreadPoolExecutor())
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def proxy():
     """A proxy in a network of its own; the page is served in the browser's."""
@@ -27,7 +39,7 @@ async def proxy():
     node = Net("node")
     node.run(f"ip address add {NODE}/32 dev lo; ip route add 10.96.0.0/16 dev lo")
     node.run("echo 1 > /proc/sys/net/ipv4/ip_forward")
-    with node:
+    with node, threads_of_here():
         options = Options(admin=admin, path=DataPath.AUTO)
         async with Proxy(steering="nftables", options=options) as proxy:
             yield proxy
