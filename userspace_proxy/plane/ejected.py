@@ -21,14 +21,14 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..kernel.neighbours import absent_hosts
 from ..model import ServiceKey, SocketAddress
 from ..model.serving import Serving
 from ..policy.causes import RESETS
-from .group import Group
+from .group import Group, keys_of_removed
 from .messages import Returned
 from .path_probes import Note, PathProbes
 from .plane import Plane
@@ -98,7 +98,8 @@ class EjectedEndpoints:
     def look(self) -> None:
         """Probe what no client has dialled for a while, and look for hosts that aren't there."""
         now = self._clock()
-        self._forget_removed()
+        for key in keys_of_removed(self._followed):
+            self._forget(key)
         for one in self._followed.values():
             if one.probed_for is None and now - one.at >= QUIET_S:
                 self._probe(one)
@@ -135,20 +136,6 @@ class EjectedEndpoints:
             known.at = self._clock()
         elif len(self._followed) < FOLLOWED_MAX:
             self._followed[key] = _Ejected(group, endpoint, self._clock())
-
-    def _forget_removed(self) -> None:
-        """Forget endpoints that have left their Service port, or with it."""
-        current: dict[int, Set[SocketAddress]] = {}
-        for key, one in list(self._followed.items()):
-            serving = one.group.serving
-            if serving is one.serving:
-                continue
-            if one.group.number not in current:
-                current[one.group.number] = frozenset(serving.all_endpoints)
-            if one.endpoint in current[one.group.number]:
-                one.serving = serving
-            else:
-                self._forget(key)
 
     def _forget(self, key: tuple[int, SocketAddress]) -> None:
         one = self._followed.pop(key, None)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 from msgspec.structs import astuple, replace
@@ -230,6 +230,38 @@ def _add_streak(streak: Streak, report: StreakReport | None, now: float) -> None
             min(moment, now) for moment in (part.succeeded_at, part.first_at, part.last_at)
         )
         streak.add(StreakPart(succeeded_at, part.failures, first_at, last_at, part.number))
+
+
+class FollowedEndpoint(Protocol):
+    """What a program keeps about one endpoint of a group."""
+
+    group: Group
+    endpoint: SocketAddress
+    serving: Serving | None
+    """The last one that contained the endpoint; None at first."""
+
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+def keys_of_removed(followed: Mapping[Key, FollowedEndpoint]) -> list[Key]:
+    """Return the keys of endpoints that have left their group, or with it.
+
+    Notes the ``serving`` of those that stay, so that only groups that have changed are searched.
+    """
+    removed = []
+    current: dict[int, Set[SocketAddress]] = {}
+    for key, one in followed.items():
+        serving = one.group.serving
+        if serving is one.serving:
+            continue
+        if one.group.number not in current:
+            current[one.group.number] = frozenset(serving.all_endpoints)
+        if one.endpoint in current[one.group.number]:
+            one.serving = serving
+        else:
+            removed.append(key)
+    return removed
 
 
 class EndpointChanges(NamedTuple):

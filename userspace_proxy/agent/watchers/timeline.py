@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...facts import Level, StatusFacts
@@ -22,6 +22,7 @@ from ...model import DataPath, SocketAddress
 from ...model.serving import Serving
 from ...plan import Plan, PlanChanges, PortKey, PortPlan
 from ...plane import Group, Plane
+from ...plane.group import keys_of_removed
 from ...policy.causes import dial_failed
 from ...status.timeline import Event, compare_views
 from ...status.units import plural, seconds_in_words
@@ -142,7 +143,8 @@ class Timeline:
         view = self._view()
         self._events.extend(compare_views(self._last, view, self._clock()))
         self._last = view
-        self._end_removed()
+        for key in keys_of_removed(self._outages):
+            self._end(self._outages.pop(key))
         if self._must_ask():
             # Workers report by themselves every few seconds only.
             await self._plane.refresh()
@@ -156,21 +158,6 @@ class Timeline:
                 self._end(outage)
                 del self._outages[key]
         self._has_more &= len(self._outages) > OUTAGES_MAX // 2
-
-    def _end_removed(self) -> None:
-        """End the outages of endpoints that have left their Service port, or with it."""
-        current: dict[int, Set[SocketAddress]] = {}
-        for key, outage in list(self._outages.items()):
-            serving = outage.group.serving
-            if serving is outage.serving:
-                continue
-            if outage.group.number not in current:
-                current[outage.group.number] = frozenset(serving.all_endpoints)
-            if outage.endpoint in current[outage.group.number]:
-                outage.serving = serving
-            else:
-                self._end(outage)
-                del self._outages[key]
 
     def _must_ask(self) -> bool:
         """Return whether workers may know more about an outage than they have reported."""
