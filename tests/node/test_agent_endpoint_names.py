@@ -129,10 +129,10 @@ def check_note(agent: Agent, expected: Expected) -> None:
 
 def test_clients_reach_a_name_at_another_port_and_fail_over_between_its_addresses(site):
     one, two = site.address("db-1"), site.address("db-2")
-    nobody = "198.51.100.99"
-    site.resolve(db=[site.databases["db-1"], nobody])
+    unused = "198.51.100.99"
+    site.resolve(db=[site.databases["db-1"], unused])
     site.serve_name("db", "10.96.3.1", f"db.example.com:{PORT}")
-    wait_for("both", lambda: site.endpoints("db") == [one, f"{nobody}:{PORT}"], hint=site.agent.log)
+    wait_for("both", lambda: site.endpoints("db") == [one, f"{unused}:{PORT}"], hint=site.agent.log)
     for _ in range(4):
         # The address that doesn't answer costs time, and no request.
         assert "db-1" in site["pod"].get(("10.96.3.1", 80))
