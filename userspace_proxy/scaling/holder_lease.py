@@ -298,7 +298,7 @@ class HolderLease:
         return False
 
     def _note(self, key: WorkloadKey, services: tuple[ServiceKey, ...], why: str) -> None:
-        """NodeReport why a workload doesn't rest, once."""
+        """Report why a workload doesn't rest, once."""
         if not why:
             self._why_awake.pop(key, None)
         elif self._why_awake.get(key) != why:

@@ -79,7 +79,7 @@ class NodeLease:
         self._writing = asyncio.Lock()
 
     async def look(self) -> None:
-        """NodeReport what has changed; call it about each second.
+        """Report what has changed; call it about each second.
 
         Raises:
             SourceError: The report wasn't written.
