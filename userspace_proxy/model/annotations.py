@@ -86,9 +86,7 @@ def one_of(words: Mapping[str, object]) -> Callable[[str], Any]:
 def read_hold(text: str) -> Hold:
     """Return the value of ``hold``: a duration, and after a comma a number of connections."""
     duration, comma, number = text.partition(",")
-    seconds = parse_duration(duration)
-    if not 1 <= seconds <= HOLD_MAX_S:
-        raise ConfigError(f"{quoted(duration.strip())} is not in 1s–1h")
+    seconds = _read_time(duration.strip(), HOLD_MAX_S, "1h")
     return Hold(seconds, _read_count(number, HOLD_MAX)) if comma else Hold(seconds)
 
 
@@ -118,10 +116,7 @@ def read_workload(text: str) -> Workload:
 
 def read_idle_after(text: str) -> float:
     """Return the value of ``idle-after``, a duration."""
-    seconds = parse_duration(text)
-    if not 1 <= seconds <= IDLE_AFTER_MAX_S:
-        raise ConfigError(f"{quoted(text)} is not in 1s–24h")
-    return seconds
+    return _read_time(text, IDLE_AFTER_MAX_S, "24h")
 
 
 def read_removal(text: str) -> float | None:
@@ -131,9 +126,13 @@ def read_removal(text: str) -> float | None:
 
 def read_slow_start(text: str) -> float:
     """Return the value of ``slow-start``, a duration."""
+    return _read_time(text, SLOW_START_MAX_S, "1h")
+
+
+def _read_time(text: str, most_s: float, most: str) -> float:
     seconds = parse_duration(text)
-    if not 1 <= seconds <= SLOW_START_MAX_S:
-        raise ConfigError(f"{quoted(text)} is not in 1s–1h")
+    if not 1 <= seconds <= most_s:
+        raise ConfigError(f"{quoted(text)} is not in 1s–{most}")
     return seconds
 
 
