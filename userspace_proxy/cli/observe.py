@@ -8,7 +8,6 @@ A proxy that restarts is waited for; what happens meanwhile isn't shown.
 from __future__ import annotations
 
 import http.client
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from typing import TextIO
@@ -21,7 +20,7 @@ from ..model.durations import parse_duration
 from ..status.connection_words import line_of
 from .admin import AdminAddress, find_admin
 from .command import Given
-from .terminal import EVERY_S, add_colours, wait, wants_colours
+from .terminal import EVERY_S, add_colours, columns_of, wait, wants_colours
 
 PATH = "/api/v1/connections"
 # The proxy sends an empty line at least every two seconds.
@@ -100,8 +99,7 @@ def _show(line: bytes, stream: TextIO, *, is_json: bool) -> None:
         except ValueError:
             # Of a newer proxy.
             return
-        columns = shutil.get_terminal_size().columns if stream.isatty() else None
-        text = f"{line_of(one, columns)}\n"
+        text = f"{line_of(one, columns_of(stream))}\n"
         # The first line of a text with colours is a heading.
         stream.write(add_colours(f"\n{text}").partition("\n")[2] if wants_colours(stream) else text)
     stream.flush()

@@ -10,7 +10,6 @@ Rule 2: a text contains nothing that a terminal would obey: workers and clusters
 
 from __future__ import annotations
 
-import textwrap
 import time
 from collections.abc import Sequence
 
@@ -19,10 +18,7 @@ from ..facts.connection import ConnectionEvent, ConnectionFacts
 from ..facts.edges import EdgesFacts
 from .text import IGNORED_MARK, MARKS, printable
 from .units import bytes_in_words, count_in_words, plural, seconds_in_words
-
-# Below the text of the line before, behind its mark and time.
-_INDENT = " " * 17
-_LEAST_COLUMNS = 40
+from .wrapping import placed
 
 _NOTED = (ConnectionEvent.LEFT_OUT, ConnectionEvent.UNSEEN)
 
@@ -37,27 +33,17 @@ def level_of(one: ConnectionFacts) -> Level | None:
     return Level.OK if is_served else Level.ATTENTION
 
 
-def line_of(one: ConnectionFacts, columns: int | None = None) -> str:
+def line_of(one: ConnectionFacts, columns: int = 0) -> str:
     """Return a line, without its end.
 
     Args:
-        columns: What is longer wraps below its own text; None: it doesn't.
+        columns: What is longer wraps below its own text; 0: it doesn't.
     """
     level = level_of(one)
     mark = IGNORED_MARK if level is None else MARKS[level]
     way = " → ".join(filter(None, (client_of(one), one.service, one.endpoint)))
     what = printable(": ".join(filter(None, (way, rest_of(one)))))
-    text = f"  {mark} {time_of_day(one.at)} {what}"
-    if columns is None or len(text) <= columns:
-        return text
-    wrapped = textwrap.wrap(
-        text,
-        max(_LEAST_COLUMNS, columns),
-        subsequent_indent=_INDENT,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return "\n".join(wrapped)
+    return "\n".join(placed(f"  {mark} {time_of_day(one.at)} ", what, columns))
 
 
 def client_of(one: ConnectionFacts) -> str:
