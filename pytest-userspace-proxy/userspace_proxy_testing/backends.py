@@ -32,6 +32,7 @@ from .backend_arguments import BackendLike, StreamHandler, check_backend, stream
 from .connections import Connections
 from .http_serving import HttpAnswer, HttpHandler, HttpRequest, HttpServer, SeenRequest
 from .places import BackendPlace
+from .ports import claim_port
 
 if TYPE_CHECKING:
     from .sandbox import Pod
@@ -312,13 +313,20 @@ class CommandBackend(Backend):
     is_own = True
 
     def __init__(self, name: str, command: Sequence[str], place: BackendPlace) -> None:
-        with place.bind(socket.SOCK_STREAM, place.address) as probe:
-            address = SocketAddress(*probe.getsockname()[:2])
+        address = place.address
+        self._claim: socket.socket | None = None
+        if not address.port:
+            port, self._claim = claim_port(place)
+            address = SocketAddress(address.ip, port)
         values = {"{host}": address.ip, "{port}": str(address.port)}
         self._command = [_replace(word, values) for word in command]
         self._process: subprocess.Popen[bytes] | None = None
         super().__init__(name, address, place)
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self._give_up()
+            raise
 
     def start(self) -> None:
         """Part of Backend; returns when the program accepts connections.
@@ -352,6 +360,11 @@ class CommandBackend(Backend):
             self._free()
             raise
 
+    def close(self) -> None:
+        """Part of Backend."""
+        super().close()
+        self._give_up()
+
     def stop(self) -> None:
         """Part of Backend."""
         process, self._process = self._process, None
@@ -383,6 +396,10 @@ class CommandBackend(Backend):
             hint="its address is {host} and {port} in its arguments, or HOST and PORT in its "
             "environment",
         )
+
+    def _give_up(self) -> None:
+        if self._claim is not None:
+            self._claim.close()
 
     def _is_running(self) -> bool:
         if self._process is None:

@@ -1,0 +1,67 @@
+"""Ports for programs that bind them later, by themselves.
+
+A port that the kernel chooses may be another program's a moment after it was found free: the kernel
+gives it to the next socket that asks for any, or to a client of the machine, and a server that
+wants all addresses is refused then. So such a port is chosen below those that the kernel gives
+away by default, and a name that only one process of the network namespace can have keeps others
+from choosing it.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import socket
+from typing import NamedTuple
+
+from userspace_proxy.errors import SandboxError
+from userspace_proxy.model import SocketAddress
+
+from .places import BackendPlace
+
+# Below Linux' default ip_local_port_range, and Kubernetes' NodePorts, which the proxy may serve.
+_PORTS = range(10000, 30000)
+# Processes that start together have numbers that follow each other.
+_STRIDE = 211
+_turn = itertools.count()
+
+
+class ClaimedPort(NamedTuple):
+    """A free TCP port of this network namespace."""
+
+    port: int
+    claim: socket.socket
+    """While it is open, no other process claims the port."""
+
+
+def claim_port(place: BackendPlace) -> ClaimedPort:
+    """Return a port that is free at all addresses of the place's family.
+
+    Raises:
+        SandboxError: There is none.
+    """
+    start = os.getpid() * _STRIDE
+    for number in itertools.islice(_turn, len(_PORTS)):
+        port = _PORTS[(start + number) % len(_PORTS)]
+        claim = _claim(place, port)
+        if claim is not None:
+            return ClaimedPort(port, claim)
+    raise SandboxError(
+        f"no TCP port of {_PORTS[0]}-{_PORTS[-1]} is free for the program",
+        hint="end programs that hold them: ss -ltnp",
+    )
+
+
+def _claim(place: BackendPlace, port: int) -> socket.socket | None:
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(f"\0userspace-proxy-port-{port}")
+        everywhere = "::" if ":" in place.address.ip else "0.0.0.0"
+        place.bind(socket.SOCK_STREAM, SocketAddress(everywhere, port)).close()
+    except OSError as exc:
+        claim.close()
+        if exc.errno in (errno.EADDRINUSE, errno.EACCES):
+            return None
+        raise
+    return claim

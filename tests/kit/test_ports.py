@@ -1,0 +1,58 @@
+import contextlib
+import socket
+
+import pytest
+
+from userspace_proxy.errors import SandboxError
+from userspace_proxy_testing import ports
+from userspace_proxy_testing.places import BackendPlace
+
+
+@pytest.fixture
+def claim(monkeypatch):
+    """Claim one of two ports that are free now; they are given back at the end."""
+    with contextlib.ExitStack() as stack:
+        two = [ports.claim_port(BackendPlace()) for _ in range(2)]
+        for claimed in two:
+            claimed.claim.close()
+        monkeypatch.setattr(ports, "_PORTS", [claimed.port for claimed in two])
+
+        def claim(host="127.0.0.1"):
+            claimed = ports.claim_port(BackendPlace(host))
+            stack.enter_context(claimed.claim)
+            return claimed
+
+        yield claim
+
+
+def test_it_is_below_the_ports_that_the_kernel_gives_away():
+    claimed = ports.claim_port(BackendPlace())
+    with claimed.claim, socket.create_server(("127.0.0.1", claimed.port)):
+        assert claimed.port < 30000
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_no_port_is_claimed_twice_until_it_is_given_back(claim, host):
+    one, two = claim(host), claim(host)
+    assert one.port != two.port
+    with pytest.raises(SandboxError, match="is free for the program"):
+        claim(host)
+    one.claim.close()
+    assert claim(host).port == one.port
+
+
+@pytest.mark.parametrize("used", ["0.0.0.0", "127.0.0.7"])
+def test_a_port_that_is_in_use_at_any_address_is_left_out(claim, used):
+    one = claim()
+    one.claim.close()
+    with socket.create_server((used, one.port)):
+        assert claim().port != one.port
+
+
+def test_an_address_that_the_machine_lacks_is_an_error():
+    class Elsewhere(BackendPlace):
+        def bind(self, type_, address):
+            return super().bind(type_, address._replace(ip="192.0.2.77"))
+
+    with pytest.raises(OSError, match="Cannot assign"):
+        ports.claim_port(Elsewhere())
