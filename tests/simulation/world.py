@@ -19,7 +19,6 @@ from userspace_proxy.model.serving import Serving
 
 from . import plan as plans
 from .actors import Asker, Party, PodHost
-from .drawing import make_plan
 from .kernel import Kernel, Runaway
 from .network import Address, Network
 from .oracles import Oracles
@@ -173,6 +172,11 @@ class World:
         self.askers: dict[tuple[Address, Address], Asker] = {}
         self.answered: set[bytes] = set()
         self.memory = _Limit()
+
+    @property
+    def trace(self) -> list[tuple[float, str]]:
+        """What happened, if it is traced."""
+        return self.network.trace or []
 
     def run(self) -> list[str]:
         """Carry the plan out; return what was wrong, the first first."""
@@ -420,8 +424,3 @@ def _logging_to(collected: logging.Handler) -> Iterator[None]:
         logger.setLevel(before[0])
         logger.propagate = before[1]
         others.setLevel(before[2])
-
-
-def run_seed(seed: int) -> list[str]:
-    """Run one seed; return what was wrong."""
-    return World(make_plan(seed)).run()

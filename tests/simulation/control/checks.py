@@ -1,0 +1,317 @@
+"""What must hold: while it runs, and at rest.
+
+Rule 1: a client is refused, or reset, only for a reason that the plan has.
+Rule 2: at rest the node has exactly the sockets, groups and listeners that are in force.
+Rule 3: what a worker has reported stays counted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from userspace_proxy.facts import EndpointCounters
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model.serving import Serving
+from userspace_proxy.plane.worker_main import ORPHAN_S
+
+from ..streams import Stream
+from .clients import DIALS, ENDED, REFUSED, SERVED, WAITS, Client
+from .files import Port, TcpCopy, UdpCopy, UnixEnd
+from .machine import CONTROL, WORKER, Process
+
+if TYPE_CHECKING:
+    from .control import Desired
+    from .world import World
+
+
+# For a client to be served by a worker that runs, also if it reads its messages late.
+_WAIT_S = 2.5
+# Descriptors: with fewer no worker stands in for another one.
+_MANY = 100
+
+
+class Checks:
+    """The oracles of one run."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._in_force: dict[SocketAddress, Serving] = {}
+        """As the last control process has said."""
+        self._lost: set[SocketAddress] = set()
+        """Where a port ended with its last process."""
+        self._changed_at: dict[SocketAddress, float] = {}
+        """When an address was last refusing, or closed, or was to be."""
+        self._dying: Process | None = None
+        self._runs: set[int] = set()
+        """The workers of the last look that carry traffic."""
+        self.disturbed_at = 0.0
+        """When anything but a client last happened."""
+        self._orphaned_at = 0.0
+        """When a control process last ended."""
+        self._counted: dict[tuple[str, int], tuple[int, ...]] = {}
+        """By control process and group: what was counted at the last look."""
+        self._before_calm: dict[int, int] = {}
+        """By group: the connections before the clients in calm."""
+        world.machine.stopped_listening = self._stopped_listening
+        world.machine.refused = self._refused
+
+    # -- while it runs -----------------------------------------------------------------------------
+
+    def note_wanted(self, desired: Desired) -> None:
+        """Note that a Service is to be served in another way."""
+        now = self.disturbed_at = self.world.timeline.now
+        for at in desired.addresses:
+            if not self._is_to_serve(desired, at):
+                self._changed_at[at] = now
+
+    def _is_to_serve(self, desired: Desired, at: SocketAddress) -> bool:
+        is_open = desired.is_there and at in desired.wanted
+        return is_open and not desired.serving.is_refusing
+
+    def note_answer(self, desired: Desired, failures: set[SocketAddress]) -> None:
+        """Note that the plane serves a Service from now on."""
+        for at in desired.wanted:
+            if at not in failures:
+                self._in_force[at] = desired.serving
+                self._lost.discard(at)
+
+    def note_round(self) -> None:
+        """Note that what isn't wanted is closed."""
+        wanted = {at for each in self.world.desired if each.is_there for at in each.wanted}
+        for at in [at for at in self._in_force if at not in wanted]:
+            del self._in_force[at]
+
+    def dying(self, process: Process) -> None:
+        """Excuse the clients of a process that dies."""
+        self._dying = process
+        self.disturbed_at = self.world.timeline.now
+        now = self.world.timeline.now
+        if process.kind == CONTROL:
+            self._orphaned_at = now
+        elif process.status == 1 and process.main is not None:
+            may_end = process.main._worker is None or now - self._orphaned_at >= ORPHAN_S
+            if not may_end:
+                self.world.violate(f"{process.name} ended by itself")
+        for client in self._clients_of(process):
+            client.is_excused = f"{process.name} died"
+
+    def _clients_of(self, process: Process) -> list[Client]:
+        taken = process.kernel.taken
+        return [client for client in self.world.clients if client.stream in taken]
+
+    def _stopped_listening(self, port: Port, cause: str) -> None:
+        assert port.local is not None, "it was bound"
+        at = SocketAddress(*port.local)
+        for queued in port.queue:
+            for client in self.world.clients:
+                if queued.peer is client.stream:
+                    client.is_excused = f"the queue of {at} has ended"
+        by_death = self._dying is not None and self._dying.is_dead and cause != "shut down"
+        control = self.world.control
+        if by_death and (control is None or control.plane is None):
+            self._lost.add(at)
+
+    def _refused(self, stream: Stream) -> None:
+        """Take a client that no socket takes."""
+        assert stream.remote is not None, "it dials an address"
+        at = SocketAddress(*stream.remote)
+        serving = self._in_force.get(at)
+        if serving is None or serving.is_refusing or at in self._lost or self.world.is_finishing:
+            return
+        self.world.violate(f"{stream.name} was refused at {at}, which is served")
+
+    def ended(self, client: Client, was: str) -> None:
+        """Judge the end of a client's connection that the client didn't want."""
+        if client.state == REFUSED or client.is_excused or self.world.is_finishing:
+            return
+        if self._changed_at.get(client.to, -1.0) >= client.dialled_at:
+            return
+        in_force = self._in_force.get(client.to)
+        if in_force is None or in_force.is_refusing:
+            return
+        for process in self.world.machine.processes:
+            if client.stream in process.kernel.taken and is_draining(process):
+                return
+        self.world.violate(f"{client.name} was reset while it {was}")
+
+    def served(self, client: Client) -> None:
+        """Judge an answer: the endpoint must be one that the Service has, or has had."""
+
+    # -- at rest -----------------------------------------------------------------------------------
+
+    def sockets_and_states(self) -> None:
+        """Check that what is in force is in each process, and nothing else."""
+        world = self.world
+        control = world.control
+        if control is None or control.plane is None:
+            world.violate("no control process runs")
+            return
+        plane = control.plane
+        if not plane.has_all_workers:
+            world.violate("a worker is missing at rest")
+            return
+        if problems := plane.state().problems:
+            world.violate(f"problems at rest: {problems}")
+        children = {slot.link.pid: slot.index for slot in plane._workers if slot.link is not None}
+        for process in world.machine.alive(WORKER):
+            if process.pid not in children:
+                world.violate(f"{process.name} is left over")
+        for process in world.machine.alive(WORKER):
+            self._check_worker(plane, process, children[process.pid])
+            if world.machine.violations:
+                return
+        self._check_control(plane, control.process)
+        self._check_ports(plane)
+
+    def _check_worker(self, plane: Any, process: Process, index: int) -> None:
+        worker = process.main._worker
+        name = process.name
+        groups = {number: (g.label, g.serving) for number, g in worker._groups.items()}
+        wanted = {number: (g.label, g.serving) for number, g in plane._groups.items()}
+        if groups != wanted:
+            self.world.violate(f"{name} has groups {groups}, in force are {wanted}")
+        listeners = {
+            number: (listener.group, SocketAddress(*listener.sock.getsockname()))
+            for number, listener in worker._listeners.items()
+        }
+        in_force = {
+            listener.number: (worker._groups[listener.group.number], listener.address)
+            for listener in plane._listeners._open.values()
+            if listener.is_serving and index in listener.workers
+        }
+        if listeners != in_force:
+            self.world.violate(
+                f"{name} has listeners {sorted(listeners)}, in force are {sorted(in_force)}"
+            )
+        copies = [f for f in process.kernel.files.values() if isinstance(f, TcpCopy | UdpCopy)]
+        if len(copies) != len(listeners):
+            self.world.violate(f"{name} has {len(copies)} ports for {len(listeners)} listeners")
+        ends = [f for f in process.kernel.files.values() if isinstance(f, UnixEnd)]
+        if len(ends) != 1:
+            self.world.violate(f"{name} has {len(ends)} connections to control processes")
+
+    def _check_control(self, plane: Any, process: Process) -> None:
+        files = list(process.kernel.files.values())
+        copies = [f for f in files if isinstance(f, TcpCopy | UdpCopy)]
+        known = sum(
+            len(listener.sockets.by_worker) + (listener.sockets._hold is not None)
+            for listener in plane._listeners._open.values()
+        )
+        if len(copies) != known:
+            self.world.violate(f"{process.name} has {len(copies)} ports, its listeners {known}")
+        ends = sum(isinstance(f, UnixEnd) for f in files)
+        if ends != self.world.plan.workers:
+            self.world.violate(f"{process.name} has {ends} connections to workers")
+        if plane._listeners._leaving:
+            self.world.violate(f"listeners are leaving at rest: {plane._listeners._leaving}")
+
+    def _check_ports(self, plane: Any) -> None:
+        known = {
+            sock.core.shared
+            for listener in plane._listeners._open.values()
+            for sock in (*listener.sockets.by_worker.values(), listener.sockets._hold)
+            if sock is not None
+        }
+        for port in self.world.machine.ports:
+            if port not in known:
+                self.world.violate(f"port {port.port} is left over")
+
+    def clients_in_calm(self) -> None:
+        """Check that each client was served, or refused."""
+        world = self.world
+        for number, client in enumerate(world.clients):
+            if client.state in (DIALS, WAITS):
+                world.violate(f"{client.name} still {client.state} at {client.to}")
+            if number >= world.calm_clients:
+                self._check_outcome(client.name, client.to, client.state, client.endpoint)
+        for asker in world.askers[world.calm_askers :]:
+            state = SERVED if asker.endpoint else REFUSED if asker.is_refused else WAITS
+            self._check_outcome("a client of UDP", asker.to, state, asker.endpoint)
+
+    def _check_outcome(self, name: str, at: SocketAddress, state: str, endpoint: str) -> None:
+        serving = self._in_force.get(at)
+        if serving is None or serving.is_refusing:
+            if state != REFUSED:
+                self.world.violate(f"{name} is {state} at {at}, which refuses")
+        elif state not in (SERVED, ENDED):
+            self.world.violate(f"{name} is {state} at {at}, which is served")
+        elif endpoint not in {each.ip for each in serving.endpoints}:
+            self.world.violate(f"{name} was served by {endpoint}, which {at} doesn't have")
+
+    def look_at_counters(self) -> None:
+        """Check that nothing that was counted is forgotten; call it again and again."""
+        control = self.world.control
+        if control is None or control.plane is None:
+            return
+        plane, name = control.plane, control.process.name
+        counted = {group.number: _figures(group.totals()) for group in plane._groups.values()}
+        counted[0] = _figures(plane.state().totals.endpoints)
+        for number, figures in counted.items():
+            before = self._counted.get((name, number), figures)
+            if any(now < then for now, then in zip(figures, before, strict=True)):
+                self.world.violate(f"counted {before} of group {number}, then {figures}")
+            self._counted[name, number] = figures
+
+    def look_at_clients(self) -> None:
+        """Check that no client waits for a worker that is missing while another one runs."""
+        world, now = self.world, self.world.timeline.now
+        control = world.control
+        if control is None or control.plane is None or control.failures:
+            return
+        runs = {slot.link.pid for slot in control.plane._workers if slot.link and slot.is_running}
+        if runs != self._runs:
+            self._runs, self.disturbed_at = runs, now
+        if not runs or now - self.disturbed_at < _WAIT_S or world.plan.descriptors < _MANY:
+            return
+        for client in world.clients:
+            if client.state in (DIALS, WAITS) and now - client.dialled_at >= _WAIT_S:
+                world.violate(f"{client.name} {client.state} although a worker runs")
+
+    def note_calm_counters(self) -> None:
+        """Note what was counted before the clients in calm."""
+        control = self.world.control
+        if control is not None and control.plane is not None:
+            groups = control.plane._groups.values()
+            self._before_calm = {g.number: g.totals().connections for g in groups}
+
+    def counters(self) -> None:
+        """Check that what was served is counted, and that nothing is active at rest."""
+        control = self.world.control
+        if control is None or control.plane is None or self.world.machine.violations:
+            return
+        for group in control.plane._groups.values():
+            listeners = list(control.plane._listeners._by_group[group].values())
+            if any(listener.protocol is Protocol.UDP for listener in listeners):
+                # Flows last for longer.
+                continue
+            at = {listener.address for listener in listeners}
+            calm = self.world.clients[self.world.calm_clients :]
+            served = sum(bool(client.endpoint) for client in calm if client.to in at)
+            totals = group.totals()
+            counted = totals.connections - self._before_calm[group.number]
+            if counted != served:
+                self.world.violate(f"{group.label}: {served} clients served, {counted} counted")
+            if totals.active:
+                self.world.violate(f"{group.label}: {totals.active} active connections at rest")
+
+    def at_end(self) -> None:
+        """Check that nothing is left when the last control process has ended."""
+        machine = self.world.machine
+        for kind in (CONTROL, WORKER):
+            for process in machine.alive(kind):
+                self.world.violate(f"{process.name} still runs in the end")
+        if machine.ports:
+            self.world.violate(f"ports are left in the end: {[p.local for p in machine.ports]}")
+        if machine.rendezvous:
+            self.world.violate(f"rendezvous are left in the end: {list(machine.rendezvous)}")
+
+
+def is_draining(process: Process) -> bool:
+    """Return whether a worker was told to drain, or to end."""
+    main = process.main
+    return main is not None and (main._is_draining or main.ended.done())
+
+
+def _figures(counters: EndpointCounters) -> tuple[int, ...]:
+    """Return figures that never fall."""
+    return counters.connections, counters.sent_bytes, counters.received_bytes
