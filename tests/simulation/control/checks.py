@@ -44,7 +44,7 @@ class Checks:
         self._dying: Process | None = None
         self._runs: set[int] = set()
         """The workers of the last look that carry traffic."""
-        self.disturbed_at = 0.0
+        self._disturbed_at = 0.0
         """When anything but a client last happened."""
         self._orphaned_at = 0.0
         """When a control process last ended."""
@@ -57,9 +57,14 @@ class Checks:
 
     # -- while it runs -----------------------------------------------------------------------------
 
+    def disturb(self, until: float) -> None:
+        """Note that clients may wait until then, and a while longer."""
+        self._disturbed_at = max(self._disturbed_at, until)
+
     def note_wanted(self, desired: Desired) -> None:
         """Note that a Service is to be served in another way."""
-        now = self.disturbed_at = self.world.timeline.now
+        now = self.world.timeline.now
+        self.disturb(now)
         for at in desired.addresses:
             if not self._is_to_serve(desired, at):
                 self._changed_at[at] = now
@@ -84,8 +89,8 @@ class Checks:
     def dying(self, process: Process) -> None:
         """Excuse the clients of a process that dies."""
         self._dying = process
-        self.disturbed_at = self.world.timeline.now
         now = self.world.timeline.now
+        self.disturb(now)
         if process.kind == CONTROL:
             self._orphaned_at = now
         elif process.status == 1 and process.main is not None:
@@ -200,7 +205,7 @@ class Checks:
         if len(copies) != known:
             self.world.violate(f"{process.name} has {len(copies)} ports, its listeners {known}")
         ends = sum(isinstance(f, UnixEnd) for f in files)
-        if ends != self.world.plan.workers:
+        if ends != len(plane._workers):
             self.world.violate(f"{process.name} has {ends} connections to workers")
         if plane._listeners._leaving:
             self.world.violate(f"listeners are leaving at rest: {plane._listeners._leaving}")
@@ -260,8 +265,9 @@ class Checks:
             return
         runs = {slot.link.pid for slot in control.plane._workers if slot.link and slot.is_running}
         if runs != self._runs:
-            self._runs, self.disturbed_at = runs, now
-        if not runs or now - self.disturbed_at < _WAIT_S or world.plan.descriptors < _MANY:
+            self._runs = runs
+            self.disturb(now)
+        if not runs or now - self._disturbed_at < _WAIT_S or world.plan.descriptors < _MANY:
             return
         for client in world.clients:
             if client.state in (DIALS, WAITS) and now - client.dialled_at >= _WAIT_S:

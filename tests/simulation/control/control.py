@@ -51,8 +51,9 @@ class Desired:
 class Control:
     """What one control process runs."""
 
-    def __init__(self, world: World, process: Process) -> None:
+    def __init__(self, world: World, process: Process, workers: int) -> None:
         self.world = world
+        self.workers = workers
         self.process = process
         self.plane: Plane | None = None
         self.predecessors: Predecessors | None = None
@@ -70,7 +71,7 @@ class Control:
             self.predecessors = await hand_over.adopt(LABEL, stack)
             plane = self.plane = Plane(
                 loop,  # type: ignore[arg-type]
-                world.plan.workers,
+                self.workers,
                 _TUNING,
                 clock=world.timeline.clock,
                 label=LABEL,

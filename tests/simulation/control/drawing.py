@@ -44,6 +44,8 @@ _FEATURES = (
     "slow",
     "small buffers",
     "few descriptors",
+    "other numbers of workers",
+    "long stops",
 )
 
 
@@ -62,7 +64,10 @@ def make_plan(seed: int) -> Plan:
     return Plan(
         seed,
         features,
-        workers=rng.choice([1, 2, 2, 3]),
+        workers=tuple(
+            rng.choice([1, 2, 2, 3])
+            for _ in range(3 if "other numbers of workers" in features else 1)
+        ),
         descriptors=rng.choice([10, 16, 24]) if "few descriptors" in features else 1000,
         drain_s=rng.choice([0.0, 1.0, 5.0]),
         speed=speed,
@@ -133,7 +138,7 @@ def _draw_events(
     events += [Event(at(), KILL, (rng.randint(0, 3),)) for _ in drawn("kills", 4)]
     for _ in drawn("stops", 3):
         is_control, is_hang = rng.random() < 0.3, rng.random() < 0.5
-        seconds = rng.choice([0.01, 0.1, 0.5, 3.0])
+        seconds = rng.choice([0.01, 0.1, 0.5, 6.0 if "long stops" in features else 3.0])
         events.append(Event(at(), STOP, (is_control, rng.randint(0, 3), seconds, is_hang)))
     events += [
         Event(at(), CRASH, (rng.choice([0.001, 0.1, 1.0, 5.0]),)) for _ in drawn("crashes", 2)

@@ -61,7 +61,8 @@ class Plan:
 
     seed: int
     features: frozenset[str]
-    workers: int
+    workers: tuple[int, ...]
+    """How many each control process has, in the order of starts; the last one is for all later."""
     descriptors: int
     drain_s: float
     """For predecessors."""

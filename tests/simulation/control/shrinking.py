@@ -23,13 +23,14 @@ def smaller_plans(plan: Plan) -> Iterator[Plan]:
     for speed in (Speed(), replace(plan.speed, room=Speed.room)):
         if speed != plan.speed:
             yield replace(plan, speed=speed)
-    if plan.workers > 1:
-        yield replace(plan, workers=plan.workers - 1)
+    for count in range(1, max(plan.workers) + (len(plan.workers) > 1)):
+        yield replace(plan, workers=(count,))
 
 
 def describe(plan: Plan) -> Iterator[str]:
     """Yield lines about a plan."""
-    yield f"{plan.workers} workers, {plan.descriptors} descriptors, {plan.speed}"
+    workers = ", then ".join(map(str, plan.workers))
+    yield f"{workers} workers, {plan.descriptors} descriptors, {plan.speed}"
     for what, fates in (("worker", plan.worker_fates), ("control process", plan.control_fates)):
         for number, fate in sorted(fates.items()):
             at = "message" if fate.is_message else "call"

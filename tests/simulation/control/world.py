@@ -20,9 +20,8 @@ from .seam import installed
 
 # For a control process to start, or for one that has handed over to start again.
 _START_S = 0.05
-# Workers that nothing commands end after ten minutes; what is left of others takes some seconds.
+# For what is left of predecessors, which takes some seconds.
 _SETTLED_S = 14.0
-_ORPHANED_S = 620.0
 # Between two looks at counters.
 _LOOK_S = 0.5
 # For clients of a node at rest to be served, for what was counted to be reported, and for an end.
@@ -127,8 +126,6 @@ class World:
         for process in self.machine.processes:
             process.dies_at_call = process.dies_at_message = 0
         self._run_for(_SETTLED_S)
-        if len(self.machine.alive(WORKER)) > self.plan.workers:
-            self._run_for(_ORPHANED_S)
         if self.machine.violations:
             return
         self.checks.sockets_and_states()
@@ -168,7 +165,8 @@ class World:
         self.note(f"{process.name}: starts")
         if not self.is_calm:
             _give(process, self.plan.control_fates.get(number))
-        control = Control(self, process)
+        workers = self.plan.workers
+        control = Control(self, process, workers[min(number, len(workers) - 1)])
         process.main = control
         self.controls.append(control)
         process.start(control.run)
@@ -223,7 +221,7 @@ class World:
             self.note(f"{process.name}: stopped for {seconds:g} s")
             process.is_hung = is_hang
             process.loop.hold(seconds)
-            self.checks.disturbed_at = process.loop.held_until
+            self.checks.disturb(process.loop.held_until)
 
     def _change(
         self,
