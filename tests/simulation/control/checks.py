@@ -16,8 +16,9 @@ from userspace_proxy.plane.worker_main import ORPHAN_S
 
 from ..streams import Stream
 from .clients import DIALS, ENDED, REFUSED, SERVED, WAITS, Client
-from .files import Port, TcpCopy, UdpCopy, UnixEnd
-from .machine import CONTROL, WORKER, Process
+from .files import CONTROL, WORKER, PlainCopy, Port, TcpCopy, UdpCopy, UnixEnd
+from .machine import Process
+from .system_calls import Pidfd
 
 if TYPE_CHECKING:
     from .control import Desired
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 _WAIT_S = 2.5
 # Descriptors: with fewer no worker stands in for another one.
 _MANY = 100
+
+
+# For an ejection to end, and for a dial.
+_EJECTED_S = 6.0
 
 
 class Checks:
@@ -46,10 +51,16 @@ class Checks:
         """The workers of the last look that carry traffic."""
         self._disturbed_at = 0.0
         """When anything but a client last happened."""
+        self._broken_until = 0.0
+        """An endpoint may be ejected until then."""
         self._orphaned_at = 0.0
         """When a control process last ended."""
         self._counted: dict[tuple[str, int], tuple[int, ...]] = {}
         """By control process and group: what was counted at the last look."""
+        self._kept = 0
+        """The number of the socket that workers keep."""
+        self._pins: dict[tuple[SocketAddress, str], str] = {}
+        """By address and client: the endpoint that it had in calm."""
         self._before_calm: dict[int, int] = {}
         """By group: the connections before the clients in calm."""
         world.machine.stopped_listening = self._stopped_listening
@@ -60,6 +71,11 @@ class Checks:
     def disturb(self, until: float) -> None:
         """Note that clients may wait until then, and a while longer."""
         self._disturbed_at = max(self._disturbed_at, until)
+
+    def note_broken(self, seconds: float) -> None:
+        """Note that an endpoint is broken for a while, so clients may be reset, or wait."""
+        self._broken_until = max(self._broken_until, self.world.timeline.now + seconds + _EJECTED_S)
+        self.disturb(self._broken_until)
 
     def note_wanted(self, desired: Desired) -> None:
         """Note that a Service is to be served in another way."""
@@ -76,7 +92,10 @@ class Checks:
     def note_answer(self, desired: Desired, failures: set[SocketAddress]) -> None:
         """Note that the plane serves a Service from now on."""
         for at in desired.wanted:
-            if at not in failures:
+            if at in failures:
+                self._in_force.pop(at, None)
+                self._changed_at[at] = self.world.timeline.now
+            else:
                 self._in_force[at] = desired.serving
                 self._lost.discard(at)
 
@@ -129,6 +148,8 @@ class Checks:
         """Judge the end of a client's connection that the client didn't want."""
         if client.state == REFUSED or client.is_excused or self.world.is_finishing:
             return
+        if self._broken_until >= client.dialled_at:
+            return
         if self._changed_at.get(client.to, -1.0) >= client.dialled_at:
             return
         in_force = self._in_force.get(client.to)
@@ -138,9 +159,6 @@ class Checks:
             if client.stream in process.kernel.taken and is_draining(process):
                 return
         self.world.violate(f"{client.name} was reset while it {was}")
-
-    def served(self, client: Client) -> None:
-        """Judge an answer: the endpoint must be one that the Service has, or has had."""
 
     # -- at rest -----------------------------------------------------------------------------------
 
@@ -191,6 +209,9 @@ class Checks:
         copies = [f for f in process.kernel.files.values() if isinstance(f, TcpCopy | UdpCopy)]
         if len(copies) != len(listeners):
             self.world.violate(f"{name} has {len(copies)} ports for {len(listeners)} listeners")
+        plain = sorted(f.name for f in process.kernel.files.values() if isinstance(f, PlainCopy))
+        if plain != ["eventfd", "netlink socket"]:
+            self.world.violate(f"{name} has {plain}")
         ends = [f for f in process.kernel.files.values() if isinstance(f, UnixEnd)]
         if len(ends) != 1:
             self.world.violate(f"{name} has {len(ends)} connections to control processes")
@@ -207,6 +228,15 @@ class Checks:
         ends = sum(isinstance(f, UnixEnd) for f in files)
         if ends != len(plane._workers):
             self.world.violate(f"{process.name} has {ends} connections to workers")
+        pidfds = sum(isinstance(f, Pidfd) for f in files)
+        if pidfds != len(plane._workers):
+            self.world.violate(f"{process.name} has {pidfds} pidfds")
+        for child in self.world.machine.processes:
+            if child.parent is process and child.is_dead and not child.is_reaped:
+                self.world.violate(f"{child.name} was not waited for")
+        plain = sum(isinstance(f, PlainCopy) for f in files)
+        if plain != len(plane._workers) + 1:
+            self.world.violate(f"{process.name} has {plain} eventfds and netlink sockets")
         if plane._listeners._leaving:
             self.world.violate(f"listeners are leaving at rest: {plane._listeners._leaving}")
 
@@ -279,6 +309,31 @@ class Checks:
         if control is not None and control.plane is not None:
             groups = control.plane._groups.values()
             self._before_calm = {g.number: g.totals().connections for g in groups}
+
+    def note_pins(self) -> None:
+        """Note which endpoints clients in calm had."""
+        world = self.world
+        seen = [*world.clients[world.calm_clients :], *world.askers[world.calm_askers :]]
+        self._pins = {(one.to, one.address[0]): one.endpoint for one in seen}
+        if world.control is not None:
+            self._kept = world.control.kept.core.shared.cookie
+
+    def pins(self) -> None:
+        """Check that clients of a Service with affinity have the same endpoints again.
+
+        The socket that was kept must be the same, too.
+        """
+        world = self.world
+        if world.control is not None and world.control.kept.core.shared.cookie != self._kept:
+            world.violate("the socket that workers kept was lost")
+        seen = [*world.clients[world.calm_clients :], *world.askers[world.calm_askers :]]
+        for one in seen:
+            serving = self._in_force.get(one.to)
+            before = self._pins.get((one.to, one.address[0]), "")
+            if serving is not None and serving.affinity_timeout_s and one.endpoint != before:
+                world.violate(
+                    f"a client of {one.to} had {before}, and has {one.endpoint} after a hand-over"
+                )
 
     def counters(self) -> None:
         """Check that what was served is counted, and that nothing is active at rest."""

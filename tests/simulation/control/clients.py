@@ -1,4 +1,4 @@
-"""Clients and endpoints: all behave; what clients see is what the control half promises."""
+"""Clients and endpoints: what clients see is what the control half promises."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from userspace_proxy.model import SocketAddress
 
 from ..network import ANSWERS, Address
-from ..streams import CONNECTING, OPEN, Stream
+from ..streams import OPEN, Stream
 from .files import Watch
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ DIALS, WAITS, SERVED, REFUSED, RESET, ENDED = (
 """What becomes of a client."""
 
 
+CLIENT_ADDRESSES = 200
 _END = b";"
 """Of an answer."""
 
@@ -41,8 +42,8 @@ class Client:
         self.is_excused = ""
         """Why it may be reset."""
         self._hold_s = hold_s
-        address = (f"10.3.0.{number % 200 + 1}", 20000 + number)
-        self.stream = world.machine.dial(self.name, address, (to.ip, to.port))
+        self.address: Address = (f"10.3.0.{number % CLIENT_ADDRESSES + 1}", 20000 + number)
+        self.stream = world.machine.dial(self.name, self.address, (to.ip, to.port))
         self.stream.item = Watch(world.machine, self._look)  # type: ignore[assignment]
 
     def _look(self) -> None:
@@ -61,10 +62,9 @@ class Client:
             self.endpoint = stream.read(100).decode()[:-1]
             self.state = SERVED
             self.world.note(f"{self.name}: served by {self.endpoint}")
-            self.world.checks.served(self)
             if not self.world.is_finishing:
                 self.world.timeline.after(self._hold_s, self.finish)
-        elif stream.has_fin and self.state != CONNECTING:
+        elif stream.has_fin:
             was, self.state = self.state, ENDED
             if was == WAITS and not self.is_excused:
                 # A process that is killed ends its connections without a reset.
@@ -86,7 +86,7 @@ class Asker:
     def __init__(self, world: World, number: int, to: SocketAddress) -> None:
         self.world = world
         self.to = to
-        self.address: Address = (f"10.4.0.{number % 200 + 1}", 20000 + number)
+        self.address: Address = (f"10.4.0.{number % CLIENT_ADDRESSES + 1}", 20000 + number)
         self.endpoint = ""
         self.is_refused = False
         world.machine.clients[self.address] = self._answered
@@ -102,15 +102,21 @@ class Asker:
 
 
 class Endpoint:
-    """Part of Host: one that always answers, with its name."""
+    """Part of Host: one that answers with its name, unless it is broken for a while."""
 
     def __init__(self, world: World, address: SocketAddress) -> None:
         self._world = world
         self._address = address
+        self._how = ANSWERS
+        self._until = 0.0
+
+    def break_for(self, seconds: float, how: str) -> None:
+        """Refuse connections, or be unreachable, for that long."""
+        self._how, self._until = how, self._world.timeline.now + seconds
 
     def behaviour(self) -> str:
         """Part of Host."""
-        return ANSWERS
+        return self._how if self._world.timeline.now < self._until else ANSWERS
 
     def accept(self, stream: Stream) -> None:
         """Part of Host."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.agent import hand_over
 from userspace_proxy.dataplane import Tuning
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 LABEL = "node"
 _TUNING = Tuning(descriptor_limit=400, connection_log=0.0)
+_KEPT = "table"
 _DRAIN_S = 1.0
 # The agent tries again what can't be served.
 _AGAIN_S = 1.0
@@ -57,6 +59,8 @@ class Control:
         self.process = process
         self.plane: Plane | None = None
         self.predecessors: Predecessors | None = None
+        self.kept: Any = None
+        """The socket that workers keep for the next control process, as one for nftables."""
         self.serves = False
         """It has reported that it serves."""
         self.served: dict[str, Group] = {}
@@ -78,6 +82,9 @@ class Control:
                 predecessors=self.predecessors,
             )
             plane.start()
+            found = self.predecessors.kept if self.predecessors is not None else {}
+            self.kept = found.pop(_KEPT, None) or self.process.kernel.socket(_socket.AF_NETLINK)
+            plane.keep(_KEPT, self.kept)
             self.apply()
             await self._relieve(plane)
             await self._stop.wait()

@@ -9,8 +9,10 @@ from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.handling import Handling
 from userspace_proxy.model.serving import Serving
 
+from ..network import REFUSES, UNREACHABLE
 from .machine import Speed
 from .plan import (
+    BREAK,
     CLIENT,
     CRASH,
     ENDPOINTS,
@@ -37,6 +39,7 @@ _FEATURES = (
     "hand-overs",
     "failed starts",
     "changes",
+    "bad endpoints",
     "removals",
     "swaps",
     "affinity",
@@ -147,4 +150,7 @@ def _draw_events(
         Event(at(), HAND_OVER, (rng.choice([0.0, 0.01, 0.2]),)) for _ in drawn("hand-overs", 3)
     ]
     events += [Event(at(), NO_START, (rng.randint(1, 8),)) for _ in drawn("failed starts", 2)]
+    for _ in drawn("bad endpoints", 3):
+        how, seconds = rng.choice([REFUSES, UNREACHABLE]), rng.choice([0.1, 1.0, 5.0])
+        events.append(Event(at(), BREAK, (rng.choice(ENDPOINTS), how, seconds)))
     return events

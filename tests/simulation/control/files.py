@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from .machine import Machine, Process
 
 
+CONTROL, WORKER = "control", "worker"
+"""The kinds of processes."""
+
+
 def error(number: int) -> OSError:
     """Return the error of a system call."""
     return OSError(number, os.strerror(number))
@@ -100,6 +104,10 @@ class Port(Shared):
         self.is_listening = False
         self.may_reuse = self.is_shared = self.is_deaf = False
         """SO_REUSEADDR; SO_REUSEPORT; bound to an interface that there isn't."""
+        self.is_by_client = False
+        """The kernel chooses among those that share the port by the client's address."""
+        self.turn = 0
+        """In the order in which ports began to listen, or were bound."""
         self.queue: deque[Any] = deque()
         self._first: Any = None
         """Of the copies; it may be closed."""
@@ -123,8 +131,19 @@ class Port(Shared):
         self._check((address[0], port))
         self.local = (address[0], port)
         ports[self] = None
+        self._take_turn()
         for copy in self.copies:
             copy.local = self.local
+
+    def _take_turn(self) -> None:
+        self.machine.cookies += 1
+        self.turn = self.machine.cookies
+
+    @property
+    def group(self) -> list[Port]:
+        """Those that share its port."""
+        ports = self.machine.ports
+        return [p for p in ports if p.local == self.local and p.is_tcp == self.is_tcp]
 
     @property
     def port(self) -> int:
@@ -146,6 +165,7 @@ class Port(Shared):
         assert self.local is not None, "it is bound"
         self._check(self.local)
         self.is_listening = True
+        self._take_turn()
         self._note(LISTENING)
 
     def stop_listening(self, cause: str) -> None:

@@ -13,14 +13,12 @@ from ..network import Address, Network
 from ..polling import Epoll
 from ..streams import CONNECTING, Stream
 from ..timeline import Timeline
-from .files import Port, Rendezvous, UnixEnd
+from .files import WORKER, Port, Rendezvous, UnixEnd
 from .loop import ProcessLoop
 from .system_calls import Died, ProcessKernel
 
 # Numbers that no process of the real machine has.
 _FIRST_PID = 10_000_000
-
-CONTROL, WORKER = "control", "worker"
 
 
 @dataclass(frozen=True)
@@ -194,6 +192,13 @@ class Machine(Network):
         """Return the ports that take clients of an address."""
         return [p for p in self.ports if p.is_tcp and p.is_listening and p.local == address]
 
+    def _choose(self, ports: list[Port], client: Address) -> Port:
+        """Return the one that gets a client, as ``plane.reuseport`` has it."""
+        if any(port.is_by_client for port in ports):
+            in_order = sorted(ports, key=lambda port: port.turn)
+            return in_order[int(client[0].rpartition(".")[2]) % len(ports)]
+        return ports[self.draw(len(ports))]
+
     def _arrive_at_node(self, client: Stream) -> None:
         if client.state != CONNECTING:
             return
@@ -203,7 +208,8 @@ class Machine(Network):
             self.refused(client)
             client.fail(111)
             return
-        port = listening[self.draw(len(listening))]
+        assert client.local is not None, "it has an address"
+        port = self._choose(listening, client.local)
         server = Stream(self, f"proxy's side of {client.name}")
         server.local, server.remote = client.remote, client.local
         server.opened(client)
@@ -232,7 +238,7 @@ class Machine(Network):
             return
         found = self.ports_of_datagrams(to)
         if found:
-            found[self.draw(len(found))].receive(payload, source, to[0], hops)
+            self._choose(found, source).receive(payload, source, to[0], hops)
 
 
 class Child:

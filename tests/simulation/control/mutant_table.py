@@ -157,4 +157,15 @@ MUTANTS: Mapping[str, Mutant] = {
         "            self._start_again()\n            return\n",
         "            return\n",
     ),
+    "pins-not-taken": _plane(
+        "plane", "self._predecessors.take_pins(group.label)", "self._predecessors.take_pins('')"
+    ),
+    "pins-that-are-late-lost": _plane(
+        "plane",
+        "            predecessors.on_pins = self._send_all",
+        "            pass",
+    ),
+    "late-predecessor-forgotten": _plane(
+        "adoption", "        self._workers = late\n", "        late.clear()\n"
+    ),
 }

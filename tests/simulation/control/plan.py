@@ -10,7 +10,7 @@ from userspace_proxy.model.serving import Serving
 
 from .machine import Speed
 
-SERVE, REMOVE, RENAME, SWAP, CLIENT, KILL, STOP, CRASH, HAND_OVER, NO_START = (
+SERVE, REMOVE, RENAME, SWAP, CLIENT, KILL, STOP, CRASH, HAND_OVER, NO_START, BREAK = (
     "serve",
     "remove",
     "rename",
@@ -21,6 +21,7 @@ SERVE, REMOVE, RENAME, SWAP, CLIENT, KILL, STOP, CRASH, HAND_OVER, NO_START = (
     "crash",
     "hand over",
     "no start",
+    "break",
 )
 """What events are."""
 

@@ -74,6 +74,12 @@ def _nothing(*_args: Any, **_kwargs: Any) -> None:
     """Instead of what changes this process."""
 
 
+def _choose(sock: Any, *_program: int, is_by_client: bool) -> None:
+    """Part of plane.reuseport: the program is the whole group's."""
+    for port in sock.core.shared.group:
+        port.is_by_client = is_by_client
+
+
 def _modules() -> list[ModuleType]:
     names = [each.name for each in pkgutil.iter_modules(userspace_proxy.plane.__path__)]
     return [importlib.import_module(f"userspace_proxy.plane.{name}") for name in names]
@@ -114,7 +120,10 @@ def _names(machine: Machine, kernel: Any, descriptors: int) -> dict[str, Any]:
         "be_killed_first": _nothing,
         "exit_on_memory_error": _nothing,
         "take_levels": _nothing,
-        "reuseport": SimpleNamespace(choose_by_client=_nothing, choose_by_chance=_nothing),
+        "reuseport": SimpleNamespace(
+            choose_by_client=partial(_choose, is_by_client=True),
+            choose_by_chance=partial(_choose, is_by_client=False),
+        ),
     }
 
 

@@ -15,6 +15,7 @@ from ..kernel import Kernel, _Pipe
 from ..network import Network
 from ..sockets import SimulatedSocket
 from .files import (
+    CONTROL,
     Plain,
     PlainCopy,
     Port,
@@ -122,7 +123,7 @@ class ProcessKernel(Kernel):
             self.enter("socket")
             if family == _socket.AF_NETLINK:
                 fileno = self.allocate(Plain(self.machine, "netlink socket").copy(self.process))
-            elif self.process.kind == "control":
+            elif self.process.kind == CONTROL:
                 port = Port(self.machine, is_tcp=kind & 0xF == _socket.SOCK_STREAM)
                 fileno = self.allocate(port.copy(self.process))
         return ProcessSocket(self, family, kind, proto, fileno)

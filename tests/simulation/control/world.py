@@ -12,9 +12,10 @@ from ..kernel import Runaway
 from ..timeline import Timeline
 from . import plan as plans
 from .checks import Checks
-from .clients import Asker, Client, Endpoint
+from .clients import CLIENT_ADDRESSES, Asker, Client, Endpoint
 from .control import Control, Desired
-from .machine import CONTROL, WORKER, Machine, Process
+from .files import CONTROL, WORKER
+from .machine import Machine, Process
 from .plan import ENDPOINTS, Event, Fate, Plan
 from .seam import installed
 
@@ -73,11 +74,13 @@ class World:
         self.is_calm = self.is_finishing = False
         self.clients: list[Client] = []
         self.askers: list[Asker] = []
+        self.calm_clients = self.calm_askers = 0
+        """The first ones that came when the node was at rest."""
         self.checks = Checks(self)
         self.machine.dying = self._on_death
         self.machine.started = self._on_worker
-        for endpoint in ENDPOINTS:
-            self.machine.hosts[endpoint.ip, endpoint.port] = Endpoint(self, endpoint)
+        self.endpoints = {each: Endpoint(self, each) for each in ENDPOINTS}
+        self.machine.hosts.update(self.endpoints)
 
     @property
     def control(self) -> Control | None:
@@ -126,22 +129,36 @@ class World:
         for process in self.machine.processes:
             process.dies_at_call = process.dies_at_message = 0
         self._run_for(_SETTLED_S)
-        if self.machine.violations:
-            return
-        self.checks.sockets_and_states()
-        self.checks.note_calm_counters()
-        self._dial_all()
-        self._run_for(_SERVED_S)
-        self.checks.clients_in_calm()
-        for client in self.clients:
-            client.finish()
-        self._run_for(_REPORTED_S)
+        self._check_at_rest(1000)
         self.checks.counters()
+        if self.control is not None and not self.machine.violations:
+            self.note("hand-over at rest")
+            self.checks.note_pins()
+            self.control.process.die(-9)
+            self._run_for(_SETTLED_S)
+            # The same clients.
+            self._check_at_rest(1000 + CLIENT_ADDRESSES)
+        if not self.machine.violations:
+            self.checks.pins()
         self.is_finishing = True
         if self.control is not None and not self.machine.violations:
             self.control.process.loop.call_soon(self.control.stop)
             self._run_for(_ENDED_S)
             self.checks.at_end()
+
+    def _check_at_rest(self, number: int) -> None:
+        """Check what must hold, and have clients with numbers from that one on dial."""
+        if self.machine.violations:
+            return
+        self.checks.sockets_and_states()
+        self.checks.note_calm_counters()
+        self._dial_all(number)
+        self._run_for(_SERVED_S)
+        if not self.machine.violations:
+            self.checks.clients_in_calm()
+        for client in self.clients:
+            client.finish()
+        self._run_for(_REPORTED_S)
 
     def _run_for(self, seconds: float) -> None:
         end = self.timeline.now + seconds
@@ -202,6 +219,11 @@ class World:
             if self.control is not None:
                 self.note(what)
                 self.control.process.die(-9)
+        elif what == plans.BREAK:
+            endpoint, how, seconds = args
+            self.note(f"endpoint {endpoint.ip}: {how} for {seconds:g} s")
+            self.endpoints[endpoint].break_for(seconds, how)
+            self.checks.note_broken(seconds)
         elif what == plans.SWAP:
             self._swap(*args)
         elif what == plans.NO_START:
@@ -269,11 +291,10 @@ class World:
             self.askers.append(asker)
             asker.ask()
 
-    def _dial_all(self) -> None:
+    def _dial_all(self, number: int) -> None:
         """Have new clients dial each address of each Service."""
         self.calm_clients = len(self.clients)
         self.calm_askers = len(self.askers)
-        number = 1000
         for desired in self.desired:
             for to in desired.addresses:
                 for _ in range(_CLIENTS_IN_CALM):
