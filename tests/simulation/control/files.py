@@ -288,22 +288,19 @@ class UnixEnd:
         return count
 
     def receive(self, most: int) -> Piece:
-        """Return what one call has sent, or a part of it, with its files."""
+        """Return bytes up to files, with these."""
         if not self.inbox:
             if self.peer is None:
                 return b"", []
             raise BlockingIOError(errno.EAGAIN, "nothing to read")
-        data, rights = self.inbox.popleft()
-        if len(data) > most:
-            self.inbox.appendleft((data[most:], []))
-            data = data[:most]
-        while not rights and self.inbox and not self.inbox[0][1] and len(data) < most:
-            more, _ = self.inbox.popleft()
-            if len(data) + len(more) > most:
-                cut = most - len(data)
-                self.inbox.appendleft((more[cut:], []))
-                more = more[:cut]
-            data += more
+        data, rights = b"", list[Shared]()
+        # What came before files is read with them, what came after isn't.
+        while self.inbox and not rights and len(data) < most:
+            more, rights = self.inbox.popleft()
+            room = most - len(data)
+            if len(more) > room:
+                self.inbox.appendleft((more[room:], []))
+            data += more[:room]
         if self.peer is not None:
             self.peer.process.loop.wake()
         return data, rights
