@@ -31,6 +31,8 @@ _WAIT_S = 2.5
 _MANY = 100
 
 
+# For a control process to end, and for another one to start.
+_ENDS_S = 5.0
 # For an ejection to end, and for a dial.
 _EJECTED_S = 6.0
 
@@ -104,6 +106,13 @@ class Checks:
         wanted = {at for each in self.world.desired if each.is_there for at in each.wanted}
         for at in [at for at in self._in_force if at not in wanted]:
             del self._in_force[at]
+
+    def note_end(self) -> None:
+        """Note that the control process has closed all groups."""
+        now = self.world.timeline.now
+        self._changed_at.update(dict.fromkeys(self._in_force, now))
+        self._in_force.clear()
+        self.disturb(now + _ENDS_S)
 
     def dying(self, process: Process) -> None:
         """Excuse the clients of a process that dies."""

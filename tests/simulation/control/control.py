@@ -90,6 +90,7 @@ class Control:
             await self._stop.wait()
             for group in self.served.values():
                 plane.close_group(group)
+            world.checks.note_end()
             await plane.drain(_DRAIN_S)
         # Not in a task: it waits for other processes.
         loop.call_soon(plane.close)
@@ -117,7 +118,7 @@ class Control:
     def apply(self) -> None:
         """Bring what is to be served into force, as a round of the agent does."""
         plane = self.plane
-        if plane is None:
+        if plane is None or self._stop.is_set():
             return
         wanted = {each.name: each for each in self.world.desired if each.is_there}
         retired = [self.served.pop(name) for name in list(self.served) if name not in wanted]

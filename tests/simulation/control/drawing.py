@@ -15,6 +15,7 @@ from .plan import (
     BREAK,
     CLIENT,
     CRASH,
+    END,
     ENDPOINTS,
     HAND_OVER,
     KILL,
@@ -38,6 +39,7 @@ _FEATURES = (
     "crashes",
     "hand-overs",
     "failed starts",
+    "orderly ends",
     "changes",
     "bad endpoints",
     "removals",
@@ -149,6 +151,7 @@ def _draw_events(
     events += [
         Event(at(), HAND_OVER, (rng.choice([0.0, 0.01, 0.2]),)) for _ in drawn("hand-overs", 3)
     ]
+    events += [Event(at(), END) for _ in drawn("orderly ends", 2)]
     events += [Event(at(), NO_START, (rng.randint(1, 8),)) for _ in drawn("failed starts", 2)]
     for _ in drawn("bad endpoints", 3):
         how, seconds = rng.choice([REFUSES, UNREACHABLE]), rng.choice([0.1, 1.0, 5.0])

@@ -10,7 +10,7 @@ from userspace_proxy.model.serving import Serving
 
 from .machine import Speed
 
-SERVE, REMOVE, RENAME, SWAP, CLIENT, KILL, STOP, CRASH, HAND_OVER, NO_START, BREAK = (
+SERVE, REMOVE, RENAME, SWAP, CLIENT, KILL, STOP, CRASH, HAND_OVER, NO_START, BREAK, END = (
     "serve",
     "remove",
     "rename",
@@ -22,6 +22,7 @@ SERVE, REMOVE, RENAME, SWAP, CLIENT, KILL, STOP, CRASH, HAND_OVER, NO_START, BRE
     "hand over",
     "no start",
     "break",
+    "end",
 )
 """What events are."""
 

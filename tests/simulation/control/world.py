@@ -219,6 +219,10 @@ class World:
             if self.control is not None:
                 self.note(what)
                 self.control.process.die(-9)
+        elif what == plans.END:
+            if self.control is not None:
+                self.note("the control process is to end")
+                self.control.stop()
         elif what == plans.BREAK:
             endpoint, how, seconds = args
             self.note(f"endpoint {endpoint.ip}: {how} for {seconds:g} s")
