@@ -15,7 +15,7 @@ from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.worker_main import ORPHAN_S
 
 from ..streams import Stream
-from .clients import DIALS, ENDED, REFUSED, SERVED, WAITS, Client
+from .clients import DIALS, ENDED, REFUSED, RESET, SERVED, WAITS, Client
 from .files import CONTROL, WORKER, PlainCopy, Port, TcpCopy, UdpCopy, UnixEnd
 from .machine import Process
 from .system_calls import Pidfd
@@ -89,15 +89,15 @@ class Checks:
 
     def _is_to_serve(self, desired: Desired, at: SocketAddress) -> bool:
         is_open = desired.is_there and at in desired.wanted
-        return is_open and not desired.serving.is_refusing
+        return is_open and not desired.serving.has_none
 
     def note_answer(self, desired: Desired, failures: set[SocketAddress]) -> None:
         """Note that the plane serves a Service from now on."""
         for at in desired.wanted:
-            if at in failures:
-                self._in_force.pop(at, None)
+            before = self._in_force.pop(at, None)
+            if at in failures or before is None or before.has_none or desired.serving.has_none:
                 self._changed_at[at] = self.world.timeline.now
-            else:
+            if at not in failures:
                 self._in_force[at] = desired.serving
                 self._lost.discard(at)
 
@@ -162,7 +162,7 @@ class Checks:
         if self._changed_at.get(client.to, -1.0) >= client.dialled_at:
             return
         in_force = self._in_force.get(client.to)
-        if in_force is None or in_force.is_refusing:
+        if in_force is None or in_force.has_none:
             return
         for process in self.world.machine.processes:
             if client.stream in process.kernel.taken and is_draining(process):
@@ -277,6 +277,10 @@ class Checks:
         if serving is None or serving.is_refusing:
             if state != REFUSED:
                 self.world.violate(f"{name} is {state} at {at}, which refuses")
+        elif serving.has_none:
+            # Clients of TCP wait, for a time; datagrams are dropped.
+            if state not in (RESET, WAITS):
+                self.world.violate(f"{name} is {state} at {at}, which has no endpoint")
         elif state not in (SERVED, ENDED):
             self.world.violate(f"{name} is {state} at {at}, which is served")
         elif endpoint not in {each.ip for each in serving.endpoints}:
@@ -309,7 +313,10 @@ class Checks:
         if not runs or now - self._disturbed_at < _WAIT_S or world.plan.descriptors < _MANY:
             return
         for client in world.clients:
-            if client.state in (DIALS, WAITS) and now - client.dialled_at >= _WAIT_S:
+            serving = self._in_force.get(client.to)
+            if serving is None or serving.has_none or now - client.dialled_at < _WAIT_S:
+                continue
+            if client.state in (DIALS, WAITS):
                 world.violate(f"{client.name} {client.state} although a worker runs")
 
     def note_calm_counters(self) -> None:
@@ -361,6 +368,8 @@ class Checks:
             counted = totals.connections - self._before_calm[group.number]
             if counted != served:
                 self.world.violate(f"{group.label}: {served} clients served, {counted} counted")
+            if group.waiting(self.world.timeline.now).clients:
+                self.world.violate(f"{group.label}: clients wait at rest")
             if totals.active:
                 self.world.violate(f"{group.label}: {totals.active} active connections at rest")
 

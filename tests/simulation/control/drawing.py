@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from random import Random
 
 from userspace_proxy.model import Protocol, SocketAddress
-from userspace_proxy.model.handling import Handling
+from userspace_proxy.model.handling import Handling, Hold
 from userspace_proxy.model.serving import Serving
 
 from ..network import REFUSES, UNREACHABLE
@@ -45,6 +45,7 @@ _FEATURES = (
     "removals",
     "swaps",
     "affinity",
+    "holds",
     "UDP",
     "slow",
     "small buffers",
@@ -52,6 +53,10 @@ _FEATURES = (
     "other numbers of workers",
     "long stops",
 )
+
+
+# Less than clients of a node at rest have.
+_HOLD_S = 2.0
 
 
 def make_plan(seed: int) -> Plan:
@@ -107,7 +112,8 @@ def _draw_places(rng: Random) -> tuple[int, ...]:
 def _draw_serving(rng: Random, features: frozenset[str]) -> Serving:
     count = rng.choice([0, 1, 1, 2, 3])
     affinity = 60 if "affinity" in features and rng.random() < 0.6 else None
-    handling = Handling()
+    is_holding = "holds" in features and rng.random() < 0.5
+    handling = Handling(hold=Hold(_HOLD_S) if is_holding else None)
     return Serving(tuple(rng.sample(ENDPOINTS, count)), affinity, handling=handling)
 
 
