@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 _WAIT_S = 2.5
 # Descriptors: with fewer no worker stands in for another one.
 _MANY = 100
-
-
 # For a control process to end, and for another one to start.
 _ENDS_S = 5.0
 # For an ejection to end, and for a dial.
@@ -143,6 +141,19 @@ class Checks:
         control = self.world.control
         if by_death and (control is None or control.plane is None):
             self._lost.add(at)
+        elif port.queue and self._is_kept(at):
+            self.world.violate(f"clients in a queue of {at} are reset, and it is served")
+
+    def _is_kept(self, at: SocketAddress) -> bool:
+        """Return whether no queue of an address may end, unless its last process dies."""
+        plan, control = self.world.plan, self.world.control
+        if control is None or control.is_ending or self.world.is_finishing:
+            return False
+        if len(plan.workers) > 1 or plan.descriptors < _MANY:
+            # A queue that no worker is left for ends.
+            return False
+        wanted = [each for each in self.world.desired if each.is_there and at in each.wanted]
+        return any(not each.serving.is_refusing for each in wanted)
 
     def _refused(self, stream: Stream) -> None:
         """Take a client that no socket takes."""

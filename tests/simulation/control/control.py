@@ -111,6 +111,11 @@ class Control:
         self.world.note(f"{self.process.name}: serves")
         self.serves = True
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stop.is_set()
+
     def stop(self) -> None:
         """Have it end in order."""
         self._stop.set()
@@ -118,7 +123,7 @@ class Control:
     def apply(self) -> None:
         """Bring what is to be served into force, as a round of the agent does."""
         plane = self.plane
-        if plane is None or self._stop.is_set():
+        if plane is None or self.is_ending:
             return
         wanted = {each.name: each for each in self.world.desired if each.is_there}
         retired = [self.served.pop(name) for name in list(self.served) if name not in wanted]
