@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from .halves import PACKAGES, mutants
 from .mutant_table import Mutant
@@ -33,10 +33,11 @@ class _MutantLoader(importlib.machinery.SourceFileLoader):
         super().__init__(name, path)
         self._mutant = mutant
 
-    def get_code(self, fullname: str) -> object:
+    def get_code(self, fullname: str) -> CodeType:
         """Part of SourceLoader; no compiled file is read or written."""
         source = self._mutant.apply(Path(self.path).read_text())
-        return compile(source, self.path, "exec", dont_inherit=True)
+        code: CodeType = compile(source, self.path, "exec", dont_inherit=True)
+        return code
 
 
 class _Finder(importlib.abc.MetaPathFinder):

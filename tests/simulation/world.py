@@ -86,6 +86,7 @@ class Service:
         if self.sock is not None:
             return
         is_tcp = self.planned.protocol is Protocol.TCP
+        sock: Any
         with self.world.kernel.granted():
             sock = self.world.kernel.socket(2, 1 if is_tcp else 2)
             sock.core.name = f"listener of {self.planned.address[0]}"
@@ -230,7 +231,7 @@ class World:
             endpoint: PodHost(self, endpoint, scripts)
             for endpoint, scripts in self.plan.scripts.items()
         }
-        self.network.hosts.update(self.hosts)
+        self.network.hosts.update({(at[0], at[1]): host for at, host in self.hosts.items()})
         self.services: list[Service] = []
         self.loop.run(self._open_services)
         for event in self.plan.events:

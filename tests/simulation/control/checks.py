@@ -15,7 +15,7 @@ from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.worker_main import ORPHAN_S
 
 from ..streams import Stream
-from .clients import DIALS, ENDED, REFUSED, RESET, SERVED, WAITS, Client
+from .clients import DIALS, ENDED, REFUSED, RESET, SERVED, WAITS, Asker, Client
 from .files import CONTROL, WORKER, PlainCopy, Port, TcpCopy, UdpCopy, UnixEnd
 from .machine import Process
 from .system_calls import Pidfd
@@ -86,12 +86,12 @@ class Checks:
                 self._changed_at[at] = now
 
     def _is_to_serve(self, desired: Desired, at: SocketAddress) -> bool:
-        is_open = desired.is_there and at in desired.wanted
+        is_open = desired.is_there and at in desired.chosen
         return is_open and not desired.serving.has_none
 
     def note_answer(self, desired: Desired, failures: set[SocketAddress]) -> None:
         """Note that the plane serves a Service from now on."""
-        for at in desired.wanted:
+        for at in desired.chosen:
             before = self._in_force.pop(at, None)
             if at in failures or before is None or before.has_none or desired.serving.has_none:
                 self._changed_at[at] = self.world.timeline.now
@@ -101,7 +101,7 @@ class Checks:
 
     def note_round(self) -> None:
         """Note that what isn't wanted is closed."""
-        wanted = {at for each in self.world.desired if each.is_there for at in each.wanted}
+        wanted = {at for each in self.world.desired if each.is_there for at in each.chosen}
         for at in [at for at in self._in_force if at not in wanted]:
             del self._in_force[at]
 
@@ -152,7 +152,7 @@ class Checks:
         if len(plan.workers) > 1 or plan.descriptors < _MANY:
             # A queue that no worker is left for ends.
             return False
-        wanted = [each for each in self.world.desired if each.is_there and at in each.wanted]
+        wanted = [each for each in self.world.desired if each.is_there and at in each.chosen]
         return any(not each.serving.is_refusing for each in wanted)
 
     def _refused(self, stream: Stream) -> None:
@@ -340,10 +340,14 @@ class Checks:
     def note_pins(self) -> None:
         """Note which endpoints clients in calm had."""
         world = self.world
-        seen = [*world.clients[world.calm_clients :], *world.askers[world.calm_askers :]]
-        self._pins = {(one.to, one.address[0]): one.endpoint for one in seen}
+        self._pins = {(one.to, one.address[0]): one.endpoint for one in self._in_calm()}
         if world.control is not None:
             self._kept = world.control.kept.core.shared.cookie
+
+    def _in_calm(self) -> list[Client | Asker]:
+        """Return the clients that came when the node was last at rest."""
+        world = self.world
+        return [*world.clients[world.calm_clients :], *world.askers[world.calm_askers :]]
 
     def pins(self) -> None:
         """Check that clients of a Service with affinity have the same endpoints again.
@@ -353,8 +357,7 @@ class Checks:
         world = self.world
         if world.control is not None and world.control.kept.core.shared.cookie != self._kept:
             world.violate("the socket that workers kept was lost")
-        seen = [*world.clients[world.calm_clients :], *world.askers[world.calm_askers :]]
-        for one in seen:
+        for one in self._in_calm():
             serving = self._in_force.get(one.to)
             before = self._pins.get((one.to, one.address[0]), "")
             if serving is not None and serving.affinity_timeout_s and one.endpoint != before:

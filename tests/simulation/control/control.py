@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import _socket
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -44,10 +44,14 @@ class Desired:
         self.is_there = True
 
     @property
-    def wanted(self) -> Mapping[SocketAddress, Wanted]:
+    def chosen(self) -> list[SocketAddress]:
+        """Where it is to listen."""
+        return [self.addresses[place] for place in self.places]
+
+    @property
+    def wanted(self) -> Mapping[Hashable, Wanted]:
         """The listeners by their keys, which are their addresses."""
-        chosen = [self.addresses[place] for place in self.places]
-        return {at: Wanted(self.planned.protocol, [at]) for at in chosen}
+        return {at: Wanted(self.planned.protocol, [at]) for at in self.chosen}
 
 
 class Control:

@@ -69,6 +69,9 @@ class Plain(Shared):
         super().__init__(machine)
         self.name = name
         self.count = 0
+        """Of an eventfd."""
+        self.secret = b""
+        """Of a challenge: how it was answered."""
 
     def copy(self, process: Process) -> PlainCopy:
         made = PlainCopy(self, process)

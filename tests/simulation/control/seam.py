@@ -113,7 +113,7 @@ def _names(machine: Machine, kernel: Any, descriptors: int) -> dict[str, Any]:
         ),
         "open_rendezvous": kernel.open_rendezvous,
         "start_child": lambda _entry: machine.start_child(
-            lambda fd: worker_main._run(machine.kernel.socket(fileno=fd))
+            lambda fd: worker_main._run(kernel.socket(fileno=fd))
         ),
         "end_child": machine.end_child,
         "find_memory_limits": list,

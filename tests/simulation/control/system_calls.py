@@ -7,6 +7,7 @@ import array
 import errno
 import socket
 import struct
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.kernel.netlink.sockets import NETLINK_NETFILTER
@@ -157,7 +158,8 @@ class ProcessKernel(Kernel):
     def accept(self, listener: ProcessSocket, most: int) -> list[ProcessSocket]:
         """Part of kernel.abstract_sockets."""
         self.enter("accept")
-        queue, accepted = listener.core.shared.queue, []
+        queue: deque[UnixEnd] = listener.core.shared.queue
+        accepted: list[ProcessSocket] = []
         while queue and len(accepted) < most:
             end = queue.popleft()
             end.process = self.process
@@ -302,7 +304,8 @@ class ProcessSocket(SimulatedSocket):
         self._kernel.enter_message("sendmsg")
         core = self._enter("sendmsg")
         files = [self._kernel.file_of(fd) for _, _, rights in ancillary for fd in rights]
-        return core.send(b"".join(map(bytes, buffers)), [file.shared for file in files])
+        sent: int = core.send(b"".join(map(bytes, buffers)), [file.shared for file in files])
+        return sent
 
     def recvmsg(self, most: int, more: int = 0, flags: int = 0) -> Any:
         """Part of socket.socket."""
@@ -329,4 +332,4 @@ class ProcessSocket(SimulatedSocket):
 
 def is_answered(challenge: ProcessSocket, _connection: ProcessSocket, proof: bytes) -> bool:
     """Part of kernel.net_admin_proof."""
-    return getattr(challenge.core.shared, "secret", b"") == proof != b""
+    return bool(proof) and challenge.core.shared.secret == proof

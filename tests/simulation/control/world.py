@@ -80,7 +80,7 @@ class World:
         self.machine.dying = self._on_death
         self.machine.started = self._on_worker
         self.endpoints = {each: Endpoint(self, each) for each in ENDPOINTS}
-        self.machine.hosts.update(self.endpoints)
+        self.machine.hosts.update({(at.ip, at.port): each for at, each in self.endpoints.items()})
 
     @property
     def control(self) -> Control | None:
