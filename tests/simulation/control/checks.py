@@ -360,7 +360,9 @@ class Checks:
         for one in self._in_calm():
             serving = self._in_force.get(one.to)
             before = self._pins.get((one.to, one.address[0]), "")
-            if serving is not None and serving.affinity_timeout_s and one.endpoint != before:
+            if serving is None or not serving.affinity_timeout_s or not before:
+                continue
+            if one.endpoint != before:
                 world.violate(
                     f"a client of {one.to} had {before}, and has {one.endpoint} after a hand-over"
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from random import Random
 
 from userspace_proxy.model import Protocol, SocketAddress
@@ -127,11 +128,13 @@ def _draw_events(
     def drawn(feature: str, most: int) -> range:
         return range(rng.randint(1, most) if feature in features else 0)
 
-    numbers = range(len(services))
-    events = [
-        Event(at(), CLIENT, (n, rng.choice(numbers), rng.choice([0.0, 0.05, 2.0])))
-        for n in range(rng.randint(3, 15))
-    ]
+    numbers, clients = range(len(services)), count()
+
+    def draw_client(when: float) -> Event:
+        args = (next(clients), rng.choice(numbers), rng.choice([0.0, 0.05, 2.0]))
+        return Event(when, CLIENT, args)
+
+    events = [draw_client(at()) for _ in range(rng.randint(3, 15))]
     for _ in drawn("changes", 10):
         args = (rng.choice(numbers), _draw_serving(rng, features), _draw_places(rng))
         events.append(Event(at(), SERVE, args))
@@ -158,7 +161,13 @@ def _draw_events(
         Event(at(), HAND_OVER, (rng.choice([0.0, 0.01, 0.2]),)) for _ in drawn("hand-overs", 3)
     ]
     events += [Event(at(), END) for _ in drawn("orderly ends", 2)]
-    events += [Event(at(), NO_START, (rng.randint(1, 8),)) for _ in drawn("failed starts", 2)]
+    for _ in drawn("failed starts", 2):
+        when = at()
+        events += [
+            Event(when, NO_START, (rng.randint(1, 8),)),
+            Event(when + 0.001, KILL, (rng.randint(0, 3),)),
+            *(draw_client(when + 0.1 + rng.random()) for _ in range(4)),
+        ]
     for _ in drawn("bad endpoints", 3):
         how, seconds = rng.choice([REFUSES, UNREACHABLE]), rng.choice([0.1, 1.0, 5.0])
         events.append(Event(at(), BREAK, (rng.choice(ENDPOINTS), how, seconds)))

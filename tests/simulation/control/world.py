@@ -100,7 +100,8 @@ class World:
         logger.setLevel(logging.ERROR)
         logger.propagate = False
         logger.addHandler(handler)
-        constants = {"RESERVE": 2}
+        # A part of the messages that wait are made when there is room only.
+        constants = {"RESERVE": 2, "_BATCH_BYTES": self.plan.speed.room}
         try:
             with installed(
                 self.machine, self.rng, descriptors=self.plan.descriptors, constants=constants
@@ -210,6 +211,8 @@ class World:
         if what == plans.CLIENT:
             number, service, hold_s = args
             self._dial(number, self.desired[service], hold_s)
+        elif self.is_calm:
+            return
         elif what == plans.KILL:
             self._kill(args[0])
         elif what == plans.STOP:
