@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from random import Random
 
@@ -20,6 +20,7 @@ from .plan import (
     ENDPOINTS,
     HAND_OVER,
     KILL,
+    LATE_S,
     NO_START,
     REMOVE,
     RENAME,
@@ -42,6 +43,7 @@ _FEATURES = (
     "failed starts",
     "orderly ends",
     "changes",
+    "late changes",
     "bad endpoints",
     "removals",
     "swaps",
@@ -56,6 +58,7 @@ _FEATURES = (
 )
 
 
+_ENDS = {"crashes": CRASH, "hand-overs": HAND_OVER, "orderly ends": END}
 # Less than clients of a node at rest have.
 _HOLD_S = 2.0
 
@@ -66,6 +69,7 @@ def make_plan(seed: int) -> Plan:
     features = frozenset(f for f in _FEATURES if rng.random() < 0.4)
     calm_at = rng.choice([2.0, 6.0, 20.0])
     services = tuple(_draw_service(rng, n, features) for n in range(rng.randint(1, 4)))
+    events = _Drawing(rng, services, features, calm_at).events()
     has_fates = "deaths of workers" in features
     speed = Speed(
         latency_s=rng.choice([0.01, 0.05]) if "slow" in features else 0.0005,
@@ -83,7 +87,7 @@ def make_plan(seed: int) -> Plan:
         drain_s=rng.choice([0.0, 1.0, 5.0]),
         speed=speed,
         services=services,
-        events=tuple(sorted(_draw_events(rng, services, features, calm_at), key=lambda e: e.at)),
+        events=tuple(sorted(events, key=lambda event: event.at)),
         worker_fates=_draw_fates(rng, 8, 0.5) if has_fates else {},
         control_fates=_draw_fates(rng, 4, 0.7) if "deaths of control processes" in features else {},
         calm_at=calm_at,
@@ -118,57 +122,95 @@ def _draw_serving(rng: Random, features: frozenset[str]) -> Serving:
     return Serving(tuple(rng.sample(ENDPOINTS, count)), affinity, handling=handling)
 
 
-def _draw_events(
-    rng: Random, services: Sequence[ServicePlan], features: frozenset[str], calm_at: float
-) -> list[Event]:
-    def at() -> float:
+class _Drawing:
+    """Draws the events of one plan."""
+
+    def __init__(
+        self, rng: Random, services: Sequence[ServicePlan], features: frozenset[str], calm_at: float
+    ) -> None:
+        self._rng = rng
+        self._features = features
+        self._calm_at = calm_at
+        self._numbers = range(len(services))
+        self._clients = count()
+
+    def events(self) -> Iterator[Event]:
+        """Yield them, in any order."""
+        for _ in range(self._rng.randint(3, 15)):
+            yield self._client(self._at())
+        yield from self._changes()
+        yield from self._deaths()
+        yield from self._shortages()
+        yield from self._late_changes()
+
+    def _at(self) -> float:
         # Many at about the same time.
-        return round(rng.choice([0.0, 0.3, rng.random()]) * calm_at + rng.random() * 0.2, 4)
+        rng = self._rng
+        return round(rng.choice([0.0, 0.3, rng.random()]) * self._calm_at + rng.random() * 0.2, 4)
 
-    def drawn(feature: str, most: int) -> range:
-        return range(rng.randint(1, most) if feature in features else 0)
+    def _times(self, feature: str, most: int) -> range:
+        return range(self._rng.randint(1, most) if feature in self._features else 0)
 
-    numbers, clients = range(len(services)), count()
+    def _client(self, at: float) -> Event:
+        rng = self._rng
+        hold_s = rng.choice([0.0, 0.05, 2.0])
+        return Event(at, CLIENT, (next(self._clients), rng.choice(self._numbers), hold_s))
 
-    def draw_client(when: float) -> Event:
-        args = (next(clients), rng.choice(numbers), rng.choice([0.0, 0.05, 2.0]))
-        return Event(when, CLIENT, args)
+    def _serve(self, at: float, numbers: Sequence[int]) -> Event:
+        rng = self._rng
+        serving = _draw_serving(rng, self._features)
+        return Event(at, SERVE, (rng.choice(numbers), serving, _draw_places(rng)))
 
-    events = [draw_client(at()) for _ in range(rng.randint(3, 15))]
-    for _ in drawn("changes", 10):
-        args = (rng.choice(numbers), _draw_serving(rng, features), _draw_places(rng))
-        events.append(Event(at(), SERVE, args))
-    for _ in drawn("removals", 4):
-        number, when = rng.choice(numbers), at()
-        events.append(Event(when, rng.choice([REMOVE, RENAME]), (number,)))
-        if rng.random() < 0.7:
-            args = (number, _draw_serving(rng, features), _draw_places(rng))
-            events.append(Event(when + rng.choice([0.0, 0.001, 0.1]), SERVE, args))
-    for _ in drawn("swaps", 3):
-        numbers_of_two, when = (rng.choice(numbers), rng.choice(numbers)), at()
-        events.append(Event(when, SWAP, numbers_of_two))
-        args = (rng.choice(numbers_of_two), _draw_serving(rng, features), _draw_places(rng))
-        events.append(Event(when + rng.choice([0.0, 0.001, 0.1]), SERVE, args))
-    events += [Event(at(), KILL, (rng.randint(0, 3),)) for _ in drawn("kills", 4)]
-    for _ in drawn("stops", 3):
-        is_control, is_hang = rng.random() < 0.3, rng.random() < 0.5
-        seconds = rng.choice([0.01, 0.1, 0.5, 6.0 if "long stops" in features else 3.0])
-        events.append(Event(at(), STOP, (is_control, rng.randint(0, 3), seconds, is_hang)))
-    events += [
-        Event(at(), CRASH, (rng.choice([0.001, 0.1, 1.0, 5.0]),)) for _ in drawn("crashes", 2)
-    ]
-    events += [
-        Event(at(), HAND_OVER, (rng.choice([0.0, 0.01, 0.2]),)) for _ in drawn("hand-overs", 3)
-    ]
-    events += [Event(at(), END) for _ in drawn("orderly ends", 2)]
-    for _ in drawn("failed starts", 2):
-        when = at()
-        events += [
-            Event(when, NO_START, (rng.randint(1, 8),)),
-            Event(when + 0.001, KILL, (rng.randint(0, 3),)),
-            *(draw_client(when + 0.1 + rng.random()) for _ in range(4)),
-        ]
-    for _ in drawn("bad endpoints", 3):
-        how, seconds = rng.choice([REFUSES, UNREACHABLE]), rng.choice([0.1, 1.0, 5.0])
-        events.append(Event(at(), BREAK, (rng.choice(ENDPOINTS), how, seconds)))
-    return events
+    def _kill(self, at: float) -> Event:
+        return Event(at, KILL, (self._rng.randint(0, 3),))
+
+    def _changes(self) -> Iterator[Event]:
+        rng, numbers = self._rng, self._numbers
+        for _ in self._times("changes", 10):
+            yield self._serve(self._at(), numbers)
+        for _ in self._times("removals", 4):
+            number, at = rng.choice(numbers), self._at()
+            yield Event(at, rng.choice([REMOVE, RENAME]), (number,))
+            if rng.random() < 0.7:
+                yield self._serve(at + rng.choice([0.0, 0.001, 0.1]), [number])
+        for _ in self._times("swaps", 3):
+            two, at = (rng.choice(numbers), rng.choice(numbers)), self._at()
+            yield Event(at, SWAP, two)
+            yield self._serve(at + rng.choice([0.0, 0.001, 0.1]), two)
+
+    def _deaths(self) -> Iterator[Event]:
+        rng = self._rng
+        for _ in self._times("kills", 4):
+            yield self._kill(self._at())
+        for _ in self._times("stops", 3):
+            is_control, is_hang = rng.random() < 0.3, rng.random() < 0.5
+            longest_s = 6.0 if "long stops" in self._features else 3.0
+            seconds = rng.choice([0.01, 0.1, 0.5, longest_s])
+            yield Event(self._at(), STOP, (is_control, rng.randint(0, 3), seconds, is_hang))
+        for feature, what in _ENDS.items():
+            for _ in self._times(feature, 2):
+                yield Event(self._at(), what)
+
+    def _shortages(self) -> Iterator[Event]:
+        rng = self._rng
+        for _ in self._times("failed starts", 2):
+            at = self._at()
+            yield Event(at, NO_START, (rng.choice([1, 4, 8, 8]),))
+            yield self._kill(at + 0.001)
+            for _ in range(4):
+                yield self._client(at + 0.1 + rng.random())
+        for _ in self._times("bad endpoints", 3):
+            how, seconds = rng.choice([REFUSES, UNREACHABLE]), rng.choice([0.1, 1.0, 5.0])
+            yield Event(self._at(), BREAK, (rng.choice(ENDPOINTS), how, seconds))
+
+    def _late_changes(self) -> Iterator[Event]:
+        """Yield changes that the same control process sees the end of, and deaths beside them."""
+        rng = self._rng
+        for _ in self._times("late changes", 6):
+            at = self._calm_at + LATE_S - 1.0 - 0.1 * rng.random()
+            if rng.random() < 0.3:
+                yield Event(at, REMOVE, (rng.choice(self._numbers),))
+            else:
+                yield self._serve(at, self._numbers)
+            if rng.random() < 0.4:
+                yield self._kill(at + rng.choice([0.0, 0.0004, 0.001]))

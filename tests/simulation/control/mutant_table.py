@@ -130,7 +130,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "            socks.clear()\n        self._sockets.clear()",
     ),
     "predecessors-not-told": _plane(
-        "adoption", "            worker.channel.send(Drain(seconds))\n", ""
+        "adoption", "            self.channel.send(Drain(seconds))\n", "            pass\n"
     ),
     "relief-before-workers-run": Mutant(
         "hand_over",

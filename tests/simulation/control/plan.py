@@ -26,6 +26,8 @@ SERVE, REMOVE, RENAME, SWAP, CLIENT, KILL, STOP, CRASH, HAND_OVER, NO_START, BRE
 )
 """What events are."""
 
+LATE_S = 6.0
+"""For so long Services change, and workers are killed, while one control process lives."""
 ENDPOINTS = [SocketAddress(f"10.2.0.{n}", 8080) for n in range(1, 6)]
 
 
@@ -76,4 +78,4 @@ class Plan:
     control_fates: dict[int, Fate] = field(hash=False)
     """By the order in which control processes are started."""
     calm_at: float
-    """From then on nothing fails or changes."""
+    """From then on nothing fails but workers, and after LATE_S nothing changes."""

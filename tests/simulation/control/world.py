@@ -29,6 +29,8 @@ _LOOK_S = 0.5
 _SERVED_S, _REPORTED_S, _ENDED_S = 3.0, 7.0, 6.0
 _MAX_EVENTS = 400_000
 _CLIENTS_IN_CALM = 6
+_FAULTS = {plans.CRASH, plans.HAND_OVER, plans.END, plans.STOP, plans.NO_START, plans.BREAK}
+"""What doesn't happen any more when it is calm."""
 
 
 class _Errors(logging.Handler):
@@ -129,7 +131,7 @@ class World:
         self.machine.fails_to_start = 0
         for process in self.machine.processes:
             process.dies_at_call = process.dies_at_message = 0
-        self._run_for(_SETTLED_S)
+        self._run_for(plans.LATE_S + _SETTLED_S)
         self._check_at_rest(1000)
         self.checks.counters()
         if self.control is not None and not self.machine.violations:
@@ -211,7 +213,7 @@ class World:
         if what == plans.CLIENT:
             number, service, hold_s = args
             self._dial(number, self.desired[service], hold_s)
-        elif self.is_calm:
+        elif self.is_calm and what in _FAULTS:
             return
         elif what == plans.KILL:
             self._kill(args[0])
