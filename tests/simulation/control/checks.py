@@ -357,6 +357,9 @@ class Checks:
         world = self.world
         if world.control is not None and world.control.kept.core.shared.cookie != self._kept:
             world.violate("the socket that workers kept was lost")
+        if world.plan.descriptors < _MANY:
+            # A worker with more sockets than there is room for isn't adopted, nor are its pins.
+            return
         for one in self._in_calm():
             serving = self._in_force.get(one.to)
             before = self._pins.get((one.to, one.address[0]), "")
