@@ -20,6 +20,7 @@ from ...model import ServiceKey
 from ...scaling.holder_lease import HolderLease
 from ...scaling.lease_notes import HOLDER, read_board
 from ...scaling.node_lease import NodeLease
+from ...scaling.promises import Promises
 from ...scaling.usage import Usage
 from ...scaling.waking import Waking
 from ...sources.leases import Leases
@@ -45,12 +46,13 @@ class Scaling(Component):
     def __init__(self, core: Core, *, clock: Callable[[], float] = time.monotonic) -> None:
         options, served_ports, source = core.options, core.served_ports, core.source
         self._usage = Usage(served_ports)
+        promises = Promises(served_ports)
         self._waking = Waking(
-            core.plane, served_ports, source, self._usage, is_allowed=options.allow_wake
+            core.plane, served_ports, source, self._usage, promises, is_allowed=options.allow_wake
         )
         shared = source.leases(options.node_name, options.proxy_name or "")
         self._resting = (
-            _Resting(core, shared, self._usage, self._waking, clock)
+            _Resting(core, shared, self._usage, promises, self._waking, clock)
             if options.allow_wake and shared is not None
             else None
         )
@@ -75,11 +77,13 @@ class _Resting:
         core: Core,
         leases: Leases,
         usage: Usage,
+        promises: Promises,
         waking: Waking,
         clock: Callable[[], float],
     ) -> None:
         self._core = core
         self._leases = leases
+        self._promises = promises
         self._clock = clock
         self._has_old_workers = bool(core.predecessors)
         self._relieved_at: float | None = None
@@ -91,7 +95,7 @@ class _Resting:
         self._node = NodeLease(
             leases,
             usage,
-            core.served_ports,
+            promises,
             refresh=core.plane.refresh,
             is_known=self.is_known,
             hurry=waking.hurry,
@@ -130,7 +134,7 @@ class _Resting:
     async def _release(self) -> None:
         """Let no client wait longer than promised, also without a server or a Service."""
         while True:
-            self._node.release_late()
+            self._promises.release_late()
             await pause(_LOOK_S)
 
     async def _report(self) -> None:

@@ -76,10 +76,9 @@ async def proxy(plane):
                 self.component = Scaling(core, clock=lambda: self.now)
                 await self.component.start(supervisor)
 
-            def promise(self):
-                """Have new clients wait for a round, whose time isn't up."""
-                core.served_ports.quiesce(WEB, is_quiesced=True)
-                self.component._resting._node._promised[WEB] = float("inf")
+            def promise(self, until=float("inf")):
+                """Have new clients wait for a round until its time is up, in monotonic seconds."""
+                self.component._resting._promises.promise(WEB, "7", until)
 
             @property
             def endpoints(self):
@@ -161,7 +160,7 @@ async def test_a_promise_ends_in_time_although_its_service_names_no_workload_now
     proxy.promise()
     assert proxy.endpoints == []
     await proxy.serve(Handling(hold=Hold(60.0)))
-    proxy.component._resting._node._promised[WEB] = 0.0
+    proxy.promise(0.0)
     await until(lambda: proxy.endpoints == [POD])
 
 
@@ -175,5 +174,5 @@ async def test_a_promise_ends_in_time_although_the_server_is_down(proxy, monkeyp
     # A report is due.
     proxy.component._resting._node._written = None
     await until(lambda: "the server is down" in caplog.text)
-    proxy.component._resting._node._promised[WEB] = 0.0
+    proxy.promise(0.0)
     await until(lambda: proxy.endpoints == [POD])

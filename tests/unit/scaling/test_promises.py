@@ -1,0 +1,120 @@
+"""Promises of one node: which endpoints get no client, and until when."""
+
+import pytest
+
+from userspace_proxy.model import Handling, Hold, ServiceKey
+from userspace_proxy.scaling.lease_notes import Round
+from userspace_proxy.scaling.promises import ENDS_S, PROMISE_S
+
+from .resting_nodes import POD, WEB, World
+
+OTHER_POD = "192.0.2.2"
+ASLEEP = Round("7", (WEB,), is_over=True)
+AWAKE = Round("7", (), is_over=True)
+
+
+@pytest.fixture
+async def node(make):
+    """A node that has promised that its Service's pod gets no client."""
+    (node,) = World(make, "node-1").nodes
+    node.promises.promise(WEB, "7", node.world.now + PROMISE_S)
+    return node
+
+
+def pass_time(node, seconds):
+    node.world.now += seconds
+    node.promises.release_late()
+
+
+async def test_clients_are_served_again_once_the_round_is_over_without_effect(node):
+    assert node.endpoints == []
+    assert node.promises.end(AWAKE) == []
+    assert node.endpoints == [POD]
+
+
+async def test_clients_are_served_again_if_there_is_no_round(node):
+    assert node.promises.end(None) == []
+    assert node.endpoints == [POD]
+
+
+async def test_a_holder_that_says_no_more_cannot_keep_clients_waiting(node):
+    pass_time(node, PROMISE_S - 1)
+    assert node.endpoints == []
+    pass_time(node, 1)
+    assert node.endpoints == [POD]
+
+
+async def test_a_pod_that_terminates_takes_no_client_although_the_time_is_up(node):
+    node.terminate(POD)
+    pass_time(node, PROMISE_S)
+    assert node.endpoints == []
+    node.serve()
+    pass_time(node, 0)
+    node.serve(POD)
+    assert node.endpoints == [POD], "a new pod of that address"
+
+
+async def test_pods_of_a_workload_that_was_scaled_to_zero_get_no_client_until_they_are_gone(node):
+    assert node.promises.end(ASLEEP) == [WEB]
+    pass_time(node, 3600)
+    assert node.endpoints == []
+    node.serve(POD, OTHER_POD)
+    assert node.endpoints == [OTHER_POD], "the next pod takes the clients that wait"
+    node.serve(OTHER_POD)
+    pass_time(node, 0)
+    node.serve(POD, OTHER_POD)
+    assert sorted(node.endpoints) == [POD, OTHER_POD]
+
+
+async def test_the_round_of_another_question_says_nothing_about_what_was_promised(node):
+    assert node.promises.end(Round("8", (), is_over=True)) == []
+    assert node.promises.end(Round("8", (WEB,), is_over=True)) == []
+    assert node.endpoints == []
+
+
+async def test_pods_may_be_about_to_end_while_they_are_ready_and_for_a_time_only(node):
+    assert node.promises.are_pods_ending(WEB)
+    node.promises.end(ASLEEP)
+    assert node.promises.are_pods_ending(WEB)
+    node.world.now += ENDS_S
+    assert not node.promises.are_pods_ending(WEB)
+
+
+@pytest.mark.parametrize("is_asleep", [False, True])
+async def test_pods_that_terminate_are_known_to_end(node, is_asleep):
+    if is_asleep:
+        node.promises.end(ASLEEP)
+    node.terminate(POD)
+    assert not node.promises.are_pods_ending(WEB)
+
+
+async def test_other_services_and_those_that_are_served_have_no_pods_that_end(node):
+    assert not node.promises.are_pods_ending(ServiceKey("shop", "api"))
+    node.promises.end(AWAKE)
+    assert not node.promises.are_pods_ending(WEB)
+
+
+async def test_pods_that_stay_take_clients_when_the_workload_has_a_replica_the_second_time(node):
+    node.promises.note_woken(WEB)
+    node.promises.note_woken(WEB)
+    assert node.endpoints == [], "it always had one"
+    node.promises.end(ASLEEP)
+    node.promises.note_woken(WEB)
+    assert node.endpoints == []
+    node.promises.note_woken(WEB)
+    assert node.endpoints == [POD]
+
+
+async def test_pods_that_terminate_take_no_client_although_the_workload_has_a_replica(node):
+    node.promises.end(ASLEEP)
+    node.terminate(POD)
+    for _ in range(3):
+        node.promises.note_woken(WEB)
+    assert node.endpoints == []
+
+
+async def test_clients_are_served_as_planned_once_the_service_names_no_workload(node):
+    node.promises.end(ASLEEP)
+    node.serve(POD, handling=Handling(hold=Hold(60.0)))
+    pass_time(node, 0)
+    assert node.endpoints == [POD]
