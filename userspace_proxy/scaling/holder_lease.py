@@ -6,7 +6,8 @@
 
 Rule 1: one node holds the Lease, and asks; all nodes of the cluster must answer, or it is busy.
 Rule 2: a Lease that nobody has renewed for DURATION_S, by this node's own clock, is free.
-Rule 3: one workload at a time; one that can't rest is looked at again after its idle-after, or
+Rule 3: a Service that leads to the same pods, but isn't asked about, keeps its workload awake.
+Rule 4: one workload at a time; one that can't rest is looked at again after its idle-after, or
 AGAIN_MAX_S.
 """
 
@@ -16,11 +17,12 @@ import random
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from ..log_fields import FieldLogger
 from ..model import ServiceKey, Workload
+from ..model.annotations import DOMAIN
 from ..sources import Happening, Source
 from ..sources.base import Pause, Rest, pause
 from ..sources.leases import DURATION_S, Lease, Leases
@@ -250,11 +252,27 @@ class HolderLease:
             if not _may_rest(ports) or any(demand.get(service) for service in services):
                 self._why_awake.pop(key, None)
             elif now >= self._again_at.get(key, now):
-                await self._rest(key, services, _idle_after_s(ports))
+                await self._rest(key, services, ports)
                 return
 
+    def _other_user(self, ports: Collection[Served]) -> str:
+        """Return which other Service leads to a workload's pods; empty if none does.
+
+        Other ports of a pod are cut, too, so that an address suffices.
+        """
+        pods = {verdict.address.ip for port in ports for verdict in port.plan.verdicts}
+        for other in self._served_ports:
+            if other not in ports and not pods.isdisjoint(
+                v.address.ip for v in other.plan.verdicts
+            ):
+                return (
+                    f"Service {other.plan.key.name.service} leads to the same pods, without "
+                    f"{DOMAIN}hold and the same {DOMAIN}wake"
+                )
+        return ""
+
     async def _rest(
-        self, key: WorkloadKey, services: tuple[ServiceKey, ...], idle_after_s: float
+        self, key: WorkloadKey, services: tuple[ServiceKey, ...], ports: Collection[Served]
     ) -> None:
         asked = Round(str(uuid.uuid4()), services)
 
@@ -263,10 +281,13 @@ class HolderLease:
 
         rest = Rest()
         try:
-            rest = await self._source.rest(*key, agree)
+            if other := self._other_user(ports):
+                rest = Rest(why_not=f"{key[1]} stays at one replica: {other}")
+            else:
+                rest = await self._source.rest(*key, agree)
             self._note(key, services, rest.why_not)
         finally:
-            self._again_at[key] = self._clock() + min(idle_after_s, AGAIN_MAX_S)
+            self._again_at[key] = self._clock() + min(_idle_after_s(ports), AGAIN_MAX_S)
             if self._board.round == asked:
                 over = Round(asked.number, services if rest.is_asleep else (), is_over=True)
                 await self._write(self._board._replace(round=over))
@@ -309,13 +330,13 @@ class HolderLease:
                 self._source.record(happening)
 
 
-def _may_rest(ports: list[Served]) -> bool:
+def _may_rest(ports: Collection[Served]) -> bool:
     """Return whether some Service of a workload asks for it, and the workload has pods."""
     return any(port.plan.serving.handling.idle_after_s is not None for port in ports) and any(
         port.plan.serving.all_endpoints for port in ports
     )
 
 
-def _idle_after_s(ports: list[Served]) -> float:
+def _idle_after_s(ports: Collection[Served]) -> float:
     """Return the longest time that a Service of a workload asks for."""
     return max(port.plan.serving.handling.idle_after_s or 0.0 for port in ports)

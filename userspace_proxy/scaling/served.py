@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Protocol
 
 from ..model import ServiceKey
@@ -24,6 +24,9 @@ class ServedByName(Protocol):
     """All Service ports that one proxy serves."""
 
     quiesced: Quiesced
+
+    def __iter__(self) -> Iterator[Served]:
+        """Yield each of them."""
 
     @property
     def holding(self) -> Collection[Served]:
