@@ -276,10 +276,14 @@ class HolderLease:
     ) -> None:
         asked = Round(str(uuid.uuid4()), services)
 
-        async def agree() -> bool:
-            return await self._ask(asked)
-
         rest = Rest()
+
+        async def agree() -> bool:
+            nonlocal rest
+            # The update may be made from now on, whatever interrupts this process.
+            rest = Rest(is_asleep=await self._ask(asked))
+            return rest.is_asleep
+
         try:
             if other := self._other_user(ports):
                 rest = Rest(why_not=f"{key[1]} stays at one replica: {other}")

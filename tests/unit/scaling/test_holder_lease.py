@@ -1,5 +1,6 @@
 """The holder of the Lease: the sums, and which workloads are put to rest, by all nodes together."""
 
+import asyncio
 import dataclasses
 import random
 
@@ -208,6 +209,21 @@ async def test_a_workload_whose_scale_was_changed_meanwhile_is_not_quiesced(worl
     assert [node.endpoints for node in world.nodes] == [[POD], [POD]]
     assert world.board.round.is_over
     assert world.board.round.services == ()
+
+
+async def test_an_update_that_was_interrupted_may_have_been_made(world):
+    async def rest(_namespace, _workload, agree):
+        assert await agree()
+        raise asyncio.CancelledError
+
+    for node in world.nodes:
+        node.source.rest = rest
+    with pytest.raises(asyncio.CancelledError):
+        await world.run(IDLE_AFTER_S + 30)
+    for node in world.nodes:
+        await node.step()
+    assert [node.endpoints for node in world.nodes] == [[], []]
+    assert world.board.round.is_over
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,8 @@ class Shop:
         self.asked = 0
         self.agrees = True
         self.meanwhile = lambda: None
+        self.lost = []
+        """What happens to updates whose response is lost, the first one first."""
 
     async def agree(self):
         self.asked += 1
@@ -49,6 +51,11 @@ class Shop:
             return web.json_response({"items": self.autoscalers})
         if request.path == BUDGETS:
             return web.json_response({"items": self.budgets})
+        if request.method == "PUT" and self.lost:
+            self.lost.pop(0)()
+            # Closed as an orderly end would be, it has aiohttp send the update again.
+            request.transport.abort()
+            return web.Response()
         if request.method == "PUT":
             body = await request.json()
             if body["metadata"]["resourceVersion"] != str(self.version):
@@ -160,6 +167,34 @@ async def test_a_server_that_does_not_answer_keeps_the_workload_awake(shop, monk
     shop.refused["GET", BUDGETS] = answer
     why = "cannot scale deployment/web to zero: no answer in time"
     assert await rest(shop) == Rest(why_not=why)
-    shop.refused = {("PUT", SCALE): answer}
-    assert await rest(shop) == Rest(why_not=why)
     assert shop.replicas == 1
+
+
+async def test_an_update_that_was_made_although_its_response_was_lost_counts(shop):
+    shop.lost = [lambda: shop.scale(0)]
+    assert await rest(shop) == Rest(is_asleep=True)
+    assert shop.version == 2
+
+
+async def test_an_update_that_was_lost_is_made_again(shop):
+    shop.lost = [lambda: None] * 2
+    assert await rest(shop) == Rest(is_asleep=True)
+    assert shop.replicas == 0
+
+
+async def test_an_update_that_was_lost_does_not_replace_another_scale(shop):
+    shop.lost = [lambda: shop.scale(3)]
+    assert await rest(shop) == Rest()
+    assert shop.replicas == 3
+
+
+async def test_while_it_is_unknown_whether_an_update_was_made_it_counts(shop, caplog):
+    shop.lost = [lambda: None] * 9
+    assert await rest(shop) == Rest(is_asleep=True)
+    assert "may be scaled to zero" in caplog.text
+
+
+@pytest.mark.parametrize(("code", "is_asleep"), [(403, False), (504, True)])
+async def test_a_server_that_fails_may_have_made_the_update(shop, code, is_asleep):
+    shop.refuse("PUT", SCALE, code)
+    assert (await rest(shop)).is_asleep == is_asleep
