@@ -70,6 +70,10 @@ class NodeLease:
         self._answer = NodeAnswer()
         self._writing = asyncio.Lock()
 
+    async def restore(self) -> None:
+        """Keep what the last process of this node has answered, before any Service is served."""
+        self._answer = await self._promises.restore()
+
     async def look(self) -> None:
         """Report what has changed; call it about each second.
 
@@ -86,6 +90,7 @@ class NodeLease:
 
         Raises:
             SourceError: The answer may not have been written.
+            UserspaceProxyError: A promise can't be kept, so there is no answer.
         """
         if asked is None or asked.is_over:
             self._answer = self._answer._replace(quiesced=frozenset())
@@ -135,6 +140,7 @@ class NodeLease:
         still = self._without_clients(quiesced) if is_counted else frozenset()
         for service in quiesced - still:
             self._promises.release(service)
+        await self._promises.keep(asked.number)
         return still
 
     async def _count(self) -> bool:

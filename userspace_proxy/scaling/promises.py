@@ -9,25 +9,51 @@ changes at once keeps them, and clients would wait for a pod that never comes.
 Rule 2: pods of a workload that was scaled to zero serve again only once it has a replica, and they
 have stayed nevertheless: until then they end whenever its controller gets to it.
 Rule 3: a pod that terminates takes no client any more, although its time is up.
+Rule 4: a promise is on disk before its answer is given, and the next process of this node keeps it
+from its first listener on.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from ..model import ServiceKey
+from ..errors import UserspaceProxyError
+from ..log_fields import FieldLogger
+from ..model import ServiceKey, SocketAddress
 from ..policy.usable import TERMINATING
-from .lease_notes import Round
+from .lease_notes import NodeAnswer, Round
 from .served import ServedByName
+
+_log = FieldLogger("userspace_proxy.agent")
 
 PROMISE_S = 20.0
 """How long an answer holds: longer than the holder takes for a round and its update."""
 ENDS_S = 10.0
 """How long a workload that was scaled to zero isn't woken because its pods haven't ended: its
 controller takes less than a second, and some when it is busy."""
+
+
+class PromiseFile(Protocol):
+    """Where a process finds what the last one of its node has promised."""
+
+    def read(self) -> tuple[bytes, float] | None:
+        """Return the content, and when it was written, in Unix seconds; None: there is none.
+
+        Raises:
+            UserspaceProxyError: It can't be read.
+        """
+
+    def write(self, data: bytes, *, current_at: float) -> None:
+        """Replace the content.
+
+        Raises:
+            UserspaceProxyError: It can't be written.
+        """
 
 
 class _Promise(NamedTuple):
@@ -50,15 +76,67 @@ class _Sleep:
 
 
 class Promises:
-    """What one node has promised about its Services."""
+    """What one node has promised about its Services.
+
+    Args:
+        file: None: the next process doesn't know of promises.
+    """
 
     def __init__(
-        self, served_ports: ServedByName, clock: Callable[[], float] = time.monotonic
+        self,
+        served_ports: ServedByName,
+        file: PromiseFile | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._served_ports = served_ports
+        self._file = file
         self._clock = clock
+        self._wall_clock = wall_clock
         self._promised: dict[ServiceKey, _Promise] = {}
         self._asleep: dict[ServiceKey, _Sleep] = {}
+
+    async def restore(self) -> NodeAnswer:
+        """Keep what the last process of this node has promised; return its answer.
+
+        Call it before any Service is served.
+        """
+        if self._file is None:
+            return NodeAnswer()
+        try:
+            found = await asyncio.to_thread(self._file.read)
+            if found is None:
+                return NodeAnswer()
+            number, endpoints = _read(found[0])
+        except (UserspaceProxyError, ValueError, TypeError, KeyError, AttributeError) as exc:
+            _log.warning("promises of the last run ignored: %(cause)s", extra={"cause": str(exc)})
+            return NodeAnswer()
+        left_s = min(PROMISE_S, found[1] + PROMISE_S - self._wall_clock())
+        if left_s <= 0:
+            return NodeAnswer()
+        for service, quiesced in endpoints.items():
+            self._served_ports.quiesced.set(service, quiesced)
+            self._promised[service] = _Promise(number, self._clock() + left_s)
+        return NodeAnswer(number, frozenset(endpoints))
+
+    async def keep(self, number: str) -> None:
+        """Have the next process of this node keep what was promised for a round.
+
+        Raises:
+            UserspaceProxyError: It wouldn't; nothing is promised any more for that round.
+        """
+        promised = [key for key, promise in self._promised.items() if promise.number == number]
+        if self._file is None or not promised:
+            return
+        of = self._served_ports.quiesced.of
+        data = _write(number, {service: of(service) for service in promised})
+        try:
+            await asyncio.to_thread(self._file.write, data, current_at=self._wall_clock())
+        except UserspaceProxyError:
+            for service in promised:
+                self.release(service)
+            raise
 
     def promise(self, service: ServiceKey, number: str, until: float) -> None:
         """Lead no client to a Service's endpoints until the round is over, or the time is up."""
@@ -114,12 +192,14 @@ class Promises:
     def _is_late(self, service: ServiceKey) -> bool:
         ports = self._served_ports.of_service(service)
         listed = (e for port in ports for e in port.plan.serving.all_endpoints)
-        if self._served_ports.quiesced.of(service).isdisjoint(listed):
-            return True
+        are_gone = self._served_ports.quiesced.of(service).isdisjoint(listed)
         if (promise := self._promised.get(service)) is not None:
-            return self._clock() >= promise.until and self._is_ready(service)
-        # Nothing wakes it any more.
-        return all(port.plan.serving.handling.wake is None for port in ports)
+            if self._clock() < promise.until:
+                # After a start, the Service may not be served yet.
+                return are_gone and bool(ports)
+            return are_gone or self._is_ready(service)
+        # Without one that names a workload, nothing wakes it any more.
+        return are_gone or all(port.plan.serving.handling.wake is None for port in ports)
 
     def _is_ready(self, service: ServiceKey) -> bool:
         """Return whether a quiesced endpoint is still listed as ready."""
@@ -130,3 +210,16 @@ class Promises:
             for verdict in port.plan.verdicts
             if verdict.address in quiesced
         )
+
+
+def _write(number: str, endpoints: Mapping[ServiceKey, Iterable[SocketAddress]]) -> bytes:
+    named = {str(service): sorted(quiesced) for service, quiesced in endpoints.items()}
+    return json.dumps({"round": number, "endpoints": named}).encode()
+
+
+def _read(data: bytes) -> tuple[str, Mapping[ServiceKey, Iterable[SocketAddress]]]:
+    found = json.loads(data)
+    return str(found["round"]), {
+        ServiceKey(*name.split("/")): [SocketAddress(str(ip), int(port)) for ip, port in quiesced]
+        for name, quiesced in found["endpoints"].items()
+    }

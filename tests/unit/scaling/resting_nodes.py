@@ -60,7 +60,7 @@ class Sleeper(MemorySource):
 class Node:
     """One node: its Service ports, and its part in the Leases."""
 
-    def __init__(self, name, world, make, first_port):
+    def __init__(self, name, world, make, first_port, file=None):
         self.name = name
         self.world = world
         self.served_ports = make(Bind.PROXY_PORT, PortPool(first_port, first_port + 99))
@@ -71,7 +71,7 @@ class Node:
         """It doesn't follow the holder's Lease."""
         self.hurried = []
         self.on_settle = None
-        self.promises = Promises(self.served_ports, world.clock)
+        self.promises = Promises(self.served_ports, file, clock=world.clock, wall_clock=world.clock)
         leases, usage = world.store.at(name), Usage(self.served_ports, clock=world.clock)
         self.lease = NodeLease(
             leases,

@@ -4,14 +4,15 @@ import asyncio
 
 import pytest
 
-from userspace_proxy.errors import SourceError
+from userspace_proxy.agent.watchers.state_file import StateFile
+from userspace_proxy.errors import SourceError, UserspaceProxyError
 from userspace_proxy.model import ServiceKey
 from userspace_proxy.scaling.lease_notes import Round, read_report
 from userspace_proxy.scaling.node_lease import BEAT_S
 from userspace_proxy.scaling.promises import PROMISE_S
 from userspace_proxy.sources.leases import Lease
 
-from .resting_nodes import IDLE_AFTER_S, POD, WEB, World
+from .resting_nodes import IDLE_AFTER_S, POD, WEB, Node, World
 
 ROUND = Round("7", (WEB,))
 
@@ -148,6 +149,32 @@ async def test_an_answer_that_may_have_been_written_holds_until_its_time_is_up(n
     node.world.now += PROMISE_S
     node.promises.release_late()
     assert node.endpoints == [POD]
+
+
+async def test_a_process_keeps_what_the_last_one_of_its_node_has_answered(node, make, tmp_path):
+    file = StateFile(tmp_path / "promises.json")
+    node.promises._file = file
+    await node.lease.follow(ROUND)
+    assert report_of(node).answer == ("7", {WEB})
+    again = Node("node-1", node.world, make, 27900, file)
+    await again.lease.restore()
+    again.serve(POD)
+    assert again.endpoints == [], "the workload may be scaled to zero at this moment"
+    await again.step()
+    assert report_of(again).answer == ("7", {WEB})
+    await again.lease.follow(ROUND._replace(is_over=True))
+    assert again.hurried == [WEB]
+    assert again.endpoints == []
+
+
+async def test_a_promise_that_cannot_be_kept_is_none(node, tmp_path):
+    (tmp_path / "file").touch()
+    node.promises._file = StateFile(tmp_path / "file" / "promises.json")
+    with pytest.raises(UserspaceProxyError):
+        await node.lease.follow(ROUND)
+    assert node.endpoints == [POD]
+    await node.lease.look()
+    assert report_of(node).answer == ("", frozenset())
 
 
 async def test_a_service_whose_workload_was_scaled_to_zero_is_woken_at_once(node):

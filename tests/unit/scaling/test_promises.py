@@ -6,7 +6,7 @@ from userspace_proxy.model import Handling, Hold, ServiceKey
 from userspace_proxy.scaling.lease_notes import Round
 from userspace_proxy.scaling.promises import ENDS_S, PROMISE_S
 
-from .resting_nodes import POD, WEB, World
+from .resting_nodes import POD, WEB, Node, World
 
 OTHER_POD = "192.0.2.2"
 ASLEEP = Round("7", (WEB,), is_over=True)
@@ -24,6 +24,80 @@ async def node(make):
 def pass_time(node, seconds):
     node.world.now += seconds
     node.promises.release_late()
+
+
+class File:
+    """What the last process has written."""
+
+    def __init__(self, data=b"", written_at=0.0):
+        self.content = (data, written_at) if data else None
+
+    def read(self):
+        return self.content
+
+    def write(self, data, *, current_at):
+        self.content = data, current_at
+
+
+async def restart(node, make, file):
+    again = Node("node-1", node.world, make, 27900, file)
+    answer = await again.promises.restore()
+    again.serve(POD)
+    return again, answer
+
+
+@pytest.fixture
+async def kept(node):
+    """The file in which the node keeps its promise."""
+    file = node.promises._file = File()
+    await node.promises.keep("7")
+    return file
+
+
+async def test_the_next_process_keeps_a_promise_until_its_time_is_up(node, kept, make):
+    node.world.now += PROMISE_S - 1
+    again = Node("node-1", node.world, make, 27900, kept)
+    assert await again.promises.restore() == ("7", {WEB})
+    again.promises.release_late()
+    again.serve(POD, OTHER_POD)
+    assert again.endpoints == [OTHER_POD]
+    pass_time(again, 1)
+    assert sorted(again.endpoints) == [POD, OTHER_POD]
+
+
+async def test_a_service_that_is_gone_after_a_restart_is_forgotten_in_time(node, kept, make):
+    again = Node("node-1", node.world, make, 27900, kept)
+    await again.promises.restore()
+    pass_time(again, PROMISE_S)
+    again.serve(POD)
+    assert again.endpoints == [POD]
+
+
+async def test_a_promise_whose_time_is_up_is_none_of_the_next_process(node, kept, make):
+    node.world.now += PROMISE_S
+    again, answer = await restart(node, make, kept)
+    assert answer == ("", frozenset())
+    assert again.endpoints == [POD]
+
+
+async def test_a_clock_that_was_ahead_does_not_prolong_a_promise(node, kept, make):
+    kept.content = kept.content[0], node.world.now + 3600
+    again, _ = await restart(node, make, kept)
+    pass_time(again, PROMISE_S)
+    assert again.endpoints == [POD]
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"{}", b'{"round": "7", "endpoints": [7]}'])
+async def test_what_cannot_be_read_is_no_promise(node, make, data):
+    again, answer = await restart(node, make, File(data, node.world.now))
+    assert answer == ("", frozenset())
+    assert again.endpoints == [POD]
+
+
+async def test_only_promises_of_the_round_are_kept(node, make):
+    file = node.promises._file = File()
+    await node.promises.keep("8")
+    assert file.content is None
 
 
 async def test_clients_are_served_again_once_the_round_is_over_without_effect(node):

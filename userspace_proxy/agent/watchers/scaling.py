@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-from ...errors import SourceError
+from ...errors import UserspaceProxyError
 from ...facts import StatusFacts
 from ...log_fields import FieldLogger
 from ...model import ServiceKey
@@ -28,6 +28,7 @@ from ...trouble import Trouble
 from ..core import Core
 from ..rounds.component import Component
 from ..rounds.tasks import Supervisor, pause
+from .state_file import file_of_proxy
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -46,11 +47,13 @@ class Scaling(Component):
     def __init__(self, core: Core, *, clock: Callable[[], float] = time.monotonic) -> None:
         options, served_ports, source = core.options, core.served_ports, core.source
         self._usage = Usage(served_ports)
-        promises = Promises(served_ports)
+        proxy_name = options.proxy_name or ""
+        file = file_of_proxy(options.state_dir, "promises.json", proxy_name)
+        promises = Promises(served_ports, file)
         self._waking = Waking(
             core.plane, served_ports, source, self._usage, promises, is_allowed=options.allow_wake
         )
-        shared = source.leases(options.node_name, options.proxy_name or "")
+        shared = source.leases(options.node_name, proxy_name)
         self._resting = (
             _Resting(core, shared, self._usage, promises, self._waking, clock)
             if options.allow_wake and shared is not None
@@ -58,7 +61,12 @@ class Scaling(Component):
         )
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Follow clients that wait; report, hold the Lease if it is free, and follow it."""
+        """Follow clients that wait; report, hold the Lease if it is free, and follow it.
+
+        Before any Service is served, promises of the last process are kept.
+        """
+        if self._resting is not None:
+            await self._resting.restore()
         supervisor.start("waking", self._waking.run)
         for name, run in self._resting.tasks() if self._resting else ():
             supervisor.start(name, run)
@@ -108,6 +116,10 @@ class _Resting:
         """The demand of all nodes."""
         return self._holder.demand
 
+    async def restore(self) -> None:
+        """Keep the promises of the last process."""
+        await self._node.restore()
+
     def tasks(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
         """Yield what goes on in the background, with names."""
         yield "clients that wait for a round", self._release
@@ -123,7 +135,7 @@ class _Resting:
                 continue
             try:
                 await step()
-            except SourceError as exc:
+            except UserspaceProxyError as exc:
                 self._trouble.set(str(exc))
                 await pause(_RETRY_S)
             else:

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import dataclasses
+import json
 import logging
+import time
 
 import pytest
 
@@ -11,6 +13,7 @@ from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.agent.rounds.tasks import Supervisor
 from userspace_proxy.agent.watchers import scaling
 from userspace_proxy.agent.watchers.scaling import Scaling
+from userspace_proxy.agent.watchers.state_file import StateFileError, file_of_proxy
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.model import Handling, Hold
 from userspace_proxy.scaling.lease_notes import HOLDER
@@ -176,3 +179,22 @@ async def test_a_promise_ends_in_time_although_the_server_is_down(proxy, monkeyp
     await until(lambda: "the server is down" in caplog.text)
     proxy.promise(0.0)
     await until(lambda: proxy.endpoints == [POD])
+
+
+async def test_promises_of_the_last_process_hold_before_any_service_is_served(proxy, tmp_path):
+    data = json.dumps({"round": "7", "endpoints": {str(WEB): [(POD, 8080)]}}).encode()
+    file = file_of_proxy(str(tmp_path), "promises.json", "canary")
+    file.write(data, current_at=time.time())
+    await proxy.start(state_dir=str(tmp_path))
+    await proxy.serve()
+    assert proxy.endpoints == []
+
+
+async def test_a_promise_that_cannot_be_kept_on_disk_is_logged(proxy, caplog):
+    async def look():
+        raise StateFileError("cannot write promises.json: No space left on device")
+
+    await proxy.serve()
+    await proxy.start()
+    proxy.component._resting._holder.look = look
+    await until(lambda: "not scaled to zero: cannot write promises.json" in caplog.text)
