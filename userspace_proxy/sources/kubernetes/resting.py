@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 from ...errors import SourceError
+from ...log_fields import FieldLogger
 from ...model import Workload
 from ..base import Agree, Rest
 from .api_paths import join
@@ -28,7 +28,7 @@ from .client import ApiClient
 from .replicas_wanted import autoscaler_of, budget_of
 from .responses import Response, TransportError, cause_of
 
-_log = logging.getLogger("userspace_proxy.sources")
+_log = FieldLogger("userspace_proxy.sources")
 
 _ANSWER_S = 5.0
 # For the same update again, and a look at what came of it; promises of nodes end soon.

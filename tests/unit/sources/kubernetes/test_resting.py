@@ -1,6 +1,7 @@
 """Scaling to zero, at a server that keeps one workload, its autoscalers and its budgets."""
 
 import asyncio
+import logging
 import socket
 
 import pytest
@@ -93,9 +94,11 @@ async def rest(shop):
     return await scale_to_zero(shop.client, "shop", WEB, shop.agree)
 
 
-async def test_one_replica_becomes_none_once_all_agree(shop):
+async def test_one_replica_becomes_none_once_all_agree(shop, caplog):
+    caplog.set_level(logging.INFO)
     assert await rest(shop) == Rest(is_asleep=True)
     assert (shop.replicas, shop.asked) == (0, 1)
+    assert "scaled shop deployment/web from 1 to 0" in caplog.text
 
 
 async def test_without_agreement_nothing_is_written(shop):
@@ -191,7 +194,7 @@ async def test_an_update_that_was_lost_does_not_replace_another_scale(shop):
 async def test_while_it_is_unknown_whether_an_update_was_made_it_counts(shop, caplog):
     shop.lost = [lambda: None] * 9
     assert await rest(shop) == Rest(is_asleep=True)
-    assert "may be scaled to zero" in caplog.text
+    assert "shop deployment/web may be scaled to zero: " in caplog.text
 
 
 @pytest.mark.parametrize(("code", "is_asleep"), [(403, False), (504, True)])
