@@ -221,6 +221,7 @@ async def test_a_client_that_comes_while_the_workload_is_scaled_to_zero_gets_the
 
 @pytest.mark.long
 async def test_no_connection_is_lost_while_the_workload_sleeps_and_wakes(shop: Shop) -> None:
+    shop.controllers.lag_s = 0.1
     found = await run_cycles(shop, 3, IDLE_AFTER_S, random.Random(7), pause)
     assert found.lost == 0
     assert found.served > found.cycles >= 3
