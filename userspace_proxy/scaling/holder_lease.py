@@ -13,6 +13,7 @@ AGAIN_MAX_S.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 import uuid
@@ -20,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
+from ..errors import SourceError
 from ..log_fields import FieldLogger
 from ..model import ServiceKey, Workload
 from ..model.annotations import DOMAIN
@@ -289,12 +291,21 @@ class HolderLease:
                 rest = Rest(why_not=f"{key[1]} stays at one replica: {other}")
             else:
                 rest = await self._source.rest(*key, agree)
-            self._note(key, services, rest.why_not)
+        except BaseException:
+            # Nothing may replace a cancellation; where this fails, promises end by themselves.
+            with contextlib.suppress(SourceError):
+                await self._end(asked, services if rest.is_asleep else ())
+            raise
         finally:
             self._again_at[key] = self._clock() + min(_idle_after_s(ports), AGAIN_MAX_S)
-            if self._board.round == asked:
-                over = Round(asked.number, services if rest.is_asleep else (), is_over=True)
-                await self._write(self._board._replace(round=over))
+        self._note(key, services, rest.why_not)
+        await self._end(asked, services if rest.is_asleep else ())
+
+    async def _end(self, asked: Round, asleep: tuple[ServiceKey, ...]) -> None:
+        """End a round, if it was begun: the workloads of these Services have no replicas."""
+        if self._board.round == asked:
+            over = Round(asked.number, asleep, is_over=True)
+            await self._write(self._board._replace(round=over))
 
     async def _ask(self, asked: Round) -> bool:
         """Return whether all nodes have answered that the Services of a round have no clients."""

@@ -355,6 +355,20 @@ async def test_a_server_that_fails_is_an_error_of_the_caller(world):
         await holder.look()
 
 
+@pytest.mark.parametrize("failure", ["", "the server is down"])
+async def test_a_round_that_is_cancelled_ends_whatever_the_server_does(world, failure):
+    async def stop(_namespace, _workload, agree):
+        assert await agree()
+        world.store.failure = failure
+        raise asyncio.CancelledError
+
+    for node in world.nodes:
+        node.source.rest = stop
+    with pytest.raises(asyncio.CancelledError):
+        await world.run(2 * IDLE_AFTER_S)
+    assert world.board.round.is_over is not bool(failure)
+
+
 async def test_nodes_that_find_the_lease_free_do_not_take_it_at_once(make):
     world = World(make, "node-1")
     (node,) = world.nodes
