@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import SourceError
 from ..log_fields import FieldLogger
-from ..model import ServiceKey, Workload
+from ..model import ServiceKey
 from ..model.annotations import DOMAIN
 from ..sources import Happening, Source
 from ..sources.base import Pause, Rest, pause
@@ -39,7 +39,7 @@ from .lease_notes import (
     write_board,
 )
 from .node_lease import BEAT_S
-from .served import Served, ServedByName
+from .served import Served, ServedByName, WorkloadKey, workload_of
 from .usage import Usage
 
 _log = FieldLogger("userspace_proxy.agent")
@@ -56,8 +56,6 @@ _NODES_S, _NODES_FOR_EACH_S = 60.0, 0.1
 # For all nodes to answer; they have a second of work.
 _ANSWERS_S, _ANSWERS_EVERY_S = 8.0, 0.25
 AGAIN_MAX_S = 60.0
-
-WorkloadKey = tuple[str, Workload]
 
 
 @dataclass(slots=True)
@@ -244,8 +242,8 @@ class HolderLease:
         demand = self._board.demand or {}
         workloads: dict[WorkloadKey, list[Served]] = defaultdict(list)
         for served in self._served_ports.holding:
-            if (wake := served.plan.serving.handling.wake) is not None:
-                workloads[served.plan.key.name.service.namespace, wake].append(served)
+            if (workload := workload_of(served)) is not None:
+                workloads[workload].append(served)
         self._again_at = {key: at for key, at in self._again_at.items() if key in workloads}
         # Those that were never tried first, then the longest due.
         for key in sorted(workloads, key=lambda key: self._again_at.get(key, 0.0)):

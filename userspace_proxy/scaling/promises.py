@@ -27,7 +27,7 @@ from ..log_fields import FieldLogger
 from ..model import ServiceKey, SocketAddress
 from ..policy.usable import TERMINATING
 from .lease_notes import NodeAnswer, Round
-from .served import ServedByName
+from .served import ServedByName, WorkloadKey, workload_of
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -173,21 +173,31 @@ class Promises:
             if self._is_late(service):
                 self.release(service)
 
-    def are_pods_ending(self, service: ServiceKey) -> bool:
-        """Return whether a Service's pods may be about to end, so that waking is too early."""
-        sleep = self._asleep.get(service)
-        if sleep is None:
-            return service in self._promised and self._is_ready(service)
-        return self._clock() - sleep.since < ENDS_S and self._is_ready(service)
+    def are_pods_ending(self, workload: WorkloadKey) -> bool:
+        """Return whether a workload's pods may be about to end, so that waking is too early."""
+        for service in self._services_of(workload):
+            sleep = self._asleep.get(service)
+            is_recent = sleep is None or self._clock() - sleep.since < ENDS_S
+            if is_recent and self._is_ready(service):
+                return True
+        return False
 
-    def note_woken(self, service: ServiceKey) -> None:
-        """Note that the workload of a Service has a replica; the second time, its pods stay."""
-        sleep = self._asleep.get(service)
-        if sleep is None or not self._is_ready(service):
-            return
-        if sleep.is_woken:
-            self.release(service)
-        sleep.is_woken = True
+    def note_woken(self, workload: WorkloadKey) -> None:
+        """Note that a workload has a replica; the second time, its pods stay."""
+        for service in self._services_of(workload):
+            sleep = self._asleep.get(service)
+            if sleep is not None and self._is_ready(service):
+                if sleep.is_woken:
+                    self.release(service)
+                sleep.is_woken = True
+
+    def _services_of(self, workload: WorkloadKey) -> list[ServiceKey]:
+        """Return the quiesced Services that name a workload."""
+        return [
+            service
+            for service in (*self._promised, *self._asleep)
+            if any(workload_of(port) == workload for port in self._served_ports.of_service(service))
+        ]
 
     def _is_late(self, service: ServiceKey) -> bool:
         ports = self._served_ports.of_service(service)
@@ -199,7 +209,7 @@ class Promises:
                 return are_gone and bool(ports)
             return are_gone or self._is_ready(service)
         # Without one that names a workload, nothing wakes it any more.
-        return are_gone or all(port.plan.serving.handling.wake is None for port in ports)
+        return are_gone or not any(map(workload_of, ports))
 
     def _is_ready(self, service: ServiceKey) -> bool:
         """Return whether a quiesced endpoint is still listed as ready."""

@@ -19,15 +19,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..model import ServiceKey, Workload
+from ..model import ServiceKey
 from ..plane import Group, Plane
 from ..sources import Happening, Source
 from .promises import Promises
-from .served import Served, ServedByName
+from .served import Served, ServedByName, WorkloadKey, workload_of
 from .usage import RECENT_S, Usage
-
-WorkloadKey = tuple[str, Workload]
-"""A workload, after its namespace."""
 
 # Between two looks at clients that wait.
 _LOOK_S = 1.0
@@ -134,7 +131,7 @@ class Waking:
         """Make the next attempt for a Service at once: its workload was scaled to zero just now."""
         if (need := self._needs.get(service)) is not None:
             for served in need.ports:
-                if (workload := _workload_of(served)) is not None:
+                if (workload := workload_of(served)) is not None:
                     self._attempts.pop(workload, None)
             self._news.set()
 
@@ -162,14 +159,14 @@ class Waking:
                 del self._needs[service]
                 continue
             served = need.port_without_endpoints()
-            workload = _workload_of(served or next(reversed(need.ports)))
+            workload = workload_of(served or next(reversed(need.ports)))
             if workload is None:
                 continue
             attempts = self._attempts.get(workload)
             if served is None:
                 if attempts is not None:
                     attempts.again_s = min(attempts.again_s, _AGAIN_S)
-            elif self._promises.are_pods_ending(service):
+            elif self._promises.are_pods_ending(workload):
                 self._waits_for_ends = True
             elif now - need.waited_at < _LOOK_S:
                 self._note_need(need, served, now)
@@ -229,11 +226,5 @@ class Waking:
             )
         for served in ports:
             served.wake_problem = attempts.problem
-            if not attempts.problem:
-                self._promises.note_woken(served.plan.key.name.service)
-
-
-def _workload_of(served: Served) -> WorkloadKey | None:
-    """Return the workload that the Service of a port names."""
-    name, wake = served.plan.key.name, served.plan.serving.handling.wake
-    return None if wake is None else (name.service.namespace, wake)
+        if not attempts.problem:
+            self._promises.note_woken(key)

@@ -6,9 +6,11 @@ from userspace_proxy.model import Handling, Hold, ServiceKey
 from userspace_proxy.scaling.lease_notes import Round
 from userspace_proxy.scaling.promises import ENDS_S, PROMISE_S
 
-from .resting_nodes import POD, WEB, Node, World
+from .resting_nodes import ASLEEP_WHEN_IDLE, POD, WEB, WORKLOAD, Node, World
 
 OTHER_POD = "192.0.2.2"
+API = ServiceKey("shop", "api")
+WEB_WORKLOAD = ("shop", WORKLOAD)
 ASLEEP = Round("7", (WEB,), is_over=True)
 AWAKE = Round("7", (), is_over=True)
 
@@ -147,11 +149,11 @@ async def test_the_round_of_another_question_says_nothing_about_what_was_promise
 
 
 async def test_pods_may_be_about_to_end_while_they_are_ready_and_for_a_time_only(node):
-    assert node.promises.are_pods_ending(WEB)
+    assert node.promises.are_pods_ending(WEB_WORKLOAD)
     node.promises.end(ASLEEP)
-    assert node.promises.are_pods_ending(WEB)
+    assert node.promises.are_pods_ending(WEB_WORKLOAD)
     node.world.now += ENDS_S
-    assert not node.promises.are_pods_ending(WEB)
+    assert not node.promises.are_pods_ending(WEB_WORKLOAD)
 
 
 @pytest.mark.parametrize("is_asleep", [False, True])
@@ -159,23 +161,38 @@ async def test_pods_that_terminate_are_known_to_end(node, is_asleep):
     if is_asleep:
         node.promises.end(ASLEEP)
     node.terminate(POD)
-    assert not node.promises.are_pods_ending(WEB)
+    assert not node.promises.are_pods_ending(WEB_WORKLOAD)
 
 
-async def test_other_services_and_those_that_are_served_have_no_pods_that_end(node):
-    assert not node.promises.are_pods_ending(ServiceKey("shop", "api"))
+async def test_workloads_of_other_services_and_those_that_are_served_have_no_pods_that_end(node):
+    assert not node.promises.are_pods_ending(("other", WORKLOAD))
     node.promises.end(AWAKE)
-    assert not node.promises.are_pods_ending(WEB)
+    assert not node.promises.are_pods_ending(WEB_WORKLOAD)
 
 
 async def test_pods_that_stay_take_clients_when_the_workload_has_a_replica_the_second_time(node):
-    node.promises.note_woken(WEB)
-    node.promises.note_woken(WEB)
+    node.promises.note_woken(WEB_WORKLOAD)
+    node.promises.note_woken(WEB_WORKLOAD)
     assert node.endpoints == [], "it always had one"
     node.promises.end(ASLEEP)
-    node.promises.note_woken(WEB)
+    node.promises.note_woken(WEB_WORKLOAD)
     assert node.endpoints == []
-    node.promises.note_woken(WEB)
+    node.promises.note_woken(WEB_WORKLOAD)
+    assert node.endpoints == [POD]
+
+
+async def test_services_of_a_workload_wait_for_its_pods_and_get_them_together(node):
+    node.serve(POD, name="api", ip="10.96.0.2", handling=ASLEEP_WHEN_IDLE)
+    (api,) = node.served_ports.of_service(API)
+    node.promises.promise(API, "7", node.world.now + PROMISE_S)
+    node.terminate(POD)
+    assert node.promises.are_pods_ending(WEB_WORKLOAD), "one of its slices is behind"
+    node.serve(POD)
+    node.promises.end(Round("7", (WEB, API), is_over=True))
+    for _ in range(2):
+        assert not api.group.serving.endpoints
+        node.promises.note_woken(WEB_WORKLOAD)
+    assert api.group.serving.endpoints
     assert node.endpoints == [POD]
 
 
@@ -183,7 +200,7 @@ async def test_pods_that_terminate_take_no_client_although_the_workload_has_a_re
     node.promises.end(ASLEEP)
     node.terminate(POD)
     for _ in range(3):
-        node.promises.note_woken(WEB)
+        node.promises.note_woken(WEB_WORKLOAD)
     assert node.endpoints == []
 
 
