@@ -197,16 +197,20 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
     slow_s: _Seconds | None = None
     """Those whose client waited at least this long for the first byte."""
 
+    @property
+    def takes_all_kinds(self) -> bool:
+        """Whether it takes connections that neither failed, were saved nor were slow, too."""
+        return not self.failed and not self.saved and self.slow_s is None
+
     def takes(self, one: ConnectionFacts) -> bool:
         """Return whether a connection is watched."""
         if self.service and not self.takes_service(one.service):
             return False
         if self.client and one.client_ip != self.client:
             return False
-        if not self.failed and not self.saved and self.slow_s is None:
-            return True
         return (
-            (self.failed and one.is_failed)
+            self.takes_all_kinds
+            or (self.failed and one.is_failed)
             or (self.saved and one.is_saved)
             or (self.slow_s is not None and one.until_first_byte_s >= self.slow_s)
         )

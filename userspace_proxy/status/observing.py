@@ -125,12 +125,13 @@ class Observing:
 def unseen(view: StatusFacts, wanted: ConnectionFilter, now: float) -> Iterator[ConnectionFacts]:
     """Yield the Service ports whose connections don't pass through the proxy, each with the reason.
 
-    They take the kernel path, or the kernel refuses or drops them, as no endpoint is usable.
+    They take the kernel path, or the kernel refuses or drops them, as no endpoint is usable. Only
+    those are named of which a connection might be wanted if it were seen.
     """
     reasons = {
         str(port.plan.key): why
         for port in view.ports
-        if wanted.takes_service(str(port.plan.key)) and (why := _why_unseen(port))
+        if wanted.takes_service(str(port.plan.key)) and (why := _why_unseen(port, wanted))
     }
     for name, why in list(reasons.items())[:_UNSEEN_MAX]:
         yield _unseen(now, service=name, cause=why)
@@ -143,10 +144,12 @@ def _unseen(at: float, *, cause: str, service: str = "", count: int = 0) -> Conn
     return ConnectionFacts(event=event, at=at, kind="", service=service, cause=cause, count=count)
 
 
-def _why_unseen(port: PortFacts) -> str:
+def _why_unseen(port: PortFacts, wanted: ConnectionFilter) -> str:
+    takes_failed = wanted.failed or wanted.takes_all_kinds
     if port.path is DataPath.KERNEL:
-        return _IN_KERNEL
-    if port.cause is None or port.is_holding:
+        # They may fail or be slow, but only the proxy connects clients to another endpoint.
+        return _IN_KERNEL if takes_failed or wanted.slow_s is not None else ""
+    if port.cause is None or port.is_holding or not takes_failed:
         return ""
     return port.state.sentence or str(port.cause)
 

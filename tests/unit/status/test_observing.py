@@ -1,5 +1,7 @@
 import asyncio
 
+import pytest
+
 from userspace_proxy.facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter
 from userspace_proxy.facts.edges import Calls
 from userspace_proxy.model import DataPath, Handling, Hold
@@ -83,6 +85,25 @@ def test_what_the_kernel_refuses_is_not_seen():
     port = make_port("web", endpoints=(), reason="It has no endpoints")
     assert reasons(port) == [("shop/web:http", port.state.sentence, 0)]
     assert reasons(port, wanted=ConnectionFilter(service="shop/db")) == []
+
+
+@pytest.mark.parametrize(
+    ("kinds", "shown"),
+    [
+        pytest.param({"saved": True}, [], id="neither-path-saves-a-connection"),
+        pytest.param({"slow_s": 1.0}, ["shop/fast:http"], id="who-is-refused-does-not-wait"),
+        pytest.param({"failed": True}, ["shop/fast:http", "shop/web:http"], id="both-may-fail"),
+        pytest.param(
+            {"failed": True, "saved": True}, ["shop/fast:http", "shop/web:http"], id="either"
+        ),
+    ],
+)
+def test_only_what_a_filter_would_show_is_named_as_not_seen(kinds, shown):
+    ports = (
+        make_port("fast", path=IN_KERNEL),
+        make_port("web", endpoints=(), reason="It has no endpoints"),
+    )
+    assert [service for service, *_ in reasons(*ports, wanted=ConnectionFilter(**kinds))] == shown
 
 
 def test_clients_that_wait_are_seen():
