@@ -59,7 +59,7 @@ async def test_nothing_is_watched_until_it_is_opened(screen):
 
 async def test_connections_are_rows_the_newest_first(screen):
     page = await opened(screen)
-    screen.observing.deliver([one(), one(client="10.244.0.8:1", sent_bytes=0)], 0)
+    screen.observing.deliver([one(), one(client="10.244.0.8:1", cause="reset", sent_bytes=0)], 0)
     await expect(rows(page)).to_have_count(2)
     await expect(rows(page).first).to_contain_text("10.244.0.8:1")
     await expect(rows(page).first).to_have_class("trouble")
@@ -92,7 +92,7 @@ async def test_it_shows_what_its_form_selects(screen):
     (wanted,) = screen.observing.filters()
     assert (wanted.service, wanted.saved) == ("shop/web", False)
     saved = one(event=ConnectionEvent.SAVED, failed=(DEAD,), ended_by=EndedBy.NONE)
-    screen.observing.deliver([one(), saved, one(sent_bytes=0)], 0)
+    screen.observing.deliver([one(), saved, one(cause="reset", sent_bytes=0)], 0)
     await expect(rows(page)).to_have_count(1)
 
 
@@ -131,6 +131,6 @@ async def test_it_has_a_bounded_number_of_rows(screen):
 
 async def test_it_is_accessible(screen):
     page = await opened(screen)
-    screen.observing.deliver([one(), one(sent_bytes=0), one(failed=(DEAD,))], 2)
+    screen.observing.deliver([one(), one(cause="reset", sent_bytes=0), one(failed=(DEAD,))], 2)
     await expect(rows(page)).to_have_count(4)
     assert await violations_on(page) == []

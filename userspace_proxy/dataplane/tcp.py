@@ -33,7 +33,7 @@ from .giving_up import has_given_up
 from .held_acks import send_acks
 from .pipes import PipePool
 from .relay import Direction
-from .sockets import buffered_bytes, is_connected, reset
+from .sockets import buffered_bytes, is_connected, reset, unacknowledged_bytes
 from .tcp_dial import READ_EVENTS, DialOwner, TcpDial
 
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
@@ -427,6 +427,9 @@ class TcpConnection:
     def _facts(self, event: ConnectionEvent, cause: str, by: EndedBy) -> ConnectionFacts:
         up, down, dial, now = self.up, self.down, self.dial, self.reactor.clock()
         endpoint = None if dial is None or up is None else dial.endpoint
+        if self.is_ended and up and down and not down.bytes_moved and unacknowledged_bytes(up.sink):
+            # The endpoint sent its FIN before it had received the client's.
+            by = _BY_ENDPOINT
         return ConnectionFacts(
             event=event,
             service=self.group.label,

@@ -44,7 +44,11 @@ class ConnectionEvent(enum.StrEnum):
 
 
 class EndedBy(enum.StrEnum):
-    """Which side ended a connection: for a clean end, the one that sent its FIN first."""
+    """Which side ended a connection: for a clean end, the one that sent its FIN first.
+
+    An endpoint that has sent no byte has been first unless its kernel had acknowledged the client's
+    FIN.
+    """
 
     NONE = ""
     """It goes on."""
@@ -150,8 +154,18 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
         return bool(self.failed and self.endpoint) and has_answer
 
     @property
+    def is_one_way(self) -> bool:
+        """Whether its client has sent bytes over TCP, and its endpoint none."""
+        return self.kind == "connection" and self.received_bytes > 0 and not self.sent_bytes
+
+    @property
     def is_failed(self) -> bool:
-        """Whether its client didn't get what it asked for, as far as that is visible."""
+        """Whether its client didn't get what it asked for, as far as that is visible.
+
+        An endpoint that sends nothing has served its client if it got everything, the FIN included,
+        and then closed without a reset, which would mean that it hadn't read it all (RFC 1122,
+        4.2.2.13). Some protocols have no answers (syslog).
+        """
         if self.event in (ConnectionEvent.REFUSED, ConnectionEvent.DROPPED):
             return True
         if self.event is not ConnectionEvent.ENDED:
@@ -160,7 +174,8 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
             return True
         if self.failed and not self.endpoint:
             return True
-        return self.kind == "connection" and self.received_bytes > 0 and not self.sent_bytes
+        is_acknowledged = self.cause == "complete" and self.ended_by is EndedBy.CLIENT
+        return self.is_one_way and not is_acknowledged
 
     def log_fields(self) -> dict[str, object]:
         """Return the fields of its line in the connection log."""

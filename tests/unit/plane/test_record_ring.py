@@ -1,5 +1,7 @@
 """What a worker observes, with real connections and flows."""
 
+import socket
+
 import pytest
 
 from userspace_proxy.dataplane import Tuning
@@ -121,6 +123,33 @@ async def test_a_connection_whose_endpoint_never_answers_has_no_first_byte(rig):
     client.reset()
     await observer.events(1)
     assert observer.records[0].first_byte_s is None
+
+
+async def test_a_client_that_only_sends_has_not_failed(rig):
+    observer = Observer(rig)
+    client, server = await rig.both_ends()
+    await client.send(b"a line of syslog")
+    client.finish()
+    assert await server.read_all() == b"a line of syslog"
+    server.close()
+    await observer.events(1)
+    (one,) = observer.records
+    assert (one.cause, one.ended_by, one.is_failed) == ("complete", "client", False)
+
+
+async def test_an_endpoint_that_closes_before_it_has_everything_has_closed_first(rig):
+    observer = Observer(rig)
+    pod = rig.endpoint()
+    # Less than the client sends, so the rest stays in the proxy's socket.
+    pod.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client, server = await rig.pair(rig.service(pod.address), pod)
+    await client.send(bytes(100_000))
+    client.finish()
+    await until(lambda: all(c.up and c.up.is_ended for c in rig.connections.open))
+    server.finish()
+    await observer.events(1)
+    (one,) = observer.records
+    assert (one.cause, one.ended_by, one.is_failed) == ("complete", "endpoint", True)
 
 
 async def test_a_saved_connection_is_observed_at_once_and_at_its_end(rig):
