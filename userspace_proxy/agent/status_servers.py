@@ -157,7 +157,9 @@ class StatusServers(Component):
         sync.planning.on_plan, sync.rules.on_switch = timeline.note_plan, timeline.note_switches
         supervisor.start("timeline", timeline.run)
         observing = Observing()
-        observation = Observation(self._plane, observing, lambda: sync.progress.latest)
+        observation = Observation(
+            self._plane, observing, lambda: sync.progress.latest, options.node_name
+        )
         supervisor.start("observation", observation.run)
         server = self._server = StatusServer(
             shown.status,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..facts import PortFacts, StatusFacts
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter
-from ..facts.edges import Calls, Edges, EdgesFacts
+from ..facts.edges import Calls, Edges, EdgesFacts, no_pod
 from ..model import DataPath
 
 # Of one watcher: what four workers send in two seconds.
@@ -77,8 +77,6 @@ class Observing:
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self.pod_of: Callable[[str], str] = _no_pod
-        """Returns the pod of an address, ``namespace/name``; empty if it isn't known."""
         self.is_on = asyncio.Event()
         """Set while something watches."""
         self._clock = clock
@@ -104,22 +102,22 @@ class Observing:
 
     def deliver(self, records: Sequence[ConnectionFacts], left_out: int) -> None:
         """Pass on what a worker has observed."""
-        for one in records:
-            one.client_pod = self.pod_of(one.client_ip)
         for watcher in self._watchers:
             watcher.put(records, left_out)
 
-    def add_calls(self, calls: Iterable[Calls], left_out: int) -> None:
-        """Add what a worker has counted of clients' calls."""
-        self._edges.add(calls, left_out, self._clock())
+    def add_calls(
+        self, calls: Iterable[Calls], left_out: int, pod_of: Callable[[str], str] = no_pod
+    ) -> None:
+        """Add what a worker has counted of clients' calls.
 
-    def close(self) -> None:
-        """Refer to nothing that names clients. Idempotent."""
-        self.pod_of = _no_pod
+        Args:
+            pod_of: Returns the pod that has an address now, ``namespace/name``, or an empty text.
+        """
+        self._edges.add(calls, left_out, self._clock(), pod_of)
 
     def edges(self, wanted: ConnectionFilter) -> EdgesFacts:
         """Return which clients call which Services, of those that are wanted."""
-        return self._edges.facts(self.pod_of, wanted.takes_service)
+        return self._edges.facts(wanted.takes_service)
 
 
 def unseen(view: StatusFacts, wanted: ConnectionFilter, now: float) -> Iterator[ConnectionFacts]:
@@ -152,7 +150,3 @@ def _why_unseen(port: PortFacts, wanted: ConnectionFilter) -> str:
     if port.cause is None or port.is_holding or not takes_failed:
         return ""
     return port.state.sentence or str(port.cause)
-
-
-def _no_pod(_ip: str) -> str:
-    return ""

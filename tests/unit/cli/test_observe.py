@@ -24,6 +24,7 @@ ENDED = ConnectionFacts(
     at=NOW,
     service="shop/web:http",
     client="10.244.0.7:41234",
+    client_pod=POD,
     endpoint="10.244.0.3:8080",
     received_bytes=78,
     sent_bytes=1240,
@@ -45,7 +46,6 @@ def proxy():
 
     async def serve():
         observing = Observing()
-        observing.pod_of = {"10.244.0.7": POD}.__getitem__
         server = StatusServer(make_calm_view, clock=lambda: NOW, observing=observing)
         ports.append((await server.serve_admin(("127.0.0.1", 0)))[1])
         started.set()

@@ -53,13 +53,9 @@ async def test_workers_are_asked_only_while_something_watches():
     assert (observing.filters(), observing.is_on.is_set()) == ([], False)
 
 
-async def test_clients_have_the_names_of_their_pods():
+async def test_the_table_has_the_pods_and_the_times_of_calls():
     observing = Observing(lambda: 17.0)
-    observing.pod_of = {"10.0.0.7": "shop/cart-1"}.__getitem__
-    with observing.watch(ALL) as watcher:
-        observing.deliver([ConnectionFacts(client="10.0.0.7:1")], 0)
-        assert [one.client_pod for one in await watcher.take(10.0)] == ["shop/cart-1"]
-    observing.add_calls([Calls("shop/web", "10.0.0.7", 2)], 1)
+    observing.add_calls([Calls("shop/web", "10.0.0.7", 2)], 1, lambda _ip: "shop/cart-1")
     edges = observing.edges(ALL)
     assert [(edge.client_pod, edge.last_at) for edge in edges.edges] == [("shop/cart-1", 17.0)]
     assert edges.others == 1
@@ -115,10 +111,3 @@ def test_of_many_that_are_not_seen_ten_are_named():
     notes = reasons(*(make_port(f"web-{n:02}", path=IN_KERNEL) for n in range(12)))
     assert [service for service, *_ in notes[9:]] == ["shop/web-09:http", ""]
     assert notes[10][2] == 2
-
-
-def test_after_the_end_nothing_that_names_clients_is_kept():
-    observing = Observing()
-    observing.pod_of = {"10.0.0.7": "shop/cart-1"}.__getitem__
-    observing.close()
-    assert observing.pod_of("10.0.0.7") == ""
