@@ -382,8 +382,8 @@ class TcpConnection:
             return
         self.is_closed = True
         self.settle()
-        log = self.owner.engine.connection_log
-        if log is not None and log.takes_next(is_plain=self._is_plain(cause)):
+        log, group = self.owner.engine.connection_log, self.group
+        if log and log.takes_next(group.label, self.address[0], is_plain=self._is_plain(cause)):
             event = ending(by, is_served=self.up is not None)
             log.write(self._facts(event, cause, by), self._frontend)
         up, down, dial = self.up, self.down, self.dial
@@ -421,7 +421,7 @@ class TcpConnection:
     def note(self, event: ConnectionEvent) -> None:
         """Record what happens before the end, where connections are watched."""
         log = self.owner.engine.connection_log
-        if log is not None and log.is_watched():
+        if log is not None and log.is_watched(self.group.label, self.address[0]):
             log.write(self._facts(event, "", EndedBy.NONE), self._frontend)
 
     def _facts(self, event: ConnectionEvent, cause: str, by: EndedBy) -> ConnectionFacts:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -219,9 +219,7 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     def takes(self, one: ConnectionFacts) -> bool:
         """Return whether a connection is watched."""
-        if self.service and not self.takes_service(one.service):
-            return False
-        if self.client and one.client_ip != self.client:
+        if not self.may_take(one.service, one.client_ip):
             return False
         return (
             self.takes_all_kinds
@@ -230,11 +228,29 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
             or (self.slow_s is not None and one.until_first_byte_s >= self.slow_s)
         )
 
+    def may_take(self, service: str, client_ip: str, *, is_plain: bool = False) -> bool:
+        """Return whether a connection of which only this is known may be watched.
+
+        It is plain if its client was served at the first dial, and it ended well.
+        """
+        if self.service and not self.takes_service(service):
+            return False
+        if self.client and client_ip != self.client:
+            return False
+        return not is_plain or self.slow_s is not None or self.takes_all_kinds
+
     def takes_service(self, name: str) -> bool:
         """Return whether a Service port, as of :attr:`ConnectionFacts.service`, is watched."""
         port = name.partition(" ")[0]
         wanted = self.service
         return not wanted or port == wanted or port.startswith((f"{wanted}/", f"{wanted}:"))
+
+
+class LeftOut(NamedTuple):
+    """Connections that one filter may have taken, and for which there was no room."""
+
+    wanted: ConnectionFilter
+    count: _Count
 
 
 _decoder = msgspec.json.Decoder(ConnectionFacts)

@@ -21,7 +21,7 @@ import msgspec
 from ..balance import Pin
 from ..dataplane import Tuning
 from ..facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounters
-from ..facts.connection import ConnectionFacts, ConnectionFilter
+from ..facts.connection import ConnectionFacts, ConnectionFilter, LeftOut
 from ..facts.counters import Counters
 from ..facts.edges import CALLS_MAX, Calls
 from ..model import Protocol, SocketAddress
@@ -43,6 +43,9 @@ times as much at most, and a channel takes that (``channel.MAX_FRAME_BYTES``).
 OBSERVED_MAX = 128
 """How many connections a worker keeps between two questions, which is a quarter of a second: more
 than can be read, and less than 1 % of a core."""
+
+FILTERS_MAX = 64
+"""What watchers select, each once: more than there are streams."""
 
 _BOUNDS = len(TIMES_BOUNDS_S)
 
@@ -180,7 +183,7 @@ class Observe(_Message):
     Without filters nothing is observed any more.
     """
 
-    filters: Annotated[list[ConnectionFilter], msgspec.Meta(max_length=64)]
+    filters: Annotated[list[ConnectionFilter], msgspec.Meta(max_length=FILTERS_MAX)]
     """A connection is observed if one of them takes it."""
 
 
@@ -307,8 +310,8 @@ class Observed(_Message):
     """The answer to :class:`Observe`."""
 
     records: Annotated[list[ConnectionFacts], msgspec.Meta(max_length=OBSERVED_MAX)]
-    left_out: Count
-    """Connections that the ring had no place for, whether or not they would have been taken."""
+    left_out: Annotated[list[LeftOut], msgspec.Meta(max_length=FILTERS_MAX)]
+    """By filter, the connections that the ring had no room for."""
 
 
 class Called(_Message):

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Protocol
 
 from ..cluster import ServiceState, Snapshot, differing_keys
-from ..facts.connection import ConnectionFacts, ConnectionFilter
+from ..facts.connection import ConnectionFacts, ConnectionFilter, LeftOut
 from ..facts.edges import Calls, no_pod
 from .messages import Called, Observed
 from .plane import Plane
@@ -36,7 +36,7 @@ class Observers(Protocol):
     def filters(self) -> Sequence[ConnectionFilter]:
         """Return what is watched, each once."""
 
-    def deliver(self, records: Sequence[ConnectionFacts], left_out: int) -> None:
+    def deliver(self, records: Sequence[ConnectionFacts], left_out: Iterable[LeftOut]) -> None:
         """Pass on what a worker has observed."""
 
     def add_calls(

@@ -16,13 +16,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..facts import PortFacts, StatusFacts
-from ..facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter
+from ..facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter, LeftOut
 from ..facts.edges import Calls, Edges, EdgesFacts, no_pod
 from ..model import DataPath
 
 # Of one watcher: what four workers send in two seconds.
 RING = 4096
 LEFT_OUT = "too many at a time"
+# A worker looks no further at what it has no room for.
+_OF_ANY_KIND = f"{LEFT_OUT}; not all of them may have failed, been saved or slow"
 # Service ports that are named at the start of a stream: a page of a terminal.
 _UNSEEN_MAX = 10
 _IN_KERNEL = "the kernel leads its connections straight to endpoints, past this proxy"
@@ -38,7 +40,7 @@ class Watcher:
         self._news = asyncio.Event()
 
     def put(self, records: Iterable[ConnectionFacts], left_out: int = 0) -> None:
-        """Add those that it wants; the oldest make room."""
+        """Add those that it wants, for which the oldest make room, and what is left out."""
         self._left_out += left_out
         for one in records:
             if self.wanted.takes(one):
@@ -63,9 +65,8 @@ class Watcher:
         if self._left_out:
             at = records[-1].at if records else time.time()
             event, count, self._left_out = ConnectionEvent.LEFT_OUT, self._left_out, 0
-            records.append(
-                ConnectionFacts(event=event, at=at, kind="", count=count, cause=LEFT_OUT)
-            )
+            cause = LEFT_OUT if self.wanted.takes_all_kinds else _OF_ANY_KIND
+            records.append(ConnectionFacts(event=event, at=at, kind="", count=count, cause=cause))
         return records
 
 
@@ -100,10 +101,11 @@ class Observing:
         """Return what is watched, each once."""
         return list(dict.fromkeys(watcher.wanted for watcher in self._watchers))
 
-    def deliver(self, records: Sequence[ConnectionFacts], left_out: int) -> None:
+    def deliver(self, records: Sequence[ConnectionFacts], left_out: Iterable[LeftOut] = ()) -> None:
         """Pass on what a worker has observed."""
+        counts = dict(left_out)
         for watcher in self._watchers:
-            watcher.put(records, left_out)
+            watcher.put(records, counts.get(watcher.wanted, 0))
 
     def add_calls(
         self, calls: Iterable[Calls], left_out: int, pod_of: Callable[[str], str] = no_pod

@@ -52,7 +52,7 @@ def proxy():
         async with asyncio.timeout(60):
             await observing.is_on.wait()
         filters.extend(observing.filters())
-        observing.deliver([ENDED], 0)
+        observing.deliver([ENDED])
         (watcher,) = observing._watchers
         await until(lambda: not watcher._ring, "the stream has taken it, and so written it")
         await server.close()

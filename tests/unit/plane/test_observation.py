@@ -108,7 +108,7 @@ async def test_calls_stay_with_the_pod_that_had_the_address(rig):
 async def test_what_arrives_without_a_watcher_is_not_named(rig):
     looked_up = []
     Observation(rig.plane, Observing(), lambda: looked_up.append("names"))
-    rig.plane.on_observed(Observed([ConnectionFacts(client="10.244.0.7:1")], 0))
+    rig.plane.on_observed(Observed([ConnectionFacts(client="10.244.0.7:1")], []))
     assert looked_up == []
 
 

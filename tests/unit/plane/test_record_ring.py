@@ -5,7 +5,12 @@ import socket
 import pytest
 
 from userspace_proxy.dataplane import Tuning
-from userspace_proxy.facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter
+from userspace_proxy.facts.connection import (
+    ConnectionEvent,
+    ConnectionFacts,
+    ConnectionFilter,
+    LeftOut,
+)
 from userspace_proxy.facts.counters import GroupCounters
 from userspace_proxy.model import Handling, Hold
 from userspace_proxy.plane.messages import OBSERVED_MAX, GroupReport, Observed
@@ -16,6 +21,7 @@ from ..dataplane.rig import UNREACHABLE, Clock, Rig
 from ..dataplane.waiting import until
 
 ALL = ConnectionFilter()
+WEB, ALICE = "shop/web:http", "10.0.0.7"
 HELD = Handling(hold=Hold(60.0))
 
 
@@ -26,7 +32,7 @@ class Observer:
         self.rig = rig
         self.wanted = wanted
         self.records = []
-        self.left_out = 0
+        self.left_out = []
         rig.plane.on_observed = self.take
         rig.plane.observe([wanted])
 
@@ -238,6 +244,18 @@ async def test_a_flow_is_observed_when_it_is_saved_and_when_it_ends(rig):
     assert one.is_saved
 
 
+async def test_a_flow_that_was_answered_at_once_is_plain(rig, monkeypatch):
+    asked = []
+    Observer(rig, ConnectionFilter(failed=True))
+    ring = rig.link._worker._ring
+    monkeypatch.setattr(ring, "has_room", lambda *_, is_plain=False: asked.append(is_plain))
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    await exchange(rig.udp_client(dns), pod)
+    dns.carrier.end(rig.flow, "idle")
+    assert asked == [True]
+
+
 async def test_an_endpoint_that_has_refused_a_flow_was_dialled_once(rig):
     observer = Observer(rig)
     pod = rig.udp_peer()
@@ -270,7 +288,7 @@ async def test_what_no_filter_takes_is_left_to_no_reader(rig):
     pod = rig.endpoint()
     await finished(rig, rig.service(pod.address), pod)
     await until(lambda: not rig.connections.open)
-    assert (observer.ask(), observer.left_out) == ([], 0)
+    assert (observer.ask(), observer.left_out) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -279,23 +297,25 @@ async def test_what_no_filter_takes_is_left_to_no_reader(rig):
         ([ALL], True),
         ([ConnectionFilter(failed=True)], False),
         ([ConnectionFilter(failed=True), ConnectionFilter(saved=True)], False),
-        ([ConnectionFilter(failed=True), ConnectionFilter(client="10.0.0.7")], True),
+        ([ConnectionFilter(failed=True), ConnectionFilter(client=ALICE)], True),
+        ([ConnectionFilter(failed=True), ConnectionFilter(client="10.0.0.8")], False),
+        ([ConnectionFilter(service="shop/db"), ConnectionFilter(service="shop/web")], True),
+        ([ConnectionFilter(service="shop/db")], False),
         ([ConnectionFilter(failed=True, slow_s=1.0)], True),
     ],
 )
 async def test_no_fields_are_collected_of_what_no_filter_can_take(rig, filters, takes):
     ring = RecordRing(rig.engine)
     ring.observe(filters)
-    assert ring.has_room(is_plain=True) is takes
-    assert ring.has_room()
-    assert ring.observe(filters).left_out == 0
+    assert ring.has_room(WEB, ALICE, is_plain=True) is takes
+    assert ring.observe(filters).left_out == []
 
 
 async def test_a_connection_that_was_served_at_once_is_plain(rig, monkeypatch):
     asked = []
     Observer(rig, ConnectionFilter(failed=True))
     ring = rig.link._worker._ring
-    monkeypatch.setattr(ring, "has_room", lambda *, is_plain=False: asked.append(is_plain))
+    monkeypatch.setattr(ring, "has_room", lambda *_, is_plain=False: asked.append(is_plain))
     dead, pod = rig.refusing(), rig.endpoint()
     await finished(rig, rig.service(pod.address), pod)
     await until(lambda: asked == [True])
@@ -307,12 +327,25 @@ async def test_a_full_ring_counts_what_it_leaves_out(rig):
     ring, one = RecordRing(rig.engine), ConnectionFacts()
     ring.observe([ALL])
     for _ in range(OBSERVED_MAX + 5):
-        if ring.has_room():
+        if ring.has_room(WEB, ALICE):
             ring.put(one, lambda: None)
     ring.put(one, lambda: None)
     observed = ring.observe([ALL])
-    assert (len(observed.records), observed.left_out) == (OBSERVED_MAX, 5)
-    assert ring.observe([ALL]) == Observed([], 0)
+    assert (len(observed.records), observed.left_out) == (OBSERVED_MAX, [LeftOut(ALL, 5)])
+    assert ring.observe([ALL]) == Observed([], [])
+
+
+async def test_what_is_left_out_counts_for_those_that_may_have_wanted_it(rig):
+    ring = RecordRing(rig.engine)
+    web, failed = ConnectionFilter(service="shop/web"), ConnectionFilter(failed=True)
+    bob = ConnectionFilter(client="10.0.0.8")
+    ring.observe([ALL, web, failed, bob])
+    for _ in range(OBSERVED_MAX):
+        ring.put(ConnectionFacts(), lambda: None)
+    for service, is_plain in ((WEB, True), ("shop/db", True), ("shop/db", False)):
+        assert not ring.has_room(service, ALICE, is_plain=is_plain)
+    left_out = ring.observe([bob]).left_out
+    assert left_out == [LeftOut(ALL, 3), LeftOut(web, 1), LeftOut(failed, 1)]
 
 
 def drops(**figures):

@@ -2,7 +2,12 @@ import asyncio
 
 import pytest
 
-from userspace_proxy.facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter
+from userspace_proxy.facts.connection import (
+    ConnectionEvent,
+    ConnectionFacts,
+    ConnectionFilter,
+    LeftOut,
+)
 from userspace_proxy.facts.edges import Calls
 from userspace_proxy.model import DataPath, Handling, Hold
 from userspace_proxy.policy import PathDecision
@@ -11,7 +16,7 @@ from userspace_proxy.status.observing import RING, Observing, Watcher, unseen
 from ..dataplane.waiting import turns
 from .views import make_port, make_view
 
-ALL = ConnectionFilter()
+ALL, FAILED = ConnectionFilter(), ConnectionFilter(failed=True)
 IN_KERNEL = PathDecision(DataPath.KERNEL)
 WEB, DB = (ConnectionFacts(service=f"shop/{name}", client="10.0.0.7:1") for name in ("web", "db"))
 
@@ -19,7 +24,7 @@ WEB, DB = (ConnectionFacts(service=f"shop/{name}", client="10.0.0.7:1") for name
 async def test_a_watcher_gets_what_it_wants():
     observing = Observing()
     with observing.watch(ConnectionFilter(service="shop/web")) as watcher:
-        observing.deliver([WEB, DB], 0)
+        observing.deliver([WEB, DB])
         assert await watcher.take(10.0) == [WEB]
 
 
@@ -43,6 +48,17 @@ async def test_a_watcher_that_reads_slowly_loses_the_oldest_and_learns_how_many(
     assert (note.event, note.count) == (ConnectionEvent.LEFT_OUT, 7)
     watcher.put([WEB])
     assert await watcher.take(10.0) == [WEB]
+
+
+async def test_a_watcher_learns_only_of_what_it_may_have_wanted():
+    observing, web, failed = Observing(), ConnectionFilter(service="shop/web"), FAILED
+    with observing.watch(web) as of_web, observing.watch(failed) as of_failed:
+        observing.deliver([], [LeftOut(ALL, 9), LeftOut(failed, 3)])
+        observing.deliver([], [LeftOut(failed, 1)])
+        assert await of_web.take(0.001) == []
+        (note,) = await of_failed.take(10.0)
+    assert (note.event, note.count) == (ConnectionEvent.LEFT_OUT, 4)
+    assert note.cause == "too many at a time; not all of them may have failed, been saved or slow"
 
 
 async def test_workers_are_asked_only_while_something_watches():
