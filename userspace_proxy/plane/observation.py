@@ -78,6 +78,11 @@ class Observation:
             self._plane.observe(())
             self._pods = PodNames()
 
+    async def ask(self) -> None:
+        """Have workers observe what is watched from now on; returns when what they had is here."""
+        self._plane.observe(self._observing.filters())
+        await self._plane.refresh()
+
     def _take(self, message: Observed | Called) -> None:
         if isinstance(message, Called):
             self._observing.add_calls(message.calls, message.left_out, self._names(self._own_pods))

@@ -14,6 +14,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from ..facts import PortFacts, StatusFacts
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter, LeftOut
@@ -60,6 +61,9 @@ class Watcher:
             async with asyncio.timeout(within_s):
                 await self._news.wait()
         self._news.clear()
+        return self._take()
+
+    def _take(self) -> list[ConnectionFacts]:
         records = list(self._ring)
         self._ring.clear()
         if self._left_out:
@@ -68,6 +72,23 @@ class Watcher:
             cause = LEFT_OUT if self.wanted.takes_all_kinds else _OF_ANY_KIND
             records.append(ConnectionFacts(event=event, at=at, kind="", count=count, cause=cause))
         return records
+
+
+class Collector(Watcher):
+    """A watcher whose connections are a list that grows, and loses the oldest."""
+
+    def __init__(self, wanted: ConnectionFilter) -> None:
+        super().__init__(wanted)
+        self.records: list[ConnectionFacts] = []
+
+    def put(self, records: Iterable[ConnectionFacts], left_out: int = 0) -> None:
+        """Part of Watcher: the list has them at once."""
+        super().put(records, left_out)
+        self.records += self._take()
+        del self.records[:-RING]
+
+
+_W = TypeVar("_W", bound=Watcher)
 
 
 class Observing:
@@ -85,9 +106,8 @@ class Observing:
         self._edges = Edges()
 
     @contextlib.contextmanager
-    def watch(self, wanted: ConnectionFilter) -> Iterator[Watcher]:
-        """Watch connections in a `with` block."""
-        watcher = Watcher(wanted)
+    def watch(self, watcher: _W) -> Iterator[_W]:
+        """Have a watcher get connections in a `with` block."""
         self._watchers[watcher] = None
         self.is_on.set()
         try:

@@ -8,7 +8,7 @@ from userspace_proxy.facts.connection import ConnectionFacts, ConnectionFilter
 from userspace_proxy.model import Endpoint, EndpointSlice, IPFamily, Node, ServiceKey, SliceKey
 from userspace_proxy.plane.messages import Observed
 from userspace_proxy.plane.observation import Observation, PodNames
-from userspace_proxy.status.observing import Observing
+from userspace_proxy.status.observing import Observing, Watcher
 
 from ..agent.samples import service
 from ..dataplane.rig import UNREACHABLE, Rig
@@ -81,7 +81,7 @@ async def test_connections_reach_a_watcher_with_the_pod_of_their_client(rig):
     observation = Observation(rig.plane, observing, lambda: snapshot)
     task = asyncio.create_task(observation.run())
     web = rig.service(rig.refusing())
-    with observing.watch(ConnectionFilter(failed=True)) as watcher:
+    with observing.watch(Watcher(ConnectionFilter(failed=True))) as watcher:
         await until(lambda: rig.engine.connection_log is not None)
         assert await rig.resets_a_client(web)
         (one,) = await watcher.take(30.0)

@@ -11,7 +11,7 @@ from userspace_proxy.facts.connection import (
 from userspace_proxy.facts.edges import Calls
 from userspace_proxy.model import DataPath, Handling, Hold
 from userspace_proxy.policy import PathDecision
-from userspace_proxy.status.observing import RING, Observing, Watcher, unseen
+from userspace_proxy.status.observing import RING, Collector, Observing, Watcher, unseen
 
 from ..dataplane.waiting import turns
 from .views import make_port, make_view
@@ -23,7 +23,7 @@ WEB, DB = (ConnectionFacts(service=f"shop/{name}", client="10.0.0.7:1") for name
 
 async def test_a_watcher_gets_what_it_wants():
     observing = Observing()
-    with observing.watch(ConnectionFilter(service="shop/web")) as watcher:
+    with observing.watch(Watcher(ConnectionFilter(service="shop/web"))) as watcher:
         observing.deliver([WEB, DB])
         assert await watcher.take(10.0) == [WEB]
 
@@ -52,7 +52,7 @@ async def test_a_watcher_that_reads_slowly_loses_the_oldest_and_learns_how_many(
 
 async def test_a_watcher_learns_only_of_what_it_may_have_wanted():
     observing, web, failed = Observing(), ConnectionFilter(service="shop/web"), FAILED
-    with observing.watch(web) as of_web, observing.watch(failed) as of_failed:
+    with observing.watch(Watcher(web)) as of_web, observing.watch(Watcher(failed)) as of_failed:
         observing.deliver([], [LeftOut(ALL, 9), LeftOut(failed, 3)])
         observing.deliver([], [LeftOut(failed, 1)])
         assert await of_web.take(0.001) == []
@@ -61,10 +61,22 @@ async def test_a_watcher_learns_only_of_what_it_may_have_wanted():
     assert note.cause == "too many at a time; not all of them may have failed, been saved or slow"
 
 
+async def test_a_list_of_connections_grows_and_loses_the_oldest(monkeypatch):
+    observing = Observing()
+    with observing.watch(Collector(ALL)) as collector:
+        observing.deliver([WEB])
+        records = collector.records
+        assert records == [WEB]
+        observing.deliver([DB] * RING, [LeftOut(ALL, 3)])
+    observing.deliver([WEB])
+    assert records[:-1] == [DB] * (RING - 1)
+    assert (records[-1].event, records[-1].count) == (ConnectionEvent.LEFT_OUT, 3)
+
+
 async def test_workers_are_asked_only_while_something_watches():
     observing = Observing()
     assert (observing.filters(), observing.is_on.is_set()) == ([], False)
-    with observing.watch(ALL), observing.watch(ALL):
+    with observing.watch(Watcher(ALL)), observing.watch(Watcher(ALL)):
         assert (observing.filters(), observing.is_on.is_set()) == ([ALL], True)
     assert (observing.filters(), observing.is_on.is_set()) == ([], False)
 
