@@ -22,6 +22,8 @@ _Seconds = Annotated[float, msgspec.Meta(ge=-1e11, le=1e11)]
 # Workers are believed no more than this: names and addresses are shorter.
 _Text = Annotated[str, msgspec.Meta(max_length=1024)]
 _DIALS_MAX = 64
+# That are watched at a time: more than there are streams.
+FILTERS_MAX = 64
 
 
 class ConnectionEvent(enum.StrEnum):

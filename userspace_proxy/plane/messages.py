@@ -21,7 +21,7 @@ import msgspec
 from ..balance import Pin
 from ..dataplane import Tuning
 from ..facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounters
-from ..facts.connection import ConnectionFacts, ConnectionFilter, LeftOut
+from ..facts.connection import FILTERS_MAX, ConnectionFacts, ConnectionFilter, LeftOut
 from ..facts.counters import Counters
 from ..facts.edges import CALLS_MAX, Calls
 from ..model import Protocol, SocketAddress
@@ -43,9 +43,6 @@ times as much at most, and a channel takes that (``channel.MAX_FRAME_BYTES``).
 OBSERVED_MAX = 128
 """How many connections a worker keeps between two questions, which is a quarter of a second: more
 than can be read, and less than 1 % of a core."""
-
-FILTERS_MAX = 64
-"""What watchers select, each once: more than there are streams."""
 
 _BOUNDS = len(TIMES_BOUNDS_S)
 

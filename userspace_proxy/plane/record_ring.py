@@ -6,7 +6,8 @@
 Rule 1: nothing is sent unasked, so a worker never waits for a reader, and nothing queues for one
 that doesn't ask: what doesn't fit is counted, before its fields are collected, for each filter
 that may have taken it.
-Rule 2: a ring lasts as long as it is asked for; without one a connection costs one attribute test.
+Rule 2: filters share the room equally, so one that takes everything displaces nothing of others.
+Rule 3: a ring lasts as long as it is asked for; without one a connection costs one attribute test.
 """
 
 from __future__ import annotations
@@ -41,8 +42,12 @@ class RecordRing(Watch):
         self._clock = clock
         self._filters: Sequence[ConnectionFilter] = ()
         self._records: list[ConnectionFacts] = []
+        self._kept: list[int] = []
+        """For each filter, how many of the records it takes."""
         self._left_out: list[int] = []
-        """For each filter."""
+        """For each filter, how many it may have taken, if there had been room."""
+        self._share = OBSERVED_MAX
+        """The room that a filter has, whatever others take."""
 
     def observe(self, filters: Sequence[ConnectionFilter]) -> Observed:
         """Observe what one of these filters takes, from now on; none: nothing.
@@ -52,7 +57,8 @@ class RecordRing(Watch):
         counted = zip(self._filters, self._left_out, strict=True)
         observed = Observed(self._records, [LeftOut(one, count) for one, count in counted if count])
         self._filters = filters
-        self._records, self._left_out = [], [0] * len(filters)
+        self._share = OBSERVED_MAX // max(len(filters), 1)
+        self._records, self._kept, self._left_out = [], [0] * len(filters), [0] * len(filters)
         engine, share = self._engine, self._engine.tuning.connection_log
         if not filters:
             engine.connection_log = ConnectionLog(share) if share else None
@@ -62,17 +68,24 @@ class RecordRing(Watch):
 
     def has_room(self, service: str, client_ip: str, *, is_plain: bool = False) -> bool:
         """Part of Watch."""
-        has_room = len(self._records) < OBSERVED_MAX
+        full: list[int] = []
         for place, one in enumerate(self._filters):
             if one.may_take(service, client_ip, is_plain=is_plain):
-                if has_room:
+                if self._kept[place] < self._share:
                     return True
-                self._left_out[place] += 1
+                full.append(place)
+        for place in full:
+            self._left_out[place] += 1
         return False
 
     def put(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
         """Part of Watch."""
-        if len(self._records) < OBSERVED_MAX and any(each.takes(one) for each in self._filters):
+        takers = [place for place, each in enumerate(self._filters) if each.takes(one)]
+        has_room = any(self._kept[place] < self._share for place in takers)
+        counts = self._kept if has_room else self._left_out
+        for place in takers:
+            counts[place] += 1
+        if has_room:
             one.at = self._clock()
             dialled = frontend()
             one.frontend = "" if dialled is None else str(dialled)

@@ -17,7 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from ..facts import PortFacts, StatusFacts
-from ..facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter, LeftOut
+from ..facts.connection import (
+    FILTERS_MAX,
+    ConnectionEvent,
+    ConnectionFacts,
+    ConnectionFilter,
+    LeftOut,
+)
 from ..facts.edges import Calls, Edges, EdgesFacts, no_pod
 from ..model import DataPath
 
@@ -107,7 +113,14 @@ class Observing:
 
     @contextlib.contextmanager
     def watch(self, watcher: _W) -> Iterator[_W]:
-        """Have a watcher get connections in a `with` block."""
+        """Have a watcher get connections in a `with` block.
+
+        Raises:
+            RuntimeError: Too many different filters are watched.
+        """
+        filters = self.filters()
+        if len(filters) >= FILTERS_MAX and watcher.wanted not in filters:
+            raise RuntimeError(f"{FILTERS_MAX} different filters are watched: end one of them")
         self._watchers[watcher] = None
         self.is_on.set()
         try:

@@ -329,9 +329,10 @@ async def test_a_full_ring_counts_what_it_leaves_out(rig):
     for _ in range(OBSERVED_MAX + 5):
         if ring.has_room(WEB, ALICE):
             ring.put(one, lambda: None)
+    # The connection log takes it, too, so it has the fields of one that there is no room for.
     ring.put(one, lambda: None)
     observed = ring.observe([ALL])
-    assert (len(observed.records), observed.left_out) == (OBSERVED_MAX, [LeftOut(ALL, 5)])
+    assert (len(observed.records), observed.left_out) == (OBSERVED_MAX, [LeftOut(ALL, 6)])
     assert ring.observe([ALL]) == Observed([], [])
 
 
@@ -340,12 +341,30 @@ async def test_what_is_left_out_counts_for_those_that_may_have_wanted_it(rig):
     web, failed = ConnectionFilter(service="shop/web"), ConnectionFilter(failed=True)
     bob = ConnectionFilter(client="10.0.0.8")
     ring.observe([ALL, web, failed, bob])
-    for _ in range(OBSERVED_MAX):
-        ring.put(ConnectionFacts(), lambda: None)
+    for _ in range(OBSERVED_MAX // 4):
+        ring.put(ConnectionFacts(service=WEB, event=ConnectionEvent.REFUSED), lambda: None)
     for service, is_plain in ((WEB, True), ("shop/db", True), ("shop/db", False)):
         assert not ring.has_room(service, ALICE, is_plain=is_plain)
     left_out = ring.observe([bob]).left_out
     assert left_out == [LeftOut(ALL, 3), LeftOut(web, 1), LeftOut(failed, 1)]
+
+
+async def test_a_filter_that_takes_everything_leaves_the_others_their_room(rig):
+    ring, refused = RecordRing(rig.engine), ConnectionFacts(event=ConnectionEvent.REFUSED)
+    ring.observe([ALL, ConnectionFilter(failed=True)])
+    for _ in range(500):
+        if ring.has_room(WEB, ALICE, is_plain=True):
+            ring.put(ConnectionFacts(event=ConnectionEvent.HELD), lambda: None)
+    for _ in range(2):
+        assert ring.has_room(WEB, ALICE)
+        ring.put(refused, lambda: None)
+    # It may have failed, so its fields are collected; but it is one more that ALL takes.
+    assert ring.has_room(WEB, ALICE)
+    ring.put(ConnectionFacts(event=ConnectionEvent.HELD), lambda: None)
+    observed = ring.observe([ALL])
+    assert observed.records.count(refused) == 2
+    kept = len(observed.records) - 2
+    assert (kept, observed.left_out) == (OBSERVED_MAX // 2, [LeftOut(ALL, 501 - kept)])
 
 
 def drops(**figures):

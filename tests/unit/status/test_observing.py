@@ -1,8 +1,10 @@
 import asyncio
+import contextlib
 
 import pytest
 
 from userspace_proxy.facts.connection import (
+    FILTERS_MAX,
     ConnectionEvent,
     ConnectionFacts,
     ConnectionFilter,
@@ -59,6 +61,18 @@ async def test_a_watcher_learns_only_of_what_it_may_have_wanted():
         (note,) = await of_failed.take(10.0)
     assert (note.event, note.count) == (ConnectionEvent.LEFT_OUT, 4)
     assert note.cause == "too many at a time; not all of them may have failed, been saved or slow"
+
+
+def test_the_number_of_filters_is_bounded():
+    observing = Observing()
+    with contextlib.ExitStack() as watching:
+        for n in range(FILTERS_MAX):
+            of_one = Watcher(ConnectionFilter(service=f"shop/{n}"))
+            watching.enter_context(observing.watch(of_one))
+        watching.enter_context(observing.watch(Watcher(of_one.wanted)))
+        with pytest.raises(RuntimeError, match="64 different filters"):
+            watching.enter_context(observing.watch(Watcher(ALL)))
+        assert len(observing.filters()) == FILTERS_MAX
 
 
 async def test_a_list_of_connections_grows_and_loses_the_oldest(monkeypatch):
