@@ -52,7 +52,7 @@ class Core:
     health_checks: HealthChecks = field(init=False)
     served_ports: ServedPorts = field(init=False)
     sync: SyncLoop = field(init=False)
-    observing: Observing = field(init=False)
+    observing: Observing = field(init=False, default_factory=Observing)
     observation: Observation = field(init=False)
 
     def __post_init__(
@@ -85,8 +85,6 @@ class Core:
             want_nodes=source.want_nodes,
         )
         self.node.on_change = self.sync.look_again
-        observing, progress = Observing(), self.sync.progress
-        self.observing = observing
         self.observation = Observation(
-            self.plane, observing, lambda: progress.latest, options.node_name
+            self.plane, self.observing, lambda: self.sync.progress.latest, options.node_name
         )
