@@ -252,7 +252,7 @@ class LeftOut(NamedTuple):
     """Connections that one filter may have taken, and for which there was no room."""
 
     wanted: ConnectionFilter
-    count: _Count
+    number: _Count
 
 
 _decoder = msgspec.json.Decoder(ConnectionFacts)
