@@ -57,10 +57,7 @@ class EndpointsByName:
     def __init__(self, allowed: Sequence[str], forbidden: ForbiddenAddresses) -> None:
         self.hosts = HostTable()
         """The names to look up."""
-        self._allowed = () if forbidden.networks.are_unknown else tuple(allowed)
-        self._not_allowed = (
-            NameState.NETWORKS_UNKNOWN if allowed and not self._allowed else NameState.NOT_ALLOWED
-        )
+        self._allowed = tuple(allowed)
         self._forbidden = forbidden
         self._source = self._last = Snapshot(_NOTHING)
         self._changes = 0
@@ -115,8 +112,11 @@ class EndpointsByName:
 
     def _follow(self, old: Snapshot, new: Snapshot, changed: Collection[ServiceKey]) -> None:
         """Follow what is forbidden, and touch the Services that this may concern."""
+        unknown = self._forbidden.unknown
         if self._forbidden.set_nodes(new.node, new.node_addresses):
             self._touched.update(*self._users.values())
+        if self._forbidden.unknown is not unknown:
+            self._touched.update(self._requests)
         before = (old.services[key].service for key in changed if key in old.services)
         now = (new.services[key].service for key in changed if key in new.services)
         moved = self._forbidden.change_services(before, now)
@@ -187,7 +187,9 @@ class EndpointsByName:
         ips: tuple[str, ...] = ()
         problem: NameProblem | None
         if not is_below(host, self._allowed):
-            problem = NameProblem(host, self._not_allowed)
+            problem = NameProblem(host, NameState.NOT_ALLOWED)
+        elif (unknown := self._forbidden.unknown) is not None:
+            problem = NameProblem(host, unknown)
         elif host not in claimed:
             problem = NameProblem(host, NameState.TOO_MANY)
         else:
@@ -216,7 +218,7 @@ class EndpointsByName:
         """Have the names of a Service looked up, as many as there is room for."""
         request, have = self._requests.get(key), self._claims.get(key, ())
         wanted: list[str] = []
-        if request is not None:
+        if request is not None and self._forbidden.unknown is None:
             wanted = [host for host in request.hosts if is_below(host, self._allowed)]
         kept = [host for host in have if host in wanted]
         for host in wanted:

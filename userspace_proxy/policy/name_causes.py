@@ -57,6 +57,11 @@ def name_notes(slices: Iterable[EndpointSlice]) -> Iterable[Cause]:
     return map(_cause, dict.fromkeys(found))
 
 
+def needs_nodes(state: ServiceState) -> bool:
+    """Return whether a Service's endpoints by name depend on which addresses Nodes have."""
+    return any(isinstance(item, ResolvedSlice) and item.needs_nodes for item in state.slices)
+
+
 def _has(item: EndpointSlice, port: ServicePort) -> bool:
     return any(p.name == port.name and p.protocol == port.protocol for p in item.ports)
 
@@ -75,6 +80,13 @@ def _cause(problem: NameProblem) -> Cause:
             code = CauseCode.NAME_NOT_ALLOWED
             sentence = f"{host} is not looked up: which addresses are those of pods is unknown"
             hint = "Names must not lead to pods: set --cluster-cidr"
+        case NameState.NODES_UNKNOWN:
+            code = CauseCode.NAME_NOT_ALLOWED
+            sentence = f"{host} is not looked up: which addresses are those of Nodes is unknown"
+            hint = (
+                "Names must not lead to Nodes: let the proxy's account list nodes; its log has "
+                "what failed"
+            )
         case NameState.TOO_MANY:
             code = CauseCode.NAME_NOT_ALLOWED
             sentence = (

@@ -119,7 +119,7 @@ def test_equal_snapshots_are_equal_bytes():
 def test_the_format():
     """If this text changes, increase FORMAT: an earlier version must not read it."""
     assert zlib.decompress(encode_state(snapshot(), OWNER), wbits=31).decode() == (
-        '{"format":11}\n'
+        '{"format":12}\n'
         '{"of":{"source":"kubernetes","location":"https://192.0.2.10:6443","node":"node-1",'
         '"proxy_name":""},"node":{"name":"node-1","addresses":["192.0.2.1"],"zone":"zone-a",'
         '"pod_networks":["10.244.1.0/24"],"is_being_deleted":false},'
@@ -168,10 +168,10 @@ def test_the_state_of_another_proxy_is_not_accepted(field, other, cause):
     [
         pytest.param(b"", "it is corrupt: Input data was truncated", id="empty"),
         pytest.param(b"[]\n", "it is corrupt: Expected `object`, got `array`", id="not-a-head"),
-        pytest.param(b'{"format":12}\n', "its format is 12, and this version reads 11", id="newer"),
-        pytest.param(b'{"format":11}\n{}\n', "it is corrupt: Object missing required field `of`",
+        pytest.param(b'{"format":13}\n', "its format is 13, and this version reads 12", id="newer"),
+        pytest.param(b'{"format":12}\n{}\n', "it is corrupt: Object missing required field `of`",
             id="without-an-owner"),
-        pytest.param(b'{"format":11}\n{"of":{"source":"\xff"}}', "it is corrupt: ",
+        pytest.param(b'{"format":12}\n{"of":{"source":"\xff"}}', "it is corrupt: ",
             id="not-utf-8"),
     ],
 )  # fmt: skip
@@ -224,7 +224,7 @@ def test_arbitrary_bytes_are_not_accepted(data):
 
 @given(st.binary())
 def test_arbitrary_text_is_not_accepted(text):
-    for prefix in (b"", b'{"format":11}\n'):
+    for prefix in (b"", b'{"format":12}\n'):
         with pytest.raises(InputError):
             decode_state(compressed(prefix + text), OWNER)
 
@@ -290,6 +290,8 @@ def test_of_a_state_of_twice_the_bound_little_is_encoded_at_once(most):
     assert peak < encoding.TEXT_BYTES_MAX / 2
 
 
-def test_a_snapshot_without_a_node_has_none():
-    empty = Snapshot({})
-    assert decode_state(encode_state(empty, OWNER), OWNER).node is None
+@pytest.mark.parametrize("nodes", [None, frozenset(), frozenset({"192.0.2.1"})])
+def test_whether_nodes_were_known_is_kept(nodes):
+    given = Snapshot({}, node_addresses=nodes)
+    found = decode_state(encode_state(given, OWNER), OWNER)
+    assert (found.node, found.node_addresses) == (None, nodes)

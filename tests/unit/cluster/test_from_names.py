@@ -150,11 +150,42 @@ def test_a_name_that_is_not_allowed_is_not_looked_up():
 
 
 def test_while_the_networks_of_pods_are_unknown_no_name_is_looked_up():
-    proxy = Proxy(networks=ClusterNetworks(must_know_pods=True))
+    proxy = Proxy(networks=ClusterNetworks(is_shared=True))
     proxy.put()
     proxy.derive()
     assert proxy.endpoints.hosts.take(0.0) is None
     assert proxy.problems() == [(NameState.NETWORKS_UNKNOWN, "")]
+
+
+class TestNodesThatAreUnknown:
+    @pytest.fixture
+    def proxy(self):
+        made = Proxy(networks=ClusterNetworks(("10.244.0.0/16",), is_shared=True))
+        made.put()
+        made.derive()
+        return made
+
+    def test_until_nodes_are_known_no_name_is_looked_up(self, proxy):
+        assert proxy.endpoints.hosts.take(0.0) is None
+        assert proxy.problems() == [(NameState.NODES_UNKNOWN, "")]
+        proxy.store.set_node_addresses(frozenset({"203.0.113.2"}))
+        proxy.derive()
+        proxy.answer("203.0.113.1", "203.0.113.2")
+        assert proxy.ips() == ["203.0.113.1"]
+
+    def test_when_they_become_unknown_names_serve_nothing(self, proxy):
+        proxy.store.set_node_addresses(frozenset())
+        proxy.derive()
+        proxy.answer("203.0.113.1")
+        proxy.store.set_node_addresses(None)
+        proxy.derive()
+        assert proxy.ips() == []
+        assert proxy.problems() == [(NameState.NODES_UNKNOWN, "")]
+
+    def test_a_name_that_is_not_allowed_says_so_first(self, proxy):
+        proxy.put("other", "db.example.org")
+        proxy.derive()
+        assert proxy.problems("other") == [(NameState.NOT_ALLOWED, "")]
 
 
 def test_a_forbidden_address_is_no_endpoint_and_the_others_are(proxy):

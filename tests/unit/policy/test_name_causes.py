@@ -20,7 +20,7 @@ from userspace_proxy.model.endpoint_names import (
     NameState,
     ResolvedSlice,
 )
-from userspace_proxy.policy.name_causes import name_notes, why_no_name_serves
+from userspace_proxy.policy.name_causes import name_notes, needs_nodes, why_no_name_serves
 
 KEY = ServiceKey("shop", "db")
 V4, V6 = IPFamily.IPV4, IPFamily.IPV6
@@ -57,6 +57,12 @@ def why(*slices, names=NAMES, port=SQL, family=V4, **fields):
             "",
             CauseCode.NAME_NOT_ALLOWED,
             f"{HOST} is not looked up: which addresses are those of pods is unknown",
+        ),
+        (
+            NameState.NODES_UNKNOWN,
+            "",
+            CauseCode.NAME_NOT_ALLOWED,
+            f"{HOST} is not looked up: which addresses are those of Nodes is unknown",
         ),
         (
             NameState.TOO_MANY,
@@ -147,3 +153,18 @@ def test_notes_have_each_problem_once_and_nothing_that_passes():
     slices = [resolved(not_allowed, pending), resolved(not_allowed, no_address)]
     plain = EndpointSlice(SliceKey("shop", "a"), KEY, V4, (), ())
     assert [cause.object for cause in name_notes([plain, *slices])] == [HOST]
+
+
+@pytest.mark.parametrize(
+    ("slices", "needed"),
+    [
+        ([resolved()], True),
+        ([resolved(NameProblem(HOST, NameState.NODES_UNKNOWN))], True),
+        ([resolved(NameProblem(HOST, NameState.PENDING))], True),
+        ([resolved(NameProblem(HOST, NameState.NETWORKS_UNKNOWN))], False),
+        ([resolved(NameProblem(HOST, NameState.NOT_ALLOWED))], False),
+        ([slice_of(EndpointSlice)], False),
+    ],
+)
+def test_the_addresses_of_nodes_are_needed_for_names_that_may_be_looked_up(slices, needed):
+    assert needs_nodes(ServiceState(Service(KEY, (SQL,)), tuple(slices))) is needed

@@ -92,12 +92,15 @@ async def test_without_permission_nothing_is_looked_up(answers):
         assert node.states() == [NameState.NOT_ALLOWED]
 
 
-async def test_in_a_cluster_the_networks_of_pods_must_be_known(answers):
+async def test_in_a_cluster_the_networks_of_pods_and_the_nodes_must_be_known(answers):
     answers += ["10.244.0.7", "203.0.113.1"]
     async with Node("kubernetes", **ALLOWED) as node:
         node.put()
         assert node.states() == [NameState.NETWORKS_UNKNOWN]
     async with Node("kubernetes", cluster_networks=("10.244.0.0/16",), **ALLOWED) as node:
+        node.put()
+        assert node.states() == [NameState.NODES_UNKNOWN]
+        node.store.set_node_addresses(frozenset())
         node.put()
         await until(lambda: node.ips() == ["203.0.113.1"])
 
