@@ -1,6 +1,6 @@
 """Encodes a snapshot for the state that is kept on disk: JSON lines, compressed by gzip.
 
-    {"format":12}                                       which of these formats it is
+    {"format":…}                                        a number of its types (``type_digest``)
     {"of":{…},"node":{…},"node_addresses":[…]}          whose state it is, and all but the Services
     {"service":{…},"slices":[{…},…]}                    a Service; a line each, in their order
 
@@ -26,9 +26,8 @@ from ..model.addresses import parse_network
 from ..model.slice_annotations import MAX
 from .persistent import PersistentMap
 from .store import ServiceState, Snapshot
+from .type_digest import digest
 
-FORMAT = 12
-"""Increase it with each change of the types in a snapshot: the test of the format fails then."""
 TEXT_BYTES_MAX = 256 << 20
 """Before compression: room for 200,000 Services with three endpoints each."""
 
@@ -70,6 +69,8 @@ class _Head:
     node_addresses: tuple[str, ...] | None
 
 
+FORMAT = digest(_Head, ServiceState)
+"""Another number in each version in which these types differ."""
 _encoder = msgspec.json.Encoder()
 _version_decoder = msgspec.json.Decoder(_Version)
 _head_decoder = msgspec.json.Decoder(_Head)
