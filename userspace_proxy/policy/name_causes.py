@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..cluster import ServiceState
-from ..cluster.from_names import NAMESPACE_MAX, NODE_MAX, USES_MAX
+from ..cluster.from_names import USES_MAX
+from ..cluster.name_shares import NAMESPACE_MAX, NODE_MAX
 from ..model import Cause, CauseCode, EndpointSlice, IPFamily, ServicePort
 from ..model.annotations import DOMAIN
 from ..model.endpoint_names import NAMES_MAX, NameProblem, NameSlice, NameState, ResolvedSlice
@@ -92,7 +93,7 @@ def _cause(problem: NameProblem) -> Cause:
             sentence = (
                 f"{host} is not looked up: a Service may have {NAMES_MAX} names ({USES_MAX} "
                 f"over all its slices), the Services of a namespace {NAMESPACE_MAX}, and all "
-                f"Services {NODE_MAX:,}"
+                f"Services {NODE_MAX:,}, in equal shares of namespaces"
             )
             hint = "Remove names, from this Service or from others"
         case NameState.PENDING:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.cluster import Snapshot, Store, from_names
+from userspace_proxy.cluster import Snapshot, Store, from_names, name_shares
 from userspace_proxy.cluster.forbidden import ClusterNetworks, ForbiddenAddresses
 from userspace_proxy.cluster.from_names import EndpointsByName
 from userspace_proxy.model import (
@@ -402,7 +402,7 @@ def test_of_names_that_are_not_looked_up_one_shows_why():
 
 class TestBounds:
     def test_a_service_has_as_many_names_as_are_looked_up_for_one(self, monkeypatch):
-        monkeypatch.setattr(from_names, "NAMES_MAX", 1)
+        monkeypatch.setattr(name_shares, "NAMES_MAX", 1)
         proxy = Proxy()
         proxy.put("db", DB, "db2.example.com")
         proxy.derive()
@@ -421,26 +421,18 @@ class TestBounds:
         assert proxy.ips() == ["203.0.113.1"] * 3
         assert proxy.problems() == [(NameState.TOO_MANY, "")] * 2
 
-    def test_a_namespace_has_a_share_and_what_is_left_out_follows(self, monkeypatch):
-        monkeypatch.setattr(from_names, "NAMESPACE_MAX", 1)
+    def test_a_name_that_gives_way_to_another_namespace_says_so_and_returns(self, monkeypatch):
+        monkeypatch.setattr(name_shares, "NODE_MAX", 2)
         proxy = Proxy()
         proxy.put("a", "a.example.com")
         proxy.put("b", "b.example.com")
+        proxy.derive()
         proxy.put("c", "c.example.com", namespace="other")
         proxy.derive()
-        assert proxy.problems("b") == [(NameState.TOO_MANY, "")]
         assert proxy.problems("c", "other") == [(NameState.PENDING, "")]
+        assert proxy.problems("b") == [(NameState.TOO_MANY, "")]
+        assert "b.example.com" not in proxy.endpoints.hosts
         proxy.store.delete_service(ServiceKey("shop", "a"))
         proxy.derive()
         assert proxy.problems("b") == [(NameState.PENDING, "")]
-
-    def test_a_node_has_a_bound_and_what_is_left_out_follows(self, monkeypatch):
-        monkeypatch.setattr(from_names, "NODE_MAX", 1)
-        proxy = Proxy()
-        proxy.put("a", "a.example.com", namespace="one")
-        proxy.put("b", "b.example.com", namespace="two")
-        proxy.derive()
-        assert proxy.problems("b", "two") == [(NameState.TOO_MANY, "")]
-        proxy.store.delete_service(ServiceKey("one", "a"))
-        proxy.derive()
-        assert proxy.problems("b", "two") == [(NameState.PENDING, "")]
+        assert "b.example.com" in proxy.endpoints.hosts

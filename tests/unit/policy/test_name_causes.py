@@ -69,7 +69,7 @@ def why(*slices, names=NAMES, port=SQL, family=V4, **fields):
             "",
             CauseCode.NAME_NOT_ALLOWED,
             f"{HOST} is not looked up: a Service may have 16 names (64 over all its slices), "
-            "the Services of a namespace 100, and all Services 1,000",
+            "the Services of a namespace 100, and all Services 1,000, in equal shares of namespaces",
         ),
         (
             NameState.PENDING,
