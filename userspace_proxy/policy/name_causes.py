@@ -60,7 +60,10 @@ def name_notes(slices: Iterable[EndpointSlice]) -> Iterable[Cause]:
 
 def needs_nodes(state: ServiceState) -> bool:
     """Return whether a Service's endpoints by name depend on which addresses Nodes have."""
-    return any(isinstance(item, ResolvedSlice) and item.needs_nodes for item in state.slices)
+    # The last state on disk has slices of addresses alone, until names are derived again.
+    return bool(state.service.handling.found_by_name) or any(
+        isinstance(item, ResolvedSlice) and item.needs_nodes for item in state.slices
+    )
 
 
 def _has(item: EndpointSlice, port: ServicePort) -> bool:

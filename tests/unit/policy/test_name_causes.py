@@ -69,7 +69,8 @@ def why(*slices, names=NAMES, port=SQL, family=V4, **fields):
             "",
             CauseCode.NAME_NOT_ALLOWED,
             f"{HOST} is not looked up: a Service may have 16 names (64 over all its slices), "
-            "the Services of a namespace 100, and all Services 1,000, in equal shares of namespaces",
+            "the Services of a namespace 100, and all Services 1,000, in equal shares of "
+            "namespaces",
         ),
         (
             NameState.PENDING,
@@ -168,3 +169,10 @@ def test_notes_have_each_problem_once_and_nothing_that_passes():
 )
 def test_the_addresses_of_nodes_are_needed_for_names_that_may_be_looked_up(slices, needed):
     assert needs_nodes(ServiceState(Service(KEY, (SQL,)), tuple(slices))) is needed
+
+
+def test_they_are_needed_while_the_last_state_serves_names():
+    found = Handling(found_by_name=("203.0.113.1",))
+    assert needs_nodes(
+        ServiceState(Service(KEY, (SQL,), handling=found), (slice_of(EndpointSlice),))
+    )
