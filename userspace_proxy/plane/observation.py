@@ -115,7 +115,7 @@ class PodNames:
         self._follow(snapshot)
         pods = self._pods.get(ip, ())
         own = () if snapshot.node is None else snapshot.node.addresses
-        if len(pods) != 1 or ip in snapshot.node_addresses or ip in own:
+        if len(pods) != 1 or ip in (snapshot.node_addresses or ()) or ip in own:
             return ""
         return next(iter(pods))
 
