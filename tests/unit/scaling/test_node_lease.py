@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from userspace_proxy.agent.watchers.state_file import StateFile
 from userspace_proxy.errors import SourceError, UserspaceProxyError
 from userspace_proxy.model import ServiceKey
 from userspace_proxy.scaling.lease_notes import Round, read_report
 from userspace_proxy.scaling.node_lease import BEAT_S
 from userspace_proxy.scaling.promises import PROMISE_S
 from userspace_proxy.sources.leases import Lease
+from userspace_proxy.state_file import StateFile
 
 from .resting_nodes import IDLE_AFTER_S, POD, WEB, Node, World
 

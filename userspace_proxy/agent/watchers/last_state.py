@@ -25,13 +25,13 @@ from ...errors import InputError, UserspaceProxyError
 from ...facts import LastStateFacts, StatusFacts
 from ...log_fields import FieldLogger
 from ...sources import Source
+from ...state_file import StateBytes, StateFile, StateFileError, file_of_proxy
 from ...status.units import seconds_in_words
 from ...trouble import Trouble
 from ..rounds.component import Component
 from ..rounds.options import Options
 from ..rounds.sync import SyncLoop
 from ..rounds.tasks import Supervisor, pause
-from .state_file import StateBytes, StateFile, StateFileError, file_of_proxy
 
 _log = FieldLogger("userspace_proxy.agent")
 

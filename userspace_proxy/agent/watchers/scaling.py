@@ -24,11 +24,11 @@ from ...scaling.promises import Promises
 from ...scaling.usage import Usage
 from ...scaling.waking import Waking
 from ...sources.leases import Leases
+from ...state_file import file_of_proxy
 from ...trouble import Trouble
 from ..core import Core
 from ..rounds.component import Component
 from ..rounds.tasks import Supervisor, pause
-from .state_file import file_of_proxy
 
 _log = FieldLogger("userspace_proxy.agent")
 

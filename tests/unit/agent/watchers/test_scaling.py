@@ -13,11 +13,11 @@ from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.agent.rounds.tasks import Supervisor
 from userspace_proxy.agent.watchers import scaling
 from userspace_proxy.agent.watchers.scaling import Scaling
-from userspace_proxy.agent.watchers.state_file import StateFileError, file_of_proxy
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.model import Handling, Hold
 from userspace_proxy.scaling.lease_notes import HOLDER
 from userspace_proxy.sources import MemorySource
+from userspace_proxy.state_file import StateFileError, file_of_proxy
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from ...scaling.resting_nodes import ASLEEP_WHEN_IDLE, POD, WEB

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from userspace_proxy.agent.watchers.state_file import (
+from userspace_proxy.state_file import (
     FILE_BYTES_MAX,
     StateFile,
     StateFileError,

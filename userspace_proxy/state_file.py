@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import UserspaceProxyError
-from ...steering import proxy_label
+from .errors import UserspaceProxyError
+from .steering import proxy_label
 
 FILE_BYTES_MAX = 64 << 20
 """Several times what 200,000 Services take."""
