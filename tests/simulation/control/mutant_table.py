@@ -13,9 +13,6 @@ MUTANTS: Mapping[str, Mutant] = {
     "stand-in-without-end": _plane(
         "stand_ins", "return self._by_missing.pop(missing, None)", "return None"
     ),
-    "stand-in-that-died": _plane(
-        "stand_ins", "        self._by_missing = kept", "        kept.clear()"
-    ),
     "no-stand-in": _plane(
         "listeners",
         "        stand_in = self._stand_ins.begin(missing, running)\n",
@@ -46,11 +43,6 @@ MUTANTS: Mapping[str, Mutant] = {
     "merging-of-the-dead": _plane(
         "workers", "        self._merging = Merging()\n        start", "        start"
     ),
-    "merging-past-a-close": _plane(
-        "merging",
-        "            if left in self._waiting and left not in self._kept:",
-        "            if left in self._waiting and left in self._kept:",
-    ),
     "confirmations-of-the-dead": _plane(
         "listeners",
         "            if listener.closing.pop(worker, 0):\n                self._release(listener)",
@@ -80,17 +72,6 @@ MUTANTS: Mapping[str, Mutant] = {
     "report-counted-twice": _plane(
         "differences", "        self._new = {}\n        return report", "        return report"
     ),
-    "close-before-the-listeners": _plane(
-        "plane",
-        "        closed = self._listeners.close_group(group)\n"
-        "        if self._groups.pop(group.number, None) is not None:\n"
-        "            group.change(Serving(), self._clock())\n"
-        "            self._send_all(CloseGroup(group.number))\n",
-        "        if self._groups.pop(group.number, None) is not None:\n"
-        "            group.change(Serving(), self._clock())\n"
-        "            self._send_all(CloseGroup(group.number))\n"
-        "        closed = self._listeners.close_group(group)\n",
-    ),
     "move-not-sent": _plane(
         "listeners",
         "            self._send(holder, MoveListener(number, group.number))",
@@ -116,9 +97,6 @@ MUTANTS: Mapping[str, Mutant] = {
         "        self._rendezvous = None\n"
         "        self._channel = channel",
     ),
-    "sockets-of-predecessors-twice": _plane(
-        "adoption", "                cookies.add(cookie)\n", ""
-    ),
     "sockets-not-inherited": _plane(
         "adoption", "        return self._sockets.pop((protocol, at), [])", "        return []"
     ),
@@ -132,25 +110,10 @@ MUTANTS: Mapping[str, Mutant] = {
     "predecessors-not-told": _plane(
         "adoption", "            self.channel.send(Drain(seconds))\n", "            pass\n"
     ),
-    "relief-before-workers-run": Mutant(
-        "hand_over",
-        "        while not self._plane.has_all_workers:\n            await pause(_LOOK_S)\n",
-        "",
-        "agent",
-    ),
-    "relief-before-workers-answer": Mutant(
-        "hand_over",
-        "        await self._plane.refresh()\n",
-        "",
-        "agent",
-    ),
     "held-port-not-released": _plane(
         "listener",
         "        self._hold.close()\n        self._hold = None",
         "        self._hold = None",
-    ),
-    "hung-worker-not-killed": _plane(
-        "workers", "            self.link.kill()\n", "            pass\n"
     ),
     "start-not-tried-again": _plane(
         "workers",
@@ -166,6 +129,6 @@ MUTANTS: Mapping[str, Mutant] = {
         "            pass",
     ),
     "late-predecessor-forgotten": _plane(
-        "adoption", "        self._workers = late\n", "        late.clear()\n"
+        "adoption", "            if self._drain_s is not None:\n", "            if self is None:\n"
     ),
 }
