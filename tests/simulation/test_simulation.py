@@ -38,7 +38,7 @@ def test_each_half_keeps_its_promises(half: str, part: int) -> None:
 def test_a_seed_gives_the_same_run_again(half: str) -> None:
     first, second = (simulate(f"--half={half}", "--seed=11", "--whole") for _ in range(2))
     assert first.stdout == second.stdout
-    assert "client" in first.stdout
+    assert len(first.stdout.splitlines()) > 10
 
 
 @pytest.mark.parametrize(
