@@ -68,7 +68,9 @@ class Asked:
     has_dialled: bool = False
     """Endpoints were dialled."""
     is_elsewhere: bool = False
-    """The proxy is in another network than this program, which can't dial for it."""
+    """The proxy is in another network than this program."""
+    can_dial: bool = True
+    """This program can dial from the proxy's network."""
     has_pods: bool = False
     """The pods were looked at."""
 
@@ -106,7 +108,7 @@ def next_command(cause: Cause | None, subject: Subject, asked: Asked, *, pod: st
     can_dial = (
         any(port.protocol == "TCP" and port.endpoints for port in subject.ports)
         and not asked.has_dialled
-        and not asked.is_elsewhere
+        and asked.can_dial
     )
     has_kubectl = asked.is_api or (
         subject.node is not None and subject.node.source.kind == "kubernetes"

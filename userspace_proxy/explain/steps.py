@@ -54,11 +54,12 @@ class PathStep:
     """The name of the pod that it is about; empty if it is about none, or several."""
 
 
-_ELSEWHERE = PathStep(
+_UNREACHED = PathStep(
     Level.ATTENTION,
     "dial",
-    "Nothing was dialled: the proxy is in another network namespace; run this on its node, in that "
-    "namespace",
+    "Nothing was dialled: the proxy is in another network namespace, and this program can't enter "
+    "it",
+    "Run this as root, on the proxy's node",
 )
 
 
@@ -113,8 +114,8 @@ def explain(
     if subject.node is not None:
         parts.append(PathPart(_NODE, tuple(_node(subject.node))))
     parts += [PathPart(_title(port), tuple(_port(port, subject, client, dials))) for port in ports]
-    if asked.is_elsewhere and dials is not None:
-        parts.append(PathPart("", (_ELSEWHERE,)))
+    if dials is not None and not asked.can_dial:
+        parts.append(PathPart("", (_UNREACHED,)))
     steps = [step for part in parts for step in part.steps]
     level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
     cause = _first_cause(ports, subject, dials or {})

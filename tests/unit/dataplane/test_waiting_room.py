@@ -1,4 +1,3 @@
-import errno
 import socket
 
 import pytest
@@ -280,18 +279,6 @@ async def test_a_new_client_waits_behind_those_that_wait_already(rig):
     late.begin()
     assert await (await pod.accept()).read() == b"first"
     assert (waited(web), count_waiting(web)) == (2, 1)
-
-
-async def test_a_client_waits_for_an_ejected_endpoint_at_its_limit(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address, **limited(1))
-    _, server = await rig.pair(web, pod)
-    await until(lambda: all(connection.up for connection in rig.connections.open))
-    web.group.outcomes.failed(pod.address, errno.ECONNREFUSED, rig.engine.reactor.now)
-    (client,) = await waiting(rig, web, 1)
-    await client.send(b"waited")
-    server.reset()
-    assert await (await pod.accept()).read() == b"waited"
 
 
 async def test_at_their_limit_clients_wait_for_a_minute_if_nothing_else_is_asked_for(build, timers):

@@ -65,7 +65,7 @@ UDP = make_subject(make_port(protocol=Protocol.UDP), source=FILES_SOURCE)
             id="without-a-cluster",
         ),
         pytest.param(DEAD, FROM_FILES, {"has_dialled": True}, "", id="dialled"),
-        pytest.param(DEAD, FROM_FILES, {"is_elsewhere": True}, "", id="cannot-be-dialled"),
+        pytest.param(DEAD, FROM_FILES, {"can_dial": False}, "", id="cannot-be-dialled"),
         pytest.param(DEAD, UDP, {}, "", id="udp-is-not-dialled"),
         pytest.param(EMPTY, FROM_FILES, {"source": ("--server=:1",)}, "", id="all-is-said"),
         pytest.param(EMPTY, PLANNED, FILES, "", id="all-of-manifests-is-said"),
