@@ -244,9 +244,8 @@ def _port(
     for frontend in port.frontends:
         what = f"{frontend.address}/{port.protocol}, {frontend.kind}"
         if not frontend.is_reached and subject.node is not None:
-            yield PathStep(
-                Level.TROUBLE, "address", f"{what}: {frontend.target}; {port.state.sentence}"
-            )
+            why = port.state.causes[0].sentence if port.problem else frontend.target
+            yield PathStep(Level.TROUBLE, "address", f"{what}, is not served: {why}")
         else:
             yield PathStep(
                 Level.OK, "address", f"{what}: {frontend.target}" if frontend.target else what

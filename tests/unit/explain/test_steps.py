@@ -200,14 +200,17 @@ def test_the_node_is_part_of_the_path(changes, topic, level, text):
     assert (step.level, step.what) == (level, text)
 
 
+HELD_BY = "node port 30080/TCP is held by nginx"
+
+
 def test_an_address_that_is_not_reached_is_trouble():
     lost = make_frontend("192.0.2.1:30080", "NodePort", "held by another program", is_reached=False)
     (step,) = steps_of(
-        explain(make_subject(make_port(frontends=(lost,), problem="nginx has it"))), "address"
+        explain(make_subject(make_port(frontends=(lost,), problem=HELD_BY))), "address"
     )
     assert step.level is Level.TROUBLE
     assert step.what == (
-        "192.0.2.1:30080/TCP, NodePort: held by another program; Not served: nginx has it"
+        "192.0.2.1:30080/TCP, NodePort, is not served: node port 30080/TCP is held by nginx"
     )
 
 
