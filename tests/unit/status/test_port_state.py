@@ -207,6 +207,12 @@ FAULTY = make_endpoint(
         pytest.param(
             {"endpoints": (READY, PAST, HANGING)},
             Level.ATTENTION,
+            "1 of 3 endpoints doesn't answer, and 1 didn't when last tried; the other one serves",
+            id="one-fails-and-one-failed-a-while-ago",
+        ),
+        pytest.param(
+            {"endpoints": (READY, PAST, PAST)},
+            Level.ATTENTION,
             "2 of 3 endpoints didn't answer when last tried; the other one serves",
             id="some-failed-a-while-ago",
         ),
@@ -255,8 +261,15 @@ FAULTY = make_endpoint(
         pytest.param(
             {"endpoints": (PAST, PAST)},
             Level.ATTENTION,
-            f"Clients failed before: none of its 2 endpoints answered; {REFUSED}",
+            f"Clients failed before: none of its 2 endpoints answered when last tried; {REFUSED}",
             id="none-tried-since",
+        ),
+        pytest.param(
+            {"endpoints": (PAST, ALSO_EJECTED, PAST)},
+            Level.TROUBLE,
+            f"Clients fail: 1 of its 3 endpoints doesn't answer, and 2 didn't when last tried; "
+            f"{ALSO_EJECTED.cause}",
+            id="one-fails-and-the-others-failed-a-while-ago",
         ),
         pytest.param(
             {"endpoints": (HANGING,)},
