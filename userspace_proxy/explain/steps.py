@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
 from ..model import Cause
 from ..status.path_words import counted_in_words, path_in_words, probes_in_words
-from ..status.text import ejected_in_words
 from ..status.units import (
+    ejected_in_words,
     plural,
     seconds_in_words,
     times_in_words,

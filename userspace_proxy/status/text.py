@@ -33,6 +33,7 @@ from .selection import Selection, select
 from .units import (
     bytes_in_words,
     count_in_words,
+    ejected_in_words,
     plural,
     rate_in_words,
     seconds_in_words,
@@ -303,13 +304,6 @@ def _endpoint(endpoint: EndpointFacts) -> str:
         parts.append(f"{count_in_words(endpoint.failures)} failed")
     parts.append(bytes_in_words(endpoint.received_bytes + endpoint.sent_bytes))
     return f"{endpoint.address}  {', '.join(filter(None, parts))}"
-
-
-def ejected_in_words(seconds: float) -> str:
-    """Return for how long an endpoint is ejected; once that is over, the next client dials it."""
-    if seconds <= 0:
-        return "ejected until a client dials it"
-    return f"ejected for {seconds_in_words(seconds)}"
 
 
 def _ignored_line(item: IgnoredFacts) -> _Entry:

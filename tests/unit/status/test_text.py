@@ -133,7 +133,7 @@ def test_wide_text_has_addresses_endpoints_and_policies():
         "      address   10.96.7.26:80/TCP, ClusterIP: proxy port 20026",
         "      endpoint  10.244.1.7:80  ready, node-a, 3 open, 20 in all, 0 B",
         "      endpoint  10.244.1.8:80  ejected for 12 s, node-b, 0 open, 0 in all, 31 failed, 0 B",
-        "      endpoint  10.244.1.9:80  ejected until a client dials it, 0 open, 0 in all, 0 B",
+        "      endpoint  10.244.1.9:80  ejected until it answers, 0 open, 0 in all, 0 B",
         "      policy    admits 192.0.2.0/24; ClientIP affinity, 3 h",
     ]
 
