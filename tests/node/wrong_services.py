@@ -207,13 +207,14 @@ MISTAKES = (
     ),
     Mistake(
         "local-only",
-        "{pod}:9103 refuses connections: nothing listens on port 9103 there",
+        "{pod}:9103 refuses connections: nothing listens on port 9103 there, or a firewall rejects "
+        "them",
         hint="and on which address",
         target=LOCAL_ONLY,
     ),
     Mistake(
         "policy-drops",
-        "{pod}:9104 does not answer: packets are dropped, or the pod hangs",
+        "{pod}:9104 does not answer: packets are dropped, its program hangs, or its host is gone",
         target=FILTERED,
         dials=1,
         wait_s=5.0,
@@ -243,7 +244,8 @@ MISTAKES = (
     ),
     Mistake(
         "pinned-to-the-dead",
-        "{pod}:8080 refuses connections: nothing listens on port 8080 there; the other one serves",
+        "{pod}:8080 refuses connections: nothing listens on port 8080 there, or a firewall rejects "
+        "them; the other one serves",
         target=CLOSED,
         spec=_AFFINITY,
         ips=("{pod}", "{other}"),

@@ -25,10 +25,11 @@ from ..model import (
 )
 
 _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
-_FORBIDDEN = frozenset({errno.EPERM, errno.EACCES})
+_FORBIDDEN = frozenset({errno.EPERM, errno.EACCES, errno.ENOPROTOOPT})
 RESETS = frozenset({errno.ECONNRESET, errno.EPIPE})
 """Errors of a dial that the endpoint accepted and reset. Source: tcp_reset() in
 net/ipv4/tcp_input.c; a RST that answers a SYN is ECONNREFUSED."""
+_FIREWALL = "look for a NetworkPolicy or firewall that"
 NAMES_SHOWN = 5
 """Names and networks in a sentence."""
 NOTES_MAX = 10
@@ -46,29 +47,55 @@ def dial_failed(
     first_at: float = 0.0,
     last_at: float = 0.0,
 ) -> Cause:
-    """Return the cause of dials of an endpoint that failed with an errno, and its words."""
+    """Return the cause of dials of an endpoint that failed with an errno, and its words.
+
+    A firewall that rejects packets may cause most of them: a RST is that of a host on which nothing
+    listens, and the ICMP errors are those of hosts and routers.
+
+    Source: icmp_err_convert in net/ipv4/icmp.c and tab_unreach in net/ipv6/icmp.c;
+    ``tests/unit/explain/test_dial.py`` has the errno of each.
+    """
     if number in RESETS:
         return resets(endpoint, count=count, first_at=first_at, last_at=last_at)
     hint = ""
     if number == errno.ECONNREFUSED:
         code = CauseCode.ENDPOINT_REFUSES
-        sentence = f"{endpoint} refuses connections: nothing listens on port {endpoint.port} there"
+        sentence = (
+            f"{endpoint} refuses connections: nothing listens on port {endpoint.port} there, or a "
+            "firewall rejects them"
+        )
         hint = (
-            "Compare targetPort with the port on which the container listens, and on which address"
+            "Compare targetPort with the port on which the container listens, and on which "
+            f"address; if they agree, {_FIREWALL} rejects packets to it"
         )
     elif number == errno.ETIMEDOUT:
         code = CauseCode.ENDPOINT_SILENT
-        sentence = f"{endpoint} does not answer: packets are dropped, or the pod hangs"
-        hint = "Look for a NetworkPolicy or firewall that drops packets from this node to the pod"
+        sentence = (
+            f"{endpoint} does not answer: packets are dropped, its program hangs, or its host is "
+            "gone"
+        )
+        hint = (
+            "See whether the pod still exists and accepts connections from its own node; if it "
+            f"does, {_FIREWALL} drops or rejects packets to it"
+        )
     elif number in _UNREACHABLE:
         code = CauseCode.ENDPOINT_UNREACHABLE
-        sentence = f"no route to {endpoint.ip}: that address does not exist, or its node is down"
-        hint = "Compare the address with that of the pod, and look at the pod's node"
+        sentence = (
+            f"{endpoint} is unreachable: no host has that address, its node is down, or a firewall "
+            "rejects packets to it"
+        )
+        hint = (
+            "Compare the address with that of the pod, and look at the pod's node; if both are "
+            f"right, {_FIREWALL} rejects packets to it"
+        )
     else:
         code = CauseCode.ENDPOINT_FAILS
         sentence = f"{endpoint} can't be dialled: {error}"
         if number in _FORBIDDEN:
-            hint = "A firewall rule on this node rejects packets from the proxy to the pod"
+            hint = (
+                "A firewall on this node or on the way rejects packets to the endpoint, or a route "
+                "of type prohibit does"
+            )
     return Cause(code, sentence, str(endpoint), hint, count, first_at, last_at)
 
 

@@ -1,7 +1,7 @@
 """Renders a view as text, one line per Service port, for terminals and ``curl``.
 
     node-1  nftables  4 Service ports, 1 needs attention  plan 2 s old, 1 worker, 13 open, 70 conn/s
-      ✕ shop/flaky  10.96.0.30:80  0 of 1  Clients fail: no route to 10.244.0.9: that address does …
+      ✕ shop/flaky  10.96.0.30:80  0 of 1  Clients fail: 10.244.0.9:80 is unreachable: no host has …
       ✓ shop/web    10.96.0.10:80  3 of 3  13 open, 70 conn/s, 1.2 MB/s
 
 and the rates of the busiest Service ports, for the command ``top``.

@@ -75,7 +75,8 @@ def test_the_worst_step_is_the_sentence():
     explanation = explain(make_subject(make_port(endpoints=(dead,))))
     assert explanation.level is Level.TROUBLE
     assert explanation.sentence == (
-        "Clients fail: 10.244.1.8:80 refuses connections: nothing listens on port 80 there"
+        "Clients fail: 10.244.1.8:80 refuses connections: nothing listens on port 80 there, or a "
+        "firewall rejects them"
     )
     assert explanation.next.endswith("status.podIP=10.244.1.8")
 
@@ -88,8 +89,8 @@ def test_an_endpoint_has_its_cause_how_often_and_when_and_what_it_served():
     assert step.details == (
         (
             Level.TROUBLE,
-            "10.244.1.8:80 on node-b: refuses connections: nothing listens on port 80 there "
-            "(2 times, last 3 s ago); it served 20 connections before",
+            "10.244.1.8:80 on node-b: refuses connections: nothing listens on port 80 there, or a "
+            "firewall rejects them (2 times, last 3 s ago); it served 20 connections before",
         ),
         (Level.OK, "10.244.1.7:80: ready"),
     )
@@ -302,7 +303,7 @@ ENDPOINTS = (make_endpoint("10.244.1.7:80"), make_endpoint("10.244.1.8:80", "not
             {"10.244.1.7:80": False, "10.244.1.8:80": True},
             Level.TROUBLE,
             "1 of 1 used endpoint failed: 10.244.1.7:80 refuses connections: nothing listens on "
-            "port 80 there",
+            "port 80 there, or a firewall rejects them",
             id="used-one-refuses",
         ),
     ],

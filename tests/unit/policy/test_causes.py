@@ -58,25 +58,29 @@ SELECTING = service(selector=(("app", "web"), ("tier", "front")))
         pytest.param(
             errno.ECONNREFUSED,
             CauseCode.ENDPOINT_REFUSES,
-            "10.244.0.3:8080 refuses connections: nothing listens on port 8080 there",
+            "10.244.0.3:8080 refuses connections: nothing listens on port 8080 there, or a "
+            "firewall rejects them",
             id="refused",
         ),
         pytest.param(
             errno.ETIMEDOUT,
             CauseCode.ENDPOINT_SILENT,
-            "10.244.0.3:8080 does not answer: packets are dropped, or the pod hangs",
+            "10.244.0.3:8080 does not answer: packets are dropped, its program hangs, or its host "
+            "is gone",
             id="silent",
         ),
         pytest.param(
             errno.EHOSTUNREACH,
             CauseCode.ENDPOINT_UNREACHABLE,
-            "no route to 10.244.0.3: that address does not exist, or its node is down",
+            "10.244.0.3:8080 is unreachable: no host has that address, its node is down, or a "
+            "firewall rejects packets to it",
             id="no-such-host",
         ),
         pytest.param(
             errno.ENETUNREACH,
             CauseCode.ENDPOINT_UNREACHABLE,
-            "no route to 10.244.0.3: that address does not exist, or its node is down",
+            "10.244.0.3:8080 is unreachable: no host has that address, its node is down, or a "
+            "firewall rejects packets to it",
             id="no-route",
         ),
         pytest.param(
@@ -111,9 +115,10 @@ def test_a_failed_dial_is_worded_by_its_errno(number, code, sentence):
     assert (cause.count, cause.first_at, cause.last_at) == (9, 3.0, 5.0)
 
 
-def test_a_dial_that_this_node_forbids_has_a_hint_to_its_firewall():
-    hints = [dial_failed(POD, n, "").hint for n in (errno.EPERM, errno.EACCES, errno.EINVAL)]
-    assert ["firewall" in hint for hint in hints] == [True, True, False]
+def test_a_dial_that_something_forbids_has_a_hint_to_firewalls():
+    numbers = errno.EPERM, errno.EACCES, errno.ENOPROTOOPT, errno.EINVAL
+    hints = [dial_failed(POD, number, "").hint for number in numbers]
+    assert ["firewall" in hint for hint in hints] == [True, True, True, False]
 
 
 def test_an_endpoint_that_ends_connections_without_an_answer():

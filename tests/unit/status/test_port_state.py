@@ -69,7 +69,7 @@ FAULTY = make_endpoint(
             {"endpoints": (FAULTY, ALSO_EJECTED)},
             Level.ATTENTION,
             "10.244.1.8:8080 has a fault on purpose: refuse; 10.244.1.9:8080 does not answer: "
-            "packets are dropped, or the pod hangs",
+            "packets are dropped, its program hangs, or its host is gone",
             id="fault-on-purpose-and-a-real-one",
         ),
         pytest.param(
@@ -119,7 +119,7 @@ FAULTY = make_endpoint(
             {"endpoints": (ALSO_EJECTED,), "handling": HOLD, "waits": Waits(3, 12.0)},
             Level.ATTENTION,
             "Holding 3 connections, the longest for 12 s: 10.244.1.9:8080 does not answer: "
-            "packets are dropped, or the pod hangs",
+            "packets are dropped, its program hangs, or its host is gone",
             id="holding-while-all-fail",
         ),
         pytest.param(

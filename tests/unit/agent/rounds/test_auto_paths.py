@@ -102,7 +102,7 @@ def test_the_first_failed_probe_is_the_way_to_userspace_and_says_why(auto):
         WEB.key: (
             DataPath.USERSPACE,
             "auto, and a probe failed: 10.244.1.2:8080 refuses connections: nothing listens on "
-            "port 8080 there",
+            "port 8080 there, or a firewall rejects them",
             None,
         )
     }
@@ -144,7 +144,7 @@ def test_another_error_is_another_reason_and_the_same_is_no_news(auto):
     auto.note(A, REFUSED)
     assert auto.take() == {}
     auto.note(A, errno.EHOSTUNREACH)
-    assert "no route to 10.244.1.1" in auto.take()[WEB.key].why
+    assert "10.244.1.1:8080 is unreachable" in auto.take()[WEB.key].why
 
 
 def test_an_endpoint_that_is_shared_is_probed_once_and_decides_for_all(auto):
