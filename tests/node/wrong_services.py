@@ -143,7 +143,7 @@ MISTAKES = (
     Mistake(
         "ended",
         "its only endpoint is terminating and doesn't serve any more",
-        never=("✓ {pod}", "Readiness probes"),
+        never=("✓ {pod}", "kubectl describe"),
         conditions={"ready": False, "serving": False, "terminating": True},
         dials=0,
     ),

@@ -60,7 +60,7 @@ def _judge(port: PortFacts) -> _Judgement:
         return _not_answering(port, failing)
     if port.is_out_of_ports:
         cause = out_of_ports()
-        return Level.TROUBLE, "out of ports", f"Clients are reset: {cause}", (cause,)
+        return Level.TROUBLE, "out of ports", f"Clients may be reset: {cause}", (cause,)
     if failing:
         return Level.ATTENTION, "partly answering", _some_fail(failing, len(usable)), ()
     if port.waits.waiting and port.max_connections is not None:

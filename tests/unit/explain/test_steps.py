@@ -368,7 +368,7 @@ def test_the_sentence_counts_clients_that_are_dropped():
         "(2 times, last 4 s ago)"
     )
     inside, outside = make_two_sides()
-    elsewhere = replace(none_local({"node-b"}, 1, "externalTrafficPolicy"), count=3)
+    elsewhere = replace(none_local(["node-b"], "externalTrafficPolicy"), count=3)
     subject = make_subject(inside, replace(outside, turned_away=(elsewhere,)), service="shop/front")
     explanation = explain(subject)
     assert explanation.sentence == (

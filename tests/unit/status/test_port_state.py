@@ -175,7 +175,7 @@ FAULTY = make_endpoint(
         pytest.param(
             {"endpoints": (READY,), "is_out_of_ports": True},
             Level.TROUBLE,
-            "Clients are reset: no source port was left for connections to an endpoint",
+            "Clients may be reset: no source port was left for connections to an endpoint",
             id="out-of-ports",
         ),
         pytest.param(
@@ -361,7 +361,7 @@ def test_an_external_ip_that_is_not_served_is_a_problem_of_its_port():
 
 def test_clients_outside_the_source_ranges_are_a_cause_and_no_problem():
     denied = source_denied(("198.51.100.0/24",), count=3)
-    elsewhere = none_local({"node-b"}, 1, "internalTrafficPolicy")
+    elsewhere = none_local(["node-b"], "internalTrafficPolicy")
     state = judge(make_port(endpoints=(READY,), turned_away=(denied, elsewhere)))
     assert (state.level, state.causes, state.is_problem) == (Level.OK, (denied,), False)
     assert state.sentence == f"Served by 1 endpoint; {denied}"
