@@ -185,7 +185,7 @@ def _sentence(worst: PathStep | None, ports: Sequence[PortFacts], subject: Subje
     parts = [f"Clients are served by {plural(usable, 'endpoint')}", *_pinned(ports)]
     is_counted = all(port.path != "kernel" or port.kernel_connections is not None for port in ports)
     if is_counted and not any(port.connections or port.kernel_connections for port in ports):
-        parts.append("none has connected since the proxy started")
+        parts.append("no client has connected since the proxy started")
     dropped = {port.turned_away[0]: port.is_dropping for port in ports if port.turned_away}
     for cause, is_from_outside in dropped.items():
         # The cause of a policy is why, that of a source range also who.
@@ -358,6 +358,10 @@ def _dials(port: PortFacts, dials: Dials) -> Iterator[PathStep]:
         yield PathStep(Level.TROUBLE, "dial", what, failed[0].hint, details)
     else:
         what = f"{plural(len(used), 'used endpoint')} dialled from this machine, without a failure"
+        if not used:
+            what = (
+                f"{plural(len(dialled), 'endpoint')} dialled from this machine, none of them used"
+            )
         yield PathStep(Level.OK, "dial", what, details=details)
 
 

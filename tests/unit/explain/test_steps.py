@@ -60,7 +60,7 @@ def test_the_steps_are_in_the_order_of_a_connections_path():
         pytest.param(
             {"connections": 0},
             True,
-            "Clients are served by 2 endpoints; none has connected since the proxy started",
+            "Clients are served by 2 endpoints; no client has connected since the proxy started",
             id="unused",
         ),
         pytest.param({}, False, "Clients would be served by 2 endpoints", id="planned"),
@@ -316,6 +316,13 @@ def test_dials_are_judged_by_the_endpoints_that_are_used(results, level, what):
         f"10.244.1.7:80: {_said(results['10.244.1.7:80'])}",
         f"10.244.1.8:80 (not ready): {_said(results['10.244.1.8:80'])}",
     ]
+
+
+def test_dials_of_endpoints_that_are_not_used_are_no_success():
+    results = dials(**{"10.244.1.8:80": False})
+    explanation = explain(make_subject(make_port(endpoints=ENDPOINTS[1:])), dials=results)
+    (step,) = steps_of(explanation, "dial")
+    assert step.what == "1 endpoint dialled from this machine, none of them used"
 
 
 def _said(answers):
