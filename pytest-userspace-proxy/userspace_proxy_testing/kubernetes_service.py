@@ -10,7 +10,7 @@ from userspace_proxy.facts import PortFacts
 from userspace_proxy.model import ServiceKey, SocketAddress
 from userspace_proxy.model.pod_endpoints import PodKey, PodPort
 
-from .backends import Backend
+from .backend import Backend
 from .pod_api import Object
 from .pod_runner import PodRunner
 from .running_pods import PodLike, RunningPod, SelectingService

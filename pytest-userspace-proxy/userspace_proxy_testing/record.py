@@ -23,7 +23,7 @@ import msgspec
 from userspace_proxy.facts import PortFacts
 from userspace_proxy.status.answers import encode_answer
 
-from .backends import Backend
+from .backend import Backend
 from .decisions import Decision
 from .http_serving import SeenRequest
 from .report import Reported, describe

@@ -9,7 +9,8 @@ from userspace_proxy.facts import PortFacts
 from userspace_proxy.model import IPFamily, Service, ServiceKey, SocketAddress
 from userspace_proxy.model.pod_endpoints import PodEndpoint, PodKey, PodPort, PodSelection
 
-from .backends import Backend, BackendLike
+from .backend import Backend
+from .backends import BackendLike
 from .pod_api import Object
 
 PodLike = BackendLike | Mapping[str, BackendLike | None] | None

@@ -15,7 +15,7 @@ from userspace_proxy.embedding.arguments import EndpointAddress
 from userspace_proxy.facts import PortFacts, StatusFacts
 from userspace_proxy.model import EndpointSlice, Service, ServiceKey, SocketAddress
 
-from .backends import Backend, FaultControl
+from .backend import Backend, FaultControl
 from .decisions import Decision
 from .places import family_of
 from .proxy_with_decisions import ProxyWithDecisions

@@ -27,8 +27,9 @@ from userspace_proxy.embedding.loop_thread import LoopThread
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.model import Balance, EndpointSlice, ServiceKey, SocketAddress
 
+from .backend import Backend
 from .backend_arguments import BackendLike, read_backends
-from .backends import Backend, make_backend
+from .backends import make_backend
 from .decisions import Decision
 from .places import BackendPlace
 from .served_service import ProxyCalls, ServedService, ServiceHandle

@@ -218,18 +218,8 @@ def test_a_command_that_does_not_serve_is_an_error(make, command, words):
 
 
 def test_it_may_be_an_address_that_another_program_serves(make):
-    backend = make("192.0.2.1:80")
-    assert backend.address == SocketAddress("192.0.2.1", 80)
-    with pytest.raises(TypeError, match="served by another program: it can't be stopped here"):
-        backend.stop()
-    with pytest.raises(TypeError, match="it can't be started here"):
-        backend.start()
+    assert make("192.0.2.1:80").address == SocketAddress("192.0.2.1", 80)
     assert make(("192.0.2.1", 81)).address == SocketAddress("192.0.2.1", 81)
-
-
-def test_a_backend_on_loopback_has_no_pod(make):
-    with pytest.raises(TypeError, match="has no pod: only backends of service_network"):
-        make().pod  # noqa: B018 - a property that raises
 
 
 def test_a_function_cannot_be_a_udp_backend(make):

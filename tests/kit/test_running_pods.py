@@ -10,7 +10,7 @@ from userspace_proxy.model.pod_endpoints import (
     PodSelection,
     TargetPort,
 )
-from userspace_proxy_testing.backends import Backend, FaultControl
+from userspace_proxy_testing.backend import Backend, FaultControl
 from userspace_proxy_testing.places import BackendPlace
 from userspace_proxy_testing.running_pods import PodFollower, RunningPod, SelectingService
 

@@ -1,0 +1,138 @@
+"""What all backends of a test have in common, whatever they are made of."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from userspace_proxy.model import SocketAddress
+
+from .http_serving import SeenRequest
+from .places import BackendPlace
+
+if TYPE_CHECKING:
+    from .sandbox import Pod
+
+
+class FaultControl(NamedTuple):
+    """Sets and removes the faults of one Service."""
+
+    add: Callable[..., None]
+    remove: Callable[..., None]
+
+
+class Backend:
+    """One backend of a Service; :meth:`stop` and :meth:`start` make it die and return.
+
+    This class itself is a backend that another program serves.
+    """
+
+    is_own = False
+    """Whether it is served for this test."""
+    requests: Sequence[SeenRequest] = ()
+    """The last that it saw, the oldest first; none where it isn't an HTTP server of the test."""
+    is_left = False
+    """Whether something still accepted connections at its address when it was closed."""
+
+    def __init__(self, name: str, address: SocketAddress, place: BackendPlace) -> None:
+        self.name = name
+        self.address = address
+        self.is_draining = False
+        self._place = place
+        self._control: FaultControl | None = None
+        self._is_closed = False
+        self._reserved: socket.socket | None = None
+        """Keeps other programs from the port while it is stopped; what dials it is refused."""
+
+    def __repr__(self) -> str:
+        state = self.state and f", {self.state}"
+        return f"<Backend {self.name} at {self.address}{state}>"
+
+    @property
+    def pod(self) -> Pod:
+        """The network namespace in which it runs, which a test may configure.
+
+        Raises:
+            TypeError: It has none: only backends of ``service_network`` have.
+        """
+        pod = self._place.pod
+        if pod is None:
+            raise TypeError(f"{self!r} has no pod: only backends of service_network have one")
+        return pod
+
+    def start(self) -> None:
+        """Serve again, at the same address. Idempotent.
+
+        Raises:
+            LookupError: Its Service was removed.
+        """
+        raise TypeError(f"{self!r} is served by another program: it can't be started here")
+
+    def stop(self) -> None:
+        """Refuse connections from now on, and reset the open ones. Idempotent.
+
+        The proxy tries other endpoints; if none answers, it resets its client.
+        """
+        raise TypeError(f"{self!r} is served by another program: it can't be stopped here")
+
+    def fault(
+        self, type_: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: int
+    ) -> None:
+        """Make connections to it suffer a fault: see :meth:`.EmbeddedProxy.add_fault`."""
+        self._controlled().add(
+            type_, endpoint=self.address, stream=stream, toxicity=toxicity, **attributes
+        )
+
+    def heal(self) -> None:
+        """Remove its faults. Idempotent."""
+        self._controlled().remove(endpoint=self.address)
+
+    def attach(self, control: FaultControl) -> None:
+        """Say who sets faults of the Service to which it belongs."""
+        self._control = control
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise LookupError(f"{self!r} can't be started: its Service was removed")
+
+    def _controlled(self) -> FaultControl:
+        assert self._control is not None, "it belongs to a Service"
+        return self._control
+
+    def close(self) -> None:
+        """End everything that belongs to it, for good. Idempotent."""
+        if self.is_own and not self._is_closed:
+            self.stop()
+            if self._reserved is not None:
+                # Later another program may have the port.
+                self.is_left = self._accepts()
+                self._free()
+            self._place.leave()
+        self._is_closed = True
+
+    def _accepts(self) -> bool:
+        with self._place.open_socket(socket.SOCK_STREAM) as client:
+            return client.connect_ex(self.address) == 0
+
+    def _reserve(self) -> None:
+        """Take a port of TCP that programs outside this test may get, without listening."""
+        if self._place.pod is None:
+            with contextlib.suppress(OSError):
+                self._reserved = self._place.bind(socket.SOCK_STREAM, self.address)
+
+    def _free(self) -> None:
+        reserved, self._reserved = self._reserved, None
+        if reserved is not None:
+            reserved.close()
+
+    @property
+    def state(self) -> str:
+        """``stopped``, ``draining``, or empty while it serves."""
+        if not self._is_running():
+            return "stopped"
+        return "draining" if self.is_draining else ""
+
+    def _is_running(self) -> bool:
+        return True
