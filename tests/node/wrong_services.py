@@ -94,7 +94,7 @@ MISTAKES = (
     ),
     Mistake(
         "held",
-        f"node port {HELD}/TCP is held by",
+        f", NodePort, is not served: node port {HELD}/TCP is held by",
         port={"port": 80, "nodePort": HELD},
         spec={"type": "NodePort"},
         dials=0,
@@ -218,6 +218,13 @@ MISTAKES = (
         target=FILTERED,
         dials=1,
         wait_s=5.0,
+    ),
+    Mistake(
+        "policy-rejects",
+        "{pod}:9105 refuses connections: nothing listens on port 9105 there, or a firewall rejects "
+        "them",
+        hint="look for a NetworkPolicy or firewall that rejects packets to it",
+        target=REFUSED_BY_RULE,
     ),
     Mistake(
         "answers-from-elsewhere",
@@ -360,6 +367,7 @@ class WrongServers:
         self._listen(HANGING)
         self._listen(LOCAL_ONLY, "127.0.0.1")
         self._listen(FILTERED)
+        self._listen(REFUSED_BY_RULE)
         self._serve(self._listen(RESETTING), _reset)
         self._serve(self._listen(LATE_CLOSING), _read_to_the_end)
         self._serve(self._listen(ONE_WAY), _read_to_the_end)
@@ -414,7 +422,8 @@ class WrongServers:
 _FILTER = (
     "nft add table ip netpol; "
     "nft add chain ip netpol input '{ type filter hook input priority 0; }'; "
-    f"nft add rule ip netpol input tcp dport {FILTERED} drop"
+    f"nft add rule ip netpol input tcp dport {FILTERED} drop; "
+    f"nft add rule ip netpol input tcp dport {REFUSED_BY_RULE} reject with tcp reset"
 )
 _LINK = (
     f"ip link add {LINK} type veth peer name far9; ip link set {LINK} up; ip link set far9 up; "
