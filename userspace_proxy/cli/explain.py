@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -191,7 +191,7 @@ def _state_of(snapshot: Snapshot, service: str) -> ServiceState:
     raise UserspaceProxyError(f"there is no Service {key}", hint=did_you_mean(key, names))
 
 
-def _dial(subject: Subject, way: Sequence[str]) -> dict[str, DialResult] | None:
+def _dial(subject: Subject, way: tuple[str, ...]) -> dict[str, DialResult] | None:
     """Dial the addresses and endpoints; None if the way to the proxy's network is closed.
 
     Clients of UDP would have to send something.
