@@ -128,7 +128,7 @@ def test_all_endpoints_have_to_answer(auto):
     answer(auto, A, B)
     auto.note(A, REFUSED)
     auto.note(B, errno.ETIMEDOUT)
-    assert auto.take()[WEB.key].why.endswith("there, and 1 other failed")
+    assert auto.take()[WEB.key].why.endswith(" rejects them; 1 other failed")
     answer(auto, A, A)
     choice = auto.take()[WEB.key]
     assert choice.path is DataPath.USERSPACE
@@ -226,7 +226,7 @@ async def test_probes_switch_the_path_without_a_new_plan(make):
     served_ports.auto_paths.note(A, errno.EHOSTUNREACH)
     served_ports.switch_paths()
     assert not served_ports.steered.change(), "only the reason is another"
-    assert "no route" in served.path.why
+    assert "is unreachable" in served.path.why
 
 
 async def test_a_switch_that_is_taken_back_before_it_is_in_force_is_none(make):
