@@ -2,7 +2,7 @@
 
     reactor ── select.epoll        sockets, node_address, client_address, probe_dials, tcp_listener
     relay ──── os.splice, os.read  └── _socket.socket
-    pipes ──── os.pipe2, os.close, fcntl.fcntl          late_reset ── fcntl.ioctl
+    pipes ──── os.pipe2, os.close, fcntl.fcntl          sockets ── fcntl.ioctl
 
 The modules look these up at each call, so nothing in the data plane knows of it, and nothing costs
 time. Some constants are replaced, too, so that a few hundred bytes are bulk.

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.agent")
 
+# At the end of a drain, for requests that are under way.
+_WITHOUT_NEW_S = 1.0
+
 
 class Agent:
     """Serves the Services of one source on this node.
@@ -196,11 +199,12 @@ class Agent:
 
         Args:
             drain_s: Seconds that open connections may go on; then they are reset. New ones are
-                served meanwhile, too.
+                served meanwhile, too, but for the last moment: a busy Service always has some.
         """
         self._stopping.set()
+        last_s = min(drain_s / 2, _WITHOUT_NEW_S)
         if self._plane is not None:
-            await self._plane.idle(drain_s)
+            await self._plane.idle(drain_s - last_s)
         await self._supervisor.stop()
         if self._predecessors is not None:
             self._predecessors.end()
@@ -209,7 +213,7 @@ class Agent:
             await steer_nothing(self._steering)
         if self._core is not None:
             self._core.served_ports.close()
-        if self._plane is not None and (reset := await self._plane.drain(0)):
+        if self._plane is not None and (reset := await self._plane.drain(last_s)):
             _log.warning("connections were reset at the end of the drain", extra={"count": reset})
         steering, self._steering = self._steering, None
         if steering is not None and not await remove_steering(steering):

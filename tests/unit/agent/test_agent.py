@@ -132,6 +132,44 @@ def test_a_drain_waits_for_open_connections(run):
     run(main())
 
 
+async def is_refused(address):
+    try:
+        _, writer = await asyncio.open_connection(*address)
+    except ConnectionError:
+        return True
+    writer.transport.abort()
+    return False
+
+
+def test_a_drain_ends_with_a_moment_without_new_connections(run):
+    async def main():
+        answered = asyncio.Event()
+
+        async def slow(reader, writer):
+            await answered.wait()
+            writer.write(b"late")
+            writer.close()
+
+        server = await asyncio.start_server(slow, "127.0.0.1", 0)
+        endpoint = "{}:{}".format(*server.sockets[0].getsockname())
+        async with server:
+            proxy = Proxy()
+            await proxy.start()
+            web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
+            asking = asyncio.create_task(ask(web.address))
+            while not proxy.status().ports[0].connections:
+                await asyncio.wait({asking}, timeout=0.01)
+            address = web.address
+            stopping = asyncio.create_task(proxy.stop(drain_s=2))
+            while not await is_refused(address):
+                await asyncio.wait({asking}, timeout=0.01)
+            answered.set()
+            assert await asking == b"late"
+            await stopping
+
+    run(main())
+
+
 def test_a_connection_that_outlives_the_drain_is_reset(run):
     async def main():
         hold = asyncio.Event()

@@ -397,10 +397,12 @@ class TestEndpointsByName:
         assert the_port(service(), made).cause == none_ready(service(), 1)
 
 
-def test_the_addresses_of_nodes_are_needed_while_an_endpoint_is_found_by_name():
-    store, planner, needed = store_of(service()), Planner(NodeFacts()), []
-    for ips in ((POD_A.ip,), ()):
-        store.put_service(service(handling=Handling(found_by_name=ips)))
+def test_the_addresses_of_nodes_are_needed_while_a_service_has_endpoints_by_name():
+    item = slice_of()
+    named = ResolvedSlice(item.key, item.service, item.family, item.ports, ())
+    store, planner, needed = store_of(service(), named), Planner(NodeFacts()), []
+    for change in (lambda: None, lambda: store.delete_service(CART)):
+        change()
         planner.plan(store.snapshot())
         needed.append(planner.needs_node_addresses)
     assert needed == [True, False]
