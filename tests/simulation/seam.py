@@ -89,10 +89,10 @@ def installed(kernel: Kernel, rng: Random, constants: Mapping[str, int]) -> Iter
     undo: list[tuple[ModuleType, str, Any]] = []
     for module in modules():
         for name, value in {**fakes, **others}.items():
-            real = _SYSTEM[name][0] if name in _SYSTEM else None
+            system = _SYSTEM[name][0] if name in _SYSTEM else None
             has = vars(module).get(name)
             is_random = name == "random" and has is not random
-            if has is None or is_random or (real is not None and has is not real):
+            if has is None or is_random or (system is not None and has is not system):
                 continue
             if name == "random" and module.__name__.endswith("strategies"):
                 continue
