@@ -105,7 +105,7 @@ def _cause(problem: NameProblem) -> Cause:
             hint = "The running proxy looks it up, by the DNS servers of its node"
         case NameState.UNRESOLVED:
             code = CauseCode.NAME_UNRESOLVED
-            sentence = f"{host} has no address: {detail}"
+            sentence = f"no address of {host} is known: {detail}"
             hint = f"Ask the DNS servers of /etc/resolv.conf on the node: dig {host}"
         case NameState.STALE:
             code = CauseCode.NAME_UNRESOLVED

@@ -82,7 +82,7 @@ def why(*slices, names=NAMES, port=SQL, family=V4, **fields):
             NameState.UNRESOLVED,
             "DNS has no such name",
             CauseCode.NAME_UNRESOLVED,
-            f"{HOST} has no address: DNS has no such name",
+            f"no address of {HOST} is known: DNS has no such name",
         ),
         (
             NameState.STALE,

@@ -4,7 +4,8 @@ Rule 1: nothing is requested unless the plan needs it. A Node is 15 KiB and chan
 minutes: watching all of them from each of 5,000 nodes would cost the API server more than
 everything else. Endpoints at the number of a node port, and by name, are rare.
 Rule 2: after a list that fails the addresses of the last one stay, and it is retried; but without
-the right to list Nodes, or while they aren't wanted, they are unknown.
+the right to list Nodes, or while they aren't wanted, they are unknown. An API server that starts
+denies everything for a moment, so two lists in a row must have been denied.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _log = logging.getLogger("userspace_proxy.sources")
 
 EVERY_S = 300.0
 _RETRY_S = 10.0
+_DENIALS = 2
 # A page of 1.5 MiB.
 _PAGE = 100
 
@@ -59,18 +61,21 @@ class NodeAddressLister:
 
     async def run(self) -> None:
         """List until cancelled."""
+        denials = 0
         while True:
             if not self._wanted.is_set():
                 self._take(None)
                 await self._wanted.wait()
             try:
                 self._take(await self._list())
+                denials = 0
             except (TransportError, FieldError, TimeoutError) as exc:
                 _log.warning(
                     "cannot list Nodes, so their addresses are unknown or may be outdated",
                     extra={"cause": str(exc)},
                 )
-                if isinstance(exc, _Forbidden):
+                denials = denials + 1 if isinstance(exc, _Forbidden) else 0
+                if denials >= _DENIALS:
                     self._take(None)
                 await self._pause(_RETRY_S)
             else:

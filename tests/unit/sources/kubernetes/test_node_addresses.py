@@ -100,15 +100,32 @@ async def test_while_they_are_not_wanted_they_are_unknown(api, source_of, pauses
         await published.until(lambda s: s.node_addresses is None)
 
 
-@pytest.mark.parametrize(("code", "kept"), [(403, None), (503, {"192.0.2.9"})])
-async def test_without_the_right_to_list_them_they_are_unknown(api, source_of, pauses, code, kept):
-    source = source_of(api, pause=pauses)
-    source.resume(Snapshot({}, node_addresses=frozenset({"192.0.2.9"})))
+@pytest.mark.parametrize(
+    ("codes", "is_unknown"),
+    [([403], False), ([403, 403], True), ([403, 503, 403], False), ([503, 503], False)],
+)
+async def test_once_they_are_denied_twice_in_a_row_they_are_unknown(
+    api, source_of, codes, is_unknown
+):
+    are_denied = asyncio.Event()
+
+    async def pause(seconds):
+        if seconds == EVERY_S:
+            await are_denied.wait()
+        await asyncio.sleep(0)  # noqa: TID251 - one turn of the loop
+
+    source = source_of(api, pause=pause)
     source.want_nodes(True)
-    api.refuse("nodes", code)
+    api.put(named("bob", "192.0.2.2"))
     async with running(source) as published:
-        await pauses.first()
-        await published.until(lambda s: s.node_addresses == kept)
+        await published.until(lambda s: s.node_addresses == {"192.0.2.2"})
+        api.put(named("bob", "192.0.2.3"))
+        for code in codes:
+            api.refuse("nodes", code)
+        are_denied.set()
+        await published.until(lambda s: s.node_addresses == {"192.0.2.3"})
+    seen = [s.node_addresses for s in published.snapshots]
+    assert (None in seen[seen.index({"192.0.2.2"}) :]) is is_unknown
 
 
 async def test_a_list_that_is_refused_is_logged_and_tried_again(api, source_of, pauses, caplog):
