@@ -1,6 +1,9 @@
 """Clients that connect to a Service a hundred times a second, and what became of their connections.
 
 pod with prober.py ──log──▶ attempts ──between two moments──▶ Toll
+
+Others ask by datagrams, or on connections that they keep; what is said of connections is said of
+their requests.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from .images import OURS
 
 PROBER = Path(__file__).with_name("prober.py")
 RATE = 25
-"""Connections a second of each client; of all four: a hundred."""
+"""Requests a second of each client: new connections of all four, a hundred."""
 LATE_S = 0.9
 """A connection that took this long lost its first packet: the kernel repeats it after a second."""
 SETTLE_S = 6.0
@@ -31,11 +34,13 @@ class Client:
 
     node: str
     on_host: bool
+    kind: str = "TCP"
+    """Of the prober's."""
 
     @property
     def name(self) -> str:
         """The name of its pod."""
-        return f"client-{'host' if self.on_host else 'pod'}-{self.node}"
+        return f"client-{self.kind.lower()}-{'host' if self.on_host else 'pod'}-{self.node}"
 
     def pod(self, address: str, port: int) -> dict[str, object]:
         """Return the pod; the API server serves its log."""
@@ -53,7 +58,7 @@ class Client:
                     {
                         "name": "client",
                         "image": OURS,
-                        "command": [*program, address, str(port), str(RATE)],
+                        "command": [*program, address, str(port), str(RATE), self.kind],
                     }
                 ],
             },
@@ -110,15 +115,22 @@ class Clients:
         self._cluster = cluster
         self._clients = clients
 
-    def toll(self, since: float, until: float, node: str | None = None) -> Toll:
+    def toll(
+        self, since: float, until: float, *, node: str | None = None, kind: str | None = None
+    ) -> Toll:
         """Return what became of the connections that began between two moments.
 
         Args:
             since: Unix time.
             until: Unix time; this returns when no attempt before it is open any more.
             node: Of this node's clients only.
+            kind: Of clients of this kind only.
         """
-        clients = [client for client in self._clients if node in (None, client.node)]
+        clients = [
+            client
+            for client in self._clients
+            if node in (None, client.node) and kind in (None, client.kind)
+        ]
         runs = [self._run(client, since, until) for client in clients]
         assert all(runs), "a client made no connection"
         return toll_of(runs, since, until)
