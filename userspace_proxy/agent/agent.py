@@ -1,8 +1,8 @@
 """The node's agent: serves the Services of one source until it is stopped.
 
 start   lock ▶ plane ▶ steering ▶ node ▶ components, in the order of ``components_of``
-stop    connections drain, and new ones are served ▶ nothing is steered ▶ listeners close
-        ▶ kernel state is removed ▶ components close, in reverse
+stop    connections drain, and new ones are served ▶ nothing is steered, the last ones drain
+        ▶ listeners close ▶ kernel state is removed ▶ components close, in reverse
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from ..plane.adoption import Predecessors
 
 _log = FieldLogger("userspace_proxy.agent")
+
+_LAST_S = 0.5
+"""The end of a drain: for connections that began before their clients were steered elsewhere."""
 
 
 class Agent:
@@ -196,17 +199,20 @@ class Agent:
 
         Args:
             drain_s: Seconds that open connections may go on; then they are reset. New ones are
-                served meanwhile, too.
+                served meanwhile, too, until nothing is steered for the last half second.
         """
+        last_s = min(_LAST_S, drain_s / 2)
         self._stopping.set()
         if self._plane is not None:
-            await self._plane.idle(drain_s)
+            await self._plane.idle(drain_s - last_s)
         await self._supervisor.stop()
         if self._predecessors is not None:
             self._predecessors.end()
         # No client is steered to a closed port. Open connections need the rest, which goes last.
         if self._steering is not None:
             await steer_nothing(self._steering)
+        if self._plane is not None:
+            await self._plane.idle(last_s)
         if self._core is not None:
             self._core.served_ports.close()
         if self._plane is not None and (reset := await self._plane.drain(0)):

@@ -132,6 +132,34 @@ def test_a_drain_waits_for_open_connections(run):
     run(main())
 
 
+def test_a_connection_that_began_before_nothing_was_steered_may_end(run, monkeypatch):
+    async def main():
+        is_steered_elsewhere = asyncio.Event()
+
+        async def steer_elsewhere(_steering):
+            is_steered_elsewhere.set()
+
+        async def slow(_reader, writer):
+            await is_steered_elsewhere.wait()
+            writer.write(b"late")
+            writer.close()
+
+        monkeypatch.setattr(agents, "steer_nothing", steer_elsewhere)
+        server = await asyncio.start_server(slow, "127.0.0.1", 0)
+        endpoint = "{}:{}".format(*server.sockets[0].getsockname())
+        async with server:
+            proxy = Proxy()
+            await proxy.start()
+            web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
+            asking = asyncio.create_task(ask(web.address))
+            while not proxy.status().ports[0].connections:
+                await asyncio.wait({asking}, timeout=0.01)
+            await proxy.stop(drain_s=1.0)
+            assert await asking == b"late"
+
+    run(main())
+
+
 def test_a_connection_that_outlives_the_drain_is_reset(run):
     async def main():
         hold = asyncio.Event()
