@@ -93,7 +93,7 @@ class Stage:
         wait_for("more requests", lambda: now() > until)
 
     def restart(self) -> None:
-        """Replace kube-proxy by itself."""
+        """Replace kube-proxy, or what has its name, by itself."""
         self.system("rollout", "restart", "daemonset", "kube-proxy")
         self._settle("kube-proxy")
 
@@ -114,7 +114,8 @@ class Stage:
 
     def change_path(self, path: str) -> None:
         """Lead new connections over another path; the open ones stay on theirs."""
-        self.cluster.kubectl("annotate", "service", "web", f"{PATH}={path}", "--overwrite")
+        services = ("services", "--all", "--all-namespaces")
+        self.cluster.kubectl("annotate", *services, "--overwrite", f"{PATH}={path}")
         wait_for(
             f"the path {path} on all nodes",
             lambda: all(port["path"] == path for port in self._ports()),
@@ -182,12 +183,17 @@ def report(changes: str, costs: Sequence[Cost]) -> str:
     )
 
 
-def test_taking_over_and_giving_back_fail_no_more_connections_than_a_restart(stage: Stage) -> None:
-    restart, over, back = costs = stage.costs(stage.restart, stage.take_over, stage.give_back)
-    figures = report("restarted, taken over, given back", costs)
+def test_taking_over_an_upgrade_and_giving_back_fail_no_more_connections_than_a_restart(
+    stage: Stage,
+) -> None:
+    restart, over, upgrade, back = costs = stage.costs(
+        stage.restart, stage.take_over, stage.restart, stage.give_back
+    )
+    figures = report("restarted, taken over, upgraded, given back", costs)
     print(figures)
     assert lost(over) <= lost(restart), figures
     # Kept connections through our workers end with them.
+    assert lost(upgrade, UNKEPT) <= lost(restart, UNKEPT), figures
     assert lost(back, UNKEPT) <= lost(restart, UNKEPT), figures
 
 
