@@ -7,7 +7,8 @@
 Runs in a pod, whose command line holds this text: it imports nothing of ours.
 TCP: a connection is a new one each time, asks by HTTP and wants the whole answer. UDP: a datagram
 from a new port wants an answer. kept-TCP and kept-UDP: a few connections or sockets ask in turns;
-the first of them stays, the others are replaced when they are old, and each one after a failure.
+the first of them stays, the others are replaced when they are old, and each one after a failure. A
+datagram of theirs that isn't answered is sent again.
 The next one starts when it is due, whether or not those before it are over. After SIGTERM no more
 start, and the process ends with the last of those that are open.
 """
@@ -24,6 +25,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 TIMEOUT_S = 5.0
+AGAIN_S = 1.0
 # Of what is kept: one stays, and at any moment there are older ones and newer ones.
 LIVES_S = (math.inf, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 21.0)
 
@@ -41,12 +43,13 @@ async def connect(host: str, port: int) -> None:
 
 
 async def ask(host: str, port: int) -> None:
-    """Send a datagram from a new port, receive one."""
-    sock = Kept(host, port, "UDP", math.inf)
-    try:
-        await sock.ask()
-    finally:
-        sock.close()
+    """Send a datagram, receive one."""
+    loop = asyncio.get_running_loop()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+        await loop.sock_connect(sock, (host, port))
+        await loop.sock_sendall(sock, b"hostname")
+        await loop.sock_recv(sock, 65535)
 
 
 class Kept:
@@ -66,6 +69,7 @@ class Kept:
         self._sock: socket.socket | None = None
         self._end = 0.0
         self._turn = asyncio.Lock()
+        self._numbers = itertools.count(1)
 
     async def ask(self) -> None:
         """Ask, and receive the answer, which has no body."""
@@ -93,15 +97,35 @@ class Kept:
         return self._sock
 
     async def _ask(self, sock: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        request = b"HEAD /hostname HTTP/1.1\r\nHost: web\r\n\r\n" if self._is_tcp else b"hostname"
-        await loop.sock_sendall(sock, request)
-        answer = await loop.sock_recv(sock, 65535)
-        while self._is_tcp and not answer.endswith(b"\r\n\r\n"):
-            more = await loop.sock_recv(sock, 65535)
-            if not more:
-                raise ConnectionError(f"{len(answer)} bytes of an answer")
-            answer += more
+        if self._is_tcp:
+            await _ask_by_http(sock)
+        else:
+            await _ask_until_answered(sock, next(self._numbers))
+
+
+async def _ask_by_http(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sock, b"HEAD /hostname HTTP/1.1\r\nHost: web\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        more = await loop.sock_recv(sock, 65535)
+        if not more:
+            raise ConnectionError(f"{len(answer)} bytes of an answer")
+        answer += more
+
+
+async def _ask_until_answered(sock: socket.socket, number: int) -> None:
+    """Send a datagram again each second, as resolvers do; answers have the number at their end."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await loop.sock_sendall(sock, b"echo %d" % number)
+        try:
+            async with asyncio.timeout(AGAIN_S):
+                while not (await loop.sock_recv(sock, 65535)).endswith(b"%d" % number):
+                    pass
+        except TimeoutError:
+            continue
+        return
 
 
 def asker(host: str, port: int, kind: str) -> Callable[[], Awaitable[None]]:
