@@ -249,6 +249,22 @@ def test_the_kernel_translates_half_closed_connections_as_long_as_they_last(stee
         assert timeout_s() == 60
 
 
+@pytest.mark.parametrize("successor", ["cleanup", "restart"])
+def test_a_timeout_that_a_killed_proxy_has_raised_is_restored(successor, tmp_path):
+    state = f"--state-dir={tmp_path / 'state'}"
+    with Testbed(tmp_path, "nftables", "--workers=1", state) as testbed:
+        agent = testbed.agent
+        agent.start_until_ready()
+        agent.kill()
+        assert testbed.shell(f"cat {CLOSE_WAIT}") == "3600\n"
+        if successor == "restart":
+            agent.start_until_ready()
+            assert agent.stop() == 0
+        else:
+            assert agent.run(state, command=CLEANUP).returncode == 0
+        assert testbed.shell(f"cat {CLOSE_WAIT}") == "60\n"
+
+
 def test_with_read_only_kernel_settings_only_the_reason_is_logged(tmp_path):
     """As in a pod without privileges."""
     with Testbed(tmp_path, "nftables", "--workers=1") as testbed:

@@ -112,8 +112,10 @@ class TestEndpoints:
         one, two, three = ([At(ip)] for ip in world.pods(v6=v6))
         weighted = PREFERRED.but(slices=[one, two], preferences=[{WEIGHT: "500"}, {WEIGHT: "1"}])
         world.put(weighted)
-        # Each worker has turns of its own; the middle one of some 500 is the other's.
-        assert world.all_of("pod", address, protocol) == {"one"}
+        # One of some 500 is the other's: the middle one of each worker, or, where endpoints are
+        # drawn, any.
+        said = world.counts("pod", address, protocol)
+        assert said["one"] >= 0.8 * world.asks, said
         world.put(weighted.but(preferences=[{WEIGHT: "0"}, {}]))
         assert world.all_of("pod", address, protocol) == {"two"}
         second_first = [{PRIORITY: "1"}, {}, {PRIORITY: "2"}]

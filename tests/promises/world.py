@@ -10,6 +10,7 @@ import json
 import socket
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -159,7 +160,11 @@ class World(abc.ABC):
 
     def all_of(self, client: str, address: Address, protocol: str = "TCP") -> set[str]:
         """Return who answers a client that asks often."""
-        return {self.who(client, address, protocol) for _ in range(self.asks)}
+        return set(self.counts(client, address, protocol))
+
+    def counts(self, client: str, address: Address, protocol: str = "TCP") -> Counter[str]:
+        """Return how often who answers a client that asks often."""
+        return Counter(self.who(client, address, protocol) for _ in range(self.asks))
 
     def everybody(
         self, address: Address, protocol: str = "TCP", *, clients: Iterable[str] = ()

@@ -18,6 +18,7 @@ PAGE = Path(__file__).with_name("page.md")
 HEAD = (
     "row",
     "what breaks",
+    "promised, at most",
     "what clients see",
     "shown as",
     "back after",
@@ -80,6 +81,7 @@ def line_of(measured: Measured) -> tuple[str, ...]:
         for cell in (
             f"`{row.name}`",
             row.breaks,
+            ", ".join(row.limits.promises()),
             "; ".join([describe(measured.web), *measured.figures]),
             ", ".join(kinds),
             f"{measured.back_s:.1f} s",

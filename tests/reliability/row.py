@@ -6,8 +6,8 @@
         yield                         ◀── the framework measures for ``Limits.fault_s``
         rig.start_server("one")       ◀── repair
 
-Rule 1: limits are what the proxy promises. A row whose promise can't be kept by nature has limits
-that it keeps, and states the rest in ``not_promised``.
+Rule 1: limits are what the proxy promises, and the page has them in words. A row whose promise
+can't be kept by nature has limits that it keeps, and states the rest in ``not_promised``.
 """
 
 from __future__ import annotations
@@ -46,6 +46,17 @@ class Limits:
     """How long the fault lasts at least, in seconds."""
     same_processes: bool = True
     """False where the row kills processes, which are then replaced."""
+
+    def promises(self) -> Iterator[str]:
+        """Yield in words what clients see at most, and for how long."""
+        if self.failed < 1:
+            yield f"{self.failed:.0%} fail" if self.failed else "none fails"
+            yield f"slowest {self.slowest_s:g} s"
+        if self.other_failed:
+            yield f"{self.other_failed} of another Service fail"
+        if self.other_p99_ms != Limits().other_p99_ms:
+            yield f"another Service's p99 {self.other_p99_ms:g} ms"
+        yield f"back after {self.back_s:g} s"
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ def test_a_row_within_its_limits_holds() -> None:
     assert line_of(HOLDS) == (
         "`pod-burns`",
         "a pod burns | melts",
+        "none fails, slowest 6 s, back after 10 s",
         "0 of 100 failed, slowest 2 ms",
         "log",
         "2.0 s",
@@ -95,6 +96,18 @@ def test_an_outcome_ends_when_the_last_client_was_served_without_a_wait() -> Non
     outcome = Outcome([Attempt(1.0, 9.0, "ok"), Attempt(5.0, 1.5, "ok"), Attempt(7.0, 0.1, "ok")])
     assert outcome.back_after(4.0) == 2.5
     assert REFUSED.failed == Counter(ConnectionResetError=1)
+
+
+def test_what_a_row_promises_is_in_words() -> None:
+    limits = Limits(failed=0.05, slowest_s=1.5, other_failed=3, other_p99_ms=100, back_s=2)
+    assert list(limits.promises()) == [
+        "5% fail",
+        "slowest 1.5 s",
+        "3 of another Service fail",
+        "another Service's p99 100 ms",
+        "back after 2 s",
+    ]
+    assert list(Limits(failed=1.0).promises()) == ["back after 10 s"]
 
 
 def test_the_page_counts_rows_and_names_what_is_not_promised() -> None:

@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from ..config import Settings
 from ..errors import SteeringError
+from ..kernel.tracking_timeouts import TrackingTimeouts
 from ..plane.rendezvous import worker_labels
 from ..steering import (
     GUARD_TABLES,
@@ -31,6 +33,7 @@ from ..steering.local import is_present
 from ..steering.selection import has_python_iptables
 from .hand_over import end_workers
 from .lock import NodeLock, running_proxies
+from .watchers.last_state import state_dir_of
 
 _log = logging.getLogger("userspace_proxy.agent")
 
@@ -43,10 +46,10 @@ def cleanup(settings: Settings) -> int:
             Nothing was removed.
         SteeringError: The kernel refused, or there are tables that can't be read.
     """
-    return asyncio.run(_cleanup(settings.service_proxy_name))
+    return asyncio.run(_cleanup(settings.service_proxy_name, state_dir_of(settings.state_dir)))
 
 
-async def _cleanup(proxy_name: str) -> int:
+async def _cleanup(proxy_name: str, state_dir: str) -> int:
     can_see_rules = has_python_iptables()
     tables, chains = (
         set(STEERING_TABLES.labels_here()),
@@ -67,6 +70,7 @@ async def _cleanup(proxy_name: str) -> int:
             await _clean_up_steering("local", label)
         if not proxy_name:
             remove_local_routes()
+            _put_back_timeouts(state_dir)
         # Without a table routes may remain: the kernel removes a table with its process.
         for label in sorted(labels & replies) if replies else [proxy_name]:
             await _clean_up(ReplyRouting(label))
@@ -110,6 +114,13 @@ async def _clean_up(part: Steering | ReplyRouting) -> None:
         await part.clean_up()
     finally:
         await part.close()
+
+
+def _put_back_timeouts(state_dir: str) -> None:
+    """Restore the timeout that a process has raised, and noted, and not restored."""
+    timeouts = TrackingTimeouts(0.0, Path(state_dir) if state_dir else None)
+    timeouts.hold()
+    timeouts.put_back()
 
 
 def _has_legacy_tables() -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 
 from ..errors import UserspaceProxyError
 from ..kernel.nf_tables.owned import OwnerSockets
@@ -172,7 +173,8 @@ async def _hold_conntrack(options: Options, stack: AsyncExitStack, owners: Owner
 
 def _extend_timeouts(options: Options, stack: AsyncExitStack) -> None:
     """Have the kernel translate half-closed connections for as long as they may last."""
-    timeouts = TrackingTimeouts(options.tuning.tcp_half_closed_s)
+    folder = Path(options.state_dir) if options.state_dir else None
+    timeouts = TrackingTimeouts(options.tuning.tcp_half_closed_s, folder)
     stack.callback(timeouts.put_back)
     if cause := timeouts.hold():
         _log.info(

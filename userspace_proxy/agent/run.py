@@ -34,7 +34,7 @@ from .rounds.options import Options, WriteText
 from .rounds.tasks import Supervisor, first_of
 from .signals import stop_on_signal
 from .take_back import leave, reap_children, start_while_workers_live, takes_back, wait_for_workers
-from .watchers.last_state import default_state_dir
+from .watchers.last_state import state_dir_of
 from .watchers.names import check_dns
 
 _log = FieldLogger("userspace_proxy.agent")
@@ -218,7 +218,7 @@ def make_options(settings: Settings) -> Options:
         workers=settings.workers or default_workers(),
         health=_bind(settings.healthz_bind_address, "--healthz-bind-address"),
         admin=_bind(settings.metrics_bind_address, "--metrics-bind-address"),
-        state_dir=default_state_dir() if settings.state_dir == "auto" else settings.state_dir,
+        state_dir=state_dir_of(settings.state_dir),
         config=settings.as_rows(),
     )
 

@@ -9,6 +9,8 @@ answers are lost.
 Rule 1: the timeout is only raised: an administrator's longer one stays.
 Rule 2: it is restored only if it still has this proxy's value: a later change by others stays.
 Rule 3: it is optional: where it can't be written, keep-alive has to suffice.
+Rule 4: what it was before is noted on disk, where there is a folder, so that the proxy that takes
+over, or starts after a crash, can restore it.
 
 Source: kube-proxy, --conntrack-tcp-timeout-close-wait; kernel documentation,
 networking/nf_conntrack-sysctl.
@@ -16,12 +18,20 @@ networking/nf_conntrack-sysctl.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 _NAME = "net.netfilter.nf_conntrack_tcp_timeout_close_wait"
 # The files show and change the network namespace of the thread that opens them.
 _PROC_SYS = Path("/proc/sys")
+_NOTE = "conntrack-close-wait"
+
+
+class _Note(NamedTuple):
+    raised: int
+    before: int
 
 
 class TrackingTimeouts:
@@ -29,13 +39,17 @@ class TrackingTimeouts:
 
     Args:
         half_closed_s: How long the proxy keeps such a connection; rounded up.
+        folder: Where to note what it was before; None: nowhere.
     """
 
-    def __init__(self, half_closed_s: float, proc_sys: Path = _PROC_SYS) -> None:
+    def __init__(
+        self, half_closed_s: float, folder: Path | None = None, proc_sys: Path = _PROC_SYS
+    ) -> None:
         self._wanted = math.ceil(half_closed_s)
         self._path = proc_sys.joinpath(*_NAME.split("."))
-        self._before: int | None = None
-        """The value to restore; None while it isn't raised."""
+        self._note = folder / _NOTE if folder else None
+        self._held: _Note | None = None
+        """None while it isn't raised."""
 
     def hold(self) -> str:
         """Raise it until :meth:`put_back`.
@@ -44,10 +58,18 @@ class TrackingTimeouts:
             Why it can't be raised; empty if it is long enough now.
         """
         try:
-            before = self._read()
-            if before < self._wanted:
+            now = self._read()
+            noted = self._noted()
+            # By the last process, which hasn't restored it.
+            is_raised = noted is not None and noted.raised == now
+            before = noted.before if noted and is_raised else now
+            if now < self._wanted:
+                held = _Note(self._wanted, before)
+                self._write_note(held)
                 self._path.write_text(f"{self._wanted}\n", encoding="ascii")
-                self._before = before
+                self._held = held
+            elif is_raised:
+                self._held = noted
         except (OSError, ValueError) as exc:
             cause = exc.strerror if isinstance(exc, OSError) else str(exc)
             return f"cannot raise {_NAME} to {self._wanted} s: {cause}"
@@ -55,15 +77,32 @@ class TrackingTimeouts:
 
     def put_back(self) -> None:
         """Restore it, unless another program has changed it; idempotent."""
-        before, self._before = self._before, None
-        if before is None:
+        held, self._held = self._held, None
+        if held is None:
             return
         try:
-            if self._read() == self._wanted:
-                self._path.write_text(f"{before}\n", encoding="ascii")
+            if self._read() == held.raised:
+                self._path.write_text(f"{held.before}\n", encoding="ascii")
+            if self._note is not None:
+                self._note.unlink(missing_ok=True)
         except (OSError, ValueError):
             # It was writable before, so another program manages it now.
             return
 
     def _read(self) -> int:
         return int(self._path.read_text(encoding="ascii"))
+
+    def _noted(self) -> _Note | None:
+        try:
+            if self._note is not None:
+                return _Note(*map(int, self._note.read_text(encoding="ascii").split()))
+        except (OSError, ValueError, TypeError):
+            pass
+        return None
+
+    def _write_note(self, note: _Note) -> None:
+        if self._note is not None:
+            # Without a note it stays raised after a crash: longer than it needs to be.
+            with contextlib.suppress(OSError):
+                self._note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._note.write_text(f"{note.raised} {note.before}\n", encoding="ascii")

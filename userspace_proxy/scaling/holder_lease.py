@@ -12,6 +12,7 @@ AGAIN_MAX_S.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 import uuid
@@ -19,10 +20,11 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from ..errors import SourceError
 from ..log_fields import FieldLogger
 from ..model import ServiceKey, Workload
 from ..sources import Happening, Source
-from ..sources.base import Pause, Rest, pause
+from ..sources.base import Pause, pause
 from ..sources.leases import DURATION_S, Lease, Leases
 from .lease_notes import (
     HOLDER,
@@ -261,15 +263,23 @@ class HolderLease:
         async def agree() -> bool:
             return await self._ask(asked)
 
-        rest = Rest()
         try:
             rest = await self._source.rest(*key, agree)
-            self._note(key, services, rest.why_not)
+        except BaseException:
+            # Nothing may replace a cancellation; where this fails, promises end by themselves.
+            with contextlib.suppress(SourceError):
+                await self._end(asked, ())
+            raise
         finally:
             self._again_at[key] = self._clock() + min(idle_after_s, AGAIN_MAX_S)
-            if self._board.round == asked:
-                over = Round(asked.number, services if rest.is_asleep else (), is_over=True)
-                await self._write(self._board._replace(round=over))
+        self._note(key, services, rest.why_not)
+        await self._end(asked, services if rest.is_asleep else ())
+
+    async def _end(self, asked: Round, asleep: tuple[ServiceKey, ...]) -> None:
+        """End a round, if it was begun: the workloads of these Services have no replicas."""
+        if self._board.round == asked:
+            over = Round(asked.number, asleep, is_over=True)
+            await self._write(self._board._replace(round=over))
 
     async def _ask(self, asked: Round) -> bool:
         """Return whether all nodes have answered that the Services of a round have no clients."""

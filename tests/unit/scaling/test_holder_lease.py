@@ -1,5 +1,6 @@
 """The holder of the Lease: the sums, and which workloads are put to rest, by all nodes together."""
 
+import asyncio
 import dataclasses
 import random
 
@@ -305,6 +306,20 @@ async def test_a_server_that_fails_is_an_error_of_the_caller(world):
     (holder,) = [node.holder for node in world.nodes if node.holder.is_held]
     with pytest.raises(SourceError):
         await holder.look()
+
+
+@pytest.mark.parametrize("failure", ["", "the server is down"])
+async def test_a_round_that_is_cancelled_ends_whatever_the_server_does(world, failure):
+    async def stop(_namespace, _workload, agree):
+        assert await agree()
+        world.store.failure = failure
+        raise asyncio.CancelledError
+
+    for node in world.nodes:
+        node.source.rest = stop
+    with pytest.raises(asyncio.CancelledError):
+        await world.run(2 * IDLE_AFTER_S)
+    assert world.board.round.is_over is not bool(failure)
 
 
 async def test_nodes_that_find_the_lease_free_do_not_take_it_at_once(make):

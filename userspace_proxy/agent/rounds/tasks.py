@@ -21,6 +21,8 @@ _T = TypeVar("_T")
 
 # Long enough that a bug which recurs at once doesn't fill the log.
 _RESTART_S = 1.0
+# Clean-up takes far less.
+_CANCEL_AGAIN_S = 10.0
 # How long a round may hold the event loop: a delay of 10 ms disturbs no connection.
 _TURN_S = 0.01
 
@@ -52,12 +54,19 @@ class Supervisor:
         return self.failure
 
     async def stop(self, name: str | None = None) -> None:
-        """Cancel all tasks, or those of one name, and wait for their end; idempotent."""
-        tasks = [task for task in self._tasks if name in (None, task.get_name())]
+        """Cancel all tasks, or those of one name, and wait for their end; idempotent.
+
+        An error in a task's clean-up may replace its cancellation, so that it goes on: it is
+        cancelled again.
+        """
+        tasks = {task for task in self._tasks if name in (None, task.get_name())}
         self._tasks = [task for task in self._tasks if task not in tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            _, tasks = await asyncio.wait(tasks, timeout=_CANCEL_AGAIN_S)
+            for task in tasks:
+                _log.warning("bug: a background task did not end", extra={"task": task.get_name()})
 
     async def _guard(self, name: str, run: Callable[[], Awaitable[None]], restarts: bool) -> None:
         while True:

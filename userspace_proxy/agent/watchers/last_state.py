@@ -225,11 +225,13 @@ class LastState(Component):
         return self._kept is not None and self._source.status().is_current
 
 
-def default_state_dir() -> str:
-    """Return the folder for this user's state; empty if this user has none.
+def state_dir_of(setting: str) -> str:
+    """Return the folder for the proxy's state; empty: there is none.
 
     Source: the XDG Base Directory Specification for XDG_STATE_HOME.
     """
+    if setting != "auto":
+        return setting
     if os.geteuid() == 0:
         return "/var/lib/userspace-proxy"
     home = os.environ.get("XDG_STATE_HOME", "")

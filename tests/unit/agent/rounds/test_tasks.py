@@ -106,6 +106,27 @@ async def test_stopping_ends_all_tasks_and_is_idempotent():
     assert ended == [True, True]
 
 
+async def test_a_task_that_lost_its_cancellation_is_cancelled_again(monkeypatch, caplog):
+    monkeypatch.setattr(tasks, "_CANCEL_AGAIN_S", 0.01)
+    supervisor, began = Supervisor(), asyncio.Event()
+    lost = []
+
+    async def lose():
+        while len(lost) < 2:
+            try:
+                began.set()
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost.append(True)
+        await asyncio.Event().wait()
+
+    supervisor.start("careless", lose)
+    await asyncio.wait_for(began.wait(), 60)
+    await supervisor.stop()
+    assert len(lost) == 2
+    assert caplog.messages == ["bug: a background task did not end"] * 2
+
+
 @pytest.mark.parametrize("started", [True, False], ids=["with-a-task", "without"])
 async def test_before_a_failure_there_is_no_error(started):
     supervisor = Supervisor()

@@ -9,7 +9,7 @@ import pytest
 
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.agent.watchers import last_state as module
-from userspace_proxy.agent.watchers.last_state import LastState, default_state_dir
+from userspace_proxy.agent.watchers.last_state import LastState, state_dir_of
 from userspace_proxy.agent.watchers.state_file import StateFile
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend, Protocol, ServiceKey
@@ -327,7 +327,8 @@ def test_the_folder_of_a_user(uid, environment, folder, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: uid)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert default_state_dir() == folder
+    assert state_dir_of("auto") == folder
+    assert state_dir_of("/y") == "/y"
 
 
 def test_a_user_without_a_home_has_no_folder(monkeypatch):
@@ -338,7 +339,7 @@ def test_a_user_without_a_home_has_no_folder(monkeypatch):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(module.Path, "home", no_home)
-    assert default_state_dir() == ""
+    assert state_dir_of("auto") == ""
 
 
 def test_a_file_has_the_name_of_the_proxy(tmp_path):
