@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..waiting import wait_for
@@ -134,6 +135,12 @@ class Clients:
         runs = [self._run(client, since, until) for client in clients]
         assert all(runs), "a client made no connection"
         return toll_of(runs, since, until)
+
+    def wait_for_the_first(self) -> None:
+        """Return when each client has connected, with success or without."""
+        for client in self._clients:
+            logs = partial(self._cluster.kubectl, "logs", client.name)
+            wait_for(f"the first attempt of {client.name}", logs, deadline_s=60)
 
     def _run(self, client: Client, since: float, until: float) -> list[Attempt]:
         def attempts() -> list[Attempt] | None:

@@ -165,6 +165,7 @@ def stage(
         cluster.control_plane.kubectl("apply", "-f", "-", input=pods)
         cluster.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
         clients = Clients(cluster, CLIENTS)
+        clients.wait_for_the_first()
         # The first connections were made before the Service had endpoints.
         wait_for("all connections to succeed", lambda: _is_quiet(clients), deadline_s=60)
         yield Stage(cluster, clients)
