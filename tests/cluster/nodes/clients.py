@@ -22,10 +22,12 @@ from .images import OURS
 
 PROBER = Path(__file__).with_name("prober.py")
 RATE = 25
-"""Requests a second of each client: new connections of all four, a hundred."""
+"""Requests a second of a client: new connections of four clients, a hundred."""
+TIMEOUT_S = 15.0
+"""What is lost gets no answer at all; a busy machine takes seconds for one."""
 LATE_S = 0.9
 """A connection that took this long lost its first packet: the kernel repeats it after a second."""
-SETTLE_S = 6.0
+SETTLE_S = TIMEOUT_S + 1.0
 """After this an attempt is in the log: a bit longer than the prober waits for an answer."""
 
 
@@ -37,6 +39,7 @@ class Client:
     on_host: bool
     kind: str = "TCP"
     """Of the prober's."""
+    rate: int = RATE
 
     @property
     def name(self) -> str:
@@ -46,6 +49,7 @@ class Client:
     def pod(self, address: str, port: int) -> dict[str, object]:
         """Return the pod; the API server serves its log."""
         script = PROBER.read_text()
+        arguments = (address, port, self.rate, self.kind, TIMEOUT_S)
         program = ["/opt/userspace-proxy/bin/python", "-u", "-c", script]
         return {
             "apiVersion": "v1",
@@ -59,7 +63,7 @@ class Client:
                     {
                         "name": "client",
                         "image": OURS,
-                        "command": [*program, address, str(port), str(RATE), self.kind],
+                        "command": [*program, *map(str, arguments)],
                     }
                 ],
             },

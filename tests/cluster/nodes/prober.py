@@ -9,7 +9,8 @@ TCP: a connection is a new one each time, asks by HTTP and wants the whole answe
 from a new port wants an answer. kept-TCP and kept-UDP: a few connections or sockets ask in turns;
 the first of them stays, the others are replaced when they are old, and each one after a failure. A
 datagram of theirs that isn't answered is sent again.
-The next one starts when it is due, whether or not those before it are over. After SIGTERM no more
+The next one starts when it is due, whether or not those before it are over; what is kept asks again
+when it has its answer. After SIGTERM no more
 start, and the process ends with the last of those that are open.
 """
 
@@ -22,7 +23,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine, Iterator
 
 TIMEOUT_S = 5.0
 AGAIN_S = 1.0
@@ -68,19 +69,21 @@ class Kept:
         self._life_s = life_s
         self._sock: socket.socket | None = None
         self._end = 0.0
-        self._turn = asyncio.Lock()
+        self.is_busy = False
         self._numbers = itertools.count(1)
 
     async def ask(self) -> None:
         """Ask, and receive the answer, which has no body."""
-        async with self._turn:
-            if time.monotonic() > self._end:
-                self.close()
-            try:
-                await self._ask(self._sock or await self._open())
-            except BaseException:
-                self.close()
-                raise
+        self.is_busy = True
+        if time.monotonic() > self._end:
+            self.close()
+        try:
+            await self._ask(self._sock or await self._open())
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self.is_busy = False
 
     def close(self) -> None:
         """Close it; the next request opens another one."""
@@ -128,20 +131,21 @@ async def _ask_until_answered(sock: socket.socket, number: int) -> None:
         return
 
 
-def asker(host: str, port: int, kind: str) -> Callable[[], Awaitable[None]]:
-    """Return what asks once when it is called."""
+def requests(host: str, port: int, kind: str) -> Iterator[Coroutine[None, None, None] | None]:
+    """Yield what asks once, each time; None where what is kept is busy."""
     prefix, _, protocol = kind.rpartition("-")
     if not prefix:
-        return lambda: (ask if protocol == "UDP" else connect)(host, port)
-    kept = itertools.cycle([Kept(host, port, protocol, life_s) for life_s in LIVES_S])
-    return lambda: next(kept).ask()
+        while True:
+            yield (ask if protocol == "UDP" else connect)(host, port)
+    for kept in itertools.cycle([Kept(host, port, protocol, life_s) for life_s in LIVES_S]):
+        yield None if kept.is_busy else kept.ask()
 
 
-async def probe(once: Callable[[], Awaitable[None]], timeout_s: float) -> None:
+async def probe(request: Coroutine[None, None, None], timeout_s: float) -> None:
     """Ask once and print how it went."""
     start, began = time.time(), time.monotonic()
     try:
-        await asyncio.wait_for(once(), timeout_s)
+        await asyncio.wait_for(request, timeout_s)
         outcome = "ok"
     except OSError as error:
         outcome = type(error).__name__
@@ -150,15 +154,17 @@ async def probe(once: Callable[[], Awaitable[None]], timeout_s: float) -> None:
 
 async def main(host: str, port: int, rate: float, kind: str, timeout_s: float) -> None:
     """Ask at this rate until SIGTERM."""
-    once = asker(host, port, kind)
     probes: set[asyncio.Task[None]] = set()
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     due = time.monotonic()
+    all_requests = requests(host, port, kind)
     while not stopped.is_set():
-        task = asyncio.create_task(probe(once, timeout_s))
-        probes.add(task)
-        task.add_done_callback(probes.discard)
+        request = next(all_requests)
+        if request is not None:
+            task = asyncio.create_task(probe(request, timeout_s))
+            probes.add(task)
+            task.add_done_callback(probes.discard)
         due += 1 / rate
         await asyncio.sleep(max(0.0, due - time.monotonic()))  # noqa: TID251 - the rate
     if probes:

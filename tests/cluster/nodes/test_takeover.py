@@ -45,11 +45,11 @@ CLIENTS = (
     Client("node-1", on_host=True),
     Client("node-2", on_host=False),
     Client("node-3", on_host=True),
-    Client("node-2", on_host=False, kind="UDP"),
-    Client("node-1", on_host=False, kind="kept-TCP"),
-    Client("node-3", on_host=True, kind="kept-TCP"),
-    Client("node-2", on_host=False, kind="kept-UDP"),
-    Client("node-1", on_host=True, kind="kept-UDP"),
+    Client("node-2", on_host=False, kind="UDP", rate=5),
+    Client("node-1", on_host=False, kind="kept-TCP", rate=5),
+    Client("node-3", on_host=True, kind="kept-TCP", rate=5),
+    Client("node-2", on_host=False, kind="kept-UDP", rate=5),
+    Client("node-1", on_host=True, kind="kept-UDP", rate=5),
 )
 UNKEPT = ("TCP", "UDP")
 PATH = "userspace-proxy.io/path"
