@@ -161,11 +161,13 @@ fuzz: $(VENV)/installed-dev $(VENV)/installed-fuzz ## fuzz all parsers for FUZZ_
 	$(BIN)/python -m tests.fuzz $(if $(FUZZ_S),--seconds=$(FUZZ_S)) $(TARGETS)
 	nice -n 19 $(BIN)/pytest tests/unit tests/kit tests/faults tests/fuzz -m hypothesis --hypothesis-profile=explore $(IN_PARALLEL)
 
-simulate: $(VENV)/installed-dev ## simulate the data plane with SEEDS=10000 seeds from FIRST=0 on, or trace one of them: SEED=7
-	$(BIN)/python -m tests.simulation $(if $(SEED),--seed=$(SEED),--seeds=$(or $(SEEDS),10000) $(if $(FIRST),--first=$(FIRST)) --jobs=2)
+simulate: $(VENV)/installed-dev ## simulate both halves with SEEDS=10000 seeds each from FIRST=0 on, or trace one: HALF=control SEED=7
+	@set -e; for half in $(or $(HALF),data control); do \
+	  $(BIN)/python -m tests.simulation --half=$$half $(if $(SEED),--seed=$(SEED),--seeds=$(or $(SEEDS),10000) $(if $(FIRST),--first=$(FIRST)) --jobs=2); done
 
-simulate-mutants: $(VENV)/installed-dev ## break the data plane in some ways, and count the seeds that find each: MUTANTS="lost-fin …"
-	$(BIN)/python -m tests.simulation.mutants $(MUTANTS)
+simulate-mutants: $(VENV)/installed-dev ## break a half in some ways, and count the seeds that find each: HALF=control MUTANTS="orphans-end …"
+	@set -e; for half in $(or $(HALF),data control); do \
+	  $(BIN)/python -m tests.simulation.mutants --half=$$half $(MUTANTS); done
 
 docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/, the chart's schema
 	$(BIN)/python -m tests.tools.generated

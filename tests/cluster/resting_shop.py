@@ -10,6 +10,8 @@ address.
 
 Rule 1: a pod that ends resets its connections before its slice changes: what an agent does too late
 is a lost connection.
+Rule 2: as Kubernetes' controllers, these follow the last state: they don't see what was changed
+back within ``lag_s``.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any
 
 from userspace_proxy.agent.agent import Agent
 from userspace_proxy.agent.rounds.options import Options
+from userspace_proxy.agent.rounds.tasks import pause
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.model import Protocol, ServiceKey, SocketAddress
 from userspace_proxy.plan.detours import At
@@ -81,27 +84,40 @@ class Controllers:
 
     def __init__(self, api: ApiClient, agents: Iterable[Agent]) -> None:
         self.starts = self.ends = 0
+        self.lag_s = 0.0
         self._api = api
         self._agents = tuple(agents)
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._version = ""
+        self._wanted = 0
+        self._has_changed = asyncio.Event()
 
     async def run(self) -> None:
         """Follow the Deployment until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch())
+            tasks.create_task(self._follow())
+
+    async def _watch(self) -> None:
         query = {"watch": "1", "fieldSelector": "metadata.name=web", "resourceVersion": "0"}
         while True:
             lines = LineSplitter()
             async with self._api.stream(_APPS, query) as stream:
                 while chunk := await stream.read(silence_s=600.0):
                     for line in lines.feed(chunk):
-                        await self._follow(json.loads(line)["object"]["spec"]["replicas"])
+                        self._wanted = json.loads(line)["object"]["spec"]["replicas"]
+                        self._has_changed.set()
 
-    async def _follow(self, replicas: int) -> None:
-        if replicas and self._server is None:
-            await self._start_pod()
-        elif not replicas and self._server is not None:
-            await self._end_pod()
+    async def _follow(self) -> None:
+        while True:
+            await self._has_changed.wait()
+            self._has_changed.clear()
+            await pause(self.lag_s)
+            if self._wanted and self._server is None:
+                await self._start_pod()
+            elif not self._wanted and self._server is not None:
+                await self._end_pod()
 
     async def _start_pod(self) -> None:
         self.starts += 1

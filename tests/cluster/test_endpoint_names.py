@@ -17,6 +17,8 @@ from userspace_proxy.model import CauseCode, SocketAddress
 from userspace_proxy.sources.kubernetes import KubernetesSource
 
 from .control_plane import ControlPlane
+from .credentials import NODE_PROXIER
+from .waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -145,4 +147,40 @@ async def test_in_a_cluster_names_need_the_networks_of_pods(
         port = await port_of(proxy, "by-slice", lambda port: port.cause)
         assert str(port.cause) == (
             "db.example.com is not looked up: which addresses are those of pods is unknown"
+        )
+
+
+async def test_in_a_cluster_names_need_the_right_to_list_nodes(
+    control_plane: ControlPlane, resolver: Callable[[], None]
+) -> None:
+    control_plane.kubectl("apply", "-f", "-", input=OBJECTS)
+    allow(control_plane, "services,endpointslices.discovery.k8s.io")
+    source = KubernetesSource(kubeconfig=str(control_plane.kubeconfig_for(NODE_PROXIER)))
+    options = Options(allow_endpoint_names=("example.com",), cluster_networks=("10.244.0.0/16",))
+    async with Proxy(source=source, options=options) as proxy:
+        await proxy.settled()
+        port = await port_of(proxy, "by-slice", lambda port: port.cause)
+        assert str(port.cause) == (
+            "db.example.com is not looked up: which addresses are those of Nodes is unknown"
+        )
+        allow(control_plane, "nodes")
+        served = await port_of(proxy, "by-slice", endpoints)
+        assert endpoints(served) == ["203.0.113.1:5433", "203.0.113.2:5433"]
+
+
+def allow(control_plane: ControlPlane, resources: str) -> None:
+    """Let the account of a proxy read some resources; wait until it may."""
+    name = f"reads-{resources.partition(',')[0]}"
+    control_plane.kubectl(
+        "create", "clusterrole", name, "--verb=get,list,watch", f"--resource={resources}"
+    )
+    control_plane.kubectl(
+        "create", "clusterrolebinding", name, f"--clusterrole={name}", f"--user={NODE_PROXIER}"
+    )
+    for resource in resources.split(","):
+        wait_for(
+            "the API server to know the new role",
+            lambda resource=resource: control_plane.kubectl(  # type: ignore[misc]
+                "auth", "can-i", "list", resource, user=NODE_PROXIER, check=False
+            ).startswith("yes"),
         )

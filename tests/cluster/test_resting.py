@@ -15,11 +15,12 @@ from userspace_proxy.agent.rounds.tasks import pause
 from userspace_proxy.agent.watchers import scaling
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.scaling import holder_lease, node_lease
+from userspace_proxy.scaling.promises import ENDS_S
 from userspace_proxy.status.demand import render_demand
 
 from .control_plane import ControlPlane
 from .resting_cycles import run_cycles
-from .resting_shop import DEADLINE_S, NAMESPACE, WEB, Shop, open_shop
+from .resting_shop import DEADLINE_S, NAMESPACE, WEB, Connection, Shop, open_shop
 from .wake_role import grant_wake
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
@@ -192,8 +193,35 @@ async def test_a_budget_keeps_the_pods_that_it_asks_for(shop: Shop) -> None:
     await until(lambda: asleep(shop))
 
 
+async def test_a_client_that_comes_while_the_workload_is_scaled_to_zero_gets_the_next_pod(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients: list[Connection] = []
+    ask = holder_lease.HolderLease._ask
+
+    async def ask_and_dial(holder: holder_lease.HolderLease, question: Any) -> bool:
+        agreed = await ask(holder, question)
+        if agreed and not clients:
+            clients.append(await shop.dial("node-1"))
+        return agreed
+
+    monkeypatch.setattr(holder_lease.HolderLease, "_ask", ask_and_dial)
+    await wake(shop)
+    shop.controllers.lag_s = 0.5
+
+    async def is_there() -> bool:
+        return bool(clients)
+
+    await until(is_there)
+    async with asyncio.timeout(ENDS_S):
+        assert await clients[0].ask()
+    assert (shop.controllers.starts, shop.controllers.ends) == (2, 1)
+    await clients[0].close()
+
+
 @pytest.mark.long
 async def test_no_connection_is_lost_while_the_workload_sleeps_and_wakes(shop: Shop) -> None:
+    shop.controllers.lag_s = 0.1
     found = await run_cycles(shop, 3, IDLE_AFTER_S, random.Random(7), pause)
     assert found.lost == 0
     assert found.served > found.cycles >= 3

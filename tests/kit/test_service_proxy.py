@@ -169,6 +169,16 @@ def test_decisions_count_dials(proxy):
     assert "web-2" in repr(web.stats)
 
 
+def test_connections_are_observed_beside_its_decisions(proxy):
+    web = proxy.service("web", backends=2)
+    web.backends[0].stop()
+    with proxy.observe(web.key, saved=True) as saved:
+        get(web)
+        web.eventually(lambda web: len(saved) == 2)
+    assert [(str(one.event), one.dials) for one in saved] == [("saved", 2), ("ended", 2)]
+    assert [decision.dials for decision in web.decisions] == [2]
+
+
 def test_one_backend_refuses_and_the_other_answers(proxy):
     web = proxy.service("web", backends=2)
     web.backends[0].fault("refuse")

@@ -131,19 +131,21 @@ CASES = (
     Case(
         "refused",
         CauseCode.ENDPOINT_REFUSES,
-        "{ip}:8080 refuses connections: nothing listens on port 8080 there",
+        "{ip}:8080 refuses connections: nothing listens on port 8080 there, or a firewall rejects "
+        "them",
         pod=Pod(REFUSED),
     ),
     Case(
         "silent",
         CauseCode.ENDPOINT_SILENT,
-        "{ip}:9002 does not answer: packets are dropped, or the pod hangs",
+        "{ip}:9002 does not answer: packets are dropped, its program hangs, or its host is gone",
         pod=Pod(SILENT),
     ),
     Case(
         "nonexistent",
         CauseCode.ENDPOINT_UNREACHABLE,
-        f"no route to {NONEXISTENT}: that address does not exist, or its node is down",
+        f"{NONEXISTENT}:80 is unreachable: no host has that address, its node is down, or a "
+        "firewall rejects packets to it",
         pod=Pod(exists=False),
     ),
     Case(

@@ -169,7 +169,7 @@ def test_a_name_that_is_not_allowed_says_so_everywhere(site):
 
 def test_a_name_that_never_resolved_says_so_everywhere(site):
     site.serve_name("none", "10.96.3.3", "none.example.com:5432")
-    sentence = "none.example.com has no address: DNS has no such name"
+    sentence = "no address of none.example.com is known: DNS has no such name"
     check(site.agent, Expected("none", CauseCode.NAME_UNRESOLVED, sentence, Shown.PORT))
 
 

@@ -55,7 +55,10 @@ def test_status_has_a_line_for_each_service_and_its_exit_status(testbed, run):
     wait_for("flaky to need attention", lambda: run("status")[0] == 3)
     _, text = run("status")
     assert text.splitlines()[1].startswith("  ! shop/flaky  10.96.0.20:80  1 of 2  ")
-    assert "refuses connections: nothing listens on port 8080 there" in text.splitlines()[1]
+    assert (
+        "refuses connections: nothing listens on port 8080 there, or a firewall rejects them"
+        in text.splitlines()[1]
+    )
 
 
 def test_curl_gets_the_same_text(testbed):
@@ -81,7 +84,7 @@ def test_explain_ends_with_the_endpoint_that_refuses(testbed, run):
     assert (status, explained["level"]) == (3, "trouble")
     assert explained["sentence"] == (
         f"1 of 2 used endpoints failed: {gone} refuses connections: nothing listens on port 8080 "
-        "there"
+        "there, or a firewall rejects them"
     )
 
 

@@ -94,7 +94,7 @@ MISTAKES = (
     ),
     Mistake(
         "held",
-        f"node port {HELD}/TCP is held by",
+        f", NodePort, is not served: node port {HELD}/TCP is held by",
         port={"port": 80, "nodePort": HELD},
         spec={"type": "NodePort"},
         dials=0,
@@ -143,7 +143,7 @@ MISTAKES = (
     Mistake(
         "ended",
         "its only endpoint is terminating and doesn't serve any more",
-        never=("✓ {pod}", "Readiness probes"),
+        never=("✓ {pod}", "kubectl describe"),
         conditions={"ready": False, "serving": False, "terminating": True},
         dials=0,
     ),
@@ -183,7 +183,7 @@ MISTAKES = (
         dials=0,
     ),
     Mistake("annotation", "'60' has no unit (write 60s)", annotations={"hold": "60"}, dials=0),
-    Mistake("unused", "none has connected since the proxy started", dials=0),
+    Mistake("unused", "no client has connected since the proxy started", dials=0),
     # And others.
     Mistake(
         "no-host",
@@ -207,16 +207,24 @@ MISTAKES = (
     ),
     Mistake(
         "local-only",
-        "{pod}:9103 refuses connections: nothing listens on port 9103 there",
+        "{pod}:9103 refuses connections: nothing listens on port 9103 there, or a firewall rejects "
+        "them",
         hint="and on which address",
         target=LOCAL_ONLY,
     ),
     Mistake(
         "policy-drops",
-        "{pod}:9104 does not answer: packets are dropped, or the pod hangs",
+        "{pod}:9104 does not answer: packets are dropped, its program hangs, or its host is gone",
         target=FILTERED,
         dials=1,
         wait_s=5.0,
+    ),
+    Mistake(
+        "policy-rejects",
+        "{pod}:9105 refuses connections: nothing listens on port 9105 there, or a firewall rejects "
+        "them",
+        hint="look for a NetworkPolicy or firewall that rejects packets to it",
+        target=REFUSED_BY_RULE,
     ),
     Mistake(
         "answers-from-elsewhere",
@@ -243,7 +251,8 @@ MISTAKES = (
     ),
     Mistake(
         "pinned-to-the-dead",
-        "{pod}:8080 refuses connections: nothing listens on port 8080 there; the other one serves",
+        "{pod}:8080 refuses connections: nothing listens on port 8080 there, or a firewall rejects "
+        "them; the other one serves",
         target=CLOSED,
         spec=_AFFINITY,
         ips=("{pod}", "{other}"),
@@ -358,6 +367,7 @@ class WrongServers:
         self._listen(HANGING)
         self._listen(LOCAL_ONLY, "127.0.0.1")
         self._listen(FILTERED)
+        self._listen(REFUSED_BY_RULE)
         self._serve(self._listen(RESETTING), _reset)
         self._serve(self._listen(LATE_CLOSING), _read_to_the_end)
         self._serve(self._listen(ONE_WAY), _read_to_the_end)
@@ -412,7 +422,8 @@ class WrongServers:
 _FILTER = (
     "nft add table ip netpol; "
     "nft add chain ip netpol input '{ type filter hook input priority 0; }'; "
-    f"nft add rule ip netpol input tcp dport {FILTERED} drop"
+    f"nft add rule ip netpol input tcp dport {FILTERED} drop; "
+    f"nft add rule ip netpol input tcp dport {REFUSED_BY_RULE} reject with tcp reset"
 )
 _LINK = (
     f"ip link add {LINK} type veth peer name far9; ip link set {LINK} up; ip link set far9 up; "

@@ -8,8 +8,10 @@ from tests.unit.status.views import NOW, make_port, make_view
 from userspace_proxy.facts.connection import (
     ConnectionEvent,
     ConnectionFacts,
+    ConnectionFilter,
     EndedBy,
     FailedDialFacts,
+    LeftOut,
 )
 from userspace_proxy.facts.edges import Calls
 from userspace_proxy.model import CauseCode
@@ -59,7 +61,7 @@ async def test_nothing_is_watched_until_it_is_opened(screen):
 
 async def test_connections_are_rows_the_newest_first(screen):
     page = await opened(screen)
-    screen.observing.deliver([one(), one(client="10.244.0.8:1", sent_bytes=0)], 0)
+    screen.observing.deliver([one(), one(client="10.244.0.8:1", cause="reset", sent_bytes=0)])
     await expect(rows(page)).to_have_count(2)
     await expect(rows(page).first).to_contain_text("10.244.0.8:1")
     await expect(rows(page).first).to_have_class("trouble")
@@ -69,7 +71,7 @@ async def test_connections_are_rows_the_newest_first(screen):
 
 async def test_a_name_is_text_and_no_markup(screen):
     page = await opened(screen)
-    screen.observing.deliver([one(service="shop/<b id=x>web</b>")], 0)
+    screen.observing.deliver([one(service="shop/<b id=x>web</b>")])
     await expect(rows(page).first).to_contain_text("<b id=x>")
     assert await page.locator("#x").count() == 0
 
@@ -92,7 +94,7 @@ async def test_it_shows_what_its_form_selects(screen):
     (wanted,) = screen.observing.filters()
     assert (wanted.service, wanted.saved) == ("shop/web", False)
     saved = one(event=ConnectionEvent.SAVED, failed=(DEAD,), ended_by=EndedBy.NONE)
-    screen.observing.deliver([one(), saved, one(sent_bytes=0)], 0)
+    screen.observing.deliver([one(), saved, one(cause="reset", sent_bytes=0)])
     await expect(rows(page)).to_have_count(1)
 
 
@@ -124,13 +126,14 @@ async def test_leaving_the_page_ends_the_stream(screen):
 async def test_it_has_a_bounded_number_of_rows(screen):
     page = await opened(screen)
     for _ in range(6):
-        screen.observing.deliver([one()] * 50, 0)
+        screen.observing.deliver([one()] * 50)
         await until(lambda: not next(iter(screen.observing._watchers))._ring)
     await expect(rows(page)).to_have_count(200)
 
 
 async def test_it_is_accessible(screen):
     page = await opened(screen)
-    screen.observing.deliver([one(), one(sent_bytes=0), one(failed=(DEAD,))], 2)
+    records = [one(), one(cause="reset", sent_bytes=0), one(failed=(DEAD,))]
+    screen.observing.deliver(records, [LeftOut(ConnectionFilter(), 2)])
     await expect(rows(page)).to_have_count(4)
     assert await violations_on(page) == []

@@ -218,8 +218,8 @@ class _Drawing:
 
     def _draw_failures(self, services: Sequence[ServicePlan]) -> Iterator[Event]:
         rng, features = self._rng, self._features
-        bad = (REFUSES, UNREACHABLE, SILENT, UNROUTABLE) if "dead endpoints" in features else ()
-        bad += (LATE,) if "late" in features else ()
+        bad = [REFUSES, UNREACHABLE, SILENT, UNROUTABLE] if "dead endpoints" in features else []
+        bad += [LATE] if "late" in features else []
         for _ in range(rng.randint(1, 8) if bad else 0):
             number = rng.randrange(len(services))
             endpoint = rng.choice(services[number].pool)

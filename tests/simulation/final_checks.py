@@ -9,6 +9,7 @@ from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.dataplane.tcp import TcpConnection
 from userspace_proxy.model import Protocol, SocketAddress
 
+from .sockets import core_of
 from .streams import Stream
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class FinalChecks:
 
     def client_of(self, connection: TcpConnection) -> Party | None:
         """Return the client of a connection."""
-        return self.world.clients.get(connection.client.core.remote[1] - 20000)
+        return self.world.clients.get(core_of(connection.client).remote[1] - 20000)
 
     def drained(self, _reset: int) -> None:
         """Note that draining has ended."""
@@ -114,7 +115,9 @@ class FinalChecks:
         """Check that all has ended, and how."""
         world = self.world
         for connection in world.dataplane.connections.open:
-            world.violate(f"client {connection.client.core.remote[1] - 20000} is still connected")
+            world.violate(
+                f"client {core_of(connection.client).remote[1] - 20000} is still connected"
+            )
         for number, client in world.clients.items():
             if not client.is_done:
                 world.violate(f"client {number} has seen no end")

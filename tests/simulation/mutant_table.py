@@ -11,10 +11,16 @@ class Mutant:
     """One place of one module, and what replaces it."""
 
     module: str
-    """Of the data plane, without ``.py``."""
+    """Of the package, without ``.py``."""
     old: str
     """Occurs once."""
     new: str
+    package: str = "dataplane"
+
+    @property
+    def name(self) -> str:
+        """The module's name, for imports."""
+        return f"userspace_proxy.{self.package}.{self.module}"
 
     def apply(self, source: str) -> str:
         """Return the changed source."""

@@ -1,8 +1,8 @@
-"""Breaks the data plane on purpose, to show that the simulation notices.
+"""Breaks the product on purpose, to show that the simulation notices.
 
-A mutant is the data plane with one place of its source replaced, in memory, in a process of its
-own. ``python -m tests.simulation.mutants`` (``make simulate-mutants``) prints how many of the seeds
-find each, and fails if none finds one.
+A mutant is the product with one place of its source replaced, in memory, in a process of its own.
+``python -m tests.simulation.mutants`` (``make simulate-mutants``) prints how many of the seeds of
+a half find each, and fails if none finds one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
-from .mutant_table import MUTANTS, Mutant
+from .halves import PACKAGES, mutants
+from .mutant_table import Mutant
 
-PACKAGE = "userspace_proxy.dataplane"
 ROOT = Path(__file__).resolve().parents[2]
 _SEEDS = 500
 
@@ -33,10 +33,11 @@ class _MutantLoader(importlib.machinery.SourceFileLoader):
         super().__init__(name, path)
         self._mutant = mutant
 
-    def get_code(self, fullname: str) -> object:
+    def get_code(self, fullname: str) -> CodeType:
         """Part of SourceLoader; no compiled file is read or written."""
         source = self._mutant.apply(Path(self.path).read_text())
-        return compile(source, self.path, "exec", dont_inherit=True)
+        code: CodeType = compile(source, self.path, "exec", dont_inherit=True)
+        return code
 
 
 class _Finder(importlib.abc.MetaPathFinder):
@@ -49,23 +50,24 @@ class _Finder(importlib.abc.MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, _target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Part of MetaPathFinder."""
-        if fullname != f"{PACKAGE}.{self._mutant.module}" or not path:
+        if fullname != self._mutant.name or not path:
             return None
         file = str(Path(path[0]) / f"{self._mutant.module}.py")
         loader = _MutantLoader(fullname, file, self._mutant)
         return importlib.util.spec_from_file_location(fullname, file, loader=loader)
 
 
-def install(name: str) -> None:
-    """Have this process import a mutant; before the data plane is imported."""
-    assert PACKAGE not in sys.modules, "the data plane has been imported"
-    sys.meta_path.insert(0, _Finder(MUTANTS[name]))
+def install(mutant: Mutant) -> None:
+    """Have this process import a mutant; before the module is imported."""
+    assert mutant.name not in sys.modules, f"{mutant.name} has been imported"
+    sys.meta_path.insert(0, _Finder(mutant))
 
 
-def count(name: str, seeds: int) -> tuple[int, int | None, str]:
+def count(half: str, name: str, seeds: int) -> tuple[int, int | None, str]:
     """Return how many seeds find a mutant, the first of them, and what it found."""
+    arguments = [f"--half={half}", f"--mutant={name}", f"--seeds={seeds}"]
     found = subprocess.run(
-        [sys.executable, "-m", "tests.simulation", f"--mutant={name}", f"--seeds={seeds}"],
+        [sys.executable, "-m", "tests.simulation", *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": "0"},
         capture_output=True,
@@ -82,12 +84,13 @@ def count(name: str, seeds: int) -> tuple[int, int | None, str]:
 def main() -> int:
     """Print a line for each mutant; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--half", choices=PACKAGES, default="data")
     parser.add_argument("--seeds", type=int, default=_SEEDS)
-    parser.add_argument("names", nargs="*", default=list(MUTANTS))
+    parser.add_argument("names", nargs="*", help="of mutants; by default all of the half")
     options = parser.parse_args()
     missed = []
-    for name in options.names:
-        found, first, what = count(name, options.seeds)
+    for name in options.names or mutants(options.half):
+        found, first, what = count(options.half, name, options.seeds)
         first_text = "" if first is None else f"first {first}: {what[:70]}"
         sys.stdout.write(f"{found:4} of {options.seeds}  {name:45} {first_text}\n")
         sys.stdout.flush()

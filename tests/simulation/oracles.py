@@ -21,6 +21,7 @@ from userspace_proxy.model.serving import Serving
 
 from .final_checks import FinalChecks
 from .network import Address
+from .sockets import core_of
 
 if TYPE_CHECKING:
     from .actors import Party, PodHost
@@ -157,7 +158,7 @@ class Oracles(FinalChecks):
             SocketAddress(connection.address[0], connection.address[1]),
             connection._frontend(),
         )
-        self.pairs.append((client, endpoint, connection.client.core, sock.core, group))
+        self.pairs.append((client, endpoint, core_of(connection.client), core_of(sock), group))
         self._check_affinity(client, connection)
 
     def _check_affinity(self, client: Party, connection: TcpConnection) -> None:
@@ -238,7 +239,7 @@ class Oracles(FinalChecks):
             self._check_removed(connection, now)
             up, down = connection.up, connection.down
             if up is not None and down is not None:
-                idle_s = now - max(up.source.core.moved_at, up.sink.core.moved_at)
+                idle_s = now - max(core_of(up.source).moved_at, core_of(up.sink).moved_at)
                 limit_s = max(node.half_closed_s, node.tcp_idle_s)
                 if idle_s > limit_s + more_s:
                     world.violate(f"{_name(connection)} is idle since {idle_s:.1f} s")

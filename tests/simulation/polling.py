@@ -108,7 +108,7 @@ class Epoll:
         """Part of select.epoll."""
         self._kernel.enter("epoll_wait")
         ready, self._ready = self._ready, {}
-        batch = []
+        batch: list[tuple[int, int]] = []
         again = []
         for fd, item in ready.items():
             if len(batch) == most:

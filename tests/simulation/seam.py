@@ -2,7 +2,7 @@
 
     reactor ── select.epoll        sockets, node_address, client_address, probe_dials, tcp_listener
     relay ──── os.splice, os.read  └── _socket.socket
-    pipes ──── os.pipe2, os.close, fcntl.fcntl          late_reset ── fcntl.ioctl
+    pipes ──── os.pipe2, os.close, fcntl.fcntl          sockets ── fcntl.ioctl
 
 The modules look these up at each call, so nothing in the data plane knows of it, and nothing costs
 time. Some constants are replaced, too, so that a few hundred bytes are bulk.
@@ -89,10 +89,10 @@ def installed(kernel: Kernel, rng: Random, constants: Mapping[str, int]) -> Iter
     undo: list[tuple[ModuleType, str, Any]] = []
     for module in modules():
         for name, value in {**fakes, **others}.items():
-            real = _SYSTEM[name][0] if name in _SYSTEM else None
+            system = _SYSTEM[name][0] if name in _SYSTEM else None
             has = vars(module).get(name)
             is_random = name == "random" and has is not random
-            if has is None or is_random or (real is not None and has is not real):
+            if has is None or is_random or (system is not None and has is not system):
                 continue
             if name == "random" and module.__name__.endswith("strategies"):
                 continue

@@ -1,4 +1,4 @@
-"""Makes a failing plan smaller, as long as it fails in the same way."""
+"""Makes a failing plan smaller, as long as it fails in the same way, and describes it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from .plan import CLIENT, Plan
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 # About 20 s.
 _MAX_RUNS = 600
@@ -30,12 +31,18 @@ def kind_of(violation: str) -> str:
     return re.sub(r"[\d.]+|0x[0-9a-f]+", "n", violation)
 
 
-def shrink(plan: Plan, run: Callable[[Plan], list[str]], most: int = _MAX_RUNS) -> Plan:
+def shrink(
+    plan: P,
+    run: Callable[[P], list[str]],
+    smaller_ones: Callable[[P], Iterator[P]],
+    most: int = _MAX_RUNS,
+) -> P:
     """Return a smaller plan whose first violation is of the same kind.
 
     Args:
         plan: It fails.
         run: Returns what is wrong with a plan.
+        smaller_ones: Returns plans with less in them, those with the least first.
         most: How many plans to try.
     """
     wanted = kind_of(run(plan)[0])
@@ -43,7 +50,7 @@ def shrink(plan: Plan, run: Callable[[Plan], list[str]], most: int = _MAX_RUNS) 
     has_changed = True
     while has_changed:
         has_changed = False
-        for smaller in _smaller(plan):
+        for smaller in smaller_ones(plan):
             runs += 1
             if runs > most:
                 return plan
@@ -54,20 +61,20 @@ def shrink(plan: Plan, run: Callable[[Plan], list[str]], most: int = _MAX_RUNS) 
     return plan
 
 
-def _smaller(plan: Plan) -> Iterator[Plan]:
-    """Yield plans with less in them, those with the least first."""
-    for events in _parts_removed(plan.events):
+def smaller_plans(plan: Plan) -> Iterator[Plan]:
+    """Yield plans of the data plane with less in them, those with the least first."""
+    for events in parts_removed(plan.events):
         yield replace(plan, events=tuple(events))
     for endpoint, scripts in plan.scripts.items():
         if scripts:
             yield replace(plan, scripts={**plan.scripts, endpoint: ()})
         for number, script in enumerate(scripts):
-            for steps in _parts_removed(script):
+            for steps in parts_removed(script):
                 others = (*scripts[:number], tuple(steps), *scripts[number + 1 :])
                 yield replace(plan, scripts={**plan.scripts, endpoint: others})
     for number, event in enumerate(plan.events):
         if event.what == CLIENT:
-            for steps in _parts_removed(event.args[3]):
+            for steps in parts_removed(event.args[3]):
                 args = (*event.args[:3], tuple(steps), *event.args[4:])
                 events = list(plan.events)
                 events[number] = replace(event, args=args)
@@ -78,10 +85,17 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
             yield replace(plan, node=node)
 
 
-def _parts_removed(items: Sequence[T]) -> Iterator[list[T]]:
+def parts_removed(items: Sequence[T]) -> Iterator[list[T]]:
     """Yield the items without a part of them: a half first, then a quarter, …, then one."""
     size = len(items) // 2 or 1
     while items and size:
         for start in range(0, len(items), size):
             yield [*items[:start], *items[start + size :]]
         size //= 2
+
+
+def describe(plan: Plan) -> Iterator[str]:
+    """Yield lines about a plan of the data plane."""
+    yield str(plan.node)
+    for number, service in enumerate(plan.services):
+        yield f"service {number}: {service.protocol} {service.address} {service.serving}"

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 Address = tuple[str, int]
 
+
+def core_of(sock: Any) -> Any:
+    """Return what is behind a socket of the data plane, whose type is that of a real one."""
+    return sock.core
+
+
 _SO_MEMINFO = 55
 _SO_ORIGINAL_DST = 80
 _TTL = (_socket.IPPROTO_IP, 2)

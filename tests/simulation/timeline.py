@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +23,11 @@ class Timeline:
         self.now = 1000.0
         self._events: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._count = 0
+
+    @property
+    def next_at(self) -> float:
+        """When the next event happens; infinity if there is none."""
+        return self._events[0][0] if self._events else math.inf
 
     def clock(self) -> float:
         """Return the time."""
@@ -104,6 +110,8 @@ class VirtualLoop:
         self._soon: deque[_Handle] = deque()
         self._timers: list[tuple[float, int, _Handle]] = []
         self._readers: dict[int, Callable[[], object]] = {}
+        self._readable: dict[int, _Handle] = {}
+        """Of this iteration."""
         self._count = 0
         self._is_scheduled = False
         self.is_running = False
@@ -139,6 +147,8 @@ class VirtualLoop:
 
     def remove_reader(self, fd: int) -> bool:
         """Part of asyncio.AbstractEventLoop."""
+        if fd in self._readable:
+            self._readable[fd].cancel()
         return self._readers.pop(fd, None) is not None
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
@@ -181,7 +191,9 @@ class VirtualLoop:
             self.wake()
             return
         batch = [] if self._timers_first else list(self._soon)
-        ready = [_Handle(now, each, ()) for fd, each in self._readers.items() if self._is_ready(fd)]
+        readers = self._readers.items()
+        self._readable = {fd: _Handle(now, each, ()) for fd, each in readers if self._is_ready(fd)}
+        ready = self._readable.values()
         timers = self._due(now)
         if self._timers_first:
             batch += timers

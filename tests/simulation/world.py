@@ -19,7 +19,6 @@ from userspace_proxy.model.serving import Serving
 
 from . import plan as plans
 from .actors import Asker, Party, PodHost
-from .drawing import make_plan
 from .kernel import Kernel, Runaway
 from .network import Address, Network
 from .oracles import Oracles
@@ -87,6 +86,7 @@ class Service:
         if self.sock is not None:
             return
         is_tcp = self.planned.protocol is Protocol.TCP
+        sock: Any
         with self.world.kernel.granted():
             sock = self.world.kernel.socket(2, 1 if is_tcp else 2)
             sock.core.name = f"listener of {self.planned.address[0]}"
@@ -174,6 +174,11 @@ class World:
         self.answered: set[bytes] = set()
         self.memory = _Limit()
 
+    @property
+    def trace(self) -> list[tuple[float, str]]:
+        """What happened, if it is traced."""
+        return self.network.trace or []
+
     def run(self) -> list[str]:
         """Carry the plan out; return what was wrong, the first first."""
         node = self.plan.node
@@ -226,7 +231,7 @@ class World:
             endpoint: PodHost(self, endpoint, scripts)
             for endpoint, scripts in self.plan.scripts.items()
         }
-        self.network.hosts.update(self.hosts)
+        self.network.hosts.update({(at[0], at[1]): host for at, host in self.hosts.items()})
         self.services: list[Service] = []
         self.loop.run(self._open_services)
         for event in self.plan.events:
@@ -420,8 +425,3 @@ def _logging_to(collected: logging.Handler) -> Iterator[None]:
         logger.setLevel(before[0])
         logger.propagate = before[1]
         others.setLevel(before[2])
-
-
-def run_seed(seed: int) -> list[str]:
-    """Run one seed; return what was wrong."""
-    return World(make_plan(seed)).run()

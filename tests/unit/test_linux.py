@@ -28,6 +28,12 @@ pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.parametrize("system", SYSTEMS)
 
 
+@pytest.fixture(autouse=True)
+def same_start(monkeypatch):
+    """Name this program, too, as :func:`python` starts it: commands that are shown begin so."""
+    monkeypatch.setattr(sys, "argv", ["-c"])
+
+
 def python(system, code, *words, **environment):
     """Run code where Python is as on another system."""
     command = [sys.executable, "-c", BECOME.format(system=system) + code, *words]

@@ -1,8 +1,8 @@
 """The node's agent: serves the Services of one source until it is stopped.
 
 start   lock ▶ plane ▶ steering ▶ node ▶ components, in the order of ``components_of``
-stop    connections drain, and new ones are served ▶ nothing is steered, the last ones drain
-        ▶ listeners close ▶ kernel state is removed ▶ components close, in reverse
+stop    connections drain, and new ones are served ▶ nothing is steered ▶ listeners close
+        ▶ kernel state is removed ▶ components close, in reverse
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.agent")
 
-_LAST_S = 0.5
-"""The end of a drain: for connections that began before their clients were steered elsewhere."""
+# At the end of a drain, for requests that are under way.
+_WITHOUT_NEW_S = 1.0
 
 
 class Agent:
@@ -199,10 +199,10 @@ class Agent:
 
         Args:
             drain_s: Seconds that open connections may go on; then they are reset. New ones are
-                served meanwhile, too, until nothing is steered for the last half second.
+                served meanwhile, too, but for the last moment: a busy Service always has some.
         """
-        last_s = min(_LAST_S, drain_s / 2)
         self._stopping.set()
+        last_s = min(drain_s / 2, _WITHOUT_NEW_S)
         if self._plane is not None:
             await self._plane.idle(drain_s - last_s)
         await self._supervisor.stop()
@@ -211,11 +211,9 @@ class Agent:
         # No client is steered to a closed port. Open connections need the rest, which goes last.
         if self._steering is not None:
             await steer_nothing(self._steering)
-        if self._plane is not None:
-            await self._plane.idle(last_s)
         if self._core is not None:
             self._core.served_ports.close()
-        if self._plane is not None and (reset := await self._plane.drain(0)):
+        if self._plane is not None and (reset := await self._plane.drain(last_s)):
             _log.warning("connections were reset at the end of the drain", extra={"count": reset})
         steering, self._steering = self._steering, None
         if steering is not None and not await remove_steering(steering):

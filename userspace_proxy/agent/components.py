@@ -32,7 +32,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     last_state = LastState(sync, source, options)
     names_of_endpoints = EndpointNames(sync, source.kind, options)
 
-    yield PlaneComponent(plane, progress)
+    yield PlaneComponent(plane, progress, core.observation)
     yield core.node
     yield core.health_checks
     yield SyncComponent(sync, served_ports, steering)
@@ -42,7 +42,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield last_state
     yield names_of_endpoints
     yield KernelCounts(steering, served_ports)
-    yield StatusServers(options, plane, sync, shown, own)
+    yield StatusServers(options, plane, sync, shown, own, core.observing)
     names = ProxyNames(progress, served_ports.listeners, steering.bind, options)
     yield NamesByDns(names, options, own)
     if steering.name != "none":

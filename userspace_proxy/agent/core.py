@@ -10,8 +10,10 @@ from ..facts import StatusFacts
 from ..model import Frontend
 from ..plan import Planner
 from ..plane import Plane, PortPool
+from ..plane.observation import Observation
 from ..policy import NodeFacts
 from ..sources import Source
+from ..status.observing import Observing
 from ..steering import Steering
 from .rounds.options import Options
 from .rounds.served_ports import ServedPorts
@@ -50,6 +52,8 @@ class Core:
     health_checks: HealthChecks = field(init=False)
     served_ports: ServedPorts = field(init=False)
     sync: SyncLoop = field(init=False)
+    observing: Observing = field(init=False, default_factory=Observing)
+    observation: Observation = field(init=False)
 
     def __post_init__(
         self,
@@ -81,3 +85,6 @@ class Core:
             want_nodes=source.want_nodes,
         )
         self.node.on_change = self.sync.look_again
+        self.observation = Observation(
+            self.plane, self.observing, lambda: self.sync.progress.latest, options.node_name
+        )

@@ -24,7 +24,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
 import select
 import socket
 import time
@@ -35,6 +34,7 @@ from dataclasses import dataclass
 from ..errors import LockHeld, UserspaceProxyError
 from ..kernel import net_admin_proof
 from ..kernel.net_admin_proof import Prover
+from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..plane import Plane
 from ..plane.adoption import Predecessors
@@ -47,7 +47,7 @@ from .rounds.component import Component
 from .rounds.options import Options
 from .rounds.tasks import Supervisor, pause
 
-_log = logging.getLogger("userspace_proxy.agent")
+_log = FieldLogger("userspace_proxy.agent")
 
 HandOverTo = Callable[[socket.socket], object]
 

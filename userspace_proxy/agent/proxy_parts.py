@@ -17,6 +17,7 @@ from ..facts import (
     facts_of_ignored,
 )
 from ..plane import Plane, WorkerState
+from ..plane.observation import Observation
 from ..sources import Source
 from ..steering import Steering
 from .rounds.changes import Progress
@@ -30,9 +31,14 @@ from .view import show_totals
 class PlaneComponent(Component):
     """The data plane, which its caller starts and closes: it is first and last."""
 
-    def __init__(self, plane: Plane, progress: Progress) -> None:
+    def __init__(self, plane: Plane, progress: Progress, observation: Observation) -> None:
         self._plane = plane
         self._progress = progress
+        self._observation = observation
+
+    async def start(self, supervisor: Supervisor) -> None:
+        """Ask the workers for connections while something watches them."""
+        supervisor.start("observation", self._observation.run)
 
     async def refresh(self) -> None:
         """Ask the workers for their counters."""

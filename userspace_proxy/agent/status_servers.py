@@ -24,7 +24,6 @@ from ..kernel.port_holders import who_holds
 from ..log_fields import FieldLogger
 from ..model import IPFamily, Protocol
 from ..plane import Plane
-from ..plane.observation import Observation
 from ..status.listening import ListenAt
 from ..status.observing import Observing
 from ..trouble import Trouble
@@ -127,6 +126,7 @@ class StatusServers(Component):
     Args:
         options: Have the addresses that are wanted.
         own: The open ones are noted there.
+        observing: Whose connections and clients are shown.
     """
 
     def __init__(
@@ -136,12 +136,14 @@ class StatusServers(Component):
         sync: SyncLoop,
         shown: Shown,
         own: OwnAddresses,
+        observing: Observing,
     ) -> None:
         self._options = options
         self._plane = plane
         self._sync = sync
         self._shown = shown
         self._own = own
+        self._observing = observing
         self._server: StatusServer | None = None
         self._addresses = StatusAddresses()
 
@@ -156,16 +158,13 @@ class StatusServers(Component):
         timeline = Timeline(self._plane, shown.health)
         sync.planning.on_plan, sync.rules.on_switch = timeline.note_plan, timeline.note_switches
         supervisor.start("timeline", timeline.run)
-        observing = Observing()
-        observation = Observation(self._plane, observing, lambda: sync.progress.latest)
-        supervisor.start("observation", observation.run)
         server = self._server = StatusServer(
             shown.status,
             options.metrics_detail,
             health=shown.health,
             refresh=shown.refresh,
             events=timeline.events,
-            observing=observing,
+            observing=self._observing,
         )
         sync.on_round = server.sync.observe
 

@@ -31,10 +31,11 @@ from typing import NoReturn
 
 from ..child import RUNNING_INTERPRETER, running_interpreter
 from ..errors import LockHeld, UserspaceProxyError
+from ..log_fields import FieldLogger
 from .hand_over import OVER, SERVES
 from .rounds.tasks import first_of, pause
 
-_log = logging.getLogger("userspace_proxy.agent")
+_log = FieldLogger("userspace_proxy.agent")
 
 # Set in the environment of a process that takes the node back.
 _MARK = "USERSPACE_PROXY_TAKES_BACK"

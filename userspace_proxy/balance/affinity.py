@@ -102,15 +102,21 @@ class AffinityTable:
                 yield client, endpoint, max(0.0, now - used)
 
     def restore(self, pins: Iterable[Pin], now: float) -> None:
-        """Add pins of a former process, except for clients that have one; the last used first.
+        """Add pins of a former process, the last used first; of a client's, the last used counts.
 
-        They count as used before all that are present, so parts may follow each other.
+        Those that are new count as used before all that are present, so parts may follow each
+        other.
         """
         for client, endpoint, age_s in pins:
-            if client not in self._pins:
-                self._pins[client] = (endpoint, now - max(0.0, age_s))
+            used = now - max(0.0, age_s)
+            known = self._pins.get(client)
+            if known is None:
+                self._pins[client] = (endpoint, used)
                 self._pins.move_to_end(client, last=False)
                 self._tables.changed(self, len(self._pins) - 1)
+            elif used > known[1]:
+                # Several former processes have it, of which one may have served it since.
+                self._pins[client] = (endpoint, used)
 
     def __len__(self) -> int:
         return len(self._pins)

@@ -18,6 +18,7 @@ Rule 4: no pick looks at all endpoints that are ejected (``level``).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import (
     Callable,
@@ -154,11 +155,15 @@ class Balancer:
     def is_at_limit(
         self, _client: str, now: float, *, tried: Collection[SocketAddress] = ()
     ) -> bool:
-        """Return whether :meth:`pick` returns None only until an endpoint is below its limit."""
+        """Return whether :meth:`pick` returns None only until an endpoint is below its limit.
+
+        An ejected endpoint counts, too, where no other is left: it is what a client gets then.
+        """
         self._ejections.out(now)
         is_full = self.is_full
         return is_full is not None and any(
-            e not in tried and is_full(e) for e in self._candidates(now)
+            e not in tried and is_full(e)
+            for e in itertools.chain(self._candidates(now), self._in_turn())
         )
 
     def pick(
@@ -248,12 +253,16 @@ class Balancer:
     def _last_choices(self, now: float, tried: Container[SocketAddress]) -> Iterator[SocketAddress]:
         """Yield endpoints to dial though they are ejected, by priority and in turn."""
         is_full = self.is_full or _is_never_full
+        for endpoint in self._in_turn():
+            is_usable = endpoint not in tried and not self._ejections.is_quiet(endpoint, now)
+            if is_usable and not is_full(endpoint):
+                yield endpoint
+
+    def _in_turn(self) -> Iterator[SocketAddress]:
+        """Yield endpoints by priority and in turn, which moves on; not all, if there are many."""
         for level in self._levels:
             for _ in range(min(_LOOKS, len(level.endpoints))):
-                endpoint = level.endpoints[self._turn % len(level.endpoints)]
-                is_usable = endpoint not in tried and not self._ejections.is_quiet(endpoint, now)
-                if is_usable and not is_full(endpoint):
-                    yield endpoint
+                yield level.endpoints[self._turn % len(level.endpoints)]
                 self._turn += 1
 
     def _has_full(

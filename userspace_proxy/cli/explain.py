@@ -53,22 +53,25 @@ def explain(given: Given) -> int:
         UserspaceProxyError: There is no such Service, or the source can't be read.
     """
     from .. import explain as explaining
+    from ..explain.dial_there import find_way
 
     service = service_name(given.arguments[0])
     client = _client(given.values.get("from", ""))
     wants_dials = given.is_on("probe")
     found = _find(given, service)
+    way = find_way(found.subject.node)
+    dials = _dial(found.subject, way) if wants_dials and way is not None else None
     asked = explaining.Asked(
         program=ProgramStart().program,
         source=found.asked,
         others=(f"--from={client}",) if client else (),
-        is_elsewhere=_is_elsewhere(found.subject),
+        is_elsewhere=way != (),
+        can_dial=(dials if wants_dials else way) is not None,
     )
-    dials = _dial(found.subject) if wants_dials and not asked.is_elsewhere else {}
     explanation = explaining.explain(
         found.subject,
         client=client,
-        dials=dials if wants_dials else None,
+        dials=(dials or {}) if wants_dials else None,
         pods=found.pods,
         asked=asked,
     )
@@ -188,21 +191,16 @@ def _state_of(snapshot: Snapshot, service: str) -> ServiceState:
     raise UserspaceProxyError(f"there is no Service {key}", hint=did_you_mean(key, names))
 
 
-def _is_elsewhere(subject: Subject) -> bool:
-    """Return whether dials from here would take another network than the proxy's."""
-    from ..kernel.own_namespace import network_namespace
+def _dial(subject: Subject, way: tuple[str, ...]) -> dict[str, DialResult] | None:
+    """Dial the addresses and endpoints; None if the way to the proxy's network is closed.
 
-    theirs = subject.node.network_namespace if subject.node is not None else 0
-    return bool(theirs) and theirs != network_namespace()
-
-
-def _dial(subject: Subject) -> dict[str, DialResult]:
-    """Dial the addresses and endpoints; clients of UDP would have to send something.
+    Clients of UDP would have to send something.
 
     Endpoints that the proxy refuses are left out: anyone who may write EndpointSlices chooses them,
     and this machine's own programs and its cloud's metadata would be dialled.
     """
-    from ..explain.dial import dial_all
+    from ..answering_child import ChildEnded
+    from ..explain.dial_there import dial_by
 
     wanted: list[str] = []
     for port in subject.ports:
@@ -211,7 +209,10 @@ def _dial(subject: Subject) -> dict[str, DialResult]:
         if subject.node is not None:
             wanted += [frontend.address for frontend in port.frontends[:1]]
         wanted += [endpoint.address for endpoint in port.endpoints if not endpoint.is_refused]
-    return dial_all(map(_address, wanted[:DIALLED_MAX]))
+    try:
+        return dial_by(way, map(_address, wanted[:DIALLED_MAX]))
+    except ChildEnded:
+        return None
 
 
 def _address(text: str) -> SocketAddress:

@@ -1,6 +1,6 @@
 """Encodes a snapshot for the state that is kept on disk: JSON lines, compressed by gzip.
 
-    {"format":11}                                       which of these formats it is
+    {"format":…}                                        a number of its types (``type_digest``)
     {"of":{…},"node":{…},"node_addresses":[…]}          whose state it is, and all but the Services
     {"service":{…},"slices":[{…},…]}                    a Service; a line each, in their order
 
@@ -26,9 +26,8 @@ from ..model.addresses import parse_network
 from ..model.slice_annotations import MAX
 from .persistent import PersistentMap
 from .store import ServiceState, Snapshot
+from .type_digest import digest
 
-FORMAT = 11
-"""Increase it with each change of the types in a snapshot: the test of the format fails then."""
 TEXT_BYTES_MAX = 256 << 20
 """Before compression: room for 200,000 Services with three endpoints each."""
 
@@ -67,9 +66,11 @@ class _Version:
 class _Head:
     of: StateOwner
     node: Node | None
-    node_addresses: tuple[str, ...]
+    node_addresses: tuple[str, ...] | None
 
 
+FORMAT = digest(_Head, ServiceState)
+"""Another number in each version in which these types differ."""
 _encoder = msgspec.json.Encoder()
 _version_decoder = msgspec.json.Decoder(_Version)
 _head_decoder = msgspec.json.Decoder(_Head)
@@ -112,7 +113,7 @@ def decode_state(data: bytes, owner: StateOwner) -> Snapshot:
         others = _head_decoder.decode(head)
         _check_owner(others.of, owner)
         states = _service_decoder.decode_lines(services)
-        _check_ips(others.node_addresses)
+        _check_ips(others.node_addresses or ())
         if others.node is not None:
             _check_node(others.node)
         for state in states:
@@ -124,12 +125,13 @@ def decode_state(data: bytes, owner: StateOwner) -> Snapshot:
     return Snapshot(
         PersistentMap[ServiceKey, ServiceState]().changed({s.service.key: s for s in states}),
         others.node,
-        frozenset(others.node_addresses),
+        None if others.node_addresses is None else frozenset(others.node_addresses),
     )
 
 
 def _texts(snapshot: Snapshot, owner: StateOwner) -> Iterator[bytes]:
-    head = _Head(owner, snapshot.node, tuple(sorted(snapshot.node_addresses)))
+    nodes = snapshot.node_addresses
+    head = _Head(owner, snapshot.node, None if nodes is None else tuple(sorted(nodes)))
     yield _encoder.encode_lines((_Version(FORMAT), head))
     batch: list[ServiceState] = []
     count = 0

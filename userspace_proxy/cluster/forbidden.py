@@ -2,8 +2,8 @@
 
 Rule 1: an address that NAT64 translates is judged by both of its forms.
 Rule 2: what changes is followed: Services, Nodes, and this node's addresses.
-Rule 3: where the networks of pods must be known, this holds for each family: a name has no endpoint
-of a family without one.
+Rule 3: where users of a cluster write names, none is looked up before the networks of pods and the
+Nodes are known, and a name has no endpoint of a family without a network of pods.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ..model import IPFamily, Node, Service, contains
+from ..model.endpoint_names import NameState
 from ..model.reserved_addresses import behind_nat64, why_reserved
 
 # As many as the names of a node may have.
@@ -24,13 +25,8 @@ class ClusterNetworks(NamedTuple):
 
     pods: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
-    must_know_pods: bool = False
-    """Without networks of pods, no name is looked up."""
-
-    @property
-    def are_unknown(self) -> bool:
-        """Whether no name may be looked up."""
-        return self.must_know_pods and not self.pods
+    is_shared: bool = False
+    """Its users write names, so its pods and Nodes have to be known."""
 
 
 class ForbiddenAddresses:
@@ -48,10 +44,23 @@ class ForbiddenAddresses:
         self._services: Counter[str] = Counter()
         """How many Services have an address."""
         self._node: Node | None = None
-        self._nodes: frozenset[str] = frozenset()
+        self._nodes: frozenset[str] | None = None
 
-    def set_nodes(self, node: Node | None, addresses: frozenset[str]) -> bool:
-        """Take this node's object and the addresses of all Nodes; returns whether they differ."""
+    @property
+    def unknown(self) -> NameState | None:
+        """Why no name may be looked up yet; None: names may."""
+        if self.networks.is_shared and not self.networks.pods:
+            return NameState.NETWORKS_UNKNOWN
+        if self.networks.is_shared and self._nodes is None:
+            return NameState.NODES_UNKNOWN
+        return None
+
+    def set_nodes(self, node: Node | None, addresses: frozenset[str] | None) -> bool:
+        """Take this node's object and the addresses of all Nodes; returns whether they differ.
+
+        Args:
+            addresses: None: they are unknown.
+        """
         if (node, addresses) == (self._node, self._nodes):
             return False
         self._node, self._nodes = node, addresses
@@ -83,7 +92,7 @@ class ForbiddenAddresses:
     def _why_unknown(self, ip: str) -> str:
         """Return that an address may be a pod's for all that is known."""
         family, networks = IPFamily.of(ip), self.networks
-        if networks.must_know_pods and not any(IPFamily.of(n) is family for n in networks.pods):
+        if networks.is_shared and not any(IPFamily.of(n) is family for n in networks.pods):
             return f"of {family}, while --cluster-cidr has no {family} network"
         return ""
 
@@ -102,7 +111,7 @@ class ForbiddenAddresses:
             self._own[ip] = self._is_own(ip)
         if self._own[ip]:
             return "an address of this node"
-        if ip in self._nodes or (node is not None and ip in node.addresses):
+        if ip in (self._nodes or ()) or (node is not None and ip in node.addresses):
             return "an address of a Node"
         return ""
 

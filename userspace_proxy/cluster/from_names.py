@@ -13,14 +13,11 @@ the Services and names that change.
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from ..model import Endpoint, EndpointSlice, IPFamily, ServiceKey, SliceKey
 from ..model.endpoint_names import (
-    NAMES_MAX,
     Lookup,
     NameProblem,
     NameSlice,
@@ -32,13 +29,10 @@ from ..model.reserved_addresses import behind_nat64
 from .forbidden import ForbiddenAddresses
 from .host_table import HostTable
 from .name_requests import NameRequest, derived_key, read_request
+from .name_shares import NameShares
 from .persistent import PersistentMap, differing_keys
 from .store import ServiceState, Snapshot
 
-NAMESPACE_MAX = 100
-"""Names that the Services of one namespace have looked up, counted for each Service."""
-NODE_MAX = 1000
-"""The same for all Services: with the shortest TTL, 200 lookups a second."""
 USES_MAX = 64
 """Names of one Service, counted for each slice that has them: each use may be 128 endpoints."""
 _FORBIDDEN_SHOWN = 3
@@ -57,23 +51,13 @@ class EndpointsByName:
     def __init__(self, allowed: Sequence[str], forbidden: ForbiddenAddresses) -> None:
         self.hosts = HostTable()
         """The names to look up."""
-        self._allowed = () if forbidden.networks.are_unknown else tuple(allowed)
-        self._not_allowed = (
-            NameState.NETWORKS_UNKNOWN if allowed and not self._allowed else NameState.NOT_ALLOWED
-        )
+        self._allowed = tuple(allowed)
         self._forbidden = forbidden
         self._source = self._last = Snapshot(_NOTHING)
         self._changes = 0
         """How many snapshots differ from those of the source by lookups alone."""
         self._requests: dict[ServiceKey, NameRequest] = {}
-        self._claims: dict[ServiceKey, tuple[str, ...]] = {}
-        """The names of each Service that are looked up."""
-        self._claimed: Counter[str] = Counter()
-        """How many of them each namespace has."""
-        self._left_out: dict[str, dict[ServiceKey, None]] = {}
-        """Services with further names, by namespace."""
-        self._users: dict[str, set[ServiceKey]] = {}
-        """Services by the names that are looked up for them."""
+        self._shares = NameShares()
         self._touched: set[ServiceKey] = set()
 
     def derive(self, snapshot: Snapshot) -> Snapshot:
@@ -101,13 +85,13 @@ class EndpointsByName:
         """
         has_changed = self.hosts.learn(host, lookup, now, wall)
         if has_changed:
-            self._touched.update(self._users.get(host, ()))
+            self._touched.update(self._shares.users.get(host, ()))
         return has_changed
 
     def look_again(self) -> None:
         """Judge all addresses again: those of this node have changed."""
         self._forbidden.look_again()
-        self._touched.update(*self._users.values())
+        self._touched.update(*self._shares.users.values())
 
     def again(self) -> Snapshot:
         """Return the last snapshot of the source with what has been learnt since."""
@@ -115,12 +99,15 @@ class EndpointsByName:
 
     def _follow(self, old: Snapshot, new: Snapshot, changed: Collection[ServiceKey]) -> None:
         """Follow what is forbidden, and touch the Services that this may concern."""
+        unknown = self._forbidden.unknown
         if self._forbidden.set_nodes(new.node, new.node_addresses):
-            self._touched.update(*self._users.values())
+            self._touched.update(*self._shares.users.values())
+        if self._forbidden.unknown is not unknown:
+            self._touched.update(self._requests)
         before = (old.services[key].service for key in changed if key in old.services)
         now = (new.services[key].service for key in changed if key in new.services)
         moved = self._forbidden.change_services(before, now)
-        for host, users in self._users.items() if moved else ():
+        for host, users in self._shares.users.items() if moved else ():
             ips = [ip for family in IPFamily for ip in self.hosts.addresses(host, family)]
             if not moved.isdisjoint(ips) or not moved.isdisjoint(map(behind_nat64, ips)):
                 self._touched.update(users)
@@ -130,14 +117,9 @@ class EndpointsByName:
     ) -> Snapshot:
         source, have = self._source, self._last.services
         derived: dict[ServiceKey, ServiceState] = {}
-        while self._touched:
-            # In order, so that equal Services have equal claims; those that ask for nothing any
-            # more are last, so that a name goes on that another one asks for now.
-            touched = sorted(self._touched, key=lambda key: (key not in self._requests, key))
-            self._touched = set()
-            for key in touched:
-                self._claim(key)
-            for key in touched:
+        if self._touched:
+            touched, self._touched = self._touched, set()
+            for key in self._share(touched):
                 if key in self._requests:
                     derived[key] = self._derive(key)
         services = source.services
@@ -155,7 +137,7 @@ class EndpointsByName:
         return self._last
 
     def _derive(self, key: ServiceKey) -> ServiceState:
-        request, claimed = self._requests[key], self._claims.get(key, ())
+        request, claimed = self._requests[key], self._shares.of(key)
         slices: dict[SliceKey, EndpointSlice] = {item.key: item for item in request.plain}
         room = USES_MAX
         for item in request.named:
@@ -187,7 +169,9 @@ class EndpointsByName:
         ips: tuple[str, ...] = ()
         problem: NameProblem | None
         if not is_below(host, self._allowed):
-            problem = NameProblem(host, self._not_allowed)
+            problem = NameProblem(host, NameState.NOT_ALLOWED)
+        elif (unknown := self._forbidden.unknown) is not None:
+            problem = NameProblem(host, unknown)
         elif host not in claimed:
             problem = NameProblem(host, NameState.TOO_MANY)
         else:
@@ -212,50 +196,30 @@ class EndpointsByName:
             problems=tuple(problems),
         )
 
-    def _claim(self, key: ServiceKey) -> None:
-        """Have the names of a Service looked up, as many as there is room for."""
-        request, have = self._requests.get(key), self._claims.get(key, ())
-        wanted: list[str] = []
-        if request is not None:
-            wanted = [host for host in request.hosts if is_below(host, self._allowed)]
-        kept = [host for host in have if host in wanted]
-        for host in wanted:
-            if host in kept or len(kept) >= NAMES_MAX:
-                continue
-            if self._claimed[key.namespace] < NAMESPACE_MAX and self._claimed.total() < NODE_MAX:
-                kept.append(host)
-                self._claimed[key.namespace] += 1
-                self._users.setdefault(host, set()).add(key)
-        self._claims[key] = tuple(kept)
-        if len(kept) < len(wanted):
-            self._left_out.setdefault(key.namespace, {})[key] = None
-        elif (others := self._left_out.get(key.namespace)) is not None:
-            others.pop(key, None)
-            if not others:
-                del self._left_out[key.namespace]
-        for host in (*kept, *have):
-            self._want(host, key, is_wanted=host in kept)
-        if request is None:
-            del self._claims[key]
-            return
-        for host, item in request.earlier:
-            if host in kept:
-                self.hosts.seed(host, item.family, [e.ip for e in item.endpoints])
+    def _share(self, touched: Collection[ServiceKey]) -> set[ServiceKey]:
+        """Have the names of these Services looked up; return them, and those that this concerns."""
+        asked = {key: self._wanted(key) for key in sorted(touched)}
+        moved = self._shares.change(asked)
+        hosts = {claim.host for claim in moved}
+        hosts.update(host for key in touched for host in self._shares.of(key))
+        for host in hosts:
+            users = self._shares.users.get(host)
+            if users:
+                self.hosts.want(host, {f for user in users for f in self._requests[user].families})
+            else:
+                self.hosts.forget(host)
+        for key in touched:
+            for host, item in self._requests[key].earlier if key in self._requests else ():
+                if host in self._shares.of(key):
+                    self.hosts.seed(host, item.family, [e.ip for e in item.endpoints])
+        return {claim.service for claim in moved}.union(touched)
 
-    def _want(self, host: str, key: ServiceKey, *, is_wanted: bool) -> None:
-        """Have a name looked up for the Services that use it; this one does so, or no longer."""
-        users = self._users.get(host, set())
-        if not is_wanted and key in users:
-            users.discard(key)
-            self._claimed[key.namespace] -= 1
-            # There is room for another Service: one of the namespace, or else the first one.
-            others = self._left_out.get(key.namespace) or next(iter(self._left_out.values()), {})
-            self._touched.update(itertools.islice(others, 1))
-        if users:
-            requests = (self._requests.get(user) for user in users)
-            self.hosts.want(host, {f for each in requests if each for f in each.families})
-        elif self._users.pop(host, None) is not None:
-            self.hosts.forget(host)
+    def _wanted(self, key: ServiceKey) -> list[str]:
+        """Return the names of a Service that may be looked up."""
+        request = self._requests.get(key)
+        if request is None or self._forbidden.unknown is not None:
+            return []
+        return [host for host in request.hosts if is_below(host, self._allowed)]
 
 
 def _changed(have: _Services, put: _Services, gone: Collection[ServiceKey]) -> _Services:

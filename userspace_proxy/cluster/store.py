@@ -34,8 +34,8 @@ class Snapshot:
     services: Mapping[ServiceKey, ServiceState]
     node: Node | None = None
     """This node's object, if there is one."""
-    node_addresses: frozenset[str] = frozenset()
-    """Of all Nodes that the source has read."""
+    node_addresses: frozenset[str] | None = None
+    """Of all Nodes; None: they are unknown."""
     orphans: Mapping[ServiceKey, tuple[SliceKey, ...]] = field(default_factory=PersistentMap)
     """Slices that name a Service that doesn't exist, by that name."""
     revision: int = field(default=0, compare=False)
@@ -50,20 +50,24 @@ class Store:
         self._slices: dict[SliceKey, EndpointSlice] = {}
         self._slices_of: dict[ServiceKey, dict[SliceKey, EndpointSlice]] = {}
         self._node: Node | None = None
-        self._node_addresses: frozenset[str] = frozenset()
+        self._node_addresses: frozenset[str] | None = None
         self._touched: set[ServiceKey] = set()
         self._states: PersistentMap[ServiceKey, ServiceState] = PersistentMap()
         self._orphans: PersistentMap[ServiceKey, tuple[SliceKey, ...]] = PersistentMap()
         self._last = Snapshot(self._states, orphans=self._orphans)
 
     def resume(self, snapshot: Snapshot) -> None:
-        """Begin with the Services of an earlier run; call it while the store is empty."""
+        """Begin with the Services of an earlier run, and the addresses that Nodes had then.
+
+        Call it while the store is empty.
+        """
         for state in snapshot.services.values():
             self.put_service(state.service)
             for item in state.slices:
                 self.put_slice(item)
         self._states = self._states.changed(snapshot.services)
         self._last = Snapshot(self._states, orphans=self._orphans)
+        self._node_addresses = snapshot.node_addresses
         self._touched.clear()
 
     def replace_services(self, services: Iterable[Service]) -> None:
@@ -120,8 +124,8 @@ class Store:
         """Set this node's object."""
         self._node = node
 
-    def set_node_addresses(self, addresses: frozenset[str]) -> None:
-        """Set the addresses of all Nodes."""
+    def set_node_addresses(self, addresses: frozenset[str] | None) -> None:
+        """Set the addresses of all Nodes; None: they are unknown."""
         self._node_addresses = addresses
 
     def snapshot(self) -> Snapshot:

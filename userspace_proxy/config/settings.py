@@ -193,7 +193,7 @@ class Settings:
         5.0, kind=duration(), topic=Topic.CONNECTIONS, flag="drain-timeout",
         own_field="drainTimeout",
         help="how long open connections may continue after SIGTERM; 0: they end at once",
-        why="new connections fail meanwhile; a pod has 30 s in total",
+        why="new connections fail in the last second; a pod has 30 s in total",
     )
     tcp_idle_s: float = setting(
         86400.0, kind=duration(zero_means=86400.0, least_s=1.0), topic=Topic.CONNECTIONS,

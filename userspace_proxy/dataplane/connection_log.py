@@ -28,8 +28,8 @@ _log = FieldLogger(LOGGER)
 class Watch(Protocol):
     """What observes connections: see ``plane.record_ring``."""
 
-    def has_room(self, *, is_plain: bool = False) -> bool:
-        """Return whether it takes another one; without room that is counted as left out."""
+    def has_room(self, service: str, client_ip: str, *, is_plain: bool = False) -> bool:
+        """Return whether it may take another one; without room that is counted as left out."""
 
     def put(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
         """Take one; the function returns the address that the client dialled."""
@@ -55,8 +55,8 @@ class ConnectionLog:
         """Whether it passes records on."""
         return self._watch is not None
 
-    def takes_next(self, *, is_plain: bool = False) -> bool:
-        """Return whether to record what ends now, before its fields are collected.
+    def takes_next(self, service: str, client_ip: str, *, is_plain: bool = False) -> bool:
+        """Return whether to record what ends now, before its other fields are collected.
 
         It is plain if its client was served at the first dial, and its end was clean.
         """
@@ -64,13 +64,13 @@ class ConnectionLog:
             self._share > 0 and self._draw() < self._share and _log.isEnabledFor(logging.INFO)
         )
         return self._logs_next or (
-            self._watch is not None and self._watch.has_room(is_plain=is_plain)
+            self._watch is not None and self._watch.has_room(service, client_ip, is_plain=is_plain)
         )
 
-    def is_watched(self) -> bool:
+    def is_watched(self, service: str, client_ip: str) -> bool:
         """Return whether to record what happens before the end, which isn't logged."""
         self._logs_next = False
-        return self._watch is not None and self._watch.has_room()
+        return self._watch is not None and self._watch.has_room(service, client_ip)
 
     def write(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
         """Record it, after :meth:`takes_next` or :meth:`is_watched`.

@@ -11,22 +11,17 @@ SIOCOUTQ is 0. Until then the connection and its descriptors count as open.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import reactor as epoll
 from .relay import Direction
-from .sockets import is_connected
+from .sockets import is_connected, unacknowledged_bytes
 from .tcp import TcpConnection
 
 LIMIT_S = 60.0
 # No event reports that the last byte was acknowledged.
 _LOOK_S = 0.05
-# Not in Python's socket module; linux/sockios.h.
-_SIOCOUTQ = 0x5411
 
 
 @dataclass(slots=True)
@@ -102,8 +97,5 @@ def _undelivered(direction: Direction) -> int:
     """Return how many bytes the sink hasn't acknowledged; 0 if it has gone, 1 for unread ones."""
     if not is_connected(direction.sink):
         return 0
-    queued = bytearray(4)
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(direction.sink.fileno(), _SIOCOUTQ, queued)
     unread = direction.is_stuck or direction.is_waiting_turn
-    return direction.waiting_bytes + int(struct.unpack("i", queued)[0]) + unread
+    return direction.waiting_bytes + unacknowledged_bytes(direction.sink) + unread

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 import errno
+import fcntl
 import struct
 from collections.abc import Iterable
 
@@ -33,6 +34,9 @@ IPV6_RECVHOPLIMIT = 51
 SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
 _RECEIVED, _TO_SEND, _DROPS = 0, 5, 8
+
+# linux/sockios.h.
+_SIOCOUTQ = 0x5411
 
 _RESET = struct.pack("ii", 1, 0)
 _NO_RESET = struct.pack("ii", 0, 0)
@@ -223,6 +227,14 @@ def buffered_bytes(sock: _socket.socket) -> int:
     """
     figures = _MEMINFO.unpack(sock.getsockopt(_socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO.size))
     return int(figures[_RECEIVED] + figures[_TO_SEND])
+
+
+def unacknowledged_bytes(sock: _socket.socket) -> int:
+    """Return how many bytes of a TCP socket the other side hasn't acknowledged; its FIN is one."""
+    queued = bytearray(4)
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(sock.fileno(), _SIOCOUTQ, queued)
+    return int(struct.unpack("i", queued)[0])
 
 
 def reset(sock: _socket.socket) -> None:

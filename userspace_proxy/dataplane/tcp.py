@@ -33,7 +33,7 @@ from .giving_up import has_given_up
 from .held_acks import send_acks
 from .pipes import PipePool
 from .relay import Direction
-from .sockets import buffered_bytes, is_connected, reset
+from .sockets import buffered_bytes, is_connected, reset, unacknowledged_bytes
 from .tcp_dial import READ_EVENTS, DialOwner, TcpDial
 
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
@@ -382,8 +382,8 @@ class TcpConnection:
             return
         self.is_closed = True
         self.settle()
-        log = self.owner.engine.connection_log
-        if log is not None and log.takes_next(is_plain=self._is_plain(cause)):
+        log, group = self.owner.engine.connection_log, self.group
+        if log and log.takes_next(group.label, self.address[0], is_plain=self._is_plain(cause)):
             event = ending(by, is_served=self.up is not None)
             log.write(self._facts(event, cause, by), self._frontend)
         up, down, dial = self.up, self.down, self.dial
@@ -421,12 +421,15 @@ class TcpConnection:
     def note(self, event: ConnectionEvent) -> None:
         """Record what happens before the end, where connections are watched."""
         log = self.owner.engine.connection_log
-        if log is not None and log.is_watched():
+        if log is not None and log.is_watched(self.group.label, self.address[0]):
             log.write(self._facts(event, "", EndedBy.NONE), self._frontend)
 
     def _facts(self, event: ConnectionEvent, cause: str, by: EndedBy) -> ConnectionFacts:
         up, down, dial, now = self.up, self.down, self.dial, self.reactor.clock()
         endpoint = None if dial is None or up is None else dial.endpoint
+        if self.is_ended and up and down and not down.bytes_moved and unacknowledged_bytes(up.sink):
+            # The endpoint sent its FIN before it had received the client's.
+            by = _BY_ENDPOINT
         return ConnectionFacts(
             event=event,
             service=self.group.label,

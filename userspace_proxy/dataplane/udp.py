@@ -350,7 +350,9 @@ class UdpListener:
             return
         flow.is_ended = True
         log = self.engine.connection_log
-        if log is not None and log.takes_next():
+        if log is not None and log.takes_next(
+            self.group.label, flow.client_ip, is_plain=_is_plain(flow, cause)
+        ):
             event = ending(by, is_served=flow.endpoint is not None)
             log.write(self._facts(flow, event, cause, by), self._frontend)
         flow.leave_room()
@@ -402,7 +404,7 @@ class UdpListener:
     ) -> None:
         """Record what happens before the end of a flow, where flows are watched."""
         log = self.engine.connection_log
-        if log is not None and log.is_watched():
+        if log is not None and log.is_watched(self.group.label, flow.client_ip):
             log.write(self._facts(flow, event, cause, by), self._frontend)
 
     def _frontend(self) -> SocketAddress | None:
@@ -431,3 +433,7 @@ class UdpListener:
             ended_by=by,
             cause=cause,
         )
+
+
+def _is_plain(flow: UdpFlow, cause: str) -> bool:
+    return cause == "idle" and flow.endpoint is not None and not flow.tried

@@ -6,8 +6,10 @@ the proxy's thread.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import wraps
 from inspect import signature
 from types import TracebackType
@@ -50,6 +52,25 @@ def awaited(
     @wraps(method)
     def call(self: InThread[_O], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return self._thread.call(_bound(self._object, method)(*args, **kwargs))
+
+    return call
+
+
+def entered(
+    method: Callable[Concatenate[_O, _P], AbstractAsyncContextManager[_T]],
+) -> Callable[Concatenate[InThread[Any], _P], AbstractContextManager[_T]]:
+    """Return a method for a `with` block, whose both ends this one awaits in the proxy's thread."""
+
+    @contextlib.contextmanager
+    @wraps(method)
+    def call(self: InThread[_O], /, *args: _P.args, **kwargs: _P.kwargs) -> Iterator[_T]:
+        stack = contextlib.AsyncExitStack()
+        block = _bound(self._object, method)(*args, **kwargs)
+        value = self._thread.call(stack.enter_async_context(block))
+        try:
+            yield value
+        finally:
+            self._thread.call(stack.aclose())
 
     return call
 
@@ -189,6 +210,7 @@ class BlockingProxy(InThread[EmbeddedProxy]):
     put = awaited(EmbeddedProxy.put)
     delete = awaited(EmbeddedProxy.delete)
     detour = called(EmbeddedProxy.detour)
+    observe = entered(EmbeddedProxy.observe)
     endpoints_of = called(EmbeddedProxy.endpoints_of)
     choose_next = called(EmbeddedProxy.choose_next)
     address_of = called(EmbeddedProxy.address_of)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Unpack
 
 from ..agent.agent import Agent
@@ -13,6 +13,7 @@ from ..agent.rounds.served_port import ServedPort
 from ..agent.watchers.names import NamesInNamespace, ProxyNames
 from ..agent.watchers.printed_addresses import dialled_address
 from ..errors import ListenError
+from ..facts.connection import ConnectionFacts, ConnectionFilter
 from ..lookup.in_process import ProcessNames
 from ..model import (
     Balance,
@@ -26,6 +27,7 @@ from ..model import (
 from ..plan.detours import At, Reasons
 from ..policy import choose_path
 from ..sources import MemorySource, Source
+from ..status.observing import Collector
 from ..steering import Bind, Steering
 from .added_service import AddedService
 from .arguments import (
@@ -257,6 +259,49 @@ class EmbeddedProxy(Agent):
         """Have a callback awaited when the proxy stops."""
         self._running()
         self._stack.push_async_callback(callback)
+
+    @contextlib.asynccontextmanager
+    async def observe(
+        self,
+        service: ServiceKey | str = "",
+        *,
+        client: str = "",
+        failed: bool = False,
+        saved: bool = False,
+        slow_s: float | None = None,
+    ) -> AsyncIterator[list[ConnectionFacts]]:
+        """Observe connections and UDP flows in a `with` block, as a list that grows.
+
+        It has those that have ended, and those that were saved, held or refused: the last 4,096, as
+        of 0.25 s ago, and all once the block is left. What is still open isn't there.
+
+        Args:
+            service: Only those of a Service, a namespace, or ``namespace/name:port``.
+            client: Only those of this IP address.
+            failed: Only those whose clients didn't get what they asked for. Of these three, any.
+            saved: Only those whose first dial failed and that another endpoint answered.
+            slow_s: Only those that waited at least this long for the first byte.
+
+        Raises:
+            LookupError: No port of such a Service is served.
+            ValueError: An argument is invalid.
+        """
+        core, name = self._running(), str(service)
+        wanted = ConnectionFilter(
+            service=name,
+            client=parse_ip(client) if client else "",
+            failed=failed,
+            saved=saved,
+            slow_s=slow_s,
+        )
+        if name and not any(wanted.takes_service(str(p.plan.key)) for p in self.status().ports):
+            raise LookupError(f"there is no Service port of {name!r}")
+        with core.observing.watch(Collector(wanted)) as collector:
+            await core.observation.ask()
+            try:
+                yield collector.records
+            finally:
+                await core.observation.ask()
 
     def choose_next(self, service: ServiceKey, endpoint: EndpointAddress) -> None:
         """Have the next connection of a Service go to one of its endpoints; in force on return.

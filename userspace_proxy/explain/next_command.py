@@ -34,6 +34,7 @@ _KUBECTL: dict[str, str] = {
     CauseCode.NOT_LOCAL: "get pods -n {namespace} -o wide",
     CauseCode.NOT_FOR_THIS_NODE: _SLICES,
     CauseCode.ADDRESS_TAKEN: "get services -A -o wide",
+    CauseCode.ENDPOINT_NOT_ALLOWED: _SLICES,
 }
 # The same for one pod that was named.
 _KUBECTL_OF_POD: dict[str, str] = {
@@ -68,7 +69,9 @@ class Asked:
     has_dialled: bool = False
     """Endpoints were dialled."""
     is_elsewhere: bool = False
-    """The proxy is in another network than this program, which can't dial for it."""
+    """The proxy is in another network than this program."""
+    can_dial: bool = True
+    """This program can dial from the proxy's network."""
     has_pods: bool = False
     """The pods were looked at."""
 
@@ -106,7 +109,7 @@ def next_command(cause: Cause | None, subject: Subject, asked: Asked, *, pod: st
     can_dial = (
         any(port.protocol == "TCP" and port.endpoints for port in subject.ports)
         and not asked.has_dialled
-        and not asked.is_elsewhere
+        and asked.can_dial
     )
     has_kubectl = asked.is_api or (
         subject.node is not None and subject.node.source.kind == "kubernetes"
@@ -115,17 +118,24 @@ def next_command(cause: Cause | None, subject: Subject, asked: Asked, *, pod: st
         return asked.again(subject.service, "--probe") if can_dial else ""
     if has_kubectl and (words := _words(cause, pod)):
         namespace, _, name = subject.service.partition("/")
-        ip = cause.object.rpartition(":")[0].strip("[]")
+        ip = _ip(cause)
         return asked.kubectl(words.format(namespace=namespace, name=name, ip=ip, pod=pod))
-    if cause.code.startswith(_ENDPOINT) and can_dial:
+    # Those that aren't allowed aren't dialled either.
+    is_dialled = cause.code.startswith(_ENDPOINT) and cause.code != CauseCode.ENDPOINT_NOT_ALLOWED
+    if is_dialled and can_dial:
         return asked.again(subject.service, "--probe")
     return "" if asked.is_elsewhere else _ON_THE_NODE.get(cause.code, "")
 
 
 def _words(cause: Cause, pod: str) -> str:
     named = _KUBECTL_OF_POD.get(cause.code, "") if pod else ""
-    of_endpoint = _POD_AT if cause.code.startswith(_ENDPOINT) and cause.object else ""
+    of_endpoint = _POD_AT if cause.code.startswith(_ENDPOINT) and _ip(cause) else ""
     return named or _KUBECTL.get(cause.code, of_endpoint)
+
+
+def _ip(cause: Cause) -> str:
+    """Return the IP of the endpoint that a cause is about; empty if it is about something else."""
+    return cause.object.rpartition(":")[0].strip("[]")
 
 
 def _other_node(subject: Subject) -> str:

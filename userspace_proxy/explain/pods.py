@@ -9,7 +9,7 @@ from ..model import Service
 from ..model.pods import PodState
 from ..model.similar import did_you_mean
 from ..policy.causes import selector_text
-from ..status.units import plural
+from ..status.units import capitalised, plural
 from .steps import PathStep
 
 _TOPIC = "pods"
@@ -73,7 +73,7 @@ def _no_pod(service: Service, others: Sequence[PodState]) -> PathStep:
                 near = hint.removeprefix("did you mean ").removesuffix("?")
                 pod = pairs[near].name
                 what = f"{what}; pod {pod} has {near}"
-                return PathStep(Level.TROUBLE, _TOPIC, what, hint.capitalize(), pod=pod)
+                return PathStep(Level.TROUBLE, _TOPIC, what, capitalised(hint), pod=pod)
     there = ", ".join(sorted(pairs)[:_SHOWN]) or "none"
     return PathStep(Level.TROUBLE, _TOPIC, f"{what}; the labels there are {there}")
 

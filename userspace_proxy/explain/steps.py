@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
 from ..model import Cause
 from ..status.path_words import counted_in_words, path_in_words, probes_in_words
-from ..status.text import ejected_in_words
 from ..status.units import (
+    ejected_in_words,
     plural,
     seconds_in_words,
     times_in_words,
@@ -54,11 +54,12 @@ class PathStep:
     """The name of the pod that it is about; empty if it is about none, or several."""
 
 
-_ELSEWHERE = PathStep(
+_UNREACHED = PathStep(
     Level.ATTENTION,
     "dial",
-    "Nothing was dialled: the proxy is in another network namespace; run this on its node, in that "
-    "namespace",
+    "Nothing was dialled: the proxy is in another network namespace, and this program can't enter "
+    "it",
+    "Run this as root, on the proxy's node",
 )
 
 
@@ -113,8 +114,8 @@ def explain(
     if subject.node is not None:
         parts.append(PathPart(_NODE, tuple(_node(subject.node))))
     parts += [PathPart(_title(port), tuple(_port(port, subject, client, dials))) for port in ports]
-    if asked.is_elsewhere and dials is not None:
-        parts.append(PathPart("", (_ELSEWHERE,)))
+    if dials is not None and not asked.can_dial:
+        parts.append(PathPart("", (_UNREACHED,)))
     steps = [step for part in parts for step in part.steps]
     level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
     cause = _first_cause(ports, subject, dials or {})
@@ -184,7 +185,7 @@ def _sentence(worst: PathStep | None, ports: Sequence[PortFacts], subject: Subje
     parts = [f"Clients are served by {plural(usable, 'endpoint')}", *_pinned(ports)]
     is_counted = all(port.path != "kernel" or port.kernel_connections is not None for port in ports)
     if is_counted and not any(port.connections or port.kernel_connections for port in ports):
-        parts.append("none has connected since the proxy started")
+        parts.append("no client has connected since the proxy started")
     dropped = {port.turned_away[0]: port.is_dropping for port in ports if port.turned_away}
     for cause, is_from_outside in dropped.items():
         # The cause of a policy is why, that of a source range also who.
@@ -243,9 +244,8 @@ def _port(
     for frontend in port.frontends:
         what = f"{frontend.address}/{port.protocol}, {frontend.kind}"
         if not frontend.is_reached and subject.node is not None:
-            yield PathStep(
-                Level.TROUBLE, "address", f"{what}: {frontend.target}; {port.state.sentence}"
-            )
+            why = port.state.causes[0].sentence if port.problem else frontend.target
+            yield PathStep(Level.TROUBLE, "address", f"{what}, is not served: {why}")
         else:
             yield PathStep(
                 Level.OK, "address", f"{what}: {frontend.target}" if frontend.target else what
@@ -358,6 +358,10 @@ def _dials(port: PortFacts, dials: Dials) -> Iterator[PathStep]:
         yield PathStep(Level.TROUBLE, "dial", what, failed[0].hint, details)
     else:
         what = f"{plural(len(used), 'used endpoint')} dialled from this machine, without a failure"
+        if not used:
+            what = (
+                f"{plural(len(dialled), 'endpoint')} dialled from this machine, none of them used"
+            )
         yield PathStep(Level.OK, "dial", what, details=details)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -22,6 +22,8 @@ _Seconds = Annotated[float, msgspec.Meta(ge=-1e11, le=1e11)]
 # Workers are believed no more than this: names and addresses are shorter.
 _Text = Annotated[str, msgspec.Meta(max_length=1024)]
 _DIALS_MAX = 64
+# That are watched at a time: more than there are streams.
+FILTERS_MAX = 64
 
 
 class ConnectionEvent(enum.StrEnum):
@@ -44,7 +46,11 @@ class ConnectionEvent(enum.StrEnum):
 
 
 class EndedBy(enum.StrEnum):
-    """Which side ended a connection: for a clean end, the one that sent its FIN first."""
+    """Which side ended a connection: for a clean end, the one that sent its FIN first.
+
+    An endpoint that has sent no byte has been first unless its kernel had acknowledged the client's
+    FIN.
+    """
 
     NONE = ""
     """It goes on."""
@@ -150,8 +156,18 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
         return bool(self.failed and self.endpoint) and has_answer
 
     @property
+    def is_one_way(self) -> bool:
+        """Whether its client has sent bytes over TCP, and its endpoint none."""
+        return self.kind == "connection" and self.received_bytes > 0 and not self.sent_bytes
+
+    @property
     def is_failed(self) -> bool:
-        """Whether its client didn't get what it asked for, as far as that is visible."""
+        """Whether its client didn't get what it asked for, as far as that is visible.
+
+        An endpoint that sends nothing has served its client if it got everything, the FIN included,
+        and then closed without a reset, which would mean that it hadn't read it all (RFC 1122,
+        4.2.2.13). Some protocols have no answers (syslog).
+        """
         if self.event in (ConnectionEvent.REFUSED, ConnectionEvent.DROPPED):
             return True
         if self.event is not ConnectionEvent.ENDED:
@@ -160,7 +176,8 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
             return True
         if self.failed and not self.endpoint:
             return True
-        return self.kind == "connection" and self.received_bytes > 0 and not self.sent_bytes
+        is_acknowledged = self.cause == "complete" and self.ended_by is EndedBy.CLIENT
+        return self.is_one_way and not is_acknowledged
 
     def log_fields(self) -> dict[str, object]:
         """Return the fields of its line in the connection log."""
@@ -197,25 +214,45 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
     slow_s: _Seconds | None = None
     """Those whose client waited at least this long for the first byte."""
 
+    @property
+    def takes_all_kinds(self) -> bool:
+        """Whether it takes connections that neither failed, were saved nor were slow, too."""
+        return not self.failed and not self.saved and self.slow_s is None
+
     def takes(self, one: ConnectionFacts) -> bool:
         """Return whether a connection is watched."""
-        if self.service and not self.takes_service(one.service):
+        if not self.may_take(one.service, one.client_ip):
             return False
-        if self.client and one.client_ip != self.client:
-            return False
-        if not self.failed and not self.saved and self.slow_s is None:
-            return True
         return (
-            (self.failed and one.is_failed)
+            self.takes_all_kinds
+            or (self.failed and one.is_failed)
             or (self.saved and one.is_saved)
             or (self.slow_s is not None and one.until_first_byte_s >= self.slow_s)
         )
+
+    def may_take(self, service: str, client_ip: str, *, is_plain: bool = False) -> bool:
+        """Return whether a connection of which only this is known may be watched.
+
+        It is plain if its client was served at the first dial, and it ended well.
+        """
+        if self.service and not self.takes_service(service):
+            return False
+        if self.client and client_ip != self.client:
+            return False
+        return not is_plain or self.slow_s is not None or self.takes_all_kinds
 
     def takes_service(self, name: str) -> bool:
         """Return whether a Service port, as of :attr:`ConnectionFacts.service`, is watched."""
         port = name.partition(" ")[0]
         wanted = self.service
         return not wanted or port == wanted or port.startswith((f"{wanted}/", f"{wanted}:"))
+
+
+class LeftOut(NamedTuple):
+    """Connections that one filter may have taken, and for which there was no room."""
+
+    wanted: ConnectionFilter
+    number: _Count
 
 
 _decoder = msgspec.json.Decoder(ConnectionFacts)

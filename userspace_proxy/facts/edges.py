@@ -3,7 +3,9 @@
     TcpConnection, UdpListener ──▶ CallCounts ──report──▶ Edges ──▶ JSON, page, metric
 
 Rule 1: each connection and flow counts once, when it is accepted, whether or not it is served.
-Rule 2: clients choose how many there are, so both tables are bounded. What doesn't fit is counted
+Rule 2: an edge is of the pod that had the client's address at the time of the call: addresses are
+used again. Calls while no pod was known are another edge.
+Rule 3: clients choose how many there are, so both tables are bounded. What doesn't fit is counted
 in one number, and a Service with many clients takes no place of others' beyond its share.
 """
 
@@ -34,6 +36,11 @@ class Calls(NamedTuple):
     client: Annotated[str, msgspec.Meta(max_length=64)]
     """Its IP address."""
     number: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+def no_pod(_ip: str) -> str:
+    """Return that the pod of an address isn't known."""
+    return ""
 
 
 class CallCounts:
@@ -69,7 +76,8 @@ class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     client: str = ""
     """The client's IP address."""
     client_pod: str = ""
-    """Its pod, ``namespace/name``, if its name is known: that of an endpoint."""
+    """The pod that had this address at the time, ``namespace/name``, if its name is known: that of
+    an endpoint on this node."""
     service: str = ""
     """The Service port, ``namespace/name:port``, followed by its family and side where it has
     several."""
@@ -100,18 +108,28 @@ class Edges:
     """The clients of a node's Services."""
 
     def __init__(self) -> None:
-        self._edges: dict[tuple[str, str], _Edge] = {}
-        """The one that was called last is last."""
+        self._edges: dict[tuple[str, str, str], _Edge] = {}
+        """By Service port, address and pod; the one that was called last is last."""
         self._of_port: Counter[str] = Counter()
         self._others = 0
 
-    def add(self, calls: Iterable[Calls], left_out: int, now: float) -> None:
-        """Add what a worker has counted until a Unix time."""
+    def add(
+        self,
+        calls: Iterable[Calls],
+        left_out: int,
+        now: float,
+        pod_of: Callable[[str], str] = no_pod,
+    ) -> None:
+        """Add what a worker has counted until a Unix time.
+
+        Args:
+            pod_of: Returns the pod that has an address now, or an empty text.
+        """
         self._others += left_out
         full: set[str] = set()
         """Service ports without a place at this time: a flood of clients costs one search."""
         for service, client, count in calls:
-            key = service, client
+            key = service, client, pod_of(client)
             edge = self._edges.pop(key, None)
             if edge is None:
                 if service in full or not self._has_place(service, now):
@@ -124,24 +142,17 @@ class Edges:
             edge.last_at = now
             self._edges[key] = edge
 
-    def facts(
-        self, pod_of: Callable[[str], str], takes: Callable[[str], bool] = lambda _: True
-    ) -> EdgesFacts:
-        """Return the table.
-
-        Args:
-            pod_of: Returns the pod of an address, or an empty text.
-            takes: Returns whether a Service port is wanted.
-        """
+    def facts(self, takes: Callable[[str], bool] = lambda _: True) -> EdgesFacts:
+        """Return the table, of those Service ports for which the function returns true."""
         rows = [
             EdgeFacts(
                 client=client,
-                client_pod=pod_of(client),
+                client_pod=pod,
                 service=service,
                 connections=edge.connections,
                 last_at=edge.last_at,
             )
-            for (service, client), edge in self._edges.items()
+            for (service, client, pod), edge in self._edges.items()
             if takes(service)
         ]
         rows.sort(key=lambda row: (-row.connections, row.service, row.client))

@@ -1,4 +1,4 @@
-"""Names the current network namespace, and decides whether it was created for this proxy.
+"""Names the namespaces of processes, and decides whether this one's was created for this proxy.
 
 A program that creates one for a proxy (demo, tests) passes its inode in the environment. The inode
 matches in that namespace only, so an inherited variable has no effect in a node's namespace.
@@ -13,22 +13,31 @@ _VARIABLE = "USERSPACE_PROXY_OWN_NETNS"
 
 def own_namespace_environment(pid: int) -> dict[str, str]:
     """Return the environment variable for a proxy whose own namespace is that of a process."""
-    return {_VARIABLE: _inode(f"/proc/{pid}/ns/net")}
+    return {_VARIABLE: str(_inode(f"/proc/{pid}/ns/net"))}
 
 
 def is_own_namespace() -> bool:
     """Return whether the current namespace is the one in the environment."""
     given = os.environ.get(_VARIABLE)
-    return given is not None and given == _inode("/proc/self/ns/net")
+    return given is not None and given == str(_inode("/proc/self/ns/net"))
 
 
-def network_namespace() -> int:
-    """Return the inode of the current network namespace; 0 if the kernel doesn't show it."""
+def network_namespace(process: int | str = "self") -> int:
+    """Return the inode of a process's network namespace; 0 if the kernel doesn't show it."""
+    return _shown(f"/proc/{process}/ns/net")
+
+
+def user_namespace(process: int | str = "self") -> int:
+    """Return the inode of a process's user namespace; 0 if the kernel doesn't show it."""
+    return _shown(f"/proc/{process}/ns/user")
+
+
+def _shown(path: str) -> int:
     try:
-        return int(_inode("/proc/self/ns/net"))
+        return _inode(path)
     except OSError:
         return 0
 
 
-def _inode(path: str) -> str:
-    return str(os.stat(path).st_ino)  # noqa: PTH116 - a magic link of the kernel's
+def _inode(path: str) -> int:
+    return os.stat(path).st_ino  # noqa: PTH116 - a magic link of the kernel's

@@ -71,6 +71,8 @@ class NameState(enum.Enum):
     """The operator hasn't allowed the name."""
     NETWORKS_UNKNOWN = "networks unknown"
     """Which addresses are those of pods is unknown, so no name is looked up."""
+    NODES_UNKNOWN = "nodes unknown"
+    """The same for those of Nodes."""
     TOO_MANY = "too many"
     PENDING = "pending"
     """It has not been looked up yet."""
@@ -81,6 +83,9 @@ class NameState(enum.Enum):
     """One of its addresses must not be dialled."""
     NO_ADDRESS = "no address"
     """It has addresses, but none of this family."""
+
+
+_NEVER_LOOKED_UP = (NameState.NOT_ALLOWED, NameState.NETWORKS_UNKNOWN, NameState.TOO_MANY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,11 @@ class ResolvedSlice(EndpointSlice):
     """The addresses of one name and family, as endpoints."""
 
     problems: tuple[NameProblem, ...] = ()
+
+    @property
+    def needs_nodes(self) -> bool:
+        """Whether its endpoints depend on which addresses Nodes have."""
+        return not any(problem.state in _NEVER_LOOKED_UP for problem in self.problems)
 
 
 class Lookup(NamedTuple):

@@ -25,12 +25,11 @@ from ..model import (
     own_network,
 )
 from ..policy import NodeFacts, Scope, why_ignored, why_own_address
+from ..policy.bound_causes import too_many_external_ips, too_many_frontends_in_namespace
 from ..policy.causes import (
     external_ip_off,
     first_notes,
     not_followed,
-    too_many_external_ips,
-    too_many_frontends_in_namespace,
 )
 from .namespace_shares import FRONTENDS_OF_NAMESPACE_MAX
 from .plan import IgnoredService, PortKey, Side
@@ -238,7 +237,8 @@ def _notes(service: Service, family: IPFamily, facts: NodeFacts) -> Iterator[Cau
     for ip in of_family(service.external_ips[:most], family):
         why = _why_no_external_ip(ip, facts)
         if why:
-            yield external_ip_off(ip, why)
+            is_allowed = contains(facts.external_ip_networks, ip)
+            yield external_ip_off(ip, why, is_allowed=is_allowed)
     ips = of_family(service.load_balancer_ips, family)
     ranges = service.load_balancer_source_ranges
     if ips and ranges and not of_family(ranges, family):

@@ -22,6 +22,7 @@ from typing import TypeVar
 from ..cluster import PersistentMap, ServiceState, Snapshot, differing_keys
 from ..model import IPFamily, ServiceKey, SliceKey, SocketAddress
 from ..policy import EndpointIndex, NodeFacts
+from ..policy.name_causes import needs_nodes
 from ..policy.orphans import Orphans
 from .claims import PortClaim, ServiceClaims, claims_of
 from .kernel_room import NO_ROOM, KernelSize, RuleShares, kernel_size
@@ -64,7 +65,7 @@ class Planner:
         self._by_endpoint: ServiceIndex[SocketAddress] = ServiceIndex()
         self._by_endpoint_port: ServiceIndex[int] = ServiceIndex()
         self._not_at_nodes: set[ServiceKey] = set()
-        """Services with an endpoint by name, or one whose port is the number of a node port."""
+        """Services with endpoints by name, or one whose port is the number of a node port."""
         self._ports: PersistentMap[PortKey, PortPlan] = PersistentMap()
         self._ignored: dict[ServiceKey, tuple[IgnoredService, ...]] = {}
         self._health_checks: dict[ServiceKey, HealthCheck] = {}
@@ -157,7 +158,7 @@ class Planner:
 
     @property
     def needs_node_addresses(self) -> bool:
-        """Whether an endpoint would be refused if its address were a node's."""
+        """Whether an endpoint is refused, or would be, if its address is a node's."""
         return bool(self._not_at_nodes)
 
     def _change_orphans(
@@ -224,7 +225,8 @@ class Planner:
         old_numbers, numbers = {at.port for at in old}, {at.port for at in new}
         self._by_endpoint_port.add(numbers - old_numbers, key)
         self._by_endpoint_port.discard(old_numbers - numbers, key)
-        if any(port.serving.handling.found_by_name for port in now) or any(
+        state = self._states.get(key)
+        if (state is not None and needs_nodes(state)) or any(
             verdict.address.port in self._owners.node_ports[port.protocol]
             for port in now
             for verdict in port.verdicts

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ..model import IPFamily, Protocol, Service, ServicePort
 from ..policy import NodeFacts, why_ignored, why_port_ignored
-from ..policy.causes import and_more, too_many_frontends
+from ..policy.bound_causes import and_more, too_many_frontends
 from .namespace_shares import FRONTENDS_OF_SERVICE_MAX
 from .plan import IgnoredService
 

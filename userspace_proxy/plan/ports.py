@@ -25,13 +25,15 @@ from ..policy import (
     usable_endpoints,
     why_none_usable,
 )
+from ..policy.bound_causes import (
+    too_many_at_all_ports,
+    too_many_endpoints,
+    too_many_in_namespace,
+)
 from ..policy.causes import (
     first_notes,
     not_followed,
     some_lack_port,
-    too_many_at_all_ports,
-    too_many_endpoints,
-    too_many_in_namespace,
 )
 from ..policy.name_causes import NEEDS_PROXY, name_notes, why_no_name_serves
 from ..policy.orphans import Orphans

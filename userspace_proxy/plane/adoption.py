@@ -12,8 +12,9 @@ Rule 2: a worker handles untrusted bytes, so what it sends is examined: only soc
 namespace are taken that listen (TCP) or are bound (UDP), each once, and of those that it kept only
 netlink sockets for nftables.
 Rule 3: it may be of another version, so messages that this one doesn't know are skipped.
-Rule 4: without an answer in time, a predecessor is left alone: it drains, or ends, by itself. Until
-then this process connects again when others have taken its place (``reception``).
+Rule 4: a predecessor without an answer in time is drained once it answers: until then its clients
+get what the last control process had in force. Until that time this process connects again when
+others have taken its place (``reception``).
 Rule 5: sockets come first, and nothing waits for pins but the drain, for some seconds.
 Rule 6: what is read of a worker is bounded: beyond that, and after its last message, nothing is.
 """
@@ -165,10 +166,16 @@ class Predecessors:
             await asyncio.wait(waiting, timeout=within_s)
 
     def drain(self, seconds: float) -> None:
-        """Have them accept nothing more, and reset after that many seconds what is open then."""
+        """Have them accept nothing more, and reset after that many seconds what is open then.
+
+        Closes what wasn't taken; the connection to one that hasn't answered stays until it has.
+        """
         for worker in self._workers:
-            worker.channel.send(Drain(seconds))
+            worker.drain(seconds)
+        late = [worker for worker in self._workers if not worker.handed_over.done()]
+        self._workers = [worker for worker in self._workers if worker not in late]
         self.close()
+        self._workers = late
 
     def end(self) -> None:
         """Have them reset their connections and exit."""
@@ -211,6 +218,8 @@ class _Predecessor:
         self._name = name.decode() if isinstance(name, bytes) else ""
         """Where it listens; empty if this process can't connect again."""
         self._skipped = False
+        self._drain_s: float | None = None
+        """It is to drain, for that many seconds, once it answers."""
         self._connect(sock)
 
     def close(self) -> None:
@@ -219,6 +228,12 @@ class _Predecessor:
         if not self.handed_over.done():
             self.handed_over.cancel()
         self._stop_reading()
+
+    def drain(self, seconds: float) -> None:
+        """Have it drain, now or once it has answered."""
+        self._drain_s = seconds
+        if self.handed_over.done():
+            self.channel.send(Drain(seconds))
 
     def stop_retrying(self) -> None:
         """Connect no more. Idempotent."""
@@ -292,6 +307,10 @@ class _Predecessor:
         self._owner.limit_sockets()
         if message.is_last and not self.handed_over.done():
             self.handed_over.set_result(None)
+            if self._drain_s is not None:
+                self.drain(self._drain_s)
+                self.close()
+                return
             self._timer = self._loop.call_later(PINS_S, self._stop_reading)
 
     def _receive_pins(self, message: Pins) -> None:

@@ -60,7 +60,8 @@ class ListeningSockets:
         self._freebind = freebind
         self._transparent = transparent
         self._inherited = list(inherited)
-        self._workers = tuple(workers)
+        self.workers = tuple(workers)
+        """Indexes of those that serve it, also while it refuses."""
         self._by_client = False
         self._admits = admits
         self.by_worker: dict[int, socket.socket] = {}
@@ -71,7 +72,7 @@ class ListeningSockets:
         self._open()
 
     def __len__(self) -> int:
-        return len(self._workers)
+        return len(self.workers)
 
     def choose(self, *, by_client: bool) -> None:
         """Have the kernel choose a client's socket by the client's address, or at random."""
@@ -142,14 +143,14 @@ class ListeningSockets:
                 stop_listening(sock, keeps_port=keeps_port)
 
     def _open(self) -> None:
-        is_shared = len(self._workers) > 1
+        is_shared = len(self.workers) > 1
         at = self.at
         try:
             if self._hold is None and is_shared and not self._inherited:
                 # No client dials it, so it needn't be transparent.
                 with _wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
                     at = SocketAddress(at.ip, alone.getsockname()[1])
-            for worker in self._workers:
+            for worker in self.workers:
                 if self._inherited:
                     self.by_worker[worker] = self._inherit(is_shared=is_shared)
                     continue
@@ -191,7 +192,7 @@ class ListeningSockets:
             return
         self._hold.close()
         self._hold = None
-        if len(self._workers) == 1:
+        if len(self.workers) == 1:
             for sock in self.by_worker.values():
                 share(sock, is_shared=False)
 
@@ -253,7 +254,7 @@ class Listener:
         self.group = group
         self.protocol = protocol
         self.sockets = sockets
-        self.workers = tuple(sockets.by_worker)
+        self.workers = sockets.workers
         """Indexes of the workers that serve it."""
         self.numbers = [number]
         """Under which workers may hold its sockets: its own, and those of a listener whose port it

@@ -215,6 +215,9 @@ class Listeners:
         else:
             sockets = old.sockets
             sockets.admit(group.serving.admits)
+            if not group.serving.is_refusing:
+                # It may have refused when it was closed.
+                sockets.serve()
         sockets.choose(by_client=group.serving.affinity_timeout_s is not None)
         self._numbers += 1
         listener = Listener(key, self._numbers, group, wanted.protocol, sockets)

@@ -21,7 +21,7 @@ import msgspec
 from ..balance import Pin
 from ..dataplane import Tuning
 from ..facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounters
-from ..facts.connection import ConnectionFacts, ConnectionFilter
+from ..facts.connection import FILTERS_MAX, ConnectionFacts, ConnectionFilter, LeftOut
 from ..facts.counters import Counters
 from ..facts.edges import CALLS_MAX, Calls
 from ..model import Protocol, SocketAddress
@@ -180,7 +180,7 @@ class Observe(_Message):
     Without filters nothing is observed any more.
     """
 
-    filters: Annotated[list[ConnectionFilter], msgspec.Meta(max_length=64)]
+    filters: Annotated[list[ConnectionFilter], msgspec.Meta(max_length=FILTERS_MAX)]
     """A connection is observed if one of them takes it."""
 
 
@@ -307,8 +307,8 @@ class Observed(_Message):
     """The answer to :class:`Observe`."""
 
     records: Annotated[list[ConnectionFacts], msgspec.Meta(max_length=OBSERVED_MAX)]
-    left_out: Count
-    """Connections that the ring had no place for, whether or not they would have been taken."""
+    left_out: Annotated[list[LeftOut], msgspec.Meta(max_length=FILTERS_MAX)]
+    """By filter, the connections that the ring had no room for."""
 
 
 class Called(_Message):

@@ -1,7 +1,8 @@
 """Words each cause, once; the facts come from those that know them.
 
 Rule 1: a sentence states what is wrong, and about which object; it can be understood alone.
-Rule 2: figures that change while the fact stays the same (how often, how long ago) aren't part of
+Rule 2: a remedy is a sentence, or a command that can be pasted, which begins in lower case.
+Rule 3: figures that change while the fact stays the same (how often, how long ago) aren't part of
 the sentence, so equal facts give equal causes.
 """
 
@@ -10,7 +11,6 @@ from __future__ import annotations
 import errno
 import itertools
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 
 from ..model import (
     Cause,
@@ -25,10 +25,11 @@ from ..model import (
 )
 
 _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
-_FORBIDDEN = frozenset({errno.EPERM, errno.EACCES})
+_FORBIDDEN = frozenset({errno.EPERM, errno.EACCES, errno.ENOPROTOOPT})
 RESETS = frozenset({errno.ECONNRESET, errno.EPIPE})
 """Errors of a dial that the endpoint accepted and reset. Source: tcp_reset() in
 net/ipv4/tcp_input.c; a RST that answers a SYN is ECONNREFUSED."""
+_FIREWALL = "look for a NetworkPolicy or firewall that"
 NAMES_SHOWN = 5
 """Names and networks in a sentence."""
 NOTES_MAX = 10
@@ -46,29 +47,55 @@ def dial_failed(
     first_at: float = 0.0,
     last_at: float = 0.0,
 ) -> Cause:
-    """Return the cause of dials of an endpoint that failed with an errno, and its words."""
+    """Return the cause of dials of an endpoint that failed with an errno, and its words.
+
+    A firewall that rejects packets may cause most of them: a RST is that of a host on which nothing
+    listens, and the ICMP errors are those of hosts and routers.
+
+    Source: icmp_err_convert in net/ipv4/icmp.c and tab_unreach in net/ipv6/icmp.c;
+    ``tests/unit/explain/test_dial.py`` has the errno of each.
+    """
     if number in RESETS:
         return resets(endpoint, count=count, first_at=first_at, last_at=last_at)
     hint = ""
     if number == errno.ECONNREFUSED:
         code = CauseCode.ENDPOINT_REFUSES
-        sentence = f"{endpoint} refuses connections: nothing listens on port {endpoint.port} there"
+        sentence = (
+            f"{endpoint} refuses connections: nothing listens on port {endpoint.port} there, or a "
+            "firewall rejects them"
+        )
         hint = (
-            "Compare targetPort with the port on which the container listens, and on which address"
+            "Compare targetPort with the port on which the container listens, and on which "
+            f"address; if they agree, {_FIREWALL} rejects packets to it"
         )
     elif number == errno.ETIMEDOUT:
         code = CauseCode.ENDPOINT_SILENT
-        sentence = f"{endpoint} does not answer: packets are dropped, or the pod hangs"
-        hint = "Look for a NetworkPolicy or firewall that drops packets from this node to the pod"
+        sentence = (
+            f"{endpoint} does not answer: packets are dropped, its program hangs, or its host is "
+            "gone"
+        )
+        hint = (
+            "See whether the pod still exists and accepts connections from its own node; if it "
+            f"does, {_FIREWALL} drops or rejects packets to it"
+        )
     elif number in _UNREACHABLE:
         code = CauseCode.ENDPOINT_UNREACHABLE
-        sentence = f"no route to {endpoint.ip}: that address does not exist, or its node is down"
-        hint = "Compare the address with that of the pod, and look at the pod's node"
+        sentence = (
+            f"{endpoint} is unreachable: no host has that address, its node is down, or a firewall "
+            "rejects packets to it"
+        )
+        hint = (
+            "Compare the address with that of the pod, and look at the pod's node; if both are "
+            f"right, {_FIREWALL} rejects packets to it"
+        )
     else:
         code = CauseCode.ENDPOINT_FAILS
         sentence = f"{endpoint} can't be dialled: {error}"
         if number in _FORBIDDEN:
-            hint = "A firewall rule on this node rejects packets from the proxy to the pod"
+            hint = (
+                "A firewall on this node or on the way rejects packets to the endpoint, or a route "
+                "of type prohibit does"
+            )
     return Cause(code, sentence, str(endpoint), hint, count, first_at, last_at)
 
 
@@ -134,7 +161,7 @@ def slice_empty(service: Service, count: int) -> Cause:
     if service.selector:
         selector = _selector_shown(service)
         sentence = f"{which} empty: no pod with an address was found for selector {selector}"
-        hint = f"kubectl get pods -n {service.key.namespace} -l {selector}"
+        hint = f"kubectl get {_pods_of(service)}"
     else:
         sentence = f"{which} empty"
         hint = "It has no selector: what created the slice must add endpoints"
@@ -171,19 +198,22 @@ def port_missing(
     return Cause(CauseCode.PORT_NAME_MISSING, sentence, port.name, hint)
 
 
-def none_ready(total: int, ended: int = 0) -> Cause:
+def none_ready(service: Service, total: int, ended: int = 0) -> Cause:
     """Return that no endpoint is ready, nor still serving.
 
     Args:
+        service: Theirs; without a selector its slices aren't made from pods.
         ended: Of them, those that terminate and don't serve any more.
     """
-    one, many = "its only endpoint is not ready", f"none of its {total} endpoints is ready"
-    hint = "Readiness probes decide: kubectl describe pod shows why one fails"
+    one, many = "its only endpoint is not ready", f"none of its {total:,} endpoints is ready"
+    hint = f"kubectl describe {_pods_of(service)}"
     if ended:
         one = "its only endpoint is terminating and doesn't serve any more"
         are = "all are" if ended == total else f"{ended:,} of them {'is' if ended == 1 else 'are'}"
         many = f"{many}, and {are} terminating"
-        hint = "Pods that end must be replaced by others that become ready: kubectl get pods"
+        hint = f"kubectl get {_pods_of(service)}"
+    if not service.selector:
+        hint = "It has no selector: what writes its EndpointSlice sets the conditions of endpoints"
     return Cause(CauseCode.NOT_READY, one if total == 1 else many, hint=hint)
 
 
@@ -191,39 +221,50 @@ def some_lack_port(port: ServicePort, have: int, total: int) -> Cause:
     """Return that only some of a Service's endpoints have the port, and serve it."""
     wanted = f'port named "{port.name}"' if port.name else "unnamed port"
     lack = total - have
-    them = "1 of its endpoints has" if lack == 1 else f"{lack:,} of its {total:,} endpoints have"
+    them = f"{lack:,} of its {total:,} endpoints {'has' if lack == 1 else 'have'}"
     return Cause(
         CauseCode.PORT_NAME_MISSING,
         f"{them} no {wanted}",
         port.name,
-        "targetPort is a name that containers of the other pods don't have",
+        "targetPort is a name: give a container port of each pod this name",
     )
 
 
-def none_local(nodes: Collection[str], total: int, policy: str) -> Cause:
-    """Return that all endpoints are on other nodes, and that the policy excludes these."""
-    if total == 1 and all(nodes):
-        where = f"its only endpoint is on node {next(iter(nodes))}"
-    elif total == 1:
-        where = "its only endpoint is on another node"
+def none_local(nodes: Collection[str], policy: str) -> Cause:
+    """Return that no endpoint is on this node, and that the policy excludes all others.
+
+    Args:
+        nodes: The node of each endpoint; empty where its slice doesn't say.
+        policy: The field with the policy.
+    """
+    total, unknown = len(nodes), sum(not node for node in nodes)
+    if total == 1:
+        what = f"is on node {next(iter(nodes))}" if not unknown else "has no nodeName"
+        where = f"its only endpoint {what}"
+    elif unknown == total:
+        where = f"none of its {total:,} endpoints has a nodeName"
     else:
-        where = f"its {total} endpoints are on other nodes"
-    sentence = f"{where}, and the traffic policy is Local"
-    return Cause(
-        CauseCode.NOT_LOCAL, sentence, hint=f"{policy}: Cluster uses endpoints of all nodes"
-    )
+        or_not = " or have no nodeName" if unknown else ""
+        where = f"its {total:,} endpoints are on other nodes{or_not}"
+    hint = f"{policy}: Cluster uses endpoints of all nodes"
+    if unknown:
+        hint += "; nodeName in the EndpointSlice states where an endpoint is"
+    return Cause(CauseCode.NOT_LOCAL, f"{where}, and the traffic policy is Local", hint=hint)
 
 
 def none_usable(code: CauseCode, counts: Iterable[tuple[int, str]], total: int) -> Cause:
     """Return that no endpoint is usable, for several reasons; the code is that of the first."""
     hint = ""
     if code is CauseCode.ENDPOINT_NOT_ALLOWED:
-        hint = "Endpoints must be addresses of pods, or of hosts that aren't nodes: edit the slice"
+        hint = (
+            "Endpoints must be addresses of pods or of other hosts, not of Services, and no node "
+            "ports: correct the EndpointSlice"
+        )
     if total == 1:
         what = f"its only endpoint is not usable: {next(iter(counts))[1]}"
         return Cause(code, what, hint=hint)
     parts = ", ".join(f"{count} {reason}" for count, reason in counts)
-    return Cause(code, f"none of its {total} endpoints is usable: {parts}", hint=hint)
+    return Cause(code, f"none of its {total:,} endpoints is usable: {parts}", hint=hint)
 
 
 def source_denied(
@@ -242,22 +283,13 @@ def source_denied(
     )
 
 
-def external_ip_off(ip: str, why: str) -> Cause:
-    """Return that an external IP isn't served."""
+def external_ip_off(ip: str, why: str, *, is_allowed: bool = False) -> Cause:
+    """Return that an external IP isn't served, though it may be one of those that are allowed."""
     sentence = f"external IP {ip} is not served: {why}"
     hint = "--allow-external-ips lists the networks whose external IPs are served"
+    if is_allowed:
+        hint = "Give the Service an external IP that no machine of the cluster has"
     return Cause(CauseCode.EXTERNAL_IP_OFF, sentence, ip, hint)
-
-
-def too_many_external_ips(ip: str, limit: int) -> Cause:
-    """Return that an external IP is beyond those of a Service that are served."""
-    return Cause(
-        CauseCode.EXTERNAL_IP_OFF,
-        f"external IP {ip} and those after it are not served: "
-        f"a Service with as many ports may have {limit}",
-        ip,
-        "Divide the Service",
-    )
 
 
 def not_followed(sentence: str, object_: str = "") -> Cause:
@@ -286,73 +318,6 @@ def fault_on_purpose(endpoint: SocketAddress, faults: Sequence[str]) -> Cause:
         str(endpoint),
         "To end it, have the program or toxiproxy client that set it remove it",
     )
-
-
-def too_many_at_all_ports(key: ServiceKey, limit: int) -> Cause:
-    """Return that the Service's ports before this one have as many endpoints as it may have."""
-    return Cause(
-        CauseCode.TOO_MANY_ENDPOINTS,
-        f"the ports of {key} together have more than {limit:,} endpoints and source ranges, so "
-        "this port, which is not among the first by name, is not served",
-        str(key),
-        f"Divide the Service: its ports times their endpoints and ranges may be {limit:,}",
-    )
-
-
-def too_many_in_namespace(namespace: str, limit: int) -> Cause:
-    """Return that a Service is among the largest of a namespace with too many endpoints."""
-    return Cause(
-        CauseCode.TOO_MANY_ENDPOINTS,
-        f"the Services of namespace {namespace} together have more than {limit:,} endpoints and "
-        "source ranges, counted for each port, so the largest Services, this one among them, are "
-        "not served",
-        f"namespace {namespace}",
-        "Remove ports, endpoints or ranges from the largest Services of the namespace",
-    )
-
-
-def too_many_endpoints(limit: int) -> Cause:
-    """Return that a Service port has more endpoints than this proxy uses for one."""
-    return Cause(
-        CauseCode.TOO_MANY_ENDPOINTS,
-        f"it has more than {limit:,} endpoints, and the others are left out",
-        hint=f"Divide the Service: a port of one Service may have {limit:,} endpoints of a family",
-    )
-
-
-def too_many_frontends(key: ServiceKey, limit: int, count: int) -> Cause:
-    """Return that a Service has more frontends than this proxy serves for one.
-
-    Args:
-        count: Of the ports that are not served; this one is the first of them.
-    """
-    which = (
-        "this port is" if count == 1 else f"this port and the {count - 1:,} after it, by name, are"
-    )
-    return Cause(
-        CauseCode.TOO_MANY_FRONTENDS,
-        f"{key} has more than {limit:,} frontends, which are its ports times their addresses: "
-        f"{which} not served",
-        str(key),
-        "Divide the Service, or give it fewer ports or load-balancer IPs",
-    )
-
-
-def too_many_frontends_in_namespace(namespace: str, limit: int) -> Cause:
-    """Return that a Service is among the largest of a namespace with too many frontends."""
-    return Cause(
-        CauseCode.TOO_MANY_FRONTENDS,
-        f"the Services of namespace {namespace} together have more than {limit:,} frontends, which "
-        "are their ports times their addresses, so the largest Services, this one among them, are "
-        "not served",
-        f"namespace {namespace}",
-        "Remove ports from the largest Services of the namespace",
-    )
-
-
-def and_more(cause: Cause, count: int) -> Cause:
-    """Return a cause that holds for further ports, too, which aren't listed."""
-    return replace(cause, sentence=f"{cause.sentence}; {count:,} more like this are not listed")
 
 
 def not_ours(sentence: str) -> Cause:
@@ -384,6 +349,13 @@ def selector_text(service: Service, most: int | None = None) -> str:
     return ",".join(f"{key}={value}" for key, value in service.selector[:most])
 
 
+def _pods_of(service: Service) -> str:
+    """Return kubectl's words for a Service's pods; with many labels, for all of its namespace."""
+    text = selector_text(service, _TEXT_MAX)
+    labels = f" -l {text}" if len(text) <= _TEXT_MAX else ""
+    return f"pods -n {service.key.namespace}{labels}"
+
+
 def _selector_shown(service: Service) -> str:
     """Return the beginning of the selector, which is repeated for each port."""
     # Without looking at all of its labels: there may be thousands, and as many ports.
@@ -401,7 +373,7 @@ def out_of_ports() -> Cause:
     return Cause(
         CauseCode.OUT_OF_PORTS,
         "no source port was left for connections to an endpoint",
-        hint="Set the sysctl net.ipv4.tcp_tw_reuse=1, or widen net.ipv4.ip_local_port_range",
+        hint="sysctl -w net.ipv4.tcp_tw_reuse=1",
     )
 
 

@@ -45,7 +45,7 @@ def no_host(cause: Cause, ip: str, interface: str) -> Cause:
 _PAST = {
     CauseCode.ENDPOINT_REFUSES: "{} refused connections",
     CauseCode.ENDPOINT_SILENT: "{} did not answer",
-    CauseCode.ENDPOINT_UNREACHABLE: "there was no route to {}",
+    CauseCode.ENDPOINT_UNREACHABLE: "{} was unreachable",
     CauseCode.ENDPOINT_NO_HOST: "no host answered for {}",
     CauseCode.ENDPOINT_FAILS: "{} could not be dialled",
     CauseCode.ENDPOINT_RESETS: "{} accepted connections and ended them without answering",
@@ -64,7 +64,7 @@ def has_ended(cause: Cause) -> Cause:
     if cause.code is not CauseCode.ENDPOINT_REFUSES:
         return cause
     hint = (
-        "It answered before, so its targetPort is right and its program has ended: kubectl logs "
-        "--previous of its pod, and kubectl describe pod, show why"
+        "It answered before, so its targetPort is right: its program has ended (kubectl describe "
+        "pod POD and kubectl logs --previous POD show why), or a firewall rejects connections now"
     )
     return replace(cause, hint=hint)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..cluster import ServiceState
-from ..cluster.from_names import NAMESPACE_MAX, NODE_MAX, USES_MAX
+from ..cluster.from_names import USES_MAX
+from ..cluster.name_shares import NAMESPACE_MAX, NODE_MAX
 from ..model import Cause, CauseCode, EndpointSlice, IPFamily, ServicePort
 from ..model.annotations import DOMAIN
 from ..model.endpoint_names import NAMES_MAX, NameProblem, NameSlice, NameState, ResolvedSlice
@@ -57,6 +58,14 @@ def name_notes(slices: Iterable[EndpointSlice]) -> Iterable[Cause]:
     return map(_cause, dict.fromkeys(found))
 
 
+def needs_nodes(state: ServiceState) -> bool:
+    """Return whether a Service's endpoints by name depend on which addresses Nodes have."""
+    # The last state on disk has slices of addresses alone, until names are derived again.
+    return bool(state.service.handling.found_by_name) or any(
+        isinstance(item, ResolvedSlice) and item.needs_nodes for item in state.slices
+    )
+
+
 def _has(item: EndpointSlice, port: ServicePort) -> bool:
     return any(p.name == port.name and p.protocol == port.protocol for p in item.ports)
 
@@ -75,12 +84,19 @@ def _cause(problem: NameProblem) -> Cause:
             code = CauseCode.NAME_NOT_ALLOWED
             sentence = f"{host} is not looked up: which addresses are those of pods is unknown"
             hint = "Names must not lead to pods: set --cluster-cidr"
+        case NameState.NODES_UNKNOWN:
+            code = CauseCode.NAME_NOT_ALLOWED
+            sentence = f"{host} is not looked up: which addresses are those of Nodes is unknown"
+            hint = (
+                "Names must not lead to Nodes: let the proxy's account list nodes; its log has "
+                "what failed"
+            )
         case NameState.TOO_MANY:
             code = CauseCode.NAME_NOT_ALLOWED
             sentence = (
                 f"{host} is not looked up: a Service may have {NAMES_MAX} names ({USES_MAX} "
                 f"over all its slices), the Services of a namespace {NAMESPACE_MAX}, and all "
-                f"Services {NODE_MAX:,}"
+                f"Services {NODE_MAX:,}, in equal shares of namespaces"
             )
             hint = "Remove names, from this Service or from others"
         case NameState.PENDING:
@@ -89,7 +105,7 @@ def _cause(problem: NameProblem) -> Cause:
             hint = "The running proxy looks it up, by the DNS servers of its node"
         case NameState.UNRESOLVED:
             code = CauseCode.NAME_UNRESOLVED
-            sentence = f"{host} has no address: {detail}"
+            sentence = f"no address of {host} is known: {detail}"
             hint = f"Ask the DNS servers of /etc/resolv.conf on the node: dig {host}"
         case NameState.STALE:
             code = CauseCode.NAME_UNRESOLVED

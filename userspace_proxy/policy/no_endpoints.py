@@ -31,7 +31,7 @@ def why_none_usable(
         verdicts: Of all endpoints of the port and the family, none of which is usable.
     """
     if verdicts:
-        return _none_usable(verdicts, scope)
+        return _none_usable(service, verdicts, scope)
     count = index.slice_count(family)
     if not count:
         return no_slice(service, family, index.slices)
@@ -41,14 +41,14 @@ def why_none_usable(
     return slice_empty(service, count)
 
 
-def _none_usable(verdicts: Collection[EndpointVerdict], scope: Scope) -> Cause:
+def _none_usable(service: Service, verdicts: Collection[EndpointVerdict], scope: Scope) -> Cause:
     codes = {verdict.code for verdict in verdicts}
     total = len(verdicts)
     is_drained = any(verdict.reason == DRAINED for verdict in verdicts)
     if codes == {CauseCode.NOT_READY} and not is_drained:
-        return none_ready(total, sum(verdict.reason == HAS_ENDED for verdict in verdicts))
+        return none_ready(service, total, sum(verdict.reason == HAS_ENDED for verdict in verdicts))
     if codes == {CauseCode.NOT_LOCAL}:
-        return none_local([v.node for v in verdicts], total, _POLICIES[scope])
+        return none_local([v.node for v in verdicts], _POLICIES[scope])
     counts = sorted(Counter(verdict.reason for verdict in verdicts).items())
     # Where other nodes have endpoints, the policy decides that clients get none.
     first = (CauseCode.NOT_LOCAL, CauseCode.ENDPOINT_NOT_ALLOWED)

@@ -54,7 +54,9 @@ def make_facts(
         zone=node.zone,
         addresses=tuple(addresses),
         primary_addresses=tuple(dict.fromkeys((*options.node_addresses, *node.addresses))),
-        all_node_addresses=frozenset(addresses).union(node.addresses, snapshot.node_addresses),
+        all_node_addresses=frozenset(addresses).union(
+            node.addresses, snapshot.node_addresses or ()
+        ),
         node_port_networks=options.node_port_networks,
         external_ip_networks=options.external_ip_networks,
         api_server_addresses=tuple(

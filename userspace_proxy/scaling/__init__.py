@@ -1,5 +1,5 @@
 """Scales the workloads of Services that ask for it: from zero for clients that wait, and to zero.
 
 Service ports ──▶ usage: demand ──▶ waking: 0 → 1
-└──▶ node_lease, holder_lease: 1 → 0, once all nodes agree
+└──▶ node_lease, holder_lease: 1 → 0, once all nodes agree ──▶ promises: no client meanwhile
 """

@@ -6,7 +6,8 @@
 
 Rule 1: one node holds the Lease, and asks; all nodes of the cluster must answer, or it is busy.
 Rule 2: a Lease that nobody has renewed for DURATION_S, by this node's own clock, is free.
-Rule 3: one workload at a time; one that can't rest is looked at again after its idle-after, or
+Rule 3: a Service that leads to the same pods, but isn't asked about, keeps its workload awake.
+Rule 4: one workload at a time; one that can't rest is looked at again after its idle-after, or
 AGAIN_MAX_S.
 """
 
@@ -17,14 +18,15 @@ import random
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from ..errors import SourceError
 from ..log_fields import FieldLogger
-from ..model import ServiceKey, Workload
+from ..model import ServiceKey
+from ..model.annotations import DOMAIN
 from ..sources import Happening, Source
-from ..sources.base import Pause, pause
+from ..sources.base import Pause, Rest, pause
 from ..sources.leases import DURATION_S, Lease, Leases
 from .lease_notes import (
     HOLDER,
@@ -37,7 +39,7 @@ from .lease_notes import (
     write_board,
 )
 from .node_lease import BEAT_S
-from .served import Served, ServedByName
+from .served import Served, ServedByName, WorkloadKey, workload_of
 from .usage import Usage
 
 _log = FieldLogger("userspace_proxy.agent")
@@ -54,8 +56,6 @@ _NODES_S, _NODES_FOR_EACH_S = 60.0, 0.1
 # For all nodes to answer; they have a second of work.
 _ANSWERS_S, _ANSWERS_EVERY_S = 8.0, 0.25
 AGAIN_MAX_S = 60.0
-
-WorkloadKey = tuple[str, Workload]
 
 
 @dataclass(slots=True)
@@ -242,8 +242,8 @@ class HolderLease:
         demand = self._board.demand or {}
         workloads: dict[WorkloadKey, list[Served]] = defaultdict(list)
         for served in self._served_ports.holding:
-            if (wake := served.plan.serving.handling.wake) is not None:
-                workloads[served.plan.key.name.service.namespace, wake].append(served)
+            if (workload := workload_of(served)) is not None:
+                workloads[workload].append(served)
         self._again_at = {key: at for key, at in self._again_at.items() if key in workloads}
         # Those that were never tried first, then the longest due.
         for key in sorted(workloads, key=lambda key: self._again_at.get(key, 0.0)):
@@ -252,26 +252,50 @@ class HolderLease:
             if not _may_rest(ports) or any(demand.get(service) for service in services):
                 self._why_awake.pop(key, None)
             elif now >= self._again_at.get(key, now):
-                await self._rest(key, services, _idle_after_s(ports))
+                await self._rest(key, services, ports)
                 return
 
+    def _other_user(self, ports: Collection[Served]) -> str:
+        """Return which other Service leads to a workload's pods; empty if none does.
+
+        Other ports of a pod are cut, too, so that an address suffices.
+        """
+        pods = {verdict.address.ip for port in ports for verdict in port.plan.verdicts}
+        for other in self._served_ports:
+            if other not in ports and not pods.isdisjoint(
+                v.address.ip for v in other.plan.verdicts
+            ):
+                return (
+                    f"Service {other.plan.key.name.service} leads to the same pods, without "
+                    f"{DOMAIN}hold and the same {DOMAIN}wake"
+                )
+        return ""
+
     async def _rest(
-        self, key: WorkloadKey, services: tuple[ServiceKey, ...], idle_after_s: float
+        self, key: WorkloadKey, services: tuple[ServiceKey, ...], ports: Collection[Served]
     ) -> None:
         asked = Round(str(uuid.uuid4()), services)
 
+        rest = Rest()
+
         async def agree() -> bool:
-            return await self._ask(asked)
+            nonlocal rest
+            # The update may be made from now on, whatever interrupts this process.
+            rest = Rest(is_asleep=await self._ask(asked))
+            return rest.is_asleep
 
         try:
-            rest = await self._source.rest(*key, agree)
+            if other := self._other_user(ports):
+                rest = Rest(why_not=f"{key[1]} stays at one replica: {other}")
+            else:
+                rest = await self._source.rest(*key, agree)
         except BaseException:
             # Nothing may replace a cancellation; where this fails, promises end by themselves.
             with contextlib.suppress(SourceError):
-                await self._end(asked, ())
+                await self._end(asked, services if rest.is_asleep else ())
             raise
         finally:
-            self._again_at[key] = self._clock() + min(idle_after_s, AGAIN_MAX_S)
+            self._again_at[key] = self._clock() + min(_idle_after_s(ports), AGAIN_MAX_S)
         self._note(key, services, rest.why_not)
         await self._end(asked, services if rest.is_asleep else ())
 
@@ -319,13 +343,13 @@ class HolderLease:
                 self._source.record(happening)
 
 
-def _may_rest(ports: list[Served]) -> bool:
+def _may_rest(ports: Collection[Served]) -> bool:
     """Return whether some Service of a workload asks for it, and the workload has pods."""
     return any(port.plan.serving.handling.idle_after_s is not None for port in ports) and any(
         port.plan.serving.all_endpoints for port in ports
     )
 
 
-def _idle_after_s(ports: list[Served]) -> float:
+def _idle_after_s(ports: Collection[Served]) -> float:
     """Return the longest time that a Service of a workload asks for."""
     return max(port.plan.serving.handling.idle_after_s or 0.0 for port in ports)

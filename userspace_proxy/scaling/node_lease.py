@@ -3,11 +3,11 @@
     demand ──changes between 0 and more, at once; else each 30 to 60 s──▶ Lease of this node
     round ──▶ counters, now ──▶ endpoints of Services without clients get no new ones
           ──▶ once dials in progress have ended, counters again ──▶ answer ──▶ new clients wait
-    round is over ──▶ workload asleep: they wait for its next pod; else they are served
 
 Rule 1: an answer is a promise: until the round is over, or its time is up, none of the endpoints
-that it concerns gets a client from this node.
+that it concerns gets a client from this node (``promises``).
 Rule 2: a node that doesn't know its demand reports none, which others count as busy.
+Rule 3: an answer that wasn't written for all that is known may have been: its promise holds.
 """
 
 from __future__ import annotations
@@ -21,17 +21,13 @@ from ..model import ServiceKey
 from ..sources.base import Pause, pause
 from ..sources.leases import Lease, Leases
 from .lease_notes import NODE_PREFIX, NodeAnswer, NodeReport, Round, write_report
-from .served import ServedByName
+from .promises import PROMISE_S, Promises
 from .usage import Usage
 
 BEAT_S = 60.0
 """Between two reports of the same figures: 5,000 nodes write 83 Leases a second, and their kubelets
 500."""
 _FIGURES_S = 30.0
-PROMISE_S = 20.0
-"""How long an answer holds: longer than the holder takes for a round and its update."""
-ASLEEP_S = 60.0
-"""How long endpoints of a workload that was scaled to zero get no client, while they are listed."""
 # A worker that is busier than that makes the node's figure unknown.
 _COUNT_S = 0.9
 
@@ -50,7 +46,7 @@ class NodeLease:
         self,
         leases: Leases,
         usage: Usage,
-        served_ports: ServedByName,
+        promises: Promises,
         *,
         refresh: Callable[[], Awaitable[None]],
         is_known: Callable[[], bool],
@@ -61,7 +57,7 @@ class NodeLease:
     ) -> None:
         self._leases = leases
         self._usage = usage
-        self._served_ports = served_ports
+        self._promises = promises
         self._refresh = refresh
         self._is_known = is_known
         self._hurry = hurry
@@ -72,11 +68,11 @@ class NodeLease:
         self._written: tuple[Mapping[ServiceKey, int] | None, float] | None = None
         """The demand that was written last, and when."""
         self._answer = NodeAnswer()
-        self._promised: dict[ServiceKey, float] = {}
-        """Services that are quiesced for a round, and until when, in monotonic seconds."""
-        self._asleep: dict[ServiceKey, float] = {}
-        """Those whose workload was scaled to zero, likewise."""
         self._writing = asyncio.Lock()
+
+    async def restore(self) -> None:
+        """Keep what the last process of this node has answered, before any Service is served."""
+        self._answer = await self._promises.restore()
 
     async def look(self) -> None:
         """Report what has changed; call it about each second.
@@ -93,32 +89,16 @@ class NodeLease:
         """Follow the round that the holder's Lease contains.
 
         Raises:
-            SourceError: The answer wasn't written; new clients are served until it is.
+            SourceError: The answer may not have been written.
+            UserspaceProxyError: A promise can't be kept, so there is no answer.
         """
         if asked is None or asked.is_over:
-            self._end(asked.services if asked else ())
+            self._answer = self._answer._replace(quiesced=frozenset())
+            for service in self._promises.end(asked):
+                self._hurry(service)
         elif asked.number != self._answer.number:
-            self._end(())
-            quiesced = await self._quiesce(asked.services)
-            self._answer = NodeAnswer(asked.number, quiesced)
-            try:
-                await self._write(self._demand())
-            except BaseException:
-                self._end(())
-                raise
-
-    def release_late(self) -> None:
-        """Serve clients as planned again where no endpoint is left, or the time is up.
-
-        Call it about each second, whatever becomes of requests to the server.
-        """
-        now = self._clock()
-        for service, until in (self._promised | self._asleep).items():
-            quiesced = self._served_ports.quiesced.of(service)
-            ports = self._served_ports.of_service(service)
-            left = (e for port in ports for e in port.plan.serving.all_endpoints)
-            if now >= until or quiesced.isdisjoint(left):
-                self._release(service)
+            self._answer = NodeAnswer(asked.number, await self._quiesce(asked))
+            await self._write(self._demand())
 
     def _demand(self) -> Mapping[ServiceKey, int] | None:
         if not self._is_known():
@@ -146,21 +126,21 @@ class NodeLease:
             # None: another process of this node has written it, too.
             self._written = None if self._lease is None else (demand, self._clock())
 
-    async def _quiesce(self, services: Iterable[ServiceKey]) -> frozenset[ServiceKey]:
+    async def _quiesce(self, asked: Round) -> frozenset[ServiceKey]:
         """Lead no new client to Services without clients, and return those that still have none."""
         if not await self._count():
             return frozenset()
         until = self._clock() + PROMISE_S
-        for service in self._without_clients(services):
-            self._served_ports.quiesce(service, is_quiesced=True)
-            self._asleep.pop(service, None)
-            self._promised[service] = until
-        if self._promised:
+        quiesced = self._without_clients(asked.services)
+        for service in quiesced:
+            self._promises.promise(service, asked.number, until)
+        if quiesced:
             await self._pause(self._settle_s)
         is_counted = await self._count()
-        still = self._without_clients(self._promised) if is_counted else frozenset()
-        for service in self._promised.keys() - still:
-            self._release(service)
+        still = self._without_clients(quiesced) if is_counted else frozenset()
+        for service in quiesced - still:
+            self._promises.release(service)
+        await self._promises.keep(asked.number)
         return still
 
     async def _count(self) -> bool:
@@ -176,19 +156,3 @@ class NodeLease:
         demand = self._usage.demand()
         # A Service that isn't served here yet may be tomorrow's: its demand isn't known.
         return frozenset(service for service in services if demand.get(service, 1) == 0)
-
-    def _end(self, asleep: Iterable[ServiceKey]) -> None:
-        """End a round: the workloads of these Services have no replicas any more."""
-        for service in list(self._promised):
-            if service in asleep:
-                del self._promised[service]
-                self._asleep[service] = self._clock() + ASLEEP_S
-                self._hurry(service)
-            else:
-                self._release(service)
-        self._answer = self._answer._replace(quiesced=frozenset())
-
-    def _release(self, service: ServiceKey) -> None:
-        self._promised.pop(service, None)
-        self._asleep.pop(service, None)
-        self._served_ports.quiesce(service, is_quiesced=False)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Protocol
 
-from ..model import ServiceKey
+from ..model import ServiceKey, Workload
 from ..model.quiesced import Quiesced
 from ..plan import PortPlan
 from ..plane import Group
+
+WorkloadKey = tuple[str, Workload]
+"""A workload, after its namespace."""
 
 
 class Served(Protocol):
@@ -25,6 +28,9 @@ class ServedByName(Protocol):
 
     quiesced: Quiesced
 
+    def __iter__(self) -> Iterator[Served]:
+        """Yield each of them."""
+
     @property
     def holding(self) -> Collection[Served]:
         """Those whose clients wait while no endpoint is usable."""
@@ -37,3 +43,9 @@ class ServedByName(Protocol):
 
     def quiesce(self, service: ServiceKey, *, is_quiesced: bool) -> None:
         """Lead no new client to the present endpoints of a Service, or do so again."""
+
+
+def workload_of(served: Served) -> WorkloadKey | None:
+    """Return the workload that the Service of a port names."""
+    name, wake = served.plan.key.name, served.plan.serving.handling.wake
+    return None if wake is None else (name.service.namespace, wake)

@@ -8,7 +8,8 @@ What demand is, and how long it lasts, is decided in ``usage``.
 Rule 1: only Services that name a workload (annotation ``wake``) cause Events and are scaled.
 Rule 2: one attempt to scale is made at a time, so they share a connection to the API server; it
 ends after 5 s.
-Rule 3: while a workload's Services get no endpoint, each attempt doubles the time until the next.
+Rule 3: no workload is woken while pods of it may be about to end (``promises``).
+Rule 4: while a workload's Services get no endpoint, each attempt doubles the time until the next.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..model import ServiceKey, Workload
+from ..model import ServiceKey
 from ..plane import Group, Plane
 from ..sources import Happening, Source
-from .served import Served, ServedByName
+from .promises import Promises
+from .served import Served, ServedByName, WorkloadKey, workload_of
 from .usage import RECENT_S, Usage
-
-WorkloadKey = tuple[str, Workload]
-"""A workload, after its namespace."""
 
 # Between two looks at clients that wait.
 _LOOK_S = 1.0
+# Likewise, while the pods of a workload that was scaled to zero end.
+_ENDING_S = 0.1
 # Between the first two attempts to scale a workload whose clients still wait.
 _AGAIN_S = 5.0
 # The longest time between two of them: a permission that was missing is noticed within a minute,
@@ -95,6 +96,7 @@ class Waking:
         served_ports: ServedByName,
         source: Source,
         usage: Usage,
+        promises: Promises,
         *,
         is_allowed: bool,
         clock: Callable[[], float] = time.monotonic,
@@ -102,18 +104,22 @@ class Waking:
         self._served_ports = served_ports
         self._source = source
         self._usage = usage
+        self._promises = promises
         self._is_allowed = is_allowed
         self._clock = clock
         self._needs: dict[ServiceKey, _Need] = {}
         self._attempts: dict[WorkloadKey, _Attempts] = {}
+        self._waits_for_ends = False
+        """A workload is needed whose pods are about to end."""
         self._news = asyncio.Event()
         plane.on_waits = self._note
 
     async def run(self) -> None:
         """Report needs, and wake workloads, until cancelled."""
         while True:
-            next_at = self._clock() + _LOOK_S
+            began = self._clock()
             await self.look()
+            next_at = began + (_ENDING_S if self._waits_for_ends else _LOOK_S)
             rest_s = max(0.0, next_at - self._clock()) if self._needs else None
             try:
                 async with asyncio.timeout(rest_s):
@@ -125,7 +131,7 @@ class Waking:
         """Make the next attempt for a Service at once: its workload was scaled to zero just now."""
         if (need := self._needs.get(service)) is not None:
             for served in need.ports:
-                if (workload := _workload_of(served)) is not None:
+                if (workload := workload_of(served)) is not None:
                     self._attempts.pop(workload, None)
             self._news.set()
 
@@ -145,6 +151,7 @@ class Waking:
     def _follow(self, now: float) -> dict[WorkloadKey, list[Served]]:
         """Follow which clients wait, and return the workloads that are to be scaled for them."""
         due: dict[WorkloadKey, list[Served]] = {}
+        self._waits_for_ends = False
         for service, need in list(self._needs.items()):
             if need.waiting(now):
                 need.waited_at = now
@@ -152,13 +159,15 @@ class Waking:
                 del self._needs[service]
                 continue
             served = need.port_without_endpoints()
-            workload = _workload_of(served or next(reversed(need.ports)))
+            workload = workload_of(served or next(reversed(need.ports)))
             if workload is None:
                 continue
             attempts = self._attempts.get(workload)
             if served is None:
                 if attempts is not None:
                     attempts.again_s = min(attempts.again_s, _AGAIN_S)
+            elif self._promises.are_pods_ending(workload):
+                self._waits_for_ends = True
             elif now - need.waited_at < _LOOK_S:
                 self._note_need(need, served, now)
                 if not self._is_allowed:
@@ -167,9 +176,11 @@ class Waking:
                     due.setdefault(workload, []).append(served)
                 else:
                     served.wake_problem = attempts.problem
-        for workload, attempts in list(self._attempts.items()):
-            if workload not in due and attempts.again_at + _AGAIN_MAX_S <= now:
-                del self._attempts[workload]
+        self._attempts = {
+            workload: attempts
+            for workload, attempts in self._attempts.items()
+            if workload in due or attempts.again_at + _AGAIN_MAX_S > now
+        }
         return due
 
     def _note(self, group: Group) -> None:
@@ -215,9 +226,5 @@ class Waking:
             )
         for served in ports:
             served.wake_problem = attempts.problem
-
-
-def _workload_of(served: Served) -> WorkloadKey | None:
-    """Return the workload that the Service of a port names."""
-    name, wake = served.plan.key.name, served.plan.serving.handling.wake
-    return None if wake is None else (name.service.namespace, wake)
+        if not attempts.problem:
+            self._promises.note_woken(key)

@@ -61,7 +61,7 @@ class Rest(NamedTuple):
     """What became of an attempt to scale a workload to zero."""
 
     is_asleep: bool = False
-    """It was scaled from one replica to zero."""
+    """It was scaled from one replica to zero, or may have been: the response was lost."""
     why_not: str = ""
     """What a user has to change first; empty if clients, or someone who scaled it, need it."""
 

@@ -66,7 +66,7 @@ class ConnectionStreams(Streams):
             return web.Response(body=body, content_type="application/json")
         first = list(unseen(view, wanted, time.time()))
         is_page = _EVENTS in request.headers.get("Accept", "")
-        with self._observing.watch(wanted) as watcher:
+        with self._observing.watch(Watcher(wanted)) as watcher:
             watched = _Watched(watcher, self._observing, first)
             content_type = _EVENTS if is_page else "application/x-ndjson"
             message = watched.event if is_page else watched.lines

@@ -4,7 +4,8 @@
                      after 0.8 ms; complete, by the client, after 3.1 ms
 
 Rule 1: as in ``text``: a line begins with two blanks and a mark. What failed has ✕; what was saved,
-waits, or left before an endpoint answered !; what is about the stream itself ·.
+waits, left before an endpoint answered, or was sent and not answered !; what is about the stream
+itself ·.
 Rule 2: a text contains nothing that a terminal would obey: workers and clusters have chosen it.
 """
 
@@ -30,7 +31,7 @@ def level_of(one: ConnectionFacts) -> Level | None:
     if one.is_failed:
         return Level.TROUBLE
     is_served = one.event is ConnectionEvent.ENDED and one.endpoint and not one.failed
-    return Level.OK if is_served else Level.ATTENTION
+    return Level.OK if is_served and not one.is_one_way else Level.ATTENTION
 
 
 def line_of(one: ConnectionFacts, columns: int = 0) -> str:

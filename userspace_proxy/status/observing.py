@@ -14,15 +14,24 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from ..facts import PortFacts, StatusFacts
-from ..facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter
-from ..facts.edges import Calls, Edges, EdgesFacts
+from ..facts.connection import (
+    FILTERS_MAX,
+    ConnectionEvent,
+    ConnectionFacts,
+    ConnectionFilter,
+    LeftOut,
+)
+from ..facts.edges import Calls, Edges, EdgesFacts, no_pod
 from ..model import DataPath
 
 # Of one watcher: what four workers send in two seconds.
 RING = 4096
 LEFT_OUT = "too many at a time"
+# A worker looks no further at what it has no room for.
+_OF_ANY_KIND = f"{LEFT_OUT}; not all of them may have failed, been saved or slow"
 # Service ports that are named at the start of a stream: a page of a terminal.
 _UNSEEN_MAX = 10
 _IN_KERNEL = "the kernel leads its connections straight to endpoints, past this proxy"
@@ -38,7 +47,7 @@ class Watcher:
         self._news = asyncio.Event()
 
     def put(self, records: Iterable[ConnectionFacts], left_out: int = 0) -> None:
-        """Add those that it wants; the oldest make room."""
+        """Add those that it wants, for which the oldest make room, and what is left out."""
         self._left_out += left_out
         for one in records:
             if self.wanted.takes(one):
@@ -58,15 +67,34 @@ class Watcher:
             async with asyncio.timeout(within_s):
                 await self._news.wait()
         self._news.clear()
+        return self._take()
+
+    def _take(self) -> list[ConnectionFacts]:
         records = list(self._ring)
         self._ring.clear()
         if self._left_out:
             at = records[-1].at if records else time.time()
             event, count, self._left_out = ConnectionEvent.LEFT_OUT, self._left_out, 0
-            records.append(
-                ConnectionFacts(event=event, at=at, kind="", count=count, cause=LEFT_OUT)
-            )
+            cause = LEFT_OUT if self.wanted.takes_all_kinds else _OF_ANY_KIND
+            records.append(ConnectionFacts(event=event, at=at, kind="", count=count, cause=cause))
         return records
+
+
+class Collector(Watcher):
+    """A watcher whose connections are a list that grows, and loses the oldest."""
+
+    def __init__(self, wanted: ConnectionFilter) -> None:
+        super().__init__(wanted)
+        self.records: list[ConnectionFacts] = []
+
+    def put(self, records: Iterable[ConnectionFacts], left_out: int = 0) -> None:
+        """Part of Watcher: the list has them at once."""
+        super().put(records, left_out)
+        self.records += self._take()
+        del self.records[:-RING]
+
+
+_W = TypeVar("_W", bound=Watcher)
 
 
 class Observing:
@@ -77,8 +105,6 @@ class Observing:
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self.pod_of: Callable[[str], str] = _no_pod
-        """Returns the pod of an address, ``namespace/name``; empty if it isn't known."""
         self.is_on = asyncio.Event()
         """Set while something watches."""
         self._clock = clock
@@ -86,9 +112,15 @@ class Observing:
         self._edges = Edges()
 
     @contextlib.contextmanager
-    def watch(self, wanted: ConnectionFilter) -> Iterator[Watcher]:
-        """Watch connections in a `with` block."""
-        watcher = Watcher(wanted)
+    def watch(self, watcher: _W) -> Iterator[_W]:
+        """Have a watcher get connections in a `with` block.
+
+        Raises:
+            RuntimeError: Too many different filters are watched.
+        """
+        filters = self.filters()
+        if len(filters) >= FILTERS_MAX and watcher.wanted not in filters:
+            raise RuntimeError(f"{FILTERS_MAX} different filters are watched: end one of them")
         self._watchers[watcher] = None
         self.is_on.set()
         try:
@@ -102,35 +134,37 @@ class Observing:
         """Return what is watched, each once."""
         return list(dict.fromkeys(watcher.wanted for watcher in self._watchers))
 
-    def deliver(self, records: Sequence[ConnectionFacts], left_out: int) -> None:
+    def deliver(self, records: Sequence[ConnectionFacts], left_out: Iterable[LeftOut] = ()) -> None:
         """Pass on what a worker has observed."""
-        for one in records:
-            one.client_pod = self.pod_of(one.client_ip)
+        counts = dict(left_out)
         for watcher in self._watchers:
-            watcher.put(records, left_out)
+            watcher.put(records, counts.get(watcher.wanted, 0))
 
-    def add_calls(self, calls: Iterable[Calls], left_out: int) -> None:
-        """Add what a worker has counted of clients' calls."""
-        self._edges.add(calls, left_out, self._clock())
+    def add_calls(
+        self, calls: Iterable[Calls], left_out: int, pod_of: Callable[[str], str] = no_pod
+    ) -> None:
+        """Add what a worker has counted of clients' calls.
 
-    def close(self) -> None:
-        """Refer to nothing that names clients. Idempotent."""
-        self.pod_of = _no_pod
+        Args:
+            pod_of: Returns the pod that has an address now, ``namespace/name``, or an empty text.
+        """
+        self._edges.add(calls, left_out, self._clock(), pod_of)
 
     def edges(self, wanted: ConnectionFilter) -> EdgesFacts:
         """Return which clients call which Services, of those that are wanted."""
-        return self._edges.facts(self.pod_of, wanted.takes_service)
+        return self._edges.facts(wanted.takes_service)
 
 
 def unseen(view: StatusFacts, wanted: ConnectionFilter, now: float) -> Iterator[ConnectionFacts]:
     """Yield the Service ports whose connections don't pass through the proxy, each with the reason.
 
-    They take the kernel path, or the kernel refuses or drops them, as no endpoint is usable.
+    They take the kernel path, or the kernel refuses or drops them, as no endpoint is usable. Only
+    those are named of which a connection might be wanted if it were seen.
     """
     reasons = {
         str(port.plan.key): why
         for port in view.ports
-        if wanted.takes_service(str(port.plan.key)) and (why := _why_unseen(port))
+        if wanted.takes_service(str(port.plan.key)) and (why := _why_unseen(port, wanted))
     }
     for name, why in list(reasons.items())[:_UNSEEN_MAX]:
         yield _unseen(now, service=name, cause=why)
@@ -143,13 +177,11 @@ def _unseen(at: float, *, cause: str, service: str = "", count: int = 0) -> Conn
     return ConnectionFacts(event=event, at=at, kind="", service=service, cause=cause, count=count)
 
 
-def _why_unseen(port: PortFacts) -> str:
+def _why_unseen(port: PortFacts, wanted: ConnectionFilter) -> str:
+    takes_failed = wanted.failed or wanted.takes_all_kinds
     if port.path is DataPath.KERNEL:
-        return _IN_KERNEL
-    if port.cause is None or port.is_holding:
+        # They may fail or be slow, but only the proxy connects clients to another endpoint.
+        return _IN_KERNEL if takes_failed or wanted.slow_s is not None else ""
+    if port.cause is None or port.is_holding or not takes_failed:
         return ""
     return port.state.sentence or str(port.cause)
-
-
-def _no_pod(_ip: str) -> str:
-    return ""

@@ -11,6 +11,7 @@ an endpoint: that is its purpose, and load balancers probe the node first.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from ..facts import EndpointFacts, Level, PortFacts, StateFacts
@@ -24,7 +25,8 @@ from .units import capitalised, plural, seconds_in_words, waiting_in_words
 def judge(port: PortFacts) -> StateFacts:
     """Return how one Service port is served, and why not."""
     level, word, sentence, first = _judge(port)
-    endpoints = (endpoint.cause for endpoint in port.endpoints)
+    failed = [endpoint for endpoint in port.endpoints if endpoint.cause is not None]
+    endpoints = (endpoint.cause for endpoint in _present_first(failed))
     others = (port.cause, *endpoints, *_denied(port), *port.notes)
     known = (*first, *(cause for cause in others if cause is not None))
     causes = tuple(dict.fromkeys(known))
@@ -58,7 +60,7 @@ def _judge(port: PortFacts) -> _Judgement:
         return _not_answering(port, failing)
     if port.is_out_of_ports:
         cause = out_of_ports()
-        return Level.TROUBLE, "out of ports", f"Clients are reset: {cause}", (cause,)
+        return Level.TROUBLE, "out of ports", f"Clients may be reset: {cause}", (cause,)
     if failing:
         return Level.ATTENTION, "partly answering", _some_fail(failing, len(usable)), ()
     if port.waits.waiting and port.max_connections is not None:
@@ -113,11 +115,10 @@ def _faults(usable: Sequence[EndpointFacts]) -> str:
 
 def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgement:
     """Judge a Service port whose endpoints have all failed when a client last tried them."""
-    is_past = all(endpoint.is_past for endpoint in failing)
-    sentence = _all_fail(failing, is_past=is_past)
+    sentence = _all_fail(failing)
     if port.waits.waiting:
         return _holding_now(port, sentence)
-    if is_past:
+    if all(endpoint.is_past for endpoint in failing):
         # Nothing has tried since: they may have recovered, and the next client will show.
         return Level.ATTENTION, "failed before", f"Clients failed before: {sentence}", ()
     if all(_sends_nothing(endpoint) for endpoint in failing):
@@ -188,20 +189,39 @@ def _denied(port: PortFacts) -> Sequence[Cause]:
     return [cause for cause in port.turned_away if cause.code is CauseCode.SOURCE_DENIED]
 
 
-def _all_fail(failing: Sequence[EndpointFacts], *, is_past: bool) -> str:
+def _all_fail(failing: Sequence[EndpointFacts]) -> str:
     if len(failing) == 1:
         return str(failing[0].cause or "its only endpoint doesn't answer")
-    text = f"none of its {len(failing)} endpoints {'answered' if is_past else 'answers'}"
-    cause = next((endpoint.cause for endpoint in failing if endpoint.cause), None)
-    return f"{text}; {cause}" if cause else text
+    past = sum(endpoint.is_past for endpoint in failing)
+    if 0 < past < len(failing):
+        text = _do_not_answer(failing, f"its {len(failing):,} endpoints")
+    else:
+        when = "answered when last tried" if past else "answers"
+        text = f"none of its {len(failing):,} endpoints {when}"
+    causes = (endpoint.cause for endpoint in _present_first(failing) if endpoint.cause)
+    return "; ".join((text, *map(str, itertools.islice(causes, 1))))
 
 
 def _some_fail(failing: Sequence[EndpointFacts], usable: int) -> str:
     left = usable - len(failing)
-    serve = "the other one serves" if left == 1 else f"the other {left} serve"
+    serve = "the other one serves" if left == 1 else f"the other {left:,} serve"
     if len(failing) > 1:
-        is_past = any(endpoint.is_past for endpoint in failing)
-        answer = "didn't answer when last tried" if is_past else "don't answer"
-        return f"{len(failing)} of {plural(usable, 'endpoint')} {answer}; {serve}"
+        return f"{_do_not_answer(failing, plural(usable, 'endpoint'))}; {serve}"
     cause = failing[0].cause
     return f"{capitalised(str(cause))}; {serve}" if cause else f"1 endpoint doesn't answer; {serve}"
+
+
+def _do_not_answer(failing: Sequence[EndpointFacts], total: str) -> str:
+    """Return how many of all endpoints don't answer, and how many didn't a while ago."""
+    past = sum(endpoint.is_past for endpoint in failing)
+    now = len(failing) - past
+    if not now:
+        return f"{past:,} of {total} didn't answer when last tried"
+    answer = "doesn't answer" if now == 1 else "don't answer"
+    before = f", and {past:,} didn't when last tried" if past else ""
+    return f"{now:,} of {total} {answer}{before}"
+
+
+def _present_first(endpoints: Sequence[EndpointFacts]) -> Sequence[EndpointFacts]:
+    """Return them with those first whose causes are in the present tense."""
+    return sorted(endpoints, key=lambda endpoint: endpoint.is_past)

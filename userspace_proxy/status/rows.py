@@ -16,7 +16,7 @@ from .history import Figures, History
 from .path_words import counted_in_words, path_in_words
 from .selection import row_id
 from .sparkline import Sparkline, draw
-from .units import plural, seconds_in_words, waits_in_words
+from .units import ejected_in_words, plural, waits_in_words
 
 # A full page of such rows, all expanded, is about 1 MB of HTML; a single port shows more.
 ENDPOINTS_SHOWN = 20
@@ -144,9 +144,7 @@ def _endpoint(endpoint: EndpointFacts, total: float) -> EndpointRow:
 def _state(endpoint: EndpointFacts) -> str:
     state, is_usable = endpoint.state, endpoint.is_usable
     if is_usable and endpoint.ejected_for_s is not None:
-        if endpoint.ejected_for_s <= 0:
-            return "ejected; the next client tries it"
-        return f"ejected for {seconds_in_words(endpoint.ejected_for_s)}"
+        return ejected_in_words(endpoint.ejected_for_s)
     if state == "ready":
         if is_usable:
             return state if endpoint.serves else "ready, but connections fail"

@@ -158,7 +158,6 @@ class StatusServer:
         """Close every port and connection; idempotent."""
         self._streams.close()
         self._connections.close()
-        self._observing.close()
         while self._open:
             server, runner = self._open.pop()
             server.close()

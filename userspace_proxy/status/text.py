@@ -1,7 +1,7 @@
 """Renders a view as text, one line per Service port, for terminals and ``curl``.
 
     node-1  nftables  4 Service ports, 1 needs attention  plan 2 s old, 1 worker, 13 open, 70 conn/s
-      ✕ shop/flaky  10.96.0.30:80  0 of 1  Clients fail: no route to 10.244.0.9: that address does …
+      ✕ shop/flaky  10.96.0.30:80  0 of 1  Clients fail: 10.244.0.9:80 is unreachable: no host has …
       ✓ shop/web    10.96.0.10:80  3 of 3  13 open, 70 conn/s, 1.2 MB/s
 
 and the rates of the busiest Service ports, for the command ``top``.
@@ -33,6 +33,7 @@ from .selection import Selection, select
 from .units import (
     bytes_in_words,
     count_in_words,
+    ejected_in_words,
     plural,
     rate_in_words,
     seconds_in_words,
@@ -303,13 +304,6 @@ def _endpoint(endpoint: EndpointFacts) -> str:
         parts.append(f"{count_in_words(endpoint.failures)} failed")
     parts.append(bytes_in_words(endpoint.received_bytes + endpoint.sent_bytes))
     return f"{endpoint.address}  {', '.join(filter(None, parts))}"
-
-
-def ejected_in_words(seconds: float) -> str:
-    """Return for how long an endpoint is ejected; once that is over, the next client dials it."""
-    if seconds <= 0:
-        return "ejected until a client dials it"
-    return f"ejected for {seconds_in_words(seconds)}"
 
 
 def _ignored_line(item: IgnoredFacts) -> _Entry:

@@ -58,6 +58,15 @@ def waits_in_words(times: Times) -> str:
     return f"{half} (median), {most} (99 %)"
 
 
+def ejected_in_words(seconds: float) -> str:
+    """Return for how long an endpoint is ejected; once that is over, a client or a probe dials it.
+
+    Args:
+        seconds: Until then.
+    """
+    return f"ejected for {seconds_in_words(seconds)}" if seconds > 0 else "ejected until it answers"
+
+
 def waiting_in_words(waiting: int, longest_s: float) -> str:
     """Write how many connections wait for an endpoint, and how long the first of them has."""
     longest = seconds_in_words(longest_s)

@@ -1,7 +1,7 @@
 """Places text on lines of a terminal's width, in the column where it begins.
 
-    ✕ shop/flaky  10.96.0.30:80  0 of 1  Clients fail: no route to
-                                         10.244.0.9
+    ✕ shop/flaky  10.96.0.30:80  0 of 1  Clients fail: no host answers
+                                         for 10.244.0.9 on eth0
 
 Rule 1: without a width lines are as long as their text, for programs that read them.
 Rule 2: a command stays on one line, because it is pasted.

@@ -18,13 +18,13 @@ def service(name, ip, *, port=80, protocol="TCP", node_port=0, **fields):
     return Service(ServiceKey("shop", name), ports, cluster_ips=(ip,), **fields)
 
 
-def endpoints(name, *ips, port=8080, protocol="TCP", node=""):
+def endpoints(name, *ips, port=8080, protocol="TCP", **fields):
     return EndpointSlice(
         SliceKey("shop", f"{name}-1"),
         ServiceKey("shop", name),
         IPFamily.IPV4,
         (SlicePort("", port, protocol),),
-        tuple(Endpoint(ip, node=node) for ip in ips),
+        tuple(Endpoint(ip, **fields) for ip in ips),
     )
 
 
@@ -37,6 +37,12 @@ class Cluster:
     def serve(self, name, ip, *pods, **more):
         self.store.put_service(service(name, ip, **more))
         self.store.put_slice(endpoints(name, *pods, protocol=more.get("protocol", "TCP")))
+        return self.store.snapshot()
+
+    def terminate(self, name, *pods):
+        """Have the pods of a Service terminate, which still serve."""
+        fields = {"ready": False, "serving": True, "terminating": True}
+        self.store.put_slice(endpoints(name, *pods, **fields))
         return self.store.snapshot()
 
     def serve_large(self, count, **fields):

@@ -132,19 +132,24 @@ def test_a_drain_waits_for_open_connections(run):
     run(main())
 
 
-def test_a_connection_that_began_before_nothing_was_steered_may_end(run, monkeypatch):
+async def is_refused(address):
+    try:
+        _, writer = await asyncio.open_connection(*address)
+    except ConnectionError:
+        return True
+    writer.transport.abort()
+    return False
+
+
+def test_a_drain_ends_with_a_moment_without_new_connections(run):
     async def main():
-        is_steered_elsewhere = asyncio.Event()
+        answered = asyncio.Event()
 
-        async def steer_elsewhere(_steering):
-            is_steered_elsewhere.set()
-
-        async def slow(_reader, writer):
-            await is_steered_elsewhere.wait()
+        async def slow(reader, writer):
+            await answered.wait()
             writer.write(b"late")
             writer.close()
 
-        monkeypatch.setattr(agents, "steer_nothing", steer_elsewhere)
         server = await asyncio.start_server(slow, "127.0.0.1", 0)
         endpoint = "{}:{}".format(*server.sockets[0].getsockname())
         async with server:
@@ -154,8 +159,13 @@ def test_a_connection_that_began_before_nothing_was_steered_may_end(run, monkeyp
             asking = asyncio.create_task(ask(web.address))
             while not proxy.status().ports[0].connections:
                 await asyncio.wait({asking}, timeout=0.01)
-            await proxy.stop(drain_s=1.0)
+            address = web.address
+            stopping = asyncio.create_task(proxy.stop(drain_s=2))
+            while not await is_refused(address):
+                await asyncio.wait({asking}, timeout=0.01)
+            answered.set()
             assert await asking == b"late"
+            await stopping
 
     run(main())
 

@@ -10,8 +10,10 @@ from userspace_proxy.agent.rounds.served_ports import ServedPorts
 from userspace_proxy.agent.rounds.tasks import Supervisor
 from userspace_proxy.facts import ProbesFacts, SourceFacts, StatusFacts
 from userspace_proxy.plane import PortPool
+from userspace_proxy.plane.observation import Observation
 from userspace_proxy.plane.path_probes import PathProbes
 from userspace_proxy.sources import MemorySource
+from userspace_proxy.status.observing import Observing
 from userspace_proxy.steering import Bind
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
@@ -50,7 +52,7 @@ async def test_a_loop_that_drains_is_not_stuck(start):
 
 async def test_a_proxy_is_ready_once_its_first_plan_is_in_force_until_it_drains(plane, start):
     loop = await start(FakeSteering())
-    part = PlaneComponent(plane, loop.progress)
+    part = PlaneComponent(plane, loop.progress, Observation(plane, Observing(), lambda: None))
 
     def is_ready(**state):
         facts = StatusFacts(**state)

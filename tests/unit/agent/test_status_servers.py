@@ -14,6 +14,7 @@ from userspace_proxy.agent.status_servers import Shown, StatusAddresses, StatusS
 from userspace_proxy.errors import ListenError
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.status.listening import open_socket
+from userspace_proxy.status.observing import Observing
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from ..port_numbers import own_name
@@ -24,7 +25,9 @@ async def open_servers(options, plane, start, stack, refresh):
     """Return what the servers show of themselves, and their addresses."""
     loop = await start(FakeSteering())
     supervisor, own, facts = Supervisor(), OwnAddresses(), StatusFacts()
-    servers = StatusServers(options, plane, loop, Shown(make_view, make_view, refresh), own)
+    servers = StatusServers(
+        options, plane, loop, Shown(make_view, make_view, refresh), own, Observing()
+    )
     stack.push_async_callback(servers.close)
     stack.push_async_callback(supervisor.stop)
     await servers.start(supervisor)

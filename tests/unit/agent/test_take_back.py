@@ -170,7 +170,7 @@ async def test_a_node_is_taken_back_once_another_process_has_released_it(caplog)
         assert await start_while_workers_live(starts, starts.stop, lambda: True, 0.0)
         assert starts.count == 3
     (record,) = caplog.records
-    assert "another userspace-proxy of the name a" in record.cause
+    assert "another userspace-proxy of the name a" in record.getMessage()
 
 
 async def test_a_node_is_not_taken_back_once_its_workers_have_ended():

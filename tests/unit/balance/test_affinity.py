@@ -97,6 +97,15 @@ def test_pins_of_a_former_process_count_from_their_last_use():
     assert table.lookup(ALICE, usable, now=50.0) is None
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_former_processes_the_pin_that_was_used_last_counts(order):
+    """One may have it from a process before, and the client may have changed since."""
+    table = AffinityTable(timeout_s=60)
+    for pins in [[(ALICE, POD_A, 30.0)], [(ALICE, POD_B, 10.0)]][::order]:
+        table.restore(pins, now=0.0)
+    assert list(table.each(now=0.0)) == [(ALICE, POD_B, 10.0)]
+
+
 def test_former_pins_find_only_the_room_that_is_left():
     former = AffinityTable(timeout_s=60)
     table = AffinityTable(timeout_s=60, tables=AffinityTables(2))

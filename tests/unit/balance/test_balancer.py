@@ -367,6 +367,19 @@ class TestLimits:
         assert balancer.pick(ALICE, 1.0) is None
         assert balancer.is_at_limit(ALICE, 1.0)
 
+    @pytest.mark.parametrize("is_silent", [False, True], ids=["refused", "silent"])
+    def test_a_client_waits_for_the_only_endpoint_though_it_is_ejected(self, is_silent):
+        full = [POD_A]
+        balancer = Balancer([POD_A], strategy=Limited(RoundRobin(), full.__contains__))
+        balancer.is_full = full.__contains__
+        balancer.failed(POD_A, 0.0, is_silent=is_silent)
+        assert balancer.pick(ALICE, 0.5) is None
+        assert balancer.is_at_limit(ALICE, 0.5)
+        assert not balancer.is_at_limit(ALICE, 0.5, tried=(POD_A,))
+        full.clear()
+        assert not balancer.is_at_limit(ALICE, 1.5)
+        assert balancer.pick(ALICE, 1.5) == POD_A
+
     def test_a_client_waits_rather_than_use_a_standby(self):
         balancer = self.limited(POD_A, standbys={POD_B: 1, POD_C: 1})
         assert balancer.pick(ALICE, 0.0) is None

@@ -137,7 +137,7 @@ def test_nothing_is_dialled_for_a_proxy_in_another_network(serve_view, capsys):
     here = network_namespace()
     for inode, dials, last in (
         (here, ["1 of 1 used endpoint failed"], "next: kubectl"),
-        (here + 1, ["Nothing was dialled: the proxy is in another network"], "in that namespace."),
+        (here + 1, ["Nothing was dialled: the proxy is in another network"], "can't enter it."),
     ):
         view = make_view(make_port(endpoints=(endpoint,), frontends=()), network_namespace=inode)
         assert main(["explain", "shop/web", "--probe", serve_view(view)]) == 3

@@ -24,6 +24,7 @@ ENDED = ConnectionFacts(
     at=NOW,
     service="shop/web:http",
     client="10.244.0.7:41234",
+    client_pod=POD,
     endpoint="10.244.0.3:8080",
     received_bytes=78,
     sent_bytes=1240,
@@ -45,14 +46,13 @@ def proxy():
 
     async def serve():
         observing = Observing()
-        observing.pod_of = {"10.244.0.7": POD}.__getitem__
         server = StatusServer(make_calm_view, clock=lambda: NOW, observing=observing)
         ports.append((await server.serve_admin(("127.0.0.1", 0)))[1])
         started.set()
         async with asyncio.timeout(60):
             await observing.is_on.wait()
         filters.extend(observing.filters())
-        observing.deliver([ENDED], 0)
+        observing.deliver([ENDED])
         (watcher,) = observing._watchers
         await until(lambda: not watcher._ring, "the stream has taken it, and so written it")
         await server.close()

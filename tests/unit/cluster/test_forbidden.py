@@ -2,6 +2,7 @@ import pytest
 
 from userspace_proxy.cluster.forbidden import ClusterNetworks, ForbiddenAddresses
 from userspace_proxy.model import Node, Service, ServiceKey
+from userspace_proxy.model.endpoint_names import NameState
 
 NETWORKS = ClusterNetworks(("10.244.0.0/16", "fd00:10:244::/56"), ("10.96.0.0/12",))
 
@@ -96,15 +97,18 @@ def test_equal_nodes_are_no_change(forbidden):
 
 
 @pytest.mark.parametrize(
-    ("networks", "are_unknown"),
+    ("networks", "nodes", "unknown"),
     [
-        (ClusterNetworks(must_know_pods=True), True),
-        (ClusterNetworks(("10.244.0.0/16",), must_know_pods=True), False),
-        (ClusterNetworks(), False),
+        (ClusterNetworks(is_shared=True), frozenset({"192.0.2.1"}), NameState.NETWORKS_UNKNOWN),
+        (ClusterNetworks(("10.244.0.0/16",), is_shared=True), None, NameState.NODES_UNKNOWN),
+        (ClusterNetworks(("10.244.0.0/16",), is_shared=True), frozenset(), None),
+        (ClusterNetworks(), None, None),
     ],
 )
-def test_in_a_cluster_the_networks_of_pods_must_be_known(networks, are_unknown):
-    assert networks.are_unknown is are_unknown
+def test_in_a_cluster_its_pods_and_nodes_must_be_known(networks, nodes, unknown):
+    forbidden = ForbiddenAddresses(networks, lambda _ip: False)
+    forbidden.set_nodes(None, nodes)
+    assert forbidden.unknown is unknown
 
 
 @pytest.mark.parametrize(
@@ -118,5 +122,5 @@ def test_in_a_cluster_the_networks_of_pods_must_be_known(networks, are_unknown):
     ],
 )
 def test_an_address_whose_family_has_no_known_network_of_pods_is_refused(pods, ip, why):
-    networks = ClusterNetworks((pods,), must_know_pods=True)
+    networks = ClusterNetworks((pods,), is_shared=True)
     assert ForbiddenAddresses(networks, lambda _ip: False).why(ip) == why

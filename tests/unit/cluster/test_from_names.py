@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.cluster import Snapshot, Store, from_names
+from userspace_proxy.cluster import Snapshot, Store, from_names, name_shares
 from userspace_proxy.cluster.forbidden import ClusterNetworks, ForbiddenAddresses
 from userspace_proxy.cluster.from_names import EndpointsByName
 from userspace_proxy.model import (
@@ -150,11 +150,42 @@ def test_a_name_that_is_not_allowed_is_not_looked_up():
 
 
 def test_while_the_networks_of_pods_are_unknown_no_name_is_looked_up():
-    proxy = Proxy(networks=ClusterNetworks(must_know_pods=True))
+    proxy = Proxy(networks=ClusterNetworks(is_shared=True))
     proxy.put()
     proxy.derive()
     assert proxy.endpoints.hosts.take(0.0) is None
     assert proxy.problems() == [(NameState.NETWORKS_UNKNOWN, "")]
+
+
+class TestNodesThatAreUnknown:
+    @pytest.fixture
+    def proxy(self):
+        made = Proxy(networks=ClusterNetworks(("10.244.0.0/16",), is_shared=True))
+        made.put()
+        made.derive()
+        return made
+
+    def test_until_nodes_are_known_no_name_is_looked_up(self, proxy):
+        assert proxy.endpoints.hosts.take(0.0) is None
+        assert proxy.problems() == [(NameState.NODES_UNKNOWN, "")]
+        proxy.store.set_node_addresses(frozenset({"203.0.113.2"}))
+        proxy.derive()
+        proxy.answer("203.0.113.1", "203.0.113.2")
+        assert proxy.ips() == ["203.0.113.1"]
+
+    def test_when_they_become_unknown_names_serve_nothing(self, proxy):
+        proxy.store.set_node_addresses(frozenset())
+        proxy.derive()
+        proxy.answer("203.0.113.1")
+        proxy.store.set_node_addresses(None)
+        proxy.derive()
+        assert proxy.ips() == []
+        assert proxy.problems() == [(NameState.NODES_UNKNOWN, "")]
+
+    def test_a_name_that_is_not_allowed_says_so_first(self, proxy):
+        proxy.put("other", "db.example.org")
+        proxy.derive()
+        assert proxy.problems("other") == [(NameState.NOT_ALLOWED, "")]
 
 
 def test_a_forbidden_address_is_no_endpoint_and_the_others_are(proxy):
@@ -371,7 +402,7 @@ def test_of_names_that_are_not_looked_up_one_shows_why():
 
 class TestBounds:
     def test_a_service_has_as_many_names_as_are_looked_up_for_one(self, monkeypatch):
-        monkeypatch.setattr(from_names, "NAMES_MAX", 1)
+        monkeypatch.setattr(name_shares, "NAMES_MAX", 1)
         proxy = Proxy()
         proxy.put("db", DB, "db2.example.com")
         proxy.derive()
@@ -390,26 +421,18 @@ class TestBounds:
         assert proxy.ips() == ["203.0.113.1"] * 3
         assert proxy.problems() == [(NameState.TOO_MANY, "")] * 2
 
-    def test_a_namespace_has_a_share_and_what_is_left_out_follows(self, monkeypatch):
-        monkeypatch.setattr(from_names, "NAMESPACE_MAX", 1)
+    def test_a_name_that_gives_way_to_another_namespace_says_so_and_returns(self, monkeypatch):
+        monkeypatch.setattr(name_shares, "NODE_MAX", 2)
         proxy = Proxy()
         proxy.put("a", "a.example.com")
         proxy.put("b", "b.example.com")
+        proxy.derive()
         proxy.put("c", "c.example.com", namespace="other")
         proxy.derive()
-        assert proxy.problems("b") == [(NameState.TOO_MANY, "")]
         assert proxy.problems("c", "other") == [(NameState.PENDING, "")]
+        assert proxy.problems("b") == [(NameState.TOO_MANY, "")]
+        assert "b.example.com" not in proxy.endpoints.hosts
         proxy.store.delete_service(ServiceKey("shop", "a"))
         proxy.derive()
         assert proxy.problems("b") == [(NameState.PENDING, "")]
-
-    def test_a_node_has_a_bound_and_what_is_left_out_follows(self, monkeypatch):
-        monkeypatch.setattr(from_names, "NODE_MAX", 1)
-        proxy = Proxy()
-        proxy.put("a", "a.example.com", namespace="one")
-        proxy.put("b", "b.example.com", namespace="two")
-        proxy.derive()
-        assert proxy.problems("b", "two") == [(NameState.TOO_MANY, "")]
-        proxy.store.delete_service(ServiceKey("one", "a"))
-        proxy.derive()
-        assert proxy.problems("b", "two") == [(NameState.PENDING, "")]
+        assert "b.example.com" in proxy.endpoints.hosts

@@ -136,6 +136,16 @@ def test_a_snapshot_has_the_addresses_of_all_nodes(store):
     assert after.revision == before.revision + 1
 
 
+def test_the_addresses_that_nodes_had_in_an_earlier_run_count_until_others_are_set():
+    nodes = frozenset({"192.0.2.1"})
+    store = Store()
+    assert store.snapshot().node_addresses is None
+    store.resume(Snapshot({}, node_addresses=nodes))
+    assert store.snapshot().node_addresses == nodes
+    store.set_node_addresses(None)
+    assert store.snapshot().node_addresses is None
+
+
 def test_an_unchanged_object_of_a_list_stays_the_same_object(store):
     store.put_slice(slice_of("192.0.2.3", key="cart-2"))
     before = store.snapshot().services[CART].slices

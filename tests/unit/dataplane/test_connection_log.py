@@ -12,6 +12,7 @@ from .rig import Clock, connection_lines
 from .waiting import until
 
 ALL = Tuning(connection_log=1.0)
+WHOSE = "shop/web:http", "10.0.0.7"
 
 
 @pytest.fixture
@@ -161,12 +162,12 @@ async def test_without_the_setting_nothing_is_logged(build, lines):
 def test_a_share_is_logged(lines):
     numbers = iter([0.0, 0.0099, 0.01, 0.5, 0.9999])
     log = ConnectionLog(0.01, lambda: next(numbers))
-    assert [log.takes_next() for _ in range(5)] == [True, True, False, False, False]
+    assert [log.takes_next(*WHOSE) for _ in range(5)] == [True, True, False, False, False]
 
 
 def test_nothing_is_collected_for_a_log_that_is_not_read(caplog):
     caplog.set_level(logging.WARNING, LOGGER)
-    assert not ConnectionLog(1.0).takes_next()
+    assert not ConnectionLog(1.0).takes_next(*WHOSE)
 
 
 def test_sides_are_words():

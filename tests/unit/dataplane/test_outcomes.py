@@ -73,7 +73,8 @@ def test_an_ejection_is_logged_when_it_begins_and_when_it_ends(group, caplog):
     group.outcomes.answered(POD_A, 2.0)
     assert [record.getMessage() for record in caplog.records] == [
         "shop/web:http: endpoint ejected: "
-        "10.0.0.1:80 refuses connections: nothing listens on port 80 there",
+        "10.0.0.1:80 refuses connections: nothing listens on port 80 there, or a firewall rejects "
+        "them",
         "shop/web:http: endpoint is back: 10.0.0.1:80",
     ]
     assert caplog.records[0].endpoint == "10.0.0.1:80"

@@ -13,6 +13,7 @@ from userspace_proxy.model.serving import Serving
 
 from .peers import RefusingEndpoint, SilentEndpoint, TcpEndpoint
 from .rig import UNREACHABLE, Clock, no_descriptors
+from .waiters import limited, waiting
 from .waiting import until
 
 QUICK = Tuning(connect_timeout_s=0.02)
@@ -296,6 +297,18 @@ async def test_the_end_of_a_dial_that_was_not_counted_ends_no_other(rig):
     assert group.loads.of(silent) == 1
     after.close()
     assert group.loads.of(silent) == 0
+
+
+async def test_a_client_waits_for_an_ejected_endpoint_at_its_limit(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address, **limited(1))
+    _, server = await rig.pair(web, pod)
+    await until(lambda: all(connection.up for connection in rig.connections.open))
+    web.group.outcomes.failed(pod.address, errno.ECONNREFUSED, rig.engine.reactor.now)
+    (client,) = await waiting(rig, web, 1)
+    await client.send(b"waited")
+    server.reset()
+    assert await (await pod.accept()).read() == b"waited"
 
 
 async def test_an_endpoint_that_is_the_dialling_socket_itself_counts_as_refusing(rig):

@@ -50,6 +50,17 @@ def ask(address):
         return client.recv(100)
 
 
+def test_connections_are_a_list_while_they_are_observed(one):
+    with Proxy.in_thread() as proxy:
+        web = proxy.add_service("web", port=8080, endpoints=[one])
+        with proxy.observe(web.key, failed=True) as failed, proxy.observe() as seen:
+            assert ask(web.address) == b"one"
+            web.set_endpoints([("127.0.0.1", 1)])
+            with pytest.raises(ConnectionResetError):
+                ask(web.address)
+        assert (len(seen), [str(each.event) for each in failed]) == (2, ["refused"])
+
+
 def test_its_calls_are_those_of_the_proxy_without_await(one):
     with Proxy.in_thread() as proxy:
         web = proxy.add_service("web", port=8080, endpoints=[one])

@@ -75,6 +75,52 @@ def test_a_dead_endpoint_costs_no_request(run):
     run(main())
 
 
+def test_connections_are_a_list_while_they_are_observed(run):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            dead = free_address()
+            web = await proxy.add_service("web", port=8080, endpoints=[dead, one])
+            cart = await proxy.add_service("cart", port=8080, endpoints=[one])
+            async with proxy.observe(web.key) as seen, proxy.observe(saved=True) as saved:
+                for service in (web, web, cart):
+                    assert await ask(service.address) == b"one"
+                await until(lambda: len(seen) == 3)
+            await ask(web.address)
+            assert sorted(str(each.event) for each in seen) == ["ended", "ended", "saved"]
+            assert {each.endpoint for each in seen} == {one}
+            assert [(str(each.event), each.failed[0].endpoint) for each in saved] == [
+                ("saved", dead),
+                ("ended", dead),
+            ]
+
+    run(main())
+
+
+def test_after_the_block_what_has_ended_is_in_the_list(run):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[one])
+            async with proxy.observe("default/web", client="127.0.0.1") as seen:
+                assert await ask(web.address) == b"one"
+                await until(lambda: not proxy.status().ports[0].endpoints[0].active)
+            assert [each.service for each in seen] == [str(web.key)]
+
+    run(main())
+
+
+def test_what_is_not_served_cannot_be_observed(run):
+    async def main():
+        async with Proxy() as proxy:
+            with pytest.raises(LookupError, match="there is no Service port of 'default/web'"):
+                async with proxy.observe(ServiceKey("default", "web")):
+                    pass
+            with pytest.raises(ValueError, match=r"'10\.0\.0' is not an IP address"):
+                async with proxy.observe(client="10.0.0"):
+                    pass
+
+    run(main())
+
+
 def test_without_endpoints_clients_are_refused_until_there_is_one_at_the_same_address(run):
     async def main():
         async with backend(b"one") as one, Proxy() as proxy:

@@ -1,9 +1,13 @@
+import contextlib
+import errno
+import os
 import socket
 import struct
 import threading
 
 import pytest
 
+from tests.netns import Net
 from tests.unit.port_numbers import free_port
 from userspace_proxy.explain.dial import dial, dial_all
 from userspace_proxy.model import CauseCode, SocketAddress
@@ -87,3 +91,64 @@ def test_all_addresses_are_dialled_once(listener):
         str(dead): False,
     }
     assert dial_all([]) == {}
+
+
+REFUSES, UNREACHABLE, FAILS = (
+    CauseCode.ENDPOINT_REFUSES,
+    CauseCode.ENDPOINT_UNREACHABLE,
+    CauseCode.ENDPOINT_FAILS,
+)
+REJECTIONS = [
+    ("ip", "tcp reset", errno.ECONNREFUSED, REFUSES),
+    ("ip", "icmp type port-unreachable", errno.ECONNREFUSED, REFUSES),
+    ("ip", "icmp type host-unreachable", errno.EHOSTUNREACH, UNREACHABLE),
+    ("ip", "icmp type net-unreachable", errno.ENETUNREACH, UNREACHABLE),
+    ("ip", "icmp type host-prohibited", errno.EHOSTUNREACH, UNREACHABLE),
+    ("ip", "icmp type net-prohibited", errno.ENETUNREACH, UNREACHABLE),
+    ("ip", "icmp type admin-prohibited", errno.EHOSTUNREACH, UNREACHABLE),
+    ("ip", "icmp type prot-unreachable", errno.ENOPROTOOPT, FAILS),
+    ("ip6", "tcp reset", errno.ECONNREFUSED, REFUSES),
+    ("ip6", "icmpv6 type port-unreachable", errno.ECONNREFUSED, REFUSES),
+    ("ip6", "icmpv6 type addr-unreachable", errno.EHOSTUNREACH, UNREACHABLE),
+    ("ip6", "icmpv6 type no-route", errno.ENETUNREACH, UNREACHABLE),
+    ("ip6", "icmpv6 type admin-prohibited", errno.EACCES, FAILS),
+    ("ip6", "icmpv6 type policy-fail", errno.EACCES, FAILS),
+    ("ip6", "icmpv6 type reject-route", errno.EACCES, FAILS),
+]
+
+
+def rejecting(number):
+    """Return where packets are rejected in one way, though something listens."""
+    family = REJECTIONS[number][0]
+    return SocketAddress("127.0.0.1" if family == "ip" else "::1", 9000 + number)
+
+
+@pytest.fixture(scope="module")
+def rejected():
+    """What dials of all addresses at once have met: ICMP that arrives during connect() is lost."""
+    net = Net("rejecting")
+    rules = [
+        f"nft add rule {family} t c tcp dport {rejecting(number).port} reject with {how}"
+        for number, (family, how, _, _) in enumerate(REJECTIONS)
+    ]
+    hook = "{ type filter hook input priority 0; }"
+    for family in ("ip", "ip6"):
+        net.run(f"nft add table {family} t; nft add chain {family} t c '{hook}'")
+    net.run("; ".join(rules))
+    addresses = [rejecting(number) for number in range(len(REJECTIONS))]
+    with net, contextlib.ExitStack() as servers:
+        for address in addresses:
+            family = socket.AF_INET6 if ":" in address.ip else socket.AF_INET
+            servers.enter_context(socket.create_server((address.ip, address.port), family=family))
+        yield dial_all(addresses)
+    net.close()
+
+
+@pytest.mark.parametrize(
+    "number", range(len(REJECTIONS)), ids=lambda number: " ".join(REJECTIONS[number][:2])
+)
+def test_a_rejection_by_a_firewall_has_a_cause_that_names_firewalls(rejected, number):
+    _, _, error, code = REJECTIONS[number]
+    result = rejected[str(rejecting(number))]
+    assert (result.error, result.cause.code) == (os.strerror(error), code)
+    assert "firewall" in (result.cause.hint if code is FAILS else result.cause.sentence)

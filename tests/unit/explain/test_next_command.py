@@ -6,6 +6,7 @@ from userspace_proxy.facts import SourceFacts
 from userspace_proxy.model import Cause, CauseCode, Protocol
 from userspace_proxy.policy.causes import none_ready, not_listening, resets
 
+from ..model.samples import service
 from .subjects import make_subject
 
 LIVE = make_subject()
@@ -14,11 +15,12 @@ FROM_FILES = make_subject(source=FILES_SOURCE)
 PLANNED = make_subject(is_live=False)
 API, FILES = {"source": ("--kubeconfig=k",)}, {"source": ("--manifests=m",)}
 EMPTY = Cause(CauseCode.SLICE_EMPTY, "empty", "shop/web")
+FORBIDDEN = Cause(CauseCode.ENDPOINT_NOT_ALLOWED, "not dialled", "db.example.com")
 DEAD = resets(make_address("[fd00::1]:80"))
 ODD = Cause(CauseCode("a-code-of-a-newer-proxy"), "?")
 
 
-NOT_READY = none_ready(2)
+NOT_READY = none_ready(service(), 2)
 UNOPENED = not_listening("Address already in use", "")
 UDP = make_subject(make_port(protocol=Protocol.UDP), source=FILES_SOURCE)
 
@@ -36,6 +38,14 @@ UDP = make_subject(make_port(protocol=Protocol.UDP), source=FILES_SOURCE)
             "kubectl get pods -A -o wide --field-selector status.podIP=fd00::1",
             id="about-an-endpoint",
         ),
+        pytest.param(
+            FORBIDDEN,
+            LIVE,
+            {},
+            "kubectl get endpointslices -n shop -l kubernetes.io/service-name=web -o yaml",
+            id="about-a-name",
+        ),
+        pytest.param(FORBIDDEN, FROM_FILES, {}, "", id="what-is-not-dialled"),
         pytest.param(
             EMPTY,
             PLANNED,
@@ -65,7 +75,7 @@ UDP = make_subject(make_port(protocol=Protocol.UDP), source=FILES_SOURCE)
             id="without-a-cluster",
         ),
         pytest.param(DEAD, FROM_FILES, {"has_dialled": True}, "", id="dialled"),
-        pytest.param(DEAD, FROM_FILES, {"is_elsewhere": True}, "", id="cannot-be-dialled"),
+        pytest.param(DEAD, FROM_FILES, {"can_dial": False}, "", id="cannot-be-dialled"),
         pytest.param(DEAD, UDP, {}, "", id="udp-is-not-dialled"),
         pytest.param(EMPTY, FROM_FILES, {"source": ("--server=:1",)}, "", id="all-is-said"),
         pytest.param(EMPTY, PLANNED, FILES, "", id="all-of-manifests-is-said"),

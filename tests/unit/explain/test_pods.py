@@ -33,6 +33,12 @@ def judge(*pods, targets=(), has_endpoints=True, service=WEB):
             id="similar-value",
         ),
         pytest.param(
+            [pod("a", app="Web")],
+            "No pod in shop has the labels app=web; pod a has app=Web",
+            "Did you mean app=Web?",
+            id="upper-case",
+        ),
+        pytest.param(
             [pod("a", ap="web")],
             "No pod in shop has the labels app=web; pod a has ap=web",
             "Did you mean ap=web?",

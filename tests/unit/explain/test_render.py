@@ -8,7 +8,10 @@ from userspace_proxy.explain import explain, render_json, render_text
 from .subjects import make_dead_endpoint, make_subject
 
 DEAD = make_port(endpoints=(make_dead_endpoint("10.244.1.8:80"),))
-REFUSES = "10.244.1.8:80 refuses connections: nothing listens on port 80 there"
+REFUSES = (
+    "10.244.1.8:80 refuses connections: nothing listens on port 80 there, or a firewall rejects "
+    "them"
+)
 
 
 def test_text_ends_with_one_sentence_and_the_next_command():
@@ -23,9 +26,10 @@ def test_text_ends_with_one_sentence_and_the_next_command():
         f"  ✕ endpoints  Clients fail: {REFUSES}",
         f"               ✕ 10.244.1.8:80: {REFUSES.partition(' ')[2]} (2 times, last 3 s ago)",
         "               -> Compare targetPort with the port on which the container listens, and on "
-        "which address",
+        "which address; if they agree, look for a NetworkPolicy or firewall that rejects packets "
+        "to it",
         "",
-        "Clients fail: 10.244.1.8:80 refuses connections: nothing listens on port 80 there.",
+        f"Clients fail: {REFUSES}.",
         "next: kubectl get pods -A -o wide --field-selector status.podIP=10.244.1.8",
     ]
 

@@ -60,7 +60,7 @@ def test_the_steps_are_in_the_order_of_a_connections_path():
         pytest.param(
             {"connections": 0},
             True,
-            "Clients are served by 2 endpoints; none has connected since the proxy started",
+            "Clients are served by 2 endpoints; no client has connected since the proxy started",
             id="unused",
         ),
         pytest.param({}, False, "Clients would be served by 2 endpoints", id="planned"),
@@ -75,7 +75,8 @@ def test_the_worst_step_is_the_sentence():
     explanation = explain(make_subject(make_port(endpoints=(dead,))))
     assert explanation.level is Level.TROUBLE
     assert explanation.sentence == (
-        "Clients fail: 10.244.1.8:80 refuses connections: nothing listens on port 80 there"
+        "Clients fail: 10.244.1.8:80 refuses connections: nothing listens on port 80 there, or a "
+        "firewall rejects them"
     )
     assert explanation.next.endswith("status.podIP=10.244.1.8")
 
@@ -88,8 +89,8 @@ def test_an_endpoint_has_its_cause_how_often_and_when_and_what_it_served():
     assert step.details == (
         (
             Level.TROUBLE,
-            "10.244.1.8:80 on node-b: refuses connections: nothing listens on port 80 there "
-            "(2 times, last 3 s ago); it served 20 connections before",
+            "10.244.1.8:80 on node-b: refuses connections: nothing listens on port 80 there, or a "
+            "firewall rejects them (2 times, last 3 s ago); it served 20 connections before",
         ),
         (Level.OK, "10.244.1.7:80: ready"),
     )
@@ -200,14 +201,17 @@ def test_the_node_is_part_of_the_path(changes, topic, level, text):
     assert (step.level, step.what) == (level, text)
 
 
+HELD_BY = "node port 30080/TCP is held by nginx"
+
+
 def test_an_address_that_is_not_reached_is_trouble():
     lost = make_frontend("192.0.2.1:30080", "NodePort", "held by another program", is_reached=False)
     (step,) = steps_of(
-        explain(make_subject(make_port(frontends=(lost,), problem="nginx has it"))), "address"
+        explain(make_subject(make_port(frontends=(lost,), problem=HELD_BY))), "address"
     )
     assert step.level is Level.TROUBLE
     assert step.what == (
-        "192.0.2.1:30080/TCP, NodePort: held by another program; Not served: nginx has it"
+        "192.0.2.1:30080/TCP, NodePort, is not served: node port 30080/TCP is held by nginx"
     )
 
 
@@ -299,7 +303,7 @@ ENDPOINTS = (make_endpoint("10.244.1.7:80"), make_endpoint("10.244.1.8:80", "not
             {"10.244.1.7:80": False, "10.244.1.8:80": True},
             Level.TROUBLE,
             "1 of 1 used endpoint failed: 10.244.1.7:80 refuses connections: nothing listens on "
-            "port 80 there",
+            "port 80 there, or a firewall rejects them",
             id="used-one-refuses",
         ),
     ],
@@ -312,6 +316,13 @@ def test_dials_are_judged_by_the_endpoints_that_are_used(results, level, what):
         f"10.244.1.7:80: {_said(results['10.244.1.7:80'])}",
         f"10.244.1.8:80 (not ready): {_said(results['10.244.1.8:80'])}",
     ]
+
+
+def test_dials_of_endpoints_that_are_not_used_are_no_success():
+    results = dials(**{"10.244.1.8:80": False})
+    explanation = explain(make_subject(make_port(endpoints=ENDPOINTS[1:])), dials=results)
+    (step,) = steps_of(explanation, "dial")
+    assert step.what == "1 endpoint dialled from this machine, none of them used"
 
 
 def _said(answers):
@@ -364,7 +375,7 @@ def test_the_sentence_counts_clients_that_are_dropped():
         "(2 times, last 4 s ago)"
     )
     inside, outside = make_two_sides()
-    elsewhere = replace(none_local({"node-b"}, 1, "externalTrafficPolicy"), count=3)
+    elsewhere = replace(none_local(["node-b"], "externalTrafficPolicy"), count=3)
     subject = make_subject(inside, replace(outside, turned_away=(elsewhere,)), service="shop/front")
     explanation = explain(subject)
     assert explanation.sentence == (

@@ -52,7 +52,14 @@ def served(**changes):
             True,
             id="left-after-a-failed-dial",
         ),
-        pytest.param(served(sent_bytes=0), True, id="asked-without-an-answer"),
+        pytest.param(served(sent_bytes=0), False, id="one-way"),
+        pytest.param(
+            served(sent_bytes=0, ended_by=EndedBy.ENDPOINT), True, id="closed-without-an-answer"
+        ),
+        pytest.param(served(sent_bytes=0, cause="reset"), True, id="left-without-an-answer"),
+        pytest.param(
+            served(sent_bytes=0, cause="idle", ended_by=EndedBy.PROXY), True, id="never-closed"
+        ),
         pytest.param(served(sent_bytes=0, received_bytes=0), False, id="never-asked"),
         pytest.param(served(sent_bytes=0, kind="flow"), False, id="one-way-datagrams"),
     ],
@@ -113,7 +120,7 @@ def test_a_client_is_selected_by_its_address_without_the_port(client, ip):
 
 def test_several_kinds_select_what_any_of_them_does():
     either = ConnectionFilter(failed=True, saved=True)
-    saved, failed = served(failed=(DEAD,)), served(sent_bytes=0)
+    saved, failed = served(failed=(DEAD,)), served(cause="reset", sent_bytes=0)
     assert [either.takes(one) for one in (saved, failed, served())] == [True, True, False]
     assert not ConnectionFilter(failed=True, service="other").takes(failed)
 

@@ -12,16 +12,11 @@ from userspace_proxy.facts.edges import (
 )
 
 ALICE, BOB = "10.244.0.7", "10.244.0.8"
-PODS = {ALICE: "shop/cart-1"}
 WEB = "shop/web:http"
 
 
-def pod_of(ip):
-    return PODS.get(ip, "")
-
-
 def rows(edges):
-    return [(row.client, row.service, row.connections) for row in edges.facts(pod_of).edges]
+    return [(row.client, row.service, row.connections) for row in edges.facts().edges]
 
 
 def test_calls_are_counted_by_service_and_client_until_they_are_taken():
@@ -46,10 +41,10 @@ def test_calls_that_a_full_table_has_no_place_for_are_counted_together():
 
 
 def test_the_table_has_the_busiest_first_with_their_pods():
-    edges = Edges()
-    edges.add([Calls(WEB, BOB, 1), Calls(WEB, ALICE, 2)], 0, 10.0)
-    edges.add([Calls(WEB, ALICE, 3)], 4, 12.0)
-    facts = edges.facts(pod_of)
+    edges, pod_of = Edges(), {ALICE: "shop/cart-1", BOB: ""}.__getitem__
+    edges.add([Calls(WEB, BOB, 1), Calls(WEB, ALICE, 2)], 0, 10.0, pod_of)
+    edges.add([Calls(WEB, ALICE, 3)], 4, 12.0, pod_of)
+    facts = edges.facts()
     assert rows(edges) == [(ALICE, WEB, 5), (BOB, WEB, 1)]
     assert [(row.client_pod, row.last_at) for row in facts.edges] == [
         ("shop/cart-1", 12.0),
@@ -58,10 +53,21 @@ def test_the_table_has_the_busiest_first_with_their_pods():
     assert facts.others == 4
 
 
+def test_calls_stay_with_the_pod_that_had_the_address_when_it_called():
+    edges = Edges()
+    for connections, pod in ((4, "shop/cart-1"), (3, ""), (2, "shop/api-9"), (1, "shop/cart-1")):
+        edges.add([Calls(WEB, ALICE, connections)], 0, 10.0, {ALICE: pod}.__getitem__)
+    assert [(row.client, row.client_pod, row.connections) for row in edges.facts().edges] == [
+        (ALICE, "shop/cart-1", 5),
+        (ALICE, "", 3),
+        (ALICE, "shop/api-9", 2),
+    ]
+
+
 def test_only_wanted_services_are_shown():
     edges = Edges()
     edges.add([Calls(WEB, BOB, 1), Calls("shop/db", BOB, 1)], 0, 10.0)
-    shown = edges.facts(pod_of, lambda service: service == WEB).edges
+    shown = edges.facts(lambda service: service == WEB).edges
     assert [row.service for row in shown] == [WEB]
 
 
@@ -69,7 +75,7 @@ def test_the_clients_of_one_port_take_no_more_than_its_share():
     edges = Edges()
     edges.add([Calls(WEB, str(n), 1) for n in range(EDGES_OF_A_PORT + 7)], 0, 10.0)
     edges.add([Calls("shop/db", ALICE, 1)], 0, 10.0)
-    facts = edges.facts(pod_of)
+    facts = edges.facts()
     assert (len(facts.edges), facts.others) == (EDGES_OF_A_PORT + 1, 7)
 
 
@@ -86,14 +92,14 @@ def test_a_flood_of_clients_costs_one_search_for_a_place(monkeypatch):
     flood = [Calls(WEB, f"new {n}", 1) for n in range(1000)]
     edges.add([*flood, Calls("shop/db", ALICE, 1)], 0, 20.0)
     assert searched == [WEB, "shop/db"]
-    facts = edges.facts(pod_of)
+    facts = edges.facts()
     assert (len(facts.edges), facts.others) == (EDGES_OF_A_PORT + 1, 1000)
 
 
 def test_the_table_is_bounded():
     edges = Edges()
     edges.add([Calls(f"shop/{n}", ALICE, 1) for n in range(EDGES_MAX + 5)], 0, 10.0)
-    facts = edges.facts(pod_of)
+    facts = edges.facts()
     assert (len(facts.edges), facts.others) == (EDGES_MAX, 5)
 
 
@@ -106,9 +112,9 @@ def test_a_client_that_has_not_called_for_long_makes_room(service, most, monkeyp
     edges.add([Calls(service(0), "0", 1)], 0, 20.0)
     newcomer = Calls(service(1) if service(1) == WEB else "shop/new", ALICE, 1)
     edges.add([newcomer], 0, 10.0 + STALE_S - 1)
-    assert edges.facts(pod_of).others == 1
+    assert edges.facts().others == 1
     edges.add([newcomer], 0, 10.0 + STALE_S)
-    facts = edges.facts(pod_of)
+    facts = edges.facts()
     assert (len(facts.edges), facts.others) == (most, 3)
     clients = {row.client for row in facts.edges}
     assert ALICE in clients

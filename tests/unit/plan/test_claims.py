@@ -13,11 +13,11 @@ from userspace_proxy.model import (
 from userspace_proxy.plan import IgnoredService
 from userspace_proxy.plan.claims import claims_of
 from userspace_proxy.policy import PRIMARY, NodeFacts, Scope
+from userspace_proxy.policy.bound_causes import too_many_frontends_in_namespace
 from userspace_proxy.policy.causes import (
     NOTES_MAX,
     not_ours,
     own_address,
-    too_many_frontends_in_namespace,
 )
 
 from ..model.samples import CART, CART_IP, CART_IP_V6, HTTP, WEB_IP, service

@@ -28,7 +28,7 @@ from userspace_proxy.plan import (
 )
 from userspace_proxy.policy.causes import address_taken, none_ready
 
-from ..model.samples import CART, CART_IP, POD_A, POD_B, WEB, WEB_IP
+from ..model.samples import CART, CART_IP, POD_A, POD_B, WEB, WEB_IP, service
 from .planning import with_serving
 
 HTTP = ServicePortName("shop", "cart", "http")
@@ -84,9 +84,9 @@ def test_plans_are_compared_without_their_revision():
     ("usable", "cause", "admits", "is_dropping"),
     [
         pytest.param((POD_A,), None, None, False, id="served"),
-        pytest.param((), none_ready(1), None, False, id="refused"),
-        pytest.param((POD_A,), none_ready(1), ("10.0.0.0/8",), True, id="outside"),
-        pytest.param((), none_ready(1), (), True, id="all-clients"),
+        pytest.param((), none_ready(service(), 1), None, False, id="refused"),
+        pytest.param((POD_A,), none_ready(service(), 1), ("10.0.0.0/8",), True, id="outside"),
+        pytest.param((), none_ready(service(), 1), (), True, id="all-clients"),
     ],
 )
 def test_a_port_drops_when_only_other_nodes_have_endpoints(usable, cause, admits, is_dropping):

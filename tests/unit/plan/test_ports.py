@@ -27,7 +27,8 @@ from userspace_proxy.model.endpoint_names import (
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import HealthCheck, Planner, PortPlan, Side
 from userspace_proxy.policy import ENDPOINTS_MAX, EndpointVerdict, NodeFacts
-from userspace_proxy.policy.causes import NOTES_MAX, none_ready, too_many_at_all_ports
+from userspace_proxy.policy.bound_causes import too_many_at_all_ports
+from userspace_proxy.policy.causes import NOTES_MAX, none_ready
 
 from ..model.samples import (
     CART,
@@ -77,14 +78,14 @@ class TestOnePort:
         others = slice_of("192.0.2.200", key="cart-2", ports=())
         port = the_port(service(selector=selector), slice_of(POD_A.ip), others)
         assert [note.sentence for note in port.notes] == notes * [
-            '1 of its endpoints has no port named "http"'
+            '1 of its 2 endpoints has no port named "http"'
         ]
         assert port.serving.endpoints == (POD_A,)
 
     def test_without_usable_endpoints_it_stays_in_the_plan_with_the_reason(self):
         assert the_port(service()).cause.code is CauseCode.NO_SLICE
         idle = the_port(service(), slice_of(Endpoint(POD_A.ip, **NOT_READY)))
-        assert (idle.serving.endpoints, idle.cause) == ((), none_ready(1))
+        assert (idle.serving.endpoints, idle.cause) == ((), none_ready(service(), 1))
         assert len(idle.frontends) == 1
 
     @pytest.mark.parametrize(
@@ -381,7 +382,7 @@ class TestEndpointsByName:
         problem = NameProblem("db.example.com", NameState.UNRESOLVED, "DNS has no such name")
         port = the_port(service(), self.resolved(problems=(problem,)))
         assert port.cause.code is CauseCode.NAME_UNRESOLVED
-        assert str(port.cause) == "db.example.com has no address: DNS has no such name"
+        assert str(port.cause) == "no address of db.example.com is known: DNS has no such name"
 
     def test_while_others_serve_it_is_a_note(self):
         problem = NameProblem("db.example.com", NameState.STALE, "no server answers")
@@ -393,13 +394,15 @@ class TestEndpointsByName:
         item = slice_of(Endpoint(POD_A.ip, **NOT_READY))
         problem = NameProblem("db.example.com", NameState.STALE, "no server answers")
         made = replace(self.resolved(problems=(problem,)), endpoints=item.endpoints)
-        assert the_port(service(), made).cause == none_ready(1)
+        assert the_port(service(), made).cause == none_ready(service(), 1)
 
 
-def test_the_addresses_of_nodes_are_needed_while_an_endpoint_is_found_by_name():
-    store, planner, needed = store_of(service()), Planner(NodeFacts()), []
-    for ips in ((POD_A.ip,), ()):
-        store.put_service(service(handling=Handling(found_by_name=ips)))
+def test_the_addresses_of_nodes_are_needed_while_a_service_has_endpoints_by_name():
+    item = slice_of()
+    named = ResolvedSlice(item.key, item.service, item.family, item.ports, ())
+    store, planner, needed = store_of(service(), named), Planner(NodeFacts()), []
+    for change in (lambda: None, lambda: store.delete_service(CART)):
+        change()
         planner.plan(store.snapshot())
         needed.append(planner.needs_node_addresses)
     assert needed == [True, False]

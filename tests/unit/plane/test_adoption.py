@@ -319,11 +319,12 @@ async def test_a_worker_that_sends_a_second_challenge_is_lost(idle, caplog):
     idle.channel.close()
 
 
-async def test_a_worker_that_is_silent_is_left_alone(idle):
-    ours, theirs = socket.socketpair()
-    idle.keep(theirs)
-    predecessors = idle.keep(Predecessors(asyncio.get_running_loop(), [ours]))
-    assert await predecessors.adopt(0.01) == 0
+async def test_a_worker_that_answers_late_drains_then(orphan):
+    orphan.channel.close()
+    predecessors = orphan.keep(Predecessors(asyncio.get_running_loop(), connect_to_workers(LABEL)))
+    assert await predecessors.adopt(0.0) == 0
+    predecessors.drain(0.0)
+    assert await orphan.main.ended == 0
 
 
 def open_descriptors():

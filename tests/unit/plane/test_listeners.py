@@ -206,6 +206,26 @@ def test_a_refusing_udp_port_is_kept_until_it_is_closed(workers):
     UdpPeer(port=listener.address.port).close()
 
 
+@pytest.mark.parametrize("is_at_once", [True, False])
+def test_a_udp_port_that_refused_when_it_was_closed_serves_when_it_is_opened_again(
+    workers, is_at_once
+):
+    """Also if workers haven't confirmed that they closed it."""
+    group, wanted, listener = workers.open(UDP, POD_A)
+    workers.serve(group, wanted)
+    for worker in (0, 1):
+        workers.listeners.closed_by(worker, listener.number)
+    workers.listeners.close_group(group)
+    workers.hear()
+    group, again = workers.group(), {"again": Wanted(UDP, (listener.address,))}
+    if not is_at_once:
+        workers.serve(group, again)
+    assert workers.serve(group, again, POD_A).errors == {}
+    assert workers.hear() == both(OpenListener)
+    with pytest.raises(OSError, match="in use"):
+        UdpPeer(port=listener.address.port)
+
+
 def test_a_worker_that_ends_holds_nothing_any_more(workers):
     group, wanted, listener = workers.open(UDP, POD_A)
     workers.serve(group, wanted)

@@ -4,10 +4,11 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.cluster import Store
-from userspace_proxy.facts.connection import ConnectionFilter
+from userspace_proxy.facts.connection import ConnectionFacts, ConnectionFilter
 from userspace_proxy.model import Endpoint, EndpointSlice, IPFamily, Node, ServiceKey, SliceKey
+from userspace_proxy.plane.messages import Observed
 from userspace_proxy.plane.observation import Observation, PodNames
-from userspace_proxy.status.observing import Observing
+from userspace_proxy.status.observing import Observing, Watcher
 
 from ..agent.samples import service
 from ..dataplane.rig import UNREACHABLE, Rig
@@ -57,6 +58,16 @@ def test_the_address_of_a_node_has_no_pod():
     ]
 
 
+def test_of_other_nodes_no_pod_has_a_name_here():
+    store, names = Store(), PodNames("node-1")
+    on = {"10.244.0.7": "node-1", "10.244.0.8": "node-2", "10.244.0.9": ""}
+    endpoints = tuple(Endpoint(ip, node=node, pod=f"web-{ip[-1]}") for ip, node in on.items())
+    store.put_service(service("web", "10.96.0.1"))
+    store.put_slice(EndpointSlice(SliceKey(*WEB), WEB, IPFamily.IPV4, (), endpoints))
+    snapshot = store.snapshot()
+    assert [names.of(snapshot, ip) for ip in on] == ["shop/web-7", "", "shop/web-9"]
+
+
 @pytest.fixture
 async def rig():
     rig = Rig()
@@ -70,13 +81,35 @@ async def test_connections_reach_a_watcher_with_the_pod_of_their_client(rig):
     observation = Observation(rig.plane, observing, lambda: snapshot)
     task = asyncio.create_task(observation.run())
     web = rig.service(rig.refusing())
-    with observing.watch(ConnectionFilter(failed=True)) as watcher:
+    with observing.watch(Watcher(ConnectionFilter(failed=True))) as watcher:
         await until(lambda: rig.engine.connection_log is not None)
         assert await rig.resets_a_client(web)
         (one,) = await watcher.take(30.0)
         assert (one.service, one.client_pod) == ("shop/web:http", "shop/web-7")
     await until(lambda: rig.engine.connection_log is None)
     task.cancel()
+
+
+async def test_calls_stay_with_the_pod_that_had_the_address(rig):
+    store, observing = Store(), Observing()
+    Observation(rig.plane, observing, store.snapshot)
+    web = rig.service(rig.refusing())
+    for pod in ("web-7", "web-8"):
+        put(store, ("127.0.0.1", pod))
+        assert await rig.resets_a_client(web)
+        await rig.plane.refresh()
+    edges = observing.edges(ConnectionFilter()).edges
+    assert [(edge.client_pod, edge.connections) for edge in edges] == [
+        ("shop/web-7", 1),
+        ("shop/web-8", 1),
+    ]
+
+
+async def test_what_arrives_without_a_watcher_is_not_named(rig):
+    looked_up = []
+    Observation(rig.plane, Observing(), lambda: looked_up.append("names"))
+    rig.plane.on_observed(Observed([ConnectionFacts(client="10.244.0.7:1")], []))
+    assert looked_up == []
 
 
 async def test_clients_are_counted_without_a_watcher(rig):

@@ -1,9 +1,16 @@
 """What a worker observes, with real connections and flows."""
 
+import socket
+
 import pytest
 
 from userspace_proxy.dataplane import Tuning
-from userspace_proxy.facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter
+from userspace_proxy.facts.connection import (
+    ConnectionEvent,
+    ConnectionFacts,
+    ConnectionFilter,
+    LeftOut,
+)
 from userspace_proxy.facts.counters import GroupCounters
 from userspace_proxy.model import Handling, Hold
 from userspace_proxy.plane.messages import OBSERVED_MAX, GroupReport, Observed
@@ -14,6 +21,7 @@ from ..dataplane.rig import UNREACHABLE, Clock, Rig
 from ..dataplane.waiting import until
 
 ALL = ConnectionFilter()
+WEB, ALICE = "shop/web:http", "10.0.0.7"
 HELD = Handling(hold=Hold(60.0))
 
 
@@ -24,7 +32,7 @@ class Observer:
         self.rig = rig
         self.wanted = wanted
         self.records = []
-        self.left_out = 0
+        self.left_out = []
         rig.plane.on_observed = self.take
         rig.plane.observe([wanted])
 
@@ -123,6 +131,33 @@ async def test_a_connection_whose_endpoint_never_answers_has_no_first_byte(rig):
     assert observer.records[0].first_byte_s is None
 
 
+async def test_a_client_that_only_sends_has_not_failed(rig):
+    observer = Observer(rig)
+    client, server = await rig.both_ends()
+    await client.send(b"a line of syslog")
+    client.finish()
+    assert await server.read_all() == b"a line of syslog"
+    server.close()
+    await observer.events(1)
+    (one,) = observer.records
+    assert (one.cause, one.ended_by, one.is_failed) == ("complete", "client", False)
+
+
+async def test_an_endpoint_that_closes_before_it_has_everything_has_closed_first(rig):
+    observer = Observer(rig)
+    pod = rig.endpoint()
+    # Less than the client sends, so the rest stays in the proxy's socket.
+    pod.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client, server = await rig.pair(rig.service(pod.address), pod)
+    await client.send(bytes(100_000))
+    client.finish()
+    await until(lambda: all(c.up and c.up.is_ended for c in rig.connections.open))
+    server.finish()
+    await observer.events(1)
+    (one,) = observer.records
+    assert (one.cause, one.ended_by, one.is_failed) == ("complete", "endpoint", True)
+
+
 async def test_a_saved_connection_is_observed_at_once_and_at_its_end(rig):
     observer = Observer(rig, ConnectionFilter(saved=True))
     dead, pod = rig.refusing(), rig.endpoint()
@@ -209,6 +244,18 @@ async def test_a_flow_is_observed_when_it_is_saved_and_when_it_ends(rig):
     assert one.is_saved
 
 
+async def test_a_flow_that_was_answered_at_once_is_plain(rig, monkeypatch):
+    asked = []
+    Observer(rig, ConnectionFilter(failed=True))
+    ring = rig.link._worker._ring
+    monkeypatch.setattr(ring, "has_room", lambda *_, is_plain=False: asked.append(is_plain))
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    await exchange(rig.udp_client(dns), pod)
+    dns.carrier.end(rig.flow, "idle")
+    assert asked == [True]
+
+
 async def test_an_endpoint_that_has_refused_a_flow_was_dialled_once(rig):
     observer = Observer(rig)
     pod = rig.udp_peer()
@@ -241,7 +288,7 @@ async def test_what_no_filter_takes_is_left_to_no_reader(rig):
     pod = rig.endpoint()
     await finished(rig, rig.service(pod.address), pod)
     await until(lambda: not rig.connections.open)
-    assert (observer.ask(), observer.left_out) == ([], 0)
+    assert (observer.ask(), observer.left_out) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -250,23 +297,25 @@ async def test_what_no_filter_takes_is_left_to_no_reader(rig):
         ([ALL], True),
         ([ConnectionFilter(failed=True)], False),
         ([ConnectionFilter(failed=True), ConnectionFilter(saved=True)], False),
-        ([ConnectionFilter(failed=True), ConnectionFilter(client="10.0.0.7")], True),
+        ([ConnectionFilter(failed=True), ConnectionFilter(client=ALICE)], True),
+        ([ConnectionFilter(failed=True), ConnectionFilter(client="10.0.0.8")], False),
+        ([ConnectionFilter(service="shop/db"), ConnectionFilter(service="shop/web")], True),
+        ([ConnectionFilter(service="shop/db")], False),
         ([ConnectionFilter(failed=True, slow_s=1.0)], True),
     ],
 )
 async def test_no_fields_are_collected_of_what_no_filter_can_take(rig, filters, takes):
     ring = RecordRing(rig.engine)
     ring.observe(filters)
-    assert ring.has_room(is_plain=True) is takes
-    assert ring.has_room()
-    assert ring.observe(filters).left_out == 0
+    assert ring.has_room(WEB, ALICE, is_plain=True) is takes
+    assert ring.observe(filters).left_out == []
 
 
 async def test_a_connection_that_was_served_at_once_is_plain(rig, monkeypatch):
     asked = []
     Observer(rig, ConnectionFilter(failed=True))
     ring = rig.link._worker._ring
-    monkeypatch.setattr(ring, "has_room", lambda *, is_plain=False: asked.append(is_plain))
+    monkeypatch.setattr(ring, "has_room", lambda *_, is_plain=False: asked.append(is_plain))
     dead, pod = rig.refusing(), rig.endpoint()
     await finished(rig, rig.service(pod.address), pod)
     await until(lambda: asked == [True])
@@ -278,12 +327,44 @@ async def test_a_full_ring_counts_what_it_leaves_out(rig):
     ring, one = RecordRing(rig.engine), ConnectionFacts()
     ring.observe([ALL])
     for _ in range(OBSERVED_MAX + 5):
-        if ring.has_room():
+        if ring.has_room(WEB, ALICE):
             ring.put(one, lambda: None)
+    # The connection log takes it, too, so it has the fields of one that there is no room for.
     ring.put(one, lambda: None)
     observed = ring.observe([ALL])
-    assert (len(observed.records), observed.left_out) == (OBSERVED_MAX, 5)
-    assert ring.observe([ALL]) == Observed([], 0)
+    assert (len(observed.records), observed.left_out) == (OBSERVED_MAX, [LeftOut(ALL, 6)])
+    assert ring.observe([ALL]) == Observed([], [])
+
+
+async def test_what_is_left_out_counts_for_those_that_may_have_wanted_it(rig):
+    ring = RecordRing(rig.engine)
+    web, failed = ConnectionFilter(service="shop/web"), ConnectionFilter(failed=True)
+    bob = ConnectionFilter(client="10.0.0.8")
+    ring.observe([ALL, web, failed, bob])
+    for _ in range(OBSERVED_MAX // 4):
+        ring.put(ConnectionFacts(service=WEB, event=ConnectionEvent.REFUSED), lambda: None)
+    for service, is_plain in ((WEB, True), ("shop/db", True), ("shop/db", False)):
+        assert not ring.has_room(service, ALICE, is_plain=is_plain)
+    left_out = ring.observe([bob]).left_out
+    assert left_out == [LeftOut(ALL, 3), LeftOut(web, 1), LeftOut(failed, 1)]
+
+
+async def test_a_filter_that_takes_everything_leaves_the_others_their_room(rig):
+    ring, refused = RecordRing(rig.engine), ConnectionFacts(event=ConnectionEvent.REFUSED)
+    ring.observe([ALL, ConnectionFilter(failed=True)])
+    for _ in range(500):
+        if ring.has_room(WEB, ALICE, is_plain=True):
+            ring.put(ConnectionFacts(event=ConnectionEvent.HELD), lambda: None)
+    for _ in range(2):
+        assert ring.has_room(WEB, ALICE)
+        ring.put(refused, lambda: None)
+    # It may have failed, so its fields are collected; but it is one more that ALL takes.
+    assert ring.has_room(WEB, ALICE)
+    ring.put(ConnectionFacts(event=ConnectionEvent.HELD), lambda: None)
+    observed = ring.observe([ALL])
+    assert observed.records.count(refused) == 2
+    kept = len(observed.records) - 2
+    assert (kept, observed.left_out) == (OBSERVED_MAX // 2, [LeftOut(ALL, 501 - kept)])
 
 
 def drops(**figures):

@@ -15,7 +15,6 @@ from userspace_proxy.model import (
 from userspace_proxy.policy.causes import (
     NOTES_MAX,
     address_taken,
-    and_more,
     dial_failed,
     external_ip_off,
     fault_on_purpose,
@@ -37,12 +36,6 @@ from userspace_proxy.policy.causes import (
     slice_orphaned,
     some_lack_port,
     source_denied,
-    too_many_at_all_ports,
-    too_many_endpoints,
-    too_many_external_ips,
-    too_many_frontends,
-    too_many_frontends_in_namespace,
-    too_many_in_namespace,
 )
 
 from ..model.samples import ALICE, CART, HTTP, service, slice_of
@@ -58,25 +51,29 @@ SELECTING = service(selector=(("app", "web"), ("tier", "front")))
         pytest.param(
             errno.ECONNREFUSED,
             CauseCode.ENDPOINT_REFUSES,
-            "10.244.0.3:8080 refuses connections: nothing listens on port 8080 there",
+            "10.244.0.3:8080 refuses connections: nothing listens on port 8080 there, or a "
+            "firewall rejects them",
             id="refused",
         ),
         pytest.param(
             errno.ETIMEDOUT,
             CauseCode.ENDPOINT_SILENT,
-            "10.244.0.3:8080 does not answer: packets are dropped, or the pod hangs",
+            "10.244.0.3:8080 does not answer: packets are dropped, its program hangs, or its host "
+            "is gone",
             id="silent",
         ),
         pytest.param(
             errno.EHOSTUNREACH,
             CauseCode.ENDPOINT_UNREACHABLE,
-            "no route to 10.244.0.3: that address does not exist, or its node is down",
+            "10.244.0.3:8080 is unreachable: no host has that address, its node is down, or a "
+            "firewall rejects packets to it",
             id="no-such-host",
         ),
         pytest.param(
             errno.ENETUNREACH,
             CauseCode.ENDPOINT_UNREACHABLE,
-            "no route to 10.244.0.3: that address does not exist, or its node is down",
+            "10.244.0.3:8080 is unreachable: no host has that address, its node is down, or a "
+            "firewall rejects packets to it",
             id="no-route",
         ),
         pytest.param(
@@ -111,9 +108,10 @@ def test_a_failed_dial_is_worded_by_its_errno(number, code, sentence):
     assert (cause.count, cause.first_at, cause.last_at) == (9, 3.0, 5.0)
 
 
-def test_a_dial_that_this_node_forbids_has_a_hint_to_its_firewall():
-    hints = [dial_failed(POD, n, "").hint for n in (errno.EPERM, errno.EACCES, errno.EINVAL)]
-    assert ["firewall" in hint for hint in hints] == [True, True, False]
+def test_a_dial_that_something_forbids_has_a_hint_to_firewalls():
+    numbers = errno.EPERM, errno.EACCES, errno.ENOPROTOOPT, errno.EINVAL
+    hints = [dial_failed(POD, number, "").hint for number in numbers]
+    assert ["firewall" in hint for hint in hints] == [True, True, True, False]
 
 
 def test_an_endpoint_that_ends_connections_without_an_answer():
@@ -128,16 +126,6 @@ def test_an_external_ip_that_is_not_served_names_the_flag():
     assert (cause.object, "--allow-external-ips" in cause.hint) == ("203.0.113.7", True)
 
 
-def test_too_many_external_ips_name_the_first_one_the_bound_and_a_remedy():
-    cause = too_many_external_ips("203.0.113.7", 100)
-    assert (cause.code, cause.object) == (CauseCode.EXTERNAL_IP_OFF, "203.0.113.7")
-    assert str(cause) == (
-        "external IP 203.0.113.7 and those after it are not served: "
-        "a Service with as many ports may have 100"
-    )
-    assert "Divide" in cause.hint
-
-
 def test_reasons_that_a_service_itself_gives_keep_their_words():
     taken = address_taken("10.96.0.7:80/TCP is already held by shop/web", "10.96.0.7:80/TCP")
     causes = [not_followed("no effect", "annotation x"), not_ours("served by DNS alone"), taken]
@@ -147,23 +135,6 @@ def test_reasons_that_a_service_itself_gives_keep_their_words():
         (CauseCode.ADDRESS_TAKEN, taken.sentence, "10.96.0.7:80/TCP"),
     ]
     assert taken.hint
-
-
-def test_too_many_endpoints_are_a_cause_with_the_bound_and_a_remedy():
-    cause = too_many_endpoints(10_000)
-    assert cause.code is CauseCode.TOO_MANY_ENDPOINTS
-    assert str(cause) == "it has more than 10,000 endpoints, and the others are left out"
-    assert "10,000 endpoints" in cause.hint
-
-
-def test_too_many_endpoints_of_all_ports_name_the_service_or_the_namespace_the_bound_and_a_remedy():
-    service, namespace = too_many_at_all_ports(CART, 500), too_many_in_namespace("shop", 5_000)
-    assert {service.code, namespace.code} == {CauseCode.TOO_MANY_ENDPOINTS}
-    assert "the ports of shop/cart together have more than 500 endpoints" in str(service)
-    assert "namespace shop together have more than 5,000 endpoints" in str(namespace)
-    assert (service.object, namespace.object) == ("shop/cart", "namespace shop")
-    assert service.hint
-    assert namespace.hint
 
 
 def test_causes_of_this_node_have_a_remedy():
@@ -299,7 +270,7 @@ def test_a_port_that_no_pod_has_is_a_name_of_a_target_port():
 @pytest.mark.parametrize(
     ("port", "have", "total", "sentence"),
     [
-        pytest.param(HTTP, 2, 3, '1 of its endpoints has no port named "http"', id="one"),
+        pytest.param(HTTP, 2, 3, '1 of its 3 endpoints has no port named "http"', id="one"),
         pytest.param(
             ServicePort("", 80, "TCP"), 1, 3, "2 of its 3 endpoints have no unnamed port", id="two"
         ),
@@ -317,7 +288,8 @@ def test_endpoints_without_a_port_that_others_have_are_counted(port, have, total
 def test_endpoints_that_may_not_be_used_have_a_remedy():
     refused = none_usable(CauseCode.ENDPOINT_NOT_ALLOWED, [(1, "refused")], 1)
     assert refused.hint == (
-        "Endpoints must be addresses of pods, or of hosts that aren't nodes: edit the slice"
+        "Endpoints must be addresses of pods or of other hosts, not of Services, and no node "
+        "ports: correct the EndpointSlice"
     )
     assert none_usable(CauseCode.NOT_READY, [(1, "not ready")], 1).hint == ""
 
@@ -331,35 +303,48 @@ def test_a_cluster_ip_of_this_node_is_the_object_of_its_cause():
 @pytest.mark.parametrize(
     ("cause", "sentence"),
     [
-        pytest.param(none_ready(1), "its only endpoint is not ready", id="one-not-ready"),
-        pytest.param(none_ready(3), "none of its 3 endpoints is ready", id="none-ready"),
         pytest.param(
-            none_ready(1, 1),
+            none_ready(SELECTING, 1), "its only endpoint is not ready", id="one-not-ready"
+        ),
+        pytest.param(none_ready(SELECTING, 3), "none of its 3 endpoints is ready", id="none-ready"),
+        pytest.param(
+            none_ready(SELECTING, 1, 1),
             "its only endpoint is terminating and doesn't serve any more",
             id="one-ended",
         ),
         pytest.param(
-            none_ready(3, 1),
+            none_ready(SELECTING, 3, 1),
             "none of its 3 endpoints is ready, and 1 of them is terminating",
             id="one-of-several-ended",
         ),
         pytest.param(
-            none_ready(3, 3),
+            none_ready(SELECTING, 3, 3),
             "none of its 3 endpoints is ready, and all are terminating",
             id="all-ended",
         ),
         pytest.param(
-            none_local(["node-2"], 1, "internalTrafficPolicy"),
+            none_local(["node-2"], "internalTrafficPolicy"),
             "its only endpoint is on node node-2, and the traffic policy is Local",
             id="on-another-node",
         ),
         pytest.param(
-            none_local([""], 1, "internalTrafficPolicy"),
-            "its only endpoint is on another node, and the traffic policy is Local",
+            none_local([""], "internalTrafficPolicy"),
+            "its only endpoint has no nodeName, and the traffic policy is Local",
             id="on-an-unnamed-node",
         ),
         pytest.param(
-            none_local(["node-2", "node-3"], 2, "internalTrafficPolicy"),
+            none_local(["", ""], "internalTrafficPolicy"),
+            "none of its 2 endpoints has a nodeName, and the traffic policy is Local",
+            id="on-unnamed-nodes",
+        ),
+        pytest.param(
+            none_local(["node-2", ""], "internalTrafficPolicy"),
+            "its 2 endpoints are on other nodes or have no nodeName, and the traffic policy is "
+            "Local",
+            id="on-another-node-and-on-an-unnamed-one",
+        ),
+        pytest.param(
+            none_local(["node-2", "node-3"], "internalTrafficPolicy"),
             "its 2 endpoints are on other nodes, and the traffic policy is Local",
             id="on-other-nodes",
         ),
@@ -380,9 +365,48 @@ def test_endpoints_that_are_not_usable_are_counted(cause, sentence):
 
 
 def test_the_hint_of_a_policy_names_its_field():
-    assert none_local(["node-2"], 1, "externalTrafficPolicy").hint == (
+    assert none_local(["node-2"], "externalTrafficPolicy").hint == (
         "externalTrafficPolicy: Cluster uses endpoints of all nodes"
     )
+
+
+def test_endpoints_without_a_node_have_a_remedy():
+    hint = none_local([""], "internalTrafficPolicy").hint
+    assert hint.endswith("; nodeName in the EndpointSlice states where an endpoint is")
+
+
+@pytest.mark.parametrize(
+    ("cause", "hint"),
+    [
+        pytest.param(
+            none_ready(SELECTING, 2),
+            "kubectl describe pods -n shop -l app=web,tier=front",
+            id="not-ready",
+        ),
+        pytest.param(
+            none_ready(SELECTING, 2, 1),
+            "kubectl get pods -n shop -l app=web,tier=front",
+            id="ended",
+        ),
+        pytest.param(
+            none_ready(WITHOUT_SELECTOR, 2),
+            "It has no selector: what writes its EndpointSlice sets the conditions of endpoints",
+            id="no-pods",
+        ),
+        pytest.param(
+            slice_empty(service(selector=(("app", "w" * 200),)), 1),
+            "kubectl get pods -n shop",
+            id="a-selector-that-is-too-long",
+        ),
+    ],
+)
+def test_a_command_can_be_pasted(cause, hint):
+    assert cause.hint == hint
+
+
+def test_an_external_ip_that_is_allowed_and_taken_has_another_remedy():
+    cause = external_ip_off("203.0.113.7", "it is an address of this node", is_allowed=True)
+    assert cause.hint == "Give the Service an external IP that no machine of the cluster has"
 
 
 def test_a_fault_on_purpose_names_the_endpoint_and_how_to_end_it():
@@ -398,23 +422,3 @@ def test_of_many_notes_the_first_are_listed():
     *first, last = first_notes([*some, not_followed("one more")])
     assert first == some
     assert str(last) == "there are further notes: the first 10 are listed"
-
-
-def test_too_many_frontends_name_the_ports_that_are_left_out():
-    alone, some = too_many_frontends(CART, 10_000, 1), too_many_frontends(CART, 10_000, 1_200)
-    assert alone.code is some.code is CauseCode.TOO_MANY_FRONTENDS
-    assert str(alone).endswith(": this port is not served")
-    assert str(some).endswith(": this port and the 1,199 after it, by name, are not served")
-    assert "more than 10,000 frontends" in str(some)
-
-
-def test_too_many_frontends_of_a_namespace_name_it():
-    cause = too_many_frontends_in_namespace("shop", 40_000)
-    assert cause.code is CauseCode.TOO_MANY_FRONTENDS
-    assert cause.object == "namespace shop"
-    assert "the Services of namespace shop together have more than 40,000 frontends" in str(cause)
-
-
-def test_a_cause_for_further_ports_counts_them():
-    cause = and_more(not_ours("protocol SCTP is not supported"), 1_200)
-    assert str(cause) == "protocol SCTP is not supported; 1,200 more like this are not listed"

@@ -31,7 +31,7 @@ def test_an_address_that_no_host_has_is_named_with_its_interface():
     [
         (REFUSES, "10.244.1.8:8080 refused connections"),
         (dial_failed(POD, errno.ETIMEDOUT, ""), "10.244.1.8:8080 did not answer"),
-        (UNREACHABLE, "there was no route to 10.244.1.8:8080"),
+        (UNREACHABLE, "10.244.1.8:8080 was unreachable"),
         (ABSENT, "no host answered for 10.244.1.8:8080"),
         (dial_failed(POD, errno.EPERM, ""), "10.244.1.8:8080 could not be dialled"),
         (resets(POD), "10.244.1.8:8080 accepted connections and ended them without answering"),

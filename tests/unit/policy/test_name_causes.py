@@ -20,7 +20,7 @@ from userspace_proxy.model.endpoint_names import (
     NameState,
     ResolvedSlice,
 )
-from userspace_proxy.policy.name_causes import name_notes, why_no_name_serves
+from userspace_proxy.policy.name_causes import name_notes, needs_nodes, why_no_name_serves
 
 KEY = ServiceKey("shop", "db")
 V4, V6 = IPFamily.IPV4, IPFamily.IPV6
@@ -59,11 +59,18 @@ def why(*slices, names=NAMES, port=SQL, family=V4, **fields):
             f"{HOST} is not looked up: which addresses are those of pods is unknown",
         ),
         (
+            NameState.NODES_UNKNOWN,
+            "",
+            CauseCode.NAME_NOT_ALLOWED,
+            f"{HOST} is not looked up: which addresses are those of Nodes is unknown",
+        ),
+        (
             NameState.TOO_MANY,
             "",
             CauseCode.NAME_NOT_ALLOWED,
             f"{HOST} is not looked up: a Service may have 16 names (64 over all its slices), "
-            "the Services of a namespace 100, and all Services 1,000",
+            "the Services of a namespace 100, and all Services 1,000, in equal shares of "
+            "namespaces",
         ),
         (
             NameState.PENDING,
@@ -75,7 +82,7 @@ def why(*slices, names=NAMES, port=SQL, family=V4, **fields):
             NameState.UNRESOLVED,
             "DNS has no such name",
             CauseCode.NAME_UNRESOLVED,
-            f"{HOST} has no address: DNS has no such name",
+            f"no address of {HOST} is known: DNS has no such name",
         ),
         (
             NameState.STALE,
@@ -147,3 +154,25 @@ def test_notes_have_each_problem_once_and_nothing_that_passes():
     slices = [resolved(not_allowed, pending), resolved(not_allowed, no_address)]
     plain = EndpointSlice(SliceKey("shop", "a"), KEY, V4, (), ())
     assert [cause.object for cause in name_notes([plain, *slices])] == [HOST]
+
+
+@pytest.mark.parametrize(
+    ("slices", "needed"),
+    [
+        ([resolved()], True),
+        ([resolved(NameProblem(HOST, NameState.NODES_UNKNOWN))], True),
+        ([resolved(NameProblem(HOST, NameState.PENDING))], True),
+        ([resolved(NameProblem(HOST, NameState.NETWORKS_UNKNOWN))], False),
+        ([resolved(NameProblem(HOST, NameState.NOT_ALLOWED))], False),
+        ([slice_of(EndpointSlice)], False),
+    ],
+)
+def test_the_addresses_of_nodes_are_needed_for_names_that_may_be_looked_up(slices, needed):
+    assert needs_nodes(ServiceState(Service(KEY, (SQL,)), tuple(slices))) is needed
+
+
+def test_they_are_needed_while_the_last_state_serves_names():
+    found = Handling(found_by_name=("203.0.113.1",))
+    assert needs_nodes(
+        ServiceState(Service(KEY, (SQL,), handling=found), (slice_of(EndpointSlice),))
+    )

@@ -175,7 +175,7 @@ def test_a_port_that_the_controller_left_out_has_a_wrong_target():
             [Endpoint(A)],
             Scope.LOCAL,
             CauseCode.NOT_LOCAL,
-            "its only endpoint is on another node, and the traffic policy is Local",
+            "its only endpoint has no nodeName, and the traffic policy is Local",
             id="on-an-unnamed-node",
         ),
         pytest.param(

@@ -15,6 +15,7 @@ from userspace_proxy.plane.messages import WaitingReport
 from userspace_proxy.scaling.holder_lease import HolderLease
 from userspace_proxy.scaling.lease_notes import HOLDER, read_board
 from userspace_proxy.scaling.node_lease import NodeLease
+from userspace_proxy.scaling.promises import Promises
 from userspace_proxy.scaling.usage import Usage
 from userspace_proxy.sources import MemorySource
 from userspace_proxy.sources.base import Rest
@@ -59,7 +60,7 @@ class Sleeper(MemorySource):
 class Node:
     """One node: its Service ports, and its part in the Leases."""
 
-    def __init__(self, name, world, make, first_port):
+    def __init__(self, name, world, make, first_port, file=None):
         self.name = name
         self.world = world
         self.served_ports = make(Bind.PROXY_PORT, PortPool(first_port, first_port + 99))
@@ -70,11 +71,12 @@ class Node:
         """It doesn't follow the holder's Lease."""
         self.hurried = []
         self.on_settle = None
+        self.promises = Promises(self.served_ports, file, clock=world.clock, wall_clock=world.clock)
         leases, usage = world.store.at(name), Usage(self.served_ports, clock=world.clock)
         self.lease = NodeLease(
             leases,
             usage,
-            self.served_ports,
+            self.promises,
             refresh=self._refresh,
             is_known=lambda: self.is_known,
             hurry=self.hurried.append,
@@ -103,6 +105,9 @@ class Node:
     def serve(self, *pods, handling=ASLEEP_WHEN_IDLE, name="web", ip="10.96.0.1"):
         self.served_ports.follow(self.cluster.serve(name, ip, *pods, handling=handling))
 
+    def terminate(self, *pods):
+        self.served_ports.follow(self.cluster.terminate("web", *pods))
+
     @property
     def served(self):
         (served,) = self.served_ports.of_service(WEB)
@@ -123,7 +128,7 @@ class Node:
 
     async def step(self):
         """Do what is due, but for the holder's part."""
-        self.lease.release_late()
+        self.promises.release_late()
         await self.lease.look()
         lease = self.world.store.leases.get(HOLDER)
         if lease is not None and not self.is_silent:

@@ -211,6 +211,21 @@ async def test_a_workload_whose_scale_was_changed_meanwhile_is_not_quiesced(worl
     assert world.board.round.services == ()
 
 
+async def test_an_update_that_was_interrupted_may_have_been_made(world):
+    async def rest(_namespace, _workload, agree):
+        assert await agree()
+        raise asyncio.CancelledError
+
+    for node in world.nodes:
+        node.source.rest = rest
+    with pytest.raises(asyncio.CancelledError):
+        await world.run(IDLE_AFTER_S + 30)
+    for node in world.nodes:
+        await node.step()
+    assert [node.endpoints for node in world.nodes] == [[], []]
+    assert world.board.round.is_over
+
+
 @pytest.mark.parametrize(
     "handling",
     [
@@ -238,6 +253,38 @@ async def test_all_services_of_a_workload_must_be_without_clients(world):
     assert world.slept == ["shop deployment/web"]
 
 
+@pytest.mark.parametrize(
+    "handling",
+    [
+        pytest.param(Handling(), id="refuses"),
+        pytest.param(Handling(hold=Hold(60.0)), id="names-no-workload"),
+        pytest.param(Handling(wake=WORKLOAD), id="does-not-hold"),
+        pytest.param(
+            Handling(hold=Hold(60.0), wake=Workload(WorkloadKind.DEPLOYMENT, "api")),
+            id="names-another-workload",
+        ),
+    ],
+)
+async def test_another_service_for_the_same_pods_keeps_the_workload_awake(world, handling):
+    for node in world.nodes:
+        node.serve(POD, "192.0.2.2", name="api", ip="10.96.0.2", handling=handling)
+    await world.run(IDLE_AFTER_S + 200)
+    assert sum(node.source.asked for node in world.nodes) == 0
+    found = [each for node in world.nodes for each in node.source.happenings]
+    assert [(each.reason, each.service, each.note) for each in found] == [
+        (
+            "StaysAwake",
+            WEB,
+            "deployment/web stays at one replica: Service shop/api leads to the same pods, "
+            "without userspace-proxy.io/hold and the same userspace-proxy.io/wake.",
+        )
+    ]
+    for node in world.nodes:
+        node.serve("192.0.2.2", name="api", ip="10.96.0.2", handling=handling)
+    await world.run(AGAIN_MAX_S + 10)
+    assert world.slept == ["shop deployment/web"]
+
+
 async def test_a_workload_that_cannot_rest_does_not_keep_others_from_their_turn(world):
     first, tried = Handling(hold=Hold(60.0), wake=WORKLOAD, idle_after_s=1.0), []
     second = dataclasses.replace(first, wake=Workload(WorkloadKind.DEPLOYMENT, "api"))
@@ -248,7 +295,7 @@ async def test_a_workload_that_cannot_rest_does_not_keep_others_from_their_turn(
 
     for node in world.nodes:
         node.serve(POD, handling=first)
-        node.serve(POD, name="api", ip="10.96.0.2", handling=second)
+        node.serve("192.0.2.2", name="api", ip="10.96.0.2", handling=second)
         node.source.rest = rest
     await world.run(60)
     assert tried[:4] == ["web", "api"] * 2

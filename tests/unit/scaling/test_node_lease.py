@@ -4,16 +4,17 @@ import asyncio
 
 import pytest
 
-from userspace_proxy.errors import SourceError
+from userspace_proxy.errors import SourceError, UserspaceProxyError
 from userspace_proxy.model import ServiceKey
 from userspace_proxy.scaling.lease_notes import Round, read_report
-from userspace_proxy.scaling.node_lease import ASLEEP_S, BEAT_S, PROMISE_S
+from userspace_proxy.scaling.node_lease import BEAT_S
+from userspace_proxy.scaling.promises import PROMISE_S
 from userspace_proxy.sources.leases import Lease
+from userspace_proxy.state_file import StateFile
 
-from .resting_nodes import IDLE_AFTER_S, POD, WEB, World
+from .resting_nodes import IDLE_AFTER_S, POD, WEB, Node, World
 
 ROUND = Round("7", (WEB,))
-OTHER_POD = "192.0.2.2"
 
 
 @pytest.fixture
@@ -140,51 +141,55 @@ async def test_clients_are_served_again_when_a_round_ends_without_effect(node, o
     assert node.hurried == []
 
 
-async def test_a_holder_that_says_no_more_cannot_keep_clients_waiting(node):
-    await node.lease.follow(ROUND)
-    node.world.now += PROMISE_S - 1
-    node.lease.release_late()
-    assert node.endpoints == []
-    node.world.now += 1
-    node.lease.release_late()
-    assert node.endpoints == [POD]
-
-
-async def test_an_answer_that_cannot_be_written_is_none(node):
+async def test_an_answer_that_may_have_been_written_holds_until_its_time_is_up(node):
     node.world.store.failure = "the server is down"
     with pytest.raises(SourceError):
         await node.lease.follow(ROUND)
+    assert node.endpoints == []
+    node.world.now += PROMISE_S
+    node.promises.release_late()
     assert node.endpoints == [POD]
 
 
-async def test_endpoints_of_a_workload_that_was_scaled_to_zero_get_no_client_until_they_are_gone(
-    node,
-):
+async def test_a_process_keeps_what_the_last_one_of_its_node_has_answered(node, make, tmp_path):
+    file = StateFile(tmp_path / "promises.json")
+    node.promises._file = file
+    await node.lease.follow(ROUND)
+    assert report_of(node).answer == ("7", {WEB})
+    again = Node("node-1", node.world, make, 27900, file)
+    await again.lease.restore()
+    again.serve(POD)
+    assert again.endpoints == [], "the workload may be scaled to zero at this moment"
+    await again.step()
+    assert report_of(again).answer == ("7", {WEB})
+    await again.lease.follow(ROUND._replace(is_over=True))
+    assert again.hurried == [WEB]
+    assert again.endpoints == []
+
+
+async def test_a_promise_that_cannot_be_kept_is_none(node, tmp_path):
+    (tmp_path / "file").touch()
+    node.promises._file = StateFile(tmp_path / "file" / "promises.json")
+    with pytest.raises(UserspaceProxyError):
+        await node.lease.follow(ROUND)
+    assert node.endpoints == [POD]
+    await node.lease.look()
+    assert report_of(node).answer == ("", frozenset())
+
+
+async def test_a_service_whose_workload_was_scaled_to_zero_is_woken_at_once(node):
     await node.lease.follow(ROUND)
     await node.lease.follow(ROUND._replace(is_over=True))
     assert node.hurried == [WEB]
-    node.world.now += PROMISE_S
-    node.lease.release_late()
     assert node.endpoints == []
-    node.serve(POD, OTHER_POD)
-    assert node.endpoints == [OTHER_POD], "the next pod takes the clients that wait"
-    node.serve(OTHER_POD)
-    node.lease.release_late()
-    node.serve(POD, OTHER_POD)
-    assert sorted(node.endpoints) == [POD, OTHER_POD]
+    await node.lease.look()
+    node.world.now += BEAT_S
+    await node.lease.look()
+    assert report_of(node).answer == ("7", frozenset()), "the promise is fulfilled"
 
 
-async def test_endpoints_that_stay_listed_are_used_again_after_a_minute(node):
+async def test_clients_of_another_round_do_not_end_what_was_promised(node):
     await node.lease.follow(ROUND)
-    await node.lease.follow(ROUND._replace(is_over=True))
-    node.world.now += ASLEEP_S
-    node.lease.release_late()
-    assert node.endpoints == [POD]
-
-
-async def test_another_round_leaves_a_workload_asleep(node):
-    await node.lease.follow(ROUND)
-    await node.lease.follow(ROUND._replace(is_over=True))
     await node.lease.follow(Round("8", (ServiceKey("shop", "api"),)))
-    await node.lease.follow(None)
-    assert node.endpoints == []
+    await node.lease.follow(Round("8", (), is_over=True))
+    assert node.endpoints == [], "how its own round has ended isn't known"

@@ -1,6 +1,7 @@
 """What scaling needs is what the agent has."""
 
-from userspace_proxy.scaling.served import Served, ServedByName
+from userspace_proxy.model import Handling, Workload, WorkloadKind
+from userspace_proxy.scaling.served import Served, ServedByName, workload_of
 from userspace_proxy.steering import Bind
 
 from ..agent.samples import Cluster
@@ -18,3 +19,13 @@ def test_the_agents_service_ports_have_what_scaling_needs(make):
     assert all(hasattr(served_ports, name) for name in needed(ServedByName))
     (served,) = served_ports
     assert all(hasattr(served, name) for name in needed(Served))
+
+
+def test_a_service_may_name_a_workload_of_its_namespace(make):
+    served_ports, web = make(Bind.PROXY_PORT), Workload(WorkloadKind.DEPLOYMENT, "web")
+    served_ports.follow(Cluster().serve("web", "10.96.0.1", handling=Handling(wake=web)))
+    (served,) = served_ports
+    assert workload_of(served) == ("shop", web)
+    served_ports.follow(Cluster().serve("web", "10.96.0.1"))
+    (served,) = served_ports
+    assert workload_of(served) is None

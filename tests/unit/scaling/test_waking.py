@@ -20,6 +20,9 @@ from userspace_proxy.model import (
     WorkloadKind,
 )
 from userspace_proxy.plane.messages import WaitBegan, WaitingReport
+from userspace_proxy.scaling import waking
+from userspace_proxy.scaling.lease_notes import Round
+from userspace_proxy.scaling.promises import ENDS_S, Promises
 from userspace_proxy.scaling.usage import Usage
 from userspace_proxy.scaling.waking import Waking
 from userspace_proxy.sources import MemorySource
@@ -67,7 +70,9 @@ class Rig:
         self.now = 100.0
         self.cluster = Cluster()
         self.served_ports = served_ports
+        self.follow = served_ports.follow
         self.usage = Usage(served_ports, clock=lambda: self.now)
+        self.promises = Promises(served_ports, clock=lambda: self.now)
         self.waking = self.make(is_allowed=True)
         self.serve()
 
@@ -77,12 +82,23 @@ class Rig:
             self.served_ports,
             self.source,
             self.usage,
+            self.promises,
             is_allowed=is_allowed,
             clock=lambda: self.now,
         )
 
     def serve(self, *pods, handling=ASLEEP):
-        self.served_ports.follow(self.cluster.serve("web", "10.96.0.1", *pods, handling=handling))
+        self.follow(self.cluster.serve("web", "10.96.0.1", *pods, handling=handling))
+
+    def sleep(self):
+        """Scale the workload to zero, once all nodes have agreed."""
+        self.promises.promise(WEB, "7", self.now + 20)
+        assert self.promises.end(Round("7", (WEB,), is_over=True)) == [WEB]
+
+    @property
+    def endpoints(self):
+        """The endpoints that take clients."""
+        return [endpoint.ip for endpoint in self.served.group.serving.endpoints]
 
     @property
     def served(self):
@@ -319,12 +335,67 @@ async def test_a_workload_is_woken_without_a_timer(rig):
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_clients_of_endpoints_that_are_quiesced_wake_the_workload(rig):
+async def test_while_nodes_agree_the_workload_is_not_woken(rig):
     rig.serve(POD)
-    rig.served_ports.quiesce(WEB, is_quiesced=True)
+    rig.promises.promise(WEB, "7", rig.now + 20)
     rig.begin()
     await rig.look_after(0)
+    assert not rig.source.woken
+    assert not rig.source.happenings, "others would wake it, too"
+
+
+@pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "terminating"])
+async def test_a_workload_is_woken_once_its_pods_end_so_that_no_controller_keeps_them(rig, is_gone):
+    rig.serve(POD)
+    rig.sleep()
+    rig.begin()
+    rig.report(1)
+    await rig.look_after(ENDS_S - 1)
+    assert not rig.source.woken
+    rig.follow(rig.cluster.terminate("web", *[] if is_gone else [POD]))
+    await rig.look_after(0)
     assert rig.source.woken == ["shop deployment/web"]
+    assert rig.endpoints == []
+
+
+async def test_pods_that_stay_although_they_were_to_end_serve_once_the_workload_has_a_replica(rig):
+    rig.serve(POD)
+    rig.sleep()
+    rig.begin()
+    rig.report(1)
+    await rig.look_after(ENDS_S)
+    assert rig.source.woken == ["shop deployment/web"]
+    await rig.look_after(4)
+    assert rig.endpoints == [], "they may still end"
+    await rig.look_after(1)
+    assert rig.endpoints == [POD]
+    await rig.look_after(20)
+    assert len(rig.source.woken) == 2, "the second time it had a replica"
+
+
+async def test_pods_that_stay_get_no_client_while_the_workload_cannot_be_woken(rig):
+    rig.source.answer = "cannot scale deployment/web: forbidden"
+    rig.serve(POD)
+    rig.sleep()
+    rig.begin()
+    rig.report(1)
+    for _ in range(60):
+        await rig.look_after(1)
+    assert len(rig.source.woken) == 4
+    assert rig.endpoints == []
+
+
+async def test_the_end_of_pods_is_noticed_within_a_tenth_of_a_second(rig, monkeypatch):
+    monkeypatch.setattr(waking, "_LOOK_S", 3600.0)
+    rig.serve(POD)
+    rig.sleep()
+    rig.begin()
+    task = asyncio.ensure_future(rig.waking.run())
+    await until(lambda: rig.waking._waits_for_ends)
+    rig.serve()
+    await until(lambda: rig.source.woken)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_once_the_workload_was_scaled_to_zero_the_next_attempt_is_made_at_once(rig):

@@ -63,9 +63,11 @@ NOTE = {
 }
 REFUSES = {
     "code": "endpoint-refuses",
-    "sentence": "10.244.1.7:8080 refuses connections: nothing listens on port 8080 there",
+    "sentence": "10.244.1.7:8080 refuses connections: nothing listens on port 8080 there, or a "
+    "firewall rejects them",
     "object": "10.244.1.7:8080",
-    "hint": "Compare targetPort with the port on which the container listens, and on which address",
+    "hint": "Compare targetPort with the port on which the container listens, and on which "
+    "address; if they agree, look for a NetworkPolicy or firewall that rejects packets to it",
     "count": 1,
     "first_at": 1600.0,
     "last_at": 1600.0,

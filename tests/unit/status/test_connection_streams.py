@@ -66,7 +66,7 @@ async def test_a_line_is_a_connection_that_is_wanted():
     async with serving() as served, served.get("?watch&service=shop/web") as response:
         assert response.content_type == "application/x-ndjson"
         await served.watched(response)
-        served.observing.deliver([CART, WEB], 0)
+        served.observing.deliver([CART, WEB])
         assert read_connection(await served.line(response)) == WEB
 
 
@@ -90,7 +90,7 @@ async def test_the_page_gets_words_for_rows_and_the_table_of_clients():
             assert response.content_type == "text/event-stream"
             first = json.loads((await served.line(response)).removeprefix(b"data: "))
             assert (first["rows"], len(first["edges"])) == ([], EDGES_SHOWN + 1)
-            served.observing.deliver([WEB] * (ROWS_AT_ONCE + 3), 0)
+            served.observing.deliver([WEB] * (ROWS_AT_ONCE + 3))
             event = json.loads((await served.line(response)).removeprefix(b"data: "))
             *rows, note = event["rows"]
             assert (len(rows), rows[0]["level"]) == (ROWS_AT_ONCE, "ok")

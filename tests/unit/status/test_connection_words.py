@@ -138,7 +138,8 @@ def test_a_terminal_is_sent_nothing_that_it_would_obey():
 
 
 def test_marks_are_levels():
-    assert [level_of(record) for record in (one(), one(sent_bytes=0), one(failed=(DEAD,)))] == [
+    reset, saved = one(cause="reset", sent_bytes=0), one(failed=(DEAD,))
+    assert [level_of(record) for record in (one(), reset, saved)] == [
         Level.OK,
         Level.TROUBLE,
         Level.ATTENTION,
@@ -151,6 +152,12 @@ def test_what_no_endpoint_answered_has_no_mark_of_success():
     assert level_of(left) is Level.ATTENTION
     flow = one(kind="flow", failed=(DEAD,), sent_bytes=0, first_byte_s=None, cause="idle")
     assert level_of(flow) is Level.ATTENTION
+
+
+def test_what_was_sent_one_way_has_neither_mark():
+    # The endpoint may have nothing to say (syslog), or may hang.
+    assert level_of(one(sent_bytes=0, first_byte_s=None)) is Level.ATTENTION
+    assert level_of(one(kind="flow", sent_bytes=0, first_byte_s=None)) is Level.OK
 
 
 def test_cells_of_a_row_are_the_parts_of_a_line():

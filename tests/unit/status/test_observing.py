@@ -1,23 +1,32 @@
 import asyncio
+import contextlib
 
-from userspace_proxy.facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter
+import pytest
+
+from userspace_proxy.facts.connection import (
+    FILTERS_MAX,
+    ConnectionEvent,
+    ConnectionFacts,
+    ConnectionFilter,
+    LeftOut,
+)
 from userspace_proxy.facts.edges import Calls
 from userspace_proxy.model import DataPath, Handling, Hold
 from userspace_proxy.policy import PathDecision
-from userspace_proxy.status.observing import RING, Observing, Watcher, unseen
+from userspace_proxy.status.observing import RING, Collector, Observing, Watcher, unseen
 
 from ..dataplane.waiting import turns
 from .views import make_port, make_view
 
-ALL = ConnectionFilter()
+ALL, FAILED = ConnectionFilter(), ConnectionFilter(failed=True)
 IN_KERNEL = PathDecision(DataPath.KERNEL)
 WEB, DB = (ConnectionFacts(service=f"shop/{name}", client="10.0.0.7:1") for name in ("web", "db"))
 
 
 async def test_a_watcher_gets_what_it_wants():
     observing = Observing()
-    with observing.watch(ConnectionFilter(service="shop/web")) as watcher:
-        observing.deliver([WEB, DB], 0)
+    with observing.watch(Watcher(ConnectionFilter(service="shop/web"))) as watcher:
+        observing.deliver([WEB, DB])
         assert await watcher.take(10.0) == [WEB]
 
 
@@ -43,21 +52,52 @@ async def test_a_watcher_that_reads_slowly_loses_the_oldest_and_learns_how_many(
     assert await watcher.take(10.0) == [WEB]
 
 
+async def test_a_watcher_learns_only_of_what_it_may_have_wanted():
+    observing, web, failed = Observing(), ConnectionFilter(service="shop/web"), FAILED
+    with observing.watch(Watcher(web)) as of_web, observing.watch(Watcher(failed)) as of_failed:
+        observing.deliver([], [LeftOut(ALL, 9), LeftOut(failed, 3)])
+        observing.deliver([], [LeftOut(failed, 1)])
+        assert await of_web.take(0.001) == []
+        (note,) = await of_failed.take(10.0)
+    assert (note.event, note.count) == (ConnectionEvent.LEFT_OUT, 4)
+    assert note.cause == "too many at a time; not all of them may have failed, been saved or slow"
+
+
+def test_the_number_of_filters_is_bounded():
+    observing = Observing()
+    with contextlib.ExitStack() as watching:
+        for n in range(FILTERS_MAX):
+            of_one = Watcher(ConnectionFilter(service=f"shop/{n}"))
+            watching.enter_context(observing.watch(of_one))
+        watching.enter_context(observing.watch(Watcher(of_one.wanted)))
+        with pytest.raises(RuntimeError, match="64 different filters"):
+            watching.enter_context(observing.watch(Watcher(ALL)))
+        assert len(observing.filters()) == FILTERS_MAX
+
+
+async def test_a_list_of_connections_grows_and_loses_the_oldest(monkeypatch):
+    observing = Observing()
+    with observing.watch(Collector(ALL)) as collector:
+        observing.deliver([WEB])
+        records = collector.records
+        assert records == [WEB]
+        observing.deliver([DB] * RING, [LeftOut(ALL, 3)])
+    observing.deliver([WEB])
+    assert records[:-1] == [DB] * (RING - 1)
+    assert (records[-1].event, records[-1].count) == (ConnectionEvent.LEFT_OUT, 3)
+
+
 async def test_workers_are_asked_only_while_something_watches():
     observing = Observing()
     assert (observing.filters(), observing.is_on.is_set()) == ([], False)
-    with observing.watch(ALL), observing.watch(ALL):
+    with observing.watch(Watcher(ALL)), observing.watch(Watcher(ALL)):
         assert (observing.filters(), observing.is_on.is_set()) == ([ALL], True)
     assert (observing.filters(), observing.is_on.is_set()) == ([], False)
 
 
-async def test_clients_have_the_names_of_their_pods():
+async def test_the_table_has_the_pods_and_the_times_of_calls():
     observing = Observing(lambda: 17.0)
-    observing.pod_of = {"10.0.0.7": "shop/cart-1"}.__getitem__
-    with observing.watch(ALL) as watcher:
-        observing.deliver([ConnectionFacts(client="10.0.0.7:1")], 0)
-        assert [one.client_pod for one in await watcher.take(10.0)] == ["shop/cart-1"]
-    observing.add_calls([Calls("shop/web", "10.0.0.7", 2)], 1)
+    observing.add_calls([Calls("shop/web", "10.0.0.7", 2)], 1, lambda _ip: "shop/cart-1")
     edges = observing.edges(ALL)
     assert [(edge.client_pod, edge.last_at) for edge in edges.edges] == [("shop/cart-1", 17.0)]
     assert edges.others == 1
@@ -85,6 +125,25 @@ def test_what_the_kernel_refuses_is_not_seen():
     assert reasons(port, wanted=ConnectionFilter(service="shop/db")) == []
 
 
+@pytest.mark.parametrize(
+    ("kinds", "shown"),
+    [
+        pytest.param({"saved": True}, [], id="neither-path-saves-a-connection"),
+        pytest.param({"slow_s": 1.0}, ["shop/fast:http"], id="who-is-refused-does-not-wait"),
+        pytest.param({"failed": True}, ["shop/fast:http", "shop/web:http"], id="both-may-fail"),
+        pytest.param(
+            {"failed": True, "saved": True}, ["shop/fast:http", "shop/web:http"], id="either"
+        ),
+    ],
+)
+def test_only_what_a_filter_would_show_is_named_as_not_seen(kinds, shown):
+    ports = (
+        make_port("fast", path=IN_KERNEL),
+        make_port("web", endpoints=(), reason="It has no endpoints"),
+    )
+    assert [service for service, *_ in reasons(*ports, wanted=ConnectionFilter(**kinds))] == shown
+
+
 def test_clients_that_wait_are_seen():
     held = Handling(hold=Hold(30.0))
     assert reasons(make_port("web", endpoints=(), reason="None", handling=held)) == []
@@ -94,10 +153,3 @@ def test_of_many_that_are_not_seen_ten_are_named():
     notes = reasons(*(make_port(f"web-{n:02}", path=IN_KERNEL) for n in range(12)))
     assert [service for service, *_ in notes[9:]] == ["shop/web-09:http", ""]
     assert notes[10][2] == 2
-
-
-def test_after_the_end_nothing_that_names_clients_is_kept():
-    observing = Observing()
-    observing.pod_of = {"10.0.0.7": "shop/cart-1"}.__getitem__
-    observing.close()
-    assert observing.pod_of("10.0.0.7") == ""

@@ -236,7 +236,10 @@ def test_causes_are_shown_with_code_remedy_and_how_often():
     )
     dead = make_endpoint("10.244.0.3:8080", ejected_for_s=4.0, cause=cause)
     text = text_of(render(make_view(make_port("web", endpoints=(dead,))), q="web"))
-    assert "nothing listens on port 8080 there (9 times, last 2 s ago) endpoint-refuses" in text
+    assert (
+        "nothing listens on port 8080 there, or a firewall rejects them (9 times, last 2 s ago) "
+        "endpoint-refuses" in text
+    )
     assert "Compare targetPort" in text
 
 

@@ -69,7 +69,7 @@ FAULTY = make_endpoint(
             {"endpoints": (FAULTY, ALSO_EJECTED)},
             Level.ATTENTION,
             "10.244.1.8:8080 has a fault on purpose: refuse; 10.244.1.9:8080 does not answer: "
-            "packets are dropped, or the pod hangs",
+            "packets are dropped, its program hangs, or its host is gone",
             id="fault-on-purpose-and-a-real-one",
         ),
         pytest.param(
@@ -119,7 +119,7 @@ FAULTY = make_endpoint(
             {"endpoints": (ALSO_EJECTED,), "handling": HOLD, "waits": Waits(3, 12.0)},
             Level.ATTENTION,
             "Holding 3 connections, the longest for 12 s: 10.244.1.9:8080 does not answer: "
-            "packets are dropped, or the pod hangs",
+            "packets are dropped, its program hangs, or its host is gone",
             id="holding-while-all-fail",
         ),
         pytest.param(
@@ -175,7 +175,7 @@ FAULTY = make_endpoint(
         pytest.param(
             {"endpoints": (READY,), "is_out_of_ports": True},
             Level.TROUBLE,
-            "Clients are reset: no source port was left for connections to an endpoint",
+            "Clients may be reset: no source port was left for connections to an endpoint",
             id="out-of-ports",
         ),
         pytest.param(
@@ -206,6 +206,12 @@ FAULTY = make_endpoint(
         ),
         pytest.param(
             {"endpoints": (READY, PAST, HANGING)},
+            Level.ATTENTION,
+            "1 of 3 endpoints doesn't answer, and 1 didn't when last tried; the other one serves",
+            id="one-fails-and-one-failed-a-while-ago",
+        ),
+        pytest.param(
+            {"endpoints": (READY, PAST, PAST)},
             Level.ATTENTION,
             "2 of 3 endpoints didn't answer when last tried; the other one serves",
             id="some-failed-a-while-ago",
@@ -255,8 +261,15 @@ FAULTY = make_endpoint(
         pytest.param(
             {"endpoints": (PAST, PAST)},
             Level.ATTENTION,
-            f"Clients failed before: none of its 2 endpoints answered; {REFUSED}",
+            f"Clients failed before: none of its 2 endpoints answered when last tried; {REFUSED}",
             id="none-tried-since",
+        ),
+        pytest.param(
+            {"endpoints": (PAST, ALSO_EJECTED, PAST)},
+            Level.TROUBLE,
+            f"Clients fail: 1 of its 3 endpoints doesn't answer, and 2 didn't when last tried; "
+            f"{ALSO_EJECTED.cause}",
+            id="one-fails-and-the-others-failed-a-while-ago",
         ),
         pytest.param(
             {"endpoints": (HANGING,)},
@@ -348,7 +361,7 @@ def test_an_external_ip_that_is_not_served_is_a_problem_of_its_port():
 
 def test_clients_outside_the_source_ranges_are_a_cause_and_no_problem():
     denied = source_denied(("198.51.100.0/24",), count=3)
-    elsewhere = none_local({"node-b"}, 1, "internalTrafficPolicy")
+    elsewhere = none_local(["node-b"], "internalTrafficPolicy")
     state = judge(make_port(endpoints=(READY,), turned_away=(denied, elsewhere)))
     assert (state.level, state.causes, state.is_problem) == (Level.OK, (denied,), False)
     assert state.sentence == f"Served by 1 endpoint; {denied}"

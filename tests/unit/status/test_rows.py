@@ -50,7 +50,7 @@ def endpoints(count, state="ready"):
         pytest.param(
             make_endpoint("a", "ready", True, ejected_for_s=-1.0),
             Level.TROUBLE,
-            "ejected; the next client tries it",
+            "ejected until it answers",
             id="ejected-until-tried",
         ),
         pytest.param(

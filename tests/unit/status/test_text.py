@@ -71,10 +71,10 @@ def test_a_problem_has_its_sentence_and_wide_text_its_code_and_the_remedy():
 @pytest.mark.parametrize(
     ("count", "last_at", "expected"),
     [
-        pytest.param(0, 0.0, "there", id="state"),
-        pytest.param(1, NOW - 2, "there (once, last 2 s ago)", id="once"),
-        pytest.param(1_200, NOW - 90, "there (1,200 times, last 1 min ago)", id="often"),
-        pytest.param(3, 0.0, "there (3 times)", id="unknown-time"),
+        pytest.param(0, 0.0, "", id="state"),
+        pytest.param(1, NOW - 2, " (once, last 2 s ago)", id="once"),
+        pytest.param(1_200, NOW - 90, " (1,200 times, last 1 min ago)", id="often"),
+        pytest.param(3, 0.0, " (3 times)", id="unknown-time"),
     ],
 )
 def test_a_failing_endpoint_has_its_cause_how_often_and_when(count, last_at, expected):
@@ -85,7 +85,8 @@ def test_a_failing_endpoint_has_its_cause_how_often_and_when(count, last_at, exp
     dead = replace(make_endpoint(str(address), ejected_for_s=3.0), cause=cause)
     (line,) = lines_of(make_view(make_port(endpoints=(dead,))))[1:]
     assert line.endswith(
-        "Clients fail: 10.244.1.8:80 refuses connections: nothing listens on port 80 " + expected
+        "Clients fail: 10.244.1.8:80 refuses connections: nothing listens on port 80 there, or a "
+        f"firewall rejects them{expected}"
     )
 
 
@@ -133,7 +134,7 @@ def test_wide_text_has_addresses_endpoints_and_policies():
         "      address   10.96.7.26:80/TCP, ClusterIP: proxy port 20026",
         "      endpoint  10.244.1.7:80  ready, node-a, 3 open, 20 in all, 0 B",
         "      endpoint  10.244.1.8:80  ejected for 12 s, node-b, 0 open, 0 in all, 31 failed, 0 B",
-        "      endpoint  10.244.1.9:80  ejected until a client dials it, 0 open, 0 in all, 0 B",
+        "      endpoint  10.244.1.9:80  ejected until it answers, 0 open, 0 in all, 0 B",
         "      policy    admits 192.0.2.0/24; ClientIP affinity, 3 h",
     ]
 

@@ -6,6 +6,7 @@ from userspace_proxy.status.units import (
     capitalised,
     count_in_short,
     count_in_words,
+    ejected_in_words,
     plural,
     rate_in_words,
     seconds_in_words,
@@ -137,3 +138,8 @@ def test_capitalised(text, expected):
 def test_those_that_wait():
     assert waiting_in_words(1, 0.25) == "1 connection, the longest for 250 ms"
     assert waiting_in_words(1200, 12) == "1,200 connections, the longest for 12 s"
+
+
+def test_an_ejection_lasts_for_a_time_and_then_until_an_answer():
+    assert ejected_in_words(5.2) == "ejected for 5 s"
+    assert ejected_in_words(0.0) == "ejected until it answers"

@@ -165,7 +165,7 @@ class AutoPaths:
             return PathDecision(DataPath.USERSPACE, f"auto, and {what} still to be probed")
         number = self._endpoints[failed[0]].number
         cause = dial_failed(failed[0], number, os.strerror(number)).sentence
-        more = f", and {plural(len(failed) - 1, 'other')} failed" if len(failed) > 1 else ""
+        more = f"; {plural(len(failed) - 1, 'other')} failed" if len(failed) > 1 else ""
         return PathDecision(DataPath.USERSPACE, f"auto, and a probe failed: {cause}{more}")
 
 

@@ -31,8 +31,7 @@ class EndpointNames(Component):
         networks = ClusterNetworks(
             options.cluster_networks,
             options.service_cluster_ip_range,
-            # What users of a cluster may write could lead to its pods.
-            must_know_pods=source_kind == "kubernetes",
+            is_shared=source_kind == "kubernetes",
         )
         self._sync = sync
         self._is_on = bool(options.allow_endpoint_names)

@@ -25,14 +25,13 @@ from ...errors import InputError, UserspaceProxyError
 from ...facts import LastStateFacts, StatusFacts
 from ...log_fields import FieldLogger
 from ...sources import Source
+from ...state_file import StateBytes, StateFile, StateFileError, file_of_proxy
 from ...status.units import seconds_in_words
-from ...steering import proxy_label
 from ...trouble import Trouble
 from ..rounds.component import Component
 from ..rounds.options import Options
 from ..rounds.sync import SyncLoop
 from ..rounds.tasks import Supervisor, pause
-from .state_file import StateBytes, StateFile, StateFileError
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -72,7 +71,7 @@ class LastState(Component):
         self._source = source
         self._max_age_s = options.state_max_age_s
         self._owner = StateOwner(source.kind, source.identity, options.node_name, proxy_name)
-        self._file = _file(options.state_dir, proxy_name)
+        self._file = file_of_proxy(options.state_dir, "state.json.gz", proxy_name)
         self._clock = clock
         self._pause = pause
         self._served_at = 0.0
@@ -241,10 +240,3 @@ def state_dir_of(setting: str) -> str:
         except RuntimeError:
             return ""
     return f"{home}/userspace-proxy"
-
-
-def _file(folder: str, proxy_name: str) -> StateFile | None:
-    if not folder:
-        return None
-    label = proxy_label(proxy_name)
-    return StateFile(Path(folder) / (f"state-{label}.json.gz" if label else "state.json.gz"))

@@ -13,16 +13,18 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-from ...errors import SourceError
+from ...errors import UserspaceProxyError
 from ...facts import StatusFacts
 from ...log_fields import FieldLogger
 from ...model import ServiceKey
 from ...scaling.holder_lease import HolderLease
 from ...scaling.lease_notes import HOLDER, read_board
 from ...scaling.node_lease import NodeLease
+from ...scaling.promises import Promises
 from ...scaling.usage import Usage
 from ...scaling.waking import Waking
 from ...sources.leases import Leases
+from ...state_file import file_of_proxy
 from ...trouble import Trouble
 from ..core import Core
 from ..rounds.component import Component
@@ -45,18 +47,26 @@ class Scaling(Component):
     def __init__(self, core: Core, *, clock: Callable[[], float] = time.monotonic) -> None:
         options, served_ports, source = core.options, core.served_ports, core.source
         self._usage = Usage(served_ports)
+        proxy_name = options.proxy_name or ""
+        file = file_of_proxy(options.state_dir, "promises.json", proxy_name)
+        promises = Promises(served_ports, file)
         self._waking = Waking(
-            core.plane, served_ports, source, self._usage, is_allowed=options.allow_wake
+            core.plane, served_ports, source, self._usage, promises, is_allowed=options.allow_wake
         )
-        shared = source.leases(options.node_name, options.proxy_name or "")
+        shared = source.leases(options.node_name, proxy_name)
         self._resting = (
-            _Resting(core, shared, self._usage, self._waking, clock)
+            _Resting(core, shared, self._usage, promises, self._waking, clock)
             if options.allow_wake and shared is not None
             else None
         )
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Follow clients that wait; report, hold the Lease if it is free, and follow it."""
+        """Follow clients that wait; report, hold the Lease if it is free, and follow it.
+
+        Before any Service is served, promises of the last process are kept.
+        """
+        if self._resting is not None:
+            await self._resting.restore()
         supervisor.start("waking", self._waking.run)
         for name, run in self._resting.tasks() if self._resting else ():
             supervisor.start(name, run)
@@ -75,11 +85,13 @@ class _Resting:
         core: Core,
         leases: Leases,
         usage: Usage,
+        promises: Promises,
         waking: Waking,
         clock: Callable[[], float],
     ) -> None:
         self._core = core
         self._leases = leases
+        self._promises = promises
         self._clock = clock
         self._has_old_workers = bool(core.predecessors)
         self._relieved_at: float | None = None
@@ -91,7 +103,7 @@ class _Resting:
         self._node = NodeLease(
             leases,
             usage,
-            core.served_ports,
+            promises,
             refresh=core.plane.refresh,
             is_known=self.is_known,
             hurry=waking.hurry,
@@ -103,6 +115,10 @@ class _Resting:
     def demand(self) -> Mapping[ServiceKey, int] | None:
         """The demand of all nodes."""
         return self._holder.demand
+
+    async def restore(self) -> None:
+        """Keep the promises of the last process."""
+        await self._node.restore()
 
     def tasks(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
         """Yield what goes on in the background, with names."""
@@ -119,7 +135,7 @@ class _Resting:
                 continue
             try:
                 await step()
-            except SourceError as exc:
+            except UserspaceProxyError as exc:
                 self._trouble.set(str(exc))
                 await pause(_RETRY_S)
             else:
@@ -130,7 +146,7 @@ class _Resting:
     async def _release(self) -> None:
         """Let no client wait longer than promised, also without a server or a Service."""
         while True:
-            self._node.release_late()
+            self._promises.release_late()
             await pause(_LOOK_S)
 
     async def _report(self) -> None:

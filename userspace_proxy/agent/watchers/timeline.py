@@ -11,7 +11,6 @@ event.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,11 +22,12 @@ from ...model.serving import Serving
 from ...plan import Plan, PlanChanges, PortKey, PortPlan
 from ...plane import Group, Plane
 from ...plane.group import keys_of_removed
-from ...policy.causes import dial_failed
+from ...status.failures import failure_of
 from ...status.timeline import Event, compare_views
 from ...status.units import plural, seconds_in_words
 from ..rounds.served_port import ServedPort
 from ..rounds.tasks import pause
+from ..rounds.wall_clock import WallClock
 
 # As many as are shown.
 KEPT = 100
@@ -50,10 +50,8 @@ class _Outage:
     saved_before: int
     serving: Serving | None = None
     """The last one that contained the endpoint."""
-    number: int = 0
-    """The error of its dials; 0 until that was reported."""
     what: str = ""
-    """Why it fails; empty until that was reported."""
+    """Why it fails, in the words of its Service port's state; empty until that was reported."""
     asked: int = 0
     """How often workers were asked for the cause."""
     returned_at: float = 0.0
@@ -90,6 +88,7 @@ class Timeline:
         self._plane = plane
         self._view = view
         self._clock = clock
+        self._clocks = WallClock(unix=clock)
         self._events: deque[Event | _Outage] = deque(maxlen=KEPT)
         self._outages: dict[tuple[int, SocketAddress], _Outage] = {}
         """Those that last, at most ``OUTAGES_MAX``."""
@@ -148,16 +147,23 @@ class Timeline:
         if self._must_ask():
             # Workers report by themselves every few seconds only.
             await self._plane.refresh()
+        self._clocks.tick()
         for key, outage in list(self._outages.items()):
-            dials = outage.group.counters_of(outage.endpoint).dials
-            if dials.is_on and dials.number != outage.number:
-                error = os.strerror(dials.number)
-                outage.number = dials.number
-                outage.what = dial_failed(outage.endpoint, dials.number, error).sentence
+            self._word(outage)
             if outage.returned_at:
                 self._end(outage)
                 del self._outages[key]
         self._has_more &= len(self._outages) > OUTAGES_MAX // 2
+
+    def _word(self, outage: _Outage) -> None:
+        """Word why an endpoint fails, as its Service port's state does."""
+        group, endpoint = outage.group, outage.endpoint
+        counters = group.counters_of(endpoint)
+        is_over = outage.returned_at and outage.what
+        if counters.dials.is_on and not outage.is_on_purpose and not is_over:
+            absent_on = group.absent_on(endpoint)
+            cause, _ = failure_of(endpoint, counters, self._clocks, absent_on)
+            outage.what = cause.sentence if cause is not None else ""
 
     def _must_ask(self) -> bool:
         """Return whether workers may know more about an outage than they have reported."""

@@ -3,7 +3,9 @@
 Rule 1: nothing is requested unless the plan needs it. A Node is 15 KiB and changes every few
 minutes: watching all of them from each of 5,000 nodes would cost the API server more than
 everything else. Endpoints at the number of a node port, and by name, are rare.
-Rule 2: after a list that fails the addresses of the last one stay, and it is retried.
+Rule 2: after a list that fails the addresses of the last one stay, and it is retried; but without
+the right to list Nodes, or while they aren't wanted, they are unknown. An API server that starts
+denies everything for a moment, so two lists in a row must have been denied.
 """
 
 from __future__ import annotations
@@ -22,21 +24,26 @@ _log = logging.getLogger("userspace_proxy.sources")
 
 EVERY_S = 300.0
 _RETRY_S = 10.0
+_DENIALS = 2
 # A page of 1.5 MiB.
 _PAGE = 100
+
+
+class _Forbidden(TransportError):
+    """The account lacks the right to list Nodes."""
 
 
 class NodeAddressLister:
     """Lists the addresses of all Nodes for as long as they are wanted.
 
     Args:
-        take: Called with the addresses of each list.
+        take: Called with the addresses of each list, and with None when they are unknown.
     """
 
     def __init__(
         self,
         client: ApiClient,
-        take: Callable[[frozenset[str]], None],
+        take: Callable[[frozenset[str] | None], None],
         *,
         pause: Pause = pause,
     ) -> None:
@@ -54,15 +61,22 @@ class NodeAddressLister:
 
     async def run(self) -> None:
         """List until cancelled."""
+        denials = 0
         while True:
-            await self._wanted.wait()
+            if not self._wanted.is_set():
+                self._take(None)
+                await self._wanted.wait()
             try:
                 self._take(await self._list())
+                denials = 0
             except (TransportError, FieldError, TimeoutError) as exc:
                 _log.warning(
-                    "cannot list Nodes: loops through other nodes' node ports won't be detected",
+                    "cannot list Nodes, so their addresses are unknown or may be outdated",
                     extra={"cause": str(exc)},
                 )
+                denials = denials + 1 if isinstance(exc, _Forbidden) else 0
+                if denials >= _DENIALS:
+                    self._take(None)
                 await self._pause(_RETRY_S)
             else:
                 await self._pause(EVERY_S)
@@ -74,7 +88,8 @@ class NodeAddressLister:
             response = await self._client.get("/api/v1/nodes", query)
             if response.code != 200:
                 cause = read_status(response.body).message or "no reason given"
-                raise TransportError(f"HTTP {response.code}: {cause}")
+                kind = _Forbidden if response.code == 403 else TransportError
+                raise kind(f"HTTP {response.code}: {cause}")
             page = decode(response.body, WirePage)
             for item in page.items or []:
                 try:

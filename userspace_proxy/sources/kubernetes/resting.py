@@ -7,17 +7,20 @@ Rule 1: only 1 → 0. Another number of replicas was someone else's decision.
 Rule 2: the update names the version that was read before nodes were asked, so the server refuses it
 if anyone has scaled the workload since.
 Rule 3: what can't be read counts as asking for a replica.
+Rule 4: an update without a response may have been made. It is sent again, as of one version only
+one is made; without a response again, the workload counts as scaled, so that no client dials a pod
+that may be ending.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 from ...errors import SourceError
+from ...log_fields import FieldLogger
 from ...model import Workload
 from ..base import Agree, Rest
 from .api_paths import join
@@ -25,10 +28,14 @@ from .client import ApiClient
 from .replicas_wanted import autoscaler_of, budget_of
 from .responses import Response, TransportError, cause_of
 
-_log = logging.getLogger("userspace_proxy.sources")
+_log = FieldLogger("userspace_proxy.sources")
 
 _ANSWER_S = 5.0
+# For the same update again, and a look at what came of it; promises of nodes end soon.
+_AGAIN_S = 2.0
 _SILENT = "no answer in time"
+# What reading a response of another form raises.
+_INVALID = (ValueError, TypeError, AttributeError, KeyError)
 _AUTOSCALERS = ("autoscaling/v2", "horizontalpodautoscalers")
 _BUDGETS = ("policy/v1", "poddisruptionbudgets")
 
@@ -44,13 +51,12 @@ async def scale_to_zero(
     try:
         async with asyncio.timeout(_ANSWER_S):
             scale = await _get(client, path, f"{workload.kind}s/scale", namespace)
-            replicas = scale.get("spec", {}).get("replicas", 0)
-            if replicas != 1:
+            if _replicas(scale) != 1:
                 return Rest()
             why_not = await _other_wish(client, namespace, workload, scale)
     except (TransportError, TimeoutError, SourceError) as exc:
         return Rest(why_not=f"cannot scale {workload} to zero: {str(exc) or _SILENT}")
-    except (ValueError, TypeError, AttributeError, KeyError):
+    except _INVALID:
         return Rest(why_not=f"cannot scale {workload} to zero: invalid response")
     if why_not:
         return Rest(why_not=f"{workload} stays at one replica: {why_not}")
@@ -63,19 +69,30 @@ async def _put(
     client: ApiClient, path: str, namespace: str, workload: Workload, scale: Mapping[str, Any]
 ) -> Rest:
     asleep = {**scale, "spec": {"replicas": 0}}
-    try:
-        # Nodes hold connections for as long as this may take.
-        async with asyncio.timeout(_ANSWER_S):
-            response = await client.send("PUT", path, asleep, content_type="application/json")
-    except (TransportError, TimeoutError) as exc:
-        return Rest(why_not=f"cannot scale {workload} to zero: {str(exc) or _SILENT}")
-    if response.code == 409:
-        return Rest()
-    if response.code != 200:
-        cause = _refused(response, f"{workload.kind}s/scale", namespace, "get and update")
-        return Rest(why_not=f"cannot scale {workload} to zero: {cause}")
+    resource, verbs = f"{workload.kind}s/scale", "get and update"
     fields = {"workload": str(workload), "namespace": namespace}
-    _log.info("scaled %(namespace)s %(workload)s from 1 to 0: no client uses it", extra=fields)
+    was_sent = False
+    # Nodes hold connections for as long as this may take.
+    for within_s in (_ANSWER_S, _AGAIN_S):
+        try:
+            async with asyncio.timeout(within_s):
+                response = await client.send("PUT", path, asleep, content_type="application/json")
+                if response.code == 409:
+                    # aiohttp may have sent it twice: the first one was made then.
+                    present = await _get(client, path, resource, namespace, verbs)
+                    return Rest(is_asleep=not _replicas(present))
+        except (TransportError, TimeoutError, SourceError, *_INVALID) as exc:
+            fields["cause"] = str(exc) or _SILENT
+        else:
+            if response.code == 200:
+                text = "scaled %(namespace)s %(workload)s from 1 to 0: no client uses it"
+                _log.info(text, extra=fields)
+                return Rest(is_asleep=True)
+            fields["cause"] = cause = _refused(response, resource, namespace, verbs)
+            if response.code < 500 and not was_sent:
+                return Rest(why_not=f"cannot scale {workload} to zero: {cause}")
+        was_sent = True
+    _log.warning("%(namespace)s %(workload)s may be scaled to zero: %(cause)s", extra=fields)
     return Rest(is_asleep=True)
 
 
@@ -88,6 +105,11 @@ async def _other_wish(
         return why
     selector = str(scale.get("status", {}).get("selector", ""))
     return budget_of(selector, await _list(client, namespace, *_BUDGETS))
+
+
+def _replicas(scale: Mapping[str, Any]) -> int:
+    replicas: int = scale.get("spec", {}).get("replicas", 0)
+    return replicas
 
 
 async def _list(

@@ -8,14 +8,14 @@ read, and the server refuses those that come second.
 from __future__ import annotations
 
 import json
-import logging
 
+from ...log_fields import FieldLogger
 from ...model import Workload, WorkloadKind
 from .api_paths import join
 from .client import ApiClient
 from .responses import Response, TransportError, cause_of
 
-_log = logging.getLogger("userspace_proxy.sources")
+_log = FieldLogger("userspace_proxy.sources")
 
 _PLURALS = {
     WorkloadKind.DEPLOYMENT: "deployments",

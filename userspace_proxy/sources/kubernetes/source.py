@@ -188,7 +188,7 @@ class KubernetesSource(Source):
             restarts=sum(reflector.restarts for reflector in self._reflectors),
         )
 
-    def _set_node_addresses(self, addresses: frozenset[str]) -> None:
+    def _set_node_addresses(self, addresses: frozenset[str] | None) -> None:
         self._store.set_node_addresses(addresses)
         self._changed()
 

@@ -102,7 +102,7 @@ def test_the_first_failed_probe_is_the_way_to_userspace_and_says_why(auto):
         WEB.key: (
             DataPath.USERSPACE,
             "auto, and a probe failed: 10.244.1.2:8080 refuses connections: nothing listens on "
-            "port 8080 there",
+            "port 8080 there, or a firewall rejects them",
             None,
         )
     }
@@ -128,7 +128,7 @@ def test_all_endpoints_have_to_answer(auto):
     answer(auto, A, B)
     auto.note(A, REFUSED)
     auto.note(B, errno.ETIMEDOUT)
-    assert auto.take()[WEB.key].why.endswith("there, and 1 other failed")
+    assert auto.take()[WEB.key].why.endswith(" rejects them; 1 other failed")
     answer(auto, A, A)
     choice = auto.take()[WEB.key]
     assert choice.path is DataPath.USERSPACE
@@ -144,7 +144,7 @@ def test_another_error_is_another_reason_and_the_same_is_no_news(auto):
     auto.note(A, REFUSED)
     assert auto.take() == {}
     auto.note(A, errno.EHOSTUNREACH)
-    assert "no route to 10.244.1.1" in auto.take()[WEB.key].why
+    assert "10.244.1.1:8080 is unreachable" in auto.take()[WEB.key].why
 
 
 def test_an_endpoint_that_is_shared_is_probed_once_and_decides_for_all(auto):
@@ -226,7 +226,7 @@ async def test_probes_switch_the_path_without_a_new_plan(make):
     served_ports.auto_paths.note(A, errno.EHOSTUNREACH)
     served_ports.switch_paths()
     assert not served_ports.steered.change(), "only the reason is another"
-    assert "no route" in served.path.why
+    assert "is unreachable" in served.path.why
 
 
 async def test_a_switch_that_is_taken_back_before_it_is_in_force_is_none(make):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.netns import Net
+from userspace_proxy import Proxy
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.agent.rounds.tasks import Supervisor
 from userspace_proxy.agent.watchers.endpoint_names import EndpointNames
@@ -12,6 +13,8 @@ from userspace_proxy.cluster import Store
 from userspace_proxy.lookup import endpoint_lookups
 from userspace_proxy.model import Handling
 from userspace_proxy.model.endpoint_names import EndpointName, Lookup, NameState
+from userspace_proxy.sources.kubernetes import KubernetesSource
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..samples import service
 from ..watched import turn, until
@@ -92,12 +95,15 @@ async def test_without_permission_nothing_is_looked_up(answers):
         assert node.states() == [NameState.NOT_ALLOWED]
 
 
-async def test_in_a_cluster_the_networks_of_pods_must_be_known(answers):
+async def test_in_a_cluster_the_networks_of_pods_and_the_nodes_must_be_known(answers):
     answers += ["10.244.0.7", "203.0.113.1"]
     async with Node("kubernetes", **ALLOWED) as node:
         node.put()
         assert node.states() == [NameState.NETWORKS_UNKNOWN]
     async with Node("kubernetes", cluster_networks=("10.244.0.0/16",), **ALLOWED) as node:
+        node.put()
+        assert node.states() == [NameState.NODES_UNKNOWN]
+        node.store.set_node_addresses(frozenset())
         node.put()
         await until(lambda: node.ips() == ["203.0.113.1"])
 
@@ -129,3 +135,88 @@ async def test_names_do_not_lead_to_an_address_that_the_node_has_got(answers):
                 await until(lambda: node.states() == [NameState.FORBIDDEN])
     finally:
         net.close()
+
+
+DB = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {
+        "namespace": "shop",
+        "name": "db",
+        "annotations": {"userspace-proxy.io/endpoints": "db.example.com:5432"},
+    },
+    "spec": {
+        "type": "ClusterIP",
+        "clusterIP": "10.96.0.1",
+        "clusterIPs": ["10.96.0.1"],
+        "ports": [{"port": 5432, "protocol": "TCP"}],
+    },
+}
+
+
+class Cluster:
+    """Proxies of an API server with one Service that has an endpoint by name."""
+
+    UNKNOWN = "db.example.com is not looked up: which addresses are those of Nodes is unknown"
+
+    def __init__(self, folder):
+        self.api = FakeApiServer()
+        self._options = Options(
+            state_dir=str(folder), cluster_networks=("10.244.0.0/16",), **ALLOWED
+        )
+
+    async def __aenter__(self):
+        await self.api.__aenter__()
+        self.api.put(DB)
+        return self
+
+    async def __aexit__(self, *exc):
+        await self.api.__aexit__(*exc)
+
+    def proxy(self):
+        source = KubernetesSource(master=self.api.url)
+        return Proxy(source=source, options=self._options)
+
+    def shown(self, proxy):
+        """Return the endpoints that serve, or else the cause."""
+        (port,) = proxy.status().ports or (None,)
+        return port and ([e.address for e in port.endpoints if e.is_usable] or str(port.cause))
+
+    async def lists_of_nodes(self, count):
+        await self.api.until(lambda api: sum("/nodes" in line for line in api.requests) == count)
+
+
+@pytest.fixture
+async def cluster(tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    async with Cluster(tmp_path) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        pytest.param(503, ["203.0.113.1:5432"], id="outage"),
+        pytest.param(403, Cluster.UNKNOWN, id="no-right"),
+    ],
+)
+async def test_a_restart_does_not_interrupt_names_unless_the_right_is_gone(
+    cluster, answers, code, shown
+):
+    answers.append("203.0.113.1")
+    async with cluster.proxy() as proxy:
+        await until(lambda: cluster.shown(proxy) == ["203.0.113.1:5432"])
+    cluster.api.refuse("nodes", code)
+    async with cluster.proxy() as proxy:
+        await cluster.lists_of_nodes(2)
+        await until(lambda: proxy.status().source.is_synced)
+        await proxy.settled()
+        await until(lambda: cluster.shown(proxy) == shown)
+
+
+async def test_without_the_right_to_list_nodes_no_name_is_looked_up(cluster, answers):
+    answers.append("203.0.113.1")
+    cluster.api.refuse("nodes", 403)
+    async with cluster.proxy() as proxy:
+        await cluster.lists_of_nodes(1)
+        await until(lambda: cluster.shown(proxy) == Cluster.UNKNOWN)

@@ -10,7 +10,6 @@ import pytest
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.agent.watchers import last_state as module
 from userspace_proxy.agent.watchers.last_state import LastState, state_dir_of
-from userspace_proxy.agent.watchers.state_file import StateFile
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend, Protocol, ServiceKey
 from userspace_proxy.sources import Source, SourceStatus
@@ -340,8 +339,3 @@ def test_a_user_without_a_home_has_no_folder(monkeypatch):
 
     monkeypatch.setattr(module.Path, "home", no_home)
     assert state_dir_of("auto") == ""
-
-
-def test_a_file_has_the_name_of_the_proxy(tmp_path):
-    assert isinstance(module._file(str(tmp_path), ""), StateFile)
-    assert module._file("", "canary") is None

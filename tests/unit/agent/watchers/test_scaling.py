@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import dataclasses
+import json
 import logging
+import time
 
 import pytest
 
@@ -15,6 +17,7 @@ from userspace_proxy.facts import StatusFacts
 from userspace_proxy.model import Handling, Hold
 from userspace_proxy.scaling.lease_notes import HOLDER
 from userspace_proxy.sources import MemorySource
+from userspace_proxy.state_file import StateFileError, file_of_proxy
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from ...scaling.resting_nodes import ASLEEP_WHEN_IDLE, POD, WEB
@@ -76,10 +79,9 @@ async def proxy(plane):
                 self.component = Scaling(core, clock=lambda: self.now)
                 await self.component.start(supervisor)
 
-            def promise(self):
-                """Have new clients wait for a round, whose time isn't up."""
-                core.served_ports.quiesce(WEB, is_quiesced=True)
-                self.component._resting._node._promised[WEB] = float("inf")
+            def promise(self, until=float("inf")):
+                """Have new clients wait for a round until its time is up, in monotonic seconds."""
+                self.component._resting._promises.promise(WEB, "7", until)
 
             @property
             def endpoints(self):
@@ -161,7 +163,7 @@ async def test_a_promise_ends_in_time_although_its_service_names_no_workload_now
     proxy.promise()
     assert proxy.endpoints == []
     await proxy.serve(Handling(hold=Hold(60.0)))
-    proxy.component._resting._node._promised[WEB] = 0.0
+    proxy.promise(0.0)
     await until(lambda: proxy.endpoints == [POD])
 
 
@@ -175,5 +177,24 @@ async def test_a_promise_ends_in_time_although_the_server_is_down(proxy, monkeyp
     # A report is due.
     proxy.component._resting._node._written = None
     await until(lambda: "the server is down" in caplog.text)
-    proxy.component._resting._node._promised[WEB] = 0.0
+    proxy.promise(0.0)
     await until(lambda: proxy.endpoints == [POD])
+
+
+async def test_promises_of_the_last_process_hold_before_any_service_is_served(proxy, tmp_path):
+    data = json.dumps({"round": "7", "endpoints": {str(WEB): [(POD, 8080)]}}).encode()
+    file = file_of_proxy(str(tmp_path), "promises.json", "canary")
+    file.write(data, current_at=time.time())
+    await proxy.start(state_dir=str(tmp_path))
+    await proxy.serve()
+    assert proxy.endpoints == []
+
+
+async def test_a_promise_that_cannot_be_kept_on_disk_is_logged(proxy, caplog):
+    async def look():
+        raise StateFileError("cannot write promises.json: No space left on device")
+
+    await proxy.serve()
+    await proxy.start()
+    proxy.component._resting._holder.look = look
+    await until(lambda: "not scaled to zero: cannot write promises.json" in caplog.text)

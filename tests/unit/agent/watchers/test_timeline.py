@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import time
 
 import pytest
@@ -15,6 +16,7 @@ from userspace_proxy.plan import Planner, diff_plans
 from userspace_proxy.plane import Plane
 from userspace_proxy.plane.messages import Ejected, Returned
 from userspace_proxy.policy import NodeFacts
+from userspace_proxy.status.failures import PAST_S
 from userspace_proxy.status.path_words import PathView
 from userspace_proxy.status.timeline import Event
 
@@ -80,6 +82,28 @@ async def test_an_outage_by_a_fault_on_purpose_is_called_so_and_is_no_trouble(ri
     (event,) = rig.timeline.events()
     assert event.level is Level.ATTENTION
     assert event.what == "192.0.2.1:8080 fails (a fault on purpose); ejected"
+
+
+async def test_an_outage_is_worded_as_the_state_of_its_service_port(rig):
+    dials = rig.group.counters_of(POD).dials
+    dials.failed(time.monotonic(), errno.ETIMEDOUT)
+    rig.eject()
+    await rig.timeline.look()
+    (event,) = rig.timeline.events()
+    assert event.what.startswith("192.0.2.1:8080 does not answer: packets are dropped")
+    rig.group.note_absent(POD, "eth0")
+    await rig.timeline.look()
+    (event,) = rig.timeline.events()
+    assert event.what == "no host answers for 192.0.2.1 on eth0; ejected"
+
+
+async def test_an_outage_that_nothing_has_tried_for_a_while_is_in_the_past_tense(rig):
+    dials = rig.group.counters_of(POD).dials
+    dials.failed(time.monotonic() - PAST_S, errno.ECONNREFUSED)
+    rig.eject()
+    await rig.timeline.look()
+    (event,) = rig.timeline.events()
+    assert event.what == "192.0.2.1:8080 refused connections when it was last tried; ejected"
 
 
 async def test_an_endpoint_that_is_ejected_again_and_again_is_one_outage(rig):

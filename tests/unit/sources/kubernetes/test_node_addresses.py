@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from userspace_proxy.cluster import Snapshot
 from userspace_proxy.sources.kubernetes.node_addresses import EVERY_S
 
 from ..running import running
@@ -24,14 +25,20 @@ class Pauses:
     def __init__(self):
         self.asked = []
         self._over = asyncio.Event()
+        self._begun = asyncio.Event()
 
     async def __call__(self, seconds):
         if seconds < 10:
             await asyncio.sleep(0)  # noqa: TID251 - one turn of the loop
             return
         self.asked.append(seconds)
+        self._begun.set()
         await self._over.wait()
         self._over.clear()
+
+    async def first(self):
+        """Return when something waits."""
+        await self._begun.wait()
 
     def end(self):
         self._over.set()
@@ -51,7 +58,7 @@ async def test_other_nodes_are_not_listed_unless_they_are_wanted(api, source_of)
     api.put(named("bob", "192.0.2.2"))
     async with running(source_of(api, node_name="alice")) as published:
         snapshot = await published.first()
-    assert snapshot.node_addresses == frozenset()
+    assert snapshot.node_addresses is None
     assert lists_of_all(api) == []
 
 
@@ -68,6 +75,57 @@ async def test_while_they_are_wanted_snapshots_have_all_nodes_addresses(api, sou
         pauses.end()
         await published.until(lambda s: s.node_addresses == both | {"192.0.2.3"})
     assert pauses.asked[0] == EVERY_S
+
+
+async def test_of_an_earlier_run_they_count_until_nodes_are_listed(api, source_of, pauses):
+    api.put(named("bob", "192.0.2.2"))
+    source = source_of(api, pause=pauses)
+    source.resume(Snapshot({}, node_addresses=frozenset({"192.0.2.9"})))
+    source.want_nodes(True)
+    async with running(source) as published:
+        await published.until(lambda s: s.node_addresses == {"192.0.2.2"})
+    assert [s.node_addresses for s in published.snapshots[:-1]] in ([], [{"192.0.2.9"}])
+
+
+async def test_while_they_are_not_wanted_they_are_unknown(api, source_of, pauses):
+    api.put(named("bob", "192.0.2.2"))
+    source = source_of(api, pause=pauses)
+    source.resume(Snapshot({}, node_addresses=frozenset({"192.0.2.9"})))
+    async with running(source) as published:
+        await published.until(lambda s: s.node_addresses is None)
+        source.want_nodes(True)
+        await published.until(lambda s: s.node_addresses == {"192.0.2.2"})
+        source.want_nodes(False)
+        pauses.end()
+        await published.until(lambda s: s.node_addresses is None)
+
+
+@pytest.mark.parametrize(
+    ("codes", "is_unknown"),
+    [([403], False), ([403, 403], True), ([403, 503, 403], False), ([503, 503], False)],
+)
+async def test_once_they_are_denied_twice_in_a_row_they_are_unknown(
+    api, source_of, codes, is_unknown
+):
+    are_denied = asyncio.Event()
+
+    async def pause(seconds):
+        if seconds == EVERY_S:
+            await are_denied.wait()
+        await asyncio.sleep(0)  # noqa: TID251 - one turn of the loop
+
+    source = source_of(api, pause=pause)
+    source.want_nodes(True)
+    api.put(named("bob", "192.0.2.2"))
+    async with running(source) as published:
+        await published.until(lambda s: s.node_addresses == {"192.0.2.2"})
+        api.put(named("bob", "192.0.2.3"))
+        for code in codes:
+            api.refuse("nodes", code)
+        are_denied.set()
+        await published.until(lambda s: s.node_addresses == {"192.0.2.3"})
+    seen = [s.node_addresses for s in published.snapshots]
+    assert (None in seen[seen.index({"192.0.2.2"}) :]) is is_unknown
 
 
 async def test_a_list_that_is_refused_is_logged_and_tried_again(api, source_of, pauses, caplog):

@@ -1,6 +1,7 @@
 """Scaling to zero, at a server that keeps one workload, its autoscalers and its budgets."""
 
 import asyncio
+import logging
 import socket
 
 import pytest
@@ -32,6 +33,8 @@ class Shop:
         self.asked = 0
         self.agrees = True
         self.meanwhile = lambda: None
+        self.lost = []
+        """What happens to updates whose response is lost, the first one first."""
 
     async def agree(self):
         self.asked += 1
@@ -49,6 +52,11 @@ class Shop:
             return web.json_response({"items": self.autoscalers})
         if request.path == BUDGETS:
             return web.json_response({"items": self.budgets})
+        if request.method == "PUT" and self.lost:
+            self.lost.pop(0)()
+            # Closed as an orderly end would be, it has aiohttp send the update again.
+            request.transport.abort()
+            return web.Response()
         if request.method == "PUT":
             body = await request.json()
             if body["metadata"]["resourceVersion"] != str(self.version):
@@ -86,9 +94,11 @@ async def rest(shop):
     return await scale_to_zero(shop.client, "shop", WEB, shop.agree)
 
 
-async def test_one_replica_becomes_none_once_all_agree(shop):
+async def test_one_replica_becomes_none_once_all_agree(shop, caplog):
+    caplog.set_level(logging.INFO)
     assert await rest(shop) == Rest(is_asleep=True)
     assert (shop.replicas, shop.asked) == (0, 1)
+    assert "scaled shop deployment/web from 1 to 0" in caplog.text
 
 
 async def test_without_agreement_nothing_is_written(shop):
@@ -160,6 +170,34 @@ async def test_a_server_that_does_not_answer_keeps_the_workload_awake(shop, monk
     shop.refused["GET", BUDGETS] = answer
     why = "cannot scale deployment/web to zero: no answer in time"
     assert await rest(shop) == Rest(why_not=why)
-    shop.refused = {("PUT", SCALE): answer}
-    assert await rest(shop) == Rest(why_not=why)
     assert shop.replicas == 1
+
+
+async def test_an_update_that_was_made_although_its_response_was_lost_counts(shop):
+    shop.lost = [lambda: shop.scale(0)]
+    assert await rest(shop) == Rest(is_asleep=True)
+    assert shop.version == 2
+
+
+async def test_an_update_that_was_lost_is_made_again(shop):
+    shop.lost = [lambda: None] * 2
+    assert await rest(shop) == Rest(is_asleep=True)
+    assert shop.replicas == 0
+
+
+async def test_an_update_that_was_lost_does_not_replace_another_scale(shop):
+    shop.lost = [lambda: shop.scale(3)]
+    assert await rest(shop) == Rest()
+    assert shop.replicas == 3
+
+
+async def test_while_it_is_unknown_whether_an_update_was_made_it_counts(shop, caplog):
+    shop.lost = [lambda: None] * 9
+    assert await rest(shop) == Rest(is_asleep=True)
+    assert "shop deployment/web may be scaled to zero: " in caplog.text
+
+
+@pytest.mark.parametrize(("code", "is_asleep"), [(403, False), (504, True)])
+async def test_a_server_that_fails_may_have_made_the_update(shop, code, is_asleep):
+    shop.refuse("PUT", SCALE, code)
+    assert (await rest(shop)).is_asleep == is_asleep

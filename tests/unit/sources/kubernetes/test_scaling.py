@@ -1,6 +1,7 @@
 """Scaling from zero, at a server that keeps one workload's scale and its version."""
 
 import asyncio
+import logging
 import socket
 
 import pytest
@@ -68,9 +69,11 @@ async def scales():
 
 
 @pytest.mark.parametrize(("workload", "name"), [(WEB, "deployments/web"), (DB, "statefulsets/db")])
-async def test_a_workload_without_replicas_gets_one(scales, workload, name):
+async def test_a_workload_without_replicas_gets_one(scales, workload, name, caplog):
+    caplog.set_level(logging.INFO)
     assert await scale_from_zero(scales.client, "shop", workload) == ""
     assert scales.replicas[name] == 1
+    assert f"scaled shop {workload} from 0 to 1" in caplog.text
 
 
 async def test_a_workload_with_replicas_stays_as_it_is(scales):

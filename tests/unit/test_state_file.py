@@ -6,10 +6,11 @@ import stat
 
 import pytest
 
-from userspace_proxy.agent.watchers.state_file import (
+from userspace_proxy.state_file import (
     FILE_BYTES_MAX,
     StateFile,
     StateFileError,
+    file_of_proxy,
 )
 
 NOW = 1_763_600_000.5
@@ -24,6 +25,15 @@ def cause(call, *arguments, **more):
     with pytest.raises(StateFileError) as caught:
         call(*arguments, **more)
     return str(caught.value)
+
+
+def test_a_file_has_the_name_of_the_proxy(tmp_path):
+    folder = str(tmp_path)
+    assert file_of_proxy(folder, "state.json.gz", "").path == tmp_path / "state.json.gz"
+    named = file_of_proxy(folder, "state.json.gz", "canary").path.name
+    assert named.startswith("state-")
+    assert named.endswith(".json.gz")
+    assert file_of_proxy("", "state.json.gz", "canary") is None
 
 
 def test_what_is_written_is_read_with_its_time(file):

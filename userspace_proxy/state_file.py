@@ -1,9 +1,9 @@
-"""The file that contains the last state: read with suspicion, replaced atomically.
+"""Files for the next process of a proxy: read with suspicion, replaced atomically.
 
     write   FILE.new ─▶ fsync ─▶ rename to FILE      a crash leaves the old file or the new one
     read    regular, this user's own, of bounded size, young enough
 
-Its modification time is when the state was last known to be current.
+Its modification time is when the content was last known to be current.
 
 Rule 1: methods block, so they are called in threads; one of them runs at a time.
 Rule 2: a user who can write the folder can replace the file, so files of other users aren't read.
@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import UserspaceProxyError
+from .errors import UserspaceProxyError
+from .steering import proxy_label
 
 FILE_BYTES_MAX = 64 << 20
 """Several times what 200,000 Services take."""
@@ -42,8 +43,16 @@ class StateBytes(NamedTuple):
     """Unix time at which it was last known to be current."""
 
 
+def file_of_proxy(folder: str, name: str, proxy_name: str) -> StateFile | None:
+    """Return a file of one proxy; None without a folder."""
+    if not folder:
+        return None
+    label, (stem, _, ending) = proxy_label(proxy_name), name.partition(".")
+    return StateFile(Path(folder) / (f"{stem}-{label}.{ending}" if label else name))
+
+
 class StateFile:
-    """A file with the last state of one proxy.
+    """A file of one proxy.
 
     Args:
         path: Its folder is created, with its parents.

@@ -1,0 +1,10 @@
+"""Simulates the control half: control processes, workers, the sockets that they pass, and deaths.
+
+    plan ──▶ world ──▶ machine: processes, each with a loop and a table of descriptors
+                       ├─ control process: Plane, Predecessors, Relief   (the product's)
+                       ├─ workers: WorkerMain, Worker, DataPlane         (the product's)
+                       └─ files: ports, ends of Unix sockets, rendezvous (simulated)
+             ──▶ checks: sockets, groups, listeners, counters, clients
+
+One thread, one virtual clock, and a seed that decides everything: see docs/adr/0072.
+"""

@@ -1,0 +1,149 @@
+"""Clients and endpoints: what clients see is what the control half promises."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from userspace_proxy.model import SocketAddress
+
+from ..network import ANSWERS, Address
+from ..streams import OPEN, Stream
+from .files import Watch
+
+if TYPE_CHECKING:
+    from .world import World
+
+DIALS, WAITS, SERVED, REFUSED, RESET, ENDED = (
+    "dials",
+    "waits",
+    "served",
+    "refused",
+    "reset",
+    "ended",
+)
+"""What becomes of a client."""
+
+
+CLIENT_ADDRESSES = 200
+_END = b";"
+"""Of an answer."""
+
+
+class Client:
+    """One connection of a client, which asks, reads the answer, and ends after a while."""
+
+    def __init__(self, world: World, number: int, to: SocketAddress, hold_s: float) -> None:
+        self.world = world
+        self.name = f"client {number}"
+        self.to = to
+        self.state = DIALS
+        self.dialled_at = world.timeline.now
+        self.endpoint = ""
+        self.is_excused = ""
+        """Why it may be reset."""
+        self._hold_s = hold_s
+        self.address: Address = (f"10.3.0.{number % CLIENT_ADDRESSES + 1}", 20000 + number)
+        self.stream = world.machine.dial(self.name, self.address, (to.ip, to.port))
+        self.stream.item = Watch(world.machine, self._look)  # type: ignore[assignment]
+
+    def _look(self) -> None:
+        stream = self.stream
+        if self.state in (REFUSED, RESET, ENDED):
+            return
+        if stream.error:
+            was, number = self.state, stream.take_error()
+            self.state = RESET if stream.peer is not None else REFUSED
+            self.world.note(f"{self.name}: {self.state} ({number}) while it {was}")
+            self.world.checks.ended(self, was)
+        elif self.state == DIALS and stream.state == OPEN:
+            self.state = WAITS
+            stream.write(b"?")
+        elif self.state == WAITS and stream.inbox.endswith(_END):
+            self.endpoint = stream.read(100).decode()[:-1]
+            self.state = SERVED
+            self.world.note(f"{self.name}: served by {self.endpoint}")
+            if not self.world.is_finishing:
+                self.world.timeline.after(self._hold_s, self.finish)
+        elif stream.has_fin:
+            was, self.state = self.state, ENDED
+            if was == WAITS and not self.is_excused:
+                # A process that is killed ends its connections without a reset.
+                self.world.violate(f"{self.name}: its connection ended without an answer")
+            stream.close()
+
+    def finish(self) -> None:
+        """End in order."""
+        if self.state == SERVED:
+            self.state = ENDED
+            if self.stream.state == OPEN:
+                self.stream.shut_down()
+                self.stream.close()
+
+
+class Asker:
+    """A client of UDP, which asks until it is answered."""
+
+    def __init__(self, world: World, number: int, to: SocketAddress) -> None:
+        self.world = world
+        self.to = to
+        self.address: Address = (f"10.4.0.{number % CLIENT_ADDRESSES + 1}", 20000 + number)
+        self.endpoint = ""
+        self.is_refused = False
+        world.machine.clients[self.address] = self._answered
+
+    def ask(self) -> None:
+        """Send a datagram."""
+        to = (self.to.ip, self.to.port)
+        self.is_refused = not self.world.machine.ports_of_datagrams(to)
+        self.world.machine.send_datagram(b"?", self.address, to)
+
+    def _answered(self, payload: bytes, _source: Address) -> None:
+        self.endpoint = payload.decode()
+
+
+class Endpoint:
+    """Part of Host: one that answers with its name, unless it is broken for a while."""
+
+    def __init__(self, world: World, address: SocketAddress) -> None:
+        self._world = world
+        self._address = address
+        self._how = ANSWERS
+        self._until = 0.0
+
+    def break_for(self, seconds: float, how: str) -> None:
+        """Refuse connections, or be unreachable, for that long."""
+        self._how, self._until = how, self._world.timeline.now + seconds
+
+    def behaviour(self) -> str:
+        """Part of Host."""
+        return self._how if self._world.timeline.now < self._until else ANSWERS
+
+    def accept(self, stream: Stream) -> None:
+        """Part of Host."""
+        _Answering(self._world, stream, self._address.ip)
+
+    def receive(self, _payload: bytes, source: Address) -> None:
+        """Part of Host."""
+        to = (self._address.ip, self._address.port)
+        self._world.machine.send_datagram(self._address.ip.encode(), to, source)
+
+
+class _Answering:
+    """An endpoint's side of one connection."""
+
+    def __init__(self, world: World, stream: Stream, name: str) -> None:
+        self._stream = stream
+        self._name = name
+        stream.item = Watch(world.machine, self._look)  # type: ignore[assignment]
+        world.machine.timeline.after(0.0002, self._look)
+
+    def _look(self) -> None:
+        stream = self._stream
+        if stream.error:
+            stream.take_error()
+        elif stream.inbox:
+            stream.read(100)
+            if stream.state == OPEN and not stream.shut_out:
+                stream.write(self._name.encode() + _END)
+        if stream.has_fin and not stream.inbox and not stream.shut_out:
+            stream.close()

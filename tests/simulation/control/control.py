@@ -1,0 +1,157 @@
+"""A control process: the plane, what it takes over, and the Services that it is to serve."""
+
+from __future__ import annotations
+
+import _socket
+import asyncio
+from collections.abc import Hashable, Mapping
+from contextlib import AsyncExitStack
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from userspace_proxy.agent import hand_over
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.errors import BoundError
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.serving import Serving
+from userspace_proxy.plane import Group, Plane, Wanted
+from userspace_proxy.plane.adoption import Predecessors
+
+from .plan import ServicePlan
+
+if TYPE_CHECKING:
+    from .machine import Process
+    from .world import World
+
+LABEL = "node"
+_TUNING = Tuning(descriptor_limit=400, connection_log=0.0)
+_KEPT = "table"
+_DRAIN_S = 1.0
+# The agent tries again what can't be served.
+_AGAIN_S = 1.0
+
+
+class Desired:
+    """How one Service is to be served now."""
+
+    def __init__(self, number: int, planned: ServicePlan) -> None:
+        self.planned = planned
+        self.number = number
+        self.name = f"shop/web-{number}:http"
+        self.serving: Serving = planned.serving
+        self.places: tuple[int, ...] = planned.places
+        self.addresses = list(planned.addresses)
+        self.is_there = True
+
+    @property
+    def chosen(self) -> list[SocketAddress]:
+        """Where it is to listen."""
+        return [self.addresses[place] for place in self.places]
+
+    @property
+    def wanted(self) -> Mapping[Hashable, Wanted]:
+        """The listeners by their keys, which are their addresses."""
+        return {at: Wanted(self.planned.protocol, [at]) for at in self.chosen}
+
+
+class Control:
+    """What one control process runs."""
+
+    def __init__(self, world: World, process: Process, workers: int) -> None:
+        self.world = world
+        self.workers = workers
+        self.process = process
+        self.plane: Plane | None = None
+        self.predecessors: Predecessors | None = None
+        self.kept: Any = None
+        """The socket that workers keep for the next control process, as one for nftables."""
+        self.serves = False
+        """It has reported that it serves."""
+        self.served: dict[str, Group] = {}
+        self.failures: set[SocketAddress] = set()
+        """Where it can't listen: descriptors are short, or another process has the port."""
+        self._stop = asyncio.Event()
+
+    async def run(self) -> int:
+        """Take over, serve until told to stop, and end in order; return the exit status."""
+        world, loop = self.world, self.process.loop
+        async with AsyncExitStack() as stack:
+            self.predecessors = await hand_over.adopt(LABEL, stack)
+            plane = self.plane = Plane(
+                loop,  # type: ignore[arg-type]
+                self.workers,
+                _TUNING,
+                clock=world.timeline.clock,
+                label=LABEL,
+                predecessors=self.predecessors,
+            )
+            plane.start()
+            found = self.predecessors.kept if self.predecessors is not None else {}
+            self.kept = found.pop(_KEPT, None) or self.process.kernel.socket(_socket.AF_NETLINK)
+            plane.keep(_KEPT, self.kept)
+            self.apply()
+            await self._relieve(plane)
+            await self._stop.wait()
+            for group in self.served.values():
+                plane.close_group(group)
+            world.checks.note_end()
+            await plane.drain(_DRAIN_S)
+        # Not in a task: it waits for other processes.
+        loop.call_soon(plane.close)
+        await asyncio.sleep(1.0)  # noqa: TID251 - in virtual time
+        return 0
+
+    async def _relieve(self, plane: Plane) -> None:
+        async def settled() -> None:
+            """Part of Progress: the first round was done at once."""
+
+        options = SimpleNamespace(
+            report_serving=self._report_serving, predecessor_drain_s=self.world.plan.drain_s
+        )
+        progress = SimpleNamespace(settled=settled)
+        await hand_over.Relief(self.predecessors, progress, plane, options).run()  # type: ignore[arg-type]
+
+    def _report_serving(self) -> None:
+        self.world.note(f"{self.process.name}: serves")
+        self.serves = True
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Have it end in order."""
+        self._stop.set()
+
+    def apply(self) -> None:
+        """Bring what is to be served into force, as a round of the agent does."""
+        plane = self.plane
+        if plane is None or self.is_ending:
+            return
+        wanted = {each.name: each for each in self.world.desired if each.is_there}
+        retired = [self.served.pop(name) for name in list(self.served) if name not in wanted]
+        self.failures.clear()
+        for name, desired in wanted.items():
+            group = self.served.get(name)
+            if group is None:
+                group = self.served[name] = plane.open_group(name)
+            answer = plane.serve(group, desired.serving, desired.wanted)
+            for at, exc in answer.errors.items():
+                assert isinstance(at, SocketAddress), "keys are addresses"
+                self.failures.add(at)
+                if not isinstance(exc, BoundError) and not self._is_held_by_others(at):
+                    self.world.violate(f"cannot serve {at}: {exc}")
+            self.world.checks.note_answer(desired, self.failures)
+        plane.close_unwanted()
+        for group in retired:
+            plane.close_group(group)
+        self.world.checks.note_round()
+        if self.failures:
+            self.process.loop.call_later(_AGAIN_S, self.apply)
+
+    def _is_held_by_others(self, at: SocketAddress) -> bool:
+        """Return whether a worker of another control process has the port."""
+        ports = [port for port in self.world.machine.ports if port.local == (at.ip, at.port)]
+        holders = {copy.process for port in ports for copy in port.copies}
+        return any(self.process not in (each, each.parent) for each in holders)

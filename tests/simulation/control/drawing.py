@@ -1,0 +1,216 @@
+"""Draws plans of the control half: everything about a run that is decided before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import count
+from random import Random
+
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model.handling import Handling, Hold
+from userspace_proxy.model.serving import Serving
+
+from ..network import REFUSES, UNREACHABLE
+from .machine import Speed
+from .plan import (
+    BREAK,
+    CLIENT,
+    CRASH,
+    END,
+    ENDPOINTS,
+    HAND_OVER,
+    KILL,
+    LATE_S,
+    NO_START,
+    REMOVE,
+    RENAME,
+    SERVE,
+    STOP,
+    SWAP,
+    Event,
+    Fate,
+    Plan,
+    ServicePlan,
+)
+
+_FEATURES = (
+    "deaths of workers",
+    "deaths of control processes",
+    "kills",
+    "stops",
+    "crashes",
+    "hand-overs",
+    "failed starts",
+    "orderly ends",
+    "changes",
+    "late changes",
+    "bad endpoints",
+    "removals",
+    "swaps",
+    "affinity",
+    "holds",
+    "UDP",
+    "slow",
+    "small buffers",
+    "few descriptors",
+    "other numbers of workers",
+    "long stops",
+)
+
+
+_ENDS = {"crashes": CRASH, "hand-overs": HAND_OVER, "orderly ends": END}
+# Less than clients of a node at rest have.
+_HOLD_S = 2.0
+
+
+def make_plan(seed: int) -> Plan:
+    """Draw a plan."""
+    rng = Random(seed)
+    features = frozenset(f for f in _FEATURES if rng.random() < 0.4)
+    calm_at = rng.choice([2.0, 6.0, 20.0])
+    services = tuple(_draw_service(rng, n, features) for n in range(rng.randint(1, 4)))
+    events = _Drawing(rng, services, features, calm_at).events()
+    has_fates = "deaths of workers" in features
+    speed = Speed(
+        latency_s=rng.choice([0.01, 0.05]) if "slow" in features else 0.0005,
+        start_s=rng.choice([0.2, 1.0]) if "slow" in features else 0.05,
+        room=rng.choice([64, 300, 1000]) if "small buffers" in features else 65536,
+    )
+    return Plan(
+        seed,
+        features,
+        workers=tuple(
+            rng.choice([1, 2, 2, 3])
+            for _ in range(3 if "other numbers of workers" in features else 1)
+        ),
+        descriptors=rng.choice([10, 16, 24]) if "few descriptors" in features else 1000,
+        drain_s=rng.choice([0.0, 1.0, 5.0]),
+        speed=speed,
+        services=services,
+        events=tuple(sorted(events, key=lambda event: event.at)),
+        worker_fates=_draw_fates(rng, 8, 0.5) if has_fates else {},
+        control_fates=_draw_fates(rng, 4, 0.7) if "deaths of control processes" in features else {},
+        calm_at=calm_at,
+    )
+
+
+def _draw_fates(rng: Random, count: int, share: float) -> dict[int, Fate]:
+    fates = {}
+    for number in range(count):
+        if rng.random() < share:
+            is_message = rng.random() < 0.7
+            fates[number] = Fate(is_message, rng.randint(1, rng.choice([6, 20, 60])))
+    return fates
+
+
+def _draw_service(rng: Random, number: int, features: frozenset[str]) -> ServicePlan:
+    is_udp = "UDP" in features and rng.random() < 0.6
+    ports = tuple(SocketAddress("10.1.0.1", 30000 + 10 * number + n) for n in range(2))
+    serving = _draw_serving(rng, features)
+    return ServicePlan(Protocol.UDP if is_udp else Protocol.TCP, ports, serving, _draw_places(rng))
+
+
+def _draw_places(rng: Random) -> tuple[int, ...]:
+    return rng.choice([(0,), (1,), (0, 1)])
+
+
+def _draw_serving(rng: Random, features: frozenset[str]) -> Serving:
+    count = rng.choice([0, 1, 1, 2, 3])
+    affinity = 60 if "affinity" in features and rng.random() < 0.6 else None
+    is_holding = "holds" in features and rng.random() < 0.5
+    handling = Handling(hold=Hold(_HOLD_S) if is_holding else None)
+    return Serving(tuple(rng.sample(ENDPOINTS, count)), affinity, handling=handling)
+
+
+class _Drawing:
+    """Draws the events of one plan."""
+
+    def __init__(
+        self, rng: Random, services: Sequence[ServicePlan], features: frozenset[str], calm_at: float
+    ) -> None:
+        self._rng = rng
+        self._features = features
+        self._calm_at = calm_at
+        self._numbers = range(len(services))
+        self._clients = count()
+
+    def events(self) -> Iterator[Event]:
+        """Yield them, in any order."""
+        for _ in range(self._rng.randint(3, 15)):
+            yield self._client(self._at())
+        yield from self._changes()
+        yield from self._deaths()
+        yield from self._shortages()
+        yield from self._late_changes()
+
+    def _at(self) -> float:
+        # Many at about the same time.
+        rng = self._rng
+        return round(rng.choice([0.0, 0.3, rng.random()]) * self._calm_at + rng.random() * 0.2, 4)
+
+    def _times(self, feature: str, most: int) -> range:
+        return range(self._rng.randint(1, most) if feature in self._features else 0)
+
+    def _client(self, at: float) -> Event:
+        rng = self._rng
+        hold_s = rng.choice([0.0, 0.05, 2.0])
+        return Event(at, CLIENT, (next(self._clients), rng.choice(self._numbers), hold_s))
+
+    def _serve(self, at: float, numbers: Sequence[int]) -> Event:
+        rng = self._rng
+        serving = _draw_serving(rng, self._features)
+        return Event(at, SERVE, (rng.choice(numbers), serving, _draw_places(rng)))
+
+    def _kill(self, at: float) -> Event:
+        return Event(at, KILL, (self._rng.randint(0, 3),))
+
+    def _changes(self) -> Iterator[Event]:
+        rng, numbers = self._rng, self._numbers
+        for _ in self._times("changes", 10):
+            yield self._serve(self._at(), numbers)
+        for _ in self._times("removals", 4):
+            number, at = rng.choice(numbers), self._at()
+            yield Event(at, rng.choice([REMOVE, RENAME]), (number,))
+            if rng.random() < 0.7:
+                yield self._serve(at + rng.choice([0.0, 0.001, 0.1]), [number])
+        for _ in self._times("swaps", 3):
+            two, at = (rng.choice(numbers), rng.choice(numbers)), self._at()
+            yield Event(at, SWAP, two)
+            yield self._serve(at + rng.choice([0.0, 0.001, 0.1]), two)
+
+    def _deaths(self) -> Iterator[Event]:
+        rng = self._rng
+        for _ in self._times("kills", 4):
+            yield self._kill(self._at())
+        for _ in self._times("stops", 3):
+            is_control, is_hang = rng.random() < 0.3, rng.random() < 0.5
+            longest_s = 6.0 if "long stops" in self._features else 3.0
+            seconds = rng.choice([0.01, 0.1, 0.5, longest_s])
+            yield Event(self._at(), STOP, (is_control, rng.randint(0, 3), seconds, is_hang))
+        for feature, what in _ENDS.items():
+            for _ in self._times(feature, 2):
+                yield Event(self._at(), what)
+
+    def _shortages(self) -> Iterator[Event]:
+        rng = self._rng
+        for _ in self._times("failed starts", 2):
+            at = self._at()
+            yield Event(at, NO_START, (rng.choice([1, 4, 8, 8]),))
+            yield self._kill(at + 0.001)
+            for _ in range(4):
+                yield self._client(at + 0.1 + rng.random())
+        for _ in self._times("bad endpoints", 3):
+            how, seconds = rng.choice([REFUSES, UNREACHABLE]), rng.choice([0.1, 1.0, 5.0])
+            yield Event(self._at(), BREAK, (rng.choice(ENDPOINTS), how, seconds))
+
+    def _late_changes(self) -> Iterator[Event]:
+        """Yield changes that the same control process sees the end of, and deaths beside them."""
+        rng = self._rng
+        for _ in self._times("late changes", 6):
+            at = self._calm_at + LATE_S - 1.0 - 0.1 * rng.random()
+            if rng.random() < 0.3:
+                yield Event(at, REMOVE, (rng.choice(self._numbers),))
+            else:
+                yield self._serve(at, self._numbers)
+            if rng.random() < 0.4:
+                yield self._kill(at + rng.choice([0.0, 0.0004, 0.001]))

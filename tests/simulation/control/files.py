@@ -1,0 +1,389 @@
+"""Open files that processes share: ports with their queues, Unix sockets, rendezvous.
+
+Rule 1: a file lives as long as a process has a descriptor for it, or a message with it is on its
+way. What a process has is a copy: its own watches, and the file's queue.
+Rule 2: whether a port can be bound is decided as in Linux, as far as the control half relies on it.
+
+Source: net/ipv4/inet_connection_sock.c, inet_csk_bind_conflict(), inet_csk_listen_stop();
+net/ipv4/udp.c, udp_lib_lport_inuse(); net/unix/af_unix.c, unix_stream_sendmsg(), unix_gc().
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..datagrams import DatagramSocket
+from ..network import Address
+from ..streams import CLOSED, IN, LISTENING, NEW, Stream
+
+if TYPE_CHECKING:
+    from .machine import Machine, Process
+
+
+CONTROL, WORKER = "control", "worker"
+"""The kinds of processes."""
+
+
+def error(number: int) -> OSError:
+    """Return the error of a system call."""
+    return OSError(number, os.strerror(number))
+
+
+class Shared:
+    """A file of which several processes may have copies."""
+
+    def __init__(self, machine: Machine) -> None:
+        machine.cookies += 1
+        self.cookie = machine.cookies
+        self.machine = machine
+        self.copies: list[Any] = []
+        self.on_its_way = 0
+        """Messages that it is in."""
+
+    def copy(self, process: Process) -> Any:
+        """Return what a process has of it."""
+        raise NotImplementedError
+
+    def forget(self, copy: Any) -> None:
+        """Note that a copy was closed."""
+        self.copies.remove(copy)
+        self.release()
+
+    def release(self) -> None:
+        """End it if nothing has it any more."""
+        if not self.copies and not self.on_its_way:
+            self.end()
+
+    def end(self) -> None:
+        """Free what it holds."""
+
+
+class Plain(Shared):
+    """A file that does nothing: a netlink socket, or an eventfd, which counts."""
+
+    def __init__(self, machine: Machine, name: str) -> None:
+        super().__init__(machine)
+        self.name = name
+        self.count = 0
+        """Of an eventfd."""
+        self.secret = b""
+        """Of a challenge: how it was answered."""
+
+    def copy(self, process: Process) -> PlainCopy:
+        made = PlainCopy(self, process)
+        self.copies.append(made)
+        return made
+
+
+class PlainCopy:
+    """What one process has of it."""
+
+    local = remote = None
+
+    def __init__(self, shared: Plain, process: Process) -> None:
+        self.shared = shared
+        self.process = process
+        self.item = None
+        self.name = shared.name
+
+    def events(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        self.shared.forget(self)
+
+
+class Port(Shared):
+    """A socket of TCP or UDP that was made to be bound."""
+
+    def __init__(self, machine: Machine, *, is_tcp: bool) -> None:
+        super().__init__(machine)
+        self.is_tcp = is_tcp
+        self.local: Address | None = None
+        self.is_listening = False
+        self.may_reuse = self.is_shared = self.is_deaf = False
+        """SO_REUSEADDR; SO_REUSEPORT; bound to an interface that there isn't."""
+        self.is_by_client = False
+        """The kernel chooses among those that share the port by the client's address."""
+        self.turn = 0
+        """In the order in which ports began to listen, or were bound."""
+        self.queue: deque[Any] = deque()
+        self._first: Any = None
+        """Of the copies; it may be closed."""
+
+    def copy(self, process: Process) -> TcpCopy | UdpCopy:
+        made = (TcpCopy if self.is_tcp else UdpCopy)(self, process)
+        self._first = self._first or made
+        self.copies.append(made)
+        return made
+
+    def end(self) -> None:
+        self.stop_listening("no process has it")
+        self.machine.ports.pop(self, None)
+
+    def bind(self, address: Address) -> None:
+        """Bind it; raises OSError if another one has the port."""
+        ports = self.machine.ports
+        port = address[1]
+        if not port:
+            port = next(n for n in range(40000, 41000) if not any(p.port == n for p in ports))
+        self._check((address[0], port))
+        self.local = (address[0], port)
+        ports[self] = None
+        self._take_turn()
+        for copy in self.copies:
+            copy.local = self.local
+
+    def _take_turn(self) -> None:
+        self.machine.cookies += 1
+        self.turn = self.machine.cookies
+
+    @property
+    def group(self) -> list[Port]:
+        """Those that share its port."""
+        ports = self.machine.ports
+        return [p for p in ports if p.local == self.local and p.is_tcp == self.is_tcp]
+
+    @property
+    def port(self) -> int:
+        return self.local[1] if self.local else 0
+
+    def _check(self, address: Address) -> None:
+        for other in self.machine.ports:
+            if other is self or other.local != address or other.is_tcp != self.is_tcp:
+                continue
+            if self.is_shared and other.is_shared:
+                continue
+            both_may = self.may_reuse and other.may_reuse
+            if self.is_tcp and both_may and not other.is_listening:
+                continue
+            raise error(errno.EADDRINUSE)
+
+    def listen(self) -> None:
+        """Take clients from now on; raises OSError if another socket has the port."""
+        assert self.local is not None, "it is bound"
+        self._check(self.local)
+        self.is_listening = True
+        self._take_turn()
+        self._note(LISTENING)
+
+    def stop_listening(self, cause: str) -> None:
+        """Refuse from now on, also those that are queued."""
+        if self.is_listening:
+            self.is_listening = False
+            self.machine.stopped_listening(self, cause)
+            for queued in self.queue:
+                queued.send_reset()
+            self.queue.clear()
+            self._note(CLOSED)
+
+    def _note(self, state: int) -> None:
+        for copy in self.copies:
+            copy.state = state
+            copy.wake(0)
+
+    def wake(self, events: int) -> None:
+        """Tell all that watch it."""
+        for copy in self.copies:
+            copy.wake(events)
+
+    def receive(self, payload: bytes, source: Address, at: str, hops: int) -> None:
+        """Queue a datagram."""
+        self._first.receive(payload, source, at, hops)
+        self.wake(IN)
+
+
+class TcpCopy(Stream):
+    """What one process has of a port of TCP."""
+
+    __slots__ = ("process", "shared")
+
+    def __init__(self, shared: Port, process: Process) -> None:
+        super().__init__(shared.machine, f"port {shared.port}")
+        self.shared, self.process = shared, process
+        self.local, self.queue = shared.local, shared.queue
+        self.state = LISTENING if shared.is_listening else NEW
+
+    def stop_listening(self) -> None:
+        self.shared.stop_listening("shut down")
+
+    def close(self) -> bool:
+        self.item = None
+        self.shared.forget(self)
+        return False
+
+
+class UdpCopy(DatagramSocket):
+    """What one process has of a port of UDP."""
+
+    __slots__ = ("process", "shared", "state")
+
+    def __init__(self, shared: Port, process: Process) -> None:
+        super().__init__(shared.machine, f"port {shared.port}")
+        self.shared, self.process = shared, process
+        self.local, self.inbox = shared.local, shared.queue
+        self.state = NEW
+
+    def wake(self, events: int) -> None:
+        if self.item is not None:
+            self.item.wake(events)
+
+    def close(self) -> bool:
+        self.item = None
+        self.shared.forget(self)
+        return False
+
+
+Piece = tuple[bytes, "list[Shared]"]
+
+
+class UnixEnd:
+    """One end of a connected Unix stream socket; it has one owner."""
+
+    remote = None
+
+    def __init__(self, process: Process, room: int, name: str = "") -> None:
+        self.process = process
+        self.local = name
+        self.name = f"{process.name}'s end"
+        self.room = room
+        self.item = None
+        self.inbox: deque[Piece] = deque()
+        self.peer: UnixEnd | None = None
+        """None once it has closed."""
+        self.was_connected_to: Process = process
+        self.rendezvous: Any = None
+        self.secret = b""
+
+    def join(self, other: UnixEnd) -> None:
+        """Connect two ends."""
+        self.peer, other.peer = other, self
+        self.was_connected_to, other.was_connected_to = other.process, self.process
+
+    @property
+    def is_readable(self) -> bool:
+        return bool(self.inbox) or self.peer is None
+
+    @property
+    def is_writable(self) -> bool:
+        return self.peer is None or self.peer.left > 0
+
+    @property
+    def left(self) -> int:
+        """How many bytes it takes."""
+        return self.room - sum(len(data) for data, _ in self.inbox)
+
+    def send(self, data: bytes, rights: list[Shared]) -> int:
+        """Send what the other end has room for, and all files with the first byte."""
+        if self.peer is None:
+            raise error(errno.EPIPE)
+        count = min(len(data), self.peer.left)
+        if count <= 0:
+            raise BlockingIOError(errno.EAGAIN, "no room")
+        for each in rights:
+            each.on_its_way += 1
+        self.peer.inbox.append((data[:count], rights))
+        self.peer.process.loop.wake()
+        return count
+
+    def receive(self, most: int) -> Piece:
+        """Return bytes up to files, with these."""
+        if not self.inbox:
+            if self.peer is None:
+                return b"", []
+            raise BlockingIOError(errno.EAGAIN, "nothing to read")
+        data, rights = b"", list[Shared]()
+        # What came before files is read with them, what came after isn't.
+        while self.inbox and not rights and len(data) < most:
+            more, rights = self.inbox.popleft()
+            room = most - len(data)
+            if len(more) > room:
+                self.inbox.appendleft((more[room:], []))
+            data += more[:room]
+        if self.peer is not None:
+            self.peer.process.loop.wake()
+        return data, rights
+
+    def events(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        peer, self.peer = self.peer, None
+        if peer is not None:
+            peer.peer = None
+            peer.process.loop.wake()
+        while self.inbox:
+            for each in self.inbox.popleft()[1]:
+                each.on_its_way -= 1
+                each.release()
+
+
+class Rendezvous(Shared):
+    """A listening Unix socket by which a worker is found."""
+
+    def __init__(self, machine: Machine, label: str) -> None:
+        super().__init__(machine)
+        self.label = label
+        self.name = f"\0rendezvous/{label}#{self.cookie}"
+        self.queue: deque[UnixEnd] = deque()
+        machine.rendezvous[self.name] = self
+
+    def copy(self, process: Process) -> RendezvousCopy:
+        made = RendezvousCopy(self, process)
+        self.copies.append(made)
+        return made
+
+    def connect(self, process: Process, room: int) -> UnixEnd:
+        """Return a process's end of a new connection, which waits to be accepted."""
+        ours, theirs = UnixEnd(process, room), UnixEnd(process, room)
+        ours.join(theirs)
+        ours.rendezvous = self
+        self.queue.append(theirs)
+        for copy in self.copies:
+            copy.process.loop.wake()
+        return ours
+
+    def end(self) -> None:
+        del self.machine.rendezvous[self.name]
+        while self.queue:
+            self.queue.popleft().close()
+
+
+class RendezvousCopy:
+    """What one process has of it."""
+
+    remote = None
+
+    def __init__(self, shared: Rendezvous, process: Process) -> None:
+        self.shared = shared
+        self.process = process
+        self.item = None
+        self.local = self.name = shared.name
+
+    def events(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        self.shared.forget(self)
+
+
+class Watch:
+    """Calls back soon after a stream of a client, or of an endpoint, may have changed."""
+
+    def __init__(self, machine: Machine, callback: Callable[[], None]) -> None:
+        self._machine = machine
+        self._callback = callback
+        self._is_due = False
+
+    def wake(self, _events: int) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._machine.timeline.after(0.0002, self._call)
+
+    def _call(self) -> None:
+        self._is_due = False
+        self._callback()

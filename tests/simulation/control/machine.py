@@ -1,0 +1,260 @@
+"""The simulated node: its processes, what they share, and who runs now."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Any
+
+from ..network import Address, Network
+from ..polling import Epoll
+from ..streams import CONNECTING, Stream
+from ..timeline import Timeline
+from .files import WORKER, Port, Rendezvous, UnixEnd
+from .loop import ProcessLoop
+from .system_calls import Died, ProcessKernel
+
+# Numbers that no process of the real machine has.
+_FIRST_PID = 10_000_000
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast processes of the node are."""
+
+    latency_s: float = 0.0003
+    """At most this long a loop that has something to do waits for the processor."""
+    start_s: float = 0.05
+    """At most this long a worker takes until it reads its first message."""
+    room: int = 4096
+    """Bytes that a Unix socket keeps."""
+
+
+class Process:
+    """A control process or a worker."""
+
+    def __init__(self, machine: Machine, kind: str, name: str) -> None:
+        machine.pids += 1
+        self.machine = machine
+        self.kind = kind
+        self.name = name
+        self.pid = machine.pids
+        self.loop = ProcessLoop(self, machine.timeline, machine.rng)
+        self.kernel = ProcessKernel(self, machine, machine.rng)
+        self.is_dead = False
+        self.status = 0
+        self.is_reaped = False
+        self.is_hung = False
+        """It isn't only slow."""
+        self.dies_at_call = self.dies_at_message = 0
+        """It dies at this one; 0: at none."""
+        self.calls = self.messages = 0
+        self.main: Any = None
+        """WorkerMain, or what has the plane."""
+        self.pidfds: list[Process] = []
+        """Those that are told of its end."""
+        self.task: Any = None
+        self.parent: Process | None = None
+        machine.processes.append(self)
+
+    def start(self, run: Callable[[], Any]) -> None:
+        """Run a coroutine, whose result is the exit status."""
+        self.loop.call_soon(self._begin, run)
+
+    def _begin(self, run: Callable[[], Any]) -> None:
+        self.task = self.loop.make_task(run())
+        self.task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: Any) -> None:
+        if self.is_dead or task.cancelled():
+            return
+        if (exc := task.exception()) is not None:
+            self.machine.violate(f"{self.name} ended by {exc!r}")
+        self.die(task.result() if exc is None else 1)
+
+    def die(self, status: int) -> None:
+        """End: the kernel closes what it has."""
+        if self.is_dead:
+            return
+        self.is_dead = True
+        self.status = status
+        how = f"exit status {status}" if status >= 0 else f"signal {-status}"
+        self.machine.note(f"{self.name}: ended by {how}")
+        self.machine.dying(self)
+        files, self.kernel.files = self.kernel.files, {}
+        for file in files.values():
+            if hasattr(file, "close") and not isinstance(file, Epoll):
+                file.close()
+        for other in self.pidfds:
+            other.loop.wake()
+
+    def forget(self) -> None:
+        """Have nothing of it run any more, not even what follows an end."""
+        self.is_dead = True
+        if self.task is not None:
+            with self.machine.running(self), contextlib.suppress(Died):
+                self.task.get_coro().close()
+
+
+class Machine(Network):
+    """The node's network, and all processes.
+
+    Args:
+        timeline: The clock.
+        rng: Decides what isn't in the plan.
+    """
+
+    def __init__(self, timeline: Timeline, rng: Random, speed: Speed) -> None:
+        super().__init__(timeline, rng, delay_s=0.0005)
+        self.rng = rng
+        self.speed = speed
+        self.pids = _FIRST_PID
+        self.cookies = 0
+        self.processes: list[Process] = []
+        self.ports: dict[Port, None] = {}
+        self.rendezvous: dict[str, Rendezvous] = {}
+        self.current: Process | None = None
+        self.violations: list[str] = []
+        self.fails_to_start = 0
+        """So many more workers can't be started."""
+        self.stopped_listening: Callable[[Port, str], None] = lambda _port, _cause: None
+        self.dying: Callable[[Process], None] = lambda _process: None
+        self.refused: Callable[[Stream], None] = lambda _client: None
+        self.started: Callable[[Process], None] = lambda _process: None
+
+    def violate(self, what: str) -> None:
+        """Note what must not happen."""
+        self.note(f"VIOLATION: {what}")
+        self.violations.append(what)
+
+    @contextlib.contextmanager
+    def running(self, process: Process) -> Iterator[None]:
+        """Have system calls be those of a process while this lasts."""
+        before, self.current = self.current, process
+        with process.loop.entered():
+            try:
+                yield
+            finally:
+                self.current = before
+
+    @property
+    def kernel(self) -> ProcessKernel:
+        """The system calls of the process that runs."""
+        assert self.current is not None, "a process runs"
+        return self.current.kernel
+
+    def alive(self, kind: str) -> list[Process]:
+        """Return the processes of a kind that live."""
+        return [each for each in self.processes if each.kind == kind and not each.is_dead]
+
+    # -- what modules of the product call ----------------------------------------------------------
+
+    def start_child(self, run: Callable[[int], Any]) -> tuple[Child, Any]:
+        """Start a worker; return it, and the caller's end of a connection to it."""
+        parent = self.kernel.process
+        self.kernel.enter("clone")
+        if self.fails_to_start:
+            self.fails_to_start -= 1
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        name = f"worker {self.pids + 1 - _FIRST_PID}"
+        process = Process(self, WORKER, name)
+        room = self.speed.room
+        process.parent = parent
+        ours, theirs = UnixEnd(parent, room), UnixEnd(process, room)
+        ours.join(theirs)
+        fd = process.kernel.allocate(theirs)
+        self.note(f"{parent.name}: starts {name}")
+        delay_s = self.speed.start_s * self.rng.random()
+        self.timeline.after(delay_s, self._begin, process, partial(run, fd))
+        return Child(self, process), self.kernel.open_unix(ours)
+
+    def _begin(self, process: Process, run: Callable[[], Any]) -> None:
+        if not process.is_dead:
+            self.started(process)
+            process.start(run)
+
+    def end_child(self, child: Child, within_s: float) -> int:
+        """Wait for a child, and kill it at the deadline."""
+        until = self.timeline.now + max(0.0, within_s)
+        before = self.current
+        while not child.process.is_dead and self.timeline.next_at <= until:
+            self.timeline.step()
+        self.current = before
+        child.kill()
+        return child.wait()
+
+    # -- clients -----------------------------------------------------------------------------------
+
+    def listeners_at(self, address: Address) -> list[Port]:
+        """Return the ports that take clients of an address."""
+        return [p for p in self.ports if p.is_tcp and p.is_listening and p.local == address]
+
+    def _choose(self, ports: list[Port], client: Address) -> Port:
+        """Return the one that gets a client, as ``plane.reuseport`` has it."""
+        if any(port.is_by_client for port in ports):
+            in_order = sorted(ports, key=lambda port: port.turn)
+            return in_order[int(client[0].rpartition(".")[2]) % len(ports)]
+        return ports[self.draw(len(ports))]
+
+    def _arrive_at_node(self, client: Stream) -> None:
+        if client.state != CONNECTING:
+            return
+        assert client.remote is not None, "it dials an address"
+        listening = self.listeners_at(client.remote)
+        if not listening:
+            self.refused(client)
+            client.fail(111)
+            return
+        assert client.local is not None, "it has an address"
+        port = self._choose(listening, client.local)
+        server = Stream(self, f"proxy's side of {client.name}")
+        server.local, server.remote = client.remote, client.local
+        server.opened(client)
+        client.opened(server)
+        port.queue.append(server)
+        port.wake(1)
+
+    def bind(self, core: Any, address: Address) -> None:
+        """Part of Network; ports are bound by ``files``."""
+        core.local = address
+
+    def forget_datagrams(self, core: Any) -> None:
+        """Part of Network."""
+        if core.local is not None and core.remote is not None:
+            self._connected.pop((core.local, core.remote), None)
+
+    def ports_of_datagrams(self, address: Address) -> list[Port]:
+        """Return the ports that take datagrams of an address."""
+        bound = [p for p in self.ports if not p.is_tcp and p.local == address]
+        return [p for p in bound if not p.is_deaf]
+
+    def _reach_node(self, payload: bytes, source: Address, to: Address, hops: int) -> None:
+        core = self._connected.get((to, source))
+        if core is not None:
+            core.receive(payload, source, to[0], hops)
+            return
+        found = self.ports_of_datagrams(to)
+        if found:
+            self._choose(found, source).receive(payload, source, to[0], hops)
+
+
+class Child:
+    """Part of subprocess.Popen."""
+
+    def __init__(self, machine: Machine, process: Process) -> None:
+        self._machine = machine
+        self.process = process
+        self.pid = process.pid
+
+    def kill(self) -> None:
+        """Part of Popen."""
+        self.process.die(-9)
+
+    def wait(self, _timeout: float | None = None) -> int:
+        """Part of Popen."""
+        assert self.process.is_dead, "nothing waits for a process that lives"
+        self.process.is_reaped = True
+        return self.process.status

@@ -1,0 +1,171 @@
+"""The table of mutants of the control half: faults of messages, deaths and hand-overs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from ..mutant_table import Mutant
+
+_plane = partial(Mutant, package="plane")
+
+MUTANTS: Mapping[str, Mutant] = {
+    "stand-in-without-end": _plane(
+        "stand_ins", "return self._by_missing.pop(missing, None)", "return None"
+    ),
+    "stand-in-that-died": _plane(
+        "stand_ins", "        self._by_missing = kept", "        kept.clear()"
+    ),
+    "no-stand-in": _plane(
+        "listeners",
+        "        stand_in = self._stand_ins.begin(missing, running)\n",
+        "        stand_in = self._stand_ins.begin(missing, ())\n",
+    ),
+    "number-of-stand-ins": _plane(
+        "stand_ins",
+        "return -(listener * len(self._counts) + missing)",
+        "return -(listener * len(self._counts))",
+    ),
+    "successor-without-listeners": _plane(
+        "plane", "        self._listeners.send_all(worker)\n", ""
+    ),
+    "successor-without-groups": _plane(
+        "plane",
+        "            self._workers[worker].update(group.opening())\n",
+        "            group.opening()\n",
+    ),
+    "listeners-before-groups": _plane(
+        "plane",
+        "        for group in self._groups.values():\n"
+        "            self._workers[worker].update(group.opening())\n"
+        "        self._listeners.send_all(worker)\n",
+        "        self._listeners.send_all(worker)\n"
+        "        for group in self._groups.values():\n"
+        "            self._workers[worker].update(group.opening())\n",
+    ),
+    "merging-of-the-dead": _plane(
+        "workers", "        self._merging = Merging()\n        start", "        start"
+    ),
+    "merging-past-a-close": _plane(
+        "merging",
+        "            if left in self._waiting and left not in self._kept:",
+        "            if left in self._waiting and left in self._kept:",
+    ),
+    "confirmations-of-the-dead": _plane(
+        "listeners",
+        "            if listener.closing.pop(worker, 0):\n                self._release(listener)",
+        "            listener.closing.get(worker, 0)",
+    ),
+    "confirmation-not-sent": _plane(
+        "worker", "        self._send(ListenerClosed(message.listener))", "        pass"
+    ),
+    "refused-after-workers-know": _plane(
+        "listeners",
+        "            if serving.is_refusing:\n                # First",
+        "            if serving.is_refusing and self is None:\n                # First",
+    ),
+    "copy-left-open": _plane(
+        "worker", "        if self._has_process:\n            listener.sock.close()", "        pass"
+    ),
+    "active-of-the-dead": _plane(
+        "group",
+        "        for endpoint, active in self._active.pop(worker, {}).items():",
+        "        for endpoint, active in self._active.pop(-1, {}).items():",
+    ),
+    "counters-of-the-dead": _plane(
+        "group",
+        '        """Subtract a worker\'s open connections; the rest of what it counted stays."""\n',
+        "        self._per_endpoint.clear()\n",
+    ),
+    "report-counted-twice": _plane(
+        "differences", "        self._new = {}\n        return report", "        return report"
+    ),
+    "close-before-the-listeners": _plane(
+        "plane",
+        "        closed = self._listeners.close_group(group)\n"
+        "        if self._groups.pop(group.number, None) is not None:\n"
+        "            group.change(Serving(), self._clock())\n"
+        "            self._send_all(CloseGroup(group.number))\n",
+        "        if self._groups.pop(group.number, None) is not None:\n"
+        "            group.change(Serving(), self._clock())\n"
+        "            self._send_all(CloseGroup(group.number))\n"
+        "        closed = self._listeners.close_group(group)\n",
+    ),
+    "move-not-sent": _plane(
+        "listeners",
+        "            self._send(holder, MoveListener(number, group.number))",
+        "            pass",
+    ),
+    "rest-of-a-message-lost": _plane(
+        "channel",
+        "                self._waiting.appendleft((data[sent:], ()))",
+        "                pass",
+    ),
+    "sockets-sent-again": _plane(
+        "channel", "appendleft((data[sent:], ()))", "appendleft((data[sent:], batch[0][1]))"
+    ),
+    "orphans-end": _plane(
+        "worker_main",
+        "elif self._rendezvous is not None:\n            self._candidates =",
+        "elif self._rendezvous is None:\n            self._candidates =",
+    ),
+    "adopted-once-only": _plane(
+        "worker_main",
+        "        self._stop_waiting()\n        self._channel = channel",
+        "        self._stop_waiting()\n"
+        "        self._rendezvous = None\n"
+        "        self._channel = channel",
+    ),
+    "sockets-of-predecessors-twice": _plane(
+        "adoption", "                cookies.add(cookie)\n", ""
+    ),
+    "sockets-not-inherited": _plane(
+        "adoption", "        return self._sockets.pop((protocol, at), [])", "        return []"
+    ),
+    "untaken-sockets-kept": _plane(
+        "adoption",
+        "            for sock in socks:\n"
+        "                sock.close()\n"
+        "        self._sockets.clear()",
+        "            socks.clear()\n        self._sockets.clear()",
+    ),
+    "predecessors-not-told": _plane(
+        "adoption", "            self.channel.send(Drain(seconds))\n", "            pass\n"
+    ),
+    "relief-before-workers-run": Mutant(
+        "hand_over",
+        "        while not self._plane.has_all_workers:\n            await pause(_LOOK_S)\n",
+        "",
+        "agent",
+    ),
+    "relief-before-workers-answer": Mutant(
+        "hand_over",
+        "        await self._plane.refresh()\n",
+        "",
+        "agent",
+    ),
+    "held-port-not-released": _plane(
+        "listener",
+        "        self._hold.close()\n        self._hold = None",
+        "        self._hold = None",
+    ),
+    "hung-worker-not-killed": _plane(
+        "workers", "            self.link.kill()\n", "            pass\n"
+    ),
+    "start-not-tried-again": _plane(
+        "workers",
+        "            self._start_again()\n            return\n",
+        "            return\n",
+    ),
+    "pins-not-taken": _plane(
+        "plane", "self._predecessors.take_pins(group.label)", "self._predecessors.take_pins('')"
+    ),
+    "pins-that-are-late-lost": _plane(
+        "plane",
+        "            predecessors.on_pins = self._send_all",
+        "            pass",
+    ),
+    "late-predecessor-forgotten": _plane(
+        "adoption", "        self._workers = late\n", "        late.clear()\n"
+    ),
+}

@@ -1,0 +1,81 @@
+"""What happens in one run: plain values, which ``drawing`` makes from a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model.serving import Serving
+
+from .machine import Speed
+
+SERVE, REMOVE, RENAME, SWAP, CLIENT, KILL, STOP, CRASH, HAND_OVER, NO_START, BREAK, END = (
+    "serve",
+    "remove",
+    "rename",
+    "swap",
+    "client",
+    "kill",
+    "stop",
+    "crash",
+    "hand over",
+    "no start",
+    "break",
+    "end",
+)
+"""What events are."""
+
+LATE_S = 6.0
+"""For so long Services change, and workers are killed, while one control process lives."""
+ENDPOINTS = [SocketAddress(f"10.2.0.{n}", 8080) for n in range(1, 6)]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happens."""
+
+    at: float
+    what: str
+    args: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fate:
+    """When a process dies by itself: at that call, or at that message."""
+
+    is_message: bool
+    number: int
+
+
+@dataclass(frozen=True)
+class ServicePlan:
+    """One Service port: where it can listen, and how it is served at first."""
+
+    protocol: Protocol
+    addresses: tuple[SocketAddress, ...]
+    serving: Serving
+    places: tuple[int, ...]
+    """Of its addresses, those at which it listens."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole run."""
+
+    seed: int
+    features: frozenset[str]
+    workers: tuple[int, ...]
+    """How many each control process has, in the order of starts; the last one is for all later."""
+    descriptors: int
+    drain_s: float
+    """For predecessors."""
+    speed: Speed
+    services: tuple[ServicePlan, ...]
+    events: tuple[Event, ...]
+    worker_fates: dict[int, Fate] = field(hash=False)
+    """By the order in which workers are started."""
+    control_fates: dict[int, Fate] = field(hash=False)
+    """By the order in which control processes are started."""
+    calm_at: float
+    """From then on nothing fails but workers, and after LATE_S nothing changes."""

@@ -1,0 +1,175 @@
+"""The seam: names that modules of ``plane`` refer to, replaced by those of a simulated node.
+
+The modules look these up at each call, so nothing in the product knows of it. Those of the data
+plane are replaced as in ``tests.simulation.seam``, by the system calls of the process that runs.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import gc
+import importlib
+import os
+import pkgutil
+import resource
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from random import Random
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import userspace_proxy.plane
+from userspace_proxy.agent import hand_over
+from userspace_proxy.dataplane import DataPlane, port_reservation, sockets
+from userspace_proxy.plane import listener, worker_main, worker_process
+from userspace_proxy.plane.watchdog import Watchdog
+
+from .. import seam
+from .machine import Machine
+from .system_calls import is_answered
+
+_TICKS = "0 " * 20
+
+
+def _namespace(module: ModuleType, **others: Any) -> SimpleNamespace:
+    return SimpleNamespace(**{**vars(module), **others})
+
+
+class _CurrentKernel:
+    """The system calls of whatever process runs."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def __getattr__(self, name: str) -> Any:
+        machine = self._machine
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return getattr(machine.kernel, name)(*args, **kwargs)
+
+        return call
+
+
+class _Stat:
+    """Part of Path: what /proc shows of a process."""
+
+    def __init__(self, machine: Machine, name: str = "") -> None:
+        self._machine = machine
+        self._name = name
+
+    def __truediv__(self, name: str) -> _Stat:
+        return _Stat(self._machine, name)
+
+    def read_text(self, _encoding: str) -> str:
+        pid = int(self._name.partition("/")[0])
+        (process,) = (each for each in self._machine.processes if each.pid == pid)
+        is_late = process.loop.held_until > self._machine.timeline.now and not process.is_hung
+        return f"{pid} (worker) {'R' if is_late else 'S'} {_TICKS}"
+
+
+def _nothing(*_args: Any, **_kwargs: Any) -> None:
+    """Instead of what changes this process."""
+
+
+def _choose(sock: Any, *_program: int, is_by_client: bool) -> None:
+    """Part of plane.reuseport: the program is the whole group's."""
+    for port in sock.core.shared.group:
+        port.is_by_client = is_by_client
+
+
+def _modules() -> list[ModuleType]:
+    names = [each.name for each in pkgutil.iter_modules(userspace_proxy.plane.__path__)]
+    return [importlib.import_module(f"userspace_proxy.plane.{name}") for name in names]
+
+
+def _names(machine: Machine, kernel: Any, descriptors: int) -> dict[str, Any]:
+    """Return names of modules of the interpreter, and of functions, with what replaces them."""
+    return {
+        "os": _namespace(
+            os,
+            close=kernel.close,
+            eventfd=kernel.eventfd,
+            eventfd_read=kernel.eventfd_read,
+            eventfd_write=kernel.eventfd_write,
+            getpid=kernel.getpid,
+            geteuid=lambda: 0,
+            pidfd_open=kernel.pidfd_open,
+        ),
+        "socket": _namespace(socket, socket=kernel.socket),
+        "_socket": _namespace(_socket, socket=kernel.socket),
+        "time": _namespace(time, monotonic=machine.timeline.clock),
+        "gc": _namespace(gc, collect=_nothing, freeze=_nothing),
+        "resource": _namespace(resource, getrlimit=lambda _what: (descriptors, descriptors)),
+        "abstract_sockets": SimpleNamespace(
+            accept=kernel.accept, connect=kernel.connect, peer=kernel.peer
+        ),
+        "net_admin_proof": SimpleNamespace(
+            can_prove=lambda _sock: True,
+            is_answered=is_answered,
+            open_challenge=lambda: machine.kernel.socket(_socket.AF_NETLINK),
+        ),
+        "open_rendezvous": kernel.open_rendezvous,
+        "start_child": lambda _entry: machine.start_child(
+            lambda fd: worker_main._run(kernel.socket(fileno=fd))
+        ),
+        "end_child": machine.end_child,
+        "find_memory_limits": list,
+        "be_killed_first": _nothing,
+        "exit_on_memory_error": _nothing,
+        "take_levels": _nothing,
+        "reuseport": SimpleNamespace(
+            choose_by_client=partial(_choose, is_by_client=True),
+            choose_by_chance=partial(_choose, is_by_client=False),
+        ),
+    }
+
+
+class _WorkerMain(worker_main.WorkerMain):
+    """One that drops no privileges, and that the oracles find."""
+
+    def __init__(self, machine: Machine, loop: Any, sock: Any) -> None:
+        super().__init__(loop, sock, confine=_nothing)
+        assert machine.current is not None, "a process runs"
+        machine.current.main = self
+
+
+@contextlib.contextmanager
+def installed(
+    machine: Machine, rng: Random, *, descriptors: int, constants: Mapping[str, int]
+) -> Iterator[None]:
+    """Have the product call a simulated node while this lasts.
+
+    Args:
+        machine: The node.
+        rng: For choices that are random on a node.
+        descriptors: How many a process may have.
+        constants: Other values of constants of ``plane``, wherever a module has them.
+    """
+    kernel = _CurrentKernel(machine)
+    names = {**_names(machine, kernel, descriptors), **constants}
+    patches: list[tuple[ModuleType, str, Any]] = [
+        (module, name, value)
+        for module in _modules()
+        for name, value in names.items()
+        if name in vars(module)
+    ]
+    patches += [
+        (worker_main, "DataPlane", partial(DataPlane, clock=machine.timeline.clock)),
+        (worker_main, "WorkerMain", partial(_WorkerMain, machine)),
+        (worker_process, "Watchdog", lambda: Watchdog(_Stat(machine))),  # type: ignore[arg-type]
+        (hand_over, "connect_to_workers", kernel.connect_to_workers),
+        (port_reservation, "socket", names["socket"]),
+        *((module, "admit", _nothing) for module in (listener, sockets)),
+    ]
+    undo = [(module, name, vars(module)[name]) for module, name, _ in patches]
+    with seam.installed(kernel, rng, {}):  # type: ignore[arg-type]
+        for module, name, value in patches:
+            setattr(module, name, value)
+        try:
+            yield
+        finally:
+            for module, name, value in reversed(undo):
+                setattr(module, name, value)

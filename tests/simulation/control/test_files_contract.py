@@ -1,0 +1,177 @@
+"""What ports and Unix sockets do, as far as the control half relies on it, on both kernels."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ..timeline import Timeline
+from .files import CONTROL, UnixEnd
+from .machine import Machine, Process, Speed
+
+TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
+REUSE_ADDRESS = socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+REUSE_PORT = socket.SOL_SOCKET, socket.SO_REUSEPORT, 1
+# SO_BINDTOIFINDEX, and an interface that there isn't.
+DEAF = socket.SOL_SOCKET, 62, 0x7FFFFFFF
+
+Open = Callable[..., Any]
+
+
+def _real(stack: contextlib.ExitStack) -> SimpleNamespace:
+    def pair() -> tuple[Any, ...]:
+        ends = socket.socketpair()
+        for end in ends:
+            stack.enter_context(end).setblocking(False)
+        return ends
+
+    return SimpleNamespace(socket=lambda kind: socket.socket(socket.AF_INET, kind), pair=pair)
+
+
+def _simulated(stack: contextlib.ExitStack) -> SimpleNamespace:
+    machine = Machine(Timeline(), Random(1), Speed())
+    process = Process(machine, CONTROL, "control")
+    stack.enter_context(machine.running(process))
+
+    def pair() -> tuple[Any, ...]:
+        ends = UnixEnd(process, 4096), UnixEnd(process, 4096)
+        ends[0].join(ends[1])
+        return tuple(map(process.kernel.open_unix, ends))
+
+    return SimpleNamespace(
+        socket=lambda kind: process.kernel.socket(socket.AF_INET, kind), pair=pair
+    )
+
+
+@pytest.fixture(params=[_real, _simulated], ids=["real", "simulated"])
+def system(request: pytest.FixtureRequest) -> Iterator[SimpleNamespace]:
+    with contextlib.ExitStack() as stack:
+        yield request.param(stack)
+
+
+@pytest.fixture
+def bind(system: SimpleNamespace) -> Iterator[Open]:
+    """Return what opens a socket with options, at the port of another one or at any."""
+    with contextlib.ExitStack() as stack:
+
+        def bind(kind: int, *options: tuple[int, int, int], beside: Any = None) -> Any:
+            sock = stack.enter_context(system.socket(kind))
+            for option in options:
+                sock.setsockopt(*option)
+            sock.bind(("127.0.0.1", 0) if beside is None else beside.getsockname())
+            return sock
+
+        yield bind
+
+
+def in_use() -> contextlib.AbstractContextManager[object]:
+    return pytest.raises(OSError, match="in use")
+
+
+@pytest.mark.parametrize("kind", [TCP, UDP])
+def test_a_port_belongs_to_one_socket(bind: Open, kind: int) -> None:
+    first = bind(kind)
+    with in_use():
+        bind(kind, beside=first)
+    with in_use():
+        bind(kind, REUSE_PORT, beside=first)
+
+
+@pytest.mark.parametrize("kind", [TCP, UDP])
+def test_sockets_that_agree_share_a_port(bind: Open, kind: int) -> None:
+    first = bind(kind, REUSE_PORT)
+    second = bind(kind, REUSE_PORT, beside=first)
+    if kind == TCP:
+        for each in (first, second):
+            each.listen(5)
+    assert first.getsockname() == second.getsockname()
+
+
+def test_a_deaf_socket_keeps_its_port(bind: Open) -> None:
+    first = bind(UDP)
+    first.setsockopt(*DEAF)
+    with in_use():
+        bind(UDP, beside=first)
+
+
+def test_a_listening_port_belongs_to_one_socket(bind: Open) -> None:
+    first = bind(TCP, REUSE_ADDRESS)
+    first.listen(5)
+    with in_use():
+        bind(TCP, REUSE_ADDRESS, beside=first)
+
+
+@pytest.mark.parametrize("may_reuse", [True, False])
+def test_a_port_that_was_shut_down_may_be_bound_if_its_socket_says_so(
+    bind: Open, may_reuse: bool
+) -> None:
+    # The kernel releases a port that it chose when its socket is shut down.
+    probe = bind(TCP, REUSE_ADDRESS)
+    first = bind(TCP, REUSE_ADDRESS, beside=probe)
+    first.listen(5)
+    first.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(OSError, match="not connected"):
+        first.shutdown(socket.SHUT_RDWR)
+    probe.close()
+    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(may_reuse))
+    if may_reuse:
+        second = bind(TCP, REUSE_ADDRESS, beside=first)
+        second.listen(5)
+    else:
+        with in_use():
+            bind(TCP, REUSE_ADDRESS, beside=first)
+        first.listen(5)
+
+
+def _rights(sock: Any) -> list[Any]:
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()]))]
+
+
+def _read(end: Any) -> tuple[bytes, int]:
+    """Return bytes, and how many descriptors came with them."""
+    data, ancillary, _, _ = end.recvmsg(100, socket.CMSG_SPACE(40))
+    count = sum(len(rights) // 4 for _, _, rights in ancillary)
+    return data, count
+
+
+def test_bytes_after_descriptors_are_read_by_another_call(
+    system: SimpleNamespace, bind: Open
+) -> None:
+    ours, theirs = system.pair()
+    port = bind(TCP)
+    ours.sendmsg([b"a"])
+    ours.sendmsg([b"b"], _rights(port))
+    ours.sendmsg([b"c"])
+    ours.sendmsg([b"d"])
+    assert [_read(theirs), _read(theirs)] == [(b"ab", 1), (b"cd", 0)]
+    with pytest.raises(BlockingIOError):
+        _read(theirs)
+
+
+def test_what_was_sent_before_a_close_is_read(system: SimpleNamespace) -> None:
+    ours, theirs = system.pair()
+    ours.sendmsg([b"last"])
+    ours.close()
+    assert [_read(theirs), _read(theirs)] == [(b"last", 0), (b"", 0)]
+    with pytest.raises(BrokenPipeError):
+        theirs.sendmsg([b"?"], [], socket.MSG_NOSIGNAL)
+
+
+def test_a_port_in_a_message_is_kept(system: SimpleNamespace, bind: Open) -> None:
+    ours, theirs = system.pair()
+    port = bind(TCP)
+    ours.sendmsg([b"x"], _rights(port))
+    name = port.getsockname()
+    port.close()
+    with in_use():
+        bind(TCP, beside=SimpleNamespace(getsockname=lambda: name))
+    theirs.close()
+    again = bind(TCP, beside=SimpleNamespace(getsockname=lambda: name))
+    assert again.getsockname() == name

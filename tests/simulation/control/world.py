@@ -1,0 +1,327 @@
+"""One run of a plan: control processes, one after another, their workers, and clients."""
+
+from __future__ import annotations
+
+import logging
+from random import Random
+
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model.serving import Serving
+
+from ..kernel import Runaway
+from ..timeline import Timeline
+from . import plan as plans
+from .checks import Checks
+from .clients import CLIENT_ADDRESSES, Asker, Client, Endpoint
+from .control import Control, Desired
+from .files import CONTROL, WORKER
+from .machine import Machine, Process
+from .plan import ENDPOINTS, Event, Fate, Plan
+from .seam import installed
+
+# For a control process to start, or for one that has handed over to start again.
+_START_S = 0.05
+# For what is left of predecessors, which takes some seconds.
+_SETTLED_S = 14.0
+# Between two looks at counters.
+_LOOK_S = 0.5
+# For clients of a node at rest to be served, for what was counted to be reported, and for an end.
+_SERVED_S, _REPORTED_S, _ENDED_S = 3.0, 7.0, 6.0
+_MAX_EVENTS = 400_000
+_CLIENTS_IN_CALM = 6
+_FAULTS = {plans.CRASH, plans.HAND_OVER, plans.END, plans.STOP, plans.NO_START, plans.BREAK}
+"""What doesn't happen any more when it is calm."""
+
+
+class _Errors(logging.Handler):
+    """Takes what workers log when a command can't be carried out."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if "failed to apply" in text or "malformed" in text or "too large" in text:
+            exc = record.exc_info[1] if record.exc_info else None
+            self._world.violate(f"logged: {text} {exc!r}")
+
+
+class World:
+    """Everything of one run; :meth:`run` returns what was wrong.
+
+    Args:
+        plan: What happens.
+        is_traced: Whether to note each step.
+    """
+
+    def __init__(self, plan: Plan, *, is_traced: bool = False) -> None:
+        self.plan = plan
+        self.rng = Random(plan.seed)
+        self.timeline = Timeline()
+        self.began = self.timeline.now
+        self.machine = Machine(self.timeline, self.rng, plan.speed)
+        if is_traced:
+            self.machine.trace = []
+        self.note = self.machine.note
+        self.violate = self.machine.violate
+        self.desired = [Desired(n, planned) for n, planned in enumerate(plan.services)]
+        self.controls: list[Control] = []
+        self.workers = 0
+        """How many were started."""
+        self._look_at = 0.0
+        """When counters are looked at next."""
+        self.names = 0
+        """How often a Service was renamed."""
+        self.is_calm = self.is_finishing = False
+        self.clients: list[Client] = []
+        self.askers: list[Asker] = []
+        self.calm_clients = self.calm_askers = 0
+        """The first ones that came when the node was at rest."""
+        self.checks = Checks(self)
+        self.machine.dying = self._on_death
+        self.machine.started = self._on_worker
+        self.endpoints = {each: Endpoint(self, each) for each in ENDPOINTS}
+        self.machine.hosts.update({(at.ip, at.port): each for at, each in self.endpoints.items()})
+
+    @property
+    def control(self) -> Control | None:
+        """The control process that lives."""
+        last = self.controls[-1] if self.controls else None
+        return None if last is None or last.process.is_dead else last
+
+    @property
+    def trace(self) -> list[tuple[float, str]]:
+        """What happened, if it is traced."""
+        return self.machine.trace or []
+
+    def run(self) -> list[str]:
+        """Carry the plan out; return what was wrong, the first first."""
+        logger, handler = logging.getLogger("userspace_proxy"), _Errors(self)
+        before = logger.level, logger.propagate
+        logger.setLevel(logging.ERROR)
+        logger.propagate = False
+        logger.addHandler(handler)
+        # A part of the messages that wait are made when there is room only.
+        constants = {"RESERVE": 2, "_BATCH_BYTES": self.plan.speed.room}
+        try:
+            with installed(
+                self.machine, self.rng, descriptors=self.plan.descriptors, constants=constants
+            ):
+                try:
+                    self._pass()
+                finally:
+                    for process in self.machine.processes:
+                        process.forget()
+        except (Exception, Runaway) as exc:  # noqa: BLE001 - whatever it is, it is a finding
+            self.violate(f"the run ended with {exc!r}")
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(before[0])
+            logger.propagate = before[1]
+        return self.machine.violations
+
+    def _pass(self) -> None:
+        self._start_control()
+        for event in self.plan.events:
+            self.timeline.at(self.began + event.at, self._happen, event)
+        self._run_for(self.plan.calm_at)
+        self.note("calm")
+        self.is_calm = True
+        self.machine.fails_to_start = 0
+        for process in self.machine.processes:
+            process.dies_at_call = process.dies_at_message = 0
+        self._run_for(plans.LATE_S + _SETTLED_S)
+        self._check_at_rest(1000)
+        self.checks.counters()
+        if self.control is not None and not self.machine.violations:
+            self.note("hand-over at rest")
+            self.checks.note_pins()
+            self.control.process.die(-9)
+            self._run_for(_SETTLED_S)
+            # The same clients.
+            self._check_at_rest(1000 + CLIENT_ADDRESSES)
+        if not self.machine.violations:
+            self.checks.pins()
+        self.is_finishing = True
+        if self.control is not None and not self.machine.violations:
+            self.control.process.loop.call_soon(self.control.stop)
+            self._run_for(_ENDED_S)
+            self.checks.at_end()
+
+    def _check_at_rest(self, number: int) -> None:
+        """Check what must hold, and have clients with numbers from that one on dial."""
+        if self.machine.violations:
+            return
+        self.checks.sockets_and_states()
+        self.checks.note_calm_counters()
+        self._dial_all(number)
+        self._run_for(_SERVED_S)
+        if not self.machine.violations:
+            self.checks.clients_in_calm()
+        for client in self.clients:
+            client.finish()
+        self._run_for(_REPORTED_S)
+
+    def _run_for(self, seconds: float) -> None:
+        end = self.timeline.now + seconds
+        steps = 0
+        while not self.machine.violations and self.timeline.next_at <= end:
+            self.timeline.step()
+            steps += 1
+            if self.timeline.now >= self._look_at:
+                self._look_at = self.timeline.now + _LOOK_S
+                self.checks.look_at_counters()
+                self.checks.look_at_clients()
+            if steps > _MAX_EVENTS:
+                self.violate("the node doesn't come to rest")
+        self.timeline.now = max(self.timeline.now, end)
+
+    # -- processes ---------------------------------------------------------------------------------
+
+    def _start_control(self) -> None:
+        number = len(self.controls)
+        process = Process(self.machine, CONTROL, f"control {number}")
+        self.note(f"{process.name}: starts")
+        if not self.is_calm:
+            _give(process, self.plan.control_fates.get(number))
+        workers = self.plan.workers
+        control = Control(self, process, workers[min(number, len(workers) - 1)])
+        process.main = control
+        self.controls.append(control)
+        process.start(control.run)
+
+    def _on_worker(self, process: Process) -> None:
+        if not self.is_calm:
+            _give(process, self.plan.worker_fates.get(self.workers))
+        self.workers += 1
+
+    def _on_death(self, process: Process) -> None:
+        self.checks.dying(process)
+        if process.kind == CONTROL and not self.is_finishing:
+            # As a supervisor starts it again, or the one that has handed over takes the node back.
+            self.timeline.after(_START_S * (1 + self.rng.random()), self._start_after)
+
+    def _start_after(self) -> None:
+        if self.control is None:
+            self._start_control()
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def _happen(self, event: Event) -> None:
+        what, args = event.what, event.args
+        if what == plans.CLIENT:
+            number, service, hold_s = args
+            self._dial(number, self.desired[service], hold_s)
+        elif self.is_calm and what in _FAULTS:
+            return
+        elif what == plans.KILL:
+            self._kill(args[0])
+        elif what == plans.STOP:
+            self._stop(*args)
+        elif what in (plans.CRASH, plans.HAND_OVER):
+            # One that hands over executes another program, which closes all its descriptors.
+            if self.control is not None:
+                self.note(what)
+                self.control.process.die(-9)
+        elif what == plans.END:
+            if self.control is not None:
+                self.note("the control process is to end")
+                self.control.stop()
+        elif what == plans.BREAK:
+            endpoint, how, seconds = args
+            self.note(f"endpoint {endpoint.ip}: {how} for {seconds:g} s")
+            self.endpoints[endpoint].break_for(seconds, how)
+            self.checks.note_broken(seconds)
+        elif what == plans.SWAP:
+            self._swap(*args)
+        elif what == plans.NO_START:
+            self.machine.fails_to_start += args[0]
+        else:
+            self._change(what, *args)
+
+    def _kill(self, number: int) -> None:
+        alive = self.machine.alive(WORKER)
+        if alive:
+            alive[number % len(alive)].die(-9)
+
+    def _stop(self, is_control: bool, number: int, seconds: float, is_hang: bool) -> None:
+        alive = self.machine.alive(CONTROL if is_control else WORKER)
+        if alive:
+            process = alive[number % len(alive)]
+            self.note(f"{process.name}: stopped for {seconds:g} s")
+            process.is_hung = is_hang
+            process.loop.hold(seconds)
+            self.checks.disturb(process.loop.held_until)
+
+    def _change(
+        self,
+        what: str,
+        number: int,
+        serving: Serving | None = None,
+        places: tuple[int, ...] = (),
+    ) -> None:
+        desired = self.desired[number]
+        if what == plans.REMOVE:
+            desired.is_there = False
+        elif what == plans.RENAME:
+            self.names += 1
+            desired.name = f"shop/other-{number}-{self.names}:http"
+        else:
+            assert serving is not None, "it says how to serve"
+            desired.is_there, desired.serving, desired.places = True, serving, places
+        ips = ", ".join(each.ip for each in serving.endpoints) or "none" if serving else ""
+        self.note(f"service {number}: {what} {ips} {places or ''}")
+        self._apply(desired)
+
+    def _swap(self, first: int, second: int) -> None:
+        """Have two Services exchange their first addresses, which have the same keys."""
+        one, other = self.desired[first], self.desired[second]
+        if one.planned.protocol is other.planned.protocol:
+            one.addresses[0], other.addresses[0] = other.addresses[0], one.addresses[0]
+            self.note(f"services {first} and {second}: swap {one.addresses[0]}")
+            self._apply(one, other)
+
+    def _apply(self, *changed: Desired) -> None:
+        for desired in changed:
+            self.checks.note_wanted(desired)
+        if self.control is not None:
+            self.control.process.loop.call_soon(self.control.apply)
+
+    # -- clients -----------------------------------------------------------------------------------
+
+    def _dial(self, number: int, desired: Desired, hold_s: float) -> None:
+        places = desired.places
+        to = desired.addresses[places[number % len(places)]]
+        if desired.planned.protocol is Protocol.TCP:
+            self.clients.append(Client(self, number, to, hold_s))
+        else:
+            asker = Asker(self, number, to)
+            self.askers.append(asker)
+            asker.ask()
+
+    def _dial_all(self, number: int) -> None:
+        """Have new clients dial each address of each Service."""
+        self.calm_clients = len(self.clients)
+        self.calm_askers = len(self.askers)
+        for desired in self.desired:
+            for to in desired.addresses:
+                for _ in range(_CLIENTS_IN_CALM):
+                    number += 1
+                    self._dial_to(number, desired.planned.protocol, to)
+
+    def _dial_to(self, number: int, protocol: Protocol, to: SocketAddress) -> None:
+        if protocol is Protocol.TCP:
+            self.clients.append(Client(self, number, to, 0.1))
+        else:
+            asker = Asker(self, number, to)
+            self.askers.append(asker)
+            asker.ask()
+
+
+def _give(process: Process, fate: Fate | None) -> None:
+    """Have a process die when its fate says."""
+    if fate is not None and fate.is_message:
+        process.dies_at_message = fate.number
+    elif fate is not None:
+        process.dies_at_call = fate.number

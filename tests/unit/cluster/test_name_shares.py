@@ -1,0 +1,130 @@
+"""Which names are looked up where there is no room for all."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from userspace_proxy.cluster import name_shares
+from userspace_proxy.cluster.name_shares import NameClaim, NameShares
+from userspace_proxy.model import ServiceKey
+
+A, B, C = (ServiceKey("shop", name) for name in "abc")
+WEB = ServiceKey("web", "db")
+
+
+def names(count, prefix="db"):
+    return [f"{prefix}-{number}.example.com" for number in range(count)]
+
+
+@pytest.fixture
+def shares():
+    return NameShares()
+
+
+def limit(monkeypatch, service=16, namespace=100, node=1000):
+    monkeypatch.setattr(name_shares, "NAMES_MAX", service)
+    monkeypatch.setattr(name_shares, "NAMESPACE_MAX", namespace)
+    monkeypatch.setattr(name_shares, "NODE_MAX", node)
+
+
+def test_with_room_all_names_are_looked_up(shares):
+    assert shares.change({A: names(2), WEB: names(1)}) == {
+        NameClaim(A, "db-0.example.com"),
+        NameClaim(A, "db-1.example.com"),
+        NameClaim(WEB, "db-0.example.com"),
+    }
+    assert shares.of(A) == ("db-0.example.com", "db-1.example.com")
+    assert shares.users == {"db-0.example.com": {A, WEB}, "db-1.example.com": {A}}
+    assert shares.change({A: names(2)}) == set()
+
+
+def test_names_that_are_not_asked_for_any_more_are_not_looked_up(shares):
+    shares.change({A: names(2), WEB: names(1)})
+    assert shares.change({A: names(1)}) == {NameClaim(A, "db-1.example.com")}
+    assert shares.change({A: [], WEB: []}) == {
+        NameClaim(A, "db-0.example.com"),
+        NameClaim(WEB, "db-0.example.com"),
+    }
+    assert shares.users == {}
+
+
+def test_the_first_names_of_a_service_are_looked_up(shares, monkeypatch):
+    limit(monkeypatch, service=2)
+    shares.change({A: names(3)})
+    assert shares.of(A) == tuple(names(2))
+
+
+def test_a_namespace_has_a_bound_and_what_is_left_out_follows(shares, monkeypatch):
+    limit(monkeypatch, namespace=2)
+    shares.change({A: names(1), B: names(2), WEB: names(1)})
+    assert [len(shares.of(key)) for key in (A, B, WEB)] == [1, 1, 1]
+    assert shares.change({A: []}) == {
+        NameClaim(A, "db-0.example.com"),
+        NameClaim(B, "db-1.example.com"),
+    }
+
+
+def test_a_service_with_too_many_names_does_not_keep_others_from_room(shares, monkeypatch):
+    limit(monkeypatch, service=2, namespace=3)
+    shares.change({A: names(9), B: names(1), C: names(1)})
+    assert [len(shares.of(key)) for key in (A, B, C)] == [2, 1, 0]
+    shares.change({B: []})
+    assert shares.of(C) == tuple(names(1))
+
+
+def test_many_namespaces_with_many_names_leave_room_for_another_one(shares, monkeypatch):
+    limit(monkeypatch, node=20)
+    for tenant in range(10):
+        shares.change({ServiceKey(f"tenant-{tenant}", "db"): names(4)})
+    shares.change({WEB: names(1)})
+    assert shares.of(WEB) == tuple(names(1))
+
+
+def test_the_newest_name_of_the_largest_namespace_gives_way(shares, monkeypatch):
+    limit(monkeypatch, node=3)
+    shares.change({A: names(1)})
+    shares.change({B: names(2)})
+    assert shares.change({WEB: names(3)}) == {
+        NameClaim(B, "db-1.example.com"),
+        NameClaim(WEB, "db-0.example.com"),
+    }
+    shares.change({A: []})
+    assert [len(shares.of(key)) for key in (B, WEB)] == [1, 2]
+
+
+KEYS = [ServiceKey(namespace, name) for namespace in "wxyz" for name in "ab"]
+CHANGES = st.lists(st.dictionaries(st.sampled_from(KEYS), st.integers(0, 4)), max_size=8)
+
+
+@settings(max_examples=200)
+@given(CHANGES)
+def test_after_any_changes_the_shares_are_equal(changes):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        limit(monkeypatch, service=3, namespace=5, node=9)
+        shares = NameShares()
+        asked = dict.fromkeys(KEYS, 0)
+        for change in changes:
+            before = claims_of(shares)
+            moved = shares.change({key: names(count) for key, count in change.items()})
+            asked.update(change)
+            assert before ^ claims_of(shares) <= moved
+            check(shares, asked)
+
+
+def claims_of(shares):
+    return {NameClaim(key, host) for key in KEYS for host in shares.of(key)}
+
+
+def check(shares, asked):
+    claims = claims_of(shares)
+    assert claims == {NameClaim(key, host) for host, keys in shares.users.items() for key in keys}
+    assert len(claims) <= 9
+    have = Counter(claim.service.namespace for claim in claims)
+    for key, count in asked.items():
+        mine = have[key.namespace]
+        assert mine <= 5
+        if len(shares.of(key)) < min(count, 3):
+            is_fair = len(claims) == 9 and max(have.values()) <= mine + 1
+            assert mine == 5 or is_fair

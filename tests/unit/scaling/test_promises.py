@@ -1,0 +1,211 @@
+"""Promises of one node: which endpoints get no client, and until when."""
+
+import pytest
+
+from userspace_proxy.model import Handling, Hold, ServiceKey
+from userspace_proxy.scaling.lease_notes import Round
+from userspace_proxy.scaling.promises import ENDS_S, PROMISE_S
+
+from .resting_nodes import ASLEEP_WHEN_IDLE, POD, WEB, WORKLOAD, Node, World
+
+OTHER_POD = "192.0.2.2"
+API = ServiceKey("shop", "api")
+WEB_WORKLOAD = ("shop", WORKLOAD)
+ASLEEP = Round("7", (WEB,), is_over=True)
+AWAKE = Round("7", (), is_over=True)
+
+
+@pytest.fixture
+async def node(make):
+    """A node that has promised that its Service's pod gets no client."""
+    (node,) = World(make, "node-1").nodes
+    node.promises.promise(WEB, "7", node.world.now + PROMISE_S)
+    return node
+
+
+def pass_time(node, seconds):
+    node.world.now += seconds
+    node.promises.release_late()
+
+
+class File:
+    """What the last process has written."""
+
+    def __init__(self, data=b"", written_at=0.0):
+        self.content = (data, written_at) if data else None
+
+    def read(self):
+        return self.content
+
+    def write(self, data, *, current_at):
+        self.content = data, current_at
+
+
+async def restart(node, make, file):
+    again = Node("node-1", node.world, make, 27900, file)
+    answer = await again.promises.restore()
+    again.serve(POD)
+    return again, answer
+
+
+@pytest.fixture
+async def kept(node):
+    """The file in which the node keeps its promise."""
+    file = node.promises._file = File()
+    await node.promises.keep("7")
+    return file
+
+
+async def test_the_next_process_keeps_a_promise_until_its_time_is_up(node, kept, make):
+    node.world.now += PROMISE_S - 1
+    again = Node("node-1", node.world, make, 27900, kept)
+    assert await again.promises.restore() == ("7", {WEB})
+    again.promises.release_late()
+    again.serve(POD, OTHER_POD)
+    assert again.endpoints == [OTHER_POD]
+    pass_time(again, 1)
+    assert sorted(again.endpoints) == [POD, OTHER_POD]
+
+
+async def test_a_service_that_is_gone_after_a_restart_is_forgotten_in_time(node, kept, make):
+    again = Node("node-1", node.world, make, 27900, kept)
+    await again.promises.restore()
+    pass_time(again, PROMISE_S)
+    again.serve(POD)
+    assert again.endpoints == [POD]
+
+
+async def test_a_promise_whose_time_is_up_is_none_of_the_next_process(node, kept, make):
+    node.world.now += PROMISE_S
+    again, answer = await restart(node, make, kept)
+    assert answer == ("", frozenset())
+    assert again.endpoints == [POD]
+
+
+async def test_a_clock_that_was_ahead_does_not_prolong_a_promise(node, kept, make):
+    kept.content = kept.content[0], node.world.now + 3600
+    again, _ = await restart(node, make, kept)
+    pass_time(again, PROMISE_S)
+    assert again.endpoints == [POD]
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"{}", b'{"round": "7", "endpoints": [7]}'])
+async def test_what_cannot_be_read_is_no_promise(node, make, data):
+    again, answer = await restart(node, make, File(data, node.world.now))
+    assert answer == ("", frozenset())
+    assert again.endpoints == [POD]
+
+
+async def test_only_promises_of_the_round_are_kept(node, make):
+    file = node.promises._file = File()
+    await node.promises.keep("8")
+    assert file.content is None
+
+
+async def test_clients_are_served_again_once_the_round_is_over_without_effect(node):
+    assert node.endpoints == []
+    assert node.promises.end(AWAKE) == []
+    assert node.endpoints == [POD]
+
+
+async def test_clients_are_served_again_if_there_is_no_round(node):
+    assert node.promises.end(None) == []
+    assert node.endpoints == [POD]
+
+
+async def test_a_holder_that_says_no_more_cannot_keep_clients_waiting(node):
+    pass_time(node, PROMISE_S - 1)
+    assert node.endpoints == []
+    pass_time(node, 1)
+    assert node.endpoints == [POD]
+
+
+async def test_a_pod_that_terminates_takes_no_client_although_the_time_is_up(node):
+    node.terminate(POD)
+    pass_time(node, PROMISE_S)
+    assert node.endpoints == []
+    node.serve()
+    pass_time(node, 0)
+    node.serve(POD)
+    assert node.endpoints == [POD], "a new pod of that address"
+
+
+async def test_pods_of_a_workload_that_was_scaled_to_zero_get_no_client_until_they_are_gone(node):
+    assert node.promises.end(ASLEEP) == [WEB]
+    pass_time(node, 3600)
+    assert node.endpoints == []
+    node.serve(POD, OTHER_POD)
+    assert node.endpoints == [OTHER_POD], "the next pod takes the clients that wait"
+    node.serve(OTHER_POD)
+    pass_time(node, 0)
+    node.serve(POD, OTHER_POD)
+    assert sorted(node.endpoints) == [POD, OTHER_POD]
+
+
+async def test_the_round_of_another_question_says_nothing_about_what_was_promised(node):
+    assert node.promises.end(Round("8", (), is_over=True)) == []
+    assert node.promises.end(Round("8", (WEB,), is_over=True)) == []
+    assert node.endpoints == []
+
+
+async def test_pods_may_be_about_to_end_while_they_are_ready_and_for_a_time_only(node):
+    assert node.promises.are_pods_ending(WEB_WORKLOAD)
+    node.promises.end(ASLEEP)
+    assert node.promises.are_pods_ending(WEB_WORKLOAD)
+    node.world.now += ENDS_S
+    assert not node.promises.are_pods_ending(WEB_WORKLOAD)
+
+
+@pytest.mark.parametrize("is_asleep", [False, True])
+async def test_pods_that_terminate_are_known_to_end(node, is_asleep):
+    if is_asleep:
+        node.promises.end(ASLEEP)
+    node.terminate(POD)
+    assert not node.promises.are_pods_ending(WEB_WORKLOAD)
+
+
+async def test_workloads_of_other_services_and_those_that_are_served_have_no_pods_that_end(node):
+    assert not node.promises.are_pods_ending(("other", WORKLOAD))
+    node.promises.end(AWAKE)
+    assert not node.promises.are_pods_ending(WEB_WORKLOAD)
+
+
+async def test_pods_that_stay_take_clients_when_the_workload_has_a_replica_the_second_time(node):
+    node.promises.note_woken(WEB_WORKLOAD)
+    node.promises.note_woken(WEB_WORKLOAD)
+    assert node.endpoints == [], "it always had one"
+    node.promises.end(ASLEEP)
+    node.promises.note_woken(WEB_WORKLOAD)
+    assert node.endpoints == []
+    node.promises.note_woken(WEB_WORKLOAD)
+    assert node.endpoints == [POD]
+
+
+async def test_services_of_a_workload_wait_for_its_pods_and_get_them_together(node):
+    node.serve(POD, name="api", ip="10.96.0.2", handling=ASLEEP_WHEN_IDLE)
+    (api,) = node.served_ports.of_service(API)
+    node.promises.promise(API, "7", node.world.now + PROMISE_S)
+    node.terminate(POD)
+    assert node.promises.are_pods_ending(WEB_WORKLOAD), "one of its slices is behind"
+    node.serve(POD)
+    node.promises.end(Round("7", (WEB, API), is_over=True))
+    for _ in range(2):
+        assert not api.group.serving.endpoints
+        node.promises.note_woken(WEB_WORKLOAD)
+    assert api.group.serving.endpoints
+    assert node.endpoints == [POD]
+
+
+async def test_pods_that_terminate_take_no_client_although_the_workload_has_a_replica(node):
+    node.promises.end(ASLEEP)
+    node.terminate(POD)
+    for _ in range(3):
+        node.promises.note_woken(WEB_WORKLOAD)
+    assert node.endpoints == []
+
+
+async def test_clients_are_served_as_planned_once_the_service_names_no_workload(node):
+    node.promises.end(ASLEEP)
+    node.serve(POD, handling=Handling(hold=Hold(60.0)))
+    pass_time(node, 0)
+    assert node.endpoints == [POD]

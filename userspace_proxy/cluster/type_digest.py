@@ -1,0 +1,48 @@
+"""Numbers what types look like in JSON, so that a text of other types can be refused.
+
+    class Port(NamedTuple):  number: int          ──▶ "[number:int]" ──SHA-256──▶ 48 bits
+    @dataclass class Host:   ports: tuple[Port, ...]  "{ports:tuple[[number:int],...]}"
+
+Rule 1: the number depends on the fields' names and types alone, in their order: not on defaults,
+names of classes, docstrings, the process, or the version of Python.
+Rule 2: a change of what a value means is none of its type: rename the field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import types
+import typing
+
+# As many as any reader of JSON keeps exactly.
+_BYTES = 6
+
+
+def digest(*kinds: object) -> int:
+    """Return a number for types: dataclasses, named tuples, enums, collections, and others."""
+    text = ";".join(map(describe, kinds))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:_BYTES], "big")
+
+
+def describe(kind: object) -> str:
+    """Return the names and types of all that a type consists of, on one line."""
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return f"<{','.join(str(member.value) for member in kind)}>"
+    if dataclasses.is_dataclass(kind):
+        return f"{{{_fields(kind)}}}"
+    if hasattr(kind, "_fields"):
+        return f"[{_fields(kind)}]"
+    if kind is ...:
+        return "..."
+    parts = [describe(part) for part in typing.get_args(kind)]
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return "|".join(sorted(parts))
+    name = str(getattr(typing.get_origin(kind) or kind, "__name__", kind))
+    return f"{name}[{','.join(parts)}]" if parts else name
+
+
+def _fields(kind: object) -> str:
+    hints = typing.get_type_hints(kind)
+    return ",".join(f"{name}:{describe(hint)}" for name, hint in hints.items())

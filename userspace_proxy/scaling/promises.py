@@ -1,0 +1,235 @@
+"""Services whose present endpoints get no new client at this node, and until when.
+
+    answer to a round ──▶ promised ──scaled to zero──▶ asleep ──its pods are gone──▶ served again
+                             │ not scaled, or                └──woken, and they stay──▶ served again
+                             └──time is up──▶ served again
+
+Rule 1: a workload isn't woken while its pods may be about to end: a controller that sees both
+changes at once keeps them, and clients would wait for a pod that never comes.
+Rule 2: pods of a workload that was scaled to zero serve again only once it has a replica, and they
+have stayed nevertheless: until then they end whenever its controller gets to it.
+Rule 3: a pod that terminates takes no client any more, although its time is up.
+Rule 4: a promise is on disk before its answer is given, and the next process of this node keeps it
+from its first listener on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from ..errors import UserspaceProxyError
+from ..log_fields import FieldLogger
+from ..model import ServiceKey, SocketAddress
+from ..policy.usable import TERMINATING
+from .lease_notes import NodeAnswer, Round
+from .served import ServedByName, WorkloadKey, workload_of
+
+_log = FieldLogger("userspace_proxy.agent")
+
+PROMISE_S = 20.0
+"""How long an answer holds: longer than the holder takes for a round and its update."""
+ENDS_S = 10.0
+"""How long a workload that was scaled to zero isn't woken because its pods haven't ended: its
+controller takes less than a second, and some when it is busy."""
+
+
+class PromiseFile(Protocol):
+    """Where a process finds what the last one of its node has promised."""
+
+    def read(self) -> tuple[bytes, float] | None:
+        """Return the content, and when it was written, in Unix seconds; None: there is none.
+
+        Raises:
+            UserspaceProxyError: It can't be read.
+        """
+
+    def write(self, data: bytes, *, current_at: float) -> None:
+        """Replace the content.
+
+        Raises:
+            UserspaceProxyError: It can't be written.
+        """
+
+
+class _Promise(NamedTuple):
+    """A Service that is quiesced for a round whose result isn't known yet."""
+
+    number: str
+    """Of the round."""
+    until: float
+    """Monotonic seconds."""
+
+
+@dataclass(slots=True)
+class _Sleep:
+    """A Service whose workload was scaled to zero."""
+
+    since: float
+    """Monotonic seconds."""
+    is_woken: bool = False
+    """The workload has had a replica again while its pods stayed."""
+
+
+class Promises:
+    """What one node has promised about its Services.
+
+    Args:
+        file: None: the next process doesn't know of promises.
+    """
+
+    def __init__(
+        self,
+        served_ports: ServedByName,
+        file: PromiseFile | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._served_ports = served_ports
+        self._file = file
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._promised: dict[ServiceKey, _Promise] = {}
+        self._asleep: dict[ServiceKey, _Sleep] = {}
+
+    async def restore(self) -> NodeAnswer:
+        """Keep what the last process of this node has promised; return its answer.
+
+        Call it before any Service is served.
+        """
+        if self._file is None:
+            return NodeAnswer()
+        try:
+            found = await asyncio.to_thread(self._file.read)
+            if found is None:
+                return NodeAnswer()
+            number, endpoints = _read(found[0])
+        except (UserspaceProxyError, ValueError, TypeError, KeyError, AttributeError) as exc:
+            _log.warning("promises of the last run ignored: %(cause)s", extra={"cause": str(exc)})
+            return NodeAnswer()
+        left_s = min(PROMISE_S, found[1] + PROMISE_S - self._wall_clock())
+        if left_s <= 0:
+            return NodeAnswer()
+        for service, quiesced in endpoints.items():
+            self._served_ports.quiesced.set(service, quiesced)
+            self._promised[service] = _Promise(number, self._clock() + left_s)
+        return NodeAnswer(number, frozenset(endpoints))
+
+    async def keep(self, number: str) -> None:
+        """Have the next process of this node keep what was promised for a round.
+
+        Raises:
+            UserspaceProxyError: It wouldn't; nothing is promised any more for that round.
+        """
+        promised = [key for key, promise in self._promised.items() if promise.number == number]
+        if self._file is None or not promised:
+            return
+        of = self._served_ports.quiesced.of
+        data = _write(number, {service: of(service) for service in promised})
+        try:
+            await asyncio.to_thread(self._file.write, data, current_at=self._wall_clock())
+        except UserspaceProxyError:
+            for service in promised:
+                self.release(service)
+            raise
+
+    def promise(self, service: ServiceKey, number: str, until: float) -> None:
+        """Lead no client to a Service's endpoints until the round is over, or the time is up."""
+        self._served_ports.quiesce(service, is_quiesced=True)
+        self._asleep.pop(service, None)
+        self._promised[service] = _Promise(number, until)
+
+    def end(self, over: Round | None) -> list[ServiceKey]:
+        """End a round, or without one all of them; return Services that are asleep from now on."""
+        asleep = []
+        for service, promise in list(self._promised.items()):
+            if over is not None and over.number != promise.number:
+                continue
+            if over is not None and service in over.services:
+                del self._promised[service]
+                self._asleep[service] = _Sleep(self._clock())
+                asleep.append(service)
+            else:
+                self.release(service)
+        return asleep
+
+    def release(self, service: ServiceKey) -> None:
+        """Serve the clients of a Service as planned again."""
+        self._promised.pop(service, None)
+        self._asleep.pop(service, None)
+        self._served_ports.quiesce(service, is_quiesced=False)
+
+    def release_late(self) -> None:
+        """Serve clients as planned again where no endpoint is left, or the time is up.
+
+        Call it about each second, whatever becomes of requests to the server.
+        """
+        for service in (*self._promised, *self._asleep):
+            if self._is_late(service):
+                self.release(service)
+
+    def are_pods_ending(self, workload: WorkloadKey) -> bool:
+        """Return whether a workload's pods may be about to end, so that waking is too early."""
+        for service in self._services_of(workload):
+            sleep = self._asleep.get(service)
+            is_recent = sleep is None or self._clock() - sleep.since < ENDS_S
+            if is_recent and self._is_ready(service):
+                return True
+        return False
+
+    def note_woken(self, workload: WorkloadKey) -> None:
+        """Note that a workload has a replica; the second time, its pods stay."""
+        for service in self._services_of(workload):
+            sleep = self._asleep.get(service)
+            if sleep is not None and self._is_ready(service):
+                if sleep.is_woken:
+                    self.release(service)
+                sleep.is_woken = True
+
+    def _services_of(self, workload: WorkloadKey) -> list[ServiceKey]:
+        """Return the quiesced Services that name a workload."""
+        return [
+            service
+            for service in (*self._promised, *self._asleep)
+            if any(workload_of(port) == workload for port in self._served_ports.of_service(service))
+        ]
+
+    def _is_late(self, service: ServiceKey) -> bool:
+        ports = self._served_ports.of_service(service)
+        listed = (e for port in ports for e in port.plan.serving.all_endpoints)
+        are_gone = self._served_ports.quiesced.of(service).isdisjoint(listed)
+        if (promise := self._promised.get(service)) is not None:
+            if self._clock() < promise.until:
+                # After a start, the Service may not be served yet.
+                return are_gone and bool(ports)
+            return are_gone or self._is_ready(service)
+        # Without one that names a workload, nothing wakes it any more.
+        return are_gone or not any(map(workload_of, ports))
+
+    def _is_ready(self, service: ServiceKey) -> bool:
+        """Return whether a quiesced endpoint is still listed as ready."""
+        quiesced = self._served_ports.quiesced.of(service)
+        return any(
+            verdict.code is None and verdict.reason != TERMINATING
+            for port in self._served_ports.of_service(service)
+            for verdict in port.plan.verdicts
+            if verdict.address in quiesced
+        )
+
+
+def _write(number: str, endpoints: Mapping[ServiceKey, Iterable[SocketAddress]]) -> bytes:
+    named = {str(service): sorted(quiesced) for service, quiesced in endpoints.items()}
+    return json.dumps({"round": number, "endpoints": named}).encode()
+
+
+def _read(data: bytes) -> tuple[str, Mapping[ServiceKey, Iterable[SocketAddress]]]:
+    found = json.loads(data)
+    return str(found["round"]), {
+        ServiceKey(*name.split("/")): [SocketAddress(str(ip), int(port)) for ip, port in quiesced]
+        for name, quiesced in found["endpoints"].items()
+    }
