@@ -51,7 +51,8 @@ the tests, and puts each run into its column of this page; `make e2e PROXY=nftab
 GROUP=services FAMILIES=ipv6 CNI=bridge` runs one of them. CNI's plugin `ptp` gives each pod a link
 of its own, `bridge` connects a node's pods with a Linux bridge, as flannel and k3s do. A version
 that ends with `+` had uncommitted changes. *Path kernel* and *path auto* are the default of all
-Services ([paths.md](paths.md)).
+Services ([paths.md](paths.md)). What clients notice while a node changes its proxy or path is in
+[install.md](install.md#what-it-costs).
 
 The tests are those of `[sig-network]`, except those that upstream marks
 {skip}:
