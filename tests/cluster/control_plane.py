@@ -260,7 +260,8 @@ class ControlPlane:
 
     def kubeconfig_for(self, user: str) -> Path:
         """Return the kubeconfig of somebody who has a token."""
-        return self.folder / f"{user}.kubeconfig"
+        # Clients take a colon for the end of a path.
+        return self.folder / f"{user.replace(':', '-')}.kubeconfig"
 
     def write_kubeconfig(self, path: Path, token: str, server: str | None = None) -> None:
         """Write a kubeconfig that stands alone: the certificate is in it.

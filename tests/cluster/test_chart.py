@@ -270,7 +270,7 @@ def test_a_take_over_adds_flags_only_for_values_that_were_set() -> None:
         return list(container_of(daemon_set["DaemonSet", "kube-proxy"])["command"])
 
     (original,) = yaml.safe_load_all(KUBE_PROXY.read_text())
-    assert command() == container_of(original)["command"]
+    assert command() == [*container_of(original)["command"], "--take-over"]
     values = "steering=nftables,path=auto,wake.namespaces={shop},metrics.host=0.0.0.0"
     assert command(f"--set={values}", "--set=extraFlags={--metrics-detail=node}") == [
         *command(),
@@ -280,6 +280,15 @@ def test_a_take_over_adds_flags_only_for_values_that_were_set() -> None:
         "--metrics-bind-address=0.0.0.0:10249",
         "--metrics-detail=node",
     ]
+
+
+def test_a_take_over_updates_as_a_daemon_set_of_its_own_does() -> None:
+    own = objects_of(render(API_SERVER))["DaemonSet", "userspace-proxy"]["spec"]
+    taken_over = objects_of(kubeadm_phase("take-over"))["DaemonSet", "kube-proxy"]["spec"]
+    for field in ("updateStrategy", "minReadySeconds"):
+        assert taken_over[field] == own[field], field
+    (original,) = yaml.safe_load_all(KUBE_PROXY.read_text())
+    assert taken_over["updateStrategy"] != original["spec"]["updateStrategy"]
 
 
 def test_the_way_back_is_what_was_there(control_plane: ControlPlane, tmp_path: Path) -> None:

@@ -83,6 +83,14 @@ resources:
 {{- end }}
 {{- end }}
 
+{{- define "userspace-proxy.updateStrategy" -}}
+type: {{ .Values.updateStrategy.type }}
+{{- if eq .Values.updateStrategy.type "RollingUpdate" }}
+rollingUpdate:
+  {{- toYaml .Values.updateStrategy.rollingUpdate | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{/* The last state, which is served after a restart until the API server has answered. */}}
 {{- define "userspace-proxy.stateMount" -}}
 name: state

@@ -14,12 +14,15 @@
 {{- toYaml (dict "apiVersion" "apps/v1" "kind" "DaemonSet" "metadata" $metadata "spec" $given.spec) }}
 {{- end }}
 
-{{/* That DaemonSet with userspace-proxy's image; its ConfigMap and ServiceAccount stay as they are. */}}
+{{/*
+That DaemonSet with userspace-proxy's image and way to update; its ConfigMap and ServiceAccount stay as they are. A new
+agent starts beside kube-proxy, or beside the old agent, and takes over from it.
+*/}}
 {{- define "userspace-proxy.takeOver" -}}
 {{- $daemonSet := include "userspace-proxy.kubeProxy" . | fromYaml }}
 {{- $pod := $daemonSet.spec.template.spec }}
 {{- $container := first $pod.containers }}
-{{- $flags := list }}
+{{- $flags := list "--take-over" }}
 {{- range $name, $default := dict "steering" "auto" "path" "userspace" }}
 {{- $value := get $.Values $name }}
 {{- if ne $value $default }}
@@ -37,6 +40,8 @@
 {{- $_ := set $container "command" (concat $container.command $flags) }}
 {{- $_ := set $container "volumeMounts" (append $container.volumeMounts (include "userspace-proxy.stateMount" . | fromYaml)) }}
 {{- $_ := set $pod "containers" (prepend (rest $pod.containers) (mergeOverwrite $container $ours)) }}
+{{- $_ := set $daemonSet.spec "updateStrategy" (include "userspace-proxy.updateStrategy" . | fromYaml) }}
+{{- $_ := set $daemonSet.spec "minReadySeconds" .Values.minReadySeconds }}
 {{- $_ := set $pod "volumes" (append $pod.volumes (include "userspace-proxy.stateVolume" . | fromYaml)) }}
 {{- $_ := set $pod "securityContext" (dict "seccompProfile" (dict "type" "RuntimeDefault")) }}
 {{- with .Values.imagePullSecrets }}

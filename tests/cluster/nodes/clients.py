@@ -1,6 +1,9 @@
 """Clients that connect to a Service a hundred times a second, and what became of their connections.
 
 pod with prober.py ──log──▶ attempts ──between two moments──▶ Toll
+
+Others ask by datagrams, or on connections that they keep; what is said of connections is said of
+their requests.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..waiting import wait_for
@@ -18,10 +22,12 @@ from .images import OURS
 
 PROBER = Path(__file__).with_name("prober.py")
 RATE = 25
-"""Connections a second of each client; of all four: a hundred."""
+"""Requests a second of a client: new connections of four clients, a hundred."""
+TIMEOUT_S = 15.0
+"""What is lost gets no answer at all; a busy machine takes seconds for one."""
 LATE_S = 0.9
 """A connection that took this long lost its first packet: the kernel repeats it after a second."""
-SETTLE_S = 6.0
+SETTLE_S = TIMEOUT_S + 1.0
 """After this an attempt is in the log: a bit longer than the prober waits for an answer."""
 
 
@@ -31,15 +37,19 @@ class Client:
 
     node: str
     on_host: bool
+    kind: str = "TCP"
+    """Of the prober's."""
+    rate: int = RATE
 
     @property
     def name(self) -> str:
         """The name of its pod."""
-        return f"client-{'host' if self.on_host else 'pod'}-{self.node}"
+        return f"client-{self.kind.lower()}-{'host' if self.on_host else 'pod'}-{self.node}"
 
     def pod(self, address: str, port: int) -> dict[str, object]:
         """Return the pod; the API server serves its log."""
         script = PROBER.read_text()
+        arguments = (address, port, self.rate, self.kind, TIMEOUT_S)
         program = ["/opt/userspace-proxy/bin/python", "-u", "-c", script]
         return {
             "apiVersion": "v1",
@@ -53,7 +63,7 @@ class Client:
                     {
                         "name": "client",
                         "image": OURS,
-                        "command": [*program, address, str(port), str(RATE)],
+                        "command": [*program, *map(str, arguments)],
                     }
                 ],
             },
@@ -110,18 +120,31 @@ class Clients:
         self._cluster = cluster
         self._clients = clients
 
-    def toll(self, since: float, until: float, node: str | None = None) -> Toll:
+    def toll(
+        self, since: float, until: float, *, node: str | None = None, kind: str | None = None
+    ) -> Toll:
         """Return what became of the connections that began between two moments.
 
         Args:
             since: Unix time.
             until: Unix time; this returns when no attempt before it is open any more.
             node: Of this node's clients only.
+            kind: Of clients of this kind only.
         """
-        clients = [client for client in self._clients if node in (None, client.node)]
+        clients = [
+            client
+            for client in self._clients
+            if node in (None, client.node) and kind in (None, client.kind)
+        ]
         runs = [self._run(client, since, until) for client in clients]
         assert all(runs), "a client made no connection"
         return toll_of(runs, since, until)
+
+    def wait_for_the_first(self) -> None:
+        """Return when each client has connected, with success or without."""
+        for client in self._clients:
+            logs = partial(self._cluster.kubectl, "logs", client.name)
+            wait_for(f"the first attempt of {client.name}", logs, deadline_s=60)
 
     def _run(self, client: Client, since: float, until: float) -> list[Attempt]:
         def attempts() -> list[Attempt] | None:

@@ -167,7 +167,7 @@ class Cluster:
         """Start a Service proxy on every node and wait until all are healthy."""
         kubeconfig = self.control_plane.kubeconfig_for(proxy.user)
         for node in self.nodes:
-            start = Start(node, self.programs, kubeconfig)
+            start = Start(node.site, self.programs, kubeconfig)
             node.start_proxy(proxy.command(start), proxy.environment)
         for node in self.nodes:
             self._wait_until_healthy(node)

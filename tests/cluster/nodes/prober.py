@@ -2,24 +2,33 @@
 
     start (Unix time)   seconds   ok | what went wrong
 
-    prober.py HOST PORT RATE [PROTOCOL [TIMEOUT_S]]
+    prober.py HOST PORT RATE [KIND [TIMEOUT_S]]
 
 Runs in a pod, whose command line holds this text: it imports nothing of ours.
-A connection is a new one each time, asks by HTTP and wants the whole answer; with UDP it is a
-datagram from a new port, which wants an answer. The next one starts when it is due, whether or not
-those before it are over. After SIGTERM no more start, and the process ends with the last of those
-that are open.
+TCP: a connection is a new one each time, asks by HTTP and wants the whole answer. UDP: a datagram
+from a new port wants an answer. kept-TCP and kept-UDP: a few connections or sockets ask in turns;
+the first of them stays, the others are replaced when they are old, and each one after a failure. A
+datagram of theirs that isn't answered is sent again.
+The next one starts when it is due, whether or not those before it are over; what is kept asks again
+when it has its answer. After SIGTERM no more
+start, and the process ends with the last of those that are open.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import math
 import signal
 import socket
 import sys
 import time
+from collections.abc import Coroutine, Iterator
 
 TIMEOUT_S = 5.0
+AGAIN_S = 1.0
+# Of what is kept: one stays, and at any moment there are older ones and newer ones.
+LIVES_S = (math.inf, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 21.0)
 
 
 async def connect(host: str, port: int) -> None:
@@ -40,31 +49,122 @@ async def ask(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         await loop.sock_connect(sock, (host, port))
-        await loop.sock_sendall(sock, b"hello")
+        await loop.sock_sendall(sock, b"hostname")
         await loop.sock_recv(sock, 65535)
 
 
-async def probe(host: str, port: int, protocol: str, timeout_s: float) -> None:
-    """Connect once and print how it went."""
+class Kept:
+    """A connection, or a port for datagrams, that asks many times, one request after the other.
+
+    Args:
+        host: What it dials.
+        port: Likewise.
+        protocol: ``TCP`` or ``UDP``.
+        life_s: After this it is replaced.
+    """
+
+    def __init__(self, host: str, port: int, protocol: str, life_s: float) -> None:
+        self._address = host, port
+        self._is_tcp = protocol == "TCP"
+        self._life_s = life_s
+        self._sock: socket.socket | None = None
+        self._end = 0.0
+        self.is_busy = False
+        self._numbers = itertools.count(1)
+
+    async def ask(self) -> None:
+        """Ask, and receive the answer, which has no body."""
+        self.is_busy = True
+        if time.monotonic() > self._end:
+            self.close()
+        try:
+            await self._ask(self._sock or await self._open())
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self.is_busy = False
+
+    def close(self) -> None:
+        """Close it; the next request opens another one."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    async def _open(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        kind = socket.SOCK_STREAM if self._is_tcp else socket.SOCK_DGRAM
+        self._sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+        self._end = time.monotonic() + self._life_s
+        await asyncio.get_running_loop().sock_connect(self._sock, self._address)
+        return self._sock
+
+    async def _ask(self, sock: socket.socket) -> None:
+        if self._is_tcp:
+            await _ask_by_http(sock)
+        else:
+            await _ask_until_answered(sock, next(self._numbers))
+
+
+async def _ask_by_http(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sock, b"HEAD /hostname HTTP/1.1\r\nHost: web\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        more = await loop.sock_recv(sock, 65535)
+        if not more:
+            raise ConnectionError(f"{len(answer)} bytes of an answer")
+        answer += more
+
+
+async def _ask_until_answered(sock: socket.socket, number: int) -> None:
+    """Send a datagram again each second, as resolvers do; answers have the number at their end."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await loop.sock_sendall(sock, b"echo %d" % number)
+        try:
+            async with asyncio.timeout(AGAIN_S):
+                while not (await loop.sock_recv(sock, 65535)).endswith(b"%d" % number):
+                    pass
+        except TimeoutError:
+            continue
+        return
+
+
+def requests(host: str, port: int, kind: str) -> Iterator[Coroutine[None, None, None] | None]:
+    """Yield what asks once, each time; None where what is kept is busy."""
+    prefix, _, protocol = kind.rpartition("-")
+    if not prefix:
+        while True:
+            yield (ask if protocol == "UDP" else connect)(host, port)
+    for kept in itertools.cycle([Kept(host, port, protocol, life_s) for life_s in LIVES_S]):
+        yield None if kept.is_busy else kept.ask()
+
+
+async def probe(request: Coroutine[None, None, None], timeout_s: float) -> None:
+    """Ask once and print how it went."""
     start, began = time.time(), time.monotonic()
     try:
-        await asyncio.wait_for((ask if protocol == "UDP" else connect)(host, port), timeout_s)
+        await asyncio.wait_for(request, timeout_s)
         outcome = "ok"
     except OSError as error:
         outcome = type(error).__name__
     print(f"{start:.3f} {time.monotonic() - began:.3f} {outcome}", flush=True)  # noqa: T201
 
 
-async def main(host: str, port: int, rate: float, protocol: str, timeout_s: float) -> None:
-    """Connect at this rate until SIGTERM."""
+async def main(host: str, port: int, rate: float, kind: str, timeout_s: float) -> None:
+    """Ask at this rate until SIGTERM."""
     probes: set[asyncio.Task[None]] = set()
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     due = time.monotonic()
+    all_requests = requests(host, port, kind)
     while not stopped.is_set():
-        task = asyncio.create_task(probe(host, port, protocol, timeout_s))
-        probes.add(task)
-        task.add_done_callback(probes.discard)
+        request = next(all_requests)
+        if request is not None:
+            task = asyncio.create_task(probe(request, timeout_s))
+            probes.add(task)
+            task.add_done_callback(probes.discard)
         due += 1 / rate
         await asyncio.sleep(max(0.0, due - time.monotonic()))  # noqa: TID251 - the rate
     if probes:
@@ -73,6 +173,6 @@ async def main(host: str, port: int, rate: float, protocol: str, timeout_s: floa
 
 if __name__ == "__main__":
     _, host, port, rate, *more = sys.argv
-    protocol = more[0] if more else "TCP"
+    kind = more[0] if more else "TCP"
     timeout_s = float(more[1]) if len(more) > 1 else TIMEOUT_S
-    asyncio.run(main(host, int(port), float(rate), protocol, timeout_s))
+    asyncio.run(main(host, int(port), float(rate), kind, timeout_s))

@@ -1,4 +1,7 @@
-"""The Service proxies that a cluster can have: ours by steering and path, kube-proxy by mode."""
+"""The Service proxies that a cluster can have: ours by steering and path, kube-proxy by mode.
+
+Or one of several on each node: a cluster while it changes from kube-proxy to ours.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .families import host_port, listed
-from .node import ClusterNode
+from .node import Site
 from .programs import Programs
 
 REPOSITORY = Path(__file__).parents[3]
@@ -19,16 +22,16 @@ KUBE_PROXY_USER = "system:kube-proxy"
 class Start:
     """What a proxy is started with on one node."""
 
-    node: ClusterNode
+    site: Site
     programs: Programs
     kubeconfig: Path
 
     def common(self) -> list[str]:
         """Return the flags that ours and kube-proxy share."""
-        families = self.node.site.families
+        families = self.site.families
         return [
             f"--kubeconfig={self.kubeconfig}",
-            f"--hostname-override={self.node.site.name}",
+            f"--hostname-override={self.site.name}",
             f"--cluster-cidr={listed(family.pods for family in families)}",
             f"--healthz-bind-address={host_port(families[0].wildcard, 10256)}",
             f"--metrics-bind-address={families[0].loopback}:10249",
@@ -50,7 +53,7 @@ class Proxy:
 def _ours(steering: str, path: str = "userspace") -> Proxy:
     def command(start: Start) -> list[str | Path]:
         # kube-proxy serves every external IP; ours none but those of networks that it was told of.
-        external_ips = listed(family.external_ips for family in start.node.site.families)
+        external_ips = listed(family.external_ips for family in start.site.families)
         flags = [
             *start.common(),
             f"--steering={steering}",
@@ -83,7 +86,19 @@ def _kube_proxy(mode: str) -> Proxy:
     return Proxy(f"kube-proxy, mode {mode}", KUBE_PROXY_USER, command)
 
 
-PROXIES = {
+def _mixed(*proxies: Proxy) -> Proxy:
+    """Return what has the first proxy on the first node, and so on, in turns."""
+
+    def command(start: Start) -> Sequence[str | Path]:
+        return proxies[(start.site.number - 1) % len(proxies)].command(start)
+
+    titles = "; ".join(proxy.title for proxy in proxies)
+    environment = {name: value for proxy in proxies for name, value in proxy.environment.items()}
+    # kube-proxy's role has all that ours needs: a take-over keeps it.
+    return Proxy(f"mixed: {titles}", KUBE_PROXY_USER, command, environment)
+
+
+_SINGLE = {
     "nftables": _ours("nftables"),
     "nftables-kernel": _ours("nftables", "kernel"),
     "nftables-auto": _ours("nftables", "auto"),
@@ -91,5 +106,8 @@ PROXIES = {
     "local": _ours("local"),
     "kube-proxy": _kube_proxy("nftables"),
     "kube-proxy-iptables": _kube_proxy("iptables"),
+}
+PROXIES = _SINGLE | {
+    "mixed": _mixed(*(_SINGLE[name] for name in ("kube-proxy", "nftables", "nftables-kernel")))
 }
 """By the name that the command line has for them."""

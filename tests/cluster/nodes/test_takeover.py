@@ -1,7 +1,8 @@
-"""Our DaemonSet takes over from a running kube-proxy, serves, and gives back; nobody may notice.
+"""Our DaemonSet takes over from a running kube-proxy, changes paths, and gives back, unnoticed.
 
-    web on three nodes ◀── 100 connections a second each ── pods and hosts on three nodes
+    web on three nodes ◀── 100 new connections a second, datagrams, kept connections ── pods, hosts
     kube-proxy ──rollout restart──▶ kube-proxy ──take-over──▶ ours ──standby, original──▶ kube-proxy
+                                                       userspace ◀──▶ kernel
 
 The commands are those of docs/install.md, in its order.
 """
@@ -9,12 +10,15 @@ The commands are those of docs/install.md, in its order.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,10 +45,23 @@ CLIENTS = (
     Client("node-1", on_host=True),
     Client("node-2", on_host=False),
     Client("node-3", on_host=True),
+    Client("node-2", on_host=False, kind="UDP", rate=5),
+    Client("node-1", on_host=False, kind="kept-TCP", rate=5),
+    Client("node-3", on_host=True, kind="kept-TCP", rate=5),
+    Client("node-2", on_host=False, kind="kept-UDP", rate=5),
+    Client("node-1", on_host=True, kind="kept-UDP", rate=5),
 )
+UNKEPT = ("TCP", "UDP")
+PATH = "userspace-proxy.io/path"
+PAUSE_S = 10.0
+"""After each change, in which it may show that something was lost."""
 GRANTED = {"CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 OUTAGE_S = 3.0
 SECCOMP_FILTER = "2"
+
+
+Cost = Mapping[str, Toll]
+"""By the kind of clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +75,69 @@ class Stage:
         """Run kubectl in the namespace of the system."""
         self.cluster.kubectl("-n", kubeadm.NAMESPACE, *command)
 
-    def restart(self) -> Toll:
-        """Replace kube-proxy by itself."""
-        began = now()
+    def costs(self, *changes: Callable[[], None]) -> list[Cost]:
+        """Make changes; return what became of requests from each to the next, in this order."""
+        moments = []
+        for change in changes:
+            moments.append(now())
+            change()
+            self._pause()
+        kinds = dict.fromkeys(client.kind for client in CLIENTS)
+        return [
+            {kind: self.clients.toll(since, until, kind=kind) for kind in kinds}
+            for since, until in itertools.pairwise([*moments, now()])
+        ]
+
+    def _pause(self) -> None:
+        until = now() + PAUSE_S
+        wait_for("more requests", lambda: now() > until)
+
+    def restart(self) -> None:
+        """Replace kube-proxy, or what has its name, by itself."""
         self.system("rollout", "restart", "daemonset", "kube-proxy")
         self._settle("kube-proxy")
-        return self.clients.toll(began, now())
 
-    def take_over(self) -> Toll:
+    def take_over(self) -> None:
         """Replace kube-proxy by ours."""
-        began = now()
         self._apply("take-over")
         self._settle("kube-proxy")
         self._settle("kube-proxy-cleanup")
         self.system("delete", "daemonset", "kube-proxy-cleanup")
-        return self.clients.toll(began, now())
 
-    def give_back(self) -> Toll:
+    def give_back(self) -> None:
         """Replace ours by kube-proxy."""
-        began = now()
         self._apply("standby")
         self._settle("kube-proxy-standby")
         self._apply("original")
         self._settle("kube-proxy")
         self.system("delete", "daemonset", "kube-proxy-standby")
-        return self.clients.toll(began, now())
+
+    def change_path(self, path: str) -> None:
+        """Lead new connections over another path; the open ones stay on theirs."""
+        services = ("services", "--all", "--all-namespaces")
+        self.cluster.kubectl("annotate", *services, "--overwrite", f"{PATH}={path}")
+        wait_for(
+            f"the path {path} on all nodes",
+            lambda: all(port["path"] == path for port in self._ports()),
+            hint=lambda: str(self._ports()),
+        )
+
+    def wait_for_the_end_of_connections(self) -> None:
+        """Wait until no connection passes through our workers."""
+        wait_for(
+            "connections in userspace to end",
+            lambda: not any(port["active"] for port in self._ports() if port["protocol"] == "TCP"),
+            hint=lambda: str(self._ports()),
+        )
+
+    def _ports(self) -> list[dict[str, Any]]:
+        """Return the Service's ports as the JSON of each node has them."""
+        url = "http://127.0.0.1:10249/api/v1/status?service=default/web"
+        said = [
+            json.loads(node.holder.run("curl", "-sf", "--noproxy", "*", url))
+            for node in self.cluster.nodes
+        ]
+        return [port for status in said for port in status["ports"]]
 
     def _apply(self, phase: str) -> None:
         objects = kubeadm_phase(phase)
@@ -110,23 +165,58 @@ def stage(
         cluster.control_plane.kubectl("apply", "-f", "-", input=pods)
         cluster.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
         clients = Clients(cluster, CLIENTS)
+        clients.wait_for_the_first()
         # The first connections were made before the Service had endpoints.
         wait_for("all connections to succeed", lambda: _is_quiet(clients), deadline_s=60)
         yield Stage(cluster, clients)
 
 
-def test_taking_over_and_giving_back_fail_no_more_connections_than_a_restart(stage: Stage) -> None:
-    restart, over, back = stage.restart(), stage.take_over(), stage.give_back()
-    figures = f"\nkube-proxy restarted: {restart}\ntaken over: {over}\ngiven back: {back}"
+def lost(cost: Cost, kinds: Collection[str] = ()) -> int:
+    return sum(toll.lost for kind, toll in cost.items() if not kinds or kind in kinds)
+
+
+def report(changes: str, costs: Sequence[Cost]) -> str:
+    """Return a line for each change and kind of clients."""
+    return "".join(
+        f"\n{change}, {kind}: {toll}"
+        for change, cost in zip(changes.split(", "), costs, strict=True)
+        for kind, toll in cost.items()
+    )
+
+
+def test_taking_over_an_upgrade_and_giving_back_fail_no_more_connections_than_a_restart(
+    stage: Stage,
+) -> None:
+    restart, over, upgrade, back = costs = stage.costs(
+        stage.restart, stage.take_over, stage.restart, stage.give_back
+    )
+    figures = report("restarted, taken over, upgraded, given back", costs)
     print(figures)
-    assert over.lost <= restart.lost, figures
-    assert back.lost <= restart.lost, figures
+    assert lost(over) <= lost(restart), figures
+    # Kept connections through our workers end with them.
+    assert lost(upgrade, UNKEPT) <= lost(restart, UNKEPT), figures
+    assert lost(back, UNKEPT) <= lost(restart, UNKEPT), figures
+
+
+def test_changes_of_the_path_and_a_way_back_from_the_kernel_path_lose_nothing(stage: Stage) -> None:
+    costs = stage.costs(
+        stage.take_over,
+        partial(stage.change_path, "kernel"),
+        partial(stage.change_path, "userspace"),
+        partial(stage.change_path, "kernel"),
+        stage.wait_for_the_end_of_connections,
+        stage.give_back,
+    )
+    figures = report("taken over, kernel, userspace, kernel, waited, given back", costs)
+    print(figures)
+    assert not any(map(lost, costs)), figures
 
 
 @pytest.fixture(scope="module")
 def taken_over(stage: Stage) -> Stage:
     """The same cluster, served by ours from now on."""
     stage.take_over()
+    stage.change_path("userspace")
     return stage
 
 
@@ -156,7 +246,7 @@ def test_a_killed_agent_costs_its_node_less_than_three_seconds(taken_over: Stage
     wait_for("another agent", lambda: _find_agent(node) not in (None, agent), deadline_s=120.0)
     kubeadm.wait_for_rollout(taken_over.cluster, "kube-proxy")
     wait_for("its node to be served", lambda: _is_quiet(taken_over.clients), deadline_s=60)
-    toll = taken_over.clients.toll(began, now(), node.site.name)
+    toll = taken_over.clients.toll(began, now(), node=node.site.name)
     print(f"\nagent killed: {toll}")
     assert toll.lost, "nobody noticed: this was not the agent"
     assert toll.outage_s < OUTAGE_S, toll
@@ -181,7 +271,10 @@ def _web(node: str) -> dict[str, object]:
 
 
 def _service() -> dict[str, object]:
-    ports = [{"port": PORT, "targetPort": 8080}]
+    ports = [
+        {"name": "http", "port": PORT, "targetPort": 8080},
+        {"name": "udp", "port": PORT, "targetPort": 8081, "protocol": "UDP"},
+    ]
     return {
         "apiVersion": "v1",
         "kind": "Service",

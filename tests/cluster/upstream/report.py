@@ -20,7 +20,15 @@ ADDRESSES = {
     "ipv6": "IPv6 addresses only",
 }
 """By a key of `FAMILIES`: what nodes, pods and Services have."""
-COLUMNS = ("kube-proxy", "nftables", "nftables-kernel", "nftables-auto", "iptables", "local")
+COLUMNS = (
+    "kube-proxy",
+    "nftables",
+    "nftables-kernel",
+    "nftables-auto",
+    "iptables",
+    "local",
+    "mixed",
+)
 """Keys of `PROXIES`, in the order of the columns; each has one for each of `CNIS`."""
 VERSION, KUBERNETES, CNI = "version", "Kubernetes", "pods connected by"
 COUNT, DURATION = "**passed**", "duration"
@@ -38,11 +46,13 @@ _HEAD = """\
 Kubernetes' end-to-end tests (`e2e.test` {kubernetes}), unchanged, against real clusters: etcd,
 kube-apiserver, kube-controller-manager, kube-scheduler, kubelet and containerd are the real ones,
 each node runs in namespaces of one machine (`make cluster`), and the only Service proxy is the one
-at the head of the column. `make e2e` runs the tests, and puts each run into its column of this
-page; `make e2e PROXY=nftables-kernel GROUP=services FAMILIES=ipv6 CNI=bridge` runs one of them.
-CNI's plugin `ptp` gives each pod a link of its own, `bridge` connects a node's pods with a Linux
-bridge, as flannel and k3s do. A version that ends with `+` had uncommitted changes. *Path kernel*
-and *path auto* are the default of all Services ([paths.md](paths.md)).
+at the head of the column; *mixed* has another one on each node, in the order given. `make e2e` runs
+the tests, and puts each run into its column of this page; `make e2e PROXY=nftables-kernel
+GROUP=services FAMILIES=ipv6 CNI=bridge` runs one of them. CNI's plugin `ptp` gives each pod a link
+of its own, `bridge` connects a node's pods with a Linux bridge, as flannel and k3s do. A version
+that ends with `+` had uncommitted changes. *Path kernel* and *path auto* are the default of all
+Services ([paths.md](paths.md)). What clients notice while a node changes its proxy or path is in
+[install.md](install.md#what-it-costs).
 
 The tests are those of `[sig-network]`, except those that upstream marks
 {skip}:
