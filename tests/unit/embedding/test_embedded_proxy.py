@@ -117,6 +117,9 @@ def test_what_is_not_served_cannot_be_observed(run):
             with pytest.raises(ValueError, match=r"'10\.0\.0' is not an IP address"):
                 async with proxy.observe(client="10.0.0"):
                     pass
+            with pytest.raises(ValueError, match=r"slow_s: Expected `float` <= "):
+                async with proxy.observe(slow_s=1e12):
+                    pass
 
     run(main())
 
