@@ -11,6 +11,7 @@ from userspace_proxy.embedding.arguments import read_endpoint
 from userspace_proxy.errors import ListenError
 from userspace_proxy.model import CauseCode, Protocol, ServiceKey
 from userspace_proxy.plan.detours import At
+from userspace_proxy.plane import record_ring
 
 from ..agent.backends import answers, ask, backend, free_address
 from ..dataplane.rig import no_descriptors
@@ -105,6 +106,21 @@ def test_after_the_block_what_has_ended_is_in_the_list(run):
                 await until(lambda: not proxy.status().ports[0].endpoints[0].active)
             assert [each.service for each in seen] == [str(web.key)]
 
+    run(main())
+
+
+def test_what_workers_have_no_room_for_is_a_number_in_the_list(run, monkeypatch):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[one])
+            async with proxy.observe(web.key) as seen:
+                for _ in range(3):
+                    assert await ask(web.address) == b"one"
+                await until(lambda: not proxy.status().ports[0].endpoints[0].active)
+            assert {str(each.event) for each in seen} == {"left-out"}
+            assert sum(each.count for each in seen) == 3
+
+    monkeypatch.setattr(record_ring, "OBSERVED_MAX", 0)
     run(main())
 
 
