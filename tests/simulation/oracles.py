@@ -115,7 +115,7 @@ class Oracles(FinalChecks):
         since = world.timeline.now - host.refused_at
         others = [hosts[each] for each in serving.endpoints if each != endpoint]
         is_ejected = _NOTICED_S < since < FIRST_S - _SLACK_S
-        if is_ejected and any(other.failed_at < 0 for other in others):
+        if is_ejected and not all(other.may_be_ejected for other in others):
             world.violate(f"{address} was dialled {since:.3f} s after it had refused")
 
     def check_shares(self) -> None:
@@ -174,7 +174,7 @@ class Oracles(FinalChecks):
         is_pinned = 0 < began - used < timeout_s and service.changed_at < used
         if dial.endpoint != pinned and is_pinned:
             hosts: list[PodHost] = [world.hosts[each] for each in (pinned, dial.endpoint)]
-            if all(host.failed_at < 0 and not host.was_reported for host in hosts):
+            if not any(host.may_be_ejected for host in hosts):
                 world.violate(f"{key} used {pinned}, then {dial.endpoint}")
         if began >= used:
             self._pinned[key] = dial.endpoint, began
