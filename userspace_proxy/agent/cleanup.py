@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator
 
 from ..config import Settings
 from ..errors import SteeringError
-from ..kernel.tracking_timeouts import TrackingTimeouts
 from ..plane.rendezvous import worker_labels
 from ..steering import (
     GUARD_TABLES,
@@ -33,6 +31,7 @@ from ..steering.local import is_present
 from ..steering.selection import has_python_iptables
 from .hand_over import end_workers
 from .lock import NodeLock, running_proxies
+from .node_setup import tracking_timeouts
 from .watchers.last_state import state_dir_of
 
 _log = logging.getLogger("userspace_proxy.agent")
@@ -70,7 +69,7 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
             await _clean_up_steering("local", label)
         if not proxy_name:
             remove_local_routes()
-            _put_back_timeouts(state_dir)
+        _put_back_timeouts(state_dir, labels)
         # Without a table routes may remain: the kernel removes a table with its process.
         for label in sorted(labels & replies) if replies else [proxy_name]:
             await _clean_up(ReplyRouting(label))
@@ -116,9 +115,9 @@ async def _clean_up(part: Steering | ReplyRouting) -> None:
         await part.close()
 
 
-def _put_back_timeouts(state_dir: str) -> None:
+def _put_back_timeouts(state_dir: str, labels: Collection[str]) -> None:
     """Restore the timeout that a process has raised, and noted, and not restored."""
-    timeouts = TrackingTimeouts(0.0, Path(state_dir) if state_dir else None)
+    timeouts = tracking_timeouts(0.0, state_dir, labels)
     timeouts.hold()
     timeouts.put_back()
 

@@ -6,9 +6,9 @@ Each step registers its removal with the exit stack that it is given.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from pathlib import Path
 
 from ..errors import UserspaceProxyError
 from ..kernel.nf_tables.owned import OwnerSockets
@@ -16,16 +16,18 @@ from ..kernel.tracking_timeouts import TrackingTimeouts
 from ..log_fields import FieldLogger
 from ..model import DataPath
 from ..plane import Plane, PortPool
+from ..state_file import file_of_proxy
 from ..steering import (
     Bind,
     ConntrackHold,
     Steering,
     SteeringFacts,
     make_steering,
+    proxy_label,
     remove_leftovers,
 )
 from .hand_over import HandOverRequests
-from .lock import NodeLock
+from .lock import NodeLock, running_proxies
 from .refuse import RefusePort
 from .rounds.options import Options
 from .watchers.client_address import ClientAddresses
@@ -171,10 +173,21 @@ async def _hold_conntrack(options: Options, stack: AsyncExitStack, owners: Owner
         )
 
 
+def tracking_timeouts(
+    half_closed_s: float, state_dir: str, labels: Collection[str]
+) -> TrackingTimeouts:
+    """Return conntrack's timeouts, for proxies with these labels; the last proxy restores them."""
+    file = file_of_proxy(state_dir, "conntrack-close-wait", "")
+    return TrackingTimeouts(
+        half_closed_s, file, is_last=lambda: running_proxies().keys() <= set(labels)
+    )
+
+
 def _extend_timeouts(options: Options, stack: AsyncExitStack) -> None:
     """Have the kernel translate half-closed connections for as long as they may last."""
-    folder = Path(options.state_dir) if options.state_dir else None
-    timeouts = TrackingTimeouts(options.tuning.tcp_half_closed_s, folder)
+    timeouts = tracking_timeouts(
+        options.tuning.tcp_half_closed_s, options.state_dir, {proxy_label(options.proxy_name or "")}
+    )
     stack.callback(timeouts.put_back)
     if cause := timeouts.hold():
         _log.info(

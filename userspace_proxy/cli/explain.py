@@ -211,7 +211,7 @@ def _dial(subject: Subject, way: tuple[str, ...]) -> dict[str, DialResult] | Non
         wanted += [endpoint.address for endpoint in port.endpoints if not endpoint.is_refused]
     try:
         return dial_by(way, map(_address, wanted[:DIALLED_MAX]))
-    except ChildEnded:
+    except (ChildEnded, OSError):
         return None
 
 

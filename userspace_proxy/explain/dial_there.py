@@ -7,6 +7,9 @@ A proxy in a container or a sandbox reaches endpoints that programs outside don'
 
 Rule 1: the namespace is entered only if a worker with the proxy's pid is in it: with a proxy of
 another machine, pid and inode would have to be those of a process here.
+Rule 2: what answers as the proxy may lie, and show any process of this machine. Root therefore
+never enters a user namespace: whoever created that could trace the child, which is root outside.
+Others can enter only what they have created themselves.
 """
 
 from __future__ import annotations
@@ -43,8 +46,8 @@ def find_way(node: StatusFacts | None) -> tuple[str, ...] | None:
     program = shutil.which(_ENTER)
     for worker in node.workers:
         if program and worker.pid and network_namespace(worker.pid) == theirs:
-            is_of_our_users = user_namespace(worker.pid) == user_namespace()
-            users = () if is_of_our_users else ("--user", "--preserve-credentials")
+            may_enter = os.geteuid() == 0 or user_namespace(worker.pid) == user_namespace()
+            users = () if may_enter else ("--user", "--preserve-credentials")
             return (program, f"--target={worker.pid}", *users, "--net", "--")
     return None
 
@@ -54,6 +57,7 @@ def dial_by(way: tuple[str, ...], addresses: Iterable[SocketAddress]) -> dict[st
 
     Raises:
         ChildEnded: The namespace can't be entered.
+        OSError: The child can't be started.
     """
     if not way:
         return dial_all(addresses)

@@ -59,7 +59,7 @@ _UNREACHED = PathStep(
     "dial",
     "Nothing was dialled: the proxy is in another network namespace, and this program can't enter "
     "it",
-    "Run this as root, on the proxy's node",
+    "Run this as root on the proxy's node, or in its container if that has PIDs of its own",
 )
 
 

@@ -10,7 +10,8 @@ Rule 1: the timeout is only raised: an administrator's longer one stays.
 Rule 2: it is restored only if it still has this proxy's value: a later change by others stays.
 Rule 3: it is optional: where it can't be written, keep-alive has to suffice.
 Rule 4: what it was before is noted on disk, where there is a folder, so that the proxy that takes
-over, or starts after a crash, can restore it.
+over, or starts after a crash, can restore it. A note of an earlier boot counts no more.
+Rule 5: proxies with different names share it, and the note: the last one restores it.
 
 Source: kube-proxy, --conntrack-tcp-timeout-close-wait; kernel documentation,
 networking/nf_conntrack-sysctl.
@@ -20,13 +21,36 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+from ..errors import UserspaceProxyError
 
 _NAME = "net.netfilter.nf_conntrack_tcp_timeout_close_wait"
 # The files show and change the network namespace of the thread that opens them.
 _PROC_SYS = Path("/proc/sys")
-_NOTE = "conntrack-close-wait"
+_BOOT = "kernel.random.boot_id"
+_UNKNOWN = "unknown"
+
+
+class NoteFile(Protocol):
+    """A file for the next process, as ``state_file`` has it."""
+
+    def read(self) -> NoteBytes | None:
+        """Return the content; None if there is no such file."""
+
+    def write(self, data: bytes, *, current_at: float) -> None:
+        """Replace the content."""
+
+
+class NoteBytes(Protocol):
+    """What such a file contains."""
+
+    @property
+    def data(self) -> bytes:
+        """The content."""
 
 
 class _Note(NamedTuple):
@@ -39,15 +63,23 @@ class TrackingTimeouts:
 
     Args:
         half_closed_s: How long the proxy keeps such a connection; rounded up.
-        folder: Where to note what it was before; None: nowhere.
+        file: Where to note what it was before; None: nowhere.
+        is_last: Returns whether no other proxy runs in this network namespace.
     """
 
     def __init__(
-        self, half_closed_s: float, folder: Path | None = None, proc_sys: Path = _PROC_SYS
+        self,
+        half_closed_s: float,
+        file: NoteFile | None = None,
+        *,
+        is_last: Callable[[], bool] = lambda: True,
+        proc_sys: Path = _PROC_SYS,
     ) -> None:
         self._wanted = math.ceil(half_closed_s)
         self._path = proc_sys.joinpath(*_NAME.split("."))
-        self._note = folder / _NOTE if folder else None
+        self._boot_path = proc_sys.joinpath(*_BOOT.split("."))
+        self._file = file
+        self._is_last = is_last
         self._held: _Note | None = None
         """None while it isn't raised."""
 
@@ -60,12 +92,12 @@ class TrackingTimeouts:
         try:
             now = self._read()
             noted = self._noted()
-            # By the last process, which hasn't restored it.
+            # By another process, which hasn't restored it.
             is_raised = noted is not None and noted.raised == now
             before = noted.before if noted and is_raised else now
             if now < self._wanted:
                 held = _Note(self._wanted, before)
-                self._write_note(held)
+                self._write_note(f"{self._boot()} {held.raised} {held.before}")
                 self._path.write_text(f"{self._wanted}\n", encoding="ascii")
                 self._held = held
             elif is_raised:
@@ -76,15 +108,14 @@ class TrackingTimeouts:
         return ""
 
     def put_back(self) -> None:
-        """Restore it, unless another program has changed it; idempotent."""
+        """Restore it, unless another program has changed it, or needs it; idempotent."""
         held, self._held = self._held, None
-        if held is None:
+        if held is None or not self._is_last():
             return
         try:
             if self._read() == held.raised:
                 self._path.write_text(f"{held.before}\n", encoding="ascii")
-            if self._note is not None:
-                self._note.unlink(missing_ok=True)
+            self._write_note("")
         except (OSError, ValueError):
             # It was writable before, so another program manages it now.
             return
@@ -92,17 +123,22 @@ class TrackingTimeouts:
     def _read(self) -> int:
         return int(self._path.read_text(encoding="ascii"))
 
+    def _boot(self) -> str:
+        try:
+            return self._boot_path.read_text(encoding="ascii").strip() or _UNKNOWN
+        except OSError:
+            return _UNKNOWN
+
     def _noted(self) -> _Note | None:
         try:
-            if self._note is not None:
-                return _Note(*map(int, self._note.read_text(encoding="ascii").split()))
-        except (OSError, ValueError, TypeError):
-            pass
-        return None
+            found = self._file.read() if self._file else None
+            boot, *seconds = found.data.decode("ascii").split() if found else ("",)
+            return _Note(*map(int, seconds)) if boot == self._boot() else None
+        except (OSError, ValueError, TypeError, UserspaceProxyError):
+            return None
 
-    def _write_note(self, note: _Note) -> None:
-        if self._note is not None:
+    def _write_note(self, text: str) -> None:
+        if self._file is not None:
             # Without a note it stays raised after a crash: longer than it needs to be.
-            with contextlib.suppress(OSError):
-                self._note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._note.write_text(f"{note.raised} {note.before}\n", encoding="ascii")
+            with contextlib.suppress(OSError, UserspaceProxyError):
+                self._file.write(text.encode("ascii"), current_at=time.time())

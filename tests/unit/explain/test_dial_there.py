@@ -1,5 +1,6 @@
 """Endpoints are dialled in the network namespace of the proxy, where a worker shows the way."""
 
+import os
 import socket
 import subprocess
 
@@ -64,6 +65,24 @@ def test_without_a_way_dials_are_made_here():
 
 def test_a_process_that_is_not_in_that_network_shows_no_way(worker):
     assert find_way(view_of(worker.pid, network_namespace(worker.pid) + 1)) is None
+
+
+def test_root_enters_no_user_namespace(monkeypatch):
+    """Its creator could trace the child."""
+    with subprocess.Popen(
+        ["unshare", "-Urn", "sh", "-c", "ip link set lo up; echo; exec cat"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as worker:
+        worker.stdout.readline()
+        shown = view_of(worker.pid, network_namespace(worker.pid))
+        way = find_way(shown)
+        assert way[2:] == ("--net", "--")
+        at = SocketAddress("127.0.0.1", 1)
+        assert dial_by(way, [at])[str(at)].cause.code is CauseCode.ENDPOINT_REFUSES
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        assert find_way(shown)[2:] == ("--user", "--preserve-credentials", "--net", "--")
+        worker.stdin.close()
 
 
 def test_a_worker_that_has_ended_meanwhile_is_an_error(worker):

@@ -1,6 +1,7 @@
 import pytest
 
 from userspace_proxy.kernel.tracking_timeouts import TrackingTimeouts
+from userspace_proxy.state_file import StateFile
 
 NAME = "net.netfilter.nf_conntrack_tcp_timeout_close_wait"
 
@@ -65,40 +66,85 @@ def test_a_number_that_the_kernel_refuses_is_reported_as_the_reason(setting, tmp
     assert TrackingTimeouts(3600.0, proc_sys=tmp_path).hold().endswith("Is a directory")
 
 
+@pytest.fixture
+def note(tmp_path):
+    return StateFile(tmp_path / "state" / "note")
+
+
+@pytest.fixture
+def boot(tmp_path):
+    path = tmp_path / "kernel" / "random" / "boot_id"
+    path.parent.mkdir(parents=True)
+    path.write_text("one\n")
+    return path
+
+
+@pytest.fixture
+def process(tmp_path, note):
+    """Return the timeouts as a process has them."""
+
+    def process(wanted, *, file=note, is_last=True):
+        return TrackingTimeouts(wanted, file, is_last=lambda: is_last, proc_sys=tmp_path)
+
+    return process
+
+
 @pytest.mark.parametrize("wanted", [1800.0, 3600.0, 7200.0])
-def test_what_a_process_did_not_restore_its_successor_does(setting, tmp_path, wanted):
-    folder = tmp_path / "state"
-    TrackingTimeouts(3600.0, folder, tmp_path).hold()
-    successor = TrackingTimeouts(wanted, folder, tmp_path)
+def test_what_a_process_did_not_restore_its_successor_does(setting, process, wanted):
+    process(3600.0).hold()
+    successor = process(wanted)
     assert successor.hold() == ""
     assert int(setting.read_text()) >= wanted
     successor.put_back()
     assert setting.read_text() == "60\n"
-    assert not list(folder.iterdir())
+    setting.write_text("3600\n")
+    third = process(3600.0)
+    third.hold()
+    third.put_back()
+    assert setting.read_text() == "3600\n", "the note counts once"
 
 
-def test_a_note_of_another_value_counts_no_more(setting, tmp_path):
-    TrackingTimeouts(3600.0, tmp_path, tmp_path).hold()
+def test_the_last_of_several_proxies_restores_it(setting, process):
+    first, second = process(3600.0, is_last=False), process(3600.0)
+    first.hold()
+    second.hold()
+    first.put_back()
+    assert setting.read_text() == "3600\n"
+    second.put_back()
+    assert setting.read_text() == "60\n"
+
+
+def test_a_note_of_another_value_counts_no_more(setting, process):
+    process(3600.0).hold()
     setting.write_text("120\n")
-    successor = TrackingTimeouts(3600.0, tmp_path, tmp_path)
+    successor = process(3600.0)
     successor.hold()
     successor.put_back()
     assert setting.read_text() == "120\n"
 
 
-@pytest.mark.parametrize("noted", ["", "3600", "3600 sixty", "1 2 3"])
-def test_a_note_that_is_not_one_is_left_out(setting, tmp_path, noted):
+def test_a_note_of_an_earlier_boot_counts_no_more(setting, process, boot):
+    process(3600.0).hold()
+    boot.write_text("two\n")
+    successor = process(3600.0)
+    successor.hold()
+    successor.put_back()
+    assert setting.read_text() == "3600\n"
+
+
+@pytest.mark.parametrize("noted", ["", "unknown 3600", "unknown 3600 sixty", "unknown 1 2 3"])
+def test_a_note_that_is_not_one_is_left_out(setting, process, note, noted):
     setting.write_text("3600\n")
-    (tmp_path / "conntrack-close-wait").write_text(noted)
-    timeouts = TrackingTimeouts(3600.0, tmp_path, tmp_path)
+    note.write(noted.encode(), current_at=0.0)
+    timeouts = process(3600.0)
     assert timeouts.hold() == ""
     timeouts.put_back()
     assert setting.read_text() == "3600\n"
 
 
-def test_where_nothing_can_be_noted_it_is_raised_all_the_same(setting, tmp_path):
+def test_where_nothing_can_be_noted_it_is_raised_all_the_same(setting, process, tmp_path):
     (tmp_path / "file").write_text("")
-    timeouts = TrackingTimeouts(3600.0, tmp_path / "file" / "folder", tmp_path)
+    timeouts = process(3600.0, file=StateFile(tmp_path / "file" / "folder" / "note"))
     assert timeouts.hold() == ""
     assert setting.read_text() == "3600\n"
     timeouts.put_back()
