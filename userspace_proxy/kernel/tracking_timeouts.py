@@ -24,33 +24,15 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from ..errors import UserspaceProxyError
+from ..state_file import StateFile, StateFileError
 
 _NAME = "net.netfilter.nf_conntrack_tcp_timeout_close_wait"
 # The files show and change the network namespace of the thread that opens them.
 _PROC_SYS = Path("/proc/sys")
 _BOOT = "kernel.random.boot_id"
 _UNKNOWN = "unknown"
-
-
-class NoteFile(Protocol):
-    """A file for the next process, as ``state_file`` has it."""
-
-    def read(self) -> NoteBytes | None:
-        """Return the content; None if there is no such file."""
-
-    def write(self, data: bytes, *, current_at: float) -> None:
-        """Replace the content."""
-
-
-class NoteBytes(Protocol):
-    """What such a file contains."""
-
-    @property
-    def data(self) -> bytes:
-        """The content."""
 
 
 class _Note(NamedTuple):
@@ -70,7 +52,7 @@ class TrackingTimeouts:
     def __init__(
         self,
         half_closed_s: float,
-        file: NoteFile | None = None,
+        file: StateFile | None = None,
         *,
         is_last: Callable[[], bool] = lambda: True,
         proc_sys: Path = _PROC_SYS,
@@ -134,11 +116,11 @@ class TrackingTimeouts:
             found = self._file.read() if self._file else None
             boot, *seconds = found.data.decode("ascii").split() if found else ("",)
             return _Note(*map(int, seconds)) if boot == self._boot() else None
-        except (OSError, ValueError, TypeError, UserspaceProxyError):
+        except (OSError, ValueError, TypeError, StateFileError):
             return None
 
     def _write_note(self, text: str) -> None:
         if self._file is not None:
             # Without a note it stays raised after a crash: longer than it needs to be.
-            with contextlib.suppress(OSError, UserspaceProxyError):
+            with contextlib.suppress(OSError, StateFileError):
                 self._file.write(text.encode("ascii"), current_at=time.time())

@@ -20,12 +20,13 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from ..errors import UserspaceProxyError
 from ..log_fields import FieldLogger
 from ..model import ServiceKey, SocketAddress
 from ..policy.usable import TERMINATING
+from ..state_file import StateFile
 from .lease_notes import NodeAnswer, Round
 from .served import ServedByName, WorkloadKey, workload_of
 
@@ -36,24 +37,6 @@ PROMISE_S = 20.0
 ENDS_S = 10.0
 """How long a workload that was scaled to zero isn't woken because its pods haven't ended: its
 controller takes less than a second, and some when it is busy."""
-
-
-class PromiseFile(Protocol):
-    """Where a process finds what the last one of its node has promised."""
-
-    def read(self) -> tuple[bytes, float] | None:
-        """Return the content, and when it was written, in Unix seconds; None: there is none.
-
-        Raises:
-            UserspaceProxyError: It can't be read.
-        """
-
-    def write(self, data: bytes, *, current_at: float) -> None:
-        """Replace the content.
-
-        Raises:
-            UserspaceProxyError: It can't be written.
-        """
 
 
 class _Promise(NamedTuple):
@@ -85,7 +68,7 @@ class Promises:
     def __init__(
         self,
         served_ports: ServedByName,
-        file: PromiseFile | None = None,
+        file: StateFile | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -108,11 +91,11 @@ class Promises:
             found = await asyncio.to_thread(self._file.read)
             if found is None:
                 return NodeAnswer()
-            number, endpoints = _read(found[0])
+            number, endpoints = _read(found.data)
         except (UserspaceProxyError, ValueError, TypeError, KeyError, AttributeError) as exc:
             _log.warning("promises of the last run ignored: %(cause)s", extra={"cause": str(exc)})
             return NodeAnswer()
-        left_s = min(PROMISE_S, found[1] + PROMISE_S - self._wall_clock())
+        left_s = min(PROMISE_S, found.current_at + PROMISE_S - self._wall_clock())
         if left_s <= 0:
             return NodeAnswer()
         for service, quiesced in endpoints.items():

@@ -5,6 +5,7 @@ import pytest
 from userspace_proxy.model import Handling, Hold, ServiceKey
 from userspace_proxy.scaling.lease_notes import Round
 from userspace_proxy.scaling.promises import ENDS_S, PROMISE_S
+from userspace_proxy.state_file import StateBytes
 
 from .resting_nodes import ASLEEP_WHEN_IDLE, POD, WEB, WORKLOAD, Node, World
 
@@ -32,13 +33,13 @@ class File:
     """What the last process has written."""
 
     def __init__(self, data=b"", written_at=0.0):
-        self.content = (data, written_at) if data else None
+        self.content = StateBytes(data, written_at) if data else None
 
     def read(self):
         return self.content
 
     def write(self, data, *, current_at):
-        self.content = data, current_at
+        self.content = StateBytes(data, current_at)
 
 
 async def restart(node, make, file):
