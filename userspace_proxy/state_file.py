@@ -42,6 +42,24 @@ class StateBytes(NamedTuple):
     """Unix time at which it was last known to be current."""
 
 
+def state_dir_of(setting: str) -> str:
+    """Return the folder for the proxy's state; empty: there is none.
+
+    Source: the XDG Base Directory Specification for XDG_STATE_HOME.
+    """
+    if setting != "auto":
+        return setting
+    if os.geteuid() == 0:
+        return "/var/lib/userspace-proxy"
+    home = os.environ.get("XDG_STATE_HOME", "")
+    if not home.startswith("/"):
+        try:
+            home = str(Path.home() / ".local" / "state")
+        except RuntimeError:
+            return ""
+    return f"{home}/userspace-proxy"
+
+
 def file_of_proxy(folder: str, name: str, label: str) -> StateFile | None:
     """Return a file of one proxy; None without a folder.
 

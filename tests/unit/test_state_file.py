@@ -3,6 +3,7 @@
 import os
 import resource
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from userspace_proxy.state_file import (
     StateFile,
     StateFileError,
     file_of_proxy,
+    state_dir_of,
 )
 
 NOW = 1_763_600_000.5
@@ -129,3 +131,35 @@ def test_the_file_of_another_user_is_not_read(file, monkeypatch):
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     assert cause(file.read) == f"cannot use {file.path}: it belongs to user {owner}"
+
+
+@pytest.mark.parametrize(
+    ("uid", "environment", "folder"),
+    [
+        pytest.param(0, {"XDG_STATE_HOME": "/x"}, "/var/lib/userspace-proxy", id="root"),
+        pytest.param(1000, {"XDG_STATE_HOME": "/x"}, "/x/userspace-proxy", id="xdg"),
+        pytest.param(
+            1000,
+            {"XDG_STATE_HOME": "x", "HOME": "/home/alice"},
+            "/home/alice/.local/state/userspace-proxy",
+            id="home",
+        ),
+    ],
+)
+def test_the_folder_of_a_user(uid, environment, folder, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert state_dir_of("auto") == folder
+    assert state_dir_of("/y") == "/y"
+
+
+def test_a_user_without_a_home_has_no_folder(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    assert state_dir_of("auto") == ""

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator
 from ..config import Settings
 from ..errors import SteeringError
 from ..plane.rendezvous import worker_labels
+from ..state_file import state_dir_of
 from ..steering import (
     GUARD_TABLES,
     REPLY_TABLES,
@@ -32,7 +33,6 @@ from ..steering.selection import has_python_iptables
 from .hand_over import end_workers
 from .lock import NodeLock, running_proxies
 from .node_setup import tracking_timeouts
-from .watchers.last_state import state_dir_of
 
 _log = logging.getLogger("userspace_proxy.agent")
 

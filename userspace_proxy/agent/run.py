@@ -26,6 +26,7 @@ from ..log_fields import FieldLogger
 from ..loops import loop_factory
 from ..plane import default_workers
 from ..sources import Source
+from ..state_file import state_dir_of
 from ..status.listening import ListenAt
 from ..steering.selection import check_steering
 from .agent import Agent
@@ -34,7 +35,6 @@ from .rounds.options import Options, WriteText
 from .rounds.tasks import Supervisor, first_of
 from .signals import stop_on_signal
 from .take_back import leave, reap_children, start_while_workers_live, takes_back, wait_for_workers
-from .watchers.last_state import state_dir_of
 from .watchers.names import check_dns
 
 _log = FieldLogger("userspace_proxy.agent")

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from ...cluster import Snapshot
 from ...cluster.encoding import StateOwner, decode_state, encode_state
@@ -223,21 +221,3 @@ class LastState(Component):
     def _is_current(self) -> bool:
         """Return whether the state in the file is that of the source at this moment."""
         return self._kept is not None and self._source.status().is_current
-
-
-def state_dir_of(setting: str) -> str:
-    """Return the folder for the proxy's state; empty: there is none.
-
-    Source: the XDG Base Directory Specification for XDG_STATE_HOME.
-    """
-    if setting != "auto":
-        return setting
-    if os.geteuid() == 0:
-        return "/var/lib/userspace-proxy"
-    home = os.environ.get("XDG_STATE_HOME", "")
-    if not home.startswith("/"):
-        try:
-            home = str(Path.home() / ".local" / "state")
-        except RuntimeError:
-            return ""
-    return f"{home}/userspace-proxy"

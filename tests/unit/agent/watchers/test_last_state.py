@@ -2,14 +2,13 @@
 
 import asyncio
 import logging
-import os
 from dataclasses import replace
 
 import pytest
 
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.agent.watchers import last_state as module
-from userspace_proxy.agent.watchers.last_state import LastState, state_dir_of
+from userspace_proxy.agent.watchers.last_state import LastState
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend, Protocol, ServiceKey
 from userspace_proxy.sources import Source, SourceStatus
@@ -307,35 +306,3 @@ async def test_a_stop_does_not_wait_for_a_disk_that_hangs(node, monkeypatch, cap
         await asyncio.wait_for(node.sync.progress.settled(), 60)
         await node.end()
     assert len(lines(caplog, "the last state could not be written in time")) == 1
-
-
-@pytest.mark.parametrize(
-    ("uid", "environment", "folder"),
-    [
-        pytest.param(0, {"XDG_STATE_HOME": "/x"}, "/var/lib/userspace-proxy", id="root"),
-        pytest.param(1000, {"XDG_STATE_HOME": "/x"}, "/x/userspace-proxy", id="xdg"),
-        pytest.param(
-            1000,
-            {"XDG_STATE_HOME": "x", "HOME": "/home/alice"},
-            "/home/alice/.local/state/userspace-proxy",
-            id="home",
-        ),
-    ],
-)
-def test_the_folder_of_a_user(uid, environment, folder, monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: uid)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert state_dir_of("auto") == folder
-    assert state_dir_of("/y") == "/y"
-
-
-def test_a_user_without_a_home_has_no_folder(monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
-
-    def no_home():
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(module.Path, "home", no_home)
-    assert state_dir_of("auto") == ""
