@@ -1,6 +1,7 @@
 """The life of the agent, on asyncio and on uvloop, without privileges."""
 
 import asyncio
+import contextlib
 import gc
 import weakref
 from pathlib import Path
@@ -106,26 +107,34 @@ def test_stopping_leaves_no_object_behind_after_http_requests(run):
     run(main())
 
 
+@contextlib.asynccontextmanager
+async def one_client_waits():
+    """Yield a proxy, its Service's address, and a client's task that gets ``late`` once it may."""
+    may_answer = asyncio.Event()
+
+    async def slow(_reader, writer):
+        await may_answer.wait()
+        writer.write(b"late")
+        writer.close()
+
+    server = await asyncio.start_server(slow, "127.0.0.1", 0)
+    endpoint = "{}:{}".format(*server.sockets[0].getsockname())
+    async with server:
+        proxy = Proxy()
+        await proxy.start()
+        web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
+        asking = asyncio.create_task(ask(web.address))
+        while not proxy.status().ports[0].connections:
+            await asyncio.wait({asking}, timeout=0.01)
+        yield proxy, web.address, asking, may_answer
+        may_answer.set()
+
+
 def test_a_drain_waits_for_open_connections(run):
     async def main():
-        answered = asyncio.Event()
-
-        async def slow(reader, writer):
-            await answered.wait()
-            writer.write(b"late")
-            writer.close()
-
-        server = await asyncio.start_server(slow, "127.0.0.1", 0)
-        endpoint = "{}:{}".format(*server.sockets[0].getsockname())
-        async with server:
-            proxy = Proxy()
-            await proxy.start()
-            web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
-            asking = asyncio.create_task(ask(web.address))
-            while not proxy.status().ports[0].connections:
-                await asyncio.wait({asking}, timeout=0.01)
+        async with one_client_waits() as (proxy, _, asking, may_answer):
             stopping = asyncio.create_task(proxy.stop(drain_s=10))
-            answered.set()
+            may_answer.set()
             assert await asking == b"late"
             await stopping
 
@@ -143,27 +152,11 @@ async def is_refused(address):
 
 def test_a_drain_ends_with_a_moment_without_new_connections(run):
     async def main():
-        answered = asyncio.Event()
-
-        async def slow(reader, writer):
-            await answered.wait()
-            writer.write(b"late")
-            writer.close()
-
-        server = await asyncio.start_server(slow, "127.0.0.1", 0)
-        endpoint = "{}:{}".format(*server.sockets[0].getsockname())
-        async with server:
-            proxy = Proxy()
-            await proxy.start()
-            web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
-            asking = asyncio.create_task(ask(web.address))
-            while not proxy.status().ports[0].connections:
-                await asyncio.wait({asking}, timeout=0.01)
-            address = web.address
+        async with one_client_waits() as (proxy, address, asking, may_answer):
             stopping = asyncio.create_task(proxy.stop(drain_s=2))
             while not await is_refused(address):
                 await asyncio.wait({asking}, timeout=0.01)
-            answered.set()
+            may_answer.set()
             assert await asking == b"late"
             await stopping
 
@@ -172,25 +165,10 @@ def test_a_drain_ends_with_a_moment_without_new_connections(run):
 
 def test_a_connection_that_outlives_the_drain_is_reset(run):
     async def main():
-        hold = asyncio.Event()
-
-        async def silent(_reader, writer):
-            await hold.wait()
-            writer.close()
-
-        server = await asyncio.start_server(silent, "127.0.0.1", 0)
-        endpoint = "{}:{}".format(*server.sockets[0].getsockname())
-        async with server:
-            proxy = Proxy()
-            await proxy.start()
-            web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
-            asking = asyncio.create_task(ask(web.address))
-            while not proxy.status().ports[0].connections:
-                await asyncio.wait({asking}, timeout=0.01)
+        async with one_client_waits() as (proxy, _, asking, _):
             await proxy.stop(drain_s=0)
             with pytest.raises(ConnectionResetError):
                 await asking
-            hold.set()
 
     run(main())
 
