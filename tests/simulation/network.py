@@ -122,12 +122,7 @@ class Network:
             # It would send its SYN again.
             self.timeline.after(1.0, self._arrive_at_node, client)
             return
-        server = Stream(self, f"proxy's side of {client.name}")
-        server.local, server.remote = client.remote, client.local
-        server.opened(client)
-        client.opened(server)
-        listening.queue.append(server)
-        listening.wake(1)
+        client.joins(listening)
 
     def connect(self, core: Any, to: Address) -> int:
         """Dial a host for the data plane; return what connect_ex returns."""

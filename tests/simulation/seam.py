@@ -14,6 +14,7 @@ import _socket
 import contextlib
 import fcntl
 import importlib
+import logging
 import os
 import pkgutil
 import random
@@ -107,3 +108,19 @@ def installed(kernel: Kernel, rng: Random, constants: Mapping[str, int]) -> Iter
             setattr(module, name, value)
         for module in modules():
             vars(module).pop("set", None)
+
+
+@contextlib.contextmanager
+def logging_to(handler: logging.Handler, name: str, level: int) -> Iterator[None]:
+    """Have only a handler take a logger's lines of this level."""
+    logger = logging.getLogger(name)
+    before = logger.level, logger.propagate
+    logger.setLevel(level)
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]

@@ -16,7 +16,7 @@ import errno
 import os
 import select
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from .network import Network
@@ -27,6 +27,16 @@ ERR, HUP, RDHUP = select.EPOLLERR, select.EPOLLHUP, select.EPOLLRDHUP
 _READABLE = IN | PRI
 
 NEW, LISTENING, CONNECTING, OPEN, CLOSED = range(5)
+
+
+class Listening(Protocol):
+    """What clients dial."""
+
+    queue: deque[Any]
+    """Connections that are to be accepted."""
+
+    def wake(self, events: int) -> None:
+        """Tell what watches it that these events may have happened; 0 is any."""
 
 
 class Stream:
@@ -253,6 +263,15 @@ class Stream:
         self.peer, self.state = peer, OPEN
         self.moved_at = self.network.timeline.now
         self.wake(0)
+
+    def joins(self, listening: Listening) -> None:
+        """End a dial well: the proxy's side waits to be accepted."""
+        server = Stream(self.network, f"proxy's side of {self.name}")
+        server.local, server.remote = self.remote, self.local
+        server.opened(self)
+        self.opened(server)
+        listening.queue.append(server)
+        listening.wake(IN)
 
     def fail(self, number: int) -> None:
         """End a dial, or a connection, with an error."""

@@ -23,7 +23,7 @@ from .kernel import Kernel, Runaway
 from .network import Address, Network
 from .oracles import Oracles
 from .plan import Event, Plan
-from .seam import installed
+from .seam import installed, logging_to
 from .sockets import SimulatedSocket
 from .streams import Stream
 from .timeline import Timeline, VirtualLoop
@@ -192,7 +192,8 @@ class World:
             "LAST_TURNS": 128 // node.rounds,
         }
         with (
-            _logging_to(_Lines(self._ended)),
+            logging_to(logging.NullHandler(), "userspace_proxy", logging.CRITICAL),
+            logging_to(_Lines(self._ended), LOGGER, logging.INFO),
             installed(self.kernel, self.rng, constants),
             self._noting_joins(),
         ):
@@ -407,21 +408,3 @@ class World:
             yield
         finally:
             tcp.TcpConnection.join = join  # type: ignore[method-assign]
-
-
-@contextlib.contextmanager
-def _logging_to(collected: logging.Handler) -> Iterator[None]:
-    """Collect the connection log, and write nothing else."""
-    logger, others = logging.getLogger(LOGGER), logging.getLogger("userspace_proxy")
-    before = logger.level, logger.propagate, others.level
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    others.setLevel(logging.CRITICAL)
-    logger.addHandler(collected)
-    try:
-        yield
-    finally:
-        logger.removeHandler(collected)
-        logger.setLevel(before[0])
-        logger.propagate = before[1]
-        others.setLevel(before[2])

@@ -11,6 +11,7 @@ from userspace_proxy.model.handling import Handling, Hold
 from userspace_proxy.model.serving import Serving
 
 from ..network import REFUSES, UNREACHABLE
+from ..plan import Event
 from .machine import Speed
 from .plan import (
     BREAK,
@@ -27,7 +28,6 @@ from .plan import (
     SERVE,
     STOP,
     SWAP,
-    Event,
     Fate,
     Plan,
     ServicePlan,

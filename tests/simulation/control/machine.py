@@ -210,12 +210,7 @@ class Machine(Network):
             return
         assert client.local is not None, "it has an address"
         port = self._choose(listening, client.local)
-        server = Stream(self, f"proxy's side of {client.name}")
-        server.local, server.remote = client.remote, client.local
-        server.opened(client)
-        client.opened(server)
-        port.queue.append(server)
-        port.wake(1)
+        client.joins(port)
 
     def bind(self, core: Any, address: Address) -> None:
         """Part of Network; ports are bound by ``files``."""

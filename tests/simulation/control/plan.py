@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 
+from ..plan import Event
 from .machine import Speed
 
 SERVE, REMOVE, RENAME, SWAP, CLIENT, KILL, STOP, CRASH, HAND_OVER, NO_START, BREAK, END = (
@@ -29,15 +29,6 @@ SERVE, REMOVE, RENAME, SWAP, CLIENT, KILL, STOP, CRASH, HAND_OVER, NO_START, BRE
 LATE_S = 6.0
 """For so long Services change, and workers are killed, while one control process lives."""
 ENDPOINTS = [SocketAddress(f"10.2.0.{n}", 8080) for n in range(1, 6)]
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happens."""
-
-    at: float
-    what: str
-    args: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)

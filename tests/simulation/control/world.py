@@ -9,6 +9,8 @@ from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 
 from ..kernel import Runaway
+from ..plan import Event
+from ..seam import logging_to
 from ..timeline import Timeline
 from . import plan as plans
 from .checks import Checks
@@ -16,7 +18,7 @@ from .clients import CLIENT_ADDRESSES, Asker, Client, Endpoint
 from .control import Control, Desired
 from .files import CONTROL, WORKER
 from .machine import Machine, Process
-from .plan import ENDPOINTS, Event, Fate, Plan
+from .plan import ENDPOINTS, Fate, Plan
 from .seam import installed
 
 # For a control process to start, or for one that has handed over to start again.
@@ -97,28 +99,20 @@ class World:
 
     def run(self) -> list[str]:
         """Carry the plan out; return what was wrong, the first first."""
-        logger, handler = logging.getLogger("userspace_proxy"), _Errors(self)
-        before = logger.level, logger.propagate
-        logger.setLevel(logging.ERROR)
-        logger.propagate = False
-        logger.addHandler(handler)
         # A part of the messages that wait are made when there is room only.
         constants = {"RESERVE": 2, "_BATCH_BYTES": self.plan.speed.room}
-        try:
-            with installed(
-                self.machine, self.rng, descriptors=self.plan.descriptors, constants=constants
-            ):
-                try:
-                    self._pass()
-                finally:
-                    for process in self.machine.processes:
-                        process.forget()
-        except (Exception, Runaway) as exc:  # noqa: BLE001 - whatever it is, it is a finding
-            self.violate(f"the run ended with {exc!r}")
-        finally:
-            logger.removeHandler(handler)
-            logger.setLevel(before[0])
-            logger.propagate = before[1]
+        with logging_to(_Errors(self), "userspace_proxy", logging.ERROR):
+            try:
+                with installed(
+                    self.machine, self.rng, descriptors=self.plan.descriptors, constants=constants
+                ):
+                    try:
+                        self._pass()
+                    finally:
+                        for process in self.machine.processes:
+                            process.forget()
+            except (Exception, Runaway) as exc:  # noqa: BLE001 - whatever it is, it is a finding
+                self.violate(f"the run ended with {exc!r}")
         return self.machine.violations
 
     def _pass(self) -> None:
