@@ -7,9 +7,9 @@ A proxy in a container or a sandbox reaches endpoints that programs outside don'
 
 Rule 1: the namespace is entered only if a worker with the proxy's pid is in it: with a proxy of
 another machine, pid and inode would have to be those of a process here.
-Rule 2: what answers as the proxy may lie, and show any process of this machine. Root therefore
-never enters a user namespace: whoever created that could trace the child, which is root outside.
-Others can enter only what they have created themselves.
+Rule 2: what answers as the proxy may lie, and show any process of this machine. So root never
+enters a user namespace: its creator could trace the child, which is root everywhere else. Other
+users can enter only their own.
 """
 
 from __future__ import annotations

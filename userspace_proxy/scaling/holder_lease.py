@@ -274,9 +274,7 @@ class HolderLease:
     async def _rest(
         self, key: WorkloadKey, services: tuple[ServiceKey, ...], ports: Collection[Served]
     ) -> None:
-        asked = Round(str(uuid.uuid4()), services)
-
-        rest = Rest()
+        asked, rest = Round(str(uuid.uuid4()), services), Rest()
 
         async def agree() -> bool:
             nonlocal rest
