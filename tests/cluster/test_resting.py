@@ -85,6 +85,28 @@ async def wake(shop: Shop) -> None:
     await client.close()
 
 
+def once_agreed(
+    monkeypatch: pytest.MonkeyPatch, do: Callable[[], Awaitable[None]]
+) -> Callable[[], Awaitable[bool]]:
+    """Do something when all nodes have agreed for the first time; return whether it was done."""
+    done: list[Any] = []
+    ask = holder_lease.HolderLease._ask
+
+    async def ask_and_do(holder: holder_lease.HolderLease, question: Any) -> bool:
+        agreed = await ask(holder, question)
+        if agreed and not done:
+            await do()
+            done.append(question)
+        return agreed
+
+    monkeypatch.setattr(holder_lease.HolderLease, "_ask", ask_and_do)
+
+    async def is_done() -> bool:
+        return bool(done)
+
+    return is_done
+
+
 def cluster_demand(shop: Shop, node: str) -> Any:
     """Return what /api/v1/demand has for all nodes; None: nothing."""
     facts = StatusFacts()
@@ -144,23 +166,9 @@ async def test_the_scale_that_someone_else_has_chosen_is_respected(shop: Shop) -
 async def test_a_workload_that_is_scaled_while_nodes_are_asked_is_respected(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Any] = []
-    ask = holder_lease.HolderLease._ask
-
-    async def scale_and_ask(holder: holder_lease.HolderLease, question: Any) -> bool:
-        agreed = await ask(holder, question)
-        if agreed and not asked:
-            await shop.scale(3)
-            asked.append(question)
-        return agreed
-
-    monkeypatch.setattr(holder_lease.HolderLease, "_ask", scale_and_ask)
+    is_scaled = once_agreed(monkeypatch, lambda: shop.scale(3))
     await wake(shop)
-
-    async def is_asked() -> bool:
-        return bool(asked)
-
-    await until(is_asked)
+    await until(is_scaled)
     await stays(shop, 3)
 
 
@@ -197,22 +205,14 @@ async def test_a_client_that_comes_while_the_workload_is_scaled_to_zero_gets_the
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clients: list[Connection] = []
-    ask = holder_lease.HolderLease._ask
 
-    async def ask_and_dial(holder: holder_lease.HolderLease, question: Any) -> bool:
-        agreed = await ask(holder, question)
-        if agreed and not clients:
-            clients.append(await shop.dial("node-1"))
-        return agreed
+    async def dial() -> None:
+        clients.append(await shop.dial("node-1"))
 
-    monkeypatch.setattr(holder_lease.HolderLease, "_ask", ask_and_dial)
+    has_dialled = once_agreed(monkeypatch, dial)
     await wake(shop)
     shop.controllers.lag_s = 0.5
-
-    async def is_there() -> bool:
-        return bool(clients)
-
-    await until(is_there)
+    await until(has_dialled)
     async with asyncio.timeout(ENDS_S):
         assert await clients[0].ask()
     assert (shop.controllers.starts, shop.controllers.ends) == (2, 1)
