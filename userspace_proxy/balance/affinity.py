@@ -105,7 +105,7 @@ class AffinityTable:
         """Add pins of a former process, the last used first; of a client's, the last used counts.
 
         Those that are new count as used before all that are present, so parts may follow each
-        other.
+        other. One that replaces an older one of its client counts as used after them.
         """
         for client, endpoint, age_s in pins:
             used = now - max(0.0, age_s)
@@ -117,6 +117,7 @@ class AffinityTable:
             elif used > known[1]:
                 # Several former processes have it, of which one may have served it since.
                 self._pins[client] = (endpoint, used)
+                self._pins.move_to_end(client)
 
     def __len__(self) -> int:
         return len(self._pins)

@@ -390,13 +390,13 @@ class TcpDial:
 
     def _give_up_dial(self) -> bool:
         """End the dial in progress, if any; returns False if the caller has nothing left to do."""
+        self._reactor.tick()
+        if self.sock is not None and is_connected(self.sock):
+            # The loop was held up: the event is still to come, and until then the dial counts.
+            return False
         is_opening = self._cancel_opening is not None
         self._end_dial()
-        self._reactor.tick()
         if is_opening or self.sock is not None:
-            if self.sock is not None and is_connected(self.sock):
-                # The loop was held up: the event is still to come.
-                return False
             self._drop_socket()
             assert self.began_at is not None, "a dial began before it is given up"
             # Otherwise the client's deadline passed before the endpoint's.

@@ -6,7 +6,8 @@
 
 Rule 1: one node holds the Lease, and asks; all nodes of the cluster must answer, or it is busy.
 Rule 2: a Lease that nobody has renewed for DURATION_S, by this node's own clock, is free.
-Rule 3: a Service that leads to the same pods, but isn't asked about, keeps its workload awake.
+Rule 3: a Service that leads to the same pods, but isn't asked about, keeps its workload awake. One
+of another namespace doesn't: its tenant can't select these pods, and listed them at its own risk.
 Rule 4: one workload at a time; one that can't rest is looked at again after its idle-after, or
 AGAIN_MAX_S.
 """
@@ -255,18 +256,19 @@ class HolderLease:
                 await self._rest(key, services, ports)
                 return
 
-    def _other_user(self, ports: Collection[Served]) -> str:
-        """Return which other Service leads to a workload's pods; empty if none does.
+    def _other_user(self, namespace: str, ports: Collection[Served]) -> str:
+        """Return which other Service of a namespace leads to a workload's pods; empty: none does.
 
         Other ports of a pod are cut, too, so that an address suffices.
         """
         pods = {verdict.address.ip for port in ports for verdict in port.plan.verdicts}
         for other in self._served_ports:
-            if other not in ports and not pods.isdisjoint(
-                v.address.ip for v in other.plan.verdicts
-            ):
+            service = other.plan.key.name.service
+            if service.namespace != namespace or other in ports:
+                continue
+            if not pods.isdisjoint(v.address.ip for v in other.plan.verdicts):
                 return (
-                    f"Service {other.plan.key.name.service} leads to the same pods, without "
+                    f"Service {service} leads to the same pods, without "
                     f"{DOMAIN}hold and the same {DOMAIN}wake"
                 )
         return ""
@@ -283,7 +285,7 @@ class HolderLease:
             return rest.is_asleep
 
         try:
-            if other := self._other_user(ports):
+            if other := self._other_user(key[0], ports):
                 rest = Rest(why_not=f"{key[1]} stays at one replica: {other}")
             else:
                 rest = await self._source.rest(*key, agree)

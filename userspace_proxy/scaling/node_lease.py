@@ -96,6 +96,7 @@ class NodeLease:
             self._answer = self._answer._replace(quiesced=frozenset())
             for service in self._promises.end(asked):
                 self._hurry(service)
+            await self._promises.forget_ended()
         elif asked.number != self._answer.number:
             self._answer = NodeAnswer(asked.number, await self._quiesce(asked))
             await self._write(self._demand())

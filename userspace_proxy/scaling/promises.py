@@ -10,7 +10,7 @@ Rule 2: pods of a workload that was scaled to zero serve again only once it has 
 have stayed nevertheless: until then they end whenever its controller gets to it.
 Rule 3: a pod that terminates takes no client any more, although its time is up.
 Rule 4: a promise is on disk before its answer is given, and the next process of this node keeps it
-from its first listener on.
+from its first listener on. Once its round has ended without effect, it is there no more.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ class Promises:
         self._wall_clock = wall_clock
         self._promised: dict[ServiceKey, _Promise] = {}
         self._asleep: dict[ServiceKey, _Sleep] = {}
+        self._on_disk: frozenset[ServiceKey] = frozenset()
+        """The Services of which the next process would keep a promise."""
 
     async def restore(self) -> NodeAnswer:
         """Keep what the last process of this node has promised; return its answer.
@@ -101,6 +103,7 @@ class Promises:
         for service, quiesced in endpoints.items():
             self._served_ports.quiesced.set(service, quiesced)
             self._promised[service] = _Promise(number, self._clock() + left_s)
+        self._on_disk = frozenset(endpoints)
         return NodeAnswer(number, frozenset(endpoints))
 
     async def keep(self, number: str) -> None:
@@ -120,6 +123,21 @@ class Promises:
             for service in promised:
                 self.release(service)
             raise
+        self._on_disk = frozenset(promised)
+
+    async def forget_ended(self) -> None:
+        """Have the next process keep nothing, if no Service of the last round is quiesced now."""
+        if self._file is None or not self._on_disk:
+            return
+        if not self._on_disk.isdisjoint((*self._promised, *self._asleep)):
+            return
+        self._on_disk = frozenset()
+        try:
+            data = _write("", {})
+            await asyncio.to_thread(self._file.write, data, current_at=self._wall_clock())
+        except UserspaceProxyError as exc:
+            text = "a restart would still keep promises of a round that is over: %(cause)s"
+            _log.warning(text, extra={"cause": str(exc)})
 
     def promise(self, service: ServiceKey, number: str, until: float) -> None:
         """Lead no client to a Service's endpoints until the round is over, or the time is up."""

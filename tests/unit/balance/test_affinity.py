@@ -106,6 +106,14 @@ def test_of_two_former_processes_the_pin_that_was_used_last_counts(order):
     assert list(table.each(now=0.0)) == [(ALICE, POD_B, 10.0)]
 
 
+def test_a_pin_that_replaces_an_older_one_is_not_the_first_to_go():
+    table = AffinityTable(timeout_s=60, tables=AffinityTables(2))
+    table.restore([(BOB, POD_A, 50.0), (ALICE, POD_A, 55.0)], now=0.0)
+    table.restore([(ALICE, POD_B, 1.0)], now=0.0)
+    table.pin(CAROL, POD_A, now=0.0)
+    assert {client for client, _, _ in table.each(now=0.0)} == {ALICE, CAROL}
+
+
 def test_former_pins_find_only_the_room_that_is_left():
     former = AffinityTable(timeout_s=60)
     table = AffinityTable(timeout_s=60, tables=AffinityTables(2))

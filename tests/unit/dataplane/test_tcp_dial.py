@@ -147,6 +147,22 @@ async def test_an_endpoint_that_had_less_than_its_time_is_not_to_blame(build, ti
     assert len(group.balancers.current.ejected(timers.now)) == 2
 
 
+async def test_a_dial_that_was_answered_counts_until_it_is_joined(build, timers):
+    rig = build(None, timers.clock, timers)
+    pods = [rig.endpoint().address for _ in range(2)]
+    group = EndpointGroup("shop/web", Serving(pods, **limited(1)))
+    connection, _ = await rig.begun(group)
+    rig.engine.reactor.tick()
+    connection.begin()
+    dialled = connection.dial.endpoint
+    # The loop was held up: the deadline is handled before the answer.
+    timers.advance(1.5)
+    assert group.loads.of(dialled) == 1
+    await until(lambda: connection.up is not None)
+    assert connection.dial.endpoint == dialled
+    assert group.loads.of(dialled) == 1
+
+
 async def ask(rig, group):
     """Return a connection that dials for a new client, and the client."""
     connection, client = await rig.begun(group)

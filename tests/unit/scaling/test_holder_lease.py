@@ -7,12 +7,13 @@ import random
 import pytest
 
 from userspace_proxy.errors import SourceError
-from userspace_proxy.model import Handling, Hold, ServiceKey, Workload, WorkloadKind
+from userspace_proxy.model import Handling, Hold, ServiceKey, SliceKey, Workload, WorkloadKind
 from userspace_proxy.scaling.holder_lease import AGAIN_MAX_S, TOO_OLD_S
 from userspace_proxy.scaling.lease_notes import HOLDER
 from userspace_proxy.sources.base import Rest
 from userspace_proxy.sources.leases import DURATION_S, Lease
 
+from ..agent.samples import endpoints, service
 from .resting_nodes import ASLEEP_WHEN_IDLE, IDLE_AFTER_S, POD, WEB, WORKLOAD, World
 
 API = ServiceKey("shop", "api")
@@ -282,6 +283,21 @@ async def test_another_service_for_the_same_pods_keeps_the_workload_awake(world,
     for node in world.nodes:
         node.serve("192.0.2.2", name="api", ip="10.96.0.2", handling=handling)
     await world.run(AGAIN_MAX_S + 10)
+    assert world.slept == ["shop deployment/web"]
+
+
+async def test_a_service_of_another_namespace_does_not_keep_the_workload_awake(world):
+    """Its slices may list any address."""
+    key = ServiceKey("tenant", "api")
+    listed = dataclasses.replace(
+        endpoints("api", POD), key=SliceKey("tenant", "api-1"), service=key
+    )
+    for node in world.nodes:
+        store = node.cluster.store
+        store.put_service(dataclasses.replace(service("api", "10.96.0.2"), key=key))
+        store.put_slice(listed)
+        node.served_ports.follow(store.snapshot())
+    await world.run(IDLE_AFTER_S + 30)
     assert world.slept == ["shop deployment/web"]
 
 

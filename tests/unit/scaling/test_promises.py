@@ -2,6 +2,7 @@
 
 import pytest
 
+from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.model import Handling, Hold, ServiceKey
 from userspace_proxy.scaling.lease_notes import Round
 from userspace_proxy.scaling.promises import ENDS_S, PROMISE_S
@@ -81,6 +82,27 @@ async def test_a_promise_whose_time_is_up_is_none_of_the_next_process(node, kept
     again, answer = await restart(node, make, kept)
     assert answer == ("", frozenset())
     assert again.endpoints == [POD]
+
+
+async def test_what_ended_after_a_restart_is_none_of_the_process_after_that(node, kept, make):
+    again, _ = await restart(node, make, kept)
+    again.promises.end(AWAKE)
+    await again.promises.forget_ended()
+    third, answer = await restart(node, make, kept)
+    assert answer == ("", frozenset())
+    assert third.endpoints == [POD]
+
+
+async def test_a_promise_that_stays_on_disk_after_its_end_is_logged_once(node, kept, caplog):
+    def write(_data, *, current_at):
+        raise UserspaceProxyError("cannot write promises.json: disk full")
+
+    kept.write = write
+    node.promises.end(AWAKE)
+    for _ in range(2):
+        await node.promises.forget_ended()
+    (record,) = caplog.records
+    assert "promises of a round that is over: cannot write promises.json" in record.getMessage()
 
 
 async def test_a_clock_that_was_ahead_does_not_prolong_a_promise(node, kept, make):

@@ -4,8 +4,8 @@ Rule 1: nothing is requested unless the plan needs it. A Node is 15 KiB and chan
 minutes: watching all of them from each of 5,000 nodes would cost the API server more than
 everything else. Endpoints at the number of a node port, and by name, are rare.
 Rule 2: after a list that fails the addresses of the last one stay, and it is retried; but without
-the right to list Nodes, or while they aren't wanted, they are unknown. An API server that starts
-denies everything for a moment, so two lists in a row must have been denied.
+the right to list Nodes, or once they aren't wanted any more, they are unknown. An API server that
+starts denies everything for a moment, so two lists in a row must have been denied.
 """
 
 from __future__ import annotations
@@ -51,9 +51,11 @@ class NodeAddressLister:
         self._take = take
         self._pause = pause
         self._wanted = asyncio.Event()
+        self._is_decided = asyncio.Event()
 
     def want(self, is_wanted: bool) -> None:
         """Start or stop listing; idempotent."""
+        self._is_decided.set()
         if is_wanted:
             self._wanted.set()
         else:
@@ -62,6 +64,8 @@ class NodeAddressLister:
     async def run(self) -> None:
         """List until cancelled."""
         denials = 0
+        # Those of an earlier run count until the first plan needs them, or doesn't.
+        await self._is_decided.wait()
         while True:
             if not self._wanted.is_set():
                 self._take(None)

@@ -9,12 +9,14 @@ if anyone has scaled the workload since.
 Rule 3: what can't be read counts as asking for a replica.
 Rule 4: an update without a response may have been made. It is sent again, as of one version only
 one is made; without a response again, the workload counts as scaled, so that no client dials a pod
-that may be ending.
+that may be ending. So it is with a gateway's errors: the server may still work on the update.
+Rule 5: a server that has failed twice is asked what came of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -34,6 +36,8 @@ _ANSWER_S = 5.0
 # For the same update again, and a look at what came of it; promises of nodes end soon.
 _AGAIN_S = 2.0
 _SILENT = "no answer in time"
+# Of a gateway that has passed the update on.
+_NO_RESPONSE = (502, 504)
 # What reading a response of another form raises.
 _INVALID = (ValueError, TypeError, AttributeError, KeyError)
 _AUTOSCALERS = ("autoscaling/v2", "horizontalpodautoscalers")
@@ -71,7 +75,7 @@ async def _put(
     asleep = {**scale, "spec": {"replicas": 0}}
     resource, verbs = f"{workload.kind}s/scale", "get and update"
     fields = {"workload": str(workload), "namespace": namespace}
-    was_sent = False
+    was_sent = may_be_made = False
     # Nodes hold connections for as long as this may take.
     for within_s in (_ANSWER_S, _AGAIN_S):
         try:
@@ -83,6 +87,7 @@ async def _put(
                     return Rest(is_asleep=not _replicas(present))
         except (TransportError, TimeoutError, SourceError, *_INVALID) as exc:
             fields["cause"] = str(exc) or _SILENT
+            may_be_made = True
         else:
             if response.code == 200:
                 text = "scaled %(namespace)s %(workload)s from 1 to 0: no client uses it"
@@ -91,7 +96,16 @@ async def _put(
             fields["cause"] = cause = _refused(response, resource, namespace, verbs)
             if response.code < 500 and not was_sent:
                 return Rest(why_not=f"cannot scale {workload} to zero: {cause}")
+            may_be_made = may_be_made or response.code in _NO_RESPONSE
         was_sent = True
+    if not may_be_made:
+        with contextlib.suppress(TransportError, TimeoutError, SourceError, *_INVALID):
+            async with asyncio.timeout(_AGAIN_S):
+                present = await _get(client, path, resource, namespace, verbs)
+                if _version(present) == _version(scale) and _replicas(present) == 1:
+                    cause = fields["cause"]
+                    return Rest(why_not=f"cannot scale {workload} to zero: {cause}")
+                return Rest(is_asleep=not _replicas(present))
     _log.warning("%(namespace)s %(workload)s may be scaled to zero: %(cause)s", extra=fields)
     return Rest(is_asleep=True)
 
@@ -110,6 +124,11 @@ async def _other_wish(
 def _replicas(scale: Mapping[str, Any]) -> int:
     replicas: int = scale.get("spec", {}).get("replicas", 0)
     return replicas
+
+
+def _version(scale: Mapping[str, Any]) -> str:
+    version: str = scale["metadata"]["resourceVersion"]
+    return version
 
 
 async def _list(

@@ -87,10 +87,22 @@ async def test_of_an_earlier_run_they_count_until_nodes_are_listed(api, source_o
     assert [s.node_addresses for s in published.snapshots[:-1]] in ([], [{"192.0.2.9"}])
 
 
+async def test_of_an_earlier_run_they_count_until_it_is_known_whether_they_are_wanted(
+    api, source_of, pauses
+):
+    api.put(named("alice", "192.0.2.1"))
+    source = source_of(api, node_name="alice", pause=pauses)
+    source.resume(Snapshot({}, node_addresses=frozenset({"192.0.2.9"})))
+    async with running(source) as published:
+        snapshot = await published.until(lambda s: s.node is not None)
+    assert snapshot.node_addresses == {"192.0.2.9"}
+
+
 async def test_while_they_are_not_wanted_they_are_unknown(api, source_of, pauses):
     api.put(named("bob", "192.0.2.2"))
     source = source_of(api, pause=pauses)
     source.resume(Snapshot({}, node_addresses=frozenset({"192.0.2.9"})))
+    source.want_nodes(False)
     async with running(source) as published:
         await published.until(lambda s: s.node_addresses is None)
         source.want_nodes(True)

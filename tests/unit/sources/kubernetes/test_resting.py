@@ -197,7 +197,34 @@ async def test_while_it_is_unknown_whether_an_update_was_made_it_counts(shop, ca
     assert "shop deployment/web may be scaled to zero: " in caplog.text
 
 
-@pytest.mark.parametrize(("code", "is_asleep"), [(403, False), (504, True)])
-async def test_a_server_that_fails_may_have_made_the_update(shop, code, is_asleep):
+@pytest.mark.parametrize("code", [502, 504])
+async def test_a_gateway_that_fails_may_have_passed_the_update_on(shop, code):
     shop.refuse("PUT", SCALE, code)
-    assert (await rest(shop)).is_asleep == is_asleep
+    assert await rest(shop) == Rest(is_asleep=True)
+
+
+@pytest.mark.parametrize("code", [500, 503])
+async def test_what_fails_twice_without_effect_is_named(shop, code):
+    """An admission webhook, for example."""
+    shop.refuse("PUT", SCALE, code, '{"message": "failed calling webhook"}')
+    why = "cannot scale deployment/web to zero: failed calling webhook"
+    assert await rest(shop) == Rest(why_not=why)
+
+
+@pytest.mark.parametrize(("replicas", "is_asleep"), [(0, True), (1, False), (3, False)])
+async def test_a_server_that_fails_twice_is_asked_what_came_of_it(shop, replicas, is_asleep):
+    async def answer():
+        shop.scale(replicas)
+        return web.Response(text="{}", status=500)
+
+    shop.refused["PUT", SCALE] = answer
+    assert await rest(shop) == Rest(is_asleep=is_asleep)
+
+
+async def test_an_update_that_was_lost_before_the_server_failed_may_have_been_made(shop):
+    async def fail():
+        return web.Response(text="{}", status=500)
+
+    # aiohttp sends the first one again by itself.
+    shop.lost = [lambda: None, lambda: shop.refused.update({("PUT", SCALE): fail})]
+    assert await rest(shop) == Rest(is_asleep=True)
