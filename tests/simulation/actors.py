@@ -324,6 +324,15 @@ class PodHost:
         self.answers_every = 1
         """Datagrams for one answer; 0: it never answers."""
 
+    @property
+    def may_be_ejected(self) -> bool:
+        """Whether a dial has failed, here or in another worker.
+
+        A RST that arrives with the handshake fails a dial, too: the party is never joined.
+        """
+        has_reset_dial = any(party.has_reset and party.other is None for party in self.parties)
+        return self.failed_at > 0 or self.was_reported or has_reset_dial
+
     def behaviour(self) -> str:
         """Part of Host."""
         self.dialled += 1

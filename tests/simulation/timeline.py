@@ -119,6 +119,8 @@ class VirtualLoop:
         """When the last iteration began."""
         self.held_until = 0.0
         """The process is stopped until then."""
+        self.stops: list[tuple[float, float, float]] = []
+        """Of each stop within an iteration: when that began, when the stop ended, its seconds."""
         self.after_callback: Callable[[], None] | None = None
 
     def time(self) -> float:
@@ -170,6 +172,12 @@ class VirtualLoop:
     def hold(self, seconds: float) -> None:
         """Stop the process for a while."""
         self.held_until = max(self.held_until, self._timeline.now + seconds)
+
+    def skip(self, seconds: float) -> None:
+        """Stop the process at once and all else with it, also within an iteration."""
+        self._timeline.now += seconds
+        if self.is_running:
+            self.stops.append((self.turn_began, self._timeline.now, seconds))
 
     def wake(self) -> None:
         """Run an iteration soon."""

@@ -329,7 +329,7 @@ class World:
         if what == plans.STOP:
             self.loop.hold(seconds)
         else:
-            self.timeline.now += seconds
+            self.loop.skip(seconds)
 
     def _change(self, what: str, number: int, *args: Any) -> None:
         if self.is_closed:

@@ -13,7 +13,7 @@ from userspace_proxy.cluster import Store
 from userspace_proxy.lookup import endpoint_lookups
 from userspace_proxy.model import Handling
 from userspace_proxy.model.endpoint_names import EndpointName, Lookup, NameState
-from userspace_proxy.sources.kubernetes import KubernetesSource
+from userspace_proxy.sources.kubernetes import KubernetesSource, node_addresses
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..samples import service
@@ -201,14 +201,15 @@ async def cluster(tmp_path, monkeypatch):
     ],
 )
 async def test_a_restart_does_not_interrupt_names_unless_the_right_is_gone(
-    cluster, answers, code, shown
+    cluster, answers, code, shown, monkeypatch
 ):
+    monkeypatch.setattr(node_addresses, "_RETRY_S", 0.05)
     answers.append("203.0.113.1")
     async with cluster.proxy() as proxy:
         await until(lambda: cluster.shown(proxy) == ["203.0.113.1:5432"])
-    cluster.api.refuse("nodes", code)
+    cluster.api.refuse("nodes", code, times=1_000_000)
     async with cluster.proxy() as proxy:
-        await cluster.lists_of_nodes(2)
+        await cluster.lists_of_nodes(3)
         await until(lambda: proxy.status().source.is_synced)
         await proxy.settled()
         await until(lambda: cluster.shown(proxy) == shown)
