@@ -11,7 +11,7 @@ Rule 3: an endpoint that refuses is ejected, and a flow that it has not answered
 another one, first datagrams included.
 Rule 4: a refusal of a client's own address ejects no endpoint: it may be a network policy's refusal
 of this client, and a dial from this node (``probes``) would take a datagram. Such a flow continues
-with another endpoint anyway.
+with another endpoint anyway. A host that is absent is so for all clients (``silent_flows``).
 Rule 5: a datagram leaves with one hop fewer than it arrived with (TTL, hop limit), and is dropped
 when none is left, as by a router. So a loop of Services, through other nodes or a load balancer,
 ends for each datagram, also where it passes existing flows.
@@ -209,7 +209,9 @@ class UdpListener:
                 counters = self.group.counters_of(endpoint)
                 counters.connections += 1
                 counters.active += 1
-                counters.preserved += flow.is_preserved
+                if flow.is_preserved:
+                    counters.preserved += 1
+                    self._all_flows.silent.add(flow, now)
                 self.engine.descriptors.take_for_flow()
                 return True
             self._dial_failed(flow, endpoint, number)
@@ -254,13 +256,19 @@ class UdpListener:
         sock.close()
         return number
 
-    def _dial_failed(self, flow: UdpFlow, endpoint: SocketAddress, number: int) -> None:
+    def _dial_failed(
+        self, flow: UdpFlow, endpoint: SocketAddress, number: int, *, is_absent: bool = False
+    ) -> None:
         if flow.tried is None:
             flow.tried = {}
         now = self.engine.reactor.now
         client = flow.address[0] if flow.is_preserved else ""
         flow.tried[endpoint] = self.group.outcomes.failed(
-            endpoint, number, now, client=client, may_be_client_specific=flow.is_preserved
+            endpoint,
+            number,
+            now,
+            client=client,
+            may_be_client_specific=flow.is_preserved and not is_absent,
         )
 
     def _pass_on(self, flow: UdpFlow, payload: memoryview) -> None:
@@ -311,11 +319,11 @@ class UdpListener:
         self.group.counters.dropped_datagrams += 1
         return refusal
 
-    def endpoint_refused(self, flow: UdpFlow, number: int) -> None:
+    def endpoint_refused(self, flow: UdpFlow, number: int, *, is_absent: bool = False) -> None:
         """Continue with another endpoint if this one never answered, else end the flow."""
         endpoint, kept = flow.endpoint, flow.kept
         if endpoint is not None:
-            self._dial_failed(flow, endpoint, number)
+            self._dial_failed(flow, endpoint, number, is_absent=is_absent)
         if not kept or self.engine.reactor.now - flow.sent_since > _KEEP_S:
             self.end(flow, "refused", EndedBy.ENDPOINT)
             return
@@ -382,6 +390,7 @@ class UdpListener:
         if self.group.waiting_room is not None:
             self.group.waiting_room.connection_ended()
         if flow.is_preserved:
+            self._all_flows.silent.discard(flow)
             client_dialer = self.engine.client_dialer
             client_dialer.release(flow.sock, flow.address[0], flow.endpoint)
             if flow.has_answer:

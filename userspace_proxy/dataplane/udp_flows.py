@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
 from ..kernel.ephemeral import EPHEMERAL
 from .engine import Engine
 from .flow_table import FlowTable
 from .shares import CONNECTION_BYTES
+from .silent_flows import SilentFlows
 from .udp_flow import UdpFlow
 
 _SWEEP_S = 1.0
@@ -25,6 +27,7 @@ class UdpFlows:
         ports = EPHEMERAL.count(engine.clock()) // 2 // tuning.processes
         max_flows = tuning.max_flows or max(16, min(engine.descriptors.limit // 4, ports))
         self.table: FlowTable[UdpFlow] = FlowTable(max_flows, tuning.udp_idle_s)
+        self.silent = SilentFlows(engine.clock)
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -58,6 +61,9 @@ class UdpFlows:
             self._timer = None
 
     def _sweep(self) -> None:
+        self._engine.reactor.tick()
+        for flow in self.silent.take_absent():
+            flow.listener.endpoint_refused(flow, errno.EHOSTUNREACH, is_absent=True)
         for flow in self.table.expired(self._engine.clock()):
             # One that waits has a deadline of its own.
             if not flow.is_waiting:
