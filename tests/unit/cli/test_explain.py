@@ -78,6 +78,40 @@ def test_a_mistake_in_manifests_is_status_3(manifests, capsys):
     )
 
 
+DB = """\
+apiVersion: v1
+kind: Service
+metadata:
+  name: db
+  namespace: shop
+  annotations: {userspace-proxy.io/endpoints: "db.example.com:5432"}
+spec: {clusterIP: 10.96.0.11, ports: [{port: 5432}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        pytest.param(
+            (), "is not looked up: --allow-endpoint-names has no suffix of it", id="no-name-allowed"
+        ),
+        pytest.param(
+            ("--allow-endpoint-names=example.org",),
+            "is not looked up: --allow-endpoint-names has no suffix of it",
+            id="another-name-allowed",
+        ),
+        pytest.param(
+            ("--allow-endpoint-names=example.com",), "has not been looked up yet", id="allowed"
+        ),
+    ],
+)
+def test_names_in_manifests_are_judged_by_the_flags(flags, said, tmp_path, capsys):
+    path = tmp_path / "db.yaml"
+    path.write_text(DB)
+    assert main(["explain", "shop/db", f"--manifests={path}", *flags]) == 3
+    assert f"Clients are refused: db.example.com {said}." in capsys.readouterr().out
+
+
 def test_dials_are_made_only_if_asked_for(manifests, capsys):
     words = ["explain", "shop/web", manifests(port=free_port())]
     assert main(words) == 0
