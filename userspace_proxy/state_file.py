@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import UserspaceProxyError
-from .steering import proxy_label
 
 FILE_BYTES_MAX = 64 << 20
 """Several times what 200,000 Services take."""
@@ -43,11 +42,15 @@ class StateBytes(NamedTuple):
     """Unix time at which it was last known to be current."""
 
 
-def file_of_proxy(folder: str, name: str, proxy_name: str) -> StateFile | None:
-    """Return a file of one proxy; None without a folder."""
+def file_of_proxy(folder: str, name: str, label: str) -> StateFile | None:
+    """Return a file of one proxy; None without a folder.
+
+    Args:
+        label: The short form of the proxy's name, which is part of the file's; may be empty.
+    """
     if not folder:
         return None
-    label, (stem, _, ending) = proxy_label(proxy_name), name.partition(".")
+    stem, _, ending = name.partition(".")
     return StateFile(Path(folder) / (f"{stem}-{label}.{ending}" if label else name))
 
 

@@ -9,10 +9,12 @@ Rule 2: at the node's bound, no namespace loses a name to one with as many, and 
 another has two more. So a namespace with less than an equal share has all of its names.
 Rule 3: names of one namespace are looked up in the order in which they were asked for, Service by
 Service; what has no room follows when there is some.
+Rule 4: no name costs a search of the namespaces: they are kept by their size.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -46,6 +48,10 @@ class NameShares:
         """The number of claims."""
         self._short: dict[str, dict[ServiceKey, None]] = {}
         """Services some names of which have no room, by namespace; none is empty."""
+        self._sizes = _BySize()
+        """The namespaces that have claims."""
+        self._short_sizes = _BySize()
+        """Those with Services some names of which have no room."""
 
     def of(self, key: ServiceKey) -> tuple[str, ...]:
         """Return the names that are looked up for a Service."""
@@ -69,20 +75,16 @@ class NameShares:
                 del self._asked[key]
             self._note_short(key)
         while self._short:
-            namespace = min(self._short, key=self._count_of)
-            count = self._count_of(namespace)
+            namespace, count = self._short_sizes.smallest()
             if count >= NAMESPACE_MAX:
                 break
             if self._count >= NODE_MAX:
-                largest = max(self._claims, key=self._count_of)
-                if self._count_of(largest) <= count + 1:
+                largest, most = self._sizes.largest()
+                if most <= count + 1:
                     break
                 moved.add(self._release(next(reversed(self._claims[largest]))))
             moved.add(self._claim_next(namespace))
         return moved
-
-    def _count_of(self, namespace: str) -> int:
-        return len(self._claims.get(namespace, ()))
 
     def _claim_next(self, namespace: str) -> NameClaim:
         """Have the next name of a namespace looked up."""
@@ -110,11 +112,49 @@ class NameShares:
         return claim
 
     def _note_short(self, key: ServiceKey) -> None:
-        """Note whether a Service has names without room."""
-        services = self._short.setdefault(key.namespace, {})
+        """Note whether a Service has names without room, and how many its namespace has."""
+        namespace = key.namespace
+        services = self._short.setdefault(namespace, {})
         if len(self.of(key)) < len(self._asked.get(key, ())):
             services[key] = None
         else:
             services.pop(key, None)
         if not services:
-            del self._short[key.namespace]
+            del self._short[namespace]
+        size = len(self._claims.get(namespace, ()))
+        self._sizes.put(namespace, size or None)
+        self._short_sizes.put(namespace, size if services else None)
+
+
+class _BySize:
+    """Namespaces by the number of their names, of which there are a hundred at most."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, int] = {}
+        # The iterator of a dict would walk over all that were removed before.
+        self._same: dict[int, OrderedDict[str, None]] = {}
+        """Those of one size, in the order in which they got it; none is empty."""
+
+    def put(self, namespace: str, size: int | None) -> None:
+        """Set the size of a namespace; None: it is no longer here."""
+        was = self._sizes.get(namespace)
+        if size == was:
+            return
+        if was is not None:
+            del self._sizes[namespace]
+            del self._same[was][namespace]
+            if not self._same[was]:
+                del self._same[was]
+        if size is not None:
+            self._sizes[namespace] = size
+            self._same.setdefault(size, OrderedDict())[namespace] = None
+
+    def smallest(self) -> tuple[str, int]:
+        """Return the namespace with the fewest names for the longest time, and their number."""
+        size = min(self._same)
+        return next(iter(self._same[size])), size
+
+    def largest(self) -> tuple[str, int]:
+        """Return the namespace that was the last to have the most names, and their number."""
+        size = max(self._same)
+        return next(reversed(self._same[size])), size

@@ -272,8 +272,10 @@ class EmbeddedProxy(Agent):
     ) -> AsyncIterator[list[ConnectionFacts]]:
         """Observe connections and UDP flows in a `with` block, as a list that grows.
 
-        It has those that have ended, and those that were saved, held or refused: the last 4,096, as
-        of 0.25 s ago, and all once the block is left. What is still open isn't there.
+        It has those that have ended, and those that were saved, held or refused, as of 0.25 s ago,
+        and once the block is left until then. What is still open isn't there. Of each worker it has
+        at most 128 in 0.25 s, as have all blocks and streams together: the others are counted in
+        records with the event ``left-out``. The list keeps its last 4,096 records.
 
         Args:
             service: Only those of a Service, a namespace, or ``namespace/name:port``.
@@ -285,6 +287,7 @@ class EmbeddedProxy(Agent):
         Raises:
             LookupError: No port of such a Service is served.
             ValueError: An argument is invalid.
+            RuntimeError: 64 different filters are watched, by this proxy's streams, too.
         """
         core, name = self._running(), str(service)
         wanted = ConnectionFilter(

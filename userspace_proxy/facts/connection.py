@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, get_type_hints
 
 import msgspec
 
@@ -201,7 +201,11 @@ def failed_dials(tried: Mapping[SocketAddress, CauseCode] | None) -> tuple[Faile
 
 
 class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which connections are watched: those of a client and a Service, of which some kinds."""
+    """Which connections are watched: those of a client and a Service, of which some kinds.
+
+    Raises:
+        ValueError: A value is one that workers, which are sent the filter, reject.
+    """
 
     service: Annotated[str, msgspec.Meta(max_length=512)] = ""
     """``namespace``, ``namespace/name`` or ``namespace/name:port``; empty for all."""
@@ -211,8 +215,16 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Those that failed. With ``saved`` or ``slow_s``, those that any of them selects."""
     saved: bool = False
     """Those whose first dial failed and that another endpoint answered."""
-    slow_s: _Seconds | None = None
+    slow_s: Annotated[float, msgspec.Meta(ge=0, le=1e11)] | None = None
     """Those whose client waited at least this long for the first byte."""
+
+    def __post_init__(self) -> None:
+        # msgspec checks what it decodes, and not what is constructed.
+        for name, kind in _filter_types.items():
+            try:
+                msgspec.convert(getattr(self, name), kind)
+            except msgspec.ValidationError as exc:
+                raise ValueError(f"{name}: {exc}") from None
 
     @property
     def takes_all_kinds(self) -> bool:
@@ -246,6 +258,9 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
         port = name.partition(" ")[0]
         wanted = self.service
         return not wanted or port == wanted or port.startswith((f"{wanted}/", f"{wanted}:"))
+
+
+_filter_types = get_type_hints(ConnectionFilter, include_extras=True)
 
 
 class LeftOut(NamedTuple):

@@ -170,12 +170,17 @@ class Predecessors:
 
         Closes what wasn't taken; the connection to one that hasn't answered stays until it has.
         """
-        for worker in self._workers:
+        for worker in tuple(self._workers):
             worker.drain(seconds)
         late = [worker for worker in self._workers if not worker.handed_over.done()]
         self._workers = [worker for worker in self._workers if worker not in late]
         self.close()
         self._workers = late
+
+    def forget(self, worker: _Predecessor) -> None:
+        """Count a worker no more that drains, or has ended. Idempotent."""
+        if worker in self._workers:
+            self._workers.remove(worker)
 
     def end(self) -> None:
         """Have them reset their connections and exit."""
@@ -230,7 +235,7 @@ class _Predecessor:
         self._stop_reading()
 
     def drain(self, seconds: float) -> None:
-        """Have it drain, now or once it has answered."""
+        """Have it drain, now or once it has answered, is distrusted, or is lost."""
         self._drain_s = seconds
         if self.handed_over.done():
             self.channel.send(Drain(seconds))
@@ -306,11 +311,10 @@ class _Predecessor:
             self.kept[name] = sock
         self._owner.limit_sockets()
         if message.is_last and not self.handed_over.done():
-            self.handed_over.set_result(None)
             if self._drain_s is not None:
-                self.drain(self._drain_s)
-                self.close()
+                self._stop()
                 return
+            self.handed_over.set_result(None)
             self._timer = self._loop.call_later(PINS_S, self._stop_reading)
 
     def _receive_pins(self, message: Pins) -> None:
@@ -346,6 +350,10 @@ class _Predecessor:
         if not self.handed_over.done():
             self.handed_over.set_result(None)
         self._stop_reading()
+        if self._drain_s is not None:
+            self.channel.send(Drain(self._drain_s))
+            self.close()
+            self._owner.forget(self)
 
     def _stop_reading(self) -> None:
         """Read nothing more: all has arrived, or the rest is too late."""

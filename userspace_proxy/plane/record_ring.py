@@ -6,14 +6,19 @@
 Rule 1: nothing is sent unasked, so a worker never waits for a reader, and nothing queues for one
 that doesn't ask: what doesn't fit is counted, before its fields are collected, for each filter
 that may have taken it.
-Rule 2: filters share the room equally, so one that takes everything displaces nothing of others.
+Rule 2: a filter may have all of the room. Once it is full, the newest record of the filter with the
+most gives way to one of a filter that has fewer by two or more; a record that several filters take
+is counted for the one that has the fewest. So filters without records reserve nothing, and one that
+takes everything displaces nothing of others.
 Rule 3: a ring lasts as long as it is asked for; without one a connection costs one attribute test.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from ..dataplane.connection_log import ConnectionLog, Watch
 from ..dataplane.engine import Engine
@@ -29,6 +34,13 @@ _DROPS = {
 """Figures without addresses of clients, by their places in a report."""
 
 
+class _Kept(NamedTuple):
+    """A record with the places of the filters that take it."""
+
+    record: ConnectionFacts
+    takers: Sequence[int]
+
+
 class RecordRing(Watch):
     """What one worker has observed since it was last asked.
 
@@ -41,13 +53,15 @@ class RecordRing(Watch):
         self._engine = engine
         self._clock = clock
         self._filters: Sequence[ConnectionFilter] = ()
-        self._records: list[ConnectionFacts] = []
-        self._kept: list[int] = []
-        """For each filter, how many of the records it takes."""
+        self._records: dict[int, _Kept] = {}
+        """By number, the oldest first."""
+        self._numbers = itertools.count()
+        self._counted: list[list[int]] = []
+        """For each filter, the numbers of the records that count for it, the oldest first."""
         self._left_out: list[int] = []
         """For each filter, how many it may have taken, if there had been room."""
-        self._share = OBSERVED_MAX
-        """The room that a filter has, whatever others take."""
+        self._limit = 0
+        """A filter for which fewer records count than these has room."""
 
     def observe(self, filters: Sequence[ConnectionFilter]) -> Observed:
         """Observe what one of these filters takes, from now on; none: nothing.
@@ -55,10 +69,11 @@ class RecordRing(Watch):
         Returns what was observed since the last call.
         """
         counted = zip(self._filters, self._left_out, strict=True)
-        observed = Observed(self._records, [LeftOut(one, count) for one, count in counted if count])
-        self._filters = filters
-        self._share = OBSERVED_MAX // max(len(filters), 1)
-        self._records, self._kept, self._left_out = [], [0] * len(filters), [0] * len(filters)
+        records = [kept.record for kept in self._records.values()]
+        observed = Observed(records, [LeftOut(one, number) for one, number in counted if number])
+        self._filters, self._left_out = filters, [0] * len(filters)
+        self._records, self._counted = {}, [[] for _ in filters]
+        self._limit = OBSERVED_MAX
         engine, share = self._engine, self._engine.tuning.connection_log
         if not filters:
             engine.connection_log = ConnectionLog(share) if share else None
@@ -71,25 +86,35 @@ class RecordRing(Watch):
         full: list[int] = []
         for place, one in enumerate(self._filters):
             if one.may_take(service, client_ip, is_plain=is_plain):
-                if self._kept[place] < self._share:
+                if len(self._counted[place]) < self._limit:
                     return True
                 full.append(place)
-        for place in full:
-            self._left_out[place] += 1
+        self._leave_out(full)
         return False
 
     def put(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
         """Part of Watch."""
         takers = [place for place, each in enumerate(self._filters) if each.takes(one)]
-        has_room = any(self._kept[place] < self._share for place in takers)
-        counts = self._kept if has_room else self._left_out
-        for place in takers:
-            counts[place] += 1
-        if has_room:
-            one.at = self._clock()
-            dialled = frontend()
-            one.frontend = "" if dialled is None else str(dialled)
-            self._records.append(one)
+        if not takers:
+            return
+        counted = min((self._counted[place] for place in takers), key=len)
+        if len(counted) >= self._limit:
+            self._leave_out(takers)
+            return
+        if len(self._records) >= OBSERVED_MAX:
+            self._leave_out(self._records.pop(max(self._counted, key=len).pop()).takers)
+        one.at = self._clock()
+        dialled = frontend()
+        one.frontend = "" if dialled is None else str(dialled)
+        number = next(self._numbers)
+        self._records[number] = _Kept(one, takers)
+        counted.append(number)
+        if len(self._records) >= OBSERVED_MAX:
+            self._limit = max(map(len, self._counted)) - 1
+
+    def _leave_out(self, places: Iterable[int]) -> None:
+        for place in places:
+            self._left_out[place] += 1
 
     def note_drops(self, service: str, report: GroupReport) -> None:
         """Note what was dropped at a Service port since its last report."""

@@ -1,5 +1,6 @@
 """Which names are looked up where there is no room for all."""
 
+import sys
 from collections import Counter
 
 import pytest
@@ -92,6 +93,32 @@ def test_the_newest_name_of_the_largest_namespace_gives_way(shares, monkeypatch)
     }
     shares.change({A: []})
     assert [len(shares.of(key)) for key in (B, WEB)] == [1, 2]
+
+
+def test_a_name_costs_no_search_of_the_namespaces(monkeypatch):
+    asked = {ServiceKey(f"tenant-{number}", "db"): names(2) for number in range(1000)}
+    assert calls_of_first_change(asked, 100, monkeypatch) < 2 * calls_of_first_change(
+        asked, 10, monkeypatch
+    )
+
+
+def calls_of_first_change(asked, node, monkeypatch):
+    """Return how many calls it takes to share the room of a node."""
+    limit(monkeypatch, node=node)
+    shares, calls = NameShares(), 0
+
+    def count(*_):
+        nonlocal calls
+        calls += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        shares.change(asked)
+    finally:
+        sys.setprofile(before)
+    assert sum(map(len, shares.users.values())) == node
+    return calls
 
 
 KEYS = [ServiceKey(namespace, name) for namespace in "wxyz" for name in "ab"]

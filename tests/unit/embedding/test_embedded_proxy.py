@@ -11,6 +11,7 @@ from userspace_proxy.embedding.arguments import read_endpoint
 from userspace_proxy.errors import ListenError
 from userspace_proxy.model import CauseCode, Protocol, ServiceKey
 from userspace_proxy.plan.detours import At
+from userspace_proxy.plane import record_ring
 
 from ..agent.backends import answers, ask, backend, free_address
 from ..dataplane.rig import no_descriptors
@@ -108,6 +109,21 @@ def test_after_the_block_what_has_ended_is_in_the_list(run):
     run(main())
 
 
+def test_what_workers_have_no_room_for_is_a_number_in_the_list(run, monkeypatch):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[one])
+            async with proxy.observe(web.key) as seen:
+                for _ in range(3):
+                    assert await ask(web.address) == b"one"
+                await until(lambda: not proxy.status().ports[0].endpoints[0].active)
+            assert {str(each.event) for each in seen} == {"left-out"}
+            assert sum(each.count for each in seen) == 3
+
+    monkeypatch.setattr(record_ring, "OBSERVED_MAX", 0)
+    run(main())
+
+
 def test_what_is_not_served_cannot_be_observed(run):
     async def main():
         async with Proxy() as proxy:
@@ -116,6 +132,9 @@ def test_what_is_not_served_cannot_be_observed(run):
                     pass
             with pytest.raises(ValueError, match=r"'10\.0\.0' is not an IP address"):
                 async with proxy.observe(client="10.0.0"):
+                    pass
+            with pytest.raises(ValueError, match=r"slow_s: Expected `float` <= "):
+                async with proxy.observe(slow_s=1e12):
                     pass
 
     run(main())

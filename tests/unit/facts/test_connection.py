@@ -1,4 +1,5 @@
 import json
+import math
 
 import msgspec
 import pytest
@@ -129,6 +130,23 @@ def test_slow_ones_waited_at_least_as_long():
     slow = ConnectionFilter(slow_s=0.003)
     assert slow.takes(served())
     assert not slow.takes(served(first_byte_s=0.0015))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"slow_s": 1e12}, id="too-long"),
+        pytest.param({"slow_s": -1}, id="negative"),
+        pytest.param({"slow_s": math.nan}, id="no-number"),
+        pytest.param({"slow_s": "x"}, id="text"),
+        pytest.param({"failed": "yes"}, id="text-for-a-condition"),
+        pytest.param({"service": "s" * 513}, id="too-many-characters"),
+    ],
+)
+def test_a_filter_that_workers_would_reject_cannot_be_made(fields):
+    (name,) = fields
+    with pytest.raises(ValueError, match=f"{name}: Expected"):
+        ConnectionFilter(**fields)
 
 
 def test_a_client_that_leaves_is_not_refused():

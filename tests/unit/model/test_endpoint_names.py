@@ -5,7 +5,10 @@ from userspace_proxy.model import Endpoint, EndpointSlice, IPFamily, ServiceKey,
 from userspace_proxy.model.endpoint_names import (
     NAMES_MAX,
     EndpointName,
+    NameProblem,
     NameSlice,
+    NameState,
+    ResolvedSlice,
     is_below,
     read_endpoint_names,
     read_host,
@@ -110,3 +113,25 @@ def test_a_slice_of_names_keeps_all_but_its_endpoints():
         5.0,
         ("a note",),
     )
+
+
+@pytest.mark.parametrize(
+    ("states", "needs_nodes"),
+    [
+        ((), True),
+        ((NameState.NODES_UNKNOWN,), True),
+        ((NameState.NOT_ALLOWED,), False),
+        ((NameState.NETWORKS_UNKNOWN,), False),
+        ((NameState.TOO_MANY,), False),
+    ],
+)
+def test_nodes_are_needed_while_a_name_may_be_looked_up(states, needs_nodes):
+    item = ResolvedSlice(
+        SliceKey("shop", "db-x"),
+        ServiceKey("shop", "db"),
+        IPFamily.IPV4,
+        (),
+        (),
+        problems=tuple(NameProblem("db.example.com", state) for state in states),
+    )
+    assert item.needs_nodes is needs_nodes

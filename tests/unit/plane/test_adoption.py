@@ -16,7 +16,6 @@ from userspace_proxy.plane.adoption import Predecessors
 from userspace_proxy.plane.channel import Channel
 from userspace_proxy.plane.messages import (
     Drain,
-    HandedOver,
     HandOver,
     Keep,
     Logged,
@@ -33,6 +32,7 @@ from userspace_proxy.plane.rendezvous import connect_to_workers, open_rendezvous
 from ..dataplane.limits import MIB
 from ..dataplane.peers import TcpEndpoint, UdpPeer, address_of, dial
 from ..dataplane.waiting import turns, until
+from .compromised import Compromised
 
 LABEL = "test"
 TCP, UDP = Protocol.TCP, Protocol.UDP
@@ -215,30 +215,6 @@ class Renamed(msgspec.Struct, tag=True, array_like=True):
     text: str
 
 
-class Compromised:
-    """A worker that hands over what it likes; what a worker sends is examined."""
-
-    def __init__(self, keep, predecessors=None, theirs=None):
-        loop = asyncio.get_running_loop()
-        if predecessors is None:
-            ours, theirs = socket.socketpair()
-            predecessors = keep(Predecessors(loop, [ours]))
-        self.predecessors = predecessors
-        self.channel = keep(
-            Channel(
-                loop,
-                theirs,
-                reads=ToWorker,
-                receive=lambda message, _: self.got.append(message),
-                lost=lambda _malformed: None,
-            )
-        )
-        self.got = []
-
-    def hand_over(self, *socks, kept=(), is_last=False):
-        self.channel.send(HandedOver(0, list(kept), is_last=is_last), *socks)
-
-
 @pytest.fixture
 def elsewhere():
     net = Net("elsewhere")
@@ -327,6 +303,24 @@ async def test_a_worker_that_answers_late_drains_then(orphan):
     assert await orphan.main.ended == 0
 
 
+@pytest.mark.parametrize("change", ["answers", "sends too much", "ends"])
+async def test_a_late_worker_counts_until_it_drains_or_has_ended(idle, change):
+    worker = Compromised(idle.keep)
+    idle.channel.close()
+    predecessors = worker.predecessors
+    await predecessors.adopt(0.0)
+    predecessors.drain(5.0)
+    assert len(predecessors) == 1
+    if change == "ends":
+        worker.channel.close()
+    else:
+        predecessors._max_sockets = 1 if change == "answers" else 0
+        with netlink_socket() as kept:
+            worker.hand_over(kept, kept=["a table"], is_last=True)
+            await until(lambda: worker.got == [HandOver(), Drain(5.0)], "a drain")
+    await until(lambda: not predecessors, "the end of the last predecessor")
+
+
 def open_descriptors():
     return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -407,15 +401,15 @@ async def test_a_report_for_the_last_control_process_never_reaches_the_next(orph
 
 @pytest.fixture
 async def listening(idle):
-    """A rendezvous, and a connection to it."""
+    """A rendezvous, and one predecessor that listens there."""
     idle.channel.close()
     with open_rendezvous(LABEL) as rendezvous:
-        yield rendezvous, *connect_to_workers(LABEL)
+        loop = asyncio.get_running_loop()
+        yield rendezvous, idle.keep(Predecessors(loop, connect_to_workers(LABEL)))
 
 
 async def test_where_others_have_taken_its_place_a_successor_connects_again(idle, listening):
-    rendezvous, sock = listening
-    predecessors = idle.keep(Predecessors(asyncio.get_running_loop(), [sock]))
+    rendezvous, predecessors = listening
     adopting = asyncio.create_task(predecessors.adopt(60.0))
     rendezvous.accept()[0].close()
     accepted = []
@@ -433,16 +427,14 @@ async def test_where_others_have_taken_its_place_a_successor_connects_again(idle
     await until(lambda: worker.got == [HandOver()])
 
 
-async def test_a_successor_does_not_connect_again_to_a_worker_that_has_ended(idle, listening):
-    rendezvous, sock = listening
-    predecessors = idle.keep(Predecessors(asyncio.get_running_loop(), [sock]))
+async def test_a_successor_does_not_connect_again_to_a_worker_that_has_ended(listening):
+    rendezvous, predecessors = listening
     rendezvous.close()
     assert await predecessors.adopt(60.0) == 0
 
 
-async def test_a_successor_connects_again_for_a_time_only(idle, listening):
-    rendezvous, sock = listening
-    predecessors = idle.keep(Predecessors(asyncio.get_running_loop(), [sock]))
+async def test_a_successor_connects_again_for_a_time_only(listening):
+    rendezvous, predecessors = listening
     rendezvous.accept()[0].close()
     assert await predecessors.adopt(0.0) == 0
     await predecessors.all_pins(60.0)

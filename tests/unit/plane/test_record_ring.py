@@ -341,7 +341,7 @@ async def test_what_is_left_out_counts_for_those_that_may_have_wanted_it(rig):
     web, failed = ConnectionFilter(service="shop/web"), ConnectionFilter(failed=True)
     bob = ConnectionFilter(client="10.0.0.8")
     ring.observe([ALL, web, failed, bob])
-    for _ in range(OBSERVED_MAX // 4):
+    for _ in range(OBSERVED_MAX):
         ring.put(ConnectionFacts(service=WEB, event=ConnectionEvent.REFUSED), lambda: None)
     for service, is_plain in ((WEB, True), ("shop/db", True), ("shop/db", False)):
         assert not ring.has_room(service, ALICE, is_plain=is_plain)
@@ -364,7 +364,45 @@ async def test_a_filter_that_takes_everything_leaves_the_others_their_room(rig):
     observed = ring.observe([ALL])
     assert observed.records.count(refused) == 2
     kept = len(observed.records) - 2
-    assert (kept, observed.left_out) == (OBSERVED_MAX // 2, [LeftOut(ALL, 501 - kept)])
+    assert (kept, observed.left_out) == (OBSERVED_MAX - 2, [LeftOut(ALL, 501 - kept)])
+
+
+async def test_filters_that_take_nothing_reserve_no_room(rig):
+    ring = RecordRing(rig.engine)
+    idle = [ConnectionFilter(service=f"shop/idle-{number}") for number in range(63)]
+    ring.observe([*idle, ALL])
+    put_all(ring, {"shop/web": OBSERVED_MAX + 1})
+    observed = ring.observe([])
+    assert (len(observed.records), observed.left_out) == (OBSERVED_MAX, [LeftOut(ALL, 1)])
+
+
+async def test_a_full_ring_is_shared_equally_and_keeps_the_oldest_in_their_order(rig):
+    ring = RecordRing(rig.engine)
+    web, db, cart = (ConnectionFilter(service=f"shop/{name}") for name in ("web", "db", "cart"))
+    ring.observe([web, db, cart])
+    put_all(ring, {"shop/web": 100, "shop/db": 100, "shop/cart": 10})
+    observed = ring.observe([])
+    kept = [one.service for one in observed.records]
+    assert kept == ["shop/web"] * 59 + ["shop/db"] * 59 + ["shop/cart"] * 10
+    assert [one.count for one in observed.records] == [*range(59), *range(59), *range(10)]
+    assert observed.left_out == [LeftOut(web, 41), LeftOut(db, 41)]
+
+
+async def test_a_record_of_several_filters_takes_room_once(rig):
+    ring = RecordRing(rig.engine)
+    web, db = (ConnectionFilter(service=f"shop/{name}") for name in ("web", "db"))
+    ring.observe([ALL, web, db])
+    put_all(ring, {"shop/web": OBSERVED_MAX, "shop/db": 1})
+    observed = ring.observe([])
+    assert [one.service for one in observed.records] == ["shop/web"] * 127 + ["shop/db"]
+    assert observed.left_out == [LeftOut(ALL, 1), LeftOut(web, 1)]
+
+
+def put_all(ring, numbers):
+    for service, number in numbers.items():
+        for each in range(number):
+            if ring.has_room(service, ALICE):
+                ring.put(ConnectionFacts(service=service, count=each), lambda: None)
 
 
 def drops(**figures):

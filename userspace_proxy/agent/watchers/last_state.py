@@ -27,6 +27,7 @@ from ...log_fields import FieldLogger
 from ...sources import Source
 from ...state_file import StateBytes, StateFile, StateFileError, file_of_proxy
 from ...status.units import seconds_in_words
+from ...steering import proxy_label
 from ...trouble import Trouble
 from ..rounds.component import Component
 from ..rounds.options import Options
@@ -71,7 +72,7 @@ class LastState(Component):
         self._source = source
         self._max_age_s = options.state_max_age_s
         self._owner = StateOwner(source.kind, source.identity, options.node_name, proxy_name)
-        self._file = file_of_proxy(options.state_dir, "state.json.gz", proxy_name)
+        self._file = file_of_proxy(options.state_dir, "state.json.gz", proxy_label(proxy_name))
         self._clock = clock
         self._pause = pause
         self._served_at = 0.0

@@ -25,6 +25,7 @@ from ...scaling.usage import Usage
 from ...scaling.waking import Waking
 from ...sources.leases import Leases
 from ...state_file import file_of_proxy
+from ...steering import proxy_label
 from ...trouble import Trouble
 from ..core import Core
 from ..rounds.component import Component
@@ -48,7 +49,7 @@ class Scaling(Component):
         options, served_ports, source = core.options, core.served_ports, core.source
         self._usage = Usage(served_ports)
         proxy_name = options.proxy_name or ""
-        file = file_of_proxy(options.state_dir, "promises.json", proxy_name)
+        file = file_of_proxy(options.state_dir, "promises.json", proxy_label(proxy_name))
         promises = Promises(served_ports, file)
         self._waking = Waking(
             core.plane, served_ports, source, self._usage, promises, is_allowed=options.allow_wake
