@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..agent.rounds.options import Options
 from ..cluster import Snapshot
+from ..cluster.from_names import before_lookups
 from ..errors import ConfigError, UserspaceProxyError
 from ..kernel.interface_addresses import list_addresses
 from ..model import ServiceKey
@@ -62,7 +63,7 @@ def look_at_manifests(
     except UserspaceProxyError as exc:
         return [error("manifests", reason(exc))], Inputs()
     found = [error("manifests", line) for line in state.problems]
-    snapshot = state.snapshot
+    snapshot = before_lookups(state.snapshot, options.allow_endpoint_names)
     no_kernel_path = find_no_kernel_path(steering, options.proxy_name or "")
     facts = make_facts(options_with(steering, options), snapshot, addresses, no_kernel_path)
     plan = Planner(facts).plan(snapshot)
@@ -115,7 +116,10 @@ def _refusing(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Finding
 def _notes(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Finding]:
     """Return a warning for each field or annotation of a Service that has no effect."""
     notes = {
-        (port.key.name.service, note): None for port in plan.ports.values() for note in port.notes
+        (port.key.name.service, note): None
+        for port in plan.ports.values()
+        for note in port.notes
+        if note != port.cause
     }
     return [
         warning("manifests", f"Service {service}: {note}", place_of(service), note.hint)

@@ -112,6 +112,7 @@ def _find(given: Given, service: str) -> _Found:
 
 
 def _in_manifests(settings: Settings, service: str) -> _Found:
+    from ..cluster.from_names import before_lookups
     from ..explain import read_subject
     from ..explain.planned import plan_status
     from ..policy import PolicyOptions
@@ -127,6 +128,7 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
     for problem in problems:
         print(f"warning: {printable(str(problem))}", file=sys.stderr)
     _state_of(snapshot, service)
+    snapshot = before_lookups(snapshot, settings.allow_endpoint_names)
     status = plan_status(snapshot, options, now=time.time(), is_node=False)
     subject = read_subject(status, service, settings.manifests, is_live=False)
     return _Found(subject, (f"--manifests={settings.manifests}",))

@@ -26,7 +26,7 @@ from ..model.endpoint_names import (
     is_below,
 )
 from ..model.reserved_addresses import behind_nat64
-from .forbidden import ForbiddenAddresses
+from .forbidden import ClusterNetworks, ForbiddenAddresses
 from .host_table import HostTable
 from .name_requests import NameRequest, derived_key, read_request
 from .name_shares import NameShares
@@ -220,6 +220,12 @@ class EndpointsByName:
         if request is None or self._forbidden.unknown is not None:
             return []
         return [host for host in request.hosts if is_below(host, self._allowed)]
+
+
+def before_lookups(snapshot: Snapshot, allowed: Sequence[str]) -> Snapshot:
+    """Return Services of manifests as a proxy has them before it has looked up any name."""
+    nothing_forbidden = ForbiddenAddresses(ClusterNetworks(), lambda _: False)
+    return EndpointsByName(allowed, nothing_forbidden).derive(snapshot)
 
 
 def _changed(have: _Services, put: _Services, gone: Collection[ServiceKey]) -> _Services:

@@ -95,7 +95,7 @@ class _NamedAmong:
                 return None
             raise ValueError(
                 f"endpoint {endpoint!r}: names are looked up only below those of "
-                f"Options(allow_endpoint_names=…), which are {list(self._allowed)}"
+                f"Options(allow_endpoint_names=…): {', '.join(self._allowed) or 'none'}"
             )
         ips = {known: ip for ip, known in self.hosts.items()}
         if name not in ips and len(ips) >= NAMES_MAX:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
-from ..model import Cause
+from ..model import Cause, CauseCode
 from ..status.path_words import counted_in_words, path_in_words, probes_in_words
 from ..status.units import (
     ejected_in_words,
@@ -28,7 +28,7 @@ from .next_command import Asked, next_command
 from .observed import before_it_failed, nothing_came_back
 from .reading import Subject
 
-_NODE, _SOURCE = "node", "source"
+_NODE, _SOURCE, _NOTE = "node", "source", "note"
 # The sentences of these states contain who waits.
 _WAITING = ("holding", "at their limit")
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
@@ -118,12 +118,13 @@ def explain(
         parts.append(PathPart("", (_UNREACHED,)))
     steps = [step for part in parts for step in part.steps]
     level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
+    worst = _worst(parts, is_served=bool(ports))
     cause = _first_cause(ports, subject, dials or {})
     return Explanation(
         service=subject.service,
         origin=subject.origin,
         level=level,
-        sentence=_sentence(_worst(parts, is_served=bool(ports)), ports, subject),
+        sentence=_sentence(worst, ports, subject) + _further_notes(steps, worst),
         next=next_command(
             cause,
             subject,
@@ -192,6 +193,13 @@ def _sentence(worst: PathStep | None, ports: Sequence[PortFacts], subject: Subje
         who = "clients from outside are dropped: " if is_from_outside else ""
         parts.append(f"{who}{_told(cause, subject.now)}")
     return "; ".join(parts)
+
+
+def _further_notes(steps: Sequence[PathStep], worst: PathStep | None) -> str:
+    """Return how many mistakes are notes, beside the step that is the sentence."""
+    notes = {step.what for step in steps if step.topic == _NOTE and step.level is Level.ATTENTION}
+    count = len(notes - {worst.what if worst is not None else ""})
+    return f"; {plural(count, 'further note')}" if count else ""
 
 
 def _pinned(ports: Sequence[PortFacts]) -> Iterator[str]:
@@ -271,7 +279,10 @@ def _port(
         cause for cause in port.state.causes if not any(cause.sentence in one for one in shown)
     ]
     for cause in others:
-        yield PathStep(Level.OK, "note", _told(cause, subject.now), cause.hint)
+        # What a user has written and doesn't get is a mistake; other notes are by design.
+        is_mistake = cause.code is CauseCode.NOT_FOLLOWED
+        level = Level.ATTENTION if is_mistake else Level.OK
+        yield PathStep(level, _NOTE, _told(cause, subject.now), cause.hint)
     if dials is not None:
         yield from _dials(port, dials)
 

@@ -8,7 +8,7 @@ Rule 3: a text longer than ``TEXT_MAX`` is wrong, and isn't parsed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,6 +204,11 @@ def read_handling(annotations: Mapping[str, str | None]) -> tuple[Handling, tupl
         why = f"no workload is named by {DOMAIN}wake"
         notes.append(f"annotation {DOMAIN}idle-after: {why}: {_AWAKE}")
     return handling, (*notes, *unknown_notes(annotations, _KEYS))
+
+
+def first_note(name: str, notes: Iterable[str]) -> str:
+    """Return the first note about an annotation of a Service; empty if there is none."""
+    return next((note for note in notes if note.startswith(f"annotation {DOMAIN}{name}: ")), "")
 
 
 def _check_length(text: str) -> None:

@@ -180,9 +180,8 @@ def port_missing(
     """
     wanted = f'port named "{port.name}"' if port.name else "unnamed port"
     if others:
-        sentence = (
-            f"its endpoints have a {wanted} only for {', '.join(others)}, not {port.protocol}"
-        )
+        one = f"{'a' if port.name else 'an'} {wanted}"
+        sentence = f"its endpoints have {one} only for {', '.join(others)}, not {port.protocol}"
         hint = "Give the Service's port and the container's port the same protocol"
     elif names:
         shown = ", ".join(sorted(f'"{name}"' if name else "an unnamed one" for name in names))

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 
 from ..cluster import ServiceState
 from ..cluster.from_names import USES_MAX
+from ..cluster.name_requests import read_request
 from ..cluster.name_shares import NAMESPACE_MAX, NODE_MAX
 from ..model import Cause, CauseCode, EndpointSlice, IPFamily, ServicePort
-from ..model.annotations import DOMAIN
+from ..model.annotations import DOMAIN, first_note
 from ..model.endpoint_names import NAMES_MAX, NameProblem, NameSlice, NameState, ResolvedSlice
+from .causes import not_followed
 
 NEEDS_PROXY = "an endpoint by name"
 """Why a Service stays on the userspace path: the kernel asks nothing before it dials."""
@@ -24,7 +26,11 @@ def why_no_name_serves(state: ServiceState, port: ServicePort, family: IPFamily)
     """Return why a Service port without endpoints has none by name; None: it asks for none."""
     named = [item for item in state.slices if isinstance(item, ResolvedSlice | NameSlice)]
     if not named:
-        if not state.service.handling.names or state.service.selector:
+        if state.service.selector:
+            return None
+        if mistake := _mistake(state):
+            return not_followed(mistake)
+        if not state.service.handling.names:
             return None
         host = state.service.handling.names[0].host
         return _cause(NameProblem(host, NameState.PENDING))
@@ -64,6 +70,15 @@ def needs_nodes(state: ServiceState) -> bool:
     return bool(state.service.handling.found_by_name) or any(
         isinstance(item, ResolvedSlice) and item.needs_nodes for item in state.slices
     )
+
+
+def _mistake(state: ServiceState) -> str:
+    """Return why the annotation gives a Service no endpoint; empty if it isn't the annotation."""
+    if any(item.endpoints for item in state.slices):
+        return ""
+    request = read_request(state)
+    notes = (*state.service.notes, *(request.notes if request is not None else ()))
+    return first_note("endpoints", notes)
 
 
 def _has(item: EndpointSlice, port: ServicePort) -> bool:

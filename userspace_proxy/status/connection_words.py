@@ -63,7 +63,7 @@ def rest_of(one: ConnectionFacts) -> str:
         case ConnectionEvent.HELD:
             return ", ".join([*_dials(one), "waits for an endpoint"])
         case ConnectionEvent.DROPPED:
-            return f"{count_in_words(one.count)} {one.cause} were dropped"
+            return f"{one.cause} were dropped: {count_in_words(one.count)}"
         case ConnectionEvent.LEFT_OUT:
             return f"{plural(one.count, 'connection')} left out: {one.cause}"
         case ConnectionEvent.UNSEEN:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from userspace_proxy.cli.command import Given
 from userspace_proxy.cluster import Snapshot
+from userspace_proxy.cluster.from_names import before_lookups
 from userspace_proxy.errors import ConfigError, InputError
 from userspace_proxy.explain.planned import plan_status
 from userspace_proxy.model import Endpoint, EndpointSlice, Protocol, ServiceKey
@@ -92,6 +93,8 @@ def sandbox(given: Given) -> int:
 
 def unserved(snapshot: Snapshot) -> Iterator[str]:
     """Yield a line for each Service port whose clients aren't served, with cause and remedy."""
+    # The proxy of a sandbox looks no name up.
+    snapshot = before_lookups(snapshot, ())
     status = plan_status(snapshot, PolicyOptions(node_name=NODE), now=time.time())
     found = [
         (port.name, port.state.sentence, port.state.way_out)

@@ -161,7 +161,8 @@ def wait_until_ready(
             page.get("/healthz", accept="application/json")
             return
         if proxy.poll() is not None or time.monotonic() > deadline:
-            raise SandboxError(f"cannot start the proxy: {last_line(log)}")
+            why = last_line(log).removeprefix("error: ")
+            raise SandboxError(f"cannot start the proxy: {why}")
         with contextlib.suppress(subprocess.TimeoutExpired):
             proxy.wait(_POLL_S)
 

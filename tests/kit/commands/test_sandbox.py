@@ -108,6 +108,17 @@ def test_of_many_services_that_are_not_served_the_first_are_named(tmp_path):
     assert (len(lines), lines[-1]) == (21, "5 more are not served: status lists them")
 
 
+def test_a_name_is_not_said_to_be_looked_up(tmp_path):
+    named = 'namespace: shop, annotations: {userspace-proxy.io/endpoints: "a.test:1"}}'
+    text = BROKEN.rpartition("---")[2].replace("namespace: shop}", named)
+    (tmp_path / "shop.yaml").write_text(text.replace("selector: {app: api}, ", ""))
+    snapshot, problems = load_manifests(tmp_path)
+    assert not problems
+    (line,) = unserved(snapshot)
+    said = "a.test is not looked up: --allow-endpoint-names has no suffix of it"
+    assert line.startswith(f"shop/api: Clients are refused: {said}")
+
+
 @pytest.mark.parametrize(
     "as_ourselves", [pytest.param(True, id="as-this-user"), pytest.param(False, id="unprivileged")]
 )

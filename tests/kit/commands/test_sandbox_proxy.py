@@ -39,12 +39,12 @@ def test_the_last_line_of_a_log(tmp_path):
 
 def test_a_proxy_that_ends_is_an_error_with_its_last_words(tmp_path):
     log = tmp_path / "log"
-    log.write_text("why it ended\n")
+    log.write_text("error: why it ended\n")
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
         with page_socket(0) as page:
             port = page.getsockname()[1]
-        with pytest.raises(SandboxError, match="why it ended"):
+        with pytest.raises(SandboxError, match="proxy: why it ended"):
             wait_until_ready(port, ended, log, lambda: False)
 
 

@@ -101,6 +101,14 @@ def test_a_service_with_endpoints_is_no_finding(tmp_path):
             id="port-name",
         ),
         pytest.param(
+            WEB.replace("shop}", 'shop, annotations: {userspace-proxy.io/endpoints: "a.test:1"}}'),
+            "shop/web:http would refuse clients: a.test is not looked up: --allow-endpoint-names "
+            "has no suffix of it [web.yaml:1] -> Endpoints by name are for names that the operator "
+            "of the proxy has allowed: --allow-endpoint-names=example.com allows names below "
+            "example.com",
+            id="name-not-allowed",
+        ),
+        pytest.param(
             WEB.replace("shop}", "shop, annotations: {userspace-proxy.io/balanc: x}}") + SLICE,
             "Service shop/web: annotation userspace-proxy.io/balanc is unknown (did you mean "
             "userspace-proxy.io/balance?) [web.yaml:1]",

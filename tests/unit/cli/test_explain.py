@@ -78,6 +78,74 @@ def test_a_mistake_in_manifests_is_status_3(manifests, capsys):
     )
 
 
+DB = """\
+apiVersion: v1
+kind: Service
+metadata:
+  name: db
+  namespace: shop
+  annotations: {userspace-proxy.io/endpoints: "db.example.com:5432"}
+spec: {clusterIP: 10.96.0.11, ports: [{port: 5432}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        pytest.param(
+            (), "is not looked up: --allow-endpoint-names has no suffix of it", id="no-name-allowed"
+        ),
+        pytest.param(
+            ("--allow-endpoint-names=example.org",),
+            "is not looked up: --allow-endpoint-names has no suffix of it",
+            id="another-name-allowed",
+        ),
+        pytest.param(
+            ("--allow-endpoint-names=example.com",), "has not been looked up yet", id="allowed"
+        ),
+    ],
+)
+def test_names_in_manifests_are_judged_by_the_flags(flags, said, tmp_path, capsys):
+    path = tmp_path / "db.yaml"
+    path.write_text(DB)
+    assert main(["explain", "shop/db", f"--manifests={path}", *flags]) == 3
+    assert f"Clients are refused: db.example.com {said}." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        pytest.param(
+            "[{port: 5432}]",
+            "[{name: sql, port: 5432}, {name: rest, port: 80}]",
+            "db.example.com:5432: the Service has several ports: write PORT=HOST:PORT",
+            id="several-ports",
+        ),
+        pytest.param(
+            "com:5432",
+            "com",
+            "'db.example.com' is not a name with a port (write HOST:PORT): no endpoint is found "
+            "by name",
+            id="no-port",
+        ),
+        pytest.param(
+            "db.example.com",
+            "10.1.2.3",
+            "'10.1.2.3' is not a DNS name: addresses belong in EndpointSlices: no endpoint is "
+            "found by name",
+            id="address",
+        ),
+    ],
+)
+def test_a_mistake_in_the_annotation_for_names_is_the_sentence(old, new, said, tmp_path, capsys):
+    path = tmp_path / "db.yaml"
+    path.write_text(DB.replace(old, new))
+    flags = [f"--manifests={path}", "--allow-endpoint-names=example.com", "-o", "json"]
+    assert main(["explain", "shop/db", *flags]) == 3
+    sentence = json.loads(capsys.readouterr().out)["sentence"]
+    assert sentence == f"Clients are refused: annotation userspace-proxy.io/endpoints: {said}"
+
+
 def test_dials_are_made_only_if_asked_for(manifests, capsys):
     words = ["explain", "shop/web", manifests(port=free_port())]
     assert main(words) == 0

@@ -114,7 +114,9 @@ def test_causes_of_endpoints_are_not_repeated_as_notes():
 def test_other_causes_are_notes():
     notes = (not_followed("this field has no effect"), not_followed("nor has this"))
     explanation = explain(make_subject(make_port(notes=notes)))
-    assert [step.what for step in steps_of(explanation, "note")] == ["nor has this"]
+    (note,) = steps_of(explanation, "note")
+    assert (note.level, note.what) == (Level.ATTENTION, "nor has this")
+    assert explanation.sentence.endswith("; this field has no effect; 1 further note")
 
 
 def test_endpoints_that_are_not_used_have_the_reason():

@@ -237,6 +237,13 @@ def test_a_slice_that_cannot_be_matched_is_the_object_of_its_cause():
             id="another-protocol",
         ),
         pytest.param(
+            ServicePort("", 53, "TCP"),
+            ["UDP"],
+            [""],
+            "its endpoints have an unnamed port only for UDP, not TCP",
+            id="another-protocol-unnamed",
+        ),
+        pytest.param(
             HTTP,
             [],
             ["", "web"],

@@ -127,6 +127,27 @@ def test_where_no_proxy_runs_names_are_not_looked_up_yet():
     assert str(why(named, names=())) == f"{HOST} has not been looked up yet"
 
 
+NOTE = "annotation userspace-proxy.io/endpoints: "
+UNREAD = f"{NOTE}'{HOST}' is not a name with a port (write HOST:PORT): no endpoint is found by name"
+
+
+@pytest.mark.parametrize("port", [SQL, REST])
+def test_a_name_without_its_port_of_several_is_the_mistake_of_each(port):
+    cause = why(names=(EndpointName(HOST, 5432),), port=port, cluster_ips=("10.96.0.1",))
+    said = "the Service has several ports: write PORT=HOST:PORT"
+    assert (cause.code, str(cause)) == (CauseCode.NOT_FOLLOWED, f"{NOTE}{HOST}:5432: {said}")
+
+
+def test_an_annotation_that_cannot_be_read_is_the_mistake():
+    assert str(why(names=(), notes=("another note", UNREAD))) == UNREAD
+
+
+def test_an_annotation_is_no_cause_where_endpoints_come_from_elsewhere():
+    plain = EndpointSlice(SliceKey("shop", "a"), KEY, V4, (), (Endpoint("192.0.2.1"),))
+    assert why(plain, names=(), notes=(UNREAD,)) is None
+    assert why(names=(), notes=(UNREAD,), selector=(("app", "db"),)) is None
+
+
 def test_a_slice_of_names_without_a_name_is_empty():
     assert why(slice_of(NameSlice), names=()) is None
 

@@ -92,7 +92,7 @@ WAY = "10.244.0.7:41234 → shop/web:http"
                 count=1200,
                 cause="packets",
             ),
-            "  ✕ 09:18:03.123 shop/dns: 1,200 packets were dropped",
+            "  ✕ 09:18:03.123 shop/dns: packets were dropped: 1,200",
             id="dropped",
         ),
         pytest.param(
