@@ -109,8 +109,11 @@ def _bytes(one: ConnectionFacts) -> list[str]:
     parts = [f"{bytes_in_words(one.received_bytes)} in", f"{bytes_in_words(one.sent_bytes)} out"]
     if one.waited_s >= 0.001:
         parts.append(f"answered after {_seconds(one.waited_s)}")
+    # The figure by which a filter takes what is slow.
     if one.first_byte_s is not None:
-        parts.append(f"first byte after {_seconds(one.first_byte_s)}")
+        parts.append(f"first byte after {_seconds(one.until_first_byte_s)}")
+    elif one.received_bytes:
+        parts.append(f"no byte in {_seconds(one.until_first_byte_s)}")
     return parts
 
 

@@ -181,8 +181,15 @@ def _worst(levels: Iterable[Level]) -> Level:
 
 
 def say_missing(view: StatusFacts, service: str) -> str:
-    """Return that there is no such Service, and the nearest name; or that it has no such port."""
+    """Return that there is no such Service, and the nearest name; or that it has no such port.
+
+    Args:
+        service: ``namespace``, ``namespace/name`` or ``namespace/name:port``.
+    """
     key, _, wanted = service.partition(":")
+    for item in view.ignored:
+        if key == item.service and (not wanted or item.port in ("", wanted)):
+            return printable(f"{key} is not served: {item.cause}")
     own = [port for port in view.ports if f"{port.namespace}/{port.service}" == key]
     if wanted and own:
         numbers = (port.frontends[0].address.rpartition(":")[2] for port in own if port.frontends)
@@ -190,8 +197,12 @@ def say_missing(view: StatusFacts, service: str) -> str:
         return printable(f"{key} has no port {wanted}; it has {', '.join(have)}")
     names = {f"{port.namespace}/{port.service}" for port in view.ports}
     names |= {item.service for item in view.ignored}
+    what = f"no Service {service}"
+    if "/" not in service:
+        names |= {name.partition("/")[0] for name in names}
+        what = f"no namespace {service} with a Service"
     hint = did_you_mean(service, sorted(names))
-    return printable(f"there is no Service {service}{f' ({hint})' if hint else ''}")
+    return printable(f"there is {what}{f' ({hint})' if hint else ''}")
 
 
 def _header(
