@@ -23,6 +23,7 @@ from ..model import (
     SliceKey,
     SocketAddress,
 )
+from ..model.slice_annotations import ANNOTATION_WEIGHT
 
 _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 _FORBIDDEN = frozenset({errno.EPERM, errno.EACCES, errno.ENOPROTOOPT})
@@ -34,6 +35,7 @@ NAMES_SHOWN = 5
 """Names and networks in a sentence."""
 NOTES_MAX = 10
 """Notes of one kind (Service, addresses, slices) at a Service port; each port repeats them."""
+_USES_ALL = "{}: Cluster uses endpoints of all nodes"
 # Of a selector, which may have any number of labels.
 _TEXT_MAX = 100
 
@@ -245,16 +247,33 @@ def none_local(nodes: Collection[str], policy: str) -> Cause:
     else:
         or_not = " or have no nodeName" if unknown else ""
         where = f"its {total:,} endpoints are on other nodes{or_not}"
-    hint = f"{policy}: Cluster uses endpoints of all nodes"
+    hint = _USES_ALL.format(policy)
     if unknown:
         hint += "; nodeName in the EndpointSlice states where an endpoint is"
     return Cause(CauseCode.NOT_LOCAL, f"{where}, and the traffic policy is Local", hint=hint)
 
 
-def none_usable(code: CauseCode, counts: Iterable[tuple[int, str]], total: int) -> Cause:
-    """Return that no endpoint is usable, for several reasons; the code is that of the first."""
-    hint = ""
-    if code is CauseCode.ENDPOINT_NOT_ALLOWED:
+def none_usable(
+    code: CauseCode,
+    counts: Iterable[tuple[int, str]],
+    total: int,
+    *,
+    policy: str = "",
+    is_drained: bool = False,
+) -> Cause:
+    """Return that no endpoint is usable, for several reasons; the code is that of the first.
+
+    Args:
+        policy: The field with the policy, where that is the first.
+        is_drained: Some of them have the weight 0.
+    """
+    hint = _USES_ALL.format(policy) if policy else ""
+    if is_drained and not policy:
+        hint = (
+            f'{ANNOTATION_WEIGHT}: "0" on an EndpointSlice drains its endpoints: remove the '
+            "annotation, or give it a weight above 0"
+        )
+    elif code is CauseCode.ENDPOINT_NOT_ALLOWED:
         hint = (
             "Endpoints must be addresses of pods or of other hosts, not of Services, and no node "
             "ports: correct the EndpointSlice"

@@ -42,6 +42,16 @@ def no_host(cause: Cause, ip: str, interface: str) -> Cause:
     )
 
 
+def about_to_vanish(namespace: str, count: int) -> Cause:
+    """Return that a Service port's usable endpoints all terminate."""
+    are = "it is" if count == 1 else "all are"
+    return Cause(
+        CauseCode.NOT_READY,
+        f"{are} terminating and about to vanish, and none is ready",
+        hint=f"kubectl get pods -n {namespace}",
+    )
+
+
 _PAST = {
     CauseCode.ENDPOINT_REFUSES: "{} refused connections",
     CauseCode.ENDPOINT_SILENT: "{} did not answer",

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from ..facts import EndpointFacts, Level, PortFacts, StateFacts
 from ..model import Cause, CauseCode
 from ..policy.causes import not_listening, out_of_client_ports, out_of_ports
-from ..policy.endpoint_causes import UNANSWERED_S
+from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish
 from ..policy.usable import TERMINATING
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
@@ -171,9 +171,8 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
     if port.notes:
         return Level.ATTENTION, "served", f"{sentence}; {port.notes[0]}", ()
     if all(e.state == TERMINATING for e in port.endpoints if e.is_usable):
-        are = "it is" if usable == 1 else "all are"
-        what = f"{sentence}; {are} terminating and about to vanish, and none is ready"
-        return Level.ATTENTION, "served", what, ()
+        ending = about_to_vanish(port.namespace, usable)
+        return Level.ATTENTION, "served", f"{sentence}; {ending}", (ending,)
     # As intended: at an address for the internet, scanners are dropped all day.
     return Level.OK, "served", "; ".join((sentence, *map(str, _denied(port)))), ()
 

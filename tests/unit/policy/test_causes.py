@@ -298,7 +298,14 @@ def test_endpoints_that_may_not_be_used_have_a_remedy():
         "Endpoints must be addresses of pods or of other hosts, not of Services, and no node "
         "ports: correct the EndpointSlice"
     )
-    assert none_usable(CauseCode.NOT_READY, [(1, "not ready")], 1).hint == ""
+
+
+def test_drained_endpoints_have_a_remedy():
+    drained = none_usable(CauseCode.NOT_READY, [(1, "drained")], 1, is_drained=True)
+    assert drained.hint == (
+        'userspace-proxy.io/weight: "0" on an EndpointSlice drains its endpoints: remove the '
+        "annotation, or give it a weight above 0"
+    )
 
 
 def test_a_cluster_ip_of_this_node_is_the_object_of_its_cause():

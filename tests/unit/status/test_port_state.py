@@ -3,7 +3,7 @@
 import pytest
 
 from userspace_proxy.facts import Level, Waits
-from userspace_proxy.model import Handling, Hold, Protocol, SocketAddress
+from userspace_proxy.model import CauseCode, Handling, Hold, Protocol, SocketAddress
 from userspace_proxy.policy.causes import (
     dial_failed,
     external_ip_off,
@@ -384,3 +384,9 @@ def test_a_port_that_is_served_has_no_cause():
 def test_an_alert_ends_when_no_client_has_tried_since_the_ejection():
     words = [judge(make_port(endpoints=(e,))).is_problem for e in (EJECTED, DUE, PAST, CLOSING)]
     assert words == [True, True, False, True]
+
+
+def test_endpoints_that_are_about_to_vanish_have_a_remedy_and_are_no_problem():
+    state = make_port("web", endpoints=(ENDING,)).state
+    assert (state.code, state.way_out) == (CauseCode.NOT_READY, "kubectl get pods -n shop")
+    assert not state.is_problem
