@@ -151,12 +151,18 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
 
 def _turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause, ...]:
     admits = plan.serving.admits
-    if admits is None or group.denied_at is None:
+    if admits is None:
         return ()
-    first_at, last_at = map(clock.unix, group.denied_at)
     why = plan.cause if plan.is_dropping else None
-    cause = why or causes.source_denied(admits)
-    return (replace(cause, count=group.counters.denied, first_at=first_at, last_at=last_at),)
+    words = (
+        (group.denials.present, why or causes.source_denied(admits)),
+        (group.denials.former, causes.source_was_denied()),
+    )
+    return tuple(
+        replace(cause, count=count, first_at=clock.unix(first_at), last_at=clock.unix(last_at))
+        for (count, first_at, last_at), cause in words
+        if count
+    )
 
 
 def view_endpoint(

@@ -14,6 +14,7 @@ from ..dataplane import Waiting
 from ..facts import CounterTable, Durations, Streak, StreakPart
 from ..model import SocketAddress
 from ..model.serving import Serving
+from .denials import Denials
 from .messages import (
     MAX_GROUP_BYTES,
     ChangeGroup,
@@ -62,8 +63,8 @@ class Group(CounterTable):
         """The last one of :meth:`change`."""
         self.revision = 0
         """Grows whenever a figure, a failure or an ejection may have changed."""
-        self.denied_at: tuple[float, float] | None = None
-        """Monotonic seconds of the first and the last report of packets that were denied."""
+        self.denials = Denials()
+        """When packets were denied."""
         self._known: dict[SocketAddress, None] = {}
         """Present and former endpoints, the latest last: connections outlive their endpoint."""
         self._active: dict[int, dict[SocketAddress, int]] = {}
@@ -106,6 +107,7 @@ class Group(CounterTable):
         if old == serving:
             return None
         self.revision += 1
+        self.denials.change(serving.admits, now)
         current = frozenset(serving.all_endpoints)
         self._slow_start.seconds = serving.handling.slow_start_s
         self._slow_start.keep(current)
@@ -132,7 +134,7 @@ class Group(CounterTable):
         before = self.counters.out_of_ports, self.counters.out_of_client_ports
         self.counters.add(report.figures)
         if self.counters.denied > denied:
-            self.denied_at = (self.denied_at or (now, now))[0], now
+            self.denials.add(self.counters.denied - denied, now)
         if self.counters.out_of_ports > before[0]:
             self.out_of_ports_at = now
         if self.counters.out_of_client_ports > before[1]:

@@ -301,6 +301,15 @@ def source_denied(
     )
 
 
+def source_was_denied() -> Cause:
+    """Return that clients were dropped before the networks that are admitted changed."""
+    return Cause(
+        CauseCode.SOURCE_DENIED,
+        "clients were dropped before the networks that are admitted changed",
+        hint="explain --from=ADDRESS shows whether a client is admitted now",
+    )
+
+
 def external_ip_off(ip: str, why: str, *, is_allowed: bool = False) -> Cause:
     """Return that an external IP isn't served, though it may be one of those that are allowed."""
     sentence = f"external IP {ip} is not served: {why}"

@@ -180,11 +180,21 @@ async def test_clients_that_are_not_admitted_are_a_cause_with_their_count(plane)
         port.group.add(0, GroupReport(port.group.number, counted.figures()), now)
     denied = source_denied(port.plan.serving.admits, count=3, first_at=1005.0, last_at=1007.0)
     assert turned_away() == (3, (denied,))
+    for networks in port.plan.serving.admits, ("192.0.2.0/24",):
+        port.group.change(with_serving(port.plan, admits=networks).serving, 8.0)
+    (former,) = turned_away()[1]
+    assert str(former) == "clients were dropped before the networks that are admitted changed"
+    assert (former.count, former.first_at, former.last_at) == (3, 1005.0, 1007.0)
+    port.group.change(with_serving(port.plan, admits=()).serving, 9.0)
     dropped = with_serving(port.plan, admits=(), endpoints=())
     port.plan = replace(dropped, cause=not_ours("elsewhere"))
-    assert [(cause.sentence, cause.count) for cause in turned_away()[1]] == [("elsewhere", 3)]
+    assert [cause.count for cause in turned_away()[1]] == [3]
+    counted.denied = 4
+    port.group.add(0, GroupReport(port.group.number, counted.figures()), 99.0)
+    shown = [(cause.sentence, cause.count) for cause in turned_away()[1]]
+    assert shown == [("elsewhere", 4), (str(former), 3)]
     port.plan = with_serving(port.plan, admits=None)
-    assert turned_away() == (3, ())
+    assert turned_away() == (7, ())
 
 
 async def test_waits_of_clients_are_shown(plane):
