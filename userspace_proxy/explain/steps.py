@@ -25,7 +25,7 @@ from ..status.units import (
 from .clients import say_client
 from .dial import DialResult
 from .next_command import Asked, next_command
-from .observed import before_it_failed, nothing_came_back
+from .observed import before_it_failed
 from .reading import Subject
 
 _NODE, _SOURCE, _NOTE = "node", "source", "note"
@@ -43,7 +43,8 @@ Dials = Mapping[str, DialResult]
 class PathStep:
     """One step, and whether connections get past it."""
 
-    level: Level
+    level: Level | None
+    """None: connections don't, by design."""
     topic: str
     """One word: ``endpoints``."""
     what: str
@@ -192,6 +193,8 @@ def _sentence(worst: PathStep | None, ports: Sequence[PortFacts], subject: Subje
         # The cause of a policy is why, that of a source range also who.
         who = "clients from outside are dropped: " if is_from_outside else ""
         parts.append(f"{who}{_told(cause, subject.now)}")
+    unmet = [port.cause for port in ports if port.mark is None and not port.turned_away]
+    parts += (f"clients from outside are dropped: {cause}" for cause in dict.fromkeys(unmet))
     return "; ".join(parts)
 
 
@@ -255,9 +258,9 @@ def _port(
             why = port.state.causes[0].sentence if port.problem else frontend.target
             yield PathStep(Level.TROUBLE, "address", f"{what}, is not served: {why}")
         else:
-            yield PathStep(
-                Level.OK, "address", f"{what}: {frontend.target}" if frontend.target else what
-            )
+            level = None if port.mark is None else Level.OK
+            what = f"{what}: {frontend.target}" if frontend.target else what
+            yield PathStep(level, "address", what)
         if dials is not None and frontend.address in dials:
             yield _dial_address(frontend.address, dials[frontend.address])
     if not port.has_default_path:
@@ -266,9 +269,6 @@ def _port(
         level, said = say_client(port, client)
         yield PathStep(level, "client", said)
     yield _endpoints(port, subject.now)
-    what, hint = nothing_came_back(port)
-    if what and port.state.level is Level.OK:
-        yield PathStep(Level.ATTENTION, "answers", what, hint)
     if port.waits.waiting and port.state.word not in _WAITING:
         held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
         yield PathStep(Level.ATTENTION, "waiting", f"Waiting for an endpoint: {held}")
@@ -312,9 +312,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         figures = "".join(
             times_in_words(cause.count, cause.last_at, now) for cause in port.turned_away
         )
-        return PathStep(
-            Level.OK, "endpoints", f"{port.state.sentence}{figures}", hint, tuple(details)
-        )
+        return PathStep(None, "endpoints", f"{port.state.sentence}{figures}", hint, tuple(details))
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
     policy = f"; {port.policy}" if port.policy else ""
     what = f"{usable:,} of {total:,} used{policy}{saved}"

@@ -34,6 +34,7 @@ _SERVED = (
     "partly answering",
     "failed before",
     "unanswered",
+    "none admitted",
     "at their limit",
     "out of client ports",
     "served",
@@ -129,8 +130,8 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
     cluster asks for something that has no effect."""
     word: str = ""
     """``served``, ``partly served``, ``not served``, ``refused``, ``dropped``, ``not answering``,
-    ``partly answering``, ``failed before``, ``unanswered``, ``fault on purpose``, ``out of ports``,
-    ``out of client ports``."""
+    ``partly answering``, ``failed before``, ``unanswered``, ``none admitted``, ``holding``, ``at
+    their limit``, ``fault on purpose``, ``out of ports``, ``out of client ports``."""
     sentence: str = ""
     """The same with its reason."""
     causes: Sequence[Cause] = ()
@@ -245,6 +246,12 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     def is_holding(self) -> bool:
         """Whether clients wait, because no node has a usable endpoint."""
         return self.hold_s is not None and self.cause is not None and not self.is_dropping
+
+    @property
+    def mark(self) -> Level | None:
+        """Its level, for all observers; None where clients are dropped by design."""
+        is_by_design = self.is_dropping and self.state.level is Level.OK
+        return None if is_by_design else self.state.level
 
     @property
     def usable(self) -> int:

@@ -31,6 +31,17 @@ def sends_nothing(
     )
 
 
+def no_datagram() -> Cause:
+    """Return the cause of UDP flows of which none was answered."""
+    return Cause(
+        CauseCode.ENDPOINT_SENDS_NOTHING,
+        "no datagram has come back",
+        hint="The endpoint may drop what it gets, answer from another address than it was asked "
+        "at, or be kept by a network policy or firewall from answering; endpoints that only "
+        "receive (statsd, syslog) send nothing, too",
+    )
+
+
 def no_host(cause: Cause, ip: str, interface: str) -> Cause:
     """Return the cause of failed dials of an address that no host on an interface's link has."""
     return replace(

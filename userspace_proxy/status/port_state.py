@@ -6,7 +6,8 @@ Rule 1: trouble means that this proxy, or something below it, doesn't work as it
 Rule 2: attention means that the cluster asks for something without effect: a Service without a
 ready endpoint is refused on purpose, and many clusters always have one.
 Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outside on nodes without
-an endpoint: that is its purpose, and load balancers probe the node first.
+an endpoint: that is its purpose, and load balancers probe the node first. It has no mark of success
+(``PortFacts.mark``): that is for clients that get an answer.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import itertools
 from collections.abc import Sequence
 
 from ..facts import EndpointFacts, Level, PortFacts, StateFacts
-from ..model import Cause, CauseCode
-from ..policy.causes import not_listening, out_of_client_ports, out_of_ports
-from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish
+from ..model import Cause, CauseCode, DataPath
+from ..policy.causes import not_listening, out_of_client_ports, out_of_ports, source_denied
+from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish, no_datagram
 from ..policy.usable import TERMINATING
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
@@ -164,8 +165,14 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
     standby = sum(endpoint.is_standby for endpoint in port.endpoints)
     others = f", {standby:,} on standby" if standby else ""
     sentence = f"Served by {plural(usable - standby, 'endpoint')}{others}"
-    if flows := without_answer(port):
-        sentence = f"{sentence}; no datagram has come back in {plural(flows, 'flow')}"
+    if flows := _without_answer(port):
+        # Normal for some protocols: an observation, no failure.
+        cause = no_datagram()
+        what = f"Clients get no answer: {cause} in {plural(flows, 'flow')}"
+        return Level.ATTENTION, "unanswered", what, (cause,)
+    if denied := _is_none_admitted(port):
+        what = f"No client has been admitted: {denied[0]}"
+        return Level.ATTENTION, "none admitted", what, tuple(denied)
     if unserved:
         return Level.ATTENTION, "partly served", f"Partly served: {unserved[0]}", tuple(unserved)
     if port.notes:
@@ -177,10 +184,19 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
     return Level.OK, "served", "; ".join((sentence, *map(str, _denied(port)))), ()
 
 
-def without_answer(port: PortFacts) -> int:
+def _without_answer(port: PortFacts) -> int:
     """Return the number of UDP flows if none of their datagrams was answered; 0 if one was."""
     is_asked = port.protocol == "UDP" and port.received_bytes and not port.sent_bytes
     return port.connections if is_asked else 0
+
+
+def _is_none_admitted(port: PortFacts) -> Sequence[Cause]:
+    """Return why packets are dropped if those of all clients were; empty if one was served."""
+    is_counted = port.path is not DataPath.KERNEL or port.kernel_connections is not None
+    if port.admits is None or not is_counted or port.connections or port.kernel_connections:
+        return ()
+    now = source_denied(port.admits).sentence
+    return [cause for cause in _denied(port) if cause.sentence == now]
 
 
 def _denied(port: PortFacts) -> Sequence[Cause]:

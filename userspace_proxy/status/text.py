@@ -138,7 +138,7 @@ def render_top(
     chosen = select(view, selection, history).ports
     rows = [_TOP_HEADINGS, *(_top_cells(one, history) for one in chosen[:_TOP_SHOWN])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    marks = [" ", *(MARKS[one.state.level] for one in chosen)]
+    marks = [" ", *(MARKS[one.mark] for one in chosen)]
     lines = [*placed("", _header(view, chosen, [], history), columns)]
     gap = "  "
     if columns and 4 + sum(widths) + len(gap) * len(widths[1:]) > columns:
@@ -243,7 +243,7 @@ def _node_lines(view: StatusFacts, now: float) -> Iterator[_Entry]:
 def _port_line(port: PortFacts, now: float, history: History, is_full: bool, probes: str) -> _Entry:
     cells = (str(port.plan.key), _address(port), _usable(port), _words(port, now, history))
     below = tuple(_details(port, now, probes)) if is_full else ()
-    return _Entry(port.state.level, cells, below)
+    return _Entry(port.state.level, cells, below, MARKS[port.mark])
 
 
 def _address(port: PortFacts) -> str:

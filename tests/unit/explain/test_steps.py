@@ -389,9 +389,12 @@ def test_the_sentence_counts_clients_that_are_dropped():
 
 def test_saved_connections_and_policies_are_mentioned():
     subject = make_subject(*make_two_sides(), service="shop/front")
-    what = [step.what for step in steps_of(explain(subject), "endpoints")]
-    assert what[0] == "2 of 2 used"
-    assert what[1].startswith("Clients from outside are dropped here")
+    explanation = explain(subject)
+    inside, outside = steps_of(explanation, "endpoints")
+    assert inside.what == "2 of 2 used"
+    assert outside.what.startswith("Clients from outside are dropped here")
+    assert (inside.level, outside.level) == (Level.OK, None)
+    assert "; clients from outside are dropped: " in explanation.sentence
 
 
 def test_connections_that_wait_are_a_step_and_the_sentence():
