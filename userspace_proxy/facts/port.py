@@ -31,14 +31,26 @@ class Level(enum.StrEnum):
 
 # States of Service ports whose clients are served, though less well than they could be.
 _SERVED = (
+    "served",
     "partly answering",
     "failed before",
     "unanswered",
     "none admitted",
     "at their limit",
     "out of client ports",
-    "served",
 )
+STATES = (
+    *_SERVED,
+    "partly served",
+    "not served",
+    "refused",
+    "holding",
+    "dropped",
+    "not answering",
+    "fault on purpose",
+    "out of ports",
+)
+"""The words of all states."""
 
 
 class FrontendFacts(msgspec.Struct, frozen=True, gc=False):

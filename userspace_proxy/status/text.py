@@ -311,8 +311,8 @@ def _endpoint(endpoint: EndpointFacts) -> str:
         f"{count_in_words(endpoint.active)} open",
     ]
     parts.append(f"{count_in_words(endpoint.connections)} in all")
-    if endpoint.failures:
-        parts.append(f"{count_in_words(endpoint.failures)} failed")
+    if endpoint.failed:
+        parts.append(f"{count_in_words(endpoint.failed)} failed")
     parts.append(bytes_in_words(endpoint.received_bytes + endpoint.sent_bytes))
     return f"{endpoint.address}  {', '.join(filter(None, parts))}"
 
