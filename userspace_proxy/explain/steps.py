@@ -9,7 +9,7 @@ wrong with the Service itself wins over problems of the node that may be about o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
@@ -23,9 +23,10 @@ from ..status.units import (
     waiting_in_words,
 )
 from .clients import say_client
-from .dial import DialResult
+from .dial_steps import UNREACHED, Dials, clients_show, dial_address, dial_steps, lacks_header
 from .next_command import Asked, next_command
 from .observed import before_it_failed
+from .path_step import PathStep
 from .reading import Subject
 
 _NODE, _SOURCE, _NOTE = "node", "source", "note"
@@ -34,34 +35,6 @@ _WAITING = ("holding", "at their limit")
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # A Service may have a thousand endpoints; those that don't serve are shown first.
 ENDPOINTS_SHOWN = 20
-
-Dials = Mapping[str, DialResult]
-"""The results of dials, by address."""
-
-
-@dataclass(frozen=True, slots=True)
-class PathStep:
-    """One step, and whether connections get past it."""
-
-    level: Level | None
-    """None: connections don't, by design."""
-    topic: str
-    """One word: ``endpoints``."""
-    what: str
-    hint: str = ""
-    details: tuple[tuple[Level | None, str], ...] = ()
-    """Lines below it, each with a level; None: about what isn't used, by design."""
-    pod: str = ""
-    """The name of the pod that it is about; empty if it is about none, or several."""
-
-
-_UNREACHED = PathStep(
-    Level.ATTENTION,
-    "dial",
-    "Nothing was dialled: the proxy is in another network namespace, and this program can't enter "
-    "it",
-    "Run this as root on the proxy's node, or in its container if that has PIDs of its own",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +89,7 @@ def explain(
         parts.append(PathPart(_NODE, tuple(_node(subject.node))))
     parts += [PathPart(_title(port), tuple(_port(port, subject, client, dials))) for port in ports]
     if dials is not None and not asked.can_dial:
-        parts.append(PathPart("", (_UNREACHED,)))
+        parts.append(PathPart("", (UNREACHED,)))
     steps = [step for part in parts for step in part.steps]
     level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
     worst = _worst(parts, is_served=bool(ports))
@@ -125,7 +98,13 @@ def explain(
         service=subject.service,
         origin=subject.origin,
         level=level,
-        sentence=_sentence(worst, ports, subject) + _further_notes(steps, worst),
+        sentence="".join(
+            (
+                _sentence(worst, ports, subject),
+                _further_notes(steps, worst),
+                "; nothing was dialled" if UNREACHED in steps else "",
+            )
+        ),
         next=next_command(
             cause,
             subject,
@@ -151,7 +130,9 @@ def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> 
     for port in ports:
         for endpoint in port.endpoints:
             result = dials.get(endpoint.address)
-            if endpoint.is_usable and result is not None and result.cause is not None:
+            if not endpoint.is_usable or result is None or result.cause is None:
+                continue
+            if not clients_show(endpoint, subject.now) and not lacks_header(port, result):
                 return result.cause
     return subject.ignored[0].cause if subject.ignored else None
 
@@ -262,7 +243,7 @@ def _port(
             what = f"{what}: {frontend.target}" if frontend.target else what
             yield PathStep(level, "address", what)
         if dials is not None and frontend.address in dials:
-            yield _dial_address(frontend.address, dials[frontend.address])
+            yield dial_address(port, frontend.address, dials[frontend.address])
     if not port.has_default_path:
         yield _path(port, subject)
     if client:
@@ -284,7 +265,7 @@ def _port(
         level = Level.ATTENTION if is_mistake else Level.OK
         yield PathStep(level, _NOTE, _told(cause, subject.now), cause.hint)
     if dials is not None:
-        yield from _dials(port, dials)
+        yield from dial_steps(port, dials, subject.now)
 
 
 def _path(port: PortFacts, subject: Subject) -> PathStep:
@@ -338,54 +319,3 @@ def _endpoint(endpoint: EndpointFacts, protocol: str, now: float) -> tuple[Level
 
 def _told(cause: Cause, now: float) -> str:
     return f"{cause.sentence}{times_in_words(cause.count, cause.last_at, now)}"
-
-
-def _dial_address(address: str, result: DialResult) -> PathStep:
-    if result.cause is None:
-        return PathStep(Level.OK, "dial", f"{address} answers {_after(result)}")
-    # Many addresses of Services can be dialled only from nodes and pods.
-    return PathStep(Level.ATTENTION, "dial", f"{address}, from this machine: {result.error}")
-
-
-def _dials(port: PortFacts, dials: Dials) -> Iterator[PathStep]:
-    """Yield one step about the endpoints that were dialled, and one about those that weren't."""
-    if refused := sum(endpoint.is_refused for endpoint in port.endpoints):
-        them = plural(refused, "endpoint")
-        yield PathStep(Level.OK, "dial", f"{them} not dialled, because the proxy refuses to")
-    dialled = [(e, dials[e.address]) for e in port.endpoints if e.address in dials]
-    rest = sum(not e.is_refused and e.address not in dials for e in port.endpoints)
-    if rest and dials and port.protocol == "TCP":
-        them = plural(rest, "endpoint")
-        yield PathStep(Level.OK, "dial", f"{them} not dialled, because the Service has so many")
-    if not dialled:
-        return
-    used = [result for endpoint, result in dialled if endpoint.is_usable]
-    failed = [result.cause for result in used if result.cause is not None]
-    details = tuple(_dial(endpoint, result) for endpoint, result in dialled)
-    if failed:
-        what = f"{len(failed):,} of {plural(len(used), 'used endpoint')} failed: {failed[0]}"
-        yield PathStep(Level.TROUBLE, "dial", what, failed[0].hint, details)
-    else:
-        what = f"{plural(len(used), 'used endpoint')} dialled from this machine, without a failure"
-        if not used:
-            what = (
-                f"{plural(len(dialled), 'endpoint')} dialled from this machine, none of them used"
-            )
-        yield PathStep(Level.OK, "dial", what, details=details)
-
-
-def _dial(endpoint: EndpointFacts, result: DialResult) -> tuple[Level, str]:
-    used = "" if endpoint.is_usable else f" ({endpoint.state})"
-    if result.cause is None:
-        return Level.OK, f"{endpoint.address}{used}: answers {_after(result)}"
-    level = Level.TROUBLE if endpoint.is_usable else Level.ATTENTION
-    return level, f"{endpoint.address}{used}: {result.error} {_after(result)}"
-
-
-def _after(result: DialResult) -> str:
-    # Most answers take less than a millisecond.
-    return (
-        f"after {result.seconds * 1000:.1f} ms"
-        if result.seconds < 0.1
-        else (f"after {seconds_in_words(result.seconds)}")
-    )

@@ -239,6 +239,8 @@ class Planned(Aside):
 class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     """One family and side of one Service port."""
 
+    proxy_protocol: str | None = None
+    """The version of the PROXY header that endpoints get, ``v1`` or ``v2``; null: none."""
     turned_away: Sequence[Cause] = ()
     """Clients that the kernel turned away, by cause; counts are of their packets."""
     is_out_of_ports: bool = False
