@@ -18,14 +18,14 @@ from .messages import REPORT_S
 class Dropped(NamedTuple):
     """Packets, and monotonic seconds of the first and the last report of them."""
 
-    count: int
+    packets: int
     first_at: float
     last_at: float
 
     def grown(self, count: int, now: float) -> Dropped:
         """Return them with what was just reported."""
-        first_at = self.first_at if self.count else now
-        return Dropped(self.count + count, first_at, now)
+        first_at = self.first_at if self.packets else now
+        return Dropped(self.packets + count, first_at, now)
 
 
 NONE = Dropped(0, -1.0, -1.0)
@@ -49,9 +49,9 @@ class Denials:
             return
         if self._admits is not None:
             self._changed_at = now
-        if self.present.count:
-            first = self.former if self.former.count else self.present
-            count = self.former.count + self.present.count
+        if self.present.packets:
+            first = self.former if self.former.packets else self.present
+            count = self.former.packets + self.present.packets
             self.former = Dropped(count, first.first_at, self.present.last_at)
             self.present = NONE
         self._admits = admits
