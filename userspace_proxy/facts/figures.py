@@ -344,7 +344,9 @@ DIAL_CAUSES = (
     CauseCode.ENDPOINT_REFUSES,
     CauseCode.ENDPOINT_SILENT,
     CauseCode.ENDPOINT_UNREACHABLE,
+    CauseCode.ENDPOINT_NO_HOST,
     CauseCode.ENDPOINT_RESETS,
+    CauseCode.FAULT_ON_PURPOSE,
     CauseCode.ENDPOINT_FAILS,
 )
 """Why dials fail; the last one is of all other errors."""

@@ -24,12 +24,19 @@ from ..model import (
     SocketAddress,
 )
 from ..model.slice_annotations import ANNOTATION_WEIGHT
+from .endpoint_causes import no_host
 
-_UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
+_UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN})
 _FORBIDDEN = frozenset({errno.EPERM, errno.EACCES, errno.ENOPROTOOPT})
 RESETS = frozenset({errno.ECONNRESET, errno.EPIPE})
 """Errors of a dial that the endpoint accepted and reset. Source: tcp_reset() in
 net/ipv4/tcp_input.c; a RST that answers a SYN is ECONNREFUSED."""
+NO_ANSWER = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH})
+"""Errors of a dial where no host has the address: it ends before the kernel gives up, or with
+that."""
+NO_HOST = errno.EHOSTDOWN
+"""The number of such a dial once the neighbour table has shown that; connect() has no such
+error."""
 _FIREWALL = "look for a NetworkPolicy or firewall that"
 NAMES_SHOWN = 5
 """Names and networks in a sentence."""
@@ -59,6 +66,8 @@ def dial_failed(
     """
     if number in RESETS:
         return resets(endpoint, count=count, first_at=first_at, last_at=last_at)
+    if number == NO_HOST:
+        return no_host(endpoint, count=count, first_at=first_at, last_at=last_at)
     hint = ""
     if number == errno.ECONNREFUSED:
         code = CauseCode.ENDPOINT_REFUSES
@@ -99,6 +108,16 @@ def dial_failed(
                 "of type prohibit does"
             )
     return Cause(code, sentence, str(endpoint), hint, count, first_at, last_at)
+
+
+def end_code(number: int) -> CauseCode:
+    """Return why connections ended without a byte of the endpoint, by the errno noted of them.
+
+    Args:
+        number: ``ETIMEDOUT`` where the client gave up; all others are ends by the endpoint.
+    """
+    is_left = number == errno.ETIMEDOUT
+    return CauseCode.ENDPOINT_SENDS_NOTHING if is_left else CauseCode.ENDPOINT_RESETS
 
 
 def resets(

@@ -42,14 +42,28 @@ def no_datagram() -> Cause:
     )
 
 
-def no_host(cause: Cause, ip: str, interface: str) -> Cause:
-    """Return the cause of failed dials of an address that no host on an interface's link has."""
-    return replace(
-        cause,
-        code=CauseCode.ENDPOINT_NO_HOST,
-        sentence=f"no host answers for {ip} on {interface}",
-        hint="No pod has this address any more, or it is on another link: compare it with those of "
-        "the pods, and look at the pod's node",
+def no_host(
+    endpoint: SocketAddress,
+    interface: str = "",
+    *,
+    count: int = 0,
+    first_at: float = 0.0,
+    last_at: float = 0.0,
+) -> Cause:
+    """Return the cause of failed dials of an address that no host on its link has.
+
+    Args:
+        interface: That of the link; empty if it isn't known.
+    """
+    return Cause(
+        CauseCode.ENDPOINT_NO_HOST,
+        f"no host answers for {endpoint.ip} on {interface or 'its link'}",
+        str(endpoint),
+        "No pod has this address any more, or it is on another link: compare it with those of the "
+        "pods, and look at the pod's node",
+        count,
+        first_at,
+        last_at,
     )
 
 

@@ -13,9 +13,11 @@ from userspace_proxy.model import (
     SocketAddress,
 )
 from userspace_proxy.policy.causes import (
+    NO_HOST,
     NOTES_MAX,
     address_taken,
     dial_failed,
+    end_code,
     external_ip_off,
     fault_on_purpose,
     first_notes,
@@ -436,3 +438,22 @@ def test_of_many_notes_the_first_are_listed():
     *first, last = first_notes([*some, not_followed("one more")])
     assert first == some
     assert str(last) == "there are further notes: the first 10 are listed"
+
+
+def test_a_dial_of_an_address_without_a_host_is_named_so():
+    cause = dial_failed(POD, NO_HOST, "Host is down", count=2, last_at=7.0)
+    assert cause.code is CauseCode.ENDPOINT_NO_HOST
+    assert cause.sentence == "no host answers for 10.244.0.3 on its link"
+    assert (cause.object, cause.count, cause.last_at) == ("10.244.0.3:8080", 2, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (0, CauseCode.ENDPOINT_RESETS),
+        (errno.ECONNRESET, CauseCode.ENDPOINT_RESETS),
+        (errno.ETIMEDOUT, CauseCode.ENDPOINT_SENDS_NOTHING),
+    ],
+)
+def test_an_end_without_a_byte_has_a_code(number, code):
+    assert end_code(number) is code

@@ -171,7 +171,12 @@ def test_what_no_endpoint_answered_has_no_mark_of_success():
 def test_what_was_sent_one_way_has_neither_mark():
     # The endpoint may have nothing to say (syslog), or may hang.
     assert level_of(one(sent_bytes=0, first_byte_s=None)) is Level.ATTENTION
-    assert level_of(one(kind="flow", sent_bytes=0, first_byte_s=None)) is Level.OK
+    assert level_of(one(kind="flow", sent_bytes=0, first_byte_s=None)) is Level.ATTENTION
+
+
+def test_an_end_without_an_answer_has_its_code():
+    reset = one(sent_bytes=0, cause="reset", code=CauseCode.ENDPOINT_RESETS, ended_by="endpoint")
+    assert "; reset (endpoint-resets), by the endpoint, after" in line_of(reset)
 
 
 def test_cells_of_a_row_are_the_parts_of_a_line():
