@@ -64,10 +64,9 @@ def dial_failed(
     Source: icmp_err_convert in net/ipv4/icmp.c and tab_unreach in net/ipv6/icmp.c;
     ``tests/unit/explain/test_dial.py`` has the errno of each.
     """
-    if number in RESETS:
-        return resets(endpoint, count=count, first_at=first_at, last_at=last_at)
-    if number == NO_HOST:
-        return no_host(endpoint, count=count, first_at=first_at, last_at=last_at)
+    if number in RESETS or number == NO_HOST:
+        word = no_host if number == NO_HOST else resets
+        return word(endpoint, count=count, first_at=first_at, last_at=last_at)
     hint = ""
     if number == errno.ECONNREFUSED:
         code = CauseCode.ENDPOINT_REFUSES

@@ -13,7 +13,6 @@ from userspace_proxy.model import (
     SocketAddress,
 )
 from userspace_proxy.policy.causes import (
-    NO_HOST,
     NOTES_MAX,
     address_taken,
     dial_failed,
@@ -302,14 +301,6 @@ def test_endpoints_that_may_not_be_used_have_a_remedy():
     )
 
 
-def test_drained_endpoints_have_a_remedy():
-    drained = none_usable(CauseCode.NOT_READY, [(1, "drained")], 1, is_drained=True)
-    assert drained.hint == (
-        'userspace-proxy.io/weight: "0" on an EndpointSlice drains its endpoints: remove the '
-        "annotation, or give it a weight above 0"
-    )
-
-
 def test_a_cluster_ip_of_this_node_is_the_object_of_its_cause():
     cause = own_address("10.96.0.9")
     assert (cause.code, cause.object) == (CauseCode.ADDRESS_TAKEN, "10.96.0.9")
@@ -438,13 +429,6 @@ def test_of_many_notes_the_first_are_listed():
     *first, last = first_notes([*some, not_followed("one more")])
     assert first == some
     assert str(last) == "there are further notes: the first 10 are listed"
-
-
-def test_a_dial_of_an_address_without_a_host_is_named_so():
-    cause = dial_failed(POD, NO_HOST, "Host is down", count=2, last_at=7.0)
-    assert cause.code is CauseCode.ENDPOINT_NO_HOST
-    assert cause.sentence == "no host answers for 10.244.0.3 on its link"
-    assert (cause.object, cause.count, cause.last_at) == ("10.244.0.3:8080", 2, 7.0)
 
 
 @pytest.mark.parametrize(
