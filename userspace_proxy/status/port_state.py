@@ -23,9 +23,13 @@ from ..policy.usable import TERMINATING
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
 
-def judge(port: PortFacts) -> StateFacts:
-    """Return how one Service port is served, and why not."""
-    level, word, sentence, first = _judge(port)
+def judge(port: PortFacts, *, is_just_asked: bool = False) -> StateFacts:
+    """Return how one Service port is served, and why not.
+
+    Args:
+        is_just_asked: Its first client has asked a moment ago, so the answer may be under way.
+    """
+    level, word, sentence, first = _judge(port, is_just_asked=is_just_asked)
     failed = [endpoint for endpoint in port.endpoints if endpoint.cause is not None]
     endpoints = (endpoint.cause for endpoint in _present_first(failed))
     others = (port.cause, *endpoints, *_denied(port), *port.notes)
@@ -39,7 +43,7 @@ def judge(port: PortFacts) -> StateFacts:
 _Judgement = tuple[Level, str, str, tuple[Cause, ...]]
 
 
-def _judge(port: PortFacts) -> _Judgement:
+def _judge(port: PortFacts, *, is_just_asked: bool) -> _Judgement:
     """Return level, word, sentence, and the causes that decide them."""
     if port.problem:
         return _not_listening(port)
@@ -69,7 +73,7 @@ def _judge(port: PortFacts) -> _Judgement:
     if port.is_out_of_client_ports:
         cause = out_of_client_ports()
         return Level.ATTENTION, "out of client ports", capitalised(cause.sentence), (cause,)
-    return _served(port, len(usable))
+    return _served(port, len(usable), is_just_asked=is_just_asked)
 
 
 def _holding(port: PortFacts) -> _Judgement:
@@ -160,12 +164,12 @@ def _not_listening(port: PortFacts) -> _Judgement:
     return Level.TROUBLE, word, f"{word.capitalize()}: {cause}", (cause,)
 
 
-def _served(port: PortFacts, usable: int) -> _Judgement:
+def _served(port: PortFacts, usable: int, *, is_just_asked: bool) -> _Judgement:
     unserved = [n for n in port.notes if n.code is CauseCode.EXTERNAL_IP_OFF]
     standby = sum(endpoint.is_standby for endpoint in port.endpoints)
     others = f", {standby:,} on standby" if standby else ""
     sentence = f"Served by {plural(usable - standby, 'endpoint')}{others}"
-    if flows := _without_answer(port):
+    if not is_just_asked and (flows := _without_answer(port)):
         # Normal for some protocols: an observation, no failure.
         cause = no_datagram()
         what = f"Clients get no answer: {cause} in {plural(flows, 'flow')}"

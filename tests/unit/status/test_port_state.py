@@ -440,3 +440,9 @@ def test_clients_from_outside_that_are_dropped_by_design_have_no_mark_of_success
         "web", endpoints=(ELSEWHERE,), reason="elsewhere", is_dropping=True, admits=RANGES
     )
     assert (port.state.level, port.mark) == (Level.OK, None)
+
+
+def test_an_answer_that_is_under_way_is_waited_for():
+    port = make_port("web", endpoints=(READY,), **UNHEARD)
+    assert judge(port, is_just_asked=True).level is Level.OK
+    assert judge(port).word == "unanswered"
