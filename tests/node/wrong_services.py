@@ -1,4 +1,4 @@
-"""Thirty-one Services with one mistake each, and what the first line about each must say.
+"""Thirty Services with one mistake each, and what the first line about each must say.
 
     Mistake ──▶ objects ──▶ clients dial ──▶ ``explain``: its sentence contains the cause
 
@@ -73,11 +73,6 @@ def _lacking(case: Mistake, pod: str) -> Iterator[Object]:
 
 def _six(case: Mistake, pod: str) -> Iterator[Object]:
     yield slice_of(case, pod, ["fd00:9::1"], [{"port": SERVING}], family="IPv6")
-
-
-def _drained(item: Object) -> Object:
-    item["metadata"]["annotations"] = {"userspace-proxy.io/weight": "0"}
-    return item
 
 
 def _none(_case: Mistake, _pod: str) -> Iterator[Object]:
@@ -185,13 +180,6 @@ MISTAKES = (
         "its only endpoint is not usable: refused: it is an address that this proxy serves",
         hint="Endpoints must be addresses of pods",
         ips=("{original}",),
-        dials=0,
-    ),
-    Mistake(
-        "drained",
-        "its only endpoint is not usable: drained (weight 0)",
-        hint='userspace-proxy.io/weight: "0" on an EndpointSlice drains its endpoints',
-        slices=lambda case, pod: iter([_drained(slice_of(case, pod, [pod], [{"port": SERVING}]))]),
         dials=0,
     ),
     Mistake("annotation", "'60' has no unit (write 60s)", annotations={"hold": "60"}, dials=0),
