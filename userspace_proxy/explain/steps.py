@@ -282,7 +282,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     usable = port.usable
     shown = sorted(port.endpoints, key=lambda endpoint: endpoint.serves)
     details: list[tuple[Level | None, str]] = [
-        _endpoint(endpoint, port.protocol, now) for endpoint in shown[:ENDPOINTS_SHOWN]
+        _endpoint(port, endpoint, now) for endpoint in shown[:ENDPOINTS_SHOWN]
     ]
     if total > len(details):
         details.append((Level.OK, f"and {total - len(details):,} more"))
@@ -300,21 +300,22 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     return PathStep(Level.OK, "endpoints", what, details=tuple(details))
 
 
-def _endpoint(endpoint: EndpointFacts, protocol: str, now: float) -> tuple[Level | None, str]:
+def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Level | None, str]:
+    level = port.level_of(endpoint)
     node = f" on {endpoint.node}" if endpoint.node else ""
     where = f"{endpoint.address}{node}"
     if endpoint.cause is not None:
-        before = before_it_failed(endpoint, protocol)
+        before = before_it_failed(endpoint, port.protocol)
         # Most causes begin with the address.
         sentence = _told(endpoint.cause, now).removeprefix(f"{endpoint.address} ")
-        return endpoint.level, f"{where}: {sentence}{before}"
+        return level, f"{where}: {sentence}{before}"
     if endpoint.ejected_for_s is not None:
-        return endpoint.level, f"{where}: {ejected_in_words(endpoint.ejected_for_s)}"
+        return level, f"{where}: {ejected_in_words(endpoint.ejected_for_s)}"
     if endpoint.is_usable:
         count = f", {plural(endpoint.connections, 'connection')}" if endpoint.connections else ""
         preference = f", {endpoint.preference}" if endpoint.preference else ""
-        return endpoint.level, f"{where}: {endpoint.state}{preference}{count}"
-    return endpoint.level, f"{where}: {endpoint.state}"
+        return level, f"{where}: {endpoint.state}{preference}{count}"
+    return level, f"{where}: {endpoint.state}"
 
 
 def _told(cause: Cause, now: float) -> str:

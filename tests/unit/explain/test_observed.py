@@ -38,7 +38,8 @@ def test_what_an_endpoint_did_before_is_what_came_back_from_it(endpoint, protoco
 
 def udp(**figures):
     counted = {"connections": 3, "received_bytes": 90, "sent_bytes": 0, **figures}
-    return make_port(protocol=Protocol.UDP, **counted)
+    asked = make_endpoint(str(POD), received_bytes=counted["received_bytes"])
+    return make_port(protocol=Protocol.UDP, endpoints=(asked,), **counted)
 
 
 def test_flows_without_an_answer_are_the_sentence():
@@ -48,6 +49,7 @@ def test_flows_without_an_answer_are_the_sentence():
     (step,) = (s for part in explanation.parts for s in part.steps if s.topic == "endpoints")
     assert "network policy" in step.hint
     assert "no datagram" in step.what
+    assert {level for level, _ in step.details} == {Level.ATTENTION}
 
 
 @pytest.mark.parametrize("figures", [{"sent_bytes": 1}, {"connections": 0, "received_bytes": 0}])
