@@ -42,6 +42,8 @@ NAMES_SHOWN = 5
 """Names and networks in a sentence."""
 NOTES_MAX = 10
 """Notes of one kind (Service, addresses, slices) at a Service port; each port repeats them."""
+SLICES_OF = "EndpointSlices of"
+"""The object of a cause that is about a Service's slices, not its pods, before the name."""
 _USES_ALL = "{}: Cluster uses endpoints of all nodes"
 # Of a selector, which may have any number of labels.
 _TEXT_MAX = 100
@@ -277,16 +279,18 @@ def none_usable(
     total: int,
     *,
     policy: str = "",
-    is_drained: bool = False,
+    drained_of: ServiceKey | None = None,
 ) -> Cause:
     """Return that no endpoint is usable, for several reasons; the code is that of the first.
 
     Args:
         policy: The field with the policy, where that is the first.
-        is_drained: Some of them have the weight 0.
+        drained_of: The Service whose slices give some of them the weight 0; None: none do.
     """
     hint = _USES_ALL.format(policy) if policy else ""
-    if is_drained and not policy:
+    object_ = ""
+    if drained_of is not None and not policy:
+        object_ = f"{SLICES_OF} {drained_of}"
         hint = (
             f'{ANNOTATION_WEIGHT}: "0" on an EndpointSlice drains its endpoints: remove the '
             "annotation, or give it a weight above 0"
@@ -298,9 +302,10 @@ def none_usable(
         )
     if total == 1:
         what = f"its only endpoint is not usable: {next(iter(counts))[1]}"
-        return Cause(code, what, hint=hint)
+        return Cause(code, what, object_, hint)
     parts = ", ".join(f"{count} {reason}" for count, reason in counts)
-    return Cause(code, f"none of its {total:,} endpoints is usable: {parts}", hint=hint)
+    what = f"none of its {total:,} endpoints is usable: {parts}"
+    return Cause(code, what, object_, hint)
 
 
 def source_denied(

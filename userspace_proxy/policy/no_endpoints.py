@@ -55,4 +55,5 @@ def _none_usable(service: Service, verdicts: Collection[EndpointVerdict], scope:
     code = next((code for code in first if code in codes), CauseCode.NOT_READY)
     policy = _POLICIES[scope] if code is CauseCode.NOT_LOCAL else ""
     pairs = [(n, reason) for reason, n in counts]
-    return none_usable(code, pairs, total, policy=policy, is_drained=is_drained)
+    drained_of = service.key if is_drained else None
+    return none_usable(code, pairs, total, policy=policy, drained_of=drained_of)
