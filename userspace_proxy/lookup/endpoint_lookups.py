@@ -19,7 +19,13 @@ from ..cluster.from_names import EndpointsByName
 from ..log_fields import FieldLogger
 from ..log_limit import SERVICE_LINES, LogLimit
 from ..model import IPFamily
-from ..model.endpoint_names import Lookup, NameProblem, NameState
+from ..model.endpoint_names import (
+    INSTALL_DNSPYTHON,
+    NO_DNSPYTHON,
+    Lookup,
+    NameProblem,
+    NameState,
+)
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -118,10 +124,12 @@ def node_look_up() -> LookUp:
         # It takes 0.1 s to import, and few proxies need it.
         from .node_resolver import NodeResolver
     except ModuleNotFoundError:
+        cause = f"{NO_DNSPYTHON} ({INSTALL_DNSPYTHON})"
+        _log.warning("no name of endpoints is looked up: %(cause)s", extra={"cause": cause})
         return _without_resolver
     return NodeResolver().look_up
 
 
 async def _without_resolver(_host: str, _families: Sequence[IPFamily]) -> Lookup:
     """Look nothing up: Services by address are served anyway."""
-    return Lookup({}, why="dnspython is not installed (pip install .[dns] in the checkout)")
+    return Lookup({}, why=NO_DNSPYTHON)
