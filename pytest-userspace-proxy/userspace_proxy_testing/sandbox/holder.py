@@ -33,15 +33,15 @@ REAPER = Path(__file__).with_name("reaper.py")
 # Arguments: NAME=VALUE, with NAME a path under /proc/sys.
 SET_SYSCTLS = 'for s do echo "${s#*=}" >"/proc/sys/${s%%=*}" || exit; done'
 # Arguments: the interpreter, the reaper, the owner's namespace, then sysctls. After "ready" the
-# owner closes its end of stdout, which must not stop the holder.
+# owner closes its end of stdout, which must not stop the holder. The reaper has descriptor 3.
 HOLD = f"""\
-python=$1 reaper=$2 spared=$3; shift 3
+python=$1 spared=$3; exec 3<"$2" || exit; shift 3
 {SET_SYSCTLS}
 ip link set lo up || exit
 echo ready
 exec >/dev/null 2>&1
 read -r _
-exec "$python" -IS "$reaper" "$spared"
+exec "$python" -IS /proc/self/fd/3 "$spared"
 """
 
 
@@ -56,7 +56,9 @@ def hold_command(
         sysctls: Such as ``net/ipv4/ip_forward=1``; set before anything else.
     """
     spared = str(Path("/proc/self/ns/net").readlink())
-    script = ("sh", "-c", HOLD, "holder", sys.executable, str(REAPER), spared, *sysctls)
+    # That of the installation: a virtual environment has links to it.
+    python = str(Path(sys.executable).resolve())
+    script = ("sh", "-c", HOLD, "holder", python, str(REAPER), spared, *sysctls)
     if not rootless:
         return ("unshare", "--net", "--", *script)
     if user_pid is None:
