@@ -397,7 +397,8 @@ def test_a_killed_owner_ends_everything_while_its_forked_child_lives(user, reada
 def test_a_killed_owner_ends_everything_after_its_environment_was_removed(tmp_path):
     for package in (ROOT / "userspace_proxy", Path(userspace_proxy_testing.__file__).parent):
         shutil.copytree(package, tmp_path / package.name)
-    venv.create(tmp_path / "venv", system_site_packages=True, symlinks=True)
+    # With an interpreter of its own, which is removed, too.
+    venv.create(tmp_path / "venv", symlinks=False)
     owner, said = start_owner((), str(tmp_path), tmp_path / "venv/bin/python")
     watched = [os.pidfd_open(pid) for pid in said["pids"]]
     shutil.rmtree(tmp_path)

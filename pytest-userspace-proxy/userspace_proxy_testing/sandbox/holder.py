@@ -1,12 +1,13 @@
 """The process that keeps one network namespace alive, and ends with its owner.
 
-    owner ──pipe──▶ holder (sh, waits for the pipe's end) ──▶ reaper ──▶ namespace gone
+    owner ──pipe──▶ holder (sh, then the reaper, which waits for the pipe's end) ──▶ namespace gone
 
 Rule 1: the owner never writes to the pipe; its end is the only message. The kernel
         closes it however the owner dies, so ``close`` and SIGKILL have the same effect.
 Rule 2: no other process may have the write end: it is closed on exec and after fork.
 Rule 3: the holder leads a session of its own, so that Ctrl-C doesn't end namespaces that
         the owner still needs.
+Rule 4: at its end it needs no file: interpreter and checkout may have been removed before.
 """
 
 from __future__ import annotations
@@ -33,15 +34,14 @@ REAPER = Path(__file__).with_name("reaper.py")
 # Arguments: NAME=VALUE, with NAME a path under /proc/sys.
 SET_SYSCTLS = 'for s do echo "${s#*=}" >"/proc/sys/${s%%=*}" || exit; done'
 # Arguments: the interpreter, the reaper, the owner's namespace, then sysctls. After "ready" the
-# owner closes its end of stdout, which must not stop the holder. The reaper has descriptor 3.
+# owner closes its end of stdout, which must not stop the holder.
 HOLD = f"""\
-python=$1 spared=$3; exec 3<"$2" || exit; shift 3
+python=$1 reaper=$2 spared=$3; shift 3
 {SET_SYSCTLS}
 ip link set lo up || exit
 echo ready
 exec >/dev/null 2>&1
-read -r _
-exec "$python" -IS /proc/self/fd/3 "$spared"
+exec "$python" -IS "$reaper" "$spared"
 """
 
 
@@ -56,9 +56,7 @@ def hold_command(
         sysctls: Such as ``net/ipv4/ip_forward=1``; set before anything else.
     """
     spared = str(Path("/proc/self/ns/net").readlink())
-    # That of the installation: a virtual environment has links to it.
-    python = str(Path(sys.executable).resolve())
-    script = ("sh", "-c", HOLD, "holder", python, str(REAPER), spared, *sysctls)
+    script = ("sh", "-c", HOLD, "holder", sys.executable, str(REAPER), spared, *sysctls)
     if not rootless:
         return ("unshare", "--net", "--", *script)
     if user_pid is None:
