@@ -408,19 +408,17 @@ async def listening(idle):
         yield rendezvous, idle.keep(Predecessors(loop, connect_to_workers(LABEL)))
 
 
+async def next_at(rendezvous):
+    """Return the next connection to a rendezvous."""
+    accepting = asyncio.get_running_loop().sock_accept(rendezvous)
+    return (await asyncio.wait_for(accepting, 60.0))[0]
+
+
 async def test_where_others_have_taken_its_place_a_successor_connects_again(idle, listening):
     rendezvous, predecessors = listening
     adopting = asyncio.create_task(predecessors.adopt(60.0))
     rendezvous.accept()[0].close()
-    accepted = []
-
-    def is_accepted():
-        with contextlib.suppress(BlockingIOError):
-            accepted.append(rendezvous.accept()[0])
-        return accepted
-
-    await until(is_accepted)
-    worker = Compromised(idle.keep, predecessors, accepted[0])
+    worker = Compromised(idle.keep, predecessors, await next_at(rendezvous))
     with socket.create_server(("127.0.0.1", 0)) as good:
         worker.hand_over(good, is_last=True)
         assert await adopting == 1
@@ -433,10 +431,17 @@ async def test_a_successor_does_not_connect_again_to_a_worker_that_has_ended(lis
     assert await predecessors.adopt(60.0) == 0
 
 
-async def test_a_successor_connects_again_for_a_time_only(listening):
+async def test_a_worker_that_hangs_up_after_the_time_for_an_answer_is_drained(
+    idle, listening, monkeypatch
+):
+    """It was stopped, so that its deadline for the proof passed: issue 33."""
+    monkeypatch.setattr(adoption, "_LATE_AGAIN_S", 0.01)
     rendezvous, predecessors = listening
-    rendezvous.accept()[0].close()
+    stopped = rendezvous.accept()[0]
     assert await predecessors.adopt(0.0) == 0
-    await predecessors.all_pins(60.0)
-    with pytest.raises(BlockingIOError):
-        rendezvous.accept()
+    predecessors.drain(7.0)
+    stopped.close()
+    worker = Compromised(idle.keep, predecessors, await next_at(rendezvous))
+    worker.hand_over(is_last=True)
+    await until(lambda: worker.got == [HandOver(), Drain(7.0)])
+    assert len(predecessors) == 0
