@@ -153,5 +153,5 @@ class Control:
     def _is_held_by_others(self, at: SocketAddress) -> bool:
         """Return whether a worker of another control process has the port."""
         ports = [port for port in self.world.machine.ports if port.local == (at.ip, at.port)]
-        holders = {copy.process for port in ports for copy in port.copies}
+        holders = [process for port in ports for process in port.holders]
         return any(self.process not in (each, each.parent) for each in holders)

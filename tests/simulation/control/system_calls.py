@@ -317,7 +317,7 @@ class ProcessSocket(SimulatedSocket):
         fds = array.array("i")
         for shared in files:
             fds.append(self._kernel.allocate(shared.copy(self._kernel.process)))
-            shared.on_its_way -= 1
+            shared.unread_at.remove(core)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds.tobytes())] if files else []
         return data, rights, 0, None
 
