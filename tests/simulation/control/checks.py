@@ -106,7 +106,7 @@ class Checks:
             del self._in_force[at]
 
     def note_end(self) -> None:
-        """Note that the control process has closed all groups."""
+        """Note that the control process is about to close all groups."""
         now = self.world.timeline.now
         self._changed_at.update(dict.fromkeys(self._in_force, now))
         self._in_force.clear()

@@ -92,9 +92,10 @@ class Control:
             self.apply()
             await self._relieve(plane)
             await self._stop.wait()
+            # It may die while it closes them.
+            world.checks.note_end()
             for group in self.served.values():
                 plane.close_group(group)
-            world.checks.note_end()
             await plane.drain(_DRAIN_S)
         # Not in a task: it waits for other processes.
         loop.call_soon(plane.close)
