@@ -152,8 +152,13 @@ class Checks:
         if len(plan.workers) > 1 or plan.descriptors < _MANY:
             # A queue that no worker is left for ends.
             return False
-        wanted = [each for each in self.world.desired if each.is_there and at in each.chosen]
-        return any(not each.serving.is_refusing for each in wanted)
+        there = [each for each in self.world.desired if each.is_there]
+        if control.plane is not None and (held := control.plane._listeners._by_key.get(at)):
+            holder = [each for each in there if each.name == held.group.label]
+            if any(each.serving.is_refusing for each in holder):
+                # A Service that takes the address over in the same round does so afterwards.
+                return False
+        return any(not each.serving.is_refusing for each in there if at in each.chosen)
 
     def _refused(self, stream: Stream) -> None:
         """Take a client that no socket takes."""
