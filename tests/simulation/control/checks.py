@@ -181,9 +181,22 @@ class Checks:
         if in_force is None or in_force.has_none:
             return
         for process in self.world.machine.processes:
-            if client.stream in process.kernel.taken and is_draining(process):
+            if client.stream in process.kernel.taken and self._may_reset(process, client):
                 return
         self.world.violate(f"{client.name} was reset while it {was}")
+
+    def _may_reset(self, process: Process, client: Client) -> bool:
+        """Return whether a worker drains, or serves as an earlier control process had it."""
+        if is_draining(process):
+            return True
+        worker, control = process.main._worker, self.world.control
+        if worker is None or (control is not None and process.parent is control.process):
+            return False
+        return any(
+            listener.group.serving.has_none
+            for listener in worker._listeners.values()
+            if listener.sock.core.local == client.stream.remote
+        )
 
     # -- at rest -----------------------------------------------------------------------------------
 
