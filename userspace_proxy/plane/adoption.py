@@ -103,7 +103,7 @@ class Predecessors:
             return 0
         await asyncio.wait([worker.handed_over for worker in self._workers], timeout=within_s)
         for worker in self._workers:
-            worker.retry_slowly()
+            worker.be_late()
         cookies: set[int] = set()
         refused = 0
         for worker in sorted(self._workers, key=lambda worker: worker.index):
@@ -222,7 +222,8 @@ class _Predecessor:
         name = sock.getpeername()
         self._name = name.decode() if isinstance(name, bytes) else ""
         """Where it listens; empty if this process can't connect again."""
-        self._again_s = _AGAIN_S
+        self._is_late = False
+        """It isn't adopted any more: the sockets that it hands over are closed."""
         self._skipped = False
         self._drain_s: float | None = None
         """It is to drain, for that many seconds, once it answers."""
@@ -241,9 +242,9 @@ class _Predecessor:
         if self.handed_over.done():
             self.channel.send(Drain(seconds))
 
-    def retry_slowly(self) -> None:
-        """Connect again less often from now on. Idempotent."""
-        self._again_s = _LATE_AGAIN_S
+    def be_late(self) -> None:
+        """Keep nothing from now on, and connect again less often. Idempotent."""
+        self._is_late = True
 
     def _connect(self, sock: Prover) -> None:
         """Ask over a connection for what it has."""
@@ -267,12 +268,16 @@ class _Predecessor:
                 self._connect(abstract_sockets.connect(self._name))
                 return
         except BlockingIOError:
-            self._timer = self._loop.call_later(self._again_s, self._connect_again)
+            self._try_later()
             return
         except OSError:
             # It has ended.
             pass
         self._stop()
+
+    def _try_later(self) -> None:
+        after_s = _LATE_AGAIN_S if self._is_late else _AGAIN_S
+        self._timer = self._loop.call_later(after_s, self._connect_again)
 
     def is_near(self, sock: socket.socket) -> bool:
         """Return whether a socket belongs to this process's network namespace."""
@@ -292,8 +297,10 @@ class _Predecessor:
         elif isinstance(message, Prove) and socks:
             self._prove(socks[0])
         elif isinstance(message, HandedOver) and len(socks) >= len(message.kept):
-            self._receive_sockets(message, socks)
-            socks = []
+            if not self._is_late:
+                self._receive_sockets(message, socks)
+                socks = []
+            self._note_handed_over(is_last=message.is_last)
         for sock in socks:
             sock.close()
         self._limit_bytes()
@@ -311,7 +318,9 @@ class _Predecessor:
                 self.kept[name].close()
             self.kept[name] = sock
         self._owner.limit_sockets()
-        if message.is_last and not self.handed_over.done():
+
+    def _note_handed_over(self, *, is_last: bool) -> None:
+        if is_last and not self.handed_over.done():
             if self._drain_s is not None:
                 self._stop()
                 return
@@ -400,7 +409,7 @@ class _Predecessor:
                 extra={"cause": malformed},
             )
         elif self._name and not (self.count or self.handed_over.done()):
-            self._timer = self._loop.call_later(self._again_s, self._connect_again)
+            self._try_later()
             return
         self._stop()
 
