@@ -152,6 +152,9 @@ class Checks:
         if len(plan.workers) > 1 or plan.descriptors < _MANY:
             # A queue that no worker is left for ends.
             return False
+        if at in control.failures:
+            # It is a late predecessor's.
+            return False
         there = [each for each in self.world.desired if each.is_there]
         if control.plane is not None and (held := control.plane._listeners._by_key.get(at)):
             holder = [each for each in there if each.name == held.group.label]
