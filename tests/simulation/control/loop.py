@@ -33,6 +33,9 @@ class ProcessLoop(VirtualLoop):
         self.after_callback = self._end_batch
 
     def _end_batch(self) -> None:
+        if self._process.is_dead:
+            # A task keeps what is raised within it, and the rest of the iteration would follow.
+            raise Died
         self._process.kernel.end_batch()
 
     def _report_bug(self, what: str) -> None:
