@@ -324,8 +324,12 @@ class Checks:
         if control is None or control.plane is None:
             return
         plane, name = control.plane, control.process.name
-        counted = {group.number: _figures(group.totals()) for group in plane._groups.values()}
-        counted[0] = _figures(plane.state().totals.endpoints)
+        # ``totals`` adds all figures, which takes a tenth of a run.
+        counted = {
+            number: _figures(group._gone, *group._per_endpoint.values())
+            for number, group in plane._groups.items()
+        }
+        counted[0] = _figures(plane._totals.endpoints)
         for number, figures in counted.items():
             before = self._counted.get((name, number), figures)
             if any(now < then for now, then in zip(figures, before, strict=True)):
@@ -431,6 +435,10 @@ def is_draining(process: Process) -> bool:
     return main is not None and (main._is_draining or main.ended.done())
 
 
-def _figures(counters: EndpointCounters) -> tuple[int, ...]:
-    """Return figures that never fall."""
-    return counters.connections, counters.sent_bytes, counters.received_bytes
+def _figures(*parts: EndpointCounters) -> tuple[int, ...]:
+    """Return the sums of figures that never fall."""
+    return (
+        sum(counters.connections for counters in parts),
+        sum(counters.sent_bytes for counters in parts),
+        sum(counters.received_bytes for counters in parts),
+    )

@@ -369,6 +369,10 @@ class RendezvousCopy:
         self.item = None
         self.local = self.name = shared.name
 
+    @property
+    def is_readable(self) -> bool:
+        return bool(self.shared.queue)
+
     def events(self) -> int:
         return 0
 
