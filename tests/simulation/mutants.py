@@ -65,7 +65,7 @@ def install(mutant: Mutant) -> None:
 
 def count(half: str, name: str, seeds: int) -> tuple[int, int | None, str]:
     """Return how many seeds find a mutant, the first of them, and what it found."""
-    arguments = [f"--half={half}", f"--mutant={name}", f"--seeds={seeds}"]
+    arguments = [f"--half={half}", f"--mutant={name}", f"--seeds={seeds}", "--jobs=2"]
     found = subprocess.run(
         [sys.executable, "-m", "tests.simulation", *arguments],
         cwd=ROOT,
