@@ -103,7 +103,12 @@ class SourceComponent(Component):
         """Part of Component."""
         source, status = self._source, self._source.status()
         facts.source = SourceFacts(
-            source.kind, source.location, status.is_synced, status.problems, status.restarts
+            source.kind,
+            source.location,
+            status.is_synced,
+            status.problems,
+            status.restarts,
+            status.rejected,
         )
 
 

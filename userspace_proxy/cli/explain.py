@@ -116,20 +116,21 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
     from ..explain import read_subject
     from ..explain.planned import plan_status
     from ..policy import PolicyOptions
-    from ..sources.manifests import load_manifests
+    from ..sources.manifests import load_state
     from ..status.text import printable
 
     options = replace(settings.as_options(PolicyOptions), node_name=settings.node_name)
-    snapshot, problems = load_manifests(
+    state = load_state(
         settings.manifests,
         node_name=options.node_name,
         service_cidrs=settings.service_cluster_ip_range,
     )
-    for problem in problems:
+    for problem in state.problems:
         print(f"warning: {printable(str(problem))}", file=sys.stderr)
-    _state_of(snapshot, service)
-    snapshot = before_lookups(snapshot, settings.allow_endpoint_names)
-    status = plan_status(snapshot, options, now=time.time(), is_node=False)
+    snapshot = before_lookups(state.snapshot, settings.allow_endpoint_names)
+    status = plan_status(snapshot, options, now=time.time(), is_node=False, rejected=state.rejected)
+    if not status.source.rejected_of(service):
+        _state_of(state.snapshot, service)
     subject = read_subject(status, service, settings.manifests, is_live=False)
     return _Found(subject, (f"--manifests={settings.manifests}",))
 

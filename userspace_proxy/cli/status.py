@@ -44,7 +44,8 @@ def status(given: Given) -> int:
         watch(lambda: show_now(ask), sys.stdout)
     if form == "json":
         sys.stdout.write(answer.body.decode())
-        return _exit_status(_level_of(answer.body, is_part=any(query.values())))
+        is_part = any(query.values())
+        return _exit_status(_level_of(answer.body, service=service, is_part=is_part))
     write(sys.stdout, answer.body.decode())
     return _exit_status(answer.level)
 
@@ -95,13 +96,16 @@ def _width() -> dict[str, str]:
     return {"columns": str(columns)} if columns else {}
 
 
-def _level_of(body: bytes, *, is_part: bool) -> str:
+def _level_of(body: bytes, *, service: str, is_part: bool) -> str:
     """Return the worst level of an answer; of its Services only if it is about a part of them."""
     state = json.loads(body)
     if not is_part:
         return str(state["level"])
     levels = {port["state"]["level"] for port in state["ports"]}
     levels |= {"trouble" for item in state["ignored"] if item["is_conflict"]}
+    key = service.partition(":")[0]
+    rejected = state["source"].get("rejected", ())
+    levels |= {"trouble" for item in rejected if key in item["services"]}
     return next(iter(levels - {_OK}), _OK)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..cluster import Snapshot
 from ..facts import (
     PortFacts,
+    RejectedFacts,
     SourceFacts,
     StatusFacts,
     SteeringState,
@@ -27,12 +30,18 @@ _LOOPBACK = ("127.0.0.1", "::1")
 
 
 def plan_status(
-    snapshot: Snapshot, options: PolicyOptions, *, now: float, is_node: bool = True
+    snapshot: Snapshot,
+    options: PolicyOptions,
+    *,
+    now: float,
+    is_node: bool = True,
+    rejected: Sequence[RejectedFacts] = (),
 ) -> StatusFacts:
     """Return the answer of ``/api/v1/status`` that a proxy with these Services would give.
 
     Args:
         is_node: Endpoints on loopback aren't allowed, as on nodes.
+        rejected: Objects with a mistake, which aren't in the snapshot.
     """
     if not is_node:
         options = options_with("none", options)
@@ -42,7 +51,7 @@ def plan_status(
         node=options.node_name,
         started=now,
         revision=plan.revision,
-        source=SourceFacts(is_synced=True),
+        source=SourceFacts(is_synced=True, rejected=rejected),
         steering=SteeringState("none"),
         sync=SyncFacts(last_done=now),
         ports=[*map(_port, plan.ports.values())],

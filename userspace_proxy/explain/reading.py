@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..facts import IgnoredFacts, PortFacts, StatusFacts
+from ..facts import IgnoredFacts, PortFacts, RejectedFacts, StatusFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,10 @@ class Subject:
     ignored: Sequence[IgnoredFacts] = ()
     node: StatusFacts | None = None
     """None if no proxy was asked."""
+    rejected: Sequence[RejectedFacts] = ()
+    """Objects about it that have a mistake."""
+    others_rejected: Sequence[RejectedFacts] = ()
+    """Objects with a mistake that aren't about it, as far as is known."""
 
 
 def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: bool) -> Subject:
@@ -39,4 +43,6 @@ def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: boo
         ports=part.ports,
         ignored=[item for item in status.ignored if item.service == key],
         node=status if is_live else None,
+        rejected=status.source.rejected_of(key),
+        others_rejected=[item for item in status.source.rejected if key not in item.services],
     )

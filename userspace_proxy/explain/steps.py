@@ -79,14 +79,14 @@ def explain(
     asked = asked or Asked()
     family = "IPv6" if ":" in client else "IPv4"
     ports = [port for port in subject.ports if not client or port.family == family]
-    whole = [*_ignored(subject), *(pods or ())]
+    whole = [*_rejected(subject), *_ignored(subject), *(pods or ())]
     if client and subject.ports and not ports:
         whole.append(
             PathStep(Level.TROUBLE, "client", f"{subject.service} has no {family} address")
         )
     parts = [PathPart("", tuple(whole))] if whole else []
     if subject.node is not None:
-        parts.append(PathPart(_NODE, tuple(_node(subject.node))))
+        parts.append(PathPart(_NODE, tuple(_node(subject.node, subject))))
     parts += [PathPart(_title(port), tuple(_port(port, subject, client, dials))) for port in ports]
     if dials is not None and not asked.can_dial:
         parts.append(PathPart("", (UNREACHED,)))
@@ -203,15 +203,29 @@ def _ignored(subject: Subject) -> Iterator[PathStep]:
         )
 
 
-def _node(node: StatusFacts) -> Iterator[PathStep]:
+def _rejected(subject: Subject) -> Iterator[PathStep]:
+    """Yield the mistakes in the Service's own objects."""
+    for item in subject.rejected:
+        what = f"{item.object} is rejected: {item.line}" if item.object else item.line
+        yield PathStep(
+            Level.TROUBLE, "service", what, "An object that was valid before keeps its last form"
+        )
+
+
+def _node(node: StatusFacts, subject: Subject) -> Iterator[PathStep]:
     source, steering, age_s = node.source, node.steering, node.last_state.age_s
     if age_s is not None:
         age = seconds_in_words(age_s)
         what = f"Services haven't been read yet from {source.location}: the last state is {age} old"
         yield PathStep(Level.TROUBLE, _SOURCE, what)
-    for problem in source.problems:
+    of_objects = {item.line for item in source.rejected}
+    away = [problem for problem in source.problems if problem not in of_objects]
+    for problem in away:
         yield PathStep(Level.TROUBLE, _SOURCE, problem)
-    if not source.problems and age_s is None:
+    if others := subject.others_rejected:
+        more = f" (and {len(others) - 1:,} more)" if len(others) > 1 else ""
+        yield PathStep(None, _SOURCE, f"Rejected, of no concern here: {others[0].line}{more}")
+    if not away and age_s is None:
         yield PathStep(Level.OK, _SOURCE, f"Services are current, from {source.location}")
     if problem := node.sync.problem or steering.problem:
         yield PathStep(Level.TROUBLE, "rules", f"The kernel isn't as planned: {problem}")

@@ -36,6 +36,17 @@ class Problem(msgspec.Struct, frozen=True):
     """None where the sentence is the only name that the problem has."""
 
 
+class RejectedFacts(msgspec.Struct, frozen=True):
+    """An object of the source that has a mistake, so it isn't used as it is written now."""
+
+    line: str
+    """One of the source's ``problems``."""
+    object: str = ""
+    """``Service shop/web``; empty if its kind or its name can't be read."""
+    services: Sequence[str] = ()
+    """The Services that it is about, ``namespace/name``; empty if that isn't known."""
+
+
 class SourceFacts(msgspec.Struct, frozen=True):
     """Where Services come from, and the state of reading them."""
 
@@ -54,6 +65,13 @@ class SourceFacts(msgspec.Struct, frozen=True):
         int, counter("source_restarts", "restarts", "Watches that restarted with a list")
     ] = 0
     """How often a watch restarted with a list."""
+    rejected: Sequence[RejectedFacts] = ()
+    """Of the problems, those of single objects; the others are of the source as a whole."""
+
+    def rejected_of(self, service: str) -> Sequence[RejectedFacts]:
+        """Return those about a Service, ``namespace/name``, or about one port of it."""
+        key = service.partition(":")[0]
+        return [item for item in self.rejected if key in item.services]
 
 
 class SteeringState(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..cluster import Snapshot
+from ..facts import RejectedFacts
 from ..model import ServiceKey, Workload
 from .leases import Leases
 
@@ -55,6 +56,8 @@ class SourceStatus:
     """One line each, with the place and a remedy."""
     restarts: int = 0
     """How often a list had to follow a watch."""
+    rejected: tuple[RejectedFacts, ...] = ()
+    """Of the problems, those of single objects."""
 
 
 class Rest(NamedTuple):

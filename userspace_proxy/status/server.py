@@ -265,9 +265,11 @@ class StatusServer:
             return await self._streams.json(request, service)
 
         async def make() -> bytes:
-            view, now = _part(await self._views.take(), service), self._clock()
+            view, now = await self._views.take(), self._clock()
+            # `explain` shows why a Service that was rejected isn't among them.
+            part = view.only(service) if view.source.rejected_of(service) else _part(view, service)
             return await self._sampler.work(
-                lambda: render_status(view, now=now, selection=selection)
+                lambda: render_status(part, now=now, selection=selection)
             )
 
         body = await self._answers.get((selection, service), make)

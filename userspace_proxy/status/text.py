@@ -191,6 +191,8 @@ def say_missing(view: StatusFacts, service: str) -> str:
         if key == item.service and (not wanted or item.port in ("", wanted)):
             return printable(f"{key} is not served: {item.cause}")
     own = [port for port in view.ports if f"{port.namespace}/{port.service}" == key]
+    if not own and (rejected := view.source.rejected_of(key)):
+        return printable(f"{key} is not served: {rejected[0].line}")
     if wanted and own:
         numbers = (port.frontends[0].address.rpartition(":")[2] for port in own if port.frontends)
         have = dict.fromkeys([*filter(None, (port.port for port in own)), *numbers])

@@ -54,7 +54,7 @@ class Cluster:
         assert dict(plan.ports) == dict(again.ports)
         assert plan.ignored == again.ignored
         for cache in self.caches:
-            for problem in cache.problems.values():
+            for problem in (item.line for item in cache.rejected.values()):
                 assert "\n" not in problem, problem
 
 
@@ -79,7 +79,7 @@ def drawn_objects(objects: list[tuple[int, dict[str, Any]]]) -> None:
             # Beside it there may be problems of earlier objects of this kind.
             alone = ResourceCache(RESOURCES[number], Store())
             alone.put(written.encode())
-            assert not alone.problems, found
+            assert not alone.rejected, found
     cluster.check()
 
 

@@ -78,6 +78,20 @@ def test_a_mistake_in_manifests_is_status_3(manifests, capsys):
     )
 
 
+def test_a_mistake_in_a_manifest_is_the_first_line_of_its_service_alone(tmp_path, capsys):
+    (tmp_path / "web.yaml").write_text(WEB.replace("NAME", "http").replace("PORT", "8080"))
+    cart = WEB.partition("---")[0].replace("name: web", "name: cart").replace("80,", "80000,")
+    (tmp_path / "cart.yaml").write_text(cart)
+    assert main(["explain", "shop/web", f"--manifests={tmp_path}"]) == 0
+    assert main(["explain", "shop/cart", f"--manifests={tmp_path}"]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    rejected = f"Service shop/cart is rejected: {tmp_path}/cart.yaml:4: spec.ports[0].port: 80000"
+    assert [line for line in lines if rejected in line] == [
+        f"  ✕ service    {rejected} is not in 1–65535",
+        f"{rejected} is not in 1–65535.",
+    ]
+
+
 DB = """\
 apiVersion: v1
 kind: Service

@@ -15,6 +15,7 @@ from userspace_proxy.cli import main
 from userspace_proxy.cli.admin import AdminAddress
 from userspace_proxy.cli.status import show_now
 from userspace_proxy.cli.terminal import COLUMNS_SHOWN
+from userspace_proxy.facts import RejectedFacts, SourceFacts
 
 from .conftest import Terminal
 
@@ -158,6 +159,15 @@ def test_a_wrong_switch_is_refused_before_the_proxy_is_asked(capsys):
     for command in (["status", "--watch=maybe"], ["explain", "shop/web", "--probe=maybe"]):
         assert main([*command, f"--server=:{free_port()}"]) == 2
         assert "'maybe'" in capsys.readouterr().err
+
+
+def test_json_about_a_service_that_was_rejected_is_status_3(serve_view, capsys):
+    typo = RejectedFacts("z.yaml:5: spec.prots: unknown field", "Service shop/typo", ("shop/typo",))
+    source = SourceFacts("manifests", "/m", problems=(typo.line,), rejected=(typo,))
+    server = serve_view(make_view(make_port(), source=source))
+    assert main(["status", "shop/typo", "-o", "json", server]) == 3
+    assert main(["status", "shop/web", "-o", "json", server]) == 0
+    assert typo.line in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

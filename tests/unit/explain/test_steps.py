@@ -17,6 +17,7 @@ from userspace_proxy.facts import (
     FirewallFacts,
     LastStateFacts,
     Level,
+    RejectedFacts,
     SourceFacts,
     SteeringState,
     Waits,
@@ -195,6 +196,36 @@ def test_of_many_endpoints_the_rest_is_counted():
 def test_the_node_is_part_of_the_path(changes, topic, level, text):
     (step,) = steps_of(explain(make_subject(**changes)), topic)
     assert (step.level, step.what) == (level, text)
+
+
+TYPO = RejectedFacts(
+    "/m/z.yaml:5: spec.ports[0].tragetPort: unknown field", "Service shop/cart", ("shop/cart",)
+)
+WITH_TYPO = SourceFacts("manifests", "/m", is_synced=True, problems=(TYPO.line,), rejected=(TYPO,))
+
+
+def test_a_mistake_in_another_service_is_a_further_line_without_a_level():
+    explanation = explain(make_subject(source=WITH_TYPO))
+    assert (explanation.level, explanation.sentence) == (
+        Level.OK,
+        "Clients are served by 2 endpoints",
+    )
+    rejected, current = steps_of(explanation, "source")
+    assert (rejected.level, rejected.what) == (
+        None,
+        f"Rejected, of no concern here: {TYPO.line}",
+    )
+    assert current.level is Level.OK
+
+
+def test_a_mistake_in_its_own_manifest_is_the_first_line_and_the_sentence():
+    explanation = explain(make_subject(service="shop/cart", source=WITH_TYPO))
+    first = explanation.parts[0].steps[0]
+    assert (first.level, first.what) == (
+        Level.TROUBLE,
+        f"Service shop/cart is rejected: {TYPO.line}",
+    )
+    assert (explanation.level, explanation.sentence) == (Level.TROUBLE, first.what)
 
 
 HELD_BY = "node port 30080/TCP is held by nginx"

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from userspace_proxy.errors import ListenError
+from userspace_proxy.facts import RejectedFacts, SourceFacts
 from userspace_proxy.status.connections import MAX_CONNECTIONS, LimitedServer
 from userspace_proxy.status.server import StatusServer
 
@@ -163,6 +164,17 @@ async def test_one_service_can_be_asked_for(path):
             404,
             "there is no Service shop/crt (did you mean shop/cart?)\n",
         )
+
+
+async def test_a_service_that_was_rejected_is_missing_with_its_mistake():
+    typo = RejectedFacts("z.yaml:5: spec.prots: unknown field", "Service shop/typo", ("shop/typo",))
+    source = SourceFacts("manifests", "/m", problems=(typo.line,), rejected=(typo,))
+    async with serving(make_view(make_port(), source=source)) as client:
+        response, text = await client.ask("/?service=shop/typo", Accept="text/plain")
+        assert (response.status, text) == (404, f"shop/typo is not served: {typo.line}\n")
+        _, text = await client.ask("/api/v1/status?service=shop/typo")
+        answer = json.loads(text)
+        assert (answer["ports"], answer["source"]["rejected"][0]["line"]) == ([], typo.line)
 
 
 async def test_a_browser_that_asks_for_one_service_is_led_to_its_search():

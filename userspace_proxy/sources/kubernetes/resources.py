@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from ...cluster import Store
 from ...cluster.from_pods import PodEndpoints
+from ...facts import RejectedFacts
 from ...model import ServiceKey, SliceKey
 from ...model.pod_endpoints import (
     PodKey,
@@ -23,7 +24,7 @@ from ...model.pod_endpoints import (
     read_pod,
     read_selection,
 )
-from ...model.reading import read_node, read_slice
+from ...model.reading import LABEL_SERVICE_NAME, read_node, read_slice
 from ...model.service_reading import read_service
 from ...model.wire import (
     FieldError,
@@ -186,8 +187,8 @@ class ResourceCache:
         self._store = store
         self._known: set[Key] = set()
         self._listed: set[Key] = set()
-        self.problems: dict[Key, str] = {}
-        """Objects that can't be read, one line each."""
+        self.rejected: dict[Key, RejectedFacts] = {}
+        """Objects that can't be read."""
 
     def resume(self, keys: Iterable[Key]) -> None:
         """Note which objects of an earlier run are in the store."""
@@ -206,8 +207,8 @@ class ResourceCache:
         """End a list: delete the objects that it didn't contain."""
         for key in self._known - self._listed:
             self._delete(key)
-        for key in self.problems.keys() - self._listed:
-            del self.problems[key]
+        for key in self.rejected.keys() - self._listed:
+            del self.rejected[key]
         self._listed.clear()
 
     def put(self, item: Any) -> str | None:
@@ -228,18 +229,28 @@ class ResourceCache:
         except FieldError as exc:
             metadata = _metadata(item)
             key = _key(metadata)
-            name = "/".join(filter(None, key)) or "(without a name)"
-            self.problems[key] = f"{self.resource.kind} {name}: {exc}"
+            self.rejected[key] = _rejected(self.resource.kind, metadata, str(exc))
             return key, metadata.resource_version
         key = _key(metadata)
-        self.problems.pop(key, None)
+        self.rejected.pop(key, None)
         self._known.add(key)
         return key, metadata.resource_version
 
     def _delete(self, key: Key) -> None:
         self.resource.delete(self._store, key)
         self._known.discard(key)
-        self.problems.pop(key, None)
+        self.rejected.pop(key, None)
+
+
+def _rejected(kind: str, metadata: Metadata, problem: str) -> RejectedFacts:
+    key = _key(metadata)
+    name = "/".join(filter(None, key))
+    service = key[1]
+    if kind == SLICES.kind:
+        service = (metadata.labels or {}).get(LABEL_SERVICE_NAME) or ""
+    line = f"{kind} {name or '(without a name)'}: {problem}"
+    services = (f"{key[0]}/{service}",) if key[0] and service else ()
+    return RejectedFacts(line, f"{kind} {name}" if name else "", services)
 
 
 def _metadata(item: Any) -> Metadata:

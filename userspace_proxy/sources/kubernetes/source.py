@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ...cluster import Snapshot, Store
 from ...cluster.from_pods import PodEndpoints
+from ...facts import RejectedFacts
 from ...log_limit import EVERY_S
 from ...model import Workload
 from ..base import Agree, Happening, Pause, Publish, Rest, Source, SourceStatus, pause
@@ -108,6 +109,7 @@ class KubernetesSource(Source):
         self._published: Snapshot | None = None
         self._is_scheduled = False
         self._problems: tuple[str, ...] = ()
+        self._rejected: tuple[RejectedFacts, ...] = ()
         self._clock = clock
         self._logged_at: dict[str, float] = {}
         """When a problem was logged, for those of the last minute."""
@@ -186,6 +188,7 @@ class KubernetesSource(Source):
             and not any(r.problem and not r.is_forbidden for r in self._reflectors),
             problems=self._problems,
             restarts=sum(reflector.restarts for reflector in self._reflectors),
+            rejected=self._rejected,
         )
 
     def _set_node_addresses(self, addresses: frozenset[str] | None) -> None:
@@ -222,7 +225,10 @@ class KubernetesSource(Source):
             self._publish(snapshot)
 
     def _report(self) -> None:
-        problems = tuple(self._find_problems())
+        self._rejected = tuple(self._find_rejected())
+        # One cause affects all resources in the same way: one line.
+        lines = dict.fromkeys(r.problem for r in self._reflectors if r.problem)
+        problems = (*lines, *(item.line for item in self._rejected))
         now = self._clock()
         # A watch that breaks again and again has a problem that appears and ends.
         recent = {line: at for line, at in self._logged_at.items() if now - at < EVERY_S}
@@ -236,12 +242,10 @@ class KubernetesSource(Source):
         self._in_log = self._in_log.intersection([*problems, *recent]).union(news)
         self._problems = problems
 
-    def _find_problems(self) -> list[str]:
-        # One cause affects all resources in the same way: one line.
-        lines = dict.fromkeys(r.problem for r in self._reflectors if r.problem)
-        objects = [line for cache in self._caches for _, line in sorted(cache.problems.items())]
+    def _find_rejected(self) -> list[RejectedFacts]:
+        objects = [cache.rejected[key] for cache in self._caches for key in sorted(cache.rejected)]
         more = len(objects) - OBJECT_PROBLEMS_MAX
         if more > 0:
             del objects[OBJECT_PROBLEMS_MAX:]
-            objects.append(f"… and {more} more objects that can't be read")
-        return [*lines, *objects]
+            objects.append(RejectedFacts(f"… and {more} more objects that can't be read"))
+        return objects

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ...facts import RejectedFacts
 from ...model import EndpointSlice, Node, ServiceKey
 from ...model.admission import check_metadata, check_service
 from ...model.composing import ALIASED_NODES_MAX, TextError
 from ...model.document import Document, parse_documents, split_documents
 from ...model.fields import convert_strictly
 from ...model.mirroring import is_mirrored, mirror_endpoints
-from ...model.reading import read_node, read_slice
+from ...model.reading import LABEL_SERVICE_NAME, read_node, read_slice
 from ...model.similar import NEARLY_EQUAL, did_you_mean
 from ...model.slice_admission import check_slice
 from ...model.wire import (
@@ -77,9 +78,27 @@ class FileObjects:
 
     objects: tuple[Found, ...] = ()
     """Those without a problem."""
-    problems: tuple[str, ...] = ()
+    rejected: tuple[RejectedFacts, ...] = ()
+    """Each problem of an object, by line."""
     ignored: tuple[str, ...] = ()
     """Kinds that aren't supported, each once, as ``web.yaml:20: kind Deployment …``."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One line each, by line."""
+        return tuple(item.line for item in self.rejected)
+
+
+class _Mistake(NamedTuple):
+    """One problem of an object, or of a part of a file."""
+
+    line: int
+    """In the file."""
+    problem: str
+    object: str = ""
+    """As in :class:`RejectedFacts`."""
+    service: str = ""
+    """The Service that it is about; empty if that can't be read."""
 
 
 @dataclass(slots=True)
@@ -88,8 +107,7 @@ class _Read:
 
     objects: list[tuple[str, str, ManifestObject, int]] = field(default_factory=list)
     """With the line, counted from the first one of the part."""
-    problems: list[tuple[int, str]] = field(default_factory=list)
-    """With the line in the file."""
+    problems: list[_Mistake] = field(default_factory=list)
     ignored: dict[str, int] = field(default_factory=dict)
     """The line of each kind, counted from the first one of the part."""
     aliased_nodes: int = 0
@@ -111,7 +129,7 @@ class ManifestReader:
         """Read YAML or JSON text."""
         parts: dict[str, _Read] = {}
         objects: list[Found] = []
-        problems: list[tuple[int, str]] = []
+        mistakes: list[_Mistake] = []
         ignored: dict[str, int] = {}
         aliased_nodes = 0
         file = self._place
@@ -124,23 +142,29 @@ class ManifestReader:
             aliased_nodes += read.aliased_nodes
             for kind, key, value, line in read.objects:
                 objects.append(Found(kind, key, value, file, before + line))
-            problems += read.problems
+            mistakes += read.problems
             for kind, line in read.ignored.items():
                 ignored.setdefault(kind, before + line)
         self._parts = parts
         return FileObjects(
             tuple(objects),
-            _problem_lines(file, sorted(problems)),
+            _rejected(file, sorted(mistakes)),
             tuple(f"{file}:{at}: kind {kind} is not supported" for kind, at in ignored.items()),
         )
 
 
-def _problem_lines(file: str, problems: Sequence[tuple[int, str]]) -> tuple[str, ...]:
-    lines = [f"{file}:{line}: {problem}" for line, problem in problems[:PROBLEMS_MAX]]
-    if len(problems) > PROBLEMS_MAX:
-        line = problems[PROBLEMS_MAX][0]
-        lines.append(f"{file}:{line}: {len(problems) - PROBLEMS_MAX} more problems from here on")
-    return tuple(lines)
+def _rejected(file: str, mistakes: Sequence[_Mistake]) -> tuple[RejectedFacts, ...]:
+    found = [
+        RejectedFacts(
+            f"{file}:{one.line}: {one.problem}", one.object, (one.service,) if one.service else ()
+        )
+        for one in mistakes[:PROBLEMS_MAX]
+    ]
+    if len(mistakes) > PROBLEMS_MAX:
+        line = mistakes[PROBLEMS_MAX].line
+        more = len(mistakes) - PROBLEMS_MAX
+        found.append(RejectedFacts(f"{file}:{line}: {more} more problems from here on"))
+    return tuple(found)
 
 
 def read_manifest(text: str, *, place: str) -> FileObjects:
@@ -155,9 +179,8 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
             text, place=place, lines_before=before, aliased_nodes_max=aliased_nodes_max
         )
     except TextError as exc:
-        result.problems.append(
-            (exc.line, f"{exc.problem} ({exc.hint})" if exc.hint else exc.problem)
-        )
+        problem = f"{exc.problem} ({exc.hint})" if exc.hint else exc.problem
+        result.problems.append(_Mistake(exc.line, problem))
         return result
     if documents:
         result.aliased_nodes = documents[-1].aliased_nodes
@@ -169,10 +192,12 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
                 continue
             found = read(item.value)
         except FieldError as exc:
+            about = item.about
             for error in (exc, *exc.others):
                 path = ".".join(part for part in (item.path, error.path) if part)
                 problem = f"{path}: {error.problem}" if path else error.problem
-                result.problems.append((before + item.line_of(error.path), problem))
+                line = before + item.line_of(error.path)
+                result.problems.append(_Mistake(line, problem, *about))
             continue
         line = item.line_of()
         result.objects += ((kind, key, value, line) for key, value in found)
@@ -194,10 +219,25 @@ class _WrittenObject:
         """Return the line of a field, or of the object."""
         return self.document.line_of(".".join(part for part in (self.path, path) if part))
 
-    def text(self, name: str) -> str:
-        """Return the text of ``kind`` or ``apiVersion``; empty if there is none."""
-        value = self.value.get(name) if isinstance(self.value, dict) else None
+    def text(self, *path: str) -> str:
+        """Return the text of a field, such as ``kind``; empty if there is none."""
+        value = self.value
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
         return value if isinstance(value, str) else ""
+
+    @property
+    def about(self) -> tuple[str, str]:
+        """What can be read of it: ``kind namespace/name``, and the Service that it is about."""
+        kind, name = self.text("kind") or self.default_kind, self.text("metadata", "name")
+        namespace = self.text("metadata", "namespace") or "default"
+        if not kind or not name:
+            return "", ""
+        if kind == "Node":
+            return f"Node {name}", ""
+        is_slice = kind == "EndpointSlice"
+        service = self.text("metadata", "labels", LABEL_SERVICE_NAME) if is_slice else name
+        return f"{kind} {namespace}/{name}", f"{namespace}/{service}" if service else ""
 
 
 def _items(document: Document) -> Iterator[_WrittenObject]:

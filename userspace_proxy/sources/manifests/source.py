@@ -128,6 +128,7 @@ class ManifestSource(Source):
             is_synced=self._is_synced,
             is_current=self._is_synced and not self._state.unread,
             problems=self._trouble.now,
+            rejected=self._state.rejected,
         )
 
     def _first_look(self) -> bool:

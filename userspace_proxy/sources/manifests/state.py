@@ -12,10 +12,11 @@ depend on the manifests alone, not on earlier ones (ADR 0025).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ...cluster import Snapshot, Store
+from ...facts import RejectedFacts
 from ...model import EndpointSlice, Node, Service, ServiceKey
 from .cluster_ips import allocate_cluster_ips, open_ranges
 from .files import Look
@@ -47,11 +48,12 @@ class ManifestState:
         self._first: dict[Identity, Found] = {}
         """Of the objects with one name, the one that counts."""
         self._served: dict[ServiceKey, tuple[_Parts, Service]] = {}
-        self._broken: dict[str, tuple[str, ...]] = {}
+        self._rejected: dict[str, tuple[RejectedFacts, ...]] = {}
+        """By file."""
         self._ignored: dict[str, tuple[str, ...]] = {}
         self.unread: tuple[str, ...] = ()
         """Files or folders that could not be read, one line each."""
-        self._conflicts: tuple[str, ...] = ()
+        self._conflicts: tuple[RejectedFacts, ...] = ()
         self.snapshot: Snapshot = self._store.snapshot()
         """The current content of the files."""
 
@@ -62,8 +64,13 @@ class ManifestState:
     @property
     def problems(self) -> tuple[str, ...]:
         """All current problems, one line each."""
-        broken = (line for name in sorted(self._broken) for line in self._broken[name])
-        return (*self.unread, *broken, *self._conflicts)
+        return (*self.unread, *(item.line for item in self.rejected))
+
+    @property
+    def rejected(self) -> tuple[RejectedFacts, ...]:
+        """The problems of single objects."""
+        of_files = (item for name in sorted(self._rejected) for item in self._rejected[name])
+        return (*of_files, *self._conflicts)
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -81,7 +88,7 @@ class ManifestState:
             return
         for name in look.gone:
             for by_file in (
-                self._readers, self._objects, self._kept, self._broken, self._ignored,
+                self._readers, self._objects, self._kept, self._rejected, self._ignored,
             ):  # fmt: skip
                 by_file.pop(name, None)
         for name, text in look.texts.items():
@@ -93,25 +100,24 @@ class ManifestState:
         there = {found.identity for found in read.objects}
         earlier = (*self._objects.get(name, ()), *self._kept.get(name, ()))
         self._kept[name] = tuple(
-            found for found in (earlier if read.problems else ()) if found.identity not in there
+            found for found in (earlier if read.rejected else ()) if found.identity not in there
         )
         self._objects[name] = read.objects
-        self._broken[name] = read.problems
+        self._rejected[name] = tuple(_about_kept(read.rejected, self._kept[name]))
         self._ignored[name] = read.ignored
 
     def _combine(self) -> None:
         """Build one state from all files."""
-        conflicts: list[str] = []
+        conflicts: list[RejectedFacts] = []
         first: dict[Identity, Found] = {}
         self._first = first
         for name in sorted(self._objects):
             for found in self._objects[name]:
                 earlier = first.setdefault(found.identity, found)
                 if earlier is not found:
-                    conflicts.append(
-                        f"{found.place}: {found.kind} {found.key} "
-                        f"is already defined in {earlier.place}"
-                    )
+                    what = f"{found.kind} {found.key}"
+                    line = f"{found.place}: {what} is already defined in {earlier.place}"
+                    conflicts.append(RejectedFacts(line, what, tuple(_services_of(found))))
         # What an edit has broken never takes the place of what is written elsewhere.
         for name in sorted(self._kept):
             for found in self._kept[name]:
@@ -124,7 +130,7 @@ class ManifestState:
         self._conflicts = tuple(conflicts)
         self.snapshot = self._store.snapshot()
 
-    def _allocate(self, objects: Iterable[Found], conflicts: list[str]) -> list[Service]:
+    def _allocate(self, objects: Iterable[Found], conflicts: list[RejectedFacts]) -> list[Service]:
         """Return all Services with what their manifests leave out; add what isn't possible."""
         found = [f for f in objects if f.kind == "Service"]
         written = [f.value for f in found if isinstance(f.value, WrittenService)]
@@ -133,7 +139,8 @@ class ManifestState:
         if without_ip or without_port:
             places = {f.key: f.place for f in found}
             conflicts.extend(
-                f"{places[str(key)]}: {line}" for key, line in (*without_ip, *without_port)
+                RejectedFacts(f"{places[str(key)]}: {line}", f"Service {key}", (str(key),))
+                for key, line in (*without_ip, *without_port)
             )
         served: dict[ServiceKey, tuple[_Parts, Service]] = {}
         for item in written:
@@ -157,6 +164,27 @@ def _join(
     if cluster_ips != service.cluster_ips:
         service = replace(service, cluster_ips=cluster_ips)
     return service if node_ports is None else with_node_ports(service, node_ports)
+
+
+def _about_kept(
+    rejected: Iterable[RejectedFacts], kept: Iterable[Found]
+) -> Iterator[RejectedFacts]:
+    """Yield the problems of a file, the first one whose Service can't be read with those kept."""
+    services = tuple(dict.fromkeys(key for found in kept for key in _services_of(found)))
+    for item in rejected:
+        if item.services:
+            yield item
+        else:
+            yield RejectedFacts(item.line, item.object, services)
+            services = ()
+
+
+def _services_of(found: Found) -> Iterator[str]:
+    """Yield the name of the Service that an object is about, if it is about one."""
+    if isinstance(found.value, EndpointSlice):
+        yield str(found.value.service)
+    elif not isinstance(found.value, Node):
+        yield found.key
 
 
 def _slices(objects: Iterable[Found]) -> list[EndpointSlice]:

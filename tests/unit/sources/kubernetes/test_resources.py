@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from userspace_proxy.cluster import Store
+from userspace_proxy.facts import RejectedFacts
 from userspace_proxy.model import Node
 from userspace_proxy.sources.kubernetes.resources import (
     SERVICES,
@@ -71,31 +72,41 @@ def test_what_cannot_be_read_is_a_problem_and_keeps_what_was_read(store, service
     services.put(raw(service()))
     before = store.snapshot()
     assert services.put(raw(service(**spec), "1002")) == "1002"
-    [reported] = services.problems.values()
-    assert reported.startswith(f"Service default/web: {problem}")
+    [reported] = services.rejected.values()
+    assert reported.line.startswith(f"Service default/web: {problem}")
     services.begin_list()
     services.list_items([raw(service(**spec))])
     services.end_list()
     assert store.snapshot() is before
     services.put(raw(service()))
-    assert services.problems == {}
+    assert services.rejected == {}
 
 
 def test_a_problem_ends_with_its_object(services):
     bad = raw(service(ports=[{"port": 0}]))
     services.put(bad)
     services.delete(bad)
-    assert services.problems == {}
+    assert services.rejected == {}
     services.put(bad)
     services.begin_list()
     services.end_list()
-    assert services.problems == {}
+    assert services.rejected == {}
 
 
 def test_an_object_without_metadata_is_a_problem(services):
     assert services.put(b'{"metadata": 7}') is None
-    assert list(services.problems.values()) == [
-        "Service (without a name): metadata: expected mapping, got int"
+    line = "Service (without a name): metadata: expected mapping, got int"
+    assert list(services.rejected.values()) == [RejectedFacts(line)]
+
+
+def test_a_problem_has_the_service_that_it_is_about(store, services):
+    services.put(raw(service(ports=[{"port": 0}])))
+    of_slices = ResourceCache(SLICES, store)
+    of_slices.put(raw({**endpoint_slice(), "ports": 7}))
+    found = [*services.rejected.values(), *of_slices.rejected.values()]
+    assert [(item.object, item.services) for item in found] == [
+        ("Service default/web", ("default/web",)),
+        ("EndpointSlice default/web-1", ("default/web",)),
     ]
 
 

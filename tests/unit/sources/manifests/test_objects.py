@@ -244,6 +244,33 @@ def test_all_problems_are_found_at_once_and_the_other_objects_are_used():
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "rejected"),
+    [
+        pytest.param(
+            SERVICE.replace("port: 80", "port: 80000"),
+            ("Service shop/web", ("shop/web",)),
+            id="service",
+        ),
+        pytest.param(
+            SLICE.replace("addressType", "adressType"),
+            ("EndpointSlice default/web-1", ("default/web",)),
+            id="slice",
+        ),
+        pytest.param(
+            ENDPOINTS.replace("subsets", "subset"),
+            ("Endpoints default/cart", ("default/cart",)),
+            id="endpoints",
+        ),
+        pytest.param(NODE.replace("metadata", "spec: 7\nmetadata"), ("Node alice", ()), id="node"),
+        pytest.param("kind: [", ("", ()), id="no-yaml"),
+    ],
+)
+def test_a_problem_has_the_service_that_it_is_about(text, rejected):
+    first = read(text).rejected[0]
+    assert (first.object, first.services) == rejected
+
+
 def test_of_very_many_problems_only_some_are_named():
     content = read("---\n".join(["kind: Node\n"] * 103))
     assert len(content.problems) == 101

@@ -72,6 +72,22 @@ def test_an_invalid_range_is_refused():
         ManifestState(node_name="", service_cidrs=["10.96.0.0"])
 
 
+def services_of_problems(state: ManifestState) -> list[tuple[str, ...]]:
+    return [tuple(item.services) for item in state.rejected]
+
+
+def test_a_part_that_is_no_yaml_is_about_the_services_that_it_had(state):
+    state.take(Look({"a.yaml": service() + service("cart")}))
+    state.take(Look({"a.yaml": service("cart") + "kind: ["}))
+    assert services_of_problems(state) == [("shop/web",)]
+
+
+def test_a_name_that_is_taken_is_about_its_service(state):
+    state.take(Look({"a.yaml": service() + endpoint_slice("10.244.1.7")}))
+    state.take(Look({"b.yaml": service() + endpoint_slice("10.244.1.8")}))
+    assert services_of_problems(state) == [("shop/web",), ("shop/web",)]
+
+
 def test_a_file_that_is_no_yaml_keeps_its_objects_while_others_go_on(state):
     state.take(Look({"a.yaml": service(), "b.yaml": endpoint_slice("10.244.1.7")}))
     state.take(Look({"a.yaml": "kind: [", "b.yaml": endpoint_slice("10.244.1.8")}))
