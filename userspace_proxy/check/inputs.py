@@ -83,7 +83,7 @@ def judge_plan(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Findin
             item.cause.hint,
         )
         for item in plan.ignored
-        if item.is_conflict
+        if item.is_conflict and not item.is_part
     ]
     found += _limit(_refusing(plan, place_of), "Service ports would refuse clients")
     found += _limit(_notes(plan, place_of), "fields and annotations have no effect")

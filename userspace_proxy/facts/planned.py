@@ -94,7 +94,9 @@ def facts_of_frontend(
 
 def facts_of_ignored(items: Iterable[IgnoredService]) -> list[IgnoredFacts]:
     """Return the facts about Services, or ports of them, that aren't served."""
-    return [IgnoredFacts(str(i.service), i.port, i.cause, i.is_conflict) for i in items]
+    return [
+        IgnoredFacts(str(i.service), i.port, i.cause, i.is_conflict) for i in items if not i.is_part
+    ]
 
 
 def is_probed(plan: PortPlan) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping
+from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
 from ..model import Cause, Frontend, FrontendKind, Protocol, ServiceKey, SocketAddress
@@ -215,6 +216,19 @@ class FrontendOwners:
         """Return why an external IP can't be claimed, or empty."""
         others = [owner for owner in self._own_ips[ip] if owner != service]
         return f"external IP {ip} is an address of {min(others)}" if others else ""
+
+
+def lost_address(frontend: Frontend, cause: Cause) -> tuple[str, Cause]:
+    """Return the address that a Service port lost in words, and why it isn't served there."""
+    ip = frontend.ip
+    what = {
+        FrontendKind.CLUSTER_IP: f"cluster IP {ip}",
+        FrontendKind.NODE_PORT: f"node port {frontend.port}",
+        FrontendKind.LOAD_BALANCER: f"load balancer IP {ip}",
+        FrontendKind.EXTERNAL_IP: f"external IP {ip}",
+    }[frontend.kind]
+    why = str(cause).removeprefix(f"{what} ").removeprefix(f"{frontend} ")
+    return what, replace(cause, sentence=f"{what} is not served: it {why}")
 
 
 def _node_ports(claims: Iterable[ServiceClaims], protocol: Protocol) -> Counter[int]:

@@ -80,6 +80,8 @@ class IgnoredService:
     cause: Cause
     is_conflict: bool = False
     """It should be served, but another Service has its address, or there are too many frontends."""
+    is_part: bool = False
+    """The port is served at another address, and has a note about this one."""
 
 
 @dataclass(frozen=True, slots=True)

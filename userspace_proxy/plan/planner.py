@@ -15,19 +15,28 @@ long as one Service port with its endpoints, or the claims of one Service, take.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from ..cluster import PersistentMap, ServiceState, Snapshot, differing_keys
-from ..model import IPFamily, ServiceKey, SliceKey, SocketAddress
+from ..model import (
+    Cause,
+    Frontend,
+    IPFamily,
+    ServiceKey,
+    ServicePortName,
+    SliceKey,
+    SocketAddress,
+)
 from ..policy import EndpointIndex, NodeFacts
+from ..policy.causes import first_notes
 from ..policy.name_causes import needs_nodes
 from ..policy.orphans import Orphans
 from .claims import PortClaim, ServiceClaims, claims_of
 from .kernel_room import NO_ROOM, KernelSize, RuleShares, kernel_size
 from .namespace_shares import endpoint_shares, frontend_shares
-from .ownership import FrontendOwners, OwnershipChange, ServiceIndex
+from .ownership import FrontendOwners, OwnershipChange, ServiceIndex, lost_address
 from .plan import HealthCheck, IgnoredService, Plan, PortKey, PortPlan
 from .port_bounds import count_frontends, first_ignored
 from .ports import count_endpoints, health_check_of, plan_ports, slice_notes
@@ -257,28 +266,44 @@ class Planner:
         return health_check_of(self._states[key], self.facts) if self._planned.get(key) else None
 
     def _owned_ports(
-        self, service: ServiceKey, ports: Iterable[PortPlan]
+        self, service: ServiceKey, ports: Sequence[PortPlan]
     ) -> Iterator[tuple[PortKey, PortPlan]]:
         """Yield the ports that own a frontend, without the frontends that they lost.
 
-        The first has the notes of the Service, the first of a family those of its slices.
+        The first has the notes of the Service, the first of a family those of its slices, the first
+        of a Service port those of the frontends that this lost.
         """
         families: set[IPFamily] = set()
+        losses = self._losses(ports)
         for port in ports:
-            owned, notes = port.frontends, port.notes
-            if lost := self._owners.lost_by(port.key):
-                owned = tuple(f for f in owned if f not in lost)
+            owned, notes = self._owned(port), port.notes
             if not owned:
                 continue
+            lost = losses.pop(port.key.name, {})
+            notes = (*first_notes(lost.values()), *notes)
             if port.key.family not in families:
                 if not families:
                     notes = (*self._owners.claims[service].notes, *notes)
                 notes = (*notes, *slice_notes(self._states[service], port.key.family))
                 families.add(port.key.family)
-            if lost or len(notes) != len(port.notes):
+            if owned != port.frontends or len(notes) != len(port.notes):
                 yield port.key, replace(port, frontends=owned, notes=notes)
             else:
                 yield port.key, port
+
+    def _owned(self, port: PortClaim | PortPlan) -> tuple[Frontend, ...]:
+        """Return the frontends of a port without those that it lost."""
+        lost = self._owners.lost_by(port.key)
+        return tuple(f for f in port.frontends if f not in lost) if lost else port.frontends
+
+    def _losses(self, ports: Iterable[PortPlan]) -> dict[ServicePortName, dict[str, Cause]]:
+        """Return why addresses of each Service port are lost, by the address in words."""
+        losses: dict[ServicePortName, dict[str, Cause]] = {}
+        for port in ports:
+            for frontend, cause in self._owners.lost_by(port.key).items():
+                what, note = lost_address(frontend, cause)
+                losses.setdefault(port.key.name, {}).setdefault(what, note)
+        return losses
 
     def _all_ignored(self, changed: Iterable[ServiceKey]) -> tuple[IgnoredService, ...]:
         if not _update(self._ignored, changed, lambda key: self._ignored_of(key) or None):
@@ -289,9 +314,17 @@ class Planner:
         claims = self._owners.claims.get(key)
         if claims is None:
             return ()
+        losers = [claim for claim in claims.ports if self._owners.lost_by(claim.key)]
+        served = {c.key.name for c in claims.ports if self._owned(c)} if losers else ()
         lost = [
-            IgnoredService(key, claim.key.name.port or str(frontend.port), cause, is_conflict=True)
-            for claim in claims.ports
+            IgnoredService(
+                key,
+                claim.key.name.port or str(frontend.port),
+                cause,
+                is_conflict=True,
+                is_part=claim.key.name in served,
+            )
+            for claim in losers
             for frontend, cause in self._owners.lost_by(claim.key).items()
         ]
         first_lost = first_ignored(sorted(lost, key=_in_order))

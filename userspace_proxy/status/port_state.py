@@ -40,6 +40,8 @@ def judge(port: PortFacts, *, is_just_asked: bool = False) -> StateFacts:
     return StateFacts(level, word, sentence, causes, causes[0].hint, causes[0].code)
 
 
+# Of addresses: the port is served at others.
+_UNSERVED = (CauseCode.EXTERNAL_IP_OFF, CauseCode.ADDRESS_TAKEN)
 _Judgement = tuple[Level, str, str, tuple[Cause, ...]]
 
 
@@ -165,7 +167,7 @@ def _not_listening(port: PortFacts) -> _Judgement:
 
 
 def _served(port: PortFacts, usable: int, *, is_just_asked: bool) -> _Judgement:
-    unserved = [n for n in port.notes if n.code is CauseCode.EXTERNAL_IP_OFF]
+    unserved = [n for n in port.notes if n.code in _UNSERVED]
     standby = sum(endpoint.is_standby for endpoint in port.endpoints)
     others = f", {standby:,} on standby" if standby else ""
     sentence = f"Served by {plural(usable - standby, 'endpoint')}{others}"

@@ -107,6 +107,11 @@ def test_a_frontend_is_written_with_its_port():
     assert msgspec.structs.astuple(facts) == ("[fd00::1]:80", "NodePort", "refused", False)
 
 
+def test_a_port_that_is_served_at_another_address_is_not_ignored():
+    lost = IgnoredService(ServiceKey("shop", "db"), "", not_ours("x"), True, is_part=True)
+    assert facts_of_ignored([lost]) == []
+
+
 def test_what_is_ignored_has_the_name_of_its_service():
     cause = not_ours("headless")
     (facts,) = facts_of_ignored([IgnoredService(ServiceKey("shop", "db"), "", cause)])

@@ -8,12 +8,14 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from userspace_proxy.model import Cause, Frontend, IPFamily, Protocol, ServiceKey, ServicePort
-from userspace_proxy.plan import PortKey
+from userspace_proxy.plan import Planner, PortKey
 from userspace_proxy.plan.claims import PortClaim, claims_of
 from userspace_proxy.plan.ownership import FrontendOwners, OwnershipChange, ServiceIndex
+from userspace_proxy.policy import NodeFacts
 
 from ..model.samples import CART, CART_IP, CART_IP_V6, HTTP, WEB, WEB_IP, service
 from .drawn import FACTS, KEYS, SERVICES, in_two_orders
+from .planning import frontends, snapshot_of
 from .test_claims import (
     ADDRESS,
     DNS,
@@ -290,3 +292,15 @@ def test_the_effects_of_several_changes_add_up():
     moved.add(owners.change([CART], claims(service(WEB, cluster_ips=(WEB_IP,)))))
     assert {address.ip for address in moved.addresses} == {CART_IP, WEB_IP}
     assert (moved.services, moved.node_ports) == ({till}, set())
+
+
+def test_an_external_ip_that_is_lost_is_a_note_where_another_side_is_served():
+    both = {"external_ips": ("203.0.113.7",), "is_external_local": True}
+    claimants = service(CART, **both), service(WEB, cluster_ips=(WEB_IP,), **both)
+    facts = NodeFacts(external_ip_networks=("203.0.113.0/24",))
+    plan = Planner(facts).plan(snapshot_of(*claimants))
+    assert frontends(plan)["shop/web:http"] == ["198.51.100.8:80/TCP"]
+    (web,) = [port for port in plan.ports.values() if port.key.name.service == WEB]
+    assert [str(note) for note in web.notes] == [
+        "external IP 203.0.113.7 is not served: it is already held by shop/cart:http"
+    ]

@@ -173,7 +173,7 @@ class TestIgnored:
     def test_a_service_that_lost_one_of_two_addresses_keeps_the_other(self):
         plan = plan_of(service(CART), service(WEB, cluster_ips=(CART_IP, WEB_IP)))
         assert frontends(plan)["shop/web:http"] == ["198.51.100.8:80/TCP"]
-        assert [i.service for i in plan.ignored] == [WEB]
+        assert [(i.service, i.is_part) for i in plan.ignored] == [(WEB, True)]
 
     def test_notes_of_a_service_are_at_the_first_port_that_is_served(self):
         ports = (HTTP, ServicePort("more", 81, "TCP"), ServicePort("other", 82, "TCP"))
@@ -195,7 +195,7 @@ class TestIgnored:
         assert noted() == at_first
         say(store, service(WEB, cluster_ips=(CART_IP,), created="1"))
         assert noted() == {
-            "shop/cart:http (IPv6)": ["balance is odd", "EndpointSlice sh"],
+            "shop/cart:http (IPv6)": ["balance is odd", "cluster IP 198.5", "EndpointSlice sh"],
             "shop/cart:more": ["EndpointSlice sh"],
         }
         store.delete_service(WEB)

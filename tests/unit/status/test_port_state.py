@@ -380,8 +380,9 @@ def test_how_a_service_port_is_served(changes, level, sentence):
     assert state.word in STATES
 
 
-def test_an_external_ip_that_is_not_served_is_a_problem_of_its_port():
-    note = external_ip_off("203.0.113.7", "external IPs are off")
+@pytest.mark.parametrize("code", [CauseCode.EXTERNAL_IP_OFF, CauseCode.ADDRESS_TAKEN])
+def test_an_external_ip_that_is_not_served_is_a_problem_of_its_port(code):
+    note = replace(external_ip_off("203.0.113.7", "external IPs are off"), code=code)
     state = judge(make_port(endpoints=(READY,), notes=(note,)))
     assert (state.level, state.word) == (Level.ATTENTION, "partly served")
     assert state.sentence == f"Partly served: {note}"

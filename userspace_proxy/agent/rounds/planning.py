@@ -115,7 +115,10 @@ class Planning:
             if self._conflict_lines.take(time.monotonic()):
                 about = {"service": str(item.service), "port": item.port, "cause": cause}
                 fields = {**about, "remedy": item.cause.hint}
-                _log.warning("%(service)s: Service is not served: %(cause)s", extra=fields)
+                if item.is_part:
+                    _log.warning("%(service)s: Service is partly served: %(cause)s", extra=fields)
+                else:
+                    _log.warning("%(service)s: Service is not served: %(cause)s", extra=fields)
             port = f"port {item.port}: " if item.port else ""
             self._report_unserved(item.service, f"{port}{cause}")
 
