@@ -38,20 +38,15 @@ from .sockets import buffered_bytes, is_connected, reset, unacknowledged_bytes
 from .tcp_dial import READ_EVENTS, DialOwner, TcpDial
 
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
-
 # The least that every path takes in one packet (RFC 9293, 3.7.1). Nagle's algorithm delays only
 # what follows, so a first send of no more than this needs no TCP_NODELAY.
 _ONE_PACKET_BYTES = 536
-
 # Not in Python's socket module; linux/socket.h.
 _MSG_MORE = 0x8000
-
 # Errors of a connected socket whose other side answered nothing for too long (tcp(7)).
 _SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
-
 # Before Python 3.12 an enum's member costs a call, and each connection needs one of these.
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
-
 DESCRIPTORS = 2
 """What one connection uses: the client's socket and the endpoint's."""
 
@@ -124,7 +119,7 @@ class TcpConnection:
         """When the endpoint answered, or the client first sent something after that."""
         self._first_byte_s: float | None = None
         self._bad_end: CauseCode | None = None
-        """Set if the endpoint ended it without a byte, or the client was the first to give up."""
+        """Set if the endpoint ended it without a byte, or the client gave up and none has come."""
         self._wants_client_out = False
         self._has_nodelay = False
         """The endpoint's socket has TCP_NODELAY."""
@@ -222,13 +217,17 @@ class TcpConnection:
         if down is None or counters is None:
             return
         down.pump(events)
-        if down.bytes_moved or down.waiting_bytes:
-            now = self.reactor.now
+        self._note_first_byte(down, counters)
+        if self._first_byte_s is not None and self.down is not None and not self.is_aborting:
+            self.reactor.replace_handler(down.source, down.pump)
+
+    def _note_first_byte(self, down: Direction, counters: EndpointCounters) -> None:
+        """Note that the endpoint has sent a byte, if it has; its end may come with that."""
+        if self._first_byte_s is None and (down.bytes_moved or down.waiting_bytes):
+            self._bad_end, now = None, self.reactor.now
             waited_s = self._first_byte_s = now - self._asked_at
             self.group.first_byte_times.add(waited_s)
             counters.ends.succeeded_at = now
-            if self.down is not None and not self.is_aborting:
-                self.reactor.replace_handler(down.source, down.pump)
 
     def _set_nodelay(self) -> None:
         """Send the endpoint what the kernel holds back, and delay nothing from now on."""
@@ -367,7 +366,8 @@ class TcpConnection:
         counters.received_bytes += up.bytes_moved - up.bytes_counted
         counters.sent_bytes += down.bytes_moved - down.bytes_counted
         up.bytes_counted, down.bytes_counted = up.bytes_moved, down.bytes_moved
-        is_unanswered = not (down.bytes_moved or down.waiting_bytes or self._bad_end)
+        self._note_first_byte(down, counters)
+        is_unanswered = self._first_byte_s is None and not self._bad_end
         if is_unanswered and has_given_up(up, self.reactor.now - self._answered_at):
             self._note_bad_end(errno.ETIMEDOUT)
 

@@ -1,11 +1,16 @@
 """Clients that leave without an answer, counted against an endpoint that never sends a byte."""
 
 import errno
+import logging
 import socket
 import struct
 
 import pytest
 
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.dataplane.connection_log import LOGGER
+
+from .rig import connection_lines
 from .waiting import turns, until
 
 
@@ -75,6 +80,22 @@ async def test_an_answer_ends_it_also_a_late_one(rig):
     await server.send(b"answer")
     assert await client.read() == b"answer"
     assert noted(rig, web, pod) == (0, 0)
+
+
+async def test_a_late_answer_that_comes_with_the_end_is_in_its_line(build, caplog):
+    caplog.set_level(logging.INFO, LOGGER)
+    rig = build(Tuning(connection_log=1.0))
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, server = await ask_and_wait(rig, pod, web)
+    client.close()
+    await until(lambda: noted(rig, web, pod) == (1, errno.ETIMEDOUT))
+    await server.send(b"answer")
+    server.close()
+    await until(lambda: not rig.connections.open)
+    (line,) = connection_lines(caplog)
+    assert (line.sent_bytes, line.code) == (6, "")
+    assert line.first_byte_s >= 0.9
 
 
 async def test_a_client_that_has_got_a_byte_has_its_answer(rig):
