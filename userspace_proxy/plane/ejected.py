@@ -14,7 +14,8 @@ Rule 3: an answer says nothing about an endpoint that accepts connections and re
 UDP, where a probe would have to be a datagram. There the words say when it was true.
 Rule 4: an endpoint by name isn't probed: only workers ask the kernel whether it is this node.
 Rule 5: the neighbour table is read only while a failed dial met silence, and for a twentieth of the
-time at most.
+time at most. The kernel forgets what it didn't find: that no host had the address of a failed dial
+stays true until the next one.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class _Ejected:
     """The last one that contained the endpoint."""
     probed_for: ServiceKey | None = None
     """The Service for which it is probed; None: it isn't."""
+    absent_at: float = 0.0
+    """Monotonic seconds of the last failed dial of which no host is known to have its address."""
 
 
 class EjectedEndpoints:
@@ -106,7 +109,7 @@ class EjectedEndpoints:
             took = self._clock() - now
             self._read_at = now + took / _SHARE
             for one in silent:
-                one.group.note_absent(one.endpoint, absent.get(one.endpoint.ip, ""))
+                _note_absent(one, absent.get(one.endpoint.ip, ""))
 
     def note(self, endpoint: SocketAddress, number: int) -> None:
         """Take the result of a probe.
@@ -165,3 +168,13 @@ class EjectedEndpoints:
     def _is_silent(self, one: _Ejected) -> bool:
         dials = one.group.counters_of(one.endpoint).dials
         return dials.is_on and dials.number in (NO_HOST, *NO_ANSWER)
+
+
+def _note_absent(one: _Ejected, interface: str) -> None:
+    """Note on which interface no host has an endpoint's address; empty if none is known now."""
+    dials = one.group.counters_of(one.endpoint).dials
+    if interface:
+        one.absent_at = dials.last_at
+    elif dials.last_at <= one.absent_at or dials.number == NO_HOST:
+        return
+    one.group.note_absent(one.endpoint, interface)

@@ -200,7 +200,10 @@ def test_a_dial_without_an_answer_has_the_neighbour_table_read(rig, number):
     assert [rig.group.absent_on(pod) for pod in (POD, OTHER)] == ["eth0", ""]
     rig.absent = {}
     rig.pass_(1)
-    assert rig.group.absent_on(POD) == "", "ARP was answered"
+    assert rig.group.absent_on(POD) == "eth0", "the kernel has forgotten it"
+    rig.eject(number=number)
+    rig.pass_(1)
+    assert rig.group.absent_on(POD) == "", "ARP was answered before the next dial"
 
 
 def test_a_refusal_was_an_answer_so_the_table_is_not_read(rig):
