@@ -144,7 +144,8 @@ CASES = (
     Case(
         "nonexistent",
         CauseCode.ENDPOINT_UNREACHABLE,
-        f"{NONEXISTENT}:80 is unreachable: no host has that address, its node is down, or a "
+        f"{NONEXISTENT}:80 is unreachable: this node has no route to it, no host has that "
+        "address, its node is down, or a "
         "firewall rejects packets to it",
         pod=Pod(exists=False),
     ),

@@ -93,22 +93,32 @@ def dial_failed(
     elif number in _UNREACHABLE:
         code = CauseCode.ENDPOINT_UNREACHABLE
         sentence = (
-            f"{endpoint} is unreachable: no host has that address, its node is down, or a firewall "
-            "rejects packets to it"
+            f"{endpoint} is unreachable: this node has no route to it, no host has that address, "
+            "its node is down, or a firewall rejects packets to it"
         )
         hint = (
-            "Compare the address with that of the pod, and look at the pod's node; if both are "
-            f"right, {_FIREWALL} rejects packets to it"
+            f"`ip route get {endpoint.ip}` on this node shows the route; compare the address with "
+            f"that of the pod, and look at the pod's node; if all are right, {_FIREWALL} rejects "
+            "packets to it"
         )
     else:
         code = CauseCode.ENDPOINT_FAILS
-        sentence = f"{endpoint} can't be dialled: {error}"
-        if number in _FORBIDDEN:
-            hint = (
-                "A firewall on this node or on the way rejects packets to the endpoint, or a route "
-                "of type prohibit does"
-            )
+        meaning, hint = _other_error(number, endpoint.ip)
+        sentence = f"{endpoint} can't be dialled: {error}{meaning}"
     return Cause(code, sentence, str(endpoint), hint, count, first_at, last_at)
+
+
+def _other_error(number: int, ip: str) -> tuple[str, str]:
+    """Return what an errno means beyond its words, and what to do about it; empty if unknown."""
+    if number == errno.EINVAL:
+        route = f"`ip route get {ip}` on this node fails if there is such a route"
+        return ", the error of a route of type blackhole", route
+    if number in _FORBIDDEN:
+        return "", (
+            "A firewall on this node or on the way rejects packets to the endpoint, or a route "
+            "of type prohibit does"
+        )
+    return "", ""
 
 
 def end_code(number: int) -> CauseCode:

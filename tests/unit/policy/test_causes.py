@@ -66,15 +66,15 @@ SELECTING = service(selector=(("app", "web"), ("tier", "front")))
         pytest.param(
             errno.EHOSTUNREACH,
             CauseCode.ENDPOINT_UNREACHABLE,
-            "10.244.0.3:8080 is unreachable: no host has that address, its node is down, or a "
-            "firewall rejects packets to it",
+            "10.244.0.3:8080 is unreachable: this node has no route to it, no host has that "
+            "address, its node is down, or a firewall rejects packets to it",
             id="no-such-host",
         ),
         pytest.param(
             errno.ENETUNREACH,
             CauseCode.ENDPOINT_UNREACHABLE,
-            "10.244.0.3:8080 is unreachable: no host has that address, its node is down, or a "
-            "firewall rejects packets to it",
+            "10.244.0.3:8080 is unreachable: this node has no route to it, no host has that "
+            "address, its node is down, or a firewall rejects packets to it",
             id="no-route",
         ),
         pytest.param(
@@ -86,8 +86,9 @@ SELECTING = service(selector=(("app", "web"), ("tier", "front")))
         pytest.param(
             errno.EINVAL,
             CauseCode.ENDPOINT_FAILS,
-            "10.244.0.3:8080 can't be dialled: Invalid argument",
-            id="another-error",
+            "10.244.0.3:8080 can't be dialled: Invalid argument, the error of a route of type "
+            "blackhole",
+            id="blackhole",
         ),
         pytest.param(
             errno.ECONNRESET,
@@ -113,6 +114,11 @@ def test_a_dial_that_something_forbids_has_a_hint_to_firewalls():
     numbers = errno.EPERM, errno.EACCES, errno.ENOPROTOOPT, errno.EINVAL
     hints = [dial_failed(POD, number, "").hint for number in numbers]
     assert ["firewall" in hint for hint in hints] == [True, True, True, False]
+
+
+def test_a_dial_that_found_no_route_has_the_command_that_shows_it():
+    for number in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL):
+        assert "`ip route get 10.244.0.3`" in dial_failed(POD, number, "").hint
 
 
 def test_an_endpoint_that_ends_connections_without_an_answer():
