@@ -31,7 +31,7 @@ from ..plan import PortPlan
 from ..plan.detours import Faults
 from ..plane import Group, Plane, Totals
 from ..policy import EndpointVerdict, causes
-from ..policy.endpoint_causes import UNANSWERED_S
+from ..policy.endpoint_causes import UNANSWERED_S, outside
 from ..status.failures import becomes_past, failure_of
 from ..status.port_state import judge
 from ..steering import Bind, KernelTarget
@@ -195,6 +195,8 @@ def view_endpoint(
     facts.cause = on_purpose
     if on_purpose is None:
         facts.cause, facts.is_past = failure_of(address, counters, clock, group.absent_on(address))
+        if facts.cause is not None and address.ip in group.serving.handling.found_by_name:
+            facts.cause = outside(facts.cause, address.ip)
     facts.answered_at = clock.unix(counters.dials.succeeded_at)
     show_traffic(facts, counters)
     return facts

@@ -103,3 +103,26 @@ def has_ended(cause: Cause) -> Cause:
         "pod POD and kubectl logs --previous POD show why), or a firewall rejects connections now"
     )
     return replace(cause, hint=hint)
+
+
+# The hints of others name pods, their nodes and NetworkPolicies.
+_OUTSIDE = {
+    CauseCode.ENDPOINT_REFUSES: "Compare the port of the name with the one on which its program "
+    "listens; if they agree, a firewall rejects packets to it",
+    CauseCode.ENDPOINT_SILENT: "See whether it answers other machines, and whether a firewall on "
+    "the way drops packets from this node",
+    CauseCode.ENDPOINT_UNREACHABLE: "`ip route get {ip}` on this node shows the route; if it is "
+    "right, a firewall on the way rejects packets from this node",
+    CauseCode.ENDPOINT_NO_HOST: "Compare the address with that of the host: the name may lead to a "
+    "former one",
+    CauseCode.ENDPOINT_RESETS: "Read the log of its program: it may expect TLS or another "
+    "protocol, or refuse this node's address",
+    CauseCode.ENDPOINT_SENDS_NOTHING: "Its program may hang, or wait for something else first; "
+    "endpoints that only receive (syslog, graphite) send nothing, too",
+}
+
+
+def outside(cause: Cause, ip: str) -> Cause:
+    """Return the cause of an endpoint by name, which is no pod, with a remedy for that."""
+    hint = _OUTSIDE.get(cause.code)
+    return cause if hint is None else replace(cause, hint=hint.format(ip=ip))

@@ -24,6 +24,7 @@ from userspace_proxy.model import (
     ServiceType,
     SocketAddress,
 )
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Group, Plane, PortPool
 from userspace_proxy.plane.messages import EndpointReport, GroupReport, WaitingReport
@@ -386,20 +387,19 @@ def test_one_that_is_not_usable_does_not_start():
 def test_its_traffic_is_a_copy():
     counters = EndpointCounters()
     counters.count_failure(CauseCode.ENDPOINT_REFUSES)
-    traffic = TrafficByCause()
-    show_traffic(traffic, counters)
+    show_traffic(traffic := TrafficByCause(), counters)
     counters.count_failure(CauseCode.ENDPOINT_REFUSES)
     assert (traffic.failures, traffic.failures_by_cause) == (1, {"endpoint-refuses": 1})
 
 
-def test_a_fault_on_purpose_does_not_look_like_a_failure():
+def test_a_failure_has_its_remedy_and_a_fault_on_purpose_does_not_look_like_one():
     verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, "shop/web")
     group.counters_of(POD).dials.failed(1.0, errno.ECONNREFUSED)
-    failing = view_endpoint(verdict, group, CLOCK, {POD: 2.0}, {}, {})
-    assert failing.cause.code is CauseCode.ENDPOINT_REFUSES
-    on_purpose = view_endpoint(verdict, group, CLOCK, {POD: 2.0}, {}, {POD: ["refuse"]})
-    assert on_purpose.cause.code is CauseCode.FAULT_ON_PURPOSE
-    assert str(on_purpose.cause) == "192.0.2.1:8080 has a fault on purpose: refuse"
+    assert "targetPort" in view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause.hint
+    group.serving = Serving(handling=Handling(found_by_name=(POD_A,)))
+    assert "of the name" in view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause.hint
+    one = view_endpoint(verdict, group, CLOCK, {}, {}, {POD: ["refuse"]})
+    assert str(one.cause) == "192.0.2.1:8080 has a fault on purpose: refuse"
 
 
 def leads_to(served_ports, bind=Bind.PROXY_PORT):

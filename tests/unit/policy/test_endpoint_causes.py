@@ -8,6 +8,7 @@ from userspace_proxy.policy.endpoint_causes import (
     has_ended,
     in_the_past,
     no_host,
+    outside,
     sends_nothing,
 )
 
@@ -58,3 +59,22 @@ def test_a_dial_of_an_address_without_a_host_is_named_so():
     assert cause.code is CauseCode.ENDPOINT_NO_HOST
     assert cause.sentence == "no host answers for 10.244.1.8 on its link"
     assert (cause.object, cause.count, cause.last_at) == ("10.244.1.8:8080", 2, 7.0)
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        *(
+            dial_failed(POD, number, "")
+            for number in (errno.ECONNREFUSED, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EINVAL)
+        ),
+        ABSENT,
+        resets(POD),
+        sends_nothing(POD),
+    ],
+    ids=lambda cause: str(cause.code),
+)
+def test_a_remedy_for_an_endpoint_outside_the_cluster_names_no_pod(cause):
+    hint = outside(cause, POD.ip).hint
+    assert hint
+    assert not [word for word in ("pod", "Pod", "targetPort", "NetworkPolicy") if word in hint]
