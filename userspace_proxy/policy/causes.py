@@ -20,7 +20,6 @@ from ..model import (
     Service,
     ServiceKey,
     ServicePort,
-    SliceKey,
     SocketAddress,
 )
 from ..model.slice_annotations import ANNOTATION_WEIGHT
@@ -165,26 +164,6 @@ def no_slice(service: Service, family: IPFamily, slices: Sequence[EndpointSlice]
         sentence = f"no EndpointSlice belongs to {key}, and it has no selector"
         hint = f"Create an EndpointSlice with the label kubernetes.io/service-name: {key.name}"
     return Cause(CauseCode.NO_SLICE, sentence, str(key), hint)
-
-
-def slice_elsewhere(key: ServiceKey, item: SliceKey) -> Cause:
-    """Return that a slice of another namespace names a Service that exists only in this one."""
-    return Cause(
-        CauseCode.SLICE_ELSEWHERE,
-        f"EndpointSlice {item} names this Service, from another namespace",
-        f"EndpointSlice {item}",
-        f"A slice belongs to Services of its own namespace: move it to {key.namespace}",
-    )
-
-
-def slice_orphaned(key: ServiceKey, item: SliceKey, named: str) -> Cause:
-    """Return that a slice of this namespace names a Service that doesn't exist."""
-    return Cause(
-        CauseCode.SLICE_ORPHANED,
-        f'EndpointSlice {item} names "{named}", which does not exist (did you mean "{key.name}"?)',
-        f"EndpointSlice {item}",
-        f"Set its label kubernetes.io/service-name to {key.name}",
-    )
 
 
 def slice_empty(service: Service, count: int) -> Cause:

@@ -18,8 +18,7 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, M
 from typing import TypeVar
 
 from ..cluster import PersistentMap, differing_keys
-from ..model import Cause, ServiceKey, SliceKey
-from .causes import slice_elsewhere, slice_orphaned
+from ..model import Cause, CauseCode, ServiceKey, SliceKey
 
 ORPHANS_MAX = 200
 """Names of a namespace that are considered: each has up to 64 variants, some 20 KB in all."""
@@ -123,3 +122,41 @@ def _variants(key: ServiceKey) -> Iterator[ServiceKey]:
     if len(key.name) > _VARIANT_MIN:
         for at in range(len(key.name)):
             yield ServiceKey(key.namespace, key.name[:at] + key.name[at + 1 :])
+
+
+def slice_elsewhere(key: ServiceKey, item: SliceKey) -> Cause:
+    """Return that a slice of another namespace names a Service that exists only in this one."""
+    written = _written(item)
+    which = "It belongs to the Service" if _is_mirror(item) else "A slice belongs to Services"
+    return Cause(
+        CauseCode.SLICE_ELSEWHERE,
+        f"{written} names this Service, from another namespace",
+        written,
+        f"{which} of its own namespace: move it to {key.namespace}",
+    )
+
+
+def slice_orphaned(key: ServiceKey, item: SliceKey, named: str) -> Cause:
+    """Return that a slice of this namespace names a Service that doesn't exist."""
+    written = _written(item)
+    hint = f"Set its label kubernetes.io/service-name to {key.name}"
+    if _is_mirror(item):
+        hint = f"Its name must be the Service's: {key.name}"
+    return Cause(
+        CauseCode.SLICE_ORPHANED,
+        f'{written} names "{named}", which does not exist (did you mean "{key.name}"?)',
+        written,
+        hint,
+    )
+
+
+def _is_mirror(item: SliceKey) -> bool:
+    """Return whether a slice mirrors an Endpoints object of a manifest (``model.mirroring``)."""
+    return ":" in item.name
+
+
+def _written(item: SliceKey) -> str:
+    """Return what a user has written that led to a slice."""
+    if _is_mirror(item):
+        return f"Endpoints {item.namespace}/{item.name.partition(':')[0]}"
+    return f"EndpointSlice {item}"

@@ -9,7 +9,6 @@ from userspace_proxy.model import (
     CauseCode,
     IPFamily,
     ServicePort,
-    SliceKey,
     SocketAddress,
 )
 from userspace_proxy.policy.causes import (
@@ -32,14 +31,12 @@ from userspace_proxy.policy.causes import (
     own_address,
     port_missing,
     resets,
-    slice_elsewhere,
     slice_empty,
-    slice_orphaned,
     some_lack_port,
     source_denied,
 )
 
-from ..model.samples import ALICE, CART, HTTP, service, slice_of
+from ..model.samples import ALICE, HTTP, service, slice_of
 
 POD = SocketAddress("10.244.0.3", 8080)
 WITHOUT_SELECTOR = service()
@@ -212,25 +209,6 @@ def test_clients_that_are_not_admitted_are_outside_some_networks(networks, sente
 )
 def test_a_service_without_endpoints_is_explained_by_its_slices(cause, sentence, hint):
     assert (cause.sentence, cause.object, cause.hint) == (sentence, "shop/cart", hint)
-
-
-def test_a_slice_that_cannot_be_matched_is_the_object_of_its_cause():
-    elsewhere = slice_elsewhere(CART, SliceKey("web", "cart-1"))
-    assert elsewhere.sentence == (
-        "EndpointSlice web/cart-1 names this Service, from another namespace"
-    )
-    assert (elsewhere.object, elsewhere.hint) == (
-        "EndpointSlice web/cart-1",
-        "A slice belongs to Services of its own namespace: move it to shop",
-    )
-    orphaned = slice_orphaned(CART, SliceKey("shop", "cart-1"), "carts")
-    assert orphaned.sentence == (
-        'EndpointSlice shop/cart-1 names "carts", which does not exist (did you mean "cart"?)'
-    )
-    assert (orphaned.object, orphaned.hint) == (
-        "EndpointSlice shop/cart-1",
-        "Set its label kubernetes.io/service-name to cart",
-    )
 
 
 @pytest.mark.parametrize(
