@@ -34,10 +34,10 @@ def why_no_name_serves(state: ServiceState, port: ServicePort, family: IPFamily)
     """Return why a Service port without endpoints has none by name; None: it asks for none."""
     named = [item for item in state.slices if isinstance(item, ResolvedSlice | NameSlice)]
     if not named:
-        if state.service.selector:
-            return None
         if mistake := _mistake(state):
             return not_followed(mistake)
+        if state.service.selector:
+            return None
         if not state.service.handling.names:
             return None
         host = state.service.handling.names[0].host
@@ -82,11 +82,17 @@ def needs_nodes(state: ServiceState) -> bool:
 
 def _mistake(state: ServiceState) -> str:
     """Return why the annotation gives a Service no endpoint; empty if it isn't the annotation."""
-    if any(item.endpoints for item in state.slices):
+    # Of a Service with a selector, slices are its pods', also without endpoints.
+    if any(item.endpoints or state.service.selector for item in state.slices):
         return ""
     request = read_request(state)
     notes = (*state.service.notes, *(request.notes if request is not None else ()))
-    return first_note("endpoints", notes)
+    return first_note("endpoints", notes) or next(filter(_is_misspelt, notes), "")
+
+
+def _is_misspelt(note: str) -> bool:
+    """Return whether a note is about an annotation that was probably meant to be this one."""
+    return f"(did you mean {DOMAIN}endpoints?)" in note
 
 
 def _has(item: EndpointSlice, port: ServicePort) -> bool:

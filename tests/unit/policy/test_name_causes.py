@@ -13,6 +13,7 @@ from userspace_proxy.model import (
     SliceKey,
     SlicePort,
 )
+from userspace_proxy.model.annotations import DOMAIN, unknown_notes
 from userspace_proxy.model.endpoint_names import (
     NO_DNSPYTHON,
     EndpointName,
@@ -127,7 +128,7 @@ def test_a_service_without_names_has_none():
 
 
 def test_with_a_selector_its_pods_are_the_cause():
-    assert why(selector=(("app", "db"),)) is None
+    assert why(names=(), selector=SELECTOR) is None
 
 
 def test_where_no_proxy_runs_names_are_not_looked_up_yet():
@@ -138,6 +139,8 @@ def test_where_no_proxy_runs_names_are_not_looked_up_yet():
 
 NOTE = "annotation userspace-proxy.io/endpoints: "
 UNREAD = f"{NOTE}'{HOST}' is not a name with a port (write HOST:PORT): no endpoint is found by name"
+MISSPELT = unknown_notes({f"{DOMAIN}endpoint": ""}, [f"{DOMAIN}endpoints"])[0]
+SELECTOR = (("app", "db"),)
 
 
 @pytest.mark.parametrize("port", [SQL, REST])
@@ -147,14 +150,27 @@ def test_a_name_without_its_port_of_several_is_the_mistake_of_each(port):
     assert (cause.code, str(cause)) == (CauseCode.NOT_FOLLOWED, f"{NOTE}{HOST}:5432: {said}")
 
 
-def test_an_annotation_that_cannot_be_read_is_the_mistake():
-    assert str(why(names=(), notes=("another note", UNREAD))) == UNREAD
+@pytest.mark.parametrize("note", [UNREAD, MISSPELT])
+def test_an_annotation_that_cannot_be_read_is_the_mistake(note):
+    assert str(why(names=(), notes=("another note", note))) == note
+
+
+def test_a_name_is_the_mistake_of_a_service_with_a_selector():
+    cause = why(selector=SELECTOR, cluster_ips=("10.96.0.1",))
+    assert str(cause).startswith(f"{NOTE}the Service has a selector")
 
 
 def test_an_annotation_is_no_cause_where_endpoints_come_from_elsewhere():
     plain = EndpointSlice(SliceKey("shop", "a"), KEY, V4, (), (Endpoint("192.0.2.1"),))
     assert why(plain, names=(), notes=(UNREAD,)) is None
-    assert why(names=(), notes=(UNREAD,), selector=(("app", "db"),)) is None
+    empty = EndpointSlice(SliceKey("shop", "a"), KEY, V4, (), ())
+    assert why(empty, names=(), notes=(UNREAD,), selector=SELECTOR) is None
+    assert why(names=(), notes=("another note",), selector=SELECTOR) is None
+
+
+@pytest.mark.parametrize("note", [UNREAD, MISSPELT])
+def test_an_annotation_is_the_cause_where_a_selector_has_no_slices_either(note):
+    assert str(why(names=(), notes=("another note", note), selector=SELECTOR)) == note
 
 
 def test_a_slice_of_names_without_a_name_is_empty():
