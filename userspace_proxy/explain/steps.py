@@ -16,6 +16,7 @@ from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
 from ..model import Cause, CauseCode
 from ..status.path_words import counted_in_words, path_in_words, probes_in_words
 from ..status.units import (
+    capitalised,
     ejected_in_words,
     plural,
     seconds_in_words,
@@ -87,7 +88,8 @@ def explain(
     parts = [PathPart("", tuple(whole))] if whole else []
     if subject.node is not None:
         parts.append(PathPart(_NODE, tuple(_node(subject.node, subject))))
-    parts += [PathPart(_title(port), tuple(_port(port, subject, client, dials))) for port in ports]
+    of_ports = [PathPart(_title(p), tuple(_port(p, subject, client, dials))) for p in ports]
+    parts += of_ports
     if dials is not None and not asked.can_dial:
         parts.append(PathPart("", (UNREACHED,)))
     steps = [step for part in parts for step in part.steps]
@@ -100,6 +102,7 @@ def explain(
         level=level,
         sentence="".join(
             (
+                _which(worst, ports, of_ports),
                 _sentence(worst, ports, subject),
                 _further_notes(steps, worst),
                 "; nothing was dialled" if UNREACHED in steps else "",
@@ -151,6 +154,18 @@ def _worst(parts: Sequence[PathPart], *, is_served: bool) -> PathStep | None:
                 if step.level is level:
                     return step
     return None
+
+
+def _which(worst: PathStep | None, ports: Sequence[PortFacts], parts: Sequence[PathPart]) -> str:
+    """Return which port or family the sentence is about, where another one is served; or empty."""
+    of_worst = (p for p, part in zip(ports, parts, strict=True) if worst in part.steps)
+    one = next(of_worst, None)
+    if one is None or all(port is one or port.state.is_problem for port in ports):
+        return ""
+    names = [f"port {one.port}"] if any(port.port != one.port for port in ports) else []
+    families = [one.family] if any(port.family != one.family for port in ports) else []
+    words = ", ".join((*names, *families))
+    return f"{capitalised(words)}: " if words else ""
 
 
 def _sentence(worst: PathStep | None, ports: Sequence[PortFacts], subject: Subject) -> str:

@@ -76,6 +76,21 @@ def test_the_worst_step_is_the_sentence():
     assert explanation.next.endswith("status.podIP=10.244.1.8")
 
 
+@pytest.mark.parametrize(
+    ("changes", "which"),
+    [
+        pytest.param({"port": "metrics"}, "Port metrics: ", id="port"),
+        pytest.param({"family": "IPv6"}, "IPv6: ", id="family"),
+        pytest.param({"port": "metrics", "family": "IPv6"}, "Port metrics, IPv6: ", id="both"),
+    ],
+)
+def test_the_sentence_names_the_port_or_family_where_another_one_is_served(changes, which):
+    dead = replace(make_port(endpoints=(make_dead_endpoint("10.244.1.8:80"),)), **changes)
+    alone, beside = explain(make_subject(dead)), explain(make_subject(make_port(), dead))
+    assert beside.sentence == f"{which}{alone.sentence}"
+    assert alone.sentence.startswith("Clients fail: ")
+
+
 def test_an_endpoint_has_its_cause_how_often_and_when_and_what_it_served():
     dead = make_dead_endpoint("10.244.1.8:80", connections=20, sent_bytes=9, node="node-b")
     subject = make_subject(make_port(endpoints=(make_endpoint("10.244.1.7:80"), dead)))
