@@ -61,13 +61,6 @@ class _Ports:
         return len(EPHEMERAL_PORTS)
 
 
-class _Present:
-    """Part of AbsentHosts: a simulated network has no neighbour table."""
-
-    def includes(self, _ip: str) -> bool:
-        return False
-
-
 def modules() -> list[ModuleType]:
     """Return the modules of the data plane."""
     names = [each.name for each in pkgutil.iter_modules(userspace_proxy.dataplane.__path__)]
@@ -94,9 +87,10 @@ def installed(kernel: Kernel, rng: Random, constants: Mapping[str, int]) -> Iter
             setattr(fake, function, getattr(kernel, function))
         fakes[name] = fake
     others = {
-        "ABSENT_HOSTS": _Present(),
         "EPHEMERAL": _Ports(),
         "_return_freed_memory": _nothing,
+        # A simulated network has no neighbour table.
+        "has_no_host": lambda _ip: False,
         "random": rng,
         **constants,
     }
