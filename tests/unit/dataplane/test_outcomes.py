@@ -163,7 +163,7 @@ def test_a_host_is_looked_for_only_after_silence(group):
     assert group.outcomes.failed(POD_B, errno.ETIMEDOUT, 0.0) is CauseCode.ENDPOINT_SILENT
 
 
-@pytest.mark.parametrize("number", [111, 110, 113, 104, 13, 97], ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", [111, 110, 113, 112, 104, 13, 97], ids=errno.errorcode.get)
 def test_a_failed_dial_has_one_code_for_all_observers(group, number):
     """What is counted, what the state of the Service port shows, and what a connection has."""
     code = group.outcomes.failed(POD_A, number, 0.0)
