@@ -188,6 +188,9 @@ async def test_it_has_a_bounded_number_of_rows(screen):
         screen.observing.deliver([one()] * 50)
         await until(lambda: not next(iter(screen.observing._watchers))._ring)
     await expect(rows(page)).to_have_count(200)
+    # What follows is less than a screen below the list's beginning.
+    height = "document.querySelector('.connection-scroll').offsetHeight / innerHeight"
+    assert await page.evaluate(height) < 1
 
 
 async def test_it_is_accessible(screen):
