@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import re
 import socket
 import subprocess
 import weakref
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from userspace_proxy.embedding.arguments import is_address
-from userspace_proxy.errors import SandboxError
 
 from .node_process import NodeProcess
 from .places import family_of
@@ -31,10 +29,6 @@ Dialled = ProxiedService | str | tuple[str, int]
 _TIMEOUT_S = 5.0
 _RUN_TIMEOUT_S = 30.0
 _EXPECTED = "expected a Service, host:port, or a tuple of both"
-# What programs write when a name isn't found: those of the C library, curl, busybox, Node.js, Go.
-_NO_NAME = re.compile(
-    r"name or service not known|resol|bad address|ENOTFOUND|EAI_AGAIN|no such host", re.IGNORECASE
-)
 _TYPES = {"TCP": socket.SOCK_STREAM, "UDP": socket.SOCK_DGRAM}
 
 
@@ -159,15 +153,9 @@ class NetworkClient:
         Raises:
             SandboxError: It failed, with the last line of its output, or took too long.
         """
-        try:
-            return self.pod.run(
-                argv, input=input, check=check, timeout=timeout_s, env=env, files=self._files
-            )
-        except SandboxError as exc:
-            if self._files or not _NO_NAME.search(exc.message):
-                raise
-            hint = "without dnspython names don't resolve here: pip install dnspython"
-            raise SandboxError(exc.message, hint=hint) from exc
+        return self.pod.run(
+            argv, input=input, check=check, timeout=timeout_s, env=env, files=self._files
+        )
 
     def close(self) -> None:
         """Close its sockets, which would keep the pod's namespace alive. Idempotent."""

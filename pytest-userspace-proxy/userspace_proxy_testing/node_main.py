@@ -10,7 +10,6 @@ Rule 2: only the main thread enters other namespaces, and only to create a socke
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import pickle
 import socket
@@ -43,7 +42,6 @@ class NodeProxy(ProxyWithDecisions):
     """
 
     def __init__(self, address: str) -> None:
-        has_dns = importlib.util.find_spec("dns") is not None
         super().__init__(
             steering="local" if nftables.missing() else "nftables",
             options=Options(
@@ -53,7 +51,7 @@ class NodeProxy(ProxyWithDecisions):
                 cluster_networks=tuple(POD_CIDR.split(",")),
                 is_own_namespace=True,
                 preserves_client_address=True,
-                dns=(address, _DNS_PORT) if has_dns else None,
+                dns=(address, _DNS_PORT),
             ),
         )
 

@@ -106,12 +106,6 @@ class NodeProcess:
         decisions: Sequence[Decision] = self.call(PROXY, "decisions_of", service)
         return decisions
 
-    @property
-    def dns_address(self) -> SocketAddress | None:
-        """Where names of Services are answered by DNS; None: dnspython isn't installed."""
-        address: SocketAddress | None = self.call(PROXY, "dns_address")
-        return address
-
     def call(self, target: Reference, name: str, *arguments: Any, **keywords: Any) -> Any:
         """Call a method of an object in the process; return its result, or raise its exception.
 

@@ -166,8 +166,6 @@ class ServiceNetwork(Services):
     def _files(self, namespace: str) -> Mapping[str, Path]:
         """Return what programs in a namespace see of the resolver's configuration."""
         folder = self._folder / namespace
-        if self._running().dns_address is None:
-            return {}
         folder.mkdir(exist_ok=True)
         return write_resolver_files(folder, str(self.sandbox.node.ip), namespace)
 

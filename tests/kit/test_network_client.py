@@ -5,7 +5,6 @@ import pytest
 
 from userspace_proxy.errors import SandboxError
 from userspace_proxy_testing.backends import echo
-from userspace_proxy_testing.network_client import NetworkClient
 
 
 def test_it_gets_pages_by_address_and_by_name(network):
@@ -91,15 +90,6 @@ def test_a_program_that_fails_is_an_error_unless_its_status_is_wanted(network):
     with pytest.raises(SandboxError, match="no such page; status 22"):
         network.client().run(failing)
     assert network.client().run(failing, check=False).returncode == 22
-
-
-def test_without_a_dns_server_the_error_of_a_program_names_what_is_missing(network):
-    client = network.client()
-    bare = NetworkClient("bare", client.pod, network._process, namespace="default", files={})
-    with pytest.raises(SandboxError, match=r"status 2 \(without dnspython names don't resolve"):
-        bare.run(["sh", "-c", "echo 'web: Name or service not known' >&2; exit 2"])
-    with pytest.raises(SandboxError, match=r"status 2$"):
-        bare.run(["sh", "-c", "exit 2"])
 
 
 def test_its_text_shows_where_it_is(network):

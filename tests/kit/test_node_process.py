@@ -51,10 +51,6 @@ def test_names_that_are_unknown_are_an_error(process):
         process.look_up("web.shop.svc.cluster.local", 80, TCP, "default")
 
 
-def test_it_answers_dns_on_the_node(sandbox, process):
-    assert process.dns_address == (str(sandbox.node.ip), 53)
-
-
 def test_calls_of_several_threads_get_their_own_answers(sandbox, process):
     def ask(number):
         name = f"web-{number}"

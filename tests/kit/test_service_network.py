@@ -188,7 +188,7 @@ def test_a_proxy_that_did_not_end_by_itself_is_an_error():
 def test_a_process_that_is_left_is_an_error(monkeypatch, tmp_path):
     # A reaper that kills nothing.
     idle = tmp_path / "reaper.py"
-    idle.write_text("")
+    idle.write_text("import sys; sys.stdin.read()")
     monkeypatch.setattr(holder, "REAPER", idle)
     own = ServiceNetwork()
     own.start()

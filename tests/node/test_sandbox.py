@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import venv
 from hashlib import sha256
 from pathlib import Path
 from textwrap import dedent
@@ -368,11 +369,11 @@ def readable_packages():
         yield folder
 
 
-def start_owner(prefix, packages):
+def start_owner(prefix, packages, python=None):
     """Start a process that owns a sandbox; return it and what it says of itself."""
     client = Path(packages, Path(CLIENT[-1]).relative_to(ROOT / "pytest-userspace-proxy"))
     owner = subprocess.Popen(
-        [*prefix, readable_python(prefix), "-c", dedent(OWNER), client],
+        [*prefix, python or readable_python(prefix), "-c", dedent(OWNER), client],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -391,6 +392,19 @@ def test_a_killed_owner_ends_everything_while_its_forked_child_lives(user, reada
         assert all_gone(watched)
     assert said["answer"] == "web\n"
     assert said["rootless"] is needs_user_namespace(0 if user else effective_capabilities())
+
+
+def test_a_killed_owner_ends_everything_after_its_environment_was_removed(tmp_path):
+    for package in (ROOT / "userspace_proxy", Path(userspace_proxy_testing.__file__).parent):
+        shutil.copytree(package, tmp_path / package.name)
+    # With an interpreter of its own, which is removed, too.
+    venv.create(tmp_path / "venv", symlinks=False)
+    owner, said = start_owner((), str(tmp_path), tmp_path / "venv/bin/python")
+    watched = [os.pidfd_open(pid) for pid in said["pids"]]
+    shutil.rmtree(tmp_path)
+    with owner:
+        owner.send_signal(signal.SIGKILL)
+        assert all_gone(watched)
 
 
 def test_forbidden_user_namespaces_are_an_error_with_a_remedy():

@@ -69,6 +69,10 @@ def test_the_first_line_has_the_cause(testbed, case):
         return case.says.format(**places) in first
 
     wait_for(f"“{case.says.format(**places)}”", says, deadline_s=20.0, hint=lambda: "\n".join(said))
+    # One code for one failure: what is counted, and what is shown.
+    for endpoint in (e for port in agent.status()["ports"] for e in port["endpoints"]):
+        counted = endpoint["failures_by_cause"]
+        assert not counted or [*counted] == [endpoint["cause"]["code"]], endpoint
     text = "\n".join(said)
     assert not [words for words in case.never if words.format(**places) in text], text
     assert case.hint in text, text

@@ -85,6 +85,65 @@ async def test_which_client_calls_which_service_is_a_table(screen):
     await expect(edges.last).to_have_text("others3")
 
 
+LONG = "averylongnameofsixtythreelettersasmanyaskubernetesletsanobjecthave"
+USUAL = one(
+    client="10.244.12.103:41234",
+    client_pod="shop/frontend-6d4b7c9f5-x7x2p",
+    service="shop/checkout-service:http",
+    endpoint="10.244.12.104:8080",
+    failed=(DEAD,),
+)
+LONGEST = one(
+    client_pod=f"{LONG}/{LONG}",
+    service=f"{LONG}/{LONG}:{LONG}",
+    endpoint="[2001:db8:1234:5678:9abc:def0:1234:5678]:65535",
+)
+# Both tables: cells whose content is wider, and those that another one overlaps.
+OVERLAPS = """
+() => {
+  const isShown = (e) => e.closest("thead")?.offsetWidth !== 1;
+  const cells = [...document.querySelectorAll(".connections td, .connections th")].filter(isShown);
+  const boxes = cells.map(e => e.getBoundingClientRect()).map(
+    ({left, right, top, bottom}) => ({left, right, top, bottom}));
+  const wide = cells.filter(e => e.scrollWidth > e.clientWidth + 1);
+  const meets = (a, b) => a.left < b.right - 1 && b.left < a.right - 1
+    && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+  const over = cells.filter((_, n) => boxes.some((b, m) => m !== n && meets(boxes[n], b)));
+  return [...wide, ...over].map(e => e.outerHTML);
+}
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1000, 1285, 1600])
+@pytest.mark.parametrize(
+    "record", [pytest.param(USUAL, id="usual"), pytest.param(LONGEST, id="longest")]
+)
+async def test_no_column_overlaps_another(screen, width, record):
+    await screen.page.set_viewport_size({"width": width, "height": 900})
+    screen.observing.add_calls([Calls(record.service, record.client_pod, 12_345_678)], 3)
+    page = await opened(screen)
+    screen.observing.deliver([record, one()])
+    await expect(rows(page)).to_have_count(2)
+    assert await page.evaluate("document.documentElement.scrollWidth") <= width
+    assert await page.evaluate(OVERLAPS) == []
+
+
+@pytest.mark.parametrize("width", [1000, 1285, 1600])
+async def test_usual_names_are_on_one_line(screen, width):
+    await screen.page.set_viewport_size({"width": width, "height": 900})
+    page = await opened(screen)
+    screen.observing.deliver([USUAL])
+    cells = rows(page).first.locator("td")
+    for n, name in enumerate((USUAL.client_pod, USUAL.service, USUAL.endpoint), 1):
+        await expect(cells.nth(n)).to_have_text(name)
+    lines = await cells.evaluate_all(
+        "all => all.slice(1, 4).map(e => {"
+        " const r = document.createRange(); r.selectNodeContents(e);"
+        " return r.getClientRects().length; })"
+    )
+    assert lines == [1, 1, 1]
+
+
 async def test_it_shows_what_its_form_selects(screen):
     page = await opened(screen)
     await page.locator("#connections-form [name=service]").fill("shop/web")
@@ -129,6 +188,9 @@ async def test_it_has_a_bounded_number_of_rows(screen):
         screen.observing.deliver([one()] * 50)
         await until(lambda: not next(iter(screen.observing._watchers))._ring)
     await expect(rows(page)).to_have_count(200)
+    # What follows is less than a screen below the list's beginning.
+    height = "document.querySelector('.connection-scroll').offsetHeight / innerHeight"
+    assert await page.evaluate(height) < 1
 
 
 async def test_it_is_accessible(screen):

@@ -59,6 +59,31 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class Slower:
+    """More observations of a histogram above one of its bounds, in seconds."""
+
+    name: str
+    bound: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+    def read(self, observed: Observed) -> float:
+        """Part of Evidence."""
+        labels = dict(self.labels)
+        within = read_metric(observed.agent, f"{self.name}_bucket", labels | {"le": self.bound})
+        return read_metric(observed.agent, f"{self.name}_count", labels) - within
+
+    def find(self, observed: Observed, before: object) -> str:
+        """Part of Evidence."""
+        assert isinstance(before, float)
+        now = self.read(observed)
+        what = f"`{self.name}` above {self.bound} s"
+        return f"metric {what} {before:g} → {now:g}" if now > before else ""
+
+    def __str__(self) -> str:
+        return f"observations of {self.name} above {self.bound} s"
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """A problem on the page and in ``/api/v1/status``, which contains this text."""
 

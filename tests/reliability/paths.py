@@ -11,7 +11,7 @@ from userspace_proxy_testing.sandbox import SandboxNode
 
 from .crowds import holding
 from .endpoints import EJECTED, FAILURES, OF_WEB, ONE_OF_TWO
-from .evidence import LogLine, Metric, Problem
+from .evidence import LogLine, Metric, Problem, Slower
 from .link import Link
 from .relay import Conditions
 from .rig import Rig
@@ -20,9 +20,8 @@ from .row import Group, Limits
 GROUP = Group("Ways to endpoints")
 
 NO_LATENCY = (
-    "that an operator sees a slow endpoint: there is no metric of latency, only more open "
-    "connections; the other endpoint doesn't get more of the clients, either, unless the Service "
-    "balances by connections"
+    "that the metric names the slow endpoint: `observe --slow=0.1s` does; nor that the other one "
+    "gets more of the clients, unless the Service balances by connections"
 )
 HELD, PORTS = 50, 200
 
@@ -40,7 +39,7 @@ class RelayedRig(Rig):
     "endpoint-slow",
     "packets to and from one of two endpoints take 100 ms each",
     Limits(slowest_s=2.0),
-    [Metric("connections_active", OF_WEB)],
+    [Slower("connect_duration_seconds", "0.1", OF_WEB)],
     rig=RelayedRig,
     not_promised=NO_LATENCY,
 )

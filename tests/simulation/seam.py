@@ -61,6 +61,13 @@ class _Ports:
         return len(EPHEMERAL_PORTS)
 
 
+class _Present:
+    """Part of AbsentHosts: a simulated network has no neighbour table."""
+
+    def includes(self, _ip: str) -> bool:
+        return False
+
+
 def modules() -> list[ModuleType]:
     """Return the modules of the data plane."""
     names = [each.name for each in pkgutil.iter_modules(userspace_proxy.dataplane.__path__)]
@@ -86,7 +93,13 @@ def installed(kernel: Kernel, rng: Random, constants: Mapping[str, int]) -> Iter
         for function in functions:
             setattr(fake, function, getattr(kernel, function))
         fakes[name] = fake
-    others = {"EPHEMERAL": _Ports(), "_return_freed_memory": _nothing, "random": rng, **constants}
+    others = {
+        "ABSENT_HOSTS": _Present(),
+        "EPHEMERAL": _Ports(),
+        "_return_freed_memory": _nothing,
+        "random": rng,
+        **constants,
+    }
     undo: list[tuple[ModuleType, str, Any]] = []
     for module in modules():
         for name, value in {**fakes, **others}.items():

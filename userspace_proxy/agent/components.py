@@ -30,7 +30,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     options, source, steering, sync = core.options, core.source, core.steering, core.sync
     plane, served_ports, progress = core.plane, core.served_ports, core.sync.progress
     last_state = LastState(sync, source, options)
-    names_of_endpoints = EndpointNames(sync, source.kind, options)
+    names_of_endpoints = EndpointNames(sync, last_state.publish, source.kind, options)
 
     yield PlaneComponent(plane, progress, core.observation)
     yield core.node
@@ -54,6 +54,6 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
             yield FirewallWatch(steering.name, options.proxy_ports)
     if (write := options.write_addresses) is not None:
         yield AddressPrinter(progress, served_ports, steering.bind, write)
-    yield SourceComponent(source, lambda new: last_state.publish(names_of_endpoints.derive(new)))
+    yield SourceComponent(source, names_of_endpoints.publish)
     # Last, because what fails before leaves the node to the last process.
     yield Relief(core.predecessors, progress, plane, options)

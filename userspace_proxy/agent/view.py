@@ -31,6 +31,7 @@ from ..plan import PortPlan
 from ..plan.detours import Faults
 from ..plane import Group, Plane, Totals
 from ..policy import EndpointVerdict, causes
+from ..policy.endpoint_causes import UNANSWERED_S
 from ..status.failures import becomes_past, failure_of
 from ..status.port_state import judge
 from ..steering import Bind, KernelTarget
@@ -110,6 +111,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
         group.revision,
         now - group.out_of_ports_at < _RECENT_S,
         now - group.out_of_client_ports_at < _RECENT_S,
+        _is_just_asked(group, now),
         (served.not_listening, served.unsteered),
         served.wake_problem,
         (served.path, served.steered),
@@ -145,18 +147,28 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.turned_away = _turned_away(plan, group, clock)
     facts.is_out_of_ports = now - group.out_of_ports_at < _RECENT_S
     facts.is_out_of_client_ports = now - group.out_of_client_ports_at < _RECENT_S
-    facts.state = judge(facts)
+    facts.state = judge(facts, is_just_asked=_is_just_asked(group, now))
     return facts
+
+
+def _is_just_asked(group: Group, now: float) -> bool:
+    return now - group.asked_at < UNANSWERED_S
 
 
 def _turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause, ...]:
     admits = plan.serving.admits
-    if admits is None or group.denied_at is None:
+    if admits is None:
         return ()
-    first_at, last_at = map(clock.unix, group.denied_at)
     why = plan.cause if plan.is_dropping else None
-    cause = why or causes.source_denied(admits)
-    return (replace(cause, count=group.counters.denied, first_at=first_at, last_at=last_at),)
+    words = (
+        (group.denials.present, why or causes.source_denied(admits)),
+        (group.denials.former, causes.source_was_denied()),
+    )
+    return tuple(
+        replace(cause, count=count, first_at=clock.unix(first_at), last_at=clock.unix(last_at))
+        for (count, first_at, last_at), cause in words
+        if count
+    )
 
 
 def view_endpoint(

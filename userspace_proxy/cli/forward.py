@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigError, UserspaceProxyError
 from ..loops import loop_factory
 from ..model import ServiceKey
+from ..model.endpoint_names import INSTALL_DNSPYTHON, NO_DNSPYTHON
 from .command import DONE, Given
 from .explain import find_kubeconfig
 from .forward_text import ForwardedPort, render_changes, render_left_out, render_start
@@ -160,7 +161,7 @@ def _head(source: ForwardSource) -> str:
 
 def _dns(proxy: Proxy, shown: Iterable[str]) -> str:
     if proxy.dns_address is None:
-        return "names are not served: dnspython is not installed (pip install .[dns])"
+        return f"names are not served: {NO_DNSPYTHON} ({INSTALL_DNSPYTHON})"
     ip, port = proxy.dns_address
     name = next((name.partition(":")[0] for name in shown), "NAME.NAMESPACE")
     return f"names by DNS:  dig @{ip} -p {port} {name}.svc.cluster.local"

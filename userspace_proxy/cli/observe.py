@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 from urllib.parse import urlencode
 
-from ..errors import ConfigError, UserspaceProxyError
+from ..config.flags import parsed
+from ..config.values import parse_address
+from ..errors import UserspaceProxyError
 from ..facts.connection import read_connection
-from ..model import parse_ip
 from ..model.durations import parse_duration
 from ..status.connection_words import line_of
 from .admin import AdminAddress, find_admin
@@ -55,13 +56,10 @@ def _query(given: Given) -> dict[str, str]:
     query = {"service": given.arguments[0] if given.arguments else ""}
     query |= {name: "yes" for name in ("failed", "saved") if given.is_on(name)}
     if slow := given.values.get("slow"):
-        parse_duration(slow)
+        parsed("slow", slow, parse_duration)
         query["slow"] = slow
     if client := given.values.get("from"):
-        try:
-            query["from"] = parse_ip(client)
-        except ValueError as exc:
-            raise ConfigError(f"--from: {exc}") from None
+        query["from"] = str(parsed("from", client, parse_address))
     return query
 
 

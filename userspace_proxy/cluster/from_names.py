@@ -1,7 +1,7 @@
 """Endpoints of Services by name: slices with the addresses that DNS has answered.
 
     source ──snapshot──▶ EndpointsByName ──snapshot with slices of addresses──▶ rounds
-    DNS ────lookups────▶ (host_table)
+    DNS ────lookups────▶ (host_table)         in turns: a Service takes some 50 µs
 
 Rule 1: a name is looked up only where the operator has allowed it, or a name above it.
 Rule 2: an address that is forbidden (``forbidden``) is no endpoint, whatever a name resolves to.
@@ -13,7 +13,7 @@ the Services and names that change.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..model import Endpoint, EndpointSlice, IPFamily, ServiceKey, SliceKey
@@ -53,7 +53,9 @@ class EndpointsByName:
         """The names to look up."""
         self._allowed = tuple(allowed)
         self._forbidden = forbidden
-        self._source = self._last = Snapshot(_NOTHING)
+        self.last = Snapshot(_NOTHING)
+        """What followed from the snapshot of the source at the end of the last turns."""
+        self._source = self.last
         self._changes = 0
         """How many snapshots differ from those of the source by lookups alone."""
         self._requests: dict[ServiceKey, NameRequest] = {}
@@ -61,7 +63,20 @@ class EndpointsByName:
         self._touched: set[ServiceKey] = set()
 
     def derive(self, snapshot: Snapshot) -> Snapshot:
-        """Return a snapshot of the source with the slices that follow from names."""
+        """Return a snapshot of the source with the slices that follow from names, at once."""
+        for _ in self.turns(snapshot):
+            pass
+        return self.last
+
+    def turns(self, snapshot: Snapshot) -> Iterator[None]:
+        """Derive the slices in turns; :attr:`last` has them at their end.
+
+        What is learnt between two turns may be in the next snapshot only, and no turns may begin
+        before the end of these.
+
+        Args:
+            snapshot: That of the source; the same again: with what has been learnt since.
+        """
         old, self._source = self._source, snapshot
         changed = differing_keys(old.services, snapshot.services)
         gone = {key for key in changed if key not in snapshot.services}
@@ -74,10 +89,17 @@ class EndpointsByName:
                 self._touched.add(key)
             elif self._requests.pop(key, None) is not None:
                 self._touched.add(key)
-        return self._update(changed, gone, is_other=snapshot is not old)
+            yield
+        touched, self._touched = self._touched, set()
+        derived: dict[ServiceKey, ServiceState] = {}
+        for key in (yield from self._share(touched)):
+            if key in self._requests:
+                derived[key] = self._derive(key)
+                yield
+        self._update(changed, gone, derived, is_other=snapshot is not old)
 
     def learn(self, host: str, lookup: Lookup, now: float, wall: float) -> bool:
-        """Take the result of a lookup; returns whether :meth:`again` gives another snapshot.
+        """Take the result of a lookup; returns whether another snapshot follows from it.
 
         Args:
             now: Monotonic seconds.
@@ -92,10 +114,6 @@ class EndpointsByName:
         """Judge all addresses again: those of this node have changed."""
         self._forbidden.look_again()
         self._touched.update(*self._shares.users.values())
-
-    def again(self) -> Snapshot:
-        """Return the last snapshot of the source with what has been learnt since."""
-        return self._update((), (), is_other=False)
 
     def _follow(self, old: Snapshot, new: Snapshot, changed: Collection[ServiceKey]) -> None:
         """Follow what is forbidden, and touch the Services that this may concern."""
@@ -113,28 +131,26 @@ class EndpointsByName:
                 self._touched.update(users)
 
     def _update(
-        self, changed: Collection[ServiceKey], gone: Collection[ServiceKey], *, is_other: bool
-    ) -> Snapshot:
-        source, have = self._source, self._last.services
-        derived: dict[ServiceKey, ServiceState] = {}
-        if self._touched:
-            touched, self._touched = self._touched, set()
-            for key in self._share(touched):
-                if key in self._requests:
-                    derived[key] = self._derive(key)
+        self,
+        changed: Collection[ServiceKey],
+        gone: Collection[ServiceKey],
+        derived: Mapping[ServiceKey, ServiceState],
+        *,
+        is_other: bool,
+    ) -> None:
+        source, have = self._source, self.last.services
         services = source.services
         if self._requests:
-            put = {key: services[key] for key in changed if key not in gone} | derived
+            put = {key: services[key] for key in changed if key not in gone} | dict(derived)
             put = {key: state for key, state in put.items() if have.get(key) is not state}
             services = _changed(have, put, gone) if put or gone else have
         if not is_other and services is have:
-            return self._last
+            return
         self._changes += not is_other
         revision = source.revision + self._changes
-        self._last = source
+        self.last = source
         if services is not source.services or revision != source.revision:
-            self._last = replace(source, services=services, revision=revision)
-        return self._last
+            self.last = replace(source, services=services, revision=revision)
 
     def _derive(self, key: ServiceKey) -> ServiceState:
         request, claimed = self._requests[key], self._shares.of(key)
@@ -159,7 +175,7 @@ class EndpointsByName:
             replace(service, handling=handling, notes=(*service.notes, *request.notes)),
             tuple(slices[name] for name in sorted(slices)),
         )
-        old = self._last.services.get(key)
+        old = self.last.services.get(key)
         return old if old is not None and old == derived else derived
 
     def _resolve(
@@ -196,10 +212,13 @@ class EndpointsByName:
             problems=tuple(problems),
         )
 
-    def _share(self, touched: Collection[ServiceKey]) -> set[ServiceKey]:
+    def _share(self, touched: Collection[ServiceKey]) -> Generator[None, None, set[ServiceKey]]:
         """Have the names of these Services looked up; return them, and those that this concerns."""
-        asked = {key: self._wanted(key) for key in sorted(touched)}
-        moved = self._shares.change(asked)
+        asked: dict[ServiceKey, list[str]] = {}
+        for key in sorted(touched):
+            asked[key] = self._wanted(key)
+            yield
+        moved = yield from self._shares.turns(asked)
         hosts = {claim.host for claim in moved}
         hosts.update(host for key in touched for host in self._shares.of(key))
         for host in hosts:

@@ -82,8 +82,8 @@ def read_request(state: ServiceState) -> NameRequest | None:
             plain.append(item)
     notes: list[str] = []
     if service.handling.names and not is_earlier:
-        for made in _of_annotation(service, notes):
-            _add(named, made)
+        # No slice of an object has the key of one of these.
+        named.update((made.key, made) for made in _of_annotation(service, notes))
     return NameRequest(state, tuple(plain), tuple(named.values()), families, tuple(notes))
 
 
@@ -133,29 +133,32 @@ def _before_derivation(item: EndpointSlice, host: str) -> NameSlice:
 
 
 def _of_annotation(service: Service, notes: list[str]) -> Iterator[NameSlice]:
-    """Yield the slices of names that an annotation asks for, and add what it can't have."""
+    """Yield a slice of names for each port that an annotation names, and add what it can't have."""
     if service.selector:
         why = "the Service has a selector, so its pods are its endpoints"
         notes.append(f"{_ANNOTATION}: {why}: no endpoint is found by name")
         return
     ports = {port.name: port for port in service.ports}
+    hosts: dict[tuple[str, int], list[str]] = {}
     for name in service.handling.names:
-        port = ports.get(name.port_name)
-        if not name.port_name and len(ports) == 1:
-            (port,) = ports.values()
-        if port is None:
-            at = f"{shown(name.host)}:{name.port}"
-            why = "the Service has several ports: write PORT=HOST:PORT"
-            if name.port_name:
-                why = f"the Service has no port {quoted(name.port_name)}"
-            notes.append(f"{_ANNOTATION}: {at}: {why}")
+        port_name = name.port_name
+        if not port_name and len(ports) == 1:
+            (port_name,) = ports
+        if port_name in ports:
+            hosts.setdefault((port_name, name.port), []).append(name.host)
             continue
-        origin = _SEPARATOR.join((service.key.name, port.name, str(name.port)))
+        at = f"{shown(name.host)}:{name.port}"
+        why = "the Service has several ports: write PORT=HOST:PORT"
+        if port_name:
+            why = f"the Service has no port {quoted(port_name)}"
+        notes.append(f"{_ANNOTATION}: {at}: {why}")
+    for (port_name, number), names in hosts.items():
+        origin = _SEPARATOR.join((service.key.name, port_name, str(number)))
         yield NameSlice(
             SliceKey(service.key.namespace, origin),
             service.key,
             IPFamily.IPV4,
-            (SlicePort(port.name, name.port, port.protocol),),
+            (SlicePort(port_name, number, ports[port_name].protocol),),
             (),
-            named=(Endpoint(name.host),),
+            named=tuple(map(Endpoint, dict.fromkeys(names))),
         )

@@ -15,7 +15,7 @@ Rule 4: no name costs a search of the namespaces: they are kept by their size.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import NamedTuple
 
 from ..model import ServiceKey
@@ -46,6 +46,8 @@ class NameShares:
         """By namespace, oldest first; none is empty."""
         self._count = 0
         """The number of claims."""
+        self._counts: dict[ServiceKey, int] = {}
+        """Those of each Service; none is zero."""
         self._short: dict[str, dict[ServiceKey, None]] = {}
         """Services some names of which have no room, by namespace; none is empty."""
         self._sizes = _BySize()
@@ -55,11 +57,15 @@ class NameShares:
 
     def of(self, key: ServiceKey) -> tuple[str, ...]:
         """Return the names that are looked up for a Service."""
-        claims = self._claims.get(key.namespace, ())
+        if key not in self._counts:
+            return ()
+        claims = self._claims[key.namespace]
         return tuple(host for host in self._asked.get(key, ()) if NameClaim(key, host) in claims)
 
-    def change(self, asked: Mapping[ServiceKey, Sequence[str]]) -> set[NameClaim]:
-        """Replace the names that some Services ask for, each once.
+    def turns(
+        self, asked: Mapping[ServiceKey, Sequence[str]]
+    ) -> Generator[None, None, set[NameClaim]]:
+        """Replace the names that some Services ask for, each once, in turns.
 
         Returns:
             What is looked up now and wasn't before, or the reverse; also what only moved.
@@ -74,6 +80,7 @@ class NameShares:
             if not wanted:
                 del self._asked[key]
             self._note_short(key)
+            yield
         while self._short:
             namespace, count = self._short_sizes.smallest()
             if count >= NAMESPACE_MAX:
@@ -84,6 +91,7 @@ class NameShares:
                     break
                 moved.add(self._release(next(reversed(self._claims[largest]))))
             moved.add(self._claim_next(namespace))
+            yield
         return moved
 
     def _claim_next(self, namespace: str) -> NameClaim:
@@ -93,6 +101,7 @@ class NameShares:
         claim = NameClaim(key, host)
         self._claims.setdefault(namespace, {})[claim] = None
         self._count += 1
+        self._counts[key] = self._counts.get(key, 0) + 1
         self.users.setdefault(host, set()).add(key)
         self._note_short(key)
         return claim
@@ -103,6 +112,9 @@ class NameShares:
         claims, users = self._claims[key.namespace], self.users[host]
         del claims[claim]
         self._count -= 1
+        self._counts[key] -= 1
+        if not self._counts[key]:
+            del self._counts[key]
         if not claims:
             del self._claims[key.namespace]
         users.discard(key)
@@ -115,7 +127,7 @@ class NameShares:
         """Note whether a Service has names without room, and how many its namespace has."""
         namespace = key.namespace
         services = self._short.setdefault(namespace, {})
-        if len(self.of(key)) < len(self._asked.get(key, ())):
+        if self._counts.get(key, 0) < len(self._asked.get(key, ())):
             services[key] = None
         else:
             services.pop(key, None)

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Container, Mapping
 
 from ..facts import CounterTable, EndpointCounters
+from ..kernel.neighbours import ABSENT_HOSTS
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import CauseCode, SocketAddress
@@ -103,20 +104,22 @@ class Outcomes:
         ``may_be_client_specific`` that it may well do so.
         """
         counters = self._table.counters_of(endpoint)
+        is_silent = number == errno.ETIMEDOUT
+        if number in causes.NO_ANSWER and ABSENT_HOSTS.includes(endpoint.ip):
+            number = causes.NO_HOST
         cause = causes.dial_failed(endpoint, number, os.strerror(number))
-        counters.count_failure(cause.code)
+        code = CauseCode.FAULT_ON_PURPOSE if endpoint in self._detours else cause.code
+        counters.count_failure(code)
         fields = {"service": self._label, **failure_fields(endpoint, cause, self._detours)}
         if number in SHORTAGES:
             self._note_shortage(number, now, fields, is_of_client=bool(client))
-            return cause.code
+            return code
         if number in causes.RESETS:
             # It has accepted the connection, whatever a dial from another address shows.
             counters.ends.failed(now, number)
-        code = CauseCode.FAULT_ON_PURPOSE if endpoint in self._detours else cause.code
         if is_client_specific:
             return code
         counters.dials.failed(now, number)
-        is_silent = number == errno.ETIMEDOUT
         if may_be_client_specific:
             return code
         if self._balancers.current.failed(endpoint, now, is_silent=is_silent):

@@ -23,8 +23,9 @@ from typing import Any, NamedTuple, Protocol
 
 from ..facts import EndpointCounters
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
-from ..model import ProxyProtocol, SocketAddress
+from ..model import CauseCode, ProxyProtocol, SocketAddress
 from ..model.proxy_protocol import write_header
+from ..policy.causes import end_code
 from . import reactor as epoll
 from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
@@ -79,7 +80,7 @@ class TcpConnection:
     """
 
     __slots__ = (
-        "_answered_at", "_asked_at", "_counters", "_first_byte_s", "_has_ended_badly",
+        "_answered_at", "_asked_at", "_bad_end", "_counters", "_first_byte_s",
         "_has_nodelay", "_reset_as", "_wants_client_out", "address", "announced", "client", "dial",
         "down", "group", "is_aborting", "is_closed", "may_preserve", "owner", "reactor",
         "seen_moved", "seen_moving_at", "started", "unanswered_since", "up",
@@ -122,8 +123,8 @@ class TcpConnection:
         self._asked_at = 0.0
         """When the endpoint answered, or the client first sent something after that."""
         self._first_byte_s: float | None = None
-        self._has_ended_badly = False
-        """The endpoint has ended it without a byte, or the client was the first to give up."""
+        self._bad_end: CauseCode | None = None
+        """Set if the endpoint ended it without a byte, or the client was the first to give up."""
         self._wants_client_out = False
         self._has_nodelay = False
         """The endpoint's socket has TCP_NODELAY."""
@@ -307,14 +308,13 @@ class TcpConnection:
     def _side_that_left(self) -> EndedBy:
         """Return the side whose socket isn't connected any more, or the client's if both are."""
         up = self.up
-        if up is None or is_connected(up.sink) or not is_connected(up.source):
-            return EndedBy.CLIENT
-        return EndedBy.ENDPOINT
+        is_by_client = up is None or is_connected(up.sink) or not is_connected(up.source)
+        return _BY_CLIENT if is_by_client else _BY_ENDPOINT
 
     def _count_reset(self) -> None:
         """Count a reset of the endpoint that nothing explains: no byte before, no client gone."""
         up, down = self.up, self.down
-        if up is None or down is None or self._has_ended_badly:
+        if up is None or down is None or self._bad_end:
             return
         if down.bytes_moved or down.waiting_bytes or up.is_ended or is_connected(up.sink):
             return
@@ -323,7 +323,7 @@ class TcpConnection:
             self._note_bad_end(errno.ECONNRESET)
 
     def _note_bad_end(self, number: int) -> None:
-        self._has_ended_badly = True
+        self._bad_end = end_code(number)
         if self._counters is not None:
             self._counters.ends.failed(self.reactor.now, number)
 
@@ -367,7 +367,7 @@ class TcpConnection:
         counters.received_bytes += up.bytes_moved - up.bytes_counted
         counters.sent_bytes += down.bytes_moved - down.bytes_counted
         up.bytes_counted, down.bytes_counted = up.bytes_moved, down.bytes_moved
-        is_unanswered = not (down.bytes_moved or down.waiting_bytes or self._has_ended_badly)
+        is_unanswered = not (down.bytes_moved or down.waiting_bytes or self._bad_end)
         if is_unanswered and has_given_up(up, self.reactor.now - self._answered_at):
             self._note_bad_end(errno.ETIMEDOUT)
 
@@ -446,4 +446,5 @@ class TcpConnection:
             duration_s=now - self.started,
             ended_by=by,
             cause=cause,
+            code=self._bad_end,
         )

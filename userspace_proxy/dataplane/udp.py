@@ -31,6 +31,7 @@ from ..kernel.pktinfo import ANCILLARY_BYTES, Ancillary, AncillaryItem, Destinat
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress
+from ..policy.causes import NO_HOST
 from . import reactor as epoll
 from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
@@ -256,9 +257,7 @@ class UdpListener:
         sock.close()
         return number
 
-    def _dial_failed(
-        self, flow: UdpFlow, endpoint: SocketAddress, number: int, *, is_absent: bool = False
-    ) -> None:
+    def _dial_failed(self, flow: UdpFlow, endpoint: SocketAddress, number: int) -> None:
         if flow.tried is None:
             flow.tried = {}
         now = self.engine.reactor.now
@@ -268,7 +267,7 @@ class UdpListener:
             number,
             now,
             client=client,
-            may_be_client_specific=flow.is_preserved and not is_absent,
+            may_be_client_specific=flow.is_preserved and number != NO_HOST,
         )
 
     def _pass_on(self, flow: UdpFlow, payload: memoryview) -> None:
@@ -319,11 +318,11 @@ class UdpListener:
         self.group.counters.dropped_datagrams += 1
         return refusal
 
-    def endpoint_refused(self, flow: UdpFlow, number: int, *, is_absent: bool = False) -> None:
+    def endpoint_refused(self, flow: UdpFlow, number: int) -> None:
         """Continue with another endpoint if this one never answered, else end the flow."""
         endpoint, kept = flow.endpoint, flow.kept
         if endpoint is not None:
-            self._dial_failed(flow, endpoint, number, is_absent=is_absent)
+            self._dial_failed(flow, endpoint, number)
         if not kept or self.engine.reactor.now - flow.sent_since > _KEEP_S:
             self.end(flow, "refused", EndedBy.ENDPOINT)
             return

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 
 from ..kernel.ephemeral import EPHEMERAL
+from ..policy.causes import NO_HOST
 from .engine import Engine
 from .flow_table import FlowTable
 from .shares import CONNECTION_BYTES
@@ -63,7 +63,7 @@ class UdpFlows:
     def _sweep(self) -> None:
         self._engine.reactor.tick()
         for flow in self.silent.take_absent():
-            flow.listener.endpoint_refused(flow, errno.EHOSTUNREACH, is_absent=True)
+            flow.listener.endpoint_refused(flow, NO_HOST)
         for flow in self.table.expired(self._engine.clock()):
             # One that waits has a deadline of its own.
             if not flow.is_waiting:

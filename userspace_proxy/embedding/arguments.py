@@ -146,6 +146,10 @@ def check_names(names: Iterable[str], function: Callable[..., object]) -> None:
 def read_endpoint(endpoint: EndpointAddress) -> SocketAddress:
     """Return the address of an endpoint, or raise ValueError or TypeError."""
     if isinstance(endpoint, str):
+        _, scheme, rest = endpoint.partition("://")
+        if scheme:
+            at = rest.partition("/")[0]
+            raise ValueError(f"endpoint {endpoint!r}: expected no scheme and no path: write {at}")
         host, colon, port_text = endpoint.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
         port = int(port_text) if colon and port_text.isdecimal() else 0
@@ -158,7 +162,7 @@ def read_endpoint(endpoint: EndpointAddress) -> SocketAddress:
     try:
         return SocketAddress(parse_ip(host), int(port))
     except ValueError:
-        hint = f": write 127.0.0.1:{port}" if host == "localhost" else ", not a name or a URL"
+        hint = f": write 127.0.0.1:{port}" if host == "localhost" else ", not a name"
         raise ValueError(f"endpoint {endpoint!r}: expected an IP address{hint}") from None
 
 

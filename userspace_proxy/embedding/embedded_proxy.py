@@ -287,7 +287,7 @@ class EmbeddedProxy(Agent):
         Raises:
             LookupError: No port of such a Service is served.
             ValueError: An argument is invalid.
-            RuntimeError: 64 different filters are watched, by this proxy's streams, too.
+            UserspaceProxyError: 64 different filters are watched, streams included.
         """
         core, name = self._running(), str(service)
         wanted = ConnectionFilter(

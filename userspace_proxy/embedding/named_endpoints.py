@@ -79,27 +79,48 @@ class _NamedAmong:
     def _stand_in(self, endpoint: EndpointAddress) -> EndpointAddress | None:
         """Return an address and the port for an endpoint by name; None: it isn't one."""
         if isinstance(endpoint, str):
-            host, _, port = endpoint.rpartition(":")
+            host, colon, port = endpoint.rpartition(":")
+            if not colon:
+                host, port = endpoint, ""
         elif is_address(endpoint):
             host, port = endpoint[0], str(endpoint[1])
         else:
             return None
-        if not (port.isascii() and port.isdecimal() and 1 <= int(port[:6]) <= 65535):
+        if not _is_meant_as_name(host):
             return None
         try:
             name = read_host(host)
-        except ConfigError:
+        except ConfigError as exc:
+            expected = "expected letters, digits, - and _ between dots"
+            raise ValueError(f"endpoint {endpoint!r}: {exc}: {expected}") from None
+        if "." not in name and not is_below(name, self._allowed):
             return None
-        if not is_below(name, self._allowed):
-            if "." not in name:
-                return None
-            raise ValueError(
-                f"endpoint {endpoint!r}: names are looked up only below those of "
-                f"Options(allow_endpoint_names=…): {', '.join(self._allowed) or 'none'}"
-            )
+        if not port:
+            raise ValueError(f"endpoint {endpoint!r}: it has no port: write {name}:PORT")
+        if not (port.isascii() and port.isdecimal() and 1 <= int(port[:6]) <= 65535):
+            raise ValueError(f"endpoint {endpoint!r}: expected a port in 1–65535, got {port}")
+        self._check_allowed(endpoint, name)
         ips = {known: ip for ip, known in self.hosts.items()}
         if name not in ips and len(ips) >= NAMES_MAX:
             raise ValueError(f"endpoint {endpoint!r}: a Service may have {NAMES_MAX} names")
         ip = ips.get(name, f"192.0.2.{len(ips) + 1}")
         self.hosts[ip] = name
         return f"{ip}:{port}"
+
+    def _check_allowed(self, endpoint: EndpointAddress, name: str) -> None:
+        """Raise ValueError, with what allows it, unless a name may be looked up."""
+        if is_below(name, self._allowed):
+            return
+        _, _, parent = name.partition(".")
+        suffix = parent if "." in parent else name
+        which = f"only names below {', '.join(self._allowed)}" if self._allowed else "no names"
+        raise ValueError(
+            f"endpoint {endpoint!r}: this proxy looks up {which}: "
+            f"pass Options(allow_endpoint_names={(*self._allowed, suffix)!r})"
+        )
+
+
+def _is_meant_as_name(host: str) -> bool:
+    """Return whether a host is written as a name, perhaps a wrong one, and not as an address."""
+    is_other = not host or host == "localhost" or any(mark in host for mark in ":/[]")
+    return not is_other and not host.rpartition(".")[2].isdigit()

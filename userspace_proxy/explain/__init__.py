@@ -6,9 +6,10 @@ It changes nothing. Dials and requests for pods are made only if they are asked 
 """
 
 from .next_command import Asked
+from .path_step import PathStep
 from .reading import Subject, read_subject
 from .render import render_json, render_text
-from .steps import Explanation, PathStep, explain
+from .steps import Explanation, explain
 
 __all__ = [
     "Asked",

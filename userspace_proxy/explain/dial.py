@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from ..kernel.neighbours import absent_hosts
 from ..model import Cause, SocketAddress
-from ..policy.causes import dial_failed, resets
+from ..policy.causes import NO_ANSWER, dial_failed, resets
 from ..policy.endpoint_causes import no_host
 
 SILENCE_S = 3.0
@@ -28,8 +28,6 @@ SILENCE_S = 3.0
 # A program that ends connections without a byte does so as soon as it has accepted them.
 _ENDS_WITHIN_S = 0.2
 _AT_ONCE = 32
-# What a dial meets where no host answers: it may end before the kernel gives up.
-_NO_ANSWER = (errno.ETIMEDOUT, errno.EHOSTUNREACH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +66,10 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
             # A timeout of settimeout has no errno.
             number = exc.errno or errno.ETIMEDOUT
             error = exc.strerror or os.strerror(number)
-            cause = dial_failed(address, number, error)
             seconds = time.monotonic() - begin
-            if number in _NO_ANSWER and (interface := absent_hosts().get(address.ip)):
-                cause = no_host(cause, address.ip, interface)
-            return DialResult(seconds, cause, error)
+            if number in NO_ANSWER and (interface := absent_hosts().get(address.ip)):
+                return DialResult(seconds, no_host(address, interface), error)
+            return DialResult(seconds, dial_failed(address, number, error), error)
         seconds = time.monotonic() - begin
         if _ends(sock):
             return DialResult(seconds, resets(address), "the connection ends at once")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..model import Cause, CauseCode
+from ..policy.causes import SLICES_OF
 
 if TYPE_CHECKING:
     from .reading import Subject
@@ -100,7 +101,7 @@ def next_command(cause: Cause | None, subject: Subject, asked: Asked, *, pod: st
         pod: The name of the pod that was found to be the reason; empty if none was.
     """
     if cause is not None and asked.is_api:
-        if not asked.has_pods and cause.code in _ABOUT_PODS:
+        if not asked.has_pods and cause.code in _ABOUT_PODS and not _is_of_slices(cause):
             return asked.again(subject.service, "--pods")
         if cause.code == CauseCode.NOT_LOCAL and (node := _other_node(subject)):
             flags = [flag for flag in asked.source if _name(flag) != "--hostname-override"]
@@ -127,7 +128,13 @@ def next_command(cause: Cause | None, subject: Subject, asked: Asked, *, pod: st
     return "" if asked.is_elsewhere else _ON_THE_NODE.get(cause.code, "")
 
 
+def _is_of_slices(cause: Cause) -> bool:
+    return cause.object.startswith(SLICES_OF)
+
+
 def _words(cause: Cause, pod: str) -> str:
+    if _is_of_slices(cause):
+        return _SLICES
     named = _KUBECTL_OF_POD.get(cause.code, "") if pod else ""
     of_endpoint = _POD_AT if cause.code.startswith(_ENDPOINT) and _ip(cause) else ""
     return named or _KUBECTL.get(cause.code, of_endpoint)

@@ -10,7 +10,7 @@ from ..model.pods import PodState
 from ..model.similar import did_you_mean
 from ..policy.causes import selector_text
 from ..status.units import capitalised, plural
-from .steps import PathStep
+from .path_step import PathStep
 
 _TOPIC = "pods"
 _SHOWN = 10

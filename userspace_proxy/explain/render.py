@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from ..status.text import MARKS, printable
 from ..status.wrapping import placed, placed_remedy
-from .steps import Explanation, PathStep
+from .path_step import PathStep
+from .steps import Explanation
 
 _TOPIC_WIDTH = 9
 

@@ -9,7 +9,7 @@ wrong with the Service itself wins over problems of the node that may be about o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
@@ -23,9 +23,10 @@ from ..status.units import (
     waiting_in_words,
 )
 from .clients import say_client
-from .dial import DialResult
+from .dial_steps import UNREACHED, Dials, clients_show, dial_address, dial_steps, lacks_header
 from .next_command import Asked, next_command
-from .observed import before_it_failed, nothing_came_back
+from .observed import before_it_failed
+from .path_step import PathStep
 from .reading import Subject
 
 _NODE, _SOURCE, _NOTE = "node", "source", "note"
@@ -34,33 +35,6 @@ _WAITING = ("holding", "at their limit")
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # A Service may have a thousand endpoints; those that don't serve are shown first.
 ENDPOINTS_SHOWN = 20
-
-Dials = Mapping[str, DialResult]
-"""The results of dials, by address."""
-
-
-@dataclass(frozen=True, slots=True)
-class PathStep:
-    """One step, and whether connections get past it."""
-
-    level: Level
-    topic: str
-    """One word: ``endpoints``."""
-    what: str
-    hint: str = ""
-    details: tuple[tuple[Level | None, str], ...] = ()
-    """Lines below it, each with a level; None: about what isn't used, by design."""
-    pod: str = ""
-    """The name of the pod that it is about; empty if it is about none, or several."""
-
-
-_UNREACHED = PathStep(
-    Level.ATTENTION,
-    "dial",
-    "Nothing was dialled: the proxy is in another network namespace, and this program can't enter "
-    "it",
-    "Run this as root on the proxy's node, or in its container if that has PIDs of its own",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +89,7 @@ def explain(
         parts.append(PathPart(_NODE, tuple(_node(subject.node))))
     parts += [PathPart(_title(port), tuple(_port(port, subject, client, dials))) for port in ports]
     if dials is not None and not asked.can_dial:
-        parts.append(PathPart("", (_UNREACHED,)))
+        parts.append(PathPart("", (UNREACHED,)))
     steps = [step for part in parts for step in part.steps]
     level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
     worst = _worst(parts, is_served=bool(ports))
@@ -124,7 +98,13 @@ def explain(
         service=subject.service,
         origin=subject.origin,
         level=level,
-        sentence=_sentence(worst, ports, subject) + _further_notes(steps, worst),
+        sentence="".join(
+            (
+                _sentence(worst, ports, subject),
+                _further_notes(steps, worst),
+                "; nothing was dialled" if UNREACHED in steps else "",
+            )
+        ),
         next=next_command(
             cause,
             subject,
@@ -150,7 +130,9 @@ def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> 
     for port in ports:
         for endpoint in port.endpoints:
             result = dials.get(endpoint.address)
-            if endpoint.is_usable and result is not None and result.cause is not None:
+            if not endpoint.is_usable or result is None or result.cause is None:
+                continue
+            if not clients_show(endpoint, subject.now) and not lacks_header(port, result):
                 return result.cause
     return subject.ignored[0].cause if subject.ignored else None
 
@@ -192,6 +174,8 @@ def _sentence(worst: PathStep | None, ports: Sequence[PortFacts], subject: Subje
         # The cause of a policy is why, that of a source range also who.
         who = "clients from outside are dropped: " if is_from_outside else ""
         parts.append(f"{who}{_told(cause, subject.now)}")
+    unmet = [port.cause for port in ports if port.mark is None and not port.turned_away]
+    parts += (f"clients from outside are dropped: {cause}" for cause in dict.fromkeys(unmet))
     return "; ".join(parts)
 
 
@@ -255,20 +239,17 @@ def _port(
             why = port.state.causes[0].sentence if port.problem else frontend.target
             yield PathStep(Level.TROUBLE, "address", f"{what}, is not served: {why}")
         else:
-            yield PathStep(
-                Level.OK, "address", f"{what}: {frontend.target}" if frontend.target else what
-            )
+            level = None if port.mark is None else Level.OK
+            what = f"{what}: {frontend.target}" if frontend.target else what
+            yield PathStep(level, "address", what)
         if dials is not None and frontend.address in dials:
-            yield _dial_address(frontend.address, dials[frontend.address])
+            yield dial_address(port, frontend.address, dials[frontend.address])
     if not port.has_default_path:
         yield _path(port, subject)
     if client:
         level, said = say_client(port, client)
         yield PathStep(level, "client", said)
     yield _endpoints(port, subject.now)
-    what, hint = nothing_came_back(port)
-    if what and port.state.level is Level.OK:
-        yield PathStep(Level.ATTENTION, "answers", what, hint)
     if port.waits.waiting and port.state.word not in _WAITING:
         held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
         yield PathStep(Level.ATTENTION, "waiting", f"Waiting for an endpoint: {held}")
@@ -284,7 +265,7 @@ def _port(
         level = Level.ATTENTION if is_mistake else Level.OK
         yield PathStep(level, _NOTE, _told(cause, subject.now), cause.hint)
     if dials is not None:
-        yield from _dials(port, dials)
+        yield from dial_steps(port, dials, subject.now)
 
 
 def _path(port: PortFacts, subject: Subject) -> PathStep:
@@ -301,7 +282,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     usable = port.usable
     shown = sorted(port.endpoints, key=lambda endpoint: endpoint.serves)
     details: list[tuple[Level | None, str]] = [
-        _endpoint(endpoint, port.protocol, now) for endpoint in shown[:ENDPOINTS_SHOWN]
+        _endpoint(port, endpoint, now) for endpoint in shown[:ENDPOINTS_SHOWN]
     ]
     if total > len(details):
         details.append((Level.OK, f"and {total - len(details):,} more"))
@@ -312,82 +293,30 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         figures = "".join(
             times_in_words(cause.count, cause.last_at, now) for cause in port.turned_away
         )
-        return PathStep(
-            Level.OK, "endpoints", f"{port.state.sentence}{figures}", hint, tuple(details)
-        )
+        return PathStep(None, "endpoints", f"{port.state.sentence}{figures}", hint, tuple(details))
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
     policy = f"; {port.policy}" if port.policy else ""
     what = f"{usable:,} of {total:,} used{policy}{saved}"
     return PathStep(Level.OK, "endpoints", what, details=tuple(details))
 
 
-def _endpoint(endpoint: EndpointFacts, protocol: str, now: float) -> tuple[Level | None, str]:
+def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Level | None, str]:
+    level = port.level_of(endpoint)
     node = f" on {endpoint.node}" if endpoint.node else ""
     where = f"{endpoint.address}{node}"
     if endpoint.cause is not None:
-        before = before_it_failed(endpoint, protocol)
+        before = before_it_failed(endpoint, port.protocol)
         # Most causes begin with the address.
         sentence = _told(endpoint.cause, now).removeprefix(f"{endpoint.address} ")
-        return endpoint.level, f"{where}: {sentence}{before}"
+        return level, f"{where}: {sentence}{before}"
     if endpoint.ejected_for_s is not None:
-        return endpoint.level, f"{where}: {ejected_in_words(endpoint.ejected_for_s)}"
+        return level, f"{where}: {ejected_in_words(endpoint.ejected_for_s)}"
     if endpoint.is_usable:
         count = f", {plural(endpoint.connections, 'connection')}" if endpoint.connections else ""
         preference = f", {endpoint.preference}" if endpoint.preference else ""
-        return endpoint.level, f"{where}: {endpoint.state}{preference}{count}"
-    return endpoint.level, f"{where}: {endpoint.state}"
+        return level, f"{where}: {endpoint.state}{preference}{count}"
+    return level, f"{where}: {endpoint.state}"
 
 
 def _told(cause: Cause, now: float) -> str:
     return f"{cause.sentence}{times_in_words(cause.count, cause.last_at, now)}"
-
-
-def _dial_address(address: str, result: DialResult) -> PathStep:
-    if result.cause is None:
-        return PathStep(Level.OK, "dial", f"{address} answers {_after(result)}")
-    # Many addresses of Services can be dialled only from nodes and pods.
-    return PathStep(Level.ATTENTION, "dial", f"{address}, from this machine: {result.error}")
-
-
-def _dials(port: PortFacts, dials: Dials) -> Iterator[PathStep]:
-    """Yield one step about the endpoints that were dialled, and one about those that weren't."""
-    if refused := sum(endpoint.is_refused for endpoint in port.endpoints):
-        them = plural(refused, "endpoint")
-        yield PathStep(Level.OK, "dial", f"{them} not dialled, because the proxy refuses to")
-    dialled = [(e, dials[e.address]) for e in port.endpoints if e.address in dials]
-    rest = sum(not e.is_refused and e.address not in dials for e in port.endpoints)
-    if rest and dials and port.protocol == "TCP":
-        them = plural(rest, "endpoint")
-        yield PathStep(Level.OK, "dial", f"{them} not dialled, because the Service has so many")
-    if not dialled:
-        return
-    used = [result for endpoint, result in dialled if endpoint.is_usable]
-    failed = [result.cause for result in used if result.cause is not None]
-    details = tuple(_dial(endpoint, result) for endpoint, result in dialled)
-    if failed:
-        what = f"{len(failed):,} of {plural(len(used), 'used endpoint')} failed: {failed[0]}"
-        yield PathStep(Level.TROUBLE, "dial", what, failed[0].hint, details)
-    else:
-        what = f"{plural(len(used), 'used endpoint')} dialled from this machine, without a failure"
-        if not used:
-            what = (
-                f"{plural(len(dialled), 'endpoint')} dialled from this machine, none of them used"
-            )
-        yield PathStep(Level.OK, "dial", what, details=details)
-
-
-def _dial(endpoint: EndpointFacts, result: DialResult) -> tuple[Level, str]:
-    used = "" if endpoint.is_usable else f" ({endpoint.state})"
-    if result.cause is None:
-        return Level.OK, f"{endpoint.address}{used}: answers {_after(result)}"
-    level = Level.TROUBLE if endpoint.is_usable else Level.ATTENTION
-    return level, f"{endpoint.address}{used}: {result.error} {_after(result)}"
-
-
-def _after(result: DialResult) -> str:
-    # Most answers take less than a millisecond.
-    return (
-        f"after {result.seconds * 1000:.1f} ms"
-        if result.seconds < 0.1
-        else (f"after {seconds_in_words(result.seconds)}")
-    )

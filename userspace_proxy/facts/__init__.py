@@ -33,7 +33,15 @@ from .node import (
     UnservedFacts,
 )
 from .planned import facts_of_frontend, facts_of_ignored, facts_of_plan, facts_of_verdict, is_probed
-from .port import EndpointFacts, FrontendFacts, Level, PortFacts, StateFacts, TotalsFacts
+from .port import (
+    STATES,
+    EndpointFacts,
+    FrontendFacts,
+    Level,
+    PortFacts,
+    StateFacts,
+    TotalsFacts,
+)
 from .processes import MemoryFacts, WorkerFacts
 from .streak import Streak, StreakPart
 
@@ -41,6 +49,7 @@ __all__ = [
     "DIAL_CAUSES",
     "ITERATION_BOUNDS_S",
     "NO_TIMES",
+    "STATES",
     "TIMES_BOUNDS_S",
     "BridgeFacts",
     "ClientAddressFacts",

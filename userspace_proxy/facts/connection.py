@@ -62,6 +62,7 @@ class EndedBy(enum.StrEnum):
 _LOGGED = (
     "kind", "service", "client", "frontend", "via", "endpoint", "source", "dials", "failed",
     "waited_s", "first_byte_s", "received_bytes", "sent_bytes", "duration_s", "ended_by", "cause",
+    "code",
 )  # fmt: skip
 """The fields of a line in the connection log."""
 _ROUNDED = ("waited_s", "first_byte_s", "duration_s")
@@ -136,6 +137,17 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     """How it ended, in the words of the connection log, or why it can't be seen."""
     count: _Count = 0
     """How many connections were left out, or packets dropped."""
+    code: CauseCode | None = None
+    """Why its client got no answer; null if it got one, or nothing is known."""
+
+    def __post_init__(self) -> None:
+        # Workers state what only they know: how a connection ended that an endpoint had accepted.
+        if self.code is not None:
+            return
+        if self.failed and self.endpoint in ("", self.failed[-1].endpoint):
+            self.code = self.failed[-1].cause
+        elif self.kind == "flow" and self.event is ConnectionEvent.ENDED and self.is_unanswered:
+            self.code = CauseCode.ENDPOINT_SENDS_NOTHING
 
     @property
     def client_ip(self) -> str:
@@ -156,9 +168,9 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
         return bool(self.failed and self.endpoint) and has_answer
 
     @property
-    def is_one_way(self) -> bool:
-        """Whether its client has sent bytes over TCP, and its endpoint none."""
-        return self.kind == "connection" and self.received_bytes > 0 and not self.sent_bytes
+    def is_unanswered(self) -> bool:
+        """Whether its client has sent bytes, and its endpoint none."""
+        return self.received_bytes > 0 and not self.sent_bytes
 
     @property
     def is_failed(self) -> bool:
@@ -177,12 +189,13 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
         if self.failed and not self.endpoint:
             return True
         is_acknowledged = self.cause == "complete" and self.ended_by is EndedBy.CLIENT
-        return self.is_one_way and not is_acknowledged
+        return self.kind == "connection" and self.is_unanswered and not is_acknowledged
 
     def log_fields(self) -> dict[str, object]:
         """Return the fields of its line in the connection log."""
         fields: dict[str, object] = {name: getattr(self, name) for name in _LOGGED}
         fields["failed"] = ", ".join(map(str, self.failed))
+        fields["code"] = self.code or ""
         for name in _ROUNDED:
             if (seconds := getattr(self, name)) is not None:
                 fields[name] = round(seconds, 6)

@@ -206,6 +206,11 @@ class TrafficByCause(Traffic, kw_only=True):
     failures_by_cause: Mapping[CauseCode, int] = {}
     """Dials that failed, by cause, without causes of which there were none."""
 
+    @property
+    def failed(self) -> int:
+        """What failed, as people see it: dials, and connections that ended without an answer."""
+        return self.failures + self.resets + self.empty
+
 
 class PortFigures(TrafficByCause, kw_only=True):
     """What is counted for one Service port, and summed up for the node.
@@ -329,12 +334,19 @@ class PortFigures(TrafficByCause, kw_only=True):
     waits: Waits = msgspec.field(default_factory=Waits)
     """Clients that wait for an endpoint, or did so: see the annotation ``hold``."""
 
+    @property
+    def failed(self) -> int:
+        """Clients that got no answer, as people see it: no endpoint answered, or it ended them."""
+        return self.refused + self.resets + self.empty
+
 
 DIAL_CAUSES = (
     CauseCode.ENDPOINT_REFUSES,
     CauseCode.ENDPOINT_SILENT,
     CauseCode.ENDPOINT_UNREACHABLE,
+    CauseCode.ENDPOINT_NO_HOST,
     CauseCode.ENDPOINT_RESETS,
+    CauseCode.FAULT_ON_PURPOSE,
     CauseCode.ENDPOINT_FAILS,
 )
 """Why dials fail; the last one is of all other errors."""

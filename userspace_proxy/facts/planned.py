@@ -50,6 +50,7 @@ def facts_of_plan(
         is_probed=is_probed(plan),
         affinity_timeout_s=plan.serving.affinity_timeout_s,
         notes=plan.notes,
+        proxy_protocol=handling.proxy_protocol,
     )
     facts.plan = plan
     return facts

@@ -31,13 +31,26 @@ class Level(enum.StrEnum):
 
 # States of Service ports whose clients are served, though less well than they could be.
 _SERVED = (
+    "served",
     "partly answering",
     "failed before",
     "unanswered",
+    "none admitted",
     "at their limit",
     "out of client ports",
-    "served",
 )
+STATES = (
+    *_SERVED,
+    "partly served",
+    "not served",
+    "refused",
+    "holding",
+    "dropped",
+    "not answering",
+    "fault on purpose",
+    "out of ports",
+)
+"""The words of all states."""
 
 
 class FrontendFacts(msgspec.Struct, frozen=True, gc=False):
@@ -129,8 +142,8 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
     cluster asks for something that has no effect."""
     word: str = ""
     """``served``, ``partly served``, ``not served``, ``refused``, ``dropped``, ``not answering``,
-    ``partly answering``, ``failed before``, ``unanswered``, ``fault on purpose``, ``out of ports``,
-    ``out of client ports``."""
+    ``partly answering``, ``failed before``, ``unanswered``, ``none admitted``, ``holding``, ``at
+    their limit``, ``fault on purpose``, ``out of ports``, ``out of client ports``."""
     sentence: str = ""
     """The same with its reason."""
     causes: Sequence[Cause] = ()
@@ -226,6 +239,8 @@ class Planned(Aside):
 class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     """One family and side of one Service port."""
 
+    proxy_protocol: str | None = None
+    """The version of the PROXY header that endpoints get, ``v1`` or ``v2``; null: none."""
     turned_away: Sequence[Cause] = ()
     """Clients that the kernel turned away, by cause; counts are of their packets."""
     is_out_of_ports: bool = False
@@ -245,6 +260,17 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     def is_holding(self) -> bool:
         """Whether clients wait, because no node has a usable endpoint."""
         return self.hold_s is not None and self.cause is not None and not self.is_dropping
+
+    @property
+    def mark(self) -> Level | None:
+        """Its level, for all observers; None where clients are dropped by design."""
+        is_by_design = self.is_dropping and self.state.level is Level.OK
+        return None if is_by_design else self.state.level
+
+    def level_of(self, endpoint: EndpointFacts) -> Level | None:
+        """Return the level of an endpoint; it isn't well where none of its flows was answered."""
+        is_mute = self.state.word == "unanswered" and endpoint.received_bytes > 0
+        return Level.ATTENTION if is_mute and endpoint.level is Level.OK else endpoint.level
 
     @property
     def usable(self) -> int:

@@ -15,10 +15,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from .netlink import Requests, rtnetlink
 from .netlink.sockets import NETLINK_ROUTE
+
+# Of the time, for reading after failed dials.
+_SHARE = 0.05
 
 
 def absent_hosts() -> Mapping[str, str]:
@@ -33,6 +37,38 @@ def absent_hosts() -> Mapping[str, str]:
         found = [one for one in map(rtnetlink.read_neighbour, messages) if one.is_absent]
         return {one.ip: _name_of(one.link) for one in found if one.ip}
     return {}
+
+
+class AbsentHosts:
+    """The same for one address after the other: what was read is used for a short time.
+
+    Args:
+        read: Reads the table.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Mapping[str, str]] = absent_hosts,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._read = read
+        self._clock = clock
+        self._known: Mapping[str, str] = {}
+        self._read_at = 0.0
+        """When the table may be read again."""
+
+    def includes(self, ip: str) -> bool:
+        """Return whether no host answers for an address."""
+        began = self._clock()
+        if began >= self._read_at:
+            self._known = self._read()
+            ended = self._clock()
+            self._read_at = ended + (ended - began) / _SHARE
+        return ip in self._known
+
+
+ABSENT_HOSTS = AbsentHosts()
+"""Those of this process."""
 
 
 def _name_of(link: int) -> str:

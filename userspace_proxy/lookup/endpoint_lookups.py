@@ -1,10 +1,12 @@
 """Looks up the names that Services have as endpoints, each when it is due.
 
-    derive   Services of the source, with what is known of their names; wakes the workers
-    work     take a name that is due ─▶ ask DNS ─▶ learn ─▶ publish
+    source ──take──▶ follow: Services with what is known of their names ──publish──▶
+                       ▲ learnt                └─ wakes ─▶ work: a name that is due ─▶ ask DNS
+                       └───────────────────────────────────┘
 
 Rule 1: as many names are looked up at the same time as :meth:`EndpointLookups.work` runs.
 Rule 2: what fails is a part of an answer; after a bug, too, the name is due again.
+Rule 3: only :meth:`EndpointLookups.follow` derives and publishes, so changes are in their order.
 """
 
 from __future__ import annotations
@@ -19,7 +21,13 @@ from ..cluster.from_names import EndpointsByName
 from ..log_fields import FieldLogger
 from ..log_limit import SERVICE_LINES, LogLimit
 from ..model import IPFamily
-from ..model.endpoint_names import Lookup, NameProblem, NameState
+from ..model.endpoint_names import (
+    INSTALL_DNSPYTHON,
+    NO_DNSPYTHON,
+    Lookup,
+    NameProblem,
+    NameState,
+)
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -27,6 +35,8 @@ LookUp = Callable[[str, Sequence[IPFamily]], Awaitable[Lookup]]
 """Looks up the addresses of a name; whatever fails is a part of the result."""
 Wait = Callable[[asyncio.Event, float], Awaitable[object]]
 """Returns when an event is set, or after that many seconds."""
+Turn = Callable[[], Awaitable[object]]
+"""Lets other tasks run, if that is due."""
 
 
 class EndpointLookups:
@@ -35,7 +45,8 @@ class EndpointLookups:
     Args:
         allowed: Names that may be looked up, with all names below them.
         forbidden: Addresses to which they must not lead.
-        publish: Called with each snapshot that differs by lookups alone.
+        publish: Called with each snapshot that follows.
+        turn: Called between two Services.
         look_up: None: by the DNS servers of this node.
     """
 
@@ -43,8 +54,9 @@ class EndpointLookups:
         self,
         allowed: Sequence[str],
         forbidden: ForbiddenAddresses,
-        publish: Callable[[Snapshot], None],
+        publish: Callable[[Snapshot], Awaitable[None]],
         *,
+        turn: Turn,
         wait: Wait,
         look_up: LookUp | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -53,23 +65,51 @@ class EndpointLookups:
         self._endpoints = EndpointsByName(allowed, forbidden)
         self._publish = publish
         self._look_up = look_up
+        self._turn = turn
         self._wait = wait
         self._clock = clock
         self._wall_clock = wall_clock
+        self._newest: Snapshot | None = None
+        self._has_changed = asyncio.Event()
+        self._is_deriving = False
         self._wake = asyncio.Event()
         self._log_limit = LogLimit(SERVICE_LINES)
 
-    def derive(self, snapshot: Snapshot) -> Snapshot:
-        """Return a snapshot of the source with what is known of names; others are looked up."""
-        derived = self._endpoints.derive(snapshot)
-        self._wake.set()
-        self._wake = asyncio.Event()
-        return derived
+    @property
+    def is_behind(self) -> bool:
+        """Whether something is to be published that was taken or learnt."""
+        return self._is_deriving or self._has_changed.is_set()
+
+    def take(self, snapshot: Snapshot) -> None:
+        """Take the newest snapshot of the source; :meth:`follow` publishes what follows from it."""
+        self._newest = snapshot
+        self._has_changed.set()
 
     def look_again(self) -> None:
         """Judge all addresses again: those of this node have changed."""
         self._endpoints.look_again()
-        self._publish(self._endpoints.again())
+        self._has_changed.set()
+
+    async def follow(self) -> None:
+        """Publish what follows from the source's Services and from answers, until cancelled."""
+        while True:
+            await self._has_changed.wait()
+            await self.derive()
+
+    async def derive(self) -> None:
+        """Publish what follows from the newest snapshot; :meth:`follow` doesn't run meanwhile."""
+        self._has_changed.clear()
+        if self._newest is None:
+            return
+        self._is_deriving = True
+        try:
+            for _ in self._endpoints.turns(self._newest):
+                await self._turn()
+        finally:
+            self._is_deriving = False
+        await self._publish(self._endpoints.last)
+        self._wake.set()
+        self._wake = asyncio.Event()
 
     async def work(self) -> None:
         """Look up one name after the other, each when it is due, until cancelled."""
@@ -94,7 +134,7 @@ class EndpointLookups:
             now = self._clock()
             has_changed = self._endpoints.learn(host, lookup, now, self._wall_clock())
         if has_changed:
-            self._publish(self._endpoints.again())
+            self._has_changed.set()
             self._log_change(host, before, self._endpoints.hosts.problem(host), now)
 
     def _log_change(
@@ -118,10 +158,12 @@ def node_look_up() -> LookUp:
         # It takes 0.1 s to import, and few proxies need it.
         from .node_resolver import NodeResolver
     except ModuleNotFoundError:
+        cause = f"{NO_DNSPYTHON} ({INSTALL_DNSPYTHON})"
+        _log.warning("no name of endpoints is looked up: %(cause)s", extra={"cause": cause})
         return _without_resolver
     return NodeResolver().look_up
 
 
 async def _without_resolver(_host: str, _families: Sequence[IPFamily]) -> Lookup:
     """Look nothing up: Services by address are served anyway."""
-    return Lookup({}, why="dnspython is not installed (pip install .[dns] in the checkout)")
+    return Lookup({}, why=NO_DNSPYTHON)

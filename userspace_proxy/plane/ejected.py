@@ -19,7 +19,6 @@ time at most.
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from dataclasses import dataclass
 from ..kernel.neighbours import absent_hosts
 from ..model import ServiceKey, SocketAddress
 from ..model.serving import Serving
-from ..policy.causes import RESETS
+from ..policy.causes import NO_ANSWER, NO_HOST, RESETS
 from .group import Group, keys_of_removed
 from .messages import Returned
 from .path_probes import Note, PathProbes
@@ -38,8 +37,6 @@ QUIET_S = 10.0
 FOLLOWED_MAX = 1_000
 """Endpoints of Service ports; more are left to their clients. A look takes 1 ms for them."""
 _SHARE = 0.05
-# What a dial meets where no host answers: it ends before the kernel gives up, or with that.
-_NO_ANSWER = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH})
 # The number of no worker: a message of this process is for all of them.
 _NO_WORKER = -1
 
@@ -167,4 +164,4 @@ class EjectedEndpoints:
 
     def _is_silent(self, one: _Ejected) -> bool:
         dials = one.group.counters_of(one.endpoint).dials
-        return dials.is_on and dials.number in _NO_ANSWER
+        return dials.is_on and dials.number in (NO_HOST, *NO_ANSWER)

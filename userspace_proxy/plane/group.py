@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
@@ -14,6 +15,7 @@ from ..dataplane import Waiting
 from ..facts import CounterTable, Durations, Streak, StreakPart
 from ..model import SocketAddress
 from ..model.serving import Serving
+from .denials import Denials
 from .messages import (
     MAX_GROUP_BYTES,
     ChangeGroup,
@@ -62,8 +64,10 @@ class Group(CounterTable):
         """The last one of :meth:`change`."""
         self.revision = 0
         """Grows whenever a figure, a failure or an ejection may have changed."""
-        self.denied_at: tuple[float, float] | None = None
-        """Monotonic seconds of the first and the last report of packets that were denied."""
+        self.asked_at = math.inf
+        """Monotonic seconds of the first report of bytes from clients."""
+        self.denials = Denials()
+        """When packets were denied."""
         self._known: dict[SocketAddress, None] = {}
         """Present and former endpoints, the latest last: connections outlive their endpoint."""
         self._active: dict[int, dict[SocketAddress, int]] = {}
@@ -106,6 +110,7 @@ class Group(CounterTable):
         if old == serving:
             return None
         self.revision += 1
+        self.denials.change(serving.admits, now)
         current = frozenset(serving.all_endpoints)
         self._slow_start.seconds = serving.handling.slow_start_s
         self._slow_start.keep(current)
@@ -132,7 +137,7 @@ class Group(CounterTable):
         before = self.counters.out_of_ports, self.counters.out_of_client_ports
         self.counters.add(report.figures)
         if self.counters.denied > denied:
-            self.denied_at = (self.denied_at or (now, now))[0], now
+            self.denials.add(self.counters.denied - denied, now)
         if self.counters.out_of_ports > before[0]:
             self.out_of_ports_at = now
         if self.counters.out_of_client_ports > before[1]:
@@ -147,6 +152,8 @@ class Group(CounterTable):
             counters = self.counters_of(endpoint)
             before_active = counters.active
             counters.add(each.figures)
+            if counters.received_bytes:
+                self.asked_at = min(self.asked_at, now)
             _add_streak(counters.dials, each.dials, now)
             _add_streak(counters.ends, each.ends, now)
             active = active_of.pop(endpoint, 0) + counters.active - before_active

@@ -31,7 +31,8 @@ from ..policy.locality import Networks
 Count = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 """Bounded to what every reader of JSON can represent, whatever a worker sends."""
 
-
+REPORT_S = 5.0
+"""Workers report this often: counters that are lost with a dying one are no older."""
 MAX_GROUP_BYTES = 2_621_440
 """How large the message that opens a group may be; a group that needs more isn't served.
 

@@ -25,6 +25,7 @@ from .link import Link
 from .log_sender import current_levels
 from .merging import Merging
 from .messages import (
+    REPORT_S,
     Counted,
     Drain,
     Drained,
@@ -40,8 +41,6 @@ from .watchdog import HUNG_IN_START_S, HUNG_S
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# Counters that are lost with a dying worker are no older than this.
-REPORT_S = 5.0
 # A process that ends sooner, or before it runs, dies of its start. After the second one in a row
 # there is a pause, which doubles with each.
 _SOUND_S = 0.5

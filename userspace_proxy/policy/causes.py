@@ -23,17 +23,28 @@ from ..model import (
     SliceKey,
     SocketAddress,
 )
+from ..model.slice_annotations import ANNOTATION_WEIGHT
+from .endpoint_causes import no_host
 
-_UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
+_UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN})
 _FORBIDDEN = frozenset({errno.EPERM, errno.EACCES, errno.ENOPROTOOPT})
 RESETS = frozenset({errno.ECONNRESET, errno.EPIPE})
 """Errors of a dial that the endpoint accepted and reset. Source: tcp_reset() in
 net/ipv4/tcp_input.c; a RST that answers a SYN is ECONNREFUSED."""
+NO_ANSWER = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH})
+"""Errors of a dial where no host has the address: it ends before the kernel gives up, or with
+that."""
+NO_HOST = errno.EHOSTDOWN
+"""The number of such a dial once the neighbour table has shown that; connect() has no such
+error."""
 _FIREWALL = "look for a NetworkPolicy or firewall that"
 NAMES_SHOWN = 5
 """Names and networks in a sentence."""
 NOTES_MAX = 10
 """Notes of one kind (Service, addresses, slices) at a Service port; each port repeats them."""
+SLICES_OF = "EndpointSlices of"
+"""The object of a cause that is about a Service's slices, not its pods, before the name."""
+_USES_ALL = "{}: Cluster uses endpoints of all nodes"
 # Of a selector, which may have any number of labels.
 _TEXT_MAX = 100
 
@@ -55,8 +66,9 @@ def dial_failed(
     Source: icmp_err_convert in net/ipv4/icmp.c and tab_unreach in net/ipv6/icmp.c;
     ``tests/unit/explain/test_dial.py`` has the errno of each.
     """
-    if number in RESETS:
-        return resets(endpoint, count=count, first_at=first_at, last_at=last_at)
+    if number in RESETS or number == NO_HOST:
+        word = no_host if number == NO_HOST else resets
+        return word(endpoint, count=count, first_at=first_at, last_at=last_at)
     hint = ""
     if number == errno.ECONNREFUSED:
         code = CauseCode.ENDPOINT_REFUSES
@@ -97,6 +109,16 @@ def dial_failed(
                 "of type prohibit does"
             )
     return Cause(code, sentence, str(endpoint), hint, count, first_at, last_at)
+
+
+def end_code(number: int) -> CauseCode:
+    """Return why connections ended without a byte of the endpoint, by the errno noted of them.
+
+    Args:
+        number: ``ETIMEDOUT`` where the client gave up; all others are ends by the endpoint.
+    """
+    is_left = number == errno.ETIMEDOUT
+    return CauseCode.ENDPOINT_SENDS_NOTHING if is_left else CauseCode.ENDPOINT_RESETS
 
 
 def resets(
@@ -245,25 +267,45 @@ def none_local(nodes: Collection[str], policy: str) -> Cause:
     else:
         or_not = " or have no nodeName" if unknown else ""
         where = f"its {total:,} endpoints are on other nodes{or_not}"
-    hint = f"{policy}: Cluster uses endpoints of all nodes"
+    hint = _USES_ALL.format(policy)
     if unknown:
         hint += "; nodeName in the EndpointSlice states where an endpoint is"
     return Cause(CauseCode.NOT_LOCAL, f"{where}, and the traffic policy is Local", hint=hint)
 
 
-def none_usable(code: CauseCode, counts: Iterable[tuple[int, str]], total: int) -> Cause:
-    """Return that no endpoint is usable, for several reasons; the code is that of the first."""
-    hint = ""
-    if code is CauseCode.ENDPOINT_NOT_ALLOWED:
+def none_usable(
+    code: CauseCode,
+    counts: Iterable[tuple[int, str]],
+    total: int,
+    *,
+    policy: str = "",
+    drained_of: ServiceKey | None = None,
+) -> Cause:
+    """Return that no endpoint is usable, for several reasons; the code is that of the first.
+
+    Args:
+        policy: The field with the policy, where that is the first.
+        drained_of: The Service whose slices give some of them the weight 0; None: none do.
+    """
+    hint = _USES_ALL.format(policy) if policy else ""
+    object_ = ""
+    if drained_of is not None and not policy:
+        object_ = f"{SLICES_OF} {drained_of}"
+        hint = (
+            f'{ANNOTATION_WEIGHT}: "0" on an EndpointSlice drains its endpoints: remove the '
+            "annotation, or give it a weight above 0"
+        )
+    elif code is CauseCode.ENDPOINT_NOT_ALLOWED:
         hint = (
             "Endpoints must be addresses of pods or of other hosts, not of Services, and no node "
             "ports: correct the EndpointSlice"
         )
     if total == 1:
         what = f"its only endpoint is not usable: {next(iter(counts))[1]}"
-        return Cause(code, what, hint=hint)
+        return Cause(code, what, object_, hint)
     parts = ", ".join(f"{count} {reason}" for count, reason in counts)
-    return Cause(code, f"none of its {total:,} endpoints is usable: {parts}", hint=hint)
+    what = f"none of its {total:,} endpoints is usable: {parts}"
+    return Cause(code, what, object_, hint)
 
 
 def source_denied(
@@ -279,6 +321,15 @@ def source_denied(
         count,
         first_at,
         last_at,
+    )
+
+
+def source_was_denied() -> Cause:
+    """Return that clients were dropped before the networks that are admitted changed."""
+    return Cause(
+        CauseCode.SOURCE_DENIED,
+        "clients were dropped before the networks that are admitted changed",
+        hint="explain --from=ADDRESS shows whether a client is admitted now",
     )
 
 

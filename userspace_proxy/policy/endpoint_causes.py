@@ -31,14 +31,49 @@ def sends_nothing(
     )
 
 
-def no_host(cause: Cause, ip: str, interface: str) -> Cause:
-    """Return the cause of failed dials of an address that no host on an interface's link has."""
-    return replace(
-        cause,
-        code=CauseCode.ENDPOINT_NO_HOST,
-        sentence=f"no host answers for {ip} on {interface}",
-        hint="No pod has this address any more, or it is on another link: compare it with those of "
-        "the pods, and look at the pod's node",
+def no_datagram() -> Cause:
+    """Return the cause of UDP flows of which none was answered."""
+    return Cause(
+        CauseCode.ENDPOINT_SENDS_NOTHING,
+        "no datagram has come back",
+        hint="The endpoint may drop what it gets, answer from another address than it was asked "
+        "at, or be kept by a network policy or firewall from answering; endpoints that only "
+        "receive (statsd, syslog) send nothing, too",
+    )
+
+
+def no_host(
+    endpoint: SocketAddress,
+    interface: str = "",
+    *,
+    count: int = 0,
+    first_at: float = 0.0,
+    last_at: float = 0.0,
+) -> Cause:
+    """Return the cause of failed dials of an address that no host on its link has.
+
+    Args:
+        interface: That of the link; empty if it isn't known.
+    """
+    return Cause(
+        CauseCode.ENDPOINT_NO_HOST,
+        f"no host answers for {endpoint.ip} on {interface or 'its link'}",
+        str(endpoint),
+        "No pod has this address any more, or it is on another link: compare it with those of the "
+        "pods, and look at the pod's node",
+        count,
+        first_at,
+        last_at,
+    )
+
+
+def about_to_vanish(namespace: str, count: int) -> Cause:
+    """Return that a Service port's usable endpoints all terminate."""
+    are = "it is" if count == 1 else "all are"
+    return Cause(
+        CauseCode.NOT_READY,
+        f"{are} terminating and about to vanish, and none is ready",
+        hint=f"kubectl get pods -n {namespace}",
     )
 
 

@@ -10,7 +10,15 @@ from ..cluster.name_requests import read_request
 from ..cluster.name_shares import NAMESPACE_MAX, NODE_MAX
 from ..model import Cause, CauseCode, EndpointSlice, IPFamily, ServicePort
 from ..model.annotations import DOMAIN, first_note
-from ..model.endpoint_names import NAMES_MAX, NameProblem, NameSlice, NameState, ResolvedSlice
+from ..model.endpoint_names import (
+    INSTALL_DNSPYTHON,
+    NAMES_MAX,
+    NO_DNSPYTHON,
+    NameProblem,
+    NameSlice,
+    NameState,
+    ResolvedSlice,
+)
 from .causes import not_followed
 
 NEEDS_PROXY = "an endpoint by name"
@@ -121,14 +129,11 @@ def _cause(problem: NameProblem) -> Cause:
         case NameState.UNRESOLVED:
             code = CauseCode.NAME_UNRESOLVED
             sentence = f"no address of {host} is known: {detail}"
-            hint = f"Ask the DNS servers of /etc/resolv.conf on the node: dig {host}"
+            hint = _resolving_hint(problem)
         case NameState.STALE:
             code = CauseCode.NAME_UNRESOLVED
             sentence = f"{host} no longer resolves, its last addresses are used: {detail}"
-            hint = (
-                "They are used for an hour. Ask the DNS servers of /etc/resolv.conf on the node: "
-                f"dig {host}"
-            )
+            hint = f"They are used for an hour. {_resolving_hint(problem)}"
         case NameState.FORBIDDEN:
             code = CauseCode.ENDPOINT_NOT_ALLOWED
             sentence = f"{host} leads to {detail}: it is not dialled"
@@ -138,3 +143,10 @@ def _cause(problem: NameProblem) -> Cause:
             sentence = f"{host} has no {detail} address"
             hint = f"The Service has an {detail} address, and the name has none"
     return Cause(code, sentence, host, hint, first_at=problem.since)
+
+
+def _resolving_hint(problem: NameProblem) -> str:
+    """Return what to do about a name that doesn't resolve."""
+    if problem.detail == NO_DNSPYTHON:
+        return f"On the node {INSTALL_DNSPYTHON}"
+    return f"Ask the DNS servers of /etc/resolv.conf on the node: dig {problem.host}"

@@ -53,4 +53,7 @@ def _none_usable(service: Service, verdicts: Collection[EndpointVerdict], scope:
     # Where other nodes have endpoints, the policy decides that clients get none.
     first = (CauseCode.NOT_LOCAL, CauseCode.ENDPOINT_NOT_ALLOWED)
     code = next((code for code in first if code in codes), CauseCode.NOT_READY)
-    return none_usable(code, [(n, reason) for reason, n in counts], total)
+    policy = _POLICIES[scope] if code is CauseCode.NOT_LOCAL else ""
+    pairs = [(n, reason) for reason, n in counts]
+    drained_of = service.key if is_drained else None
+    return none_usable(code, pairs, total, policy=policy, drained_of=drained_of)

@@ -10,6 +10,7 @@ the client still reads.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,9 +24,10 @@ from ..model import parse_ip
 from ..model.durations import parse_duration
 from .answers import encode_answer
 from .connection_words import cells_of, edge_cells, level_of
-from .observing import LEFT_OUT, Observing, Watcher, unseen
+from .observing import LEFT_OUT, Observing, TooManyWatched, Watcher, unseen
 from .sampling import Sample, Sampler
 from .stream import Streams
+from .text import say_missing
 
 _QUIET_S = 2.0
 # Rows of one event: a browser draws four events a second.
@@ -60,13 +62,17 @@ class ConnectionStreams(Streams):
         wanted = read_filter(request.query)
         view = await self._take()
         if wanted.service and not _has_port(view, wanted):
-            raise web.HTTPNotFound(reason=f"there is no Service port of {wanted.service!a}")
+            raise web.HTTPNotFound(reason=say_missing(view, wanted.service))
         if "watch" not in request.query or request.method != "GET":
             body = encode_answer(self._observing.edges(wanted))
             return web.Response(body=body, content_type="application/json")
         first = list(unseen(view, wanted, time.time()))
         is_page = _EVENTS in request.headers.get("Accept", "")
-        with self._observing.watch(Watcher(wanted)) as watcher:
+        with contextlib.ExitStack() as watching:
+            try:
+                watcher = watching.enter_context(self._observing.watch(Watcher(wanted)))
+            except TooManyWatched as exc:
+                raise web.HTTPServiceUnavailable(reason=str(exc)) from None
             watched = _Watched(watcher, self._observing, first)
             content_type = _EVENTS if is_page else "application/x-ndjson"
             message = watched.event if is_page else watched.lines
@@ -115,10 +121,17 @@ def read_filter(query: Mapping[str, str]) -> ConnectionFilter:
             client=parse_ip(client) if client else "",
             failed="failed" in query,
             saved="saved" in query,
-            slow_s=parse_duration(slow) if slow else None,
+            slow_s=_slow_s(slow) if slow else None,
         )
     except (ValueError, ConfigError) as exc:
         raise web.HTTPBadRequest(reason=" ".join(str(exc).split())) from None
+
+
+def _slow_s(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ConfigError as exc:
+        raise ConfigError(f"slow: {exc}") from None
 
 
 def _has_port(view: StatusFacts, wanted: ConnectionFilter) -> bool:

@@ -31,7 +31,7 @@ def level_of(one: ConnectionFacts) -> Level | None:
     if one.is_failed:
         return Level.TROUBLE
     is_served = one.event is ConnectionEvent.ENDED and one.endpoint and not one.failed
-    return Level.OK if is_served and not one.is_one_way else Level.ATTENTION
+    return Level.OK if is_served and not one.is_unanswered else Level.ATTENTION
 
 
 def line_of(one: ConnectionFacts, columns: int = 0) -> str:
@@ -76,7 +76,9 @@ def end_of(one: ConnectionFacts) -> str:
     if not one.ended_by:
         return ""
     word = "refused: " if one.event is ConnectionEvent.REFUSED else ""
-    return f"{word}{one.cause}, by the {one.ended_by}, after {_seconds(one.duration_s)}"
+    # That of a dial is beside it.
+    code = f" ({one.code})" if one.code and not one.failed else ""
+    return f"{word}{one.cause}{code}, by the {one.ended_by}, after {_seconds(one.duration_s)}"
 
 
 def cells_of(one: ConnectionFacts) -> Sequence[str]:
@@ -109,8 +111,11 @@ def _bytes(one: ConnectionFacts) -> list[str]:
     parts = [f"{bytes_in_words(one.received_bytes)} in", f"{bytes_in_words(one.sent_bytes)} out"]
     if one.waited_s >= 0.001:
         parts.append(f"answered after {_seconds(one.waited_s)}")
+    # The figure by which a filter takes what is slow.
     if one.first_byte_s is not None:
-        parts.append(f"first byte after {_seconds(one.first_byte_s)}")
+        parts.append(f"first byte after {_seconds(one.until_first_byte_s)}")
+    elif one.received_bytes:
+        parts.append(f"no byte in {_seconds(one.until_first_byte_s)}")
     return parts
 
 

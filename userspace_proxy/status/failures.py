@@ -5,13 +5,12 @@ dials in a row that failed ──▶ connections in a row without a byte ──�
 
 from __future__ import annotations
 
-import errno
 import os
 from typing import Protocol
 
 from ..facts import EndpointCounters, PortFacts
-from ..model import Cause, SocketAddress
-from ..policy.causes import dial_failed, resets
+from ..model import Cause, CauseCode, SocketAddress
+from ..policy.causes import dial_failed, end_code, resets
 from ..policy.endpoint_causes import has_ended, in_the_past, no_host, sends_nothing
 
 MANY_ENDS = 3
@@ -19,6 +18,7 @@ MANY_ENDS = 3
 are no news, unless there were no others."""
 PAST_S = 60.0
 """Longer than a probe of an endpoint that no client dials takes to come (``plane.ejected``)."""
+_ENDS = {CauseCode.ENDPOINT_RESETS: resets, CauseCode.ENDPOINT_SENDS_NOTHING: sends_nothing}
 
 
 class Clock(Protocol):
@@ -63,12 +63,11 @@ def _failure(
     failing = dials if dials.is_on else ends
     when = {"first_at": clock.unix(failing.first_at), "last_at": clock.unix(failing.last_at)}
     if dials.is_on:
+        if absent_on:
+            return no_host(address, absent_on, count=dials.failures, **when)
         error = os.strerror(dials.number)
         cause = dial_failed(address, dials.number, error, count=dials.failures, **when)
-        if absent_on:
-            return no_host(cause, address.ip, absent_on)
         return has_ended(cause) if counters.sent_bytes else cause
     if ends.is_on and ends.failures >= min(MANY_ENDS, counters.connections):
-        word = sends_nothing if ends.number == errno.ETIMEDOUT else resets
-        return word(address, count=ends.failures, **when)
+        return _ENDS[end_code(ends.number)](address, count=ends.failures, **when)
     return None

@@ -19,6 +19,7 @@ this node.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 
@@ -35,7 +36,7 @@ from ..facts import (
     Traffic,
     figures_of,
 )
-from ..model import CauseCode
+from ..model import Cause, CauseCode
 from .demand import demand_family
 from .exposition import Buckets, Family, counter, gauge, histogram, labels_text
 from .node_families import PREFIX, node_families
@@ -111,7 +112,7 @@ def _port_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
     yield from _families("", shown, ports)
     failures = {labels: port.failures_by_cause for labels, port in ports.items()}
     yield _by_cause("dial_failures", _FAILURES, failures)
-    denied = {at: {c.code: c.count for c in port.turned_away} for at, port in ports.items()}
+    denied = {at: _sums(port.turned_away) for at, port in ports.items()}
     yield _by_cause("packets_denied", _DENIED.help, denied)
     yield gauge(
         f"{PREFIX}usable_endpoints",
@@ -167,6 +168,14 @@ def _times(name: str, text: str, rows: Mapping[str, Times]) -> Family:
         if times.counts
     ]
     return histogram(PREFIX + name, text, series)
+
+
+def _sums(causes: Iterable[Cause]) -> Mapping[CauseCode, int]:
+    """Return the counts of causes by code."""
+    counts: Counter[CauseCode] = Counter()
+    for cause in causes:
+        counts[cause.code] += cause.count
+    return counts
 
 
 def _by_cause(name: str, text: str, rows: Mapping[str, Mapping[CauseCode, int]]) -> Family:

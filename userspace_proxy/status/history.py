@@ -32,7 +32,7 @@ class Figures(NamedTuple):
     saved: float = 0
     """Connections whose first dial failed and that another endpoint answered."""
     failed: float = 0
-    """Clients that no endpoint answered."""
+    """Clients that got no answer."""
 
 
 class Minute(NamedTuple):
@@ -161,7 +161,7 @@ def _counters(port: PortFacts) -> Figures:
         port.received_bytes,
         port.sent_bytes,
         port.saved,
-        port.refused,
+        port.failed,
     )
 
 

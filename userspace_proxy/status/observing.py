@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+from ..errors import UserspaceProxyError
 from ..facts import PortFacts, StatusFacts
 from ..facts.connection import (
     FILTERS_MAX,
@@ -25,7 +26,7 @@ from ..facts.connection import (
     LeftOut,
 )
 from ..facts.edges import Calls, Edges, EdgesFacts, no_pod
-from ..model import DataPath
+from ..model import DataPath, contains
 
 # Of one watcher: what four workers send in two seconds.
 RING = 4096
@@ -35,6 +36,10 @@ _OF_ANY_KIND = f"{LEFT_OUT}; not all of them may have failed, been saved or slow
 # Service ports that are named at the start of a stream: a page of a terminal.
 _UNSEEN_MAX = 10
 _IN_KERNEL = "the kernel leads its connections straight to endpoints, past this proxy"
+
+
+class TooManyWatched(UserspaceProxyError):
+    """Too many different filters are watched."""
 
 
 class Watcher:
@@ -116,11 +121,14 @@ class Observing:
         """Have a watcher get connections in a `with` block.
 
         Raises:
-            RuntimeError: Too many different filters are watched.
+            TooManyWatched: As many different filters are watched as workers take.
         """
         filters = self.filters()
         if len(filters) >= FILTERS_MAX and watcher.wanted not in filters:
-            raise RuntimeError(f"{FILTERS_MAX} different filters are watched: end one of them")
+            raise TooManyWatched(
+                f"{FILTERS_MAX} different filters are watched already, which is the limit",
+                hint="end one of them, or use the filter of another watcher",
+            )
         self._watchers[watcher] = None
         self.is_on.set()
         try:
@@ -159,13 +167,15 @@ def unseen(view: StatusFacts, wanted: ConnectionFilter, now: float) -> Iterator[
     """Yield the Service ports whose connections don't pass through the proxy, each with the reason.
 
     They take the kernel path, or the kernel refuses or drops them, as no endpoint is usable. Only
-    those are named of which a connection might be wanted if it were seen.
+    those are named of which a connection might be wanted if it were seen, or all if nothing that
+    happens to any of them can be what is wanted.
     """
-    reasons = {
-        str(port.plan.key): why
-        for port in view.ports
-        if wanted.takes_service(str(port.plan.key)) and (why := _why_unseen(port, wanted))
-    }
+    ports = [port for port in view.ports if wanted.takes_service(str(port.plan.key))]
+    never = {str(port.plan.key): why for port in ports if (why := _why_never(port, wanted))}
+    reasons = never
+    if len(never) < len(ports):
+        passing = [port for port in ports if _may_want(port, wanted)]
+        reasons = {str(port.plan.key): why for port in passing if (why := _why_past(port))}
     for name, why in list(reasons.items())[:_UNSEEN_MAX]:
         yield _unseen(now, service=name, cause=why)
     if (more := len(reasons) - _UNSEEN_MAX) > 0:
@@ -177,11 +187,32 @@ def _unseen(at: float, *, cause: str, service: str = "", count: int = 0) -> Conn
     return ConnectionFacts(event=event, at=at, kind="", service=service, cause=cause, count=count)
 
 
-def _why_unseen(port: PortFacts, wanted: ConnectionFilter) -> str:
-    takes_failed = wanted.failed or wanted.takes_all_kinds
+def _why_past(port: PortFacts) -> str:
+    """Return why connections to a Service port don't pass through the proxy; empty if they do."""
     if port.path is DataPath.KERNEL:
-        # They may fail or be slow, but only the proxy connects clients to another endpoint.
-        return _IN_KERNEL if takes_failed or wanted.slow_s is not None else ""
-    if port.cause is None or port.is_holding or not takes_failed:
+        return _IN_KERNEL
+    if port.cause is None or port.is_holding:
         return ""
     return port.state.sentence or str(port.cause)
+
+
+def _may_want(port: PortFacts, wanted: ConnectionFilter) -> bool:
+    """Return whether a connection past the proxy might be wanted if it were seen."""
+    # One in the kernel may be slow, but only the proxy connects clients to another endpoint.
+    is_slow = port.path is DataPath.KERNEL and wanted.slow_s is not None
+    return wanted.failed or wanted.takes_all_kinds or is_slow
+
+
+def _why_never(port: PortFacts, wanted: ConnectionFilter) -> str:
+    """Return why no connection to a Service port can be what is wanted; empty if one can."""
+    if why := _why_past(port):
+        return why
+    family = "IPv6" if ":" in wanted.client else "IPv4"
+    if wanted.client and port.family != family:
+        return f"it has no {family} address that {wanted.client} could dial"
+    if wanted.client and port.admits is not None and not contains(port.admits, wanted.client):
+        return f"packets from {wanted.client} are dropped, as it isn't admitted"
+    is_saved_alone = wanted.saved and not wanted.failed and wanted.slow_s is None
+    if is_saved_alone and port.usable < 2 and not port.is_holding:
+        return "it has one usable endpoint: there is no other to save a connection"
+    return ""

@@ -6,7 +6,8 @@ Rule 1: trouble means that this proxy, or something below it, doesn't work as it
 Rule 2: attention means that the cluster asks for something without effect: a Service without a
 ready endpoint is refused on purpose, and many clusters always have one.
 Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outside on nodes without
-an endpoint: that is its purpose, and load balancers probe the node first.
+an endpoint: that is its purpose, and load balancers probe the node first. It has no mark of success
+(``PortFacts.mark``): that is for clients that get an answer.
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ import itertools
 from collections.abc import Sequence
 
 from ..facts import EndpointFacts, Level, PortFacts, StateFacts
-from ..model import Cause, CauseCode
-from ..policy.causes import not_listening, out_of_client_ports, out_of_ports
-from ..policy.endpoint_causes import UNANSWERED_S
+from ..model import Cause, CauseCode, DataPath
+from ..policy.causes import not_listening, out_of_client_ports, out_of_ports, source_denied
+from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish, no_datagram
 from ..policy.usable import TERMINATING
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
 
-def judge(port: PortFacts) -> StateFacts:
-    """Return how one Service port is served, and why not."""
-    level, word, sentence, first = _judge(port)
+def judge(port: PortFacts, *, is_just_asked: bool = False) -> StateFacts:
+    """Return how one Service port is served, and why not.
+
+    Args:
+        is_just_asked: Its first client has asked a moment ago, so the answer may be under way.
+    """
+    level, word, sentence, first = _judge(port, is_just_asked=is_just_asked)
     failed = [endpoint for endpoint in port.endpoints if endpoint.cause is not None]
     endpoints = (endpoint.cause for endpoint in _present_first(failed))
     others = (port.cause, *endpoints, *_denied(port), *port.notes)
@@ -38,7 +43,7 @@ def judge(port: PortFacts) -> StateFacts:
 _Judgement = tuple[Level, str, str, tuple[Cause, ...]]
 
 
-def _judge(port: PortFacts) -> _Judgement:
+def _judge(port: PortFacts, *, is_just_asked: bool) -> _Judgement:
     """Return level, word, sentence, and the causes that decide them."""
     if port.problem:
         return _not_listening(port)
@@ -68,7 +73,7 @@ def _judge(port: PortFacts) -> _Judgement:
     if port.is_out_of_client_ports:
         cause = out_of_client_ports()
         return Level.ATTENTION, "out of client ports", capitalised(cause.sentence), (cause,)
-    return _served(port, len(usable))
+    return _served(port, len(usable), is_just_asked=is_just_asked)
 
 
 def _holding(port: PortFacts) -> _Judgement:
@@ -159,29 +164,43 @@ def _not_listening(port: PortFacts) -> _Judgement:
     return Level.TROUBLE, word, f"{word.capitalize()}: {cause}", (cause,)
 
 
-def _served(port: PortFacts, usable: int) -> _Judgement:
+def _served(port: PortFacts, usable: int, *, is_just_asked: bool) -> _Judgement:
     unserved = [n for n in port.notes if n.code is CauseCode.EXTERNAL_IP_OFF]
     standby = sum(endpoint.is_standby for endpoint in port.endpoints)
     others = f", {standby:,} on standby" if standby else ""
     sentence = f"Served by {plural(usable - standby, 'endpoint')}{others}"
-    if flows := without_answer(port):
-        sentence = f"{sentence}; no datagram has come back in {plural(flows, 'flow')}"
+    if not is_just_asked and (flows := _without_answer(port)):
+        # Normal for some protocols: an observation, no failure.
+        cause = no_datagram()
+        what = f"Clients get no answer: {cause} in {plural(flows, 'flow')}"
+        return Level.ATTENTION, "unanswered", what, (cause,)
+    if denied := _is_none_admitted(port):
+        what = f"No client has been admitted: {denied[0]}"
+        return Level.ATTENTION, "none admitted", what, tuple(denied)
     if unserved:
         return Level.ATTENTION, "partly served", f"Partly served: {unserved[0]}", tuple(unserved)
     if port.notes:
         return Level.ATTENTION, "served", f"{sentence}; {port.notes[0]}", ()
     if all(e.state == TERMINATING for e in port.endpoints if e.is_usable):
-        are = "it is" if usable == 1 else "all are"
-        what = f"{sentence}; {are} terminating and about to vanish, and none is ready"
-        return Level.ATTENTION, "served", what, ()
+        ending = about_to_vanish(port.namespace, usable)
+        return Level.ATTENTION, "served", f"{sentence}; {ending}", (ending,)
     # As intended: at an address for the internet, scanners are dropped all day.
     return Level.OK, "served", "; ".join((sentence, *map(str, _denied(port)))), ()
 
 
-def without_answer(port: PortFacts) -> int:
+def _without_answer(port: PortFacts) -> int:
     """Return the number of UDP flows if none of their datagrams was answered; 0 if one was."""
     is_asked = port.protocol == "UDP" and port.received_bytes and not port.sent_bytes
     return port.connections if is_asked else 0
+
+
+def _is_none_admitted(port: PortFacts) -> Sequence[Cause]:
+    """Return why packets are dropped if those of all clients were; empty if one was served."""
+    is_counted = port.path is not DataPath.KERNEL or port.kernel_connections is not None
+    if port.admits is None or not is_counted or port.connections or port.kernel_connections:
+        return ()
+    now = source_denied(port.admits).sentence
+    return [cause for cause in _denied(port) if cause.sentence == now]
 
 
 def _denied(port: PortFacts) -> Sequence[Cause]:

@@ -95,7 +95,7 @@ def make_row(
     return Row(
         id=row_id(key),
         port=port,
-        dots=tuple(endpoint.level for endpoint in port.endpoints[:DOTS_SHOWN]),
+        dots=tuple(port.level_of(endpoint) for endpoint in port.endpoints[:DOTS_SHOWN]),
         rates=history.rates(key),
         sparkline=None if minute is None else draw(minute),
         detail=_detail(port, limit, now) if is_open else None,
@@ -104,7 +104,7 @@ def make_row(
 
 def _detail(port: PortFacts, limit: int, now: float) -> Expanded:
     total = sum(endpoint.connections for endpoint in port.endpoints)
-    rows = [_endpoint(endpoint, total) for endpoint in port.endpoints]
+    rows = [_endpoint(port, endpoint, total) for endpoint in port.endpoints]
     more = ""
     if len(rows) > limit:
         # Problems are shown first; sorting is stable.
@@ -134,11 +134,11 @@ def _admits(networks: Sequence[str]) -> str:
     return f"{shown} and {plural(more, 'more network')}" if more > 0 else shown
 
 
-def _endpoint(endpoint: EndpointFacts, total: float) -> EndpointRow:
+def _endpoint(port: PortFacts, endpoint: EndpointFacts, total: float) -> EndpointRow:
     connections = endpoint.connections
     share = round(100 * connections / total) if 0 < connections <= total < math.inf else 0
     words = ", ".join(filter(None, (_state(endpoint), endpoint.preference)))
-    return EndpointRow(endpoint, endpoint.level, words, share)
+    return EndpointRow(endpoint, port.level_of(endpoint), words, share)
 
 
 def _state(endpoint: EndpointFacts) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..facts import HealthCheckFacts, IgnoredFacts, Level, PortFacts
+from ..facts import STATES, HealthCheckFacts, IgnoredFacts, Level, PortFacts
 from ..model import IPFamily, Protocol
 from ..model.similar import did_you_mean
 from ..plan import Side
@@ -34,8 +34,7 @@ QUALIFIERS = {
 }
 """Each with what it matches, in words."""
 _STATES = (
-    "served", "partly-served", "not-served", "refused", "holding", "dropped",
-    "not-answering", "partly-answering", "at-their-limit", "out-of-ports", "out-of-client-ports",
+    *(word.replace(" ", "-") for word in STATES),
     "problem", "busy", "idle", "ejected", "ignored",
     *Level, *Side, *(str(one).lower() for one in (*Protocol, *IPFamily)),
 )  # fmt: skip

@@ -31,7 +31,7 @@ SORTS: dict[str, _Order] = {
     "in": lambda one, history: history.rates(one.plan.key).received_bytes,
     "out": lambda one, history: history.rates(one.plan.key).sent_bytes,
     "saved": lambda one, _: one.saved,
-    "failed": lambda one, _: one.refused,
+    "failed": lambda one, _: one.failed,
 }
 """What the page can be sorted by; equal ones are in the order of their names."""
 

@@ -138,7 +138,7 @@ def render_top(
     chosen = select(view, selection, history).ports
     rows = [_TOP_HEADINGS, *(_top_cells(one, history) for one in chosen[:_TOP_SHOWN])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    marks = [" ", *(MARKS[one.state.level] for one in chosen)]
+    marks = [" ", *(MARKS[one.mark] for one in chosen)]
     lines = [*placed("", _header(view, chosen, [], history), columns)]
     gap = "  "
     if columns and 4 + sum(widths) + len(gap) * len(widths[1:]) > columns:
@@ -181,8 +181,15 @@ def _worst(levels: Iterable[Level]) -> Level:
 
 
 def say_missing(view: StatusFacts, service: str) -> str:
-    """Return that there is no such Service, and the nearest name; or that it has no such port."""
+    """Return that there is no such Service, and the nearest name; or that it has no such port.
+
+    Args:
+        service: ``namespace``, ``namespace/name`` or ``namespace/name:port``.
+    """
     key, _, wanted = service.partition(":")
+    for item in view.ignored:
+        if key == item.service and (not wanted or item.port in ("", wanted)):
+            return printable(f"{key} is not served: {item.cause}")
     own = [port for port in view.ports if f"{port.namespace}/{port.service}" == key]
     if wanted and own:
         numbers = (port.frontends[0].address.rpartition(":")[2] for port in own if port.frontends)
@@ -190,8 +197,12 @@ def say_missing(view: StatusFacts, service: str) -> str:
         return printable(f"{key} has no port {wanted}; it has {', '.join(have)}")
     names = {f"{port.namespace}/{port.service}" for port in view.ports}
     names |= {item.service for item in view.ignored}
+    what = f"no Service {service}"
+    if "/" not in service:
+        names |= {name.partition("/")[0] for name in names}
+        what = f"no namespace {service} with a Service"
     hint = did_you_mean(service, sorted(names))
-    return printable(f"there is no Service {service}{f' ({hint})' if hint else ''}")
+    return printable(f"there is {what}{f' ({hint})' if hint else ''}")
 
 
 def _header(
@@ -232,7 +243,7 @@ def _node_lines(view: StatusFacts, now: float) -> Iterator[_Entry]:
 def _port_line(port: PortFacts, now: float, history: History, is_full: bool, probes: str) -> _Entry:
     cells = (str(port.plan.key), _address(port), _usable(port), _words(port, now, history))
     below = tuple(_details(port, now, probes)) if is_full else ()
-    return _Entry(port.state.level, cells, below)
+    return _Entry(port.state.level, cells, below, MARKS[port.mark])
 
 
 def _address(port: PortFacts) -> str:
@@ -300,8 +311,8 @@ def _endpoint(endpoint: EndpointFacts) -> str:
         f"{count_in_words(endpoint.active)} open",
     ]
     parts.append(f"{count_in_words(endpoint.connections)} in all")
-    if endpoint.failures:
-        parts.append(f"{count_in_words(endpoint.failures)} failed")
+    if endpoint.failed:
+        parts.append(f"{count_in_words(endpoint.failed)} failed")
     parts.append(bytes_in_words(endpoint.received_bytes + endpoint.sent_bytes))
     return f"{endpoint.address}  {', '.join(filter(None, parts))}"
 

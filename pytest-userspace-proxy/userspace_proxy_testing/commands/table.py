@@ -49,7 +49,7 @@ SANDBOX = Command(
         ),
         (
             "The command runs in a network of its own and reaches nothing else. "
-            "/etc/resolv.conf leads to a DNS server for the Services, which needs dnspython. "
+            "/etc/resolv.conf leads to a DNS server for the Services. "
             "status and explain work in it; a Service that isn't served has a line before it runs."
         ),
     ),

@@ -1,12 +1,13 @@
 """The process that keeps one network namespace alive, and ends with its owner.
 
-    owner ──pipe──▶ holder (sh, waits for the pipe's end) ──▶ reaper ──▶ namespace gone
+    owner ──pipe──▶ holder (sh, then the reaper, which waits for the pipe's end) ──▶ namespace gone
 
 Rule 1: the owner never writes to the pipe; its end is the only message. The kernel
         closes it however the owner dies, so ``close`` and SIGKILL have the same effect.
 Rule 2: no other process may have the write end: it is closed on exec and after fork.
 Rule 3: the holder leads a session of its own, so that Ctrl-C doesn't end namespaces that
         the owner still needs.
+Rule 4: at its end it needs no file: interpreter and checkout may have been removed before.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ python=$1 reaper=$2 spared=$3; shift 3
 ip link set lo up || exit
 echo ready
 exec >/dev/null 2>&1
-read -r _
 exec "$python" -IS "$reaper" "$spared"
 """
 

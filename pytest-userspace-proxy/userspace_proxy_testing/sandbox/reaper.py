@@ -1,7 +1,7 @@
 """Kills every other process of its own network namespace, then ends.
 
-A namespace's holder execs this program when the sandbox's owner closes the namespace or dies
-(holder.py). It is run by path, without the package.
+A namespace's holder becomes this program (holder.py), which waits until the sandbox's owner closes
+the namespace or dies. It is run by path, without the package.
 
 Rule 1: its argument is the owner's namespace, in which it does nothing.
 Rule 2: a process is signalled only through a descriptor that was opened before its
@@ -76,10 +76,12 @@ def reap(namespace: str) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Reap this process's namespace unless it is the owner's."""
+    """Once standard input has ended, reap this process's namespace unless it is the owner's."""
     own = namespace_of(os.getpid())
     if len(argv) != 1 or not own or own == argv[0]:
         return 1
+    while os.read(0, 1):
+        pass
     reap(own)
     return 0
 

@@ -26,8 +26,8 @@ from userspace_proxy.model import (
 )
 from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Group, Plane, PortPool
-from userspace_proxy.plane.messages import GroupReport, WaitingReport
-from userspace_proxy.policy import EndpointVerdict, NodeFacts
+from userspace_proxy.plane.messages import EndpointReport, GroupReport, WaitingReport
+from userspace_proxy.policy import EndpointVerdict, NodeFacts, causes
 from userspace_proxy.policy.causes import dial_failed, not_ours, resets, source_denied
 from userspace_proxy.steering import Bind
 
@@ -180,11 +180,30 @@ async def test_clients_that_are_not_admitted_are_a_cause_with_their_count(plane)
         port.group.add(0, GroupReport(port.group.number, counted.figures()), now)
     denied = source_denied(port.plan.serving.admits, count=3, first_at=1005.0, last_at=1007.0)
     assert turned_away() == (3, (denied,))
-    dropped = with_serving(port.plan, admits=(), endpoints=())
-    port.plan = replace(dropped, cause=not_ours("elsewhere"))
-    assert [(cause.sentence, cause.count) for cause in turned_away()[1]] == [("elsewhere", 3)]
+    for networks in port.plan.serving.admits, ("192.0.2.0/24",):
+        port.group.change(with_serving(port.plan, admits=networks).serving, 8.0)
+    former = replace(causes.source_was_denied(), count=3, first_at=1005.0, last_at=1007.0)
+    assert turned_away() == (3, (former,))
+    port.plan = replace(with_serving(port.plan, admits=(), endpoints=()), cause=not_ours("else"))
+    port.group.add(0, GroupReport(port.group.number, counted.figures()), 99.0)
+    assert [cause.count for cause in turned_away()[1]] == [2, 3]
     port.plan = with_serving(port.plan, admits=None)
-    assert turned_away() == (3, ())
+    assert turned_away() == (5, ())
+
+
+async def test_flows_without_an_answer_are_shown_once_it_could_have_come(plane):
+    dns = Cluster().serve("dns", "10.96.0.1", POD_A, protocol="UDP")
+    (port,) = served_ports = served(plane, Bind.PROXY_PORT, dns)
+    asked = EndpointCounters()
+    asked.connections, asked.received_bytes = 1, 30
+    figures = GroupCounters().figures()
+    port.group.add(0, GroupReport(0, figures, [EndpointReport(POD, asked.figures())]), 5.0)
+
+    def word(now):
+        (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))
+        return view.state.word
+
+    assert [word(now) for now in (5.0, 6.0)] == ["served", "unanswered"]
 
 
 async def test_waits_of_clients_are_shown(plane):

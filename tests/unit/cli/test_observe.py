@@ -117,7 +117,11 @@ def test_the_proxy_gets_what_is_to_be_shown(proxy):
     ("words", "error"),
     [
         (["--from=10.244.0"], "error: --from: '10.244.0' is not an IP address\n"),
-        (["--slow=1"], "error: '1' has no unit (write 1s)\n"),
+        (["--slow=1"], "error: --slow: '1' has no unit (write 1s)\n"),
+        (
+            ["--slow=abc"],
+            "error: --slow: 'abc' is not a duration (write 30s, 250ms or 1m30s)\n",
+        ),
     ],
 )
 def test_a_value_that_is_not_valid_is_wrong_usage(words, error, capsys):
@@ -153,6 +157,7 @@ def test_a_line_that_a_newer_proxy_has_sent_is_not_shown_as_text(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_an_unknown_service_is_one_line_and_status_1(serve_view, capsys):
+def test_an_unknown_service_is_one_line_with_the_nearest_name_and_status_1(serve_view, capsys):
     assert main(["observe", "shop/wbe", serve_view(make_calm_view())]) == 1
-    assert capsys.readouterr().err == "error: there is no Service port of 'shop/wbe'\n"
+    error = "error: there is no Service shop/wbe (did you mean shop/web?)\n"
+    assert capsys.readouterr().err == error

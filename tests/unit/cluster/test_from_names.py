@@ -36,7 +36,7 @@ class Proxy:
         self.endpoints = EndpointsByName(
             allowed or ("example.com",), ForbiddenAddresses(networks, self.own.__contains__)
         )
-        self.snapshot = self.endpoints.derive(Snapshot({}))
+        self.derive(Snapshot({}))
         self.now = 0.0
 
     def put(self, name="db", *hosts, namespace="shop", cluster_ips=("10.96.0.1",), **fields):
@@ -50,8 +50,9 @@ class Proxy:
         )
         self.store.put_service(service)
 
-    def derive(self):
-        self.snapshot = self.endpoints.derive(self.store.snapshot())
+    def derive(self, source=None):
+        self.source = source or self.store.snapshot()
+        self.snapshot = self.endpoints.derive(self.source)
 
     def answer(self, *ips, host=DB, lookup=None):
         """Take the answer to the next lookup."""
@@ -61,7 +62,7 @@ class Proxy:
         by_family = {f: tuple(ip for ip in ips if IPFamily.of(ip) is f) for f in families}
         found = lookup or Lookup(by_family, 30)
         if self.endpoints.learn(host, found, self.now, self.now + 1e6):
-            self.snapshot = self.endpoints.again()
+            self.derive(self.source)
 
     def state(self, name="db", namespace="shop"):
         return self.snapshot.services[ServiceKey(namespace, name)]
@@ -125,7 +126,7 @@ def test_equal_answers_make_no_snapshot(proxy):
     before = proxy.snapshot
     proxy.answer("203.0.113.1")
     assert proxy.snapshot is before
-    assert proxy.endpoints.again() is before
+    assert proxy.endpoints.derive(proxy.store.snapshot()) is before
 
 
 def test_a_name_that_no_longer_resolves_keeps_its_last_addresses(proxy):
@@ -206,11 +207,20 @@ def test_last_addresses_that_are_forbidden_are_not_used(proxy):
     assert [state for state, _ in proxy.problems()] == [NameState.FORBIDDEN]
 
 
+def test_an_answer_between_two_turns_is_not_lost(proxy):
+    proxy.put("other", "other.example.com")
+    for _ in proxy.endpoints.turns(proxy.store.snapshot()):
+        if taken := proxy.endpoints.hosts.take(0.0):
+            proxy.endpoints.learn(taken[0], Lookup({V4: ("203.0.113.1",)}, 30), 0.0, 0.0)
+    proxy.derive()
+    assert proxy.ips("db") == proxy.ips("other") == ["203.0.113.1"]
+
+
 def test_an_address_that_becomes_this_nodes_is_no_endpoint_any_more(proxy):
     proxy.answer("203.0.113.1")
     proxy.own.add("203.0.113.1")
     proxy.endpoints.look_again()
-    proxy.snapshot = proxy.endpoints.again()
+    proxy.derive()
     assert proxy.ips() == []
     assert proxy.problems() == [
         (NameState.FORBIDDEN, "203.0.113.1, which is an address of this node")
@@ -372,7 +382,7 @@ def test_after_a_restart_the_addresses_of_the_last_state_serve(proxy):
         for key, state in kept.services.items()
     }
     again = Proxy()
-    again.snapshot = again.endpoints.derive(Snapshot(plain))
+    again.derive(Snapshot(plain))
     assert again.ips() == ["203.0.113.1"]
     assert again.problems() == []
     again.answer(lookup=GONE)
@@ -386,7 +396,7 @@ def test_after_a_restart_the_addresses_of_the_last_state_serve(proxy):
 def test_after_a_restart_names_of_the_last_state_that_are_not_allowed_are_not_served(proxy):
     proxy.answer("203.0.113.1")
     again = Proxy("example.org")
-    again.snapshot = again.endpoints.derive(proxy.snapshot)
+    again.derive(proxy.snapshot)
     assert again.ips() == []
     assert again.problems() == [(NameState.NOT_ALLOWED, "")]
 

@@ -6,6 +6,7 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER, ConnectionLog, EndedBy
+from userspace_proxy.model import CauseCode
 
 from .peers import exchange
 from .rig import Clock, connection_lines
@@ -91,10 +92,24 @@ async def test_a_reset_that_waited_for_its_last_bytes_is_of_the_side_that_sent_i
     assert ends(lines()) == [("reset", "endpoint")]
 
 
+@pytest.mark.parametrize("ending", ["reset", "finish"])
+async def test_an_end_without_an_answer_has_the_code_of_the_endpoints_cause(rig, lines, ending):
+    client, server = await rig.both_ends()
+    await client.send(b"question")
+    await server.read()
+    getattr(server, ending)()
+    assert await client.was_reset() is (ending == "reset")
+    client.close()
+    await until(lines)
+    (line,) = lines()
+    assert (line.code, line.endpoint != "") == (CauseCode.ENDPOINT_RESETS, True)
+
+
 async def test_an_unanswered_client_was_turned_away_by_the_proxy(rig, lines):
     assert await rig.resets_a_client(rig.service(rig.refusing()))
     (line,) = lines()
     assert (line.cause, line.ended_by, line.endpoint, line.dials) == ("unanswered", "proxy", "", 1)
+    assert line.code == CauseCode.ENDPOINT_REFUSES
 
 
 async def test_what_is_open_at_the_end_of_the_proxy_is_shut_down(rig, lines):

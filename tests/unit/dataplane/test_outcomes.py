@@ -3,9 +3,13 @@ import logging
 
 import pytest
 
-from userspace_proxy.dataplane import EndpointGroup
+from userspace_proxy.agent.rounds.wall_clock import WallClock
+from userspace_proxy.dataplane import EndpointGroup, outcomes
+from userspace_proxy.facts.connection import ConnectionFacts, failed_dials
+from userspace_proxy.kernel.neighbours import AbsentHosts
 from userspace_proxy.model import CauseCode, SocketAddress
 from userspace_proxy.model.serving import Serving
+from userspace_proxy.status.failures import failure_of
 
 from .groups import ALICE, POD_A, POD_B
 
@@ -136,3 +140,36 @@ def test_only_what_this_worker_has_seen_is_reported_to_others(group):
     group.outcomes.failed(POD_A, errno.ECONNREFUSED, 2.0)
     group.outcomes.answered_elsewhere(POD_A, 3.0)
     assert reports[2:] == [(POD_A, False)]
+
+
+@pytest.fixture
+def absent(monkeypatch):
+    """No host has POD_A's address."""
+    monkeypatch.setattr(outcomes, "ABSENT_HOSTS", AbsentHosts(lambda: {POD_A.ip: "eth9"}))
+
+
+@pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EHOSTUNREACH], ids=errno.errorcode.get)
+@pytest.mark.usefixtures("absent")
+def test_a_dial_of_an_address_without_a_host_has_one_name_everywhere(group, number, caplog):
+    code = group.outcomes.failed(POD_A, number, 0.0)
+    counters = group.counters_of(POD_A)
+    shown, _ = failure_of(POD_A, counters, WallClock(lambda: 0.0))
+    assert [code, shown.code, *counters.failures_by_cause()] == [CauseCode.ENDPOINT_NO_HOST] * 3
+    assert caplog.records[0].getMessage().endswith(f"no host answers for {POD_A.ip} on its link")
+
+
+@pytest.mark.usefixtures("absent")
+def test_a_host_is_looked_for_only_after_silence(group):
+    assert group.outcomes.failed(POD_A, errno.ECONNREFUSED, 0.0) is CauseCode.ENDPOINT_REFUSES
+    assert group.outcomes.failed(POD_B, errno.ETIMEDOUT, 0.0) is CauseCode.ENDPOINT_SILENT
+
+
+@pytest.mark.parametrize("number", [111, 110, 113, 104, 13, 97], ids=errno.errorcode.get)
+def test_a_failed_dial_has_one_code_for_all_observers(group, number):
+    """What is counted, what the state of the Service port shows, and what a connection has."""
+    code = group.outcomes.failed(POD_A, number, 0.0)
+    counters = group.counters_of(POD_A)
+    counters.connections = 1
+    shown, _ = failure_of(POD_A, counters, WallClock(lambda: 0.0))
+    one = ConnectionFacts(event="refused", failed=failed_dials({POD_A: code}))
+    assert {*counters.failures_by_cause(), shown.code, one.code} == {code}

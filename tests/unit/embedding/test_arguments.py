@@ -160,8 +160,10 @@ def test_an_endpoint_is_read(given, address):
         pytest.param("192.0.2.1:²", ValueError, "expected ip:port", id="odd-digit"),
         pytest.param(":80", ValueError, "expected an IP address", id="no-address"),
         pytest.param("192.0.2.01:80", ValueError, "expected an IP address", id="leading-zero"),
-        pytest.param("web:80", ValueError, "not a name or a URL", id="name"),
-        pytest.param("http://web:80", ValueError, "not a name or a URL", id="url"),
+        pytest.param("web:80", ValueError, "expected an IP address, not a name", id="name"),
+        pytest.param(
+            "http://web:80/a", ValueError, "no scheme and no path: write web:80", id="url"
+        ),
         pytest.param("localhost:80", ValueError, "write 127.0.0.1:80", id="localhost"),
         pytest.param(8081, TypeError, "endpoint 8081: expected ip:port, or a tuple", id="number"),
         pytest.param(("192.0.2.1", "80"), TypeError, "or a tuple of IP and port", id="text-port"),

@@ -60,16 +60,47 @@ def test_each_port_has_a_slice():
         pytest.param(
             ["db.example.com:1"],
             (),
-            "endpoint 'db.example.com:1': names are looked up only below those of "
-            "Options(allow_endpoint_names=…): none",
+            "endpoint 'db.example.com:1': this proxy looks up no names: "
+            "pass Options(allow_endpoint_names=('example.com',))",
             id="off",
         ),
-        pytest.param(["db.example.org:1"], ALLOWED, "…): example.com", id="another-suffix"),
-        pytest.param(["db.example.com"], ALLOWED, "expected ip:port, with a port", id="no-port"),
-        pytest.param(["db.example.com:0"], ALLOWED, "with a port in 1–65535", id="port-zero"),
+        pytest.param(
+            ["example.org:1"],
+            ALLOWED,
+            "endpoint 'example.org:1': this proxy looks up only names below example.com: "
+            "pass Options(allow_endpoint_names=('example.com', 'example.org'))",
+            id="another-suffix",
+        ),
+        pytest.param(
+            ["db.example.com"],
+            ALLOWED,
+            "endpoint 'db.example.com': it has no port: write db.example.com:PORT",
+            id="no-port",
+        ),
+        pytest.param(
+            [("db.example.com", 0)],
+            ALLOWED,
+            "endpoint ('db.example.com', 0): expected a port in 1–65535, got 0",
+            id="port-zero",
+        ),
+        pytest.param(
+            ["db.example.com:http"], ALLOWED, "expected a port in 1–65535, got http", id="port-name"
+        ),
+        pytest.param(
+            ["-db.example.com:1"],
+            ALLOWED,
+            "endpoint '-db.example.com:1': '-db.example.com' is not a DNS name: expected letters",
+            id="bad-name",
+        ),
         pytest.param(["db:1"], ALLOWED, "expected an IP address, not a name", id="short"),
         pytest.param(["localhost:1"], ALLOWED, "write 127.0.0.1:1", id="localhost"),
-        pytest.param(["http://db.example.com:1"], ALLOWED, "not a name or a URL", id="url"),
+        pytest.param(
+            ["http://db.example.com:1"],
+            ALLOWED,
+            "endpoint 'http://db.example.com:1': expected no scheme and no path: "
+            "write db.example.com:1",
+            id="url",
+        ),
         pytest.param({"db.example.com:1": -1}, ALLOWED, "weight: -1 is not in", id="weight"),
         pytest.param(
             [f"db{n}.example.com:1" for n in range(NAMES_MAX + 1)],
@@ -98,7 +129,7 @@ def test_endpoints_must_be_a_list(endpoints):
 
 async def test_names_are_off_by_default_in_a_proxy():
     async with Proxy() as proxy:
-        with pytest.raises(ValueError, match="names are looked up only below"):
+        with pytest.raises(ValueError, match="this proxy looks up no names: pass Options"):
             await proxy.add_service("db", port=5432, endpoints=["db.example.com:5432"])
 
 

@@ -4,7 +4,7 @@ from tests.unit.status.views import make_address, make_port
 from userspace_proxy.explain.next_command import Asked, next_command
 from userspace_proxy.facts import SourceFacts
 from userspace_proxy.model import Cause, CauseCode, Protocol
-from userspace_proxy.policy.causes import none_ready, not_listening, resets
+from userspace_proxy.policy.causes import none_ready, none_usable, not_listening, resets
 
 from ..model.samples import service
 from .subjects import make_subject
@@ -21,6 +21,7 @@ ODD = Cause(CauseCode("a-code-of-a-newer-proxy"), "?")
 
 
 NOT_READY = none_ready(service(), 2)
+DRAINED = none_usable(CauseCode.NOT_READY, [(1, "drained")], 1, drained_of=service().key)
 UNOPENED = not_listening("Address already in use", "")
 UDP = make_subject(make_port(protocol=Protocol.UDP), source=FILES_SOURCE)
 
@@ -44,6 +45,14 @@ UDP = make_subject(make_port(protocol=Protocol.UDP), source=FILES_SOURCE)
             {},
             "kubectl get endpointslices -n shop -l kubernetes.io/service-name=web -o yaml",
             id="about-a-name",
+        ),
+        pytest.param(
+            DRAINED,
+            PLANNED,
+            API,
+            "kubectl get endpointslices -n shop -l kubernetes.io/service-name=web -o yaml "
+            "--kubeconfig=k",
+            id="what-its-slices-drain",
         ),
         pytest.param(FORBIDDEN, FROM_FILES, {}, "", id="what-is-not-dialled"),
         pytest.param(

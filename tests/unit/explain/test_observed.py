@@ -2,7 +2,7 @@ import pytest
 
 from tests.unit.status.views import make_address, make_endpoint, make_port, replace
 from userspace_proxy.explain import explain
-from userspace_proxy.explain.observed import before_it_failed, nothing_came_back
+from userspace_proxy.explain.observed import before_it_failed
 from userspace_proxy.facts import Level
 from userspace_proxy.model import Protocol
 from userspace_proxy.policy.causes import dial_failed, fault_on_purpose, resets
@@ -38,21 +38,22 @@ def test_what_an_endpoint_did_before_is_what_came_back_from_it(endpoint, protoco
 
 def udp(**figures):
     counted = {"connections": 3, "received_bytes": 90, "sent_bytes": 0, **figures}
-    return make_port(protocol=Protocol.UDP, **counted)
+    asked = make_endpoint(str(POD), received_bytes=counted["received_bytes"])
+    return make_port(protocol=Protocol.UDP, endpoints=(asked,), **counted)
 
 
 def test_flows_without_an_answer_are_the_sentence():
     explanation = explain(make_subject(udp()))
     assert explanation.level is Level.ATTENTION
-    assert explanation.sentence == (
-        "No datagram has come back in 3 flows: if the protocol has answers, clients get none"
-    )
-    assert "network policy" in nothing_came_back(udp())[1]
+    assert explanation.sentence == "Clients get no answer: no datagram has come back in 3 flows"
+    (step,) = (s for part in explanation.parts for s in part.steps if s.topic == "endpoints")
+    assert "network policy" in step.hint
+    assert "no datagram" in step.what
+    assert {level for level, _ in step.details} == {Level.ATTENTION}
 
 
 @pytest.mark.parametrize("figures", [{"sent_bytes": 1}, {"connections": 0, "received_bytes": 0}])
 def test_flows_with_an_answer_or_none_at_all_are_not(figures):
-    assert nothing_came_back(udp(**figures)) == ("", "")
     assert explain(make_subject(udp(**figures))).level is Level.OK
 
 

@@ -1,6 +1,3 @@
-import errno
-import os
-
 import pytest
 
 from tests.unit.status.views import (
@@ -15,9 +12,7 @@ from tests.unit.status.views import (
     make_two_sides,
     replace,
 )
-from userspace_proxy.explain import explain
-from userspace_proxy.explain.dial import DialResult
-from userspace_proxy.explain.steps import PathStep
+from userspace_proxy.explain import PathStep, explain
 from userspace_proxy.facts import (
     FirewallFacts,
     LastStateFacts,
@@ -29,7 +24,6 @@ from userspace_proxy.facts import (
 from userspace_proxy.model import Handling, Hold
 from userspace_proxy.plan import Side
 from userspace_proxy.policy.causes import (
-    dial_failed,
     fault_on_purpose,
     none_local,
     not_followed,
@@ -275,86 +269,6 @@ def test_a_client_that_is_dropped_is_the_sentence():
     assert explain(subject).level is Level.OK
 
 
-def dials(**results):
-    number = errno.ECONNREFUSED
-    return {
-        address: DialResult(0.0004)
-        if answers
-        else DialResult(
-            0.0001,
-            dial_failed(make_address(address), number, os.strerror(number)),
-            os.strerror(number),
-        )
-        for address, answers in results.items()
-    }
-
-
-ENDPOINTS = (make_endpoint("10.244.1.7:80"), make_endpoint("10.244.1.8:80", "not ready", False))
-
-
-@pytest.mark.parametrize(
-    ("results", "level", "what"),
-    [
-        pytest.param(
-            {"10.244.1.7:80": True, "10.244.1.8:80": False},
-            Level.OK,
-            "1 used endpoint dialled from this machine, without a failure",
-            id="used-one-answers",
-        ),
-        pytest.param(
-            {"10.244.1.7:80": False, "10.244.1.8:80": True},
-            Level.TROUBLE,
-            "1 of 1 used endpoint failed: 10.244.1.7:80 refuses connections: nothing listens on "
-            "port 80 there, or a firewall rejects them",
-            id="used-one-refuses",
-        ),
-    ],
-)
-def test_dials_are_judged_by_the_endpoints_that_are_used(results, level, what):
-    explanation = explain(make_subject(make_port(endpoints=ENDPOINTS)), dials=dials(**results))
-    (step,) = steps_of(explanation, "dial")
-    assert (step.level, step.what) == (level, what)
-    assert [text for _, text in step.details] == [
-        f"10.244.1.7:80: {_said(results['10.244.1.7:80'])}",
-        f"10.244.1.8:80 (not ready): {_said(results['10.244.1.8:80'])}",
-    ]
-
-
-def test_dials_of_endpoints_that_are_not_used_are_no_success():
-    results = dials(**{"10.244.1.8:80": False})
-    explanation = explain(make_subject(make_port(endpoints=ENDPOINTS[1:])), dials=results)
-    (step,) = steps_of(explanation, "dial")
-    assert step.what == "1 endpoint dialled from this machine, none of them used"
-
-
-def _said(answers):
-    return "answers after 0.4 ms" if answers else "Connection refused after 0.1 ms"
-
-
-def test_an_address_that_cannot_be_dialled_from_here_is_not_yet_trouble():
-    for answers, level, what in (
-        (True, Level.OK, "10.96.7.118:80 answers after 0.4 ms"),
-        (False, Level.ATTENTION, "10.96.7.118:80, from this machine: Connection refused"),
-    ):
-        explanation = explain(make_subject(), dials=dials(**{"10.96.7.118:80": answers}))
-        step, rest = steps_of(explanation, "dial")
-        assert rest.what == "2 endpoints not dialled, because the Service has so many"
-        assert (step.level, step.what) == (level, what)
-
-
-def test_a_slow_answer_is_in_seconds():
-    results = {"10.96.7.118:80": DialResult(1.2)}
-    step, _ = steps_of(explain(make_subject(), dials=results), "dial")
-    assert step.what == "10.96.7.118:80 answers after 1 s"
-
-
-def test_a_failed_dial_decides_the_next_command():
-    explanation = explain(
-        make_subject(make_port(endpoints=ENDPOINTS)), dials=dials(**{"10.244.1.7:80": False})
-    )
-    assert explanation.next.endswith("status.podIP=10.244.1.7")
-
-
 def test_what_was_found_out_about_pods_comes_first():
     step = PathStep(Level.TROUBLE, "pods", "no pod has these labels")
     explanation = explain(make_subject(), pods=[step])
@@ -389,9 +303,12 @@ def test_the_sentence_counts_clients_that_are_dropped():
 
 def test_saved_connections_and_policies_are_mentioned():
     subject = make_subject(*make_two_sides(), service="shop/front")
-    what = [step.what for step in steps_of(explain(subject), "endpoints")]
-    assert what[0] == "2 of 2 used"
-    assert what[1].startswith("Clients from outside are dropped here")
+    explanation = explain(subject)
+    inside, outside = steps_of(explanation, "endpoints")
+    assert inside.what == "2 of 2 used"
+    assert outside.what.startswith("Clients from outside are dropped here")
+    assert (inside.level, outside.level) == (Level.OK, None)
+    assert "; clients from outside are dropped: " in explanation.sentence
 
 
 def test_connections_that_wait_are_a_step_and_the_sentence():

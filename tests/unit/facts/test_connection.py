@@ -182,3 +182,35 @@ def test_json_is_read_as_it_was_written():
 def test_other_lines_are_an_error(line):
     with pytest.raises(msgspec.DecodeError):
         read_connection(line)
+
+
+@pytest.mark.parametrize(
+    ("one", "code"),
+    [
+        pytest.param(served(), None, id="answered"),
+        pytest.param(served(failed=(DEAD,)), None, id="saved"),
+        pytest.param(
+            served(event=ConnectionEvent.REFUSED, endpoint="", failed=(DEAD,)),
+            CauseCode.ENDPOINT_REFUSES,
+            id="refused",
+        ),
+        pytest.param(
+            served(kind="flow", endpoint="10.244.0.9:80", failed=(DEAD,), cause="refused"),
+            CauseCode.ENDPOINT_REFUSES,
+            id="refused-by-its-endpoint",
+        ),
+        pytest.param(
+            served(kind="flow", sent_bytes=0, cause="idle"),
+            CauseCode.ENDPOINT_SENDS_NOTHING,
+            id="flow-without-an-answer",
+        ),
+        pytest.param(
+            served(code=CauseCode.ENDPOINT_RESETS, sent_bytes=0),
+            CauseCode.ENDPOINT_RESETS,
+            id="reset",
+        ),
+    ],
+)
+def test_why_a_client_got_no_answer_has_a_code(one, code):
+    assert one.code == code
+    assert read_connection(msgspec.json.encode(one)).code == code

@@ -8,6 +8,7 @@ from userspace_proxy.facts import (
     PortFigures,
     Times,
     Traffic,
+    TrafficByCause,
     WaitCounts,
     Waits,
     counted_names,
@@ -50,6 +51,12 @@ def test_names_of_metrics_contain_their_unit_as_prometheus_wants_it(name):
     assert figure.help.strip(". ") == figure.help
     if figure.unit in ("bytes", "seconds"):
         assert figure.metric.endswith(f"_{figure.unit}")
+
+
+def test_what_failed_is_what_got_no_answer():
+    ended = {"resets": 2, "empty": 1}
+    assert PortFigures(refused=4, failures=9, **ended).failed == 7
+    assert TrafficByCause(failures=9, **ended).failed == 12
 
 
 def test_values_begin_at_nothing():

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.netns import Net
-from userspace_proxy.kernel.neighbours import absent_hosts
+from userspace_proxy.kernel.neighbours import AbsentHosts, absent_hosts
 
 # Another end is up, and answers no ARP.
 LINK = (
@@ -31,3 +31,21 @@ def test_an_address_that_no_host_has_is_absent_on_its_link(node):
 
 def test_without_failed_look_ups_nothing_is_absent(node):
     assert absent_hosts() == {}
+
+
+def test_a_large_table_is_read_rarely():
+    now, reads = [10.0], []
+
+    def read():
+        reads.append(now[0])
+        now[0] += 0.1
+        return {"10.99.0.77": "eth9"}
+
+    absent = AbsentHosts(read, lambda: now[0])
+    assert [absent.includes(ip) for ip in ("10.99.0.77", "10.99.0.8")] == [True, False]
+    now[0] += 1.9
+    assert absent.includes("10.99.0.77")
+    assert reads == [10.0]
+    now[0] += 0.2
+    assert absent.includes("10.99.0.77")
+    assert len(reads) == 2

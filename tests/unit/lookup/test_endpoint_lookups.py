@@ -37,6 +37,10 @@ class Rig:
         self.own = set()
         self.most_under_way = self.under_way = 0
         self.gate = None
+        self.turns = 0
+        """Those that had to wait."""
+        self.turning = asyncio.Event()
+        self.turning.set()
         self.waits = []
         self.supervisor = Supervisor()
         self.lookups = EndpointLookups(
@@ -44,12 +48,14 @@ class Rig:
             ForbiddenAddresses(ClusterNetworks(), self.own.__contains__),
             self.publish,
             look_up=look_up or self._look_up,
+            turn=self._turn,
             wait=self._wait,
             clock=lambda: self.now,
             wall_clock=lambda: self.now + 1e6,
         )
 
     async def __aenter__(self):
+        self.supervisor.start("derivation", self.lookups.follow)
         for _ in range(WORKERS):
             self.supervisor.start("lookups", self.lookups.work)
         return self
@@ -57,8 +63,12 @@ class Rig:
     async def __aexit__(self, *_exc):
         await self.supervisor.stop()
 
-    def publish(self, snapshot):
+    async def publish(self, snapshot):
         self.published = snapshot
+
+    async def _turn(self):
+        self.turns += not self.turning.is_set()
+        await self.turning.wait()
 
     async def _look_up(self, host, families):
         self.asked.append((host, families))
@@ -86,10 +96,11 @@ class Rig:
         self.moved.set()
         self.moved = asyncio.Event()
 
-    def put(self, *hosts, name="db"):
+    async def put(self, *hosts, name="db"):
         names = tuple(EndpointName(host, 5433) for host in hosts or (DB,))
         self.store.put_service(service(name, "10.96.0.1", handling=Handling(names=names)))
-        self.publish(self.lookups.derive(self.store.snapshot()))
+        self.lookups.take(self.store.snapshot())
+        await until(lambda: not self.lookups.is_behind)
 
     def ips(self):
         slices = [item for state in self.published.services.values() for item in state.slices]
@@ -103,8 +114,10 @@ class Rig:
 async def test_a_name_is_looked_up_at_once_and_rounds_follow():
     async with Rig() as rig:
         rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
-        rig.put()
+        rig.gate = asyncio.Event()
+        await rig.put()
         assert rig.states() == [NameState.PENDING]
+        rig.gate.set()
         await until(lambda: rig.ips() == ["203.0.113.1"])
         assert rig.asked == [(DB, (V4,))]
 
@@ -112,7 +125,7 @@ async def test_a_name_is_looked_up_at_once_and_rounds_follow():
 async def test_a_name_is_looked_up_again_when_its_ttl_has_passed():
     async with Rig() as rig:
         rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
-        rig.put()
+        await rig.put()
         await until(rig.ips)
         await until(lambda: rig.waits)
         assert set(rig.waits) == {30.0}
@@ -126,7 +139,7 @@ async def test_a_failure_keeps_the_addresses_and_is_logged_once_at_each_end(capl
     caplog.set_level(logging.INFO)
     async with Rig() as rig:
         rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
-        rig.put()
+        await rig.put()
         await until(rig.ips)
         rig.answers[DB] = GONE
         rig.advance(30)
@@ -146,17 +159,34 @@ async def test_a_failure_keeps_the_addresses_and_is_logged_once_at_each_end(capl
 
 async def test_a_name_that_never_resolved_is_logged(caplog):
     async with Rig() as rig:
-        rig.put()
+        await rig.put()
         await until(lambda: rig.states() == [NameState.UNRESOLVED])
     message = f"{DB}: no address for the name of endpoints: DNS has no such name"
     assert [r.getMessage() for r in caplog.records] == [message]
+
+
+async def test_services_are_derived_in_turns_and_a_newer_snapshot_follows():
+    async with Rig() as rig:
+        await rig.put()
+        before = rig.published
+        rig.turning.clear()
+        names = (EndpointName(DB, 5433),)
+        for name in ("one", "two"):
+            rig.store.put_service(service(name, "10.96.0.2", handling=Handling(names=names)))
+            rig.lookups.take(rig.store.snapshot())
+            await until(lambda: rig.turns)
+        assert rig.published is before
+        assert rig.lookups.is_behind
+        rig.turning.set()
+        await until(lambda: len(rig.published.services) == 3)
+        await until(lambda: not rig.lookups.is_behind)
 
 
 async def test_a_bounded_number_of_names_is_looked_up_at_the_same_time():
     async with Rig() as rig:
         rig.gate = asyncio.Event()
         for n in range(3):
-            rig.put(*(f"db{n}-{m}.example.com" for m in range(5)), name=f"db{n}")
+            await rig.put(*(f"db{n}-{m}.example.com" for m in range(5)), name=f"db{n}")
         await until(lambda: rig.under_way == WORKERS)
         rig.gate.set()
         await until(lambda: len(rig.asked) == 15)
@@ -166,7 +196,7 @@ async def test_a_bounded_number_of_names_is_looked_up_at_the_same_time():
 async def test_after_a_bug_the_name_is_looked_up_again(caplog):
     async with Rig() as rig:
         rig.answers[DB] = RuntimeError("a bug")
-        rig.put()
+        await rig.put()
         await until(lambda: rig.asked)
         await until(lambda: rig.lookups._endpoints.hosts.next_at() is not None)
         rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
@@ -178,21 +208,21 @@ async def test_after_a_bug_the_name_is_looked_up_again(caplog):
 async def test_an_address_that_the_node_has_got_is_no_endpoint_any_more():
     async with Rig() as rig:
         rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
-        rig.put()
+        await rig.put()
         await until(rig.ips)
         rig.own.add("203.0.113.1")
         rig.lookups.look_again()
+        await until(lambda: rig.states() == [NameState.FORBIDDEN])
         assert rig.ips() == []
-        assert rig.states() == [NameState.FORBIDDEN]
 
 
 async def test_without_dnspython_the_cause_names_the_extra(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "dns.asyncquery", None)
     monkeypatch.delitem(sys.modules, "userspace_proxy.lookup.node_resolver", raising=False)
     async with Rig(look_up=module.node_look_up()) as rig:
-        rig.put()
+        await rig.put()
         await until(lambda: rig.states() == [NameState.UNRESOLVED])
-    assert "dnspython is not installed (pip install .[dns] in the checkout)" in caplog.text
+    assert "no name of endpoints is looked up: dnspython is not installed (install " in caplog.text
 
 
 async def test_the_node_is_asked_by_default():
@@ -207,7 +237,7 @@ async def test_a_real_server_answers(tmp_path):
     (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\n")
     resolver = NodeResolver(tmp_path / "resolv.conf", address.port)
     async with Rig(look_up=resolver.look_up) as rig:
-        rig.put()
+        await rig.put()
         await until(lambda: rig.ips() == ["203.0.113.1", "203.0.113.2"])
         zone.records = {f"{DB} A": [5, "203.0.113.3"]}
         rig.advance(5)

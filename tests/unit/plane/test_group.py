@@ -232,11 +232,18 @@ def test_the_last_shortage_of_source_ports_is_known_by_its_time(group):
 
 def test_the_first_and_the_last_report_of_denied_clients_are_known(group):
     group.add(0, group_report(refused=1), 4.0)
-    assert group.denied_at is None
+    assert group.denials.present.packets == 0
     group.add(0, group_report(denied=2), 5.0)
     group.add(1, group_report(denied=1), 7.0)
     group.add(1, group_report(refused=1), 9.0)
-    assert (group.counters.denied, group.denied_at) == (3, (5.0, 7.0))
+    assert (group.counters.denied, group.denials.present) == (3, (3, 5.0, 7.0))
+
+
+def test_denied_clients_are_those_of_the_networks_at_that_time(group):
+    group.change(Serving(admits=("192.0.2.0/24",)), 1.0)
+    group.add(0, group_report(denied=2), 7.0)
+    group.change(Serving(admits=("198.51.100.0/24",)), 8.0)
+    assert (group.denials.present.packets, group.denials.former.packets) == (0, 2)
 
 
 # -- differences between endpoints ---------------------------------------------

@@ -16,6 +16,7 @@ from userspace_proxy.policy.causes import (
     NOTES_MAX,
     address_taken,
     dial_failed,
+    end_code,
     external_ip_off,
     fault_on_purpose,
     first_notes,
@@ -298,7 +299,6 @@ def test_endpoints_that_may_not_be_used_have_a_remedy():
         "Endpoints must be addresses of pods or of other hosts, not of Services, and no node "
         "ports: correct the EndpointSlice"
     )
-    assert none_usable(CauseCode.NOT_READY, [(1, "not ready")], 1).hint == ""
 
 
 def test_a_cluster_ip_of_this_node_is_the_object_of_its_cause():
@@ -429,3 +429,15 @@ def test_of_many_notes_the_first_are_listed():
     *first, last = first_notes([*some, not_followed("one more")])
     assert first == some
     assert str(last) == "there are further notes: the first 10 are listed"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (0, CauseCode.ENDPOINT_RESETS),
+        (errno.ECONNRESET, CauseCode.ENDPOINT_RESETS),
+        (errno.ETIMEDOUT, CauseCode.ENDPOINT_SENDS_NOTHING),
+    ],
+)
+def test_an_end_without_a_byte_has_a_code(number, code):
+    assert end_code(number) is code

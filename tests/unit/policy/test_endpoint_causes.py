@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from userspace_proxy.model import CauseCode, SocketAddress
-from userspace_proxy.policy.causes import dial_failed, resets
+from userspace_proxy.policy.causes import NO_HOST, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
     has_ended,
     in_the_past,
@@ -14,7 +14,7 @@ from userspace_proxy.policy.endpoint_causes import (
 POD = SocketAddress("10.244.1.8", 8080)
 REFUSES = dial_failed(POD, errno.ECONNREFUSED, "", count=2, first_at=5.0, last_at=9.0)
 UNREACHABLE = dial_failed(POD, errno.EHOSTUNREACH, "")
-ABSENT = no_host(dial_failed(POD, errno.ETIMEDOUT, "", count=3, last_at=7.0), POD.ip, "eth0")
+ABSENT = no_host(POD, "eth0", count=3, last_at=7.0)
 
 
 def test_an_address_that_no_host_has_is_named_with_its_interface():
@@ -51,3 +51,10 @@ def test_an_endpoint_that_answered_before_has_ended_and_its_target_port_is_right
     assert "kubectl logs --previous" in ended.hint
     assert "Compare targetPort" in REFUSES.hint
     assert has_ended(UNREACHABLE) is UNREACHABLE
+
+
+def test_a_dial_of_an_address_without_a_host_is_named_so():
+    cause = dial_failed(POD, NO_HOST, "Host is down", count=2, last_at=7.0)
+    assert cause.code is CauseCode.ENDPOINT_NO_HOST
+    assert cause.sentence == "no host answers for 10.244.1.8 on its link"
+    assert (cause.object, cause.count, cause.last_at) == ("10.244.1.8:8080", 2, 7.0)

@@ -14,6 +14,7 @@ from userspace_proxy.model import (
     SlicePort,
 )
 from userspace_proxy.model.endpoint_names import (
+    NO_DNSPYTHON,
     EndpointName,
     NameProblem,
     NameSlice,
@@ -109,6 +110,14 @@ def test_each_problem_of_a_name_has_its_words(state, detail, code, sentence):
     assert (cause.code, cause.sentence, cause.object) == (code, sentence, HOST)
     assert cause.hint
     assert cause.first_at == 5.0
+
+
+@pytest.mark.parametrize("state", [NameState.UNRESOLVED, NameState.STALE])
+def test_without_dnspython_the_hint_is_what_to_install(state):
+    hint = why(resolved(NameProblem(HOST, state, NO_DNSPYTHON))).hint
+    assert hint.endswith(
+        "On the node install userspace-proxy[dns]; in a checkout: pip install '.[dns]'"
+    )
 
 
 def test_a_service_without_names_has_none():

@@ -228,3 +228,25 @@ def test_endpoints_that_have_ended_are_not_waited_for():
     )
     both = why(slice_of(ended, Endpoint(B, **NOT_READY)))
     assert str(both) == "none of its 2 endpoints is ready, and 1 of them is terminating"
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "scope", "hint"),
+    [
+        pytest.param([Endpoint(A, weight=0)], Scope.CLUSTER, "remove the annotation", id="drained"),
+        pytest.param(
+            [Endpoint(A, weight=0), Endpoint(B, **NOT_READY)],
+            Scope.CLUSTER,
+            "remove the annotation",
+            id="drained-or-not-ready",
+        ),
+        pytest.param(
+            [Endpoint(A, node=THERE), Endpoint(B, node=HERE, **NOT_READY)],
+            Scope.LOCAL,
+            "internalTrafficPolicy: Cluster uses endpoints of all nodes",
+            id="elsewhere-or-not-ready",
+        ),
+    ],
+)
+def test_what_is_not_usable_has_a_remedy(endpoints, scope, hint):
+    assert hint in why(slice_of(*endpoints), scope=scope).hint

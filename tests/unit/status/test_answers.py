@@ -144,6 +144,7 @@ def test_a_service_port_has_these_fields(shown):
         "first_byte_times": {"bounds": [], "counts": [], "seconds": 0.0},
         "refused": 0,
         "denied": 0,
+        "proxy_protocol": None,
         "turned_away": [],
         "dropped_datagrams": 0,
         "evicted": 4,

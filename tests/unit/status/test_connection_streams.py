@@ -5,21 +5,28 @@ import json
 import aiohttp
 import pytest
 
-from userspace_proxy.facts.connection import ConnectionEvent, ConnectionFacts, read_connection
+from userspace_proxy.facts.connection import (
+    FILTERS_MAX,
+    ConnectionEvent,
+    ConnectionFacts,
+    ConnectionFilter,
+    read_connection,
+)
 from userspace_proxy.facts.edges import Calls
 from userspace_proxy.model import DataPath
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.status.connection_streams import EDGES_SHOWN, ROWS_AT_ONCE, read_filter
-from userspace_proxy.status.observing import Observing
+from userspace_proxy.status.observing import Observing, Watcher
 from userspace_proxy.status.server import StatusServer
 from userspace_proxy.status.stream import MAX_STREAMS
 
 from ..dataplane.waiting import until
-from .views import NOW, make_port, make_view
+from .views import NOW, make_ignored, make_port, make_view
 
 WAIT_S = 20.0
 PATH = "/api/v1/connections"
-VIEW = make_view(make_port("web"), make_port("cart"))
+HEADLESS = make_ignored("shop/db", "", "it is headless")
+VIEW = make_view(make_port("web"), make_port("cart"), ignored=[HEADLESS])
 AT = {"client": "10.0.0.7:1", "endpoint": "10.0.0.3:80", "cause": "complete"}
 WEB, CART = (ConnectionFacts(service=f"shop/{name}:http", **AT) for name in ("web", "cart"))
 
@@ -127,10 +134,16 @@ async def test_nothing_is_observed_once_the_last_reader_has_left():
 @pytest.mark.parametrize(
     ("query", "status", "text"),
     [
-        ("?service=shop/wbe", 404, "there is no Service port of 'shop/wbe'"),
-        ("?watch&service=shops", 404, "there is no Service port of 'shops'"),
+        ("?service=shop/wbe", 404, "there is no Service shop/wbe (did you mean shop/web?)"),
+        ("?watch&service=shop/web:x", 404, "shop/web has no port x; it has http, 80"),
+        (
+            "?watch&service=shops",
+            404,
+            "there is no namespace shops with a Service (did you mean shop?)",
+        ),
+        ("?watch&service=shop/db", 404, "shop/db is not served: it is headless"),
         ("?watch&from=10.0.0", 400, "'10.0.0' is not an IP address"),
-        ("?watch&slow=1", 400, "'1' has no unit"),
+        ("?watch&slow=1", 400, "slow: '1' has no unit (write 1s)"),
     ],
 )
 async def test_what_is_not_valid_is_refused(query, status, text):
@@ -147,6 +160,24 @@ async def test_the_number_of_streams_is_limited():
         async with served.get("?watch") as response:
             assert response.status == 503
         assert len(served.observing.filters()) == 1
+
+
+async def test_too_many_filters_are_one_line_with_the_limit_and_the_remedy():
+    async with serving() as served:
+        with contextlib.ExitStack() as others:
+            for n in range(FILTERS_MAX):
+                watcher = Watcher(ConnectionFilter(client=f"10.0.0.{n}"))
+                others.enter_context(served.observing.watch(watcher))
+            async with served.get("?watch") as response:
+                assert response.status == 503
+                assert await response.text() == (
+                    "64 different filters are watched already, which is the limit (end one of "
+                    "them, or use the filter of another watcher)\n"
+                )
+            async with served.get("?watch&from=10.0.0.1") as response:
+                assert response.status == 200
+        async with served.get("?watch") as response:
+            assert response.status == 200
 
 
 async def test_other_web_sites_open_no_stream():

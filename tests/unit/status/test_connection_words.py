@@ -6,6 +6,7 @@ from userspace_proxy.facts import Level
 from userspace_proxy.facts.connection import (
     ConnectionEvent,
     ConnectionFacts,
+    ConnectionFilter,
     EndedBy,
     FailedDialFacts,
 )
@@ -51,14 +52,14 @@ WAY = "10.244.0.7:41234 → shop/web:http"
         pytest.param(
             one(),
             f"  ✓ 09:18:03.123 {WAY} → 10.244.0.3:8080: 78 B in, 1.2 kB out, first byte after "
-            "0.8 ms; complete, by the client, after 3.1 s",
+            "1.2 ms; complete, by the client, after 3.1 s",
             id="ended",
         ),
         pytest.param(
             one(client_pod="shop/cart-1", failed=(DEAD,), waited_s=1.004),
             "  ! 09:18:03.123 shop/cart-1 → shop/web:http → 10.244.0.3:8080: 10.244.0.9:8080 failed"
             " (endpoint-refuses), 78 B in, 1.2 kB out, answered after 1.0 s, first byte after "
-            "0.8 ms; complete, by the client, after 3.1 s",
+            "1.0 s; complete, by the client, after 3.1 s",
             id="ended-after-it-was-saved",
         ),
         pytest.param(
@@ -123,9 +124,22 @@ def test_on_80_columns_a_line_wraps_below_its_own_text():
     assert lines == [
         "  ! 09:18:03.123 shop/cart-7d9f8b6c5d-x2x9z → shop/web:http → 10.244.0.3:8080:",
         "                 10.244.0.9:8080 failed (endpoint-refuses), 78 B in, 1.2 kB out,",
-        "                 first byte after 0.8 ms; complete, by the client, after 3.1 s",
+        "                 first byte after 1.2 ms; complete, by the client, after 3.1 s",
     ]
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        pytest.param({"waited_s": 0.7, "first_byte_s": 0.7}, "first byte after 1.4 s", id="both"),
+        pytest.param({"first_byte_s": None, "sent_bytes": 0}, "no byte in 3.1 s", id="no-byte"),
+    ],
+)
+def test_a_line_has_the_figure_that_is_slow(fields, shown):
+    slow = one(**fields)
+    assert ConnectionFilter(slow_s=1.0).takes(slow)
+    assert shown in line_of(slow)
 
 
 def test_a_line_that_fits_does_not_wrap():
@@ -157,7 +171,12 @@ def test_what_no_endpoint_answered_has_no_mark_of_success():
 def test_what_was_sent_one_way_has_neither_mark():
     # The endpoint may have nothing to say (syslog), or may hang.
     assert level_of(one(sent_bytes=0, first_byte_s=None)) is Level.ATTENTION
-    assert level_of(one(kind="flow", sent_bytes=0, first_byte_s=None)) is Level.OK
+    assert level_of(one(kind="flow", sent_bytes=0, first_byte_s=None)) is Level.ATTENTION
+
+
+def test_an_end_without_an_answer_has_its_code():
+    reset = one(sent_bytes=0, cause="reset", code=CauseCode.ENDPOINT_RESETS, ended_by="endpoint")
+    assert "; reset (endpoint-resets), by the endpoint, after" in line_of(reset)
 
 
 def test_cells_of_a_row_are_the_parts_of_a_line():

@@ -98,9 +98,10 @@ def test_a_service_whose_address_is_taken_has_a_problem():
 
 def test_clients_that_are_turned_away_are_counted_by_cause():
     denied = source_denied(("198.51.100.0/24",), count=3)
-    view = make_view(make_port(connections=0, denied=3, turned_away=(denied,)))
+    before = replace(denied, count=2)
+    view = make_view(make_port(connections=0, denied=5, turned_away=(denied, before)))
     denied_total = "userspace_proxy_packets_denied_total"
-    assert value(view, denied_total, **WEB, cause="source-denied") == 3
+    assert value(view, denied_total, **WEB, cause="source-denied") == 5
     assert value(view, "userspace_proxy_node_packets_denied_total") is not None
 
 

@@ -34,11 +34,11 @@ def test_one_sample_gives_no_rates():
 
 def test_rates_are_per_second_and_of_each_figure():
     history = History()
-    history.note((port(10, 1000, 2000, saved=1, refused=1),), 100.0)
-    history.note((port(14, 1800, 4000, saved=5, refused=3),), 102.0)
+    history.note((port(10, 1000, 2000, saved=1, refused=1, resets=1),), 100.0)
+    history.note((port(14, 1800, 4000, saved=5, refused=3, resets=2, empty=1),), 102.0)
     assert history.has_rates
-    assert history.rates(KEY) == Figures(2, 400, 1000, 2, 1)
-    assert history.rates() == Figures(2, 400, 1000, 2, 1)
+    assert history.rates(KEY) == Figures(2, 400, 1000, 2, 2)
+    assert history.rates() == Figures(2, 400, 1000, 2, 2)
 
 
 def test_rates_are_averages_of_three_seconds():

@@ -13,10 +13,17 @@ from userspace_proxy.facts.connection import (
 from userspace_proxy.facts.edges import Calls
 from userspace_proxy.model import DataPath, Handling, Hold
 from userspace_proxy.policy import PathDecision
-from userspace_proxy.status.observing import RING, Collector, Observing, Watcher, unseen
+from userspace_proxy.status.observing import (
+    RING,
+    Collector,
+    Observing,
+    TooManyWatched,
+    Watcher,
+    unseen,
+)
 
 from ..dataplane.waiting import turns
-from .views import make_port, make_view
+from .views import make_endpoint, make_port, make_view
 
 ALL, FAILED = ConnectionFilter(), ConnectionFilter(failed=True)
 IN_KERNEL = PathDecision(DataPath.KERNEL)
@@ -70,7 +77,7 @@ def test_the_number_of_filters_is_bounded():
             of_one = Watcher(ConnectionFilter(service=f"shop/{n}"))
             watching.enter_context(observing.watch(of_one))
         watching.enter_context(observing.watch(Watcher(of_one.wanted)))
-        with pytest.raises(RuntimeError, match="64 different filters"):
+        with pytest.raises(TooManyWatched, match="64 different filters"):
             watching.enter_context(observing.watch(Watcher(ALL)))
         assert len(observing.filters()) == FILTERS_MAX
 
@@ -140,8 +147,41 @@ def test_only_what_a_filter_would_show_is_named_as_not_seen(kinds, shown):
     ports = (
         make_port("fast", path=IN_KERNEL),
         make_port("web", endpoints=(), reason="It has no endpoints"),
+        make_port("cart"),
     )
     assert [service for service, *_ in reasons(*ports, wanted=ConnectionFilter(**kinds))] == shown
+
+
+def test_where_nothing_can_match_all_are_named():
+    ports = make_port("fast", path=IN_KERNEL), make_port("web", endpoints=(), reason="None")
+    notes = reasons(*ports, wanted=ConnectionFilter(saved=True))
+    assert [service for service, *_ in notes] == ["shop/fast:http", "shop/web:http"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        pytest.param(
+            {"saved": True},
+            "it has one usable endpoint: there is no other to save a connection",
+            id="nothing-to-save-with",
+        ),
+        pytest.param(
+            {"client": "fd00::1"},
+            "it has no IPv6 address that fd00::1 could dial",
+            id="client-of-another-family",
+        ),
+        pytest.param(
+            {"client": "10.0.0.7"},
+            "packets from 10.0.0.7 are dropped, as it isn't admitted",
+            id="client-that-is-not-admitted",
+        ),
+    ],
+)
+def test_a_filter_that_nothing_can_match_is_named(wanted, why):
+    one = make_endpoint("10.244.1.7:80")
+    port = make_port("web", endpoints=(one,), admits=("192.0.2.0/24",))
+    assert reasons(port, wanted=ConnectionFilter(**wanted)) == [("shop/web:http", why, 0)]
 
 
 def test_clients_that_wait_are_seen():

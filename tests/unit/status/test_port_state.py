@@ -2,8 +2,9 @@
 
 import pytest
 
-from userspace_proxy.facts import Level, Waits
-from userspace_proxy.model import Handling, Hold, Protocol, SocketAddress
+from userspace_proxy.facts import STATES, Level, Waits
+from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, Protocol, SocketAddress
+from userspace_proxy.policy import PathDecision
 from userspace_proxy.policy.causes import (
     dial_failed,
     external_ip_off,
@@ -32,6 +33,9 @@ NOTHING = sends_nothing(SocketAddress("10.244.1.9", 8080), count=3)
 HANGING = make_endpoint("10.244.1.9:8080", "ready", True, cause=NOTHING, connections=3)
 ENDING = make_endpoint("10.244.1.9:8080", "terminating", True)
 UNHEARD = {"protocol": Protocol.UDP, "connections": 3, "received_bytes": 90, "sent_bytes": 0}
+RANGES = ("198.51.100.0/24",)
+DENYING = {"admits": RANGES, "turned_away": (source_denied(RANGES, count=2),)}
+IN_KERNEL = PathDecision(DataPath.KERNEL)
 EJECTED_ELSEWHERE = make_endpoint("10.244.1.8:8080", "ready", True, ejected_for_s=12.0)
 NOT_READY = make_endpoint("10.244.1.9:8080", "not ready", False)
 ELSEWHERE = make_endpoint("10.244.2.9:8080", "not on this node", False)
@@ -305,9 +309,33 @@ FAULTY = make_endpoint(
         ),
         pytest.param(
             {"endpoints": (READY,), **UNHEARD},
-            Level.OK,
-            "Served by 1 endpoint; no datagram has come back in 3 flows",
+            Level.ATTENTION,
+            "Clients get no answer: no datagram has come back in 3 flows",
             id="udp-without-an-answer",
+        ),
+        pytest.param(
+            {"endpoints": (READY,), "connections": 0, **DENYING},
+            Level.ATTENTION,
+            "No client has been admitted: clients outside 198.51.100.0/24 are dropped",
+            id="all-clients-denied",
+        ),
+        pytest.param(
+            {"endpoints": (READY,), "connections": 1, **DENYING},
+            Level.OK,
+            "Served by 1 endpoint; clients outside 198.51.100.0/24 are dropped",
+            id="some-clients-denied",
+        ),
+        pytest.param(
+            {"endpoints": (READY,), "connections": 0, **DENYING, "path": IN_KERNEL},
+            Level.OK,
+            "Served by 1 endpoint; clients outside 198.51.100.0/24 are dropped",
+            id="all-clients-denied-as-far-as-is-counted",
+        ),
+        pytest.param(
+            {"endpoints": (READY,), "connections": 0, **DENYING, "admits": ("192.0.2.0/24",)},
+            Level.OK,
+            "Served by 1 endpoint; clients outside 198.51.100.0/24 are dropped",
+            id="denied-before-the-ranges-changed",
         ),
         pytest.param(
             {"endpoints": (READY,), **UNHEARD, "sent_bytes": 1},
@@ -349,6 +377,7 @@ FAULTY = make_endpoint(
 def test_how_a_service_port_is_served(changes, level, sentence):
     state = judge(make_port(**changes))
     assert (state.level, state.sentence) == (level, sentence)
+    assert state.word in STATES
 
 
 def test_an_external_ip_that_is_not_served_is_a_problem_of_its_port():
@@ -384,3 +413,36 @@ def test_a_port_that_is_served_has_no_cause():
 def test_an_alert_ends_when_no_client_has_tried_since_the_ejection():
     words = [judge(make_port(endpoints=(e,))).is_problem for e in (EJECTED, DUE, PAST, CLOSING)]
     assert words == [True, True, False, True]
+
+
+def test_endpoints_that_are_about_to_vanish_have_a_remedy_and_are_no_problem():
+    state = make_port("web", endpoints=(ENDING,)).state
+    assert (state.code, state.way_out) == (CauseCode.NOT_READY, "kubectl get pods -n shop")
+    assert not state.is_problem
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(UNHEARD, id="unanswered"),
+        pytest.param({"connections": 0, **DENYING}, id="none-admitted"),
+    ],
+)
+def test_clients_without_an_answer_are_seen_and_are_no_problem(changes):
+    port = make_port("web", endpoints=(READY,), **changes)
+    assert (port.mark, port.state.is_problem) == (Level.ATTENTION, False)
+    assert port.state.code is not None
+    assert port.state.way_out
+
+
+def test_clients_from_outside_that_are_dropped_by_design_have_no_mark_of_success():
+    port = make_port(
+        "web", endpoints=(ELSEWHERE,), reason="elsewhere", is_dropping=True, admits=RANGES
+    )
+    assert (port.state.level, port.mark) == (Level.OK, None)
+
+
+def test_an_answer_that_is_under_way_is_waited_for():
+    port = make_port("web", endpoints=(READY,), **UNHEARD)
+    assert judge(port, is_just_asked=True).level is Level.OK
+    assert judge(port).word == "unanswered"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -72,6 +72,8 @@ class Progress:
         """The newest snapshot, perhaps not in force yet; None before the first one."""
         self.in_force: Snapshot | None = None
         """The snapshot that is in force; None before the first one."""
+        self.is_expecting: Callable[[], bool] = lambda: False
+        """Returns whether a newer snapshot is being made; :meth:`announce` follows."""
         self._counters = counters
         self._arrived = 0.0
         """Unix time of the first snapshot since the present round began; 0: none."""
@@ -135,9 +137,11 @@ class Progress:
             self._done.notify_all()
 
     async def settled(self) -> None:
-        """Wait until the newest snapshot is in force."""
+        """Wait until the newest snapshot is in force, and none is being made."""
         async with self._done:
-            await self._done.wait_for(lambda: self.in_force is self.latest is not None)
+            await self._done.wait_for(
+                lambda: self.in_force is self.latest is not None and not self.is_expecting()
+            )
 
     async def in_force_after(self, earlier: Snapshot | None) -> Snapshot:
         """Wait until another snapshot than an earlier one is in force, and return it."""

@@ -1,6 +1,6 @@
 """Has the rounds follow the addresses of names that Services have as endpoints.
 
-    source ──▶ derive ──▶ rounds ◀── lookups (``lookup.endpoint_lookups``)
+    source ──▶ lookups (``lookup.endpoint_lookups``), in turns ──▶ rounds
     kernel ──addresses of this node──▶ judged again ──▶ rounds
 
 Without ``--allow-endpoint-names`` nothing is looked up, and no module for DNS imported.
@@ -9,6 +9,7 @@ Without ``--allow-endpoint-names`` nothing is looked up, and no module for DNS i
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from ...cluster import Snapshot
 from ...cluster.forbidden import ClusterNetworks, ForbiddenAddresses
@@ -18,30 +19,44 @@ from ...lookup.endpoint_lookups import EndpointLookups
 from ..rounds.component import Component
 from ..rounds.options import Options
 from ..rounds.sync import SyncLoop
-from ..rounds.tasks import Supervisor, first_of, pause
+from ..rounds.tasks import Pace, Supervisor, first_of, pause
 
 WORKERS = 8
 """Names that are looked up at the same time, each for five seconds at most."""
 
 
 class EndpointNames(Component):
-    """The names that the Services of one proxy have as endpoints."""
+    """The names that the Services of one proxy have as endpoints.
 
-    def __init__(self, sync: SyncLoop, source_kind: str, options: Options) -> None:
+    Args:
+        publish: Takes what follows from the source's snapshots, instead of the rounds.
+    """
+
+    def __init__(
+        self,
+        sync: SyncLoop,
+        publish: Callable[[Snapshot], None],
+        source_kind: str,
+        options: Options,
+    ) -> None:
         networks = ClusterNetworks(
             options.cluster_networks,
             options.service_cluster_ip_range,
             is_shared=source_kind == "kubernetes",
         )
-        self._sync = sync
+        self._progress = sync.progress
+        self._deliver: Callable[[Snapshot], None] = sync.publish
+        self._publish_source = publish
         self._is_on = bool(options.allow_endpoint_names)
         self._lookups = EndpointLookups(
             options.allow_endpoint_names,
             ForbiddenAddresses(networks, OwnAddressCheck().has),
-            sync.publish,
+            self._publish,
+            turn=Pace().turn,
             wait=lambda event, seconds: first_of(event.wait(), pause(seconds)),
         )
         self._addresses: NodeAddresses | None = None
+        sync.progress.is_expecting = lambda: self._lookups.is_behind
 
     async def start(self, supervisor: Supervisor) -> None:
         """Look names up, where the options allow any."""
@@ -50,13 +65,20 @@ class EndpointNames(Component):
             self._addresses = NodeAddresses(loop, look_again)
             for number in range(WORKERS):
                 supervisor.start(f"endpoint names {number}", self._lookups.work)
-        if (last := self._sync.progress.latest) is not None:
+        if (last := self._progress.latest) is not None:
             # The last state on disk, in which names may be that aren't allowed any more.
-            self._sync.publish(self.derive(last))
+            self._lookups.take(last)
+            await self._lookups.derive()
+        supervisor.start("endpoints by name", self._lookups.follow)
 
-    def derive(self, snapshot: Snapshot) -> Snapshot:
-        """Return a snapshot of the source with what is known of names."""
-        return self._lookups.derive(snapshot)
+    def publish(self, snapshot: Snapshot) -> None:
+        """Have the rounds follow a snapshot of the source, with what is known of names."""
+        self._deliver = self._publish_source
+        self._lookups.take(snapshot)
+
+    async def _publish(self, snapshot: Snapshot) -> None:
+        self._deliver(snapshot)
+        await self._progress.announce()
 
     async def close(self) -> None:
         """Part of Component."""

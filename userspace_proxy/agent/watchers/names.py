@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...cluster import Snapshot
 from ...errors import ConfigError
 from ...model import Frontend, Protocol, SocketAddress
+from ...model.endpoint_names import INSTALL_DNSPYTHON, NO_DNSPYTHON
 from ...names import FoundName, NameIndex, ServiceNames, find_name, search_list
 from ...steering import Bind
 from ..rounds.changes import Progress
@@ -164,8 +165,5 @@ def _responder_type() -> type[Responder]:
         # It takes 0.1 s to import, and only a DNS server needs it.
         from ...lookup.dns_messages import Responder
     except ModuleNotFoundError as exc:
-        raise ConfigError(
-            "cannot serve DNS: dnspython is not installed",
-            hint="pip install .[dns] in the checkout",
-        ) from exc
+        raise ConfigError(f"cannot serve DNS: {NO_DNSPYTHON}", hint=INSTALL_DNSPYTHON) from exc
     return Responder

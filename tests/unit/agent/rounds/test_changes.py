@@ -162,3 +162,16 @@ async def test_what_waits_for_a_snapshot_goes_on_once_that_is_in_force():
     progress.end(progress.begin())
     await progress.announce()
     assert await asyncio.wait_for(asyncio.gather(*waiting), 60) == [None, snapshot, 1]
+
+
+async def test_nothing_is_settled_while_a_newer_snapshot_is_being_made():
+    progress = Progress(SyncCounters())
+    progress.add(Cluster().serve("web", "10.96.0.1", POD))
+    progress.end(progress.begin())
+    progress.is_expecting = lambda: True
+    waiting = asyncio.ensure_future(progress.settled())
+    await turn()
+    assert not waiting.done()
+    progress.is_expecting = lambda: False
+    await progress.announce()
+    await asyncio.wait_for(waiting, 60)

@@ -1,11 +1,10 @@
 """What the agent does beside lookups of names: networks, the last state, this node's addresses."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from tests.netns import Net
 from userspace_proxy import Proxy
+from userspace_proxy.agent.rounds.changes import Progress, SyncCounters
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.agent.rounds.tasks import Supervisor
 from userspace_proxy.agent.watchers.endpoint_names import EndpointNames
@@ -26,10 +25,10 @@ class Rounds:
     """What the component needs of the sync loop."""
 
     def __init__(self):
-        self.progress = SimpleNamespace(latest=None)
+        self.progress = Progress(SyncCounters())
 
     def publish(self, snapshot):
-        self.progress.latest = snapshot
+        self.progress.add(snapshot)
 
 
 class Node:
@@ -39,7 +38,9 @@ class Node:
         self.rounds = Rounds()
         self.store = Store()
         self.supervisor = Supervisor()
-        self.names = EndpointNames(self.rounds, source, Options(**options))
+        self.answered = []
+        """What followed from the source's own snapshots."""
+        self.names = EndpointNames(self.rounds, self._answer, source, Options(**options))
 
     async def __aenter__(self):
         await self.names.start(self.supervisor)
@@ -49,10 +50,18 @@ class Node:
         await self.supervisor.stop()
         await self.names.close()
 
-    def put(self):
+    def store_names(self):
         names = (EndpointName("db.example.com", 5433),)
         self.store.put_service(service("db", "10.96.0.1", handling=Handling(names=names)))
-        self.rounds.publish(self.names.derive(self.store.snapshot()))
+
+    async def put(self):
+        self.store_names()
+        self.names.publish(self.store.snapshot())
+        await until(lambda: not self.rounds.progress.is_expecting())
+
+    def _answer(self, snapshot):
+        self.answered.append(snapshot)
+        self.rounds.publish(snapshot)
 
     @property
     def slice(self):
@@ -82,14 +91,14 @@ def answers(monkeypatch):
 async def test_names_are_looked_up_where_they_are_allowed(answers):
     answers.append("203.0.113.1")
     async with Node(**ALLOWED) as node:
-        node.put()
+        await node.put()
         await until(lambda: node.ips() == ["203.0.113.1"])
 
 
 async def test_without_permission_nothing_is_looked_up(answers):
     answers.append("203.0.113.1")
     async with Node() as node:
-        node.put()
+        await node.put()
         for _ in range(5):
             await turn()
         assert node.states() == [NameState.NOT_ALLOWED]
@@ -98,29 +107,32 @@ async def test_without_permission_nothing_is_looked_up(answers):
 async def test_in_a_cluster_the_networks_of_pods_and_the_nodes_must_be_known(answers):
     answers += ["10.244.0.7", "203.0.113.1"]
     async with Node("kubernetes", **ALLOWED) as node:
-        node.put()
+        await node.put()
         assert node.states() == [NameState.NETWORKS_UNKNOWN]
     async with Node("kubernetes", cluster_networks=("10.244.0.0/16",), **ALLOWED) as node:
-        node.put()
+        await node.put()
         assert node.states() == [NameState.NODES_UNKNOWN]
         node.store.set_node_addresses(frozenset())
-        node.put()
+        await node.put()
         await until(lambda: node.ips() == ["203.0.113.1"])
 
 
 async def test_names_do_not_lead_to_the_networks_of_services(answers):
     answers.append("10.97.0.7")
     async with Node(service_cluster_ip_range=("10.96.0.0/12",), **ALLOWED) as node:
-        node.put()
+        await node.put()
         await until(lambda: node.states() == [NameState.FORBIDDEN])
 
 
 async def test_names_of_the_last_state_are_judged_at_the_start():
     node = Node()
-    node.put()
+    node.store_names()
     node.rounds.publish(node.store.snapshot())
     async with node:
         assert node.states() == [NameState.NOT_ALLOWED]
+        assert node.answered == []
+        await node.put()
+        assert len(node.answered) == 1
 
 
 async def test_names_do_not_lead_to_an_address_that_the_node_has_got(answers):
@@ -129,7 +141,7 @@ async def test_names_do_not_lead_to_an_address_that_the_node_has_got(answers):
     try:
         with net:
             async with Node(**ALLOWED) as node:
-                node.put()
+                await node.put()
                 await until(lambda: node.ips() == ["203.0.113.1"])
                 net.run("ip address add 203.0.113.1/32 dev lo")
                 await until(lambda: node.states() == [NameState.FORBIDDEN])

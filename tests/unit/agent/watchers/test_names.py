@@ -210,7 +210,9 @@ async def test_an_address_in_use_ends_the_start():
 async def test_without_dnspython_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "dns.asyncquery", None)
     monkeypatch.delitem(sys.modules, "userspace_proxy.lookup.dns_messages", raising=False)
-    with pytest.raises(ConfigError, match=r"dnspython is not installed \(pip install .\[dns\]"):
+    with pytest.raises(
+        ConfigError, match=r"dnspython is not installed \(install userspace-proxy\[dns\]"
+    ):
         await Proxy(options=DNS).start()
 
 

@@ -1,0 +1,202 @@
+import errno
+import os
+
+import pytest
+
+from tests.unit.status.views import NOW, make_address, make_endpoint, make_port, replace
+from userspace_proxy.explain import Asked, explain
+from userspace_proxy.explain.dial import DialResult
+from userspace_proxy.facts import Level
+from userspace_proxy.model import Handling, ProxyProtocol
+from userspace_proxy.policy.causes import dial_failed, resets
+from userspace_proxy.policy.endpoint_causes import in_the_past, sends_nothing
+
+from .subjects import make_dead_endpoint, make_subject
+
+POD = "10.244.1.7:80"
+
+
+def steps_of(explanation, topic):
+    return [step for part in explanation.parts for step in part.steps if step.topic == topic]
+
+
+def dials(**results):
+    number = errno.ECONNREFUSED
+    return {
+        address: DialResult(0.0004)
+        if answers
+        else DialResult(
+            0.0001,
+            dial_failed(make_address(address), number, os.strerror(number)),
+            os.strerror(number),
+        )
+        for address, answers in results.items()
+    }
+
+
+ENDPOINTS = (make_endpoint("10.244.1.7:80"), make_endpoint("10.244.1.8:80", "not ready", False))
+
+
+@pytest.mark.parametrize(
+    ("results", "level", "what"),
+    [
+        pytest.param(
+            {"10.244.1.7:80": True, "10.244.1.8:80": False},
+            Level.OK,
+            "1 used endpoint dialled from this machine, without a failure",
+            id="used-one-answers",
+        ),
+        pytest.param(
+            {"10.244.1.7:80": False, "10.244.1.8:80": True},
+            Level.TROUBLE,
+            "1 of 1 used endpoint failed: 10.244.1.7:80 refuses connections: nothing listens on "
+            "port 80 there, or a firewall rejects them",
+            id="used-one-refuses",
+        ),
+    ],
+)
+def test_dials_are_judged_by_the_endpoints_that_are_used(results, level, what):
+    explanation = explain(make_subject(make_port(endpoints=ENDPOINTS)), dials=dials(**results))
+    (step,) = steps_of(explanation, "dial")
+    assert (step.level, step.what) == (level, what)
+    assert [text for _, text in step.details] == [
+        f"10.244.1.7:80: {_said(results['10.244.1.7:80'])}",
+        f"10.244.1.8:80 (not ready): {_said(results['10.244.1.8:80'])}",
+    ]
+
+
+def test_dials_of_endpoints_that_are_not_used_are_no_success():
+    results = dials(**{"10.244.1.8:80": False})
+    explanation = explain(make_subject(make_port(endpoints=ENDPOINTS[1:])), dials=results)
+    (step,) = steps_of(explanation, "dial")
+    assert step.what == "1 endpoint dialled from this machine, none of them used"
+
+
+def _said(answers):
+    return "answers after 0.4 ms" if answers else "Connection refused after 0.1 ms"
+
+
+def test_an_address_that_cannot_be_dialled_from_here_is_not_yet_trouble():
+    for answers, level, what in (
+        (True, Level.OK, "10.96.7.118:80 answers after 0.4 ms"),
+        (False, Level.ATTENTION, "10.96.7.118:80, from this machine: Connection refused"),
+    ):
+        subject = make_subject(make_port(connections=0))
+        explanation = explain(subject, dials=dials(**{"10.96.7.118:80": answers}))
+        step, rest = steps_of(explanation, "dial")
+        assert rest.what == "2 endpoints not dialled, because the Service has so many"
+        assert (step.level, step.what) == (level, what)
+
+
+def test_a_slow_answer_is_in_seconds():
+    results = {"10.96.7.118:80": DialResult(1.2)}
+    step, _ = steps_of(explain(make_subject(), dials=results), "dial")
+    assert step.what == "10.96.7.118:80 answers after 1 s"
+
+
+def test_a_failed_dial_decides_the_next_command():
+    explanation = explain(
+        make_subject(make_port(endpoints=ENDPOINTS)), dials=dials(**{"10.244.1.7:80": False})
+    )
+    assert explanation.next.endswith("status.podIP=10.244.1.7")
+
+
+SERVED = "Clients are served by 1 endpoint"
+REFUSES = (
+    f"1 of 1 used endpoint failed: {POD} refuses connections: nothing listens on port 80 there, or "
+    "a firewall rejects them"
+)
+HANGS = sends_nothing(make_address(POD), count=3, last_at=NOW - 2)
+HANGING = make_endpoint(POD, cause=HANGS, connections=3)
+
+
+def dialled(*endpoints, **changes):
+    """Explain a Service whose first endpoint refuses a dial."""
+    subject = make_subject(make_port(endpoints=endpoints, **changes))
+    explanation = explain(subject, dials=dials(**{POD: False}))
+    (step,) = steps_of(explanation, "dial")
+    return explanation, step
+
+
+def test_a_failed_dial_is_a_further_line_where_clients_are_answered():
+    explanation, step = dialled(make_endpoint(POD, answered_at=NOW - 5))
+    assert (explanation.level, explanation.sentence) == (Level.OK, SERVED)
+    assert (step.level, step.what) == (None, f"{REFUSES}; it answered a client 5 s ago")
+    assert step.details == ((None, f"{POD}: Connection refused after 0.1 ms"),)
+    assert "podIP" not in explanation.next
+
+
+def test_a_failed_dial_does_not_replace_what_clients_met():
+    explanation, step = dialled(HANGING)
+    assert explanation.level is Level.ATTENTION
+    assert explanation.sentence.startswith("Clients get no answer: ")
+    assert (step.level, step.what) == (None, f"{REFUSES}; clients: {HANGS}")
+
+
+def test_a_failed_dial_that_met_what_clients_met_adds_nothing():
+    explanation, step = dialled(make_dead_endpoint(POD))
+    assert explanation.sentence.startswith("Clients fail: ")
+    assert step.what == REFUSES
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "level"),
+    [
+        pytest.param(make_endpoint(POD, answered_at=NOW - 600), Level.ATTENTION, id="answered"),
+        pytest.param(
+            replace(HANGING, cause=in_the_past(HANGS), is_past=True), Level.TROUBLE, id="failed"
+        ),
+        pytest.param(make_endpoint(POD), Level.TROUBLE, id="never-dialled"),
+    ],
+)
+def test_a_failed_dial_decides_where_no_client_has_dialled_lately(endpoint, level):
+    explanation, step = dialled(endpoint)
+    assert (explanation.level, step.level) == (level, level)
+    assert explanation.sentence.startswith(REFUSES)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="clients-are-served"),
+        pytest.param({"connections": 0, "admits": ("192.0.2.0/24",)}, id="not-all-are-admitted"),
+    ],
+)
+def test_an_address_that_clients_dial_is_not_judged_from_here(changes):
+    subject = make_subject(make_port(**changes))
+    explanation = explain(subject, dials=dials(**{"10.96.7.118:80": False}))
+    assert explanation.level is Level.OK
+    assert steps_of(explanation, "dial")[0].level is None
+
+
+def test_why_clients_are_refused_is_said_before_a_dial_that_is_refused():
+    port = make_port(endpoints=(), reason="it has no endpoints", connections=0)
+    explanation = explain(make_subject(port), dials=dials(**{"10.96.7.118:80": False}))
+    assert explanation.sentence == "Clients are refused: it has no endpoints"
+
+
+@pytest.mark.parametrize(
+    ("version", "level", "line"),
+    [
+        pytest.param(None, Level.TROUBLE, "it ends after 0.1 ms", id="none"),
+        pytest.param(
+            ProxyProtocol.V2,
+            Level.OK,
+            "answers, and ends a connection without a PROXY header after 0.1 ms",
+            id="header",
+        ),
+    ],
+)
+def test_an_endpoint_that_expects_a_header_may_end_a_dial_without_one(version, level, line):
+    handling = Handling(proxy_protocol=version)
+    ends = {POD: DialResult(0.0001, resets(make_address(POD)), "it ends")}
+    port = make_port(endpoints=(make_endpoint(POD),), handling=handling)
+    (step,) = steps_of(explain(make_subject(port), dials=ends), "dial")
+    assert (step.level, step.details) == (level, ((level, f"{POD}: {line}"),))
+
+
+def test_dials_that_are_not_possible_change_no_verdict():
+    asked = Asked(can_dial=False)
+    explanation = explain(make_subject(), dials={}, asked=asked)
+    assert explanation.level is Level.OK
+    assert explanation.sentence == "Clients are served by 2 endpoints; nothing was dialled"

@@ -1,0 +1,142 @@
+"""Judges the dials of ``explain --probe`` beside what clients have met.
+
+    dial ──failed──▶ did clients dial lately? ──yes──▶ a further line
+                                              └──no──▶ the dial decides
+
+Rule 1: what clients have met decides, not a dial of this program: that has another source address,
+sends nothing, and may fail for reasons of its own. It decides where no client has dialled lately.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ..facts import EndpointFacts, Level, PortFacts
+from ..model import Cause, CauseCode
+from ..status.failures import PAST_S
+from ..status.units import plural, seconds_in_words
+from .dial import DialResult
+from .path_step import PathStep
+
+Dials = Mapping[str, DialResult]
+"""The results of dials, by address."""
+
+
+UNREACHED = PathStep(
+    None,
+    "dial",
+    "Nothing was dialled: the proxy is in another network namespace, and this program can't enter "
+    "it",
+    "Run this as root on the proxy's node, or in its container if that has PIDs of its own",
+)
+
+
+def dial_address(port: PortFacts, address: str, result: DialResult) -> PathStep:
+    """Return the step about the dial of an address of a Service."""
+    if result.cause is None:
+        return PathStep(Level.OK, "dial", f"{address} answers {_after(result)}")
+    # Many addresses of Services can be dialled only from nodes and pods.
+    is_known = port.connections or port.mark is not Level.OK or port.admits is not None
+    level = None if is_known else Level.ATTENTION
+    return PathStep(level, "dial", f"{address}, from this machine: {result.error}")
+
+
+def clients_show(endpoint: EndpointFacts, now: float) -> bool:
+    """Return whether clients have shown lately whether an endpoint answers."""
+    if endpoint.cause is not None:
+        return not endpoint.is_past
+    return endpoint.answered_at > 0 and now - endpoint.answered_at < PAST_S
+
+
+def _level_of_failed(endpoint: EndpointFacts, now: float) -> Level | None:
+    """Return how much the failed dial of a used endpoint means."""
+    if clients_show(endpoint, now):
+        return None
+    was_answered = endpoint.cause is None and endpoint.answered_at
+    return Level.ATTENTION if was_answered else Level.TROUBLE
+
+
+def _unlike_clients(endpoint: EndpointFacts, cause: Cause, now: float) -> str:
+    """Return what clients met where a failed dial met something else."""
+    if endpoint.cause is not None:
+        return "" if endpoint.cause.code is cause.code else f"; clients: {endpoint.cause}"
+    if not endpoint.answered_at:
+        return ""
+    age = seconds_in_words(max(0.0, now - endpoint.answered_at))
+    return f"; it answered a client {age} ago"
+
+
+def dial_steps(port: PortFacts, dials: Dials, now: float) -> Iterator[PathStep]:
+    """Yield one step about the endpoints that were dialled, and one about those that weren't.
+
+    Args:
+        now: Unix time of the facts.
+    """
+    if refused := sum(endpoint.is_refused for endpoint in port.endpoints):
+        them = plural(refused, "endpoint")
+        yield PathStep(Level.OK, "dial", f"{them} not dialled, because the proxy refuses to")
+    dialled = [(e, dials[e.address]) for e in port.endpoints if e.address in dials]
+    rest = sum(not e.is_refused and e.address not in dials for e in port.endpoints)
+    if rest and dials and port.protocol == "TCP":
+        them = plural(rest, "endpoint")
+        yield PathStep(Level.OK, "dial", f"{them} not dialled, because the Service has so many")
+    if not dialled:
+        return
+    used = [(endpoint, result) for endpoint, result in dialled if endpoint.is_usable]
+    failed = {
+        endpoint.address: (_level_of_failed(endpoint, now), endpoint, result.cause)
+        for endpoint, result in used
+        if result.cause is not None and not lacks_header(port, result)
+    }
+    details = tuple(
+        _dial(endpoint, result, failed.get(endpoint.address, (Level.OK,))[0])
+        for endpoint, result in dialled
+    )
+    if failed:
+        order = (*reversed(Level), None)
+        level, endpoint, cause = min(failed.values(), key=lambda one: order.index(one[0]))
+        what = f"{len(failed):,} of {plural(len(used), 'used endpoint')} failed: {cause}"
+        what = f"{what}{_unlike_clients(endpoint, cause, now)}"
+        yield PathStep(level, "dial", what, cause.hint, details)
+    else:
+        what = f"{plural(len(used), 'used endpoint')} dialled from this machine, without a failure"
+        if not used:
+            what = (
+                f"{plural(len(dialled), 'endpoint')} dialled from this machine, none of them used"
+            )
+        yield PathStep(Level.OK, "dial", what, details=details)
+
+
+def lacks_header(port: PortFacts, result: DialResult) -> bool:
+    """Return whether an endpoint has ended a dial that sent no header, as it should."""
+    is_end = result.cause is not None and result.cause.code is CauseCode.ENDPOINT_RESETS
+    return is_end and port.proxy_protocol is not None
+
+
+def _dial(
+    endpoint: EndpointFacts, result: DialResult, level: Level | None
+) -> tuple[Level | None, str]:
+    """Return a line about one dial.
+
+    Args:
+        level: What it means for a used endpoint.
+    """
+    used = "" if endpoint.is_usable else f" ({endpoint.state})"
+    if result.cause is None:
+        return Level.OK, f"{endpoint.address}{used}: answers {_after(result)}"
+    if endpoint.is_usable and level is Level.OK:
+        what = "answers, and ends a connection without a PROXY header"
+        return level, f"{endpoint.address}: {what} {_after(result)}"
+    return (
+        level if endpoint.is_usable else Level.ATTENTION,
+        f"{endpoint.address}{used}: {result.error} {_after(result)}",
+    )
+
+
+def _after(result: DialResult) -> str:
+    # Most answers take less than a millisecond.
+    return (
+        f"after {result.seconds * 1000:.1f} ms"
+        if result.seconds < 0.1
+        else (f"after {seconds_in_words(result.seconds)}")
+    )

@@ -1,0 +1,23 @@
+"""One step of a connection's path: what explain shows in a line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..facts import Level
+
+
+@dataclass(frozen=True, slots=True)
+class PathStep:
+    """One step, and whether connections get past it."""
+
+    level: Level | None
+    """None: connections don't, by design, or clients show what happens."""
+    topic: str
+    """One word: ``endpoints``."""
+    what: str
+    hint: str = ""
+    details: tuple[tuple[Level | None, str], ...] = ()
+    """Lines below it, each with a level; None: about what isn't used, by design."""
+    pod: str = ""
+    """The name of the pod that it is about; empty if it is about none, or several."""
