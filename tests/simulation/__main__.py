@@ -12,6 +12,7 @@ import gc
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -20,7 +21,7 @@ from itertools import islice
 from .halves import PACKAGES, load, mutants
 
 # At a time, for one process.
-_CHUNK = 100
+_CHUNK = 50
 _LINES = 44
 _MOST_SHOWN = 20
 
@@ -73,9 +74,10 @@ def _results(half: str, first: int, count: int, jobs: int) -> Iterator[list[tupl
         return
     with ProcessPoolExecutor(jobs) as pool:
         rest = iter(chunks)
-        # Not all at once: the first failures are printed early.
-        while part := list(islice(rest, 4 * jobs)):
-            yield from pool.map(run, part)
+        waiting = deque(pool.submit(run, chunk) for chunk in islice(rest, 4 * jobs))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(run, chunk) for chunk in islice(rest, 1))
 
 
 def run_chunk(name: str, seeds: range) -> list[tuple[int, str]]:

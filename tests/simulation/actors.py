@@ -232,7 +232,7 @@ class Party:
         """Read all, send a last piece, finish, and close when both sides have finished."""
         before = self.heard
         try:
-            while not self.heard_fin:
+            while not self.heard_fin and self.stream.is_readable:
                 self.read(1 << 20)
         except BlockingIOError:
             pass

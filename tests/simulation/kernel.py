@@ -250,9 +250,9 @@ class Kernel:
         return file
 
     def is_ready(self, fd: int) -> bool:
-        """Return whether an epoll has events."""
-        epoll = self.epolls.get(fd)
-        return epoll is not None and epoll.is_ready()
+        """Return whether what an event loop watches can be read."""
+        file = self.files.get(fd)
+        return file is not None and file.is_readable
 
     def end_batch(self) -> None:
         """Note that the events of the last poll have been handled."""

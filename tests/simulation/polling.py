@@ -96,8 +96,9 @@ class Epoll:
         self._ready[item.fd] = item
         self._woken()
 
-    def is_ready(self) -> bool:
-        """Return whether a poll would report something."""
+    @property
+    def is_readable(self) -> bool:
+        """Whether a poll would report something."""
         for fd, item in list(self._ready.items()):
             if item.file.events() & (item.events | _ALWAYS):
                 return True

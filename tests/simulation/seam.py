@@ -13,6 +13,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 import fcntl
+import functools
 import importlib
 import logging
 import os
@@ -29,7 +30,6 @@ import userspace_proxy.dataplane
 from .kernel import Kernel
 from .network import EPHEMERAL_PORTS
 
-PACKAGE = "userspace_proxy.dataplane"
 _SYSTEM: Mapping[str, tuple[ModuleType, tuple[str, ...]]] = {
     "_socket": (_socket, ("socket",)),
     "select": (select, ("epoll",)),
@@ -61,17 +61,11 @@ class _Ports:
         return len(EPHEMERAL_PORTS)
 
 
-class _Present:
-    """Part of AbsentHosts: a simulated network has no neighbour table."""
-
-    def includes(self, _ip: str) -> bool:
-        return False
-
-
-def modules() -> list[ModuleType]:
-    """Return the modules of the data plane."""
-    names = [each.name for each in pkgutil.iter_modules(userspace_proxy.dataplane.__path__)]
-    return [importlib.import_module(f"{PACKAGE}.{name}") for name in names]
+@functools.cache
+def modules_of(package: ModuleType) -> list[ModuleType]:
+    """Return the modules of a package."""
+    names = [each.name for each in pkgutil.iter_modules(package.__path__)]
+    return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
 
 
 def _nothing() -> None:
@@ -94,14 +88,15 @@ def installed(kernel: Kernel, rng: Random, constants: Mapping[str, int]) -> Iter
             setattr(fake, function, getattr(kernel, function))
         fakes[name] = fake
     others = {
-        "ABSENT_HOSTS": _Present(),
         "EPHEMERAL": _Ports(),
         "_return_freed_memory": _nothing,
+        # A simulated network has no neighbour table.
+        "has_no_host": lambda _ip: False,
         "random": rng,
         **constants,
     }
     undo: list[tuple[ModuleType, str, Any]] = []
-    for module in modules():
+    for module in modules_of(userspace_proxy.dataplane):
         for name, value in {**fakes, **others}.items():
             system = _SYSTEM[name][0] if name in _SYSTEM else None
             has = vars(module).get(name)
@@ -119,7 +114,7 @@ def installed(kernel: Kernel, rng: Random, constants: Mapping[str, int]) -> Iter
     finally:
         for module, name, value in undo:
             setattr(module, name, value)
-        for module in modules():
+        for module in modules_of(userspace_proxy.dataplane):
             vars(module).pop("set", None)
 
 

@@ -143,6 +143,12 @@ class Stream:
         number, self.error = self.error, 0
         return number
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether a read may return something, or raise an error."""
+        has_news = self.inbox or self.has_fin or self.error or self.shut_in
+        return bool(has_news) or self.state in (CLOSED, NEW)
+
     def read(self, most: int, *, is_peek: bool = False, is_splice: bool = False) -> bytes:
         """Return what there is; raises BlockingIOError, or the error."""
         inbox = self.inbox

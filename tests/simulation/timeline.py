@@ -58,8 +58,12 @@ class Timeline:
 
     def run_until(self, end: float) -> None:
         """Let everything happen up to a time."""
-        while self._events and self._events[0][0] <= end:
-            self.step()
+        events = self._events
+        while events and events[0][0] <= end:
+            when, _, callback, args = heapq.heappop(events)
+            if when > self.now:
+                self.now = when
+            callback(*args)
         self.now = max(self.now, end)
 
 
@@ -224,7 +228,7 @@ class VirtualLoop:
         self.is_running = False
         self._after_turn()
         due = bool(self._timers) and self._timers[0][0] <= self._timeline.now + _EARLY_S
-        if self._soon or due or any(self._is_ready(fd) for fd in self._readers):
+        if self._soon or due or any(map(self._is_ready, self._readers)):
             self.wake()
 
     def _due(self, now: float) -> list[_Handle]:

@@ -173,6 +173,7 @@ class World:
         self.askers: dict[tuple[Address, Address], Asker] = {}
         self.answered: set[bytes] = set()
         self.memory = _Limit()
+        self.memory_limits = [self.memory]
 
     @property
     def trace(self) -> list[tuple[float, str]]:
@@ -227,7 +228,7 @@ class World:
         if node.is_preserving:
             self.dataplane.preserve((), {"10.2.0.0/16": 5, "10.3.0.0/17": 7}, is_on=True)
         if "memory" in self.plan.features:
-            self.dataplane.watch_memory(lambda: [self.memory])
+            self.dataplane.watch_memory(lambda: list(self.memory_limits))
         self.hosts = {
             endpoint: PodHost(self, endpoint, scripts)
             for endpoint, scripts in self.plan.scripts.items()
@@ -265,6 +266,8 @@ class World:
         if self.violations:
             return
         self.oracles.after_the_end()
+        # Usage would be read four times a second.
+        self.memory_limits.clear()
         self._run_until(self.finishing_at + _FINISHING_S + _REST_S)
         if self.violations:
             return
@@ -277,7 +280,8 @@ class World:
 
     def _run_until(self, end: float) -> None:
         while not self.violations and self.timeline.now < end and self.turns < _MAX_TURNS:
-            self.timeline.run_until(min(end, self.timeline.now + 1.0))
+            begins = max(self.timeline.now, self.timeline.next_at)
+            self.timeline.run_until(min(end, begins + 1.0))
         if self.turns >= _MAX_TURNS:
             self.violate("the loop doesn't come to rest")
 

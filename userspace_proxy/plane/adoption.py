@@ -13,8 +13,8 @@ namespace are taken that listen (TCP) or are bound (UDP), each once, and of thos
 netlink sockets for nftables.
 Rule 3: it may be of another version, so messages that this one doesn't know are skipped.
 Rule 4: a predecessor without an answer in time is drained once it answers: until then its clients
-get what the last control process had in force. Until that time this process connects again when
-others have taken its place (``reception``).
+get what the last control process had in force. This process connects again to one that hangs up
+before: others have taken its place (``reception``), or its proof was late.
 Rule 5: sockets come first, and nothing waits for pins but the drain, for some seconds.
 Rule 6: what is read of a worker is bounded: beyond that, and after its last message, nothing is.
 """
@@ -54,8 +54,8 @@ _log = FieldLogger("userspace_proxy.dataplane")
 
 # Ten thousand sockets take 0.1 s; a worker may be busy, or many processes ask it for its sockets.
 ANSWER_S = 4.0
-# Before another try if others have taken this process's place.
-_AGAIN_S = 0.01
+# Before another try if a worker has hung up; the second when nothing waits for it any more.
+_AGAIN_S, _LATE_AGAIN_S = 0.01, 1.0
 # For all pins to arrive after the sockets; a worker stops sending them somewhat earlier.
 PINS_S = 6.0
 # A worker sends some 20 MB at most, nearly all of it pins.
@@ -103,7 +103,7 @@ class Predecessors:
             return 0
         await asyncio.wait([worker.handed_over for worker in self._workers], timeout=within_s)
         for worker in self._workers:
-            worker.stop_retrying()
+            worker.be_late()
         cookies: set[int] = set()
         refused = 0
         for worker in sorted(self._workers, key=lambda worker: worker.index):
@@ -222,6 +222,8 @@ class _Predecessor:
         name = sock.getpeername()
         self._name = name.decode() if isinstance(name, bytes) else ""
         """Where it listens; empty if this process can't connect again."""
+        self._is_late = False
+        """It isn't adopted any more: the sockets that it hands over are closed."""
         self._skipped = False
         self._drain_s: float | None = None
         """It is to drain, for that many seconds, once it answers."""
@@ -240,9 +242,9 @@ class _Predecessor:
         if self.handed_over.done():
             self.channel.send(Drain(seconds))
 
-    def stop_retrying(self) -> None:
-        """Connect no more. Idempotent."""
-        self._name = ""
+    def be_late(self) -> None:
+        """Keep nothing from now on, and connect again less often. Idempotent."""
+        self._is_late = True
 
     def _connect(self, sock: Prover) -> None:
         """Ask over a connection for what it has."""
@@ -266,12 +268,16 @@ class _Predecessor:
                 self._connect(abstract_sockets.connect(self._name))
                 return
         except BlockingIOError:
-            self._timer = self._loop.call_later(_AGAIN_S, self._connect_again)
+            self._try_later()
             return
         except OSError:
             # It has ended.
             pass
         self._stop()
+
+    def _try_later(self) -> None:
+        after_s = _LATE_AGAIN_S if self._is_late else _AGAIN_S
+        self._timer = self._loop.call_later(after_s, self._connect_again)
 
     def is_near(self, sock: socket.socket) -> bool:
         """Return whether a socket belongs to this process's network namespace."""
@@ -291,8 +297,10 @@ class _Predecessor:
         elif isinstance(message, Prove) and socks:
             self._prove(socks[0])
         elif isinstance(message, HandedOver) and len(socks) >= len(message.kept):
-            self._receive_sockets(message, socks)
-            socks = []
+            if not self._is_late:
+                self._receive_sockets(message, socks)
+                socks = []
+            self._note_handed_over(is_last=message.is_last)
         for sock in socks:
             sock.close()
         self._limit_bytes()
@@ -310,7 +318,9 @@ class _Predecessor:
                 self.kept[name].close()
             self.kept[name] = sock
         self._owner.limit_sockets()
-        if message.is_last and not self.handed_over.done():
+
+    def _note_handed_over(self, *, is_last: bool) -> None:
+        if is_last and not self.handed_over.done():
             if self._drain_s is not None:
                 self._stop()
                 return
@@ -374,7 +384,7 @@ class _Predecessor:
         try:
             proof = self._sock.answer(challenge)
         except OSError as exc:
-            self.stop_retrying()
+            self._name = ""
             _log.error(
                 "cannot adopt a worker of the last run: cannot prove NET_ADMIN: %(cause)s",
                 extra={"cause": exc.strerror},
@@ -399,7 +409,7 @@ class _Predecessor:
                 extra={"cause": malformed},
             )
         elif self._name and not (self.count or self.handed_over.done()):
-            self._timer = self._loop.call_later(_AGAIN_S, self._connect_again)
+            self._try_later()
             return
         self._stop()
 

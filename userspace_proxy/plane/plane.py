@@ -170,9 +170,9 @@ class Plane:
 
         Listeners serve, refuse or drop at once; those that are open stay as they are. Keys are
         unique in the plane: reusing another group's key takes over its listener, and clients
-        notice nothing. Open TCP connections stay with their group, UDP flows end, and clients that
-        wait to be accepted are the new group's. A listener whose key isn't wanted any more
-        continues until :meth:`close_unwanted`.
+        notice nothing, unless that group was told to refuse before. Open TCP connections stay with
+        their group, UDP flows end, and clients that wait to be accepted are the new group's. A
+        listener whose key isn't wanted any more continues until :meth:`close_unwanted`.
 
         Returns what listens, and why the rest doesn't, or refuses. Call again to try again. What is
         too large for a message to a worker refuses.

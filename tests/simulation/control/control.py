@@ -92,9 +92,10 @@ class Control:
             self.apply()
             await self._relieve(plane)
             await self._stop.wait()
+            # It may die while it closes them.
+            world.checks.note_end()
             for group in self.served.values():
                 plane.close_group(group)
-            world.checks.note_end()
             await plane.drain(_DRAIN_S)
         # Not in a task: it waits for other processes.
         loop.call_soon(plane.close)
@@ -153,5 +154,5 @@ class Control:
     def _is_held_by_others(self, at: SocketAddress) -> bool:
         """Return whether a worker of another control process has the port."""
         ports = [port for port in self.world.machine.ports if port.local == (at.ip, at.port)]
-        holders = {copy.process for port in ports for copy in port.copies}
+        holders = [process for port in ports for process in port.holders]
         return any(self.process not in (each, each.parent) for each in holders)

@@ -41,8 +41,8 @@ class Shared:
         self.cookie = machine.cookies
         self.machine = machine
         self.copies: list[Any] = []
-        self.on_its_way = 0
-        """Messages that it is in."""
+        self.unread_at: list[UnixEnd] = []
+        """The ends at which messages with it are unread, once for each message."""
 
     def copy(self, process: Process) -> Any:
         """Return what a process has of it."""
@@ -55,11 +55,16 @@ class Shared:
 
     def release(self) -> None:
         """End it if nothing has it any more."""
-        if not self.copies and not self.on_its_way:
+        if not self.copies and not self.unread_at:
             self.end()
 
     def end(self) -> None:
         """Free what it holds."""
+
+    @property
+    def holders(self) -> set[Process]:
+        """The processes that have it, or an unread message with it."""
+        return {each.process for each in (*self.copies, *self.unread_at)}
 
 
 class Plain(Shared):
@@ -285,7 +290,7 @@ class UnixEnd:
         if count <= 0:
             raise BlockingIOError(errno.EAGAIN, "no room")
         for each in rights:
-            each.on_its_way += 1
+            each.unread_at.append(self.peer)
         self.peer.inbox.append((data[:count], rights))
         self.peer.process.loop.wake()
         return count
@@ -318,7 +323,7 @@ class UnixEnd:
             peer.process.loop.wake()
         while self.inbox:
             for each in self.inbox.popleft()[1]:
-                each.on_its_way -= 1
+                each.unread_at.remove(self)
                 each.release()
 
 
@@ -363,6 +368,10 @@ class RendezvousCopy:
         self.process = process
         self.item = None
         self.local = self.name = shared.name
+
+    @property
+    def is_readable(self) -> bool:
+        return bool(self.shared.queue)
 
     def events(self) -> int:
         return 0

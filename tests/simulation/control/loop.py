@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from asyncio import events
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -33,6 +31,9 @@ class ProcessLoop(VirtualLoop):
         self.after_callback = self._end_batch
 
     def _end_batch(self) -> None:
+        if self._process.is_dead:
+            # A task keeps what is raised within it, and the rest of the iteration would follow.
+            raise Died
         self._process.kernel.end_batch()
 
     def _report_bug(self, what: str) -> None:
@@ -40,7 +41,7 @@ class ProcessLoop(VirtualLoop):
 
     def _has_event(self, fd: int) -> bool:
         kernel = self._process.kernel
-        return kernel.is_writable(~fd) if fd < 0 else kernel.is_readable(fd)
+        return kernel.is_writable(~fd) if fd < 0 else kernel.is_ready(fd)
 
     # -- what asyncio and the product call ---------------------------------------------------------
 
@@ -92,16 +93,6 @@ class ProcessLoop(VirtualLoop):
 
     # -- running -----------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def entered(self) -> Iterator[None]:
-        """Be the loop that runs while this lasts."""
-        before = events._get_running_loop()
-        events._set_running_loop(self)  # type: ignore[arg-type]
-        try:
-            yield
-        finally:
-            events._set_running_loop(before)
-
     def wake(self) -> None:
         """Run an iteration soon."""
         if self._is_scheduled or self.is_running or self._process.is_dead:
@@ -116,5 +107,5 @@ class ProcessLoop(VirtualLoop):
             return
         if self._timeline.now >= self.held_until:
             self._process.is_hung = False
-        with self._process.machine.running(self._process), contextlib.suppress(Died):
+        with self._process:
             super()._iterate()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from asyncio import events
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -60,6 +60,18 @@ class Process:
         self.parent: Process | None = None
         machine.processes.append(self)
 
+    def __enter__(self) -> None:
+        """Be the process that runs, and its loop the running one, until its death or the exit."""
+        machine = self.machine
+        machine.interrupted.append(machine.current)
+        machine.current = self
+        events._set_running_loop(self.loop)  # type: ignore[arg-type]
+
+    def __exit__(self, kind: type[BaseException] | None, *_exc: object) -> bool:
+        before = self.machine.current = self.machine.interrupted.pop()
+        events._set_running_loop(None if before is None else before.loop)  # type: ignore[arg-type]
+        return kind is Died
+
     def start(self, run: Callable[[], Any]) -> None:
         """Run a coroutine, whose result is the exit status."""
         self.loop.call_soon(self._begin, run)
@@ -95,7 +107,7 @@ class Process:
         """Have nothing of it run any more, not even what follows an end."""
         self.is_dead = True
         if self.task is not None:
-            with self.machine.running(self), contextlib.suppress(Died):
+            with self:
                 self.task.get_coro().close()
 
 
@@ -117,6 +129,8 @@ class Machine(Network):
         self.ports: dict[Port, None] = {}
         self.rendezvous: dict[str, Rendezvous] = {}
         self.current: Process | None = None
+        self.interrupted: list[Process | None] = []
+        """Those that run on when the current one's iteration is over."""
         self.violations: list[str] = []
         self.fails_to_start = 0
         """So many more workers can't be started."""
@@ -129,16 +143,6 @@ class Machine(Network):
         """Note what must not happen."""
         self.note(f"VIOLATION: {what}")
         self.violations.append(what)
-
-    @contextlib.contextmanager
-    def running(self, process: Process) -> Iterator[None]:
-        """Have system calls be those of a process while this lasts."""
-        before, self.current = self.current, process
-        with process.loop.entered():
-            try:
-                yield
-            finally:
-                self.current = before
 
     @property
     def kernel(self) -> ProcessKernel:

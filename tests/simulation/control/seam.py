@@ -9,9 +9,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 import gc
-import importlib
 import os
-import pkgutil
 import resource
 import socket
 import time
@@ -78,11 +76,6 @@ def _choose(sock: Any, *_program: int, is_by_client: bool) -> None:
     """Part of plane.reuseport: the program is the whole group's."""
     for port in sock.core.shared.group:
         port.is_by_client = is_by_client
-
-
-def _modules() -> list[ModuleType]:
-    names = [each.name for each in pkgutil.iter_modules(userspace_proxy.plane.__path__)]
-    return [importlib.import_module(f"userspace_proxy.plane.{name}") for name in names]
 
 
 def _names(machine: Machine, kernel: Any, descriptors: int) -> dict[str, Any]:
@@ -152,7 +145,7 @@ def installed(
     names = {**_names(machine, kernel, descriptors), **constants}
     patches: list[tuple[ModuleType, str, Any]] = [
         (module, name, value)
-        for module in _modules()
+        for module in seam.modules_of(userspace_proxy.plane)
         for name, value in names.items()
         if name in vars(module)
     ]

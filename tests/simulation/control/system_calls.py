@@ -58,6 +58,10 @@ class Pidfd:
         self.name = f"pidfd of {of.name}"
         of.pidfds.append(owner)
 
+    @property
+    def is_readable(self) -> bool:
+        return self.of.is_dead
+
     def events(self) -> int:
         return 0
 
@@ -97,17 +101,6 @@ class ProcessKernel(Kernel):
     def violate(self, what: str) -> None:
         """Part of Kernel."""
         self.machine.violate(f"{self.process.name}: {what}")
-
-    def is_readable(self, fd: int) -> bool:
-        """Return whether a loop's descriptor has something to read."""
-        file = self.files.get(fd)
-        if isinstance(file, UnixEnd):
-            return file.is_readable
-        if isinstance(file, RendezvousCopy):
-            return bool(file.shared.queue)
-        if isinstance(file, Pidfd):
-            return file.of.is_dead
-        return self.is_ready(fd)
 
     def is_writable(self, fd: int) -> bool:
         """Return whether a loop's descriptor has room."""
@@ -317,7 +310,7 @@ class ProcessSocket(SimulatedSocket):
         fds = array.array("i")
         for shared in files:
             fds.append(self._kernel.allocate(shared.copy(self._kernel.process)))
-            shared.on_its_way -= 1
+            shared.unread_at.remove(core)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds.tobytes())] if files else []
         return data, rights, 0, None
 

@@ -38,7 +38,7 @@ def _real(stack: contextlib.ExitStack) -> SimpleNamespace:
 def _simulated(stack: contextlib.ExitStack) -> SimpleNamespace:
     machine = Machine(Timeline(), Random(1), Speed())
     process = Process(machine, CONTROL, "control")
-    stack.enter_context(machine.running(process))
+    stack.enter_context(process)
 
     def pair() -> tuple[Any, ...]:
         ends = UnixEnd(process, 4096), UnixEnd(process, 4096)

@@ -8,6 +8,12 @@ from userspace_proxy.plane.channel import Channel
 from userspace_proxy.plane.messages import HandedOver, ToWorker
 
 
+async def next_at(rendezvous):
+    """Return the next connection to a rendezvous."""
+    accepting = asyncio.get_running_loop().sock_accept(rendezvous)
+    return (await asyncio.wait_for(accepting, 60.0))[0]
+
+
 class Compromised:
     """A worker that hands over what it likes; what a worker sends is examined."""
 
