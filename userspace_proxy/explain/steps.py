@@ -221,10 +221,12 @@ def _ignored(subject: Subject) -> Iterator[PathStep]:
 def _rejected(subject: Subject) -> Iterator[PathStep]:
     """Yield the mistakes in the Service's own objects."""
     for item in subject.rejected:
-        what = f"{item.object} is rejected: {item.line}" if item.object else item.line
-        yield PathStep(
-            Level.TROUBLE, "service", what, "An object that was valid before keeps its last form"
-        )
+        if item.object:
+            what = f"{item.object} is rejected: {item.line}"
+            kept = "An object that was valid before keeps its last form"
+            yield PathStep(Level.TROUBLE, "service", what, kept)
+        else:
+            yield PathStep(Level.TROUBLE, "service", item.line)
 
 
 def _node(node: StatusFacts, subject: Subject) -> Iterator[PathStep]:

@@ -42,7 +42,7 @@ class RejectedFacts(msgspec.Struct, frozen=True):
     line: str
     """One of the source's ``problems``."""
     object: str = ""
-    """``Service shop/web``; empty if its kind or its name can't be read."""
+    """``Service shop/web``; empty if that can't be read, or the object is used in part."""
     services: Sequence[str] = ()
     """The Services that it is about, ``namespace/name``; empty if that isn't known."""
 

@@ -117,7 +117,7 @@ class ManifestState:
                 if earlier is not found:
                     what = f"{found.kind} {found.key}"
                     line = f"{found.place}: {what} is already defined in {earlier.place}"
-                    conflicts.append(RejectedFacts(line, what, tuple(_services_of(found))))
+                    conflicts.append(RejectedFacts(line, services=tuple(_services_of(found))))
         # What an edit has broken never takes the place of what is written elsewhere.
         for name in sorted(self._kept):
             for found in self._kept[name]:
@@ -139,7 +139,7 @@ class ManifestState:
         if without_ip or without_port:
             places = {f.key: f.place for f in found}
             conflicts.extend(
-                RejectedFacts(f"{places[str(key)]}: {line}", f"Service {key}", (str(key),))
+                RejectedFacts(f"{places[str(key)]}: {line}", services=(str(key),))
                 for key, line in (*without_ip, *without_port)
             )
         served: dict[ServiceKey, tuple[_Parts, Service]] = {}

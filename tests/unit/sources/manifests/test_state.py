@@ -86,6 +86,7 @@ def test_a_name_that_is_taken_is_about_its_service(state):
     state.take(Look({"a.yaml": service() + endpoint_slice("10.244.1.7")}))
     state.take(Look({"b.yaml": service() + endpoint_slice("10.244.1.8")}))
     assert services_of_problems(state) == [("shop/web",), ("shop/web",)]
+    assert {item.object for item in state.rejected} == {""}, "the first one is served"
 
 
 def test_a_file_that_is_no_yaml_keeps_its_objects_while_others_go_on(state):
