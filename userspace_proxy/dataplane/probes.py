@@ -83,7 +83,7 @@ class Probes:
                 "%(service)s: endpoint %(endpoint)s answers this node, but not %(client)s",
                 extra={"service": group.label, "client": client, "endpoint": str(endpoint)},
             )
-            group.outcomes.answered(endpoint, now)
+            group.outcomes.answered(endpoint, now).denials.failed(now, who=client)
 
 
 class _Requests:

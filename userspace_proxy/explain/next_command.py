@@ -36,6 +36,7 @@ _KUBECTL: dict[str, str] = {
     CauseCode.NOT_FOR_THIS_NODE: _SLICES,
     CauseCode.ADDRESS_TAKEN: "get services -A -o wide",
     CauseCode.ENDPOINT_NOT_ALLOWED: _SLICES,
+    CauseCode.ENDPOINT_DENIES: "get networkpolicies -n {namespace} -o yaml",
 }
 # The same for one pod that was named.
 _KUBECTL_OF_POD: dict[str, str] = {

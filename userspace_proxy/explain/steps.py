@@ -168,7 +168,9 @@ def _sentence(worst: PathStep | None, ports: Sequence[PortFacts], subject: Subje
     parts = [f"Clients are served by {plural(usable, 'endpoint')}", *_pinned(ports)]
     is_counted = all(port.path != "kernel" or port.kernel_connections is not None for port in ports)
     if is_counted and not any(port.connections or port.kernel_connections for port in ports):
-        parts.append("no client has connected since the proxy started")
+        has_failed = any(port.failed or port.failures or port.waits.total for port in ports)
+        verb = "been served" if has_failed else "connected"
+        parts.append(f"no client has {verb} since the proxy started")
     dropped = {port.turned_away[0]: port.is_dropping for port in ports if port.turned_away}
     for cause, is_from_outside in dropped.items():
         # The cause of a policy is why, that of a source range also who.

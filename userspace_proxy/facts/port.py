@@ -53,6 +53,10 @@ STATES = (
 """The words of all states."""
 
 
+# The causes of endpoints to which clients get.
+_SERVES = (CauseCode.FAULT_ON_PURPOSE, CauseCode.ENDPOINT_DENIES)
+
+
 class FrontendFacts(msgspec.Struct, frozen=True, gc=False):
     """One address that clients dial."""
 
@@ -117,9 +121,9 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
     def serves(self) -> bool:
         """Whether clients get there: it is usable, and connections to it don't fail.
 
-        A fault on purpose is no failure.
+        A fault on purpose is no failure, and one that denies some clients serves others.
         """
-        is_fine = self.cause is None or self.cause.code == CauseCode.FAULT_ON_PURPOSE
+        is_fine = self.cause is None or self.cause.code in _SERVES
         return self.is_usable and self.ejected_for_s is None and is_fine
 
     @property

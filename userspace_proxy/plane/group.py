@@ -12,7 +12,7 @@ from msgspec.structs import astuple, replace
 
 from ..balance import SlowStart
 from ..dataplane import Waiting
-from ..facts import CounterTable, Durations, Streak, StreakPart
+from ..facts import STREAKS, CounterTable, Durations, Streak, StreakPart
 from ..model import SocketAddress
 from ..model.serving import Serving
 from .denials import Denials
@@ -154,8 +154,8 @@ class Group(CounterTable):
             counters.add(each.figures)
             if counters.received_bytes:
                 self.asked_at = min(self.asked_at, now)
-            _add_streak(counters.dials, each.dials, now)
-            _add_streak(counters.ends, each.ends, now)
+            for name in STREAKS:
+                _add_streak(getattr(counters, name), getattr(each, name), now)
             active = active_of.pop(endpoint, 0) + counters.active - before_active
             if active > 0:
                 active_of[endpoint] = active
@@ -236,7 +236,7 @@ def _add_streak(streak: Streak, report: StreakReport | None, now: float) -> None
         succeeded_at, first_at, last_at = (
             min(moment, now) for moment in (part.succeeded_at, part.first_at, part.last_at)
         )
-        streak.add(StreakPart(succeeded_at, part.failures, first_at, last_at, part.number))
+        streak.add(part._replace(succeeded_at=succeeded_at, first_at=first_at, last_at=last_at))
 
 
 class FollowedEndpoint(Protocol):

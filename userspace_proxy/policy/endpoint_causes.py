@@ -42,6 +42,31 @@ def no_datagram() -> Cause:
     )
 
 
+def denies(
+    endpoint: SocketAddress,
+    client: str,
+    *,
+    count: int = 0,
+    first_at: float = 0.0,
+    last_at: float = 0.0,
+) -> Cause:
+    """Return the cause of dials that only fail from the addresses of clients.
+
+    Args:
+        client: The last one.
+    """
+    return Cause(
+        CauseCode.ENDPOINT_DENIES,
+        f"{endpoint} answers this node, but not {client}",
+        str(endpoint),
+        "Look for a NetworkPolicy, or another firewall at the pod, that denies this client: the "
+        "endpoint sees the client's own address",
+        count,
+        first_at,
+        last_at,
+    )
+
+
 def no_host(
     endpoint: SocketAddress,
     interface: str = "",
@@ -84,6 +109,7 @@ _PAST = {
     CauseCode.ENDPOINT_NO_HOST: "no host answered for {}",
     CauseCode.ENDPOINT_FAILS: "{} could not be dialled",
     CauseCode.ENDPOINT_RESETS: "{} accepted connections and ended them without answering",
+    CauseCode.ENDPOINT_DENIES: "{} answered this node, but not a client,",
     CauseCode.ENDPOINT_SENDS_NOTHING: "{} accepted connections and sent nothing",
 }
 

@@ -123,6 +123,12 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
     sentence = _all_fail(failing)
     if port.waits.waiting:
         return _holding_now(port, sentence)
+    denials = [e.cause for e in failing if not e.is_past and e.cause and _is_denial(e.cause)]
+    if denials:
+        # Its other clients are answered.
+        clients = "Some clients" if port.connections else "Clients"
+        sentence = f"{clients} get no answer: {denials[0]}"
+        return Level.ATTENTION, "partly answering", sentence, (denials[0],)
     if all(endpoint.is_past for endpoint in failing):
         # Nothing has tried since: they may have recovered, and the next client will show.
         return Level.ATTENTION, "failed before", f"Clients failed before: {sentence}", ()
@@ -134,6 +140,10 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
         # Normal for some protocols, such as syslog over TCP.
         return Level.ATTENTION, "not answering", f"Clients get no answer: {sentence}", ()
     return Level.TROUBLE, "not answering", f"Clients fail: {sentence}", ()
+
+
+def _is_denial(cause: Cause) -> bool:
+    return cause.code is CauseCode.ENDPOINT_DENIES
 
 
 def _sends_nothing(endpoint: EndpointFacts) -> bool:
