@@ -267,9 +267,17 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def mark(self) -> Level | None:
-        """Its level, for all observers; None where clients are dropped by design."""
-        is_by_design = self.is_dropping and self.state.level is Level.OK
-        return None if is_by_design else self.state.level
+        """Its level, for all observers.
+
+        None where clients are dropped by design, or it isn't known whether they are answered.
+        """
+        is_unmarked = (self.is_dropping or self.is_unseen) and self.state.level is Level.OK
+        return None if is_unmarked else self.state.level
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether nothing shows if clients are answered: the kernel's path, without probes."""
+        return self.path is DataPath.KERNEL and not self.is_probed
 
     def level_of(self, endpoint: EndpointFacts) -> Level | None:
         """Return the level of an endpoint; it isn't well where none of its flows was answered."""

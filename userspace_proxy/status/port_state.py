@@ -6,8 +6,9 @@ Rule 1: trouble means that this proxy, or something below it, doesn't work as it
 Rule 2: attention means that the cluster asks for something without effect: a Service without a
 ready endpoint is refused on purpose, and many clusters always have one.
 Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outside on nodes without
-an endpoint: that is its purpose, and load balancers probe the node first. It has no mark of success
-(``PortFacts.mark``): that is for clients that get an answer.
+an endpoint: that is its purpose, and load balancers probe the node first.
+Rule 4: the mark of success (``PortFacts.mark``) and "served" are for clients that get an answer.
+Where the kernel leads them straight to endpoints, only a probe shows that.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..model import Cause, CauseCode, DataPath
 from ..policy.causes import not_listening, out_of_client_ports, out_of_ports, source_denied
 from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish, no_datagram
 from ..policy.usable import TERMINATING
+from .path_words import led_in_words
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
 
@@ -178,7 +180,10 @@ def _served(port: PortFacts, usable: int, *, is_just_asked: bool) -> _Judgement:
     unserved = [n for n in port.notes if n.code is CauseCode.EXTERNAL_IP_OFF]
     standby = sum(endpoint.is_standby for endpoint in port.endpoints)
     others = f", {standby:,} on standby" if standby else ""
-    sentence = f"Served by {plural(usable - standby, 'endpoint')}{others}"
+    by = f"{plural(usable - standby, 'endpoint')}{others}"
+    sentence = f"Served by {by}"
+    if port.path is DataPath.KERNEL:
+        sentence = capitalised(led_in_words(by, is_probed=port.is_probed))
     if not is_just_asked and (flows := _without_answer(port)):
         # Normal for some protocols: an observation, no failure.
         cause = no_datagram()

@@ -328,7 +328,8 @@ FAULTY = make_endpoint(
         pytest.param(
             {"endpoints": (READY,), "connections": 0, **DENYING, "path": IN_KERNEL},
             Level.OK,
-            "Served by 1 endpoint; clients outside 198.51.100.0/24 are dropped",
+            "Clients go through the kernel to 1 endpoint; whether they are answered isn't known on "
+            "this path; clients outside 198.51.100.0/24 are dropped",
             id="all-clients-denied-as-far-as-is-counted",
         ),
         pytest.param(
