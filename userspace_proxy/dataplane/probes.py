@@ -19,12 +19,12 @@ from __future__ import annotations
 import _socket
 import contextlib
 
+from ..balance.pairs import MAX_PAIRS, Pairs
 from ..log_fields import FieldLogger
 from ..model import SocketAddress
 from ..model.proxy_protocol import write_local_header
 from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .pairs import MAX_PAIRS, Pairs
 from .probe_dials import ProbeDials
 
 _log = FieldLogger("userspace_proxy.dataplane")
