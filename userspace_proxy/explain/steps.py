@@ -324,7 +324,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
 
 
 def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Level | None, str]:
-    level = port.level_of(endpoint)
+    level = endpoint.level
     node = f" on {endpoint.node}" if endpoint.node else ""
     where = f"{endpoint.address}{node}"
     if endpoint.cause is not None:

@@ -279,11 +279,6 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
         """Whether nothing shows if clients are answered: the kernel's path, without probes."""
         return self.path is DataPath.KERNEL and not self.is_probed
 
-    def level_of(self, endpoint: EndpointFacts) -> Level | None:
-        """Return the level of an endpoint; it isn't well where none of its flows was answered."""
-        is_mute = self.state.word == "unanswered" and endpoint.received_bytes > 0
-        return Level.ATTENTION if is_mute and endpoint.level is Level.OK else endpoint.level
-
     @property
     def usable(self) -> int:
         """How many endpoints may serve from this node now, whether connections fail or not."""

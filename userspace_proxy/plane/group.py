@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
@@ -64,8 +63,6 @@ class Group(CounterTable):
         """The last one of :meth:`change`."""
         self.revision = 0
         """Grows whenever a figure, a failure or an ejection may have changed."""
-        self.asked_at = math.inf
-        """Monotonic seconds of the first report of bytes from clients."""
         self.denials = Denials()
         """When packets were denied."""
         self._known: dict[SocketAddress, None] = {}
@@ -152,8 +149,6 @@ class Group(CounterTable):
             counters = self.counters_of(endpoint)
             before_active = counters.active
             counters.add(each.figures)
-            if counters.received_bytes:
-                self.asked_at = min(self.asked_at, now)
             for name in STREAKS:
                 _add_streak(getattr(counters, name), getattr(each, name), now)
             active = active_of.pop(endpoint, 0) + counters.active - before_active

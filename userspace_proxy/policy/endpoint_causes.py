@@ -31,14 +31,20 @@ def sends_nothing(
     )
 
 
-def no_datagram() -> Cause:
-    """Return the cause of UDP flows of which none was answered."""
+def no_datagram(
+    endpoint: SocketAddress, *, count: int = 0, first_at: float = 0.0, last_at: float = 0.0
+) -> Cause:
+    """Return the cause of UDP flows that an endpoint doesn't answer."""
     return Cause(
         CauseCode.ENDPOINT_SENDS_NOTHING,
-        "no datagram has come back",
-        hint="The endpoint may drop what it gets, answer from another address than it was asked "
+        f"{endpoint} sends no datagram back",
+        str(endpoint),
+        "The endpoint may drop what it gets, answer from another address than it was asked "
         "at, or be kept by a network policy or firewall from answering; endpoints that only "
         "receive (statsd, syslog) send nothing, too",
+        count,
+        first_at,
+        last_at,
     )
 
 
@@ -110,7 +116,7 @@ _PAST = {
     CauseCode.ENDPOINT_FAILS: "{} could not be dialled",
     CauseCode.ENDPOINT_RESETS: "{} accepted connections and ended them without answering",
     CauseCode.ENDPOINT_DENIES: "{} answered this node, but not a client,",
-    CauseCode.ENDPOINT_SENDS_NOTHING: "{} accepted connections and sent nothing",
+    CauseCode.ENDPOINT_SENDS_NOTHING: "{} sent nothing",
 }
 
 

@@ -11,8 +11,15 @@ from typing import Protocol
 
 from ..facts import EndpointCounters, PortFacts, Streak
 from ..model import Cause, CauseCode, SocketAddress
-from ..policy.causes import dial_failed, end_code, resets
-from ..policy.endpoint_causes import denies, has_ended, in_the_past, no_host, sends_nothing
+from ..policy.causes import NO_DATAGRAM, dial_failed, end_code, resets
+from ..policy.endpoint_causes import (
+    denies,
+    has_ended,
+    in_the_past,
+    no_datagram,
+    no_host,
+    sends_nothing,
+)
 
 MANY_ENDS = 3
 """Of connections in a row that an endpoint ends without a byte, or on which it sends none: a few
@@ -69,7 +76,8 @@ def _failure(
         cause = dial_failed(address, dials.number, error, count=dials.failures, **when)
         return has_ended(cause) if counters.sent_bytes else cause
     if ends.is_on and ends.failures >= min(MANY_ENDS, counters.connections):
-        return _ENDS[end_code(ends.number)](address, count=ends.failures, **_when(ends, clock))
+        word = no_datagram if ends.number == NO_DATAGRAM else _ENDS[end_code(ends.number)]
+        return word(address, count=ends.failures, **_when(ends, clock))
     if denials.is_on:
         cause = denies(address, denials.who, count=denials.failures, **_when(denials, clock))
         # Others that are answered show nothing of this client, but it may have stopped trying.

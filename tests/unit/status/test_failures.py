@@ -5,8 +5,8 @@ import pytest
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.facts import EndpointCounters, Level
 from userspace_proxy.model import CauseCode, SocketAddress
-from userspace_proxy.policy.causes import dial_failed, resets
-from userspace_proxy.policy.endpoint_causes import denies, in_the_past, sends_nothing
+from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
+from userspace_proxy.policy.endpoint_causes import denies, in_the_past, no_datagram, sends_nothing
 from userspace_proxy.status.failures import MANY_ENDS, PAST_S, becomes_past, failure_of
 from userspace_proxy.status.port_state import judge
 
@@ -62,7 +62,10 @@ def test_a_silent_endpoint_whose_address_no_host_has_is_not_there(counters):
     assert cause.sentence == "no host answers for 192.0.2.1 on eth0"
 
 
-@pytest.mark.parametrize(("number", "word"), [(0, resets), (errno.ETIMEDOUT, sends_nothing)])
+@pytest.mark.parametrize(
+    ("number", "word"),
+    [(0, resets), (errno.ETIMEDOUT, sends_nothing), (NO_DATAGRAM, no_datagram)],
+)
 def test_connections_without_a_byte_are_a_cause_if_there_are_many_or_no_others(
     counters, number, word
 ):
