@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,18 @@ class ApiServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def hang(self) -> None:
+        """Stop it (SIGSTOP): its kernel accepts connections, and nothing answers."""
+        self._send(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Have it answer after :meth:`hang`."""
+        self._send(signal.SIGCONT)
+
+    def _send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def _is_listening(self) -> bool:
         with self._sockets.tcp() as sock:

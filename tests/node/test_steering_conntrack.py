@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 
 import pytest
 import steering_nodes as nodes
@@ -147,6 +148,22 @@ def test_entries_that_ended_meanwhile_are_skipped(node):
         assert list(list_entries(requests, 4, wanted)) == []
 
 
+def test_what_begins_anew_from_the_same_port_meanwhile_stays(node):
+    wanted = EntryFilter(socket.IPPROTO_UDP, *DNS)
+    send(node, [DNS], 1)
+    with Requests.open(NETLINK_NETFILTER) as requests:
+        (before,) = list_entries(requests, 4, wanted)
+        now = before
+        # An entry in the freed memory of the one before it has the same number.
+        while remove_request(now) == remove_request(before):
+            node.run("conntrack -D -p udp")
+            send(node, [DNS], 1)
+            (now,) = list_entries(requests, 4, wanted)
+        remove_entries(requests, [remove_request(before)])
+        (after,) = list_entries(requests, 4, wanted)
+    assert (after.client, after.dialled) == (before.client, before.dialled)
+
+
 def test_unanswered_syns_of_the_frontends_are_removed_and_other_connections_stay(node):
     node.run(f"ip address add {WEB.ip} dev lo")
     with nodes.tcp_server(node, 80), node.tcp() as opened:
@@ -155,6 +172,29 @@ def test_unanswered_syns_of_the_frontends_are_removed_and_other_connections_stay
             assert forget(TCP, [WEB, LOST], now=36001) == 1
             dialled = {entry[2:4] for entry in listed(node, 4, "tcp")}
             assert dialled == {(WEB.ip, "80"), (OTHER.ip, "80")}
+
+
+@pytest.mark.parametrize("frontends", [[WEB], [WEB, *MANY]], ids=["one", "many"])
+def test_connections_of_the_frontends_that_were_reset_are_removed(node, frontends):
+    node.run(f"ip address add {WEB.ip} dev lo; ip address add {OTHER.ip} dev lo")
+    reset = struct.pack("ii", 1, 0)
+    with nodes.tcp_server(node, 80) as server:
+        for frontend in (WEB, OTHER):
+            with node.tcp() as client:
+                client.connect(frontend)
+                with server.accept()[0] as accepted:
+                    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        # One that was reset after a FIN doesn't keep a new connection from its port.
+        with node.tcp() as ended:
+            ended.connect(WEB)
+            ended.shutdown(socket.SHUT_WR)
+            with server.accept()[0] as accepted:
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        with node.tcp() as opened:
+            opened.connect(WEB)
+            assert forget(TCP, frontends, before=36002, now=36001) == 1
+            dialled = [entry[2] for entry in listed(node, 4, "tcp")]
+            assert sorted(dialled) == [WEB.ip, WEB.ip, OTHER.ip]
 
 
 def test_the_kernel_omits_entries_with_a_status(node):

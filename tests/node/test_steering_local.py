@@ -38,6 +38,9 @@ class TestInANamespaceOfOurs(SelectiveSteeringContract):
     def in_force(self) -> str:
         return in_force(self.node)
 
+    def recovers(self, ports: dict[Frontend, int]) -> dict[Frontend, int]:
+        return {frontend: frontend.port for frontend, port in ports.items() if port}
+
     @contextmanager
     def refusal(self, frontend: Frontend):
         metric = owner_number(self.facts.proxy_name)
@@ -59,6 +62,9 @@ class TestInANamespaceOfOursWithoutRanges(TestInANamespaceOfOurs):
 class TestInANamespaceOfOursWithoutNftables(TestInANamespaceOfOurs):
     def make(self) -> Steering:
         return LocalSteering(self.facts, own_namespace=True, uses_nftables=False)
+
+    def recovers(self, ports: dict[Frontend, int]) -> dict[Frontend, int]:
+        return {}
 
 
 class TestOnANode(TestInANamespaceOfOurs):

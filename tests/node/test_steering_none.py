@@ -13,6 +13,9 @@ class TestNoSteering(SteeringContract):
     def steerings(self):
         return lambda: make_steering("none", SteeringFacts())
 
+    def recovers(self, ports):
+        return {}
+
 
 def test_its_listeners_are_on_loopback():
     assert make_steering("none", SteeringFacts()).bind is Bind.LOOPBACK

@@ -131,7 +131,8 @@ def api_down_at_start(rig: StateRig) -> Iterator[None]:
         LogLine("API server problem"),
     ],
     rig=ApiRig,
-    not_promised="without a last state nothing is served until the API server is back",
+    not_promised="without a last state nothing is served until the API server is back; clients of "
+    "the first ten seconds wait, and are reset",
 )
 def api_down_at_start_stateless(rig: ApiRig) -> Iterator[None]:
     rig.control_plane.stop_apiserver()

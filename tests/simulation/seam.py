@@ -61,13 +61,6 @@ class _Ports:
         return len(EPHEMERAL_PORTS)
 
 
-class _Present:
-    """Part of AbsentHosts: a simulated network has no neighbour table."""
-
-    def includes(self, _ip: str) -> bool:
-        return False
-
-
 @functools.cache
 def modules_of(package: ModuleType) -> list[ModuleType]:
     """Return the modules of a package."""
@@ -95,9 +88,10 @@ def installed(kernel: Kernel, rng: Random, constants: Mapping[str, int]) -> Iter
             setattr(fake, function, getattr(kernel, function))
         fakes[name] = fake
     others = {
-        "ABSENT_HOSTS": _Present(),
         "EPHEMERAL": _Ports(),
         "_return_freed_memory": _nothing,
+        # A simulated network has no neighbour table.
+        "has_no_host": lambda _ip: False,
         "random": rng,
         **constants,
     }

@@ -20,8 +20,9 @@ from .site import Site
 SOAK_S = 3600.0
 RATE = 250.0
 WARM_S = 5.0
-# For descriptors, memory and tracked connections to be given back.
-SETTLE_S = 60.0
+# For descriptors, memory and tracked connections to be given back; a UDP flow with several
+# questions is kept for two minutes.
+SETTLE_S = 150.0
 # A look is a connection, which is tracked for three seconds.
 SETTLE_EVERY_S = 5.0
 FLAGS = ("--workers=2", "--take-over", "--drain-timeout=20s")

@@ -39,6 +39,18 @@ class Change:
     start: float
 
 
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """A worker's death, from before the signal until its sockets were closed; Unix time."""
+
+    began: float
+    ended: float
+
+    def cuts(self, request: Request) -> bool:
+        """Return whether a connection may have been open in the worker."""
+        return request.opened <= self.ended and request.end >= self.began
+
+
 @dataclass(slots=True)
 class Figures:
     """The requests during one kind of change."""
@@ -59,7 +71,7 @@ def read_requests(text: str) -> Iterator[Request]:
 
 
 def figures_of(
-    requests: Iterable[Request], changes: Sequence[Change], kills: Sequence[float] = ()
+    requests: Iterable[Request], changes: Sequence[Change], kills: Sequence[Kill] = ()
 ) -> Mapping[str, Figures]:
     """Return the figures by the name of the change during which a request ended.
 
@@ -75,7 +87,7 @@ def figures_of(
         figures.made += 1
         if not request.has_failed:
             figures.slowest_s = max(figures.slowest_s, request.seconds)
-        elif any(request.opened <= kill <= request.end for kill in kills):
+        elif any(kill.cuts(request) for kill in kills):
             figures.cut += 1
         else:
             figures.failed[f"{request.kind}: {request.outcome}"] += 1

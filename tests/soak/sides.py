@@ -6,6 +6,7 @@ import abc
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from tests.reliability.footprint import footprint_of, memory_bytes, processes
 from userspace_proxy_testing.sandbox import SandboxNode
 
 from .holdings import Holdings
-from .requests import Request, read_requests
+from .requests import Kill, Request, read_requests
 from .shop import ADDRESSES, WEB
 
 CLIENT = Path(__file__).with_name("client.py")
@@ -53,8 +54,8 @@ class Side(abc.ABC):
         self.folder = folder
         folder.mkdir()
         self.client = node.add_pod(f"client-{node.name}")
-        self.kills: list[float] = []
-        """When processes that relay connections were killed; Unix time."""
+        self.kills: list[Kill] = []
+        """Of processes that relay connections."""
         self._load: subprocess.Popen[str] | None = None
         self._sockets = Sockets(node)
         self._dialler = Client(self.client)
@@ -190,8 +191,13 @@ class UserspaceProxy(Side):
     def kill_worker(self) -> None:
         """Kill one worker, and wait for its successor."""
         worker, *_ = child_pids(self.agent.pid)
-        self.kills.append(time.time())
+        end = os.pidfd_open(worker)
+        began = time.time()
         os.kill(worker, signal.SIGKILL)
+        # A busy machine may take a while, in which the worker still accepts.
+        select.select([end], [], [])
+        self.kills.append(Kill(began, time.time()))
+        os.close(end)
         wait_for("a new worker", lambda: worker not in child_pids(self.agent.pid))
         wait_for("a healthy agent", self.agent.is_healthy, deadline_s=READY_S)
 

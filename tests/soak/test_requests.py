@@ -1,6 +1,6 @@
 """To which change a request belongs, and which failures count."""
 
-from tests.soak.requests import Change, Figures, Request, figures_of, only_here, read_requests
+from tests.soak.requests import Change, Figures, Kill, Request, figures_of, only_here, read_requests
 
 CHANGES = [Change("quiet", 100.0), Change("worker killed", 110.0), Change("quiet", 120.0)]
 REFUSED = "ConnectionRefusedError"
@@ -21,9 +21,11 @@ def test_a_request_belongs_to_the_change_during_which_it_ended():
 def test_a_connection_that_was_open_in_a_killed_worker_was_cut():
     before = Request(110.0, 2.0, "large", "IncompleteReadError", 110.0)
     idle = Request(111.1, 0.1, "keep-alive", "IncompleteReadError", 109.0)
+    dying = failed(111.1)
     after = failed(111.5)
-    figures = figures_of([before, idle, after], CHANGES, kills=[111.0])["worker killed"]
-    assert figures.cut == 2
+    requests = [before, idle, dying, after]
+    figures = figures_of(requests, CHANGES, kills=[Kill(111.0, 111.2)])["worker killed"]
+    assert figures.cut == 3
     assert figures.failed == {f"short: {REFUSED}": 1}
 
 

@@ -37,6 +37,7 @@ from .node_setup import (
 )
 from .proxy_parts import SourceComponent
 from .rounds.component import Component, OwnAddresses
+from .rounds.listen_addresses import recovered_addresses
 from .rounds.options import Options
 from .rounds.tasks import Supervisor, first_of
 from .rounds.wall_clock import WallClock
@@ -131,6 +132,10 @@ class Agent:
         if steering.name != "none":
             if isinstance(self._wanted_steering, str):
                 await prepare_node(steering, options, stack, owners)
+                if self._predecessors is None:
+                    # Rules lead there already, and the first plan takes a second or two.
+                    addresses = recovered_addresses(recovered, steering.bind, pool)
+                    plane.recover(addresses, transparent=steering.needs_transparent)
             self._client_addresses = await start_client_addresses(options, stack, owners, plane)
         keep_owners(owners, plane)
         core = self._core = Core(

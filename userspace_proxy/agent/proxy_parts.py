@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from ..cluster import Snapshot
 from ..facts import (
@@ -24,21 +24,40 @@ from .rounds.changes import Progress
 from .rounds.component import Component
 from .rounds.served_ports import ServedPorts
 from .rounds.sync import SyncLoop
-from .rounds.tasks import Supervisor
+from .rounds.tasks import Supervisor, pause
 from .view import show_totals
+
+# A last state, manifests and an API server take less. If there is none, clients that wait at
+# listeners of an earlier run don't know it, and should.
+FIRST_SNAPSHOT_S = 10.0
 
 
 class PlaneComponent(Component):
     """The data plane, which its caller starts and closes: it is first and last."""
 
-    def __init__(self, plane: Plane, progress: Progress, observation: Observation) -> None:
+    def __init__(
+        self,
+        plane: Plane,
+        progress: Progress,
+        observation: Observation,
+        pause: Callable[[float], Awaitable[None]] = pause,
+    ) -> None:
         self._plane = plane
+        self._pause = pause
         self._progress = progress
         self._observation = observation
 
     async def start(self, supervisor: Supervisor) -> None:
         """Ask the workers for connections while something watches them."""
         supervisor.start("observation", self._observation.run)
+        if self._plane.has_recovered:
+            supervisor.start("recovered listeners", self._limit_waits, restarts=False)
+
+    async def _limit_waits(self) -> None:
+        """Have clients that wait for the first plan refused, unless it is being made."""
+        await self._pause(FIRST_SNAPSHOT_S)
+        if self._progress.latest is None:
+            self._plane.close_recovered()
 
     async def refresh(self) -> None:
         """Ask the workers for their counters."""

@@ -49,6 +49,8 @@ def run_agent(
 ) -> int:
     """Run until a signal; return the exit status.
 
+    The caller disables the garbage collector before; it is enabled once the agent has started.
+
     Args:
         settings: From flags and files.
         warnings: Found while those were read; logged once.
@@ -93,8 +95,6 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
     hand_over = partial(wait_for_workers, arrived=arrived)
     options = replace(_succeeding(options, taken, settings.drain_s), hand_over=hand_over)
     agent = Agent(settings.steering, source, options)
-    # Full collections take a tenth of a start with thousands of Services, and find nothing yet.
-    gc.disable()
 
     async def start() -> None:
         nonlocal agent

@@ -18,7 +18,8 @@ from ..model.endpoint_names import NAMES_MAX, EndpointName, NameSlice
 from ..model.quoting import quoted, shown
 from .store import ServiceState
 
-_SEPARATOR = ":"
+# No name contains it, and no key of an Endpoints object (``mirroring``) or of pods.
+_SEPARATOR = "@"
 _ANNOTATION = f"annotation {DOMAIN}endpoints"
 
 

@@ -5,7 +5,9 @@ The kernel evaluates rules only for the first packet of an entry; later packets 
 - UDP: a client that keeps its source port would use the old port, or bypass the proxy, forever.
 - TCP: a SYN that arrived while there was no rule bypassed the proxy. Its retransmissions do too,
   and so does each new connection from that port, until two minutes after the last one. The same
-  goes for a SYN that was led to an endpoint which doesn't answer.
+  goes for a SYN that was led to an endpoint which doesn't answer, and, for ten seconds, for each
+  connection from the port of one that an endpoint has reset before any FIN, as one that is killed
+  does: a SYN doesn't replace that entry (nf_conntrack_tcp_packet() in net/netfilter).
 
 Rule 1: call it after the rules are in force: entries created from then on are correct.
 Rule 2: a correct entry stays, so a client survives a restart of the proxy.
@@ -32,6 +34,7 @@ from .ctnetlink import (
     EntryFilter,
     Volume,
     list_request,
+    may_have_reset,
     pack_address,
     read_entries,
     remove_request,
@@ -105,7 +108,7 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
     These are UDP associations of steered frontends that lead neither to their port nor to one of
     their endpoints; those of frontends that are no longer steered, if they lead to the old port or
     endpoints (another proxy on this node may steer the frontend now); and entries of SYNs that have
-    no answer and lead elsewhere than a new one would.
+    no answer, and of connections that were reset, if they lead elsewhere than a new one would.
 
     Returns:
         How many were found.
@@ -133,11 +136,13 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
         return allowed is not None and not is_answered(entry) and allowed.is_stale(entry)
 
     # Those that were never steered can't have been translated: there are hardly any.
-    was_steered = any(change.before is not None for change in tcp.values())
-    without = IPS_SEEN_REPLY if was_steered else _UNSTEERED
+    steered = [dialled for dialled, change in tcp.items() if change.before is not None]
+    without = IPS_SEEN_REPLY if steered else _UNSTEERED
     unanswered = [EntryFilter(socket.IPPROTO_TCP, without=without)] if tcp else []
-    return _remove(version, _udp_listings(udp), is_stale_association) + _remove(
-        version, unanswered, is_stale_connection
+    reset = [one._replace(are_reset=True) for one in _listings(socket.IPPROTO_TCP, steered)]
+    associated = _listings(socket.IPPROTO_UDP, udp)
+    return _remove(version, associated, is_stale_association) + _remove(
+        version, [*unanswered, *reset], is_stale_connection
     )
 
 
@@ -147,8 +152,8 @@ def leads_to(association: ConntrackEntry, port: int) -> bool:
 
 
 def is_answered(connection: ConntrackEntry) -> bool:
-    """Return whether anything has come back from where a connection leads."""
-    return bool(connection.status & IPS_SEEN_REPLY)
+    """Return whether anything has come back from where a connection leads, and no reset."""
+    return bool(connection.status & IPS_SEEN_REPLY) and not connection.was_reset
 
 
 def check(version: int) -> None:
@@ -203,7 +208,9 @@ def count_by_endpoint(version: int, protocol: int) -> Tracked:
 def list_entries(requests: Requests, version: int, wanted: EntryFilter) -> Iterator[ConntrackEntry]:
     """Yield entries of one protocol, the wanted ones among them; to be read to its end."""
     for block in requests.blocks(list_request(version, wanted)):
-        yield from read_entries(block, version, wanted.protocol)
+        # Cost: reading the entries of a block takes nine times as long as this look.
+        if not wanted.are_reset or may_have_reset(block):
+            yield from read_entries(block, version, wanted.protocol)
 
 
 def remove_entries(requests: Requests, removals: Iterable[bytes]) -> None:
@@ -213,10 +220,10 @@ def remove_entries(requests: Requests, removals: Iterable[bytes]) -> None:
             raise_refusal(code)
 
 
-def _udp_listings(frontends: Collection[Dialled]) -> list[EntryFilter]:
+def _listings(protocol: int, frontends: Collection[Dialled]) -> list[EntryFilter]:
     if len(frontends) <= FULL_LISTING_ABOVE:
-        return [EntryFilter(socket.IPPROTO_UDP, *dialled) for dialled in frontends]
-    return [EntryFilter(socket.IPPROTO_UDP)]
+        return [EntryFilter(protocol, *dialled) for dialled in frontends]
+    return [EntryFilter(protocol)]
 
 
 def _remove(

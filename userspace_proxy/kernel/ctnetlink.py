@@ -37,7 +37,9 @@ from .netlink.rtnetlink import FAMILIES
 
 # NFNL_SUBSYS_CTNETLINK, which is 1, and the kind of message.
 CT_NEW, CT_GET, CT_DELETE = 0x100, 0x101, 0x102
-CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_ZONE = 1, 2, 3, 18
+CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_ID, CTA_ZONE = 1, 2, 3, 12, 18
+CTA_PROTOINFO, CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_STATE = 4, 1, 1
+CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, CTA_PROTOINFO_TCP_FLAGS_REPLY = 4, 5
 CTA_COUNTERS_ORIG, CTA_COUNTERS_REPLY = 9, 10
 CTA_COUNTERS_PACKETS, CTA_COUNTERS_BYTES = 1, 2
 CTA_FILTER, CTA_STATUS_MASK = 25, 26
@@ -49,6 +51,11 @@ CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT = 1, 2, 3
 FILTER_IP_DST, FILTER_PROTO_NUM, FILTER_DST_PORT = 1 << 1, 1 << 3, 1 << 5
 # Source: include/uapi/linux/netfilter/nf_conntrack_common.h.
 IPS_SEEN_REPLY, IPS_DST_NAT = 1 << 1, 1 << 5
+# Source: include/uapi/linux/netfilter/nf_conntrack_tcp.h.
+TCP_CONNTRACK_CLOSE = 8
+IP_CT_TCP_FLAG_CLOSE_INIT = 0x04
+_FLAGS = CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, CTA_PROTOINFO_TCP_FLAGS_REPLY
+_CLOSED = ATTRIBUTE.pack(5, CTA_PROTOINFO_TCP_STATE) + bytes([TCP_CONNTRACK_CLOSE])
 
 # Of struct nfgenmsg: the family, version 0, no resource.
 _FAMILY = struct.Struct("=BBH")
@@ -93,6 +100,19 @@ class ConntrackEntry(NamedTuple):
 
     @property
     @checked
+    def was_reset(self) -> bool:
+        """Whether this is a TCP connection that was reset before any FIN."""
+        for kind, value in read_attributes(self.message, _BODY):
+            if kind == CTA_PROTOINFO:
+                tcp = dict(read_attributes(value)).get(CTA_PROTOINFO_TCP, b"")
+                found = dict(read_attributes(tcp))
+                flags = b"".join(found.get(kind, b"")[:1] for kind in _FLAGS)
+                has_fin = any(one & IP_CT_TCP_FLAG_CLOSE_INIT for one in flags)
+                return tcp.startswith(_CLOSED) and not has_fin
+        return False
+
+    @property
+    @checked
     def volume(self) -> Volume:
         """What was counted for it; zeros without ``net.netfilter.nf_conntrack_acct``."""
         counted = dict(read_attributes(self.message, _BODY))
@@ -118,6 +138,8 @@ class EntryFilter(NamedTuple):
     """The dialled port; 0 for any."""
     without: int = 0
     """Status bits that entries must not have; before Linux 5.15 they are ignored."""
+    are_reset: bool = False
+    """Only TCP connections that were reset, and a few others; the kernel lists all."""
 
 
 def pack_address(ip: str, port: int) -> bytes:
@@ -160,13 +182,21 @@ def list_request(version: int, wanted: EntryFilter) -> bytes:
 
 
 def remove_request(entry: ConntrackEntry) -> bytes:
-    """Return the request that removes an entry; equal for the same entry listed at two times."""
+    """Return the request that removes an entry; equal for the same entry listed at two times.
+
+    Its number is in it: a connection that a client begins from the same port stays.
+    """
     body = b"".join(
         attribute(kind | NESTED * (kind == CTA_TUPLE_ORIG), value)
         for kind, value in read_attributes(entry.message, _BODY)
-        if kind in (CTA_TUPLE_ORIG, CTA_ZONE)
+        if kind in (CTA_TUPLE_ORIG, CTA_ID, CTA_ZONE)
     )
     return _request(CT_DELETE, 0, entry.message[HEADER.size], body)
+
+
+def may_have_reset(block: bytes) -> bool:
+    """Return whether a datagram of a listing may have an entry that :attr:`.was_reset`."""
+    return _CLOSED in block
 
 
 def read_entries(block: bytes, version: int, protocol: int) -> Iterator[ConntrackEntry]:

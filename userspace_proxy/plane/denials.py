@@ -1,9 +1,10 @@
 """When packets of clients that aren't admitted were dropped, by the present networks or others.
 
-    admits A ──drops──▶ admits B: those were not dropped by B ──5 s──▶ drops are those of B
+    admits A ──drops──▶ admits B: those were not dropped by B ──10 s──▶ drops are those of B
 
 Rule 1: what workers count after a change may have been dropped before it: until each has reported,
-drops are taken for older ones, so the present networks aren't blamed for them.
+drops are taken for older ones, so the present networks aren't blamed for them. The next report is
+asked for REPORT_S after the last one or somewhat later, and a busy worker takes a while to answer.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Dropped(NamedTuple):
 
 
 NONE = Dropped(0, -1.0, -1.0)
+_REPORTED_S = 2 * REPORT_S
 
 
 class Denials:
@@ -58,7 +60,7 @@ class Denials:
 
     def add(self, count: int, now: float) -> None:
         """Add packets that a worker has just reported."""
-        if now - self._changed_at < REPORT_S:
+        if now - self._changed_at < _REPORTED_S:
             self.former = self.former.grown(count, now)
         else:
             self.present = self.present.grown(count, now)

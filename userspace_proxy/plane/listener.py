@@ -148,7 +148,7 @@ class ListeningSockets:
         try:
             if self._hold is None and is_shared and not self._inherited:
                 # No client dials it, so it needn't be transparent.
-                with _wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
+                with wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
                     at = SocketAddress(at.ip, alone.getsockname()[1])
             for worker in self.workers:
                 if self._inherited:
@@ -162,7 +162,7 @@ class ListeningSockets:
                     share=is_shared or self._hold is not None,
                     admits=self._admits,
                 )
-                self.by_worker[worker] = _wrapped(sock)
+                self.by_worker[worker] = wrapped(sock)
         except BaseException:
             self.close()
             raise
@@ -206,11 +206,12 @@ class ListeningSockets:
             reuseport.choose_by_chance(sock)
 
 
-def _wrapped(sock: _socket.socket) -> socket.socket:
-    wrapped = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+def wrapped(sock: _socket.socket) -> socket.socket:
+    """Return the same socket as an object that can be sent to a worker."""
+    made = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
     # It would wait otherwise in a program that calls socket.setdefaulttimeout.
-    wrapped.setblocking(False)
-    return wrapped
+    made.setblocking(False)
+    return made
 
 
 class Wanted(NamedTuple):

@@ -13,7 +13,7 @@ Rule 5: a worker in the caller's loop answers while a message is sent, so state 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..dataplane.sockets import cannot_listen
@@ -23,6 +23,7 @@ from ..model.serving import Serving
 from .group import Group
 from .listener import RESERVE, Answer, Listener, ListeningSockets, Wanted
 from .messages import CloseListener, MoveListener
+from .recovered_sockets import RecoveredSockets
 from .stand_ins import StandIns
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Listeners:
     ) -> None:
         self._limit = limit
         self._predecessors = predecessors
+        self.recovered = RecoveredSockets()
         self._send = send
         self._numbers = 0
         self._open: dict[int, Listener] = {}
@@ -100,6 +102,12 @@ class Listeners:
                 errors[key] = exc
         return Answer({key: own[key] for key in wanted if key in own}, errors)
 
+    def recover(
+        self, wanted: Iterable[tuple[Protocol, SocketAddress]], *, transparent: bool
+    ) -> None:
+        """Open sockets that listeners take later."""
+        self.recovered.open(wanted, self._limit // 2, transparent=transparent)
+
     def close_unwanted(self) -> list[Listener]:
         """Close the listeners that no group wants any more; returns them."""
         unwanted, self._unwanted = list(self._unwanted), {}
@@ -126,6 +134,7 @@ class Listeners:
         self._by_key.clear()
         self._by_group.clear()
         self._unwanted.clear()
+        self.recovered.close()
 
     def send_all(self, worker: int) -> None:
         """Open in a worker that has just started every listener that it is to serve."""
@@ -210,7 +219,7 @@ class Listeners:
                 admits=group.serving.admits,
                 inherited=self._predecessors.take(wanted.protocol, at)
                 if self._predecessors
-                else (),
+                else self.recovered.take(wanted.protocol, at, group.serving),
             )
         else:
             sockets = old.sockets

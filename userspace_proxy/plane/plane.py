@@ -18,7 +18,7 @@ import asyncio
 import resource
 import socket
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,7 @@ from .watchdog import LOOK_S
 from .workers import PlaneState, WorkerSlot, WorkerState
 
 if TYPE_CHECKING:
-    from ..model import SocketAddress
+    from ..model import Protocol, SocketAddress
     from .adoption import Predecessors
 
 # A reader of counters doesn't wait for a busy worker for longer than this.
@@ -195,6 +195,28 @@ class Plane:
             error = ListenError(f"cannot serve {group.label}: {why}", hint="divide the Service")
             answer.errors.update(dict.fromkeys(wanted, error))
         return answer
+
+    def recover(
+        self, wanted: Iterable[tuple[Protocol, SocketAddress]], *, transparent: bool
+    ) -> None:
+        """Have clients wait at addresses of an earlier run, whose listeners aren't known yet.
+
+        A listener that :meth:`serve` opens there serves those that wait; call
+        :meth:`close_recovered` once all are open.
+
+        Args:
+            transparent: As in ``Wanted``.
+        """
+        self._listeners.recover(wanted, transparent=transparent)
+
+    @property
+    def has_recovered(self) -> bool:
+        """Whether clients wait, or may, where no listener is known yet."""
+        return bool(self._listeners.recovered)
+
+    def close_recovered(self) -> None:
+        """Refuse clients where no listener is known, and reset those that wait. Idempotent."""
+        self._listeners.recovered.close()
 
     def prefer(self, group: Group, endpoint: SocketAddress) -> None:
         """Have the next connection of a group use an endpoint; for one worker only."""

@@ -26,7 +26,7 @@ from ..model import (
 from ..model.slice_annotations import ANNOTATION_WEIGHT
 from .endpoint_causes import no_host
 
-_UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN})
+_UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 _FORBIDDEN = frozenset({errno.EPERM, errno.EACCES, errno.ENOPROTOOPT})
 RESETS = frozenset({errno.ECONNRESET, errno.EPIPE})
 """Errors of a dial that the endpoint accepted and reset. Source: tcp_reset() in
@@ -34,9 +34,9 @@ net/ipv4/tcp_input.c; a RST that answers a SYN is ECONNREFUSED."""
 NO_ANSWER = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH})
 """Errors of a dial where no host has the address: it ends before the kernel gives up, or with
 that."""
-NO_HOST = errno.EHOSTDOWN
-"""The number of such a dial once the neighbour table has shown that; connect() has no such
-error."""
+NO_HOST = errno.ENXIO
+"""The number of such a dial once the neighbour table has shown that. No ICMP error has it, so it
+never comes from a socket; a router's ICMP error "host unknown" is EHOSTDOWN."""
 NO_DATAGRAM = errno.ENOMSG
 """The number of a UDP flow that its endpoint hasn't answered."""
 _FIREWALL = "look for a NetworkPolicy or firewall that"

@@ -58,6 +58,8 @@ _TOP_HEADINGS = (
 )  # fmt: skip
 # No screen has more lines.
 _TOP_SHOWN = 200
+# Names that a mistyped one is compared with: ten thousand hold up the process for half a second.
+_COMPARED_MAX = 1000
 # Terminal programs, which accept everything.
 _TERMINAL_PROGRAMS = ("curl/", "Wget/", "HTTPie/")
 
@@ -198,10 +200,15 @@ def say_missing(view: StatusFacts, service: str) -> str:
     names = {f"{port.namespace}/{port.service}" for port in view.ports}
     names |= {item.service for item in view.ignored}
     what = f"no Service {service}"
-    if "/" not in service:
+    if "/" in service:
+        namespace, _, name = key.partition("/")
+        names = {
+            one for one in names if one.startswith(f"{namespace}/") or one.endswith(f"/{name}")
+        }
+    else:
         names |= {name.partition("/")[0] for name in names}
         what = f"no namespace {service} with a Service"
-    hint = did_you_mean(service, sorted(names))
+    hint = did_you_mean(service, sorted(names)[:_COMPARED_MAX])
     return printable(f"there is {what}{f' ({hint})' if hint else ''}")
 
 

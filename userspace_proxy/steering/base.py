@@ -181,8 +181,8 @@ class Steering(abc.ABC):
         """Prepare, and read what an earlier run of this proxy left in force.
 
         Returns:
-            The proxy ports that this proxy's rules still point to, so that the caller can
-            listen on them again, and 0 for refused frontends; empty on a clean node.
+            The proxy ports that rules still point to, so that the caller can listen there again,
+            and 0 for refused frontends; with Bind.FRONTEND their own ports, if they are served.
 
         Raises:
             SteeringError: A library, a privilege or a kernel part is missing.

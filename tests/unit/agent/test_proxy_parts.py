@@ -1,14 +1,21 @@
-"""The facts about workers, rounds and the source."""
+"""The facts about workers, rounds and the source; and how long clients wait for a first plan."""
+
+import asyncio
+
+import pytest
 
 from userspace_proxy.agent.proxy_parts import (
+    FIRST_SNAPSHOT_S,
     PlaneComponent,
     SourceComponent,
     SyncComponent,
     facts_of_probes,
 )
+from userspace_proxy.agent.rounds.changes import Progress, SyncCounters
 from userspace_proxy.agent.rounds.served_ports import ServedPorts
 from userspace_proxy.agent.rounds.tasks import Supervisor
 from userspace_proxy.facts import ProbesFacts, SourceFacts, StatusFacts
+from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane import PortPool
 from userspace_proxy.plane.observation import Observation
 from userspace_proxy.plane.path_probes import PathProbes
@@ -17,6 +24,7 @@ from userspace_proxy.status.observing import Observing
 from userspace_proxy.steering import Bind
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
+from ..port_numbers import free_port, is_listening
 from .samples import Cluster
 
 POD = "192.0.2.1"
@@ -65,6 +73,25 @@ async def test_a_proxy_is_ready_once_its_first_plan_is_in_force_until_it_drains(
     await loop.progress.settled()
     assert is_ready()
     assert not is_ready(is_draining=True)
+
+
+@pytest.mark.parametrize("has_snapshot", [False, True])
+async def test_clients_wait_long_for_a_first_plan_only_while_it_is_made(plane, start, has_snapshot):
+    at, passed = SocketAddress("127.0.0.1", free_port()), asyncio.Event()
+    plane.recover([(Protocol.TCP, at)], transparent=False)
+    progress, supervisor, pauses = Progress(SyncCounters()), Supervisor(), []
+
+    async def pause(seconds):
+        pauses.append(seconds)
+        if has_snapshot:
+            progress.add(Cluster().serve("web", "10.96.0.1", POD))
+        passed.set()
+
+    observation = Observation(plane, Observing(), lambda: None)
+    await PlaneComponent(plane, progress, observation, pause).start(supervisor)
+    await passed.wait()
+    await supervisor.stop()
+    assert (pauses, is_listening(at.port)) == ([FIRST_SNAPSHOT_S], has_snapshot)
 
 
 async def test_a_source_is_shown_before_it_is_read():

@@ -1,5 +1,9 @@
 """The commands run and cleanup; the functions behind them are replaced."""
 
+import gc
+import sys
+from types import ModuleType
+
 import pytest
 
 from userspace_proxy import __version__
@@ -18,6 +22,17 @@ def test_run_is_the_default_command(words, stand_ins, clean_logging):
     calls = stand_ins()
     assert main(words) == 0
     assert [call[0] for call in calls] == ["run_agent"]
+
+
+def test_run_starts_without_collecting_garbage(monkeypatch, clean_logging):
+    collects = []
+    agent = ModuleType("userspace_proxy.agent.run")
+    monkeypatch.setattr(
+        agent, "run_agent", lambda *_: collects.append(gc.isenabled()) or 0, raising=False
+    )
+    monkeypatch.setitem(sys.modules, agent.__name__, agent)
+    assert main([]) == 0
+    assert [*collects, gc.isenabled()] == [False, True]
 
 
 def test_run_gets_settings_and_warnings(stand_ins, clean_logging):

@@ -14,6 +14,8 @@ from userspace_proxy.model import (
     SlicePort,
 )
 from userspace_proxy.model.endpoint_names import NAMES_MAX, EndpointName, NameSlice
+from userspace_proxy.model.mirroring import mirror_endpoints
+from userspace_proxy.model.wire import WireEndpoints, convert
 
 KEY = ServiceKey("shop", "db")
 PORTS = (ServicePort("", 5432, "TCP"),)
@@ -104,6 +106,14 @@ def test_other_services_ask_for_nothing(of):
     assert request(item("db-x", Endpoint("192.0.2.1")), of=of) is None
 
 
+def test_endpoints_objects_are_no_endpoints_by_name():
+    subset = {"addresses": [{"ip": "192.0.2.1"}], "ports": [{"port": 5432}]}
+    wire = {"metadata": {"namespace": "shop", "name": "db"}, "subsets": [subset]}
+    mirrored = mirror_endpoints(convert(wire, WireEndpoints))
+    assert mirrored
+    assert request(*mirrored, of=service()) is None
+
+
 def test_slices_of_names_are_among_slices_of_addresses():
     plain = item("db-y", Endpoint("192.0.2.1"))
     names = NameSlice.of(item("db-x", Endpoint("db.example.com", weight=7)))
@@ -126,14 +136,14 @@ def test_of_many_names_and_ports_the_first_are_listed():
 
 def test_a_derived_slice_has_a_key_that_no_object_has():
     key = derived_key(SliceKey("shop", "db-x"), "db.example.com", IPFamily.IPV6)
-    assert key == SliceKey("shop", "db-x:db.example.com:6")
+    assert key == SliceKey("shop", "db-x@db.example.com@6")
     assert host_of(item(key.name)) == "db.example.com"
     assert host_of(item("db-x")) == ""
 
 
 def test_what_an_earlier_run_has_derived_is_read_as_what_it_was_derived_of():
-    first = item("db-x:db.example.com:4", Endpoint("203.0.113.1", weight=7))
-    second = item("db-x:a.test:4")
+    first = item("db-x@db.example.com@4", Endpoint("203.0.113.1", weight=7))
+    second = item("db-x@a.test@4")
     found = request(first, second, of=service(DB, EndpointName("a.test", 5433)))
     (named,) = found.named
     assert named.key == SliceKey("shop", "db-x")
@@ -143,7 +153,7 @@ def test_what_an_earlier_run_has_derived_is_read_as_what_it_was_derived_of():
 
 
 def test_of_both_families_that_with_an_endpoint_says_its_weight():
-    of_4 = item("db-x:db.example.com:4")
-    of_6 = item("db-x:db.example.com:6", Endpoint("2001:db8::1", weight=7))
+    of_4 = item("db-x@db.example.com@4")
+    of_6 = item("db-x@db.example.com@6", Endpoint("2001:db8::1", weight=7))
     (named,) = request(of_4, of_6, of=service(DB)).named
     assert named.named == (Endpoint("db.example.com", weight=7),)

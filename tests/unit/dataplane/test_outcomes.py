@@ -6,7 +6,6 @@ import pytest
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.dataplane import EndpointGroup, outcomes
 from userspace_proxy.facts.connection import ConnectionFacts, failed_dials
-from userspace_proxy.kernel.neighbours import AbsentHosts
 from userspace_proxy.model import CauseCode, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.status.failures import failure_of
@@ -27,7 +26,7 @@ def test_failures_in_a_row_are_those_since_the_last_answer(group):
     assert not dials.is_on
     for now in (2.0, 3.0):
         group.outcomes.failed(POD_A, errno.ECONNREFUSED, now)
-    assert dials.whole() == (1.0, 2, 2.0, 3.0, errno.ECONNREFUSED)
+    assert dials.whole() == (1.0, 2, 2.0, 3.0, errno.ECONNREFUSED, "")
     assert group.counters_of(POD_A).failures_by_cause() == {
         CauseCode.ENDPOINT_REFUSES: 2,
         CauseCode.ENDPOINT_SILENT: 1,
@@ -145,7 +144,7 @@ def test_only_what_this_worker_has_seen_is_reported_to_others(group):
 @pytest.fixture
 def absent(monkeypatch):
     """No host has POD_A's address."""
-    monkeypatch.setattr(outcomes, "ABSENT_HOSTS", AbsentHosts(lambda: {POD_A.ip: "eth9"}))
+    monkeypatch.setattr(outcomes, "has_no_host", lambda ip: ip == POD_A.ip)
 
 
 @pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EHOSTUNREACH], ids=errno.errorcode.get)
@@ -164,7 +163,7 @@ def test_a_host_is_looked_for_only_after_silence(group):
     assert group.outcomes.failed(POD_B, errno.ETIMEDOUT, 0.0) is CauseCode.ENDPOINT_SILENT
 
 
-@pytest.mark.parametrize("number", [111, 110, 113, 104, 13, 97], ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", [111, 110, 113, 112, 104, 13, 97], ids=errno.errorcode.get)
 def test_a_failed_dial_has_one_code_for_all_observers(group, number):
     """What is counted, what the state of the Service port shows, and what a connection has."""
     code = group.outcomes.failed(POD_A, number, 0.0)

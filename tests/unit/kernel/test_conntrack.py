@@ -24,6 +24,7 @@ from userspace_proxy.kernel.ctnetlink import (
     pack_address,
 )
 from userspace_proxy.kernel.netlink import Requests
+from userspace_proxy.kernel.netlink.messages import NESTED, attribute
 
 CLIENT = pack_address("10.1.0.2", 40000)
 DNS = pack_address("10.96.0.10", 53)
@@ -44,15 +45,19 @@ def test_where_an_association_leads(association, port, expected):
 
 
 @pytest.mark.parametrize(
-    ("status", "expected"),
+    ("status", "state", "flags", "expected"),
     [
-        pytest.param(0, False, id="an-unanswered-syn"),
-        pytest.param(IPS_DST_NAT, False, id="translated"),
-        pytest.param(IPS_SEEN_REPLY | IPS_DST_NAT, True, id="answered"),
+        pytest.param(0, 1, 0, False, id="an-unanswered-syn"),
+        pytest.param(IPS_DST_NAT, 1, 0, False, id="translated"),
+        pytest.param(IPS_SEEN_REPLY | IPS_DST_NAT, 2, 0, True, id="answered"),
+        pytest.param(IPS_SEEN_REPLY | IPS_DST_NAT, 8, 3, False, id="reset"),
+        pytest.param(IPS_SEEN_REPLY | IPS_DST_NAT, 8, 4, True, id="reset-after-a-fin"),
     ],
 )
-def test_which_connections_are_answered(status, expected):
-    said = bytes(20) + struct.pack("=HH", 8, 3) + status.to_bytes(4, "big")
+def test_which_connections_are_answered(status, state, flags, expected):
+    parts = attribute(1, bytes([state])) + attribute(5, bytes([flags, 0]))
+    tcp = attribute(4 | NESTED, attribute(1 | NESTED, parts))
+    said = bytes(20) + struct.pack("=HH", 8, 3) + status.to_bytes(4, "big") + tcp
     assert is_answered(ConntrackEntry(CLIENT, DNS, DNS, said)) is expected
 
 

@@ -45,6 +45,7 @@ DNS_6 = bytes.fromhex(
     "000008000300000001a8080008000000000008000c000ae9409808000b0000000001080007000000001d"
 )
 DONE = bytes.fromhex("1400000003000200000000000228000000000000")
+NUMBER = bytes.fromhex("08000c00f26d6fec")
 ORIGIN = DNS[20:72]
 
 
@@ -106,11 +107,11 @@ def test_the_status_shows_whether_an_entry_was_translated_and_answered():
 
 
 @pytest.mark.parametrize("zone", [b"", bytes.fromhex("0600120000070000")], ids=["none", "seven"])
-def test_an_entry_is_removed_by_its_origin_and_its_zone(zone):
+def test_an_entry_is_removed_by_its_origin_its_number_and_its_zone(zone):
     size = struct.pack("=I", len(DNS + zone))
     (entry,) = read(size + DNS[4:] + zone)
-    header = struct.pack("=IHHII", 72 + len(zone), 0x102, 1, 0, 0) + b"\x02\0\0\0"
-    assert remove_request(entry) == header + ORIGIN + zone
+    header = struct.pack("=IHHII", 80 + len(zone), 0x102, 1, 0, 0) + b"\x02\0\0\0"
+    assert remove_request(entry) == header + ORIGIN + NUMBER + zone
 
 
 def test_requests_for_one_entry_are_equal_at_any_time():

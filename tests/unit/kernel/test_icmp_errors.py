@@ -31,6 +31,9 @@ def node():
         ip link set far9 up; ip address add {ROUTER}/24 dev far9
         ip route add unreachable 10.98.0.0/16; ip route add 10.97.0.0/16 via 10.99.0.1
         """)
+    for net, link in ((node, "eth9"), (router, "far9")):
+        # The kernel drops packets until it has noticed that the link is up.
+        net.run(f"until ip -brief link show {link} | grep -q ' UP '; do :; done")
     yield node
     node.close()
     router.close()

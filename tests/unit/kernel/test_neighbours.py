@@ -3,7 +3,7 @@
 import pytest
 
 from tests.netns import Net
-from userspace_proxy.kernel.neighbours import AbsentHosts, absent_hosts
+from userspace_proxy.kernel.neighbours import absent_hosts, has_no_host
 
 # Another end is up, and answers no ARP.
 LINK = (
@@ -33,19 +33,14 @@ def test_without_failed_look_ups_nothing_is_absent(node):
     assert absent_hosts() == {}
 
 
-def test_a_large_table_is_read_rarely():
-    now, reads = [10.0], []
-
-    def read():
-        reads.append(now[0])
-        now[0] += 0.1
-        return {"10.99.0.77": "eth9"}
-
-    absent = AbsentHosts(read, lambda: now[0])
-    assert [absent.includes(ip) for ip in ("10.99.0.77", "10.99.0.8")] == [True, False]
-    now[0] += 1.9
-    assert absent.includes("10.99.0.77")
-    assert reads == [10.0]
-    now[0] += 0.2
-    assert absent.includes("10.99.0.77")
-    assert len(reads) == 2
+def test_one_address_is_asked_for_on_the_link_that_its_route_leads_to(node):
+    node.run("ip link add eth8 type veth peer name far8; ip link set eth8 up")
+    node.run("ip neighbour add 10.99.0.8 lladdr 02:00:00:00:00:08 dev eth9")
+    # What another link, or a host behind a gateway, once was.
+    node.run("ip neighbour add 10.99.0.8 nud failed dev eth8")
+    node.run("ip neighbour add 10.98.0.1 nud failed dev eth9")
+    node.run("ip route add 10.98.0.0/24 via 10.99.0.8")
+    with node.udp() as sock:
+        sock.sendto(b"question", ("10.99.0.77", 53))
+    asked = ("10.99.0.77", "10.99.0.8", "10.99.0.78", "10.98.0.1", "10.97.0.1")
+    assert [ip for ip in asked if has_no_host(ip)] == ["10.99.0.77"]

@@ -24,6 +24,7 @@ from userspace_proxy.plane.messages import (
 from ..dataplane.peers import UdpPeer, dial
 from ..dataplane.rig import open_sockets
 from ..dataplane.waiting import until
+from ..port_numbers import free_port
 
 TCP, UDP = Protocol.TCP, Protocol.UDP
 BOTH = pytest.mark.parametrize("protocol", list(Protocol))
@@ -164,6 +165,37 @@ def test_of_several_addresses_the_first_that_can_be_had_is_taken(workers):
 def test_without_any_address_there_is_no_error_but_no_listener_either(workers):
     answer = workers.serve(workers.group(), {"web": Wanted(TCP, ())}, POD_A)
     assert answer == ({}, {"web": None})
+
+
+# -- ports of an earlier run ------------------------------------------------------------
+
+
+async def test_who_waits_at_a_port_of_an_earlier_run_is_the_first_workers_client(workers):
+    at = SocketAddress("127.0.0.1", free_port())
+    workers.listeners.recover([(TCP, at)], transparent=False)
+    with contextlib.closing(await dial(at)) as client:
+        wanted = {"web": Wanted(TCP, (at,))}
+        (listener,) = workers.serve(workers.group(), wanted, POD_A).listeners.values()
+        assert list(listener.sockets.by_worker) == [0, 1]
+        accepted, address = listener.sockets.by_worker[0].accept()
+        with accepted:
+            assert address == client.address
+
+
+async def test_a_port_of_an_earlier_run_is_closed_with_all_listeners(workers):
+    at = SocketAddress("127.0.0.1", free_port())
+    workers.listeners.recover([(TCP, at)], transparent=False)
+    workers.listeners.close_all()
+    with pytest.raises(ConnectionRefusedError):
+        await dial(at)
+
+
+def test_ports_of_an_earlier_run_take_at_most_half_of_the_descriptors():
+    listeners = Listeners(1, 4, lambda *_: True)
+    ports = [(UDP, SocketAddress("127.0.0.1", free_port(UDP))) for _ in range(3)]
+    listeners.recover(ports, transparent=False)
+    assert len(listeners.recovered) == 2
+    listeners.close_all()
 
 
 # -- UDP ports that refuse ------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What each plane makes of a serving; test_link.py has what all of them keep."""
 
 import asyncio
+import contextlib
 import socket
 
 import pytest
@@ -14,6 +15,7 @@ from userspace_proxy.plane.messages import Status
 
 from ..dataplane.peers import Peer, UdpPeer, dial
 from ..dataplane.waiting import turns, until
+from ..port_numbers import free_port
 from .planes import TCP, asked, is_dropped, is_refused, place_of, serves
 
 ALICE, BOB = "127.0.0.2", "127.0.1.3"
@@ -336,4 +338,16 @@ async def test_a_plane_without_processes_leaves_sockets_to_its_caller():
     plane.start()
     with socket.socket() as table:
         plane.keep("table", table)
+    plane.close()
+
+
+async def test_clients_wait_at_ports_of_an_earlier_run_until_listeners_are_known():
+    plane = Plane(asyncio.get_running_loop())
+    at = SocketAddress("127.0.0.1", free_port())
+    plane.recover([(TCP, at)], transparent=False)
+    assert plane.has_recovered
+    with contextlib.closing(await dial(at)) as client:
+        plane.close_recovered()
+        assert await client.was_reset()
+    assert not plane.has_recovered
     plane.close()

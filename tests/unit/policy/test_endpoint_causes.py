@@ -2,6 +2,7 @@ import errno
 
 import pytest
 
+from userspace_proxy.dataplane.udp_flow import REFUSALS
 from userspace_proxy.model import CauseCode, SocketAddress
 from userspace_proxy.policy.causes import NO_HOST, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
@@ -58,7 +59,13 @@ def test_an_endpoint_that_answered_before_has_ended_and_its_target_port_is_right
 
 
 def test_a_dial_of_an_address_without_a_host_is_named_so():
-    cause = dial_failed(POD, NO_HOST, "Host is down", count=2, last_at=7.0)
+    cause = dial_failed(POD, NO_HOST, "No such device or address", count=2, last_at=7.0)
     assert cause.code is CauseCode.ENDPOINT_NO_HOST
     assert cause.sentence == "no host answers for 10.244.1.8 on its link"
     assert (cause.object, cause.count, cause.last_at) == ("10.244.1.8:8080", 2, 7.0)
+
+
+def test_a_routers_error_is_not_taken_for_a_look_into_the_neighbour_table():
+    cause = dial_failed(POD, errno.EHOSTDOWN, "Host is down")
+    assert cause.code is CauseCode.ENDPOINT_UNREACHABLE
+    assert NO_HOST not in REFUSALS

@@ -281,6 +281,7 @@ def test_top_shows_as_many_as_a_screen_may_have():
 def test_a_missing_service_is_named_with_its_nearest_name():
     view = make_calm_view()
     assert say_missing(view, "shop/wbe") == "there is no Service shop/wbe (did you mean shop/web?)"
+    assert say_missing(view, "shpo/web").endswith("(did you mean shop/web?)")
     assert say_missing(view, "x\n/y") == "there is no Service x\ufffd/y"
 
 

@@ -156,6 +156,23 @@ class ListenAddresses:
             self._skipped += 1
 
 
+def recovered_addresses(
+    recovered: Mapping[Frontend, int], bind: Bind, pool: PortPool
+) -> Iterable[tuple[Protocol, SocketAddress]]:
+    """Return where listeners of an earlier run were, to which clients are still led.
+
+    Args:
+        recovered: As :meth:`.Steering.start` returns it.
+    """
+    if bind is Bind.FRONTEND:
+        return [(frontend.protocol, frontend.address) for frontend in recovered]
+    return dict.fromkeys(
+        (frontend.protocol, SocketAddress(_WILDCARD[frontend.family], port))
+        for frontend, port in recovered.items()
+        if port in pool
+    )
+
+
 def _is_taken(exc: ListenError) -> bool:
     cause = exc.__cause__
     return isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE

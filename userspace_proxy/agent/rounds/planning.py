@@ -105,6 +105,7 @@ class Planning:
         for port in sorted(changes.open, key=lambda p: not (known & set(p.frontends))):
             self._served_ports.open(port, self._recovered)
             await pace.turn()
+        self._served_ports.close_recovered()
 
     def _note_turn(self) -> None:
         self.turned = time.monotonic()

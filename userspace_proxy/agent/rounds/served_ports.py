@@ -167,6 +167,10 @@ class ServedPorts:
         self._retired.append(served)
         self.auto_paths.forget(key)
 
+    def close_recovered(self) -> None:
+        """Refuse clients that wait at listeners of an earlier run that no Service port has."""
+        self._plane.close_recovered()
+
     def close_retired(self) -> None:
         """Close the listeners that no Service port has taken over; open connections go on.
 

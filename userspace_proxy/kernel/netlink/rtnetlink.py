@@ -210,6 +210,12 @@ def list_neighbours() -> bytes:
     return request(GET_NEIGHBOUR, DUMP, _NEIGHBOUR.pack(socket.AF_UNSPEC, 0, 0, 0, 0, 0, 0))
 
 
+def find_neighbour(ip: str, link: int) -> bytes:
+    """Return the request for an address on a link; the answer is a neighbour, or a refusal."""
+    body = _NEIGHBOUR.pack(family_of(ip), 0, 0, link, 0, 0, 0)
+    return request(GET_NEIGHBOUR, 0, body + attribute(_NEIGHBOUR_ADDRESS, pack_ip(ip)))
+
+
 def list_rules(family: int) -> bytes:
     """Return the request for all rules."""
     return request(GET_RULE, DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))

@@ -86,13 +86,13 @@ class KeptTable(NftTable):
         """Return whether it contains what was written last."""
         return self._is_right and self._written is not None and not self.is_touched()
 
-    def read(self) -> Listing | None:
+    def read(self, elements_of: Collection[str] | None = None) -> Listing | None:
         """Return what is in force, as :meth:`.NftTable.read`.
 
         Raises:
             SteeringConflict: Another program owns it.
         """
-        listing = super().read()
+        listing = super().read(elements_of)
         if listing is not None and listing.is_owned and not self._may_be_owned:
             raise SteeringConflict(
                 f"cannot use the nftables table inet {self.name}: another program owns it",
@@ -181,7 +181,7 @@ class KeptTable(NftTable):
 
     def remove(self) -> None:
         """Remove it, if it exists; idempotent."""
-        if self.look(with_elements=False) is not None:
+        if self.look(elements_of=()) is not None:
             super().remove()
         self.forget()
 

@@ -109,13 +109,17 @@ class NftTable:
         """Forget earlier changes by others; to be called before the whole table is written."""
         self._watch.settle()
 
-    def read(self) -> Listing | None:
-        """Return what is in force, or None without a table; later changes count as new."""
+    def read(self, elements_of: Collection[str] | None = None) -> Listing | None:
+        """Return what is in force, as :meth:`look`; later changes count as new."""
         self._watch.settle()
-        return self.look()
+        return self.look(elements_of)
 
-    def look(self, *, with_elements: bool = True) -> Listing | None:
-        """Return what is in force, or None without a table; doesn't affect :meth:`is_touched`."""
+    def look(self, elements_of: Collection[str] | None = None) -> Listing | None:
+        """Return what is in force, or None without a table; doesn't affect :meth:`is_touched`.
+
+        Args:
+            elements_of: The sets and maps whose elements are read; None: all.
+        """
         family, name = self.family, self.name
         found = [one for one in self._ruleset.tables(family) if one.name == name]
         if not found:
@@ -133,7 +137,7 @@ class NftTable:
                 one.name: self._ruleset.elements(family, name, one.name)
                 for one in sets
                 # Rules add the elements of dynamic sets.
-                if with_elements and not one.flags & DYNAMIC_SET
+                if (elements_of is None or one.name in elements_of) and not one.flags & DYNAMIC_SET
             },
         )
 
@@ -157,7 +161,7 @@ class NftTable:
         """
         if before is not None:
             return self._changed(before, gone, new)
-        listing = self.look(with_elements=False)
+        listing = self.look(elements_of=())
         return None if listing is None or self.is_touched() else listing.definitions
 
     def _changed(

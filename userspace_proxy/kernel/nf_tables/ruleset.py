@@ -137,12 +137,17 @@ class Ruleset:
 
     def elements(self, family: int, table: str, name: str) -> Elements:
         """Return the elements of a set or map."""
-        found = self._elements(family, table, name)
+        listing = self._elements(family, table, name)
+        found = _read_elements(listing)
         for _ in range(_LISTINGS):
             # While the kernel moves a set into a larger hash table, which takes some milliseconds,
             # a listing may lack elements without an indication.
-            before, found = found, self._elements(family, table, name)
-            if found == before:
+            before, listing = listing, self._elements(family, table, name)
+            if listing == before:
+                break
+            # Counters differ, too.
+            found_before, found = found, _read_elements(listing)
+            if found == found_before:
                 break
         return found
 
@@ -182,9 +187,10 @@ class Ruleset:
         if refused is not None:
             raise NftablesError(refused.code, _WORDS.get(refused.kind, ""))
 
-    def _elements(self, family: int, table: str, name: str) -> dict[bytes, bytes]:
-        listed = self._list(reader.read_elements, reader.GET_ELEMENTS, family, table, name)
-        return dict(element for elements in listed for element in elements)
+    def _elements(self, family: int, table: str, name: str) -> list[Message]:
+        """Return a listing of elements without the numbers of its request."""
+        listing = self._list(Message._make, reader.GET_ELEMENTS, family, table, name)
+        return [message._replace(number=0) for message in listing]
 
     def _list(
         self,
@@ -204,6 +210,10 @@ class Ruleset:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+def _read_elements(listing: Sequence[Message]) -> dict[bytes, bytes]:
+    return dict(element for message in listing for element in reader.read_elements(message))
 
 
 def list_tables(family: int = INET) -> list[str]:

@@ -10,7 +10,7 @@ daemons of the node must never be reachable at a Service's address.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from ...errors import SteeringError
 from ...kernel.netlink.rtnetlink import LocalRoute
@@ -23,7 +23,14 @@ from ..base import SteeringFacts
 from ..names import GUARD_TABLES, owner_number
 from ..nftables import missing as missing_in_nftables
 from .desired import DesiredState, StateChange, network_of
-from .guard_table import SETS, all_elements, frontend_element, write_guard
+from .guard_table import (
+    FRONTENDS,
+    SETS,
+    all_elements,
+    frontend_element,
+    read_frontends,
+    write_guard,
+)
 from .kernel import RoutingTables
 
 _NEEDS_NFTABLES = "it needs nftables to keep clients from other daemons' ports on this node"
@@ -80,6 +87,10 @@ class LocalGuard(abc.ABC):
     @abc.abstractmethod
     def clean_up(self) -> None:
         """Remove everything of this proxy; idempotent."""
+
+    def recover(self) -> Collection[Frontend]:
+        """Return the frontends that an earlier run admitted; empty where nothing contains them."""
+        return ()
 
     def close(self) -> None:  # noqa: B027 - most guards have no sockets
         """Close sockets; what is in force stays in force."""
@@ -210,6 +221,11 @@ class NftGuard(OpenGuard):
     def is_touched(self) -> bool:
         """Part of LocalGuard."""
         return not self._table.is_known()
+
+    def recover(self) -> Collection[Frontend]:
+        """Part of LocalGuard."""
+        listing = self._table.look(FRONTENDS.values())
+        return read_frontends(listing.elements_of(FRONTENDS.values())) if listing else ()
 
     def change(self, change: StateChange) -> None:
         """Part of LocalGuard."""

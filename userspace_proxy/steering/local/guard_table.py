@@ -31,6 +31,7 @@ from ..nftables.rules import (
     SYN,
     TO_OTHER_SOCKET,
     frontend_key,
+    read_frontend,
 )
 
 ADDRESSES = {IPFamily.IPV4: "addresses4", IPFamily.IPV6: "addresses6"}
@@ -57,6 +58,13 @@ def address_element(network: str) -> SetElement:
 def all_elements(networks: Iterable[str], frontends: Iterable[Frontend]) -> set[SetElement]:
     """Return the elements of all sets."""
     return {address_element(n) for n in networks} | {frontend_element(f) for f in frontends}
+
+
+def read_frontends(elements: Iterable[SetElement]) -> list[Frontend]:
+    """Return the frontends that elements of the sets of frontends admit."""
+    families = {name: family for family, name in FRONTENDS.items()}
+    found = (read_frontend(key, families[name]) for name, key, _ in elements)
+    return [frontend for frontend in found if frontend is not None]
 
 
 def write_guard(name: str, ranges: Iterable[str], *, checks_sockets: bool = True) -> list[bytes]:

@@ -85,11 +85,11 @@ class LocalProgrammer(Programmer):
         return {frontend: why for frontend, why in found.items() if frontend not in self._lingering}
 
     def start(self) -> Ports:
-        """Part of Programmer; recovers nothing, as there are no proxy ports.
+        """Part of Programmer; there are no proxy ports, so these are the frontends' own.
 
         The first ``apply`` corrects what an earlier run left.
         """
-        return {}
+        return {frontend: frontend.port for frontend in self._guard.recover()}
 
     def in_force(self) -> Ports:
         """Part of Programmer; a frontend that isn't both routed here and guarded is left out."""

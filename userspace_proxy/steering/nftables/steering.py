@@ -155,12 +155,12 @@ class NftablesProgrammer(NatProgrammer):
     def start(self) -> Ports:
         """Part of Programmer."""
         conntrack.check(4)
-        listing = self._table.read()
+        listing = self._table.read(MAPS.values())
         if listing is None:
             return {}
         self._to_ip = to_ip_of(listing)
         refuse_ports = {self._refuse_port, refuse_port_of(listing)}
-        ports = read_ports(listing.elements_of(SETS))
+        ports = read_ports(listing.elements_of(MAPS.values()))
         return {f: 0 if port in refuse_ports else port for f, port in ports.items()}
 
     def apply_all(self, ports: Ports, targets: dict[Frontend, KernelTarget]) -> None:

@@ -7,7 +7,11 @@ import os
 import pytest
 
 from userspace_proxy.agent.rounds import listen_addresses
-from userspace_proxy.agent.rounds.listen_addresses import ListenAddresses, ListenerIndex
+from userspace_proxy.agent.rounds.listen_addresses import (
+    ListenAddresses,
+    ListenerIndex,
+    recovered_addresses,
+)
 from userspace_proxy.errors import BoundError, ListenError, ShortageError
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.plan import Planner
@@ -18,6 +22,10 @@ from userspace_proxy.steering import Bind
 from ..samples import Cluster
 
 FIRST = 27000
+
+
+def frontend(ip):
+    return Frontend(ip, 80, Protocol.TCP)
 
 
 def plan_of(ip):
@@ -145,11 +153,27 @@ def test_another_error_is_reported_unchanged():
     assert addresses.explain(plan, key, error) is error
 
 
+WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
+WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
+RECOVERED = [
+    # Two frontends of one Service port, one that refuses, and one of a range that has changed.
+    (
+        Bind.PROXY_PORT,
+        {WEB: FIRST, frontend("10.96.0.2"): FIRST, frontend("10.96.0.3"): 0, WEB_6: FIRST - 1},
+        [SocketAddress("0.0.0.0", FIRST)],
+    ),
+    (Bind.PROXY_PORT, {WEB_6: FIRST}, [SocketAddress("::", FIRST)]),
+    (Bind.FRONTEND, {WEB: 80, WEB_6: 80}, [WEB.address, WEB_6.address]),
+]
+
+
+@pytest.mark.parametrize(("bind", "recovered", "addresses"), RECOVERED)
+def test_listeners_of_an_earlier_run_are_found_once_each(bind, recovered, addresses):
+    found = recovered_addresses(recovered, bind, PortPool(FIRST, FIRST + 9))
+    assert list(found) == [(Protocol.TCP, at) for at in addresses]
+
+
 POD = "192.0.2.1"
-
-
-def frontend(ip):
-    return Frontend(ip, 80, Protocol.TCP)
 
 
 async def test_listeners_are_found_while_their_service_ports_are_served(make):

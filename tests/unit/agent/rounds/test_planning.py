@@ -4,7 +4,7 @@ import asyncio
 
 from userspace_proxy.agent.rounds import tasks
 from userspace_proxy.errors import SteeringError
-from userspace_proxy.model import Frontend, Protocol, ServiceKey
+from userspace_proxy.model import Frontend, Protocol, ServiceKey, SocketAddress
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.sources import Happening
 from userspace_proxy.steering import REFUSE
@@ -83,6 +83,20 @@ async def test_a_recovered_port_of_a_service_that_is_gone_is_reserved_until_its_
     steering.fails_with = None
     await asyncio.wait_for(loop.progress.settled(), 60)
     assert steering.kernel.keys() == {WEB}
+
+
+async def test_listeners_of_an_earlier_run_that_no_service_port_has_close_with_the_first_plan(
+    plane, start
+):
+    ports = 28000, 28001
+    plane.recover(
+        [(Protocol.TCP, SocketAddress("0.0.0.0", port)) for port in ports], transparent=False
+    )
+    steering = WatchedSteering(kernel={CART: 28000})
+    loop = await start(steering, recovered=await steering.start())
+    assert [is_listening(port) for port in ports] == [True, True]
+    await settle(loop, Cluster().serve("cart", CART.ip, POD))
+    assert [is_listening(port) for port in ports] == [True, False]
 
 
 async def test_facts_are_those_of_the_snapshot_that_is_planned(start):

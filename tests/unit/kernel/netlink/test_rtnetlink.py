@@ -23,6 +23,7 @@ from userspace_proxy.kernel.netlink.rtnetlink import (
     LocalRoute,
     RouteDetails,
     RoutingRule,
+    find_neighbour,
     find_route,
     list_routes,
     read_address,
@@ -215,6 +216,11 @@ def test_a_listing_may_be_limited_to_a_table_and_a_kind():
 
 def test_a_route_is_requested_for_one_address():
     assert body(find_route("10.1.0.2")) == "0220" + "00" * 10 + "080001000a010002"
+
+
+def test_a_neighbour_is_requested_for_one_address_on_its_link():
+    wanted = "02" + "00" * 3 + "07000000" + "00" * 4 + "080001000a010002"
+    assert body(find_neighbour("10.1.0.2", 7)) == wanted
 
 
 @pytest.mark.parametrize("read", [read_link, read_address, read_route, read_rule])

@@ -227,6 +227,14 @@ def test_a_listing_is_compared_with_what_was_written(node, table):
     assert not table.is_as_written(table.look())
 
 
+@pytest.mark.parametrize(("sets", "found"), [(None, {WEB}), (["ports"], {WEB}), (["others"], ())])
+def test_elements_of_some_sets_can_be_listed_alone(table, sets, found):
+    table.write_all()
+    listing = table.look(sets)
+    assert listing.definitions == table.look().definitions
+    assert listing.elements_of(["ports"]) == set(found)
+
+
 def test_forgotten_rules_are_written_anew(table, contents, printed):
     table.write_all()
     contents.chain(x.UDP + x.verdict(x.DROP))

@@ -13,6 +13,7 @@ from userspace_proxy.steering.local.guard_table import (
     address_element,
     all_elements,
     frontend_element,
+    read_frontends,
     write_guard,
 )
 
@@ -36,6 +37,11 @@ def test_elements_of_both_families():
     assert frontend_element(WEB) == ("frontends4", key, b"")
     name, key, _ = frontend_element(DNS_6)
     assert (name, key[-8:]) == ("frontends6", bytes([17, 0, 0, 0, 0, 53, 0, 0]))
+
+
+def test_frontends_are_read_from_their_elements():
+    elements = all_elements((), [WEB, DNS_6]) | {("frontends4", b"of another program", b"")}
+    assert set(read_frontends(elements)) == {WEB, DNS_6}
 
 
 def test_elements_are_removed_before_others_are_added():

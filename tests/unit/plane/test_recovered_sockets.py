@@ -1,0 +1,91 @@
+"""Clients wait at ports of an earlier run until a listener takes them, or are refused again."""
+
+import contextlib
+
+import pytest
+
+from userspace_proxy.model import IPFamily, Protocol, SocketAddress
+from userspace_proxy.model.serving import Serving
+from userspace_proxy.plane.recovered_sockets import RecoveredSockets
+
+from ..dataplane.peers import TcpEndpoint, UdpPeer, dial
+from ..dataplane.rig import open_sockets
+from ..port_numbers import free_port
+
+TCP, UDP = Protocol.TCP, Protocol.UDP
+POD_A = SocketAddress("10.0.0.1", 80)
+SERVES = Serving((POD_A,))
+# What serves only some clients, or none.
+OTHERS = [
+    pytest.param(Serving(), id="no-endpoint"),
+    pytest.param(Serving((POD_A,), admits=("192.0.2.0/24",)), id="source-ranges"),
+    pytest.param(Serving(admits=()), id="all-dropped"),
+]
+
+
+def free(protocol=TCP):
+    return protocol, SocketAddress("127.0.0.1", free_port(protocol, IPFamily.IPV4))
+
+
+@pytest.fixture
+def recovered():
+    before = open_sockets()
+    recovered = RecoveredSockets()
+    yield recovered
+    recovered.close()
+    assert open_sockets() <= before, "a socket was left open"
+
+
+async def test_who_connects_before_a_listener_is_known_is_accepted_from_its_socket(recovered):
+    protocol, at = free()
+    recovered.open([(protocol, at)], 1, transparent=False)
+    with contextlib.closing(await dial(at)) as client:
+        await client.send(b"question")
+        (sock,) = recovered.take(protocol, at, SERVES)
+        with sock, sock.accept()[0] as accepted:
+            assert accepted.recv(99) == b"question"
+    assert recovered.take(protocol, at, SERVES) == ()
+
+
+async def test_datagrams_that_arrive_before_a_listener_is_known_are_in_its_socket(recovered):
+    protocol, at = free(UDP)
+    recovered.open([(protocol, at)], 1, transparent=False)
+    with contextlib.closing(UdpPeer(to=at)) as client:
+        client.send(b"question")
+        (sock,) = recovered.take(protocol, at, SERVES)
+        with sock:
+            assert sock.recv(99) == b"question"
+
+
+@pytest.mark.parametrize("serving", OTHERS)
+async def test_clients_that_a_listener_might_not_admit_are_reset(recovered, serving):
+    protocol, at = free()
+    recovered.open([(protocol, at)], 1, transparent=False)
+    with contextlib.closing(await dial(at)) as client:
+        assert recovered.take(protocol, at, serving) == ()
+        assert await client.was_reset()
+
+
+async def test_what_no_listener_takes_refuses_again(recovered):
+    protocol, at = free()
+    recovered.open([(protocol, at)], 1, transparent=False)
+    with contextlib.closing(await dial(at)) as client:
+        for _ in range(2):
+            recovered.close()
+        assert await client.was_reset()
+    with pytest.raises(ConnectionRefusedError):
+        await dial(at)
+
+
+def test_a_port_of_another_program_is_left_out(recovered):
+    with contextlib.closing(TcpEndpoint()) as thief:
+        wanted = [(TCP, thief.address), free()]
+        recovered.open(wanted, 2, transparent=False)
+        assert len(recovered) == 1
+        assert recovered.take(*wanted[0], SERVES) == ()
+
+
+def test_no_more_are_opened_than_there_is_room_for(recovered):
+    wanted = [free(UDP) for _ in range(3)]
+    recovered.open(wanted, 2, transparent=False)
+    assert len(recovered) == 2

@@ -1,0 +1,68 @@
+"""Sockets at ports that rules of an earlier run lead to, before it is known what they serve.
+
+    crash ─▶ rules lead to closed ports: refused ─▶ open ─▶ clients wait in queues ─▶ take ─▶ served
+                                                      └─ not taken: close ─▶ refused
+
+Rule 1: nothing is accepted or received from them before they are taken.
+Rule 2: the kernel completes handshakes of any client, so a listener that admits or serves only some
+clients doesn't take over the queue: those that waited are reset.
+Rule 3: a port that another program has is left out; it is a problem once a listener wants it.
+
+Source: docs/adr/0076.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+
+from ..dataplane.sockets import open_listening
+from ..errors import ListenError, ShortageError
+from ..model import Protocol, SocketAddress
+from ..model.serving import Serving
+from .listener import wrapped
+
+
+class RecoveredSockets:
+    """The sockets that no listener has taken yet, one for each port."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[tuple[Protocol, SocketAddress], socket.socket] = {}
+
+    def __len__(self) -> int:
+        return len(self._sockets)
+
+    def open(
+        self, wanted: Iterable[tuple[Protocol, SocketAddress]], most: int, *, transparent: bool
+    ) -> None:
+        """Open sockets at these addresses, but at most that many."""
+        for protocol, at in wanted:
+            if len(self._sockets) >= most:
+                break
+            try:
+                sock = open_listening(protocol, at, freebind=True, transparent=transparent)
+            except ShortageError:
+                break
+            except ListenError:
+                continue
+            self._sockets[protocol, at] = wrapped(sock)
+
+    def take(
+        self, protocol: Protocol, at: SocketAddress, serving: Serving
+    ) -> tuple[socket.socket, ...]:
+        """Return the socket at an address for a listener that serves like this, or none.
+
+        The caller closes it.
+        """
+        sock = self._sockets.pop((protocol, at), None)
+        if sock is None:
+            return ()
+        if serving.admits is None and not serving.is_refusing:
+            return (sock,)
+        sock.close()
+        return ()
+
+    def close(self) -> None:
+        """Close those that weren't taken. Idempotent."""
+        while self._sockets:
+            self._sockets.popitem()[1].close()
