@@ -16,6 +16,7 @@ _STILL_ACCEPTS = (
     CauseCode.ENDPOINT_RESETS,
     CauseCode.ENDPOINT_SENDS_NOTHING,
     CauseCode.ENDPOINT_DENIES,
+    CauseCode.ENDPOINT_CUTS_OFF,
     CauseCode.FAULT_ON_PURPOSE,
 )
 

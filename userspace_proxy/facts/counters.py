@@ -54,7 +54,7 @@ else:
 
     _EndpointSlots, _PortSlots, _WaitSlots = map(_slots, (Traffic, PortFigures, WaitCounts))
 
-STREAKS = "dials", "ends", "denials"
+STREAKS = "dials", "ends", "denials", "cuts"
 """The failures in a row of one endpoint."""
 # Of each cause of a failed dial.
 _FAILURES = {code: code.replace("-", "_") for code in DIAL_CAUSES}
@@ -88,6 +88,9 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.denials = Streak()
         """Dials from client addresses that failed although the endpoint answers this node; an
         answer to the last such client is a success."""
+        self.cuts = Streak()
+        """Connections that the endpoint reset after it had sent bytes; one that ends on both sides
+        is a success."""
 
     def count_failure(self, code: CauseCode) -> None:
         """Count a dial that failed for this cause."""

@@ -54,7 +54,11 @@ STATES = (
 
 
 # The causes of endpoints to which clients get.
-_SERVES = (CauseCode.FAULT_ON_PURPOSE, CauseCode.ENDPOINT_DENIES)
+_SERVES = (
+    CauseCode.FAULT_ON_PURPOSE,
+    CauseCode.ENDPOINT_DENIES,
+    CauseCode.ENDPOINT_CUTS_OFF,
+)
 
 
 class FrontendFacts(msgspec.Struct, frozen=True, gc=False):
@@ -121,7 +125,8 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
     def serves(self) -> bool:
         """Whether clients get there: it is usable, and connections to it don't fail.
 
-        A fault on purpose is no failure, and one that denies some clients serves others.
+        A fault on purpose is no failure. One that denies some clients serves others, and one that
+        resets connections has answered them.
         """
         is_fine = self.cause is None or self.cause.code in _SERVES
         return self.is_usable and self.ejected_for_s is None and is_fine

@@ -24,6 +24,8 @@ class CauseCode(enum.StrEnum):
     """It accepts connections, and sends nothing until the clients give up."""
     ENDPOINT_DENIES = "endpoint-denies"
     """It answers this node, and doesn't answer some clients."""
+    ENDPOINT_CUTS_OFF = "endpoint-cuts-off"
+    """It resets connections after it has sent bytes."""
     ENDPOINT_FAILS = "endpoint-fails"
     """A dial failed with another error."""
     ENDPOINT_NOT_ALLOWED = "endpoint-not-allowed"

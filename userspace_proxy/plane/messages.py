@@ -265,6 +265,7 @@ class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     """None if nothing is new."""
     ends: StreakReport | None = None
     denials: StreakReport | None = None
+    cuts: StreakReport | None = None
 
 
 class DurationReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

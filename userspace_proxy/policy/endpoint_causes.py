@@ -73,6 +73,22 @@ def denies(
     )
 
 
+def cuts_off(
+    endpoint: SocketAddress, *, count: int = 0, first_at: float = 0.0, last_at: float = 0.0
+) -> Cause:
+    """Return the cause of connections that an endpoint answers, and then resets."""
+    return Cause(
+        CauseCode.ENDPOINT_CUTS_OFF,
+        f"{endpoint} resets connections after it has answered",
+        str(endpoint),
+        "Answers may be incomplete: read the log of the pod, which may crash or give up while it "
+        "answers; some programs reset every connection that they have finished",
+        count,
+        first_at,
+        last_at,
+    )
+
+
 def no_host(
     endpoint: SocketAddress,
     interface: str = "",
@@ -115,6 +131,7 @@ _PAST = {
     CauseCode.ENDPOINT_NO_HOST: "no host answered for {}",
     CauseCode.ENDPOINT_FAILS: "{} could not be dialled",
     CauseCode.ENDPOINT_RESETS: "{} accepted connections and ended them without answering",
+    CauseCode.ENDPOINT_CUTS_OFF: "{} reset connections after it had answered",
     CauseCode.ENDPOINT_DENIES: "{} answered this node, but not a client,",
     CauseCode.ENDPOINT_SENDS_NOTHING: "{} sent nothing",
 }

@@ -1,7 +1,7 @@
 """Chooses the cause of an endpoint's failures: what failed last, how often, and if it does now.
 
-dials in a row that failed ──▶ connections in a row without a byte ──▶ clients
-that it denies ──▶ a while ago? ──▶ Cause
+dials in a row that failed ──▶ connections in a row without a byte ──▶ clients that it denies
+──▶ connections in a row that were reset ──▶ a while ago? ──▶ Cause
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
-from ..facts import EndpointCounters, PortFacts, Streak
+from ..facts import STREAKS, EndpointCounters, PortFacts, Streak
 from ..model import Cause, CauseCode, SocketAddress
 from ..policy.causes import NO_DATAGRAM, dial_failed, end_code, resets
 from ..policy.endpoint_causes import (
+    cuts_off,
     denies,
     has_ended,
     in_the_past,
@@ -67,7 +68,7 @@ def _is_past(cause: Cause, clock: Clock) -> bool:
 def _failure(
     address: SocketAddress, counters: EndpointCounters, clock: Clock, absent_on: str
 ) -> Cause | None:
-    dials, ends, denials = counters.dials, counters.ends, counters.denials
+    dials, ends, denials, cuts = (getattr(counters, name) for name in STREAKS)
     if dials.is_on:
         when = _when(dials, clock)
         if absent_on:
@@ -82,7 +83,10 @@ def _failure(
         cause = denies(address, denials.who, count=denials.failures, **_when(denials, clock))
         # Others that are answered show nothing of this client, but it may have stopped trying.
         has_answered_since = dials.succeeded_at > denials.last_at
-        return None if has_answered_since and _is_past(cause, clock) else cause
+        if not (has_answered_since and _is_past(cause, clock)):
+            return cause
+    if cuts.is_on and cuts.failures >= min(MANY_ENDS, counters.connections):
+        return cuts_off(address, count=cuts.failures, **_when(cuts, clock))
     return None
 
 

@@ -130,6 +130,13 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
     if all(endpoint.is_past for endpoint in failing):
         # Nothing has tried since: they may have recovered, and the next client will show.
         return Level.ATTENTION, "failed before", f"Clients failed before: {sentence}", ()
+    if all(e.cause and e.cause.code is CauseCode.ENDPOINT_CUTS_OFF for e in failing):
+        ended = sum(endpoint.cause.count for endpoint in failing if endpoint.cause)
+        were = "was" if ended == 1 else "were"
+        what = (
+            f"{_counted(failing, 'connection')} {were} reset by the endpoint after it had answered"
+        )
+        return Level.ATTENTION, "partly answering", capitalised(what), ()
     if all(_sends_nothing(endpoint) for endpoint in failing):
         # Normal for some protocols: an observation, no failure.
         what = f"{_counted(failing, 'connection')} got no byte in {UNANSWERED_S} s; {sentence}"

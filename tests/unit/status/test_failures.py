@@ -6,7 +6,13 @@ from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.facts import EndpointCounters, Level
 from userspace_proxy.model import CauseCode, SocketAddress
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
-from userspace_proxy.policy.endpoint_causes import denies, in_the_past, no_datagram, sends_nothing
+from userspace_proxy.policy.endpoint_causes import (
+    cuts_off,
+    denies,
+    in_the_past,
+    no_datagram,
+    sends_nothing,
+)
 from userspace_proxy.status.failures import MANY_ENDS, PAST_S, becomes_past, failure_of
 from userspace_proxy.status.port_state import judge
 
@@ -95,6 +101,24 @@ def test_an_endpoint_that_answers_this_node_only_denies_the_client(counters):
     assert failure_of(POD, counters, at(6.0 + PAST_S)) == (None, False)
     counters.denials.succeeded_at = 8.0
     assert failure_of(POD, counters, at(8.0)) == (None, False)
+
+
+def test_connections_that_are_reset_after_an_answer_are_a_cause_until_one_ends_well(counters):
+    counters.connections, counters.ends.succeeded_at = 100, 4.0
+    for now in (1.0, 2.0):
+        counters.cuts.failed(now, errno.ECONNRESET)
+    assert failure_of(POD, counters, at(5.0)) == (None, False)
+    counters.cuts.failed(3.0, errno.ECONNRESET)
+    cut = cuts_off(POD, count=3, first_at=1001.0, last_at=1003.0)
+    assert failure_of(POD, counters, at(5.0)) == (cut, False)
+    endpoint = make_endpoint(str(POD), "ready", True, cause=cut, connections=100)
+    state = judge(make_port(endpoints=(endpoint,)))
+    assert (state.level, state.code) == (Level.ATTENTION, CauseCode.ENDPOINT_CUTS_OFF)
+    assert state.sentence == (
+        "The last 3 connections were reset by the endpoint after it had answered"
+    )
+    counters.cuts.succeeded_at = 4.0
+    assert failure_of(POD, counters, at(5.0)) == (None, False)
 
 
 def failing(cause):
