@@ -267,7 +267,10 @@ class Oracles(FinalChecks):
         removal_s = service.group.serving.handling.removal_s
         if removal_s is None or dial is None or dial.endpoint is None or connection.up is None:
             return
-        late_s = now - service.changed_at - removal_s - self.world.stopped_s
+        party = self.world.accepted[core_of(connection.up.sink).peer]
+        # One that is answered later is ended by the next look.
+        due = max(service.changed_at + removal_s, party.joined_at)
+        late_s = now - due - self.world.stopped_s
         has_left = dial.endpoint not in service.group.serving.all_endpoints
         if has_left and dial.had_begun_by(service.changed_at) and late_s > _WAIT_SLACK_S:
             self.world.violate(f"{_name(connection)} is connected to {dial.endpoint}, which left")

@@ -16,9 +16,10 @@ Rule 3: a short read means that the socket is empty, unless an end (EPOLLRDHUP) 
 but a FIN announced, a short read has reached it: what was read is sent in one packet with the FIN,
 without another read.
 Rule 4: the source is spliced only into an empty pipe, so EAGAIN never means a full pipe.
-Rule 5: splice never passes an urgent mark: there it returns EAGAIN or, before a FIN, 0. So 0
-doesn't mean the end, and EAGAIN means an empty socket only if no urgent data was announced: a recv
-decides (source: tcp_read_sock() and tcp_splice_read() in net/ipv4/tcp.c).
+Rule 5: splice never passes an urgent mark: there it returns EAGAIN, 0 before a FIN, or the error
+before a RST. So 0 or an error doesn't mean the end, and EAGAIN means an empty socket only if no
+urgent data was announced: a recv decides (source: tcp_read_sock() and tcp_splice_read() in
+net/ipv4/tcp.c).
 Rule 6: urgent data is read in its place (SO_OOBINLINE): the client's socket inherits the option
 from the listener; the endpoint's has it before the second read in a row.
 """
@@ -229,6 +230,9 @@ class Direction:
             except OSError as exc:
                 # Before the rest is moved: that may need a pipe, and this one would be lost.
                 self.release()
+                if self.is_broken:
+                    # Perhaps at an urgent mark: bytes may follow it.
+                    return False
                 self.connection.abort(exc.errno)
                 return True
             if count == 0:

@@ -154,5 +154,8 @@ class Control:
     def _is_held_by_others(self, at: SocketAddress) -> bool:
         """Return whether a worker of another control process has the port."""
         ports = [port for port in self.world.machine.ports if port.local == (at.ip, at.port)]
+        if any(end.process is self.process for port in ports for end in port.unread_at):
+            # A predecessor has handed it over, too late.
+            return True
         holders = [process for port in ports for process in port.holders]
         return any(self.process not in (each, each.parent) for each in holders)

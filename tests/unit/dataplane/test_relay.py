@@ -308,6 +308,23 @@ async def test_urgent_data_before_a_reset_is_in_its_place(rig):
 
 
 @SIDES
+async def test_bulk_behind_urgent_data_before_a_reset_arrives(rig, first):
+    """While the reset is late: the splice reports the reset, and bytes follow the mark."""
+    sends, hears = await rig.both_ends(first)
+    (connection,) = rig.connections.open
+    sends.sock.send(b"!", socket.MSG_OOB)
+    sends.send_some(b"bye")
+    sends.reset()
+    connection.is_aborting = True
+    for direction in (connection.up, connection.down):
+        direction._is_bulk = True
+        direction.pump_last()
+    # Now: no event follows.
+    assert connection.up.bytes_moved + connection.down.bytes_moved == 4
+    assert await hears.read_exactly(4) == b"!bye"
+
+
+@SIDES
 async def test_bytes_behind_urgent_data_arrive_and_the_urgent_one_in_its_place(rig, first):
     sends, hears = await rig.both_ends(first)
     sends.sock.send(b"abc")
