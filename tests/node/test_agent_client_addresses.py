@@ -156,11 +156,14 @@ def test_a_client_denied_an_endpoint_is_denied_it_through_the_service_too(world)
         (state,) = shown(world, "routed")["endpoints"]
         assert state["failures"] == failures + 1
         assert state["ejected_for_s"] is None
+        assert state["cause"]["code"] == "endpoint-denies"
+        assert str(denied.host.ip) in state["cause"]["sentence"]
         assert f"answers this node, but not {denied.host.ip}" in testbed.agent.log()
     finally:
         endpoint.host.run(["nft", "delete table ip denied"])
         drain(endpoint)
     assert world.saw("pod", "routed", "TCP", 4) == "client"
+    assert shown(world, "routed")["endpoints"][0]["cause"] is None
 
 
 def drain(endpoint):

@@ -228,7 +228,7 @@ MISTAKES = (
     ),
     Mistake(
         "answers-from-elsewhere",
-        "Clients get no answer: no datagram has come back in 3 flows",
+        "Clients get no answer: no datagram has come back in 3 of 3 flows",
         never=_SERVED_WRONGLY,
         port=_DNS,
         target=OTHER_SOURCE,

@@ -31,7 +31,7 @@ from ..plan import PortPlan
 from ..plan.detours import Faults
 from ..plane import Group, Plane, Totals
 from ..policy import EndpointVerdict, causes
-from ..policy.endpoint_causes import UNANSWERED_S, outside
+from ..policy.endpoint_causes import outside
 from ..status.failures import becomes_past, failure_of
 from ..status.port_state import judge
 from ..steering import Bind, KernelTarget
@@ -111,7 +111,6 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
         group.revision,
         now - group.out_of_ports_at < _RECENT_S,
         now - group.out_of_client_ports_at < _RECENT_S,
-        _is_just_asked(group, now),
         (served.not_listening, served.unsteered),
         served.wake_problem,
         (served.path, served.steered),
@@ -147,12 +146,8 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.turned_away = _turned_away(plan, group, clock)
     facts.is_out_of_ports = now - group.out_of_ports_at < _RECENT_S
     facts.is_out_of_client_ports = now - group.out_of_client_ports_at < _RECENT_S
-    facts.state = judge(facts, is_just_asked=_is_just_asked(group, now))
+    facts.state = judge(facts)
     return facts
-
-
-def _is_just_asked(group: Group, now: float) -> bool:
-    return now - group.asked_at < UNANSWERED_S
 
 
 def _turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause, ...]:

@@ -28,6 +28,7 @@ import _socket
 import errno
 from typing import Any, Protocol
 
+from ..balance.pairs import PairCounts, Pairs
 from ..errors import UserspaceProxyError
 from ..kernel.own_addresses import OwnAddressCheck
 from ..log_fields import FieldLogger
@@ -37,7 +38,6 @@ from .client_ports import ClientPorts
 from .endpoint_group import EndpointGroup
 from .held_acks import hold_acks
 from .node_address import NodeAddressDialer
-from .pairs import PairCounts, Pairs
 from .sockets import family_of, set_transparent
 
 _log = FieldLogger("userspace_proxy.dataplane")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import _socket
 import struct
 
+from .connection_log import EndedBy
 from .relay import Direction
 from .sockets import is_connected
 
@@ -32,6 +33,16 @@ def has_given_up(up: Direction, joined_s: float) -> bool:
     if joined_s < _WAITED_S or not up.bytes_moved:
         return False
     return (up.is_ended or not is_connected(up.source)) and _silent_s(up.source) >= _WAITED_S
+
+
+def side_that_left(up: Direction | None) -> EndedBy:
+    """Return the side whose socket isn't connected any more, or the client's if both are.
+
+    Args:
+        up: From the client; None: there is no endpoint.
+    """
+    is_by_client = up is None or is_connected(up.sink) or not is_connected(up.source)
+    return EndedBy.CLIENT if is_by_client else EndedBy.ENDPOINT
 
 
 def _silent_s(sock: _socket.socket) -> float:

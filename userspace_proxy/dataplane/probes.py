@@ -19,12 +19,12 @@ from __future__ import annotations
 import _socket
 import contextlib
 
+from ..balance.pairs import MAX_PAIRS, Pairs
 from ..log_fields import FieldLogger
 from ..model import SocketAddress
 from ..model.proxy_protocol import write_local_header
 from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .pairs import MAX_PAIRS, Pairs
 from .probe_dials import ProbeDials
 
 _log = FieldLogger("userspace_proxy.dataplane")
@@ -83,7 +83,7 @@ class Probes:
                 "%(service)s: endpoint %(endpoint)s answers this node, but not %(client)s",
                 extra={"service": group.label, "client": client, "endpoint": str(endpoint)},
             )
-            group.outcomes.answered(endpoint, now)
+            group.outcomes.answered(endpoint, now).denials.failed(now, who=client)
 
 
 class _Requests:

@@ -30,7 +30,7 @@ from . import reactor as epoll
 from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
 from .frontends import dialled_at
-from .giving_up import has_given_up
+from .giving_up import has_given_up, side_that_left
 from .held_acks import send_acks
 from .pipes import PipePool
 from .relay import Direction
@@ -274,15 +274,16 @@ class TcpConnection:
 
     def direction_ended(self, direction: Direction) -> None:
         """Close both sockets when both directions have ended."""
-        up, down = self.up, self.down
-        if up is None or down is None:
+        up, down, counters = self.up, self.down, self._counters
+        if up is None or down is None or counters is None:
             return
         if up.is_ended:
             if down.is_ended:
+                counters.cuts.succeeded_at = self.reactor.now
                 by = _BY_ENDPOINT if direction is up else _BY_CLIENT
                 self.finish("complete", as_reset=False, by=by)
-        elif up.bytes_moved and not down.bytes_moved and self._counters is not None:
-            self._counters.empty += 1
+        elif up.bytes_moved and not down.bytes_moved:
+            counters.empty += 1
             self._note_bad_end(0)
 
     def abort(self, number: int | None = None) -> None:
@@ -294,32 +295,30 @@ class TcpConnection:
             return
         self.is_aborting = True
         if self.owner.engine.connection_log is not None:
-            self._reset_as = "timed out" if number in _SILENT else "reset", self._side_that_left()
+            self._reset_as = "timed out" if number in _SILENT else "reset", side_that_left(self.up)
+        had_end = self.down is not None and self.down.is_ended
         for direction in (self.up, self.down):
             if direction is not None:
                 direction.pump_last()
-        self._count_reset()
+        self._count_reset(had_end=had_end)
         # A reset drops what Nagle's algorithm holds back.
         self._set_nodelay()
         if not self.owner.reset_late(self):
             self.close()
 
-    def _side_that_left(self) -> EndedBy:
-        """Return the side whose socket isn't connected any more, or the client's if both are."""
-        up = self.up
-        is_by_client = up is None or is_connected(up.sink) or not is_connected(up.source)
-        return _BY_CLIENT if is_by_client else _BY_ENDPOINT
-
-    def _count_reset(self) -> None:
-        """Count a reset of the endpoint that nothing explains: no byte before, no client gone."""
-        up, down = self.up, self.down
-        if up is None or down is None or self._bad_end:
+    def _count_reset(self, *, had_end: bool) -> None:
+        """Count a reset of the endpoint that nothing explains: no end before, no client gone."""
+        up, down, counters = self.up, self.down, self._counters
+        if up is None or down is None or counters is None or self._bad_end:
             return
-        if down.bytes_moved or down.waiting_bytes or up.is_ended or is_connected(up.sink):
+        if up.is_ended or is_connected(up.sink) or not is_connected(self.client):
             return
-        if is_connected(self.client) and self._counters is not None:
-            self._counters.resets += 1
+        if not (down.bytes_moved or down.waiting_bytes):
+            counters.resets += 1
             self._note_bad_end(errno.ECONNRESET)
+        elif not had_end:
+            counters.resets += 1
+            counters.cuts.failed(self.reactor.now, errno.ECONNRESET)
 
     def _note_bad_end(self, number: int) -> None:
         self._bad_end = end_code(number)

@@ -360,6 +360,10 @@ class TcpDial:
             self.is_waiting = False
             reset_no_more(connection.client)
             self.group.waiting_room.served(self)
+        if self.is_preserved and self.endpoint is not None:
+            denials = self.group.counters_of(self.endpoint).denials
+            if denials.who == self.client_ip:
+                denials.succeeded_at = self._reactor.now
         self.sock = None
         connection.join(sock, events)
 
@@ -426,7 +430,11 @@ class TcpDial:
                 client=own,
                 is_client_specific=is_denied or is_over,
             )
-            if self.is_preserved and not is_denied and not is_over and number not in SHORTAGES:
+            if number in SHORTAGES:
+                return
+            if is_denied:
+                self.group.counters_of(self.endpoint).denials.failed(now, number, client)
+            elif self.is_preserved and not is_over:
                 probes.request(self.group, client, self.endpoint)
 
     def _refuse(self) -> None:

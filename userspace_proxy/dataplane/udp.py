@@ -371,20 +371,12 @@ class UdpListener:
         """Bring the counters of endpoints and of the Service port up to date."""
         self._lost = self.group.count_lost(self.sock, self._lost)
         for flow in self._flows.values():
-            self._settle(flow)
-
-    def _settle(self, flow: UdpFlow) -> None:
-        if flow.endpoint is not None:
-            counters = self.group.counters_of(flow.endpoint)
-            received, sent = flow.counted
-            counters.received_bytes += flow.received_bytes - received
-            counters.sent_bytes += flow.sent_bytes - sent
-            flow.counted = flow.received_bytes, flow.sent_bytes
+            flow.settle()
 
     def _leave_endpoint(self, flow: UdpFlow) -> None:
         if flow.sock is None or flow.endpoint is None:
             return
-        self._settle(flow)
+        flow.settle()
         self.group.counters_of(flow.endpoint).active -= 1
         if self.group.waiting_room is not None:
             self.group.waiting_room.connection_ended()

@@ -11,6 +11,8 @@ from ..facts.connection import ConnectionEvent
 from ..kernel.icmp_errors import take_icmp_errors
 from ..kernel.pktinfo import Ancillary, AncillaryItem
 from ..model import CauseCode, SocketAddress
+from ..policy.causes import NO_DATAGRAM
+from ..policy.endpoint_causes import UNANSWERED_S
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
 from .engine import Engine
@@ -79,6 +81,7 @@ class UdpFlow:
         "holders",
         "hop_limit",
         "is_ended",
+        "is_mute",
         "is_preserved",
         "is_stream",
         "is_waiting",
@@ -120,6 +123,8 @@ class UdpFlow:
         """Its first datagrams; None when they are not to be sent again."""
         self.has_answer = False
         self.is_ended = False
+        self.is_mute = False
+        """Its endpoint was noted to have sent nothing."""
         self.is_preserved = False
         """The endpoint sees the client's own address."""
         self.is_stream = False
@@ -188,6 +193,22 @@ class UdpFlow:
         if refusal and not (self.has_answer and refusal in _PASSING):
             listener.endpoint_refused(self, refusal)
 
+    def settle(self) -> None:
+        """Bring the endpoint's counters up to date, and note that it doesn't answer."""
+        if self.endpoint is None:
+            return
+        counters = self.group.counters_of(self.endpoint)
+        received, sent = self.counted
+        counters.received_bytes += self.received_bytes - received
+        counters.sent_bytes += self.sent_bytes - sent
+        self.counted = self.received_bytes, self.sent_bytes
+        if self.has_answer or self.is_mute or not self.received_bytes:
+            return
+        now = self.listener.engine.reactor.clock()
+        if now - self.sent_since >= UNANSWERED_S:
+            self.is_mute = True
+            counters.ends.failed(now, NO_DATAGRAM)
+
     def hold(self, payload: memoryview) -> None:
         """Keep one of its first datagrams while it waits; later ones are dropped."""
         held = self.kept if self.kept is not None else []
@@ -235,7 +256,7 @@ class UdpFlow:
         now = self.listener.engine.reactor.now
         self.first_byte_s = now - self.sent_since
         if self.endpoint is not None:
-            self.group.outcomes.answered(self.endpoint, now)
+            self.group.outcomes.answered(self.endpoint, now).ends.succeeded_at = now
             if self.tried:
                 self.group.counters.saved += 1
                 self.listener.note(self, ConnectionEvent.SAVED)

@@ -36,7 +36,8 @@ def dial_address(port: PortFacts, address: str, result: DialResult) -> PathStep:
     if result.cause is None:
         return PathStep(Level.OK, "dial", f"{address} answers {_after(result)}")
     # Many addresses of Services can be dialled only from nodes and pods.
-    is_known = port.connections or port.mark is not Level.OK or port.admits is not None
+    is_known = port.connections or port.admits is not None
+    is_known = is_known or not (port.is_unseen or port.mark is Level.OK)
     level = None if is_known else Level.ATTENTION
     return PathStep(level, "dial", f"{address}, from this machine: {result.error}")
 

@@ -36,6 +36,7 @@ _KUBECTL: dict[str, str] = {
     CauseCode.NOT_FOR_THIS_NODE: _SLICES,
     CauseCode.ADDRESS_TAKEN: "get services -A -o wide",
     CauseCode.ENDPOINT_NOT_ALLOWED: _SLICES,
+    CauseCode.ENDPOINT_DENIES: "get networkpolicies -n {namespace} -o yaml",
 }
 # The same for one pod that was named.
 _KUBECTL_OF_POD: dict[str, str] = {
@@ -43,6 +44,7 @@ _KUBECTL_OF_POD: dict[str, str] = {
     CauseCode.SLICE_EMPTY: _SELECTOR,
     CauseCode.PORT_NAME_MISSING: _SELECTOR,
 }
+UNREPLIED = "conntrack -L marks UDP flows without an answer as [UNREPLIED]"
 _ON_THE_NODE: dict[str, str] = {CauseCode.NOT_LISTENING: "ss -Hlntup"}
 # With the pods themselves these are explained.
 _ABOUT_PODS = frozenset(
@@ -116,16 +118,26 @@ def next_command(cause: Cause | None, subject: Subject, asked: Asked, *, pod: st
         subject.node is not None and subject.node.source.kind == "kubernetes"
     )
     if cause is None:
-        return asked.again(subject.service, "--probe") if can_dial else ""
+        return asked.again(subject.service, "--probe") if can_dial else _flows(subject, asked)
     if has_kubectl and (words := _words(cause, pod)):
         namespace, _, name = subject.service.partition("/")
-        ip = _ip(cause)
+        ip = _ip(cause.object)
         return asked.kubectl(words.format(namespace=namespace, name=name, ip=ip, pod=pod))
     # Those that aren't allowed aren't dialled either.
     is_dialled = cause.code.startswith(_ENDPOINT) and cause.code != CauseCode.ENDPOINT_NOT_ALLOWED
     if is_dialled and can_dial:
         return asked.again(subject.service, "--probe")
     return "" if asked.is_elsewhere else _ON_THE_NODE.get(cause.code, "")
+
+
+def _flows(subject: Subject, asked: Asked) -> str:
+    """Return what lists the UDP flows that only the kernel sees; empty if there are none."""
+    unseen = (port for port in subject.ports if port.is_unseen and port.protocol == "UDP")
+    port = next((port for port in unseen if port.frontends), None)
+    if port is None or asked.is_elsewhere:
+        return ""
+    ip = _ip(port.frontends[0].address)
+    return f"conntrack -L -f {port.family.lower()} -p udp --orig-dst {ip}"
 
 
 def _is_of_slices(cause: Cause) -> bool:
@@ -136,13 +148,13 @@ def _words(cause: Cause, pod: str) -> str:
     if _is_of_slices(cause):
         return _SLICES
     named = _KUBECTL_OF_POD.get(cause.code, "") if pod else ""
-    of_endpoint = _POD_AT if cause.code.startswith(_ENDPOINT) and _ip(cause) else ""
+    of_endpoint = _POD_AT if cause.code.startswith(_ENDPOINT) and _ip(cause.object) else ""
     return named or _KUBECTL.get(cause.code, of_endpoint)
 
 
-def _ip(cause: Cause) -> str:
-    """Return the IP of the endpoint that a cause is about; empty if it is about something else."""
-    return cause.object.rpartition(":")[0].strip("[]")
+def _ip(address: str) -> str:
+    """Return the IP of an address with a port; empty if it is none."""
+    return address.rpartition(":")[0].strip("[]")
 
 
 def _other_node(subject: Subject) -> str:

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from ..facts import EndpointFacts
 
 # The connections that it ends, that it leaves without an answer, or that suffer a fault, are among
-# those that it accepted.
+# those that it accepted; one that denies some clients still serves others.
 _STILL_ACCEPTS = (
     CauseCode.ENDPOINT_RESETS,
     CauseCode.ENDPOINT_SENDS_NOTHING,
+    CauseCode.ENDPOINT_DENIES,
+    CauseCode.ENDPOINT_CUTS_OFF,
     CauseCode.FAULT_ON_PURPOSE,
 )
 

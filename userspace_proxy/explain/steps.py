@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
 from ..model import Cause, CauseCode
-from ..status.path_words import counted_in_words, path_in_words, probes_in_words
+from ..status.path_words import counted_in_words, led_in_words, path_in_words, probes_in_words
 from ..status.units import (
     capitalised,
     ejected_in_words,
@@ -25,7 +25,7 @@ from ..status.units import (
 )
 from .clients import say_client
 from .dial_steps import UNREACHED, Dials, clients_show, dial_address, dial_steps, lacks_header
-from .next_command import Asked, next_command
+from .next_command import UNREPLIED, Asked, next_command
 from .observed import before_it_failed
 from .path_step import PathStep
 from .reading import Subject
@@ -103,7 +103,7 @@ def explain(
         sentence="".join(
             (
                 _which(worst, ports, of_ports),
-                _sentence(worst, ports, subject),
+                _sentence(worst, ports, subject, dials or {}),
                 _further_notes(steps, worst),
                 "; nothing was dialled" if UNREACHED in steps else "",
             )
@@ -168,7 +168,9 @@ def _which(worst: PathStep | None, ports: Sequence[PortFacts], parts: Sequence[P
     return f"{capitalised(words)}: " if words else ""
 
 
-def _sentence(worst: PathStep | None, ports: Sequence[PortFacts], subject: Subject) -> str:
+def _sentence(
+    worst: PathStep | None, ports: Sequence[PortFacts], subject: Subject, dials: Dials
+) -> str:
     if worst is not None:
         return worst.what
     if not ports:
@@ -180,18 +182,36 @@ def _sentence(worst: PathStep | None, ports: Sequence[PortFacts], subject: Subje
     if subject.node is None:
         would = f"Clients would be served by {plural(usable, 'endpoint')}"
         return "; ".join((would, *_pinned(ports)))
-    parts = [f"Clients are served by {plural(usable, 'endpoint')}", *_pinned(ports)]
+    served = f"Clients are served by {plural(usable, 'endpoint')}"
+    if led := [port for port in ports if port.path == "kernel"]:
+        served = _led(led, dials)
+    parts = [served, *_pinned(ports)]
     is_counted = all(port.path != "kernel" or port.kernel_connections is not None for port in ports)
     if is_counted and not any(port.connections or port.kernel_connections for port in ports):
-        parts.append("no client has connected since the proxy started")
+        has_failed = any(port.failed or port.failures or port.waits.total for port in ports)
+        verb = "been served" if has_failed else "connected"
+        parts.append(f"no client has {verb} since the proxy started")
     dropped = {port.turned_away[0]: port.is_dropping for port in ports if port.turned_away}
     for cause, is_from_outside in dropped.items():
         # The cause of a policy is why, that of a source range also who.
         who = "clients from outside are dropped: " if is_from_outside else ""
         parts.append(f"{who}{_told(cause, subject.now)}")
-    unmet = [port.cause for port in ports if port.mark is None and not port.turned_away]
+    unmet = [port.cause for port in ports if port.is_dropping and not port.turned_away]
     parts += (f"clients from outside are dropped: {cause}" for cause in dict.fromkeys(unmet))
     return "; ".join(parts)
+
+
+def _led(ports: Sequence[PortFacts], dials: Dials) -> str:
+    """Return what is known of the clients that the kernel leads straight to endpoints."""
+    used = [endpoint for port in ports for endpoint in port.endpoints if endpoint.is_usable]
+    return capitalised(
+        led_in_words(
+            plural(ports[0].usable, "endpoint"),
+            is_probed=all(port.is_probed for port in ports),
+            # One that failed would be the sentence.
+            is_answered=all(endpoint.address in dials for endpoint in used),
+        )
+    )
 
 
 def _further_notes(steps: Sequence[PathStep], worst: PathStep | None) -> str:
@@ -305,7 +325,8 @@ def _path(port: PortFacts, subject: Subject) -> PathStep:
     if port.is_probed and subject.node is not None:
         details.append(probes_in_words(subject.node.probes))
     below = tuple((Level.OK, detail) for detail in details if detail)
-    return PathStep(Level.OK, "path", said, details=below)
+    hint = UNREPLIED if port.is_unseen and port.protocol == "UDP" else ""
+    return PathStep(Level.OK, "path", said, hint, details=below)
 
 
 def _endpoints(port: PortFacts, now: float) -> PathStep:
@@ -328,11 +349,12 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
     policy = f"; {port.policy}" if port.policy else ""
     what = f"{usable:,} of {total:,} used{policy}{saved}"
-    return PathStep(Level.OK, "endpoints", what, details=tuple(details))
+    level = None if port.is_unseen else Level.OK
+    return PathStep(level, "endpoints", what, details=tuple(details))
 
 
 def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Level | None, str]:
-    level = port.level_of(endpoint)
+    level = endpoint.level
     node = f" on {endpoint.node}" if endpoint.node else ""
     where = f"{endpoint.address}{node}"
     if endpoint.cause is not None:

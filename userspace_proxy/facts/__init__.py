@@ -1,6 +1,6 @@
 """What is known of a proxy, declared once: figures, what counts them, and facts that are shown."""
 
-from .counters import CounterTable, EndpointCounters, GroupCounters
+from .counters import STREAKS, CounterTable, EndpointCounters, GroupCounters
 from .figures import (
     DIAL_CAUSES,
     NO_TIMES,
@@ -51,6 +51,7 @@ __all__ = [
     "ITERATION_BOUNDS_S",
     "NO_TIMES",
     "STATES",
+    "STREAKS",
     "TIMES_BOUNDS_S",
     "BridgeFacts",
     "ClientAddressFacts",

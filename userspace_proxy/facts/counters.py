@@ -54,6 +54,8 @@ else:
 
     _EndpointSlots, _PortSlots, _WaitSlots = map(_slots, (Traffic, PortFigures, WaitCounts))
 
+STREAKS = "dials", "ends", "denials", "cuts"
+"""The failures in a row of one endpoint."""
 # Of each cause of a failed dial.
 _FAILURES = {code: code.replace("-", "_") for code in DIAL_CAUSES}
 
@@ -73,7 +75,7 @@ class EndpointCounters(_EndpointSlots, Counters):
     """The counters of one endpoint of one Service port, and its failures in a row."""
 
     names = (*counted_names(Traffic), *_FAILURES.values())
-    __slots__ = (*_FAILURES.values(), "dials", "ends")
+    __slots__ = (*_FAILURES.values(), *STREAKS)
 
     def __init__(self) -> None:
         for name in self.names:
@@ -83,6 +85,12 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.ends = Streak()
         """Connections that the endpoint ended, as in ``resets`` and ``empty``; its first byte on
         another one is a success."""
+        self.denials = Streak()
+        """Dials from client addresses that failed although the endpoint answers this node; an
+        answer to the last such client is a success."""
+        self.cuts = Streak()
+        """Connections that the endpoint reset after it had sent bytes; one that ends on both sides
+        is a success."""
 
     def count_failure(self, code: CauseCode) -> None:
         """Count a dial that failed for this cause."""

@@ -108,11 +108,11 @@ class Traffic(msgspec.Struct, kw_only=True):
         counter(
             "connections_reset",
             "connections",
-            "Connections that the endpoint reset before it had sent a byte",
+            "Connections that the endpoint reset",
             is_rare=True,
         ),
     ] = 0
-    """Connections that the endpoint reset before it had sent a byte."""
+    """Connections that the endpoint reset, before or after it had sent a byte."""
     empty: Annotated[
         int,
         counter(

@@ -53,6 +53,14 @@ STATES = (
 """The words of all states."""
 
 
+# The causes of endpoints to which clients get.
+_SERVES = (
+    CauseCode.FAULT_ON_PURPOSE,
+    CauseCode.ENDPOINT_DENIES,
+    CauseCode.ENDPOINT_CUTS_OFF,
+)
+
+
 class FrontendFacts(msgspec.Struct, frozen=True, gc=False):
     """One address that clients dial."""
 
@@ -117,9 +125,10 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
     def serves(self) -> bool:
         """Whether clients get there: it is usable, and connections to it don't fail.
 
-        A fault on purpose is no failure.
+        A fault on purpose is no failure. One that denies some clients serves others, and one that
+        resets connections has answered them.
         """
-        is_fine = self.cause is None or self.cause.code == CauseCode.FAULT_ON_PURPOSE
+        is_fine = self.cause is None or self.cause.code in _SERVES
         return self.is_usable and self.ejected_for_s is None and is_fine
 
     @property
@@ -263,14 +272,17 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def mark(self) -> Level | None:
-        """Its level, for all observers; None where clients are dropped by design."""
-        is_by_design = self.is_dropping and self.state.level is Level.OK
-        return None if is_by_design else self.state.level
+        """Its level, for all observers.
 
-    def level_of(self, endpoint: EndpointFacts) -> Level | None:
-        """Return the level of an endpoint; it isn't well where none of its flows was answered."""
-        is_mute = self.state.word == "unanswered" and endpoint.received_bytes > 0
-        return Level.ATTENTION if is_mute and endpoint.level is Level.OK else endpoint.level
+        None where clients are dropped by design, or it isn't known whether they are answered.
+        """
+        is_unmarked = (self.is_dropping or self.is_unseen) and self.state.level is Level.OK
+        return None if is_unmarked else self.state.level
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether nothing shows if clients are answered: the kernel's path, without probes."""
+        return self.path is DataPath.KERNEL and not self.is_probed
 
     @property
     def usable(self) -> int:

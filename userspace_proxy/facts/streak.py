@@ -25,12 +25,13 @@ class StreakPart(NamedTuple):
     first_at: float = _NEVER
     last_at: float = _NEVER
     number: int = 0
+    who: str = ""
 
 
 class Streak:
     """The latest failures in a row, of one kind of attempt at one endpoint."""
 
-    __slots__ = ("failures", "first_at", "last_at", "number", "succeeded_at")
+    __slots__ = ("failures", "first_at", "last_at", "number", "succeeded_at", "who")
 
     def __init__(self) -> None:
         self.succeeded_at = _NEVER
@@ -42,15 +43,17 @@ class Streak:
         """Monotonic seconds of the last failure."""
         self.number = 0
         """Errno of the last failure."""
+        self.who = ""
+        """The client of the last failure, where it is noted."""
 
     @property
     def is_on(self) -> bool:
         """Whether the last attempt failed."""
         return self.last_at > self.succeeded_at
 
-    def failed(self, now: float, number: int = 0) -> None:
+    def failed(self, now: float, number: int = 0, who: str = "") -> None:
         """Note a failure at this time."""
-        self.add(StreakPart(_NEVER, 1, now, now, number))
+        self.add(StreakPart(_NEVER, 1, now, now, number, who))
 
     def still_fails(self, now: float, number: int) -> None:
         """Note that a probe has found it as it was; no client's attempt, so it isn't counted."""
@@ -74,7 +77,7 @@ class Streak:
     def whole(self) -> StreakPart:
         """Return all of it."""
         return StreakPart(
-            self.succeeded_at, self.failures, self.first_at, self.last_at, self.number
+            self.succeeded_at, self.failures, self.first_at, self.last_at, self.number, self.who
         )
 
     def add(self, part: StreakPart) -> None:
@@ -88,4 +91,4 @@ class Streak:
         self.failures += part.failures
         self.first_at = min(self.first_at, part.first_at)
         if part.last_at >= self.last_at:
-            self.last_at, self.number = part.last_at, part.number
+            self.last_at, self.number, self.who = part.last_at, part.number, part.who

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 from ..dataplane import EndpointGroup
-from ..facts import Durations, EndpointCounters, GroupCounters, Streak, StreakPart
+from ..facts import STREAKS, Durations, EndpointCounters, GroupCounters, Streak, StreakPart
 from ..model import SocketAddress
 from .messages import DurationReport, EndpointReport, GroupReport, StreakReport, WaitingReport
 
@@ -49,15 +49,16 @@ class _New:
 
     def __init__(self) -> None:
         self.counters = EndpointCounters()
-        self.has_dials = False
-        self.has_ends = False
+        self.streaks: set[str] = set()
+        """The names of those of which something is new."""
 
     def report(self, endpoint: SocketAddress) -> EndpointReport:
         """Return the report."""
         figures = self.counters.figures()
-        dials = StreakReport(*self.counters.dials.whole()) if self.has_dials else None
-        ends = StreakReport(*self.counters.ends.whole()) if self.has_ends else None
-        return EndpointReport(endpoint, figures, dials, ends)
+        streaks = {
+            name: StreakReport(*getattr(self.counters, name).whole()) for name in self.streaks
+        }
+        return EndpointReport(endpoint, figures, **streaks)
 
 
 class _SeenEndpoint(_Seen[EndpointCounters]):
@@ -65,23 +66,20 @@ class _SeenEndpoint(_Seen[EndpointCounters]):
 
     def __init__(self, counters: EndpointCounters) -> None:
         super().__init__(counters)
-        self._dials = _SeenStreak(counters.dials)
-        self._ends = _SeenStreak(counters.ends)
+        self._streaks = {name: _SeenStreak(getattr(counters, name)) for name in STREAKS}
 
     def look_for(self, endpoint: SocketAddress, reported: dict[SocketAddress, _New]) -> None:
         """Add what is new since the last look to what is yet to be reported."""
-        figures, dials, ends = self.look(), self._dials.look(), self._ends.look()
-        if figures is None and dials is None and ends is None:
+        figures = self.look()
+        looks = {name: part for name, seen in self._streaks.items() if (part := seen.look())}
+        if figures is None and not looks:
             return
         new = reported.setdefault(endpoint, _New())
         if figures is not None:
             new.counters.add(figures)
-        if dials is not None:
-            new.has_dials = True
-            new.counters.dials.add(dials)
-        if ends is not None:
-            new.has_ends = True
-            new.counters.ends.add(ends)
+        for name, part in looks.items():
+            new.streaks.add(name)
+            getattr(new.counters, name).add(part)
 
 
 class _SeenDurations:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
@@ -12,7 +11,7 @@ from msgspec.structs import astuple, replace
 
 from ..balance import SlowStart
 from ..dataplane import Waiting
-from ..facts import CounterTable, Durations, Streak, StreakPart
+from ..facts import STREAKS, CounterTable, Durations, Streak, StreakPart
 from ..model import SocketAddress
 from ..model.serving import Serving
 from .denials import Denials
@@ -64,8 +63,6 @@ class Group(CounterTable):
         """The last one of :meth:`change`."""
         self.revision = 0
         """Grows whenever a figure, a failure or an ejection may have changed."""
-        self.asked_at = math.inf
-        """Monotonic seconds of the first report of bytes from clients."""
         self.denials = Denials()
         """When packets were denied."""
         self._known: dict[SocketAddress, None] = {}
@@ -152,10 +149,8 @@ class Group(CounterTable):
             counters = self.counters_of(endpoint)
             before_active = counters.active
             counters.add(each.figures)
-            if counters.received_bytes:
-                self.asked_at = min(self.asked_at, now)
-            _add_streak(counters.dials, each.dials, now)
-            _add_streak(counters.ends, each.ends, now)
+            for name in STREAKS:
+                _add_streak(getattr(counters, name), getattr(each, name), now)
             active = active_of.pop(endpoint, 0) + counters.active - before_active
             if active > 0:
                 active_of[endpoint] = active
@@ -236,7 +231,7 @@ def _add_streak(streak: Streak, report: StreakReport | None, now: float) -> None
         succeeded_at, first_at, last_at = (
             min(moment, now) for moment in (part.succeeded_at, part.first_at, part.last_at)
         )
-        streak.add(StreakPart(succeeded_at, part.failures, first_at, last_at, part.number))
+        streak.add(part._replace(succeeded_at=succeeded_at, first_at=first_at, last_at=last_at))
 
 
 class FollowedEndpoint(Protocol):

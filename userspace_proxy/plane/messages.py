@@ -252,6 +252,7 @@ class StreakReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     first_at: Moment
     last_at: Moment
     number: Annotated[int, msgspec.Meta(ge=0, le=4095)]
+    who: Annotated[str, msgspec.Meta(max_length=64, pattern="^[0-9a-zA-Z.:%_-]*$")] = ""
 
 
 class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -263,6 +264,8 @@ class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     dials: StreakReport | None = None
     """None if nothing is new."""
     ends: StreakReport | None = None
+    denials: StreakReport | None = None
+    cuts: StreakReport | None = None
 
 
 class DurationReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -36,6 +36,8 @@ that."""
 NO_HOST = errno.ENXIO
 """The number of such a dial once the neighbour table has shown that. No ICMP error has it, so it
 never comes from a socket; a router's ICMP error "host unknown" is EHOSTDOWN."""
+NO_DATAGRAM = errno.ENOMSG
+"""The number of a UDP flow that its endpoint hasn't answered."""
 _FIREWALL = "look for a NetworkPolicy or firewall that"
 NAMES_SHOWN = 5
 """Names and networks in a sentence."""
@@ -124,9 +126,10 @@ def end_code(number: int) -> CauseCode:
     """Return why connections ended without a byte of the endpoint, by the errno noted of them.
 
     Args:
-        number: ``ETIMEDOUT`` where the client gave up; all others are ends by the endpoint.
+        number: ``ETIMEDOUT`` where the client gave up, ``NO_DATAGRAM`` for UDP; all others are ends
+            by the endpoint.
     """
-    is_left = number == errno.ETIMEDOUT
+    is_left = number in (errno.ETIMEDOUT, NO_DATAGRAM)
     return CauseCode.ENDPOINT_SENDS_NOTHING if is_left else CauseCode.ENDPOINT_RESETS
 
 

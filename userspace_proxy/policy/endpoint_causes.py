@@ -31,14 +31,61 @@ def sends_nothing(
     )
 
 
-def no_datagram() -> Cause:
-    """Return the cause of UDP flows of which none was answered."""
+def no_datagram(
+    endpoint: SocketAddress, *, count: int = 0, first_at: float = 0.0, last_at: float = 0.0
+) -> Cause:
+    """Return the cause of UDP flows that an endpoint doesn't answer."""
     return Cause(
         CauseCode.ENDPOINT_SENDS_NOTHING,
-        "no datagram has come back",
-        hint="The endpoint may drop what it gets, answer from another address than it was asked "
+        f"{endpoint} sends no datagram back",
+        str(endpoint),
+        "The endpoint may drop what it gets, answer from another address than it was asked "
         "at, or be kept by a network policy or firewall from answering; endpoints that only "
         "receive (statsd, syslog) send nothing, too",
+        count,
+        first_at,
+        last_at,
+    )
+
+
+def denies(
+    endpoint: SocketAddress,
+    client: str,
+    *,
+    count: int = 0,
+    first_at: float = 0.0,
+    last_at: float = 0.0,
+) -> Cause:
+    """Return the cause of dials that only fail from the addresses of clients.
+
+    Args:
+        client: The last one.
+    """
+    return Cause(
+        CauseCode.ENDPOINT_DENIES,
+        f"{endpoint} answers this node, but not {client}",
+        str(endpoint),
+        "Look for a NetworkPolicy, or another firewall at the pod, that denies this client: the "
+        "endpoint sees the client's own address",
+        count,
+        first_at,
+        last_at,
+    )
+
+
+def cuts_off(
+    endpoint: SocketAddress, *, count: int = 0, first_at: float = 0.0, last_at: float = 0.0
+) -> Cause:
+    """Return the cause of connections that an endpoint answers, and then resets."""
+    return Cause(
+        CauseCode.ENDPOINT_CUTS_OFF,
+        f"{endpoint} resets connections after it has answered",
+        str(endpoint),
+        "Answers may be incomplete: read the log of the pod, which may crash or give up while it "
+        "answers; some programs reset every connection that they have finished",
+        count,
+        first_at,
+        last_at,
     )
 
 
@@ -84,7 +131,9 @@ _PAST = {
     CauseCode.ENDPOINT_NO_HOST: "no host answered for {}",
     CauseCode.ENDPOINT_FAILS: "{} could not be dialled",
     CauseCode.ENDPOINT_RESETS: "{} accepted connections and ended them without answering",
-    CauseCode.ENDPOINT_SENDS_NOTHING: "{} accepted connections and sent nothing",
+    CauseCode.ENDPOINT_CUTS_OFF: "{} reset connections after it had answered",
+    CauseCode.ENDPOINT_DENIES: "{} answered this node, but not a client,",
+    CauseCode.ENDPOINT_SENDS_NOTHING: "{} sent nothing",
 }
 
 

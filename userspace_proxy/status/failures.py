@@ -1,6 +1,7 @@
 """Chooses the cause of an endpoint's failures: what failed last, how often, and if it does now.
 
-dials in a row that failed ──▶ connections in a row without a byte ──▶ a while ago? ──▶ Cause
+dials in a row that failed ──▶ connections in a row without a byte ──▶ clients that it denies
+──▶ connections in a row that were reset ──▶ a while ago? ──▶ Cause
 """
 
 from __future__ import annotations
@@ -8,10 +9,18 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
-from ..facts import EndpointCounters, PortFacts
+from ..facts import STREAKS, EndpointCounters, PortFacts, Streak
 from ..model import Cause, CauseCode, SocketAddress
-from ..policy.causes import dial_failed, end_code, resets
-from ..policy.endpoint_causes import has_ended, in_the_past, no_host, sends_nothing
+from ..policy.causes import NO_DATAGRAM, dial_failed, end_code, resets
+from ..policy.endpoint_causes import (
+    cuts_off,
+    denies,
+    has_ended,
+    in_the_past,
+    no_datagram,
+    no_host,
+    sends_nothing,
+)
 
 MANY_ENDS = 3
 """Of connections in a row that an endpoint ends without a byte, or on which it sends none: a few
@@ -59,15 +68,27 @@ def _is_past(cause: Cause, clock: Clock) -> bool:
 def _failure(
     address: SocketAddress, counters: EndpointCounters, clock: Clock, absent_on: str
 ) -> Cause | None:
-    dials, ends = counters.dials, counters.ends
-    failing = dials if dials.is_on else ends
-    when = {"first_at": clock.unix(failing.first_at), "last_at": clock.unix(failing.last_at)}
+    dials, ends, denials, cuts = (getattr(counters, name) for name in STREAKS)
     if dials.is_on:
+        when = _when(dials, clock)
         if absent_on:
             return no_host(address, absent_on, count=dials.failures, **when)
         error = os.strerror(dials.number)
         cause = dial_failed(address, dials.number, error, count=dials.failures, **when)
         return has_ended(cause) if counters.sent_bytes else cause
     if ends.is_on and ends.failures >= min(MANY_ENDS, counters.connections):
-        return _ENDS[end_code(ends.number)](address, count=ends.failures, **when)
+        word = no_datagram if ends.number == NO_DATAGRAM else _ENDS[end_code(ends.number)]
+        return word(address, count=ends.failures, **_when(ends, clock))
+    if denials.is_on:
+        cause = denies(address, denials.who, count=denials.failures, **_when(denials, clock))
+        # Others that are answered show nothing of this client, but it may have stopped trying.
+        has_answered_since = dials.succeeded_at > denials.last_at
+        if not (has_answered_since and _is_past(cause, clock)):
+            return cause
+    if cuts.is_on and cuts.failures >= min(MANY_ENDS, counters.connections):
+        return cuts_off(address, count=cuts.failures, **_when(cuts, clock))
     return None
+
+
+def _when(streak: Streak, clock: Clock) -> dict[str, float]:
+    return {"first_at": clock.unix(streak.first_at), "last_at": clock.unix(streak.last_at)}

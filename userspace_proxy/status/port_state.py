@@ -6,8 +6,9 @@ Rule 1: trouble means that this proxy, or something below it, doesn't work as it
 Rule 2: attention means that the cluster asks for something without effect: a Service without a
 ready endpoint is refused on purpose, and many clusters always have one.
 Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outside on nodes without
-an endpoint: that is its purpose, and load balancers probe the node first. It has no mark of success
-(``PortFacts.mark``): that is for clients that get an answer.
+an endpoint: that is its purpose, and load balancers probe the node first.
+Rule 4: the mark of success (``PortFacts.mark``) and "served" are for clients that get an answer.
+Where the kernel leads them straight to endpoints, only a probe shows that.
 """
 
 from __future__ import annotations
@@ -18,18 +19,15 @@ from collections.abc import Sequence
 from ..facts import EndpointFacts, Level, PortFacts, StateFacts
 from ..model import Cause, CauseCode, DataPath
 from ..policy.causes import not_listening, out_of_client_ports, out_of_ports, source_denied
-from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish, no_datagram
+from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish
 from ..policy.usable import TERMINATING
+from .path_words import led_in_words
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
 
-def judge(port: PortFacts, *, is_just_asked: bool = False) -> StateFacts:
-    """Return how one Service port is served, and why not.
-
-    Args:
-        is_just_asked: Its first client has asked a moment ago, so the answer may be under way.
-    """
-    level, word, sentence, first = _judge(port, is_just_asked=is_just_asked)
+def judge(port: PortFacts) -> StateFacts:
+    """Return how one Service port is served, and why not."""
+    level, word, sentence, first = _judge(port)
     failed = [endpoint for endpoint in port.endpoints if endpoint.cause is not None]
     endpoints = (endpoint.cause for endpoint in _present_first(failed))
     others = (port.cause, *endpoints, *_denied(port), *port.notes)
@@ -45,7 +43,7 @@ _UNSERVED = (CauseCode.EXTERNAL_IP_OFF, CauseCode.ADDRESS_TAKEN)
 _Judgement = tuple[Level, str, str, tuple[Cause, ...]]
 
 
-def _judge(port: PortFacts, *, is_just_asked: bool) -> _Judgement:
+def _judge(port: PortFacts) -> _Judgement:
     """Return level, word, sentence, and the causes that decide them."""
     if port.problem:
         return _not_listening(port)
@@ -75,7 +73,7 @@ def _judge(port: PortFacts, *, is_just_asked: bool) -> _Judgement:
     if port.is_out_of_client_ports:
         cause = out_of_client_ports()
         return Level.ATTENTION, "out of client ports", capitalised(cause.sentence), (cause,)
-    return _served(port, len(usable), is_just_asked=is_just_asked)
+    return _served(port, len(usable))
 
 
 def _holding(port: PortFacts) -> _Judgement:
@@ -125,17 +123,36 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
     sentence = _all_fail(failing)
     if port.waits.waiting:
         return _holding_now(port, sentence)
+    denials = [e.cause for e in failing if not e.is_past and e.cause and _is_denial(e.cause)]
+    if denials:
+        # Its other clients are answered.
+        clients = "Some clients" if port.connections else "Clients"
+        sentence = f"{clients} get no answer: {denials[0]}"
+        return Level.ATTENTION, "partly answering", sentence, (denials[0],)
     if all(endpoint.is_past for endpoint in failing):
         # Nothing has tried since: they may have recovered, and the next client will show.
         return Level.ATTENTION, "failed before", f"Clients failed before: {sentence}", ()
+    if all(e.cause and e.cause.code is CauseCode.ENDPOINT_CUTS_OFF for e in failing):
+        ended = sum(endpoint.cause.count for endpoint in failing if endpoint.cause)
+        were = "was" if ended == 1 else "were"
+        what = (
+            f"{_counted(failing, 'connection')} {were} reset by the endpoint after it had answered"
+        )
+        return Level.ATTENTION, "partly answering", capitalised(what), ()
     if all(_sends_nothing(endpoint) for endpoint in failing):
         # Normal for some protocols: an observation, no failure.
-        what = f"{_counted(failing)} got no byte in {UNANSWERED_S} s"
-        return Level.ATTENTION, "unanswered", f"Clients get no answer: {what}; {sentence}", ()
+        what = f"{_counted(failing, 'connection')} got no byte in {UNANSWERED_S} s; {sentence}"
+        if port.protocol == "UDP":
+            what = f"no datagram has come back in {_counted(failing, 'flow')}"
+        return Level.ATTENTION, "unanswered", f"Clients get no answer: {what}", ()
     if all(_only_closes(endpoint) for endpoint in failing):
         # Normal for some protocols, such as syslog over TCP.
         return Level.ATTENTION, "not answering", f"Clients get no answer: {sentence}", ()
     return Level.TROUBLE, "not answering", f"Clients fail: {sentence}", ()
+
+
+def _is_denial(cause: Cause) -> bool:
+    return cause.code is CauseCode.ENDPOINT_DENIES
 
 
 def _sends_nothing(endpoint: EndpointFacts) -> bool:
@@ -143,13 +160,13 @@ def _sends_nothing(endpoint: EndpointFacts) -> bool:
     return cause is not None and cause.code is CauseCode.ENDPOINT_SENDS_NOTHING
 
 
-def _counted(failing: Sequence[EndpointFacts]) -> str:
-    """Return how many of the connections to endpoints ended without a byte."""
+def _counted(failing: Sequence[EndpointFacts], noun: str) -> str:
+    """Return how many of the connections (flows) to endpoints ended without a byte."""
     ended = sum(endpoint.cause.count for endpoint in failing if endpoint.cause)
     total = sum(endpoint.connections for endpoint in failing)
     if ended < total:
-        return "the last connection" if ended == 1 else f"the last {ended:,} connections"
-    return f"{ended:,} of {plural(total, 'connection')}"
+        return f"the last {noun if ended == 1 else plural(ended, noun)}"
+    return f"{ended:,} of {plural(total, noun)}"
 
 
 def _only_closes(endpoint: EndpointFacts) -> bool:
@@ -166,16 +183,14 @@ def _not_listening(port: PortFacts) -> _Judgement:
     return Level.TROUBLE, word, f"{word.capitalize()}: {cause}", (cause,)
 
 
-def _served(port: PortFacts, usable: int, *, is_just_asked: bool) -> _Judgement:
+def _served(port: PortFacts, usable: int) -> _Judgement:
     unserved = [n for n in port.notes if n.code in _UNSERVED]
     standby = sum(endpoint.is_standby for endpoint in port.endpoints)
     others = f", {standby:,} on standby" if standby else ""
-    sentence = f"Served by {plural(usable - standby, 'endpoint')}{others}"
-    if not is_just_asked and (flows := _without_answer(port)):
-        # Normal for some protocols: an observation, no failure.
-        cause = no_datagram()
-        what = f"Clients get no answer: {cause} in {plural(flows, 'flow')}"
-        return Level.ATTENTION, "unanswered", what, (cause,)
+    by = f"{plural(usable - standby, 'endpoint')}{others}"
+    sentence = f"Served by {by}"
+    if port.path is DataPath.KERNEL:
+        sentence = capitalised(led_in_words(by, is_probed=port.is_probed))
     if denied := _is_none_admitted(port):
         what = f"No client has been admitted: {denied[0]}"
         return Level.ATTENTION, "none admitted", what, tuple(denied)
@@ -188,12 +203,6 @@ def _served(port: PortFacts, usable: int, *, is_just_asked: bool) -> _Judgement:
         return Level.ATTENTION, "served", f"{sentence}; {ending}", (ending,)
     # As intended: at an address for the internet, scanners are dropped all day.
     return Level.OK, "served", "; ".join((sentence, *map(str, _denied(port)))), ()
-
-
-def _without_answer(port: PortFacts) -> int:
-    """Return the number of UDP flows if none of their datagrams was answered; 0 if one was."""
-    is_asked = port.protocol == "UDP" and port.received_bytes and not port.sent_bytes
-    return port.connections if is_asked else 0
 
 
 def _is_none_admitted(port: PortFacts) -> Sequence[Cause]:

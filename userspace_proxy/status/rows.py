@@ -95,7 +95,7 @@ def make_row(
     return Row(
         id=row_id(key),
         port=port,
-        dots=tuple(port.level_of(endpoint) for endpoint in port.endpoints[:DOTS_SHOWN]),
+        dots=tuple(endpoint.level for endpoint in port.endpoints[:DOTS_SHOWN]),
         rates=history.rates(key),
         sparkline=None if minute is None else draw(minute),
         detail=_detail(port, limit, now) if is_open else None,
@@ -138,7 +138,7 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, total: float) -> Endpoin
     connections = endpoint.connections
     share = round(100 * connections / total) if 0 < connections <= total < math.inf else 0
     words = ", ".join(filter(None, (_state(endpoint), endpoint.preference)))
-    return EndpointRow(endpoint, port.level_of(endpoint), words, share)
+    return EndpointRow(endpoint, endpoint.level, words, share)
 
 
 def _state(endpoint: EndpointFacts) -> str:

@@ -27,9 +27,9 @@ from userspace_proxy.model import (
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Group, Plane, PortPool
-from userspace_proxy.plane.messages import EndpointReport, GroupReport, WaitingReport
+from userspace_proxy.plane.messages import EndpointReport, GroupReport, StreakReport, WaitingReport
 from userspace_proxy.policy import EndpointVerdict, NodeFacts, causes
-from userspace_proxy.policy.causes import dial_failed, not_ours, resets, source_denied
+from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, not_ours, resets, source_denied
 from userspace_proxy.steering import Bind
 
 from ..plan.planning import with_serving
@@ -192,19 +192,18 @@ async def test_clients_that_are_not_admitted_are_a_cause_with_their_count(plane)
     assert turned_away() == (5, ())
 
 
-async def test_flows_without_an_answer_are_shown_once_it_could_have_come(plane):
+async def test_flows_without_an_answer_are_shown_and_in_the_past_after_a_minute(plane):
     dns = Cluster().serve("dns", "10.96.0.1", POD_A, protocol="UDP")
     (port,) = served_ports = served(plane, Bind.PROXY_PORT, dns)
-    asked = EndpointCounters()
-    asked.connections, asked.received_bytes = 1, 30
-    figures = GroupCounters().figures()
-    port.group.add(0, GroupReport(0, figures, [EndpointReport(POD, asked.figures())]), 5.0)
-
-    def word(now):
+    figures, asked = GroupCounters().figures(), EndpointCounters()
+    asked.connections = 9
+    told = EndpointReport(POD, asked.figures(), ends=StreakReport(1.0, 3, 2.0, 5.0, NO_DATAGRAM))
+    port.group.add(0, GroupReport(0, figures, [told]), 5.0)
+    lately = "Clients get no answer: no datagram has come back in the last 3 flows"
+    before = f"Clients failed before: {POD} sent nothing when it was last tried"
+    for now, sentence in ((5.0, lately), (64.0, lately), (65.0, before)):
         (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))
-        return view.state.word
-
-    assert [word(now) for now in (5.0, 6.0)] == ["served", "unanswered"]
+        assert view.state.sentence == sentence
 
 
 async def test_waits_of_clients_are_shown(plane):

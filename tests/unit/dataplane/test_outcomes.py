@@ -26,7 +26,7 @@ def test_failures_in_a_row_are_those_since_the_last_answer(group):
     assert not dials.is_on
     for now in (2.0, 3.0):
         group.outcomes.failed(POD_A, errno.ECONNREFUSED, now)
-    assert dials.whole() == (1.0, 2, 2.0, 3.0, errno.ECONNREFUSED)
+    assert dials.whole() == (1.0, 2, 2.0, 3.0, errno.ECONNREFUSED, "")
     assert group.counters_of(POD_A).failures_by_cause() == {
         CauseCode.ENDPOINT_REFUSES: 2,
         CauseCode.ENDPOINT_SILENT: 1,

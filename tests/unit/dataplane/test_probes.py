@@ -47,6 +47,17 @@ async def test_all_requests_during_a_probe_get_its_answer(rig, caplog):
     ]
 
 
+async def test_an_endpoint_that_answers_this_node_is_noted_to_deny_the_client(rig):
+    endpoint = rig.endpoint().address
+    (web,) = groups(rig, endpoint, "shop/web")
+    fail(rig, web, ALICE, endpoint)
+    counters = web.counters_of(endpoint)
+    assert not counters.denials.is_on
+    await until(lambda: knows(rig, ALICE, endpoint), "the answer")
+    assert (counters.denials.failures, counters.denials.who) == (1, ALICE)
+    assert not counters.dials.is_on
+
+
 async def test_an_endpoint_that_never_answers_stays_ejected_for_all(rig):
     endpoint = rig.refusing()
     web, shop = groups(rig, endpoint, "shop/web", "shop/shop")

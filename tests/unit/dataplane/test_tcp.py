@@ -297,7 +297,7 @@ async def resets_it_after_a_byte(client, server):
         (closes_it_after_the_client, 0, 0),
         (resets_it_after_the_client, 0, 0),
         (is_left_by_the_client, 0, 0),
-        (resets_it_after_a_byte, 0, 0),
+        (resets_it_after_a_byte, 1, 0),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -313,7 +313,11 @@ async def test_only_an_endpoint_that_ends_a_connection_without_need_is_to_blame(
     await until(lambda: not rig.connections.open)
     counters = web.group.counters_of(pod.address)
     assert (counters.resets, counters.empty) == (resets, empty)
-    assert counters.ends.is_on == bool(resets or empty)
+    is_cut = ending is resets_it_after_a_byte
+    assert (counters.ends.is_on, counters.cuts.is_on) == (
+        bool(resets or empty) and not is_cut,
+        is_cut,
+    )
     assert web.group.balancers.current.ejected(rig.engine.reactor.now) == {}
 
 
@@ -329,6 +333,27 @@ async def test_an_endpoint_that_closes_and_then_resets_a_connection_is_blamed_on
     await until(lambda: not rig.connections.open)
     counters = web.group.counters_of(pod.address)
     assert (counters.resets, counters.empty, counters.ends.failures) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("is_half_closed", [False, True])
+async def test_a_reset_after_an_answer_counts_unless_the_endpoint_had_closed(rig, is_half_closed):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    cuts = web.group.counters_of(pod.address).cuts
+    client, server = await rig.pair(web, pod)
+    await server.send(b"half an answer")
+    await client.read_exactly(14)
+    if is_half_closed:
+        server.finish()
+        assert await client.read() == b""
+    server.reset()
+    await until(lambda: not rig.connections.open)
+    assert (cuts.is_on, web.group.totals().resets) == (not is_half_closed, not is_half_closed)
+    client, server = await rig.pair(web, pod)
+    server.close()
+    client.close()
+    await until(lambda: not rig.connections.open)
+    assert not cuts.is_on
 
 
 async def test_a_byte_of_the_endpoint_ends_the_row(build):

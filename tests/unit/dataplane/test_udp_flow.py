@@ -4,6 +4,7 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.tuning import BATCH, DIALS
+from userspace_proxy.policy.causes import NO_DATAGRAM
 
 from .peers import UdpPeer, exchange
 from .rig import UNREACHABLE, no_descriptors
@@ -262,6 +263,28 @@ async def test_a_flow_ends_when_it_was_idle(build, timers, exchanges, lasts):
     assert len(rig.flows) == 0
     assert timers.waiting == 0
     await exchange(client, pod)
+
+
+async def test_flows_without_an_answer_for_a_second_are_in_a_row_until_the_next_answer(
+    build, timers
+):
+    rig = build(None, timers.clock, timers)
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    ends = dns.group.counters_of(pod.address).ends
+    await exchange(rig.udp_client(dns), pod)
+    clients = [rig.udp_client(dns) for _ in range(3)]
+    for client in clients:
+        client.send(b"question")
+        await pod.receive()
+    rig.plane.settle()
+    assert not ends.is_on
+    timers.advance(1.1)
+    for _ in range(2):
+        rig.plane.settle()
+        assert (ends.failures, ends.number) == (3, NO_DATAGRAM)
+    await exchange(rig.udp_client(dns), pod)
+    assert not ends.is_on
 
 
 async def test_a_full_table_ends_the_flow_that_was_idle_for_longest(build, timers):

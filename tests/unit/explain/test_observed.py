@@ -6,7 +6,7 @@ from userspace_proxy.explain.observed import before_it_failed
 from userspace_proxy.facts import Level
 from userspace_proxy.model import Protocol
 from userspace_proxy.policy.causes import dial_failed, fault_on_purpose, resets
-from userspace_proxy.policy.endpoint_causes import sends_nothing
+from userspace_proxy.policy.endpoint_causes import no_datagram, sends_nothing
 
 from .subjects import make_subject
 
@@ -36,25 +36,27 @@ def test_what_an_endpoint_did_before_is_what_came_back_from_it(endpoint, protoco
     assert before_it_failed(endpoint, protocol) == said
 
 
-def udp(**figures):
-    counted = {"connections": 3, "received_bytes": 90, "sent_bytes": 0, **figures}
-    asked = make_endpoint(str(POD), received_bytes=counted["received_bytes"])
-    return make_port(protocol=Protocol.UDP, endpoints=(asked,), **counted)
+def udp(*others, **figures):
+    mute = failing(no_datagram(POD, count=3), **figures)
+    return make_port(protocol=Protocol.UDP, endpoints=(mute, *others), sent_bytes=9)
 
 
-def test_flows_without_an_answer_are_the_sentence():
-    explanation = explain(make_subject(udp()))
+@pytest.mark.parametrize(("flows", "which"), [(3, "3 of 3 flows"), (20, "the last 3 flows")])
+def test_flows_without_an_answer_are_the_sentence_also_after_answers(flows, which):
+    explanation = explain(make_subject(udp(connections=flows, sent_bytes=9)))
     assert explanation.level is Level.ATTENTION
-    assert explanation.sentence == "Clients get no answer: no datagram has come back in 3 flows"
+    assert explanation.sentence == f"Clients get no answer: no datagram has come back in {which}"
     (step,) = (s for part in explanation.parts for s in part.steps if s.topic == "endpoints")
     assert "network policy" in step.hint
     assert "no datagram" in step.what
     assert {level for level, _ in step.details} == {Level.ATTENTION}
 
 
-@pytest.mark.parametrize("figures", [{"sent_bytes": 1}, {"connections": 0, "received_bytes": 0}])
-def test_flows_with_an_answer_or_none_at_all_are_not(figures):
-    assert explain(make_subject(udp(**figures))).level is Level.OK
+def test_one_mute_endpoint_of_two_is_the_sentence():
+    explanation = explain(make_subject(udp(make_endpoint("10.244.1.9:80"))))
+    assert explanation.sentence == f"{POD} sends no datagram back; the other one serves"
+    (step,) = (s for part in explanation.parts for s in part.steps if s.topic == "endpoints")
+    assert step.details[0] == (Level.ATTENTION, f"{POD}: sends no datagram back (3 times)")
 
 
 def test_a_service_that_keeps_each_client_to_an_endpoint_says_so():

@@ -8,11 +8,14 @@ from tests.unit.status.views import (
     replace,
 )
 from userspace_proxy.explain import explain
+from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.facts import FirewallFacts, LastStateFacts, Level, ProbesFacts
-from userspace_proxy.model import DataPath
+from userspace_proxy.model import DataPath, Protocol
 from userspace_proxy.status.path_words import PathView
 
 from .subjects import make_dead_endpoint, make_subject
+
+UNKNOWN = "; whether they are answered isn't known on this path"
 
 
 def test_a_port_has_its_addresses_endpoints_and_state():
@@ -68,21 +71,45 @@ def test_the_path_of_a_port_is_a_step_where_it_is_not_the_default():
     assert step.what == "kernel"
     ((_, counted),) = step.details
     assert counted.startswith("this kernel doesn't count connections there; ")
-    assert explanation.sentence == "Clients are served by 2 endpoints"
+    assert explanation.sentence == f"Clients go through the kernel to 2 endpoints{UNKNOWN}"
+    assert (subject.ports[0].state.sentence, subject.ports[0].mark) == (explanation.sentence, None)
+    (step,) = (s for part in explanation.parts for s in part.steps if s.topic == "endpoints")
+    assert step.level is None
 
 
 @pytest.mark.parametrize(
     ("count", "sentence"),
     [
-        (0, "Clients are served by 2 endpoints; no client has connected since the proxy started"),
-        (7, "Clients are served by 2 endpoints"),
+        (0, "; no client has connected since the proxy started"),
+        (7, ""),
     ],
 )
 def test_connections_on_the_kernel_path_count_as_clients(count, sentence):
     path = PathView(DataPath.KERNEL, kernel_connections=count)
     subject = make_subject(replace(make_port(connections=0), path=path))
     assert subject.ports[0].kernel_connections == count
-    assert explain(subject).sentence == sentence
+    assert explain(subject).sentence.partition(UNKNOWN)[2] == sentence
+
+
+def test_a_probe_or_a_dial_shows_that_clients_are_answered_on_the_kernel_path():
+    port = replace(make_port(connections=0), path=PathView(DataPath.KERNEL))
+    answered = {endpoint.address: DialResult(0.1) for endpoint in port.endpoints}
+    said = explain(make_subject(port), dials=answered).sentence
+    assert said.endswith("to 2 endpoints; dials from this machine are answered")
+    probed = make_subject(replace(make_port(is_probed=True), path=PathView(DataPath.KERNEL)))
+    assert explain(probed).sentence.endswith("to 2 endpoints; probes are answered")
+    assert probed.ports[0].mark is Level.OK
+
+
+def test_the_flows_that_only_the_kernel_sees_are_listed_next():
+    port = make_port(protocol=Protocol.UDP, connections=0)
+    subject = make_subject(replace(port, path=PathView(DataPath.KERNEL)))
+    ip = port.frontends[0].address.partition(":")[0]
+    explanation = explain(subject)
+    assert explanation.next == f"conntrack -L -f ipv4 -p udp --orig-dst {ip}"
+    (step,) = (s for part in explanation.parts for s in part.steps if s.topic == "path")
+    assert "[UNREPLIED]" in step.hint
+    assert not explain(make_subject(port)).next
 
 
 def test_the_probes_that_choose_a_path_are_said_with_their_budget():

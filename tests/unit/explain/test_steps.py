@@ -31,6 +31,7 @@ from userspace_proxy.policy.causes import (
     resets,
     source_denied,
 )
+from userspace_proxy.policy.endpoint_causes import denies
 
 from .subjects import make_dead_endpoint, make_subject
 
@@ -63,6 +64,29 @@ def test_the_steps_are_in_the_order_of_a_connections_path():
 )
 def test_the_sentence_about_a_service_that_is_served(changes, is_live, sentence):
     assert explain(make_subject(make_port(**changes), is_live=is_live)).sentence == sentence
+
+
+@pytest.mark.parametrize("figures", [{"refused": 5}, {"failures": 5}, {"resets": 1}])
+def test_clients_that_failed_have_connected(figures):
+    sentence = explain(make_subject(make_port(connections=0, **figures))).sentence
+    assert sentence.endswith("; no client has been served since the proxy started")
+
+
+def test_an_endpoint_that_denies_clients_is_the_sentence_and_where_to_look():
+    at = make_address("10.244.1.8:80")
+    cause = denies(at, "10.244.0.123", count=5, last_at=NOW - 3)
+    endpoint = make_endpoint("10.244.1.8:80", connections=20, sent_bytes=9, cause=cause)
+    explanation = explain(make_subject(make_port(endpoints=(endpoint,))))
+    assert explanation.level is Level.ATTENTION
+    (step,) = steps_of(explanation, "endpoints")
+    assert "NetworkPolicy" in step.hint
+    assert step.details == (
+        (
+            Level.ATTENTION,
+            "10.244.1.8:80: answers this node, but not 10.244.0.123 (5 times, last 3 s ago)",
+        ),
+    )
+    assert "get networkpolicies -n shop" in explanation.next
 
 
 def test_the_worst_step_is_the_sentence():

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from userspace_proxy.dataplane import EndpointGroup
-from userspace_proxy.facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounters
+from userspace_proxy.facts import (
+    STREAKS,
+    TIMES_BOUNDS_S,
+    EndpointCounters,
+    GroupCounters,
+    StreakPart,
+)
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.differences import Differences
@@ -31,7 +37,7 @@ def streaks(group, endpoints):
     found = {
         (endpoint, name): getattr(group.counters_of(endpoint), name)
         for endpoint in endpoints
-        for name in ("dials", "ends")
+        for name in STREAKS
     }
     return {key: streak.whole() for key, streak in found.items() if streak.is_on}
 
@@ -254,3 +260,15 @@ def test_failures_in_a_row_are_reported_as_far_as_they_are_new(group, difference
     dials.failed(6.0, errno.ETIMEDOUT)
     again = StreakReport(5.0, 1, 6.0, 6.0, errno.ETIMEDOUT)
     assert report(differences).endpoints == [endpoint_report(A, again)]
+
+
+def test_the_clients_that_an_endpoint_denies_reach_the_control_process(group, differences):
+    group.counters_of(A).denials.failed(2.0, errno.ETIMEDOUT, "2001:db8::7")
+    (told,) = report(differences).endpoints
+    assert told.dials is None
+    control = Group(1, "shop/web")
+    control.change(Serving((A,)))
+    control.add(0, group_report(told), 3.0)
+    assert control.counters_of(A).denials.whole() == StreakPart(
+        -1.0, 1, 2.0, 2.0, errno.ETIMEDOUT, "2001:db8::7"
+    )

@@ -188,7 +188,7 @@ def test_failures_in_a_row_are_those_that_all_workers_see(group):
     group.add(ONE, refused(2, 11.0, 13.0), 15.0)
     group.add(TWO, refused(3, 12.0, 14.0), 15.0)
     dials = group.counters_of(POD_A).dials
-    assert dials.whole() == (-1.0, 5, 11.0, 14.0, errno.ECONNREFUSED)
+    assert dials.whole() == (-1.0, 5, 11.0, 14.0, errno.ECONNREFUSED, "")
     group.worker_ended(ONE)
     assert dials.is_on
     group.add(TWO, refused(0, 12.0, 14.0, succeeded_at=16.0), 20.0)
@@ -196,7 +196,7 @@ def test_failures_in_a_row_are_those_that_all_workers_see(group):
     group.add(ONE, refused(1, 11.0, 15.0), 20.0)
     assert not dials.is_on, "an answer in one worker ends the row of them all"
     group.add(ONE, refused(1, 17.0, 17.0), 20.0)
-    assert dials.whole() == (16.0, 1, 17.0, 17.0, errno.ECONNREFUSED)
+    assert dials.whole() == (16.0, 1, 17.0, 17.0, errno.ECONNREFUSED, "")
 
 
 def test_a_worker_can_not_report_what_lies_in_the_future(group):

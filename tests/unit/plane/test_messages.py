@@ -2,7 +2,13 @@ import msgspec
 import pytest
 
 from userspace_proxy.dataplane import Tuning
-from userspace_proxy.facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounters, StreakPart
+from userspace_proxy.facts import (
+    STREAKS,
+    TIMES_BOUNDS_S,
+    EndpointCounters,
+    GroupCounters,
+    StreakPart,
+)
 from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.messages import (
@@ -75,7 +81,8 @@ def in_a_report(dials):
     """Return a message that is right but for these failures in a row."""
     report = GroupReport(3, NO_FIGURES, [EndpointReport(POD_A, EndpointCounters().figures())])
     data = encode(Counted(9, [report], Status()))
-    return data.replace(b",null,null]", b"," + dials + b",null]", 1)
+    others = b",null" * (len(STREAKS) - 1)
+    return data.replace(b",null" + others + b"]", b"," + dials + others + b"]", 1)
 
 
 @pytest.mark.parametrize("count", [len(TIMES_BOUNDS_S), len(TIMES_BOUNDS_S) + 2])
@@ -111,6 +118,7 @@ def test_failures_in_a_row_are_understood():
         pytest.param(in_a_report(b"[1e300, 1, 2, 3, 111]"), id="an-impossible-moment"),
         pytest.param(in_a_report(b"[1, 1, 2, 3, 99999]"), id="an-errno-that-does-not-exist"),
         pytest.param(in_a_report(b"[1, -1, 2, 3, 111]"), id="less-than-no-failures"),
+        pytest.param(in_a_report(b'[1, 1, 2, 3, 111, "<b>"]'), id="a-client-without-an-address"),
         pytest.param(b'["Logged", "a", 1, 1e300, "", {}, ""]', id="an-impossible-time"),
     ],
 )

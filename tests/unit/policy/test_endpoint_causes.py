@@ -6,8 +6,11 @@ from userspace_proxy.dataplane.udp_flow import REFUSALS
 from userspace_proxy.model import CauseCode, SocketAddress
 from userspace_proxy.policy.causes import NO_HOST, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
+    cuts_off,
+    denies,
     has_ended,
     in_the_past,
+    no_datagram,
     no_host,
     outside,
     sends_nothing,
@@ -37,7 +40,10 @@ def test_an_address_that_no_host_has_is_named_with_its_interface():
         (ABSENT, "no host answered for 10.244.1.8:8080"),
         (dial_failed(POD, errno.EPERM, ""), "10.244.1.8:8080 could not be dialled"),
         (resets(POD), "10.244.1.8:8080 accepted connections and ended them without answering"),
-        (sends_nothing(POD), "10.244.1.8:8080 accepted connections and sent nothing"),
+        (sends_nothing(POD), "10.244.1.8:8080 sent nothing"),
+        (cuts_off(POD), "10.244.1.8:8080 reset connections after it had answered"),
+        (no_datagram(POD), "10.244.1.8:8080 sent nothing"),
+        (denies(POD, "10.0.0.1"), "10.244.1.8:8080 answered this node, but not a client,"),
     ],
     ids=lambda value: value.code if hasattr(value, "code") else "",
 )

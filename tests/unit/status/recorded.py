@@ -174,7 +174,7 @@ def _others() -> Iterator[PortFacts]:
     """Yield a Service port on each path, one that holds, one of UDP, one without an address."""
     choice = PathDecision(DataPath.AUTO, "its annotation")
     in_kernel = PathView(DataPath.KERNEL, NOW - 600, "probes are answered", 1_234)
-    yield replace(make_port("fast"), path=in_kernel)
+    yield replace(make_port("fast", path=choice), path=in_kernel)
     uncounted = in_kernel._replace(kernel_connections=None, why="")
     yield replace(make_port("uncounted", path=choice), path=uncounted)
     left = PathView(DataPath.USERSPACE, NOW - 5, "a probe failed", 9)

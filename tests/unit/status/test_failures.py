@@ -3,10 +3,16 @@ import errno
 import pytest
 
 from userspace_proxy.agent.rounds.wall_clock import WallClock
-from userspace_proxy.facts import EndpointCounters
+from userspace_proxy.facts import EndpointCounters, Level
 from userspace_proxy.model import CauseCode, SocketAddress
-from userspace_proxy.policy.causes import dial_failed, resets
-from userspace_proxy.policy.endpoint_causes import in_the_past, sends_nothing
+from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
+from userspace_proxy.policy.endpoint_causes import (
+    cuts_off,
+    denies,
+    in_the_past,
+    no_datagram,
+    sends_nothing,
+)
 from userspace_proxy.status.failures import MANY_ENDS, PAST_S, becomes_past, failure_of
 from userspace_proxy.status.port_state import judge
 
@@ -62,7 +68,10 @@ def test_a_silent_endpoint_whose_address_no_host_has_is_not_there(counters):
     assert cause.sentence == "no host answers for 192.0.2.1 on eth0"
 
 
-@pytest.mark.parametrize(("number", "word"), [(0, resets), (errno.ETIMEDOUT, sends_nothing)])
+@pytest.mark.parametrize(
+    ("number", "word"),
+    [(0, resets), (errno.ETIMEDOUT, sends_nothing), (NO_DATAGRAM, no_datagram)],
+)
 def test_connections_without_a_byte_are_a_cause_if_there_are_many_or_no_others(
     counters, number, word
 ):
@@ -76,6 +85,67 @@ def test_connections_without_a_byte_are_a_cause_if_there_are_many_or_no_others(
     counters.connections = 100
     counters.ends.failed(3.0, number)
     assert failure_of(POD, counters, at(5.0))[0].count == MANY_ENDS
+
+
+def test_an_endpoint_that_answers_this_node_only_denies_the_client(counters):
+    counters.dials.failed(5.0, errno.ECONNREFUSED)
+    counters.dials.succeeded_at = 5.1
+    counters.denials.failed(5.1, who="10.244.0.123")
+    counters.denials.failed(6.0, errno.ECONNREFUSED, "10.244.0.123")
+    denied = denies(POD, "10.244.0.123", count=2, first_at=1005.1, last_at=1006.0)
+    assert failure_of(POD, counters, at(6.0)) == (denied, False)
+    assert failure_of(POD, counters, at(6.0 + PAST_S)) == (in_the_past(denied), True)
+    # Another client.
+    counters.dials.succeeded_at = 7.0
+    assert failure_of(POD, counters, at(7.0)) == (denied, False)
+    assert failure_of(POD, counters, at(6.0 + PAST_S)) == (None, False)
+    counters.denials.succeeded_at = 8.0
+    assert failure_of(POD, counters, at(8.0)) == (None, False)
+
+
+def test_connections_that_are_reset_after_an_answer_are_a_cause_until_one_ends_well(counters):
+    counters.connections, counters.ends.succeeded_at = 100, 4.0
+    for now in (1.0, 2.0):
+        counters.cuts.failed(now, errno.ECONNRESET)
+    assert failure_of(POD, counters, at(5.0)) == (None, False)
+    counters.cuts.failed(3.0, errno.ECONNRESET)
+    cut = cuts_off(POD, count=3, first_at=1001.0, last_at=1003.0)
+    assert failure_of(POD, counters, at(5.0)) == (cut, False)
+    endpoint = make_endpoint(str(POD), "ready", True, cause=cut, connections=100)
+    state = judge(make_port(endpoints=(endpoint,)))
+    assert (state.level, state.code) == (Level.ATTENTION, CauseCode.ENDPOINT_CUTS_OFF)
+    assert state.sentence == (
+        "The last 3 connections were reset by the endpoint after it had answered"
+    )
+    counters.cuts.succeeded_at = 4.0
+    assert failure_of(POD, counters, at(5.0)) == (None, False)
+
+
+def failing(cause):
+    return make_endpoint(str(POD), "ready", True, cause=cause)
+
+
+@pytest.mark.parametrize(
+    ("others", "connections", "sentence"),
+    [
+        pytest.param((), 0, "Clients get no answer: {}", id="all"),
+        pytest.param((), 3, "Some clients get no answer: {}", id="some"),
+        pytest.param(
+            (failing(dial_failed(POD, errno.ECONNREFUSED, "")),),
+            3,
+            "Some clients get no answer: {}",
+            id="others-refuse",
+        ),
+        pytest.param((make_endpoint("192.0.2.2:80"),), 3, "{}; the other one serves", id="one"),
+    ],
+)
+def test_a_port_whose_endpoint_denies_clients_needs_attention(others, connections, sentence):
+    denied = failing(denies(POD, "10.244.0.123", count=5))
+    state = judge(make_port(endpoints=(*others, denied), connections=connections))
+    assert (state.level, state.word) == (Level.ATTENTION, "partly answering")
+    assert state.sentence == sentence.format(denied.cause)
+    assert denied.level is Level.ATTENTION
+    assert denied.serves
 
 
 def test_time_alone_makes_a_view_untrue_once():

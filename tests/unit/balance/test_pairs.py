@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from userspace_proxy.dataplane.pairs import PairCounts, Pairs
+from userspace_proxy.balance.pairs import PairCounts, Pairs
 from userspace_proxy.model import SocketAddress
 
 ALICE, BOB = "10.1.0.1", "10.1.0.2"
