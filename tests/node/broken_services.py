@@ -192,12 +192,11 @@ CASES = (
     Case(
         "taken",
         CauseCode.ADDRESS_TAKEN,
-        "203.0.113.10:80/TCP is already held by broken/source-range",
+        "load balancer IP 203.0.113.10 is not served: it is already held by broken/source-range",
         spec={"type": "LoadBalancer"},
         ingress="203.0.113.10",
         needs="source-range",
         pod=Pod(),
-        shown=Shown.IGNORED,
         dialled="none",
     ),
     Case(
