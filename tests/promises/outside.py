@@ -59,8 +59,7 @@ class TestOutside:
         assert world.who("pod", OTHER.address) == "two"
         assert world.who("laptop", (world.ip("node-1"), 80)) == "refused"
         assert world.who("pod", GREEDY.address) == "one"
-        notes = [note for port in world.shown("greedy") for note in port["notes"]]
-        said = " ".join([note["sentence"] for note in notes] + world.why_ignored("greedy"))
+        said = " ".join(world.notes("greedy") + world.why_ignored("greedy"))
         assert "10.96.20.1" in said
         assert "192.0.2.1" in said
 
@@ -133,7 +132,8 @@ class TestOutside:
         world.put(SECOND.at(*world.pods("two")))
         assert world.who("laptop", at) == "one"
         assert world.who("pod", SECOND.address) == "two"
-        assert world.why_ignored("claim-b") == [f"{CLAIMED}:80/TCP is already held by shop/claim-a"]
+        lost = f"external IP {CLAIMED} is not served: it is already held by shop/claim-a"
+        assert world.notes("claim-b") == [lost]
         world.delete(FIRST)
         assert world.who("laptop", at) == "two"
-        assert world.why_ignored("claim-b") == []
+        assert world.notes("claim-b") == []

@@ -188,6 +188,10 @@ class World(abc.ABC):
         """Return the Service ports of this name, as the page's JSON has them."""
         return [p for p in self.agent.status()["ports"] if p["service"] == name]
 
+    def notes(self, name: str) -> list[str]:
+        """Return what of a Service isn't followed, as the page says."""
+        return [note["sentence"] for port in self.shown(name) for note in port["notes"]]
+
     def why_ignored(self, name: str) -> list[str]:
         """Return why a Service, or ports of it, get no listener, as the page says."""
         ignored = self.agent.status()["ignored"]
