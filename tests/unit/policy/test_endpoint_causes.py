@@ -6,6 +6,7 @@ from userspace_proxy.dataplane.udp_flow import REFUSALS
 from userspace_proxy.model import CauseCode, SocketAddress
 from userspace_proxy.policy.causes import NO_HOST, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
+    about_to_vanish,
     cuts_off,
     denies,
     has_ended,
@@ -91,3 +92,11 @@ def test_a_routers_error_is_not_taken_for_a_look_into_the_neighbour_table():
     cause = dial_failed(POD, errno.EHOSTDOWN, "Host is down")
     assert cause.code is CauseCode.ENDPOINT_UNREACHABLE
     assert NO_HOST not in REFUSALS
+
+
+@pytest.mark.parametrize(("count", "are"), [(1, "it is"), (2, "all are")])
+def test_endpoints_that_all_terminate_are_about_to_vanish(count, are):
+    cause = about_to_vanish("shop", count)
+    assert cause.code is CauseCode.NOT_READY
+    assert cause.sentence == f"{are} terminating and about to vanish, and none is ready"
+    assert cause.hint == "kubectl get pods -n shop"
