@@ -50,15 +50,7 @@ _USES_ALL = "{}: Cluster uses endpoints of all nodes"
 _TEXT_MAX = 100
 
 
-def dial_failed(
-    endpoint: SocketAddress,
-    number: int,
-    error: str,
-    *,
-    count: int = 0,
-    first_at: float = 0.0,
-    last_at: float = 0.0,
-) -> Cause:
+def dial_failed(endpoint: SocketAddress, number: int, error: str) -> Cause:
     """Return the cause of dials of an endpoint that failed with an errno, and its words.
 
     A firewall that rejects packets may cause most of them: a RST is that of a host on which nothing
@@ -69,7 +61,7 @@ def dial_failed(
     """
     if number in RESETS or number == NO_HOST:
         word = no_host if number == NO_HOST else resets
-        return word(endpoint, count=count, first_at=first_at, last_at=last_at)
+        return word(endpoint)
     hint = ""
     if number == errno.ECONNREFUSED:
         code = CauseCode.ENDPOINT_REFUSES
@@ -106,7 +98,7 @@ def dial_failed(
         code = CauseCode.ENDPOINT_FAILS
         meaning, hint = _other_error(number, endpoint.ip)
         sentence = f"{endpoint} can't be dialled: {error}{meaning}"
-    return Cause(code, sentence, str(endpoint), hint, count, first_at, last_at)
+    return Cause(code, sentence, str(endpoint), hint)
 
 
 def _other_error(number: int, ip: str) -> tuple[str, str]:
@@ -133,9 +125,7 @@ def end_code(number: int) -> CauseCode:
     return CauseCode.ENDPOINT_SENDS_NOTHING if is_left else CauseCode.ENDPOINT_RESETS
 
 
-def resets(
-    endpoint: SocketAddress, *, count: int = 0, first_at: float = 0.0, last_at: float = 0.0
-) -> Cause:
+def resets(endpoint: SocketAddress) -> Cause:
     """Return the cause of connections that an endpoint accepts and ends without a byte."""
     return Cause(
         CauseCode.ENDPOINT_RESETS,
@@ -143,9 +133,6 @@ def resets(
         str(endpoint),
         "Read the log of the pod: it may expect TLS or another protocol, or fail for each client; "
         "endpoints that only receive (syslog, graphite) do so, too",
-        count,
-        first_at,
-        last_at,
     )
 
 

@@ -15,9 +15,7 @@ UNANSWERED_S = 1
 """Seconds without a byte after which a client that leaves has given up."""
 
 
-def sends_nothing(
-    endpoint: SocketAddress, *, count: int = 0, first_at: float = 0.0, last_at: float = 0.0
-) -> Cause:
+def sends_nothing(endpoint: SocketAddress) -> Cause:
     """Return the cause of connections that an endpoint accepts, and whose clients give up."""
     return Cause(
         CauseCode.ENDPOINT_SENDS_NOTHING,
@@ -25,15 +23,10 @@ def sends_nothing(
         str(endpoint),
         "The program may hang, or wait for something else first: look at the pod's log and load; "
         "endpoints that only receive (syslog, graphite) send nothing, too",
-        count,
-        first_at,
-        last_at,
     )
 
 
-def no_datagram(
-    endpoint: SocketAddress, *, count: int = 0, first_at: float = 0.0, last_at: float = 0.0
-) -> Cause:
+def no_datagram(endpoint: SocketAddress) -> Cause:
     """Return the cause of UDP flows that an endpoint doesn't answer."""
     return Cause(
         CauseCode.ENDPOINT_SENDS_NOTHING,
@@ -42,20 +35,10 @@ def no_datagram(
         "The endpoint may drop what it gets, answer from another address than it was asked "
         "at, or be kept by a network policy or firewall from answering; endpoints that only "
         "receive (statsd, syslog) send nothing, too",
-        count,
-        first_at,
-        last_at,
     )
 
 
-def denies(
-    endpoint: SocketAddress,
-    client: str,
-    *,
-    count: int = 0,
-    first_at: float = 0.0,
-    last_at: float = 0.0,
-) -> Cause:
+def denies(endpoint: SocketAddress, client: str) -> Cause:
     """Return the cause of dials that only fail from the addresses of clients.
 
     Args:
@@ -67,15 +50,10 @@ def denies(
         str(endpoint),
         "Look for a NetworkPolicy, or another firewall at the pod, that denies this client: the "
         "endpoint sees the client's own address",
-        count,
-        first_at,
-        last_at,
     )
 
 
-def cuts_off(
-    endpoint: SocketAddress, *, count: int = 0, first_at: float = 0.0, last_at: float = 0.0
-) -> Cause:
+def cuts_off(endpoint: SocketAddress) -> Cause:
     """Return the cause of connections that an endpoint answers, and then resets."""
     return Cause(
         CauseCode.ENDPOINT_CUTS_OFF,
@@ -83,20 +61,10 @@ def cuts_off(
         str(endpoint),
         "Answers may be incomplete: read the log of the pod, which may crash or give up while it "
         "answers; some programs reset every connection that they have finished",
-        count,
-        first_at,
-        last_at,
     )
 
 
-def no_host(
-    endpoint: SocketAddress,
-    interface: str = "",
-    *,
-    count: int = 0,
-    first_at: float = 0.0,
-    last_at: float = 0.0,
-) -> Cause:
+def no_host(endpoint: SocketAddress, interface: str = "") -> Cause:
     """Return the cause of failed dials of an address that no host on its link has.
 
     Args:
@@ -108,9 +76,6 @@ def no_host(
         str(endpoint),
         "No pod has this address any more, or it is on another link: compare it with those of the "
         "pods, and look at the pod's node",
-        count,
-        first_at,
-        last_at,
     )
 
 

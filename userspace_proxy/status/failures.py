@@ -7,6 +7,7 @@ dials in a row that failed ──▶ connections in a row without a byte ──�
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Protocol
 
 from ..facts import STREAKS, EndpointCounters, PortFacts, Streak
@@ -70,25 +71,25 @@ def _failure(
 ) -> Cause | None:
     dials, ends, denials, cuts = (getattr(counters, name) for name in STREAKS)
     if dials.is_on:
-        when = _when(dials, clock)
         if absent_on:
-            return no_host(address, absent_on, count=dials.failures, **when)
-        error = os.strerror(dials.number)
-        cause = dial_failed(address, dials.number, error, count=dials.failures, **when)
+            return _seen(no_host(address, absent_on), dials, clock)
+        cause = _seen(dial_failed(address, dials.number, os.strerror(dials.number)), dials, clock)
         return has_ended(cause) if counters.sent_bytes else cause
     if ends.is_on and ends.failures >= min(MANY_ENDS, counters.connections):
         word = no_datagram if ends.number == NO_DATAGRAM else _ENDS[end_code(ends.number)]
-        return word(address, count=ends.failures, **_when(ends, clock))
+        return _seen(word(address), ends, clock)
     if denials.is_on:
-        cause = denies(address, denials.who, count=denials.failures, **_when(denials, clock))
+        cause = _seen(denies(address, denials.who), denials, clock)
         # Others that are answered show nothing of this client, but it may have stopped trying.
         has_answered_since = dials.succeeded_at > denials.last_at
         if not (has_answered_since and _is_past(cause, clock)):
             return cause
     if cuts.is_on and cuts.failures >= min(MANY_ENDS, counters.connections):
-        return cuts_off(address, count=cuts.failures, **_when(cuts, clock))
+        return _seen(cuts_off(address), cuts, clock)
     return None
 
 
-def _when(streak: Streak, clock: Clock) -> dict[str, float]:
-    return {"first_at": clock.unix(streak.first_at), "last_at": clock.unix(streak.last_at)}
+def _seen(cause: Cause, streak: Streak, clock: Clock) -> Cause:
+    """Return a cause with how often it was seen, and when."""
+    first_at, last_at = map(clock.unix, (streak.first_at, streak.last_at))
+    return replace(cause, count=streak.failures, first_at=first_at, last_at=last_at)

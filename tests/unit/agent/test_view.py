@@ -130,8 +130,8 @@ async def test_an_endpoint_shows_why_dials_have_failed_since_it_last_answered(pl
     port.group.counters.saved = 2
     (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(11.0))
     refusing, serving = view.endpoints
-    assert refusing.cause == dial_failed(
-        first, errno.ECONNREFUSED, "", count=2, first_at=1007.0, last_at=1009.0
+    assert refusing.cause == replace(
+        dial_failed(first, errno.ECONNREFUSED, ""), count=2, first_at=1007.0, last_at=1009.0
     )
     assert (refusing.answered_at, serving.answered_at) == (1006.0, 1006.0)
     assert serving.cause is None
@@ -158,7 +158,7 @@ async def test_an_endpoint_that_ends_each_connection_without_a_byte_is_shown_as_
         counters.ends.failed(now)
     assert cause() is None
     counters.ends.failed(3.0)
-    assert cause() == resets(pod, count=3, first_at=1001.0, last_at=1003.0)
+    assert cause() == replace(resets(pod), count=3, first_at=1001.0, last_at=1003.0)
     counters.dials.failed(4.0, errno.ECONNREFUSED)
     assert cause().code is CauseCode.ENDPOINT_REFUSES
     counters.dials.succeeded_at = counters.ends.succeeded_at = 5.0

@@ -21,7 +21,7 @@ def make_subject(*ports, service="shop/web", is_live=True, **changes):
 def make_dead_endpoint(address, **changes):
     """Return an endpoint that refused two dials, the last of them three seconds ago."""
     number = errno.ECONNREFUSED
-    cause = dial_failed(
-        make_address(address), number, os.strerror(number), count=2, last_at=NOW - 3
+    cause = replace(
+        dial_failed(make_address(address), number, os.strerror(number)), count=2, last_at=NOW - 3
     )
     return replace(make_endpoint(address, ejected_for_s=4.0, **changes), cause=cause)

@@ -106,7 +106,7 @@ REFUSES = (
     f"1 of 1 used endpoint failed: {POD} refuses connections: nothing listens on port 80 there, or "
     "a firewall rejects them"
 )
-HANGS = sends_nothing(make_address(POD), count=3, last_at=NOW - 2)
+HANGS = replace(sends_nothing(make_address(POD)), count=3, last_at=NOW - 2)
 HANGING = make_endpoint(POD, cause=HANGS, connections=3)
 
 

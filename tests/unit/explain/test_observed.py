@@ -37,7 +37,7 @@ def test_what_an_endpoint_did_before_is_what_came_back_from_it(endpoint, protoco
 
 
 def udp(*others, **figures):
-    mute = failing(no_datagram(POD, count=3), **figures)
+    mute = failing(replace(no_datagram(POD), count=3), **figures)
     return make_port(protocol=Protocol.UDP, endpoints=(mute, *others), sent_bytes=9)
 
 

@@ -74,7 +74,7 @@ def test_clients_that_failed_have_connected(figures):
 
 def test_an_endpoint_that_denies_clients_is_the_sentence_and_where_to_look():
     at = make_address("10.244.1.8:80")
-    cause = denies(at, "10.244.0.123", count=5, last_at=NOW - 3)
+    cause = replace(denies(at, "10.244.0.123"), count=5, last_at=NOW - 3)
     endpoint = make_endpoint("10.244.1.8:80", connections=20, sent_bytes=9, cause=cause)
     explanation = explain(make_subject(make_port(endpoints=(endpoint,))))
     assert explanation.level is Level.ATTENTION
@@ -132,7 +132,7 @@ def test_an_endpoint_has_its_cause_how_often_and_when_and_what_it_served():
 
 def test_connections_that_are_reset_or_suffer_a_fault_on_purpose_are_not_called_served():
     at, ended = make_address("10.244.1.8:80"), make_endpoint("10.244.1.8:80", connections=315)
-    endpoint = replace(ended, cause=resets(at, count=3))
+    endpoint = replace(ended, cause=replace(resets(at), count=3))
     faulty = replace(ended, cause=fault_on_purpose(at, ["silent"]))
     (step,) = steps_of(explain(make_subject(make_port(endpoints=(endpoint, faulty)))), "endpoints")
     assert step.details[0][1].endswith("(3 times)")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -102,7 +103,9 @@ SELECTING = service(selector=(("app", "web"), ("tier", "front")))
     ],
 )
 def test_a_failed_dial_is_worded_by_its_errno(number, code, sentence):
-    cause = dial_failed(POD, number, os.strerror(number), count=9, first_at=3.0, last_at=5.0)
+    cause = replace(
+        dial_failed(POD, number, os.strerror(number)), count=9, first_at=3.0, last_at=5.0
+    )
     assert (cause.code, str(cause), cause.object) == (code, sentence, "10.244.0.3:8080")
     assert (cause.count, cause.first_at, cause.last_at) == (9, 3.0, 5.0)
 
@@ -119,7 +122,7 @@ def test_a_dial_that_found_no_route_has_the_command_that_shows_it():
 
 
 def test_an_endpoint_that_ends_connections_without_an_answer():
-    cause = resets(POD, count=8, last_at=5.0)
+    cause = replace(resets(POD), count=8, last_at=5.0)
     assert (cause.code, cause.count) == (CauseCode.ENDPOINT_RESETS, 8)
     assert str(cause) == "10.244.0.3:8080 accepts connections and ends them without answering"
 

@@ -1,4 +1,5 @@
 import errno
+from dataclasses import replace
 
 import pytest
 
@@ -18,9 +19,9 @@ from userspace_proxy.policy.endpoint_causes import (
 )
 
 POD = SocketAddress("10.244.1.8", 8080)
-REFUSES = dial_failed(POD, errno.ECONNREFUSED, "", count=2, first_at=5.0, last_at=9.0)
+REFUSES = replace(dial_failed(POD, errno.ECONNREFUSED, ""), count=2, first_at=5.0, last_at=9.0)
 UNREACHABLE = dial_failed(POD, errno.EHOSTUNREACH, "")
-ABSENT = no_host(POD, "eth0", count=3, last_at=7.0)
+ABSENT = replace(no_host(POD, "eth0"), count=3, last_at=7.0)
 
 
 def test_an_address_that_no_host_has_is_named_with_its_interface():
@@ -63,7 +64,7 @@ def test_an_endpoint_that_answered_before_has_ended_and_its_target_port_is_right
 
 
 def test_a_dial_of_an_address_without_a_host_is_named_so():
-    cause = dial_failed(POD, NO_HOST, "No such device or address", count=2, last_at=7.0)
+    cause = replace(dial_failed(POD, NO_HOST, "No such device or address"), count=2, last_at=7.0)
     assert cause.code is CauseCode.ENDPOINT_NO_HOST
     assert cause.sentence == "no host answers for 10.244.1.8 on its link"
     assert (cause.object, cause.count, cause.last_at) == ("10.244.1.8:8080", 2, 7.0)

@@ -101,7 +101,7 @@ spec: {clusterIP: None, ports: [{port: 80}]}
 def _endpoints() -> tuple[EndpointFacts, ...]:
     dead, ends = make_address("10.244.6.2:8080"), make_address("10.244.6.3:8080")
     seen = {"first_at": NOW - 90, "last_at": NOW - 3}
-    failing = dial_failed(dead, 111, "Connection refused", count=4, **seen)
+    failing = replace(dial_failed(dead, 111, "Connection refused"), count=4, **seen)
     one = make_endpoint(
         "10.244.6.1:8080", node="node-a", active=2, connections=41, preserved=40, received_bytes=10
     )
@@ -113,7 +113,9 @@ def _endpoints() -> tuple[EndpointFacts, ...]:
             failures_by_cause=_FAILURES,
             answered_at=NOW - 100,
         ),
-        make_endpoint("10.244.6.3:8080", resets=4, empty=2, cause=resets(ends, count=6, **seen)),
+        make_endpoint(
+            "10.244.6.3:8080", resets=4, empty=2, cause=replace(resets(ends), count=6, **seen)
+        ),
         make_standby("10.244.6.4:8080"),
         make_endpoint("10.244.6.5:8080", "terminating", True),
         make_endpoint("10.244.6.6:8080", "terminating", False),

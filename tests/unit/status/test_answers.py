@@ -81,7 +81,9 @@ def shown():
     at = make_address(endpoint.address)
     failing = replace(
         endpoint,
-        cause=dial_failed(at, errno.ECONNREFUSED, "", count=1, first_at=1600.0, last_at=1600.0),
+        cause=replace(
+            dial_failed(at, errno.ECONNREFUSED, ""), count=1, first_at=1600.0, last_at=1600.0
+        ),
         answered_at=1500.0,
         failures_by_cause=REFUSED,
     )

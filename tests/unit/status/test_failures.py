@@ -39,8 +39,8 @@ def test_a_dial_that_failed_a_moment_ago_fails_now(counters):
     fail(counters)
     cause, is_past = failure_of(POD, counters, at(5.0 + PAST_S - 1))
     assert not is_past
-    assert cause == dial_failed(
-        POD, errno.ECONNREFUSED, "", count=1, first_at=1005.0, last_at=1005.0
+    assert cause == replace(
+        dial_failed(POD, errno.ECONNREFUSED, ""), count=1, first_at=1005.0, last_at=1005.0
     )
 
 
@@ -81,7 +81,7 @@ def test_connections_without_a_byte_are_a_cause_if_there_are_many_or_no_others(
     assert failure_of(POD, counters, at(5.0)) == (None, False)
     counters.connections = MANY_ENDS - 1
     cause, _ = failure_of(POD, counters, at(5.0))
-    assert cause == word(POD, count=MANY_ENDS - 1, first_at=1001.0, last_at=1002.0)
+    assert cause == replace(word(POD), count=MANY_ENDS - 1, first_at=1001.0, last_at=1002.0)
     counters.connections = 100
     counters.ends.failed(3.0, number)
     assert failure_of(POD, counters, at(5.0))[0].count == MANY_ENDS
@@ -92,7 +92,7 @@ def test_an_endpoint_that_answers_this_node_only_denies_the_client(counters):
     counters.dials.succeeded_at = 5.1
     counters.denials.failed(5.1, who="10.244.0.123")
     counters.denials.failed(6.0, errno.ECONNREFUSED, "10.244.0.123")
-    denied = denies(POD, "10.244.0.123", count=2, first_at=1005.1, last_at=1006.0)
+    denied = replace(denies(POD, "10.244.0.123"), count=2, first_at=1005.1, last_at=1006.0)
     assert failure_of(POD, counters, at(6.0)) == (denied, False)
     assert failure_of(POD, counters, at(6.0 + PAST_S)) == (in_the_past(denied), True)
     # Another client.
@@ -109,7 +109,7 @@ def test_connections_that_are_reset_after_an_answer_are_a_cause_until_one_ends_w
         counters.cuts.failed(now, errno.ECONNRESET)
     assert failure_of(POD, counters, at(5.0)) == (None, False)
     counters.cuts.failed(3.0, errno.ECONNRESET)
-    cut = cuts_off(POD, count=3, first_at=1001.0, last_at=1003.0)
+    cut = replace(cuts_off(POD), count=3, first_at=1001.0, last_at=1003.0)
     assert failure_of(POD, counters, at(5.0)) == (cut, False)
     endpoint = make_endpoint(str(POD), "ready", True, cause=cut, connections=100)
     state = judge(make_port(endpoints=(endpoint,)))
@@ -140,7 +140,7 @@ def failing(cause):
     ],
 )
 def test_a_port_whose_endpoint_denies_clients_needs_attention(others, connections, sentence):
-    denied = failing(denies(POD, "10.244.0.123", count=5))
+    denied = failing(replace(denies(POD, "10.244.0.123"), count=5))
     state = judge(make_port(endpoints=(*others, denied), connections=connections))
     assert (state.level, state.word) == (Level.ATTENTION, "partly answering")
     assert state.sentence == sentence.format(denied.cause)
@@ -149,7 +149,7 @@ def test_a_port_whose_endpoint_denies_clients_needs_attention(others, connection
 
 
 def test_time_alone_makes_a_view_untrue_once():
-    cause = dial_failed(POD, errno.ECONNREFUSED, "", count=1, last_at=1005.0)
+    cause = replace(dial_failed(POD, errno.ECONNREFUSED, ""), count=1, last_at=1005.0)
     failing = make_endpoint(str(POD), cause=cause)
     view = make_port(endpoints=(failing,))
     view.state = judge(view)

@@ -231,8 +231,11 @@ def test_a_single_result_is_expanded_until_it_is_folded():
 
 
 def test_causes_are_shown_with_code_remedy_and_how_often():
-    cause = dial_failed(
-        make_address("10.244.0.3:8080"), 111, "", count=9, first_at=NOW - 60, last_at=NOW - 2
+    cause = replace(
+        dial_failed(make_address("10.244.0.3:8080"), 111, ""),
+        count=9,
+        first_at=NOW - 60,
+        last_at=NOW - 2,
     )
     dead = make_endpoint("10.244.0.3:8080", ejected_for_s=4.0, cause=cause)
     text = text_of(render(make_view(make_port("web", endpoints=(dead,))), q="web"))

@@ -19,9 +19,13 @@ from userspace_proxy.status.port_state import judge
 from .views import make_endpoint, make_frontend, make_port, make_standby, replace
 
 READY = make_endpoint("10.244.1.7:8080", "ready", True)
-REFUSES = dial_failed(SocketAddress("10.244.1.8", 8080), 111, "Connection refused", count=9)
-SILENT = dial_failed(SocketAddress("10.244.1.9", 8080), 110, "Connection timed out", count=2)
-RESETS = resets(SocketAddress("10.244.1.9", 8080), count=8)
+REFUSES = replace(
+    dial_failed(SocketAddress("10.244.1.8", 8080), 111, "Connection refused"), count=9
+)
+SILENT = replace(
+    dial_failed(SocketAddress("10.244.1.9", 8080), 110, "Connection timed out"), count=2
+)
+RESETS = replace(resets(SocketAddress("10.244.1.9", 8080)), count=8)
 EJECTED = make_endpoint("10.244.1.8:8080", "ready", True, ejected_for_s=12.0, cause=REFUSES)
 ALSO_EJECTED = make_endpoint("10.244.1.9:8080", "ready", True, ejected_for_s=3.0, cause=SILENT)
 RESETTING = make_endpoint("10.244.1.9:8080", "ready", True, cause=RESETS, resets=8)
@@ -29,10 +33,10 @@ CLOSING = make_endpoint("10.244.1.9:8080", "ready", True, cause=RESETS)
 DUE = make_endpoint("10.244.1.8:8080", "ready", True, ejected_for_s=0.0, cause=REFUSES)
 REFUSED = in_the_past(REFUSES)
 PAST = make_endpoint("10.244.1.8:8080", "ready", True, cause=REFUSED, is_past=True)
-NOTHING = sends_nothing(SocketAddress("10.244.1.9", 8080), count=3)
+NOTHING = replace(sends_nothing(SocketAddress("10.244.1.9", 8080)), count=3)
 HANGING = make_endpoint("10.244.1.9:8080", "ready", True, cause=NOTHING, connections=3)
 ENDING = make_endpoint("10.244.1.9:8080", "terminating", True)
-MUTE = no_datagram(SocketAddress("10.244.1.9", 53), count=3)
+MUTE = replace(no_datagram(SocketAddress("10.244.1.9", 53)), count=3)
 UNHEARD_OF = make_endpoint("10.244.1.9:53", "ready", True, cause=MUTE, connections=3)
 UNHEARD = {"protocol": Protocol.UDP, "endpoints": (UNHEARD_OF,)}
 RANGES = ("198.51.100.0/24",)

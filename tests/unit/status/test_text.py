@@ -79,8 +79,10 @@ def test_a_problem_has_its_sentence_and_wide_text_its_code_and_the_remedy():
 )
 def test_a_failing_endpoint_has_its_cause_how_often_and_when(count, last_at, expected):
     address = make_address("10.244.1.8:80")
-    cause = dial_failed(
-        address, errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED), count=count, last_at=last_at
+    cause = replace(
+        dial_failed(address, errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)),
+        count=count,
+        last_at=last_at,
     )
     dead = replace(make_endpoint(str(address), ejected_for_s=3.0), cause=cause)
     (line,) = lines_of(make_view(make_port(endpoints=(dead,))))[1:]
