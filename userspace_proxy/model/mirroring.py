@@ -18,6 +18,7 @@ from .slice_annotations import Preference, read_preference
 from .wire import WireEndpoints, WireSubset
 
 LABEL_SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
+_SEPARATOR = ":"
 ANNOTATION_LEADER = "control-plane.alpha.kubernetes.io/leader"
 
 
@@ -57,12 +58,20 @@ def mirror_endpoints(wire: WireEndpoints) -> list[EndpointSlice]:
         for family in IPFamily:
             of_family = tuple(e for e in endpoints if IPFamily.of(e.ip) is family)
             if of_family:
-                key = SliceKey(service.namespace, f"{service.name}:{i}:{family}")
+                key = SliceKey(
+                    service.namespace, _SEPARATOR.join((service.name, str(i), str(family)))
+                )
                 slices.append(
                     EndpointSlice(key, service, family, ports, of_family, notes=preference.notes)
                 )
     errors.raise_found()
     return slices
+
+
+def mirrored_name(key: SliceKey) -> str:
+    """Return the name of the Endpoints object that a slice mirrors; empty if it mirrors none."""
+    name, separator, _ = key.name.partition(_SEPARATOR)
+    return name if separator else ""
 
 
 def _endpoints(

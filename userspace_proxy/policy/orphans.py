@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from ..cluster import PersistentMap, differing_keys
 from ..model import Cause, CauseCode, ServiceKey, SliceKey
+from ..model.mirroring import mirrored_name
 
 ORPHANS_MAX = 200
 """Names of a namespace that are considered: each has up to 64 variants, some 20 KB in all."""
@@ -127,7 +128,7 @@ def _variants(key: ServiceKey) -> Iterator[ServiceKey]:
 def slice_elsewhere(key: ServiceKey, item: SliceKey) -> Cause:
     """Return that a slice of another namespace names a Service that exists only in this one."""
     written = _written(item)
-    which = "It belongs to the Service" if _is_mirror(item) else "A slice belongs to Services"
+    which = "It belongs to the Service" if mirrored_name(item) else "A slice belongs to Services"
     return Cause(
         CauseCode.SLICE_ELSEWHERE,
         f"{written} names this Service, from another namespace",
@@ -140,7 +141,7 @@ def slice_orphaned(key: ServiceKey, item: SliceKey, named: str) -> Cause:
     """Return that a slice of this namespace names a Service that doesn't exist."""
     written = _written(item)
     hint = f"Set its label kubernetes.io/service-name to {key.name}"
-    if _is_mirror(item):
+    if mirrored_name(item):
         hint = f"Its name must be the Service's: {key.name}"
     return Cause(
         CauseCode.SLICE_ORPHANED,
@@ -150,13 +151,8 @@ def slice_orphaned(key: ServiceKey, item: SliceKey, named: str) -> Cause:
     )
 
 
-def _is_mirror(item: SliceKey) -> bool:
-    """Return whether a slice mirrors an Endpoints object of a manifest (``model.mirroring``)."""
-    return ":" in item.name
-
-
 def _written(item: SliceKey) -> str:
     """Return what a user has written that led to a slice."""
-    if _is_mirror(item):
-        return f"Endpoints {item.namespace}/{item.name.partition(':')[0]}"
+    if name := mirrored_name(item):
+        return f"Endpoints {item.namespace}/{name}"
     return f"EndpointSlice {item}"

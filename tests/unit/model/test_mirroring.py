@@ -12,7 +12,7 @@ from userspace_proxy.model import (
     SliceKey,
     SlicePort,
 )
-from userspace_proxy.model.mirroring import is_mirrored, mirror_endpoints
+from userspace_proxy.model.mirroring import is_mirrored, mirror_endpoints, mirrored_name
 from userspace_proxy.model.wire import FieldError, WireEndpoints, convert
 
 WEB = ServiceKey("shop", "web")
@@ -127,3 +127,9 @@ def test_its_annotations_are_those_of_its_slices():
     assert item.notes == (
         "annotation userspace-proxy.io/priority: 'x' is not in 0–65535: it has no effect",
     )
+
+
+def test_a_slice_leads_back_to_the_object_that_it_mirrors():
+    (item,) = mirror_endpoints(endpoints({"addresses": [{"ip": "10.244.1.7"}], "ports": [HTTP]}))
+    assert mirrored_name(item.key) == "web"
+    assert mirrored_name(SliceKey("shop", "web-x")) == ""
