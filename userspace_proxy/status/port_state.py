@@ -123,7 +123,9 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
     sentence = _all_fail(failing)
     if port.waits.waiting:
         return _holding_now(port, sentence)
-    denials = [e.cause for e in failing if not e.is_past and e.cause and _is_denial(e.cause)]
+    denials = [
+        e.cause for e in failing if not e.is_past and e.cause and _is(CauseCode.ENDPOINT_DENIES, e)
+    ]
     if denials:
         # Its other clients are answered.
         clients = "Some clients" if port.connections else "Clients"
@@ -132,14 +134,14 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
     if all(endpoint.is_past for endpoint in failing):
         # Nothing has tried since: they may have recovered, and the next client will show.
         return Level.ATTENTION, "failed before", f"Clients failed before: {sentence}", ()
-    if all(e.cause and e.cause.code is CauseCode.ENDPOINT_CUTS_OFF for e in failing):
+    if all(_is(CauseCode.ENDPOINT_CUTS_OFF, endpoint) for endpoint in failing):
         ended = sum(endpoint.cause.count for endpoint in failing if endpoint.cause)
         were = "was" if ended == 1 else "were"
         what = (
             f"{_counted(failing, 'connection')} {were} reset by the endpoint after it had answered"
         )
         return Level.ATTENTION, "partly answering", capitalised(what), ()
-    if all(_sends_nothing(endpoint) for endpoint in failing):
+    if all(_is(CauseCode.ENDPOINT_SENDS_NOTHING, endpoint) for endpoint in failing):
         # Normal for some protocols: an observation, no failure.
         what = f"{_counted(failing, 'connection')} got no byte in {UNANSWERED_S} s; {sentence}"
         if port.protocol == "UDP":
@@ -151,13 +153,9 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
     return Level.TROUBLE, "not answering", f"Clients fail: {sentence}", ()
 
 
-def _is_denial(cause: Cause) -> bool:
-    return cause.code is CauseCode.ENDPOINT_DENIES
-
-
-def _sends_nothing(endpoint: EndpointFacts) -> bool:
-    cause = endpoint.cause
-    return cause is not None and cause.code is CauseCode.ENDPOINT_SENDS_NOTHING
+def _is(code: CauseCode, endpoint: EndpointFacts) -> bool:
+    """Return whether an endpoint fails for this cause."""
+    return endpoint.cause is not None and endpoint.cause.code is code
 
 
 def _counted(failing: Sequence[EndpointFacts], noun: str) -> str:
@@ -170,8 +168,7 @@ def _counted(failing: Sequence[EndpointFacts], noun: str) -> str:
 
 
 def _only_closes(endpoint: EndpointFacts) -> bool:
-    cause = endpoint.cause
-    is_end = cause is not None and cause.code is CauseCode.ENDPOINT_RESETS
+    is_end = _is(CauseCode.ENDPOINT_RESETS, endpoint)
     has_reset = endpoint.resets or CauseCode.ENDPOINT_RESETS in endpoint.failures_by_cause
     return is_end and endpoint.ejected_for_s is None and not has_reset
 
