@@ -313,12 +313,13 @@ class TcpConnection:
             return
         if up.is_ended or is_connected(up.sink) or not is_connected(self.client):
             return
-        if not (down.bytes_moved or down.waiting_bytes):
-            counters.resets += 1
-            self._note_bad_end(errno.ECONNRESET)
-        elif not had_end:
-            counters.resets += 1
+        if (has_bytes := down.bytes_moved or down.waiting_bytes) and had_end:
+            return
+        counters.resets += 1
+        if has_bytes:
             counters.cuts.failed(self.reactor.now, errno.ECONNRESET)
+        else:
+            self._note_bad_end(errno.ECONNRESET)
 
     def _note_bad_end(self, number: int) -> None:
         self._bad_end = end_code(number)
