@@ -35,6 +35,7 @@ from userspace_proxy.policy.causes import (
     slice_empty,
     some_lack_port,
     source_denied,
+    source_was_denied,
 )
 
 from ..model.samples import ALICE, HTTP, service, slice_of
@@ -171,6 +172,13 @@ def test_clients_that_are_not_admitted_are_outside_some_networks(networks, sente
     cause = source_denied(networks, count=3, first_at=1.0, last_at=2.0)
     assert (cause.code, cause.sentence) == (CauseCode.SOURCE_DENIED, sentence)
     assert (cause.count, cause.first_at, cause.last_at) == (3, 1.0, 2.0)
+
+
+def test_clients_that_were_not_admitted_before_a_change_have_no_network():
+    cause = source_was_denied()
+    assert (cause.code, cause.object) == (CauseCode.SOURCE_DENIED, "")
+    assert cause.sentence.startswith("clients were dropped before ")
+    assert "explain --from=ADDRESS" in cause.hint
 
 
 @pytest.mark.parametrize(
