@@ -9,12 +9,15 @@ That is judged again when Services, Nodes or this node's addresses change; at ea
 is asked again (``kernel.own_addresses``).
 Rule 3: a snapshot without names is passed on as it is; otherwise the cost of a change depends on
 the Services and names that change.
+Rule 4: a bug that one Service meets costs only this Service its endpoints by name, and is a note of
+it; deriving is tried again once something of it changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from ..model import Endpoint, EndpointSlice, IPFamily, ServiceKey, SliceKey
 from ..model.endpoint_names import (
@@ -25,10 +28,11 @@ from ..model.endpoint_names import (
     ResolvedSlice,
     is_below,
 )
+from ..model.quoting import quoted
 from ..model.reserved_addresses import behind_nat64
 from .forbidden import ClusterNetworks, ForbiddenAddresses
 from .host_table import HostTable
-from .name_requests import NameRequest, derived_key, read_request
+from .name_requests import NameRequest, derived_key, read_request, without_names
 from .name_shares import NameShares
 from .persistent import PersistentMap, differing_keys
 from .store import ServiceState, Snapshot
@@ -38,6 +42,8 @@ USES_MAX = 64
 _FORBIDDEN_SHOWN = 3
 _Services = Mapping[ServiceKey, ServiceState]
 _NOTHING: _Services = PersistentMap()
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class EndpointsByName:
@@ -61,6 +67,10 @@ class EndpointsByName:
         self._requests: dict[ServiceKey, NameRequest] = {}
         self._shares = NameShares()
         self._touched: set[ServiceKey] = set()
+        self.bugs: dict[ServiceKey, str] = {}
+        """Services without endpoints by name because something raised, and what."""
+        self._raised: dict[ServiceKey, str] = {}
+        """The same for those of the present turns."""
 
     def derive(self, snapshot: Snapshot) -> Snapshot:
         """Return a snapshot of the source with the slices that follow from names, at once."""
@@ -77,25 +87,33 @@ class EndpointsByName:
         Args:
             snapshot: That of the source; the same again: with what has been learnt since.
         """
-        old, self._source = self._source, snapshot
+        old, self._source, self._raised = self._source, snapshot, {}
         changed = differing_keys(old.services, snapshot.services)
         gone = {key for key in changed if key not in snapshot.services}
         if self._allowed:
             self._follow(old, snapshot, changed)
         for key in changed:
-            request = None if key in gone else read_request(snapshot.services[key])
+            self.bugs.pop(key, None)
+            state = snapshot.services.get(key)
+            request = None if state is None else self._attempt(key, read_request, state)
             if request is not None:
                 self._requests[key] = request
                 self._touched.add(key)
-            elif self._requests.pop(key, None) is not None:
+            elif self._requests.pop(key, None) is not None or key in self._raised:
                 self._touched.add(key)
             yield
         touched, self._touched = self._touched, set()
         derived: dict[ServiceKey, ServiceState] = {}
         for key in (yield from self._share(touched)):
-            if key in self._requests:
-                derived[key] = self._derive(key)
-                yield
+            self.bugs.pop(key, None)
+            made = self._attempt(key, self._derive, key) if key in self._requests else None
+            if key in self._raised:
+                self.bugs[key] = self._raised[key]
+                made = without_names(snapshot.services[key], self.bugs[key])
+            if made is not None:
+                last = self.last.services.get(key)
+                derived[key] = last if last is not None and last == made else made
+            yield
         self._update(changed, gone, derived, is_other=snapshot is not old)
 
     def learn(self, host: str, lookup: Lookup, now: float, wall: float) -> bool:
@@ -140,7 +158,7 @@ class EndpointsByName:
     ) -> None:
         source, have = self._source, self.last.services
         services = source.services
-        if self._requests:
+        if self._requests or self.bugs:
             put = {key: services[key] for key in changed if key not in gone} | dict(derived)
             put = {key: state for key, state in put.items() if have.get(key) is not state}
             services = _changed(have, put, gone) if put or gone else have
@@ -171,12 +189,10 @@ class EndpointsByName:
         resolved = (item for item in slices.values() if isinstance(item, ResolvedSlice))
         ips = sorted({endpoint.ip for item in resolved for endpoint in item.endpoints})
         handling = replace(service.handling, names=request.names, found_by_name=tuple(ips))
-        derived = ServiceState(
+        return ServiceState(
             replace(service, handling=handling, notes=(*service.notes, *request.notes)),
             tuple(slices[name] for name in sorted(slices)),
         )
-        old = self.last.services.get(key)
-        return old if old is not None and old == derived else derived
 
     def _resolve(
         self, claimed: Collection[str], item: NameSlice, endpoint: Endpoint, family: IPFamily
@@ -216,7 +232,7 @@ class EndpointsByName:
         """Have the names of these Services looked up; return them, and those that this concerns."""
         asked: dict[ServiceKey, list[str]] = {}
         for key in sorted(touched):
-            asked[key] = self._wanted(key)
+            asked[key] = self._attempt(key, self._wanted, key) or []
             yield
         moved = yield from self._shares.turns(asked)
         hosts = {claim.host for claim in moved}
@@ -227,11 +243,15 @@ class EndpointsByName:
                 self.hosts.want(host, {f for user in users for f in self._requests[user].families})
             else:
                 self.hosts.forget(host)
-        for key in touched:
-            for host, item in self._requests[key].earlier if key in self._requests else ():
-                if host in self._shares.of(key):
-                    self.hosts.seed(host, item.family, [e.ip for e in item.endpoints])
+        for key in touched & self._requests.keys():
+            self._attempt(key, self._seed, key)
         return {claim.service for claim in moved}.union(touched)
+
+    def _seed(self, key: ServiceKey) -> None:
+        """Take the addresses that the names of a Service had in an earlier run."""
+        for host, item in self._requests[key].earlier:
+            if host in self._shares.of(key):
+                self.hosts.seed(host, item.family, [e.ip for e in item.endpoints])
 
     def _wanted(self, key: ServiceKey) -> list[str]:
         """Return the names of a Service that may be looked up."""
@@ -240,11 +260,28 @@ class EndpointsByName:
             return []
         return [host for host in request.hosts if is_below(host, self._allowed)]
 
+    def _attempt(self, key: ServiceKey, step: Callable[[_T], _R], value: _T) -> _R | None:
+        """Return the result of a step for one Service; None: it raised."""
+        try:
+            return step(value)
+        except Exception as exc:  # noqa: BLE001 - the other Services must have their endpoints
+            self._raised[key] = _described(exc)
+            return None
+
 
 def before_lookups(snapshot: Snapshot, allowed: Sequence[str]) -> Snapshot:
     """Return Services of manifests as a proxy has them before it has looked up any name."""
     nothing_forbidden = ForbiddenAddresses(ClusterNetworks(), lambda _: False)
     return EndpointsByName(allowed, nothing_forbidden).derive(snapshot)
+
+
+def _described(exc: Exception) -> str:
+    """Return what was raised, and where."""
+    at = exc.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    where = f"{at.tb_frame.f_globals.get('__name__')}:{at.tb_lineno}" if at is not None else "?"
+    return f"{quoted(exc)} at {where}"
 
 
 def _changed(have: _Services, put: _Services, gone: Collection[ServiceKey]) -> _Services:

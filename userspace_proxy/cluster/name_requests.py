@@ -21,6 +21,7 @@ from .store import ServiceState
 # No name contains it, and no key of an Endpoints object (``mirroring``) or of pods.
 _SEPARATOR = "@"
 _ANNOTATION = f"annotation {DOMAIN}endpoints"
+_BUG = "no endpoint is found by name because of a bug: "
 
 
 class NameRequest(NamedTuple):
@@ -86,6 +87,17 @@ def read_request(state: ServiceState) -> NameRequest | None:
         # No slice of an object has the key of one of these.
         named.update((made.key, made) for made in _of_annotation(service, notes))
     return NameRequest(state, tuple(plain), tuple(named.values()), families, tuple(notes))
+
+
+def without_names(state: ServiceState, bug: str) -> ServiceState:
+    """Return a Service without its endpoints by name, and with the bug as a note."""
+    service = replace(state.service, notes=(*state.service.notes, f"{_BUG}{bug}"))
+    return ServiceState(service, tuple(item for item in state.slices if not _is_named(item)))
+
+
+def bug_note(service: Service) -> str:
+    """Return the note of :func:`without_names`; empty if there is none."""
+    return next((note for note in service.notes if note.startswith(_BUG)), "")
 
 
 def derived_key(origin: SliceKey, host: str, family: IPFamily) -> SliceKey:

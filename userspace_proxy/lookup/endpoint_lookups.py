@@ -5,7 +5,8 @@
                        └───────────────────────────────────┘
 
 Rule 1: as many names are looked up at the same time as :meth:`EndpointLookups.work` runs.
-Rule 2: what fails is a part of an answer; after a bug, too, the name is due again.
+Rule 2: what fails is a part of an answer; after a bug, too, the name is due again. A bug that
+derivation meets in one Service is logged once.
 Rule 3: only :meth:`EndpointLookups.follow` derives and publishes, so changes are in their order.
 """
 
@@ -20,7 +21,7 @@ from ..cluster.forbidden import ForbiddenAddresses
 from ..cluster.from_names import EndpointsByName
 from ..log_fields import FieldLogger
 from ..log_limit import SERVICE_LINES, LogLimit
-from ..model import IPFamily
+from ..model import IPFamily, ServiceKey
 from ..model.endpoint_names import (
     INSTALL_DNSPYTHON,
     NO_DNSPYTHON,
@@ -74,6 +75,8 @@ class EndpointLookups:
         self._is_deriving = False
         self._wake = asyncio.Event()
         self._log_limit = LogLimit(SERVICE_LINES)
+        self._bugs: dict[ServiceKey, str] = {}
+        """Those of the last derivation, which are logged when they begin."""
 
     @property
     def is_behind(self) -> bool:
@@ -107,6 +110,7 @@ class EndpointLookups:
                 await self._turn()
         finally:
             self._is_deriving = False
+        self._log_bugs()
         await self._publish(self._endpoints.last)
         self._wake.set()
         self._wake = asyncio.Event()
@@ -136,6 +140,13 @@ class EndpointLookups:
         if has_changed:
             self._has_changed.set()
             self._log_change(host, before, self._endpoints.hosts.problem(host), now)
+
+    def _log_bugs(self) -> None:
+        before, self._bugs = self._bugs, dict(self._endpoints.bugs)
+        for key, bug in self._bugs.items():
+            if bug != before.get(key) and self._log_limit.take(self._clock()):
+                text = "bug: %(service)s: no endpoint is found by name: %(cause)s"
+                _log.error(text, extra={"service": str(key), "cause": bug})
 
     def _log_change(
         self, host: str, before: NameProblem | None, after: NameProblem | None, now: float

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ..cluster import ServiceState
 from ..cluster.from_names import USES_MAX
-from ..cluster.name_requests import read_request
+from ..cluster.name_requests import bug_note, read_request
 from ..cluster.name_shares import NAMESPACE_MAX, NODE_MAX
 from ..model import Cause, CauseCode, EndpointSlice, IPFamily, ServicePort
 from ..model.annotations import DOMAIN, first_note
@@ -81,7 +81,9 @@ def needs_nodes(state: ServiceState) -> bool:
 
 
 def _mistake(state: ServiceState) -> str:
-    """Return why the annotation gives a Service no endpoint; empty if it isn't the annotation."""
+    """Return why no name gives a Service an endpoint; empty if it isn't a mistake or a bug."""
+    if bug := bug_note(state.service):
+        return bug
     # Of a Service with a selector, slices are its pods', also without endpoints.
     if any(item.endpoints or state.service.selector for item in state.slices):
         return ""

@@ -1,7 +1,13 @@
 import pytest
 
 from userspace_proxy.cluster import ServiceState
-from userspace_proxy.cluster.name_requests import derived_key, host_of, read_request
+from userspace_proxy.cluster.name_requests import (
+    bug_note,
+    derived_key,
+    host_of,
+    read_request,
+    without_names,
+)
 from userspace_proxy.model import (
     Endpoint,
     EndpointSlice,
@@ -157,3 +163,11 @@ def test_of_both_families_that_with_an_endpoint_says_its_weight():
     of_6 = item("db-x@db.example.com@6", Endpoint("2001:db8::1", weight=7))
     (named,) = request(of_4, of_6, of=service(DB)).named
     assert named.named == (Endpoint("db.example.com", weight=7),)
+
+
+def test_without_names_a_service_keeps_its_slices_of_addresses():
+    plain, earlier = item(), item("db@db.example.com@4", Endpoint("203.0.113.1"))
+    assert bug_note(service(DB)) == ""
+    left = without_names(ServiceState(service(DB), (plain, NameSlice.of(plain), earlier)), "a bug")
+    assert left.slices == (plain,)
+    assert bug_note(left.service) == "no endpoint is found by name because of a bug: a bug"

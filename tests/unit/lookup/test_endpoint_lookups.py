@@ -22,6 +22,8 @@ V4 = IPFamily.IPV4
 DB = "db.example.com"
 GONE = Lookup({V4: ()}, why="DNS has no such name")
 WORKERS = 8
+UNANSWERABLE = "203.0.113.66"
+"""An address about which the question whether it is this node's raises."""
 
 
 class Rig:
@@ -45,7 +47,7 @@ class Rig:
         self.supervisor = Supervisor()
         self.lookups = EndpointLookups(
             ("example.com",),
-            ForbiddenAddresses(ClusterNetworks(), self.own.__contains__),
+            ForbiddenAddresses(ClusterNetworks(), self._is_own),
             self.publish,
             look_up=look_up or self._look_up,
             turn=self._turn,
@@ -53,6 +55,11 @@ class Rig:
             clock=lambda: self.now,
             wall_clock=lambda: self.now + 1e6,
         )
+
+    def _is_own(self, ip):
+        if ip == UNANSWERABLE:
+            raise ZeroDivisionError("a bug")
+        return ip in self.own
 
     async def __aenter__(self):
         self.supervisor.start("derivation", self.lookups.follow)
@@ -203,6 +210,24 @@ async def test_after_a_bug_the_name_is_looked_up_again(caplog):
         rig.advance(30)
         await until(rig.ips)
     assert "bug: a background task failed" in caplog.text
+
+
+async def test_a_bug_that_one_service_meets_is_logged_once_and_others_follow(caplog):
+    async with Rig() as rig:
+        rig.answers["bad.example.com"] = Lookup({V4: (UNANSWERABLE,)}, 30)
+        rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
+        await rig.put("bad.example.com", name="bad")
+        await rig.put()
+        await until(rig.ips)
+        await until(lambda: caplog.records)
+        rig.answers[DB] = Lookup({V4: ("203.0.113.2",)}, 30)
+        rig.advance(30)
+        await until(lambda: rig.ips() == ["203.0.113.2"])
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.getMessage().startswith(
+        "bug: shop/bad: no endpoint is found by name: ZeroDivisionError('a bug') at "
+    )
 
 
 async def test_an_address_that_the_node_has_got_is_no_endpoint_any_more():

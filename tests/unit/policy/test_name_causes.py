@@ -1,6 +1,7 @@
 import pytest
 
 from userspace_proxy.cluster import ServiceState
+from userspace_proxy.cluster.name_requests import without_names
 from userspace_proxy.model import (
     CauseCode,
     Endpoint,
@@ -171,6 +172,13 @@ def test_an_annotation_is_no_cause_where_endpoints_come_from_elsewhere():
 @pytest.mark.parametrize("note", [UNREAD, MISSPELT])
 def test_an_annotation_is_the_cause_where_a_selector_has_no_slices_either(note):
     assert str(why(names=(), notes=("another note", note), selector=SELECTOR)) == note
+
+
+def test_a_bug_is_the_cause_also_beside_endpoints_that_do_not_serve():
+    plain = EndpointSlice(SliceKey("shop", "a"), KEY, V4, (), (Endpoint("192.0.2.1", ready=False),))
+    state = without_names(ServiceState(Service(KEY, (SQL,)), (plain,)), "OSError(12)")
+    cause = why_no_name_serves(state, SQL, V4)
+    assert str(cause) == "no endpoint is found by name because of a bug: OSError(12)"
 
 
 def test_a_slice_of_names_without_a_name_is_empty():
