@@ -30,6 +30,7 @@ from ..model import Cause, Frontend, FrontendKind, SocketAddress
 from ..plan import PortPlan
 from ..plan.detours import Faults
 from ..plane import Group, Plane, Totals
+from ..plane.denials import DropReason
 from ..policy import EndpointVerdict, causes
 from ..policy.endpoint_causes import outside
 from ..status.failures import becomes_past, failure_of
@@ -154,14 +155,17 @@ def _turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause,
     admits = plan.serving.admits
     if admits is None:
         return ()
-    why = plan.cause if plan.is_dropping else None
-    words = (
-        (group.denials.present, why or causes.source_denied(admits)),
-        (group.denials.former, causes.source_was_denied()),
-    )
+    denials, policy = group.denials, plan.cause if plan.is_dropping else None
+    ranges = admits if policy is None else denials.ranges or ()
+    words = [
+        (DropReason.RANGES, causes.source_denied(ranges)),
+        (DropReason.POLICY, policy or causes.none_was_local()),
+        (DropReason.FORMER_RANGES, causes.source_was_denied()),
+    ]
     return tuple(
         replace(cause, count=count, first_at=clock.unix(first_at), last_at=clock.unix(last_at))
-        for (count, first_at, last_at), cause in words
+        for reason, cause in words
+        for count, first_at, last_at in (denials.by[reason],)
         if count
     )
 

@@ -191,14 +191,22 @@ def _sentence(
         has_failed = any(port.failed or port.failures or port.waits.total for port in ports)
         verb = "been served" if has_failed else "connected"
         parts.append(f"no client has {verb} since the proxy started")
-    dropped = {port.turned_away[0]: port.is_dropping for port in ports if port.turned_away}
+    policies = [_policy_drops(port) for port in ports]
+    dropped = {port.turned_away[0]: False for port in ports if port.turned_away}
+    dropped |= {cause: True for cause in policies if cause is not None}
     for cause, is_from_outside in dropped.items():
         # The cause of a policy is why, that of a source range also who.
         who = "clients from outside are dropped: " if is_from_outside else ""
         parts.append(f"{who}{_told(cause, subject.now)}")
-    unmet = [port.cause for port in ports if port.is_dropping and not port.turned_away]
-    parts += (f"clients from outside are dropped: {cause}" for cause in dict.fromkeys(unmet))
     return "; ".join(parts)
+
+
+def _policy_drops(port: PortFacts) -> Cause | None:
+    """Return why the traffic policy drops clients now, and how many it has; None: it doesn't."""
+    if not port.is_dropping or port.cause is None:
+        return None
+    met = (cause for cause in port.turned_away if cause.code is port.cause.code)
+    return next(met, port.cause)
 
 
 def _led(ports: Sequence[PortFacts], dials: Dials) -> str:
@@ -341,10 +349,8 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     hint = port.state.causes[0].hint if port.state.causes else ""
     if port.state.level is not Level.OK or port.state.word in _WAITING:
         return PathStep(port.state.level, "endpoints", port.state.sentence, hint, tuple(details))
-    if port.is_dropping:
-        figures = "".join(
-            times_in_words(cause.count, cause.last_at, now) for cause in port.turned_away
-        )
+    if cause := _policy_drops(port):
+        figures = times_in_words(cause.count, cause.last_at, now)
         return PathStep(None, "endpoints", f"{port.state.sentence}{figures}", hint, tuple(details))
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
     policy = f"; {port.policy}" if port.policy else ""

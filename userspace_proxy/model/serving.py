@@ -38,8 +38,13 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def has_none(self) -> bool:
         """Whether no node has a usable endpoint: clients are refused, or wait."""
-        is_dropping = self.admits is not None and not self.admits
-        return not (self.endpoints or self.outside or is_dropping)
+        drops_all = self.admits is not None and not self.admits
+        return not (self.endpoints or self.outside or drops_all)
+
+    @property
+    def is_dropping(self) -> bool:
+        """Whether some clients are dropped, because only other nodes have endpoints for them."""
+        return not (self.used_outside or self.has_none)
 
     @property
     def is_refusing(self) -> bool:

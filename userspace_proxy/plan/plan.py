@@ -67,7 +67,7 @@ class PortPlan:
     @property
     def is_dropping(self) -> bool:
         """Whether some clients are dropped, because only other nodes have endpoints for them."""
-        return self.cause is not None and not self.serving.has_none
+        return self.serving.is_dropping
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,34 @@
-"""When packets of clients that aren't admitted were dropped, by the present networks or others.
+"""When packets of clients were dropped, and why: by source ranges, or by a traffic policy.
 
-    admits A ──drops──▶ admits B: those were not dropped by B ──10 s──▶ drops are those of B
+    ranges A ──drops──▶ ranges B: those were not dropped by B ──10 s──▶ drops are those of B
+    ranges A ──drops──▶ no endpoint on this node, policy Local ──10 s──▶ drops are the policy's
 
 Rule 1: what workers count after a change may have been dropped before it: until each has reported,
-drops are taken for older ones, so the present networks aren't blamed for them. The next report is
+drops are taken for older ones, so the present state isn't blamed for them. The next report is
 asked for REPORT_S after the last one or somewhat later, and a busy worker takes a while to answer.
+Rule 2: a policy leaves the ranges as they are: its drops make no drop one of former ranges.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..model.serving import Serving
 from .messages import REPORT_S
+
+
+class DropReason(enum.Enum):
+    """Why packets were dropped."""
+
+    RANGES = "ranges"
+    """Their clients are outside the present source ranges."""
+    FORMER_RANGES = "former ranges"
+    """They were outside the source ranges of that time."""
+    POLICY = "policy"
+    """Only other nodes had an endpoint for them, and the traffic policy was Local."""
 
 
 class Dropped(NamedTuple):
@@ -37,30 +52,41 @@ class Denials:
     """The drops of one Service port."""
 
     def __init__(self) -> None:
-        self.present = NONE
-        """Those of the networks that are admitted now."""
-        self.former = NONE
-        """Those before the networks changed."""
-        self._admits: Sequence[str] | None = None
-        """The last networks; None before the first ones."""
+        self.by = dict.fromkeys(DropReason, NONE)
+        """The drops of each reason."""
+        self.ranges: Sequence[str] | None = None
+        """The last source ranges; None before the first ones."""
+        self._reason: DropReason | None = None
+        """That of what is dropped now; None before the first serving that drops any."""
+        self._before = DropReason.RANGES
+        """The one before."""
         self._changed_at = -math.inf
 
-    def change(self, admits: Sequence[str] | None, now: float) -> None:
-        """Take the networks that are admitted from now on; None: all clients are."""
-        if admits is None or admits == self._admits:
+    def change(self, serving: Serving, now: float) -> None:
+        """Take how clients are served from now on; if none is dropped, drops stay as they are."""
+        if serving.admits is None or serving.has_none:
             return
-        if self._admits is not None:
-            self._changed_at = now
-        if self.present.packets:
-            first = self.former if self.former.packets else self.present
-            count = self.former.packets + self.present.packets
-            self.former = Dropped(count, first.first_at, self.present.last_at)
-            self.present = NONE
-        self._admits = admits
+        before = self._reason
+        self._reason = DropReason.POLICY if serving.is_dropping else DropReason.RANGES
+        has_changed = self._reason is not before
+        if self._reason is DropReason.RANGES and serving.admits != self.ranges:
+            has_changed, self.ranges = True, serving.admits
+            self._make_former()
+            if before is DropReason.RANGES:
+                before = DropReason.FORMER_RANGES
+        if has_changed and before is not None:
+            self._before, self._changed_at = before, now
 
     def add(self, count: int, now: float) -> None:
         """Add packets that a worker has just reported."""
-        if now - self._changed_at < _REPORTED_S:
-            self.former = self.former.grown(count, now)
-        else:
-            self.present = self.present.grown(count, now)
+        is_late = now - self._changed_at < _REPORTED_S
+        reason = self._before if is_late else self._reason or DropReason.RANGES
+        self.by[reason] = self.by[reason].grown(count, now)
+
+    def _make_former(self) -> None:
+        present, former = self.by[DropReason.RANGES], self.by[DropReason.FORMER_RANGES]
+        if present.packets:
+            first = former if former.packets else present
+            count = former.packets + present.packets
+            self.by[DropReason.FORMER_RANGES] = Dropped(count, first.first_at, present.last_at)
+            self.by[DropReason.RANGES] = NONE

@@ -64,7 +64,7 @@ class Group(CounterTable):
         self.revision = 0
         """Grows whenever a figure, a failure or an ejection may have changed."""
         self.denials = Denials()
-        """When packets were denied."""
+        """Which packets were dropped, and why."""
         self._known: dict[SocketAddress, None] = {}
         """Present and former endpoints, the latest last: connections outlive their endpoint."""
         self._active: dict[int, dict[SocketAddress, int]] = {}
@@ -107,7 +107,7 @@ class Group(CounterTable):
         if old == serving:
             return None
         self.revision += 1
-        self.denials.change(serving.admits, now)
+        self.denials.change(serving, now)
         current = frozenset(serving.all_endpoints)
         self._slow_start.seconds = serving.handling.slow_start_s
         self._slow_start.keep(current)

@@ -45,6 +45,7 @@ NOTES_MAX = 10
 """Notes of one kind (Service, addresses, slices) at a Service port; each port repeats them."""
 SLICES_OF = "EndpointSlices of"
 """The object of a cause that is about a Service's slices, not its pods, before the name."""
+_IS_ADMITTED_NOW = "explain --from=ADDRESS shows whether a client is admitted now"
 _USES_ALL = "{}: Cluster uses endpoints of all nodes"
 # Of a selector, which may have any number of labels.
 _TEXT_MAX = 100
@@ -304,11 +305,20 @@ def source_denied(
 
 
 def source_was_denied() -> Cause:
-    """Return that clients were dropped before the networks that are admitted changed."""
+    """Return that clients were dropped before the source ranges changed."""
     return Cause(
         CauseCode.SOURCE_DENIED,
-        "clients were dropped before the networks that are admitted changed",
-        hint="explain --from=ADDRESS shows whether a client is admitted now",
+        "clients were dropped before spec.loadBalancerSourceRanges changed",
+        hint=_IS_ADMITTED_NOW,
+    )
+
+
+def none_was_local() -> Cause:
+    """Return that clients were dropped while only other nodes had endpoints for them."""
+    return Cause(
+        CauseCode.NOT_LOCAL,
+        "clients were dropped while only other nodes had endpoints, and the policy was Local",
+        hint=_IS_ADMITTED_NOW,
     )
 
 

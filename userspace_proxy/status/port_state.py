@@ -212,8 +212,9 @@ def _is_none_admitted(port: PortFacts) -> Sequence[Cause]:
 
 
 def _denied(port: PortFacts) -> Sequence[Cause]:
-    """Return the cause of clients that aren't admitted; other drops have the plan's cause."""
-    return [cause for cause in port.turned_away if cause.code is CauseCode.SOURCE_DENIED]
+    """Return the causes of drops other than that of a policy now, which is the plan's."""
+    policy = port.cause.code if port.cause is not None else None
+    return [cause for cause in port.turned_away if cause.code is not policy]
 
 
 def _all_fail(failing: Sequence[EndpointFacts]) -> str:

@@ -361,7 +361,8 @@ def test_the_sentence_counts_clients_that_are_dropped():
         "(2 times, last 4 s ago)"
     )
     inside, outside = make_two_sides()
-    elsewhere = replace(none_local(["node-b"], "externalTrafficPolicy"), count=3)
+    policy = none_local(["node-b"], "externalTrafficPolicy")
+    elsewhere, outside = replace(policy, count=3), replace(outside, cause=policy)
     subject = make_subject(inside, replace(outside, turned_away=(elsewhere,)), service="shop/front")
     explanation = explain(subject)
     assert explanation.sentence == (
@@ -369,6 +370,17 @@ def test_the_sentence_counts_clients_that_are_dropped():
         "on node node-b, and the traffic policy is Local (3 times)"
     )
     assert steps_of(explanation, "endpoints")[1].what.endswith(" (3 times)")
+    both = replace(outside, turned_away=(denied, elsewhere))
+    explanation = explain(make_subject(inside, both, service="shop/front"))
+    assert explanation.sentence == (
+        "Clients are served by 2 endpoints; clients outside 198.51.100.0/24 are dropped (2 times, "
+        "last 4 s ago); clients from outside are dropped: its only endpoint is on node node-b, and "
+        "the traffic policy is Local (3 times)"
+    )
+    assert steps_of(explanation, "endpoints")[1].what.endswith(" is Local (3 times)")
+    alone = replace(outside, turned_away=(denied,))
+    explanation = explain(make_subject(inside, alone, service="shop/front"))
+    assert steps_of(explanation, "endpoints")[1].what.endswith(" is Local")
 
 
 def test_saved_connections_and_policies_are_mentioned():

@@ -80,17 +80,20 @@ def test_plans_are_compared_without_their_revision():
     assert Plan({KEY: port}) != Plan.empty()
 
 
+OUTSIDE = Serving((POD_A,), outside=(), admits=("10.0.0.0/8",))
+
+
 @pytest.mark.parametrize(
-    ("usable", "cause", "admits", "is_dropping"),
+    ("serving", "cause", "is_dropping"),
     [
-        pytest.param((POD_A,), None, None, False, id="served"),
-        pytest.param((), none_ready(service(), 1), None, False, id="refused"),
-        pytest.param((POD_A,), none_ready(service(), 1), ("10.0.0.0/8",), True, id="outside"),
-        pytest.param((), none_ready(service(), 1), (), True, id="all-clients"),
+        pytest.param(Serving((POD_A,)), None, False, id="served"),
+        pytest.param(Serving(), none_ready(service(), 1), False, id="refused"),
+        pytest.param(OUTSIDE, none_ready(service(), 1), True, id="outside"),
+        pytest.param(Serving(admits=()), none_ready(service(), 1), True, id="all-clients"),
     ],
 )
-def test_a_port_drops_when_only_other_nodes_have_endpoints(usable, cause, admits, is_dropping):
-    port = PortPlan(KEY, Protocol.TCP, (), (), Serving(usable, admits=admits), cause)
+def test_a_port_drops_when_only_other_nodes_have_endpoints(serving, cause, is_dropping):
+    port = PortPlan(KEY, Protocol.TCP, (), (), serving, cause)
     assert port.is_dropping is is_dropping
 
 

@@ -1,31 +1,47 @@
-from userspace_proxy.plane.denials import NONE, Denials, Dropped
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.serving import Serving
+from userspace_proxy.plane.denials import NONE, Denials, Dropped, DropReason
 from userspace_proxy.plane.messages import REPORT_S
 
-A, B = ("192.0.2.0/24",), ("198.51.100.0/24",)
+POD = SocketAddress("10.244.0.7", 8080)
 LATER = 100.0
+RANGES, FORMER, POLICY = DropReason
 
 
-def make_denials():
+def admitting(*ranges):
+    """Return how clients in these ranges are served, by a local endpoint."""
+    return Serving((POD,), outside=(POD,), admits=ranges)
+
+
+A, B = admitting("192.0.2.0/24"), admitting("198.51.100.0/24")
+UNRESTRICTED = Serving((POD,), outside=(POD,))
+ONLY_ELSEWHERE = Serving((POD,), outside=(), admits=("10.0.0.0/8",))
+
+
+def make_denials(serving=A):
     denials = Denials()
-    denials.change(A, 0.0)
+    denials.change(serving, 0.0)
     denials.add(2, 5.0)
     denials.add(1, 7.0)
     return denials
 
 
+def dropped(denials):
+    return {reason: drops for reason, drops in denials.by.items() if drops is not NONE}
+
+
 def test_the_first_and_the_last_drop_are_known():
-    denials = make_denials()
-    assert (denials.present, denials.former) == (Dropped(3, 5.0, 7.0), NONE)
+    assert dropped(make_denials()) == {RANGES: Dropped(3, 5.0, 7.0)}
 
 
-def test_a_change_of_the_networks_makes_drops_former_ones():
+def test_a_change_of_the_ranges_makes_drops_former_ones():
     denials = make_denials()
     denials.change(B, 10.0)
-    assert (denials.present, denials.former) == (NONE, Dropped(3, 5.0, 7.0))
+    assert dropped(denials) == {FORMER: Dropped(3, 5.0, 7.0)}
     denials.add(4, LATER)
-    assert (denials.present, denials.former) == (Dropped(4, LATER, LATER), Dropped(3, 5.0, 7.0))
+    assert dropped(denials) == {RANGES: Dropped(4, LATER, LATER), FORMER: Dropped(3, 5.0, 7.0)}
     denials.change(A, LATER)
-    assert (denials.present, denials.former) == (NONE, Dropped(7, 5.0, LATER))
+    assert dropped(denials) == {FORMER: Dropped(7, 5.0, LATER)}
 
 
 def test_a_report_soon_after_a_change_is_of_drops_before_it():
@@ -34,11 +50,47 @@ def test_a_report_soon_after_a_change_is_of_drops_before_it():
     denials.add(4, 10.0 + REPORT_S / 2)
     # It was due just after the change, and the worker was busy.
     denials.add(1, 10.0 + REPORT_S + 2.0)
-    assert (denials.present, denials.former) == (NONE, Dropped(8, 5.0, 17.0))
+    assert dropped(denials) == {FORMER: Dropped(8, 5.0, 17.0)}
 
 
-def test_drops_stay_those_of_networks_that_return():
+def test_drops_stay_those_of_ranges_that_return():
+    for refusing in UNRESTRICTED, Serving(admits=("192.0.2.0/24",)):
+        denials = make_denials()
+        denials.change(refusing, 10.0)
+        denials.change(A, 20.0)
+        assert dropped(denials) == {RANGES: Dropped(3, 5.0, 7.0)}
+
+
+def test_without_a_local_endpoint_drops_are_the_policys():
+    assert dropped(make_denials(ONLY_ELSEWHERE)) == {POLICY: Dropped(3, 5.0, 7.0)}
+    denials = make_denials(Serving(admits=()))
+    assert dropped(denials) == {POLICY: Dropped(3, 5.0, 7.0)}
+
+
+def test_when_the_last_local_endpoint_leaves_and_returns_the_ranges_are_the_same():
     denials = make_denials()
-    denials.change(None, 10.0)
-    denials.change(A, 20.0)
-    assert (denials.present, denials.former) == (Dropped(3, 5.0, 7.0), NONE)
+    denials.change(ONLY_ELSEWHERE, 10.0)
+    # Dropped before, by the ranges.
+    denials.add(1, 11.0)
+    denials.add(5, LATER)
+    # What is in the cluster has changed, not the ranges.
+    denials.change(Serving((POD,), outside=(), admits=("10.0.0.0/9",)), LATER)
+    denials.change(A, LATER)
+    denials.add(1, LATER + 1.0)
+    assert dropped(denials) == {
+        RANGES: Dropped(4, 5.0, 11.0),
+        POLICY: Dropped(6, LATER, LATER + 1.0),
+    }
+    denials.add(1, 2 * LATER)
+    assert denials.by[RANGES] == Dropped(5, 5.0, 2 * LATER)
+
+
+def test_ranges_that_changed_without_a_local_endpoint_are_noticed_when_there_is_one():
+    denials = make_denials()
+    denials.change(ONLY_ELSEWHERE, 10.0)
+    denials.change(B, LATER)
+    denials.add(1, LATER + 1.0)
+    assert dropped(denials) == {
+        FORMER: Dropped(3, 5.0, 7.0),
+        POLICY: Dropped(1, LATER + 1.0, LATER + 1.0),
+    }

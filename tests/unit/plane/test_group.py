@@ -10,6 +10,7 @@ from userspace_proxy.dataplane import Waiting
 from userspace_proxy.model import Balance, CauseCode, Handling, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
+from userspace_proxy.plane.denials import DropReason
 from userspace_proxy.plane.group import KNOWN_MAX, EndpointChanges, Group, diff_endpoints
 from userspace_proxy.plane.messages import (
     MAX_GROUP_BYTES,
@@ -232,18 +233,19 @@ def test_the_last_shortage_of_source_ports_is_known_by_its_time(group):
 
 def test_the_first_and_the_last_report_of_denied_clients_are_known(group):
     group.add(0, group_report(refused=1), 4.0)
-    assert group.denials.present.packets == 0
+    assert group.denials.by[DropReason.RANGES].packets == 0
     group.add(0, group_report(denied=2), 5.0)
     group.add(1, group_report(denied=1), 7.0)
     group.add(1, group_report(refused=1), 9.0)
-    assert (group.counters.denied, group.denials.present) == (3, (3, 5.0, 7.0))
+    assert (group.counters.denied, group.denials.by[DropReason.RANGES]) == (3, (3, 5.0, 7.0))
 
 
 def test_denied_clients_are_those_of_the_networks_at_that_time(group):
-    group.change(Serving(admits=("192.0.2.0/24",)), 1.0)
+    group.change(Serving((POD_A,), admits=("192.0.2.0/24",)), 1.0)
     group.add(0, group_report(denied=2), 7.0)
-    group.change(Serving(admits=("198.51.100.0/24",)), 8.0)
-    assert (group.denials.present.packets, group.denials.former.packets) == (0, 2)
+    group.change(Serving((POD_A,), admits=("198.51.100.0/24",)), 8.0)
+    by = group.denials.by
+    assert (by[DropReason.RANGES].packets, by[DropReason.FORMER_RANGES].packets) == (0, 2)
 
 
 # -- differences between endpoints ---------------------------------------------

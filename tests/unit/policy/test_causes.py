@@ -24,6 +24,7 @@ from userspace_proxy.policy.causes import (
     none_local,
     none_ready,
     none_usable,
+    none_was_local,
     not_followed,
     not_listening,
     not_ours,
@@ -177,7 +178,14 @@ def test_clients_that_are_not_admitted_are_outside_some_networks(networks, sente
 def test_clients_that_were_not_admitted_before_a_change_have_no_network():
     cause = source_was_denied()
     assert (cause.code, cause.object) == (CauseCode.SOURCE_DENIED, "")
-    assert cause.sentence.startswith("clients were dropped before ")
+    assert cause.sentence == "clients were dropped before spec.loadBalancerSourceRanges changed"
+    assert "explain --from=ADDRESS" in cause.hint
+
+
+def test_clients_that_a_policy_dropped_before_have_its_code():
+    cause = none_was_local()
+    assert cause.code is CauseCode.NOT_LOCAL
+    assert cause.sentence.startswith("clients were dropped while only other nodes had endpoints,")
     assert "explain --from=ADDRESS" in cause.hint
 
 

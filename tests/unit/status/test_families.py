@@ -79,7 +79,9 @@ def test_a_service_port_has_a_problem_where_its_clients_are_not_served(changes, 
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"reason": "1 not on this node"}, id="outside-dropped-on-purpose"),
+        pytest.param(
+            {"reason": "1 not on this node", "outside": ()}, id="outside-dropped-on-purpose"
+        ),
         pytest.param({"is_out_of_client_ports": True}, id="out-of-client-ports"),
     ],
 )

@@ -10,6 +10,7 @@ from userspace_proxy.policy.causes import (
     external_ip_off,
     fault_on_purpose,
     none_local,
+    none_was_local,
     resets,
     source_denied,
 )
@@ -176,6 +177,7 @@ FAULTY = make_endpoint(
                 "endpoints": (ELSEWHERE,),
                 "reason": "1 endpoint: 1 not on this node",
                 "admits": ("127.0.0.0/8",),
+                "outside": (),
                 "usable": (ELSEWHERE.address,),
             },
             Level.OK,
@@ -392,10 +394,20 @@ def test_an_external_ip_that_is_not_served_is_a_problem_of_its_port(code):
 
 def test_clients_outside_the_source_ranges_are_a_cause_and_no_problem():
     denied = source_denied(("198.51.100.0/24",), count=3)
-    elsewhere = none_local(["node-b"], "internalTrafficPolicy")
-    state = judge(make_port(endpoints=(READY,), turned_away=(denied, elsewhere)))
-    assert (state.level, state.causes, state.is_problem) == (Level.OK, (denied,), False)
-    assert state.sentence == f"Served by 1 endpoint; {denied}"
+    before = none_was_local()
+    state = judge(make_port(endpoints=(READY,), turned_away=(denied, before)))
+    assert (state.level, state.causes, state.is_problem) == (Level.OK, (denied, before), False)
+    assert state.sentence == f"Served by 1 endpoint; {denied}; {before}"
+
+
+def test_what_a_policy_drops_has_the_cause_of_the_port_alone():
+    denied = source_denied(("198.51.100.0/24",), count=3)
+    elsewhere = none_local(["node-b"], "externalTrafficPolicy")
+    met = replace(elsewhere, count=2)
+    port = make_port(
+        endpoints=(ELSEWHERE,), cause=elsewhere, is_dropping=True, turned_away=(met, denied)
+    )
+    assert judge(port).causes == (elsewhere, denied)
 
 
 def test_all_causes_are_listed_once_and_the_deciding_one_first():
