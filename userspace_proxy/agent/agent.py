@@ -295,7 +295,7 @@ class Agent:
             dropped_log_lines=options.dropped_log_lines(),
             network_namespace=network_namespace(),
         )
-        facts.config = options.config
+        facts.config, facts.announcing = options.config, options.tuning.proxy_protocol_from
         for component in self._components:
             component.show(facts)
         return facts

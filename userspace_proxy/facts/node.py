@@ -319,6 +319,8 @@ class Unencoded(Aside):
     """The same of all nodes; None: unknown here."""
     config: Sequence[tuple[str, object, str]] = ()
     """Settings for ``/configz``: name, value, origin (``default``, ``file``, ``flag``)."""
+    announcing: Sequence[str] = ()
+    """Networks whose TCP connections announce their client (``--accept-proxy-protocol``)."""
 
 
 class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
@@ -436,6 +438,6 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
         part = msgspec.structs.replace(
             self, ports=ports, ignored=ignored, health_checks=health_checks
         )
-        part.demand, part.cluster_demand = self.demand, self.cluster_demand
-        part.config = self.config
+        for name in Unencoded.__annotations__:
+            setattr(part, name, getattr(self, name))
         return part

@@ -26,7 +26,7 @@ from ..facts.connection import (
     LeftOut,
 )
 from ..facts.edges import Calls, Edges, EdgesFacts, no_pod
-from ..model import DataPath, contains
+from ..model import DataPath, contains, intersect
 
 # Of one watcher: what four workers send in two seconds.
 RING = 4096
@@ -171,7 +171,8 @@ def unseen(view: StatusFacts, wanted: ConnectionFilter, now: float) -> Iterator[
     happens to any of them can be what is wanted.
     """
     ports = [port for port in view.ports if wanted.takes_service(str(port.plan.key))]
-    never = {str(port.plan.key): why for port in ports if (why := _why_never(port, wanted))}
+    whys = ((port, _why_never(port, wanted, view.announcing)) for port in ports)
+    never = {str(port.plan.key): why for port, why in whys if why}
     reasons = never
     if len(never) < len(ports):
         passing = [port for port in ports if _may_want(port, wanted)]
@@ -203,16 +204,28 @@ def _may_want(port: PortFacts, wanted: ConnectionFilter) -> bool:
     return wanted.failed or wanted.takes_all_kinds or is_slow
 
 
-def _why_never(port: PortFacts, wanted: ConnectionFilter) -> str:
+def _why_never(port: PortFacts, wanted: ConnectionFilter, announcing: Sequence[str]) -> str:
     """Return why no connection to a Service port can be what is wanted; empty if one can."""
     if why := _why_past(port):
         return why
-    family = "IPv6" if ":" in wanted.client else "IPv4"
-    if wanted.client and port.family != family:
-        return f"it has no {family} address that {wanted.client} could dial"
-    if wanted.client and port.admits is not None and not contains(port.admits, wanted.client):
-        return f"packets from {wanted.client} are dropped, as it isn't admitted"
+    if wanted.client and not _may_be_announced(port, announcing):
+        family = "IPv6" if ":" in wanted.client else "IPv4"
+        if port.family != family:
+            return f"it has no {family} address that {wanted.client} could dial"
+        if port.admits is not None and not contains(port.admits, wanted.client):
+            return f"packets from {wanted.client} are dropped, as it isn't admitted"
     is_saved_alone = wanted.saved and not wanted.failed and wanted.slow_s is None
     if is_saved_alone and port.usable < 2 and not port.is_holding:
         return "it has one usable endpoint: there is no other to save a connection"
     return ""
+
+
+def _may_be_announced(port: PortFacts, announcing: Sequence[str]) -> bool:
+    """Return whether a load balancer that announces its clients can dial a Service port.
+
+    Its clients may have any address: packets have the load balancer's.
+    """
+    if port.protocol == "UDP":
+        return False
+    networks = [text for text in announcing if (":" in text) is (port.family == "IPv6")]
+    return bool(networks if port.admits is None else intersect(port.admits, networks))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from userspace_proxy import Options, Proxy
+from userspace_proxy import Options, Proxy, Tuning
 from userspace_proxy.agent import agent as agents
 from userspace_proxy.agent.rounds.component import Component
 from userspace_proxy.agent.watchers import node_now
@@ -196,6 +196,15 @@ def test_a_source_that_cannot_continue_fails_with_its_own_error(run):
             with pytest.raises(SourceError, match="the disk is gone"):
                 await proxy.settled()
             assert isinstance(await proxy.failed(), SourceError)
+
+    run(main())
+
+
+def test_observers_know_which_load_balancers_announce_their_clients(run):
+    async def main():
+        options = Options(tuning=Tuning(proxy_protocol_from=("198.51.100.10/32",)))
+        async with Proxy(source=Silent(), options=options) as proxy:
+            assert proxy.status().part((), (), ()).announcing == ("198.51.100.10/32",)
 
     run(main())
 

@@ -111,8 +111,8 @@ async def test_the_table_has_the_pods_and_the_times_of_calls():
     assert observing.edges(ConnectionFilter(service="db")).edges == ()
 
 
-def reasons(*ports, wanted=ALL):
-    notes = unseen(make_view(*ports), wanted, 17.0)
+def reasons(*ports, wanted=ALL, announcing=()):
+    notes = unseen(make_view(*ports, announcing=announcing), wanted, 17.0)
     return [(note.service, note.cause, note.count) for note in notes]
 
 
@@ -182,6 +182,30 @@ def test_a_filter_that_nothing_can_match_is_named(wanted, why):
     one = make_endpoint("10.244.1.7:80")
     port = make_port("web", endpoints=(one,), admits=("192.0.2.0/24",))
     assert reasons(port, wanted=ConnectionFilter(**wanted)) == [("shop/web:http", why, 0)]
+
+
+@pytest.mark.parametrize("client", ["fd00::1", "10.0.0.7"])
+def test_a_client_that_a_load_balancer_announces_may_have_any_address(client):
+    wanted = ConnectionFilter(client=client)
+    admitted, balancer = ("192.0.2.0/24",), ("192.0.2.10/32",)
+    for port in make_port("web", admits=admitted), make_port("web"):
+        assert reasons(port, wanted=wanted, announcing=balancer) == []
+
+
+@pytest.mark.parametrize(
+    ("port", "announcing"),
+    [
+        pytest.param({"protocol": "UDP"}, "192.0.2.10/32", id="udp-has-no-header"),
+        pytest.param({}, "198.51.100.10/32", id="its-packets-are-dropped-too"),
+        pytest.param({}, "2001:db8::10/128", id="it-dials-the-other-family"),
+    ],
+)
+def test_a_load_balancer_that_can_not_dial_announces_no_client(port, announcing):
+    one = make_port("web", admits=("192.0.2.0/24",), **port)
+    ((_, why, _),) = reasons(
+        one, wanted=ConnectionFilter(client="10.0.0.7"), announcing=(announcing,)
+    )
+    assert why == "packets from 10.0.0.7 are dropped, as it isn't admitted"
 
 
 def test_clients_that_wait_are_seen():

@@ -22,6 +22,7 @@ from userspace_proxy.facts import (
     facts_of_plan,
     facts_of_verdict,
 )
+from userspace_proxy.facts.node import Unencoded
 from userspace_proxy.model import (
     Balance,
     Cause,
@@ -43,6 +44,7 @@ from userspace_proxy.status.port_state import judge
 
 NOW = 1_763_600_000.0
 STARTED = NOW - 3 * 86_400 - 4 * 3600
+ASIDE = tuple(Unencoded.__annotations__)
 _PLAN_FIELDS = frozenset(field.name for field in dataclasses.fields(PortPlan))
 _SERVING_FIELDS = frozenset(Serving.__struct_fields__)
 
@@ -71,11 +73,11 @@ def replace(item, **changes):
         port.plan = plan
         port.state = judge(port)
         return port
-    outside = {name: changes.pop(name) for name in ("demand", "config") if name in changes}
+    outside = {name: changes.pop(name) for name in ASIDE if name in changes}
     changed = msgspec.structs.replace(item, **changes)
     if isinstance(item, StatusFacts):
-        changed.demand = outside.get("demand", item.demand)
-        changed.config = outside.get("config", item.config)
+        for name in ASIDE:
+            setattr(changed, name, outside.get(name, getattr(item, name)))
     return changed
 
 
