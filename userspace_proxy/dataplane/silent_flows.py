@@ -28,16 +28,16 @@ class SilentFlows:
     """The flows of one data plane at client addresses, from their start until they are checked.
 
     Args:
-        has_no_host: Asks the kernel about an address.
+        absent_on: Returns the interface on whose link no host has an address; empty: one may.
     """
 
     def __init__(
         self,
         clock: Callable[[], float],
-        has_no_host: Callable[[str], bool],
+        absent_on: Callable[[str], str],
     ) -> None:
         self._clock = clock
-        self._has_no_host = has_no_host
+        self._absent_on = absent_on
         self._began: dict[UdpFlow, float] = {}
         """In the order in which they were connected to their endpoints."""
 
@@ -64,7 +64,7 @@ class SilentFlows:
             if ip and ip not in is_absent:
                 if len(is_absent) == _QUESTIONS_MAX:
                     break
-                is_absent[ip] = self._has_no_host(ip)
+                is_absent[ip] = bool(self._absent_on(ip))
             checked.append(flow)
             if ip and is_absent[ip]:
                 found.append(flow)

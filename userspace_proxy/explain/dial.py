@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ..kernel.neighbours import absent_hosts
+from ..kernel.neighbours import absent_on
 from ..model import Cause, SocketAddress
 from ..policy.causes import NO_ANSWER, dial_failed, resets
 from ..policy.endpoint_causes import no_host
@@ -67,7 +67,7 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
             number = exc.errno or errno.ETIMEDOUT
             error = exc.strerror or os.strerror(number)
             seconds = time.monotonic() - begin
-            if number in NO_ANSWER and (interface := absent_hosts().get(address.ip)):
+            if number in NO_ANSWER and (interface := absent_on(address.ip)):
                 return DialResult(seconds, no_host(address, interface), error)
             return DialResult(seconds, dial_failed(address, number, error), error)
         seconds = time.monotonic() - begin

@@ -2,7 +2,7 @@
 
     ejected ──10 s without a dial──▶ probed ──answered──▶ the workers' ejections end
        │                                └──failed──▶ the failure is of now
-       └──a dial met silence──▶ the neighbour table: has any host the address?
+       └──a dial met silence──▶ the kernel is asked: has any host of the link the address?
 
 With ClientIP affinity, or a source hash, clients may keep to other endpoints for hours: nobody
 would notice that an endpoint is back, and what failed would be shown as if it were so now.
@@ -13,18 +13,18 @@ address a probe has, what it grants to clients at their own addresses.
 Rule 3: an answer says nothing about an endpoint that accepts connections and resets them, nor about
 UDP, where a probe would have to be a datagram. There the words say when it was true.
 Rule 4: an endpoint by name isn't probed: only workers ask the kernel whether it is this node.
-Rule 5: the neighbour table is read only while a failed dial met silence, and for a twentieth of the
-time at most. The kernel forgets what it didn't find: that no host had the address of a failed dial
-stays true until the next one.
+Rule 5: the kernel is asked only about failed dials that met silence, in turns. It forgets what it
+didn't find: that no host had the address of a failed dial stays true until the next one, and where
+a worker has seen it, only the link is asked for.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..kernel.neighbours import absent_hosts
+from ..kernel.neighbours import absent_on, link_of
 from ..model import ServiceKey, SocketAddress
 from ..model.serving import Serving
 from ..policy.causes import NO_ANSWER, NO_HOST, RESETS
@@ -37,7 +37,8 @@ QUIET_S = 10.0
 """Since the last failed dial of a client; twice the first ejection, after which one would dial."""
 FOLLOWED_MAX = 1_000
 """Endpoints of Service ports; more are left to their clients. A look takes 1 ms for them."""
-_SHARE = 0.05
+QUESTIONS_MAX = 100
+"""Questions to the kernel in a look: 5 ms."""
 # The number of no worker: a message of this process is for all of them.
 _NO_WORKER = -1
 
@@ -54,6 +55,8 @@ class _Ejected:
     """The last one that contained the endpoint."""
     probed_for: ServiceKey | None = None
     """The Service for which it is probed; None: it isn't."""
+    asked_at: float = 0.0
+    """Monotonic seconds at which the kernel was last asked about it."""
     absent_at: float = 0.0
     """Monotonic seconds of the last failed dial of which no host is known to have its address."""
 
@@ -65,7 +68,8 @@ class EjectedEndpoints:
         plane: Reports ejections, and takes answers of probes.
         probed_for: Returns the Service of a group whose endpoints can be probed; None: they can't.
         open_probes: Opens what probes endpoints, once the first one has to be.
-        absent_hosts: Reads the neighbour table.
+        absent_on: Returns the interface on whose link no host has an address; empty: one may.
+        link_of: Returns the interface on whose link an address is.
     """
 
     def __init__(
@@ -75,19 +79,19 @@ class EjectedEndpoints:
         *,
         clock: Callable[[], float] = time.monotonic,
         open_probes: Callable[[Note], PathProbes] = PathProbes,
-        absent_hosts: Callable[[], Mapping[str, str]] = absent_hosts,
+        absent_on: Callable[[str], str] = absent_on,
+        link_of: Callable[[str], str] = link_of,
     ) -> None:
         self._plane = plane
         self._probed_for = probed_for
         self._clock = clock
         self._open_probes = open_probes
-        self._absent_hosts = absent_hosts
+        self._absent_on = absent_on
+        self._link_of = link_of
         self._followed: dict[tuple[int, SocketAddress], _Ejected] = {}
         self._probed: dict[SocketAddress, dict[int, _Ejected]] = {}
         """Of these, those that are probed, by the number of their group."""
         self._probes: PathProbes | None = None
-        self._read_at = 0.0
-        """When the neighbour table may be read again."""
         plane.on_ejection.append(self._note_ejection)
 
     def close(self) -> None:
@@ -103,13 +107,10 @@ class EjectedEndpoints:
         for one in self._followed.values():
             if one.probed_for is None and now - one.at >= QUIET_S:
                 self._probe(one)
-        silent = [one for one in self._followed.values() if self._is_silent(one)]
-        if silent and now >= self._read_at:
-            absent = self._absent_hosts()
-            took = self._clock() - now
-            self._read_at = now + took / _SHARE
-            for one in silent:
-                _note_absent(one, absent.get(one.endpoint.ip, ""))
+        silent = [one for one in self._followed.values() if _is_silent(one)]
+        for one in sorted(silent, key=lambda one: one.asked_at)[:QUESTIONS_MAX]:
+            one.asked_at = now
+            self._look_for(one)
 
     def note(self, endpoint: SocketAddress, number: int) -> None:
         """Take the result of a probe.
@@ -165,16 +166,17 @@ class EjectedEndpoints:
         self._probed.setdefault(one.endpoint, {})[one.group.number] = one
         self._probes.add(one.endpoint, one.probed_for)
 
-    def _is_silent(self, one: _Ejected) -> bool:
+    def _look_for(self, one: _Ejected) -> None:
+        """Note on which interface no host has an endpoint's address; empty if that isn't known."""
         dials = one.group.counters_of(one.endpoint).dials
-        return dials.is_on and dials.number in (NO_HOST, *NO_ANSWER)
+        ask = self._link_of if dials.number == NO_HOST else self._absent_on
+        if interface := ask(one.endpoint.ip):
+            one.absent_at = dials.last_at
+        one.group.note_absent(one.endpoint, interface)
 
 
-def _note_absent(one: _Ejected, interface: str) -> None:
-    """Note on which interface no host has an endpoint's address; empty if none is known now."""
+def _is_silent(one: _Ejected) -> bool:
+    """Return whether the last dial met silence, and whether any host was there isn't known."""
     dials = one.group.counters_of(one.endpoint).dials
-    if interface:
-        one.absent_at = dials.last_at
-    elif dials.last_at <= one.absent_at or dials.number == NO_HOST:
-        return
-    one.group.note_absent(one.endpoint, interface)
+    is_silent = dials.is_on and dials.number in (NO_HOST, *NO_ANSWER)
+    return is_silent and dials.last_at > one.absent_at

@@ -144,7 +144,7 @@ def test_only_what_this_worker_has_seen_is_reported_to_others(group):
 @pytest.fixture
 def absent(monkeypatch):
     """No host has POD_A's address."""
-    monkeypatch.setattr(outcomes, "has_no_host", lambda ip: ip == POD_A.ip)
+    monkeypatch.setattr(outcomes, "absent_on", lambda ip: "eth0" if ip == POD_A.ip else "")
 
 
 @pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EHOSTUNREACH], ids=errno.errorcode.get)

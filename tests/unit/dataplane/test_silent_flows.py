@@ -28,7 +28,7 @@ class Node:
     def __init__(self):
         self.clock = Clock()
         self.questions = 0
-        self.flows = SilentFlows(self.clock, self._has_no_host)
+        self.flows = SilentFlows(self.clock, self._absent_on)
 
     def add(self, endpoint):
         flow = Flow(endpoint)
@@ -39,9 +39,9 @@ class Node:
         self.clock.now += after_s
         return self.flows.take_absent()
 
-    def _has_no_host(self, ip):
+    def _absent_on(self, ip):
         self.questions += 1
-        return ip == ABSENT.ip
+        return "eth0" if ip == ABSENT.ip else ""
 
 
 @pytest.fixture

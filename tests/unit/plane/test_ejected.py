@@ -10,6 +10,7 @@ from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Plane, ejected
 from userspace_proxy.plane.ejected import FOLLOWED_MAX, QUIET_S, EjectedEndpoints
 from userspace_proxy.plane.messages import Ejected
+from userspace_proxy.policy.causes import NO_HOST
 
 POD, OTHER = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080)
 REFUSED, SILENT = errno.ECONNREFUSED, errno.ETIMEDOUT
@@ -32,21 +33,22 @@ class Probed:
 
 
 class Rig:
-    """What follows ejections, Services with two endpoints, a clock and a neighbour table."""
+    """What follows ejections, Services with two endpoints, a clock and a kernel to ask."""
 
     def __init__(self, plane):
         self.now = 1000.0
         self.plane = plane
         self.services = {}
         self.absent = {}
-        self.reads = 0
+        self.questions = 0
         self.probed = None
         self.watcher = EjectedEndpoints(
             plane,
             self.services.get,
             clock=lambda: self.now,
             open_probes=self._open,
-            absent_hosts=self._read,
+            absent_on=self._ask,
+            link_of={POD.ip: "eth1"}.get,
         )
         self.group = self.serve("web")
 
@@ -75,9 +77,9 @@ class Rig:
         self.probed = Probed(note)
         return self.probed
 
-    def _read(self):
-        self.reads += 1
-        return self.absent
+    def _ask(self, ip):
+        self.questions += 1
+        return self.absent.get(ip, "")
 
 
 @pytest.fixture
@@ -192,7 +194,7 @@ def test_the_number_of_endpoints_that_are_followed_has_a_bound(rig, monkeypatch)
 
 
 @pytest.mark.parametrize("number", [SILENT, errno.EHOSTUNREACH])
-def test_a_dial_without_an_answer_has_the_neighbour_table_read(rig, number):
+def test_after_a_dial_without_an_answer_the_kernel_is_asked(rig, number):
     rig.absent = {POD.ip: "eth0"}
     rig.eject(number=number)
     rig.eject(pod=OTHER, number=number)
@@ -206,10 +208,17 @@ def test_a_dial_without_an_answer_has_the_neighbour_table_read(rig, number):
     assert rig.group.absent_on(POD) == "", "ARP was answered before the next dial"
 
 
-def test_a_refusal_was_an_answer_so_the_table_is_not_read(rig):
+def test_what_a_worker_has_seen_has_its_link_though_the_kernel_has_forgotten_it(rig):
+    rig.eject(number=NO_HOST)
+    rig.pass_(1)
+    assert rig.group.absent_on(POD) == "eth1"
+    assert rig.questions == 0
+
+
+def test_a_refusal_was_an_answer_so_the_kernel_is_not_asked(rig):
     rig.eject()
     rig.pass_(1)
-    assert rig.reads == 0
+    assert rig.questions == 0
 
 
 def test_a_host_that_answers_is_there(rig):
@@ -220,14 +229,12 @@ def test_a_host_that_answers_is_there(rig):
     assert rig.group.absent_on(POD) == ""
 
 
-def test_a_large_table_is_read_rarely(rig):
+def test_of_many_silent_endpoints_some_are_asked_about_in_turns(rig, monkeypatch):
+    monkeypatch.setattr(ejected, "QUESTIONS_MAX", 1)
+    rig.absent = {OTHER.ip: "eth0"}
     rig.eject(number=SILENT)
-
-    def slow():
-        rig.now += 0.5
-        return {}
-
-    rig.watcher._absent_hosts = lambda: (rig._read(), slow())[1]
-    for _ in range(20):
-        rig.pass_(1)
-    assert rig.reads == 2
+    rig.eject(pod=OTHER, number=SILENT)
+    rig.pass_(1)
+    assert (rig.questions, rig.group.absent_on(OTHER)) == (1, "")
+    rig.pass_(1)
+    assert (rig.questions, rig.group.absent_on(OTHER)) == (2, "eth0")

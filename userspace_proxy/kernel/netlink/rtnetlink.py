@@ -140,15 +140,6 @@ class RouteDetails(NamedTuple):
     """Whether it has one or more."""
 
 
-class ListedNeighbour(NamedTuple):
-    """An address that this node has looked for on a link."""
-
-    ip: str
-    link: int
-    is_absent: bool
-    """No host has answered for it, so far or at all."""
-
-
 class LocalRoute(NamedTuple):
     """A route that delivers a network to this node itself."""
 
@@ -205,11 +196,6 @@ def list_routes(family: int, *, table: int = 0, kind: int = 0) -> bytes:
     return request(GET_ROUTE, DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, kind, 0) + limit)
 
 
-def list_neighbours() -> bytes:
-    """Return the request for the neighbours of all links, of both families."""
-    return request(GET_NEIGHBOUR, DUMP, _NEIGHBOUR.pack(socket.AF_UNSPEC, 0, 0, 0, 0, 0, 0))
-
-
 def find_neighbour(ip: str, link: int) -> bytes:
     """Return the request for an address on a link; the answer is a neighbour, or a refusal."""
     body = _NEIGHBOUR.pack(family_of(ip), 0, 0, link, 0, 0, 0)
@@ -264,12 +250,10 @@ def read_address(message: Message) -> ListedAddress:
 
 
 @checked
-def read_neighbour(message: Message) -> ListedNeighbour:
-    """Return the neighbour of a message."""
-    _, _, _, link, state, _, _ = _NEIGHBOUR.unpack_from(message.body)
-    found = dict(read_attributes(message.body, _NEIGHBOUR.size))
-    is_absent = bool(state & (_INCOMPLETE | _FAILED))
-    return ListedNeighbour(ip_of(found.get(_NEIGHBOUR_ADDRESS, b"")), link, is_absent)
+def is_absent(message: Message) -> bool:
+    """Return whether no host has answered for the neighbour of a message, so far or at all."""
+    state = _NEIGHBOUR.unpack_from(message.body)[4]
+    return bool(state & (_INCOMPLETE | _FAILED))
 
 
 @checked

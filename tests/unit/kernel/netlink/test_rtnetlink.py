@@ -25,6 +25,7 @@ from userspace_proxy.kernel.netlink.rtnetlink import (
     RoutingRule,
     find_neighbour,
     find_route,
+    is_absent,
     list_routes,
     read_address,
     read_link,
@@ -223,7 +224,7 @@ def test_a_neighbour_is_requested_for_one_address_on_its_link():
     assert body(find_neighbour("10.1.0.2", 7)) == wanted
 
 
-@pytest.mark.parametrize("read", [read_link, read_address, read_route, read_rule])
+@pytest.mark.parametrize("read", [is_absent, read_link, read_address, read_route, read_rule])
 def test_a_message_shorter_than_its_fixed_part_is_an_error(read):
     with pytest.raises(OSError, match="malformed message"):
         read(message("00"))
