@@ -449,6 +449,14 @@ class TestBounds:
         assert "b.example.com" in proxy.endpoints.hosts
 
 
+def test_before_any_look_up_all_names_are_pending():
+    proxy = Proxy()
+    proxy.put()
+    snapshot = from_names.before_lookups(proxy.store.snapshot(), ("example.com",))
+    (item,) = snapshot.services[ServiceKey("shop", "db")].slices
+    assert [problem.state for problem in item.problems] == [NameState.PENDING]
+
+
 class TestBugs:
     """The endpoints of a Service can't be derived, because something raises."""
 
