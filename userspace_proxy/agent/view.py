@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ..dataplane import Waiting
 from ..facts import (
@@ -26,11 +25,9 @@ from ..facts import (
     facts_of_plan,
     facts_of_verdict,
 )
-from ..model import Cause, Frontend, FrontendKind, SocketAddress
-from ..plan import PortPlan
+from ..model import Frontend, FrontendKind, SocketAddress
 from ..plan.detours import Faults
 from ..plane import Group, Plane, Totals
-from ..plane.denials import DropReason
 from ..policy import EndpointVerdict, causes
 from ..policy.endpoint_causes import outside
 from ..status.failures import becomes_past, failure_of
@@ -39,6 +36,7 @@ from ..steering import Bind, KernelTarget
 from .rounds.served_port import ServedPort
 from .rounds.served_ports import ServedPorts
 from .rounds.wall_clock import WallClock
+from .turned_away import turned_away
 
 # A closed connection keeps its source port in TIME_WAIT for a minute, so a shortage lasts as long.
 _RECENT_S = 60.0
@@ -144,30 +142,11 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.first_byte_times = _times(group.first_byte_times)
     facts.path, facts.path_since, facts.path_why, facts.kernel_connections = served.path
     facts.problem, facts.way_out = served.problem, served.way_out
-    facts.turned_away = _turned_away(plan, group, clock)
+    facts.turned_away = turned_away(plan, group, clock)
     facts.is_out_of_ports = now - group.out_of_ports_at < _RECENT_S
     facts.is_out_of_client_ports = now - group.out_of_client_ports_at < _RECENT_S
     facts.state = judge(facts)
     return facts
-
-
-def _turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause, ...]:
-    admits = plan.serving.admits
-    if admits is None:
-        return ()
-    denials, policy = group.denials, plan.cause if plan.is_dropping else None
-    ranges = admits if policy is None else denials.ranges or ()
-    words = [
-        (DropReason.RANGES, causes.source_denied(ranges)),
-        (DropReason.POLICY, policy or causes.none_was_local()),
-        (DropReason.FORMER_RANGES, causes.source_was_denied()),
-    ]
-    return tuple(
-        replace(cause, count=count, first_at=clock.unix(first_at), last_at=clock.unix(last_at))
-        for reason, cause in words
-        for count, first_at, last_at in (denials.by[reason],)
-        if count
-    )
 
 
 def view_endpoint(

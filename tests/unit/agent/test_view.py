@@ -189,32 +189,6 @@ async def test_clients_that_are_not_admitted_are_a_cause_with_their_count(plane)
     assert turned_away() == (3, ())
 
 
-async def test_clients_that_a_policy_drops_are_not_those_of_former_ranges(plane):
-    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
-    (port,) = served_ports
-    ranges = ("198.51.100.0/24",)
-    served_here = with_serving(port.plan, admits=ranges)
-    only_elsewhere = with_serving(port.plan, admits=("10.0.0.0/8",), outside=())
-    elsewhere = causes.none_local(["node-b"], "externalTrafficPolicy")
-
-    def drop(plan, now):
-        """Serve like this, have a packet dropped later, and return the causes that are shown."""
-        port.plan = plan
-        port.group.change(plan.serving, now)
-        counted = GroupCounters()
-        counted.denied = 1
-        port.group.add(0, GroupReport(port.group.number, counted.figures()), now + 50.0)
-        (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
-        return [(str(cause), cause.count) for cause in view.turned_away]
-
-    by_ranges, by_policy = str(source_denied(ranges)), str(elsewhere)
-    assert drop(served_here, 0.0) == [(by_ranges, 1)]
-    left = replace(only_elsewhere, cause=elsewhere)
-    assert drop(left, 100.0) == [(by_ranges, 1), (by_policy, 1)]
-    before = str(causes.none_was_local())
-    assert drop(served_here, 200.0) == [(by_ranges, 2), (before, 1)]
-
-
 async def test_flows_without_an_answer_are_shown_and_in_the_past_after_a_minute(plane):
     dns = Cluster().serve("dns", "10.96.0.1", POD_A, protocol="UDP")
     (port,) = served_ports = served(plane, Bind.PROXY_PORT, dns)

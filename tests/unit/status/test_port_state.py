@@ -398,16 +398,10 @@ def test_clients_outside_the_source_ranges_are_a_cause_and_no_problem():
     state = judge(make_port(endpoints=(READY,), turned_away=(denied, before)))
     assert (state.level, state.causes, state.is_problem) == (Level.OK, (denied, before), False)
     assert state.sentence == f"Served by 1 endpoint; {denied}; {before}"
-
-
-def test_what_a_policy_drops_has_the_cause_of_the_port_alone():
-    denied = source_denied(("198.51.100.0/24",), count=3)
+    # What the policy drops now has the cause of the port.
     elsewhere = none_local(["node-b"], "externalTrafficPolicy")
-    met = replace(elsewhere, count=2)
-    port = make_port(
-        endpoints=(ELSEWHERE,), cause=elsewhere, is_dropping=True, turned_away=(met, denied)
-    )
-    assert judge(port).causes == (elsewhere, denied)
+    both = {"is_dropping": True, "turned_away": (replace(elsewhere, count=2), denied)}
+    assert judge(make_port(cause=elsewhere, **both)).causes == (elsewhere, denied)
 
 
 def test_all_causes_are_listed_once_and_the_deciding_one_first():

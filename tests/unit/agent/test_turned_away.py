@@ -1,0 +1,45 @@
+from dataclasses import replace
+
+from userspace_proxy.agent.rounds.wall_clock import WallClock
+from userspace_proxy.agent.turned_away import turned_away
+from userspace_proxy.model import IPFamily, Protocol, ServicePortName, SocketAddress
+from userspace_proxy.model.serving import Serving
+from userspace_proxy.plan import PortKey, PortPlan
+from userspace_proxy.plane import Group
+from userspace_proxy.policy import causes
+from userspace_proxy.policy.causes import source_denied
+
+from ..plan.planning import with_serving
+from ..plane.reports import group_report
+
+POD = SocketAddress("192.0.2.1", 8080)
+KEY = PortKey(ServicePortName("shop", "cart", "http"), IPFamily.IPV4)
+PLAN = PortPlan(KEY, Protocol.TCP, (), (), Serving((POD,)))
+CLOCK = WallClock(lambda: 0.0, lambda: 1000.0)
+
+
+def test_clients_that_a_policy_drops_are_not_those_of_former_ranges():
+    group = Group(1, "shop/cart:http")
+    ranges = ("198.51.100.0/24",)
+    served_here = with_serving(PLAN, admits=ranges)
+    only_elsewhere = with_serving(PLAN, admits=("10.0.0.0/8",), outside=())
+    elsewhere = causes.none_local(["node-b"], "externalTrafficPolicy")
+
+    def drop(plan, now):
+        """Serve like this, have a packet dropped later, and return the causes that are shown."""
+        group.change(plan.serving, now)
+        group.add(0, group_report(denied=1), now + 50.0)
+        return [(str(cause), cause.count) for cause in turned_away(plan, group, CLOCK)]
+
+    by_ranges, by_policy = str(source_denied(ranges)), str(elsewhere)
+    assert drop(served_here, 0.0) == [(by_ranges, 1)]
+    left = replace(only_elsewhere, cause=elsewhere)
+    assert drop(left, 100.0) == [(by_ranges, 1), (by_policy, 1)]
+    before = str(causes.none_was_local())
+    assert drop(served_here, 200.0) == [(by_ranges, 2), (before, 1)]
+
+
+def test_where_no_client_is_dropped_nothing_is_shown():
+    group = Group(1, "shop/cart:http")
+    group.add(0, group_report(denied=1), 1.0)
+    assert turned_away(PLAN, group, CLOCK) == ()
