@@ -15,9 +15,8 @@ it; deriving is tried again once something of it changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from ..model import Endpoint, EndpointSlice, IPFamily, ServiceKey, SliceKey
 from ..model.endpoint_names import (
@@ -28,8 +27,8 @@ from ..model.endpoint_names import (
     ResolvedSlice,
     is_below,
 )
-from ..model.quoting import quoted
 from ..model.reserved_addresses import behind_nat64
+from .attempts import Attempts
 from .forbidden import ClusterNetworks, ForbiddenAddresses
 from .host_table import HostTable
 from .name_requests import NameRequest, derived_key, read_request, without_names
@@ -42,8 +41,6 @@ USES_MAX = 64
 _FORBIDDEN_SHOWN = 3
 _Services = Mapping[ServiceKey, ServiceState]
 _NOTHING: _Services = PersistentMap()
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 class EndpointsByName:
@@ -69,8 +66,8 @@ class EndpointsByName:
         self._touched: set[ServiceKey] = set()
         self.bugs: dict[ServiceKey, str] = {}
         """Services without endpoints by name because something raised, and what."""
-        self._raised: dict[ServiceKey, str] = {}
-        """The same for those of the present turns."""
+        self._attempts = Attempts()
+        """Those of the present turns."""
 
     def derive(self, snapshot: Snapshot) -> Snapshot:
         """Return a snapshot of the source with the slices that follow from names, at once."""
@@ -87,7 +84,7 @@ class EndpointsByName:
         Args:
             snapshot: That of the source; the same again: with what has been learnt since.
         """
-        old, self._source, self._raised = self._source, snapshot, {}
+        old, self._source, self._attempts = self._source, snapshot, Attempts()
         changed = differing_keys(old.services, snapshot.services)
         gone = {key for key in changed if key not in snapshot.services}
         if self._allowed:
@@ -95,20 +92,20 @@ class EndpointsByName:
         for key in changed:
             self.bugs.pop(key, None)
             state = snapshot.services.get(key)
-            request = None if state is None else self._attempt(key, read_request, state)
+            request = None if state is None else self._attempts.attempt(key, read_request, state)
             if request is not None:
                 self._requests[key] = request
                 self._touched.add(key)
-            elif self._requests.pop(key, None) is not None or key in self._raised:
+            elif self._requests.pop(key, None) is not None or key in self._attempts.raised:
                 self._touched.add(key)
             yield
         touched, self._touched = self._touched, set()
         derived: dict[ServiceKey, ServiceState] = {}
         for key in (yield from self._share(touched)):
             self.bugs.pop(key, None)
-            made = self._attempt(key, self._derive, key) if key in self._requests else None
-            if key in self._raised:
-                self.bugs[key] = self._raised[key]
+            made = self._attempts.attempt(key, self._derive, key) if key in self._requests else None
+            if key in self._attempts.raised:
+                self.bugs[key] = self._attempts.raised[key]
                 made = without_names(snapshot.services[key], self.bugs[key])
             if made is not None:
                 last = self.last.services.get(key)
@@ -232,7 +229,7 @@ class EndpointsByName:
         """Have the names of these Services looked up; return them, and those that this concerns."""
         asked: dict[ServiceKey, list[str]] = {}
         for key in sorted(touched):
-            asked[key] = self._attempt(key, self._wanted, key) or []
+            asked[key] = self._attempts.attempt(key, self._wanted, key) or []
             yield
         moved = yield from self._shares.turns(asked)
         hosts = {claim.host for claim in moved}
@@ -244,7 +241,7 @@ class EndpointsByName:
             else:
                 self.hosts.forget(host)
         for key in touched & self._requests.keys():
-            self._attempt(key, self._seed, key)
+            self._attempts.attempt(key, self._seed, key)
         return {claim.service for claim in moved}.union(touched)
 
     def _seed(self, key: ServiceKey) -> None:
@@ -260,28 +257,11 @@ class EndpointsByName:
             return []
         return [host for host in request.hosts if is_below(host, self._allowed)]
 
-    def _attempt(self, key: ServiceKey, step: Callable[[_T], _R], value: _T) -> _R | None:
-        """Return the result of a step for one Service; None: it raised."""
-        try:
-            return step(value)
-        except Exception as exc:  # noqa: BLE001 - the other Services must have their endpoints
-            self._raised[key] = _described(exc)
-            return None
-
 
 def before_lookups(snapshot: Snapshot, allowed: Sequence[str]) -> Snapshot:
     """Return Services of manifests as a proxy has them before it has looked up any name."""
     nothing_forbidden = ForbiddenAddresses(ClusterNetworks(), lambda _: False)
     return EndpointsByName(allowed, nothing_forbidden).derive(snapshot)
-
-
-def _described(exc: Exception) -> str:
-    """Return what was raised, and where."""
-    at = exc.__traceback__
-    while at is not None and at.tb_next is not None:
-        at = at.tb_next
-    where = f"{at.tb_frame.f_globals.get('__name__')}:{at.tb_lineno}" if at is not None else "?"
-    return f"{quoted(exc)} at {where}"
 
 
 def _changed(have: _Services, put: _Services, gone: Collection[ServiceKey]) -> _Services:

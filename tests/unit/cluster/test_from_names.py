@@ -4,14 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.cluster import Snapshot, Store, from_names, name_shares
-from userspace_proxy.cluster.forbidden import ClusterNetworks, ForbiddenAddresses
-from userspace_proxy.cluster.from_names import EndpointsByName
+from userspace_proxy.cluster import Snapshot, from_names, name_shares
+from userspace_proxy.cluster.forbidden import ClusterNetworks
 from userspace_proxy.model import (
     Endpoint,
     EndpointSlice,
-    Handling,
-    IPFamily,
     Node,
     Service,
     ServiceKey,
@@ -21,60 +18,9 @@ from userspace_proxy.model import (
 )
 from userspace_proxy.model.endpoint_names import EndpointName, Lookup, NameSlice, NameState
 
-NETWORKS = ClusterNetworks(services=("10.96.0.0/12",))
-V4, V6 = IPFamily.IPV4, IPFamily.IPV6
-DB = "db.example.com"
-BAD = ServiceKey("shop", "bad")
+from .named import DB, V4, V6, Proxy
+
 GONE = Lookup({V4: ()}, why="DNS has no such name")
-
-
-class Proxy:
-    """A store of a source, and what is derived of it."""
-
-    def __init__(self, *allowed, networks=NETWORKS):
-        self.store = Store()
-        self.own = set()
-        self.endpoints = EndpointsByName(
-            allowed or ("example.com",), ForbiddenAddresses(networks, self.own.__contains__)
-        )
-        self.derive(Snapshot({}))
-        self.now = 0.0
-
-    def put(self, name="db", *hosts, namespace="shop", cluster_ips=("10.96.0.1",), **fields):
-        names = tuple(EndpointName(host, 5433) for host in hosts or (DB,))
-        service = Service(
-            ServiceKey(namespace, name),
-            (ServicePort("", 5432, "TCP"),),
-            cluster_ips=cluster_ips,
-            handling=Handling(names=names),
-            **fields,
-        )
-        self.store.put_service(service)
-
-    def derive(self, source=None):
-        self.source = source or self.store.snapshot()
-        self.snapshot = self.endpoints.derive(self.source)
-
-    def answer(self, *ips, host=DB, lookup=None):
-        """Take the answer to the next lookup."""
-        self.now += 1000
-        taken, families = self.endpoints.hosts.take(self.now)
-        assert taken == host
-        by_family = {f: tuple(ip for ip in ips if IPFamily.of(ip) is f) for f in families}
-        found = lookup or Lookup(by_family, 30)
-        if self.endpoints.learn(host, found, self.now, self.now + 1e6):
-            self.derive(self.source)
-
-    def state(self, name="db", namespace="shop"):
-        return self.snapshot.services[ServiceKey(namespace, name)]
-
-    def ips(self, name="db", namespace="shop"):
-        slices = self.state(name, namespace).slices
-        return [endpoint.ip for item in slices for endpoint in item.endpoints]
-
-    def problems(self, name="db", namespace="shop"):
-        slices = self.state(name, namespace).slices
-        return [(p.state, p.detail) for item in slices for p in item.problems]
 
 
 @pytest.fixture
@@ -455,96 +401,3 @@ def test_before_any_look_up_all_names_are_pending():
     snapshot = from_names.before_lookups(proxy.store.snapshot(), ("example.com",))
     (item,) = snapshot.services[ServiceKey("shop", "db")].slices
     assert [problem.state for problem in item.problems] == [NameState.PENDING]
-
-
-class TestBugs:
-    """The endpoints of a Service can't be derived, because something raises."""
-
-    @pytest.fixture
-    def proxy(self):
-        made = Proxy()
-        made.own = Unanswerable({"203.0.113.66"})
-        made.endpoints = EndpointsByName(
-            ("example.com",), ForbiddenAddresses(NETWORKS, made.own.__contains__)
-        )
-        made.put()
-        made.put("bad", "bad.example.com")
-        made.put("other", "other.example.com")
-        made.derive()
-        return made
-
-    def test_only_this_service_has_no_endpoints_by_name(self, proxy):
-        item = EndpointSlice(SliceKey("shop", "a"), BAD, V4, (), (Endpoint("192.0.2.1"),))
-        proxy.store.put_slice(item)
-        for _ in range(3):
-            host, _ = proxy.endpoints.hosts.take(0.0)
-            ip = "203.0.113.66" if host == "bad.example.com" else "203.0.113.1"
-            proxy.endpoints.learn(host, Lookup({V4: (ip,)}, 30), 0.0, 0.0)
-        proxy.derive()
-        assert proxy.ips("db") == proxy.ips("other") == ["203.0.113.1"]
-        assert proxy.ips("bad") == ["192.0.2.1"]
-        ((key, bug),) = proxy.endpoints.bugs.items()
-        assert key == BAD
-        assert bug.startswith(f"ZeroDivisionError('a bug') at {__name__}:")
-        note = f"no endpoint is found by name because of a bug: {bug}"
-        before = proxy.state("bad")
-        assert before.service.notes == (note,)
-        proxy.endpoints.look_again()
-        proxy.derive()
-        assert proxy.state("bad") is before
-
-    def test_the_next_answer_is_tried_again(self, proxy):
-        hosts = {proxy.endpoints.hosts.take(0.0)[0] for _ in range(3)}
-        for ip in ("203.0.113.66", "203.0.113.2"):
-            for host in hosts:
-                proxy.endpoints.learn(host, Lookup({V4: (ip,)}, 30), 0.0, 0.0)
-            proxy.derive(proxy.source)
-        assert proxy.ips("bad") == ["203.0.113.2"]
-        assert proxy.endpoints.bugs == {}
-        assert proxy.state("bad").service.notes == ()
-
-    @pytest.mark.parametrize("step", ["read_request", "is_below", "derived_key"])
-    def test_in_each_step_others_go_on(self, monkeypatch, step):
-        real = getattr(from_names, step)
-
-        def raise_for_bad(*args):
-            if "bad" in repr(args):
-                raise ZeroDivisionError("a bug")
-            return real(*args)
-
-        proxy = Proxy()
-        proxy.put("bad", "bad.example.com")
-        monkeypatch.setattr(from_names, step, raise_for_bad)
-        proxy.derive()
-        assert proxy.state("bad").slices == ()
-        assert [*proxy.endpoints.bugs] == [BAD]
-        proxy.put("db", DB)
-        proxy.derive()
-        proxy.endpoints.learn(DB, Lookup({V4: ("203.0.113.1",)}, 30), 0.0, 0.0)
-        proxy.derive(proxy.source)
-        assert proxy.ips("db") == ["203.0.113.1"]
-        assert proxy.state("bad").slices == ()
-        assert [*proxy.endpoints.bugs] == [BAD]
-        proxy.store.delete_service(BAD)
-        proxy.derive()
-        assert proxy.endpoints.bugs == {}
-
-    def test_a_service_that_changes_is_tried_again(self, monkeypatch, proxy):
-        with monkeypatch.context() as patch:
-            patch.setattr(from_names, "read_request", lambda _: 1 // 0)
-            proxy.put("late")
-            proxy.derive()
-            assert proxy.state("late").slices == ()
-        proxy.put("late", "203.example.com")
-        proxy.derive()
-        assert proxy.problems("late") == [(NameState.PENDING, "")]
-        assert proxy.endpoints.bugs == {}
-
-
-class Unanswerable(set):
-    """This node's addresses, where a question about one of them raises."""
-
-    def __contains__(self, ip):
-        if super().__contains__(ip):
-            raise ZeroDivisionError("a bug")
-        return False
