@@ -121,7 +121,7 @@ def explain(
 def _title(port: PortFacts) -> str:
     """Return the name with what tells it from the others of that name."""
     words = [port.family, *([port.side] if port.side else [])]
-    return f"{port.name} ({', '.join(words)})"
+    return f"{port.title} ({', '.join(words)})"
 
 
 def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> Cause | None:
@@ -164,7 +164,7 @@ def _which(worst: PathStep | None, ports: Sequence[PortFacts], parts: Sequence[P
         return ""
     names = [f"port {one.port}"] if any(port.port != one.port for port in ports) else []
     families = [one.family] if any(port.family != one.family for port in ports) else []
-    words = ", ".join((*names, *families))
+    words = ", ".join(filter(None, (*names, one.shared_number if names else "", *families)))
     return f"{capitalised(words)}: " if words else ""
 
 

@@ -250,6 +250,8 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     proxy_protocol: str | None = None
     """The version of the PROXY header that endpoints get, ``v1`` or ``v2``; null: none."""
+    shared_number: str = ""
+    """``53/UDP`` where its Service has this number for another protocol, too; else empty."""
     turned_away: Sequence[Cause] = ()
     """Clients that the kernel turned away, by cause; counts are of their packets."""
     is_out_of_ports: bool = False
@@ -264,6 +266,11 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
         """``shop/web:http``."""
         name = f"{self.namespace}/{self.service}"
         return f"{name}:{self.port}" if self.port else name
+
+    @property
+    def title(self) -> str:
+        """The name, with what tells it from a port of its number: ``shop/dns:udp 53/UDP``."""
+        return f"{self.name} {self.shared_number}".rstrip()
 
     @property
     def is_holding(self) -> bool:

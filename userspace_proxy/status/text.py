@@ -169,7 +169,7 @@ def _top_cells(port: PortFacts, history: History) -> tuple[str, ...]:
         rate_in_words(rates.failed),
     )
     return (
-        str(port.plan.key),
+        f"{port.plan.key} {port.shared_number}".rstrip(),
         _usable(port),
         count_in_words(port.active),
         # Before the second sample there are no rates.
@@ -259,7 +259,8 @@ def _address(port: PortFacts) -> str:
     if not port.frontends:
         return "no address"
     more = len(port.frontends) - 1
-    return f"{port.frontends[0].address}{f' +{more}' if more else ''}"
+    protocol = f"/{port.protocol}" if port.shared_number else ""
+    return f"{port.frontends[0].address}{protocol}{f' +{more}' if more else ''}"
 
 
 def _usable(port: PortFacts) -> str:

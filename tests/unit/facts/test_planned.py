@@ -55,6 +55,11 @@ def test_a_service_port_has_the_names_and_the_handling_of_its_plan():
     assert facts_of().hold_s is None
 
 
+def test_a_number_that_ports_share_is_shown_with_the_protocol():
+    assert facts_of(shared_number=53).shared_number == "53/TCP"
+    assert facts_of().shared_number == ""
+
+
 @pytest.mark.parametrize(
     ("handling", "expected"),
     [

@@ -17,6 +17,11 @@ def test_a_service_port_has_the_name_that_its_service_gives_it(port, name):
     assert port.name == name
 
 
+def test_a_title_tells_ports_of_one_number_apart():
+    assert PortFacts("shop", "dns", "udp", shared_number="53/UDP").title == "shop/dns:udp 53/UDP"
+    assert PortFacts("shop", "web", "http").title == "shop/web:http"
+
+
 @pytest.mark.parametrize(
     ("code", "is_left_out"),
     [
