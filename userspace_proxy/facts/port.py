@@ -279,12 +279,17 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def mark(self) -> Level | None:
-        """Its level, for all observers.
+        """Its level, for all observers; None for a neutral mark."""
+        return None if self.why_neutral else self.state.level
 
-        None where clients are dropped by design, or it isn't known whether they are answered.
-        """
-        is_unmarked = (self.is_dropping or self.is_unseen) and self.state.level is Level.OK
-        return None if is_unmarked else self.state.level
+    @property
+    def why_neutral(self) -> str:
+        """What its neutral mark states; empty where it has another one."""
+        if self.state.level is not Level.OK:
+            return ""
+        if self.is_dropping:
+            return "dropped by design"
+        return "not known whether clients are answered" if self.is_unseen else ""
 
     @property
     def is_unseen(self) -> bool:

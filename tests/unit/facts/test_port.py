@@ -104,6 +104,31 @@ def test_the_default_path_is_one_without_anything_to_show():
     assert not PortFacts(kernel_connections=1).has_default_path
 
 
+@pytest.mark.parametrize(
+    ("facts", "mark", "why"),
+    [
+        pytest.param({}, Level.OK, "", id="served"),
+        pytest.param({"is_dropping": True}, None, "dropped by design", id="dropped"),
+        pytest.param(
+            {"path": DataPath.KERNEL},
+            None,
+            "not known whether clients are answered",
+            id="unseen",
+        ),
+        pytest.param({"path": DataPath.KERNEL, "is_probed": True}, Level.OK, "", id="probed"),
+        pytest.param(
+            {"is_dropping": True, "state": StateFacts(Level.ATTENTION)},
+            Level.ATTENTION,
+            "",
+            id="problem",
+        ),
+    ],
+)
+def test_a_neutral_mark_has_the_name_of_what_it_states(facts, mark, why):
+    port = PortFacts(**facts)
+    assert (port.mark, port.why_neutral) == (mark, why)
+
+
 def test_another_process_gets_what_the_json_does_not_contain():
     facts = PortFacts("shop", "web", "http", refused=3)
     facts.plan = "of the port"

@@ -351,3 +351,12 @@ def test_ports_of_one_number_are_told_apart_by_the_protocol():
     text = render(make_view(tcp, refused, make_port("web")))
     assert re.findall(r'<span class="tag">(\w+)</span>', text) == ["UDP", "TCP"]
     assert 'aria-label="shop/dns:udp 53/UDP: refused"' in text
+
+
+def test_a_neutral_mark_has_the_name_of_what_it_states():
+    unseen = replace(make_port(), path=PathView(DataPath.KERNEL))
+    left_out = make_endpoint("10.244.1.10:80", "not on this node", False)
+    port = make_port("cart", endpoints=(make_endpoint("10.244.1.7:80"), left_out))
+    text = render(make_view(unseen, port), open=(row_id(port.plan.key),))
+    names = re.findall(r'icon unused"[^>]* aria-label="([^"]+)"', text)
+    assert sorted(names) == ["not known whether clients are answered", "not used"]
