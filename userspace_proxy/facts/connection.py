@@ -142,7 +142,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     def __post_init__(self) -> None:
         # Workers state what only they know: how a connection ended that an endpoint had accepted.
-        if self.code is not None:
+        if self.code is not None or self.first_byte_s is not None:
             return
         if self.failed and self.endpoint in ("", self.failed[-1].endpoint):
             self.code = self.failed[-1].cause
@@ -208,9 +208,17 @@ def ending(by: EndedBy, *, is_served: bool) -> ConnectionEvent:
     return ConnectionEvent.ENDED if is_end else ConnectionEvent.REFUSED
 
 
-def failed_dials(tried: Mapping[SocketAddress, CauseCode] | None) -> tuple[FailedDialFacts, ...]:
-    """Return the endpoints that didn't answer."""
-    return tuple(FailedDialFacts(str(one), code) for one, code in tried.items()) if tried else ()
+def failed_dials(
+    tried: Mapping[SocketAddress, CauseCode] | None, answered: SocketAddress | None = None
+) -> tuple[FailedDialFacts, ...]:
+    """Return the endpoints that didn't answer.
+
+    Args:
+        tried: Those that failed; None: none did.
+        answered: The one that failed after it had answered; None: none did.
+    """
+    failed = (tried or {}).items()
+    return tuple(FailedDialFacts(str(one), code) for one, code in failed if one != answered)
 
 
 class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
