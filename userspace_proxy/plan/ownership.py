@@ -76,12 +76,15 @@ class OwnershipChange(NamedTuple):
     """Other Services whose frontends, or the reasons for lost ones, may have changed."""
     node_ports: set[int]
     """Numbers that are node ports now and weren't before, or the reverse."""
+    cluster_ips: set[str]
+    """Those whose Service, by :attr:`FrontendOwners.cluster_ips`, is another one than before."""
 
     def add(self, later: OwnershipChange) -> None:
         """Add the effects of a later change."""
         self.addresses.update(later.addresses)
         self.services.update(later.services)
         self.node_ports.update(later.node_ports)
+        self.cluster_ips.update(later.cluster_ips)
 
 
 class FrontendOwners:
@@ -99,6 +102,8 @@ class FrontendOwners:
         self._lost: dict[PortKey, dict[Frontend, Cause]] = {}
         self.node_ports: dict[Protocol, Counter[int]] = {p: Counter() for p in Protocol}
         """The number of frontends of each node port."""
+        self.cluster_ips: dict[str, ServiceKey] = {}
+        """The Service of each cluster IP where only its ports serve; of several, the first."""
 
     def change(
         self, removed: Iterable[ServiceKey], claimed: Collection[ServiceClaims]
@@ -130,7 +135,19 @@ class FrontendOwners:
             for (protocol, address), before in touched.items()
             if bool(before) is not (address in self._claimants[protocol])
         }
-        return OwnershipChange(addresses, services - keys, node_ports)
+        return OwnershipChange(addresses, services - keys, node_ports, self._note_cluster_ips(ips))
+
+    def _note_cluster_ips(self, ips: Iterable[str]) -> set[str]:
+        """Enter the Services of cluster IPs; return those IPs of which it is another one."""
+        changed: set[str] = set()
+        for ip in ips:
+            services = (key for key in self._own_ips[ip] if ip in self.claims[key].cluster_ips)
+            before, now = self.cluster_ips.pop(ip, None), min(services, default=None)
+            if now is not None:
+                self.cluster_ips[ip] = now
+            if now != before:
+                changed.add(ip)
+        return changed
 
     def _count_node_ports(
         self, old: Iterable[ServiceClaims], new: Iterable[ServiceClaims]

@@ -4,7 +4,8 @@ Service ──claims_of──▶ FrontendOwners: one owner per frontend ──�
 Service + slices + all frontends ──▶ port plans                 ├──▶ Plan
                                                                ─┘
 Rule 1: what was planned for a Service is kept while its state is the same object and its
-endpoints aren't at any of the frontends that were added or removed.
+endpoints aren't at any of the frontends that were added or removed, nor at a cluster IP that is
+another Service's than before.
 Rule 2: caching affects only the cost of a plan, never its content; the cost depends on the size of
 the change, not on the size of the cluster.
 Rule 3: when the facts change, everything is planned again.
@@ -72,6 +73,7 @@ class Planner:
         self._without_slices: set[ServiceKey] = set()
         """Services whose cause depends on the orphans."""
         self._by_endpoint: ServiceIndex[SocketAddress] = ServiceIndex()
+        self._by_endpoint_ip: ServiceIndex[str] = ServiceIndex()
         self._by_endpoint_port: ServiceIndex[int] = ServiceIndex()
         self._not_at_nodes: set[ServiceKey] = set()
         """Services with endpoints by name, or one whose port is the number of a node port."""
@@ -108,10 +110,11 @@ class Planner:
         changed = {key for key in differing if key in new}
         gone = differing - changed
         self._states = new
-        change = OwnershipChange(set(), set(), set())
+        change = OwnershipChange(set(), set(), set(), set())
         changed |= yield from self._change_frontend_shares(changed, gone)
         yield from self._change_owners(changed, gone, change)
         affected = {key for address in change.addresses for key in self._by_endpoint[address]}
+        affected.update(key for ip in change.cluster_ips for key in self._by_endpoint_ip[ip])
         affected.update(key for port in change.node_ports for key in self._by_endpoint_port[port])
         affected |= yield from self._change_orphans(snapshot.orphans)
         indexes: dict[ServiceKey, EndpointIndex] = {}
@@ -231,6 +234,9 @@ class Planner:
         new = {verdict.address for port in now for verdict in port.verdicts}
         self._by_endpoint.add(new - old, key)
         self._by_endpoint.discard(old - new, key)
+        old_ips, ips = {at.ip for at in old}, {at.ip for at in new}
+        self._by_endpoint_ip.add(ips - old_ips, key)
+        self._by_endpoint_ip.discard(old_ips - ips, key)
         old_numbers, numbers = {at.port for at in old}, {at.port for at in new}
         self._by_endpoint_port.add(numbers - old_numbers, key)
         self._by_endpoint_port.discard(old_numbers - numbers, key)

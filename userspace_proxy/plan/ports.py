@@ -151,6 +151,7 @@ def _plan_port(
         facts=facts,
         frontends=owners.served(claim.protocol),
         node_ports=owners.node_ports[claim.protocol],
+        cluster_ips=owners.cluster_ips,
         scope=claim.scope,
     )
     handling = state.service.handling

@@ -19,6 +19,7 @@ import heapq
 import operator
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from ..model import (
     DEFAULT_WEIGHT,
@@ -27,6 +28,7 @@ from ..model import (
     EndpointSlice,
     IPFamily,
     Protocol,
+    ServiceKey,
     SocketAddress,
     pack_ip,
 )
@@ -130,6 +132,7 @@ def usable_endpoints(
     facts: NodeFacts,
     frontends: Collection[SocketAddress] = (),
     node_ports: Container[int] = (),
+    cluster_ips: Mapping[str, ServiceKey] = MappingProxyType({}),
     scope: Scope = Scope.CLUSTER,
 ) -> Usable:
     """Judge the endpoints of one Service port.
@@ -138,6 +141,7 @@ def usable_endpoints(
         index: Of the Service's slices.
         frontends: Addresses that this proxy serves; they are never endpoints.
         node_ports: All node ports of the protocol: at a node's address they lead to a proxy again.
+        cluster_ips: Those where nothing but the ports of these Services answers.
 
     Source:
         KEP-1669: the ready endpoints; if there are none, those that are serving and
@@ -153,6 +157,7 @@ def usable_endpoints(
         for packed, a, _ in judged
         if (why := _why_refused(a, packed, facts, frontends, node_ports))
     }
+    refused = _at_cluster_ips(judged, cluster_ips, protocol) | refused
     # Cost: nearly all Services have none, so that one look is enough.
     preferred = have_preferences(merged.values())
     if preferred:
@@ -295,6 +300,17 @@ def _why_refused(
     if block == _LOOPBACK and facts.allow_loopback_endpoints:
         return None
     return f"refused: {block}" if block else None
+
+
+def _at_cluster_ips(
+    judged: Iterable[_Packed], cluster_ips: Mapping[str, ServiceKey], protocol: Protocol
+) -> dict[SocketAddress, str]:
+    """Return why endpoints at cluster IPs are refused, served ones included."""
+    return {
+        a: f"refused: it is the ClusterIP of Service {owner}, which has no port {a.port}/{protocol}"
+        for _, a, _ in judged
+        if (owner := cluster_ips.get(a.ip)) is not None
+    }
 
 
 # Parsing with ``ipaddress`` took a third of a first plan: 0.1 s of 0.3 s at 30,000 endpoints.

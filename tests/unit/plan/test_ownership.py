@@ -36,6 +36,7 @@ class Settled(NamedTuple):
 
     holders: dict[Frontend, PortClaim]
     lost: dict[PortKey, dict[Frontend, Cause]]
+    cluster_ips: dict[str, ServiceKey]
 
 
 def settle(made):
@@ -58,6 +59,7 @@ def settled(owners):
     return Settled(
         {f: holder for f, holder in holders.items() if holder is not None},
         {key: dict(sorted(items.items())) for key, items in lost.items() if items},
+        dict(owners.cluster_ips),
     )
 
 
@@ -234,6 +236,9 @@ def test_change_by_change_gives_what_all_at_once_gives(changes):
         now = settled(owners)
         assert now == settle(owners.claims.values())
         assert set(moved.addresses) == {at for _, at in served ^ served_by(owners)}
+        assert moved.cluster_ips == {
+            ip for ip, _ in before.cluster_ips.items() ^ now.cluster_ips.items()
+        }
         assert others_who_differ(before, now) <= {*moved.services, key}
 
 
@@ -287,11 +292,20 @@ def test_a_service_alone_at_many_addresses_is_one_object():
 
 def test_the_effects_of_several_changes_add_up():
     till = ServiceKey("shop", "till")
-    owners, moved = FrontendOwners(), OwnershipChange(set(), set(), set())
+    owners, moved = FrontendOwners(), OwnershipChange(set(), set(), set(), set())
     moved.add(owners.change((), claims(service(CART), service(till, cluster_ips=(WEB_IP,)))))
     moved.add(owners.change([CART], claims(service(WEB, cluster_ips=(WEB_IP,)))))
     assert {address.ip for address in moved.addresses} == {CART_IP, WEB_IP}
     assert (moved.services, moved.node_ports) == ({till}, set())
+    assert moved.cluster_ips == {CART_IP, WEB_IP}
+
+
+def test_a_cluster_ip_passes_to_the_next_service_that_has_it():
+    owners = FrontendOwners()
+    owners.change((), claims(service(WEB), service(CART)))
+    assert owners.cluster_ips == {CART_IP: CART}
+    assert owners.change([CART], ()).cluster_ips == {CART_IP}
+    assert owners.cluster_ips == {CART_IP: WEB}
 
 
 def test_an_external_ip_that_is_lost_is_a_note_where_another_side_is_served():
