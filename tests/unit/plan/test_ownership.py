@@ -308,13 +308,29 @@ def test_a_cluster_ip_passes_to_the_next_service_that_has_it():
     assert owners.cluster_ips == {CART_IP: WEB}
 
 
-def test_an_external_ip_that_is_lost_is_a_note_where_another_side_is_served():
-    both = {"external_ips": ("203.0.113.7",), "is_external_local": True}
+@pytest.mark.parametrize("is_external_local", [False, True])
+@pytest.mark.parametrize(
+    ("claimed", "what"),
+    [
+        pytest.param({"external_ips": ("203.0.113.7",)}, "external IP 203.0.113.7", id="external"),
+        pytest.param({"ports": (NODE_PORT,)}, "node port 30080", id="node-port"),
+    ],
+)
+def test_an_address_that_is_lost_is_a_note_where_others_are_served(
+    claimed, what, is_external_local
+):
+    both = {**claimed, "is_external_local": is_external_local}
     claimants = service(CART, **both), service(WEB, cluster_ips=(WEB_IP,), **both)
-    facts = NodeFacts(external_ip_networks=("203.0.113.0/24",))
+    facts = NodeFacts(external_ip_networks=("203.0.113.0/24",), addresses=("198.51.100.1",))
     plan = Planner(facts).plan(snapshot_of(*claimants))
     assert frontends(plan)["shop/web:http"] == ["198.51.100.8:80/TCP"]
     (web,) = [port for port in plan.ports.values() if port.key.name.service == WEB]
-    assert [str(note) for note in web.notes] == [
-        "external IP 203.0.113.7 is not served: it is already held by shop/cart:http"
+    kind = what.rpartition(" ")[0]
+    assert [(str(note), note.hint) for note in web.notes] == [
+        (
+            f"{what} is not served: it is already held by shop/cart:http",
+            f"Give one of them another {kind}",
+        )
     ]
+    (part,) = plan.ignored
+    assert (part.service, part.is_part) == (WEB, True)
