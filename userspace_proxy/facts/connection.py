@@ -15,7 +15,7 @@ from typing import Annotated, NamedTuple, get_type_hints
 
 import msgspec
 
-from ..model import CauseCode, SocketAddress
+from ..model import CauseCode, SocketAddress, ip_of
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Seconds = Annotated[float, msgspec.Meta(ge=-1e11, le=1e11)]
@@ -152,7 +152,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     @property
     def client_ip(self) -> str:
         """The client's address without the port."""
-        return self.client.rpartition(":")[0].strip("[]")
+        return ip_of(self.client)
 
     @property
     def until_first_byte_s(self) -> float:
