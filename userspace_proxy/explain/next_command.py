@@ -119,7 +119,10 @@ def next_command(cause: Cause | None, subject: Subject, asked: Asked, *, pod: st
     )
     if cause is None:
         return asked.again(subject.service, "--probe") if can_dial else _flows(subject, asked)
-    if has_kubectl and (words := _words(cause, pod)):
+    endpoints = (endpoint for port in subject.ports for endpoint in port.endpoints)
+    # kubectl shows nothing of a host outside the cluster.
+    is_host = any(one.host and one.address == cause.object for one in endpoints)
+    if has_kubectl and not is_host and (words := _words(cause, pod)):
         namespace, _, name = subject.service.partition("/")
         ip = ip_of(cause.object)
         return asked.kubectl(words.format(namespace=namespace, name=name, ip=ip, pod=pod))

@@ -24,7 +24,15 @@ from ..status.units import (
     waiting_in_words,
 )
 from .clients import say_client
-from .dial_steps import UNREACHED, Dials, clients_show, dial_address, dial_steps, lacks_header
+from .dial_steps import (
+    UNREACHED,
+    Dials,
+    clients_show,
+    dial_address,
+    dial_steps,
+    lacks_header,
+    with_hosts,
+)
 from .next_command import UNREPLIED, Asked, next_command
 from .observed import before_it_failed
 from .path_step import PathStep
@@ -78,6 +86,7 @@ def explain(
         asked: How the user asked; None: by default, of this machine's proxy.
     """
     asked = asked or Asked()
+    dials = None if dials is None else with_hosts(subject.ports, dials)
     family = "IPv6" if ":" in client else "IPv4"
     ports = [port for port in subject.ports if not client or port.family == family]
     whole = [*_rejected(subject), *_ignored(subject), *(pods or ())]

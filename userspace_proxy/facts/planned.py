@@ -78,6 +78,7 @@ def facts_of_verdict(verdict: EndpointVerdict, starting: float | None = None) ->
         starting,
         preference,
         verdict.node,
+        host=verdict.host,
     )
 
 

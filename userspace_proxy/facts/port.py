@@ -106,6 +106,8 @@ class EndpointVerdictFacts(TrafficByCause):
 class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
     """One endpoint of a Service port."""
 
+    host: str = ""
+    """The name that it was found by, of a host outside the cluster; empty: it is an address."""
     answered_at: float = 0.0
     """Unix time at which it last answered a dial; 0 if it never did."""
     is_past: bool = False

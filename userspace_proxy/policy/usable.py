@@ -86,6 +86,8 @@ class EndpointVerdict:
     priority: int = 0
     is_standby: bool = False
     """It is usable, and so is one of a priority before its own."""
+    host: str = ""
+    """The name that it was found by; empty for an endpoint by address."""
 
     @property
     def is_leaving(self) -> bool:
@@ -362,5 +364,12 @@ def _verdict(
     else:
         reason, code = "not ready", CauseCode.NOT_READY
     return EndpointVerdict(
-        address, is_usable, reason, endpoint.node, code, endpoint.weight, endpoint.priority
+        address,
+        is_usable,
+        reason,
+        endpoint.node,
+        code,
+        endpoint.weight,
+        endpoint.priority,
+        host=endpoint.host,
     )

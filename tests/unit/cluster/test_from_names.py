@@ -343,7 +343,7 @@ def test_a_slice_of_names_gives_its_weights_to_the_addresses():
     proxy.derive()
     proxy.answer("203.0.113.1")
     (item,) = proxy.state().slices
-    assert item.endpoints == (Endpoint("203.0.113.1", weight=7, priority=1, ready=False),)
+    assert item.endpoints == (Endpoint("203.0.113.1", weight=7, priority=1, ready=False, host=DB),)
     assert item.notes == ("a note",)
     assert proxy.state().service.handling.names == (EndpointName(DB, 5433),)
 

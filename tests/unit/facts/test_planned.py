@@ -128,3 +128,8 @@ def test_probes_choose_the_path_of_tcp_with_endpoints():
     assert is_probed(make_plan(path=auto))
     assert not is_probed(make_plan(path=auto, serving=Serving()))
     assert not is_probed(make_plan())
+
+
+def test_an_endpoint_by_name_has_its_host():
+    verdict = EndpointVerdict(POD, True, "ready", host="db.example.com")
+    assert facts_of_verdict(verdict).host == "db.example.com"

@@ -431,3 +431,8 @@ def test_beyond_the_bound_ready_endpoints_and_those_of_this_node_stay(monkeypatc
     assert (usable_ips(usable), len(usable.verdicts)) == (expected, 2)
     assert not usable.are_all
     assert judge(slice_of(*endpoints[:2]), scope=scope).are_all
+
+
+def test_an_endpoint_by_name_keeps_its_host():
+    named = Endpoint(A, host="db.example.com")
+    assert [v.host for v in judge(slice_of(named, B)).verdicts] == ["db.example.com", ""]
