@@ -436,3 +436,14 @@ def test_of_many_notes_the_first_are_listed():
 )
 def test_an_end_without_a_byte_has_a_code(number, code):
     assert end_code(number) is code
+
+
+def test_an_error_of_which_nothing_is_known_has_no_remedy():
+    assert dial_failed(POD, errno.EMFILE, "Too many open files").hint == ""
+
+
+def test_endpoints_that_are_drained_name_the_slices_and_the_annotation():
+    key = service().key
+    drained = none_usable(CauseCode.NOT_READY, [(1, "drained")], 1, drained_of=key)
+    assert drained.object == "EndpointSlices of shop/cart"
+    assert "remove the annotation" in drained.hint

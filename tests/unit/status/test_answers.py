@@ -52,6 +52,7 @@ def test_the_fields_of_the_view_are_included_by_name():
 
 
 TAKEN_HINT = "Give one of them another address"
+PARTS = ("frontends", "endpoints", "state")
 NOTE = {
     "code": "not-followed",
     "sentence": "a note",
@@ -107,8 +108,7 @@ def shown():
 
 
 def test_a_service_port_has_these_fields(shown):
-    parts = ("frontends", "endpoints", "state")
-    assert {name: value for name, value in shown.items() if name not in parts} == {
+    assert {name: value for name, value in shown.items() if name not in PARTS} == {
         "namespace": "shop",
         "service": "web",
         "port": "http",
