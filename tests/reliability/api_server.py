@@ -46,10 +46,11 @@ CHANGE = "then a Service is added"
 START = "the time until changes take effect again includes the API server's own start"
 RETRY_AFTER_S = 3
 KILLED = Limits(
-    failed=0.9,
-    other_failed=500,
-    other_p99_ms=9000,
-    back_s=60.0,
+    failed=0.1,
+    slowest_s=1.0,
+    other_failed=100,
+    other_p99_ms=1000,
+    back_s=20.0,
     log_lines=30,
     same_processes=False,
 )
@@ -72,7 +73,7 @@ def settles(rig: ApiRig) -> None:
 @GROUP.row(
     "api-restarted",
     f"the API server is killed and started again; {CHANGE}",
-    Limits(back_s=60.0, log_lines=14),
+    Limits(back_s=20.0, log_lines=14),
     evidence("Source: "),
     rig=ApiRig,
     not_promised=START,
@@ -90,7 +91,7 @@ def api_restarted(rig: ApiRig) -> Iterator[None]:
     "api-gone",
     f"the API server is away for 15 s (in place of ten minutes: the wait between two attempts "
     f"grows to at most 10 s); {CHANGE}",
-    Limits(back_s=60.0, fault_s=15.0, log_lines=14),
+    Limits(back_s=20.0, fault_s=15.0, log_lines=14),
     evidence("cannot reach the API server"),
     rig=ApiRig,
     not_promised=START,
@@ -124,7 +125,7 @@ def api_down_at_start(rig: StateRig) -> Iterator[None]:
 @GROUP.row(
     "api-down-at-start-stateless",
     "the same without a last state (`--state-dir=disabled`)",
-    replace(KILLED, failed=1.0, other_failed=10_000),
+    replace(KILLED, failed=1.0, other_failed=1000, other_p99_ms=9000),
     [
         Metric("source_problems"),
         Problem("Services have not been read yet"),
@@ -211,7 +212,7 @@ for _name, (_breaks, _fault, _problem) in ANSWERS.items():
     GROUP.row(
         _name,
         f"{_breaks}; {CHANGE}",
-        Limits(back_s=15.0, fault_s=6.0, log_lines=16),
+        Limits(back_s=10.0, fault_s=6.0, log_lines=16),
         evidence(_problem),
         rig=ApiRig,
     )(answers(_fault))
@@ -220,7 +221,7 @@ for _name, (_breaks, _fault, _problem) in ANSWERS.items():
 @GROUP.row(
     "api-429",
     f"the API server answers 429 with Retry-After: {RETRY_AFTER_S}, which is heeded; {CHANGE}",
-    Limits(back_s=15.0, fault_s=8.0, log_lines=16),
+    Limits(back_s=10.0, fault_s=8.0, log_lines=16),
     evidence("is busy"),
     rig=ApiRig,
 )
@@ -260,7 +261,7 @@ def api_silent(rig: ApiRig) -> Iterator[None]:
 @GROUP.row(
     "api-token-rotated",
     f"the token expires, and its file contains a new one 6 s later; {CHANGE}",
-    Limits(back_s=15.0, fault_s=6.0, log_lines=14),
+    Limits(back_s=10.0, fault_s=6.0, log_lines=14),
     evidence("rejected the credentials"),
     rig=ApiRig,
 )
@@ -279,7 +280,7 @@ def api_token_rotated(rig: ApiRig) -> Iterator[None]:
 @GROUP.row(
     "api-forbidden",
     f"the permissions to read Services, slices and Nodes are revoked, then granted; {CHANGE}",
-    Limits(back_s=20.0, fault_s=6.0, log_lines=14),
+    Limits(back_s=10.0, fault_s=6.0, log_lines=14),
     evidence("forbidden"),
     rig=ApiRig,
 )
@@ -306,7 +307,7 @@ def api_forbidden(rig: ApiRig) -> Iterator[None]:
 @GROUP.row(
     "api-recreated",
     "the Service and its slice are deleted and created five times, the slice first",
-    Limits(failed=0.6, back_s=5.0),
+    Limits(failed=0.6),
     [Metric("sync_rounds")],
     rig=LocalApiRig,
     not_promised="while a Service is deleted, clients are refused",
@@ -351,7 +352,7 @@ SERVICES, ENDPOINTS = 100, 100
     "api-10000-endpoints",
     f"{SERVICES} Services with {ENDPOINTS} endpoints each are created while the watch is silent, "
     "then arrive at once",
-    Limits(other_p99_ms=500, back_s=60.0, memory_mib=40, log_lines=30, fault_s=5.0),
+    Limits(other_p99_ms=500, back_s=5.0, memory_mib=40, log_lines=30, fault_s=5.0),
     [Metric("service_ports")],
     rig=ApiRig,
 )

@@ -83,7 +83,8 @@ async def crowd(kind: str, count: int, address: tuple[str, int], text: str) -> N
     failed = [result for result in results if isinstance(result, str)]
     held = [result for result in results if isinstance(result, socket.socket)]
     for sock in held:
-        sock.send(text.encode())
+        if text:
+            sock.send(text.encode())
         # The end of this process resets them, as that of a container with unread data does.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     report(made=count, failed=len(failed), errors=sorted(set(failed)))

@@ -36,7 +36,7 @@ def endpoint_refuses(rig: Rig) -> Iterator[None]:
 @GROUP.row(
     "endpoint-silent",
     "one of two endpoints drops all packets",
-    Limits(slowest_s=3.0),
+    Limits(slowest_s=1.5),
     [FAILURES, ONE_OF_TWO, EJECTED],
 )
 def endpoint_silent(rig: Rig) -> Iterator[None]:

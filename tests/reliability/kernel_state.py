@@ -102,7 +102,7 @@ REMOVALS = {
     "local": "nft delete table inet userspace-proxy/local",
 }
 # The rules are compared once a second, and written on a busy machine within another one.
-REPAIRED = Limits(failed=0.8, other_failed=100, other_p99_ms=250, fault_s=2.0, back_s=2.0)
+REPAIRED = Limits(failed=0.5, other_failed=100, other_p99_ms=250, fault_s=2.0, back_s=2.0)
 REPAIR: list[Evidence] = [
     Metric("steering_repairs"),
     LogLine("steering had drifted and was repaired"),
@@ -236,7 +236,7 @@ def is_served(rig: Rig, address: tuple[str, int]) -> bool:
 @GROUP.row(
     "lock-held",
     "`iptables`: another program holds the xtables lock for 13 s, and a Service is added",
-    Limits(fault_s=13.0, back_s=20.0),
+    Limits(fault_s=13.0),
     [Metric("sync_failures"), Problem("cannot lock"), LogLine("cannot lock")],
     rig=IptablesRig,
 )
@@ -292,7 +292,7 @@ for _steering, _rig in DUAL_STACK_RIGS.items():
     GROUP.row(
         f"ipv6-off-{_steering}",
         f"`{_steering}`: IPv6 is switched off on the node, then on; IPv4 clients",
-        Limits(back_s=20.0),
+        Limits(),
         [Problem("IPv6"), LogLine("IPv6")],
         rig=_rig,
         not_promised="IPv6 clients are not served while the kernel has no IPv6",

@@ -348,7 +348,7 @@ class FewDescriptorsRig(Rig):
 @GROUP.row(
     "no-descriptors-worker",
     "one client's idle connections take all 300 descriptors of the worker",
-    Limits(failed=0.1, other_p99_ms=1500, back_s=12.0),
+    Limits(slowest_s=1.5, other_p99_ms=1000),
     [
         Metric("connections_evicted"),
         LogLine("descriptor"),

@@ -69,7 +69,7 @@ class MemoryRig(Rig):
 @GROUP.row(
     "memory-limit",
     f"{READERS} readers that stall need more than a memory limit (cgroup) allows",
-    Limits(other_p99_ms=2000, back_s=20.0),
+    Limits(slowest_s=1.0, other_p99_ms=1000, back_s=20.0),
     [
         Metric("connections_evicted_for_memory"),
         Metric("memory_short"),

@@ -49,7 +49,7 @@ def worker_killed(rig: Rig) -> Iterator[None]:
 @GROUP.row(
     "workers-all-killed",
     "both workers are killed at once",
-    Limits(failed=0.1, other_failed=10, back_s=3.0, same_processes=False, other_p99_ms=1000.0),
+    Limits(failed=0.1, other_failed=10, back_s=3.0, same_processes=False, other_p99_ms=500.0),
     [RESTARTS, KILLED],
     not_promised="connections that they carried at that moment; new ones wait for a new worker",
 )
@@ -77,7 +77,14 @@ def worker_killed_again(rig: Rig) -> Iterator[None]:
 @GROUP.row(
     "worker-hangs",
     "one of two workers stops (SIGSTOP)",
-    Limits(failed=0.5, other_failed=60, fault_s=4.0, same_processes=False, other_p99_ms=5000.0),
+    Limits(
+        failed=0.5,
+        other_failed=60,
+        fault_s=4.0,
+        same_processes=False,
+        slowest_s=3.0,
+        other_p99_ms=3000.0,
+    ),
     [RESTARTS],
     not_promised="connections that it carried, and what waited in its queue",
 )

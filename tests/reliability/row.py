@@ -27,14 +27,14 @@ class Limits:
 
     failed: float = 0.0
     """The share of the faulty Service's new connections that may fail."""
-    slowest_s: float = 6.0
+    slowest_s: float = 0.5
     """The slowest successful connection of the faulty Service."""
     other_failed: int = 0
     """How many connections of the other Service may fail."""
     other_p99_ms: float = 50.0
     """The other Service's p99 may be twice its quiet value, or this if that is less: on a busy
     machine a few milliseconds more or less are noise."""
-    back_s: float = 10.0
+    back_s: float = 5.0
     """From the repair until no connection fails or waits and ``Rig.is_well``."""
     log_lines: int = 10
     """From the fault to the recovery."""

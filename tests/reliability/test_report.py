@@ -53,7 +53,7 @@ def test_a_row_within_its_limits_holds() -> None:
     assert line_of(HOLDS) == (
         "`pod-burns`",
         "a pod burns | melts",
-        "none fails, slowest 6 s, back after 10 s",
+        "none fails, slowest 0.5 s, back after 5 s",
         "0 of 100 failed, slowest 2 ms",
         "log",
         "2.0 s",
@@ -107,7 +107,7 @@ def test_what_a_row_promises_is_in_words() -> None:
         "another Service's p99 100 ms",
         "back after 2 s",
     ]
-    assert list(Limits(failed=1.0).promises()) == ["back after 10 s"]
+    assert list(Limits(failed=1.0).promises()) == ["back after 5 s"]
 
 
 def test_the_page_counts_rows_and_names_what_is_not_promised() -> None:
