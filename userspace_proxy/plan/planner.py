@@ -73,7 +73,6 @@ class Planner:
         self._without_slices: set[ServiceKey] = set()
         """Services whose cause depends on the orphans."""
         self._by_endpoint: ServiceIndex[SocketAddress] = ServiceIndex()
-        self._by_endpoint_ip: ServiceIndex[str] = ServiceIndex()
         self._by_endpoint_port: ServiceIndex[int] = ServiceIndex()
         self._not_at_nodes: set[ServiceKey] = set()
         """Services with endpoints by name, or one whose port is the number of a node port."""
@@ -114,8 +113,12 @@ class Planner:
         changed |= yield from self._change_frontend_shares(changed, gone)
         yield from self._change_owners(changed, gone, change)
         affected = {key for address in change.addresses for key in self._by_endpoint[address]}
-        affected.update(key for ip in change.cluster_ips for key in self._by_endpoint_ip[ip])
         affected.update(key for port in change.node_ports for key in self._by_endpoint_port[port])
+        for ip in change.cluster_ips:
+            # Endpoints have few different ports; an index by IP would take 70 bytes for each one.
+            at_ip = (SocketAddress(ip, port) for port in self._by_endpoint_port)
+            affected.update(key for address in at_ip for key in self._by_endpoint[address])
+            yield
         affected |= yield from self._change_orphans(snapshot.orphans)
         indexes: dict[ServiceKey, EndpointIndex] = {}
         counts: dict[ServiceKey, int] = {}
@@ -234,9 +237,6 @@ class Planner:
         new = {verdict.address for port in now for verdict in port.verdicts}
         self._by_endpoint.add(new - old, key)
         self._by_endpoint.discard(old - new, key)
-        old_ips, ips = {at.ip for at in old}, {at.ip for at in new}
-        self._by_endpoint_ip.add(ips - old_ips, key)
-        self._by_endpoint_ip.discard(old_ips - ips, key)
         old_numbers, numbers = {at.port for at in old}, {at.port for at in new}
         self._by_endpoint_port.add(numbers - old_numbers, key)
         self._by_endpoint_port.discard(old_numbers - numbers, key)

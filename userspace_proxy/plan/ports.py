@@ -102,6 +102,8 @@ def plan_ports(
 
 def _shared_numbers(service: Service) -> Set[int]:
     """Return the port numbers that a Service has for both protocols."""
+    if len(service.ports) == 1:
+        return frozenset()
     of = {
         protocol: {p.port for p in service.ports if p.protocol == protocol} for protocol in Protocol
     }

@@ -288,6 +288,7 @@ def test_a_service_alone_at_many_addresses_is_one_object():
     assert index["a"] is index["b"]
     index.add(["b"], WEB)
     assert (set(index["a"]), set(index["b"])) == ({CART}, {CART, WEB})
+    assert [*index] == ["a", "b"]
 
 
 def test_the_effects_of_several_changes_add_up():
