@@ -135,7 +135,7 @@ def endpoints_all_refuse(rig: Rig) -> Iterator[None]:
 @GROUP.row(
     "endpoints-all-silent",
     "all endpoints drop all packets",
-    Limits(failed=1.0),
+    Limits(failed=1.0, slowest_s=3.0),
     [FAILURES, REFUSED, NONE_OF_TWO, EJECTED],
 )
 def endpoints_all_silent(rig: Rig) -> Iterator[None]:

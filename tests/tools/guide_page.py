@@ -34,7 +34,7 @@ _HEAD = """\
 """
 _TAIL = "</main>\n</body>\n</html>\n"
 _HEADING = re.compile(r"<h([1-3])>(.*?)</h\1>")
-_OTHER_PAGE = re.compile(r'<a href="[a-z-]+\.md(?:#[a-z0-9-]+)?">(.*?)</a>')
+_OTHER_PAGE = re.compile(r'<a href="([a-z-]+\.md)(?:#[a-z0-9-]+)?">(.*?)</a>')
 _OWN_PAGE = re.compile(r'<a href="http://127\.0\.0\.1:10249/">(.*?)</a>')
 _MARKUP = re.compile(r"<[^>]+>")
 
@@ -55,12 +55,18 @@ def render(text: str) -> str:
     body = MarkdownIt("commonmark").enable("table").render(text)
     body = _HEADING.sub(_with_anchor, body)
     # Other pages aren't served, and the address may be another one.
-    body = _OTHER_PAGE.sub(r"<code>docs/\1</code>", body)
+    body = _OTHER_PAGE.sub(_named, body)
     body = _OWN_PAGE.sub(r'<a href="../">\1</a>', body)
     body = body.replace("<table>", '<div class="wide"><table>').replace(
         "</table>", "</table></div>"
     )
     return _HEAD.format(title=html.escape(title)) + body + _TAIL
+
+
+def _named(link: re.Match[str]) -> str:
+    page, text = link.groups()
+    name = f"<code>docs/{page}</code>"
+    return name if text == page else f"{text} ({name})"
 
 
 def _with_anchor(heading: re.Match[str]) -> str:

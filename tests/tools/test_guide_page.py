@@ -38,6 +38,8 @@ def test_each_link_within_the_page_leads_to_a_heading() -> None:
 def test_a_page_that_is_not_served_is_named_instead_of_linked() -> None:
     page = render(
         "# Title\n\nSee [check.md](check.md#firewalls) and [below](#below).\n\n## Below\n"
+        "A [name](services.md#endpoints-by-name).\n"
     )
     assert "See <code>docs/check.md</code> and" in page
+    assert "A name (<code>docs/services.md</code>)." in page
     assert '<a href="#below">below</a>' in page
