@@ -115,7 +115,7 @@ class Planner:
         affected = {key for address in change.addresses for key in self._by_endpoint[address]}
         affected.update(key for port in change.node_ports for key in self._by_endpoint_port[port])
         for ip in change.cluster_ips:
-            # Endpoints have few different ports; an index by IP would take 70 bytes for each one.
+            # Endpoints have few different ports; an index by IP would take 2 MiB for 30,000 endpoints.
             at_ip = (SocketAddress(ip, port) for port in self._by_endpoint_port)
             affected.update(key for address in at_ip for key in self._by_endpoint[address])
             yield
