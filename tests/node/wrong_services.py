@@ -20,14 +20,7 @@ from tests.node.clients import DEADLINE_S, Client, Sockets
 from tests.node.testbed import Testbed
 
 SERVING, CLOSED, HANGING, RESETTING, LATE_CLOSING = 80, 8080, 9100, 9101, 9102
-LOCAL_ONLY, FILTERED, REFUSED_BY_RULE, OTHER_SOURCE, PROXY_HEADER, ONE_WAY = (
-    9103,
-    9104,
-    9105,
-    9106,
-    9107,
-    9108,
-)
+LOCAL_ONLY, FILTERED, REFUSED_BY_RULE, OTHER_SOURCE, PROXY_HEADER, ONE_WAY = range(9103, 9109)
 """Ports of the pod "pod"."""
 LINK, ABSENT = "eth9", "10.99.0.77"
 """A link of the node without any host on it, and an address there."""
@@ -179,6 +172,14 @@ MISTAKES = (
         "loop",
         "its only endpoint is not usable: refused: it is an address that this proxy serves",
         hint="Endpoints must be addresses of pods",
+        ips=("{original}",),
+        dials=0,
+    ),
+    Mistake(
+        "no-port-of-it",
+        "it is the ClusterIP of Service broken/original, which has no port 8080/TCP",
+        hint="Endpoints must be addresses of pods",
+        target=CLOSED,
         ips=("{original}",),
         dials=0,
     ),

@@ -173,8 +173,8 @@ def view_endpoint(
     facts.cause = on_purpose
     if on_purpose is None:
         facts.cause, facts.is_past = failure_of(address, counters, clock, group.absent_on(address))
-        if facts.cause is not None and address.ip in group.serving.handling.found_by_name:
-            facts.cause = outside(facts.cause, address.ip)
+        if facts.cause is not None and verdict.host:
+            facts.cause = outside(facts.cause, address.ip, verdict.host)
     facts.answered_at = clock.unix(counters.dials.succeeded_at)
     show_traffic(facts, counters)
     return facts

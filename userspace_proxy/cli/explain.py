@@ -213,11 +213,6 @@ def _dial(subject: Subject, way: tuple[str, ...]) -> dict[str, DialResult] | Non
             wanted += [frontend.address for frontend in port.frontends[:1]]
         wanted += [endpoint.address for endpoint in port.endpoints if not endpoint.is_refused]
     try:
-        return dial_by(way, map(_address, wanted[:DIALLED_MAX]))
+        return dial_by(way, map(SocketAddress.read, wanted[:DIALLED_MAX]))
     except (ChildEnded, OSError):
         return None
-
-
-def _address(text: str) -> SocketAddress:
-    ip, _, port = text.rpartition(":")
-    return SocketAddress(ip.strip("[]"), int(port))

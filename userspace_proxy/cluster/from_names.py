@@ -220,7 +220,7 @@ class EndpointsByName:
             item.service,
             family,
             item.ports,
-            tuple(replace(endpoint, ip=ip) for ip in ips if ip not in refused),
+            tuple(replace(endpoint, ip=ip, host=host) for ip in ips if ip not in refused),
             notes=item.notes,
             problems=tuple(problems),
         )

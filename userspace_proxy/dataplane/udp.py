@@ -424,7 +424,7 @@ class UdpListener:
             endpoint="" if endpoint is None else str(endpoint),
             source="client" if flow.is_preserved else "node",
             dials=len(tried) + (endpoint is not None and endpoint not in tried),
-            failed=failed_dials(flow.tried),
+            failed=failed_dials(flow.tried, endpoint if flow.has_answer else None),
             waited_s=0.0 if flow.waiting_since is None else flow.sent_since - flow.started,
             first_byte_s=flow.first_byte_s,
             received_bytes=flow.received_bytes,

@@ -9,10 +9,12 @@ sends nothing, and may fail for reasons of its own. It decides where no client h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from ..facts import EndpointFacts, Level, PortFacts
-from ..model import Cause, CauseCode
+from ..model import Cause, CauseCode, ip_of
+from ..policy.endpoint_causes import outside
 from ..status.failures import PAST_S
 from ..status.units import plural, seconds_in_words
 from .dial import DialResult
@@ -29,6 +31,17 @@ UNREACHED = PathStep(
     "it",
     "Run this as root on the proxy's node, or in its container if that has PIDs of its own",
 )
+
+
+def with_hosts(ports: Iterable[PortFacts], dials: Dials) -> Dials:
+    """Return dials in which the remedies for endpoints by name are about hosts, not about pods."""
+    hosts = {e.address: e.host for port in ports for e in port.endpoints if e.host}
+    return {
+        at: replace(result, cause=outside(result.cause, ip_of(at), hosts[at]))
+        if at in hosts and result.cause is not None
+        else result
+        for at, result in dials.items()
+    }
 
 
 def dial_address(port: PortFacts, address: str, result: DialResult) -> PathStep:

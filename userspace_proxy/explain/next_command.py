@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..model import Cause, CauseCode
+from ..model import Cause, CauseCode, ip_of
 from ..policy.causes import SLICES_OF
 
 if TYPE_CHECKING:
@@ -119,9 +119,12 @@ def next_command(cause: Cause | None, subject: Subject, asked: Asked, *, pod: st
     )
     if cause is None:
         return asked.again(subject.service, "--probe") if can_dial else _flows(subject, asked)
-    if has_kubectl and (words := _words(cause, pod)):
+    endpoints = (endpoint for port in subject.ports for endpoint in port.endpoints)
+    # kubectl shows nothing of a host outside the cluster.
+    is_host = any(one.host and one.address == cause.object for one in endpoints)
+    if has_kubectl and not is_host and (words := _words(cause, pod)):
         namespace, _, name = subject.service.partition("/")
-        ip = _ip(cause.object)
+        ip = ip_of(cause.object)
         return asked.kubectl(words.format(namespace=namespace, name=name, ip=ip, pod=pod))
     # Those that aren't allowed aren't dialled either.
     is_dialled = cause.code.startswith(_ENDPOINT) and cause.code != CauseCode.ENDPOINT_NOT_ALLOWED
@@ -136,7 +139,7 @@ def _flows(subject: Subject, asked: Asked) -> str:
     port = next((port for port in unseen if port.frontends), None)
     if port is None or asked.is_elsewhere:
         return ""
-    ip = _ip(port.frontends[0].address)
+    ip = ip_of(port.frontends[0].address)
     return f"conntrack -L -f {port.family.lower()} -p udp --orig-dst {ip}"
 
 
@@ -148,13 +151,8 @@ def _words(cause: Cause, pod: str) -> str:
     if _is_of_slices(cause):
         return _SLICES
     named = _KUBECTL_OF_POD.get(cause.code, "") if pod else ""
-    of_endpoint = _POD_AT if cause.code.startswith(_ENDPOINT) and _ip(cause.object) else ""
+    of_endpoint = _POD_AT if cause.code.startswith(_ENDPOINT) and ip_of(cause.object) else ""
     return named or _KUBECTL.get(cause.code, of_endpoint)
-
-
-def _ip(address: str) -> str:
-    """Return the IP of an address with a port; empty if it is none."""
-    return address.rpartition(":")[0].strip("[]")
 
 
 def _other_node(subject: Subject) -> str:

@@ -24,7 +24,15 @@ from ..status.units import (
     waiting_in_words,
 )
 from .clients import say_client
-from .dial_steps import UNREACHED, Dials, clients_show, dial_address, dial_steps, lacks_header
+from .dial_steps import (
+    UNREACHED,
+    Dials,
+    clients_show,
+    dial_address,
+    dial_steps,
+    lacks_header,
+    with_hosts,
+)
 from .next_command import UNREPLIED, Asked, next_command
 from .observed import before_it_failed
 from .path_step import PathStep
@@ -78,6 +86,7 @@ def explain(
         asked: How the user asked; None: by default, of this machine's proxy.
     """
     asked = asked or Asked()
+    dials = None if dials is None else with_hosts(subject.ports, dials)
     family = "IPv6" if ":" in client else "IPv4"
     ports = [port for port in subject.ports if not client or port.family == family]
     whole = [*_rejected(subject), *_ignored(subject), *(pods or ())]
@@ -121,7 +130,7 @@ def explain(
 def _title(port: PortFacts) -> str:
     """Return the name with what tells it from the others of that name."""
     words = [port.family, *([port.side] if port.side else [])]
-    return f"{port.name} ({', '.join(words)})"
+    return f"{port.title} ({', '.join(words)})"
 
 
 def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> Cause | None:
@@ -164,7 +173,7 @@ def _which(worst: PathStep | None, ports: Sequence[PortFacts], parts: Sequence[P
         return ""
     names = [f"port {one.port}"] if any(port.port != one.port for port in ports) else []
     families = [one.family] if any(port.family != one.family for port in ports) else []
-    words = ", ".join((*names, *families))
+    words = ", ".join(filter(None, (*names, one.shared_number if names else "", *families)))
     return f"{capitalised(words)}: " if words else ""
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, NamedTuple, get_type_hints
 
 import msgspec
 
-from ..model import CauseCode, SocketAddress
+from ..model import CauseCode, SocketAddress, ip_of
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Seconds = Annotated[float, msgspec.Meta(ge=-1e11, le=1e11)]
@@ -142,7 +142,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     def __post_init__(self) -> None:
         # Workers state what only they know: how a connection ended that an endpoint had accepted.
-        if self.code is not None:
+        if self.code is not None or self.first_byte_s is not None:
             return
         if self.failed and self.endpoint in ("", self.failed[-1].endpoint):
             self.code = self.failed[-1].cause
@@ -152,7 +152,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     @property
     def client_ip(self) -> str:
         """The client's address without the port."""
-        return self.client.rpartition(":")[0].strip("[]")
+        return ip_of(self.client)
 
     @property
     def until_first_byte_s(self) -> float:
@@ -208,9 +208,17 @@ def ending(by: EndedBy, *, is_served: bool) -> ConnectionEvent:
     return ConnectionEvent.ENDED if is_end else ConnectionEvent.REFUSED
 
 
-def failed_dials(tried: Mapping[SocketAddress, CauseCode] | None) -> tuple[FailedDialFacts, ...]:
-    """Return the endpoints that didn't answer."""
-    return tuple(FailedDialFacts(str(one), code) for one, code in tried.items()) if tried else ()
+def failed_dials(
+    tried: Mapping[SocketAddress, CauseCode] | None, answered: SocketAddress | None = None
+) -> tuple[FailedDialFacts, ...]:
+    """Return the endpoints that didn't answer.
+
+    Args:
+        tried: Those that failed; None: none did.
+        answered: The one that failed after it had answered; None: none did.
+    """
+    failed = (tried or {}).items()
+    return tuple(FailedDialFacts(str(one), code) for one, code in failed if one != answered)
 
 
 class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):

@@ -51,6 +51,7 @@ def facts_of_plan(
         affinity_timeout_s=plan.serving.affinity_timeout_s,
         notes=plan.notes,
         proxy_protocol=handling.proxy_protocol,
+        shared_number=f"{plan.shared_number}/{plan.protocol}" if plan.shared_number else "",
     )
     facts.plan = plan
     return facts
@@ -77,6 +78,7 @@ def facts_of_verdict(verdict: EndpointVerdict, starting: float | None = None) ->
         starting,
         preference,
         verdict.node,
+        host=verdict.host,
     )
 
 

@@ -106,6 +106,8 @@ class EndpointVerdictFacts(TrafficByCause):
 class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
     """One endpoint of a Service port."""
 
+    host: str = ""
+    """The name that it was found by, of a host outside the cluster; empty: it is an address."""
     answered_at: float = 0.0
     """Unix time at which it last answered a dial; 0 if it never did."""
     is_past: bool = False
@@ -250,6 +252,8 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     proxy_protocol: str | None = None
     """The version of the PROXY header that endpoints get, ``v1`` or ``v2``; null: none."""
+    shared_number: str = ""
+    """``53/UDP`` where its Service has this number for another protocol, too; else empty."""
     turned_away: Sequence[Cause] = ()
     """Clients that the kernel turned away, by cause; counts are of their packets."""
     is_out_of_ports: bool = False
@@ -266,18 +270,28 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
         return f"{name}:{self.port}" if self.port else name
 
     @property
+    def title(self) -> str:
+        """The name, with what tells it from a port of its number: ``shop/dns:udp 53/UDP``."""
+        return f"{self.name} {self.shared_number}".rstrip()
+
+    @property
     def is_holding(self) -> bool:
         """Whether clients wait, because no node has a usable endpoint."""
         return self.hold_s is not None and self.cause is not None and not self.is_dropping
 
     @property
     def mark(self) -> Level | None:
-        """Its level, for all observers.
+        """Its level, for all observers; None for a neutral mark."""
+        return None if self.why_neutral else self.state.level
 
-        None where clients are dropped by design, or it isn't known whether they are answered.
-        """
-        is_unmarked = (self.is_dropping or self.is_unseen) and self.state.level is Level.OK
-        return None if is_unmarked else self.state.level
+    @property
+    def why_neutral(self) -> str:
+        """What its neutral mark states; empty where it has another one."""
+        if self.state.level is not Level.OK:
+            return ""
+        if self.is_dropping:
+            return "dropped by design"
+        return "not known whether clients are answered" if self.is_unseen else ""
 
     @property
     def is_unseen(self) -> bool:

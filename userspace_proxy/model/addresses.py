@@ -60,6 +60,20 @@ class SocketAddress(NamedTuple):
     def __str__(self) -> str:
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
+    @staticmethod
+    def read(text: str) -> SocketAddress:
+        """Return the address of such a text.
+
+        Raises:
+            ValueError: It has no port.
+        """
+        return SocketAddress(ip_of(text), int(text.rpartition(":")[2]))
+
+
+def ip_of(text: str) -> str:
+    """Return the IP in the text of a :class:`SocketAddress`; empty if that has no port."""
+    return text.rpartition(":")[0].strip("[]")
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Frontend:

@@ -40,6 +40,8 @@ class Endpoint:
     pod: str = ""
     """Name of the pod whose address it is, if that was asked for: a valid one, as it becomes a part
     of a URL. Empty: unknown, or no pod."""
+    host: str = ""
+    """The name of which DNS answered with the address; empty: it was written as an address."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,8 @@ class ServiceClaims:
     """Cluster and load-balancer IPs, even of an ignored Service: never external IPs of another."""
     notes: tuple[Cause, ...] = ()
     """About all ports; those of one port are with its claim."""
+    cluster_ips: tuple[str, ...] = ()
+    """Where only its ports serve; empty where it has others, or another program may serve."""
 
     def is_same(self, other: ServiceClaims | None) -> bool:
         """Return whether two claims are equal, including the kinds of their frontends."""
@@ -100,7 +102,10 @@ def claims_of(service: Service, facts: NodeFacts, *, is_left_out: bool = False) 
     ports.sort(key=lambda claim: claim.key)
     notes = first_notes(map(not_followed, service.notes))
     ignored = (*left_out, *unsupported_ports(service))
-    return ServiceClaims(service.key, tuple(ports), ignored, _own_ips(service), notes)
+    # Without steering the proxy is one of the programs that listen at its addresses.
+    is_alone = not left_out and not facts.allow_loopback_endpoints
+    cluster_ips = service.cluster_ips if is_alone else ()
+    return ServiceClaims(service.key, tuple(ports), ignored, _own_ips(service), notes, cluster_ips)
 
 
 def _own_ips(service: Service) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ of a change depends only on its size, never on the number of claims.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
@@ -46,6 +46,9 @@ class ServiceIndex(Generic[Address]):
     def __getitem__(self, address: Address) -> Collection[ServiceKey]:
         return self._services.get(address, ())
 
+    def __iter__(self) -> Iterator[Address]:
+        return iter(self._services)
+
     def add(self, addresses: Iterable[Address], service: ServiceKey) -> None:
         """Enter a Service at these addresses; idempotent."""
         # One object for all of them: a set for each would be 200 bytes.
@@ -76,12 +79,15 @@ class OwnershipChange(NamedTuple):
     """Other Services whose frontends, or the reasons for lost ones, may have changed."""
     node_ports: set[int]
     """Numbers that are node ports now and weren't before, or the reverse."""
+    cluster_ips: set[str]
+    """Those whose Service, by :attr:`FrontendOwners.cluster_ips`, is another one than before."""
 
     def add(self, later: OwnershipChange) -> None:
         """Add the effects of a later change."""
         self.addresses.update(later.addresses)
         self.services.update(later.services)
         self.node_ports.update(later.node_ports)
+        self.cluster_ips.update(later.cluster_ips)
 
 
 class FrontendOwners:
@@ -99,6 +105,8 @@ class FrontendOwners:
         self._lost: dict[PortKey, dict[Frontend, Cause]] = {}
         self.node_ports: dict[Protocol, Counter[int]] = {p: Counter() for p in Protocol}
         """The number of frontends of each node port."""
+        self.cluster_ips: dict[str, ServiceKey] = {}
+        """The Service of each cluster IP where only its ports serve; of several, the first."""
 
     def change(
         self, removed: Iterable[ServiceKey], claimed: Collection[ServiceClaims]
@@ -130,7 +138,19 @@ class FrontendOwners:
             for (protocol, address), before in touched.items()
             if bool(before) is not (address in self._claimants[protocol])
         }
-        return OwnershipChange(addresses, services - keys, node_ports)
+        return OwnershipChange(addresses, services - keys, node_ports, self._note_cluster_ips(ips))
+
+    def _note_cluster_ips(self, ips: Iterable[str]) -> set[str]:
+        """Enter the Services of cluster IPs; return those IPs of which it is another one."""
+        changed: set[str] = set()
+        for ip in ips:
+            services = (key for key in self._own_ips[ip] if ip in self.claims[key].cluster_ips)
+            before, now = self.cluster_ips.pop(ip, None), min(services, default=None)
+            if now is not None:
+                self.cluster_ips[ip] = now
+            if now != before:
+                changed.add(ip)
+        return changed
 
     def _count_node_ports(
         self, old: Iterable[ServiceClaims], new: Iterable[ServiceClaims]
@@ -228,7 +248,8 @@ def lost_address(frontend: Frontend, cause: Cause) -> tuple[str, Cause]:
         FrontendKind.EXTERNAL_IP: f"external IP {ip}",
     }[frontend.kind]
     why = str(cause).removeprefix(f"{what} ").removeprefix(f"{frontend} ")
-    return what, replace(cause, sentence=f"{what} is not served: it {why}")
+    hint = f"Give one of them another {what.rpartition(' ')[0]}"
+    return what, replace(cause, sentence=f"{what} is not served: it {why}", hint=hint)
 
 
 def _node_ports(claims: Iterable[ServiceClaims], protocol: Protocol) -> Counter[int]:

@@ -63,6 +63,8 @@ class PortPlan:
     """The traffic policy behind the usable endpoints."""
     path: PathDecision = DEFAULT_PATH
     """How the bytes of connections travel."""
+    shared_number: int = 0
+    """The Service port's number where its Service has it for another protocol, too; else 0."""
 
     @property
     def is_dropping(self) -> bool:

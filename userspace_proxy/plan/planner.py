@@ -4,7 +4,8 @@ Service ──claims_of──▶ FrontendOwners: one owner per frontend ──�
 Service + slices + all frontends ──▶ port plans                 ├──▶ Plan
                                                                ─┘
 Rule 1: what was planned for a Service is kept while its state is the same object and its
-endpoints aren't at any of the frontends that were added or removed.
+endpoints aren't at any of the frontends that were added or removed, nor at a cluster IP that is
+another Service's than before.
 Rule 2: caching affects only the cost of a plan, never its content; the cost depends on the size of
 the change, not on the size of the cluster.
 Rule 3: when the facts change, everything is planned again.
@@ -108,11 +109,16 @@ class Planner:
         changed = {key for key in differing if key in new}
         gone = differing - changed
         self._states = new
-        change = OwnershipChange(set(), set(), set())
+        change = OwnershipChange(set(), set(), set(), set())
         changed |= yield from self._change_frontend_shares(changed, gone)
         yield from self._change_owners(changed, gone, change)
         affected = {key for address in change.addresses for key in self._by_endpoint[address]}
         affected.update(key for port in change.node_ports for key in self._by_endpoint_port[port])
+        for ip in change.cluster_ips:
+            # Endpoints have few different ports; an index by IP takes 2 MiB for 30,000 of them.
+            at_ip = (SocketAddress(ip, port) for port in self._by_endpoint_port)
+            affected.update(key for address in at_ip for key in self._by_endpoint[address])
+            yield
         affected |= yield from self._change_orphans(snapshot.orphans)
         indexes: dict[ServiceKey, EndpointIndex] = {}
         counts: dict[ServiceKey, int] = {}

@@ -9,10 +9,20 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import replace
 
 from ..cluster import ServiceState
-from ..model import Cause, IPFamily, Protocol, ServiceKey, ServiceType, intersect, own_network
+from ..model import (
+    Cause,
+    IPFamily,
+    Protocol,
+    Service,
+    ServiceKey,
+    ServiceType,
+    intersect,
+    own_network,
+)
 from ..model.serving import Serving
 from ..policy import (
     ENDPOINTS_MAX,
@@ -76,15 +86,28 @@ def plan_ports(
     """
     left = 0 if is_left_out else SERVICE_MAX
     why_left_out: Cause | None = None
+    shared = _shared_numbers(state.service)
     for claim in claims:
         count = _count(index, claim)
         left -= count
         if count and left < 0:
             # One object for all of them, which may be thousands.
             why_left_out = why_left_out or _why_left_out(state.service.key, is_left_out)
-            yield _plan_without_endpoints(state, claim, why_left_out)
+            plan = _plan_without_endpoints(state, claim, why_left_out)
         else:
-            yield _plan_port(state, index, claim, owners, facts, orphans, no_kernel_path)
+            plan = _plan_port(state, index, claim, owners, facts, orphans, no_kernel_path)
+        is_shared = claim.port.port in shared
+        yield replace(plan, shared_number=claim.port.port) if is_shared else plan
+
+
+def _shared_numbers(service: Service) -> Set[int]:
+    """Return the port numbers that a Service has for both protocols."""
+    if len(service.ports) == 1:
+        return frozenset()
+    of = {
+        protocol: {p.port for p in service.ports if p.protocol == protocol} for protocol in Protocol
+    }
+    return of[Protocol.TCP] & of[Protocol.UDP]
 
 
 def _why_left_out(key: ServiceKey, is_left_out: bool) -> Cause:
@@ -130,6 +153,7 @@ def _plan_port(
         facts=facts,
         frontends=owners.served(claim.protocol),
         node_ports=owners.node_ports[claim.protocol],
+        cluster_ips=owners.cluster_ips,
         scope=claim.scope,
     )
     handling = state.service.handling

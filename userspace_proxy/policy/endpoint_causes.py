@@ -121,22 +121,31 @@ def has_ended(cause: Cause) -> Cause:
 
 # The hints of others name pods, their nodes and NetworkPolicies.
 _OUTSIDE = {
-    CauseCode.ENDPOINT_REFUSES: "Compare the port of the name with the one on which its program "
-    "listens; if they agree, a firewall rejects packets to it",
-    CauseCode.ENDPOINT_SILENT: "See whether it answers other machines, and whether a firewall on "
-    "the way drops packets from this node",
+    CauseCode.ENDPOINT_REFUSES: "Compare the port of the endpoint with the one on which the "
+    "program on {host} listens; if they agree, a firewall rejects packets to it",
+    CauseCode.ENDPOINT_SILENT: "See whether {host} answers other machines, and whether a firewall "
+    "on the way drops packets from this node",
     CauseCode.ENDPOINT_UNREACHABLE: "`ip route get {ip}` on this node shows the route; if it is "
-    "right, a firewall on the way rejects packets from this node",
-    CauseCode.ENDPOINT_NO_HOST: "Compare the address with that of the host: the name may lead to a "
+    "right, a firewall on the way to {host} rejects packets from this node",
+    CauseCode.ENDPOINT_NO_HOST: "Compare the address with that of {host}: its name may lead to a "
     "former one",
-    CauseCode.ENDPOINT_RESETS: "Read the log of its program: it may expect TLS or another "
-    "protocol, or refuse this node's address",
-    CauseCode.ENDPOINT_SENDS_NOTHING: "Its program may hang, or wait for something else first; "
-    "endpoints that only receive (syslog, graphite) send nothing, too",
+    CauseCode.ENDPOINT_RESETS: "Read the log of the program on {host}: it may expect TLS or "
+    "another protocol, or refuse this node's address",
+    CauseCode.ENDPOINT_SENDS_NOTHING: "The program on {host} may hang, or wait for something else "
+    "first; endpoints that only receive (syslog, graphite) send nothing, too",
+    CauseCode.ENDPOINT_CUTS_OFF: "Answers may be incomplete: read the log of the program on "
+    "{host}, which may crash or give up while it answers; some programs reset every connection "
+    "that they have finished",
+    CauseCode.ENDPOINT_DENIES: "Look for a firewall at {host} that denies this client: the host "
+    "sees the client's own address",
 }
 
 
-def outside(cause: Cause, ip: str) -> Cause:
-    """Return the cause of an endpoint by name, which is no pod, with a remedy for that."""
+def outside(cause: Cause, ip: str, host: str) -> Cause:
+    """Return the cause of an endpoint by name, which is no pod, with a remedy for that.
+
+    Args:
+        host: Its name.
+    """
     hint = _OUTSIDE.get(cause.code)
-    return cause if hint is None else replace(cause, hint=hint.format(ip=ip))
+    return cause if hint is None else replace(cause, hint=hint.format(ip=ip, host=host))

@@ -19,6 +19,7 @@ import heapq
 import operator
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from ..model import (
     DEFAULT_WEIGHT,
@@ -27,6 +28,7 @@ from ..model import (
     EndpointSlice,
     IPFamily,
     Protocol,
+    ServiceKey,
     SocketAddress,
     pack_ip,
 )
@@ -84,6 +86,8 @@ class EndpointVerdict:
     priority: int = 0
     is_standby: bool = False
     """It is usable, and so is one of a priority before its own."""
+    host: str = ""
+    """The name that it was found by; empty for an endpoint by address."""
 
     @property
     def is_leaving(self) -> bool:
@@ -130,6 +134,7 @@ def usable_endpoints(
     facts: NodeFacts,
     frontends: Collection[SocketAddress] = (),
     node_ports: Container[int] = (),
+    cluster_ips: Mapping[str, ServiceKey] = MappingProxyType({}),
     scope: Scope = Scope.CLUSTER,
 ) -> Usable:
     """Judge the endpoints of one Service port.
@@ -138,6 +143,7 @@ def usable_endpoints(
         index: Of the Service's slices.
         frontends: Addresses that this proxy serves; they are never endpoints.
         node_ports: All node ports of the protocol: at a node's address they lead to a proxy again.
+        cluster_ips: Those where nothing but the ports of these Services answers.
 
     Source:
         KEP-1669: the ready endpoints; if there are none, those that are serving and
@@ -151,7 +157,7 @@ def usable_endpoints(
     refused = {
         a: why
         for packed, a, _ in judged
-        if (why := _why_refused(a, packed, facts, frontends, node_ports))
+        if (why := _why_refused(a, packed, facts, frontends, node_ports, cluster_ips, protocol))
     }
     # Cost: nearly all Services have none, so that one look is enough.
     preferred = have_preferences(merged.values())
@@ -285,10 +291,15 @@ def _why_refused(
     facts: NodeFacts,
     frontends: Collection[SocketAddress],
     node_ports: Container[int],
+    cluster_ips: Mapping[str, ServiceKey],
+    protocol: Protocol,
 ) -> str | None:
     """Return why an endpoint is refused, or None."""
     if address in frontends:
         return "refused: it is an address that this proxy serves"
+    if address.ip in cluster_ips:
+        lacks = f"which has no port {address.port}/{protocol}"
+        return f"refused: it is the ClusterIP of Service {cluster_ips[address.ip]}, {lacks}"
     if address.port in node_ports and address.ip in facts.all_node_addresses:
         return "refused: it is a node port of a node"
     block = _block_v4(packed) if len(packed) == 4 else _block_v6(packed)
@@ -346,5 +357,12 @@ def _verdict(
     else:
         reason, code = "not ready", CauseCode.NOT_READY
     return EndpointVerdict(
-        address, is_usable, reason, endpoint.node, code, endpoint.weight, endpoint.priority
+        address,
+        is_usable,
+        reason,
+        endpoint.node,
+        code,
+        endpoint.weight,
+        endpoint.priority,
+        host=endpoint.host,
     )

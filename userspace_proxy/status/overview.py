@@ -32,8 +32,8 @@ class Run:
     cells: str
     port: str = ""
     """The name of the Service port if it is a single one with a problem; else empty."""
-    word: str = ""
-    """Its state."""
+    says: str = ""
+    """Which it is, and its state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,13 @@ def _area(
         if kind in ("busy", "idle") or not is_linked:
             runs.append(Run(kind, SHAPES[kind] * len(same)))
         else:
-            runs += (Run(kind, SHAPES[kind], port.name, port.state.word) for _, port in same)
+            runs += (Run(kind, SHAPES[kind], port.name, _says(port)) for _, port in same)
     ill = sum(port.state.level is not Level.OK for port in members)
     return Area(namespace, len(members), ill, tuple(runs))
+
+
+def _says(port: PortFacts) -> str:
+    return f"{port.title}: {port.state.word}"
 
 
 def _kind(port: PortFacts, history: History) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ..facts import HealthCheckFacts, IgnoredFacts, Level, PortFacts, StatusFacts
-from ..model import pack_ip
+from ..model import SocketAddress, pack_ip
 from ..plan import PortKey
 from .history import IDLE, History
 from .search import MAX_LENGTH, Search
@@ -128,8 +128,8 @@ def row_id(key: PortKey) -> str:
 
 def _address(port: PortFacts) -> list[tuple[int, bytes, int]]:
     """Return the address that the row shows, in the order of numbers, and empty ones first."""
-    dialled = [one.address.rpartition(":") for one in port.frontends[:1]]
-    addresses = [(pack_ip(ip.strip("[]")), int(number)) for ip, _, number in dialled]
+    dialled = [SocketAddress.read(one.address) for one in port.frontends[:1]]
+    addresses = [(pack_ip(one.ip), one.port) for one in dialled]
     return [(len(packed), packed, number) for packed, number in addresses]
 
 

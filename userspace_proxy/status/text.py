@@ -7,7 +7,8 @@
 and the rates of the busiest Service ports, for the command ``top``.
 
 Rule 1: a line about something begins with two blanks and a mark: ✕ trouble, ! attention, ✓ served,
-· not served by design. Programs that add colours use only these.
+· not served by design, or not known to be (``PortFacts.why_neutral``). Programs that add colours
+use only these.
 Rule 2: problems come first, the node's before those of Service ports.
 Rule 3: sentences are those of the page: this module only places them.
 """
@@ -169,7 +170,7 @@ def _top_cells(port: PortFacts, history: History) -> tuple[str, ...]:
         rate_in_words(rates.failed),
     )
     return (
-        str(port.plan.key),
+        f"{port.plan.key} {port.shared_number}".rstrip(),
         _usable(port),
         count_in_words(port.active),
         # Before the second sample there are no rates.
@@ -259,7 +260,8 @@ def _address(port: PortFacts) -> str:
     if not port.frontends:
         return "no address"
     more = len(port.frontends) - 1
-    return f"{port.frontends[0].address}{f' +{more}' if more else ''}"
+    protocol = f"/{port.protocol}" if port.shared_number else ""
+    return f"{port.frontends[0].address}{protocol}{f' +{more}' if more else ''}"
 
 
 def _usable(port: PortFacts) -> str:

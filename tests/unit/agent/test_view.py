@@ -24,7 +24,6 @@ from userspace_proxy.model import (
     ServiceType,
     SocketAddress,
 )
-from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Group, Plane, PortPool
 from userspace_proxy.plane.messages import EndpointReport, GroupReport, StreakReport, WaitingReport
@@ -392,8 +391,8 @@ def test_a_failure_has_its_remedy_and_a_fault_on_purpose_does_not_look_like_one(
     verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, "shop/web")
     group.counters_of(POD).dials.failed(1.0, errno.ECONNREFUSED)
     assert "targetPort" in view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause.hint
-    group.serving = Serving(handling=Handling(found_by_name=(POD_A,)))
-    assert "of the name" in view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause.hint
+    by_name = replace(verdict, host="db.example.com")
+    assert "on db.example.com" in view_endpoint(by_name, group, CLOCK, {}, {}, {}).cause.hint
     one = view_endpoint(verdict, group, CLOCK, {}, {}, {POD: ["refuse"]})
     assert str(one.cause) == "192.0.2.1:8080 has a fault on purpose: refuse"
 

@@ -46,10 +46,8 @@ def test_each_family_of_the_service_has_a_slice():
     proxy.put(cluster_ips=("10.96.0.1", "fd00::1"))
     proxy.derive()
     proxy.answer("203.0.113.1", "2001:db8::1")
-    assert [(item.family, item.endpoints[0].ip) for item in proxy.state().slices] == [
-        (V4, "203.0.113.1"),
-        (V6, "2001:db8::1"),
-    ]
+    slices = [(item.family, item.endpoints[0].ip) for item in proxy.state().slices]
+    assert slices == [(V4, "203.0.113.1"), (V6, "2001:db8::1")]
 
 
 def test_a_family_without_an_address_is_a_problem_of_its_slice():
@@ -66,6 +64,11 @@ def test_addresses_follow_dns(proxy):
     proxy.answer("203.0.113.2")
     assert proxy.ips() == ["203.0.113.2"]
     assert proxy.snapshot.revision == revision + 1
+
+
+def test_before_all_lookups_a_service_shows_that_its_name_has_no_address_yet(proxy):
+    before = from_names.before_lookups(proxy.source, ("example.com",))
+    assert before.services == proxy.snapshot.services
 
 
 def test_equal_answers_make_no_snapshot(proxy):
@@ -290,7 +293,7 @@ def test_a_slice_of_names_gives_its_weights_to_the_addresses():
     proxy.derive()
     proxy.answer("203.0.113.1")
     (item,) = proxy.state().slices
-    assert item.endpoints == (Endpoint("203.0.113.1", weight=7, priority=1, ready=False),)
+    assert item.endpoints == (Endpoint("203.0.113.1", weight=7, priority=1, ready=False, host=DB),)
     assert item.notes == ("a note",)
     assert proxy.state().service.handling.names == (EndpointName(DB, 5433),)
 
@@ -344,8 +347,7 @@ def test_after_a_restart_names_of_the_last_state_that_are_not_allowed_are_not_se
     proxy.answer("203.0.113.1")
     again = Proxy("example.org")
     again.derive(proxy.snapshot)
-    assert again.ips() == []
-    assert again.problems() == [(NameState.NOT_ALLOWED, "")]
+    assert (again.ips(), again.problems()) == ([], [(NameState.NOT_ALLOWED, "")])
 
 
 def test_of_names_that_are_not_looked_up_one_shows_why():

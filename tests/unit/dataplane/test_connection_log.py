@@ -134,6 +134,18 @@ async def test_a_flow_leaves_one_line(build, timers, lines):
     assert 30 <= line.duration_s <= 31
 
 
+async def test_a_flow_that_was_answered_and_then_refused_got_an_answer(rig, lines):
+    pod = rig.udp_peer()
+    client = rig.udp_client(rig.udp_service(pod.address))
+    await exchange(client, pod)
+    pod.close()
+    client.send(b"question")
+    await until(lines)
+    (line,) = lines()
+    assert (line.cause, line.ended_by, line.dials) == ("refused", "endpoint", 1)
+    assert (line.code, line.failed) == ("", "")
+
+
 async def test_a_flow_to_a_socket_of_all_addresses_has_no_known_frontend(rig, lines):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address, at="0.0.0.0")

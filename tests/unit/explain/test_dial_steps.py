@@ -200,3 +200,13 @@ def test_dials_that_are_not_possible_change_no_verdict():
     explanation = explain(make_subject(), dials={}, asked=asked)
     assert explanation.level is Level.OK
     assert explanation.sentence == "Clients are served by 2 endpoints; nothing was dialled"
+
+
+def test_the_remedy_for_an_endpoint_by_name_is_about_its_host():
+    port = make_port(endpoints=(make_endpoint(POD, host="db.example.com"),))
+    explanation = explain(make_subject(port), dials=dials(**{POD: False}))
+    (step,) = steps_of(explanation, "dial")
+    assert step.hint == (
+        "Compare the port of the endpoint with the one on which the program on db.example.com "
+        "listens; if they agree, a firewall rejects packets to it"
+    )

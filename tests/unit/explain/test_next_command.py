@@ -1,6 +1,6 @@
 import pytest
 
-from tests.unit.status.views import make_address, make_port
+from tests.unit.status.views import make_address, make_endpoint, make_port
 from userspace_proxy.explain.next_command import Asked, next_command
 from userspace_proxy.facts import SourceFacts
 from userspace_proxy.model import Cause, CauseCode, Protocol
@@ -138,3 +138,11 @@ def test_no_command_is_the_one_that_was_just_run():
                 assert command != asked.again("shop/web")
                 assert " status " not in command
                 assert " check " not in command
+
+
+def test_kubectl_is_not_asked_about_a_host_outside_the_cluster():
+    host = make_endpoint(DEAD.object, host="db.example.com")
+    subject = make_subject(make_port(endpoints=(host,)), service="shop/web")
+    again = "userspace-proxy explain shop/web --kubeconfig=k --probe"
+    assert next_command(DEAD, subject, Asked(**API)) == again
+    assert next_command(DEAD, subject, Asked(**API, has_dialled=True)) == ""

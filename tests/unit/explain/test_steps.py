@@ -22,7 +22,7 @@ from userspace_proxy.facts import (
     SteeringState,
     Waits,
 )
-from userspace_proxy.model import Handling, Hold
+from userspace_proxy.model import Handling, Hold, Protocol
 from userspace_proxy.plan import Side
 from userspace_proxy.policy.causes import (
     fault_on_purpose,
@@ -423,3 +423,12 @@ def test_a_title_tells_families_and_sides_apart():
     explanation = explain(make_subject(*make_two_sides(), service="shop/front"))
     titles = [part.title for part in explanation.parts[1:]]
     assert titles == ["shop/front:http (IPv4)", f"shop/front:http (IPv4, {Side.EXTERNAL})"]
+
+
+def test_ports_of_one_number_are_told_apart_by_the_protocol():
+    udp = make_port("dns", port="dns", protocol=Protocol.UDP, shared_number=53)
+    tcp = make_port("dns", port="dns-tcp", shared_number=53, problem="its port is taken")
+    explanation = explain(make_subject(udp, tcp, service="shop/dns"))
+    titles = [part.title for part in explanation.parts[1:]]
+    assert sorted(titles) == ["shop/dns:dns 53/UDP (IPv4)", "shop/dns:dns-tcp 53/TCP (IPv4)"]
+    assert explanation.sentence.startswith("Port dns-tcp, 53/TCP: ")

@@ -36,6 +36,11 @@ def served(**changes):
     return ConnectionFacts(**fields | changes)
 
 
+def flow(**changes):
+    """Return a flow that its endpoint answered and then refused."""
+    return served(**{"kind": "flow", "cause": "refused", "ended_by": EndedBy.ENDPOINT} | changes)
+
+
 @pytest.mark.parametrize(
     ("one", "is_failed"),
     [
@@ -159,6 +164,7 @@ def test_failed_dials_are_in_order_with_their_causes():
     assert failed_dials(None) == ()
     tried = {SocketAddress("10.244.0.9", 80): CauseCode.ENDPOINT_REFUSES}
     assert failed_dials(tried) == (DEAD,)
+    assert failed_dials(tried, next(iter(tried))) == ()
     assert str(DEAD) == "10.244.0.9:80 endpoint-refuses"
 
 
@@ -190,20 +196,24 @@ def test_other_lines_are_an_error(line):
         pytest.param(served(), None, id="answered"),
         pytest.param(served(failed=(DEAD,)), None, id="saved"),
         pytest.param(
-            served(event=ConnectionEvent.REFUSED, endpoint="", failed=(DEAD,)),
+            served(event=ConnectionEvent.REFUSED, endpoint="", failed=(DEAD,), first_byte_s=None),
             CauseCode.ENDPOINT_REFUSES,
             id="refused",
         ),
         pytest.param(
-            served(kind="flow", endpoint="10.244.0.9:80", failed=(DEAD,), cause="refused"),
+            flow(endpoint="10.244.0.9:80", failed=(DEAD,), sent_bytes=0, first_byte_s=None),
             CauseCode.ENDPOINT_REFUSES,
             id="refused-by-its-endpoint",
         ),
         pytest.param(
-            served(kind="flow", sent_bytes=0, cause="idle"),
+            flow(endpoint="10.244.0.9:80", failed=(DEAD,)), None, id="answered-and-then-refused"
+        ),
+        pytest.param(
+            flow(sent_bytes=0, first_byte_s=None, cause="idle"),
             CauseCode.ENDPOINT_SENDS_NOTHING,
             id="flow-without-an-answer",
         ),
+        pytest.param(flow(sent_bytes=0, cause="idle"), None, id="answered-by-an-empty-datagram"),
         pytest.param(
             served(code=CauseCode.ENDPOINT_RESETS, sent_bytes=0),
             CauseCode.ENDPOINT_RESETS,

@@ -6,6 +6,7 @@ from userspace_proxy.facts import (
     IgnoredFacts,
     LastStateFacts,
     PortFacts,
+    RejectedFacts,
     SourceFacts,
     StatusFacts,
 )
@@ -65,3 +66,10 @@ def test_the_last_state_has_an_age_while_it_is_served():
     assert LastStateFacts(served_at=7.0).age_at(9.5) == 2.5
     assert LastStateFacts(served_at=7.0).age_at(6.0) == 0.0
     assert LastStateFacts().age_at(9.5) is None
+
+
+def test_the_mistakes_about_a_service_are_found_by_its_name_or_that_of_a_port():
+    about_web = RejectedFacts("a.yaml:1: port is missing", "Service shop/web", ("shop/web",))
+    source = SourceFacts(rejected=(about_web, RejectedFacts("a.yaml:9: is no YAML")))
+    for name, found in (("shop/web", [about_web]), ("shop/web:http", [about_web]), ("shop/we", [])):
+        assert source.rejected_of(name) == found

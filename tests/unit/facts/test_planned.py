@@ -55,6 +55,11 @@ def test_a_service_port_has_the_names_and_the_handling_of_its_plan():
     assert facts_of().hold_s is None
 
 
+def test_a_number_that_ports_share_is_shown_with_the_protocol():
+    assert facts_of(shared_number=53).shared_number == "53/TCP"
+    assert facts_of().shared_number == ""
+
+
 @pytest.mark.parametrize(
     ("handling", "expected"),
     [
@@ -123,3 +128,8 @@ def test_probes_choose_the_path_of_tcp_with_endpoints():
     assert is_probed(make_plan(path=auto))
     assert not is_probed(make_plan(path=auto, serving=Serving()))
     assert not is_probed(make_plan())
+
+
+def test_an_endpoint_by_name_has_its_host():
+    verdict = EndpointVerdict(POD, True, "ready", host="db.example.com")
+    assert facts_of_verdict(verdict).host == "db.example.com"

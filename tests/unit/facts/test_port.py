@@ -17,6 +17,11 @@ def test_a_service_port_has_the_name_that_its_service_gives_it(port, name):
     assert port.name == name
 
 
+def test_a_title_tells_ports_of_one_number_apart():
+    assert PortFacts("shop", "dns", "udp", shared_number="53/UDP").title == "shop/dns:udp 53/UDP"
+    assert PortFacts("shop", "web", "http").title == "shop/web:http"
+
+
 @pytest.mark.parametrize(
     ("code", "is_left_out"),
     [
@@ -97,6 +102,31 @@ def test_the_default_path_is_one_without_anything_to_show():
     assert not PortFacts(path=DataPath.KERNEL).has_default_path
     assert not PortFacts(path_why="its annotation").has_default_path
     assert not PortFacts(kernel_connections=1).has_default_path
+
+
+@pytest.mark.parametrize(
+    ("facts", "mark", "why"),
+    [
+        pytest.param({}, Level.OK, "", id="served"),
+        pytest.param({"is_dropping": True}, None, "dropped by design", id="dropped"),
+        pytest.param(
+            {"path": DataPath.KERNEL},
+            None,
+            "not known whether clients are answered",
+            id="unseen",
+        ),
+        pytest.param({"path": DataPath.KERNEL, "is_probed": True}, Level.OK, "", id="probed"),
+        pytest.param(
+            {"is_dropping": True, "state": StateFacts(Level.ATTENTION)},
+            Level.ATTENTION,
+            "",
+            id="problem",
+        ),
+    ],
+)
+def test_a_neutral_mark_has_the_name_of_what_it_states(facts, mark, why):
+    port = PortFacts(**facts)
+    assert (port.mark, port.why_neutral) == (mark, why)
 
 
 def test_another_process_gets_what_the_json_does_not_contain():

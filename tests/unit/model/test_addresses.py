@@ -14,6 +14,7 @@ from userspace_proxy.model import (
     SocketAddress,
     contains,
     intersect,
+    ip_of,
     is_loopback,
     of_family,
     own_network,
@@ -191,3 +192,15 @@ def test_a_network_is_within_others_or_not(inner, expected):
 )
 def test_which_addresses_always_belong_to_the_node(ip, expected):
     assert is_loopback(ip) is expected
+
+
+@pytest.mark.parametrize("text", ["10.96.7.1:80", "[fd00::1]:80"])
+def test_the_text_of_an_address_is_read_back(text):
+    assert str(SocketAddress.read(text)) == text
+    assert SocketAddress.read(text).ip == ip_of(text)
+
+
+def test_a_text_without_a_port_has_no_ip():
+    assert ip_of("shop/web") == ""
+    with pytest.raises(ValueError, match="shop"):
+        SocketAddress.read("shop/web")

@@ -8,7 +8,7 @@ from userspace_proxy.model import (
     Workload,
     WorkloadKind,
 )
-from userspace_proxy.model.annotations import ANNOTATIONS, TEXT_MAX, read_handling
+from userspace_proxy.model.annotations import ANNOTATIONS, TEXT_MAX, first_note, read_handling
 
 
 @pytest.mark.parametrize(
@@ -288,3 +288,9 @@ def test_a_text_that_is_too_long_is_a_note(annotation):
 def test_the_longest_text_is_read():
     text = "1m".ljust(TEXT_MAX)
     assert read_handling({"userspace-proxy.io/hold": text})[0].hold == Hold(60.0)
+
+
+def test_the_first_note_about_an_annotation_is_found_by_its_name():
+    _, notes = read_handling({"userspace-proxy.io/hold": "1", "userspace-proxy.io/balance": "x"})
+    assert first_note("hold", notes) == notes[1]
+    assert first_note("hol", notes) == ""

@@ -439,3 +439,9 @@ def test_a_service_at_the_nodes_own_address_claims_nothing_even_at_its_node_port
     (ignored,) = made.ignored
     assert (made.ports, ignored.port, ignored.is_conflict) == ((), "", True)
     assert ignored.cause == own_address(NODE_IP)
+
+
+def test_nothing_but_its_ports_answers_at_a_cluster_ip_of_a_service_that_is_served():
+    assert claims_of(service(), NODE).cluster_ips == (CART_IP,)
+    for facts, is_left_out in ((NODE, True), (NodeFacts(allow_loopback_endpoints=True), False)):
+        assert claims_of(service(), facts, is_left_out=is_left_out).cluster_ips == ()

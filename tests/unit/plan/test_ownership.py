@@ -36,6 +36,7 @@ class Settled(NamedTuple):
 
     holders: dict[Frontend, PortClaim]
     lost: dict[PortKey, dict[Frontend, Cause]]
+    cluster_ips: dict[str, ServiceKey]
 
 
 def settle(made):
@@ -58,6 +59,7 @@ def settled(owners):
     return Settled(
         {f: holder for f, holder in holders.items() if holder is not None},
         {key: dict(sorted(items.items())) for key, items in lost.items() if items},
+        dict(owners.cluster_ips),
     )
 
 
@@ -234,6 +236,9 @@ def test_change_by_change_gives_what_all_at_once_gives(changes):
         now = settled(owners)
         assert now == settle(owners.claims.values())
         assert set(moved.addresses) == {at for _, at in served ^ served_by(owners)}
+        assert moved.cluster_ips == {
+            ip for ip, _ in before.cluster_ips.items() ^ now.cluster_ips.items()
+        }
         assert others_who_differ(before, now) <= {*moved.services, key}
 
 
@@ -283,24 +288,50 @@ def test_a_service_alone_at_many_addresses_is_one_object():
     assert index["a"] is index["b"]
     index.add(["b"], WEB)
     assert (set(index["a"]), set(index["b"])) == ({CART}, {CART, WEB})
+    assert [*index] == ["a", "b"]
 
 
 def test_the_effects_of_several_changes_add_up():
     till = ServiceKey("shop", "till")
-    owners, moved = FrontendOwners(), OwnershipChange(set(), set(), set())
+    owners, moved = FrontendOwners(), OwnershipChange(set(), set(), set(), set())
     moved.add(owners.change((), claims(service(CART), service(till, cluster_ips=(WEB_IP,)))))
     moved.add(owners.change([CART], claims(service(WEB, cluster_ips=(WEB_IP,)))))
     assert {address.ip for address in moved.addresses} == {CART_IP, WEB_IP}
     assert (moved.services, moved.node_ports) == ({till}, set())
+    assert moved.cluster_ips == {CART_IP, WEB_IP}
 
 
-def test_an_external_ip_that_is_lost_is_a_note_where_another_side_is_served():
-    both = {"external_ips": ("203.0.113.7",), "is_external_local": True}
+def test_a_cluster_ip_passes_to_the_next_service_that_has_it():
+    owners = FrontendOwners()
+    owners.change((), claims(service(WEB), service(CART)))
+    assert owners.cluster_ips == {CART_IP: CART}
+    assert owners.change([CART], ()).cluster_ips == {CART_IP}
+    assert owners.cluster_ips == {CART_IP: WEB}
+
+
+@pytest.mark.parametrize("is_external_local", [False, True])
+@pytest.mark.parametrize(
+    ("claimed", "what"),
+    [
+        pytest.param({"external_ips": ("203.0.113.7",)}, "external IP 203.0.113.7", id="external"),
+        pytest.param({"ports": (NODE_PORT,)}, "node port 30080", id="node-port"),
+    ],
+)
+def test_an_address_that_is_lost_is_a_note_where_others_are_served(
+    claimed, what, is_external_local
+):
+    both = {**claimed, "is_external_local": is_external_local}
     claimants = service(CART, **both), service(WEB, cluster_ips=(WEB_IP,), **both)
-    facts = NodeFacts(external_ip_networks=("203.0.113.0/24",))
+    facts = NodeFacts(external_ip_networks=("203.0.113.0/24",), addresses=("198.51.100.1",))
     plan = Planner(facts).plan(snapshot_of(*claimants))
     assert frontends(plan)["shop/web:http"] == ["198.51.100.8:80/TCP"]
     (web,) = [port for port in plan.ports.values() if port.key.name.service == WEB]
-    assert [str(note) for note in web.notes] == [
-        "external IP 203.0.113.7 is not served: it is already held by shop/cart:http"
+    kind = what.rpartition(" ")[0]
+    assert [(str(note), note.hint) for note in web.notes] == [
+        (
+            f"{what} is not served: it is already held by shop/cart:http",
+            f"Give one of them another {kind}",
+        )
     ]
+    (part,) = plan.ignored
+    assert (part.service, part.is_part) == (WEB, True)

@@ -27,6 +27,7 @@ from ..model.samples import (
     HTTP,
     POD_A,
     POD_B,
+    POD_C,
     WEB,
     WEB_IP,
     service,
@@ -226,18 +227,17 @@ class TestEndpointsThatPointAtFrontends:
         plan = plan_of(service(), self.AT_WEB, service(WEB, cluster_ips=(WEB_IP,)))
         assert self.reasons(plan) == [OURS]
 
-    def test_another_protocol_on_that_address_and_port_is_not(self):
-        udp = service(WEB, (ServicePort("dns", 80, "UDP"),), cluster_ips=(WEB_IP,))
-        assert self.reasons(plan_of(service(), self.AT_WEB, udp)) == ["ready"]
-
-    def test_the_verdict_changes_as_the_other_service_appears_and_disappears(self):
+    def test_the_verdict_changes_with_the_other_service_and_its_ports(self):
         store, planner = store_of(service(), self.AT_WEB), Planner(NodeFacts())
+        udp = service(WEB, (ServicePort("dns", 80, "UDP"),), cluster_ips=(WEB_IP,))
         seen = [self.reasons(planner.plan(store.snapshot()))]
-        store.put_service(service(WEB, cluster_ips=(WEB_IP,)))
-        seen.append(self.reasons(planner.plan(store.snapshot())))
+        for other in (service(WEB, cluster_ips=(WEB_IP,)), udp):
+            store.put_service(other)
+            seen.append(self.reasons(planner.plan(store.snapshot())))
         store.delete_service(WEB)
         seen.append(self.reasons(planner.plan(store.snapshot())))
-        assert seen == [["ready"], [OURS], ["ready"]]
+        lacks = "refused: it is the ClusterIP of Service shop/web, which has no port 80/TCP"
+        assert seen == [["ready"], [OURS], [lacks], ["ready"]]
 
 
 class TestEndpointsAtNodePorts:
@@ -337,7 +337,7 @@ class TestWhatIsKept:
     def test_a_new_service_plans_no_service_again_whose_endpoints_it_does_not_affect(self, store):
         planner = Planner(NodeFacts())
         planner.plan(store.snapshot())
-        store.put_service(service(ServiceKey("shop", "till"), cluster_ips=(POD_B.ip,)))
+        store.put_service(service(ServiceKey("shop", "till"), cluster_ips=(POD_C.ip,)))
         planner.plan(store.snapshot())
         assert planner.planned_services == 3
         store.put_service(service(ServiceKey("shop", "bank"), AT_8080, cluster_ips=(POD_B.ip,)))

@@ -406,3 +406,15 @@ def test_the_addresses_of_nodes_are_needed_while_a_service_has_endpoints_by_name
         planner.plan(store.snapshot())
         needed.append(planner.needs_node_addresses)
     assert needed == [True, False]
+
+
+def test_ports_of_one_number_and_both_protocols_know_that_they_share_it():
+    ports = [
+        ServicePort("dns", 53, "UDP"),
+        ServicePort("dns-tcp", 53, "TCP"),
+        ServicePort("metrics", 9153, "TCP"),
+        ServicePort("other", 9153, "SCTP"),
+    ]
+    plan = plan_of(service(ports=ports))
+    shared = {key.name.port: port.shared_number for key, port in plan.ports.items()}
+    assert shared == {"dns": 53, "dns-tcp": 53, "metrics": 0}

@@ -11,6 +11,7 @@ def judge(
     family=IPFamily.IPV4,
     frontends=(),
     node_ports=(),
+    cluster_ips=None,
     scope=Scope.CLUSTER,
     **facts,
 ):
@@ -23,6 +24,7 @@ def judge(
         facts=NodeFacts(**facts),
         frontends=frontends,
         node_ports=node_ports,
+        cluster_ips=cluster_ips or {},
         scope=scope,
     )
 

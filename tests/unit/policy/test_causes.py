@@ -175,18 +175,11 @@ def test_clients_that_are_not_admitted_are_outside_some_networks(networks, sente
     assert (cause.count, cause.first_at, cause.last_at) == (3, 1.0, 2.0)
 
 
-def test_clients_that_were_not_admitted_before_a_change_have_no_network():
-    cause = source_was_denied()
-    assert (cause.code, cause.object) == (CauseCode.SOURCE_DENIED, "")
-    assert cause.sentence == "clients were dropped before spec.loadBalancerSourceRanges changed"
-    assert "explain --from=ADDRESS" in cause.hint
-
-
-def test_clients_that_a_policy_dropped_before_have_its_code():
-    cause = none_was_local()
-    assert cause.code is CauseCode.NOT_LOCAL
-    assert cause.sentence.startswith("clients were dropped while only other nodes had endpoints,")
-    assert "explain --from=ADDRESS" in cause.hint
+def test_clients_that_were_dropped_before_may_be_admitted_now():
+    ranges, policy = source_was_denied(), none_was_local()
+    assert "before spec.loadBalancerSourceRanges changed" in ranges.sentence
+    assert "while only other nodes had endpoints" in policy.sentence
+    assert "explain --from=ADDRESS" in ranges.hint == policy.hint
 
 
 @pytest.mark.parametrize(
@@ -444,3 +437,14 @@ def test_of_many_notes_the_first_are_listed():
 )
 def test_an_end_without_a_byte_has_a_code(number, code):
     assert end_code(number) is code
+
+
+def test_an_error_of_which_nothing_is_known_has_no_remedy():
+    assert dial_failed(POD, errno.EMFILE, "Too many open files").hint == ""
+
+
+def test_endpoints_that_are_drained_name_the_slices_and_the_annotation():
+    key = service().key
+    drained = none_usable(CauseCode.NOT_READY, [(1, "drained")], 1, drained_of=key)
+    assert drained.object == "EndpointSlices of shop/cart"
+    assert "remove the annotation" in drained.hint

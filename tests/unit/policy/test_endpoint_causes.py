@@ -80,12 +80,15 @@ def test_a_dial_of_an_address_without_a_host_is_named_so():
         ABSENT,
         resets(POD),
         sends_nothing(POD),
+        cuts_off(POD),
+        denies(POD, "203.0.113.9"),
     ],
     ids=lambda cause: str(cause.code),
 )
 def test_a_remedy_for_an_endpoint_outside_the_cluster_names_no_pod(cause):
-    hint = outside(cause, POD.ip).hint
-    assert hint
+    hint = outside(cause, POD.ip, "db.example.com").hint
+    # The remedy for the error of a blackhole route is about this node.
+    assert ("db.example.com" in hint) is (cause.code is not CauseCode.ENDPOINT_FAILS)
     assert not [word for word in ("pod", "Pod", "targetPort", "NetworkPolicy") if word in hint]
 
 

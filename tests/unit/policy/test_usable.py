@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.model import Endpoint, IPFamily, Protocol, SlicePort, SocketAddress
+from userspace_proxy.model import (
+    CauseCode,
+    Endpoint,
+    IPFamily,
+    Protocol,
+    SlicePort,
+    SocketAddress,
+)
 from userspace_proxy.policy import EndpointVerdict, NodeFacts, Scope, count_local_ready
 
 from ..model.samples import (
@@ -18,6 +25,7 @@ from ..model.samples import (
     POD_C,
     READY,
     TERMINATING,
+    WEB,
     slice_of,
 )
 from .judging import judge, reasons, usable_ips
@@ -189,6 +197,19 @@ def test_an_address_that_the_proxy_serves_is_not_an_endpoint():
 
 def test_another_port_of_an_address_that_the_proxy_serves_may_be_an_endpoint():
     assert judge(slice_of(A), frontends={POD_A._replace(port=80)}).serving.endpoints == (POD_A,)
+
+
+def test_a_cluster_ip_is_not_an_endpoint_at_a_port_that_its_service_lacks():
+    judged = judge(slice_of(A, B), cluster_ips={A: WEB})
+    assert judged.serving.endpoints == (POD_B,)
+    (lacking, _) = judged.verdicts
+    assert lacking.code is CauseCode.ENDPOINT_NOT_ALLOWED
+    assert lacking.reason == (
+        "refused: it is the ClusterIP of Service shop/web, which has no port 8080/TCP"
+    )
+    assert reasons(judge(slice_of(A), cluster_ips={A: WEB}, frontends={POD_A})) == [
+        "refused: it is an address that this proxy serves"
+    ]
 
 
 def test_a_node_port_of_any_node_is_not_an_endpoint():
@@ -410,3 +431,8 @@ def test_beyond_the_bound_ready_endpoints_and_those_of_this_node_stay(monkeypatc
     assert (usable_ips(usable), len(usable.verdicts)) == (expected, 2)
     assert not usable.are_all
     assert judge(slice_of(*endpoints[:2]), scope=scope).are_all
+
+
+def test_an_endpoint_by_name_keeps_its_host():
+    named = Endpoint(A, host="db.example.com")
+    assert [v.host for v in judge(slice_of(named, B)).verdicts] == ["db.example.com", ""]

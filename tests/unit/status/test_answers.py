@@ -52,6 +52,7 @@ def test_the_fields_of_the_view_are_included_by_name():
 
 
 TAKEN_HINT = "Give one of them another address"
+PARTS = ("frontends", "endpoints", "state")
 NOTE = {
     "code": "not-followed",
     "sentence": "a note",
@@ -107,8 +108,7 @@ def shown():
 
 
 def test_a_service_port_has_these_fields(shown):
-    parts = ("frontends", "endpoints", "state")
-    assert {name: value for name, value in shown.items() if name not in parts} == {
+    assert {name: value for name, value in shown.items() if name not in PARTS} == {
         "namespace": "shop",
         "service": "web",
         "port": "http",
@@ -147,6 +147,7 @@ def test_a_service_port_has_these_fields(shown):
         "refused": 0,
         "denied": 0,
         "proxy_protocol": None,
+        "shared_number": "",
         "turned_away": [],
         "dropped_datagrams": 0,
         "evicted": 4,
@@ -218,6 +219,7 @@ def test_an_endpoint_has_these_fields(shown):
             "resets": 0,
             "empty": 0,
             "failures_by_cause": {"endpoint-refuses": 1},
+            "host": "",
             "answered_at": 1500.0,
             "is_past": False,
         }

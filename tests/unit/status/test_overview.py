@@ -29,7 +29,11 @@ def test_cells_are_grouped_by_namespace_in_the_order_of_names():
 def test_equal_cells_are_one_run_and_problems_have_names():
     (area,) = overview_of(CART, *(make_port(f"web-{n}") for n in range(50))).areas
     first, second = area.runs
-    assert (first.port, first.word, first.cells) == ("shop/cart:http", "refused", "▲")
+    assert (first.port, first.says, first.cells) == (
+        "shop/cart:http",
+        "shop/cart:http: refused",
+        "▲",
+    )
     assert (second.port, second.cells) == ("", "■" * 50)
 
 

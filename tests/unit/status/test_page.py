@@ -4,7 +4,15 @@ import time
 import pytest
 
 from userspace_proxy.facts import Level, ProbesFacts, SourceFacts, Waits
-from userspace_proxy.model import DataPath, Handling, Hold, ProxyProtocol
+from userspace_proxy.model import (
+    Cause,
+    CauseCode,
+    DataPath,
+    Handling,
+    Hold,
+    Protocol,
+    ProxyProtocol,
+)
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.page import (
@@ -333,3 +341,22 @@ def test_connections_on_the_kernel_path_are_shown_with_a_link_to_those_that_are_
     html = render(make_view(replace(make_port(), path=path)), q="web")
     assert "1,234 connections since the start; bytes and failures aren" in text_of(html)
     assert 'href="api/v1/kernel-path"' in html
+
+
+def test_ports_of_one_number_are_told_apart_by_the_protocol():
+    tcp, udp = (
+        make_port("dns", port=str(one).lower(), protocol=one, shared_number=53) for one in Protocol
+    )
+    refused = replace(udp, endpoints=(), cause=Cause(CauseCode.NOT_READY, "none is ready"))
+    text = render(make_view(tcp, refused, make_port("web")))
+    assert re.findall(r'<span class="tag">(\w+)</span>', text) == ["UDP", "TCP"]
+    assert 'aria-label="shop/dns:udp 53/UDP: refused"' in text
+
+
+def test_a_neutral_mark_has_the_name_of_what_it_states():
+    unseen = replace(make_port(), path=PathView(DataPath.KERNEL))
+    left_out = make_endpoint("10.244.1.10:80", "not on this node", False)
+    port = make_port("cart", endpoints=(make_endpoint("10.244.1.7:80"), left_out))
+    text = render(make_view(unseen, port), open=(row_id(port.plan.key),))
+    names = re.findall(r'icon unused"[^>]* aria-label="([^"]+)"', text)
+    assert sorted(names) == ["not known whether clients are answered", "not used"]

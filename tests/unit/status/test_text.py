@@ -4,7 +4,7 @@ import os
 import pytest
 
 from userspace_proxy.facts import Level, ProbesFacts, SteeringState
-from userspace_proxy.model import DataPath
+from userspace_proxy.model import DataPath, Protocol
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.history import History
@@ -333,3 +333,17 @@ def test_the_header_has_the_budget_of_probes_and_so_has_each_service_port_that_t
     assert lines.count(f"      probes    {words}") == 1
     (alone, *_) = lines_of(view, has_node=False)
     assert words not in alone
+
+
+def test_ports_of_one_number_are_told_apart_by_the_protocol():
+    view = make_view(
+        make_port("dns", port="dns", protocol=Protocol.UDP, shared_number=53),
+        make_port("dns", port="dns-tcp", shared_number=53),
+    )
+    addresses = [line.split()[2] for line in lines_of(view)[1:]]
+    assert addresses == ["10.96.7.125:80/UDP", "10.96.7.125:80/TCP"]
+    top = render_top(view, selection=Selection(), history=History()).body.decode().splitlines()
+    assert [line.split()[1:3] for line in top[2:]] == [
+        ["shop/dns:dns", "53/UDP"],
+        ["shop/dns:dns-tcp", "53/TCP"],
+    ]

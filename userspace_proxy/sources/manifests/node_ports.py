@@ -1,12 +1,13 @@
-"""Allocates node ports to Services whose manifests name none, and resolves conflicts.
+"""Allocates node ports to Services whose manifests name none.
 
-    named ──▶ the first Service in the order of the manifests has it; another one has none
+    named ──▶ as it is: of two Services that name one, the plan decides which has it
     not named ──Pool──▶ a number that no Service has, whatever the protocol
 
 Rule 1: the ports of one Service with one number (DNS: 53/TCP, 53/UDP) share a node port.
 Rule 2: two Services may name one number for different protocols. The API server's allocator, which
 ignores protocols, refuses that; on a node it isn't a conflict.
-Rule 3: a health check node port is a TCP port.
+Rule 3: a health check node port is a TCP port. The plan doesn't know it as a frontend: if Services
+name one number for it and for something else, the first in the order of the manifests has it.
 
 Source: the API server's initNodePorts and allocHealthCheckNodePort.
 """
@@ -39,6 +40,8 @@ class _Field(NamedTuple):
     """As named, also by another port of the same number; 0: none."""
     protocol: str
     is_wanted: bool
+    is_health: bool = False
+    """It is the health check node port."""
 
 
 class NodePorts(NamedTuple):
@@ -56,7 +59,7 @@ def allocate_node_ports(
 ) -> tuple[dict[ServiceKey, NodePorts], list[Problem]]:
     """Return the node ports of each Service of a type that may have some.
 
-    A problem, such as ``spec.ports[0].nodePort: 30080/TCP is already used by shop/web``, is also
+    A problem, such as ``spec.healthCheckNodePort: 30080/TCP is already used by shop/web``, is also
     among its Service's notes.
     """
     items = [
@@ -64,12 +67,13 @@ def allocate_node_ports(
         for item in written
         if item.service.type in (ServiceType.NODE_PORT, ServiceType.LOAD_BALANCER)
     ]
-    owners: dict[tuple[int, str], ServiceKey] = {}
+    owners: dict[tuple[int, str], tuple[ServiceKey, bool]] = {}
     wanting: list[str] = []
     for service, fields in items:
         for field in fields:
             if field.number:
-                owners.setdefault((field.number, field.protocol), service.key)
+                named = field.number, field.protocol
+                owners.setdefault(named, (service.key, field.is_health))
             elif field.is_wanted:
                 wanting.append(field.name)
     allocated = _POOL.allocate(wanting, taken={number for number, _ in owners})
@@ -96,6 +100,7 @@ def _fields(written: WrittenService) -> Iterator[_Field]:
         service.health_check_node_port,
         "TCP",
         written.wants_health_check_node_port,
+        is_health=True,
     )
 
 
@@ -108,14 +113,14 @@ def _shared(service: Service, port: ServicePort) -> int:
 def _number(
     service: Service,
     field: _Field,
-    owners: Mapping[tuple[int, str], ServiceKey],
+    owners: Mapping[tuple[int, str], tuple[ServiceKey, bool]],
     allocated: Mapping[str, int],
     notes: list[str],
 ) -> int:
     """Return the number that a field gets, or 0 and a note."""
     if field.number:
-        owner = owners[field.number, field.protocol]
-        if owner == service.key:
+        owner, is_health = owners[field.number, field.protocol]
+        if owner == service.key or not (is_health or field.is_health):
             return field.number
         notes.append(f"{field.path}: {field.number}/{field.protocol} is already used by {owner}")
     elif field.is_wanted:

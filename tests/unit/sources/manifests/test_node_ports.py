@@ -69,12 +69,9 @@ def test_a_named_one_is_given_to_no_other_service_and_moves_the_one_that_had_it(
     assert moved not in (0, first)
 
 
-def test_of_two_that_name_one_number_the_second_has_none_and_a_note_names_the_first():
-    services, [conflict] = allocate([node_port("web", at(30080)), node_port("cart", at(30080))])
-    assert numbers(services) == [[30080], [0]]
-    problem = "spec.ports[0].nodePort: 30080/TCP is already used by shop/web"
-    assert conflict == (ServiceKey("shop", "cart"), problem)
-    assert services[1].notes == (problem,)
+def test_two_that_name_one_number_keep_it_for_the_plan_to_decide():
+    services, conflicts = allocate([node_port("web", at(30080)), node_port("cart", at(30080))])
+    assert (numbers(services), conflicts) == ([[30080], [30080]], [])
 
 
 def test_tcp_and_udp_of_two_services_may_name_one_number():
@@ -88,12 +85,18 @@ def test_a_health_check_node_port_is_given_kept_and_counts_as_tcp():
     [service], _ = allocate([health("web")])
     given = service.health_check_node_port
     assert given in range(30086, 32768)
-    services, [(_, problem)] = allocate([health("web"), node_port("cart", at(31000))])
-    assert services[0].health_check_node_port == given
-    assert problem == "spec.ports[0].nodePort: 31000/TCP is already used by shop/web"
-    services, [_, (_, problem)] = allocate([health("web", 31001), health("cart", 31001)])
+    services, conflicts = allocate([health("web"), node_port("cart", at(31000))])
+    assert (services[0].health_check_node_port, conflicts) == (given, [])
+
+
+def test_a_health_check_node_port_is_shared_with_no_other_service():
+    services, [(_, problem)] = allocate([health("web", 31001), node_port("cart", at(31001))])
+    assert numbers(services) == [[31000], [0]]
+    assert problem == "spec.ports[0].nodePort: 31001/TCP is already used by shop/web"
+    services, [(_, problem)] = allocate([health("web", 31001), health("cart", 31001)])
     assert services[1].health_check_node_port == 0
     assert problem == "spec.healthCheckNodePort: 31001/TCP is already used by shop/web"
+    assert services[1].notes == (problem,)
 
 
 def test_without_a_number_left_the_port_has_none_and_the_service_a_note():

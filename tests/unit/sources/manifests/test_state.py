@@ -213,14 +213,13 @@ def test_dual_stack_and_node_ports_are_given_as_the_api_server_would():
     assert other.ports[0].node_port == 0
 
 
-def test_a_node_port_of_another_service_is_a_problem_with_the_place(state):
-    port = "{port: 80, nodePort: 30080}"
-    text = service(type="NodePort").replace("{port: 80}", port)
+def test_a_health_check_port_of_another_service_is_a_problem_with_the_place(state):
+    text = service(type="LoadBalancer", externalTrafficPolicy="Local", healthCheckNodePort=31000)
     state.take(Look({"a.yaml": text, "b.yaml": text.replace("web", "cart")}))
-    problem = "spec.ports[0].nodePort: 30080/TCP is already used by shop/web"
+    problem = "spec.healthCheckNodePort: 31000/TCP is already used by shop/web"
     assert state.problems == (f"b.yaml:1: {problem}",)
     cart = state.snapshot.services[ServiceKey("shop", "cart")].service
-    assert (cart.ports[0].node_port, cart.notes) == (0, (problem,))
+    assert (cart.health_check_node_port, cart.notes) == (0, (problem,))
 
 
 def test_allocation_depends_on_the_manifests_alone_not_on_the_order_of_edits():
