@@ -128,7 +128,11 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
     for problem in state.problems:
         print(f"warning: {printable(str(problem))}", file=sys.stderr)
     snapshot = before_lookups(state.snapshot, settings.allow_endpoint_names)
-    status = plan_status(snapshot, options, now=time.time(), is_node=False, rejected=state.rejected)
+    # Manifests are mostly tried as an ordinary user, and so without steering.
+    steering = "none" if settings.steering == "auto" else settings.steering
+    status = plan_status(
+        snapshot, options, now=time.time(), steering=steering, rejected=state.rejected
+    )
     if not status.source.rejected_of(service):
         _state_of(state.snapshot, service)
     subject = read_subject(status, service, settings.manifests, is_live=False)
@@ -152,7 +156,7 @@ def _in_cluster(settings: Settings, service: str, *, with_pods: bool) -> _Found:
     one = asyncio.run(reader.read(key, with_pods=with_pods, within_s=_SERVER_S))
     state = _state_of(one.snapshot, service)
     options = replace(settings.as_options(PolicyOptions), node_name=node)
-    status = plan_status(one.snapshot, options, now=time.time())
+    status = plan_status(one.snapshot, options, now=time.time(), steering=settings.steering)
     pods = None
     if with_pods:
         has_endpoints = any(item.endpoints for item in state.slices)

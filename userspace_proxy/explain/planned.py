@@ -34,17 +34,16 @@ def plan_status(
     options: PolicyOptions,
     *,
     now: float,
-    is_node: bool = True,
+    steering: str,
     rejected: Sequence[RejectedFacts] = (),
 ) -> StatusFacts:
     """Return the answer of ``/api/v1/status`` that a proxy with these Services would give.
 
     Args:
-        is_node: Endpoints on loopback aren't allowed, as on nodes.
+        steering: That of the proxy; ``none``: endpoints on loopback and at ClusterIPs are allowed.
         rejected: Objects with a mistake, which aren't in the snapshot.
     """
-    if not is_node:
-        options = options_with("none", options)
+    options = options_with(steering, options)
     addresses = snapshot.node.addresses if snapshot.node else ()
     plan = Planner(make_facts(options, snapshot, (*addresses, *_LOOPBACK))).plan(snapshot)
     facts = StatusFacts(

@@ -95,7 +95,7 @@ def unserved(snapshot: Snapshot) -> Iterator[str]:
     """Yield a line for each Service port whose clients aren't served, with cause and remedy."""
     # The proxy of a sandbox looks no name up.
     snapshot = before_lookups(snapshot, ())
-    status = plan_status(snapshot, PolicyOptions(node_name=NODE), now=time.time())
+    status = plan_status(snapshot, PolicyOptions(node_name=NODE), now=time.time(), steering="local")
     found = [
         (port.title, port.state.sentence, port.state.way_out)
         for port in status.ports

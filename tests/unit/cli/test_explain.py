@@ -70,6 +70,11 @@ def test_manifests_are_explained_without_a_proxy(manifests, capsys):
     assert "Clients would be served by 1 endpoint." in capsys.readouterr().out
 
 
+def test_with_a_steering_manifests_are_planned_as_for_a_node(manifests, capsys):
+    assert main(["explain", "shop/web", manifests(), "--steering=nftables"]) == 3
+    assert "refused: a loopback address is the node itself" in capsys.readouterr().out
+
+
 def test_a_mistake_in_manifests_is_status_3(manifests, capsys):
     assert main(["explain", "shop/web", manifests(name="web"), "-o", "json"]) == 3
     explained = json.loads(capsys.readouterr().out)

@@ -25,17 +25,17 @@ spec: {clusterIP: None, ports: [{port: 80}]}
 """
 
 
-def explain_manifest(tmp_path, service, **options):
+def explain_manifest(tmp_path, service, steering="auto"):
     path = tmp_path / "shop.yaml"
     path.write_text(SHOP)
     snapshot, problems = load_manifests(path)
     assert problems == ()
-    status = plan_status(snapshot, PolicyOptions(), now=1.0, **options)
+    status = plan_status(snapshot, PolicyOptions(), now=1.0, steering=steering)
     return explain(read_subject(status, service, "shop.yaml", is_live=False))
 
 
 def test_manifests_are_planned_as_a_proxy_would(tmp_path):
-    explanation = explain_manifest(tmp_path, "shop/web", is_node=False)
+    explanation = explain_manifest(tmp_path, "shop/web", steering="none")
     assert explanation.sentence == "Clients would be served by 1 endpoint"
     (part,) = explanation.parts
     assert [step.what for step in part.steps] == [

@@ -267,7 +267,7 @@ def _explained(view: StatusFacts, folder: Path) -> Iterator[tuple[str, str]]:
     path = folder / "shop.yaml"
     path.write_text(_MANIFEST)
     snapshot, _ = load_manifests(path)
-    planned = plan_status(snapshot, Options(), now=NOW, is_node=False)
+    planned = plan_status(snapshot, Options(), now=NOW, steering="none")
     body = render_status(planned, now=NOW)
     yield "planned", json.dumps(json.loads(body))
     for service in ("shop/web", "shop/db"):
