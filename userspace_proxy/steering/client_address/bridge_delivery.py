@@ -21,13 +21,10 @@ Source: net/bridge/br_input.c, br_netfilter_hooks.c; docs/adr/0017.
 from __future__ import annotations
 
 import errno
-import os
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from ...errors import SteeringError
-from ...kernel.netlink import Requests, explained, rtnetlink
-from ...kernel.netlink.messages import CREATE, REPLACE
-from ...kernel.netlink.sockets import NETLINK_ROUTE
+from ...kernel.bridge_entries import BridgeEntries
 from ...kernel.nf_tables import BRIDGE, NftablesError, TableWriter
 from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.owned import OwnedTable, OwnerSockets
@@ -40,7 +37,6 @@ MAC = b"\x06uprox"
 PRIORITY = 10
 NO_BRIDGE_FAMILY = "this kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE)"
 _NO_BRIDGE_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT)
-_GONE = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP)
 
 
 class BridgeDelivery:
@@ -51,7 +47,7 @@ class BridgeDelivery:
     """
 
     def __init__(self, name: str, owners: OwnerSockets | None = None) -> None:
-        self._entries = BridgeEntries()
+        self._entries = BridgeEntries(MAC)
         try:
             self._table = OwnedTable(name, write_bridge_table, BRIDGE, owners=owners)
         except SteeringError:
@@ -87,53 +83,3 @@ def write_bridge_table(table: TableWriter) -> None:
     ours = x.match(x.MARK, MARK, mask=MARK)
     to_us = x.assign(x.ETHER_DADDR, MAC) + x.assign(x.PACKET_TYPE, x.THIS_HOST)
     table.add_rule("prerouting", ours + to_us)
-
-
-class BridgeEntries:
-    """The MAC's entries in the forwarding databases of bridges."""
-
-    def __init__(self) -> None:
-        with explained("open a netlink socket"):
-            self._requests = Requests.open(NETLINK_ROUTE)
-
-    def put_right(self, bridges: Iterable[int]) -> frozenset[int]:
-        """Make the entries this node's own, also where a bridge has learned the MAC from a pod.
-
-        Returns:
-            The bridges without those that were removed meanwhile.
-        """
-        wanted = sorted(bridges)
-        # A correct entry is not changed, and causes no event.
-        refused = self._change(rtnetlink.NEW_NEIGHBOUR, CREATE | REPLACE, wanted)
-        missing = set()
-        for number, code in refused.items():
-            if code == errno.ENODEV:
-                missing.add(number)
-            else:
-                hint = "grant NET_ADMIN" if code in (errno.EPERM, errno.EACCES) else ""
-                what = f"cannot add a bridge's forwarding entry: {os.strerror(code)}"
-                raise SteeringError(what, hint=hint)
-        return frozenset(wanted) - missing
-
-    def remove(self) -> None:
-        """Remove the entries of all bridges; idempotent."""
-        with explained("list interfaces"):
-            messages = self._requests.list_all(rtnetlink.list_links())
-        links = [rtnetlink.read_link(message).link for message in messages]
-        bridges = [link.number for link in links if link.kind == "bridge"]
-        for code in self._change(rtnetlink.DEL_NEIGHBOUR, 0, bridges).values():
-            if code not in _GONE:
-                what = f"cannot remove a bridge's forwarding entry: {os.strerror(code)}"
-                raise SteeringError(what)
-
-    def close(self) -> None:
-        """Close the socket; the entries stay. Idempotent."""
-        self._requests.close()
-
-    def _change(self, kind: int, flags: int, bridges: Collection[int]) -> dict[int, int]:
-        """Return the error number for each bridge whose change was refused."""
-        numbers = list(bridges)
-        requests = [rtnetlink.write_bridge_entry(kind, flags, n, MAC) for n in numbers]
-        with explained("change bridges"):
-            refused = self._requests.change(requests)
-        return {numbers[index]: code for index, code in refused}

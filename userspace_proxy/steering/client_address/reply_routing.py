@@ -29,6 +29,7 @@ import socket
 from collections.abc import Iterable
 
 from ...errors import SteeringError
+from ...kernel.bridge_entries import BridgeEntries
 from ...kernel.nf_tables import BRIDGE, INET, TableWriter, list_tables
 from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.nft_table import NftTable
@@ -37,7 +38,7 @@ from ...kernel.nf_tables.writer import PREROUTING
 from ...kernel.one_thread import InOneThread
 from ...policy.locality import FIRST_PORT, LAST_PORT
 from ..names import REPLY_TABLES
-from .bridge_delivery import BridgeDelivery, BridgeEntries
+from .bridge_delivery import MAC, BridgeDelivery
 from .routes import MARK, ReplyRoutes
 
 # After all translation (-100): the kernel looks up IPv6 sockets by the packet's addresses, and
@@ -142,7 +143,7 @@ class _Kernel:
                 with contextlib.closing(NftTable(self._name, family)) as table:
                     table.remove()
         if not REPLY_TABLES.labels_here():
-            with contextlib.closing(BridgeEntries()) as entries:
+            with contextlib.closing(BridgeEntries(MAC)) as entries:
                 entries.remove()
             with contextlib.closing(ReplyRoutes()) as routes:
                 routes.remove()

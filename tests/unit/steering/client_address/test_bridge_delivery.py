@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from userspace_proxy.steering.client_address.bridge_delivery import BridgeDelivery, BridgeEntries
+from userspace_proxy.steering.client_address.bridge_delivery import BridgeDelivery
 
 ENTRY = "06:75:70:72:6f:78"
 
@@ -15,16 +15,6 @@ def number(node):
     """The number of a bridge."""
     node.run("ip link add br0 type bridge; ip link set br0 up")
     return int(re.match(r"(\d+):", node.run("ip -o link show br0"))[1])
-
-
-def test_an_existing_bridge_gets_an_entry(node, number):
-    with closing(BridgeEntries()) as entries:
-        assert entries.put_right([number, 9999]) == {number}
-        assert entries.put_right([number]) == {number}
-        assert ENTRY in node.run("bridge fdb show br br0")
-        entries.remove()
-        entries.remove()
-    assert ENTRY not in node.run("bridge fdb show br br0")
 
 
 def test_the_table_exists_until_it_is_closed(node, number):

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from tests.netns import Net
+from userspace_proxy.kernel.bridge_entries import BridgeEntries
+
+MAC = "06:00:00:00:00:01"
+
+
+@pytest.fixture
+def node():
+    net = Net("node")
+    with net:
+        yield net
+    net.close()
+
+
+def test_an_existing_bridge_gets_an_entry_that_can_be_removed(node):
+    node.run("ip link add br0 type bridge; ip link set br0 up")
+    number = int(node.run("ip -o link show br0").partition(":")[0])
+    with closing(BridgeEntries(bytes.fromhex(MAC.replace(":", "")))) as entries:
+        assert entries.put_right([number, 9999]) == {number}
+        assert entries.put_right([number]) == {number}
+        assert MAC in node.run("bridge fdb show br br0")
+        entries.remove()
+        entries.remove()
+    assert MAC not in node.run("bridge fdb show br br0")

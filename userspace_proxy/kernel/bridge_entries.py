@@ -1,0 +1,72 @@
+"""The entries of one MAC address, as this node's own, in the forwarding databases of bridges.
+
+A bridge delivers frames for such an address to this node, and never learns it from a port.
+
+Rule 1: every call blocks; all are made in one thread, in its network namespace.
+
+Source: net/bridge/br_fdb.c.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Collection, Iterable
+
+from ..errors import SteeringError
+from .netlink import Requests, explained, rtnetlink
+from .netlink.messages import CREATE, REPLACE
+from .netlink.sockets import NETLINK_ROUTE
+
+_GONE = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP)
+
+
+class BridgeEntries:
+    """The entries of a MAC address."""
+
+    def __init__(self, mac: bytes) -> None:
+        self._mac = mac
+        with explained("open a netlink socket"):
+            self._requests = Requests.open(NETLINK_ROUTE)
+
+    def put_right(self, bridges: Iterable[int]) -> frozenset[int]:
+        """Make the entries this node's own, also where a bridge has learned the MAC from a pod.
+
+        Returns:
+            The bridges without those that were removed meanwhile.
+        """
+        wanted = sorted(bridges)
+        # A correct entry is not changed, and causes no event.
+        refused = self._change(rtnetlink.NEW_NEIGHBOUR, CREATE | REPLACE, wanted)
+        missing = set()
+        for number, code in refused.items():
+            if code == errno.ENODEV:
+                missing.add(number)
+            else:
+                hint = "grant NET_ADMIN" if code in (errno.EPERM, errno.EACCES) else ""
+                what = f"cannot add a bridge's forwarding entry: {os.strerror(code)}"
+                raise SteeringError(what, hint=hint)
+        return frozenset(wanted) - missing
+
+    def remove(self) -> None:
+        """Remove the entries of all bridges; idempotent."""
+        with explained("list interfaces"):
+            messages = self._requests.list_all(rtnetlink.list_links())
+        links = [rtnetlink.read_link(message).link for message in messages]
+        bridges = [link.number for link in links if link.kind == "bridge"]
+        for code in self._change(rtnetlink.DEL_NEIGHBOUR, 0, bridges).values():
+            if code not in _GONE:
+                what = f"cannot remove a bridge's forwarding entry: {os.strerror(code)}"
+                raise SteeringError(what)
+
+    def close(self) -> None:
+        """Close the socket; the entries stay. Idempotent."""
+        self._requests.close()
+
+    def _change(self, kind: int, flags: int, bridges: Collection[int]) -> dict[int, int]:
+        """Return the error number for each bridge whose change was refused."""
+        numbers = list(bridges)
+        requests = [rtnetlink.write_bridge_entry(kind, flags, n, self._mac) for n in numbers]
+        with explained("change bridges"):
+            refused = self._requests.change(requests)
+        return {numbers[index]: code for index, code in refused}
