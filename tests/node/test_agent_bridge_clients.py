@@ -127,6 +127,47 @@ def test_a_deleted_entry_is_restored_and_a_new_bridge_gets_one(bridge):
     wait_for("both entries", lambda: entries(bridge.testbed) == {"cni0", "cni1"})
 
 
+UPLINK = """
+ip link add lan1 type bridge mcast_snooping 0
+ip link set lan1 up
+for version in -4 -6; do
+    routes=$(ip $version route show dev eth0 | grep -v ^fe80)
+    for address in $(ip $version -o address show dev eth0 scope global | awk '{print $4}'); do
+        ip $version address del $address dev eth0
+        ip $version address add $address dev lan1 $([ $version = -4 ] || echo nodad)
+    done
+    { echo "$routes" | grep -v via; echo "$routes" | grep via; } |
+        while read -r route; do ip $version route replace $route dev lan1; done
+done
+ip link set eth0 master lan1
+"""
+
+
+@pytest.mark.parametrize("steering", ["nftables", "iptables"])
+def test_replies_from_other_nodes_arrive_over_an_uplink_that_is_a_bridge(tmp_path, steering):
+    """They are for the bridge's own MAC address already, and it has no entry of the constant."""
+    with contextlib.closing(Bridge(tmp_path, steering=steering)) as bridge:
+        testbed = bridge.testbed
+        local, remote = bridge.endpoint, Endpoint(testbed.sandbox.add_node().add_pod("remote"))
+        bridge.start(
+            objects("bridged", 10, (local, "node-1")), objects("remote", 11, (remote, "node-2"))
+        )
+        wait_for("the client's address", lambda: bridge.seen() == "client")
+        # Also while it runs.
+        testbed.shell(UPLINK)
+        client = testbed["bridge-pod"]
+        own = {4: str(client.host.ip), 6: str(client.host.ip6)}
+
+        def seen(version, protocol):
+            address = (CLUSTER_IPS[version].format(11), PORT)
+            return remote.saw(protocol, version, client, address)[0]
+
+        for version, protocol in itertools.product(VERSIONS, PROTOCOLS):
+            wait_for("its address", lambda v=version, p=protocol: seen(v, p) == own[v])
+            assert bridge.seen(version, protocol) == "client"
+        remote.close()
+
+
 def test_a_pod_that_sends_from_the_constant_mac_gets_no_replies_to_others(tmp_path):
     """A bridge learns the senders of frames: before our start, and while our entry is missing."""
     claim = f"""

@@ -176,7 +176,7 @@ class ClientAddresses(Component):
                 return
             self._follow_node()
         if not self._obstacle:
-            self._refusal = await self._replies.start()
+            self._refusal = await self._replies.start(self._bridges.wanted)
 
     async def _repair(self) -> None:
         if self._routes is not None:

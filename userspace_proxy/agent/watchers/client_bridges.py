@@ -33,6 +33,8 @@ class ClientBridges:
         self._bridges: dict[BridgeFamily, NodeLink] = {}
         self._settings: dict[BridgeFamily, BridgeObstacle] = {}
         self._delivering: frozenset[int] = frozenset()
+        self._existing: frozenset[int] = frozenset()
+        """Those on which an entry has an effect."""
         self._refusal = ""
         self._trouble = Trouble[BridgeObstacle](
             _log,
@@ -49,8 +51,12 @@ class ClientBridges:
 
     @property
     def wanted(self) -> frozenset[int]:
-        """Bridges whose settings allow to deliver replies here, for at least one IP version."""
-        return frozenset(number for number, _ in self._bridges.keys() - self._settings.keys())
+        """Bridges whose settings allow to deliver replies here, for at least one IP version.
+
+        Includes those that did, as connections on them may be open.
+        """
+        able = frozenset(number for number, _ in self._bridges.keys() - self._settings.keys())
+        return able | (self._delivering & self._existing)
 
     @property
     def obstacles(self) -> tuple[BridgeObstacle, ...]:
@@ -68,6 +74,9 @@ class ClientBridges:
         """Take the node's current links, networks and settings."""
         self._bridges = pod_bridges(links, networks)
         self._settings = find_obstacles(self._bridges, links, settings)
+        self._existing = frozenset(
+            link.number for link in links if link.kind == "bridge" and not link.filters_vlans
+        )
 
     def note(self, delivering: Iterable[int], refusal: str) -> None:
         """Take the bridges that deliver replies here.

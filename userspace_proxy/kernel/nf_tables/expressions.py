@@ -135,6 +135,8 @@ def _payload(base: int, offset: int, width: int) -> Field:
 
 _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
 MARK, NFPROTO, L4PROTO, PACKET_TYPE = _meta(3, 4), _meta(15, 1), _meta(16, 1), _meta(19, 1)
+LINK_TYPE = _meta(8, 2)
+"""Of the incoming interface, as in if_arp.h: ``meta iiftype``."""
 CT_STATE, CT_STATUS = _ct(0), _ct(2)
 IN_LINK, OUT_LINK = _meta(4, 4), _meta(5, 4)
 """The numbers of the interfaces; 0 for none. In postrouting since Linux 5.7."""
@@ -407,5 +409,7 @@ def _compare(value: bytes, op: int) -> bytes:
 
 
 IPV4, IPV6 = match(NFPROTO, socket.AF_INET), match(NFPROTO, socket.AF_INET6)
+ETHERNET = match(LINK_TYPE, 1)
+"""Of :data:`ETHER_DADDR`, except in the family bridge."""
 TCP, UDP = match(L4PROTO, socket.IPPROTO_TCP), match(L4PROTO, socket.IPPROTO_UDP)
 """``tcp dport 80`` is ``TCP + match(DPORT, 80)``."""

@@ -103,6 +103,11 @@ class OwnedTable:
         was_written, self._is_written = self._is_written, True
         return was_written and count > 0
 
+    def rewrite(self) -> None:
+        """Have :meth:`put_right` write it anew, because what ``fill`` adds has changed."""
+        self._table.forget()
+        self._is_written = False
+
     def close(self) -> None:
         """Remove the table, unless the kernel lacks owners, and close the sockets; idempotent."""
         if self._is_owned:

@@ -1,19 +1,22 @@
 """Delivers replies of endpoints to clients on the same bridge to this node.
 
-    endpoint ──▶ port of the bridge ──▶ table inet (br_netfilter): mark ──▶ table bridge: to our MAC
-                                                                              │
-    socket bound to the client's address ◀── table local ◀── bridge ◀─────────┘
+    endpoint ──▶ port of the bridge ──▶ table inet (br_netfilter): mark, to our MAC ──▶ table bridge
+                                                                                            │
+    socket bound to the client's address ◀── table local ◀── bridge ◀── for this host ◀─────┘
 
-Without the table, a bridge sends such packets straight to the client. The table runs after
-br_netfilter, so the rules of ``reply_routing`` have marked the packets that have a socket here.
+Without them, a bridge sends such packets straight to the client. In br_netfilter the rules of
+``reply_routing`` mark the packets that have a socket here, and see the bridge as their interface;
+the table bridge runs after it.
 
-The MAC is one constant, which each bridge has in its forwarding database as its own. So one rule is
-correct for all bridges, and it stays correct when a bridge's own MAC changes. A bridge never learns
-an address that is its own from a pod's frames.
+The MAC is one constant, which each of these bridges has in its forwarding database as its own. So
+the rules stay correct when a bridge's own MAC changes. A bridge never learns an address that is its
+own from a pod's frames.
 
 Rule 1: every call blocks; all are made in one thread, in its network namespace.
 Rule 2: the table is owned by the process, as that of ``reply_routing``; the entries are the same
 for all proxies of a node: the last one removes them.
+Rule 3: only bridges that have the entry get frames for the MAC; others, such as one to the network
+of other nodes, don't know it, and flood such frames instead of delivering them.
 
 Source: net/bridge/br_input.c, br_netfilter_hooks.c; docs/adr/0017.
 """
@@ -77,9 +80,21 @@ def write_bridge_table(table: TableWriter) -> None:
     """Add the chain and the rule to the table.
 
     The kernel drops packets for another host's MAC before it considers addresses, so the packet's
-    type is set, too: it was determined when the packet arrived.
+    type is set, too: it was determined when the packet arrived, and br_netfilter restores it.
     """
     table.add_base_chain("prerouting", "filter", PREROUTING, PRIORITY)
-    ours = x.match(x.MARK, MARK, mask=MARK)
-    to_us = x.assign(x.ETHER_DADDR, MAC) + x.assign(x.PACKET_TYPE, x.THIS_HOST)
-    table.add_rule("prerouting", ours + to_us)
+    ours = x.match(x.MARK, MARK, mask=MARK) + x.match(x.ETHER_DADDR, MAC)
+    table.add_rule("prerouting", ours + x.assign(x.PACKET_TYPE, x.THIS_HOST))
+
+
+def add_diversion(table: TableWriter, chain: str, bridges: Iterable[int]) -> None:
+    """Add a chain that gives a marked packet on one of these bridges the MAC.
+
+    Args:
+        table: Of the family inet, in which br_netfilter shows packets on bridges.
+        bridges: Those that have the entry.
+    """
+    table.add_chain(chain)
+    for number in sorted(bridges):
+        here = x.match(x.IN_LINK, number) + x.ETHERNET
+        table.add_rule(chain, here + x.assign(x.ETHER_DADDR, MAC))

@@ -38,7 +38,7 @@ from ...kernel.nf_tables.writer import PREROUTING
 from ...kernel.one_thread import InOneThread
 from ...policy.locality import FIRST_PORT, LAST_PORT
 from ..names import REPLY_TABLES
-from .bridge_delivery import MAC, BridgeDelivery
+from .bridge_delivery import MAC, BridgeDelivery, add_diversion
 from .routes import MARK, ReplyRoutes
 
 # After all translation (-100): the kernel looks up IPv6 sockets by the packet's addresses, and
@@ -67,10 +67,14 @@ class ReplyRouting:
         self.without_bridges = ""
         """Why no bridge has it; empty where one could."""
 
-    async def start(self) -> str:
-        """Install all of it; idempotent. Return why it can't be installed, empty if it is."""
+    async def start(self, bridges: Iterable[int] = ()) -> str:
+        """Install all of it; idempotent. Return why it can't be installed, empty if it is.
+
+        Args:
+            bridges: As for :meth:`repair`: the last process may have left connections on them.
+        """
         try:
-            await self.repair()
+            await self.repair(bridges)
         except SteeringError as exc:
             # Without the privilege to add, there is nothing to remove.
             with contextlib.suppress(SteeringError):
@@ -118,22 +122,27 @@ class _Kernel:
         self.without_ipv6 = ""
         self.bridges: frozenset[int] = frozenset()
         self.without_bridges = ""
+        self._diverted: frozenset[int] = frozenset()
+        """The bridges in the table's rules."""
 
     def put_right(self, bridges: frozenset[int]) -> int:
         """Write what differs; return how many parts others had changed."""
         if self._parts is None:
             with contextlib.ExitStack() as opened:
-                table = OwnedTable(self._name, write_table, owners=self._owners)
+                table = OwnedTable(self._name, self._write, owners=self._owners)
                 opened.callback(table.close)
                 self._parts = ReplyRoutes(), table
                 opened.pop_all()
         routes, table = self._parts
         # Routes first: a packet that is marked and not delivered would go to the client.
-        count = routes.put_right() + table.put_right()
+        count = routes.put_right()
         self.without_ipv6 = routes.without_ipv6
         if bridges or self._delivery is not None:
             count += self._deliver(bridges)
-        return count
+            if not self.without_bridges and self._diverted != self.bridges:
+                self._diverted = self.bridges
+                table.rewrite()
+        return count + table.put_right()
 
     def remove(self) -> None:
         """Remove the table, and what no other proxy uses."""
@@ -154,6 +163,10 @@ class _Kernel:
             if part is not None:
                 part.close()
         self._parts = self._delivery = None
+        self.bridges = self._diverted = frozenset()
+
+    def _write(self, table: TableWriter) -> None:
+        write_table(table, self._diverted)
 
     def _deliver(self, bridges: frozenset[int]) -> int:
         """Add delivery to bridges; return how many parts others had changed."""
@@ -170,8 +183,12 @@ class _Kernel:
         return count
 
 
-def write_table(table: TableWriter) -> None:
+def write_table(table: TableWriter, bridges: Iterable[int] = ()) -> None:
     """Add the chains and rules to the table.
+
+    Args:
+        table: An empty one.
+        bridges: Those with delivery to clients on the same bridge.
 
     Ports are checked first, which saves other packets the search for a socket; most of a node's
     packets pass only the first rule. ICMP errors have no ports; their socket is found by the packet
@@ -184,12 +201,14 @@ def write_table(table: TableWriter) -> None:
     """
     table.add_chain("defragment")
     table.add_rule("defragment", x.UDP + x.tproxy(1))
+    add_diversion(table, "divert", bridges)
     table.add_base_chain("prerouting", "filter", PREROUTING, PRIORITY)
     marked = (
         x.match(x.SOCKET_TRANSPARENT, 1)
         # Excludes those in TIME_WAIT, too: a client that dials from such a port gets its answer.
         + x.match(x.SOCKET_WILDCARD, 0)
         + x.set_bits(x.MARK, MARK)
+        + x.verdict(x.GOTO, "divert")
     )
     others = x.TCP + x.match(x.DPORT, FIRST_PORT, op=x.LESS)
     table.add_rule("prerouting", others + x.verdict(x.ACCEPT))

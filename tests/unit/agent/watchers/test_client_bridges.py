@@ -26,8 +26,20 @@ def test_networks_are_marked_once_the_kernel_delivers(bridges):
     bridges.note([CNI0], "")
     assert bridges.mark(NETWORKS) == NETWORKS | {"10.1.0.0/24": FILTERED_BRIDGE}
     bridges.follow(LINKS, NETWORKS, BridgeFilter())
-    assert bridges.wanted == frozenset()
     assert bridges.mark(NETWORKS) == NETWORKS
+
+
+def test_a_bridge_keeps_delivery_for_open_connections_while_its_entry_has_an_effect(bridges):
+    bridges.follow(LINKS, NETWORKS, BridgeFilter())
+    assert bridges.wanted == frozenset()
+    bridges.follow(LINKS, NETWORKS, ON)
+    bridges.note(bridges.wanted, "")
+    bridges.follow(LINKS, {}, BridgeFilter())
+    assert bridges.wanted == {CNI0}
+    bridges.follow((LINKS[0]._replace(filters_vlans=True),), {}, ON)
+    assert bridges.wanted == frozenset()
+    bridges.follow((), {}, ON)
+    assert bridges.wanted == frozenset()
 
 
 def test_what_the_kernel_refuses_is_an_obstacle_of_all_other_bridges(bridges):

@@ -61,6 +61,19 @@ def test_a_leftover_table_is_replaced(node):
         assert "old" not in node.run("nft list table inet ours")
 
 
+def test_it_is_written_anew_when_what_fills_it_has_changed(node):
+    chains = ["one"]
+    with closing(OwnedTable("ours", lambda table: list(map(table.add_chain, chains)))) as table:
+        table.put_right()
+        chains[:] = ["other"]
+        assert not table.put_right()
+        assert "chain one" in node.run("nft list table inet ours")
+        table.rewrite()
+        assert not table.put_right()
+        assert "chain other" in node.run("nft list table inet ours")
+        assert "chain one" not in node.run("nft list table inet ours")
+
+
 def test_without_owners_changes_by_others_are_repaired(node, monkeypatch):
     monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
     with closing(OwnedTable("ours", fill)) as table:

@@ -23,5 +23,5 @@ def test_the_table_exists_until_it_is_closed(node, number):
         assert not delivery.put_right()
         assert delivery.add_to([number]) == {number}
         table = node.run("nft list table bridge userspace-proxy/replies")
-        assert f"ether daddr set {ENTRY} meta pkttype set host" in table
+        assert f"ether daddr {ENTRY} meta pkttype set host" in table
     assert node.run("nft list tables") == ""

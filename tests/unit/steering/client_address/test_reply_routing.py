@@ -58,3 +58,9 @@ async def test_delivery_on_bridges_begins_with_the_first_bridge(node, replies):
     await replies.repair([number, 9999])
     assert replies.bridges == {number}
     assert "table bridge userspace-proxy/replies" in node.run("nft list tables")
+    node.run("ip link add uplink type bridge; ip link set uplink up")
+    rules = node.run("nft list chain inet userspace-proxy/replies divert")
+    assert 'iif "br0" ether daddr set 06:75:70:72:6f:78' in rules
+    assert rules.count("iif") == 1
+    assert [await replies.repair([number]), await replies.repair()] == [0, 0]
+    assert "iif" not in node.run("nft list chain inet userspace-proxy/replies divert")
