@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..model import Cause, CauseCode, SocketAddress
+from ..model.annotations import DOMAIN
 
 UNANSWERED_S = 1
 """Seconds without a byte after which a client that leaves has given up."""
@@ -49,7 +50,9 @@ def denies(endpoint: SocketAddress, client: str) -> Cause:
         f"{endpoint} answers this node, but not {client}",
         str(endpoint),
         "Look for a NetworkPolicy, or another firewall at the pod, that denies this client: the "
-        "endpoint sees the client's own address",
+        "endpoint sees the client's own address; if the pod replies through a second interface "
+        "(Multus, macvlan), past this node, annotate the Service with "
+        f"{DOMAIN}preserve-client-address: never",
     )
 
 

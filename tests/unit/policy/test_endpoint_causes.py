@@ -55,6 +55,15 @@ def test_what_was_so_a_while_ago_is_in_the_past_tense(cause, sentence):
     assert (past.code, past.count, past.last_at) == (cause.code, cause.count, cause.last_at)
 
 
+def test_the_remedy_for_a_denied_client_has_both_reasons_for_silence():
+    """A policy drops the dial, or the pod replies to the client's address past this node."""
+    hint = denies(POD, "10.0.0.1").hint
+    assert "NetworkPolicy" in hint
+    assert hint.endswith(
+        "annotate the Service with userspace-proxy.io/preserve-client-address: never"
+    )
+
+
 def test_an_endpoint_that_answered_before_has_ended_and_its_target_port_is_right():
     ended = has_ended(REFUSES)
     assert ended.sentence == REFUSES.sentence
