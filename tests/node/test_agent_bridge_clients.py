@@ -9,6 +9,8 @@ import re
 import select
 import socket
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -125,6 +127,29 @@ def test_a_deleted_entry_is_restored_and_a_new_bridge_gets_one(bridge):
     bridge.testbed.shell("ip link add cni1 type bridge")
     bridge.testbed.shell("ip link set cni1 up; ip address add 10.9.0.1/24 dev cni1")
     wait_for("both entries", lambda: entries(bridge.testbed) == {"cni0", "cni1"})
+
+
+def test_the_next_process_diverts_replies_without_a_gap(bridge):
+    """An endpoint's packet that reaches the client itself is answered by a reset."""
+    bridge.start()
+    wait_for("the client's address", lambda: bridge.seen() == "client")
+    agent, is_over = bridge.testbed.agent, threading.Event()
+    dialled = bridge.testbed["bridge-pod"].dial((CLUSTER_IPS[4].format(10), PORT))
+    dialled.send(b"first")
+    accepted, _ = accept_with_data(bridge.endpoint.servers["TCP", 4])
+
+    def carries_until_it_is_over():
+        while not is_over.is_set():
+            assert carries_both_ways(dialled, accepted)
+
+    with accepted, ThreadPoolExecutor(1) as thread, contextlib.ExitStack() as stack:
+        stack.callback(is_over.set)
+        carrying = thread.submit(carries_until_it_is_over)
+        agent.kill_control()
+        agent.start_until_ready()
+        wait_for("the client's address", lambda: bridge.seen() == "client")
+        is_over.set()
+        carrying.result()
 
 
 UPLINK = """
