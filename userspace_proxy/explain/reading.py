@@ -25,6 +25,8 @@ class Subject:
     """Objects about it that have a mistake."""
     others_rejected: Sequence[RejectedFacts] = ()
     """Objects with a mistake that aren't about it, as far as is known."""
+    keeper: RejectedFacts | None = None
+    """A mistake for which a removed object of it is kept."""
 
 
 def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: bool) -> Subject:
@@ -45,4 +47,5 @@ def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: boo
         node=status if is_live else None,
         rejected=status.source.rejected_of(key),
         others_rejected=[item for item in status.source.rejected if key not in item.services],
+        keeper=status.source.keeper_of(key),
     )

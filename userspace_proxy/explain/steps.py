@@ -3,8 +3,8 @@
     Service ─▶ node: source, rules, firewalls ─▶ each port: addresses, client, endpoints, dials
 
 Rule 1: causes are shown in their own words; this module orders them.
-Rule 2: the worst step decides the sentence; of equally bad ones the first on the path. What is
-wrong with the Service itself wins over problems of the node that may be about other objects.
+Rule 2: the worst step decides the sentence; of equally bad ones the first on the path, notes last.
+What is wrong with the Service itself wins over problems of the node that may be about other ones.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ from .dial_steps import (
     lacks_header,
     with_hosts,
 )
+from .mistakes import NOTE, mistakes
 from .next_command import UNREPLIED, Asked, next_command
 from .observed import before_it_failed
 from .path_step import PathStep
 from .reading import Subject
 
-_NODE, _SOURCE, _NOTE = "node", "source", "note"
+_NODE, _SOURCE = "node", "source"
 # The sentences of these states contain who waits.
 _WAITING = ("holding", "at their limit")
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
@@ -89,7 +90,7 @@ def explain(
     dials = None if dials is None else with_hosts(subject.ports, dials)
     family = "IPv6" if ":" in client else "IPv4"
     ports = [port for port in subject.ports if not client or port.family == family]
-    whole = [*_rejected(subject), *_ignored(subject), *(pods or ())]
+    whole = [*mistakes(subject), *(pods or ())]
     if client and subject.ports and not ports:
         whole.append(
             PathStep(Level.TROUBLE, "client", f"{subject.service} has no {family} address")
@@ -156,6 +157,7 @@ def _worst(parts: Sequence[PathPart], *, is_served: bool) -> PathStep | None:
         is_served: The Service has ports here, whose clients depend on the node's rules.
     """
     steps = [(part.title, step) for part in parts for step in part.steps]
+    steps.sort(key=lambda one: one[1].topic == NOTE)
     own = [step for title, step in steps if title != _NODE or (is_served and step.topic != _SOURCE)]
     for candidates in (own, [step for _, step in steps]):
         for level in (Level.TROUBLE, Level.ATTENTION):
@@ -180,8 +182,15 @@ def _which(worst: PathStep | None, ports: Sequence[PortFacts], parts: Sequence[P
 def _sentence(
     worst: PathStep | None, ports: Sequence[PortFacts], subject: Subject, dials: Dials
 ) -> str:
-    if worst is not None:
-        return worst.what
+    if worst is None:
+        return _served(ports, subject, dials)
+    if worst.topic == NOTE:
+        return f"{_served(ports, subject, dials)}; {worst.what}"
+    return worst.what
+
+
+def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
+    """Return how clients are served where no step of their path is wrong."""
     if not ports:
         return f"{subject.service} has no ports"
     holding = [port for port in ports if port.state.word == "holding"]
@@ -233,7 +242,7 @@ def _led(ports: Sequence[PortFacts], dials: Dials) -> str:
 
 def _further_notes(steps: Sequence[PathStep], worst: PathStep | None) -> str:
     """Return how many mistakes are notes, beside the step that is the sentence."""
-    notes = {step.what for step in steps if step.topic == _NOTE and step.level is Level.ATTENTION}
+    notes = {step.what for step in steps if step.topic == NOTE and step.level is Level.ATTENTION}
     count = len(notes - {worst.what if worst is not None else ""})
     return f"; {plural(count, 'further note')}" if count else ""
 
@@ -244,26 +253,6 @@ def _pinned(ports: Sequence[PortFacts]) -> Iterator[str]:
         if port.affinity_timeout_s is not None and port.usable > 1:
             within = seconds_in_words(port.affinity_timeout_s)
             yield f"each client keeps to one, until it is away for {within} (sessionAffinity)"
-
-
-def _ignored(subject: Subject) -> Iterator[PathStep]:
-    for item in subject.ignored:
-        which = f"Port {item.port} is" if item.port else "It is"
-        level = Level.TROUBLE if item.is_conflict else Level.ATTENTION
-        yield PathStep(
-            level, "service", f"{which} not served: {item.cause.sentence}", item.cause.hint
-        )
-
-
-def _rejected(subject: Subject) -> Iterator[PathStep]:
-    """Yield the mistakes in the Service's own objects."""
-    for item in subject.rejected:
-        if item.object:
-            what = f"{item.object} is rejected: {item.line}"
-            kept = "An object that was valid before keeps its last form"
-            yield PathStep(Level.TROUBLE, "service", what, kept)
-        else:
-            yield PathStep(Level.TROUBLE, "service", item.line)
 
 
 def _node(node: StatusFacts, subject: Subject) -> Iterator[PathStep]:
@@ -331,7 +320,7 @@ def _port(
         # What a user has written and doesn't get is a mistake; other notes are by design.
         is_mistake = cause.code is CauseCode.NOT_FOLLOWED
         level = Level.ATTENTION if is_mistake else Level.OK
-        yield PathStep(level, _NOTE, _told(cause, subject.now), cause.hint)
+        yield PathStep(level, NOTE, _told(cause, subject.now), cause.hint)
     if dials is not None:
         yield from dial_steps(port, dials, subject.now)
 

@@ -1,0 +1,45 @@
+"""The steps about a Service's own objects: what is wrong with them, and what isn't served of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..facts import Level
+from .path_step import PathStep
+from .reading import Subject
+
+NOTE = "note"
+_SERVICE = "service"
+
+
+def mistakes(subject: Subject) -> Iterator[PathStep]:
+    """Yield what concerns the whole Service, the worst first."""
+    yield from _rejected(subject)
+    yield from _ignored(subject)
+    yield from _kept(subject)
+
+
+def _rejected(subject: Subject) -> Iterator[PathStep]:
+    """Yield the mistakes in the Service's own objects."""
+    for item in subject.rejected:
+        if item.object:
+            what = f"{item.object} is rejected: {item.line}"
+            kept = "An object that was valid before keeps its last form"
+            yield PathStep(Level.TROUBLE, _SERVICE, what, kept)
+        else:
+            yield PathStep(Level.TROUBLE, _SERVICE, item.line)
+
+
+def _ignored(subject: Subject) -> Iterator[PathStep]:
+    for item in subject.ignored:
+        which = f"Port {item.port} is" if item.port else "It is"
+        level = Level.TROUBLE if item.is_conflict else Level.ATTENTION
+        yield PathStep(
+            level, _SERVICE, f"{which} not served: {item.cause.sentence}", item.cause.hint
+        )
+
+
+def _kept(subject: Subject) -> Iterator[PathStep]:
+    if subject.keeper is not None:
+        what = "an object of it was removed from its file, and is kept while the file has mistakes"
+        yield PathStep(Level.ATTENTION, NOTE, what, f"Repair that file: {subject.keeper.line}")
