@@ -37,11 +37,13 @@ from .mistakes import NOTE, mistakes
 from .next_command import UNREPLIED, Asked, next_command
 from .observed import before_it_failed
 from .path_step import PathStep
-from .reading import Subject
+from .reading import NOT_LOOKED_UP, Subject
 
 _NODE, _SOURCE = "node", "source"
 # The sentences of these states contain who waits.
 _WAITING = ("holding", "at their limit")
+# As intended, though no endpoint is used.
+_EXPECTED = ("holding", NOT_LOOKED_UP)
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # A Service may have a thousand endpoints; those that don't serve are shown first.
 ENDPOINTS_SHOWN = 20
@@ -193,9 +195,9 @@ def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
     """Return how clients are served where no step of their path is wrong."""
     if not ports:
         return f"{subject.service} has no ports"
-    holding = [port for port in ports if port.state.word == "holding"]
-    if holding:
-        return holding[0].state.sentence
+    expected = [port for port in ports if port.state.word in _EXPECTED]
+    if expected:
+        return expected[0].state.sentence
     usable = ports[0].usable
     if subject.node is None:
         would = f"Clients would be served by {plural(usable, 'endpoint')}"
@@ -296,7 +298,7 @@ def _port(
             why = port.state.causes[0].sentence if port.problem else frontend.target
             yield PathStep(Level.TROUBLE, "address", f"{what}, is not served: {why}")
         else:
-            level = None if port.mark is None else Level.OK
+            level = None if _mark(port) is None else Level.OK
             what = f"{what}: {frontend.target}" if frontend.target else what
             yield PathStep(level, "address", what)
         if dials is not None and frontend.address in dials:
@@ -310,7 +312,7 @@ def _port(
     if port.waits.waiting and port.state.word not in _WAITING:
         held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
         yield PathStep(Level.ATTENTION, "waiting", f"Waiting for an endpoint: {held}")
-    is_said = port.state.level is not Level.OK or port.is_dropping or port.state.word in _WAITING
+    is_said = port.is_dropping or _is_sentence(port)
     shown = [e.cause.sentence for e in port.endpoints if e.cause is not None]
     shown += [port.state.sentence] if is_said else []
     others = [
@@ -323,6 +325,15 @@ def _port(
         yield PathStep(level, NOTE, _told(cause, subject.now), cause.hint)
     if dials is not None:
         yield from dial_steps(port, dials, subject.now)
+
+
+def _is_sentence(port: PortFacts) -> bool:
+    """Return whether the sentence about its state is its step about endpoints."""
+    return port.state.level is not Level.OK or port.state.word in (*_WAITING, *_EXPECTED)
+
+
+def _mark(port: PortFacts) -> Level | None:
+    return None if port.state.word == NOT_LOOKED_UP else port.mark
 
 
 def _path(port: PortFacts, subject: Subject) -> PathStep:
@@ -344,9 +355,9 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     ]
     if total > len(details):
         details.append((Level.OK, f"and {total - len(details):,} more"))
-    hint = port.state.causes[0].hint if port.state.causes else ""
-    if port.state.level is not Level.OK or port.state.word in _WAITING:
-        return PathStep(port.state.level, "endpoints", port.state.sentence, hint, tuple(details))
+    hint = port.state.way_out
+    if _is_sentence(port):
+        return PathStep(_mark(port), "endpoints", port.state.sentence, hint, tuple(details))
     if cause := _policy_drops(port):
         figures = times_in_words(cause.count, cause.last_at, now)
         return PathStep(None, "endpoints", f"{port.state.sentence}{figures}", hint, tuple(details))
