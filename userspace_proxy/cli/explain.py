@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,14 +129,16 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
     for problem in state.problems:
         print(f"warning: {printable(str(problem))}", file=sys.stderr)
     snapshot = before_lookups(state.snapshot, settings.allow_endpoint_names)
+    plan = partial(plan_status, snapshot, options, now=time.time(), rejected=state.rejected)
     # Manifests are mostly tried as an ordinary user, and so without steering.
-    steering = "none" if settings.steering == "auto" else settings.steering
-    status = plan_status(
-        snapshot, options, now=time.time(), steering=steering, rejected=state.rejected
-    )
+    is_open = settings.steering == "auto"
+    status = plan(steering="none" if is_open else settings.steering)
     if not status.source.rejected_of(service):
         _state_of(state.snapshot, service)
     subject = read_subject(status, service, settings.manifests, is_live=False)
+    if is_open:
+        on_node = plan(steering="auto").only(service).ports
+        subject = replace(subject, on_node=on_node)
     return _Found(subject, (f"--manifests={settings.manifests}",))
 
 

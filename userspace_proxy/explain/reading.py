@@ -30,6 +30,8 @@ class Subject:
     """Objects with a mistake that aren't about it, as far as is known."""
     keeper: RejectedFacts | None = None
     """A mistake for which a removed object of it is kept."""
+    on_node: Sequence[PortFacts] = ()
+    """The ports as on a node, where they were planned as with the steering ``none``."""
 
 
 def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: bool) -> Subject:

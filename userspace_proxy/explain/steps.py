@@ -36,6 +36,7 @@ from .dial_steps import (
 from .mistakes import NOTE, mistakes
 from .next_command import UNREPLIED, Asked, next_command
 from .observed import before_it_failed
+from .on_node import node_clause, node_notes
 from .path_step import PathStep
 from .reading import NOT_LOOKED_UP, Subject
 
@@ -116,6 +117,7 @@ def explain(
             (
                 _which(worst, ports, of_ports),
                 _sentence(worst, ports, subject, dials or {}),
+                node_clause(ports, subject),
                 _further_notes(steps, worst),
                 "; nothing was dialled" if UNREACHED in steps else "",
             )
@@ -323,6 +325,7 @@ def _port(
         is_mistake = cause.code is CauseCode.NOT_FOLLOWED
         level = Level.ATTENTION if is_mistake else Level.OK
         yield PathStep(level, NOTE, _told(cause, subject.now), cause.hint)
+    yield from node_notes(port, subject)
     if dials is not None:
         yield from dial_steps(port, dials, subject.now)
 

@@ -67,6 +67,9 @@ def test_a_service_of_a_running_proxy_is_explained(serve_view, capsys):
 
 def test_manifests_are_explained_without_a_proxy(manifests, capsys):
     assert main(["explain", "shop/web", manifests()]) == 0
+    out = capsys.readouterr().out
+    assert "Clients would be served by 1 endpoint; on a node (--steering other than none) " in out
+    assert main(["explain", "shop/web", manifests(), "--steering=none"]) == 0
     assert "Clients would be served by 1 endpoint." in capsys.readouterr().out
 
 
