@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..facts import Level
+from ..model.reading import LABEL_SERVICE_NAME
 from .path_step import PathStep
 from .reading import Subject
 
@@ -20,7 +21,7 @@ def mistakes(subject: Subject) -> Iterator[PathStep]:
 
 
 def _rejected(subject: Subject) -> Iterator[PathStep]:
-    """Yield the mistakes in the Service's own objects."""
+    """Yield the mistakes in the Service's own objects, and in what may be one."""
     for item in subject.rejected:
         if item.object:
             what = f"{item.object} is rejected: {item.line}"
@@ -28,6 +29,10 @@ def _rejected(subject: Subject) -> Iterator[PathStep]:
             yield PathStep(Level.TROUBLE, _SERVICE, what, kept)
         else:
             yield PathStep(Level.TROUBLE, _SERVICE, item.line)
+    label = f"{LABEL_SERVICE_NAME}: {subject.service.partition('/')[2]}"
+    for item in subject.maybe_rejected:
+        what = f"{item.object}, by its name a slice of it, is rejected: {item.line}"
+        yield PathStep(Level.TROUBLE, _SERVICE, what, f"If it is one, give it the label {label}")
 
 
 def _ignored(subject: Subject) -> Iterator[PathStep]:

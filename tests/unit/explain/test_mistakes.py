@@ -1,7 +1,10 @@
-from tests.unit.status.views import make_port
+import pytest
+
+from tests.unit.status.views import make_port, replace
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.mistakes import mistakes
 from userspace_proxy.facts import Level, RejectedFacts, SourceFacts
+from userspace_proxy.model import Cause, CauseCode
 
 from .subjects import make_subject
 
@@ -26,3 +29,31 @@ def test_a_service_that_is_kept_for_mistakes_of_others_is_served_and_has_a_note(
     assert explain(subject).sentence == f"Clients are served by 2 endpoints; {kept}"
     refused = made_of(keeper, port=make_port(endpoints=(), reason="no pod is ready"))
     assert explain(refused).sentence == "Clients are refused: no pod is ready; 1 further note"
+
+
+WITHOUT_SLICE = replace(make_port(endpoints=()), cause=Cause(CauseCode.NO_SLICE, "no slice"))
+
+
+def test_a_rejected_slice_that_names_no_service_is_the_first_line_of_the_one_it_is_named_after():
+    subject = made_of(RejectedFacts(UNLABELLED, "EndpointSlice shop/web-1"), port=WITHOUT_SLICE)
+    said = f"EndpointSlice shop/web-1, by its name a slice of it, is rejected: {UNLABELLED}"
+    explanation = explain(subject)
+    assert explanation.sentence == explanation.parts[0].steps[0].what == said
+    assert explanation.parts[0].steps[0].hint.endswith(" kubernetes.io/service-name: web")
+    assert UNLABELLED not in [step.what for step in explanation.parts[1].steps]
+    assert [*subject.others_rejected] == []
+
+
+@pytest.mark.parametrize(
+    ("rejected", "port"),
+    [
+        pytest.param("EndpointSlice shop/web-1", make_port(), id="it-has-slices"),
+        pytest.param("EndpointSlice shop/webcam-1", WITHOUT_SLICE, id="another-name"),
+        pytest.param("EndpointSlice test/web-1", WITHOUT_SLICE, id="another-namespace"),
+        pytest.param("Service shop/web-1", WITHOUT_SLICE, id="another-kind"),
+    ],
+)
+def test_other_rejected_objects_are_of_no_concern(rejected, port):
+    subject = made_of(RejectedFacts(UNLABELLED, rejected), port=port)
+    assert [*mistakes(subject)] == []
+    assert len(subject.others_rejected) == 1
