@@ -116,9 +116,10 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
     from ..cluster.from_names import before_lookups
     from ..explain import read_subject
     from ..explain.planned import plan_status
+    from ..facts import SourceFacts
     from ..policy import PolicyOptions
     from ..sources.manifests import load_state
-    from ..status.text import printable
+    from ..status.text import printable, say_unread
 
     options = replace(settings.as_options(PolicyOptions), node_name=settings.node_name)
     state = load_state(
@@ -134,7 +135,8 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
     is_open = settings.steering == "auto"
     status = plan(steering="none" if is_open else settings.steering)
     if not status.source.rejected_of(service):
-        _state_of(state.snapshot, service)
+        source = SourceFacts(problems=state.problems, rejected=state.rejected)
+        _state_of(state.snapshot, service, printable(say_unread(source)))
     subject = read_subject(status, service, settings.manifests, is_live=False)
     if is_open:
         on_node = plan(steering="auto").only(service).ports
@@ -183,8 +185,11 @@ def find_kubeconfig(environment: Mapping[str, str] = os.environ) -> str:
     return str(default) if default.is_file() else ""
 
 
-def _state_of(snapshot: Snapshot, service: str) -> ServiceState:
+def _state_of(snapshot: Snapshot, service: str, unread: str = "") -> ServiceState:
     """Return a Service and its slices.
+
+    Args:
+        unread: What can't be read, at the end of the message that there is none.
 
     Raises:
         UserspaceProxyError: There is none of that name, or it has no such port.
@@ -198,7 +203,9 @@ def _state_of(snapshot: Snapshot, service: str) -> ServiceState:
                 raise UserspaceProxyError(f"{key} has no port {port}; it has {has}")
             return state
     names = [str(known) for known in snapshot.services]
-    raise UserspaceProxyError(f"there is no Service {key}", hint=did_you_mean(key, names))
+    hint = did_you_mean(key, names)
+    hint = f" ({hint})" if hint else ""
+    raise UserspaceProxyError(f"there is no Service {key}{hint}{unread}")
 
 
 def _dial(subject: Subject, way: tuple[str, ...]) -> dict[str, DialResult] | None:

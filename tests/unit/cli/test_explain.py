@@ -277,6 +277,13 @@ def test_a_problem_of_another_file_is_a_warning(manifests, tmp_path, capsys):
     assert flag
 
 
+def test_a_service_that_is_missing_may_be_in_a_file_that_cannot_be_read(tmp_path, capsys):
+    (tmp_path / "tab.yaml").write_text("kind: Service\n\tspec: {}\n")
+    assert main(["explain", "shop/tab", f"--manifests={tmp_path}"]) == 1
+    said = f"error: there is no Service shop/tab; not everything can be read: {tmp_path}/tab.yaml:2"
+    assert capsys.readouterr().err.splitlines()[-1].startswith(said)
+
+
 def test_control_characters_in_a_files_name_are_not_printed(manifests, tmp_path, capsys):
     manifests()
     (tmp_path / "\x1b[2J.yaml").write_text("{")
