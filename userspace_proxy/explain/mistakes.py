@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..facts import Level
 from ..model.reading import LABEL_SERVICE_NAME
+from ..status.problems import HEALTH_CHECK_FAILS
 from .path_step import PathStep
 from .reading import Subject
 
@@ -18,6 +19,7 @@ def mistakes(subject: Subject) -> Iterator[PathStep]:
     yield from _rejected(subject)
     yield from _ignored(subject)
     yield from _kept(subject)
+    yield from _health_checks(subject)
 
 
 def _rejected(subject: Subject) -> Iterator[PathStep]:
@@ -48,3 +50,10 @@ def _kept(subject: Subject) -> Iterator[PathStep]:
     if subject.keeper is not None:
         what = "an object of it was removed from its file, and is kept while the file has mistakes"
         yield PathStep(Level.ATTENTION, NOTE, what, f"Repair that file: {subject.keeper.line}")
+
+
+def _health_checks(subject: Subject) -> Iterator[PathStep]:
+    """Yield why load balancers get no answer, though clients are served."""
+    for check in subject.node.health_checks if subject.node is not None else ():
+        if check.service == subject.service and check.problem:
+            yield PathStep(Level.ATTENTION, NOTE, check.problem, HEALTH_CHECK_FAILS)

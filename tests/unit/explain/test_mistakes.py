@@ -1,6 +1,6 @@
 import pytest
 
-from tests.unit.status.views import make_port, replace
+from tests.unit.status.views import make_health_check, make_port, replace
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.mistakes import mistakes
 from userspace_proxy.facts import Level, RejectedFacts, SourceFacts
@@ -29,6 +29,17 @@ def test_a_service_that_is_kept_for_mistakes_of_others_is_served_and_has_a_note(
     assert explain(subject).sentence == f"Clients are served by 2 endpoints; {kept}"
     refused = made_of(keeper, port=make_port(endpoints=(), reason="no pod is ready"))
     assert explain(refused).sentence == "Clients are refused: no pod is ready; 1 further note"
+
+
+def test_a_health_check_that_is_not_served_is_a_note_of_its_service_alone():
+    taken = "cannot serve the health check on 0.0.0.0:30201: in use by nginx (pid 7)"
+    checks = [make_health_check(f"shop/{name}", 30201, 1, taken) for name in ("web", "cart")]
+    checks.append(make_health_check("shop/web", 30202, 1))
+    subject = make_subject(health_checks=checks)
+    (note,) = mistakes(subject)
+    assert (note.level, note.what) == (Level.ATTENTION, taken)
+    assert note.hint.startswith("Load balancers may treat this node as one without endpoints")
+    assert explain(subject).sentence == f"Clients are served by 2 endpoints; {taken}"
 
 
 WITHOUT_SLICE = replace(make_port(endpoints=()), cause=Cause(CauseCode.NO_SLICE, "no slice"))
