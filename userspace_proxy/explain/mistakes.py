@@ -40,9 +40,12 @@ def _rejected(subject: Subject) -> Iterator[PathStep]:
 def _ignored(subject: Subject) -> Iterator[PathStep]:
     for item in subject.ignored:
         which = f"Port {item.port} is" if item.port else "It is"
-        level = Level.TROUBLE if item.is_conflict else Level.ATTENTION
         yield PathStep(
-            level, _SERVICE, f"{which} not served: {item.cause.sentence}", item.cause.hint
+            Level.TROUBLE if item.is_conflict else Level.ATTENTION,
+            _SERVICE,
+            f"{which} not served: {item.cause.sentence}",
+            item.cause.hint,
+            is_by_design=not item.is_conflict,
         )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
 from ..model import Cause, CauseCode
 from ..status.path_words import counted_in_words, led_in_words, path_in_words, probes_in_words
+from ..status.port_state import UNSERVED
 from ..status.units import (
     capitalised,
     ejected_in_words,
@@ -200,10 +201,23 @@ def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
     expected = [port for port in ports if port.state.word in _EXPECTED]
     if expected:
         return expected[0].state.sentence
+    served = _by_endpoints(ports, subject, dials)
+    policies = [_policy_drops(port) for port in ports]
+    dropped = {port.turned_away[0]: False for port in ports if port.turned_away}
+    dropped |= {cause: True for cause in policies if cause is not None}
+    are = "would be" if subject.node is None else "are"
+    for cause, is_from_outside in dropped.items():
+        # The cause of a policy is why, that of a source range also who.
+        who = f"clients from outside {are} dropped: " if is_from_outside else ""
+        served.append(f"{who}{_told(cause, subject.now)}")
+    return "; ".join(served)
+
+
+def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> list[str]:
+    """Return by how many endpoints clients are served, and whether one has been."""
     usable = ports[0].usable
     if subject.node is None:
-        would = f"Clients would be served by {plural(usable, 'endpoint')}"
-        return "; ".join((would, *_pinned(ports)))
+        return [f"Clients would be served by {plural(usable, 'endpoint')}", *_pinned(ports)]
     served = f"Clients are served by {plural(usable, 'endpoint')}"
     if led := [port for port in ports if port.path == "kernel"]:
         served = _led(led, dials)
@@ -213,14 +227,7 @@ def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
         has_failed = any(port.failed or port.failures or port.waits.total for port in ports)
         verb = "been served" if has_failed else "connected"
         parts.append(f"no client has {verb} since the proxy started")
-    policies = [_policy_drops(port) for port in ports]
-    dropped = {port.turned_away[0]: False for port in ports if port.turned_away}
-    dropped |= {cause: True for cause in policies if cause is not None}
-    for cause, is_from_outside in dropped.items():
-        # The cause of a policy is why, that of a source range also who.
-        who = "clients from outside are dropped: " if is_from_outside else ""
-        parts.append(f"{who}{_told(cause, subject.now)}")
-    return "; ".join(parts)
+    return parts
 
 
 def _policy_drops(port: PortFacts) -> Cause | None:
@@ -322,7 +329,7 @@ def _port(
     ]
     for cause in others:
         # What a user has written and doesn't get is a mistake; other notes are by design.
-        is_mistake = cause.code is CauseCode.NOT_FOLLOWED
+        is_mistake = cause.code in (CauseCode.NOT_FOLLOWED, *UNSERVED)
         level = Level.ATTENTION if is_mistake else Level.OK
         yield PathStep(level, NOTE, _told(cause, subject.now), cause.hint)
     yield from node_notes(port, subject)

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.unit.status.views import make_health_check, make_port, replace
+from tests.unit.status.views import make_health_check, make_ignored, make_port, replace
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.mistakes import mistakes
 from userspace_proxy.facts import Level, RejectedFacts, SourceFacts
@@ -40,6 +40,14 @@ def test_a_health_check_that_is_not_served_is_a_note_of_its_service_alone():
     assert (note.level, note.what) == (Level.ATTENTION, taken)
     assert note.hint.startswith("Load balancers may treat this node as one without endpoints")
     assert explain(subject).sentence == f"Clients are served by 2 endpoints; {taken}"
+
+
+@pytest.mark.parametrize(("is_conflict", "mark"), [(False, None), (True, Level.TROUBLE)])
+def test_a_service_that_is_ignored_by_design_has_a_neutral_mark(is_conflict, mark):
+    ignored = (make_ignored("shop/db", "", "it is headless", is_conflict=is_conflict),)
+    explanation = explain(make_subject(service="shop/db", ignored=ignored))
+    assert explanation.parts[0].steps[0].mark is mark
+    assert explanation.sentence == "It is not served: it is headless"
 
 
 WITHOUT_SLICE = replace(make_port(endpoints=()), cause=Cause(CauseCode.NO_SLICE, "no slice"))
