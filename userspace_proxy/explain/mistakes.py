@@ -52,7 +52,8 @@ def _ignored(subject: Subject) -> Iterator[PathStep]:
 def _kept(subject: Subject) -> Iterator[PathStep]:
     if subject.keeper is not None:
         what = "an object of it was removed from its file, and is kept while the file has mistakes"
-        yield PathStep(Level.ATTENTION, NOTE, what, f"Repair that file: {subject.keeper.line}")
+        place = subject.keeper.line.partition(": ")[0]
+        yield PathStep(Level.ATTENTION, NOTE, what, f"Repair that file, first at {place}")
 
 
 def _health_checks(subject: Subject) -> Iterator[PathStep]:

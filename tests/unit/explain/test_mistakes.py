@@ -25,7 +25,7 @@ def test_a_service_that_is_kept_for_mistakes_of_others_is_served_and_has_a_note(
     subject = made_of(keeper)
     (note,) = mistakes(subject)
     assert (note.level, note.what) == (Level.ATTENTION, kept)
-    assert note.hint == f"Repair that file: {UNLABELLED}"
+    assert note.hint == "Repair that file, first at m/shop.yaml:21"
     assert explain(subject).sentence == f"Clients are served by 2 endpoints; {kept}"
     refused = made_of(keeper, port=make_port(endpoints=(), reason="no pod is ready"))
     assert explain(refused).sentence == "Clients are refused: no pod is ready; 1 further note"
