@@ -306,7 +306,8 @@ class Planner:
         """Return why addresses of each Service port are lost, by the address in words."""
         losses: dict[ServicePortName, dict[str, Cause]] = {}
         for port in ports:
-            for frontend, cause in self._owners.lost_by(port.key).items():
+            # Sorted: in which order they were lost depends on what was planned before.
+            for frontend, cause in sorted(self._owners.lost_by(port.key).items()):
                 what, note = lost_address(frontend, cause)
                 losses.setdefault(port.key.name, {}).setdefault(what, note)
         return losses

@@ -15,7 +15,7 @@ from userspace_proxy.policy import NodeFacts
 
 from ..model.samples import CART, CART_IP, CART_IP_V6, HTTP, WEB, WEB_IP, service
 from .drawn import FACTS, KEYS, SERVICES, in_two_orders
-from .planning import frontends, snapshot_of
+from .planning import frontends, say, snapshot_of, store_of
 from .test_claims import (
     ADDRESS,
     DNS,
@@ -335,3 +335,22 @@ def test_an_address_that_is_lost_is_a_note_where_others_are_served(
     ]
     (part,) = plan.ignored
     assert (part.service, part.is_part) == (WEB, True)
+
+
+def test_lost_addresses_are_noted_in_one_order_whichever_was_lost_first():
+    external = {"external_ips": ("203.0.113.7",)}
+    bank = ServiceKey("bank", "till")
+    services = [
+        service(CART, (NODE_PORT,)),
+        service(bank, cluster_ips=("198.51.100.9",), **external),
+        service(WEB, (NODE_PORT,), (WEB_IP,), created=NEW, **external),
+    ]
+    facts = NodeFacts(external_ip_networks=("203.0.113.0/24",), addresses=("198.51.100.1",))
+    for in_order in permutations(services):
+        planner, store = Planner(facts), store_of()
+        for each in in_order:
+            say(store, each)
+            plan = planner.plan(store.snapshot())
+        (web,) = [port for port in plan.ports.values() if port.key.name.service == WEB]
+        lost = [note.object for note in web.notes]
+        assert lost == ["198.51.100.1:30080/TCP", "203.0.113.7:80/TCP"], in_order
