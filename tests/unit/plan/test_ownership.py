@@ -7,13 +7,21 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from userspace_proxy.model import Cause, Frontend, IPFamily, Protocol, ServiceKey, ServicePort
+from userspace_proxy.model import (
+    Cause,
+    Frontend,
+    IPFamily,
+    Protocol,
+    ServiceKey,
+    ServicePort,
+    SlicePort,
+)
 from userspace_proxy.plan import Planner, PortKey
 from userspace_proxy.plan.claims import PortClaim, claims_of
 from userspace_proxy.plan.ownership import FrontendOwners, OwnershipChange, ServiceIndex
 from userspace_proxy.policy import NodeFacts
 
-from ..model.samples import CART, CART_IP, CART_IP_V6, HTTP, WEB, WEB_IP, service
+from ..model.samples import CART, CART_IP, CART_IP_V6, HTTP, POD_A, WEB, WEB_IP, service, slice_of
 from .drawn import FACTS, KEYS, SERVICES, in_two_orders
 from .planning import frontends, say, snapshot_of, store_of
 from .test_claims import (
@@ -288,7 +296,26 @@ def test_a_service_alone_at_many_addresses_is_one_object():
     assert index["a"] is index["b"]
     index.add(["b"], WEB)
     assert (set(index["a"]), set(index["b"])) == ({CART}, {CART, WEB})
-    assert [*index] == ["a", "b"]
+
+
+def test_a_new_cluster_ip_costs_the_same_however_many_ports_endpoints_have(monkeypatch):
+    looked_up, look_up = [], ServiceIndex.__getitem__
+
+    def counted(index, address):
+        looked_up[-1] += 1
+        return look_up(index, address)
+
+    monkeypatch.setattr(ServiceIndex, "__getitem__", counted)
+    for count in (1, 100):
+        ports = [SlicePort("http", 8000 + n, "TCP") for n in range(count)]
+        slices = [slice_of(POD_A.ip, key=f"cart-{at.port}", ports=[at]) for at in ports]
+        store, planner = store_of(service(), *slices), Planner(NodeFacts())
+        looked_up.append(0)
+        planner.plan(store.snapshot())
+        store.put_service(service(WEB, cluster_ips=(WEB_IP,)))
+        looked_up[-1] = 0
+        planner.plan(store.snapshot())
+    assert looked_up[0] == looked_up[1] > 0
 
 
 def test_the_effects_of_several_changes_add_up():
