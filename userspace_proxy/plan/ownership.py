@@ -245,7 +245,8 @@ def lost_address(frontend: Frontend, cause: Cause) -> tuple[str, Cause]:
         FrontendKind.EXTERNAL_IP: f"external IP {ip}",
     }[frontend.kind]
     why = str(cause).removeprefix(f"{what} ").removeprefix(f"{frontend} ")
-    hint = f"Give one of them another {what.rpartition(' ')[0]}"
+    # Not the other one: it may have the address in another way, such as a cluster IP.
+    hint = f"Give this Service another {what.rpartition(' ')[0]}"
     return what, replace(cause, sentence=f"{what} is not served: it {why}", hint=hint)
 
 

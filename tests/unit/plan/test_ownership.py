@@ -357,7 +357,7 @@ def test_an_address_that_is_lost_is_a_note_where_others_are_served(
     assert [(str(note), note.hint) for note in web.notes] == [
         (
             f"{what} is not served: it is already held by shop/cart:http",
-            f"Give one of them another {kind}",
+            f"Give this Service another {kind}",
         )
     ]
     (part,) = plan.ignored
