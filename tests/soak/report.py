@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,12 +30,17 @@ class SideReport:
 
     @property
     def slope(self) -> float | None:
-        """Growth of memory over the last half, as a share; None for a short soak."""
+        """Growth of memory over the last half, as a share; None for a short soak.
+
+        The median of the growth between any two rounds (Theil and Sen): that the processes of the
+        last rounds started with some MiB more or less is no growth.
+        """
         half = self.memory[len(self.memory) // 2 :]
         if len(half) < SAMPLES_MIN // 2:
             return None
-        line = statistics.linear_regression(range(len(half)), half)
-        return line.slope * (len(half) - 1) / statistics.fmean(half)
+        pairs = itertools.combinations(enumerate(half), 2)
+        growth = statistics.median((late - early) / (j - i) for (i, early), (j, late) in pairs)
+        return growth * (len(half) - 1) / statistics.fmean(half)
 
 
 def problems(reports: Sequence[SideReport]) -> list[str]:

@@ -45,6 +45,11 @@ def test_memory_that_grew_only_in_the_first_half_is_not():
     assert problems([side(memory=[20 * MIB] * 10 + [50 * MIB] * 10), THEIRS]) == []
 
 
+def test_a_step_of_the_last_processes_is_not():
+    steps = [89 * MIB] * 38 + [93 * MIB] * 7
+    assert problems([side(memory=steps * 2), THEIRS]) == []
+
+
 def test_a_short_soak_has_no_slope():
     assert side(memory=[1, 2, 3]).slope is None
 
