@@ -5,7 +5,7 @@ from textwrap import dedent
 
 from tests.reliability.footprint import MIB, Footprint
 from tests.soak.holdings import Holdings
-from tests.soak.report import SideReport, problems, render
+from tests.soak.report import SideReport, page_of, problems, render
 from tests.soak.requests import Figures
 
 HELD = Holdings(Footprint(frozenset({1, 2}), 60, 8, 0, 50 * MIB, ("rule",)), 3)
@@ -72,3 +72,14 @@ def test_the_table_has_each_change_and_what_remained():
           memory, last half     not judged: too few rounds
           memory, MiB           50 50
         """)
+
+
+def test_the_page_states_whether_the_run_passed():
+    machine = {"kernel": "Linux 6.18"}
+    page = page_of([side(), THEIRS], machine, 250.0)
+    assert "It passed." in page
+    assert "| kernel | Linux 6.18 |" in page
+    assert "250 new connections a second" in page
+    assert "20 times" in page
+    growing = side(memory=[size * MIB for size in range(100, 120)])
+    assert "It failed: memory grew by 7.9%" in page_of([growing, THEIRS], machine, 250.0)
