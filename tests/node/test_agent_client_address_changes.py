@@ -24,6 +24,7 @@ from tests.node.testbed import Testbed
 pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 NODE_PORT = 30000
+ANNOTATION = "userspace-proxy.io/preserve-client-address"
 
 
 @pytest.mark.parametrize("steering", steerings("nftables", "local"))
@@ -143,25 +144,45 @@ def test_on_a_node_without_ipv6_endpoints_see_the_addresses_of_ipv4(tmp_path):
         endpoint.close()
 
 
+def serve_past_the_node(testbed, **annotations):
+    """Serve an endpoint with a link of its own to the laptop, as Multus gives it.
+
+    Returns:
+        The endpoint, and the address to dial.
+    """
+    endpoint, laptop = Endpoint(testbed.sandbox.add_pod("routed")), testbed["laptop"].host
+    leg = f"ip link add lan type veth peer name leg netns {laptop.pid}"
+    endpoint.host.run(["sh", "-ec", f"{leg}; ip link set lan up"])
+    endpoint.host.run(["ip", "route", "add", f"{laptop.ip}/32", "dev", "lan"])
+    laptop.run(["ip", "link", "set", "leg", "up"])
+    spec = {"type": "NodePort", "nodePort": NODE_PORT}
+    documents = list(objects("routed", 10, (endpoint, "node-1"), **spec))
+    documents[0]["metadata"]["annotations"] = annotations
+    testbed.agent.manifests.write_objects(documents)
+    testbed.agent.start_until_ready()
+    return endpoint, (str(testbed.node.ip), NODE_PORT)
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_pod_with_a_link_in_its_clients_network_is_served_with_the_annotation(protocol, tmp_path):
-    """As Multus gives it; what it answers doesn't come back by the node."""
+    """What it answers doesn't come back by the node."""
     flags = ("--workers=1", "--connection-log=1")
     with Testbed(tmp_path, "nftables", *flags, clients=("pod", "laptop")) as testbed:
-        endpoint, laptop = Endpoint(testbed.sandbox.add_pod("routed")), testbed["laptop"].host
-        leg = f"ip link add lan type veth peer name leg netns {laptop.pid}"
-        endpoint.host.run(["sh", "-ec", f"{leg}; ip link set lan up"])
-        endpoint.host.run(["ip", "route", "add", f"{laptop.ip}/32", "dev", "lan"])
-        laptop.run(["ip", "link", "set", "leg", "up"])
-        spec = {"type": "NodePort", "nodePort": NODE_PORT}
-        documents = list(objects("routed", 10, (endpoint, "node-1"), **spec))
-        annotation = "userspace-proxy.io/preserve-client-address"
-        documents[0]["metadata"]["annotations"] = {annotation: "never"}
-        testbed.agent.manifests.write_objects(documents)
-        testbed.agent.start_until_ready()
-        address = (str(testbed.node.ip), NODE_PORT)
+        endpoint, address = serve_past_the_node(testbed, **{ANNOTATION: "never"})
         seen = endpoint.saw(protocol, 4, testbed["laptop"], address)[0]
         assert seen in addresses(testbed.node)
+        endpoint.close()
+
+
+def test_without_the_annotation_the_remedy_names_it(tmp_path):
+    with Testbed(tmp_path, "nftables", "--workers=1", clients=("laptop",)) as testbed:
+        endpoint, address = serve_past_the_node(testbed)
+        with testbed["laptop"].tcp() as dialling:
+            dialling.connect(address)
+            with pytest.raises(ConnectionResetError):
+                dialling.recv(1)
+        page = html.unescape(testbed.agent.read("/?q=cause:endpoint-denies")[1])
+        assert f"{ANNOTATION}: never" in page
         endpoint.close()
 
 
