@@ -76,7 +76,7 @@ async def test_an_open_connection_outlives_a_restart_a_flush_and_its_frontend(
     successor = make_steering("nftables", FACTS)
     await successor.apply(TARGETS)
     speak()
-    cluster.node.run("nft flush ruleset")
+
     assert await successor.repair() > 0
     speak()
     await successor.apply({DNS: 36002})
@@ -144,6 +144,52 @@ async def test_a_chain_that_translates_a_frontend_first_is_named(cluster, steeri
     assert await steering.repair() == 0
     assert steering.unsteered == {}
     assert nodes.can_dial(cluster.pod, WEB.ip, 80)
+
+
+RAW = "table ip admin { chain r { type filter hook prerouting priority raw; %s; }; }"
+ADMIN = "nft '" + RAW % "ip daddr 10.96.7.1 tcp dport 80 %s" + "'"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(ADMIN % "drop", id="nft"),
+        pytest.param(
+            "iptables-nft -t raw -A PREROUTING -d 10.96.7.1 -p tcp --dport 80 -j DROP",
+            id="iptables-nft",
+        ),
+        pytest.param(
+            "iptables-nft -t mangle -A PREROUTING -d 10.96.7.1 -j DROP", id="iptables-nft-mangle"
+        ),
+    ],
+)
+async def test_a_chain_that_drops_a_frontends_packets_first_is_named(
+    cluster, steering, web, dns, command
+):
+    await steering.apply({WEB: 36001, DNS: 36002})
+    cluster.node.run(command)
+    with cluster.pod.tcp() as client:
+        client.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            client.connect((WEB.ip, 80))
+    assert nodes.can_dial(cluster.node, WEB.ip, 80)
+    assert await steering.repair() == 0
+    ((frontend, cause),) = steering.unsteered.items()
+    assert frontend == WEB
+    assert cause.endswith(
+        " drops packets to it, except those of this node's own programs; "
+        "accept them in that chain, or delete what drops them"
+    )
+
+
+async def test_a_chain_that_drops_packets_of_some_clients_is_no_reason_for_alarm(
+    cluster, steering, web
+):
+    await steering.apply({WEB: 36001})
+    cluster.node.run(ADMIN % "ip saddr 192.0.2.1 drop")
+    assert nodes.can_dial(cluster.pod, WEB.ip, 80)
+    assert await steering.repair() == 0
+    assert steering.unsteered == {}
 
 
 async def test_nat_of_ordinary_nodes_is_no_reason_for_alarm(node, steering):
