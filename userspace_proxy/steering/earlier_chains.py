@@ -2,14 +2,15 @@
 
 The kernel evaluates nat chains in the order of their priorities, and applies the first translation.
 Those of nftables steering have -110, before the -100 and more of docker, firewalld, iptables and
-kube-proxy; of chains with equal priority the one that was added last comes first (Linux 6.18). So
-only a nat chain at or before this priority matters, which ordinary nodes don't have. All nat
-chains are evaluated at -100, so chains of type filter see a frontend's address before that.
+kube-proxy; of chains with equal priority the one that was added last comes first (Linux 6.18), and
+the kernel doesn't show which one that is. So only a nat chain at or before this priority matters,
+which ordinary nodes don't have. All nat chains are evaluated at -100, so chains of type filter see
+a frontend's address before that.
 
 Rule 1: rules are followed in their order. A frontend is translated if each rule that decides
 about its first packet is understood, and one translates it. It may be translated if a condition
 isn't understood (an interface, a set), as long as the address is named, or address or port are
-looked up.
+looked up, and by a chain of equal priority.
 Rule 2: a rule with another condition that isn't understood concerns some clients of all addresses,
 as that of a transparent proxy: it is no reason for an alarm, but makes later rules less certain.
 Rule 3: packets are dropped only if that is certain: a firewall may turn some clients away.
@@ -20,12 +21,12 @@ nf_nat_register_fn().
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 from ..kernel.nf_tables.conditions import meets
-from ..model import Frontend, IPFamily
+from ..model import Doubt, Frontend, IPFamily
 from .names import is_userspace_proxy_table
 from .others.chains import DEPTH_MAX, Chain, Tables
 from .others.nft import NftReader
@@ -34,8 +35,9 @@ from .others.rules import UNKNOWN
 # The kernel's own priorities: NF_IP_PRI_NAT_DST and NF_IP_PRI_CONNTRACK.
 _ALL_NAT, _TRACKING = -100, -200
 _FAMILIES = {"ip": (IPFamily.IPV4,), "ip6": (IPFamily.IPV6,), "inet": tuple(IPFamily)}
+_WATCHED = (("nat", "prerouting"), ("nat", "output"), ("filter", "prerouting"))
 _DROPS = ("drop", "reject")
-# Rules times frontends of a filter's chains, 3 µs each: this is done in the round of repairs.
+# Rules times frontends of a filter's chains, 1.2 µs each: this is done in the round of repairs.
 _FOLLOWED_MAX = 200_000
 
 
@@ -53,12 +55,15 @@ class Outcome(NamedTuple):
 class EarlierChains:
     """Finds those chains in this thread's network namespace.
 
+    Args:
+        priority_of: Returns the priority of the proxy's chain that translates a frontend now.
+
     Raises:
         SteeringError: The kernel has no nftables, or permission is denied.
     """
 
-    def __init__(self, priority: int) -> None:
-        self._priority = priority
+    def __init__(self, priority_of: Callable[[Frontend], int]) -> None:
+        self._priority_of = priority_of
         self._reader = NftReader()
         self._seen = -1
         self._found: dict[Frontend, str] = {}
@@ -81,7 +86,7 @@ class EarlierChains:
     def _find(self, frontends: Collection[Frontend]) -> dict[Frontend, str]:
         tables = self._reader.chains()
         found: dict[Frontend, str] = {}
-        for base in chains_before(tables, self._priority):
+        for base in chains_before(tables):
             chains = as_evaluated(base, self._reader.reached(tables[base.table], base))
             families = _FAMILIES[base.table.partition(" ")[0]]
             concerned = [frontend for frontend in frontends if frontend.family in families]
@@ -89,21 +94,18 @@ class EarlierChains:
                 continue
             for frontend in concerned:
                 outcome = follow(chains[base.name], chains, frontend, base.kind)
-                if cause := explain_chain(base, self._priority, outcome):
-                    found.setdefault(frontend, cause)
+                cause = explain_chain(base, self._priority_of(frontend), outcome)
+                if cause and not (frontend in found and isinstance(cause, Doubt)):
+                    found[frontend] = cause
         return found
 
 
-def chains_before(tables: Tables, priority: int) -> Iterator[Chain]:
-    """Yield the chains of other programs that may take packets before nat chains of a priority."""
+def chains_before(tables: Tables) -> Iterator[Chain]:
+    """Yield the chains of other programs that may take packets before the proxy's nat chains."""
     for table, chains in tables.items():
         if not is_userspace_proxy_table(table) and table.partition(" ")[0] in _FAMILIES:
             for chain in chains.values():
-                is_nat = chain.kind == "nat" and chain.hook in ("prerouting", "output")
-                is_filter = chain.kind == "filter" and chain.hook == "prerouting"
-                if (is_nat and chain.priority <= priority) or (
-                    is_filter and chain.priority < _ALL_NAT
-                ):
+                if (chain.kind, chain.hook) in _WATCHED and chain.priority < _ALL_NAT:
                     yield chain
 
 
@@ -185,18 +187,22 @@ _STEPS = {
 
 
 def explain_chain(chain: Chain, priority: int, outcome: Outcome) -> str:
-    """Return what a chain does to a frontend's packets, and the remedy; empty if nothing."""
+    """Return what a chain does to a frontend's packets, and the remedy; empty if nothing.
+
+    Args:
+        priority: Of the proxy's chain that translates the frontend.
+    """
     which = f"nftables chain {chain} of another program ({chain.hook}, priority {chain.priority})"
     if chain.kind == "filter":
         is_dropped = outcome.is_taken or (chain.policy == "drop" and outcome.goes_on)
         does = "drops packets to it, except those of this node's own programs"
         return f"{which} {does}; {_WAY_OUT}" if is_dropped else ""
-    if outcome.is_taken is False:
+    if outcome.is_taken is False or chain.priority > priority:
         return ""
-    return (
-        f"{which} {'translates' if outcome.is_taken else 'may translate'} it before this proxy "
-        f"does; delete that rule, or give the chain a priority above {priority}"
-    )
+    is_sure = outcome.is_taken is True and chain.priority < priority
+    said = f"{which} {'translates' if is_sure else 'may translate'} it before this proxy does"
+    said = f"{said}; delete that rule, or give the chain a priority above {priority}"
+    return said if is_sure else Doubt(said)
 
 
 _WAY_OUT = "accept them in that chain, or delete what drops them"

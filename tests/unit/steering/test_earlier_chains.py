@@ -3,9 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.model import Doubt, Frontend, Protocol
 from userspace_proxy.steering.earlier_chains import (
     EarlierChains,
+    Outcome,
     as_evaluated,
     chains_before,
     explain_chain,
@@ -84,7 +85,7 @@ def test_only_other_programs_chains_that_see_a_frontends_address_before_matter(
     table, chain, is_earlier
 ):
     tables = {table: {"chain": Chain(table, "chain", *chain)}}
-    assert bool(list(chains_before(tables, -110))) == is_earlier
+    assert bool(list(chains_before(tables))) == is_earlier
 
 
 def test_of_twice_as_many_chains_as_are_read_the_first_count_and_those_of_others(node, tmp_path):
@@ -105,7 +106,7 @@ def test_of_twice_as_many_chains_as_are_read_the_first_count_and_those_of_others
     )
     node.run(f"nft -f {rules}")
     frontends = {ip: Frontend(ip, 80, Protocol.TCP) for ip in (here, beyond, others)}
-    with closing(EarlierChains(-110)) as earlier:
+    with closing(EarlierChains(lambda _frontend: -110)) as earlier:
         found = earlier.look(frontends.values())
     assert {ip: frontend in found for ip, frontend in frontends.items()} == {
         here: True,
@@ -163,7 +164,7 @@ def test_packets_are_dropped_only_if_that_is_certain(chain, steps, others, expec
 def test_a_chain_concerns_the_family_of_its_table(node, family, expected):
     hook = "type filter hook prerouting priority raw; policy drop;"
     node.run(f"nft 'table {family} admin {{ chain pre {{ {hook} }}; }}'")
-    with closing(EarlierChains(-110)) as earlier:
+    with closing(EarlierChains(lambda _frontend: -110)) as earlier:
         assert earlier.look([WEB, WEB_6]).keys() == expected
 
 
@@ -179,3 +180,33 @@ def test_a_chain_concerns_the_family_of_its_table(node, family, expected):
 def test_only_filters_that_may_certainly_drop_are_followed(chain, steps, frontends, expected):
     chains = {"pre": replace(chain, steps=tuple(steps))}
     assert may_take(chain, chains, frontends) == expected
+
+
+@pytest.mark.parametrize(
+    ("priority", "is_taken", "said", "is_doubt"),
+    [
+        pytest.param(-111, True, "translates it", False, id="before"),
+        pytest.param(-110, True, "may translate it", True, id="equal"),
+        pytest.param(-111, None, "may translate it", True, id="for-some"),
+        pytest.param(-109, True, "", False, id="after"),
+        pytest.param(-111, False, "", False, id="not-translated"),
+    ],
+)
+def test_only_a_certain_translation_before_the_proxys_chain_is_no_doubt(
+    priority, is_taken, said, is_doubt
+):
+    chain = Chain("ip evil", "pre", "nat", "prerouting", priority)
+    cause = explain_chain(chain, -110, Outcome(is_taken, goes_on=False))
+    assert (said in cause, bool(cause), isinstance(cause, Doubt)) == (True, bool(said), is_doubt)
+
+
+def test_a_certain_cause_replaces_a_doubt(node):
+    for name, priority in (("a", -110), ("b", -150), ("c", -110)):
+        hook = f"type nat hook prerouting priority {priority};"
+        node.run(
+            f"nft 'table ip {name} {{ chain pre {{ {hook} ip daddr 10.96.7.1 redirect; }}; }}'"
+        )
+    with closing(EarlierChains(lambda _frontend: -110)) as earlier:
+        ((_, cause),) = earlier.look([WEB]).items()
+    assert cause.startswith("nftables chain ip b pre ")
+    assert not isinstance(cause, Doubt)

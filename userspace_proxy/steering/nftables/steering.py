@@ -21,6 +21,7 @@ from ..earlier_chains import EarlierChains
 from ..names import STEERING_TABLES
 from ..programmer import NatProgrammer, Ports, ProgrammedSteering, ReleasedPorts, Touched
 from .kernel_path import KernelPath, KernelTargets, find_missing
+from .kernel_rules import NAT_PRIORITY as KERNEL_PRIORITY
 from .rules import (
     MAPS,
     NAT_PRIORITY,
@@ -133,7 +134,7 @@ class NftablesProgrammer(NatProgrammer):
         self._table = KeptTable(name, SETS, self._create, self._elements)
         super().__init__(facts)
         self._refuse_port = facts.refuse_port
-        self._earlier = EarlierChains(NAT_PRIORITY)
+        self._earlier = EarlierChains(self._priority_of)
         self._taken_earlier: dict[Frontend, str] = {}
         self._uses: dict[bytes, int] = {}
         """How many frontends use each port, by its key in the guard."""
@@ -268,6 +269,10 @@ class NftablesProgrammer(NatProgrammer):
                 self._targets.pop(frontend, None)
             else:
                 self._targets[frontend] = target
+
+    def _priority_of(self, frontend: Frontend) -> int:
+        target = self._targets.get(frontend)
+        return KERNEL_PRIORITY if target is not None and target.is_on else NAT_PRIORITY
 
     def _choices(self, frontend: Frontend) -> Collection[EndpointChoice]:
         target = self._targets.get(frontend)
