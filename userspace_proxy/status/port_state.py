@@ -38,8 +38,8 @@ def judge(port: PortFacts) -> StateFacts:
     return StateFacts(level, word, sentence, causes, causes[0].hint, causes[0].code)
 
 
-# Of addresses: the port is served at others.
-_UNSERVED = (CauseCode.EXTERNAL_IP_OFF, CauseCode.ADDRESS_TAKEN)
+# Of addresses: the port may be served at others.
+UNSERVED = (CauseCode.EXTERNAL_IP_OFF, CauseCode.ADDRESS_TAKEN)
 _Judgement = tuple[Level, str, str, tuple[Cause, ...]]
 
 
@@ -181,7 +181,7 @@ def _not_listening(port: PortFacts) -> _Judgement:
 
 
 def _served(port: PortFacts, usable: int) -> _Judgement:
-    unserved = [n for n in port.notes if n.code in _UNSERVED]
+    unserved = [n for n in port.notes if n.code in UNSERVED]
     standby = sum(endpoint.is_standby for endpoint in port.endpoints)
     others = f", {standby:,} on standby" if standby else ""
     by = f"{plural(usable - standby, 'endpoint')}{others}"

@@ -23,6 +23,7 @@ from ..facts import (
     IgnoredFacts,
     Level,
     PortFacts,
+    SourceFacts,
     StatusFacts,
 )
 from ..model import Cause, CauseCode, DataPath
@@ -212,7 +213,18 @@ def say_missing(view: StatusFacts, service: str) -> str:
         names |= {name.partition("/")[0] for name in names}
         what = f"no namespace {service} with a Service"
     hint = did_you_mean(service, sorted(names)[:_COMPARED_MAX])
-    return printable(f"there is {what}{f' ({hint})' if hint else ''}")
+    hint = f" ({hint})" if hint else ""
+    return printable(f"there is {what}{hint}{say_unread(view.source)}")
+
+
+def say_unread(source: SourceFacts) -> str:
+    """Return that a Service may be in what can't be read, as the end of a sentence; or empty."""
+    known = {item.line for item in source.rejected if item.object or item.services}
+    problems = [line for line in source.problems if line not in known]
+    if not problems:
+        return ""
+    more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
+    return f"; not everything can be read: {problems[0]}{more}"
 
 
 def _header(

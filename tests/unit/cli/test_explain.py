@@ -67,12 +67,22 @@ def test_a_service_of_a_running_proxy_is_explained(serve_view, capsys):
 
 def test_manifests_are_explained_without_a_proxy(manifests, capsys):
     assert main(["explain", "shop/web", manifests()]) == 0
+    out = capsys.readouterr().out
+    assert "Clients would be served by 1 endpoint; on a node (--steering other than none) " in out
+    assert main(["explain", "shop/web", manifests(), "--steering=none"]) == 0
     assert "Clients would be served by 1 endpoint." in capsys.readouterr().out
 
 
 def test_with_a_steering_manifests_are_planned_as_for_a_node(manifests, capsys):
     assert main(["explain", "shop/web", manifests(), "--steering=nftables"]) == 3
     assert "refused: a loopback address is the node itself" in capsys.readouterr().out
+
+
+def test_the_next_command_plans_with_the_same_flags(manifests, capsys):
+    words = ["explain", "shop/web", manifests(), "--steering=none", "--nodeport-addresses=primary"]
+    main([*words, "--kubeconfig=unused"])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"next: userspace-proxy {' '.join(words)} --probe"
 
 
 def test_a_mistake_in_manifests_is_status_3(manifests, capsys):
@@ -109,26 +119,29 @@ spec: {clusterIP: 10.96.0.11, ports: [{port: 5432}]}
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    "flags",
     [
-        pytest.param(
-            (), "is not looked up: --allow-endpoint-names has no suffix of it", id="no-name-allowed"
-        ),
-        pytest.param(
-            ("--allow-endpoint-names=example.org",),
-            "is not looked up: --allow-endpoint-names has no suffix of it",
-            id="another-name-allowed",
-        ),
-        pytest.param(
-            ("--allow-endpoint-names=example.com",), "has not been looked up yet", id="allowed"
-        ),
+        pytest.param((), id="no-name-allowed"),
+        pytest.param(("--allow-endpoint-names=example.org",), id="another-name-allowed"),
     ],
 )
-def test_names_in_manifests_are_judged_by_the_flags(flags, said, tmp_path, capsys):
+def test_names_in_manifests_are_judged_by_the_flags(flags, tmp_path, capsys):
+    said = "is not looked up: --allow-endpoint-names has no suffix of it"
     path = tmp_path / "db.yaml"
     path.write_text(DB)
     assert main(["explain", "shop/db", f"--manifests={path}", *flags]) == 3
     assert f"Clients are refused: db.example.com {said}." in capsys.readouterr().out
+
+
+def test_a_name_in_manifests_that_may_be_looked_up_is_no_problem(tmp_path, capsys):
+    path = tmp_path / "db.yaml"
+    path.write_text(DB)
+    flags = [f"--manifests={path}", "--allow-endpoint-names=example.com"]
+    assert main(["explain", "shop/db", *flags]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    said = "Clients would be served once db.example.com is looked up"
+    shown = [line for line in lines if "✓" in line or "looked up" in line]
+    assert shown == [f"  · endpoints  {said}", f"{said}."]
 
 
 @pytest.mark.parametrize(
@@ -257,11 +270,14 @@ def test_wrong_words_are_one_line(words, status, message, manifests, capsys):
     assert capsys.readouterr().err == f"error: {message}\n"
 
 
-def test_a_problem_of_another_file_is_a_warning(manifests, tmp_path, capsys):
+def test_a_problem_of_another_file_is_a_warning_or_may_hide_a_service(manifests, tmp_path, capsys):
     flag = manifests()
     (tmp_path / "other.yaml").write_text("{")
     assert main(["explain", "shop/web", f"--manifests={tmp_path}"]) == 0
     assert capsys.readouterr().err.startswith(f"warning: {tmp_path}/other.yaml")
+    assert main(["explain", "a/b", f"--manifests={tmp_path}"]) == 1
+    said = f"no Service a/b; not everything can be read: {tmp_path}/other.yaml:1: not YAML"
+    assert said in capsys.readouterr().err
     assert flag
 
 
@@ -291,7 +307,7 @@ async def api(monkeypatch):
 async def test_a_cluster_is_explained_without_a_proxy(api, capsys):
     api.put(service(selector={"app": "web"}))
     api.put(endpoint_slice("10.244.0.1"))
-    assert await run("web", f"--master={api.url}") == 0
+    assert await run("web", f"--master={api.url}", "--steering=none") == 0
     assert capsys.readouterr().out.splitlines() == [
         f"default/web, from {api.url}",
         "default/web (IPv4)",
@@ -300,7 +316,7 @@ async def test_a_cluster_is_explained_without_a_proxy(api, capsys):
         "               ✓ 10.244.0.1:8080: ready",
         "",
         "Clients would be served by 1 endpoint.",
-        f"next: userspace-proxy explain default/web --master={api.url} --probe",
+        f"next: userspace-proxy explain default/web --master={api.url} --steering=none --probe",
     ]
 
 

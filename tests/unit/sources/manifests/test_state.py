@@ -82,6 +82,21 @@ def test_a_part_that_is_no_yaml_is_about_the_services_that_it_had(state):
     assert services_of_problems(state) == [("shop/web",)]
 
 
+def test_what_is_removed_beside_a_mistake_is_kept_and_the_mistake_is_not_about_it(state):
+    broken = endpoint_slice("10.244.1.8", "cart-1").replace("service-name", "service-nam")
+    state.take(Look({"a.yaml": service() + endpoint_slice("10.244.1.7")}))
+    state.take(Look({"a.yaml": service() + broken}))
+    assert addresses(state) == ["10.244.1.7"]
+    assert [(item.services, item.keeps) for item in state.rejected] == [((), ("shop/web",))]
+
+
+def test_a_mistake_is_about_the_service_of_the_object_that_is_kept(state):
+    good = endpoint_slice("10.244.1.7")
+    state.take(Look({"a.yaml": service() + good}))
+    state.take(Look({"a.yaml": service() + good.replace("service-name", "service-nam")}))
+    assert [(item.services, item.keeps) for item in state.rejected] == [(("shop/web",), ())]
+
+
 def test_a_name_that_is_taken_is_about_its_service(state):
     state.take(Look({"a.yaml": service() + endpoint_slice("10.244.1.7")}))
     state.take(Look({"b.yaml": service() + endpoint_slice("10.244.1.8")}))
@@ -216,7 +231,7 @@ def test_dual_stack_and_node_ports_are_given_as_the_api_server_would():
 def test_a_health_check_port_of_another_service_is_a_problem_with_the_place(state):
     text = service(type="LoadBalancer", externalTrafficPolicy="Local", healthCheckNodePort=31000)
     state.take(Look({"a.yaml": text, "b.yaml": text.replace("web", "cart")}))
-    problem = "spec.healthCheckNodePort: 31000/TCP is already used by shop/web"
+    problem = "spec.healthCheckNodePort: 31000/TCP is already named by shop/web"
     assert state.problems == (f"b.yaml:1: {problem}",)
     cart = state.snapshot.services[ServiceKey("shop", "cart")].service
     assert (cart.health_check_node_port, cart.notes) == (0, (problem,))
