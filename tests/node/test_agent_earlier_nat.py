@@ -1,4 +1,4 @@
-"""A nat chain of another program that takes a ClusterIP before ours: it is named (#12)."""
+"""Chains of other programs that take packets to a ClusterIP before ours: they are named (#12)."""
 
 from __future__ import annotations
 
@@ -77,3 +77,23 @@ def test_only_translating_rules_are_reported(tmp_path, rules, said):
             testbed.shell("nft add rule ip evil last ip daddr 10.96.0.10 redirect")
             wait_for("the last chain alone", lambda: "chain ip evil last" in testbed.agent.log())
             assert "chain ip evil pre" not in testbed.agent.log()
+
+
+def test_a_chain_that_drops_packets_before_the_translation_is_named(tmp_path):
+    with Testbed(tmp_path, "nftables", clients=("pod",)) as testbed:
+        testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
+        testbed.shell(
+            "nft 'add table ip evil; "
+            "add chain ip evil raw { type filter hook prerouting priority raw; }; "
+            "add rule ip evil raw ip daddr 10.96.0.10 tcp dport 80 drop'"
+        )
+        cause = "nftables chain ip evil raw of another program (prerouting, priority -300) drops"
+
+        def sentence() -> str:
+            (port,) = testbed.agent.status()["ports"]
+            return str(port["state"]["sentence"])
+
+        wait_for("it", lambda: sentence().startswith(f"Not served: {cause}"))
+        testbed.shell("nft delete table ip evil")
+        wait_for("its end", lambda: sentence() == "Served by 1 endpoint", hint=testbed.agent.log)
+        assert testbed["pod"].get(WEB.address) == "one"

@@ -7,7 +7,8 @@ import steering_nodes as nodes
 from steering_contract import DNS, WEB
 from steering_traffic import ACK, FACTS, FIN, RST, SYN, TARGETS, net_of, send_segment
 
-from userspace_proxy.steering import make_steering
+from userspace_proxy.model import Doubt, SocketAddress
+from userspace_proxy.steering import EndpointChoice, KernelTarget, make_steering
 
 pytestmark = pytest.mark.netns
 
@@ -76,7 +77,7 @@ async def test_an_open_connection_outlives_a_restart_a_flush_and_its_frontend(
     successor = make_steering("nftables", FACTS)
     await successor.apply(TARGETS)
     speak()
-    cluster.node.run("nft flush ruleset")
+
     assert await successor.repair() > 0
     speak()
     await successor.apply({DNS: 36002})
@@ -120,30 +121,121 @@ async def test_an_open_association_follows_a_change_once_stale_ones_are_forgotte
     other.close()
 
 
-@pytest.mark.parametrize("priority", [-150, -110])
-async def test_a_chain_that_translates_a_frontend_first_is_named(cluster, steering, web, priority):
-    await steering.apply({WEB: 36001, DNS: 36002})
-    assert await steering.repair() == 0
-    assert steering.unsteered == {}
-    cluster.node.run(f"""nft '
+def evil(priority: int) -> str:
+    """Return the command that has another program translate frontends."""
+    return f"""nft '
         table ip evil {{
             chain pre {{
                 type nat hook prerouting priority {priority}
                 ip daddr 10.96.0.0/16 jump more
             }}
             chain more {{ tcp dport 80 counter redirect to :9; }}
-        }}'""")
+        }}'"""
+
+
+def caused_by_evil(priority: int, said: str, above: int) -> str:
+    return (
+        f"nftables chain ip evil pre of another program (prerouting, priority {priority}) "
+        f"{said} it before this proxy does; delete that rule, or give the chain a priority "
+        f"above {above}"
+    )
+
+
+async def test_a_chain_that_translates_a_frontend_first_is_named(cluster, steering, web):
+    await steering.apply({WEB: 36001, DNS: 36002})
+    assert await steering.repair() == 0
+    assert steering.unsteered == {}
+    cluster.node.run(evil(-150))
     assert not nodes.can_dial(cluster.pod, WEB.ip, 80)
     assert await steering.repair() == 0
-    assert steering.unsteered == {
-        WEB: f"nftables chain ip evil pre of another program (prerouting, priority {priority}) "
-        "translates it before this proxy does; delete that rule, or give the chain a priority "
-        "above -110"
-    }
+    assert steering.unsteered == {WEB: caused_by_evil(-150, "translates", -110)}
+    assert not isinstance(steering.unsteered[WEB], Doubt)
     cluster.node.run("nft flush chain ip evil more")
     assert await steering.repair() == 0
     assert steering.unsteered == {}
     assert nodes.can_dial(cluster.pod, WEB.ip, 80)
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["added-before", "added-after"])
+async def test_a_chain_of_equal_priority_is_a_doubt_as_the_order_is_not_known(
+    cluster, steering, web, is_first
+):
+    """Of equal chains the kernel evaluates the one that was added last first."""
+    if is_first:
+        await steering.clean_up()
+        cluster.node.run(evil(-110))
+    await steering.apply({WEB: 36001})
+    if not is_first:
+        cluster.node.run(evil(-110))
+    assert nodes.can_dial(cluster.pod, WEB.ip, 80) is is_first
+    await steering.repair()
+    assert steering.unsteered == {WEB: caused_by_evil(-110, "may translate", -110)}
+    assert isinstance(steering.unsteered[WEB], Doubt)
+
+
+@pytest.mark.parametrize(
+    ("priority", "said"),
+    [
+        pytest.param(-110, "", id="after"),
+        pytest.param(-111, "may translate", id="equal"),
+        pytest.param(-112, "translates", id="before"),
+    ],
+)
+async def test_on_the_kernel_path_the_chain_that_leads_to_endpoints_counts(
+    cluster, steering, priority, said
+):
+    endpoints = (SocketAddress(nodes.POD_IP, 8080),)
+    await steering.apply({WEB: KernelTarget(36001, (EndpointChoice(endpoints),))})
+    cluster.node.run(evil(priority))
+    await steering.repair()
+    expected = {WEB: caused_by_evil(priority, said, -111)} if said else {}
+    assert steering.unsteered == expected
+
+
+RAW = "table ip admin { chain r { type filter hook prerouting priority raw; %s; }; }"
+ADMIN = "nft '" + RAW % "ip daddr 10.96.7.1 tcp dport 80 %s" + "'"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(ADMIN % "drop", id="nft"),
+        pytest.param(
+            "iptables-nft -t raw -A PREROUTING -d 10.96.7.1 -p tcp --dport 80 -j DROP",
+            id="iptables-nft",
+        ),
+        pytest.param(
+            "iptables-nft -t mangle -A PREROUTING -d 10.96.7.1 -j DROP", id="iptables-nft-mangle"
+        ),
+    ],
+)
+async def test_a_chain_that_drops_a_frontends_packets_first_is_named(
+    cluster, steering, web, dns, command
+):
+    await steering.apply({WEB: 36001, DNS: 36002})
+    cluster.node.run(command)
+    with cluster.pod.tcp() as client:
+        client.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            client.connect((WEB.ip, 80))
+    assert nodes.can_dial(cluster.node, WEB.ip, 80)
+    assert await steering.repair() == 0
+    ((frontend, cause),) = steering.unsteered.items()
+    assert frontend == WEB
+    assert cause.endswith(
+        " drops packets to it, except those of this node's own programs; "
+        "accept them in that chain, or delete what drops them"
+    )
+
+
+async def test_a_chain_that_drops_packets_of_some_clients_is_no_reason_for_alarm(
+    cluster, steering, web
+):
+    await steering.apply({WEB: 36001})
+    cluster.node.run(ADMIN % "ip saddr 192.0.2.1 drop")
+    assert nodes.can_dial(cluster.pod, WEB.ip, 80)
+    assert await steering.repair() == 0
+    assert steering.unsteered == {}
 
 
 async def test_nat_of_ordinary_nodes_is_no_reason_for_alarm(node, steering):

@@ -110,7 +110,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
         group.revision,
         now - group.out_of_ports_at < _RECENT_S,
         now - group.out_of_client_ports_at < _RECENT_S,
-        (served.not_listening, served.unsteered),
+        (served.not_listening, served.unsteered, served.doubts),
         served.wake_problem,
         (served.path, served.steered),
         frozenset(served.held_by_others),
@@ -142,6 +142,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.first_byte_times = _times(group.first_byte_times)
     facts.path, facts.path_since, facts.path_why, facts.kernel_connections = served.path
     facts.problem, facts.way_out = served.problem, served.way_out
+    facts.notes = (*facts.notes, *(causes.not_listening(doubt, "") for doubt in served.doubts))
     facts.turned_away = turned_away(plan, group, clock)
     facts.is_out_of_ports = now - group.out_of_ports_at < _RECENT_S
     facts.is_out_of_client_ports = now - group.out_of_client_ports_at < _RECENT_S

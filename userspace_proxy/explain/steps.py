@@ -293,9 +293,8 @@ def _node(node: StatusFacts, subject: Subject) -> Iterator[PathStep]:
         what = f"Chain {one.chain} of another program may drop packets to Services: {one.why}"
         yield PathStep(Level.TROUBLE, "firewall", what, one.way_out)
     if not node.firewalls and steering.name != "none":
-        yield PathStep(
-            Level.OK, "firewall", "No chain of another program drops packets to Services"
-        )
+        what = "No input chain of another program is known to drop packets to Services"
+        yield PathStep(Level.OK, "firewall", what)
 
 
 def _port(

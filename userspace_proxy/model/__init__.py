@@ -25,7 +25,7 @@ from .addresses import (
     pack_ip,
     parse_ip,
 )
-from .causes import Cause, CauseCode
+from .causes import Cause, CauseCode, Doubt
 from .endpoints import DEFAULT_WEIGHT, Endpoint, EndpointSlice, SlicePort
 from .handling import (
     DEFAULT_HANDLING,
@@ -48,6 +48,7 @@ __all__ = [
     "Cause",
     "CauseCode",
     "DataPath",
+    "Doubt",
     "Endpoint",
     "EndpointSlice",
     "Frontend",

@@ -73,6 +73,12 @@ class CauseCode(enum.StrEnum):
         return code
 
 
+class Doubt(str):
+    """Why clients of a frontend may not be served, although they may be as well."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """One cause; equal facts give equal causes."""

@@ -169,7 +169,8 @@ class Steering(abc.ABC):
     unsteered: Mapping[Frontend, str] = MappingProxyType({})
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses individually, with the
     causes. They aren't in force; ``repair`` retries them, though not each time. Also frontends
-    that another program's rules translate first, as of the last ``repair``."""
+    that another program's rules translate first, or drop packets to, as of the last ``repair``;
+    with a :class:`.Doubt` if that isn't certain: they are in force."""
 
     @property
     def helper_restarts(self) -> int:

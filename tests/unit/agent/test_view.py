@@ -16,6 +16,7 @@ from userspace_proxy.model import (
     Balance,
     CauseCode,
     DataPath,
+    Doubt,
     Frontend,
     Handling,
     IPFamily,
@@ -427,9 +428,13 @@ async def test_where_it_leads_depends_on_endpoints_and_path(make, pods, more, ta
     assert leads_to(served_ports) == (target, True)
 
 
-async def test_one_that_is_held_by_another_program_or_is_not_steered_is_not_reached(make):
+async def test_one_that_is_held_by_another_program_or_is_not_steered_is_not_reached(make, plane):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", WEB.ip, POD_A))
+    served_ports.steered.note_unsteered({WEB: Doubt("it may be translated")})
+    assert leads_to(served_ports)[1]
+    (port,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
+    assert port.state.sentence == "Served by 1 endpoint; it may be translated"
     served_ports.steered.note_unsteered({WEB: "no route"})
     assert leads_to(served_ports) == ("not routed to this node", False)
     (served,) = served_ports

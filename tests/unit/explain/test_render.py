@@ -20,7 +20,7 @@ def test_text_ends_with_one_sentence_and_the_next_command():
         "node",
         "  ✓ source     Services are current, from https://10.0.0.1:6443",
         "  ✓ rules      nftables: the kernel is as planned, compared every second",
-        "  ✓ firewall   No chain of another program drops packets to Services",
+        "  ✓ firewall   No input chain of another program is known to drop packets to Services",
         "shop/web:http (IPv4)",
         "  ✓ address    10.96.7.118:80/TCP, ClusterIP: proxy port 20118",
         f"  ✕ endpoints  Clients fail: {REFUSES}",

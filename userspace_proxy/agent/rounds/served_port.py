@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ...errors import ListenError
 from ...facts import PortFacts
 from ...log_fields import FieldLogger
-from ...model import DataPath, Frontend
+from ...model import DataPath, Doubt, Frontend
 from ...plan import PortKey, PortPlan
 from ...plane import Group, Listener
 from ...policy import DEFAULT_PATH, PathDecision
@@ -42,6 +42,8 @@ class ServedPort:
     """That is over, but rules don't lead to the listeners yet."""
     unsteered: Mapping[Frontend, str] = field(default_factory=dict)
     """Frontends that can't be steered, with the causes."""
+    doubts: tuple[str, ...] = ()
+    """Why clients of some frontends may not be steered."""
     held_by_others: set[Frontend] = field(default_factory=set)
     """Node ports that a daemon of the node uses, and keeps."""
     steered: Mapping[Frontend, Target] = field(default_factory=lambda: _NOTHING)
@@ -177,14 +179,20 @@ class Steered:
             if not differing.isdisjoint(served.plan.frontends):
                 self.show_unsteered(served)
         # One line for all: if a family is switched off there may be thousands.
-        news = sorted(unsteered.keys() - before.keys(), key=str)
-        if news:
-            extra = {"frontends": len(news), "cause": unsteered[news[0]]}
+        news = sorted({f for f, _ in unsteered.items() - before.items()}, key=str)
+        doubtful = [f for f in news if isinstance(unsteered[f], Doubt)]
+        if sure := [f for f in news if not isinstance(unsteered[f], Doubt)]:
+            extra = {"frontends": len(sure), "cause": unsteered[sure[0]]}
             _log.warning("frontends cannot be steered: %(cause)s", extra=extra)
-        elif before and not unsteered:
+        if doubtful:
+            extra = {"frontends": len(doubtful), "cause": unsteered[doubtful[0]]}
+            _log.warning("frontends may not be steered: %(cause)s", extra=extra)
+        if before and not unsteered:
             _log.info("all frontends are steered again")
 
     def show_unsteered(self, served: ServedPort) -> None:
         """Note at a Service port which of its frontends can't be steered."""
         causes, frontends = self._unsteered, served.plan.frontends
-        served.unsteered = {f: causes[f] for f in frontends if f in causes}
+        found = {f: causes[f] for f in frontends if f in causes}
+        served.unsteered = {f: why for f, why in found.items() if not isinstance(why, Doubt)}
+        served.doubts = tuple({why: None for why in found.values() if isinstance(why, Doubt)})

@@ -17,10 +17,11 @@ from ...kernel.nf_tables.nft_table import Steps
 from ...kernel.nf_tables.writer import SetElement
 from ...model import Balance, Frontend, IPFamily, Protocol, SocketAddress
 from ..base import REFUSE, Bind, EndpointChoice, KernelTarget, SteeringFacts, Target, render_targets
-from ..earlier_nat import EarlierNat
+from ..earlier_chains import EarlierChains
 from ..names import STEERING_TABLES
 from ..programmer import NatProgrammer, Ports, ProgrammedSteering, ReleasedPorts, Touched
 from .kernel_path import KernelPath, KernelTargets, find_missing
+from .kernel_rules import NAT_PRIORITY as KERNEL_PRIORITY
 from .rules import (
     MAPS,
     NAT_PRIORITY,
@@ -133,8 +134,8 @@ class NftablesProgrammer(NatProgrammer):
         self._table = KeptTable(name, SETS, self._create, self._elements)
         super().__init__(facts)
         self._refuse_port = facts.refuse_port
-        self._earlier = EarlierNat(NAT_PRIORITY)
-        self._translated_earlier: dict[Frontend, str] = {}
+        self._earlier = EarlierChains(self._priority_of)
+        self._taken_earlier: dict[Frontend, str] = {}
         self._uses: dict[bytes, int] = {}
         """How many frontends use each port, by its key in the guard."""
         self._released: ReleasedPorts[bytes] = ReleasedPorts()
@@ -150,7 +151,7 @@ class NftablesProgrammer(NatProgrammer):
 
     def unsteered(self) -> Mapping[Frontend, str]:
         """Part of Programmer."""
-        return self._translated_earlier
+        return self._taken_earlier
 
     def start(self) -> Ports:
         """Part of Programmer."""
@@ -259,7 +260,7 @@ class NftablesProgrammer(NatProgrammer):
         self._follow_address()
         self._forget_stale()
         ports = self._applied or {}
-        self._translated_earlier = self._earlier.look(ports.keys()) | without_ipv6(ports)
+        self._taken_earlier = self._earlier.look(ports.keys()) | without_ipv6(ports)
         return count
 
     def _set_targets(self, targets: KernelTargets) -> None:
@@ -268,6 +269,10 @@ class NftablesProgrammer(NatProgrammer):
                 self._targets.pop(frontend, None)
             else:
                 self._targets[frontend] = target
+
+    def _priority_of(self, frontend: Frontend) -> int:
+        target = self._targets.get(frontend)
+        return KERNEL_PRIORITY if target is not None and target.is_on else NAT_PRIORITY
 
     def _choices(self, frontend: Frontend) -> Collection[EndpointChoice]:
         target = self._targets.get(frontend)

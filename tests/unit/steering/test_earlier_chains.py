@@ -1,0 +1,212 @@
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from userspace_proxy.model import Doubt, Frontend, Protocol
+from userspace_proxy.steering.earlier_chains import (
+    EarlierChains,
+    Outcome,
+    as_evaluated,
+    chains_before,
+    explain_chain,
+    follow,
+    may_take,
+)
+from userspace_proxy.steering.others import Chain, Step
+from userspace_proxy.steering.others.nft import CHAINS_MAX
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
+NODE_PORT = Frontend("127.0.0.1", 30080, Protocol.TCP)
+HERE = "fib daddr type local tcp dport 30080"
+
+
+NAMED = "ip daddr 10.96.7.1/32 tcp dport 80"
+TO_WEB = Step("translate", NAMED)
+ALL = Step("translate")
+
+
+@pytest.mark.parametrize(
+    ("steps", "others", "expected"),
+    [
+        pytest.param([TO_WEB], {}, True, id="named"),
+        pytest.param([Step("translate", f"{NAMED} …")], {}, None, id="named-for-some"),
+        pytest.param([Step("translate", "…daddr")], {}, None, id="looked-up"),
+        pytest.param([Step("translate", "tcp …dport")], {}, None, id="port-looked-up"),
+        pytest.param([Step("vmap", "…daddr")], {}, None, id="verdict-looked-up"),
+        pytest.param([Step("translate", "…")], {}, False, id="some-clients-of-everything"),
+        pytest.param([Step("vmap", "…")], {}, False, id="verdict-by-something-else"),
+        pytest.param([Step("accept", NAMED), ALL], {}, False, id="accepted-before"),
+        pytest.param([Step("accept"), TO_WEB], {}, False, id="everything-is-accepted-before"),
+        pytest.param([Step("accept", "…"), TO_WEB], {}, None, id="some-are-accepted-before"),
+        pytest.param([Step("accept", "udp dport 80"), ALL], {}, True, id="others-are-accepted"),
+        pytest.param([Step("return", NAMED), ALL], {}, False, id="left-before"),
+        pytest.param([Step("jump x", NAMED)], {"x": [ALL]}, True, id="in-another-chain"),
+        pytest.param([Step("jump x", "…")], {"x": [TO_WEB]}, None, id="in-a-chain-for-some"),
+        pytest.param([Step("jump x", "…")], {"x": [ALL]}, False, id="all-in-a-chain-for-some"),
+        pytest.param([Step("jump x"), TO_WEB], {"x": [Step("return")]}, True, id="returns"),
+        pytest.param([Step("jump x"), TO_WEB], {"x": [Step("accept")]}, False, id="ends-there"),
+        pytest.param([Step("goto x"), TO_WEB], {"x": []}, False, id="never-returns"),
+        pytest.param([Step("jump x"), TO_WEB], {"x": [Step("jump x")]}, True, id="circle"),
+    ],
+)
+def test_rules_are_followed_in_their_order(steps, others, expected):
+    chains = {name: Chain("ip evil", name, steps=tuple(s)) for name, s in others.items()}
+    base = Chain("ip evil", "pre", "nat", "prerouting", -150, steps=tuple(steps))
+    assert follow(base, chains, WEB, "nat").is_taken is expected
+
+
+def test_a_host_port_at_a_node_port_is_found():
+    base = Chain("ip evil", "pre", "nat", "prerouting", -150, steps=(Step("translate", HERE),))
+    assert follow(base, {}, NODE_PORT, "nat").is_taken is True
+    assert follow(base, {}, WEB, "nat").is_taken is False
+
+
+@pytest.mark.parametrize(
+    ("table", "chain", "is_earlier"),
+    [
+        pytest.param("ip evil", ("nat", "prerouting", -150), True, id="before"),
+        pytest.param("ip evil", ("nat", "output", -110), True, id="beside"),
+        pytest.param("ip nat", ("nat", "prerouting", -100), False, id="docker"),
+        pytest.param("inet firewalld", ("nat", "prerouting", -90), False, id="firewalld"),
+        pytest.param("ip evil", ("nat", "postrouting", -150), False, id="masquerades"),
+        pytest.param("ip evil", ("filter", "prerouting", -300), True, id="raw"),
+        pytest.param("ip evil", ("filter", "prerouting", -101), True, id="filters-just-before"),
+        pytest.param("ip evil", ("filter", "prerouting", -100), False, id="filters-beside"),
+        pytest.param("ip evil", ("filter", "input", -300), False, id="input"),
+        pytest.param("bridge evil", ("filter", "prerouting", -300), False, id="bridge"),
+        pytest.param(
+            "inet userspace-proxy-canary", ("nat", "output", -110), False, id="a-userspace-proxys"
+        ),
+    ],
+)
+def test_only_other_programs_chains_that_see_a_frontends_address_before_matter(
+    table, chain, is_earlier
+):
+    tables = {table: {"chain": Chain(table, "chain", *chain)}}
+    assert bool(list(chains_before(tables))) == is_earlier
+
+
+def test_of_twice_as_many_chains_as_are_read_the_first_count_and_those_of_others(node, tmp_path):
+    here, beyond, others = (f"10.96.7.{number}" for number in (1, 2, 3))
+    last = 2 * CHAINS_MAX - 1
+    translated = {0: here, last: beyond}
+    chains = "".join(
+        f"chain c{n} {{ ip daddr {translated.get(n, '192.0.2.1')} dnat to 192.0.2.2; }}; "
+        for n in range(last + 1)
+    )
+    jumps = "; ".join(f"jump c{n}" for n in range(last + 1))
+    hook = "type nat hook prerouting priority -150;"
+    other = f"chain pre {{ {hook} jump x; }}; chain x {{ ip daddr {others} dnat to 192.0.2.2; }}"
+    rules = tmp_path / "rules"
+    rules.write_text(
+        f"table ip many {{ {chains} chain pre {{ {hook} {jumps}; }}; }}\n"
+        f"table ip other {{ {other}; }}\n"
+    )
+    node.run(f"nft -f {rules}")
+    frontends = {ip: Frontend(ip, 80, Protocol.TCP) for ip in (here, beyond, others)}
+    with closing(EarlierChains(lambda _frontend: -110)) as earlier:
+        found = earlier.look(frontends.values())
+    assert {ip: frontend in found for ip, frontend in frontends.items()} == {
+        here: True,
+        beyond: False,
+        others: True,
+    }
+
+
+DROPS_WEB = Step("drop", NAMED)
+RAW = Chain("ip evil", "pre", "filter", "prerouting", -300)
+UNDER_POLICY = replace(RAW, policy="drop")
+
+
+@pytest.mark.parametrize(
+    ("chain", "steps", "others", "expected"),
+    [
+        pytest.param(RAW, [DROPS_WEB], {}, True, id="named"),
+        pytest.param(RAW, [Step("reject", "ip daddr 10.96.0.0/12")], {}, True, id="its-range"),
+        pytest.param(RAW, [Step("drop", "udp dport 80")], {}, False, id="another-protocol"),
+        pytest.param(RAW, [Step("drop", f"{NAMED} …")], {}, False, id="named-for-some"),
+        pytest.param(RAW, [Step("drop", "…daddr")], {}, False, id="looked-up"),
+        pytest.param(RAW, [Step("accept", NAMED), Step("drop")], {}, False, id="accepted-before"),
+        pytest.param(RAW, [Step("accept", "…"), DROPS_WEB], {}, False, id="some-accepted-before"),
+        pytest.param(RAW, [Step("drop", "…"), DROPS_WEB], {}, True, id="some-are-dropped-before"),
+        pytest.param(RAW, [Step("jump x")], {"x": [DROPS_WEB]}, True, id="in-another-chain"),
+        pytest.param(RAW, [], {}, False, id="nothing"),
+        pytest.param(UNDER_POLICY, [], {}, True, id="policy"),
+        pytest.param(UNDER_POLICY, [Step("drop", "…daddr")], {}, True, id="some-before-policy"),
+        pytest.param(UNDER_POLICY, [Step("accept", NAMED)], {}, False, id="policy-and-accepted"),
+        pytest.param(UNDER_POLICY, [Step("accept", "…")], {}, False, id="policy-and-some-accepted"),
+        pytest.param(UNDER_POLICY, [Step("return")], {}, True, id="policy-and-returned"),
+        pytest.param(RAW, [Step("drop", "ct state new")], {}, False, id="state-before-tracking"),
+        pytest.param(
+            replace(RAW, priority=-150), [Step("drop", "ct state new")], {}, True, id="state"
+        ),
+    ],
+)
+def test_packets_are_dropped_only_if_that_is_certain(chain, steps, others, expected):
+    chains = {name: Chain(chain.table, name, steps=tuple(s)) for name, s in others.items()}
+    chains = as_evaluated(chain, {"pre": replace(chain, steps=tuple(steps)), **chains})
+    outcome = follow(chains["pre"], chains, WEB, "filter")
+    cause = explain_chain(chain, -110, outcome)
+    assert bool(cause) == expected
+    assert "pre of another program (prerouting, priority" in cause or not expected
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        pytest.param("ip", {WEB}, id="ipv4"),
+        pytest.param("ip6", {WEB_6}, id="ipv6"),
+        pytest.param("inet", {WEB, WEB_6}, id="both"),
+    ],
+)
+def test_a_chain_concerns_the_family_of_its_table(node, family, expected):
+    hook = "type filter hook prerouting priority raw; policy drop;"
+    node.run(f"nft 'table {family} admin {{ chain pre {{ {hook} }}; }}'")
+    with closing(EarlierChains(lambda _frontend: -110)) as earlier:
+        assert earlier.look([WEB, WEB_6]).keys() == expected
+
+
+@pytest.mark.parametrize(
+    ("chain", "steps", "frontends", "expected"),
+    [
+        pytest.param(RAW, [DROPS_WEB], 1000, True, id="drops"),
+        pytest.param(RAW, [Step("drop", "…"), Step("accept")], 1, False, id="drops-for-some"),
+        pytest.param(UNDER_POLICY, [], 1000, True, id="policy"),
+        pytest.param(RAW, [DROPS_WEB] * 1000, 1000, False, id="would-take-seconds"),
+    ],
+)
+def test_only_filters_that_may_certainly_drop_are_followed(chain, steps, frontends, expected):
+    chains = {"pre": replace(chain, steps=tuple(steps))}
+    assert may_take(chain, chains, frontends) == expected
+
+
+@pytest.mark.parametrize(
+    ("priority", "is_taken", "said", "is_doubt"),
+    [
+        pytest.param(-111, True, "translates it", False, id="before"),
+        pytest.param(-110, True, "may translate it", True, id="equal"),
+        pytest.param(-111, None, "may translate it", True, id="for-some"),
+        pytest.param(-109, True, "", False, id="after"),
+        pytest.param(-111, False, "", False, id="not-translated"),
+    ],
+)
+def test_only_a_certain_translation_before_the_proxys_chain_is_no_doubt(
+    priority, is_taken, said, is_doubt
+):
+    chain = Chain("ip evil", "pre", "nat", "prerouting", priority)
+    cause = explain_chain(chain, -110, Outcome(is_taken, goes_on=False))
+    assert (said in cause, bool(cause), isinstance(cause, Doubt)) == (True, bool(said), is_doubt)
+
+
+def test_a_certain_cause_replaces_a_doubt(node):
+    for name, priority in (("a", -110), ("b", -150), ("c", -110)):
+        hook = f"type nat hook prerouting priority {priority};"
+        node.run(
+            f"nft 'table ip {name} {{ chain pre {{ {hook} ip daddr 10.96.7.1 redirect; }}; }}'"
+        )
+    with closing(EarlierChains(lambda _frontend: -110)) as earlier:
+        ((_, cause),) = earlier.look([WEB]).items()
+    assert cause.startswith("nftables chain ip b pre ")
+    assert not isinstance(cause, Doubt)

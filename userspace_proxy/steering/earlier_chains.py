@@ -1,0 +1,208 @@
+"""Finds chains of other programs that translate or drop packets to a frontend before this proxy.
+
+The kernel evaluates nat chains in the order of their priorities, and applies the first translation.
+Those of nftables steering have -110, before the -100 and more of docker, firewalld, iptables and
+kube-proxy; of chains with equal priority the one that was added last comes first (Linux 6.18), and
+the kernel doesn't show which one that is. So only a nat chain at or before this priority matters,
+which ordinary nodes don't have. All nat chains are evaluated at -100, so chains of type filter see
+a frontend's address before that.
+
+Rule 1: rules are followed in their order. A frontend is translated if each rule that decides
+about its first packet is understood, and one translates it. It may be translated if a condition
+isn't understood (an interface, a set), as long as the address is named, or address or port are
+looked up, and by a chain of equal priority.
+Rule 2: a rule with another condition that isn't understood concerns some clients of all addresses,
+as that of a transparent proxy: it is no reason for an alarm, but makes later rules less certain.
+Rule 3: packets are dropped only if that is certain: a firewall may turn some clients away.
+
+Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
+nf_nat_register_fn().
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from ..kernel.nf_tables.conditions import meets
+from ..model import Doubt, Frontend, IPFamily
+from .names import is_userspace_proxy_table
+from .others.chains import DEPTH_MAX, Chain, Tables
+from .others.nft import NftReader
+from .others.rules import UNKNOWN
+
+# The kernel's own priorities: NF_IP_PRI_NAT_DST and NF_IP_PRI_CONNTRACK.
+_ALL_NAT, _TRACKING = -100, -200
+_FAMILIES = {"ip": (IPFamily.IPV4,), "ip6": (IPFamily.IPV6,), "inet": tuple(IPFamily)}
+_WATCHED = (("nat", "prerouting"), ("nat", "output"), ("filter", "prerouting"))
+_DROPS = ("drop", "reject")
+# Rules times frontends of a filter's chains, 1.2 µs each: this is done in the round of repairs.
+_FOLLOWED_MAX = 200_000
+
+
+class Outcome(NamedTuple):
+    """The effect of rules on the first packet of a client; None: it depends on the client."""
+
+    is_taken: bool | None
+    """Whether a rule translates it, or in a chain of type filter drops it."""
+    goes_on: bool | None
+    """Whether the rules after them are evaluated."""
+    names_address: bool = False
+    """Whether that rule has a condition on the address."""
+
+
+class EarlierChains:
+    """Finds those chains in this thread's network namespace.
+
+    Args:
+        priority_of: Returns the priority of the proxy's chain that translates a frontend now.
+
+    Raises:
+        SteeringError: The kernel has no nftables, or permission is denied.
+    """
+
+    def __init__(self, priority_of: Callable[[Frontend], int]) -> None:
+        self._priority_of = priority_of
+        self._reader = NftReader()
+        self._seen = -1
+        self._found: dict[Frontend, str] = {}
+
+    def look(self, frontends: Collection[Frontend]) -> dict[Frontend, str]:
+        """Return the frontends whose packets another program takes first, or may, with the cause.
+
+        Takes 10 µs if nothing in nftables has changed since the last call.
+        """
+        generation = self._reader.generation()
+        if generation != self._seen:
+            self._found = self._find(frontends)
+            self._seen = generation
+        return self._found
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._reader.close()
+
+    def _find(self, frontends: Collection[Frontend]) -> dict[Frontend, str]:
+        tables = self._reader.chains()
+        found: dict[Frontend, str] = {}
+        for base in chains_before(tables):
+            chains = as_evaluated(base, self._reader.reached(tables[base.table], base))
+            families = _FAMILIES[base.table.partition(" ")[0]]
+            concerned = [frontend for frontend in frontends if frontend.family in families]
+            if not may_take(base, chains, len(concerned)):
+                continue
+            for frontend in concerned:
+                outcome = follow(chains[base.name], chains, frontend, base.kind)
+                cause = explain_chain(base, self._priority_of(frontend), outcome)
+                if cause and not (frontend in found and isinstance(cause, Doubt)):
+                    found[frontend] = cause
+        return found
+
+
+def chains_before(tables: Tables) -> Iterator[Chain]:
+    """Yield the chains of other programs that may take packets before the proxy's nat chains."""
+    for table, chains in tables.items():
+        if not is_userspace_proxy_table(table) and table.partition(" ")[0] in _FAMILIES:
+            for chain in chains.values():
+                if (chain.kind, chain.hook) in _WATCHED and chain.priority < _ALL_NAT:
+                    yield chain
+
+
+def as_evaluated(base: Chain, chains: Mapping[str, Chain]) -> Mapping[str, Chain]:
+    """Return chains as evaluated from one: before connection tracking a packet has no state."""
+    if base.priority > _TRACKING:
+        return chains
+    return {
+        name: replace(
+            chain,
+            steps=tuple(
+                s._replace(condition=f"{s.condition} {UNKNOWN}") if "ct " in s.condition else s
+                for s in chain.steps
+            ),
+        )
+        for name, chain in chains.items()
+    }
+
+
+def may_take(base: Chain, chains: Mapping[str, Chain], frontends: int) -> bool:
+    """Return whether it is worthwhile to follow a chain for so many frontends."""
+    steps = [step for chain in chains.values() for step in chain.steps]
+    if base.kind == "nat":
+        return any(step.verdict in ("translate", "vmap") for step in steps)
+    drops = any(s.verdict in _DROPS and UNKNOWN not in s.condition for s in steps)
+    return (drops or base.policy == "drop") and len(steps) * frontends < _FOLLOWED_MAX
+
+
+def follow(
+    chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, kind: str, depth: int = 0
+) -> Outcome:
+    """Return the effect of a chain on the first packet of clients of a frontend.
+
+    Args:
+        chain: With its rules.
+        chains: Those of its table that it may jump to, by name, with their rules.
+        kind: Of the chain that the kernel calls: ``nat`` or ``filter``.
+    """
+    taken: bool | None = False
+    here: bool | None = True
+    named = False
+    for step in chain.steps:
+        met = meets(step.condition, frontend)
+        if met is False:
+            continue
+        word, _, name = step.verdict.partition(" ")
+        does = _STEPS[kind].get(word, Outcome(is_taken=False, goes_on=True))
+        if word in ("jump", "goto") and name in chains and depth < DEPTH_MAX:
+            does = follow(chains[name], chains, frontend, kind, depth + 1)
+        names = does.names_address or any(word in step.condition for word in ("daddr", "…dport"))
+        if does.is_taken is not False and (met or names):
+            if does.is_taken and met and here:
+                return Outcome(is_taken=True, goes_on=False, names_address=names)
+            taken, named = None, named or names
+        leaves = word in ("return", "goto")
+        if met and (leaves or does.goes_on is False):
+            return Outcome(taken, here and does.goes_on, named)
+        # What a rule takes from some clients, a later one needn't take.
+        if leaves or not (does.goes_on or does.is_taken):
+            here = None
+    return Outcome(taken, here, named)
+
+
+_ENDS = Outcome(is_taken=False, goes_on=False)
+_TAKES = Outcome(is_taken=True, goes_on=False)
+# A map may have any verdict.
+_STEPS = {
+    "nat": {
+        "translate": _TAKES,
+        "vmap": Outcome(is_taken=None, goes_on=None),
+        **dict.fromkeys(("accept", "queue", *_DROPS), _ENDS),
+    },
+    "filter": {
+        "vmap": Outcome(is_taken=None, goes_on=None),
+        **dict.fromkeys(("accept", "queue"), _ENDS),
+        **dict.fromkeys(_DROPS, _TAKES),
+    },
+}
+
+
+def explain_chain(chain: Chain, priority: int, outcome: Outcome) -> str:
+    """Return what a chain does to a frontend's packets, and the remedy; empty if nothing.
+
+    Args:
+        priority: Of the proxy's chain that translates the frontend.
+    """
+    which = f"nftables chain {chain} of another program ({chain.hook}, priority {chain.priority})"
+    if chain.kind == "filter":
+        is_dropped = outcome.is_taken or (chain.policy == "drop" and outcome.goes_on)
+        does = "drops packets to it, except those of this node's own programs"
+        return f"{which} {does}; {_WAY_OUT}" if is_dropped else ""
+    if outcome.is_taken is False or chain.priority > priority:
+        return ""
+    is_sure = outcome.is_taken is True and chain.priority < priority
+    said = f"{which} {'translates' if is_sure else 'may translate'} it before this proxy does"
+    said = f"{said}; delete that rule, or give the chain a priority above {priority}"
+    return said if is_sure else Doubt(said)
+
+
+_WAY_OUT = "accept them in that chain, or delete what drops them"
