@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.cluster import Snapshot, from_names, name_shares
-from userspace_proxy.cluster.forbidden import ClusterNetworks
+from userspace_proxy.cluster.forbidden import ClusterNetworks, ForbiddenAddresses
+from userspace_proxy.cluster.from_names import EndpointsByName
 from userspace_proxy.model import (
     Endpoint,
     EndpointSlice,
@@ -18,7 +19,7 @@ from userspace_proxy.model import (
 )
 from userspace_proxy.model.endpoint_names import EndpointName, Lookup, NameSlice, NameState
 
-from .named import DB, V4, V6, Proxy
+from .named import DB, NETWORKS, V4, V6, Proxy
 
 GONE = Lookup({V4: ()}, why="DNS has no such name")
 
@@ -403,3 +404,17 @@ def test_before_any_look_up_all_names_are_pending():
     snapshot = from_names.before_lookups(proxy.store.snapshot(), ("example.com",))
     (item,) = snapshot.services[ServiceKey("shop", "db")].slices
     assert [problem.state for problem in item.problems] == [NameState.PENDING]
+
+
+def test_a_bug_while_deriving_is_the_note_of_the_service():
+    def is_own(ip):
+        raise ZeroDivisionError(ip)
+
+    proxy = Proxy()
+    proxy.endpoints = EndpointsByName(("example.com",), ForbiddenAddresses(NETWORKS, is_own))
+    proxy.put()
+    proxy.derive()
+    proxy.answer("203.0.113.1")
+    assert proxy.ips() == []
+    assert [*proxy.endpoints.bugs] == [ServiceKey("shop", "db")]
+    assert "because of a bug: ZeroDivisionError" in proxy.state("db").service.notes[0]
