@@ -192,10 +192,10 @@ def _sentence(
         would = f"Clients would be served by {plural(usable, 'endpoint')}"
         return "; ".join((would, *_pinned(ports)))
     served = f"Clients are served by {plural(usable, 'endpoint')}"
-    if led := [port for port in ports if port.path == "kernel"]:
+    if led := [port for port in ports if port.is_unseen]:
         served = _led(led, dials)
     parts = [served, *_pinned(ports)]
-    is_counted = all(port.path != "kernel" or port.kernel_connections is not None for port in ports)
+    is_counted = all(not port.is_unseen or port.kernel_connections is not None for port in ports)
     if is_counted and not any(port.connections or port.kernel_connections for port in ports):
         has_failed = any(port.failed or port.failures or port.waits.total for port in ports)
         verb = "been served" if has_failed else "connected"
@@ -224,9 +224,12 @@ def _led(ports: Sequence[PortFacts], dials: Dials) -> str:
     return capitalised(
         led_in_words(
             plural(ports[0].usable, "endpoint"),
-            is_probed=all(port.is_probed for port in ports),
+            "probes"
+            if all(port.is_probed for port in ports)
             # One that failed would be the sentence.
-            is_answered=all(endpoint.address in dials for endpoint in used),
+            else "dials from this machine"
+            if all(endpoint.address in dials for endpoint in used)
+            else "",
         )
     )
 
@@ -364,8 +367,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
     policy = f"; {port.policy}" if port.policy else ""
     what = f"{usable:,} of {total:,} used{policy}{saved}"
-    level = None if port.is_unseen else Level.OK
-    return PathStep(level, "endpoints", what, details=tuple(details))
+    return PathStep(port.mark, "endpoints", what, details=tuple(details))
 
 
 def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Level | None, str]:

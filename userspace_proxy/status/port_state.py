@@ -8,7 +8,7 @@ ready endpoint is refused on purpose, and many clusters always have one.
 Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outside on nodes without
 an endpoint: that is its purpose, and load balancers probe the node first.
 Rule 4: the mark of success (``PortFacts.mark``) and "served" are for clients that get an answer.
-Where the kernel leads them straight to endpoints, only a probe shows that.
+Where the kernel leads them straight to endpoints, nothing shows that: the state is "unknown".
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import itertools
 from collections.abc import Sequence
 
 from ..facts import EndpointFacts, Level, PortFacts, StateFacts
-from ..model import Cause, CauseCode, DataPath
+from ..model import Cause, CauseCode
 from ..policy.causes import not_listening, out_of_client_ports, out_of_ports, source_denied
 from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish
 from ..policy.usable import TERMINATING
@@ -186,25 +186,27 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
     others = f", {standby:,} on standby" if standby else ""
     by = f"{plural(usable - standby, 'endpoint')}{others}"
     sentence = f"Served by {by}"
-    if port.path is DataPath.KERNEL:
-        sentence = capitalised(led_in_words(by, is_probed=port.is_probed))
+    word = "served"
+    if port.is_unseen:
+        word = "unknown"
+        sentence = capitalised(led_in_words(by, "probes" if port.is_probed else ""))
     if denied := _is_none_admitted(port):
         what = f"No client has been admitted: {denied[0]}"
         return Level.ATTENTION, "none admitted", what, tuple(denied)
     if unserved:
         return Level.ATTENTION, "partly served", f"Partly served: {unserved[0]}", tuple(unserved)
     if port.notes:
-        return Level.ATTENTION, "served", f"{sentence}; {port.notes[0]}", ()
+        return Level.ATTENTION, word, f"{sentence}; {port.notes[0]}", ()
     if all(e.state == TERMINATING for e in port.endpoints if e.is_usable):
         ending = about_to_vanish(port.namespace, usable)
-        return Level.ATTENTION, "served", f"{sentence}; {ending}", (ending,)
+        return Level.ATTENTION, word, f"{sentence}; {ending}", (ending,)
     # As intended: at an address for the internet, scanners are dropped all day.
-    return Level.OK, "served", "; ".join((sentence, *map(str, _denied(port)))), ()
+    return Level.OK, word, "; ".join((sentence, *map(str, _denied(port)))), ()
 
 
 def _is_none_admitted(port: PortFacts) -> Sequence[Cause]:
     """Return why packets are dropped if those of all clients were; empty if one was served."""
-    is_counted = port.path is not DataPath.KERNEL or port.kernel_connections is not None
+    is_counted = not port.is_unseen or port.kernel_connections is not None
     if port.admits is None or not is_counted or port.connections or port.kernel_connections:
         return ()
     now = source_denied(port.admits).sentence

@@ -108,25 +108,22 @@ def test_the_default_path_is_one_without_anything_to_show():
     ("facts", "mark", "why"),
     [
         pytest.param({}, Level.OK, "", id="served"),
-        pytest.param({"is_dropping": True}, None, "dropped by design", id="dropped"),
+        pytest.param((Level.OK, "served"), Level.OK, "", id="served"),
+        pytest.param((Level.OK, "dropped"), None, "dropped by design", id="dropped"),
         pytest.param(
-            {"path": DataPath.KERNEL},
-            None,
-            "not known whether clients are answered",
-            id="unseen",
+            (Level.OK, "unknown"), None, "not known whether clients are answered", id="unseen"
         ),
-        pytest.param({"path": DataPath.KERNEL, "is_probed": True}, Level.OK, "", id="probed"),
-        pytest.param(
-            {"is_dropping": True, "state": StateFacts(Level.ATTENTION)},
-            Level.ATTENTION,
-            "",
-            id="problem",
-        ),
+        pytest.param((Level.ATTENTION, "dropped"), Level.ATTENTION, "", id="problem"),
     ],
 )
 def test_a_neutral_mark_has_the_name_of_what_it_states(facts, mark, why):
-    port = PortFacts(**facts)
+    port = PortFacts(state=StateFacts(*facts))
     assert (port.mark, port.why_neutral) == (mark, why)
+
+
+def test_no_probe_shows_that_clients_are_answered_on_the_kernel_path():
+    assert PortFacts(path=DataPath.KERNEL, is_probed=True).is_unseen
+    assert not PortFacts().is_unseen
 
 
 def test_another_process_gets_what_the_json_does_not_contain():
