@@ -194,6 +194,8 @@ def _sentence(
     served = f"Clients are served by {plural(usable, 'endpoint')}"
     if led := [port for port in ports if port.is_unseen]:
         served = _led(led, dials)
+    elif without := [port for port in ports if port.is_without_bytes]:
+        served = without[0].state.sentence
     parts = [served, *_pinned(ports)]
     is_counted = all(not port.is_unseen or port.kernel_connections is not None for port in ports)
     if is_counted and not any(port.connections or port.kernel_connections for port in ports):

@@ -306,6 +306,15 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
         return self.path is DataPath.KERNEL
 
     @property
+    def is_without_bytes(self) -> bool:
+        """Whether TCP connections were made, and no byte has ever passed in either direction.
+
+        A first one that is open may have just begun.
+        """
+        is_counted = self.protocol == "TCP" and self.connections > min(self.active, 1)
+        return is_counted and not (self.received_bytes or self.sent_bytes)
+
+    @property
     def usable(self) -> int:
         """How many endpoints may serve from this node now, whether connections fail or not."""
         return sum(endpoint.is_usable for endpoint in self.endpoints)

@@ -8,7 +8,8 @@ ready endpoint is refused on purpose, and many clusters always have one.
 Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outside on nodes without
 an endpoint: that is its purpose, and load balancers probe the node first.
 Rule 4: the mark of success (``PortFacts.mark``) and "served" are for clients that get an answer.
-Where the kernel leads them straight to endpoints, nothing shows that: the state is "unknown".
+Where the kernel leads them straight to endpoints, or no byte has passed, nothing shows that: the
+state is "unknown".
 """
 
 from __future__ import annotations
@@ -190,6 +191,9 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
     if port.is_unseen:
         word = "unknown"
         sentence = capitalised(led_in_words(by, "probes" if port.is_probed else ""))
+    elif port.is_without_bytes:
+        word, made = "unknown", plural(port.connections, "connection")
+        sentence = f"No byte has passed in either direction ({made})"
     if denied := _is_none_admitted(port):
         what = f"No client has been admitted: {denied[0]}"
         return Level.ATTENTION, "none admitted", what, tuple(denied)

@@ -277,6 +277,8 @@ def _words(port: PortFacts, now: float, history: History) -> str:
         counted = port.kernel_connections
         more = "" if counted is None else f", {plural(counted, noun)}"
         return f"on the kernel path{more}"
+    if port.mark is None:
+        return state.sentence
     open_ = f"{count_in_words(port.active)} open"
     if history.has_rates:
         rates = history.rates(port.plan.key)

@@ -59,6 +59,12 @@ def test_the_steps_are_in_the_order_of_a_connections_path():
             "Clients are served by 2 endpoints; no client has connected since the proxy started",
             id="unused",
         ),
+        pytest.param(
+            {"connections": 7, "received_bytes": 0, "sent_bytes": 0},
+            True,
+            "No byte has passed in either direction (7 connections)",
+            id="both-sides-wait",
+        ),
         pytest.param({}, False, "Clients would be served by 2 endpoints", id="planned"),
     ],
 )

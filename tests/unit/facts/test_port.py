@@ -121,6 +121,22 @@ def test_a_neutral_mark_has_the_name_of_what_it_states(facts, mark, why):
     assert (port.mark, port.why_neutral) == (mark, why)
 
 
+@pytest.mark.parametrize(
+    ("facts", "is_without"),
+    [
+        pytest.param({"connections": 1}, True, id="one-has-ended"),
+        pytest.param({"connections": 2, "active": 2}, True, id="two-are-open"),
+        pytest.param({"connections": 1, "active": 1}, False, id="the-first-has-begun"),
+        pytest.param({}, False, id="none"),
+        pytest.param({"connections": 7, "received_bytes": 1}, False, id="a-request"),
+        pytest.param({"connections": 7, "sent_bytes": 1}, False, id="a-greeting"),
+        pytest.param({"connections": 7, "protocol": "UDP"}, False, id="flows"),
+    ],
+)
+def test_connections_may_have_been_made_without_a_byte(facts, is_without):
+    assert PortFacts(**{"protocol": "TCP", **facts}).is_without_bytes is is_without
+
+
 def test_no_probe_shows_that_clients_are_answered_on_the_kernel_path():
     assert PortFacts(path=DataPath.KERNEL, is_probed=True).is_unseen
     assert not PortFacts().is_unseen

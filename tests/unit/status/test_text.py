@@ -316,6 +316,12 @@ def test_on_the_kernel_path_only_connections_are_shown():
     assert shown[at + 1] == f"{' ' * 16}1,200 connections since the start; {UNKNOWN}"
 
 
+def test_connections_without_a_byte_have_a_neutral_mark_and_are_said():
+    shown = lines_of(make_view(make_port(connections=7, received_bytes=0, sent_bytes=0)))
+    assert shown[1].startswith("  · shop/web:http")
+    assert shown[1].endswith("  No byte has passed in either direction (7 connections)")
+
+
 def test_a_kernel_that_does_not_count_connections_is_named():
     port = replace(make_port(), path=PathView(DataPath.KERNEL))
     shown = lines_of(make_view(port), is_wide=True)
