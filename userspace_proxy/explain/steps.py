@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
 from ..model import Cause, CauseCode
 from ..status.path_words import counted_in_words, led_in_words, path_in_words, probes_in_words
+from ..status.port_state import also_in_words
 from ..status.units import (
     capitalised,
     ejected_in_words,
@@ -105,6 +106,7 @@ def explain(
     level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
     worst = _worst(parts, is_served=bool(ports))
     cause = _first_cause(ports, subject, dials or {})
+    sentence = _sentence(worst, ports, subject, dials or {})
     return Explanation(
         service=subject.service,
         origin=subject.origin,
@@ -112,8 +114,8 @@ def explain(
         sentence="".join(
             (
                 _which(worst, ports, of_ports),
-                _sentence(worst, ports, subject, dials or {}),
-                _further_notes(steps, worst),
+                sentence,
+                also_in_words(sentence, ports),
                 "; nothing was dialled" if UNREACHED in steps else "",
             )
         ),
@@ -234,13 +236,6 @@ def _led(ports: Sequence[PortFacts], dials: Dials) -> str:
             else "",
         )
     )
-
-
-def _further_notes(steps: Sequence[PathStep], worst: PathStep | None) -> str:
-    """Return how many mistakes are notes, beside the step that is the sentence."""
-    notes = {step.what for step in steps if step.topic == _NOTE and step.level is Level.ATTENTION}
-    count = len(notes - {worst.what if worst is not None else ""})
-    return f"; {plural(count, 'further note')}" if count else ""
 
 
 def _pinned(ports: Sequence[PortFacts]) -> Iterator[str]:

@@ -15,7 +15,7 @@ state is "unknown".
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..facts import EndpointFacts, Level, PortFacts, StateFacts
 from ..model import Cause, CauseCode
@@ -37,6 +37,19 @@ def judge(port: PortFacts) -> StateFacts:
     if not causes:
         return StateFacts(level, word, sentence)
     return StateFacts(level, word, sentence, causes, causes[0].hint, causes[0].code)
+
+
+def also_in_words(sentence: str, ports: Iterable[PortFacts]) -> str:
+    """Return what users have written and don't get, to follow a sentence; empty for nothing.
+
+    Args:
+        sentence: Of several mistakes only one is shown, here or in it; the others are counted.
+    """
+    notes = [n for port in ports for n in port.notes if n.code is CauseCode.NOT_FOLLOWED]
+    mistakes = dict.fromkeys(note.sentence for note in notes)
+    others = [mistake for mistake in mistakes if mistake not in sentence]
+    shown = f"; also: {others.pop(0)}" if others and len(others) == len(mistakes) else ""
+    return f"{shown}; {plural(len(others), 'further note')}" if others else shown
 
 
 # Of addresses: the port is served at others.

@@ -159,6 +159,13 @@ def test_other_causes_are_notes():
     assert explanation.sentence.endswith("; this field has no effect; 1 further note")
 
 
+def test_a_problem_has_the_mistake_that_may_be_its_reason_beside_it():
+    dead = make_port(endpoints=(make_dead_endpoint("10.244.1.8:80"),), notes=("a is unknown", "b"))
+    explanation = explain(make_subject(dead))
+    (step,) = steps_of(explanation, "endpoints")
+    assert explanation.sentence == f"{step.what}; also: a is unknown; 1 further note"
+
+
 def test_endpoints_that_are_not_used_have_the_reason():
     endpoints = (
         make_endpoint("10.244.1.7:80", connections=1),
@@ -319,7 +326,7 @@ def test_a_service_that_is_ignored_wins_over_all_problems_of_the_node():
         pytest.param(
             {"notes": ("this field has no effect",)},
             {"steering": SteeringState("nftables", problem="table vanished")},
-            "The kernel isn't as planned: table vanished",
+            "The kernel isn't as planned: table vanished; also: this field has no effect",
             id="its-clients-need-the-rules",
         ),
     ],

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from userspace_proxy.facts import Level, ProbesFacts, SteeringState
-from userspace_proxy.model import DataPath, Protocol
+from userspace_proxy.model import DataPath, Handling, Hold, Protocol
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.history import History
@@ -314,6 +314,17 @@ def test_on_the_kernel_path_only_connections_are_shown():
     assert shown[1].endswith("on the kernel path, 1,200 connections")
     at = shown.index("      path      kernel for 3 min: it is asked for")
     assert shown[at + 1] == f"{' ' * 16}1,200 connections since the start; {UNKNOWN}"
+
+
+def test_a_problem_has_the_mistake_that_may_be_its_reason_beside_it():
+    notes = ("annotation x is unknown",)
+    handling = Handling(hold=Hold(5))
+    held = make_port(endpoints=(), reason="it has none", handling=handling, notes=notes)
+    shown = lines_of(make_view(held), columns=80)
+    assert " ".join(line.strip() for line in shown[1:]).endswith(
+        "for an endpoint for 5 s: it has none; also: annotation x is unknown"
+    )
+    assert max(map(len, shown)) <= 80
 
 
 def test_connections_without_a_byte_have_a_neutral_mark_and_are_said():
