@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..model import Cause, CauseCode, SocketAddress
+from ..model.annotations import DOMAIN
 
 UNANSWERED_S = 1
 """Seconds without a byte after which a client that leaves has given up."""
@@ -77,6 +78,24 @@ def no_host(endpoint: SocketAddress, interface: str = "") -> Cause:
         "No pod has this address any more, or it is on another link: compare it with those of the "
         "pods, and look at the pod's node",
     )
+
+
+_AFTER_A_HEADER = (
+    CauseCode.ENDPOINT_RESETS,
+    CauseCode.ENDPOINT_SENDS_NOTHING,
+    CauseCode.ENDPOINT_CUTS_OFF,
+)
+
+
+def with_header(cause: Cause) -> Cause:
+    """Return the cause of a failing endpoint that gets a PROXY header, which may be the reason."""
+    if cause.code not in _AFTER_A_HEADER:
+        return cause
+    hint = (
+        f"Its annotation {DOMAIN}proxy-protocol puts a PROXY header before the client's bytes, "
+        "which the program most likely doesn't expect: let it, or remove the annotation. "
+    )
+    return replace(cause, hint=f"{hint}{cause.hint}")
 
 
 def about_to_vanish(namespace: str, count: int) -> Cause:

@@ -24,6 +24,7 @@ from userspace_proxy.model import (
     ServiceType,
     SocketAddress,
 )
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Group, Plane, PortPool
 from userspace_proxy.plane.messages import EndpointReport, GroupReport, StreakReport, WaitingReport
@@ -367,16 +368,12 @@ async def test_a_view_with_an_ejected_endpoint_follows_time(plane):
     assert left == [4.0, 3.0]
 
 
-def test_it_shows_how_much_of_its_share_an_endpoint_has():
-    verdict = EndpointVerdict(POD, True, "ready", weight=10)
+def test_it_shows_how_much_of_its_share_a_usable_endpoint_has():
+    verdict, idle = (EndpointVerdict(POD, is_usable, "ready", weight=10) for is_usable in (1, 0))
     view = view_endpoint(verdict, Group(1, "shop/web"), CLOCK, {}, {POD: 0.4}, {})
     assert (view.starting, view.preference) == (0.4, "weight 10, starts slowly: 40 %")
     assert view_endpoint(verdict, Group(1, "shop/web"), CLOCK, {}, {}, {}).starting is None
-
-
-def test_one_that_is_not_usable_does_not_start():
-    verdict = EndpointVerdict(POD, False, "not ready")
-    assert view_endpoint(verdict, Group(1, "shop/web"), CLOCK, {}, {POD: 0.4}, {}).preference == ""
+    assert view_endpoint(idle, Group(1, "shop/web"), CLOCK, {}, {POD: 0.4}, {}).starting is None
 
 
 def test_its_traffic_is_a_copy():
@@ -395,6 +392,14 @@ def test_a_failure_has_its_remedy_and_a_fault_on_purpose_does_not_look_like_one(
     assert "on db.example.com" in view_endpoint(by_name, group, CLOCK, {}, {}, {}).cause.hint
     one = view_endpoint(verdict, group, CLOCK, {}, {}, {POD: ["refuse"]})
     assert str(one.cause) == "192.0.2.1:8080 has a fault on purpose: refuse"
+
+
+@pytest.mark.parametrize(("number", "named"), [(errno.ECONNRESET, True), (NO_DATAGRAM, False)])
+def test_the_annotation_for_a_header_is_named_where_an_endpoint_ends_connections(number, named):
+    verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, "shop/web")
+    group.serving = Serving(handling=Handling(proxy_protocol="v1"))
+    group.counters_of(POD).ends.failed(1.0, number)
+    assert ("PROXY header" in view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause.hint) is named
 
 
 def leads_to(served_ports, bind=Bind.PROXY_PORT):

@@ -16,6 +16,7 @@ from userspace_proxy.policy.endpoint_causes import (
     no_host,
     outside,
     sends_nothing,
+    with_header,
 )
 
 POD = SocketAddress("10.244.1.8", 8080)
@@ -96,6 +97,24 @@ def test_a_routers_error_is_not_taken_for_a_look_into_the_neighbour_table():
     cause = dial_failed(POD, errno.EHOSTDOWN, "Host is down")
     assert cause.code is CauseCode.ENDPOINT_UNREACHABLE
     assert NO_HOST not in REFUSALS
+
+
+@pytest.mark.parametrize(
+    ("cause", "is_likely"),
+    [
+        (resets(POD), True),
+        (sends_nothing(POD), True),
+        (cuts_off(POD), True),
+        (REFUSES, False),
+        (ABSENT, False),
+    ],
+    ids=lambda value: str(getattr(value, "code", "")),
+)
+def test_a_header_that_an_endpoint_gets_is_the_likely_reason_once_it_has_accepted(cause, is_likely):
+    hint = with_header(cause).hint
+    said = "Its annotation userspace-proxy.io/proxy-protocol puts a PROXY header before"
+    assert hint.startswith(said) is is_likely
+    assert hint.endswith(cause.hint)
 
 
 @pytest.mark.parametrize(("count", "are"), [(1, "it is"), (2, "all are")])
