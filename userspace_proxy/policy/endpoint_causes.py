@@ -15,6 +15,11 @@ from ..model.annotations import DOMAIN
 UNANSWERED_S = 1
 """Seconds without a byte after which a client that leaves has given up."""
 
+LOST_ON_THE_WAY = (
+    "a firewall on the way that drops or resets data, or a smaller MTU there, looks the same"
+)
+"""What happens behind the handshake, as seen from this node."""
+
 
 def sends_nothing(endpoint: SocketAddress) -> Cause:
     """Return the cause of connections that an endpoint accepts, and whose clients give up."""
@@ -23,7 +28,7 @@ def sends_nothing(endpoint: SocketAddress) -> Cause:
         f"{endpoint} accepts connections and sends nothing",
         str(endpoint),
         "The program may hang, or wait for something else first: look at the pod's log and load; "
-        "endpoints that only receive (syslog, graphite) send nothing, too",
+        f"{LOST_ON_THE_WAY}; endpoints that only receive (syslog, graphite) send nothing, too",
     )
 
 
@@ -61,7 +66,7 @@ def cuts_off(endpoint: SocketAddress) -> Cause:
         f"{endpoint} resets connections after it has answered",
         str(endpoint),
         "Answers may be incomplete: read the log of the pod, which may crash or give up while it "
-        "answers; some programs reset every connection that they have finished",
+        f"answers; {LOST_ON_THE_WAY}; some programs reset every connection that they have finished",
     )
 
 
@@ -149,12 +154,13 @@ _OUTSIDE = {
     CauseCode.ENDPOINT_NO_HOST: "Compare the address with that of {host}: its name may lead to a "
     "former one",
     CauseCode.ENDPOINT_RESETS: "Read the log of the program on {host}: it may expect TLS or "
-    "another protocol, or refuse this node's address",
+    "another protocol, or refuse this node's address; "
+    f"{LOST_ON_THE_WAY}",
     CauseCode.ENDPOINT_SENDS_NOTHING: "The program on {host} may hang, or wait for something else "
-    "first; endpoints that only receive (syslog, graphite) send nothing, too",
+    f"first; {LOST_ON_THE_WAY}; endpoints that only receive (syslog, graphite) send nothing, too",
     CauseCode.ENDPOINT_CUTS_OFF: "Answers may be incomplete: read the log of the program on "
-    "{host}, which may crash or give up while it answers; some programs reset every connection "
-    "that they have finished",
+    f"{{host}}, which may crash or give up while it answers; {LOST_ON_THE_WAY}; some programs "
+    "reset every connection that they have finished",
     CauseCode.ENDPOINT_DENIES: "Look for a firewall at {host} that denies this client: the host "
     "sees the client's own address",
 }

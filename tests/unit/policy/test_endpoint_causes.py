@@ -93,6 +93,14 @@ def test_a_remedy_for_an_endpoint_outside_the_cluster_names_no_pod(cause):
     assert not [word for word in ("pod", "Pod", "targetPort", "NetworkPolicy") if word in hint]
 
 
+@pytest.mark.parametrize(
+    "cause", [resets(POD), sends_nothing(POD), cuts_off(POD)], ids=lambda cause: str(cause.code)
+)
+def test_what_may_happen_behind_the_handshake_on_the_way_is_named(cause):
+    for hint in (cause.hint, outside(cause, POD.ip, "db.example.com").hint):
+        assert "; a firewall on the way that drops or resets data, or a smaller MTU there," in hint
+
+
 def test_a_routers_error_is_not_taken_for_a_look_into_the_neighbour_table():
     cause = dial_failed(POD, errno.EHOSTDOWN, "Host is down")
     assert cause.code is CauseCode.ENDPOINT_UNREACHABLE
