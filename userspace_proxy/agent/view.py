@@ -172,7 +172,7 @@ def view_endpoint(
     on_purpose = causes.fault_on_purpose(address, words) if words else None
     facts.cause = on_purpose
     if on_purpose is None:
-        facts.cause, facts.is_past = failure_of(address, counters, clock, group.absent_on(address))
+        facts.cause, facts.is_past = failure_of(address, counters, clock, group.absent_hop(address))
         if facts.cause is not None and verdict.host:
             facts.cause = outside(facts.cause, address.ip, verdict.host)
         is_tcp = counters.ends.number != causes.NO_DATAGRAM

@@ -8,9 +8,19 @@ Rule 1: a sentence in the present tense is about what was tried a moment ago (``
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from ..model import Cause, CauseCode, SocketAddress
 from ..model.annotations import DOMAIN
+
+
+class NextHop(NamedTuple):
+    """Where a node sends packets to an address: to its host, or to a gateway."""
+
+    interface: str
+    gateway: str = ""
+    """Empty: the address is on the interface's own link."""
+
 
 UNANSWERED_S = 1
 """Seconds without a byte after which a client that leaves has given up."""
@@ -70,15 +80,24 @@ def cuts_off(endpoint: SocketAddress) -> Cause:
     )
 
 
-def no_host(endpoint: SocketAddress, interface: str = "") -> Cause:
-    """Return the cause of failed dials of an address that no host on its link has.
+def no_host(endpoint: SocketAddress, hop: NextHop | None = None) -> Cause:
+    """Return the cause of failed dials of an address whose next hop no host answers for.
 
     Args:
-        interface: That of the link; empty if it isn't known.
+        hop: None if it isn't known.
     """
+    if hop is not None and hop.gateway:
+        return Cause(
+            CauseCode.ENDPOINT_NO_HOST,
+            f"no host answers for {hop.gateway}, the gateway to {endpoint.ip}, on {hop.interface}",
+            str(endpoint),
+            "The host with that address, often the pod's node, is down or has left, or the route "
+            f"is an old one: `ip route get {endpoint.ip}` shows it",
+        )
+    where = f" on {hop.interface}" if hop is not None else ", or for the gateway to it"
     return Cause(
         CauseCode.ENDPOINT_NO_HOST,
-        f"no host answers for {endpoint.ip} on {interface or 'its link'}",
+        f"no host answers for {endpoint.ip}{where}",
         str(endpoint),
         "No pod has this address any more, or it is on another link: compare it with those of the "
         "pods, and look at the pod's node",
@@ -117,7 +136,6 @@ _PAST = {
     CauseCode.ENDPOINT_REFUSES: "{} refused connections",
     CauseCode.ENDPOINT_SILENT: "{} did not answer",
     CauseCode.ENDPOINT_UNREACHABLE: "{} was unreachable",
-    CauseCode.ENDPOINT_NO_HOST: "no host answered for {}",
     CauseCode.ENDPOINT_FAILS: "{} could not be dialled",
     CauseCode.ENDPOINT_RESETS: "{} accepted connections and ended them without answering",
     CauseCode.ENDPOINT_CUTS_OFF: "{} reset connections after it had answered",
@@ -128,7 +146,11 @@ _PAST = {
 
 def in_the_past(cause: Cause) -> Cause:
     """Return the cause of an endpoint that failed a while ago, and that nothing has tried since."""
-    sentence = f"{_PAST[cause.code].format(cause.object)} when it was last tried"
+    if cause.code is CauseCode.ENDPOINT_NO_HOST:
+        said = cause.sentence.replace("answers", "answered")
+    else:
+        said = _PAST[cause.code].format(cause.object)
+    sentence = f"{said} when it was last tried"
     return replace(cause, sentence=sentence)
 
 
