@@ -147,6 +147,9 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
         return Level.ATTENTION, "partly answering", sentence, (denials[0],)
     if all(endpoint.is_past for endpoint in failing):
         # Nothing has tried since: they may have recovered, and the next client will show.
+        if all(_is(CauseCode.ENDPOINT_SENDS_NOTHING, endpoint) for endpoint in failing):
+            nothing = "no datagram back" if port.protocol == "UDP" else "no byte"
+            return Level.ATTENTION, "unanswered", f"Clients got {nothing} before: {sentence}", ()
         return Level.ATTENTION, "failed before", f"Clients failed before: {sentence}", ()
     if all(_is(CauseCode.ENDPOINT_CUTS_OFF, endpoint) for endpoint in failing):
         ended = sum(endpoint.cause.count for endpoint in failing if endpoint.cause)
