@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
 from ..model import Cause, CauseCode
 from ..status.path_words import counted_in_words, led_in_words, path_in_words, probes_in_words
-from ..status.port_state import also_in_words
+from ..status.port_state import also_in_words, serving_in_words
 from ..status.units import (
     capitalised,
     ejected_in_words,
@@ -189,11 +189,10 @@ def _sentence(
     holding = [port for port in ports if port.state.word == "holding"]
     if holding:
         return holding[0].state.sentence
-    usable = ports[0].usable
+    by = serving_in_words(ports[0])
     if subject.node is None:
-        would = f"Clients would be served by {plural(usable, 'endpoint')}"
-        return "; ".join((would, *_pinned(ports)))
-    served = f"Clients are served by {plural(usable, 'endpoint')}"
+        return "; ".join((f"Clients would be served by {by}", *_pinned(ports)))
+    served = f"Clients are served by {by}"
     if led := [port for port in ports if port.is_unseen]:
         served = _led(led, dials)
     elif without := [port for port in ports if port.is_without_bytes]:
@@ -227,7 +226,7 @@ def _led(ports: Sequence[PortFacts], dials: Dials) -> str:
     used = [endpoint for port in ports for endpoint in port.endpoints if endpoint.is_usable]
     return capitalised(
         led_in_words(
-            plural(ports[0].usable, "endpoint"),
+            serving_in_words(ports[0]),
             "probes"
             if all(port.is_probed for port in ports)
             # One that failed would be the sentence.
@@ -348,7 +347,6 @@ def _path(port: PortFacts, subject: Subject) -> PathStep:
 
 def _endpoints(port: PortFacts, now: float) -> PathStep:
     total = len(port.endpoints)
-    usable = port.usable
     shown = sorted(port.endpoints, key=lambda endpoint: endpoint.serves)
     details: list[tuple[Level | None, str]] = [
         _endpoint(port, endpoint, now) for endpoint in shown[:ENDPOINTS_SHOWN]
@@ -363,7 +361,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         return PathStep(None, "endpoints", f"{port.state.sentence}{figures}", hint, tuple(details))
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
     policy = f"; {port.policy}" if port.policy else ""
-    what = f"{usable:,} of {total:,} used{policy}{saved}"
+    what = f"{port.usable:,} of {total:,} used{policy}{saved}"
     return PathStep(port.mark, "endpoints", what, details=tuple(details))
 
 

@@ -321,8 +321,12 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def serving(self) -> int:
-        """How many endpoints serve from this node now: the figure that people see."""
-        return sum(endpoint.serves for endpoint in self.endpoints)
+        """How many endpoints serve from this node now: the figure that people see.
+
+        Those on standby count once all others fail.
+        """
+        serving = [endpoint for endpoint in self.endpoints if endpoint.serves]
+        return sum(not endpoint.is_standby for endpoint in serving) or len(serving)
 
     @property
     def has_default_path(self) -> bool:

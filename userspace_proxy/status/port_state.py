@@ -52,6 +52,13 @@ def also_in_words(sentence: str, ports: Iterable[PortFacts]) -> str:
     return f"{shown}; {plural(len(others), 'further note')}" if others else shown
 
 
+def serving_in_words(port: PortFacts) -> str:
+    """Return how many endpoints serve, and how many are on standby."""
+    standby = sum(endpoint.is_standby for endpoint in port.endpoints)
+    others = f", {standby:,} on standby" if standby else ""
+    return f"{plural(port.serving, 'endpoint')}{others}"
+
+
 # Of addresses: the port is served at others.
 _UNSERVED = (CauseCode.EXTERNAL_IP_OFF, CauseCode.ADDRESS_TAKEN)
 _Judgement = tuple[Level, str, str, tuple[Cause, ...]]
@@ -199,9 +206,7 @@ def _not_listening(port: PortFacts) -> _Judgement:
 
 def _served(port: PortFacts, usable: int) -> _Judgement:
     unserved = [n for n in port.notes if n.code in _UNSERVED]
-    standby = sum(endpoint.is_standby for endpoint in port.endpoints)
-    others = f", {standby:,} on standby" if standby else ""
-    by = f"{plural(usable - standby, 'endpoint')}{others}"
+    by = serving_in_words(port)
     sentence = f"Served by {by}"
     word = "served"
     if port.is_unseen:

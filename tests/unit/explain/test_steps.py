@@ -425,7 +425,9 @@ def test_a_service_that_would_hold_clients_is_explained():
 
 def test_an_endpoint_on_standby_is_called_so():
     port = make_port(endpoints=(make_endpoint("10.244.1.7:8080"), make_standby("10.244.2.7:8080")))
-    (endpoints,) = steps_of(explain(make_subject(port)), "endpoints")
+    explanation = explain(make_subject(port))
+    assert explanation.sentence == "Clients are served by 1 endpoint, 1 on standby"
+    (endpoints,) = steps_of(explanation, "endpoints")
     assert endpoints.details == (
         (Level.OK, "10.244.1.7:8080: ready"),
         (Level.OK, "10.244.2.7:8080: ready, on standby (priority 1)"),
@@ -442,6 +444,6 @@ def test_ports_of_one_number_are_told_apart_by_the_protocol():
     udp = make_port("dns", port="dns", protocol=Protocol.UDP, shared_number=53)
     tcp = make_port("dns", port="dns-tcp", shared_number=53, problem="its port is taken")
     explanation = explain(make_subject(udp, tcp, service="shop/dns"))
-    titles = [part.title for part in explanation.parts[1:]]
-    assert sorted(titles) == ["shop/dns:dns 53/UDP (IPv4)", "shop/dns:dns-tcp 53/TCP (IPv4)"]
+    titles = sorted(part.title for part in explanation.parts[1:])
+    assert titles == ["shop/dns:dns 53/UDP (IPv4)", "shop/dns:dns-tcp 53/TCP (IPv4)"]
     assert explanation.sentence.startswith("Port dns-tcp, 53/TCP: ")

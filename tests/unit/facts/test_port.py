@@ -97,6 +97,14 @@ def test_an_endpoint_has_one_level_and_counts_as_serving_or_not(facts, serves, l
     assert PortFacts(endpoints=[endpoint]).serving == serves
 
 
+def test_an_endpoint_on_standby_serves_once_all_others_fail():
+    standby = EndpointFacts(is_usable=True, state="ready", is_standby=True)
+    first = EndpointFacts(is_usable=True, state="ready")
+    failing = EndpointFacts(is_usable=True, state="ready", cause=RESETS)
+    assert PortFacts(endpoints=[first, standby, standby]).serving == 1
+    assert PortFacts(endpoints=[failing, standby]).serving == 1
+
+
 def test_the_default_path_is_one_without_anything_to_show():
     assert PortFacts(kernel_connections=0).has_default_path
     assert not PortFacts(path=DataPath.KERNEL).has_default_path
