@@ -7,6 +7,7 @@ from userspace_proxy.facts import Level, ProbesFacts, SteeringState
 from userspace_proxy.model import DataPath, Handling, Hold, Protocol
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.policy.causes import dial_failed
+from userspace_proxy.policy.endpoint_causes import in_the_past, sends_nothing
 from userspace_proxy.status.history import History
 from userspace_proxy.status.path_words import UNKNOWN, PathView
 from userspace_proxy.status.selection import Selection
@@ -325,6 +326,13 @@ def test_a_problem_has_the_mistake_that_may_be_its_reason_beside_it():
         "for an endpoint for 5 s: it has none; also: annotation x is unknown"
     )
     assert max(map(len, shown)) <= 80
+
+
+def test_clients_that_got_no_byte_a_while_ago_are_not_said_to_have_failed():
+    cause = in_the_past(sends_nothing(make_address("10.244.1.9:80")))
+    quiet = make_endpoint("10.244.1.9:80", cause=cause, is_past=True)
+    shown = lines_of(make_view(make_port(endpoints=(quiet,))))
+    assert shown[1].endswith(f"  Clients got no byte before: {cause}")
 
 
 def test_connections_without_a_byte_have_a_neutral_mark_and_are_said():
