@@ -151,7 +151,7 @@ bench: $(VENV)/installed-dev ## compare this proxy with others, in namespaces; p
 bench-scale: $(VENV)/installed-dev ## benchmark ten thousand Services with a real API server; write docs/benchmarks-scale.md (minutes, root)
 	$(BIN)/python -m benchmarks.scale
 
-soak: build-nodes ## mixed load beside kube-proxy while everything changes, for SOAK_S=3600 seconds; RATE=250 new connections a second (root)
+soak: build-nodes ## mixed load beside kube-proxy while everything changes, for SOAK_S=3600 seconds; an hour writes docs/soak.md; RATE=250 new connections a second (root)
 	$(BIN)/python -m tests.soak $(if $(SOAK_S),--seconds=$(SOAK_S)) $(if $(RATE),--rate=$(RATE))
 
 zero: build-control-plane ## scale a workload to zero and back under random load, CYCLES=100 times; fail if a connection is lost (minutes)

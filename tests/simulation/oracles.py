@@ -36,6 +36,8 @@ _CHECK_EVERY_S = 0.5
 _NOTICED_S = 0.5
 # A client has an answer, or none, after three dials of a second.
 _DIAL_S = 3.5
+# A dial that lasts as long as this has failed, and its endpoint is ejected.
+_SILENT_S = 1.0
 _UNEVEN = {"dead endpoints", "late", "lacking", "limit", "affinity", "hold", "preserve", "memory"}
 _UNSURE = {"lacking", "preserve", "shedding", "stop"}
 _UNPINNED = {"lacking", "memory", "limit"}
@@ -125,6 +127,8 @@ class Oracles(FinalChecks):
 
     def _check_shares(self, shares: _Shares | None) -> None:
         if shares is None or _UNEVEN & self.world.plan.features:
+            return
+        if self.world.stopped_s >= _SILENT_S - _SLACK_S:
             return
         picks, serving, handling = shares.dials, shares.serving, shares.serving.handling
         is_plain = handling.balance is Balance.ROUND_ROBIN and not handling.slow_start_s

@@ -1,4 +1,7 @@
-"""Runs a soak: ``make soak SOAK_S=3600``; a table, and status 1 if a promise is broken."""
+"""Runs a soak: ``make soak``; a table, and status 1 if a promise is broken.
+
+A run of an hour or more, of all changes, writes docs/soak.md.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,17 @@ from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 
+from benchmarks.machine import describe_host, load_average
+from tests.cluster.nodes.programs import kubernetes_version
+
 from .holdings import Holdings
 from .pauses import pass_time
-from .report import SideReport, problems, render
+from .report import SideReport, page_of, problems, render
 from .requests import Change, figures_of
 from .sides import Side
 from .site import Site
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "soak.md"
 SOAK_S = 3600.0
 RATE = 250.0
 WARM_S = 5.0
@@ -87,12 +94,19 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=RATE, help="new connections a second")
     parser.add_argument("--changes", help="by name, comma-separated; by default all")
     arguments = parser.parse_args()
+    machine = {
+        **describe_host(),
+        "kube-proxy": kubernetes_version(),
+        "load average before (1 and 5 minutes)": load_average(),
+    }
     with tempfile.TemporaryDirectory(prefix="soak-") as folder, Site(Path(folder), FLAGS) as site:
         names = arguments.changes.split(",") if arguments.changes else list(site.changes)
         if unknown := set(names) - site.changes.keys():
             parser.error(f"no such change: {', '.join(unknown)}")
         reports = soak(site, arguments.seconds, arguments.rate, names)
     sys.stdout.write(render(reports))
+    if arguments.seconds >= SOAK_S and not arguments.changes:
+        PAGE.write_text(page_of(reports, machine, arguments.rate), encoding="utf-8")
     broken = problems(reports)
     for problem in broken:
         sys.stdout.write(f"FAILED: {problem}\n")

@@ -1,14 +1,20 @@
-"""The table at the end of a soak, and which promises were broken."""
+"""The table at the end of a soak, which promises were broken, and docs/soak.md."""
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from tests.tools.markdown import table
 
 from .holdings import MIB, Holdings
 from .requests import Figures, only_here
 
+PAGE = Path(__file__).with_name("page.md")
 SLOPE_MAX = 0.01
 """Growth of memory over the last half."""
 SAMPLES_MIN = 10
@@ -29,12 +35,17 @@ class SideReport:
 
     @property
     def slope(self) -> float | None:
-        """Growth of memory over the last half, as a share; None for a short soak."""
+        """Growth of memory over the last half, as a share; None for a short soak.
+
+        The median of the growth between any two rounds (Theil and Sen): that the processes of the
+        last rounds started with some MiB more or less is no growth.
+        """
         half = self.memory[len(self.memory) // 2 :]
         if len(half) < SAMPLES_MIN // 2:
             return None
-        line = statistics.linear_regression(range(len(half)), half)
-        return line.slope * (len(half) - 1) / statistics.fmean(half)
+        pairs = itertools.combinations(enumerate(half), 2)
+        growth = statistics.median((late - early) / (j - i) for (i, early), (j, late) in pairs)
+        return growth * (len(half) - 1) / statistics.fmean(half)
 
 
 def problems(reports: Sequence[SideReport]) -> list[str]:
@@ -45,6 +56,24 @@ def problems(reports: Sequence[SideReport]) -> list[str]:
         *ours.after.leaks(ours.before),
         *_growth(ours),
     ]
+
+
+def page_of(reports: Sequence[SideReport], machine: Mapping[str, str], rate: float) -> str:
+    """Return the page as Markdown.
+
+    Args:
+        machine: Facts by name.
+        rate: New connections a second and side.
+    """
+    broken = problems(reports)
+    return Template(PAGE.read_text(encoding="utf-8")).substitute(
+        machine=table(("what", "here"), machine.items()),
+        rate=f"{rate:g}",
+        rounds=len(reports[0].memory),
+        slope=f"{100 * SLOPE_MAX:g} %",
+        verdict=f"It failed: {'; '.join(broken)}." if broken else "It passed.",
+        table=render(reports).rstrip(),
+    )
 
 
 def _growth(report: SideReport) -> Iterator[str]:

@@ -5,7 +5,7 @@ from textwrap import dedent
 
 from tests.reliability.footprint import MIB, Footprint
 from tests.soak.holdings import Holdings
-from tests.soak.report import SideReport, problems, render
+from tests.soak.report import SideReport, page_of, problems, render
 from tests.soak.requests import Figures
 
 HELD = Holdings(Footprint(frozenset({1, 2}), 60, 8, 0, 50 * MIB, ("rule",)), 3)
@@ -45,6 +45,11 @@ def test_memory_that_grew_only_in_the_first_half_is_not():
     assert problems([side(memory=[20 * MIB] * 10 + [50 * MIB] * 10), THEIRS]) == []
 
 
+def test_a_step_of_the_last_processes_is_not():
+    steps = [89 * MIB] * 38 + [93 * MIB] * 7
+    assert problems([side(memory=steps * 2), THEIRS]) == []
+
+
 def test_a_short_soak_has_no_slope():
     assert side(memory=[1, 2, 3]).slope is None
 
@@ -67,3 +72,14 @@ def test_the_table_has_each_change_and_what_remained():
           memory, last half     not judged: too few rounds
           memory, MiB           50 50
         """)
+
+
+def test_the_page_states_whether_the_run_passed():
+    machine = {"kernel": "Linux 6.18"}
+    page = page_of([side(), THEIRS], machine, 250.0)
+    assert "It passed." in page
+    assert "| kernel | Linux 6.18 |" in page
+    assert "250 new connections a second" in page
+    assert "20 times" in page
+    growing = side(memory=[size * MIB for size in range(100, 120)])
+    assert "It failed: memory grew by 7.9%" in page_of([growing, THEIRS], machine, 250.0)

@@ -42,7 +42,7 @@ class _Found:
 
     subject: Subject
     asked: tuple[str, ...] = ()
-    """The flags that named the source."""
+    """The flags that named the source, and those of ``run`` that change its plan."""
     pods: tuple[PathStep, ...] | None = None
 
 
@@ -99,9 +99,10 @@ def _find(given: Given, service: str) -> _Found:
     flags = {name for name, origin in settings.origins.items() if origin == "flag"}
     if "server" not in given.values:
         if "manifests" in flags and not given.is_on("pods"):
-            return _in_manifests(settings, service)
+            return _as_given(_in_manifests(settings, service), given)
         if flags & {"kubeconfig", "master"} or ProgramStart().is_plugin:
-            return _in_cluster(settings, service, with_pods=given.is_on("pods"))
+            found = _in_cluster(settings, service, with_pods=given.is_on("pods"))
+            return _as_given(found, given)
     if given.is_on("pods"):
         raise ConfigError("--pods needs --kubeconfig, and no --server")
     admin = find_admin(given)
@@ -109,6 +110,17 @@ def _find(given: Given, service: str) -> _Found:
     status = read_answer(body)
     subject = read_subject(status, service, f"the proxy at {admin}", is_live=True)
     return _Found(subject, (f"--server={admin}",) if "server" in given.values else ())
+
+
+def _as_given(found: _Found, given: Given) -> _Found:
+    """Return what was found by a plan, with all flags of ``run`` that were given for it."""
+    left_out = {"--manifests", "--kubeconfig", "--master", *map(_name, found.asked)}
+    others = (flag for flag in given.settings if _name(flag) not in left_out)
+    return replace(found, asked=(*found.asked, *others))
+
+
+def _name(flag: str) -> str:
+    return flag.partition("=")[0]
 
 
 def _in_manifests(settings: Settings, service: str) -> _Found:

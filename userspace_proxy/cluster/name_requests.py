@@ -28,7 +28,7 @@ class NameRequest(NamedTuple):
     """What one Service asks for."""
 
     state: ServiceState
-    """As the source has it."""
+    """As the source has it, without a bug that an earlier run met."""
     plain: tuple[EndpointSlice, ...]
     """Its slices of addresses."""
     named: tuple[NameSlice, ...]
@@ -86,18 +86,25 @@ def read_request(state: ServiceState) -> NameRequest | None:
     if service.handling.names and not is_earlier:
         # No slice of an object has the key of one of these.
         named.update((made.key, made) for made in _of_annotation(service, notes))
+    if bug_note(service):
+        state = replace(state, service=replace(service, notes=_other_notes(service)))
     return NameRequest(state, tuple(plain), tuple(named.values()), families, tuple(notes))
 
 
 def without_names(state: ServiceState, bug: str) -> ServiceState:
     """Return a Service without its endpoints by name, and with the bug as a note."""
-    service = replace(state.service, notes=(*state.service.notes, f"{_BUG}{bug}"))
+    notes = (*_other_notes(state.service), f"{_BUG}{bug}")
+    service = replace(state.service, notes=notes)
     return ServiceState(service, tuple(item for item in state.slices if not _is_named(item)))
 
 
 def bug_note(service: Service) -> str:
     """Return the note of :func:`without_names`; empty if there is none."""
     return next((note for note in service.notes if note.startswith(_BUG)), "")
+
+
+def _other_notes(service: Service) -> tuple[str, ...]:
+    return tuple(note for note in service.notes if not note.startswith(_BUG))
 
 
 def derived_key(origin: SliceKey, host: str, family: IPFamily) -> SliceKey:
@@ -141,7 +148,7 @@ def _before_derivation(item: EndpointSlice, host: str) -> NameSlice:
         item.ports,
         (),
         notes=item.notes,
-        named=(replace(like, ip=host),),
+        named=(replace(like, ip=host, host=""),),
     )
 
 

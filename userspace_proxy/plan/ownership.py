@@ -13,7 +13,7 @@ of a change depends only on its size, never on the number of claims.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
@@ -45,9 +45,6 @@ class ServiceIndex(Generic[Address]):
 
     def __getitem__(self, address: Address) -> Collection[ServiceKey]:
         return self._services.get(address, ())
-
-    def __iter__(self) -> Iterator[Address]:
-        return iter(self._services)
 
     def add(self, addresses: Iterable[Address], service: ServiceKey) -> None:
         """Enter a Service at these addresses; idempotent."""
@@ -248,7 +245,8 @@ def lost_address(frontend: Frontend, cause: Cause) -> tuple[str, Cause]:
         FrontendKind.EXTERNAL_IP: f"external IP {ip}",
     }[frontend.kind]
     why = str(cause).removeprefix(f"{what} ").removeprefix(f"{frontend} ")
-    hint = f"Give one of them another {what.rpartition(' ')[0]}"
+    # Not the other one: it may have the address in another way, such as a cluster IP.
+    hint = f"Give this Service another {what.rpartition(' ')[0]}"
     return what, replace(cause, sentence=f"{what} is not served: it {why}", hint=hint)
 
 

@@ -72,7 +72,7 @@ class Planner:
         """What ``_orphans`` was made of."""
         self._without_slices: set[ServiceKey] = set()
         """Services whose cause depends on the orphans."""
-        self._by_endpoint: ServiceIndex[SocketAddress] = ServiceIndex()
+        self._by_endpoint_ip: ServiceIndex[str] = ServiceIndex()
         self._by_endpoint_port: ServiceIndex[int] = ServiceIndex()
         self._not_at_nodes: set[ServiceKey] = set()
         """Services with endpoints by name, or one whose port is the number of a node port."""
@@ -112,13 +112,9 @@ class Planner:
         change = OwnershipChange(set(), set(), set(), set())
         changed |= yield from self._change_frontend_shares(changed, gone)
         yield from self._change_owners(changed, gone, change)
-        affected = {key for address in change.addresses for key in self._by_endpoint[address]}
+        affected = {key for address in change.addresses for key in self._with_endpoint(address)}
         affected.update(key for port in change.node_ports for key in self._by_endpoint_port[port])
-        for ip in change.cluster_ips:
-            # Endpoints have few different ports; an index by IP takes 2 MiB for 30,000 of them.
-            at_ip = (SocketAddress(ip, port) for port in self._by_endpoint_port)
-            affected.update(key for address in at_ip for key in self._by_endpoint[address])
-            yield
+        affected.update(key for ip in change.cluster_ips for key in self._by_endpoint_ip[ip])
         affected |= yield from self._change_orphans(snapshot.orphans)
         indexes: dict[ServiceKey, EndpointIndex] = {}
         counts: dict[ServiceKey, int] = {}
@@ -235,8 +231,9 @@ class Planner:
     ) -> None:
         old = {verdict.address for port in before for verdict in port.verdicts}
         new = {verdict.address for port in now for verdict in port.verdicts}
-        self._by_endpoint.add(new - old, key)
-        self._by_endpoint.discard(old - new, key)
+        old_ips, ips = {at.ip for at in old}, {at.ip for at in new}
+        self._by_endpoint_ip.add(ips - old_ips, key)
+        self._by_endpoint_ip.discard(old_ips - ips, key)
         old_numbers, numbers = {at.port for at in old}, {at.port for at in new}
         self._by_endpoint_port.add(numbers - old_numbers, key)
         self._by_endpoint_port.discard(old_numbers - numbers, key)
@@ -249,6 +246,15 @@ class Planner:
             self._not_at_nodes.add(key)
         else:
             self._not_at_nodes.discard(key)
+
+    def _with_endpoint(self, address: SocketAddress) -> Iterator[ServiceKey]:
+        """Yield the Services with an endpoint at an address, or with others at its IP and its port.
+
+        An index by address would be larger than that by IP, which ClusterIPs need.
+        """
+        at_ip, at_port = self._by_endpoint_ip[address.ip], self._by_endpoint_port[address.port]
+        fewer, more = sorted((at_ip, at_port), key=len)
+        return (key for key in fewer if key in more)
 
     def _update_ports(
         self, keys: Iterable[ServiceKey], before: Mapping[ServiceKey, tuple[PortPlan, ...]]
@@ -306,7 +312,8 @@ class Planner:
         """Return why addresses of each Service port are lost, by the address in words."""
         losses: dict[ServicePortName, dict[str, Cause]] = {}
         for port in ports:
-            for frontend, cause in self._owners.lost_by(port.key).items():
+            # Sorted: in which order they were lost depends on what was planned before.
+            for frontend, cause in sorted(self._owners.lost_by(port.key).items()):
                 what, note = lost_address(frontend, cause)
                 losses.setdefault(port.key.name, {}).setdefault(what, note)
         return losses

@@ -63,8 +63,8 @@ class Denials:
         self._changed_at = -math.inf
 
     def change(self, serving: Serving, now: float) -> None:
-        """Take how clients are served from now on; if none is dropped, drops stay as they are."""
-        if serving.admits is None or serving.has_none:
+        """Take how clients are served from now on; if all are admitted, drops stay as they are."""
+        if serving.admits is None:
             return
         before = self._reason
         self._reason = DropReason.POLICY if serving.is_dropping else DropReason.RANGES

@@ -40,6 +40,7 @@ FOLLOWED_MAX = 1_000
 """Endpoints of Service ports; more are left to their clients. A look takes 1 ms for them."""
 QUESTIONS_MAX = 100
 """Questions to the kernel in a look: 5 ms."""
+_SILENCE = frozenset({NO_HOST, *NO_ANSWER})
 # The number of no worker: a message of this process is for all of them.
 _NO_WORKER = -1
 
@@ -105,11 +106,17 @@ class EjectedEndpoints:
         now = self._clock()
         for key in keys_of_removed(self._followed):
             self._forget(key)
+        unknown: list[_Ejected] = []
         for one in self._followed.values():
             if one.probed_for is None and now - one.at >= QUIET_S:
                 self._probe(one)
-        silent = [one for one in self._followed.values() if _is_silent(one)]
-        for one in sorted(silent, key=lambda one: one.asked_at)[:QUESTIONS_MAX]:
+            dials = one.group.counters_of(one.endpoint).dials
+            if not dials.is_on or dials.number not in _SILENCE:
+                # A refusal is an answer, too.
+                one.group.note_absent(one.endpoint, None)
+            elif dials.last_at > one.absent_at:
+                unknown.append(one)
+        for one in sorted(unknown, key=lambda one: one.asked_at)[:QUESTIONS_MAX]:
             one.asked_at = now
             self._look_for(one)
 
@@ -174,10 +181,3 @@ class EjectedEndpoints:
         if hop := ask(one.endpoint.ip):
             one.absent_at = dials.last_at
         one.group.note_absent(one.endpoint, hop)
-
-
-def _is_silent(one: _Ejected) -> bool:
-    """Return whether the last dial met silence, and whether any host was there isn't known."""
-    dials = one.group.counters_of(one.endpoint).dials
-    is_silent = dials.is_on and dials.number in (NO_HOST, *NO_ANSWER)
-    return is_silent and dials.last_at > one.absent_at

@@ -40,7 +40,7 @@ NO_DATAGRAM = errno.ENOMSG
 """The number of a UDP flow that its endpoint hasn't answered."""
 _FIREWALL = "look for a NetworkPolicy or firewall that"
 NAMES_SHOWN = 5
-"""Names and networks in a sentence."""
+"""Names, networks and reasons in a sentence."""
 NOTES_MAX = 10
 """Notes of one kind (Service, addresses, slices) at a Service port; each port repeats them."""
 SLICES_OF = "EndpointSlices of"
@@ -255,7 +255,7 @@ def none_local(nodes: Collection[str], policy: str) -> Cause:
 
 def none_usable(
     code: CauseCode,
-    counts: Iterable[tuple[int, str]],
+    counts: Sequence[tuple[int, str]],
     total: int,
     *,
     policy: str = "",
@@ -281,10 +281,12 @@ def none_usable(
             "ports: correct the EndpointSlice"
         )
     if total == 1:
-        what = f"its only endpoint is not usable: {next(iter(counts))[1]}"
+        what = f"its only endpoint is not usable: {counts[0][1]}"
         return Cause(code, what, object_, hint)
-    parts = ", ".join(f"{count} {reason}" for count, reason in counts)
-    what = f"none of its {total:,} endpoints is usable: {parts}"
+    # Each may name another Service.
+    parts = ", ".join(f"{count} {reason}" for count, reason in counts[:NAMES_SHOWN])
+    more = ", …" if len(counts) > NAMES_SHOWN else ""
+    what = f"none of its {total:,} endpoints is usable: {parts}{more}"
     return Cause(code, what, object_, hint)
 
 

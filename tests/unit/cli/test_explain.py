@@ -75,6 +75,13 @@ def test_with_a_steering_manifests_are_planned_as_for_a_node(manifests, capsys):
     assert "refused: a loopback address is the node itself" in capsys.readouterr().out
 
 
+def test_the_next_command_plans_with_the_same_flags(manifests, capsys):
+    words = ["explain", "shop/web", manifests(), "--steering=none", "--nodeport-addresses=primary"]
+    main([*words, "--kubeconfig=unused"])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"next: userspace-proxy {' '.join(words)} --probe"
+
+
 def test_a_mistake_in_manifests_is_status_3(manifests, capsys):
     assert main(["explain", "shop/web", manifests(name="web"), "-o", "json"]) == 3
     explained = json.loads(capsys.readouterr().out)
@@ -291,7 +298,7 @@ async def api(monkeypatch):
 async def test_a_cluster_is_explained_without_a_proxy(api, capsys):
     api.put(service(selector={"app": "web"}))
     api.put(endpoint_slice("10.244.0.1"))
-    assert await run("web", f"--master={api.url}") == 0
+    assert await run("web", f"--master={api.url}", "--steering=none") == 0
     assert capsys.readouterr().out.splitlines() == [
         f"default/web, from {api.url}",
         "default/web (IPv4)",
@@ -300,7 +307,7 @@ async def test_a_cluster_is_explained_without_a_proxy(api, capsys):
         "               ✓ 10.244.0.1:8080: ready",
         "",
         "Clients would be served by 1 endpoint.",
-        f"next: userspace-proxy explain default/web --master={api.url} --probe",
+        f"next: userspace-proxy explain default/web --master={api.url} --steering=none --probe",
     ]
 
 

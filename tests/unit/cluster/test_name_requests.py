@@ -148,7 +148,8 @@ def test_a_derived_slice_has_a_key_that_no_object_has():
 
 
 def test_what_an_earlier_run_has_derived_is_read_as_what_it_was_derived_of():
-    first = item("db-x@db.example.com@4", Endpoint("203.0.113.1", weight=7))
+    found_by_name = Endpoint("203.0.113.1", weight=7, host="db.example.com")
+    first = item("db-x@db.example.com@4", found_by_name)
     second = item("db-x@a.test@4")
     found = request(first, second, of=service(DB, EndpointName("a.test", 5433)))
     (named,) = found.named
@@ -171,3 +172,13 @@ def test_without_names_a_service_keeps_its_slices_of_addresses():
     left = without_names(ServiceState(service(DB), (plain, NameSlice.of(plain), earlier)), "a bug")
     assert left.slices == (plain,)
     assert bug_note(left.service) == "no endpoint is found by name because of a bug: a bug"
+
+
+def test_a_bug_that_an_earlier_run_met_is_not_a_note_of_this_one():
+    of = service(DB, notes=("balance 'maglev' is unknown",))
+    kept = without_names(ServiceState(of, ()), "a bug")
+    assert read_request(kept).state.service == of
+    assert without_names(kept, "another bug").service.notes == (
+        *of.notes,
+        "no endpoint is found by name because of a bug: another bug",
+    )

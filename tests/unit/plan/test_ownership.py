@@ -7,15 +7,23 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from userspace_proxy.model import Cause, Frontend, IPFamily, Protocol, ServiceKey, ServicePort
+from userspace_proxy.model import (
+    Cause,
+    Frontend,
+    IPFamily,
+    Protocol,
+    ServiceKey,
+    ServicePort,
+    SlicePort,
+)
 from userspace_proxy.plan import Planner, PortKey
 from userspace_proxy.plan.claims import PortClaim, claims_of
 from userspace_proxy.plan.ownership import FrontendOwners, OwnershipChange, ServiceIndex
 from userspace_proxy.policy import NodeFacts
 
-from ..model.samples import CART, CART_IP, CART_IP_V6, HTTP, WEB, WEB_IP, service
+from ..model.samples import CART, CART_IP, CART_IP_V6, HTTP, POD_A, WEB, WEB_IP, service, slice_of
 from .drawn import FACTS, KEYS, SERVICES, in_two_orders
-from .planning import frontends, snapshot_of
+from .planning import frontends, say, snapshot_of, store_of
 from .test_claims import (
     ADDRESS,
     DNS,
@@ -288,7 +296,26 @@ def test_a_service_alone_at_many_addresses_is_one_object():
     assert index["a"] is index["b"]
     index.add(["b"], WEB)
     assert (set(index["a"]), set(index["b"])) == ({CART}, {CART, WEB})
-    assert [*index] == ["a", "b"]
+
+
+def test_a_new_cluster_ip_costs_the_same_however_many_ports_endpoints_have(monkeypatch):
+    looked_up, look_up = [], ServiceIndex.__getitem__
+
+    def counted(index, address):
+        looked_up[-1] += 1
+        return look_up(index, address)
+
+    monkeypatch.setattr(ServiceIndex, "__getitem__", counted)
+    for count in (1, 100):
+        ports = [SlicePort("http", 8000 + n, "TCP") for n in range(count)]
+        slices = [slice_of(POD_A.ip, key=f"cart-{at.port}", ports=[at]) for at in ports]
+        store, planner = store_of(service(), *slices), Planner(NodeFacts())
+        looked_up.append(0)
+        planner.plan(store.snapshot())
+        store.put_service(service(WEB, cluster_ips=(WEB_IP,)))
+        looked_up[-1] = 0
+        planner.plan(store.snapshot())
+    assert looked_up[0] == looked_up[1] > 0
 
 
 def test_the_effects_of_several_changes_add_up():
@@ -330,8 +357,27 @@ def test_an_address_that_is_lost_is_a_note_where_others_are_served(
     assert [(str(note), note.hint) for note in web.notes] == [
         (
             f"{what} is not served: it is already held by shop/cart:http",
-            f"Give one of them another {kind}",
+            f"Give this Service another {kind}",
         )
     ]
     (part,) = plan.ignored
     assert (part.service, part.is_part) == (WEB, True)
+
+
+def test_lost_addresses_are_noted_in_one_order_whichever_was_lost_first():
+    external = {"external_ips": ("203.0.113.7",)}
+    bank = ServiceKey("bank", "till")
+    services = [
+        service(CART, (NODE_PORT,)),
+        service(bank, cluster_ips=("198.51.100.9",), **external),
+        service(WEB, (NODE_PORT,), (WEB_IP,), created=NEW, **external),
+    ]
+    facts = NodeFacts(external_ip_networks=("203.0.113.0/24",), addresses=("198.51.100.1",))
+    for in_order in permutations(services):
+        planner, store = Planner(facts), store_of()
+        for each in in_order:
+            say(store, each)
+            plan = planner.plan(store.snapshot())
+        (web,) = [port for port in plan.ports.values() if port.key.name.service == WEB]
+        lost = [note.object for note in web.notes]
+        assert lost == ["198.51.100.1:30080/TCP", "203.0.113.7:80/TCP"], in_order

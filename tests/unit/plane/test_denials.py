@@ -1,4 +1,4 @@
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import Handling, Hold, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.denials import NONE, Denials, Dropped, DropReason
 from userspace_proxy.plane.messages import REPORT_S
@@ -94,3 +94,18 @@ def test_ranges_that_changed_without_a_local_endpoint_are_noticed_when_there_is_
         FORMER: Dropped(3, 5.0, 7.0),
         POLICY: Dropped(1, LATER + 1.0, LATER + 1.0),
     }
+
+
+def test_clients_that_wait_for_an_endpoint_are_dropped_by_the_ranges_of_that_time():
+    waiting = Handling(hold=Hold(30.0))
+    denials = make_denials(Serving(admits=A.admits, handling=waiting))
+    denials.change(Serving(admits=B.admits, handling=waiting), 10.0)
+    denials.add(1, LATER)
+    assert dropped(denials) == {RANGES: Dropped(1, LATER, LATER), FORMER: Dropped(3, 5.0, 7.0)}
+
+
+def test_when_no_node_has_an_endpoint_any_more_drops_are_no_longer_the_policys():
+    denials = make_denials(ONLY_ELSEWHERE)
+    denials.change(Serving(admits=A.admits, handling=Handling(hold=Hold(30.0))), 10.0)
+    denials.add(1, LATER)
+    assert dropped(denials) == {RANGES: Dropped(1, LATER, LATER), POLICY: Dropped(3, 5.0, 7.0)}

@@ -223,6 +223,16 @@ def test_a_refusal_was_an_answer_so_the_kernel_is_not_asked(rig):
     assert rig.questions == 0
 
 
+def test_a_host_that_refuses_is_there(rig):
+    rig.absent = {POD.ip: ETH0}
+    rig.eject(number=SILENT)
+    rig.pass_(1)
+    assert rig.group.absent_hop(POD) == ETH0
+    rig.eject(number=REFUSED)
+    rig.pass_(1)
+    assert rig.group.absent_hop(POD) is None
+
+
 def test_a_host_that_answers_is_there(rig):
     rig.absent = {POD.ip: ETH0}
     rig.eject(number=SILENT)

@@ -12,6 +12,7 @@ from userspace_proxy.model import (
 )
 from userspace_proxy.policy import (
     EndpointIndex,
+    EndpointVerdict,
     NodeFacts,
     Scope,
     usable_endpoints,
@@ -250,3 +251,14 @@ def test_endpoints_that_have_ended_are_not_waited_for():
 )
 def test_what_is_not_usable_has_a_remedy(endpoints, scope, hint):
     assert hint in why(slice_of(*endpoints), scope=scope).hint
+
+
+def test_of_many_reasons_the_first_are_named():
+    pods = [POD_A._replace(port=1 + n) for n in range(9)]
+    verdicts = [EndpointVerdict(pod, False, f"refused: {pod.port}") for pod in pods]
+    index = EndpointIndex(())
+    cause = why_none_usable(service(), HTTP, IPFamily.IPV4, Scope.CLUSTER, index, verdicts)
+    assert str(cause) == (
+        "none of its 9 endpoints is usable: 1 refused: 1, 1 refused: 2, 1 refused: 3, "
+        "1 refused: 4, 1 refused: 5, …"
+    )

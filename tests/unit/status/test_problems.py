@@ -241,7 +241,7 @@ def test_while_the_proxy_starts_problems_are_not_counted():
 
 def test_the_sentence_about_a_source_is_true_of_all_its_problems():
     # A number that two Services claim: the second one's frontends are in force.
-    line = "a.yaml:3: spec.healthCheckNodePort: 30080/TCP is already used by shop/web"
+    line = "a.yaml:3: spec.healthCheckNodePort: 30080/TCP is already named by shop/web"
     source = SourceFacts("manifests", ".", is_synced=True, problems=(line,))
     (problem,) = summarise(make_view(source=source), NOW).problems
     assert problem.way_out == (

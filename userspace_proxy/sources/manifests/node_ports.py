@@ -59,7 +59,7 @@ def allocate_node_ports(
 ) -> tuple[dict[ServiceKey, NodePorts], list[Problem]]:
     """Return the node ports of each Service of a type that may have some.
 
-    A problem, such as ``spec.healthCheckNodePort: 30080/TCP is already used by shop/web``, is also
+    A problem, such as ``spec.healthCheckNodePort: 30080/TCP is already named by shop/web``, is also
     among its Service's notes.
     """
     items = [
@@ -122,7 +122,7 @@ def _number(
         owner, is_health = owners[field.number, field.protocol]
         if owner == service.key or not (is_health or field.is_health):
             return field.number
-        notes.append(f"{field.path}: {field.number}/{field.protocol} is already used by {owner}")
+        notes.append(f"{field.path}: {field.number}/{field.protocol} is already named by {owner}")
     elif field.is_wanted:
         if number := allocated.get(field.name, 0):
             return number

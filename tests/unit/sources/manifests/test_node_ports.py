@@ -92,10 +92,10 @@ def test_a_health_check_node_port_is_given_kept_and_counts_as_tcp():
 def test_a_health_check_node_port_is_shared_with_no_other_service():
     services, [(_, problem)] = allocate([health("web", 31001), node_port("cart", at(31001))])
     assert numbers(services) == [[31000], [0]]
-    assert problem == "spec.ports[0].nodePort: 31001/TCP is already used by shop/web"
+    assert problem == "spec.ports[0].nodePort: 31001/TCP is already named by shop/web"
     services, [(_, problem)] = allocate([health("web", 31001), health("cart", 31001)])
     assert services[1].health_check_node_port == 0
-    assert problem == "spec.healthCheckNodePort: 31001/TCP is already used by shop/web"
+    assert problem == "spec.healthCheckNodePort: 31001/TCP is already named by shop/web"
     assert services[1].notes == (problem,)
 
 

@@ -216,7 +216,7 @@ def test_dual_stack_and_node_ports_are_given_as_the_api_server_would():
 def test_a_health_check_port_of_another_service_is_a_problem_with_the_place(state):
     text = service(type="LoadBalancer", externalTrafficPolicy="Local", healthCheckNodePort=31000)
     state.take(Look({"a.yaml": text, "b.yaml": text.replace("web", "cart")}))
-    problem = "spec.healthCheckNodePort: 31000/TCP is already used by shop/web"
+    problem = "spec.healthCheckNodePort: 31000/TCP is already named by shop/web"
     assert state.problems == (f"b.yaml:1: {problem}",)
     cart = state.snapshot.services[ServiceKey("shop", "cart")].service
     assert (cart.health_check_node_port, cart.notes) == (0, (problem,))
