@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,9 +128,10 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
     from ..cluster.from_names import before_lookups
     from ..explain import read_subject
     from ..explain.planned import plan_status
+    from ..facts import SourceFacts
     from ..policy import PolicyOptions
     from ..sources.manifests import load_state
-    from ..status.text import printable
+    from ..status.text import printable, say_unread
 
     options = replace(settings.as_options(PolicyOptions), node_name=settings.node_name)
     state = load_state(
@@ -140,14 +142,17 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
     for problem in state.problems:
         print(f"warning: {printable(str(problem))}", file=sys.stderr)
     snapshot = before_lookups(state.snapshot, settings.allow_endpoint_names)
+    plan = partial(plan_status, snapshot, options, now=time.time(), rejected=state.rejected)
     # Manifests are mostly tried as an ordinary user, and so without steering.
-    steering = "none" if settings.steering == "auto" else settings.steering
-    status = plan_status(
-        snapshot, options, now=time.time(), steering=steering, rejected=state.rejected
-    )
+    is_open = settings.steering == "auto"
+    status = plan(steering="none" if is_open else settings.steering)
     if not status.source.rejected_of(service):
-        _state_of(state.snapshot, service)
+        source = SourceFacts(problems=state.problems, rejected=state.rejected)
+        _state_of(state.snapshot, service, printable(say_unread(source)))
     subject = read_subject(status, service, settings.manifests, is_live=False)
+    if is_open:
+        on_node = plan(steering="auto").only(service).ports
+        subject = replace(subject, on_node=on_node)
     return _Found(subject, (f"--manifests={settings.manifests}",))
 
 
@@ -192,8 +197,11 @@ def find_kubeconfig(environment: Mapping[str, str] = os.environ) -> str:
     return str(default) if default.is_file() else ""
 
 
-def _state_of(snapshot: Snapshot, service: str) -> ServiceState:
+def _state_of(snapshot: Snapshot, service: str, unread: str = "") -> ServiceState:
     """Return a Service and its slices.
+
+    Args:
+        unread: What can't be read, at the end of the message that there is none.
 
     Raises:
         UserspaceProxyError: There is none of that name, or it has no such port.
@@ -207,7 +215,9 @@ def _state_of(snapshot: Snapshot, service: str) -> ServiceState:
                 raise UserspaceProxyError(f"{key} has no port {port}; it has {has}")
             return state
     names = [str(known) for known in snapshot.services]
-    raise UserspaceProxyError(f"there is no Service {key}", hint=did_you_mean(key, names))
+    hint = did_you_mean(key, names)
+    hint = f" ({hint})" if hint else ""
+    raise UserspaceProxyError(f"there is no Service {key}{hint}{unread}")
 
 
 def _dial(subject: Subject, way: tuple[str, ...]) -> dict[str, DialResult] | None:

@@ -21,3 +21,10 @@ class PathStep:
     """Lines below it, each with a level; None: about what isn't used, by design."""
     pod: str = ""
     """The name of the pod that it is about; empty if it is about none, or several."""
+    is_by_design: bool = False
+    """It needs attention only because it was asked for."""
+
+    @property
+    def mark(self) -> Level | None:
+        """The level that is shown; None: a neutral mark."""
+        return None if self.is_by_design else self.level

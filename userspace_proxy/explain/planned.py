@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from ..cluster import Snapshot
 from ..facts import (
+    Level,
     PortFacts,
     RejectedFacts,
     SourceFacts,
+    StateFacts,
     StatusFacts,
     SteeringState,
     SyncFacts,
@@ -17,12 +19,14 @@ from ..facts import (
     facts_of_plan,
     facts_of_verdict,
 )
+from ..model import CauseCode
 from ..plan import Planner, PortPlan
 from ..policy import PolicyOptions
 from ..policy.node_facts import make_facts, options_with
 from ..status.answers import make_answer
 from ..status.port_state import judge
 from ..status.selection import Selection
+from .reading import NOT_LOOKED_UP
 
 # This machine need not be the node, so node ports are planned at the Node's addresses, or else only
 # at these.
@@ -66,4 +70,9 @@ def _port(plan: PortPlan) -> PortFacts:
     )
     facts = facts_of_plan(plan, frontends, endpoints)
     facts.state = judge(facts)
+    cause = facts.cause
+    if cause is not None and cause.code is CauseCode.NAME_UNRESOLVED and not facts.is_holding:
+        # No plan looks names up: only a proxy finds out whether clients are served.
+        sentence = f"Clients would be served once {cause.object} is looked up"
+        facts.state = StateFacts(Level.OK, NOT_LOOKED_UP, sentence, way_out=cause.hint)
     return facts

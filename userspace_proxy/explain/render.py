@@ -42,7 +42,7 @@ def _lines(explanation: Explanation, columns: int) -> Iterator[str]:
 
 
 def _step(step: PathStep, columns: int) -> Iterator[str]:
-    head = f"  {MARKS[step.level]} {step.topic:<{_TOPIC_WIDTH}}  "
+    head = f"  {MARKS[step.mark]} {step.topic:<{_TOPIC_WIDTH}}  "
     yield from placed(head, step.what, columns)
     indent = " " * len(head)
     for level, text in step.details:

@@ -3,8 +3,8 @@
     Service ─▶ node: source, rules, firewalls ─▶ each port: addresses, client, endpoints, dials
 
 Rule 1: causes are shown in their own words; this module orders them.
-Rule 2: the worst step decides the sentence; of equally bad ones the first on the path. What is
-wrong with the Service itself wins over problems of the node that may be about other objects.
+Rule 2: the worst step decides the sentence; of equally bad ones the first on the path, notes last.
+What is wrong with the Service itself wins over problems of the node that may be about other ones.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
 from ..model import Cause, CauseCode
 from ..status.path_words import counted_in_words, led_in_words, path_in_words, probes_in_words
-from ..status.port_state import also_in_words, serving_in_words
+from ..status.port_state import UNSERVED, also_in_words, mistakes_of, serving_in_words
 from ..status.units import (
     capitalised,
     ejected_in_words,
@@ -34,14 +34,18 @@ from .dial_steps import (
     lacks_header,
     with_hosts,
 )
+from .mistakes import NOTE, mistakes
 from .next_command import UNREPLIED, Asked, next_command
 from .observed import before_it_failed
+from .on_node import node_clause, node_notes
 from .path_step import PathStep
-from .reading import Subject
+from .reading import NOT_LOOKED_UP, Subject
 
-_NODE, _SOURCE, _NOTE = "node", "source", "note"
+_NODE, _SOURCE = "node", "source"
 # The sentences of these states contain who waits.
 _WAITING = ("holding", "at their limit")
+# As intended, though no endpoint is used.
+_EXPECTED = ("holding", NOT_LOOKED_UP)
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # A Service may have a thousand endpoints; those that don't serve are shown first.
 ENDPOINTS_SHOWN = 20
@@ -90,7 +94,7 @@ def explain(
     dials = None if dials is None else with_hosts(subject.ports, dials)
     family = "IPv6" if ":" in client else "IPv4"
     ports = [port for port in subject.ports if not client or port.family == family]
-    whole = [*_rejected(subject), *_ignored(subject), *(pods or ())]
+    whole = [*mistakes(subject), *(pods or ())]
     if client and subject.ports and not ports:
         whole.append(
             PathStep(Level.TROUBLE, "client", f"{subject.service} has no {family} address")
@@ -115,7 +119,8 @@ def explain(
             (
                 _which(worst, ports, of_ports),
                 sentence,
-                also_in_words(sentence, ports),
+                node_clause(ports, subject),
+                also_in_words(sentence, _mistakes(steps, ports)),
                 "; nothing was dialled" if UNREACHED in steps else "",
             )
         ),
@@ -158,6 +163,7 @@ def _worst(parts: Sequence[PathPart], *, is_served: bool) -> PathStep | None:
         is_served: The Service has ports here, whose clients depend on the node's rules.
     """
     steps = [(part.title, step) for part in parts for step in part.steps]
+    steps.sort(key=lambda one: one[1].topic == NOTE)
     own = [step for title, step in steps if title != _NODE or (is_served and step.topic != _SOURCE)]
     for candidates in (own, [step for _, step in steps]):
         for level in (Level.TROUBLE, Level.ATTENTION):
@@ -182,16 +188,37 @@ def _which(worst: PathStep | None, ports: Sequence[PortFacts], parts: Sequence[P
 def _sentence(
     worst: PathStep | None, ports: Sequence[PortFacts], subject: Subject, dials: Dials
 ) -> str:
-    if worst is not None:
-        return worst.what
+    if worst is None:
+        return _served(ports, subject, dials)
+    if worst.topic == NOTE:
+        return f"{_served(ports, subject, dials)}; {worst.what}"
+    return worst.what
+
+
+def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
+    """Return how clients are served where no step of their path is wrong."""
     if not ports:
         return f"{subject.service} has no ports"
-    holding = [port for port in ports if port.state.word == "holding"]
-    if holding:
-        return holding[0].state.sentence
+    expected = [port for port in ports if port.state.word in _EXPECTED]
+    if expected:
+        return expected[0].state.sentence
+    served = _by_endpoints(ports, subject, dials)
+    policies = [_policy_drops(port) for port in ports]
+    dropped = {port.turned_away[0]: False for port in ports if port.turned_away}
+    dropped |= {cause: True for cause in policies if cause is not None}
+    are = "would be" if subject.node is None else "are"
+    for cause, is_from_outside in dropped.items():
+        # The cause of a policy is why, that of a source range also who.
+        who = f"clients from outside {are} dropped: " if is_from_outside else ""
+        served.append(f"{who}{_told(cause, subject.now)}")
+    return "; ".join(served)
+
+
+def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> list[str]:
+    """Return by how many endpoints clients are served, and whether one has been."""
     by = serving_in_words(ports[0])
     if subject.node is None:
-        return "; ".join((f"Clients would be served by {by}", *_pinned(ports)))
+        return [f"Clients would be served by {by}", *_pinned(ports)]
     served = f"Clients are served by {by}"
     if led := [port for port in ports if port.is_unseen]:
         served = _led(led, dials)
@@ -203,14 +230,7 @@ def _sentence(
         has_failed = any(port.failed or port.failures or port.waits.total for port in ports)
         verb = "been served" if has_failed else "connected"
         parts.append(f"no client has {verb} since the proxy started")
-    policies = [_policy_drops(port) for port in ports]
-    dropped = {port.turned_away[0]: False for port in ports if port.turned_away}
-    dropped |= {cause: True for cause in policies if cause is not None}
-    for cause, is_from_outside in dropped.items():
-        # The cause of a policy is why, that of a source range also who.
-        who = "clients from outside are dropped: " if is_from_outside else ""
-        parts.append(f"{who}{_told(cause, subject.now)}")
-    return "; ".join(parts)
+    return parts
 
 
 def _policy_drops(port: PortFacts) -> Cause | None:
@@ -237,32 +257,19 @@ def _led(ports: Sequence[PortFacts], dials: Dials) -> str:
     )
 
 
+def _mistakes(steps: Sequence[PathStep], ports: Sequence[PortFacts]) -> Iterator[str]:
+    """Yield what users have written and don't get; notes that a sentence has are no steps."""
+    for port in ports:
+        yield from mistakes_of(port)
+    yield from (one.what for one in steps if one.topic == NOTE and one.level is Level.ATTENTION)
+
+
 def _pinned(ports: Sequence[PortFacts]) -> Iterator[str]:
     """Yield how long each client stays with one of several endpoints, if it does."""
     for port in ports[:1]:
         if port.affinity_timeout_s is not None and port.usable > 1:
             within = seconds_in_words(port.affinity_timeout_s)
             yield f"each client keeps to one, until it is away for {within} (sessionAffinity)"
-
-
-def _ignored(subject: Subject) -> Iterator[PathStep]:
-    for item in subject.ignored:
-        which = f"Port {item.port} is" if item.port else "It is"
-        level = Level.TROUBLE if item.is_conflict else Level.ATTENTION
-        yield PathStep(
-            level, "service", f"{which} not served: {item.cause.sentence}", item.cause.hint
-        )
-
-
-def _rejected(subject: Subject) -> Iterator[PathStep]:
-    """Yield the mistakes in the Service's own objects."""
-    for item in subject.rejected:
-        if item.object:
-            what = f"{item.object} is rejected: {item.line}"
-            kept = "An object that was valid before keeps its last form"
-            yield PathStep(Level.TROUBLE, "service", what, kept)
-        else:
-            yield PathStep(Level.TROUBLE, "service", item.line)
 
 
 def _node(node: StatusFacts, subject: Subject) -> Iterator[PathStep]:
@@ -306,7 +313,7 @@ def _port(
             why = port.state.causes[0].sentence if port.problem else frontend.target
             yield PathStep(Level.TROUBLE, "address", f"{what}, is not served: {why}")
         else:
-            level = None if port.mark is None else Level.OK
+            level = None if _mark(port) is None else Level.OK
             what = f"{what}: {frontend.target}" if frontend.target else what
             yield PathStep(level, "address", what)
         if dials is not None and frontend.address in dials:
@@ -320,7 +327,7 @@ def _port(
     if port.waits.waiting and port.state.word not in _WAITING:
         held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
         yield PathStep(Level.ATTENTION, "waiting", f"Waiting for an endpoint: {held}")
-    is_said = port.state.level is not Level.OK or port.is_dropping or port.state.word in _WAITING
+    is_said = port.is_dropping or _is_sentence(port)
     shown = [e.cause.sentence for e in port.endpoints if e.cause is not None]
     shown += [port.state.sentence] if is_said else []
     others = [
@@ -328,11 +335,21 @@ def _port(
     ]
     for cause in others:
         # What a user has written and doesn't get is a mistake; other notes are by design.
-        is_mistake = cause.code is CauseCode.NOT_FOLLOWED
+        is_mistake = cause.code in (CauseCode.NOT_FOLLOWED, *UNSERVED)
         level = Level.ATTENTION if is_mistake else Level.OK
-        yield PathStep(level, _NOTE, _told(cause, subject.now), cause.hint)
+        yield PathStep(level, NOTE, _told(cause, subject.now), cause.hint)
+    yield from node_notes(port, subject)
     if dials is not None:
         yield from dial_steps(port, dials, subject.now)
+
+
+def _is_sentence(port: PortFacts) -> bool:
+    """Return whether the sentence about its state is its step about endpoints."""
+    return port.state.level is not Level.OK or port.state.word in (*_WAITING, *_EXPECTED)
+
+
+def _mark(port: PortFacts) -> Level | None:
+    return None if port.state.word == NOT_LOOKED_UP else port.mark
 
 
 def _path(port: PortFacts, subject: Subject) -> PathStep:
@@ -353,9 +370,9 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     ]
     if total > len(details):
         details.append((Level.OK, f"and {total - len(details):,} more"))
-    hint = port.state.causes[0].hint if port.state.causes else ""
-    if port.state.level is not Level.OK or port.state.word in _WAITING:
-        return PathStep(port.state.level, "endpoints", port.state.sentence, hint, tuple(details))
+    hint = port.state.way_out
+    if _is_sentence(port):
+        return PathStep(_mark(port), "endpoints", port.state.sentence, hint, tuple(details))
     if cause := _policy_drops(port):
         figures = times_in_words(cause.count, cause.last_at, now)
         return PathStep(None, "endpoints", f"{port.state.sentence}{figures}", hint, tuple(details))

@@ -45,6 +45,8 @@ class RejectedFacts(msgspec.Struct, frozen=True):
     """``Service shop/web``; empty if that can't be read, or the object is used in part."""
     services: Sequence[str] = ()
     """The Services that it is about, ``namespace/name``; empty if that isn't known."""
+    keeps: Sequence[str] = ()
+    """Services of which objects were removed, and are kept only because their file has mistakes."""
 
 
 class SourceFacts(msgspec.Struct, frozen=True):
@@ -72,6 +74,10 @@ class SourceFacts(msgspec.Struct, frozen=True):
         """Return those about a Service, ``namespace/name``, or about one port of it."""
         key = service.partition(":")[0]
         return [item for item in self.rejected if key in item.services]
+
+    def keeper_of(self, service: str) -> RejectedFacts | None:
+        """Return what keeps a removed object of a Service, ``namespace/name``; None: nothing."""
+        return next((item for item in self.rejected if service in item.keeps), None)
 
 
 class SteeringState(msgspec.Struct, frozen=True):

@@ -39,14 +39,18 @@ def judge(port: PortFacts) -> StateFacts:
     return StateFacts(level, word, sentence, causes, causes[0].hint, causes[0].code)
 
 
-def also_in_words(sentence: str, ports: Iterable[PortFacts]) -> str:
-    """Return what users have written and don't get, to follow a sentence; empty for nothing.
+def mistakes_of(port: PortFacts) -> Iterable[str]:
+    """Return what users have written and don't get."""
+    return [note.sentence for note in port.notes if note.code is CauseCode.NOT_FOLLOWED]
+
+
+def also_in_words(sentence: str, notes: Iterable[str]) -> str:
+    """Return the notes that follow a sentence; empty for none.
 
     Args:
-        sentence: Of several mistakes only one is shown, here or in it; the others are counted.
+        sentence: Of several notes only one is shown, here or in it; the others are counted.
     """
-    notes = [n for port in ports for n in port.notes if n.code is CauseCode.NOT_FOLLOWED]
-    mistakes = dict.fromkeys(note.sentence for note in notes)
+    mistakes = dict.fromkeys(notes)
     others = [mistake for mistake in mistakes if mistake not in sentence]
     shown = f"; also: {others.pop(0)}" if others and len(others) == len(mistakes) else ""
     return f"{shown}; {plural(len(others), 'further note')}" if others else shown
@@ -59,8 +63,8 @@ def serving_in_words(port: PortFacts) -> str:
     return f"{plural(port.serving, 'endpoint')}{others}"
 
 
-# Of addresses: the port is served at others.
-_UNSERVED = (CauseCode.EXTERNAL_IP_OFF, CauseCode.ADDRESS_TAKEN)
+# Of addresses: the port may be served at others.
+UNSERVED = (CauseCode.EXTERNAL_IP_OFF, CauseCode.ADDRESS_TAKEN)
 _Judgement = tuple[Level, str, str, tuple[Cause, ...]]
 
 
@@ -205,7 +209,7 @@ def _not_listening(port: PortFacts) -> _Judgement:
 
 
 def _served(port: PortFacts, usable: int) -> _Judgement:
-    unserved = [n for n in port.notes if n.code in _UNSERVED]
+    unserved = [n for n in port.notes if n.code in UNSERVED]
     by = serving_in_words(port)
     sentence = f"Served by {by}"
     word = "served"

@@ -26,6 +26,10 @@ _DESCRIPTORS_SHORT = 0.9
 _TRACKING_SHORT = 0.9
 # A disk that is full for a moment needs nothing from an operator.
 _NOT_KEPT_S = 60.0
+HEALTH_CHECK_FAILS = (
+    "Load balancers may treat this node as one without endpoints; it is retried every second"
+)
+"""What a health check node port that doesn't answer means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,8 +269,7 @@ def _health_checks(view: StatusFacts) -> Iterator[Problem]:
             yield Problem(
                 Level.TROUBLE,
                 f"{health.service}: {health.problem}",
-                "Load balancers may treat this node as one without endpoints; it is retried every "
-                "second",
+                HEALTH_CHECK_FAILS,
             )
 
 

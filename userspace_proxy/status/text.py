@@ -23,13 +23,14 @@ from ..facts import (
     IgnoredFacts,
     Level,
     PortFacts,
+    SourceFacts,
     StatusFacts,
 )
 from ..model import Cause, CauseCode, DataPath
 from ..model.similar import did_you_mean
 from .history import IDLE, History
 from .path_words import counted_in_words, path_in_words, probes_in_words
-from .port_state import also_in_words
+from .port_state import also_in_words, mistakes_of
 from .problems import problems_of_node
 from .selection import Selection, select
 from .units import (
@@ -213,7 +214,18 @@ def say_missing(view: StatusFacts, service: str) -> str:
         names |= {name.partition("/")[0] for name in names}
         what = f"no namespace {service} with a Service"
     hint = did_you_mean(service, sorted(names)[:_COMPARED_MAX])
-    return printable(f"there is {what}{f' ({hint})' if hint else ''}")
+    hint = f" ({hint})" if hint else ""
+    return printable(f"there is {what}{hint}{say_unread(view.source)}")
+
+
+def say_unread(source: SourceFacts) -> str:
+    """Return that a Service may be in what can't be read, as the end of a sentence; or empty."""
+    known = {item.line for item in source.rejected if item.object or item.services}
+    problems = [line for line in source.problems if line not in known]
+    if not problems:
+        return ""
+    more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
+    return f"; not everything can be read: {problems[0]}{more}"
 
 
 def _header(
@@ -273,7 +285,7 @@ def _words(port: PortFacts, now: float, history: History) -> str:
     state = port.state
     if state.level is not Level.OK or port.is_dropping or port.is_holding:
         times = _times(state.causes[0], now) if state.causes else ""
-        return f"{state.sentence}{times}{also_in_words(state.sentence, [port])}"
+        return f"{state.sentence}{times}{also_in_words(state.sentence, mistakes_of(port))}"
     noun = "flow" if port.protocol == "UDP" else "connection"
     if port.path is DataPath.KERNEL:
         counted = port.kernel_connections

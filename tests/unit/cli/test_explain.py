@@ -67,6 +67,9 @@ def test_a_service_of_a_running_proxy_is_explained(serve_view, capsys):
 
 def test_manifests_are_explained_without_a_proxy(manifests, capsys):
     assert main(["explain", "shop/web", manifests()]) == 0
+    out = capsys.readouterr().out
+    assert "Clients would be served by 1 endpoint; on a node (--steering other than none) " in out
+    assert main(["explain", "shop/web", manifests(), "--steering=none"]) == 0
     assert "Clients would be served by 1 endpoint." in capsys.readouterr().out
 
 
@@ -116,26 +119,29 @@ spec: {clusterIP: 10.96.0.11, ports: [{port: 5432}]}
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    "flags",
     [
-        pytest.param(
-            (), "is not looked up: --allow-endpoint-names has no suffix of it", id="no-name-allowed"
-        ),
-        pytest.param(
-            ("--allow-endpoint-names=example.org",),
-            "is not looked up: --allow-endpoint-names has no suffix of it",
-            id="another-name-allowed",
-        ),
-        pytest.param(
-            ("--allow-endpoint-names=example.com",), "has not been looked up yet", id="allowed"
-        ),
+        pytest.param((), id="no-name-allowed"),
+        pytest.param(("--allow-endpoint-names=example.org",), id="another-name-allowed"),
     ],
 )
-def test_names_in_manifests_are_judged_by_the_flags(flags, said, tmp_path, capsys):
+def test_names_in_manifests_are_judged_by_the_flags(flags, tmp_path, capsys):
+    said = "is not looked up: --allow-endpoint-names has no suffix of it"
     path = tmp_path / "db.yaml"
     path.write_text(DB)
     assert main(["explain", "shop/db", f"--manifests={path}", *flags]) == 3
     assert f"Clients are refused: db.example.com {said}." in capsys.readouterr().out
+
+
+def test_a_name_in_manifests_that_may_be_looked_up_is_no_problem(tmp_path, capsys):
+    path = tmp_path / "db.yaml"
+    path.write_text(DB)
+    flags = [f"--manifests={path}", "--allow-endpoint-names=example.com"]
+    assert main(["explain", "shop/db", *flags]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    said = "Clients would be served once db.example.com is looked up"
+    shown = [line for line in lines if "✓" in line or "looked up" in line]
+    assert shown == [f"  · endpoints  {said}", f"{said}."]
 
 
 @pytest.mark.parametrize(
@@ -264,11 +270,14 @@ def test_wrong_words_are_one_line(words, status, message, manifests, capsys):
     assert capsys.readouterr().err == f"error: {message}\n"
 
 
-def test_a_problem_of_another_file_is_a_warning(manifests, tmp_path, capsys):
+def test_a_problem_of_another_file_is_a_warning_or_may_hide_a_service(manifests, tmp_path, capsys):
     flag = manifests()
     (tmp_path / "other.yaml").write_text("{")
     assert main(["explain", "shop/web", f"--manifests={tmp_path}"]) == 0
     assert capsys.readouterr().err.startswith(f"warning: {tmp_path}/other.yaml")
+    assert main(["explain", "a/b", f"--manifests={tmp_path}"]) == 1
+    said = f"no Service a/b; not everything can be read: {tmp_path}/other.yaml:1: not YAML"
+    assert said in capsys.readouterr().err
     assert flag
 
 

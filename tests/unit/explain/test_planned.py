@@ -25,9 +25,29 @@ spec: {clusterIP: None, ports: [{port: 80}]}
 """
 
 
+LOCAL = """\
+apiVersion: v1
+kind: Service
+metadata: {name: far, namespace: shop}
+spec:
+  type: NodePort
+  clusterIP: 10.96.0.12
+  externalTrafficPolicy: Local
+  ports: [{port: 80, nodePort: 30081}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: far-1, namespace: shop, labels: {kubernetes.io/service-name: far}}
+addressType: IPv4
+ports: [{port: 8080}]
+endpoints: [{addresses: [10.244.1.3], nodeName: bob}]
+---
+"""
+
+
 def explain_manifest(tmp_path, service, steering="auto"):
     path = tmp_path / "shop.yaml"
-    path.write_text(SHOP)
+    path.write_text(LOCAL + SHOP)
     snapshot, problems = load_manifests(path)
     assert problems == ()
     status = plan_status(snapshot, PolicyOptions(), now=1.0, steering=steering)
@@ -53,3 +73,10 @@ def test_on_nodes_endpoints_are_not_on_loopback(tmp_path):
 @pytest.mark.parametrize("service", ["shop/db"])
 def test_what_is_ignored_has_the_reason(tmp_path, service):
     assert "headless" in explain_manifest(tmp_path, service).sentence
+
+
+def test_clients_that_a_node_would_drop_are_in_the_sentence(tmp_path):
+    assert explain_manifest(tmp_path, "shop/far").sentence == (
+        "Clients would be served by 1 endpoint; clients from outside would be dropped: its only "
+        "endpoint is on node bob, and the traffic policy is Local"
+    )

@@ -25,6 +25,7 @@ from userspace_proxy.facts import (
 from userspace_proxy.model import Handling, Hold, Protocol
 from userspace_proxy.plan import Side
 from userspace_proxy.policy.causes import (
+    external_ip_off,
     fault_on_purpose,
     none_local,
     not_followed,
@@ -159,11 +160,11 @@ def test_other_causes_are_notes():
     assert explanation.sentence.endswith("; this field has no effect; 1 further note")
 
 
-def test_a_problem_has_the_mistake_that_may_be_its_reason_beside_it():
-    dead = make_port(endpoints=(make_dead_endpoint("10.244.1.8:80"),), notes=("a is unknown", "b"))
-    explanation = explain(make_subject(dead))
-    (step,) = steps_of(explanation, "endpoints")
-    assert explanation.sentence == f"{step.what}; also: a is unknown; 1 further note"
+def test_a_note_about_an_address_that_is_not_served_is_no_success():
+    notes = (external_ip_off("192.0.2.1", "not allowed"),)
+    port = make_port(endpoints=(), reason="no pod is ready", notes=notes)
+    (note,) = steps_of(explain(make_subject(port)), "note")
+    assert note.level is Level.ATTENTION
 
 
 def test_endpoints_that_are_not_used_have_the_reason():

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from userspace_proxy.facts import Level, ProbesFacts, SteeringState
+from userspace_proxy.facts import Level, ProbesFacts, RejectedFacts, SourceFacts, SteeringState
 from userspace_proxy.model import DataPath, Handling, Hold, Protocol
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.policy.causes import dial_failed
@@ -286,6 +286,20 @@ def test_a_missing_service_is_named_with_its_nearest_name():
     assert say_missing(view, "shop/wbe") == "there is no Service shop/wbe (did you mean shop/web?)"
     assert say_missing(view, "shpo/web").endswith("(did you mean shop/web?)")
     assert say_missing(view, "x\n/y") == "there is no Service x\ufffd/y"
+
+
+def test_a_missing_service_may_be_in_what_cannot_be_read():
+    lines = ("a.yaml:1: no port", "a.yaml:6: not YAML", "b.yaml:1: taken", "cannot read c.yaml")
+    rejected = (
+        RejectedFacts(lines[0], "Service shop/a"),
+        RejectedFacts(lines[1]),
+        RejectedFacts(lines[2], services=("shop/b",)),
+    )
+    source = SourceFacts(problems=lines, rejected=rejected)
+    assert say_missing(make_view(make_port(), source=source), "shop/wbe") == (
+        "there is no Service shop/wbe (did you mean shop/web?); not everything can be read: "
+        "a.yaml:6: not YAML (and 1 more)"
+    )
 
 
 def test_a_port_that_a_service_does_not_have_is_answered_with_those_that_it_has():

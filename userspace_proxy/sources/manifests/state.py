@@ -167,16 +167,24 @@ def _join(
 
 
 def _about_kept(
-    rejected: Iterable[RejectedFacts], kept: Iterable[Found]
+    rejected: Sequence[RejectedFacts], kept: Sequence[Found]
 ) -> Iterator[RejectedFacts]:
-    """Yield the problems of a file, the first one whose Service can't be read with those kept."""
-    services = tuple(dict.fromkeys(key for found in kept for key in _services_of(found)))
-    for item in rejected:
-        if item.services:
-            yield item
-        else:
-            yield RejectedFacts(item.line, item.object, services)
-            services = ()
+    """Yield the problems of a file with the Services of which it keeps objects.
+
+    A kept object is one that has a problem now, or the unreadable part that comes first contains
+    it, or without such a part it was removed.
+    """
+    of_object = {f"{found.kind} {found.key}": tuple(_services_of(found)) for found in kept}
+    broken = {item.object for item in rejected}
+    others = (of_object[name] for name in of_object if name not in broken)
+    lost = tuple(dict.fromkeys(key for services in others for key in services))
+    unreadable = next((at for at, item in enumerate(rejected) if not item.object), None)
+    for at, item in enumerate(rejected):
+        services = (*item.services, *of_object.get(item.object, ()))
+        if at == unreadable:
+            services += lost
+        keeps = lost if at == 0 and unreadable is None else ()
+        yield RejectedFacts(item.line, item.object, tuple(dict.fromkeys(services)), keeps)
 
 
 def _services_of(found: Found) -> Iterator[str]:

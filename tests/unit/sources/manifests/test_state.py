@@ -82,6 +82,21 @@ def test_a_part_that_is_no_yaml_is_about_the_services_that_it_had(state):
     assert services_of_problems(state) == [("shop/web",)]
 
 
+def test_what_is_removed_beside_a_mistake_is_kept_and_the_mistake_is_not_about_it(state):
+    broken = endpoint_slice("10.244.1.8", "cart-1").replace("service-name", "service-nam")
+    state.take(Look({"a.yaml": service() + endpoint_slice("10.244.1.7")}))
+    state.take(Look({"a.yaml": service() + broken}))
+    assert addresses(state) == ["10.244.1.7"]
+    assert [(item.services, item.keeps) for item in state.rejected] == [((), ("shop/web",))]
+
+
+def test_a_mistake_is_about_the_service_of_the_object_that_is_kept(state):
+    good = endpoint_slice("10.244.1.7")
+    state.take(Look({"a.yaml": service() + good}))
+    state.take(Look({"a.yaml": service() + good.replace("service-name", "service-nam")}))
+    assert [(item.services, item.keeps) for item in state.rejected] == [(("shop/web",), ())]
+
+
 def test_a_name_that_is_taken_is_about_its_service(state):
     state.take(Look({"a.yaml": service() + endpoint_slice("10.244.1.7")}))
     state.take(Look({"b.yaml": service() + endpoint_slice("10.244.1.8")}))
