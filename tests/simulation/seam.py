@@ -91,7 +91,7 @@ def installed(kernel: Kernel, rng: Random, constants: Mapping[str, int]) -> Iter
         "EPHEMERAL": _Ports(),
         "_return_freed_memory": _nothing,
         # A simulated network has no neighbour table.
-        "absent_on": lambda _ip: "",
+        "absent_hop": lambda _ip: None,
         "random": rng,
         **constants,
     }

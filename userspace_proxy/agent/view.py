@@ -29,7 +29,7 @@ from ..model import Frontend, FrontendKind, SocketAddress
 from ..plan.detours import Faults
 from ..plane import Group, Plane, Totals
 from ..policy import EndpointVerdict, causes
-from ..policy.endpoint_causes import outside
+from ..policy.endpoint_causes import outside, with_header
 from ..status.failures import becomes_past, failure_of
 from ..status.port_state import judge
 from ..steering import Bind, KernelTarget
@@ -173,9 +173,12 @@ def view_endpoint(
     on_purpose = causes.fault_on_purpose(address, words) if words else None
     facts.cause = on_purpose
     if on_purpose is None:
-        facts.cause, facts.is_past = failure_of(address, counters, clock, group.absent_on(address))
+        facts.cause, facts.is_past = failure_of(address, counters, clock, group.absent_hop(address))
         if facts.cause is not None and verdict.host:
             facts.cause = outside(facts.cause, address.ip, verdict.host)
+        is_tcp = counters.ends.number != causes.NO_DATAGRAM
+        if facts.cause is not None and is_tcp and group.serving.handling.proxy_protocol:
+            facts.cause = with_header(facts.cause)
     facts.answered_at = clock.unix(counters.dials.succeeded_at)
     show_traffic(facts, counters)
     return facts

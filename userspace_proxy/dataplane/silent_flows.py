@@ -5,8 +5,8 @@
 The kernel reports a host that doesn't answer ARP or neighbour discovery to the source of the
 datagram. That is the client, so the error never arrives at this proxy's socket.
 
-Rule 1: such a host is absent for all clients. A network policy that denies one client doesn't make
-ARP or neighbour discovery fail.
+Rule 1: such a host, or the gateway to it, is absent for all clients. A network policy that denies
+one client doesn't make ARP or neighbour discovery fail.
 Rule 2: the kernel is asked only about endpoints of such flows that are unanswered, of which one-way
 protocols have many: 100 times a call at most, some 5 ms. Further flows are left to the next call.
 Rule 3: the network namespace is that of the calling thread.
@@ -28,16 +28,16 @@ class SilentFlows:
     """The flows of one data plane at client addresses, from their start until they are checked.
 
     Args:
-        absent_on: Returns the interface on whose link no host has an address; empty: one may.
+        absent_hop: Returns the next hop to an address if no host answers for it.
     """
 
     def __init__(
         self,
         clock: Callable[[], float],
-        absent_on: Callable[[str], str],
+        absent_hop: Callable[[str], object],
     ) -> None:
         self._clock = clock
-        self._absent_on = absent_on
+        self._absent_hop = absent_hop
         self._began: dict[UdpFlow, float] = {}
         """In the order in which they were connected to their endpoints."""
 
@@ -64,7 +64,7 @@ class SilentFlows:
             if ip and ip not in is_absent:
                 if len(is_absent) == _QUESTIONS_MAX:
                     break
-                is_absent[ip] = bool(self._absent_on(ip))
+                is_absent[ip] = bool(self._absent_hop(ip))
             checked.append(flow)
             if ip and is_absent[ip]:
                 found.append(flow)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ..kernel.ephemeral import EPHEMERAL
-from ..kernel.neighbours import absent_on
+from ..kernel.neighbours import absent_hop
 from ..policy.causes import NO_HOST
 from .engine import Engine
 from .flow_table import FlowTable
@@ -28,7 +28,7 @@ class UdpFlows:
         ports = EPHEMERAL.count(engine.clock()) // 2 // tuning.processes
         max_flows = tuning.max_flows or max(16, min(engine.descriptors.limit // 4, ports))
         self.table: FlowTable[UdpFlow] = FlowTable(max_flows, tuning.udp_idle_s)
-        self.silent = SilentFlows(engine.clock, absent_on)
+        self.silent = SilentFlows(engine.clock, absent_hop)
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:

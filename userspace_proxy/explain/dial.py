@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ..kernel.neighbours import absent_on
+from ..kernel.neighbours import absent_hop
 from ..model import Cause, SocketAddress
 from ..policy.causes import NO_ANSWER, dial_failed, resets
 from ..policy.endpoint_causes import no_host
@@ -67,8 +67,8 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
             number = exc.errno or errno.ETIMEDOUT
             error = exc.strerror or os.strerror(number)
             seconds = time.monotonic() - begin
-            if number in NO_ANSWER and (interface := absent_on(address.ip)):
-                return DialResult(seconds, no_host(address, interface), error)
+            if number in NO_ANSWER and (hop := absent_hop(address.ip)):
+                return DialResult(seconds, no_host(address, hop), error)
             return DialResult(seconds, dial_failed(address, number, error), error)
         seconds = time.monotonic() - begin
         if _ends(sock):

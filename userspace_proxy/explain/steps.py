@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
 from ..model import Cause, CauseCode
 from ..status.path_words import counted_in_words, led_in_words, path_in_words, probes_in_words
-from ..status.port_state import UNSERVED
+from ..status.port_state import UNSERVED, also_in_words, mistakes_of, serving_in_words
 from ..status.units import (
     capitalised,
     ejected_in_words,
@@ -110,6 +110,7 @@ def explain(
     level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
     worst = _worst(parts, is_served=bool(ports))
     cause = _first_cause(ports, subject, dials or {})
+    sentence = _sentence(worst, ports, subject, dials or {})
     return Explanation(
         service=subject.service,
         origin=subject.origin,
@@ -117,9 +118,9 @@ def explain(
         sentence="".join(
             (
                 _which(worst, ports, of_ports),
-                _sentence(worst, ports, subject, dials or {}),
+                sentence,
                 node_clause(ports, subject),
-                _further_notes(steps, worst),
+                also_in_words(sentence, _mistakes(steps, ports)),
                 "; nothing was dialled" if UNREACHED in steps else "",
             )
         ),
@@ -215,14 +216,16 @@ def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
 
 def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> list[str]:
     """Return by how many endpoints clients are served, and whether one has been."""
-    usable = ports[0].usable
+    by = serving_in_words(ports[0])
     if subject.node is None:
-        return [f"Clients would be served by {plural(usable, 'endpoint')}", *_pinned(ports)]
-    served = f"Clients are served by {plural(usable, 'endpoint')}"
-    if led := [port for port in ports if port.path == "kernel"]:
+        return [f"Clients would be served by {by}", *_pinned(ports)]
+    served = f"Clients are served by {by}"
+    if led := [port for port in ports if port.is_unseen]:
         served = _led(led, dials)
+    elif without := [port for port in ports if port.is_without_bytes]:
+        served = without[0].state.sentence
     parts = [served, *_pinned(ports)]
-    is_counted = all(port.path != "kernel" or port.kernel_connections is not None for port in ports)
+    is_counted = all(not port.is_unseen or port.kernel_connections is not None for port in ports)
     if is_counted and not any(port.connections or port.kernel_connections for port in ports):
         has_failed = any(port.failed or port.failures or port.waits.total for port in ports)
         verb = "been served" if has_failed else "connected"
@@ -243,19 +246,22 @@ def _led(ports: Sequence[PortFacts], dials: Dials) -> str:
     used = [endpoint for port in ports for endpoint in port.endpoints if endpoint.is_usable]
     return capitalised(
         led_in_words(
-            plural(ports[0].usable, "endpoint"),
-            is_probed=all(port.is_probed for port in ports),
+            serving_in_words(ports[0]),
+            "probes"
+            if all(port.is_probed for port in ports)
             # One that failed would be the sentence.
-            is_answered=all(endpoint.address in dials for endpoint in used),
+            else "dials from this machine"
+            if all(endpoint.address in dials for endpoint in used)
+            else "",
         )
     )
 
 
-def _further_notes(steps: Sequence[PathStep], worst: PathStep | None) -> str:
-    """Return how many mistakes are notes, beside the step that is the sentence."""
-    notes = {step.what for step in steps if step.topic == NOTE and step.level is Level.ATTENTION}
-    count = len(notes - {worst.what if worst is not None else ""})
-    return f"; {plural(count, 'further note')}" if count else ""
+def _mistakes(steps: Sequence[PathStep], ports: Sequence[PortFacts]) -> Iterator[str]:
+    """Yield what users have written and don't get; notes that a sentence has are no steps."""
+    for port in ports:
+        yield from mistakes_of(port)
+    yield from (one.what for one in steps if one.topic == NOTE and one.level is Level.ATTENTION)
 
 
 def _pinned(ports: Sequence[PortFacts]) -> Iterator[str]:
@@ -357,7 +363,6 @@ def _path(port: PortFacts, subject: Subject) -> PathStep:
 
 def _endpoints(port: PortFacts, now: float) -> PathStep:
     total = len(port.endpoints)
-    usable = port.usable
     shown = sorted(port.endpoints, key=lambda endpoint: endpoint.serves)
     details: list[tuple[Level | None, str]] = [
         _endpoint(port, endpoint, now) for endpoint in shown[:ENDPOINTS_SHOWN]
@@ -372,9 +377,8 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         return PathStep(None, "endpoints", f"{port.state.sentence}{figures}", hint, tuple(details))
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
     policy = f"; {port.policy}" if port.policy else ""
-    what = f"{usable:,} of {total:,} used{policy}{saved}"
-    level = None if port.is_unseen else Level.OK
-    return PathStep(level, "endpoints", what, details=tuple(details))
+    what = f"{port.usable:,} of {total:,} used{policy}{saved}"
+    return PathStep(port.mark, "endpoints", what, details=tuple(details))
 
 
 def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Level | None, str]:

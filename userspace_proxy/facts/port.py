@@ -29,9 +29,11 @@ class Level(enum.StrEnum):
     TROUBLE = "trouble"
 
 
-# States of Service ports whose clients are served, though less well than they could be.
+# States of Service ports whose clients are served, though less well than they could be, or of which
+# nothing shows that they aren't.
 _SERVED = (
     "served",
+    "unknown",
     "partly answering",
     "failed before",
     "unanswered",
@@ -51,6 +53,11 @@ STATES = (
     "out of ports",
 )
 """The words of all states."""
+_NEUTRAL = {
+    "dropped": "dropped by design",
+    "unknown": "not known whether clients are answered",
+}
+"""What the neutral mark of a state states: no client is known to be answered, and none fails."""
 
 
 # The causes of endpoints to which clients get.
@@ -152,9 +159,10 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
     """``trouble``: this proxy, or something below it, doesn't work as it should; ``attention``: the
     cluster asks for something that has no effect."""
     word: str = ""
-    """``served``, ``partly served``, ``not served``, ``refused``, ``dropped``, ``not answering``,
-    ``partly answering``, ``failed before``, ``unanswered``, ``none admitted``, ``holding``, ``at
-    their limit``, ``fault on purpose``, ``out of ports``, ``out of client ports``."""
+    """``served``, ``unknown``, ``partly served``, ``not served``, ``refused``, ``dropped``, ``not
+    answering``, ``partly answering``, ``failed before``, ``unanswered``, ``none admitted``,
+    ``holding``, ``at their limit``, ``fault on purpose``, ``out of ports``, ``out of client
+    ports``."""
     sentence: str = ""
     """The same with its reason."""
     causes: Sequence[Cause] = ()
@@ -287,16 +295,24 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     @property
     def why_neutral(self) -> str:
         """What its neutral mark states; empty where it has another one."""
-        if self.state.level is not Level.OK:
-            return ""
-        if self.is_dropping:
-            return "dropped by design"
-        return "not known whether clients are answered" if self.is_unseen else ""
+        return _NEUTRAL.get(self.state.word, "") if self.state.level is Level.OK else ""
 
     @property
     def is_unseen(self) -> bool:
-        """Whether nothing shows if clients are answered: the kernel's path, without probes."""
-        return self.path is DataPath.KERNEL and not self.is_probed
+        """Whether nothing shows if clients are answered: the kernel's path.
+
+        A probe shows only that connections are accepted, which a hanging program's kernel does.
+        """
+        return self.path is DataPath.KERNEL
+
+    @property
+    def is_without_bytes(self) -> bool:
+        """Whether TCP connections were made, and no byte has ever passed in either direction.
+
+        A first one that is open may have just begun.
+        """
+        is_counted = self.protocol == "TCP" and self.connections > min(self.active, 1)
+        return is_counted and not (self.received_bytes or self.sent_bytes)
 
     @property
     def usable(self) -> int:
@@ -305,8 +321,12 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def serving(self) -> int:
-        """How many endpoints serve from this node now: the figure that people see."""
-        return sum(endpoint.serves for endpoint in self.endpoints)
+        """How many endpoints serve from this node now: the figure that people see.
+
+        Those on standby count once all others fail.
+        """
+        serving = [endpoint for endpoint in self.endpoints if endpoint.serves]
+        return sum(not endpoint.is_standby for endpoint in serving) or len(serving)
 
     @property
     def has_default_path(self) -> bool:

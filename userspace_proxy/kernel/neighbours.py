@@ -1,6 +1,7 @@
-"""Asks the kernel whether any host of a link has an address.
+"""Asks the kernel whether any host answers for the next hop to an address.
 
     a packet to 10.244.0.99 ──▶ ARP, neighbour discovery ──no answer──▶ incomplete, 3 s later failed
+                                └ for it, or for the gateway
 
 A dial ends after 1 to 3 s, mostly before the kernel gives up and reports EHOSTUNREACH. The kernel
 forgets entries that have failed: in a large table within seconds.
@@ -18,35 +19,37 @@ from __future__ import annotations
 import contextlib
 import socket
 
+from ..policy.endpoint_causes import NextHop
 from .netlink import Requests, rtnetlink
 from .netlink.sockets import NETLINK_ROUTE
 
 
-def absent_on(ip: str) -> str:
-    """Return the interface on whose link no host answers for an address; empty: one may.
+def absent_hop(ip: str) -> NextHop | None:
+    """Return the next hop to an address if no host answers for it; None: one may.
 
-    An address that the kernel has begun to look for a moment ago counts as absent.
+    A host that the kernel has begun to look for a moment ago counts as absent.
     """
     with contextlib.suppress(OSError), Requests.open(NETLINK_ROUTE) as requests:
-        link = _link_of(requests, ip)
-        found = requests.ask(rtnetlink.find_neighbour(ip, link)) if link else None
-        if found is not None and rtnetlink.is_absent(found):
-            return _name_of(link)
-    return ""
+        route = _route_to(requests, ip)
+        found = requests.ask(rtnetlink.find_neighbour(route.gateway or ip, route.link))
+        if rtnetlink.is_absent(found):
+            return _hop_of(route)
+    return None
 
 
-def link_of(ip: str) -> str:
-    """Return the interface on whose link an address is; empty if it is behind a gateway."""
+def next_hop(ip: str) -> NextHop | None:
+    """Return the next hop to an address; None if there is no route."""
     with contextlib.suppress(OSError), Requests.open(NETLINK_ROUTE) as requests:
-        link = _link_of(requests, ip)
-        return _name_of(link) if link else ""
-    return ""
+        return _hop_of(_route_to(requests, ip))
+    return None
 
 
-def _link_of(requests: Requests, ip: str) -> int:
-    """Return the number of the interface of an address's link; 0: it is behind a gateway."""
-    route = rtnetlink.read_route(requests.ask(rtnetlink.find_route(ip))).open()
-    return 0 if route.has_gateway else route.link
+def _route_to(requests: Requests, ip: str) -> rtnetlink.RouteDetails:
+    return rtnetlink.read_route(requests.ask(rtnetlink.find_route(ip))).open()
+
+
+def _hop_of(route: rtnetlink.RouteDetails) -> NextHop:
+    return NextHop(_name_of(route.link), route.gateway)
 
 
 def _name_of(link: int) -> str:

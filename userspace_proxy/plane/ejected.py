@@ -2,7 +2,7 @@
 
     ejected ──10 s without a dial──▶ probed ──answered──▶ the workers' ejections end
        │                                └──failed──▶ the failure is of now
-       └──a dial met silence──▶ the kernel is asked: has any host of the link the address?
+       └──a dial met silence──▶ the kernel is asked: does any host answer for the next hop?
 
 With ClientIP affinity, or a source hash, clients may keep to other endpoints for hours: nobody
 would notice that an endpoint is back, and what failed would be shown as if it were so now.
@@ -14,8 +14,8 @@ Rule 3: an answer says nothing about an endpoint that accepts connections and re
 UDP, where a probe would have to be a datagram. There the words say when it was true.
 Rule 4: an endpoint by name isn't probed: only workers ask the kernel whether it is this node.
 Rule 5: the kernel is asked only about failed dials that met silence, in turns. It forgets what it
-didn't find: that no host had the address of a failed dial stays true until the next one, and where
-a worker has seen it, only the link is asked for.
+didn't find: that no host answered for the next hop of a failed dial stays true until the next dial,
+and where a worker has seen it, only the hop is asked for.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..kernel.neighbours import absent_on, link_of
+from ..kernel.neighbours import absent_hop, next_hop
 from ..model import ServiceKey, SocketAddress
 from ..model.serving import Serving
 from ..policy.causes import NO_ANSWER, NO_HOST, RESETS
+from ..policy.endpoint_causes import NextHop
 from .group import Group, keys_of_removed
 from .messages import Returned
 from .path_probes import Note, PathProbes
@@ -59,7 +60,7 @@ class _Ejected:
     asked_at: float = 0.0
     """Monotonic seconds at which the kernel was last asked about it."""
     absent_at: float = 0.0
-    """Monotonic seconds of the last failed dial of which no host is known to have its address."""
+    """Monotonic seconds of the last failed dial to whose next hop no host is known to answer."""
 
 
 class EjectedEndpoints:
@@ -69,8 +70,8 @@ class EjectedEndpoints:
         plane: Reports ejections, and takes answers of probes.
         probed_for: Returns the Service of a group whose endpoints can be probed; None: they can't.
         open_probes: Opens what probes endpoints, once the first one has to be.
-        absent_on: Returns the interface on whose link no host has an address; empty: one may.
-        link_of: Returns the interface on whose link an address is.
+        absent_hop: Returns the next hop to an address if no host answers for it.
+        next_hop: Returns the next hop to an address.
     """
 
     def __init__(
@@ -80,15 +81,15 @@ class EjectedEndpoints:
         *,
         clock: Callable[[], float] = time.monotonic,
         open_probes: Callable[[Note], PathProbes] = PathProbes,
-        absent_on: Callable[[str], str] = absent_on,
-        link_of: Callable[[str], str] = link_of,
+        absent_hop: Callable[[str], NextHop | None] = absent_hop,
+        next_hop: Callable[[str], NextHop | None] = next_hop,
     ) -> None:
         self._plane = plane
         self._probed_for = probed_for
         self._clock = clock
         self._open_probes = open_probes
-        self._absent_on = absent_on
-        self._link_of = link_of
+        self._absent_hop = absent_hop
+        self._next_hop = next_hop
         self._followed: dict[tuple[int, SocketAddress], _Ejected] = {}
         self._probed: dict[SocketAddress, dict[int, _Ejected]] = {}
         """Of these, those that are probed, by the number of their group."""
@@ -112,7 +113,7 @@ class EjectedEndpoints:
             dials = one.group.counters_of(one.endpoint).dials
             if not dials.is_on or dials.number not in _SILENCE:
                 # A refusal is an answer, too.
-                one.group.note_absent(one.endpoint, "")
+                one.group.note_absent(one.endpoint, None)
             elif dials.last_at > one.absent_at:
                 unknown.append(one)
         for one in sorted(unknown, key=lambda one: one.asked_at)[:QUESTIONS_MAX]:
@@ -149,7 +150,7 @@ class EjectedEndpoints:
         one = self._followed.pop(key, None)
         if one is None:
             return
-        one.group.note_absent(one.endpoint, "")
+        one.group.note_absent(one.endpoint, None)
         if one.probed_for is not None and self._probes is not None:
             self._probes.discard(one.endpoint, one.probed_for)
             probed = self._probed[one.endpoint]
@@ -174,9 +175,9 @@ class EjectedEndpoints:
         self._probes.add(one.endpoint, one.probed_for)
 
     def _look_for(self, one: _Ejected) -> None:
-        """Note on which interface no host has an endpoint's address; empty if that isn't known."""
+        """Note the next hop to an endpoint if no host answers for it."""
         dials = one.group.counters_of(one.endpoint).dials
-        ask = self._link_of if dials.number == NO_HOST else self._absent_on
-        if interface := ask(one.endpoint.ip):
+        ask = self._next_hop if dials.number == NO_HOST else self._absent_hop
+        if hop := ask(one.endpoint.ip):
             one.absent_at = dials.last_at
-        one.group.note_absent(one.endpoint, interface)
+        one.group.note_absent(one.endpoint, hop)

@@ -14,6 +14,7 @@ from ..dataplane import Waiting
 from ..facts import STREAKS, CounterTable, Durations, Streak, StreakPart
 from ..model import SocketAddress
 from ..model.serving import Serving
+from ..policy.endpoint_causes import NextHop
 from .denials import Denials
 from .messages import (
     MAX_GROUP_BYTES,
@@ -77,7 +78,7 @@ class Group(CounterTable):
         """As in each worker."""
         self._measured = Serving(), ""
         """What was measured last, and why it is too large."""
-        self._absent: dict[SocketAddress, str] = {}
+        self._absent: dict[SocketAddress, NextHop] = {}
         """Ejected endpoints that no host of a link has, each with the link's interface."""
 
     def opening(self) -> GroupUpdate:
@@ -189,19 +190,19 @@ class Group(CounterTable):
             others = frozenset(self.serving.all_endpoints) - {endpoint}
             self._slow_start.begin(self.serving.newcomers(others), now)
 
-    def note_absent(self, endpoint: SocketAddress, interface: str) -> None:
-        """Note on which link no host has the endpoint's address; empty: that isn't so."""
-        if self._absent.get(endpoint, "") == interface:
+    def note_absent(self, endpoint: SocketAddress, hop: NextHop | None) -> None:
+        """Note the endpoint's next hop, for which no host answers; None: that isn't so."""
+        if self._absent.get(endpoint) == hop:
             return
         self.revision += 1
-        if interface:
-            self._absent[endpoint] = interface
+        if hop:
+            self._absent[endpoint] = hop
         else:
             del self._absent[endpoint]
 
-    def absent_on(self, endpoint: SocketAddress) -> str:
-        """Return the interface on whose link no host has the address; empty: none is known."""
-        return self._absent.get(endpoint, "")
+    def absent_hop(self, endpoint: SocketAddress) -> NextHop | None:
+        """Return the endpoint's next hop if no host is known to answer for it."""
+        return self._absent.get(endpoint)
 
     def starting(self, now: float) -> Mapping[SocketAddress, float]:
         """Return what endpoints that start slowly have of their shares."""

@@ -23,7 +23,7 @@ from ..model import (
     SocketAddress,
 )
 from ..model.slice_annotations import ANNOTATION_WEIGHT
-from .endpoint_causes import no_host
+from .endpoint_causes import LOST_ON_THE_WAY, no_host
 
 _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 _FORBIDDEN = frozenset({errno.EPERM, errno.EACCES, errno.ENOPROTOOPT})
@@ -133,7 +133,7 @@ def resets(endpoint: SocketAddress) -> Cause:
         f"{endpoint} accepts connections and ends them without answering",
         str(endpoint),
         "Read the log of the pod: it may expect TLS or another protocol, or fail for each client; "
-        "endpoints that only receive (syslog, graphite) do so, too",
+        f"{LOST_ON_THE_WAY}; endpoints that only receive (syslog, graphite) do so, too",
     )
 
 

@@ -8,12 +8,27 @@ Rule 1: a sentence in the present tense is about what was tried a moment ago (``
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from ..model import Cause, CauseCode, SocketAddress
 from ..model.annotations import DOMAIN
 
+
+class NextHop(NamedTuple):
+    """Where a node sends packets to an address: to its host, or to a gateway."""
+
+    interface: str
+    gateway: str = ""
+    """Empty: the address is on the interface's own link."""
+
+
 UNANSWERED_S = 1
 """Seconds without a byte after which a client that leaves has given up."""
+
+LOST_ON_THE_WAY = (
+    "a firewall on the way that drops or resets data, or a smaller MTU there, looks the same"
+)
+"""What happens behind the handshake, as seen from this node."""
 
 
 def sends_nothing(endpoint: SocketAddress) -> Cause:
@@ -23,7 +38,7 @@ def sends_nothing(endpoint: SocketAddress) -> Cause:
         f"{endpoint} accepts connections and sends nothing",
         str(endpoint),
         "The program may hang, or wait for something else first: look at the pod's log and load; "
-        "endpoints that only receive (syslog, graphite) send nothing, too",
+        f"{LOST_ON_THE_WAY}; endpoints that only receive (syslog, graphite) send nothing, too",
     )
 
 
@@ -63,23 +78,50 @@ def cuts_off(endpoint: SocketAddress) -> Cause:
         f"{endpoint} resets connections after it has answered",
         str(endpoint),
         "Answers may be incomplete: read the log of the pod, which may crash or give up while it "
-        "answers; some programs reset every connection that they have finished",
+        f"answers; {LOST_ON_THE_WAY}; some programs reset every connection that they have finished",
     )
 
 
-def no_host(endpoint: SocketAddress, interface: str = "") -> Cause:
-    """Return the cause of failed dials of an address that no host on its link has.
+def no_host(endpoint: SocketAddress, hop: NextHop | None = None) -> Cause:
+    """Return the cause of failed dials of an address whose next hop no host answers for.
 
     Args:
-        interface: That of the link; empty if it isn't known.
+        hop: None if it isn't known.
     """
+    if hop is not None and hop.gateway:
+        return Cause(
+            CauseCode.ENDPOINT_NO_HOST,
+            f"no host answers for {hop.gateway}, the gateway to {endpoint.ip}, on {hop.interface}",
+            str(endpoint),
+            "The host with that address, often the pod's node, is down or has left, or the route "
+            f"is an old one: `ip route get {endpoint.ip}` shows it",
+        )
+    where = f" on {hop.interface}" if hop is not None else ", or for the gateway to it"
     return Cause(
         CauseCode.ENDPOINT_NO_HOST,
-        f"no host answers for {endpoint.ip} on {interface or 'its link'}",
+        f"no host answers for {endpoint.ip}{where}",
         str(endpoint),
         "No pod has this address any more, or it is on another link: compare it with those of the "
         "pods, and look at the pod's node",
     )
+
+
+_AFTER_A_HEADER = (
+    CauseCode.ENDPOINT_RESETS,
+    CauseCode.ENDPOINT_SENDS_NOTHING,
+    CauseCode.ENDPOINT_CUTS_OFF,
+)
+
+
+def with_header(cause: Cause) -> Cause:
+    """Return the cause of a failing endpoint that gets a PROXY header, which may be the reason."""
+    if cause.code not in _AFTER_A_HEADER:
+        return cause
+    hint = (
+        f"Its annotation {DOMAIN}proxy-protocol puts a PROXY header before the client's bytes, "
+        "which the program most likely doesn't expect: let it, or remove the annotation. "
+    )
+    return replace(cause, hint=f"{hint}{cause.hint}")
 
 
 def about_to_vanish(namespace: str, count: int) -> Cause:
@@ -96,7 +138,6 @@ _PAST = {
     CauseCode.ENDPOINT_REFUSES: "{} refused connections",
     CauseCode.ENDPOINT_SILENT: "{} did not answer",
     CauseCode.ENDPOINT_UNREACHABLE: "{} was unreachable",
-    CauseCode.ENDPOINT_NO_HOST: "no host answered for {}",
     CauseCode.ENDPOINT_FAILS: "{} could not be dialled",
     CauseCode.ENDPOINT_RESETS: "{} accepted connections and ended them without answering",
     CauseCode.ENDPOINT_CUTS_OFF: "{} reset connections after it had answered",
@@ -107,7 +148,11 @@ _PAST = {
 
 def in_the_past(cause: Cause) -> Cause:
     """Return the cause of an endpoint that failed a while ago, and that nothing has tried since."""
-    sentence = f"{_PAST[cause.code].format(cause.object)} when it was last tried"
+    if cause.code is CauseCode.ENDPOINT_NO_HOST:
+        said = cause.sentence.replace("answers", "answered")
+    else:
+        said = _PAST[cause.code].format(cause.object)
+    sentence = f"{said} when it was last tried"
     return replace(cause, sentence=sentence)
 
 
@@ -133,12 +178,13 @@ _OUTSIDE = {
     CauseCode.ENDPOINT_NO_HOST: "Compare the address with that of {host}: its name may lead to a "
     "former one",
     CauseCode.ENDPOINT_RESETS: "Read the log of the program on {host}: it may expect TLS or "
-    "another protocol, or refuse this node's address",
+    "another protocol, or refuse this node's address; "
+    f"{LOST_ON_THE_WAY}",
     CauseCode.ENDPOINT_SENDS_NOTHING: "The program on {host} may hang, or wait for something else "
-    "first; endpoints that only receive (syslog, graphite) send nothing, too",
+    f"first; {LOST_ON_THE_WAY}; endpoints that only receive (syslog, graphite) send nothing, too",
     CauseCode.ENDPOINT_CUTS_OFF: "Answers may be incomplete: read the log of the program on "
-    "{host}, which may crash or give up while it answers; some programs reset every connection "
-    "that they have finished",
+    f"{{host}}, which may crash or give up while it answers; {LOST_ON_THE_WAY}; some programs "
+    "reset every connection that they have finished",
     CauseCode.ENDPOINT_DENIES: "Look for a firewall at {host} that denies this client: the host "
     "sees the client's own address",
 }

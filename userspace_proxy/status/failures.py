@@ -14,6 +14,7 @@ from ..facts import STREAKS, EndpointCounters, PortFacts, Streak
 from ..model import Cause, CauseCode, SocketAddress
 from ..policy.causes import NO_DATAGRAM, dial_failed, end_code, resets
 from ..policy.endpoint_causes import (
+    NextHop,
     cuts_off,
     denies,
     has_ended,
@@ -42,14 +43,17 @@ class Clock(Protocol):
 
 
 def failure_of(
-    address: SocketAddress, counters: EndpointCounters, clock: Clock, absent_on: str = ""
+    address: SocketAddress,
+    counters: EndpointCounters,
+    clock: Clock,
+    absent_hop: NextHop | None = None,
 ) -> tuple[Cause | None, bool]:
     """Return why an endpoint fails, None if it doesn't, and whether that was a while ago.
 
     Args:
-        absent_on: The interface on whose link no host has its address; empty: that isn't known.
+        absent_hop: Its next hop, for which no host answers; None: that isn't known.
     """
-    cause = _failure(address, counters, clock, absent_on)
+    cause = _failure(address, counters, clock, absent_hop)
     if cause is None or not _is_past(cause, clock):
         return cause, False
     return in_the_past(cause), True
@@ -67,12 +71,12 @@ def _is_past(cause: Cause, clock: Clock) -> bool:
 
 
 def _failure(
-    address: SocketAddress, counters: EndpointCounters, clock: Clock, absent_on: str
+    address: SocketAddress, counters: EndpointCounters, clock: Clock, absent_hop: NextHop | None
 ) -> Cause | None:
     dials, ends, denials, cuts = (getattr(counters, name) for name in STREAKS)
     if dials.is_on:
-        if absent_on:
-            return _seen(no_host(address, absent_on), dials, clock)
+        if absent_hop:
+            return _seen(no_host(address, absent_hop), dials, clock)
         cause = _seen(dial_failed(address, dials.number, os.strerror(dials.number)), dials, clock)
         return has_ended(cause) if counters.sent_bytes else cause
     if ends.is_on and ends.failures >= min(MANY_ENDS, counters.connections):

@@ -20,7 +20,8 @@ _LARGE = 150
 _DENSE = 1500
 # Each cell with a problem is a link; beyond this number they are runs as well.
 _LINKED = 1000
-SHAPES = {"busy": "■", "idle": "▫", Level.ATTENTION: "▲", Level.TROUBLE: "✖"}
+SHAPES = {"busy": "■", "idle": "▫", "unused": "·", Level.ATTENTION: "▲", Level.TROUBLE: "✖"}
+_WORST_FIRST = (Level.TROUBLE, Level.ATTENTION, Level.OK, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ class Overview:
     """All cells, and how many Service ports have each state."""
 
     areas: tuple[Area, ...]
-    counts: tuple[tuple[str, Level, int], ...]
-    """State, level, and number; the worst first."""
+    counts: tuple[tuple[str, Level | None, int], ...]
+    """State, mark (``PortFacts.mark``), and number; the worst first."""
     size: str
     """``large``, ``medium`` or ``small``."""
 
@@ -65,20 +66,19 @@ def make_overview(shown: Iterable[PortFacts], history: History) -> Overview:
         shown: In any order.
     """
     ports = sorted(shown, key=lambda port: port.plan.key)
-    counts: dict[tuple[Level, str], int] = {}
+    counts: dict[tuple[Level | None, str], int] = {}
     for port in ports:
-        kind = port.state.level, port.state.word
+        kind = port.mark, port.state.word
         counts[kind] = counts.get(kind, 0) + 1
-    ill = sum(number for (level, _), number in counts.items() if level is not Level.OK)
+    ill = sum(port.state.level is not Level.OK for port in ports)
     areas = [
         _area(namespace, list(members), history, is_linked=ill <= _LINKED)
         for namespace, members in groupby(ports, key=lambda port: port.namespace)
     ]
-    worst = (Level.TROUBLE, Level.ATTENTION, Level.OK)
-    ordered = sorted(counts.items(), key=lambda item: (worst.index(item[0][0]), -item[1]))
+    ordered = sorted(counts.items(), key=lambda item: (_WORST_FIRST.index(item[0][0]), -item[1]))
     return Overview(
         tuple(areas),
-        tuple((word, level, number) for (level, word), number in ordered),
+        tuple((word, mark, number) for (mark, word), number in ordered),
         size="large" if len(ports) <= _LARGE else "medium" if len(ports) < _DENSE else "small",
     )
 
@@ -94,7 +94,7 @@ def _area(
     kinds = [(_kind(port, history), port) for port in members]
     for kind, group in groupby(kinds, key=lambda item: item[0]):
         same = list(group)
-        if kind in ("busy", "idle") or not is_linked:
+        if kind in ("busy", "idle", "unused") or not is_linked:
             runs.append(Run(kind, SHAPES[kind] * len(same)))
         else:
             runs += (Run(kind, SHAPES[kind], port.name, _says(port)) for _, port in same)
@@ -109,5 +109,7 @@ def _says(port: PortFacts) -> str:
 def _kind(port: PortFacts, history: History) -> str:
     if port.state.level is not Level.OK:
         return port.state.level
+    if port.mark is None:
+        return "unused"
     is_busy = port.active > 0 or history.is_busy(port.plan.key)
     return "busy" if is_busy else "idle"

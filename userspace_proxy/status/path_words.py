@@ -50,20 +50,16 @@ def path_in_words(path: str, why: str, since: float, now: float) -> str:
     return f"{path}{age}{f': {why}' if why else ''}"
 
 
-def led_in_words(endpoints: str, *, is_probed: bool, is_answered: bool = False) -> str:
+def led_in_words(endpoints: str, accepted: str = "") -> str:
     """Return what is known of clients whose connections the kernel leads straight to endpoints.
 
     Args:
         endpoints: How many, in words.
-        is_probed: The path is theirs because they answer probes.
-        is_answered: Dials of them were answered just now.
+        accepted: What has shown that they accept connections; empty for nothing.
     """
     led = f"clients go through the kernel to {endpoints}"
-    if is_probed:
-        return f"{led}; probes are answered"
-    if is_answered:
-        return f"{led}; dials from this machine are answered"
-    return f"{led}; whether they are answered isn't known on this path"
+    shown = f": {accepted} show only that connections are accepted" if accepted else ""
+    return f"{led}; whether they are answered isn't known on this path{shown}"
 
 
 def counted_in_words(path: str, kernel_connections: int | None, protocol: str) -> str:

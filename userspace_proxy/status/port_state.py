@@ -8,16 +8,17 @@ ready endpoint is refused on purpose, and many clusters always have one.
 Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outside on nodes without
 an endpoint: that is its purpose, and load balancers probe the node first.
 Rule 4: the mark of success (``PortFacts.mark``) and "served" are for clients that get an answer.
-Where the kernel leads them straight to endpoints, only a probe shows that.
+Where the kernel leads them straight to endpoints, or no byte has passed, nothing shows that: the
+state is "unknown".
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..facts import EndpointFacts, Level, PortFacts, StateFacts
-from ..model import Cause, CauseCode, DataPath
+from ..model import Cause, CauseCode
 from ..policy.causes import not_listening, out_of_client_ports, out_of_ports, source_denied
 from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish
 from ..policy.usable import TERMINATING
@@ -36,6 +37,30 @@ def judge(port: PortFacts) -> StateFacts:
     if not causes:
         return StateFacts(level, word, sentence)
     return StateFacts(level, word, sentence, causes, causes[0].hint, causes[0].code)
+
+
+def mistakes_of(port: PortFacts) -> Iterable[str]:
+    """Return what users have written and don't get."""
+    return [note.sentence for note in port.notes if note.code is CauseCode.NOT_FOLLOWED]
+
+
+def also_in_words(sentence: str, notes: Iterable[str]) -> str:
+    """Return the notes that follow a sentence; empty for none.
+
+    Args:
+        sentence: Of several notes only one is shown, here or in it; the others are counted.
+    """
+    mistakes = dict.fromkeys(notes)
+    others = [mistake for mistake in mistakes if mistake not in sentence]
+    shown = f"; also: {others.pop(0)}" if others and len(others) == len(mistakes) else ""
+    return f"{shown}; {plural(len(others), 'further note')}" if others else shown
+
+
+def serving_in_words(port: PortFacts) -> str:
+    """Return how many endpoints serve, and how many are on standby."""
+    standby = sum(endpoint.is_standby for endpoint in port.endpoints)
+    others = f", {standby:,} on standby" if standby else ""
+    return f"{plural(port.serving, 'endpoint')}{others}"
 
 
 # Of addresses: the port may be served at others.
@@ -133,6 +158,9 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
         return Level.ATTENTION, "partly answering", sentence, (denials[0],)
     if all(endpoint.is_past for endpoint in failing):
         # Nothing has tried since: they may have recovered, and the next client will show.
+        if all(_is(CauseCode.ENDPOINT_SENDS_NOTHING, endpoint) for endpoint in failing):
+            nothing = "no datagram back" if port.protocol == "UDP" else "no byte"
+            return Level.ATTENTION, "unanswered", f"Clients got {nothing} before: {sentence}", ()
         return Level.ATTENTION, "failed before", f"Clients failed before: {sentence}", ()
     if all(_is(CauseCode.ENDPOINT_CUTS_OFF, endpoint) for endpoint in failing):
         ended = sum(endpoint.cause.count for endpoint in failing if endpoint.cause)
@@ -182,29 +210,32 @@ def _not_listening(port: PortFacts) -> _Judgement:
 
 def _served(port: PortFacts, usable: int) -> _Judgement:
     unserved = [n for n in port.notes if n.code in UNSERVED]
-    standby = sum(endpoint.is_standby for endpoint in port.endpoints)
-    others = f", {standby:,} on standby" if standby else ""
-    by = f"{plural(usable - standby, 'endpoint')}{others}"
+    by = serving_in_words(port)
     sentence = f"Served by {by}"
-    if port.path is DataPath.KERNEL:
-        sentence = capitalised(led_in_words(by, is_probed=port.is_probed))
+    word = "served"
+    if port.is_unseen:
+        word = "unknown"
+        sentence = capitalised(led_in_words(by, "probes" if port.is_probed else ""))
+    elif port.is_without_bytes:
+        word, made = "unknown", plural(port.connections, "connection")
+        sentence = f"No byte has passed in either direction ({made})"
     if denied := _is_none_admitted(port):
         what = f"No client has been admitted: {denied[0]}"
         return Level.ATTENTION, "none admitted", what, tuple(denied)
     if unserved:
         return Level.ATTENTION, "partly served", f"Partly served: {unserved[0]}", tuple(unserved)
     if port.notes:
-        return Level.ATTENTION, "served", f"{sentence}; {port.notes[0]}", ()
+        return Level.ATTENTION, word, f"{sentence}; {port.notes[0]}", ()
     if all(e.state == TERMINATING for e in port.endpoints if e.is_usable):
         ending = about_to_vanish(port.namespace, usable)
-        return Level.ATTENTION, "served", f"{sentence}; {ending}", (ending,)
+        return Level.ATTENTION, word, f"{sentence}; {ending}", (ending,)
     # As intended: at an address for the internet, scanners are dropped all day.
-    return Level.OK, "served", "; ".join((sentence, *map(str, _denied(port)))), ()
+    return Level.OK, word, "; ".join((sentence, *map(str, _denied(port)))), ()
 
 
 def _is_none_admitted(port: PortFacts) -> Sequence[Cause]:
     """Return why packets are dropped if those of all clients were; empty if one was served."""
-    is_counted = port.path is not DataPath.KERNEL or port.kernel_connections is not None
+    is_counted = not port.is_unseen or port.kernel_connections is not None
     if port.admits is None or not is_counted or port.connections or port.kernel_connections:
         return ()
     now = source_denied(port.admits).sentence

@@ -30,6 +30,7 @@ from ..model import Cause, CauseCode, DataPath
 from ..model.similar import did_you_mean
 from .history import IDLE, History
 from .path_words import counted_in_words, path_in_words, probes_in_words
+from .port_state import also_in_words, mistakes_of
 from .problems import problems_of_node
 from .selection import Selection, select
 from .units import (
@@ -283,12 +284,15 @@ def _usable(port: PortFacts) -> str:
 def _words(port: PortFacts, now: float, history: History) -> str:
     state = port.state
     if state.level is not Level.OK or port.is_dropping or port.is_holding:
-        return state.sentence + (_times(state.causes[0], now) if state.causes else "")
+        times = _times(state.causes[0], now) if state.causes else ""
+        return f"{state.sentence}{times}{also_in_words(state.sentence, mistakes_of(port))}"
     noun = "flow" if port.protocol == "UDP" else "connection"
     if port.path is DataPath.KERNEL:
         counted = port.kernel_connections
         more = "" if counted is None else f", {plural(counted, noun)}"
         return f"on the kernel path{more}"
+    if port.mark is None:
+        return state.sentence
     open_ = f"{count_in_words(port.active)} open"
     if history.has_rates:
         rates = history.rates(port.plan.key)

@@ -39,6 +39,17 @@ def test_clients_that_a_policy_drops_are_not_those_of_former_ranges():
     assert drop(served_here, 200.0) == [(by_ranges, 2), (before, 1)]
 
 
+def test_what_former_ranges_dropped_is_not_worded_by_the_present_ones():
+    group = Group(1, "shop/cart:http")
+    former = with_serving(PLAN, admits=("198.51.100.0/24",))
+    present = with_serving(PLAN, admits=("192.0.2.0/24",))
+    group.change(former.serving, 0.0)
+    group.add(0, group_report(denied=3), 50.0)
+    group.change(present.serving, 60.0)
+    expected = replace(causes.source_was_denied(), count=3, first_at=1050.0, last_at=1050.0)
+    assert turned_away(present, group, CLOCK) == (expected,)
+
+
 def test_where_no_client_is_dropped_nothing_is_shown():
     group = Group(1, "shop/cart:http")
     group.add(0, group_report(denied=1), 1.0)

@@ -25,10 +25,11 @@ from userspace_proxy.model import (
     ServiceType,
     SocketAddress,
 )
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Group, Plane, PortPool
 from userspace_proxy.plane.messages import EndpointReport, GroupReport, StreakReport, WaitingReport
-from userspace_proxy.policy import EndpointVerdict, NodeFacts, causes
+from userspace_proxy.policy import EndpointVerdict, NodeFacts
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets, source_denied
 from userspace_proxy.steering import Bind
 
@@ -181,10 +182,6 @@ async def test_clients_that_are_not_admitted_are_a_cause_with_their_count(plane)
         port.group.add(0, GroupReport(port.group.number, counted.figures()), now)
     denied = source_denied(port.plan.serving.admits, count=3, first_at=1005.0, last_at=1007.0)
     assert turned_away() == (3, (denied,))
-    for networks in port.plan.serving.admits, ("192.0.2.0/24",):
-        port.group.change(with_serving(port.plan, admits=networks).serving, 8.0)
-    former = replace(causes.source_was_denied(), count=3, first_at=1005.0, last_at=1007.0)
-    assert turned_away() == (3, (former,))
     port.plan = with_serving(port.plan, admits=None)
     assert turned_away() == (3, ())
 
@@ -197,7 +194,7 @@ async def test_flows_without_an_answer_are_shown_and_in_the_past_after_a_minute(
     told = EndpointReport(POD, asked.figures(), ends=StreakReport(1.0, 3, 2.0, 5.0, NO_DATAGRAM))
     port.group.add(0, GroupReport(0, figures, [told]), 5.0)
     lately = "Clients get no answer: no datagram has come back in the last 3 flows"
-    before = f"Clients failed before: {POD} sent nothing when it was last tried"
+    before = f"Clients got no datagram back before: {POD} sent nothing when it was last tried"
     for now, sentence in ((5.0, lately), (64.0, lately), (65.0, before)):
         (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))
         assert view.state.sentence == sentence
@@ -368,16 +365,12 @@ async def test_a_view_with_an_ejected_endpoint_follows_time(plane):
     assert left == [4.0, 3.0]
 
 
-def test_it_shows_how_much_of_its_share_an_endpoint_has():
-    verdict = EndpointVerdict(POD, True, "ready", weight=10)
+def test_it_shows_how_much_of_its_share_a_usable_endpoint_has():
+    verdict, idle = (EndpointVerdict(POD, is_usable, "ready", weight=10) for is_usable in (1, 0))
     view = view_endpoint(verdict, Group(1, "shop/web"), CLOCK, {}, {POD: 0.4}, {})
     assert (view.starting, view.preference) == (0.4, "weight 10, starts slowly: 40 %")
     assert view_endpoint(verdict, Group(1, "shop/web"), CLOCK, {}, {}, {}).starting is None
-
-
-def test_one_that_is_not_usable_does_not_start():
-    verdict = EndpointVerdict(POD, False, "not ready")
-    assert view_endpoint(verdict, Group(1, "shop/web"), CLOCK, {}, {POD: 0.4}, {}).preference == ""
+    assert view_endpoint(idle, Group(1, "shop/web"), CLOCK, {}, {POD: 0.4}, {}).starting is None
 
 
 def test_its_traffic_is_a_copy():
@@ -396,6 +389,14 @@ def test_a_failure_has_its_remedy_and_a_fault_on_purpose_does_not_look_like_one(
     assert "on db.example.com" in view_endpoint(by_name, group, CLOCK, {}, {}, {}).cause.hint
     one = view_endpoint(verdict, group, CLOCK, {}, {}, {POD: ["refuse"]})
     assert str(one.cause) == "192.0.2.1:8080 has a fault on purpose: refuse"
+
+
+@pytest.mark.parametrize(("number", "named"), [(errno.ECONNRESET, True), (NO_DATAGRAM, False)])
+def test_the_annotation_for_a_header_is_named_where_an_endpoint_ends_connections(number, named):
+    verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, "shop/web")
+    group.serving = Serving(handling=Handling(proxy_protocol="v1"))
+    group.counters_of(POD).ends.failed(1.0, number)
+    assert ("PROXY header" in view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause.hint) is named
 
 
 def leads_to(served_ports, bind=Bind.PROXY_PORT):

@@ -144,7 +144,7 @@ def test_only_what_this_worker_has_seen_is_reported_to_others(group):
 @pytest.fixture
 def absent(monkeypatch):
     """No host has POD_A's address."""
-    monkeypatch.setattr(outcomes, "absent_on", lambda ip: "eth0" if ip == POD_A.ip else "")
+    monkeypatch.setattr(outcomes, "absent_hop", lambda ip: ip == POD_A.ip)
 
 
 @pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EHOSTUNREACH], ids=errno.errorcode.get)
@@ -154,7 +154,8 @@ def test_a_dial_of_an_address_without_a_host_has_one_name_everywhere(group, numb
     counters = group.counters_of(POD_A)
     shown, _ = failure_of(POD_A, counters, WallClock(lambda: 0.0))
     assert [code, shown.code, *counters.failures_by_cause()] == [CauseCode.ENDPOINT_NO_HOST] * 3
-    assert caplog.records[0].getMessage().endswith(f"no host answers for {POD_A.ip} on its link")
+    said = caplog.records[0].getMessage()
+    assert said.endswith(f"no host answers for {POD_A.ip}, or for the gateway to it")
 
 
 @pytest.mark.usefixtures("absent")

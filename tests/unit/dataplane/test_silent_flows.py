@@ -28,7 +28,7 @@ class Node:
     def __init__(self):
         self.clock = Clock()
         self.questions = 0
-        self.flows = SilentFlows(self.clock, self._absent_on)
+        self.flows = SilentFlows(self.clock, self._absent_hop)
 
     def add(self, endpoint):
         flow = Flow(endpoint)
@@ -39,7 +39,7 @@ class Node:
         self.clock.now += after_s
         return self.flows.take_absent()
 
-    def _absent_on(self, ip):
+    def _absent_hop(self, ip):
         self.questions += 1
         return "eth0" if ip == ABSENT.ip else ""
 

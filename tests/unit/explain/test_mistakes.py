@@ -28,7 +28,7 @@ def test_a_service_that_is_kept_for_mistakes_of_others_is_served_and_has_a_note(
     assert note.hint == "Repair that file, first at m/shop.yaml:21"
     assert explain(subject).sentence == f"Clients are served by 2 endpoints; {kept}"
     refused = made_of(keeper, port=make_port(endpoints=(), reason="no pod is ready"))
-    assert explain(refused).sentence == "Clients are refused: no pod is ready; 1 further note"
+    assert explain(refused).sentence == f"Clients are refused: no pod is ready; also: {kept}"
 
 
 def test_a_health_check_that_is_not_served_is_a_note_of_its_service_alone():
@@ -76,3 +76,9 @@ def test_other_rejected_objects_are_of_no_concern(rejected, port):
     subject = made_of(RejectedFacts(UNLABELLED, rejected), port=port)
     assert [*mistakes(subject)] == []
     assert len(subject.others_rejected) == 1
+
+
+def test_a_problem_has_the_mistake_that_may_be_its_reason_beside_it():
+    refused = make_port(endpoints=(), reason="none is ready", notes=("a is unknown", "b"))
+    said = explain(make_subject(refused)).sentence
+    assert said == "Clients are refused: none is ready; also: a is unknown; 1 further note"

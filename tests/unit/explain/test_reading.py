@@ -91,14 +91,15 @@ def test_connections_on_the_kernel_path_count_as_clients(count, sentence):
     assert explain(subject).sentence.partition(UNKNOWN)[2] == sentence
 
 
-def test_a_probe_or_a_dial_shows_that_clients_are_answered_on_the_kernel_path():
+def test_a_probe_or_a_dial_shows_only_that_connections_are_accepted():
     port = replace(make_port(connections=0), path=PathView(DataPath.KERNEL))
     answered = {endpoint.address: DialResult(0.1) for endpoint in port.endpoints}
     said = explain(make_subject(port), dials=answered).sentence
-    assert said.endswith("to 2 endpoints; dials from this machine are answered")
+    only = "show only that connections are accepted"
+    assert said.endswith(f"to 2 endpoints{UNKNOWN}: dials from this machine {only}")
     probed = make_subject(replace(make_port(is_probed=True), path=PathView(DataPath.KERNEL)))
-    assert explain(probed).sentence.endswith("to 2 endpoints; probes are answered")
-    assert probed.ports[0].mark is Level.OK
+    assert f"to 2 endpoints{UNKNOWN}: probes {only}" in explain(probed).sentence
+    assert (probed.ports[0].mark, probed.ports[0].state.word) == (None, "unknown")
 
 
 def test_the_flows_that_only_the_kernel_sees_are_listed_next():

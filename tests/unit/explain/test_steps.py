@@ -60,6 +60,12 @@ def test_the_steps_are_in_the_order_of_a_connections_path():
             "Clients are served by 2 endpoints; no client has connected since the proxy started",
             id="unused",
         ),
+        pytest.param(
+            {"connections": 7, "received_bytes": 0, "sent_bytes": 0},
+            True,
+            "No byte has passed in either direction (7 connections)",
+            id="both-sides-wait",
+        ),
         pytest.param({}, False, "Clients would be served by 2 endpoints", id="planned"),
     ],
 )
@@ -321,7 +327,7 @@ def test_a_service_that_is_ignored_wins_over_all_problems_of_the_node():
         pytest.param(
             {"notes": ("this field has no effect",)},
             {"steering": SteeringState("nftables", problem="table vanished")},
-            "The kernel isn't as planned: table vanished",
+            "The kernel isn't as planned: table vanished; also: this field has no effect",
             id="its-clients-need-the-rules",
         ),
     ],
@@ -420,7 +426,9 @@ def test_a_service_that_would_hold_clients_is_explained():
 
 def test_an_endpoint_on_standby_is_called_so():
     port = make_port(endpoints=(make_endpoint("10.244.1.7:8080"), make_standby("10.244.2.7:8080")))
-    (endpoints,) = steps_of(explain(make_subject(port)), "endpoints")
+    explanation = explain(make_subject(port))
+    assert explanation.sentence == "Clients are served by 1 endpoint, 1 on standby"
+    (endpoints,) = steps_of(explanation, "endpoints")
     assert endpoints.details == (
         (Level.OK, "10.244.1.7:8080: ready"),
         (Level.OK, "10.244.2.7:8080: ready, on standby (priority 1)"),
@@ -437,6 +445,6 @@ def test_ports_of_one_number_are_told_apart_by_the_protocol():
     udp = make_port("dns", port="dns", protocol=Protocol.UDP, shared_number=53)
     tcp = make_port("dns", port="dns-tcp", shared_number=53, problem="its port is taken")
     explanation = explain(make_subject(udp, tcp, service="shop/dns"))
-    titles = [part.title for part in explanation.parts[1:]]
-    assert sorted(titles) == ["shop/dns:dns 53/UDP (IPv4)", "shop/dns:dns-tcp 53/TCP (IPv4)"]
+    titles = sorted(part.title for part in explanation.parts[1:])
+    assert titles == ["shop/dns:dns 53/UDP (IPv4)", "shop/dns:dns-tcp 53/TCP (IPv4)"]
     assert explanation.sentence.startswith("Port dns-tcp, 53/TCP: ")

@@ -97,6 +97,14 @@ def test_an_endpoint_has_one_level_and_counts_as_serving_or_not(facts, serves, l
     assert PortFacts(endpoints=[endpoint]).serving == serves
 
 
+def test_an_endpoint_on_standby_serves_once_all_others_fail():
+    standby = EndpointFacts(is_usable=True, state="ready", is_standby=True)
+    first = EndpointFacts(is_usable=True, state="ready")
+    failing = EndpointFacts(is_usable=True, state="ready", cause=RESETS)
+    assert PortFacts(endpoints=[first, standby, standby]).serving == 1
+    assert PortFacts(endpoints=[failing, standby]).serving == 1
+
+
 def test_the_default_path_is_one_without_anything_to_show():
     assert PortFacts(kernel_connections=0).has_default_path
     assert not PortFacts(path=DataPath.KERNEL).has_default_path
@@ -108,25 +116,38 @@ def test_the_default_path_is_one_without_anything_to_show():
     ("facts", "mark", "why"),
     [
         pytest.param({}, Level.OK, "", id="served"),
-        pytest.param({"is_dropping": True}, None, "dropped by design", id="dropped"),
+        pytest.param((Level.OK, "served"), Level.OK, "", id="served"),
+        pytest.param((Level.OK, "dropped"), None, "dropped by design", id="dropped"),
         pytest.param(
-            {"path": DataPath.KERNEL},
-            None,
-            "not known whether clients are answered",
-            id="unseen",
+            (Level.OK, "unknown"), None, "not known whether clients are answered", id="unseen"
         ),
-        pytest.param({"path": DataPath.KERNEL, "is_probed": True}, Level.OK, "", id="probed"),
-        pytest.param(
-            {"is_dropping": True, "state": StateFacts(Level.ATTENTION)},
-            Level.ATTENTION,
-            "",
-            id="problem",
-        ),
+        pytest.param((Level.ATTENTION, "dropped"), Level.ATTENTION, "", id="problem"),
     ],
 )
 def test_a_neutral_mark_has_the_name_of_what_it_states(facts, mark, why):
-    port = PortFacts(**facts)
+    port = PortFacts(state=StateFacts(*facts))
     assert (port.mark, port.why_neutral) == (mark, why)
+
+
+@pytest.mark.parametrize(
+    ("facts", "is_without"),
+    [
+        pytest.param({"connections": 1}, True, id="one-has-ended"),
+        pytest.param({"connections": 2, "active": 2}, True, id="two-are-open"),
+        pytest.param({"connections": 1, "active": 1}, False, id="the-first-has-begun"),
+        pytest.param({}, False, id="none"),
+        pytest.param({"connections": 7, "received_bytes": 1}, False, id="a-request"),
+        pytest.param({"connections": 7, "sent_bytes": 1}, False, id="a-greeting"),
+        pytest.param({"connections": 7, "protocol": "UDP"}, False, id="flows"),
+    ],
+)
+def test_connections_may_have_been_made_without_a_byte(facts, is_without):
+    assert PortFacts(**{"protocol": "TCP", **facts}).is_without_bytes is is_without
+
+
+def test_no_probe_shows_that_clients_are_answered_on_the_kernel_path():
+    assert PortFacts(path=DataPath.KERNEL, is_probed=True).is_unseen
+    assert not PortFacts().is_unseen
 
 
 def test_another_process_gets_what_the_json_does_not_contain():

@@ -3,9 +3,11 @@
 import pytest
 
 from tests.netns import Net
-from userspace_proxy.kernel.neighbours import absent_on, link_of
+from userspace_proxy.kernel.neighbours import absent_hop, next_hop
 from userspace_proxy.kernel.netlink import rtnetlink
+from userspace_proxy.policy.endpoint_causes import NextHop
 
+HOP = NextHop("eth9")
 # Another end is up, and answers no ARP.
 LINK = (
     "ip link add eth9 type veth peer name far9; ip link set eth9 up; ip link set far9 up; "
@@ -27,7 +29,7 @@ def test_an_address_that_no_host_has_is_absent_on_its_link(node):
     with node.udp() as sock:
         sock.sendto(b"question", ("10.99.0.77", 53))
         sock.sendto(b"question", ("10.99.0.8", 53))
-    assert [absent_on(ip) for ip in ("10.99.0.77", "10.99.0.8")] == ["eth9", ""]
+    assert [absent_hop(ip) for ip in ("10.99.0.77", "10.99.0.8")] == [HOP, None]
 
 
 def test_one_address_is_asked_for_on_the_link_that_its_route_leads_to(node):
@@ -40,16 +42,32 @@ def test_one_address_is_asked_for_on_the_link_that_its_route_leads_to(node):
     with node.udp() as sock:
         sock.sendto(b"question", ("10.99.0.77", 53))
     asked = ("10.99.0.77", "10.99.0.8", "10.99.0.78", "10.98.0.1", "10.97.0.1")
-    assert [ip for ip in asked if absent_on(ip)] == ["10.99.0.77"]
+    assert [ip for ip in asked if absent_hop(ip)] == ["10.99.0.77"]
     # What the kernel has forgotten was on the same link.
     node.run("ip neighbour flush dev eth9 nud incomplete nud failed")
-    assert [link_of(ip) for ip in asked] == ["eth9", "eth9", "eth9", "", ""]
+    assert [next_hop(ip) for ip in asked] == [HOP, HOP, HOP, NextHop("eth9", "10.99.0.8"), None]
+
+
+@pytest.mark.parametrize(
+    ("via", "ip", "gateway"),
+    [
+        ("10.98.0.0/24 via 10.99.0.66", "10.98.0.1", "10.99.0.66"),
+        ("10.98.0.0/24 via inet6 fe80::66 dev eth9", "10.98.0.1", "fe80::66"),
+        ("fd00:98::/64 via fe80::66 dev eth9", "fd00:98::1", "fe80::66"),
+    ],
+    ids=["ipv4", "ipv4-via-ipv6", "ipv6"],
+)
+def test_behind_a_gateway_that_no_host_has_an_address_is_absent(node, via, ip, gateway):
+    node.run(f"ip route add {via}")
+    assert absent_hop(ip) is None
+    node.run(f"ip neighbour add {gateway} nud failed dev eth9")
+    assert absent_hop(ip) == NextHop("eth9", gateway)
 
 
 def test_a_kernel_that_only_lists_neighbours_shows_no_absent_host(node, monkeypatch):
     with node.udp() as sock:
         sock.sendto(b"question", ("10.99.0.77", 53))
-    assert absent_on("10.99.0.77") == "eth9"
+    assert absent_hop("10.99.0.77") == HOP
     # The answer to a request of an unknown type is that of Linux 4.20 to this one.
     monkeypatch.setattr(rtnetlink, "find_neighbour", lambda *_: rtnetlink.request(4000, 0, b""))
-    assert absent_on("10.99.0.77") == ""
+    assert absent_hop("10.99.0.77") is None

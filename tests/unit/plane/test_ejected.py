@@ -11,8 +11,10 @@ from userspace_proxy.plane import Plane, ejected
 from userspace_proxy.plane.ejected import FOLLOWED_MAX, QUIET_S, EjectedEndpoints
 from userspace_proxy.plane.messages import Ejected
 from userspace_proxy.policy.causes import NO_HOST
+from userspace_proxy.policy.endpoint_causes import NextHop
 
 POD, OTHER = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080)
+ETH0 = NextHop("eth0")
 REFUSED, SILENT = errno.ECONNREFUSED, errno.ETIMEDOUT
 
 
@@ -47,8 +49,8 @@ class Rig:
             self.services.get,
             clock=lambda: self.now,
             open_probes=self._open,
-            absent_on=self._ask,
-            link_of={POD.ip: "eth1"}.get,
+            absent_hop=self._ask,
+            next_hop={POD.ip: NextHop("eth1")}.get,
         )
         self.group = self.serve("web")
 
@@ -79,7 +81,7 @@ class Rig:
 
     def _ask(self, ip):
         self.questions += 1
-        return self.absent.get(ip, "")
+        return self.absent.get(ip)
 
 
 @pytest.fixture
@@ -195,23 +197,23 @@ def test_the_number_of_endpoints_that_are_followed_has_a_bound(rig, monkeypatch)
 
 @pytest.mark.parametrize("number", [SILENT, errno.EHOSTUNREACH])
 def test_after_a_dial_without_an_answer_the_kernel_is_asked(rig, number):
-    rig.absent = {POD.ip: "eth0"}
+    rig.absent = {POD.ip: ETH0}
     rig.eject(number=number)
     rig.eject(pod=OTHER, number=number)
     rig.pass_(1)
-    assert [rig.group.absent_on(pod) for pod in (POD, OTHER)] == ["eth0", ""]
+    assert [rig.group.absent_hop(pod) for pod in (POD, OTHER)] == [ETH0, None]
     rig.absent = {}
     rig.pass_(1)
-    assert rig.group.absent_on(POD) == "eth0", "the kernel has forgotten it"
+    assert rig.group.absent_hop(POD) == ETH0, "the kernel has forgotten it"
     rig.eject(number=number)
     rig.pass_(1)
-    assert rig.group.absent_on(POD) == "", "ARP was answered before the next dial"
+    assert rig.group.absent_hop(POD) is None, "ARP was answered before the next dial"
 
 
 def test_what_a_worker_has_seen_has_its_link_though_the_kernel_has_forgotten_it(rig):
     rig.eject(number=NO_HOST)
     rig.pass_(1)
-    assert rig.group.absent_on(POD) == "eth1"
+    assert rig.group.absent_hop(POD) == NextHop("eth1")
     assert rig.questions == 0
 
 
@@ -222,29 +224,29 @@ def test_a_refusal_was_an_answer_so_the_kernel_is_not_asked(rig):
 
 
 def test_a_host_that_refuses_is_there(rig):
-    rig.absent = {POD.ip: "eth0"}
+    rig.absent = {POD.ip: ETH0}
     rig.eject(number=SILENT)
     rig.pass_(1)
-    assert rig.group.absent_on(POD) == "eth0"
+    assert rig.group.absent_hop(POD) == ETH0
     rig.eject(number=REFUSED)
     rig.pass_(1)
-    assert rig.group.absent_on(POD) == ""
+    assert rig.group.absent_hop(POD) is None
 
 
 def test_a_host_that_answers_is_there(rig):
-    rig.absent = {POD.ip: "eth0"}
+    rig.absent = {POD.ip: ETH0}
     rig.eject(number=SILENT)
     rig.pass_(QUIET_S)
     rig.watcher.note(POD, 0)
-    assert rig.group.absent_on(POD) == ""
+    assert rig.group.absent_hop(POD) is None
 
 
 def test_of_many_silent_endpoints_some_are_asked_about_in_turns(rig, monkeypatch):
     monkeypatch.setattr(ejected, "QUESTIONS_MAX", 1)
-    rig.absent = {OTHER.ip: "eth0"}
+    rig.absent = {OTHER.ip: ETH0}
     rig.eject(number=SILENT)
     rig.eject(pod=OTHER, number=SILENT)
     rig.pass_(1)
-    assert (rig.questions, rig.group.absent_on(OTHER)) == (1, "")
+    assert (rig.questions, rig.group.absent_hop(OTHER)) == (1, None)
     rig.pass_(1)
-    assert (rig.questions, rig.group.absent_on(OTHER)) == (2, "eth0")
+    assert (rig.questions, rig.group.absent_hop(OTHER)) == (2, ETH0)

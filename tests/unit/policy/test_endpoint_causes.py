@@ -7,6 +7,7 @@ from userspace_proxy.dataplane.udp_flow import REFUSALS
 from userspace_proxy.model import CauseCode, SocketAddress
 from userspace_proxy.policy.causes import NO_HOST, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
+    NextHop,
     about_to_vanish,
     cuts_off,
     denies,
@@ -16,12 +17,13 @@ from userspace_proxy.policy.endpoint_causes import (
     no_host,
     outside,
     sends_nothing,
+    with_header,
 )
 
 POD = SocketAddress("10.244.1.8", 8080)
 REFUSES = replace(dial_failed(POD, errno.ECONNREFUSED, ""), count=2, first_at=5.0, last_at=9.0)
 UNREACHABLE = dial_failed(POD, errno.EHOSTUNREACH, "")
-ABSENT = replace(no_host(POD, "eth0"), count=3, last_at=7.0)
+ABSENT = replace(no_host(POD, NextHop("eth0")), count=3, last_at=7.0)
 
 
 def test_an_address_that_no_host_has_is_named_with_its_interface():
@@ -33,13 +35,19 @@ def test_an_address_that_no_host_has_is_named_with_its_interface():
     assert (ABSENT.count, ABSENT.last_at) == (3, 7.0)
 
 
+def test_a_gateway_that_no_host_has_is_named_with_the_address_behind_it():
+    cause = no_host(POD, NextHop("eth0", "172.30.0.22"))
+    assert cause.sentence == "no host answers for 172.30.0.22, the gateway to 10.244.1.8, on eth0"
+    assert "`ip route get 10.244.1.8`" in cause.hint
+
+
 @pytest.mark.parametrize(
     ("cause", "sentence"),
     [
         (REFUSES, "10.244.1.8:8080 refused connections"),
         (dial_failed(POD, errno.ETIMEDOUT, ""), "10.244.1.8:8080 did not answer"),
         (UNREACHABLE, "10.244.1.8:8080 was unreachable"),
-        (ABSENT, "no host answered for 10.244.1.8:8080"),
+        (ABSENT, "no host answered for 10.244.1.8 on eth0"),
         (dial_failed(POD, errno.EPERM, ""), "10.244.1.8:8080 could not be dialled"),
         (resets(POD), "10.244.1.8:8080 accepted connections and ended them without answering"),
         (sends_nothing(POD), "10.244.1.8:8080 sent nothing"),
@@ -75,7 +83,7 @@ def test_an_endpoint_that_answered_before_has_ended_and_its_target_port_is_right
 def test_a_dial_of_an_address_without_a_host_is_named_so():
     cause = replace(dial_failed(POD, NO_HOST, "No such device or address"), count=2, last_at=7.0)
     assert cause.code is CauseCode.ENDPOINT_NO_HOST
-    assert cause.sentence == "no host answers for 10.244.1.8 on its link"
+    assert cause.sentence == "no host answers for 10.244.1.8, or for the gateway to it"
     assert (cause.object, cause.count, cause.last_at) == ("10.244.1.8:8080", 2, 7.0)
 
 
@@ -101,10 +109,36 @@ def test_a_remedy_for_an_endpoint_outside_the_cluster_names_no_pod(cause):
     assert not [word for word in ("pod", "Pod", "targetPort", "NetworkPolicy") if word in hint]
 
 
+@pytest.mark.parametrize(
+    "cause", [resets(POD), sends_nothing(POD), cuts_off(POD)], ids=lambda cause: str(cause.code)
+)
+def test_what_may_happen_behind_the_handshake_on_the_way_is_named(cause):
+    for hint in (cause.hint, outside(cause, POD.ip, "db.example.com").hint):
+        assert "; a firewall on the way that drops or resets data, or a smaller MTU there," in hint
+
+
 def test_a_routers_error_is_not_taken_for_a_look_into_the_neighbour_table():
     cause = dial_failed(POD, errno.EHOSTDOWN, "Host is down")
     assert cause.code is CauseCode.ENDPOINT_UNREACHABLE
     assert NO_HOST not in REFUSALS
+
+
+@pytest.mark.parametrize(
+    ("cause", "is_likely"),
+    [
+        (resets(POD), True),
+        (sends_nothing(POD), True),
+        (cuts_off(POD), True),
+        (REFUSES, False),
+        (ABSENT, False),
+    ],
+    ids=lambda value: str(getattr(value, "code", "")),
+)
+def test_a_header_that_an_endpoint_gets_is_the_likely_reason_once_it_has_accepted(cause, is_likely):
+    hint = with_header(cause).hint
+    said = "Its annotation userspace-proxy.io/proxy-protocol puts a PROXY header before"
+    assert hint.startswith(said) is is_likely
+    assert hint.endswith(cause.hint)
 
 
 @pytest.mark.parametrize(("count", "are"), [(1, "it is"), (2, "all are")])

@@ -7,6 +7,7 @@ from userspace_proxy.facts import EndpointCounters, Level
 from userspace_proxy.model import CauseCode, SocketAddress
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
+    NextHop,
     cuts_off,
     denies,
     in_the_past,
@@ -63,7 +64,7 @@ def test_an_endpoint_that_has_sent_bytes_before_has_ended(counters):
 def test_a_silent_endpoint_whose_address_no_host_has_is_not_there(counters):
     fail(counters, errno.ETIMEDOUT)
     assert failure_of(POD, counters, at(5.0))[0].code is CauseCode.ENDPOINT_SILENT
-    cause, _ = failure_of(POD, counters, at(5.0), "eth0")
+    cause, _ = failure_of(POD, counters, at(5.0), NextHop("eth0"))
     assert (cause.code, cause.count) == (CauseCode.ENDPOINT_NO_HOST, 1)
     assert cause.sentence == "no host answers for 192.0.2.1 on eth0"
 

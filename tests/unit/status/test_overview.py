@@ -1,8 +1,10 @@
 from userspace_proxy.facts import Level
+from userspace_proxy.model import DataPath
 from userspace_proxy.status.history import History
 from userspace_proxy.status.overview import make_overview
+from userspace_proxy.status.path_words import PathView
 
-from .views import make_endpoint, make_port
+from .views import make_endpoint, make_port, replace
 
 
 def overview_of(*ports):
@@ -43,6 +45,22 @@ def test_states_are_counted_the_worst_first():
         ("not answering", Level.TROUBLE, 1),
         ("refused", Level.ATTENTION, 1),
         ("served", Level.OK, 2),
+    )
+
+
+def test_what_is_not_known_to_be_served_is_neither_green_nor_a_problem():
+    unseen = replace(make_port("b"), path=PathView(DataPath.KERNEL))
+    dropped = make_port("c", is_dropping=True)
+    overview = overview_of(make_port("a"), unseen, dropped)
+    (area,) = overview.areas
+    assert ([(run.kind, run.cells) for run in area.runs], area.ill) == (
+        [("busy", "■"), ("unused", "··")],
+        0,
+    )
+    assert overview.counts == (
+        ("served", Level.OK, 1),
+        ("unknown", None, 1),
+        ("dropped", None, 1),
     )
 
 

@@ -137,7 +137,7 @@ def test_every_state_of_a_port_is_known():
     ("text", "unknown"),
     [
         ("web -is:servd", "there is no state is:servd (did you mean is:served?)"),
-        ("is:xyzzy", "there is no state is:xyzzy (one of served, partly-answering, "),
+        ("is:xyzzy", "there is no state is:xyzzy (one of served, unknown, partly-"),
     ],
 )
 def test_a_state_that_does_not_exist_is_unknown(text, unknown):

@@ -4,9 +4,10 @@ import os
 import pytest
 
 from userspace_proxy.facts import Level, ProbesFacts, RejectedFacts, SourceFacts, SteeringState
-from userspace_proxy.model import DataPath, Protocol
+from userspace_proxy.model import DataPath, Handling, Hold, Protocol
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.policy.causes import dial_failed
+from userspace_proxy.policy.endpoint_causes import in_the_past, sends_nothing
 from userspace_proxy.status.history import History
 from userspace_proxy.status.path_words import UNKNOWN, PathView
 from userspace_proxy.status.selection import Selection
@@ -328,6 +329,30 @@ def test_on_the_kernel_path_only_connections_are_shown():
     assert shown[1].endswith("on the kernel path, 1,200 connections")
     at = shown.index("      path      kernel for 3 min: it is asked for")
     assert shown[at + 1] == f"{' ' * 16}1,200 connections since the start; {UNKNOWN}"
+
+
+def test_a_problem_has_the_mistake_that_may_be_its_reason_beside_it():
+    notes = ("annotation x is unknown",)
+    handling = Handling(hold=Hold(5))
+    held = make_port(endpoints=(), reason="it has none", handling=handling, notes=notes)
+    shown = lines_of(make_view(held), columns=80)
+    assert " ".join(line.strip() for line in shown[1:]).endswith(
+        "for an endpoint for 5 s: it has none; also: annotation x is unknown"
+    )
+    assert max(map(len, shown)) <= 80
+
+
+def test_clients_that_got_no_byte_a_while_ago_are_not_said_to_have_failed():
+    cause = in_the_past(sends_nothing(make_address("10.244.1.9:80")))
+    quiet = make_endpoint("10.244.1.9:80", cause=cause, is_past=True)
+    shown = lines_of(make_view(make_port(endpoints=(quiet,))))
+    assert shown[1].endswith(f"  Clients got no byte before: {cause}")
+
+
+def test_connections_without_a_byte_have_a_neutral_mark_and_are_said():
+    shown = lines_of(make_view(make_port(connections=7, received_bytes=0, sent_bytes=0)))
+    assert shown[1].startswith("  · shop/web:http")
+    assert shown[1].endswith("  No byte has passed in either direction (7 connections)")
 
 
 def test_a_kernel_that_does_not_count_connections_is_named():

@@ -161,8 +161,8 @@ class Timeline:
         counters = group.counters_of(endpoint)
         is_over = outage.returned_at and outage.what
         if counters.dials.is_on and not outage.is_on_purpose and not is_over:
-            absent_on = group.absent_on(endpoint)
-            cause, _ = failure_of(endpoint, counters, self._clocks, absent_on)
+            hop = group.absent_hop(endpoint)
+            cause, _ = failure_of(endpoint, counters, self._clocks, hop)
             outage.what = cause.sentence if cause is not None else ""
 
     def _must_ask(self) -> bool:

@@ -121,6 +121,8 @@ class ListedRoute(NamedTuple):
             metric,
             ip_of(found.get(_SOURCE, b"")),
             bool(found.keys() & {_GATEWAY, _VIA, _MULTIPATH}),
+            # A gateway of the other family follows the number of that.
+            ip_of(found.get(_GATEWAY, b"") or found.get(_VIA, b"")[2:]),
         )
 
 
@@ -138,6 +140,8 @@ class RouteDetails(NamedTuple):
     """The preferred source address; empty for none."""
     has_gateway: bool
     """Whether it has one or more."""
+    gateway: str
+    """Empty for none, or several."""
 
 
 class LocalRoute(NamedTuple):

@@ -16,6 +16,7 @@ from userspace_proxy.plan import Planner, diff_plans
 from userspace_proxy.plane import Plane
 from userspace_proxy.plane.messages import Ejected, Returned
 from userspace_proxy.policy import NodeFacts
+from userspace_proxy.policy.endpoint_causes import NextHop
 from userspace_proxy.status.failures import PAST_S
 from userspace_proxy.status.path_words import PathView
 from userspace_proxy.status.timeline import Event
@@ -91,7 +92,7 @@ async def test_an_outage_is_worded_as_the_state_of_its_service_port(rig):
     await rig.timeline.look()
     (event,) = rig.timeline.events()
     assert event.what.startswith("192.0.2.1:8080 does not answer: packets are dropped")
-    rig.group.note_absent(POD, "eth0")
+    rig.group.note_absent(POD, NextHop("eth0"))
     await rig.timeline.look()
     (event,) = rig.timeline.events()
     assert event.what == "no host answers for 192.0.2.1 on eth0; ejected"

@@ -114,7 +114,7 @@ def test_an_address_is_the_interfaces_own(text, expected):
             "02180000fc030001 10000000 08000f00581b0000 080001000a090000 0800060005000000"
             "080007000a010001 080005000a010002 0800040003000000",
             UNICAST,
-            RouteDetails("10.9.0.0/24", 7000, 3, 5, "10.1.0.1", True),
+            RouteDetails("10.9.0.0/24", 7000, 3, 5, "10.1.0.1", True, "10.1.0.2"),
             id="by-a-gateway",
         ),
         pytest.param(
@@ -122,13 +122,13 @@ def test_an_address_is_the_interfaces_own(text, expected):
             "0a400000fe030001 10000000 08000f00fe000000 14000100fd000009000000000000000000000000"
             f"0800060000040000 0800040003000000 {RTA_CACHEINFO} 0500140000000000",
             UNICAST,
-            RouteDetails("fd00:9::/64", 254, 3, 0, "", False),
+            RouteDetails("fd00:9::/64", 254, 3, 0, "", False, ""),
             id="ipv6-with-the-kernels-metric",
         ),
         pytest.param(
             "02000000ff75fe02 00000000 0800040001000000",
             LOCAL,
-            RouteDetails("0.0.0.0/0", 255, 1, 0, "", False),
+            RouteDetails("0.0.0.0/0", 255, 1, 0, "", False, ""),
             id="all-of-ipv4-old-kernel",
         ),
     ],
