@@ -77,7 +77,7 @@ async def test_an_open_connection_outlives_a_restart_a_flush_and_its_frontend(
     successor = make_steering("nftables", FACTS)
     await successor.apply(TARGETS)
     speak()
-
+    cluster.node.run("nft flush ruleset")
     assert await successor.repair() > 0
     speak()
     await successor.apply({DNS: 36002})

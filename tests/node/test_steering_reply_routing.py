@@ -140,11 +140,14 @@ def test_the_table_reads_as_it_was_written(cluster):
                 meta l4proto udp tproxy to :1
             }
 
+            chain divert {
+            }
+
             chain prerouting {
                 type filter hook prerouting priority dstnat + 1; policy accept;
                 tcp dport < 61000 accept
-                meta l4proto { tcp, udp } th dport 61000-65535 socket transparent 1 socket wildcard 0 meta mark set meta mark | 0x00001000
-                meta l4proto { icmp, ipv6-icmp } socket transparent 1 socket wildcard 0 meta mark set meta mark | 0x00001000
+                meta l4proto { tcp, udp } th dport 61000-65535 socket transparent 1 socket wildcard 0 meta mark set meta mark | 0x00001000 goto divert
+                meta l4proto { icmp, ipv6-icmp } socket transparent 1 socket wildcard 0 meta mark set meta mark | 0x00001000 goto divert
             }
         }
     """)  # noqa: E501

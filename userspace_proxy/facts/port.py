@@ -53,6 +53,8 @@ STATES = (
     "out of ports",
 )
 """The words of all states."""
+_DIALS = 2
+"""Connections without a byte that show nothing."""
 _NEUTRAL = {
     "dropped": "dropped by design",
     "unknown": "not known whether clients are answered",
@@ -307,11 +309,11 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def is_without_bytes(self) -> bool:
-        """Whether TCP connections were made, and no byte has ever passed in either direction.
+        """Whether some TCP connections were made, and no byte has ever passed in either direction.
 
-        A first one that is open may have just begun.
+        One that is open may have just begun, and a dial of ``explain --probe`` sends nothing.
         """
-        is_counted = self.protocol == "TCP" and self.connections > min(self.active, 1)
+        is_counted = self.protocol == "TCP" and self.connections > min(self.active, 1) + _DIALS
         return is_counted and not (self.received_bytes or self.sent_bytes)
 
     @property

@@ -132,9 +132,10 @@ def test_a_neutral_mark_has_the_name_of_what_it_states(facts, mark, why):
 @pytest.mark.parametrize(
     ("facts", "is_without"),
     [
-        pytest.param({"connections": 1}, True, id="one-has-ended"),
-        pytest.param({"connections": 2, "active": 2}, True, id="two-are-open"),
-        pytest.param({"connections": 1, "active": 1}, False, id="the-first-has-begun"),
+        pytest.param({"connections": 3}, True, id="three-have-ended"),
+        pytest.param({"connections": 4, "active": 4}, True, id="four-are-open"),
+        pytest.param({"connections": 3, "active": 1}, False, id="the-last-has-begun"),
+        pytest.param({"connections": 2}, False, id="dials"),
         pytest.param({}, False, id="none"),
         pytest.param({"connections": 7, "received_bytes": 1}, False, id="a-request"),
         pytest.param({"connections": 7, "sent_bytes": 1}, False, id="a-greeting"),
