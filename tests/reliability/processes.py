@@ -185,6 +185,7 @@ def restart_plain(rig: Rig) -> Iterator[None]:
     "the proxy is started again at once",
     Limits(
         failed=1.0,
+        slowest_s=2.0,
         other_failed=1000,
         fault_s=0.0,
         log_lines=30,
