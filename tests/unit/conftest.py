@@ -1,12 +1,15 @@
-"""Loops of both kinds; ``make coverage`` records which test module runs which lines."""
+"""Loops of both kinds, a namespace, and which test module runs which lines (``make coverage``)."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterator
 
 import pytest
 import uvloop
+
+from tests.netns import Net
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -18,6 +21,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     measured = Coverage.current()
     if measured is not None:
         measured.switch_context(item.path.relative_to(item.config.rootpath).as_posix())
+
+
+@pytest.fixture
+def node() -> Iterator[Net]:
+    """A network namespace in which the test's thread stands."""
+    net = Net("node")
+    with net:
+        yield net
+    net.close()
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

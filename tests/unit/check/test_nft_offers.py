@@ -1,22 +1,11 @@
 from __future__ import annotations
 
-import pytest
-
-from tests.netns import Net
 from userspace_proxy.check.nft_offers import (
     nft_lacks_for_bridges,
     nft_lacks_for_guard,
     nft_lacks_for_replies,
     nft_offers,
 )
-
-
-@pytest.fixture
-def node():
-    net = Net("node")
-    with net:
-        yield net
-    net.close()
 
 
 def test_this_kernel_lacks_nothing_and_checking_it_changes_nothing(node):

@@ -2,20 +2,9 @@ from __future__ import annotations
 
 from contextlib import closing
 
-import pytest
-
-from tests.netns import Net
 from userspace_proxy.kernel.bridge_entries import BridgeEntries
 
 MAC = "06:00:00:00:00:01"
-
-
-@pytest.fixture
-def node():
-    net = Net("node")
-    with net:
-        yield net
-    net.close()
 
 
 def test_an_existing_bridge_gets_an_entry_that_can_be_removed(node):

@@ -1,17 +1,6 @@
 """The links that lead only to containers, followed in a real kernel."""
 
-import pytest
-
-from tests.netns import Net
 from userspace_proxy.kernel.pod_links import PodLinks
-
-
-@pytest.fixture
-def node():
-    net = Net("node")
-    with net:
-        yield net
-    net.close()
 
 
 def test_links_are_found_and_changes_of_links_are_followed(node):

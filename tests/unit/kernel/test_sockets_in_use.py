@@ -4,20 +4,11 @@ import socket
 
 import pytest
 
-from tests.netns import Net
 from userspace_proxy.kernel.sockets_in_use import with_connections
 from userspace_proxy.model import Frontend, IPFamily, Protocol
 
 LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
 FAMILIES = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
-
-
-@pytest.fixture
-def node():
-    net = Net("node")
-    with net:
-        yield net
-    net.close()
 
 
 @pytest.mark.parametrize("family", IPFamily)

@@ -7,7 +7,6 @@ from contextlib import closing
 
 import pytest
 
-from tests.netns import Net
 from userspace_proxy.errors import SteeringConflict, SteeringError
 from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset, TableWriter
 from userspace_proxy.kernel.nf_tables import expressions as x
@@ -43,14 +42,6 @@ class Contents:
         for rule in (*rules, self.optional):
             table.add_rule("input", rule)
         return [table.messages]
-
-
-@pytest.fixture
-def node():
-    net = Net("node")
-    with net:
-        yield net
-    net.close()
 
 
 @pytest.fixture

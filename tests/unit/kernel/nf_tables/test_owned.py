@@ -4,18 +4,9 @@ from contextlib import closing
 
 import pytest
 
-from tests.netns import Net
 from userspace_proxy.kernel.nf_tables import NftablesError, TableWriter, list_tables, writer
 from userspace_proxy.kernel.nf_tables.nft_table import NftTable
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable, OwnerSockets
-
-
-@pytest.fixture
-def node():
-    net = Net("node")
-    with net:
-        yield net
-    net.close()
 
 
 def fill(table: TableWriter) -> None:
