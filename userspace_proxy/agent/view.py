@@ -176,8 +176,7 @@ def view_endpoint(
         facts.cause, facts.is_past = failure_of(address, counters, clock, group.absent_hop(address))
         if facts.cause is not None and verdict.host:
             facts.cause = outside(facts.cause, address.ip, verdict.host)
-        is_tcp = counters.ends.number != causes.NO_DATAGRAM
-        if facts.cause is not None and is_tcp and group.serving.handling.proxy_protocol:
+        if facts.cause is not None and group.serving.handling.proxy_protocol:
             facts.cause = with_header(facts.cause)
     facts.answered_at = clock.unix(counters.dials.succeeded_at)
     show_traffic(facts, counters)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from .addresses import Protocol
 from .endpoint_names import EndpointName
 
 
@@ -105,6 +106,12 @@ class Handling:
     def waits(self) -> Hold | None:
         """How long clients wait, and how many, for whatever reason; None if none does."""
         return self.hold or (None if self.max_connections is None else AT_LIMIT)
+
+    def of(self, protocol: Protocol) -> Handling:
+        """Return what concerns ports of a protocol: only TCP has a header."""
+        if protocol is Protocol.TCP or self.proxy_protocol is None:
+            return self
+        return replace(self, proxy_protocol=None)
 
 
 DEFAULT_HANDLING = Handling()

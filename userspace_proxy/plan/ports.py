@@ -128,7 +128,8 @@ def _plan_without_endpoints(state: ServiceState, claim: PortClaim, cause: Cause)
         frontends=claim.frontends,
         verdicts=(),
         serving=Serving(
-            affinity_timeout_s=state.service.affinity_timeout_s, handling=state.service.handling
+            affinity_timeout_s=state.service.affinity_timeout_s,
+            handling=state.service.handling.of(claim.protocol),
         ),
         cause=cause,
         notes=claim.notes,
@@ -156,7 +157,7 @@ def _plan_port(
         cluster_ips=owners.cluster_ips,
         scope=claim.scope,
     )
-    handling = state.service.handling
+    handling = state.service.handling.of(claim.protocol)
     inside = _inside(claim, facts) if claim.scope is Scope.LOCAL_FROM_OUTSIDE else ()
     path = choose_path(
         handling,

@@ -389,12 +389,13 @@ def test_a_failure_has_its_remedy_and_a_fault_on_purpose_does_not_look_like_one(
     assert str(one.cause) == "192.0.2.1:8080 has a fault on purpose: refuse"
 
 
-@pytest.mark.parametrize(("number", "named"), [(errno.ECONNRESET, True), (NO_DATAGRAM, False)])
-def test_the_annotation_for_a_header_is_named_where_an_endpoint_ends_connections(number, named):
+@pytest.mark.parametrize(("version", "is_named"), [("v1", True), (None, False)])
+def test_the_annotation_for_a_header_is_named_where_an_endpoint_ends_connections(version, is_named):
     verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, "shop/web")
-    group.serving = Serving(handling=Handling(proxy_protocol="v1"))
-    group.counters_of(POD).ends.failed(1.0, number)
-    assert ("PROXY header" in view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause.hint) is named
+    group.serving = Serving(handling=Handling(proxy_protocol=version))
+    group.counters_of(POD).ends.failed(1.0, errno.ECONNRESET)
+    hint = view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause.hint
+    assert ("PROXY header" in hint) is is_named
 
 
 def leads_to(served_ports, bind=Bind.PROXY_PORT):

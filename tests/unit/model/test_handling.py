@@ -1,4 +1,13 @@
-from userspace_proxy.model import DEFAULT_HANDLING, Balance, Handling, Hold, Workload, WorkloadKind
+from userspace_proxy.model import (
+    DEFAULT_HANDLING,
+    Balance,
+    Handling,
+    Hold,
+    Protocol,
+    ProxyProtocol,
+    Workload,
+    WorkloadKind,
+)
 
 
 def test_by_default_connections_take_turns_and_keep_their_client_addresses():
@@ -19,3 +28,10 @@ def test_clients_that_wait_for_endpoints_at_their_limit_wait_for_a_minute_or_as_
 
 def test_a_workload_is_written_as_in_the_annotation():
     assert str(Workload(WorkloadKind.DEPLOYMENT, "web")) == "deployment/web"
+
+
+def test_only_ports_of_tcp_have_a_header():
+    asked = Handling(proxy_protocol=ProxyProtocol.V2, max_connections=1)
+    assert asked.of(Protocol.TCP) is asked
+    assert asked.of(Protocol.UDP) == Handling(max_connections=1)
+    assert DEFAULT_HANDLING.of(Protocol.UDP) is DEFAULT_HANDLING

@@ -13,6 +13,7 @@ from userspace_proxy.model import (
     Handling,
     IPFamily,
     Protocol,
+    ProxyProtocol,
     ServiceKey,
     ServicePort,
     ServiceType,
@@ -35,6 +36,7 @@ from ..model.samples import (
     CART_IP,
     CART_IP_V6,
     HTTP,
+    HTTP_TARGET,
     NOT_READY,
     POD_A,
     POD_B,
@@ -212,6 +214,14 @@ class TestOnePort:
         assert [str(note) for note in port.notes] == [
             "path kernel is not used: max-connections needs the proxy"
         ]
+
+    def test_a_header_asked_for_concerns_only_its_ports_of_tcp(self):
+        slices = slice_of(POD_A.ip, ports=(HTTP_TARGET, SlicePort("h3", 8443, "UDP")))
+        asked = Handling(path=DataPath.KERNEL, proxy_protocol=ProxyProtocol.V1)
+        ports = (HTTP, ServicePort("h3", 443, "UDP"))
+        plan = plan_of(service(handling=asked, ports=ports), slices)
+        of = {p.protocol: p.serving.handling.proxy_protocol for p in plan.ports.values()}
+        assert of == {Protocol.TCP: ProxyProtocol.V1, Protocol.UDP: None}
 
     def test_a_kernel_that_cannot_hash_has_no_path_for_what_is_chosen_by_hash(self):
         facts = {"no_kernel_path": {Balance.SOURCE_HASH: "modprobe nft_hash"}}
