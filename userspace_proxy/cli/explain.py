@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, UserspaceProxyError
 from ..model import ServiceKey, SocketAddress
-from ..model.similar import did_you_mean
 from .admin import find_admin
 from .command import DONE, NEEDS_ATTENTION, Given
 from .program import ProgramStart
@@ -26,10 +25,10 @@ from .status import JSON, service_name
 from .terminal import columns_of, write
 
 if TYPE_CHECKING:
-    from ..cluster import ServiceState, Snapshot
     from ..config import Settings
     from ..explain import PathStep, Subject
     from ..explain.dial import DialResult
+    from ..facts import StatusFacts
 
 # More take longer than anyone waits.
 DIALLED_MAX = 64
@@ -126,12 +125,10 @@ def _name(flag: str) -> str:
 
 def _in_manifests(settings: Settings, service: str) -> _Found:
     from ..cluster.from_names import before_lookups
-    from ..explain import read_subject
     from ..explain.planned import plan_status
-    from ..facts import SourceFacts
     from ..policy import PolicyOptions
     from ..sources.manifests import load_state
-    from ..status.text import printable, say_unread
+    from ..status.text import printable
 
     options = replace(settings.as_options(PolicyOptions), node_name=settings.node_name)
     state = load_state(
@@ -142,14 +139,18 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
     for problem in state.problems:
         print(f"warning: {printable(str(problem))}", file=sys.stderr)
     snapshot = before_lookups(state.snapshot, settings.allow_endpoint_names)
-    plan = partial(plan_status, snapshot, options, now=time.time(), rejected=state.rejected)
+    plan = partial(
+        plan_status,
+        snapshot,
+        options,
+        now=time.time(),
+        rejected=state.rejected,
+        problems=state.problems,
+    )
     # Manifests are mostly tried as an ordinary user, and so without steering.
     is_open = settings.steering == "auto"
     status = plan(steering="none" if is_open else settings.steering)
-    if not status.source.rejected_of(service):
-        source = SourceFacts(problems=state.problems, rejected=state.rejected)
-        _state_of(state.snapshot, service, printable(say_unread(source)))
-    subject = read_subject(status, service, settings.manifests, is_live=False)
+    subject = _planned(status, service, settings.manifests)
     if is_open:
         on_node = plan(steering="auto").only(service).ports
         subject = replace(subject, on_node=on_node)
@@ -159,7 +160,6 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
 def _in_cluster(settings: Settings, service: str, *, with_pods: bool) -> _Found:
     import asyncio
 
-    from ..explain import read_subject
     from ..explain.planned import plan_status
     from ..explain.pods import judge_pods
     from ..policy import PolicyOptions
@@ -171,17 +171,17 @@ def _in_cluster(settings: Settings, service: str, *, with_pods: bool) -> _Found:
     reader = OneServiceReader(kubeconfig=kubeconfig, master=settings.master, node_name=node)
     key = ServiceKey(*service.partition(":")[0].split("/", 1))
     one = asyncio.run(reader.read(key, with_pods=with_pods, within_s=_SERVER_S))
-    state = _state_of(one.snapshot, service)
     options = replace(settings.as_options(PolicyOptions), node_name=node)
     status = plan_status(one.snapshot, options, now=time.time(), steering=settings.steering)
-    pods = None
+    subject, pods = _planned(status, service, one.url), None
     if with_pods:
+        state = one.snapshot.services[key]
         has_endpoints = any(item.endpoints for item in state.slices)
         steps = judge_pods(state.service, one.targets, one.pods, has_endpoints=has_endpoints)
         pods = tuple(steps)
     flags = {"kubeconfig": kubeconfig, "master": settings.master, "hostname-override": node}
     asked = tuple(f"--{name}={text}" for name, text in flags.items() if text)
-    return _Found(read_subject(status, service, one.url, is_live=False), asked, pods)
+    return _Found(subject, asked, pods)
 
 
 def find_kubeconfig(environment: Mapping[str, str] = os.environ) -> str:
@@ -197,27 +197,19 @@ def find_kubeconfig(environment: Mapping[str, str] = os.environ) -> str:
     return str(default) if default.is_file() else ""
 
 
-def _state_of(snapshot: Snapshot, service: str, unread: str = "") -> ServiceState:
-    """Return a Service and its slices.
-
-    Args:
-        unread: What can't be read, at the end of the message that there is none.
+def _planned(status: StatusFacts, service: str, origin: str) -> Subject:
+    """Return what a plan says of a Service, or one port of it.
 
     Raises:
         UserspaceProxyError: There is none of that name, or it has no such port.
     """
-    key, _, port = service.partition(":")
-    for known, state in snapshot.services.items():
-        if str(known) == key:
-            names = [known.name for known in state.service.ports]
-            if port and port not in names:
-                has = ", ".join(filter(None, names)) or "no port with a name"
-                raise UserspaceProxyError(f"{key} has no port {port}; it has {has}")
-            return state
-    names = [str(known) for known in snapshot.services]
-    hint = did_you_mean(key, names)
-    hint = f" ({hint})" if hint else ""
-    raise UserspaceProxyError(f"there is no Service {key}{hint}{unread}")
+    from ..explain import read_subject
+    from ..status.text import say_missing
+
+    subject = read_subject(status, service, origin, is_live=False)
+    if not (subject.ports or subject.ignored or subject.rejected):
+        raise UserspaceProxyError(say_missing(status, service))
+    return subject
 
 
 def _dial(subject: Subject, way: tuple[str, ...]) -> dict[str, DialResult] | None:

@@ -40,12 +40,14 @@ def plan_status(
     now: float,
     steering: str,
     rejected: Sequence[RejectedFacts] = (),
+    problems: Sequence[str] = (),
 ) -> StatusFacts:
     """Return the answer of ``/api/v1/status`` that a proxy with these Services would give.
 
     Args:
         steering: That of the proxy; ``none``: endpoints on loopback and at ClusterIPs are allowed.
         rejected: Objects with a mistake, which aren't in the snapshot.
+        problems: What can't be read, one line each.
     """
     options = options_with(steering, options)
     addresses = snapshot.node.addresses if snapshot.node else ()
@@ -54,7 +56,7 @@ def plan_status(
         node=options.node_name,
         started=now,
         revision=plan.revision,
-        source=SourceFacts(is_synced=True, rejected=rejected),
+        source=SourceFacts(is_synced=True, problems=problems, rejected=rejected),
         steering=SteeringState("none"),
         sync=SyncFacts(last_done=now),
         ports=[*map(_port, plan.ports.values())],

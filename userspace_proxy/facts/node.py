@@ -426,10 +426,9 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     """The inode of the proxy's network namespace, as of its ``/proc/PID/ns/net``; 0 if unknown."""
 
     def only(self, service: str) -> StatusFacts:
-        """Return the facts with one Service, ``namespace/name``, or one port of it."""
-        names = [(port.name, port) for port in self.ports]
+        """Return the facts with one Service, ``namespace/name``, or one port, by name or number."""
         return self.part(
-            [port for name, port in names if service in (name, name.partition(":")[0])],
+            [port for port in self.ports if service in port.names],
             [item for item in self.ignored if item.service == service],
             [item for item in self.health_checks if item.service == service],
         )

@@ -280,6 +280,17 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
         return f"{name}:{self.port}" if self.port else name
 
     @property
+    def number(self) -> str:
+        """``80``, that of its first frontend; empty without one."""
+        return self.frontends[0].address.rpartition(":")[2] if self.frontends else ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What people call it: ``shop/web``, ``shop/web:http``, ``shop/web:80``."""
+        service = f"{self.namespace}/{self.service}"
+        return (service, self.name, *([f"{service}:{self.number}"] if self.number else ()))
+
+    @property
     def title(self) -> str:
         """The name, with what tells it from a port of its number: ``shop/dns:udp 53/UDP``."""
         return f"{self.name} {self.shared_number}".rstrip()

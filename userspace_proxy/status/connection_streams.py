@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from ..errors import ConfigError
 from ..facts import StatusFacts
@@ -59,8 +60,11 @@ class ConnectionStreams(Streams):
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Return the table of clients, or the stream of connections with ``watch``."""
-        wanted = read_filter(request.query)
-        view = await self._take()
+        wanted, view = read_filter(request.query), await self._take()
+        if ":" in wanted.service:
+            # A port may be written with its number; connections have its name.
+            port = next(iter(view.only(wanted.service).ports), None)
+            wanted = replace(wanted, service=port.name) if port else wanted
         if wanted.service and not _has_port(view, wanted):
             raise web.HTTPNotFound(reason=say_missing(view, wanted.service))
         if "watch" not in request.query or request.method != "GET":

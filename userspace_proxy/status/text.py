@@ -199,8 +199,7 @@ def say_missing(view: StatusFacts, service: str) -> str:
     if not own and (rejected := view.source.rejected_of(key)):
         return printable(f"{key} is not served: {rejected[0].line}")
     if wanted and own:
-        numbers = (port.frontends[0].address.rpartition(":")[2] for port in own if port.frontends)
-        have = dict.fromkeys([*filter(None, (port.port for port in own)), *numbers])
+        have = filter(None, dict.fromkeys([port.port or port.number for port in own]))
         return printable(f"{key} has no port {wanted}; it has {', '.join(have)}")
     names = {f"{port.namespace}/{port.service}" for port in view.ports}
     names |= {item.service for item in view.ignored}
@@ -215,10 +214,10 @@ def say_missing(view: StatusFacts, service: str) -> str:
         what = f"no namespace {service} with a Service"
     hint = did_you_mean(service, sorted(names)[:_COMPARED_MAX])
     hint = f" ({hint})" if hint else ""
-    return printable(f"there is {what}{hint}{say_unread(view.source)}")
+    return printable(f"there is {what}{hint}{_say_unread(view.source)}")
 
 
-def say_unread(source: SourceFacts) -> str:
+def _say_unread(source: SourceFacts) -> str:
     """Return that a Service may be in what can't be read, as the end of a sentence; or empty."""
     known = {item.line for item in source.rejected if item.object or item.services}
     problems = [line for line in source.problems if line not in known]

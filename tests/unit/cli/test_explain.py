@@ -403,9 +403,7 @@ async def test_a_missing_service_of_a_cluster_has_its_nearest_name(api, capsys):
 async def test_a_missing_port_of_a_cluster_is_refused(api, capsys):
     api.put(service())
     assert await run("web:nope", f"--master={api.url}") == 1
-    assert capsys.readouterr().err == (
-        "error: default/web has no port nope; it has no port with a name\n"
-    )
+    assert capsys.readouterr().err == ("error: default/web has no port nope; it has 80\n")
 
 
 def test_pods_need_an_api_server(manifests, capsys):

@@ -2,6 +2,7 @@ import msgspec
 import pytest
 
 from userspace_proxy.facts import (
+    FrontendFacts,
     HealthCheckFacts,
     IgnoredFacts,
     LastStateFacts,
@@ -12,12 +13,17 @@ from userspace_proxy.facts import (
 )
 from userspace_proxy.model import Cause, CauseCode, ServiceKey
 
+WEB = FrontendFacts("10.96.0.1:80")
 HEADLESS = Cause(CauseCode.NOT_OURS, "headless")
 
 
 def make_status():
     status = StatusFacts(
-        ports=[PortFacts("shop", "web", "http"), PortFacts("shop", "web"), PortFacts("shop", "we")],
+        ports=[
+            PortFacts("shop", "web", "http", frontends=[WEB]),
+            PortFacts("shop", "web"),
+            PortFacts("shop", "we"),
+        ],
         ignored=[IgnoredFacts("shop/db", "", HEADLESS)],
         health_checks=[HealthCheckFacts("shop/web", 31_000, 1)],
     )
@@ -30,6 +36,8 @@ def make_status():
     [
         pytest.param("shop/web", ["shop/web:http", "shop/web"], [], 1, id="service"),
         pytest.param("shop/web:http", ["shop/web:http"], [], 0, id="port"),
+        pytest.param("shop/web:80", ["shop/web:http"], [], 0, id="number"),
+        pytest.param("shop/web:", [], [], 0, id="no-number"),
         pytest.param("shop/w", [], [], 0, id="not-a-part-of-a-name"),
         pytest.param("shop/db", [], ["shop/db"], 0, id="ignored"),
     ],

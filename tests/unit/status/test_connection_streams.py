@@ -69,8 +69,9 @@ async def serving(view=VIEW, detail="service"):
         await server.close()
 
 
-async def test_a_line_is_a_connection_that_is_wanted():
-    async with serving() as served, served.get("?watch&service=shop/web") as response:
+@pytest.mark.parametrize("service", ["shop/web", "shop/web:http", "shop/web:80"])
+async def test_a_line_is_a_connection_that_is_wanted(service):
+    async with serving() as served, served.get(f"?watch&service={service}") as response:
         assert response.content_type == "application/x-ndjson"
         await served.watched(response)
         served.observing.deliver([CART, WEB])
@@ -135,7 +136,7 @@ async def test_nothing_is_observed_once_the_last_reader_has_left():
     ("query", "status", "text"),
     [
         ("?service=shop/wbe", 404, "there is no Service shop/wbe (did you mean shop/web?)"),
-        ("?watch&service=shop/web:x", 404, "shop/web has no port x; it has http, 80"),
+        ("?watch&service=shop/web:x", 404, "shop/web has no port x; it has http"),
         (
             "?watch&service=shops",
             404,
