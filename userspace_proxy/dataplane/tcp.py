@@ -19,7 +19,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 import errno
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ..facts import EndpointCounters
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
@@ -29,12 +29,12 @@ from ..policy.causes import end_code
 from . import reactor as epoll
 from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
-from .frontends import dialled_at
+from .frontends import Announced, dialled_at
 from .giving_up import has_given_up, side_that_left
 from .held_acks import send_acks
 from .pipes import PipePool
 from .relay import Direction
-from .sockets import buffered_bytes, is_connected, reset, unacknowledged_bytes
+from .sockets import is_connected, reset, unacknowledged_bytes
 from .tcp_dial import READ_EVENTS, DialOwner, TcpDial
 
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
@@ -49,15 +49,6 @@ _SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
 DESCRIPTORS = 2
 """What one connection uses: the client's socket and the endpoint's."""
-
-
-class Announced(NamedTuple):
-    """What a PROXY header has announced, beside the client's address."""
-
-    via: SocketAddress
-    """The peer that sent it."""
-    frontend: SocketAddress
-    """The address that the client dialled there."""
 
 
 class _ConnectionOwner(DialOwner, Protocol):
@@ -336,14 +327,6 @@ class TcpConnection:
         if up.bytes_moved + down.bytes_moved != self.seen_moved:
             return now
         return self.started if self.seen_moving_at is None else self.seen_moving_at
-
-    def buffered_bytes(self, *, counts_sockets: bool) -> int:
-        """Return how many bytes wait in memory and pipes, and in both sockets if these count."""
-        waiting = sum(d.waiting_bytes for d in (self.up, self.down) if d is not None)
-        if not counts_sockets:
-            return waiting
-        endpoint_bytes = 0 if self.up is None else buffered_bytes(self.up.sink)
-        return waiting + buffered_bytes(self.client) + endpoint_bytes
 
     def evict(self, *, for_memory: bool) -> None:
         """Reset both sides to make room for other connections, or to free memory."""
