@@ -8,7 +8,7 @@ ready endpoint is refused on purpose, and many clusters always have one.
 Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outside on nodes without
 an endpoint: that is its purpose, and load balancers probe the node first.
 Rule 4: the mark of success (``PortFacts.mark``) and "served" are for clients that get an answer.
-Where the kernel leads them straight to endpoints, or no byte has passed, nothing shows that: the
+Where the kernel leads them straight to endpoints, or no byte has come back, nothing shows that: the
 state is "unknown".
 """
 
@@ -22,6 +22,7 @@ from ..model import Cause, CauseCode
 from ..policy.causes import not_listening, out_of_client_ports, out_of_ports, source_denied
 from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish
 from ..policy.usable import TERMINATING
+from .no_byte import no_byte_in_words
 from .path_words import led_in_words
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
@@ -35,7 +36,9 @@ def judge(port: PortFacts) -> StateFacts:
     known = (*first, *(cause for cause in others if cause is not None))
     causes = tuple(dict.fromkeys(known))
     if not causes:
-        return StateFacts(level, word, sentence)
+        is_without_answer = word == "unknown" and not port.is_unseen
+        way_out = no_byte_in_words(port)[1] if is_without_answer else ""
+        return StateFacts(level, word, sentence, way_out=way_out)
     return StateFacts(level, word, sentence, causes, causes[0].hint, causes[0].code)
 
 
@@ -217,9 +220,8 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
     if port.is_unseen:
         word = "unknown"
         sentence = capitalised(led_in_words(by, "probes" if port.is_probed else ""))
-    elif port.is_without_bytes:
-        word, made = "unknown", plural(port.connections, "connection")
-        sentence = f"No byte has passed in either direction ({made})"
+    elif port.is_without_answer:
+        word, sentence = "unknown", no_byte_in_words(port)[0]
     if denied := _is_none_admitted(port):
         what = f"No client has been admitted: {denied[0]}"
         return Level.ATTENTION, "none admitted", what, tuple(denied)
