@@ -54,10 +54,11 @@ def test_a_dial_that_failed_a_while_ago_did_so_then(counters):
     assert failure_of(POD, counters, at(5.0 + PAST_S))[1] is False
 
 
-def test_an_endpoint_that_has_sent_bytes_before_has_ended(counters):
+def test_an_endpoint_that_accepted_a_connection_before_has_ended(counters):
     fail(counters)
-    assert "targetPort" in failure_of(POD, counters, at(5.0))[0].hint
-    counters.sent_bytes = 1
+    assert "Compare targetPort" in failure_of(POD, counters, at(5.0))[0].hint
+    # It ended the connection without a byte.
+    counters.dials.succeeded_at = 4.0
     assert "kubectl logs --previous" in failure_of(POD, counters, at(5.0))[0].hint
 
 
