@@ -228,7 +228,7 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
     if unserved:
         return Level.ATTENTION, "partly served", f"Partly served: {unserved[0]}", tuple(unserved)
     if port.notes:
-        return Level.ATTENTION, word, f"{sentence}; {port.notes[0]}", ()
+        return Level.ATTENTION, word, f"{sentence}; {port.notes[0]}", (port.notes[0],)
     if all(e.state == TERMINATING for e in port.endpoints if e.is_usable):
         ending = about_to_vanish(port.namespace, usable)
         return Level.ATTENTION, word, f"{sentence}; {ending}", (ending,)
