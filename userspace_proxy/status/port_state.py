@@ -96,7 +96,8 @@ def _judge(port: PortFacts) -> _Judgement:
         cause = out_of_ports()
         return Level.TROUBLE, "out of ports", f"Clients may be reset: {cause}", (cause,)
     if failing:
-        return Level.ATTENTION, "partly answering", _some_fail(failing, len(usable)), ()
+        others = [endpoint for endpoint in usable if endpoint not in failing]
+        return Level.ATTENTION, "partly answering", _some_fail(failing, others), ()
     if port.waits.waiting and port.max_connections is not None:
         return _at_limit(port)
     if port.is_out_of_client_ports:
@@ -232,7 +233,7 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
     if unserved:
         return Level.ATTENTION, "partly served", f"Partly served: {unserved[0]}", tuple(unserved)
     if port.notes:
-        return Level.ATTENTION, word, f"{sentence}; {port.notes[0]}", ()
+        return Level.ATTENTION, word, f"{sentence}; {port.notes[0]}", (port.notes[0],)
     if all(e.state == TERMINATING for e in port.endpoints if e.is_usable):
         ending = about_to_vanish(port.namespace, usable)
         return Level.ATTENTION, word, f"{sentence}; {ending}", (ending,)
@@ -268,13 +269,17 @@ def _all_fail(failing: Sequence[EndpointFacts]) -> str:
     return "; ".join((text, *map(str, itertools.islice(causes, 1))))
 
 
-def _some_fail(failing: Sequence[EndpointFacts], usable: int) -> str:
-    left = usable - len(failing)
-    serve = "the other one serves" if left == 1 else f"the other {left:,} serve"
+def _some_fail(failing: Sequence[EndpointFacts], others: Sequence[EndpointFacts]) -> str:
+    what = "the other one" if len(others) == 1 else f"the other {len(others):,}"
+    does = "serves" if len(others) == 1 else "serve"
+    if not any(endpoint.answered_at for endpoint in others):
+        does = f"{'has' if len(others) == 1 else 'have'} not been tried"
     if len(failing) > 1:
-        return f"{_do_not_answer(failing, plural(usable, 'endpoint'))}; {serve}"
+        total = plural(len(failing) + len(others), "endpoint")
+        return f"{_do_not_answer(failing, total)}; {what} {does}"
     cause = failing[0].cause
-    return f"{capitalised(str(cause))}; {serve}" if cause else f"1 endpoint doesn't answer; {serve}"
+    said = capitalised(str(cause)) if cause else "1 endpoint doesn't answer"
+    return f"{said}; {what} {does}"
 
 
 def _do_not_answer(failing: Sequence[EndpointFacts], total: str) -> str:
@@ -289,5 +294,8 @@ def _do_not_answer(failing: Sequence[EndpointFacts], total: str) -> str:
 
 
 def _present_first(endpoints: Sequence[EndpointFacts]) -> Sequence[EndpointFacts]:
-    """Return them with those first whose causes are in the present tense."""
-    return sorted(endpoints, key=lambda endpoint: endpoint.is_past)
+    """Return them with those first whose causes are in the present tense, then by what was seen.
+
+    Endpoints that fail fast are ejected, so clients meet most often what costs them most.
+    """
+    return sorted(endpoints, key=lambda one: (one.is_past, -(one.cause.count if one.cause else 0)))
