@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from userspace_proxy.facts import EndpointFacts, Level, PortFacts, StateFacts
+from userspace_proxy.facts import EndpointFacts, FrontendFacts, Level, PortFacts, StateFacts
 from userspace_proxy.model import Cause, CauseCode, DataPath, SocketAddress
 from userspace_proxy.policy.causes import resets
 
@@ -20,6 +20,12 @@ def test_a_service_port_has_the_name_that_its_service_gives_it(port, name):
 def test_a_title_tells_ports_of_one_number_apart():
     assert PortFacts("shop", "dns", "udp", shared_number="53/UDP").title == "shop/dns:udp 53/UDP"
     assert PortFacts("shop", "web", "http").title == "shop/web:http"
+
+
+def test_a_port_is_called_by_its_service_its_name_and_its_number():
+    port = PortFacts("shop", "web", "http", frontends=(FrontendFacts("[fd00::1]:80"),))
+    assert port.names == ("shop/web", "shop/web:http", "shop/web:80")
+    assert PortFacts("shop", "web").names == ("shop/web", "shop/web")
 
 
 @pytest.mark.parametrize(
