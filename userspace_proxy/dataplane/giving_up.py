@@ -47,7 +47,7 @@ def note_late(ends: Streak, now: float, waited_s: float, *, is_counted: bool) ->
         is_counted: The connection has been noted as one without an answer.
     """
     note = ends.still_fails if is_counted else ends.failed
-    note(now, errno.ETIMEDOUT, f"{waited_s:.1f} s")
+    note(now, errno.ETIMEDOUT, f"{waited_s:.1f}")
 
 
 def has_arrived(down: Direction) -> bool:

@@ -44,7 +44,7 @@ class Streak:
         self.number = 0
         """Errno of the last failure."""
         self.who = ""
-        """The last that was noted: the client, or how long it waited for the first byte."""
+        """The last that was noted: the client, or the seconds that it waited for a byte."""
 
     @property
     def is_on(self) -> bool:

@@ -42,15 +42,15 @@ def sends_nothing(endpoint: SocketAddress) -> Cause:
     )
 
 
-def answers_late(endpoint: SocketAddress, after: str) -> Cause:
+def answers_late(endpoint: SocketAddress, after_s: str) -> Cause:
     """Return the cause of connections whose clients leave before the endpoint's first byte.
 
     Args:
-        after: How long that took: ``2.5 s``.
+        after_s: How long that took, as a worker has noted it: ``2.5``.
     """
     return Cause(
         CauseCode.ENDPOINT_ANSWERS_LATE,
-        f"{endpoint} answers after its clients have left: its first byte took {after}",
+        f"{endpoint} answers after its clients have left: its first byte took {after_s} s",
         str(endpoint),
         "The clients' time-out is shorter than the answer takes: raise it, or find out why the "
         "program is slow, from its log and load",

@@ -2,11 +2,13 @@ import msgspec
 import pytest
 
 from userspace_proxy.dataplane import Tuning
+from userspace_proxy.dataplane.giving_up import note_late
 from userspace_proxy.facts import (
     STREAKS,
     TIMES_BOUNDS_S,
     EndpointCounters,
     GroupCounters,
+    Streak,
     StreakPart,
 )
 from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
@@ -95,6 +97,13 @@ def test_durations_have_a_count_for_each_bound_and_one_beyond(count):
 def test_failures_in_a_row_are_understood():
     decoded = msgspec.json.decode(in_a_report(b"[1, 1, 2, 3, 111]"), type=FromWorker)
     assert decoded.groups[0].endpoints[0].dials == StreakReport(1, 1, 2, 3, 111)
+
+
+def test_a_late_first_byte_is_understood():
+    ends = Streak()
+    note_late(ends, 5.0, 2.54, is_counted=False)
+    report = StreakReport(*ends.whole())
+    assert msgspec.json.decode(encode(report), type=StreakReport).who == "2.5"
 
 
 @pytest.mark.parametrize(
