@@ -37,7 +37,7 @@ def judge(port: PortFacts) -> StateFacts:
     causes = tuple(dict.fromkeys(known))
     if not causes:
         is_without_answer = word == "unknown" and not port.is_unseen
-        way_out = no_byte_in_words(port)[1] if is_without_answer else ""
+        way_out = no_byte_in_words(port, "")[1] if is_without_answer else ""
         return StateFacts(level, word, sentence, way_out=way_out)
     return StateFacts(level, word, sentence, causes, causes[0].hint, causes[0].code)
 
@@ -221,7 +221,7 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
         word = "unknown"
         sentence = capitalised(led_in_words(by, "probes" if port.is_probed else ""))
     elif port.is_without_answer:
-        word, sentence = "unknown", no_byte_in_words(port)[0]
+        word, sentence = "unknown", no_byte_in_words(port, by)[0]
     if denied := _is_none_admitted(port):
         what = f"No client has been admitted: {denied[0]}"
         return Level.ATTENTION, "none admitted", what, tuple(denied)

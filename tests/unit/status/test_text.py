@@ -39,7 +39,8 @@ def test_a_line_has_the_name_the_address_the_endpoints_and_the_traffic_in_column
         "12 open, 36,407 connections, 2.5 GB",
         "  ✓ shop/web:http             10.96.7.118:80     2 of 2  "
         "12 open, 36,407 connections, 2.5 GB",
-        "  ✓ shop/web:http (IPv6)      [fd00:96::7:1]:80  1 of 1  0 open, 0 connections, 0 B",
+        "  · shop/web:http (IPv6)      [fd00:96::7:1]:80  1 of 1  "
+        "Ready: 1 endpoint; no client has connected yet",
         "  · 3 Services or ports ignored by design: wide output lists them",
     ]
 
