@@ -7,9 +7,9 @@ import errno
 import select
 from typing import Any
 
-from userspace_proxy.dataplane.sockets import packets_lost
 from userspace_proxy.kernel.icmp_errors import keep_icmp_errors, take_icmp_errors
 from userspace_proxy.kernel.pktinfo import ANCILLARY_BYTES, hops_left
+from userspace_proxy.kernel.socket_memory import packets_lost
 
 from .systems import System
 from .test_kernel_contract import error_of, pending

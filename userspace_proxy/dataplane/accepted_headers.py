@@ -19,7 +19,8 @@ from ..model import SocketAddress, contains
 from ..model.proxy_protocol import HEADER_BYTES, Header, MalformedHeader, read_header
 from .connection_log import EndedBy
 from .engine import Engine
-from .tcp import Announced, TcpConnection
+from .frontends import Announced
+from .tcp import TcpConnection
 from .tcp_dial import READ_EVENTS
 from .timeouts import Timeouts
 

@@ -16,13 +16,13 @@ from collections.abc import Callable
 
 from ..balance import AffinityTables
 from ..facts import CounterTable
+from ..kernel.socket_memory import packets_lost
 from ..model import SocketAddress
 from ..model.serving import Serving
 from .balancers import Balancers
 from .loads import Loads
 from .outcomes import Outcomes
 from .reactor import Reactor
-from .sockets import packets_lost
 from .waiting_room import Waiting, WaitingRoom
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 import struct
+from typing import NamedTuple
 
 from ..model import SocketAddress
 
@@ -16,6 +17,15 @@ SO_ORIGINAL_DST = 80
 # Struct sockaddr_in and sockaddr_in6 up to the address.
 _IPV4, _IPV4_BYTES = struct.Struct("!2xH4s"), 16
 _IPV6, _IPV6_BYTES = struct.Struct("!2xH4x16s"), 28
+
+
+class Announced(NamedTuple):
+    """What a PROXY header has announced, beside the client's address."""
+
+    via: SocketAddress
+    """The peer that sent it."""
+    frontend: SocketAddress
+    """The address that the client dialled there."""
 
 
 def dialled_at(client: _socket.socket) -> SocketAddress | None:

@@ -1,20 +1,25 @@
 """Recognizes clients that have left without an answer after they had waited for one.
 
     client ──request──▶ proxy ──▶ endpoint: not a byte      client ──FIN or RST, 1 s later──▶ proxy
+                                            └─ later: a byte ──▶ client: does it acknowledge it?
 
 Rule 1: the client has sent something, and nothing more for a second: one that sends and leaves at
 once wants no answer (syslog, graphite).
-Rule 2: nothing here is done for a connection on which the endpoint has sent a byte.
+Rule 2: nothing here is done for a connection on which the endpoint has sent a byte in time.
+Rule 3: a FIN doesn't show whether the client still reads. One that does acknowledges a late byte;
+the kernel of one that has closed its socket answers with a RST, and acknowledges nothing.
 """
 
 from __future__ import annotations
 
 import _socket
+import errno
 import struct
 
+from ..facts import Streak
 from .connection_log import EndedBy
 from .relay import Direction
-from .sockets import is_connected
+from .sockets import is_connected, unacknowledged_bytes
 
 _WAITED_S = 0.9
 """Clients that wait for a second have begun to count before the endpoint answered."""
@@ -33,6 +38,21 @@ def has_given_up(up: Direction, joined_s: float) -> bool:
     if joined_s < _WAITED_S or not up.bytes_moved:
         return False
     return (up.is_ended or not is_connected(up.source)) and _silent_s(up.source) >= _WAITED_S
+
+
+def note_late(ends: Streak, now: float, waited_s: float, *, is_counted: bool) -> None:
+    """Note a first byte that comes after its client has given up; it may still arrive.
+
+    Args:
+        is_counted: The connection has been noted as one without an answer.
+    """
+    note = ends.still_fails if is_counted else ends.failed
+    note(now, errno.ETIMEDOUT, f"{waited_s:.1f} s")
+
+
+def has_arrived(down: Direction) -> bool:
+    """Return whether the client's kernel has acknowledged a byte of the answer."""
+    return unacknowledged_bytes(down.sink) < down.bytes_moved
 
 
 def side_that_left(up: Direction | None) -> EndedBy:

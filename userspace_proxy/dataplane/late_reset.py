@@ -4,17 +4,23 @@
                         ├─▶ the other side has acknowledged all of them ──▶ RST
                         └─▶ nothing moved for wait_s, or LIMIT_S in all ──▶ RST
 
+    both FINs, and the answer was late (``giving_up``) ──▶ likewise, without a RST
+
 A close with a RST makes the kernel drop what it hasn't delivered, so the socket stays open until
 SIOCOUTQ is 0. Until then the connection and its descriptors count as open.
 """
 
 from __future__ import annotations
 
+import _socket
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import reactor as epoll
+from .connection_log import EndedBy
+from .giving_up import has_arrived
 from .relay import Direction
 from .sockets import is_connected, unacknowledged_bytes
 from .tcp import TcpConnection
@@ -45,7 +51,13 @@ class LateResets:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, connection: TcpConnection) -> bool:
-        """Wait for bytes to the side that is still connected; returns False if there are none."""
+        """Wait for bytes to the side that is still connected; returns False if there are none.
+
+        If nothing was reset, both sides have ended, the client first: it is sent the end.
+        """
+        if not connection.is_aborting:
+            with contextlib.suppress(OSError):
+                connection.client.shutdown(_socket.SHUT_WR)
         for direction in (connection.up, connection.down):
             if direction is None or is_connected(direction.source):
                 continue
@@ -58,7 +70,7 @@ class LateResets:
         return False
 
     def forget(self, connection: TcpConnection) -> None:
-        """Stop waiting for a connection that is closed. Idempotent."""
+        """Stop waiting for a connection. Idempotent."""
         self._waiting.pop(connection, None)
 
     def close(self) -> None:
@@ -87,8 +99,14 @@ class LateResets:
             if moved:
                 waiting.moved_at = now
             is_over = now - waiting.moved_at >= self._wait_s or now - waiting.began >= LIMIT_S
-            if not left or is_over:
-                connection.close()
+            # A late answer is awaited only until it is known to arrive.
+            is_known = left and not connection.is_aborting and has_arrived(waiting.direction)
+            if not left or is_over or is_known:
+                self.forget(connection)
+                if connection.is_aborting:
+                    connection.close()
+                else:
+                    connection.finish("complete", as_reset=False, by=EndedBy.CLIENT)
         if self._waiting and self._timer is None:
             self._timer = self._loop.call_later(_LOOK_S, self._look)
 

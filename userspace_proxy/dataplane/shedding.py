@@ -16,6 +16,7 @@ from collections.abc import Collection, Hashable
 
 from ..balance import AffinityTables
 from ..balance.affinity import PIN_BYTES
+from ..kernel.socket_memory import buffered_bytes
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from .descriptors import Descriptors
@@ -28,6 +29,16 @@ _log = FieldLogger("userspace_proxy.dataplane")
 
 # As long as it takes to reset a chain of thousands of links.
 _PRESSING_S = 1.0
+
+
+def held_bytes(connection: TcpConnection, *, counts_sockets: bool) -> int:
+    """Return how many bytes wait in memory and pipes, and in both sockets if these count."""
+    up, down = connection.up, connection.down
+    waiting = sum(d.waiting_bytes for d in (up, down) if d is not None)
+    if not counts_sockets:
+        return waiting
+    endpoint_bytes = 0 if up is None else buffered_bytes(up.sink)
+    return waiting + buffered_bytes(connection.client) + endpoint_bytes
 
 
 class Shedding:
@@ -86,7 +97,7 @@ class Shedding:
         excess -= self._pins.free(excess) + len(self._pins) * PIN_BYTES
         victims = choose_to_free(
             self._connections,
-            lambda connection: connection.buffered_bytes(counts_sockets=counts_sockets),
+            lambda connection: held_bytes(connection, counts_sockets=counts_sockets),
             excess=excess,
             spared=spared,
             now=now,

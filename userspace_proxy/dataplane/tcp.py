@@ -19,7 +19,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 import errno
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ..facts import EndpointCounters
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
@@ -29,12 +29,12 @@ from ..policy.causes import end_code
 from . import reactor as epoll
 from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
-from .frontends import dialled_at
-from .giving_up import has_given_up, side_that_left
+from .frontends import Announced, dialled_at
+from .giving_up import has_arrived, has_given_up, note_late, side_that_left
 from .held_acks import send_acks
 from .pipes import PipePool
 from .relay import Direction
-from .sockets import buffered_bytes, is_connected, reset, unacknowledged_bytes
+from .sockets import is_connected, reset, unacknowledged_bytes
 from .tcp_dial import READ_EVENTS, DialOwner, TcpDial
 
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
@@ -45,25 +45,17 @@ _ONE_PACKET_BYTES = 536
 _MSG_MORE = 0x8000
 # Errors of a connected socket whose other side answered nothing for too long (tcp(7)).
 _SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
-# Before Python 3.12 an enum's member costs a call, and each connection needs one of these.
+# Before Python 3.12 an enum's member costs a call, and each connection needs some of these.
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
+_LATE = CauseCode.ENDPOINT_ANSWERS_LATE
 DESCRIPTORS = 2
 """What one connection uses: the client's socket and the endpoint's."""
-
-
-class Announced(NamedTuple):
-    """What a PROXY header has announced, beside the client's address."""
-
-    via: SocketAddress
-    """The peer that sent it."""
-    frontend: SocketAddress
-    """The address that the client dialled there."""
 
 
 class _ConnectionOwner(DialOwner, Protocol):
     """What a connection needs of its owner: see ``TcpConnections``."""
 
-    def reset_late(self, connection: TcpConnection) -> bool: ...
+    def end_late(self, connection: TcpConnection) -> bool: ...
     def ended(self, connection: TcpConnection) -> None: ...
 
 
@@ -224,10 +216,19 @@ class TcpConnection:
     def _note_first_byte(self, down: Direction, counters: EndpointCounters) -> None:
         """Note that the endpoint has sent a byte, if it has; its end may come with that."""
         if self._first_byte_s is None and (down.bytes_moved or down.waiting_bytes):
-            self._bad_end, now = None, self.reactor.now
+            up, now = self.up, self.reactor.now
             waited_s = self._first_byte_s = now - self._asked_at
             self.group.first_byte_times.add(waited_s)
-            counters.ends.succeeded_at = now
+            if up is not None and up.is_ended and has_given_up(up, now - self._answered_at):
+                note_late(counters.ends, now, waited_s, is_counted=self._bad_end is not None)
+                self._bad_end = _LATE
+            else:
+                self._bad_end, counters.ends.succeeded_at = None, now
+
+    def _waits_for_client(self, down: Direction, counters: EndpointCounters) -> bool:
+        """Return whether the end is to show if a late answer has arrived."""
+        self._note_first_byte(down, counters)
+        return self._bad_end is _LATE and self.owner.end_late(self)
 
     def _set_nodelay(self) -> None:
         """Send the endpoint what the kernel holds back, and delay nothing from now on."""
@@ -281,7 +282,8 @@ class TcpConnection:
             if down.is_ended:
                 counters.cuts.succeeded_at = self.reactor.now
                 by = _BY_ENDPOINT if direction is up else _BY_CLIENT
-                self.finish("complete", as_reset=False, by=by)
+                if direction is up or not self._waits_for_client(down, counters):
+                    self.finish("complete", as_reset=False, by=by)
         elif up.bytes_moved and not down.bytes_moved:
             counters.empty += 1
             self._note_bad_end(0)
@@ -303,7 +305,7 @@ class TcpConnection:
         self._count_reset(had_end=had_end)
         # A reset drops what Nagle's algorithm holds back.
         self._set_nodelay()
-        if not self.owner.reset_late(self):
+        if not self.owner.end_late(self):
             self.close()
 
     def _count_reset(self, *, had_end: bool) -> None:
@@ -337,14 +339,6 @@ class TcpConnection:
             return now
         return self.started if self.seen_moving_at is None else self.seen_moving_at
 
-    def buffered_bytes(self, *, counts_sockets: bool) -> int:
-        """Return how many bytes wait in memory and pipes, and in both sockets if these count."""
-        waiting = sum(d.waiting_bytes for d in (self.up, self.down) if d is not None)
-        if not counts_sockets:
-            return waiting
-        endpoint_bytes = 0 if self.up is None else buffered_bytes(self.up.sink)
-        return waiting + buffered_bytes(self.client) + endpoint_bytes
-
     def evict(self, *, for_memory: bool) -> None:
         """Reset both sides to make room for other connections, or to free memory."""
         self.group.counters.evicted += 1
@@ -370,6 +364,8 @@ class TcpConnection:
         is_unanswered = self._first_byte_s is None and not self._bad_end
         if is_unanswered and has_given_up(up, self.reactor.now - self._answered_at):
             self._note_bad_end(errno.ETIMEDOUT)
+        elif self._bad_end is _LATE and has_arrived(down):
+            self._bad_end, counters.ends.succeeded_at = None, self.reactor.now
 
     def close(self) -> None:
         """Reset both sides at once. Idempotent."""

@@ -66,8 +66,8 @@ class TcpConnections:
         if self.on_idle is not None and not self.open:
             self.on_idle()
 
-    def reset_late(self, connection: TcpConnection) -> bool:
-        """Reset a connection when what was sent has arrived; False if nothing is in flight."""
+    def end_late(self, connection: TcpConnection) -> bool:
+        """End a connection when what was sent has arrived; False if nothing is in flight."""
         return self.late_resets.begin(connection)
 
     def reset_all(self) -> int:

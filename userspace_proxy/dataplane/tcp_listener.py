@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import _socket
 
+from ..kernel.socket_memory import packets_lost
 from ..model import SocketAddress
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
-from .sockets import EXHAUSTED, family_of, packets_lost
+from .sockets import EXHAUSTED, family_of
 from .tcp import DESCRIPTORS, TcpConnection
 from .tcp_connections import TcpConnections
 from .tuning import BATCH

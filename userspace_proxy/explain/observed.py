@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..facts.port import UNANSWERED
 from ..model import CauseCode
 from ..status.units import plural
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 # those that it accepted; one that denies some clients still serves others.
 _STILL_ACCEPTS = (
     CauseCode.ENDPOINT_RESETS,
-    CauseCode.ENDPOINT_SENDS_NOTHING,
+    *UNANSWERED,
     CauseCode.ENDPOINT_DENIES,
     CauseCode.ENDPOINT_CUTS_OFF,
     CauseCode.FAULT_ON_PURPOSE,

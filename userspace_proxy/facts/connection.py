@@ -169,8 +169,9 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether its client has sent bytes, and its endpoint none."""
-        return self.received_bytes > 0 and not self.sent_bytes
+        """Whether its client has sent bytes, and its endpoint none, or only after it had left."""
+        has_answer = self.sent_bytes > 0 and self.code != CauseCode.ENDPOINT_ANSWERS_LATE
+        return self.received_bytes > 0 and not has_answer
 
     @property
     def is_failed(self) -> bool:
@@ -188,7 +189,8 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
             return True
         if self.failed and not self.endpoint:
             return True
-        is_acknowledged = self.cause == "complete" and self.ended_by is EndedBy.CLIENT
+        is_by_client = self.cause == "complete" and self.ended_by is EndedBy.CLIENT
+        is_acknowledged = is_by_client and not self.sent_bytes
         return self.kind == "connection" and self.is_unanswered and not is_acknowledged
 
     def log_fields(self) -> dict[str, object]:

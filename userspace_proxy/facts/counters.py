@@ -83,8 +83,8 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.dials = Streak()
         """Failed dials; those that failed because of this node don't count."""
         self.ends = Streak()
-        """Connections that the endpoint ended, as in ``resets`` and ``empty``; its first byte on
-        another one is a success."""
+        """Connections that the endpoint ended, as in ``resets`` and ``empty``, or that the client
+        left; a first byte that arrives on another one is a success."""
         self.denials = Streak()
         """Dials from client addresses that failed although the endpoint answers this node; an
         answer to the last such client is a success."""

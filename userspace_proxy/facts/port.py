@@ -60,6 +60,8 @@ _NEUTRAL = {
 """What the neutral mark of a state states: no client is known to be answered, and none fails."""
 
 
+UNANSWERED = (CauseCode.ENDPOINT_SENDS_NOTHING, CauseCode.ENDPOINT_ANSWERS_LATE)
+"""The causes of endpoints whose clients leave without a byte: an observation, no failure."""
 # The causes of endpoints to which clients get.
 _SERVES = (
     CauseCode.FAULT_ON_PURPOSE,
@@ -146,7 +148,7 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
         if self.is_usable:
             is_well = self.state == "ready" and self.cause is None
             # What was seen of it is no failure, or a former one.
-            is_seen = self.cause is not None and self.cause.code == CauseCode.ENDPOINT_SENDS_NOTHING
+            is_seen = self.cause is not None and self.cause.code in UNANSWERED
             fails = not (self.serves or self.is_past or is_seen)
             return Level.TROUBLE if fails else Level.OK if is_well else Level.ATTENTION
         return None if self.is_left_out or self.state == "ready" else Level.ATTENTION

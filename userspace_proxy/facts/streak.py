@@ -44,7 +44,7 @@ class Streak:
         self.number = 0
         """Errno of the last failure."""
         self.who = ""
-        """The client of the last failure, where it is noted."""
+        """The last that was noted: the client, or how long it waited for the first byte."""
 
     @property
     def is_on(self) -> bool:
@@ -55,10 +55,10 @@ class Streak:
         """Note a failure at this time."""
         self.add(StreakPart(_NEVER, 1, now, now, number, who))
 
-    def still_fails(self, now: float, number: int) -> None:
-        """Note that a probe has found it as it was; no client's attempt, so it isn't counted."""
+    def still_fails(self, now: float, number: int, who: str = "") -> None:
+        """Note that it is as it was, or more of the last failure; this isn't counted."""
         if self.is_on:
-            self.last_at, self.number = now, number
+            self.last_at, self.number, self.who = now, number, who or self.who
 
     def end(self) -> None:
         """End it, as if the last failure had been a success: connections go elsewhere now."""
@@ -87,8 +87,8 @@ class Streak:
             return
         if not self.is_on:
             self.failures = 0
-            self.first_at, self.last_at = part.first_at, _NEVER
+            self.first_at, self.last_at, self.who = part.first_at, _NEVER, ""
         self.failures += part.failures
         self.first_at = min(self.first_at, part.first_at)
         if part.last_at >= self.last_at:
-            self.last_at, self.number, self.who = part.last_at, part.number, part.who
+            self.last_at, self.number, self.who = part.last_at, part.number, part.who or self.who

@@ -22,6 +22,8 @@ class CauseCode(enum.StrEnum):
     """It accepts connections and ends them without having sent a byte."""
     ENDPOINT_SENDS_NOTHING = "endpoint-sends-nothing"
     """It accepts connections, and sends nothing until the clients give up."""
+    ENDPOINT_ANSWERS_LATE = "endpoint-answers-late"
+    """Its first byte comes after the clients have given up."""
     ENDPOINT_DENIES = "endpoint-denies"
     """It answers this node, and doesn't answer some clients."""
     ENDPOINT_CUTS_OFF = "endpoint-cuts-off"

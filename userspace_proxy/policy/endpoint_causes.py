@@ -1,6 +1,6 @@
 """Words what is known of an endpoint beyond the error of a dial.
 
-    it never sends a byte · its link has no such host · it failed a while ago · it has ended
+    it sends no byte, or late · its link has no such host · it failed a while ago · it has ended
 
 Rule 1: a sentence in the present tense is about what was tried a moment ago (``in_the_past``).
 """
@@ -39,6 +39,21 @@ def sends_nothing(endpoint: SocketAddress) -> Cause:
         str(endpoint),
         "The program may hang, or wait for something else first: look at the pod's log and load; "
         f"{LOST_ON_THE_WAY}; endpoints that only receive (syslog, graphite) send nothing, too",
+    )
+
+
+def answers_late(endpoint: SocketAddress, after: str) -> Cause:
+    """Return the cause of connections whose clients leave before the endpoint's first byte.
+
+    Args:
+        after: How long that took: ``2.5 s``.
+    """
+    return Cause(
+        CauseCode.ENDPOINT_ANSWERS_LATE,
+        f"{endpoint} answers after its clients have left: its first byte took {after}",
+        str(endpoint),
+        "The clients' time-out is shorter than the answer takes: raise it, or find out why the "
+        "program is slow, from its log and load",
     )
 
 
@@ -143,6 +158,7 @@ _PAST = {
     CauseCode.ENDPOINT_CUTS_OFF: "{} reset connections after it had answered",
     CauseCode.ENDPOINT_DENIES: "{} answered this node, but not a client,",
     CauseCode.ENDPOINT_SENDS_NOTHING: "{} sent nothing",
+    CauseCode.ENDPOINT_ANSWERS_LATE: "{} answered after its clients had left",
 }
 
 

@@ -6,6 +6,7 @@ dials in a row that failed ──▶ connections in a row without a byte ──�
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from typing import Protocol
@@ -15,6 +16,7 @@ from ..model import Cause, CauseCode, SocketAddress
 from ..policy.causes import NO_DATAGRAM, dial_failed, end_code, resets
 from ..policy.endpoint_causes import (
     NextHop,
+    answers_late,
     cuts_off,
     denies,
     has_ended,
@@ -81,6 +83,8 @@ def _failure(
         # A dial that succeeded shows that its port was open, whatever became of the connection.
         return has_ended(cause) if dials.succeeded_at >= 0 else cause
     if ends.is_on and ends.failures >= min(MANY_ENDS, counters.connections):
+        if ends.who and ends.number == errno.ETIMEDOUT:
+            return _seen(answers_late(address, ends.who), ends, clock)
         word = no_datagram if ends.number == NO_DATAGRAM else _ENDS[end_code(ends.number)]
         return _seen(word(address), ends, clock)
     if denials.is_on:

@@ -18,6 +18,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from ..facts import EndpointFacts, Level, PortFacts, StateFacts
+from ..facts.port import UNANSWERED
 from ..model import Cause, CauseCode
 from ..policy.causes import not_listening, out_of_client_ports, out_of_ports, source_denied
 from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish
@@ -162,7 +163,7 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
         return Level.ATTENTION, "partly answering", sentence, (denials[0],)
     if all(endpoint.is_past for endpoint in failing):
         # Nothing has tried since: they may have recovered, and the next client will show.
-        if all(_is(CauseCode.ENDPOINT_SENDS_NOTHING, endpoint) for endpoint in failing):
+        if all(map(_is_unanswered, failing)):
             nothing = "no datagram back" if port.protocol == "UDP" else "no byte"
             return Level.ATTENTION, "unanswered", f"Clients got {nothing} before: {sentence}", ()
         return Level.ATTENTION, "failed before", f"Clients failed before: {sentence}", ()
@@ -173,7 +174,7 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
             f"{_counted(failing, 'connection')} {were} reset by the endpoint after it had answered"
         )
         return Level.ATTENTION, "partly answering", capitalised(what), ()
-    if all(_is(CauseCode.ENDPOINT_SENDS_NOTHING, endpoint) for endpoint in failing):
+    if all(map(_is_unanswered, failing)):
         # Normal for some protocols: an observation, no failure.
         what = f"{_counted(failing, 'connection')} got no byte in {UNANSWERED_S} s; {sentence}"
         if port.protocol == "UDP":
@@ -188,6 +189,10 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
 def _is(code: CauseCode, endpoint: EndpointFacts) -> bool:
     """Return whether an endpoint fails for this cause."""
     return endpoint.cause is not None and endpoint.cause.code is code
+
+
+def _is_unanswered(endpoint: EndpointFacts) -> bool:
+    return endpoint.cause is not None and endpoint.cause.code in UNANSWERED
 
 
 def _counted(failing: Sequence[EndpointFacts], noun: str) -> str:

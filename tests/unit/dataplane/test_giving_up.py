@@ -94,8 +94,41 @@ async def test_a_late_answer_that_comes_with_the_end_is_in_its_line(build, caplo
     server.close()
     await until(lambda: not rig.connections.open)
     (line,) = connection_lines(caplog)
-    assert (line.sent_bytes, line.code) == (6, "")
+    assert (line.sent_bytes, line.code) == (6, "endpoint-answers-late")
     assert line.first_byte_s >= 0.9
+
+
+@pytest.mark.parametrize("is_with_end", [False, True])
+async def test_an_answer_that_comes_after_its_client_has_closed_is_none(rig, is_with_end):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, server = await ask_and_wait(rig, pod, web)
+    client.close()
+    assert await server.read() == b""
+    await server.send(b"answer")
+    if is_with_end:
+        server.close()
+    await until(lambda: not rig.connections.open)
+    ends = web.group.counters_of(pod.address).ends
+    assert (ends.is_on, ends.failures, ends.number) == (True, 1, errno.ETIMEDOUT)
+    assert 0.9 <= float(ends.who.removesuffix(" s")) < 30
+
+
+@pytest.mark.parametrize("is_with_end", [False, True])
+async def test_a_client_that_reads_after_its_end_has_its_answer_however_late(rig, is_with_end):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, server = await ask_and_wait(rig, pod, web)
+    client.finish()
+    assert await server.read() == b""
+    await server.send(b"answer")
+    if is_with_end:
+        server.close()
+    assert await client.read() == b"answer"
+    server.close()
+    await until(lambda: not rig.connections.open)
+    assert await client.read() == b""
+    assert noted(rig, web, pod) == (0, 0)
 
 
 async def test_a_client_that_has_got_a_byte_has_its_answer(rig):

@@ -4,6 +4,8 @@ import pytest
 
 from userspace_proxy.balance.affinity import AffinityTable
 from userspace_proxy.dataplane import Tuning
+from userspace_proxy.dataplane.shedding import held_bytes
+from userspace_proxy.kernel.socket_memory import buffered_bytes
 
 from .limits import MIB, Limit
 from .rig import connection_lines
@@ -175,7 +177,7 @@ async def test_while_memory_is_short_stalled_readers_are_reset_and_no_others(bui
     counters = web.group.counters
     assert len(readers) - 1 <= counters.evicted_for_memory == counters.evicted
     assert len(rig.connections) == 4 - counters.evicted
-    left = sum(c.buffered_bytes(counts_sockets=True) for c in rig.connections.open)
+    left = sum(held_bytes(c, counts_sockets=True) for c in rig.connections.open)
     assert left <= rig.engine.memory.spared_bytes
     await idle.send(b"still here")
     assert await endpoint.read() == b"still here"
@@ -261,3 +263,16 @@ async def test_while_memory_is_short_a_client_that_presses_on_is_reset(build, ti
     assert await rig.resets_a_client(web)
     # Eight made room, and two were the client's new ones.
     assert web.group.counters.evicted_for_memory == before + 10
+
+
+async def test_what_is_buffered_waits_in_the_process_and_in_both_sockets(rig):
+    pod = rig.endpoint()
+    client, _ = await rig.pair(rig.service(pod.address), pod)
+    (connection,) = rig.connections.open
+    assert held_bytes(connection, counts_sockets=True) == 0
+    await until(lambda: not client.fill() and connection.up and connection.up.waiting_bytes)
+    in_process = held_bytes(connection, counts_sockets=False)
+    assert in_process == connection.up.waiting_bytes
+    in_sockets = held_bytes(connection, counts_sockets=True) - in_process
+    assert in_sockets == buffered_bytes(connection.up.source) + buffered_bytes(connection.up.sink)
+    assert min(map(buffered_bytes, (connection.up.source, connection.up.sink))) > 64 * 1024

@@ -6,7 +6,6 @@ import pytest
 
 from userspace_proxy.dataplane import EndpointGroup, Tuning
 from userspace_proxy.dataplane import reactor as epoll
-from userspace_proxy.dataplane.sockets import buffered_bytes
 from userspace_proxy.dataplane.tcp import TcpConnection
 from userspace_proxy.model import Handling, ProxyProtocol
 from userspace_proxy.model.serving import Serving
@@ -220,19 +219,6 @@ async def test_a_connection_that_ended_is_given_back_without_the_collector(rig, 
         assert living() == []
     finally:
         gc.enable()
-
-
-async def test_what_is_buffered_waits_in_the_process_and_in_both_sockets(rig):
-    pod = rig.endpoint()
-    client, _ = await rig.pair(rig.service(pod.address), pod)
-    (connection,) = rig.connections.open
-    assert connection.buffered_bytes(counts_sockets=True) == 0
-    await until(lambda: not client.fill() and connection.up and connection.up.waiting_bytes)
-    in_process = connection.buffered_bytes(counts_sockets=False)
-    assert in_process == connection.up.waiting_bytes
-    in_sockets = connection.buffered_bytes(counts_sockets=True) - in_process
-    assert in_sockets == buffered_bytes(connection.up.source) + buffered_bytes(connection.up.sink)
-    assert min(map(buffered_bytes, (connection.up.source, connection.up.sink))) > 64 * 1024
 
 
 # -- how an endpoint ends connections, and how soon it answers ----------------------

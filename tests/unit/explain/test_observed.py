@@ -6,7 +6,7 @@ from userspace_proxy.explain.observed import before_it_failed
 from userspace_proxy.facts import Level
 from userspace_proxy.model import Protocol
 from userspace_proxy.policy.causes import dial_failed, fault_on_purpose, resets
-from userspace_proxy.policy.endpoint_causes import no_datagram, sends_nothing
+from userspace_proxy.policy.endpoint_causes import answers_late, no_datagram, sends_nothing
 
 from .subjects import make_subject
 
@@ -28,6 +28,7 @@ def failing(cause, **figures):
         pytest.param(failing(REFUSES, sent_bytes=1), "UDP", "; it answered before"),
         pytest.param(failing(resets(POD), sent_bytes=1), "TCP", ""),
         pytest.param(failing(sends_nothing(POD), sent_bytes=1), "TCP", ""),
+        pytest.param(failing(answers_late(POD, "2.5 s"), sent_bytes=1), "TCP", ""),
         pytest.param(failing(fault_on_purpose(POD, ["silent"]), sent_bytes=1), "TCP", ""),
         pytest.param(failing(None, sent_bytes=1), "TCP", ""),
     ],

@@ -58,6 +58,7 @@ def flow(**changes):
             True,
             id="left-after-a-failed-dial",
         ),
+        pytest.param(served(code=CauseCode.ENDPOINT_ANSWERS_LATE), True, id="answered-too-late"),
         pytest.param(served(sent_bytes=0), False, id="one-way"),
         pytest.param(
             served(sent_bytes=0, ended_by=EndedBy.ENDPOINT), True, id="closed-without-an-answer"

@@ -71,3 +71,13 @@ def test_a_probe_that_fails_brings_it_up_to_date_and_is_not_counted():
     streak.succeeded_at = 10.0
     streak.still_fails(11.0, errno.ECONNREFUSED)
     assert not streak.is_on
+
+
+def test_what_was_noted_is_kept_until_the_streak_is_over():
+    streak = streak_of((1.0, errno.ETIMEDOUT))
+    streak.still_fails(2.0, errno.ETIMEDOUT, "2.5 s")
+    streak.failed(3.0, errno.ETIMEDOUT)
+    assert streak.whole() == StreakPart(-1.0, 2, 1.0, 3.0, errno.ETIMEDOUT, "2.5 s")
+    streak.succeeded_at = 4.0
+    streak.failed(5.0, errno.ETIMEDOUT)
+    assert streak.who == ""

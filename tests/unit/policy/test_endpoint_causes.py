@@ -9,6 +9,7 @@ from userspace_proxy.policy.causes import NO_HOST, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
     NextHop,
     about_to_vanish,
+    answers_late,
     cuts_off,
     denies,
     has_ended,
@@ -51,6 +52,7 @@ def test_a_gateway_that_no_host_has_is_named_with_the_address_behind_it():
         (dial_failed(POD, errno.EPERM, ""), "10.244.1.8:8080 could not be dialled"),
         (resets(POD), "10.244.1.8:8080 accepted connections and ended them without answering"),
         (sends_nothing(POD), "10.244.1.8:8080 sent nothing"),
+        (answers_late(POD, "2.5 s"), "10.244.1.8:8080 answered after its clients had left"),
         (cuts_off(POD), "10.244.1.8:8080 reset connections after it had answered"),
         (no_datagram(POD), "10.244.1.8:8080 sent nothing"),
         (denies(POD, "10.0.0.1"), "10.244.1.8:8080 answered this node, but not a client,"),
@@ -61,6 +63,16 @@ def test_what_was_so_a_while_ago_is_in_the_past_tense(cause, sentence):
     past = in_the_past(cause)
     assert past.sentence == f"{sentence} when it was last tried"
     assert (past.code, past.count, past.last_at) == (cause.code, cause.count, cause.last_at)
+
+
+def test_an_endpoint_that_answers_late_has_the_time_and_a_remedy_wherever_it_is():
+    late = answers_late(POD, "2.5 s")
+    assert late.sentence == (
+        "10.244.1.8:8080 answers after its clients have left: its first byte took 2.5 s"
+    )
+    assert "time-out is shorter than the answer takes" in late.hint
+    assert outside(late, POD.ip, "db.example.com") == late
+    assert with_header(late) == late
 
 
 def test_the_remedy_for_a_denied_client_has_both_reasons_for_silence():

@@ -168,6 +168,10 @@ def test_what_no_endpoint_answered_has_no_mark_of_success():
     assert level_of(flow) is Level.ATTENTION
 
 
+def test_an_answer_for_a_client_that_has_left_has_no_tick():
+    assert level_of(one(code=CauseCode.ENDPOINT_ANSWERS_LATE)) is Level.TROUBLE
+
+
 def test_what_was_sent_one_way_has_neither_mark():
     # The endpoint may have nothing to say (syslog), or may hang.
     assert level_of(one(sent_bytes=0, first_byte_s=None)) is Level.ATTENTION

@@ -8,6 +8,7 @@ from userspace_proxy.model import CauseCode, SocketAddress
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
     NextHop,
+    answers_late,
     cuts_off,
     denies,
     in_the_past,
@@ -87,6 +88,19 @@ def test_connections_without_a_byte_are_a_cause_if_there_are_many_or_no_others(
     counters.connections = 100
     counters.ends.failed(3.0, number)
     assert failure_of(POD, counters, at(5.0))[0].count == MANY_ENDS
+
+
+def test_a_first_byte_after_the_clients_have_left_is_a_cause_with_its_time(counters):
+    counters.connections = 3
+    counters.ends.failed(1.0, errno.ETIMEDOUT)
+    counters.ends.still_fails(2.0, errno.ETIMEDOUT, "2.5 s")
+    # It hasn't been answered yet.
+    counters.ends.failed(3.0, errno.ETIMEDOUT)
+    counters.ends.failed(4.0, errno.ETIMEDOUT)
+    late = replace(answers_late(POD, "2.5 s"), count=3, first_at=1001.0, last_at=1004.0)
+    assert failure_of(POD, counters, at(5.0)) == (late, False)
+    counters.ends.failed(5.0)
+    assert failure_of(POD, counters, at(5.0))[0].code is CauseCode.ENDPOINT_RESETS
 
 
 def test_an_endpoint_that_answers_this_node_only_denies_the_client(counters):

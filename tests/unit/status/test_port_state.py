@@ -14,7 +14,12 @@ from userspace_proxy.policy.causes import (
     resets,
     source_denied,
 )
-from userspace_proxy.policy.endpoint_causes import in_the_past, no_datagram, sends_nothing
+from userspace_proxy.policy.endpoint_causes import (
+    answers_late,
+    in_the_past,
+    no_datagram,
+    sends_nothing,
+)
 from userspace_proxy.status.port_state import judge
 
 from .views import make_endpoint, make_frontend, make_port, make_standby, replace
@@ -36,6 +41,7 @@ REFUSED = in_the_past(REFUSES)
 PAST = make_endpoint("10.244.1.8:8080", "ready", True, cause=REFUSED, is_past=True)
 NOTHING = replace(sends_nothing(SocketAddress("10.244.1.9", 8080)), count=3)
 HANGING = make_endpoint("10.244.1.9:8080", "ready", True, cause=NOTHING, connections=3)
+LATE = replace(answers_late(SocketAddress("10.244.1.9", 8080), "2.5 s"), count=3)
 ENDING = make_endpoint("10.244.1.9:8080", "terminating", True)
 MUTE = replace(no_datagram(SocketAddress("10.244.1.9", 53)), count=3)
 UNHEARD_OF = make_endpoint("10.244.1.9:53", "ready", True, cause=MUTE, connections=3)
@@ -50,8 +56,6 @@ CLUSTER_IP = make_frontend("10.96.7.1:80", "ClusterIP", "proxy port 20001")
 HELD = make_frontend("192.0.2.10:30080", "NodePort", "held by another program", is_reached=False)
 HOLD = Handling(hold=Hold(60))
 HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
-
-
 SLOW = make_endpoint(
     "10.244.1.7:8080",
     "ready",
@@ -241,7 +245,7 @@ FAULTY = make_endpoint(
             id="all-ejected-and-no-cause-reported-yet",
         ),
         pytest.param(
-            {"endpoints": (EJECTED,)}, Level.TROUBLE, f"Clients fail: {REFUSES}", id="the-only-one"
+            {"endpoints": (EJECTED,)}, Level.TROUBLE, f"Clients fail: {REFUSES}", id="one"
         ),
         pytest.param(
             {"endpoints": (EJECTED_ELSEWHERE,)},
@@ -250,13 +254,10 @@ FAULTY = make_endpoint(
             id="the-only-one-ejected-and-the-cause-not-reported-yet",
         ),
         pytest.param(
-            {"endpoints": (RESETTING,)}, Level.TROUBLE, f"Clients fail: {RESETS}", id="resets"
+            {"endpoints": (RESETTING,)}, Level.TROUBLE, f"Clients fail: {RESETS}", id="rst"
         ),
         pytest.param(
-            {"endpoints": (CLOSING,)},
-            Level.ATTENTION,
-            f"Clients get no answer: {RESETS}",
-            id="closes-without-a-byte",
+            {"endpoints": (CLOSING,)}, Level.ATTENTION, f"Clients get no answer: {RESETS}", id="fin"
         ),
         pytest.param(
             {"endpoints": (DUE,)},
@@ -291,11 +292,10 @@ FAULTY = make_endpoint(
             id="sends-nothing",
         ),
         pytest.param(
-            {"endpoints": (replace(HANGING, connections=900),)},
+            {"endpoints": (replace(HANGING, connections=900, cause=LATE),)},
             Level.ATTENTION,
-            "Clients get no answer: the last 3 connections got no byte in 1 s; 10.244.1.9:8080 "
-            "accepts connections and sends nothing",
-            id="sends-nothing-any-more",
+            f"Clients get no answer: the last 3 connections got no byte in 1 s; {LATE}",
+            id="answers-late",
         ),
         pytest.param(
             {"endpoints": (READY, HANGING)},
