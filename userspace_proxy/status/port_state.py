@@ -32,8 +32,11 @@ def judge(port: PortFacts) -> StateFacts:
     failed = [endpoint for endpoint in port.endpoints if endpoint.cause is not None]
     endpoints = (endpoint.cause for endpoint in _present_first(failed))
     others = (port.cause, *endpoints, *_denied(port), *port.notes)
-    known = (*first, *(cause for cause in others if cause is not None))
-    causes = tuple(dict.fromkeys(known))
+    known: dict[str, Cause] = {}
+    # A note may be the cause as well.
+    for cause in (*first, *(cause for cause in others if cause is not None)):
+        known.setdefault(cause.sentence, cause)
+    causes = tuple(known.values())
     if not causes:
         return StateFacts(level, word, sentence)
     return StateFacts(level, word, sentence, causes, causes[0].hint, causes[0].code)

@@ -405,9 +405,8 @@ def test_clients_outside_the_source_ranges_are_a_cause_and_no_problem():
 
 
 def test_all_causes_are_listed_once_and_the_deciding_one_first():
-    port = make_port(
-        endpoints=(READY, EJECTED), problem="in use (stop it)", way_out="stop it", notes=("a note",)
-    )
+    twice = {"problem": "in use (stop it)", "notes": ("in use", "a note")}
+    port = make_port(endpoints=(READY, EJECTED), way_out="stop it", **twice)
     state = judge(port)
     assert [str(cause) for cause in state.causes] == ["in use", str(REFUSES), "a note"]
     assert state.way_out == "stop it"
