@@ -285,13 +285,20 @@ def _words(port: PortFacts, now: float, history: History) -> str:
     if state.level is not Level.OK or port.is_dropping or port.is_holding:
         times = _times(state.causes[0], now) if state.causes else ""
         return f"{state.sentence}{times}{also_in_words(state.sentence, mistakes_of(port))}"
+    # A port that is served has no cause but clients that are turned away.
+    words = _traffic(port, history)
+    denied = (cause for cause in state.causes[:1] if cause.sentence not in words)
+    return "; ".join((words, *(f"{cause}{_times(cause, now)}" for cause in denied)))
+
+
+def _traffic(port: PortFacts, history: History) -> str:
     noun = "flow" if port.protocol == "UDP" else "connection"
     if port.path is DataPath.KERNEL:
         counted = port.kernel_connections
         more = "" if counted is None else f", {plural(counted, noun)}"
         return f"on the kernel path{more}"
     if port.mark is None:
-        return state.sentence
+        return port.state.sentence
     open_ = f"{count_in_words(port.active)} open"
     if history.has_rates:
         rates = history.rates(port.plan.key)

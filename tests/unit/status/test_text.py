@@ -6,7 +6,7 @@ import pytest
 from userspace_proxy.facts import Level, ProbesFacts, RejectedFacts, SourceFacts, SteeringState
 from userspace_proxy.model import DataPath, Handling, Hold, Protocol
 from userspace_proxy.policy import PathDecision
-from userspace_proxy.policy.causes import dial_failed
+from userspace_proxy.policy.causes import dial_failed, source_denied
 from userspace_proxy.policy.endpoint_causes import in_the_past, sends_nothing
 from userspace_proxy.status.history import History
 from userspace_proxy.status.path_words import UNKNOWN, PathView
@@ -328,6 +328,21 @@ def test_on_the_kernel_path_only_connections_are_shown():
     assert shown[1].endswith("on the kernel path, 1,200 connections")
     at = shown.index("      path      kernel for 3 min: it is asked for")
     assert shown[at + 1] == f"{' ' * 16}1,200 connections since the start; {UNKNOWN}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        pytest.param({}, "12 open, 36,407 connections, 2.5 GB", id="userspace"),
+        pytest.param({"path": PathView(DataPath.KERNEL)}, "on the kernel path", id="kernel"),
+    ],
+)
+def test_clients_that_are_turned_away_are_in_the_line_of_a_port_that_is_served(changes, words):
+    denied = source_denied(("198.51.100.0/24",), count=213, last_at=NOW - 2)
+    port = replace(make_port(turned_away=(denied,)), **changes)
+    assert lines_of(make_view(port))[1].endswith(
+        f"{words}; clients outside 198.51.100.0/24 are dropped (213 times, last 2 s ago)"
+    )
 
 
 def test_a_problem_has_the_mistake_that_may_be_its_reason_beside_it():
