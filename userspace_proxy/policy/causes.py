@@ -417,6 +417,12 @@ def not_listening(problem: str, hint: str) -> Cause:
     return Cause(CauseCode.NOT_LISTENING, problem, hint=hint)
 
 
+def may_not_listen(doubt: str) -> Cause:
+    """Return that a frontend may not be served, by the text of a :class:`.Doubt`."""
+    sentence, _, hint = doubt.partition("; ")
+    return not_listening(sentence, hint)
+
+
 def out_of_ports() -> Cause:
     """Return that this node has no source port left towards an endpoint."""
     return Cause(
