@@ -152,7 +152,8 @@ def _faults(usable: Sequence[EndpointFacts]) -> str:
 
 def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgement:
     """Judge a Service port whose endpoints have all failed when a client last tried them."""
-    sentence = _all_fail(failing)
+    # Those that are refused come first: how often clients failed follows the sentence.
+    sentence = "; ".join((*_refused(port.endpoints), _all_fail(failing)))
     if port.waits.waiting:
         return _holding_now(port, sentence)
     denials = [
@@ -265,6 +266,13 @@ def _all_fail(failing: Sequence[EndpointFacts]) -> str:
         text = f"none of its {len(failing):,} endpoints {when}"
     causes = (endpoint.cause for endpoint in _present_first(failing) if endpoint.cause)
     return "; ".join((text, *map(str, itertools.islice(causes, 1))))
+
+
+def _refused(endpoints: Sequence[EndpointFacts]) -> Sequence[str]:
+    """Return which endpoint is never dialled, and why; empty if all are."""
+    refused = [endpoint for endpoint in endpoints if endpoint.is_refused]
+    more = f" (and {len(refused) - 1:,} more)" if len(refused) > 1 else ""
+    return [f"{one.address} is {one.state}{more}" for one in refused[:1]]
 
 
 def _some_fail(failing: Sequence[EndpointFacts], others: Sequence[EndpointFacts]) -> str:

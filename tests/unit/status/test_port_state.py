@@ -44,6 +44,7 @@ RANGES = ("198.51.100.0/24",)
 DENYING = {"admits": RANGES, "turned_away": (source_denied(RANGES, count=2),)}
 IN_KERNEL = PathDecision(DataPath.KERNEL)
 EJECTED_ELSEWHERE = make_endpoint("10.244.1.8:8080", "ready", True, ejected_for_s=12.0)
+OURS = make_endpoint("10.96.1.1:80", "refused: x", False)
 NOT_READY = make_endpoint("10.244.1.9:8080", "not ready", False)
 ELSEWHERE = make_endpoint("10.244.2.9:8080", "not on this node", False)
 CLUSTER_IP = make_frontend("10.96.7.1:80", "ClusterIP", "proxy port 20001")
@@ -259,10 +260,10 @@ FAULTY = make_endpoint(
             id="closes-without-a-byte",
         ),
         pytest.param(
-            {"endpoints": (DUE,)},
+            {"endpoints": (DUE, OURS, OURS)},
             Level.TROUBLE,
-            f"Clients fail: {REFUSES}",
-            id="due-for-a-client-a-moment-ago",
+            f"Clients fail: 10.96.1.1:80 is refused: x (and 1 more); {REFUSES}",
+            id="due-for-a-client-a-moment-ago-and-others-never-dialled",
         ),
         pytest.param(
             {"endpoints": (PAST,)},
