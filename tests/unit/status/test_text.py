@@ -116,6 +116,26 @@ def test_the_level_is_the_worst_of_all_lines(view, level):
     assert render_text(view, now=NOW).level == level
 
 
+@pytest.mark.parametrize(
+    ("count", "is_wide", "shown", "last"),
+    [
+        (4, False, 4, "Source: m/shop.yaml:3: no"),
+        (10, False, 4, "and 7 more problems: wide output lists them"),
+        (10, True, 10, "Source: m/shop.yaml:9: no"),
+    ],
+)
+def test_problems_of_the_node_with_one_remedy_have_it_once_and_three_lines(
+    count, is_wide, shown, last
+):
+    problems = [f"m/shop.yaml:{line}: no" for line in range(count)]
+    source = SourceFacts("manifests", "m", is_synced=True, problems=problems)
+    view = make_view(make_port(), source=source)
+    lines = [line for line in lines_of(view, is_wide=is_wide) if line.startswith("  ✕ node")]
+    assert len(lines) == shown
+    assert [line.endswith("is in force)") for line in lines] == [True, *[False] * (shown - 1)]
+    assert lines[-1].endswith(last)
+
+
 def test_the_node_can_be_left_out():
     view = make_view(make_port(), steering=SteeringState("local", problem="no route"))
     answer = render_text(view, now=NOW, has_node=False)
