@@ -97,5 +97,5 @@ def test_a_chain_that_drops_packets_before_the_translation_is_named(tmp_path):
 
         wait_for("it", lambda: sentence().startswith(f"Not served: {cause}"))
         testbed.shell("nft delete table ip evil")
-        wait_for("its end", lambda: sentence() == "Served by 1 endpoint", hint=testbed.agent.log)
+        wait_for("its end", lambda: sentence().startswith("Ready: 1"), hint=testbed.agent.log)
         assert testbed["pod"].get(WEB.address) == "one"

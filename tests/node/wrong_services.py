@@ -184,7 +184,7 @@ MISTAKES = (
         dials=0,
     ),
     Mistake("annotation", "'60' has no unit (write 60s)", annotations={"hold": "60"}, dials=0),
-    Mistake("unused", "no client has connected since the proxy started", dials=0),
+    Mistake("unused", "no client has connected yet", dials=0),
     # And others.
     Mistake(
         "no-host",

@@ -142,7 +142,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.first_byte_times = _times(group.first_byte_times)
     facts.path, facts.path_since, facts.path_why, facts.kernel_connections = served.path
     facts.problem, facts.way_out = served.problem, served.way_out
-    facts.notes = (*facts.notes, *(causes.not_listening(doubt, "") for doubt in served.doubts))
+    facts.notes = (*facts.notes, *map(causes.may_not_listen, served.doubts))
     facts.turned_away = turned_away(plan, group, clock)
     facts.is_out_of_ports = now - group.out_of_ports_at < _RECENT_S
     facts.is_out_of_client_ports = now - group.out_of_client_ports_at < _RECENT_S

@@ -83,8 +83,13 @@ class AdminAddress:
         if response.status == http.client.BAD_REQUEST and query.get("q"):
             raise ConfigError(f"--search: {body.decode('utf-8', 'replace').strip()}")
         if response.status != http.client.OK:
+            status = response.status
             said = body.decode("utf-8", "replace").strip()
-            raise UserspaceProxyError(f"cannot read {path} at {self}: {response.status} {said}")
+            if status == http.client.INTERNAL_SERVER_ERROR:
+                said = f"{response.reason}; see the proxy's log"
+            # The web server's own answers begin with the number.
+            said = said.removeprefix(f"{status}").lstrip(": ")
+            raise UserspaceProxyError(f"cannot read {path} at {self}: {status} {said}")
         if response.getheader("Content-Type", "").partition(";")[0] != accept:
             raise UserspaceProxyError(f"the proxy at {self} is of another version: it has no text")
         return AdminAnswer(body, response.getheader("X-Userspace-Proxy-Level", ""))

@@ -74,6 +74,8 @@ class ForbiddenAddresses:
         self._services.update(now)
         differing = {ip for ip in before.keys() | now.keys() if before[ip] != now[ip]}
         for ip in differing:
+            # The proxy itself may make the address of a Service one of this node.
+            self._own.pop(ip, None)
             if not self._services[ip]:
                 del self._services[ip]
         return differing
@@ -102,18 +104,23 @@ class ForbiddenAddresses:
         if contains((*networks.pods, *(node.pod_networks if node else ())), ip):
             return "in the network of pods"
         if ip in self._services:
-            return "an address of a Service"
+            # Which of them it was first isn't known.
+            return f"an address of {'this node and of ' if self._has(ip) else ''}a Service"
         if contains(networks.services, ip):
             return "in the network of Services"
-        if ip not in self._own:
-            if len(self._own) >= _OWN_MAX:
-                self._own.clear()
-            self._own[ip] = self._is_own(ip)
-        if self._own[ip]:
+        if self._has(ip):
             return "an address of this node"
         if ip in (self._nodes or ()) or (node is not None and ip in node.addresses):
             return "an address of a Node"
         return ""
+
+    def _has(self, ip: str) -> bool:
+        """Return whether this node has an address, as the kernel has last answered."""
+        if ip not in self._own:
+            if len(self._own) >= _OWN_MAX:
+                self._own.clear()
+            self._own[ip] = self._is_own(ip)
+        return self._own[ip]
 
 
 def _ips_of(service: Service) -> tuple[str, ...]:

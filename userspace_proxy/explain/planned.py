@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from ..cluster import Snapshot
 from ..facts import (
     Level,
@@ -83,4 +85,7 @@ def _judge(port: PortFacts) -> StateFacts:
         # No plan looks names up: only a proxy finds out whether clients are served.
         sentence = f"Clients would be served once {cause.object} is looked up"
         return StateFacts(Level.OK, NOT_LOOKED_UP, sentence, way_out=cause.hint)
-    return judge(port)
+    state = judge(port)
+    # A plan has no clients yet.
+    is_untried = state.word == "unknown" and port.is_without_answer
+    return replace(state, word="served") if is_untried else state

@@ -222,14 +222,14 @@ def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) ->
     served = f"Clients are served by {by}"
     if led := [port for port in ports if port.is_unseen]:
         served = _led(led, dials)
-    elif without := [port for port in ports if port.is_without_answer]:
-        served = without[0].state.sentence
+    elif silent := [port for port in ports if port.is_without_answer and port.connections]:
+        served = silent[0].state.sentence
+    elif all(port.is_without_answer for port in ports):
+        served = ports[0].state.sentence
     parts = [served, *_pinned(ports)]
-    is_counted = all(not port.is_unseen or port.kernel_connections is not None for port in ports)
-    if is_counted and not any(port.connections or port.kernel_connections for port in ports):
-        has_failed = any(port.failed or port.failures or port.waits.total for port in ports)
-        verb = "been served" if has_failed else "connected"
-        parts.append(f"no client has {verb} since the proxy started")
+    is_counted = all(port.kernel_connections is not None for port in led)
+    if led and is_counted and not any(p.connections or p.kernel_connections for p in ports):
+        parts.append("no client has connected yet")
     return parts
 
 

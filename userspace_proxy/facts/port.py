@@ -53,8 +53,6 @@ STATES = (
     "out of ports",
 )
 """The words of all states."""
-_DIALS = 2
-"""Connections without an answer that show nothing."""
 _NEUTRAL = {
     "dropped": "dropped by design",
     "unknown": "not known whether clients are answered",
@@ -322,12 +320,8 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def is_without_answer(self) -> bool:
-        """Whether some TCP connections were made, and no endpoint has ever sent a byte.
-
-        One that is open may have just begun, and a dial of ``explain --probe`` sends nothing.
-        """
-        is_counted = self.protocol == "TCP" and self.connections > min(self.active, 1) + _DIALS
-        return is_counted and not self.sent_bytes
+        """Whether no endpoint has ever sent a byte through the proxy, or a datagram."""
+        return not self.is_unseen and not self.sent_bytes
 
     @property
     def usable(self) -> int:

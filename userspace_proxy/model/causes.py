@@ -76,7 +76,10 @@ class CauseCode(enum.StrEnum):
 
 
 class Doubt(str):
-    """Why clients of a frontend may not be served, although they may be as well."""
+    """Why clients of a frontend may not be served, although they may be as well.
+
+    A remedy follows a semicolon.
+    """
 
     __slots__ = ()
 

@@ -8,6 +8,8 @@ Without an API server, invalid addresses and ports are errors; none is omitted.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .addresses import IPFamily
 from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .fields import FieldErrors
@@ -19,18 +21,28 @@ from .wire import WireEndpoints, WireSubset
 
 LABEL_SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
 _SEPARATOR = ":"
+_NO_SLICE = ", so no slice is made of it"
 ANNOTATION_LEADER = "control-plane.alpha.kubernetes.io/leader"
 
 
-def is_mirrored(wire: WireEndpoints) -> bool:
-    """Return whether the control plane mirrors an Endpoints object.
+def why_not_mirrored(wire: WireEndpoints) -> str:
+    """Return why the control plane doesn't mirror an Endpoints object; empty if it does.
 
     Source: the endpointslicemirroring controller, skipMirror: not with the label skip-mirror, and
     not if the object is a lock of old leader elections.
     """
-    return (wire.metadata.labels or {}).get(LABEL_SKIP_MIRROR) != "true" and (
-        ANNOTATION_LEADER not in (wire.metadata.annotations or {})
-    )
+    if (wire.metadata.labels or {}).get(LABEL_SKIP_MIRROR) == "true":
+        mark = f"label {LABEL_SKIP_MIRROR}"
+    elif ANNOTATION_LEADER in (wire.metadata.annotations or {}):
+        mark = f"annotation {ANNOTATION_LEADER}"
+    else:
+        return ""
+    return f"Endpoints {_service_of(wire)} has the {mark}{_NO_SLICE}"
+
+
+def note_not_mirrored(notes: Iterable[str]) -> str:
+    """Return the note of a Service whose Endpoints aren't mirrored; empty if there is none."""
+    return next((note for note in notes if note.endswith(_NO_SLICE)), "")
 
 
 def mirror_endpoints(wire: WireEndpoints) -> list[EndpointSlice]:
@@ -41,7 +53,7 @@ def mirror_endpoints(wire: WireEndpoints) -> list[EndpointSlice]:
     Raises:
         FieldError: With all addresses and ports that are invalid.
     """
-    service = ServiceKey(wire.metadata.namespace or "default", wire.metadata.name or "")
+    service = _service_of(wire)
     # Source: the controller copies an Endpoints object's annotations to its slices.
     preference = read_preference(wire.metadata.annotations)
     slices = []
@@ -72,6 +84,10 @@ def mirrored_name(key: SliceKey) -> str:
     """Return the name of the Endpoints object that a slice mirrors; empty if it mirrors none."""
     name, separator, _ = key.name.partition(_SEPARATOR)
     return name if separator else ""
+
+
+def _service_of(wire: WireEndpoints) -> ServiceKey:
+    return ServiceKey(wire.metadata.namespace or "default", wire.metadata.name or "")
 
 
 def _endpoints(

@@ -22,6 +22,8 @@ from ..model import (
     ServicePort,
     SocketAddress,
 )
+from ..model.mirroring import note_not_mirrored
+from ..model.reading import LABEL_SERVICE_NAME
 from ..model.slice_annotations import ANNOTATION_WEIGHT
 from .endpoint_causes import LOST_ON_THE_WAY, no_host
 
@@ -144,6 +146,8 @@ def no_slice(service: Service, family: IPFamily, slices: Sequence[EndpointSlice]
         other = slices[0].family
         sentence = f"no EndpointSlice of {family} belongs to {key}, only of {other}"
         hint = f"Its pods have no {family} address, or its slices were written for {other} alone"
+    elif sentence := note_not_mirrored(service.notes):
+        hint = f"Remove that, or create an EndpointSlice with the label {_label(key)}"
     elif service.selector:
         sentence = f"no EndpointSlice belongs to {key}"
         hint = (
@@ -153,8 +157,12 @@ def no_slice(service: Service, family: IPFamily, slices: Sequence[EndpointSlice]
         )
     else:
         sentence = f"no EndpointSlice belongs to {key}, and it has no selector"
-        hint = f"Create an EndpointSlice with the label kubernetes.io/service-name: {key.name}"
+        hint = f"Create an EndpointSlice with the label {_label(key)}"
     return Cause(CauseCode.NO_SLICE, sentence, str(key), hint)
+
+
+def _label(key: ServiceKey) -> str:
+    return f"{LABEL_SERVICE_NAME}: {key.name}"
 
 
 def slice_empty(service: Service, count: int) -> Cause:
@@ -407,6 +415,12 @@ def _selector_shown(service: Service) -> str:
 def not_listening(problem: str, hint: str) -> Cause:
     """Return that a frontend, or the proxy port behind it, can't be served."""
     return Cause(CauseCode.NOT_LISTENING, problem, hint=hint)
+
+
+def may_not_listen(doubt: str) -> Cause:
+    """Return that a frontend may not be served, by the text of a :class:`.Doubt`."""
+    sentence, _, hint = doubt.partition("; ")
+    return not_listening(sentence, hint)
 
 
 def out_of_ports() -> Cause:

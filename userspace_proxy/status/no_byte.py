@@ -1,4 +1,4 @@
-"""Words that no byte has come back on the TCP connections of a Service port, and what to do.
+"""Words that nothing has come back to the clients of a Service port, and what to do.
 
 Rule 1: this is an observation: programs that only receive are as they should be.
 """
@@ -18,9 +18,25 @@ _UNANSWERED = (
 )
 
 
-def no_byte_in_words(port: PortFacts) -> tuple[str, str]:
-    """Return that no byte has come back, in words, and what to do about it."""
-    made = plural(port.connections, "connection")
+_FEW = 2
+"""Connections that show nothing: one may have just begun, and ``explain --probe`` sends nothing."""
+
+
+def no_byte_in_words(port: PortFacts, by: str) -> tuple[str, str]:
+    """Return that nothing has come back, in words, and what to do about it; empty: nothing.
+
+    Args:
+        by: The endpoints that serve, in words.
+    """
+    is_tcp = port.protocol == "TCP"
+    unit, noun = ("byte", "connection") if is_tcp else ("datagram", "flow")
+    made = f"({plural(port.connections, noun)})"
+    if not port.connections:
+        has_failed = port.failed or port.failures or port.waits.total
+        verb = "been served" if has_failed else "connected"
+        return f"Ready: {by}; no client has {verb} yet", ""
+    if not is_tcp or port.connections <= _FEW:
+        return f"No {unit} has come back yet {made}", ""
     if port.received_bytes:
-        return f"No byte has come back ({made})", _UNANSWERED
-    return f"No byte has passed in either direction ({made})", _BOTH_WAIT
+        return f"No byte has come back {made}", _UNANSWERED
+    return f"No byte has passed in either direction {made}", _BOTH_WAIT

@@ -34,11 +34,14 @@ def judge(port: PortFacts) -> StateFacts:
     failed = [endpoint for endpoint in port.endpoints if endpoint.cause is not None]
     endpoints = (endpoint.cause for endpoint in _present_first(failed))
     others = (port.cause, *endpoints, *_denied(port), *port.notes)
-    known = (*first, *(cause for cause in others if cause is not None))
-    causes = tuple(dict.fromkeys(known))
+    known: dict[str, Cause] = {}
+    # A note may be the cause as well.
+    for cause in (*first, *(cause for cause in others if cause is not None)):
+        known.setdefault(cause.sentence, cause)
+    causes = tuple(known.values())
     if not causes:
         is_without_answer = word == "unknown" and not port.is_unseen
-        way_out = no_byte_in_words(port)[1] if is_without_answer else ""
+        way_out = no_byte_in_words(port, "")[1] if is_without_answer else ""
         return StateFacts(level, word, sentence, way_out=way_out)
     return StateFacts(level, word, sentence, causes, causes[0].hint, causes[0].code)
 
@@ -150,7 +153,8 @@ def _faults(usable: Sequence[EndpointFacts]) -> str:
 
 def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgement:
     """Judge a Service port whose endpoints have all failed when a client last tried them."""
-    sentence = _all_fail(failing)
+    # Those that are refused come first: how often clients failed follows the sentence.
+    sentence = "; ".join((*_refused(port.endpoints), _all_fail(failing)))
     if port.waits.waiting:
         return _holding_now(port, sentence)
     denials = [
@@ -226,7 +230,7 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
         word = "unknown"
         sentence = capitalised(led_in_words(by, "probes" if port.is_probed else ""))
     elif port.is_without_answer:
-        word, sentence = "unknown", no_byte_in_words(port)[0]
+        word, sentence = "unknown", no_byte_in_words(port, by)[0]
     if denied := _is_none_admitted(port):
         what = f"No client has been admitted: {denied[0]}"
         return Level.ATTENTION, "none admitted", what, tuple(denied)
@@ -267,6 +271,13 @@ def _all_fail(failing: Sequence[EndpointFacts]) -> str:
         text = f"none of its {len(failing):,} endpoints {when}"
     causes = (endpoint.cause for endpoint in _present_first(failing) if endpoint.cause)
     return "; ".join((text, *map(str, itertools.islice(causes, 1))))
+
+
+def _refused(endpoints: Sequence[EndpointFacts]) -> Sequence[str]:
+    """Return which endpoint is never dialled, and why; empty if all are."""
+    refused = [endpoint for endpoint in endpoints if endpoint.is_refused]
+    more = f" (and {len(refused) - 1:,} more)" if len(refused) > 1 else ""
+    return [f"{one.address} is {one.state}{more}" for one in refused[:1]]
 
 
 def _some_fail(failing: Sequence[EndpointFacts], others: Sequence[EndpointFacts]) -> str:

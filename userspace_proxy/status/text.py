@@ -15,6 +15,7 @@ Rule 3: sentences are those of the page: this module only places them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -61,6 +62,8 @@ _TOP_HEADINGS = (
 )  # fmt: skip
 # No screen has more lines.
 _TOP_SHOWN = 200
+# Problems of the node with one remedy; one more takes the room of the line that counts them.
+_ALIKE_SHOWN = 3
 # Names that a mistyped one is compared with: ten thousand hold up the process for half a second.
 _COMPARED_MAX = 1000
 # Terminal programs, which accept everything.
@@ -117,7 +120,7 @@ def render_text(
         columns: The width of the terminal; 0: no bound.
     """
     chosen = select(view, selection, history)
-    node = list(_node_lines(view, now)) if has_node else []
+    node = list(_node_lines(view, now, is_wide)) if has_node else []
     probes = probes_in_words(view.probes) if is_wide else ""
     ports = [_port_line(one, now, history, is_wide, probes) for one in chosen.ports]
     taken = [_ignored_line(item) for item in chosen.ignored if item.is_conflict]
@@ -254,12 +257,18 @@ def _workers(view: StatusFacts) -> list[str]:
     return [plural(len(view.workers), "worker")] if view.workers else []
 
 
-def _node_lines(view: StatusFacts, now: float) -> Iterator[_Entry]:
-    for problem in problems_of_node(view, now):
-        # A Service whose address is taken has a line of its own.
-        if problem.code is not CauseCode.ADDRESS_TAKEN:
-            way_out = f" ({problem.way_out})" if problem.way_out else ""
-            yield _Entry(problem.level, ("node", f"{problem.what}{way_out}"))
+def _node_lines(view: StatusFacts, now: float, is_full: bool) -> Iterator[_Entry]:
+    # A Service whose address is taken has a line of its own.
+    problems = (p for p in problems_of_node(view, now) if p.code is not CauseCode.ADDRESS_TAKEN)
+    # Each mistake in manifests has the same remedy.
+    for (level, way_out), same in itertools.groupby(problems, lambda p: (p.level, p.way_out)):
+        texts = [problem.what for problem in same]
+        if not is_full and len(texts) > _ALIKE_SHOWN + 1:
+            more = f"and {len(texts) - _ALIKE_SHOWN:,} more problems: wide output lists them"
+            texts = [*texts[:_ALIKE_SHOWN], more]
+        if way_out:
+            texts[0] = f"{texts[0]} ({way_out})"
+        yield from (_Entry(level, ("node", text)) for text in texts)
 
 
 def _port_line(port: PortFacts, now: float, history: History, is_full: bool, probes: str) -> _Entry:
@@ -285,13 +294,20 @@ def _words(port: PortFacts, now: float, history: History) -> str:
     if state.level is not Level.OK or port.is_dropping or port.is_holding:
         times = _times(state.causes[0], now) if state.causes else ""
         return f"{state.sentence}{times}{also_in_words(state.sentence, mistakes_of(port))}"
+    # A port that is served has no cause but clients that are turned away.
+    words = _traffic(port, history)
+    denied = (cause for cause in state.causes[:1] if cause.sentence not in words)
+    return "; ".join((words, *(f"{cause}{_times(cause, now)}" for cause in denied)))
+
+
+def _traffic(port: PortFacts, history: History) -> str:
     noun = "flow" if port.protocol == "UDP" else "connection"
     if port.path is DataPath.KERNEL:
         counted = port.kernel_connections
         more = "" if counted is None else f", {plural(counted, noun)}"
         return f"on the kernel path{more}"
     if port.mark is None:
-        return state.sentence
+        return port.state.sentence
     open_ = f"{count_in_words(port.active)} open"
     if history.has_rates:
         rates = history.rates(port.plan.key)

@@ -431,10 +431,10 @@ async def test_where_it_leads_depends_on_endpoints_and_path(make, pods, more, ta
 async def test_one_that_is_held_by_another_program_or_is_not_steered_is_not_reached(make, plane):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", WEB.ip, POD_A))
-    served_ports.steered.note_unsteered({WEB: Doubt("it may be translated")})
+    served_ports.steered.note_unsteered({WEB: Doubt("it may be translated; delete that")})
     assert leads_to(served_ports)[1]
     (port,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
-    assert port.state.sentence == "Served by 1 endpoint; it may be translated"
+    assert (str(port.notes[0]), port.state.way_out) == ("it may be translated", "delete that")
     served_ports.steered.note_unsteered({WEB: "no route"})
     assert leads_to(served_ports) == ("not routed to this node", False)
     (served,) = served_ports

@@ -98,14 +98,14 @@ def other_server():
     """Serve on loopback as a function of the test wants it."""
     servers = []
 
-    def start(**headers):
+    def start(status=200, body=b"hello", **headers):
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
-                self.send_response_only(200)
+                self.send_response_only(status)
                 for name, value in headers.items():
                     self.send_header(name.replace("_", "-"), value)
                 self.end_headers()
-                self.wfile.write(b"hello")
+                self.wfile.write(body)
 
         server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=server.serve_forever).start()
@@ -133,6 +133,25 @@ def test_a_path_that_is_refused_is_reported_with_the_answer(serve_view):
     admin = parse_server(serve_view(make_calm_view()).removeprefix("--server="))
     with pytest.raises(UserspaceProxyError, match=r"cannot read /nope at .*: 404 Not Found"):
         admin.get("/nope", accept="text/plain")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        pytest.param(
+            500,
+            b"500 Internal Server Error\n\nServer got itself in trouble",
+            "500 Internal Server Error; see the proxy's log",
+            id="a-bug",
+        ),
+        pytest.param(405, b"405: Method Not Allowed", "405 Method Not Allowed", id="a-refusal"),
+    ],
+)
+def test_an_error_of_the_web_server_is_said_once(other_server, status, body, said):
+    admin = other_server(status, body, Server="userspace-proxy")
+    with pytest.raises(UserspaceProxyError) as caught:
+        admin.get("/", accept="text/plain")
+    assert str(caught.value) == f"cannot read / at {admin}: {said}"
 
 
 def test_the_default_is_the_default_of_the_settings():

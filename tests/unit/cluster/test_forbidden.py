@@ -58,6 +58,24 @@ def test_a_name_must_not_lead_to_this_node_or_the_cluster(forbidden, ip, why):
     assert forbidden.why(ip) == why
 
 
+def test_an_address_of_this_node_that_a_service_claims_is_both(forbidden):
+    claims = service("cip-node", "198.51.100.1")
+    forbidden.change_services((), [claims])
+    assert forbidden.why("198.51.100.1") == "an address of this node and of a Service"
+    forbidden.change_services([claims], ())
+    assert forbidden.why("198.51.100.1") == "an address of this node"
+
+
+def test_the_kernel_is_asked_again_about_the_address_of_a_service_that_is_gone():
+    routed = {"172.20.0.1"}
+    forbidden, web = ForbiddenAddresses(NETWORKS, routed.__contains__), service("web", *routed)
+    forbidden.change_services((), [web])
+    assert forbidden.why("172.20.0.1") == "an address of this node and of a Service"
+    routed.clear()
+    forbidden.change_services([web], ())
+    assert forbidden.why("172.20.0.1") == ""
+
+
 def test_the_kernel_is_asked_once_until_this_nodes_addresses_change():
     asked = []
     forbidden = ForbiddenAddresses(NETWORKS, lambda ip: bool(asked.append(ip)))

@@ -80,7 +80,7 @@ def test_the_path_of_a_port_is_a_step_where_it_is_not_the_default():
 @pytest.mark.parametrize(
     ("count", "sentence"),
     [
-        (0, "; no client has connected since the proxy started"),
+        (0, "; no client has connected yet"),
         (7, ""),
     ],
 )

@@ -55,9 +55,9 @@ def test_the_steps_are_in_the_order_of_a_connections_path():
     [
         pytest.param({}, True, "Clients are served by 2 endpoints", id="served"),
         pytest.param(
-            {"connections": 0},
+            {"connections": 0, "sent_bytes": 0},
             True,
-            "Clients are served by 2 endpoints; no client has connected since the proxy started",
+            "Ready: 2 endpoints; no client has connected yet",
             id="unused",
         ),
         pytest.param(
@@ -75,8 +75,8 @@ def test_the_sentence_about_a_service_that_is_served(changes, is_live, sentence)
 
 @pytest.mark.parametrize("figures", [{"refused": 5}, {"failures": 5}, {"resets": 1}])
 def test_clients_that_failed_have_connected(figures):
-    sentence = explain(make_subject(make_port(connections=0, **figures))).sentence
-    assert sentence.endswith("; no client has been served since the proxy started")
+    sentence = explain(make_subject(make_port(connections=0, sent_bytes=0, **figures))).sentence
+    assert sentence == "Ready: 2 endpoints; no client has been served yet"
 
 
 def test_an_endpoint_that_denies_clients_is_the_sentence_and_where_to_look():

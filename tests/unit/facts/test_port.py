@@ -138,18 +138,14 @@ def test_a_neutral_mark_has_the_name_of_what_it_states(facts, mark, why):
 @pytest.mark.parametrize(
     ("facts", "is_without"),
     [
-        pytest.param({"connections": 3}, True, id="three-have-ended"),
-        pytest.param({"connections": 4, "active": 4}, True, id="four-are-open"),
-        pytest.param({"connections": 3, "active": 1}, False, id="the-last-has-begun"),
-        pytest.param({"connections": 2}, False, id="dials"),
-        pytest.param({}, False, id="none"),
-        pytest.param({"connections": 7, "received_bytes": 1}, True, id="a-request"),
+        pytest.param({}, True, id="no-client"),
+        pytest.param({"connections": 7, "received_bytes": 1}, True, id="requests"),
         pytest.param({"connections": 7, "sent_bytes": 1}, False, id="an-answer"),
-        pytest.param({"connections": 7, "protocol": "UDP"}, False, id="flows"),
+        pytest.param({"path": DataPath.KERNEL}, False, id="not-seen"),
     ],
 )
-def test_connections_may_have_been_made_without_an_answer(facts, is_without):
-    assert PortFacts(**{"protocol": "TCP", **facts}).is_without_answer is is_without
+def test_an_answer_is_a_byte_of_an_endpoint(facts, is_without):
+    assert PortFacts(**facts).is_without_answer is is_without
 
 
 def test_no_probe_shows_that_clients_are_answered_on_the_kernel_path():

@@ -12,7 +12,12 @@ from userspace_proxy.model import (
     SliceKey,
     SlicePort,
 )
-from userspace_proxy.model.mirroring import is_mirrored, mirror_endpoints, mirrored_name
+from userspace_proxy.model.mirroring import (
+    mirror_endpoints,
+    mirrored_name,
+    note_not_mirrored,
+    why_not_mirrored,
+)
 from userspace_proxy.model.wire import FieldError, WireEndpoints, convert
 
 WEB = ServiceKey("shop", "web")
@@ -104,17 +109,24 @@ def test_all_errors_of_an_object_are_reported_at_once():
 @pytest.mark.parametrize(
     ("metadata", "expected"),
     [
-        pytest.param({}, True, id="plain"),
+        pytest.param({}, "", id="plain"),
         pytest.param(
-            {"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}}, False, id="skip-label"
+            {"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+            "label endpointslice.kubernetes.io/skip-mirror",
+            id="skip-label",
         ),
         pytest.param(
-            {"annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}}, False, id="lock"
+            {"annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}},
+            "annotation control-plane.alpha.kubernetes.io/leader",
+            id="lock",
         ),
     ],
 )
 def test_locks_and_those_that_say_so_are_not_mirrored(metadata, expected):
-    assert is_mirrored(endpoints(**metadata)) is expected
+    why = why_not_mirrored(endpoints(**metadata))
+    said = f"Endpoints shop/web has the {expected}, so no slice is made of it"
+    assert why == (said if expected else "")
+    assert note_not_mirrored(["another note", why]) == why
 
 
 def test_its_annotations_are_those_of_its_slices():

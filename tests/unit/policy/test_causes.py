@@ -20,13 +20,13 @@ from userspace_proxy.policy.causes import (
     external_ip_off,
     fault_on_purpose,
     first_notes,
+    may_not_listen,
     no_slice,
     none_local,
     none_ready,
     none_usable,
     none_was_local,
     not_followed,
-    not_listening,
     not_ours,
     out_of_client_ports,
     out_of_ports,
@@ -147,7 +147,7 @@ def test_reasons_that_a_service_itself_gives_keep_their_words():
 
 
 def test_causes_of_this_node_have_a_remedy():
-    causes = [not_listening("in use", "stop it"), out_of_ports(), out_of_client_ports()]
+    causes = [may_not_listen("in use; stop it"), out_of_ports(), out_of_client_ports()]
     assert [cause.code for cause in causes] == [
         CauseCode.NOT_LISTENING,
         CauseCode.OUT_OF_PORTS,

@@ -52,6 +52,11 @@ def why(*slices, of=None, port=HTTP, family=IPFamily.IPV4, scope=Scope.CLUSTER):
             "no EndpointSlice belongs to shop/cart, and it has no selector",
             id="without-a-selector",
         ),
+        pytest.param(
+            service(notes=("x", "Endpoints shop/cart has the label y, so no slice is made of it")),
+            "Endpoints shop/cart has the label y, so no slice is made of it",
+            id="endpoints-that-are-not-mirrored",
+        ),
     ],
 )
 def test_no_slice_belongs_to_it(of, sentence):

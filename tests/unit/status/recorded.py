@@ -52,6 +52,7 @@ from userspace_proxy.status.page import build_page, render_page, render_parts
 from userspace_proxy.status.path_words import PathView
 from userspace_proxy.status.sampling import Sample
 from userspace_proxy.status.selection import Selection, row_id
+from userspace_proxy.status.service_mistakes import with_mistakes
 from userspace_proxy.status.text import render_text as render_status_text
 from userspace_proxy.status.text import render_top
 from userspace_proxy.status.watch import Changes
@@ -203,7 +204,7 @@ def make_rich_view() -> StatusFacts:
     """Return a node of which every part has something to show."""
     troubled = make_troubled_view()
     taken = make_ignored("shop/late", "https", "10.96.7.1 is that of shop/web", is_conflict=True)
-    return replace(
+    view = replace(
         troubled,
         ports=(*troubled.ports, *make_two_sides(), _orders(), *_others()),
         last_state=LastStateFacts("/var/lib/x", NOW - 77, "disk full", NOW - 300, 4),
@@ -248,6 +249,8 @@ def make_rich_view() -> StatusFacts:
         network_namespace=4_026_531_840,
         node_is_eligible=False,
     )
+    view.ports = with_mistakes(view.ports, view.source, view.health_checks)
+    return view
 
 
 def _history(view: StatusFacts) -> History:

@@ -50,6 +50,7 @@ RANGES = ("198.51.100.0/24",)
 DENYING = {"admits": RANGES, "turned_away": (source_denied(RANGES, count=2),)}
 IN_KERNEL = PathDecision(DataPath.KERNEL)
 EJECTED_ELSEWHERE = make_endpoint("10.244.1.8:8080", "ready", True, ejected_for_s=12.0)
+OURS = make_endpoint("10.96.1.1:80", "refused: x", False)
 NOT_READY = make_endpoint("10.244.1.9:8080", "not ready", False)
 ELSEWHERE = make_endpoint("10.244.2.9:8080", "not on this node", False)
 CLUSTER_IP = make_frontend("10.96.7.1:80", "ClusterIP", "proxy port 20001")
@@ -260,10 +261,10 @@ FAULTY = make_endpoint(
             {"endpoints": (CLOSING,)}, Level.ATTENTION, f"Clients get no answer: {RESETS}", id="fin"
         ),
         pytest.param(
-            {"endpoints": (DUE,)},
+            {"endpoints": (DUE, OURS, OURS)},
             Level.TROUBLE,
-            f"Clients fail: {REFUSES}",
-            id="due-for-a-client-a-moment-ago",
+            f"Clients fail: 10.96.1.1:80 is refused: x (and 1 more); {REFUSES}",
+            id="due-for-a-client-a-moment-ago-and-others-never-dialled",
         ),
         pytest.param(
             {"endpoints": (PAST,)},
@@ -405,9 +406,8 @@ def test_clients_outside_the_source_ranges_are_a_cause_and_no_problem():
 
 
 def test_all_causes_are_listed_once_and_the_deciding_one_first():
-    port = make_port(
-        endpoints=(READY, EJECTED), problem="in use (stop it)", way_out="stop it", notes=("a note",)
-    )
+    twice = {"problem": "in use (stop it)", "notes": ("in use", "a note")}
+    port = make_port(endpoints=(READY, EJECTED), way_out="stop it", **twice)
     state = judge(port)
     assert [str(cause) for cause in state.causes] == ["in use", str(REFUSES), "a note"]
     assert state.way_out == "stop it"

@@ -6,7 +6,7 @@ import pytest
 from userspace_proxy.facts import Level, ProbesFacts, RejectedFacts, SourceFacts, SteeringState
 from userspace_proxy.model import DataPath, Handling, Hold, Protocol
 from userspace_proxy.policy import PathDecision
-from userspace_proxy.policy.causes import dial_failed
+from userspace_proxy.policy.causes import dial_failed, source_denied
 from userspace_proxy.policy.endpoint_causes import in_the_past, sends_nothing
 from userspace_proxy.status.history import History
 from userspace_proxy.status.path_words import UNKNOWN, PathView
@@ -39,7 +39,8 @@ def test_a_line_has_the_name_the_address_the_endpoints_and_the_traffic_in_column
         "12 open, 36,407 connections, 2.5 GB",
         "  ✓ shop/web:http             10.96.7.118:80     2 of 2  "
         "12 open, 36,407 connections, 2.5 GB",
-        "  ✓ shop/web:http (IPv6)      [fd00:96::7:1]:80  1 of 1  0 open, 0 connections, 0 B",
+        "  · shop/web:http (IPv6)      [fd00:96::7:1]:80  1 of 1  "
+        "Ready: 1 endpoint; no client has connected yet",
         "  · 3 Services or ports ignored by design: wide output lists them",
     ]
 
@@ -114,6 +115,26 @@ def test_a_failing_endpoint_has_its_cause_how_often_and_when(count, last_at, exp
 )
 def test_the_level_is_the_worst_of_all_lines(view, level):
     assert render_text(view, now=NOW).level == level
+
+
+@pytest.mark.parametrize(
+    ("count", "is_wide", "shown", "last"),
+    [
+        (4, False, 4, "Source: m/shop.yaml:3: no"),
+        (10, False, 4, "and 7 more problems: wide output lists them"),
+        (10, True, 10, "Source: m/shop.yaml:9: no"),
+    ],
+)
+def test_problems_of_the_node_with_one_remedy_have_it_once_and_three_lines(
+    count, is_wide, shown, last
+):
+    problems = [f"m/shop.yaml:{line}: no" for line in range(count)]
+    source = SourceFacts("manifests", "m", is_synced=True, problems=problems)
+    view = make_view(make_port(), source=source)
+    lines = [line for line in lines_of(view, is_wide=is_wide) if line.startswith("  ✕ node")]
+    assert len(lines) == shown
+    assert [line.endswith("is in force)") for line in lines] == [True, *[False] * (shown - 1)]
+    assert lines[-1].endswith(last)
 
 
 def test_the_node_can_be_left_out():
@@ -328,6 +349,21 @@ def test_on_the_kernel_path_only_connections_are_shown():
     assert shown[1].endswith("on the kernel path, 1,200 connections")
     at = shown.index("      path      kernel for 3 min: it is asked for")
     assert shown[at + 1] == f"{' ' * 16}1,200 connections since the start; {UNKNOWN}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        pytest.param({}, "12 open, 36,407 connections, 2.5 GB", id="userspace"),
+        pytest.param({"path": PathView(DataPath.KERNEL)}, "on the kernel path", id="kernel"),
+    ],
+)
+def test_clients_that_are_turned_away_are_in_the_line_of_a_port_that_is_served(changes, words):
+    denied = source_denied(("198.51.100.0/24",), count=213, last_at=NOW - 2)
+    port = replace(make_port(turned_away=(denied,)), **changes)
+    assert lines_of(make_view(port))[1].endswith(
+        f"{words}; clients outside 198.51.100.0/24 are dropped (213 times, last 2 s ago)"
+    )
 
 
 def test_a_problem_has_the_mistake_that_may_be_its_reason_beside_it():

@@ -20,7 +20,7 @@ from ...model.admission import check_metadata, check_service
 from ...model.composing import ALIASED_NODES_MAX, TextError
 from ...model.document import Document, parse_documents, split_documents
 from ...model.fields import convert_strictly
-from ...model.mirroring import is_mirrored, mirror_endpoints
+from ...model.mirroring import mirror_endpoints, why_not_mirrored
 from ...model.reading import LABEL_SERVICE_NAME, read_node, read_slice
 from ...model.similar import NEARLY_EQUAL, did_you_mean
 from ...model.slice_admission import check_slice
@@ -40,6 +40,8 @@ class MirroredEndpoints:
 
     service: ServiceKey
     slices: tuple[EndpointSlice, ...]
+    why_none: str = ""
+    """Why there are none, though it may have endpoints."""
 
 
 ManifestObject = WrittenService | EndpointSlice | MirroredEndpoints | Node
@@ -312,11 +314,10 @@ def _read_slice(value: Any) -> list[tuple[str, ManifestObject]]:
 
 def _read_endpoints(value: Any) -> list[tuple[str, ManifestObject]]:
     wire = convert_strictly(value, WireEndpoints, lambda wire: check_metadata(wire.metadata))
-    slices = mirror_endpoints(wire)
-    if not is_mirrored(wire):
-        return []
+    slices, why_none = mirror_endpoints(wire), why_not_mirrored(wire)
     service = ServiceKey(wire.metadata.namespace or "default", wire.metadata.name or "")
-    return [(str(service), MirroredEndpoints(service, tuple(slices)))]
+    mirrored = MirroredEndpoints(service, () if why_none else tuple(slices), why_none)
+    return [(str(service), mirrored)]
 
 
 def _read_node(value: Any) -> list[tuple[str, ManifestObject]]:

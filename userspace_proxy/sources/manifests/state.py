@@ -12,7 +12,7 @@ depend on the manifests alone, not on earlier ones (ADR 0025).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ...cluster import Snapshot, Store
@@ -122,15 +122,21 @@ class ManifestState:
         for name in sorted(self._kept):
             for found in self._kept[name]:
                 first.setdefault(found.identity, found)
-        self._store.replace_services(self._allocate(first.values(), conflicts))
-        self._store.replace_slices(_slices(first.values()))
+        slices, unmirrored = _slices(first.values())
+        self._store.replace_services(self._allocate(first.values(), unmirrored, conflicts))
+        self._store.replace_slices(slices)
         nodes = [f.value for f in first.values() if isinstance(f.value, Node)]
         self._store.set_node(next((n for n in nodes if n.name == self._node_name), None))
         self._store.set_node_addresses(frozenset(a for n in nodes for a in n.addresses))
         self._conflicts = tuple(conflicts)
         self.snapshot = self._store.snapshot()
 
-    def _allocate(self, objects: Iterable[Found], conflicts: list[RejectedFacts]) -> list[Service]:
+    def _allocate(
+        self,
+        objects: Iterable[Found],
+        unmirrored: Mapping[ServiceKey, str],
+        conflicts: list[RejectedFacts],
+    ) -> list[Service]:
         """Return all Services with what their manifests leave out; add what isn't possible."""
         found = [f for f in objects if f.kind == "Service"]
         written = [f.value for f in found if isinstance(f.value, WrittenService)]
@@ -145,7 +151,7 @@ class ManifestState:
         served: dict[ServiceKey, tuple[_Parts, Service]] = {}
         for item in written:
             key = item.service.key
-            parts = (item, cluster_ips[key], node_ports.get(key))
+            parts = (item, cluster_ips[key], node_ports.get(key), unmirrored.get(key, ""))
             old = self._served.get(key)
             # Most are as they were before an edit.
             served[key] = old if old is not None and old[0] == parts else (parts, _join(*parts))
@@ -153,14 +159,19 @@ class ManifestState:
         return [service for _, service in served.values()]
 
 
-_Parts = tuple[WrittenService, tuple[str, ...], NodePorts | None]
-"""A Service and what it was given."""
+_Parts = tuple[WrittenService, tuple[str, ...], NodePorts | None, str]
+"""A Service and what it was given, and why its Endpoints give it no slice."""
 
 
 def _join(
-    written: WrittenService, cluster_ips: tuple[str, ...], node_ports: NodePorts | None
+    written: WrittenService,
+    cluster_ips: tuple[str, ...],
+    node_ports: NodePorts | None,
+    unmirrored: str,
 ) -> Service:
     service = written.service
+    if unmirrored:
+        service = replace(service, notes=(*service.notes, unmirrored))
     if cluster_ips != service.cluster_ips:
         service = replace(service, cluster_ips=cluster_ips)
     return service if node_ports is None else with_node_ports(service, node_ports)
@@ -195,14 +206,11 @@ def _services_of(found: Found) -> Iterator[str]:
         yield found.key
 
 
-def _slices(objects: Iterable[Found]) -> list[EndpointSlice]:
+def _slices(objects: Iterable[Found]) -> tuple[list[EndpointSlice], dict[ServiceKey, str]]:
+    """Return all slices, and why Endpoints of Services without one give none."""
     values = [found.value for found in objects]
     written = [v for v in values if isinstance(v, EndpointSlice)]
     served = {item.service for item in written}
-    mirrored = [
-        item
-        for v in values
-        if isinstance(v, MirroredEndpoints) and v.service not in served
-        for item in v.slices
-    ]
-    return [*written, *mirrored]
+    mirrored = [v for v in values if isinstance(v, MirroredEndpoints) and v.service not in served]
+    slices = [*written, *(item for v in mirrored for item in v.slices)]
+    return slices, {v.service: v.why_none for v in mirrored if v.why_none}

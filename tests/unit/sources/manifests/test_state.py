@@ -182,6 +182,19 @@ def test_endpoints_count_only_where_no_slices_are_written(state):
     assert addresses(state) == ["10.244.1.8"]
 
 
+def test_endpoints_that_are_not_mirrored_are_a_note_of_a_service_without_slices(state):
+    skipped = endpoints("10.244.1.7").replace(
+        "{name: web,", '{name: web, labels: {endpointslice.kubernetes.io/skip-mirror: "true"},'
+    )
+    state.take(Look({"a.yaml": service() + skipped}))
+    assert (state.problems, addresses(state)) == ((), [])
+    (note,) = state.snapshot.services[WEB].service.notes
+    assert note.endswith("skip-mirror, so no slice is made of it")
+    state.take(Look({"b.yaml": endpoint_slice("10.244.1.8")}))
+    assert state.snapshot.services[WEB].service.notes == ()
+    assert addresses(state) == ["10.244.1.8"]
+
+
 def test_the_node_is_the_one_with_this_nodes_name(state):
     nodes = "".join(
         f"{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}}}\n---\n"
