@@ -227,7 +227,9 @@ def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) ->
     parts = [served, *_pinned(ports)]
     is_counted = all(not port.is_unseen or port.kernel_connections is not None for port in ports)
     if is_counted and not any(port.connections or port.kernel_connections for port in ports):
-        has_failed = any(port.failed or port.failures or port.waits.total for port in ports)
+        has_failed = any(
+            port.failed or port.failures or port.bad_headers or port.waits.total for port in ports
+        )
         verb = "been served" if has_failed else "connected"
         parts.append(f"no client has {verb} since the proxy started")
     return parts
@@ -371,7 +373,11 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         details.append((Level.OK, f"and {total - len(details):,} more"))
     hint = port.state.way_out
     if _is_sentence(port):
-        return PathStep(_mark(port), "endpoints", port.state.sentence, hint, tuple(details))
+        # Unlike that of an endpoint, this cause has no line of its own.
+        said = [one for one in port.client_mistakes if one.sentence in port.state.sentence]
+        figures = times_in_words(said[0].count, said[0].last_at, now) if said else ""
+        what = f"{port.state.sentence}{figures}"
+        return PathStep(_mark(port), "endpoints", what, hint, tuple(details))
     if cause := _policy_drops(port):
         figures = times_in_words(cause.count, cause.last_at, now)
         return PathStep(None, "endpoints", f"{port.state.sentence}{figures}", hint, tuple(details))

@@ -22,6 +22,7 @@ from ..model import Cause, CauseCode
 from ..policy.causes import not_listening, out_of_client_ports, out_of_ports, source_denied
 from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish
 from ..policy.usable import TERMINATING
+from .client_mistakes import judge_mistakes
 from .path_words import led_in_words
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
@@ -31,7 +32,7 @@ def judge(port: PortFacts) -> StateFacts:
     level, word, sentence, first = _judge(port)
     failed = [endpoint for endpoint in port.endpoints if endpoint.cause is not None]
     endpoints = (endpoint.cause for endpoint in _present_first(failed))
-    others = (port.cause, *endpoints, *_denied(port), *port.notes)
+    others = (port.cause, *endpoints, *_denied(port), *port.client_mistakes, *port.notes)
     known = (*first, *(cause for cause in others if cause is not None))
     causes = tuple(dict.fromkeys(known))
     if not causes:
@@ -91,13 +92,12 @@ def _judge(port: PortFacts) -> _Judgement:
     if port.is_out_of_ports:
         cause = out_of_ports()
         return Level.TROUBLE, "out of ports", f"Clients may be reset: {cause}", (cause,)
+    if port.client_mistakes:
+        return judge_mistakes(port)
     if failing:
         return Level.ATTENTION, "partly answering", _some_fail(failing, len(usable)), ()
     if port.waits.waiting and port.max_connections is not None:
         return _at_limit(port)
-    if port.is_out_of_client_ports:
-        cause = out_of_client_ports()
-        return Level.ATTENTION, "out of client ports", capitalised(cause.sentence), (cause,)
     return _served(port, len(usable))
 
 
@@ -209,6 +209,9 @@ def _not_listening(port: PortFacts) -> _Judgement:
 
 
 def _served(port: PortFacts, usable: int) -> _Judgement:
+    if port.is_out_of_client_ports:
+        cause = out_of_client_ports()
+        return Level.ATTENTION, "out of client ports", capitalised(cause.sentence), (cause,)
     unserved = [n for n in port.notes if n.code in UNSERVED]
     by = serving_in_words(port)
     sentence = f"Served by {by}"
