@@ -88,7 +88,8 @@ class EndpointCounters(_EndpointSlots, Counters):
         another one is a success."""
         self.denials = Streak()
         """Dials from client addresses that failed although the endpoint answers this node; an
-        answer to the last such client is a success."""
+        answer to the last such client is a success. The number is 0 while none has failed after
+        this node's."""
         self.cuts = Streak()
         """Connections that the endpoint reset after it had sent bytes; one that ends on both sides
         is a success."""
