@@ -211,6 +211,8 @@ def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
         # The cause of a policy is why, that of a source range also who.
         who = f"clients from outside {are} dropped: " if is_from_outside else ""
         served.append(f"{who}{_told(cause, subject.now)}")
+    # What is served elsewhere by design.
+    served += [str(one) for one in ports[0].notes if one.code is CauseCode.NOT_OURS]
     return "; ".join(served)
 
 

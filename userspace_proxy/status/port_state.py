@@ -230,13 +230,14 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
         return Level.ATTENTION, "none admitted", what, tuple(denied)
     if unserved:
         return Level.ATTENTION, "partly served", f"Partly served: {unserved[0]}", tuple(unserved)
-    if port.notes:
-        return Level.ATTENTION, word, f"{sentence}; {port.notes[0]}", (port.notes[0],)
+    if mistakes := [note for note in port.notes if note.code is not CauseCode.NOT_OURS]:
+        return Level.ATTENTION, word, f"{sentence}; {mistakes[0]}", (mistakes[0],)
     if all(e.state == TERMINATING for e in port.endpoints if e.is_usable):
         ending = about_to_vanish(port.namespace, usable)
         return Level.ATTENTION, word, f"{sentence}; {ending}", (ending,)
-    # As intended: at an address for the internet, scanners are dropped all day.
-    return Level.OK, word, "; ".join((sentence, *map(str, _denied(port)))), ()
+    # At an address for the internet, scanners are dropped all day.
+    as_intended = map(str, (*_denied(port), *port.notes))
+    return Level.OK, word, "; ".join((sentence, *as_intended)), ()
 
 
 def _is_none_admitted(port: PortFacts) -> Sequence[Cause]:

@@ -8,6 +8,7 @@ from userspace_proxy.model import Protocol
 from userspace_proxy.policy.causes import dial_failed, fault_on_purpose, resets
 from userspace_proxy.policy.client_causes import no_proxy_header
 from userspace_proxy.policy.endpoint_causes import no_datagram, sends_nothing
+from userspace_proxy.policy.ignored import balanced_elsewhere
 
 from .subjects import make_subject
 
@@ -81,3 +82,12 @@ def test_clients_that_sent_no_proxy_header_are_counted_in_the_sentence():
     assert explain(make_subject(checked)).sentence == (
         "Clients are served by 2 endpoints; no client has been served since the proxy started"
     )
+
+
+def test_an_address_that_its_load_balancer_answers_for_is_said_and_no_problem():
+    note = balanced_elsewhere("203.0.113.9")
+    port = make_port(notes=(note,))
+    assert (port.state.level, port.state.is_problem) == (Level.OK, False)
+    explanation = explain(make_subject(port))
+    assert explanation.level is Level.OK
+    assert explanation.sentence == f"Clients are served by 2 endpoints; {note}"
