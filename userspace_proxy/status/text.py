@@ -27,7 +27,7 @@ from ..facts import (
     StatusFacts,
 )
 from ..model import Cause, CauseCode, DataPath
-from ..model.similar import did_you_mean
+from ..model.similar import ALIKE, NEARLY_EQUAL, did_you_mean
 from .history import IDLE, History
 from .path_words import counted_in_words, path_in_words, probes_in_words
 from .port_state import also_in_words, mistakes_of
@@ -212,9 +212,12 @@ def say_missing(view: StatusFacts, service: str) -> str:
     else:
         names |= {name.partition("/")[0] for name in names}
         what = f"no namespace {service} with a Service"
-    hint = did_you_mean(service, sorted(names)[:_COMPARED_MAX])
+    unread = _say_unread(view.source)
+    # What can't be read may contain a Service of the name itself.
+    similarity = NEARLY_EQUAL if unread else ALIKE
+    hint = did_you_mean(service, sorted(names)[:_COMPARED_MAX], similarity=similarity)
     hint = f" ({hint})" if hint else ""
-    return printable(f"there is {what}{hint}{_say_unread(view.source)}")
+    return printable(f"there is {what}{hint}{unread}")
 
 
 def _say_unread(source: SourceFacts) -> str:
