@@ -19,6 +19,7 @@ from ..status.port_state import UNSERVED, also_in_words, mistakes_of, serving_in
 from ..status.units import (
     capitalised,
     ejected_in_words,
+    limit_in_words,
     plural,
     seconds_in_words,
     times_in_words,
@@ -384,8 +385,9 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         figures = times_in_words(cause.count, cause.last_at, now)
         return PathStep(None, "endpoints", f"{port.state.sentence}{figures}", hint, tuple(details))
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
-    policy = f"; {port.policy}" if port.policy else ""
-    what = f"{port.usable:,} of {total:,} used{policy}{saved}"
+    policies = filter(None, (port.policy, limit_in_words(port.max_connections)))
+    used = f"{port.usable:,} of {total:,} used"
+    what = f"{'; '.join((used, *policies))}{saved}"
     # Notes have steps of their own.
     hint = "" if port.state.causes else hint
     return PathStep(port.mark, "endpoints", what, hint, tuple(details))

@@ -37,6 +37,7 @@ from .units import (
     bytes_in_words,
     count_in_words,
     ejected_in_words,
+    limit_in_words,
     plural,
     rate_in_words,
     seconds_in_words,
@@ -322,7 +323,7 @@ def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:
             yield f"          {counted}"
     if probes and port.is_probed:
         yield f"probes    {probes}"
-    facts = [port.policy, port.balance]
+    facts = [port.policy, port.balance, limit_in_words(port.max_connections)]
     if port.admits is not None:
         facts.append(f"admits {', '.join(port.admits) or 'nothing'}")
     if port.affinity_timeout_s is not None:

@@ -4,7 +4,7 @@ from tests.unit.status.views import NOW, make_address, make_endpoint, make_port,
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.observed import before_it_failed
 from userspace_proxy.facts import Level
-from userspace_proxy.model import Protocol
+from userspace_proxy.model import Handling, Protocol
 from userspace_proxy.policy.causes import dial_failed, fault_on_purpose, resets
 from userspace_proxy.policy.client_causes import no_proxy_header
 from userspace_proxy.policy.endpoint_causes import no_datagram, sends_nothing
@@ -91,3 +91,14 @@ def test_an_address_that_its_load_balancer_answers_for_is_said_and_no_problem():
     explanation = explain(make_subject(port))
     assert explanation.level is Level.OK
     assert explanation.sentence == f"Clients are served by 2 endpoints; {note}"
+
+
+def test_a_limit_of_connections_is_a_part_of_the_step():
+    port = make_port(handling=Handling(max_connections=3))
+    (step,) = (
+        step
+        for part in explain(make_subject(port)).parts
+        for step in part.steps
+        if step.topic == "endpoints"
+    )
+    assert step.what == "2 of 2 used; at most 3 connections per endpoint"

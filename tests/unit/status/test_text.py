@@ -302,6 +302,13 @@ def test_a_missing_service_may_be_in_what_cannot_be_read():
     )
 
 
+def test_a_limit_of_connections_is_told_with_the_policy():
+    view = make_view(make_port(handling=Handling(max_connections=3)))
+    assert lines_of(view, is_wide=True)[-1] == (
+        "      policy    least-connections; at most 3 connections per endpoint"
+    )
+
+
 def test_a_name_that_is_only_alike_is_no_hint_where_the_service_may_be_in_what_cannot_be_read():
     alike = "there is no Service shop/weekly"
     hint = " (did you mean shop/web?)"
