@@ -158,7 +158,7 @@ def test_a_client_denied_an_endpoint_is_denied_it_through_the_service_too(world)
         assert state["ejected_for_s"] is None
         assert state["cause"]["code"] == "endpoint-denies"
         assert str(denied.host.ip) in state["cause"]["sentence"]
-        assert f"answers this node, but not {denied.host.ip}" in testbed.agent.log()
+        assert f"answers this node, but did not answer {denied.host.ip}" in testbed.agent.log()
     finally:
         endpoint.host.run(["nft", "delete table ip denied"])
         drain(endpoint)

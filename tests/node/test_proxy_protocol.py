@@ -163,3 +163,9 @@ def test_a_load_balancer_without_the_header_is_reset_and_counted(world):
     assert sum(port["bad_headers"] for port in world.shown("web")) == before + 1
     line = "sent no PROXY header: it begins with other bytes"
     wait_for("the line in the log", lambda: line in world.agent.log())
+
+    def is_shown():
+        said = f"were reset, the last one of {world.ip('laptop')}"
+        return any(said in port["state"]["sentence"] for port in world.shown("web"))
+
+    wait_for("the state", is_shown)

@@ -1,15 +1,42 @@
-"""Words why packets of clients were dropped, from what the plane has counted."""
+"""Words why clients were turned away, from what the plane has counted."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from ..facts import ClientMistake
 from ..model import Cause
 from ..plan import PortPlan
 from ..plane import Group
 from ..plane.denials import DropReason
 from ..policy import causes
+from ..policy.client_causes import hop_limit_reached, no_proxy_header
 from .rounds.wall_clock import WallClock
+
+_MISTAKES = {
+    ClientMistake.NO_PROXY_HEADER: no_proxy_header,
+    ClientMistake.HOP_LIMIT: hop_limit_reached,
+}
+MISTAKES_SHOWN_S = 60.0
+"""How long the last mistake of a client is shown where other clients are served."""
+
+
+def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tuple[Cause, ...]:
+    """Return why clients were turned away because of what they sent: lately, or all of them.
+
+    Args:
+        has_served: Some client was served.
+    """
+    return tuple(
+        replace(
+            _MISTAKES[mistake](streak.who),
+            count=streak.failures,
+            first_at=clock.unix(streak.first_at),
+            last_at=clock.unix(streak.last_at),
+        )
+        for mistake, streak in group.client_mistakes.items()
+        if not has_served or clock.now - streak.last_at < MISTAKES_SHOWN_S
+    )
 
 
 def turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause, ...]:

@@ -36,7 +36,7 @@ from ..steering import Bind, KernelTarget
 from .rounds.served_port import ServedPort
 from .rounds.served_ports import ServedPorts
 from .rounds.wall_clock import WallClock
-from .turned_away import turned_away
+from .turned_away import MISTAKES_SHOWN_S, client_mistakes, turned_away
 
 # A closed connection keeps its source port in TIME_WAIT for a minute, so a shortage lasts as long.
 _RECENT_S = 60.0
@@ -110,6 +110,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
         group.revision,
         now - group.out_of_ports_at < _RECENT_S,
         now - group.out_of_client_ports_at < _RECENT_S,
+        [now - one.last_at < MISTAKES_SHOWN_S for one in group.client_mistakes.values()],
         (served.not_listening, served.unsteered, served.doubts),
         served.wake_problem,
         (served.path, served.steered),
@@ -144,6 +145,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.problem, facts.way_out = served.problem, served.way_out
     facts.notes = (*facts.notes, *map(causes.may_not_listen, served.doubts))
     facts.turned_away = turned_away(plan, group, clock)
+    facts.client_mistakes = client_mistakes(group, clock, has_served=facts.connections > 0)
     facts.is_out_of_ports = now - group.out_of_ports_at < _RECENT_S
     facts.is_out_of_client_ports = now - group.out_of_client_ports_at < _RECENT_S
     facts.state = judge(facts)

@@ -172,7 +172,8 @@ def _check_node(node: Node) -> None:
 
 
 def _check_service(service: Service) -> None:
-    _check_ips((*service.cluster_ips, *service.external_ips, *service.load_balancer_ips))
+    _check_ips((*service.cluster_ips, *service.external_ips))
+    _check_ips((*service.load_balancer_ips, *service.balanced_elsewhere))
     _check_ips(service.handling.found_by_name)
     _check_networks(service.load_balancer_source_ranges)
     _check_port(service.health_check_node_port)

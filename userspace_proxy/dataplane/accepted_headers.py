@@ -6,6 +6,7 @@
 
 Rule 1: only the header is taken from the socket: what follows waits in the kernel, as ever.
 Rule 2: a peer that is trusted must send a header: else what a client sends could pass for one.
+Rule 3: a connection that ends without a byte is no client: load balancers check ports so.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import _socket
 from collections.abc import Sequence
 
+from ..facts import ClientMistake
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress, contains
@@ -107,7 +109,7 @@ class AcceptedHeaders:
             self._take(connection, header)
             return True
         if not data or _has_ended(sock):
-            self._refuse(connection, "the connection ended before")
+            self._refuse(connection, "the connection ended before", is_client=bool(data))
             return True
         return False
 
@@ -122,13 +124,17 @@ class AcceptedHeaders:
             connection.may_preserve = False
         connection.begin()
 
-    def _refuse(self, connection: TcpConnection, cause: str) -> None:
-        connection.group.counters.bad_headers += 1
+    def _refuse(self, connection: TcpConnection, cause: str, *, is_client: bool = True) -> None:
+        group = connection.group
+        group.counters.bad_headers += 1
+        if is_client:
+            now = self._engine.reactor.clock()
+            group.note_mistake(ClientMistake.NO_PROXY_HEADER, connection.client_ip, now)
         if self._log_limit.take(self._engine.reactor.clock()):
             _log.warning(
                 "%(service)s: %(client)s sent no PROXY header: %(cause)s",
                 extra={
-                    "service": connection.group.label,
+                    "service": group.label,
                     "client": connection.client_ip,
                     "cause": cause,
                     "hint": "--accept-proxy-protocol contains that address",

@@ -80,10 +80,14 @@ class Probes:
             self._pairs.note(client, endpoint, now)
         for group, client in requests.groups.items():
             _log.info(
-                "%(service)s: endpoint %(endpoint)s answers this node, but not %(client)s",
+                "%(service)s: endpoint %(endpoint)s answers this node, but did not answer "
+                "%(client)s",
                 extra={"service": group.label, "client": client, "endpoint": str(endpoint)},
             )
-            group.outcomes.answered(endpoint, now).denials.failed(now, who=client)
+            denials = group.outcomes.answered(endpoint, now).denials
+            # 0 until the client fails after this: the endpoint may answer it now, too.
+            number = denials.number if denials.is_on and denials.who == client else 0
+            denials.failed(now, number, client)
 
 
 class _Requests:

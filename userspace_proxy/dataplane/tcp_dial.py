@@ -432,7 +432,7 @@ class TcpDial:
             )
             if number in SHORTAGES:
                 return
-            if is_denied:
+            if is_denied and not is_over:
                 self.group.counters_of(self.endpoint).denials.failed(now, number, client)
             elif self.is_preserved and not is_over:
                 probes.request(self.group, client, self.endpoint)

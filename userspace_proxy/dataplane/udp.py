@@ -24,6 +24,7 @@ import errno
 from collections.abc import Hashable
 from typing import Any
 
+from ..facts import ClientMistake
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
 from ..kernel.ephemeral import EPHEMERAL
 from ..kernel.icmp_errors import keep_icmp_errors
@@ -183,8 +184,10 @@ class UdpListener:
         return True
 
     def _drop_at_last_hop(self, address: Any) -> None:
+        now = self.engine.reactor.now
         self.group.counters.dropped_datagrams += 1
-        if self._hop_log_limit.take(self.engine.reactor.now):
+        self.group.note_mistake(ClientMistake.HOP_LIMIT, str(address[0]), now)
+        if self._hop_log_limit.take(now):
             _log.warning(
                 "%(service)s: dropped a datagram from %(client)s: hop limit reached (a loop?)",
                 extra={

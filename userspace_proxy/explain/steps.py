@@ -19,6 +19,7 @@ from ..status.port_state import UNSERVED, also_in_words, mistakes_of, serving_in
 from ..status.units import (
     capitalised,
     ejected_in_words,
+    limit_in_words,
     plural,
     seconds_in_words,
     times_in_words,
@@ -211,6 +212,8 @@ def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
         # The cause of a policy is why, that of a source range also who.
         who = f"clients from outside {are} dropped: " if is_from_outside else ""
         served.append(f"{who}{_told(cause, subject.now)}")
+    # What is served elsewhere by design.
+    served += [str(one) for one in ports[0].notes if one.code is CauseCode.NOT_OURS]
     return "; ".join(served)
 
 
@@ -371,13 +374,18 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         details.append((Level.OK, f"and {total - len(details):,} more"))
     hint = port.state.way_out
     if _is_sentence(port):
-        return PathStep(_mark(port), "endpoints", port.state.sentence, hint, tuple(details))
+        # Unlike that of an endpoint, this cause has no line of its own.
+        said = [one for one in port.client_mistakes if one.sentence in port.state.sentence]
+        figures = times_in_words(said[0].count, said[0].last_at, now) if said else ""
+        what = f"{port.state.sentence}{figures}"
+        return PathStep(_mark(port), "endpoints", what, hint, tuple(details))
     if cause := _policy_drops(port):
         figures = times_in_words(cause.count, cause.last_at, now)
         return PathStep(None, "endpoints", f"{port.state.sentence}{figures}", hint, tuple(details))
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
-    policy = f"; {port.policy}" if port.policy else ""
-    what = f"{port.usable:,} of {total:,} used{policy}{saved}"
+    policies = filter(None, (port.policy, limit_in_words(port.max_connections)))
+    used = f"{port.usable:,} of {total:,} used"
+    what = f"{'; '.join((used, *policies))}{saved}"
     # Notes have steps of their own.
     hint = "" if port.state.causes else hint
     return PathStep(port.mark, "endpoints", what, hint, tuple(details))

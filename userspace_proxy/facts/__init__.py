@@ -1,6 +1,12 @@
 """What is known of a proxy, declared once: figures, what counts them, and facts that are shown."""
 
-from .counters import STREAKS, CounterTable, EndpointCounters, GroupCounters
+from .counters import (
+    STREAKS,
+    ClientMistake,
+    CounterTable,
+    EndpointCounters,
+    GroupCounters,
+)
 from .figures import (
     DIAL_CAUSES,
     NO_TIMES,
@@ -55,6 +61,7 @@ __all__ = [
     "TIMES_BOUNDS_S",
     "BridgeFacts",
     "ClientAddressFacts",
+    "ClientMistake",
     "CounterTable",
     "Detail",
     "DurationCounts",

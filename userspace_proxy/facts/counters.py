@@ -6,6 +6,7 @@ slots: adding to a field of msgspec's Structs takes 1.5 times as long.
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Callable, Container, Iterable, Mapping
 from operator import attrgetter
@@ -87,7 +88,8 @@ class EndpointCounters(_EndpointSlots, Counters):
         left; a first byte that arrives on another one is a success."""
         self.denials = Streak()
         """Dials from client addresses that failed although the endpoint answers this node; an
-        answer to the last such client is a success."""
+        answer to the last such client is a success. The number is 0 while none has failed after
+        this node's."""
         self.cuts = Streak()
         """Connections that the endpoint reset after it had sent bytes; one that ends on both sides
         is a success."""
@@ -126,6 +128,13 @@ class GroupCounters(_PortSlots, Counters):
         self.waits = WaitCounters()
 
 
+class ClientMistake(enum.StrEnum):
+    """Why a client was turned away because of what it sent; the names of causes."""
+
+    NO_PROXY_HEADER = CauseCode.NO_PROXY_HEADER.value
+    HOP_LIMIT = CauseCode.HOP_LIMIT.value
+
+
 class CounterTable:
     """All counters of one Service port, and those of its former endpoints."""
 
@@ -140,6 +149,9 @@ class CounterTable:
         self.first_byte_times = Durations(TIMES_BOUNDS_S)
         """Of TCP: from the endpoint's answer, or the client's first byte if that came later, to the
         endpoint's first byte."""
+        self.client_mistakes: dict[ClientMistake, Streak] = {}
+        """Clients that were turned away because of what they sent; those that were served end no
+        such streak, as they are others."""
         self._per_endpoint: dict[SocketAddress, EndpointCounters] = {}
         self._gone = EndpointCounters()
 
@@ -157,6 +169,10 @@ class CounterTable:
     def each_counters(self) -> Iterable[tuple[SocketAddress, EndpointCounters]]:
         """Return the endpoints that have counters, with these."""
         return self._per_endpoint.items()
+
+    def note_mistake(self, mistake: ClientMistake, client: str, now: float) -> None:
+        """Note that a client was turned away because of what it sent."""
+        self.client_mistakes.setdefault(mistake, Streak()).failed(now, who=client)
 
     def totals(self) -> EndpointCounters:
         """Return the sums over all endpoints, former ones included."""

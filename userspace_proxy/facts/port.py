@@ -266,6 +266,9 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     """``53/UDP`` where its Service has this number for another protocol, too; else empty."""
     turned_away: Sequence[Cause] = ()
     """Clients that the kernel turned away, by cause; counts are of their packets."""
+    client_mistakes: Sequence[Cause] = ()
+    """Clients that were turned away because of what they sent, by cause: in the last minute, or
+    since the start if none has been served."""
     is_out_of_ports: bool = False
     """In the last minute it had no source port left towards an endpoint."""
     is_out_of_client_ports: bool = False

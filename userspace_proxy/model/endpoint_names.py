@@ -64,7 +64,7 @@ class NameSlice(EndpointSlice):
             (),
             item.triggered_at,
             item.notes,
-            item.endpoints,
+            named=item.endpoints,
         )
 
 

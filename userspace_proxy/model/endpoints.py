@@ -68,6 +68,8 @@ class EndpointSlice:
     """Unix time of the change of a pod or Service that led to this content; 0 if unknown."""
     notes: tuple[str, ...] = ()
     """What can't be followed, one sentence each: targets that can't be pods, annotations."""
+    unnumbered: tuple[str, ...] = ()
+    """The names of ports without a number."""
 
     def __post_init__(self) -> None:
         """Sort the ports, so that slices with the same ones are equal."""

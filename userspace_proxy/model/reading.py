@@ -107,6 +107,7 @@ def read_slice(
         endpoints=tuple(endpoints),
         triggered_at=_trigger_time(wire.metadata),
         notes=(*notes, *preference.notes, *hints.notes),
+        unnumbered=tuple(port.name or "" for port in wire.ports or () if port.port is None),
     )
     return NameSlice.of(made) if are_names else made
 

@@ -42,6 +42,7 @@ def read_service(wire: WireService) -> Service:
     if handling.proxy_protocol is not None and all(p.protocol != "TCP" for p in ports):
         handling_notes += (f"annotation {DOMAIN}proxy-protocol: no port is TCP: no header is sent",)
     balanced = [item.ip for item in ingress if _is_vip(item)]
+    elsewhere = [item.ip for item in ingress if not _is_vip(item)]
     return Service(
         key=ServiceKey(namespace_of(wire.metadata), name_of(wire.metadata)),
         ports=ports,
@@ -52,6 +53,7 @@ def read_service(wire: WireService) -> Service:
         affinity_timeout_s=_affinity(spec),
         external_ips=valid_addresses(spec.external_ips or ()),
         load_balancer_ips=valid_addresses(balanced[:BALANCED_MAX]),
+        balanced_elsewhere=valid_addresses(elsewhere[:BALANCED_MAX]),
         load_balancer_source_ranges=ranges,
         health_check_node_port=_health_check_node_port(spec),
         is_internal_local=spec.internal_traffic_policy == "Local",

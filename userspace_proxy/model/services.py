@@ -48,6 +48,8 @@ class Service:
     external_ips: tuple[str, ...] = ()
     load_balancer_ips: tuple[str, ...] = ()
     """Of ``status.loadBalancer.ingress``, without those that have ``ipMode: Proxy``."""
+    balanced_elsewhere: tuple[str, ...] = ()
+    """Those that have ``ipMode: Proxy``: the load balancer answers for them."""
     load_balancer_source_ranges: tuple[str, ...] = ()
     """Networks, in canonical form, that a load-balancer IP admits; empty: all."""
     health_check_node_port: int = 0

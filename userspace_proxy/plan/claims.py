@@ -31,6 +31,7 @@ from ..policy.causes import (
     first_notes,
     not_followed,
 )
+from ..policy.ignored import balanced_elsewhere
 from .namespace_shares import FRONTENDS_OF_NAMESPACE_MAX
 from .plan import IgnoredService, PortKey, Side
 from .port_bounds import families_of, most_external_ips, served_ports, unsupported_ports
@@ -244,6 +245,7 @@ def _notes(service: Service, family: IPFamily, facts: NodeFacts) -> Iterator[Cau
         if why:
             is_allowed = contains(facts.external_ip_networks, ip)
             yield external_ip_off(ip, why, is_allowed=is_allowed)
+    yield from map(balanced_elsewhere, of_family(service.balanced_elsewhere, family))
     ips = of_family(service.load_balancer_ips, family)
     ranges = service.load_balancer_source_ranges
     if ips and ranges and not of_family(ranges, family):

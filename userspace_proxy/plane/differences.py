@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 from ..dataplane import EndpointGroup
-from ..facts import STREAKS, Durations, EndpointCounters, GroupCounters, Streak, StreakPart
+from ..facts import (
+    STREAKS,
+    ClientMistake,
+    Durations,
+    EndpointCounters,
+    GroupCounters,
+    Streak,
+    StreakPart,
+)
 from ..model import SocketAddress
 from .messages import DurationReport, EndpointReport, GroupReport, StreakReport, WaitingReport
 
@@ -113,6 +121,7 @@ class Differences:
         self._new: dict[SocketAddress, _New] = {}
         self._had_passing = False
         """The last report contained what isn't a difference: ejections, or clients that wait."""
+        self._mistakes: dict[ClientMistake, _SeenStreak] = {}
         self._connect_times = _SeenDurations(group.connect_times)
         self._first_byte_times = _SeenDurations(group.first_byte_times)
 
@@ -145,13 +154,21 @@ class Differences:
         waiting = self._group.waiting(now)
         figures = self._new_group.figures()
         times = self._connect_times.report(), self._first_byte_times.report()
-        is_new = self._new or any(figures) or any(times)
+        mistakes = self._look_for_mistakes()
+        is_new = self._new or any(figures) or any(times) or mistakes
         if not (is_new or ejected or waiting.clients or self._had_passing):
             return None
         self._had_passing = bool(ejected or waiting.clients)
         endpoints = [new.report(endpoint) for endpoint, new in self._new.items()]
         waits = WaitingReport(*waiting) if waiting.clients else None
-        report = GroupReport(number, figures, endpoints, ejected, *times, waiting=waits)
+        report = GroupReport(number, figures, endpoints, ejected, *times, waits, mistakes)
         self._new_group = GroupCounters()
         self._new = {}
         return report
+
+    def _look_for_mistakes(self) -> dict[ClientMistake, StreakReport]:
+        looks = {
+            mistake: self._mistakes.setdefault(mistake, _SeenStreak(streak)).look()
+            for mistake, streak in self._group.client_mistakes.items()
+        }
+        return {mistake: StreakReport(*part) for mistake, part in looks.items() if part}

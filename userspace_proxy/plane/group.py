@@ -142,6 +142,8 @@ class Group(CounterTable):
             self.out_of_client_ports_at = now
         add_durations(self.connect_times, report.connect_times)
         add_durations(self.first_byte_times, report.first_byte_times)
+        for mistake, new in report.client_mistakes.items():
+            _add_streak(self.client_mistakes.setdefault(mistake, Streak()), new, now)
         active_of = self._active.setdefault(worker, {})
         for each in report.endpoints:
             endpoint = each.endpoint

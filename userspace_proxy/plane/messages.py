@@ -20,7 +20,7 @@ import msgspec
 
 from ..balance import Pin
 from ..dataplane import Tuning
-from ..facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounters
+from ..facts import TIMES_BOUNDS_S, ClientMistake, EndpointCounters, GroupCounters
 from ..facts.connection import FILTERS_MAX, ConnectionFacts, ConnectionFilter, LeftOut
 from ..facts.counters import Counters
 from ..facts.edges import CALLS_MAX, Calls
@@ -296,6 +296,8 @@ class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     first_byte_times: DurationReport | None = None
     waiting: WaitingReport | None = None
     """None if no client waits."""
+    client_mistakes: dict[ClientMistake, StreakReport] = {}
+    """What is new of clients that were turned away because of what they sent."""
 
 
 class Counted(_Message):

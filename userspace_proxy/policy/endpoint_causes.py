@@ -156,7 +156,6 @@ _PAST = {
     CauseCode.ENDPOINT_FAILS: "{} could not be dialled",
     CauseCode.ENDPOINT_RESETS: "{} accepted connections and ended them without answering",
     CauseCode.ENDPOINT_CUTS_OFF: "{} reset connections after it had answered",
-    CauseCode.ENDPOINT_DENIES: "{} answered this node, but not a client,",
     CauseCode.ENDPOINT_SENDS_NOTHING: "{} sent nothing",
     CauseCode.ENDPOINT_ANSWERS_LATE: "{} answered after its clients had left",
 }
@@ -166,6 +165,8 @@ def in_the_past(cause: Cause) -> Cause:
     """Return the cause of an endpoint that failed a while ago, and that nothing has tried since."""
     if cause.code is CauseCode.ENDPOINT_NO_HOST:
         said = cause.sentence.replace("answers", "answered")
+    elif cause.code is CauseCode.ENDPOINT_DENIES:
+        said = f"{cause.sentence.replace('answers', 'answered')},"
     else:
         said = _PAST[cause.code].format(cause.object)
     sentence = f"{said} when it was last tried"

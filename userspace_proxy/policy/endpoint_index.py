@@ -41,6 +41,8 @@ class EndpointIndex:
         self._named: dict[IPFamily, dict[str, _Named]] = {family: {} for family in IPFamily}
         """Ports of slices with endpoints, by name."""
         self._shown: dict[IPFamily, tuple[str, ...]] = {}
+        self._unnumbered: dict[tuple[IPFamily, str], SliceKey] = {}
+        """Slices with endpoints that have a port of this name without a number."""
         self._addresses: dict[IPFamily, int] = {}
         """How many addresses the slices of a family list, without repetitions."""
         self._weights: dict[SliceKey, set[int]] = {}
@@ -54,6 +56,8 @@ class EndpointIndex:
             named = self._named[item.family]
             for port in item.ports if item.endpoints else ():
                 named.setdefault(port.name, []).append((port, item))
+            for name in item.unnumbered if item.endpoints else ():
+                self._unnumbered[item.family, name] = item.key
             count += len(item.ports)
             if count >= _AT_ONCE:
                 count = 0
@@ -109,6 +113,10 @@ class EndpointIndex:
     def protocols(self, family: IPFamily, name: str) -> list[str]:
         """Return the protocols of a port name, sorted."""
         return sorted({port.protocol for port, _ in self._named[family].get(name, ())})
+
+    def unnumbered(self, family: IPFamily, name: str) -> SliceKey | None:
+        """Return a slice that has a port of this name without a number; None: none has."""
+        return self._unnumbered.get((family, name))
 
     def first_names(self, family: IPFamily) -> tuple[str, ...]:
         """Return the first ``NAMES_SHOWN`` names of ports, sorted; one of them may be empty."""

@@ -47,3 +47,11 @@ def why_port_ignored(port: ServicePort) -> Cause | None:
     if port.protocol not in Protocol.__members__:
         return not_ours(f"protocol {port.protocol} is not supported (TCP and UDP are)")
     return None
+
+
+def balanced_elsewhere(ip: str) -> Cause:
+    """Return that a load balancer answers for its address itself."""
+    return not_ours(
+        f"load-balancer IP {ip} is not served here: its ipMode is not VIP, so the load balancer "
+        "itself answers for it"
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..model import Cause, CauseCode
+from ..model import Cause, CauseCode, ServiceKey, ServicePort, SliceKey
 from ..model.reading import LABEL_SERVICE_NAME
+from .causes import SLICES_OF
 
 _KEPT = "An object that was valid before keeps its last form"
 HEALTH_CHECK_FAILS = (
@@ -56,3 +57,14 @@ def object_kept(line: str) -> Cause:
 def health_check_fails(problem: str) -> Cause:
     """Return that load balancers get no answer about a Service, though clients are served."""
     return Cause(CauseCode.NOT_FOLLOWED, problem, hint=HEALTH_CHECK_FAILS)
+
+
+def port_unnumbered(service: ServiceKey, port: ServicePort, of: SliceKey) -> Cause:
+    """Return that a slice has the Service port without its number."""
+    which = f'port "{port.name}"' if port.name else "the unnamed port"
+    return Cause(
+        CauseCode.PORT_NAME_MISSING,
+        f"{which} of EndpointSlice {of} has no number",
+        f"{SLICES_OF} {service}",
+        "Write its number into the EndpointSlice, which means all ports without it",
+    )

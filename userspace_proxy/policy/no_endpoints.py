@@ -6,8 +6,16 @@ from collections import Counter
 from collections.abc import Collection
 
 from ..model import Cause, CauseCode, IPFamily, Service, ServicePort
-from .causes import no_slice, none_local, none_ready, none_usable, port_missing, slice_empty
+from .causes import (
+    no_slice,
+    none_local,
+    none_ready,
+    none_usable,
+    port_missing,
+    slice_empty,
+)
 from .endpoint_index import EndpointIndex
+from .mistake_causes import port_unnumbered
 from .usable import DRAINED, HAS_ENDED, EndpointVerdict, Scope
 
 _POLICIES = {
@@ -36,6 +44,9 @@ def why_none_usable(
     if not count:
         return no_slice(service, family, index.slices)
     if index.has_endpoints(family):
+        unnumbered = index.unnumbered(family, port.name)
+        if unnumbered is not None:
+            return port_unnumbered(service.key, port, unnumbered)
         others, names = index.protocols(family, port.name), index.first_names(family)
         return port_missing(port, others, names, has_selector=bool(service.selector))
     return slice_empty(service, count)

@@ -56,7 +56,11 @@ def failure_of(
         absent_hop: Its next hop, for which no host answers; None: that isn't known.
     """
     cause = _failure(address, counters, clock, absent_hop)
-    if cause is None or not _is_past(cause, clock):
+    if cause is None:
+        return None, False
+    # A client that failed before this node was answered may be answered now, too.
+    is_unproven = cause.code is CauseCode.ENDPOINT_DENIES and not counters.denials.number
+    if not (is_unproven or _is_past(cause, clock)):
         return cause, False
     return in_the_past(cause), True
 

@@ -32,7 +32,7 @@ def no_byte_in_words(port: PortFacts, by: str) -> tuple[str, str]:
     unit, noun = ("byte", "connection") if is_tcp else ("datagram", "flow")
     made = f"({plural(port.connections, noun)})"
     if not port.connections:
-        has_failed = port.failed or port.failures or port.waits.total
+        has_failed = port.failed or port.failures or port.bad_headers or port.waits.total
         verb = "been served" if has_failed else "connected"
         return f"Ready: {by}; no client has {verb} yet", ""
     if not is_tcp or port.connections <= _FEW:

@@ -23,6 +23,7 @@ from ..model import Cause, CauseCode
 from ..policy.causes import not_listening, out_of_client_ports, out_of_ports, source_denied
 from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish
 from ..policy.usable import TERMINATING
+from .client_mistakes import judge_mistakes
 from .no_byte import no_byte_in_words
 from .path_words import led_in_words
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
@@ -33,7 +34,7 @@ def judge(port: PortFacts) -> StateFacts:
     level, word, sentence, first = _judge(port)
     failed = [endpoint for endpoint in port.endpoints if endpoint.cause is not None]
     endpoints = (endpoint.cause for endpoint in _present_first(failed))
-    others = (port.cause, *endpoints, *_denied(port), *port.notes)
+    others = (port.cause, *endpoints, *_denied(port), *port.client_mistakes, *port.notes)
     known: dict[str, Cause] = {}
     # A note may be the cause as well.
     for cause in (*first, *(cause for cause in others if cause is not None)):
@@ -98,14 +99,13 @@ def _judge(port: PortFacts) -> _Judgement:
     if port.is_out_of_ports:
         cause = out_of_ports()
         return Level.TROUBLE, "out of ports", f"Clients may be reset: {cause}", (cause,)
+    if port.client_mistakes:
+        return judge_mistakes(port)
     if failing:
         others = [endpoint for endpoint in usable if endpoint not in failing]
         return Level.ATTENTION, "partly answering", _some_fail(failing, others), ()
     if port.waits.waiting and port.max_connections is not None:
         return _at_limit(port)
-    if port.is_out_of_client_ports:
-        cause = out_of_client_ports()
-        return Level.ATTENTION, "out of client ports", capitalised(cause.sentence), (cause,)
     return _served(port, len(usable))
 
 
@@ -222,6 +222,9 @@ def _not_listening(port: PortFacts) -> _Judgement:
 
 
 def _served(port: PortFacts, usable: int) -> _Judgement:
+    if port.is_out_of_client_ports:
+        cause = out_of_client_ports()
+        return Level.ATTENTION, "out of client ports", capitalised(cause.sentence), (cause,)
     unserved = [n for n in port.notes if n.code in UNSERVED]
     by = serving_in_words(port)
     sentence = f"Served by {by}"
@@ -236,13 +239,14 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
         return Level.ATTENTION, "none admitted", what, tuple(denied)
     if unserved:
         return Level.ATTENTION, "partly served", f"Partly served: {unserved[0]}", tuple(unserved)
-    if port.notes:
-        return Level.ATTENTION, word, f"{sentence}; {port.notes[0]}", (port.notes[0],)
+    if mistakes := [note for note in port.notes if note.code is not CauseCode.NOT_OURS]:
+        return Level.ATTENTION, word, f"{sentence}; {mistakes[0]}", (mistakes[0],)
     if all(e.state == TERMINATING for e in port.endpoints if e.is_usable):
         ending = about_to_vanish(port.namespace, usable)
         return Level.ATTENTION, word, f"{sentence}; {ending}", (ending,)
-    # As intended: at an address for the internet, scanners are dropped all day.
-    return Level.OK, word, "; ".join((sentence, *map(str, _denied(port)))), ()
+    # At an address for the internet, scanners are dropped all day.
+    as_intended = map(str, (*_denied(port), *port.notes))
+    return Level.OK, word, "; ".join((sentence, *as_intended)), ()
 
 
 def _is_none_admitted(port: PortFacts) -> Sequence[Cause]:

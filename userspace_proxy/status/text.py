@@ -28,7 +28,7 @@ from ..facts import (
     StatusFacts,
 )
 from ..model import Cause, CauseCode, DataPath
-from ..model.similar import did_you_mean
+from ..model.similar import ALIKE, NEARLY_EQUAL, did_you_mean
 from .history import IDLE, History
 from .path_words import counted_in_words, path_in_words, probes_in_words
 from .port_state import also_in_words, mistakes_of
@@ -38,6 +38,7 @@ from .units import (
     bytes_in_words,
     count_in_words,
     ejected_in_words,
+    limit_in_words,
     plural,
     rate_in_words,
     seconds_in_words,
@@ -215,9 +216,12 @@ def say_missing(view: StatusFacts, service: str) -> str:
     else:
         names |= {name.partition("/")[0] for name in names}
         what = f"no namespace {service} with a Service"
-    hint = did_you_mean(service, sorted(names)[:_COMPARED_MAX])
+    unread = _say_unread(view.source)
+    # What can't be read may contain a Service of the name itself.
+    similarity = NEARLY_EQUAL if unread else ALIKE
+    hint = did_you_mean(service, sorted(names)[:_COMPARED_MAX], similarity=similarity)
     hint = f" ({hint})" if hint else ""
-    return printable(f"there is {what}{hint}{_say_unread(view.source)}")
+    return printable(f"there is {what}{hint}{unread}")
 
 
 def _say_unread(source: SourceFacts) -> str:
@@ -335,7 +339,7 @@ def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:
             yield f"          {counted}"
     if probes and port.is_probed:
         yield f"probes    {probes}"
-    facts = [port.policy, port.balance]
+    facts = [port.policy, port.balance, limit_in_words(port.max_connections)]
     if port.admits is not None:
         facts.append(f"admits {', '.join(port.admits) or 'nothing'}")
     if port.affinity_timeout_s is not None:

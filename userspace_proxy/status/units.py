@@ -109,6 +109,13 @@ def plural(count: int, noun: str, nouns: str = "") -> str:
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
+def limit_in_words(max_connections: int | None) -> str:
+    """Return the limit of each endpoint of a Service port for one node; empty without one."""
+    if max_connections is None:
+        return ""
+    return f"at most {plural(max_connections, 'connection')} per endpoint"
+
+
 def times_in_words(count: int, last_at: float, now: float) -> str:
     """Return `` (3 times, last 2 s ago)``; empty if the count is 0.
 

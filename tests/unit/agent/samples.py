@@ -1,5 +1,7 @@
 """Services, slices and snapshots for the agent's tests."""
 
+from userspace_proxy.agent.rounds.served_ports import ServedPorts
+from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.cluster import Store
 from userspace_proxy.model import (
     Endpoint,
@@ -11,6 +13,9 @@ from userspace_proxy.model import (
     SliceKey,
     SlicePort,
 )
+from userspace_proxy.plan import Planner
+from userspace_proxy.plane import PortPool
+from userspace_proxy.policy import NodeFacts
 
 
 def service(name, ip, *, port=80, protocol="TCP", node_port=0, **fields):
@@ -58,3 +63,15 @@ class Cluster:
     def remove(self, name):
         self.store.delete_service(ServiceKey("shop", name))
         return self.store.snapshot()
+
+
+def at(now):
+    """Return the clock at a moment; Unix time is 1000 s ahead of it."""
+    return WallClock(lambda: now, lambda: 1000.0 + now)
+
+
+def served(plane, bind, snapshot, facts=NodeFacts()):  # noqa: B008 - it is immutable
+    served_ports = ServedPorts(plane, bind, PortPool(26000, 26999))
+    for port in Planner(facts).plan(snapshot).ports.values():
+        served_ports.open(port, {})
+    return served_ports

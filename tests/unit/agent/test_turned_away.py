@@ -1,16 +1,22 @@
 from dataclasses import replace
 
 from userspace_proxy.agent.rounds.wall_clock import WallClock
-from userspace_proxy.agent.turned_away import turned_away
+from userspace_proxy.agent.turned_away import client_mistakes, turned_away
+from userspace_proxy.agent.view import view_ports
+from userspace_proxy.facts import ClientMistake
 from userspace_proxy.model import IPFamily, Protocol, ServicePortName, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import PortKey, PortPlan
 from userspace_proxy.plane import Group
+from userspace_proxy.plane.messages import StreakReport
 from userspace_proxy.policy import causes
 from userspace_proxy.policy.causes import source_denied
+from userspace_proxy.policy.client_causes import hop_limit_reached, no_proxy_header
+from userspace_proxy.steering import Bind
 
 from ..plan.planning import with_serving
-from ..plane.reports import group_report
+from ..plane.reports import endpoint_report, group_report
+from .samples import Cluster, at, served
 
 POD = SocketAddress("192.0.2.1", 8080)
 KEY = PortKey(ServicePortName("shop", "cart", "http"), IPFamily.IPV4)
@@ -54,3 +60,40 @@ def test_where_no_client_is_dropped_nothing_is_shown():
     group = Group(1, "shop/cart:http")
     group.add(0, group_report(denied=1), 1.0)
     assert turned_away(PLAN, group, CLOCK) == ()
+
+
+def test_mistakes_of_clients_are_shown_for_a_minute_or_until_one_was_served():
+    group = Group(1, "shop/cart:http")
+    mistakes = {
+        ClientMistake.NO_PROXY_HEADER: StreakReport(-1.0, 3, 10.0, 12.0, 0, "203.0.113.11"),
+        ClientMistake.HOP_LIMIT: StreakReport(-1.0, 1, 14.0, 14.0, 0, "203.0.113.12"),
+    }
+    group.add(0, group_report(mistakes=mistakes), 15.0)
+
+    def shown(now, has_served):
+        clock = WallClock(lambda: now, lambda: 1000.0 + now)
+        return client_mistakes(group, clock, has_served=has_served)
+
+    header = no_proxy_header("203.0.113.11")
+    header = replace(header, count=3, first_at=1010.0, last_at=1012.0)
+    hops = replace(hop_limit_reached("203.0.113.12"), count=1, first_at=1014.0, last_at=1014.0)
+    assert shown(71.0, True) == (header, hops)
+    assert shown(72.0, True) == (hops,)
+    assert shown(900.0, False) == (header, hops)
+    assert shown(900.0, True) == ()
+
+
+async def test_clients_that_send_no_proxy_header_are_shown_while_it_is_so(plane):
+    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD.ip))
+    (port,) = served_ports
+    mistakes = {ClientMistake.NO_PROXY_HEADER: StreakReport(-1.0, 1, 5.0, 5.0, 0, "192.0.2.7")}
+    port.group.add(0, group_report(mistakes=mistakes), 5.0)
+
+    def sentence(now):
+        (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))
+        return view.state.sentence
+
+    assert sentence(900.0).startswith("No client has been served: connections without a PROXY")
+    port.group.add(0, group_report(endpoint_report(POD, connections=1)), 64.0)
+    assert sentence(64.0).startswith("Not all clients are served: connections without a PROXY")
+    assert sentence(65.0) == "Served by 1 endpoint"

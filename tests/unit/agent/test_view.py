@@ -1,17 +1,19 @@
 """What the page shows about a Service port."""
 
-import asyncio
 import errno
 import socket
 from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.agent.rounds.served_ports import ServedPorts
-from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.agent.view import show_traffic, view_endpoint, view_frontend, view_ports
 from userspace_proxy.cluster import Store
-from userspace_proxy.facts import EndpointCounters, GroupCounters, TrafficByCause, Waits
+from userspace_proxy.facts import (
+    EndpointCounters,
+    GroupCounters,
+    TrafficByCause,
+    Waits,
+)
 from userspace_proxy.model import (
     Balance,
     CauseCode,
@@ -26,8 +28,7 @@ from userspace_proxy.model import (
     SocketAddress,
 )
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.plan import Planner
-from userspace_proxy.plane import Group, Plane, PortPool
+from userspace_proxy.plane import Group
 from userspace_proxy.plane.messages import EndpointReport, GroupReport, StreakReport, WaitingReport
 from userspace_proxy.policy import EndpointVerdict, NodeFacts
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets, source_denied
@@ -35,7 +36,7 @@ from userspace_proxy.policy.endpoint_causes import has_ended
 from userspace_proxy.steering import Bind
 
 from ..plan.planning import with_serving
-from .samples import Cluster, endpoints, service
+from .samples import Cluster, at, endpoints, served, service
 
 POD_A, POD_B = "192.0.2.1", "192.0.2.2"
 POD = SocketAddress(POD_A, 8080)
@@ -43,26 +44,7 @@ WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 NODE = NodeFacts(node_name="node-a", addresses=("198.51.100.10",))
 
 
-def at(now):
-    """Return the clock at a moment; Unix time is 1000 s ahead of it."""
-    return WallClock(lambda: now, lambda: 1000.0 + now)
-
-
 CLOCK = at(0.0)
-
-
-@pytest.fixture
-async def plane():
-    plane = Plane(asyncio.get_running_loop())
-    yield plane
-    plane.close()
-
-
-def served(plane, bind, snapshot, facts=NodeFacts()):  # noqa: B008 - it is immutable
-    served_ports = ServedPorts(plane, bind, PortPool(26000, 26999))
-    for port in Planner(facts).plan(snapshot).ports.values():
-        served_ports.open(port, {})
-    return served_ports
 
 
 def shown(view):

@@ -11,6 +11,7 @@ import pytest
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.accepted_headers import _MAX_KNOWN, HEADER_S
 from userspace_proxy.dataplane.connection_log import LOGGER
+from userspace_proxy.facts import ClientMistake
 from userspace_proxy.model import Handling, ProxyProtocol
 
 from .rig import connection_lines
@@ -85,6 +86,8 @@ async def test_affinity_is_that_of_the_announced_client(rig, pod):
 async def refused(rig, peer, web, caplog, cause, others=0):
     assert await peer.was_reset()
     assert web.group.counters.bad_headers == 1
+    mistake = web.group.client_mistakes[ClientMistake.NO_PROXY_HEADER]
+    assert (mistake.failures, mistake.who) == (1, PEER)
     assert len(rig.connections.headers) == others
     (line,) = connection_lines(caplog)
     assert (line.cause, line.ended_by, line.endpoint) == ("no PROXY header", "proxy", "")
@@ -109,6 +112,14 @@ async def test_a_peer_that_closes_within_its_header_is_reset(rig, pod, caplog):
     await until(lambda: len(rig.connections.headers) == 1)
     peer.finish()
     await refused(rig, peer, web, caplog, "the connection ended before")
+
+
+async def test_a_check_of_the_port_without_a_byte_is_no_mistake_of_a_client(rig, pod):
+    web = rig.service(pod.address)
+    peer = await rig.client(web, source=PEER)
+    peer.finish()
+    assert await peer.was_reset()
+    assert (web.group.counters.bad_headers, web.group.client_mistakes) == (1, {})
 
 
 async def test_a_peer_that_sends_nothing_is_reset_in_the_end(rig, pod, timers, caplog):

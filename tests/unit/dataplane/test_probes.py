@@ -1,6 +1,8 @@
 import errno
 import logging
 
+import pytest
+
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.dataplane.probes import _MAX_UNDER_WAY
 from userspace_proxy.model import Handling, ProxyProtocol, SocketAddress
@@ -42,7 +44,7 @@ async def test_all_requests_during_a_probe_get_its_answer(rig, caplog):
     assert all(knows(rig, client, endpoint) for client in (ALICE, BOB, CAROL))
     told = [record.message for record in caplog.records if "answers this node" in record.message]
     assert told == [
-        f"{service}: endpoint {endpoint} answers this node, but not {client}"
+        f"{service}: endpoint {endpoint} answers this node, but did not answer {client}"
         for service, client in [("shop/web", ALICE), ("shop/shop", ALICE), ("shop/dns", CAROL)]
     ]
 
@@ -56,6 +58,11 @@ async def test_an_endpoint_that_answers_this_node_is_noted_to_deny_the_client(ri
     await until(lambda: knows(rig, ALICE, endpoint), "the answer")
     assert (counters.denials.failures, counters.denials.who) == (1, ALICE)
     assert not counters.dials.is_on
+    # The next probe, a minute later, makes no less of what the client has found since.
+    counters.denials.failed(rig.engine.reactor.clock(), errno.ETIMEDOUT, ALICE)
+    fail(rig, web, ALICE, endpoint)
+    await until(lambda: counters.denials.failures == 3, "the second answer")
+    assert counters.denials.number == errno.ETIMEDOUT
 
 
 async def test_an_endpoint_that_never_answers_stays_ejected_for_all(rig):
@@ -106,3 +113,20 @@ async def test_of_twice_as_many_endpoints_as_are_probed_at_once_the_first_are_an
     assert list(rig.connections.probes._under_way) == endpoints[:_MAX_UNDER_WAY]
     pod = rig.endpoint()
     await rig.pair(rig.service(pod.address), pod)
+
+
+@pytest.mark.parametrize("is_older", [True, False])
+async def test_a_dial_that_began_before_the_answer_shows_no_denial(rig, is_older):
+    web = rig.service(rig.silent())
+    await rig.client(web)
+    await until(lambda: rig.connections.open, "the dial")
+    (connection,) = rig.connections.open
+    dial, outcomes, probes = connection.dial, web.group.outcomes, rig.connections.probes
+    dial.is_preserved = True
+    now = rig.engine.reactor.clock()
+    outcomes.failed(dial.endpoint, errno.ETIMEDOUT, now)
+    outcomes.answered(dial.endpoint, now)
+    probes._pairs.note(connection.client_ip, dial.endpoint, now)
+    dial.began_at = now - 1.0 if is_older else now + 1.0
+    dial._dial_failed(errno.ETIMEDOUT)
+    assert web.group.counters_of(dial.endpoint).denials.is_on is not is_older

@@ -5,6 +5,7 @@ import pytest
 
 from userspace_proxy.dataplane.sockets import IP_RECVTTL
 from userspace_proxy.dataplane.tuning import BATCH
+from userspace_proxy.facts import ClientMistake
 from userspace_proxy.model import SocketAddress
 
 from .peers import UdpPeer, exchange
@@ -235,6 +236,8 @@ async def test_a_datagram_at_its_last_hop_is_dropped(rig, caplog, is_first):
     send_with(client, b"question", 64)
     assert await pod.receive() == b"question"
     assert dns.group.counters.dropped_datagrams == 2
+    mistake = dns.group.client_mistakes[ClientMistake.HOP_LIMIT]
+    assert (mistake.failures, mistake.who) == (2, client.address.ip)
     (line,) = [r for r in caplog.records if "hop limit" in r.getMessage()]
     # Any client can send such a datagram: it is no sign of a circle.
     assert line.getMessage() == (

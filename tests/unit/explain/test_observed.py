@@ -1,12 +1,14 @@
 import pytest
 
-from tests.unit.status.views import make_address, make_endpoint, make_port, replace
+from tests.unit.status.views import NOW, make_address, make_endpoint, make_port, replace
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.observed import before_it_failed
 from userspace_proxy.facts import Level
-from userspace_proxy.model import Protocol
+from userspace_proxy.model import Handling, Protocol
 from userspace_proxy.policy.causes import dial_failed, fault_on_purpose, resets
+from userspace_proxy.policy.client_causes import no_proxy_header
 from userspace_proxy.policy.endpoint_causes import answers_late, no_datagram, sends_nothing
+from userspace_proxy.policy.ignored import balanced_elsewhere
 
 from .subjects import make_subject
 
@@ -67,3 +69,36 @@ def test_a_service_that_keeps_each_client_to_an_endpoint_says_so():
     assert planned.sentence.endswith(said)
     alone = make_port(endpoints=(make_endpoint(str(POD)),), affinity_timeout_s=10800)
     assert "sessionAffinity" not in explain(make_subject(alone)).sentence
+
+
+def test_clients_that_sent_no_proxy_header_are_counted_in_the_sentence():
+    cause = replace(no_proxy_header("203.0.113.11"), count=20, last_at=NOW - 4)
+    explanation = explain(make_subject(make_port(client_mistakes=(cause,), connections=0)))
+    assert explanation.sentence == (
+        "No client has been served: connections without a PROXY header were reset, the last one of "
+        "203.0.113.11 (20 times, last 4 s ago)"
+    )
+    assert not [step for part in explanation.parts for step in part.steps if step.topic == "note"]
+    checked = make_port(bad_headers=3, connections=0, sent_bytes=0)
+    sentence = explain(make_subject(checked)).sentence
+    assert sentence == "Ready: 2 endpoints; no client has been served yet"
+
+
+def test_an_address_that_its_load_balancer_answers_for_is_said_and_no_problem():
+    note = balanced_elsewhere("203.0.113.9")
+    port = make_port(notes=(note,))
+    assert (port.state.level, port.state.is_problem) == (Level.OK, False)
+    explanation = explain(make_subject(port))
+    assert explanation.level is Level.OK
+    assert explanation.sentence == f"Clients are served by 2 endpoints; {note}"
+
+
+def test_a_limit_of_connections_is_a_part_of_the_step():
+    port = make_port(handling=Handling(max_connections=3))
+    (step,) = (
+        step
+        for part in explain(make_subject(port)).parts
+        for step in part.steps
+        if step.topic == "endpoints"
+    )
+    assert step.what == "2 of 2 used; at most 3 connections per endpoint"

@@ -1,10 +1,12 @@
 import pytest
 
 from userspace_proxy.facts import (
+    ClientMistake,
     CounterTable,
     EndpointCounters,
     GroupCounters,
     PortFigures,
+    StreakPart,
     Traffic,
     WaitCounts,
     counted_names,
@@ -66,3 +68,16 @@ def test_what_was_counted_for_an_endpoint_that_has_left_stays_in_the_sums():
     table.fold({kept})
     assert [endpoint for endpoint, _ in table.each_counters()] == [kept, busy]
     assert (table.totals().connections, table.totals().active) == (6, 1)
+
+
+def test_mistakes_of_clients_are_counted_by_kind():
+    table = CounterTable()
+    assert table.client_mistakes == {}
+    for now, client in ((1.0, "192.0.2.7"), (2.0, "192.0.2.8")):
+        table.note_mistake(ClientMistake.HOP_LIMIT, client, now)
+    (streak,) = table.client_mistakes.values()
+    assert streak.whole() == StreakPart(-1.0, 2, 1.0, 2.0, 0, "192.0.2.8")
+
+
+def test_a_mistake_of_clients_has_the_name_of_its_cause():
+    assert {CauseCode(one).name for one in ClientMistake} == set(ClientMistake.__members__)

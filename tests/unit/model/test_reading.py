@@ -133,6 +133,7 @@ class TestSlice:
     def test_a_port_without_a_valid_number_is_omitted(self, port):
         item = a_slice(ports=[port, {"port": 8080, "protocol": "UDP"}])
         assert item.ports == (SlicePort("", 8080, "UDP"),)
+        assert item.unnumbered == (("any",) if port["name"] == "any" else ())
 
     @pytest.mark.parametrize("field", ["endpoints", "ports"])
     def test_null_lists_are_empty_ones(self, field):

@@ -192,6 +192,7 @@ def test_only_load_balancer_ips_that_arrive_at_the_node_count(ip_mode, is_in):
     ingress = [{"ip": "203.0.113.8", "ipMode": ip_mode}]
     service = a_service(status={"loadBalancer": {"ingress": ingress}})
     assert service.load_balancer_ips == (("203.0.113.8",) if is_in else ())
+    assert service.balanced_elsewhere == (() if is_in else ("203.0.113.8",))
 
 
 def test_source_ranges_are_read_and_an_invalid_one_admits_no_client():

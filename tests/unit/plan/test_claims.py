@@ -4,21 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.model import (
-    Frontend,
-    FrontendKind,
-    Protocol,
-    ServicePort,
-)
+from userspace_proxy.model import Frontend, FrontendKind, Protocol, ServicePort
 from userspace_proxy.plan import IgnoredService
 from userspace_proxy.plan.claims import claims_of
 from userspace_proxy.policy import PRIMARY, NodeFacts, Scope
 from userspace_proxy.policy.bound_causes import too_many_frontends_in_namespace
-from userspace_proxy.policy.causes import (
-    NOTES_MAX,
-    not_ours,
-    own_address,
-)
+from userspace_proxy.policy.causes import NOTES_MAX, not_ours, own_address
+from userspace_proxy.policy.ignored import balanced_elsewhere
 
 from ..model.samples import CART, CART_IP, CART_IP_V6, HTTP, WEB_IP, service
 
@@ -28,8 +20,6 @@ SCTP = ServicePort("diameter", 3868, "SCTP")
 NO_SCTP = not_ours("protocol SCTP is not supported (TCP and UDP are)")
 OLD, NEW = "2025-01-01T00:00:00Z", "2026-01-01T00:00:00Z"
 ADDRESS = Frontend(CART_IP, 80, Protocol.TCP)
-
-
 LB_IP, LB_IP_V6, EXTERNAL_IP = "203.0.113.8", "2001:db8:1::8", "203.0.113.9"
 NODE_IP, NODE_IP_V6 = "192.0.2.10", "2001:db8:2::10"
 NODE = NodeFacts(
@@ -439,6 +429,11 @@ def test_a_service_at_the_nodes_own_address_claims_nothing_even_at_its_node_port
     (ignored,) = made.ignored
     assert (made.ports, ignored.port, ignored.is_conflict) == ((), "", True)
     assert ignored.cause == own_address(NODE_IP)
+
+
+def test_a_load_balancer_that_answers_for_its_ip_is_a_note():
+    (port,) = claims_of(service(balanced_elsewhere=(LB_IP, LB_IP_V6)), NODE).ports
+    assert port.notes == (balanced_elsewhere(LB_IP),)
 
 
 def test_nothing_but_its_ports_answers_at_a_cluster_ip_of_a_service_that_is_served():

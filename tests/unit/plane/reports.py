@@ -15,10 +15,13 @@ def endpoint_report(endpoint, dials=None, **counted):
     return EndpointReport(endpoint, figures(EndpointCounters, **counted), dials)
 
 
-def group_report(*endpoints, ejected=(), connect_times=None, waiting=None, **counted):
+def group_report(
+    *endpoints, ejected=(), connect_times=None, waiting=None, mistakes=None, **counted
+):
     """Return what a worker reports of group 7."""
     counted = figures(GroupCounters, **counted)
-    return GroupReport(7, counted, list(endpoints), list(ejected), connect_times, waiting=waiting)
+    others = {"waiting": waiting, "client_mistakes": mistakes or {}}
+    return GroupReport(7, counted, list(endpoints), list(ejected), connect_times, **others)
 
 
 def counted(report):

@@ -11,6 +11,7 @@ from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.facts import (
     STREAKS,
     TIMES_BOUNDS_S,
+    ClientMistake,
     EndpointCounters,
     GroupCounters,
     StreakPart,
@@ -272,3 +273,17 @@ def test_the_clients_that_an_endpoint_denies_reach_the_control_process(group, di
     assert control.counters_of(A).denials.whole() == StreakPart(
         -1.0, 1, 2.0, 2.0, errno.ETIMEDOUT, "2001:db8::7"
     )
+
+
+def test_clients_that_are_turned_away_reach_the_control_process_from_all_workers(
+    group, differences
+):
+    header = ClientMistake.NO_PROXY_HEADER
+    control = Group(1, "shop/web")
+    for number, now in enumerate((2.0, 4.0)):
+        group.note_mistake(header, f"192.0.2.{number}", now)
+        control.add(0, report(differences), 5.0)
+    assert report(differences) is None
+    mistakes = {header: StreakReport(-1.0, 1, 3.0, 3.0, 0, "192.0.2.9")}
+    control.add(1, group_report(mistakes=mistakes), 5.0)
+    assert control.client_mistakes[header].whole() == StreakPart(-1.0, 3, 2.0, 4.0, 0, "192.0.2.1")

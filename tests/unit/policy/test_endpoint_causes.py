@@ -55,7 +55,7 @@ def test_a_gateway_that_no_host_has_is_named_with_the_address_behind_it():
         (answers_late(POD, "2.5"), "10.244.1.8:8080 answered after its clients had left"),
         (cuts_off(POD), "10.244.1.8:8080 reset connections after it had answered"),
         (no_datagram(POD), "10.244.1.8:8080 sent nothing"),
-        (denies(POD, "10.0.0.1"), "10.244.1.8:8080 answered this node, but not a client,"),
+        (denies(POD, "10.0.0.1"), "10.244.1.8:8080 answered this node, but not 10.0.0.1,"),
     ],
     ids=lambda value: value.code if hasattr(value, "code") else "",
 )

@@ -1,5 +1,7 @@
 """Which addresses of a Service's slices serve each of its ports."""
 
+from dataclasses import replace
+
 import pytest
 
 from userspace_proxy.model import (
@@ -74,6 +76,14 @@ def test_what_slices_have_instead_of_a_port_is_known_of_those_with_endpoints():
     assert (index.slice_count(V4), index.slice_count(V6)) == (1, 1)
     assert (index.has_endpoints(V4), index.has_endpoints(V6)) == (True, False)
     assert EndpointIndex([slice_of(POD_A.ip, ports=six)]).first_names(V4) == tuple("abcde")
+
+
+def test_slices_with_endpoints_that_have_a_port_without_a_number_are_known():
+    one = replace(slice_of(POD_A.ip, ports=()), unnumbered=("http",))
+    empty = replace(slice_of(ports=(), key="cart-2"), unnumbered=("dns",))
+    index = EndpointIndex([one, empty])
+    assert index.unnumbered(V4, "http") == one.key
+    assert (index.unnumbered(V6, "http"), index.unnumbered(V4, "dns")) == (None, None)
 
 
 class Ports(tuple):

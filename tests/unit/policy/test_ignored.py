@@ -4,6 +4,7 @@ import pytest
 
 from userspace_proxy.model import CauseCode, ServicePort, ServiceType
 from userspace_proxy.policy import NodeFacts, why_ignored, why_own_address, why_port_ignored
+from userspace_proxy.policy.ignored import balanced_elsewhere
 
 from ..model.samples import CART_IP_V6, service
 
@@ -142,3 +143,12 @@ def test_a_cluster_ip_that_is_the_nodes_own_is_not_served(facts, ip):
         return
     assert (cause.code, cause.object) == (CauseCode.ADDRESS_TAKEN, ip)
     assert str(cause) == f"its clusterIP {ip} is an address of this node"
+
+
+def test_an_address_for_which_the_load_balancer_answers_is_not_served_here():
+    cause = balanced_elsewhere("203.0.113.9")
+    assert cause.code is CauseCode.NOT_OURS
+    assert cause.sentence == (
+        "load-balancer IP 203.0.113.9 is not served here: its ipMode is not VIP, so the load "
+        "balancer itself answers for it"
+    )

@@ -2,10 +2,11 @@
 
 import pytest
 
-from userspace_proxy.model import CauseCode
+from userspace_proxy.model import CauseCode, ServiceKey, ServicePort, SliceKey
 from userspace_proxy.policy.mistake_causes import (
     health_check_fails,
     object_kept,
+    port_unnumbered,
     rejected,
     slice_rejected,
 )
@@ -57,3 +58,17 @@ def test_a_rejected_slice_is_why_there_is_none(unnamed_for, which, hint):
     cause = slice_rejected("EndpointSlice shop/web-1", LINE, unnamed_for=unnamed_for)
     assert (cause.code, cause.object) == (CauseCode.NO_SLICE, "EndpointSlice shop/web-1")
     assert (str(cause), cause.hint) == (f"{which} is rejected: {LINE}", hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "which"), [("http", 'port "http"'), ("", "the unnamed port")], ids=["named", "unnamed"]
+)
+def test_a_port_without_a_number_is_named_with_its_slice(name, which):
+    port = ServicePort(name, 80, "TCP")
+    cause = port_unnumbered(ServiceKey("shop", "web"), port, SliceKey("shop", "web-1"))
+    assert cause.sentence == f"{which} of EndpointSlice shop/web-1 has no number"
+    assert cause.hint == "Write its number into the EndpointSlice, which means all ports without it"
+    assert (cause.code, cause.object) == (
+        CauseCode.PORT_NAME_MISSING,
+        "EndpointSlices of shop/web",
+    )

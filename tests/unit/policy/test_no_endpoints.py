@@ -1,5 +1,7 @@
 """Why a Service port has no usable endpoint: a code and a sentence for each mistake."""
 
+from dataclasses import replace
+
 import pytest
 
 from userspace_proxy.model import (
@@ -144,6 +146,21 @@ def test_its_endpoints_lack_the_port(port, targets, sentence):
     ports = tuple(SlicePort(name, 8080, protocol) for name, protocol in targets)
     cause = why(slice_of(A, ports=ports), port=port)
     assert (cause.code, str(cause)) == (CauseCode.PORT_NAME_MISSING, sentence)
+
+
+def test_its_endpoints_have_the_port_without_a_number():
+    unnumbered = replace(slice_of(A, ports=()), unnumbered=("http",))
+    cause = why(unnumbered)
+    assert (cause.code, cause.object) == (
+        CauseCode.PORT_NAME_MISSING,
+        "EndpointSlices of shop/cart",
+    )
+    assert cause.sentence == f'port "http" of EndpointSlice {unnumbered.key} has no number'
+    assert cause.hint == "Write its number into the EndpointSlice, which means all ports without it"
+    unnamed = why(replace(unnumbered, unnumbered=("",)), port=replace(HTTP, name=""))
+    assert unnamed.sentence == f"the unnamed port of EndpointSlice {unnumbered.key} has no number"
+    elsewhere = replace(unnumbered, family=IPFamily.IPV6, endpoints=())
+    assert "nor any other" in str(why(slice_of(A, ports=()), elsewhere))
 
 
 def test_a_port_that_the_controller_left_out_has_a_wrong_target():

@@ -52,7 +52,7 @@ def test_the_fields_of_the_view_are_included_by_name():
 
 
 TAKEN_HINT = "Give one of them another address"
-PARTS = ("frontends", "endpoints", "state")
+PARTS = ("frontends", "endpoints", "state", "turned_away", "client_mistakes")
 NOTE = {
     "code": "not-followed",
     "sentence": "a note",
@@ -107,6 +107,10 @@ def shown():
     return shown
 
 
+def test_clients_that_are_turned_away_are_lists(shown):
+    assert (shown["turned_away"], shown["client_mistakes"]) == ([], [])
+
+
 def test_a_service_port_has_these_fields(shown):
     assert {name: value for name, value in shown.items() if name not in PARTS} == {
         "namespace": "shop",
@@ -148,7 +152,6 @@ def test_a_service_port_has_these_fields(shown):
         "denied": 0,
         "proxy_protocol": None,
         "shared_number": "",
-        "turned_away": [],
         "dropped_datagrams": 0,
         "evicted": 4,
         "evicted_for_memory": 1,

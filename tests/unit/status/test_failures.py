@@ -119,6 +119,14 @@ def test_an_endpoint_that_answers_this_node_only_denies_the_client(counters):
     assert failure_of(POD, counters, at(8.0)) == (None, False)
 
 
+def test_a_client_that_has_not_failed_since_this_node_was_answered_may_be_answered_too(counters):
+    counters.dials.failed(5.0, errno.ETIMEDOUT)
+    counters.dials.succeeded_at = 5.1
+    counters.denials.failed(5.1, who="10.244.0.123")
+    failed = replace(denies(POD, "10.244.0.123"), count=1, first_at=1005.1, last_at=1005.1)
+    assert failure_of(POD, counters, at(5.2)) == (in_the_past(failed), True)
+
+
 def test_connections_that_are_reset_after_an_answer_are_a_cause_until_one_ends_well(counters):
     counters.connections, counters.ends.succeeded_at = 100, 4.0
     for now in (1.0, 2.0):

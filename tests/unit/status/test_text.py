@@ -323,6 +323,23 @@ def test_a_missing_service_may_be_in_what_cannot_be_read():
     )
 
 
+def test_a_limit_of_connections_is_told_with_the_policy():
+    view = make_view(make_port(handling=Handling(max_connections=3)))
+    assert lines_of(view, is_wide=True)[-1] == (
+        "      policy    least-connections; at most 3 connections per endpoint"
+    )
+
+
+def test_a_name_that_is_only_alike_is_no_hint_where_the_service_may_be_in_what_cannot_be_read():
+    alike = "there is no Service shop/weekly"
+    hint = " (did you mean shop/web?)"
+    assert say_missing(make_view(make_port()), "shop/weekly") == alike + hint
+    source = SourceFacts(problems=("a.yaml:6: not YAML",))
+    assert say_missing(make_view(make_port(), source=source), "shop/weekly") == (
+        f"{alike}; not everything can be read: a.yaml:6: not YAML"
+    )
+
+
 def test_a_port_that_a_service_does_not_have_is_answered_with_those_that_it_has():
     view = make_view(make_port())
     assert say_missing(view, "shop/web:81") == "shop/web has no port 81; it has http"

@@ -7,6 +7,7 @@ from userspace_proxy.status.units import (
     count_in_short,
     count_in_words,
     ejected_in_words,
+    limit_in_words,
     plural,
     rate_in_words,
     seconds_in_words,
@@ -143,3 +144,15 @@ def test_those_that_wait():
 def test_an_ejection_lasts_for_a_time_and_then_until_an_answer():
     assert ejected_in_words(5.2) == "ejected for 5 s"
     assert ejected_in_words(0.0) == "ejected until it answers"
+
+
+@pytest.mark.parametrize(
+    ("most", "words"),
+    [
+        (None, ""),
+        (1, "at most 1 connection per endpoint"),
+        (2500, "at most 2,500 connections per endpoint"),
+    ],
+)
+def test_a_limit_of_connections_is_that_of_each_endpoint(most, words):
+    assert limit_in_words(most) == words
