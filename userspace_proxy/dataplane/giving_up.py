@@ -12,20 +12,16 @@ the kernel of one that has closed its socket answers with a RST, and acknowledge
 
 from __future__ import annotations
 
-import _socket
 import errno
-import struct
 
 from ..facts import Streak
+from ..kernel.tcp_silence import silent_s
 from .connection_log import EndedBy
 from .relay import Direction
 from .sockets import is_connected, unacknowledged_bytes
 
 _WAITED_S = 0.9
 """Clients that wait for a second have begun to count before the endpoint answered."""
-# Struct tcp_info (linux/tcp.h): tcpi_last_data_recv, in milliseconds.
-_LAST_DATA = struct.Struct("=I")
-_LAST_DATA_AT = 52
 
 
 def has_given_up(up: Direction, joined_s: float) -> bool:
@@ -37,7 +33,7 @@ def has_given_up(up: Direction, joined_s: float) -> bool:
     """
     if joined_s < _WAITED_S or not up.bytes_moved:
         return False
-    return (up.is_ended or not is_connected(up.source)) and _silent_s(up.source) >= _WAITED_S
+    return (up.is_ended or not is_connected(up.source)) and silent_s(up.source) >= _WAITED_S
 
 
 def note_late(ends: Streak, now: float, waited_s: float, *, is_counted: bool) -> None:
@@ -63,10 +59,3 @@ def side_that_left(up: Direction | None) -> EndedBy:
     """
     is_by_client = up is None or is_connected(up.sink) or not is_connected(up.source)
     return EndedBy.CLIENT if is_by_client else EndedBy.ENDPOINT
-
-
-def _silent_s(sock: _socket.socket) -> float:
-    """Return for how long a socket has received no data; a FIN isn't data."""
-    size = _LAST_DATA_AT + _LAST_DATA.size
-    info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, size)
-    return float(_LAST_DATA.unpack_from(info, _LAST_DATA_AT)[0]) / 1000
