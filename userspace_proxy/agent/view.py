@@ -31,6 +31,7 @@ from ..plane import Group, Plane, Totals
 from ..policy import EndpointVerdict, causes
 from ..policy.endpoint_causes import outside, with_header
 from ..status.failures import becomes_past, failure_of
+from ..status.lately import failed_lately
 from ..status.port_state import judge
 from ..steering import Bind, KernelTarget
 from .rounds.served_port import ServedPort
@@ -110,6 +111,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
         group.revision,
         now - group.out_of_ports_at < _RECENT_S,
         now - group.out_of_client_ports_at < _RECENT_S,
+        group.last_minute.failing(now),
         (served.not_listening, served.unsteered, served.doubts),
         served.wake_problem,
         (served.path, served.steered),
@@ -146,6 +148,8 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.turned_away = turned_away(plan, group, clock)
     facts.is_out_of_ports = now - group.out_of_ports_at < _RECENT_S
     facts.is_out_of_client_ports = now - group.out_of_client_ports_at < _RECENT_S
+    may_serve = ((v, group.counters_of(v.address)) for v in plan.verdicts if v.is_usable)
+    facts.lately = failed_lately(group.last_minute.failing(now), may_serve, clock)
     facts.state = judge(facts)
     return facts
 

@@ -16,6 +16,7 @@ from .figures import (
     figures_of,
 )
 from .histogram import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, DurationCounts, Durations
+from .last_minute import LastMinute
 from .node import (
     BridgeFacts,
     ClientAddressFacts,
@@ -38,6 +39,7 @@ from .port import (
     STATES,
     EndpointFacts,
     FrontendFacts,
+    LatelyFacts,
     Level,
     PortFacts,
     StateFacts,
@@ -67,7 +69,9 @@ __all__ = [
     "GroupCounters",
     "HealthCheckFacts",
     "IgnoredFacts",
+    "LastMinute",
     "LastStateFacts",
+    "LatelyFacts",
     "Level",
     "MemoryFacts",
     "PortFacts",

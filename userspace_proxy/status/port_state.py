@@ -10,6 +10,8 @@ an endpoint: that is its purpose, and load balancers probe the node first.
 Rule 4: the mark of success (``PortFacts.mark``) and "served" are for clients that get an answer.
 Where the kernel leads them straight to endpoints, or no byte has passed, nothing shows that: the
 state is "unknown".
+Rule 5: an endpoint that answers now and again isn't a success either: clients of the last minute
+that no endpoint answered count, if they are many.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from ..model import Cause, CauseCode
 from ..policy.causes import not_listening, out_of_client_ports, out_of_ports, source_denied
 from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish
 from ..policy.usable import TERMINATING
+from .lately import many_failed
 from .path_words import led_in_words
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
@@ -219,6 +222,10 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
     elif port.is_without_bytes:
         word, made = "unknown", plural(port.connections, "connection")
         sentence = f"No byte has passed in either direction ({made})"
+    if many := many_failed(port.lately, port.protocol):
+        begin = f"{sentence} now; " if word == "served" else ""
+        causes = (port.lately.cause,) if port.lately.cause is not None else ()
+        return Level.ATTENTION, "partly answering", f"{begin}{many}", causes
     if denied := _is_none_admitted(port):
         what = f"No client has been admitted: {denied[0]}"
         return Level.ATTENTION, "none admitted", what, tuple(denied)

@@ -9,6 +9,7 @@ from userspace_proxy.policy.causes import NO_HOST, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
     NextHop,
     about_to_vanish,
+    at_times,
     cuts_off,
     denies,
     has_ended,
@@ -61,6 +62,17 @@ def test_what_was_so_a_while_ago_is_in_the_past_tense(cause, sentence):
     past = in_the_past(cause)
     assert past.sentence == f"{sentence} when it was last tried"
     assert (past.code, past.count, past.last_at) == (cause.code, cause.count, cause.last_at)
+
+
+def test_an_endpoint_that_has_answered_since_is_not_said_to_fail():
+    since = at_times(REFUSES)
+    assert since.sentence == "10.244.1.8:8080 refused connections"
+    assert (since.code, since.count, since.last_at) == (REFUSES.code, 2, 9.0)
+    assert "kubectl logs --previous POD" in since.hint
+    assert at_times(ABSENT).hint == ABSENT.hint
+    of_host = at_times(REFUSES, "db.example.com").hint
+    assert "its program on db.example.com may end again and again" in of_host
+    assert "kubectl" not in of_host
 
 
 def test_the_remedy_for_a_denied_client_has_both_reasons_for_silence():
