@@ -94,7 +94,7 @@ def _judge(port: PortFacts) -> _Judgement:
     if port.is_out_of_ports:
         cause = out_of_ports()
         return Level.TROUBLE, "out of ports", f"Clients may be reset: {cause}", (cause,)
-    if failing:
+    if not all(map(_has_denied, failing)):
         return Level.ATTENTION, "partly answering", _some_fail(failing, len(usable)), ()
     if port.waits.waiting and port.max_connections is not None:
         return _at_limit(port)
@@ -189,6 +189,14 @@ def _is(code: CauseCode, endpoint: EndpointFacts) -> bool:
     return endpoint.cause is not None and endpoint.cause.code is code
 
 
+def _has_denied(endpoint: EndpointFacts) -> bool:
+    """Return whether it denied a client a while ago, which other endpoints have served then.
+
+    With ClientIP affinity they still do, and no client may dial it for hours.
+    """
+    return endpoint.is_past and _is(CauseCode.ENDPOINT_DENIES, endpoint)
+
+
 def _counted(failing: Sequence[EndpointFacts], noun: str) -> str:
     """Return how many of the connections (flows) to endpoints ended without a byte."""
     ended = sum(endpoint.cause.count for endpoint in failing if endpoint.cause)
@@ -237,7 +245,8 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
         ending = about_to_vanish(port.namespace, usable)
         return Level.ATTENTION, word, f"{sentence}; {ending}", (ending,)
     # As intended: at an address for the internet, scanners are dropped all day.
-    return Level.OK, word, "; ".join((sentence, *map(str, _denied(port)))), ()
+    denied_before = (e.cause for e in port.endpoints if _has_denied(e))
+    return Level.OK, word, "; ".join((sentence, *map(str, (*_denied(port), *denied_before)))), ()
 
 
 def _is_none_admitted(port: PortFacts) -> Sequence[Cause]:

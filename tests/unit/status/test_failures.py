@@ -150,6 +150,20 @@ def test_a_port_whose_endpoint_denies_clients_needs_attention(others, connection
     assert denied.serves
 
 
+def test_a_client_that_was_denied_a_while_ago_is_a_note_where_another_endpoint_served_it():
+    cause = in_the_past(replace(denies(POD, "10.244.0.123"), count=44))
+    denied = make_endpoint(str(POD), "ready", True, cause=cause, is_past=True)
+    state = judge(make_port(endpoints=(make_endpoint("192.0.2.2:80"), denied), connections=90))
+    assert (state.level, state.word, state.causes) == (Level.OK, "served", (cause,))
+    assert state.sentence == f"Served by 2 endpoints; {cause}"
+    assert denied.level is Level.ATTENTION
+    alone = judge(make_port(endpoints=(denied,)))
+    assert (alone.level, alone.word) == (Level.ATTENTION, "failed before")
+    refused = make_endpoint("192.0.2.3:80", cause=in_the_past(dial_failed(POD, 111, "")))
+    others = (make_endpoint("192.0.2.2:80"), denied, replace(refused, is_past=True))
+    assert judge(make_port(endpoints=others)).level is Level.ATTENTION
+
+
 def test_time_alone_makes_a_view_untrue_once():
     cause = replace(dial_failed(POD, errno.ECONNREFUSED, ""), count=1, last_at=1005.0)
     failing = make_endpoint(str(POD), cause=cause)
