@@ -179,7 +179,7 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
             what = f"no datagram has come back in {_counted(failing, 'flow')}"
         return Level.ATTENTION, "unanswered", f"Clients get no answer: {what}", ()
     if all(_only_closes(endpoint) for endpoint in failing):
-        # Normal for some protocols, such as syslog over TCP.
+        # A collector of logs ends idle connections so, and resets none (docs/troubleshooting.md).
         return Level.ATTENTION, "not answering", f"Clients get no answer: {sentence}", ()
     return Level.TROUBLE, "not answering", f"Clients fail: {sentence}", ()
 
