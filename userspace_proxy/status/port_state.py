@@ -16,6 +16,7 @@ that no endpoint answered count, if they are many.
 
 from __future__ import annotations
 
+import collections
 import itertools
 from collections.abc import Iterable, Sequence
 
@@ -68,6 +69,7 @@ def serving_in_words(port: PortFacts) -> str:
 
 # Of addresses: the port may be served at others.
 UNSERVED = (CauseCode.EXTERNAL_IP_OFF, CauseCode.ADDRESS_TAKEN)
+_REASONS_SHOWN = 3
 _Judgement = tuple[Level, str, str, tuple[Cause, ...]]
 
 
@@ -148,7 +150,7 @@ def _faults(usable: Sequence[EndpointFacts]) -> str:
 
 def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgement:
     """Judge a Service port whose endpoints have all failed when a client last tried them."""
-    sentence = _all_fail(failing)
+    sentence = f"{_all_fail(failing)}{_unused(port)}"
     if port.waits.waiting:
         return _holding_now(port, sentence)
     denials = [
@@ -266,7 +268,7 @@ def _denied(port: PortFacts) -> Sequence[Cause]:
 
 def _all_fail(failing: Sequence[EndpointFacts]) -> str:
     if len(failing) == 1:
-        return str(failing[0].cause or "its only endpoint doesn't answer")
+        return str(failing[0].cause or "its only usable endpoint doesn't answer")
     past = sum(endpoint.is_past for endpoint in failing)
     if 0 < past < len(failing):
         text = _do_not_answer(failing, f"its {len(failing):,} endpoints")
@@ -275,6 +277,19 @@ def _all_fail(failing: Sequence[EndpointFacts]) -> str:
         text = f"none of its {len(failing):,} endpoints {when}"
     causes = (endpoint.cause for endpoint in _present_first(failing) if endpoint.cause)
     return "; ".join((text, *map(str, itertools.islice(causes, 1))))
+
+
+def _unused(port: PortFacts) -> str:
+    """Return why the endpoints that can't serve aren't used, as the end of a sentence; or empty."""
+    reasons = collections.Counter(e.state for e in port.endpoints if not e.is_usable)
+    if not (left := reasons.total()):
+        return ""
+    others = "the other one isn't" if left == 1 else f"the other {left:,} aren't"
+    if len(reasons) == 1:
+        return f"; {others} used: {next(iter(reasons))}"
+    shown = [f"{count:,} {why}" for why, count in reasons.most_common(_REASONS_SHOWN)]
+    more = ["…"] if len(reasons) > len(shown) else []
+    return f"; {others} used: {', '.join([*shown, *more])}"
 
 
 def _some_fail(failing: Sequence[EndpointFacts], usable: int) -> str:

@@ -229,7 +229,7 @@ FAULTY = make_endpoint(
             id="some-failed-a-while-ago",
         ),
         pytest.param(
-            {"endpoints": (EJECTED, ALSO_EJECTED, NOT_READY)},
+            {"endpoints": (EJECTED, ALSO_EJECTED)},
             Level.TROUBLE,
             f"Clients fail: none of its 2 endpoints answers; {REFUSES}",
             id="all-fail",
@@ -246,7 +246,7 @@ FAULTY = make_endpoint(
         pytest.param(
             {"endpoints": (EJECTED_ELSEWHERE,)},
             Level.TROUBLE,
-            "Clients fail: its only endpoint doesn't answer",
+            "Clients fail: its only usable endpoint doesn't answer",
             id="the-only-one-ejected-and-the-cause-not-reported-yet",
         ),
         pytest.param(
