@@ -15,7 +15,7 @@ from userspace_proxy.status.port_state import judge
 from .test_failures import POD, at
 from .views import make_endpoint, make_port
 
-READY = make_endpoint("10.244.1.7:8080", "ready", True)
+READY = make_endpoint("10.244.1.7:8080", "ready", True, answered_at=1.0)
 REFUSES = dial_failed(SocketAddress("10.244.1.8", 8080), errno.ECONNREFUSED, "")
 FAILING = make_endpoint("10.244.1.8:8080", "ready", True, cause=REFUSES)
 UDP = {"protocol": Protocol.UDP}
