@@ -10,6 +10,7 @@ from userspace_proxy.policy.endpoint_causes import (
     NextHop,
     about_to_vanish,
     answers_late,
+    at_times,
     cuts_off,
     denies,
     has_ended,
@@ -73,6 +74,17 @@ def test_an_endpoint_that_answers_late_has_the_time_and_a_remedy_wherever_it_is(
     assert "time-out is shorter than the answer takes" in late.hint
     assert outside(late, POD.ip, "db.example.com") == late
     assert with_header(late) == late
+
+
+def test_an_endpoint_that_has_answered_since_is_not_said_to_fail():
+    since = at_times(REFUSES)
+    assert since.sentence == "10.244.1.8:8080 refused connections"
+    assert (since.code, since.count, since.last_at) == (REFUSES.code, 2, 9.0)
+    assert "kubectl logs --previous POD" in since.hint
+    assert at_times(ABSENT).hint == ABSENT.hint
+    of_host = at_times(REFUSES, "db.example.com").hint
+    assert "its program on db.example.com may end again and again" in of_host
+    assert "kubectl" not in of_host
 
 
 def test_the_remedy_for_a_denied_client_has_both_reasons_for_silence():

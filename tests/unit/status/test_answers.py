@@ -52,7 +52,7 @@ def test_the_fields_of_the_view_are_included_by_name():
 
 
 TAKEN_HINT = "Give one of them another address"
-PARTS = ("frontends", "endpoints", "state", "turned_away", "client_mistakes")
+PARTS = ("frontends", "endpoints", "lately", "state", "turned_away", "client_mistakes")
 NOTE = {
     "code": "not-followed",
     "sentence": "a note",
@@ -185,6 +185,10 @@ def test_a_service_port_has_its_state(shown):
             NOTE,
         ],
     }
+
+
+def test_a_service_port_has_its_clients_of_the_last_minute(shown):
+    assert shown["lately"] == {"connections": 0, "refused": 0, "cause": None}
 
 
 def test_a_frontend_has_these_fields(shown):
