@@ -25,12 +25,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+from ..kernel.nf_tables.chains import DEPTH_MAX, Chain, Tables
 from ..kernel.nf_tables.conditions import meets
+from ..kernel.nf_tables.rules import UNKNOWN
 from ..model import Doubt, Frontend, IPFamily
 from .names import is_userspace_proxy_table
-from .others.chains import DEPTH_MAX, Chain, Tables
 from .others.nft import NftReader
-from .others.rules import UNKNOWN
 
 # The kernel's own priorities: NF_IP_PRI_NAT_DST and NF_IP_PRI_CONNTRACK.
 _ALL_NAT, _TRACKING = -100, -200

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.kernel.nf_tables.chains import Chain, Step
 from userspace_proxy.model import Doubt, Frontend, Protocol
 from userspace_proxy.steering.earlier_chains import (
     EarlierChains,
@@ -13,7 +14,6 @@ from userspace_proxy.steering.earlier_chains import (
     follow,
     may_take,
 )
-from userspace_proxy.steering.others import Chain, Step
 from userspace_proxy.steering.others.nft import CHAINS_MAX
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
