@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ..kernel.neighbours import absent_hop
+from ..kernel.neighbours import absent_hop, without_route
 from ..model import Cause, SocketAddress
 from ..policy.causes import NO_ANSWER, dial_failed, resets
 from ..policy.endpoint_causes import no_host
@@ -69,6 +69,7 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
             seconds = time.monotonic() - begin
             if number in NO_ANSWER and (hop := absent_hop(address.ip)):
                 return DialResult(seconds, no_host(address, hop), error)
+            number = without_route(number, address.ip)
             return DialResult(seconds, dial_failed(address, number, error), error)
         seconds = time.monotonic() - begin
         if _ends(sock):

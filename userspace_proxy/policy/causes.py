@@ -36,6 +36,9 @@ that."""
 NO_HOST = errno.ENXIO
 """The number of such a dial once the neighbour table has shown that. No ICMP error has it, so it
 never comes from a socket; a router's ICMP error "host unknown" is EHOSTDOWN."""
+NO_ROUTE = errno.ESRCH
+"""The number of a dial that failed because this node has no route to the endpoint, as the kernel
+reports it within; ENETUNREACH may be the word of a router as well."""
 NO_DATAGRAM = errno.ENOMSG
 """The number of a UDP flow that its endpoint hasn't answered."""
 _FIREWALL = "look for a NetworkPolicy or firewall that"
@@ -83,6 +86,13 @@ def dial_failed(endpoint: SocketAddress, number: int, error: str) -> Cause:
         hint = (
             "See whether the pod still exists and accepts connections from its own node; if it "
             f"does, {_FIREWALL} drops or rejects packets to it"
+        )
+    elif number == NO_ROUTE:
+        code = CauseCode.ENDPOINT_UNREACHABLE
+        sentence = f"{endpoint} is unreachable: this node has no route to {endpoint.ip}"
+        hint = (
+            "Compare the address with that of the pod; if they agree, look at the CNI plugin on "
+            f"this node, which adds routes to pods: `ip route get {endpoint.ip}` fails without one"
         )
     elif number in _UNREACHABLE:
         code = CauseCode.ENDPOINT_UNREACHABLE
