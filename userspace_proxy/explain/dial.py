@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from ..kernel.neighbours import absent_hop, without_route
 from ..model import Cause, SocketAddress
-from ..policy.causes import NO_ANSWER, dial_failed, resets
+from ..policy.causes import NO_ANSWER, NO_ROUTE, dial_failed, resets
 from ..policy.endpoint_causes import no_host
 
 SILENCE_S = 3.0
@@ -40,6 +40,8 @@ class DialResult:
     """Why it failed; None if the address answered."""
     error: str = ""
     """The same in the kernel's words."""
+    has_no_route: bool = False
+    """This machine has no route to the address: nothing was sent."""
 
 
 def dial_all(addresses: Iterable[SocketAddress]) -> dict[str, DialResult]:
@@ -70,7 +72,8 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
             if number in NO_ANSWER and (hop := absent_hop(address.ip)):
                 return DialResult(seconds, no_host(address, hop), error)
             number = without_route(number, address.ip)
-            return DialResult(seconds, dial_failed(address, number, error), error)
+            cause = dial_failed(address, number, error)
+            return DialResult(seconds, cause, error, has_no_route=number == NO_ROUTE)
         seconds = time.monotonic() - begin
         if _ends(sock):
             return DialResult(seconds, resets(address), "the connection ends at once")

@@ -159,5 +159,5 @@ def test_without_a_route_that_is_the_cause():
     with net:
         result = dial(SocketAddress("10.98.0.5", 80))
     net.close()
-    assert result.error == "Network is unreachable"
+    assert (result.error, result.has_no_route) == ("Network is unreachable", True)
     assert str(result.cause).endswith("this node has no route to 10.98.0.5")
