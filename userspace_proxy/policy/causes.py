@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import re
 from collections.abc import Collection, Iterable, Sequence
 
 from ..model import (
@@ -48,6 +49,9 @@ NOTES_MAX = 10
 """Notes of one kind (Service, addresses, slices) at a Service port; each port repeats them."""
 SLICES_OF = "EndpointSlices of"
 """The object of a cause that is about a Service's slices, not its pods, before the name."""
+CHAIN = "nftables chain"
+"""The object of a cause that is about such a chain, before family, table and name."""
+OTHERS_CHAIN = f"{CHAIN} {{}} of another program"
 _IS_ADMITTED_NOW = "explain --from=ADDRESS shows whether a client is admitted now"
 _USES_ALL = "{}: Cluster uses endpoints of all nodes"
 # Of a selector, which may have any number of labels.
@@ -415,8 +419,12 @@ def _selector_shown(service: Service) -> str:
 
 
 def not_listening(problem: str, hint: str) -> Cause:
-    """Return that a frontend, or the proxy port behind it, can't be served."""
-    return Cause(CauseCode.NOT_LISTENING, problem, hint=hint)
+    """Return that a frontend, or the proxy port behind it, can't be served.
+
+    Its object is the chain of nftables that the problem names, if it does.
+    """
+    chain = re.search(OTHERS_CHAIN.format(r"(\S+ \S+ \S+)"), problem)
+    return Cause(CauseCode.NOT_LISTENING, problem, f"{CHAIN} {chain[1]}" if chain else "", hint)
 
 
 def out_of_ports() -> Cause:

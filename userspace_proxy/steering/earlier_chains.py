@@ -32,6 +32,7 @@ from ..kernel.nf_tables.chains import DEPTH_MAX, Chain, Tables
 from ..kernel.nf_tables.conditions import meets
 from ..kernel.nf_tables.rules import UNKNOWN
 from ..model import Doubt, Frontend, IPFamily
+from ..policy.causes import OTHERS_CHAIN
 from .names import is_userspace_proxy_table
 from .others.nft import NftReader
 
@@ -220,7 +221,7 @@ def explain_chain(chain: Chain, priority: int, outcome: Outcome) -> str:
     Args:
         priority: Of the proxy's chain that translates the frontend, or :data:`NEVER`.
     """
-    which = f"nftables chain {chain} of another program ({chain.hook}, priority {chain.priority})"
+    which = f"{OTHERS_CHAIN.format(chain)} ({chain.hook}, priority {chain.priority})"
     if chain.kind == "filter":
         is_dropped = outcome.is_taken or (chain.policy == "drop" and outcome.goes_on)
         # Those are translated on their way out, and have another address then.

@@ -6,6 +6,7 @@ import pytest
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.nf_tables.chains import Chain, Step
 from userspace_proxy.model import Doubt, Frontend, Protocol
+from userspace_proxy.policy.causes import not_listening
 from userspace_proxy.steering import earlier_chains
 from userspace_proxy.steering.earlier_chains import (
     ALL_NAT,
@@ -262,3 +263,8 @@ def test_where_nftables_can_not_be_read_nothing_is_found(node, monkeypatch):
     monkeypatch.setattr(earlier_chains, "NftReader", refuse)
     with closing(EarlierChains(lambda _frontend: -110)) as earlier:
         assert earlier.look([WEB]) == {}
+
+
+def test_the_cause_is_about_the_chain():
+    cause = explain_chain(RAW, NEVER, Outcome(is_taken=True, goes_on=False))
+    assert not_listening(cause, "").object == "nftables chain ip evil pre"
