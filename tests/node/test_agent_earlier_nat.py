@@ -72,6 +72,8 @@ def test_only_translating_rules_are_reported(tmp_path, rules, said):
         cause = f"nftables chain ip evil pre of another program (prerouting, priority -150) {said}"
         if said:
             wait_for("the problem", lambda: testbed.agent.log().count(f"{cause} it") == 1)
+            (port,) = testbed.agent.status()["ports"]
+            assert f"{cause} it" in str(port)
         else:
             testbed.shell("nft add chain ip evil last '{ type nat hook output priority -150; }'")
             testbed.shell("nft add rule ip evil last ip daddr 10.96.0.10 redirect")

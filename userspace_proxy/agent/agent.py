@@ -21,6 +21,7 @@ from ..log_fields import FieldLogger
 from ..model import SocketAddress
 from ..plane import Plane, PortPool
 from ..sources import Source
+from ..status.service_mistakes import with_mistakes
 from ..steering import Steering
 from ..version import __version__
 from .components import components_of
@@ -279,6 +280,7 @@ class Agent:
             view_ports(core.served_ports, core.plane, core.steering.bind, self._clock)
         )
         facts.health_checks = core.health_checks.facts_of(core.sync.plan)
+        facts.ports = with_mistakes(facts.ports, facts.source, facts.health_checks)
         return facts
 
     def _facts(self, ports: Sequence[PortFacts] = ()) -> StatusFacts:

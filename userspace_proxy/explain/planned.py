@@ -26,6 +26,7 @@ from ..policy.node_facts import make_facts, options_with
 from ..status.answers import make_answer
 from ..status.port_state import judge
 from ..status.selection import Selection
+from ..status.service_mistakes import with_mistakes
 from .reading import NOT_LOOKED_UP
 
 # This machine need not be the node, so node ports are planned at the Node's addresses, or else only
@@ -52,14 +53,15 @@ def plan_status(
     options = options_with(steering, options)
     addresses = snapshot.node.addresses if snapshot.node else ()
     plan = Planner(make_facts(options, snapshot, (*addresses, *_LOOPBACK))).plan(snapshot)
+    source = SourceFacts(is_synced=True, problems=problems, rejected=rejected)
     facts = StatusFacts(
         node=options.node_name,
         started=now,
         revision=plan.revision,
-        source=SourceFacts(is_synced=True, problems=problems, rejected=rejected),
+        source=source,
         steering=SteeringState("none"),
         sync=SyncFacts(last_done=now),
-        ports=[*map(_port, plan.ports.values())],
+        ports=with_mistakes([*map(_port, plan.ports.values())], source, judge=_judge),
         ignored=facts_of_ignored(plan.ignored),
     )
     return make_answer(facts, now=now, selection=Selection())
@@ -71,10 +73,14 @@ def _port(plan: PortPlan) -> PortFacts:
         map(facts_of_verdict, plan.verdicts),
     )
     facts = facts_of_plan(plan, frontends, endpoints)
-    facts.state = judge(facts)
-    cause = facts.cause
-    if cause is not None and cause.code is CauseCode.NAME_UNRESOLVED and not facts.is_holding:
+    facts.state = _judge(facts)
+    return facts
+
+
+def _judge(port: PortFacts) -> StateFacts:
+    cause = port.cause
+    if cause is not None and cause.code is CauseCode.NAME_UNRESOLVED and not port.is_holding:
         # No plan looks names up: only a proxy finds out whether clients are served.
         sentence = f"Clients would be served once {cause.object} is looked up"
-        facts.state = StateFacts(Level.OK, NOT_LOOKED_UP, sentence, way_out=cause.hint)
-    return facts
+        return StateFacts(Level.OK, NOT_LOOKED_UP, sentence, way_out=cause.hint)
+    return judge(port)

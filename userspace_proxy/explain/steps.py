@@ -224,7 +224,7 @@ def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) ->
     served = f"Clients are served by {by}"
     if led := [port for port in ports if port.is_unseen]:
         served = _led(led, dials)
-    elif without := [port for port in ports if port.is_without_bytes]:
+    elif without := [port for port in ports if port.is_without_answer]:
         served = without[0].state.sentence
     parts = [served, *_pinned(ports)]
     is_counted = all(not port.is_unseen or port.kernel_connections is not None for port in ports)
@@ -380,7 +380,9 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
     policy = f"; {port.policy}" if port.policy else ""
     what = f"{port.usable:,} of {total:,} used{policy}{saved}"
-    return PathStep(port.mark, "endpoints", what, details=tuple(details))
+    # Notes have steps of their own.
+    hint = "" if port.state.causes else hint
+    return PathStep(port.mark, "endpoints", what, hint, tuple(details))
 
 
 def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Level | None, str]:

@@ -75,10 +75,6 @@ class SourceFacts(msgspec.Struct, frozen=True):
         key = service.partition(":")[0]
         return [item for item in self.rejected if key in item.services]
 
-    def keeper_of(self, service: str) -> RejectedFacts | None:
-        """Return what keeps a removed object of a Service, ``namespace/name``; None: nothing."""
-        return next((item for item in self.rejected if service in item.keeps), None)
-
 
 class SteeringState(msgspec.Struct, frozen=True):
     """How traffic reaches the proxy, and the steering's state."""

@@ -54,7 +54,7 @@ STATES = (
 )
 """The words of all states."""
 _DIALS = 2
-"""Connections without a byte that show nothing."""
+"""Connections without an answer that show nothing."""
 _NEUTRAL = {
     "dropped": "dropped by design",
     "unknown": "not known whether clients are answered",
@@ -170,7 +170,7 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
     causes: Sequence[Cause] = ()
     """All that is known to go wrong, or to have no effect; the first one decides the state."""
     way_out: str = ""
-    """The first cause's hint, or empty."""
+    """What to do about the first cause, or about connections on which no byte has come back."""
     code: CauseCode | None = None
     """The first cause's; null without a cause."""
 
@@ -319,13 +319,13 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
         return self.path is DataPath.KERNEL
 
     @property
-    def is_without_bytes(self) -> bool:
-        """Whether some TCP connections were made, and no byte has ever passed in either direction.
+    def is_without_answer(self) -> bool:
+        """Whether some TCP connections were made, and no endpoint has ever sent a byte.
 
         One that is open may have just begun, and a dial of ``explain --probe`` sends nothing.
         """
         is_counted = self.protocol == "TCP" and self.connections > min(self.active, 1) + _DIALS
-        return is_counted and not (self.received_bytes or self.sent_bytes)
+        return is_counted and not self.sent_bytes
 
     @property
     def usable(self) -> int:

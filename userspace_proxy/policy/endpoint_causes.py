@@ -157,12 +157,13 @@ def in_the_past(cause: Cause) -> Cause:
 
 
 def has_ended(cause: Cause) -> Cause:
-    """Return the cause of an endpoint that refuses connections, and that has answered before."""
+    """Return the cause of an endpoint that refuses connections, and that was reached before."""
     if cause.code is not CauseCode.ENDPOINT_REFUSES:
         return cause
     hint = (
-        "It answered before, so its targetPort is right: its program has ended (kubectl describe "
-        "pod POD and kubectl logs --previous POD show why), or a firewall rejects connections now"
+        "Its port was open before, so its targetPort is right: its program has ended (kubectl "
+        "describe pod POD and kubectl logs --previous POD show why), or a firewall rejects "
+        "connections now"
     )
     return replace(cause, hint=hint)
 

@@ -78,7 +78,8 @@ def _failure(
         if absent_hop:
             return _seen(no_host(address, absent_hop), dials, clock)
         cause = _seen(dial_failed(address, dials.number, os.strerror(dials.number)), dials, clock)
-        return has_ended(cause) if counters.sent_bytes else cause
+        # A dial that succeeded shows that its port was open, whatever became of the connection.
+        return has_ended(cause) if dials.succeeded_at >= 0 else cause
     if ends.is_on and ends.failures >= min(MANY_ENDS, counters.connections):
         word = no_datagram if ends.number == NO_DATAGRAM else _ENDS[end_code(ends.number)]
         return _seen(word(address), ends, clock)

@@ -8,7 +8,7 @@ ready endpoint is refused on purpose, and many clusters always have one.
 Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outside on nodes without
 an endpoint: that is its purpose, and load balancers probe the node first.
 Rule 4: the mark of success (``PortFacts.mark``) and "served" are for clients that get an answer.
-Where the kernel leads them straight to endpoints, or no byte has passed, nothing shows that: the
+Where the kernel leads them straight to endpoints, or no byte has come back, nothing shows that: the
 state is "unknown".
 """
 
@@ -22,6 +22,7 @@ from ..model import Cause, CauseCode
 from ..policy.causes import not_listening, out_of_client_ports, out_of_ports, source_denied
 from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish
 from ..policy.usable import TERMINATING
+from .no_byte import no_byte_in_words
 from .path_words import led_in_words
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
@@ -35,7 +36,9 @@ def judge(port: PortFacts) -> StateFacts:
     known = (*first, *(cause for cause in others if cause is not None))
     causes = tuple(dict.fromkeys(known))
     if not causes:
-        return StateFacts(level, word, sentence)
+        is_without_answer = word == "unknown" and not port.is_unseen
+        way_out = no_byte_in_words(port)[1] if is_without_answer else ""
+        return StateFacts(level, word, sentence, way_out=way_out)
     return StateFacts(level, word, sentence, causes, causes[0].hint, causes[0].code)
 
 
@@ -92,7 +95,8 @@ def _judge(port: PortFacts) -> _Judgement:
         cause = out_of_ports()
         return Level.TROUBLE, "out of ports", f"Clients may be reset: {cause}", (cause,)
     if failing:
-        return Level.ATTENTION, "partly answering", _some_fail(failing, len(usable)), ()
+        others = [endpoint for endpoint in usable if endpoint not in failing]
+        return Level.ATTENTION, "partly answering", _some_fail(failing, others), ()
     if port.waits.waiting and port.max_connections is not None:
         return _at_limit(port)
     if port.is_out_of_client_ports:
@@ -216,16 +220,15 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
     if port.is_unseen:
         word = "unknown"
         sentence = capitalised(led_in_words(by, "probes" if port.is_probed else ""))
-    elif port.is_without_bytes:
-        word, made = "unknown", plural(port.connections, "connection")
-        sentence = f"No byte has passed in either direction ({made})"
+    elif port.is_without_answer:
+        word, sentence = "unknown", no_byte_in_words(port)[0]
     if denied := _is_none_admitted(port):
         what = f"No client has been admitted: {denied[0]}"
         return Level.ATTENTION, "none admitted", what, tuple(denied)
     if unserved:
         return Level.ATTENTION, "partly served", f"Partly served: {unserved[0]}", tuple(unserved)
     if port.notes:
-        return Level.ATTENTION, word, f"{sentence}; {port.notes[0]}", ()
+        return Level.ATTENTION, word, f"{sentence}; {port.notes[0]}", (port.notes[0],)
     if all(e.state == TERMINATING for e in port.endpoints if e.is_usable):
         ending = about_to_vanish(port.namespace, usable)
         return Level.ATTENTION, word, f"{sentence}; {ending}", (ending,)
@@ -261,13 +264,17 @@ def _all_fail(failing: Sequence[EndpointFacts]) -> str:
     return "; ".join((text, *map(str, itertools.islice(causes, 1))))
 
 
-def _some_fail(failing: Sequence[EndpointFacts], usable: int) -> str:
-    left = usable - len(failing)
-    serve = "the other one serves" if left == 1 else f"the other {left:,} serve"
+def _some_fail(failing: Sequence[EndpointFacts], others: Sequence[EndpointFacts]) -> str:
+    what = "the other one" if len(others) == 1 else f"the other {len(others):,}"
+    does = "serves" if len(others) == 1 else "serve"
+    if not any(endpoint.answered_at for endpoint in others):
+        does = f"{'has' if len(others) == 1 else 'have'} not been tried"
     if len(failing) > 1:
-        return f"{_do_not_answer(failing, plural(usable, 'endpoint'))}; {serve}"
+        total = plural(len(failing) + len(others), "endpoint")
+        return f"{_do_not_answer(failing, total)}; {what} {does}"
     cause = failing[0].cause
-    return f"{capitalised(str(cause))}; {serve}" if cause else f"1 endpoint doesn't answer; {serve}"
+    said = capitalised(str(cause)) if cause else "1 endpoint doesn't answer"
+    return f"{said}; {what} {does}"
 
 
 def _do_not_answer(failing: Sequence[EndpointFacts], total: str) -> str:
@@ -282,5 +289,8 @@ def _do_not_answer(failing: Sequence[EndpointFacts], total: str) -> str:
 
 
 def _present_first(endpoints: Sequence[EndpointFacts]) -> Sequence[EndpointFacts]:
-    """Return them with those first whose causes are in the present tense."""
-    return sorted(endpoints, key=lambda endpoint: endpoint.is_past)
+    """Return them with those first whose causes are in the present tense, then by what was seen.
+
+    Endpoints that fail fast are ejected, so clients meet most often what costs them most.
+    """
+    return sorted(endpoints, key=lambda one: (one.is_past, -(one.cause.count if one.cause else 0)))

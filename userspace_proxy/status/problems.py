@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from ..facts import Level, Problem, StatusFacts
 from ..model import CauseCode
+from ..policy.mistake_causes import HEALTH_CHECK_FAILS
 from .health import late_s
 from .units import capitalised, count_in_words, plural, seconds_in_words
 
@@ -26,10 +27,6 @@ _DESCRIPTORS_SHORT = 0.9
 _TRACKING_SHORT = 0.9
 # A disk that is full for a moment needs nothing from an operator.
 _NOT_KEPT_S = 60.0
-HEALTH_CHECK_FAILS = (
-    "Load balancers may treat this node as one without endpoints; it is retried every second"
-)
-"""What a health check node port that doesn't answer means."""
 
 
 @dataclass(frozen=True, slots=True)

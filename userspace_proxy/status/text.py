@@ -307,6 +307,8 @@ def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:
         yield f"{cause.code}: {cause}{_times(cause, now)}"
         if cause.hint:
             yield f"  -> {cause.hint}"
+    if port.state.way_out and not port.state.causes:
+        yield f"-> {port.state.way_out}"
     for one in port.frontends:
         yield f"address   {one.address}/{port.protocol}, {one.kind}: {one.target}"
     for endpoint in port.endpoints:

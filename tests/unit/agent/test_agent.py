@@ -229,6 +229,20 @@ def test_services_of_manifests_are_served_and_follow_edits(run, tmp_path):
     run(main())
 
 
+def test_the_status_of_a_service_names_the_mistake_in_its_slice(run, tmp_path):
+    async def main():
+        path = tmp_path / "web.yaml"
+        path.write_text(manifest("fd00::1:8080"))
+        async with Proxy(source=ManifestSource(path)) as proxy:
+            await proxy.settled()
+            (port,) = proxy.status().ports
+            (line,) = proxy.status().source.problems
+            said = f"Clients are refused: EndpointSlice shop/web-1 is rejected: {line}"
+            assert port.state.sentence == said
+
+    run(main())
+
+
 def manifest(endpoint):
     ip, _, port = endpoint.rpartition(":")
     return f"""

@@ -31,6 +31,7 @@ from userspace_proxy.plane import Group, Plane, PortPool
 from userspace_proxy.plane.messages import EndpointReport, GroupReport, StreakReport, WaitingReport
 from userspace_proxy.policy import EndpointVerdict, NodeFacts
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets, source_denied
+from userspace_proxy.policy.endpoint_causes import has_ended
 from userspace_proxy.steering import Bind
 
 from ..plan.planning import with_serving
@@ -131,9 +132,8 @@ async def test_an_endpoint_shows_why_dials_have_failed_since_it_last_answered(pl
     port.group.counters.saved = 2
     (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(11.0))
     refusing, serving = view.endpoints
-    assert refusing.cause == replace(
-        dial_failed(first, errno.ECONNREFUSED, ""), count=2, first_at=1007.0, last_at=1009.0
-    )
+    refuses = has_ended(dial_failed(first, errno.ECONNREFUSED, ""))
+    assert refusing.cause == replace(refuses, count=2, first_at=1007.0, last_at=1009.0)
     assert (refusing.answered_at, serving.answered_at) == (1006.0, 1006.0)
     assert serving.cause is None
     assert refusing.failures_by_cause == view.failures_by_cause == {"endpoint-refuses": 2}

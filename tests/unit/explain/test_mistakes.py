@@ -15,31 +15,43 @@ def made_of(*rejected, port=None, service="shop/web"):
     """Return a Service of a source that has rejected objects."""
     lines = [item.line for item in rejected]
     source = SourceFacts("manifests", "m", is_synced=True, problems=lines, rejected=rejected)
-    ports = () if port is None else (port,)
-    return make_subject(*ports, service=service, source=source)
+    return make_subject(port or make_port(), service=service, source=source)
 
 
-def test_a_service_that_is_kept_for_mistakes_of_others_is_served_and_has_a_note():
-    keeper = RejectedFacts(UNLABELLED, "EndpointSlice shop/cart-1", keeps=("shop/web",))
-    kept = "an object of it was removed from its file, and is kept while the file has mistakes"
-    subject = made_of(keeper)
-    (note,) = mistakes(subject)
-    assert (note.level, note.what) == (Level.ATTENTION, kept)
-    assert note.hint == "Repair that file, first at m/shop.yaml:21"
-    assert explain(subject).sentence == f"Clients are served by 2 endpoints; {kept}"
-    refused = made_of(keeper, port=make_port(endpoints=(), reason="no pod is ready"))
-    assert explain(refused).sentence == f"Clients are refused: no pod is ready; also: {kept}"
+@pytest.mark.parametrize(
+    ("port", "sentence"),
+    [
+        (make_port(), "Served by 2 endpoints; "),
+        (
+            make_port(endpoints=(), reason="no pod is ready"),
+            "Clients are refused: no pod is ready; also: ",
+        ),
+    ],
+)
+def test_the_sentence_about_a_mistake_in_an_object_is_that_of_its_port(port, sentence):
+    rejected = RejectedFacts(UNLABELLED, "Service shop/web", ("shop/web",))
+    subject = made_of(rejected, port=port)
+    said = explain(subject).sentence
+    assert said == f"{sentence}Service shop/web is rejected: {UNLABELLED}"
+    assert [*mistakes(subject)] == []
 
 
-def test_a_health_check_that_is_not_served_is_a_note_of_its_service_alone():
+def test_a_health_check_that_is_not_served_has_what_follows_from_it():
     taken = "cannot serve the health check on 0.0.0.0:30201: in use by nginx (pid 7)"
-    checks = [make_health_check(f"shop/{name}", 30201, 1, taken) for name in ("web", "cart")]
-    checks.append(make_health_check("shop/web", 30202, 1))
-    subject = make_subject(health_checks=checks)
-    (note,) = mistakes(subject)
-    assert (note.level, note.what) == (Level.ATTENTION, taken)
-    assert note.hint.startswith("Load balancers may treat this node as one without endpoints")
-    assert explain(subject).sentence == f"Clients are served by 2 endpoints; {taken}"
+    explanation = explain(
+        make_subject(health_checks=[make_health_check("shop/web", 30201, 1, taken)])
+    )
+    assert explanation.sentence == f"Served by 2 endpoints; {taken}"
+    hints = [step.hint for part in explanation.parts for step in part.steps if step.hint]
+    assert hints[0].startswith("Load balancers may treat this node as one without endpoints")
+
+
+def test_a_service_without_a_port_has_its_mistakes_as_steps():
+    rejected = RejectedFacts(UNLABELLED, "Service shop/cart", ("shop/cart",))
+    (step,) = mistakes(made_of(rejected, service="shop/cart"))
+    said = f"Service shop/cart is rejected: {UNLABELLED}"
+    assert (step.level, step.what) == (Level.TROUBLE, said)
+    assert explain(made_of(rejected, service="shop/cart")).sentence == said
 
 
 @pytest.mark.parametrize(("is_conflict", "mark"), [(False, None), (True, Level.TROUBLE)])
@@ -56,11 +68,8 @@ WITHOUT_SLICE = replace(make_port(endpoints=()), cause=Cause(CauseCode.NO_SLICE,
 def test_a_rejected_slice_that_names_no_service_is_the_first_line_of_the_one_it_is_named_after():
     subject = made_of(RejectedFacts(UNLABELLED, "EndpointSlice shop/web-1"), port=WITHOUT_SLICE)
     said = f"EndpointSlice shop/web-1, by its name a slice of it, is rejected: {UNLABELLED}"
-    explanation = explain(subject)
-    assert explanation.sentence == explanation.parts[0].steps[0].what == said
-    assert explanation.parts[0].steps[0].hint.endswith(" kubernetes.io/service-name: web")
-    assert UNLABELLED not in [step.what for step in explanation.parts[1].steps]
-    assert [*subject.others_rejected] == []
+    assert explain(subject).sentence == f"Clients are refused: {said}"
+    assert [*subject.others_rejected] == [*mistakes(subject)] == []
 
 
 @pytest.mark.parametrize(

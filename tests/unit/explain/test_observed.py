@@ -53,7 +53,7 @@ def test_flows_without_an_answer_are_the_sentence_also_after_answers(flows, whic
 
 
 def test_one_mute_endpoint_of_two_is_the_sentence():
-    explanation = explain(make_subject(udp(make_endpoint("10.244.1.9:80"))))
+    explanation = explain(make_subject(udp(make_endpoint("10.244.1.9:80", answered_at=1.0))))
     assert explanation.sentence == f"{POD} sends no datagram back; the other one serves"
     (step,) = (s for part in explanation.parts for s in part.steps if s.topic == "endpoints")
     assert step.details[0] == (Level.ATTENTION, f"{POD}: sends no datagram back (3 times)")

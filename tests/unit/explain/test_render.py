@@ -34,6 +34,13 @@ def test_text_ends_with_one_sentence_and_the_next_command():
     ]
 
 
+def test_connections_without_an_answer_are_the_sentence_and_have_a_remedy():
+    port = make_port(connections=50, received_bytes=25_000, sent_bytes=0)
+    shown = render_text(explain(make_subject(port)))
+    assert "\n               -> Read the log of the program: it may expect another" in shown
+    assert "\nNo byte has come back (50 connections)." in shown
+
+
 @pytest.mark.parametrize("columns", [40, 80])
 def test_text_fits_on_the_terminal_except_what_is_pasted(columns):
     explanation = explain(make_subject(DEAD))

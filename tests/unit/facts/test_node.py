@@ -81,10 +81,3 @@ def test_the_mistakes_about_a_service_are_found_by_its_name_or_that_of_a_port():
     source = SourceFacts(rejected=(about_web, RejectedFacts("a.yaml:9: is no YAML")))
     for name, found in (("shop/web", [about_web]), ("shop/web:http", [about_web]), ("shop/we", [])):
         assert source.rejected_of(name) == found
-
-
-def test_the_mistake_that_keeps_a_removed_object_is_found():
-    keeper = RejectedFacts("a.yaml:1: port is missing", keeps=("shop/web",))
-    source = SourceFacts(rejected=(RejectedFacts("a.yaml:9: is no YAML"), keeper))
-    assert source.keeper_of("shop/web") is keeper
-    assert source.keeper_of("shop/we") is None

@@ -137,13 +137,13 @@ def test_a_neutral_mark_has_the_name_of_what_it_states(facts, mark, why):
         pytest.param({"connections": 3, "active": 1}, False, id="the-last-has-begun"),
         pytest.param({"connections": 2}, False, id="dials"),
         pytest.param({}, False, id="none"),
-        pytest.param({"connections": 7, "received_bytes": 1}, False, id="a-request"),
-        pytest.param({"connections": 7, "sent_bytes": 1}, False, id="a-greeting"),
+        pytest.param({"connections": 7, "received_bytes": 1}, True, id="a-request"),
+        pytest.param({"connections": 7, "sent_bytes": 1}, False, id="an-answer"),
         pytest.param({"connections": 7, "protocol": "UDP"}, False, id="flows"),
     ],
 )
-def test_connections_may_have_been_made_without_a_byte(facts, is_without):
-    assert PortFacts(**{"protocol": "TCP", **facts}).is_without_bytes is is_without
+def test_connections_may_have_been_made_without_an_answer(facts, is_without):
+    assert PortFacts(**{"protocol": "TCP", **facts}).is_without_answer is is_without
 
 
 def test_no_probe_shows_that_clients_are_answered_on_the_kernel_path():

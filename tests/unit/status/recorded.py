@@ -103,7 +103,13 @@ def _endpoints() -> tuple[EndpointFacts, ...]:
     seen = {"first_at": NOW - 90, "last_at": NOW - 3}
     failing = replace(dial_failed(dead, 111, "Connection refused"), count=4, **seen)
     one = make_endpoint(
-        "10.244.6.1:8080", node="node-a", active=2, connections=41, preserved=40, received_bytes=10
+        "10.244.6.1:8080",
+        node="node-a",
+        active=2,
+        connections=41,
+        preserved=40,
+        received_bytes=10,
+        answered_at=NOW - 1,
     )
     return (
         replace(one, weight=300, starting=0.25, preference="weight 300, starts slowly: 25 %"),

@@ -54,10 +54,11 @@ def test_a_dial_that_failed_a_while_ago_did_so_then(counters):
     assert failure_of(POD, counters, at(5.0 + PAST_S))[1] is False
 
 
-def test_an_endpoint_that_has_sent_bytes_before_has_ended(counters):
+def test_an_endpoint_that_accepted_a_connection_before_has_ended(counters):
     fail(counters)
-    assert "targetPort" in failure_of(POD, counters, at(5.0))[0].hint
-    counters.sent_bytes = 1
+    assert "Compare targetPort" in failure_of(POD, counters, at(5.0))[0].hint
+    # It ended the connection without a byte.
+    counters.dials.succeeded_at = 4.0
     assert "kubectl logs --previous" in failure_of(POD, counters, at(5.0))[0].hint
 
 
@@ -137,7 +138,12 @@ def failing(cause):
             "Some clients get no answer: {}",
             id="others-refuse",
         ),
-        pytest.param((make_endpoint("192.0.2.2:80"),), 3, "{}; the other one serves", id="one"),
+        pytest.param(
+            (make_endpoint("192.0.2.2:80", answered_at=1.0),),
+            3,
+            "{}; the other one serves",
+            id="one",
+        ),
     ],
 )
 def test_a_port_whose_endpoint_denies_clients_needs_attention(others, connections, sentence):
@@ -159,3 +165,25 @@ def test_time_alone_makes_a_view_untrue_once():
     view = make_port(endpoints=(replace(failing, is_past=True),))
     view.state = judge(view)
     assert not becomes_past(view, at(5.0 + PAST_S))
+
+
+@pytest.mark.parametrize(
+    ("others", "sentence"),
+    [
+        ([0.0], "the other one has not been tried"),
+        ([0.0, 0.0], "the other 2 have not been tried"),
+        ([0.0, 1.0], "the other 2 serve"),
+    ],
+)
+def test_other_endpoints_serve_only_if_one_has_answered(others, sentence):
+    refusing = failing(dial_failed(POD, errno.ECONNREFUSED, ""))
+    endpoints = [make_endpoint(f"192.0.2.{n}:80", answered_at=at) for n, at in enumerate(others, 2)]
+    state = judge(make_port(endpoints=(*endpoints, refusing)))
+    assert state.sentence == f"{refusing.cause}; {sentence}"
+
+
+def test_of_endpoints_that_all_fail_the_one_that_failed_most_often_is_named():
+    seldom = failing(replace(dial_failed(POD, errno.ECONNREFUSED, ""), count=5))
+    often = failing(replace(sends_nothing(POD), count=89))
+    state = judge(make_port(endpoints=(seldom, often)))
+    assert state.sentence.endswith(f"none of its 2 endpoints answers; {often.cause}")

@@ -196,6 +196,13 @@ def text_of(html):
     return " ".join(re.sub(r"<[^>]+>", " ", html).split())
 
 
+def test_connections_without_an_answer_have_a_remedy():
+    port = make_port(connections=7, received_bytes=0, sent_bytes=0)
+    shown = text_of(render(make_view(port), open=(row_id(port.plan.key),)))
+    assert "No byte has passed in either direction (7 connections)" in shown
+    assert "Client and server may each wait for the other to begin" in shown
+
+
 def test_a_port_that_drops_shows_which_clients_and_which_are_admitted():
     view = make_view(*make_two_sides())
     text = text_of(render(view, open=tuple(row_id(port.plan.key) for port in view.ports)))

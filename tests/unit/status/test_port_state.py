@@ -19,7 +19,7 @@ from userspace_proxy.status.port_state import judge
 
 from .views import make_endpoint, make_frontend, make_port, make_standby, replace
 
-READY = make_endpoint("10.244.1.7:8080", "ready", True)
+READY = make_endpoint("10.244.1.7:8080", "ready", True, answered_at=1.0)
 REFUSES = replace(
     dial_failed(SocketAddress("10.244.1.8", 8080), 111, "Connection refused"), count=9
 )

@@ -349,9 +349,11 @@ def test_clients_that_got_no_byte_a_while_ago_are_not_said_to_have_failed():
 
 
 def test_connections_without_a_byte_have_a_neutral_mark_and_are_said():
-    shown = lines_of(make_view(make_port(connections=7, received_bytes=0, sent_bytes=0)))
-    assert shown[1].startswith("  · shop/web:http")
-    assert shown[1].endswith("  No byte has passed in either direction (7 connections)")
+    view = make_view(make_port(connections=7, received_bytes=0, sent_bytes=0))
+    (_, shown), (_, _, remedy, *_) = lines_of(view), lines_of(view, is_wide=True)
+    assert shown.startswith("  · shop/web:http")
+    assert shown.endswith("  No byte has passed in either direction (7 connections)")
+    assert remedy.startswith("      -> Client and server may each wait for the other")
 
 
 def test_a_kernel_that_does_not_count_connections_is_named():

@@ -195,4 +195,5 @@ class Steered:
         causes, frontends = self._unsteered, served.plan.frontends
         found = {f: causes[f] for f in frontends if f in causes}
         served.unsteered = {f: why for f, why in found.items() if not isinstance(why, Doubt)}
-        served.doubts = tuple({why: None for why in found.values() if isinstance(why, Doubt)})
+        # Facts are encoded, which msgspec refuses for a subclass of str.
+        served.doubts = tuple({str(why): None for why in found.values() if isinstance(why, Doubt)})
