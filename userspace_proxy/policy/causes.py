@@ -43,6 +43,7 @@ reports it within; ENETUNREACH may be the word of a router as well."""
 NO_DATAGRAM = errno.ENOMSG
 """The number of a UDP flow that its endpoint hasn't answered."""
 _FIREWALL = "look for a NetworkPolicy or firewall that"
+_HERE = "packets to it, also on this node: `nft list ruleset`"
 NAMES_SHOWN = 5
 """Names, networks and reasons in a sentence."""
 NOTES_MAX = 10
@@ -79,7 +80,7 @@ def dial_failed(endpoint: SocketAddress, number: int, error: str) -> Cause:
         )
         hint = (
             "Compare targetPort with the port on which the container listens, and on which "
-            f"address; if they agree, {_FIREWALL} rejects packets to it"
+            f"address; if they agree, {_FIREWALL} rejects {_HERE}"
         )
     elif number == errno.ETIMEDOUT:
         code = CauseCode.ENDPOINT_SILENT
@@ -89,7 +90,7 @@ def dial_failed(endpoint: SocketAddress, number: int, error: str) -> Cause:
         )
         hint = (
             "See whether the pod still exists and accepts connections from its own node; if it "
-            f"does, {_FIREWALL} drops or rejects packets to it"
+            f"does, {_FIREWALL} drops or rejects {_HERE}"
         )
     elif number == NO_ROUTE:
         code = CauseCode.ENDPOINT_UNREACHABLE
@@ -107,7 +108,7 @@ def dial_failed(endpoint: SocketAddress, number: int, error: str) -> Cause:
         hint = (
             f"`ip route get {endpoint.ip}` on this node shows the route; compare the address with "
             f"that of the pod, and look at the pod's node; if all are right, {_FIREWALL} rejects "
-            "packets to it"
+            f"{_HERE}"
         )
     else:
         code = CauseCode.ENDPOINT_FAILS

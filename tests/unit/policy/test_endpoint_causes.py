@@ -155,3 +155,14 @@ def test_a_missing_route_of_this_node_is_no_firewalls_work():
     assert str(cause) == "10.244.1.8:8080 is unreachable: this node has no route to 10.244.1.8"
     assert "`ip route get 10.244.1.8`" in cause.hint
     assert "firewall" not in cause.hint
+
+
+@pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.ECONNREFUSED, errno.EHOSTUNREACH])
+def test_a_firewall_may_be_this_nodes_own(number):
+    cause = dial_failed(POD, number, "")
+    assert cause.hint.endswith("packets to it, also on this node: `nft list ruleset`")
+
+
+def test_a_firewall_of_this_node_may_drop_packets_to_a_host_outside():
+    silent = dial_failed(POD, errno.ETIMEDOUT, "")
+    assert "this node (`nft list ruleset`)" in outside(silent, POD.ip, "db.example.com").hint
