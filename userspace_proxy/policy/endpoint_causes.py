@@ -208,7 +208,7 @@ _OUTSIDE = {
     CauseCode.ENDPOINT_REFUSES: "Compare the port of the endpoint with the one on which the "
     "program on {host} listens; if they agree, a firewall rejects packets to it",
     CauseCode.ENDPOINT_SILENT: "See whether {host} answers other machines, and whether a firewall "
-    "on the way drops packets from this node",
+    "on this node (`nft list ruleset`) or on the way drops packets to it",
     CauseCode.ENDPOINT_UNREACHABLE: "`ip route get {ip}` on this node shows the route; if it is "
     "right, a firewall on the way to {host} rejects packets from this node",
     CauseCode.ENDPOINT_NO_HOST: "Compare the address with that of {host}: its name may lead to a "

@@ -68,7 +68,8 @@ REFUSES = {
     "firewall rejects them",
     "object": "10.244.1.7:8080",
     "hint": "Compare targetPort with the port on which the container listens, and on which "
-    "address; if they agree, look for a NetworkPolicy or firewall that rejects packets to it",
+    "address; if they agree, look for a NetworkPolicy or firewall that rejects packets to it, "
+    "also on this node: `nft list ruleset`",
     "count": 1,
     "first_at": 1600.0,
     "last_at": 1600.0,
