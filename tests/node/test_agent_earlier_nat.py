@@ -6,6 +6,7 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.manifests import Service, with_endpoints
+from tests.node.observers import EXPLAIN
 from tests.node.testbed import Testbed
 
 pytestmark = [pytest.mark.long, pytest.mark.netns]
@@ -81,8 +82,9 @@ def test_only_translating_rules_are_reported(tmp_path, rules, said):
             assert "chain ip evil pre" not in testbed.agent.log()
 
 
-def test_a_chain_that_drops_packets_before_the_translation_is_named(tmp_path):
-    with Testbed(tmp_path, "nftables", clients=("pod",)) as testbed:
+@pytest.mark.parametrize("steering", ["nftables", "iptables", "local"])
+def test_a_chain_that_drops_packets_before_the_proxy_is_named(tmp_path, steering):
+    with Testbed(tmp_path, steering, clients=("pod",)) as testbed:
         testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
         testbed.shell(
             "nft 'add table ip evil; "
@@ -96,6 +98,9 @@ def test_a_chain_that_drops_packets_before_the_translation_is_named(tmp_path):
             return str(port["state"]["sentence"])
 
         wait_for("it", lambda: sentence().startswith(f"Not served: {cause}"))
+        explained = testbed.agent.run(command=[*EXPLAIN, "shop/web"])
+        assert f"is not served: {cause}" in explained.stdout.splitlines()[-2]
+        assert explained.stdout.endswith("\nnext: nft list chain ip evil raw\n")
         testbed.shell("nft delete table ip evil")
         wait_for("its end", lambda: sentence().startswith("Ready: 1"), hint=testbed.agent.log)
         assert testbed["pod"].get(WEB.address) == "one"

@@ -19,6 +19,7 @@ from steering_traffic import (
 )
 
 from tests.cluster.waiting import wait_for
+from userspace_proxy.model import Doubt
 
 pytestmark = pytest.mark.netns
 
@@ -115,3 +116,46 @@ def packets(node: nodes.Net, chain: str) -> list[int]:
     """Return how many packets each rule of a chain has taken."""
     lines = node.run(f"iptables-legacy -vxnL {chain}").splitlines()[2:]
     return [int(line.split()[0]) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("chain", "said"),
+    [
+        pytest.param(
+            "type filter hook prerouting priority raw; ip daddr 10.96.7.1 drop",
+            "(prerouting, priority -300) drops packets to it, except those of this node's own "
+            "programs; accept them in that chain, or delete what drops them",
+            id="drops",
+        ),
+        pytest.param(
+            "type nat hook prerouting priority -150; ip daddr 10.96.7.1 tcp dport 80 redirect to 9",
+            "(prerouting, priority -150) translates it before this proxy does; "
+            "delete that rule, or give the chain a priority above -100",
+            id="translates",
+        ),
+    ],
+)
+async def test_a_chain_of_nftables_that_takes_a_frontends_packets_first_is_named(
+    cluster, steering, web, chain, said
+):
+    await steering.apply({WEB: 36001, DNS: 36002})
+    cluster.node.run(f"nft 'table ip admin {{ chain c {{ {chain}; }}; }}'")
+    with cluster.pod.tcp() as client:
+        client.settimeout(0.5)
+        with pytest.raises((TimeoutError, ConnectionRefusedError)):
+            client.connect((WEB.ip, 80))
+    assert await steering.repair() == 0
+    assert steering.unsteered == {WEB: f"nftables chain ip admin c of another program {said}"}
+    await steering.change({}, [WEB])
+    await steering.repair()
+    assert steering.unsteered == {}
+
+
+async def test_a_chain_of_the_legacy_tables_priority_is_a_doubt(cluster, steering, web):
+    await steering.apply({WEB: 36001})
+    chain = "type nat hook prerouting priority -100; ip daddr 10.96.7.1 tcp dport 80 redirect to 9"
+    cluster.node.run(f"nft 'table ip evil {{ chain c {{ {chain}; }}; }}'")
+    assert not nodes.can_dial(cluster.pod, WEB.ip, 80)
+    await steering.repair()
+    assert isinstance(steering.unsteered[WEB], Doubt)
+    assert "(prerouting, priority -100) may translate it before" in steering.unsteered[WEB]

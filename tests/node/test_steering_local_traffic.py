@@ -290,3 +290,41 @@ async def test_the_nodes_own_address_is_neither_routed_nor_guarded(node, daemons
     assert "10.96.7.1" in our_routes(node)
     await steering.clean_up()
     await steering.close()
+
+
+@pytest.mark.parametrize(
+    ("chain", "said"),
+    [
+        pytest.param(
+            "type filter hook prerouting priority raw; ip daddr 10.96.7.1 drop",
+            "(prerouting, priority -300) drops packets to it; "
+            "accept them in that chain, or delete what drops them",
+            id="drops",
+        ),
+        pytest.param(
+            "type filter hook input priority 0; tcp dport 80 drop",
+            "(input, priority 0) drops packets to it; "
+            "accept them in that chain, or delete what drops them",
+            id="drops-on-input",
+        ),
+        pytest.param(
+            "type nat hook prerouting priority 0; fib daddr type local tcp dport 80 redirect to 9",
+            "(prerouting, priority 0) translates it before packets reach this proxy; "
+            "delete that rule",
+            id="translates",
+        ),
+    ],
+)
+async def test_a_chain_that_takes_a_frontends_packets_first_is_named(
+    cluster, steering, listeners, chain, said
+):
+    await steering.apply({WEB: 80, DNS: 53})
+    listeners(WEB)
+    assert nodes.can_dial(cluster.pod, *WEB.address)
+    cluster.node.run(f"nft 'table ip admin {{ chain c {{ {chain}; }}; }}'")
+    with cluster.pod.tcp() as client:
+        client.settimeout(SILENCE_S)
+        with pytest.raises((TimeoutError, ConnectionRefusedError)):
+            client.connect(WEB.address)
+    assert await steering.repair() == 0
+    assert steering.unsteered == {WEB: f"nftables chain ip admin c of another program {said}"}

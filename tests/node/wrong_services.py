@@ -24,6 +24,7 @@ LOCAL_ONLY, FILTERED, REFUSED_BY_RULE, OTHER_SOURCE, PROXY_HEADER, ONE_WAY = ran
 """Ports of the pod "pod"."""
 LINK, ABSENT = "eth9", "10.99.0.77"
 """A link of the node without any host on it, and an address there."""
+UNROUTED = "10.98.0.5"
 HELD = 30080
 """A node port that a daemon holds."""
 _TURN_S = 0.2
@@ -194,6 +195,7 @@ MISTAKES = (
         wait_s=5.0,
         dials=1,
     ),
+    Mistake("no-route", f"this node has no route to {UNROUTED}", _SERVED_WRONGLY, ips=(UNROUTED,)),
     Mistake(
         "resets-at-once",
         "{pod}:9101 accepts connections and ends them without answering",
@@ -428,7 +430,9 @@ _FILTER = (
 )
 _LINK = (
     f"ip link add {LINK} type veth peer name far9; ip link set {LINK} up; ip link set far9 up; "
-    f"sysctl -qw net.ipv4.conf.far9.arp_ignore=8; ip address add 10.99.0.1/24 dev {LINK}"
+    f"sysctl -qw net.ipv4.conf.far9.arp_ignore=8; ip address add 10.99.0.1/24 dev {LINK}; "
+    # There is a default route, which this one is before.
+    f"ip route add throw {UNROUTED}"
 )
 
 

@@ -31,6 +31,7 @@ from ..plane import Group, Plane, Totals
 from ..policy import EndpointVerdict, causes
 from ..policy.endpoint_causes import outside, with_header
 from ..status.failures import becomes_past, failure_of
+from ..status.lately import failed_lately
 from ..status.port_state import judge
 from ..steering import Bind, KernelTarget
 from .rounds.served_port import ServedPort
@@ -111,6 +112,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
         now - group.out_of_ports_at < _RECENT_S,
         now - group.out_of_client_ports_at < _RECENT_S,
         [now - one.last_at < MISTAKES_SHOWN_S for one in group.client_mistakes.values()],
+        group.last_minute.failing(now),
         (served.not_listening, served.unsteered, served.doubts),
         served.wake_problem,
         (served.path, served.steered),
@@ -148,6 +150,8 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.client_mistakes = client_mistakes(group, clock, has_served=facts.connections > 0)
     facts.is_out_of_ports = now - group.out_of_ports_at < _RECENT_S
     facts.is_out_of_client_ports = now - group.out_of_client_ports_at < _RECENT_S
+    may_serve = ((v, group.counters_of(v.address)) for v in plan.verdicts if v.is_usable)
+    facts.lately = failed_lately(group.last_minute.failing(now), may_serve, clock)
     facts.state = judge(facts)
     return facts
 

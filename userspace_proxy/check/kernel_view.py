@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import SteeringError
-from ..steering.others import Tables, read_input_chains, read_legacy
+from ..kernel.nf_tables.chains import Tables
+from ..steering.others import read_input_chains, read_legacy
 
 _INTERFACES = Path("/proc/thread-self/net/dev")
 

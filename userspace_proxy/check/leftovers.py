@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator
 
+from ..kernel.nf_tables.chains import Tables
 from ..steering.names import GUARD_TABLES, STEERING_TABLES, label_of
-from ..steering.others import Tables
 from .finding import Finding, error, ok, warning
 from .kernel_view import KernelView
 

@@ -18,9 +18,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ..kernel.neighbours import absent_hop
+from ..kernel.neighbours import absent_hop, without_route
 from ..model import Cause, SocketAddress
-from ..policy.causes import NO_ANSWER, dial_failed, resets
+from ..policy.causes import NO_ANSWER, NO_ROUTE, dial_failed, resets
 from ..policy.endpoint_causes import no_host
 
 SILENCE_S = 3.0
@@ -40,6 +40,8 @@ class DialResult:
     """Why it failed; None if the address answered."""
     error: str = ""
     """The same in the kernel's words."""
+    has_no_route: bool = False
+    """This machine has no route to the address: nothing was sent."""
 
 
 def dial_all(addresses: Iterable[SocketAddress]) -> dict[str, DialResult]:
@@ -69,7 +71,9 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
             seconds = time.monotonic() - begin
             if number in NO_ANSWER and (hop := absent_hop(address.ip)):
                 return DialResult(seconds, no_host(address, hop), error)
-            return DialResult(seconds, dial_failed(address, number, error), error)
+            number = without_route(number, address.ip)
+            cause = dial_failed(address, number, error)
+            return DialResult(seconds, cause, error, has_no_route=number == NO_ROUTE)
         seconds = time.monotonic() - begin
         if _ends(sock):
             return DialResult(seconds, resets(address), "the connection ends at once")

@@ -5,6 +5,7 @@
 
 Rule 1: what clients have met decides, not a dial of this program: that has another source address,
 sends nothing, and may fail for reasons of its own. It decides where no client has dialled lately.
+Rule 2: a machine that has no route to an address, and isn't the proxy's node, shows nothing.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def dial_address(port: PortFacts, address: str, result: DialResult) -> PathStep:
     # Many addresses of Services can be dialled only from nodes and pods.
     is_known = port.connections or port.admits is not None
     is_known = is_known or not (port.is_unseen or port.mark is Level.OK)
-    level = None if is_known else Level.ATTENTION
+    level = None if is_known or result.has_no_route else Level.ATTENTION
     return PathStep(level, "dial", f"{address}, from this machine: {result.error}")
 
 
@@ -80,11 +81,14 @@ def _unlike_clients(endpoint: EndpointFacts, cause: Cause, now: float) -> str:
     return f"; it answered a client {age} ago"
 
 
-def dial_steps(port: PortFacts, dials: Dials, now: float) -> Iterator[PathStep]:
+def dial_steps(
+    port: PortFacts, dials: Dials, now: float, *, is_planned: bool
+) -> Iterator[PathStep]:
     """Yield one step about the endpoints that were dialled, and one about those that weren't.
 
     Args:
         now: Unix time of the facts.
+        is_planned: They are those of a plan, not of a proxy, in whose network was dialled.
     """
     if refused := sum(endpoint.is_refused for endpoint in port.endpoints):
         them = plural(refused, "endpoint")
@@ -97,13 +101,15 @@ def dial_steps(port: PortFacts, dials: Dials, now: float) -> Iterator[PathStep]:
     if not dialled:
         return
     used = [(endpoint, result) for endpoint, result in dialled if endpoint.is_usable]
+    unrouted = [e for e, result in used if is_planned and result.has_no_route]
     failed = {
         endpoint.address: (_level_of_failed(endpoint, now), endpoint, result.cause)
         for endpoint, result in used
-        if result.cause is not None and not lacks_header(port, result)
+        if result.cause is not None and not lacks_header(port, result) and endpoint not in unrouted
     }
+    levels = {at: one[0] for at, one in failed.items()} | {e.address: None for e in unrouted}
     details = tuple(
-        _dial(endpoint, result, failed.get(endpoint.address, (Level.OK,))[0])
+        _dial(endpoint, result, levels.get(endpoint.address, Level.OK))
         for endpoint, result in dialled
     )
     if failed:
@@ -112,6 +118,9 @@ def dial_steps(port: PortFacts, dials: Dials, now: float) -> Iterator[PathStep]:
         what = f"{len(failed):,} of {plural(len(used), 'used endpoint')} failed: {cause}"
         what = f"{what}{_unlike_clients(endpoint, cause, now)}"
         yield PathStep(level, "dial", what, cause.hint, details)
+    elif unrouted:
+        what = f"This machine has no route to {len(unrouted):,} of {plural(len(used), 'endpoint')}"
+        yield PathStep(None, "dial", what, "Run this on a node, which has routes to pods", details)
     else:
         what = f"{plural(len(used), 'used endpoint')} dialled from this machine, without a failure"
         if not used:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..model import Cause, CauseCode, ip_of
-from ..policy.causes import SLICES_OF
+from ..policy.causes import CHAIN, SLICES_OF
 
 if TYPE_CHECKING:
     from .reading import Subject
@@ -130,7 +130,11 @@ def next_command(cause: Cause | None, subject: Subject, asked: Asked, *, pod: st
     is_dialled = cause.code.startswith(_ENDPOINT) and cause.code != CauseCode.ENDPOINT_NOT_ALLOWED
     if is_dialled and can_dial:
         return asked.again(subject.service, "--probe")
-    return "" if asked.is_elsewhere else _ON_THE_NODE.get(cause.code, "")
+    if asked.is_elsewhere:
+        return ""
+    if cause.object.startswith(CHAIN):
+        return shlex.join(["nft", "list", "chain", *cause.object.removeprefix(CHAIN).split()])
+    return _ON_THE_NODE.get(cause.code, "")
 
 
 def _flows(subject: Subject, asked: Asked) -> str:

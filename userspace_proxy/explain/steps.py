@@ -152,6 +152,8 @@ def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> 
             result = dials.get(endpoint.address)
             if not endpoint.is_usable or result is None or result.cause is None:
                 continue
+            if subject.node is None and result.has_no_route:
+                continue
             if not clients_show(endpoint, subject.now) and not lacks_header(port, result):
                 return result.cause
     return subject.ignored[0].cause if subject.ignored else None
@@ -342,7 +344,7 @@ def _port(
         yield PathStep(level, NOTE, _told(cause, subject.now), cause.hint)
     yield from node_notes(port, subject)
     if dials is not None:
-        yield from dial_steps(port, dials, subject.now)
+        yield from dial_steps(port, dials, subject.now, is_planned=subject.node is None)
 
 
 def _is_sentence(port: PortFacts) -> bool:

@@ -22,6 +22,7 @@ from .figures import (
     figures_of,
 )
 from .histogram import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, DurationCounts, Durations
+from .last_minute import LastMinute
 from .node import (
     BridgeFacts,
     ClientAddressFacts,
@@ -44,6 +45,7 @@ from .port import (
     STATES,
     EndpointFacts,
     FrontendFacts,
+    LatelyFacts,
     Level,
     PortFacts,
     StateFacts,
@@ -74,7 +76,9 @@ __all__ = [
     "GroupCounters",
     "HealthCheckFacts",
     "IgnoredFacts",
+    "LastMinute",
     "LastStateFacts",
+    "LatelyFacts",
     "Level",
     "MemoryFacts",
     "PortFacts",

@@ -154,6 +154,17 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
         return None if self.is_left_out or self.state == "ready" else Level.ATTENTION
 
 
+class LatelyFacts(msgspec.Struct, frozen=True, gc=False):
+    """The clients of the last minute, where no endpoint answered some of them; else nothing."""
+
+    connections: int = 0
+    """Connections (flows), as counted since the start."""
+    refused: int = 0
+    """Clients that no endpoint answered."""
+    cause: Cause | None = None
+    """Why the last failed dial of an endpoint that has answered since failed; null without one."""
+
+
 class StateFacts(msgspec.Struct, frozen=True, gc=False):
     """How the clients of a Service port are served."""
 
@@ -273,6 +284,8 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     """In the last minute it had no source port left towards an endpoint."""
     is_out_of_client_ports: bool = False
     """In the last minute a client's own address had none left towards an endpoint."""
+    lately: LatelyFacts = LatelyFacts()
+    """Clients that no endpoint answered in the last minute."""
     state: StateFacts = StateFacts()
     """How its clients are served."""
 

@@ -81,9 +81,9 @@ class Streak:
         )
 
     def add(self, part: StreakPart) -> None:
-        """Add what is new, of this process or another one."""
+        """Add what is new, of this process or another one; it may be over already."""
         self.succeeded_at = max(self.succeeded_at, part.succeeded_at)
-        if not part.failures or part.last_at <= self.succeeded_at:
+        if not part.failures or part.last_at <= min(self.succeeded_at, self.last_at):
             return
         if not self.is_on:
             self.failures = 0

@@ -1,4 +1,4 @@
-"""Asks the kernel whether any host answers for the next hop to an address.
+"""Asks the kernel whether there is a way to an address: a route, and a host at its next hop.
 
     a packet to 10.244.0.99 ──▶ ARP, neighbour discovery ──no answer──▶ incomplete, 3 s later failed
                                 └ for it, or for the gateway
@@ -17,8 +17,10 @@ Source: include/uapi/linux/neighbour.h; arp(7); neigh_periodic_work() in net/cor
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 
+from ..policy.causes import NO_ROUTE
 from ..policy.endpoint_causes import NextHop
 from .netlink import Requests, rtnetlink
 from .netlink.sockets import NETLINK_ROUTE
@@ -42,6 +44,21 @@ def next_hop(ip: str) -> NextHop | None:
     with contextlib.suppress(OSError), Requests.open(NETLINK_ROUTE) as requests:
         return _hop_of(_route_to(requests, ip))
     return None
+
+
+def without_route(number: int, ip: str) -> int:
+    """Return the errno of a failed dial of an address, or NO_ROUTE if this node has no route to it.
+
+    A router may report the same errno by ICMP.
+    """
+    if number != errno.ENETUNREACH:
+        return number
+    try:
+        with Requests.open(NETLINK_ROUTE) as requests:
+            requests.ask(rtnetlink.find_route(ip))
+    except OSError as exc:
+        return NO_ROUTE if exc.errno == number else number
+    return number
 
 
 def _route_to(requests: Requests, ip: str) -> rtnetlink.RouteDetails:

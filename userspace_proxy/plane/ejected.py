@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..kernel.neighbours import absent_hop, next_hop
+from ..kernel.neighbours import absent_hop, next_hop, without_route
 from ..model import ServiceKey, SocketAddress
 from ..model.serving import Serving
 from ..policy.causes import NO_ANSWER, NO_HOST, RESETS
@@ -126,7 +126,7 @@ class EjectedEndpoints:
         Args:
             number: The error; 0 for an answer.
         """
-        now = self._clock()
+        now, number = self._clock(), without_route(number, endpoint.ip)
         for number_of_group, one in list(self._probed.get(endpoint, {}).items()):
             dials = one.group.counters_of(endpoint).dials
             if number:

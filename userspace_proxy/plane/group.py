@@ -11,7 +11,7 @@ from msgspec.structs import astuple, replace
 
 from ..balance import SlowStart
 from ..dataplane import Waiting
-from ..facts import STREAKS, CounterTable, Durations, Streak, StreakPart
+from ..facts import STREAKS, CounterTable, Durations, LastMinute, Streak, StreakPart
 from ..model import SocketAddress
 from ..model.serving import Serving
 from ..policy.endpoint_causes import NextHop
@@ -66,6 +66,8 @@ class Group(CounterTable):
         """Grows whenever a figure, a failure or an ejection may have changed."""
         self.denials = Denials()
         """Which packets were dropped, and why."""
+        self.last_minute = LastMinute()
+        """Its clients lately."""
         self._known: dict[SocketAddress, None] = {}
         """Present and former endpoints, the latest last: connections outlive their endpoint."""
         self._active: dict[int, dict[SocketAddress, int]] = {}
@@ -131,7 +133,7 @@ class Group(CounterTable):
     def add(self, worker: int, report: GroupReport, now: float) -> None:
         """Add what a worker has counted for this group."""
         self.revision += 1
-        denied = self.counters.denied
+        denied, refused = self.counters.denied, self.counters.refused
         before = self.counters.out_of_ports, self.counters.out_of_client_ports
         self.counters.add(report.figures)
         if self.counters.denied > denied:
@@ -145,13 +147,15 @@ class Group(CounterTable):
         for mistake, new in report.client_mistakes.items():
             _add_streak(self.client_mistakes.setdefault(mistake, Streak()), new, now)
         active_of = self._active.setdefault(worker, {})
+        connections = 0
         for each in report.endpoints:
             endpoint = each.endpoint
             if endpoint not in self._known:
                 continue
             counters = self.counters_of(endpoint)
-            before_active = counters.active
+            before_active, before_all = counters.active, counters.connections
             counters.add(each.figures)
+            connections += counters.connections - before_all
             for name in STREAKS:
                 _add_streak(getattr(counters, name), getattr(each, name), now)
             active = active_of.pop(endpoint, 0) + counters.active - before_active
@@ -160,6 +164,7 @@ class Group(CounterTable):
             else:
                 # Ends of connections that were subtracted when it was forgotten.
                 counters.active -= active
+        self.last_minute.add(connections, self.counters.refused - refused, now)
         self._ejected[worker] = {endpoint: now + left for endpoint, left in report.ejected}
         if report.waiting is None:
             self._waiting.pop(worker, None)

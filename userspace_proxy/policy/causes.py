@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import re
 from collections.abc import Collection, Iterable, Sequence
 
 from ..model import (
@@ -38,15 +39,22 @@ that."""
 NO_HOST = errno.ENXIO
 """The number of such a dial once the neighbour table has shown that. No ICMP error has it, so it
 never comes from a socket; a router's ICMP error "host unknown" is EHOSTDOWN."""
+NO_ROUTE = errno.ESRCH
+"""The number of a dial that failed because this node has no route to the endpoint, as the kernel
+reports it within; ENETUNREACH may be the word of a router as well."""
 NO_DATAGRAM = errno.ENOMSG
 """The number of a UDP flow that its endpoint hasn't answered."""
 _FIREWALL = "look for a NetworkPolicy or firewall that"
+_HERE = "packets to it, also on this node: `nft list ruleset`"
 NAMES_SHOWN = 5
 """Names, networks and reasons in a sentence."""
 NOTES_MAX = 10
 """Notes of one kind (Service, addresses, slices) at a Service port; each port repeats them."""
 SLICES_OF = "EndpointSlices of"
 """The object of a cause that is about a Service's slices, not its pods, before the name."""
+CHAIN = "nftables chain"
+"""The object of a cause that is about such a chain, before family, table and name."""
+OTHERS_CHAIN = f"{CHAIN} {{}} of another program"
 _IS_ADMITTED_NOW = "explain --from=ADDRESS shows whether a client is admitted now"
 _USES_ALL = "{}: Cluster uses endpoints of all nodes"
 # Of a selector, which may have any number of labels.
@@ -74,7 +82,7 @@ def dial_failed(endpoint: SocketAddress, number: int, error: str) -> Cause:
         )
         hint = (
             "Compare targetPort with the port on which the container listens, and on which "
-            f"address; if they agree, {_FIREWALL} rejects packets to it"
+            f"address; if they agree, {_FIREWALL} rejects {_HERE}"
         )
     elif number == errno.ETIMEDOUT:
         code = CauseCode.ENDPOINT_SILENT
@@ -84,7 +92,14 @@ def dial_failed(endpoint: SocketAddress, number: int, error: str) -> Cause:
         )
         hint = (
             "See whether the pod still exists and accepts connections from its own node; if it "
-            f"does, {_FIREWALL} drops or rejects packets to it"
+            f"does, {_FIREWALL} drops or rejects {_HERE}"
+        )
+    elif number == NO_ROUTE:
+        code = CauseCode.ENDPOINT_UNREACHABLE
+        sentence = f"{endpoint} is unreachable: this node has no route to {endpoint.ip}"
+        hint = (
+            "Compare the address with that of the pod; if they agree, look at the CNI plugin on "
+            f"this node, which adds routes to pods: `ip route get {endpoint.ip}` fails without one"
         )
     elif number in _UNREACHABLE:
         code = CauseCode.ENDPOINT_UNREACHABLE
@@ -95,7 +110,7 @@ def dial_failed(endpoint: SocketAddress, number: int, error: str) -> Cause:
         hint = (
             f"`ip route get {endpoint.ip}` on this node shows the route; compare the address with "
             f"that of the pod, and look at the pod's node; if all are right, {_FIREWALL} rejects "
-            "packets to it"
+            f"{_HERE}"
         )
     else:
         code = CauseCode.ENDPOINT_FAILS
@@ -413,8 +428,12 @@ def _selector_shown(service: Service) -> str:
 
 
 def not_listening(problem: str, hint: str) -> Cause:
-    """Return that a frontend, or the proxy port behind it, can't be served."""
-    return Cause(CauseCode.NOT_LISTENING, problem, hint=hint)
+    """Return that a frontend, or the proxy port behind it, can't be served.
+
+    Its object is the chain of nftables that the problem names, if it does.
+    """
+    chain = re.search(OTHERS_CHAIN.format(r"(\S+ \S+ \S+)"), problem)
+    return Cause(CauseCode.NOT_LISTENING, problem, f"{CHAIN} {chain[1]}" if chain else "", hint)
 
 
 def may_not_listen(doubt: str) -> Cause:

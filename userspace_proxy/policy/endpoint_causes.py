@@ -163,14 +163,32 @@ _PAST = {
 
 def in_the_past(cause: Cause) -> Cause:
     """Return the cause of an endpoint that failed a while ago, and that nothing has tried since."""
+    return replace(cause, sentence=f"{_past(cause)} when it was last tried")
+
+
+def at_times(cause: Cause, host: str = "") -> Cause:
+    """Return the cause of an endpoint that failed a moment ago, and has answered since.
+
+    Args:
+        host: The name that it was found by; empty for an address, as of pods.
+    """
+    hint = cause.hint
+    if cause.code is CauseCode.ENDPOINT_REFUSES:
+        where = f" on {host}" if host else ""
+        show = "its log shows" if host else "kubectl logs --previous POD shows"
+        hint = (
+            f"It answers at times: its program{where} may end again and again ({show} why), or "
+            "have just begun to listen; a readiness probe keeps clients away until it does"
+        )
+    return replace(cause, sentence=_past(cause), hint=hint)
+
+
+def _past(cause: Cause) -> str:
     if cause.code is CauseCode.ENDPOINT_NO_HOST:
-        said = cause.sentence.replace("answers", "answered")
-    elif cause.code is CauseCode.ENDPOINT_DENIES:
-        said = f"{cause.sentence.replace('answers', 'answered')},"
-    else:
-        said = _PAST[cause.code].format(cause.object)
-    sentence = f"{said} when it was last tried"
-    return replace(cause, sentence=sentence)
+        return cause.sentence.replace("answers", "answered")
+    if cause.code is CauseCode.ENDPOINT_DENIES:
+        return f"{cause.sentence.replace('answers', 'answered')},"
+    return _PAST[cause.code].format(cause.object)
 
 
 def has_ended(cause: Cause) -> Cause:
@@ -190,7 +208,7 @@ _OUTSIDE = {
     CauseCode.ENDPOINT_REFUSES: "Compare the port of the endpoint with the one on which the "
     "program on {host} listens; if they agree, a firewall rejects packets to it",
     CauseCode.ENDPOINT_SILENT: "See whether {host} answers other machines, and whether a firewall "
-    "on the way drops packets from this node",
+    "on this node (`nft list ruleset`) or on the way drops packets to it",
     CauseCode.ENDPOINT_UNREACHABLE: "`ip route get {ip}` on this node shows the route; if it is "
     "right, a firewall on the way to {host} rejects packets from this node",
     CauseCode.ENDPOINT_NO_HOST: "Compare the address with that of {host}: its name may lead to a "

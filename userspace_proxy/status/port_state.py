@@ -10,10 +10,13 @@ an endpoint: that is its purpose, and load balancers probe the node first.
 Rule 4: the mark of success (``PortFacts.mark``) and "served" are for clients that get an answer.
 Where the kernel leads them straight to endpoints, or no byte has come back, nothing shows that: the
 state is "unknown".
+Rule 5: an endpoint that answers now and again isn't a success either: clients of the last minute
+that no endpoint answered count, if they are many.
 """
 
 from __future__ import annotations
 
+import collections
 import itertools
 from collections.abc import Iterable, Sequence
 
@@ -24,6 +27,7 @@ from ..policy.causes import not_listening, out_of_client_ports, out_of_ports, so
 from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish
 from ..policy.usable import TERMINATING
 from .client_mistakes import judge_mistakes
+from .lately import many_failed
 from .no_byte import no_byte_in_words
 from .path_words import led_in_words
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
@@ -73,6 +77,7 @@ def serving_in_words(port: PortFacts) -> str:
 
 # Of addresses: the port may be served at others.
 UNSERVED = (CauseCode.EXTERNAL_IP_OFF, CauseCode.ADDRESS_TAKEN)
+_REASONS_SHOWN = 3
 _Judgement = tuple[Level, str, str, tuple[Cause, ...]]
 
 
@@ -101,7 +106,7 @@ def _judge(port: PortFacts) -> _Judgement:
         return Level.TROUBLE, "out of ports", f"Clients may be reset: {cause}", (cause,)
     if port.client_mistakes:
         return judge_mistakes(port)
-    if failing:
+    if not all(map(_has_denied, failing)):
         others = [endpoint for endpoint in usable if endpoint not in failing]
         return Level.ATTENTION, "partly answering", _some_fail(failing, others), ()
     if port.waits.waiting and port.max_connections is not None:
@@ -153,8 +158,7 @@ def _faults(usable: Sequence[EndpointFacts]) -> str:
 
 def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgement:
     """Judge a Service port whose endpoints have all failed when a client last tried them."""
-    # Those that are refused come first: how often clients failed follows the sentence.
-    sentence = "; ".join((*_refused(port.endpoints), _all_fail(failing)))
+    sentence = f"{_all_fail(failing)}{_unused(port)}"
     if port.waits.waiting:
         return _holding_now(port, sentence)
     denials = [
@@ -185,7 +189,7 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
             what = f"no datagram has come back in {_counted(failing, 'flow')}"
         return Level.ATTENTION, "unanswered", f"Clients get no answer: {what}", ()
     if all(_only_closes(endpoint) for endpoint in failing):
-        # Normal for some protocols, such as syslog over TCP.
+        # A collector of logs ends idle connections so, and resets none (docs/troubleshooting.md).
         return Level.ATTENTION, "not answering", f"Clients get no answer: {sentence}", ()
     return Level.TROUBLE, "not answering", f"Clients fail: {sentence}", ()
 
@@ -197,6 +201,14 @@ def _is(code: CauseCode, endpoint: EndpointFacts) -> bool:
 
 def _is_unanswered(endpoint: EndpointFacts) -> bool:
     return endpoint.cause is not None and endpoint.cause.code in UNANSWERED
+
+
+def _has_denied(endpoint: EndpointFacts) -> bool:
+    """Return whether it denied a client a while ago, which other endpoints have served then.
+
+    With ClientIP affinity they still do, and no client may dial it for hours.
+    """
+    return endpoint.is_past and _is(CauseCode.ENDPOINT_DENIES, endpoint)
 
 
 def _counted(failing: Sequence[EndpointFacts], noun: str) -> str:
@@ -234,6 +246,10 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
         sentence = capitalised(led_in_words(by, "probes" if port.is_probed else ""))
     elif port.is_without_answer:
         word, sentence = "unknown", no_byte_in_words(port, by)[0]
+    if many := many_failed(port.lately, port.protocol):
+        begin = f"{sentence} now; " if word == "served" else ""
+        causes = (port.lately.cause,) if port.lately.cause is not None else ()
+        return Level.ATTENTION, "partly answering", f"{begin}{many}", causes
     if denied := _is_none_admitted(port):
         what = f"No client has been admitted: {denied[0]}"
         return Level.ATTENTION, "none admitted", what, tuple(denied)
@@ -245,7 +261,8 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
         ending = about_to_vanish(port.namespace, usable)
         return Level.ATTENTION, word, f"{sentence}; {ending}", (ending,)
     # At an address for the internet, scanners are dropped all day.
-    as_intended = map(str, (*_denied(port), *port.notes))
+    denied_before = (e.cause for e in port.endpoints if _has_denied(e))
+    as_intended = map(str, (*_denied(port), *denied_before, *port.notes))
     return Level.OK, word, "; ".join((sentence, *as_intended)), ()
 
 
@@ -266,7 +283,7 @@ def _denied(port: PortFacts) -> Sequence[Cause]:
 
 def _all_fail(failing: Sequence[EndpointFacts]) -> str:
     if len(failing) == 1:
-        return str(failing[0].cause or "its only endpoint doesn't answer")
+        return str(failing[0].cause or "its only usable endpoint doesn't answer")
     past = sum(endpoint.is_past for endpoint in failing)
     if 0 < past < len(failing):
         text = _do_not_answer(failing, f"its {len(failing):,} endpoints")
@@ -277,11 +294,17 @@ def _all_fail(failing: Sequence[EndpointFacts]) -> str:
     return "; ".join((text, *map(str, itertools.islice(causes, 1))))
 
 
-def _refused(endpoints: Sequence[EndpointFacts]) -> Sequence[str]:
-    """Return which endpoint is never dialled, and why; empty if all are."""
-    refused = [endpoint for endpoint in endpoints if endpoint.is_refused]
-    more = f" (and {len(refused) - 1:,} more)" if len(refused) > 1 else ""
-    return [f"{one.address} is {one.state}{more}" for one in refused[:1]]
+def _unused(port: PortFacts) -> str:
+    """Return why the endpoints that can't serve aren't used, as the end of a sentence; or empty."""
+    reasons = collections.Counter(e.state for e in port.endpoints if not e.is_usable)
+    if not (left := reasons.total()):
+        return ""
+    others = "the other one isn't" if left == 1 else f"the other {left:,} aren't"
+    if len(reasons) == 1:
+        return f"; {others} used: {next(iter(reasons))}"
+    shown = [f"{count:,} {why}" for why, count in reasons.most_common(_REASONS_SHOWN)]
+    more = ["…"] if len(reasons) > len(shown) else []
+    return f"; {others} used: {', '.join([*shown, *more])}"
 
 
 def _some_fail(failing: Sequence[EndpointFacts], others: Sequence[EndpointFacts]) -> str:

@@ -316,9 +316,20 @@ def _traffic(port: PortFacts, history: History) -> str:
     if history.has_rates:
         rates = history.rates(port.plan.key)
         volume = bytes_in_words(rates.received_bytes + rates.sent_bytes)
-        return f"{open_}, {rate_in_words(rates.connections)} conn/s, {volume}/s"
+        return f"{open_}, {rate_in_words(rates.connections)} conn/s, {volume}/s{_moved(port)}"
     volume = bytes_in_words(port.received_bytes + port.sent_bytes)
-    return f"{open_}, {plural(port.connections, noun)}, {volume}"
+    return f"{open_}, {plural(port.connections, noun)}, {volume}{_moved(port)}"
+
+
+def _moved(port: PortFacts) -> str:
+    """Return where clients must dial if the proxy doesn't listen at the address; or empty.
+
+    With steering ``none`` another program may hold the address, and answer there.
+    """
+    target = port.frontends[0].target if port.frontends else ""
+    # All other targets are words.
+    is_address = ":" in target and " " not in target
+    return f", only at {target}" if is_address else ""
 
 
 def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:

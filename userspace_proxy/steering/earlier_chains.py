@@ -2,10 +2,12 @@
 
 The kernel evaluates nat chains in the order of their priorities, and applies the first translation.
 Those of nftables steering have -110, before the -100 and more of docker, firewalld, iptables and
-kube-proxy; of chains with equal priority the one that was added last comes first (Linux 6.18), and
-the kernel doesn't show which one that is. So only a nat chain at or before this priority matters,
-which ordinary nodes don't have. All nat chains are evaluated at -100, so chains of type filter see
-a frontend's address before that.
+kube-proxy; those of iptables steering are the legacy tables' own, at -100. Of chains with equal
+priority the one that was added last comes first (Linux 6.18), and the kernel doesn't show which one
+that is. So only a nat chain at or before this priority matters, and ordinary nodes have none before
+-100. All nat chains are evaluated at -100, so chains of type filter see a frontend's address before
+that. With local steering packets keep that address up to the socket: all nat chains come first, and
+all chains of type filter on the way in see it.
 
 Rule 1: rules are followed in their order. A frontend is translated if each rule that decides
 about its first packet is understood, and one translates it. It may be translated if a condition
@@ -25,17 +27,21 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+from ..errors import SteeringError
+from ..kernel.nf_tables.chains import DEPTH_MAX, Chain, Tables
 from ..kernel.nf_tables.conditions import meets
+from ..kernel.nf_tables.rules import UNKNOWN
 from ..model import Doubt, Frontend, IPFamily
+from ..policy.causes import OTHERS_CHAIN
 from .names import is_userspace_proxy_table
-from .others.chains import DEPTH_MAX, Chain, Tables
 from .others.nft import NftReader
-from .others.rules import UNKNOWN
 
-# The kernel's own priorities: NF_IP_PRI_NAT_DST and NF_IP_PRI_CONNTRACK.
-_ALL_NAT, _TRACKING = -100, -200
+# The kernel's own: NF_IP_PRI_NAT_DST, also of the legacy tables, and NF_IP_PRI_CONNTRACK.
+ALL_NAT, _TRACKING = -100, -200
 _FAMILIES = {"ip": (IPFamily.IPV4,), "ip6": (IPFamily.IPV6,), "inet": tuple(IPFamily)}
-_WATCHED = (("nat", "prerouting"), ("nat", "output"), ("filter", "prerouting"))
+_NAT_HOOKS = ("prerouting", "output")
+NEVER = 1 << 31
+"""The priority of a proxy that translates nothing: after that of all chains."""
 _DROPS = ("drop", "reject")
 # Rules times frontends of a filter's chains, 1.2 µs each: this is done in the round of repairs.
 _FOLLOWED_MAX = 200_000
@@ -56,38 +62,49 @@ class EarlierChains:
     """Finds those chains in this thread's network namespace.
 
     Args:
-        priority_of: Returns the priority of the proxy's chain that translates a frontend now.
-
-    Raises:
-        SteeringError: The kernel has no nftables, or permission is denied.
+        priority_of: Returns the priority of the proxy's chain that translates a frontend now;
+            :data:`NEVER` where none does.
     """
 
     def __init__(self, priority_of: Callable[[Frontend], int]) -> None:
         self._priority_of = priority_of
-        self._reader = NftReader()
+        self._reader: NftReader | None = None
         self._seen = -1
         self._found: dict[Frontend, str] = {}
 
     def look(self, frontends: Collection[Frontend]) -> dict[Frontend, str]:
         """Return the frontends whose packets another program takes first, or may, with the cause.
 
-        Takes 10 µs if nothing in nftables has changed since the last call.
+        Takes 10 µs if nothing in nftables has changed since the last call. Where nftables can't be
+        read (the kernel lacks it, permission is denied), nothing is found.
         """
-        generation = self._reader.generation()
-        if generation != self._seen:
-            self._found = self._find(frontends)
-            self._seen = generation
+        try:
+            if self._reader is None:
+                self._reader = NftReader()
+            generation = self._reader.generation()
+            if generation != self._seen:
+                self._found = self._find(self._reader, frontends)
+                self._seen = generation
+        except SteeringError:
+            self.forget()
         return self._found
 
-    def close(self) -> None:
-        """Close the socket."""
-        self._reader.close()
+    def forget(self) -> None:
+        """Have the next look read again, as frontends have changed."""
+        self._seen, self._found = -1, {}
 
-    def _find(self, frontends: Collection[Frontend]) -> dict[Frontend, str]:
-        tables = self._reader.chains()
+    def close(self) -> None:
+        """Close the socket; idempotent."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _find(self, reader: NftReader, frontends: Collection[Frontend]) -> dict[Frontend, str]:
+        tables = reader.chains()
         found: dict[Frontend, str] = {}
-        for base in chains_before(tables):
-            chains = as_evaluated(base, self._reader.reached(tables[base.table], base))
+        last = max(map(self._priority_of, frontends), default=-NEVER)
+        for base in chains_before(tables, last):
+            chains = as_evaluated(base, reader.reached(tables[base.table], base))
             families = _FAMILIES[base.table.partition(" ")[0]]
             concerned = [frontend for frontend in frontends if frontend.family in families]
             if not may_take(base, chains, len(concerned)):
@@ -100,13 +117,25 @@ class EarlierChains:
         return found
 
 
-def chains_before(tables: Tables) -> Iterator[Chain]:
-    """Yield the chains of other programs that may take packets before the proxy's nat chains."""
+def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
+    """Yield the chains of other programs that may take packets before the proxy.
+
+    Args:
+        last: The greatest priority of the proxy's nat chains, or :data:`NEVER`.
+    """
     for table, chains in tables.items():
         if not is_userspace_proxy_table(table) and table.partition(" ")[0] in _FAMILIES:
             for chain in chains.values():
-                if (chain.kind, chain.hook) in _WATCHED and chain.priority < _ALL_NAT:
+                if _sees_address(chain, last):
                     yield chain
+
+
+def _sees_address(chain: Chain, last: int) -> bool:
+    """Return whether packets to a frontend pass a chain before the proxy takes them."""
+    if chain.kind == "nat":
+        return chain.hook in _NAT_HOOKS and chain.priority <= last
+    is_on_the_way = chain.hook == "prerouting" and (chain.priority < ALL_NAT or last == NEVER)
+    return chain.kind == "filter" and (is_on_the_way or (chain.hook == "input" and last == NEVER))
 
 
 def as_evaluated(base: Chain, chains: Mapping[str, Chain]) -> Mapping[str, Chain]:
@@ -190,18 +219,23 @@ def explain_chain(chain: Chain, priority: int, outcome: Outcome) -> str:
     """Return what a chain does to a frontend's packets, and the remedy; empty if nothing.
 
     Args:
-        priority: Of the proxy's chain that translates the frontend.
+        priority: Of the proxy's chain that translates the frontend, or :data:`NEVER`.
     """
-    which = f"nftables chain {chain} of another program ({chain.hook}, priority {chain.priority})"
+    which = f"{OTHERS_CHAIN.format(chain)} ({chain.hook}, priority {chain.priority})"
     if chain.kind == "filter":
         is_dropped = outcome.is_taken or (chain.policy == "drop" and outcome.goes_on)
-        does = "drops packets to it, except those of this node's own programs"
-        return f"{which} {does}; {_WAY_OUT}" if is_dropped else ""
+        # Those are translated on their way out, and have another address then.
+        besides = "" if priority == NEVER else ", except those of this node's own programs"
+        return f"{which} drops packets to it{besides}; {_WAY_OUT}" if is_dropped else ""
     if outcome.is_taken is False or chain.priority > priority:
         return ""
     is_sure = outcome.is_taken is True and chain.priority < priority
-    said = f"{which} {'translates' if is_sure else 'may translate'} it before this proxy does"
-    said = f"{said}; delete that rule, or give the chain a priority above {priority}"
+    verb = "translates" if is_sure else "may translate"
+    if priority == NEVER:
+        said = f"{which} {verb} it before packets reach this proxy; delete that rule"
+    else:
+        said = f"{which} {verb} it before this proxy does; delete that rule, or give the chain"
+        said = f"{said} a priority above {priority}"
     return said if is_sure else Doubt(said)
 
 

@@ -33,6 +33,7 @@ from .base import (
     nothing_applied,
     render_targets,
 )
+from .earlier_chains import NEVER, EarlierChains
 
 Ports = dict[Frontend, int]
 Touched = Mapping[Frontend, int | None]
@@ -48,6 +49,8 @@ class Programmer(abc.ABC):
     def __init__(self) -> None:
         self._applied: Ports | None = None
         """The desired ports; None before the first ``apply``."""
+        self._earlier = EarlierChains(self._priority_of)
+        self._taken_earlier: dict[Frontend, str] = {}
 
     @property
     def needs_transparent(self) -> bool:
@@ -60,7 +63,7 @@ class Programmer(abc.ABC):
 
     def unsteered(self) -> Mapping[Frontend, str]:
         """Return :attr:`.base.Steering.unsteered`."""
-        return {}
+        return self._taken_earlier
 
     @abc.abstractmethod
     def start(self) -> Ports:
@@ -88,6 +91,7 @@ class Programmer(abc.ABC):
             return
         before = {frontend: applied.get(frontend) for frontend in touched}
         _merge(applied, touched)
+        self._earlier.forget()
         try:
             self._write(before, touched)
         except SteeringError:
@@ -104,13 +108,21 @@ class Programmer(abc.ABC):
         """Part of Steering."""
         return 0 if self._applied is None else self._repair()
 
+    def look_at_others(self) -> None:
+        """Follow chains of other programs that take packets before; called after a repair."""
+        self._taken_earlier = self._earlier.look((self._applied or {}).keys())
+
     @abc.abstractmethod
     def clean_up(self) -> None:
         """Part of Steering."""
 
-    @abc.abstractmethod
     def close(self) -> None:
         """Part of Steering."""
+        self._earlier.close()
+
+    def _priority_of(self, _frontend: Frontend) -> int:
+        """Return the priority of the chain that translates a frontend; NEVER without one."""
+        return NEVER
 
     @abc.abstractmethod
     def _load(self) -> None:
@@ -219,7 +231,13 @@ class ProgrammedSteering(Steering, Generic[Kind]):
 
     async def repair(self) -> int:
         """Part of Steering."""
-        return await self._do(lambda programmer: programmer.repair())
+
+        def repair_and_look(programmer: Kind) -> int:
+            count = programmer.repair()
+            programmer.look_at_others()
+            return count
+
+        return await self._do(repair_and_look)
 
     async def clean_up(self) -> None:
         """Part of Steering."""

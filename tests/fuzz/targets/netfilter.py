@@ -9,6 +9,7 @@ from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel import ctnetlink
 from userspace_proxy.kernel.netlink.messages import Message, read_messages
 from userspace_proxy.kernel.nf_tables import reader
+from userspace_proxy.kernel.nf_tables.rules import read_step
 from userspace_proxy.kernel.nf_tables.writer import (
     NEW_CHAIN,
     NEW_ELEMENT,
@@ -18,7 +19,6 @@ from userspace_proxy.kernel.nf_tables.writer import (
 )
 from userspace_proxy.steering.iptables.legacy_table import edits_between, parse_table
 from userspace_proxy.steering.others.legacy import parse_legacy
-from userspace_proxy.steering.others.rules import read_step
 
 
 def check_conntrack(data: bytes) -> None:

@@ -8,12 +8,8 @@ import pytest
 
 from userspace_proxy.agent.view import show_traffic, view_endpoint, view_frontend, view_ports
 from userspace_proxy.cluster import Store
-from userspace_proxy.facts import (
-    EndpointCounters,
-    GroupCounters,
-    TrafficByCause,
-    Waits,
-)
+from userspace_proxy.facts import EndpointCounters, GroupCounters, TrafficByCause, Waits
+from userspace_proxy.facts.port import LatelyFacts
 from userspace_proxy.model import (
     Balance,
     CauseCode,
@@ -78,14 +74,10 @@ async def test_counters_and_ejections_are_shown_with_their_endpoint(plane):
     ejected = [(second, 5.0)]
     report = GroupReport(port.group.number, figures, [], ejected, waiting=waiting)
     port.group.add(0, report, 10.0)
-    port.group.counters.refused = 3
-    port.group.counters.waits.total = 9
-    port.group.counters.waits.timeouts = 4
-    port.group.counters.waits.overflows = 3
-    port.group.counters.waits.left = 2
-    port.group.counters.evicted = 7
-    port.group.counters.evicted_for_memory = 1
-    port.group.counters.shortages = 1
+    counters, waits = port.group.counters, port.group.counters.waits
+    counters.refused, counters.shortages = 3, 1
+    waits.total, waits.timeouts, waits.overflows, waits.left = 9, 4, 3, 2
+    counters.evicted, counters.evicted_for_memory = 7, 1
     port.group.out_of_ports_at = port.group.out_of_client_ports_at = 10.0
     (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(11.0))
     endpoints = [(e.connections, e.ejected_for_s) for e in view.endpoints]
@@ -116,8 +108,7 @@ async def test_an_endpoint_shows_why_dials_have_failed_since_it_last_answered(pl
     refusing, serving = view.endpoints
     refuses = has_ended(dial_failed(first, errno.ECONNREFUSED, ""))
     assert refusing.cause == replace(refuses, count=2, first_at=1007.0, last_at=1009.0)
-    assert (refusing.answered_at, serving.answered_at) == (1006.0, 1006.0)
-    assert serving.cause is None
+    assert (refusing.answered_at, serving.answered_at, serving.cause) == (1006.0, 1006.0, None)
     assert refusing.failures_by_cause == view.failures_by_cause == {"endpoint-refuses": 2}
     assert view.saved == 2
 
@@ -322,14 +313,18 @@ async def test_a_view_is_made_anew_only_if_something_of_it_has_changed(plane):
     def plan_again():
         port.plan = replace(port.plan)
 
+    def fail():
+        group.last_minute.add(2, 3, 0.0)
+
     first = view()
     assert view() is first
-    for change in (count, refuse, unsteer, plan_again):
+    for change in (count, refuse, unsteer, plan_again, fail):
         before = view()
         change()
         after = view()
         assert after is not before, change
         assert view() is after
+    assert (first.lately, after.lately.connections, after.lately.refused) == (LatelyFacts(), 2, 3)
 
 
 async def test_a_view_with_an_ejected_endpoint_follows_time(plane):

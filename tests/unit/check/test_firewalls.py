@@ -2,7 +2,7 @@ import pytest
 
 from userspace_proxy.check.firewalls import judge_firewalls
 from userspace_proxy.check.kernel_view import KernelView
-from userspace_proxy.steering.others import Chain, Step
+from userspace_proxy.kernel.nf_tables.chains import Chain, Step
 
 PORTS = (17000, 29999)
 OPEN = Step("accept", "ct state established,related")

@@ -2,7 +2,7 @@ import pytest
 
 from userspace_proxy.check.kernel_view import KernelView
 from userspace_proxy.check.leftovers import judge_kube_proxy, judge_own
-from userspace_proxy.steering.others import Chain
+from userspace_proxy.kernel.nf_tables.chains import Chain
 
 
 def table(name, *chains):

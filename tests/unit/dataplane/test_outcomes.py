@@ -8,6 +8,7 @@ from userspace_proxy.dataplane import EndpointGroup, outcomes
 from userspace_proxy.facts.connection import ConnectionFacts, failed_dials
 from userspace_proxy.model import CauseCode, SocketAddress
 from userspace_proxy.model.serving import Serving
+from userspace_proxy.policy.causes import NO_ROUTE
 from userspace_proxy.status.failures import failure_of
 
 from .groups import ALICE, POD_A, POD_B
@@ -139,6 +140,15 @@ def test_only_what_this_worker_has_seen_is_reported_to_others(group):
     group.outcomes.failed(POD_A, errno.ECONNREFUSED, 2.0)
     group.outcomes.answered_elsewhere(POD_A, 3.0)
     assert reports[2:] == [(POD_A, False)]
+
+
+def test_that_this_node_has_no_route_has_words_of_its_own(group, caplog, monkeypatch):
+    monkeypatch.setattr(outcomes, "without_route", lambda *_: NO_ROUTE)
+    group.outcomes.failed(POD_A, errno.ENETUNREACH, 0.0)
+    shown, _ = failure_of(POD_A, group.counters_of(POD_A), WallClock(lambda: 0.0))
+    said = caplog.records[0].getMessage()
+    for text in (shown.sentence, said):
+        assert text.endswith(f"is unreachable: this node has no route to {POD_A.ip}")
 
 
 @pytest.fixture

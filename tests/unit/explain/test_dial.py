@@ -152,3 +152,12 @@ def test_a_rejection_by_a_firewall_has_a_cause_that_names_firewalls(rejected, nu
     result = rejected[str(rejecting(number))]
     assert (result.error, result.cause.code) == (os.strerror(error), code)
     assert "firewall" in (result.cause.hint if code is FAILS else result.cause.sentence)
+
+
+def test_without_a_route_that_is_the_cause():
+    net = Net("node")
+    with net:
+        result = dial(SocketAddress("10.98.0.5", 80))
+    net.close()
+    assert (result.error, result.has_no_route) == ("Network is unreachable", True)
+    assert str(result.cause).endswith("this node has no route to 10.98.0.5")

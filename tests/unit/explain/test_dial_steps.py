@@ -8,7 +8,7 @@ from userspace_proxy.explain import Asked, explain
 from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.facts import Level
 from userspace_proxy.model import Handling, ProxyProtocol
-from userspace_proxy.policy.causes import dial_failed, resets
+from userspace_proxy.policy.causes import NO_ROUTE, dial_failed, resets, source_denied
 from userspace_proxy.policy.endpoint_causes import in_the_past, sends_nothing
 
 from .subjects import make_dead_endpoint, make_subject
@@ -86,6 +86,40 @@ def test_an_address_that_cannot_be_dialled_from_here_is_not_yet_trouble():
         step, rest = steps_of(explanation, "dial")
         assert rest.what == "2 endpoints not dialled, because the Service has so many"
         assert (step.level, step.what) == (level, what)
+
+
+def unrouted(*addresses):
+    """Return the results of dials on a machine without a route."""
+    number, error = NO_ROUTE, "Network is unreachable"
+    return {
+        at: DialResult(0.0001, dial_failed(make_address(at), number, error), error, True)
+        for at in addresses
+    }
+
+
+def test_an_address_without_a_route_on_this_machine_hides_no_cause():
+    denied = source_denied(("198.51.100.0/24",), count=2, last_at=NOW - 4)
+    subject = make_subject(make_port(connections=0, turned_away=(denied,)))
+    explanation = explain(subject, dials=unrouted("10.96.7.118:80"))
+    step, _ = steps_of(explanation, "dial")
+    assert step.level is None
+    assert step.what == "10.96.7.118:80, from this machine: Network is unreachable"
+    assert "; clients outside 198.51.100.0/24 are dropped" in explanation.sentence
+
+
+def test_a_machine_without_a_route_that_is_no_node_shows_nothing_of_an_endpoint():
+    port = make_port(endpoints=ENDPOINTS[:1])
+    explanation = explain(make_subject(port, is_live=False), dials=unrouted(POD))
+    (step,) = steps_of(explanation, "dial")
+    assert (step.level, step.what) == (None, "This machine has no route to 1 of 1 endpoint")
+    assert step.details == ((None, f"{POD}: Network is unreachable after 0.1 ms"),)
+    assert explanation.sentence.startswith("Clients would be served by 1 endpoint")
+    assert explanation.next == ""
+
+
+def test_a_node_without_a_route_to_an_endpoint_can_not_serve_it():
+    explanation = explain(make_subject(make_port(endpoints=ENDPOINTS)), dials=unrouted(POD))
+    assert explanation.sentence.endswith(": this node has no route to 10.244.1.7")
 
 
 def test_a_slow_answer_is_in_seconds():

@@ -22,6 +22,9 @@ ODD = Cause(CauseCode("a-code-of-a-newer-proxy"), "?")
 
 NOT_READY = none_ready(service(), 2)
 DRAINED = none_usable(CauseCode.NOT_READY, [(1, "drained")], 1, drained_of=service().key)
+DROPPED = not_listening(
+    "nftables chain ip admin raw of another program (prerouting, priority -300) drops packets", ""
+)
 UNOPENED = not_listening("Address already in use", "")
 UDP = make_subject(make_port(protocol=Protocol.UDP), source=FILES_SOURCE)
 
@@ -90,6 +93,8 @@ UDP = make_subject(make_port(protocol=Protocol.UDP), source=FILES_SOURCE)
         pytest.param(EMPTY, PLANNED, FILES, "", id="all-of-manifests-is-said"),
         pytest.param(UNOPENED, FROM_FILES, {}, "ss -Hlntup", id="about-the-node"),
         pytest.param(UNOPENED, FROM_FILES, {"is_elsewhere": True}, "", id="another-node"),
+        pytest.param(DROPPED, LIVE, {}, "nft list chain ip admin raw", id="another-programs-chain"),
+        pytest.param(DROPPED, LIVE, {"is_elsewhere": True}, "", id="a-chain-of-another-node"),
         pytest.param(ODD, LIVE, {}, "", id="unknown-code"),
         pytest.param(None, LIVE, {}, "userspace-proxy explain shop/web --probe", id="served"),
         pytest.param(None, LIVE, {"has_dialled": True}, "", id="served-and-dialled"),

@@ -27,7 +27,7 @@ def test_text_ends_with_one_sentence_and_the_next_command():
         f"               ✕ 10.244.1.8:80: {REFUSES.partition(' ')[2]} (2 times, last 3 s ago)",
         "               -> Compare targetPort with the port on which the container listens, and on "
         "which address; if they agree, look for a NetworkPolicy or firewall that rejects packets "
-        "to it",
+        "to it, also on this node: `nft list ruleset`",
         "",
         f"Clients fail: {REFUSES}.",
         "next: kubectl get pods -A -o wide --field-selector status.podIP=10.244.1.8",

@@ -24,6 +24,17 @@ def test_without_a_failure_there_is_no_streak():
     assert not streak_of(succeeded_at=0.0).is_on
 
 
+def test_of_a_streak_that_is_over_when_it_becomes_known_the_last_failure_stays_known():
+    streak = streak_of((1.0, errno.ETIMEDOUT), succeeded_at=0.0)
+    streak.add(StreakPart(8.0, 6, 2.0, 7.0, errno.ECONNREFUSED))
+    assert (streak.is_on, streak.last_at, streak.number) == (False, 7.0, errno.ECONNREFUSED)
+    # Of another process, and older.
+    streak.add(StreakPart(-1.0, 2, 3.0, 6.0, errno.ETIMEDOUT))
+    assert (streak.last_at, streak.number) == (7.0, errno.ECONNREFUSED)
+    streak.failed(9.0)
+    assert (streak.is_on, streak.failures, streak.first_at) == (True, 1, 9.0)
+
+
 def test_failures_add_up_until_a_success():
     streak = streak_of((2.0, errno.ETIMEDOUT), (3.0, errno.ECONNREFUSED), succeeded_at=1.0)
     assert streak.is_on

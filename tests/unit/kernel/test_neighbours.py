@@ -1,10 +1,13 @@
 """The neighbour table of a real kernel."""
 
+import errno
+
 import pytest
 
 from tests.netns import Net
-from userspace_proxy.kernel.neighbours import absent_hop, next_hop
+from userspace_proxy.kernel.neighbours import absent_hop, next_hop, without_route
 from userspace_proxy.kernel.netlink import rtnetlink
+from userspace_proxy.policy.causes import NO_ROUTE
 from userspace_proxy.policy.endpoint_causes import NextHop
 
 HOP = NextHop("eth9")
@@ -71,3 +74,13 @@ def test_a_kernel_that_only_lists_neighbours_shows_no_absent_host(node, monkeypa
     # The answer to a request of an unknown type is that of Linux 4.20 to this one.
     monkeypatch.setattr(rtnetlink, "find_neighbour", lambda *_: rtnetlink.request(4000, 0, b""))
     assert absent_hop("10.99.0.77") is None
+
+
+@pytest.mark.parametrize("ip", ["10.97.0.1", "fd00:97::1"])
+def test_only_the_error_of_a_missing_route_is_this_nodes(node, ip):
+    assert without_route(errno.ENETUNREACH, ip) == NO_ROUTE
+    assert without_route(errno.EHOSTUNREACH, ip) == errno.EHOSTUNREACH
+    node.run(f"ip route add {ip} dev eth9")
+    assert without_route(errno.ENETUNREACH, ip) == errno.ENETUNREACH
+    node.run(f"ip route replace unreachable {ip}")
+    assert without_route(errno.ENETUNREACH, ip) == errno.ENETUNREACH

@@ -231,6 +231,14 @@ def test_the_last_shortage_of_source_ports_is_known_by_its_time(group):
     assert group.counters.evicted == 3
 
 
+def test_the_clients_of_the_last_minute_are_known_if_some_were_refused(group):
+    group.add(0, report_of_a(connections=5), 4.0)
+    assert group.last_minute.failing(4.0) == (0, 0)
+    group.add(1, group_report(endpoint_report(POD_A, connections=2), refused=3), 5.0)
+    assert group.last_minute.failing(6.0) == (7, 3)
+    assert group.last_minute.failing(66.0) == (0, 0)
+
+
 def test_the_first_and_the_last_report_of_denied_clients_are_known(group):
     group.add(0, group_report(refused=1), 4.0)
     assert group.denials.by[DropReason.RANGES].packets == 0

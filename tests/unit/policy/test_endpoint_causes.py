@@ -5,11 +5,12 @@ import pytest
 
 from userspace_proxy.dataplane.udp_flow import REFUSALS
 from userspace_proxy.model import CauseCode, SocketAddress
-from userspace_proxy.policy.causes import NO_HOST, dial_failed, resets
+from userspace_proxy.policy.causes import NO_HOST, NO_ROUTE, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
     NextHop,
     about_to_vanish,
     answers_late,
+    at_times,
     cuts_off,
     denies,
     has_ended,
@@ -75,6 +76,17 @@ def test_an_endpoint_that_answers_late_has_the_time_and_a_remedy_wherever_it_is(
     assert with_header(late) == late
 
 
+def test_an_endpoint_that_has_answered_since_is_not_said_to_fail():
+    since = at_times(REFUSES)
+    assert since.sentence == "10.244.1.8:8080 refused connections"
+    assert (since.code, since.count, since.last_at) == (REFUSES.code, 2, 9.0)
+    assert "kubectl logs --previous POD" in since.hint
+    assert at_times(ABSENT).hint == ABSENT.hint
+    of_host = at_times(REFUSES, "db.example.com").hint
+    assert "its program on db.example.com may end again and again" in of_host
+    assert "kubectl" not in of_host
+
+
 def test_the_remedy_for_a_denied_client_has_both_reasons_for_silence():
     """A policy drops the dial, or the pod replies to the client's address past this node."""
     hint = denies(POD, "10.0.0.1").hint
@@ -132,7 +144,7 @@ def test_what_may_happen_behind_the_handshake_on_the_way_is_named(cause):
 def test_a_routers_error_is_not_taken_for_a_look_into_the_neighbour_table():
     cause = dial_failed(POD, errno.EHOSTDOWN, "Host is down")
     assert cause.code is CauseCode.ENDPOINT_UNREACHABLE
-    assert NO_HOST not in REFUSALS
+    assert REFUSALS.isdisjoint({NO_HOST, NO_ROUTE})
 
 
 @pytest.mark.parametrize(
@@ -159,3 +171,22 @@ def test_endpoints_that_all_terminate_are_about_to_vanish(count, are):
     assert cause.code is CauseCode.NOT_READY
     assert cause.sentence == f"{are} terminating and about to vanish, and none is ready"
     assert cause.hint == "kubectl get pods -n shop"
+
+
+def test_a_missing_route_of_this_node_is_no_firewalls_work():
+    cause = dial_failed(POD, NO_ROUTE, "No such process")
+    assert cause.code is CauseCode.ENDPOINT_UNREACHABLE
+    assert str(cause) == "10.244.1.8:8080 is unreachable: this node has no route to 10.244.1.8"
+    assert "`ip route get 10.244.1.8`" in cause.hint
+    assert "firewall" not in cause.hint
+
+
+@pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.ECONNREFUSED, errno.EHOSTUNREACH])
+def test_a_firewall_may_be_this_nodes_own(number):
+    cause = dial_failed(POD, number, "")
+    assert cause.hint.endswith("packets to it, also on this node: `nft list ruleset`")
+
+
+def test_a_firewall_of_this_node_may_drop_packets_to_a_host_outside():
+    silent = dial_failed(POD, errno.ETIMEDOUT, "")
+    assert "this node (`nft list ruleset`)" in outside(silent, POD.ip, "db.example.com").hint

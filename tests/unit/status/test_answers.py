@@ -52,7 +52,7 @@ def test_the_fields_of_the_view_are_included_by_name():
 
 
 TAKEN_HINT = "Give one of them another address"
-PARTS = ("frontends", "endpoints", "state", "turned_away", "client_mistakes")
+PARTS = ("frontends", "endpoints", "lately", "state", "turned_away", "client_mistakes")
 NOTE = {
     "code": "not-followed",
     "sentence": "a note",
@@ -68,7 +68,8 @@ REFUSES = {
     "firewall rejects them",
     "object": "10.244.1.7:8080",
     "hint": "Compare targetPort with the port on which the container listens, and on which "
-    "address; if they agree, look for a NetworkPolicy or firewall that rejects packets to it",
+    "address; if they agree, look for a NetworkPolicy or firewall that rejects packets to it, "
+    "also on this node: `nft list ruleset`",
     "count": 1,
     "first_at": 1600.0,
     "last_at": 1600.0,
@@ -185,6 +186,10 @@ def test_a_service_port_has_its_state(shown):
             NOTE,
         ],
     }
+
+
+def test_a_service_port_has_its_clients_of_the_last_minute(shown):
+    assert shown["lately"] == {"connections": 0, "refused": 0, "cause": None}
 
 
 def test_a_frontend_has_these_fields(shown):

@@ -177,6 +177,45 @@ def test_a_port_whose_endpoint_denies_clients_needs_attention(others, connection
     assert denied.serves
 
 
+@pytest.mark.parametrize(
+    ("reasons", "clause"),
+    [
+        ((), ""),
+        (("drained (weight 0)",), "; the other one isn't used: drained (weight 0)"),
+        (("meant for zone b",) * 3, "; the other 3 aren't used: meant for zone b"),
+        (
+            ("not ready", "terminating", "not ready"),
+            "; the other 3 aren't used: 2 not ready, 1 terminating",
+        ),
+        (
+            ("not ready", "not on this node", "refused: x", "refused: y"),
+            "; the other 4 aren't used: 1 not ready, 1 not on this node, 1 refused: x, …",
+        ),
+    ],
+    ids=len,
+)
+def test_where_no_endpoint_serves_the_reasons_of_those_that_are_not_used_are_named(reasons, clause):
+    refuses = dial_failed(POD, errno.ECONNREFUSED, "")
+    unused = [make_endpoint(f"192.0.2.{i}:80", why, False) for i, why in enumerate(reasons, 2)]
+    state = judge(make_port(endpoints=(failing(refuses), *unused)))
+    assert (state.level, state.code) == (Level.TROUBLE, CauseCode.ENDPOINT_REFUSES)
+    assert state.sentence == f"Clients fail: {refuses}{clause}"
+
+
+def test_a_client_that_was_denied_a_while_ago_is_a_note_where_another_endpoint_served_it():
+    cause = in_the_past(replace(denies(POD, "10.244.0.123"), count=44))
+    denied = make_endpoint(str(POD), "ready", True, cause=cause, is_past=True)
+    state = judge(make_port(endpoints=(make_endpoint("192.0.2.2:80"), denied), connections=90))
+    assert (state.level, state.word, state.causes) == (Level.OK, "served", (cause,))
+    assert state.sentence == f"Served by 2 endpoints; {cause}"
+    assert denied.level is Level.ATTENTION
+    alone = judge(make_port(endpoints=(denied,)))
+    assert (alone.level, alone.word) == (Level.ATTENTION, "failed before")
+    refused = make_endpoint("192.0.2.3:80", cause=in_the_past(dial_failed(POD, 111, "")))
+    others = (make_endpoint("192.0.2.2:80"), denied, replace(refused, is_past=True))
+    assert judge(make_port(endpoints=others)).level is Level.ATTENTION
+
+
 def test_time_alone_makes_a_view_untrue_once():
     cause = replace(dial_failed(POD, errno.ECONNREFUSED, ""), count=1, last_at=1005.0)
     failing = make_endpoint(str(POD), cause=cause)

@@ -234,7 +234,7 @@ FAULTY = make_endpoint(
             id="some-failed-a-while-ago",
         ),
         pytest.param(
-            {"endpoints": (EJECTED, ALSO_EJECTED, NOT_READY)},
+            {"endpoints": (EJECTED, ALSO_EJECTED)},
             Level.TROUBLE,
             f"Clients fail: none of its 2 endpoints answers; {REFUSES}",
             id="all-fail",
@@ -251,7 +251,7 @@ FAULTY = make_endpoint(
         pytest.param(
             {"endpoints": (EJECTED_ELSEWHERE,)},
             Level.TROUBLE,
-            "Clients fail: its only endpoint doesn't answer",
+            "Clients fail: its only usable endpoint doesn't answer",
             id="the-only-one-ejected-and-the-cause-not-reported-yet",
         ),
         pytest.param(
@@ -263,7 +263,7 @@ FAULTY = make_endpoint(
         pytest.param(
             {"endpoints": (DUE, OURS, OURS)},
             Level.TROUBLE,
-            f"Clients fail: 10.96.1.1:80 is refused: x (and 1 more); {REFUSES}",
+            f"Clients fail: {REFUSES}; the other 2 aren't used: refused: x",
             id="due-for-a-client-a-moment-ago-and-others-never-dialled",
         ),
         pytest.param(

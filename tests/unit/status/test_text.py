@@ -18,6 +18,7 @@ from .views import (
     make_address,
     make_calm_view,
     make_endpoint,
+    make_frontend,
     make_ignored,
     make_port,
     make_troubled_view,
@@ -440,3 +441,17 @@ def test_ports_of_one_number_are_told_apart_by_the_protocol():
         ["shop/dns:dns", "53/UDP"],
         ["shop/dns:dns-tcp", "53/TCP"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        pytest.param("127.64.1.4:17001", ", only at 127.64.1.4:17001", id="elsewhere"),
+        pytest.param("[::1]:17001", ", only at [::1]:17001", id="ipv6"),
+        pytest.param("listens there", "", id="there"),
+        pytest.param("proxy port 17001", "", id="steered"),
+    ],
+)
+def test_a_listener_elsewhere_is_named_in_the_row(target, expected):
+    port = make_port(frontends=(make_frontend("127.64.1.4:8004", "ClusterIP", target),))
+    assert lines_of(make_view(port))[1].endswith(f" connections, 2.5 GB{expected}")

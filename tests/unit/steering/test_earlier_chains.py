@@ -3,8 +3,14 @@ from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel.nf_tables.chains import Chain, Step
 from userspace_proxy.model import Doubt, Frontend, Protocol
+from userspace_proxy.policy.causes import not_listening
+from userspace_proxy.steering import earlier_chains
 from userspace_proxy.steering.earlier_chains import (
+    ALL_NAT,
+    NEVER,
     EarlierChains,
     Outcome,
     as_evaluated,
@@ -13,7 +19,6 @@ from userspace_proxy.steering.earlier_chains import (
     follow,
     may_take,
 )
-from userspace_proxy.steering.others import Chain, Step
 from userspace_proxy.steering.others.nft import CHAINS_MAX
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -25,6 +30,7 @@ HERE = "fib daddr type local tcp dport 30080"
 NAMED = "ip daddr 10.96.7.1/32 tcp dport 80"
 TO_WEB = Step("translate", NAMED)
 ALL = Step("translate")
+NAT = "type nat hook prerouting priority -150;"
 
 
 @pytest.mark.parametrize(
@@ -67,6 +73,7 @@ def test_a_host_port_at_a_node_port_is_found():
     ("table", "chain", "is_earlier"),
     [
         pytest.param("ip evil", ("nat", "prerouting", -150), True, id="before"),
+        pytest.param("ip evil", ("nat", "prerouting", -109), False, id="after"),
         pytest.param("ip evil", ("nat", "output", -110), True, id="beside"),
         pytest.param("ip nat", ("nat", "prerouting", -100), False, id="docker"),
         pytest.param("inet firewalld", ("nat", "prerouting", -90), False, id="firewalld"),
@@ -85,7 +92,27 @@ def test_only_other_programs_chains_that_see_a_frontends_address_before_matter(
     table, chain, is_earlier
 ):
     tables = {table: {"chain": Chain(table, "chain", *chain)}}
-    assert bool(list(chains_before(tables))) == is_earlier
+    assert bool(list(chains_before(tables, -110))) == is_earlier
+
+
+@pytest.mark.parametrize(
+    ("last", "chain", "is_earlier"),
+    [
+        pytest.param(ALL_NAT, ("nat", "prerouting", -100), True, id="beside-the-legacy-tables"),
+        pytest.param(ALL_NAT, ("nat", "prerouting", -99), False, id="after-the-legacy-tables"),
+        pytest.param(ALL_NAT, ("filter", "input", 0), False, id="input-after-a-translation"),
+        pytest.param(NEVER, ("nat", "output", 100), True, id="any-translation"),
+        pytest.param(NEVER, ("nat", "input", 100), False, id="of-sources"),
+        pytest.param(NEVER, ("filter", "prerouting", 0), True, id="any-filter"),
+        pytest.param(NEVER, ("filter", "input", 0), True, id="input-without-a-translation"),
+        pytest.param(NEVER, ("filter", "forward", 0), False, id="forward"),
+    ],
+)
+def test_where_a_frontends_address_is_translated_decides_which_chains_matter(
+    last, chain, is_earlier
+):
+    tables = {"ip evil": {"chain": Chain("ip evil", "chain", *chain)}}
+    assert bool(list(chains_before(tables, last))) == is_earlier
 
 
 def test_of_twice_as_many_chains_as_are_read_the_first_count_and_those_of_others(node, tmp_path):
@@ -210,3 +237,34 @@ def test_a_certain_cause_replaces_a_doubt(node):
         ((_, cause),) = earlier.look([WEB]).items()
     assert cause.startswith("nftables chain ip b pre ")
     assert not isinstance(cause, Doubt)
+
+
+def test_without_a_translation_of_the_proxys_own_there_is_no_priority_to_give():
+    outcome = Outcome(is_taken=True, goes_on=False)
+    nat = Chain("ip evil", "pre", "nat", "prerouting", 50)
+    assert explain_chain(nat, NEVER, outcome).endswith(
+        " translates it before packets reach this proxy; delete that rule"
+    )
+    assert " drops packets to it; " in explain_chain(RAW, NEVER, outcome)
+
+
+def test_other_frontends_are_looked_at_after_a_change(node):
+    node.run(f"nft 'table ip evil {{ chain pre {{ {NAT} tcp dport 80 redirect to 9; }}; }}'")
+    with closing(EarlierChains(lambda _frontend: -110)) as earlier:
+        assert earlier.look([]) == {}
+        earlier.forget()
+        assert earlier.look([WEB]).keys() == {WEB}
+
+
+def test_where_nftables_can_not_be_read_nothing_is_found(node, monkeypatch):
+    def refuse() -> None:
+        raise SteeringError("permission denied")
+
+    monkeypatch.setattr(earlier_chains, "NftReader", refuse)
+    with closing(EarlierChains(lambda _frontend: -110)) as earlier:
+        assert earlier.look([WEB]) == {}
+
+
+def test_the_cause_is_about_the_chain():
+    cause = explain_chain(RAW, NEVER, Outcome(is_taken=True, goes_on=False))
+    assert not_listening(cause, "").object == "nftables chain ip evil pre"

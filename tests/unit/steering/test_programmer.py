@@ -33,9 +33,6 @@ class InMemory(Programmer):
         self.kernel.clear()
         self._applied = None
 
-    def close(self):
-        pass
-
     def _load(self):
         self._set(self._applied)
 

@@ -178,7 +178,7 @@ async def open_stream(client: ApiClient, to: ForwardTarget) -> PodStream:
     try:
         socket = await client.websocket(path, {"ports": str(to.port)}, PROTOCOL)
     except TransportError as exc:
-        raise PortForwardError(unreachable(client.url, exc).text, errno.ENETUNREACH) from exc
+        raise PortForwardError(unreachable(client.url, exc).text, errno.EHOSTUNREACH) from exc
     if isinstance(socket, Response):
         raise _refused(to, socket)
     stream = PodStream(to, socket)

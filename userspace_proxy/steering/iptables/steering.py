@@ -10,6 +10,7 @@ from ...errors import SteeringError
 from ...kernel.interfaces import without_ipv6
 from ...model import Frontend, IPFamily
 from ..base import Bind, SteeringFacts
+from ..earlier_chains import ALL_NAT
 from ..programmer import Ports, ProgrammedSteering, Programmer, Touched
 from .helper_process import HelperEnded, HelperProcess, as_rows, from_rows
 from .legacy import tables_in_use
@@ -57,7 +58,7 @@ class IptablesProgrammer(Programmer):
         self._informed: set[IPFamily] = set()
         """Families whose helper has the desired state."""
         self._unguarded = ""
-        self._without_ipv6: Mapping[Frontend, str] = {}
+        self._without_ipv6: dict[Frontend, str] = {}
 
     def unguarded(self) -> str:
         """Part of Programmer."""
@@ -65,7 +66,7 @@ class IptablesProgrammer(Programmer):
 
     def unsteered(self) -> Mapping[Frontend, str]:
         """Part of Programmer."""
-        return self._without_ipv6
+        return self._taken_earlier | self._without_ipv6
 
     def start(self) -> Ports:
         """Part of Programmer."""
@@ -101,6 +102,7 @@ class IptablesProgrammer(Programmer):
         """Part of Programmer; waits until the helpers have ended."""
         for helper in self._helpers.values():
             helper.close()
+        super().close()
 
     def labels(self) -> list[str]:
         """As :meth:`IptablesSteering.labels`."""
@@ -142,6 +144,9 @@ class IptablesProgrammer(Programmer):
                 self._send_all(family)
         self._without_ipv6 = without_ipv6(self._applied or ())
         return drifted
+
+    def _priority_of(self, _frontend: Frontend) -> int:
+        return ALL_NAT
 
     def _is_informed(self, family: IPFamily) -> bool:
         return family in self._informed and not self._helpers[family].is_new

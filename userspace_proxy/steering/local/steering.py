@@ -81,7 +81,7 @@ class LocalProgrammer(Programmer):
 
     def unsteered(self) -> Mapping[Frontend, str]:
         """Part of Programmer."""
-        found = self._desired.unsteered()
+        found = self._taken_earlier | self._desired.unsteered()
         return {frontend: why for frontend, why in found.items() if frontend not in self._lingering}
 
     def start(self) -> Ports:
@@ -109,6 +109,7 @@ class LocalProgrammer(Programmer):
         """Part of Programmer."""
         self._guard.close()
         self._tables.close()
+        super().close()
 
     def _load(self) -> None:
         ports = self._applied or {}

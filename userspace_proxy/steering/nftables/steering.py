@@ -17,7 +17,6 @@ from ...kernel.nf_tables.nft_table import Steps
 from ...kernel.nf_tables.writer import SetElement
 from ...model import Balance, Frontend, IPFamily, Protocol, SocketAddress
 from ..base import REFUSE, Bind, EndpointChoice, KernelTarget, SteeringFacts, Target, render_targets
-from ..earlier_chains import EarlierChains
 from ..names import STEERING_TABLES
 from ..programmer import NatProgrammer, Ports, ProgrammedSteering, ReleasedPorts, Touched
 from .kernel_path import KernelPath, KernelTargets, find_missing
@@ -134,8 +133,7 @@ class NftablesProgrammer(NatProgrammer):
         self._table = KeptTable(name, SETS, self._create, self._elements)
         super().__init__(facts)
         self._refuse_port = facts.refuse_port
-        self._earlier = EarlierChains(self._priority_of)
-        self._taken_earlier: dict[Frontend, str] = {}
+        self._without_ipv6: dict[Frontend, str] = {}
         self._uses: dict[bytes, int] = {}
         """How many frontends use each port, by its key in the guard."""
         self._released: ReleasedPorts[bytes] = ReleasedPorts()
@@ -151,7 +149,7 @@ class NftablesProgrammer(NatProgrammer):
 
     def unsteered(self) -> Mapping[Frontend, str]:
         """Part of Programmer."""
-        return self._taken_earlier
+        return self._taken_earlier | self._without_ipv6
 
     def start(self) -> Ports:
         """Part of Programmer."""
@@ -226,8 +224,8 @@ class NftablesProgrammer(NatProgrammer):
         """Part of Programmer."""
         self._table.close()
         self._kernel_path.close()
-        self._earlier.close()
         self._address.close()
+        super().close()
 
     def _load(self) -> None:
         ports = self._applied or {}
@@ -259,8 +257,7 @@ class NftablesProgrammer(NatProgrammer):
         count = repair.count + self._kernel_path.repair()
         self._follow_address()
         self._forget_stale()
-        ports = self._applied or {}
-        self._taken_earlier = self._earlier.look(ports.keys()) | without_ipv6(ports)
+        self._without_ipv6 = without_ipv6(self._applied or ())
         return count
 
     def _set_targets(self, targets: KernelTargets) -> None:

@@ -14,7 +14,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .chains import Chain, Step, Tables, base_chains, ends_in_drop
+from ...kernel.nf_tables.chains import Chain, Step, Tables, ends_in_drop
+from ..names import is_userspace_proxy_table
 
 FIREWALLD = "inet firewalld"
 _TRANSLATED = "ct status dnat"
@@ -39,6 +40,15 @@ class Firewall:
 
     def __str__(self) -> str:
         return f"packets to Services may be dropped on their way in: {self.why}"
+
+
+def base_chains(tables: Tables, *, kind: str, hook: str) -> Iterator[Chain]:
+    """Yield the chains of other programs that the kernel calls at a hook."""
+    for table, chains in tables.items():
+        if not is_userspace_proxy_table(table):
+            for chain in chains.values():
+                if chain.kind == kind and chain.hook == hook:
+                    yield chain
 
 
 def find_firewalls(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container
 
+from ...kernel.nf_tables.chains import Chain, Step, Tables
+from ...kernel.nf_tables.rules import words_of_states
 from ..iptables.legacy import LegacyTables, tables_in_use
 from ..iptables.legacy_table import parse_table, split_target
-from .chains import Chain, Step, Tables
 
 FAMILIES = {4: "ip", 6: "ip6"}
 # Of a table's built-in chains. Source: NF_IP_PRI_NAT_DST, NF_IP_PRI_FILTER.
@@ -78,12 +79,3 @@ def _condition(conditions: str) -> str:
     if _TRANSPARENT.fullmatch(conditions):
         return "socket transparent"
     return "…" if conditions else ""
-
-
-def words_of_states(states: Sequence[str]) -> str:
-    """Return a condition on states in the syntax of nft: ``ct state established,new``.
-
-    Args:
-        states: One or more, including "dnat", which iptables treats as a state.
-    """
-    return "ct status dnat" if states == ["dnat"] else f"ct state {','.join(states)}"

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from ...errors import SteeringError
 from ...kernel.nf_tables import Ruleset
+from ...kernel.nf_tables.chains import Chain, Tables
 from ...kernel.nf_tables.reader import FAMILIES
-from .chains import Chain, Tables, base_chains
-from .rules import read_step
+from ...kernel.nf_tables.rules import read_step
+from .firewalls import base_chains
 
 CHAINS_MAX = 200
 """How many chains are read with their rules from one that the kernel calls; a firewall has tens."""

@@ -149,7 +149,7 @@ async def test_a_response_that_changes_is_its_status_alone(api, client):
 async def test_an_api_server_that_is_gone_is_named(api, client):
     await api.stop()
     problem = await problem_of(client)
-    assert problem.number == errno.ENETUNREACH
+    assert problem.number == errno.EHOSTUNREACH
     assert str(problem) == f"cannot reach the API server at {api.url}: Connection refused"
 
 

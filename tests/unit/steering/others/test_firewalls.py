@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from userspace_proxy.steering.others import Chain, Firewall, Step, find_firewalls
+from userspace_proxy.kernel.nf_tables.chains import Chain, Step
+from userspace_proxy.steering.others import Firewall, find_firewalls
 
 INPUT = Chain("ip filter", "INPUT", "filter", "input", policy="drop")
 PORTS = (17000, 29999)

@@ -4,7 +4,7 @@ from textwrap import dedent
 
 import pytest
 
-from userspace_proxy.steering.others.chains import Chain, Step
+from userspace_proxy.kernel.nf_tables.chains import Chain, Step
 from userspace_proxy.steering.others.legacy import parse_legacy
 
 TITLE = "legacy ip filter"

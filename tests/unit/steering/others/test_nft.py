@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 
-from userspace_proxy.steering.others.chains import Step
+from userspace_proxy.kernel.nf_tables.chains import Step
 from userspace_proxy.steering.others.nft import (
     CHAINS_MAX,
     NftReader,

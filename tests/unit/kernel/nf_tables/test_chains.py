@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.steering.others.chains import Chain, Step, ends_in_drop
+from userspace_proxy.kernel.nf_tables.chains import Chain, Step, ends_in_drop
 
 CHAINS = {
     "zone": Chain("t", "zone", steps=(Step("accept", "tcp dport 22"), Step("drop"))),

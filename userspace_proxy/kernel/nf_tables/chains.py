@@ -6,11 +6,9 @@ firewall than to blame one that admits the proxy's packets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
-
-from ..names import is_userspace_proxy_table
 
 # Chains may jump to each other; the kernel itself allows 16.
 DEPTH_MAX = 16
@@ -47,15 +45,6 @@ class Chain:
 
 Tables = dict[str, dict[str, Chain]]
 """Chains by table and name."""
-
-
-def base_chains(tables: Tables, *, kind: str, hook: str) -> Iterator[Chain]:
-    """Yield the chains of other programs that the kernel calls at a hook."""
-    for table, chains in tables.items():
-        if not is_userspace_proxy_table(table):
-            for chain in chains.values():
-                if chain.kind == kind and chain.hook == hook:
-                    yield chain
 
 
 def ends_in_drop(

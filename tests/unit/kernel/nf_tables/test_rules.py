@@ -6,9 +6,9 @@ import pytest
 
 from userspace_proxy.kernel.netlink.messages import attribute, number, text
 from userspace_proxy.kernel.nf_tables import expressions as x
+from userspace_proxy.kernel.nf_tables.chains import Step
 from userspace_proxy.kernel.nf_tables.reader import ListedRule
-from userspace_proxy.steering.others.chains import Step
-from userspace_proxy.steering.others.rules import read_step
+from userspace_proxy.kernel.nf_tables.rules import read_step
 
 ACCEPT = x.verdict(x.ACCEPT)
 NEW = x.match(x.CT_STATE, 0, mask=x.STATE_NEW, op=x.NOT_EQUAL)

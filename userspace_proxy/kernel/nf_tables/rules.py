@@ -18,11 +18,10 @@ import struct
 import sys
 from collections.abc import Iterator, Sequence
 
-from ...kernel.netlink.messages import ip_of, number_in, read_all, text_in
-from ...kernel.nf_tables import expressions as x
-from ...kernel.nf_tables.reader import Expression
+from ..netlink.messages import ip_of, number_in, read_all, text_in
+from . import expressions as x
 from .chains import Step
-from .legacy import words_of_states
+from .reader import Expression
 
 UNKNOWN = "…"
 _NOT_UNDERSTOOD = {
@@ -132,6 +131,15 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[str]:
             case "limit":
                 if number_in(found, 5) & _LIMIT_OVER:
                     yield UNKNOWN
+
+
+def words_of_states(states: Sequence[str]) -> str:
+    """Return a condition on states in the syntax of nft: ``ct state established,new``.
+
+    Args:
+        states: One or more, including "dnat", which iptables treats as a state.
+    """
+    return "ct status dnat" if states == ["dnat"] else f"ct state {','.join(states)}"
 
 
 def _condition_of_match(name: str, data: bytes) -> str:

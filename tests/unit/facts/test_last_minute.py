@@ -1,0 +1,42 @@
+import pytest
+
+from userspace_proxy.facts.last_minute import LastMinute
+
+NOTHING = 0, 0
+
+
+@pytest.fixture
+def last():
+    return LastMinute()
+
+
+def test_without_a_client_that_was_refused_it_has_nothing_to_report(last):
+    assert last.failing(0.0) == NOTHING
+    last.add(1000, 0, 3.0)
+    last.add(0, 0, 4.0)
+    assert last.failing(5.0) == NOTHING
+
+
+def test_clients_of_a_minute_are_added_up_and_older_ones_are_forgotten(last):
+    last.add(8, 0, 0.0)
+    last.add(1, 2, 31.0)
+    last.add(1, 1, 33.0)
+    last.add(4, 0, 50.0)
+    assert last.failing(59.0) == (14, 3)
+    assert last.failing(60.0) == (6, 3)
+    assert last.failing(89.9) == (6, 3)
+    assert last.failing(93.0) == NOTHING
+
+
+def test_after_a_minute_without_a_failure_nothing_is_reported(last):
+    last.add(0, 5, 4.0)
+    for second in range(5, 70, 5):
+        last.add(1, 0, float(second))
+    assert last.failing(63.0) == NOTHING
+
+
+def test_what_is_kept_has_a_bound(last):
+    for second in range(0, 6_000, 5):
+        last.add(1, 1, float(second))
+    assert last.failing(5_995.0) == (12, 12)
+    assert len(last._parts) <= 13

@@ -1,0 +1,82 @@
+import errno
+
+import pytest
+
+from userspace_proxy.facts import EndpointCounters, LatelyFacts, Level
+from userspace_proxy.facts.last_minute import Lately
+from userspace_proxy.model import DataPath, Protocol, SocketAddress
+from userspace_proxy.policy import EndpointVerdict, PathDecision
+from userspace_proxy.policy.causes import dial_failed
+from userspace_proxy.policy.endpoint_causes import at_times
+from userspace_proxy.status.failures import PAST_S
+from userspace_proxy.status.lately import failed_lately
+from userspace_proxy.status.port_state import judge
+
+from .test_failures import POD, at
+from .views import make_endpoint, make_port
+
+READY = make_endpoint("10.244.1.7:8080", "ready", True, answered_at=1.0)
+REFUSES = dial_failed(SocketAddress("10.244.1.8", 8080), errno.ECONNREFUSED, "")
+FAILING = make_endpoint("10.244.1.8:8080", "ready", True, cause=REFUSES)
+UDP = {"protocol": Protocol.UDP}
+IN_KERNEL = PathDecision(DataPath.KERNEL)
+
+
+def returned(at, number=errno.ECONNREFUSED, address=POD):
+    """Return an endpoint whose dials failed until a moment, and then succeeded."""
+    counters = EndpointCounters()
+    counters.dials.failed(at, number)
+    counters.dials.succeeded_at = at + 0.1
+    return EndpointVerdict(address, True, "ready"), counters
+
+
+def test_of_clients_that_failed_lately_the_last_endpoint_that_failed_is_the_cause():
+    lately, other = Lately(8, 12), SocketAddress("192.0.2.2", 8080)
+    refused, before = returned(5.0), returned(4.0, errno.ETIMEDOUT, other)
+    never = EndpointVerdict(other, True, "ready"), EndpointCounters()
+    facts = failed_lately(lately, (before, refused, never), at(9.0))
+    assert (facts.connections, facts.refused) == (8, 12)
+    assert facts.cause.sentence == "192.0.2.1:8080 refused connections"
+    assert (facts.cause.count, facts.cause.last_at) == (12, 1005.0)
+    # It is in the past, or another one that fails now is the cause.
+    assert failed_lately(lately, (refused,), at(5.0 + PAST_S)).cause is None
+    failing = EndpointCounters()
+    failing.dials.failed(5.0, errno.ECONNREFUSED)
+    assert failed_lately(lately, ((refused[0], failing),), at(9.0)) == LatelyFacts(8, 12)
+    assert failed_lately(Lately(), (refused,), at(9.0)) == LatelyFacts()
+
+
+@pytest.mark.parametrize(
+    ("connections", "refused", "changes", "sentence"),
+    [
+        pytest.param(
+            8,
+            12,
+            {},
+            "Served by 1 endpoint now; 12 of 20 connections failed in the last minute: "
+            "10.244.1.8:8080 refused connections",
+            id="many",
+        ),
+        pytest.param(57, 3, {}, "Served by 1 endpoint now; 3 of 60 connections", id="at-least"),
+        pytest.param(20, 12, UDP, "Served by 1 endpoint now; 12 of 20 flows failed", id="udp"),
+        pytest.param(8, 12, {"path": IN_KERNEL}, "12 of 20 connections failed", id="kernel"),
+        pytest.param(0, 2, {}, "", id="too-few"),
+        pytest.param(58, 3, {}, "", id="a-small-share"),
+    ],
+)
+def test_clients_that_failed_in_the_last_minute_are_no_success(
+    connections, refused, changes, sentence
+):
+    lately = LatelyFacts(connections, refused, at_times(REFUSES))
+    state = judge(make_port(**{"endpoints": (READY,), "lately": lately, **changes}))
+    assert (state.level is Level.ATTENTION, state.code is REFUSES.code) == (bool(sentence),) * 2
+    assert state.sentence.startswith(sentence or "Served by 1 endpoint")
+    assert not state.is_problem
+    failing = judge(make_port(endpoints=(READY, FAILING), lately=lately))
+    assert failing.sentence.endswith("the other one serves")
+
+
+def test_without_a_cause_clients_that_failed_are_counted_only():
+    state = judge(make_port(endpoints=(READY,), lately=LatelyFacts(1, 3)))
+    assert state.sentence.endswith("3 of 4 connections failed in the last minute")
+    assert state.causes == ()
