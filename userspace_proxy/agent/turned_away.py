@@ -9,7 +9,7 @@ from ..model import Cause
 from ..plan import PortPlan
 from ..plane import Group
 from ..plane.denials import DropReason
-from ..policy import causes
+from ..policy import client_causes
 from ..policy.client_causes import hop_limit_reached, no_proxy_header
 from .rounds.wall_clock import WallClock
 
@@ -47,9 +47,9 @@ def turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause, 
     denials, policy = group.denials, plan.cause if plan.is_dropping else None
     ranges = admits if policy is None else denials.ranges or ()
     words = [
-        (DropReason.RANGES, causes.source_denied(ranges)),
-        (DropReason.POLICY, policy or causes.none_was_local()),
-        (DropReason.FORMER_RANGES, causes.source_was_denied()),
+        (DropReason.RANGES, client_causes.source_denied(ranges)),
+        (DropReason.POLICY, policy or client_causes.none_was_local()),
+        (DropReason.FORMER_RANGES, client_causes.source_was_denied()),
     ]
     return tuple(
         replace(cause, count=count, first_at=clock.unix(first_at), last_at=clock.unix(last_at))

@@ -204,7 +204,7 @@ def _planned(status: StatusFacts, service: str, origin: str) -> Subject:
         UserspaceProxyError: There is none of that name, or it has no such port.
     """
     from ..explain import read_subject
-    from ..status.text import say_missing
+    from ..status.missing import say_missing
 
     subject = read_subject(status, service, origin, is_live=False)
     if not (subject.ports or subject.ignored or subject.rejected):

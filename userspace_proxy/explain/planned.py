@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec.structs import replace
-
 from ..cluster import Snapshot
 from ..facts import (
     Level,
@@ -88,4 +86,4 @@ def _judge(port: PortFacts) -> StateFacts:
     state = judge(port)
     # A plan has no clients yet.
     is_untried = state.word == "unknown" and port.is_without_answer
-    return replace(state, word="served") if is_untried else state
+    return StateFacts(state.level, "served", state.sentence, state.causes) if is_untried else state

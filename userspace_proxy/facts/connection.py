@@ -249,6 +249,10 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
             except msgspec.ValidationError as exc:
                 raise ValueError(f"{name}: {exc}") from None
 
+    def of(self, service: str) -> ConnectionFilter:
+        """Return the same for another Service, or one port of it."""
+        return msgspec.structs.replace(self, service=service)
+
     @property
     def takes_all_kinds(self) -> bool:
         """Whether it takes connections that neither failed, were saved nor were slow, too."""

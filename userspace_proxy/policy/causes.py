@@ -55,7 +55,6 @@ SLICES_OF = "EndpointSlices of"
 CHAIN = "nftables chain"
 """The object of a cause that is about such a chain, before family, table and name."""
 OTHERS_CHAIN = f"{CHAIN} {{}} of another program"
-_IS_ADMITTED_NOW = "explain --from=ADDRESS shows whether a client is admitted now"
 _USES_ALL = "{}: Cluster uses endpoints of all nodes"
 # Of a selector, which may have any number of labels.
 _TEXT_MAX = 100
@@ -311,40 +310,6 @@ def none_usable(
     more = ", …" if len(counts) > NAMES_SHOWN else ""
     what = f"none of its {total:,} endpoints is usable: {parts}{more}"
     return Cause(code, what, object_, hint)
-
-
-def source_denied(
-    networks: Sequence[str], *, count: int = 0, first_at: float = 0.0, last_at: float = 0.0
-) -> Cause:
-    """Return that clients outside these networks are dropped, with the count of their packets."""
-    shown = ", ".join(networks[:NAMES_SHOWN]) + (", …" if len(networks) > NAMES_SHOWN else "")
-    return Cause(
-        CauseCode.SOURCE_DENIED,
-        f"clients outside {shown} are dropped" if networks else "all clients are dropped",
-        shown,
-        "spec.loadBalancerSourceRanges must contain the client's network",
-        count,
-        first_at,
-        last_at,
-    )
-
-
-def source_was_denied() -> Cause:
-    """Return that clients were dropped before the source ranges changed."""
-    return Cause(
-        CauseCode.SOURCE_DENIED,
-        "clients were dropped before spec.loadBalancerSourceRanges changed",
-        hint=_IS_ADMITTED_NOW,
-    )
-
-
-def none_was_local() -> Cause:
-    """Return that clients were dropped while only other nodes had endpoints for them."""
-    return Cause(
-        CauseCode.NOT_LOCAL,
-        "clients were dropped while only other nodes had endpoints, and the policy was Local",
-        hint=_IS_ADMITTED_NOW,
-    )
 
 
 def external_ip_off(ip: str, why: str, *, is_allowed: bool = False) -> Cause:

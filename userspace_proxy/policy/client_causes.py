@@ -1,8 +1,47 @@
-"""Words why clients are turned away because of what they send."""
+"""Words why clients are turned away: because of where they are, or of what they send."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..model import Cause, CauseCode
+from .causes import NAMES_SHOWN
+
+_IS_ADMITTED_NOW = "explain --from=ADDRESS shows whether a client is admitted now"
+
+
+def source_denied(
+    networks: Sequence[str], *, count: int = 0, first_at: float = 0.0, last_at: float = 0.0
+) -> Cause:
+    """Return that clients outside these networks are dropped, with the count of their packets."""
+    shown = ", ".join(networks[:NAMES_SHOWN]) + (", …" if len(networks) > NAMES_SHOWN else "")
+    return Cause(
+        CauseCode.SOURCE_DENIED,
+        f"clients outside {shown} are dropped" if networks else "all clients are dropped",
+        shown,
+        "spec.loadBalancerSourceRanges must contain the client's network",
+        count,
+        first_at,
+        last_at,
+    )
+
+
+def source_was_denied() -> Cause:
+    """Return that clients were dropped before the source ranges changed."""
+    return Cause(
+        CauseCode.SOURCE_DENIED,
+        "clients were dropped before spec.loadBalancerSourceRanges changed",
+        hint=_IS_ADMITTED_NOW,
+    )
+
+
+def none_was_local() -> Cause:
+    """Return that clients were dropped while only other nodes had endpoints for them."""
+    return Cause(
+        CauseCode.NOT_LOCAL,
+        "clients were dropped while only other nodes had endpoints, and the policy was Local",
+        hint=_IS_ADMITTED_NOW,
+    )
 
 
 def no_proxy_header(client: str) -> Cause:

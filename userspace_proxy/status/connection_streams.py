@@ -16,7 +16,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
-from msgspec.structs import replace
 
 from ..errors import ConfigError
 from ..facts import StatusFacts
@@ -25,10 +24,10 @@ from ..model import parse_ip
 from ..model.durations import parse_duration
 from .answers import encode_answer
 from .connection_words import cells_of, edge_cells, level_of
+from .missing import say_missing
 from .observing import LEFT_OUT, Observing, TooManyWatched, Watcher, unseen
 from .sampling import Sample, Sampler
 from .stream import Streams
-from .text import say_missing
 
 _QUIET_S = 2.0
 # Rows of one event: a browser draws four events a second.
@@ -64,7 +63,7 @@ class ConnectionStreams(Streams):
         if ":" in wanted.service:
             # A port may be written with its number; connections have its name.
             port = next(iter(view.only(wanted.service).ports), None)
-            wanted = replace(wanted, service=port.name) if port else wanted
+            wanted = wanted.of(port.name) if port else wanted
         if wanted.service and not _has_port(view, wanted):
             raise web.HTTPNotFound(reason=say_missing(view, wanted.service))
         if "watch" not in request.query or request.method != "GET":

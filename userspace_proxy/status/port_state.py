@@ -23,7 +23,8 @@ from collections.abc import Iterable, Sequence
 from ..facts import EndpointFacts, Level, PortFacts, StateFacts
 from ..facts.port import UNANSWERED
 from ..model import Cause, CauseCode
-from ..policy.causes import not_listening, out_of_client_ports, out_of_ports, source_denied
+from ..policy.causes import not_listening, out_of_client_ports, out_of_ports
+from ..policy.client_causes import source_denied
 from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish
 from ..policy.usable import TERMINATING
 from .client_mistakes import judge_mistakes

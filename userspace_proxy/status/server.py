@@ -37,6 +37,7 @@ from .kernel_path import render_tracked
 from .listening import ListenAt, address_of, open_socket
 from .metrics import HealthCheckCounts, MetricsForm, MetricsPage, SyncMetrics, render_metrics
 from .middleware import Middleware, make_runner
+from .missing import say_missing
 from .observing import Observing
 from .page import render_page
 from .sampling import Sample, Sampler
@@ -51,7 +52,6 @@ from .text import (
     printable,
     render_text,
     render_top,
-    say_missing,
 )
 from .timeline import Event
 from .wrapping import LEAST_COLUMNS

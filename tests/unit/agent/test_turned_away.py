@@ -9,9 +9,9 @@ from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import PortKey, PortPlan
 from userspace_proxy.plane import Group
 from userspace_proxy.plane.messages import StreakReport
-from userspace_proxy.policy import causes
-from userspace_proxy.policy.causes import source_denied
-from userspace_proxy.policy.client_causes import hop_limit_reached, no_proxy_header
+from userspace_proxy.policy import client_causes
+from userspace_proxy.policy.causes import none_local
+from userspace_proxy.policy.client_causes import hop_limit_reached, no_proxy_header, source_denied
 from userspace_proxy.steering import Bind
 
 from ..plan.planning import with_serving
@@ -29,7 +29,7 @@ def test_clients_that_a_policy_drops_are_not_those_of_former_ranges():
     ranges = ("198.51.100.0/24",)
     served_here = with_serving(PLAN, admits=ranges)
     only_elsewhere = with_serving(PLAN, admits=("10.0.0.0/8",), outside=())
-    elsewhere = causes.none_local(["node-b"], "externalTrafficPolicy")
+    elsewhere = none_local(["node-b"], "externalTrafficPolicy")
 
     def drop(plan, now):
         """Serve like this, have a packet dropped later, and return the causes that are shown."""
@@ -41,7 +41,7 @@ def test_clients_that_a_policy_drops_are_not_those_of_former_ranges():
     assert drop(served_here, 0.0) == [(by_ranges, 1)]
     left = replace(only_elsewhere, cause=elsewhere)
     assert drop(left, 100.0) == [(by_ranges, 1), (by_policy, 1)]
-    before = str(causes.none_was_local())
+    before = str(client_causes.none_was_local())
     assert drop(served_here, 200.0) == [(by_ranges, 2), (before, 1)]
 
 
@@ -52,7 +52,7 @@ def test_what_former_ranges_dropped_is_not_worded_by_the_present_ones():
     group.change(former.serving, 0.0)
     group.add(0, group_report(denied=3), 50.0)
     group.change(present.serving, 60.0)
-    expected = replace(causes.source_was_denied(), count=3, first_at=1050.0, last_at=1050.0)
+    expected = replace(client_causes.source_was_denied(), count=3, first_at=1050.0, last_at=1050.0)
     assert turned_away(present, group, CLOCK) == (expected,)
 
 
@@ -96,4 +96,4 @@ async def test_clients_that_send_no_proxy_header_are_shown_while_it_is_so(plane)
     assert sentence(900.0).startswith("No client has been served: connections without a PROXY")
     port.group.add(0, group_report(endpoint_report(POD, connections=1)), 64.0)
     assert sentence(64.0).startswith("Not all clients are served: connections without a PROXY")
-    assert sentence(65.0) == "Served by 1 endpoint"
+    assert sentence(65.0) == "No byte has come back yet (1 connection)"

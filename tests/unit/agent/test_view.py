@@ -27,7 +27,8 @@ from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Group
 from userspace_proxy.plane.messages import EndpointReport, GroupReport, StreakReport, WaitingReport
 from userspace_proxy.policy import EndpointVerdict, NodeFacts
-from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets, source_denied
+from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
+from userspace_proxy.policy.client_causes import source_denied
 from userspace_proxy.policy.endpoint_causes import has_ended
 from userspace_proxy.steering import Bind
 

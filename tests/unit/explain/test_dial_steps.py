@@ -8,7 +8,8 @@ from userspace_proxy.explain import Asked, explain
 from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.facts import Level
 from userspace_proxy.model import Handling, ProxyProtocol
-from userspace_proxy.policy.causes import NO_ROUTE, dial_failed, resets, source_denied
+from userspace_proxy.policy.causes import NO_ROUTE, dial_failed, resets
+from userspace_proxy.policy.client_causes import source_denied
 from userspace_proxy.policy.endpoint_causes import in_the_past, sends_nothing
 
 from .subjects import make_dead_endpoint, make_subject

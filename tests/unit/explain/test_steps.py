@@ -30,8 +30,8 @@ from userspace_proxy.policy.causes import (
     none_local,
     not_followed,
     resets,
-    source_denied,
 )
+from userspace_proxy.policy.client_causes import source_denied
 from userspace_proxy.policy.endpoint_causes import denies
 
 from .subjects import make_dead_endpoint, make_subject

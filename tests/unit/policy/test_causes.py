@@ -25,7 +25,6 @@ from userspace_proxy.policy.causes import (
     none_local,
     none_ready,
     none_usable,
-    none_was_local,
     not_followed,
     not_ours,
     out_of_client_ports,
@@ -35,8 +34,6 @@ from userspace_proxy.policy.causes import (
     resets,
     slice_empty,
     some_lack_port,
-    source_denied,
-    source_was_denied,
 )
 
 from ..model.samples import ALICE, HTTP, service, slice_of
@@ -154,32 +151,6 @@ def test_causes_of_this_node_have_a_remedy():
         CauseCode.OUT_OF_CLIENT_PORTS,
     ]
     assert all(cause.hint for cause in causes)
-
-
-@pytest.mark.parametrize(
-    ("networks", "sentence"),
-    [
-        pytest.param((), "all clients are dropped", id="none"),
-        pytest.param(("198.51.100.0/24",), "clients outside 198.51.100.0/24 are dropped", id="one"),
-        pytest.param(
-            [f"10.{n}.0.0/16" for n in range(6)],
-            "clients outside 10.0.0.0/16, 10.1.0.0/16, 10.2.0.0/16, 10.3.0.0/16, 10.4.0.0/16, … "
-            "are dropped",
-            id="many",
-        ),
-    ],
-)
-def test_clients_that_are_not_admitted_are_outside_some_networks(networks, sentence):
-    cause = source_denied(networks, count=3, first_at=1.0, last_at=2.0)
-    assert (cause.code, cause.sentence) == (CauseCode.SOURCE_DENIED, sentence)
-    assert (cause.count, cause.first_at, cause.last_at) == (3, 1.0, 2.0)
-
-
-def test_clients_that_were_dropped_before_may_be_admitted_now():
-    ranges, policy = source_was_denied(), none_was_local()
-    assert "before spec.loadBalancerSourceRanges changed" in ranges.sentence
-    assert "while only other nodes had endpoints" in policy.sentence
-    assert "explain --from=ADDRESS" in ranges.hint == policy.hint
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,8 @@ from userspace_proxy.model import (
     ServiceKey,
 )
 from userspace_proxy.policy import PathDecision
-from userspace_proxy.policy.causes import dial_failed, not_followed, resets, source_denied
+from userspace_proxy.policy.causes import dial_failed, not_followed, resets
+from userspace_proxy.policy.client_causes import source_denied
 from userspace_proxy.sources.manifests import load_manifests
 from userspace_proxy.status.answers import make_answer, read_answer, render_configz, render_status
 from userspace_proxy.status.demand import render_demand

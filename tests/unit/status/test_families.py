@@ -3,7 +3,7 @@ import pytest
 
 from userspace_proxy.facts import Times, TotalsFacts, Waits
 from userspace_proxy.model import CauseCode, DataPath, Handling, Hold
-from userspace_proxy.policy.causes import source_denied
+from userspace_proxy.policy.client_causes import source_denied
 from userspace_proxy.status.families import families_of, state_label
 from userspace_proxy.status.path_words import PathView
 

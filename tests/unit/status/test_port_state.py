@@ -10,10 +10,9 @@ from userspace_proxy.policy.causes import (
     external_ip_off,
     fault_on_purpose,
     none_local,
-    none_was_local,
     resets,
-    source_denied,
 )
+from userspace_proxy.policy.client_causes import none_was_local, source_denied
 from userspace_proxy.policy.endpoint_causes import (
     answers_late,
     in_the_past,

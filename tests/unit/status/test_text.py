@@ -3,15 +3,16 @@ import os
 
 import pytest
 
-from userspace_proxy.facts import Level, ProbesFacts, RejectedFacts, SourceFacts, SteeringState
+from userspace_proxy.facts import Level, ProbesFacts, SourceFacts, SteeringState
 from userspace_proxy.model import DataPath, Handling, Hold, Protocol
 from userspace_proxy.policy import PathDecision
-from userspace_proxy.policy.causes import dial_failed, source_denied
+from userspace_proxy.policy.causes import dial_failed
+from userspace_proxy.policy.client_causes import source_denied
 from userspace_proxy.policy.endpoint_causes import in_the_past, sends_nothing
 from userspace_proxy.status.history import History
 from userspace_proxy.status.path_words import UNKNOWN, PathView
 from userspace_proxy.status.selection import Selection
-from userspace_proxy.status.text import prefers_text, render_text, render_top, say_missing
+from userspace_proxy.status.text import prefers_text, render_text, render_top
 
 from .views import (
     NOW,
@@ -303,47 +304,11 @@ def test_top_shows_as_many_as_a_screen_may_have():
     assert (len(lines), lines[-1]) == (203, "    and 3 more")
 
 
-def test_a_missing_service_is_named_with_its_nearest_name():
-    view = make_calm_view()
-    assert say_missing(view, "shop/wbe") == "there is no Service shop/wbe (did you mean shop/web?)"
-    assert say_missing(view, "shpo/web").endswith("(did you mean shop/web?)")
-    assert say_missing(view, "x\n/y") == "there is no Service x\ufffd/y"
-
-
-def test_a_missing_service_may_be_in_what_cannot_be_read():
-    lines = ("a.yaml:1: no port", "a.yaml:6: not YAML", "b.yaml:1: taken", "cannot read c.yaml")
-    rejected = (
-        RejectedFacts(lines[0], "Service shop/a"),
-        RejectedFacts(lines[1]),
-        RejectedFacts(lines[2], services=("shop/b",)),
-    )
-    source = SourceFacts(problems=lines, rejected=rejected)
-    assert say_missing(make_view(make_port(), source=source), "shop/wbe") == (
-        "there is no Service shop/wbe (did you mean shop/web?); not everything can be read: "
-        "a.yaml:6: not YAML (and 1 more)"
-    )
-
-
 def test_a_limit_of_connections_is_told_with_the_policy():
     view = make_view(make_port(handling=Handling(max_connections=3)))
     assert lines_of(view, is_wide=True)[-1] == (
         "      policy    least-connections; at most 3 connections per endpoint"
     )
-
-
-def test_a_name_that_is_only_alike_is_no_hint_where_the_service_may_be_in_what_cannot_be_read():
-    alike = "there is no Service shop/weekly"
-    hint = " (did you mean shop/web?)"
-    assert say_missing(make_view(make_port()), "shop/weekly") == alike + hint
-    source = SourceFacts(problems=("a.yaml:6: not YAML",))
-    assert say_missing(make_view(make_port(), source=source), "shop/weekly") == (
-        f"{alike}; not everything can be read: a.yaml:6: not YAML"
-    )
-
-
-def test_a_port_that_a_service_does_not_have_is_answered_with_those_that_it_has():
-    view = make_view(make_port())
-    assert say_missing(view, "shop/web:81") == "shop/web has no port 81; it has http"
 
 
 @pytest.mark.parametrize(
