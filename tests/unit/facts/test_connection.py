@@ -125,6 +125,11 @@ def test_a_client_is_selected_by_its_address_without_the_port(client, ip):
     assert not ConnectionFilter(client="10.244.0.8").takes(one)
 
 
+def test_of_another_service_the_same_connections_are_selected():
+    wanted = ConnectionFilter(service="shop/web:80", failed=True)
+    assert wanted.of("shop/web:http") == ConnectionFilter(service="shop/web:http", failed=True)
+
+
 def test_several_kinds_select_what_any_of_them_does():
     either = ConnectionFilter(failed=True, saved=True)
     saved, failed = served(failed=(DEAD,)), served(cause="reset", sent_bytes=0)

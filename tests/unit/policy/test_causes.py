@@ -13,6 +13,7 @@ from userspace_proxy.model import (
     SocketAddress,
 )
 from userspace_proxy.policy.causes import (
+    NO_ROUTE,
     NOTES_MAX,
     address_taken,
     dial_failed,
@@ -39,6 +40,7 @@ from userspace_proxy.policy.causes import (
 from ..model.samples import ALICE, HTTP, service, slice_of
 
 POD = SocketAddress("10.244.0.3", 8080)
+NOT_MIRRORED = "Endpoints shop/cart has the label skip, so no slice is made of it"
 WITHOUT_SELECTOR = service()
 SELECTING = service(selector=(("app", "web"), ("tier", "front")))
 
@@ -116,7 +118,7 @@ def test_a_dial_that_something_forbids_has_a_hint_to_firewalls():
 
 
 def test_a_dial_that_found_no_route_has_the_command_that_shows_it():
-    for number in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL):
+    for number in (NO_ROUTE, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL):
         assert "`ip route get 10.244.0.3`" in dial_failed(POD, number, "").hint
 
 
@@ -161,6 +163,13 @@ def test_causes_of_this_node_have_a_remedy():
             "no EndpointSlice of IPv6 belongs to shop/cart, only of IPv4",
             "Its pods have no IPv6 address, or its slices were written for IPv4 alone",
             id="other-family",
+        ),
+        pytest.param(
+            no_slice(service(notes=(NOT_MIRRORED,)), IPFamily.IPV4, []),
+            NOT_MIRRORED,
+            "Remove that, or create an EndpointSlice with the label "
+            "kubernetes.io/service-name: cart",
+            id="not-mirrored",
         ),
         pytest.param(
             no_slice(SELECTING, IPFamily.IPV4, []),
