@@ -59,7 +59,7 @@ def test_explain_dials_the_service_and_each_endpoint(testbed, run):
         "✓ firewall   No input chain of another program is known to drop packets to Services"
         in lines
     )
-    assert re.search(r"✓ address +10\.96\.0\.10:80/TCP, ClusterIP: proxy port \d+", text)
+    assert re.search(r"[✓·] address +10\.96\.0\.10:80/TCP, ClusterIP: proxy port \d+", text)
     assert re.search(r"✓ dial +10\.96\.0\.10:80 answers after ", text)
     assert re.search(rf"✓ {testbed.ip('two')}:8080: answers after ", text)
 
@@ -89,7 +89,9 @@ def test_explain_names_a_firewall(testbed, run):
     assert re.search(r"✕ firewall +Chain ip filter INPUT of another program may drop", text)
 
 
-def test_top_shows_rates_of_the_busiest(testbed):
+def test_top_shows_rates_of_the_busiest(testbed, run):
+    testbed["pod"].get(WEB.address)
+    wait_for("the answer to be counted", lambda: "✓ shop/web" in run("status", "shop/web")[1])
     process = testbed.node.popen(
         [*PROGRAM, "top"], stdout=subprocess.PIPE, env=testbed.agent.environment
     )

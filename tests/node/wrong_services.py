@@ -270,8 +270,8 @@ MISTAKES = (
     ),
     Mistake(
         "one-way",
-        "Clients are served by 1 endpoint",
-        never=("no byte", "gets no answer"),
+        "No byte has come back (3 connections)",
+        never=("lients are served", "get no answer", "fail"),
         target=ONE_WAY,
         wait_s=0.0,
     ),
