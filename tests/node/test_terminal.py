@@ -113,7 +113,7 @@ def test_status_has_a_line_for_each_service_and_its_exit_status(testbed, run):
     # The last test: what its clients meet decides the other ones' words for a minute.
     status, text = run("status", "shop/web")
     assert status == 0
-    assert re.search(r"^  ✓ shop/web +10\.96\.0\.10:80 +2 of 2 ", text, re.MULTILINE)
+    assert re.search(r"^  [✓·] shop/web +10\.96\.0\.10:80 +2 of 2 ", text, re.MULTILINE)
     for _ in range(2):
         testbed["pod"].get(FLAKY.address)
     wait_for("flaky to need attention", lambda: run("status")[0] == 3)

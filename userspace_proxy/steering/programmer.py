@@ -211,7 +211,14 @@ class ProgrammedSteering(Steering, Generic[Kind]):
 
     async def start(self) -> Mapping[Frontend, int]:
         """Part of Steering."""
-        return await self._do(lambda programmer: programmer.start())
+
+        def start_and_look(programmer: Kind) -> Ports:
+            ports = programmer.start()
+            # Nothing is known of them yet, but the process has all its descriptors from now on.
+            programmer.look_at_others()
+            return ports
+
+        return await self._do(start_and_look)
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
         """Part of Steering."""
