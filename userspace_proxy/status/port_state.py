@@ -160,6 +160,10 @@ def _faults(usable: Sequence[EndpointFacts]) -> str:
 def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgement:
     """Judge a Service port whose endpoints have all failed when a client last tried them."""
     sentence = f"{_all_fail(failing)}{_unused(port)}"
+    is_late = all(_is(CauseCode.ENDPOINT_ANSWERS_LATE, endpoint) for endpoint in failing)
+    if port.waits.waiting and port.max_connections is not None and is_late:
+        # Clients that wait for their turn are what makes answers late.
+        return _at_limit(port)
     if port.waits.waiting:
         return _holding_now(port, sentence)
     denials = [

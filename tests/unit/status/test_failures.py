@@ -3,8 +3,8 @@ import errno
 import pytest
 
 from userspace_proxy.agent.rounds.wall_clock import WallClock
-from userspace_proxy.facts import EndpointCounters, Level
-from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.facts import EndpointCounters, Level, Waits
+from userspace_proxy.model import CauseCode, Handling, Hold, SocketAddress
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
     NextHop,
@@ -248,3 +248,16 @@ def test_of_endpoints_that_all_fail_the_one_that_failed_most_often_is_named():
     often = failing(replace(sends_nothing(POD), count=89))
     state = judge(make_port(endpoints=(seldom, often)))
     assert state.sentence.endswith(f"none of its 2 endpoints answers; {often.cause}")
+
+
+@pytest.mark.parametrize(
+    ("most", "said"),
+    [(1, "endpoints have 1 connection each"), (None, "answers after its clients have left")],
+)
+def test_a_limit_that_clients_wait_for_is_why_answers_are_late(most, said):
+    late = failing(replace(answers_late(POD, "4.0 s"), count=43))
+    waits = Waits(waiting=5, longest_s=4.0)
+    handling = Handling(hold=Hold(60), max_connections=most)
+    state = judge(make_port(endpoints=(late,), handling=handling, waits=waits))
+    assert state.sentence.startswith("Holding 5 connections, the longest for 4 s: ")
+    assert said in state.sentence
