@@ -84,6 +84,9 @@ def _judge(port: PortFacts) -> StateFacts:
         sentence = f"Clients would be served once {cause.object} is looked up"
         return StateFacts(Level.OK, NOT_LOOKED_UP, sentence, way_out=cause.hint)
     state = judge(port)
+    if state.word != "unknown" or port.is_unseen:
+        return state
     # A plan has no clients yet.
-    is_untried = state.word == "unknown" and port.is_without_answer
-    return StateFacts(state.level, "served", state.sentence, state.causes) if is_untried else state
+    return StateFacts(
+        state.level, "served", state.sentence, state.causes, state.way_out, state.code
+    )

@@ -2,6 +2,7 @@ import pytest
 
 from userspace_proxy.explain import explain, read_subject
 from userspace_proxy.explain.planned import plan_status
+from userspace_proxy.model import CauseCode
 from userspace_proxy.policy import PolicyOptions
 from userspace_proxy.sources.manifests import load_manifests
 
@@ -80,3 +81,13 @@ def test_clients_that_a_node_would_drop_are_in_the_sentence(tmp_path):
         "Clients would be served by 1 endpoint; clients from outside would be dropped: its only "
         "endpoint is on node bob, and the traffic policy is Local"
     )
+
+
+def test_a_plan_that_has_no_clients_keeps_the_code_of_a_note(tmp_path):
+    file = tmp_path / "shop.yaml"
+    misspelt = "{name: web, namespace: shop, annotations: {userspace-proxy.io/hodl: 1s}}"
+    file.write_text(SHOP.replace("{name: web, namespace: shop}", misspelt))
+    snapshot, _ = load_manifests(file)
+    status = plan_status(snapshot, PolicyOptions(), now=1.0, steering="none")
+    (port,) = status.only("shop/web").ports
+    assert (port.state.word, port.state.code) == ("served", CauseCode.NOT_FOLLOWED)
