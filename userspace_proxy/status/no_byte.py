@@ -16,14 +16,12 @@ _UNANSWERED = (
     "Read the log of the program: it may expect another protocol, or take the end of a client's "
     "request for an abort; programs that only receive (syslog, graphite) send nothing"
 )
-
-
 _FEW = 2
 """Connections that show nothing: one may have just begun, and ``explain --probe`` sends nothing."""
 
 
-def no_byte_in_words(port: PortFacts, by: str) -> tuple[str, str]:
-    """Return that nothing has come back, in words, and what to do about it; empty: nothing.
+def no_byte_in_words(port: PortFacts, by: str) -> str:
+    """Return that nothing has come back.
 
     Args:
         by: The endpoints that serve, in words.
@@ -34,9 +32,16 @@ def no_byte_in_words(port: PortFacts, by: str) -> tuple[str, str]:
     if not port.connections:
         has_failed = port.failed or port.failures or port.bad_headers or port.waits.total
         verb = "been served" if has_failed else "connected"
-        return f"Ready: {by}; no client has {verb} yet", ""
+        return f"Ready: {by}; no client has {verb} yet"
     if not is_tcp or port.connections <= _FEW:
-        return f"No {unit} has come back yet {made}", ""
+        return f"No {unit} has come back yet {made}"
     if port.received_bytes:
-        return f"No byte has come back {made}", _UNANSWERED
-    return f"No byte has passed in either direction {made}", _BOTH_WAIT
+        return f"No byte has come back {made}"
+    return f"No byte has passed in either direction {made}"
+
+
+def remedy_for_no_byte(port: PortFacts) -> str:
+    """Return what to do about that; empty: wait for clients."""
+    if port.protocol != "TCP" or port.connections <= _FEW:
+        return ""
+    return _UNANSWERED if port.received_bytes else _BOTH_WAIT

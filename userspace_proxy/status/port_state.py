@@ -29,7 +29,7 @@ from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish
 from ..policy.usable import TERMINATING
 from .client_mistakes import judge_mistakes
 from .lately import many_failed
-from .no_byte import no_byte_in_words
+from .no_byte import no_byte_in_words, remedy_for_no_byte
 from .path_words import led_in_words
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
@@ -47,7 +47,7 @@ def judge(port: PortFacts) -> StateFacts:
     causes = tuple(known.values())
     if not causes:
         is_without_answer = word == "unknown" and not port.is_unseen
-        way_out = no_byte_in_words(port, "")[1] if is_without_answer else ""
+        way_out = remedy_for_no_byte(port) if is_without_answer else ""
         return StateFacts(level, word, sentence, way_out=way_out)
     return StateFacts(level, word, sentence, causes, causes[0].hint, causes[0].code)
 
@@ -250,7 +250,7 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
         word = "unknown"
         sentence = capitalised(led_in_words(by, "probes" if port.is_probed else ""))
     elif port.is_without_answer:
-        word, sentence = "unknown", no_byte_in_words(port, by)[0]
+        word, sentence = "unknown", no_byte_in_words(port, by)
     if many := many_failed(port.lately, port.protocol):
         begin = f"{sentence} now; " if word == "served" else ""
         causes = (port.lately.cause,) if port.lately.cause is not None else ()

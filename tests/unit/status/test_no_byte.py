@@ -1,7 +1,7 @@
 import pytest
 
 from userspace_proxy.model import DataPath, Protocol
-from userspace_proxy.status.no_byte import no_byte_in_words
+from userspace_proxy.status.no_byte import no_byte_in_words, remedy_for_no_byte
 from userspace_proxy.status.path_words import PathView
 
 from .views import make_port, replace
@@ -30,7 +30,7 @@ UNANSWERED = {"connections": 50, "received_bytes": 25_000, "sent_bytes": 0}
 )
 def test_connections_without_an_answer_are_an_observation_with_a_remedy(figures, sentence, remedy):
     port = make_port(**figures)
-    said, way_out = no_byte_in_words(port, "")
+    said, way_out = no_byte_in_words(port, ""), remedy_for_no_byte(port)
     assert said == sentence
     assert remedy in way_out
     assert (port.mark, port.state.word) == (None, "unknown")
