@@ -11,6 +11,7 @@ from ..plane import Group
 from ..plane.denials import DropReason
 from ..policy import client_causes
 from ..policy.client_causes import hop_limit_reached, no_proxy_header
+from ..status.failures import seen
 from .rounds.wall_clock import WallClock
 
 _MISTAKES = {
@@ -28,12 +29,7 @@ def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tupl
         has_served: Some client was served.
     """
     return tuple(
-        replace(
-            _MISTAKES[mistake](streak.who),
-            count=streak.failures,
-            first_at=clock.unix(streak.first_at),
-            last_at=clock.unix(streak.last_at),
-        )
+        seen(_MISTAKES[mistake](streak.who), streak, clock)
         for mistake, streak in group.client_mistakes.items()
         if not has_served or clock.now - streak.last_at < MISTAKES_SHOWN_S
     )

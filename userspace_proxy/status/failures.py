@@ -82,27 +82,27 @@ def _failure(
     dials, ends, denials, cuts = (getattr(counters, name) for name in STREAKS)
     if dials.is_on:
         if absent_hop:
-            return _seen(no_host(address, absent_hop), dials, clock)
-        cause = _seen(dial_failed(address, dials.number, os.strerror(dials.number)), dials, clock)
+            return seen(no_host(address, absent_hop), dials, clock)
+        cause = seen(dial_failed(address, dials.number, os.strerror(dials.number)), dials, clock)
         # A dial that succeeded shows that its port was open, whatever became of the connection.
         return has_ended(cause) if dials.succeeded_at >= 0 else cause
     if ends.is_on and ends.failures >= min(MANY_ENDS, counters.connections):
         if ends.who and ends.number == errno.ETIMEDOUT:
-            return _seen(answers_late(address, ends.who), ends, clock)
+            return seen(answers_late(address, ends.who), ends, clock)
         word = no_datagram if ends.number == NO_DATAGRAM else _ENDS[end_code(ends.number)]
-        return _seen(word(address), ends, clock)
+        return seen(word(address), ends, clock)
     if denials.is_on:
-        cause = _seen(denies(address, denials.who), denials, clock)
+        cause = seen(denies(address, denials.who), denials, clock)
         # Others that are answered show nothing of this client, but it may have stopped trying.
         has_answered_since = dials.succeeded_at > denials.last_at
         if not (has_answered_since and _is_past(cause, clock)):
             return cause
     if cuts.is_on and cuts.failures >= min(MANY_ENDS, counters.connections):
-        return _seen(cuts_off(address), cuts, clock)
+        return seen(cuts_off(address), cuts, clock)
     return None
 
 
-def _seen(cause: Cause, streak: Streak, clock: Clock) -> Cause:
+def seen(cause: Cause, streak: Streak, clock: Clock) -> Cause:
     """Return a cause with how often it was seen, and when."""
     first_at, last_at = map(clock.unix, (streak.first_at, streak.last_at))
     return replace(cause, count=streak.failures, first_at=first_at, last_at=last_at)
