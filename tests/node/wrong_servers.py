@@ -6,6 +6,7 @@ Mistake ──target──▶ port of "pod" ──▶ hangs, resets, ends, filte
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from tests.node.testbed import Testbed
 
 SERVING, CLOSED, HANGING, RESETTING, LATE_CLOSING = 80, 8080, 9100, 9101, 9102
 LOCAL_ONLY, FILTERED, REFUSED_BY_RULE, OTHER_SOURCE, PROXY_HEADER, ONE_WAY = range(9103, 9109)
+RESETTING_SOME = 9109
 """Ports of the pod "pod"."""
 LINK, ABSENT = "eth9", "10.99.0.77"
 """A link of the node without any host on it, and an address there."""
@@ -43,6 +45,7 @@ class WrongServers:
         self._serve(self._listen(LATE_CLOSING), _read_to_the_end)
         self._serve(self._listen(ONE_WAY), _read_to_the_end)
         self._serve(self._listen(PROXY_HEADER), _close_without_header)
+        self._serve(self._listen(RESETTING_SOME), _answer_every_other())
         asked = self._udp(OTHER_SOURCE)
         other = self._udp(OTHER_SOURCE + 100)
         self._repeat(asked, lambda: other.sendto(*asked.recvfrom(4096)))
@@ -115,3 +118,16 @@ def _read_to_the_end(accepted: socket.socket) -> None:
 
 def _close_without_header(accepted: socket.socket) -> None:
     accepted.recv(4096)
+
+
+def _answer_every_other() -> Callable[[socket.socket], None]:
+    turns = itertools.cycle((False, True))
+
+    def handle(accepted: socket.socket) -> None:
+        accepted.recv(4096)
+        if next(turns):
+            accepted.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+        else:
+            _reset(accepted)
+
+    return handle

@@ -29,6 +29,7 @@ from tests.node.wrong_servers import (
     PROXY_HEADER,
     REFUSED_BY_RULE,
     RESETTING,
+    RESETTING_SOME,
     SERVING,
     UNROUTED,
 )
@@ -278,6 +279,14 @@ MISTAKES = (
         never=("lients are served", "get no answer", "fail"),
         target=ONE_WAY,
         wait_s=0.0,
+    ),
+    Mistake(
+        "resets-every-other",
+        "Served by 1 endpoint now; 4 of 8 connections failed in the last minute: {pod}:9109 "
+        "accepted connections and ended them without answering",
+        hint="It answers other connections: kubectl logs POD shows why not these",
+        target=RESETTING_SOME,
+        dials=8,
     ),
 )
 

@@ -326,7 +326,7 @@ class TcpConnection:
     def _note_bad_end(self, number: int) -> None:
         self._bad_end = end_code(number)
         if self._counters is not None:
-            self._counters.ends.failed(self.reactor.now, number)
+            self._counters.ended_unanswered(self.reactor.now, number)
 
     # -- for ageing and shedding ---------------------------------------------
 

@@ -304,6 +304,7 @@ async def test_only_an_endpoint_that_ends_a_connection_without_need_is_to_blame(
         bool(resets or empty) and not is_cut,
         is_cut,
     )
+    assert counters.unanswered == resets + empty - is_cut
     assert web.group.balancers.current.ejected(rig.engine.reactor.now) == {}
 
 
