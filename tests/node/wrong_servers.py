@@ -16,7 +16,7 @@ from tests.node.testbed import Testbed
 
 SERVING, CLOSED, HANGING, RESETTING, LATE_CLOSING = 80, 8080, 9100, 9101, 9102
 LOCAL_ONLY, FILTERED, REFUSED_BY_RULE, OTHER_SOURCE, PROXY_HEADER, ONE_WAY = range(9103, 9109)
-RESETTING_SOME = 9109
+RESETTING_SOME, CLOSING = 9109, 9110
 """Ports of the pod "pod"."""
 LINK, ABSENT = "eth9", "10.99.0.77"
 """A link of the node without any host on it, and an address there."""
@@ -45,6 +45,7 @@ class WrongServers:
         self._serve(self._listen(LATE_CLOSING), _read_to_the_end)
         self._serve(self._listen(ONE_WAY), _read_to_the_end)
         self._serve(self._listen(PROXY_HEADER), _close_without_header)
+        self._serve(self._listen(CLOSING), lambda _: None)
         self._serve(self._listen(RESETTING_SOME), _answer_every_other())
         asked = self._udp(OTHER_SOURCE)
         other = self._udp(OTHER_SOURCE + 100)

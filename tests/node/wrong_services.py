@@ -18,6 +18,7 @@ from tests.node.clients import Client
 from tests.node.wrong_servers import (
     ABSENT,
     CLOSED,
+    CLOSING,
     FILTERED,
     HANGING,
     HELD,
@@ -60,6 +61,8 @@ class Mistake:
     dials: int = 3
     wait_s: float = 1.2
     """How long a client waits for a byte."""
+    sends: bytes = b"GET / HTTP/1.0\r\n\r\n"
+    """What it sends before; empty: the server speaks first."""
     asks: str = ""
     """The port of the Service that is asked about; empty: all."""
 
@@ -288,6 +291,13 @@ MISTAKES = (
         target=RESETTING_SOME,
         dials=8,
     ),
+    Mistake(
+        "closes-at-once",
+        "Clients get no answer: {pod}:9110 accepts connections and ends them without answering",
+        never=("in either direction", *_SERVED_WRONGLY),
+        target=CLOSING,
+        sends=b"",
+    ),
 )
 
 
@@ -361,7 +371,8 @@ def dial(client: Client, case: Mistake) -> None:
         with client.new_udp() if is_udp else client.tcp() as sock, contextlib.suppress(OSError):
             sock.settimeout(max(case.wait_s, 1.0))
             sock.connect(address)
-            sock.send(b"GET / HTTP/1.0\r\n\r\n")
+            if case.sends:
+                sock.send(case.sends)
             if not case.wait_s:
                 continue
             sock.settimeout(case.wait_s)

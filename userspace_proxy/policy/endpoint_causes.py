@@ -23,7 +23,8 @@ class NextHop(NamedTuple):
 
 
 UNANSWERED_S = 1
-"""Seconds without a byte after which a client that leaves has given up."""
+"""Seconds without a byte after which a client that leaves has given up, and before which an
+endpoint that leaves has ended the connection at once."""
 
 LOST_ON_THE_WAY = (
     "a firewall on the way that drops or resets data, or a smaller MTU there, looks the same"
