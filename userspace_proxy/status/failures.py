@@ -29,6 +29,9 @@ from ..policy.endpoint_causes import (
 MANY_ENDS = 3
 """Of connections in a row that an endpoint ends without a byte, or on which it sends none: a few
 are no news, unless there were no others."""
+_ENDS_AT_TIMES = 20
+"""The same for an endpoint that answers at times: of one that ends each second connection by
+chance, three in a row are common, and so many happen once in a million."""
 PAST_S = 60.0
 """Longer than a probe of an endpoint that no client dials takes to come (``plane.ejected``)."""
 _ENDS = {CauseCode.ENDPOINT_RESETS: resets, CauseCode.ENDPOINT_SENDS_NOTHING: sends_nothing}
@@ -86,7 +89,7 @@ def _failure(
         cause = seen(dial_failed(address, dials.number, os.strerror(dials.number)), dials, clock)
         # A dial that succeeded shows that its port was open, whatever became of the connection.
         return has_ended(cause) if dials.succeeded_at >= 0 else cause
-    if ends.is_on and ends.failures >= min(MANY_ENDS, counters.connections):
+    if ends.is_on and ends.failures >= min(_many(ends, clock), counters.connections):
         if ends.who and ends.number == errno.ETIMEDOUT:
             return seen(answers_late(address, ends.who), ends, clock)
         word = no_datagram if ends.number == NO_DATAGRAM else _ENDS[end_code(ends.number)]
@@ -100,6 +103,13 @@ def _failure(
     if cuts.is_on and cuts.failures >= min(MANY_ENDS, counters.connections):
         return seen(cuts_off(address), cuts, clock)
     return None
+
+
+def _many(ends: Streak, clock: Clock) -> int:
+    """Return how many ends in a row show that an endpoint doesn't answer."""
+    is_counted_lately = end_code(ends.number) is CauseCode.ENDPOINT_RESETS
+    has_answered_between = ends.before_at >= 0 and clock.now - ends.before_at < PAST_S
+    return _ENDS_AT_TIMES if is_counted_lately and has_answered_between else MANY_ENDS
 
 
 def seen(cause: Cause, streak: Streak, clock: Clock) -> Cause:
