@@ -5,13 +5,15 @@ First line: the sentence at its end, which is also what the page and ``status`` 
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.broken_services import NAMESPACE
 from tests.node.observers import EXPLAIN
 from tests.node.testbed import Testbed
-from tests.node.wrong_servers import SERVING, WrongServers
+from tests.node.wrong_servers import RESET, SERVING, WrongServers
 from tests.node.wrong_services import MISTAKES, ORIGINAL, dial, objects_of, service_ip
 
 pytestmark = pytest.mark.netns
@@ -69,3 +71,28 @@ def test_the_first_line_has_the_cause(testbed, case):
     text = "\n".join(said)
     assert not [words for words in case.never if words.format(**places) in text], text
     assert case.hint in text, text
+
+
+@pytest.mark.parametrize("ends", ["close", "reset"])
+def test_clients_that_leave_without_a_request_are_no_fault_of_the_endpoint(testbed, ends):
+    agent, client, address = testbed.agent, testbed["pod"], (service_ip(ORIGINAL), 80)
+    objects = objects_of(ORIGINAL, pod=testbed.ip("pod"))
+    agent.manifests.write_objects(objects, name="a-original.yaml")
+    wait_for("the Service", lambda: agent.frontends("original"))
+    wait_for("its rules", lambda: not agent.status()["sync"]["waiting_since"])
+
+    def original():
+        return next(port for port in agent.status()["ports"] if port["service"] == "original")
+
+    client.get(address)
+    # A load balancer's probes, and browsers that connect beforehand.
+    probes = [client.dial(address) for _ in range(20)]
+    wait_for("the endpoint's answers", lambda: original()["active"] == len(probes))
+    for probe in probes:
+        if ends == "reset":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        probe.close()
+    wait_for("the end of all", lambda: not original()["active"])
+    port = original()
+    assert (port["state"]["word"], port["state"]["level"]) == ("served", "ok")
+    assert (port["resets"], port["empty"], port["lately"]["unanswered"]) == (0, 0, 0)

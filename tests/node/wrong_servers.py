@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
+import struct
 import threading
 from collections.abc import Callable
 
@@ -23,6 +24,8 @@ LINK, ABSENT = "eth9", "10.99.0.77"
 UNROUTED = "10.98.0.5"
 HELD = 30080
 """A node port that a daemon holds."""
+RESET = struct.pack("ii", True, 0)
+"""A value of SO_LINGER: the close sends a RST."""
 _TURN_S = 0.2
 
 
@@ -109,7 +112,7 @@ _LINK = (
 
 
 def _reset(accepted: socket.socket) -> None:
-    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
 def _read_to_the_end(accepted: socket.socket) -> None:

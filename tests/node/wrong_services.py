@@ -292,6 +292,16 @@ MISTAKES = (
         dials=8,
     ),
     Mistake(
+        "two-causes",
+        f"none of its 2 endpoints answers; no host answers for {ABSENT} on {LINK}; "
+        "{pod}:8080 refuses connections",
+        never=_SERVED_WRONGLY,
+        target=CLOSED,
+        ips=("{pod}", ABSENT),
+        wait_s=5.0,
+        dials=1,
+    ),
+    Mistake(
         "closes-at-once",
         "Clients get no answer: {pod}:9110 accepts connections and ends them without answering",
         never=("in either direction", *_SERVED_WRONGLY),

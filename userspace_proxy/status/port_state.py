@@ -17,7 +17,6 @@ that no endpoint answered count, if they are many.
 from __future__ import annotations
 
 import collections
-import itertools
 from collections.abc import Iterable, Sequence
 
 from ..facts import EndpointFacts, Level, PortFacts, StateFacts
@@ -295,8 +294,25 @@ def _all_fail(failing: Sequence[EndpointFacts]) -> str:
     else:
         when = "answered when last tried" if past else "answers"
         text = f"none of its {len(failing):,} endpoints {when}"
-    causes = (endpoint.cause for endpoint in _present_first(failing) if endpoint.cause)
-    return "; ".join((text, *map(str, itertools.islice(causes, 1))))
+    return "; ".join((text, *_why(failing)))
+
+
+def _why(failing: Sequence[EndpointFacts]) -> Iterable[str]:
+    """Yield the cause that most clients meet, and in short the next one of another kind.
+
+    Those of a while ago only count where there are no others.
+    """
+    kinds: dict[CauseCode, Cause] = {}
+    for endpoint in _present_first([one for one in failing if not one.is_past] or failing):
+        if endpoint.cause is not None:
+            kinds.setdefault(endpoint.cause.code, endpoint.cause)
+    first, *others = kinds.values() or (None,)
+    if first is not None:
+        yield str(first)
+    if others:
+        yield others[0].sentence.partition(": ")[0]
+    if more := others[1:]:
+        yield plural(len(more), "further cause")
 
 
 def _unused(port: PortFacts) -> str:
@@ -319,7 +335,7 @@ def _some_fail(failing: Sequence[EndpointFacts], others: Sequence[EndpointFacts]
         does = f"{'has' if len(others) == 1 else 'have'} not been tried"
     if len(failing) > 1:
         total = plural(len(failing) + len(others), "endpoint")
-        return f"{_do_not_answer(failing, total)}; {what} {does}"
+        return "; ".join((_do_not_answer(failing, total), f"{what} {does}", *_why(failing)))
     cause = failing[0].cause
     said = capitalised(str(cause)) if cause else "1 endpoint doesn't answer"
     return f"{said}; {what} {does}"

@@ -2,7 +2,14 @@ import pickle
 
 import pytest
 
-from userspace_proxy.facts import EndpointFacts, FrontendFacts, Level, PortFacts, StateFacts
+from userspace_proxy.facts import (
+    EndpointFacts,
+    FrontendFacts,
+    LatelyFacts,
+    Level,
+    PortFacts,
+    StateFacts,
+)
 from userspace_proxy.model import Cause, CauseCode, DataPath, SocketAddress
 from userspace_proxy.policy.causes import resets
 
@@ -158,3 +165,7 @@ def test_another_process_gets_what_the_json_does_not_contain():
     facts.plan = "of the port"
     copied = pickle.loads(pickle.dumps(facts))
     assert (copied, copied.plan) == (facts, "of the port")
+
+
+def test_clients_without_an_answer_are_those_refused_and_those_unanswered():
+    assert LatelyFacts(connections=8, refused=2, unanswered=4).failed == 6

@@ -269,11 +269,19 @@ def test_other_endpoints_serve_only_if_one_has_answered(others, sentence):
     assert state.sentence == f"{refusing.cause}; {sentence}"
 
 
-def test_of_endpoints_that_all_fail_the_one_that_failed_most_often_is_named():
+def test_of_endpoints_that_all_fail_the_one_that_failed_most_often_is_named_first():
     seldom = failing(replace(dial_failed(POD, errno.ECONNREFUSED, ""), count=5))
     often = failing(replace(sends_nothing(POD), count=89))
     state = judge(make_port(endpoints=(seldom, often)))
-    assert state.sentence.endswith(f"none of its 2 endpoints answers; {often.cause}")
+    assert (state.level, state.word) == (Level.TROUBLE, "not answering")
+    assert state.sentence.endswith(
+        f"none of its 2 endpoints answers; {often.cause}; 192.0.2.1:8080 refuses connections"
+    )
+    others = (failing(word(POD)) for word in (cuts_off, resets))
+    state = judge(make_port(endpoints=(seldom, often, seldom, *others)))
+    assert state.sentence.endswith(
+        f"{often.cause}; 192.0.2.1:8080 refuses connections; 2 further causes"
+    )
 
 
 @pytest.mark.parametrize(

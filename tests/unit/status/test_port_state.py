@@ -217,26 +217,23 @@ FAULTY = make_endpoint(
         pytest.param(
             {"endpoints": (READY, READY, EJECTED, ALSO_EJECTED)},
             Level.ATTENTION,
-            "2 of 4 endpoints don't answer; the other 2 serve",
+            f"2 of 4 endpoints don't answer; the other 2 serve; {REFUSES}; "
+            "10.244.1.9:8080 does not answer",
             id="some-fail",
         ),
         pytest.param(
             {"endpoints": (READY, PAST, HANGING)},
             Level.ATTENTION,
-            "1 of 3 endpoints doesn't answer, and 1 didn't when last tried; the other one serves",
+            "1 of 3 endpoints doesn't answer, and 1 didn't when last tried; the other one serves; "
+            f"{NOTHING}",
             id="one-fails-and-one-failed-a-while-ago",
         ),
         pytest.param(
             {"endpoints": (READY, PAST, PAST)},
             Level.ATTENTION,
-            "2 of 3 endpoints didn't answer when last tried; the other one serves",
+            "2 of 3 endpoints didn't answer when last tried; the other one serves; "
+            "10.244.1.8:8080 refused connections when it was last tried",
             id="some-failed-a-while-ago",
-        ),
-        pytest.param(
-            {"endpoints": (EJECTED, ALSO_EJECTED)},
-            Level.TROUBLE,
-            f"Clients fail: none of its 2 endpoints answers; {REFUSES}",
-            id="all-fail",
         ),
         pytest.param(
             {"endpoints": (EJECTED_ELSEWHERE, EJECTED_ELSEWHERE)},
