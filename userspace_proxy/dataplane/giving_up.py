@@ -12,9 +12,6 @@ the kernel of one that has closed its socket answers with a RST, and acknowledge
 
 from __future__ import annotations
 
-import errno
-
-from ..facts import Streak
 from ..kernel.tcp_silence import silent_s
 from .connection_log import EndedBy
 from .relay import Direction
@@ -34,16 +31,6 @@ def has_given_up(up: Direction, joined_s: float) -> bool:
     if joined_s < _WAITED_S or not up.bytes_moved:
         return False
     return (up.is_ended or not is_connected(up.source)) and silent_s(up.source) >= _WAITED_S
-
-
-def note_late(ends: Streak, now: float, waited_s: float, *, is_counted: bool) -> None:
-    """Note a first byte that comes after its client has given up; it may still arrive.
-
-    Args:
-        is_counted: The connection has been noted as one without an answer.
-    """
-    note = ends.still_fails if is_counted else ends.failed
-    note(now, errno.ETIMEDOUT, f"{waited_s:.1f}")
 
 
 def has_arrived(down: Direction) -> bool:

@@ -23,6 +23,8 @@ from typing import Any, Protocol
 
 from ..facts import EndpointCounters
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
+from ..facts.late_bytes import note_late
+from ..kernel.tcp_silence import unheard_s
 from ..model import CauseCode, ProxyProtocol, SocketAddress
 from ..model.proxy_protocol import write_header
 from ..policy.causes import end_code
@@ -30,7 +32,7 @@ from . import reactor as epoll
 from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
 from .frontends import Announced, dialled_at
-from .giving_up import has_arrived, has_given_up, note_late, side_that_left
+from .giving_up import has_arrived, has_given_up, side_that_left
 from .held_acks import send_acks
 from .pipes import PipePool
 from .relay import Direction
@@ -220,7 +222,8 @@ class TcpConnection:
             waited_s = self._first_byte_s = now - self._asked_at
             self.group.first_byte_times.add(waited_s)
             if up is not None and up.is_ended and has_given_up(up, now - self._answered_at):
-                note_late(counters.ends, now, waited_s, is_counted=self._bad_end is not None)
+                left_s, is_counted = unheard_s(up.source), self._bad_end is not None
+                note_late(counters.ends, now, waited_s, left_s, is_counted=is_counted)
                 self._bad_end = _LATE
             else:
                 self._bad_end, counters.ends.succeeded_at = None, now

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from ..facts import STREAKS, EndpointCounters, PortFacts, Streak
+from ..facts.late_bytes import late_byte
 from ..model import Cause, CauseCode, SocketAddress
 from ..policy.causes import NO_DATAGRAM, dial_failed, end_code, resets
 from ..policy.endpoint_causes import (
@@ -88,7 +89,9 @@ def _failure(
         return has_ended(cause) if dials.succeeded_at >= 0 else cause
     if ends.is_on and ends.failures >= min(MANY_ENDS, counters.connections):
         if ends.who and ends.number == errno.ETIMEDOUT:
-            return seen(answers_late(address, ends.who), ends, clock)
+            late = late_byte(ends.who)
+            cause = answers_late(address, late.waited_s, is_at_end=late.is_at_end)
+            return seen(cause, ends, clock)
         word = no_datagram if ends.number == NO_DATAGRAM else _ENDS[end_code(ends.number)]
         return seen(word(address), ends, clock)
     if denials.is_on:

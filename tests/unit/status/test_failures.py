@@ -99,6 +99,8 @@ def test_a_first_byte_after_the_clients_have_left_is_a_cause_with_its_time(count
     counters.ends.failed(4.0, errno.ETIMEDOUT)
     late = replace(answers_late(POD, "2.5"), count=3, first_at=1001.0, last_at=1004.0)
     assert failure_of(POD, counters, at(5.0)) == (late, False)
+    counters.ends.who = "2.5:end"
+    assert "right after its clients have left" in failure_of(POD, counters, at(5.0))[0].sentence
     counters.ends.failed(5.0)
     assert failure_of(POD, counters, at(5.0))[0].code is CauseCode.ENDPOINT_RESETS
 
