@@ -32,6 +32,9 @@ MANY_ENDS = 3
 are no news, unless there were no others."""
 PAST_S = 60.0
 """Longer than a probe of an endpoint that no client dials takes to come (``plane.ejected``)."""
+DENIED_PAST_S = 32.0
+"""No probe has a client's address, so only that client shows whether it is still denied: a little
+more than the 30 s between two dials of most health checks and scrapes."""
 _ENDS = {CauseCode.ENDPOINT_RESETS: resets, CauseCode.ENDPOINT_SENDS_NOTHING: sends_nothing}
 
 
@@ -74,7 +77,8 @@ def becomes_past(view: PortFacts, clock: Clock) -> bool:
 
 
 def _is_past(cause: Cause, clock: Clock) -> bool:
-    return cause.last_at > 0 and clock.unix(clock.now) - cause.last_at >= PAST_S
+    after_s = DENIED_PAST_S if cause.code is CauseCode.ENDPOINT_DENIES else PAST_S
+    return cause.last_at > 0 and clock.unix(clock.now) - cause.last_at >= after_s
 
 
 def _failure(

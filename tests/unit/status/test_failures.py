@@ -15,7 +15,13 @@ from userspace_proxy.policy.endpoint_causes import (
     no_datagram,
     sends_nothing,
 )
-from userspace_proxy.status.failures import MANY_ENDS, PAST_S, becomes_past, failure_of
+from userspace_proxy.status.failures import (
+    DENIED_PAST_S,
+    MANY_ENDS,
+    PAST_S,
+    becomes_past,
+    failure_of,
+)
 from userspace_proxy.status.port_state import judge
 
 from .views import make_endpoint, make_port, replace
@@ -111,12 +117,12 @@ def test_an_endpoint_that_answers_this_node_only_denies_the_client(counters):
     counters.denials.failed(5.1, who="10.244.0.123")
     counters.denials.failed(6.0, errno.ECONNREFUSED, "10.244.0.123")
     denied = replace(denies(POD, "10.244.0.123"), count=2, first_at=1005.1, last_at=1006.0)
-    assert failure_of(POD, counters, at(6.0)) == (denied, False)
-    assert failure_of(POD, counters, at(6.0 + PAST_S)) == (in_the_past(denied), True)
+    assert failure_of(POD, counters, at(5.9 + DENIED_PAST_S)) == (denied, False)
+    assert failure_of(POD, counters, at(6.0 + DENIED_PAST_S)) == (in_the_past(denied), True)
     # Another client.
     counters.dials.succeeded_at = 7.0
     assert failure_of(POD, counters, at(7.0)) == (denied, False)
-    assert failure_of(POD, counters, at(6.0 + PAST_S)) == (None, False)
+    assert failure_of(POD, counters, at(6.0 + DENIED_PAST_S)) == (None, False)
     counters.denials.succeeded_at = 8.0
     assert failure_of(POD, counters, at(8.0)) == (None, False)
 
@@ -225,6 +231,10 @@ def test_time_alone_makes_a_view_untrue_once():
     view.state = judge(view)
     assert not becomes_past(view, at(5.0 + PAST_S - 1))
     assert becomes_past(view, at(5.0 + PAST_S))
+    denied = replace(denies(POD, "10.244.0.123"), count=1, last_at=1005.0)
+    view.endpoints = (make_endpoint(str(POD), cause=denied),)
+    assert not becomes_past(view, at(4.9 + DENIED_PAST_S))
+    assert becomes_past(view, at(5.0 + DENIED_PAST_S))
     view = make_port(endpoints=(replace(failing, is_past=True),))
     view.state = judge(view)
     assert not becomes_past(view, at(5.0 + PAST_S))
