@@ -12,7 +12,7 @@ the kernel of one that has closed its socket answers with a RST, and acknowledge
 
 from __future__ import annotations
 
-from ..kernel.tcp_silence import silent_s
+from ..kernel.tcp_silence import silent_s, unheard_s
 from .connection_log import EndedBy
 from .relay import Direction
 from .sockets import is_connected, unacknowledged_bytes
@@ -31,6 +31,11 @@ def has_given_up(up: Direction, joined_s: float) -> bool:
     if joined_s < _WAITED_S or not up.bytes_moved:
         return False
     return (up.is_ended or not is_connected(up.source)) and silent_s(up.source) >= _WAITED_S
+
+
+def left_s(up: Direction) -> float:
+    """Return for how long a client that has given up has been away."""
+    return unheard_s(up.source) if up.is_ended else 0.0
 
 
 def has_arrived(down: Direction) -> bool:

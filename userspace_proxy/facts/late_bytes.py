@@ -3,7 +3,8 @@
     request ──2.5 s──▶ the client's end ──3 ms──▶ first byte      2.5:end
     request ──1.0 s──▶ the client's end ──1.5 s──▶ first byte     2.5
 
-Rule 1: only the order is known, not the reason. A slow endpoint answers at any time after the end;
+Rule 1: the time of a failure is that of the client's end, whenever the byte comes.
+Rule 2: only the order is known, not the reason. A slow endpoint answers at any time after the end;
 one that waits for the end of its input answers right after it, each time.
 """
 
@@ -40,8 +41,11 @@ def note_late(
     """
     was_slow = ends.is_on and ends.who and not late_byte(ends.who).is_at_end
     mark = _AT_END if left_s < AT_END_S and not was_slow else ""
-    note = ends.still_fails if is_counted else ends.failed
-    note(now, errno.ETIMEDOUT, f"{waited_s:.1f}{mark}")
+    noted = f"{waited_s:.1f}{mark}"
+    if is_counted:
+        ends.still_fails(ends.last_at, errno.ETIMEDOUT, noted)
+    else:
+        ends.failed(now - left_s, errno.ETIMEDOUT, noted)
 
 
 def late_byte(noted: str) -> LateByte:

@@ -16,6 +16,7 @@ from ..facts.late_bytes import late_byte
 from ..model import Cause, CauseCode, SocketAddress
 from ..policy.causes import NO_DATAGRAM, dial_failed, end_code, resets
 from ..policy.endpoint_causes import (
+    UNANSWERED_S,
     NextHop,
     answers_late,
     cuts_off,
@@ -91,7 +92,8 @@ def _failure(
         cause = seen(dial_failed(address, dials.number, os.strerror(dials.number)), dials, clock)
         # A dial that succeeded shows that its port was open, whatever became of the connection.
         return has_ended(cause) if dials.succeeded_at >= 0 else cause
-    if ends.is_on and ends.failures >= min(MANY_ENDS, counters.connections):
+    has_many_ends = ends.is_on and ends.failures >= min(MANY_ENDS, counters.connections)
+    if has_many_ends and not _left_at_once(ends):
         if ends.who and ends.number == errno.ETIMEDOUT:
             late = late_byte(ends.who)
             cause = answers_late(address, late.waited_s, is_at_end=late.is_at_end)
@@ -107,6 +109,16 @@ def _failure(
     if cuts.is_on and cuts.failures >= min(MANY_ENDS, counters.connections):
         return seen(cuts_off(address), cuts, clock)
     return None
+
+
+def _left_at_once(ends: Streak) -> bool:
+    """Return whether clients of an endpoint that has answered others all left within a second.
+
+    One reason, such as the end of the program that they belong to, makes all of them leave. Those
+    that come one after another have each waited for a second.
+    """
+    is_left = ends.number == errno.ETIMEDOUT and ends.succeeded_at >= 0
+    return is_left and ends.last_at - ends.first_at < UNANSWERED_S
 
 
 def seen(cause: Cause, streak: Streak, clock: Clock) -> Cause:

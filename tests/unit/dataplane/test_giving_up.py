@@ -50,6 +50,18 @@ async def test_a_client_that_leaves_after_a_second_without_an_answer_has_given_u
     assert noted(rig, web, pod) == (1, errno.ETIMEDOUT), "once"
 
 
+async def test_the_time_of_a_client_that_has_given_up_is_that_of_its_end(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, _server = await ask_and_wait(rig, pod, web)
+    (connection,) = rig.connections.open
+    client.close()
+    await until(lambda: connection.up.is_ended)
+    await until(lambda: unheard_s(connection.client) >= 0.1, "the client has left a while ago")
+    assert noted(rig, web, pod) == (1, errno.ETIMEDOUT)
+    assert web.group.counters_of(pod.address).ends.last_at <= connection.reactor.now - 0.1
+
+
 async def test_an_endpoint_that_closes_when_the_client_has_left_has_not_answered_either(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address)

@@ -96,6 +96,23 @@ def test_connections_without_a_byte_are_a_cause_if_there_are_many_or_no_others(
     assert failure_of(POD, counters, at(5.0))[0].count == MANY_ENDS
 
 
+def test_clients_that_leave_at_once_show_nothing_of_an_endpoint_that_has_answered(counters):
+    counters.connections = 3
+    for left_at in (1.0, 1.2, 1.9):
+        counters.ends.failed(left_at, errno.ETIMEDOUT)
+    assert failure_of(POD, counters, at(5.0))[0] is not None, "it has never answered"
+    counters.ends.succeeded_at = 0.5
+    assert failure_of(POD, counters, at(5.0)) == (None, False)
+    # It has been waited for since.
+    counters.ends.failed(3.0, errno.ETIMEDOUT)
+    assert failure_of(POD, counters, at(5.0))[0].count == 4
+    # The endpoint has ended them.
+    counters.ends.succeeded_at = 4.0
+    for ended_at in (4.1, 4.2, 4.3):
+        counters.ends.failed(ended_at)
+    assert failure_of(POD, counters, at(5.0))[0].code is CauseCode.ENDPOINT_RESETS
+
+
 def test_a_first_byte_after_the_clients_have_left_is_a_cause_with_its_time(counters):
     counters.connections = 3
     counters.ends.failed(1.0, errno.ETIMEDOUT)
