@@ -181,7 +181,7 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
     causes: Sequence[Cause] = ()
     """All that is known to go wrong, or to have no effect; the first one decides the state."""
     way_out: str = ""
-    """What to do about the first cause, or about connections on which no byte has come back."""
+    """What to do about the first cause, or without one to find out what isn't known."""
     code: CauseCode | None = None
     """The first cause's; null without a cause."""
 

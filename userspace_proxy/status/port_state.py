@@ -30,7 +30,7 @@ from ..policy.usable import TERMINATING
 from .client_mistakes import judge_mistakes
 from .lately import many_failed
 from .no_byte import no_byte_in_words, remedy_for_no_byte
-from .path_words import led_in_words
+from .path_words import led_in_words, remedy_for_unseen
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
 
@@ -46,10 +46,18 @@ def judge(port: PortFacts) -> StateFacts:
         known.setdefault(cause.sentence, cause)
     causes = tuple(known.values())
     if not causes:
-        is_without_answer = word == "unknown" and not port.is_unseen
-        way_out = remedy_for_no_byte(port) if is_without_answer else ""
-        return StateFacts(level, word, sentence, way_out=way_out)
+        return StateFacts(level, word, sentence, way_out=_remedy(port, word))
     return StateFacts(level, word, sentence, causes, causes[0].hint, causes[0].code)
+
+
+def _remedy(port: PortFacts, word: str) -> str:
+    """Return how to find out what isn't known, or the reason; empty if there is nothing to do."""
+    if word != "unknown":
+        return ""
+    if not port.is_unseen:
+        return remedy_for_no_byte(port)
+    service = f"{port.namespace}/{port.service}"
+    return "" if port.is_probed else remedy_for_unseen(service, port.protocol)
 
 
 def mistakes_of(port: PortFacts) -> Iterable[str]:
