@@ -182,6 +182,10 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
         clients = "Some clients" if port.connections else "Clients"
         sentence = f"{clients} get no answer: {denials[0]}"
         return Level.ATTENTION, "partly answering", sentence, (denials[0],)
+    if port.protocol == "UDP" and port.is_without_answer and all(map(_is_unanswered, failing)):
+        # A protocol without answers (statsd, syslog) looks the same, now and later.
+        what = f"No datagram has come back in {_counted(failing, 'flow')}"
+        return Level.ATTENTION, "unanswered", what, ()
     if all(endpoint.is_past for endpoint in failing):
         # Nothing has tried since: they may have recovered, and the next client will show.
         if all(map(_is_unanswered, failing)):
