@@ -96,7 +96,7 @@ def test_endpoints_on_loopback_are_refused_except_without_steering(node):
     node.manifests.write_text((WEB + SLICE).replace("10.244.0.7", "127.0.0.1"))
     assert len(node.about("manifests", "--steering=none")) == 1
     _, found = node.about("manifests", "--steering=local")
-    assert found.startswith("warning: shop/web would refuse clients: its only endpoint is not us")
+    assert found.startswith("warning: shop/web would refuse clients: its only endpoint is refused:")
 
 
 def test_the_kernel_path_that_a_service_asks_for_and_this_node_lacks_is_a_warning(node):

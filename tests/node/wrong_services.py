@@ -171,7 +171,7 @@ MISTAKES = (
     ),
     Mistake(
         "loop",
-        "its only endpoint is not usable: refused: it is an address that this proxy serves",
+        "its only endpoint is refused: it is an address that this proxy serves",
         hint="Endpoints must be addresses of pods",
         ips=("{original}",),
         dials=0,

@@ -303,7 +303,7 @@ def none_usable(
             "ports: correct the EndpointSlice"
         )
     if total == 1:
-        what = f"its only endpoint is not usable: {counts[0][1]}"
+        what = f"its only endpoint is {counts[0][1]}"
         return Cause(code, what, object_, hint)
     # Each may name another Service.
     parts = ", ".join(f"{count} {reason}" for count, reason in counts[:NAMES_SHOWN])

@@ -2,15 +2,13 @@
 
 Rule 1: a client is refused, or reset, only for a reason that the plan has.
 Rule 2: at rest the node has exactly the sockets, groups and listeners that are in force.
-Rule 3: what a worker has reported stays counted.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from userspace_proxy.facts import EndpointCounters
-from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.worker_main import ORPHAN_S
 
@@ -43,7 +41,7 @@ class Checks:
         self._in_force: dict[SocketAddress, Serving] = {}
         """As the last control process has said."""
         self._lost: set[SocketAddress] = set()
-        """Where a port ended with its last process."""
+        """Where a port ended with its last process, or may have: it died in a round."""
         self._changed_at: dict[SocketAddress, float] = {}
         """When an address was last refusing, or closed, or was to be."""
         self._dying: Process | None = None
@@ -55,14 +53,11 @@ class Checks:
         """An endpoint may be ejected until then."""
         self._orphaned_at = 0.0
         """When a control process last ended."""
-        self._counted: dict[tuple[str, int], tuple[int, ...]] = {}
-        """By control process and group: what was counted at the last look."""
         self._kept = 0
         """The number of the socket that workers keep."""
         self._pins: dict[tuple[SocketAddress, str], str] = {}
         """By address and client: the endpoint that it had in calm."""
-        self._before_calm: dict[int, int] = {}
-        """By group: the connections before the clients in calm."""
+        world.machine.accepted = self._accepted
         world.machine.stopped_listening = self._stopped_listening
         world.machine.refused = self._refused
 
@@ -119,6 +114,7 @@ class Checks:
         self.disturb(now)
         if process.kind == CONTROL:
             self._orphaned_at = now
+            self._lost.update(at for at in self._in_force if not self._is_to_listen(at))
         elif process.status == 1 and process.main is not None:
             may_end = process.main._worker is None or now - self._orphaned_at >= ORPHAN_S
             if not may_end:
@@ -155,13 +151,27 @@ class Checks:
         if at in control.failures:
             # It is a late predecessor's.
             return False
-        there = [each for each in self.world.desired if each.is_there]
         if control.plane is not None and (held := control.plane._listeners._by_key.get(at)):
+            there = [each for each in self.world.desired if each.is_there]
             holder = [each for each in there if each.name == held.group.label]
             if any(each.serving.is_refusing for each in holder):
                 # A Service that takes the address over in the same round does so afterwards.
                 return False
+        return self._is_to_listen(at)
+
+    def _is_to_listen(self, at: SocketAddress) -> bool:
+        there = [each for each in self.world.desired if each.is_there]
         return any(not each.serving.is_refusing for each in there if at in each.chosen)
+
+    def _accepted(self, process: Process, client: Stream) -> None:
+        """Excuse a client of a worker that hasn't read yet that there are endpoints now."""
+        assert client.remote is not None, "it dialled an address"
+        in_force = self._in_force.get(SocketAddress(*client.remote))
+        if in_force is None or in_force.has_none or not _has_none(process, client):
+            return
+        if self.world.timeline.now - self._disturbed_at < _WAIT_S:
+            (one,) = (each for each in self.world.clients if each.stream is client)
+            one.is_excused = f"{process.name} was behind"
 
     def _refused(self, stream: Stream) -> None:
         """Take a client that no socket takes."""
@@ -192,14 +202,10 @@ class Checks:
         """Return whether a worker drains, or serves as an earlier control process had it."""
         if is_draining(process):
             return True
-        worker, control = process.main._worker, self.world.control
-        if worker is None or (control is not None and process.parent is control.process):
+        control = self.world.control
+        if control is not None and process.parent is control.process:
             return False
-        return any(
-            listener.group.serving.has_none
-            for listener in worker._listeners.values()
-            if listener.sock.core.local == client.stream.remote
-        )
+        return _has_none(process, client.stream)
 
     # -- at rest -----------------------------------------------------------------------------------
 
@@ -318,24 +324,6 @@ class Checks:
         elif endpoint not in {each.ip for each in serving.endpoints}:
             self.world.violate(f"{name} was served by {endpoint}, which {at} doesn't have")
 
-    def look_at_counters(self) -> None:
-        """Check that nothing that was counted is forgotten; call it again and again."""
-        control = self.world.control
-        if control is None or control.plane is None:
-            return
-        plane, name = control.plane, control.process.name
-        # ``totals`` adds all figures, which takes a tenth of a run.
-        counted = {
-            number: _figures(group._gone, *group._per_endpoint.values())
-            for number, group in plane._groups.items()
-        }
-        counted[0] = _figures(plane._totals.endpoints)
-        for number, figures in counted.items():
-            before = self._counted.get((name, number), figures)
-            if any(now < then for now, then in zip(figures, before, strict=True)):
-                self.world.violate(f"counted {before} of group {number}, then {figures}")
-            self._counted[name, number] = figures
-
     def look_at_clients(self) -> None:
         """Check that no client waits for a worker that is missing while another one runs."""
         world, now = self.world, self.world.timeline.now
@@ -354,13 +342,6 @@ class Checks:
                 continue
             if client.state in (DIALS, WAITS):
                 world.violate(f"{client.name} {client.state} although a worker runs")
-
-    def note_calm_counters(self) -> None:
-        """Note what was counted before the clients in calm."""
-        control = self.world.control
-        if control is not None and control.plane is not None:
-            groups = control.plane._groups.values()
-            self._before_calm = {g.number: g.totals().connections for g in groups}
 
     def note_pins(self) -> None:
         """Note which endpoints clients in calm had."""
@@ -395,28 +376,6 @@ class Checks:
                     f"a client of {one.to} had {before}, and has {one.endpoint} after a hand-over"
                 )
 
-    def counters(self) -> None:
-        """Check that what was served is counted, and that nothing is active at rest."""
-        control = self.world.control
-        if control is None or control.plane is None or self.world.machine.violations:
-            return
-        for group in control.plane._groups.values():
-            listeners = list(control.plane._listeners._by_group[group].values())
-            if any(listener.protocol is Protocol.UDP for listener in listeners):
-                # Flows last for longer.
-                continue
-            at = {listener.address for listener in listeners}
-            calm = self.world.clients[self.world.calm_clients :]
-            served = sum(bool(client.endpoint) for client in calm if client.to in at)
-            totals = group.totals()
-            counted = totals.connections - self._before_calm[group.number]
-            if counted != served:
-                self.world.violate(f"{group.label}: {served} clients served, {counted} counted")
-            if group.waiting(self.world.timeline.now).clients:
-                self.world.violate(f"{group.label}: clients wait at rest")
-            if totals.active:
-                self.world.violate(f"{group.label}: {totals.active} active connections at rest")
-
     def at_end(self) -> None:
         """Check that nothing is left when the last control process has ended."""
         machine = self.world.machine
@@ -435,10 +394,11 @@ def is_draining(process: Process) -> bool:
     return main is not None and (main._is_draining or main.ended.done())
 
 
-def _figures(*parts: EndpointCounters) -> tuple[int, ...]:
-    """Return the sums of figures that never fall."""
-    return (
-        sum(counters.connections for counters in parts),
-        sum(counters.sent_bytes for counters in parts),
-        sum(counters.received_bytes for counters in parts),
+def _has_none(process: Process, client: Stream) -> bool:
+    """Return whether a worker knows of no endpoint where a client has dialled."""
+    worker = process.main._worker
+    return worker is not None and any(
+        listener.group.serving.has_none
+        for listener in worker._listeners.values()
+        if listener.sock.core.local == client.remote
     )

@@ -256,6 +256,12 @@ class ProcessSocket(SimulatedSocket):
         core.backlog = backlog
         core.shared.listen()
 
+    def _accept(self) -> tuple[int, Any]:
+        """Part of _socket.socket."""
+        fd, address = super()._accept()
+        self._kernel.machine.accepted(self._kernel.process, self._kernel.file_of(fd).peer)
+        return fd, address
+
     def shutdown(self, how: int) -> None:
         """Part of socket.socket."""
         core = self._enter("shutdown")

@@ -16,6 +16,7 @@ from . import plan as plans
 from .checks import Checks
 from .clients import CLIENT_ADDRESSES, Asker, Client, Endpoint
 from .control import Control, Desired
+from .counting import Counting
 from .files import CONTROL, WORKER
 from .machine import Machine, Process
 from .plan import ENDPOINTS, Fate, Plan
@@ -81,6 +82,7 @@ class World:
         self.calm_clients = self.calm_askers = 0
         """The first ones that came when the node was at rest."""
         self.checks = Checks(self)
+        self.counting = Counting(self)
         self.machine.dying = self._on_death
         self.machine.started = self._on_worker
         self.endpoints = {each: Endpoint(self, each) for each in ENDPOINTS}
@@ -127,7 +129,7 @@ class World:
             process.dies_at_call = process.dies_at_message = 0
         self._run_for(plans.LATE_S + _SETTLED_S)
         self._check_at_rest(1000)
-        self.checks.counters()
+        self.counting.check_at_rest()
         if self.control is not None and not self.machine.violations:
             self.note("hand-over at rest")
             self.checks.note_pins()
@@ -148,7 +150,7 @@ class World:
         if self.machine.violations:
             return
         self.checks.sockets_and_states()
-        self.checks.note_calm_counters()
+        self.counting.note_calm()
         self._dial_all(number)
         self._run_for(_SERVED_S)
         if not self.machine.violations:
@@ -165,7 +167,7 @@ class World:
             steps += 1
             if self.timeline.now >= self._look_at:
                 self._look_at = self.timeline.now + _LOOK_S
-                self.checks.look_at_counters()
+                self.counting.look()
                 self.checks.look_at_clients()
             if steps > _MAX_EVENTS:
                 self.violate("the node doesn't come to rest")

@@ -26,8 +26,8 @@ def planned(*endpoints, on_node, **changes):
         pytest.param(
             (),
             (REFUSED,),
-            {"reason": "its only endpoint is not usable"},
-            "refused: its only endpoint is not usable",
+            {"reason": "its only endpoint is not ready"},
+            "refused: its only endpoint is not ready",
             id="refused",
         ),
         pytest.param((OTHER,), (OTHER, REFUSED), {}, "served by 1 endpoint", id="some"),

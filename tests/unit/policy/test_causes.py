@@ -333,7 +333,7 @@ def test_a_cluster_ip_of_this_node_is_the_object_of_its_cause():
         ),
         pytest.param(
             none_usable(CauseCode.NOT_READY, [(1, "not ready")], 1),
-            "its only endpoint is not usable: not ready",
+            "its only endpoint is not ready",
             id="one-not-usable",
         ),
         pytest.param(

@@ -227,7 +227,7 @@ def test_a_port_that_the_controller_left_out_has_a_wrong_target():
             [Endpoint("127.0.0.1")],
             Scope.CLUSTER,
             CauseCode.ENDPOINT_NOT_ALLOWED,
-            "its only endpoint is not usable: refused: a loopback address is the node itself",
+            "its only endpoint is refused: a loopback address is the node itself",
             id="refused",
         ),
     ],
