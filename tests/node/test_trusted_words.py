@@ -11,15 +11,8 @@ from tests.cluster.waiting import wait_for
 from tests.node.broken_services import NAMESPACE
 from tests.node.observers import EXPLAIN
 from tests.node.testbed import Testbed
-from tests.node.wrong_services import (
-    MISTAKES,
-    ORIGINAL,
-    SERVING,
-    WrongServers,
-    dial,
-    objects_of,
-    service_ip,
-)
+from tests.node.wrong_servers import SERVING, WrongServers
+from tests.node.wrong_services import MISTAKES, ORIGINAL, dial, objects_of, service_ip
 
 pytestmark = pytest.mark.netns
 

@@ -27,6 +27,7 @@ from ..facts.late_bytes import note_late
 from ..model import CauseCode, ProxyProtocol, SocketAddress
 from ..model.proxy_protocol import write_header
 from ..policy.causes import end_code
+from ..policy.endpoint_causes import UNANSWERED_S
 from . import reactor as epoll
 from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
@@ -221,8 +222,7 @@ class TcpConnection:
             waited_s = self._first_byte_s = now - self._asked_at
             self.group.first_byte_times.add(waited_s)
             if up is not None and up.is_ended and has_given_up(up, now - self._answered_at):
-                is_counted = self._bad_end is not None
-                note_late(counters.ends, now, waited_s, left_s(up), is_counted=is_counted)
+                note_late(counters.ends, now, waited_s, left_s(up), is_counted=bool(self._bad_end))
                 self._bad_end = _LATE
             else:
                 self._bad_end, counters.ends.succeeded_at = None, now
@@ -286,9 +286,12 @@ class TcpConnection:
                 by = _BY_ENDPOINT if direction is up else _BY_CLIENT
                 if direction is up or not self._waits_for_client(down, counters):
                     self.finish("complete", as_reset=False, by=by)
-        elif up.bytes_moved and not down.bytes_moved:
+        elif not down.bytes_moved and (
+            # Later it ends what idles: clients connect beforehand, and may send nothing.
+            up.bytes_moved or self.reactor.now - self._answered_at < UNANSWERED_S
+        ):
             counters.empty += 1
-            self._note_bad_end(0)
+            self._note_bad_end(counters, 0)
 
     def abort(self, number: int | None = None) -> None:
         """Reset both sides once what was sent before the error has arrived. Idempotent.
@@ -323,12 +326,11 @@ class TcpConnection:
         if has_bytes:
             counters.cuts.failed(self.reactor.now, errno.ECONNRESET)
         else:
-            self._note_bad_end(errno.ECONNRESET)
+            self._note_bad_end(counters, errno.ECONNRESET)
 
-    def _note_bad_end(self, number: int, ago_s: float = 0.0) -> None:
+    def _note_bad_end(self, counters: EndpointCounters, number: int, ago_s: float = 0.0) -> None:
         self._bad_end = end_code(number)
-        if self._counters is not None:
-            self._counters.ends.failed(self.reactor.now - ago_s, number)
+        counters.ended_unanswered(self.reactor.now - ago_s, number)
 
     # -- for ageing and shedding ---------------------------------------------
 
@@ -365,7 +367,7 @@ class TcpConnection:
         self._note_first_byte(down, counters)
         is_unanswered = self._first_byte_s is None and not self._bad_end
         if is_unanswered and has_given_up(up, self.reactor.now - self._answered_at):
-            self._note_bad_end(errno.ETIMEDOUT, left_s(up))
+            self._note_bad_end(counters, errno.ETIMEDOUT, left_s(up))
         elif self._bad_end is _LATE and has_arrived(down):
             self._bad_end, counters.ends.succeeded_at = None, self.reactor.now
 

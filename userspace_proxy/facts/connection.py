@@ -187,6 +187,8 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
             return False
         if self.cause not in _SOUND and self.ended_by is not EndedBy.CLIENT:
             return True
+        if self.code is CauseCode.ENDPOINT_RESETS:
+            return True
         if self.failed and not self.endpoint:
             return True
         is_by_client = self.cause == "complete" and self.ended_by is EndedBy.CLIENT

@@ -7,6 +7,7 @@ slots: adding to a field of msgspec's Structs takes 1.5 times as long.
 from __future__ import annotations
 
 import enum
+import errno
 import math
 from collections.abc import Callable, Container, Iterable, Mapping
 from operator import attrgetter
@@ -75,12 +76,14 @@ class WaitCounters(_WaitSlots, Counters):
 class EndpointCounters(_EndpointSlots, Counters):
     """The counters of one endpoint of one Service port, and its failures in a row."""
 
-    names = (*counted_names(Traffic), *_FAILURES.values())
-    __slots__ = (*_FAILURES.values(), *STREAKS)
+    names = (*counted_names(Traffic), *_FAILURES.values(), "unanswered")
+    __slots__ = (*_FAILURES.values(), *STREAKS, "unanswered")
 
     def __init__(self) -> None:
         for name in self.names:
             setattr(self, name, 0)
+        self.unanswered = 0
+        """Connections that the endpoint ended or reset before its first byte, as in ``ends``."""
         self.dials = Streak()
         """Failed dials; those that failed because of this node don't count."""
         self.ends = Streak()
@@ -93,6 +96,15 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.cuts = Streak()
         """Connections that the endpoint reset after it had sent bytes; one that ends on both sides
         is a success."""
+
+    def ended_unanswered(self, now: float, number: int) -> None:
+        """Note a connection that ended before the endpoint's first byte.
+
+        Args:
+            number: ``ETIMEDOUT`` where the client gave up; all others are ends by the endpoint.
+        """
+        self.unanswered += number != errno.ETIMEDOUT
+        self.ends.failed(now, number)
 
     def count_failure(self, code: CauseCode) -> None:
         """Count a dial that failed for this cause."""

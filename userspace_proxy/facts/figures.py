@@ -119,11 +119,12 @@ class Traffic(msgspec.Struct, kw_only=True):
             "connections_empty",
             "connections",
             "Connections that the endpoint closed without having sent a byte, although the client "
-            "had",
+            "had, or within a second",
             is_rare=True,
         ),
     ] = 0
-    """Connections that it closed without having sent a byte, although the client had."""
+    """Connections that it closed without having sent a byte, although the client had, or within a
+    second."""
 
 
 class WaitCounts(msgspec.Struct, kw_only=True):

@@ -1,4 +1,4 @@
-"""The clients of a Service port in the last minute, and those that no endpoint answered.
+"""The clients of a Service port in the last minute, and those that got no answer.
 
     reports ──▶ parts of 5 s ──▶ sums of the last 12
 
@@ -12,6 +12,7 @@ Rule 2: memory has a bound: nothing is kept for a Service port without clients.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 _PART_S = 5.0
@@ -20,10 +21,17 @@ _PARTS = 12
 
 
 class Lately(NamedTuple):
-    """What was counted in the last minute, as in ``PortFigures``."""
+    """What was counted in the last minute, or a part of it, as in ``PortFigures``."""
 
     connections: int = 0
     refused: int = 0
+    unanswered: int = 0
+    """As in ``EndpointCounters``."""
+
+    @property
+    def failed(self) -> int:
+        """Clients that got no answer."""
+        return self.refused + self.unanswered
 
 
 _NOTHING = Lately()
@@ -32,30 +40,33 @@ _NOTHING = Lately()
 class LastMinute:
     """The last minute of one Service port."""
 
-    __slots__ = ("_parts", "_refused_at")
+    __slots__ = ("_failed_at", "_parts")
 
     def __init__(self) -> None:
         self._parts: dict[int, Lately] = {}
         """By number, the oldest first."""
-        self._refused_at = -math.inf
+        self._failed_at = -math.inf
 
-    def add(self, connections: int, refused: int, now: float) -> None:
+    def add(self, new: Lately, now: float) -> None:
         """Add what was counted until now, monotonic seconds, since the last call."""
-        if not (connections or refused):
+        if not any(new):
             return
-        if refused:
-            self._refused_at = now
+        if new.failed:
+            self._failed_at = now
         number = int(now // _PART_S)
         before = self._parts.pop(number, _NOTHING)
         if len(self._parts) >= _PARTS:
             self._parts = {n: part for n, part in self._parts.items() if n > number - _PARTS}
-        self._parts[number] = Lately(before.connections + connections, before.refused + refused)
+        self._parts[number] = _sum((before, new))
 
     def failing(self, now: float) -> Lately:
-        """Return the sums of the last minute if a client was refused in it, or else nothing."""
-        if now - self._refused_at >= _PARTS * _PART_S:
+        """Return the sums of the last minute if a client failed in it, or else nothing."""
+        if now - self._failed_at >= _PARTS * _PART_S:
             return _NOTHING
         oldest = int(now // _PART_S) - _PARTS
-        parts = [part for number, part in self._parts.items() if number > oldest]
-        refused = sum(part.refused for part in parts)
-        return Lately(sum(p.connections for p in parts), refused) if refused else _NOTHING
+        sums = _sum(part for number, part in self._parts.items() if number > oldest)
+        return sums if sums.failed else _NOTHING
+
+
+def _sum(parts: Iterable[Lately]) -> Lately:
+    return Lately(*map(sum, zip(_NOTHING, *parts, strict=True)))

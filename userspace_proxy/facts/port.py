@@ -155,14 +155,22 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
 
 
 class LatelyFacts(msgspec.Struct, frozen=True, gc=False):
-    """The clients of the last minute, where no endpoint answered some of them; else nothing."""
+    """The clients of the last minute, where some of them got no answer; else nothing."""
 
     connections: int = 0
     """Connections (flows), as counted since the start."""
     refused: int = 0
     """Clients that no endpoint answered."""
+    unanswered: int = 0
+    """Of the connections, those that the endpoint ended or reset before its first byte."""
     cause: Cause | None = None
-    """Why the last failed dial of an endpoint that has answered since failed; null without one."""
+    """Why most of them failed, by the last such failure of an endpoint that has answered since;
+    null if it isn't known."""
+
+    @property
+    def failed(self) -> int:
+        """Clients that got no answer."""
+        return self.refused + self.unanswered
 
 
 class StateFacts(msgspec.Struct, frozen=True, gc=False):
@@ -285,7 +293,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     is_out_of_client_ports: bool = False
     """In the last minute a client's own address had none left towards an endpoint."""
     lately: LatelyFacts = LatelyFacts()
-    """Clients that no endpoint answered in the last minute."""
+    """Clients that got no answer in the last minute."""
     state: StateFacts = StateFacts()
     """How its clients are served."""
 

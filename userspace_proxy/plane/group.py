@@ -12,6 +12,7 @@ from msgspec.structs import astuple, replace
 from ..balance import SlowStart
 from ..dataplane import Waiting
 from ..facts import STREAKS, CounterTable, Durations, LastMinute, Streak, StreakPart
+from ..facts.last_minute import Lately
 from ..model import SocketAddress
 from ..model.serving import Serving
 from ..policy.endpoint_causes import NextHop
@@ -147,15 +148,17 @@ class Group(CounterTable):
         for mistake, new in report.client_mistakes.items():
             _add_streak(self.client_mistakes.setdefault(mistake, Streak()), new, now)
         active_of = self._active.setdefault(worker, {})
-        connections = 0
+        connections = unanswered = 0
         for each in report.endpoints:
             endpoint = each.endpoint
             if endpoint not in self._known:
                 continue
             counters = self.counters_of(endpoint)
             before_active, before_all = counters.active, counters.connections
+            before_unanswered = counters.unanswered
             counters.add(each.figures)
             connections += counters.connections - before_all
+            unanswered += counters.unanswered - before_unanswered
             for name in STREAKS:
                 _add_streak(getattr(counters, name), getattr(each, name), now)
             active = active_of.pop(endpoint, 0) + counters.active - before_active
@@ -164,7 +167,8 @@ class Group(CounterTable):
             else:
                 # Ends of connections that were subtracted when it was forgotten.
                 counters.active -= active
-        self.last_minute.add(connections, self.counters.refused - refused, now)
+        refused = self.counters.refused - refused
+        self.last_minute.add(Lately(connections, refused, unanswered), now)
         self._ejected[worker] = {endpoint: now + left for endpoint, left in report.ejected}
         if report.waiting is None:
             self._waiting.pop(worker, None)

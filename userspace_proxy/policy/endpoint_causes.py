@@ -23,7 +23,8 @@ class NextHop(NamedTuple):
 
 
 UNANSWERED_S = 1
-"""Seconds without a byte after which a client that leaves has given up."""
+"""Seconds without a byte after which a client that leaves has given up, and before which an
+endpoint that leaves has ended the connection at once."""
 
 LOST_ON_THE_WAY = (
     "a firewall on the way that drops or resets data, or a smaller MTU there, looks the same"
@@ -194,6 +195,13 @@ def at_times(cause: Cause, host: str = "") -> Cause:
         hint = (
             f"It answers at times: its program{where} may end again and again ({show} why), or "
             "have just begun to listen; a readiness probe keeps clients away until it does"
+        )
+    elif cause.code is CauseCode.ENDPOINT_RESETS:
+        log = f"the log of the program on {host}" if host else "kubectl logs POD"
+        hint = (
+            f"It answers other connections: {log} shows why not these (it ends again and again, "
+            "is at a limit of its own, or some clients speak TLS or another protocol); "
+            f"{LOST_ON_THE_WAY}"
         )
     return replace(cause, sentence=_past(cause), hint=hint)
 

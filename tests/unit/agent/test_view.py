@@ -9,6 +9,7 @@ import pytest
 from userspace_proxy.agent.view import show_traffic, view_endpoint, view_frontend, view_ports
 from userspace_proxy.cluster import Store
 from userspace_proxy.facts import EndpointCounters, GroupCounters, TrafficByCause, Waits
+from userspace_proxy.facts.last_minute import Lately
 from userspace_proxy.facts.port import LatelyFacts
 from userspace_proxy.model import (
     Balance,
@@ -323,7 +324,7 @@ async def test_a_view_is_made_anew_only_if_something_of_it_has_changed(plane):
         port.plan = replace(port.plan)
 
     def fail():
-        group.last_minute.add(2, 3, 0.0)
+        group.last_minute.add(Lately(2, 3), 0.0)
 
     first = view()
     assert view() is first

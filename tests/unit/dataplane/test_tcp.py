@@ -9,6 +9,7 @@ from userspace_proxy.dataplane import reactor as epoll
 from userspace_proxy.dataplane.tcp import TcpConnection
 from userspace_proxy.model import Handling, ProxyProtocol
 from userspace_proxy.model.serving import Serving
+from userspace_proxy.policy.endpoint_causes import UNANSWERED_S
 
 from .rig import UNREACHABLE, Clock
 from .waiting import until
@@ -243,9 +244,15 @@ async def resets_it_after_the_question(client, server):
     assert await client.was_reset()
 
 
-async def closes_it_unasked(client, server):
+async def closes_it_at_once(client, server):
     server.close()
     assert await client.read() == b""
+
+
+async def closes_it_after_the_client_that_sent_nothing(client, server):
+    client.close()
+    assert await server.read() == b""
+    server.close()
 
 
 async def closes_it_after_the_client(client, server):
@@ -279,7 +286,8 @@ async def resets_it_after_a_byte(client, server):
         (closes_it, 0, 1),
         (resets_it, 1, 0),
         (resets_it_after_the_question, 1, 0),
-        (closes_it_unasked, 0, 0),
+        (closes_it_at_once, 0, 1),
+        (closes_it_after_the_client_that_sent_nothing, 0, 0),
         (closes_it_after_the_client, 0, 0),
         (resets_it_after_the_client, 0, 0),
         (is_left_by_the_client, 0, 0),
@@ -304,7 +312,22 @@ async def test_only_an_endpoint_that_ends_a_connection_without_need_is_to_blame(
         bool(resets or empty) and not is_cut,
         is_cut,
     )
+    assert counters.unanswered == resets + empty - is_cut
     assert web.group.balancers.current.ejected(rig.engine.reactor.now) == {}
+
+
+async def test_an_endpoint_may_close_what_has_been_idle_from_the_start(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, server = await rig.pair(web, pod)
+    await until(lambda: all(c.up for c in rig.connections.open), "the dial is answered")
+    (connection,) = rig.connections.open
+    connection._answered_at -= UNANSWERED_S
+    await closes_it_at_once(client, server)
+    client.close()
+    await until(lambda: not rig.connections.open)
+    counters = web.group.counters_of(pod.address)
+    assert (counters.empty, counters.ends.is_on) == (0, False)
 
 
 async def test_an_endpoint_that_closes_and_then_resets_a_connection_is_blamed_once(rig):

@@ -68,6 +68,11 @@ def flow(**changes):
             served(sent_bytes=0, cause="idle", ended_by=EndedBy.PROXY), True, id="never-closed"
         ),
         pytest.param(served(sent_bytes=0, received_bytes=0), False, id="never-asked"),
+        pytest.param(
+            served(sent_bytes=0, received_bytes=0, code=CauseCode.ENDPOINT_RESETS),
+            True,
+            id="closed-at-once",
+        ),
         pytest.param(served(sent_bytes=0, kind="flow"), False, id="one-way-datagrams"),
     ],
 )

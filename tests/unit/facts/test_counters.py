@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 
 from userspace_proxy.facts import (
@@ -51,6 +53,15 @@ def test_failures_are_counted_by_cause():
         CauseCode.ENDPOINT_FAILS: 1,
     }
     assert EndpointCounters().failures_by_cause() == {}
+
+
+def test_a_client_that_gives_up_is_no_end_by_the_endpoint():
+    counters = EndpointCounters()
+    for now, number in enumerate((errno.ECONNRESET, 0, errno.ETIMEDOUT)):
+        counters.ended_unanswered(float(now), number)
+    assert (counters.unanswered, counters.ends.failures) == (2, 3)
+    counters.ends.succeeded_at = 3.0
+    assert (counters.unanswered, counters.ends.is_on) == (2, False)
 
 
 def test_an_endpoint_for_which_nothing_was_counted_has_no_counters():

@@ -1,8 +1,8 @@
 import pytest
 
-from userspace_proxy.facts.last_minute import LastMinute
+from userspace_proxy.facts.last_minute import LastMinute, Lately
 
-NOTHING = 0, 0
+NOTHING = 0, 0, 0
 
 
 @pytest.fixture
@@ -12,31 +12,40 @@ def last():
 
 def test_without_a_client_that_was_refused_it_has_nothing_to_report(last):
     assert last.failing(0.0) == NOTHING
-    last.add(1000, 0, 3.0)
-    last.add(0, 0, 4.0)
+    last.add(Lately(1000, 0), 3.0)
+    last.add(Lately(0, 0), 4.0)
     assert last.failing(5.0) == NOTHING
 
 
 def test_clients_of_a_minute_are_added_up_and_older_ones_are_forgotten(last):
-    last.add(8, 0, 0.0)
-    last.add(1, 2, 31.0)
-    last.add(1, 1, 33.0)
-    last.add(4, 0, 50.0)
-    assert last.failing(59.0) == (14, 3)
-    assert last.failing(60.0) == (6, 3)
-    assert last.failing(89.9) == (6, 3)
+    last.add(Lately(8, 0), 0.0)
+    last.add(Lately(1, 2), 31.0)
+    last.add(Lately(1, 1), 33.0)
+    last.add(Lately(4, 0), 50.0)
+    assert last.failing(59.0) == (14, 3, 0)
+    assert last.failing(60.0) == (6, 3, 0)
+    assert last.failing(89.9) == (6, 3, 0)
     assert last.failing(93.0) == NOTHING
 
 
+def test_connections_that_an_endpoint_ended_count_as_failures(last):
+    last.add(Lately(6, 0, 2), 1.0)
+    last.add(Lately(2, 1, 1), 9.0)
+    assert last.failing(30.0) == (8, 1, 3)
+    assert last.failing(30.0).failed == 4
+    last.add(Lately(0, 0, 1), 62.0)
+    assert last.failing(63.0) == (2, 1, 2)
+
+
 def test_after_a_minute_without_a_failure_nothing_is_reported(last):
-    last.add(0, 5, 4.0)
+    last.add(Lately(0, 5), 4.0)
     for second in range(5, 70, 5):
-        last.add(1, 0, float(second))
+        last.add(Lately(1, 0), float(second))
     assert last.failing(63.0) == NOTHING
 
 
 def test_what_is_kept_has_a_bound(last):
     for second in range(0, 6_000, 5):
-        last.add(1, 1, float(second))
-    assert last.failing(5_995.0) == (12, 12)
+        last.add(Lately(1, 1), float(second))
+    assert last.failing(5_995.0) == (12, 12, 0)
     assert len(last._parts) <= 13

@@ -96,6 +96,13 @@ def test_an_endpoint_that_has_answered_since_is_not_said_to_fail():
     assert "kubectl" not in of_host
 
 
+def test_an_endpoint_that_answers_others_is_to_be_read_about_in_its_log():
+    pod, host = (at_times(resets(POD), name).hint for name in ("", "db.example.com"))
+    assert pod.startswith("It answers other connections: kubectl logs POD shows why not these")
+    assert "the log of the program on db.example.com shows why not these" in host
+    assert "kubectl" not in host
+
+
 def test_the_remedy_for_a_denied_client_has_both_reasons_for_silence():
     """A policy drops the dial, or the pod replies to the client's address past this node."""
     hint = denies(POD, "10.0.0.1").hint

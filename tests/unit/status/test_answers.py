@@ -189,7 +189,8 @@ def test_a_service_port_has_its_state(shown):
 
 
 def test_a_service_port_has_its_clients_of_the_last_minute(shown):
-    assert shown["lately"] == {"connections": 0, "refused": 0, "cause": None}
+    nothing = {"connections": 0, "refused": 0, "unanswered": 0, "cause": None}
+    assert shown["lately"] == nothing
 
 
 def test_a_frontend_has_these_fields(shown):

@@ -6,7 +6,7 @@ from userspace_proxy.facts import EndpointCounters, LatelyFacts, Level
 from userspace_proxy.facts.last_minute import Lately
 from userspace_proxy.model import DataPath, Protocol, SocketAddress
 from userspace_proxy.policy import EndpointVerdict, PathDecision
-from userspace_proxy.policy.causes import dial_failed
+from userspace_proxy.policy.causes import dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import at_times
 from userspace_proxy.status.failures import PAST_S
 from userspace_proxy.status.lately import failed_lately
@@ -46,6 +46,59 @@ def test_of_clients_that_failed_lately_the_last_endpoint_that_failed_is_the_caus
     assert failed_lately(Lately(), (refused,), at(9.0)) == LatelyFacts()
 
 
+def ended(at, number=errno.ECONNRESET, address=POD):
+    """Return an endpoint that ended a connection without a byte, and answers others."""
+    counters = EndpointCounters()
+    counters.ended_unanswered(at, number)
+    return EndpointVerdict(address, True, "ready"), counters
+
+
+@pytest.mark.parametrize("number", [errno.ECONNRESET, 0])
+def test_of_connections_that_ended_unanswered_the_last_endpoint_is_the_cause(number):
+    lately, other = Lately(20, 1, 12), SocketAddress("192.0.2.2", 8080)
+    left = ended(8.0, errno.ETIMEDOUT, other)
+    facts = failed_lately(lately, (ended(4.0, number, other), ended(5.0, number)), at(9.0))
+    assert (facts.connections, facts.refused, facts.unanswered) == (20, 1, 12)
+    assert facts.cause.sentence == (
+        "192.0.2.1:8080 accepted connections and ended them without answering"
+    )
+    assert (facts.cause.count, facts.cause.last_at) == (12, 1005.0)
+    assert "answers other connections: kubectl logs POD" in facts.cause.hint
+    # The client of another one has left; and what was a while ago isn't the cause.
+    assert failed_lately(lately, (left, returned(5.0)), at(9.0)).cause is None
+    assert failed_lately(lately, (ended(5.0),), at(5.0 + PAST_S)).cause is None
+    assert failed_lately(Lately(20, 12, 1), (ended(5.0),), at(9.0)).cause is None
+
+
+@pytest.mark.parametrize(
+    ("connections", "unanswered", "sentence"),
+    [
+        pytest.param(
+            8,
+            4,
+            "Served by 1 endpoint now; 4 of 8 connections failed in the last minute: "
+            "10.244.1.8:8080 accepted connections and ended them without answering",
+            id="every-second",
+        ),
+        pytest.param(3, 5, "Served by 1 endpoint now; 5 of 5 connections failed", id="long-ones"),
+        pytest.param(4, 2, "", id="too-few"),
+        pytest.param(61, 3, "", id="a-small-share"),
+    ],
+)
+def test_connections_that_an_endpoint_ended_are_no_success(connections, unanswered, sentence):
+    cause = at_times(resets(SocketAddress("10.244.1.8", 8080)))
+    lately = LatelyFacts(connections, 0, unanswered, cause)
+    state = judge(make_port(endpoints=(READY,), lately=lately))
+    assert (state.level is Level.ATTENTION, state.code is cause.code) == (bool(sentence),) * 2
+    assert state.sentence.startswith(sentence or "Served by 1 endpoint")
+    assert not state.is_problem
+
+
+def test_refused_clients_and_unanswered_connections_add_up():
+    state = judge(make_port(endpoints=(READY,), lately=LatelyFacts(8, 2, 4)))
+    assert "; 6 of 10 connections failed in the last minute" in state.sentence
+
+
 @pytest.mark.parametrize(
     ("connections", "refused", "changes", "sentence"),
     [
@@ -67,7 +120,7 @@ def test_of_clients_that_failed_lately_the_last_endpoint_that_failed_is_the_caus
 def test_clients_that_failed_in_the_last_minute_are_no_success(
     connections, refused, changes, sentence
 ):
-    lately = LatelyFacts(connections, refused, at_times(REFUSES))
+    lately = LatelyFacts(connections, refused, cause=at_times(REFUSES))
     state = judge(make_port(**{"endpoints": (READY,), "lately": lately, **changes}))
     assert (state.level is Level.ATTENTION, state.code is REFUSES.code) == (bool(sentence),) * 2
     assert state.sentence.startswith(sentence or "Served by 1 endpoint")

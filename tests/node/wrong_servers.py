@@ -1,0 +1,134 @@
+"""The servers, filters and links behind ``wrong_services``: what a pod does at each port.
+
+Mistake ──target──▶ port of "pod" ──▶ hangs, resets, ends, filters, answers from elsewhere
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import threading
+from collections.abc import Callable
+
+from tests.node.clients import DEADLINE_S, Sockets
+from tests.node.testbed import Testbed
+
+SERVING, CLOSED, HANGING, RESETTING, LATE_CLOSING = 80, 8080, 9100, 9101, 9102
+LOCAL_ONLY, FILTERED, REFUSED_BY_RULE, OTHER_SOURCE, PROXY_HEADER, ONE_WAY = range(9103, 9109)
+RESETTING_SOME, CLOSING = 9109, 9110
+"""Ports of the pod "pod"."""
+LINK, ABSENT = "eth9", "10.99.0.77"
+"""A link of the node without any host on it, and an address there."""
+UNROUTED = "10.98.0.5"
+HELD = 30080
+"""A node port that a daemon holds."""
+_TURN_S = 0.2
+
+
+class WrongServers:
+    """What the pod does at its ports, as far as the sandbox's own backends don't."""
+
+    def __init__(self, testbed: Testbed) -> None:
+        pod = testbed.pod("pod")
+        self._ip = str(pod.ip)
+        self._is_over = False
+        self._stack = contextlib.ExitStack()
+        self._sockets = Sockets(pod)
+        self._stack.callback(self._sockets.close)
+        # Accepted by the kernel, up to the backlog; nothing reads.
+        self._listen(HANGING)
+        self._listen(LOCAL_ONLY, "127.0.0.1")
+        self._listen(FILTERED)
+        self._listen(REFUSED_BY_RULE)
+        self._serve(self._listen(RESETTING), _reset)
+        self._serve(self._listen(LATE_CLOSING), _read_to_the_end)
+        self._serve(self._listen(ONE_WAY), _read_to_the_end)
+        self._serve(self._listen(PROXY_HEADER), _close_without_header)
+        self._serve(self._listen(CLOSING), lambda _: None)
+        self._serve(self._listen(RESETTING_SOME), _answer_every_other())
+        asked = self._udp(OTHER_SOURCE)
+        other = self._udp(OTHER_SOURCE + 100)
+        self._repeat(asked, lambda: other.sendto(*asked.recvfrom(4096)))
+        pod.run(["sh", "-ec", f"PATH=$PATH:/usr/sbin:/sbin; {_FILTER}"])
+        testbed.shell(_LINK)
+        self._stack.enter_context(testbed.agent.listener(HELD))
+
+    def close(self) -> None:
+        """End all of them."""
+        self._is_over = True
+        self._stack.close()
+
+    def _listen(self, port: int, ip: str = "") -> socket.socket:
+        server = self._stack.enter_context(self._sockets.tcp())
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((ip or self._ip, port))
+        server.listen(64)
+        return server
+
+    def _udp(self, port: int) -> socket.socket:
+        server = self._stack.enter_context(self._sockets.udp())
+        server.bind((self._ip, port))
+        return server
+
+    def _serve(self, server: socket.socket, handle: Callable[[socket.socket], None]) -> None:
+        def accept() -> None:
+            accepted, _ = server.accept()
+            with accepted:
+                accepted.settimeout(DEADLINE_S)
+                handle(accepted)
+
+        self._repeat(server, accept)
+
+    def _repeat(self, server: socket.socket, step: Callable[[], object]) -> None:
+        """Repeat a step that waits for a socket, in a thread that ends with this object."""
+        server.settimeout(_TURN_S)
+
+        def run() -> None:
+            while not self._is_over:
+                with contextlib.suppress(OSError):
+                    step()
+
+        thread = threading.Thread(target=run)
+        self._stack.callback(thread.join)
+        thread.start()
+
+
+_FILTER = (
+    "nft add table ip netpol; "
+    "nft add chain ip netpol input '{ type filter hook input priority 0; }'; "
+    f"nft add rule ip netpol input tcp dport {FILTERED} drop; "
+    f"nft add rule ip netpol input tcp dport {REFUSED_BY_RULE} reject with tcp reset"
+)
+_LINK = (
+    f"ip link add {LINK} type veth peer name far9; ip link set {LINK} up; ip link set far9 up; "
+    f"sysctl -qw net.ipv4.conf.far9.arp_ignore=8; ip address add 10.99.0.1/24 dev {LINK}; "
+    # There is a default route, which this one is before.
+    f"ip route add throw {UNROUTED}"
+)
+
+
+def _reset(accepted: socket.socket) -> None:
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+def _read_to_the_end(accepted: socket.socket) -> None:
+    while accepted.recv(4096):
+        pass
+
+
+def _close_without_header(accepted: socket.socket) -> None:
+    accepted.recv(4096)
+
+
+def _answer_every_other() -> Callable[[socket.socket], None]:
+    turns = itertools.cycle((False, True))
+
+    def handle(accepted: socket.socket) -> None:
+        accepted.recv(4096)
+        if next(turns):
+            accepted.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+        else:
+            _reset(accepted)
+
+    return handle
