@@ -162,7 +162,8 @@ class LatelyFacts(msgspec.Struct, frozen=True, gc=False):
     refused: int = 0
     """Clients that no endpoint answered."""
     unanswered: int = 0
-    """Of the connections, those that the endpoint ended or reset before its first byte."""
+    """Of the connections, those that the endpoint ended or reset before its first byte; of the
+    flows, those without an answer for a second."""
     cause: Cause | None = None
     """Why most of them failed, by the last such failure of an endpoint that has answered since;
     null if it isn't known."""
