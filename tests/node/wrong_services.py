@@ -17,6 +17,7 @@ from tests.node.broken_services import NAMESPACE, Object
 from tests.node.clients import Client
 from tests.node.wrong_servers import (
     ABSENT,
+    ANSWERING_SOME,
     CLOSED,
     CLOSING,
     FILTERED,
@@ -290,6 +291,16 @@ MISTAKES = (
         hint="It answers other connections: kubectl logs POD shows why not these",
         target=RESETTING_SOME,
         dials=8,
+    ),
+    Mistake(
+        "answers-every-fourth",
+        # The last three aren't answered.
+        "12 of 15 flows got no answer within 1 s in the last minute: {pod}:9111 sent nothing",
+        never=_SERVED_WRONGLY,
+        port=_DNS,
+        target=ANSWERING_SOME,
+        dials=15,
+        wait_s=0.1,
     ),
     Mistake(
         "closes-at-once",

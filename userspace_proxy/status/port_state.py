@@ -28,7 +28,7 @@ from ..policy.client_causes import source_denied
 from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish
 from ..policy.usable import TERMINATING
 from .client_mistakes import judge_mistakes
-from .lately import many_failed
+from .lately import many_failed, many_unanswered
 from .no_byte import no_byte_in_words, remedy_for_no_byte
 from .path_words import led_in_words, remedy_for_unseen
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
@@ -182,6 +182,8 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
         clients = "Some clients" if port.connections else "Clients"
         sentence = f"{clients} get no answer: {denials[0]}"
         return Level.ATTENTION, "partly answering", sentence, (denials[0],)
+    if lost := many_unanswered(port, sum(e.cause.count for e in failing if e.cause)):
+        return _failed_lately(port, lost)
     if port.protocol == "UDP" and port.is_without_answer and all(map(_is_unanswered, failing)):
         # A protocol without answers (statsd, syslog) looks the same, now and later.
         what = f"No datagram has come back in {_counted(failing, 'flow')}"
@@ -263,10 +265,10 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
         sentence = capitalised(led_in_words(by, "probes" if port.is_probed else ""))
     elif port.is_without_answer:
         word, sentence = "unknown", no_byte_in_words(port, by)
+    if lost := many_unanswered(port):
+        return _failed_lately(port, lost)
     if many := many_failed(port.lately, port.protocol):
-        begin = f"{sentence} now; " if word == "served" else ""
-        causes = (port.lately.cause,) if port.lately.cause is not None else ()
-        return Level.ATTENTION, "partly answering", f"{begin}{many}", causes
+        return _failed_lately(port, f"{sentence} now; {many}" if word == "served" else many)
     if denied := _is_none_admitted(port):
         what = f"No client has been admitted: {denied[0]}"
         return Level.ATTENTION, "none admitted", what, tuple(denied)
@@ -281,6 +283,11 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
     denied_before = (e.cause for e in port.endpoints if _has_denied(e))
     as_intended = map(str, (*_denied(port), *denied_before, *port.notes))
     return Level.OK, word, "; ".join((sentence, *as_intended)), ()
+
+
+def _failed_lately(port: PortFacts, sentence: str) -> _Judgement:
+    causes = (port.lately.cause,) if port.lately.cause is not None else ()
+    return Level.ATTENTION, "partly answering", sentence, causes
 
 
 def _is_none_admitted(port: PortFacts) -> Sequence[Cause]:
