@@ -246,6 +246,16 @@ MISTAKES = (
         target=OTHER_SOURCE,
     ),
     Mistake(
+        "answers-every-fourth",
+        # The last three aren't answered.
+        "12 of 15 flows got no answer within 1 s in the last minute: {pod}:9111 sent nothing",
+        never=_SERVED_WRONGLY,
+        port=_DNS,
+        target=ANSWERING_SOME,
+        dials=15,
+        wait_s=0.1,
+    ),
+    Mistake(
         "expects-proxy-header",
         "{pod}:9107 accepts connections and ends them without answering",
         hint="TLS or another protocol",
@@ -291,16 +301,6 @@ MISTAKES = (
         hint="It answers other connections: kubectl logs POD shows why not these",
         target=RESETTING_SOME,
         dials=8,
-    ),
-    Mistake(
-        "answers-every-fourth",
-        # The last three aren't answered.
-        "12 of 15 flows got no answer within 1 s in the last minute: {pod}:9111 sent nothing",
-        never=_SERVED_WRONGLY,
-        port=_DNS,
-        target=ANSWERING_SOME,
-        dials=15,
-        wait_s=0.1,
     ),
     Mistake(
         "closes-at-once",

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from .streak import Streak
 
 AT_END_S = 0.1
-"""Between a client's end and the first byte that it brings: a round trip, and what a busy node takes
-to run the program; a slow answer rarely comes that soon, and not each time."""
+"""Between a client's end and the first byte that it brings: a round trip, and what a busy node
+takes to run the program; a slow answer rarely comes that soon, and not each time."""
 _AT_END = ":end"
 
 

@@ -31,7 +31,7 @@ class StreakPart(NamedTuple):
 class Streak:
     """The latest failures in a row, of one kind of attempt at one endpoint."""
 
-    __slots__ = ("failures", "first_at", "last_at", "number", "succeeded_at", "who")
+    __slots__ = ("before_at", "failures", "first_at", "last_at", "number", "succeeded_at", "who")
 
     def __init__(self) -> None:
         self.succeeded_at = _NEVER
@@ -41,6 +41,8 @@ class Streak:
         """Monotonic seconds of the first failure."""
         self.last_at = _NEVER
         """Monotonic seconds of the last failure."""
+        self.before_at = _NEVER
+        """Monotonic seconds of the last failure of the streak before, as far as it was seen."""
         self.number = 0
         """Errno of the last failure."""
         self.who = ""
@@ -86,7 +88,7 @@ class Streak:
         if not part.failures or part.last_at <= min(self.succeeded_at, self.last_at):
             return
         if not self.is_on:
-            self.failures = 0
+            self.failures, self.before_at = 0, self.last_at
             self.first_at, self.last_at, self.who = part.first_at, _NEVER, ""
         self.failures += part.failures
         self.first_at = min(self.first_at, part.first_at)

@@ -31,6 +31,9 @@ from ..policy.endpoint_causes import (
 MANY_ENDS = 3
 """Of connections in a row that an endpoint ends without a byte, or on which it sends none: a few
 are no news, unless there were no others."""
+_ENDS_AT_TIMES = 20
+"""The same for an endpoint that answers at times: of one that ends each second connection by
+chance, three in a row are common, and so many happen once in a million."""
 PAST_S = 60.0
 """Longer than a probe of an endpoint that no client dials takes to come (``plane.ejected``)."""
 DENIED_PAST_S = 32.0
@@ -92,7 +95,7 @@ def _failure(
         cause = seen(dial_failed(address, dials.number, os.strerror(dials.number)), dials, clock)
         # A dial that succeeded shows that its port was open, whatever became of the connection.
         return has_ended(cause) if dials.succeeded_at >= 0 else cause
-    has_many_ends = ends.is_on and ends.failures >= min(MANY_ENDS, counters.connections)
+    has_many_ends = ends.is_on and ends.failures >= min(_many(ends, clock), counters.connections)
     if has_many_ends and not _left_at_once(ends):
         if ends.who and ends.number == errno.ETIMEDOUT:
             late = late_byte(ends.who)
@@ -119,6 +122,13 @@ def _left_at_once(ends: Streak) -> bool:
     """
     is_left = ends.number == errno.ETIMEDOUT and ends.succeeded_at >= 0
     return is_left and ends.last_at - ends.first_at < UNANSWERED_S
+
+
+def _many(ends: Streak, clock: Clock) -> int:
+    """Return how many ends in a row show that an endpoint doesn't answer."""
+    is_counted_lately = end_code(ends.number) is CauseCode.ENDPOINT_RESETS
+    has_answered_between = ends.before_at >= 0 and clock.now - ends.before_at < PAST_S
+    return _ENDS_AT_TIMES if is_counted_lately and has_answered_between else MANY_ENDS
 
 
 def seen(cause: Cause, streak: Streak, clock: Clock) -> Cause:

@@ -35,6 +35,14 @@ def test_of_a_streak_that_is_over_when_it_becomes_known_the_last_failure_stays_k
     assert (streak.is_on, streak.failures, streak.first_at) == (True, 1, 9.0)
 
 
+def test_the_end_of_the_streak_before_is_known():
+    streak = streak_of((1.0, errno.ETIMEDOUT), (2.0, errno.ETIMEDOUT), succeeded_at=0.0)
+    assert streak.before_at < 0
+    streak.add(StreakPart(3.0, 1, 4.0, 4.0, errno.ECONNRESET))
+    streak.failed(5.0, errno.ECONNRESET)
+    assert (streak.failures, streak.before_at) == (2, 2.0)
+
+
 def test_failures_add_up_until_a_success():
     streak = streak_of((2.0, errno.ETIMEDOUT), (3.0, errno.ECONNREFUSED), succeeded_at=1.0)
     assert streak.is_on

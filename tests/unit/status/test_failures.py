@@ -113,6 +113,32 @@ def test_clients_that_leave_at_once_show_nothing_of_an_endpoint_that_has_answere
     assert failure_of(POD, counters, at(5.0))[0].code is CauseCode.ENDPOINT_RESETS
 
 
+@pytest.mark.parametrize(
+    ("number", "needed"),
+    [(errno.ECONNRESET, 20), (0, 20), (errno.ETIMEDOUT, MANY_ENDS), (NO_DATAGRAM, MANY_ENDS)],
+)
+def test_of_an_endpoint_that_answered_in_between_three_ends_in_a_row_are_chance(
+    counters, number, needed
+):
+    counters.connections = 100
+    counters.ended_unanswered(1.0, number)
+    counters.ends.succeeded_at = 2.0
+    for _ in range(needed - 1):
+        counters.ended_unanswered(3.0, number)
+    assert failure_of(POD, counters, at(4.0)) == (None, False)
+    counters.ended_unanswered(4.0, number)
+    assert failure_of(POD, counters, at(4.0))[0].count == needed
+
+
+def test_of_an_endpoint_that_answered_without_an_end_three_in_a_row_are_no_chance(counters):
+    counters.connections = 100
+    for now in (1.0, 60.0, 61.0, 62.0):
+        counters.ended_unanswered(now, errno.ECONNRESET)
+        counters.ends.succeeded_at = max(counters.ends.succeeded_at, 2.0)
+    assert failure_of(POD, counters, at(60.9)) == (None, False)
+    assert failure_of(POD, counters, at(1.0 + PAST_S))[0].count == MANY_ENDS
+
+
 def test_a_first_byte_after_the_clients_have_left_is_a_cause_with_its_time(counters):
     counters.connections = 3
     counters.ends.failed(1.0, errno.ETIMEDOUT)
