@@ -17,7 +17,7 @@ from tests.node.testbed import Testbed
 
 SERVING, CLOSED, HANGING, RESETTING, LATE_CLOSING = 80, 8080, 9100, 9101, 9102
 LOCAL_ONLY, FILTERED, REFUSED_BY_RULE, OTHER_SOURCE, PROXY_HEADER, ONE_WAY = range(9103, 9109)
-RESETTING_SOME, CLOSING = 9109, 9110
+RESETTING_SOME, CLOSING, ANSWERING_SOME = 9109, 9110, 9111
 """Ports of the pod "pod"."""
 LINK, ABSENT = "eth9", "10.99.0.77"
 """A link of the node without any host on it, and an address there."""
@@ -50,6 +50,8 @@ class WrongServers:
         self._serve(self._listen(PROXY_HEADER), _close_without_header)
         self._serve(self._listen(CLOSING), lambda _: None)
         self._serve(self._listen(RESETTING_SOME), _answer_every_other())
+        lossy = self._udp(ANSWERING_SOME)
+        self._repeat(lossy, _answer_every_fourth(lossy))
         asked = self._udp(OTHER_SOURCE)
         other = self._udp(OTHER_SOURCE + 100)
         self._repeat(asked, lambda: other.sendto(*asked.recvfrom(4096)))
@@ -122,6 +124,17 @@ def _read_to_the_end(accepted: socket.socket) -> None:
 
 def _close_without_header(accepted: socket.socket) -> None:
     accepted.recv(4096)
+
+
+def _answer_every_fourth(server: socket.socket) -> Callable[[], None]:
+    turns = itertools.cycle((False, False, False, True))
+
+    def answer() -> None:
+        data, client = server.recvfrom(4096)
+        if next(turns):
+            server.sendto(data, client)
+
+    return answer
 
 
 def _answer_every_other() -> Callable[[socket.socket], None]:

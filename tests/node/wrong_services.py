@@ -17,6 +17,7 @@ from tests.node.broken_services import NAMESPACE, Object
 from tests.node.clients import Client
 from tests.node.wrong_servers import (
     ABSENT,
+    ANSWERING_SOME,
     CLOSED,
     CLOSING,
     FILTERED,
@@ -239,10 +240,20 @@ MISTAKES = (
     ),
     Mistake(
         "answers-from-elsewhere",
-        "Clients get no answer: no datagram has come back in 3 of 3 flows",
-        never=_SERVED_WRONGLY,
+        "No datagram has come back in 3 of 3 flows",
+        never=("Clients get", *_SERVED_WRONGLY),
         port=_DNS,
         target=OTHER_SOURCE,
+    ),
+    Mistake(
+        "answers-every-fourth",
+        # The last three aren't answered.
+        "12 of 15 flows got no answer within 1 s in the last minute: {pod}:9111 sent nothing",
+        never=_SERVED_WRONGLY,
+        port=_DNS,
+        target=ANSWERING_SOME,
+        dials=15,
+        wait_s=0.1,
     ),
     Mistake(
         "expects-proxy-header",

@@ -240,7 +240,8 @@ class SimulatedSocket:
             return struct.pack("=9I", *[0] * 8, core.dropped)
         if level == _socket.IPPROTO_TCP and option == _socket.TCP_INFO:
             state = _CLOSE_WAIT if core.has_fin else _ESTABLISHED
-            silent_s = self._kernel.timeline.now - core.data_at
+            now = self._kernel.timeline.now
+            silent_ms = [int((now - at) * 1000) for at in (core.data_at, core.heard_at)]
             state = state if core.state == OPEN else _CLOSE
-            return struct.pack("=B51xI", state, int(silent_s * 1000))[:length]
+            return struct.pack("=B51x2I", state, *silent_ms)[:length]
         raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))

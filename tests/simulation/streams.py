@@ -52,6 +52,7 @@ class Stream:
         "fin_delivered",
         "fin_queued",
         "has_fin",
+        "heard_at",
         "inbox",
         "inbox_bytes",
         "inline",
@@ -110,7 +111,7 @@ class Stream:
         """How many bytes were written."""
         self.received_bytes = 0
         """How many bytes have arrived."""
-        self.moved_at = self.data_at = network.timeline.now
+        self.moved_at = self.data_at = self.heard_at = network.timeline.now
 
     # -- what the process on this side does --------------------------------------------------------
 
@@ -340,7 +341,7 @@ class Stream:
         peer.inbox += self.outbox[:count]
         del self.outbox[:count]
         peer.received_bytes += count
-        peer.data_at = self.network.timeline.now
+        peer.data_at = peer.heard_at = self.network.timeline.now
         peer.wake(_READABLE)
         if self.nospace and 3 * len(self.outbox) <= 2 * self.outbox_bytes:
             self.nospace = False
@@ -350,6 +351,7 @@ class Stream:
     def receive_fin(self) -> None:
         """Note that the peer sends nothing more."""
         self.has_fin = self.shut_in = True
+        self.heard_at = self.network.timeline.now
         if self.fin_delivered:
             self._both_ended()
         else:

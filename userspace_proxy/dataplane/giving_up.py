@@ -12,10 +12,7 @@ the kernel of one that has closed its socket answers with a RST, and acknowledge
 
 from __future__ import annotations
 
-import errno
-
-from ..facts import Streak
-from ..kernel.tcp_silence import silent_s
+from ..kernel.tcp_silence import silent_s, unheard_s
 from .connection_log import EndedBy
 from .relay import Direction
 from .sockets import is_connected, unacknowledged_bytes
@@ -36,14 +33,9 @@ def has_given_up(up: Direction, joined_s: float) -> bool:
     return (up.is_ended or not is_connected(up.source)) and silent_s(up.source) >= _WAITED_S
 
 
-def note_late(ends: Streak, now: float, waited_s: float, *, is_counted: bool) -> None:
-    """Note a first byte that comes after its client has given up; it may still arrive.
-
-    Args:
-        is_counted: The connection has been noted as one without an answer.
-    """
-    note = ends.still_fails if is_counted else ends.failed
-    note(now, errno.ETIMEDOUT, f"{waited_s:.1f}")
+def left_s(up: Direction) -> float:
+    """Return for how long a client that has given up has been away."""
+    return unheard_s(up.source) if up.is_ended else 0.0
 
 
 def has_arrived(down: Direction) -> bool:

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from ..facts import EndpointCounters
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
+from ..facts.late_bytes import note_late
 from ..model import CauseCode, ProxyProtocol, SocketAddress
 from ..model.proxy_protocol import write_header
 from ..policy.causes import end_code
@@ -31,7 +32,7 @@ from . import reactor as epoll
 from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
 from .frontends import Announced, dialled_at
-from .giving_up import has_arrived, has_given_up, note_late, side_that_left
+from .giving_up import has_arrived, has_given_up, left_s, side_that_left
 from .held_acks import send_acks
 from .pipes import PipePool
 from .relay import Direction
@@ -221,7 +222,7 @@ class TcpConnection:
             waited_s = self._first_byte_s = now - self._asked_at
             self.group.first_byte_times.add(waited_s)
             if up is not None and up.is_ended and has_given_up(up, now - self._answered_at):
-                note_late(counters.ends, now, waited_s, is_counted=self._bad_end is not None)
+                note_late(counters.ends, now, waited_s, left_s(up), is_counted=bool(self._bad_end))
                 self._bad_end = _LATE
             else:
                 self._bad_end, counters.ends.succeeded_at = None, now
@@ -327,9 +328,9 @@ class TcpConnection:
         else:
             self._note_bad_end(counters, errno.ECONNRESET)
 
-    def _note_bad_end(self, counters: EndpointCounters, number: int) -> None:
+    def _note_bad_end(self, counters: EndpointCounters, number: int, ago_s: float = 0.0) -> None:
         self._bad_end = end_code(number)
-        counters.ended_unanswered(self.reactor.now, number)
+        counters.ended_unanswered(self.reactor.now - ago_s, number)
 
     # -- for ageing and shedding ---------------------------------------------
 
@@ -366,7 +367,7 @@ class TcpConnection:
         self._note_first_byte(down, counters)
         is_unanswered = self._first_byte_s is None and not self._bad_end
         if is_unanswered and has_given_up(up, self.reactor.now - self._answered_at):
-            self._note_bad_end(counters, errno.ETIMEDOUT)
+            self._note_bad_end(counters, errno.ETIMEDOUT, left_s(up))
         elif self._bad_end is _LATE and has_arrived(down):
             self._bad_end, counters.ends.succeeded_at = None, self.reactor.now
 

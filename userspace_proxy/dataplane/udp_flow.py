@@ -207,7 +207,8 @@ class UdpFlow:
         now = self.listener.engine.reactor.clock()
         if now - self.sent_since >= UNANSWERED_S:
             self.is_mute = True
-            counters.ends.failed(now, NO_DATAGRAM)
+            # Answers to what was sent later show that it answers.
+            counters.ended_unanswered(self.sent_since, NO_DATAGRAM)
 
     def hold(self, payload: memoryview) -> None:
         """Keep one of its first datagrams while it waits; later ones are dropped."""

@@ -388,8 +388,8 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     policies = filter(None, (port.policy, limit_in_words(port.max_connections)))
     used = f"{port.usable:,} of {total:,} used"
     what = f"{'; '.join((used, *policies))}{saved}"
-    # Notes have steps of their own.
-    hint = "" if port.state.causes else hint
+    # Notes have steps of their own, and the next command dials.
+    hint = "" if port.state.causes or port.is_unseen else hint
     return PathStep(port.mark, "endpoints", what, hint, tuple(details))
 
 

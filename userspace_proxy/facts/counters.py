@@ -83,7 +83,8 @@ class EndpointCounters(_EndpointSlots, Counters):
         for name in self.names:
             setattr(self, name, 0)
         self.unanswered = 0
-        """Connections that the endpoint ended or reset before its first byte, as in ``ends``."""
+        """Connections that the endpoint ended or reset before its first byte, and flows without an
+        answer for a second, as in ``ends``."""
         self.dials = Streak()
         """Failed dials; those that failed because of this node don't count."""
         self.ends = Streak()

@@ -162,7 +162,8 @@ class LatelyFacts(msgspec.Struct, frozen=True, gc=False):
     refused: int = 0
     """Clients that no endpoint answered."""
     unanswered: int = 0
-    """Of the connections, those that the endpoint ended or reset before its first byte."""
+    """Of the connections, those that the endpoint ended or reset before its first byte; of the
+    flows, those without an answer for a second."""
     cause: Cause | None = None
     """Why most of them failed, by the last such failure of an endpoint that has answered since;
     null if it isn't known."""
@@ -189,7 +190,7 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
     causes: Sequence[Cause] = ()
     """All that is known to go wrong, or to have no effect; the first one decides the state."""
     way_out: str = ""
-    """What to do about the first cause, or about connections on which no byte has come back."""
+    """What to do about the first cause, or without one to find out what isn't known."""
     code: CauseCode | None = None
     """The first cause's; null without a cause."""
 

@@ -43,18 +43,33 @@ def sends_nothing(endpoint: SocketAddress) -> Cause:
     )
 
 
-def answers_late(endpoint: SocketAddress, after_s: str) -> Cause:
+def answers_late(endpoint: SocketAddress, after_s: str, *, is_at_end: bool = False) -> Cause:
     """Return the cause of connections whose clients leave before the endpoint's first byte.
 
     Args:
         after_s: How long that took, as a worker has noted it: ``2.5``.
+        is_at_end: Each time it came right after the client's end.
     """
+    if is_at_end:
+        sentence = f"{endpoint} answers right after its clients have left, and not before"
+        hint = (
+            "The program most likely waits for the end of its input: compare the protocol that "
+            "client and program speak (TLS or not), and the port; if it is meant to read to the "
+            "end, let clients close only their side for sending; if its log shows that it is slow, "
+            "raise the clients' time-out"
+        )
+    else:
+        sentence = f"{endpoint} answers after its clients have left"
+        hint = (
+            "The clients' time-out is most likely shorter than the answer takes: raise it, or find "
+            "out why the program is slow, from its log and load; one that answers only what has "
+            "ended is late, too"
+        )
     return Cause(
         CauseCode.ENDPOINT_ANSWERS_LATE,
-        f"{endpoint} answers after its clients have left: its first byte took {after_s} s",
+        f"{sentence}: its first byte took {after_s} s",
         str(endpoint),
-        "The clients' time-out is shorter than the answer takes: raise it, or find out why the "
-        "program is slow, from its log and load",
+        hint,
     )
 
 

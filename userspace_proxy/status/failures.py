@@ -12,9 +12,11 @@ from dataclasses import replace
 from typing import Protocol
 
 from ..facts import STREAKS, EndpointCounters, PortFacts, Streak
+from ..facts.late_bytes import late_byte
 from ..model import Cause, CauseCode, SocketAddress
 from ..policy.causes import NO_DATAGRAM, dial_failed, end_code, resets
 from ..policy.endpoint_causes import (
+    UNANSWERED_S,
     NextHop,
     answers_late,
     cuts_off,
@@ -34,6 +36,9 @@ _ENDS_AT_TIMES = 20
 chance, three in a row are common, and so many happen once in a million."""
 PAST_S = 60.0
 """Longer than a probe of an endpoint that no client dials takes to come (``plane.ejected``)."""
+DENIED_PAST_S = 32.0
+"""No probe has a client's address, so only that client shows whether it is still denied: a little
+more than the 30 s between two dials of most health checks and scrapes."""
 _ENDS = {CauseCode.ENDPOINT_RESETS: resets, CauseCode.ENDPOINT_SENDS_NOTHING: sends_nothing}
 
 
@@ -76,7 +81,8 @@ def becomes_past(view: PortFacts, clock: Clock) -> bool:
 
 
 def _is_past(cause: Cause, clock: Clock) -> bool:
-    return cause.last_at > 0 and clock.unix(clock.now) - cause.last_at >= PAST_S
+    after_s = DENIED_PAST_S if cause.code is CauseCode.ENDPOINT_DENIES else PAST_S
+    return cause.last_at > 0 and clock.unix(clock.now) - cause.last_at >= after_s
 
 
 def _failure(
@@ -89,9 +95,12 @@ def _failure(
         cause = seen(dial_failed(address, dials.number, os.strerror(dials.number)), dials, clock)
         # A dial that succeeded shows that its port was open, whatever became of the connection.
         return has_ended(cause) if dials.succeeded_at >= 0 else cause
-    if ends.is_on and ends.failures >= min(_many(ends, clock), counters.connections):
+    has_many_ends = ends.is_on and ends.failures >= min(_many(ends, clock), counters.connections)
+    if has_many_ends and not _left_at_once(ends):
         if ends.who and ends.number == errno.ETIMEDOUT:
-            return seen(answers_late(address, ends.who), ends, clock)
+            late = late_byte(ends.who)
+            cause = answers_late(address, late.waited_s, is_at_end=late.is_at_end)
+            return seen(cause, ends, clock)
         word = no_datagram if ends.number == NO_DATAGRAM else _ENDS[end_code(ends.number)]
         return seen(word(address), ends, clock)
     if denials.is_on:
@@ -103,6 +112,16 @@ def _failure(
     if cuts.is_on and cuts.failures >= min(MANY_ENDS, counters.connections):
         return seen(cuts_off(address), cuts, clock)
     return None
+
+
+def _left_at_once(ends: Streak) -> bool:
+    """Return whether clients of an endpoint that has answered others all left within a second.
+
+    One reason, such as the end of the program that they belong to, makes all of them leave. Those
+    that come one after another have each waited for a second.
+    """
+    is_left = ends.number == errno.ETIMEDOUT and ends.succeeded_at >= 0
+    return is_left and ends.last_at - ends.first_at < UNANSWERED_S
 
 
 def _many(ends: Streak, clock: Clock) -> int:

@@ -7,16 +7,16 @@ Rule 1: a few failures are no news; many are, whatever is so at this moment.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from ..facts import EndpointCounters, LatelyFacts, Streak
+from ..facts import EndpointCounters, LatelyFacts, PortFacts, Streak
 from ..facts.last_minute import Lately
-from ..model import CauseCode
 from ..policy import EndpointVerdict
-from ..policy.causes import dial_failed, end_code, resets
-from ..policy.endpoint_causes import at_times
+from ..policy.causes import NO_DATAGRAM, dial_failed, resets
+from ..policy.endpoint_causes import UNANSWERED_S, at_times, no_datagram
 from .failures import PAST_S, Clock
 from .units import plural
 
@@ -24,6 +24,8 @@ LEAST = 3
 """Clients: fewer are no news."""
 SHARE = 0.05
 """Of all clients: a busy Service always has some that fail."""
+FLOWS_SHARE = 0.25
+"""Of all flows: an answer may take longer than a second, as those of DNS servers to some names."""
 _Endpoints = Iterable[tuple[EndpointVerdict, EndpointCounters]]
 
 
@@ -43,7 +45,8 @@ def failed_lately(lately: Lately, endpoints: _Endpoints, clock: Clock) -> Lately
     if is_refused:
         failed = dial_failed(verdict.address, streak.number, os.strerror(streak.number))
     else:
-        failed = resets(verdict.address)
+        word = no_datagram if streak.number == NO_DATAGRAM else resets
+        failed = word(verdict.address)
     cause = replace(at_times(failed, verdict.host), count=max(lately.refused, lately.unanswered))
     return LatelyFacts(*lately, replace(cause, last_at=clock.unix(streak.last_at)))
 
@@ -56,9 +59,12 @@ def _dials_before(endpoints: _Endpoints) -> Iterator[tuple[Streak, EndpointVerdi
 
 
 def _ends(endpoints: _Endpoints) -> Iterator[tuple[Streak, EndpointVerdict]]:
-    """Yield connections that endpoints have ended without a byte, the last one included."""
+    """Yield connections that endpoints have ended without a byte, the last one included, or flows.
+
+    Those that clients have left aren't counted as unanswered.
+    """
     for verdict, counters in endpoints:
-        if counters.ends.failures and end_code(counters.ends.number) is CauseCode.ENDPOINT_RESETS:
+        if counters.ends.failures and counters.ends.number != errno.ETIMEDOUT:
             yield counters.ends, verdict
 
 
@@ -66,10 +72,32 @@ def many_failed(lately: LatelyFacts, protocol: str) -> str:
     """Return how many clients failed, and why; empty if they are few."""
     # A connection that has ended may have begun more than a minute ago.
     noun, total = "connection", max(lately.connections, lately.unanswered) + lately.refused
+    failed = lately.failed
     if protocol == "UDP":
         # A flow has its endpoint before that shows whether it answers.
         noun, total = "flow", max(lately.connections, lately.refused)
-    if lately.failed < max(LEAST, SHARE * total):
+        failed = lately.refused
+    if failed < max(LEAST, SHARE * total):
         return ""
-    why = f": {lately.cause}" if lately.cause is not None else ""
-    return f"{lately.failed:,} of {plural(total, noun)} failed in the last minute{why}"
+    return f"{failed:,} of {plural(total, noun)} failed in the last minute{_why(lately)}"
+
+
+def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
+    """Return how many UDP flows got no answer, where others did; empty if they are few.
+
+    Args:
+        in_a_row: Flows that its failing endpoints haven't answered since the last answer. If these
+            are all, it doesn't answer now.
+    """
+    lately = port.lately
+    if port.protocol != "UDP" or port.is_without_answer or lately.unanswered <= in_a_row:
+        return ""
+    total = max(lately.connections, lately.unanswered)
+    if lately.unanswered < max(LEAST, FLOWS_SHARE * total):
+        return ""
+    share = f"{lately.unanswered:,} of {plural(total, 'flow')}"
+    return f"{share} got no answer within {UNANSWERED_S} s in the last minute{_why(lately)}"
+
+
+def _why(lately: LatelyFacts) -> str:
+    return f": {lately.cause}" if lately.cause is not None else ""

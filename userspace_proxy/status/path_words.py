@@ -62,6 +62,21 @@ def led_in_words(endpoints: str, accepted: str = "") -> str:
     return f"{led}; whether they are answered isn't known on this path{shown}"
 
 
+def remedy_for_unseen(service: str, protocol: str) -> str:
+    """Return how to find out whether endpoints on the kernel path accept connections.
+
+    Args:
+        service: ``shop/web``.
+        protocol: Empty is returned unless it is ``TCP``: a dial shows nothing of UDP.
+    """
+    if protocol != "TCP":
+        return ""
+    return (
+        f"`userspace-proxy explain {service} --probe` on this node shows which of them accept "
+        "connections now"
+    )
+
+
 def counted_in_words(path: str, kernel_connections: int | None, protocol: str) -> str:
     """Return what is known of the connections that the kernel has led straight to endpoints.
 

@@ -27,9 +27,9 @@ from ..policy.client_causes import source_denied
 from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish
 from ..policy.usable import TERMINATING
 from .client_mistakes import judge_mistakes
-from .lately import many_failed
+from .lately import many_failed, many_unanswered
 from .no_byte import no_byte_in_words, remedy_for_no_byte
-from .path_words import led_in_words
+from .path_words import led_in_words, remedy_for_unseen
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
 
@@ -45,10 +45,18 @@ def judge(port: PortFacts) -> StateFacts:
         known.setdefault(cause.sentence, cause)
     causes = tuple(known.values())
     if not causes:
-        is_without_answer = word == "unknown" and not port.is_unseen
-        way_out = remedy_for_no_byte(port) if is_without_answer else ""
-        return StateFacts(level, word, sentence, way_out=way_out)
+        return StateFacts(level, word, sentence, way_out=_remedy(port, word))
     return StateFacts(level, word, sentence, causes, causes[0].hint, causes[0].code)
+
+
+def _remedy(port: PortFacts, word: str) -> str:
+    """Return how to find out what isn't known, or the reason; empty if there is nothing to do."""
+    if word != "unknown":
+        return ""
+    if not port.is_unseen:
+        return remedy_for_no_byte(port)
+    service = f"{port.namespace}/{port.service}"
+    return "" if port.is_probed else remedy_for_unseen(service, port.protocol)
 
 
 def mistakes_of(port: PortFacts) -> Iterable[str]:
@@ -173,6 +181,12 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
         clients = "Some clients" if port.connections else "Clients"
         sentence = f"{clients} get no answer: {denials[0]}"
         return Level.ATTENTION, "partly answering", sentence, (denials[0],)
+    if lost := many_unanswered(port, sum(e.cause.count for e in failing if e.cause)):
+        return _failed_lately(port, lost)
+    if port.protocol == "UDP" and port.is_without_answer and all(map(_is_unanswered, failing)):
+        # A protocol without answers (statsd, syslog) looks the same, now and later.
+        what = f"No datagram has come back in {_counted(failing, 'flow')}"
+        return Level.ATTENTION, "unanswered", what, ()
     if all(endpoint.is_past for endpoint in failing):
         # Nothing has tried since: they may have recovered, and the next client will show.
         if all(map(_is_unanswered, failing)):
@@ -250,10 +264,10 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
         sentence = capitalised(led_in_words(by, "probes" if port.is_probed else ""))
     elif port.is_without_answer:
         word, sentence = "unknown", no_byte_in_words(port, by)
+    if lost := many_unanswered(port):
+        return _failed_lately(port, lost)
     if many := many_failed(port.lately, port.protocol):
-        begin = f"{sentence} now; " if word == "served" else ""
-        causes = (port.lately.cause,) if port.lately.cause is not None else ()
-        return Level.ATTENTION, "partly answering", f"{begin}{many}", causes
+        return _failed_lately(port, f"{sentence} now; {many}" if word == "served" else many)
     if denied := _is_none_admitted(port):
         what = f"No client has been admitted: {denied[0]}"
         return Level.ATTENTION, "none admitted", what, tuple(denied)
@@ -268,6 +282,11 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
     denied_before = (e.cause for e in port.endpoints if _has_denied(e))
     as_intended = map(str, (*_denied(port), *denied_before, *port.notes))
     return Level.OK, word, "; ".join((sentence, *as_intended)), ()
+
+
+def _failed_lately(port: PortFacts, sentence: str) -> _Judgement:
+    causes = (port.lately.cause,) if port.lately.cause is not None else ()
+    return Level.ATTENTION, "partly answering", sentence, causes
 
 
 def _is_none_admitted(port: PortFacts) -> Sequence[Cause]:

@@ -9,6 +9,8 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER
+from userspace_proxy.facts.late_bytes import AT_END_S, late_byte
+from userspace_proxy.kernel.tcp_silence import unheard_s
 
 from .rig import connection_lines
 from .waiting import turns, until
@@ -46,6 +48,18 @@ async def test_a_client_that_leaves_after_a_second_without_an_answer_has_given_u
     getattr(client, leave)()
     await until(lambda: noted(rig, web, pod) == (1, errno.ETIMEDOUT))
     assert noted(rig, web, pod) == (1, errno.ETIMEDOUT), "once"
+
+
+async def test_the_time_of_a_client_that_has_given_up_is_that_of_its_end(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, _server = await ask_and_wait(rig, pod, web)
+    (connection,) = rig.connections.open
+    client.close()
+    await until(lambda: connection.up.is_ended)
+    await until(lambda: unheard_s(connection.client) >= 0.1, "the client has left a while ago")
+    assert noted(rig, web, pod) == (1, errno.ETIMEDOUT)
+    assert web.group.counters_of(pod.address).ends.last_at <= connection.reactor.now - 0.1
 
 
 async def test_an_endpoint_that_closes_when_the_client_has_left_has_not_answered_either(rig):
@@ -111,7 +125,23 @@ async def test_an_answer_that_comes_after_its_client_has_closed_is_none(rig, is_
     await until(lambda: not rig.connections.open)
     ends = web.group.counters_of(pod.address).ends
     assert (ends.is_on, ends.failures, ends.number) == (True, 1, errno.ETIMEDOUT)
-    assert 0.9 <= float(ends.who) < 30
+    waited_s, is_at_end = late_byte(ends.who)
+    assert 0.9 <= float(waited_s) < 30
+    assert is_at_end
+
+
+async def test_an_answer_that_its_clients_end_does_not_bring_is_slow(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, server = await ask_and_wait(rig, pod, web)
+    (connection,) = rig.connections.open
+    client.close()
+    assert await server.read() == b""
+    await until(lambda: unheard_s(connection.client) >= AT_END_S, "the client has left a while ago")
+    await server.send(b"answer")
+    ends = web.group.counters_of(pod.address).ends
+    await until(lambda: ends.who, "the late byte is noted")
+    assert not late_byte(ends.who).is_at_end
 
 
 @pytest.mark.parametrize("is_with_end", [False, True])

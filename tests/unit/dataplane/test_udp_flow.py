@@ -274,6 +274,7 @@ async def test_flows_without_an_answer_for_a_second_are_in_a_row_until_the_next_
     ends = dns.group.counters_of(pod.address).ends
     await exchange(rig.udp_client(dns), pod)
     clients = [rig.udp_client(dns) for _ in range(3)]
+    timers.advance(0.1)
     for client in clients:
         client.send(b"question")
         await pod.receive()
@@ -285,6 +286,22 @@ async def test_flows_without_an_answer_for_a_second_are_in_a_row_until_the_next_
         assert (ends.failures, ends.number) == (3, NO_DATAGRAM)
     await exchange(rig.udp_client(dns), pod)
     assert not ends.is_on
+    assert dns.group.counters_of(pod.address).unanswered == 3
+
+
+async def test_a_flow_without_an_answer_is_of_the_time_at_which_its_client_asked(build, timers):
+    rig = build(None, timers.clock, timers)
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    client = rig.udp_client(dns)
+    client.send(b"question")
+    await pod.receive()
+    timers.advance(0.5)
+    await exchange(rig.udp_client(dns), pod)
+    timers.advance(1.0)
+    rig.plane.settle()
+    counters = dns.group.counters_of(pod.address)
+    assert (counters.unanswered, counters.ends.is_on) == (1, False)
 
 
 async def test_a_full_table_ends_the_flow_that_was_idle_for_longest(build, timers):

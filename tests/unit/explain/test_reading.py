@@ -74,7 +74,8 @@ def test_the_path_of_a_port_is_a_step_where_it_is_not_the_default():
     assert explanation.sentence == f"Clients go through the kernel to 2 endpoints{UNKNOWN}"
     assert (subject.ports[0].state.sentence, subject.ports[0].mark) == (explanation.sentence, None)
     (step,) = (s for part in explanation.parts for s in part.steps if s.topic == "endpoints")
-    assert step.level is None
+    assert (step.level, step.hint) == (None, "")
+    assert explanation.next == "userspace-proxy explain shop/web --probe"
 
 
 @pytest.mark.parametrize(

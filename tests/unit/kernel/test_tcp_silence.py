@@ -1,7 +1,7 @@
 import socket
 import time
 
-from userspace_proxy.kernel.tcp_silence import silent_s
+from userspace_proxy.kernel.tcp_silence import silent_s, unheard_s
 
 
 def test_the_silence_begins_with_the_last_data_and_not_with_the_fin():
@@ -17,3 +17,19 @@ def test_the_silence_begins_with_the_last_data_and_not_with_the_fin():
                 client.shutdown(socket.SHUT_WR)
                 assert receiver.recv(4) == b""
                 assert 0.05 <= silent_s(receiver) <= time.monotonic() - began + 0.05
+
+
+def test_a_fin_is_heard_and_the_rst_that_answers_a_byte_after_it_is_not():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as client:
+            receiver, _ = server.accept()
+            client.send(b"data")
+        with receiver:
+            ended = time.monotonic()
+            assert receiver.recv(4) == b"data"
+            while unheard_s(receiver) < 0.05:
+                pass
+            receiver.send(b"late")
+            while not receiver.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                pass
+            assert 0.05 <= unheard_s(receiver) <= time.monotonic() - ended + 0.05

@@ -2,7 +2,6 @@ import msgspec
 import pytest
 
 from userspace_proxy.dataplane import Tuning
-from userspace_proxy.dataplane.giving_up import note_late
 from userspace_proxy.facts import (
     STREAKS,
     TIMES_BOUNDS_S,
@@ -11,6 +10,7 @@ from userspace_proxy.facts import (
     Streak,
     StreakPart,
 )
+from userspace_proxy.facts.late_bytes import note_late
 from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.messages import (
@@ -99,11 +99,12 @@ def test_failures_in_a_row_are_understood():
     assert decoded.groups[0].endpoints[0].dials == StreakReport(1, 1, 2, 3, 111)
 
 
-def test_a_late_first_byte_is_understood():
+@pytest.mark.parametrize("left_s", [0.0, 1.0])
+def test_a_late_first_byte_is_understood(left_s):
     ends = Streak()
-    note_late(ends, 5.0, 2.54, is_counted=False)
+    note_late(ends, 5.0, 2.54, left_s, is_counted=False)
     report = StreakReport(*ends.whole())
-    assert msgspec.json.decode(encode(report), type=StreakReport).who == "2.5"
+    assert msgspec.json.decode(encode(report), type=StreakReport).who == ends.who
 
 
 @pytest.mark.parametrize(

@@ -71,9 +71,18 @@ def test_an_endpoint_that_answers_late_has_the_time_and_a_remedy_wherever_it_is(
     assert late.sentence == (
         "10.244.1.8:8080 answers after its clients have left: its first byte took 2.5 s"
     )
-    assert "time-out is shorter than the answer takes" in late.hint
+    assert "time-out is most likely shorter than the answer takes" in late.hint
     assert outside(late, POD.ip, "db.example.com") == late
     assert with_header(late) == late
+
+
+def test_an_endpoint_that_answers_the_end_of_its_input_may_not_be_slow():
+    late = answers_late(POD, "2.5", is_at_end=True)
+    assert late.sentence == (
+        "10.244.1.8:8080 answers right after its clients have left, and not before: "
+        "its first byte took 2.5 s"
+    )
+    assert late.hint.index("waits for the end of its input") < late.hint.index("time-out")
 
 
 def test_an_endpoint_that_has_answered_since_is_not_said_to_fail():

@@ -15,7 +15,13 @@ from userspace_proxy.policy.endpoint_causes import (
     no_datagram,
     sends_nothing,
 )
-from userspace_proxy.status.failures import MANY_ENDS, PAST_S, becomes_past, failure_of
+from userspace_proxy.status.failures import (
+    DENIED_PAST_S,
+    MANY_ENDS,
+    PAST_S,
+    becomes_past,
+    failure_of,
+)
 from userspace_proxy.status.port_state import judge
 
 from .views import make_endpoint, make_port, replace
@@ -90,6 +96,23 @@ def test_connections_without_a_byte_are_a_cause_if_there_are_many_or_no_others(
     assert failure_of(POD, counters, at(5.0))[0].count == MANY_ENDS
 
 
+def test_clients_that_leave_at_once_show_nothing_of_an_endpoint_that_has_answered(counters):
+    counters.connections = 3
+    for left_at in (1.0, 1.2, 1.9):
+        counters.ends.failed(left_at, errno.ETIMEDOUT)
+    assert failure_of(POD, counters, at(5.0))[0] is not None, "it has never answered"
+    counters.ends.succeeded_at = 0.5
+    assert failure_of(POD, counters, at(5.0)) == (None, False)
+    # It has been waited for since.
+    counters.ends.failed(3.0, errno.ETIMEDOUT)
+    assert failure_of(POD, counters, at(5.0))[0].count == 4
+    # The endpoint has ended them.
+    counters.ends.succeeded_at = 4.0
+    for ended_at in (4.1, 4.2, 4.3):
+        counters.ends.failed(ended_at)
+    assert failure_of(POD, counters, at(5.0))[0].code is CauseCode.ENDPOINT_RESETS
+
+
 @pytest.mark.parametrize(
     ("number", "needed"),
     [(errno.ECONNRESET, 20), (0, 20), (errno.ETIMEDOUT, MANY_ENDS), (NO_DATAGRAM, MANY_ENDS)],
@@ -125,6 +148,8 @@ def test_a_first_byte_after_the_clients_have_left_is_a_cause_with_its_time(count
     counters.ends.failed(4.0, errno.ETIMEDOUT)
     late = replace(answers_late(POD, "2.5"), count=3, first_at=1001.0, last_at=1004.0)
     assert failure_of(POD, counters, at(5.0)) == (late, False)
+    counters.ends.who = "2.5:end"
+    assert "right after its clients have left" in failure_of(POD, counters, at(5.0))[0].sentence
     counters.ends.failed(5.0)
     assert failure_of(POD, counters, at(5.0))[0].code is CauseCode.ENDPOINT_RESETS
 
@@ -135,12 +160,12 @@ def test_an_endpoint_that_answers_this_node_only_denies_the_client(counters):
     counters.denials.failed(5.1, who="10.244.0.123")
     counters.denials.failed(6.0, errno.ECONNREFUSED, "10.244.0.123")
     denied = replace(denies(POD, "10.244.0.123"), count=2, first_at=1005.1, last_at=1006.0)
-    assert failure_of(POD, counters, at(6.0)) == (denied, False)
-    assert failure_of(POD, counters, at(6.0 + PAST_S)) == (in_the_past(denied), True)
+    assert failure_of(POD, counters, at(5.9 + DENIED_PAST_S)) == (denied, False)
+    assert failure_of(POD, counters, at(6.0 + DENIED_PAST_S)) == (in_the_past(denied), True)
     # Another client.
     counters.dials.succeeded_at = 7.0
     assert failure_of(POD, counters, at(7.0)) == (denied, False)
-    assert failure_of(POD, counters, at(6.0 + PAST_S)) == (None, False)
+    assert failure_of(POD, counters, at(6.0 + DENIED_PAST_S)) == (None, False)
     counters.denials.succeeded_at = 8.0
     assert failure_of(POD, counters, at(8.0)) == (None, False)
 
@@ -249,6 +274,10 @@ def test_time_alone_makes_a_view_untrue_once():
     view.state = judge(view)
     assert not becomes_past(view, at(5.0 + PAST_S - 1))
     assert becomes_past(view, at(5.0 + PAST_S))
+    denied = replace(denies(POD, "10.244.0.123"), count=1, last_at=1005.0)
+    view.endpoints = (make_endpoint(str(POD), cause=denied),)
+    assert not becomes_past(view, at(4.9 + DENIED_PAST_S))
+    assert becomes_past(view, at(5.0 + DENIED_PAST_S))
     view = make_port(endpoints=(replace(failing, is_past=True),))
     view.state = judge(view)
     assert not becomes_past(view, at(5.0 + PAST_S))

@@ -6,14 +6,14 @@ from userspace_proxy.facts import EndpointCounters, LatelyFacts, Level
 from userspace_proxy.facts.last_minute import Lately
 from userspace_proxy.model import DataPath, Protocol, SocketAddress
 from userspace_proxy.policy import EndpointVerdict, PathDecision
-from userspace_proxy.policy.causes import dial_failed, resets
-from userspace_proxy.policy.endpoint_causes import at_times
+from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
+from userspace_proxy.policy.endpoint_causes import at_times, no_datagram
 from userspace_proxy.status.failures import PAST_S
 from userspace_proxy.status.lately import failed_lately
 from userspace_proxy.status.port_state import judge
 
 from .test_failures import POD, at
-from .views import make_endpoint, make_port
+from .views import make_endpoint, make_port, replace
 
 READY = make_endpoint("10.244.1.7:8080", "ready", True, answered_at=1.0)
 REFUSES = dial_failed(SocketAddress("10.244.1.8", 8080), errno.ECONNREFUSED, "")
@@ -133,3 +133,42 @@ def test_without_a_cause_clients_that_failed_are_counted_only():
     state = judge(make_port(endpoints=(READY,), lately=LatelyFacts(1, 3)))
     assert state.sentence.endswith("3 of 4 connections failed in the last minute")
     assert state.causes == ()
+
+
+MUTE = replace(no_datagram(SocketAddress("10.244.1.7", 8080)), count=3)
+
+
+@pytest.mark.parametrize(
+    ("unanswered", "endpoint", "sentence"),
+    [
+        pytest.param(9, READY, "9 of 12 flows got no answer within 1 s", id="answered-last"),
+        pytest.param(9, replace(READY, cause=MUTE), "9 of 12 flows got no answer", id="not-last"),
+        pytest.param(
+            3,
+            replace(READY, cause=MUTE),
+            "Clients get no answer: no datagram has come back",
+            id="none-since",
+        ),
+        pytest.param(2, READY, "Served by 1 endpoint", id="too-few"),
+    ],
+)
+def test_flows_of_which_some_are_answered_have_one_sentence(unanswered, endpoint, sentence):
+    lately = LatelyFacts(12, 0, unanswered)
+    state = judge(make_port(endpoints=(endpoint,), lately=lately, **UDP))
+    assert state.sentence.startswith(sentence)
+    few = LatelyFacts(100, 0, unanswered)
+    assert judge(make_port(endpoints=(READY,), lately=few, **UDP)).word == "served"
+
+
+def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
+    mute, lately = ended(5.0, NO_DATAGRAM), Lately(12, 0, 9)
+    cause = failed_lately(lately, (mute,), at(9.0)).cause
+    assert cause.sentence == "192.0.2.1:8080 sent nothing"
+    state = judge(make_port(endpoints=(READY,), lately=LatelyFacts(12, 0, 9, cause), **UDP))
+    assert state.sentence.endswith("in the last minute: 192.0.2.1:8080 sent nothing")
+    assert "network policy" in state.way_out
+
+
+def test_flows_that_were_never_answered_may_expect_no_answer():
+    port = make_port(endpoints=(READY,), lately=LatelyFacts(12, 0, 9), sent_bytes=0, **UDP)
+    assert port.mark is None

@@ -83,3 +83,12 @@ def test_only_endpoints_of_tcp_with_path_auto_are_probed():
     assert not is_probed(replace(plan, protocol=Protocol.UDP))
     assert not is_probed(replace(plan, serving=Serving()))
     assert not is_probed(replace(plan, path=PathDecision(DataPath.KERNEL)))
+
+
+def test_a_dial_shows_what_the_kernel_path_does_not_of_tcp_that_no_probe_shows():
+    def way_out(**changes):
+        return replace(make_port(**changes), path=PathView(DataPath.KERNEL)).state.way_out
+
+    assert way_out().startswith("`userspace-proxy explain shop/web --probe` on this node")
+    assert not way_out(is_probed=True)
+    assert not way_out(protocol=Protocol.UDP)

@@ -44,7 +44,7 @@ LATE = replace(answers_late(SocketAddress("10.244.1.9", 8080), "2.5"), count=3)
 ENDING = make_endpoint("10.244.1.9:8080", "terminating", True)
 MUTE = replace(no_datagram(SocketAddress("10.244.1.9", 53)), count=3)
 UNHEARD_OF = make_endpoint("10.244.1.9:53", "ready", True, cause=MUTE, connections=3)
-UNHEARD = {"protocol": Protocol.UDP, "endpoints": (UNHEARD_OF,)}
+UNHEARD = {"protocol": Protocol.UDP, "endpoints": (UNHEARD_OF,), "sent_bytes": 0}
 RANGES = ("198.51.100.0/24",)
 DENYING = {"admits": RANGES, "turned_away": (source_denied(RANGES, count=2),)}
 IN_KERNEL = PathDecision(DataPath.KERNEL)
@@ -315,7 +315,7 @@ FAULTY = make_endpoint(
         pytest.param(
             UNHEARD,
             Level.ATTENTION,
-            "Clients get no answer: no datagram has come back in 3 of 3 flows",
+            "No datagram has come back in 3 of 3 flows",
             id="udp-without-an-answer",
         ),
         pytest.param(

@@ -1,0 +1,77 @@
+"""Clients that leave before an endpoint answers, on a real node with two workers."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.clients import listen
+from tests.node.endpoints import accept_with_data
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import Testbed
+
+pytestmark = pytest.mark.netns
+
+WAIT_S = 1.2
+"""Of a client, for an answer."""
+SUM = Service("sum", "10.96.0.10", target=9200)
+
+
+SLOW = Service("slow", "10.96.0.11", target=9201)
+
+
+@pytest.fixture(scope="module")
+def testbed(tmp_path_factory):
+    """A node that serves what answers the end of a client's input, and what a test answers."""
+    with Testbed(tmp_path_factory.mktemp("agent"), "nftables", "--workers=2") as testbed:
+        (one,) = testbed.add_pods("one", sum=SUM.target)
+        testbed.serve(with_endpoints(SUM, [one]), with_endpoints(SLOW, [one]))
+        yield testbed
+
+
+def port_of(testbed, service):
+    """Return what the JSON has of a Service's port."""
+    (port,) = [port for port in testbed.agent.status()["ports"] if port["service"] == service.name]
+    return port
+
+
+def test_an_endpoint_that_answers_the_end_of_its_input_is_not_called_slow(testbed):
+    for _ in range(3):
+        with testbed["pod"].tcp() as client:
+            client.connect(SUM.address)
+            client.sendall(b"question")
+            client.settimeout(WAIT_S)
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+    said = "answers right after its clients have left, and not before: its first byte took"
+    wait_for(said, lambda: said in port_of(testbed, SUM)["state"]["sentence"])
+    assert "waits for the end of its input" in port_of(testbed, SUM)["state"]["way_out"]
+
+
+def ask(testbed, server):
+    """Return a client that has asked, and the endpoint's end of its connection."""
+    client = testbed["pod"].dial(SLOW.address)
+    client.sendall(b"question")
+    return client, accept_with_data(server)[0]
+
+
+def test_clients_that_leave_at_once_are_no_fault_of_an_endpoint_that_answers(testbed):
+    with listen(testbed.pod("one"), SLOW.target) as server:
+        client, accepted = ask(testbed, server)
+        with client, accepted:
+            accepted.sendall(b"answer")
+            assert client.recv(100) == b"answer"
+        asked = [ask(testbed, server) for _ in range(3)]
+        asked[-1][0].settimeout(WAIT_S)
+        with pytest.raises(TimeoutError):
+            asked[-1][0].recv(1)
+        for client, _accepted in asked:
+            client.close()
+        for _client, accepted in asked:
+            with accepted:
+                assert accepted.recv(1) == b""
+                accepted.sendall(b"answer")
+    wait_for("the ends", lambda: not port_of(testbed, SLOW)["active"])
+    port = port_of(testbed, SLOW)
+    assert port["connections"] == 4
+    assert port["state"]["sentence"] == "Served by 1 endpoint"
