@@ -17,7 +17,7 @@ from tests.node.testbed import Testbed
 
 SERVING, CLOSED, HANGING, RESETTING, LATE_CLOSING = 80, 8080, 9100, 9101, 9102
 LOCAL_ONLY, FILTERED, REFUSED_BY_RULE, OTHER_SOURCE, PROXY_HEADER, ONE_WAY = range(9103, 9109)
-RESETTING_SOME, CLOSING, ANSWERING_SOME = 9109, 9110, 9111
+RESETTING_SOME, CLOSING, ANSWERING_SOME, HANGING_SOME = range(9109, 9113)
 """Ports of the pod "pod"."""
 LINK, ABSENT = "eth9", "10.99.0.77"
 """A link of the node without any host on it, and an address there."""
@@ -49,7 +49,8 @@ class WrongServers:
         self._serve(self._listen(ONE_WAY), _read_to_the_end)
         self._serve(self._listen(PROXY_HEADER), _close_without_header)
         self._serve(self._listen(CLOSING), lambda _: None)
-        self._serve(self._listen(RESETTING_SOME), _answer_every_other())
+        self._serve(self._listen(RESETTING_SOME), _answer_every_other(_reset))
+        self._serve(self._listen(HANGING_SOME), _answer_every_other(_read_to_the_end))
         lossy = self._udp(ANSWERING_SOME)
         self._repeat(lossy, _answer_every_fourth(lossy))
         asked = self._udp(OTHER_SOURCE)
@@ -137,7 +138,9 @@ def _answer_every_fourth(server: socket.socket) -> Callable[[], None]:
     return answer
 
 
-def _answer_every_other() -> Callable[[socket.socket], None]:
+def _answer_every_other(
+    instead: Callable[[socket.socket], None],
+) -> Callable[[socket.socket], None]:
     turns = itertools.cycle((False, True))
 
     def handle(accepted: socket.socket) -> None:
@@ -145,6 +148,6 @@ def _answer_every_other() -> Callable[[socket.socket], None]:
         if next(turns):
             accepted.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
         else:
-            _reset(accepted)
+            instead(accepted)
 
     return handle

@@ -22,6 +22,7 @@ from tests.node.wrong_servers import (
     CLOSING,
     FILTERED,
     HANGING,
+    HANGING_SOME,
     HELD,
     LATE_CLOSING,
     LINK,
@@ -301,6 +302,15 @@ MISTAKES = (
         hint="It answers other connections: kubectl logs POD shows why not these",
         target=RESETTING_SOME,
         dials=8,
+    ),
+    Mistake(
+        "hangs-every-other",
+        "4 of 8 clients got no answer before they left in the last minute: {pod}:9112 sent nothing",
+        never=_SERVED_WRONGLY,
+        target=HANGING_SOME,
+        dials=8,
+        # In all, longer than a part of the last minute.
+        wait_s=2.0,
     ),
     Mistake(
         "two-causes",

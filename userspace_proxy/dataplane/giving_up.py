@@ -13,6 +13,7 @@ the kernel of one that has closed its socket answers with a RST, and acknowledge
 from __future__ import annotations
 
 from ..kernel.tcp_silence import silent_s, unheard_s
+from ..policy.endpoint_causes import UNANSWERED_S
 from .connection_log import EndedBy
 from .relay import Direction
 from .sockets import is_connected, unacknowledged_bytes
@@ -31,6 +32,14 @@ def has_given_up(up: Direction, joined_s: float) -> bool:
     if joined_s < _WAITED_S or not up.bytes_moved:
         return False
     return (up.is_ended or not is_connected(up.source)) and silent_s(up.source) >= _WAITED_S
+
+
+def ends_unanswered(up: Direction, joined_s: float) -> bool:
+    """Return whether an endpoint that has sent nothing owes the client an answer when it ends.
+
+    Later it ends what idles: clients connect beforehand, and may send nothing.
+    """
+    return bool(up.bytes_moved) or joined_s < UNANSWERED_S
 
 
 def left_s(up: Direction) -> float:

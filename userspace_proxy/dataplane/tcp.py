@@ -23,16 +23,15 @@ from typing import Any, Protocol
 
 from ..facts import EndpointCounters
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
-from ..facts.late_bytes import note_late
+from ..facts.late_bytes import note_arrived, note_late
 from ..model import CauseCode, ProxyProtocol, SocketAddress
 from ..model.proxy_protocol import write_header
 from ..policy.causes import end_code
-from ..policy.endpoint_causes import UNANSWERED_S
 from . import reactor as epoll
 from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
 from .frontends import Announced, dialled_at
-from .giving_up import has_arrived, has_given_up, left_s, side_that_left
+from .giving_up import ends_unanswered, has_arrived, has_given_up, left_s, side_that_left
 from .held_acks import send_acks
 from .pipes import PipePool
 from .relay import Direction
@@ -222,7 +221,7 @@ class TcpConnection:
             waited_s = self._first_byte_s = now - self._asked_at
             self.group.first_byte_times.add(waited_s)
             if up is not None and up.is_ended and has_given_up(up, now - self._answered_at):
-                note_late(counters.ends, now, waited_s, left_s(up), is_counted=bool(self._bad_end))
+                note_late(counters, now, waited_s, left_s(up), is_counted=bool(self._bad_end))
                 self._bad_end = _LATE
             else:
                 self._bad_end, counters.ends.succeeded_at = None, now
@@ -286,10 +285,7 @@ class TcpConnection:
                 by = _BY_ENDPOINT if direction is up else _BY_CLIENT
                 if direction is up or not self._waits_for_client(down, counters):
                     self.finish("complete", as_reset=False, by=by)
-        elif not down.bytes_moved and (
-            # Later it ends what idles: clients connect beforehand, and may send nothing.
-            up.bytes_moved or self.reactor.now - self._answered_at < UNANSWERED_S
-        ):
+        elif not down.bytes_moved and ends_unanswered(up, self.reactor.now - self._answered_at):
             counters.empty += 1
             self._note_bad_end(counters, 0)
 
@@ -369,7 +365,8 @@ class TcpConnection:
         if is_unanswered and has_given_up(up, self.reactor.now - self._answered_at):
             self._note_bad_end(counters, errno.ETIMEDOUT, left_s(up))
         elif self._bad_end is _LATE and has_arrived(down):
-            self._bad_end, counters.ends.succeeded_at = None, self.reactor.now
+            self._bad_end = None
+            note_arrived(counters, self.reactor.now)
 
     def close(self) -> None:
         """Reset both sides at once. Idempotent."""

@@ -76,8 +76,8 @@ class WaitCounters(_WaitSlots, Counters):
 class EndpointCounters(_EndpointSlots, Counters):
     """The counters of one endpoint of one Service port, and its failures in a row."""
 
-    names = (*counted_names(Traffic), *_FAILURES.values(), "unanswered")
-    __slots__ = (*_FAILURES.values(), *STREAKS, "unanswered")
+    names = (*counted_names(Traffic), *_FAILURES.values(), "unanswered", "left")
+    __slots__ = (*_FAILURES.values(), *STREAKS, "unanswered", "left")
 
     def __init__(self) -> None:
         for name in self.names:
@@ -85,6 +85,8 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.unanswered = 0
         """Connections that the endpoint ended or reset before its first byte, and flows without an
         answer for a second, as in ``ends``."""
+        self.left = 0
+        """Connections that clients left after they had waited for a byte, as in ``ends``."""
         self.dials = Streak()
         """Failed dials; those that failed because of this node don't count."""
         self.ends = Streak()
@@ -104,7 +106,10 @@ class EndpointCounters(_EndpointSlots, Counters):
         Args:
             number: ``ETIMEDOUT`` where the client gave up; all others are ends by the endpoint.
         """
-        self.unanswered += number != errno.ETIMEDOUT
+        if number == errno.ETIMEDOUT:
+            self.left += 1
+        else:
+            self.unanswered += 1
         self.ends.failed(now, number)
 
     def count_failure(self, code: CauseCode) -> None:

@@ -7,6 +7,8 @@ now hides what was so a moment ago: an endpoint that ends again and again answer
 
 Rule 1: a part ends as a whole, so sums change slowly.
 Rule 2: memory has a bound: nothing is kept for a Service port without clients.
+Rule 3: clients that leave count only if others left in another part: those of a program that is
+stopped leave at once, whatever the endpoint does.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from typing import NamedTuple
 _PART_S = 5.0
 # Of a minute, the present one included.
 _PARTS = 12
+# In which clients have left, for these to count.
+_PARTS_LEFT = 2
 
 
 class Lately(NamedTuple):
@@ -26,11 +30,12 @@ class Lately(NamedTuple):
     connections: int = 0
     refused: int = 0
     unanswered: int = 0
-    """As in ``EndpointCounters``."""
+    """As in ``EndpointCounters``, as the next one."""
+    left: int = 0
 
     @property
     def failed(self) -> int:
-        """Clients that got no answer."""
+        """Clients that got no answer, without those that left."""
         return self.refused + self.unanswered
 
 
@@ -51,7 +56,7 @@ class LastMinute:
         """Add what was counted until now, monotonic seconds, since the last call."""
         if not any(new):
             return
-        if new.failed:
+        if new.failed or new.left:
             self._failed_at = now
         number = int(now // _PART_S)
         before = self._parts.pop(number, _NOTHING)
@@ -64,8 +69,11 @@ class LastMinute:
         if now - self._failed_at >= _PARTS * _PART_S:
             return _NOTHING
         oldest = int(now // _PART_S) - _PARTS
-        sums = _sum(part for number, part in self._parts.items() if number > oldest)
-        return sums if sums.failed else _NOTHING
+        parts = [part for number, part in self._parts.items() if number > oldest]
+        sums = _sum(parts)
+        if sum(part.left > 0 for part in parts) < _PARTS_LEFT:
+            sums = sums._replace(left=0)
+        return sums if sums.failed or sums.left else _NOTHING
 
 
 def _sum(parts: Iterable[Lately]) -> Lately:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
-from .streak import Streak
+from .counters import EndpointCounters
 
 AT_END_S = 0.1
 """Between a client's end and the first byte that it brings: a round trip, and what a busy node
@@ -31,7 +31,7 @@ class LateByte(NamedTuple):
 
 
 def note_late(
-    ends: Streak, now: float, waited_s: float, left_s: float, *, is_counted: bool
+    counters: EndpointCounters, now: float, waited_s: float, left_s: float, *, is_counted: bool
 ) -> None:
     """Note a first byte that comes after its client has given up; it may still arrive.
 
@@ -39,13 +39,21 @@ def note_late(
         left_s: Seconds since the client's end.
         is_counted: The connection has been noted as one without an answer.
     """
+    ends = counters.ends
     was_slow = ends.is_on and ends.who and not late_byte(ends.who).is_at_end
     mark = _AT_END if left_s < AT_END_S and not was_slow else ""
     noted = f"{waited_s:.1f}{mark}"
     if is_counted:
         ends.still_fails(ends.last_at, errno.ETIMEDOUT, noted)
     else:
+        counters.left += 1
         ends.failed(now - left_s, errno.ETIMEDOUT, noted)
+
+
+def note_arrived(counters: EndpointCounters, now: float) -> None:
+    """Note that such a byte has reached the client, which had ended only its own side."""
+    counters.left -= 1
+    counters.ends.succeeded_at = now
 
 
 def late_byte(noted: str) -> LateByte:

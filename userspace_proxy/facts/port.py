@@ -164,13 +164,16 @@ class LatelyFacts(msgspec.Struct, frozen=True, gc=False):
     unanswered: int = 0
     """Of the connections, those that the endpoint ended or reset before its first byte; of the
     flows, those without an answer for a second."""
+    left: int = 0
+    """Of the connections, those that clients left after they had waited for the first byte; 0 if
+    all left at about one time."""
     cause: Cause | None = None
     """Why most of them failed, by the last such failure of an endpoint that has answered since;
     null if it isn't known."""
 
     @property
     def failed(self) -> int:
-        """Clients that got no answer."""
+        """Clients that got no answer, without those that left."""
         return self.refused + self.unanswered
 
 

@@ -148,17 +148,18 @@ class Group(CounterTable):
         for mistake, new in report.client_mistakes.items():
             _add_streak(self.client_mistakes.setdefault(mistake, Streak()), new, now)
         active_of = self._active.setdefault(worker, {})
-        connections = unanswered = 0
+        connections = unanswered = left = 0
         for each in report.endpoints:
             endpoint = each.endpoint
             if endpoint not in self._known:
                 continue
             counters = self.counters_of(endpoint)
             before_active, before_all = counters.active, counters.connections
-            before_unanswered = counters.unanswered
+            before_unanswered, before_left = counters.unanswered, counters.left
             counters.add(each.figures)
             connections += counters.connections - before_all
             unanswered += counters.unanswered - before_unanswered
+            left += counters.left - before_left
             for name in STREAKS:
                 _add_streak(getattr(counters, name), getattr(each, name), now)
             active = active_of.pop(endpoint, 0) + counters.active - before_active
@@ -168,7 +169,7 @@ class Group(CounterTable):
                 # Ends of connections that were subtracted when it was forgotten.
                 counters.active -= active
         refused = self.counters.refused - refused
-        self.last_minute.add(Lately(connections, refused, unanswered), now)
+        self.last_minute.add(Lately(connections, refused, unanswered, left), now)
         self._ejected[worker] = {endpoint: now + left for endpoint, left in report.ejected}
         if report.waiting is None:
             self._waiting.pop(worker, None)

@@ -14,9 +14,10 @@ from dataclasses import replace
 
 from ..facts import EndpointCounters, LatelyFacts, PortFacts, Streak
 from ..facts.last_minute import Lately
+from ..model import CauseCode
 from ..policy import EndpointVerdict
-from ..policy.causes import NO_DATAGRAM, dial_failed, resets
-from ..policy.endpoint_causes import UNANSWERED_S, at_times, no_datagram
+from ..policy.causes import NO_DATAGRAM, dial_failed, end_code, resets
+from ..policy.endpoint_causes import UNANSWERED_S, at_times, no_datagram, sends_nothing
 from .failures import PAST_S, Clock
 from .units import plural
 
@@ -24,8 +25,9 @@ LEAST = 3
 """Clients: fewer are no news."""
 SHARE = 0.05
 """Of all clients: a busy Service always has some that fail."""
-FLOWS_SHARE = 0.25
-"""Of all flows: an answer may take longer than a second, as those of DNS servers to some names."""
+SILENT_SHARE = 0.1
+"""Of all flows, or connections that clients leave: an answer may take longer, as those of DNS
+servers to some names, and clients leave for reasons of their own."""
 _Endpoints = Iterable[tuple[EndpointVerdict, EndpointCounters]]
 
 
@@ -35,19 +37,22 @@ def failed_lately(lately: Lately, endpoints: _Endpoints, clock: Clock) -> Lately
     Args:
         endpoints: Those that may serve.
     """
-    if not lately.failed:
+    if not any(lately[1:]):
         return LatelyFacts()
-    is_refused = lately.refused >= lately.unanswered
-    failures = _dials_before(endpoints) if is_refused else _ends(endpoints)
+    most = max(lately[1:])
+    is_refused = lately.refused == most
+    is_left = not is_refused and lately.left == most
+    failures = _dials_before(endpoints) if is_refused else _ends(endpoints, is_left=is_left)
     streak, verdict = max(failures, key=lambda one: one[0].last_at, default=(None, None))
     if streak is None or verdict is None or clock.now - streak.last_at >= PAST_S:
         return LatelyFacts(*lately)
     if is_refused:
         failed = dial_failed(verdict.address, streak.number, os.strerror(streak.number))
     else:
-        word = no_datagram if streak.number == NO_DATAGRAM else resets
+        silent = no_datagram if streak.number == NO_DATAGRAM else sends_nothing
+        word = silent if end_code(streak.number) is CauseCode.ENDPOINT_SENDS_NOTHING else resets
         failed = word(verdict.address)
-    cause = replace(at_times(failed, verdict.host), count=max(lately.refused, lately.unanswered))
+    cause = replace(at_times(failed, verdict.host), count=most)
     return LatelyFacts(*lately, replace(cause, last_at=clock.unix(streak.last_at)))
 
 
@@ -58,13 +63,13 @@ def _dials_before(endpoints: _Endpoints) -> Iterator[tuple[Streak, EndpointVerdi
             yield counters.dials, verdict
 
 
-def _ends(endpoints: _Endpoints) -> Iterator[tuple[Streak, EndpointVerdict]]:
-    """Yield connections that endpoints have ended without a byte, the last one included, or flows.
+def _ends(endpoints: _Endpoints, *, is_left: bool) -> Iterator[tuple[Streak, EndpointVerdict]]:
+    """Yield connections (flows) without a byte that clients have left, or all others.
 
-    Those that clients have left aren't counted as unanswered.
+    The last one is included, though the endpoint may have answered none since.
     """
     for verdict, counters in endpoints:
-        if counters.ends.failures and counters.ends.number != errno.ETIMEDOUT:
+        if counters.ends.failures and is_left == (counters.ends.number == errno.ETIMEDOUT):
             yield counters.ends, verdict
 
 
@@ -83,20 +88,23 @@ def many_failed(lately: LatelyFacts, protocol: str) -> str:
 
 
 def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
-    """Return how many UDP flows got no answer, where others did; empty if they are few.
+    """Return how many clients got no byte in time, where others did; empty if they are few.
 
     Args:
-        in_a_row: Flows that its failing endpoints haven't answered since the last answer. If these
+        in_a_row: Those that its failing endpoints haven't answered since the last answer. If these
             are all, it doesn't answer now.
     """
     lately = port.lately
-    if port.protocol != "UDP" or port.is_without_answer or lately.unanswered <= in_a_row:
+    is_udp = port.protocol == "UDP"
+    silent = lately.unanswered if is_udp else lately.left
+    if port.is_without_answer or silent <= in_a_row:
         return ""
-    total = max(lately.connections, lately.unanswered)
-    if lately.unanswered < max(LEAST, FLOWS_SHARE * total):
+    total = max(lately.connections, silent)
+    if silent < max(LEAST, SILENT_SHARE * total):
         return ""
-    share = f"{lately.unanswered:,} of {plural(total, 'flow')}"
-    return f"{share} got no answer within {UNANSWERED_S} s in the last minute{_why(lately)}"
+    what = f"within {UNANSWERED_S} s" if is_udp else "before they left"
+    whose = plural(total, "flow" if is_udp else "client")
+    return f"{silent:,} of {whose} got no answer {what} in the last minute{_why(lately)}"
 
 
 def _why(lately: LatelyFacts) -> str:

@@ -181,15 +181,17 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
         clients = "Some clients" if port.connections else "Clients"
         sentence = f"{clients} get no answer: {denials[0]}"
         return Level.ATTENTION, "partly answering", sentence, (denials[0],)
-    if lost := many_unanswered(port, sum(e.cause.count for e in failing if e.cause)):
+    are_silent = all(map(_is_unanswered, failing))
+    in_a_row = sum(e.cause.count for e in failing if e.cause)
+    if are_silent and (lost := many_unanswered(port, in_a_row)):
         return _failed_lately(port, lost)
-    if port.protocol == "UDP" and port.is_without_answer and all(map(_is_unanswered, failing)):
+    if port.protocol == "UDP" and port.is_without_answer and are_silent:
         # A protocol without answers (statsd, syslog) looks the same, now and later.
         what = f"No datagram has come back in {_counted(failing, 'flow')}"
         return Level.ATTENTION, "unanswered", what, ()
     if all(endpoint.is_past for endpoint in failing):
         # Nothing has tried since: they may have recovered, and the next client will show.
-        if all(map(_is_unanswered, failing)):
+        if are_silent:
             nothing = "no datagram back" if port.protocol == "UDP" else "no byte"
             return Level.ATTENTION, "unanswered", f"Clients got {nothing} before: {sentence}", ()
         return Level.ATTENTION, "failed before", f"Clients failed before: {sentence}", ()
@@ -200,7 +202,7 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
             f"{_counted(failing, 'connection')} {were} reset by the endpoint after it had answered"
         )
         return Level.ATTENTION, "partly answering", capitalised(what), ()
-    if all(map(_is_unanswered, failing)):
+    if are_silent:
         # Normal for some protocols: an observation, no failure.
         what = f"{_counted(failing, 'connection')} got no byte in {UNANSWERED_S} s; {sentence}"
         if port.protocol == "UDP":

@@ -59,7 +59,7 @@ def test_a_client_that_gives_up_is_no_end_by_the_endpoint():
     counters = EndpointCounters()
     for now, number in enumerate((errno.ECONNRESET, 0, errno.ETIMEDOUT)):
         counters.ended_unanswered(float(now), number)
-    assert (counters.unanswered, counters.ends.failures) == (2, 3)
+    assert (counters.unanswered, counters.left, counters.ends.failures) == (2, 1, 3)
     counters.ends.succeeded_at = 3.0
     assert (counters.unanswered, counters.ends.is_on) == (2, False)
 

@@ -7,7 +7,6 @@ from userspace_proxy.facts import (
     TIMES_BOUNDS_S,
     EndpointCounters,
     GroupCounters,
-    Streak,
     StreakPart,
 )
 from userspace_proxy.facts.late_bytes import note_late
@@ -101,10 +100,11 @@ def test_failures_in_a_row_are_understood():
 
 @pytest.mark.parametrize("left_s", [0.0, 1.0])
 def test_a_late_first_byte_is_understood(left_s):
-    ends = Streak()
-    note_late(ends, 5.0, 2.54, left_s, is_counted=False)
-    report = StreakReport(*ends.whole())
-    assert msgspec.json.decode(encode(report), type=StreakReport).who == ends.who
+    counters = EndpointCounters()
+    note_late(counters, 5.0, 2.54, left_s, is_counted=False)
+    report = StreakReport(*counters.ends.whole())
+    decoded = msgspec.json.decode(encode(report), type=StreakReport)
+    assert decoded.who == counters.ends.who
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from userspace_proxy.facts.last_minute import Lately
 from userspace_proxy.model import DataPath, Protocol, SocketAddress
 from userspace_proxy.policy import EndpointVerdict, PathDecision
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
-from userspace_proxy.policy.endpoint_causes import at_times, no_datagram
+from userspace_proxy.policy.endpoint_causes import at_times, no_datagram, sends_nothing
 from userspace_proxy.status.failures import PAST_S
 from userspace_proxy.status.lately import failed_lately
 from userspace_proxy.status.port_state import judge
@@ -70,6 +70,40 @@ def test_of_connections_that_ended_unanswered_the_last_endpoint_is_the_cause(num
     assert failed_lately(Lately(20, 12, 1), (ended(5.0),), at(9.0)).cause is None
 
 
+def test_of_clients_that_left_the_last_endpoint_is_the_cause():
+    lately, other = Lately(20, 1, 2, 12), SocketAddress("192.0.2.2", 8080)
+    left, reset = ended(4.0, errno.ETIMEDOUT), ended(5.0, errno.ECONNRESET, other)
+    cause = failed_lately(lately, (reset, left), at(9.0)).cause
+    assert cause.sentence == "192.0.2.1:8080 sent nothing"
+    assert (cause.count, cause.last_at) == (12, 1004.0)
+    assert failed_lately(Lately(20, left=12), (reset,), at(9.0)) == LatelyFacts(20, 0, 0, 12)
+
+
+SILENT = replace(sends_nothing(SocketAddress("10.244.1.7", 8080)), count=3)
+
+
+@pytest.mark.parametrize(
+    ("left", "endpoint", "sentence"),
+    [
+        pytest.param(4, READY, "4 of 30 clients got no answer before they left", id="answered"),
+        pytest.param(4, replace(READY, cause=SILENT), "4 of 30 clients got", id="not-last"),
+        pytest.param(3, replace(READY, cause=SILENT), "Clients get no answer", id="none-since"),
+        pytest.param(2, READY, "Served by 1 endpoint", id="too-few"),
+    ],
+)
+def test_clients_that_left_before_an_answer_are_no_success(left, endpoint, sentence):
+    lately = LatelyFacts(30, left=left)
+    state = judge(make_port(endpoints=(endpoint,), lately=lately))
+    assert state.sentence.startswith(sentence)
+    few = LatelyFacts(41, left=left)
+    assert judge(make_port(endpoints=(READY,), lately=few)).word == "served"
+
+
+def test_endpoints_that_refuse_are_named_before_clients_that_left():
+    state = judge(make_port(endpoints=(FAILING,), lately=LatelyFacts(30, 0, 0, 9)))
+    assert "10.244.1.8:8080 refuses connections" in state.sentence
+
+
 @pytest.mark.parametrize(
     ("connections", "unanswered", "sentence"),
     [
@@ -87,7 +121,7 @@ def test_of_connections_that_ended_unanswered_the_last_endpoint_is_the_cause(num
 )
 def test_connections_that_an_endpoint_ended_are_no_success(connections, unanswered, sentence):
     cause = at_times(resets(SocketAddress("10.244.1.8", 8080)))
-    lately = LatelyFacts(connections, 0, unanswered, cause)
+    lately = LatelyFacts(connections, 0, unanswered, cause=cause)
     state = judge(make_port(endpoints=(READY,), lately=lately))
     assert (state.level is Level.ATTENTION, state.code is cause.code) == (bool(sentence),) * 2
     assert state.sentence.startswith(sentence or "Served by 1 endpoint")
@@ -164,7 +198,7 @@ def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
     mute, lately = ended(5.0, NO_DATAGRAM), Lately(12, 0, 9)
     cause = failed_lately(lately, (mute,), at(9.0)).cause
     assert cause.sentence == "192.0.2.1:8080 sent nothing"
-    state = judge(make_port(endpoints=(READY,), lately=LatelyFacts(12, 0, 9, cause), **UDP))
+    state = judge(make_port(endpoints=(READY,), lately=LatelyFacts(12, 0, 9, cause=cause), **UDP))
     assert state.sentence.endswith("in the last minute: 192.0.2.1:8080 sent nothing")
     assert "network policy" in state.way_out
 
