@@ -58,8 +58,7 @@ class TcpConnections:
         """Remove a closed connection that has no deadline any more."""
         self.open.discard(connection)
         self.held_acks.stop(connection)
-        if connection.is_aborting:
-            self.late_resets.forget(connection)
+        self.late_resets.forget(connection)
         if self.headers is not None:
             self.headers.forget(connection)
         self.engine.descriptors.give(DESCRIPTORS)

@@ -170,3 +170,23 @@ async def test_a_client_that_has_got_a_byte_has_its_answer(rig):
     client.close()
     await turns(3)
     assert noted(rig, web, pod) == (0, 0)
+
+
+async def test_a_connection_that_ends_while_its_answer_is_awaited_is_looked_at_no_more(
+    build, timers
+):
+    rig = build(None, timers.clock, timers)
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, server = await ask_and_wait(rig, pod, web)
+    timers.advance(1.0)
+    client.finish()
+    assert await server.read() == b""
+    # More than the window of a client that doesn't read.
+    await server.send(bytes(300_000))
+    server.close()
+    awaited = rig.connections.late_resets._waiting
+    await until(lambda: awaited, "the answer is awaited")
+    (connection,) = rig.connections.open
+    connection.end_for_removal()
+    assert not awaited
