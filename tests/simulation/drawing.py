@@ -100,7 +100,8 @@ class _Drawing:
         is_bulk = "bulk" in features
         return Node(
             buffer_bytes=buffer_bytes,
-            bulk_bytes=max(8, buffer_bytes // 4) if is_bulk else 1 << 20,
+            # As in the data plane less than a buffer: a whole one is followed by a second read.
+            bulk_bytes=max(8, buffer_bytes // 4),
             pipe_bytes=rng.choice((64, 300, 1500)),
             max_pipes=rng.choice((1, 2, 8)) if is_bulk else 0,
             descriptor_limit=rng.choice((24, 34, 50)) if "shedding" in features else 1000,

@@ -14,7 +14,8 @@ BUFFER_BYTES = 256 * 1024
 ROUNDS = 8
 
 # A read of this much is bulk: from here on splicing costs less than copying (measured; below it two
-# more calls cost more than the copies).
+# more calls cost more than the copies). Less than a buffer, which is followed by a second read: see
+# rule 6 in ``relay``.
 BULK_BYTES = 64 * 1024
 
 # Fillings of a pipe of one direction before others get their turn: up to 4 MiB, about 2 ms.
