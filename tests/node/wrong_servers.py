@@ -17,7 +17,7 @@ from tests.node.testbed import Testbed
 
 SERVING, CLOSED, HANGING, RESETTING, LATE_CLOSING = 80, 8080, 9100, 9101, 9102
 LOCAL_ONLY, FILTERED, REFUSED_BY_RULE, OTHER_SOURCE, PROXY_HEADER, ONE_WAY = range(9103, 9109)
-RESETTING_SOME, CLOSING, ANSWERING_SOME, HANGING_SOME = range(9109, 9113)
+RESETTING_SOME, CLOSING, ANSWERING_SOME, HANGING_SOME, ANSWERING_LATE = range(9109, 9114)
 """Ports of the pod "pod"."""
 LINK, ABSENT = "eth9", "10.99.0.77"
 """A link of the node without any host on it, and an address there."""
@@ -27,6 +27,7 @@ HELD = 30080
 RESET = struct.pack("ii", True, 0)
 """A value of SO_LINGER: the close sends a RST."""
 _TURN_S = 0.2
+_LATE_S = 4.0
 
 
 class WrongServers:
@@ -53,6 +54,8 @@ class WrongServers:
         self._serve(self._listen(HANGING_SOME), _answer_every_other(_read_to_the_end))
         lossy = self._udp(ANSWERING_SOME)
         self._repeat(lossy, _answer_every_fourth(lossy))
+        late = self._udp(ANSWERING_LATE)
+        self._repeat(late, lambda: self._answer_late(late))
         asked = self._udp(OTHER_SOURCE)
         other = self._udp(OTHER_SOURCE + 100)
         self._repeat(asked, lambda: other.sendto(*asked.recvfrom(4096)))
@@ -76,6 +79,12 @@ class WrongServers:
         server = self._stack.enter_context(self._sockets.udp())
         server.bind((self._ip, port))
         return server
+
+    def _answer_late(self, server: socket.socket) -> None:
+        timer = threading.Timer(_LATE_S, server.sendto, server.recvfrom(4096))
+        # It ends before the socket does.
+        self._stack.callback(timer.join)
+        timer.start()
 
     def _serve(self, server: socket.socket, handle: Callable[[socket.socket], None]) -> None:
         def accept() -> None:

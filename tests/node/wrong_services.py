@@ -17,6 +17,7 @@ from tests.node.broken_services import NAMESPACE, Object
 from tests.node.clients import Client
 from tests.node.wrong_servers import (
     ABSENT,
+    ANSWERING_LATE,
     ANSWERING_SOME,
     CLOSED,
     CLOSING,
@@ -249,11 +250,20 @@ MISTAKES = (
     Mistake(
         "answers-every-fourth",
         # The last three aren't answered.
-        "12 of 15 flows got no answer within 1 s in the last minute: {pod}:9111 sent nothing",
+        "12 of 15 flows got no answer within 3 s in the last minute: {pod}:9111 sent nothing "
+        "in time",
         never=_SERVED_WRONGLY,
         port=_DNS,
         target=ANSWERING_SOME,
         dials=15,
+        wait_s=0.1,
+    ),
+    Mistake(
+        "answers-late",
+        "3 of 3 flows got no answer within 3 s in the last minute: {pod}:9113 sent nothing in time",
+        never=_SERVED_WRONGLY,
+        port=_DNS,
+        target=ANSWERING_LATE,
         wait_s=0.1,
     ),
     Mistake(
@@ -305,7 +315,8 @@ MISTAKES = (
     ),
     Mistake(
         "hangs-every-other",
-        "4 of 8 clients got no answer before they left in the last minute: {pod}:9112 sent nothing",
+        "4 of 8 clients got no answer before they left in the last minute: {pod}:9112 sent nothing "
+        "in time",
         never=_SERVED_WRONGLY,
         target=HANGING_SOME,
         dials=8,

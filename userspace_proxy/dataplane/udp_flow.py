@@ -12,7 +12,7 @@ from ..kernel.icmp_errors import take_icmp_errors
 from ..kernel.pktinfo import Ancillary, AncillaryItem
 from ..model import CauseCode, SocketAddress
 from ..policy.causes import NO_DATAGRAM
-from ..policy.endpoint_causes import UNANSWERED_S
+from ..policy.endpoint_causes import UNANSWERED_FLOW_S
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
 from .engine import Engine
@@ -205,7 +205,7 @@ class UdpFlow:
         if self.has_answer or self.is_mute or not self.received_bytes:
             return
         now = self.listener.engine.reactor.clock()
-        if now - self.sent_since >= UNANSWERED_S:
+        if now - self.sent_since >= UNANSWERED_FLOW_S:
             self.is_mute = True
             # Answers to what was sent later show that it answers.
             counters.ended_unanswered(self.sent_since, NO_DATAGRAM)

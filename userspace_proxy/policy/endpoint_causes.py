@@ -25,6 +25,9 @@ class NextHop(NamedTuple):
 UNANSWERED_S = 1
 """Seconds without a byte after which a client that leaves has given up, and before which an
 endpoint that leaves has ended the connection at once."""
+UNANSWERED_FLOW_S = 3
+"""Seconds without a datagram after which a UDP flow counts as unanswered. Names that a DNS server
+has to ask others for take 1 or 2; most resolvers wait for 5 (resolv.conf(5), ``timeout``)."""
 
 LOST_ON_THE_WAY = (
     "a firewall on the way that drops or resets data, or a smaller MTU there, looks the same"
@@ -172,7 +175,7 @@ _PAST = {
     CauseCode.ENDPOINT_FAILS: "{} could not be dialled",
     CauseCode.ENDPOINT_RESETS: "{} accepted connections and ended them without answering",
     CauseCode.ENDPOINT_CUTS_OFF: "{} reset connections after it had answered",
-    CauseCode.ENDPOINT_SENDS_NOTHING: "{} sent nothing",
+    CauseCode.ENDPOINT_SENDS_NOTHING: "{} sent nothing in time",
     CauseCode.ENDPOINT_ANSWERS_LATE: "{} answered after its clients had left",
 }
 

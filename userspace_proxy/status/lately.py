@@ -17,7 +17,7 @@ from ..facts.last_minute import Lately
 from ..model import CauseCode
 from ..policy import EndpointVerdict
 from ..policy.causes import NO_DATAGRAM, dial_failed, end_code, resets
-from ..policy.endpoint_causes import UNANSWERED_S, at_times, no_datagram, sends_nothing
+from ..policy.endpoint_causes import UNANSWERED_FLOW_S, at_times, no_datagram, sends_nothing
 from .failures import PAST_S, Clock
 from .units import plural
 
@@ -102,7 +102,7 @@ def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
     total = max(lately.connections, silent)
     if silent < max(LEAST, SILENT_SHARE * total):
         return ""
-    what = f"within {UNANSWERED_S} s" if is_udp else "before they left"
+    what = f"within {UNANSWERED_FLOW_S} s" if is_udp else "before they left"
     whose = plural(total, "flow" if is_udp else "client")
     return f"{silent:,} of {whose} got no answer {what} in the last minute{_why(lately)}"
 

@@ -175,7 +175,8 @@ async def test_flows_without_an_answer_are_shown_and_in_the_past_after_a_minute(
     told = EndpointReport(POD, asked.figures())
     port.group.add(0, GroupReport(0, figures, [told]), 5.0)
     lately = "Clients get no answer: no datagram has come back in the last 3 flows"
-    before = f"Clients got no datagram back before: {POD} sent nothing when it was last tried"
+    mute = f"{POD} sent nothing in time when it was last tried"
+    before = f"Clients got no datagram back before: {mute}"
     for now, sentence in ((5.0, lately), (64.0, lately), (65.0, before)):
         (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))
         assert view.state.sentence == sentence
