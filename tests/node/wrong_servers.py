@@ -18,6 +18,7 @@ from tests.node.testbed import Testbed
 SERVING, CLOSED, HANGING, RESETTING, LATE_CLOSING = 80, 8080, 9100, 9101, 9102
 LOCAL_ONLY, FILTERED, REFUSED_BY_RULE, OTHER_SOURCE, PROXY_HEADER, ONE_WAY = range(9103, 9109)
 RESETTING_SOME, CLOSING, ANSWERING_SOME, HANGING_SOME, ANSWERING_LATE = range(9109, 9114)
+BLOCKED_HERE = 9114
 """Ports of the pod "pod"."""
 LINK, ABSENT = "eth9", "10.99.0.77"
 """A link of the node without any host on it, and an address there."""
@@ -60,7 +61,7 @@ class WrongServers:
         other = self._udp(OTHER_SOURCE + 100)
         self._repeat(asked, lambda: other.sendto(*asked.recvfrom(4096)))
         pod.run(["sh", "-ec", f"PATH=$PATH:/usr/sbin:/sbin; {_FILTER}"])
-        testbed.shell(_LINK)
+        testbed.shell(_NODE)
         self._stack.enter_context(testbed.agent.listener(HELD))
 
     def close(self) -> None:
@@ -115,11 +116,14 @@ _FILTER = (
     f"nft add rule ip netpol input tcp dport {FILTERED} drop; "
     f"nft add rule ip netpol input tcp dport {REFUSED_BY_RULE} reject with tcp reset"
 )
-_LINK = (
+_NODE = (
     f"ip link add {LINK} type veth peer name far9; ip link set {LINK} up; ip link set far9 up; "
     f"sysctl -qw net.ipv4.conf.far9.arp_ignore=8; ip address add 10.99.0.1/24 dev {LINK}; "
     # There is a default route, which this one is before.
-    f"ip route add throw {UNROUTED}"
+    f"ip route add throw {UNROUTED}; "
+    "nft add table ip hardening; "
+    "nft add chain ip hardening out '{ type filter hook output priority 0; }'; "
+    f"nft add rule ip hardening out udp dport {BLOCKED_HERE} drop"
 )
 
 

@@ -19,6 +19,7 @@ from tests.node.wrong_servers import (
     ABSENT,
     ANSWERING_LATE,
     ANSWERING_SOME,
+    BLOCKED_HERE,
     CLOSED,
     CLOSING,
     FILTERED,
@@ -264,6 +265,15 @@ MISTAKES = (
         never=_SERVED_WRONGLY,
         port=_DNS,
         target=ANSWERING_LATE,
+        wait_s=0.1,
+    ),
+    Mistake(
+        "firewall-of-the-node",
+        "Clients fail: {pod}:9114 can't be dialled: Operation not permitted, as by rules of this "
+        "node that drop packets",
+        hint="`nft list ruleset` on this node shows",
+        port=_DNS,
+        target=BLOCKED_HERE,
         wait_s=0.1,
     ),
     Mistake(
