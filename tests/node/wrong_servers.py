@@ -18,7 +18,7 @@ from tests.node.testbed import Testbed
 SERVING, CLOSED, HANGING, RESETTING, LATE_CLOSING = 80, 8080, 9100, 9101, 9102
 LOCAL_ONLY, FILTERED, REFUSED_BY_RULE, OTHER_SOURCE, PROXY_HEADER, ONE_WAY = range(9103, 9109)
 RESETTING_SOME, CLOSING, ANSWERING_SOME, HANGING_SOME, ANSWERING_LATE = range(9109, 9114)
-BLOCKED_HERE = 9114
+BLOCKED_HERE, ANSWERING_EMPTY = 9114, 9115
 """Ports of the pod "pod"."""
 LINK, ABSENT = "eth9", "10.99.0.77"
 """A link of the node without any host on it, and an address there."""
@@ -57,6 +57,8 @@ class WrongServers:
         self._repeat(lossy, _answer_every_fourth(lossy))
         late = self._udp(ANSWERING_LATE)
         self._repeat(late, lambda: self._answer_late(late))
+        empty = self._udp(ANSWERING_EMPTY)
+        self._repeat(empty, lambda: empty.sendto(b"", empty.recvfrom(4096)[1]))
         asked = self._udp(OTHER_SOURCE)
         other = self._udp(OTHER_SOURCE + 100)
         self._repeat(asked, lambda: other.sendto(*asked.recvfrom(4096)))

@@ -17,6 +17,7 @@ from tests.node.broken_services import NAMESPACE, Object
 from tests.node.clients import Client
 from tests.node.wrong_servers import (
     ABSENT,
+    ANSWERING_EMPTY,
     ANSWERING_LATE,
     ANSWERING_SOME,
     BLOCKED_HERE,
@@ -275,6 +276,13 @@ MISTAKES = (
         port=_DNS,
         target=BLOCKED_HERE,
         wait_s=0.1,
+    ),
+    Mistake(
+        "answers-with-nothing",
+        "Clients are served by 1 endpoint",
+        never=("has come back",),
+        port=_DNS,
+        target=ANSWERING_EMPTY,
     ),
     Mistake(
         "expects-proxy-header",

@@ -148,10 +148,13 @@ def test_a_neutral_mark_has_the_name_of_what_it_states(facts, mark, why):
         pytest.param({}, True, id="no-client"),
         pytest.param({"connections": 7, "received_bytes": 1}, True, id="requests"),
         pytest.param({"connections": 7, "sent_bytes": 1}, False, id="an-answer"),
+        pytest.param(
+            {"endpoints": (EndpointFacts(), EndpointFacts(sent_at=1.0))}, False, id="empty"
+        ),
         pytest.param({"path": DataPath.KERNEL}, False, id="not-seen"),
     ],
 )
-def test_an_answer_is_a_byte_of_an_endpoint(facts, is_without):
+def test_an_answer_is_a_byte_of_an_endpoint_or_an_empty_datagram(facts, is_without):
     assert PortFacts(**facts).is_without_answer is is_without
 
 
