@@ -23,6 +23,7 @@ from tests.node.wrong_servers import (
     BLOCKED_HERE,
     CLOSED,
     CLOSING,
+    CUTTING_SOME,
     FILTERED,
     HANGING,
     HANGING_SOME,
@@ -262,7 +263,7 @@ MISTAKES = (
     ),
     Mistake(
         "answers-late",
-        "3 of 3 flows got no answer within 3 s in the last minute: {pod}:9113 sent nothing in time",
+        "3 of 3 flows got no answer within 3 s in the last minute: {pod}:9116 sent nothing in time",
         never=_SERVED_WRONGLY,
         port=_DNS,
         target=ANSWERING_LATE,
@@ -333,13 +334,18 @@ MISTAKES = (
     ),
     Mistake(
         "hangs-every-other",
-        "4 of 8 clients got no answer before they left in the last minute: {pod}:9112 sent nothing "
-        "in time",
+        "4 of 8 connections failed in the last minute: {pod}:9112 sent nothing in time",
         never=_SERVED_WRONGLY,
         target=HANGING_SOME,
         dials=8,
-        # In all, longer than a part of the last minute.
         wait_s=2.0,
+    ),
+    Mistake(
+        "cuts-every-other",
+        "Served by 1 endpoint now; 4 of 8 connections failed in the last minute: {pod}:9113 reset "
+        "connections after it had answered",
+        target=CUTTING_SOME,
+        dials=8,
     ),
     Mistake(
         "two-causes",
