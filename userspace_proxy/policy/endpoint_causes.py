@@ -29,6 +29,8 @@ UNANSWERED_FLOW_S = 3
 """Seconds without a datagram after which a UDP flow counts as unanswered. Names that a DNS server
 has to ask others for take 1 or 2; most resolvers wait for 5 (resolv.conf(5), ``timeout``)."""
 
+BEFORE = "; before, "
+"""Between what an endpoint does now, and how it failed until then."""
 LOST_ON_THE_WAY = (
     "a firewall on the way that drops or resets data, or a smaller MTU there, looks the same"
 )
@@ -85,6 +87,19 @@ def no_datagram(endpoint: SocketAddress) -> Cause:
         "The endpoint may drop what it gets, answer from another address than it was asked "
         "at, or be kept by a network policy or firewall from answering; endpoints that only "
         "receive (statsd, syslog) send nothing, too",
+    )
+
+
+def silent_since(cause: Cause, failed: Cause) -> Cause:
+    """Return the cause of flows without an answer to an endpoint that failed otherwise before.
+
+    A router without a way back to the datagram's source can't report that it has none forward.
+    """
+    is_unreachable = failed.code is CauseCode.ENDPOINT_UNREACHABLE
+    return replace(
+        cause,
+        sentence=f"{cause.sentence}{BEFORE}{_past(failed)}",
+        hint=failed.hint if is_unreachable else cause.hint,
     )
 
 

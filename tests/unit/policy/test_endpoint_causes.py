@@ -19,6 +19,7 @@ from userspace_proxy.policy.endpoint_causes import (
     no_host,
     outside,
     sends_nothing,
+    silent_since,
     with_header,
 )
 
@@ -101,6 +102,16 @@ def test_an_endpoint_that_answers_others_is_to_be_read_about_in_its_log():
     assert pod.startswith("It answers other connections: kubectl logs POD shows why not these")
     assert "the log of the program on db.example.com shows why not these" in host
     assert "kubectl" not in host
+
+
+def test_an_endpoint_that_is_silent_after_an_error_has_both_and_the_way_to_the_route():
+    since = [silent_since(no_datagram(POD), failed) for failed in (UNREACHABLE, REFUSES)]
+    assert [cause.sentence for cause in since] == [
+        "10.244.1.8:8080 sends no datagram back; before, 10.244.1.8:8080 was unreachable",
+        "10.244.1.8:8080 sends no datagram back; before, 10.244.1.8:8080 refused connections",
+    ]
+    assert "ip route get" in since[0].hint
+    assert since[1].hint == no_datagram(POD).hint
 
 
 def test_the_remedy_for_a_denied_client_has_both_reasons_for_silence():
