@@ -158,6 +158,11 @@ def test_an_answer_is_a_byte_of_an_endpoint_or_an_empty_datagram(facts, is_witho
     assert PortFacts(**facts).is_without_answer is is_without
 
 
+def test_an_endpoint_has_sent_something_if_bytes_show_it_or_a_time():
+    endpoints = EndpointFacts(), EndpointFacts(sent_bytes=1), EndpointFacts(sent_at=1.0)
+    assert [endpoint.has_sent for endpoint in endpoints] == [False, True, True]
+
+
 def test_no_probe_shows_that_clients_are_answered_on_the_kernel_path():
     assert PortFacts(path=DataPath.KERNEL, is_probed=True).is_unseen
     assert not PortFacts().is_unseen
