@@ -365,7 +365,7 @@ class TcpConnection:
         up.bytes_counted, down.bytes_counted = up.bytes_moved, down.bytes_moved
         self._note_first_byte(down, counters)
         is_unanswered = self._first_byte_s is None and not self._bad_end
-        if is_unanswered and has_given_up(up, self.reactor.now - self._asked_at):
+        if is_unanswered and has_given_up(up, counters, self.reactor.now - self._asked_at):
             self._note_bad_end(counters, errno.ETIMEDOUT, left_s(up))
         elif self._bad_end is _LATE and has_arrived(down):
             self._bad_end = None

@@ -29,7 +29,8 @@ from .failures import PAST_S, Clock
 from .units import plural
 
 LEAST = 3
-"""Clients: fewer are no news."""
+"""Clients: fewer are no news, unless they are a large share of few."""
+_FEW, _FEW_SHARE = 2, 0.25
 SHARE = 0.05
 """Of all clients: a busy Service always has some that fail."""
 SILENT_SHARE = 0.1
@@ -104,7 +105,7 @@ def many_failed(lately: LatelyFacts, protocol: str) -> str:
     if protocol == "UDP":
         # A flow has its endpoint before that shows whether it answers.
         total, failed = max(lately.connections, lately.refused), lately.refused
-        if failed < max(LEAST, SHARE * total):
+        if not _are_many(failed, total, SHARE):
             return ""
         return f"{failed:,} of {plural(total, 'flow')} failed in the last minute{_why(lately)}"
     counts = {
@@ -116,7 +117,7 @@ def many_failed(lately: LatelyFacts, protocol: str) -> str:
     # A connection that has ended may have begun more than a minute ago.
     failed = sum(counts.values())
     total = max(lately.connections + lately.refused, failed)
-    if lately.failed < max(LEAST, SHARE * total) and failed < max(LEAST, SILENT_SHARE * total):
+    if not (_are_many(lately.failed, total, SHARE) or _are_many(failed, total, SILENT_SHARE)):
         return ""
     parts = [f"{count:,} {how}" for how, count in counts.items() if count >= LEAST]
     each = f" ({', '.join(parts)})" if len(parts) > 1 else ""
@@ -136,10 +137,15 @@ def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
     if port.protocol != "UDP" or port.is_without_answer or lately.unanswered <= in_a_row:
         return ""
     total = max(lately.connections, lately.unanswered)
-    if lately.unanswered < max(LEAST, SILENT_SHARE * total):
+    if not _are_many(lately.unanswered, total, SILENT_SHARE):
         return ""
     share = f"{lately.unanswered:,} of {plural(total, 'flow')}"
     return f"{share} got no answer within {UNANSWERED_FLOW_S} s in the last minute{_why(lately)}"
+
+
+def _are_many(count: int, total: int, share: float) -> bool:
+    is_large_share = count >= _FEW and count >= _FEW_SHARE * total
+    return is_large_share or count >= max(LEAST, share * total)
 
 
 def _why(lately: LatelyFacts) -> str:

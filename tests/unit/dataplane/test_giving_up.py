@@ -97,6 +97,28 @@ async def test_a_client_that_sends_again_without_an_answer_expects_none(rig):
     assert noted(rig, web, pod) == (0, 0)
 
 
+@pytest.mark.parametrize("has_answered", [True, False])
+async def test_an_endpoint_that_answers_others_is_waited_for_after_a_shorter_time(
+    rig, monkeypatch, has_answered
+):
+    monkeypatch.setattr(giving_up, "_WAITED_S", 60.0)
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    if has_answered:
+        other, server = await rig.pair(web, pod)
+        await server.send(b"answer")
+        assert await other.read() == b"answer"
+        other.close()
+        server.close()
+        await until(lambda: not rig.connections.open)
+    client, server = await ask_and_wait(rig, pod, web, 0.35)
+    client.close()
+    assert await server.read() == b""
+    server.close()
+    await until(lambda: not rig.connections.open)
+    assert noted(rig, web, pod) == ((1, errno.ETIMEDOUT) if has_answered else (0, 0))
+
+
 @pytest.mark.parametrize("has_waited", [True, False])
 async def test_a_byte_shows_that_a_client_that_left_sooner_had_waited_for_it(
     rig, monkeypatch, has_waited

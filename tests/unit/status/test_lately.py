@@ -138,7 +138,9 @@ def test_endpoints_that_refuse_are_named_before_clients_that_left():
             id="every-second",
         ),
         pytest.param(3, 5, "Served by 1 endpoint now; 5 of 5 connections failed", id="long-ones"),
-        pytest.param(4, 2, "", id="too-few"),
+        pytest.param(8, 2, "Served by 1 endpoint now; 2 of 8 connections", id="of-few"),
+        pytest.param(9, 2, "", id="too-few"),
+        pytest.param(1, 1, "", id="one"),
         pytest.param(61, 3, "", id="a-small-share"),
     ],
 )
@@ -170,7 +172,7 @@ def test_refused_clients_and_unanswered_connections_add_up():
         pytest.param(57, 3, {}, "Served by 1 endpoint now; 3 of 60 connections", id="at-least"),
         pytest.param(20, 12, UDP, "Served by 1 endpoint now; 12 of 20 flows failed", id="udp"),
         pytest.param(8, 12, {"path": IN_KERNEL}, "12 of 20 connections failed", id="kernel"),
-        pytest.param(0, 2, {}, "", id="too-few"),
+        pytest.param(7, 2, {}, "", id="too-few"),
         pytest.param(58, 3, {}, "", id="a-small-share"),
     ],
 )
