@@ -17,7 +17,7 @@ from tests.node.testbed import Testbed
 
 SERVING, CLOSED, HANGING, RESETTING, LATE_CLOSING = 80, 8080, 9100, 9101, 9102
 LOCAL_ONLY, FILTERED, REFUSED_BY_RULE, OTHER_SOURCE, PROXY_HEADER, ONE_WAY = range(9103, 9109)
-RESETTING_SOME, CLOSING, ANSWERING_SOME, HANGING_SOME = range(9109, 9113)
+RESETTING_SOME, CLOSING, ANSWERING_SOME, HANGING_SOME, CUTTING_SOME = range(9109, 9114)
 """Ports of the pod "pod"."""
 LINK, ABSENT = "eth9", "10.99.0.77"
 """A link of the node without any host on it, and an address there."""
@@ -51,6 +51,7 @@ class WrongServers:
         self._serve(self._listen(CLOSING), lambda _: None)
         self._serve(self._listen(RESETTING_SOME), _answer_every_other(_reset))
         self._serve(self._listen(HANGING_SOME), _answer_every_other(_read_to_the_end))
+        self._serve(self._listen(CUTTING_SOME), _answer_every_other(_begin_and_reset))
         lossy = self._udp(ANSWERING_SOME)
         self._repeat(lossy, _answer_every_fourth(lossy))
         asked = self._udp(OTHER_SOURCE)
@@ -116,6 +117,11 @@ _LINK = (
 
 def _reset(accepted: socket.socket) -> None:
     accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+
+def _begin_and_reset(accepted: socket.socket) -> None:
+    accepted.sendall(b"HTTP/1.0 200 OK\r\nContent-Le")
+    _reset(accepted)
 
 
 def _read_to_the_end(accepted: socket.socket) -> None:

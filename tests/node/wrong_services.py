@@ -20,6 +20,7 @@ from tests.node.wrong_servers import (
     ANSWERING_SOME,
     CLOSED,
     CLOSING,
+    CUTTING_SOME,
     FILTERED,
     HANGING,
     HANGING_SOME,
@@ -305,12 +306,18 @@ MISTAKES = (
     ),
     Mistake(
         "hangs-every-other",
-        "4 of 8 clients got no answer before they left in the last minute: {pod}:9112 sent nothing",
+        "4 of 8 connections failed in the last minute: {pod}:9112 sent nothing",
         never=_SERVED_WRONGLY,
         target=HANGING_SOME,
         dials=8,
-        # In all, longer than a part of the last minute.
         wait_s=2.0,
+    ),
+    Mistake(
+        "cuts-every-other",
+        "Served by 1 endpoint now; 4 of 8 connections failed in the last minute: {pod}:9113 reset "
+        "connections after it had answered",
+        target=CUTTING_SOME,
+        dials=8,
     ),
     Mistake(
         "two-causes",

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..facts.connection import ConnectionEvent
+from ..kernel.tcp_state import is_connected
 from ..model import CauseCode, SocketAddress
 from . import reactor as epoll
 from .connection_log import EndedBy
@@ -32,14 +33,7 @@ from .engine import Engine
 from .held_acks import HeldAcks
 from .node_address import may_be_source
 from .probes import Probes
-from .sockets import (
-    EXHAUSTED,
-    SHORTAGES,
-    is_connected,
-    is_self_connected,
-    reset,
-    reset_no_more,
-)
+from .sockets import EXHAUSTED, SHORTAGES, is_self_connected, reset, reset_no_more
 from .timeouts import Timeouts
 from .waiting_room import WaitingRoom
 

@@ -166,14 +166,16 @@ class LatelyFacts(msgspec.Struct, frozen=True, gc=False):
     flows, those without an answer for a second."""
     left: int = 0
     """Of the connections, those that clients left after they had waited for the first byte; 0 if
-    all left at about one time."""
+    all left at one moment."""
+    cut: int = 0
+    """Of the connections, those that the endpoint reset after it had sent bytes."""
     cause: Cause | None = None
     """Why most of them failed, by the last such failure of an endpoint that has answered since;
     null if it isn't known."""
 
     @property
     def failed(self) -> int:
-        """Clients that got no answer, without those that left."""
+        """Clients that were refused, or whose connections ended unanswered."""
         return self.refused + self.unanswered
 
 

@@ -183,7 +183,7 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
         return Level.ATTENTION, "partly answering", sentence, (denials[0],)
     are_silent = all(map(_is_unanswered, failing))
     in_a_row = sum(e.cause.count for e in failing if e.cause)
-    if are_silent and (lost := many_unanswered(port, in_a_row)):
+    if lost := are_silent and _answers_others(port, in_a_row):
         return _failed_lately(port, lost)
     if port.protocol == "UDP" and port.is_without_answer and are_silent:
         # A protocol without answers (statsd, syslog) looks the same, now and later.
@@ -284,6 +284,13 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
     denied_before = (e.cause for e in port.endpoints if _has_denied(e))
     as_intended = map(str, (*_denied(port), *denied_before, *port.notes))
     return Level.OK, word, "; ".join((sentence, *as_intended)), ()
+
+
+def _answers_others(port: PortFacts, in_a_row: int) -> str:
+    """Return how many clients of the last minute got no answer; empty: few, or nobody got one."""
+    if port.protocol == "UDP":
+        return many_unanswered(port, in_a_row)
+    return many_failed(port.lately, port.protocol) if port.lately.left > in_a_row else ""
 
 
 def _failed_lately(port: PortFacts, sentence: str) -> _Judgement:
