@@ -355,9 +355,7 @@ class TcpDial:
             reset_no_more(connection.client)
             self.group.waiting_room.served(self)
         if self.is_preserved and self.endpoint is not None:
-            denials = self.group.counters_of(self.endpoint).denials
-            if denials.who == self.client_ip:
-                denials.succeeded_at = self._reactor.now
+            self._owner.probes.admitted(self.group, self.client_ip, self.endpoint)
         self.sock = None
         connection.join(sock, events)
 
@@ -418,16 +416,12 @@ class TcpDial:
             )
             own = client if self.is_preserved else ""
             self.tried[self.endpoint] = self.group.outcomes.failed(
-                self.endpoint,
-                number,
-                now,
-                client=own,
-                is_client_specific=is_denied or is_over,
+                self.endpoint, number, now, client=own, is_client_specific=is_denied or is_over
             )
             if number in SHORTAGES:
                 return
             if is_denied and not is_over:
-                self.group.counters_of(self.endpoint).denials.failed(now, number, client)
+                probes.denied(self.group, client, self.endpoint, number)
             elif self.is_preserved and not is_over:
                 probes.request(self.group, client, self.endpoint)
 

@@ -98,8 +98,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         left; a first byte that arrives on another one is a success."""
         self.denials = Streak()
         """Dials from client addresses that failed although the endpoint answers this node; an
-        answer to the last such client is a success. The number is 0 while none has failed after
-        this node's."""
+        answer to one of these clients is a success, as far as its process remembers it."""
         self.cuts = Streak()
         """Connections that the endpoint reset after it had sent bytes; one that ends on both sides
         is a success."""

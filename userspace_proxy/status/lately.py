@@ -68,10 +68,12 @@ def failed_lately(lately: Lately, endpoints: _Endpoints, clock: Clock) -> Lately
 
 
 def _dials_before(endpoints: _Endpoints) -> _Failures:
-    """Yield failed dials that a later one has succeeded after."""
+    """Yield failed dials that a later one has succeeded after, of a client or of this node."""
     for verdict, counters in endpoints:
         if counters.dials.failures and not counters.dials.is_on:
             yield counters.dials, verdict
+        if counters.denials.failures:
+            yield counters.denials, verdict
 
 
 def _ends(endpoints: _Endpoints, *, is_left: bool) -> _Failures:

@@ -46,6 +46,14 @@ def test_of_clients_that_failed_lately_the_last_endpoint_that_failed_is_the_caus
     assert failed_lately(Lately(), (refused,), at(9.0)) == LatelyFacts()
 
 
+def test_a_client_that_failed_while_this_node_was_answered_is_the_latest_failure():
+    verdict, counters = returned(5.0)
+    counters.denials.failed(8.0, errno.ETIMEDOUT, "10.244.0.123")
+    cause = failed_lately(Lately(8, 12), ((verdict, counters),), at(9.0)).cause
+    assert cause.sentence == "192.0.2.1:8080 did not answer"
+    assert (cause.count, cause.last_at) == (12, 1008.0)
+
+
 def ended(at, number=errno.ECONNRESET, address=POD):
     """Return an endpoint that ended a connection without a byte, and answers others."""
     counters = EndpointCounters()
