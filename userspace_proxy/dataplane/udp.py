@@ -289,7 +289,7 @@ class UdpListener:
         if now - flow.used >= GRAIN_S:
             self.table.use(flow, now)
         refusal = self._send(flow, payload)
-        if refusal and flow.kept:
+        if refusal and not flow.has_answer:
             self.endpoint_refused(flow, refusal)
 
     def _keep(self, flow: UdpFlow, payload: memoryview, now: float) -> None:

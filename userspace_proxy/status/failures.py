@@ -26,6 +26,7 @@ from ..policy.endpoint_causes import (
     no_datagram,
     no_host,
     sends_nothing,
+    silent_since,
 )
 
 MANY_ENDS = 3
@@ -92,12 +93,10 @@ def _failure(
     address: SocketAddress, counters: EndpointCounters, clock: Clock, absent_hop: NextHop | None
 ) -> Cause | None:
     dials, ends, denials, cuts = (getattr(counters, name) for name in STREAKS)
-    if dials.is_on:
-        if absent_hop:
-            return seen(no_host(address, absent_hop), dials, clock)
-        cause = _dial_failed(address, dials, clock)
-        # A dial that succeeded shows that its port was open, whatever became of the connection.
-        return has_ended(cause) if dials.succeeded_at >= 0 else cause
+    failed = _dial_failure(address, dials, clock, absent_hop) if dials.is_on else None
+    is_silent_since = ends.number == NO_DATAGRAM and ends.last_at > dials.last_at
+    if failed and not (is_silent_since and _is_past(failed, clock)):
+        return failed
     has_many_ends = ends.is_on and ends.failures >= min(_many(ends, clock), counters.connections)
     if has_many_ends and not _left_at_once(ends):
         if ends.who and ends.number == errno.ETIMEDOUT:
@@ -105,7 +104,10 @@ def _failure(
             cause = answers_late(address, late.waited_s, is_at_end=late.is_at_end)
             return seen(cause, ends, clock)
         word = no_datagram if ends.number == NO_DATAGRAM else _ENDS[end_code(ends.number)]
-        return seen(word(address), ends, clock)
+        cause = seen(word(address), ends, clock)
+        return silent_since(cause, failed) if failed else cause
+    if failed:
+        return failed
     if denials.is_on and _is_denial(denials):
         cause = seen(denies(address, denials.who), denials, clock)
         # Others that are answered show nothing of this client, but it may have stopped trying.
@@ -115,6 +117,16 @@ def _failure(
     if cuts.is_on and cuts.failures >= min(MANY_ENDS, counters.connections):
         return seen(cuts_off(address), cuts, clock)
     return None
+
+
+def _dial_failure(
+    address: SocketAddress, dials: Streak, clock: Clock, absent_hop: NextHop | None
+) -> Cause:
+    if absent_hop:
+        return seen(no_host(address, absent_hop), dials, clock)
+    cause = _dial_failed(address, dials, clock)
+    # A dial that succeeded shows that its port was open, whatever became of the connection.
+    return has_ended(cause) if dials.succeeded_at >= 0 else cause
 
 
 def _dial_failed(address: SocketAddress, streak: Streak, clock: Clock) -> Cause:

@@ -18,7 +18,13 @@ from ..facts.last_minute import Lately
 from ..model import CauseCode
 from ..policy import EndpointVerdict
 from ..policy.causes import NO_DATAGRAM, dial_failed, end_code, resets
-from ..policy.endpoint_causes import UNANSWERED_S, at_times, cuts_off, no_datagram, sends_nothing
+from ..policy.endpoint_causes import (
+    UNANSWERED_FLOW_S,
+    at_times,
+    cuts_off,
+    no_datagram,
+    sends_nothing,
+)
 from .failures import PAST_S, Clock
 from .units import plural
 
@@ -136,7 +142,7 @@ def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
     if not _are_many(lately.unanswered, total, SILENT_SHARE):
         return ""
     share = f"{lately.unanswered:,} of {plural(total, 'flow')}"
-    return f"{share} got no answer within {UNANSWERED_S} s in the last minute{_why(lately)}"
+    return f"{share} got no answer within {UNANSWERED_FLOW_S} s in the last minute{_why(lately)}"
 
 
 def _are_many(count: int, total: int, share: float) -> bool:

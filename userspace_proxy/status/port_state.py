@@ -24,7 +24,7 @@ from ..facts.port import UNANSWERED
 from ..model import Cause, CauseCode
 from ..policy.causes import not_listening, out_of_client_ports, out_of_ports
 from ..policy.client_causes import source_denied
-from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish
+from ..policy.endpoint_causes import BEFORE, UNANSWERED_S, about_to_vanish
 from ..policy.usable import TERMINATING
 from .client_mistakes import judge_mistakes
 from .lately import many_failed, many_unanswered
@@ -187,7 +187,7 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
         return _failed_lately(port, lost)
     if port.protocol == "UDP" and port.is_without_answer and are_silent:
         # A protocol without answers (statsd, syslog) looks the same, now and later.
-        what = f"No datagram has come back in {_counted(failing, 'flow')}"
+        what = f"No datagram has come back in {_counted(failing, 'flow')}{_before(failing)}"
         return Level.ATTENTION, "unanswered", what, ()
     if all(endpoint.is_past for endpoint in failing):
         # Nothing has tried since: they may have recovered, and the next client will show.
@@ -206,7 +206,7 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
         # Normal for some protocols: an observation, no failure.
         what = f"{_counted(failing, 'connection')} got no byte in {UNANSWERED_S} s; {sentence}"
         if port.protocol == "UDP":
-            what = f"no datagram has come back in {_counted(failing, 'flow')}"
+            what = f"no datagram has come back in {_counted(failing, 'flow')}{_before(failing)}"
         return Level.ATTENTION, "unanswered", f"Clients get no answer: {what}", ()
     if all(_only_closes(endpoint) for endpoint in failing):
         # A collector of logs ends idle connections so, and resets none (docs/troubleshooting.md).
@@ -238,6 +238,14 @@ def _counted(failing: Sequence[EndpointFacts], noun: str) -> str:
     if ended < total:
         return f"the last {noun if ended == 1 else plural(ended, noun)}"
     return f"{ended:,} of {plural(total, noun)}"
+
+
+def _before(failing: Sequence[EndpointFacts]) -> str:
+    """Return how an endpoint failed before it became silent, as the end of a sentence; or empty."""
+    parts = (
+        endpoint.cause.sentence.partition(BEFORE)[1:] for endpoint in failing if endpoint.cause
+    )
+    return next(("".join(part) for part in parts if part[0]), "")
 
 
 def _only_closes(endpoint: EndpointFacts) -> bool:

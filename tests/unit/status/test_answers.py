@@ -231,6 +231,7 @@ def test_an_endpoint_has_these_fields(shown):
             "host": "",
             "answered_at": 1500.0,
             "is_past": False,
+            "sent_at": 0.0,
         }
     ]
 

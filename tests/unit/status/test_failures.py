@@ -4,7 +4,7 @@ import pytest
 
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.facts import EndpointCounters, Level, Waits
-from userspace_proxy.model import CauseCode, Handling, Hold, SocketAddress
+from userspace_proxy.model import CauseCode, Handling, Hold, Protocol, SocketAddress
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
     NextHop,
@@ -61,6 +61,25 @@ def test_a_dial_that_failed_a_while_ago_did_so_then(counters):
     # A probe.
     counters.dials.still_fails(5.0 + PAST_S, errno.ECONNREFUSED)
     assert failure_of(POD, counters, at(5.0 + PAST_S))[1] is False
+
+
+def test_a_dial_that_failed_a_while_ago_is_followed_by_flows_without_an_answer(counters):
+    counters.connections = 9
+    fail(counters, errno.ENETUNREACH)
+    failed, _ = failure_of(POD, counters, at(5.0))
+    for now in range(40, 40 + MANY_ENDS):
+        assert failure_of(POD, counters, at(5.0 + PAST_S))[0] == in_the_past(failed)
+        counters.ends.failed(float(now), NO_DATAGRAM)
+    assert failure_of(POD, counters, at(50.0)) == (failed, False), "it may be so still"
+    cause, is_past = failure_of(POD, counters, at(5.0 + PAST_S))
+    assert (cause.code, cause.count, is_past) == (CauseCode.ENDPOINT_SENDS_NOTHING, 3, False)
+    endpoint = make_endpoint(str(POD), cause=cause, connections=9)
+    silent = "o datagram has come back in the last 3 flows; before, 192.0.2.1:8080 was unreachable"
+    for sent_bytes, begins in ((0, "N"), (1, "Clients get no answer: n")):
+        port = make_port(protocol=Protocol.UDP, endpoints=(endpoint,), sent_bytes=sent_bytes)
+        assert judge(port).sentence == f"{begins}{silent}"
+    counters.dials.succeeded_at = 70.0
+    assert "before" not in failure_of(POD, counters, at(71.0))[0].sentence
 
 
 def test_an_endpoint_that_accepted_a_connection_before_has_ended(counters):

@@ -82,7 +82,7 @@ def test_of_clients_that_left_the_last_endpoint_is_the_cause():
     lately, other = Lately(20, 1, 2, 12), SocketAddress("192.0.2.2", 8080)
     left, reset = ended(4.0, errno.ETIMEDOUT), ended(5.0, errno.ECONNRESET, other)
     cause = failed_lately(lately, (reset, left), at(9.0)).cause
-    assert cause.sentence == "192.0.2.1:8080 sent nothing"
+    assert cause.sentence == "192.0.2.1:8080 sent nothing in time"
     assert (cause.count, cause.last_at) == (12, 1004.0)
     assert failed_lately(Lately(20, left=12), (reset,), at(9.0)) == LatelyFacts(20, 0, 0, 12)
 
@@ -208,7 +208,7 @@ MUTE = replace(no_datagram(SocketAddress("10.244.1.7", 8080)), count=3)
 @pytest.mark.parametrize(
     ("unanswered", "endpoint", "sentence"),
     [
-        pytest.param(9, READY, "9 of 12 flows got no answer within 1 s", id="answered-last"),
+        pytest.param(9, READY, "9 of 12 flows got no answer within 3 s", id="answered-last"),
         pytest.param(9, replace(READY, cause=MUTE), "9 of 12 flows got no answer", id="not-last"),
         pytest.param(
             3,
@@ -230,9 +230,9 @@ def test_flows_of_which_some_are_answered_have_one_sentence(unanswered, endpoint
 def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
     mute, lately = ended(5.0, NO_DATAGRAM), Lately(12, 0, 9)
     cause = failed_lately(lately, (mute,), at(9.0)).cause
-    assert cause.sentence == "192.0.2.1:8080 sent nothing"
+    assert cause.sentence == "192.0.2.1:8080 sent nothing in time"
     state = judge(make_port(endpoints=(READY,), lately=LatelyFacts(12, 0, 9, cause=cause), **UDP))
-    assert state.sentence.endswith("in the last minute: 192.0.2.1:8080 sent nothing")
+    assert state.sentence.endswith("in the last minute: 192.0.2.1:8080 sent nothing in time")
     assert "network policy" in state.way_out
 
 
