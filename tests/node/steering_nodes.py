@@ -21,7 +21,7 @@ import pytest
 
 from tests.netns import DEADLINE_S, Net
 from tests.promises.listings import as_older_nft_prints, with_sorted_elements
-from userspace_proxy.dataplane.sockets import IP_TRANSPARENT, IPV6_TRANSPARENT
+from userspace_proxy.kernel.ip_options import IP_TRANSPARENT, IPV6_TRANSPARENT
 from userspace_proxy.kernel.nf_tables import ruleset as transactions
 
 # Not in Python's socket module before 3.14.

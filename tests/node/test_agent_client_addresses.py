@@ -18,6 +18,7 @@ from tests.node.endpoints import (
 from tests.node.manifests import Service
 from tests.node.steerings import steerings
 from tests.node.testbed import CLIENTS, Testbed
+from userspace_proxy.status.failures import DENIALS
 
 pytestmark = pytest.mark.netns
 
@@ -141,10 +142,11 @@ def test_a_client_denied_an_endpoint_is_denied_it_through_the_service_too(world)
             with pytest.raises(TimeoutError):
                 direct.connect((endpoint.ip(4), TARGET))
         failures = shown(world, "routed")["endpoints"][0]["failures"]
-        with denied.tcp() as dialling:
-            dialling.connect(address)
-            with pytest.raises(ConnectionResetError):
-                dialling.recv(1)
+        for _ in range(DENIALS):
+            with denied.tcp() as dialling:
+                dialling.connect(address)
+                with pytest.raises(ConnectionResetError):
+                    dialling.recv(1)
         asking = denied.udp(address)
         asking.settimeout(1)
         asking.send(b"question")
@@ -154,7 +156,7 @@ def test_a_client_denied_an_endpoint_is_denied_it_through_the_service_too(world)
         for other in ("bridge-pod", "node-1", "laptop"):
             assert world.saw(other, "routed", "TCP", 4) in ("client", "node")
         (state,) = shown(world, "routed")["endpoints"]
-        assert state["failures"] == failures + 1
+        assert state["failures"] == failures + DENIALS
         assert state["ejected_for_s"] is None
         assert state["cause"]["code"] == "endpoint-denies"
         assert str(denied.host.ip) in state["cause"]["sentence"]
@@ -164,6 +166,43 @@ def test_a_client_denied_an_endpoint_is_denied_it_through_the_service_too(world)
         drain(endpoint)
     assert world.saw("pod", "routed", "TCP", 4) == "client"
     assert shown(world, "routed")["endpoints"][0]["cause"] is None
+
+
+def test_an_endpoint_that_refuses_every_other_dial_denies_no_client(world):
+    """Its firewall admits so many a second, or its program ends again and again."""
+    testbed, endpoint = world.testbed, world.endpoints["bridged"]
+    address, client = world.address("pod", "bridged", 4), testbed["pod"]
+    rules = f"""table ip rated {{
+        chain input {{
+            type filter hook input priority 0
+            tcp dport {TARGET} tcp flags & (syn | ack) == syn \
+                numgen inc mod 2 0 reject with tcp reset
+        }}
+    }}
+    """
+
+    def is_refused():
+        with client.tcp() as dialling:
+            try:
+                dialling.connect(address)
+                dialling.settimeout(0.1)
+                dialling.recv(1)
+            except TimeoutError:
+                return False
+            except ConnectionResetError:
+                return True
+
+    endpoint.host.run(["nft", rules])
+    try:
+        assert {is_refused() for _ in range(20)} == {True, False}
+        # The last one is.
+        assert is_refused() or is_refused()
+        sentence = shown(world, "bridged")["state"]["sentence"]
+        assert "failed in the last minute" in sentence
+        assert f"{endpoint.ip(4)}:{TARGET} refused connections" in sentence
+    finally:
+        endpoint.host.run(["nft", "delete table ip rated"])
+        drain(endpoint)
 
 
 def drain(endpoint):

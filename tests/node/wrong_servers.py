@@ -17,7 +17,8 @@ from tests.node.testbed import Testbed
 
 SERVING, CLOSED, HANGING, RESETTING, LATE_CLOSING = 80, 8080, 9100, 9101, 9102
 LOCAL_ONLY, FILTERED, REFUSED_BY_RULE, OTHER_SOURCE, PROXY_HEADER, ONE_WAY = range(9103, 9109)
-RESETTING_SOME, CLOSING, ANSWERING_SOME, HANGING_SOME = range(9109, 9113)
+RESETTING_SOME, CLOSING, ANSWERING_SOME, HANGING_SOME, CUTTING_SOME = range(9109, 9114)
+BLOCKED_HERE, ANSWERING_EMPTY, ANSWERING_LATE = range(9114, 9117)
 """Ports of the pod "pod"."""
 LINK, ABSENT = "eth9", "10.99.0.77"
 """A link of the node without any host on it, and an address there."""
@@ -27,6 +28,7 @@ HELD = 30080
 RESET = struct.pack("ii", True, 0)
 """A value of SO_LINGER: the close sends a RST."""
 _TURN_S = 0.2
+_LATE_S = 4.0
 
 
 class WrongServers:
@@ -51,13 +53,18 @@ class WrongServers:
         self._serve(self._listen(CLOSING), lambda _: None)
         self._serve(self._listen(RESETTING_SOME), _answer_every_other(_reset))
         self._serve(self._listen(HANGING_SOME), _answer_every_other(_read_to_the_end))
+        self._serve(self._listen(CUTTING_SOME), _answer_every_other(_begin_and_reset))
         lossy = self._udp(ANSWERING_SOME)
         self._repeat(lossy, _answer_every_fourth(lossy))
+        late = self._udp(ANSWERING_LATE)
+        self._repeat(late, lambda: self._answer_late(late))
+        empty = self._udp(ANSWERING_EMPTY)
+        self._repeat(empty, lambda: empty.sendto(b"", empty.recvfrom(4096)[1]))
         asked = self._udp(OTHER_SOURCE)
         other = self._udp(OTHER_SOURCE + 100)
         self._repeat(asked, lambda: other.sendto(*asked.recvfrom(4096)))
         pod.run(["sh", "-ec", f"PATH=$PATH:/usr/sbin:/sbin; {_FILTER}"])
-        testbed.shell(_LINK)
+        testbed.shell(_NODE)
         self._stack.enter_context(testbed.agent.listener(HELD))
 
     def close(self) -> None:
@@ -76,6 +83,12 @@ class WrongServers:
         server = self._stack.enter_context(self._sockets.udp())
         server.bind((self._ip, port))
         return server
+
+    def _answer_late(self, server: socket.socket) -> None:
+        timer = threading.Timer(_LATE_S, server.sendto, server.recvfrom(4096))
+        # It ends before the socket does.
+        self._stack.callback(timer.join)
+        timer.start()
 
     def _serve(self, server: socket.socket, handle: Callable[[socket.socket], None]) -> None:
         def accept() -> None:
@@ -106,16 +119,24 @@ _FILTER = (
     f"nft add rule ip netpol input tcp dport {FILTERED} drop; "
     f"nft add rule ip netpol input tcp dport {REFUSED_BY_RULE} reject with tcp reset"
 )
-_LINK = (
+_NODE = (
     f"ip link add {LINK} type veth peer name far9; ip link set {LINK} up; ip link set far9 up; "
     f"sysctl -qw net.ipv4.conf.far9.arp_ignore=8; ip address add 10.99.0.1/24 dev {LINK}; "
     # There is a default route, which this one is before.
-    f"ip route add throw {UNROUTED}"
+    f"ip route add throw {UNROUTED}; "
+    "nft add table ip hardening; "
+    "nft add chain ip hardening out '{ type filter hook output priority 0; }'; "
+    f"nft add rule ip hardening out udp dport {BLOCKED_HERE} drop"
 )
 
 
 def _reset(accepted: socket.socket) -> None:
     accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+
+def _begin_and_reset(accepted: socket.socket) -> None:
+    accepted.sendall(b"HTTP/1.0 200 OK\r\nContent-Le")
+    _reset(accepted)
 
 
 def _read_to_the_end(accepted: socket.socket) -> None:

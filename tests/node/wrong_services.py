@@ -17,9 +17,13 @@ from tests.node.broken_services import NAMESPACE, Object
 from tests.node.clients import Client
 from tests.node.wrong_servers import (
     ABSENT,
+    ANSWERING_EMPTY,
+    ANSWERING_LATE,
     ANSWERING_SOME,
+    BLOCKED_HERE,
     CLOSED,
     CLOSING,
+    CUTTING_SOME,
     FILTERED,
     HANGING,
     HANGING_SOME,
@@ -249,12 +253,37 @@ MISTAKES = (
     Mistake(
         "answers-every-fourth",
         # The last three aren't answered.
-        "12 of 15 flows got no answer within 1 s in the last minute: {pod}:9111 sent nothing",
+        "12 of 15 flows got no answer within 3 s in the last minute: {pod}:9111 sent nothing "
+        "in time",
         never=_SERVED_WRONGLY,
         port=_DNS,
         target=ANSWERING_SOME,
         dials=15,
         wait_s=0.1,
+    ),
+    Mistake(
+        "answers-late",
+        "3 of 3 flows got no answer within 3 s in the last minute: {pod}:9116 sent nothing in time",
+        never=_SERVED_WRONGLY,
+        port=_DNS,
+        target=ANSWERING_LATE,
+        wait_s=0.1,
+    ),
+    Mistake(
+        "firewall-of-the-node",
+        "Clients fail: {pod}:9114 can't be dialled: Operation not permitted, as by rules of this "
+        "node that drop packets",
+        hint="`nft list ruleset` on this node shows",
+        port=_DNS,
+        target=BLOCKED_HERE,
+        wait_s=0.1,
+    ),
+    Mistake(
+        "answers-with-nothing",
+        "Clients are served by 1 endpoint",
+        never=("has come back",),
+        port=_DNS,
+        target=ANSWERING_EMPTY,
     ),
     Mistake(
         "expects-proxy-header",
@@ -306,12 +335,18 @@ MISTAKES = (
     ),
     Mistake(
         "hangs-every-other",
-        "4 of 8 clients got no answer before they left in the last minute: {pod}:9112 sent nothing",
+        "4 of 8 connections failed in the last minute: {pod}:9112 sent nothing in time",
         never=_SERVED_WRONGLY,
         target=HANGING_SOME,
         dials=8,
-        # In all, longer than a part of the last minute.
         wait_s=2.0,
+    ),
+    Mistake(
+        "cuts-every-other",
+        "Served by 1 endpoint now; 4 of 8 connections failed in the last minute: {pod}:9113 reset "
+        "connections after it had answered",
+        target=CUTTING_SOME,
+        dials=8,
     ),
     Mistake(
         "two-causes",

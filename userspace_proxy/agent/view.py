@@ -185,6 +185,7 @@ def view_endpoint(
         if facts.cause is not None and group.serving.handling.proxy_protocol:
             facts.cause = with_header(facts.cause)
     facts.answered_at = clock.unix(counters.dials.succeeded_at)
+    facts.sent_at = clock.unix(counters.ends.succeeded_at)
     show_traffic(facts, counters)
     return facts
 

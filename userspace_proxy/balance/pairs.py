@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..model import SocketAddress
 
-_PAIR_S = 60.0
+PAIR_S = 60.0
 """As long as TIME_WAIT, during which a connection's ports aren't free (TCP_TIMEWAIT_LEN)."""
 MAX_PAIRS = 4096
 
@@ -47,7 +47,7 @@ class Pairs:
         until.pop((client, endpoint), None)
         if len(until) >= MAX_PAIRS:
             del until[next(iter(until))]
-        until[client, endpoint] = now + _PAIR_S
+        until[client, endpoint] = now + PAIR_S
 
     def has(self, client: str, endpoint: SocketAddress, now: float) -> bool:
         """Return whether a pair was noted within the last minute."""

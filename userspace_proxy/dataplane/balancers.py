@@ -122,11 +122,7 @@ class Balancers:
         return balancer
 
     def _update(
-        self,
-        balancer: Balancer,
-        endpoints: Sequence[SocketAddress],
-        *,
-        is_other_strategy: bool,
+        self, balancer: Balancer, endpoints: Sequence[SocketAddress], *, is_other_strategy: bool
     ) -> None:
         if is_other_strategy:
             balancer.strategy = self._make_strategy()

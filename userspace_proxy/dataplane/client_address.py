@@ -30,6 +30,7 @@ from typing import Any, Protocol
 
 from ..balance.pairs import PairCounts, Pairs
 from ..errors import UserspaceProxyError
+from ..kernel.ip_options import set_transparent
 from ..kernel.own_addresses import OwnAddressCheck
 from ..log_fields import FieldLogger
 from ..model import SocketAddress
@@ -38,7 +39,7 @@ from .client_ports import ClientPorts
 from .endpoint_group import EndpointGroup
 from .held_acks import hold_acks
 from .node_address import NodeAddressDialer
-from .sockets import family_of, set_transparent
+from .sockets import family_of
 
 _log = FieldLogger("userspace_proxy.dataplane")
 

@@ -3,8 +3,9 @@
     client ──request──▶ proxy ──▶ endpoint: not a byte      client ──FIN or RST, 1 s later──▶ proxy
                                             └─ later: a byte ──▶ client: does it acknowledge it?
 
-Rule 1: the client has sent something, and nothing more for a second: one that sends and leaves at
-once wants no answer (syslog, graphite).
+Rule 1: the client has sent something, and nothing more for a second, or for less if the endpoint
+has answered others: one that sends and leaves at once wants no answer (syslog, graphite), nor does
+one that sends again without an answer.
 Rule 2: nothing here is done for a connection on which the endpoint has sent a byte in time.
 Rule 3: a FIN doesn't show whether the client still reads. One that does acknowledges a late byte;
 the kernel of one that has closed its socket answers with a RST, and acknowledges nothing.
@@ -12,26 +13,54 @@ the kernel of one that has closed its socket answers with a RST, and acknowledge
 
 from __future__ import annotations
 
-from ..kernel.tcp_silence import silent_s, unheard_s
+from ..facts import EndpointCounters
+from ..facts.late_bytes import note_late
+from ..kernel.tcp_state import is_connected, silent_s, unheard_s
 from ..policy.endpoint_causes import UNANSWERED_S
 from .connection_log import EndedBy
 from .relay import Direction
-from .sockets import is_connected, unacknowledged_bytes
+from .sockets import unacknowledged_bytes
 
 _WAITED_S = 0.9
 """Clients that wait for a second have begun to count before the endpoint answered."""
+_PATIENCE_S = 0.3
+"""Before a client leaves that has waited for an endpoint that has answered others."""
+_AWAITED_S = 0.1
+"""Where a byte comes after all, it was wanted, unless the client left as soon as it had sent."""
 
 
-def has_given_up(up: Direction, joined_s: float) -> bool:
+def has_given_up(up: Direction, counters: EndpointCounters, asked_s: float) -> bool:
     """Return whether a client has left that had waited for the endpoint's first byte.
 
     Args:
         up: From the client, whose endpoint has sent nothing.
-        joined_s: Seconds since the endpoint answered.
+        counters: Of the endpoint: if it has answered others, the protocol has answers.
+        asked_s: Seconds since the client's first byte, or since the endpoint answered after that.
     """
-    if joined_s < _WAITED_S or not up.bytes_moved:
+    is_there = is_connected(up.source) and not up.is_ended
+    if asked_s < _PATIENCE_S or not up.bytes_moved or is_there:
         return False
-    return (up.is_ended or not is_connected(up.source)) and silent_s(up.source) >= _WAITED_S
+    silence_s = silent_s(up.source)
+    if asked_s - silence_s >= _WAITED_S:
+        return False
+    silence_s, has_answered = min(silence_s, asked_s), counters.ends.succeeded_at >= 0
+    return silence_s >= _WAITED_S or (has_answered and silence_s - left_s(up) >= _PATIENCE_S)
+
+
+def came_late(
+    up: Direction, counters: EndpointCounters, now: float, waited_s: float, bad_end: object
+) -> bool:
+    """Note a first byte as late, and return that, if its client had waited and ended its side.
+
+    Args:
+        waited_s: How long the byte took.
+        bad_end: How the connection has been noted as one without an answer; None: it hasn't.
+    """
+    left = left_s(up)
+    is_late = up.is_ended and silent_s(up.source) - left >= _AWAITED_S
+    if is_late:
+        note_late(counters, now, waited_s, left, is_counted=bad_end is not None)
+    return is_late
 
 
 def ends_unanswered(up: Direction, joined_s: float) -> bool:

@@ -15,8 +15,9 @@ import contextlib
 import socket
 from collections.abc import Iterable
 
+from ..kernel.ip_options import set_freebind
 from ..model import SocketAddress
-from .sockets import family_of, set_freebind
+from .sockets import family_of
 
 # Not in Python's socket module; asm-generic/socket.h, since Linux 5.0. Unlike SO_BINDTODEVICE it
 # doesn't check whether there is such an interface.

@@ -19,7 +19,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 
-from ..balance.pairs import MAX_PAIRS, Pairs
+from ..balance.pairs import MAX_PAIRS, PAIR_S, Pairs
 from ..log_fields import FieldLogger
 from ..model import SocketAddress
 from ..model.proxy_protocol import write_local_header
@@ -45,6 +45,22 @@ class Probes:
     def is_denied(self, client: str, endpoint: SocketAddress, now: float) -> bool:
         """Return whether a probe has shown that an endpoint doesn't answer this client only."""
         return self._pairs.has(client, endpoint, now)
+
+    def denied(
+        self, group: EndpointGroup, client: str, endpoint: SocketAddress, number: int
+    ) -> None:
+        """Note a failed dial from the address of a client whose endpoint answers this node."""
+        now, denials = self._engine.reactor.now, group.counters_of(endpoint).denials
+        # The failures of another client, long ago, say nothing of this one.
+        if denials.who != client and now - denials.last_at >= PAIR_S:
+            denials.end()
+        denials.failed(now, number, client)
+
+    def admitted(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
+        """Note that an endpoint has answered a dial from a client's address."""
+        now, denials = self._engine.reactor.now, group.counters_of(endpoint).denials
+        if denials.who == client or self.is_denied(client, endpoint, now):
+            denials.succeeded_at = now
 
     def request(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
         """Dial an endpoint from this node's address; an answer ends its ejection from the group."""
@@ -75,7 +91,7 @@ class Probes:
         if version is not None:
             with contextlib.suppress(OSError):
                 sock.send(write_local_header(version))
-        now = self._engine.reactor.clock()
+        now = self._engine.reactor.now
         for client in requests.clients:
             self._pairs.note(client, endpoint, now)
         for group, client in requests.groups.items():
@@ -84,10 +100,8 @@ class Probes:
                 "%(client)s",
                 extra={"service": group.label, "client": client, "endpoint": str(endpoint)},
             )
-            denials = group.outcomes.answered(endpoint, now).denials
-            # 0 until the client fails after this: the endpoint may answer it now, too.
-            number = denials.number if denials.is_on and denials.who == client else 0
-            denials.failed(now, number, client)
+            number = group.outcomes.answered(endpoint, now).dials.number
+            self.denied(group, client, endpoint, number)
 
 
 class _Requests:

@@ -145,11 +145,7 @@ def choose_to_free(
     victims: list[H] = []
     for connection in sorted(
         holding,
-        key=lambda c: (
-            -clients[c.client_ip],
-            -(holding[c] // _EQUAL_BYTES),
-            c.idle_since(now),
-        ),
+        key=lambda c: (-clients[c.client_ip], -(holding[c] // _EQUAL_BYTES), c.idle_since(now)),
     ):
         if excess <= 0:
             return victims

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterable
 
 from ..errors import ListenError, ShortageError, shortage_hint
+from ..kernel.ip_options import set_freebind, set_ip_option, set_transparent
 from ..kernel.pktinfo import IP_PKTINFO
 from ..kernel.source_filter import admit, cannot_admit
 from ..model import Protocol, SocketAddress
@@ -21,25 +22,14 @@ from .held_acks import hold_acks
 from .tuning import BACKLOG
 
 # Not in Python's socket module; linux/in.h and linux/in6.h.
-IP_FREEBIND = 15
-IPV6_FREEBIND = 78
-IP_TRANSPARENT = 19
-IPV6_TRANSPARENT = 75
 IPV6_RECVPKTINFO = 49
-IP_TTL = 2
 IP_RECVTTL = 12
-IPV6_UNICAST_HOPS = 16
 IPV6_RECVHOPLIMIT = 51
 # linux/sockios.h.
 _SIOCOUTQ = 0x5411
 
 _RESET = struct.pack("ii", 1, 0)
 _NO_RESET = struct.pack("ii", 0, 0)
-# Each dial from a client's address sets it.
-_TRANSPARENT = {
-    _socket.AF_INET: (_socket.IPPROTO_IP, IP_TRANSPARENT),
-    _socket.AF_INET6: (_socket.IPPROTO_IPV6, IPV6_TRANSPARENT),
-}
 _UDP_BUFFER_BYTES = 4 * 1024 * 1024
 
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
@@ -128,9 +118,9 @@ def _listen(sock: _socket.socket, at: SocketAddress, *, freebind: bool) -> None:
 
 def _receive(sock: _socket.socket, at: SocketAddress) -> None:
     sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, _UDP_BUFFER_BYTES)
-    _set_ip_option(sock, IP_RECVTTL, IPV6_RECVHOPLIMIT)
+    set_ip_option(sock, IP_RECVTTL, IPV6_RECVHOPLIMIT)
     if is_wildcard(at.ip):
-        _set_ip_option(sock, IP_PKTINFO, IPV6_RECVPKTINFO)
+        set_ip_option(sock, IP_PKTINFO, IPV6_RECVPKTINFO)
     sock.bind(at)
 
 
@@ -193,15 +183,6 @@ def is_self_connected(sock: _socket.socket, endpoint: SocketAddress | None) -> b
     return bool(port == endpoint.port and ip == endpoint.ip)
 
 
-def is_connected(sock: _socket.socket) -> bool:
-    """Return whether a dial was answered, even if its event hasn't been delivered yet."""
-    try:
-        sock.getpeername()
-    except OSError:
-        return False
-    return True
-
-
 def unacknowledged_bytes(sock: _socket.socket) -> int:
     """Return how many bytes of a TCP socket the other side hasn't acknowledged; its FIN is one."""
     queued = bytearray(4)
@@ -220,33 +201,6 @@ def reset_no_more(sock: _socket.socket) -> None:
     """Undo :func:`reset`: the close sends a FIN again."""
     with contextlib.suppress(OSError):
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _NO_RESET)
-
-
-def set_freebind(sock: _socket.socket) -> None:
-    """Let a socket be bound to an address that this node doesn't have."""
-    _set_ip_option(sock, IP_FREEBIND, IPV6_FREEBIND)
-
-
-def set_transparent(sock: _socket.socket) -> None:
-    """Let a socket be bound to, and answer from, an address that isn't this node's.
-
-    Raises OSError without NET_ADMIN and NET_RAW. Source: ip_route_output_key_hash_rcu() in
-    net/ipv4/route.c, which looks up the source address of any other socket in the table local.
-    """
-    sock.setsockopt(*_TRANSPARENT[sock.family], 1)
-
-
-def set_hop_limit(sock: _socket.socket, hops: int) -> None:
-    """Let a socket's packets pass that many hops, from 1 to 255."""
-    _set_ip_option(sock, IP_TTL, IPV6_UNICAST_HOPS, hops)
-
-
-def _set_ip_option(sock: _socket.socket, ipv4: int, ipv6: int, value: int = 1) -> None:
-    """Set an option that has a number for each family."""
-    if sock.family == _socket.AF_INET6:
-        sock.setsockopt(_socket.IPPROTO_IPV6, ipv6, value)
-    else:
-        sock.setsockopt(_socket.IPPROTO_IP, ipv4, value)
 
 
 def cannot_listen(at: SocketAddress, protocol: Protocol, exc: OSError) -> ListenError:

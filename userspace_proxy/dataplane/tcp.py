@@ -23,7 +23,8 @@ from typing import Any, Protocol
 
 from ..facts import EndpointCounters
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
-from ..facts.late_bytes import note_arrived, note_late
+from ..facts.late_bytes import note_arrived
+from ..kernel.tcp_state import is_connected
 from ..model import CauseCode, ProxyProtocol, SocketAddress
 from ..model.proxy_protocol import write_header
 from ..policy.causes import end_code
@@ -31,11 +32,11 @@ from . import reactor as epoll
 from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
 from .frontends import Announced, dialled_at
-from .giving_up import ends_unanswered, has_arrived, has_given_up, left_s, side_that_left
+from .giving_up import came_late, ends_unanswered, has_arrived, has_given_up, left_s, side_that_left
 from .held_acks import send_acks
 from .pipes import PipePool
 from .relay import Direction
-from .sockets import is_connected, reset, unacknowledged_bytes
+from .sockets import reset, unacknowledged_bytes
 from .tcp_dial import READ_EVENTS, DialOwner, TcpDial
 
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
@@ -220,8 +221,7 @@ class TcpConnection:
             up, now = self.up, self.reactor.now
             waited_s = self._first_byte_s = now - self._asked_at
             self.group.first_byte_times.add(waited_s)
-            if up is not None and up.is_ended and has_given_up(up, now - self._answered_at):
-                note_late(counters, now, waited_s, left_s(up), is_counted=bool(self._bad_end))
+            if up is not None and came_late(up, counters, now, waited_s, self._bad_end):
                 self._bad_end = _LATE
             else:
                 self._bad_end, counters.ends.succeeded_at = None, now
@@ -298,7 +298,10 @@ class TcpConnection:
             return
         self.is_aborting = True
         if self.owner.engine.connection_log is not None:
-            self._reset_as = "timed out" if number in _SILENT else "reset", side_that_left(self.up)
+            self._reset_as = (
+                "timed out" if number in _SILENT else "reset",
+                side_that_left(self.up),
+            )
         had_end = self.down is not None and self.down.is_ended
         for direction in (self.up, self.down):
             if direction is not None:
@@ -320,7 +323,7 @@ class TcpConnection:
             return
         counters.resets += 1
         if has_bytes:
-            counters.cuts.failed(self.reactor.now, errno.ECONNRESET)
+            counters.was_cut(self.reactor.now)
         else:
             self._note_bad_end(counters, errno.ECONNRESET)
 
@@ -362,7 +365,7 @@ class TcpConnection:
         up.bytes_counted, down.bytes_counted = up.bytes_moved, down.bytes_moved
         self._note_first_byte(down, counters)
         is_unanswered = self._first_byte_s is None and not self._bad_end
-        if is_unanswered and has_given_up(up, self.reactor.now - self._answered_at):
+        if is_unanswered and has_given_up(up, counters, self.reactor.now - self._asked_at):
             self._note_bad_end(counters, errno.ETIMEDOUT, left_s(up))
         elif self._bad_end is _LATE and has_arrived(down):
             self._bad_end = None

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..facts.connection import ConnectionEvent
+from ..kernel.tcp_state import is_connected
 from ..model import CauseCode, SocketAddress
 from . import reactor as epoll
 from .connection_log import EndedBy
@@ -32,14 +33,7 @@ from .engine import Engine
 from .held_acks import HeldAcks
 from .node_address import may_be_source
 from .probes import Probes
-from .sockets import (
-    EXHAUSTED,
-    SHORTAGES,
-    is_connected,
-    is_self_connected,
-    reset,
-    reset_no_more,
-)
+from .sockets import EXHAUSTED, SHORTAGES, is_self_connected, reset, reset_no_more
 from .timeouts import Timeouts
 from .waiting_room import WaitingRoom
 
@@ -361,9 +355,7 @@ class TcpDial:
             reset_no_more(connection.client)
             self.group.waiting_room.served(self)
         if self.is_preserved and self.endpoint is not None:
-            denials = self.group.counters_of(self.endpoint).denials
-            if denials.who == self.client_ip:
-                denials.succeeded_at = self._reactor.now
+            self._owner.probes.admitted(self.group, self.client_ip, self.endpoint)
         self.sock = None
         connection.join(sock, events)
 
@@ -424,16 +416,12 @@ class TcpDial:
             )
             own = client if self.is_preserved else ""
             self.tried[self.endpoint] = self.group.outcomes.failed(
-                self.endpoint,
-                number,
-                now,
-                client=own,
-                is_client_specific=is_denied or is_over,
+                self.endpoint, number, now, client=own, is_client_specific=is_denied or is_over
             )
             if number in SHORTAGES:
                 return
             if is_denied and not is_over:
-                self.group.counters_of(self.endpoint).denials.failed(now, number, client)
+                probes.denied(self.group, client, self.endpoint, number)
             elif self.is_preserved and not is_over:
                 probes.request(self.group, client, self.endpoint)
 

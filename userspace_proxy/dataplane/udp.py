@@ -28,6 +28,7 @@ from ..facts import ClientMistake
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
 from ..kernel.ephemeral import EPHEMERAL
 from ..kernel.icmp_errors import keep_icmp_errors
+from ..kernel.ip_options import set_hop_limit
 from ..kernel.pktinfo import ANCILLARY_BYTES, Ancillary, AncillaryItem, Destinations, hops_left
 from ..kernel.socket_memory import packets_lost
 from ..log_fields import FieldLogger
@@ -39,7 +40,7 @@ from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .flow_table import GRAIN_S
-from .sockets import EXHAUSTED, is_self_connected, is_wildcard, set_hop_limit
+from .sockets import EXHAUSTED, is_self_connected, is_wildcard
 from .tuning import BATCH, DIALS
 from .udp_flow import UdpFlow, refusal_of
 from .udp_flows import UdpFlows
@@ -288,7 +289,7 @@ class UdpListener:
         if now - flow.used >= GRAIN_S:
             self.table.use(flow, now)
         refusal = self._send(flow, payload)
-        if refusal and flow.kept:
+        if refusal and not flow.has_answer:
             self.endpoint_refused(flow, refusal)
 
     def _keep(self, flow: UdpFlow, payload: memoryview, now: float) -> None:

@@ -11,28 +11,19 @@ from ..facts.connection import ConnectionEvent
 from ..kernel.icmp_errors import take_icmp_errors
 from ..kernel.pktinfo import Ancillary, AncillaryItem
 from ..model import CauseCode, SocketAddress
-from ..policy.causes import NO_DATAGRAM
-from ..policy.endpoint_causes import UNANSWERED_S
+from ..policy.causes import FORBIDDEN, NO_DATAGRAM, UNREACHABLE
+from ..policy.endpoint_causes import UNANSWERED_FLOW_S
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .flow_table import GRAIN_S, FlowTable
 from .tuning import BATCH
 
-# ICMP errors that mean a refusal (icmp_err_convert in net/ipv4/icmp.c, and IPv6's). EMSGSIZE
-# doesn't: the kernel has learnt the path's MTU, and the next datagram fits.
-REFUSALS = frozenset(
-    {
-        errno.EACCES,
-        errno.ECONNREFUSED,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.ENETUNREACH,
-        errno.ENONET,
-        errno.ENOPROTOOPT,
-        errno.EPROTO,
-    }
-)
+# Errors that mean a refusal: of ICMP (icmp_err_convert in net/ipv4/icmp.c, and IPv6's), or of this
+# node's rules and routes (EPERM, EINVAL). EMSGSIZE doesn't: the kernel has learnt the path's MTU,
+# and the next datagram fits; nor do ENOBUFS and ENOMEM, which pass.
+_OTHERS = {errno.ECONNREFUSED, errno.EINVAL, errno.ENONET, errno.EPROTO}
+REFUSALS = UNREACHABLE | FORBIDDEN | _OTHERS
 # These may pass, as while a route changes or ARP gets no answer (RFC 1122, 4.2.3.9).
 _PASSING = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
 
@@ -205,7 +196,7 @@ class UdpFlow:
         if self.has_answer or self.is_mute or not self.received_bytes:
             return
         now = self.listener.engine.reactor.clock()
-        if now - self.sent_since >= UNANSWERED_S:
+        if now - self.sent_since >= UNANSWERED_FLOW_S:
             self.is_mute = True
             # Answers to what was sent later show that it answers.
             counters.ended_unanswered(self.sent_since, NO_DATAGRAM)

@@ -32,6 +32,6 @@ def before_it_failed(endpoint: EndpointFacts, protocol: str) -> str:
     if endpoint.cause.code in _STILL_ACCEPTS:
         return ""
     if protocol == "UDP":
-        return "; it answered before" if endpoint.sent_bytes else ""
-    verb = "served" if endpoint.sent_bytes else "accepted"
+        return "; it answered before" if endpoint.has_sent else ""
+    verb = "served" if endpoint.has_sent else "accepted"
     return f"; it {verb} {plural(endpoint.connections, 'connection')} before"

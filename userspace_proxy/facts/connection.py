@@ -170,8 +170,10 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     @property
     def is_unanswered(self) -> bool:
         """Whether its client has sent bytes, and its endpoint none, or only after it had left."""
-        has_answer = self.sent_bytes > 0 and self.code != CauseCode.ENDPOINT_ANSWERS_LATE
-        return self.received_bytes > 0 and not has_answer
+        # A datagram may be empty.
+        has_sent = self.sent_bytes > 0 or (self.kind == "flow" and self.first_byte_s is not None)
+        is_late = self.code == CauseCode.ENDPOINT_ANSWERS_LATE
+        return self.received_bytes > 0 and (is_late or not has_sent)
 
     @property
     def is_failed(self) -> bool:

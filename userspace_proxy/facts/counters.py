@@ -58,6 +58,8 @@ else:
 
 STREAKS = "dials", "ends", "denials", "cuts"
 """The failures in a row of one endpoint."""
+# Of an endpoint, for the clients of the last minute.
+_UNANSWERED = "unanswered", "left", "cut"
 # Of each cause of a failed dial.
 _FAILURES = {code: code.replace("-", "_") for code in DIAL_CAUSES}
 
@@ -76,17 +78,19 @@ class WaitCounters(_WaitSlots, Counters):
 class EndpointCounters(_EndpointSlots, Counters):
     """The counters of one endpoint of one Service port, and its failures in a row."""
 
-    names = (*counted_names(Traffic), *_FAILURES.values(), "unanswered", "left")
-    __slots__ = (*_FAILURES.values(), *STREAKS, "unanswered", "left")
+    names = (*counted_names(Traffic), *_FAILURES.values(), *_UNANSWERED)
+    __slots__ = (*_FAILURES.values(), *STREAKS, *_UNANSWERED)
 
     def __init__(self) -> None:
         for name in self.names:
             setattr(self, name, 0)
         self.unanswered = 0
         """Connections that the endpoint ended or reset before its first byte, and flows without an
-        answer for a second, as in ``ends``."""
+        answer for three seconds, as in ``ends``."""
         self.left = 0
         """Connections that clients left after they had waited for a byte, as in ``ends``."""
+        self.cut = 0
+        """Connections that the endpoint reset after it had sent bytes, as in ``cuts``."""
         self.dials = Streak()
         """Failed dials; those that failed because of this node don't count."""
         self.ends = Streak()
@@ -94,8 +98,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         left; a first byte that arrives on another one is a success."""
         self.denials = Streak()
         """Dials from client addresses that failed although the endpoint answers this node; an
-        answer to the last such client is a success. The number is 0 while none has failed after
-        this node's."""
+        answer to one of these clients is a success, as far as its process remembers it."""
         self.cuts = Streak()
         """Connections that the endpoint reset after it had sent bytes; one that ends on both sides
         is a success."""
@@ -111,6 +114,11 @@ class EndpointCounters(_EndpointSlots, Counters):
         else:
             self.unanswered += 1
         self.ends.failed(now, number)
+
+    def was_cut(self, now: float) -> None:
+        """Note a connection that the endpoint reset after it had sent bytes."""
+        self.cut += 1
+        self.cuts.failed(now, errno.ECONNRESET)
 
     def count_failure(self, code: CauseCode) -> None:
         """Count a dial that failed for this cause."""

@@ -7,21 +7,22 @@ now hides what was so a moment ago: an endpoint that ends again and again answer
 
 Rule 1: a part ends as a whole, so sums change slowly.
 Rule 2: memory has a bound: nothing is kept for a Service port without clients.
-Rule 3: clients that leave count only if others left in another part: those of a program that is
+Rule 3: clients that leave count only if others left at another moment: those of a program that is
 stopped leave at once, whatever the endpoint does.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
 _PART_S = 5.0
 # Of a minute, the present one included.
 _PARTS = 12
-# In which clients have left, for these to count.
-_PARTS_LEFT = 2
+# Between two moments at which clients leave: workers report one within milliseconds.
+_APART_S = 1.0
 
 
 class Lately(NamedTuple):
@@ -32,10 +33,11 @@ class Lately(NamedTuple):
     unanswered: int = 0
     """As in ``EndpointCounters``, as the next one."""
     left: int = 0
+    cut: int = 0
 
     @property
     def failed(self) -> int:
-        """Clients that got no answer, without those that left."""
+        """Clients that were refused, or whose connections ended unanswered."""
         return self.refused + self.unanswered
 
 
@@ -45,19 +47,23 @@ _NOTHING = Lately()
 class LastMinute:
     """The last minute of one Service port."""
 
-    __slots__ = ("_failed_at", "_parts")
+    __slots__ = ("_failed_at", "_left_at", "_parts")
 
     def __init__(self) -> None:
         self._parts: dict[int, Lately] = {}
         """By number, the oldest first."""
         self._failed_at = -math.inf
+        self._left_at: deque[float] = deque(maxlen=2)
+        """The last moments at which clients left."""
 
     def add(self, new: Lately, now: float) -> None:
         """Add what was counted until now, monotonic seconds, since the last call."""
         if not any(new):
             return
-        if new.failed or new.left:
+        if any(new[1:]):
             self._failed_at = now
+        if new.left > 0 and (not self._left_at or now - self._left_at[-1] >= _APART_S):
+            self._left_at.append(now)
         number = int(now // _PART_S)
         before = self._parts.pop(number, _NOTHING)
         if len(self._parts) >= _PARTS:
@@ -69,11 +75,12 @@ class LastMinute:
         if now - self._failed_at >= _PARTS * _PART_S:
             return _NOTHING
         oldest = int(now // _PART_S) - _PARTS
-        parts = [part for number, part in self._parts.items() if number > oldest]
-        sums = _sum(parts)
-        if sum(part.left > 0 for part in parts) < _PARTS_LEFT:
+        sums = _sum(part for number, part in self._parts.items() if number > oldest)
+        # What was counted before may have been taken back since.
+        sums = Lately(*(max(0, figure) for figure in sums))
+        if sum(now - at < _PARTS * _PART_S for at in self._left_at) < 2:
             sums = sums._replace(left=0)
-        return sums if sums.failed or sums.left else _NOTHING
+        return sums if any(sums[1:]) else _NOTHING
 
 
 def _sum(parts: Iterable[Lately]) -> Lately:

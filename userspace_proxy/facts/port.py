@@ -121,6 +121,14 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
     """Unix time at which it last answered a dial; 0 if it never did."""
     is_past: bool = False
     """Its cause is of a while ago, and nothing has tried it since."""
+    sent_at: float = 0.0
+    """Unix time at which it last sent a client the first byte, or a first datagram, even an empty
+    one; 0 if it never did."""
+
+    @property
+    def has_sent(self) -> bool:
+        """Whether it has ever answered a client, beyond the handshake."""
+        return bool(self.sent_bytes or self.sent_at)
 
     @property
     def is_left_out(self) -> bool:
@@ -163,17 +171,19 @@ class LatelyFacts(msgspec.Struct, frozen=True, gc=False):
     """Clients that no endpoint answered."""
     unanswered: int = 0
     """Of the connections, those that the endpoint ended or reset before its first byte; of the
-    flows, those without an answer for a second."""
+    flows, those without an answer for three seconds."""
     left: int = 0
     """Of the connections, those that clients left after they had waited for the first byte; 0 if
-    all left at about one time."""
+    all left at one moment."""
+    cut: int = 0
+    """Of the connections, those that the endpoint reset after it had sent bytes."""
     cause: Cause | None = None
     """Why most of them failed, by the last such failure of an endpoint that has answered since;
     null if it isn't known."""
 
     @property
     def failed(self) -> int:
-        """Clients that got no answer, without those that left."""
+        """Clients that were refused, or whose connections ended unanswered."""
         return self.refused + self.unanswered
 
 
@@ -349,7 +359,8 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     @property
     def is_without_answer(self) -> bool:
         """Whether no endpoint has ever sent a byte through the proxy, or a datagram."""
-        return not self.is_unseen and not self.sent_bytes
+        has_sent = self.sent_bytes or any(endpoint.sent_at for endpoint in self.endpoints)
+        return not self.is_unseen and not has_sent
 
     @property
     def usable(self) -> int:

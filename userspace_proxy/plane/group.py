@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -29,6 +30,9 @@ from .messages import (
 # Former endpoints of one group, as many as a Service port may have present ones. What a worker
 # reports of others isn't believed, nor kept.
 KNOWN_MAX = 10_000
+
+_of_a_minute = attrgetter("connections", "unanswered", "left", "cut")
+"""What of an endpoint's counters is in ``Lately``, in its order, without ``refused``."""
 
 
 @dataclass(slots=True)
@@ -148,18 +152,16 @@ class Group(CounterTable):
         for mistake, new in report.client_mistakes.items():
             _add_streak(self.client_mistakes.setdefault(mistake, Streak()), new, now)
         active_of = self._active.setdefault(worker, {})
-        connections = unanswered = left = 0
+        lately = [0, 0, 0, 0]
         for each in report.endpoints:
             endpoint = each.endpoint
             if endpoint not in self._known:
                 continue
             counters = self.counters_of(endpoint)
-            before_active, before_all = counters.active, counters.connections
-            before_unanswered, before_left = counters.unanswered, counters.left
+            before_active, seen = counters.active, _of_a_minute(counters)
             counters.add(each.figures)
-            connections += counters.connections - before_all
-            unanswered += counters.unanswered - before_unanswered
-            left += counters.left - before_left
+            sums = zip(lately, _of_a_minute(counters), seen, strict=True)
+            lately = [total + after - before_ for total, after, before_ in sums]
             for name in STREAKS:
                 _add_streak(getattr(counters, name), getattr(each, name), now)
             active = active_of.pop(endpoint, 0) + counters.active - before_active
@@ -168,8 +170,8 @@ class Group(CounterTable):
             else:
                 # Ends of connections that were subtracted when it was forgotten.
                 counters.active -= active
-        refused = self.counters.refused - refused
-        self.last_minute.add(Lately(connections, refused, unanswered, left), now)
+        connections, *others = lately
+        self.last_minute.add(Lately(connections, self.counters.refused - refused, *others), now)
         self._ejected[worker] = {endpoint: now + left for endpoint, left in report.ejected}
         if report.waiting is None:
             self._waiting.pop(worker, None)

@@ -23,10 +23,10 @@ from ..dataplane.sockets import (
     family_of,
     listen_again,
     open_listening,
-    set_transparent,
     stop_listening,
 )
 from ..errors import ListenError
+from ..kernel.ip_options import set_transparent
 from ..kernel.source_filter import admit, cannot_admit
 from ..model import Protocol, SocketAddress
 from . import reuseport

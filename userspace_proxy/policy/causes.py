@@ -28,8 +28,10 @@ from ..model.reading import LABEL_SERVICE_NAME
 from ..model.slice_annotations import ANNOTATION_WEIGHT
 from .endpoint_causes import LOST_ON_THE_WAY, no_host
 
-_UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
-_FORBIDDEN = frozenset({errno.EPERM, errno.EACCES, errno.ENOPROTOOPT})
+UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
+"""Errors of a dial, or a datagram, for which there is no way to a host."""
+FORBIDDEN = frozenset({errno.EPERM, errno.EACCES, errno.ENOPROTOOPT})
+"""Errors of those that something rejects. No ICMP error is EPERM: it is of this node."""
 RESETS = frozenset({errno.ECONNRESET, errno.EPIPE})
 """Errors of a dial that the endpoint accepted and reset. Source: tcp_reset() in
 net/ipv4/tcp_input.c; a RST that answers a SYN is ECONNREFUSED."""
@@ -100,7 +102,7 @@ def dial_failed(endpoint: SocketAddress, number: int, error: str) -> Cause:
             "Compare the address with that of the pod; if they agree, look at the CNI plugin on "
             f"this node, which adds routes to pods: `ip route get {endpoint.ip}` fails without one"
         )
-    elif number in _UNREACHABLE:
+    elif number in UNREACHABLE:
         code = CauseCode.ENDPOINT_UNREACHABLE
         sentence = (
             f"{endpoint} is unreachable: this node has no route to it, no host has that address, "
@@ -123,7 +125,14 @@ def _other_error(number: int, ip: str) -> tuple[str, str]:
     if number == errno.EINVAL:
         route = f"`ip route get {ip}` on this node fails if there is such a route"
         return ", the error of a route of type blackhole", route
-    if number in _FORBIDDEN:
+    if number == errno.EPERM:
+        # Source: NF_DROP of hooks output and postrouting, in nf_hook_slow() of net/netfilter/core.c
+        return ", as by rules of this node that drop packets", (
+            "`nft list ruleset` on this node shows the firewall's rules for output; a BPF program "
+            "on this node (Cilium, systemd's IPAddressDeny=) or a full table of connection "
+            "tracking, which the kernel's log shows, looks the same"
+        )
+    if number in FORBIDDEN:
         return "", (
             "A firewall on this node or on the way rejects packets to the endpoint, or a route "
             "of type prohibit does"

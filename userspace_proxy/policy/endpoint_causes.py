@@ -25,7 +25,12 @@ class NextHop(NamedTuple):
 UNANSWERED_S = 1
 """Seconds without a byte after which a client that leaves has given up, and before which an
 endpoint that leaves has ended the connection at once."""
+UNANSWERED_FLOW_S = 3
+"""Seconds without a datagram after which a UDP flow counts as unanswered. Names that a DNS server
+has to ask others for take 1 or 2; most resolvers wait for 5 (resolv.conf(5), ``timeout``)."""
 
+BEFORE = "; before, "
+"""Between what an endpoint does now, and how it failed until then."""
 LOST_ON_THE_WAY = (
     "a firewall on the way that drops or resets data, or a smaller MTU there, looks the same"
 )
@@ -82,6 +87,19 @@ def no_datagram(endpoint: SocketAddress) -> Cause:
         "The endpoint may drop what it gets, answer from another address than it was asked "
         "at, or be kept by a network policy or firewall from answering; endpoints that only "
         "receive (statsd, syslog) send nothing, too",
+    )
+
+
+def silent_since(cause: Cause, failed: Cause) -> Cause:
+    """Return the cause of flows without an answer to an endpoint that failed otherwise before.
+
+    A router without a way back to the datagram's source can't report that it has none forward.
+    """
+    is_unreachable = failed.code is CauseCode.ENDPOINT_UNREACHABLE
+    return replace(
+        cause,
+        sentence=f"{cause.sentence}{BEFORE}{_past(failed)}",
+        hint=failed.hint if is_unreachable else cause.hint,
     )
 
 
@@ -172,7 +190,7 @@ _PAST = {
     CauseCode.ENDPOINT_FAILS: "{} could not be dialled",
     CauseCode.ENDPOINT_RESETS: "{} accepted connections and ended them without answering",
     CauseCode.ENDPOINT_CUTS_OFF: "{} reset connections after it had answered",
-    CauseCode.ENDPOINT_SENDS_NOTHING: "{} sent nothing",
+    CauseCode.ENDPOINT_SENDS_NOTHING: "{} sent nothing in time",
     CauseCode.ENDPOINT_ANSWERS_LATE: "{} answered after its clients had left",
 }
 

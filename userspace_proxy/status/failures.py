@@ -26,6 +26,7 @@ from ..policy.endpoint_causes import (
     no_datagram,
     no_host,
     sends_nothing,
+    silent_since,
 )
 
 MANY_ENDS = 3
@@ -36,6 +37,10 @@ _ENDS_AT_TIMES = 20
 chance, three in a row are common, and so many happen once in a million."""
 PAST_S = 60.0
 """Longer than a probe of an endpoint that no client dials takes to come (``plane.ejected``)."""
+DENIALS = 3
+DENIALS_S = 5.0
+"""So many dials in a row of a client, over this time, while this node's is answered, show that it
+is denied the endpoint. Fewer fail by chance, or at the moment at which a program starts."""
 DENIED_PAST_S = 32.0
 """No probe has a client's address, so only that client shows whether it is still denied: a little
 more than the 30 s between two dials of most health checks and scrapes."""
@@ -64,11 +69,10 @@ def failure_of(
         absent_hop: Its next hop, for which no host answers; None: that isn't known.
     """
     cause = _failure(address, counters, clock, absent_hop)
-    if cause is None:
-        return None, False
-    # A client that failed before this node was answered may be answered now, too.
-    is_unproven = cause.code is CauseCode.ENDPOINT_DENIES and not counters.denials.number
-    if not (is_unproven or _is_past(cause, clock)):
+    if cause is None and counters.denials.is_on and not counters.connections:
+        # It answers this node, and has answered no client yet.
+        return in_the_past(_dial_failed(address, counters.denials, clock)), True
+    if cause is None or not _is_past(cause, clock):
         return cause, False
     return in_the_past(cause), True
 
@@ -89,12 +93,10 @@ def _failure(
     address: SocketAddress, counters: EndpointCounters, clock: Clock, absent_hop: NextHop | None
 ) -> Cause | None:
     dials, ends, denials, cuts = (getattr(counters, name) for name in STREAKS)
-    if dials.is_on:
-        if absent_hop:
-            return seen(no_host(address, absent_hop), dials, clock)
-        cause = seen(dial_failed(address, dials.number, os.strerror(dials.number)), dials, clock)
-        # A dial that succeeded shows that its port was open, whatever became of the connection.
-        return has_ended(cause) if dials.succeeded_at >= 0 else cause
+    failed = _dial_failure(address, dials, clock, absent_hop) if dials.is_on else None
+    is_silent_since = ends.number == NO_DATAGRAM and ends.last_at > dials.last_at
+    if failed and not (is_silent_since and _is_past(failed, clock)):
+        return failed
     has_many_ends = ends.is_on and ends.failures >= min(_many(ends, clock), counters.connections)
     if has_many_ends and not _left_at_once(ends):
         if ends.who and ends.number == errno.ETIMEDOUT:
@@ -102,8 +104,11 @@ def _failure(
             cause = answers_late(address, late.waited_s, is_at_end=late.is_at_end)
             return seen(cause, ends, clock)
         word = no_datagram if ends.number == NO_DATAGRAM else _ENDS[end_code(ends.number)]
-        return seen(word(address), ends, clock)
-    if denials.is_on:
+        cause = seen(word(address), ends, clock)
+        return silent_since(cause, failed) if failed else cause
+    if failed:
+        return failed
+    if denials.is_on and _is_denial(denials):
         cause = seen(denies(address, denials.who), denials, clock)
         # Others that are answered show nothing of this client, but it may have stopped trying.
         has_answered_since = dials.succeeded_at > denials.last_at
@@ -112,6 +117,32 @@ def _failure(
     if cuts.is_on and cuts.failures >= min(MANY_ENDS, counters.connections):
         return seen(cuts_off(address), cuts, clock)
     return None
+
+
+def _dial_failure(
+    address: SocketAddress, dials: Streak, clock: Clock, absent_hop: NextHop | None
+) -> Cause:
+    if absent_hop:
+        return seen(no_host(address, absent_hop), dials, clock)
+    cause = _dial_failed(address, dials, clock)
+    # A dial that succeeded shows that its port was open, whatever became of the connection.
+    return has_ended(cause) if dials.succeeded_at >= 0 else cause
+
+
+def _dial_failed(address: SocketAddress, streak: Streak, clock: Clock) -> Cause:
+    return seen(dial_failed(address, streak.number, os.strerror(streak.number)), streak, clock)
+
+
+def _is_denial(denials: Streak) -> bool:
+    """Return whether dials that fail from client addresses only show more than a passing fault.
+
+    Where clients that failed so have been answered in between, packets are lost, or the endpoint's
+    program ends again and again.
+    """
+    is_lasting = denials.last_at - denials.first_at >= DENIALS_S
+    answered_at = denials.succeeded_at
+    comes_and_goes = answered_at >= 0 and denials.last_at - answered_at < PAST_S
+    return denials.failures >= DENIALS and is_lasting and not comes_and_goes
 
 
 def _left_at_once(ends: Streak) -> bool:

@@ -9,26 +9,35 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 from ..facts import EndpointCounters, LatelyFacts, PortFacts, Streak
 from ..facts.last_minute import Lately
 from ..model import CauseCode
 from ..policy import EndpointVerdict
 from ..policy.causes import NO_DATAGRAM, dial_failed, end_code, resets
-from ..policy.endpoint_causes import UNANSWERED_S, at_times, no_datagram, sends_nothing
+from ..policy.endpoint_causes import (
+    UNANSWERED_FLOW_S,
+    at_times,
+    cuts_off,
+    no_datagram,
+    sends_nothing,
+)
 from .failures import PAST_S, Clock
 from .units import plural
 
 LEAST = 3
-"""Clients: fewer are no news."""
+"""Clients: fewer are no news, unless they are a large share of few."""
+_FEW, _FEW_SHARE = 2, 0.25
 SHARE = 0.05
 """Of all clients: a busy Service always has some that fail."""
 SILENT_SHARE = 0.1
-"""Of all flows, or connections that clients leave: an answer may take longer, as those of DNS
-servers to some names, and clients leave for reasons of their own."""
+"""Of all flows, or connections that clients leave or that end in the middle: an answer may take
+longer, as those of DNS servers to some names, and clients leave for reasons of their own."""
 _Endpoints = Iterable[tuple[EndpointVerdict, EndpointCounters]]
+_Failures = Iterator[tuple[Streak, EndpointVerdict]]
 
 
 def failed_lately(lately: Lately, endpoints: _Endpoints, clock: Clock) -> LatelyFacts:
@@ -37,33 +46,37 @@ def failed_lately(lately: Lately, endpoints: _Endpoints, clock: Clock) -> Lately
     Args:
         endpoints: Those that may serve.
     """
-    if not any(lately[1:]):
-        return LatelyFacts()
     most = max(lately[1:])
-    is_refused = lately.refused == most
-    is_left = not is_refused and lately.left == most
-    failures = _dials_before(endpoints) if is_refused else _ends(endpoints, is_left=is_left)
+    if not most:
+        return LatelyFacts()
+    kind = Lately._fields[1 + lately[1:].index(most)]
+    failures = _FAILURES[kind](endpoints)
     streak, verdict = max(failures, key=lambda one: one[0].last_at, default=(None, None))
     if streak is None or verdict is None or clock.now - streak.last_at >= PAST_S:
         return LatelyFacts(*lately)
-    if is_refused:
-        failed = dial_failed(verdict.address, streak.number, os.strerror(streak.number))
+    address = verdict.address
+    if kind == "refused":
+        failed = dial_failed(address, streak.number, os.strerror(streak.number))
+    elif kind == "cut":
+        failed = cuts_off(address)
+    elif end_code(streak.number) is CauseCode.ENDPOINT_RESETS:
+        failed = resets(address)
     else:
-        silent = no_datagram if streak.number == NO_DATAGRAM else sends_nothing
-        word = silent if end_code(streak.number) is CauseCode.ENDPOINT_SENDS_NOTHING else resets
-        failed = word(verdict.address)
+        failed = (no_datagram if streak.number == NO_DATAGRAM else sends_nothing)(address)
     cause = replace(at_times(failed, verdict.host), count=most)
     return LatelyFacts(*lately, replace(cause, last_at=clock.unix(streak.last_at)))
 
 
-def _dials_before(endpoints: _Endpoints) -> Iterator[tuple[Streak, EndpointVerdict]]:
-    """Yield failed dials that a later one has succeeded after."""
+def _dials_before(endpoints: _Endpoints) -> _Failures:
+    """Yield failed dials that a later one has succeeded after, of a client or of this node."""
     for verdict, counters in endpoints:
         if counters.dials.failures and not counters.dials.is_on:
             yield counters.dials, verdict
+        if counters.denials.failures:
+            yield counters.denials, verdict
 
 
-def _ends(endpoints: _Endpoints, *, is_left: bool) -> Iterator[tuple[Streak, EndpointVerdict]]:
+def _ends(endpoints: _Endpoints, *, is_left: bool) -> _Failures:
     """Yield connections (flows) without a byte that clients have left, or all others.
 
     The last one is included, though the endpoint may have answered none since.
@@ -73,38 +86,68 @@ def _ends(endpoints: _Endpoints, *, is_left: bool) -> Iterator[tuple[Streak, End
             yield counters.ends, verdict
 
 
+def _cuts(endpoints: _Endpoints) -> _Failures:
+    """Yield connections that were reset after a byte, the last one included."""
+    for verdict, counters in endpoints:
+        if counters.cuts.failures:
+            yield counters.cuts, verdict
+
+
+_FAILURES: Mapping[str, Callable[[_Endpoints], _Failures]] = {
+    "refused": _dials_before,
+    "unanswered": partial(_ends, is_left=False),
+    "left": partial(_ends, is_left=True),
+    "cut": _cuts,
+}
+"""By field of ``Lately``: where the last such failure is found."""
+
+
 def many_failed(lately: LatelyFacts, protocol: str) -> str:
     """Return how many clients failed, and why; empty if they are few."""
-    # A connection that has ended may have begun more than a minute ago.
-    noun, total = "connection", max(lately.connections, lately.unanswered) + lately.refused
-    failed = lately.failed
     if protocol == "UDP":
         # A flow has its endpoint before that shows whether it answers.
-        noun, total = "flow", max(lately.connections, lately.refused)
-        failed = lately.refused
-    if failed < max(LEAST, SHARE * total):
+        total, failed = max(lately.connections, lately.refused), lately.refused
+        if not _are_many(failed, total, SHARE):
+            return ""
+        return f"{failed:,} of {plural(total, 'flow')} failed in the last minute{_why(lately)}"
+    counts = {
+        "refused": lately.refused,
+        "ended without an answer": lately.unanswered,
+        "left before an answer": lately.left,
+        "reset after an answer began": lately.cut,
+    }
+    # A connection that has ended may have begun more than a minute ago.
+    failed = sum(counts.values())
+    total = max(lately.connections + lately.refused, failed)
+    if not (_are_many(lately.failed, total, SHARE) or _are_many(failed, total, SILENT_SHARE)):
         return ""
-    return f"{failed:,} of {plural(total, noun)} failed in the last minute{_why(lately)}"
+    parts = [f"{count:,} {how}" for how, count in counts.items() if count >= LEAST]
+    each = f" ({', '.join(parts)})" if len(parts) > 1 else ""
+    return (
+        f"{failed:,} of {plural(total, 'connection')} failed in the last minute{each}{_why(lately)}"
+    )
 
 
 def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
-    """Return how many clients got no byte in time, where others did; empty if they are few.
+    """Return how many UDP flows got no answer, where others did; empty if they are few.
 
     Args:
-        in_a_row: Those that its failing endpoints haven't answered since the last answer. If these
+        in_a_row: Flows that its failing endpoints haven't answered since the last answer. If these
             are all, it doesn't answer now.
     """
     lately = port.lately
-    is_udp = port.protocol == "UDP"
-    silent = lately.unanswered if is_udp else lately.left
-    if port.is_without_answer or silent <= in_a_row:
+    if port.protocol != "UDP" or port.is_without_answer or lately.unanswered <= in_a_row:
         return ""
-    total = max(lately.connections, silent)
-    if silent < max(LEAST, SILENT_SHARE * total):
+    total = max(lately.connections, lately.unanswered)
+    if not _are_many(lately.unanswered, total, SILENT_SHARE):
         return ""
-    what = f"within {UNANSWERED_S} s" if is_udp else "before they left"
-    whose = plural(total, "flow" if is_udp else "client")
-    return f"{silent:,} of {whose} got no answer {what} in the last minute{_why(lately)}"
+    share = f"{lately.unanswered:,} of {plural(total, 'flow')}"
+    return f"{share} got no answer within {UNANSWERED_FLOW_S} s in the last minute{_why(lately)}"
+
+
+def _are_many(count: int, total: int, share: float) -> bool:
+    is_large_share = count >= _FEW and count >= _FEW_SHARE * total
+    return is_large_share or count >= max(LEAST, share * total)
 
 
 def _why(lately: LatelyFacts) -> str:

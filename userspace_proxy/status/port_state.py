@@ -24,7 +24,7 @@ from ..facts.port import UNANSWERED
 from ..model import Cause, CauseCode
 from ..policy.causes import not_listening, out_of_client_ports, out_of_ports
 from ..policy.client_causes import source_denied
-from ..policy.endpoint_causes import UNANSWERED_S, about_to_vanish
+from ..policy.endpoint_causes import BEFORE, UNANSWERED_S, about_to_vanish
 from ..policy.usable import TERMINATING
 from .client_mistakes import judge_mistakes
 from .lately import many_failed, many_unanswered
@@ -183,7 +183,7 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
         return Level.ATTENTION, "partly answering", sentence, (denials[0],)
     are_silent = all(map(_is_unanswered, failing))
     in_a_row = sum(e.cause.count for e in failing if e.cause)
-    if are_silent and (lost := many_unanswered(port, in_a_row)):
+    if lost := are_silent and _answers_others(port, in_a_row):
         return _failed_lately(port, lost)
     if port.is_without_answer and (what := _nothing_ever(port, failing, sentence)):
         is_quiet = port.protocol == "UDP" or all(endpoint.is_past for endpoint in failing)
@@ -205,7 +205,7 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
         # Normal for some protocols: an observation, no failure.
         what = f"{_counted(failing, 'connection')} got no byte in {UNANSWERED_S} s; {sentence}"
         if port.protocol == "UDP":
-            what = f"no datagram has come back in {_counted(failing, 'flow')}"
+            what = f"no datagram has come back in {_counted(failing, 'flow')}{_before(failing)}"
         return Level.ATTENTION, "unanswered", f"Clients get no answer: {what}", ()
     if all(map(_only_closes, failing)):
         # A collector of logs ends idle connections so, and resets none (docs/troubleshooting.md).
@@ -219,7 +219,7 @@ def _nothing_ever(port: PortFacts, failing: Sequence[EndpointFacts], sentence: s
     A protocol without answers (statsd, syslog, graphite) looks the same, now and later.
     """
     if port.protocol == "UDP" and all(map(_is_unanswered, failing)):
-        return f"No datagram has come back in {_counted(failing, 'flow')}"
+        return f"No datagram has come back in {_counted(failing, 'flow')}{_before(failing)}"
     return closed_in_words(failing, sentence) if all(map(_only_closes, failing)) else ""
 
 
@@ -247,6 +247,14 @@ def _counted(failing: Sequence[EndpointFacts], noun: str) -> str:
     if ended < total:
         return f"the last {noun if ended == 1 else plural(ended, noun)}"
     return f"{ended:,} of {plural(total, noun)}"
+
+
+def _before(failing: Sequence[EndpointFacts]) -> str:
+    """Return how an endpoint failed before it became silent, as the end of a sentence; or empty."""
+    parts = (
+        endpoint.cause.sentence.partition(BEFORE)[1:] for endpoint in failing if endpoint.cause
+    )
+    return next(("".join(part) for part in parts if part[0]), "")
 
 
 def _only_closes(endpoint: EndpointFacts) -> bool:
@@ -293,6 +301,13 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
     denied_before = (e.cause for e in port.endpoints if _has_denied(e))
     as_intended = map(str, (*_denied(port), *denied_before, *port.notes))
     return Level.OK, word, "; ".join((sentence, *as_intended)), ()
+
+
+def _answers_others(port: PortFacts, in_a_row: int) -> str:
+    """Return how many clients of the last minute got no answer; empty: few, or nobody got one."""
+    if port.protocol == "UDP":
+        return many_unanswered(port, in_a_row)
+    return many_failed(port.lately, port.protocol) if port.lately.left > in_a_row else ""
 
 
 def _failed_lately(port: PortFacts, sentence: str) -> _Judgement:

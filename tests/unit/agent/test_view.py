@@ -164,18 +164,19 @@ async def test_flows_without_an_answer_are_shown_and_in_the_past_after_a_minute(
     (port,) = served_ports = served(plane, Bind.PROXY_PORT, dns)
     figures, asked = GroupCounters().figures(), EndpointCounters()
     asked.connections = 9
-    told = EndpointReport(POD, asked.figures(), ends=StreakReport(1.0, 3, 2.0, 5.0, NO_DATAGRAM))
+    told = EndpointReport(POD, asked.figures(), ends=StreakReport(-1.0, 3, 2.0, 5.0, NO_DATAGRAM))
     port.group.add(0, GroupReport(0, figures, [told]), 5.0)
     never = "No datagram has come back in the last 3 flows"
     for now in (5.0, 65.0):
         (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))
         assert view.state.sentence == never, "nor is it known that clients wait for one"
-    asked = EndpointCounters()
-    asked.sent_bytes = 1
-    told = EndpointReport(POD, asked.figures())
+    # Of an empty datagram, no byte shows that it came.
+    empty = EndpointCounters().figures()
+    told = EndpointReport(POD, empty, ends=StreakReport(1.0, 0, 2.0, 5.0, NO_DATAGRAM))
     port.group.add(0, GroupReport(0, figures, [told]), 5.0)
     lately = "Clients get no answer: no datagram has come back in the last 3 flows"
-    before = f"Clients got no datagram back before: {POD} sent nothing when it was last tried"
+    mute = f"{POD} sent nothing in time when it was last tried"
+    before = f"Clients got no datagram back before: {mute}"
     for now, sentence in ((5.0, lately), (64.0, lately), (65.0, before)):
         (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))
         assert view.state.sentence == sentence

@@ -7,10 +7,10 @@ import struct
 
 import pytest
 
-from userspace_proxy.dataplane import Tuning
+from userspace_proxy.dataplane import Tuning, giving_up
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.facts.late_bytes import AT_END_S, late_byte
-from userspace_proxy.kernel.tcp_silence import unheard_s
+from userspace_proxy.kernel.tcp_state import unheard_s
 
 from .rig import connection_lines
 from .waiting import turns, until
@@ -22,13 +22,13 @@ def waited_s(connection):
     return struct.unpack_from("=I", info, 52)[0] / 1000
 
 
-async def ask_and_wait(rig, pod, web):
+async def ask_and_wait(rig, pod, web, seconds=0.95):
     """Return a client, and the endpoint's end, a second after its question."""
     client, server = await rig.pair(web, pod)
     await client.send(b"question")
     assert await server.read() == b"question"
     (connection,) = rig.connections.open
-    await until(lambda: waited_s(connection) >= 0.95, "the client has waited")
+    await until(lambda: waited_s(connection) >= seconds, "the client has waited")
     return client, server
 
 
@@ -83,6 +83,58 @@ async def test_a_client_that_sends_and_leaves_at_once_wants_no_answer(rig):
     server.close()
     await until(lambda: not rig.connections.open)
     assert noted(rig, web, pod) == (0, 0)
+
+
+async def test_a_client_that_sends_again_without_an_answer_expects_none(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, _server = await ask_and_wait(rig, pod, web)
+    (connection,) = rig.connections.open
+    # Its first line came a second before the last.
+    connection._asked_at -= 1.0
+    client.close()
+    await until(lambda: connection.up.is_ended)
+    assert noted(rig, web, pod) == (0, 0)
+
+
+@pytest.mark.parametrize("has_answered", [True, False])
+async def test_an_endpoint_that_answers_others_is_waited_for_after_a_shorter_time(
+    rig, monkeypatch, has_answered
+):
+    monkeypatch.setattr(giving_up, "_WAITED_S", 60.0)
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    if has_answered:
+        other, server = await rig.pair(web, pod)
+        await server.send(b"answer")
+        assert await other.read() == b"answer"
+        other.close()
+        server.close()
+        await until(lambda: not rig.connections.open)
+    client, server = await ask_and_wait(rig, pod, web, 0.35)
+    client.close()
+    assert await server.read() == b""
+    server.close()
+    await until(lambda: not rig.connections.open)
+    assert noted(rig, web, pod) == ((1, errno.ETIMEDOUT) if has_answered else (0, 0))
+
+
+@pytest.mark.parametrize("has_waited", [True, False])
+async def test_a_byte_shows_that_a_client_that_left_sooner_had_waited_for_it(
+    rig, monkeypatch, has_waited
+):
+    if not has_waited:
+        monkeypatch.setattr(giving_up, "_AWAITED_S", 60.0)
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, server = await ask_and_wait(rig, pod, web, 0.12)
+    client.close()
+    assert await server.read() == b""
+    await server.send(b"answer")
+    server.close()
+    await until(lambda: not rig.connections.open)
+    ends = web.group.counters_of(pod.address).ends
+    assert (ends.is_on, ends.number) == ((True, errno.ETIMEDOUT) if has_waited else (False, 0))
 
 
 async def test_an_answer_ends_it_also_a_late_one(rig):

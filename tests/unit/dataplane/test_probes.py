@@ -3,6 +3,7 @@ import logging
 
 import pytest
 
+from userspace_proxy.balance.pairs import PAIR_S
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.dataplane.probes import _MAX_UNDER_WAY
 from userspace_proxy.model import Handling, ProxyProtocol, SocketAddress
@@ -58,11 +59,45 @@ async def test_an_endpoint_that_answers_this_node_is_noted_to_deny_the_client(ri
     await until(lambda: knows(rig, ALICE, endpoint), "the answer")
     assert (counters.denials.failures, counters.denials.who) == (1, ALICE)
     assert not counters.dials.is_on
-    # The next probe, a minute later, makes no less of what the client has found since.
-    counters.denials.failed(rig.engine.reactor.clock(), errno.ETIMEDOUT, ALICE)
-    fail(rig, web, ALICE, endpoint)
-    await until(lambda: counters.denials.failures == 3, "the second answer")
     assert counters.denials.number == errno.ETIMEDOUT
+    # The next probe, a minute later.
+    fail(rig, web, ALICE, endpoint)
+    await until(lambda: counters.denials.failures == 2, "the second answer")
+
+
+async def test_denied_clients_that_alternate_are_counted_until_one_of_them_is_answered(rig):
+    endpoint = rig.endpoint().address
+    (web,) = groups(rig, endpoint, "shop/web")
+    probes, denials = rig.connections.probes, web.counters_of(endpoint).denials
+    for count, client in enumerate((ALICE, BOB), 1):
+        fail(rig, web, client, endpoint)
+        await until(lambda count=count: denials.failures == count, "the answer")
+    for client in (ALICE, BOB):
+        probes.denied(web, client, endpoint, errno.ETIMEDOUT)
+    assert (denials.failures, denials.who) == (4, BOB)
+    # Nothing was denied to her.
+    probes.admitted(web, CAROL, endpoint)
+    assert denials.is_on
+    rig.engine.reactor.tick()
+    probes.admitted(web, ALICE, endpoint)
+    assert not denials.is_on
+
+
+async def test_the_failures_of_another_client_long_ago_are_not_in_a_row_with_those_of_this_one(rig):
+    endpoint = rig.endpoint().address
+    (web,) = groups(rig, endpoint, "shop/web")
+    probes, denials = rig.connections.probes, web.counters_of(endpoint).denials
+    long_ago = rig.engine.reactor.now - PAIR_S
+    denials.failed(long_ago, errno.ETIMEDOUT, ALICE)
+    probes.denied(web, ALICE, endpoint, errno.ETIMEDOUT)
+    assert denials.failures == 2
+    denials.last_at = long_ago
+    probes.denied(web, BOB, endpoint, errno.ETIMEDOUT)
+    assert (denials.failures, denials.who, denials.is_on) == (1, BOB, True)
+    # Remembered without a probe, as long as no other client fails.
+    rig.engine.reactor.tick()
+    probes.admitted(web, BOB, endpoint)
+    assert not denials.is_on
 
 
 async def test_an_endpoint_that_never_answers_stays_ejected_for_all(rig):

@@ -4,19 +4,16 @@ import socket
 import pytest
 
 from userspace_proxy.dataplane.sockets import (
-    IP_TRANSPARENT,
-    IPV6_TRANSPARENT,
     family_of,
-    is_connected,
     is_self_connected,
     is_wildcard,
     listen_again,
     open_listening,
     reset,
-    set_hop_limit,
     stop_listening,
 )
 from userspace_proxy.errors import ListenError
+from userspace_proxy.kernel.ip_options import IP_TRANSPARENT, IPV6_TRANSPARENT, set_hop_limit
 from userspace_proxy.kernel.pktinfo import hops_left
 from userspace_proxy.model import Protocol, SocketAddress
 
@@ -150,14 +147,6 @@ def test_a_socket_connected_to_itself_is_detected(ip, kind):
         assert not is_self_connected(sock, None)
     finally:
         sock.close()
-
-
-def test_a_dial_is_answered_once_the_kernel_is_connected(opened):
-    sock = opened(Protocol.TCP)
-    with socket.socket() as client:
-        assert not is_connected(client)
-        client.connect(sock.getsockname())
-        assert is_connected(client)
 
 
 def test_a_reset_socket_closes_with_a_reset(opened):

@@ -193,6 +193,53 @@ async def test_a_flow_without_an_answer_moves_on_from_a_host_that_is_not_there(r
     assert await pods[1].receive() == b"question"
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES, errno.EINVAL])
+async def test_a_flow_moves_on_from_an_endpoint_to_which_nothing_can_be_sent(rig, number):
+    pods = [rig.udp_peer() for _ in range(2)]
+    dns = rig.udp_service(*(pod.address for pod in pods))
+    client = rig.udp_client(dns)
+    client.send(b"first")
+    assert await pods[0].receive() == b"first"
+    rig.flow.sock = Failing(rig.flow.sock, number)
+    client.send(b"second")
+    assert [await pods[1].receive() for _ in range(2)] == [b"first", b"second"]
+    dials = dns.group.counters_of(pods[0].address).dials
+    assert (dials.failures, dials.number) == (1, number)
+
+
+async def test_a_large_datagram_that_cannot_be_sent_is_a_failure(rig):
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    client = rig.udp_client(dns)
+    client.send(bytes(3000))
+    assert await pod.receive() == bytes(3000)
+    rig.flow.sock = Failing(rig.flow.sock, errno.EPERM)
+    client.send(bytes(3000))
+    await until(lambda: dns.group.totals().failures)
+    assert len(rig.flows) == 0
+
+
+@pytest.mark.parametrize(
+    ("is_answered", "number"),
+    [(False, errno.ENOBUFS), (False, errno.EMSGSIZE), (True, errno.EPERM)],
+)
+async def test_a_datagram_that_cannot_be_sent_may_be_lost_alone(rig, is_answered, number):
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    client = rig.udp_client(dns)
+    client.send(b"question")
+    assert await pod.receive() == b"question"
+    rig.flow.has_answer = is_answered
+    flow, sock = rig.flow, rig.flow.sock
+    flow.sock = Failing(sock, number)
+    client.send(b"lost")
+    await until(lambda: dns.group.counters.dropped_datagrams)
+    flow.sock = sock
+    client.send(b"next")
+    assert await pod.receive() == b"next"
+    assert (rig.flow, dns.group.totals().failures) == (flow, 0)
+
+
 def report(flow, number):
     """Have the socket of a flow report an error, and nothing else."""
     sock = flow.sock
@@ -203,15 +250,19 @@ def report(flow, number):
 
 
 class Failing:
-    """A socket that reports an error, and nothing else."""
+    """A socket that reports an error, once when it is read, and nothing else."""
 
     def __init__(self, sock, number):
         self.fileno = sock.fileno
         self.close = sock.close
+        self._number = number
         self._errors = [BlockingIOError(), OSError(number, "from the other side")]
 
     def recv_into(self, _buffer):
         raise self._errors.pop()
+
+    def send(self, _payload):
+        raise OSError(self._number, "here")
 
     def recvmsg(self, *_args):
         raise BlockingIOError
@@ -265,7 +316,7 @@ async def test_a_flow_ends_when_it_was_idle(build, timers, exchanges, lasts):
     await exchange(client, pod)
 
 
-async def test_flows_without_an_answer_for_a_second_are_in_a_row_until_the_next_answer(
+async def test_flows_without_an_answer_for_three_seconds_are_in_a_row_until_the_next_answer(
     build, timers
 ):
     rig = build(None, timers.clock, timers)
@@ -280,7 +331,7 @@ async def test_flows_without_an_answer_for_a_second_are_in_a_row_until_the_next_
         await pod.receive()
     rig.plane.settle()
     assert not ends.is_on
-    timers.advance(1.1)
+    timers.advance(3.1)
     for _ in range(2):
         rig.plane.settle()
         assert (ends.failures, ends.number) == (3, NO_DATAGRAM)
@@ -298,10 +349,28 @@ async def test_a_flow_without_an_answer_is_of_the_time_at_which_its_client_asked
     await pod.receive()
     timers.advance(0.5)
     await exchange(rig.udp_client(dns), pod)
-    timers.advance(1.0)
+    timers.advance(2.5)
     rig.plane.settle()
     counters = dns.group.counters_of(pod.address)
     assert (counters.unanswered, counters.ends.is_on) == (1, False)
+
+
+async def test_an_answer_that_takes_a_while_is_one(build, timers):
+    """Names that a DNS server has to ask others for; its clients wait for 5 s."""
+    rig = build(None, timers.clock, timers)
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    client, counters = rig.udp_client(dns), dns.group.counters_of(pod.address)
+    client.send(b"question")
+    _, proxy = await pod.receive_from()
+    timers.advance(1.5)
+    rig.plane.settle()
+    assert (counters.unanswered, counters.ends.is_on) == (0, False)
+    pod.send_to(b"answer", proxy)
+    assert await client.receive() == b"answer"
+    timers.advance(3)
+    rig.plane.settle()
+    assert (counters.unanswered, counters.ends.is_on) == (0, False)
 
 
 async def test_a_full_table_ends_the_flow_that_was_idle_for_longest(build, timers):

@@ -202,6 +202,21 @@ def test_other_lines_are_an_error(line):
 
 
 @pytest.mark.parametrize(
+    ("one", "is_unanswered"),
+    [
+        pytest.param(served(), False, id="bytes"),
+        pytest.param(served(code=CauseCode.ENDPOINT_ANSWERS_LATE), True, id="too-late"),
+        pytest.param(served(sent_bytes=0, received_bytes=0), False, id="not-asked"),
+        pytest.param(served(sent_bytes=0), True, id="not-passed-on"),
+        pytest.param(flow(sent_bytes=0), False, id="an-empty-datagram"),
+        pytest.param(flow(sent_bytes=0, first_byte_s=None), True, id="no-datagram"),
+    ],
+)
+def test_an_answer_is_what_has_reached_the_client_in_time(one, is_unanswered):
+    assert one.is_unanswered is is_unanswered
+
+
+@pytest.mark.parametrize(
     ("one", "code"),
     [
         pytest.param(served(), None, id="answered"),

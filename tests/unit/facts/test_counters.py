@@ -60,6 +60,8 @@ def test_a_client_that_gives_up_is_no_end_by_the_endpoint():
     for now, number in enumerate((errno.ECONNRESET, 0, errno.ETIMEDOUT)):
         counters.ended_unanswered(float(now), number)
     assert (counters.unanswered, counters.left, counters.ends.failures) == (2, 1, 3)
+    counters.was_cut(2.5)
+    assert (counters.cut, counters.cuts.failures, counters.ends.failures) == (1, 1, 3)
     counters.ends.succeeded_at = 3.0
     assert (counters.unanswered, counters.ends.is_on) == (2, False)
 

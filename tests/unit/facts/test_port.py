@@ -148,11 +148,19 @@ def test_a_neutral_mark_has_the_name_of_what_it_states(facts, mark, why):
         pytest.param({}, True, id="no-client"),
         pytest.param({"connections": 7, "received_bytes": 1}, True, id="requests"),
         pytest.param({"connections": 7, "sent_bytes": 1}, False, id="an-answer"),
+        pytest.param(
+            {"endpoints": (EndpointFacts(), EndpointFacts(sent_at=1.0))}, False, id="empty"
+        ),
         pytest.param({"path": DataPath.KERNEL}, False, id="not-seen"),
     ],
 )
-def test_an_answer_is_a_byte_of_an_endpoint(facts, is_without):
+def test_an_answer_is_a_byte_of_an_endpoint_or_an_empty_datagram(facts, is_without):
     assert PortFacts(**facts).is_without_answer is is_without
+
+
+def test_an_endpoint_has_sent_something_if_bytes_show_it_or_a_time():
+    endpoints = EndpointFacts(), EndpointFacts(sent_bytes=1), EndpointFacts(sent_at=1.0)
+    assert [endpoint.has_sent for endpoint in endpoints] == [False, True, True]
 
 
 def test_no_probe_shows_that_clients_are_answered_on_the_kernel_path():

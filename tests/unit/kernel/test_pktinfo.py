@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from userspace_proxy.dataplane.sockets import IP_TTL
+from userspace_proxy.kernel.ip_options import IP_TTL
 from userspace_proxy.kernel.pktinfo import (
     _MAX_KNOWN,
     IP_PKTINFO,

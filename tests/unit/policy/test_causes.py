@@ -79,7 +79,8 @@ SELECTING = service(selector=(("app", "web"), ("tier", "front")))
         pytest.param(
             errno.EPERM,
             CauseCode.ENDPOINT_FAILS,
-            "10.244.0.3:8080 can't be dialled: Operation not permitted",
+            "10.244.0.3:8080 can't be dialled: Operation not permitted, as by rules of this node "
+            "that drop packets",
             id="forbidden",
         ),
         pytest.param(

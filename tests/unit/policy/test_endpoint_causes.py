@@ -19,6 +19,7 @@ from userspace_proxy.policy.endpoint_causes import (
     no_host,
     outside,
     sends_nothing,
+    silent_since,
     with_header,
 )
 
@@ -52,10 +53,10 @@ def test_a_gateway_that_no_host_has_is_named_with_the_address_behind_it():
         (ABSENT, "no host answered for 10.244.1.8 on eth0"),
         (dial_failed(POD, errno.EPERM, ""), "10.244.1.8:8080 could not be dialled"),
         (resets(POD), "10.244.1.8:8080 accepted connections and ended them without answering"),
-        (sends_nothing(POD), "10.244.1.8:8080 sent nothing"),
+        (sends_nothing(POD), "10.244.1.8:8080 sent nothing in time"),
         (answers_late(POD, "2.5"), "10.244.1.8:8080 answered after its clients had left"),
         (cuts_off(POD), "10.244.1.8:8080 reset connections after it had answered"),
-        (no_datagram(POD), "10.244.1.8:8080 sent nothing"),
+        (no_datagram(POD), "10.244.1.8:8080 sent nothing in time"),
         (denies(POD, "10.0.0.1"), "10.244.1.8:8080 answered this node, but not 10.0.0.1,"),
     ],
     ids=lambda value: value.code if hasattr(value, "code") else "",
@@ -101,6 +102,16 @@ def test_an_endpoint_that_answers_others_is_to_be_read_about_in_its_log():
     assert pod.startswith("It answers other connections: kubectl logs POD shows why not these")
     assert "the log of the program on db.example.com shows why not these" in host
     assert "kubectl" not in host
+
+
+def test_an_endpoint_that_is_silent_after_an_error_has_both_and_the_way_to_the_route():
+    since = [silent_since(no_datagram(POD), failed) for failed in (UNREACHABLE, REFUSES)]
+    assert [cause.sentence for cause in since] == [
+        "10.244.1.8:8080 sends no datagram back; before, 10.244.1.8:8080 was unreachable",
+        "10.244.1.8:8080 sends no datagram back; before, 10.244.1.8:8080 refused connections",
+    ]
+    assert "ip route get" in since[0].hint
+    assert since[1].hint == no_datagram(POD).hint
 
 
 def test_the_remedy_for_a_denied_client_has_both_reasons_for_silence():

@@ -189,7 +189,7 @@ def test_a_service_port_has_its_state(shown):
 
 
 def test_a_service_port_has_its_clients_of_the_last_minute(shown):
-    nothing = {"connections": 0, "refused": 0, "unanswered": 0, "left": 0, "cause": None}
+    nothing = {"connections": 0, "refused": 0, "unanswered": 0, "left": 0, "cut": 0, "cause": None}
     assert shown["lately"] == nothing
 
 
@@ -231,6 +231,7 @@ def test_an_endpoint_has_these_fields(shown):
             "host": "",
             "answered_at": 1500.0,
             "is_past": False,
+            "sent_at": 0.0,
         }
     ]
 

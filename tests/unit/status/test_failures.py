@@ -4,7 +4,7 @@ import pytest
 
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.facts import EndpointCounters, Level, Waits
-from userspace_proxy.model import CauseCode, Handling, Hold, SocketAddress
+from userspace_proxy.model import CauseCode, Handling, Hold, Protocol, SocketAddress
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
     NextHop,
@@ -16,6 +16,8 @@ from userspace_proxy.policy.endpoint_causes import (
     sends_nothing,
 )
 from userspace_proxy.status.failures import (
+    DENIALS,
+    DENIALS_S,
     DENIED_PAST_S,
     MANY_ENDS,
     PAST_S,
@@ -59,6 +61,25 @@ def test_a_dial_that_failed_a_while_ago_did_so_then(counters):
     # A probe.
     counters.dials.still_fails(5.0 + PAST_S, errno.ECONNREFUSED)
     assert failure_of(POD, counters, at(5.0 + PAST_S))[1] is False
+
+
+def test_a_dial_that_failed_a_while_ago_is_followed_by_flows_without_an_answer(counters):
+    counters.connections = 9
+    fail(counters, errno.ENETUNREACH)
+    failed, _ = failure_of(POD, counters, at(5.0))
+    for now in range(40, 40 + MANY_ENDS):
+        assert failure_of(POD, counters, at(5.0 + PAST_S))[0] == in_the_past(failed)
+        counters.ends.failed(float(now), NO_DATAGRAM)
+    assert failure_of(POD, counters, at(50.0)) == (failed, False), "it may be so still"
+    cause, is_past = failure_of(POD, counters, at(5.0 + PAST_S))
+    assert (cause.code, cause.count, is_past) == (CauseCode.ENDPOINT_SENDS_NOTHING, 3, False)
+    endpoint = make_endpoint(str(POD), cause=cause, connections=9)
+    silent = "o datagram has come back in the last 3 flows; before, 192.0.2.1:8080 was unreachable"
+    for sent_bytes, begins in ((0, "N"), (1, "Clients get no answer: n")):
+        port = make_port(protocol=Protocol.UDP, endpoints=(endpoint,), sent_bytes=sent_bytes)
+        assert judge(port).sentence == f"{begins}{silent}"
+    counters.dials.succeeded_at = 70.0
+    assert "before" not in failure_of(POD, counters, at(71.0))[0].sentence
 
 
 def test_an_endpoint_that_accepted_a_connection_before_has_ended(counters):
@@ -154,28 +175,61 @@ def test_a_first_byte_after_the_clients_have_left_is_a_cause_with_its_time(count
     assert failure_of(POD, counters, at(5.0))[0].code is CauseCode.ENDPOINT_RESETS
 
 
+def deny(counters, *moments, client="10.244.0.123", number=errno.ETIMEDOUT):
+    for now in moments:
+        counters.denials.failed(now, number, client)
+
+
 def test_an_endpoint_that_answers_this_node_only_denies_the_client(counters):
-    counters.dials.failed(5.0, errno.ECONNREFUSED)
-    counters.dials.succeeded_at = 5.1
-    counters.denials.failed(5.1, who="10.244.0.123")
-    counters.denials.failed(6.0, errno.ECONNREFUSED, "10.244.0.123")
-    denied = replace(denies(POD, "10.244.0.123"), count=2, first_at=1005.1, last_at=1006.0)
-    assert failure_of(POD, counters, at(5.9 + DENIED_PAST_S)) == (denied, False)
-    assert failure_of(POD, counters, at(6.0 + DENIED_PAST_S)) == (in_the_past(denied), True)
+    counters.connections = 9
+    counters.dials.failed(4.0, errno.ETIMEDOUT)
+    counters.dials.succeeded_at = 5.0
+    deny(counters, 5.0, 6.0, 9.0)
+    last = 5.0 + DENIALS_S
+    assert failure_of(POD, counters, at(9.0)) == (None, False)
+    deny(counters, last)
+    denied = replace(denies(POD, "10.244.0.123"), count=4, first_at=1005.0, last_at=1000.0 + last)
+    assert failure_of(POD, counters, at(last + DENIED_PAST_S - 0.1)) == (denied, False)
+    assert failure_of(POD, counters, at(last + DENIED_PAST_S)) == (in_the_past(denied), True)
     # Another client.
-    counters.dials.succeeded_at = 7.0
-    assert failure_of(POD, counters, at(7.0)) == (denied, False)
-    assert failure_of(POD, counters, at(6.0 + DENIED_PAST_S)) == (None, False)
-    counters.denials.succeeded_at = 8.0
-    assert failure_of(POD, counters, at(8.0)) == (None, False)
+    counters.dials.succeeded_at = last + 1.0
+    assert failure_of(POD, counters, at(last + 1.0)) == (denied, False)
+    assert failure_of(POD, counters, at(last + DENIED_PAST_S)) == (None, False)
+    counters.denials.succeeded_at = last + 2.0
+    assert failure_of(POD, counters, at(last + 2.0)) == (None, False)
 
 
-def test_a_client_that_has_not_failed_since_this_node_was_answered_may_be_answered_too(counters):
-    counters.dials.failed(5.0, errno.ETIMEDOUT)
+def test_two_dials_in_a_row_may_have_failed_by_chance_for_one_client(counters):
+    counters.connections = 9
+    deny(counters, 5.0, 5.0 + PAST_S)
+    assert failure_of(POD, counters, at(5.0 + PAST_S)) == (None, False)
+    deny(counters, 6.0 + PAST_S)
+    assert failure_of(POD, counters, at(6.0 + PAST_S))[0].count == DENIALS
+
+
+def test_an_endpoint_that_answers_a_client_at_times_does_not_deny_it(counters):
+    counters.connections = 9
+    deny(counters, 5.0)
+    counters.denials.succeeded_at = 6.0
+    deny(counters, 7.0, *range(8, 66))
+    assert failure_of(POD, counters, at(65.9)) == (None, False)
+    # Since then, no dial of it has been answered.
+    deny(counters, 6.0 + PAST_S)
+    cause, is_past = failure_of(POD, counters, at(6.0 + PAST_S))
+    assert (cause.code, cause.count, is_past) == (CauseCode.ENDPOINT_DENIES, 60, False)
+
+
+@pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.ECONNREFUSED])
+def test_an_endpoint_that_has_answered_no_client_is_no_success_before_it_denies_one(
+    counters, number
+):
+    counters.dials.failed(5.0, number)
     counters.dials.succeeded_at = 5.1
-    counters.denials.failed(5.1, who="10.244.0.123")
-    failed = replace(denies(POD, "10.244.0.123"), count=1, first_at=1005.1, last_at=1005.1)
-    assert failure_of(POD, counters, at(5.2)) == (in_the_past(failed), True)
+    deny(counters, 5.1, 6.1, number=number)
+    failed = replace(dial_failed(POD, number, ""), count=2, first_at=1005.1, last_at=1006.1)
+    assert failure_of(POD, counters, at(6.2)) == (in_the_past(failed), True)
+    deny(counters, 11.0)
+    assert failure_of(POD, counters, at(11.0))[0].code is CauseCode.ENDPOINT_DENIES
 
 
 def test_connections_that_are_reset_after_an_answer_are_a_cause_until_one_ends_well(counters):

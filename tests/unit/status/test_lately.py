@@ -46,6 +46,14 @@ def test_of_clients_that_failed_lately_the_last_endpoint_that_failed_is_the_caus
     assert failed_lately(Lately(), (refused,), at(9.0)) == LatelyFacts()
 
 
+def test_a_client_that_failed_while_this_node_was_answered_is_the_latest_failure():
+    verdict, counters = returned(5.0)
+    counters.denials.failed(8.0, errno.ETIMEDOUT, "10.244.0.123")
+    cause = failed_lately(Lately(8, 12), ((verdict, counters),), at(9.0)).cause
+    assert cause.sentence == "192.0.2.1:8080 did not answer"
+    assert (cause.count, cause.last_at) == (12, 1008.0)
+
+
 def ended(at, number=errno.ECONNRESET, address=POD):
     """Return an endpoint that ended a connection without a byte, and answers others."""
     counters = EndpointCounters()
@@ -74,7 +82,7 @@ def test_of_clients_that_left_the_last_endpoint_is_the_cause():
     lately, other = Lately(20, 1, 2, 12), SocketAddress("192.0.2.2", 8080)
     left, reset = ended(4.0, errno.ETIMEDOUT), ended(5.0, errno.ECONNRESET, other)
     cause = failed_lately(lately, (reset, left), at(9.0)).cause
-    assert cause.sentence == "192.0.2.1:8080 sent nothing"
+    assert cause.sentence == "192.0.2.1:8080 sent nothing in time"
     assert (cause.count, cause.last_at) == (12, 1004.0)
     assert failed_lately(Lately(20, left=12), (reset,), at(9.0)) == LatelyFacts(20, 0, 0, 12)
 
@@ -85,8 +93,8 @@ SILENT = replace(sends_nothing(SocketAddress("10.244.1.7", 8080)), count=3)
 @pytest.mark.parametrize(
     ("left", "endpoint", "sentence"),
     [
-        pytest.param(4, READY, "4 of 30 clients got no answer before they left", id="answered"),
-        pytest.param(4, replace(READY, cause=SILENT), "4 of 30 clients got", id="not-last"),
+        pytest.param(4, READY, "Served by 1 endpoint now; 4 of 30 connections failed", id="last"),
+        pytest.param(4, replace(READY, cause=SILENT), "4 of 30 connections", id="not-last"),
         pytest.param(3, replace(READY, cause=SILENT), "Clients get no answer", id="none-since"),
         pytest.param(2, READY, "Served by 1 endpoint", id="too-few"),
     ],
@@ -97,6 +105,29 @@ def test_clients_that_left_before_an_answer_are_no_success(left, endpoint, sente
     assert state.sentence.startswith(sentence)
     few = LatelyFacts(41, left=left)
     assert judge(make_port(endpoints=(READY,), lately=few)).word == "served"
+
+
+def test_connections_that_end_in_the_middle_are_no_success():
+    counters = EndpointCounters()
+    counters.was_cut(5.0)
+    cut = EndpointVerdict(POD, True, "ready"), counters
+    lately = failed_lately(Lately(40, 0, 0, 2, 8), (ended(7.0), cut), at(9.0))
+    assert (lately.cut, lately.cause.count) == (8, 8)
+    state = judge(make_port(endpoints=(READY,), lately=lately))
+    assert state.level is Level.ATTENTION
+    assert state.sentence == (
+        "Served by 1 endpoint now; 10 of 40 connections failed in the last minute: "
+        "192.0.2.1:8080 reset connections after it had answered"
+    )
+    assert judge(make_port(endpoints=(READY,), lately=LatelyFacts(81, cut=8))).word == "served"
+
+
+def test_clients_that_failed_in_several_ways_are_counted_by_each():
+    state = judge(make_port(endpoints=(READY,), lately=LatelyFacts(100, 4, 5, 6, 7)))
+    assert state.sentence.endswith(
+        "22 of 104 connections failed in the last minute (4 refused, 5 ended without an answer, "
+        "6 left before an answer, 7 reset after an answer began)"
+    )
 
 
 def test_endpoints_that_refuse_are_named_before_clients_that_left():
@@ -115,7 +146,9 @@ def test_endpoints_that_refuse_are_named_before_clients_that_left():
             id="every-second",
         ),
         pytest.param(3, 5, "Served by 1 endpoint now; 5 of 5 connections failed", id="long-ones"),
-        pytest.param(4, 2, "", id="too-few"),
+        pytest.param(8, 2, "Served by 1 endpoint now; 2 of 8 connections", id="of-few"),
+        pytest.param(9, 2, "", id="too-few"),
+        pytest.param(1, 1, "", id="one"),
         pytest.param(61, 3, "", id="a-small-share"),
     ],
 )
@@ -147,7 +180,7 @@ def test_refused_clients_and_unanswered_connections_add_up():
         pytest.param(57, 3, {}, "Served by 1 endpoint now; 3 of 60 connections", id="at-least"),
         pytest.param(20, 12, UDP, "Served by 1 endpoint now; 12 of 20 flows failed", id="udp"),
         pytest.param(8, 12, {"path": IN_KERNEL}, "12 of 20 connections failed", id="kernel"),
-        pytest.param(0, 2, {}, "", id="too-few"),
+        pytest.param(7, 2, {}, "", id="too-few"),
         pytest.param(58, 3, {}, "", id="a-small-share"),
     ],
 )
@@ -175,7 +208,7 @@ MUTE = replace(no_datagram(SocketAddress("10.244.1.7", 8080)), count=3)
 @pytest.mark.parametrize(
     ("unanswered", "endpoint", "sentence"),
     [
-        pytest.param(9, READY, "9 of 12 flows got no answer within 1 s", id="answered-last"),
+        pytest.param(9, READY, "9 of 12 flows got no answer within 3 s", id="answered-last"),
         pytest.param(9, replace(READY, cause=MUTE), "9 of 12 flows got no answer", id="not-last"),
         pytest.param(
             3,
@@ -197,9 +230,9 @@ def test_flows_of_which_some_are_answered_have_one_sentence(unanswered, endpoint
 def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
     mute, lately = ended(5.0, NO_DATAGRAM), Lately(12, 0, 9)
     cause = failed_lately(lately, (mute,), at(9.0)).cause
-    assert cause.sentence == "192.0.2.1:8080 sent nothing"
+    assert cause.sentence == "192.0.2.1:8080 sent nothing in time"
     state = judge(make_port(endpoints=(READY,), lately=LatelyFacts(12, 0, 9, cause=cause), **UDP))
-    assert state.sentence.endswith("in the last minute: 192.0.2.1:8080 sent nothing")
+    assert state.sentence.endswith("in the last minute: 192.0.2.1:8080 sent nothing in time")
     assert "network policy" in state.way_out
 
 

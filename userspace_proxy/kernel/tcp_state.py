@@ -1,4 +1,4 @@
-"""Reads for how long a TCP connection has been silent."""
+"""Reads whether a TCP socket is connected, and for how long nothing has come."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ import struct
 # Struct tcp_info (linux/tcp.h): tcpi_last_data_recv and tcpi_last_ack_recv, in milliseconds.
 _MILLISECONDS = struct.Struct("=I")
 _LAST_DATA_AT, _LAST_ACK_AT = 52, 56
+
+
+def is_connected(sock: _socket.socket) -> bool:
+    """Return whether a dial was answered, even if its event hasn't been delivered yet."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def silent_s(sock: _socket.socket) -> float:

@@ -1,7 +1,14 @@
 import socket
 import time
 
-from userspace_proxy.kernel.tcp_silence import silent_s, unheard_s
+from userspace_proxy.kernel.tcp_state import is_connected, silent_s, unheard_s
+
+
+def test_a_dial_is_answered_once_the_kernel_is_connected():
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+        assert not is_connected(client)
+        client.connect(server.getsockname())
+        assert is_connected(client)
 
 
 def test_the_silence_begins_with_the_last_data_and_not_with_the_fin():
