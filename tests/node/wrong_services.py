@@ -287,7 +287,8 @@ MISTAKES = (
     ),
     Mistake(
         "expects-proxy-header",
-        "{pod}:9107 accepts connections and ends them without answering",
+        "No byte has come back in 3 connections: {pod}:9107 accepts connections and ends them "
+        "without answering",
         hint="TLS or another protocol",
         target=PROXY_HEADER,
     ),
@@ -359,8 +360,9 @@ MISTAKES = (
     ),
     Mistake(
         "closes-at-once",
-        "Clients get no answer: {pod}:9110 accepts connections and ends them without answering",
-        never=("in either direction", *_SERVED_WRONGLY),
+        "No byte has come back in 3 connections: {pod}:9110 accepts connections and ends them "
+        "without answering",
+        never=("in either direction", "lients get", *_SERVED_WRONGLY),
         target=CLOSING,
         sends=b"",
     ),

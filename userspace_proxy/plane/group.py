@@ -223,14 +223,22 @@ class Group(CounterTable):
         return self._slow_start.shares(now)
 
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
-        """Return what any worker has ejected, each with the longest time until its probe."""
+        """Return what any worker has ejected, each with the longest time until its probe.
+
+        Without those that have answered since: a worker that answered no sooner than another one's
+        failure ejects the endpoint, too, until a client dials it there again.
+        """
         left: dict[SocketAddress, float] = {}
         current = frozenset(self.serving.all_endpoints)
         for ejected in self._ejected.values():
             for endpoint, until in ejected.items():
-                if endpoint in current:
+                if endpoint in current and not self._has_answered_since(endpoint):
                     left[endpoint] = max(left.get(endpoint, 0.0), until - now)
         return left
+
+    def _has_answered_since(self, endpoint: SocketAddress) -> bool:
+        dials = self.counters_of(endpoint).dials
+        return dials.succeeded_at >= 0 and not dials.is_on
 
 
 def add_durations(durations: Durations, report: DurationReport | None) -> None:

@@ -5,7 +5,9 @@ Rule 1: this is an observation: programs that only receive are as they should be
 
 from __future__ import annotations
 
-from ..facts import PortFacts
+from collections.abc import Sequence
+
+from ..facts import EndpointFacts, PortFacts
 from .units import plural
 
 _BOTH_WAIT = (
@@ -38,6 +40,16 @@ def no_byte_in_words(port: PortFacts, by: str) -> str:
     if port.received_bytes:
         return f"No byte has come back {made}"
     return f"No byte has passed in either direction {made}"
+
+
+def closed_in_words(failing: Sequence[EndpointFacts], sentence: str) -> str:
+    """Return how many connections were closed by endpoints that have never sent a byte.
+
+    Args:
+        sentence: What the endpoints do.
+    """
+    count = sum(endpoint.cause.count for endpoint in failing if endpoint.cause)
+    return f"No byte has come back in {plural(count, 'connection')}: {sentence}"
 
 
 def remedy_for_no_byte(port: PortFacts) -> str:

@@ -28,7 +28,7 @@ from ..policy.endpoint_causes import BEFORE, UNANSWERED_S, about_to_vanish
 from ..policy.usable import TERMINATING
 from .client_mistakes import judge_mistakes
 from .lately import many_failed, many_unanswered
-from .no_byte import no_byte_in_words, remedy_for_no_byte
+from .no_byte import closed_in_words, no_byte_in_words, remedy_for_no_byte
 from .path_words import led_in_words, remedy_for_unseen
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
@@ -185,10 +185,9 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
     in_a_row = sum(e.cause.count for e in failing if e.cause)
     if lost := are_silent and _answers_others(port, in_a_row):
         return _failed_lately(port, lost)
-    if port.protocol == "UDP" and port.is_without_answer and are_silent:
-        # A protocol without answers (statsd, syslog) looks the same, now and later.
-        what = f"No datagram has come back in {_counted(failing, 'flow')}{_before(failing)}"
-        return Level.ATTENTION, "unanswered", what, ()
+    if port.is_without_answer and (what := _nothing_ever(port, failing, sentence)):
+        is_quiet = port.protocol == "UDP" or all(endpoint.is_past for endpoint in failing)
+        return Level.ATTENTION, "unanswered" if is_quiet else "not answering", what, ()
     if all(endpoint.is_past for endpoint in failing):
         # Nothing has tried since: they may have recovered, and the next client will show.
         if are_silent:
@@ -208,10 +207,20 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
         if port.protocol == "UDP":
             what = f"no datagram has come back in {_counted(failing, 'flow')}{_before(failing)}"
         return Level.ATTENTION, "unanswered", f"Clients get no answer: {what}", ()
-    if all(_only_closes(endpoint) for endpoint in failing):
+    if all(map(_only_closes, failing)):
         # A collector of logs ends idle connections so, and resets none (docs/troubleshooting.md).
         return Level.ATTENTION, "not answering", f"Clients get no answer: {sentence}", ()
     return Level.TROUBLE, "not answering", f"Clients fail: {sentence}", ()
+
+
+def _nothing_ever(port: PortFacts, failing: Sequence[EndpointFacts], sentence: str) -> str:
+    """Return what was seen where nothing has ever come back; empty: clients failed.
+
+    A protocol without answers (statsd, syslog, graphite) looks the same, now and later.
+    """
+    if port.protocol == "UDP" and all(map(_is_unanswered, failing)):
+        return f"No datagram has come back in {_counted(failing, 'flow')}{_before(failing)}"
+    return closed_in_words(failing, sentence) if all(map(_only_closes, failing)) else ""
 
 
 def _is(code: CauseCode, endpoint: EndpointFacts) -> bool:

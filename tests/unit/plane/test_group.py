@@ -222,6 +222,15 @@ def test_an_endpoint_that_has_left_is_not_ejected(group):
     assert group.ejected(0.0) == {}
 
 
+def test_an_endpoint_that_has_answered_since_is_not_ejected(group):
+    failed = StreakReport(-1.0, 1, 99.0, 99.0, errno.ECONNRESET)
+    group.add(ONE, group_report(endpoint_report(POD_A, failed), ejected=[(POD_A, 5.0)]), 100.0)
+    assert group.ejected(100.0) == {POD_A: 5.0}
+    answered = StreakReport(99.0, 0, -1.0, -1.0, 0)
+    group.add(TWO, group_report(endpoint_report(POD_A, answered), ejected=[(POD_A, 5.0)]), 100.0)
+    assert group.ejected(100.0) == {}, "which each worker ejected because of the failure of ONE"
+
+
 def test_the_last_shortage_of_source_ports_is_known_by_its_time(group):
     group.add(0, group_report(out_of_ports=2), 5.0)
     group.add(1, group_report(out_of_client_ports=1), 6.0)

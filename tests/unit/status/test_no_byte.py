@@ -1,10 +1,12 @@
 import pytest
 
-from userspace_proxy.model import DataPath, Protocol
+from userspace_proxy.facts import Level
+from userspace_proxy.model import CauseCode, DataPath, Protocol, SocketAddress
+from userspace_proxy.policy.causes import resets
 from userspace_proxy.status.no_byte import no_byte_in_words, remedy_for_no_byte
 from userspace_proxy.status.path_words import PathView
 
-from .views import make_port, replace
+from .views import make_endpoint, make_port, replace
 
 BOTH_WAIT = {"connections": 24, "received_bytes": 0, "sent_bytes": 0}
 UNANSWERED = {"connections": 50, "received_bytes": 25_000, "sent_bytes": 0}
@@ -66,3 +68,45 @@ def test_connections_before_the_kernel_path_have_no_remedy_there():
     port = replace(make_port(**BOTH_WAIT), path=PathView(DataPath.KERNEL))
     assert port.state.word == "unknown"
     assert port.state.way_out != make_port(**BOTH_WAIT).state.way_out
+
+
+def closes(count, **facts):
+    cause = replace(resets(SocketAddress("10.244.1.9", 8080)), count=count)
+    return make_endpoint("10.244.1.9:8080", cause=cause, **facts)
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "sent_bytes", "sentence"),
+    [
+        pytest.param(
+            [closes(7)],
+            0,
+            f"No byte has come back in 7 connections: {closes(7).cause}",
+            id="collector",
+        ),
+        pytest.param(
+            [closes(1, is_past=True)],
+            0,
+            f"No byte has come back in 1 connection: {closes(1).cause}",
+            id="a-while-ago",
+        ),
+        pytest.param(
+            [closes(7), closes(2)],
+            0,
+            "No byte has come back in 9 connections: none of its 2 endpoints answers; "
+            f"{closes(7).cause}",
+            id="two",
+        ),
+        pytest.param(
+            [closes(7)], 1, f"Clients get no answer: {closes(7).cause}", id="answered-before"
+        ),
+        pytest.param([closes(7, resets=1)], 0, f"Clients fail: {closes(7).cause}", id="resets"),
+    ],
+)
+def test_of_what_only_closes_is_said_what_was_seen(endpoints, sent_bytes, sentence):
+    state = make_port(endpoints=tuple(endpoints), sent_bytes=sent_bytes).state
+    assert (state.sentence, state.code) == (sentence, CauseCode.ENDPOINT_RESETS)
+    assert "syslog, graphite" in state.way_out
+    assert (state.level is Level.TROUBLE) == bool(endpoints[0].resets)
+    is_tried = not all(endpoint.is_past for endpoint in endpoints)
+    assert state.is_problem == is_tried, "an alert ends when no client has tried since"
