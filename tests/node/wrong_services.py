@@ -125,7 +125,7 @@ MISTAKES = (
     ),
     Mistake(
         "hangs",
-        "3 of 3 connections got no byte in 1 s; {pod}:9100 accepts connections and sends nothing",
+        "3 of 3 connections got no byte in time; {pod}:9100 accepts connections and sends nothing",
         never=_SERVED_WRONGLY,
         target=HANGING,
     ),
@@ -218,7 +218,7 @@ MISTAKES = (
     ),
     Mistake(
         "hangs-until-the-end",
-        "3 of 3 connections got no byte in 1 s",
+        "3 of 3 connections got no byte in time",
         never=_SERVED_WRONGLY,
         target=LATE_CLOSING,
     ),

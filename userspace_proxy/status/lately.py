@@ -111,7 +111,7 @@ def many_failed(lately: LatelyFacts, protocol: str) -> str:
             return ""
         return f"{failed:,} of {plural(total, 'flow')} failed in the last minute{_why(lately)}"
     counts = {
-        "refused": lately.refused,
+        "not connected": lately.refused,
         "ended without an answer": lately.unanswered,
         "left before an answer": lately.left,
         "reset after an answer began": lately.cut,

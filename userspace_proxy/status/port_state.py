@@ -24,7 +24,7 @@ from ..facts.port import UNANSWERED
 from ..model import Cause, CauseCode
 from ..policy.causes import not_listening, out_of_client_ports, out_of_ports
 from ..policy.client_causes import source_denied
-from ..policy.endpoint_causes import BEFORE, UNANSWERED_S, about_to_vanish
+from ..policy.endpoint_causes import BEFORE, about_to_vanish
 from ..policy.usable import TERMINATING
 from .client_mistakes import judge_mistakes
 from .lately import many_failed, many_unanswered
@@ -86,6 +86,8 @@ def serving_in_words(port: PortFacts) -> str:
 # Of addresses: the port may be served at others.
 UNSERVED = (CauseCode.EXTERNAL_IP_OFF, CauseCode.ADDRESS_TAKEN)
 _REASONS_SHOWN = 3
+# Of a client that waits for its turn: a limit that is met for less works as intended.
+_LONG_S = 1
 _Judgement = tuple[Level, str, str, tuple[Cause, ...]]
 
 
@@ -117,7 +119,7 @@ def _judge(port: PortFacts) -> _Judgement:
     if not all(map(_has_denied, failing)):
         others = [endpoint for endpoint in usable if endpoint not in failing]
         return Level.ATTENTION, "partly answering", _some_fail(failing, others), ()
-    if port.waits.waiting and port.max_connections is not None:
+    if port.max_connections is not None and port.waits.longest_s >= _LONG_S:
         return _at_limit(port)
     return _served(port, len(usable))
 
@@ -203,7 +205,7 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
         return Level.ATTENTION, "partly answering", capitalised(what), ()
     if are_silent:
         # Normal for some protocols: an observation, no failure.
-        what = f"{_counted(failing, 'connection')} got no byte in {UNANSWERED_S} s; {sentence}"
+        what = f"{_counted(failing, 'connection')} got no byte in time; {sentence}"
         if port.protocol == "UDP":
             what = f"no datagram has come back in {_counted(failing, 'flow')}{_before(failing)}"
         return Level.ATTENTION, "unanswered", f"Clients get no answer: {what}", ()

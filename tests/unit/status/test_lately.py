@@ -125,8 +125,8 @@ def test_connections_that_end_in_the_middle_are_no_success():
 def test_clients_that_failed_in_several_ways_are_counted_by_each():
     state = judge(make_port(endpoints=(READY,), lately=LatelyFacts(100, 4, 5, 6, 7)))
     assert state.sentence.endswith(
-        "22 of 104 connections failed in the last minute (4 refused, 5 ended without an answer, "
-        "6 left before an answer, 7 reset after an answer began)"
+        "22 of 104 connections failed in the last minute (4 not connected, 5 ended without an "
+        "answer, 6 left before an answer, 7 reset after an answer began)"
     )
 
 

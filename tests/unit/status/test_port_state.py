@@ -54,6 +54,7 @@ NOT_READY = make_endpoint("10.244.1.9:8080", "not ready", False)
 ELSEWHERE = make_endpoint("10.244.2.9:8080", "not on this node", False)
 CLUSTER_IP = make_frontend("10.96.7.1:80", "ClusterIP", "proxy port 20001")
 HELD = make_frontend("192.0.2.10:30080", "NodePort", "held by another program", is_reached=False)
+LIMITED = {"endpoints": (READY,), "handling": Handling(max_connections=100)}
 HOLD = Handling(hold=Hold(60))
 HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
 SLOW = make_endpoint(
@@ -138,15 +139,17 @@ FAULTY = make_endpoint(
             id="holding-while-all-fail",
         ),
         pytest.param(
-            {
-                "endpoints": (READY,),
-                "handling": Handling(max_connections=100),
-                "waits": Waits(1, 0.5),
-            },
+            {**LIMITED, "waits": Waits(1, 1.0)},
             Level.ATTENTION,
-            "Holding 1 connection, the longest for 500 ms: endpoints have 100 connections each, "
+            "Holding 1 connection, the longest for 1 s: endpoints have 100 connections each, "
             "which is their limit on this node",
             id="at-their-limit",
+        ),
+        pytest.param(
+            {**LIMITED, "waits": Waits(1, 0.9)},
+            Level.OK,
+            "Served by 1 endpoint",
+            id="waiting-for-a-moment",
         ),
         pytest.param(
             {"endpoints": (READY,), "problem": "cannot listen: Address already in use"},
@@ -284,14 +287,14 @@ FAULTY = make_endpoint(
         pytest.param(
             {"endpoints": (HANGING,)},
             Level.ATTENTION,
-            "Clients get no answer: 3 of 3 connections got no byte in 1 s; 10.244.1.9:8080 "
+            "Clients get no answer: 3 of 3 connections got no byte in time; 10.244.1.9:8080 "
             "accepts connections and sends nothing",
             id="sends-nothing",
         ),
         pytest.param(
             {"endpoints": (replace(HANGING, connections=900, cause=LATE),)},
             Level.ATTENTION,
-            f"Clients get no answer: the last 3 connections got no byte in 1 s; {LATE}",
+            f"Clients get no answer: the last 3 connections got no byte in time; {LATE}",
             id="answers-late",
         ),
         pytest.param(
