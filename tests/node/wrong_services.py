@@ -253,7 +253,7 @@ MISTAKES = (
     Mistake(
         "answers-every-fourth",
         # The last three aren't answered.
-        "12 of 15 flows got no answer within 3 s in the last minute: {pod}:9111 sent nothing "
+        "12 of 15 flows got no answer within 2 s in the last minute: {pod}:9111 sent nothing "
         "in time",
         never=_SERVED_WRONGLY,
         port=_DNS,
@@ -263,7 +263,7 @@ MISTAKES = (
     ),
     Mistake(
         "answers-late",
-        "3 of 3 flows got no answer within 3 s in the last minute: {pod}:9116 sent nothing in time",
+        "3 of 3 flows got no answer within 2 s in the last minute: {pod}:9116 sent nothing in time",
         never=_SERVED_WRONGLY,
         port=_DNS,
         target=ANSWERING_LATE,

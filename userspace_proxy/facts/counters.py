@@ -86,7 +86,7 @@ class EndpointCounters(_EndpointSlots, Counters):
             setattr(self, name, 0)
         self.unanswered = 0
         """Connections that the endpoint ended or reset before its first byte, and flows without an
-        answer for three seconds, as in ``ends``."""
+        answer for two seconds, as in ``ends``."""
         self.left = 0
         """Connections that clients left after they had waited for a byte, as in ``ends``."""
         self.cut = 0

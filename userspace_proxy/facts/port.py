@@ -171,7 +171,7 @@ class LatelyFacts(msgspec.Struct, frozen=True, gc=False):
     """Clients that no endpoint answered."""
     unanswered: int = 0
     """Of the connections, those that the endpoint ended or reset before its first byte; of the
-    flows, those without an answer for three seconds."""
+    flows, those without an answer for two seconds."""
     left: int = 0
     """Of the connections, those that clients left after they had waited for the first byte; 0 if
     all left at one moment."""

@@ -25,9 +25,9 @@ class NextHop(NamedTuple):
 UNANSWERED_S = 1
 """Seconds without a byte after which a client that leaves has given up, and before which an
 endpoint that leaves has ended the connection at once."""
-UNANSWERED_FLOW_S = 3
+UNANSWERED_FLOW_S = 2
 """Seconds without a datagram after which a UDP flow counts as unanswered. Names that a DNS server
-has to ask others for take 1 or 2; most resolvers wait for 5 (resolv.conf(5), ``timeout``)."""
+has to ask others for take a second; most resolvers wait for 5 (resolv.conf(5), ``timeout``)."""
 
 BEFORE = "; before, "
 """Between what an endpoint does now, and how it failed until then."""

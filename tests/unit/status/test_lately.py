@@ -208,7 +208,7 @@ MUTE = replace(no_datagram(SocketAddress("10.244.1.7", 8080)), count=3)
 @pytest.mark.parametrize(
     ("unanswered", "endpoint", "sentence"),
     [
-        pytest.param(9, READY, "9 of 12 flows got no answer within 3 s", id="answered-last"),
+        pytest.param(9, READY, "9 of 12 flows got no answer within 2 s", id="answered-last"),
         pytest.param(9, replace(READY, cause=MUTE), "9 of 12 flows got no answer", id="not-last"),
         pytest.param(
             3,
