@@ -104,3 +104,50 @@ def test_a_chain_that_drops_packets_before_the_proxy_is_named(tmp_path, steering
         testbed.shell("nft delete table ip evil")
         wait_for("its end", lambda: sentence().startswith("Ready: 1"), hint=testbed.agent.log)
         assert testbed["pod"].get(WEB.address) == "one"
+
+
+WAY_IN = "add chain ip evil in { type filter hook input priority 0"
+OPEN = "ct state established,related accept"
+
+
+@pytest.mark.parametrize("steering", ["nftables", "iptables"])
+@pytest.mark.parametrize(
+    ("chain", "rules", "besides"),
+    [
+        pytest.param(WAY_IN, ["tcp dport {port} drop"], "", id="proxy-port"),
+        pytest.param(WAY_IN, ["ct original ip daddr 10.96.0.10 drop"], "", id="dialled"),
+        pytest.param(
+            f"{WAY_IN}; policy drop",
+            ["iif lo accept", OPEN, "tcp dport {{ 22, 80 }} accept"],
+            ", except those of this node's own programs",
+            id="policy",
+        ),
+    ],
+)
+def test_a_chain_that_drops_packets_on_their_way_in_is_named(
+    tmp_path, steering, chain, rules, besides
+):
+    with Testbed(tmp_path, steering, clients=("pod",)) as testbed:
+        testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
+        pod = testbed["pod"]
+        assert pod.get(WEB.address) == "one"
+        port = testbed.agent.proxy_port("web")
+        rules = [f"add rule ip evil in {rule.format(port=port)}" for rule in rules]
+        testbed.shell(f"nft '{'; '.join(['add table ip evil', f'{chain}; }}', *rules])}'")
+        cause = (
+            "nftables chain ip evil in of another program (input, priority 0) drops packets to it"
+            f"{besides}; insert the rule `ct status dnat accept` in that chain, or delete what "
+            "drops them"
+        )
+
+        def sentence() -> str:
+            (port,) = testbed.agent.status()["ports"]
+            return str(port["state"]["sentence"])
+
+        wait_for("it", lambda: sentence() == f"Not served: {cause}", hint=testbed.agent.log)
+        explained = testbed.agent.run(command=[*EXPLAIN, "shop/web"]).stdout
+        assert f"is not served: {cause.partition(';')[0]}" in explained
+        assert "✓ firewall" not in explained
+        testbed.shell("nft insert rule ip evil in ct status dnat accept")
+        wait_for("its end", lambda: sentence().startswith("Served by 1"), hint=testbed.agent.log)
+        assert pod.get(WEB.address) == "one"

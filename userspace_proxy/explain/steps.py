@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
 from ..model import Cause, CauseCode
+from ..policy.causes import CHAIN
 from ..status.path_words import counted_in_words, led_in_words, path_in_words, probes_in_words
 from ..status.port_state import UNSERVED, also_in_words, mistakes_of, serving_in_words
 from ..status.units import (
@@ -102,7 +103,7 @@ def explain(
         )
     parts = [PathPart("", tuple(whole))] if whole else []
     if subject.node is not None:
-        parts.append(PathPart(_NODE, tuple(_node(subject.node, subject))))
+        parts.append(PathPart(_NODE, tuple(_node(subject.node, subject, ports))))
     of_ports = [PathPart(_title(p), tuple(_port(p, subject, client, dials))) for p in ports]
     parts += of_ports
     if dials is not None and not asked.can_dial:
@@ -277,7 +278,7 @@ def _pinned(ports: Sequence[PortFacts]) -> Iterator[str]:
             yield f"each client keeps to one, until it is away for {within} (sessionAffinity)"
 
 
-def _node(node: StatusFacts, subject: Subject) -> Iterator[PathStep]:
+def _node(node: StatusFacts, subject: Subject, ports: Sequence[PortFacts]) -> Iterator[PathStep]:
     source, steering, age_s = node.source, node.steering, node.last_state.age_s
     if age_s is not None:
         age = seconds_in_words(age_s)
@@ -303,8 +304,9 @@ def _node(node: StatusFacts, subject: Subject) -> Iterator[PathStep]:
     for one in node.firewalls:
         what = f"Chain {one.chain} of another program may drop packets to Services: {one.why}"
         yield PathStep(Level.TROUBLE, "firewall", what, one.way_out)
-    if not node.firewalls and steering.name != "none":
-        what = "No input chain of another program is known to drop packets to Services"
+    is_blamed = any(c.object.startswith(CHAIN) for port in ports for c in port.state.causes)
+    if not node.firewalls and not is_blamed and steering.name != "none":
+        what = "No chain of another program is known to drop packets to it"
         yield PathStep(Level.OK, "firewall", what)
 
 

@@ -1,4 +1,7 @@
-"""Finds chains of other programs that translate or drop packets to a frontend before this proxy.
+"""Finds chains of other programs that keep a frontend's packets from this proxy.
+
+    client ─▶ prerouting ─▶ translation to the proxy port ─▶ later prerouting, input ─▶ proxy
+                │ translate, or drop                            │ drop
 
 The kernel evaluates nat chains in the order of their priorities, and applies the first translation.
 Those of nftables steering have -110, before the -100 and more of docker, firewalld, iptables and
@@ -6,8 +9,8 @@ kube-proxy; those of iptables steering are the legacy tables' own, at -100. Of c
 priority the one that was added last comes first (Linux 6.18), and the kernel doesn't show which one
 that is. So only a nat chain at or before this priority matters, and ordinary nodes have none before
 -100. All nat chains are evaluated at -100, so chains of type filter see a frontend's address before
-that. With local steering packets keep that address up to the socket: all nat chains come first, and
-all chains of type filter on the way in see it.
+that, and the proxy port after it. With local steering packets keep that address up to the socket:
+all nat chains come first, and all chains of type filter on the way in see it.
 
 Rule 1: rules are followed in their order. A frontend is translated if each rule that decides
 about its first packet is understood, and one translates it. It may be translated if a condition
@@ -15,7 +18,8 @@ isn't understood (an interface, a set), as long as the address is named, or addr
 looked up, and by a chain of equal priority.
 Rule 2: a rule with another condition that isn't understood concerns some clients of all addresses,
 as that of a transparent proxy: it is no reason for an alarm, but makes later rules less certain.
-Rule 3: packets are dropped only if that is certain: a firewall may turn some clients away.
+Rule 3: packets are dropped only if that is certain for pods and other hosts: a firewall may turn
+some clients away.
 
 Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
 nf_nat_register_fn().
@@ -23,13 +27,13 @@ nf_nat_register_fn().
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from ..errors import SteeringError
 from ..kernel.nf_tables.chains import DEPTH_MAX, Chain, Tables
-from ..kernel.nf_tables.conditions import meets
+from ..kernel.nf_tables.conditions import FirstPacket, may_be_first, meets
 from ..kernel.nf_tables.rules import UNKNOWN
 from ..model import Doubt, Frontend, IPFamily
 from ..policy.causes import OTHERS_CHAIN
@@ -42,9 +46,19 @@ _FAMILIES = {"ip": (IPFamily.IPV4,), "ip6": (IPFamily.IPV6,), "inet": tuple(IPFa
 _NAT_HOOKS = ("prerouting", "output")
 NEVER = 1 << 31
 """The priority of a proxy that translates nothing: after that of all chains."""
+_WAY_IN = ("prerouting", "input")
 _DROPS = ("drop", "reject")
 # Rules times frontends of a filter's chains, 1.2 µs each: this is done in the round of repairs.
 _FOLLOWED_MAX = 200_000
+
+
+class Translation(NamedTuple):
+    """How the proxy translates a frontend."""
+
+    priority: int = NEVER
+    """Of the chain that does so; NEVER: none does."""
+    port: int = 0
+    """The proxy port; 0 if there is none, as where the kernel leads clients to endpoints."""
 
 
 class Outcome(NamedTuple):
@@ -62,12 +76,11 @@ class EarlierChains:
     """Finds those chains in this thread's network namespace.
 
     Args:
-        priority_of: Returns the priority of the proxy's chain that translates a frontend now;
-            :data:`NEVER` where none does.
+        translation_of: Returns how a frontend is translated now.
     """
 
-    def __init__(self, priority_of: Callable[[Frontend], int]) -> None:
-        self._priority_of = priority_of
+    def __init__(self, translation_of: Callable[[Frontend], Translation]) -> None:
+        self._translation_of = translation_of
         self._reader: NftReader | None = None
         self._seen = -1
         self._found: dict[Frontend, str] = {}
@@ -102,7 +115,8 @@ class EarlierChains:
     def _find(self, reader: NftReader, frontends: Collection[Frontend]) -> dict[Frontend, str]:
         tables = reader.chains()
         found: dict[Frontend, str] = {}
-        last = max(map(self._priority_of, frontends), default=-NEVER)
+        translations = {frontend: self._translation_of(frontend) for frontend in frontends}
+        last = max((t.priority for t in translations.values()), default=-NEVER)
         for base in chains_before(tables, last):
             chains = as_evaluated(base, reader.reached(tables[base.table], base))
             families = _FAMILIES[base.table.partition(" ")[0]]
@@ -110,15 +124,14 @@ class EarlierChains:
             if not may_take(base, chains, len(concerned)):
                 continue
             for frontend in concerned:
-                outcome = follow(chains[base.name], chains, frontend, base.kind)
-                cause = explain_chain(base, self._priority_of(frontend), outcome)
+                cause = explain_chain(chains[base.name], chains, frontend, translations[frontend])
                 if cause and not (frontend in found and isinstance(cause, Doubt)):
                     found[frontend] = cause
         return found
 
 
 def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
-    """Yield the chains of other programs that may take packets before the proxy.
+    """Yield the chains of other programs that may take packets before the proxy gets them.
 
     Args:
         last: The greatest priority of the proxy's nat chains, or :data:`NEVER`.
@@ -126,16 +139,29 @@ def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
     for table, chains in tables.items():
         if not is_userspace_proxy_table(table) and table.partition(" ")[0] in _FAMILIES:
             for chain in chains.values():
-                if _sees_address(chain, last):
+                if chain.kind == "nat" and chain.hook in _NAT_HOOKS and chain.priority <= last:
+                    yield chain
+                if chain.kind == "filter" and chain.hook in _WAY_IN:
                     yield chain
 
 
-def _sees_address(chain: Chain, last: int) -> bool:
-    """Return whether packets to a frontend pass a chain before the proxy takes them."""
-    if chain.kind == "nat":
-        return chain.hook in _NAT_HOOKS and chain.priority <= last
-    is_on_the_way = chain.hook == "prerouting" and (chain.priority < ALL_NAT or last == NEVER)
-    return chain.kind == "filter" and (is_on_the_way or (chain.hook == "input" and last == NEVER))
+def first_packets(
+    chain: Chain, frontend: Frontend, translation: Translation
+) -> Sequence[FirstPacket]:
+    """Return the first packets of pods and other hosts, and of this node's own programs.
+
+    As a chain of type filter sees them; empty if it sees neither, or with an endpoint's address.
+    Those of own programs are missing if it sees them with another address or not at all.
+    """
+    if translation.priority == NEVER:
+        return FirstPacket(frontend), FirstPacket(frontend, is_own=True)
+    # Own programs' packets are translated on their way out, and come in by the loopback interface.
+    port = translation.port
+    own = [FirstPacket(frontend, port, is_own=True)] if port else []
+    if chain.hook == "prerouting" and chain.priority < ALL_NAT:
+        return FirstPacket(frontend), *own
+    is_after = chain.hook == "input" or chain.priority > ALL_NAT
+    return (FirstPacket(frontend, port), *own) if port and is_after else ()
 
 
 def as_evaluated(base: Chain, chains: Mapping[str, Chain]) -> Mapping[str, Chain]:
@@ -159,14 +185,17 @@ def may_take(base: Chain, chains: Mapping[str, Chain], frontends: int) -> bool:
     steps = [step for chain in chains.values() for step in chain.steps]
     if base.kind == "nat":
         return any(step.verdict in ("translate", "vmap") for step in steps)
-    drops = any(s.verdict in _DROPS and UNKNOWN not in s.condition for s in steps)
+    drops = any(
+        s.verdict in _DROPS and UNKNOWN not in s.condition and may_be_first(s.condition)
+        for s in steps
+    )
     return (drops or base.policy == "drop") and len(steps) * frontends < _FOLLOWED_MAX
 
 
 def follow(
-    chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, kind: str, depth: int = 0
+    chain: Chain, chains: Mapping[str, Chain], packet: FirstPacket, kind: str, depth: int = 0
 ) -> Outcome:
-    """Return the effect of a chain on the first packet of clients of a frontend.
+    """Return the effect of a chain on a first packet.
 
     Args:
         chain: With its rules.
@@ -177,13 +206,13 @@ def follow(
     here: bool | None = True
     named = False
     for step in chain.steps:
-        met = meets(step.condition, frontend)
+        met = meets(step.condition, packet)
         if met is False:
             continue
         word, _, name = step.verdict.partition(" ")
         does = _STEPS[kind].get(word, Outcome(is_taken=False, goes_on=True))
         if word in ("jump", "goto") and name in chains and depth < DEPTH_MAX:
-            does = follow(chains[name], chains, frontend, kind, depth + 1)
+            does = follow(chains[name], chains, packet, kind, depth + 1)
         names = does.names_address or any(word in step.condition for word in ("daddr", "…dport"))
         if does.is_taken is not False and (met or names):
             if does.is_taken and met and here:
@@ -215,18 +244,25 @@ _STEPS = {
 }
 
 
-def explain_chain(chain: Chain, priority: int, outcome: Outcome) -> str:
+def explain_chain(
+    chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, translation: Translation
+) -> str:
     """Return what a chain does to a frontend's packets, and the remedy; empty if nothing.
 
     Args:
-        priority: Of the proxy's chain that translates the frontend, or :data:`NEVER`.
+        chain: With its rules.
+        chains: As for :func:`follow`.
     """
     which = f"{OTHERS_CHAIN.format(chain)} ({chain.hook}, priority {chain.priority})"
+    priority = translation.priority
     if chain.kind == "filter":
-        is_dropped = outcome.is_taken or (chain.policy == "drop" and outcome.goes_on)
-        # Those are translated on their way out, and have another address then.
-        besides = "" if priority == NEVER else ", except those of this node's own programs"
-        return f"{which} drops packets to it{besides}; {_WAY_OUT}" if is_dropped else ""
+        packets = first_packets(chain, frontend, translation)
+        others = [_drops(chain, chains, packet) for packet in packets if not packet.is_own]
+        own = [_drops(chain, chains, packet) for packet in packets if packet.is_own]
+        besides = "" if any(own) else ", except those of this node's own programs"
+        way_out = _ADMIT if any(packet.port for packet in packets[:1]) else _WAY_OUT
+        return f"{which} drops packets to it{besides}; {way_out}" if any(others) else ""
+    outcome = follow(chain, chains, FirstPacket(frontend), chain.kind)
     if outcome.is_taken is False or chain.priority > priority:
         return ""
     is_sure = outcome.is_taken is True and chain.priority < priority
@@ -239,4 +275,11 @@ def explain_chain(chain: Chain, priority: int, outcome: Outcome) -> str:
     return said if is_sure else Doubt(said)
 
 
+def _drops(chain: Chain, chains: Mapping[str, Chain], packet: FirstPacket) -> bool:
+    """Return whether a chain certainly drops a first packet."""
+    outcome = follow(chain, chains, packet, chain.kind)
+    return outcome.is_taken is True or (chain.policy == "drop" and outcome.goes_on is True)
+
+
 _WAY_OUT = "accept them in that chain, or delete what drops them"
+_ADMIT = "insert the rule `ct status dnat accept` in that chain, or delete what drops them"

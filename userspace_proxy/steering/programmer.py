@@ -33,7 +33,7 @@ from .base import (
     nothing_applied,
     render_targets,
 )
-from .earlier_chains import NEVER, EarlierChains
+from .earlier_chains import EarlierChains, Translation
 
 Ports = dict[Frontend, int]
 Touched = Mapping[Frontend, int | None]
@@ -49,7 +49,7 @@ class Programmer(abc.ABC):
     def __init__(self) -> None:
         self._applied: Ports | None = None
         """The desired ports; None before the first ``apply``."""
-        self._earlier = EarlierChains(self._priority_of)
+        self._earlier = EarlierChains(self._translation_of)
         self._taken_earlier: dict[Frontend, str] = {}
 
     @property
@@ -120,9 +120,9 @@ class Programmer(abc.ABC):
         """Part of Steering."""
         self._earlier.close()
 
-    def _priority_of(self, _frontend: Frontend) -> int:
-        """Return the priority of the chain that translates a frontend; NEVER without one."""
-        return NEVER
+    def _translation_of(self, _frontend: Frontend) -> Translation:
+        """Return how a frontend is translated."""
+        return Translation()
 
     @abc.abstractmethod
     def _load(self) -> None:

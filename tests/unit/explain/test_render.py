@@ -20,7 +20,7 @@ def test_text_ends_with_one_sentence_and_the_next_command():
         "node",
         "  ✓ source     Services are current, from https://10.0.0.1:6443",
         "  ✓ rules      nftables: the kernel is as planned, compared every second",
-        "  ✓ firewall   No input chain of another program is known to drop packets to Services",
+        "  ✓ firewall   No chain of another program is known to drop packets to it",
         "shop/web:http (IPv4)",
         "  ✓ address    10.96.7.118:80/TCP, ClusterIP: proxy port 20118",
         f"  ✕ endpoints  Clients fail: {REFUSES}",
@@ -39,6 +39,14 @@ def test_connections_without_an_answer_are_the_sentence_and_have_a_remedy():
     shown = render_text(explain(make_subject(port)))
     assert "\n               -> Read the log of the program: it may expect another" in shown
     assert "\nNo byte has come back (50 connections)." in shown
+
+
+def test_no_chain_is_said_to_drop_nothing_where_one_does():
+    chain = "nftables chain ip evil in of another program"
+    dropped = make_port(problem=f"{chain} (input, priority 0) drops packets to it")
+    shown = render_text(explain(make_subject(dropped)))
+    assert f"{chain} (input, priority 0) drops packets to it" in shown
+    assert "✓ firewall" not in shown
 
 
 @pytest.mark.parametrize("columns", [40, 80])

@@ -5,6 +5,7 @@ import pytest
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.nf_tables.chains import Chain, Step
+from userspace_proxy.kernel.nf_tables.conditions import FirstPacket
 from userspace_proxy.model import Doubt, Frontend, Protocol
 from userspace_proxy.policy.causes import not_listening
 from userspace_proxy.steering import earlier_chains
@@ -12,10 +13,11 @@ from userspace_proxy.steering.earlier_chains import (
     ALL_NAT,
     NEVER,
     EarlierChains,
-    Outcome,
+    Translation,
     as_evaluated,
     chains_before,
     explain_chain,
+    first_packets,
     follow,
     may_take,
 )
@@ -25,6 +27,13 @@ WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
 NODE_PORT = Frontend("127.0.0.1", 30080, Protocol.TCP)
 HERE = "fib daddr type local tcp dport 30080"
+
+
+PROXIED = Translation(-110, 36001)
+
+
+def translation_of(_frontend: Frontend) -> Translation:
+    return PROXIED
 
 
 NAMED = "ip daddr 10.96.7.1/32 tcp dport 80"
@@ -60,13 +69,13 @@ NAT = "type nat hook prerouting priority -150;"
 def test_rules_are_followed_in_their_order(steps, others, expected):
     chains = {name: Chain("ip evil", name, steps=tuple(s)) for name, s in others.items()}
     base = Chain("ip evil", "pre", "nat", "prerouting", -150, steps=tuple(steps))
-    assert follow(base, chains, WEB, "nat").is_taken is expected
+    assert follow(base, chains, FirstPacket(WEB), "nat").is_taken is expected
 
 
 def test_a_host_port_at_a_node_port_is_found():
     base = Chain("ip evil", "pre", "nat", "prerouting", -150, steps=(Step("translate", HERE),))
-    assert follow(base, {}, NODE_PORT, "nat").is_taken is True
-    assert follow(base, {}, WEB, "nat").is_taken is False
+    assert follow(base, {}, FirstPacket(NODE_PORT), "nat").is_taken is True
+    assert follow(base, {}, FirstPacket(WEB), "nat").is_taken is False
 
 
 @pytest.mark.parametrize(
@@ -80,17 +89,16 @@ def test_a_host_port_at_a_node_port_is_found():
         pytest.param("ip evil", ("nat", "postrouting", -150), False, id="masquerades"),
         pytest.param("ip evil", ("filter", "prerouting", -300), True, id="raw"),
         pytest.param("ip evil", ("filter", "prerouting", -101), True, id="filters-just-before"),
-        pytest.param("ip evil", ("filter", "prerouting", -100), False, id="filters-beside"),
-        pytest.param("ip evil", ("filter", "input", -300), False, id="input"),
+        pytest.param("ip evil", ("filter", "input", -300), True, id="input"),
+        pytest.param("ip evil", ("filter", "forward", -300), False, id="forward"),
+        pytest.param("ip evil", ("filter", "output", -300), False, id="output"),
         pytest.param("bridge evil", ("filter", "prerouting", -300), False, id="bridge"),
         pytest.param(
             "inet userspace-proxy-canary", ("nat", "output", -110), False, id="a-userspace-proxys"
         ),
     ],
 )
-def test_only_other_programs_chains_that_see_a_frontends_address_before_matter(
-    table, chain, is_earlier
-):
+def test_only_other_programs_chains_that_first_packets_pass_matter(table, chain, is_earlier):
     tables = {table: {"chain": Chain(table, "chain", *chain)}}
     assert bool(list(chains_before(tables, -110))) == is_earlier
 
@@ -100,15 +108,11 @@ def test_only_other_programs_chains_that_see_a_frontends_address_before_matter(
     [
         pytest.param(ALL_NAT, ("nat", "prerouting", -100), True, id="beside-the-legacy-tables"),
         pytest.param(ALL_NAT, ("nat", "prerouting", -99), False, id="after-the-legacy-tables"),
-        pytest.param(ALL_NAT, ("filter", "input", 0), False, id="input-after-a-translation"),
         pytest.param(NEVER, ("nat", "output", 100), True, id="any-translation"),
         pytest.param(NEVER, ("nat", "input", 100), False, id="of-sources"),
-        pytest.param(NEVER, ("filter", "prerouting", 0), True, id="any-filter"),
-        pytest.param(NEVER, ("filter", "input", 0), True, id="input-without-a-translation"),
-        pytest.param(NEVER, ("filter", "forward", 0), False, id="forward"),
     ],
 )
-def test_where_a_frontends_address_is_translated_decides_which_chains_matter(
+def test_where_a_frontends_address_is_translated_decides_which_nat_chains_matter(
     last, chain, is_earlier
 ):
     tables = {"ip evil": {"chain": Chain("ip evil", "chain", *chain)}}
@@ -133,7 +137,7 @@ def test_of_twice_as_many_chains_as_are_read_the_first_count_and_those_of_others
     )
     node.run(f"nft -f {rules}")
     frontends = {ip: Frontend(ip, 80, Protocol.TCP) for ip in (here, beyond, others)}
-    with closing(EarlierChains(lambda _frontend: -110)) as earlier:
+    with closing(EarlierChains(translation_of)) as earlier:
         found = earlier.look(frontends.values())
     assert {ip: frontend in found for ip, frontend in frontends.items()} == {
         here: True,
@@ -174,8 +178,7 @@ UNDER_POLICY = replace(RAW, policy="drop")
 def test_packets_are_dropped_only_if_that_is_certain(chain, steps, others, expected):
     chains = {name: Chain(chain.table, name, steps=tuple(s)) for name, s in others.items()}
     chains = as_evaluated(chain, {"pre": replace(chain, steps=tuple(steps)), **chains})
-    outcome = follow(chains["pre"], chains, WEB, "filter")
-    cause = explain_chain(chain, -110, outcome)
+    cause = explain_chain(chains["pre"], chains, WEB, PROXIED)
     assert bool(cause) == expected
     assert "pre of another program (prerouting, priority" in cause or not expected
 
@@ -191,7 +194,7 @@ def test_packets_are_dropped_only_if_that_is_certain(chain, steps, others, expec
 def test_a_chain_concerns_the_family_of_its_table(node, family, expected):
     hook = "type filter hook prerouting priority raw; policy drop;"
     node.run(f"nft 'table {family} admin {{ chain pre {{ {hook} }}; }}'")
-    with closing(EarlierChains(lambda _frontend: -110)) as earlier:
+    with closing(EarlierChains(translation_of)) as earlier:
         assert earlier.look([WEB, WEB_6]).keys() == expected
 
 
@@ -200,6 +203,7 @@ def test_a_chain_concerns_the_family_of_its_table(node, family, expected):
     [
         pytest.param(RAW, [DROPS_WEB], 1000, True, id="drops"),
         pytest.param(RAW, [Step("drop", "…"), Step("accept")], 1, False, id="drops-for-some"),
+        pytest.param(RAW, [Step("drop", "ct state invalid")], 1, False, id="drops-no-first-one"),
         pytest.param(UNDER_POLICY, [], 1000, True, id="policy"),
         pytest.param(RAW, [DROPS_WEB] * 1000, 1000, False, id="would-take-seconds"),
     ],
@@ -209,21 +213,83 @@ def test_only_filters_that_may_certainly_drop_are_followed(chain, steps, fronten
     assert may_take(chain, chains, frontends) == expected
 
 
+OWN_TOO = ""
+OTHERS_ONLY = ", except those of this node's own programs"
+
+
 @pytest.mark.parametrize(
-    ("priority", "is_taken", "said", "is_doubt"),
+    ("hook", "rules", "besides"),
     [
-        pytest.param(-111, True, "translates it", False, id="before"),
-        pytest.param(-110, True, "may translate it", True, id="equal"),
-        pytest.param(-111, None, "may translate it", True, id="for-some"),
-        pytest.param(-109, True, "", False, id="after"),
-        pytest.param(-111, False, "", False, id="not-translated"),
+        pytest.param("input", ["drop: tcp dport 36001"], OWN_TOO, id="proxy-port"),
+        pytest.param("input", ["drop: tcp dport {22,36001}"], OWN_TOO, id="among-others"),
+        pytest.param("input", ["drop: ct original ip daddr 10.96.7.1/32"], OWN_TOO, id="dialled"),
+        pytest.param("input", ["drop: tcp dport 80"], None, id="port-that-is-translated"),
+        pytest.param("input", ["drop: ip daddr 10.96.7.1/32"], None, id="address-that-is"),
+        pytest.param("input", ["drop: ct state invalid", "drop: …"], None, id="some"),
+        pytest.param("input", ["accept: ct status dnat", "drop"], None, id="as-firewalld"),
+        pytest.param("input", ["accept: tcp dport {22,80}", "drop"], OWN_TOO, id="other-ports"),
+        pytest.param("input", ["accept: iif lo", "drop"], OTHERS_ONLY, id="open-for-own"),
+        pytest.param("input", ["drop: iif lo"], None, id="closed-for-own-only"),
+        pytest.param("input", ["accept: tcp …dport", "drop"], None, id="maybe-admitted"),
+        pytest.param("prerouting", ["drop: tcp dport 36001"], OWN_TOO, id="after-translation"),
+        pytest.param("prerouting", ["drop: tcp dport 80"], None, id="before-it"),
+    ],
+)
+def test_after_its_translation_a_packet_is_followed_with_the_proxy_port(hook, rules, besides):
+    steps = tuple(Step(*rule.split(": ")) for rule in rules)
+    chain = Chain("ip evil", "in", "filter", hook, 0, steps=steps)
+    cause = explain_chain(chain, {"in": chain}, WEB, PROXIED)
+    insert = "insert the rule `ct status dnat accept` in that chain, or delete what drops them"
+    expected = f"nftables chain ip evil in of another program ({hook}, priority 0) drops packets"
+    assert cause == ("" if besides is None else f"{expected} to it{besides}; {insert}")
+
+
+def test_packets_of_own_programs_have_the_proxy_port_wherever_they_come_in():
+    steps = (Step("drop", "tcp dport {80,36001}"),)
+    both = replace(RAW, steps=steps)
+    assert OTHERS_ONLY not in explain_chain(both, {"pre": both}, WEB, PROXIED)
+    named = replace(RAW, steps=(DROPS_WEB,))
+    assert OTHERS_ONLY in explain_chain(named, {"pre": named}, WEB, PROXIED)
+
+
+@pytest.mark.parametrize(
+    ("translation", "hook", "priority", "expected"),
+    [
+        pytest.param(PROXIED, "prerouting", -101, [0, 36001], id="before"),
+        pytest.param(PROXIED, "prerouting", -100, [], id="beside"),
+        pytest.param(PROXIED, "prerouting", -99, [36001, 36001], id="after"),
+        pytest.param(PROXIED, "input", -300, [36001, 36001], id="input"),
+        pytest.param(Translation(-111), "prerouting", -101, [0], id="kernel-path-before"),
+        pytest.param(Translation(-111), "input", 0, [], id="kernel-path-never-comes-in"),
+        pytest.param(Translation(), "prerouting", 0, [0, 0], id="local"),
+        pytest.param(Translation(), "input", 0, [0, 0], id="local-input"),
+    ],
+)
+def test_the_place_of_a_chain_shows_which_port_first_packets_have(
+    translation, hook, priority, expected
+):
+    chain = Chain("ip evil", "chain", "filter", hook, priority)
+    packets = first_packets(chain, WEB, translation)
+    assert [packet.port for packet in packets] == expected
+    assert [packet.is_own for packet in packets] == [False, True][: len(packets)]
+
+
+@pytest.mark.parametrize(
+    ("priority", "condition", "said", "is_doubt"),
+    [
+        pytest.param(-111, NAMED, "translates it", False, id="before"),
+        pytest.param(-110, NAMED, "may translate it", True, id="equal"),
+        pytest.param(-111, f"{NAMED} …", "may translate it", True, id="for-some"),
+        pytest.param(-109, NAMED, "", False, id="after"),
+        pytest.param(-111, "udp dport 80", "", False, id="not-translated"),
     ],
 )
 def test_only_a_certain_translation_before_the_proxys_chain_is_no_doubt(
-    priority, is_taken, said, is_doubt
+    priority, condition, said, is_doubt
 ):
-    chain = Chain("ip evil", "pre", "nat", "prerouting", priority)
-    cause = explain_chain(chain, -110, Outcome(is_taken, goes_on=False))
+    step = Step("translate", condition)
+    chain = Chain("ip evil", "pre", "nat", "prerouting", priority, steps=(step,))
+    cause = explain_chain(chain, {"pre": chain}, WEB, PROXIED)
     assert (said in cause, bool(cause), isinstance(cause, Doubt)) == (True, bool(said), is_doubt)
 
 
@@ -233,24 +299,24 @@ def test_a_certain_cause_replaces_a_doubt(node):
         node.run(
             f"nft 'table ip {name} {{ chain pre {{ {hook} ip daddr 10.96.7.1 redirect; }}; }}'"
         )
-    with closing(EarlierChains(lambda _frontend: -110)) as earlier:
+    with closing(EarlierChains(translation_of)) as earlier:
         ((_, cause),) = earlier.look([WEB]).items()
     assert cause.startswith("nftables chain ip b pre ")
     assert not isinstance(cause, Doubt)
 
 
 def test_without_a_translation_of_the_proxys_own_there_is_no_priority_to_give():
-    outcome = Outcome(is_taken=True, goes_on=False)
-    nat = Chain("ip evil", "pre", "nat", "prerouting", 50)
-    assert explain_chain(nat, NEVER, outcome).endswith(
+    nat = Chain("ip evil", "pre", "nat", "prerouting", 50, steps=(TO_WEB,))
+    assert explain_chain(nat, {"pre": nat}, WEB, Translation()).endswith(
         " translates it before packets reach this proxy; delete that rule"
     )
-    assert " drops packets to it; " in explain_chain(RAW, NEVER, outcome)
+    raw = replace(RAW, steps=(DROPS_WEB,))
+    assert " drops packets to it; accept " in explain_chain(raw, {"pre": raw}, WEB, Translation())
 
 
 def test_other_frontends_are_looked_at_after_a_change(node):
     node.run(f"nft 'table ip evil {{ chain pre {{ {NAT} tcp dport 80 redirect to 9; }}; }}'")
-    with closing(EarlierChains(lambda _frontend: -110)) as earlier:
+    with closing(EarlierChains(translation_of)) as earlier:
         assert earlier.look([]) == {}
         earlier.forget()
         assert earlier.look([WEB]).keys() == {WEB}
@@ -261,10 +327,10 @@ def test_where_nftables_can_not_be_read_nothing_is_found(node, monkeypatch):
         raise SteeringError("permission denied")
 
     monkeypatch.setattr(earlier_chains, "NftReader", refuse)
-    with closing(EarlierChains(lambda _frontend: -110)) as earlier:
+    with closing(EarlierChains(translation_of)) as earlier:
         assert earlier.look([WEB]) == {}
 
 
 def test_the_cause_is_about_the_chain():
-    cause = explain_chain(RAW, NEVER, Outcome(is_taken=True, goes_on=False))
+    cause = explain_chain(UNDER_POLICY, {"pre": UNDER_POLICY}, WEB, Translation())
     assert not_listening(cause, "").object == "nftables chain ip evil pre"

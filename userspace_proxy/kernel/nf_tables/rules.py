@@ -5,7 +5,8 @@
 
 Rule 1: a condition that isn't understood is ``…``, which no packet certainly meets; one about the
 destination or the connection's state (looked up in a set or map, or not equal) is ``…daddr``,
-``…dport`` or ``…state``.
+``…dport`` or ``…state``. A port that is looked up in a set is ``dport @SET``, whose elements aren't
+part of the rule.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h and xt_conntrack.h; nft(8)
 for the words.
@@ -16,7 +17,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..netlink.messages import ip_of, number_in, read_all, text_in
 from . import expressions as x
@@ -32,7 +33,14 @@ _NOT_UNDERSTOOD = {
     "fib daddr type": "…daddr",
 }
 # In bytes; rules that compare a prefix load fewer.
-_WIDTHS = {"ip daddr": 4, "ip6 daddr": 16}
+_WIDTHS = {
+    "ip daddr": 4,
+    "ip6 daddr": 16,
+    "ct original ip daddr": 4,
+    "ct original ip6 daddr": 16,
+}
+# The number and the name of the loopback interface, which is each namespace's first.
+_LOOPBACK = {"iif": (1).to_bytes(4, sys.byteorder), "iifname": b"lo\0"}
 _VERDICTS = {x.ACCEPT: "accept", x.DROP: "drop", x.RETURN: "return"}
 _LEADS = {x.JUMP: "jump", x.GOTO: "goto"}
 # The expressions that translate addresses, in a chain of the kind nat.
@@ -104,12 +112,16 @@ def _words(expressions: Sequence[Expression]) -> list[str]:
 def _conditions(expressions: Sequence[Expression]) -> Iterator[str]:
     subject, mask, low = "", b"", None
     loaded: list[str] = []
+    # Those that the next comparison or look-up is about.
+    fresh: list[str] = []
     for one in expressions:
         found = one.attributes()
         match one.name:
             case "meta" | "ct" | "payload" | "socket" | "exthdr" | "fib" | "rt" | "numgen" | "hash":
                 subject, mask = _subject(one.name, found), b""
                 loaded.append(subject)
+                fresh.append(subject)
+                continue
             case "bitwise":
                 mask = _data(found, 4)
             case "cmp":
@@ -127,10 +139,12 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[str]:
             case (
                 "lookup" | "range" | "byteorder" | "quota" | "connlimit" | "dynset" | "osf" | "xfrm"
             ):
-                yield _unknown(loaded)
+                is_port = one.name == "lookup" and fresh == ["th dport"]
+                yield _looked_up(found) if is_port else _unknown(loaded)
             case "limit":
                 if number_in(found, 5) & _LIMIT_OVER:
                     yield UNKNOWN
+        fresh = []
 
 
 def words_of_states(states: Sequence[str]) -> str:
@@ -166,6 +180,12 @@ def _subject(name: str, found: dict[int, bytes]) -> str:
         ("ct", 0, 0, 0): "ct state",
         ("fib", _ADDRESS_TYPE, _OF_DADDR, 0): "fib daddr type",
         ("ct", 2, 0, 0): "ct status",
+        ("ct", 9, 0, 0): "ct original ip daddr",
+        ("ct", 20, 0, 0): "ct original ip daddr",
+        ("ct", 22, 0, 0): "ct original ip6 daddr",
+        ("ct", 12, 0, 0): "ct original proto-dst",
+        ("meta", 4, 0, 0): "iif",
+        ("meta", 6, 0, 0): "iifname",
         ("payload", 1, 16, place[3]): "ip daddr",
         ("payload", 1, 24, place[3]): "ip6 daddr",
         ("payload", 1, 9, 1): "meta l4proto",
@@ -191,9 +211,11 @@ def _comparison(subject: str, mask: bytes, op: int, value: bytes) -> str:
         return f"{_PROTOCOL}{_PROTOCOLS.get(value[0], str(value[0]))}"
     if subject == "meta nfproto" and not mask:
         return f"meta nfproto {'ipv4' if value[0] == socket.AF_INET else 'ipv6'}"
-    if subject == "th dport" and not mask:
-        return f"th dport {int.from_bytes(value, 'big')}"
-    if subject in ("ip daddr", "ip6 daddr"):
+    if subject in ("th dport", "ct original proto-dst") and not mask:
+        return f"{subject} {int.from_bytes(value, 'big')}"
+    if subject in _LOOPBACK and not mask and value.startswith(_LOOPBACK[subject]):
+        return "iif lo"
+    if subject in _WIDTHS:
         bits = sum(byte.bit_count() for byte in mask) if mask else len(value) * 8
         return f"{subject} {ip_of(value.ljust(_WIDTHS[subject], bytes(1)))}/{bits}"
     return UNKNOWN
@@ -203,6 +225,12 @@ def _span(subject: str, low: bytes, high: bytes) -> str:
     if subject != "th dport":
         return _unknown([subject])
     return f"th dport {int.from_bytes(low, 'big')}-{int.from_bytes(high, 'big')}"
+
+
+def _looked_up(found: Mapping[int, bytes]) -> str:
+    """Return the condition of a port in a set; ``…dport`` for a map, or a port that is in none."""
+    is_plain = 3 not in found and not number_in(found, 5)
+    return f"th dport @{text_in(found, x.LOOKUP_SET)}" if is_plain else "…dport"
 
 
 def _unknown(subjects: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from ...errors import SteeringError
 from ...kernel.interfaces import without_ipv6
 from ...model import Frontend, IPFamily
 from ..base import Bind, SteeringFacts
-from ..earlier_chains import ALL_NAT
+from ..earlier_chains import ALL_NAT, Translation
 from ..programmer import Ports, ProgrammedSteering, Programmer, Touched
 from .helper_process import HelperEnded, HelperProcess, as_rows, from_rows
 from .legacy import tables_in_use
@@ -145,8 +145,8 @@ class IptablesProgrammer(Programmer):
         self._without_ipv6 = without_ipv6(self._applied or ())
         return drifted
 
-    def _priority_of(self, _frontend: Frontend) -> int:
-        return ALL_NAT
+    def _translation_of(self, frontend: Frontend) -> Translation:
+        return Translation(ALL_NAT, (self._applied or {}).get(frontend, 0))
 
     def _is_informed(self, family: IPFamily) -> bool:
         return family in self._informed and not self._helpers[family].is_new

@@ -17,6 +17,7 @@ from ...kernel.nf_tables.nft_table import Steps
 from ...kernel.nf_tables.writer import SetElement
 from ...model import Balance, Frontend, IPFamily, Protocol, SocketAddress
 from ..base import REFUSE, Bind, EndpointChoice, KernelTarget, SteeringFacts, Target, render_targets
+from ..earlier_chains import Translation
 from ..names import STEERING_TABLES
 from ..programmer import NatProgrammer, Ports, ProgrammedSteering, ReleasedPorts, Touched
 from .kernel_path import KernelPath, KernelTargets, find_missing
@@ -267,9 +268,11 @@ class NftablesProgrammer(NatProgrammer):
             else:
                 self._targets[frontend] = target
 
-    def _priority_of(self, frontend: Frontend) -> int:
+    def _translation_of(self, frontend: Frontend) -> Translation:
         target = self._targets.get(frontend)
-        return KERNEL_PRIORITY if target is not None and target.is_on else NAT_PRIORITY
+        if target is not None and target.is_on:
+            return Translation(KERNEL_PRIORITY)
+        return Translation(NAT_PRIORITY, (self._applied or {}).get(frontend, 0))
 
     def _choices(self, frontend: Frontend) -> Collection[EndpointChoice]:
         target = self._targets.get(frontend)

@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.kernel.nf_tables.conditions import meets
+from userspace_proxy.kernel.nf_tables.conditions import FirstPacket, may_be_first, meets
 from userspace_proxy.model import Frontend, Protocol
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -37,4 +37,56 @@ HERE = "fib daddr type local tcp dport 30080"
     ],
 )
 def test_a_condition_is_met_or_not_or_depends_on_the_client(condition, frontend, expected):
-    assert meets(condition, frontend) is expected
+    assert meets(condition, FirstPacket(frontend)) is expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "before", "after"),
+    [
+        pytest.param("tcp dport 80", True, False, id="its-port"),
+        pytest.param("tcp dport 36001", False, True, id="the-proxy-port"),
+        pytest.param("tcp dport {22,80}", True, False, id="its-port-of-several"),
+        pytest.param("tcp dport {22,36001}", False, True, id="the-proxy-port-of-several"),
+        pytest.param("udp dport {22,80}", False, False, id="ports-of-another-protocol"),
+        pytest.param("ip daddr 10.96.7.1/32", True, None, id="its-address"),
+        pytest.param("ip daddr 192.0.2.7/32", False, None, id="maybe-the-nodes-address"),
+        pytest.param("ip daddr 0.0.0.0/0", True, True, id="all-addresses"),
+        pytest.param("ip6 daddr ::1/128", False, False, id="address-of-another-family"),
+        pytest.param("ct original ip daddr 10.96.7.1/32", True, True, id="what-was-dialled"),
+        pytest.param("ct original ip daddr 10.96.7.2/32", False, False, id="what-others-dial"),
+        pytest.param("ct original proto-dst 80", True, True, id="the-port-that-was-dialled"),
+        pytest.param("ct original proto-dst 36001", False, False, id="a-port-that-others-dial"),
+        pytest.param("fib daddr type local", False, True, id="this-node"),
+        pytest.param("ct status dnat", False, True, id="translated"),
+        pytest.param("ct status ! dnat", True, False, id="not-translated"),
+        pytest.param("ct state established,dnat", False, True, id="open-or-translated"),
+        pytest.param("ct state new,established", True, True, id="new-or-open"),
+        pytest.param("iif lo", False, False, id="from-this-node"),
+        pytest.param("ct original ip daddr 10.96.7.1/32 …", None, None, id="for-some"),
+    ],
+)
+def test_a_packet_has_the_proxy_port_and_an_address_of_the_node_after_its_translation(
+    condition, before, after
+):
+    assert meets(condition, FirstPacket(WEB)) is before
+    assert meets(condition, FirstPacket(WEB, 36001)) is after
+
+
+def test_packets_of_this_nodes_programs_come_in_by_the_loopback_interface():
+    assert meets("iif lo", FirstPacket(WEB, 36001, is_own=True)) is True
+    assert meets("iif lo tcp dport 22", FirstPacket(WEB, 36001, is_own=True)) is False
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        pytest.param("", True, id="everything"),
+        pytest.param("ct state invalid", False, id="invalid"),
+        pytest.param("ct state established,related", False, id="open-connections"),
+        pytest.param("ct state established,new", True, id="new-ones"),
+        pytest.param("ct state established,dnat", True, id="translated"),
+        pytest.param("tcp dport 80", True, id="a-port"),
+    ],
+)
+def test_only_rules_about_states_are_never_about_first_packets(condition, expected):
+    assert may_be_first(condition) is expected

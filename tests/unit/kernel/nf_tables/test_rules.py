@@ -1,6 +1,7 @@
 """Rules in words; tests/node/test_check.py has those that ``nft`` and ``iptables-nft`` make."""
 
 import struct
+import sys
 
 import pytest
 
@@ -19,6 +20,7 @@ COMMENT = x.expression("match", text(1, "comment"))
 COUNTER = x.expression("counter")
 REJECT_OF_XTABLES = x.expression("target", text(1, "REJECT"))
 VERDICT_MAP = x.expression("lookup", text(1, "verdicts") + number(2, 1) + number(3, 0))
+IN_NAME = x._meta(6, 16)
 BEYOND_DADDR = x._payload(1, 16, 8)
 OPEN = "ct state established,related"
 
@@ -56,9 +58,50 @@ def step(*parts):
         pytest.param(x.match(x.L4PROTO, b"") + ACCEPT, Step("accept", "…"), id="without-a-value"),
         pytest.param(
             x.TCP + x.in_set((x.DPORT,), "web") + x.redirect(),
-            Step("translate", "meta l4proto tcp …dport"),
+            Step("translate", "tcp dport @web"),
             id="port-in-a-set",
         ),
+        pytest.param(
+            x.TCP + x.in_set((x.DPORT,), "web", is_inverted=True) + ACCEPT,
+            Step("accept", "meta l4proto tcp …dport"),
+            id="port-not-in-a-set",
+        ),
+        pytest.param(
+            x.TCP + x.look_up((x.DPORT,), "web") + x.redirect(),
+            Step("translate", "meta l4proto tcp …dport"),
+            id="port-in-a-map",
+        ),
+        pytest.param(
+            x.match(x.ORIGINAL_IP_DADDR, bytes([10, 96, 7, 1])) + x.verdict(x.DROP),
+            Step("drop", "ct original ip daddr 10.96.7.1/32"),
+            id="dialled-address",
+        ),
+        pytest.param(
+            x.match(x.ORIGINAL_IP6_DADDR, bytes(16)) + x.verdict(x.DROP),
+            Step("drop", "ct original ip6 daddr ::/128"),
+            id="dialled-address-6",
+        ),
+        pytest.param(
+            x.match(x.ORIGINAL_DPORT, 80) + x.verdict(x.DROP),
+            Step("drop", "ct original proto-dst 80"),
+            id="dialled-port",
+        ),
+        pytest.param(
+            x.match(x.IN_LINK, (1).to_bytes(4, sys.byteorder)) + ACCEPT,
+            Step("accept", "iif lo"),
+            id="loopback-by-number",
+        ),
+        pytest.param(
+            x.match(IN_NAME, b"lo".ljust(16, bytes(1))) + ACCEPT,
+            Step("accept", "iif lo"),
+            id="loopback-by-name",
+        ),
+        pytest.param(
+            x.match(IN_NAME._replace(width=2), b"lo") + ACCEPT,
+            Step("accept", "…"),
+            id="names-that-begin-so",
+        ),
+        pytest.param(x.match(x.IN_LINK, 2) + ACCEPT, Step("accept", "…"), id="another-interface"),
         pytest.param(
             x.match(x.DADDR_TYPE, x.LOCAL) + x.TCP + x.redirect(),
             Step("translate", "fib daddr type local meta l4proto tcp"),
