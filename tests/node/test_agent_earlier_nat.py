@@ -107,7 +107,7 @@ def test_a_chain_that_drops_packets_before_the_proxy_is_named(tmp_path, steering
 
 
 WAY_IN = "add chain ip evil in { type filter hook input priority 0"
-OPEN = "ct state established,related accept"
+OPEN = "ct state vmap {{ established : accept, related : accept, invalid : drop }}"
 
 
 @pytest.mark.parametrize("steering", ["nftables", "iptables"])
@@ -118,7 +118,7 @@ OPEN = "ct state established,related accept"
         pytest.param(WAY_IN, ["ct original ip daddr 10.96.0.10 drop"], "", id="dialled"),
         pytest.param(
             f"{WAY_IN}; policy drop",
-            ["iif lo accept", OPEN, "tcp dport {{ 22, 80 }} accept"],
+            ["iif lo accept", OPEN, "tcp dport {{ 22, 80-90 }} accept"],
             ", except those of this node's own programs",
             id="policy",
         ),

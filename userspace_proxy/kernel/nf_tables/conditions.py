@@ -14,8 +14,7 @@ from ..interfaces import is_local
 _DIALLED = re.compile(r"ct original ip6? daddr (\S+)")
 _DIALLED_PORT = re.compile(r"ct original proto-dst (\d+)")
 _ADDRESS = re.compile(r"ip6? daddr (\S+)")
-_PORT = re.compile(r"(tcp|udp|th|\d+) dport (\d+)(?:-(\d+))?(?!\S)")
-_PORTS = re.compile(r"(tcp|udp|th|\d+) dport \{([\d,]+)\}")
+_PORTS = re.compile(r"(tcp|udp|th|\d+) dport (\d[\d,-]*)")
 _PROTOCOL = re.compile(r"meta l4proto (\S+)")
 _FAMILY = re.compile(r"meta nfproto (\S+)")
 _STATES = re.compile(r"ct state (\S+)")
@@ -23,7 +22,7 @@ _TRANSLATED = re.compile("ct status (! )?dnat")
 _LOCAL = re.compile("fib daddr type local")
 _FROM_HERE = re.compile("iif lo")
 _PATTERNS = (
-    *(_DIALLED, _DIALLED_PORT, _ADDRESS, _PORT, _PORTS, _PROTOCOL, _FAMILY, _STATES),
+    *(_DIALLED, _DIALLED_PORT, _ADDRESS, _PORTS, _PROTOCOL, _FAMILY, _STATES),
     *(_TRANSLATED, _LOCAL, _FROM_HERE),
 )
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -45,7 +44,8 @@ def meets(condition: str, packet: FirstPacket) -> bool | None:
     """Return whether the first packet of a client meets a rule's condition.
 
     Args:
-        condition: In the syntax of nft, with ``…`` for what isn't understood; empty: every packet.
+        condition: In the syntax of nft, with ``…`` for what isn't understood, and several values
+            separated by commas; empty: every packet.
 
     Returns:
         None if it depends on a condition that isn't understood.
@@ -62,7 +62,7 @@ def meets(condition: str, packet: FirstPacket) -> bool | None:
         and all(name in (protocol, "th") for name, _ in parsed.ports)
         and all(_within(port or frontend.port, spans) for _, spans in parsed.ports)
         and all(frontend.port == number for number in parsed.dialled_ports)
-        and all(name == protocol for name in parsed.protocols)
+        and all(protocol in names for names in parsed.protocols)
         and all(name == f"ipv{ip.version}" for name in parsed.families)
         and all(_has_state(states.split(","), bool(port)) for states in parsed.states)
         and all(bool(port) is not is_not for is_not in parsed.translated)
@@ -96,7 +96,7 @@ class _Condition(NamedTuple):
     networks: tuple[_Network, ...]
     ports: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
     """Protocol, and first and last of each span."""
-    protocols: tuple[str, ...]
+    protocols: tuple[Sequence[str], ...]
     families: tuple[str, ...]
     states: tuple[str, ...]
     translated: tuple[bool, ...]
@@ -114,16 +114,13 @@ def _parse(condition: str) -> _Condition:
     for pattern in _PATTERNS:
         found[pattern] = pattern.findall(rest)
         rest = pattern.sub("", rest)
-    spans = [(name, ((int(a), int(b or a)),)) for name, a, b in found[_PORT]]
-    lists = [
-        (name, tuple((int(n), int(n)) for n in many.split(","))) for name, many in found[_PORTS]
-    ]
+    ports = [(name, tuple(map(_span, many.split(",")))) for name, many in found[_PORTS]]
     return _Condition(
         _networks(found[_DIALLED]),
         tuple(map(int, found[_DIALLED_PORT])),
         _networks(found[_ADDRESS]),
-        (*spans, *lists),
-        tuple(found[_PROTOCOL]),
+        tuple(ports),
+        tuple(names.split(",") for names in found[_PROTOCOL]),
         tuple(found[_FAMILY]),
         tuple(found[_STATES]),
         tuple(map(bool, found[_TRANSLATED])),
@@ -131,6 +128,11 @@ def _parse(condition: str) -> _Condition:
         bool(found[_FROM_HERE]),
         not rest.strip(),
     )
+
+
+def _span(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    return int(first), int(last or first)
 
 
 def _networks(found: Sequence[str]) -> tuple[_Network, ...]:

@@ -52,6 +52,7 @@ ANY_FAMILY = 0
 FAMILIES: Mapping[int, str] = {INET: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress", "egress")
 ANONYMOUS_SET = 1
+_ELEMENT_FLAGS, _INTERVAL_END = 3, 1
 """Of :attr:`ListedSet.flags`."""
 # Of struct nfgenmsg: the family, a version, a resource.
 _HEADER_BYTES = 4
@@ -92,6 +93,16 @@ class ListedSet(NamedTuple):
     flags: int
     shape: tuple[int, ...]
     """The types and widths of keys and values."""
+
+
+class ListedElement(NamedTuple):
+    """An element of a set or map that is part of a rule."""
+
+    key: bytes
+    is_end: bool
+    """Of a set with intervals: the interval that began before ends in front of this key."""
+    value: bytes
+    """The attributes of its data, as of a verdict; empty in a set."""
 
 
 class Expression(NamedTuple):
@@ -182,6 +193,21 @@ def read_elements(message: Message) -> Iterator[tuple[bytes, bytes]]:
         if kind == LIST_ELEMENT:
             found = read_all(packed)
             yield _value(found, ELEMENT_KEY), _value(found, ELEMENT_DATA)
+
+
+@checked
+def list_elements(message: Message) -> list[ListedElement]:
+    """Return the elements of a message in full."""
+    listed = read_all(message.body, _HEADER_BYTES).get(ELEMENTS, b"")
+    found = (read_all(packed) for kind, packed in read_attributes(listed) if kind == LIST_ELEMENT)
+    return [
+        ListedElement(
+            _value(one, ELEMENT_KEY),
+            bool(number_in(one, _ELEMENT_FLAGS) & _INTERVAL_END),
+            one.get(ELEMENT_DATA, b""),
+        )
+        for one in found
+    ]
 
 
 @checked

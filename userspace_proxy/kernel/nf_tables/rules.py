@@ -5,8 +5,8 @@
 
 Rule 1: a condition that isn't understood is ``…``, which no packet certainly meets; one about the
 destination or the connection's state (looked up in a set or map, or not equal) is ``…daddr``,
-``…dport`` or ``…state``. A port that is looked up in a set is ``dport @SET``, whose elements aren't
-part of the rule.
+``…dport`` or ``…state``. A field of :data:`READ` that is looked up is ``ct state @SET``, of which
+``looked_up`` writes the elements.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h and xt_conntrack.h; nft(8)
 for the words.
@@ -17,7 +17,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from ..netlink.messages import ip_of, number_in, read_all, text_in
 from . import expressions as x
@@ -25,13 +25,15 @@ from .chains import Step
 from .reader import Expression
 
 UNKNOWN = "…"
-_NOT_UNDERSTOOD = {
+NOT_UNDERSTOOD = {
     "ip daddr": "…daddr",
     "ip6 daddr": "…daddr",
     "th dport": "…dport",
     "ct state": "…state",
     "fib daddr type": "…daddr",
 }
+READ = ("th dport", "ct state", "meta l4proto")
+"""The fields that are few enough to be read from a set."""
 # In bytes; rules that compare a prefix load fewer.
 _WIDTHS = {
     "ip daddr": 4,
@@ -83,11 +85,7 @@ def read_step(expressions: Sequence[Expression]) -> Step | None:
 def _verdict(one: Expression) -> str:
     found = one.attributes()
     if one.name == "immediate":
-        value = read_all(read_all(found.get(2, b"")).get(x.DATA_VERDICT, b""))
-        code = number_in(value, x.VERDICT_CODE, is_signed=True) if value else None
-        if code in _LEADS:
-            return f"{_LEADS[code]} {text_in(value, x.VERDICT_CHAIN)}"
-        return "" if code is None else _VERDICTS.get(code, "")
+        return verdict_in_words(found.get(2, b""))
     if one.name == "lookup" and 3 in found and not number_in(found, 3):
         # The register of a verdict is 0.
         return "vmap"
@@ -98,11 +96,21 @@ def _verdict(one: Expression) -> str:
     return name.lower() if name in ("reject", "REJECT", "queue") else ""
 
 
+def verdict_in_words(data: bytes) -> str:
+    """Return the verdict in the attributes of data, as ``jump zone``; empty if there is none."""
+    value = read_all(read_all(data).get(x.DATA_VERDICT, b""))
+    code = number_in(value, x.VERDICT_CODE, is_signed=True) if value else None
+    if code in _LEADS:
+        return f"{_LEADS[code]} {text_in(value, x.VERDICT_CHAIN)}"
+    return "" if code is None else _VERDICTS.get(code, "")
+
+
 def _words(expressions: Sequence[Expression]) -> list[str]:
     """Return each condition as text; a protocol and its port are one."""
     words: list[str] = []
     for word in _conditions(expressions):
-        if words and words[-1].startswith(_PROTOCOL) and word.startswith("th "):
+        is_protocol = words and words[-1].startswith(_PROTOCOL) and "@" not in words[-1]
+        if is_protocol and word.startswith("th "):
             words[-1] = f"{words[-1].removeprefix(_PROTOCOL)} {word.removeprefix('th ')}"
         elif word != UNKNOWN or UNKNOWN not in words:
             words.append(word)
@@ -139,8 +147,7 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[str]:
             case (
                 "lookup" | "range" | "byteorder" | "quota" | "connlimit" | "dynset" | "osf" | "xfrm"
             ):
-                is_port = one.name == "lookup" and fresh == ["th dport"]
-                yield _looked_up(found) if is_port else _unknown(loaded)
+                yield _looked_up(one, fresh, mask) or _unknown(loaded)
             case "limit":
                 if number_in(found, 5) & _LIMIT_OVER:
                     yield UNKNOWN
@@ -195,8 +202,7 @@ def _subject(name: str, found: dict[int, bytes]) -> str:
 
 def _comparison(subject: str, mask: bytes, op: int, value: bytes) -> str:
     if subject == "ct state" and op == x.NOT_EQUAL and not any(value):
-        bits = int.from_bytes(mask, "little")
-        return f"ct state {','.join(name for bit, name in _STATES.items() if bits & bit)}"
+        return f"ct state {value_in_words(subject, mask)}"
     if subject == "ct status" and int.from_bytes(mask, "little") == x.STATUS_DNAT:
         is_set = any(value) == (op == x.EQUAL)
         return "ct status dnat" if is_set else "ct status ! dnat"
@@ -208,11 +214,11 @@ def _comparison(subject: str, mask: bytes, op: int, value: bytes) -> str:
     if subject == "fib daddr type" and int.from_bytes(value, sys.byteorder) == x.LOCAL:
         return "fib daddr type local"
     if subject == "meta l4proto" and not mask:
-        return f"{_PROTOCOL}{_PROTOCOLS.get(value[0], str(value[0]))}"
+        return f"{_PROTOCOL}{value_in_words(subject, value)}"
     if subject == "meta nfproto" and not mask:
         return f"meta nfproto {'ipv4' if value[0] == socket.AF_INET else 'ipv6'}"
     if subject in ("th dport", "ct original proto-dst") and not mask:
-        return f"{subject} {int.from_bytes(value, 'big')}"
+        return f"{subject} {value_in_words(subject, value)}"
     if subject in _LOOPBACK and not mask and value.startswith(_LOOPBACK[subject]):
         return "iif lo"
     if subject in _WIDTHS:
@@ -221,21 +227,43 @@ def _comparison(subject: str, mask: bytes, op: int, value: bytes) -> str:
     return UNKNOWN
 
 
+def value_in_words(subject: str, value: bytes) -> str:
+    """Return a state, or a mask of states, a protocol or a port; empty for an unknown state."""
+    if subject == "ct state":
+        bits = int.from_bytes(value, "little")
+        return ",".join(name for bit, name in _STATES.items() if bits & bit)
+    number = int.from_bytes(value, "big")
+    return _PROTOCOLS.get(number, str(number)) if subject == "meta l4proto" else str(number)
+
+
 def _span(subject: str, low: bytes, high: bytes) -> str:
     if subject != "th dport":
         return _unknown([subject])
     return f"th dport {int.from_bytes(low, 'big')}-{int.from_bytes(high, 'big')}"
 
 
-def _looked_up(found: Mapping[int, bytes]) -> str:
-    """Return the condition of a port in a set; ``…dport`` for a map, or a port that is in none."""
-    is_plain = 3 not in found and not number_in(found, 5)
-    return f"th dport @{text_in(found, x.LOOKUP_SET)}" if is_plain else "…dport"
+def _looked_up(one: Expression, fresh: Sequence[str], mask: bytes) -> str:
+    """Return the condition of a field that is in a set or a map of verdicts, or in a range.
+
+    Args:
+        fresh: What the expression is about.
+        mask: Of the field.
+
+    Returns:
+        Empty for any other condition.
+    """
+    found = one.attributes()
+    if mask or len(fresh) != 1:
+        return ""
+    if one.name == "range" and number_in(found, 2) == x.EQUAL:
+        return _span(fresh[0], _data(found, 3), _data(found, 4))
+    is_plain = one.name == "lookup" and not number_in(found, 3) and not number_in(found, 5)
+    return f"{fresh[0]} @{text_in(found, x.LOOKUP_SET)}" if is_plain and fresh[0] in READ else ""
 
 
 def _unknown(subjects: Sequence[str]) -> str:
     """Return the text for a condition on these fields that isn't understood."""
-    return next((_NOT_UNDERSTOOD[s] for s in subjects if s in _NOT_UNDERSTOOD), UNKNOWN)
+    return next((NOT_UNDERSTOOD[s] for s in subjects if s in NOT_UNDERSTOOD), UNKNOWN)
 
 
 def _data(found: dict[int, bytes], kind: int) -> bytes:

@@ -19,7 +19,7 @@ from ..netlink import Requests, explained
 from ..netlink.messages import Message, number_in, read_all, request
 from ..netlink.sockets import NETLINK_NETFILTER
 from . import reader
-from .reader import ListedChain, ListedRule, ListedSet, ListedTable
+from .reader import ListedChain, ListedElement, ListedRule, ListedSet, ListedTable
 from .writer import (
     DELETE_ELEMENT,
     DELETE_RULE,
@@ -150,6 +150,11 @@ class Ruleset:
             if found == found_before:
                 break
         return found
+
+    def constants(self, family: int, table: str, name: str) -> list[ListedElement]:
+        """Return the elements of a set or map that never changes, in any order."""
+        listed = self._list(reader.list_elements, reader.GET_ELEMENTS, family, table, name)
+        return [element for elements in listed for element in elements]
 
     def counts(self, family: int, table: str, name: str) -> dict[bytes, int | None]:
         """Return how many packets the elements of a set have matched; None without a counter.

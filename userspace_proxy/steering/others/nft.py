@@ -1,20 +1,20 @@
 """The nftables chains of all programs.
 
-Of other programs' sets only those without a name are read that have plain ports, as of ``tcp dport
-{ 22, 80 }``: they never change, and the user data of others may be of any kind.
+Of other programs' sets only those are read that are part of a rule (``tcp dport { 22, 80 }``): they
+never change, and the user data of others may be of any kind.
 """
 
 from __future__ import annotations
 
-import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ...errors import SteeringError
 from ...kernel.nf_tables import Ruleset
 from ...kernel.nf_tables.chains import Chain, Step, Tables
-from ...kernel.nf_tables.reader import ANONYMOUS_SET, FAMILIES
+from ...kernel.nf_tables.looked_up import is_of_rule, set_of, write_out
+from ...kernel.nf_tables.reader import FAMILIES
 from ...kernel.nf_tables.rules import read_step
 from .firewalls import base_chains
 
@@ -22,9 +22,6 @@ CHAINS_MAX = 200
 """How many chains are read with their rules from one that the kernel calls; a firewall has tens."""
 
 _NUMBERS = {name: number for number, name in FAMILIES.items()}
-_PORTS = re.compile(r"dport @(\S+)")
-# NFT_SET_CONSTANT; none of the other flags, as of intervals, maps and timeouts.
-_PLAIN = ANONYMOUS_SET | 2
 
 
 class NftReader:
@@ -54,26 +51,24 @@ class NftReader:
         except SteeringError:
             return chain
         steps = (read_step(rule.expressions()) for rule in listed)
-        found = (self._with_ports(step, chain.table) for step in steps if step is not None)
+        place = _NUMBERS[family], table
+        found = (one for step in steps if step for one in self._written_out(step, *place))
         return replace(chain, steps=tuple(found))
 
-    def _with_ports(self, step: Step, table: str) -> Step:
-        """Return a rule with the ports that it looks up in a set."""
-        looked_up = _PORTS.search(step.condition)
-        if looked_up is None:
-            return step
-        family, _, name = table.partition(" ")
-        place = _NUMBERS[family], name
-        ports = "…dport"
+    def _written_out(self, step: Step, family: int, table: str) -> Iterator[Step]:
+        """Yield a rule with the elements of the sets that it looks up."""
+        if not (name := set_of(step)):
+            yield step
+            return
         try:
-            plain = [one.name for one in self._ruleset.sets(*place) if one.flags == _PLAIN]
-            if looked_up[1] in plain:
-                keys = self._ruleset.elements(*place, looked_up[1])
-                ports = f"dport {{{','.join(str(int.from_bytes(key, 'big')) for key in keys)}}}"
+            sets = self._ruleset.sets(family, table)
+            found = next((one for one in sets if one.name == name and is_of_rule(one)), None)
+            elements = self._ruleset.constants(family, table, name) if found else []
         except SteeringError:
             # The table was removed meanwhile.
-            pass
-        return step._replace(condition=_PORTS.sub(ports, step.condition))
+            found, elements = None, []
+        for one in write_out(step, found, elements):
+            yield from self._written_out(one, family, table)
 
     def reached(self, chains: Mapping[str, Chain], base: Chain) -> dict[str, Chain]:
         """Return a chain and those that it leads to, with their rules, by name.

@@ -66,6 +66,18 @@ def test_a_verdict_is_listed_as_it_is_written_and_a_missing_key_or_value_is_empt
     assert listed == [(b"key\0", verdict), (b"", b"")]
 
 
+def test_an_element_of_a_rules_set_may_end_an_interval_and_have_a_verdict():
+    ends = nested(1, number(3, 1) + nested(1, attribute(1, b"\0\x50")))
+    leads = nested(1, nested(1, attribute(1, b"\0\x51")) + nested(2, nested(2, goto_chain("a"))))
+    catch_all = nested(1, number(3, 2))
+    body = bytes([1, 0, 0, 0]) + nested(3, ends + leads + catch_all)
+    assert reader.list_elements(Message(0xA0C, 0, 1, body)) == [
+        (b"\0\x50", True, b""),
+        (b"\0\x51", False, nested(2, goto_chain("a"))),
+        (b"", False, b""),
+    ]
+
+
 @pytest.mark.parametrize("read", [reader.read_table, reader.read_chain])
 def test_a_message_without_a_family_is_an_error(read):
     with pytest.raises(OSError, match="malformed message"):

@@ -20,6 +20,12 @@ COMMENT = x.expression("match", text(1, "comment"))
 COUNTER = x.expression("counter")
 REJECT_OF_XTABLES = x.expression("target", text(1, "REJECT"))
 VERDICT_MAP = x.expression("lookup", text(1, "verdicts") + number(2, 1) + number(3, 0))
+RANGE = x.expression(
+    "range",
+    number(2, 0)
+    + attribute(3, attribute(1, bytes([0, 80])))
+    + attribute(4, attribute(1, bytes([0, 90]))),
+)
 IN_NAME = x._meta(6, 16)
 BEYOND_DADDR = x._payload(1, 16, 8)
 OPEN = "ct state established,related"
@@ -122,8 +128,24 @@ def step(*parts):
         pytest.param(NEW + ACCEPT, Step("accept", "ct state new"), id="new"),
         pytest.param(
             x.in_set((x.CT_STATE,), "states") + ACCEPT,
-            Step("accept", "…state"),
+            Step("accept", "ct state @states"),
             id="states-in-a-set",
+        ),
+        pytest.param(
+            x.load(x.CT_STATE) + VERDICT_MAP, Step("vmap", "ct state @verdicts"), id="state-map"
+        ),
+        pytest.param(
+            x.in_set((x.L4PROTO,), "both") + x.match(x.DPORT, 53) + ACCEPT,
+            Step("accept", "meta l4proto @both th dport 53"),
+            id="protocols-in-a-set",
+        ),
+        pytest.param(
+            x.TCP + x.load(x.DPORT) + RANGE + ACCEPT,
+            Step("accept", "tcp dport 80-90"),
+            id="range-of-xtables",
+        ),
+        pytest.param(
+            x.load(x.CT_STATE) + RANGE + ACCEPT, Step("accept", "…state"), id="range-of-states"
         ),
         pytest.param(conntrack(0b110) + ACCEPT, Step("accept", OPEN), id="xtables-states"),
         pytest.param(

@@ -52,21 +52,32 @@ def test_a_chain_that_was_removed_has_no_rules(node, reader):
     assert reader.with_steps(chain).steps == ()
 
 
-def test_ports_in_a_set_without_a_name_are_read(node, reader):
+def test_sets_that_are_part_of_a_rule_are_read(node, reader):
     node.run(
         "nft 'table inet firewall { set ports { type inet_service; elements = { 22 }; }; "
-        "chain input { tcp dport { 22, 80 } accept; tcp dport { 22, 80-90 } accept; "
+        "chain zone { }; chain input { "
+        "tcp dport { 22, 80-90 } ct state vmap { established : accept, new : jump zone }; "
+        "meta l4proto { tcp, udp } th dport 53 accept; "
         "tcp dport @ports accept; tcp dport != { 22, 80 } drop; }; }'"
     )
     chain = reader.with_steps(reader.chains()["inet firewall"]["input"])
-    several, *others = [step.condition for step in chain.steps]
-    assert several in ("tcp dport {22,80}", "tcp dport {80,22}")
-    assert others == ["tcp …dport", "tcp …dport", "meta l4proto tcp …dport"]
+    assert sorted(chain.steps[:2]) == [
+        Step("accept", "tcp dport 22,80-90 ct state established"),
+        Step("jump zone", "tcp dport 22,80-90 ct state new"),
+    ]
+    assert chain.steps[2].condition in (
+        "meta l4proto tcp,udp th dport 53",
+        "meta l4proto udp,tcp th dport 53",
+    )
+    assert chain.steps[3:] == (
+        Step("accept", "meta l4proto tcp …dport"),
+        Step("drop", "meta l4proto tcp …dport"),
+    )
 
 
 def test_a_set_that_was_removed_is_not_understood(reader):
     step = Step("accept", "tcp dport @__set0")
-    assert reader._with_ports(step, "inet gone") == Step("accept", "tcp …dport")
+    assert list(reader._written_out(step, 1, "gone")) == [Step("accept", "meta l4proto tcp …dport")]
 
 
 def test_the_generation_grows_with_each_change(node, reader):

@@ -1,0 +1,111 @@
+import pytest
+
+from userspace_proxy.kernel.netlink.messages import nested, number, text
+from userspace_proxy.kernel.nf_tables.chains import Step
+from userspace_proxy.kernel.nf_tables.expressions import ACCEPT, DATA_VERDICT, JUMP
+from userspace_proxy.kernel.nf_tables.looked_up import (
+    ELEMENTS_MAX,
+    is_of_rule,
+    set_of,
+    write_out,
+)
+from userspace_proxy.kernel.nf_tables.reader import ListedElement, ListedSet
+
+PLAIN, INTERVALS, MAP, DYNAMIC = 0x3, 0x7, 0xB, 0x23
+PORTS = Step("accept", "tcp dport @__set0")
+
+
+def element(number: int, *, is_end: bool = False, value: bytes = b"", width: int = 2):
+    order = "big" if width == 2 else "little"
+    return ListedElement(number.to_bytes(width, order), is_end, value)
+
+
+def verdict(code: int, chain: str = "") -> bytes:
+    return nested(DATA_VERDICT, number(1, code) + (text(2, chain) if chain else b""))
+
+
+def written(step: Step, flags: int, *elements: ListedElement) -> list[Step]:
+    return list(write_out(step, ListedSet("__set0", flags, ()), elements))
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        pytest.param("tcp dport @__set0", "__set0", id="ports"),
+        pytest.param("meta l4proto @__set1 th dport 53", "__set1", id="protocols"),
+        pytest.param("ct state @__map2", "__map2", id="states"),
+        pytest.param("tcp dport @__set0 ct state @__map2", "__set0", id="the-first-of-two"),
+        pytest.param("tcp dport 80", "", id="none"),
+    ],
+)
+def test_the_set_of_a_rule_is_found(condition, expected):
+    assert set_of(Step("accept", condition)) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [(PLAIN, True), (INTERVALS, True), (MAP, True), (DYNAMIC, False), (0, False)],
+)
+def test_only_sets_that_are_part_of_a_rule_are_read(flags, expected):
+    assert is_of_rule(ListedSet("ports", flags, ())) == expected
+
+
+def test_ports_states_and_protocols_are_written_into_the_rule():
+    assert written(PORTS, PLAIN, element(22), element(80)) == [Step("accept", "tcp dport 22,80")]
+    states = Step("accept", "ct state @__set0 …")
+    open_states = [element(2, width=4), element(4, width=4)]
+    assert written(states, PLAIN, *open_states) == [
+        Step("accept", "ct state established,related …")
+    ]
+    both = Step("accept", "meta l4proto @__set0 th dport 53")
+    assert written(both, PLAIN, element(6), element(17)) == [
+        Step("accept", "meta l4proto tcp,udp th dport 53")
+    ]
+
+
+def test_each_verdict_of_a_map_is_a_rule():
+    step = Step("vmap", "ct state @__set0")
+    to_zone = element(8, width=4, value=verdict(JUMP, "zone"))
+    assert written(step, MAP, element(2, width=4, value=verdict(ACCEPT)), to_zone) == [
+        Step("accept", "ct state established"),
+        Step("jump zone", "ct state new"),
+    ]
+
+
+def test_an_interval_ends_in_front_of_the_next_element():
+    elements = [
+        element(0, is_end=True),
+        element(22),
+        element(23, is_end=True),
+        element(90),
+        element(80),
+        element(90, is_end=True),
+        element(101, is_end=True),
+        element(60000),
+    ]
+    assert written(PORTS, INTERVALS, *elements) == [
+        Step("accept", "tcp dport 22,80-89,90-100,60000-65535")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("tcp dport @__set0", "meta l4proto tcp …dport"),
+        ("th dport @__set0", "…dport"),
+        ("ct state @__set0", "…state"),
+        ("meta l4proto @__set0", "…"),
+    ],
+)
+def test_a_set_that_is_not_known_is_not_understood(condition, expected):
+    step = Step("accept", condition)
+    assert list(write_out(step, None, [])) == [Step("accept", expected)]
+    assert written(step, INTERVALS | MAP, element(80)) == [Step("accept", expected)]
+    many = [element(port) for port in range(ELEMENTS_MAX + 1)]
+    assert written(step, PLAIN, *many) == [Step("accept", expected)]
+    all_others = ListedElement(b"", is_end=False, value=b"")
+    assert written(step, MAP, element(22), all_others) == [Step("accept", expected)]
+
+
+def test_a_rule_without_a_set_has_nothing_to_write():
+    assert list(write_out(Step("accept", "tcp dport 80"), None, [])) == []
