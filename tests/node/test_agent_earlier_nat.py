@@ -82,16 +82,24 @@ def test_only_translating_rules_are_reported(tmp_path, rules, said):
             assert "chain ip evil pre" not in testbed.agent.log()
 
 
-@pytest.mark.parametrize("steering", ["nftables", "iptables", "local"])
-def test_a_chain_that_drops_packets_before_the_proxy_is_named(tmp_path, steering):
+@pytest.mark.parametrize(
+    ("steering", "verdict", "does"),
+    [
+        ("nftables", "drop", "drops packets to it"),
+        ("iptables", "drop", "drops packets to it"),
+        ("local", "drop", "drops packets to it"),
+        ("nftables", "notrack", "keeps packets to it from being tracked (notrack)"),
+    ],
+)
+def test_a_chain_that_drops_packets_before_the_proxy_is_named(tmp_path, steering, verdict, does):
     with Testbed(tmp_path, steering, clients=("pod",)) as testbed:
         testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
         testbed.shell(
             "nft 'add table ip evil; "
             "add chain ip evil raw { type filter hook prerouting priority raw; }; "
-            "add rule ip evil raw ip daddr 10.96.0.10 tcp dport 80 drop'"
+            f"add rule ip evil raw ip daddr 10.96.0.10 tcp dport 80 {verdict}'"
         )
-        cause = "nftables chain ip evil raw of another program (prerouting, priority -300) drops"
+        cause = f"nftables chain ip evil raw of another program (prerouting, priority -300) {does}"
 
         def sentence() -> str:
             (port,) = testbed.agent.status()["ports"]

@@ -186,7 +186,9 @@ def may_take(base: Chain, chains: Mapping[str, Chain], frontends: int) -> bool:
     if base.kind == "nat":
         return any(step.verdict in ("translate", "vmap") for step in steps)
     drops = any(
-        s.verdict in _DROPS and UNKNOWN not in s.condition and may_be_first(s.condition)
+        s.verdict in (*_DROPS, "notrack")
+        and UNKNOWN not in s.condition
+        and may_be_first(s.condition)
         for s in steps
     )
     return (drops or base.policy == "drop") and len(steps) * frontends < _FOLLOWED_MAX
@@ -200,7 +202,8 @@ def follow(
     Args:
         chain: With its rules.
         chains: Those of its table that it may jump to, by name, with their rules.
-        kind: Of the chain that the kernel calls: ``nat`` or ``filter``.
+        kind: Of the chain that the kernel calls: ``nat`` or ``filter``; ``untracked`` for what
+            one of type filter does to connection tracking.
     """
     taken: bool | None = False
     here: bool | None = True
@@ -241,6 +244,12 @@ _STEPS = {
         **dict.fromkeys(("accept", "queue"), _ENDS),
         **dict.fromkeys(_DROPS, _TAKES),
     },
+    # What isn't tracked isn't translated either.
+    "untracked": {
+        "vmap": Outcome(is_taken=None, goes_on=None),
+        **dict.fromkeys(("accept", "queue", *_DROPS), _ENDS),
+        "notrack": _TAKES,
+    },
 }
 
 
@@ -261,7 +270,12 @@ def explain_chain(
         own = [_drops(chain, chains, packet) for packet in packets if packet.is_own]
         besides = "" if any(own) else ", except those of this node's own programs"
         way_out = _ADMIT if any(packet.port for packet in packets[:1]) else _WAY_OUT
-        return f"{which} drops packets to it{besides}; {way_out}" if any(others) else ""
+        if any(others):
+            return f"{which} drops packets to it{besides}; {way_out}"
+        is_before = chain.hook == "prerouting" and chain.priority < _TRACKING and priority != NEVER
+        if is_before and follow(chain, chains, FirstPacket(frontend), "untracked").is_taken:
+            return f"{which} {_UNTRACKED}"
+        return ""
     outcome = follow(chain, chains, FirstPacket(frontend), chain.kind)
     if outcome.is_taken is False or chain.priority > priority:
         return ""
@@ -282,4 +296,8 @@ def _drops(chain: Chain, chains: Mapping[str, Chain], packet: FirstPacket) -> bo
 
 
 _WAY_OUT = "accept them in that chain, or delete what drops them"
+_UNTRACKED = (
+    "keeps packets to it from being tracked (notrack), so that they aren't translated; accept them "
+    "in that chain before that rule, or delete it"
+)
 _ADMIT = "insert the rule `ct status dnat accept` in that chain, or delete what drops them"

@@ -204,6 +204,7 @@ def test_a_chain_concerns_the_family_of_its_table(node, family, expected):
         pytest.param(RAW, [DROPS_WEB], 1000, True, id="drops"),
         pytest.param(RAW, [Step("drop", "…"), Step("accept")], 1, False, id="drops-for-some"),
         pytest.param(RAW, [Step("drop", "ct state invalid")], 1, False, id="drops-no-first-one"),
+        pytest.param(RAW, [Step("notrack", NAMED)], 1, True, id="does-not-track"),
         pytest.param(UNDER_POLICY, [], 1000, True, id="policy"),
         pytest.param(RAW, [DROPS_WEB] * 1000, 1000, False, id="would-take-seconds"),
     ],
@@ -250,6 +251,24 @@ def test_packets_of_own_programs_have_the_proxy_port_wherever_they_come_in():
     assert OTHERS_ONLY not in explain_chain(both, {"pre": both}, WEB, PROXIED)
     named = replace(RAW, steps=(DROPS_WEB,))
     assert OTHERS_ONLY in explain_chain(named, {"pre": named}, WEB, PROXIED)
+
+
+@pytest.mark.parametrize(
+    ("priority", "rules", "translation", "expected"),
+    [
+        pytest.param(-300, [f"notrack: {NAMED}"], PROXIED, True, id="named"),
+        pytest.param(-300, [f"notrack: {NAMED}"], Translation(), False, id="local"),
+        pytest.param(-150, [f"notrack: {NAMED}"], PROXIED, False, id="tracked-already"),
+        pytest.param(-300, [f"accept: {NAMED}", "notrack"], PROXIED, False, id="accepted-before"),
+        pytest.param(-300, ["notrack: …"], PROXIED, False, id="some"),
+    ],
+)
+def test_what_is_not_tracked_is_not_translated(priority, rules, translation, expected):
+    steps = tuple(Step(*rule.split(": ")) for rule in rules)
+    chain = replace(RAW, priority=priority, steps=steps)
+    cause = explain_chain(chain, {"pre": chain}, WEB, translation)
+    assert ("keeps packets to it from being tracked (notrack)" in cause) == expected
+    assert bool(cause) == expected
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ class Step(NamedTuple):
     """One rule."""
 
     verdict: str
-    """``accept``, ``drop``, ``reject``, ``return``, ``jump NAME``, ``goto NAME``; empty for a rule
-    that only counts or marks."""
+    """``accept``, ``drop``, ``reject``, ``return``, ``jump NAME``, ``goto NAME``; ``notrack``,
+    which isn't the last word; empty for a rule that only counts or marks."""
     condition: str = ""
     """Its conditions in the syntax of nft; empty: every packet."""
 
@@ -84,6 +84,6 @@ def _walk(
                 return "", ""
         elif word == "return":
             return "", ""
-        elif word:
+        elif word not in ("", "notrack"):
             return word, f"rule {step.condition} {step.verdict}".replace("  ", " ")
     return "", ""

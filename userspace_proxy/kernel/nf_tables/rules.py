@@ -69,6 +69,8 @@ _XT_STATES = {
     1 << 3: "new",
     1 << 7: "dnat",
 }
+# Of xt_ct_target_info: XT_CT_NOTRACK.
+_NOTRACK = 1
 # Of xt_socket_mtinfo1: XT_SOCKET_TRANSPARENT.
 _TRANSPARENT = 1
 
@@ -93,7 +95,9 @@ def _verdict(one: Expression) -> str:
     if name in _TRANSLATIONS:
         is_source = one.name == "nat" and number_in(found, 1) == 0
         return "" if is_source else "translate"
-    return name.lower() if name in ("reject", "REJECT", "queue") else ""
+    if name == "CT" and found.get(3, b"")[:1] and found[3][0] & _NOTRACK:
+        return "notrack"
+    return name.lower() if name in ("reject", "REJECT", "queue", "notrack") else ""
 
 
 def verdict_in_words(data: bytes) -> str:

@@ -22,6 +22,7 @@ def why(*steps, policy="accept"):
         pytest.param([Step("drop")], "rule drop", id="all"),
         pytest.param([Step("accept", "ct status dnat"), Step("drop")], "", id="let-in-before"),
         pytest.param([Step("jump zone")], "chain zone: rule drop", id="below"),
+        pytest.param([Step("notrack"), Step("drop")], "rule drop", id="not-tracked"),
         pytest.param([Step("jump back"), Step("reject")], "rule reject", id="returns"),
         pytest.param([Step("goto back"), Step("reject")], "", id="goto-never-returns"),
         pytest.param([Step("jump loop"), Step("jump gone")], "", id="loop-and-gone"),

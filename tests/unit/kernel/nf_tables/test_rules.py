@@ -20,6 +20,12 @@ COMMENT = x.expression("match", text(1, "comment"))
 COUNTER = x.expression("counter")
 REJECT_OF_XTABLES = x.expression("target", text(1, "REJECT"))
 VERDICT_MAP = x.expression("lookup", text(1, "verdicts") + number(2, 1) + number(3, 0))
+
+
+def target_ct(flags):
+    return x.expression("target", text(1, "CT") + attribute(3, flags + bytes(71)))
+
+
 RANGE = x.expression(
     "range",
     number(2, 0)
@@ -114,6 +120,8 @@ def step(*parts):
             id="addresses-of-this-node",
         ),
         pytest.param(COUNTER + ACCEPT, Step("accept"), id="counted"),
+        pytest.param(x.expression("notrack"), Step("notrack"), id="not-tracked"),
+        pytest.param(target_ct(b"\1"), Step("notrack"), id="not-tracked-by-xtables"),
         pytest.param(COMMENT + REJECT_OF_XTABLES, Step("reject"), id="xtables-reject"),
         pytest.param(x.reject(), Step("reject"), id="reject"),
         pytest.param(x.verdict(x.DROP), Step("drop"), id="drop"),
@@ -200,6 +208,7 @@ def test_a_rule_is_its_condition_and_its_verdict(rule, expected):
     "rule",
     [
         pytest.param(COUNTER, id="counts"),
+        pytest.param(target_ct(b"\0"), id="zone"),
         pytest.param(x.set_bits(x.MARK, 1), id="marks"),
         pytest.param(x.expression("masq"), id="masquerades"),
         pytest.param(x.expression("nat", number(1, 0) + number(2, 2)), id="source-nat"),
