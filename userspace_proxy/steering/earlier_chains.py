@@ -266,11 +266,10 @@ def explain_chain(
     priority = translation.priority
     if chain.kind == "filter":
         packets = first_packets(chain, frontend, translation)
-        others = [_drops(chain, chains, packet) for packet in packets if not packet.is_own]
-        own = [_drops(chain, chains, packet) for packet in packets if packet.is_own]
-        besides = "" if any(own) else ", except those of this node's own programs"
-        way_out = _ADMIT if any(packet.port for packet in packets[:1]) else _WAY_OUT
-        if any(others):
+        if packets and _drops(chain, chains, packets[0]):
+            is_all = any(_drops(chain, chains, own) for own in packets[1:])
+            besides = "" if is_all else ", except those of this node's own programs"
+            way_out = _ADMIT if packets[0].port else _WAY_OUT
             return f"{which} drops packets to it{besides}; {way_out}"
         is_before = chain.hook == "prerouting" and chain.priority < _TRACKING and priority != NEVER
         if is_before and follow(chain, chains, FirstPacket(frontend), "untracked").is_taken:

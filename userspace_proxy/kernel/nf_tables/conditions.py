@@ -5,27 +5,11 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ...model import Frontend, Protocol
 from ..interfaces import is_local
-
-_DIALLED = re.compile(r"ct original ip6? daddr (\S+)")
-_DIALLED_PORT = re.compile(r"ct original proto-dst (\d+)")
-_ADDRESS = re.compile(r"ip6? daddr (\S+)")
-_PORTS = re.compile(r"(tcp|udp|th|\d+) dport (\d[\d,-]*)")
-_PROTOCOL = re.compile(r"meta l4proto (\S+)")
-_FAMILY = re.compile(r"meta nfproto (\S+)")
-_STATES = re.compile(r"ct state (\S+)")
-_TRANSLATED = re.compile("ct status (! )?dnat")
-_LOCAL = re.compile("fib daddr type local")
-_FROM_HERE = re.compile("iif lo")
-_PATTERNS = (
-    *(_DIALLED, _DIALLED_PORT, _ADDRESS, _PORTS, _PROTOCOL, _FAMILY, _STATES),
-    *(_TRANSLATED, _LOCAL, _FROM_HERE),
-)
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class FirstPacket(NamedTuple):
@@ -50,95 +34,114 @@ def meets(condition: str, packet: FirstPacket) -> bool | None:
     Returns:
         None if it depends on a condition that isn't understood.
     """
-    parsed = _parse(condition)
-    frontend, port, is_own = packet
-    ip = _address(frontend.ip)
-    protocol = "tcp" if frontend.protocol is Protocol.TCP else "udp"
-    # Which of its addresses a node translates to depends on the interface.
-    networks = (*parsed.dialled, *(() if port else parsed.networks))
-    is_met = (
-        all(ip in network for network in networks)
-        and all(ip.version == network.version for network in parsed.networks)
-        and all(name in (protocol, "th") for name, _ in parsed.ports)
-        and all(_within(port or frontend.port, spans) for _, spans in parsed.ports)
-        and all(frontend.port == number for number in parsed.dialled_ports)
-        and all(protocol in names for names in parsed.protocols)
-        and all(name == f"ipv{ip.version}" for name in parsed.families)
-        and all(_has_state(states.split(","), bool(port)) for states in parsed.states)
-        and all(bool(port) is not is_not for is_not in parsed.translated)
-        and (not parsed.is_for_this_node or bool(port) or is_local(frontend.ip))
-        and (not parsed.is_from_here or is_own)
-    )
-    is_understood = parsed.is_understood and not (
-        port and any(n.prefixlen for n in parsed.networks)
-    )
-    return False if not is_met else True if is_understood else None
+    tests, is_understood = _parse(condition)
+    is_met: bool | None = True if is_understood else None
+    for test in tests:
+        if (result := test(packet)) is False:
+            return False
+        is_met = is_met and result
+    return is_met
 
 
 def may_be_first(condition: str) -> bool:
     """Return whether some first packet may meet a condition, whatever it has dialled."""
-    return all({"new", "dnat"} & {*states.split(",")} for states in _parse(condition).states)
+    return all({"new", "dnat"} & {*states.split(",")} for states in _STATES.findall(condition))
 
 
-def _within(port: int, spans: Sequence[tuple[int, int]]) -> bool:
-    return any(first <= port <= last for first, last in spans)
+_Test = Callable[[FirstPacket], bool | None]
 
 
-def _has_state(states: Sequence[str], is_translated: bool) -> bool:
-    return "new" in states or (is_translated and "dnat" in states)
+def _address(text: str) -> _Test:
+    network = ipaddress.ip_network(text, strict=False)
+
+    def test(packet: FirstPacket) -> bool | None:
+        ip = _ip(packet.frontend.ip)
+        if not packet.port:
+            return ip in network
+        # Which of its addresses a node translates to depends on the interface.
+        return ip.version == network.version and (not network.prefixlen or None)
+
+    return test
 
 
-class _Condition(NamedTuple):
-    """A parsed condition."""
+def _dialled(text: str) -> _Test:
+    network = ipaddress.ip_network(text, strict=False)
+    return lambda packet: _ip(packet.frontend.ip) in network
 
-    dialled: tuple[_Network, ...]
-    dialled_ports: tuple[int, ...]
-    networks: tuple[_Network, ...]
-    ports: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
-    """Protocol, and first and last of each span."""
-    protocols: tuple[Sequence[str], ...]
-    families: tuple[str, ...]
-    states: tuple[str, ...]
-    translated: tuple[bool, ...]
-    """False for "translated", True for "not translated"."""
-    is_for_this_node: bool
-    is_from_here: bool
-    is_understood: bool
+
+def _dialled_port(text: str) -> _Test:
+    port = int(text)
+    return lambda packet: packet.frontend.port == port
+
+
+def _ports(protocol: str, text: str) -> _Test:
+    spans = [(int(a), int(b or a)) for a, _, b in (one.partition("-") for one in text.split(","))]
+
+    def test(packet: FirstPacket) -> bool:
+        frontend, port, _ = packet
+        is_protocol = protocol in ("th", _name(frontend))
+        return is_protocol and any(a <= (port or frontend.port) <= b for a, b in spans)
+
+    return test
+
+
+def _protocols(text: str) -> _Test:
+    names = text.split(",")
+    return lambda packet: _name(packet.frontend) in names
+
+
+def _family(text: str) -> _Test:
+    return lambda packet: f"ipv{_ip(packet.frontend.ip).version}" == text
+
+
+def _states(text: str) -> _Test:
+    names = text.split(",")
+    return lambda packet: "new" in names or (bool(packet.port) and "dnat" in names)
+
+
+def _translated(inverted: str) -> _Test:
+    return lambda packet: bool(packet.port) is not bool(inverted)
+
+
+def _to_this_node(_text: str) -> _Test:
+    return lambda packet: bool(packet.port) or is_local(packet.frontend.ip)
+
+
+def _from_this_node(_text: str) -> _Test:
+    return lambda packet: packet.is_own
+
+
+_STATES = re.compile(r"ct state (\S+)")
+# What was dialled comes first: its words contain those of the address.
+_CONDITIONS: Sequence[tuple[re.Pattern[str], Callable[..., _Test]]] = (
+    (re.compile(r"ct original ip6? daddr (\S+)"), _dialled),
+    (re.compile(r"ct original proto-dst (\d+)"), _dialled_port),
+    (re.compile(r"ip6? daddr (\S+)"), _address),
+    (re.compile(r"(tcp|udp|th|\d+) dport (\d[\d,-]*)"), _ports),
+    (re.compile(r"meta l4proto (\S+)"), _protocols),
+    (re.compile(r"meta nfproto (\S+)"), _family),
+    (_STATES, _states),
+    (re.compile(r"ct status (! )?dnat"), _translated),
+    (re.compile(r"fib daddr type (local)"), _to_this_node),
+    (re.compile(r"iif (lo)"), _from_this_node),
+)
 
 
 # Each rule is checked for thousands of frontends.
 @functools.lru_cache(maxsize=1000)
-def _parse(condition: str) -> _Condition:
-    # Addresses and ports that were dialled come first: their words contain the others'.
-    rest, found = condition, {}
-    for pattern in _PATTERNS:
-        found[pattern] = pattern.findall(rest)
-        rest = pattern.sub("", rest)
-    ports = [(name, tuple(map(_span, many.split(",")))) for name, many in found[_PORTS]]
-    return _Condition(
-        _networks(found[_DIALLED]),
-        tuple(map(int, found[_DIALLED_PORT])),
-        _networks(found[_ADDRESS]),
-        tuple(ports),
-        tuple(names.split(",") for names in found[_PROTOCOL]),
-        tuple(found[_FAMILY]),
-        tuple(found[_STATES]),
-        tuple(map(bool, found[_TRANSLATED])),
-        bool(found[_LOCAL]),
-        bool(found[_FROM_HERE]),
-        not rest.strip(),
-    )
-
-
-def _span(text: str) -> tuple[int, int]:
-    first, _, last = text.partition("-")
-    return int(first), int(last or first)
-
-
-def _networks(found: Sequence[str]) -> tuple[_Network, ...]:
-    return tuple(ipaddress.ip_network(network, strict=False) for network in found)
+def _parse(condition: str) -> tuple[Sequence[_Test], bool]:
+    """Return the tests of a condition, and whether they are all that it has."""
+    tests: list[_Test] = []
+    for pattern, make in _CONDITIONS:
+        tests += [make(*found.groups()) for found in pattern.finditer(condition)]
+        condition = pattern.sub("", condition)
+    return tests, not condition.strip()
 
 
 @functools.lru_cache(maxsize=1000)
-def _address(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    return ipaddress.ip_address(ip)
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    return ipaddress.ip_address(text)
+
+
+def _name(frontend: Frontend) -> str:
+    return "tcp" if frontend.protocol is Protocol.TCP else "udp"
