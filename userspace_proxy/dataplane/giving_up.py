@@ -50,18 +50,18 @@ def has_given_up(up: Direction, counters: EndpointCounters, asked_s: float) -> b
 
 
 def came_late(
-    up: Direction, counters: EndpointCounters, now: float, waited_s: float, bad_end: object
+    up: Direction, counters: EndpointCounters, now: float, waited_s: float, *, is_counted: bool
 ) -> bool:
     """Note a first byte as late, and return that, if its client had waited and ended its side.
 
     Args:
         waited_s: How long the byte took.
-        bad_end: How the connection has been noted as one without an answer; None: it hasn't.
+        is_counted: The connection has been noted as one without an answer.
     """
     left = left_s(up)
     is_late = up.is_ended and silent_s(up.source) - left >= _AWAITED_S
     if is_late:
-        note_late(counters, now, waited_s, left, is_counted=bad_end is not None)
+        note_late(counters, now, waited_s, left, is_counted=is_counted)
     return is_late
 
 
