@@ -35,11 +35,6 @@ class Lately(NamedTuple):
     left: int = 0
     cut: int = 0
 
-    @property
-    def failed(self) -> int:
-        """Clients that were refused, or whose connections ended unanswered."""
-        return self.refused + self.unanswered
-
 
 _NOTHING = Lately()
 
