@@ -21,9 +21,12 @@ from msgspec.structs import replace
 
 from .port import Lately
 
-_PART_S = 5.0
-# Of a minute, the present one included.
+LATELY_S = 60.0
+"""For how long a failure, or a client's mistake, is news: longer than a probe of an endpoint that
+no client dials takes to come (``plane.ejected``)."""
+# Of that time, the present one included.
 _PARTS = 12
+_PART_S = LATELY_S / _PARTS
 # Between two moments at which clients leave: workers report one within milliseconds.
 _APART_S = 1.0
 _NOTHING = Lately()
@@ -58,13 +61,13 @@ class LastMinute:
 
     def failing(self, now: float) -> Lately:
         """Return the sums of the last minute if a client failed in it, or else nothing."""
-        if now - self._failed_at >= _PARTS * _PART_S:
+        if now - self._failed_at >= LATELY_S:
             return _NOTHING
         oldest = int(now // _PART_S) - _PARTS
         sums = _sum(part for number, part in self._parts.items() if number > oldest)
         # What was counted before may have been taken back since.
         sums = Lately(*(max(0, count) for count in sums.counts()))
-        if sum(now - at < _PARTS * _PART_S for at in self._left_at) < 2:
+        if sum(now - at < LATELY_S for at in self._left_at) < 2:
             sums = replace(sums, left=0)
         return sums if any(sums.counts()[1:]) else _NOTHING
 

@@ -11,7 +11,7 @@ import os
 from dataclasses import replace
 from typing import Protocol
 
-from ..facts import STREAKS, EndpointCounters, PortFacts, Streak
+from ..facts import LATELY_S, STREAKS, EndpointCounters, PortFacts, Streak
 from ..facts.late_bytes import late_byte
 from ..model import Cause, CauseCode, SocketAddress
 from ..policy.causes import NO_DATAGRAM, dial_failed, end_code, resets
@@ -35,8 +35,6 @@ are no news, unless there were no others."""
 _ENDS_AT_TIMES = 20
 """The same for an endpoint that answers at times: of one that ends each second connection by
 chance, three in a row are common, and so many happen once in a million."""
-PAST_S = 60.0
-"""Longer than a probe of an endpoint that no client dials takes to come (``plane.ejected``)."""
 DENIALS = 3
 DENIALS_S = 5.0
 """So many dials in a row of a client, over this time, while this node's is answered, show that it
@@ -85,7 +83,7 @@ def becomes_past(view: PortFacts, clock: Clock) -> bool:
 
 
 def _is_past(cause: Cause, clock: Clock) -> bool:
-    after_s = DENIED_PAST_S if cause.code is CauseCode.ENDPOINT_DENIES else PAST_S
+    after_s = DENIED_PAST_S if cause.code is CauseCode.ENDPOINT_DENIES else LATELY_S
     return cause.last_at > 0 and clock.unix(clock.now) - cause.last_at >= after_s
 
 
@@ -149,7 +147,7 @@ def _is_denial(denials: Streak) -> bool:
     """
     is_lasting = denials.last_at - denials.first_at >= DENIALS_S
     answered_at = denials.succeeded_at
-    comes_and_goes = answered_at >= 0 and denials.last_at - answered_at < PAST_S
+    comes_and_goes = answered_at >= 0 and denials.last_at - answered_at < LATELY_S
     return denials.failures >= DENIALS and is_lasting and not comes_and_goes
 
 
@@ -167,7 +165,7 @@ def _left_at_once(ends: Streak) -> bool:
 def _many(ends: Streak, clock: Clock) -> int:
     """Return how many ends in a row show that an endpoint doesn't answer."""
     is_counted_lately = end_code(ends.number) is CauseCode.ENDPOINT_RESETS
-    has_answered_between = ends.before_at >= 0 and clock.now - ends.before_at < PAST_S
+    has_answered_between = ends.before_at >= 0 and clock.now - ends.before_at < LATELY_S
     return _ENDS_AT_TIMES if is_counted_lately and has_answered_between else MANY_ENDS
 
 

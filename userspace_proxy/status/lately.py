@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
-from ..facts import EndpointCounters, LatelyFacts, PortFacts, Streak
+from ..facts import LATELY_S, EndpointCounters, LatelyFacts, PortFacts, Streak
 from ..facts.port import LATELY_NAMES, Lately
 from ..model import Cause, SocketAddress
 from ..policy import EndpointVerdict
 from ..policy.endpoint_causes import UNANSWERED_FLOW_S, at_times, cuts_off
-from .failures import PAST_S, Clock, dial_cause, end_cause
+from .failures import Clock, dial_cause, end_cause
 from .units import plural
 
 LEAST = 3
@@ -47,7 +47,7 @@ def failed_lately(lately: Lately, endpoints: _Endpoints, clock: Clock) -> Lately
     find, why = _FAILURES[LATELY_NAMES[counts.index(most, 1)]]
     failures = find(endpoints)
     streak, verdict = max(failures, key=lambda one: one[0].last_at, default=(None, None))
-    if streak is None or verdict is None or clock.now - streak.last_at >= PAST_S:
+    if streak is None or verdict is None or clock.now - streak.last_at >= LATELY_S:
         return LatelyFacts(*counts)
     cause = at_times(why(verdict.address, streak.number), verdict.host)
     last_at = clock.unix(streak.last_at)
