@@ -132,8 +132,8 @@ def test_an_endpoint_that_dies_between_two_requests_costs_none_of_them(testbed, 
 
 def failures(testbed, service):
     """Return how many dials of a Service's endpoints have failed."""
-    (port,) = (p for p in testbed.agent.status()["ports"] if p["service"] == service.name)
-    return sum(endpoint["failures"] for endpoint in port["endpoints"])
+    endpoints = testbed.agent.port(service.name)["endpoints"]
+    return sum(endpoint["failures"] for endpoint in endpoints)
 
 
 def has_data(connection):

@@ -148,6 +148,19 @@ class Agent:
         answer: dict[str, Any] = json.loads(self.read("/api/v1/status")[1])
         return answer
 
+    def port(self, service: str, **which: str) -> dict[str, Any]:
+        """Return a Service's port as the state shows it.
+
+        Args:
+            which: Fields that it has, where the Service has several ports or families.
+        """
+        (port,) = (
+            port
+            for port in self.status()["ports"]
+            if port["service"] == service and which.items() <= port.items()
+        )
+        return dict(port)
+
     def frontends(self, service: str) -> dict[str, str]:
         """Return the target of each frontend of a Service; empty if it isn't served."""
         return {

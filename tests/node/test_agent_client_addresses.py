@@ -72,13 +72,7 @@ def test_an_endpoint_sees(world, client, endpoint, protocol, version):
 
 def shown(world, name):
     """Return what the page's JSON says of a Service's TCP port of IPv4."""
-    (port,) = (
-        port
-        for port in world.testbed.agent.status()["ports"]
-        if (port["service"], port["protocol"], port["family"]) == (name, "TCP", "IPv4")
-        if not port["side"]
-    )
-    return port
+    return world.testbed.agent.port(name, protocol="TCP", family="IPv4", side="")
 
 
 @pytest.mark.parametrize(

@@ -59,11 +59,6 @@ def who(testbed, client, ip, port):
             return type(exc).__name__
 
 
-def shown(testbed, service):
-    """Return the Service port as the page's JSON has it."""
-    return next(p for p in testbed.agent.status()["ports"] if p["service"] == service)
-
-
 def test_node_ports_are_served_only_at_allowed_addresses(testbed):
     with running(testbed, "--nodeport-addresses=192.0.2.0/24"):
         assert who(testbed, "laptop", NODE_IP, NODE_PORT) == "one"
@@ -100,12 +95,12 @@ def test_node_ports_follow_the_nodes_addresses_live(testbed):
 def test_external_ips_are_off_until_they_are_allowed(testbed):
     with running(testbed):
         assert who(testbed, "pod", "203.0.113.9", 80) != "one"
-        (note,) = shown(testbed, "web")["notes"]
+        (note,) = testbed.agent.port("web")["notes"]
         assert (note["code"], note["object"]) == ("external-ip-off", "203.0.113.9")
         assert "--allow-external-ips" in note["hint"]
     with running(testbed, "--allow-external-ips=203.0.113.0/24"):
         assert who(testbed, "pod", "203.0.113.9", 80) == "one"
-        assert shown(testbed, "web")["notes"] == []
+        assert testbed.agent.port("web")["notes"] == []
 
 
 @pytest.mark.long
@@ -118,7 +113,7 @@ def test_without_a_free_proxy_port_the_later_service_waits_with_a_problem(testbe
         testbed.agent.wait_until_settled(*both)
         assert who(testbed, "pod", CART.ip, 80) == "one"
         assert who(testbed, "pod", WEB.ip, 80) == "ConnectionRefusedError"
-        assert "no proxy port of 18000-18001 is free" in shown(testbed, "web")["problem"]
+        assert "no proxy port of 18000-18001 is free" in testbed.agent.port("web")["problem"]
         assert testbed.agent.is_healthy()
         testbed.edit(with_endpoints(WEB, [one]))
         wait_for("a port", lambda: who(testbed, "pod", WEB.ip, 80) == "one")

@@ -232,8 +232,7 @@ def test_many_datagrams_of_one_client_are_returned_in_order(pod):
 
 def test_the_page_counts_what_clients_did(testbed, pod):
     def counted():
-        (port,) = (p for p in testbed.agent.status()["ports"] if p["service"] == "echo")
-        (endpoint,) = port["endpoints"]
+        (endpoint,) = testbed.agent.port("echo")["endpoints"]
         return Counter({k: endpoint[k] for k in ("connections", "received_bytes", "sent_bytes")})
 
     before = counted()

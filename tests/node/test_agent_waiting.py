@@ -87,8 +87,7 @@ def ask_later(testbed, count=1):
 
 def waits(testbed, service="web"):
     """Return the figures of those that wait for a Service."""
-    (port,) = [port for port in testbed.agent.status()["ports"] if port["service"] == service]
-    return port["waits"]
+    return testbed.agent.port(service)["waits"]
 
 
 def wait_until_waiting(testbed, count, service="web"):

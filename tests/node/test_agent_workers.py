@@ -67,7 +67,7 @@ def workers(testbed):
 
 def counted(testbed, service):
     """Return the sums of a Service, as the page's JSON has them at this moment."""
-    (port,) = (p for p in testbed.agent.status()["ports"] if p["service"] == service.name)
+    port = testbed.agent.port(service.name)
     return Counter({name: port[name] for name in ("connections", "received_bytes", "sent_bytes")})
 
 

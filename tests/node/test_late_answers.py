@@ -15,8 +15,6 @@ pytestmark = pytest.mark.netns
 WAIT_S = 1.2
 """Of a client, for an answer."""
 SUM = Service("sum", "10.96.0.10", target=9200)
-
-
 SLOW = Service("slow", "10.96.0.11", target=9201)
 
 
@@ -29,12 +27,6 @@ def testbed(tmp_path_factory):
         yield testbed
 
 
-def port_of(testbed, service):
-    """Return what the JSON has of a Service's port."""
-    (port,) = [port for port in testbed.agent.status()["ports"] if port["service"] == service.name]
-    return port
-
-
 def test_an_endpoint_that_answers_the_end_of_its_input_is_not_called_slow(testbed):
     for _ in range(3):
         with testbed["pod"].tcp() as client:
@@ -44,8 +36,8 @@ def test_an_endpoint_that_answers_the_end_of_its_input_is_not_called_slow(testbe
             with pytest.raises(TimeoutError):
                 client.recv(1)
     said = "answers right after its clients have left, and not before: its first byte took"
-    wait_for(said, lambda: said in port_of(testbed, SUM)["state"]["sentence"])
-    assert "waits for the end of its input" in port_of(testbed, SUM)["state"]["way_out"]
+    wait_for(said, lambda: said in testbed.agent.port("sum")["state"]["sentence"])
+    assert "waits for the end of its input" in testbed.agent.port("sum")["state"]["way_out"]
 
 
 def ask(testbed, server):
@@ -71,7 +63,7 @@ def test_clients_that_leave_at_once_are_no_fault_of_an_endpoint_that_answers(tes
             with accepted:
                 assert accepted.recv(1) == b""
                 accepted.sendall(b"answer")
-    wait_for("the ends", lambda: not port_of(testbed, SLOW)["active"])
-    port = port_of(testbed, SLOW)
+    wait_for("the ends", lambda: not testbed.agent.port("slow")["active"])
+    port = testbed.agent.port("slow")
     assert port["connections"] == 4
     assert port["state"]["sentence"] == "Served by 1 endpoint"

@@ -81,18 +81,15 @@ def test_clients_that_leave_without_a_request_are_no_fault_of_the_endpoint(testb
     wait_for("the Service", lambda: agent.frontends("original"))
     wait_for("its rules", lambda: not agent.status()["sync"]["waiting_since"])
 
-    def original():
-        return next(port for port in agent.status()["ports"] if port["service"] == "original")
-
     client.get(address)
     # A load balancer's probes, and browsers that connect beforehand.
     probes = [client.dial(address) for _ in range(20)]
-    wait_for("the endpoint's answers", lambda: original()["active"] == len(probes))
+    wait_for("the endpoint's answers", lambda: agent.port("original")["active"] == len(probes))
     for probe in probes:
         if ends == "reset":
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         probe.close()
-    wait_for("the end of all", lambda: not original()["active"])
-    port = original()
+    wait_for("the end of all", lambda: not agent.port("original")["active"])
+    port = agent.port("original")
     assert (port["state"]["word"], port["state"]["level"]) == ("served", "ok")
     assert (port["resets"], port["empty"], port["lately"]["unanswered"]) == (0, 0, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..facts import ClientMistake
+from ..facts import LATELY_S, ClientMistake
 from ..model import Cause
 from ..plan import PortPlan
 from ..plane import Group
@@ -18,8 +18,6 @@ _MISTAKES = {
     ClientMistake.NO_PROXY_HEADER: no_proxy_header,
     ClientMistake.HOP_LIMIT: hop_limit_reached,
 }
-MISTAKES_SHOWN_S = 60.0
-"""How long the last mistake of a client is shown where other clients are served."""
 
 
 def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tuple[Cause, ...]:
@@ -31,7 +29,7 @@ def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tupl
     return tuple(
         seen(_MISTAKES[mistake](streak.who), streak, clock)
         for mistake, streak in group.client_mistakes.items()
-        if not has_served or clock.now - streak.last_at < MISTAKES_SHOWN_S
+        if not has_served or clock.now - streak.last_at < LATELY_S
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ..dataplane import Waiting
 from ..facts import (
+    LATELY_S,
     Durations,
     EndpointCounters,
     EndpointFacts,
@@ -37,7 +38,7 @@ from ..steering import Bind, KernelTarget
 from .rounds.served_port import ServedPort
 from .rounds.served_ports import ServedPorts
 from .rounds.wall_clock import WallClock
-from .turned_away import MISTAKES_SHOWN_S, client_mistakes, turned_away
+from .turned_away import client_mistakes, turned_away
 
 # A closed connection keeps its source port in TIME_WAIT for a minute, so a shortage lasts as long.
 _RECENT_S = 60.0
@@ -111,7 +112,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
         group.revision,
         now - group.out_of_ports_at < _RECENT_S,
         now - group.out_of_client_ports_at < _RECENT_S,
-        [now - one.last_at < MISTAKES_SHOWN_S for one in group.client_mistakes.values()],
+        [now - one.last_at < LATELY_S for one in group.client_mistakes.values()],
         group.last_minute.failing(now),
         (served.not_listening, served.unsteered, served.doubts),
         served.wake_problem,

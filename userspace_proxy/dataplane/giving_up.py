@@ -37,8 +37,10 @@ def has_given_up(up: Direction, counters: EndpointCounters, asked_s: float) -> b
         counters: Of the endpoint: if it has answered others, the protocol has answers.
         asked_s: Seconds since the client's first byte, or since the endpoint answered after that.
     """
-    is_there = is_connected(up.source) and not up.is_ended
-    if asked_s < _PATIENCE_S or not up.bytes_moved or is_there:
+    if asked_s < _PATIENCE_S or not up.bytes_moved:
+        return False
+    # It costs a system call, so it comes last.
+    if not up.is_ended and is_connected(up.source):
         return False
     silence_s = silent_s(up.source)
     if asked_s - silence_s >= _WAITED_S:
@@ -48,18 +50,18 @@ def has_given_up(up: Direction, counters: EndpointCounters, asked_s: float) -> b
 
 
 def came_late(
-    up: Direction, counters: EndpointCounters, now: float, waited_s: float, bad_end: object
+    up: Direction, counters: EndpointCounters, now: float, waited_s: float, *, is_counted: bool
 ) -> bool:
     """Note a first byte as late, and return that, if its client had waited and ended its side.
 
     Args:
         waited_s: How long the byte took.
-        bad_end: How the connection has been noted as one without an answer; None: it hasn't.
+        is_counted: The connection has been noted as one without an answer.
     """
     left = left_s(up)
     is_late = up.is_ended and silent_s(up.source) - left >= _AWAITED_S
     if is_late:
-        note_late(counters, now, waited_s, left, is_counted=bad_end is not None)
+        note_late(counters, now, waited_s, left, is_counted=is_counted)
     return is_late
 
 

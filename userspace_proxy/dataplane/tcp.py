@@ -221,7 +221,8 @@ class TcpConnection:
             up, now = self.up, self.reactor.now
             waited_s = self._first_byte_s = now - self._asked_at
             self.group.first_byte_times.add(waited_s)
-            if up is not None and came_late(up, counters, now, waited_s, self._bad_end):
+            is_counted = self._bad_end is not None
+            if up and came_late(up, counters, now, waited_s, is_counted=is_counted):
                 self._bad_end = _LATE
             else:
                 self._bad_end, counters.ends.succeeded_at = None, now
@@ -298,10 +299,7 @@ class TcpConnection:
             return
         self.is_aborting = True
         if self.owner.engine.connection_log is not None:
-            self._reset_as = (
-                "timed out" if number in _SILENT else "reset",
-                side_that_left(self.up),
-            )
+            self._reset_as = "timed out" if number in _SILENT else "reset", side_that_left(self.up)
         had_end = self.down is not None and self.down.is_ended
         for direction in (self.up, self.down):
             if direction is not None:

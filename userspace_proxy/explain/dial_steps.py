@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from ..facts import EndpointFacts, Level, PortFacts
+from ..facts import LATELY_S, EndpointFacts, Level, PortFacts
 from ..model import Cause, CauseCode, ip_of
 from ..policy.endpoint_causes import outside
-from ..status.failures import PAST_S
 from ..status.units import plural, seconds_in_words
 from .dial import DialResult
 from .path_step import PathStep
@@ -60,7 +59,7 @@ def clients_show(endpoint: EndpointFacts, now: float) -> bool:
     """Return whether clients have shown lately whether an endpoint answers."""
     if endpoint.cause is not None:
         return not endpoint.is_past
-    return endpoint.answered_at > 0 and now - endpoint.answered_at < PAST_S
+    return endpoint.answered_at > 0 and now - endpoint.answered_at < LATELY_S
 
 
 def _level_of_failed(endpoint: EndpointFacts, now: float) -> Level | None:

@@ -22,7 +22,7 @@ from .figures import (
     figures_of,
 )
 from .histogram import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, DurationCounts, Durations
-from .last_minute import LastMinute
+from .last_minute import LATELY_S, LastMinute
 from .node import (
     BridgeFacts,
     ClientAddressFacts,
@@ -57,6 +57,7 @@ from .streak import Streak, StreakPart
 __all__ = [
     "DIAL_CAUSES",
     "ITERATION_BOUNDS_S",
+    "LATELY_S",
     "NO_TIMES",
     "STATES",
     "STREAKS",

@@ -11,7 +11,7 @@ import os
 from dataclasses import replace
 from typing import Protocol
 
-from ..facts import STREAKS, EndpointCounters, PortFacts, Streak
+from ..facts import LATELY_S, STREAKS, EndpointCounters, PortFacts, Streak
 from ..facts.late_bytes import late_byte
 from ..model import Cause, CauseCode, SocketAddress
 from ..policy.causes import NO_DATAGRAM, dial_failed, end_code, resets
@@ -35,8 +35,6 @@ are no news, unless there were no others."""
 _ENDS_AT_TIMES = 20
 """The same for an endpoint that answers at times: of one that ends each second connection by
 chance, three in a row are common, and so many happen once in a million."""
-PAST_S = 60.0
-"""Longer than a probe of an endpoint that no client dials takes to come (``plane.ejected``)."""
 DENIALS = 3
 DENIALS_S = 5.0
 """So many dials in a row of a client, over this time, while this node's is answered, show that it
@@ -44,7 +42,6 @@ is denied the endpoint. Fewer fail by chance, or at the moment at which a progra
 DENIED_PAST_S = 32.0
 """No probe has a client's address, so only that client shows whether it is still denied: a little
 more than the 30 s between two dials of most health checks and scrapes."""
-_ENDS = {CauseCode.ENDPOINT_RESETS: resets, CauseCode.ENDPOINT_SENDS_NOTHING: sends_nothing}
 
 
 class Clock(Protocol):
@@ -71,7 +68,8 @@ def failure_of(
     cause = _failure(address, counters, clock, absent_hop)
     if cause is None and counters.denials.is_on and not counters.connections:
         # It answers this node, and has answered no client yet.
-        return in_the_past(_dial_failed(address, counters.denials, clock)), True
+        denied = seen(dial_cause(address, counters.denials.number), counters.denials, clock)
+        return in_the_past(denied), True
     if cause is None or not _is_past(cause, clock):
         return cause, False
     return in_the_past(cause), True
@@ -85,7 +83,7 @@ def becomes_past(view: PortFacts, clock: Clock) -> bool:
 
 
 def _is_past(cause: Cause, clock: Clock) -> bool:
-    after_s = DENIED_PAST_S if cause.code is CauseCode.ENDPOINT_DENIES else PAST_S
+    after_s = DENIED_PAST_S if cause.code is CauseCode.ENDPOINT_DENIES else LATELY_S
     return cause.last_at > 0 and clock.unix(clock.now) - cause.last_at >= after_s
 
 
@@ -93,7 +91,7 @@ def _failure(
     address: SocketAddress, counters: EndpointCounters, clock: Clock, absent_hop: NextHop | None
 ) -> Cause | None:
     dials, ends, denials, cuts = (getattr(counters, name) for name in STREAKS)
-    failed = _dial_failure(address, dials, clock, absent_hop) if dials.is_on else None
+    failed = _dials_in_a_row(address, dials, clock, absent_hop) if dials.is_on else None
     is_silent_since = ends.number == NO_DATAGRAM and ends.last_at > dials.last_at
     if failed and not (is_silent_since and _is_past(failed, clock)):
         return failed
@@ -103,8 +101,7 @@ def _failure(
             late = late_byte(ends.who)
             cause = answers_late(address, late.waited_s, is_at_end=late.is_at_end)
             return seen(cause, ends, clock)
-        word = no_datagram if ends.number == NO_DATAGRAM else _ENDS[end_code(ends.number)]
-        cause = seen(word(address), ends, clock)
+        cause = seen(end_cause(address, ends.number), ends, clock)
         return silent_since(cause, failed) if failed else cause
     if failed:
         return failed
@@ -119,18 +116,27 @@ def _failure(
     return None
 
 
-def _dial_failure(
+def _dials_in_a_row(
     address: SocketAddress, dials: Streak, clock: Clock, absent_hop: NextHop | None
 ) -> Cause:
     if absent_hop:
         return seen(no_host(address, absent_hop), dials, clock)
-    cause = _dial_failed(address, dials, clock)
+    cause = seen(dial_cause(address, dials.number), dials, clock)
     # A dial that succeeded shows that its port was open, whatever became of the connection.
     return has_ended(cause) if dials.succeeded_at >= 0 else cause
 
 
-def _dial_failed(address: SocketAddress, streak: Streak, clock: Clock) -> Cause:
-    return seen(dial_failed(address, streak.number, os.strerror(streak.number)), streak, clock)
+def dial_cause(address: SocketAddress, number: int) -> Cause:
+    """Return the cause of dials that failed with an errno."""
+    return dial_failed(address, number, os.strerror(number))
+
+
+def end_cause(address: SocketAddress, number: int) -> Cause:
+    """Return the cause of connections (flows) without a byte, by the errno noted of them."""
+    if number == NO_DATAGRAM:
+        return no_datagram(address)
+    is_reset = end_code(number) is CauseCode.ENDPOINT_RESETS
+    return resets(address) if is_reset else sends_nothing(address)
 
 
 def _is_denial(denials: Streak) -> bool:
@@ -141,7 +147,7 @@ def _is_denial(denials: Streak) -> bool:
     """
     is_lasting = denials.last_at - denials.first_at >= DENIALS_S
     answered_at = denials.succeeded_at
-    comes_and_goes = answered_at >= 0 and denials.last_at - answered_at < PAST_S
+    comes_and_goes = answered_at >= 0 and denials.last_at - answered_at < LATELY_S
     return denials.failures >= DENIALS and is_lasting and not comes_and_goes
 
 
@@ -149,7 +155,8 @@ def _left_at_once(ends: Streak) -> bool:
     """Return whether clients of an endpoint that has answered others all left within a second.
 
     One reason, such as the end of the program that they belong to, makes all of them leave. Those
-    that come one after another have each waited for a second.
+    that come one after another have each waited for 0.3 s or longer (``dataplane.giving_up``), so
+    five of them have left over more than a second.
     """
     is_left = ends.number == errno.ETIMEDOUT and ends.succeeded_at >= 0
     return is_left and ends.last_at - ends.first_at < UNANSWERED_S
@@ -158,7 +165,7 @@ def _left_at_once(ends: Streak) -> bool:
 def _many(ends: Streak, clock: Clock) -> int:
     """Return how many ends in a row show that an endpoint doesn't answer."""
     is_counted_lately = end_code(ends.number) is CauseCode.ENDPOINT_RESETS
-    has_answered_between = ends.before_at >= 0 and clock.now - ends.before_at < PAST_S
+    has_answered_between = ends.before_at >= 0 and clock.now - ends.before_at < LATELY_S
     return _ENDS_AT_TIMES if is_counted_lately and has_answered_between else MANY_ENDS
 
 

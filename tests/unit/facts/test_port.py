@@ -10,6 +10,7 @@ from userspace_proxy.facts import (
     PortFacts,
     StateFacts,
 )
+from userspace_proxy.facts.port import LATELY_NAMES
 from userspace_proxy.model import Cause, CauseCode, DataPath, SocketAddress
 from userspace_proxy.policy.causes import resets
 
@@ -177,3 +178,9 @@ def test_another_process_gets_what_the_json_does_not_contain():
 
 def test_clients_without_an_answer_are_those_refused_and_those_unanswered():
     assert LatelyFacts(connections=8, refused=2, unanswered=4).failed == 6
+
+
+def test_what_was_counted_lately_is_in_the_order_of_its_names_without_the_cause():
+    lately = LatelyFacts(1, 2, 3, 4, 5)
+    assert lately.counts() == (1, 2, 3, 4, 5)
+    assert LATELY_NAMES == ("connections", "refused", "unanswered", "left", "cut")

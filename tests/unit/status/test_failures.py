@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from userspace_proxy.agent.rounds.wall_clock import WallClock
-from userspace_proxy.facts import EndpointCounters, Level, Waits
+from userspace_proxy.facts import LATELY_S, EndpointCounters, Level, Waits
 from userspace_proxy.model import CauseCode, Handling, Hold, Protocol, SocketAddress
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
@@ -20,7 +20,6 @@ from userspace_proxy.status.failures import (
     DENIALS_S,
     DENIED_PAST_S,
     MANY_ENDS,
-    PAST_S,
     becomes_past,
     failure_of,
 )
@@ -47,7 +46,7 @@ def fail(counters, number=errno.ECONNREFUSED, now=5.0):
 
 def test_a_dial_that_failed_a_moment_ago_fails_now(counters):
     fail(counters)
-    cause, is_past = failure_of(POD, counters, at(5.0 + PAST_S - 1))
+    cause, is_past = failure_of(POD, counters, at(5.0 + LATELY_S - 1))
     assert not is_past
     assert cause == replace(
         dial_failed(POD, errno.ECONNREFUSED, ""), count=1, first_at=1005.0, last_at=1005.0
@@ -57,10 +56,10 @@ def test_a_dial_that_failed_a_moment_ago_fails_now(counters):
 def test_a_dial_that_failed_a_while_ago_did_so_then(counters):
     fail(counters)
     now, _ = failure_of(POD, counters, at(5.0))
-    assert failure_of(POD, counters, at(5.0 + PAST_S)) == (in_the_past(now), True)
+    assert failure_of(POD, counters, at(5.0 + LATELY_S)) == (in_the_past(now), True)
     # A probe.
-    counters.dials.still_fails(5.0 + PAST_S, errno.ECONNREFUSED)
-    assert failure_of(POD, counters, at(5.0 + PAST_S))[1] is False
+    counters.dials.still_fails(5.0 + LATELY_S, errno.ECONNREFUSED)
+    assert failure_of(POD, counters, at(5.0 + LATELY_S))[1] is False
 
 
 def test_a_dial_that_failed_a_while_ago_is_followed_by_flows_without_an_answer(counters):
@@ -68,10 +67,10 @@ def test_a_dial_that_failed_a_while_ago_is_followed_by_flows_without_an_answer(c
     fail(counters, errno.ENETUNREACH)
     failed, _ = failure_of(POD, counters, at(5.0))
     for now in range(40, 40 + MANY_ENDS):
-        assert failure_of(POD, counters, at(5.0 + PAST_S))[0] == in_the_past(failed)
+        assert failure_of(POD, counters, at(5.0 + LATELY_S))[0] == in_the_past(failed)
         counters.ends.failed(float(now), NO_DATAGRAM)
     assert failure_of(POD, counters, at(50.0)) == (failed, False), "it may be so still"
-    cause, is_past = failure_of(POD, counters, at(5.0 + PAST_S))
+    cause, is_past = failure_of(POD, counters, at(5.0 + LATELY_S))
     assert (cause.code, cause.count, is_past) == (CauseCode.ENDPOINT_SENDS_NOTHING, 3, False)
     endpoint = make_endpoint(str(POD), cause=cause, connections=9)
     silent = "o datagram has come back in the last 3 flows; before, 192.0.2.1:8080 was unreachable"
@@ -157,7 +156,7 @@ def test_of_an_endpoint_that_answered_without_an_end_three_in_a_row_are_no_chanc
         counters.ended_unanswered(now, errno.ECONNRESET)
         counters.ends.succeeded_at = max(counters.ends.succeeded_at, 2.0)
     assert failure_of(POD, counters, at(60.9)) == (None, False)
-    assert failure_of(POD, counters, at(1.0 + PAST_S))[0].count == MANY_ENDS
+    assert failure_of(POD, counters, at(1.0 + LATELY_S))[0].count == MANY_ENDS
 
 
 def test_a_first_byte_after_the_clients_have_left_is_a_cause_with_its_time(counters):
@@ -201,10 +200,10 @@ def test_an_endpoint_that_answers_this_node_only_denies_the_client(counters):
 
 def test_two_dials_in_a_row_may_have_failed_by_chance_for_one_client(counters):
     counters.connections = 9
-    deny(counters, 5.0, 5.0 + PAST_S)
-    assert failure_of(POD, counters, at(5.0 + PAST_S)) == (None, False)
-    deny(counters, 6.0 + PAST_S)
-    assert failure_of(POD, counters, at(6.0 + PAST_S))[0].count == DENIALS
+    deny(counters, 5.0, 5.0 + LATELY_S)
+    assert failure_of(POD, counters, at(5.0 + LATELY_S)) == (None, False)
+    deny(counters, 6.0 + LATELY_S)
+    assert failure_of(POD, counters, at(6.0 + LATELY_S))[0].count == DENIALS
 
 
 def test_an_endpoint_that_answers_a_client_at_times_does_not_deny_it(counters):
@@ -214,8 +213,8 @@ def test_an_endpoint_that_answers_a_client_at_times_does_not_deny_it(counters):
     deny(counters, 7.0, *range(8, 66))
     assert failure_of(POD, counters, at(65.9)) == (None, False)
     # Since then, no dial of it has been answered.
-    deny(counters, 6.0 + PAST_S)
-    cause, is_past = failure_of(POD, counters, at(6.0 + PAST_S))
+    deny(counters, 6.0 + LATELY_S)
+    cause, is_past = failure_of(POD, counters, at(6.0 + LATELY_S))
     assert (cause.code, cause.count, is_past) == (CauseCode.ENDPOINT_DENIES, 60, False)
 
 
@@ -326,15 +325,15 @@ def test_time_alone_makes_a_view_untrue_once():
     failing = make_endpoint(str(POD), cause=cause)
     view = make_port(endpoints=(failing,))
     view.state = judge(view)
-    assert not becomes_past(view, at(5.0 + PAST_S - 1))
-    assert becomes_past(view, at(5.0 + PAST_S))
+    assert not becomes_past(view, at(5.0 + LATELY_S - 1))
+    assert becomes_past(view, at(5.0 + LATELY_S))
     denied = replace(denies(POD, "10.244.0.123"), count=1, last_at=1005.0)
     view.endpoints = (make_endpoint(str(POD), cause=denied),)
     assert not becomes_past(view, at(4.9 + DENIED_PAST_S))
     assert becomes_past(view, at(5.0 + DENIED_PAST_S))
     view = make_port(endpoints=(replace(failing, is_past=True),))
     view.state = judge(view)
-    assert not becomes_past(view, at(5.0 + PAST_S))
+    assert not becomes_past(view, at(5.0 + LATELY_S))
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,12 @@ import errno
 
 import pytest
 
-from userspace_proxy.facts import EndpointCounters, LatelyFacts, Level
-from userspace_proxy.facts.last_minute import Lately
+from userspace_proxy.facts import LATELY_S, EndpointCounters, LatelyFacts, Level
+from userspace_proxy.facts.port import Lately
 from userspace_proxy.model import DataPath, Protocol, SocketAddress
 from userspace_proxy.policy import EndpointVerdict, PathDecision
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import at_times, no_datagram, sends_nothing
-from userspace_proxy.status.failures import PAST_S
 from userspace_proxy.status.lately import failed_lately
 from userspace_proxy.status.port_state import judge
 
@@ -39,7 +38,7 @@ def test_of_clients_that_failed_lately_the_last_endpoint_that_failed_is_the_caus
     assert facts.cause.sentence == "192.0.2.1:8080 refused connections"
     assert (facts.cause.count, facts.cause.last_at) == (12, 1005.0)
     # It is in the past, or another one that fails now is the cause.
-    assert failed_lately(lately, (refused,), at(5.0 + PAST_S)).cause is None
+    assert failed_lately(lately, (refused,), at(5.0 + LATELY_S)).cause is None
     failing = EndpointCounters()
     failing.dials.failed(5.0, errno.ECONNREFUSED)
     assert failed_lately(lately, ((refused[0], failing),), at(9.0)) == LatelyFacts(8, 12)
@@ -74,7 +73,7 @@ def test_of_connections_that_ended_unanswered_the_last_endpoint_is_the_cause(num
     assert "answers other connections: kubectl logs POD" in facts.cause.hint
     # The client of another one has left; and what was a while ago isn't the cause.
     assert failed_lately(lately, (left, returned(5.0)), at(9.0)).cause is None
-    assert failed_lately(lately, (ended(5.0),), at(5.0 + PAST_S)).cause is None
+    assert failed_lately(lately, (ended(5.0),), at(5.0 + LATELY_S)).cause is None
     assert failed_lately(Lately(20, 12, 1), (ended(5.0),), at(9.0)).cause is None
 
 

@@ -9,7 +9,7 @@ from userspace_proxy import Proxy
 from userspace_proxy.agent.rounds.served_port import ServedPort
 from userspace_proxy.agent.watchers.timeline import KEPT, OUTAGES_MAX, Timeline
 from userspace_proxy.cluster import Store
-from userspace_proxy.facts import Level, SourceFacts
+from userspace_proxy.facts import LATELY_S, Level, SourceFacts
 from userspace_proxy.model import DataPath, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import Planner, diff_plans
@@ -17,7 +17,6 @@ from userspace_proxy.plane import Plane
 from userspace_proxy.plane.messages import Ejected, Returned
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.policy.endpoint_causes import NextHop
-from userspace_proxy.status.failures import PAST_S
 from userspace_proxy.status.path_words import PathView
 from userspace_proxy.status.timeline import Event
 
@@ -100,7 +99,7 @@ async def test_an_outage_is_worded_as_the_state_of_its_service_port(rig):
 
 async def test_an_outage_that_nothing_has_tried_for_a_while_is_in_the_past_tense(rig):
     dials = rig.group.counters_of(POD).dials
-    dials.failed(time.monotonic() - PAST_S, errno.ECONNREFUSED)
+    dials.failed(time.monotonic() - LATELY_S, errno.ECONNREFUSED)
     rig.eject()
     await rig.timeline.look()
     (event,) = rig.timeline.events()
