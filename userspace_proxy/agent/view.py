@@ -30,7 +30,7 @@ from ..plan.detours import Faults
 from ..plane import Group, Plane, Totals
 from ..policy import EndpointVerdict, causes
 from ..policy.endpoint_causes import outside, with_header
-from ..status.failures import becomes_past, failure_of
+from ..status.failures import becomes_past, failure_of, is_quiet
 from ..status.lately import failed_lately
 from ..status.port_state import judge
 from ..steering import Bind, KernelTarget
@@ -152,6 +152,8 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.is_out_of_client_ports = now - group.out_of_client_ports_at < _RECENT_S
     may_serve = ((v, group.counters_of(v.address)) for v in plan.verdicts if v.is_usable)
     facts.lately = failed_lately(group.last_minute.failing(now), may_serve, clock)
+    facts.sent_at = clock.unix(group.sent_at)
+    facts.is_quiet = is_quiet(facts, clock)
     facts.state = judge(facts)
     return facts
 

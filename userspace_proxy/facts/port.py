@@ -308,6 +308,12 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     """In the last minute a client's own address had none left towards an endpoint."""
     lately: LatelyFacts = LatelyFacts()
     """Clients that got no answer in the last minute."""
+    sent_at: float = 0.0
+    """Unix time at which an endpoint last sent a client something, some seconds late at most; 0 if
+    none ever did through the proxy."""
+    is_quiet: bool = False
+    """Clients were answered before, and none has been in the last minute; false on the kernel
+    path, where that isn't known."""
     state: StateFacts = StateFacts()
     """How its clients are served."""
 

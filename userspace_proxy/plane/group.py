@@ -73,6 +73,9 @@ class Group(CounterTable):
         """Which packets were dropped, and why."""
         self.last_minute = LastMinute()
         """Its clients lately."""
+        self.sent_at = -1.0
+        """Monotonic seconds at which an endpoint last sent a client something, as it was reported;
+        negative if none ever did."""
         self._known: dict[SocketAddress, None] = {}
         """Present and former endpoints, the latest last: connections outlive their endpoint."""
         self._active: dict[int, dict[SocketAddress, int]] = {}
@@ -159,11 +162,15 @@ class Group(CounterTable):
                 continue
             counters = self.counters_of(endpoint)
             before_active, seen = counters.active, _of_a_minute(counters)
+            before_sent = counters.sent_bytes
             counters.add(each.figures)
             sums = zip(lately, _of_a_minute(counters), seen, strict=True)
             lately = [total + after - before_ for total, after, before_ in sums]
             for name in STREAKS:
                 _add_streak(getattr(counters, name), getattr(each, name), now)
+            # An empty datagram is an answer, too.
+            sent_at = now if counters.sent_bytes > before_sent else counters.ends.succeeded_at
+            self.sent_at = max(self.sent_at, sent_at)
             active = active_of.pop(endpoint, 0) + counters.active - before_active
             if active > 0:
                 active_of[endpoint] = active

@@ -1,6 +1,8 @@
-"""Words that nothing has come back to the clients of a Service port, and what to do.
+"""Words that nothing has come back to the clients of a Service port, ever or lately.
 
-Rule 1: this is an observation: programs that only receive are as they should be.
+Rule 1: this is an observation: programs that only receive are as they should be, and so are
+Services without clients.
+Rule 2: an age is added where it is shown (``with_age``): a view doesn't change with time alone.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..facts import EndpointFacts, PortFacts
-from .units import plural
+from .units import plural, seconds_in_words
 
 _BOTH_WAIT = (
     "Client and server may each wait for the other to begin: compare the protocol, and the port, "
@@ -18,6 +20,7 @@ _UNANSWERED = (
     "Read the log of the program: it may expect another protocol, or take the end of a client's "
     "request for an abort; programs that only receive (syslog, graphite) send nothing"
 )
+_QUIET = "no client has been answered in the last minute"
 _FEW = 2
 """Connections that show nothing: one may have just begun, and ``explain --probe`` sends nothing."""
 
@@ -40,6 +43,30 @@ def no_byte_in_words(port: PortFacts, by: str) -> str:
     if port.received_bytes:
         return f"No byte has come back {made}"
     return f"No byte has passed in either direction {made}"
+
+
+def quiet_in_words(port: PortFacts, by: str) -> str:
+    """Return that clients were answered a while ago; the arguments are as above."""
+    # The kernel may lead others to endpoints, or have done so a moment ago.
+    where = "on the userspace path " if port.kernel_connections else ""
+    return f"Ready: {by}; {where}{_QUIET}"
+
+
+def with_age(sentence: str, port: PortFacts, now: float) -> str:
+    """Return a sentence about a Service port with the age of its last answer, if it is quiet.
+
+    Args:
+        now: Unix time.
+    """
+    last = f"{_QUIET} ({last_in_words(port, now)})"
+    return sentence.replace(_QUIET, last, 1)
+
+
+def last_in_words(port: PortFacts, now: float) -> str:
+    """Return when a client was last answered; empty if that was a moment ago, or never."""
+    if not port.is_quiet:
+        return ""
+    return f"last answer {seconds_in_words(max(0.0, now - port.sent_at))} ago"
 
 
 def closed_in_words(failing: Sequence[EndpointFacts], sentence: str) -> str:

@@ -3,10 +3,15 @@ import pytest
 from userspace_proxy.facts import Level
 from userspace_proxy.model import CauseCode, DataPath, Protocol, SocketAddress
 from userspace_proxy.policy.causes import resets
-from userspace_proxy.status.no_byte import no_byte_in_words, remedy_for_no_byte
+from userspace_proxy.status.no_byte import (
+    last_in_words,
+    no_byte_in_words,
+    remedy_for_no_byte,
+    with_age,
+)
 from userspace_proxy.status.path_words import PathView
 
-from .views import make_endpoint, make_port, replace
+from .views import NOW, make_endpoint, make_port, replace
 
 BOTH_WAIT = {"connections": 24, "received_bytes": 0, "sent_bytes": 0}
 UNANSWERED = {"connections": 50, "received_bytes": 25_000, "sent_bytes": 0}
@@ -110,3 +115,35 @@ def test_of_what_only_closes_is_said_what_was_seen(endpoints, sent_bytes, senten
     assert (state.level is Level.TROUBLE) == bool(endpoints[0].resets)
     is_tried = not all(endpoint.is_past for endpoint in endpoints)
     assert state.is_problem == is_tried, "an alert ends when no client has tried since"
+
+
+QUIET = {"is_quiet": True, "sent_at": NOW - 28 * 60}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        pytest.param({}, "Ready: 2 endpoints; {}", id="userspace"),
+        pytest.param(
+            {"kernel_connections": 3},
+            "Ready: 2 endpoints; on the userspace path {}",
+            id="others-in-the-kernel",
+        ),
+    ],
+)
+def test_clients_that_were_answered_a_while_ago_are_so_in_the_past_with_the_age(changes, sentence):
+    port = make_port(**QUIET, **changes)
+    said = sentence.format("no client has been answered in the last minute")
+    assert (port.mark, port.state.word, port.state.sentence) == (Level.OK, "served", said)
+    assert with_age(said, port, NOW) == f"{said} (last answer 28 min ago)"
+    assert last_in_words(port, NOW) == "last answer 28 min ago"
+
+
+def test_an_answer_of_a_moment_ago_has_no_age():
+    port = make_port(sent_at=NOW - 2)
+    assert with_age(port.state.sentence, port, NOW) == "Served by 2 endpoints"
+    assert last_in_words(port, NOW) == ""
+
+
+def test_a_clock_that_was_set_back_makes_no_age_negative():
+    assert last_in_words(make_port(is_quiet=True, sent_at=NOW + 5), NOW) == "last answer 0 ms ago"
