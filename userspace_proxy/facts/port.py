@@ -55,6 +55,7 @@ STATES = (
 """The words of all states."""
 _NEUTRAL = {
     "dropped": "dropped by design",
+    "holding": "without an endpoint: clients would wait",
     "unknown": "not known whether clients are answered",
 }
 """What the neutral mark of a state states: no client is known to be answered, and none fails."""

@@ -7,8 +7,8 @@
 and the rates of the busiest Service ports, for the command ``top``.
 
 Rule 1: a line about something begins with two blanks and a mark: ✕ trouble, ! attention, ✓ served,
-· not served by design, or not known to be (``PortFacts.why_neutral``). Programs that add colours
-use only these.
+· not served by design, for lack of an endpoint that clients would wait for, or not known to be
+(``PortFacts.why_neutral``). Programs that add colours use only these.
 Rule 2: problems come first, the node's before those of Service ports.
 Rule 3: sentences are those of the page: this module only places them.
 """
