@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from ..facts import EndpointFacts, PortFacts
+from ..model import Cause, CauseCode
+from ..policy.endpoint_causes import BEFORE, NO_DATAGRAM_HINT
 from .units import plural, seconds_in_words
 
 _BOTH_WAIT = (
@@ -25,6 +29,23 @@ _FEW = 2
 """Connections that show nothing: one may have just begun, and ``explain --probe`` sends nothing."""
 
 
+def without_silence(port: PortFacts) -> Sequence[EndpointFacts]:
+    """Return the endpoints of a Service port, over UDP without the cause of mere silence.
+
+    As long as no datagram has ever come back, all of them may only receive, as over TCP. One that
+    has failed otherwise before keeps its cause.
+    """
+    causes = [endpoint.cause for endpoint in port.endpoints if endpoint.cause is not None]
+    is_mute = port.protocol == "UDP" and port.is_without_answer
+    if not (causes and is_mute and all(map(_is_silence, causes))):
+        return port.endpoints
+    return tuple(replace(endpoint, cause=None, is_past=False) for endpoint in port.endpoints)
+
+
+def _is_silence(cause: Cause) -> bool:
+    return cause.code is CauseCode.ENDPOINT_SENDS_NOTHING and BEFORE not in cause.sentence
+
+
 def no_byte_in_words(port: PortFacts, by: str) -> str:
     """Return that nothing has come back.
 
@@ -38,10 +59,10 @@ def no_byte_in_words(port: PortFacts, by: str) -> str:
         has_failed = port.failed or port.failures or port.bad_headers or port.waits.total
         verb = "been served" if has_failed else "connected"
         return f"Ready: {by}; no client has {verb} yet"
-    if not is_tcp or port.connections <= _FEW:
+    if port.connections <= _FEW:
         return f"No {unit} has come back yet {made}"
-    if port.received_bytes:
-        return f"No byte has come back {made}"
+    if port.received_bytes or not is_tcp:
+        return f"No {unit} has come back {made}"
     return f"No byte has passed in either direction {made}"
 
 
@@ -81,6 +102,8 @@ def closed_in_words(failing: Sequence[EndpointFacts], sentence: str) -> str:
 
 def remedy_for_no_byte(port: PortFacts) -> str:
     """Return what to do about that; empty: wait for clients."""
-    if port.protocol != "TCP" or port.connections <= _FEW:
+    if port.connections <= _FEW:
         return ""
+    if port.protocol == "UDP":
+        return NO_DATAGRAM_HINT
     return _UNANSWERED if port.received_bytes else _BOTH_WAIT

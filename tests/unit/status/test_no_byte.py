@@ -2,12 +2,14 @@ import pytest
 
 from userspace_proxy.facts import Level
 from userspace_proxy.model import CauseCode, DataPath, Protocol, SocketAddress
-from userspace_proxy.policy.causes import resets
+from userspace_proxy.policy.causes import dial_failed, resets
+from userspace_proxy.policy.endpoint_causes import no_datagram, sends_nothing, silent_since
 from userspace_proxy.status.no_byte import (
     last_in_words,
     no_byte_in_words,
     remedy_for_no_byte,
     with_age,
+    without_silence,
 )
 from userspace_proxy.status.path_words import PathView
 
@@ -32,6 +34,12 @@ UNANSWERED = {"connections": 50, "received_bytes": 25_000, "sent_bytes": 0}
             "No byte has come back (50 connections)",
             "programs that only receive (syslog, graphite) send nothing",
             id="requests-without-an-answer",
+        ),
+        pytest.param(
+            {**UNANSWERED, "protocol": Protocol.UDP},
+            "No datagram has come back (50 flows)",
+            "endpoints that only receive (statsd, syslog) send nothing",
+            id="flows-without-an-answer",
         ),
     ],
 )
@@ -73,6 +81,44 @@ def test_connections_before_the_kernel_path_have_no_remedy_there():
     port = replace(make_port(**BOTH_WAIT), path=PathView(DataPath.KERNEL))
     assert port.state.word == "unknown"
     assert port.state.way_out != make_port(**BOTH_WAIT).state.way_out
+
+
+POD, OTHER = SocketAddress("10.244.1.9", 8125), SocketAddress("10.244.1.10", 8125)
+MUTE = replace(no_datagram(POD), count=3)
+REFUSES = dial_failed(OTHER, 111, "Connection refused")
+
+
+def causes_of(*causes, **facts):
+    """Return the causes that are left of those of UDP endpoints of which none has ever answered."""
+    endpoints = tuple(make_endpoint(str(POD), cause=cause, is_past=True) for cause in causes)
+    facts = {"protocol": Protocol.UDP, "sent_bytes": 0, **facts}
+    return [e.cause for e in without_silence(make_port(endpoints=endpoints, **facts))]
+
+
+def test_udp_endpoints_of_which_none_has_ever_answered_may_only_receive():
+    assert causes_of(MUTE, None) == [None, None]
+    (endpoint,) = without_silence(
+        make_port(
+            endpoints=(make_endpoint(str(POD), cause=MUTE, is_past=True),),
+            protocol=Protocol.UDP,
+            sent_bytes=0,
+        )
+    )
+    assert (endpoint.is_past, endpoint.level) == (False, Level.OK)
+
+
+@pytest.mark.parametrize(
+    ("causes", "facts"),
+    [
+        pytest.param([MUTE], {"sent_bytes": 1}, id="one-has-answered"),
+        pytest.param([MUTE, REFUSES], {}, id="another-fails"),
+        pytest.param([silent_since(MUTE, REFUSES)], {}, id="it-failed-before"),
+        pytest.param([sends_nothing(POD)], {"protocol": Protocol.TCP}, id="tcp"),
+        pytest.param([None], {}, id="none"),
+    ],
+)
+def test_causes_that_show_more_than_silence_are_kept(causes, facts):
+    assert causes_of(*causes, **facts) == causes
 
 
 def closes(count, **facts):
