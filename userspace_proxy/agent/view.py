@@ -31,8 +31,9 @@ from ..plan.detours import Faults
 from ..plane import Group, Plane, Totals
 from ..policy import EndpointVerdict, causes
 from ..policy.endpoint_causes import outside, with_header
-from ..status.failures import becomes_past, failure_of
+from ..status.failures import becomes_past, failure_of, is_quiet
 from ..status.lately import failed_lately
+from ..status.no_byte import without_silence
 from ..status.port_state import judge
 from ..steering import Bind, KernelTarget
 from .rounds.served_port import ServedPort
@@ -142,8 +143,8 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     )
     show_traffic(facts, group.totals())
     _show_counted(facts, group.counters, group.waiting(now), served.wake_problem)
-    facts.connect_times = _times(group.connect_times)
-    facts.first_byte_times = _times(group.first_byte_times)
+    times = group.connect_times, group.first_byte_times
+    facts.connect_times, facts.first_byte_times = map(_times, times)
     facts.path, facts.path_since, facts.path_why, facts.kernel_connections = served.path
     facts.problem, facts.way_out = served.problem, served.way_out
     facts.notes = (*facts.notes, *map(causes.may_not_listen, served.doubts))
@@ -153,6 +154,9 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.is_out_of_client_ports = now - group.out_of_client_ports_at < _RECENT_S
     may_serve = ((v, group.counters_of(v.address)) for v in plan.verdicts if v.is_usable)
     facts.lately = failed_lately(group.last_minute.failing(now), may_serve, clock)
+    facts.sent_at = clock.unix(group.sent_at)
+    facts.is_quiet = is_quiet(facts, clock)
+    facts.endpoints = without_silence(facts)
     facts.state = judge(facts)
     return facts
 
@@ -177,9 +181,8 @@ def view_endpoint(
     facts.ejected_for_s = ejected.get(address)
     # It must not look like a failure.
     words = faults.get(address)
-    on_purpose = causes.fault_on_purpose(address, words) if words else None
-    facts.cause = on_purpose
-    if on_purpose is None:
+    facts.cause = causes.fault_on_purpose(address, words) if words else None
+    if facts.cause is None:
         facts.cause, facts.is_past = failure_of(address, counters, clock, group.absent_hop(address))
         if facts.cause is not None and verdict.host:
             facts.cause = outside(facts.cause, address.ip, verdict.host)

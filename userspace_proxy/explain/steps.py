@@ -15,8 +15,13 @@ from dataclasses import dataclass, replace
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
 from ..model import Cause, CauseCode
 from ..policy.causes import CHAIN
-from ..status.path_words import counted_in_words, led_in_words, path_in_words, probes_in_words
-from ..status.port_state import UNSERVED, also_in_words, mistakes_of, serving_in_words
+from ..status.no_byte import with_age
+from ..status.path_words import counted_in_words, path_in_words, probes_in_words
+from ..status.port_state import (
+    UNSERVED,
+    also_in_words,
+    mistakes_of,
+)
 from ..status.units import (
     capitalised,
     ejected_in_words,
@@ -42,12 +47,11 @@ from .observed import before_it_failed
 from .on_node import node_clause, node_notes
 from .path_step import PathStep
 from .reading import NOT_LOOKED_UP, Subject
+from .served import EXPECTED, policy_drops, served_sentence, told
 
 _NODE, _SOURCE = "node", "source"
 # The sentences of these states contain who waits.
 _WAITING = ("holding", "at their limit")
-# As intended, though no endpoint is used.
-_EXPECTED = ("holding", NOT_LOOKED_UP)
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # A Service may have a thousand endpoints; those that don't serve are shown first.
 ENDPOINTS_SHOWN = 20
@@ -193,74 +197,10 @@ def _sentence(
     worst: PathStep | None, ports: Sequence[PortFacts], subject: Subject, dials: Dials
 ) -> str:
     if worst is None:
-        return _served(ports, subject, dials)
+        return served_sentence(ports, subject, dials)
     if worst.topic == NOTE:
-        return f"{_served(ports, subject, dials)}; {worst.what}"
+        return f"{served_sentence(ports, subject, dials)}; {worst.what}"
     return worst.what
-
-
-def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
-    """Return how clients are served where no step of their path is wrong."""
-    if not ports:
-        return f"{subject.service} has no ports"
-    expected = [port for port in ports if port.state.word in _EXPECTED]
-    if expected:
-        return expected[0].state.sentence
-    served = _by_endpoints(ports, subject, dials)
-    policies = [_policy_drops(port) for port in ports]
-    dropped = {port.turned_away[0]: False for port in ports if port.turned_away}
-    dropped |= {cause: True for cause in policies if cause is not None}
-    are = "would be" if subject.node is None else "are"
-    for cause, is_from_outside in dropped.items():
-        # The cause of a policy is why, that of a source range also who.
-        who = f"clients from outside {are} dropped: " if is_from_outside else ""
-        served.append(f"{who}{_told(cause, subject.now)}")
-    # What is served elsewhere by design.
-    served += [str(one) for one in ports[0].notes if one.code is CauseCode.NOT_OURS]
-    return "; ".join(served)
-
-
-def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> list[str]:
-    """Return by how many endpoints clients are served, and whether one has been."""
-    by = serving_in_words(ports[0])
-    if subject.node is None:
-        return [f"Clients would be served by {by}", *_pinned(ports)]
-    served = f"Clients are served by {by}"
-    if led := [port for port in ports if port.is_unseen]:
-        served = _led(led, dials)
-    elif silent := [port for port in ports if port.is_without_answer and port.connections]:
-        served = silent[0].state.sentence
-    elif all(port.is_without_answer for port in ports):
-        served = ports[0].state.sentence
-    parts = [served, *_pinned(ports)]
-    is_counted = all(port.kernel_connections is not None for port in led)
-    if led and is_counted and not any(p.connections or p.kernel_connections for p in ports):
-        parts.append("no client has connected yet")
-    return parts
-
-
-def _policy_drops(port: PortFacts) -> Cause | None:
-    """Return why the traffic policy drops clients now, and how many it has; None: it doesn't."""
-    if not port.is_dropping or port.cause is None:
-        return None
-    met = (cause for cause in port.turned_away if cause.code is port.cause.code)
-    return next(met, port.cause)
-
-
-def _led(ports: Sequence[PortFacts], dials: Dials) -> str:
-    """Return what is known of the clients that the kernel leads straight to endpoints."""
-    used = [endpoint for port in ports for endpoint in port.endpoints if endpoint.is_usable]
-    return capitalised(
-        led_in_words(
-            serving_in_words(ports[0]),
-            "probes"
-            if all(port.is_probed for port in ports)
-            # One that failed would be the sentence.
-            else "dials from this machine"
-            if all(endpoint.address in dials for endpoint in used)
-            else "",
-        )
-    )
 
 
 def _mistakes(steps: Sequence[PathStep], ports: Sequence[PortFacts]) -> Iterator[str]:
@@ -268,14 +208,6 @@ def _mistakes(steps: Sequence[PathStep], ports: Sequence[PortFacts]) -> Iterator
     for port in ports:
         yield from mistakes_of(port)
     yield from (one.what for one in steps if one.topic == NOTE and one.level is Level.ATTENTION)
-
-
-def _pinned(ports: Sequence[PortFacts]) -> Iterator[str]:
-    """Yield how long each client stays with one of several endpoints, if it does."""
-    for port in ports[:1]:
-        if port.affinity_timeout_s is not None and port.usable > 1:
-            within = seconds_in_words(port.affinity_timeout_s)
-            yield f"each client keeps to one, until it is away for {within} (sessionAffinity)"
 
 
 def _node(node: StatusFacts, subject: Subject, ports: Sequence[PortFacts]) -> Iterator[PathStep]:
@@ -343,7 +275,7 @@ def _port(
         # What a user has written and doesn't get is a mistake; other notes are by design.
         is_mistake = cause.code in (CauseCode.NOT_FOLLOWED, *UNSERVED)
         level = Level.ATTENTION if is_mistake else Level.OK
-        yield PathStep(level, NOTE, _told(cause, subject.now), cause.hint)
+        yield PathStep(level, NOTE, told(cause, subject.now), cause.hint)
     yield from node_notes(port, subject)
     if dials is not None:
         yield from dial_steps(port, dials, subject.now, is_planned=subject.node is None)
@@ -351,7 +283,7 @@ def _port(
 
 def _is_sentence(port: PortFacts) -> bool:
     """Return whether the sentence about its state is its step about endpoints."""
-    return port.state.level is not Level.OK or port.state.word in (*_WAITING, *_EXPECTED)
+    return port.state.level is not Level.OK or port.state.word in (*_WAITING, *EXPECTED)
 
 
 def _mark(port: PortFacts) -> Level | None:
@@ -381,9 +313,9 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         # Unlike that of an endpoint, this cause has no line of its own.
         said = [one for one in port.client_mistakes if one.sentence in port.state.sentence]
         figures = times_in_words(said[0].count, said[0].last_at, now) if said else ""
-        what = f"{port.state.sentence}{figures}"
+        what = f"{with_age(port.state.sentence, port, now)}{figures}"
         return PathStep(_mark(port), "endpoints", what, hint, tuple(details))
-    if cause := _policy_drops(port):
+    if cause := policy_drops(port):
         figures = times_in_words(cause.count, cause.last_at, now)
         return PathStep(None, "endpoints", f"{port.state.sentence}{figures}", hint, tuple(details))
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
@@ -402,7 +334,7 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Lev
     if endpoint.cause is not None:
         before = before_it_failed(endpoint, port.protocol)
         # Most causes begin with the address.
-        sentence = _told(endpoint.cause, now).removeprefix(f"{endpoint.address} ")
+        sentence = told(endpoint.cause, now).removeprefix(f"{endpoint.address} ")
         return level, f"{where}: {sentence}{before}"
     if endpoint.ejected_for_s is not None:
         return level, f"{where}: {ejected_in_words(endpoint.ejected_for_s)}"
@@ -411,7 +343,3 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Lev
         preference = f", {endpoint.preference}" if endpoint.preference else ""
         return level, f"{where}: {endpoint.state}{preference}{count}"
     return level, f"{where}: {endpoint.state}"
-
-
-def _told(cause: Cause, now: float) -> str:
-    return f"{cause.sentence}{times_in_words(cause.count, cause.last_at, now)}"

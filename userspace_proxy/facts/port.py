@@ -56,6 +56,7 @@ STATES = (
 """The words of all states."""
 _NEUTRAL = {
     "dropped": "dropped by design",
+    "holding": "without an endpoint: clients would wait",
     "unknown": "not known whether clients are answered",
 }
 """What the neutral mark of a state states: no client is known to be answered, and none fails."""
@@ -323,6 +324,12 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     """In the last minute a client's own address had none left towards an endpoint."""
     lately: LatelyFacts = LatelyFacts()
     """Clients that got no answer in the last minute."""
+    sent_at: float = 0.0
+    """Unix time at which an endpoint last sent a client something, some seconds late at most; 0 if
+    none ever did through the proxy."""
+    is_quiet: bool = False
+    """Clients were answered before, and none has been in the last minute; false on the kernel
+    path, where that isn't known."""
     state: StateFacts = StateFacts()
     """How its clients are served."""
 

@@ -41,8 +41,9 @@ from .messages import (
 KNOWN_MAX = 10_000
 
 _LATELY = tuple(name for name in LATELY_NAMES if name in EndpointCounters.names)
-# Of an endpoint's figures, which are what is new: the open connections, and those of _LATELY.
-_look_up = itemgetter(*map(EndpointCounters.names.index, ("active", *_LATELY)))
+# Of an endpoint's figures, which are what is new: the open connections, the bytes
+# that it has sent, and those of _LATELY.
+_look_up = itemgetter(*map(EndpointCounters.names.index, ("active", "sent_bytes", *_LATELY)))
 
 
 @dataclass(slots=True)
@@ -83,6 +84,9 @@ class Group(CounterTable):
         """Which packets were dropped, and why."""
         self.last_minute = LastMinute()
         """Its clients lately."""
+        self.sent_at = -1.0
+        """Monotonic seconds at which an endpoint last sent a client something, as it was reported;
+        negative if none ever did."""
         self._known: dict[SocketAddress, None] = {}
         """Present and former endpoints, the latest last: connections outlive their endpoint."""
         self._active: dict[int, dict[SocketAddress, int]] = {}
@@ -168,10 +172,12 @@ class Group(CounterTable):
                 continue
             counters = self.counters_of(endpoint)
             counters.add(each.figures)
-            new_active, *clients = _look_up(each.figures)
+            new_active, new_bytes, *clients = _look_up(each.figures)
             lately.append(clients)
             for name in STREAKS:
                 _add_streak(getattr(counters, name), getattr(each, name), now)
+            # An empty datagram is an answer, too.
+            self.sent_at = max(self.sent_at, now if new_bytes > 0 else counters.ends.succeeded_at)
             active = active_of.pop(endpoint, 0) + new_active
             if active > 0:
                 active_of[endpoint] = active

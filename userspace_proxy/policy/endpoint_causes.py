@@ -35,6 +35,11 @@ LOST_ON_THE_WAY = (
     "a firewall on the way that drops or resets data, or a smaller MTU there, looks the same"
 )
 """What happens behind the handshake, as seen from this node."""
+NO_DATAGRAM_HINT = (
+    "The endpoint may drop what it gets, answer from another address than it was asked at, or be "
+    "kept by a network policy or firewall from answering; endpoints that only receive (statsd, "
+    "syslog) send nothing, too"
+)
 
 
 def sends_nothing(endpoint: SocketAddress) -> Cause:
@@ -84,9 +89,7 @@ def no_datagram(endpoint: SocketAddress) -> Cause:
         CauseCode.ENDPOINT_SENDS_NOTHING,
         f"{endpoint} sends no datagram back",
         str(endpoint),
-        "The endpoint may drop what it gets, answer from another address than it was asked "
-        "at, or be kept by a network policy or firewall from answering; endpoints that only "
-        "receive (statsd, syslog) send nothing, too",
+        NO_DATAGRAM_HINT,
     )
 
 

@@ -77,9 +77,17 @@ def failure_of(
 
 def becomes_past(view: PortFacts, clock: Clock) -> bool:
     """Return whether time alone has made something of a view untrue."""
+    if not view.is_quiet and is_quiet(view, clock):
+        return True
     if not view.state.causes:
         return False
     return any(e.cause and not e.is_past and _is_past(e.cause, clock) for e in view.endpoints)
+
+
+def is_quiet(view: PortFacts, clock: Clock) -> bool:
+    """Return whether the last client that was answered was so a while ago."""
+    is_known = view.sent_at > 0 and not view.is_unseen
+    return is_known and clock.unix(clock.now) - view.sent_at >= LATELY_S
 
 
 def _is_past(cause: Cause, clock: Clock) -> bool:

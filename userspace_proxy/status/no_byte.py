@@ -1,14 +1,20 @@
-"""Words that nothing has come back to the clients of a Service port, and what to do.
+"""Words that nothing has come back to the clients of a Service port, ever or lately.
 
-Rule 1: this is an observation: programs that only receive are as they should be.
+Rule 1: this is an observation: programs that only receive are as they should be, and so are
+Services without clients.
+Rule 2: an age is added where it is shown (``with_age``): a view doesn't change with time alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from ..facts import EndpointFacts, PortFacts
-from .units import plural
+from ..model import Cause, CauseCode
+from ..policy.endpoint_causes import BEFORE, NO_DATAGRAM_HINT
+from .units import plural, seconds_in_words
 
 _BOTH_WAIT = (
     "Client and server may each wait for the other to begin: compare the protocol, and the port, "
@@ -18,8 +24,26 @@ _UNANSWERED = (
     "Read the log of the program: it may expect another protocol, or take the end of a client's "
     "request for an abort; programs that only receive (syslog, graphite) send nothing"
 )
+_QUIET = "no client has been answered in the last minute"
 _FEW = 2
 """Connections that show nothing: one may have just begun, and ``explain --probe`` sends nothing."""
+
+
+def without_silence(port: PortFacts) -> Sequence[EndpointFacts]:
+    """Return the endpoints of a Service port, over UDP without the cause of mere silence.
+
+    As long as no datagram has ever come back, all of them may only receive, as over TCP. One that
+    has failed otherwise before keeps its cause.
+    """
+    causes = [endpoint.cause for endpoint in port.endpoints if endpoint.cause is not None]
+    is_mute = port.protocol == "UDP" and port.is_without_answer
+    if not (causes and is_mute and all(map(_is_silence, causes))):
+        return port.endpoints
+    return tuple(replace(endpoint, cause=None, is_past=False) for endpoint in port.endpoints)
+
+
+def _is_silence(cause: Cause) -> bool:
+    return cause.code is CauseCode.ENDPOINT_SENDS_NOTHING and BEFORE not in cause.sentence
 
 
 def no_byte_in_words(port: PortFacts, by: str) -> str:
@@ -35,11 +59,35 @@ def no_byte_in_words(port: PortFacts, by: str) -> str:
         has_failed = port.failed or port.failures or port.bad_headers or port.waits.total
         verb = "been served" if has_failed else "connected"
         return f"Ready: {by}; no client has {verb} yet"
-    if not is_tcp or port.connections <= _FEW:
+    if port.connections <= _FEW:
         return f"No {unit} has come back yet {made}"
-    if port.received_bytes:
-        return f"No byte has come back {made}"
+    if port.received_bytes or not is_tcp:
+        return f"No {unit} has come back {made}"
     return f"No byte has passed in either direction {made}"
+
+
+def quiet_in_words(port: PortFacts, by: str) -> str:
+    """Return that clients were answered a while ago; the arguments are as above."""
+    # The kernel may lead others to endpoints, or have done so a moment ago.
+    where = "on the userspace path " if port.kernel_connections else ""
+    return f"Ready: {by}; {where}{_QUIET}"
+
+
+def with_age(sentence: str, port: PortFacts, now: float) -> str:
+    """Return a sentence about a Service port with the age of its last answer, if it is quiet.
+
+    Args:
+        now: Unix time.
+    """
+    last = f"{_QUIET} ({last_in_words(port, now)})"
+    return sentence.replace(_QUIET, last, 1)
+
+
+def last_in_words(port: PortFacts, now: float) -> str:
+    """Return when a client was last answered; empty if that was a moment ago, or never."""
+    if not port.is_quiet:
+        return ""
+    return f"last answer {seconds_in_words(max(0.0, now - port.sent_at))} ago"
 
 
 def closed_in_words(failing: Sequence[EndpointFacts], sentence: str) -> str:
@@ -54,6 +102,8 @@ def closed_in_words(failing: Sequence[EndpointFacts], sentence: str) -> str:
 
 def remedy_for_no_byte(port: PortFacts) -> str:
     """Return what to do about that; empty: wait for clients."""
-    if port.protocol != "TCP" or port.connections <= _FEW:
+    if port.connections <= _FEW:
         return ""
+    if port.protocol == "UDP":
+        return NO_DATAGRAM_HINT
     return _UNANSWERED if port.received_bytes else _BOTH_WAIT

@@ -28,7 +28,7 @@ from ..policy.endpoint_causes import BEFORE, about_to_vanish
 from ..policy.usable import TERMINATING
 from .client_mistakes import judge_mistakes
 from .lately import many_failed, many_unanswered
-from .no_byte import closed_in_words, no_byte_in_words, remedy_for_no_byte
+from .no_byte import closed_in_words, no_byte_in_words, quiet_in_words, remedy_for_no_byte
 from .path_words import led_in_words, remedy_for_unseen
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
@@ -83,6 +83,16 @@ def serving_in_words(port: PortFacts) -> str:
     return f"{plural(port.serving, 'endpoint')}{others}"
 
 
+def served_in_words(port: PortFacts) -> str:
+    """Return how the clients of endpoints that don't fail are served, as far as that is known."""
+    by = serving_in_words(port)
+    if port.is_unseen:
+        return capitalised(led_in_words(by, "probes" if port.is_probed else ""))
+    if port.is_without_answer:
+        return no_byte_in_words(port, by)
+    return quiet_in_words(port, by) if port.is_quiet else f"Served by {by}"
+
+
 # Of addresses: the port may be served at others.
 UNSERVED = (CauseCode.EXTERNAL_IP_OFF, CauseCode.ADDRESS_TAKEN)
 _REASONS_SHOWN = 3
@@ -118,7 +128,8 @@ def _judge(port: PortFacts) -> _Judgement:
         return judge_mistakes(port)
     if not all(map(_has_denied, failing)):
         others = [endpoint for endpoint in usable if endpoint not in failing]
-        return Level.ATTENTION, "partly answering", _some_fail(failing, others), ()
+        what = _some_fail(failing, others, is_quiet=port.is_quiet)
+        return Level.ATTENTION, "partly answering", what, ()
     if port.max_connections is not None and port.waits.longest_s >= _LONG_S:
         return _at_limit(port)
     return _served(port, len(usable))
@@ -277,18 +288,13 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
         cause = out_of_client_ports()
         return Level.ATTENTION, "out of client ports", capitalised(cause.sentence), (cause,)
     unserved = [n for n in port.notes if n.code in UNSERVED]
-    by = serving_in_words(port)
-    sentence = f"Served by {by}"
-    word = "served"
-    if port.is_unseen:
-        word = "unknown"
-        sentence = capitalised(led_in_words(by, "probes" if port.is_probed else ""))
-    elif port.is_without_answer:
-        word, sentence = "unknown", no_byte_in_words(port, by)
+    word = "unknown" if port.is_unseen or port.is_without_answer else "served"
+    sentence = served_in_words(port)
     if lost := many_unanswered(port):
         return _failed_lately(port, lost)
     if many := many_failed(port.lately, port.protocol):
-        return _failed_lately(port, f"{sentence} now; {many}" if word == "served" else many)
+        is_served = word == "served" and not port.is_quiet
+        return _failed_lately(port, f"{sentence} now; {many}" if is_served else many)
     if denied := _is_none_admitted(port):
         what = f"No client has been admitted: {denied[0]}"
         return Level.ATTENTION, "none admitted", what, tuple(denied)
@@ -378,11 +384,15 @@ def _unused(port: PortFacts) -> str:
     return f"; {others} used: {', '.join([*shown, *more])}"
 
 
-def _some_fail(failing: Sequence[EndpointFacts], others: Sequence[EndpointFacts]) -> str:
+def _some_fail(
+    failing: Sequence[EndpointFacts], others: Sequence[EndpointFacts], *, is_quiet: bool
+) -> str:
     what = "the other one" if len(others) == 1 else f"the other {len(others):,}"
     does = "serves" if len(others) == 1 else "serve"
     if not any(endpoint.answered_at for endpoint in others):
         does = f"{'has' if len(others) == 1 else 'have'} not been tried"
+    elif is_quiet:
+        does = "answered before"
     if len(failing) > 1:
         total = plural(len(failing) + len(others), "endpoint")
         return "; ".join((_do_not_answer(failing, total), f"{what} {does}", *_why(failing)))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ..facts import EndpointFacts, FrontendFacts, Level, PortFacts
 from .history import Figures, History
+from .no_byte import last_in_words
 from .path_words import counted_in_words, path_in_words
 from .selection import row_id
 from .sparkline import Sparkline, draw
@@ -69,6 +70,8 @@ class Row:
     dots: tuple[Level | None, ...]
     """The levels of the first endpoints."""
     rates: Figures
+    last: str
+    """When a client was last answered, in words; empty if that was a moment ago, or never."""
     sparkline: Sparkline | None
     detail: Expanded | None
     """None while the row is folded."""
@@ -97,6 +100,7 @@ def make_row(
         port=port,
         dots=tuple(endpoint.level for endpoint in port.endpoints[:DOTS_SHOWN]),
         rates=history.rates(key),
+        last=last_in_words(port, now),
         sparkline=None if minute is None else draw(minute),
         detail=_detail(port, limit, now) if is_open else None,
     )

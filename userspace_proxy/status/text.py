@@ -7,8 +7,8 @@
 and the rates of the busiest Service ports, for the command ``top``.
 
 Rule 1: a line about something begins with two blanks and a mark: ✕ trouble, ! attention, ✓ served,
-· not served by design, or not known to be (``PortFacts.why_neutral``). Programs that add colours
-use only these.
+· not served by design, for lack of an endpoint that clients would wait for, or not known to be
+(``PortFacts.why_neutral``). Programs that add colours use only these.
 Rule 2: problems come first, the node's before those of Service ports.
 Rule 3: sentences are those of the page: this module only places them.
 """
@@ -28,6 +28,7 @@ from ..facts import (
 )
 from ..model import Cause, CauseCode, DataPath
 from .history import IDLE, History
+from .no_byte import last_in_words, with_age
 from .path_words import counted_in_words, path_in_words, probes_in_words
 from .port_state import also_in_words, mistakes_of
 from .problems import problems_of_node
@@ -248,14 +249,15 @@ def _words(port: PortFacts, now: float, history: History) -> str:
     state = port.state
     if state.level is not Level.OK or port.is_dropping or port.is_holding:
         times = _times(state.causes[0], now) if state.causes else ""
-        return f"{state.sentence}{times}{also_in_words(state.sentence, mistakes_of(port))}"
+        sentence = with_age(state.sentence, port, now)
+        return f"{sentence}{times}{also_in_words(state.sentence, mistakes_of(port))}"
     # A port that is served has no cause but clients that are turned away.
-    words = _traffic(port, history)
+    words = _traffic(port, now, history)
     denied = (cause for cause in state.causes[:1] if cause.sentence not in words)
     return "; ".join((words, *(f"{cause}{_times(cause, now)}" for cause in denied)))
 
 
-def _traffic(port: PortFacts, history: History) -> str:
+def _traffic(port: PortFacts, now: float, history: History) -> str:
     noun = "flow" if port.protocol == "UDP" else "connection"
     if port.path is DataPath.KERNEL:
         counted = port.kernel_connections
@@ -264,12 +266,14 @@ def _traffic(port: PortFacts, history: History) -> str:
     if port.mark is None:
         return port.state.sentence
     open_ = f"{count_in_words(port.active)} open"
+    last = last_in_words(port, now)
+    rest = f"{f', {last}' if last else ''}{_moved(port)}"
     if history.has_rates:
         rates = history.rates(port.plan.key)
         volume = bytes_in_words(rates.received_bytes + rates.sent_bytes)
-        return f"{open_}, {rate_in_words(rates.connections)} conn/s, {volume}/s{_moved(port)}"
+        return f"{open_}, {rate_in_words(rates.connections)} conn/s, {volume}/s{rest}"
     volume = bytes_in_words(port.received_bytes + port.sent_bytes)
-    return f"{open_}, {plural(port.connections, noun)}, {volume}{_moved(port)}"
+    return f"{open_}, {plural(port.connections, noun)}, {volume}{rest}"
 
 
 def _moved(port: PortFacts) -> str:

@@ -40,7 +40,6 @@ POD = SocketAddress(POD_A, 8080)
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 NODE = NodeFacts(node_name="node-a", addresses=("198.51.100.10",))
 
-
 CLOCK = at(0.0)
 
 
@@ -165,10 +164,9 @@ async def test_flows_without_an_answer_are_shown_and_in_the_past_after_a_minute(
     asked.connections = 9
     told = EndpointReport(POD, asked.figures(), ends=StreakReport(-1.0, 3, 2.0, 5.0, NO_DATAGRAM))
     port.group.add(0, GroupReport(0, figures, [told]), 5.0)
-    never = "No datagram has come back in the last 3 flows"
-    for now in (5.0, 65.0):
-        (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))
-        assert view.state.sentence == never, "nor is it known that clients wait for one"
+    (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(5.0))
+    never = "No datagram has come back (9 flows)"
+    assert (view.mark, view.state.sentence, view.endpoints[0].cause) == (None, never, None)
     # Of an empty datagram, no byte shows that it came.
     empty = EndpointCounters().figures()
     told = EndpointReport(POD, empty, ends=StreakReport(1.0, 0, 2.0, 5.0, NO_DATAGRAM))
@@ -435,3 +433,14 @@ async def test_a_listener_at_the_frontend_itself_is_named_or_has_another_address
     target, is_reached = leads_to(served_ports, Bind.LOOPBACK)
     assert target.startswith("127.0.0.1:")
     assert is_reached
+
+
+async def test_a_minute_after_the_last_answer_clients_are_served_no_more(plane):
+    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
+    (port,) = served_ports
+    port.group.counters_of(POD).sent_bytes = 7
+    port.group.sent_at = 5.0
+    looks = [view_ports(served_ports, plane, Bind.PROXY_PORT, at(now)) for now in (64.9, 65.0, 99)]
+    (fresh,), (quiet,), (later,) = looks
+    assert (fresh.is_quiet, fresh.sent_at, quiet.is_quiet) == (False, 1005.0, True)
+    assert later is quiet, "its age is made where it is shown"

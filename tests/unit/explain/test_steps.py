@@ -50,35 +50,6 @@ def test_the_steps_are_in_the_order_of_a_connections_path():
     assert explanation.level is Level.OK
 
 
-@pytest.mark.parametrize(
-    ("changes", "is_live", "sentence"),
-    [
-        pytest.param({}, True, "Clients are served by 2 endpoints", id="served"),
-        pytest.param(
-            {"connections": 0, "sent_bytes": 0},
-            True,
-            "Ready: 2 endpoints; no client has connected yet",
-            id="unused",
-        ),
-        pytest.param(
-            {"connections": 7, "received_bytes": 0, "sent_bytes": 0},
-            True,
-            "No byte has passed in either direction (7 connections)",
-            id="both-sides-wait",
-        ),
-        pytest.param({}, False, "Clients would be served by 2 endpoints", id="planned"),
-    ],
-)
-def test_the_sentence_about_a_service_that_is_served(changes, is_live, sentence):
-    assert explain(make_subject(make_port(**changes), is_live=is_live)).sentence == sentence
-
-
-@pytest.mark.parametrize("figures", [{"refused": 5}, {"failures": 5}, {"resets": 1}])
-def test_clients_that_failed_have_connected(figures):
-    sentence = explain(make_subject(make_port(connections=0, sent_bytes=0, **figures))).sentence
-    assert sentence == "Ready: 2 endpoints; no client has been served yet"
-
-
 def test_an_endpoint_that_denies_clients_is_the_sentence_and_where_to_look():
     at = make_address("10.244.1.8:80")
     cause = replace(denies(at, "10.244.0.123"), count=5, last_at=NOW - 3)
@@ -368,33 +339,14 @@ def test_clients_that_are_turned_away_are_a_note_of_a_service_that_is_served():
     assert note.what == "clients outside 198.51.100.0/24 are dropped (2 times)"
 
 
-def test_the_sentence_counts_clients_that_are_dropped():
-    denied = source_denied(("198.51.100.0/24",), count=2, last_at=NOW - 4)
-    assert explain(make_subject(make_port(turned_away=(denied,)))).sentence == (
-        "Clients are served by 2 endpoints; clients outside 198.51.100.0/24 are dropped "
-        "(2 times, last 4 s ago)"
-    )
+def test_the_step_about_endpoints_counts_clients_that_a_policy_drops():
     inside, outside = make_two_sides()
     policy = none_local(["node-b"], "externalTrafficPolicy")
-    elsewhere, outside = replace(policy, count=3), replace(outside, cause=policy)
-    subject = make_subject(inside, replace(outside, turned_away=(elsewhere,)), service="shop/front")
-    explanation = explain(subject)
-    assert explanation.sentence == (
-        "Clients are served by 2 endpoints; clients from outside are dropped: its only endpoint is "
-        "on node node-b, and the traffic policy is Local (3 times)"
-    )
-    assert steps_of(explanation, "endpoints")[1].what.endswith(" (3 times)")
-    both = replace(outside, turned_away=(denied, elsewhere))
-    explanation = explain(make_subject(inside, both, service="shop/front"))
-    assert explanation.sentence == (
-        "Clients are served by 2 endpoints; clients outside 198.51.100.0/24 are dropped (2 times, "
-        "last 4 s ago); clients from outside are dropped: its only endpoint is on node node-b, and "
-        "the traffic policy is Local (3 times)"
-    )
-    assert steps_of(explanation, "endpoints")[1].what.endswith(" is Local (3 times)")
-    alone = replace(outside, turned_away=(denied,))
-    explanation = explain(make_subject(inside, alone, service="shop/front"))
-    assert steps_of(explanation, "endpoints")[1].what.endswith(" is Local")
+    outside = replace(outside, cause=policy)
+    for turned_away, end in (((replace(policy, count=3),), "Local (3 times)"), ((), "Local")):
+        dropping = replace(outside, turned_away=turned_away)
+        explanation = explain(make_subject(inside, dropping, service="shop/front"))
+        assert steps_of(explanation, "endpoints")[1].what.endswith(f" is {end}")
 
 
 def test_saved_connections_and_policies_are_mentioned():
@@ -420,7 +372,7 @@ def test_connections_that_wait_are_a_step_and_the_sentence():
 def test_a_service_that_would_hold_clients_is_explained():
     port = make_port(endpoints=(), reason="it has no endpoints", handling=Handling(hold=Hold(60)))
     (step,) = steps_of(explain(make_subject(port)), "endpoints")
-    assert step.level is Level.OK
+    assert step.level is None
     assert step.what == "Clients would wait for an endpoint for 1 min: it has no endpoints"
 
 
@@ -448,3 +400,9 @@ def test_ports_of_one_number_are_told_apart_by_the_protocol():
     titles = sorted(part.title for part in explanation.parts[1:])
     assert titles == ["shop/dns:dns 53/UDP (IPv4)", "shop/dns:dns-tcp 53/TCP (IPv4)"]
     assert explanation.sentence.startswith("Port dns-tcp, 53/TCP: ")
+
+
+def test_the_step_about_endpoints_has_the_age_of_the_last_answer_in_its_sentence():
+    port = make_port(is_quiet=True, sent_at=NOW - 90, notes=("its mode isn't followed",))
+    (step,) = steps_of(explain(make_subject(port)), "endpoints")
+    assert "(last answer 1 min ago)" in step.what

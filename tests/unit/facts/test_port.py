@@ -135,6 +135,9 @@ def test_the_default_path_is_one_without_anything_to_show():
         pytest.param(
             (Level.OK, "unknown"), None, "not known whether clients are answered", id="unseen"
         ),
+        pytest.param(
+            (Level.OK, "holding"), None, "without an endpoint: clients would wait", id="holding"
+        ),
         pytest.param((Level.ATTENTION, "dropped"), Level.ATTENTION, "", id="problem"),
     ],
 )

@@ -250,6 +250,24 @@ def test_the_clients_of_the_last_minute_are_known_if_some_were_refused(group):
     assert group.last_minute.failing(66.0) == Lately()
 
 
+def test_the_last_answer_is_that_of_any_endpoint_and_connection(group):
+    assert group.sent_at < 0
+    group.add(0, report_of_a(connections=1, received_bytes=9), 4.0)
+    assert group.sent_at < 0
+    group.add(0, report_of_a(sent_bytes=7), 9.0)
+    group.add(1, report_of_a(sent_bytes=0), 14.0)
+    assert group.sent_at == 9.0
+    group.add(1, group_report(endpoint_report(POD_B, sent_bytes=1)), 19.0)
+    assert group.sent_at == 19.0
+
+
+def test_an_empty_datagram_is_an_answer(group):
+    ends = StreakReport(6.0, 0, -1.0, -1.0, 0)
+    report = replace(endpoint_report(POD_A, connections=1), ends=ends)
+    group.add(0, group_report(report), 8.0)
+    assert group.sent_at == 6.0
+
+
 def test_connections_without_an_answer_are_added_up_over_endpoints_and_workers(group):
     ended = (endpoint_report(pod, connections=4, unanswered=1) for pod in (POD_A, POD_B))
     group.add(0, group_report(*ended), 4.0)

@@ -168,8 +168,8 @@ def test_a_service_port_has_these_fields(shown):
             "left": 0,
             "problem": "",
         },
-        "is_out_of_ports": False,
-        "is_out_of_client_ports": False,
+        "sent_at": 0.0,
+        **dict.fromkeys(("is_out_of_ports", "is_out_of_client_ports", "is_quiet"), False),
     }
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.facts import LATELY_S, EndpointCounters, Level, Waits
-from userspace_proxy.model import CauseCode, Handling, Hold, Protocol, SocketAddress
+from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, Protocol, SocketAddress
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
     NextHop,
@@ -22,7 +22,9 @@ from userspace_proxy.status.failures import (
     MANY_ENDS,
     becomes_past,
     failure_of,
+    is_quiet,
 )
+from userspace_proxy.status.path_words import PathView
 from userspace_proxy.status.port_state import judge
 
 from .views import make_endpoint, make_port, replace
@@ -336,6 +338,20 @@ def test_time_alone_makes_a_view_untrue_once():
     assert not becomes_past(view, at(5.0 + LATELY_S))
 
 
+def test_a_minute_without_an_answer_makes_a_view_untrue_once():
+    view = make_port(sent_at=1005.0)
+    assert not becomes_past(view, at(5.0 + LATELY_S - 1))
+    assert becomes_past(view, at(5.0 + LATELY_S))
+    assert not becomes_past(replace(view, is_quiet=True), at(5.0 + LATELY_S))
+    assert not becomes_past(replace(view, sent_at=0.0), at(5.0 + LATELY_S))
+
+
+def test_how_long_clients_of_the_kernel_path_have_had_no_answer_is_not_known():
+    view = make_port(sent_at=1005.0)
+    assert is_quiet(view, at(5.0 + LATELY_S))
+    assert not is_quiet(replace(view, path=PathView(DataPath.KERNEL)), at(5.0 + LATELY_S))
+
+
 @pytest.mark.parametrize(
     ("others", "sentence"),
     [
@@ -349,6 +365,16 @@ def test_other_endpoints_serve_only_if_one_has_answered(others, sentence):
     endpoints = [make_endpoint(f"192.0.2.{n}:80", answered_at=at) for n, at in enumerate(others, 2)]
     state = judge(make_port(endpoints=(*endpoints, refusing)))
     assert state.sentence == f"{refusing.cause}; {sentence}"
+
+
+def test_other_endpoints_that_answered_a_while_ago_did_so_before():
+    refused = in_the_past(dial_failed(POD, errno.ECONNREFUSED, ""))
+    endpoints = (
+        make_endpoint("192.0.2.2:80", answered_at=1.0),
+        replace(failing(refused), is_past=True),
+    )
+    state = judge(make_port(endpoints=endpoints, is_quiet=True))
+    assert state.sentence == f"{refused}; the other one answered before"
 
 
 def test_of_endpoints_that_all_fail_the_one_that_failed_most_often_is_named_first():

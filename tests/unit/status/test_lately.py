@@ -238,3 +238,10 @@ def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
 def test_flows_that_were_never_answered_may_expect_no_answer():
     port = make_port(endpoints=(READY,), lately=LatelyFacts(12, 0, 9), sent_bytes=0, **UDP)
     assert port.mark is None
+
+
+def test_clients_that_failed_are_not_called_served_if_none_was_answered():
+    lately = LatelyFacts(connections=3, unanswered=3)
+    failed = "3 of 3 connections failed in the last minute"
+    assert make_port(lately=lately).state.sentence == f"Served by 2 endpoints now; {failed}"
+    assert make_port(lately=lately, is_quiet=True).state.sentence == failed

@@ -2,11 +2,18 @@ import pytest
 
 from userspace_proxy.facts import Level
 from userspace_proxy.model import CauseCode, DataPath, Protocol, SocketAddress
-from userspace_proxy.policy.causes import resets
-from userspace_proxy.status.no_byte import no_byte_in_words, remedy_for_no_byte
+from userspace_proxy.policy.causes import dial_failed, resets
+from userspace_proxy.policy.endpoint_causes import no_datagram, sends_nothing, silent_since
+from userspace_proxy.status.no_byte import (
+    last_in_words,
+    no_byte_in_words,
+    remedy_for_no_byte,
+    with_age,
+    without_silence,
+)
 from userspace_proxy.status.path_words import PathView
 
-from .views import make_endpoint, make_port, replace
+from .views import NOW, make_endpoint, make_port, replace
 
 BOTH_WAIT = {"connections": 24, "received_bytes": 0, "sent_bytes": 0}
 UNANSWERED = {"connections": 50, "received_bytes": 25_000, "sent_bytes": 0}
@@ -27,6 +34,12 @@ UNANSWERED = {"connections": 50, "received_bytes": 25_000, "sent_bytes": 0}
             "No byte has come back (50 connections)",
             "programs that only receive (syslog, graphite) send nothing",
             id="requests-without-an-answer",
+        ),
+        pytest.param(
+            {**UNANSWERED, "protocol": Protocol.UDP},
+            "No datagram has come back (50 flows)",
+            "endpoints that only receive (statsd, syslog) send nothing",
+            id="flows-without-an-answer",
         ),
     ],
 )
@@ -70,6 +83,44 @@ def test_connections_before_the_kernel_path_have_no_remedy_there():
     assert port.state.way_out != make_port(**BOTH_WAIT).state.way_out
 
 
+POD, OTHER = SocketAddress("10.244.1.9", 8125), SocketAddress("10.244.1.10", 8125)
+MUTE = replace(no_datagram(POD), count=3)
+REFUSES = dial_failed(OTHER, 111, "Connection refused")
+
+
+def causes_of(*causes, **facts):
+    """Return the causes that are left of those of UDP endpoints of which none has ever answered."""
+    endpoints = tuple(make_endpoint(str(POD), cause=cause, is_past=True) for cause in causes)
+    facts = {"protocol": Protocol.UDP, "sent_bytes": 0, **facts}
+    return [e.cause for e in without_silence(make_port(endpoints=endpoints, **facts))]
+
+
+def test_udp_endpoints_of_which_none_has_ever_answered_may_only_receive():
+    assert causes_of(MUTE, None) == [None, None]
+    (endpoint,) = without_silence(
+        make_port(
+            endpoints=(make_endpoint(str(POD), cause=MUTE, is_past=True),),
+            protocol=Protocol.UDP,
+            sent_bytes=0,
+        )
+    )
+    assert (endpoint.is_past, endpoint.level) == (False, Level.OK)
+
+
+@pytest.mark.parametrize(
+    ("causes", "facts"),
+    [
+        pytest.param([MUTE], {"sent_bytes": 1}, id="one-has-answered"),
+        pytest.param([MUTE, REFUSES], {}, id="another-fails"),
+        pytest.param([silent_since(MUTE, REFUSES)], {}, id="it-failed-before"),
+        pytest.param([sends_nothing(POD)], {"protocol": Protocol.TCP}, id="tcp"),
+        pytest.param([None], {}, id="none"),
+    ],
+)
+def test_causes_that_show_more_than_silence_are_kept(causes, facts):
+    assert causes_of(*causes, **facts) == causes
+
+
 def closes(count, **facts):
     cause = replace(resets(SocketAddress("10.244.1.9", 8080)), count=count)
     return make_endpoint("10.244.1.9:8080", cause=cause, **facts)
@@ -110,3 +161,35 @@ def test_of_what_only_closes_is_said_what_was_seen(endpoints, sent_bytes, senten
     assert (state.level is Level.TROUBLE) == bool(endpoints[0].resets)
     is_tried = not all(endpoint.is_past for endpoint in endpoints)
     assert state.is_problem == is_tried, "an alert ends when no client has tried since"
+
+
+QUIET = {"is_quiet": True, "sent_at": NOW - 28 * 60}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        pytest.param({}, "Ready: 2 endpoints; {}", id="userspace"),
+        pytest.param(
+            {"kernel_connections": 3},
+            "Ready: 2 endpoints; on the userspace path {}",
+            id="others-in-the-kernel",
+        ),
+    ],
+)
+def test_clients_that_were_answered_a_while_ago_are_so_in_the_past_with_the_age(changes, sentence):
+    port = make_port(**QUIET, **changes)
+    said = sentence.format("no client has been answered in the last minute")
+    assert (port.mark, port.state.word, port.state.sentence) == (Level.OK, "served", said)
+    assert with_age(said, port, NOW) == f"{said} (last answer 28 min ago)"
+    assert last_in_words(port, NOW) == "last answer 28 min ago"
+
+
+def test_an_answer_of_a_moment_ago_has_no_age():
+    port = make_port(sent_at=NOW - 2)
+    assert with_age(port.state.sentence, port, NOW) == "Served by 2 endpoints"
+    assert last_in_words(port, NOW) == ""
+
+
+def test_a_clock_that_was_set_back_makes_no_age_negative():
+    assert last_in_words(make_port(is_quiet=True, sent_at=NOW + 5), NOW) == "last answer 0 ms ago"

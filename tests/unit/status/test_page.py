@@ -203,6 +203,14 @@ def test_connections_without_an_answer_have_a_remedy():
     assert "Client and server may each wait for the other to begin" in shown
 
 
+def test_a_port_without_clients_has_the_age_of_the_last_answer_in_its_row_and_below():
+    port = make_port(is_quiet=True, sent_at=NOW - 90)
+    open_ = frozenset({row_id(port.plan.key)})
+    text = text_of(render(make_view(port), open=open_))
+    assert "served, last answer 1 min ago" in text
+    assert "2.4 GB out, last answer 1 min ago" in text
+
+
 def test_a_port_that_drops_shows_which_clients_and_which_are_admitted():
     view = make_view(*make_two_sides())
     text = text_of(render(view, open=tuple(row_id(port.plan.key) for port in view.ports)))

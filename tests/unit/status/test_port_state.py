@@ -14,10 +14,12 @@ from userspace_proxy.policy.causes import (
 )
 from userspace_proxy.policy.client_causes import none_was_local, source_denied
 from userspace_proxy.policy.endpoint_causes import (
+    BEFORE,
     answers_late,
     in_the_past,
     no_datagram,
     sends_nothing,
+    silent_since,
 )
 from userspace_proxy.status.port_state import judge
 
@@ -42,7 +44,7 @@ NOTHING = replace(sends_nothing(SocketAddress("10.244.1.9", 8080)), count=3)
 HANGING = make_endpoint("10.244.1.9:8080", "ready", True, cause=NOTHING, connections=3)
 LATE = replace(answers_late(SocketAddress("10.244.1.9", 8080), "2.5"), count=3)
 ENDING = make_endpoint("10.244.1.9:8080", "terminating", True)
-MUTE = replace(no_datagram(SocketAddress("10.244.1.9", 53)), count=3)
+MUTE = silent_since(replace(no_datagram(SocketAddress("10.244.1.9", 53)), count=3), REFUSES)
 UNHEARD_OF = make_endpoint("10.244.1.9:53", "ready", True, cause=MUTE, connections=3)
 UNHEARD = {"protocol": Protocol.UDP, "endpoints": (UNHEARD_OF,), "sent_bytes": 0}
 RANGES = ("198.51.100.0/24",)
@@ -59,8 +61,6 @@ HOLD = Handling(hold=Hold(60))
 HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
 SLOW = make_endpoint(
     "10.244.1.7:8080",
-    "ready",
-    True,
     cause=fault_on_purpose(SocketAddress("10.244.1.7", 8080), ["latency(latency=5) downstream"]),
 )
 FAULTY = make_endpoint(
@@ -318,7 +318,7 @@ FAULTY = make_endpoint(
         pytest.param(
             UNHEARD,
             Level.ATTENTION,
-            "No datagram has come back in 3 of 3 flows",
+            f"No datagram has come back in 3 of 3 flows{BEFORE}10.244.1.8:8080 refused connections",
             id="udp-without-an-answer",
         ),
         pytest.param(

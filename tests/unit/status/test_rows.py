@@ -150,3 +150,8 @@ def test_connections_on_the_kernel_path_are_shown_in_words():
     port = replace(make_port(), path=PathView(DataPath.KERNEL, kernel_connections=3))
     assert row_of(port).detail.counted.startswith("3 connections since the start; ")
     assert row_of(make_port()).detail.counted == ""
+
+
+def test_a_row_has_the_age_of_the_last_answer():
+    assert row_of(make_port(sent_at=NOW - 90, is_quiet=True)).last == "last answer 1 min ago"
+    assert row_of(make_port(sent_at=NOW - 2)).last == ""

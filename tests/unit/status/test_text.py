@@ -47,6 +47,26 @@ def test_a_line_has_the_name_the_address_the_endpoints_and_the_traffic_in_column
     ]
 
 
+def test_a_served_port_has_the_age_of_the_last_answer_if_that_is_a_while_ago():
+    quiet = {"is_quiet": True, "sent_at": NOW - 28 * 60}
+    before, now = lines_of(make_view(make_port(**quiet), make_port("zoo", sent_at=NOW - 2)))[1:]
+    assert before.endswith("  12 open, 36,407 connections, 2.5 GB, last answer 28 min ago")
+    assert now.endswith("  12 open, 36,407 connections, 2.5 GB")
+    history = History()
+    history.note([make_port(**quiet)], 0.0)
+    history.note([make_port(**quiet)], 1.0)
+    (line,) = lines_of(make_view(make_port(**quiet)), history=history)[1:]
+    assert line.endswith("0 B/s, last answer 28 min ago")
+
+
+def test_a_problem_of_a_port_without_clients_has_the_age_of_the_last_answer():
+    port = make_port(is_quiet=True, sent_at=NOW - 61, notes=("its mode isn't followed",))
+    assert lines_of(make_view(port))[1].endswith(
+        "no client has been answered in the last minute (last answer 1 min ago); its mode isn't "
+        "followed"
+    )
+
+
 def test_problems_come_first_the_nodes_before_those_of_services():
     lines = lines_of(make_troubled_view())
     assert "10 Service ports, 6 need attention" in lines[0]

@@ -1,0 +1,131 @@
+import pytest
+
+from tests.unit.status.views import NOW, make_port, make_two_sides, replace
+from userspace_proxy.explain import explain
+from userspace_proxy.explain.dial import DialResult
+from userspace_proxy.explain.served import policy_drops, served_sentence
+from userspace_proxy.model import DataPath, Handling, Hold
+from userspace_proxy.policy import PathDecision
+from userspace_proxy.policy.causes import none_local, not_ours
+from userspace_proxy.policy.client_causes import source_denied
+
+from .subjects import make_subject
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_live", "sentence"),
+    [
+        pytest.param({}, True, "Clients are served by 2 endpoints", id="served"),
+        pytest.param(
+            {"connections": 0, "sent_bytes": 0},
+            True,
+            "Ready: 2 endpoints; no client has connected yet",
+            id="unused",
+        ),
+        pytest.param(
+            {"connections": 7, "received_bytes": 0, "sent_bytes": 0},
+            True,
+            "No byte has passed in either direction (7 connections)",
+            id="both-sides-wait",
+        ),
+        pytest.param(
+            {"is_quiet": True, "sent_at": NOW - 28 * 60},
+            True,
+            "Ready: 2 endpoints; no client has been answered in the last minute (last answer 28 "
+            "min ago)",
+            id="quiet",
+        ),
+        pytest.param({}, False, "Clients would be served by 2 endpoints", id="planned"),
+    ],
+)
+def test_the_sentence_about_a_service_that_is_served(changes, is_live, sentence):
+    assert explain(make_subject(make_port(**changes), is_live=is_live)).sentence == sentence
+
+
+@pytest.mark.parametrize("figures", [{"refused": 5}, {"failures": 5}, {"resets": 1}])
+def test_clients_that_failed_have_connected(figures):
+    sentence = explain(make_subject(make_port(connections=0, sent_bytes=0, **figures))).sentence
+    assert sentence == "Ready: 2 endpoints; no client has been served yet"
+
+
+def test_the_sentence_counts_clients_that_are_dropped():
+    denied = source_denied(("198.51.100.0/24",), count=2, last_at=NOW - 4)
+    assert explain(make_subject(make_port(turned_away=(denied,)))).sentence == (
+        "Clients are served by 2 endpoints; clients outside 198.51.100.0/24 are dropped "
+        "(2 times, last 4 s ago)"
+    )
+    inside, outside = make_two_sides()
+    policy = none_local(["node-b"], "externalTrafficPolicy")
+    elsewhere, outside = replace(policy, count=3), replace(outside, cause=policy)
+    subject = make_subject(inside, replace(outside, turned_away=(elsewhere,)), service="shop/front")
+    explanation = explain(subject)
+    assert explanation.sentence == (
+        "Clients are served by 2 endpoints; clients from outside are dropped: its only endpoint is "
+        "on node node-b, and the traffic policy is Local (3 times)"
+    )
+    both = replace(outside, turned_away=(denied, elsewhere))
+    explanation = explain(make_subject(inside, both, service="shop/front"))
+    assert explanation.sentence == (
+        "Clients are served by 2 endpoints; clients outside 198.51.100.0/24 are dropped (2 times, "
+        "last 4 s ago); clients from outside are dropped: its only endpoint is on node node-b, and "
+        "the traffic policy is Local (3 times)"
+    )
+
+
+def test_clients_of_a_service_are_served_while_one_of_its_ports_answers():
+    quiet = make_port(is_quiet=True, sent_at=NOW - 90)
+    other = make_port(port="metrics", sent_at=NOW - 2)
+    unused = make_port(port="admin", connections=0, sent_bytes=0)
+    assert explain(make_subject(quiet, other)).sentence == "Clients are served by 2 endpoints"
+    assert "last answer 1 min ago" in explain(make_subject(unused, quiet)).sentence
+
+
+@pytest.mark.parametrize("figures", [{}, {"connections": 7, "sent_bytes": 0}, {"is_quiet": True}])
+def test_what_is_served_elsewhere_by_design_is_said_once(figures):
+    balancer = not_ours("load-balancer IP 192.0.2.9 is not served here")
+    sentence = explain(make_subject(make_port(notes=(balancer,), **figures))).sentence
+    assert sentence.count(balancer.sentence) == 1
+
+
+def test_a_service_without_ports_says_so():
+    assert served_sentence((), make_subject(), {}) == "shop/web has no ports"
+
+
+def test_a_service_that_holds_clients_has_the_sentence_of_that_port():
+    hold = Handling(hold=Hold(60))
+    port = make_port(endpoints=(), reason="it has no endpoints", handling=hold)
+    assert explain(make_subject(port)).sentence == port.state.sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_dialled", "end"),
+    [
+        pytest.param({}, False, "known on this path", id="nothing"),
+        pytest.param({}, True, "dials from this machine show only", id="dials"),
+        pytest.param({"is_probed": True}, True, "probes show only", id="probes"),
+        pytest.param(
+            {"kernel_connections": 0, "connections": 0},
+            False,
+            "; no client has connected yet",
+            id="no-client",
+        ),
+    ],
+)
+def test_on_the_kernel_path_it_is_not_known_whether_clients_are_answered(changes, is_dialled, end):
+    port = make_port(path=PathDecision(DataPath.KERNEL), **changes)
+    answered = DialResult(0.1)
+    dials = {e.address: answered for e in port.endpoints} if is_dialled else {}
+    sentence = served_sentence([port], make_subject(), dials)
+    assert sentence.startswith("Clients go through the kernel to 2 endpoints; ")
+    assert end in sentence
+
+
+def test_clients_that_keep_to_an_endpoint_do_so_for_a_time():
+    sentence = explain(make_subject(make_port(affinity_timeout_s=60))).sentence
+    assert sentence.endswith(
+        "each client keeps to one, until it is away for 1 min (sessionAffinity)"
+    )
+
+
+def test_a_policy_that_drops_no_client_now_has_no_cause():
+    assert policy_drops(make_port()) is None
