@@ -163,6 +163,10 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
             return Level.TROUBLE if fails else Level.OK if is_well else Level.ATTENTION
         return None if self.is_left_out or self.state == "ready" else Level.ATTENTION
 
+    def without_cause(self) -> EndpointFacts:
+        """Return the same without a failure."""
+        return msgspec.structs.replace(self, cause=None, is_past=False)
+
 
 class Lately(msgspec.Struct, frozen=True, gc=False):
     """What was counted in the last minute, or a part of it."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec.structs import replace
-
 from ..facts import EndpointFacts, PortFacts
 from ..model import Cause, CauseCode
 from ..policy.endpoint_causes import BEFORE, NO_DATAGRAM_HINT
@@ -39,7 +37,7 @@ def without_silence(port: PortFacts) -> Sequence[EndpointFacts]:
     is_mute = port.protocol == "UDP" and port.is_without_answer
     if not (causes and is_mute and all(map(_is_silence, causes))):
         return port.endpoints
-    return tuple(replace(endpoint, cause=None, is_past=False) for endpoint in port.endpoints)
+    return tuple(endpoint.without_cause() for endpoint in port.endpoints)
 
 
 def _is_silence(cause: Cause) -> bool:

@@ -111,6 +111,11 @@ def test_an_endpoint_has_one_level_and_counts_as_serving_or_not(facts, serves, l
     assert PortFacts(endpoints=[endpoint]).serving == serves
 
 
+def test_an_endpoint_without_its_cause_has_its_figures():
+    failing = EndpointFacts("10.0.0.1:80", connections=3, cause=RESETS, is_past=True)
+    assert failing.without_cause() == EndpointFacts("10.0.0.1:80", connections=3)
+
+
 def test_an_endpoint_on_standby_serves_once_all_others_fail():
     standby = EndpointFacts(is_usable=True, state="ready", is_standby=True)
     first = EndpointFacts(is_usable=True, state="ready")
