@@ -9,7 +9,7 @@ Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outsid
 an endpoint: that is its purpose, and load balancers probe the node first.
 Rule 4: the mark of success (``PortFacts.mark``) and "served" are for clients that get an answer.
 Where the kernel leads them straight to endpoints, or no byte has come back, nothing shows that: the
-state is "unknown".
+state is "unknown". A minute after the last answer, what is said of clients is in the past.
 Rule 5: an endpoint that answers now and again isn't a success either: clients of the last minute
 that no endpoint answered count, if they are many.
 """

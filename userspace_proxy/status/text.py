@@ -15,6 +15,7 @@ Rule 3: sentences are those of the page: this module only places them.
 
 from __future__ import annotations
 
+import collections
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ _TOP_HEADINGS = (
 _TOP_SHOWN = 200
 # Problems of the node with one remedy; one more takes the room of the line that counts them.
 _ALIKE_SHOWN = 3
+# Of Services that are ignored by design.
+_REASONS_SHOWN = 3
 # Terminal programs, which accept everything.
 _TERMINAL_PROGRAMS = ("curl/", "Wget/", "HTTPie/")
 
@@ -122,15 +125,15 @@ def render_text(
     probes = probes_in_words(view.probes) if is_wide else ""
     ports = [_port_line(one, now, history, is_wide, probes) for one in chosen.ports]
     taken = [_ignored_line(item) for item in chosen.ignored if item.is_conflict]
-    left = [_ignored_line(item) for item in chosen.ignored if not item.is_conflict]
-    shown = [*taken, *ports, *(left if is_wide else ())]
+    left = [item for item in chosen.ignored if not item.is_conflict]
+    shown = [*taken, *ports, *(map(_ignored_line, left) if is_wide else ())]
     facts = [f"plan {_age(view.sync.last_done, now)}"]
     if has_node and (words := probes_in_words(view.probes)):
         facts.append(words)
     header = _header(view, chosen.ports, facts, history)
     lines = [*placed("", header, columns), *_format(node, columns), *_format(shown, columns)]
     if left and not is_wide:
-        lines += placed(f"  {IGNORED_MARK} ", _ignored_count(len(left)), columns)
+        lines += placed(f"  {IGNORED_MARK} ", _ignored_count(left), columns)
     return StatusText(_encode(lines), _worst(line.level for line in (*node, *taken, *ports)))
 
 
@@ -338,9 +341,16 @@ def _ignored_line(item: IgnoredFacts) -> _Entry:
     return _Entry(Level.OK, (name, "", "", f"Ignored: {item.cause}"), mark=IGNORED_MARK)
 
 
-def _ignored_count(count: int) -> str:
-    words = plural(count, "Service or port", "Services or ports")
-    return f"{words} ignored by design: wide output lists them"
+def _ignored_count(ignored: Sequence[IgnoredFacts]) -> str:
+    """Return how many Services or ports of them are ignored by design, and the usual reasons."""
+    words = plural(len(ignored), "Service or port", "Services or ports")
+    # Without what the reason means for clients.
+    reasons = (item.cause.sentence.partition(" (")[0].partition(": ")[0] for item in ignored)
+    shown = collections.Counter(reasons).most_common(_REASONS_SHOWN)
+    parts = [f"{reason} ({count:,})" for reason, count in shown]
+    if rest := len(ignored) - sum(count for _, count in shown):
+        parts.append(f"other reasons ({rest:,})")
+    return f"{words} ignored by design: {', '.join(parts)}; wide output lists them"
 
 
 def _times(cause: Cause, now: float) -> str:

@@ -43,8 +43,19 @@ def test_a_line_has_the_name_the_address_the_endpoints_and_the_traffic_in_column
         "12 open, 36,407 connections, 2.5 GB",
         "  · shop/web:http (IPv6)      [fd00:96::7:1]:80  1 of 1  "
         "Ready: 1 endpoint; no client has connected yet",
-        "  · 3 Services or ports ignored by design: wide output lists them",
+        "  · 3 Services or ports ignored by design: type ExternalName is served by DNS alone (1), "
+        "it is headless (1), protocol SCTP is not supported (1); wide output lists them",
     ]
+
+
+def test_what_is_ignored_by_design_is_counted_with_the_usual_reasons():
+    headless = "it is headless (clusterIP: None): clients reach its endpoints directly"
+    reasons = [headless, headless, "protocol SCTP is not supported (TCP and UDP are)", "a", "b"]
+    ignored = [make_ignored(f"shop/s{n}", "", reason) for n, reason in enumerate(reasons)]
+    assert lines_of(make_view(make_port(), ignored=ignored))[-1] == (
+        "  · 5 Services or ports ignored by design: it is headless (2), protocol SCTP is not "
+        "supported (1), a (1), other reasons (1); wide output lists them"
+    )
 
 
 def test_a_served_port_has_the_age_of_the_last_answer_if_that_is_a_while_ago():
@@ -52,11 +63,6 @@ def test_a_served_port_has_the_age_of_the_last_answer_if_that_is_a_while_ago():
     before, now = lines_of(make_view(make_port(**quiet), make_port("zoo", sent_at=NOW - 2)))[1:]
     assert before.endswith("  12 open, 36,407 connections, 2.5 GB, last answer 28 min ago")
     assert now.endswith("  12 open, 36,407 connections, 2.5 GB")
-    history = History()
-    history.note([make_port(**quiet)], 0.0)
-    history.note([make_port(**quiet)], 1.0)
-    (line,) = lines_of(make_view(make_port(**quiet)), history=history)[1:]
-    assert line.endswith("0 B/s, last answer 28 min ago")
 
 
 def test_a_problem_of_a_port_without_clients_has_the_age_of_the_last_answer():
