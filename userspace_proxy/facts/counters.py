@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..model import CauseCode, SocketAddress
 from .figures import DIAL_CAUSES, PortFigures, Traffic, WaitCounts, Waits, counted_names
 from .histogram import TIMES_BOUNDS_S, Durations
+from .port import LATELY_NAMES
 from .streak import Streak
 
 
@@ -58,8 +59,9 @@ else:
 
 STREAKS = "dials", "ends", "denials", "cuts"
 """The failures in a row of one endpoint."""
-# Of an endpoint, for the clients of the last minute.
-_UNANSWERED = "unanswered", "left", "cut"
+# Of an endpoint, for the clients of the last minute; those that were refused had none.
+_COUNTED_ELSEWHERE = counted_names(Traffic) + counted_names(PortFigures)
+_UNANSWERED = tuple(name for name in LATELY_NAMES if name not in _COUNTED_ELSEWHERE)
 # Of each cause of a failed dial.
 _FAILURES = {code: code.replace("-", "_") for code in DIAL_CAUSES}
 
@@ -82,7 +84,7 @@ class EndpointCounters(_EndpointSlots, Counters):
     __slots__ = (*_FAILURES.values(), *STREAKS, *_UNANSWERED)
 
     def __init__(self) -> None:
-        for name in self.names:
+        for name in (*counted_names(Traffic), *_FAILURES.values()):
             setattr(self, name, 0)
         self.unanswered = 0
         """Connections that the endpoint ended or reset before its first byte, and flows without an

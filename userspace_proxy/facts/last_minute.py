@@ -16,26 +16,16 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from .port import Lately
 
 _PART_S = 5.0
 # Of a minute, the present one included.
 _PARTS = 12
 # Between two moments at which clients leave: workers report one within milliseconds.
 _APART_S = 1.0
-
-
-class Lately(NamedTuple):
-    """What was counted in the last minute, or a part of it, as in ``PortFigures``."""
-
-    connections: int = 0
-    refused: int = 0
-    unanswered: int = 0
-    """As in ``EndpointCounters``, as the next one."""
-    left: int = 0
-    cut: int = 0
-
-
 _NOTHING = Lately()
 
 
@@ -53,9 +43,10 @@ class LastMinute:
 
     def add(self, new: Lately, now: float) -> None:
         """Add what was counted until now, monotonic seconds, since the last call."""
-        if not any(new):
+        counts = new.counts()
+        if not any(counts):
             return
-        if any(new[1:]):
+        if any(counts[1:]):
             self._failed_at = now
         if new.left > 0 and (not self._left_at or now - self._left_at[-1] >= _APART_S):
             self._left_at.append(now)
@@ -72,11 +63,12 @@ class LastMinute:
         oldest = int(now // _PART_S) - _PARTS
         sums = _sum(part for number, part in self._parts.items() if number > oldest)
         # What was counted before may have been taken back since.
-        sums = Lately(*(max(0, figure) for figure in sums))
+        sums = Lately(*(max(0, count) for count in sums.counts()))
         if sum(now - at < _PARTS * _PART_S for at in self._left_at) < 2:
-            sums = sums._replace(left=0)
-        return sums if any(sums[1:]) else _NOTHING
+            sums = replace(sums, left=0)
+        return sums if any(sums.counts()[1:]) else _NOTHING
 
 
 def _sum(parts: Iterable[Lately]) -> Lately:
-    return Lately(*map(sum, zip(_NOTHING, *parts, strict=True)))
+    counts = (part.counts() for part in (_NOTHING, *parts))
+    return Lately(*map(sum, zip(*counts, strict=True)))

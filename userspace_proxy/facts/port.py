@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
 
 from ..model import Cause, CauseCode, DataPath
 from ..plan import PortPlan
-from .figures import PortFigures, TrafficByCause, counter
+from .figures import PortFigures, TrafficByCause, counted_names, counter
 
 
 class Level(enum.StrEnum):
@@ -162,8 +163,8 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
         return None if self.is_left_out or self.state == "ready" else Level.ATTENTION
 
 
-class LatelyFacts(msgspec.Struct, frozen=True, gc=False):
-    """The clients of the last minute, where some of them got no answer; else nothing."""
+class Lately(msgspec.Struct, frozen=True, gc=False):
+    """What was counted in the last minute, or a part of it."""
 
     connections: int = 0
     """Connections (flows), as counted since the start."""
@@ -177,6 +178,20 @@ class LatelyFacts(msgspec.Struct, frozen=True, gc=False):
     all left at one moment."""
     cut: int = 0
     """Of the connections, those that the endpoint reset after it had sent bytes."""
+
+    def counts(self) -> tuple[int, ...]:
+        """Return the connections, and the clients of each kind that got no answer."""
+        return _counts_of(self)
+
+
+LATELY_NAMES = counted_names(Lately)
+"""The names of the counts, in their order."""
+_counts_of = attrgetter(*LATELY_NAMES)
+
+
+class LatelyFacts(Lately, frozen=True, gc=False, kw_only=True):
+    """The clients of the last minute, where some of them got no answer; else nothing."""
+
     cause: Cause | None = None
     """Why most of them failed, by the last such failure of an endpoint that has answered since;
     null if it isn't known."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import itemgetter
 from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -12,8 +12,17 @@ from msgspec.structs import astuple, replace
 
 from ..balance import SlowStart
 from ..dataplane import Waiting
-from ..facts import STREAKS, CounterTable, Durations, LastMinute, Streak, StreakPart
-from ..facts.last_minute import Lately
+from ..facts import (
+    STREAKS,
+    CounterTable,
+    Durations,
+    EndpointCounters,
+    GroupCounters,
+    LastMinute,
+    Streak,
+    StreakPart,
+)
+from ..facts.port import LATELY_NAMES, Lately
 from ..model import SocketAddress
 from ..model.serving import Serving
 from ..policy.endpoint_causes import NextHop
@@ -31,8 +40,9 @@ from .messages import (
 # reports of others isn't believed, nor kept.
 KNOWN_MAX = 10_000
 
-_of_a_minute = attrgetter("connections", "unanswered", "left", "cut")
-"""What of an endpoint's counters is in ``Lately``, in its order, without ``refused``."""
+_LATELY = tuple(name for name in LATELY_NAMES if name in EndpointCounters.names)
+# Of an endpoint's figures, which are what is new: the open connections, and those of _LATELY.
+_look_up = itemgetter(*map(EndpointCounters.names.index, ("active", *_LATELY)))
 
 
 @dataclass(slots=True)
@@ -138,40 +148,38 @@ class Group(CounterTable):
     def add(self, worker: int, report: GroupReport, now: float) -> None:
         """Add what a worker has counted for this group."""
         self.revision += 1
-        denied, refused = self.counters.denied, self.counters.refused
-        before = self.counters.out_of_ports, self.counters.out_of_client_ports
         self.counters.add(report.figures)
-        if self.counters.denied > denied:
-            self.denials.add(self.counters.denied - denied, now)
-        if self.counters.out_of_ports > before[0]:
+        new_of = dict(zip(GroupCounters.names, report.figures, strict=True))
+        if new_of["denied"] > 0:
+            self.denials.add(new_of["denied"], now)
+        if new_of["out_of_ports"] > 0:
             self.out_of_ports_at = now
-        if self.counters.out_of_client_ports > before[1]:
+        if new_of["out_of_client_ports"] > 0:
             self.out_of_client_ports_at = now
         add_durations(self.connect_times, report.connect_times)
         add_durations(self.first_byte_times, report.first_byte_times)
         for mistake, new in report.client_mistakes.items():
             _add_streak(self.client_mistakes.setdefault(mistake, Streak()), new, now)
         active_of = self._active.setdefault(worker, {})
-        lately = [0, 0, 0, 0]
+        lately = [[0] * len(_LATELY)]
         for each in report.endpoints:
             endpoint = each.endpoint
             if endpoint not in self._known:
                 continue
             counters = self.counters_of(endpoint)
-            before_active, seen = counters.active, _of_a_minute(counters)
             counters.add(each.figures)
-            sums = zip(lately, _of_a_minute(counters), seen, strict=True)
-            lately = [total + after - before_ for total, after, before_ in sums]
+            new_active, *clients = _look_up(each.figures)
+            lately.append(clients)
             for name in STREAKS:
                 _add_streak(getattr(counters, name), getattr(each, name), now)
-            active = active_of.pop(endpoint, 0) + counters.active - before_active
+            active = active_of.pop(endpoint, 0) + new_active
             if active > 0:
                 active_of[endpoint] = active
             else:
                 # Ends of connections that were subtracted when it was forgotten.
                 counters.active -= active
-        connections, *others = lately
-        self.last_minute.add(Lately(connections, self.counters.refused - refused, *others), now)
+        sums = dict(zip(_LATELY, map(sum, zip(*lately, strict=True)), strict=True))
+        self.last_minute.add(Lately(refused=new_of["refused"], **sums), now)
         self._ejected[worker] = {endpoint: now + left for endpoint, left in report.ejected}
         if report.waiting is None:
             self._waiting.pop(worker, None)

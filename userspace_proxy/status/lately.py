@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from ..facts import EndpointCounters, LatelyFacts, PortFacts, Streak
-from ..facts.last_minute import Lately
+from ..facts.port import LATELY_NAMES, Lately
 from ..model import CauseCode
 from ..policy import EndpointVerdict
 from ..policy.causes import NO_DATAGRAM, dial_failed, end_code, resets
@@ -46,14 +46,15 @@ def failed_lately(lately: Lately, endpoints: _Endpoints, clock: Clock) -> Lately
     Args:
         endpoints: Those that may serve.
     """
-    most = max(lately[1:])
+    counts = lately.counts()
+    most = max(counts[1:])
     if not most:
         return LatelyFacts()
-    kind = Lately._fields[1 + lately[1:].index(most)]
+    kind = LATELY_NAMES[counts.index(most, 1)]
     failures = _FAILURES[kind](endpoints)
     streak, verdict = max(failures, key=lambda one: one[0].last_at, default=(None, None))
     if streak is None or verdict is None or clock.now - streak.last_at >= PAST_S:
-        return LatelyFacts(*lately)
+        return LatelyFacts(*counts)
     address = verdict.address
     if kind == "refused":
         failed = dial_failed(address, streak.number, os.strerror(streak.number))
@@ -64,7 +65,7 @@ def failed_lately(lately: Lately, endpoints: _Endpoints, clock: Clock) -> Lately
     else:
         failed = (no_datagram if streak.number == NO_DATAGRAM else sends_nothing)(address)
     cause = replace(at_times(failed, verdict.host), count=most)
-    return LatelyFacts(*lately, replace(cause, last_at=clock.unix(streak.last_at)))
+    return LatelyFacts(*counts, cause=replace(cause, last_at=clock.unix(streak.last_at)))
 
 
 def _dials_before(endpoints: _Endpoints) -> _Failures:

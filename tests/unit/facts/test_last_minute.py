@@ -1,8 +1,9 @@
 import pytest
 
-from userspace_proxy.facts.last_minute import LastMinute, Lately
+from userspace_proxy.facts import LastMinute
+from userspace_proxy.facts.port import Lately
 
-NOTHING = 0, 0, 0, 0, 0
+NOTHING = Lately()
 
 
 @pytest.fixture
@@ -22,30 +23,30 @@ def test_clients_of_a_minute_are_added_up_and_older_ones_are_forgotten(last):
     last.add(Lately(1, 2), 31.0)
     last.add(Lately(1, 1), 33.0)
     last.add(Lately(4, 0), 50.0)
-    assert last.failing(59.0) == (14, 3, 0, 0, 0)
-    assert last.failing(60.0) == (6, 3, 0, 0, 0)
-    assert last.failing(89.9) == (6, 3, 0, 0, 0)
+    assert last.failing(59.0) == Lately(14, 3)
+    assert last.failing(60.0) == Lately(6, 3)
+    assert last.failing(89.9) == Lately(6, 3)
     assert last.failing(93.0) == NOTHING
 
 
 def test_connections_that_an_endpoint_ended_count_as_failures(last):
     last.add(Lately(6, 0, 2), 1.0)
     last.add(Lately(2, 1, 1), 9.0)
-    assert last.failing(30.0) == (8, 1, 3, 0, 0)
+    assert last.failing(30.0) == Lately(8, 1, 3)
     last.add(Lately(0, 0, 1), 62.0)
-    assert last.failing(63.0) == (2, 1, 2, 0, 0)
+    assert last.failing(63.0) == Lately(2, 1, 2)
 
 
 def test_connections_that_were_cut_count(last):
     last.add(Lately(4, cut=3), 1.0)
-    assert last.failing(30.0) == (4, 0, 0, 0, 3)
+    assert last.failing(30.0) == Lately(4, 0, 0, 0, 3)
 
 
 def test_what_is_taken_back_later_is_not_counted(last):
     last.add(Lately(4, cut=1, unanswered=1), 1.0)
     last.add(Lately(unanswered=-1), 62.0)
     last.add(Lately(1, cut=1), 63.0)
-    assert last.failing(64.0) == (1, 0, 0, 0, 1)
+    assert last.failing(64.0) == Lately(1, 0, 0, 0, 1)
 
 
 def test_clients_that_leave_count_if_they_do_at_different_times(last):
@@ -53,13 +54,13 @@ def test_clients_that_leave_count_if_they_do_at_different_times(last):
     assert last.failing(30.0) == NOTHING
     last.add(Lately(2, 1), 4.0)
     last.add(Lately(left=1), 1.5)
-    assert last.failing(30.0) == (6, 1, 0, 0, 0), "at one moment: one reason made them leave"
+    assert last.failing(30.0) == Lately(6, 1), "at one moment: one reason made them leave"
     last.add(Lately(left=1), 2.5)
-    assert last.failing(30.0) == (6, 1, 0, 5, 0)
+    assert last.failing(30.0) == Lately(6, 1, 0, 5)
     last.add(Lately(1, left=2), 63.0)
     assert last.failing(64.0) == NOTHING, "the others were more than a minute ago"
     last.add(Lately(1, left=2), 70.0)
-    assert last.failing(71.0) == (2, 0, 0, 4, 0)
+    assert last.failing(71.0) == Lately(2, 0, 0, 4)
 
 
 def test_after_a_minute_without_a_failure_nothing_is_reported(last):
@@ -72,5 +73,5 @@ def test_after_a_minute_without_a_failure_nothing_is_reported(last):
 def test_what_is_kept_has_a_bound(last):
     for second in range(0, 6_000, 5):
         last.add(Lately(1, 1), float(second))
-    assert last.failing(5_995.0) == (12, 12, 0, 0, 0)
+    assert last.failing(5_995.0) == Lately(12, 12)
     assert len(last._parts) <= 13

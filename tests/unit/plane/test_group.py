@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from userspace_proxy.dataplane import Waiting
+from userspace_proxy.facts.port import Lately
 from userspace_proxy.model import Balance, CauseCode, Handling, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
@@ -242,10 +243,10 @@ def test_the_last_shortage_of_source_ports_is_known_by_its_time(group):
 
 def test_the_clients_of_the_last_minute_are_known_if_some_were_refused(group):
     group.add(0, report_of_a(connections=5), 4.0)
-    assert group.last_minute.failing(4.0) == (0, 0, 0, 0, 0)
+    assert group.last_minute.failing(4.0) == Lately()
     group.add(1, group_report(endpoint_report(POD_A, connections=2), refused=3), 5.0)
-    assert group.last_minute.failing(6.0) == (7, 3, 0, 0, 0)
-    assert group.last_minute.failing(66.0) == (0, 0, 0, 0, 0)
+    assert group.last_minute.failing(6.0) == Lately(7, 3)
+    assert group.last_minute.failing(66.0) == Lately()
 
 
 def test_connections_without_an_answer_are_added_up_over_endpoints_and_workers(group):
@@ -253,7 +254,7 @@ def test_connections_without_an_answer_are_added_up_over_endpoints_and_workers(g
     group.add(0, group_report(*ended), 4.0)
     group.add(1, report_of_a(connections=2, unanswered=2, left=2), 5.0)
     group.add(0, report_of_a(left=1, cut=1), 11.0)
-    assert group.last_minute.failing(12.0) == (10, 0, 4, 3, 1)
+    assert group.last_minute.failing(12.0) == Lately(10, 0, 4, 3, 1)
 
 
 def test_the_first_and_the_last_report_of_denied_clients_are_known(group):

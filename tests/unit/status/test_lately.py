@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from userspace_proxy.facts import EndpointCounters, LatelyFacts, Level
-from userspace_proxy.facts.last_minute import Lately
+from userspace_proxy.facts.port import Lately
 from userspace_proxy.model import DataPath, Protocol, SocketAddress
 from userspace_proxy.policy import EndpointVerdict, PathDecision
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
