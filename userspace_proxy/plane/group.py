@@ -245,7 +245,8 @@ class Group(CounterTable):
         return left
 
     def _has_answered_since(self, endpoint: SocketAddress) -> bool:
-        dials = self.counters_of(endpoint).dials
+        counters = self.find_counters(endpoint)
+        dials = Streak() if counters is None else counters.dials
         return dials.succeeded_at >= 0 and not dials.is_on
 
 

@@ -216,6 +216,7 @@ def test_an_endpoint_is_ejected_while_any_worker_ejects_it(group):
     assert group.ejected(102.0) == {POD_A: 3.0}
     group.worker_ended(ONE)
     assert group.ejected(102.0) == {}
+    assert not group.each_counters(), "looking creates none"
 
 
 def test_an_endpoint_that_has_left_is_not_ejected(group):
