@@ -44,7 +44,6 @@ is denied the endpoint. Fewer fail by chance, or at the moment at which a progra
 DENIED_PAST_S = 32.0
 """No probe has a client's address, so only that client shows whether it is still denied: a little
 more than the 30 s between two dials of most health checks and scrapes."""
-_ENDS = {CauseCode.ENDPOINT_RESETS: resets, CauseCode.ENDPOINT_SENDS_NOTHING: sends_nothing}
 
 
 class Clock(Protocol):
@@ -71,7 +70,8 @@ def failure_of(
     cause = _failure(address, counters, clock, absent_hop)
     if cause is None and counters.denials.is_on and not counters.connections:
         # It answers this node, and has answered no client yet.
-        return in_the_past(_dial_failed(address, counters.denials, clock)), True
+        denied = seen(dial_cause(address, counters.denials.number), counters.denials, clock)
+        return in_the_past(denied), True
     if cause is None or not _is_past(cause, clock):
         return cause, False
     return in_the_past(cause), True
@@ -93,7 +93,7 @@ def _failure(
     address: SocketAddress, counters: EndpointCounters, clock: Clock, absent_hop: NextHop | None
 ) -> Cause | None:
     dials, ends, denials, cuts = (getattr(counters, name) for name in STREAKS)
-    failed = _dial_failure(address, dials, clock, absent_hop) if dials.is_on else None
+    failed = _dials_in_a_row(address, dials, clock, absent_hop) if dials.is_on else None
     is_silent_since = ends.number == NO_DATAGRAM and ends.last_at > dials.last_at
     if failed and not (is_silent_since and _is_past(failed, clock)):
         return failed
@@ -103,8 +103,7 @@ def _failure(
             late = late_byte(ends.who)
             cause = answers_late(address, late.waited_s, is_at_end=late.is_at_end)
             return seen(cause, ends, clock)
-        word = no_datagram if ends.number == NO_DATAGRAM else _ENDS[end_code(ends.number)]
-        cause = seen(word(address), ends, clock)
+        cause = seen(end_cause(address, ends.number), ends, clock)
         return silent_since(cause, failed) if failed else cause
     if failed:
         return failed
@@ -119,18 +118,27 @@ def _failure(
     return None
 
 
-def _dial_failure(
+def _dials_in_a_row(
     address: SocketAddress, dials: Streak, clock: Clock, absent_hop: NextHop | None
 ) -> Cause:
     if absent_hop:
         return seen(no_host(address, absent_hop), dials, clock)
-    cause = _dial_failed(address, dials, clock)
+    cause = seen(dial_cause(address, dials.number), dials, clock)
     # A dial that succeeded shows that its port was open, whatever became of the connection.
     return has_ended(cause) if dials.succeeded_at >= 0 else cause
 
 
-def _dial_failed(address: SocketAddress, streak: Streak, clock: Clock) -> Cause:
-    return seen(dial_failed(address, streak.number, os.strerror(streak.number)), streak, clock)
+def dial_cause(address: SocketAddress, number: int) -> Cause:
+    """Return the cause of dials that failed with an errno."""
+    return dial_failed(address, number, os.strerror(number))
+
+
+def end_cause(address: SocketAddress, number: int) -> Cause:
+    """Return the cause of connections (flows) without a byte, by the errno noted of them."""
+    if number == NO_DATAGRAM:
+        return no_datagram(address)
+    is_reset = end_code(number) is CauseCode.ENDPOINT_RESETS
+    return resets(address) if is_reset else sends_nothing(address)
 
 
 def _is_denial(denials: Streak) -> bool:

@@ -8,24 +8,16 @@ Rule 1: a few failures are no news; many are, whatever is so at this moment.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
 from ..facts import EndpointCounters, LatelyFacts, PortFacts, Streak
 from ..facts.port import LATELY_NAMES, Lately
-from ..model import CauseCode
+from ..model import Cause, SocketAddress
 from ..policy import EndpointVerdict
-from ..policy.causes import NO_DATAGRAM, dial_failed, end_code, resets
-from ..policy.endpoint_causes import (
-    UNANSWERED_FLOW_S,
-    at_times,
-    cuts_off,
-    no_datagram,
-    sends_nothing,
-)
-from .failures import PAST_S, Clock
+from ..policy.endpoint_causes import UNANSWERED_FLOW_S, at_times, cuts_off
+from .failures import PAST_S, Clock, dial_cause, end_cause
 from .units import plural
 
 LEAST = 3
@@ -38,6 +30,8 @@ SILENT_SHARE = 0.1
 longer, as those of DNS servers to some names, and clients leave for reasons of their own."""
 _Endpoints = Iterable[tuple[EndpointVerdict, EndpointCounters]]
 _Failures = Iterator[tuple[Streak, EndpointVerdict]]
+_Find = Callable[[_Endpoints], _Failures]
+_Why = Callable[[SocketAddress, int], Cause]
 
 
 def failed_lately(lately: Lately, endpoints: _Endpoints, clock: Clock) -> LatelyFacts:
@@ -50,22 +44,14 @@ def failed_lately(lately: Lately, endpoints: _Endpoints, clock: Clock) -> Lately
     most = max(counts[1:])
     if not most:
         return LatelyFacts()
-    kind = LATELY_NAMES[counts.index(most, 1)]
-    failures = _FAILURES[kind](endpoints)
+    find, why = _FAILURES[LATELY_NAMES[counts.index(most, 1)]]
+    failures = find(endpoints)
     streak, verdict = max(failures, key=lambda one: one[0].last_at, default=(None, None))
     if streak is None or verdict is None or clock.now - streak.last_at >= PAST_S:
         return LatelyFacts(*counts)
-    address = verdict.address
-    if kind == "refused":
-        failed = dial_failed(address, streak.number, os.strerror(streak.number))
-    elif kind == "cut":
-        failed = cuts_off(address)
-    elif end_code(streak.number) is CauseCode.ENDPOINT_RESETS:
-        failed = resets(address)
-    else:
-        failed = (no_datagram if streak.number == NO_DATAGRAM else sends_nothing)(address)
-    cause = replace(at_times(failed, verdict.host), count=most)
-    return LatelyFacts(*counts, cause=replace(cause, last_at=clock.unix(streak.last_at)))
+    cause = at_times(why(verdict.address, streak.number), verdict.host)
+    last_at = clock.unix(streak.last_at)
+    return LatelyFacts(*counts, cause=replace(cause, count=most, last_at=last_at))
 
 
 def _dials_before(endpoints: _Endpoints) -> _Failures:
@@ -94,13 +80,18 @@ def _cuts(endpoints: _Endpoints) -> _Failures:
             yield counters.cuts, verdict
 
 
-_FAILURES: Mapping[str, Callable[[_Endpoints], _Failures]] = {
-    "refused": _dials_before,
-    "unanswered": partial(_ends, is_left=False),
-    "left": partial(_ends, is_left=True),
-    "cut": _cuts,
+def _cuts_off(address: SocketAddress, _: int) -> Cause:
+    return cuts_off(address)
+
+
+_FAILURES: Mapping[str, tuple[_Find, _Why]] = {
+    "refused": (_dials_before, dial_cause),
+    "unanswered": (partial(_ends, is_left=False), end_cause),
+    "left": (partial(_ends, is_left=True), end_cause),
+    "cut": (_cuts, _cuts_off),
 }
-"""By field of ``Lately``: where the last such failure is found."""
+"""By field of ``Lately``: where the last such failure is found, and its cause by address and
+errno."""
 
 
 def many_failed(lately: LatelyFacts, protocol: str) -> str:
