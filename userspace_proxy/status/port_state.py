@@ -306,7 +306,10 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
 
 
 def _answers_others(port: PortFacts, in_a_row: int) -> str:
-    """Return how many clients of the last minute got no answer; empty: few, or nobody got one."""
+    """Return how many clients of the last minute got no answer.
+
+    Empty if they are few, or if none was answered.
+    """
     if port.protocol == "UDP":
         return many_unanswered(port, in_a_row)
     return many_failed(port.lately, port.protocol) if port.lately.left > in_a_row else ""
