@@ -157,7 +157,8 @@ def _left_at_once(ends: Streak) -> bool:
     """Return whether clients of an endpoint that has answered others all left within a second.
 
     One reason, such as the end of the program that they belong to, makes all of them leave. Those
-    that come one after another have each waited for a second.
+    that come one after another have each waited for 0.3 s or longer (``dataplane.giving_up``), so
+    five of them have left over more than a second.
     """
     is_left = ends.number == errno.ETIMEDOUT and ends.succeeded_at >= 0
     return is_left and ends.last_at - ends.first_at < UNANSWERED_S
