@@ -226,6 +226,8 @@ class TcpConnection:
                 self._bad_end = _LATE
             else:
                 self._bad_end, counters.ends.succeeded_at = None, now
+                if counters.exclusions.clients:
+                    counters.exclusions.answered(self.client_ip, now)
 
     def _waits_for_client(self, down: Direction, counters: EndpointCounters) -> bool:
         """Return whether the end is to show if a late answer has arrived."""
@@ -327,7 +329,7 @@ class TcpConnection:
 
     def _note_bad_end(self, counters: EndpointCounters, number: int, ago_s: float = 0.0) -> None:
         self._bad_end = end_code(number)
-        counters.ended_unanswered(self.reactor.now - ago_s, number)
+        counters.ended_unanswered(self.reactor.now - ago_s, number, self.client_ip)
 
     # -- for ageing and shedding ---------------------------------------------
 

@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..model import CauseCode, SocketAddress
+from .exclusions import Exclusions
 from .figures import DIAL_CAUSES, PortFigures, Traffic, WaitCounts, Waits, counted_names
 from .histogram import TIMES_BOUNDS_S, Durations
 from .port import LATELY_NAMES
@@ -57,7 +58,7 @@ else:
 
     _EndpointSlots, _PortSlots, _WaitSlots = map(_slots, (Traffic, PortFigures, WaitCounts))
 
-STREAKS = "dials", "ends", "denials", "cuts"
+STREAKS = "dials", "ends", "denials", "cuts", "exclusions"
 """The failures in a row of one endpoint."""
 # Of an endpoint, for the clients of the last minute; those that were refused had none.
 _COUNTED_ELSEWHERE = counted_names(Traffic) + counted_names(PortFigures)
@@ -104,17 +105,23 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.cuts = Streak()
         """Connections that the endpoint reset after it had sent bytes; one that ends on both sides
         is a success."""
+        self.exclusions = Exclusions()
+        """Connections of ``unanswered`` whose clients it didn't answer, while it answered others;
+        an answer to one of these clients is a success."""
 
-    def ended_unanswered(self, now: float, number: int) -> None:
+    def ended_unanswered(self, now: float, number: int, client: str = "") -> None:
         """Note a connection that ended before the endpoint's first byte.
 
         Args:
             number: ``ETIMEDOUT`` where the client gave up; all others are ends by the endpoint.
+            client: Its IP address; empty for a flow.
         """
         if number == errno.ETIMEDOUT:
             self.left += 1
         else:
             self.unanswered += 1
+            if client:
+                self.exclusions.ended(client, now, number, self.ends.succeeded_at)
         self.ends.failed(now, number)
 
     def was_cut(self, now: float) -> None:

@@ -120,6 +120,22 @@ def denies(endpoint: SocketAddress, client: str) -> Cause:
     )
 
 
+def excludes(endpoint: SocketAddress, client: str) -> Cause:
+    """Return the cause of connections of some clients that an endpoint accepts and ends.
+
+    Args:
+        client: The last one.
+    """
+    return Cause(
+        CauseCode.ENDPOINT_DENIES,
+        f"{endpoint} ends connections of {client} without a byte, and answers others",
+        str(endpoint),
+        "Look for an access rule of the program that denies this client (pg_hba.conf, hosts.deny, "
+        "an allow list): it must admit the address that the program sees, the client's own or this "
+        "node's; or this client alone speaks TLS or another protocol: the program's log shows it",
+    )
+
+
 def cuts_off(endpoint: SocketAddress) -> Cause:
     """Return the cause of connections that an endpoint answers, and then resets."""
     return Cause(
@@ -197,7 +213,8 @@ _PAST = {
 
 def in_the_past(cause: Cause) -> Cause:
     """Return the cause of an endpoint that failed a while ago, and that nothing has tried since."""
-    return replace(cause, sentence=f"{_past(cause)} when it was last tried")
+    comma = "," if cause.code is CauseCode.ENDPOINT_DENIES else ""
+    return replace(cause, sentence=f"{_past(cause)}{comma} when it was last tried")
 
 
 def at_times(cause: Cause, host: str = "") -> Cause:
@@ -228,7 +245,7 @@ def _past(cause: Cause) -> str:
     if cause.code is CauseCode.ENDPOINT_NO_HOST:
         return cause.sentence.replace("answers", "answered")
     if cause.code is CauseCode.ENDPOINT_DENIES:
-        return f"{cause.sentence.replace('answers', 'answered')},"
+        return cause.sentence.replace("answers", "answered").replace(" ends ", " ended ")
     return _PAST[cause.code].format(cause.object)
 
 
@@ -262,8 +279,8 @@ _OUTSIDE = {
     CauseCode.ENDPOINT_CUTS_OFF: "Answers may be incomplete: read the log of the program on "
     f"{{host}}, which may crash or give up while it answers; {LOST_ON_THE_WAY}; some programs "
     "reset every connection that they have finished",
-    CauseCode.ENDPOINT_DENIES: "Look for a firewall at {host} that denies this client: the host "
-    "sees the client's own address",
+    CauseCode.ENDPOINT_DENIES: "Look for a firewall at {host}, or an access rule of its program, "
+    "that denies this client: the host sees the client's own address where it can",
 }
 
 

@@ -13,11 +13,12 @@ from dataclasses import replace
 from functools import partial
 
 from ..facts import EndpointCounters, LatelyFacts, PortFacts, Streak
+from ..facts.exclusions import Exclusions
 from ..facts.port import LATELY_NAMES, Lately
 from ..model import Cause, SocketAddress
 from ..policy import EndpointVerdict
-from ..policy.endpoint_causes import UNANSWERED_FLOW_S, at_times, cuts_off
-from .failures import PAST_S, Clock, dial_cause, end_cause
+from ..policy.endpoint_causes import UNANSWERED_FLOW_S, at_times, cuts_off, excludes
+from .failures import PAST_S, Clock, dial_cause, end_cause, has_excluded
 from .units import plural
 
 LEAST = 3
@@ -31,7 +32,7 @@ longer, as those of DNS servers to some names, and clients leave for reasons of 
 _Endpoints = Iterable[tuple[EndpointVerdict, EndpointCounters]]
 _Failures = Iterator[tuple[Streak, EndpointVerdict]]
 _Find = Callable[[_Endpoints], _Failures]
-_Why = Callable[[SocketAddress, int], Cause]
+_Why = Callable[[SocketAddress, Streak], Cause]
 
 
 def failed_lately(lately: Lately, endpoints: _Endpoints, clock: Clock) -> LatelyFacts:
@@ -49,7 +50,7 @@ def failed_lately(lately: Lately, endpoints: _Endpoints, clock: Clock) -> Lately
     streak, verdict = max(failures, key=lambda one: one[0].last_at, default=(None, None))
     if streak is None or verdict is None or clock.now - streak.last_at >= PAST_S:
         return LatelyFacts(*counts)
-    cause = at_times(why(verdict.address, streak.number), verdict.host)
+    cause = at_times(why(verdict.address, streak), verdict.host)
     last_at = clock.unix(streak.last_at)
     return LatelyFacts(*counts, cause=replace(cause, count=most, last_at=last_at))
 
@@ -69,6 +70,9 @@ def _ends(endpoints: _Endpoints, *, is_left: bool) -> _Failures:
     The last one is included, though the endpoint may have answered none since.
     """
     for verdict, counters in endpoints:
+        if not is_left and has_excluded(counters.exclusions):
+            # Before the same connection in ``ends``.
+            yield counters.exclusions, verdict
         if counters.ends.failures and is_left == (counters.ends.number == errno.ETIMEDOUT):
             yield counters.ends, verdict
 
@@ -80,18 +84,26 @@ def _cuts(endpoints: _Endpoints) -> _Failures:
             yield counters.cuts, verdict
 
 
-def _cuts_off(address: SocketAddress, _: int) -> Cause:
+def _dial_failed(address: SocketAddress, dials: Streak) -> Cause:
+    return dial_cause(address, dials.number)
+
+
+def _ended(address: SocketAddress, ends: Streak) -> Cause:
+    is_of_some = isinstance(ends, Exclusions)
+    return excludes(address, ends.who) if is_of_some else end_cause(address, ends.number)
+
+
+def _cuts_off(address: SocketAddress, _: Streak) -> Cause:
     return cuts_off(address)
 
 
 _FAILURES: Mapping[str, tuple[_Find, _Why]] = {
-    "refused": (_dials_before, dial_cause),
-    "unanswered": (partial(_ends, is_left=False), end_cause),
-    "left": (partial(_ends, is_left=True), end_cause),
+    "refused": (_dials_before, _dial_failed),
+    "unanswered": (partial(_ends, is_left=False), _ended),
+    "left": (partial(_ends, is_left=True), _ended),
     "cut": (_cuts, _cuts_off),
 }
-"""By field of ``Lately``: where the last such failure is found, and its cause by address and
-errno."""
+"""By field of ``Lately``: where the last such failure is found, and its cause."""
 
 
 def many_failed(lately: LatelyFacts, protocol: str) -> str:

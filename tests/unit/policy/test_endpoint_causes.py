@@ -13,6 +13,7 @@ from userspace_proxy.policy.endpoint_causes import (
     at_times,
     cuts_off,
     denies,
+    excludes,
     has_ended,
     in_the_past,
     no_datagram,
@@ -58,6 +59,10 @@ def test_a_gateway_that_no_host_has_is_named_with_the_address_behind_it():
         (cuts_off(POD), "10.244.1.8:8080 reset connections after it had answered"),
         (no_datagram(POD), "10.244.1.8:8080 sent nothing in time"),
         (denies(POD, "10.0.0.1"), "10.244.1.8:8080 answered this node, but not 10.0.0.1,"),
+        (
+            excludes(POD, "10.0.0.1"),
+            "10.244.1.8:8080 ended connections of 10.0.0.1 without a byte, and answered others,",
+        ),
     ],
     ids=lambda value: value.code if hasattr(value, "code") else "",
 )
@@ -102,6 +107,17 @@ def test_an_endpoint_that_answers_others_is_to_be_read_about_in_its_log():
     assert pod.startswith("It answers other connections: kubectl logs POD shows why not these")
     assert "the log of the program on db.example.com shows why not these" in host
     assert "kubectl" not in host
+
+
+def test_a_client_that_alone_is_turned_away_has_a_remedy_in_the_program():
+    excluded = excludes(POD, "10.0.0.1")
+    assert "access rule of the program" in excluded.hint
+    assert "access rule of its program" in outside(excluded, POD.ip, "db.example.com").hint
+    since = at_times(excluded)
+    assert since.sentence == (
+        "10.244.1.8:8080 ended connections of 10.0.0.1 without a byte, and answered others"
+    )
+    assert since.hint == excluded.hint
 
 
 def test_an_endpoint_that_is_silent_after_an_error_has_both_and_the_way_to_the_route():

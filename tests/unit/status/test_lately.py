@@ -4,7 +4,7 @@ import pytest
 
 from userspace_proxy.facts import EndpointCounters, LatelyFacts, Level
 from userspace_proxy.facts.port import Lately
-from userspace_proxy.model import DataPath, Protocol, SocketAddress
+from userspace_proxy.model import CauseCode, DataPath, Protocol, SocketAddress
 from userspace_proxy.policy import EndpointVerdict, PathDecision
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import at_times, no_datagram, sends_nothing
@@ -76,6 +76,26 @@ def test_of_connections_that_ended_unanswered_the_last_endpoint_is_the_cause(num
     assert failed_lately(lately, (left, returned(5.0)), at(9.0)).cause is None
     assert failed_lately(lately, (ended(5.0),), at(5.0 + PAST_S)).cause is None
     assert failed_lately(Lately(20, 12, 1), (ended(5.0),), at(9.0)).cause is None
+
+
+def test_of_a_client_whose_connections_alone_end_unanswered_the_address_is_named():
+    verdict, counters = ended(1.0)
+    for now in (2.0, 4.0, 6.0):
+        counters.ends.succeeded_at = now - 1.0
+        counters.ended_unanswered(now, 0, "10.244.3.7")
+    lately = Lately(40, 0, 12)
+    cause = failed_lately(lately, ((verdict, counters),), at(9.0)).cause
+    assert cause.sentence == (
+        "192.0.2.1:8080 ended connections of 10.244.3.7 without a byte, and answered others"
+    )
+    assert (cause.code, cause.count, cause.last_at) == (CauseCode.ENDPOINT_DENIES, 12, 1006.0)
+    assert "access rule of the program" in cause.hint
+    counters.ended_unanswered(7.0, 0, "10.244.3.9")
+    cause = failed_lately(lately, ((verdict, counters),), at(9.0)).cause
+    assert cause.code is CauseCode.ENDPOINT_RESETS, "the last one was another client's first"
+    counters.ended_unanswered(8.0, errno.ETIMEDOUT)
+    left = failed_lately(Lately(40, left=12), ((verdict, counters),), at(9.0))
+    assert left.cause.sentence == "192.0.2.1:8080 sent nothing in time"
 
 
 def test_of_clients_that_left_the_last_endpoint_is_the_cause():
