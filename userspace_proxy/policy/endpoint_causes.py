@@ -174,19 +174,22 @@ def no_host(endpoint: SocketAddress, hop: NextHop | None = None) -> Cause:
 _AFTER_A_HEADER = (
     CauseCode.ENDPOINT_RESETS,
     CauseCode.ENDPOINT_SENDS_NOTHING,
+    CauseCode.ENDPOINT_ANSWERS_LATE,
     CauseCode.ENDPOINT_CUTS_OFF,
 )
+EXPECTS_NO_HEADER = (
+    "This proxy sends a PROXY header before the client's bytes (annotation "
+    f"{DOMAIN}proxy-protocol), which the program may not expect: let it, or remove the annotation. "
+)
+"""What to do before anything else where that is so, if clients get no answer."""
 
 
 def with_header(cause: Cause) -> Cause:
     """Return the cause of a failing endpoint that gets a PROXY header, which may be the reason."""
     if cause.code not in _AFTER_A_HEADER:
         return cause
-    hint = (
-        f"Its annotation {DOMAIN}proxy-protocol puts a PROXY header before the client's bytes, "
-        "which the program most likely doesn't expect: let it, or remove the annotation. "
-    )
-    return replace(cause, hint=f"{hint}{cause.hint}")
+    sentence = f"{cause.sentence} (this proxy sends a PROXY header first)"
+    return replace(cause, sentence=sentence, hint=f"{EXPECTS_NO_HEADER}{cause.hint}")
 
 
 def about_to_vanish(namespace: str, count: int) -> Cause:

@@ -17,7 +17,7 @@ from ..facts.exclusions import Exclusions
 from ..facts.port import LATELY_NAMES, Lately
 from ..model import Cause, SocketAddress
 from ..policy import EndpointVerdict
-from ..policy.endpoint_causes import UNANSWERED_FLOW_S, at_times, cuts_off, excludes
+from ..policy.endpoint_causes import UNANSWERED_FLOW_S, at_times, cuts_off, excludes, with_header
 from .failures import PAST_S, Clock, dial_cause, end_cause, has_excluded
 from .units import plural
 
@@ -35,11 +35,14 @@ _Find = Callable[[_Endpoints], _Failures]
 _Why = Callable[[SocketAddress, Streak], Cause]
 
 
-def failed_lately(lately: Lately, endpoints: _Endpoints, clock: Clock) -> LatelyFacts:
+def failed_lately(
+    lately: Lately, endpoints: _Endpoints, clock: Clock, *, has_header: bool = False
+) -> LatelyFacts:
     """Return the clients of the last minute, and which endpoint failed and has answered since.
 
     Args:
         endpoints: Those that may serve.
+        has_header: They get a PROXY header.
     """
     counts = lately.counts()
     most = max(counts[1:])
@@ -51,6 +54,8 @@ def failed_lately(lately: Lately, endpoints: _Endpoints, clock: Clock) -> Lately
     if streak is None or verdict is None or clock.now - streak.last_at >= PAST_S:
         return LatelyFacts(*counts)
     cause = at_times(why(verdict.address, streak), verdict.host)
+    if has_header:
+        cause = with_header(cause)
     last_at = clock.unix(streak.last_at)
     return LatelyFacts(*counts, cause=replace(cause, count=most, last_at=last_at))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..facts import EndpointFacts, PortFacts
+from ..policy.endpoint_causes import EXPECTS_NO_HEADER
 from .units import plural
 
 _BOTH_WAIT = (
@@ -56,4 +57,5 @@ def remedy_for_no_byte(port: PortFacts) -> str:
     """Return what to do about that; empty: wait for clients."""
     if port.protocol != "TCP" or port.connections <= _FEW:
         return ""
-    return _UNANSWERED if port.received_bytes else _BOTH_WAIT
+    header = EXPECTS_NO_HEADER if port.proxy_protocol else ""
+    return f"{header}{_UNANSWERED if port.received_bytes else _BOTH_WAIT}"

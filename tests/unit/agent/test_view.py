@@ -385,6 +385,18 @@ def test_the_annotation_for_a_header_is_named_where_an_endpoint_ends_connections
     assert ("PROXY header" in hint) is is_named
 
 
+@pytest.mark.parametrize("version", ["v1", None])
+async def test_the_header_is_named_where_clients_of_the_last_minute_failed(plane, version):
+    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
+    (port,) = served_ports
+    handling, (pod,) = Handling(proxy_protocol=version), port.plan.serving.endpoints
+    port.plan = replace(port.plan, serving=Serving((pod,), handling=handling))
+    port.group.counters_of(pod).ended_unanswered(0.0, errno.ECONNRESET)
+    port.group.last_minute.add(Lately(4, 0, 3), 0.0)
+    (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
+    assert ("PROXY header" in view.lately.cause.sentence) is (version is not None)
+
+
 def leads_to(served_ports, bind=Bind.PROXY_PORT):
     (served,) = served_ports
     view = view_frontend(served, WEB, bind)

@@ -79,7 +79,7 @@ def test_an_endpoint_that_answers_late_has_the_time_and_a_remedy_wherever_it_is(
     )
     assert "time-out is most likely shorter than the answer takes" in late.hint
     assert outside(late, POD.ip, "db.example.com") == late
-    assert with_header(late) == late
+    assert "PROXY header" in with_header(late).hint
 
 
 def test_an_endpoint_that_answers_the_end_of_its_input_may_not_be_slow():
@@ -202,8 +202,12 @@ def test_a_routers_error_is_not_taken_for_a_look_into_the_neighbour_table():
     ids=lambda value: str(getattr(value, "code", "")),
 )
 def test_a_header_that_an_endpoint_gets_is_the_likely_reason_once_it_has_accepted(cause, is_likely):
-    hint = with_header(cause).hint
-    said = "Its annotation userspace-proxy.io/proxy-protocol puts a PROXY header before"
+    shown = with_header(cause)
+    hint = shown.hint
+    assert shown.sentence.endswith("(this proxy sends a PROXY header first)") is is_likely
+    said = (
+        "This proxy sends a PROXY header before the client's bytes (annotation userspace-proxy.io"
+    )
     assert hint.startswith(said) is is_likely
     assert hint.endswith(cause.hint)
 

@@ -78,6 +78,17 @@ def test_of_connections_that_ended_unanswered_the_last_endpoint_is_the_cause(num
     assert failed_lately(Lately(20, 12, 1), (ended(5.0),), at(9.0)).cause is None
 
 
+def test_a_header_that_this_proxy_sends_may_be_why_connections_ended():
+    cause = failed_lately(Lately(20, 1, 12), (ended(5.0),), at(9.0), has_header=True).cause
+    assert cause.sentence == (
+        "192.0.2.1:8080 accepted connections and ended them without answering (this proxy sends a "
+        "PROXY header first)"
+    )
+    assert cause.hint.startswith("This proxy sends a PROXY header before the client's bytes")
+    refused = failed_lately(Lately(20, 12), (returned(5.0),), at(9.0), has_header=True).cause
+    assert "PROXY" not in f"{refused.sentence}{refused.hint}"
+
+
 def test_of_a_client_whose_connections_alone_end_unanswered_the_address_is_named():
     verdict, counters = ended(1.0)
     for now in (2.0, 4.0, 6.0):

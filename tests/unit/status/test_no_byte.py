@@ -1,7 +1,14 @@
 import pytest
 
 from userspace_proxy.facts import Level
-from userspace_proxy.model import CauseCode, DataPath, Protocol, SocketAddress
+from userspace_proxy.model import (
+    CauseCode,
+    DataPath,
+    Handling,
+    Protocol,
+    ProxyProtocol,
+    SocketAddress,
+)
 from userspace_proxy.policy.causes import resets
 from userspace_proxy.status.no_byte import no_byte_in_words, remedy_for_no_byte
 from userspace_proxy.status.path_words import PathView
@@ -59,6 +66,13 @@ def test_without_many_connections_there_is_no_remedy(figures, sentence):
     assert (port.mark, port.state.sentence, port.state.way_out) == (None, sentence, "")
 
 
+def test_a_header_that_this_proxy_sends_may_be_why_nothing_comes_back():
+    for figures in (UNANSWERED, BOTH_WAIT):
+        port = make_port(**figures, handling=Handling(proxy_protocol=ProxyProtocol.V1))
+        assert port.state.way_out.startswith("This proxy sends a PROXY header before")
+        assert remedy_for_no_byte(make_port(**figures)) in port.state.way_out
+
+
 def test_a_port_that_has_been_answered_has_no_remedy():
     state = make_port(connections=50, sent_bytes=1).state
     assert (state.word, state.way_out) == ("served", "")
@@ -100,6 +114,15 @@ def closes(count, **facts):
         pytest.param(
             [closes(7)], 1, f"Clients get no answer: {closes(7).cause}", id="answered-before"
         ),
+        pytest.param(
+            [closes(9, resets=6, empty=3)],
+            0,
+            f"No byte has come back in 9 connections: {closes(9).cause}",
+            id="closes-and-resets",
+        ),
+        pytest.param(
+            [closes(9, resets=7, empty=3)], 0, f"Clients fail: {closes(9).cause}", id="resets-most"
+        ),
         pytest.param([closes(7, resets=1)], 0, f"Clients fail: {closes(7).cause}", id="resets"),
     ],
 )
@@ -107,6 +130,6 @@ def test_of_what_only_closes_is_said_what_was_seen(endpoints, sent_bytes, senten
     state = make_port(endpoints=tuple(endpoints), sent_bytes=sent_bytes).state
     assert (state.sentence, state.code) == (sentence, CauseCode.ENDPOINT_RESETS)
     assert "syslog, graphite" in state.way_out
-    assert (state.level is Level.TROUBLE) == bool(endpoints[0].resets)
+    assert (state.level is Level.TROUBLE) == sentence.startswith("Clients fail")
     is_tried = not all(endpoint.is_past for endpoint in endpoints)
     assert state.is_problem == is_tried, "an alert ends when no client has tried since"
