@@ -2,6 +2,7 @@
 
 from .counters import (
     STREAKS,
+    Blamed,
     ClientMistake,
     CounterTable,
     EndpointCounters,
@@ -61,6 +62,7 @@ __all__ = [
     "STATES",
     "STREAKS",
     "TIMES_BOUNDS_S",
+    "Blamed",
     "BridgeFacts",
     "ClientAddressFacts",
     "ClientMistake",

@@ -107,34 +107,39 @@ _FAILURES: Mapping[str, tuple[_Find, _Why]] = {
     "unanswered": (partial(_ends, is_left=False), _ended),
     "left": (partial(_ends, is_left=True), _ended),
     "cut": (_cuts, _cuts_off),
+    # No endpoint is to blame.
+    "waited": (lambda _: iter(()), _cuts_off),
 }
 """By field of ``Lately``: where the last such failure is found, and its cause."""
 
 
-def many_failed(lately: LatelyFacts, protocol: str) -> str:
+def many_failed(port: PortFacts) -> str:
     """Return how many clients failed, and why; empty if they are few."""
-    if protocol == "UDP":
+    lately, why = port.lately, _why(port.lately)
+    if lately.waited and lately.waited == max(lately.counts()[1:]):
+        why = _limit(port)
+    if port.protocol == "UDP":
         # A flow has its endpoint before that shows whether it answers.
-        total, failed = max(lately.connections, lately.refused), lately.refused
+        failed = lately.refused + lately.waited
+        total = max(lately.connections, failed)
         if not _are_many(failed, total, SHARE):
             return ""
-        return f"{failed:,} of {plural(total, 'flow')} failed in the last minute{_why(lately)}"
+        return f"{failed:,} of {plural(total, 'flow')} failed in the last minute{why}"
     counts = {
         "not connected": lately.refused,
         "ended without an answer": lately.unanswered,
         "left before an answer": lately.left,
         "reset after an answer began": lately.cut,
+        "had waited for an endpoint": lately.waited,
     }
     # A connection that has ended may have begun more than a minute ago.
     failed = sum(counts.values())
-    total = max(lately.connections + lately.refused, failed)
+    total = max(lately.connections + lately.refused + lately.waited, failed)
     if not (_are_many(lately.failed, total, SHARE) or _are_many(failed, total, SILENT_SHARE)):
         return ""
     parts = [f"{count:,} {how}" for how, count in counts.items() if count >= LEAST]
     each = f" ({', '.join(parts)})" if len(parts) > 1 else ""
-    return (
-        f"{failed:,} of {plural(total, 'connection')} failed in the last minute{each}{_why(lately)}"
-    )
+    return f"{failed:,} of {plural(total, 'connection')} failed in the last minute{each}{why}"
 
 
 def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
@@ -157,6 +162,13 @@ def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
 def _are_many(count: int, total: int, share: float) -> bool:
     is_large_share = count >= _FEW and count >= _FEW_SHARE * total
     return is_large_share or count >= max(LEAST, share * total)
+
+
+def _limit(port: PortFacts) -> str:
+    if port.max_connections is None:
+        return ": no endpoint took them in time"
+    each = plural(port.max_connections, "connection")
+    return f": endpoints had {each} each, which was their limit on this node"
 
 
 def _why(lately: LatelyFacts) -> str:

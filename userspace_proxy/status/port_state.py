@@ -292,7 +292,7 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
         word, sentence = "unknown", no_byte_in_words(port, by)
     if lost := many_unanswered(port):
         return _failed_lately(port, lost)
-    if many := many_failed(port.lately, port.protocol):
+    if many := many_failed(port):
         return _failed_lately(port, f"{sentence} now; {many}" if word == "served" else many)
     if denied := _is_none_admitted(port):
         what = f"No client has been admitted: {denied[0]}"
@@ -317,7 +317,7 @@ def _answers_others(port: PortFacts, in_a_row: int) -> str:
     """
     if port.protocol == "UDP":
         return many_unanswered(port, in_a_row)
-    return many_failed(port.lately, port.protocol) if port.lately.left > in_a_row else ""
+    return many_failed(port) if port.lately.left > in_a_row else ""
 
 
 def _failed_lately(port: PortFacts, sentence: str) -> _Judgement:

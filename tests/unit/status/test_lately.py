@@ -4,7 +4,7 @@ import pytest
 
 from userspace_proxy.facts import EndpointCounters, LatelyFacts, Level
 from userspace_proxy.facts.port import Lately
-from userspace_proxy.model import CauseCode, DataPath, Protocol, SocketAddress
+from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, Protocol, SocketAddress
 from userspace_proxy.policy import EndpointVerdict, PathDecision
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import at_times, no_datagram, sends_nothing
@@ -159,6 +159,44 @@ def test_clients_that_failed_in_several_ways_are_counted_by_each():
         "22 of 104 connections failed in the last minute (4 not connected, 5 ended without an "
         "answer, 6 left before an answer, 7 reset after an answer began)"
     )
+
+
+@pytest.mark.parametrize(
+    ("most", "changes", "why"),
+    [
+        pytest.param(
+            2,
+            {},
+            "connections failed in the last minute: endpoints had 2 connections each, which was "
+            "their limit on this node",
+            id="limit",
+        ),
+        pytest.param(
+            None,
+            {},
+            "connections failed in the last minute: no endpoint took them in time",
+            id="hold",
+        ),
+        pytest.param(
+            1,
+            UDP,
+            "flows failed in the last minute: endpoints had 1 connection each, which was their "
+            "limit on this node",
+            id="udp",
+        ),
+    ],
+)
+def test_clients_that_had_to_wait_have_the_reason_for_their_wait(most, changes, why):
+    handling = Handling(hold=Hold(60), max_connections=most)
+    lately = failed_lately(Lately(28, waited=12), (ended(5.0),), at(9.0))
+    port = make_port(endpoints=(READY,), handling=handling, lately=lately, **changes)
+    assert port.state.level is Level.ATTENTION
+    total = 28 if changes else 40
+    assert port.state.sentence == f"Served by 1 endpoint now; 12 of {total} {why}"
+    others = failed_lately(Lately(28, 0, 14, waited=12), (ended(5.0),), at(9.0))
+    if not changes:
+        sentence = replace(port, lately=others).state.sentence
+        assert "(14 ended without an answer, 12 had waited for an endpoint): 192.0" in sentence
 
 
 def test_endpoints_that_refuse_are_named_before_clients_that_left():
