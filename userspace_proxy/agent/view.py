@@ -152,7 +152,10 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.is_out_of_client_ports = now - group.out_of_client_ports_at < _RECENT_S
     may_serve = ((v, group.counters_of(v.address)) for v in plan.verdicts if v.is_usable)
     failing, has_header = group.last_minute.failing(now), facts.proxy_protocol is not None
-    facts.lately = failed_lately(failing, may_serve, clock, has_header=has_header)
+    was_many = served.shown is not None and served.shown[0].state.word == "partly answering"
+    facts.lately = failed_lately(
+        failing, may_serve, clock, has_header=has_header, was_many=was_many
+    )
     facts.state = judge(facts)
     return facts
 

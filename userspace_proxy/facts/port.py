@@ -198,6 +198,8 @@ class LatelyFacts(Lately, frozen=True, gc=False, kw_only=True):
     cause: Cause | None = None
     """Why most of them failed, by the last such failure of an endpoint that has answered since;
     null if it isn't known."""
+    was_many: bool = False
+    """The state before was ``partly answering``: half of the share that begins it keeps it up."""
 
     @property
     def failed(self) -> int:

@@ -3,6 +3,7 @@
     12 of 20 connections failed in the last minute: 10.244.0.9:8080 refused connections
 
 Rule 1: a few failures are no news; many are, whatever is so at this moment.
+Rule 2: what was news stays so until it is half as many.
 """
 
 from __future__ import annotations
@@ -36,13 +37,19 @@ _Why = Callable[[SocketAddress, Streak], Cause]
 
 
 def failed_lately(
-    lately: Lately, endpoints: _Endpoints, clock: Clock, *, has_header: bool = False
+    lately: Lately,
+    endpoints: _Endpoints,
+    clock: Clock,
+    *,
+    has_header: bool = False,
+    was_many: bool = False,
 ) -> LatelyFacts:
     """Return the clients of the last minute, and which endpoint failed and has answered since.
 
     Args:
         endpoints: Those that may serve.
         has_header: They get a PROXY header.
+        was_many: As in the result.
     """
     counts = lately.counts()
     most = max(counts[1:])
@@ -52,12 +59,13 @@ def failed_lately(
     failures = find(endpoints)
     streak, verdict = max(failures, key=lambda one: one[0].last_at, default=(None, None))
     if streak is None or verdict is None or clock.now - streak.last_at >= PAST_S:
-        return LatelyFacts(*counts)
+        return LatelyFacts(*counts, was_many=was_many)
     cause = at_times(why(verdict.address, streak), verdict.host)
     if has_header:
         cause = with_header(cause)
     last_at = clock.unix(streak.last_at)
-    return LatelyFacts(*counts, cause=replace(cause, count=most, last_at=last_at))
+    cause = replace(cause, count=most, last_at=last_at)
+    return LatelyFacts(*counts, cause=cause, was_many=was_many)
 
 
 def _dials_before(endpoints: _Endpoints) -> _Failures:
@@ -122,7 +130,7 @@ def many_failed(port: PortFacts) -> str:
         # A flow has its endpoint before that shows whether it answers.
         failed = lately.refused + lately.waited
         total = max(lately.connections, failed)
-        if not _are_many(failed, total, SHARE):
+        if not _are_many(lately, failed, total, SHARE):
             return ""
         return f"{failed:,} of {plural(total, 'flow')} failed in the last minute{why}"
     counts = {
@@ -135,7 +143,8 @@ def many_failed(port: PortFacts) -> str:
     # A connection that has ended may have begun more than a minute ago.
     failed = sum(counts.values())
     total = max(lately.connections + lately.refused + lately.waited, failed)
-    if not (_are_many(lately.failed, total, SHARE) or _are_many(failed, total, SILENT_SHARE)):
+    is_share = _are_many(lately, lately.failed, total, SHARE)
+    if not (is_share or _are_many(lately, failed, total, SILENT_SHARE)):
         return ""
     parts = [f"{count:,} {how}" for how, count in counts.items() if count >= LEAST]
     each = f" ({', '.join(parts)})" if len(parts) > 1 else ""
@@ -153,15 +162,17 @@ def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
     if port.protocol != "UDP" or port.is_without_answer or lately.unanswered <= in_a_row:
         return ""
     total = max(lately.connections, lately.unanswered)
-    if not _are_many(lately.unanswered, total, SILENT_SHARE):
+    if not _are_many(lately, lately.unanswered, total, SILENT_SHARE):
         return ""
     share = f"{lately.unanswered:,} of {plural(total, 'flow')}"
     return f"{share} got no answer within {UNANSWERED_FLOW_S} s in the last minute{_why(lately)}"
 
 
-def _are_many(count: int, total: int, share: float) -> bool:
+def _are_many(lately: LatelyFacts, count: int, total: int, share: float) -> bool:
     is_large_share = count >= _FEW and count >= _FEW_SHARE * total
-    return is_large_share or count >= max(LEAST, share * total)
+    # A share about as large as that would be news and no news in turns.
+    least, share = (_FEW, share / 2) if lately.was_many else (LEAST, share)
+    return is_large_share or count >= max(least, share * total)
 
 
 def _limit(port: PortFacts) -> str:

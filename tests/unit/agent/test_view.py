@@ -8,7 +8,7 @@ import pytest
 
 from userspace_proxy.agent.view import show_traffic, view_endpoint, view_frontend, view_ports
 from userspace_proxy.cluster import Store
-from userspace_proxy.facts import EndpointCounters, GroupCounters, TrafficByCause, Waits
+from userspace_proxy.facts import EndpointCounters, GroupCounters, StreakPart, TrafficByCause, Waits
 from userspace_proxy.facts.port import Lately, LatelyFacts
 from userspace_proxy.model import (
     Balance,
@@ -385,16 +385,17 @@ def test_the_annotation_for_a_header_is_named_where_an_endpoint_ends_connections
     assert ("PROXY header" in hint) is is_named
 
 
-@pytest.mark.parametrize("version", ["v1", None])
-async def test_the_header_is_named_where_clients_of_the_last_minute_failed(plane, version):
+async def test_the_last_minute_names_the_header_and_what_was_news_before(plane):
     served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
-    (port,) = served_ports
-    handling, (pod,) = Handling(proxy_protocol=version), port.plan.serving.endpoints
-    port.plan = replace(port.plan, serving=Serving((pod,), handling=handling))
-    port.group.counters_of(pod).ended_unanswered(0.0, errno.ECONNRESET)
-    port.group.last_minute.add(Lately(4, 0, 3), 0.0)
-    (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
-    assert ("PROXY header" in view.lately.cause.sentence) is (version is not None)
+    (port,), handling = served_ports, Handling(proxy_protocol="v1")
+    port.plan = replace(port.plan, serving=Serving(port.plan.serving.endpoints, handling=handling))
+    ends = port.group.counters_of(port.plan.serving.endpoints[0]).ends
+    ends.add(StreakPart(0.0, 1, 0.0, 0.0, errno.ECONNRESET))
+    for was_many in (False, True):
+        port.group.last_minute.add(Lately(40, 0, 3), 0.0)
+        (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
+        assert view.lately.was_many is was_many
+    assert "PROXY header" in view.lately.cause.sentence
 
 
 def leads_to(served_ports, bind=Bind.PROXY_PORT):

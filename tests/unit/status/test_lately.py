@@ -265,6 +265,23 @@ def test_clients_that_failed_in_the_last_minute_are_no_success(
     assert failing.sentence.endswith("the other one serves")
 
 
+@pytest.mark.parametrize(
+    ("lately", "changes"),
+    [
+        pytest.param((100, 3), {}, id="refused"),
+        pytest.param((40, 0, 0, 0, 2), {}, id="cut"),
+        pytest.param((100, 3), UDP, id="flows"),
+        pytest.param((40, 0, 2), UDP, id="unanswered-flows"),
+    ],
+)
+def test_what_was_news_stays_so_until_it_is_half_as_many(lately, changes):
+    for was_many in (False, True):
+        port = make_port(endpoints=(READY,), lately=LatelyFacts(*lately, was_many=was_many))
+        assert (replace(port, **changes).state.word == "partly answering") is was_many
+    few = LatelyFacts(lately[0] * 2, *lately[1:], was_many=True)
+    assert make_port(endpoints=(READY,), lately=few, **changes).state.word == "served"
+
+
 def test_without_a_cause_clients_that_failed_are_counted_only():
     state = judge(make_port(endpoints=(READY,), lately=LatelyFacts(1, 3)))
     assert state.sentence.endswith("3 of 4 connections failed in the last minute")
