@@ -33,7 +33,16 @@ def testbed(tmp_path_factory):
     """A node that serves what answers the end of a client's input, and what a test answers."""
     with Testbed(tmp_path_factory.mktemp("agent"), "nftables", "--workers=2") as testbed:
         (one,) = testbed.add_pods("one", sum=SUM.target)
-        testbed.serve(*(with_endpoints(service, [one]) for service in (SUM, SLOW, LIMITED)))
+        testbed.serve(with_endpoints(SUM, [one]), with_endpoints(SLOW, [one]))
+        yield testbed
+
+
+@pytest.fixture
+def limited(tmp_path_factory):
+    """A node whose only worker has all of a limit."""
+    with Testbed(tmp_path_factory.mktemp("agent"), "nftables", "--workers=1") as testbed:
+        (one,) = testbed.add_pods("one", tcp=LIMITED.target + 100)
+        testbed.serve(with_endpoints(LIMITED, [one]))
         yield testbed
 
 
@@ -85,9 +94,9 @@ def test_clients_that_leave_at_once_are_no_fault_of_an_endpoint_that_answers(tes
     assert port["state"]["sentence"] == "Served by 1 endpoint"
 
 
-def test_clients_that_leave_a_queue_are_explained_by_the_limit_for_which_they_waited(testbed):
-    client = testbed["pod"]
-    with listen(testbed.pod("one"), LIMITED.target) as server:
+def test_clients_that_leave_a_queue_are_explained_by_the_limit_for_which_they_waited(limited):
+    client = limited["pod"]
+    with listen(limited.pod("one"), LIMITED.target) as server:
         busy = [client.dial(LIMITED.address) for _ in range(2)]
         for one in busy:
             one.sendall(b"question")
@@ -107,4 +116,4 @@ def test_clients_that_leave_a_queue_are_explained_by_the_limit_for_which_they_wa
         "4 of 6 connections failed in the last minute: endpoints had 2 connections each, which was "
         "their limit on this node"
     )
-    wait_for(said, lambda: said in port_of(testbed, LIMITED)["state"]["sentence"])
+    wait_for(said, lambda: said in port_of(limited, LIMITED)["state"]["sentence"])
