@@ -18,12 +18,29 @@ SUM = Service("sum", "10.96.0.10", target=9200)
 SLOW = Service("slow", "10.96.0.11", target=9201)
 
 
+LIMITED = Service(
+    "limited",
+    "10.96.0.12",
+    target=9202,
+    annotations={"userspace-proxy.io/max-connections": "2"},
+)
+
+
 @pytest.fixture(scope="module")
 def testbed(tmp_path_factory):
     """A node that serves what answers the end of a client's input, and what a test answers."""
     with Testbed(tmp_path_factory.mktemp("agent"), "nftables", "--workers=2") as testbed:
         (one,) = testbed.add_pods("one", sum=SUM.target)
         testbed.serve(with_endpoints(SUM, [one]), with_endpoints(SLOW, [one]))
+        yield testbed
+
+
+@pytest.fixture
+def limited(tmp_path_factory):
+    """A node whose only worker has all of a limit."""
+    with Testbed(tmp_path_factory.mktemp("agent"), "nftables", "--workers=1") as testbed:
+        (one,) = testbed.add_pods("one", tcp=LIMITED.target + 100)
+        testbed.serve(with_endpoints(LIMITED, [one]))
         yield testbed
 
 
@@ -67,3 +84,28 @@ def test_clients_that_leave_at_once_are_no_fault_of_an_endpoint_that_answers(tes
     port = testbed.agent.port("slow")
     assert port["connections"] == 4
     assert port["state"]["sentence"] == "Served by 1 endpoint"
+
+
+def test_clients_that_leave_a_queue_are_explained_by_the_limit_for_which_they_waited(limited):
+    client = limited["pod"]
+    with listen(limited.pod("one"), LIMITED.target) as server:
+        busy = [client.dial(LIMITED.address) for _ in range(2)]
+        for one in busy:
+            one.sendall(b"question")
+        accepted = [accept_with_data(server)[0] for _ in busy]
+        for _ in range(4):
+            with client.tcp() as waiting:
+                waiting.connect(LIMITED.address)
+                waiting.sendall(b"question")
+                waiting.settimeout(0.3)
+                with pytest.raises(TimeoutError):
+                    waiting.recv(1)
+        for one, other in zip(busy, accepted, strict=True):
+            with one, other:
+                other.sendall(b"answer")
+                assert one.recv(100) == b"answer"
+    said = (
+        "4 of 6 connections failed in the last minute: endpoints had 2 connections each, which was "
+        "their limit on this node"
+    )
+    wait_for(said, lambda: said in limited.agent.port(LIMITED.name)["state"]["sentence"])

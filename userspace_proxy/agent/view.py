@@ -153,7 +153,9 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.is_out_of_ports = now - group.out_of_ports_at < _RECENT_S
     facts.is_out_of_client_ports = now - group.out_of_client_ports_at < _RECENT_S
     may_serve = ((v, group.counters_of(v.address)) for v in plan.verdicts if v.is_usable)
-    facts.lately = failed_lately(group.last_minute.failing(now), may_serve, clock)
+    lately, has_header = group.last_minute.failing(now), facts.proxy_protocol is not None
+    was_many = served.shown is not None and served.shown[0].state.word == "partly answering"
+    facts.lately = failed_lately(lately, may_serve, clock, has_header=has_header, was_many=was_many)
     facts.sent_at = clock.unix(group.sent_at)
     facts.is_quiet = is_quiet(facts, clock)
     facts.endpoints = without_silence(facts)

@@ -15,7 +15,7 @@ import _socket
 from collections.abc import Callable
 
 from ..balance import AffinityTables
-from ..facts import CounterTable
+from ..facts import Blamed, CounterTable, EndpointCounters
 from ..kernel.socket_memory import packets_lost
 from ..model import SocketAddress
 from ..model.serving import Serving
@@ -24,6 +24,9 @@ from .loads import Loads
 from .outcomes import Outcomes
 from .reactor import Reactor
 from .waiting_room import Waiting, WaitingRoom
+
+# Less than clients wait for an answer before they leave without one.
+_WAITED_S = 0.3
 
 
 class EndpointGroup(CounterTable):
@@ -121,6 +124,17 @@ class EndpointGroup(CounterTable):
         if not (is_at_limit or self.waiting_room.lacks_endpoints or self.on_waiting is None):
             self.on_waiting()
         return self.waiting_room
+
+    def blamed(
+        self, counters: EndpointCounters, accepted_at: float, dialled_at: float | None
+    ) -> Blamed:
+        """Return what counts a client that leaves before an answer.
+
+        The endpoint's counters, unless it has answered others while the client waited for it.
+        """
+        has_waited = dialled_at is not None and dialled_at - accepted_at >= _WAITED_S
+        is_answering = counters.ends.succeeded_at >= accepted_at
+        return self.counters.after_wait if has_waited and is_answering else counters
 
     def former_endpoints(self) -> set[SocketAddress]:
         """Return the endpoints that aren't any more, and still have connections."""

@@ -13,7 +13,7 @@ the kernel of one that has closed its socket answers with a RST, and acknowledge
 
 from __future__ import annotations
 
-from ..facts import EndpointCounters
+from ..facts import Blamed, EndpointCounters
 from ..facts.late_bytes import note_late
 from ..kernel.tcp_state import is_connected, silent_s, unheard_s
 from ..policy.endpoint_causes import UNANSWERED_S
@@ -50,11 +50,12 @@ def has_given_up(up: Direction, counters: EndpointCounters, asked_s: float) -> b
 
 
 def came_late(
-    up: Direction, counters: EndpointCounters, now: float, waited_s: float, *, is_counted: bool
+    up: Direction, counters: Blamed, now: float, waited_s: float, *, is_counted: bool
 ) -> bool:
     """Note a first byte as late, and return that, if its client had waited and ended its side.
 
     Args:
+        counters: What counts it.
         waited_s: How long the byte took.
         is_counted: The connection has been noted as one without an answer.
     """

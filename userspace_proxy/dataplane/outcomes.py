@@ -118,6 +118,8 @@ class Outcomes:
         if number in causes.RESETS:
             # It has accepted the connection, whatever a dial from another address shows.
             counters.ends.failed(now, number)
+            if client:
+                counters.exclusions.ended(client, now, number, counters.ends.succeeded_at)
         if is_client_specific:
             return code
         counters.dials.failed(now, number)

@@ -21,7 +21,7 @@ import contextlib
 import errno
 from typing import Any, Protocol
 
-from ..facts import EndpointCounters
+from ..facts import Blamed, EndpointCounters
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
 from ..facts.late_bytes import note_arrived
 from ..kernel.tcp_state import is_connected
@@ -69,7 +69,7 @@ class TcpConnection:
     """
 
     __slots__ = (
-        "_answered_at", "_asked_at", "_bad_end", "_counters", "_first_byte_s",
+        "_answered_at", "_asked_at", "_bad_end", "_blamed", "_counters", "_first_byte_s",
         "_has_nodelay", "_reset_as", "_wants_client_out", "address", "announced", "client", "dial",
         "down", "group", "is_aborting", "is_closed", "may_preserve", "owner", "reactor",
         "seen_moved", "seen_moving_at", "started", "unanswered_since", "up",
@@ -105,6 +105,7 @@ class TcpConnection:
         """The first of the latest looks, all of which found the client without an answer."""
         self._counters: EndpointCounters | None = None
         """The endpoint's, while the two are joined."""
+        self._blamed: Blamed
         self._reset_as: tuple[str, EndedBy] | None = None
         """Cause and side of a reset that may have to wait; None if connections aren't logged."""
         self._answered_at = 0.0
@@ -150,6 +151,8 @@ class TcpConnection:
         now = self._answered_at = self._asked_at = self.reactor.now
         group.connect_times.add(now - self.started)
         counters = self._counters = group.outcomes.answered(endpoint, now)
+        waits = group.waiting_room is not None
+        self._blamed = group.blamed(counters, self.started, dial.began_at) if waits else counters
         counters.connections += 1
         counters.active += 1
         if dial.is_preserved:
@@ -222,15 +225,12 @@ class TcpConnection:
             waited_s = self._first_byte_s = now - self._asked_at
             self.group.first_byte_times.add(waited_s)
             is_counted = self._bad_end is not None
-            if up and came_late(up, counters, now, waited_s, is_counted=is_counted):
+            if up and came_late(up, self._blamed, now, waited_s, is_counted=is_counted):
                 self._bad_end = _LATE
             else:
                 self._bad_end, counters.ends.succeeded_at = None, now
-
-    def _waits_for_client(self, down: Direction, counters: EndpointCounters) -> bool:
-        """Return whether the end is to show if a late answer has arrived."""
-        self._note_first_byte(down, counters)
-        return self._bad_end is _LATE and self.owner.end_late(self)
+                if counters.exclusions.clients:
+                    counters.exclusions.answered(self.client_ip, now)
 
     def _set_nodelay(self) -> None:
         """Send the endpoint what the kernel holds back, and delay nothing from now on."""
@@ -284,7 +284,9 @@ class TcpConnection:
             if down.is_ended:
                 counters.cuts.succeeded_at = self.reactor.now
                 by = _BY_ENDPOINT if direction is up else _BY_CLIENT
-                if direction is up or not self._waits_for_client(down, counters):
+                self._note_first_byte(down, counters)
+                # The end is to show if a late answer has arrived.
+                if direction is up or self._bad_end is not _LATE or not self.owner.end_late(self):
                     self.finish("complete", as_reset=False, by=by)
         elif not down.bytes_moved and ends_unanswered(up, self.reactor.now - self._answered_at):
             counters.empty += 1
@@ -325,9 +327,9 @@ class TcpConnection:
         else:
             self._note_bad_end(counters, errno.ECONNRESET)
 
-    def _note_bad_end(self, counters: EndpointCounters, number: int, ago_s: float = 0.0) -> None:
+    def _note_bad_end(self, counters: Blamed, number: int, ago_s: float = 0.0) -> None:
         self._bad_end = end_code(number)
-        counters.ended_unanswered(self.reactor.now - ago_s, number)
+        counters.ended_unanswered(self.reactor.now - ago_s, number, self.client_ip)
 
     # -- for ageing and shedding ---------------------------------------------
 
@@ -364,10 +366,10 @@ class TcpConnection:
         self._note_first_byte(down, counters)
         is_unanswered = self._first_byte_s is None and not self._bad_end
         if is_unanswered and has_given_up(up, counters, self.reactor.now - self._asked_at):
-            self._note_bad_end(counters, errno.ETIMEDOUT, left_s(up))
+            self._note_bad_end(self._blamed, errno.ETIMEDOUT, left_s(up))
         elif self._bad_end is _LATE and has_arrived(down):
             self._bad_end = None
-            note_arrived(counters, self.reactor.now)
+            note_arrived(self._blamed, self.reactor.now)
 
     def close(self) -> None:
         """Reset both sides at once. Idempotent."""

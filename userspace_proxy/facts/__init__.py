@@ -2,6 +2,7 @@
 
 from .counters import (
     STREAKS,
+    Blamed,
     ClientMistake,
     CounterTable,
     EndpointCounters,
@@ -62,6 +63,7 @@ __all__ = [
     "STATES",
     "STREAKS",
     "TIMES_BOUNDS_S",
+    "Blamed",
     "BridgeFacts",
     "ClientAddressFacts",
     "ClientMistake",

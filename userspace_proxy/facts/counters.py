@@ -11,9 +11,10 @@ import errno
 import math
 from collections.abc import Callable, Container, Iterable, Mapping
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from ..model import CauseCode, SocketAddress
+from .exclusions import Exclusions
 from .figures import DIAL_CAUSES, PortFigures, Traffic, WaitCounts, Waits, counted_names
 from .histogram import TIMES_BOUNDS_S, Durations
 from .port import LATELY_NAMES
@@ -57,10 +58,10 @@ else:
 
     _EndpointSlots, _PortSlots, _WaitSlots = map(_slots, (Traffic, PortFigures, WaitCounts))
 
-STREAKS = "dials", "ends", "denials", "cuts"
+STREAKS = "dials", "ends", "denials", "cuts", "exclusions"
 """The failures in a row of one endpoint."""
 # Of an endpoint, for the clients of the last minute; those that were refused had none.
-_COUNTED_ELSEWHERE = counted_names(Traffic) + counted_names(PortFigures)
+_COUNTED_ELSEWHERE = (*counted_names(Traffic), *counted_names(PortFigures), "waited")
 _UNANSWERED = tuple(name for name in LATELY_NAMES if name not in _COUNTED_ELSEWHERE)
 # Of each cause of a failed dial.
 _FAILURES = {code: code.replace("-", "_") for code in DIAL_CAUSES}
@@ -104,17 +105,23 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.cuts = Streak()
         """Connections that the endpoint reset after it had sent bytes; one that ends on both sides
         is a success."""
+        self.exclusions = Exclusions()
+        """Connections of ``unanswered`` whose clients it didn't answer, while it answered others;
+        an answer to one of these clients is a success."""
 
-    def ended_unanswered(self, now: float, number: int) -> None:
+    def ended_unanswered(self, now: float, number: int, client: str = "") -> None:
         """Note a connection that ended before the endpoint's first byte.
 
         Args:
             number: ``ETIMEDOUT`` where the client gave up; all others are ends by the endpoint.
+            client: Its IP address; empty for a flow.
         """
         if number == errno.ETIMEDOUT:
             self.left += 1
         else:
             self.unanswered += 1
+            if client:
+                self.exclusions.ended(client, now, number, self.ends.succeeded_at)
         self.ends.failed(now, number)
 
     def was_cut(self, now: float) -> None:
@@ -134,6 +141,28 @@ class EndpointCounters(_EndpointSlots, Counters):
         return {code: count for code, count in counts.items() if count}
 
 
+class AfterWait:
+    """Connections that clients left before an answer, after they had waited for an endpoint.
+
+    It has what :mod:`.late_bytes` needs of an endpoint's counters, which don't count them.
+    """
+
+    __slots__ = ("ends", "left")
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.ends = Streak()
+
+    def ended_unanswered(self, now: float, number: int, _client: str = "") -> None:
+        """Note one of them."""
+        self.left += 1
+        self.ends.failed(now, number)
+
+
+Blamed: TypeAlias = EndpointCounters | AfterWait
+"""What counts a client that leaves before an answer."""
+
+
 class GroupCounters(_PortSlots, Counters):
     """What is counted per Service port, beside the sums over its endpoints."""
 
@@ -142,8 +171,9 @@ class GroupCounters(_PortSlots, Counters):
         "out_of_client_ports",
         "out_of_ports",
         *(f"waits.{name}" for name in WaitCounters.names),
+        "after_wait.left",
     )
-    __slots__ = ("out_of_client_ports", "out_of_ports", "waits")
+    __slots__ = ("after_wait", "out_of_client_ports", "out_of_ports", "waits")
 
     def __init__(self) -> None:
         for name in counted_names(PortFigures):
@@ -154,6 +184,7 @@ class GroupCounters(_PortSlots, Counters):
         self.out_of_client_ports = 0
         """Dials for which a client's address had none: they failed, or used this node's address."""
         self.waits = WaitCounters()
+        self.after_wait = AfterWait()
 
 
 class ClientMistake(enum.StrEnum):

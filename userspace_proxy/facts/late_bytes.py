@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
-from .counters import EndpointCounters
+from .counters import Blamed
 
 AT_END_S = 0.1
 """Between a client's end and the first byte that it brings: a round trip, and what a busy node
@@ -31,7 +31,7 @@ class LateByte(NamedTuple):
 
 
 def note_late(
-    counters: EndpointCounters, now: float, waited_s: float, left_s: float, *, is_counted: bool
+    counters: Blamed, now: float, waited_s: float, left_s: float, *, is_counted: bool
 ) -> None:
     """Note a first byte that comes after its client has given up; it may still arrive.
 
@@ -50,7 +50,7 @@ def note_late(
         ends.failed(now - left_s, errno.ETIMEDOUT, noted)
 
 
-def note_arrived(counters: EndpointCounters, now: float) -> None:
+def note_arrived(counters: Blamed, now: float) -> None:
     """Note that such a byte has reached the client, which had ended only its own side."""
     counters.left -= 1
     counters.ends.succeeded_at = now

@@ -172,9 +172,9 @@ class Lately(msgspec.Struct, frozen=True, gc=False):
     """What was counted in the last minute, or a part of it."""
 
     connections: int = 0
-    """Connections (flows), as counted since the start."""
+    """Connections (flows), as counted since the start, without those of ``waited``."""
     refused: int = 0
-    """Clients that no endpoint answered."""
+    """Clients that no endpoint answered, without those of ``waited``."""
     unanswered: int = 0
     """Of the connections, those that the endpoint ended or reset before its first byte; of the
     flows, those without an answer for two seconds."""
@@ -183,6 +183,9 @@ class Lately(msgspec.Struct, frozen=True, gc=False):
     all left at one moment."""
     cut: int = 0
     """Of the connections, those that the endpoint reset after it had sent bytes."""
+    waited: int = 0
+    """Clients that got no answer as they had to wait for an endpoint: they left, or their time was
+    up, in their wait or after it."""
 
     def counts(self) -> tuple[int, ...]:
         """Return the connections, and the clients of each kind that got no answer."""
@@ -200,11 +203,13 @@ class LatelyFacts(Lately, frozen=True, gc=False, kw_only=True):
     cause: Cause | None = None
     """Why most of them failed, by the last such failure of an endpoint that has answered since;
     null if it isn't known."""
+    was_many: bool = False
+    """The state before was ``partly answering``: half of the share that begins it keeps it up."""
 
     @property
     def failed(self) -> int:
-        """Clients that were refused, or whose connections ended unanswered."""
-        return self.refused + self.unanswered
+        """Clients that were refused, or waited, or whose connections ended unanswered."""
+        return self.refused + self.unanswered + self.waited
 
 
 class StateFacts(msgspec.Struct, frozen=True, gc=False):

@@ -25,7 +25,7 @@ class CauseCode(enum.StrEnum):
     ENDPOINT_ANSWERS_LATE = "endpoint-answers-late"
     """Its first byte comes after the clients have given up."""
     ENDPOINT_DENIES = "endpoint-denies"
-    """It answers this node, and doesn't answer some clients."""
+    """It answers this node, or other clients, and doesn't answer some clients."""
     ENDPOINT_CUTS_OFF = "endpoint-cuts-off"
     """It resets connections after it has sent bytes."""
     ENDPOINT_FAILS = "endpoint-fails"

@@ -185,7 +185,11 @@ class Group(CounterTable):
                 # Ends of connections that were subtracted when it was forgotten.
                 counters.active -= active
         sums = dict(zip(_LATELY, map(sum, zip(*lately, strict=True)), strict=True))
-        self.last_minute.add(Lately(refused=new_of["refused"], **sums), now)
+        after = new_of["after_wait.left"]
+        ended = new_of["waits.timeouts"] + new_of["waits.overflows"]
+        refused, waited = new_of["refused"] - ended, ended + new_of["waits.left"] + after
+        sums["connections"] -= after
+        self.last_minute.add(Lately(refused=refused, waited=waited, **sums), now)
         self._ejected[worker] = {endpoint: now + left for endpoint, left in report.ejected}
         if report.waiting is None:
             self._waiting.pop(worker, None)

@@ -266,6 +266,7 @@ class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     ends: StreakReport | None = None
     denials: StreakReport | None = None
     cuts: StreakReport | None = None
+    exclusions: StreakReport | None = None
 
 
 class DurationReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -123,6 +123,22 @@ def denies(endpoint: SocketAddress, client: str) -> Cause:
     )
 
 
+def excludes(endpoint: SocketAddress, client: str) -> Cause:
+    """Return the cause of connections of some clients that an endpoint accepts and ends.
+
+    Args:
+        client: The last one.
+    """
+    return Cause(
+        CauseCode.ENDPOINT_DENIES,
+        f"{endpoint} ends connections of {client} without a byte, and answers others",
+        str(endpoint),
+        "Look for an access rule of the program that denies this client (pg_hba.conf, hosts.deny, "
+        "an allow list): it must admit the address that the program sees, the client's own or this "
+        "node's; or this client alone speaks TLS or another protocol: the program's log shows it",
+    )
+
+
 def cuts_off(endpoint: SocketAddress) -> Cause:
     """Return the cause of connections that an endpoint answers, and then resets."""
     return Cause(
@@ -161,19 +177,22 @@ def no_host(endpoint: SocketAddress, hop: NextHop | None = None) -> Cause:
 _AFTER_A_HEADER = (
     CauseCode.ENDPOINT_RESETS,
     CauseCode.ENDPOINT_SENDS_NOTHING,
+    CauseCode.ENDPOINT_ANSWERS_LATE,
     CauseCode.ENDPOINT_CUTS_OFF,
 )
+EXPECTS_NO_HEADER = (
+    "This proxy sends a PROXY header before the client's bytes (annotation "
+    f"{DOMAIN}proxy-protocol), which the program may not expect: let it, or remove the annotation. "
+)
+"""What to do before anything else where that is so, if clients get no answer."""
 
 
 def with_header(cause: Cause) -> Cause:
     """Return the cause of a failing endpoint that gets a PROXY header, which may be the reason."""
     if cause.code not in _AFTER_A_HEADER:
         return cause
-    hint = (
-        f"Its annotation {DOMAIN}proxy-protocol puts a PROXY header before the client's bytes, "
-        "which the program most likely doesn't expect: let it, or remove the annotation. "
-    )
-    return replace(cause, hint=f"{hint}{cause.hint}")
+    sentence = f"{cause.sentence} (this proxy sends a PROXY header first)"
+    return replace(cause, sentence=sentence, hint=f"{EXPECTS_NO_HEADER}{cause.hint}")
 
 
 def about_to_vanish(namespace: str, count: int) -> Cause:
@@ -200,7 +219,8 @@ _PAST = {
 
 def in_the_past(cause: Cause) -> Cause:
     """Return the cause of an endpoint that failed a while ago, and that nothing has tried since."""
-    return replace(cause, sentence=f"{_past(cause)} when it was last tried")
+    comma = "," if cause.code is CauseCode.ENDPOINT_DENIES else ""
+    return replace(cause, sentence=f"{_past(cause)}{comma} when it was last tried")
 
 
 def at_times(cause: Cause, host: str = "") -> Cause:
@@ -231,7 +251,7 @@ def _past(cause: Cause) -> str:
     if cause.code is CauseCode.ENDPOINT_NO_HOST:
         return cause.sentence.replace("answers", "answered")
     if cause.code is CauseCode.ENDPOINT_DENIES:
-        return f"{cause.sentence.replace('answers', 'answered')},"
+        return cause.sentence.replace("answers", "answered").replace(" ends ", " ended ")
     return _PAST[cause.code].format(cause.object)
 
 
@@ -265,8 +285,8 @@ _OUTSIDE = {
     CauseCode.ENDPOINT_CUTS_OFF: "Answers may be incomplete: read the log of the program on "
     f"{{host}}, which may crash or give up while it answers; {LOST_ON_THE_WAY}; some programs "
     "reset every connection that they have finished",
-    CauseCode.ENDPOINT_DENIES: "Look for a firewall at {host} that denies this client: the host "
-    "sees the client's own address",
+    CauseCode.ENDPOINT_DENIES: "Look for a firewall at {host}, or an access rule of its program, "
+    "that denies this client: the host sees the client's own address where it can",
 }
 
 

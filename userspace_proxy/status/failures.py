@@ -11,16 +11,17 @@ import os
 from dataclasses import replace
 from typing import Protocol
 
-from ..facts import LATELY_S, STREAKS, EndpointCounters, PortFacts, Streak
+from ..facts import LATELY_S, EndpointCounters, PortFacts, Streak
 from ..facts.late_bytes import late_byte
 from ..model import Cause, CauseCode, SocketAddress
-from ..policy.causes import NO_DATAGRAM, dial_failed, end_code, resets
+from ..policy.causes import NO_DATAGRAM, RESETS, dial_failed, end_code, resets
 from ..policy.endpoint_causes import (
     UNANSWERED_S,
     NextHop,
     answers_late,
     cuts_off,
     denies,
+    excludes,
     has_ended,
     in_the_past,
     no_datagram,
@@ -39,6 +40,8 @@ DENIALS = 3
 DENIALS_S = 5.0
 """So many dials in a row of a client, over this time, while this node's is answered, show that it
 is denied the endpoint. Fewer fail by chance, or at the moment at which a program starts."""
+_EXCLUSIONS = MANY_ENDS - 1
+"""The same for a client whose connections an endpoint ends: its first one isn't counted."""
 DENIED_PAST_S = 32.0
 """No probe has a client's address, so only that client shows whether it is still denied: a little
 more than the 30 s between two dials of most health checks and scrapes."""
@@ -98,7 +101,7 @@ def _is_past(cause: Cause, clock: Clock) -> bool:
 def _failure(
     address: SocketAddress, counters: EndpointCounters, clock: Clock, absent_hop: NextHop | None
 ) -> Cause | None:
-    dials, ends, denials, cuts = (getattr(counters, name) for name in STREAKS)
+    dials, ends, denials = counters.dials, counters.ends, counters.denials
     failed = _dials_in_a_row(address, dials, clock, absent_hop) if dials.is_on else None
     is_silent_since = ends.number == NO_DATAGRAM and ends.last_at > dials.last_at
     if failed and not (is_silent_since and _is_past(failed, clock)):
@@ -110,15 +113,20 @@ def _failure(
             cause = answers_late(address, late.waited_s, is_at_end=late.is_at_end)
             return seen(cause, ends, clock)
         cause = seen(end_cause(address, ends.number), ends, clock)
+        if has_excluded(counters.exclusions) and counters.exclusions.last_at >= ends.last_at:
+            cause = seen(excludes(address, counters.exclusions.who), ends, clock)
         return silent_since(cause, failed) if failed else cause
     if failed:
         return failed
     if denials.is_on and _is_denial(denials):
-        cause = seen(denies(address, denials.who), denials, clock)
+        is_ended = denials.number in RESETS and ends.succeeded_at >= denials.first_at
+        word = excludes if is_ended else denies
+        cause = seen(word(address, denials.who), denials, clock)
         # Others that are answered show nothing of this client, but it may have stopped trying.
         has_answered_since = dials.succeeded_at > denials.last_at
         if not (has_answered_since and _is_past(cause, clock)):
             return cause
+    cuts = counters.cuts
     if cuts.is_on and cuts.failures >= min(MANY_ENDS, counters.connections):
         return seen(cuts_off(address), cuts, clock)
     return None
@@ -154,9 +162,18 @@ def _is_denial(denials: Streak) -> bool:
     program ends again and again.
     """
     is_lasting = denials.last_at - denials.first_at >= DENIALS_S
-    answered_at = denials.succeeded_at
-    comes_and_goes = answered_at >= 0 and denials.last_at - answered_at < LATELY_S
-    return denials.failures >= DENIALS and is_lasting and not comes_and_goes
+    return denials.failures >= DENIALS and is_lasting and not _comes_and_goes(denials)
+
+
+def has_excluded(exclusions: Streak) -> bool:
+    """Return whether an endpoint has ended connections of some clients by a rule, not by chance."""
+    return exclusions.failures >= _EXCLUSIONS and not _comes_and_goes(exclusions)
+
+
+def _comes_and_goes(streak: Streak) -> bool:
+    """Return whether clients have been answered less than a minute before the last failure."""
+    answered_at = streak.succeeded_at
+    return answered_at >= 0 and streak.last_at - answered_at < LATELY_S
 
 
 def _left_at_once(ends: Streak) -> bool:

@@ -3,6 +3,7 @@
     12 of 20 connections failed in the last minute: 10.244.0.9:8080 refused connections
 
 Rule 1: a few failures are no news; many are, whatever is so at this moment.
+Rule 2: what was news stays so until it is half as many.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from dataclasses import replace
 from functools import partial
 
 from ..facts import LATELY_S, EndpointCounters, LatelyFacts, PortFacts, Streak
+from ..facts.exclusions import Exclusions
 from ..facts.port import LATELY_NAMES, Lately
 from ..model import Cause, SocketAddress
 from ..policy import EndpointVerdict
-from ..policy.endpoint_causes import UNANSWERED_FLOW_S, at_times, cuts_off
-from .failures import Clock, dial_cause, end_cause
+from ..policy.endpoint_causes import UNANSWERED_FLOW_S, at_times, cuts_off, excludes, with_header
+from .failures import Clock, dial_cause, end_cause, has_excluded
 from .units import plural
 
 LEAST = 3
@@ -31,14 +33,23 @@ longer, as those of DNS servers to some names, and clients leave for reasons of 
 _Endpoints = Iterable[tuple[EndpointVerdict, EndpointCounters]]
 _Failures = Iterator[tuple[Streak, EndpointVerdict]]
 _Find = Callable[[_Endpoints], _Failures]
-_Why = Callable[[SocketAddress, int], Cause]
+_Why = Callable[[SocketAddress, Streak], Cause]
 
 
-def failed_lately(lately: Lately, endpoints: _Endpoints, clock: Clock) -> LatelyFacts:
+def failed_lately(
+    lately: Lately,
+    endpoints: _Endpoints,
+    clock: Clock,
+    *,
+    has_header: bool = False,
+    was_many: bool = False,
+) -> LatelyFacts:
     """Return the clients of the last minute, and which endpoint failed and has answered since.
 
     Args:
         endpoints: Those that may serve.
+        has_header: They get a PROXY header.
+        was_many: As in the result.
     """
     counts = lately.counts()
     most = max(counts[1:])
@@ -48,10 +59,13 @@ def failed_lately(lately: Lately, endpoints: _Endpoints, clock: Clock) -> Lately
     failures = find(endpoints)
     streak, verdict = max(failures, key=lambda one: one[0].last_at, default=(None, None))
     if streak is None or verdict is None or clock.now - streak.last_at >= LATELY_S:
-        return LatelyFacts(*counts)
-    cause = at_times(why(verdict.address, streak.number), verdict.host)
+        return LatelyFacts(*counts, was_many=was_many)
+    cause = at_times(why(verdict.address, streak), verdict.host)
+    if has_header:
+        cause = with_header(cause)
     last_at = clock.unix(streak.last_at)
-    return LatelyFacts(*counts, cause=replace(cause, count=most, last_at=last_at))
+    cause = replace(cause, count=most, last_at=last_at)
+    return LatelyFacts(*counts, cause=cause, was_many=was_many)
 
 
 def _dials_before(endpoints: _Endpoints) -> _Failures:
@@ -69,6 +83,9 @@ def _ends(endpoints: _Endpoints, *, is_left: bool) -> _Failures:
     The last one is included, though the endpoint may have answered none since.
     """
     for verdict, counters in endpoints:
+        if not is_left and has_excluded(counters.exclusions):
+            # Before the same connection in ``ends``.
+            yield counters.exclusions, verdict
         if counters.ends.failures and is_left == (counters.ends.number == errno.ETIMEDOUT):
             yield counters.ends, verdict
 
@@ -80,44 +97,58 @@ def _cuts(endpoints: _Endpoints) -> _Failures:
             yield counters.cuts, verdict
 
 
-def _cuts_off(address: SocketAddress, _: int) -> Cause:
+def _dial_failed(address: SocketAddress, dials: Streak) -> Cause:
+    return dial_cause(address, dials.number)
+
+
+def _ended(address: SocketAddress, ends: Streak) -> Cause:
+    is_of_some = isinstance(ends, Exclusions)
+    return excludes(address, ends.who) if is_of_some else end_cause(address, ends.number)
+
+
+def _cuts_off(address: SocketAddress, _: Streak) -> Cause:
     return cuts_off(address)
 
 
 _FAILURES: Mapping[str, tuple[_Find, _Why]] = {
-    "refused": (_dials_before, dial_cause),
-    "unanswered": (partial(_ends, is_left=False), end_cause),
-    "left": (partial(_ends, is_left=True), end_cause),
+    "refused": (_dials_before, _dial_failed),
+    "unanswered": (partial(_ends, is_left=False), _ended),
+    "left": (partial(_ends, is_left=True), _ended),
     "cut": (_cuts, _cuts_off),
+    # No endpoint is to blame.
+    "waited": (lambda _: iter(()), _cuts_off),
 }
-"""By field of ``Lately``: where the last such failure is found, and its cause by address and
-errno."""
+"""By field of ``Lately``: where the last such failure is found, and its cause."""
 
 
-def many_failed(lately: LatelyFacts, protocol: str) -> str:
+def many_failed(port: PortFacts) -> str:
     """Return how many clients failed, and why; empty if they are few."""
-    if protocol == "UDP":
+    lately, why = port.lately, _why(port.lately)
+    if lately.waited and lately.waited == max(lately.counts()[1:]):
+        why = _limit(port)
+    if port.protocol == "UDP":
         # A flow has its endpoint before that shows whether it answers.
-        total, failed = max(lately.connections, lately.refused), lately.refused
-        if not _are_many(failed, total, SHARE):
+        failed = lately.refused + lately.waited
+        total = max(lately.connections, failed)
+        if not _are_many(lately, failed, total, SHARE):
             return ""
-        return f"{failed:,} of {plural(total, 'flow')} failed in the last minute{_why(lately)}"
+        return f"{failed:,} of {plural(total, 'flow')} failed in the last minute{why}"
     counts = {
         "not connected": lately.refused,
         "ended without an answer": lately.unanswered,
         "left before an answer": lately.left,
         "reset after an answer began": lately.cut,
+        "had waited for an endpoint": lately.waited,
     }
     # A connection that has ended may have begun more than a minute ago.
     failed = sum(counts.values())
-    total = max(lately.connections + lately.refused, failed)
-    if not (_are_many(lately.failed, total, SHARE) or _are_many(failed, total, SILENT_SHARE)):
+    total = max(lately.connections + lately.refused + lately.waited, failed)
+    is_share = _are_many(lately, lately.failed, total, SHARE)
+    if not (is_share or _are_many(lately, failed, total, SILENT_SHARE)):
         return ""
     parts = [f"{count:,} {how}" for how, count in counts.items() if count >= LEAST]
     each = f" ({', '.join(parts)})" if len(parts) > 1 else ""
-    return (
-        f"{failed:,} of {plural(total, 'connection')} failed in the last minute{each}{_why(lately)}"
-    )
+    return f"{failed:,} of {plural(total, 'connection')} failed in the last minute{each}{why}"
 
 
 def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
@@ -131,15 +162,24 @@ def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
     if port.protocol != "UDP" or port.is_without_answer or lately.unanswered <= in_a_row:
         return ""
     total = max(lately.connections, lately.unanswered)
-    if not _are_many(lately.unanswered, total, SILENT_SHARE):
+    if not _are_many(lately, lately.unanswered, total, SILENT_SHARE):
         return ""
     share = f"{lately.unanswered:,} of {plural(total, 'flow')}"
     return f"{share} got no answer within {UNANSWERED_FLOW_S} s in the last minute{_why(lately)}"
 
 
-def _are_many(count: int, total: int, share: float) -> bool:
+def _are_many(lately: LatelyFacts, count: int, total: int, share: float) -> bool:
     is_large_share = count >= _FEW and count >= _FEW_SHARE * total
-    return is_large_share or count >= max(LEAST, share * total)
+    # A share about as large as that would be news and no news in turns.
+    least, share = (_FEW, share / 2) if lately.was_many else (LEAST, share)
+    return is_large_share or count >= max(least, share * total)
+
+
+def _limit(port: PortFacts) -> str:
+    if port.max_connections is None:
+        return ": no endpoint took them in time"
+    each = plural(port.max_connections, "connection")
+    return f": endpoints had {each} each, which was their limit on this node"
 
 
 def _why(lately: LatelyFacts) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ..facts import EndpointFacts, PortFacts
 from ..model import Cause, CauseCode
-from ..policy.endpoint_causes import BEFORE, NO_DATAGRAM_HINT
+from ..policy.endpoint_causes import BEFORE, EXPECTS_NO_HEADER, NO_DATAGRAM_HINT
 from .units import plural, seconds_in_words
 
 _BOTH_WAIT = (
@@ -104,4 +104,5 @@ def remedy_for_no_byte(port: PortFacts) -> str:
         return ""
     if port.protocol == "UDP":
         return NO_DATAGRAM_HINT
-    return _UNANSWERED if port.received_bytes else _BOTH_WAIT
+    header = EXPECTS_NO_HEADER if port.proxy_protocol else ""
+    return f"{header}{_UNANSWERED if port.received_bytes else _BOTH_WAIT}"

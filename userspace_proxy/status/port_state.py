@@ -96,6 +96,8 @@ def served_in_words(port: PortFacts) -> str:
 # Of addresses: the port may be served at others.
 UNSERVED = (CauseCode.EXTERNAL_IP_OFF, CauseCode.ADDRESS_TAKEN)
 _REASONS_SHOWN = 3
+# Of an endpoint that closes: a close resets what the program has not read, as it happens to arrive.
+_RESETS_PER_CLOSE = 2
 # Of a client that waits for its turn: a limit that is met for less works as intended.
 _LONG_S = 1
 _Judgement = tuple[Level, str, str, tuple[Cause, ...]]
@@ -271,9 +273,12 @@ def _before(failing: Sequence[EndpointFacts]) -> str:
 
 
 def _only_closes(endpoint: EndpointFacts) -> bool:
+    """Return whether it ends connections, and resets at most a few: those with unread bytes."""
     is_end = _is(CauseCode.ENDPOINT_RESETS, endpoint)
-    has_reset = endpoint.resets or CauseCode.ENDPOINT_RESETS in endpoint.failures_by_cause
-    return is_end and endpoint.ejected_for_s is None and not has_reset
+    resets = endpoint.resets + endpoint.failures_by_cause.get(CauseCode.ENDPOINT_RESETS, 0)
+    return (
+        is_end and endpoint.ejected_for_s is None and resets <= _RESETS_PER_CLOSE * endpoint.empty
+    )
 
 
 def _not_listening(port: PortFacts) -> _Judgement:
@@ -292,7 +297,7 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
     sentence = served_in_words(port)
     if lost := many_unanswered(port):
         return _failed_lately(port, lost)
-    if many := many_failed(port.lately, port.protocol):
+    if many := many_failed(port):
         is_served = word == "served" and not port.is_quiet
         return _failed_lately(port, f"{sentence} now; {many}" if is_served else many)
     if denied := _is_none_admitted(port):
@@ -318,7 +323,7 @@ def _answers_others(port: PortFacts, in_a_row: int) -> str:
     """
     if port.protocol == "UDP":
         return many_unanswered(port, in_a_row)
-    return many_failed(port.lately, port.protocol) if port.lately.left > in_a_row else ""
+    return many_failed(port) if port.lately.left > in_a_row else ""
 
 
 def _failed_lately(port: PortFacts, sentence: str) -> _Judgement:

@@ -8,7 +8,7 @@ import pytest
 
 from userspace_proxy.agent.view import show_traffic, view_endpoint, view_frontend, view_ports
 from userspace_proxy.cluster import Store
-from userspace_proxy.facts import EndpointCounters, GroupCounters, TrafficByCause, Waits
+from userspace_proxy.facts import EndpointCounters, GroupCounters, StreakPart, TrafficByCause, Waits
 from userspace_proxy.facts.port import Lately, LatelyFacts
 from userspace_proxy.model import (
     Balance,
@@ -52,8 +52,7 @@ def verdicts(view):
 
 
 async def test_a_served_port_names_its_frontends_endpoints_and_proxy_port(plane):
-    snapshot = Cluster().serve("web", "10.96.0.1", POD_A, POD_B)
-    served_ports = served(plane, Bind.PROXY_PORT, snapshot)
+    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A, POD_B))
     (port,) = served_ports.steered.targets().values()
     (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
     assert (view.plan.key.name, view.plan.key.family) == (("shop", "web", ""), IPFamily.IPV4)
@@ -63,10 +62,12 @@ async def test_a_served_port_names_its_frontends_endpoints_and_proxy_port(plane)
     assert (view.plan.cause, view.problem) == (None, "")
 
 
+def web(plane, *pods):
+    return served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", *pods))
+
+
 async def test_counters_and_ejections_are_shown_with_their_endpoint(plane):
-    snapshot = Cluster().serve("web", "10.96.0.1", POD_A, POD_B)
-    served_ports = served(plane, Bind.PROXY_PORT, snapshot)
-    (port,) = served_ports
+    (port,) = served_ports = web(plane, POD_A, POD_B)
     first, second = port.plan.serving.endpoints
     port.group.counters_of(first).connections = 7
     port.group.counters_of(first).received_bytes = 70
@@ -93,9 +94,7 @@ async def test_counters_and_ejections_are_shown_with_their_endpoint(plane):
 
 
 async def test_an_endpoint_shows_why_dials_have_failed_since_it_last_answered(plane):
-    snapshot = Cluster().serve("web", "10.96.0.1", POD_A, POD_B)
-    served_ports = served(plane, Bind.PROXY_PORT, snapshot)
-    (port,) = served_ports
+    (port,) = served_ports = web(plane, POD_A, POD_B)
     first, second = port.plan.serving.endpoints
     counters, others = port.group.counters_of(first), port.group.counters_of(second)
     others.dials.failed(5.0, errno.ETIMEDOUT)
@@ -114,8 +113,7 @@ async def test_an_endpoint_shows_why_dials_have_failed_since_it_last_answered(pl
 
 
 async def test_an_endpoint_that_ends_each_connection_without_a_byte_is_shown_as_such(plane):
-    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
-    (port,) = served_ports
+    (port,) = served_ports = web(plane, POD_A)
     (pod,) = port.plan.serving.endpoints
     counters = port.group.counters_of(pod)
     counters.connections, counters.resets, counters.empty = 9, 1, 2
@@ -140,8 +138,7 @@ async def test_an_endpoint_that_ends_each_connection_without_a_byte_is_shown_as_
 
 
 async def test_clients_that_are_not_admitted_are_a_cause_with_their_count(plane):
-    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
-    (port,) = served_ports
+    (port,) = served_ports = web(plane, POD_A)
     port.plan = with_serving(port.plan, admits=("198.51.100.0/24",))
 
     def turned_away():
@@ -180,8 +177,7 @@ async def test_flows_without_an_answer_are_shown_and_in_the_past_after_a_minute(
 
 
 async def test_waits_of_clients_are_shown(plane):
-    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
-    (port,) = served_ports
+    (port,) = served_ports = web(plane, POD_A)
     port.group.connect_times.add(0.5)
     port.group.first_byte_times.add(99.0)
     (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
@@ -300,9 +296,7 @@ async def test_a_node_port_held_by_another_program_is_not_reached_and_others_are
 
 
 async def test_a_view_is_made_anew_only_if_something_of_it_has_changed(plane):
-    snapshot = Cluster().serve("web", "10.96.0.1", POD_A)
-    served_ports = served(plane, Bind.PROXY_PORT, snapshot)
-    (port,) = served_ports
+    (port,) = served_ports = web(plane, POD_A)
     group, (frontend,) = port.group, port.plan.frontends
 
     def view():
@@ -336,8 +330,7 @@ async def test_a_view_is_made_anew_only_if_something_of_it_has_changed(plane):
 
 
 async def test_a_view_with_an_ejected_endpoint_follows_time(plane):
-    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
-    (port,) = served_ports
+    (port,) = served_ports = web(plane, POD_A)
     figures = GroupCounters().figures()
     ejected = [(port.plan.serving.endpoints[0], 5.0)]
     port.group.add(0, GroupReport(port.group.number, figures, [], ejected), 10.0)
@@ -381,6 +374,18 @@ def test_the_annotation_for_a_header_is_named_where_an_endpoint_ends_connections
     group.counters_of(POD).ends.failed(1.0, errno.ECONNRESET)
     hint = view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause.hint
     assert ("PROXY header" in hint) is is_named
+
+
+async def test_the_last_minute_names_the_header_and_what_was_news_before(plane):
+    (port,) = served_ports = web(plane, POD_A)
+    (pod,), handling = port.plan.serving.endpoints, Handling(proxy_protocol="v1")
+    port.plan = replace(port.plan, serving=Serving((pod,), handling=handling))
+    port.group.counters_of(pod).ends.add(StreakPart(0.0, 1, 0.0, 0.0, errno.ECONNRESET))
+    for was_many in (False, True):
+        port.group.last_minute.add(Lately(40, 0, 3), 0.0)
+        (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
+        assert view.lately.was_many is was_many
+    assert "PROXY header" in view.lately.cause.sentence
 
 
 def leads_to(served_ports, bind=Bind.PROXY_PORT):
@@ -436,8 +441,7 @@ async def test_a_listener_at_the_frontend_itself_is_named_or_has_another_address
 
 
 async def test_a_minute_after_the_last_answer_clients_are_served_no_more(plane):
-    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
-    (port,) = served_ports
+    (port,) = served_ports = web(plane, POD_A)
     port.group.counters_of(POD).sent_bytes = 7
     port.group.sent_at = 5.0
     looks = [view_ports(served_ports, plane, Bind.PROXY_PORT, at(now)) for now in (64.9, 65.0, 99)]

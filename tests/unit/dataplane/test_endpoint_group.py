@@ -1,3 +1,5 @@
+import pytest
+
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.serving import Serving
@@ -27,6 +29,20 @@ def test_an_endpoint_in_use_keeps_its_counters_after_its_removal(group):
     assert group.counters_of(POD_A).active == 1
     group.counters_of(POD_A).active -= 1
     assert group.totals().active == 0
+
+
+@pytest.mark.parametrize(
+    ("answered_at", "dialled_at", "is_blamed"),
+    [(5.0, 6.0, False), (4.9, 6.0, True), (5.5, 5.2, True), (5.5, None, True)],
+    ids=["waited", "others-waited-too", "at-once", "not-dialled"],
+)
+def test_an_endpoint_that_answers_others_is_not_to_blame_for_a_clients_wait(
+    group, answered_at, dialled_at, is_blamed
+):
+    counters = group.counters_of(POD_A)
+    counters.ends.succeeded_at = answered_at
+    blamed = group.blamed(counters, 5.0, dialled_at)
+    assert blamed is (counters if is_blamed else group.counters.after_wait)
 
 
 def test_endpoints_that_are_added_and_removed_leave_nothing_behind():

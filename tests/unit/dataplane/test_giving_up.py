@@ -7,12 +7,13 @@ import struct
 
 import pytest
 
-from userspace_proxy.dataplane import Tuning, giving_up
+from userspace_proxy.dataplane import Tuning, endpoint_group, giving_up
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.facts.late_bytes import AT_END_S, late_byte
 from userspace_proxy.kernel.tcp_state import unheard_s
 
 from .rig import connection_lines
+from .waiters import limited, waiting
 from .waiting import turns, until
 
 
@@ -242,3 +243,33 @@ async def test_a_connection_that_ends_while_its_answer_is_awaited_is_looked_at_n
     (connection,) = rig.connections.open
     connection.end_for_removal()
     assert not awaited
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("has_waited", [False, True])
+async def test_a_client_that_leaves_after_a_wait_for_its_turn_is_no_fault_of_the_endpoint(
+    rig, monkeypatch, has_waited, is_late
+):
+    monkeypatch.setattr(endpoint_group, "_WAITED_S", 0.0 if has_waited else 60.0)
+    pod = rig.endpoint()
+    web = rig.service(pod.address, **limited(1))
+    first, server = await rig.pair(web, pod)
+    (second,) = await waiting(rig, web, 1)
+    await second.send(b"question")
+    await server.send(b"answer")
+    assert await first.read() == b"answer"
+    first.close()
+    server.close()
+    server = await pod.accept()
+    assert await server.read() == b"question"
+    (connection,) = rig.connections.open
+    await until(lambda: waited_s(connection) >= 0.95, "the client has waited")
+    second.close()
+    assert await server.read() == b""
+    if is_late:
+        await server.send(b"answer")
+    server.close()
+    await until(lambda: not rig.connections.open)
+    counters = web.group.counters_of(pod.address)
+    blamed = web.group.counters.after_wait.left, counters.left, counters.ends.is_on
+    assert blamed == ((1, 0, False) if has_waited else (0, 1, True))

@@ -111,6 +111,16 @@ def test_the_silence_of_a_dial_before_an_endpoints_return_is_over(group):
     assert not group.outcomes.has_returned_since(POD_B, 0.0)
 
 
+def test_a_client_whose_dials_alone_are_accepted_and_reset_is_known(group):
+    ends = group.counters_of(POD_A).ends
+    for now in (1.0, 3.0):
+        group.outcomes.failed(POD_A, errno.ECONNRESET, now)
+        group.outcomes.failed(POD_A, errno.ECONNRESET, now, client=ALICE)
+        ends.succeeded_at = 2.0
+    exclusions = group.counters_of(POD_A).exclusions
+    assert (exclusions.failures, exclusions.who) == (1, ALICE)
+
+
 def test_a_shortage_is_logged_once_a_minute(group, caplog):
     for now in (0.0, 1.0, 59.0, 60.0):
         group.outcomes.failed(POD_A, errno.EMFILE, now)

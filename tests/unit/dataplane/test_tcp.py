@@ -14,6 +14,8 @@ from userspace_proxy.policy.endpoint_causes import UNANSWERED_S
 from .rig import UNREACHABLE, Clock
 from .waiting import until
 
+ALICE, BOB = "127.0.0.2", "127.0.0.3"
+
 
 async def test_a_connection_that_cannot_be_watched_is_reset(rig, monkeypatch):
     pod = rig.endpoint()
@@ -328,6 +330,27 @@ async def test_an_endpoint_may_close_what_has_been_idle_from_the_start(rig):
     await until(lambda: not rig.connections.open)
     counters = web.group.counters_of(pod.address)
     assert (counters.empty, counters.ends.is_on) == (0, False)
+
+
+@pytest.mark.parametrize("is_answered", [False, True])
+async def test_a_client_that_alone_gets_no_answer_is_known(rig, is_answered):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    for last in range(2, 8):
+        turned_away, is_last = last % 2 == 0, last == 7
+        source = ALICE if turned_away or (is_last and is_answered) else BOB
+        client = await rig.client(web, source=source)
+        server = await pod.accept()
+        await client.send(b"question")
+        await server.read()
+        if not turned_away:
+            await server.send(b"answer")
+            await client.read_exactly(6)
+        server.close()
+        client.close()
+        await until(lambda: not rig.connections.open)
+    exclusions = web.group.counters_of(pod.address).exclusions
+    assert (exclusions.failures, exclusions.who, exclusions.is_on) == (2, ALICE, not is_answered)
 
 
 async def test_an_endpoint_that_closes_and_then_resets_a_connection_is_blamed_once(rig):

@@ -66,6 +66,24 @@ def test_a_client_that_gives_up_is_no_end_by_the_endpoint():
     assert (counters.unanswered, counters.ends.is_on) == (2, False)
 
 
+def test_a_client_that_the_endpoint_alone_does_not_answer_is_known():
+    counters = EndpointCounters()
+    for now in (1.0, 3.0):
+        counters.ended_unanswered(now, 0, "192.0.2.7")
+        counters.ended_unanswered(now, errno.ETIMEDOUT, "192.0.2.8")
+        counters.ended_unanswered(now, errno.ENOMSG)
+        counters.ends.succeeded_at = 2.0
+    assert (counters.exclusions.failures, counters.exclusions.who) == (1, "192.0.2.7")
+    assert [*counters.exclusions.clients] == ["192.0.2.7"]
+
+
+def test_a_client_that_leaves_after_its_wait_is_counted_apart():
+    counters = GroupCounters()
+    counters.after_wait.ended_unanswered(1.0, errno.ETIMEDOUT, "192.0.2.7")
+    assert dict(zip(counters.names, counters.figures(), strict=True))["after_wait.left"] == 1
+    assert counters.after_wait.ends.is_on
+
+
 def test_an_endpoint_for_which_nothing_was_counted_has_no_counters():
     table, pod = CounterTable(), SocketAddress("10.0.0.1", 80)
     assert table.find_counters(pod) is None

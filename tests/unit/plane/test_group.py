@@ -276,6 +276,12 @@ def test_connections_without_an_answer_are_added_up_over_endpoints_and_workers(g
     assert group.last_minute.failing(12.0) == Lately(10, 0, 4, 3, 1)
 
 
+def test_clients_that_had_to_wait_are_neither_refused_nor_answered(group):
+    counted = {"waits.timeouts": 1, "waits.overflows": 2, "waits.left": 3, "after_wait.left": 4}
+    group.add(0, group_report(endpoint_report(POD_A, connections=9), refused=5, **counted), 4.0)
+    assert group.last_minute.failing(4.0) == Lately(connections=5, refused=2, waited=10)
+
+
 def test_the_first_and_the_last_report_of_denied_clients_are_known(group):
     group.add(0, group_report(refused=1), 4.0)
     assert group.denials.by[DropReason.RANGES].packets == 0

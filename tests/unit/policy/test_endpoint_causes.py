@@ -13,6 +13,7 @@ from userspace_proxy.policy.endpoint_causes import (
     at_times,
     cuts_off,
     denies,
+    excludes,
     has_ended,
     in_the_past,
     no_datagram,
@@ -58,6 +59,10 @@ def test_a_gateway_that_no_host_has_is_named_with_the_address_behind_it():
         (cuts_off(POD), "10.244.1.8:8080 reset connections after it had answered"),
         (no_datagram(POD), "10.244.1.8:8080 sent nothing in time"),
         (denies(POD, "10.0.0.1"), "10.244.1.8:8080 answered this node, but not 10.0.0.1,"),
+        (
+            excludes(POD, "10.0.0.1"),
+            "10.244.1.8:8080 ended connections of 10.0.0.1 without a byte, and answered others,",
+        ),
     ],
     ids=lambda value: value.code if hasattr(value, "code") else "",
 )
@@ -74,7 +79,7 @@ def test_an_endpoint_that_answers_late_has_the_time_and_a_remedy_wherever_it_is(
     )
     assert "time-out is most likely shorter than the answer takes" in late.hint
     assert outside(late, POD.ip, "db.example.com") == late
-    assert with_header(late) == late
+    assert "PROXY header" in with_header(late).hint
 
 
 def test_an_endpoint_that_answers_the_end_of_its_input_may_not_be_slow():
@@ -102,6 +107,17 @@ def test_an_endpoint_that_answers_others_is_to_be_read_about_in_its_log():
     assert pod.startswith("It answers other connections: kubectl logs POD shows why not these")
     assert "the log of the program on db.example.com shows why not these" in host
     assert "kubectl" not in host
+
+
+def test_a_client_that_alone_is_turned_away_has_a_remedy_in_the_program():
+    excluded = excludes(POD, "10.0.0.1")
+    assert "access rule of the program" in excluded.hint
+    assert "access rule of its program" in outside(excluded, POD.ip, "db.example.com").hint
+    since = at_times(excluded)
+    assert since.sentence == (
+        "10.244.1.8:8080 ended connections of 10.0.0.1 without a byte, and answered others"
+    )
+    assert since.hint == excluded.hint
 
 
 def test_an_endpoint_that_is_silent_after_an_error_has_both_and_the_way_to_the_route():
@@ -186,8 +202,12 @@ def test_a_routers_error_is_not_taken_for_a_look_into_the_neighbour_table():
     ids=lambda value: str(getattr(value, "code", "")),
 )
 def test_a_header_that_an_endpoint_gets_is_the_likely_reason_once_it_has_accepted(cause, is_likely):
-    hint = with_header(cause).hint
-    said = "Its annotation userspace-proxy.io/proxy-protocol puts a PROXY header before"
+    shown = with_header(cause)
+    hint = shown.hint
+    assert shown.sentence.endswith("(this proxy sends a PROXY header first)") is is_likely
+    said = (
+        "This proxy sends a PROXY header before the client's bytes (annotation userspace-proxy.io"
+    )
     assert hint.startswith(said) is is_likely
     assert hint.endswith(cause.hint)
 

@@ -189,8 +189,8 @@ def test_a_service_port_has_its_state(shown):
 
 
 def test_a_service_port_has_its_clients_of_the_last_minute(shown):
-    nothing = {"connections": 0, "refused": 0, "unanswered": 0, "left": 0, "cut": 0, "cause": None}
-    assert shown["lately"] == nothing
+    counts = dict.fromkeys(("connections", "refused", "unanswered", "left", "cut", "waited"), 0)
+    assert shown["lately"] == {**counts, "cause": None, "was_many": False}
 
 
 def test_a_frontend_has_these_fields(shown):

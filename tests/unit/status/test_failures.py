@@ -11,6 +11,7 @@ from userspace_proxy.policy.endpoint_causes import (
     answers_late,
     cuts_off,
     denies,
+    excludes,
     in_the_past,
     no_datagram,
     sends_nothing,
@@ -22,6 +23,7 @@ from userspace_proxy.status.failures import (
     MANY_ENDS,
     becomes_past,
     failure_of,
+    has_excluded,
     is_quiet,
 )
 from userspace_proxy.status.path_words import PathView
@@ -231,6 +233,49 @@ def test_an_endpoint_that_has_answered_no_client_is_no_success_before_it_denies_
     assert failure_of(POD, counters, at(6.2)) == (in_the_past(failed), True)
     deny(counters, 11.0)
     assert failure_of(POD, counters, at(11.0))[0].code is CauseCode.ENDPOINT_DENIES
+
+
+def exclude(counters, *moments, client="10.244.3.7", number=errno.ECONNRESET):
+    """Note connections that an endpoint ended, each after one of another client was answered."""
+    for now in moments:
+        counters.ends.succeeded_at = now - 0.5
+        counters.ended_unanswered(now, number, client)
+
+
+@pytest.mark.parametrize("number", [errno.ECONNRESET, 0])
+def test_of_ends_in_a_row_the_client_is_named_whose_connections_alone_were_ended(counters, number):
+    counters.connections = 90
+    exclude(counters, 1.0, 2.0, 3.0, number=number)
+    assert failure_of(POD, counters, at(4.0)) == (None, False), "it answers in between"
+    for _ in range(19):
+        counters.ended_unanswered(3.0, number, "10.244.3.7")
+    cause, _ = failure_of(POD, counters, at(4.0))
+    assert cause == replace(excludes(POD, "10.244.3.7"), count=20, first_at=1003.0, last_at=1003.0)
+    state = judge(make_port(endpoints=(make_endpoint(str(POD), cause=cause, connections=90),)))
+    assert (state.level, state.word) == (Level.ATTENTION, "partly answering")
+    assert state.sentence == f"Some clients get no answer: {cause}"
+    # The last one is of a client that failed for the first time.
+    counters.ended_unanswered(3.5, number, "10.244.3.9")
+    assert failure_of(POD, counters, at(4.0))[0].code is CauseCode.ENDPOINT_RESETS
+
+
+def test_a_client_that_was_answered_a_moment_ago_is_not_excluded(counters):
+    exclude(counters, 1.0)
+    counters.exclusions.answered("10.244.3.7", 2.0)
+    exclude(counters, 3.0, 4.0, 5.0, 61.9)
+    assert counters.exclusions.failures == 3
+    assert not has_excluded(counters.exclusions)
+    exclude(counters, 62.0)
+    assert has_excluded(counters.exclusions)
+
+
+def test_a_client_whose_dials_are_accepted_and_reset_is_denied_by_a_rule_of_the_program(counters):
+    counters.connections = 9
+    deny(counters, 5.0, 8.0, 11.0, number=errno.ECONNRESET)
+    assert "answers this node" in failure_of(POD, counters, at(11.0))[0].sentence
+    counters.ends.succeeded_at = 9.0
+    cause, _ = failure_of(POD, counters, at(11.0))
+    assert cause.sentence == excludes(POD, "10.244.0.123").sentence
 
 
 def test_connections_that_are_reset_after_an_answer_are_a_cause_until_one_ends_well(counters):

@@ -4,7 +4,7 @@ import pytest
 
 from userspace_proxy.facts import LATELY_S, EndpointCounters, LatelyFacts, Level
 from userspace_proxy.facts.port import Lately
-from userspace_proxy.model import DataPath, Protocol, SocketAddress
+from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, Protocol, SocketAddress
 from userspace_proxy.policy import EndpointVerdict, PathDecision
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import at_times, no_datagram, sends_nothing
@@ -77,6 +77,37 @@ def test_of_connections_that_ended_unanswered_the_last_endpoint_is_the_cause(num
     assert failed_lately(Lately(20, 12, 1), (ended(5.0),), at(9.0)).cause is None
 
 
+def test_a_header_that_this_proxy_sends_may_be_why_connections_ended():
+    cause = failed_lately(Lately(20, 1, 12), (ended(5.0),), at(9.0), has_header=True).cause
+    assert cause.sentence == (
+        "192.0.2.1:8080 accepted connections and ended them without answering (this proxy sends a "
+        "PROXY header first)"
+    )
+    assert cause.hint.startswith("This proxy sends a PROXY header before the client's bytes")
+    refused = failed_lately(Lately(20, 12), (returned(5.0),), at(9.0), has_header=True).cause
+    assert "PROXY" not in f"{refused.sentence}{refused.hint}"
+
+
+def test_of_a_client_whose_connections_alone_end_unanswered_the_address_is_named():
+    verdict, counters = ended(1.0)
+    for now in (2.0, 4.0, 6.0):
+        counters.ends.succeeded_at = now - 1.0
+        counters.ended_unanswered(now, 0, "10.244.3.7")
+    lately = Lately(40, 0, 12)
+    cause = failed_lately(lately, ((verdict, counters),), at(9.0)).cause
+    assert cause.sentence == (
+        "192.0.2.1:8080 ended connections of 10.244.3.7 without a byte, and answered others"
+    )
+    assert (cause.code, cause.count, cause.last_at) == (CauseCode.ENDPOINT_DENIES, 12, 1006.0)
+    assert "access rule of the program" in cause.hint
+    counters.ended_unanswered(7.0, 0, "10.244.3.9")
+    cause = failed_lately(lately, ((verdict, counters),), at(9.0)).cause
+    assert cause.code is CauseCode.ENDPOINT_RESETS, "the last one was another client's first"
+    counters.ended_unanswered(8.0, errno.ETIMEDOUT)
+    left = failed_lately(Lately(40, left=12), ((verdict, counters),), at(9.0))
+    assert left.cause.sentence == "192.0.2.1:8080 sent nothing in time"
+
+
 def test_of_clients_that_left_the_last_endpoint_is_the_cause():
     lately, other = Lately(20, 1, 2, 12), SocketAddress("192.0.2.2", 8080)
     left, reset = ended(4.0, errno.ETIMEDOUT), ended(5.0, errno.ECONNRESET, other)
@@ -127,6 +158,44 @@ def test_clients_that_failed_in_several_ways_are_counted_by_each():
         "22 of 104 connections failed in the last minute (4 not connected, 5 ended without an "
         "answer, 6 left before an answer, 7 reset after an answer began)"
     )
+
+
+@pytest.mark.parametrize(
+    ("most", "changes", "why"),
+    [
+        pytest.param(
+            2,
+            {},
+            "connections failed in the last minute: endpoints had 2 connections each, which was "
+            "their limit on this node",
+            id="limit",
+        ),
+        pytest.param(
+            None,
+            {},
+            "connections failed in the last minute: no endpoint took them in time",
+            id="hold",
+        ),
+        pytest.param(
+            1,
+            UDP,
+            "flows failed in the last minute: endpoints had 1 connection each, which was their "
+            "limit on this node",
+            id="udp",
+        ),
+    ],
+)
+def test_clients_that_had_to_wait_have_the_reason_for_their_wait(most, changes, why):
+    handling = Handling(hold=Hold(60), max_connections=most)
+    lately = failed_lately(Lately(28, waited=12), (ended(5.0),), at(9.0))
+    port = make_port(endpoints=(READY,), handling=handling, lately=lately, **changes)
+    assert port.state.level is Level.ATTENTION
+    total = 28 if changes else 40
+    assert port.state.sentence == f"Served by 1 endpoint now; 12 of {total} {why}"
+    others = failed_lately(Lately(28, 0, 14, waited=12), (ended(5.0),), at(9.0))
+    if not changes:
+        sentence = replace(port, lately=others).state.sentence
+        assert "(14 ended without an answer, 12 had waited for an endpoint): 192.0" in sentence
 
 
 def test_endpoints_that_refuse_are_named_before_clients_that_left():
@@ -193,6 +262,23 @@ def test_clients_that_failed_in_the_last_minute_are_no_success(
     assert not state.is_problem
     failing = judge(make_port(endpoints=(READY, FAILING), lately=lately))
     assert failing.sentence.endswith("the other one serves")
+
+
+@pytest.mark.parametrize(
+    ("lately", "changes"),
+    [
+        pytest.param((100, 3), {}, id="refused"),
+        pytest.param((40, 0, 0, 0, 2), {}, id="cut"),
+        pytest.param((100, 3), UDP, id="flows"),
+        pytest.param((40, 0, 2), UDP, id="unanswered-flows"),
+    ],
+)
+def test_what_was_news_stays_so_until_it_is_half_as_many(lately, changes):
+    for was_many in (False, True):
+        port = make_port(endpoints=(READY,), lately=LatelyFacts(*lately, was_many=was_many))
+        assert (replace(port, **changes).state.word == "partly answering") is was_many
+    few = LatelyFacts(lately[0] * 2, *lately[1:], was_many=True)
+    assert make_port(endpoints=(READY,), lately=few, **changes).state.word == "served"
 
 
 def test_without_a_cause_clients_that_failed_are_counted_only():

@@ -1,7 +1,14 @@
 import pytest
 
 from userspace_proxy.facts import Level
-from userspace_proxy.model import CauseCode, DataPath, Protocol, SocketAddress
+from userspace_proxy.model import (
+    CauseCode,
+    DataPath,
+    Handling,
+    Protocol,
+    ProxyProtocol,
+    SocketAddress,
+)
 from userspace_proxy.policy.causes import dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import no_datagram, sends_nothing, silent_since
 from userspace_proxy.status.no_byte import (
@@ -70,6 +77,13 @@ def test_connections_without_an_answer_are_an_observation_with_a_remedy(figures,
 def test_without_many_connections_there_is_no_remedy(figures, sentence):
     port = make_port(**{"connections": 0, "received_bytes": 0, "sent_bytes": 0, **figures})
     assert (port.mark, port.state.sentence, port.state.way_out) == (None, sentence, "")
+
+
+def test_a_header_that_this_proxy_sends_may_be_why_nothing_comes_back():
+    for figures in (UNANSWERED, BOTH_WAIT):
+        port = make_port(**figures, handling=Handling(proxy_protocol=ProxyProtocol.V1))
+        assert port.state.way_out.startswith("This proxy sends a PROXY header before")
+        assert remedy_for_no_byte(make_port(**figures)) in port.state.way_out
 
 
 def test_a_port_that_has_been_answered_has_no_remedy():
@@ -151,6 +165,15 @@ def closes(count, **facts):
         pytest.param(
             [closes(7)], 1, f"Clients get no answer: {closes(7).cause}", id="answered-before"
         ),
+        pytest.param(
+            [closes(9, resets=6, empty=3)],
+            0,
+            f"No byte has come back in 9 connections: {closes(9).cause}",
+            id="closes-and-resets",
+        ),
+        pytest.param(
+            [closes(9, resets=7, empty=3)], 0, f"Clients fail: {closes(9).cause}", id="resets-most"
+        ),
         pytest.param([closes(7, resets=1)], 0, f"Clients fail: {closes(7).cause}", id="resets"),
     ],
 )
@@ -158,7 +181,7 @@ def test_of_what_only_closes_is_said_what_was_seen(endpoints, sent_bytes, senten
     state = make_port(endpoints=tuple(endpoints), sent_bytes=sent_bytes).state
     assert (state.sentence, state.code) == (sentence, CauseCode.ENDPOINT_RESETS)
     assert "syslog, graphite" in state.way_out
-    assert (state.level is Level.TROUBLE) == bool(endpoints[0].resets)
+    assert (state.level is Level.TROUBLE) == sentence.startswith("Clients fail")
     is_tried = not all(endpoint.is_past for endpoint in endpoints)
     assert state.is_problem == is_tried, "an alert ends when no client has tried since"
 
